@@ -1,0 +1,117 @@
+//! The seam every algorithm enters by: a policy as configured, a picker as built for one snapshot.
+
+pub mod alias;
+pub mod least;
+pub mod random;
+pub mod rotation;
+
+use std::sync::Arc;
+
+use crate::destination::{Address, DestinationId, Name};
+use crate::live::Live;
+use crate::rng::Rng;
+use crate::snapshot::Want;
+use crate::time::Tick;
+
+/// One destination that may serve, as a picker sees it.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Never used again for another destination.
+    pub id: DestinationId,
+    /// Unique in the pool.
+    pub name: Name,
+    /// Where it listens.
+    pub address: Address,
+    /// Effective weight in 256ths, above 0.
+    pub weight: u32,
+    /// Place in the configured order of the pool; grows along the list of slots.
+    pub rank: u32,
+    /// What all workers share about it.
+    pub live: Arc<Live>,
+}
+
+/// What a policy needs to know of a message to choose well.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: rotations and dice.
+    Nothing,
+    /// The messages in flight at each destination.
+    Load,
+}
+
+/// An algorithm as configured: one per pool, outlives its pickers, so a republish does not restart it.
+pub trait Policy: Send + Sync {
+    /// The name in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// What it wants to know of each message.
+    fn needs(&self) -> Needs;
+
+    /// A picker over `slots`, which are never empty and in configured order. Off the request path: may be
+    /// slow.
+    fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker>;
+}
+
+/// An algorithm built for one snapshot. It sees only destinations that may serve and never decides who may.
+pub trait Picker: Send + Sync {
+    /// The index of the slot that takes this message. No lock, no allocation.
+    fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize;
+}
+
+/// The algorithms a configuration can name today.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// Each in turn.
+    RoundRobin,
+    /// nginx's smooth sequence.
+    WeightedRoundRobin,
+    /// Fewest in flight.
+    LeastConnections,
+    /// Lowest (in flight + 1) / weight.
+    WeightedLeastConnections,
+    /// By weight, without looking.
+    Random,
+    /// The better of two drawn by weight.
+    P2c,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::RoundRobin,
+        Self::WeightedRoundRobin,
+        Self::LeastConnections,
+        Self::WeightedLeastConnections,
+        Self::Random,
+        Self::P2c,
+    ];
+
+    /// The name in configuration, API and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::WeightedRoundRobin => "weighted_round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::WeightedLeastConnections => "weighted_least_connections",
+            Self::Random => "random",
+            Self::P2c => "p2c",
+        }
+    }
+
+    /// The algorithm of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.name() == name)
+    }
+
+    /// A policy for a pool served by `workers` workers.
+    pub fn policy(self, workers: usize) -> Box<dyn Policy> {
+        match self {
+            Self::RoundRobin => Box::new(rotation::RoundRobin::new(workers)),
+            Self::WeightedRoundRobin => Box::new(rotation::WeightedRoundRobin::new(workers)),
+            Self::LeastConnections => Box::new(least::LeastConnections::unweighted()),
+            Self::WeightedLeastConnections => Box::new(least::LeastConnections::weighted()),
+            Self::Random => Box::new(random::Random),
+            Self::P2c => Box::new(random::P2c),
+        }
+    }
+}

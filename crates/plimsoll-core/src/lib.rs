@@ -1,0 +1,24 @@
+//! The decisions of a load balancer, without a socket, a clock or a die in sight.
+//!
+//! Time, randomness and results are arguments, so a simulator runs a day of traffic in a second through
+//! the very code that serves. Two loops meet here and nowhere else: the fast loop (one message) calls
+//! [`balance_load`] on a [`Snapshot`] and finishes its [`Ticket`]; the slow loop owns a [`pool::Pool`] and
+//! publishes snapshots.
+
+pub mod balance;
+pub mod destination;
+pub mod event;
+pub mod health;
+pub mod live;
+pub mod pool;
+pub mod retry;
+pub mod rng;
+pub mod route;
+pub mod snapshot;
+pub mod time;
+
+pub use destination::{Address, AdminState, Destination, DestinationId, Name, Standing, Weight};
+pub use live::{Failure, Live, Outcome, Suspect, Ticket};
+pub use rng::Rng;
+pub use snapshot::{NoDestination, Snapshot, Tried, Want, balance_load};
+pub use time::Tick;

@@ -1,0 +1,182 @@
+//! Which destination takes this message: the choice over one immutable picture of a pool.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::balance::{Picker, Slot};
+use crate::destination::{Destination, DestinationId, Name, Standing};
+use crate::live::{Live, Ticket};
+use crate::rng::Rng;
+use crate::time::Tick;
+
+/// A destination of the pool, serving or not, as the snapshot froze it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its number.
+    pub id: DestinationId,
+    /// As configured.
+    pub destination: Destination,
+    /// May it serve, and if not why.
+    pub standing: Standing,
+    /// Since when it stands so.
+    pub since: Tick,
+    /// Effective weight, 256ths.
+    pub weight: u32,
+    /// Its live counters.
+    pub live: Arc<Live>,
+}
+
+/// Destinations of one priority that may serve, and the picker built over them.
+pub struct Tier {
+    /// 0 is first.
+    pub priority: u8,
+    /// Never empty, in configured order.
+    pub slots: Arc<[Slot]>,
+    /// Chooses among `slots`.
+    pub picker: Box<dyn Picker>,
+}
+
+/// One immutable picture of a pool: who is there, who may serve, in which order of tiers.
+pub struct Snapshot {
+    /// The pool.
+    pub pool: Name,
+    /// Grows with every publication.
+    pub generation: u64,
+    /// The algorithm's name.
+    pub algorithm: &'static str,
+    /// Everyone, in configured order; a slot's `rank` is its index here.
+    pub members: Box<[Member]>,
+    /// Tiers that may serve, best first. The first takes everything it can; the others are for messages
+    /// that have tried all of the first.
+    pub tiers: Box<[Tier]>,
+    /// Ejected destinations whose time is over: the next repeatable message may try one.
+    pub trials: Box<[Slot]>,
+    /// From then on any message may be the trial, repeatable or not.
+    pub trials_for_all: Tick,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("pool", &self.pool)
+            .field("generation", &self.generation)
+            .field("algorithm", &self.algorithm)
+            .field("members", &self.members)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The destinations one message has tried already; a bounded list on the stack.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Tried {
+    ids: [Option<DestinationId>; Self::MAX],
+    len: u8,
+}
+
+impl Tried {
+    /// More tries than this are never made for one message (`retry.attempts` is held below it).
+    pub const MAX: usize = 10;
+
+    /// Remembers one more; the oldest knowledge is kept when full.
+    pub fn add(&mut self, id: DestinationId) {
+        if !self.contains(id)
+            && let Some(free) = self.ids.get_mut(usize::from(self.len))
+        {
+            *free = Some(id);
+            self.len += 1;
+        }
+    }
+
+    /// Was it tried?
+    pub fn contains(&self, id: DestinationId) -> bool {
+        self.ids[..usize::from(self.len)].contains(&Some(id))
+    }
+
+    /// Nobody was tried yet.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// What one message wants of the choice.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Want<'a> {
+    /// The worker that asks: rotations go on per worker.
+    pub worker: usize,
+    /// Whom it has tried.
+    pub tried: Option<&'a Tried>,
+    /// It may be repeated elsewhere if it fails: fit to be the trial of an ejected destination.
+    pub repeatable: bool,
+}
+
+impl Want<'_> {
+    fn has_tried(&self, id: DestinationId) -> bool {
+        self.tried.is_some_and(|tried| tried.contains(id))
+    }
+}
+
+/// Why no destination takes the message.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum NoDestination {
+    /// The pool has no destinations at all.
+    Empty,
+    /// It has some, and none may serve.
+    NoneServing,
+    /// This message has tried all that may serve.
+    AllTried,
+}
+
+impl fmt::Display for NoDestination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the pool has no destinations",
+            Self::NoneServing => "no destination of the pool may serve",
+            Self::AllTried => "every destination that may serve was tried",
+        })
+    }
+}
+
+impl std::error::Error for NoDestination {}
+
+/// Chooses a destination and gives a ticket for it: an open trial first, then the picker of the first tier,
+/// then, for a message that has tried the picked one, the next untried; later tiers only when all of the
+/// earlier ones were tried.
+///
+/// # Errors
+/// [`NoDestination`] says why nobody takes the message.
+pub fn balance_load(
+    snapshot: &Snapshot,
+    want: &Want<'_>,
+    now: Tick,
+    rng: &mut Rng,
+) -> Result<Ticket, NoDestination> {
+    if !snapshot.trials.is_empty()
+        && (want.repeatable || now >= snapshot.trials_for_all)
+        && let Some(slot) = snapshot.trials.iter().find(|s| !want.has_tried(s.id) && s.live.take_trial())
+    {
+        return Ok(ticket(slot, want, true, now));
+    }
+    for tier in &snapshot.tiers {
+        let picked = tier.picker.pick(want, now, rng);
+        if let Some(slot) = next_untried(&tier.slots, picked, want) {
+            return Ok(ticket(slot, want, false, now));
+        }
+    }
+    Err(match (snapshot.members.is_empty(), snapshot.tiers.is_empty()) {
+        (true, _) => NoDestination::Empty,
+        (_, true) => NoDestination::NoneServing,
+        _ => NoDestination::AllTried,
+    })
+}
+
+fn ticket(slot: &Slot, want: &Want<'_>, trial: bool, now: Tick) -> Ticket {
+    Ticket::new(slot.id, slot.rank as usize, want.worker, trial, slot.live.clone(), now)
+}
+
+fn next_untried<'s>(slots: &'s [Slot], picked: usize, want: &Want<'_>) -> Option<&'s Slot> {
+    let first = &slots[picked];
+    if !want.has_tried(first.id) {
+        return Some(first);
+    }
+    slots[picked + 1..].iter().chain(&slots[..picked]).find(|slot| !want.has_tried(slot.id))
+}
