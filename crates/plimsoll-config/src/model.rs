@@ -1,0 +1,212 @@
+//! The configuration as the rest of the program sees it: every value checked, every name resolved.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use plimsoll_core::balance::Algorithm;
+use plimsoll_core::health::HealthSpec;
+use plimsoll_core::retry::RetrySpec;
+use plimsoll_core::route::Match;
+use plimsoll_core::{Name, Weight};
+use plimsoll_core::health::OutlierSpec;
+
+/// A whole configuration, ready to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Data-plane threads; `None` = as many as CPUs this process may use.
+    pub workers: Option<NonZeroUsize>,
+    /// How long TERM waits for what runs.
+    pub shutdown_grace: Duration,
+    /// Names are unique; never empty.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Names are unique.
+    pub pools: Vec<Arc<Pool>>,
+    /// `None` = `admin: false`.
+    pub admin: Option<Admin>,
+    /// `None` = off.
+    pub access_log: Option<AccessLog>,
+}
+
+/// Where the admin plane listens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Loopback only, for now.
+    pub address: SocketAddr,
+    /// The file named it: if it is busy, the program does not start. Otherwise it says so and goes on.
+    pub configured: bool,
+}
+
+/// Where access-log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Standard output.
+    Stdout,
+    /// Appended to this file; reopened on USR1.
+    File(PathBuf),
+}
+
+/// Where a listener accepts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// TCP.
+    Socket(SocketAddr),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+/// What a listener speaks.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http,
+    /// Bytes both ways.
+    Tcp,
+}
+
+/// One front door.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Unique.
+    pub name: Name,
+    /// At least one.
+    pub addresses: Vec<ListenAddress>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Time limits towards clients.
+    pub timeouts: ClientTimeouts,
+    /// Size and count limits.
+    pub limits: Limits,
+    /// Add `Via: 1.1 plimsoll` to requests and answers.
+    pub via: bool,
+    /// Edits of every request, before the route's.
+    pub request_headers: HeaderEdits,
+    /// Edits of every answer, before the route's.
+    pub response_headers: HeaderEdits,
+    /// In order; the first that matches wins. Empty on tcp listeners.
+    pub routes: Vec<Route>,
+    /// The last resort, an index into [`Config::pools`].
+    pub pool: Option<usize>,
+}
+
+/// Time limits towards clients.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ClientTimeouts {
+    /// For the whole head of a request, from the first silent moment of a connection or the first byte of
+    /// a later request.
+    pub header: Duration,
+    /// Between two bytes of a request body.
+    pub body: Duration,
+    /// Between two requests; for tcp and tunnels: without a byte either way.
+    pub idle: Duration,
+}
+
+/// Size and count limits of a listener.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections, over all workers.
+    pub connections: usize,
+    /// Bytes of a request head, request line included.
+    pub header_bytes: usize,
+    /// Header lines of a request.
+    pub headers: usize,
+    /// Bytes of a request target.
+    pub uri_bytes: usize,
+    /// Bytes of a request body; 0 = no limit.
+    pub body_bytes: u64,
+}
+
+/// Edits of header lines. Names are valid and lower case, values are valid and free of CR, LF, NUL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Replaces every copy.
+    pub set: Vec<(String, String)>,
+    /// Beside what is there.
+    pub add: Vec<(String, String)>,
+    /// Every copy goes.
+    pub remove: Vec<String>,
+}
+
+/// One rule of a listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Its label in metrics and logs: the `name` given, or `listener/index`.
+    pub name: Name,
+    /// Which requests.
+    pub matches: Match,
+    /// Where to: an index into [`Config::pools`].
+    pub pool: usize,
+    /// After the listener's.
+    pub request_headers: HeaderEdits,
+    /// After the listener's.
+    pub response_headers: HeaderEdits,
+}
+
+/// Destinations balanced together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Unique.
+    pub name: Name,
+    /// Which of them takes a message.
+    pub algorithm: Algorithm,
+    /// Active checks; `None` = `health_checking: false`.
+    pub health: Option<HealthSpec>,
+    /// Checks run side by side (`performance.parallel_processing`).
+    pub parallel_checks: bool,
+    /// Passive ejection.
+    pub outlier: OutlierSpec,
+    /// Tries and repeats.
+    pub retry: RetrySpec,
+    /// Backup tiers may take over (`quality.failover_support`).
+    pub backup_tiers: bool,
+    /// Time limits towards destinations.
+    pub timeouts: DestinationTimeouts,
+    /// Names are unique.
+    pub destinations: Vec<Destination>,
+}
+
+/// Time limits towards destinations.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct DestinationTimeouts {
+    /// To connect.
+    pub connect: Duration,
+    /// To the first byte of the answer and between its bytes.
+    pub response: Duration,
+    /// A pooled connection without work; a tunnel without a byte either way.
+    pub idle: Duration,
+    /// One message in the pool, all tries included (`performance.timeout`); `None` = no limit.
+    pub total: Option<Duration>,
+}
+
+/// A destination's address before it is resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DestinationAddress {
+    /// An IP address and port.
+    Socket(SocketAddr),
+    /// A host name and port, resolved when the configuration is put to work.
+    Name(String, u16),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+/// One destination.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Destination {
+    /// `id`, or the address as written.
+    pub name: Name,
+    /// Where it listens.
+    pub address: DestinationAddress,
+    /// Base weight; 0 takes no new work.
+    pub weight: Weight,
+    /// 0 is first; higher numbers are backup tiers.
+    pub priority: u8,
+    /// Free text.
+    pub zone: Option<Name>,
+    /// Free labels, sorted by key.
+    pub labels: Vec<(Name, Name)>,
+}
