@@ -1,1 +1,2 @@
-//! (being written)
+//! Being written.
+pub use super::rotation::LeastConnections;

@@ -110,8 +110,8 @@ impl Algorithm {
             Self::WeightedRoundRobin => Box::new(rotation::WeightedRoundRobin::new(workers)),
             Self::LeastConnections => Box::new(least::LeastConnections::unweighted()),
             Self::WeightedLeastConnections => Box::new(least::LeastConnections::weighted()),
-            Self::Random => Box::new(random::Random),
-            Self::P2c => Box::new(random::P2c),
+            Self::Random => Box::new(random::Random::new(0)),
+            Self::P2c => Box::new(random::P2c::new(0)),
         }
     }
 }

@@ -1,1 +1,4 @@
-//! (being written)
+//! Being written.
+use super::*;
+pub use super::rotation::LeastConnections as Random;
+pub use super::rotation::LeastConnections as P2c;
