@@ -1,1 +1,28 @@
-//! Being written.
+//! The data plane: sockets, a clock, and the life of every message between them.
+//!
+//! One pinned thread per core runs [`worker`](crate)s that share nothing but the counters of destinations.
+//! A control plane runs one driver per pool and publishes snapshots. The outside sees only [`Proxy`] and
+//! its [`Handle`].
+
+mod access_log;
+mod clock;
+mod control;
+mod counters;
+mod driver;
+mod forward;
+mod http1;
+mod listener;
+mod probe;
+mod stream;
+mod tables;
+mod tcp;
+mod timer;
+mod upstream;
+mod views;
+mod worker;
+
+pub use clock::Clock;
+pub use control::{Handle, Proxy, ReloadError, StartError};
+pub use counters::{CLASSES, Histogram, ListenerCounts, METHODS, RuleCounts, reasons};
+pub use driver::CheckCounts;
+pub use views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};

@@ -1,0 +1,175 @@
+//! What is counted, per worker, and how it is summed when somebody asks.
+//!
+//! Each worker owns its row of every table, so counting is a plain load and store on a line no other core
+//! writes.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use plimsoll_core::live::{BUCKETS_MS, bucket_of};
+
+use crate::http1::answer::Reason;
+use crate::http1::target::Method;
+
+/// Status classes as metrics label them; index 0 is for requests that ended without a status.
+pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Methods as metrics label them.
+pub const METHODS: [&str; Method::LABELS.len()] = Method::LABELS;
+
+/// Why the proxy answered itself or ended a connection, as metrics label it.
+pub fn reasons() -> impl Iterator<Item = &'static str> {
+    Reason::ALL.into_iter().map(Reason::word)
+}
+
+/// A number only its worker writes.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, by: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(by), Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One row a worker, on lines of its own.
+#[derive(Debug)]
+pub(crate) struct PerWorker<T>(Box<[Row<T>]>);
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Row<T>(T);
+
+impl<T: Default> PerWorker<T> {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self((0..workers.max(1)).map(|_| Row::default()).collect())
+    }
+
+    pub(crate) fn of(&self, worker: usize) -> &T {
+        &self.0[worker].0
+    }
+
+    pub(crate) fn sum(&self, read: impl Fn(&T) -> u64) -> u64 {
+        self.0.iter().map(|row| read(&row.0)).fold(0, u64::wrapping_add)
+    }
+}
+
+/// Counts of one rule: a route of a listener and the pool it leads to.
+#[derive(Debug, Default)]
+pub(crate) struct RuleTally {
+    requests: [[Counter; CLASSES.len()]; METHODS.len()],
+    durations: [[Counter; BUCKETS_MS.len() + 1]; CLASSES.len()],
+    duration_nanos: [Counter; CLASSES.len()],
+    pub(crate) started: Counter,
+    pub(crate) ended: Counter,
+    pub(crate) request_bytes: Counter,
+    pub(crate) response_bytes: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) failovers: Counter,
+}
+
+impl RuleTally {
+    /// A request ended with `status` (0 = with none) after `span`.
+    pub(crate) fn request(&self, method: Method, status: u16, span: Duration) {
+        let class = usize::from(status / 100).min(5);
+        self.requests[method as usize][class].add(1);
+        self.durations[class][bucket_of(span)].add(1);
+        self.duration_nanos[class].add(span.as_nanos() as u64);
+    }
+}
+
+/// Counts of one listener.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerTally {
+    pub(crate) opened: Counter,
+    pub(crate) closed: Counter,
+    pub(crate) refused: [Counter; Reason::ALL.len()],
+    pub(crate) accept_errors: Counter,
+}
+
+impl ListenerTally {
+    /// The proxy answered itself, or ended a connection, for this reason.
+    pub(crate) fn refuse(&self, reason: Reason) {
+        self.refused[reason as usize].add(1);
+    }
+}
+
+/// A histogram as it is exported: counts by bucket (not cumulative), their sum in seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    /// One more than [`BUCKETS_MS`] has; the last holds what is above all of them.
+    pub buckets: Vec<u64>,
+    /// Seconds.
+    pub sum: f64,
+}
+
+/// A rule's counts, summed over workers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuleCounts {
+    /// Requests by method ([`METHODS`]) and class ([`CLASSES`]).
+    pub requests: Vec<Vec<u64>>,
+    /// Durations by class.
+    pub durations: Vec<Histogram>,
+    /// Being served now.
+    pub in_flight: u64,
+    /// Body and head bytes received from clients.
+    pub request_bytes: u64,
+    /// Bytes sent to clients.
+    pub response_bytes: u64,
+    /// Tries after the first.
+    pub retries: u64,
+    /// Messages that another destination served than the one chosen first.
+    pub failovers: u64,
+}
+
+impl PerWorker<RuleTally> {
+    pub(crate) fn counts(&self) -> RuleCounts {
+        let requests = (0..METHODS.len())
+            .map(|m| (0..CLASSES.len()).map(|c| self.sum(|t| t.requests[m][c].get())).collect())
+            .collect();
+        let durations = (0..CLASSES.len())
+            .map(|c| Histogram {
+                buckets: (0..=BUCKETS_MS.len()).map(|b| self.sum(|t| t.durations[c][b].get())).collect(),
+                sum: self.sum(|t| t.duration_nanos[c].get()) as f64 / 1e9,
+            })
+            .collect();
+        RuleCounts {
+            requests,
+            durations,
+            in_flight: self.sum(|t| t.started.get()).saturating_sub(self.sum(|t| t.ended.get())),
+            request_bytes: self.sum(|t| t.request_bytes.get()),
+            response_bytes: self.sum(|t| t.response_bytes.get()),
+            retries: self.sum(|t| t.retries.get()),
+            failovers: self.sum(|t| t.failovers.get()),
+        }
+    }
+}
+
+/// A listener's counts, summed over workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerCounts {
+    /// Connections open now.
+    pub active: u64,
+    /// Connections accepted.
+    pub total: u64,
+    /// By reason, in the order of [`reasons`].
+    pub refused: Vec<u64>,
+    /// `accept` failed, most often for want of file descriptors.
+    pub accept_errors: u64,
+}
+
+impl PerWorker<ListenerTally> {
+    pub(crate) fn counts(&self) -> ListenerCounts {
+        let total = self.sum(|t| t.opened.get());
+        ListenerCounts {
+            active: total.saturating_sub(self.sum(|t| t.closed.get())),
+            total,
+            refused: (0..Reason::ALL.len()).map(|r| self.sum(|t| t.refused[r].get())).collect(),
+            accept_errors: self.sum(|t| t.accept_errors.get()),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The slow loop of one pool: feeds its state machine, runs its checks, publishes its snapshots.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_core::event::Event;
+use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
+use plimsoll_core::retry::Budget;
+use plimsoll_core::{DestinationId, Name, Suspect};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::probe;
+use crate::tables::Feed;
+
+/// Words from workers that may wait; the next bad outcome repeats a lost one.
+pub(crate) const SUSPECTS: usize = 1024;
+
+/// Counts of a destination's active checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckCounts {
+    /// Checks that passed.
+    pub passed: u64,
+    /// Checks that failed.
+    pub failed: u64,
+    /// Time spent in those that passed.
+    pub passed_time: Duration,
+}
+
+/// What a driver can tell beside its snapshot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PoolReport {
+    pub(crate) destinations: Vec<DestinationReport>,
+    pub(crate) checks: HashMap<Name, CheckCounts>,
+    /// Changes of standing, by destination.
+    pub(crate) transitions: HashMap<Name, u64>,
+    pub(crate) ejections: HashMap<Name, u64>,
+}
+
+/// What the control plane tells a driver.
+pub(crate) enum Order {
+    Input(Box<Input>),
+    Report(oneshot::Sender<PoolReport>),
+}
+
+/// The parts a driver runs on.
+pub(crate) struct Driver {
+    pub(crate) pool: Pool,
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) suspects: mpsc::Receiver<Suspect>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) clock: Clock,
+}
+
+struct Probed {
+    id: DestinationId,
+    name: Name,
+    result: ProbeResult,
+}
+
+impl Driver {
+    /// Runs until nobody gives orders any more.
+    pub(crate) async fn run(mut self) {
+        let (probed, mut results) = mpsc::unbounded_channel::<Probed>();
+        let mut report = PoolReport::default();
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.act(&probed, &mut report);
+            let wait = self.pool.poll_timeout().map(|at| at.since(self.clock.now()));
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(Order::Input(input)) => self.pool.handle(self.clock.now(), *input),
+                    Some(Order::Report(answer)) => {
+                        report.destinations = self.pool.reports();
+                        let _asker_left = answer.send(report.clone());
+                    }
+                    None => return,
+                },
+                Some(suspect) = self.suspects.recv() => {
+                    self.pool.handle(self.clock.now(), Input::Suspect(suspect));
+                }
+                Some(probed) = results.recv() => self.take(probed, &mut report),
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
+                    self.pool.handle_timeout(self.clock.now());
+                }
+                _ = second.tick() => self.budget.roll(self.clock.now()),
+            }
+        }
+    }
+
+    fn take(&mut self, probed: Probed, report: &mut PoolReport) {
+        let counts = report.checks.entry(probed.name).or_default();
+        match &probed.result {
+            ProbeResult::Passed { latency } => {
+                counts.passed += 1;
+                counts.passed_time += *latency;
+            }
+            ProbeResult::Failed { .. } => counts.failed += 1,
+        }
+        self.pool.handle(self.clock.now(), Input::Probed { id: probed.id, result: probed.result });
+    }
+
+    fn act(&mut self, probed: &mpsc::UnboundedSender<Probed>, report: &mut PoolReport) {
+        while let Some(action) = self.pool.poll_action() {
+            match action {
+                Action::Publish(snapshot) => self.feed.publish(snapshot),
+                Action::Tell(event) => tell(&event, report),
+                Action::Probe(order) => {
+                    let (probed, clock) = (probed.clone(), self.clock);
+                    tokio::spawn(async move {
+                        let result = probe::probe(&order, clock).await;
+                        let _driver_left = probed.send(Probed { id: order.id, name: order.name, result });
+                    });
+                }
+            }
+        }
+        let members = &self.feed.latest().members;
+        if report.checks.len() > members.len() {
+            report.checks.retain(|name, _| members.iter().any(|m| m.destination.name == *name));
+        }
+    }
+}
+
+fn tell(event: &Event, report: &mut PoolReport) {
+    match event {
+        Event::StandingChanged { pool, destination, from, to, .. } => {
+            *report.transitions.entry(destination.clone()).or_default() += 1;
+            if matches!(to, plimsoll_core::Standing::Ejected { .. }) {
+                *report.ejections.entry(destination.clone()).or_default() += 1;
+            }
+            let (from, to) = (from.word(), to.word());
+            tracing::info!(event = "standing_changed", %pool, %destination, from, to, "{event}");
+        }
+        Event::EjectionSpared { pool, destination, .. } => {
+            tracing::warn!(event = "ejection_spared", %pool, %destination, "{event}");
+        }
+    }
+}
+

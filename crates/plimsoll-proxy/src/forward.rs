@@ -1,0 +1,297 @@
+//! The life of a request, from its route to the end of its answer.
+//!
+//! route (done when the head was read) → balance_load → connection → exchange → outcome → retry or answer.
+
+use std::rc::Rc;
+use std::task::Poll;
+
+use plimsoll_core::retry::{self, Attempt, Decision};
+use plimsoll_core::{Address, Failure, NoDestination, Outcome, Suspect, Tick, Ticket, Tried, Want};
+
+use crate::http1::answer::{self, Reason, Refusal};
+use crate::http1::exchange::{End, Exchange};
+use crate::http1::serve::{Client, Job, write_all};
+use crate::stream::Stream;
+use crate::tables::PoolTable;
+use crate::tcp;
+use crate::timer::Alarm;
+use crate::upstream::Chosen;
+use crate::worker::{Rule, Worker};
+
+/// What becomes of the client's connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Another request may come; the answer ended at this moment.
+    KeepAlive(Tick),
+    /// It is over.
+    Close,
+    /// It is over, and the client may still be sending.
+    Linger,
+}
+
+/// How the tries ended, all together.
+enum Ending {
+    /// The answer was delivered, or began to be.
+    Answered(Verdict),
+    /// We answer ourselves.
+    Refuse(Refusal),
+    /// There is nobody to answer.
+    Gone(Reason),
+}
+
+/// Carries one request to a destination and its answer back.
+pub(crate) async fn forward(client: &mut Client, job: &mut Job) -> Verdict {
+    let worker = client.guest.worker.clone();
+    let Some(rule) = job.view.rules.get(job.rule).cloned() else {
+        return refuse(client, job, &worker, Refusal::NO_ROUTE).await;
+    };
+    let tally = rule.table.tallies.of(worker.number);
+    tally.started.add(1);
+    let ending = tries(client, job, &worker, &rule).await;
+    let verdict = match ending {
+        Ending::Answered(verdict) => verdict,
+        Ending::Refuse(refusal) => refuse(client, job, &worker, refusal).await,
+        Ending::Gone(reason) => {
+            note(job, &worker, reason);
+            Verdict::Close
+        }
+    };
+    let now = match verdict {
+        Verdict::KeepAlive(now) => now,
+        _ => worker.now(),
+    };
+    let tally = rule.table.tallies.of(worker.number);
+    tally.ended.add(1);
+    tally.request_bytes.add(job.request_bytes);
+    tally.response_bytes.add(job.response_bytes);
+    tally.request(job.method, job.status, now.since(job.started));
+    if let (Some(log), Some(draft)) = (&worker.log, job.log.take()) {
+        log.send(*draft, job, &rule, now);
+    }
+    verdict
+}
+
+/// Tries destinations until one answers, none is left, or trying again would not be safe.
+async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &Rule) -> Ending {
+    let pool = rule.pool.table.borrow().clone();
+    pool.budget.earn(worker.number);
+    let mut tried = Tried::default();
+    let mut count = 0;
+    let mut last = Refusal::NO_DESTINATION;
+    let mut now = job.started;
+    loop {
+        let want = Want { worker: worker.number, tried: Some(&tried), repeatable: job.method.idempotent() };
+        let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
+        let Chosen { ticket, address } = match chosen {
+            Ok(chosen) => chosen,
+            Err(NoDestination::AllTried) => return Ending::Refuse(last),
+            Err(_) => return Ending::Refuse(Refusal::NO_DESTINATION),
+        };
+        tried.add(ticket.id());
+        count += 1;
+        if count > 1 {
+            rule.table.tallies.of(worker.number).failovers.add(1);
+        }
+        let failed = match try_one(client, job, worker, rule, ticket, &address, now, count).await {
+            Ok(ending) => return ending,
+            Err(failed) => failed,
+        };
+        now = worker.now();
+        if now >= job.total_deadline {
+            return Ending::Refuse(Refusal::TOTAL_TIMEOUT);
+        }
+        last = refusal_of(failed.failure);
+        match retry::decide(&pool.config.retry, &failed, &pool.budget, now) {
+            Decision::Stop(_) => return Ending::Refuse(last),
+            Decision::Again | Decision::RepeatFresh => rule.table.tallies.of(worker.number).retries.add(1),
+        }
+    }
+}
+
+/// One destination: on a pooled connection if there is one, once more on a fresh one if that was stale.
+async fn try_one(
+    client: &mut Client,
+    job: &mut Job,
+    worker: &Rc<Worker>,
+    rule: &Rule,
+    mut ticket: Ticket,
+    address: &Address,
+    mut now: Tick,
+    tries: u8,
+) -> Result<Ending, Attempt> {
+    let pool = rule.pool.table.borrow().clone();
+    let id = ticket.id();
+    let mut attempt = Attempt {
+        failure: Failure::Connect,
+        tries,
+        idempotent: job.method.idempotent(),
+        sent: false,
+        reused_connection: false,
+        fresh_repeat_used: false,
+        body_replayable: !job.streamed,
+        answer_started: false,
+    };
+    loop {
+        let pooled = if attempt.fresh_repeat_used { None } else { rule.pool.take(id, address) };
+        attempt.reused_connection = pooled.is_some();
+        let stream = match pooled {
+            Some(stream) => stream,
+            None => match connect(worker, &client.alarm, address, (now + job.pool_timeouts.connect).min(job.total_deadline)).await {
+                Some(stream) => stream,
+                None => {
+                    attempt.failure = Failure::Connect;
+                    attempt.sent = false;
+                    tell(&pool, ticket.learn(Outcome::Failed(Failure::Connect)));
+                    return Err(attempt);
+                }
+            },
+        };
+        if !attempt.reused_connection {
+            now = worker.now();
+        }
+        if let Some(log) = &mut job.log {
+            log.destination = Some(id);
+        }
+        let mut exchange = Exchange::new(stream, ticket, now);
+        let end = exchange.run(client, job).await;
+        tell(&pool, exchange.suspect.take());
+        let failure = match end {
+            End::Failed(failure) => failure,
+            other => return Ok(finish(client, job, worker, rule, address, exchange, other).await),
+        };
+        attempt.failure = failure;
+        attempt.sent = exchange.has_sent();
+        attempt.body_replayable = !job.streamed;
+        attempt.answer_started = exchange.answer_started();
+        let stale = attempt.reused_connection && matches!(failure, Failure::Reset | Failure::EmptyResponse);
+        if stale && retry::decide(&pool.config.retry, &attempt, &pool.budget, worker.now()) == Decision::RepeatFresh {
+            // The connection was stale; that says nothing about the destination.
+            rule.table.tallies.of(worker.number).retries.add(1);
+            attempt.fresh_repeat_used = true;
+            ticket = exchange.ticket;
+            now = worker.now();
+            continue;
+        }
+        tell(&pool, exchange.ticket.learn(Outcome::Failed(failure)));
+        if exchange.answer_started() {
+            return Ok(cut_off(exchange, client, job, worker, failure));
+        }
+        return Err(attempt);
+    }
+}
+
+/// The exchange came to an end of its own.
+async fn finish(
+    client: &mut Client,
+    job: &mut Job,
+    worker: &Rc<Worker>,
+    rule: &Rule,
+    address: &Address,
+    exchange: Exchange,
+    end: End,
+) -> Ending {
+    let now = worker.now();
+    match end {
+        End::Delivered => {
+            let reusable = exchange.reusable(job);
+            let closes = exchange.answer().is_none_or(|a| a.closes);
+            let Exchange { upstream, ticket, .. } = exchange;
+            if reusable {
+                rule.pool.give(ticket.id(), address.clone(), upstream, now);
+            }
+            Ending::Answered(match (closes, job.body.is_done()) {
+                (false, _) => Verdict::KeepAlive(now),
+                (true, true) => Verdict::Close,
+                (true, false) => Verdict::Linger,
+            })
+        }
+        End::Upgraded => {
+            let early = std::mem::take(&mut client.inbox);
+            let unsent = exchange.unsent().to_vec();
+            let Exchange { upstream, ticket, .. } = exchange;
+            let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
+            let moved = tcp::tunnel(worker, &client.alarm, &mut client.stream, upstream, early, unsent, idle).await;
+            job.request_bytes += moved.to_destination;
+            job.response_bytes += moved.to_client;
+            drop(ticket);
+            Ending::Answered(Verdict::Close)
+        }
+        End::Refused(refusal) if exchange.answer().is_none() => Ending::Refuse(refusal),
+        End::Refused(refusal) => Ending::Gone(refusal.reason),
+        End::TotalTimeout if exchange.answer().is_none() => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
+        End::TotalTimeout => cut_off_for(client, Reason::TotalTimeout),
+        End::ClientStalled => Ending::Gone(Reason::ClientTimeout),
+        End::ClientGone | End::Failed(_) => Ending::Gone(Reason::ClientClosed),
+    }
+}
+
+/// The answer had begun and cannot be finished: the client must see that.
+fn cut_off(exchange: Exchange, client: &Client, job: &mut Job, worker: &Worker, failure: Failure) -> Ending {
+    if exchange.answer().is_none() {
+        // Only an informational answer went out: a final one is still possible.
+        return Ending::Refuse(refusal_of(failure));
+    }
+    note(job, worker, refusal_of(failure).reason);
+    cut_off_for(client, refusal_of(failure).reason)
+}
+
+fn cut_off_for(client: &Client, reason: Reason) -> Ending {
+    client.stream.reset_on_close();
+    Ending::Gone(reason)
+}
+
+fn refusal_of(failure: Failure) -> Refusal {
+    match failure {
+        Failure::Connect => Refusal::CONNECT_FAILED,
+        Failure::Reset => Refusal::RESET,
+        Failure::EmptyResponse => Refusal::EMPTY_RESPONSE,
+        Failure::Timeout => Refusal::RESPONSE_TIMEOUT,
+        Failure::Garbage => Refusal::BAD_RESPONSE,
+        Failure::Truncated => Refusal { reason: Reason::Truncated, ..Refusal::BAD_RESPONSE },
+    }
+}
+
+pub(crate) fn tell(pool: &PoolTable, suspect: Option<Suspect>) {
+    if let Some(suspect) = suspect {
+        // A full queue loses nothing: the next bad outcome says it again.
+        let _said_again_later = pool.suspects.try_send(suspect);
+    }
+}
+
+/// Connects within `deadline`; `None` when it did not work.
+pub(crate) async fn connect(worker: &Worker, alarm: &Rc<Alarm>, address: &Address, deadline: Tick) -> Option<Stream> {
+    worker.timers.set(alarm, deadline);
+    let mut connecting = std::pin::pin!(Stream::connect(address));
+    std::future::poll_fn(|cx| match connecting.as_mut().poll(cx) {
+        Poll::Ready(connected) => Poll::Ready(connected.ok()),
+        Poll::Pending => alarm.poll(cx).map(|()| None),
+    })
+    .await
+}
+
+/// Answers the client ourselves.
+async fn refuse(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, refusal: Refusal) -> Verdict {
+    note(job, worker, refusal.reason);
+    let whole = job.body.is_done();
+    let ends = worker.draining.get() || client.guest.door.is_closing();
+    let keep = refusal.keeps_connection() && job.keep_alive && !job.http10 && whole && !ends;
+    let mut out = Vec::with_capacity(512);
+    let head_only = job.method == crate::http1::target::Method::Head;
+    answer::write(&mut out, refusal, job.accepts_json, head_only, keep);
+    job.status = refusal.status;
+    job.response_bytes += out.len() as u64;
+    match (write_all(client, worker, &out).await, keep, whole) {
+        (false, ..) => Verdict::Close,
+        (true, true, _) => Verdict::KeepAlive(worker.now()),
+        (true, false, true) => Verdict::Close,
+        (true, false, false) => Verdict::Linger,
+    }
+}
+
+/// Counts why, and leaves it for the log line.
+fn note(job: &mut Job, worker: &Worker, reason: Reason) {
+    job.view.table.shared.tallies.of(worker.number).refuse(reason);
+    if let Some(log) = &mut job.log {
+        log.reason = Some(reason);
+    }
+}

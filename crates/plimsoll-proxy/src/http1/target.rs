@@ -1,0 +1,161 @@
+//! What a request target and a host may look like, and what they mean.
+
+/// The parts of a request target that matter here.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target<'b> {
+    /// Path and query as they are forwarded; `*` for `OPTIONS *`.
+    pub(crate) path_and_query: &'b str,
+    /// The authority of an absolute-form target; it overrides `Host` (RFC 9112 section 3.2.2).
+    pub(crate) authority: Option<&'b str>,
+}
+
+impl<'b> Target<'b> {
+    /// Reads origin-form, absolute-form (`http` only) and, for OPTIONS, asterisk-form. `None` for anything
+    /// else: other forms, fragments, userinfo, bytes outside printable ASCII.
+    pub(crate) fn parse(raw: &'b str, options: bool) -> Option<Self> {
+        if raw.bytes().any(|b| !(0x21..=0x7e).contains(&b) || b == b'#') {
+            return None;
+        }
+        if raw.starts_with('/') {
+            return Some(Self { path_and_query: raw, authority: None });
+        }
+        if raw == "*" {
+            return options.then_some(Self { path_and_query: raw, authority: None });
+        }
+        let scheme = raw.get(..7)?;
+        if !scheme.eq_ignore_ascii_case("http://") {
+            return None;
+        }
+        let rest = &raw[7..];
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if !valid_host(authority.as_bytes()) {
+            return None;
+        }
+        let path_and_query = match path {
+            "" if options => "*",
+            "" => "/",
+            path => path,
+        };
+        Some(Self { path_and_query, authority: Some(authority) })
+    }
+
+    /// The path without the query.
+    pub(crate) fn path(&self) -> &'b str {
+        self.path_and_query.split_once('?').map_or(self.path_and_query, |(path, _)| path)
+    }
+}
+
+/// Is this a `host[:port]` (RFC 3986 section 3.2.2, no userinfo)?
+pub(crate) fn valid_host(host: &[u8]) -> bool {
+    let (name, port) = split_port(host);
+    let name_ok = match name {
+        [] => false,
+        [b'[', inner @ .., b']'] => {
+            !inner.is_empty() && inner.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.' | b'v'))
+        }
+        name => name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(b)),
+    };
+    name_ok && port.is_none_or(|port| port.len() <= 5 && port.iter().all(u8::is_ascii_digit))
+}
+
+fn split_port(host: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match host.iter().rposition(|&b| b == b':') {
+        Some(colon) if !host[colon..].contains(&b']') => (&host[..colon], Some(&host[colon + 1..])),
+        _ => (host, None),
+    }
+}
+
+/// The methods metrics tell apart; what clients invent is `other`, so labels stay bounded.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Patch,
+    Options,
+    Trace,
+    Connect,
+    Other,
+}
+
+impl Method {
+    pub(crate) const LABELS: [&str; 10] =
+        ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "other"];
+
+    pub(crate) fn parse(word: &str) -> Self {
+        match word {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "DELETE" => Self::Delete,
+            "PATCH" => Self::Patch,
+            "OPTIONS" => Self::Options,
+            "TRACE" => Self::Trace,
+            "CONNECT" => Self::Connect,
+            _ => Self::Other,
+        }
+    }
+
+    /// Safe to do twice (RFC 9110 section 9.2.2).
+    pub(crate) const fn idempotent(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace)
+    }
+}
+
+/// What routing may ask of a request.
+pub(crate) struct RequestFacts<'b, 'h> {
+    pub(crate) host: &'b [u8],
+    pub(crate) path: &'b str,
+    pub(crate) method: &'b str,
+    pub(crate) headers: &'h [httparse::Header<'b>],
+}
+
+impl plimsoll_core::route::Facts for RequestFacts<'_, '_> {
+    fn host(&self) -> &[u8] {
+        self.host
+    }
+
+    fn path(&self) -> &[u8] {
+        self.path.as_bytes()
+    }
+
+    fn method(&self) -> &[u8] {
+        self.method.as_bytes()
+    }
+
+    fn header_is(&self, lower_name: &str, value: &str) -> bool {
+        self.headers.iter().any(|h| h.name.eq_ignore_ascii_case(lower_name) && h.value == value.as_bytes())
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_of_a_target() {
+        let parse = |raw| Target::parse(raw, false).map(|t| (t.path_and_query, t.authority));
+        assert_eq!(parse("/a?b"), Some(("/a?b", None)));
+        assert_eq!(parse("http://h:80/a"), Some(("/a", Some("h:80"))));
+        assert_eq!(parse("HTTP://h"), Some(("/", Some("h"))));
+        assert_eq!(parse("http://h?q"), Some(("?q", Some("h"))));
+        for bad in ["", "*", "a", "//\u{7f}", "/a#b", "http://u@h/", "http:///", "https://h/", "h:80"] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(Target::parse("http://h", true).map(|t| t.path_and_query), Some("*"));
+    }
+
+    #[test]
+    fn hosts() {
+        for good in ["a", "a.b:80", "[::1]:8080", "127.0.0.1", "a_b", "xn--a"] {
+            assert!(valid_host(good.as_bytes()), "{good}");
+        }
+        for bad in ["", ":80", "a:b", "a b", "u@h", "a/b", "[::1", "a:123456", "a,b", "[]", "a\0"] {
+            assert!(!valid_host(bad.as_bytes()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! How a door is opened: its sockets, and who comes in.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use plimsoll_config::model::{ListenAddress, Protocol};
+use socket2::{Domain, SockAddr, Type};
+use tokio::task::JoinHandle;
+
+use crate::http1;
+use crate::http1::answer::{Reason, Refusal};
+use crate::stream::{Peer, Stream};
+use crate::tcp;
+use crate::worker::{Door, Worker};
+
+/// Connections the kernel may hold for us; it caps the number itself (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+/// Rest after a failed accept: long enough for descriptors to come free, short enough not to be noticed.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// A bound, listening socket. Its number is never used again.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) number: u64,
+    pub(crate) inner: socket2::Socket,
+}
+
+/// Binds one socket for each of `workers` workers on `address`; all or none.
+///
+/// Several sockets share a port by `SO_REUSEPORT`, so the kernel spreads connections without a lock. That
+/// option also lets a second process in by accident; a trial bind without it first refuses a busy port.
+///
+/// # Errors
+/// The system's, most often that the address is in use or not ours.
+pub(crate) fn bind(address: &ListenAddress, workers: usize) -> io::Result<(ListenAddress, Vec<socket2::Socket>)> {
+    match address {
+        ListenAddress::Socket(address) => {
+            let first = bind_tcp(*address, false)?;
+            let actual = first.local_addr()?.as_socket().unwrap_or(*address);
+            if workers == 1 {
+                first.listen(BACKLOG)?;
+                return Ok((ListenAddress::Socket(actual), vec![first]));
+            }
+            drop(first);
+            let sockets: Vec<_> = (0..workers).map(|_| bind_tcp(actual, true)).collect::<io::Result<_>>()?;
+            for socket in &sockets {
+                socket.listen(BACKLOG)?;
+            }
+            Ok((ListenAddress::Socket(actual), sockets))
+        }
+        ListenAddress::Unix(path) => {
+            let socket = bind_unix(path)?;
+            let copies = (1..workers).map(|_| socket.try_clone()).collect::<io::Result<Vec<_>>>()?;
+            Ok((address.clone(), std::iter::once(socket).chain(copies).collect()))
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Accepted connections inherit it: one system call less for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    let address = SockAddr::unix(path)?;
+    if let Err(error) = socket.bind(&address) {
+        if error.kind() != io::ErrorKind::AddrInUse || !is_abandoned(path, &address) {
+            return Err(error);
+        }
+        fs::remove_file(path)?;
+        socket.bind(&address)?;
+    }
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// A socket file nobody listens on any more, as a killed process leaves it.
+fn is_abandoned(path: &Path, address: &SockAddr) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    is_socket
+        && socket2::Socket::new(Domain::UNIX, Type::STREAM, None)
+            .and_then(|probe| probe.connect(address))
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+enum Acceptor {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Acceptor {
+    fn new(socket: socket2::Socket) -> io::Result<Self> {
+        if socket.domain()? == Domain::UNIX {
+            tokio::net::UnixListener::from_std(socket.into()).map(Self::Unix)
+        } else {
+            tokio::net::TcpListener::from_std(socket.into()).map(Self::Tcp)
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Self::Tcp(l) => l.accept().await.map(|(s, peer)| (Stream::Tcp(s), Peer::Socket(peer))),
+            Self::Unix(l) => l.accept().await.map(|(s, _)| (Stream::Unix(s), Peer::Unix)),
+        }
+    }
+}
+
+/// Starts accepting on one more socket of a door.
+pub(crate) fn accept_on(worker: &Rc<Worker>, door: &Rc<Door>, socket: Socket) -> (u64, JoinHandle<()>) {
+    let (worker, door) = (worker.clone(), door.clone());
+    let number = socket.number;
+    let task = tokio::task::spawn_local(async move {
+        match Acceptor::new(socket.inner) {
+            Ok(acceptor) => accept(worker, door, acceptor).await,
+            Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
+        }
+    });
+    (number, task)
+}
+
+async fn accept(worker: Rc<Worker>, door: Rc<Door>, acceptor: Acceptor) {
+    let mut complained = false;
+    loop {
+        match acceptor.accept().await {
+            Ok((stream, peer)) => {
+                complained = false;
+                admit(&worker, &door, stream, peer);
+            }
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                let view = door.view();
+                view.table.shared.tallies.of(worker.number).accept_errors.add(1);
+                if !std::mem::replace(&mut complained, true) {
+                    tracing::warn!(listener = %view.table.config.name, %error, "cannot accept; trying again");
+                }
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// The connection went away before it was accepted; the next one is as good as ever.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// Lets a connection in, or turns it away when the listener is full.
+fn admit(worker: &Rc<Worker>, door: &Rc<Door>, mut stream: Stream, peer: Peer) {
+    let view = door.view();
+    let table = &view.table;
+    let tally = table.shared.tallies.of(worker.number);
+    let guest = Guest::enter(worker, door);
+    if table.shared.open.load(Relaxed) > table.config.limits.connections {
+        tally.refuse(Reason::ConnectionLimit);
+        if table.config.protocol == Protocol::Http {
+            http1::answer::write_at_once(&mut stream, Refusal::CONNECTION_LIMIT);
+        }
+        return;
+    }
+    match table.config.protocol {
+        Protocol::Http => tokio::task::spawn_local(http1::serve::serve(guest, stream, peer)),
+        Protocol::Tcp => tokio::task::spawn_local(tcp::serve(guest, stream)),
+    };
+}
+
+/// A connection's presence: counted from accept to close, whatever ends it.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) door: Rc<Door>,
+}
+
+impl Guest {
+    fn enter(worker: &Rc<Worker>, door: &Rc<Door>) -> Self {
+        let view = door.view();
+        view.table.shared.open.fetch_add(1, Relaxed);
+        view.table.shared.tallies.of(worker.number).opened.add(1);
+        worker.connections.set(worker.connections.get() + 1);
+        Self { worker: worker.clone(), door: door.clone() }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let view = self.door.view();
+        view.table.shared.open.fetch_sub(1, Relaxed);
+        view.table.shared.tallies.of(self.worker.number).closed.add(1);
+        self.worker.connections.set(self.worker.connections.get() - 1);
+    }
+}

@@ -1,0 +1,226 @@
+//! How bytes run both ways between two streams, and how a TCP connection finds its destination.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use plimsoll_core::retry::{self, Attempt, Decision};
+use plimsoll_core::{Failure, Outcome, Tick, Tried, Want};
+
+use crate::forward::{connect, tell};
+use crate::http1::answer::Reason;
+use crate::http1::target::Method;
+use crate::listener::Guest;
+use crate::stream::Stream;
+use crate::timer::{Alarm, RESOLUTION};
+use crate::upstream::Chosen;
+use crate::worker::{SCRATCH, Worker};
+
+/// Reads of one direction before other connections get their turn.
+const TURNS: usize = 16;
+/// After a socket was full, reads shrink to this: what waits is copied and kept.
+const SMALL_READ: usize = 64 * 1024;
+
+/// Bytes a tunnel moved.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) to_destination: u64,
+    pub(crate) to_client: u64,
+}
+
+/// Serves one TCP connection: a destination that can be connected to, then a tunnel.
+pub(crate) async fn serve(guest: Guest, mut client: Stream) {
+    let worker = guest.worker.clone();
+    let view = guest.door.view();
+    let tally = view.table.shared.tallies.of(worker.number);
+    let Some(rule) = view.table.only_rule().map(|rule| view.rules[rule].clone()) else { return };
+    let pool = rule.pool.table.borrow().clone();
+    let counts = rule.table.tallies.of(worker.number);
+    let started = worker.now();
+    let timeouts = pool.config.timeouts;
+    let deadline = timeouts.total.map_or(Tick::NEVER, |total| started + total);
+    let alarm = worker.timers.alarm(Tick::NEVER);
+    let (mut tried, mut tries, mut now) = (Tried::default(), 0, started);
+    counts.started.add(1);
+    pool.budget.earn(worker.number);
+    let reason = loop {
+        let want = Want { worker: worker.number, tried: Some(&tried), repeatable: true };
+        let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
+        let Ok(Chosen { mut ticket, address }) = chosen else {
+            break if tries == 0 { Reason::NoHealthyDestination } else { Reason::ConnectFailed };
+        };
+        tried.add(ticket.id());
+        tries += 1;
+        let connected = connect(&worker, &alarm, &address, (now + timeouts.connect).min(deadline)).await;
+        now = worker.now();
+        if let Some(upstream) = connected {
+            let first_byte = now.since(ticket.started());
+            tell(&pool, ticket.learn(Outcome::Answered { status: 200, first_byte }));
+            let idle = view.table.config.timeouts.idle.max(timeouts.idle);
+            let moved = tunnel(&worker, &alarm, &mut client, upstream, Vec::new(), Vec::new(), idle).await;
+            counts.ended.add(1);
+            counts.request_bytes.add(moved.to_destination);
+            counts.response_bytes.add(moved.to_client);
+            counts.request(Method::Other, 200, worker.now().since(started));
+            return;
+        }
+        tell(&pool, ticket.learn(Outcome::Failed(Failure::Connect)));
+        let attempt = connect_attempt(tries);
+        if now >= deadline || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_)) {
+            break Reason::ConnectFailed;
+        }
+        counts.retries.add(1);
+        counts.failovers.add(1);
+    };
+    tally.refuse(reason);
+    counts.ended.add(1);
+    counts.request(Method::Other, 0, now.since(started));
+    // A reset tells the client that nobody served it; an end of data would look like an empty answer.
+    client.reset_on_close();
+}
+
+fn connect_attempt(tries: u8) -> Attempt {
+    Attempt {
+        failure: Failure::Connect,
+        tries,
+        idempotent: true,
+        sent: false,
+        reused_connection: false,
+        fresh_repeat_used: false,
+        body_replayable: true,
+        answer_started: false,
+    }
+}
+
+/// One direction of a tunnel.
+#[derive(Debug)]
+struct Flow {
+    /// Bytes the target would not take yet.
+    kept: Vec<u8>,
+    at: usize,
+    read_size: usize,
+    ended: bool,
+    told: bool,
+    moved: u64,
+}
+
+/// What one poll of a flow came to.
+enum Step {
+    /// Nothing more can be moved now; `true` if something was.
+    Waits(bool),
+    /// A stream broke.
+    Broken,
+}
+
+impl Flow {
+    fn new(kept: Vec<u8>) -> Self {
+        Self { kept, at: 0, read_size: SCRATCH, ended: false, told: false, moved: 0 }
+    }
+
+    /// Moves bytes until a socket says "later". The source's end is passed on as one, once all is out.
+    fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], from: &mut Stream, to: &mut Stream) -> Step {
+        let mut moved = false;
+        for _ in 0..TURNS {
+            if self.at < self.kept.len() {
+                match to.poll_write(cx, &self.kept[self.at..]) {
+                    Poll::Pending => return Step::Waits(moved),
+                    Poll::Ready(Ok(n @ 1..)) => self.advance(n),
+                    Poll::Ready(_) => return Step::Broken,
+                }
+                moved = true;
+                continue;
+            }
+            if self.ended {
+                if !std::mem::replace(&mut self.told, true) {
+                    to.shut_write();
+                }
+                return Step::Waits(moved);
+            }
+            match from.poll_read(cx, &mut scratch[..self.read_size]) {
+                Poll::Pending => return Step::Waits(moved),
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(n)) => {
+                    if self.pass(cx, &scratch[..n], to).is_err() {
+                        return Step::Broken;
+                    }
+                }
+                Poll::Ready(Err(_)) => return Step::Broken,
+            }
+            moved = true;
+        }
+        cx.waker().wake_by_ref();
+        Step::Waits(moved)
+    }
+
+    fn pass(&mut self, cx: &mut Context<'_>, bytes: &[u8], to: &mut Stream) -> io::Result<()> {
+        let written = match to.poll_write(cx, bytes) {
+            Poll::Ready(written) => written?,
+            Poll::Pending => 0,
+        };
+        self.moved += written as u64;
+        if written == bytes.len() {
+            self.read_size = (self.read_size * 2).min(SCRATCH);
+        } else {
+            self.kept.extend_from_slice(&bytes[written..]);
+            self.read_size = SMALL_READ;
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, by: usize) {
+        self.at += by;
+        self.moved += by as u64;
+        if self.at == self.kept.len() {
+            self.kept = Vec::new();
+            self.at = 0;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended && self.told
+    }
+}
+
+/// Runs bytes both ways until both ends are done, one breaks, or nothing moves for `idle`.
+///
+/// `early` came from the client before the tunnel stood, `unsent` from the destination.
+pub(crate) async fn tunnel(
+    worker: &Rc<Worker>,
+    alarm: &Rc<Alarm>,
+    client: &mut Stream,
+    mut upstream: Stream,
+    early: Vec<u8>,
+    unsent: Vec<u8>,
+    idle: Duration,
+) -> Moved {
+    let (mut up, mut down) = (Flow::new(early), Flow::new(unsent));
+    worker.timers.set(alarm, worker.now() + idle);
+    std::future::poll_fn(|cx| {
+        let mut scratch = worker.scratch.borrow_mut();
+        let mut moved = false;
+        for direction in [true, false] {
+            let step = match direction {
+                true => up.poll(cx, &mut scratch, client, &mut upstream),
+                false => down.poll(cx, &mut scratch, &mut upstream, client),
+            };
+            match step {
+                Step::Waits(some) => moved |= some,
+                Step::Broken => {
+                    client.reset_on_close();
+                    upstream.reset_on_close();
+                    return Poll::Ready(());
+                }
+            }
+        }
+        if up.is_over() && down.is_over() {
+            return Poll::Ready(());
+        }
+        if moved {
+            worker.timers.set(alarm, worker.timers.about_now() + idle + RESOLUTION);
+        }
+        alarm.poll(cx)
+    })
+    .await;
+    Moved { to_destination: up.moved, to_client: down.moved }
+}

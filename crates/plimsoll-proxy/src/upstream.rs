@@ -1,0 +1,136 @@
+//! Where a connection to a destination comes from: the warmest idle one, or a new one.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_core::{
+    Address, DestinationId, Name, NoDestination, Rng, Snapshot, Tick, Ticket, Want, balance_load,
+};
+
+use crate::stream::Stream;
+use crate::tables::PoolTable;
+
+/// Idle connections kept per destination and worker. More than a worker needs at once are never idle;
+/// the number bounds what a burst leaves behind.
+const MAX_IDLE: usize = 1024;
+
+/// One worker's side of a pool: its copy of the snapshot and its idle connections.
+#[derive(Debug)]
+pub(crate) struct WorkerPool {
+    pub(crate) table: RefCell<Arc<PoolTable>>,
+    generation: Cell<u64>,
+    snapshot: RefCell<Arc<Snapshot>>,
+    idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
+}
+
+/// A destination that takes a message, and where it listens.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) ticket: Ticket,
+    pub(crate) address: Address,
+}
+
+/// Destination numbers are small and dense; one multiplication spreads them.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(u32::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    address: Address,
+    since: Tick,
+}
+
+impl WorkerPool {
+    pub(crate) fn new(table: Arc<PoolTable>) -> Self {
+        let snapshot = table.feed.latest();
+        Self {
+            generation: Cell::new(snapshot.generation),
+            snapshot: RefCell::new(snapshot),
+            table: RefCell::new(table),
+            idle: RefCell::default(),
+        }
+    }
+
+    /// Takes over a newer snapshot if one was published: one atomic load when not.
+    fn refresh(&self) {
+        let table = self.table.borrow();
+        if table.feed.generation() != self.generation.get() {
+            let latest = table.feed.latest();
+            self.generation.set(latest.generation);
+            *self.snapshot.borrow_mut() = latest;
+        }
+    }
+
+    /// Chooses a destination for one message from the latest snapshot.
+    pub(crate) fn balance_load(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Result<Chosen, NoDestination> {
+        self.refresh();
+        let snapshot = self.snapshot.borrow();
+        let ticket = balance_load(&snapshot, want, now, rng)?;
+        let member = &snapshot.members[ticket.member()].destination;
+        Ok(Chosen { ticket, address: member.address.clone() })
+    }
+
+    /// The destination's name, for a log line.
+    pub(crate) fn name_of(&self, id: DestinationId) -> Option<Name> {
+        self.snapshot.borrow().members.iter().find(|m| m.id == id).map(|m| m.destination.name.clone())
+    }
+
+    /// The most recently used idle connection that is still quiet; warm ones are the likeliest to live.
+    pub(crate) fn take(&self, id: DestinationId, address: &Address) -> Option<Stream> {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.get_mut(&id)?;
+        while let Some(candidate) = list.pop_back() {
+            if candidate.address == *address && candidate.stream.is_quiet() {
+                return Some(candidate.stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose last answer was read to its very end.
+    pub(crate) fn give(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.entry(id).or_default();
+        if list.len() == MAX_IDLE {
+            list.pop_front();
+        }
+        list.push_back(Idle { stream, address, since: now });
+    }
+
+    /// Closes what was idle too long, what the destination closed, and what belongs to nobody any more.
+    pub(crate) fn sweep(&self, now: Tick) {
+        let limit: Duration = self.table.borrow().config.timeouts.idle;
+        self.refresh();
+        let snapshot = self.snapshot.borrow();
+        self.idle.borrow_mut().retain(|id, list| {
+            let member = snapshot.members.iter().any(|m| m.id == *id);
+            list.retain(|idle| member && now.since(idle.since) < limit && idle.stream.is_quiet());
+            !list.is_empty()
+        });
+    }
+
+    /// Idle connections now.
+    pub(crate) fn idle_count(&self) -> usize {
+        self.idle.borrow().values().map(VecDeque::len).sum()
+    }
+}

@@ -1,0 +1,214 @@
+//! One data-plane thread: its doors, its buffers, its timers; everything a message needs without a lock.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_core::{Name, Rng, Tick};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::access_log::LogSender;
+use crate::clock::Clock;
+use crate::listener::{self, Socket};
+use crate::tables::{ListenerTable, RuleTable};
+use crate::timer::{RESOLUTION, Timers};
+use crate::upstream::WorkerPool;
+
+/// Bytes a worker reads at once. Large reads are what makes bulk transfer cheap: 256 KiB costs a tenth less
+/// per byte than 64 KiB (docs/benchmarks.md).
+pub(crate) const SCRATCH: usize = 256 * 1024;
+
+/// What the control plane tells a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The doors as they are to be now: new ones open, missing ones close, others change their table.
+    Doors(Vec<DoorOrder>),
+    /// Take nothing new, end what rests, finish what runs.
+    Drain,
+}
+
+/// One door of a worker, as ordered.
+#[derive(Debug)]
+pub(crate) struct DoorOrder {
+    pub(crate) table: Arc<ListenerTable>,
+    /// Sockets to accept on beside those the door has.
+    pub(crate) open: Vec<Socket>,
+    /// Sockets to close, by number.
+    pub(crate) close: Vec<u64>,
+}
+
+/// What everything on one data-plane thread shares.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) number: usize,
+    pub(crate) clock: Clock,
+    pub(crate) rng: RefCell<Rng>,
+    pub(crate) timers: Timers,
+    /// Where bytes are read. Borrowed only between two awaits.
+    pub(crate) scratch: RefCell<Box<[u8]>>,
+    /// Where heads for clients are written. Borrowed only between two awaits.
+    pub(crate) out: RefCell<Vec<u8>>,
+    pub(crate) log: Option<LogSender>,
+    pub(crate) draining: Cell<bool>,
+    /// Connections being served, of all doors.
+    pub(crate) connections: Cell<usize>,
+    pools: RefCell<HashMap<u64, Rc<WorkerPool>>>,
+}
+
+/// A listener on one worker.
+#[derive(Debug)]
+pub(crate) struct Door {
+    view: RefCell<Rc<DoorView>>,
+    closing: Cell<bool>,
+}
+
+/// What a door leads to, as of the latest configuration.
+#[derive(Debug)]
+pub(crate) struct DoorView {
+    pub(crate) table: Arc<ListenerTable>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// A rule with this worker's side of its pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) table: Arc<RuleTable>,
+    pub(crate) pool: Rc<WorkerPool>,
+}
+
+impl Door {
+    pub(crate) fn view(&self) -> Rc<DoorView> {
+        self.view.borrow().clone()
+    }
+
+    /// The door takes nothing new: answers say `Connection: close`.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+}
+
+impl Worker {
+    fn pool(&self, rule: &RuleTable) -> Rc<WorkerPool> {
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools
+            .entry(rule.pool.number)
+            .or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone())));
+        *pool.table.borrow_mut() = rule.pool.clone();
+        pool.clone()
+    }
+
+    fn view(&self, table: Arc<ListenerTable>) -> Rc<DoorView> {
+        let rules =
+            table.rules.iter().map(|rule| Rule { table: rule.clone(), pool: self.pool(rule) }).collect();
+        Rc::new(DoorView { table, rules })
+    }
+
+    /// Now.
+    pub(crate) fn now(&self) -> Tick {
+        self.clock.now()
+    }
+}
+
+struct OpenDoor {
+    door: Rc<Door>,
+    accepting: HashMap<u64, JoinHandle<()>>,
+}
+
+/// What a worker starts with.
+pub(crate) struct Start {
+    pub(crate) number: usize,
+    pub(crate) clock: Clock,
+    pub(crate) seed: u64,
+    pub(crate) log: Option<LogSender>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+}
+
+/// Serves until a drain has ended.
+pub(crate) async fn run(start: Start) {
+    let worker = Rc::new(Worker {
+        number: start.number,
+        clock: start.clock,
+        rng: RefCell::new(Rng::new(start.seed)),
+        timers: Timers::new(start.clock.now()),
+        scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+        out: RefCell::new(Vec::with_capacity(16 * 1024)),
+        log: start.log,
+        draining: Cell::new(false),
+        connections: Cell::new(0),
+        pools: RefCell::default(),
+    });
+    tokio::task::spawn_local(keep_time(worker.clone()));
+    let mut commands = start.commands;
+    let mut doors: HashMap<Name, OpenDoor> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Doors(orders) => arrange(&worker, &mut doors, orders),
+            Command::Drain => {
+                worker.draining.set(true);
+                worker.timers.end_rest();
+                doors.drain().for_each(|(_, open)| close(&open));
+                break;
+            }
+        }
+    }
+    let mut pause = tokio::time::interval(RESOLUTION);
+    while worker.connections.get() > 0 {
+        pause.tick().await;
+    }
+}
+
+/// Opens, changes and closes doors until they are as ordered.
+fn arrange(worker: &Rc<Worker>, doors: &mut HashMap<Name, OpenDoor>, orders: Vec<DoorOrder>) {
+    doors.retain(|name, open| {
+        let stays = orders.iter().any(|order| order.table.config.name == *name);
+        if !stays {
+            close(open);
+        }
+        stays
+    });
+    let mut used: Vec<u64> = Vec::new();
+    for order in orders {
+        used.extend(order.table.rules.iter().map(|rule| rule.pool.number));
+        let name = order.table.config.name.clone();
+        let view = worker.view(order.table);
+        let open = doors.entry(name).or_insert_with(|| OpenDoor {
+            door: Rc::new(Door { view: RefCell::new(view.clone()), closing: Cell::new(false) }),
+            accepting: HashMap::new(),
+        });
+        *open.door.view.borrow_mut() = view;
+        for number in order.close {
+            if let Some(task) = open.accepting.remove(&number) {
+                task.abort();
+            }
+        }
+        for socket in order.open {
+            let (number, task) = listener::accept_on(worker, &open.door, socket);
+            open.accepting.insert(number, task);
+        }
+    }
+    worker.pools.borrow_mut().retain(|number, _| used.contains(number));
+}
+
+fn close(open: &OpenDoor) {
+    open.door.closing.set(true);
+    open.accepting.values().for_each(JoinHandle::abort);
+}
+
+/// Turns the wheel of alarms, and once a second closes idle connections nobody should use again.
+async fn keep_time(worker: Rc<Worker>) {
+    let mut tick = tokio::time::interval(RESOLUTION);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut swept = worker.now();
+    loop {
+        tick.tick().await;
+        let now = worker.now();
+        worker.timers.turn(now);
+        if now.since(swept) >= Duration::from_secs(1) {
+            swept = now;
+            worker.pools.borrow().values().for_each(|pool| pool.sweep(now));
+        }
+    }
+}
