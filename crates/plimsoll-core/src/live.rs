@@ -1,7 +1,7 @@
 //! What is counted about one destination while it serves, and how a message holds on to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::destination::DestinationId;
@@ -126,14 +126,16 @@ fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
-/// Is a destination on trial, and is the one try still to be had?
+/// The one try of a destination in probation, in one atomic: the low two bits say how it is, the others
+/// number the trials, so that a late ticket of an earlier trial can neither reopen nor decide a later one.
+const TRIAL_BITS: u32 = 0b11;
+const TRIAL_CLOSED: u32 = 0;
+const TRIAL_OPEN: u32 = 1;
+const TRIAL_TAKEN: u32 = 2;
+
+/// The number of a trial; only the ticket that took it holds it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Trial {
-    Closed = 0,
-    Open = 1,
-    Taken = 2,
-}
+pub(crate) struct Trial(u32);
 
 /// What all workers share about one destination. In-flight lives on a line of its own: it is the one
 /// value every message writes.
@@ -143,7 +145,8 @@ pub struct Live {
     in_flight: AtomicU32,
     streak: AtomicU32,
     suspect_at: AtomicU32,
-    trial: AtomicU8,
+    reached: AtomicBool,
+    trial: AtomicU32,
     tallies: Box<[Tally]>,
 }
 
@@ -154,7 +157,8 @@ impl Live {
             in_flight: AtomicU32::new(0),
             streak: AtomicU32::new(0),
             suspect_at: AtomicU32::new(u32::MAX),
-            trial: AtomicU8::new(Trial::Closed as u8),
+            reached: AtomicBool::new(false),
+            trial: AtomicU32::new(TRIAL_CLOSED),
             tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
         }
     }
@@ -177,6 +181,12 @@ impl Live {
     /// Forgets the bad outcomes in a row: a new chance.
     pub fn reset_streak(&self) {
         self.streak.store(0, Relaxed);
+        self.reached.store(false, Relaxed);
+    }
+
+    /// Every bad outcome in a row was a failure to connect: the destination itself has said nothing bad.
+    pub fn only_connects_failed(&self) -> bool {
+        !self.reached.load(Relaxed)
     }
 
     /// Everything counted so far, summed over workers.
@@ -198,18 +208,33 @@ impl Live {
         sum
     }
 
+    /// Opens a new trial; tickets of earlier ones have no say in it. Called by the slow loop only.
     pub(crate) fn open_trial(&self) {
-        self.trial.store(Trial::Open as u8, Relaxed);
+        let number = (self.trial.load(Relaxed) & !TRIAL_BITS).wrapping_add(TRIAL_BITS + 1);
+        self.trial.store(number | TRIAL_OPEN, Relaxed);
     }
 
+    /// Nobody takes the trial any more, and who has taken it does not decide. Called by the slow loop only.
     pub(crate) fn close_trial(&self) {
-        self.trial.store(Trial::Closed as u8, Relaxed);
+        self.trial.store(self.trial.load(Relaxed) & !TRIAL_BITS | TRIAL_CLOSED, Relaxed);
     }
 
-    /// Exactly one caller gets `true` for each opened trial.
-    pub(crate) fn take_trial(&self) -> bool {
-        self.trial.load(Relaxed) == Trial::Open as u8
-            && self.trial.compare_exchange(Trial::Open as u8, Trial::Taken as u8, Relaxed, Relaxed).is_ok()
+    /// Exactly one caller gets an answer for each opened trial.
+    pub(crate) fn take_trial(&self) -> Option<Trial> {
+        let seen = self.trial.load(Relaxed);
+        let number = seen & !TRIAL_BITS;
+        (seen & TRIAL_BITS == TRIAL_OPEN
+            && self.trial.compare_exchange(seen, number | TRIAL_TAKEN, Relaxed, Relaxed).is_ok())
+        .then_some(Trial(number))
+    }
+
+    /// Who took the trial proves nothing: another message may have it.
+    fn give_trial_back(&self, Trial(number): Trial) {
+        let _ = self.trial.compare_exchange(number | TRIAL_TAKEN, number | TRIAL_OPEN, Relaxed, Relaxed);
+    }
+
+    fn trial_counts(&self, Trial(number): Trial) -> bool {
+        self.trial.load(Relaxed) == number | TRIAL_TAKEN
     }
 
     fn tally(&self, worker: usize) -> &Tally {
@@ -239,7 +264,7 @@ pub struct Ticket {
     id: DestinationId,
     slot: usize,
     worker: usize,
-    trial: bool,
+    trial: Option<Trial>,
     learned: bool,
     live: Arc<Live>,
     started: Tick,
@@ -250,7 +275,7 @@ impl Ticket {
         id: DestinationId,
         slot: usize,
         worker: usize,
-        trial: bool,
+        trial: Option<Trial>,
         live: Arc<Live>,
         now: Tick,
     ) -> Self {
@@ -276,7 +301,7 @@ impl Ticket {
 
     /// The message carries the one trial of an ejected destination.
     pub fn is_trial(&self) -> bool {
-        self.trial
+        self.trial.is_some()
     }
 
     /// Records how the destination answered, as soon as that is known (for HTTP: at the head of the
@@ -301,12 +326,15 @@ impl Ticket {
     }
 
     fn judge(&mut self, outcome: Outcome) -> Option<Suspect> {
-        let trial = std::mem::take(&mut self.trial);
+        let trial = self.trial.take().is_some_and(|trial| self.live.trial_counts(trial));
         if !outcome.blames_destination() {
             if self.live.streak.load(Relaxed) != 0 {
-                self.live.streak.store(0, Relaxed);
+                self.live.reset_streak();
             }
             return trial.then_some(Suspect { id: self.id, outcome, streak: 0, trial });
+        }
+        if outcome != Outcome::Failed(Failure::Connect) {
+            self.live.reached.store(true, Relaxed);
         }
         let streak = self.live.streak.fetch_add(1, Relaxed).saturating_add(1);
         (trial || streak >= self.live.suspect_at.load(Relaxed)).then_some(Suspect {
@@ -326,8 +354,8 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.live.in_flight.fetch_sub(1, Relaxed);
-        if self.trial {
-            self.live.open_trial();
+        if let Some(trial) = self.trial {
+            self.live.give_trial_back(trial);
         }
     }
 }
@@ -337,7 +365,7 @@ mod tests {
     use super::*;
 
     fn ticket(live: &Arc<Live>) -> Ticket {
-        Ticket::new(DestinationId(3), 0, 0, false, live.clone(), Tick::ZERO)
+        Ticket::new(DestinationId(3), 0, 0, None, live.clone(), Tick::ZERO)
     }
 
     const OK: Outcome = Outcome::Answered { status: 200, first_byte: Duration::from_millis(7) };
@@ -383,14 +411,48 @@ mod tests {
         assert!(!answered(429).blames_destination());
     }
 
+    fn on_trial(live: &Arc<Live>) -> Option<Ticket> {
+        let trial = live.take_trial()?;
+        Some(Ticket::new(DestinationId(3), 0, 0, Some(trial), live.clone(), Tick::ZERO))
+    }
+
     #[test]
     fn a_trial_is_taken_once_and_comes_back_when_cancelled() {
         let live = Arc::new(Live::new(1));
         live.open_trial();
-        assert!(live.take_trial());
-        assert!(!live.take_trial());
-        drop(Ticket::new(DestinationId(0), 0, 0, true, live.clone(), Tick::ZERO));
-        assert!(live.take_trial(), "a cancelled trial proves nothing");
+        let first = on_trial(&live).expect("open");
+        assert!(on_trial(&live).is_none());
+        drop(first);
+        assert!(on_trial(&live).is_some(), "a cancelled trial proves nothing");
+    }
+
+    #[test]
+    fn a_ticket_of_an_earlier_trial_neither_reopens_nor_decides_a_later_one() {
+        let live = Arc::new(Live::new(1));
+        live.open_trial();
+        let (early, closed) = (on_trial(&live).expect("open"), live.clone());
+        closed.close_trial();
+        drop(early);
+        assert!(on_trial(&live).is_none(), "closed stays closed");
+        live.open_trial();
+        let early = on_trial(&live).expect("open");
+        live.close_trial();
+        live.open_trial();
+        let late = on_trial(&live).expect("open again");
+        assert_eq!(early.finish(OK), None, "its trial is over");
+        assert!(late.finish(OK).expect("the trial's answer").trial);
+    }
+
+    #[test]
+    fn one_failure_that_reached_the_destination_marks_the_whole_row() {
+        let live = Arc::new(Live::new(1));
+        ticket(&live).finish(Outcome::Failed(Failure::Connect));
+        assert!(live.only_connects_failed());
+        ticket(&live).finish(Outcome::Answered { status: 500, first_byte: Duration::ZERO });
+        ticket(&live).finish(Outcome::Failed(Failure::Connect));
+        assert!(!live.only_connects_failed());
+        ticket(&live).finish(OK);
+        assert!(live.only_connects_failed(), "a good answer ends the row");
     }
 
     #[test]

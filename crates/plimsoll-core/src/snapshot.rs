@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::balance::{Picker, Slot};
 use crate::destination::{Destination, DestinationId, Name, Standing};
-use crate::live::{Live, Ticket};
+use crate::live::{Live, Ticket, Trial};
 use crate::rng::Rng;
 use crate::time::Tick;
 
@@ -152,14 +152,16 @@ pub fn balance_load(
 ) -> Result<Ticket, NoDestination> {
     if !snapshot.trials.is_empty()
         && (want.repeatable || now >= snapshot.trials_for_all)
-        && let Some(slot) = snapshot.trials.iter().find(|s| !want.has_tried(s.id) && s.live.take_trial())
+        && let Some((slot, trial)) = (snapshot.trials.iter())
+            .filter(|slot| !want.has_tried(slot.id))
+            .find_map(|slot| Some((slot, slot.live.take_trial()?)))
     {
-        return Ok(ticket(slot, want, true, now));
+        return Ok(ticket(slot, want, Some(trial), now));
     }
     for tier in &snapshot.tiers {
         let picked = tier.picker.pick(want, now, rng);
         if let Some(slot) = next_untried(&tier.slots, picked, want) {
-            return Ok(ticket(slot, want, false, now));
+            return Ok(ticket(slot, want, None, now));
         }
     }
     Err(match (snapshot.members.is_empty(), snapshot.tiers.is_empty()) {
@@ -169,7 +171,7 @@ pub fn balance_load(
     })
 }
 
-fn ticket(slot: &Slot, want: &Want<'_>, trial: bool, now: Tick) -> Ticket {
+fn ticket(slot: &Slot, want: &Want<'_>, trial: Option<Trial>, now: Tick) -> Ticket {
     Ticket::new(slot.id, slot.rank as usize, want.worker, trial, slot.live.clone(), now)
 }
 

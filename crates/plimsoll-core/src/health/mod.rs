@@ -1,7 +1,17 @@
 //! What active checks ask and what real traffic may show before a destination is set aside.
 
+pub mod checker;
+pub mod lanes;
+pub mod outlier;
+
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::destination::{Address, DestinationId, Name};
+
+pub use checker::{Checker, LastCheck};
+pub use lanes::Lanes;
+pub use outlier::{Outlier, Room, Verdict};
 
 /// How one active check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +46,36 @@ pub struct HealthSpec {
     pub probe: ProbeKind,
     /// Another port than the one that serves.
     pub port: Option<u16>,
+}
+
+/// One check to be made. Whoever takes the order answers it, with a time-out as a failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeOrder {
+    /// Whom the answer is about.
+    pub id: DestinationId,
+    /// Its name.
+    pub name: Name,
+    /// Where to ask; the `port` of the health checks, if they have one, is in it.
+    pub address: Address,
+    /// No answer by then is a failure.
+    pub timeout: Duration,
+    /// How to ask.
+    pub kind: ProbeKind,
+}
+
+/// The answer to a [`ProbeOrder`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeResult {
+    /// As expected.
+    Passed {
+        /// From the start of the check to its end.
+        latency: Duration,
+    },
+    /// Not as expected.
+    Failed {
+        /// What was seen, for people: `connection refused`.
+        detail: String,
+    },
 }
 
 /// When real traffic sets a destination aside.

@@ -1,0 +1,143 @@
+//! Which checks go out now, and what their answers change.
+
+use std::time::Duration;
+
+use crate::destination::{Address, AdminState, DestinationId, Ejection, Health};
+use crate::event::Reason;
+use crate::health::{Checker, ProbeOrder, ProbeResult};
+use crate::pool::Pool;
+use crate::time::Tick;
+
+/// Checks of one pool under way at once when they run side by side; each holds a socket for a moment.
+pub const PARALLEL_CHECKS_MAX: usize = 1024;
+/// First checks run at once, so many of them in each millisecond.
+const FIRST_CHECKS_PER_MS: usize = 64;
+/// A check is not taken for lost sooner than this.
+const LOST_AT_LEAST: Duration = Duration::from_millis(10);
+
+impl Pool {
+    /// Other checks than before: what they said of a destination stays if both are on, and all are asked anew.
+    pub(super) fn replace_checks(&mut self, now: Tick, were_on: bool) {
+        for nth in 0..self.entries.len() {
+            self.disown(self.entries[nth].id);
+            let due = self.first_check(now, nth);
+            let entry = &mut self.entries[nth];
+            if were_on && self.spec.health.is_some() {
+                entry.checker.hurry(due);
+                continue;
+            }
+            if entry.checker.health() == Health::Down {
+                entry.relief = Some(Reason::ChecksOff);
+            }
+            entry.checker = Checker::new(due);
+        }
+    }
+
+    /// When the `nth` of several destinations is first checked: at once, but for a crowd.
+    pub(super) fn first_check(&self, now: Tick, nth: usize) -> Tick {
+        let interval = self.spec.health.as_ref().map_or(Duration::ZERO, |health| health.check_interval);
+        now + Duration::from_millis((nth / FIRST_CHECKS_PER_MS) as u64).min(interval)
+    }
+
+    /// The moment of `id` has come: a check to make, an ejection that is over, an answer that is not coming.
+    pub(super) fn wake(&mut self, now: Tick, id: DestinationId) {
+        if self.lanes.out(id).is_some_and(|sent| sent.until <= now) {
+            self.lanes.answered(id);
+            self.orders.retain(|order| order.id != id);
+        }
+        if let Some(&rank) = self.index.get(&id) {
+            let entry = &mut self.entries[rank];
+            self.touched |= entry.outlier.handle_timeout(now);
+            if self.is_checked(rank) && self.entries[rank].checker.due() <= now {
+                self.lanes.ask(id);
+            }
+        }
+        self.plan(id);
+    }
+
+    /// Sends as many of the waiting checks as there are lanes for.
+    pub(super) fn send_checks(&mut self, now: Tick) {
+        let width = if self.spec.parallel_checks { PARALLEL_CHECKS_MAX } else { 1 };
+        while let Some(id) = self.lanes.next(width) {
+            let (Some(health), Some(&rank)) = (&self.spec.health, self.index.get(&id)) else { continue };
+            let lost = health.timeout.saturating_add(health.check_interval).max(LOST_AT_LEAST);
+            self.lanes.sent(id, now, now + lost);
+            let destination = &self.entries[rank].destination;
+            self.orders.push_back(ProbeOrder {
+                id,
+                name: destination.name.clone(),
+                address: at_port(&destination.address, health.port),
+                timeout: health.timeout,
+                kind: health.probe.clone(),
+            });
+            self.plan(id);
+        }
+    }
+
+    pub(super) fn probed(&mut self, now: Tick, id: DestinationId, result: ProbeResult) {
+        let Some(sent) = self.lanes.answered(id) else { return };
+        if let (Some(health), Some(&rank), false) = (&self.spec.health, self.index.get(&id), sent.stale) {
+            let entry = &mut self.entries[rank];
+            let passed = matches!(result, ProbeResult::Passed { .. });
+            if entry.checker.record(now, health, result, &mut self.rng) {
+                entry.health_flipped();
+                self.touched = true;
+            }
+            let up = entry.checker.health() != Health::Down;
+            if passed && up && entry.outlier.check_passed(now, sent.at) {
+                entry.relief.get_or_insert(Reason::Reachable);
+                self.touched = true;
+            }
+        }
+        self.plan(id);
+    }
+
+    /// What a check of `id` would say no longer counts; one the driver has not fetched yet is taken back.
+    pub(super) fn disown(&mut self, id: DestinationId) {
+        match self.orders.iter().position(|order| order.id == id) {
+            Some(place) => {
+                self.orders.remove(place);
+                self.lanes.answered(id);
+            }
+            None => self.lanes.disown(id),
+        }
+    }
+
+    pub(super) fn plan_all(&mut self) {
+        for rank in 0..self.entries.len() {
+            self.plan(self.entries[rank].id);
+        }
+    }
+
+    /// Puts the next moment of `id` on the agenda.
+    pub(super) fn plan(&mut self, id: DestinationId) {
+        let rank = self.index.get(&id).copied();
+        let check = match (self.lanes.out(id), rank) {
+            (Some(sent), _) => sent.until,
+            (None, Some(rank)) if self.is_checked(rank) && !self.lanes.waits(id) => {
+                self.entries[rank].checker.due()
+            }
+            _ => Tick::NEVER,
+        };
+        let ejection = match rank.map(|rank| self.entries[rank].outlier.ejection()) {
+            Some(Ejection::Until(until)) => until,
+            _ => Tick::NEVER,
+        };
+        self.agenda.set(id, check.min(ejection));
+    }
+
+    fn is_checked(&self, rank: usize) -> bool {
+        self.spec.health.is_some() && self.entries[rank].admin != AdminState::Maintenance
+    }
+}
+
+fn at_port(address: &Address, port: Option<u16>) -> Address {
+    match (address, port) {
+        (Address::Socket(socket), Some(port)) => {
+            let mut socket = *socket;
+            socket.set_port(port);
+            Address::Socket(socket)
+        }
+        _ => address.clone(),
+    }
+}

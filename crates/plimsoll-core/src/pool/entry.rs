@@ -1,0 +1,226 @@
+//! What the slow loop knows of one destination: the three witnesses, how it stands by them and why.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::destination::{
+    Address, AdminState, Destination, DestinationId, Ejection, Health, Name, Standing, Weight, Witnesses,
+    standing,
+};
+use crate::event::Reason;
+use crate::health::{Checker, LastCheck, Outlier};
+use crate::live::Live;
+use crate::time::Tick;
+
+/// For so long the trial of an ejected destination waits for a message that may be repeated elsewhere if it
+/// fails; then any message may be it.
+const TRIAL_RESERVED: Duration = Duration::from_secs(1);
+
+/// One destination of a pool.
+pub(super) struct Entry {
+    pub(super) id: DestinationId,
+    pub(super) destination: Destination,
+    pub(super) live: Arc<Live>,
+    pub(super) admin: AdminState,
+    pub(super) checker: Checker,
+    pub(super) outlier: Outlier,
+    /// As last settled.
+    pub(super) standing: Standing,
+    pub(super) since: Tick,
+    /// Why it stands so; `None` for one that has served since it joined.
+    pub(super) reason: Option<Reason>,
+    /// Its trial is open; from then on to any message.
+    pub(super) trial: Option<Tick>,
+    /// What the next change to serving will be put down to.
+    pub(super) relief: Option<Reason>,
+    /// What took it down, and what had it ejected: told when the standing changes by that, maybe later.
+    pub(super) down_by: Option<Reason>,
+    pub(super) ejected_by: Option<Reason>,
+}
+
+impl Entry {
+    pub(super) fn new(id: DestinationId, destination: Destination, live: Live, now: Tick, due: Tick) -> Self {
+        Self {
+            id,
+            destination,
+            live: Arc::new(live),
+            admin: AdminState::Ready,
+            checker: Checker::new(due),
+            outlier: Outlier::default(),
+            standing: Standing::Serving,
+            since: now,
+            reason: None,
+            trial: None,
+            relief: None,
+            down_by: None,
+            ejected_by: None,
+        }
+    }
+
+    /// How it stands by its witnesses, settled or not.
+    pub(super) fn stands(&self, lone: bool) -> Standing {
+        let (health, ejection) = (self.checker.health(), self.outlier.ejection());
+        standing(Witnesses { admin: self.admin, health, ejection, lone })
+    }
+
+    /// How it would stand without its ejection, among others.
+    pub(super) fn stands_if_pardoned(&self) -> Standing {
+        let health = self.checker.health();
+        standing(Witnesses { admin: self.admin, health, ejection: Ejection::None, lone: false })
+    }
+
+    /// Its priority may be used.
+    pub(super) const fn tier_is_used(&self, backup_tiers: bool) -> bool {
+        backup_tiers || self.destination.priority == 0
+    }
+
+    /// Standing so, it takes new messages.
+    pub(super) fn takes(&self, standing: Standing, backup_tiers: bool) -> bool {
+        standing.serves() && self.destination.weight.get() > 0 && self.tier_is_used(backup_tiers)
+    }
+
+    /// Nothing that was seen of it counts any more; it serves until its first check, which is due at `due`.
+    pub(super) fn forget(&mut self, due: Tick) {
+        self.checker = Checker::new(due);
+        self.outlier = Outlier::default();
+        self.live.reset_streak();
+    }
+
+    /// Checks took it down or brought it back.
+    pub(super) fn health_flipped(&mut self) {
+        if self.checker.health() == Health::Down {
+            let detail = self.checker.last().map(|last| last.detail.clone()).unwrap_or_default();
+            self.down_by = Some(Reason::ChecksFailed { count: self.checker.failures(), detail });
+        } else {
+            self.relief = Some(Reason::ChecksPassed { count: self.checker.passes() });
+            self.live.reset_streak();
+        }
+    }
+
+    /// Brings standing, trial and counters in line with the witnesses. Says what changed in the standing, if
+    /// anything did, and whether a snapshot shows it differently now.
+    pub(super) fn settle(&mut self, now: Tick, lone: bool, backup_tiers: bool) -> (Option<Change>, bool) {
+        let (from, to) = (self.standing, self.stands(lone));
+        let relief = self.relief.take();
+        let change = (from != to).then(|| {
+            let reason = self.explain(from, to, lone, relief);
+            if from.word() != to.word() {
+                self.since = now;
+            }
+            if to.serves() {
+                self.live.reset_streak();
+            }
+            (self.standing, self.reason) = (to, Some(reason.clone()));
+            Change { from, to, reason }
+        });
+        let trial_moved = self.settle_trial(now, backup_tiers);
+        let differs = change.is_some() || trial_moved;
+        (change, differs)
+    }
+
+    /// A trial is open exactly while nothing but its ejection keeps the destination out, and that is over.
+    fn settle_trial(&mut self, now: Tick, backup_tiers: bool) -> bool {
+        let fit = matches!(self.standing, Standing::Ejected { .. })
+            && self.outlier.ejection() == Ejection::Probation
+            && self.destination.weight.get() > 0
+            && self.tier_is_used(backup_tiers);
+        match (fit, self.trial) {
+            (true, None) => {
+                self.live.open_trial();
+                self.trial = Some(now + TRIAL_RESERVED);
+                true
+            }
+            (false, Some(_)) => {
+                self.close_trial();
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Nobody takes the trial any more.
+    pub(super) fn close_trial(&mut self) {
+        self.live.close_trial();
+        self.trial = None;
+    }
+
+    fn explain(&self, from: Standing, to: Standing, lone: bool, relief: Option<Reason>) -> Reason {
+        let known = match to {
+            Standing::Draining | Standing::Maintenance => None,
+            Standing::Down => self.down_by.clone(),
+            Standing::Ejected { .. } if self.outlier.ejection() == Ejection::Probation => {
+                Some(Reason::TrialOpened)
+            }
+            Standing::Ejected { .. } => self.ejected_by.clone(),
+            Standing::Serving | Standing::Warming => match from {
+                Standing::Draining | Standing::Maintenance => None,
+                Standing::Down | Standing::Ejected { .. } if lone => Some(Reason::Alone),
+                _ => relief,
+            },
+        };
+        known.unwrap_or(Reason::Operator)
+    }
+
+    /// What views show of it.
+    pub(super) fn report(&self) -> DestinationReport {
+        DestinationReport {
+            id: self.id,
+            name: self.destination.name.clone(),
+            address: self.destination.address.clone(),
+            weight: self.destination.weight,
+            priority: self.destination.priority,
+            admin: self.admin,
+            health: self.checker.health(),
+            ejection: self.outlier.ejection(),
+            standing: self.standing,
+            since: self.since,
+            reason: self.reason.clone(),
+            last_check: self.checker.last().cloned(),
+            consecutive_failures: self.checker.failures(),
+            consecutive_passes: self.checker.passes(),
+            ejections: self.outlier.ejections(),
+        }
+    }
+}
+
+/// A destination stands differently now.
+pub(super) struct Change {
+    pub(super) from: Standing,
+    pub(super) to: Standing,
+    pub(super) reason: Reason,
+}
+
+/// What the slow loop knows of one destination, for views.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DestinationReport {
+    /// Its number.
+    pub id: DestinationId,
+    /// Its name.
+    pub name: Name,
+    /// Where it listens.
+    pub address: Address,
+    /// Base weight.
+    pub weight: Weight,
+    /// 0 is first.
+    pub priority: u8,
+    /// What the operator wants.
+    pub admin: AdminState,
+    /// What checks saw.
+    pub health: Health,
+    /// What traffic showed.
+    pub ejection: Ejection,
+    /// How it stands by these.
+    pub standing: Standing,
+    /// Since when; the steps of an ejection are one standing.
+    pub since: Tick,
+    /// Why; `None` for one that has served since it joined.
+    pub reason: Option<Reason>,
+    /// Its last answer to a check; `None` before the first.
+    pub last_check: Option<LastCheck>,
+    /// Failed checks in a row.
+    pub consecutive_failures: u32,
+    /// Passed checks in a row.
+    pub consecutive_passes: u32,
+    /// Ejections since it joined, failed trials included.
+    pub ejections: u32,
+}

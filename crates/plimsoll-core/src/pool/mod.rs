@@ -1,0 +1,415 @@
+//! What the slow loop does next: the state machine of one pool.
+//!
+//! It decides nothing itself: whether a destination may serve is decided in [`crate::destination`], what
+//! checks and traffic say of it in [`crate::health`], who takes a message in [`crate::balance`]. It carries
+//! their words from one to the other, and publishes a snapshot when the picture has changed. One driver
+//! owns it, feeds it inputs, wakes it at [`Pool::poll_timeout`] and carries out its actions.
+
+mod agenda;
+mod checks;
+mod entry;
+mod picture;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem;
+use std::sync::Arc;
+
+use crate::balance::{Algorithm, Policy};
+use crate::destination::{AdminState, Destination, DestinationId, Ejection, Health, Name, Weight};
+use crate::event::{Event, Reason};
+use crate::health::{HealthSpec, Lanes, OutlierSpec, Room, Verdict};
+use crate::live::{Live, Outcome, Suspect};
+use crate::rng::Rng;
+use crate::snapshot::Snapshot;
+use crate::time::Tick;
+
+use self::agenda::Agenda;
+use self::entry::{Change, Entry};
+
+pub use self::checks::PARALLEL_CHECKS_MAX;
+pub use self::entry::DestinationReport;
+pub use crate::health::{LastCheck, ProbeKind, ProbeOrder, ProbeResult};
+
+/// Events kept for a driver that does not fetch them; past it the oldest are lost.
+pub const EVENTS_MAX: usize = 16_384;
+
+/// How a pool is run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolSpec {
+    /// Who takes a message.
+    pub algorithm: Algorithm,
+    /// Active checks; `None` = off.
+    pub health: Option<HealthSpec>,
+    /// Checks run side by side, at most [`PARALLEL_CHECKS_MAX`]; off: one at a time.
+    pub parallel_checks: bool,
+    /// What real traffic may show.
+    pub outlier: OutlierSpec,
+    /// Priorities above 0 may take over.
+    pub backup_tiers: bool,
+}
+
+/// What a pool is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// These are the destinations now, all of them. Whose name stays keeps everything known of it, but for
+    /// one at a new address: nothing is known against that. Of a name given twice the first counts.
+    Members(Vec<Destination>),
+    /// It is run so from now on.
+    Spec(PoolSpec),
+    /// The operator wants a destination so.
+    Admin {
+        /// Which; an unknown name changes nothing.
+        name: Name,
+        /// What.
+        state: AdminState,
+    },
+    /// A destination has another base weight, until the next [`Input::Members`] says otherwise.
+    Weight {
+        /// Which; an unknown name changes nothing.
+        name: Name,
+        /// How much.
+        weight: Weight,
+    },
+    /// The answer to a [`ProbeOrder`].
+    Probed {
+        /// From the order.
+        id: DestinationId,
+        /// What was seen.
+        result: ProbeResult,
+    },
+    /// A ticket's word about a destination.
+    Suspect(Suspect),
+}
+
+/// What a pool wants done.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Make this check and answer with [`Input::Probed`].
+    Probe(ProbeOrder),
+    /// This is the picture now; it replaces all earlier ones.
+    Publish(Arc<Snapshot>),
+    /// Tell whoever listens.
+    Tell(Event),
+}
+
+/// One pool's slow loop.
+pub struct Pool {
+    name: Name,
+    spec: PoolSpec,
+    workers: usize,
+    rng: Rng,
+    policy: Box<dyn Policy>,
+    /// In configured order.
+    entries: Vec<Entry>,
+    index: HashMap<DestinationId, usize>,
+    next_id: u32,
+    agenda: Agenda,
+    lanes: Lanes,
+    snapshot: Arc<Snapshot>,
+    /// A witness may have changed: standings must be settled.
+    touched: bool,
+    /// The picture has changed.
+    dirty: bool,
+    unpublished: bool,
+    orders: VecDeque<ProbeOrder>,
+    events: VecDeque<Event>,
+}
+
+impl Pool {
+    /// A pool of these destinations, all serving; its first snapshot and its first checks are to be fetched.
+    pub fn new(
+        name: Name,
+        spec: PoolSpec,
+        members: Vec<Destination>,
+        workers: usize,
+        rng: Rng,
+        now: Tick,
+    ) -> Self {
+        let policy = spec.algorithm.policy(workers);
+        let snapshot = Arc::new(picture::picture(&name, 0, &spec, &*policy, &[]));
+        let mut pool = Self {
+            name,
+            spec,
+            workers,
+            rng,
+            policy,
+            entries: Vec::new(),
+            index: HashMap::new(),
+            next_id: 0,
+            agenda: Agenda::default(),
+            lanes: Lanes::default(),
+            snapshot,
+            touched: true,
+            dirty: true,
+            unpublished: false,
+            orders: VecDeque::new(),
+            events: VecDeque::new(),
+        };
+        pool.replace_members(now, members);
+        pool.events.clear();
+        pool.handle_timeout(now);
+        pool
+    }
+
+    /// Takes one input in. At most one snapshot comes of it, and it is there to be fetched at once.
+    pub fn handle(&mut self, now: Tick, input: Input) {
+        match input {
+            Input::Members(members) => self.replace_members(now, members),
+            Input::Spec(spec) => self.replace_spec(now, spec),
+            Input::Admin { name, state } => self.set_admin(now, &name, state),
+            Input::Weight { name, weight } => self.set_weight(&name, weight),
+            Input::Probed { id, result } => self.probed(now, id, result),
+            Input::Suspect(suspect) => self.suspect(now, &suspect),
+        }
+        self.handle_timeout(now);
+    }
+
+    /// Does what is due by now.
+    pub fn handle_timeout(&mut self, now: Tick) {
+        for id in self.agenda.take_due(now) {
+            self.wake(now, id);
+        }
+        self.send_checks(now);
+        self.settle(now);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
+    pub fn poll_timeout(&self) -> Option<Tick> {
+        self.agenda.next()
+    }
+
+    /// The next thing to do; a snapshot always comes first. Fetch until `None`.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if mem::take(&mut self.unpublished) {
+            return Some(Action::Publish(self.snapshot.clone()));
+        }
+        let order = self.orders.pop_front().map(Action::Probe);
+        order.or_else(|| self.events.pop_front().map(Action::Tell))
+    }
+
+    /// The last snapshot published.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// How it is run.
+    pub fn spec(&self) -> &PoolSpec {
+        &self.spec
+    }
+
+    /// What is known of each destination, in configured order.
+    pub fn reports(&self) -> Vec<DestinationReport> {
+        self.entries.iter().map(Entry::report).collect()
+    }
+
+    fn replace_members(&mut self, now: Tick, members: Vec<Destination>) {
+        let order: Vec<DestinationId> = self.entries.iter().map(|entry| entry.id).collect();
+        let mut left: HashMap<Name, Entry> =
+            self.entries.drain(..).map(|entry| (entry.destination.name.clone(), entry)).collect();
+        let (mut seen, mut joined) = (HashSet::new(), 0);
+        for destination in members {
+            if !seen.insert(destination.name.clone()) {
+                continue;
+            }
+            let entry = match left.remove(&destination.name) {
+                Some(entry) => self.keep(now, entry, destination),
+                None => {
+                    joined += 1;
+                    self.join(now, destination, joined - 1)
+                }
+            };
+            self.entries.push(entry);
+        }
+        self.index = self.entries.iter().enumerate().map(|(rank, entry)| (entry.id, rank)).collect();
+        let mut left: Vec<Entry> = left.into_values().collect();
+        left.sort_by_key(|entry| entry.id);
+        left.into_iter().for_each(|entry| self.leave(entry));
+        self.dirty |= !self.entries.iter().map(|entry| entry.id).eq(order);
+        self.touched = true;
+        self.plan_all();
+    }
+
+    fn keep(&mut self, now: Tick, mut entry: Entry, destination: Destination) -> Entry {
+        if entry.destination != destination {
+            self.dirty = true;
+            if entry.destination.address != destination.address {
+                self.disown(entry.id);
+                entry.forget(now);
+                entry.relief = Some(Reason::Moved);
+            }
+            entry.destination = destination;
+        }
+        entry
+    }
+
+    fn join(&mut self, now: Tick, destination: Destination, nth: usize) -> Entry {
+        let id = DestinationId(self.next_id);
+        // 4 billion joins: a thousand a second for seven weeks without a break.
+        self.next_id = self.next_id.wrapping_add(1);
+        let live = Live::new(self.workers);
+        live.set_suspect_at(suspect_at(&self.spec.outlier));
+        let entry = Entry::new(id, destination, live, now, self.first_check(now, nth));
+        let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
+        self.tell(Event::Joined { pool, destination, standing: entry.standing });
+        entry
+    }
+
+    fn leave(&mut self, mut entry: Entry) {
+        self.disown(entry.id);
+        entry.close_trial();
+        self.plan(entry.id);
+        let (pool, destination) = (self.name.clone(), entry.destination.name);
+        self.tell(Event::Left { pool, destination, standing: entry.standing });
+    }
+
+    fn replace_spec(&mut self, now: Tick, spec: PoolSpec) {
+        let old = mem::replace(&mut self.spec, spec);
+        if old.algorithm != self.spec.algorithm {
+            self.policy = self.spec.algorithm.policy(self.workers);
+            self.dirty = true;
+        }
+        self.dirty |= old.backup_tiers != self.spec.backup_tiers;
+        self.touched = true;
+        for entry in &mut self.entries {
+            entry.live.set_suspect_at(suspect_at(&self.spec.outlier));
+            if self.spec.outlier.consecutive_failures == 0 && entry.outlier.pardon(now) {
+                entry.relief = Some(Reason::DetectionOff);
+            }
+        }
+        if old.health != self.spec.health {
+            self.replace_checks(now, old.health.is_some());
+        }
+        self.plan_all();
+    }
+
+    fn set_admin(&mut self, now: Tick, name: &str, state: AdminState) {
+        let Some(entry) = self.entries.iter_mut().find(|entry| &*entry.destination.name == name) else {
+            return;
+        };
+        let id = entry.id;
+        if mem::replace(&mut entry.admin, state) == AdminState::Maintenance {
+            // As in HAProxy: it starts well and is checked at once.
+            entry.forget(now);
+        }
+        if state == AdminState::Maintenance {
+            self.disown(id);
+        }
+        self.touched = true;
+        self.plan(id);
+    }
+
+    fn set_weight(&mut self, name: &str, weight: Weight) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| &*entry.destination.name == name)
+            && mem::replace(&mut entry.destination.weight, weight) != weight
+        {
+            (self.dirty, self.touched) = (true, true);
+        }
+    }
+
+    fn suspect(&mut self, now: Tick, suspect: &Suspect) {
+        let Some(&rank) = self.index.get(&suspect.id) else { return };
+        let entry = &self.entries[rank];
+        // What goes wrong while it drains or is down anyway is no news.
+        if entry.admin != AdminState::Ready || entry.checker.health() == Health::Down {
+            return;
+        }
+        let room = self.room(rank);
+        let entry = &mut self.entries[rank];
+        // A row that a good answer or a return has ended since the ticket spoke is no row.
+        let suspect = Suspect { streak: suspect.streak.min(entry.live.streak()), ..*suspect };
+        let connects_only = entry.live.only_connects_failed();
+        let verdict = entry.outlier.judge(now, &self.spec.outlier, &suspect, connects_only, room);
+        let last = match suspect.outcome {
+            Outcome::Failed(failure) => Some(failure),
+            Outcome::Answered { .. } => None,
+        };
+        match verdict {
+            Verdict::Nothing => return,
+            Verdict::Spared => {
+                let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
+                return self.tell(Event::EjectionSpared { pool, destination, streak: suspect.streak });
+            }
+            Verdict::Ejected(span) => {
+                entry.ejected_by = Some(Reason::TrafficFailed { streak: suspect.streak, last, span });
+            }
+            Verdict::TrialFailed(span) => entry.ejected_by = Some(Reason::TrialFailed { last, span }),
+            Verdict::TrialPassed => entry.relief = Some(Reason::TrialPassed),
+        }
+        self.touched = true;
+        self.plan(suspect.id);
+    }
+
+    /// What ejecting the destination at `rank` would cost the pool.
+    fn room(&self, rank: usize) -> Room {
+        let (before, after) = (&self.entries[..rank], &self.entries[rank + 1..]);
+        Room {
+            members: self.entries.len(),
+            ejected: self.entries.iter().filter(|entry| entry.outlier.is_out()).count(),
+            others_serve: before.iter().chain(after).any(|e| e.takes(e.standing, self.spec.backup_tiers)),
+        }
+    }
+
+    /// Brings standings in line with the witnesses, tells what changed, and publishes if the picture did.
+    fn settle(&mut self, now: Tick) {
+        if mem::take(&mut self.touched) {
+            self.readmit(now);
+            let lone = self.entries.len() == 1;
+            for rank in 0..self.entries.len() {
+                let (change, differs) = self.entries[rank].settle(now, lone, self.spec.backup_tiers);
+                self.dirty |= differs;
+                if let Some(Change { from, to, reason }) = change {
+                    let (pool, destination) =
+                        (self.name.clone(), self.entries[rank].destination.name.clone());
+                    self.tell(Event::StandingChanged { pool, destination, from, to, reason });
+                }
+            }
+        }
+        if mem::take(&mut self.dirty) {
+            let generation = self.snapshot.generation + 1;
+            let picture = picture::picture(&self.name, generation, &self.spec, &*self.policy, &self.entries);
+            (self.snapshot, self.unpublished) = (Arc::new(picture), true);
+        }
+    }
+
+    /// Takes ejections back that the pool can no longer bear, the one that ends first before the others: when
+    /// the pool has shrunk below them, and when nobody would serve for nothing but an ejection.
+    fn readmit(&mut self, now: Tick) {
+        let (count, backup) = (self.entries.len(), self.spec.backup_tiers);
+        let most = if count == 1 { 0 } else { Room::most(count, &self.spec.outlier) };
+        let mut out = self.entries.iter().filter(|entry| entry.outlier.is_out()).count();
+        while out > 0 {
+            let served = self.entries.iter().any(|entry| entry.takes(entry.stands(count == 1), backup));
+            let fit = |entry: &&mut Entry| {
+                entry.outlier.is_out()
+                    && (out > most || !served && entry.takes(entry.stands_if_pardoned(), backup))
+            };
+            let first =
+                self.entries.iter_mut().filter(fit).min_by_key(|entry| match entry.outlier.ejection() {
+                    Ejection::Until(until) => until,
+                    Ejection::None | Ejection::Probation => Tick::ZERO,
+                });
+            let Some(entry) = first else { break };
+            entry.outlier.pardon(now);
+            entry.relief = Some(Reason::Needed);
+            out -= 1;
+            let id = entry.id;
+            self.plan(id);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}
+
+const fn suspect_at(outlier: &OutlierSpec) -> u32 {
+    match outlier.consecutive_failures {
+        0 => u32::MAX,
+        some => some,
+    }
+}
