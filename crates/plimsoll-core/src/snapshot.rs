@@ -1,9 +1,10 @@
 //! Which destination takes this message: the choice over one immutable picture of a pool.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::balance::{Picker, Slot};
+use crate::balance::{Picker, Policy, Slot};
 use crate::destination::{Destination, DestinationId, Name, Standing};
 use crate::live::{Live, Ticket, Trial};
 use crate::rng::Rng;
@@ -24,6 +25,20 @@ pub struct Member {
     pub weight: u32,
     /// Its live counters.
     pub live: Arc<Live>,
+}
+
+impl Member {
+    /// What a picker sees of it; `rank` is its index among the members.
+    pub fn slot(&self, rank: usize) -> Slot {
+        Slot {
+            id: self.id,
+            name: self.destination.name.clone(),
+            address: self.destination.address.clone(),
+            weight: self.weight,
+            rank: rank as u32,
+            live: self.live.clone(),
+        }
+    }
 }
 
 /// Destinations of one priority that may serve, and the picker built over them.
@@ -53,6 +68,33 @@ pub struct Snapshot {
     pub trials: Box<[Slot]>,
     /// From then on any message may be the trial, repeatable or not.
     pub trials_for_all: Tick,
+}
+
+impl Snapshot {
+    /// A picture of `members` (in configured order): those that serve and whose weight is above 0, grouped
+    /// into tiers by priority, each with a picker of `policy`. Trials, and whatever else a pool wants to be
+    /// different, are its own to add. Off the request path: building may be slow.
+    pub fn build(pool: Name, generation: u64, policy: &dyn Policy, members: Vec<Member>) -> Self {
+        let mut by_priority: BTreeMap<u8, Vec<Slot>> = BTreeMap::new();
+        for (rank, member) in members.iter().enumerate() {
+            if member.standing.serves() && member.weight > 0 {
+                by_priority.entry(member.destination.priority).or_default().push(member.slot(rank));
+            }
+        }
+        let tiers = by_priority.into_iter().map(|(priority, slots)| {
+            let slots: Arc<[Slot]> = slots.into();
+            Tier { priority, picker: policy.build(slots.clone()), slots }
+        });
+        Self {
+            pool,
+            generation,
+            algorithm: policy.name(),
+            tiers: tiers.collect(),
+            members: members.into(),
+            trials: Box::default(),
+            trials_for_all: Tick::NEVER,
+        }
+    }
 }
 
 impl fmt::Debug for Snapshot {
@@ -181,4 +223,59 @@ fn next_untried<'s>(slots: &'s [Slot], picked: usize, want: &Want<'_>) -> Option
         return Some(first);
     }
     slots[picked + 1..].iter().chain(&slots[..picked]).find(|slot| !want.has_tried(slot.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::Algorithm;
+    use crate::destination::{Address, Weight};
+
+    fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -> Member {
+        let address = Address::Socket(([127, 0, 0, 1], 9000).into());
+        let destination = Destination { priority, ..Destination::new(&format!("d{rank}"), address) };
+        let live = Arc::new(Live::new(1));
+        let weight = Weight::new(weight).in_256ths();
+        Member { id: DestinationId(100 + rank), destination, standing, since: Tick::ZERO, weight, live }
+    }
+
+    fn picture(members: Vec<Member>) -> Snapshot {
+        Snapshot::build("pool".into(), 1, &*Algorithm::RoundRobin.policy(1), members)
+    }
+
+    /// Sends one message that goes on trying until nobody is left, and tells the order of members.
+    fn walk(snapshot: &Snapshot) -> (Vec<usize>, NoDestination) {
+        let (mut tried, mut order, mut rng) = (Tried::default(), Vec::new(), Rng::new(1));
+        loop {
+            let want = Want { tried: Some(&tried), ..Want::default() };
+            match balance_load(snapshot, &want, Tick::ZERO, &mut rng) {
+                Ok(ticket) => {
+                    tried.add(ticket.id());
+                    order.push(ticket.member());
+                }
+                Err(why) => return (order, why),
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_untried_takes_a_retry_and_backup_tiers_come_last() {
+        let down = Standing::Down;
+        let snapshot = picture(vec![
+            member(0, 1, 1, Standing::Serving),
+            member(1, 0, 1, Standing::Serving),
+            member(2, 0, 1, down),
+            member(3, 0, 1, Standing::Warming),
+            member(4, 0, 0, Standing::Serving),
+        ]);
+        assert_eq!(snapshot.tiers.iter().map(|tier| tier.priority).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(walk(&snapshot), (vec![1, 3, 0], NoDestination::AllTried));
+    }
+
+    #[test]
+    fn nobody_there_and_nobody_serving_are_told_apart() {
+        assert_eq!(walk(&picture(Vec::new())), (vec![], NoDestination::Empty));
+        let idle = picture(vec![member(0, 0, 0, Standing::Serving), member(1, 0, 1, Standing::Draining)]);
+        assert_eq!(walk(&idle), (vec![], NoDestination::NoneServing));
+    }
 }

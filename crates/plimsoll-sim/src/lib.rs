@@ -1,1 +1,20 @@
-//! Being written.
+//! What a balancer is tried against without a socket: virtual time, destinations with service times, and the
+//! contract every policy must keep.
+//!
+//! ```
+//! use std::time::Duration;
+//! use plimsoll_core::balance::Algorithm;
+//! use plimsoll_sim::{Service, Station, World};
+//!
+//! let fast = Station::new(Service::Fixed(Duration::from_millis(1)));
+//! let slow = Station::new(Service::Fixed(Duration::from_millis(9)));
+//! let mut world = World::new(7, Algorithm::LeastConnections.policy(1), &[fast, slow]);
+//! let taken = world.open_work(10_000, 1_000.0).unwrap();
+//! assert!(taken[0] > 2 * taken[1], "the fast one has fewer in flight, so it gets more: {taken:?}");
+//! ```
+
+pub mod contract;
+pub mod world;
+
+pub use contract::{Terms, contract};
+pub use world::{Service, Station, World};

@@ -1,9 +1,12 @@
 //! The seam every algorithm enters by: a policy as configured, a picker as built for one snapshot.
 
-pub mod alias;
+mod alias;
+mod cursor;
+mod draw;
 pub mod least;
 pub mod random;
 pub mod rotation;
+mod sequence;
 
 use std::sync::Arc;
 
@@ -24,7 +27,8 @@ pub struct Slot {
     pub address: Address,
     /// Effective weight in 256ths, above 0.
     pub weight: u32,
-    /// Place in the configured order of the pool; grows along the list of slots.
+    /// Place in the configured order of the pool, an index in its list of members; grows along the list of
+    /// slots.
     pub rank: u32,
     /// What all workers share about it.
     pub live: Arc<Live>,
@@ -98,6 +102,11 @@ impl Algorithm {
         }
     }
 
+    /// Do weights change how often a destination is chosen? (Weight 0 is left out by every algorithm.)
+    pub const fn heeds_weights(self) -> bool {
+        !matches!(self, Self::RoundRobin | Self::LeastConnections)
+    }
+
     /// The algorithm of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|a| a.name() == name)
@@ -108,10 +117,45 @@ impl Algorithm {
         match self {
             Self::RoundRobin => Box::new(rotation::RoundRobin::new(workers)),
             Self::WeightedRoundRobin => Box::new(rotation::WeightedRoundRobin::new(workers)),
-            Self::LeastConnections => Box::new(least::LeastConnections::unweighted()),
-            Self::WeightedLeastConnections => Box::new(least::LeastConnections::weighted()),
-            Self::Random => Box::new(random::Random::new(0)),
-            Self::P2c => Box::new(random::P2c::new(0)),
+            Self::LeastConnections => Box::new(least::LeastConnections::unweighted(workers)),
+            Self::WeightedLeastConnections => Box::new(least::LeastConnections::weighted(workers)),
+            Self::Random => Box::new(random::Random),
+            Self::P2c => Box::new(random::P2c),
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Slots named a, b, c … with these ranks and weights.
+    pub(crate) fn slots(ranks_and_weights: impl IntoIterator<Item = (u32, u32)>) -> Arc<[Slot]> {
+        let slot = |(rank, weight): (u32, u32)| Slot {
+            id: DestinationId(rank),
+            name: String::from(char::from(b'a' + (rank % 26) as u8)).into(),
+            address: Address::Socket(([127, 0, 0, 1], 9000).into()),
+            weight,
+            rank,
+            live: Arc::new(Live::new(1)),
+        };
+        ranks_and_weights.into_iter().map(slot).collect()
+    }
+
+    /// The names of the next `count` picks of `worker`, with a space between.
+    pub(crate) fn picks(picker: &dyn Picker, slots: &[Slot], worker: usize, count: usize) -> String {
+        let (want, mut rng) = (Want { worker, ..Want::default() }, Rng::new(1));
+        let names: Vec<&str> =
+            (0..count).map(|_| &*slots[picker.pick(&want, Tick::ZERO, &mut rng)].name).collect();
+        names.join(" ")
+    }
+
+    #[test]
+    fn every_algorithm_answers_to_its_name() {
+        for algorithm in Algorithm::ALL {
+            assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
+            assert_eq!(algorithm.policy(1).name(), algorithm.name());
+        }
+        assert_eq!(Algorithm::from_name("fastest"), None);
     }
 }

@@ -1,4 +1,99 @@
-//! Being written.
-use super::*;
-pub use super::rotation::LeastConnections as Random;
-pub use super::rotation::LeastConnections as P2c;
+//! Who takes a message when chance decides, alone or with one look at the load.
+
+use std::sync::Arc;
+
+use super::draw::Dice;
+use super::least::Load;
+use super::{Needs, Picker, Policy, Slot};
+use crate::rng::Rng;
+use crate::snapshot::Want;
+use crate::time::Tick;
+
+/// By weight, without looking: each message is drawn on its own.
+#[derive(Debug, Default)]
+pub struct Random;
+
+impl Policy for Random {
+    fn name(&self) -> &'static str {
+        "random"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Nothing
+    }
+
+    fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        Box::new(RandomPicker(Dice::by_weight(&slots)))
+    }
+}
+
+struct RandomPicker(Dice);
+
+impl Picker for RandomPicker {
+    fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
+        self.0.one(rng)
+    }
+}
+
+/// The power of two choices (Mitzenmacher 1996): two different destinations drawn by weight, and of these the
+/// one with the lower (in flight + 1) / weight; of equals the first drawn.
+#[derive(Debug, Default)]
+pub struct P2c;
+
+impl Policy for P2c {
+    fn name(&self) -> &'static str {
+        "p2c"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Load
+    }
+
+    fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        let loads = slots.iter().map(|slot| Load::new(slot, slot.weight)).collect();
+        Box::new(P2cPicker { dice: Dice::by_weight(&slots), loads })
+    }
+}
+
+struct P2cPicker {
+    dice: Dice,
+    loads: Box<[Load]>,
+}
+
+impl Picker for P2cPicker {
+    fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
+        let (first, second) = self.dice.two(rng);
+        if self.loads[second].reading().is_below(self.loads[first].reading()) { second } else { first }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{picks, slots};
+    use super::*;
+    use crate::destination::DestinationId;
+    use crate::live::Ticket;
+
+    #[test]
+    fn the_lower_of_two_takes_it() {
+        let slots = slots([(0, 1), (1, 1)]);
+        let picker = P2c.build(slots.clone());
+        let _held = Ticket::new(DestinationId(0), 0, 0, false, slots[0].live.clone(), Tick::ZERO);
+        assert_eq!(picks(&*picker, &slots, 0, 5), "b b b b b");
+    }
+
+    #[test]
+    fn of_equals_the_first_drawn_so_both_get_some() {
+        let slots = slots([(0, 1), (1, 1)]);
+        let seen = picks(&*P2c.build(slots.clone()), &slots, 0, 1000);
+        assert!((450..550).contains(&seen.matches('a').count()), "{seen}");
+    }
+
+    #[test]
+    fn without_looking_loads_change_nothing() {
+        let slots = slots([(0, 3), (1, 1)]);
+        let _held = Ticket::new(DestinationId(0), 0, 0, false, slots[0].live.clone(), Tick::ZERO);
+        let seen = picks(&*Random.build(slots.clone()), &slots, 0, 4000);
+        assert!((2900..3100).contains(&seen.matches('a').count()));
+    }
+}

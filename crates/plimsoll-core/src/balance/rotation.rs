@@ -1,14 +1,256 @@
-//! Round robin, being written.
-use super::*;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-macro_rules! placeholder { ($($t:ident)*) => { $(
-    #[allow(missing_docs)] pub struct $t;
-    impl $t { #[allow(missing_docs)] pub fn new(_: usize) -> Self { Self } #[allow(missing_docs)] pub fn weighted() -> Self { Self } #[allow(missing_docs)] pub fn unweighted() -> Self { Self } }
-    impl Policy for $t {
-        fn name(&self) -> &'static str { stringify!($t) }
-        fn needs(&self) -> Needs { Needs::Nothing }
-        fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> { Box::new(P(slots.len(), AtomicUsize::new(0))) }
-    } )* } }
-struct P(usize, AtomicUsize);
-impl Picker for P { fn pick(&self, _: &Want<'_>, _: Tick, _: &mut Rng) -> usize { self.1.fetch_add(1, Relaxed) % self.0 } }
-placeholder!(RoundRobin WeightedRoundRobin LeastConnections);
+//! Whose turn it is: rotations, exact per worker and unbroken over republish.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::cursor::{Cursors, Ring};
+use super::sequence::Sequence;
+use super::{Needs, Picker, Policy, Slot};
+use crate::rng::Rng;
+use crate::snapshot::Want;
+use crate::time::Tick;
+
+/// Each destination in turn, in configured order, whatever its weight (weight 0 is never among the slots).
+///
+/// Every worker rotates for itself, exact from its first pick: worker 0 begins at the first destination,
+/// worker 1 at the second, and so on, so W workers together differ by at most W. A worker remembers its place
+/// as a rank in the pool, so a destination that leaves and comes back costs nobody a turn and gives nobody two.
+#[derive(Debug)]
+pub struct RoundRobin {
+    cursors: Arc<Cursors>,
+}
+
+impl RoundRobin {
+    /// A rotation for each of `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Self { cursors: Arc::new(Cursors::new(workers)) }
+    }
+}
+
+impl Policy for RoundRobin {
+    fn name(&self) -> &'static str {
+        "round_robin"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Nothing
+    }
+
+    fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        self.cursors.start(|worker| Ring::start_of(&slots, worker));
+        Box::new(RoundRobinPicker { cursors: self.cursors.clone(), ring: Ring::new(&slots) })
+    }
+}
+
+struct RoundRobinPicker {
+    cursors: Arc<Cursors>,
+    ring: Ring,
+}
+
+impl Picker for RoundRobinPicker {
+    fn pick(&self, want: &Want<'_>, _now: Tick, _rng: &mut Rng) -> usize {
+        let cursor = self.cursors.of(want.worker);
+        let mut rank = cursor.load(Relaxed);
+        loop {
+            let turn = self.ring.at(rank);
+            // A worker is alone here and succeeds at once; threads that share worker 0 each get a turn of
+            // their own.
+            match cursor.compare_exchange_weak(rank, u64::from(turn.after), Relaxed, Relaxed) {
+                Ok(_) => return turn.slot as usize,
+                Err(moved) => rank = moved,
+            }
+        }
+    }
+}
+
+/// nginx's smooth weighted round robin (`ngx_http_upstream_round_robin.c`): weights 5, 1, 1 give
+/// a a b a c a a.
+///
+/// The sequence is computed when the picker is built, so a pick is one addition and one look-up. It is exact
+/// while the sum of weights over their greatest common divisor is at most 65,536. Beyond that the weights are
+/// scaled to 65,536 turns: each destination gets its due number of turns rounded up or down, and at least
+/// one, taken from the heavier ones (more than 65,536 destinations get one turn each).
+///
+/// A worker remembers its place as a share of the cycle. The same sequence published again goes on where it
+/// was; a changed one goes on at the same share of the cycle. Worker 0 begins at the first turn, worker 1 at
+/// the second, and so on.
+#[derive(Debug)]
+pub struct WeightedRoundRobin {
+    cursors: Arc<Cursors>,
+}
+
+impl WeightedRoundRobin {
+    /// A rotation for each of `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Self { cursors: Arc::new(Cursors::new(workers)) }
+    }
+}
+
+impl Policy for WeightedRoundRobin {
+    fn name(&self) -> &'static str {
+        "weighted_round_robin"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Nothing
+    }
+
+    fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        let weights: Vec<u32> = slots.iter().map(|slot| slot.weight).collect();
+        let sequence = Sequence::new(&weights);
+        let turns = sequence.len() as u64;
+        let step = step(turns);
+        self.cursors.start(|worker| (worker as u64 % turns).wrapping_mul(step));
+        Box::new(SequencePicker { cursors: self.cursors.clone(), sequence, turns, step })
+    }
+}
+
+/// One turn as a share of the cycle, in 2^-64ths, rounded up: a cursor is such a share, and wraps by itself.
+///
+/// Rounding costs one turn in at least 2^48 picks (a million picks a second for nine years). In return a
+/// changed cycle needs no conversion: any share is a place in any cycle.
+const fn step(turns: u64) -> u64 {
+    (u64::MAX / turns).wrapping_add(1)
+}
+
+struct SequencePicker {
+    cursors: Arc<Cursors>,
+    sequence: Sequence,
+    turns: u64,
+    step: u64,
+}
+
+impl Picker for SequencePicker {
+    fn pick(&self, want: &Want<'_>, _now: Tick, _rng: &mut Rng) -> usize {
+        let share = self.cursors.of(want.worker).fetch_add(self.step, Relaxed);
+        let place = (u128::from(share) * u128::from(self.turns)) >> 64;
+        self.sequence.at(place as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{picks, slots};
+    use super::*;
+
+    fn check(policy: &dyn Policy, weights: &[u32], worker: usize, expected: &str) {
+        let slots = slots((0..).zip(weights.iter().copied()));
+        let picker = policy.build(slots.clone());
+        assert_eq!(picks(&*picker, &slots, worker, expected.len().div_ceil(2)), expected);
+    }
+
+    #[test]
+    fn each_in_turn_whatever_the_weight() {
+        check(&RoundRobin::new(1), &[5, 1, 1], 0, "a b c a b c a");
+        check(&RoundRobin::new(1), &[1], 0, "a a a");
+    }
+
+    #[test]
+    fn weights_make_the_smooth_sequence() {
+        check(&WeightedRoundRobin::new(1), &[5, 1, 1], 0, "a a b a c a a a a b a c a a");
+        check(&WeightedRoundRobin::new(1), &[2, 2, 2], 0, "a b c a b c");
+        check(&WeightedRoundRobin::new(1), &[9], 0, "a a a");
+    }
+
+    #[test]
+    fn workers_begin_one_after_the_other() {
+        let (plain, weighted) = (RoundRobin::new(3), WeightedRoundRobin::new(3));
+        for (worker, expected) in [(0, "a b a b"), (1, "b a b a"), (2, "a b a b")] {
+            check(&plain, &[1, 1], worker, expected);
+        }
+        for (worker, expected) in [(0, "a a b a c a a"), (1, "a b a c a a a"), (2, "b a c a a a a")] {
+            check(&weighted, &[5, 1, 1], worker, expected);
+        }
+        check(&plain, &[1, 1], 7, "b a");
+    }
+
+    #[test]
+    fn a_destination_that_returns_finds_its_turn_where_it_was() {
+        for seed in 0..200 {
+            let (mut rng, policy) = (Rng::new(seed), RoundRobin::new(1));
+            let count = 1 + rng.index(12) as u32;
+            let mut next = None;
+            for _ in 0..60 {
+                let mut ranks: Vec<u32> = (0..count).filter(|_| rng.below(3) > 0).collect();
+                if ranks.is_empty() {
+                    ranks.push(rng.below(u64::from(count)) as u32);
+                }
+                let picker = policy.build(slots(ranks.iter().map(|&rank| (rank, 256))));
+                for _ in 0..rng.index(4) {
+                    let picked = ranks[picker.pick(&Want::default(), Tick::ZERO, &mut Rng::new(0))];
+                    let due = next.and_then(|next| ranks.iter().copied().find(|&rank| rank >= next));
+                    if next.is_some() {
+                        assert_eq!(picked, due.unwrap_or(ranks[0]), "seed {seed}: {ranks:?} after {next:?}");
+                    }
+                    next = Some(picked + 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_weighted_rotation_goes_on_over_republish() {
+        let (policy, slots) = (WeightedRoundRobin::new(1), slots([(0, 5), (1, 1), (2, 1)]));
+        assert_eq!(picks(&*policy.build(slots.clone()), &slots, 0, 3), "a a b");
+        assert_eq!(picks(&*policy.build(slots.clone()), &slots, 0, 4), "a c a a");
+        assert_eq!(picks(&*policy.build(slots.clone()), &slots, 0, 7), "a a b a c a a");
+    }
+
+    #[test]
+    fn a_changed_sequence_goes_on_at_the_same_share_of_the_cycle() {
+        let (policy, before) = (WeightedRoundRobin::new(1), slots([(0, 1), (1, 1), (2, 1), (3, 1)]));
+        assert_eq!(picks(&*policy.build(before.clone()), &before, 0, 2), "a b");
+        let after = slots((0..6).map(|rank| (rank, 1)));
+        assert_eq!(
+            picks(&*policy.build(after.clone()), &after, 0, 4),
+            "d e f a",
+            "half of the cycle is done"
+        );
+        // One pick of one destination is a whole cycle: the others lose nothing by it.
+        let (policy, pair) = (WeightedRoundRobin::new(1), slots([(0, 1), (1, 1)]));
+        for expected in ["a", "b", "a", "b"] {
+            assert_eq!(picks(&*policy.build(pair.clone()), &pair, 0, 1), expected);
+            assert_eq!(picks(&*policy.build(slots([(0, 1)])), &pair, 0, 1), "a");
+        }
+    }
+
+    #[test]
+    fn every_cycle_gives_every_turn() {
+        for seed in 0..50 {
+            let mut rng = Rng::new(seed);
+            let weights: Vec<u32> = (0..=rng.index(30)).map(|_| 1 + rng.below(200) as u32).collect();
+            let sequence = Sequence::new(&weights);
+            let picker = WeightedRoundRobin::new(1).build(slots((0..).zip(weights.iter().copied())));
+            let start = rng.index(sequence.len());
+            for _ in 0..start {
+                picker.pick(&Want::default(), Tick::ZERO, &mut rng);
+            }
+            for turn in start..start + 3 * sequence.len() {
+                let picked = picker.pick(&Want::default(), Tick::ZERO, &mut rng);
+                assert_eq!(
+                    picked,
+                    sequence.at(turn % sequence.len()),
+                    "seed {seed}, turn {turn} of {weights:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn threads_that_share_a_worker_never_share_a_turn() {
+        for policy in [&RoundRobin::new(1) as &dyn Policy, &WeightedRoundRobin::new(1)] {
+            let picker = policy.build(slots((0..7).map(|rank| (rank, 256))));
+            let count = || {
+                let (mut seen, mut rng) = ([0; 7], Rng::new(0));
+                (0..7_000).for_each(|_| seen[picker.pick(&Want::default(), Tick::ZERO, &mut rng)] += 1);
+                seen
+            };
+            let seen = std::thread::scope(|scope| {
+                let threads = [(); 4].map(|()| scope.spawn(count));
+                threads.map(|thread| thread.join().expect("no panic"))
+            });
+            let sum: Vec<u32> = (0..7).map(|slot| seen.iter().map(|seen| seen[slot]).sum()).collect();
+            assert_eq!(sum, [4_000; 7], "{}", policy.name());
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Which slots chance offers: one, two different ones, or a handful of different ones.
+
+use super::Slot;
+use super::alias::Alias;
+use crate::rng::Rng;
+
+/// A second or later draw that repeats an earlier one is drawn again this often. What may repeat has at most
+/// half the weight, so all of them repeat once in 2^32 times; then the next in the list is taken.
+const REDRAWS: usize = 32;
+
+/// Dice over the slots of one snapshot.
+#[derive(Debug)]
+pub(super) enum Dice {
+    /// All alike.
+    Even(usize),
+    /// By weight.
+    Loaded {
+        /// Over all slots.
+        all: Alias,
+        /// Where one slot has more than half of all weight: that slot, and dice over the others.
+        others: Option<(usize, Alias)>,
+    },
+}
+
+impl Dice {
+    /// Dice that ignore weights.
+    pub(super) fn even(slots: &[Slot]) -> Self {
+        Self::Even(slots.len())
+    }
+
+    /// Dice by weight; equal weights need no table.
+    pub(super) fn by_weight(slots: &[Slot]) -> Self {
+        if slots.iter().all(|slot| slot.weight == slots[0].weight) {
+            return Self::even(slots);
+        }
+        let mut weights: Vec<u32> = slots.iter().map(|slot| slot.weight).collect();
+        let all = Alias::new(&weights);
+        let total: u64 = weights.iter().map(|&w| u64::from(w)).sum();
+        let heavy = weights.iter().position(|&w| u64::from(w) * 2 > total);
+        let others = heavy.map(|heavy| {
+            weights[heavy] = 0;
+            (heavy, Alias::new(&weights))
+        });
+        Self::Loaded { all, others }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Even(len) => *len,
+            Self::Loaded { all, .. } => all.len(),
+        }
+    }
+
+    /// One slot.
+    pub(super) fn one(&self, rng: &mut Rng) -> usize {
+        match self {
+            Self::Even(len) => rng.index(*len),
+            Self::Loaded { all, .. } => all.draw(rng),
+        }
+    }
+
+    /// Two different slots (of one slot, twice that), the second drawn as if the first were not there.
+    pub(super) fn two(&self, rng: &mut Rng) -> (usize, usize) {
+        let first = self.one(rng);
+        let second = match self {
+            Self::Even(len) => {
+                let other = rng.index(len - 1);
+                (other + usize::from(other >= first)) % len
+            }
+            Self::Loaded { others: Some((heavy, others)), .. } if *heavy == first => others.draw(rng),
+            Self::Loaded { all, .. } => (0..REDRAWS)
+                .map(|_| all.draw(rng))
+                .find(|&drawn| drawn != first)
+                .unwrap_or((first + 1) % self.len()),
+        };
+        (first, second)
+    }
+
+    /// Up to `N` different slots, of more than `N`. Even dice give exactly `N`, each set alike; loaded dice
+    /// give two different ones at least, and at most `N` further draws go to find the others: where a few
+    /// slots hold nearly all weight, the rest is drawn too seldom to be waited for.
+    pub(super) fn some<const N: usize>(&self, rng: &mut Rng) -> ([usize; N], usize) {
+        let (mut drawn, mut count) = ([0; N], 0);
+        match self {
+            // Floyd: "Programming pearls: a sample of brilliance", 1987.
+            Self::Even(len) => {
+                for last in len - N..*len {
+                    let candidate = rng.index(last + 1);
+                    let taken = drawn[..count].contains(&candidate);
+                    drawn[count] = if taken { last } else { candidate };
+                    count += 1;
+                }
+            }
+            Self::Loaded { all, .. } => {
+                (drawn[0], drawn[1]) = self.two(rng);
+                count = 2;
+                for _ in 0..N {
+                    let candidate = all.draw(rng);
+                    drawn[count] = candidate;
+                    count += usize::from(!drawn[..count].contains(&candidate));
+                    if count == N {
+                        break;
+                    }
+                }
+            }
+        }
+        (drawn, count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::slots;
+    use super::*;
+
+    fn dice(weights: &[u32]) -> Dice {
+        Dice::by_weight(&slots((0..).zip(weights.iter().copied())))
+    }
+
+    /// How often each ordered pair comes, and how often it should: the second drawn from what is left.
+    fn check_pairs(weights: &[u32]) {
+        let (dice, mut rng, draws) = (dice(weights), Rng::new(9), 200_000);
+        let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+        let mut seen = vec![vec![0_u32; weights.len()]; weights.len()];
+        for _ in 0..draws {
+            let (first, second) = dice.two(&mut rng);
+            seen[first][second] += 1;
+        }
+        for (first, row) in seen.iter().enumerate() {
+            assert_eq!(row[first], 0, "{weights:?}");
+            for (second, &n) in row.iter().enumerate().filter(|&(second, _)| second != first) {
+                let (a, b) = (f64::from(weights[first]), f64::from(weights[second]));
+                let due = a / total * b / (total - a);
+                let share = f64::from(n) / f64::from(draws);
+                assert!((share - due).abs() < 0.005, "{first} {second} of {weights:?}: {share} for {due}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_differ_and_follow_the_weights() {
+        check_pairs(&[1, 1]);
+        check_pairs(&[1, 1, 1, 1]);
+        check_pairs(&[3, 1]);
+        check_pairs(&[1, 2, 3]);
+        check_pairs(&[1, 2, 10_000]);
+        check_pairs(&[1, 1_000_000]);
+    }
+
+    #[test]
+    fn one_slot_is_drawn_twice() {
+        assert_eq!(dice(&[4]).two(&mut Rng::new(1)), (0, 0));
+    }
+
+    #[test]
+    fn a_handful_never_repeats() {
+        let mut weights = vec![1; 65];
+        for heavy in [1, 2, 1_000_000] {
+            weights[7] = heavy;
+            let (dice, mut rng, mut all) = (dice(&weights), Rng::new(5), 0);
+            for _ in 0..2_000 {
+                let (mut drawn, count) = dice.some::<5>(&mut rng);
+                drawn[..count].sort_unstable();
+                assert!(count >= 2 && drawn[..count].is_sorted_by(|a, b| a < b), "{drawn:?}");
+                all += u32::from(count == 5);
+            }
+            assert_eq!(all > 1_990, heavy < 3, "{all} of 2000 full samples with weight {heavy}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Whether the built-in policies keep the contract, and whether the contract notices those that do not.
+
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use plimsoll_core::balance::{Algorithm, Needs, Picker, Policy, Slot};
+use plimsoll_core::{Rng, Tick, Want};
+use plimsoll_sim::{Terms, contract};
+
+/// What each algorithm promises about shares: the intended ones, to within pure chance. (Algorithms that look
+/// at the load do better than that.)
+const fn terms(algorithm: Algorithm) -> Terms {
+    let rotates = matches!(algorithm, Algorithm::RoundRobin | Algorithm::WeightedRoundRobin);
+    Terms { heeds_weights: algorithm.heeds_weights(), rotates, tolerance: 0.0 }
+}
+
+fn keeps(algorithm: Algorithm) {
+    contract(&|workers| algorithm.policy(workers), &terms(algorithm));
+}
+
+#[test]
+fn round_robin_keeps_the_contract() {
+    keeps(Algorithm::RoundRobin);
+}
+
+#[test]
+fn weighted_round_robin_keeps_the_contract() {
+    keeps(Algorithm::WeightedRoundRobin);
+}
+
+#[test]
+fn least_connections_keeps_the_contract() {
+    keeps(Algorithm::LeastConnections);
+}
+
+#[test]
+fn weighted_least_connections_keeps_the_contract() {
+    keeps(Algorithm::WeightedLeastConnections);
+}
+
+#[test]
+fn random_keeps_the_contract() {
+    keeps(Algorithm::Random);
+}
+
+#[test]
+fn p2c_keeps_the_contract() {
+    keeps(Algorithm::P2c);
+}
+
+/// A policy out of a function of (number of slots, dice).
+struct Odd(fn(usize, &mut Rng) -> usize);
+
+impl Policy for Odd {
+    fn name(&self) -> &'static str {
+        "odd"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Nothing
+    }
+
+    fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        Box::new(OddPicker(slots.len(), self.0))
+    }
+}
+
+struct OddPicker(usize, fn(usize, &mut Rng) -> usize);
+
+impl Picker for OddPicker {
+    fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
+        (self.1)(self.0, rng)
+    }
+}
+
+/// The promise that `odd` is caught breaking.
+fn caught(odd: fn(usize, &mut Rng) -> usize, terms: Terms) -> String {
+    let broken = catch_unwind(|| contract(&|_| Box::new(Odd(odd)), &terms)).expect_err("a broken promise");
+    let message = broken.downcast_ref::<String>().expect("a message");
+    message.split(':').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_contract_notices_who_breaks_it() {
+    let chance = Terms { heeds_weights: false, rotates: false, tolerance: 0.0 };
+    assert_eq!(caught(|slots, _| slots, chance), "never a stranger");
+    assert_eq!(caught(|_, _| 0, chance), "survives republish");
+    let even = |slots: usize, rng: &mut Rng| rng.index(slots);
+    contract(&|_| Box::new(Odd(even)), &chance);
+    assert_eq!(caught(even, Terms { heeds_weights: true, ..chance }), "follows weights");
+    assert_eq!(caught(even, Terms { rotates: true, ..chance }), "exact per worker");
+}
