@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_core::event::Event;
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
 use plimsoll_core::retry::Budget;
-use plimsoll_core::{DestinationId, Name, Suspect};
+use plimsoll_core::{DestinationId, Name, Standing, Suspect};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -128,7 +128,7 @@ fn tell(event: &Event, report: &mut PoolReport) {
     match event {
         Event::StandingChanged { pool, destination, from, to, .. } => {
             *report.transitions.entry(destination.clone()).or_default() += 1;
-            if matches!(to, plimsoll_core::Standing::Ejected { .. }) {
+            if matches!(to, Standing::Ejected { .. }) {
                 *report.ejections.entry(destination.clone()).or_default() += 1;
             }
             let (from, to) = (from.word(), to.word());
@@ -137,6 +137,11 @@ fn tell(event: &Event, report: &mut PoolReport) {
         Event::EjectionSpared { pool, destination, .. } => {
             tracing::warn!(event = "ejection_spared", %pool, %destination, "{event}");
         }
+        Event::Joined { pool, destination, .. } => {
+            tracing::debug!(event = "joined", %pool, %destination, "{event}");
+        }
+        Event::Left { pool, destination, .. } => {
+            tracing::info!(event = "left", %pool, %destination, "{event}");
+        }
     }
 }
-

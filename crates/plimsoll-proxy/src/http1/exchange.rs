@@ -4,7 +4,6 @@
 //! neither waits for the other, so an early answer, a slow upload and an echo all work. Bytes live in the
 //! worker's scratch buffer; only what a socket would not take is copied.
 
-use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Context, Poll};

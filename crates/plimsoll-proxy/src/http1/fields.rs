@@ -54,20 +54,20 @@ pub(crate) fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|m| !m.is_empty())
 }
 
+/// More nominated fields than this are refused: nobody needs them, and each costs a comparison a line.
+const MAX_NOMINATED: usize = 16;
+
 /// What the `Connection` lines of one message say.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionOptions<'b> {
     pub(crate) close: bool,
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
-    nominated: [&'b [u8]; Self::MAX],
+    nominated: [&'b [u8]; MAX_NOMINATED],
     count: usize,
 }
 
 impl<'b> ConnectionOptions<'b> {
-    /// More nominated fields than this are refused: nobody needs them, and each costs a comparison a line.
-    const MAX: usize = 16;
-
     /// Reads one `Connection` line; `false` when it nominates too many fields.
     pub(crate) fn read(&mut self, value: &'b [u8]) -> bool {
         for option in members(value) {
