@@ -50,6 +50,20 @@ fn exactly_one_message_is_the_trial_and_for_a_second_only_a_repeatable_one() {
 }
 
 #[test]
+fn a_trial_whose_word_is_lost_is_opened_once_more() {
+    let mut bench = Bench::unchecked("a b");
+    bench.traffic("a", RESET, 5);
+    bench.advance(SEC * 30);
+    let hangs = bench.trial(true).expect("open");
+    bench.advance(SEC * 299);
+    assert!(bench.trial(true).is_none());
+    bench.advance(SEC);
+    bench.try_out(OK);
+    assert_eq!(bench.word("a"), "serving");
+    assert_eq!(hangs.finish(RESET), None, "it came too late to decide");
+}
+
+#[test]
 fn late_results_of_old_snapshots_neither_extend_nor_repeat_an_ejection() {
     let mut bench = Bench::unchecked("a b");
     let late: Vec<Ticket> = (0..10).map(|_| bench.ticket("a")).collect();
