@@ -395,7 +395,7 @@ impl Pool {
                 });
             let Some(entry) = first else { break };
             entry.outlier.pardon(now);
-            entry.relief = Some(Reason::Needed);
+            entry.relief.get_or_insert(Reason::Needed);
             out -= 1;
             let id = entry.id;
             self.plan(id);
