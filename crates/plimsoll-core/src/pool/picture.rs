@@ -37,7 +37,11 @@ pub(super) fn picture(
         tiers: tiers.collect(),
         trials: trials.map(|(rank, entry)| slot(rank, entry)).collect(),
         // One moment for all: the last to open. A late trial costs balance, an early one costs a request.
-        trials_for_all: entries.iter().filter_map(|entry| entry.trial).max().unwrap_or(Tick::NEVER),
+        trials_for_all: entries
+            .iter()
+            .filter_map(|entry| Some(entry.trial?.for_all))
+            .max()
+            .unwrap_or(Tick::NEVER),
     }
 }
 
