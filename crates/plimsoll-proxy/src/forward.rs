@@ -21,8 +21,8 @@ use crate::worker::{Rule, Worker};
 /// What becomes of the client's connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Another request may come; the answer ended at this moment.
-    KeepAlive(Tick),
+    /// Another request may come.
+    KeepAlive,
     /// It is over.
     Close,
     /// It is over, and the client may still be sending.
@@ -31,8 +31,8 @@ pub(crate) enum Verdict {
 
 /// How the tries ended, all together.
 enum Ending {
-    /// The answer was delivered, or began to be.
-    Answered(Verdict),
+    /// The answer was delivered; it ended at this moment.
+    Answered(Verdict, Tick),
     /// We answer ourselves.
     Refuse(Refusal),
     /// There is nobody to answer.
@@ -48,17 +48,13 @@ pub(crate) async fn forward(client: &mut Client, job: &mut Job) -> Verdict {
     let tally = rule.table.tallies.of(worker.number);
     tally.started.add(1);
     let ending = tries(client, job, &worker, &rule).await;
-    let verdict = match ending {
-        Ending::Answered(verdict) => verdict,
-        Ending::Refuse(refusal) => refuse(client, job, &worker, refusal).await,
+    let (verdict, now) = match ending {
+        Ending::Answered(verdict, now) => (verdict, now),
+        Ending::Refuse(refusal) => (refuse(client, job, &worker, refusal).await, worker.now()),
         Ending::Gone(reason) => {
             note(job, &worker, reason);
-            Verdict::Close
+            (Verdict::Close, worker.now())
         }
-    };
-    let now = match verdict {
-        Verdict::KeepAlive(now) => now,
-        _ => worker.now(),
     };
     let tally = rule.table.tallies.of(worker.number);
     tally.ended.add(1);
@@ -190,20 +186,21 @@ async fn finish(
     exchange: Exchange,
     end: End,
 ) -> Ending {
-    let now = worker.now();
     match end {
         End::Delivered => {
+            let now = exchange.ended_at(worker);
             let reusable = exchange.reusable(job);
             let closes = exchange.answer().is_none_or(|a| a.closes);
             let Exchange { upstream, ticket, .. } = exchange;
             if reusable {
                 rule.pool.give(ticket.id(), address.clone(), upstream, now);
             }
-            Ending::Answered(match (closes, job.body.is_done()) {
-                (false, _) => Verdict::KeepAlive(now),
+            let verdict = match (closes, job.body.is_done()) {
+                (false, _) => Verdict::KeepAlive,
                 (true, true) => Verdict::Close,
                 (true, false) => Verdict::Linger,
-            })
+            };
+            Ending::Answered(verdict, now)
         }
         End::Upgraded => {
             let early = std::mem::take(&mut client.inbox);
@@ -214,7 +211,7 @@ async fn finish(
             job.request_bytes += moved.to_destination;
             job.response_bytes += moved.to_client;
             drop(ticket);
-            Ending::Answered(Verdict::Close)
+            Ending::Answered(Verdict::Close, worker.now())
         }
         End::Refused(refusal) if exchange.answer().is_none() => Ending::Refuse(refusal),
         End::Refused(refusal) => Ending::Gone(refusal.reason),
@@ -282,7 +279,7 @@ async fn refuse(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, refusal
     job.response_bytes += out.len() as u64;
     match (write_all(client, worker, &out).await, keep, whole) {
         (false, ..) => Verdict::Close,
-        (true, true, _) => Verdict::KeepAlive(worker.now()),
+        (true, true, _) => Verdict::KeepAlive,
         (true, false, true) => Verdict::Close,
         (true, false, false) => Verdict::Linger,
     }

@@ -21,6 +21,10 @@ use crate::upstream::WorkerPool;
 /// per byte than 64 KiB (docs/benchmarks.md).
 pub(crate) const SCRATCH: usize = 256 * 1024;
 
+/// Buffers kept for the next requests, and the largest worth keeping.
+const SPARES: usize = 64;
+const SPARE_BYTES: usize = 16 * 1024;
+
 /// What the control plane tells a worker.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -51,6 +55,7 @@ pub(crate) struct Worker {
     pub(crate) scratch: RefCell<Box<[u8]>>,
     /// Where heads for clients are written. Borrowed only between two awaits.
     pub(crate) out: RefCell<Vec<u8>>,
+    buffers: RefCell<Vec<Vec<u8>>>,
     pub(crate) log: Option<LogSender>,
     pub(crate) draining: Cell<bool>,
     /// Connections being served, of all doors.
@@ -106,6 +111,20 @@ impl Worker {
         Rc::new(DoorView { table, rules })
     }
 
+    /// An empty buffer, used before if one is at hand.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a buffer back, unless it has grown large or there are enough.
+    pub(crate) fn spare_buffer(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffer.capacity() <= SPARE_BYTES && buffers.len() < SPARES {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+
     /// Now.
     pub(crate) fn now(&self) -> Tick {
         self.clock.now()
@@ -135,6 +154,7 @@ pub(crate) async fn run(start: Start) {
         timers: Timers::new(start.clock.now()),
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
         out: RefCell::new(Vec::with_capacity(16 * 1024)),
+        buffers: RefCell::default(),
         log: start.log,
         draining: Cell::new(false),
         connections: Cell::new(0),

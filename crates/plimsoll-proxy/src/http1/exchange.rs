@@ -166,6 +166,11 @@ impl Exchange {
             && job.body.is_done()
     }
 
+    /// When it ended: read once per turn, not once per question.
+    pub(crate) fn ended_at(&self, worker: &Worker) -> Tick {
+        self.now.unwrap_or_else(|| worker.now())
+    }
+
     /// Runs to the end.
     pub(crate) async fn run(&mut self, client: &mut Client, job: &mut Job) -> End {
         let worker = client.guest.worker.clone();
