@@ -170,7 +170,7 @@ async fn try_one(
         }
         tell(&pool, exchange.ticket.learn(Outcome::Failed(failure)));
         if exchange.answer_started() {
-            return Ok(cut_off(exchange, client, job, worker, failure));
+            return Ok(cut_off(&exchange, client, failure));
         }
         return Err(attempt);
     }
@@ -223,12 +223,11 @@ async fn finish(
 }
 
 /// The answer had begun and cannot be finished: the client must see that.
-fn cut_off(exchange: Exchange, client: &Client, job: &mut Job, worker: &Worker, failure: Failure) -> Ending {
+fn cut_off(exchange: &Exchange, client: &Client, failure: Failure) -> Ending {
     if exchange.answer().is_none() {
         // Only an informational answer went out: a final one is still possible.
         return Ending::Refuse(refusal_of(failure));
     }
-    note(job, worker, refusal_of(failure).reason);
     cut_off_for(client, refusal_of(failure).reason)
 }
 

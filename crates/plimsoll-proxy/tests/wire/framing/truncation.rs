@@ -65,6 +65,7 @@ fn a_client_of_http_1_1_sees_the_break() {
         let broken = seen.as_ref().is_ok_and(|&status| status == 502)
             || seen.as_ref().is_err_and(|f| matches!(f.kind, Kind::Closed | Kind::Reset));
         assert!(broken, "{head:?} {body:?} {how:?}: {seen:?}");
+        assert_eq!(balancer.refused("truncated"), 1, "{head:?} {body:?} {how:?}");
         assert_eq!(balancer.ask(get("/next")).text(), "next");
     }
 }
