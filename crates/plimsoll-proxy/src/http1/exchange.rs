@@ -486,7 +486,7 @@ impl Exchange {
         let rule = &job.view.rules[job.rule].table;
         let via = job.view.table.config.via;
         let (delivery, persistence) = match head.status {
-            101 if job.upgrade => {
+            101 if job.upgrade && head.upgrade.is_some() => {
                 job.upgraded = true;
                 (Delivery::Plain, Persistence::Upgrade)
             }

@@ -198,6 +198,7 @@ fn a_switch_of_protocols_nobody_offered_is_a_502() {
         (offer("Connection: Upgrade"), switch),
         (offer("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk"), switch),
         (offer("Connection: Upgrade\r\nUpgrade: h2c, websocket"), switch),
+        (offer("Connection: Upgrade\r\nUpgrade: websocket"), bare),
         ("GET / HTTP/1.0\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".into(), switch),
     ];
     for (request, bytes) in rows {
