@@ -479,7 +479,7 @@ impl Exchange {
         let mut slots = [const { std::mem::MaybeUninit::uninit() }; super::MAX_HEADERS];
         let garbage = End::Failed(Failure::Garbage);
         let (head, headers) = match response::parse(bytes, &mut slots, job.method) {
-            Ok(Some(parsed)) => parsed,
+            Ok(Some(parsed)) if parsed.0.len <= MAX_HEAD => parsed,
             Ok(None) if bytes.len() < MAX_HEAD => return Ok(0),
             _ => return Err(garbage),
         };

@@ -86,6 +86,8 @@ fn what_is_not_an_answer_is_a_502() {
     );
     rows.push("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".into());
     rows.push(head(&"X: y\r\n".repeat(300)));
+    rows.push(head(&format!("X: {}", "y".repeat(70_000))));
+    rows.push(format!("HTTP/1.1 200 {}\r\n\r\n", "O".repeat(70_000)));
     for row in rows {
         let told = format!("{:?}", &row[..row.len().min(100)]);
         let answer = answer_made_of("GET", row.as_bytes(), &told).unwrap_or_else(|f| panic!("{told}: {f:?}"));
