@@ -56,6 +56,11 @@ impl Client {
         Ok(Self { socket, unread: Vec::new() })
     }
 
+    /// The same connection once more, to send while the other one reads.
+    pub(crate) fn twin(&self) -> Self {
+        Self { socket: self.socket.try_clone().expect("a descriptor"), unread: Vec::new() }
+    }
+
     /// Sends all of it.
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -1,0 +1,7 @@
+//! What messages mean on their way through: fields, routes, methods, versions, order, both directions at once.
+
+mod clients;
+mod fields;
+mod own_answers;
+mod pipeline;
+mod routes;
