@@ -72,6 +72,23 @@ fn the_first_rule_that_matches_takes_the_request() {
 }
 
 #[test]
+fn a_target_without_a_path_is_matched_as_it_is_forwarded() {
+    let destination = Destination::start(hello("ok"));
+    let balancer = Setup::http(&[&destination])
+        .with(|s| {
+            s.listeners[0].pool = None;
+            s.listeners[0].routes = vec![route("all", 0, by_path("/"))];
+        })
+        .start();
+    for target in ["http://test", "http://test?q", "http://test/?q"] {
+        let answer = balancer.ask(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        assert_eq!(answer.status, 200, "{target}");
+    }
+    let targets: Vec<_> = destination.requests().into_iter().map(|r| r.target).collect();
+    assert_eq!(targets, ["/", "/?q", "/?q"]);
+}
+
+#[test]
 fn a_route_edits_after_its_listener() {
     let destination = Destination::start(hello("ok"));
     let balancer = Setup::http(&[&destination])
