@@ -211,6 +211,7 @@ pub(crate) fn write_head(
             Field::ForwardedOther => forwarding.trusted,
             Field::ForwardedFor => {
                 if forwarding.trusted
+                    && !edits.replaces("x-forwarded-for")
                     && let Some(earlier) = forwarded_for.replace(header.value)
                 {
                     write_line(out, header.name.as_bytes(), earlier);

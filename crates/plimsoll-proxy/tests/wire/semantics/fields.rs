@@ -138,6 +138,21 @@ fn edits_set_add_and_remove_in_both_directions() {
 }
 
 #[test]
+fn edits_of_forwarded_lines_leave_nothing_of_what_came() {
+    let set = edits(&[("x-forwarded-for", "hidden"), ("x-forwarded-proto", "https")], &[], &["x-forwarded-host"]);
+    for trust in [plain, trusting] {
+        let change = with_edits(set.clone());
+        let request = forwarded(
+            |setup| trust(change(setup)),
+            &with_lines("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7\r\nX-Forwarded-Proto: ftp\r\nX-Forwarded-Host: h"),
+        );
+        assert_eq!(request.fields.one("x-forwarded-for"), Some("hidden"));
+        assert_eq!(request.fields.one("x-forwarded-proto"), Some("https"));
+        assert!(!request.fields.has("x-forwarded-host"));
+    }
+}
+
+#[test]
 fn a_set_host_replaces_the_clients() {
     let request = forwarded(with_edits(edits(&[("host", "inside")], &[], &[])), &with_lines("X: y"));
     assert_eq!(request.fields.one("host"), Some("inside"));
