@@ -223,7 +223,7 @@ pub(crate) fn write_head(
             _ => false,
         };
         let keep = keep
-            && !(head.options.any_nominated() && head.options.nominates(header.name))
+            && !(head.options.any_nominated() && head.options.nominates_foreign(header.name))
             && !edits.replaces(header.name);
         if keep {
             copier.keep(header, out);

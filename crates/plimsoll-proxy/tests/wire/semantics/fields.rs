@@ -66,6 +66,29 @@ fn hop_by_hop_lines_end_here() {
 }
 
 #[test]
+fn nominated_lines_end_here_but_never_ours() {
+    let request = forwarded(
+        plain,
+        &with_lines("Connection: X-Secret, x-other ,,close\r\nX-Secret: a\r\nConnection: X-Third\r\nX-Other: b\r\nX-THIRD: c\r\nX-Kept: y"),
+    );
+    assert_eq!(lines(&request.fields.0, &OURS), ["X-Kept: y"]);
+    let nominated = "Connection: Host, Content-Length, Transfer-Encoding, X-Forwarded-For, X-Forwarded-Proto, \
+                     X-Forwarded-Host, Connection";
+    for setup in [plain, trusting] {
+        let request = forwarded(
+            setup,
+            &format!("POST / HTTP/1.1\r\nHost: test\r\n{nominated}\r\nContent-Length: 2\r\nX-Forwarded-Proto: https\r\n\r\nhi"),
+        );
+        assert_eq!(request.body, b"hi");
+        for name in OURS {
+            assert_eq!(request.fields.all(name).len(), 1, "{name} in {:?}", request.fields);
+        }
+    }
+    let answer = answered(plain, "Connection: X-Secret, Content-Length\r\nX-Secret: a\r\nX-Kept: y\r\n");
+    assert_eq!((answer.text().as_str(), answer.fields.all("x-secret").len()), ("ok", 0));
+}
+
+#[test]
 fn more_nominations_than_anybody_needs_are_refused() {
     let destination = Destination::start(hello("ok"));
     let balancer = Setup::http(&[&destination]).start();
