@@ -79,18 +79,10 @@ impl Client {
         }
     }
 
-    /// Sends as much as goes without waiting longer than `patience` for room.
-    pub(crate) fn send_until_full(&mut self, bytes: &[u8], patience: Duration) -> usize {
-        self.socket.set_write_timeout(Some(patience)).expect("a timeout");
-        let mut sent = 0;
-        while let Some(n) = bytes.get(sent..).and_then(|rest| self.socket.write(rest).ok()) {
-            if n == 0 {
-                break;
-            }
-            sent += n;
-        }
-        self.socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        sent
+    /// Sends `piece` again and again, up to `most` bytes, until there is no room for `patience`. Answers how
+    /// much was taken.
+    pub(crate) fn send_until_full(&mut self, piece: &[u8], most: usize, patience: Duration) -> usize {
+        send_until_full(&mut self.socket, piece, most, patience)
     }
 
     /// "No more from me", and reads on.
@@ -230,4 +222,18 @@ impl Client {
         assert_eq!(read, Err(Kind::Silent), "after {:?}: {:?}", watch.elapsed(), clip(&self.unread));
         self.socket.set_read_timeout(Some(PATIENCE.max(ms(1)))).expect("a timeout");
     }
+}
+
+/// See [`Client::send_until_full`].
+pub(crate) fn send_until_full(socket: &mut Socket, piece: &[u8], most: usize, patience: Duration) -> usize {
+    socket.set_write_timeout(Some(patience)).expect("a timeout");
+    let mut sent = 0;
+    while sent < most {
+        match socket.write(&piece[sent % piece.len()..]) {
+            Ok(n @ 1..) => sent += n,
+            _ => break,
+        }
+    }
+    socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    sent
 }

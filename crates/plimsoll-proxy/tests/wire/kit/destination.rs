@@ -276,6 +276,13 @@ impl Visit {
         })
     }
 
+    /// Sends `piece` again and again until there is no room for `patience`; see [`Client::send_until_full`].
+    ///
+    /// [`Client::send_until_full`]: super::Client::send_until_full
+    pub(crate) fn send_until_full(&mut self, piece: &[u8], most: usize, patience: Duration) -> usize {
+        super::client::send_until_full(&mut self.socket, piece, most, patience)
+    }
+
     /// "No more from me."
     pub(crate) fn end(&self) {
         let _gone_already = self.socket.shutdown(Shutdown::Write);
