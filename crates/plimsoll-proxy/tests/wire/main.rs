@@ -2,4 +2,5 @@
 
 mod framing;
 mod kit;
+mod limits;
 mod semantics;

@@ -113,6 +113,14 @@ impl Client {
         }
     }
 
+    /// Are there bytes, or an end, to be read?
+    pub(crate) fn has_bytes(&self) -> bool {
+        self.socket.set_nonblocking(true).expect("a socket");
+        let peeked = self.socket.peek(&mut [std::mem::MaybeUninit::uninit(); 1]);
+        self.socket.set_nonblocking(false).expect("a socket");
+        !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Waits until exactly these bytes have come.
     #[track_caller]
     pub(crate) fn expect(&mut self, bytes: impl AsRef<[u8]>) {

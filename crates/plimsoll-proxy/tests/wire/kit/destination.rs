@@ -54,6 +54,13 @@ pub(crate) struct Seen {
 }
 
 impl Destination {
+    /// Not one of ours: connections go to `address`, whatever is there.
+    pub(crate) fn elsewhere(address: std::net::SocketAddr) -> Self {
+        let mut nothing_here = Self::absent(|_| {});
+        nothing_here.place = address.into();
+        nothing_here
+    }
+
     /// Listens on a port of its own; every connection is served by `script` on a thread of its own.
     pub(crate) fn start(script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
         let reserved = Place::Tcp(([127, 0, 0, 1], 0).into()).reserve().expect("a free port");
