@@ -217,7 +217,7 @@ async fn finish(
         End::Refused(refusal) => Ending::Gone(refusal.reason),
         End::TotalTimeout if exchange.answer().is_none() => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
         End::TotalTimeout => cut_off_for(client, Reason::TotalTimeout),
-        End::ClientStalled => Ending::Gone(Reason::ClientTimeout),
+        End::ClientStalled => cut_off_for(client, Reason::ClientTimeout),
         End::ClientGone | End::Failed(_) => Ending::Gone(Reason::ClientClosed),
     }
 }

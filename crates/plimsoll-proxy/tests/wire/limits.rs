@@ -60,6 +60,26 @@ fn a_gap_in_a_body_is_a_408_and_a_slow_steady_body_is_fine() {
 }
 
 #[test]
+fn a_client_that_stops_reading_is_cut_off() {
+    for version in ["1.1", "1.0"] {
+        let destination = Destination::start(|visit| {
+            visit.request();
+            visit.send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+            visit.send_until_full(&[b'x'; 65536], 64 << 20, secs(10));
+        });
+        let balancer = with_client_timeouts(&destination, |s| s.listeners[0].timeouts.idle = SHORT);
+        let mut client = balancer.connect();
+        client.receive_little();
+        client.send(format!("GET / HTTP/{version}\r\nHost: test\r\n\r\n"));
+        until("the client is given up", || balancer.refused("client_timeout") == 1);
+        until("its destination is freed", || destination.open() == 0);
+        let fault = client.try_answer("GET").expect_err("no whole answer");
+        // Where the end of the connection would be the end of the answer, only a reset tells the truth.
+        assert!(fault.kind == Kind::Reset || (version == "1.1" && fault.kind == Kind::Closed), "{version}: {:?}", fault.kind);
+    }
+}
+
+#[test]
 fn no_answer_in_time_is_a_504_and_not_repeated() {
     let destinations = [Destination::start(|v| v.read_to_end()), Destination::start(|v| v.read_to_end())];
     let balancer = Setup::http(&[&destinations[0], &destinations[1]])
