@@ -19,6 +19,29 @@ fn with_client_timeouts(destination: &Destination, change: impl FnOnce(&mut Setu
 }
 
 #[test]
+fn a_head_has_a_total_time_from_the_first_silent_moment() {
+    let destination = Destination::start(hello("ok"));
+    let balancer = with_client_timeouts(&destination, |s| s.listeners[0].timeouts.header = SHORT);
+    let watch = Watch::start();
+    let mut slow = balancer.connect();
+    // A byte now and then does not prolong it, nor does having waited before the first.
+    std::thread::sleep(SHORT / 2);
+    let mut bytes = get("/").into_bytes().into_iter().cycle();
+    while watch.elapsed() < SHORT + LATE {
+        let _refused_meanwhile = slow.try_send([bytes.next().expect("endless")]);
+        std::thread::sleep(SHORT / 20);
+        if slow.has_bytes() {
+            break;
+        }
+    }
+    in_time(watch, SHORT);
+    let answer = slow.answer();
+    assert_eq!((answer.status, answer.closes()), (408, true));
+    assert_eq!(balancer.refused("header_timeout"), 1);
+    assert_eq!(destination.connections(), 0);
+}
+
+#[test]
 fn a_later_head_has_its_time_from_its_first_byte() {
     let destination = Destination::start(hello("ok"));
     let balancer = with_client_timeouts(&destination, |s| s.listeners[0].timeouts.header = SHORT);
@@ -34,6 +57,29 @@ fn a_later_head_has_its_time_from_its_first_byte() {
     let answer = client.answer();
     assert_eq!((answer.status, answer.closes()), (408, true));
     in_time(watch, SHORT);
+}
+
+#[test]
+fn a_silent_connection_is_closed_without_a_word() {
+    let destination = Destination::start(hello("ok"));
+    let ended = |header, idle, greets: bool| {
+        let balancer = with_client_timeouts(&destination, |s| {
+            (s.listeners[0].timeouts.header, s.listeners[0].timeouts.idle) = (header, idle);
+        });
+        let watch = Watch::start();
+        let mut client = balancer.connect();
+        if greets {
+            client.send(get("/"));
+            assert_eq!(client.answer().status, 200);
+        }
+        client.expect_end();
+        in_time(watch, SHORT - ms(20));
+        until("it is counted out", || balancer.active() == 0);
+        assert_eq!(balancer.refused("header_timeout"), 0);
+    };
+    // Before the first request the time for its head counts, after it the idle time; the other one is long.
+    ended(SHORT, PATIENCE, false);
+    ended(PATIENCE, SHORT, true);
 }
 
 #[test]
