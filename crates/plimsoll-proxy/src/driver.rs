@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_core::event::Event;
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
 use plimsoll_core::retry::Budget;
-use plimsoll_core::{DestinationId, Name, Standing, Suspect};
+use plimsoll_core::{DestinationId, Name, Standing, Suspect, Tick};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -127,8 +127,11 @@ impl Driver {
 fn tell(event: &Event, report: &mut PoolReport) {
     match event {
         Event::StandingChanged { pool, destination, from, to, .. } => {
-            *report.transitions.entry(destination.clone()).or_default() += 1;
-            if matches!(to, Standing::Ejected { .. }) {
+            if from.word() != to.word() {
+                *report.transitions.entry(destination.clone()).or_default() += 1;
+            }
+            // A trial that opens (`until` 0) ejects nobody; one that fails does, anew.
+            if matches!(to, Standing::Ejected { until } if *until > Tick::ZERO) {
                 *report.ejections.entry(destination.clone()).or_default() += 1;
             }
             let (from, to) = (from.word(), to.word());
