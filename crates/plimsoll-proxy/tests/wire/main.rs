@@ -3,5 +3,7 @@
 mod failover;
 mod framing;
 mod kit;
+mod life;
 mod limits;
 mod semantics;
+mod tcp;

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +13,7 @@ use socket2::Socket;
 
 use super::PATIENCE;
 use super::http::{self, Request, clip};
-use super::socket::Place;
+use super::socket::{Place, SocketPath};
 
 type Script = Arc<dyn Fn(&mut Visit) + Send + Sync>;
 
@@ -68,8 +67,8 @@ impl Destination {
         Self::new(Place::Tcp(address), Some(reserved), script)
     }
 
-    pub(crate) fn start_unix(path: &Path, script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
-        Self::new(Place::Unix(path.to_owned()), None, script)
+    pub(crate) fn start_unix(path: &SocketPath, script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
+        Self::new(path.place(), None, script)
     }
 
     /// A place where nothing listens, until [`restart`](Self::restart).
@@ -229,6 +228,12 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
+    /// The same connection once more, to read while the other one sends.
+    pub(crate) fn twin(&self) -> Self {
+        let socket = self.socket.try_clone().expect("a descriptor");
+        Self { socket, record: self.record.clone(), buffer: Vec::new(), shared: self.shared.clone(), ..*self }
+    }
+
     /// Reads what is there, or waits for it; `false` at the end.
     pub(crate) fn read(&mut self) -> bool {
         let mut bytes = [0; 64 * 1024];
