@@ -39,8 +39,17 @@ fn storm(balancer: &Balancer, rounds: usize) {
     let half_a_body = "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\nhalf".to_owned();
     let upgrade = "GET / HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n".to_owned();
     let bytes = [
-        String::new(), half_a_head, half_a_body, get("/"), post("/", "x"), get("/reset"), get("/half"), get("/silent"),
-        "nonsense\r\n\r\n".into(), get("/").repeat(5), upgrade,
+        String::new(),
+        half_a_head,
+        half_a_body,
+        get("/"),
+        post("/", "x"),
+        get("/reset"),
+        get("/half"),
+        get("/silent"),
+        "nonsense\r\n\r\n".into(),
+        get("/").repeat(5),
+        upgrade,
     ];
     for round in 0..rounds {
         let mut clients: Vec<Client> = bytes.iter().map(|_| balancer.connect()).collect();

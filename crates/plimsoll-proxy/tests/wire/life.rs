@@ -201,13 +201,14 @@ fn a_start_that_fails_leaves_nothing_behind() {
             (second.name, second.addresses) = ("second".into(), vec![destination.place.as_listener()]);
             s.listeners.push(second);
         });
-        let error = bad.try_start().err().expect("the address is busy");
+        let error = bad.try_start().expect_err("the address is busy");
         assert!(matches!(&error, StartError::Bind { listener, .. } if &**listener == "second"), "{error}");
         assert!(Client::try_connect(spare.place.clone()).is_err(), "the first listener is closed again");
     }
     let path = SocketPath::new("busy");
     let other = Destination::start_unix(&path, hello("other"));
-    let bad = Setup::http(&[&destination]).with(|s| s.listeners[0].addresses = vec![other.place.as_listener()]);
+    let bad =
+        Setup::http(&[&destination]).with(|s| s.listeners[0].addresses = vec![other.place.as_listener()]);
     assert!(bad.try_start().is_err(), "a socket file somebody listens on is not taken over");
     assert!(Client::try_connect(other.place.clone()).is_ok());
 }
@@ -264,7 +265,8 @@ fn every_hold_on_a_destination_is_given_back() {
             };
         }
     });
-    let balancer: Balancer = Setup::http(&[&destination]).with(|s| s.pools[0].timeouts.response = ms(100)).start();
+    let balancer: Balancer =
+        Setup::http(&[&destination]).with(|s| s.pools[0].timeouts.response = ms(100)).start();
     for round in 0..5 {
         for path in ["/", "/reset", "/close", "/garbage", "/half", "/silent"] {
             for leaves in [false, true] {

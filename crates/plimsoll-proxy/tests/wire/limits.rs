@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::kit::{Balancer, Client, Destination, Gate, Kind, PATIENCE, Setup, Watch, get, hello, ms, ok, secs, until};
+use crate::kit::{
+    Balancer, Client, Destination, Gate, Kind, PATIENCE, Setup, Watch, get, hello, ms, ok, secs, until,
+};
 
 /// The time limit under test, and how late it may be on a busy machine.
 const SHORT: Duration = ms(250);
@@ -121,7 +123,11 @@ fn a_client_that_stops_reading_is_cut_off() {
         until("its destination is freed", || destination.open() == 0);
         let fault = client.try_answer("GET").expect_err("no whole answer");
         // Where the end of the connection would be the end of the answer, only a reset tells the truth.
-        assert!(fault.kind == Kind::Reset || (version == "1.1" && fault.kind == Kind::Closed), "{version}: {:?}", fault.kind);
+        assert!(
+            fault.kind == Kind::Reset || (version == "1.1" && fault.kind == Kind::Closed),
+            "{version}: {:?}",
+            fault.kind
+        );
     }
 }
 
@@ -229,7 +235,8 @@ fn black_hole() -> (socket2::Socket, Vec<socket2::Socket>, Destination) {
     let address = hole.local_addr().expect("bound");
     let mut fillers = Vec::new();
     loop {
-        let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let filler =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         let full = filler.connect_timeout(&address, ms(100)).is_err();
         fillers.push(filler);
         if full {
@@ -278,9 +285,27 @@ fn what_is_too_long_is_refused_with_its_own_status() {
         (format!("{}GET / HTTP/1.1\r\nHost: test\r\n\r\n", "\r\n".repeat(600)), 431, "headers_too_large"),
         (format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 50\r\n\r\n{}", long(50)), 200, ""),
         ("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 51\r\n\r\n".into(), 413, "body_too_large"),
-        ("POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 51\r\n\r\n".into(), 413, "body_too_large"),
-        (format!("POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n32\r\n{}\r\n0\r\n\r\n", long(50)), 200, ""),
-        (format!("POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n33\r\n{}\r\n0\r\n\r\n", long(51)), 413, "body_too_large"),
+        (
+            "POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 51\r\n\r\n".into(),
+            413,
+            "body_too_large",
+        ),
+        (
+            format!(
+                "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n32\r\n{}\r\n0\r\n\r\n",
+                long(50)
+            ),
+            200,
+            "",
+        ),
+        (
+            format!(
+                "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n33\r\n{}\r\n0\r\n\r\n",
+                long(51)
+            ),
+            413,
+            "body_too_large",
+        ),
     ];
     for (request, status, reason) in rows {
         for step in [request.len(), 7] {
@@ -292,7 +317,8 @@ fn what_is_too_long_is_refused_with_its_own_status() {
                 }
             }
             let told = &request[..request.len().min(60)];
-            let answer = client.try_answer("GET").unwrap_or_else(|fault| panic!("{told:?} by {step}: {fault:?}"));
+            let answer =
+                client.try_answer("GET").unwrap_or_else(|fault| panic!("{told:?} by {step}: {fault:?}"));
             assert_eq!(answer.status, status, "{told:?} by {step}");
             if !reason.is_empty() {
                 assert!(answer.closes() && answer.text().contains(reason), "{told:?}: {answer:?}");

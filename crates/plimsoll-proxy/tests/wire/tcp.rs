@@ -1,8 +1,8 @@
 //! TCP connections: bytes both ways untouched, each end by itself, and a destination that can be reached.
 
 use crate::kit::{
-    Balancer, Client, Destination, Gate, Kind, Setup, SocketPath, Visit, Watch, checksum, ms, noise, raise_descriptor_limit,
-    secs, until,
+    Balancer, Client, Destination, Gate, Kind, Setup, SocketPath, Visit, Watch, checksum, ms, noise,
+    raise_descriptor_limit, secs, until,
 };
 
 const BULK: usize = 16 << 20;
@@ -119,7 +119,10 @@ fn a_reader_that_does_not_read_holds_its_sender_up() {
     let (full, sent) = (Gate::default(), std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
     let (told, count) = (full.clone(), sent.clone());
     let flood = Destination::start(move |visit| {
-        count.store(visit.send_until_full(&[b'x'; 65_536], 64 << 20, ms(300)), std::sync::atomic::Ordering::SeqCst);
+        count.store(
+            visit.send_until_full(&[b'x'; 65_536], 64 << 20, ms(300)),
+            std::sync::atomic::Ordering::SeqCst,
+        );
         told.open();
         visit.end();
         visit.read_to_end();
@@ -248,7 +251,10 @@ fn many_connections_each_its_own() {
     }
     assert_eq!(balancer.active(), 600);
     let shares: Vec<usize> = destinations.iter().map(Destination::connections).collect();
-    assert!(shares.iter().all(|share| (198..=202).contains(share)), "round robin over two workers: {shares:?}");
+    assert!(
+        shares.iter().all(|share| (198..=202).contains(share)),
+        "round robin over two workers: {shares:?}"
+    );
     drop(clients);
     until("all are gone", || balancer.active() == 0 && destinations.iter().all(|d| d.open() == 0));
     let in_flight = |b: &Balancer| b.pools()[0].destinations.iter().map(|d| d.in_flight).sum::<u32>();

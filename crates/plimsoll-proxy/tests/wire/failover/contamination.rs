@@ -19,31 +19,37 @@ fn unreliable(visit: &mut Visit) {
         let head = format!("HTTP/1.1 200 OK\r\nX-Id: {id}\r\n");
         let plain = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
         let cut = rng.index(plain.len());
-        let whole = match rng.below(24) {
-            0 => {
-                visit.send(&plain[..cut]);
-                return;
-            }
-            1 => {
-                visit.send(&plain[..cut]);
-                return visit.reset();
-            }
-            2 => return visit.reset(),
-            3 => return,
-            // Bytes behind the answer that would be an answer to the next request.
-            4 => visit.send(format!("{plain}HTTP/1.1 200 OK\r\nX-Id: stray\r\nContent-Length: 5\r\n\r\nstray")),
-            5 => visit.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\nX", body.len())),
-            6 => visit.send(format!("HTTP/1.1 103 Early\r\nX-Id: {id}\r\n\r\n{plain}")),
-            7 => visit.send("garbage\r\n\r\n"),
-            8 => visit.send_in_steps(&plain, 1 + cut / 3, ms(1)),
-            9..13 => visit.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())),
-            13 => {
-                visit.send(format!("{head}Connection: close\r\n\r\n{body}"));
-                return;
-            }
-            _ if request.method == "HEAD" => visit.send(&plain[..plain.len() - body.len()]),
-            _ => visit.send(plain),
-        };
+        let whole =
+            match rng.below(24) {
+                0 => {
+                    visit.send(&plain[..cut]);
+                    return;
+                }
+                1 => {
+                    visit.send(&plain[..cut]);
+                    return visit.reset();
+                }
+                2 => return visit.reset(),
+                3 => return,
+                // Bytes behind the answer that would be an answer to the next request.
+                4 => visit
+                    .send(format!("{plain}HTTP/1.1 200 OK\r\nX-Id: stray\r\nContent-Length: 5\r\n\r\nstray")),
+                5 => visit
+                    .send(format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\nX", body.len())),
+                6 => visit.send(format!("HTTP/1.1 103 Early\r\nX-Id: {id}\r\n\r\n{plain}")),
+                7 => visit.send("garbage\r\n\r\n"),
+                8 => visit.send_in_steps(&plain, 1 + cut / 3, ms(1)),
+                9..13 => visit.send(format!(
+                    "{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+                    body.len()
+                )),
+                13 => {
+                    visit.send(format!("{head}Connection: close\r\n\r\n{body}"));
+                    return;
+                }
+                _ if request.method == "HEAD" => visit.send(&plain[..plain.len() - body.len()]),
+                _ => visit.send(plain),
+            };
         if !whole {
             return;
         }
@@ -53,10 +59,19 @@ fn unreliable(visit: &mut Visit) {
 fn request(id: &str, rng: &mut Rng) -> (&'static str, String) {
     match rng.below(5) {
         0 => ("HEAD", format!("HEAD /{id} HTTP/1.1\r\nHost: t\r\nX-Id: {id}\r\n\r\n")),
-        1 => ("POST", format!("POST /{id} HTTP/1.1\r\nHost: t\r\nX-Id: {id}\r\nContent-Length: {}\r\n\r\n{id}", id.len())),
+        1 => (
+            "POST",
+            format!(
+                "POST /{id} HTTP/1.1\r\nHost: t\r\nX-Id: {id}\r\nContent-Length: {}\r\n\r\n{id}",
+                id.len()
+            ),
+        ),
         2 => (
             "PUT",
-            format!("PUT /{id} HTTP/1.1\r\nHost: t\r\nX-Id: {id}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{id}\r\n0\r\n\r\n", id.len()),
+            format!(
+                "PUT /{id} HTTP/1.1\r\nHost: t\r\nX-Id: {id}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{id}\r\n0\r\n\r\n",
+                id.len()
+            ),
         ),
         _ => ("GET", format!("GET /{id} HTTP/1.1\r\nHost: t\r\nX-Id: {id}\r\n\r\n")),
     }
@@ -77,7 +92,8 @@ fn belongs(id: &str, answer: &Result<crate::kit::Answer, Fault>, told: &str) -> 
         Err(Fault { kind: Kind::Closed | Kind::Reset, received }) => {
             let text = String::from_utf8_lossy(received).into_owned();
             // Up to the last whole id in brackets every one is ours.
-            let foreign = text.split('[').skip(1).filter_map(|part| part.split_once(']')).any(|(found, _)| found != id);
+            let foreign =
+                text.split('[').skip(1).filter_map(|part| part.split_once(']')).any(|(found, _)| found != id);
             assert!(!foreign && !text.contains("stray"), "{told}: {text}");
             false
         }

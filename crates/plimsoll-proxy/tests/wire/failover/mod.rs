@@ -35,5 +35,10 @@ fn checks(kind: ProbeKind) -> HealthSpec {
 }
 
 fn http_checks() -> HealthSpec {
-    checks(ProbeKind::Http { method: "GET".into(), path: "/health".into(), host: None, expect: [(200, 299)].into() })
+    checks(ProbeKind::Http {
+        method: "GET".into(),
+        path: "/health".into(),
+        host: None,
+        expect: [(200, 299)].into(),
+    })
 }

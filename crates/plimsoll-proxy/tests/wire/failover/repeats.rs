@@ -8,7 +8,9 @@ use crate::kit::{Balancer, Destination, Setup, Visit, Watch, get, hello, ok, pos
 
 /// Requests that reached any of these, whole or not.
 fn reached(destinations: &[&Destination]) -> usize {
-    let begun = |d: &&Destination| d.seen().iter().map(|s| s.requests.len() + usize::from(!s.rest.is_empty())).sum::<usize>();
+    let begun = |d: &&Destination| {
+        d.seen().iter().map(|s| s.requests.len() + usize::from(!s.rest.is_empty())).sum::<usize>()
+    };
     destinations.iter().map(begun).sum()
 }
 
@@ -35,7 +37,8 @@ fn an_idempotent_request_that_broke_goes_elsewhere() {
         let balancer = Setup::http(&[&bad, &good]).start();
         for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
             for _ in 0..2 {
-                let answer = balancer.ask(format!("{method} / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nbody"));
+                let answer =
+                    balancer.ask(format!("{method} / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nbody"));
                 assert_eq!((answer.status, answer.text().as_str()), (200, "good"), "{method}");
             }
         }
@@ -50,17 +53,27 @@ fn a_post_is_never_repeated_once_a_byte_of_it_left() {
         visit.request();
         visit.send("garbage\r\n\r\n");
     };
-    for (breaks, reason) in [(resets as fn(&mut Visit), "reset"), (closes, "empty_response"), (breaks_at_the_head, "reset"), (garbage, "bad_response")] {
-        let destinations = [Destination::start(breaks), Destination::start(breaks), Destination::start(breaks)];
+    for (breaks, reason) in [
+        (resets as fn(&mut Visit), "reset"),
+        (closes, "empty_response"),
+        (breaks_at_the_head, "reset"),
+        (garbage, "bad_response"),
+    ] {
+        let destinations =
+            [Destination::start(breaks), Destination::start(breaks), Destination::start(breaks)];
         let [a, b, c] = &destinations;
         let balancer = Setup::http(&[a, b, c]).start();
         for (n, method) in ["POST", "PATCH", "BREW"].into_iter().enumerate() {
-            let answer = balancer.ask(format!("{method} / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nbody"));
+            let answer =
+                balancer.ask(format!("{method} / HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nbody"));
             assert_eq!(answer.status, 502, "{method}");
             assert_eq!(reached(&[a, b, c]), n + 1, "{method} reached more than one destination");
         }
         // Where a reset meets the end of data the one or the other is seen first.
-        assert!(balancer.refused(reason) > 0 || reason == "reset" && balancer.refused("empty_response") > 0, "{reason}");
+        assert!(
+            balancer.refused(reason) > 0 || reason == "reset" && balancer.refused("empty_response") > 0,
+            "{reason}"
+        );
         assert_eq!(balancer.retries(), 0);
     }
 }
@@ -147,7 +160,11 @@ fn a_connection_gone_stale_is_replaced_behind_the_clients_back() {
         assert_eq!(balancer.ask(get("/")).text(), "fresh");
     }
     let counts = balancer.destination(0).counts;
-    assert_eq!((counts.failed(), counts.answered()), (0, 21), "a stale connection says nothing of the destination");
+    assert_eq!(
+        (counts.failed(), counts.answered()),
+        (0, 21),
+        "a stale connection says nothing of the destination"
+    );
     assert_eq!(destination.connections(), 21);
 }
 

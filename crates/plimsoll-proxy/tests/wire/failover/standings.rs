@@ -59,9 +59,8 @@ fn backup_tiers_may_be_switched_off() {
 #[test]
 fn weight_0_takes_nothing_even_when_nobody_else_is_left() {
     let (live, resting) = (Destination::start(hello("live")), Destination::start(hello("resting")));
-    let balancer = Setup::http(&[&live, &resting])
-        .with(|s| s.pools[0].destinations[1].weight = Weight::new(0))
-        .start();
+    let balancer =
+        Setup::http(&[&live, &resting]).with(|s| s.pools[0].destinations[1].weight = Weight::new(0)).start();
     for _ in 0..20 {
         assert_eq!(balancer.ask(get("/")).text(), "live");
     }
@@ -118,8 +117,7 @@ fn failing_checks_take_a_destination_out_before_a_client_meets_it() {
         }
     });
     let well = Destination::start(hello("well"));
-    let balancer =
-        Setup::http(&[&sick, &well]).with(|s| s.pools[0].health = Some(http_checks())).start();
+    let balancer = Setup::http(&[&sick, &well]).with(|s| s.pools[0].health = Some(http_checks())).start();
     until("the first check passes", || balancer.destination(0).checks.passed > 0);
     ill.open();
     until("it is down", || balancer.destination(0).standing.word() == "down");

@@ -67,7 +67,10 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n";
 
 #[test]
 fn a_length_beside_a_coding_is_refused() {
-    let rows = ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 0"];
+    let rows = [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 0",
+    ];
     check_all(rows.map(|row| (row, BAD)), |row| {
         format!("POST / HTTP/1.1\r\nHost: test\r\n{row}\r\n\r\n0\r\n\r\n{SMUGGLED}")
     });
@@ -77,18 +80,40 @@ fn a_length_beside_a_coding_is_refused() {
 fn codings_in_disguise_are_refused() {
     let unknown = || Refuse(&[400, 501]);
     let rows = [
-        "Transfer-Encoding: xchunked", "Transfer-Encoding : chunked", "Transfer-Encoding\t: chunked",
-        " Transfer-Encoding: chunked", "X: y\r\n Transfer-Encoding: chunked", "Transfer-Encoding: \"chunked\"",
-        "Transfer-Encoding: 'chunked'", "Transfer-Encoding: chunked;q=1", "Transfer-Encoding: chun ked",
-        "Transfer-Encoding: ,chunked", "Transfer-Encoding: chunked,", "Transfer-Encoding:", "Transfer-Encoding: ,",
-        "Transfer-Encoding: identity", "Transfer-Encoding: chunked, identity", "Transfer-Encoding: identity, chunked",
-        "Transfer-Encoding: chunked, chunked", "Transfer-Encoding: gzip", "Transfer-Encoding: gzip, chunked",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "Transfer-Encoding: x\r\nTransfer-Encoding: chunked",
-        "Transfer-Encoding: chunked\r\nTransfer-encoding: cow", "Transfer-Encoding:\r\n chunked",
-        "Transfer-Encoding: chunked\r\n ", "Transfer-Encoding\r\n: chunked", "Transfer-Encoding:\u{b}chunked",
-        "Transfer-Encoding: chunked\u{c}", "Transfer-Encoding: \u{a0}chunked", "Transfer-Encoding\0: chunked",
-        "Transfer-Encoding: chunked\0", "X: y\rTransfer-Encoding: chunked", "Transfer-Encoding: chunked\rX: y",
-        "Transfer-Encoding; chunked", "Transfer-Encoding: chunked\r\r",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding : chunked",
+        "Transfer-Encoding\t: chunked",
+        " Transfer-Encoding: chunked",
+        "X: y\r\n Transfer-Encoding: chunked",
+        "Transfer-Encoding: \"chunked\"",
+        "Transfer-Encoding: 'chunked'",
+        "Transfer-Encoding: chunked;q=1",
+        "Transfer-Encoding: chun ked",
+        "Transfer-Encoding: ,chunked",
+        "Transfer-Encoding: chunked,",
+        "Transfer-Encoding:",
+        "Transfer-Encoding: ,",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: identity, chunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: gzip",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: x\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-encoding: cow",
+        "Transfer-Encoding:\r\n chunked",
+        "Transfer-Encoding: chunked\r\n ",
+        "Transfer-Encoding\r\n: chunked",
+        "Transfer-Encoding:\u{b}chunked",
+        "Transfer-Encoding: chunked\u{c}",
+        "Transfer-Encoding: \u{a0}chunked",
+        "Transfer-Encoding\0: chunked",
+        "Transfer-Encoding: chunked\0",
+        "X: y\rTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\rX: y",
+        "Transfer-Encoding; chunked",
+        "Transfer-Encoding: chunked\r\r",
     ];
     check_all(rows.map(|row| (row, unknown())), |row| {
         format!("POST / HTTP/1.1\r\nHost: test\r\n{row}\r\n\r\n0\r\n\r\n{SMUGGLED}")
@@ -98,9 +123,14 @@ fn codings_in_disguise_are_refused() {
 #[test]
 fn one_coding_in_another_dress_is_normalised() {
     let rows = [
-        "Transfer-Encoding: chunked", "TRANSFER-ENCODING: CHUNKED", "tRANSFER-eNCODING:chUNKed",
-        "Transfer-Encoding:   chunked", "Transfer-Encoding:\tchunked", "Transfer-Encoding: chunked \t",
-        "Transfer-Encoding: chunked\nX: bare-line-feed", "X:\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked",
+        "TRANSFER-ENCODING: CHUNKED",
+        "tRANSFER-eNCODING:chUNKed",
+        "Transfer-Encoding:   chunked",
+        "Transfer-Encoding:\tchunked",
+        "Transfer-Encoding: chunked \t",
+        "Transfer-Encoding: chunked\nX: bare-line-feed",
+        "X:\r\nTransfer-Encoding: chunked",
     ];
     check_all(rows.map(|row| (row, Forward("POST /a test [hello]; GET /b test []"))), |row| {
         let next = "GET /b HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -110,7 +140,12 @@ fn one_coding_in_another_dress_is_normalised() {
 
 #[test]
 fn names_that_only_look_like_framing_frame_nothing() {
-    let rows = ["Transfer_Encoding: chunked", "Content-Encoding: chunked", "X-Transfer-Encoding: chunked", "TE: chunked"];
+    let rows = [
+        "Transfer_Encoding: chunked",
+        "Content-Encoding: chunked",
+        "X-Transfer-Encoding: chunked",
+        "TE: chunked",
+    ];
     check_all(rows.map(|row| (row, Forward("POST /a test [abc]; GET /b test []"))), |row| {
         let next = "GET /b HTTP/1.1\r\nHost: test\r\n\r\n";
         format!("POST /a HTTP/1.1\r\nHost: test\r\n{row}\r\nContent-Length: 3\r\n\r\nabc{next}")
@@ -189,16 +224,42 @@ fn lines_end_as_the_rfc_allows_and_fields_are_fields() {
 fn request_lines_have_one_reading() {
     const NO: Must = Refuse(&[400, 405, 505]);
     let rows = [
-        ("GET /a", NO), ("GET /a HTTP/0.9", NO), ("GET /a HTTP/1.2", NO), ("GET /a HTTP/2.0", NO),
-        ("GET /a http/1.1", NO), ("GET /a HTTP/11", NO), ("GET /a HTTP/1.10", NO), ("GET /a HTTP /1.1", NO),
-        ("GET /a HTTP/1.1 ", NO), ("GET /a HTTP/1.1 x", NO), ("GET  /a HTTP/1.1", NO), ("GET /a  HTTP/1.1", NO),
-        ("GET\t/a HTTP/1.1", NO), ("GET /a b HTTP/1.1", NO), (" GET /a HTTP/1.1", NO), ("G@T /a HTTP/1.1", NO),
-        ("G\0T /a HTTP/1.1", NO), ("/a HTTP/1.1", NO), ("GET /a#b HTTP/1.1", NO), ("GET http://u:p@test/ HTTP/1.1", NO),
-        ("GET http:///a HTTP/1.1", NO), ("GET https://test/a HTTP/1.1", NO), ("GET ftp://test/a HTTP/1.1", NO),
-        ("GET a HTTP/1.1", NO), ("GET ?a HTTP/1.1", NO), ("GET * HTTP/1.1", NO), ("GET test:80 HTTP/1.1", NO),
-        ("GET /\u{7f} HTTP/1.1", NO), ("GET /\u{e9} HTTP/1.1", NO), ("GET /\u{b}a HTTP/1.1", NO),
-        ("GET /a\rb HTTP/1.1", NO), ("PRI * HTTP/2.0", NO), ("CONNECT test:80 HTTP/1.1", NO),
-        ("TRACE /a HTTP/1.1", NO), ("GET http://a b/ HTTP/1.1", NO), ("GET http://test\\@x/ HTTP/1.1", NO),
+        ("GET /a", NO),
+        ("GET /a HTTP/0.9", NO),
+        ("GET /a HTTP/1.2", NO),
+        ("GET /a HTTP/2.0", NO),
+        ("GET /a http/1.1", NO),
+        ("GET /a HTTP/11", NO),
+        ("GET /a HTTP/1.10", NO),
+        ("GET /a HTTP /1.1", NO),
+        ("GET /a HTTP/1.1 ", NO),
+        ("GET /a HTTP/1.1 x", NO),
+        ("GET  /a HTTP/1.1", NO),
+        ("GET /a  HTTP/1.1", NO),
+        ("GET\t/a HTTP/1.1", NO),
+        ("GET /a b HTTP/1.1", NO),
+        (" GET /a HTTP/1.1", NO),
+        ("G@T /a HTTP/1.1", NO),
+        ("G\0T /a HTTP/1.1", NO),
+        ("/a HTTP/1.1", NO),
+        ("GET /a#b HTTP/1.1", NO),
+        ("GET http://u:p@test/ HTTP/1.1", NO),
+        ("GET http:///a HTTP/1.1", NO),
+        ("GET https://test/a HTTP/1.1", NO),
+        ("GET ftp://test/a HTTP/1.1", NO),
+        ("GET a HTTP/1.1", NO),
+        ("GET ?a HTTP/1.1", NO),
+        ("GET * HTTP/1.1", NO),
+        ("GET test:80 HTTP/1.1", NO),
+        ("GET /\u{7f} HTTP/1.1", NO),
+        ("GET /\u{e9} HTTP/1.1", NO),
+        ("GET /\u{b}a HTTP/1.1", NO),
+        ("GET /a\rb HTTP/1.1", NO),
+        ("PRI * HTTP/2.0", NO),
+        ("CONNECT test:80 HTTP/1.1", NO),
+        ("TRACE /a HTTP/1.1", NO),
+        ("GET http://a b/ HTTP/1.1", NO),
+        ("GET http://test\\@x/ HTTP/1.1", NO),
         ("GET /a?b=/../c HTTP/1.1", Forward("GET /a?b=/../c test []")),
         ("GET //x@y/../a HTTP/1.1", Forward("GET //x@y/../a test []")),
         ("FROBNICATE /a HTTP/1.1", Forward("FROBNICATE /a test []")),

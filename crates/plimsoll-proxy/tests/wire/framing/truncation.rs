@@ -82,7 +82,9 @@ fn a_client_of_http_1_0_sees_a_reset_where_a_close_would_mean_the_end() {
         let (_destination, balancer) = breaks_off(head, body, how);
         let seen = ask(&balancer, "1.0");
         let broken = seen.as_ref().is_ok_and(|&status| status == 502)
-            || seen.as_ref().is_err_and(|f| f.kind == Kind::Reset || (head == LENGTH && f.kind == Kind::Closed));
+            || seen
+                .as_ref()
+                .is_err_and(|f| f.kind == Kind::Reset || (head == LENGTH && f.kind == Kind::Closed));
         assert!(broken, "{head:?} {body:?} {how:?}: {seen:?}");
     }
 }
@@ -121,6 +123,10 @@ fn a_broken_answer_is_counted_against_its_destination_once() {
     let (_destination, balancer) = breaks_off(LENGTH, "half", How::End);
     let _broken = ask(&balancer, "1.1");
     let counts = balancer.destination(0).counts;
-    assert_eq!((counts.answered(), counts.failed()), (1, 1), "the head was an answer, the end of it a failure");
+    assert_eq!(
+        (counts.answered(), counts.failed()),
+        (1, 1),
+        "the head was an answer, the end of it a failure"
+    );
     assert_eq!(balancer.destination(0).in_flight, 0);
 }

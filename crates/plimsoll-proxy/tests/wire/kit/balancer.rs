@@ -80,7 +80,13 @@ fn listener(name: &str) -> Listener {
         protocol: Protocol::Http,
         trusted_proxies: Vec::new(),
         timeouts: ClientTimeouts { header: secs(10), body: secs(10), idle: secs(10) },
-        limits: Limits { connections: 20_000, header_bytes: 65_536, headers: 100, uri_bytes: 8192, body_bytes: 0 },
+        limits: Limits {
+            connections: 20_000,
+            header_bytes: 65_536,
+            headers: 100,
+            uri_bytes: 8192,
+            body_bytes: 0,
+        },
         via: false,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
@@ -175,7 +181,8 @@ impl Balancer {
         let source = wanted.clone();
         let (started, starting) = oneshot::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let source = Box::new(move || source.lock().unwrap_or_else(PoisonError::into_inner).clone());
             runtime.block_on(async {
                 let mut proxy = match Proxy::start(config, source).await {

@@ -13,7 +13,7 @@ use plimsoll_proxy::Clock;
 
 pub(crate) use self::balancer::{Balancer, Setup, edits, route};
 pub(crate) use self::client::{Client, Fault, Kind};
-pub(crate) use self::destination::{Destination, Gate, Seen, Visit, answers, hello, ok};
+pub(crate) use self::destination::{Destination, Gate, Visit, answers, hello, ok};
 pub(crate) use self::http::{Answer, Framing, Request};
 pub(crate) use self::socket::{Place, SocketPath, raise_descriptor_limit};
 

@@ -121,7 +121,8 @@ fn a_client_that_does_not_read_holds_its_destination_up() {
             visit.request();
             visit.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n"));
             let chunk = if framing.starts_with('T') { chunk_of(64 * 1024) } else { vec![b'x'; 64 * 1024] };
-            count.store(visit.send_until_full(&chunk, 64 << 20, ms(300)), std::sync::atomic::Ordering::SeqCst);
+            count
+                .store(visit.send_until_full(&chunk, 64 << 20, ms(300)), std::sync::atomic::Ordering::SeqCst);
             told.open();
             wait.pass();
         });

@@ -2,7 +2,8 @@
 
 use crate::kit::{Destination, Framing, Setup, SocketPath, answers, get, hello, ms, ok, until};
 
-const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
+const CHUNKED: &str =
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
 const TO_END: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello";
 
 #[test]
@@ -29,7 +30,10 @@ fn http_1_0_with_keep_alive_goes_on_where_the_end_can_be_told() {
         client.send(ask);
         let answer = client.answer();
         assert_eq!((answer.text().as_str(), answer.framing), ("hello", Framing::Length(5)));
-        assert_eq!(answer.fields.one("connection").map(str::to_ascii_lowercase).as_deref(), Some("keep-alive"));
+        assert_eq!(
+            answer.fields.one("connection").map(str::to_ascii_lowercase).as_deref(),
+            Some("keep-alive")
+        );
     }
     assert_eq!(destination.connections(), 1);
     for bytes in [CHUNKED, TO_END] {
@@ -42,7 +46,10 @@ fn http_1_0_with_keep_alive_goes_on_where_the_end_can_be_told() {
         let mut client = balancer.connect();
         client.send(ask);
         let answer = client.answer();
-        assert_eq!((answer.text().as_str(), answer.framing, answer.closes()), ("hello", Framing::ToEnd, true));
+        assert_eq!(
+            (answer.text().as_str(), answer.framing, answer.closes()),
+            ("hello", Framing::ToEnd, true)
+        );
     }
 }
 
@@ -71,7 +78,10 @@ fn an_answer_up_to_the_close_is_chunked_for_http_1_1_and_keeps_the_connection() 
     for _ in 0..3 {
         client.send(get("/"));
         let answer = client.answer();
-        assert_eq!((answer.text().as_str(), answer.framing, answer.closes()), ("hello", Framing::Chunked, false));
+        assert_eq!(
+            (answer.text().as_str(), answer.framing, answer.closes()),
+            ("hello", Framing::Chunked, false)
+        );
     }
     assert_eq!(destination.connections(), 3);
 }
@@ -81,7 +91,9 @@ fn connection_close_of_the_client_is_honoured_and_says_so() {
     let destination = Destination::start(hello("ok"));
     let balancer = Setup::http(&[&destination]).start();
     let mut client = balancer.connect();
-    client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: Close\r\n\r\nGET /never HTTP/1.1\r\nHost: test\r\n\r\n");
+    client.send(
+        "GET / HTTP/1.1\r\nHost: test\r\nConnection: Close\r\n\r\nGET /never HTTP/1.1\r\nHost: test\r\n\r\n",
+    );
     assert!(client.answer().closes());
     client.expect_end();
     // The close was the client's, not the destination's.
@@ -121,7 +133,10 @@ const EXPECTS: &str = "POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-Continue\r\n
 fn a_100_comes_through_before_the_body_goes_out() {
     let destination = Destination::start(|visit| {
         while let Some(head) = visit.head() {
-            assert_eq!(head.fields.one("expect").map(str::to_ascii_lowercase).as_deref(), Some("100-continue"));
+            assert_eq!(
+                head.fields.one("expect").map(str::to_ascii_lowercase).as_deref(),
+                Some("100-continue")
+            );
             visit.send("HTTP/1.1 100 Continue\r\n\r\n");
             while visit.buffer.len() < 5 && visit.read() {}
             visit.buffer.drain(..5);
@@ -182,7 +197,10 @@ fn a_client_may_say_all_it_has_to_say_and_then_listen() {
         }
     });
     let balancer = Setup::http(&[&destination]).start();
-    for request in [get("/"), "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n".into()] {
+    for request in [
+        get("/"),
+        "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n".into(),
+    ] {
         let mut client = balancer.connect();
         client.send(request);
         client.end();
@@ -212,8 +230,9 @@ fn a_client_that_resets_while_it_waits_frees_its_destination() {
 fn unix_sockets_on_both_sides() {
     let (inside, outside) = (SocketPath::new("destination"), SocketPath::new("listener"));
     let destination = Destination::start_unix(&inside, hello("over unix"));
-    let balancer =
-        Setup::http(&[&destination]).with(|s| s.listeners[0].addresses = vec![outside.place().as_listener()]).start();
+    let balancer = Setup::http(&[&destination])
+        .with(|s| s.listeners[0].addresses = vec![outside.place().as_listener()])
+        .start();
     let mut client = balancer.connect();
     for _ in 0..3 {
         client.send(get("/"));

@@ -26,7 +26,8 @@ fn with_lines(lines: &str) -> String {
 
 /// The answer with these lines, as the client gets it.
 fn answered(setup: impl Fn(Setup) -> Setup, lines: &str) -> Answer {
-    let destination = Destination::start(answers(format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\nok")));
+    let destination =
+        Destination::start(answers(format!("HTTP/1.1 200 OK\r\n{lines}Content-Length: 2\r\n\r\nok")));
     let balancer: Balancer = setup(Setup::http(&[&destination])).start();
     balancer.ask(with_lines("X: y"))
 }
@@ -43,9 +44,19 @@ fn trusting(setup: Setup) -> Setup {
 fn end_to_end_lines_pass_as_they_came() {
     let request = forwarded(
         plain,
-        &with_lines("X-One: 1\r\nx-TWO:   2\r\nCookie: a=b\r\nCookie: c=d\r\nX-One: again\r\nX-Empty:\r\nAuthorization: x"),
+        &with_lines(
+            "X-One: 1\r\nx-TWO:   2\r\nCookie: a=b\r\nCookie: c=d\r\nX-One: again\r\nX-Empty:\r\nAuthorization: x",
+        ),
     );
-    let expected = ["X-One: 1", "x-TWO: 2", "Cookie: a=b", "Cookie: c=d", "X-One: again", "X-Empty: ", "Authorization: x"];
+    let expected = [
+        "X-One: 1",
+        "x-TWO: 2",
+        "Cookie: a=b",
+        "Cookie: c=d",
+        "X-One: again",
+        "X-Empty: ",
+        "Authorization: x",
+    ];
     assert_eq!(lines(&request.fields.0, &OURS), expected);
     let answer = answered(plain, "Set-Cookie: a\r\nSet-Cookie: b\r\nServer:  x y \r\nDate: now\r\n");
     assert_eq!(
@@ -69,7 +80,9 @@ fn hop_by_hop_lines_end_here() {
 fn nominated_lines_end_here_but_never_ours() {
     let request = forwarded(
         plain,
-        &with_lines("Connection: X-Secret, x-other ,,close\r\nX-Secret: a\r\nConnection: X-Third\r\nX-Other: b\r\nX-THIRD: c\r\nX-Kept: y"),
+        &with_lines(
+            "Connection: X-Secret, x-other ,,close\r\nX-Secret: a\r\nConnection: X-Third\r\nX-Other: b\r\nX-THIRD: c\r\nX-Kept: y",
+        ),
     );
     assert_eq!(lines(&request.fields.0, &OURS), ["X-Kept: y"]);
     let nominated = "Connection: Host, Content-Length, Transfer-Encoding, X-Forwarded-For, X-Forwarded-Proto, \
@@ -77,7 +90,9 @@ fn nominated_lines_end_here_but_never_ours() {
     for setup in [plain, trusting] {
         let request = forwarded(
             setup,
-            &format!("POST / HTTP/1.1\r\nHost: test\r\n{nominated}\r\nContent-Length: 2\r\nX-Forwarded-Proto: https\r\n\r\nhi"),
+            &format!(
+                "POST / HTTP/1.1\r\nHost: test\r\n{nominated}\r\nContent-Length: 2\r\nX-Forwarded-Proto: https\r\n\r\nhi"
+            ),
         );
         assert_eq!(request.body, b"hi");
         for name in OURS {
@@ -162,12 +177,15 @@ fn edits_set_add_and_remove_in_both_directions() {
 
 #[test]
 fn edits_of_forwarded_lines_leave_nothing_of_what_came() {
-    let set = edits(&[("x-forwarded-for", "hidden"), ("x-forwarded-proto", "https")], &[], &["x-forwarded-host"]);
+    let set =
+        edits(&[("x-forwarded-for", "hidden"), ("x-forwarded-proto", "https")], &[], &["x-forwarded-host"]);
     for trust in [plain, trusting] {
         let change = with_edits(set.clone());
         let request = forwarded(
             |setup| trust(change(setup)),
-            &with_lines("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7\r\nX-Forwarded-Proto: ftp\r\nX-Forwarded-Host: h"),
+            &with_lines(
+                "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 7.7.7.7\r\nX-Forwarded-Proto: ftp\r\nX-Forwarded-Host: h",
+            ),
         );
         assert_eq!(request.fields.one("x-forwarded-for"), Some("hidden"));
         assert_eq!(request.fields.one("x-forwarded-proto"), Some("https"));

@@ -63,7 +63,9 @@ fn clients_that_take_json_get_problem_details() {
         if json {
             let problem: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
             assert_eq!((&problem["status"], &problem["reason"]), (&404.into(), &"no_route".into()));
-            assert!(problem["title"].is_string() && problem["detail"].is_string() && problem["type"].is_string());
+            assert!(
+                problem["title"].is_string() && problem["detail"].is_string() && problem["type"].is_string()
+            );
         }
     }
 }
@@ -114,7 +116,8 @@ fn an_answer_of_ours_to_an_unread_body_still_arrives() {
 #[test]
 fn an_expectation_nobody_knows_is_a_417() {
     let (destination, balancer) = only_under("/");
-    let answer = balancer.ask("POST / HTTP/1.1\r\nHost: test\r\nExpect: a-miracle\r\nContent-Length: 0\r\n\r\n");
+    let answer =
+        balancer.ask("POST / HTTP/1.1\r\nHost: test\r\nExpect: a-miracle\r\nContent-Length: 0\r\n\r\n");
     assert_eq!((answer.status, destination.connections()), (417, 0));
     assert_eq!(balancer.refused("expectation_failed"), 1);
 }

@@ -5,7 +5,8 @@ use crate::kit::{Destination, Setup, Visit, get, ok, post};
 /// Answers every request with what it asked for.
 fn echo(visit: &mut Visit) {
     while let Some(request) = visit.request() {
-        let body = format!("{} {} {}", request.method, request.target, String::from_utf8_lossy(&request.body));
+        let body =
+            format!("{} {} {}", request.method, request.target, String::from_utf8_lossy(&request.body));
         visit.send(ok(&body));
     }
 }
@@ -15,7 +16,9 @@ fn answers_come_in_the_order_of_their_requests() {
     let destinations = [Destination::start(echo), Destination::start(echo)];
     let balancer = Setup::http(&[&destinations[0], &destinations[1]]).start();
     let mut client = balancer.connect();
-    let all: String = (0..300).map(|n| if n % 3 == 0 { post(&format!("/{n}"), &format!("b{n}")) } else { get(&format!("/{n}")) }).collect();
+    let all: String = (0..300)
+        .map(|n| if n % 3 == 0 { post(&format!("/{n}"), &format!("b{n}")) } else { get(&format!("/{n}")) })
+        .collect();
     client.send(all);
     for n in 0..300 {
         let expected = if n % 3 == 0 { format!("POST /{n} b{n}") } else { format!("GET /{n} ") };

@@ -96,7 +96,8 @@ fn a_route_edits_after_its_listener() {
             let mut routed = route("r", 0, by_path("/r"));
             routed.request_headers = edits(&[("x-a", "route")], &[("x-c", "route")], &["x-b"]);
             routed.response_headers = edits(&[("x-a", "route")], &[], &[]);
-            s.listeners[0].request_headers = edits(&[("x-a", "listener"), ("x-b", "listener")], &[("x-c", "listener")], &[]);
+            s.listeners[0].request_headers =
+                edits(&[("x-a", "listener"), ("x-b", "listener")], &[("x-c", "listener")], &[]);
             s.listeners[0].response_headers = edits(&[("x-a", "listener"), ("x-b", "listener")], &[], &[]);
             s.listeners[0].routes = vec![routed];
         })

@@ -134,9 +134,12 @@ fn a_tunnel_ends_with_its_client() {
 
 #[test]
 fn an_early_answer_overtakes_the_body_and_ends_the_connection() {
-    for (how, framing) in [("reads on", "Content-Length: 1000000"), ("reads on", "Transfer-Encoding: chunked"),
-        ("closes", "Content-Length: 1000000"), ("closes", "Transfer-Encoding: chunked")]
-    {
+    for (how, framing) in [
+        ("reads on", "Content-Length: 1000000"),
+        ("reads on", "Transfer-Encoding: chunked"),
+        ("closes", "Content-Length: 1000000"),
+        ("closes", "Transfer-Encoding: chunked"),
+    ] {
         let destination = Destination::start(move |visit| {
             while visit.head().is_some() {
                 visit.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nstop");
@@ -151,7 +154,11 @@ fn an_early_answer_overtakes_the_body_and_ends_the_connection() {
         client.send(format!("POST / HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n"));
         client.send(if framing.starts_with('T') { "4\r\nhalf\r\n" } else { "half" });
         let answer = client.try_answer("POST").unwrap_or_else(|fault| panic!("{how}, {framing}: {fault:?}"));
-        assert_eq!((answer.status, answer.text().as_str(), answer.closes()), (403, "stop", true), "{how}, {framing}");
+        assert_eq!(
+            (answer.status, answer.text().as_str(), answer.closes()),
+            (403, "stop", true),
+            "{how}, {framing}"
+        );
         // The client may still be sending; that harms nobody.
         let _may_be_gone = client.try_send("more");
         client.expect_end();
