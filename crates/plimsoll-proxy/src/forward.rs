@@ -25,7 +25,8 @@ pub(crate) enum Verdict {
     KeepAlive,
     /// It is over.
     Close,
-    /// It is over, and the client may still be sending.
+    /// It is over, and the client may still be sending: a close with bytes unread would be a reset, and
+    /// take back what is on its way.
     Linger,
 }
 
@@ -195,10 +196,10 @@ async fn finish(
             if reusable {
                 rule.pool.give(ticket.id(), address.clone(), upstream, now);
             }
-            let verdict = match (closes, job.body.is_done()) {
-                (false, _) => Verdict::KeepAlive,
-                (true, true) => Verdict::Close,
-                (true, false) => Verdict::Linger,
+            let verdict = match closes {
+                false => Verdict::KeepAlive,
+                true if job.body.is_done() && !client.has_more() => Verdict::Close,
+                true => Verdict::Linger,
             };
             Ending::Answered(verdict, now)
         }
@@ -276,11 +277,11 @@ async fn refuse(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, refusal
     answer::write(&mut out, refusal, job.accepts_json, head_only, keep);
     job.status = refusal.status;
     job.response_bytes += out.len() as u64;
-    match (write_all(client, worker, &out).await, keep, whole) {
-        (false, ..) => Verdict::Close,
-        (true, true, _) => Verdict::KeepAlive,
-        (true, false, true) => Verdict::Close,
-        (true, false, false) => Verdict::Linger,
+    match (write_all(client, worker, &out).await, keep) {
+        (false, _) => Verdict::Close,
+        (true, true) => Verdict::KeepAlive,
+        (true, false) if whole && !client.has_more() => Verdict::Close,
+        (true, false) => Verdict::Linger,
     }
 }
 
