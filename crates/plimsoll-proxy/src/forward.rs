@@ -162,14 +162,16 @@ async fn try_one(
         attempt.answer_started = exchange.answer_started();
         let stale = attempt.reused_connection && matches!(failure, Failure::Reset | Failure::EmptyResponse);
         if stale && retry::decide(&pool.config.retry, &attempt, &pool.budget, worker.now()) == Decision::RepeatFresh {
-            // The connection was stale; that says nothing about the destination.
             rule.table.tallies.of(worker.number).retries.add(1);
             attempt.fresh_repeat_used = true;
             ticket = exchange.ticket;
             now = worker.now();
             continue;
         }
-        tell(&pool, exchange.ticket.learn(Outcome::Failed(failure)));
+        // That a connection was stale says nothing about the destination, also where it may not be repeated.
+        if !stale {
+            tell(&pool, exchange.ticket.learn(Outcome::Failed(failure)));
+        }
         if exchange.answer_started() {
             return Ok(cut_off(&exchange, client, failure));
         }

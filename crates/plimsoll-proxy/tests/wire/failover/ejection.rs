@@ -219,3 +219,26 @@ fn a_silent_destination_is_ejected_by_the_total_time_too() {
     let answer = balancer.ask("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf");
     assert_eq!((answer.status, balancer.destination(0).counts.failed()), (504, 0));
 }
+
+#[test]
+fn posts_on_connections_gone_stale_eject_nobody() {
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let hasty = Destination::start(move |visit| {
+        if visit.request().is_some() {
+            wait.pass();
+            visit.send(ok("fresh"));
+            visit.request();
+        }
+    });
+    let good = Destination::start(hello("good"));
+    let balancer = Setup::http(&[&hasty, &good]).with(|s| s.pools[0].outlier.consecutive_failures = 2).start();
+    let mut clients: Vec<_> = (0..16).map(|_| balancer.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(get("/warm")));
+    until("connections are opened side by side", || hasty.requests().len() == 8);
+    gate.open();
+    clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
+    let broken = (0..16).filter(|_| balancer.ask(post("/", "x")).status == 502).count();
+    assert_eq!(broken, 8, "a POST that may have been carried out is not repeated");
+    assert!(balancer.destination(0).standing.serves(), "an old connection says nothing of the destination");
+}
