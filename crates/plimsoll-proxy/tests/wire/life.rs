@@ -286,3 +286,21 @@ fn every_hold_on_a_destination_is_given_back() {
         assert_eq!(balancer.ask(get("/")).text(), "fine", "round {round}");
     }
 }
+
+#[test]
+fn a_listener_of_several_addresses_is_one_listener() {
+    let destination = Destination::start(hello("ok"));
+    let path = SocketPath::new("second");
+    let setup = Setup::http(&[&destination]);
+    let both = setup.clone().with(|s| s.listeners[0].addresses.push(path.place().as_listener()));
+    let balancer = both.start();
+    for place in [balancer.place(), path.place()] {
+        Client::connect(place).expect_open();
+    }
+    until("both are counted", || balancer.handle.traffic().listeners[0].counts.total == 2);
+    balancer.reload(&setup).expect("good");
+    until("the second address is shut", || Client::try_connect(path.place()).is_err());
+    Client::connect(balancer.place()).expect_open();
+    balancer.reload(&both).expect("its file is left over and taken over");
+    Client::connect(path.place()).expect_open();
+}

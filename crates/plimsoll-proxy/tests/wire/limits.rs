@@ -388,3 +388,24 @@ fn a_destination_of_one_byte_a_moment_holds_up_nobody_else() {
     gate.open();
     let _whatever = slow.try_answer("GET");
 }
+
+#[test]
+fn a_destination_that_does_not_read_is_a_504_and_its_fault() {
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let deaf = Destination::start(move |visit| {
+        visit.receive_little();
+        wait.pass();
+    });
+    let balancer = Setup::http(&[&deaf]).with(|s| s.pools[0].timeouts.response = SHORT).start();
+    let mut client = balancer.connect();
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000000\r\n\r\n");
+    let mut sender = client.twin();
+    let sending = std::thread::spawn(move || sender.send_until_full(&[b'x'; 65_536], 100_000_000, secs(2)));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.closes()), (504, true));
+    assert_eq!(balancer.destination(0).counts.failed(), 1);
+    gate.open();
+    drop(client);
+    let _as_far_as_it_went = sending.join().expect("no panic");
+}

@@ -232,7 +232,8 @@ fn posts_on_connections_gone_stale_eject_nobody() {
         }
     });
     let good = Destination::start(hello("good"));
-    let balancer = Setup::http(&[&hasty, &good]).with(|s| s.pools[0].outlier.consecutive_failures = 2).start();
+    let balancer =
+        Setup::http(&[&hasty, &good]).with(|s| s.pools[0].outlier.consecutive_failures = 2).start();
     let mut clients: Vec<_> = (0..16).map(|_| balancer.connect()).collect();
     clients.iter_mut().for_each(|client| client.send(get("/warm")));
     until("connections are opened side by side", || hasty.requests().len() == 8);

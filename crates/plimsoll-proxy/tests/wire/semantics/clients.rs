@@ -241,3 +241,19 @@ fn unix_sockets_on_both_sides() {
     assert_eq!(destination.connections(), 1);
     assert_eq!(destination.requests()[0].fields.one("x-forwarded-for"), Some("unix:"));
 }
+
+#[test]
+fn destinations_of_http_1_0_keep_a_connection_only_if_they_say_so() {
+    for (line, connections) in [("Connection: keep-alive\r\n", 1), ("", 3), ("Connection: close\r\n", 3)] {
+        let destination =
+            Destination::start(answers(format!("HTTP/1.0 200 OK\r\n{line}Content-Length: 2\r\n\r\nok")));
+        let balancer = Setup::http(&[&destination]).start();
+        let mut client = balancer.connect();
+        for _ in 0..3 {
+            client.send(get("/"));
+            let answer = client.answer();
+            assert_eq!((answer.text().as_str(), answer.closes()), ("ok", false));
+        }
+        assert_eq!(destination.connections(), connections, "{line:?}");
+    }
+}

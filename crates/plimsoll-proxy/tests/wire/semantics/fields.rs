@@ -2,7 +2,7 @@
 
 use plimsoll_config::model::HeaderEdits;
 
-use crate::kit::{Answer, Balancer, Destination, Request, Setup, answers, edits, hello, ok};
+use crate::kit::{Answer, Balancer, Client, Destination, Place, Request, Setup, answers, edits, hello, ok};
 
 /// Header lines of one message through a proxy, as `name: value`, without those of `ours`.
 fn lines(fields: &[(String, String)], ours: &[&str]) -> Vec<String> {
@@ -218,4 +218,19 @@ fn bytes_beyond_ascii_pass_in_values() {
     client.send(b"GET / HTTP/1.1\r\nHost: test\r\nX-Name: J\xfcrgen\r\n\r\n");
     assert_eq!(client.answer().status, 200);
     assert_eq!(destination.only_request().fields.one("x-name"), Some("J\u{fc}rgen"));
+}
+
+#[test]
+fn an_ipv4_client_of_an_ipv6_listener_is_an_ipv4_client() {
+    let destination = Destination::start(hello("ok"));
+    let any: std::net::SocketAddr = "[::]:0".parse().expect("an address");
+    let setup = trusting(Setup::http(&[&destination]))
+        .with(|s| s.listeners[0].addresses = vec![Place::from(any).as_listener()]);
+    // A system without IPv6 has nothing to test here.
+    let Ok(balancer) = setup.try_start() else { return };
+    let Place::Tcp(bound) = balancer.place() else { unreachable!("TCP") };
+    let mut client = Client::connect(std::net::SocketAddr::from(([127, 0, 0, 1], bound.port())));
+    client.send(with_lines("X-Forwarded-For: 6.6.6.6"));
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(destination.only_request().fields.one("x-forwarded-for"), Some("6.6.6.6, 127.0.0.1"));
 }
