@@ -217,7 +217,7 @@ async fn finish(
             Ending::Answered(Verdict::Close, worker.now())
         }
         End::Refused(refusal) if exchange.answer().is_none() => Ending::Refuse(refusal),
-        End::Refused(refusal) => Ending::Gone(refusal.reason),
+        End::Refused(refusal) => cut_off_for(client, refusal.reason),
         End::TotalTimeout if exchange.answer().is_none() => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
         End::TotalTimeout => cut_off_for(client, Reason::TotalTimeout),
         End::ClientStalled => cut_off_for(client, Reason::ClientTimeout),

@@ -217,6 +217,8 @@ impl Exchange {
         let (ours, theirs) = (&job.pool_timeouts, &job.client_timeouts);
         let wait: Duration = match () {
             () if !self.download.is_empty() => theirs.idle,
+            // Once an answer has begun either side may be the one to go on.
+            () if self.waits_for_client_body(job) && self.answer.is_some() => theirs.body.max(ours.response),
             () if self.waits_for_client_body(job) => theirs.body,
             () => ours.response,
         };
@@ -224,8 +226,7 @@ impl Exchange {
     }
 
     fn waits_for_client_body(&self, job: &Job) -> bool {
-        !job.body.is_done() && self.sent == job.wire.len() && self.upload.is_empty() && self.answer.is_none()
-            && !self.upload_broken
+        !job.body.is_done() && self.sent == job.wire.len() && self.upload.is_empty() && !self.upload_broken
     }
 
     fn timed_out(&mut self, worker: &Worker, job: &Job) -> End {

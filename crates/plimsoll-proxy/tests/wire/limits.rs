@@ -409,3 +409,30 @@ fn a_destination_that_does_not_read_is_a_504_and_its_fault() {
     drop(client);
     let _as_far_as_it_went = sending.join().expect("no panic");
 }
+
+#[test]
+fn a_client_that_stops_in_the_middle_of_an_echo_is_not_its_destinations_fault() {
+    for version in ["1.1", "1.0"] {
+        let echo = Destination::start(|visit| {
+            visit.head();
+            visit.send("HTTP/1.1 200 OK\r\n\r\nheard you");
+            visit.read_to_end();
+        });
+        let balancer = Setup::http(&[&echo])
+            .with(|s| {
+                s.listeners[0].timeouts.body = SHORT;
+                s.pools[0].timeouts.response = SHORT / 2;
+            })
+            .start();
+        let mut client = balancer.connect();
+        client.send(format!("POST / HTTP/{version}\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf"));
+        let fault = client.try_answer("POST").expect_err("half an answer");
+        assert!(fault.kind == Kind::Reset || (version == "1.1" && fault.kind == Kind::Closed), "{fault:?}");
+        assert_eq!(
+            balancer.refused("body_timeout"),
+            1,
+            "either could have gone on; the client is the nearer one"
+        );
+        assert_eq!(balancer.destination(0).counts.failed(), 0);
+    }
+}
