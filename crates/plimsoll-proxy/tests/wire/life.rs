@@ -8,7 +8,7 @@ use plimsoll_core::Weight;
 use plimsoll_proxy::{ReloadError, StartError};
 
 use crate::kit::{
-    Balancer, Client, Destination, Gate, Place, Setup, SocketPath, Watch, get, hello, ms, ok, secs, until,
+    Balancer, Client, Destination, Gate, Place, Setup, Temporary, Watch, get, hello, ms, ok, secs, until,
 };
 
 fn gated(gate: &Gate) -> Destination {
@@ -205,7 +205,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
         assert!(matches!(&error, StartError::Bind { listener, .. } if &**listener == "second"), "{error}");
         assert!(Client::try_connect(spare.place.clone()).is_err(), "the first listener is closed again");
     }
-    let path = SocketPath::new("busy");
+    let path = Temporary::new("busy");
     let other = Destination::start_unix(&path, hello("other"));
     let bad =
         Setup::http(&[&destination]).with(|s| s.listeners[0].addresses = vec![other.place.as_listener()]);
@@ -290,7 +290,7 @@ fn every_hold_on_a_destination_is_given_back() {
 #[test]
 fn a_listener_of_several_addresses_is_one_listener() {
     let destination = Destination::start(hello("ok"));
-    let path = SocketPath::new("second");
+    let path = Temporary::new("second");
     let setup = Setup::http(&[&destination]);
     let both = setup.clone().with(|s| s.listeners[0].addresses.push(path.place().as_listener()));
     let balancer = both.start();

@@ -5,5 +5,6 @@ mod framing;
 mod kit;
 mod life;
 mod limits;
+mod log;
 mod semantics;
 mod tcp;

@@ -1,7 +1,7 @@
 //! TCP connections: bytes both ways untouched, each end by itself, and a destination that can be reached.
 
 use crate::kit::{
-    Balancer, Client, Destination, Gate, Kind, Setup, SocketPath, Visit, Watch, checksum, ms, noise,
+    Balancer, Client, Destination, Gate, Kind, Setup, Temporary, Visit, Watch, checksum, ms, noise,
     raise_descriptor_limit, secs, until,
 };
 
@@ -284,7 +284,7 @@ fn one_too_many_is_turned_away() {
 
 #[test]
 fn unix_sockets_on_both_sides() {
-    let (inside, outside) = (SocketPath::new("destination"), SocketPath::new("listener"));
+    let (inside, outside) = (Temporary::new("destination"), Temporary::new("listener"));
     let destination = Destination::start_unix(&inside, echo);
     let setup = Setup::tcp(&[&destination]).with(|s| {
         s.listeners[0].addresses = vec![outside.place().as_listener()];

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
-    ClientTimeouts, Config, Destination as DestinationConfig, DestinationTimeouts, HeaderEdits, Limits,
-    ListenAddress, Listener, Pool, Protocol, Route,
+    AccessLog, ClientTimeouts, Config, Destination as DestinationConfig, DestinationTimeouts, HeaderEdits,
+    Limits, ListenAddress, Listener, Pool, Protocol, Route,
 };
 use plimsoll_core::Weight;
 use plimsoll_core::balance::Algorithm;
@@ -29,12 +29,18 @@ pub(crate) struct Setup {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) pools: Vec<Pool>,
     pub(crate) workers: usize,
+    pub(crate) access_log: Option<AccessLog>,
 }
 
 impl Setup {
     /// An HTTP listener before these destinations.
     pub(crate) fn http(destinations: &[&Destination]) -> Self {
-        Self { listeners: vec![listener("web")], pools: vec![pool("main", destinations)], workers: 1 }
+        Self {
+            listeners: vec![listener("web")],
+            pools: vec![pool("main", destinations)],
+            workers: 1,
+            access_log: None,
+        }
     }
 
     /// A TCP listener before these destinations.
@@ -60,7 +66,7 @@ impl Setup {
             listeners: self.listeners.iter().cloned().map(Arc::new).collect(),
             pools: self.pools.iter().cloned().map(Arc::new).collect(),
             admin: None,
-            access_log: None,
+            access_log: self.access_log.clone(),
         }
     }
 

@@ -13,7 +13,7 @@ use socket2::Socket;
 
 use super::PATIENCE;
 use super::http::{self, Request, clip};
-use super::socket::{Place, SocketPath};
+use super::socket::{Place, Temporary};
 
 type Script = Arc<dyn Fn(&mut Visit) + Send + Sync>;
 
@@ -66,7 +66,7 @@ impl Destination {
         Self::new(Place::Tcp(address), Some(reserved), script)
     }
 
-    pub(crate) fn start_unix(path: &SocketPath, script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
+    pub(crate) fn start_unix(path: &Temporary, script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
         Self::new(path.place(), None, script)
     }
 

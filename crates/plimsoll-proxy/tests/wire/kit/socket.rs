@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use plimsoll_config::model::{DestinationAddress, ListenAddress};
@@ -90,15 +90,19 @@ pub(crate) fn raise_descriptor_limit() {
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// A short path nobody else uses, for a socket; its file goes with it.
+/// A short path nobody else uses, for a socket or a file, which goes with it.
 #[derive(Debug)]
-pub(crate) struct SocketPath(PathBuf);
+pub(crate) struct Temporary(PathBuf);
 
-impl SocketPath {
+impl Temporary {
     pub(crate) fn new(name: &str) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let (process, number) = (std::process::id(), NEXT.fetch_add(1, Relaxed));
         Self(std::env::temp_dir().join(format!("plimsoll-{process}-{number}-{name}")))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -106,7 +110,7 @@ impl SocketPath {
     }
 }
 
-impl Drop for SocketPath {
+impl Drop for Temporary {
     fn drop(&mut self) {
         let _was_not_there = std::fs::remove_file(&self.0);
     }

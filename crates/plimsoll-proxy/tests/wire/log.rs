@@ -1,0 +1,127 @@
+//! The access log: one line of JSON for each request and each refusal, whatever a client put into it.
+
+use std::path::Path;
+
+use plimsoll_config::model::AccessLog;
+use plimsoll_core::route::Match;
+use serde_json::Value;
+
+use crate::kit::{Balancer, Destination, Setup, Temporary, get, hello, route, until};
+
+/// A proxy that logs to a file of its own, and only has a route for paths under `/known`.
+fn logging(destination: &Destination) -> (Balancer, Temporary) {
+    let file = Temporary::new("access.log");
+    let balancer = Setup::http(&[destination])
+        .with(|s| {
+            s.access_log = Some(AccessLog::File(file.path().to_owned()));
+            s.listeners[0].pool = None;
+            let known = Match { path_prefix: Some("/known".into()), ..Match::default() };
+            s.listeners[0].routes = vec![route("known", 0, known)];
+        })
+        .start();
+    (balancer, file)
+}
+
+/// Waits for `count` lines; each must be JSON.
+fn lines(file: &Path, count: usize) -> Vec<Value> {
+    let read = || std::fs::read_to_string(file).unwrap_or_default();
+    until("the lines are written", || read().lines().count() >= count && read().ends_with('\n'));
+    let lines: Vec<Value> = read()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    assert_eq!(lines.len(), count, "{lines:?}");
+    lines
+}
+
+#[test]
+fn each_request_is_a_line_that_tells_its_life() {
+    let destination = Destination::start(hello("twelve bytes"));
+    let (balancer, file) = logging(&destination);
+    let mut client = balancer.connect();
+    client.send(
+        "POST /known?q=1 HTTP/1.1\r\nHost: a.test\r\nUser-Agent: ua/1\r\nX-Request-Id: id-7\r\nContent-Length: 4\r\n\r\nbody",
+    );
+    assert_eq!(client.answer().status, 200);
+    let line = lines(file.path(), 1).remove(0);
+    for (key, value) in [
+        ("method", "POST"),
+        ("target", "/known?q=1"),
+        ("host", "a.test"),
+        ("protocol", "HTTP/1.1"),
+        ("listener", "web"),
+        ("route", "known"),
+        ("pool", "main"),
+        ("destination", "main-0"),
+        ("user_agent", "ua/1"),
+        ("request_id", "id-7"),
+    ] {
+        assert_eq!(line[key], value, "{key} in {line}");
+    }
+    assert_eq!(line["status"], 200);
+    assert!(line["client"].as_str().is_some_and(|client| client.starts_with("127.0.0.1:")), "{line}");
+    assert!(line["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+    let number = |key: &str| line[key].as_f64().unwrap_or_else(|| panic!("{key} in {line}"));
+    assert!(number("request_bytes") > 100.0 && number("response_bytes") > 40.0);
+    assert!(number("ttfb_ms") > 0.0 && number("total_ms") >= number("ttfb_ms"));
+    assert!(line["reason"].is_null());
+}
+
+#[test]
+fn what_we_answer_ourselves_is_logged_with_its_reason() {
+    let destination = Destination::start(|visit| {
+        visit.request();
+        visit.send("garbage\r\n\r\n");
+    });
+    let (balancer, file) = logging(&destination);
+    for (request, status, reason) in [
+        (get("/known"), 502, "bad_response"),
+        ("nonsense\r\n\r\n".into(), 400, "bad_request"),
+        ("GET / HTTP/3.0\r\n\r\n".into(), 505, "version_not_supported"),
+    ] {
+        assert_eq!(balancer.ask(request.as_bytes()).status, status);
+        until("it is logged", || {
+            let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+            text.lines().last().is_some_and(|line| {
+                serde_json::from_str::<Value>(line)
+                    .is_ok_and(|l| l["reason"] == reason && l["status"] == status)
+            })
+        });
+    }
+    assert_eq!(lines(file.path(), 3).len(), 3);
+}
+
+#[test]
+fn no_client_can_forge_a_line_or_break_one() {
+    let destination = Destination::start(hello("ok"));
+    let (balancer, file) = logging(&destination);
+    let agent = b"\",\"status\":999,\\\"x\\u0000\t\x80\xff\xe2\x80\xa8";
+    let request =
+        [b"GET /known\"%0a\\ HTTP/1.1\r\nHost: t\r\nUser-Agent: " as &[u8], agent, b"\r\n\r\n"].concat();
+    assert_eq!(balancer.ask(request).status, 200);
+    let long = format!("GET /known HTTP/1.1\r\nHost: t\r\nUser-Agent: {}\r\n\r\n", "y".repeat(50_000));
+    assert_eq!(balancer.ask(long).status, 200);
+    let lines = lines(file.path(), 2);
+    assert_eq!((&lines[0]["status"], &lines[0]["target"]), (&200.into(), &"/known\"%0a\\".into()));
+    assert!(lines[0]["user_agent"].as_str().is_some_and(|agent| agent.starts_with("\",\"status\":999")));
+    assert!(
+        lines[1]["user_agent"].as_str().is_some_and(|agent| agent.len() < 5000),
+        "long fields are clipped"
+    );
+}
+
+#[test]
+fn a_reopened_log_goes_on_in_a_new_file() {
+    let destination = Destination::start(hello("ok"));
+    let (balancer, file) = logging(&destination);
+    balancer.ask(get("/known/1"));
+    lines(file.path(), 1);
+    let rotated = Temporary::new("rotated.log");
+    std::fs::rename(file.path(), rotated.path()).expect("the same folder");
+    balancer.handle.reopen_logs();
+    until("the new file is there", || file.path().exists());
+    balancer.ask(get("/known/2"));
+    assert_eq!(lines(file.path(), 1)[0]["target"], "/known/2");
+    assert_eq!(lines(rotated.path(), 1)[0]["target"], "/known/1");
+    assert_eq!(balancer.handle.traffic().log_dropped, 0);
+}
