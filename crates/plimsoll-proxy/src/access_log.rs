@@ -65,8 +65,9 @@ enum Line {
 struct RequestLine {
     draft: LogDraft,
     listener: Name,
-    route: Name,
-    pool: Name,
+    /// `None` where no route matched.
+    route: Option<Name>,
+    pool: Option<Name>,
     destination: Option<Name>,
     status: u16,
     request_bytes: u64,
@@ -98,13 +99,13 @@ impl LogDraft {
 }
 
 impl LogSender {
-    pub(crate) fn send(&self, draft: LogDraft, job: &Job, rule: &Rule, now: Tick) {
-        let destination = draft.destination.and_then(|id| rule.pool.name_of(id));
+    pub(crate) fn send(&self, draft: LogDraft, job: &Job, rule: Option<&Rule>, now: Tick) {
+        let destination = rule.zip(draft.destination).and_then(|(rule, id)| rule.pool.name_of(id));
         self.push(Line::Request(Box::new(RequestLine {
             draft,
             listener: job.view.table.config.name.clone(),
-            route: rule.table.name.clone(),
-            pool: rule.table.pool.config.name.clone(),
+            route: rule.map(|rule| rule.table.name.clone()),
+            pool: rule.map(|rule| rule.table.pool.config.name.clone()),
             destination,
             status: job.status,
             request_bytes: job.request_bytes,
@@ -218,8 +219,8 @@ fn text(line: &Line) -> String {
             "host": line.draft.host,
             "protocol": if line.draft.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
             "listener": &*line.listener,
-            "route": &*line.route,
-            "pool": &*line.pool,
+            "route": line.route.as_deref(),
+            "pool": line.pool.as_deref(),
             "destination": line.destination.as_deref(),
             "status": line.status,
             "reason": line.draft.reason.map(Reason::word),

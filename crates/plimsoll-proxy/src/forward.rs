@@ -44,7 +44,9 @@ enum Ending {
 pub(crate) async fn forward(client: &mut Client, job: &mut Job) -> Verdict {
     let worker = client.guest.worker.clone();
     let Some(rule) = job.view.rules.get(job.rule).cloned() else {
-        return refuse(client, job, &worker, Refusal::NO_ROUTE).await;
+        let verdict = refuse(client, job, &worker, Refusal::NO_ROUTE).await;
+        log(job, &worker, None, worker.now());
+        return verdict;
     };
     let tally = rule.table.tallies.of(worker.number);
     tally.started.add(1);
@@ -62,10 +64,14 @@ pub(crate) async fn forward(client: &mut Client, job: &mut Job) -> Verdict {
     tally.request_bytes.add(job.request_bytes);
     tally.response_bytes.add(job.response_bytes);
     tally.request(job.method, job.status, now.since(job.started));
-    if let (Some(log), Some(draft)) = (&worker.log, job.log.take()) {
-        log.send(*draft, job, &rule, now);
-    }
+    log(job, &worker, Some(&rule), now);
     verdict
+}
+
+fn log(job: &mut Job, worker: &Worker, rule: Option<&Rule>, now: Tick) {
+    if let (Some(log), Some(draft)) = (&worker.log, job.log.take()) {
+        log.send(*draft, job, rule, now);
+    }
 }
 
 /// Tries destinations until one answers, none is left, or trying again would not be safe.

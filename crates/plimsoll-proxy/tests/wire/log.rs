@@ -6,7 +6,7 @@ use plimsoll_config::model::AccessLog;
 use plimsoll_core::route::Match;
 use serde_json::Value;
 
-use crate::kit::{Balancer, Destination, Setup, Temporary, get, hello, route, until};
+use crate::kit::{Balancer, Destination, Setup, Temporary, get, hello, post, route, until};
 
 /// A proxy that logs to a file of its own, and only has a route for paths under `/known`.
 fn logging(destination: &Destination) -> (Balancer, Temporary) {
@@ -76,6 +76,8 @@ fn what_we_answer_ourselves_is_logged_with_its_reason() {
     let (balancer, file) = logging(&destination);
     for (request, status, reason) in [
         (get("/known"), 502, "bad_response"),
+        (get("/unknown"), 404, "no_route"),
+        (post("/unknown", "x"), 404, "no_route"),
         ("nonsense\r\n\r\n".into(), 400, "bad_request"),
         ("GET / HTTP/3.0\r\n\r\n".into(), 505, "version_not_supported"),
     ] {
@@ -88,7 +90,7 @@ fn what_we_answer_ourselves_is_logged_with_its_reason() {
             })
         });
     }
-    assert_eq!(lines(file.path(), 3).len(), 3);
+    assert_eq!(lines(file.path(), 5).len(), 5);
 }
 
 #[test]
