@@ -39,6 +39,16 @@ enum Ending {
     Gone(Reason),
 }
 
+/// How one destination was.
+enum Try {
+    /// That was it.
+    Ended(Ending),
+    /// It failed; whether another is tried is for [`retry::decide`] to say.
+    Failed(Attempt),
+    /// It answered, and another may do better: already decided.
+    Rejected,
+}
+
 /// Carries one request to a destination and its answer back.
 pub(crate) async fn forward(client: &mut Client, job: &mut Job) -> Verdict {
     let worker = client.guest.worker.clone();
@@ -72,7 +82,6 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
     let pool = rule.pool.table.borrow().clone();
     pool.budget.earn(worker.number);
     let mut tried = Tried::default();
-    let mut count = 0;
     let mut last = Refusal::NO_DESTINATION;
     let mut now = job.started;
     loop {
@@ -84,18 +93,24 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
             Err(_) => return Ending::Refuse(Refusal::NO_DESTINATION),
         };
         tried.add(ticket.id());
-        count += 1;
-        if count > 1 {
+        job.tries += 1;
+        job.others_left = !pool.config.retry.when.statuses.is_empty() && rule.pool.has_untried(&tried);
+        if job.tries > 1 {
             rule.table.tallies.of(worker.number).failovers.add(1);
         }
-        let failed = match try_one(client, job, worker, rule, ticket, &address, now, count).await {
-            Ok(ending) => return ending,
-            Err(failed) => failed,
+        let failed = match try_one(client, job, worker, rule, ticket, &address, now).await {
+            Try::Ended(ending) => return ending,
+            Try::Rejected => None,
+            Try::Failed(failed) => Some(failed),
         };
         now = worker.now();
         if now >= job.total_deadline {
             return Ending::Refuse(Refusal::TOTAL_TIMEOUT);
         }
+        let Some(failed) = failed else {
+            rule.table.tallies.of(worker.number).retries.add(1);
+            continue;
+        };
         last = refusal_of(failed.failure);
         match retry::decide(&pool.config.retry, &failed, &pool.budget, now) {
             Decision::Stop(_) => return Ending::Refuse(last),
@@ -113,13 +128,12 @@ async fn try_one(
     mut ticket: Ticket,
     address: &Address,
     mut now: Tick,
-    tries: u8,
-) -> Result<Ending, Attempt> {
+) -> Try {
     let pool = rule.pool.table.borrow().clone();
     let id = ticket.id();
     let mut attempt = Attempt {
         failure: Failure::Connect,
-        tries,
+        tries: job.tries,
         idempotent: job.method.idempotent(),
         sent: false,
         reused_connection: false,
@@ -132,13 +146,20 @@ async fn try_one(
         attempt.reused_connection = pooled.is_some();
         let stream = match pooled {
             Some(stream) => stream,
-            None => match connect(worker, &client.alarm, address, (now + job.pool_timeouts.connect).min(job.total_deadline)).await {
+            None => match connect(
+                worker,
+                &client.alarm,
+                address,
+                (now + job.pool_timeouts.connect).min(job.total_deadline),
+            )
+            .await
+            {
                 Some(stream) => stream,
                 None => {
                     attempt.failure = Failure::Connect;
                     attempt.sent = false;
                     tell(&pool, ticket.learn(Outcome::Failed(Failure::Connect)));
-                    return Err(attempt);
+                    return Try::Failed(attempt);
                 }
             },
         };
@@ -153,14 +174,18 @@ async fn try_one(
         tell(&pool, exchange.suspect.take());
         let failure = match end {
             End::Failed(failure) => failure,
-            other => return Ok(finish(client, job, worker, rule, address, exchange, other).await),
+            End::Rejected => return Try::Rejected,
+            other => return Try::Ended(finish(client, job, worker, rule, address, exchange, other).await),
         };
         attempt.failure = failure;
         attempt.sent = exchange.has_sent();
         attempt.body_replayable = !job.streamed;
         attempt.answer_started = exchange.answer_started();
         let stale = attempt.reused_connection && matches!(failure, Failure::Reset | Failure::EmptyResponse);
-        if stale && retry::decide(&pool.config.retry, &attempt, &pool.budget, worker.now()) == Decision::RepeatFresh {
+        if stale
+            && retry::decide(&pool.config.retry, &attempt, &pool.budget, worker.now())
+                == Decision::RepeatFresh
+        {
             // The connection was stale; that says nothing about the destination.
             rule.table.tallies.of(worker.number).retries.add(1);
             attempt.fresh_repeat_used = true;
@@ -170,9 +195,9 @@ async fn try_one(
         }
         tell(&pool, exchange.ticket.learn(Outcome::Failed(failure)));
         if exchange.answer_started() {
-            return Ok(cut_off(exchange, client, job, worker, failure));
+            return Try::Ended(cut_off(exchange, client, job, worker, failure));
         }
-        return Err(attempt);
+        return Try::Failed(attempt);
     }
 }
 
@@ -207,7 +232,8 @@ async fn finish(
             let unsent = exchange.unsent().to_vec();
             let Exchange { upstream, ticket, .. } = exchange;
             let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
-            let moved = tcp::tunnel(worker, &client.alarm, &mut client.stream, upstream, early, unsent, idle).await;
+            let moved =
+                tcp::tunnel(worker, &client.alarm, &mut client.stream, upstream, early, unsent, idle).await;
             job.request_bytes += moved.to_destination;
             job.response_bytes += moved.to_client;
             drop(ticket);
@@ -218,7 +244,7 @@ async fn finish(
         End::TotalTimeout if exchange.answer().is_none() => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
         End::TotalTimeout => cut_off_for(client, Reason::TotalTimeout),
         End::ClientStalled => Ending::Gone(Reason::ClientTimeout),
-        End::ClientGone | End::Failed(_) => Ending::Gone(Reason::ClientClosed),
+        End::ClientGone | End::Failed(_) | End::Rejected => Ending::Gone(Reason::ClientClosed),
     }
 }
 
@@ -256,7 +282,12 @@ pub(crate) fn tell(pool: &PoolTable, suspect: Option<Suspect>) {
 }
 
 /// Connects within `deadline`; `None` when it did not work.
-pub(crate) async fn connect(worker: &Worker, alarm: &Rc<Alarm>, address: &Address, deadline: Tick) -> Option<Stream> {
+pub(crate) async fn connect(
+    worker: &Worker,
+    alarm: &Rc<Alarm>,
+    address: &Address,
+    deadline: Tick,
+) -> Option<Stream> {
     worker.timers.set(alarm, deadline);
     let mut connecting = std::pin::pin!(Stream::connect(address));
     std::future::poll_fn(|cx| match connecting.as_mut().poll(cx) {

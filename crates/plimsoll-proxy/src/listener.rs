@@ -38,7 +38,10 @@ pub(crate) struct Socket {
 ///
 /// # Errors
 /// The system's, most often that the address is in use or not ours.
-pub(crate) fn bind(address: &ListenAddress, workers: usize) -> io::Result<(ListenAddress, Vec<socket2::Socket>)> {
+pub(crate) fn bind(
+    address: &ListenAddress,
+    workers: usize,
+) -> io::Result<(ListenAddress, Vec<socket2::Socket>)> {
     match address {
         ListenAddress::Socket(address) => {
             let first = bind_tcp(*address, false)?;
@@ -63,7 +66,8 @@ pub(crate) fn bind(address: &ListenAddress, workers: usize) -> io::Result<(Liste
 }
 
 fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;

@@ -65,7 +65,11 @@ impl Stream {
     }
 
     /// Writes the parts as one message; the answer counts bytes over all of them.
-    pub(crate) fn poll_write_parts(&mut self, cx: &mut Context<'_>, parts: [&[u8]; 3]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: [&[u8]; 3],
+    ) -> Poll<io::Result<usize>> {
         let parts = parts.map(IoSlice::new);
         match self {
             Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, &parts),

@@ -67,7 +67,9 @@ pub(crate) async fn serve(guest: Guest, mut client: Stream) {
         }
         tell(&pool, ticket.learn(Outcome::Failed(Failure::Connect)));
         let attempt = connect_attempt(tries);
-        if now >= deadline || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_)) {
+        if now >= deadline
+            || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_))
+        {
             break Reason::ConnectFailed;
         }
         counts.retries.add(1);

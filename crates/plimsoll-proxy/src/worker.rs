@@ -98,9 +98,8 @@ impl Door {
 impl Worker {
     fn pool(&self, rule: &RuleTable) -> Rc<WorkerPool> {
         let mut pools = self.pools.borrow_mut();
-        let pool = pools
-            .entry(rule.pool.number)
-            .or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone())));
+        let pool =
+            pools.entry(rule.pool.number).or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone())));
         *pool.table.borrow_mut() = rule.pool.clone();
         pool.clone()
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts};
 use plimsoll_core::Tick;
 
-use super::answer::{self, Refusal};
+use super::answer::{self, Reason, Refusal};
 use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use super::request::{self, Forwarding, RequestHead};
 use super::target::{Method, RequestFacts};
@@ -65,6 +65,10 @@ pub(crate) struct Job {
     pub(crate) chunked: bool,
     /// Body bytes beyond `wire` were read: they cannot be sent again.
     pub(crate) streamed: bool,
+    /// Tries so far, this one included.
+    pub(crate) tries: u8,
+    /// A destination that may serve has not been tried yet.
+    pub(crate) others_left: bool,
     body_bytes: u64,
     pub(crate) client_timeouts: ClientTimeouts,
     pub(crate) pool_timeouts: DestinationTimeouts,
@@ -79,7 +83,11 @@ pub(crate) struct Job {
 
 impl Job {
     /// Takes what belongs to the body from `bytes` and leaves the rest in the client's inbox.
-    pub(crate) fn take_body(&mut self, client: &mut Client, bytes: &mut [u8]) -> Result<Range<usize>, Refusal> {
+    pub(crate) fn take_body(
+        &mut self,
+        client: &mut Client,
+        bytes: &mut [u8],
+    ) -> Result<Range<usize>, Refusal> {
         let decoded = self.body.decode(bytes).map_err(|_| Refusal::BAD_BODY)?;
         client.inbox.extend_from_slice(&bytes[decoded.consumed..]);
         self.request_bytes += decoded.consumed as u64;
@@ -121,7 +129,7 @@ pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer) {
     let timeouts = guest.door.view().table.config.timeouts;
     let alarm = worker.timers.alarm(worker.now() + timeouts.header);
     let mut client = Client { guest, stream, peer, alarm, inbox: Vec::new(), greeted: false };
-    while rest(&mut client).await && busy(&mut client).await {
+    while rest(&mut client, &worker).await && busy(&mut client).await {
         let idle = client.guest.door.view().table.config.timeouts.idle;
         worker.timers.set(&client.alarm, worker.timers.about_now() + idle);
     }
@@ -133,7 +141,7 @@ fn busy(client: &mut Client) -> Pin<Box<impl Future<Output = bool>>> {
 }
 
 /// Waits for a byte with nothing but the socket; `false` when the connection is to end.
-async fn rest(client: &mut Client) -> bool {
+async fn rest(client: &mut Client, worker: &Worker) -> bool {
     if !client.inbox.is_empty() {
         return true;
     }
@@ -147,6 +155,9 @@ async fn rest(client: &mut Client) -> bool {
     })
     .await;
     client.alarm.set_resting(false);
+    if !readable && !client.greeted {
+        client.guest.door.view().table.shared.tallies.of(worker.number).refuse(Reason::HeaderTimeout);
+    }
     readable
 }
 
@@ -232,12 +243,7 @@ fn prepare(
     let config = &view.table.config;
     let parsed = request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, false))?;
     let Some((head, headers)) = parsed else { return Ok(None) };
-    let facts = RequestFacts {
-        host: head.host,
-        path: head.target.path(),
-        method: head.method_word,
-        headers,
-    };
+    let facts = RequestFacts { host: head.host, path: head.target.path(), method: head.method_word, headers };
     let started = worker.now();
     let json = head.accepts_json;
     if let Framing::Length(length) = head.framing
@@ -294,6 +300,8 @@ fn new_job(
         body: BodyReader::new(head.framing),
         chunked: head.framing == Framing::Chunked,
         streamed: false,
+        tries: 0,
+        others_left: false,
         body_bytes: 0,
         client_timeouts: config.timeouts,
         pool_timeouts,
