@@ -103,8 +103,8 @@ fn every_configuration_on_a_page_is_valid() {
             let name = page.display().to_string();
             let env = |_: &str| Some("value".to_owned());
             let loaded = plimsoll_config::load(block, &name, &root(), &env);
-            let errors: Vec<_> = loaded.problems.iter().map(ToString::to_string).collect();
-            assert!(loaded.config.is_some(), "{name}: {errors:#?}\n{block}");
+            let problems = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
+            assert!(loaded.config.is_some(), "{name}:\n{problems}\n{block}");
         }
     }
     assert!(seen >= 5, "only {seen} configurations found");
