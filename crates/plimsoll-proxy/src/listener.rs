@@ -145,6 +145,7 @@ async fn accept(worker: Rc<Worker>, door: Rc<Door>, acceptor: Acceptor) {
         match acceptor.accept().await {
             Ok((stream, peer)) => {
                 complained = false;
+                stream.await_first_bytes();
                 admit(&worker, &door, stream, peer);
             }
             Err(error) if is_about_one_connection(&error) => {}

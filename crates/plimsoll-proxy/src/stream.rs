@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use plimsoll_core::Address;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected stream. Reads and writes go through tokio's `poll_*`, which take a short read or write as
@@ -83,6 +83,17 @@ impl Stream {
             Self::Tcp(s) => s.poll_read_ready(cx),
             Self::Unix(s) => s.poll_read_ready(cx),
         }
+    }
+
+    /// Takes back tokio's guess that a new connection is readable: at that moment it rarely is, and the
+    /// guess costs a failed receive. Nothing is lost, for registering the socket has queued an event if
+    /// bytes were there. Only right after accepting, before the event loop turns.
+    pub(crate) fn await_first_bytes(&self) {
+        let nothing_yet = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _always_would_block = match self {
+            Self::Tcp(s) => s.try_io(Interest::READABLE, nothing_yet),
+            Self::Unix(s) => s.try_io(Interest::READABLE, nothing_yet),
+        };
     }
 
     /// Is this pooled connection still silent and open? Costs a system call only when something happened.
