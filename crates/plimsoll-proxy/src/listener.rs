@@ -117,7 +117,7 @@ impl Acceptor {
         if socket.domain()? == Domain::UNIX {
             tokio::net::UnixListener::from_std(socket.into()).map(Self::Unix)
         } else {
-            AsyncFd::with_interest(socket, Interest::READABLE).map(Self::Tcp)
+            Ok(Self::Tcp(AsyncFd::register_with_interest(socket, Interest::READABLE)?))
         }
     }
 

@@ -46,7 +46,7 @@ impl Stream {
     /// # Errors
     /// The event loop's, when it cannot watch one more.
     pub(crate) fn accepted(stream: std::net::TcpStream) -> io::Result<Self> {
-        AsyncFd::with_interest(stream, Interest::READABLE).map(Self::Accepted)
+        Ok(Self::Accepted(AsyncFd::register_with_interest(stream, Interest::READABLE)?))
     }
 
     /// Watches for writing too: a client reads too slowly.
