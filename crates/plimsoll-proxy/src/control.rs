@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, Listener, Pool as PoolConfig, Protocol};
+use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
-use plimsoll_core::{Address, Destination, Name, Rng};
+use plimsoll_core::{Address, Destination, Name, Rng, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::{self, LogSender, LogState};
@@ -386,6 +387,7 @@ impl Handle {
                 feed: old.feed.clone(),
                 budget: old.budget.clone(),
                 suspects: old.suspects.clone(),
+                tallies: old.tallies.clone(),
             });
             return known.table.clone();
         }
@@ -403,6 +405,7 @@ impl Handle {
             feed: feed.clone(),
             budget: budget.clone(),
             suspects,
+            tallies: Arc::new(PerWorker::new(self.0.workers)),
         });
         let driver = Driver { pool, orders: from_control, suspects: from_workers, feed, budget, clock };
         tokio::spawn(driver.run());
@@ -523,6 +526,13 @@ impl Handle {
         }
     }
 
+    /// Ends what a drain still waits for: connections are closed as they are. Nothing before a drain.
+    pub fn cut(&self) {
+        for worker in &self.0.commands {
+            let _worker_has_ended = worker.send(Command::Cut);
+        }
+    }
+
     /// A drain has begun.
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Relaxed)
@@ -536,6 +546,11 @@ impl Handle {
     /// How long a drain may take.
     pub fn shutdown_grace(&self) -> Duration {
         self.state().config.shutdown_grace
+    }
+
+    /// The clock all moments in views are of. It started with the proxy.
+    pub fn clock(&self) -> Clock {
+        self.0.clock
     }
 
     /// Data-plane threads.
@@ -563,7 +578,7 @@ impl Handle {
         for (table, orders) in pools {
             let (ask, answer) = oneshot::channel();
             let _driver_has_ended = orders.send(Order::Report(ask));
-            views.push(view_of(&table, answer.await.unwrap_or_default(), self.0.clock));
+            views.push(view_of(&table, answer.await.unwrap_or_default()));
         }
         views
     }
@@ -615,26 +630,39 @@ fn summary(old: &Config, new: &Config) -> String {
     parts.join("; ")
 }
 
-fn view_of(table: &PoolTable, report: PoolReport, clock: Clock) -> PoolView {
+/// The share each member should get: of the first tier, by weight where the algorithm heeds weights.
+fn intended_shares(table: &PoolTable, snapshot: &Snapshot) -> Vec<f64> {
+    let mut shares = vec![0.0; snapshot.members.len()];
+    let first = snapshot.tiers.first().map(|tier| tier.slots.clone()).unwrap_or_default();
+    let pull = |weight: u32| if table.config.algorithm.heeds_weights() { f64::from(weight) } else { 1.0 };
+    let pulls: f64 = first.iter().map(|slot| pull(slot.weight)).sum();
+    for slot in first.iter() {
+        shares[slot.rank as usize] = pull(slot.weight) / pulls;
+    }
+    shares
+}
+
+fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
     let snapshot = table.feed.latest();
-    let now = clock.now();
-    let destinations = snapshot.members.iter().map(|member| {
+    let intended = intended_shares(table, &snapshot);
+    let mut reports: HashMap<Name, _> = report.destinations.into_iter().map(|r| (r.name.clone(), r)).collect();
+    let destinations = snapshot.members.iter().zip(intended).map(|(member, intended_share)| {
         let d = &member.destination;
         DestinationView {
             name: d.name.clone(),
             address: d.address.to_string(),
             weight: d.weight.get(),
             effective_weight: member.weight,
+            intended_share,
             priority: d.priority,
             standing: member.standing,
-            since: now.since(member.since),
+            since: member.since,
             in_flight: member.live.in_flight(),
             streak: member.live.streak(),
             counts: member.live.counts(),
-            report: report.destinations.iter().find(|r| r.name == d.name).cloned(),
-            checks: report.checks.get(&d.name).cloned().unwrap_or_default(),
-            transitions: report.transitions.get(&d.name).copied().unwrap_or(0),
-            ejections: report.ejections.get(&d.name).copied().unwrap_or(0),
+            report: reports.remove(&d.name),
+            checks: report.checks.remove(&d.name).unwrap_or_default(),
+            transitions: report.transitions.remove(&d.name).unwrap_or_default(),
         }
     });
     PoolView {
@@ -642,7 +670,13 @@ fn view_of(table: &PoolTable, report: PoolReport, clock: Clock) -> PoolView {
         algorithm: snapshot.algorithm,
         generation: snapshot.generation,
         destinations: destinations.collect(),
-        health_checking: table.config.health.is_some(),
+        check_type: table.config.health.as_ref().map(|spec| match spec.probe {
+            ProbeKind::Tcp => "tcp",
+            ProbeKind::Http { .. } => "http",
+        }),
         outlier: table.config.outlier,
+        state_since: report.state_since,
+        counts: table.tallies.counts(),
+        ejections: report.ejections,
     }
 }

@@ -77,11 +77,13 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
     pool.budget.earn(worker.number);
     let mut tried = Tried::default();
     let mut count = 0;
+    let mut before = None;
     let mut last = Refusal::NO_DESTINATION;
     let mut now = job.started;
     loop {
         let want = Want { worker: worker.number, tried: Some(&tried), repeatable: job.method.idempotent() };
         let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
+        pool.tallies.of(worker.number).decided(chosen.as_ref().err().copied(), before);
         let Chosen { ticket, address } = match chosen {
             Ok(chosen) => chosen,
             Err(NoDestination::AllTried) => return Ending::Refuse(last),
@@ -89,9 +91,6 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
         };
         tried.add(ticket.id());
         count += 1;
-        if count > 1 {
-            rule.table.tallies.of(worker.number).failovers.add(1);
-        }
         let failed = match try_one(client, job, worker, rule, ticket, &address, now, count).await {
             Ok(ending) => return ending,
             Err(failed) => failed,
@@ -103,7 +102,7 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
         last = refusal_of(failed.failure);
         match retry::decide(&pool.config.retry, &failed, &pool.budget, now) {
             Decision::Stop(_) => return Ending::Refuse(last),
-            Decision::Again | Decision::RepeatFresh => rule.table.tallies.of(worker.number).retries.add(1),
+            Decision::Again | Decision::RepeatFresh => before = Some(failed.failure),
         }
     }
 }
@@ -166,7 +165,7 @@ async fn try_one(
         let stale = attempt.reused_connection && matches!(failure, Failure::Reset | Failure::EmptyResponse);
         if stale && retry::decide(&pool.config.retry, &attempt, &pool.budget, worker.now()) == Decision::RepeatFresh {
             // The connection was stale; that says nothing about the destination.
-            rule.table.tallies.of(worker.number).retries.add(1);
+            pool.tallies.of(worker.number).repeated(failure);
             attempt.fresh_repeat_used = true;
             ticket = exchange.ticket;
             now = worker.now();

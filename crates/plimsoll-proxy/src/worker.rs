@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Doors(Vec<DoorOrder>),
     /// Take nothing new, end what rests, finish what runs.
     Drain,
+    /// End what a drain still waits for.
+    Cut,
 }
 
 /// One door of a worker, as ordered.
@@ -152,11 +154,18 @@ pub(crate) async fn run(start: Start) {
                 doors.drain().for_each(|(_, open)| close(&open));
                 break;
             }
+            Command::Cut => {}
         }
     }
     let mut pause = tokio::time::interval(RESOLUTION);
     while worker.connections.get() > 0 {
-        pause.tick().await;
+        tokio::select! {
+            _ = pause.tick() => {}
+            command = commands.recv() => match command {
+                Some(Command::Cut) | None => return,
+                Some(Command::Doors(_) | Command::Drain) => {}
+            }
+        }
     }
 }
 
