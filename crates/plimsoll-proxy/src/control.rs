@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use plimsoll_config::Problem;
 use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, Listener, Pool as PoolConfig, Protocol};
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
@@ -23,8 +24,23 @@ use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleT
 use crate::views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};
 use crate::worker::{self, Command, DoorOrder};
 
-/// Reads the configuration anew; an error is text for people.
-pub type Source = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
+/// Reads the configuration anew.
+pub type Source = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
+
+/// Why there is no configuration to put to work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Invalid {
+    /// For people: the words of `plimsoll check`.
+    pub text: String,
+    /// For programs; empty when nothing could be read at all.
+    pub problems: Vec<Problem>,
+}
+
+impl From<&str> for Invalid {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), problems: Vec::new() }
+    }
+}
 
 /// Why a configuration could not be put to work. Nothing of it was.
 #[derive(Debug)]
@@ -76,7 +92,7 @@ impl std::error::Error for StartError {}
 #[derive(Debug)]
 pub enum ReloadError {
     /// The file is not valid, in the words of `plimsoll check`.
-    Invalid(String),
+    Invalid(Invalid),
     /// It is, and cannot be put to work here.
     Start(StartError),
     /// The proxy is shutting down.
@@ -86,7 +102,7 @@ pub enum ReloadError {
 impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(problems) => f.write_str(problems),
+            Self::Invalid(invalid) => f.write_str(&invalid.text),
             Self::Start(error) => error.fmt(f),
             Self::Draining => f.write_str("the proxy is shutting down"),
         }
