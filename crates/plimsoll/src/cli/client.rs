@@ -61,7 +61,12 @@ fn authority(admin: &str) -> String {
 /// Asks, and reads the whole answer.
 pub(crate) fn ask(admin: &str, method: &str, path: &str) -> Result<Reply, NoReply> {
     let authority = authority(admin);
-    let answer = exchange(&authority, method, path).map_err(|e| NoReply::Unreachable(authority.clone(), e))?;
+    let answer = exchange(&authority, method, path).map_err(|error| {
+        // What a socket's time limit is called differs between systems, and neither name is clear.
+        let late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+        let error = if late { io::Error::new(error.kind(), "no answer in time") } else { error };
+        NoReply::Unreachable(authority.clone(), error)
+    })?;
     read(&answer).map_err(|why| NoReply::Strange(authority, why))
 }
 

@@ -15,14 +15,17 @@ const DEFAULT: &str = "/etc/plimsoll/config.yaml";
 pub(crate) fn find(given: Option<PathBuf>) -> Result<PathBuf, String> {
     let usual = || Some(PathBuf::from(DEFAULT)).filter(|path| path.exists());
     given.or_else(usual).ok_or_else(|| {
-        format!("which configuration? Name a file or folder with -c or PLIMSOLL_CONFIG; {DEFAULT} does not exist")
+        format!(
+            "which configuration? Name a file or folder with -c or PLIMSOLL_CONFIG; {DEFAULT} does not exist"
+        )
     })
 }
 
 /// Reads the configuration of a running process; warnings go to the log.
 pub(crate) fn load(path: &Path) -> Result<Config, Invalid> {
-    let loaded = plimsoll_config::load_path(path, &env).map_err(|error| Invalid::from(&*error.to_string()))?;
-    let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
+    let loaded =
+        plimsoll_config::load_path(path, &env).map_err(|error| Invalid::from(&*error.to_string()))?;
+    let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources).trim_end().to_owned();
     let config = loaded.config.ok_or_else(|| Invalid { text, problems: loaded.problems.clone() })?;
     loaded.problems.iter().filter(|problem| problem.severity == Severity::Warning).for_each(warn);
     Ok(config)

@@ -83,7 +83,8 @@ fn write(queue: &Receiver<Line>, dropped: &AtomicU64) {
         }
         let lost = dropped.swap(0, Relaxed);
         if lost > 0 {
-            let _nowhere_to_complain = writeln!(out, "{{\"level\":\"WARN\",\"message\":\"{lost} log lines were dropped\"}}");
+            let _nowhere_to_complain =
+                writeln!(out, "{{\"level\":\"WARN\",\"message\":\"{lost} log lines were dropped\"}}");
         }
     }
 }

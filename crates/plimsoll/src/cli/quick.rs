@@ -53,7 +53,8 @@ impl Quick {
 
     /// The configuration, or what is wrong with the flags.
     fn config(&self) -> Result<Config, Vec<String>> {
-        let destinations: Vec<&str> = self.to.iter().map(|to| to.trim()).filter(|to| !to.is_empty()).collect();
+        let destinations: Vec<&str> =
+            self.to.iter().map(|to| to.trim()).filter(|to| !to.is_empty()).collect();
         let protocol = if self.protocol == Spoken::Http { "http" } else { "tcp" };
         let listener = json!({"name": "main", "address": self.from, "protocol": protocol, "pool": "default"});
         let pool = json!({"load_balancer": {"algorithm": self.algorithm}, "destinations": destinations});

@@ -18,7 +18,7 @@ pub(crate) fn run(admin: &str) -> u8 {
         return OK;
     }
     let detail = reply.body["detail"].as_str().unwrap_or("no reason was given");
-    eprint!("{}\n\n", detail.trim_end());
+    eprintln!("{detail}\n");
     complain("the reload was refused; the old configuration goes on");
     FAILED
 }

@@ -35,7 +35,7 @@ pub(crate) fn run(given: Option<PathBuf>) -> u8 {
     match file::load(&path) {
         Ok(config) => serve(config, file::source(path)),
         Err(invalid) => {
-            eprint!("{}", invalid.text);
+            eprintln!("{}\n", invalid.text);
             complain(&format!("{} cannot be used; nothing was started", path.display()));
             FAILED
         }
@@ -91,7 +91,8 @@ async fn live(config: Config, source: Source) -> Result<(), String> {
 /// `web=127.0.0.1:8080 web=[::1]:8080`: where listeners really listen.
 fn addresses(handle: &Handle) -> String {
     let listeners = handle.traffic().listeners;
-    let pairs = listeners.iter().flat_map(|l| l.addresses.iter().map(move |address| format!("{}={address}", l.name)));
+    let pairs =
+        listeners.iter().flat_map(|l| l.addresses.iter().map(move |address| format!("{}={address}", l.name)));
     pairs.collect::<Vec<_>>().join(" ")
 }
 

@@ -116,7 +116,18 @@ fn in_words(server: &Value, pools: &Value) -> String {
 }
 
 fn destinations(pool: &Value) -> Vec<Vec<String>> {
-    let head = ["DESTINATION", "ADDRESS", "STANDING", "WEIGHT", "SHARE", "REQUESTS", "IN FLIGHT", "MEAN MS", "ERRORS", "WHY"];
+    let head = [
+        "DESTINATION",
+        "ADDRESS",
+        "STANDING",
+        "WEIGHT",
+        "SHARE",
+        "REQUESTS",
+        "IN FLIGHT",
+        "MEAN MS",
+        "ERRORS",
+        "WHY",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let shares = list(&pool["loadDistribution"]["destinations"]);
     for (d, share) in list(&pool["destinations"]).iter().zip(shares) {
@@ -176,7 +187,13 @@ mod tests {
         });
         let rows = destinations(&pool);
         assert_eq!(rows[1][4..], ["25.0%", "5", "2", "1.2", "3", ""].map(str::to_owned));
-        assert_eq!(rows[2][4..], ["-", "0", "0", "-", "0", "a check failed: answered 500"].map(str::to_owned));
-        assert!(in_words(&json!({}), &json!([pool])).contains("pool api (p2c): degraded, 1 of 2 destinations serve"));
+        assert_eq!(
+            rows[2][4..],
+            ["-", "0", "0", "-", "0", "a check failed: answered 500"].map(str::to_owned)
+        );
+        assert!(
+            in_words(&json!({}), &json!([pool]))
+                .contains("pool api (p2c): degraded, 1 of 2 destinations serve")
+        );
     }
 }

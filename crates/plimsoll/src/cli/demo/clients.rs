@@ -128,7 +128,10 @@ async fn request(address: SocketAddr, connection: &mut Option<TcpStream>) -> io:
     let mut answer = Vec::with_capacity(512);
     loop {
         if stream.read_buf(&mut answer).await? == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended within an answer"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the connection ended within an answer",
+            ));
         }
         if let Some((status, len)) = head(&answer)?
             && answer.len() >= len

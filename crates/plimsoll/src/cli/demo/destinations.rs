@@ -171,7 +171,8 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, ()> {
         body: find("content-length").map_or(Ok(0), str::parse).map_err(|_| ())?,
         is_check: request.path == Some(HEALTH),
         is_head: request.method == Some("HEAD"),
-        closes: request.version == Some(0) || find("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")),
+        closes: request.version == Some(0)
+            || find("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")),
     }))
 }
 

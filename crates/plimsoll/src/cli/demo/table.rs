@@ -59,22 +59,19 @@ fn millis(span: Option<Duration>) -> String {
 
 /// What clients saw, in one line.
 fn clients(seen: &Tally, total: &Tally) -> String {
-    let mut text = format!(
+    format!(
         "{} requests/s, p50 {} ms, p99 {} ms, client errors: {}",
         seen.good + seen.bad,
         millis(seen.quantile(0.5)),
         millis(seen.quantile(0.99)),
         total.bad,
-    );
-    if let Some(error) = &total.last_error {
-        let _never_fails = write!(text, " (last: {error})");
-    }
-    text
+    )
 }
 
 fn screen(destinations: &[&DestinationView], recent: &[u64], seen: &Tally, total: &Tally) -> String {
     let all: u64 = recent.iter().sum();
-    let head = ["DESTINATION", "STANDING", "SHARE", "REQUESTS/S", "IN FLIGHT", "MEAN MS", "REQUESTS", "ERRORS"];
+    let head =
+        ["DESTINATION", "STANDING", "SHARE", "REQUESTS/S", "IN FLIGHT", "MEAN MS", "REQUESTS", "ERRORS"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (d, &count) in destinations.iter().zip(recent) {
         rows.push(vec![
@@ -99,7 +96,13 @@ fn screen(destinations: &[&DestinationView], recent: &[u64], seen: &Tally, total
     out + &format!("\nclients  {}\n         ctrl-c ends the demo\n", clients(seen, total))
 }
 
-fn line(destinations: &[&DestinationView], recent: &[u64], second: u64, seen: &Tally, total: &Tally) -> String {
+fn line(
+    destinations: &[&DestinationView],
+    recent: &[u64],
+    second: u64,
+    seen: &Tally,
+    total: &Tally,
+) -> String {
     let all: u64 = recent.iter().sum();
     let each = destinations.iter().zip(recent).map(|(d, &count)| match d.standing.serves() {
         true => format!("{} {}", d.name, percent(count, all)),
@@ -110,7 +113,9 @@ fn line(destinations: &[&DestinationView], recent: &[u64], second: u64, seen: &T
 
 /// The last word: what came of it all.
 pub(crate) fn summary(pools: &[PoolView], total: &Tally) -> String {
-    let mut rows = vec![["DESTINATION", "REQUESTS", "SHARE", "MEAN MS", "ERRORS", "CHANGES"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["DESTINATION", "REQUESTS", "SHARE", "MEAN MS", "ERRORS", "CHANGES"].map(str::to_owned).to_vec(),
+    ];
     for pool in pools {
         for d in &pool.destinations {
             rows.push(vec![
