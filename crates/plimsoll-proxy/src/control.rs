@@ -530,7 +530,24 @@ impl Handle {
         let sockets = bind(&config, &current, self.0.workers).map_err(ReloadError::Start)?;
         let summary = summary(&old, &config);
         self.commit(config, resolved, sockets);
+        self.settled().await;
         Ok(summary)
+    }
+
+    /// Waits until every driver has published and every worker has taken over what was committed: what was
+    /// told as applied is what the next request meets.
+    async fn settled(&self) {
+        let drivers: Vec<_> = self.state().pools.values().map(|pool| pool.orders.clone()).collect();
+        for orders in drivers {
+            let (ask, answer) = oneshot::channel();
+            let _driver_has_ended = orders.send(Order::Report(ask));
+            let _driver_has_ended = answer.await;
+        }
+        for worker in &self.0.commands {
+            let (ask, answer) = oneshot::channel();
+            let _worker_has_ended = worker.send(Command::Settled(ask));
+            let _worker_has_ended = answer.await;
+        }
     }
 
     /// Takes nothing new, finishes what runs. [`Proxy::ended`] tells when.

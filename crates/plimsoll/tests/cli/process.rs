@@ -102,6 +102,18 @@ impl Running {
         panic!("it never ended");
     }
 
+    /// Waits until new connections are refused.
+    pub(crate) fn until_refused(&self) {
+        let (polls, pause) = (1000, LONG / 1000);
+        for _ in 0..polls {
+            if TcpStream::connect_timeout(&self.listens, LONG).is_err() {
+                return;
+            }
+            std::thread::sleep(pause);
+        }
+        panic!("it still listens");
+    }
+
     /// Asks its admin plane.
     pub(crate) fn admin(&self, path: &str) -> Reply {
         get(self.admin.parse().unwrap(), path)

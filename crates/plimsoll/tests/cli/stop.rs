@@ -25,7 +25,7 @@ fn term_finishes_what_runs_and_takes_nothing_new() {
     assert_eq!(running.admin("/readyz").status, 503);
     assert_eq!(running.admin("/healthz").status, 200);
     running.admin_until("/v1/server", |server| server["state"] == "draining");
-    assert!(TcpStream::connect_timeout(&running.listens, LONG).is_err(), "new connections are refused");
+    running.until_refused();
     assert!(running.is_alive());
     a.release.send(()).unwrap();
     let reply = answer(stream);
