@@ -47,15 +47,18 @@ impl Stage {
     pub(crate) fn open() -> io::Result<Self> {
         let mut actors = Vec::new();
         for (name, pace) in CAST {
-            actors.push(Actor { name, pace, port: Port::take()? });
+            let port = Port::take()?;
+            // All listen before anybody comes to check.
+            let socket = port.listen()?;
+            actors.push((socket, Actor { name, pace, port }));
         }
-        let places = actors.iter().map(|actor| (actor.name, actor.port.address)).collect();
+        let places = actors.iter().map(|(_, actor)| (actor.name, actor.port.address)).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (end, ended) = oneshot::channel::<()>();
         std::thread::Builder::new().name("destinations".into()).spawn(move || {
             runtime.block_on(async {
-                for actor in actors {
-                    tokio::spawn(actor.play());
+                for (socket, actor) in actors {
+                    tokio::spawn(actor.play(socket));
                 }
                 let _the_other_end_went = ended.await;
             });
@@ -83,10 +86,10 @@ impl Port {
         Ok(Self { address, _holder: holder })
     }
 
-    fn listen(&self) -> io::Result<TcpListener> {
+    fn listen(&self) -> io::Result<Socket> {
         let socket = bound(self.address)?;
         socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
+        Ok(socket)
     }
 }
 
@@ -105,10 +108,11 @@ struct Actor {
 }
 
 impl Actor {
-    async fn play(self) {
+    async fn play(self, socket: Socket) {
+        let mut here = Some(socket);
         let mut stay = FIRST_UP;
         loop {
-            if let Ok(listener) = self.port.listen() {
+            if let Some(listener) = here.and_then(|socket| TcpListener::from_std(socket.into()).ok()) {
                 if self.name != FLAKY {
                     return self.serve(listener).await;
                 }
@@ -117,6 +121,7 @@ impl Actor {
                 stay = UP;
             }
             sleep(AWAY).await;
+            here = self.port.listen().ok();
         }
     }
 
