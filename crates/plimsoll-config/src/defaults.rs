@@ -88,9 +88,9 @@ pub(crate) const THRESHOLD: RangeInclusive<i64> = 1..=1000;
 /// Open connections: as many as a process may have files (Linux `fs.nr_open`).
 pub(crate) const CONNECTIONS: RangeInclusive<i64> = 1..=1_048_576;
 /// Header lines.
-pub(crate) const HEADERS: RangeInclusive<i64> = 1..=1000;
+pub(crate) const HEADERS: RangeInclusive<i64> = 1..=256;
 /// Bytes of a head, which is held in memory.
-pub(crate) const HEADER_BYTES: RangeInclusive<u64> = 1024..=1 << 20;
+pub(crate) const HEADER_BYTES: RangeInclusive<u64> = 1024..=128 << 10;
 /// Bytes of a target, part of the head.
 pub(crate) const URI_BYTES: RangeInclusive<u64> = 64..=1 << 20;
 

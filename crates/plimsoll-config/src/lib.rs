@@ -1,9 +1,11 @@
 //! What a configuration file means, and everything that is wrong with it.
 //!
-//! [`load`] turns text into a [`model::Config`] or into [`Problem`]s: all of them at once, each with file, line,
-//! column and path. The way is text → tree ([`parse`](self), every node with its place) → variables resolved →
-//! checked, block by block, each value by a reader of its type.
+//! [`load()`] turns text into a [`model::Config`] or into [`Problem`]s: all of them at once, each with file, line,
+//! column and path. The way: text → `parse` → a `tree` whose every node knows its place → `expand` (variables) →
+//! `check`, block by block, each value by a reader of its type → [`model`].
 
+#[cfg(test)]
+mod agreement;
 mod check;
 pub mod defaults;
 mod expand;

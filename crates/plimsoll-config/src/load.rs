@@ -51,6 +51,7 @@ pub fn load_path(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> io::Resul
         return Ok(finish(root, dir, problems));
     }
     let mut merged: Option<Node> = None;
+    let mut complete = true;
     let mut total = 0;
     for file in yaml_files(path)? {
         let bytes = read(&file)?;
@@ -58,13 +59,19 @@ pub fn load_path(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> io::Resul
         if total > MAX_FOLDER_BYTES {
             return Err(io::Error::other(format!("the files of {} are larger than 16 MiB", path.display())));
         }
-        let Some(root) = tree_of_bytes(&file, &bytes, path, env, &mut problems) else { continue };
-        merged = Some(match merged {
-            None => root,
-            Some(before) => merge(before, root, &mut problems),
-        });
+        let root = tree_of_bytes(&file, &bytes, path, env, &mut problems);
+        complete &= root.is_some();
+        merged = match (merged, root) {
+            (Some(before), Some(root)) => Some(merge(before, root, &mut problems)),
+            (before, root) => before.or(root),
+        };
     }
-    Ok(finish(merged, path, problems))
+    let mut loaded = finish(merged, path, problems);
+    if !complete {
+        // What seems to be missing may stand in the file that could not be read.
+        loaded.problems.retain(|p| !matches!(p.code, Code::MissingKey | Code::UnknownPool));
+    }
+    Ok(loaded)
 }
 
 fn finish(root: Option<Node>, dir: &Path, mut problems: Problems) -> Loaded {
@@ -160,10 +167,11 @@ fn merge(before: Node, after: Node, problems: &mut Problems) -> Node {
         (Value::Block(before), Value::Block(after)) => {
             Node { span, value: Value::Block(merge_entries(before, after)) }
         }
-        (before, after) => {
-            let wrong = if matches!(before, Value::Block(_)) { after_span(&after, span) } else { span };
+        (before, other) => {
+            let block = matches!(before, Value::Block(_));
+            let wrong = if block { after.span } else { span };
             problems.add(Code::WrongType, wrong, String::new(), "expected a block of keys in each file");
-            Node { span, value: if matches!(before, Value::Block(_)) { before } else { after } }
+            Node { span, value: if block { before } else { other } }
         }
     }
 }
@@ -187,11 +195,4 @@ fn merge_entries(mut before: Vec<Entry>, after: Vec<Entry>) -> Vec<Entry> {
         }
     }
     before
-}
-
-fn after_span(value: &Value, otherwise: Span) -> Span {
-    match value {
-        Value::List(items) => items.first().map_or(otherwise, |item| item.span),
-        _ => otherwise,
-    }
 }

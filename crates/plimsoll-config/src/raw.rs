@@ -113,7 +113,7 @@ struct Limits {
     /// Bytes of a request head, request line included.
     header_bytes: Option<Size>,
     /// Header lines of a request.
-    headers: Option<Whole<1, 1000>>,
+    headers: Option<Whole<1, 256>>,
     /// Bytes of a request target.
     uri_bytes: Option<Size>,
     /// Bytes of a request body; 0 = no limit.
@@ -251,9 +251,9 @@ struct HealthMonitoring {
     /// A check without an answer by then has failed.
     timeout: Option<Dur>,
     /// Failures in a row that take a destination out; of the first check, one.
-    failure_threshold: Option<Whole<1, 1000>>,
+    failure_threshold: Option<Whole<1, 256>>,
     /// Passes in a row that bring it back.
-    recovery_threshold: Option<Whole<1, 1000>>,
+    recovery_threshold: Option<Whole<1, 256>>,
     /// A connection opens, or a request is answered.
     protocol: Option<CheckProtocol>,
     /// What is asked for; implies `protocol: http`.

@@ -96,14 +96,17 @@ impl FromStr for Dur {
     }
 }
 
+/// In units that people use: `60s` and `90s`, but `2m` and `24h`.
 impl fmt::Display for Dur {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX);
+        let whole = u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX);
+        let mut rest = whole;
         if rest == 0 {
             return f.write_str("0s");
         }
         for (name, unit) in TIME_UNITS.iter().rev().filter(|(name, _)| *name != "µs" && *name != "d") {
-            if rest >= *unit {
+            let small = matches!(*name, "h" | "m") && whole / unit < 2;
+            if rest >= *unit && !small {
                 write!(f, "{}{name}", rest / unit)?;
                 rest %= unit;
             }
@@ -270,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_duration_is_told_as_it_is_written() {
-        for text in ["30s", "100ms", "1m30s", "24h", "0s", "1h1ms"] {
+        for text in ["30s", "100ms", "60s", "90s", "2m30s", "24h", "0s", "2h1ms"] {
             assert_eq!(text.parse::<Dur>().map(|d| d.to_string()), Ok(text.to_owned()));
         }
     }

@@ -134,6 +134,11 @@ impl Tried {
         self.ids[..usize::from(self.len)].contains(&Some(id))
     }
 
+    /// No more tries are made.
+    pub fn is_full(&self) -> bool {
+        usize::from(self.len) == Self::MAX
+    }
+
     /// Nobody was tried yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use plimsoll_config::Problem;
-use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, Listener, Pool as PoolConfig, Protocol};
+use plimsoll_config::model::{
+    Config, DestinationAddress, ListenAddress, Listener, Pool as PoolConfig, Protocol,
+};
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
@@ -368,8 +370,12 @@ impl Handle {
     /// Takes a prepared configuration into force. Nothing here can fail.
     fn commit(&self, config: Config, resolved: Resolved, mut sockets: NewSockets) {
         let mut state = self.state();
-        let pools: Vec<_> =
-            config.pools.iter().zip(resolved).map(|(pool, members)| self.pool(&mut state, pool, members)).collect();
+        let pools: Vec<_> = config
+            .pools
+            .iter()
+            .zip(resolved)
+            .map(|(pool, members)| self.pool(&mut state, pool, members))
+            .collect();
         state.pools.retain(|name, _| config.pools.iter().any(|pool| pool.name == *name));
         let mut orders: Vec<Vec<DoorOrder>> = (0..self.0.workers).map(|_| Vec::new()).collect();
         let mut tables = Vec::new();
@@ -429,7 +435,12 @@ impl Handle {
         table
     }
 
-    fn table(&self, state: &mut State, config: &Arc<Listener>, pools: &[Arc<PoolTable>]) -> Arc<ListenerTable> {
+    fn table(
+        &self,
+        state: &mut State,
+        config: &Arc<Listener>,
+        pools: &[Arc<PoolTable>],
+    ) -> Arc<ListenerTable> {
         let mut rule = |name: &Name, matches, pool: usize, edits: [Edits; 2]| {
             let pool = pools[pool].clone();
             let key = [config.name.clone(), name.clone(), pool.config.name.clone()];
@@ -453,9 +464,13 @@ impl Handle {
             let edits = [Edits::fold(&[&config.request_headers]), Edits::fold(&[&config.response_headers])];
             rules.push(rule(&"default".into(), None, pool, edits));
         }
-        let shared = state.listeners.get(&config.name).map(|known| known.shared.clone()).unwrap_or_else(|| {
-            Arc::new(ListenerShared { tallies: PerWorker::new(self.0.workers), open: AtomicUsize::new(0) })
-        });
+        let shared =
+            state.listeners.get(&config.name).map(|known| known.shared.clone()).unwrap_or_else(|| {
+                Arc::new(ListenerShared {
+                    tallies: PerWorker::new(self.0.workers),
+                    open: AtomicUsize::new(0),
+                })
+            });
         Arc::new(ListenerTable { config: config.clone(), rules, shared })
     }
 
@@ -478,7 +493,9 @@ impl Handle {
         let close: Vec<u64> = gone.iter().map(|bound| bound.number).collect();
         let mut open: Vec<Vec<Socket>> = (0..orders.len()).map(|_| Vec::new()).collect();
         for wanted in &config.addresses {
-            let Some((actual, bound)) = sockets.remove(&(config.name.clone(), wanted.clone())) else { continue };
+            let Some((actual, bound)) = sockets.remove(&(config.name.clone(), wanted.clone())) else {
+                continue;
+            };
             state.next += 1;
             tracing::info!(listener = %config.name, address = show(&actual), "listening");
             known.sockets.push(BoundAddress { wanted: wanted.clone(), actual, number: state.next });
@@ -623,9 +640,10 @@ impl Handle {
         let listeners = state.tables.iter().map(|table| ListenerView {
             name: table.config.name.clone(),
             protocol: protocol(table.config.protocol),
-            addresses: state.listeners.get(&table.config.name).map_or(Vec::new(), |l| {
-                l.sockets.iter().map(|bound| show(&bound.actual)).collect()
-            }),
+            addresses: state
+                .listeners
+                .get(&table.config.name)
+                .map_or(Vec::new(), |l| l.sockets.iter().map(|bound| show(&bound.actual)).collect()),
             counts: table.shared.tallies.counts(),
         });
         let rules = state.tables.iter().flat_map(|table| {

@@ -145,21 +145,51 @@ impl PerWorker<RuleTally> {
 /// How a choice of a destination can end, as metrics label it; the first is for those that found one.
 pub const DECISIONS: [&str; 4] = ["assigned", "empty", "none_serving", "all_tried"];
 
+/// How a try that another one follows had ended, as metrics label it: [`Failure::ALL`], and a listed status.
+pub const RETRY_REASONS: [&str; Failure::ALL.len() + 1] = {
+    let mut words = ["status"; Failure::ALL.len() + 1];
+    let mut at = 0;
+    while at < Failure::ALL.len() {
+        words[at] = Failure::ALL[at].word();
+        at += 1;
+    }
+    words
+};
+
+/// How the try before had ended.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// It failed.
+    Failed(Failure),
+    /// It answered with a status another destination may do better than.
+    Rejected,
+}
+
+impl Before {
+    /// Its place in [`RETRY_REASONS`].
+    const fn place(self) -> usize {
+        match self {
+            Self::Failed(failure) => failure as usize,
+            Self::Rejected => Failure::ALL.len(),
+        }
+    }
+}
+
 /// Counts of one pool, kept while the pool lives, whichever rules come and go.
 #[derive(Debug, Default)]
 pub(crate) struct PoolTally {
     decisions: [Counter; DECISIONS.len()],
-    retries: [Counter; Failure::ALL.len()],
-    failovers: [Counter; Failure::ALL.len()],
+    retries: [Counter; RETRY_REASONS.len()],
+    failovers: [Counter; RETRY_REASONS.len()],
 }
 
 impl PoolTally {
-    /// A destination was chosen, or was not; `after` says how the message's try before this one failed.
-    pub(crate) fn decided(&self, missed: Option<NoDestination>, after: Option<Failure>) {
+    /// A destination was chosen, or was not; `before` says how the message's try before this one ended.
+    pub(crate) fn decided(&self, missed: Option<NoDestination>, before: Option<Before>) {
         self.decisions[missed.map_or(0, |why| why as usize + 1)].add(1);
-        if let (None, Some(failure)) = (missed, after) {
-            self.retries[failure as usize].add(1);
-            self.failovers[failure as usize].add(1);
+        if let (None, Some(before)) = (missed, before) {
+            self.retries[before.place()].add(1);
+            self.failovers[before.place()].add(1);
         }
     }
 
@@ -174,10 +204,10 @@ impl PoolTally {
 pub struct PoolCounts {
     /// Choices of a destination by how they ended, in the order of [`DECISIONS`].
     pub decisions: [u64; DECISIONS.len()],
-    /// Tries after a message's first, by the failure before, in the order of [`Failure::ALL`].
-    pub retries: [u64; Failure::ALL.len()],
+    /// Tries after a message's first, by how the one before ended, in the order of [`RETRY_REASONS`].
+    pub retries: [u64; RETRY_REASONS.len()],
     /// Of these the ones at another destination.
-    pub failovers: [u64; Failure::ALL.len()],
+    pub failovers: [u64; RETRY_REASONS.len()],
 }
 
 impl PerWorker<PoolTally> {

@@ -8,6 +8,7 @@ use std::task::Poll;
 use plimsoll_core::retry::{self, Attempt, Decision};
 use plimsoll_core::{Address, Failure, NoDestination, Outcome, Suspect, Tick, Ticket, Tried, Want};
 
+use crate::counters::Before;
 use crate::http1::answer::{self, Reason, Refusal};
 use crate::http1::exchange::{End, Exchange};
 use crate::http1::serve::{Client, Job, write_all};
@@ -21,8 +22,8 @@ use crate::worker::{Rule, Worker};
 /// What becomes of the client's connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Another request may come; the answer ended at this moment.
-    KeepAlive(Tick),
+    /// Another request may come.
+    KeepAlive,
     /// It is over.
     Close,
     /// It is over, and the client may still be sending.
@@ -31,12 +32,22 @@ pub(crate) enum Verdict {
 
 /// How the tries ended, all together.
 enum Ending {
-    /// The answer was delivered, or began to be.
-    Answered(Verdict),
+    /// The answer was delivered; it ended at this moment.
+    Answered(Verdict, Tick),
     /// We answer ourselves.
     Refuse(Refusal),
     /// There is nobody to answer.
     Gone(Reason),
+}
+
+/// How one destination was.
+enum Try {
+    /// That was it.
+    Ended(Ending),
+    /// It failed; whether another is tried is for [`retry::decide`] to say.
+    Failed(Attempt),
+    /// It answered, and another may do better: already decided.
+    Rejected,
 }
 
 /// Carries one request to a destination and its answer back.
@@ -48,17 +59,13 @@ pub(crate) async fn forward(client: &mut Client, job: &mut Job) -> Verdict {
     let tally = rule.table.tallies.of(worker.number);
     tally.started.add(1);
     let ending = tries(client, job, &worker, &rule).await;
-    let verdict = match ending {
-        Ending::Answered(verdict) => verdict,
-        Ending::Refuse(refusal) => refuse(client, job, &worker, refusal).await,
+    let (verdict, now) = match ending {
+        Ending::Answered(verdict, now) => (verdict, now),
+        Ending::Refuse(refusal) => (refuse(client, job, &worker, refusal).await, worker.now()),
         Ending::Gone(reason) => {
             note(job, &worker, reason);
-            Verdict::Close
+            (Verdict::Close, worker.now())
         }
-    };
-    let now = match verdict {
-        Verdict::KeepAlive(now) => now,
-        _ => worker.now(),
     };
     let tally = rule.table.tallies.of(worker.number);
     tally.ended.add(1);
@@ -76,7 +83,6 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
     let pool = rule.pool.table.borrow().clone();
     pool.budget.earn(worker.number);
     let mut tried = Tried::default();
-    let mut count = 0;
     let mut before = None;
     let mut last = Refusal::NO_DESTINATION;
     let mut now = job.started;
@@ -90,19 +96,25 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
             Err(_) => return Ending::Refuse(Refusal::NO_DESTINATION),
         };
         tried.add(ticket.id());
-        count += 1;
-        let failed = match try_one(client, job, worker, rule, ticket, &address, now, count).await {
-            Ok(ending) => return ending,
-            Err(failed) => failed,
+        job.tries += 1;
+        job.others_left = !pool.config.retry.when.statuses.is_empty() && rule.pool.has_untried(&tried);
+        let failed = match try_one(client, job, worker, rule, ticket, &address, now).await {
+            Try::Ended(ending) => return ending,
+            Try::Rejected => None,
+            Try::Failed(failed) => Some(failed),
         };
         now = worker.now();
         if now >= job.total_deadline {
             return Ending::Refuse(Refusal::TOTAL_TIMEOUT);
         }
+        let Some(failed) = failed else {
+            before = Some(Before::Rejected);
+            continue;
+        };
         last = refusal_of(failed.failure);
         match retry::decide(&pool.config.retry, &failed, &pool.budget, now) {
             Decision::Stop(_) => return Ending::Refuse(last),
-            Decision::Again | Decision::RepeatFresh => before = Some(failed.failure),
+            Decision::Again | Decision::RepeatFresh => before = Some(Before::Failed(failed.failure)),
         }
     }
 }
@@ -116,13 +128,12 @@ async fn try_one(
     mut ticket: Ticket,
     address: &Address,
     mut now: Tick,
-    tries: u8,
-) -> Result<Ending, Attempt> {
+) -> Try {
     let pool = rule.pool.table.borrow().clone();
     let id = ticket.id();
     let mut attempt = Attempt {
         failure: Failure::Connect,
-        tries,
+        tries: job.tries,
         idempotent: job.method.idempotent(),
         sent: false,
         reused_connection: false,
@@ -135,13 +146,20 @@ async fn try_one(
         attempt.reused_connection = pooled.is_some();
         let stream = match pooled {
             Some(stream) => stream,
-            None => match connect(worker, &client.alarm, address, (now + job.pool_timeouts.connect).min(job.total_deadline)).await {
+            None => match connect(
+                worker,
+                &client.alarm,
+                address,
+                (now + job.pool_timeouts.connect).min(job.total_deadline),
+            )
+            .await
+            {
                 Some(stream) => stream,
                 None => {
                     attempt.failure = Failure::Connect;
                     attempt.sent = false;
                     tell(&pool, ticket.learn(Outcome::Failed(Failure::Connect)));
-                    return Err(attempt);
+                    return Try::Failed(attempt);
                 }
             },
         };
@@ -156,14 +174,18 @@ async fn try_one(
         tell(&pool, exchange.suspect.take());
         let failure = match end {
             End::Failed(failure) => failure,
-            other => return Ok(finish(client, job, worker, rule, address, exchange, other).await),
+            End::Rejected => return Try::Rejected,
+            other => return Try::Ended(finish(client, job, worker, rule, address, exchange, other).await),
         };
         attempt.failure = failure;
         attempt.sent = exchange.has_sent();
         attempt.body_replayable = !job.streamed;
         attempt.answer_started = exchange.answer_started();
         let stale = attempt.reused_connection && matches!(failure, Failure::Reset | Failure::EmptyResponse);
-        if stale && retry::decide(&pool.config.retry, &attempt, &pool.budget, worker.now()) == Decision::RepeatFresh {
+        if stale
+            && retry::decide(&pool.config.retry, &attempt, &pool.budget, worker.now())
+                == Decision::RepeatFresh
+        {
             // The connection was stale; that says nothing about the destination.
             pool.tallies.of(worker.number).repeated(failure);
             attempt.fresh_repeat_used = true;
@@ -173,9 +195,9 @@ async fn try_one(
         }
         tell(&pool, exchange.ticket.learn(Outcome::Failed(failure)));
         if exchange.answer_started() {
-            return Ok(cut_off(exchange, client, job, worker, failure));
+            return Try::Ended(cut_off(exchange, client, job, worker, failure));
         }
-        return Err(attempt);
+        return Try::Failed(attempt);
     }
 }
 
@@ -189,38 +211,40 @@ async fn finish(
     exchange: Exchange,
     end: End,
 ) -> Ending {
-    let now = worker.now();
     match end {
         End::Delivered => {
+            let now = exchange.ended_at(worker);
             let reusable = exchange.reusable(job);
             let closes = exchange.answer().is_none_or(|a| a.closes);
             let Exchange { upstream, ticket, .. } = exchange;
             if reusable {
                 rule.pool.give(ticket.id(), address.clone(), upstream, now);
             }
-            Ending::Answered(match (closes, job.body.is_done()) {
-                (false, _) => Verdict::KeepAlive(now),
+            let verdict = match (closes, job.body.is_done()) {
+                (false, _) => Verdict::KeepAlive,
                 (true, true) => Verdict::Close,
                 (true, false) => Verdict::Linger,
-            })
+            };
+            Ending::Answered(verdict, now)
         }
         End::Upgraded => {
             let early = std::mem::take(&mut client.inbox);
             let unsent = exchange.unsent().to_vec();
             let Exchange { upstream, ticket, .. } = exchange;
             let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
-            let moved = tcp::tunnel(worker, &client.alarm, &mut client.stream, upstream, early, unsent, idle).await;
+            let moved =
+                tcp::tunnel(worker, &client.alarm, &mut client.stream, upstream, early, unsent, idle).await;
             job.request_bytes += moved.to_destination;
             job.response_bytes += moved.to_client;
             drop(ticket);
-            Ending::Answered(Verdict::Close)
+            Ending::Answered(Verdict::Close, worker.now())
         }
         End::Refused(refusal) if exchange.answer().is_none() => Ending::Refuse(refusal),
         End::Refused(refusal) => Ending::Gone(refusal.reason),
         End::TotalTimeout if exchange.answer().is_none() => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
         End::TotalTimeout => cut_off_for(client, Reason::TotalTimeout),
         End::ClientStalled => Ending::Gone(Reason::ClientTimeout),
-        End::ClientGone | End::Failed(_) => Ending::Gone(Reason::ClientClosed),
+        End::ClientGone | End::Failed(_) | End::Rejected => Ending::Gone(Reason::ClientClosed),
     }
 }
 
@@ -258,7 +282,12 @@ pub(crate) fn tell(pool: &PoolTable, suspect: Option<Suspect>) {
 }
 
 /// Connects within `deadline`; `None` when it did not work.
-pub(crate) async fn connect(worker: &Worker, alarm: &Rc<Alarm>, address: &Address, deadline: Tick) -> Option<Stream> {
+pub(crate) async fn connect(
+    worker: &Worker,
+    alarm: &Rc<Alarm>,
+    address: &Address,
+    deadline: Tick,
+) -> Option<Stream> {
     worker.timers.set(alarm, deadline);
     let mut connecting = std::pin::pin!(Stream::connect(address));
     std::future::poll_fn(|cx| match connecting.as_mut().poll(cx) {
@@ -281,7 +310,7 @@ async fn refuse(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, refusal
     job.response_bytes += out.len() as u64;
     match (write_all(client, worker, &out).await, keep, whole) {
         (false, ..) => Verdict::Close,
-        (true, true, _) => Verdict::KeepAlive(worker.now()),
+        (true, true, _) => Verdict::KeepAlive,
         (true, false, true) => Verdict::Close,
         (true, false, false) => Verdict::Linger,
     }

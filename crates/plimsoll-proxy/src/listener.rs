@@ -10,7 +10,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use plimsoll_config::model::{ListenAddress, Protocol};
+use rustix::net::SocketFlags;
 use socket2::{Domain, SockAddr, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use crate::http1;
@@ -38,7 +41,10 @@ pub(crate) struct Socket {
 ///
 /// # Errors
 /// The system's, most often that the address is in use or not ours.
-pub(crate) fn bind(address: &ListenAddress, workers: usize) -> io::Result<(ListenAddress, Vec<socket2::Socket>)> {
+pub(crate) fn bind(
+    address: &ListenAddress,
+    workers: usize,
+) -> io::Result<(ListenAddress, Vec<socket2::Socket>)> {
     match address {
         ListenAddress::Socket(address) => {
             let first = bind_tcp(*address, false)?;
@@ -63,7 +69,8 @@ pub(crate) fn bind(address: &ListenAddress, workers: usize) -> io::Result<(Liste
 }
 
 fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;
@@ -101,7 +108,7 @@ fn is_abandoned(path: &Path, address: &SockAddr) -> bool {
 }
 
 enum Acceptor {
-    Tcp(tokio::net::TcpListener),
+    Tcp(AsyncFd<socket2::Socket>),
     Unix(tokio::net::UnixListener),
 }
 
@@ -110,16 +117,27 @@ impl Acceptor {
         if socket.domain()? == Domain::UNIX {
             tokio::net::UnixListener::from_std(socket.into()).map(Self::Unix)
         } else {
-            tokio::net::TcpListener::from_std(socket.into()).map(Self::Tcp)
+            AsyncFd::with_interest(socket, Interest::READABLE).map(Self::Tcp)
         }
     }
 
     async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
-            Self::Tcp(l) => l.accept().await.map(|(s, peer)| (Stream::Tcp(s), Peer::Socket(peer))),
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.async_io(Interest::READABLE, accept_tcp).await?;
+                Ok((Stream::accepted(stream)?, peer))
+            }
             Self::Unix(l) => l.accept().await.map(|(s, _)| (Stream::Unix(s), Peer::Unix)),
         }
     }
+}
+
+/// One system call: `accept4` with everything asked for at once.
+fn accept_tcp(listener: &socket2::Socket) -> io::Result<(std::net::TcpStream, Peer)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (stream, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    let peer = peer.and_then(|address| SocketAddr::try_from(address).ok());
+    Ok((stream.into(), peer.map_or(Peer::Unix, Peer::Socket)))
 }
 
 /// Starts accepting on one more socket of a door.

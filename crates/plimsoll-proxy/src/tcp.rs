@@ -8,6 +8,7 @@ use std::time::Duration;
 use plimsoll_core::retry::{self, Attempt, Decision};
 use plimsoll_core::{Failure, Outcome, Tick, Tried, Want};
 
+use crate::counters::Before;
 use crate::forward::{connect, tell};
 use crate::http1::answer::Reason;
 use crate::http1::target::Method;
@@ -68,10 +69,12 @@ pub(crate) async fn serve(guest: Guest, mut client: Stream) {
         }
         tell(&pool, ticket.learn(Outcome::Failed(Failure::Connect)));
         let attempt = connect_attempt(tries);
-        if now >= deadline || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_)) {
+        if now >= deadline
+            || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_))
+        {
             break Reason::ConnectFailed;
         }
-        before = Some(Failure::Connect);
+        before = Some(Before::Failed(Failure::Connect));
     };
     tally.refuse(reason);
     counts.ended.add(1);

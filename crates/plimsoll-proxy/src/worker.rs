@@ -21,6 +21,10 @@ use crate::upstream::WorkerPool;
 /// per byte than 64 KiB (docs/benchmarks.md).
 pub(crate) const SCRATCH: usize = 256 * 1024;
 
+/// Buffers kept for the next requests, and the largest worth keeping.
+const SPARES: usize = 64;
+const SPARE_BYTES: usize = 16 * 1024;
+
 /// What the control plane tells a worker.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -55,6 +59,7 @@ pub(crate) struct Worker {
     pub(crate) scratch: RefCell<Box<[u8]>>,
     /// Where heads for clients are written. Borrowed only between two awaits.
     pub(crate) out: RefCell<Vec<u8>>,
+    buffers: RefCell<Vec<Vec<u8>>>,
     pub(crate) log: Option<LogSender>,
     pub(crate) draining: Cell<bool>,
     /// Connections being served, of all doors.
@@ -97,9 +102,8 @@ impl Door {
 impl Worker {
     fn pool(&self, rule: &RuleTable) -> Rc<WorkerPool> {
         let mut pools = self.pools.borrow_mut();
-        let pool = pools
-            .entry(rule.pool.number)
-            .or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone())));
+        let pool =
+            pools.entry(rule.pool.number).or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone())));
         *pool.table.borrow_mut() = rule.pool.clone();
         pool.clone()
     }
@@ -108,6 +112,20 @@ impl Worker {
         let rules =
             table.rules.iter().map(|rule| Rule { table: rule.clone(), pool: self.pool(rule) }).collect();
         Rc::new(DoorView { table, rules })
+    }
+
+    /// An empty buffer, used before if one is at hand.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a buffer back, unless it has grown large or there are enough.
+    pub(crate) fn spare_buffer(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffer.capacity() <= SPARE_BYTES && buffers.len() < SPARES {
+            buffer.clear();
+            buffers.push(buffer);
+        }
     }
 
     /// Now.
@@ -139,6 +157,7 @@ pub(crate) async fn run(start: Start) {
         timers: Timers::new(start.clock.now()),
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
         out: RefCell::new(Vec::with_capacity(16 * 1024)),
+        buffers: RefCell::default(),
         log: start.log,
         draining: Cell::new(false),
         connections: Cell::new(0),

@@ -2,7 +2,7 @@
 
 use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::{Failure, Standing};
-use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, PoolView};
+use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, PoolView, RETRY_REASONS};
 
 use super::text::{Family, Kind, Text};
 
@@ -74,11 +74,11 @@ fn standings(text: &mut Text<'_>, pools: &[PoolView]) {
     }
 }
 
-/// Counts of a pool by how a message's try before had failed; the commonest is always there.
-fn by_failure(family: &mut Family<'_>, pool: &PoolView, counts: &[u64; Failure::ALL.len()]) {
-    for (failure, &count) in Failure::ALL.iter().zip(counts) {
-        if count > 0 || *failure == Failure::Connect {
-            family.sample(&[("pool", &pool.name), ("reason", failure.word())], count);
+/// Counts of a pool by how a message's try before had ended; the commonest is always there.
+fn by_reason(family: &mut Family<'_>, pool: &PoolView, counts: &[u64; RETRY_REASONS.len()]) {
+    for (reason, &count) in RETRY_REASONS.iter().zip(counts) {
+        if count > 0 || *reason == Failure::Connect.word() {
+            family.sample(&[("pool", &pool.name), ("reason", reason)], count);
         }
     }
 }
@@ -105,10 +105,10 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
         }
     }
     let mut family = text
-        .counter("plimsoll_retries_total", "Tries after a message's first, by how the one before failed.");
-    pools.iter().for_each(|pool| by_failure(&mut family, pool, &pool.counts.retries));
+        .counter("plimsoll_retries_total", "Tries after a message's first, by how the one before ended.");
+    pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.retries));
     let mut family = text.counter("plimsoll_failovers_total", "Of these the tries at another destination.");
-    pools.iter().for_each(|pool| by_failure(&mut family, pool, &pool.counts.failovers));
+    pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.failovers));
     let mut family =
         text.counter("plimsoll_outlier_ejections_total", "Destinations set aside for what traffic showed.");
     for pool in pools {

@@ -102,12 +102,7 @@ impl Reader<'_> {
         if let Some(port) = get("port").and_then(|p| self.whole(p, 1..=65_535)) {
             health.port = Some(port);
         }
-        for key in ["alerting", "recovery_management"] {
-            let Some(place) = get(key) else { continue };
-            if self.switch(place) == Some(true) {
-                self.not_active(place, key);
-            }
-        }
+        self.inactive_switches(&table, &["alerting", "recovery_management"]);
     }
 
     /// `"200-399"`, `"200,204"` or `200`.

@@ -102,30 +102,25 @@ impl Reader<'_> {
     fn retry_when(&mut self, item: &Place<'_>, when: &mut RetryWhen) {
         const WORDS: [&str; 4] = ["connect_failure", "reset", "empty_response", "timeout"];
         let Some(text) = self.text(item) else { return };
-        let refuse = |what, help: String| Wrong::new(Code::BadValue, what, help);
         match text {
             "connect_failure" => when.connect_failure = true,
             "reset" => when.reset = true,
             "empty_response" => when.empty_response = true,
             "timeout" => when.timeout = true,
             _ if text.starts_with("grpc:") => self.not_available(item, &item.shown()),
-            _ => match text.strip_prefix("status:") {
-                Some(status) => match status.parse().ok().filter(|_| !status.starts_with('+')) {
-                    Some(status @ 400..=599) if !when.statuses.contains(&status) => {
-                        when.statuses.push(status)
-                    }
-                    Some(400..=599) => {}
-                    _ => {
-                        let help = "write it like \"status:503\"; only 400 to 599 can be failures".to_owned();
-                        self.refuse(item, refuse("names no status of a failure", help));
-                    }
-                },
+            _ => match text.strip_prefix("status:").map(failing_status) {
+                Some(Some(status)) if when.statuses.contains(&status) => {}
+                Some(Some(status)) => when.statuses.push(status),
+                Some(None) => {
+                    let help = "write it like \"status:503\"; only 400 to 599 can be failures";
+                    self.refuse(item, Wrong::new(Code::BadValue, "names no status of a failure", help));
+                }
                 None => {
-                    let help = self.suggest(text, WORDS).map_or_else(
-                        || format!("it is one of {}, status:503", WORDS.join(", ")),
-                        |meant| format!("did you mean `{meant}`?"),
-                    );
-                    self.refuse(item, refuse("is no reason to try again", help));
+                    let help = match self.suggest(text, WORDS) {
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None => format!("it is one of {}, status:503", WORDS.join(", ")),
+                    };
+                    self.refuse(item, Wrong::new(Code::BadValue, "is no reason to try again", help));
                 }
             },
         }
@@ -148,7 +143,7 @@ impl Reader<'_> {
     }
 
     /// Switches of the seed that do nothing yet: on is told, off is true already.
-    fn inactive_switches(&mut self, table: &Table<'_>, keys: &[&str]) {
+    pub(crate) fn inactive_switches(&mut self, table: &Table<'_>, keys: &[&str]) {
         for key in keys {
             let Some(place) = table.get(key) else { continue };
             if self.switch(place) == Some(true) {
@@ -211,4 +206,9 @@ impl Reader<'_> {
         }
         table.get("enabled").and_then(|p| self.switch(p))
     }
+}
+
+fn failing_status(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|status| digits && (400..=599).contains(status))
 }

@@ -175,7 +175,7 @@ mod tests {
     use crate::live::Ticket;
 
     fn load(slot: &Slot, count: u32) -> Vec<Ticket> {
-        let ticket = |_| Ticket::new(DestinationId(0), 0, 0, false, slot.live.clone(), Tick::ZERO);
+        let ticket = |_| Ticket::new(DestinationId(0), 0, 0, None, slot.live.clone(), Tick::ZERO);
         (0..count).map(ticket).collect()
     }
 

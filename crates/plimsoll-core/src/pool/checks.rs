@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::destination::{Address, AdminState, DestinationId, Ejection, Health};
+use crate::destination::{Address, AdminState, DestinationId, Health};
 use crate::event::Reason;
 use crate::health::{Checker, ProbeOrder, ProbeResult};
 use crate::pool::Pool;
@@ -46,8 +46,7 @@ impl Pool {
             self.orders.retain(|order| order.id != id);
         }
         if let Some(&rank) = self.index.get(&id) {
-            let entry = &mut self.entries[rank];
-            self.touched |= entry.outlier.handle_timeout(now);
+            self.touched |= self.entries[rank].handle_timeout(now);
             if self.is_checked(rank) && self.entries[rank].checker.due() <= now {
                 self.lanes.ask(id);
             }
@@ -75,6 +74,9 @@ impl Pool {
     }
 
     pub(super) fn probed(&mut self, now: Tick, id: DestinationId, result: ProbeResult) {
+        if self.orders.iter().any(|order| order.id == id) {
+            return; // The order is still here: nobody can have answered it.
+        }
         let Some(sent) = self.lanes.answered(id) else { return };
         if let (Some(health), Some(&rank), false) = (&self.spec.health, self.index.get(&id), sent.stale) {
             let entry = &mut self.entries[rank];
@@ -119,11 +121,8 @@ impl Pool {
             }
             _ => Tick::NEVER,
         };
-        let ejection = match rank.map(|rank| self.entries[rank].outlier.ejection()) {
-            Some(Ejection::Until(until)) => until,
-            _ => Tick::NEVER,
-        };
-        self.agenda.set(id, check.min(ejection));
+        let traffic = rank.map_or(Tick::NEVER, |rank| self.entries[rank].next());
+        self.agenda.set(id, check.min(traffic));
     }
 
     fn is_checked(&self, rank: usize) -> bool {

@@ -16,6 +16,18 @@ use crate::time::Tick;
 /// fails; then any message may be it.
 const TRIAL_RESERVED: Duration = Duration::from_secs(1);
 
+/// A trial without a word for so long is opened once more: its message may hang, its word may be lost.
+const TRIAL_LOST: Duration = Duration::from_secs(300);
+
+/// The trial of an ejected destination is open.
+#[derive(Copy, Clone)]
+pub(super) struct Trial {
+    /// From then on any message may be it.
+    pub(super) for_all: Tick,
+    /// Opened once more then.
+    pub(super) again: Tick,
+}
+
 /// One destination of a pool.
 pub(super) struct Entry {
     pub(super) id: DestinationId,
@@ -29,8 +41,7 @@ pub(super) struct Entry {
     pub(super) since: Tick,
     /// Why it stands so; `None` for one that has served since it joined.
     pub(super) reason: Option<Reason>,
-    /// Its trial is open; from then on to any message.
-    pub(super) trial: Option<Tick>,
+    pub(super) trial: Option<Trial>,
     /// What the next change to serving will be put down to.
     pub(super) relief: Option<Reason>,
     /// What took it down, and what had it ejected: told when the standing changes by that, maybe later.
@@ -97,6 +108,20 @@ impl Entry {
         }
     }
 
+    /// When it has something to settle next, whatever checks and traffic say.
+    pub(super) fn next(&self) -> Tick {
+        match (self.outlier.ejection(), self.trial) {
+            (Ejection::Until(until), _) => until,
+            (_, Some(trial)) => trial.again,
+            _ => Tick::NEVER,
+        }
+    }
+
+    /// Its moment may have come; says whether it has something to settle.
+    pub(super) fn handle_timeout(&mut self, now: Tick) -> bool {
+        self.outlier.handle_timeout(now) || self.next() <= now
+    }
+
     /// Brings standing, trial and counters in line with the witnesses. Says what changed in the standing, if
     /// anything did, and whether a snapshot shows it differently now.
     pub(super) fn settle(&mut self, now: Tick, lone: bool, backup_tiers: bool) -> (Option<Change>, bool) {
@@ -127,7 +152,12 @@ impl Entry {
         match (fit, self.trial) {
             (true, None) => {
                 self.live.open_trial();
-                self.trial = Some(now + TRIAL_RESERVED);
+                self.trial = Some(Trial { for_all: now + TRIAL_RESERVED, again: now + TRIAL_LOST });
+                true
+            }
+            (true, Some(trial)) if trial.again <= now => {
+                self.live.open_trial();
+                self.trial = Some(Trial { again: now + TRIAL_LOST, ..trial });
                 true
             }
             (false, Some(_)) => {

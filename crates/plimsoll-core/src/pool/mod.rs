@@ -358,7 +358,10 @@ impl Pool {
             let lone = self.entries.len() == 1;
             for rank in 0..self.entries.len() {
                 let (change, differs) = self.entries[rank].settle(now, lone, self.spec.backup_tiers);
-                self.dirty |= differs;
+                if differs {
+                    self.dirty = true;
+                    self.plan(self.entries[rank].id);
+                }
                 if let Some(Change { from, to, reason }) = change {
                     let (pool, destination) =
                         (self.name.clone(), self.entries[rank].destination.name.clone());
@@ -392,7 +395,7 @@ impl Pool {
                 });
             let Some(entry) = first else { break };
             entry.outlier.pardon(now);
-            entry.relief = Some(Reason::Needed);
+            entry.relief.get_or_insert(Reason::Needed);
             out -= 1;
             let id = entry.id;
             self.plan(id);

@@ -1,9 +1,10 @@
 //! The life of one client connection: rest, a burst of requests, rest again.
 //!
 //! A resting connection is a socket, an alarm and a small task. What a request needs is boxed when bytes
-//! arrive and given back when the connection has been silent for a while.
+//! arrive and given back as soon as none are left.
 
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts};
 use plimsoll_core::Tick;
 
-use super::answer::{self, Refusal};
+use super::answer::{self, Reason, Refusal};
 use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use super::request::{self, Forwarding, RequestHead};
 use super::target::{Method, RequestFacts};
@@ -22,8 +23,6 @@ use crate::stream::{Peer, Stream};
 use crate::timer::Alarm;
 use crate::worker::{DoorView, SCRATCH, Worker};
 
-/// A connection that was silent this long between two requests gives its working memory back.
-const BURST_ENDS: Duration = Duration::from_secs(1);
 /// Bytes read at once while a head is awaited: a pipeline is taken in pieces.
 const READ_HEAD: usize = 64 * 1024;
 /// After a last answer the rest of what the client sends is read and thrown away for so long …
@@ -66,6 +65,10 @@ pub(crate) struct Job {
     pub(crate) chunked: bool,
     /// Body bytes beyond `wire` were read: they cannot be sent again.
     pub(crate) streamed: bool,
+    /// Tries so far, this one included.
+    pub(crate) tries: u8,
+    /// A destination that may serve has not been tried yet.
+    pub(crate) others_left: bool,
     body_bytes: u64,
     pub(crate) client_timeouts: ClientTimeouts,
     pub(crate) pool_timeouts: DestinationTimeouts,
@@ -80,7 +83,11 @@ pub(crate) struct Job {
 
 impl Job {
     /// Takes what belongs to the body from `bytes` and leaves the rest in the client's inbox.
-    pub(crate) fn take_body(&mut self, client: &mut Client, bytes: &mut [u8]) -> Result<Range<usize>, Refusal> {
+    pub(crate) fn take_body(
+        &mut self,
+        client: &mut Client,
+        bytes: &mut [u8],
+    ) -> Result<Range<usize>, Refusal> {
         let decoded = self.body.decode(bytes).map_err(|_| Refusal::BAD_BODY)?;
         client.inbox.extend_from_slice(&bytes[decoded.consumed..]);
         self.request_bytes += decoded.consumed as u64;
@@ -122,20 +129,19 @@ pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer) {
     let timeouts = guest.door.view().table.config.timeouts;
     let alarm = worker.timers.alarm(worker.now() + timeouts.header);
     let mut client = Client { guest, stream, peer, alarm, inbox: Vec::new(), greeted: false };
-    loop {
-        if !rest(&mut client).await {
-            return;
-        }
-        if !Box::pin(burst(&mut client)).await {
-            return;
-        }
+    while rest(&mut client, &worker).await && busy(&mut client).await {
         let idle = client.guest.door.view().table.config.timeouts.idle;
-        worker.timers.set(&client.alarm, worker.now() + idle.saturating_sub(BURST_ENDS));
+        worker.timers.set(&client.alarm, worker.timers.about_now() + idle);
     }
 }
 
+/// A burst in a box of its own, so that a resting connection does not carry its size.
+fn busy(client: &mut Client) -> Pin<Box<impl Future<Output = bool>>> {
+    Box::pin(burst(client))
+}
+
 /// Waits for a byte with nothing but the socket; `false` when the connection is to end.
-async fn rest(client: &mut Client) -> bool {
+async fn rest(client: &mut Client, worker: &Worker) -> bool {
     if !client.inbox.is_empty() {
         return true;
     }
@@ -149,15 +155,17 @@ async fn rest(client: &mut Client) -> bool {
     })
     .await;
     client.alarm.set_resting(false);
+    if !readable && !client.greeted {
+        client.guest.door.view().table.shared.tallies.of(worker.number).refuse(Reason::HeaderTimeout);
+    }
     readable
 }
 
 /// Serves requests until the connection falls silent (`true`) or ends (`false`).
 async fn burst(client: &mut Client) -> bool {
     let worker = client.guest.worker.clone();
-    let mut wire = Vec::new();
     loop {
-        let mut job = match next_request(client, &worker, std::mem::take(&mut wire)).await {
+        let mut job = match next_request(client, &worker).await {
             Ok(job) => job,
             Err(NoRequest::Silent) => return true,
             Err(NoRequest::Closed) => return false,
@@ -167,25 +175,20 @@ async fn burst(client: &mut Client) -> bool {
             }
         };
         match forward::forward(client, &mut job).await {
-            Verdict::KeepAlive(now) => {
-                worker.timers.set(&client.alarm, now + job.client_timeouts.idle.min(BURST_ENDS));
-            }
+            Verdict::KeepAlive => {}
             Verdict::Close => return false,
             Verdict::Linger => {
                 linger(client, &worker).await;
                 return false;
             }
         }
-        wire = job.wire;
-        wire.clear();
-        wire.shrink_to(16 * 1024);
+        worker.spare_buffer(job.wire);
     }
 }
 
 /// Reads up to the end of a request head and makes a job of it.
-async fn next_request(client: &mut Client, worker: &Rc<Worker>, wire: Vec<u8>) -> Result<Job, NoRequest> {
+async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Job, NoRequest> {
     let view = client.guest.door.view();
-    let mut wire = Some(wire);
     let mut fresh = !client.inbox.is_empty();
     let mut begun = false;
     std::future::poll_fn(|cx| {
@@ -199,13 +202,14 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>, wire: Vec<u8>) -
                 match client.stream.poll_read(cx, &mut scratch[room]) {
                     Poll::Ready(Ok(n @ 1..)) => end += n,
                     Poll::Ready(_) => return Poll::Ready(Err(NoRequest::Closed)),
+                    Poll::Pending if !begun => return Poll::Ready(Err(NoRequest::Silent)),
                     Poll::Pending if client.alarm.poll(cx).is_ready() => {
-                        return Poll::Ready(Err(late(client, begun)));
+                        return Poll::Ready(Err(NoRequest::Refused(Refusal::HEADER_TIMEOUT, false)));
                     }
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            match prepare(client, worker, &view, &mut scratch[..end], &mut wire) {
+            match prepare(client, worker, &view, &mut scratch[..end]) {
                 Ok(Some(job)) => {
                     client.greeted = true;
                     return Poll::Ready(Ok(job));
@@ -228,33 +232,18 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>, wire: Vec<u8>) -
     .await
 }
 
-/// The wait for a head has taken too long.
-fn late(client: &Client, begun: bool) -> NoRequest {
-    match begun {
-        true => NoRequest::Refused(Refusal::HEADER_TIMEOUT, false),
-        false if client.greeted && client.guest.door.view().table.config.timeouts.idle > BURST_ENDS => NoRequest::Silent,
-        false => NoRequest::Closed,
-    }
-}
-
 /// Makes a job of the request at the front of `bytes`; `None` when its head is incomplete.
 fn prepare(
     client: &mut Client,
     worker: &Rc<Worker>,
     view: &Rc<DoorView>,
     bytes: &mut [u8],
-    wire: &mut Option<Vec<u8>>,
 ) -> Result<Option<Job>, (Refusal, bool)> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; super::MAX_HEADERS];
     let config = &view.table.config;
     let parsed = request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, false))?;
     let Some((head, headers)) = parsed else { return Ok(None) };
-    let facts = RequestFacts {
-        host: head.host,
-        path: head.target.path(),
-        method: head.method_word,
-        headers,
-    };
+    let facts = RequestFacts { host: head.host, path: head.target.path(), method: head.method_word, headers };
     let started = worker.now();
     let json = head.accepts_json;
     if let Framing::Length(length) = head.framing
@@ -264,7 +253,7 @@ fn prepare(
         return Err((Refusal::BODY_TOO_LARGE, json));
     }
     let rule = view.table.route(&facts).unwrap_or(usize::MAX);
-    let mut out = wire.take().unwrap_or_default();
+    let mut out = worker.buffer();
     if let Some(rule) = view.rules.get(rule) {
         let ip = client.peer.ip();
         let forwarding = Forwarding { peer: client.peer, trusted: view.table.trusts(ip), via: config.via };
@@ -311,6 +300,8 @@ fn new_job(
         body: BodyReader::new(head.framing),
         chunked: head.framing == Framing::Chunked,
         streamed: false,
+        tries: 0,
+        others_left: false,
         body_bytes: 0,
         client_timeouts: config.timeouts,
         pool_timeouts,

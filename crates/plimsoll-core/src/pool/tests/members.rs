@@ -1,0 +1,118 @@
+//! What the operator and the configuration change in a pool.
+
+use super::*;
+
+#[test]
+fn whose_name_stays_keeps_everything() {
+    let mut bench = Bench::up("a b c", spec());
+    (0..3).for_each(|_| bench.round("a"));
+    bench.traffic("b", RESET, 5);
+    bench.admin("c", AdminState::Drain);
+    let (before, seen) = (bench.pool.snapshot().clone(), bench.pool.reports());
+    bench.members("c*5 b!1 a*0");
+    let after = bench.pool.snapshot();
+    for (old, name) in before.members.iter().zip(["a", "b", "c"]) {
+        let new = after.members.iter().find(|m| &*m.destination.name == name).expect(name);
+        assert!(Arc::ptr_eq(&old.live, &new.live), "{name}");
+        assert_eq!((old.id, old.standing, old.since), (new.id, new.standing, new.since), "{name}");
+    }
+    for old in seen {
+        let new = bench.report(&old.name);
+        assert_eq!((new.health, new.ejection, new.last_check), (old.health, old.ejection, old.last_check));
+    }
+    let published = bench.published.len();
+    bench.members("c*5 b!1 a*0");
+    assert_eq!(bench.published.len(), published, "the same again is no news");
+    bench.members("b!1 c*5 a*0");
+    assert_eq!(bench.published.len(), published + 1, "the order is");
+}
+
+#[test]
+fn a_new_address_is_a_new_endpoint() {
+    let mut bench = Bench::up("a b", spec());
+    bench.traffic("a", RESET, 5);
+    let id = bench.report("a").id;
+    bench.advance(SEC * 11);
+    let old = bench.orders.iter().find(|order| order.id == id).expect("a check is out").clone();
+    bench.orders.clear();
+    bench.members("a:81 b");
+    assert_eq!((bench.word("a"), bench.report("a").id), ("serving", id));
+    bench.answer(&old, false);
+    assert_eq!(bench.word("a"), "serving", "the answer was about the old address");
+    let new = bench.orders.remove(0);
+    assert_eq!(new.address.to_string(), "127.0.0.97:81");
+    bench.answer(&new, false);
+    assert_eq!(bench.word("a"), "down", "a first check counts alone");
+}
+
+#[test]
+fn a_departure_is_published_at_once_and_its_number_is_never_used_again() {
+    let mut bench = Bench::up("a b", spec());
+    let (id, ticket) = (bench.report("a").id, bench.ticket("a"));
+    bench.advance(SEC * 11);
+    let order = bench.orders.iter().find(|order| order.id == id).expect("asked").clone();
+    let published = bench.published.len();
+    bench.members("b");
+    assert_eq!((bench.published.len(), &*bench.tiers()), (published + 1, "b"));
+    bench.members("a b");
+    assert_ne!(bench.report("a").id, id);
+    bench.answer(&order, false);
+    ticket.finish(RESET).into_iter().for_each(|suspect| bench.tell(Input::Suspect(suspect)));
+    assert_eq!(bench.tiers(), "a b");
+    let told = ["pool api: destination a left, was serving", "pool api: destination a joined, serving"];
+    assert_eq!(bench.lines, told);
+}
+
+#[test]
+fn weight_zero_takes_nothing_new_and_stands_as_it_did() {
+    let mut bench = Bench::unchecked("a b");
+    bench.tell(Input::Weight { name: "a".into(), weight: Weight::new(0) });
+    assert_eq!((bench.word("a"), &*bench.tiers()), ("serving", "b"));
+    bench.tell(Input::Weight { name: "b".into(), weight: Weight::new(0) });
+    assert_eq!(bench.tiers(), "");
+    bench.tell(Input::Weight { name: "a".into(), weight: Weight::new(3) });
+    assert_eq!(bench.published.last().expect("published").tiers[0].slots[0].weight, 3 * 256);
+}
+
+#[test]
+fn tiers_follow_priority_and_the_switch() {
+    let mut bench = Bench::up("a!2 b c!1 d", spec());
+    assert_eq!(bench.tiers(), "b d | c | a");
+    (0..3).for_each(|_| bench.round("bd"));
+    assert_eq!(bench.tiers(), "c | a", "the backups take over");
+    bench.tell(Input::Spec(PoolSpec { backup_tiers: false, ..spec() }));
+    assert_eq!(bench.tiers(), "");
+    (0..2).for_each(|_| bench.round(""));
+    assert_eq!(bench.tiers(), "b d");
+}
+
+#[test]
+fn the_same_algorithm_keeps_its_policy_and_another_brings_its_own() {
+    let mut bench = Bench::unchecked("a b");
+    let policy = |bench: &Bench| std::ptr::from_ref(&*bench.pool.policy).cast::<()>();
+    let before = policy(&bench);
+    bench.tell(Input::Spec(spec()));
+    bench.members("a b c");
+    assert_eq!(policy(&bench), before);
+    bench.tell(Input::Spec(PoolSpec { algorithm: Algorithm::P2c, ..spec() }));
+    assert_eq!(bench.pool.snapshot().algorithm, "p2c");
+}
+
+#[test]
+fn one_input_makes_one_snapshot_and_it_comes_first() {
+    let now = Tick::ZERO;
+    let mut pool = Pool::new("api".into(), spec(), destinations("a b"), 1, Rng::new(1), now);
+    pool.handle(now, Input::Members(destinations("c d e!1")));
+    let actions: Vec<Action> = std::iter::from_fn(|| pool.poll_action()).collect();
+    let publications = actions.iter().filter(|action| matches!(action, Action::Publish(_))).count();
+    assert!(matches!(&actions[0], Action::Publish(snapshot) if snapshot.members.len() == 3));
+    assert_eq!(publications, 1, "an unfetched one is replaced");
+}
+
+#[test]
+fn a_name_given_twice_counts_once() {
+    let mut bench = Bench::unchecked("a b");
+    bench.members("a a*9 b");
+    assert_eq!(bench.tiers(), "a b");
+    assert_eq!(bench.report("a").weight, Weight::ONE);
+}

@@ -1,0 +1,183 @@
+//! What a pool promises, in virtual time: the bench its promises are tried on.
+
+mod checks;
+mod members;
+mod traffic;
+
+use std::time::Duration;
+
+use super::*;
+use crate::destination::{Address, Standing};
+use crate::live::{Failure, Ticket};
+use crate::snapshot::{NoDestination, Want, balance_load};
+
+const REFUSED: Outcome = Outcome::Failed(Failure::Connect);
+const RESET: Outcome = Outcome::Failed(Failure::Reset);
+const OK: Outcome = Outcome::Answered { status: 200, first_byte: Duration::ZERO };
+const SEC: Duration = Duration::from_secs(1);
+
+fn checks() -> HealthSpec {
+    HealthSpec {
+        check_interval: SEC * 10,
+        timeout: SEC,
+        failure_threshold: 3,
+        recovery_threshold: 2,
+        probe: ProbeKind::Tcp,
+        port: None,
+    }
+}
+
+fn spec() -> PoolSpec {
+    let outlier = OutlierSpec {
+        consecutive_failures: 5,
+        base_ejection: SEC * 30,
+        max_ejection: SEC * 300,
+        max_ejected: 0.5,
+    };
+    PoolSpec {
+        algorithm: Algorithm::RoundRobin,
+        health: Some(checks()),
+        parallel_checks: true,
+        outlier,
+        backup_tiers: true,
+    }
+}
+
+/// `a b*0 c!1`: names, weights after `*`, priorities after `!`, ports after `:`.
+fn destinations(text: &str) -> Vec<Destination> {
+    let one = |word: &str| {
+        let after = |mark| word.split(mark).nth(1).map(|n| n.parse::<u16>().expect("a number"));
+        let (name, port) = (&word[..1], after(':').unwrap_or(80));
+        Destination {
+            weight: Weight::new(after('*').unwrap_or(1)),
+            priority: after('!').unwrap_or(0) as u8,
+            ..Destination::new(name, Address::Socket(([127, 0, 0, word.as_bytes()[0]], port).into()))
+        }
+    };
+    text.split_whitespace().map(one).collect()
+}
+
+/// A pool and everything that came out of it.
+struct Bench {
+    pool: Pool,
+    now: Tick,
+    published: Vec<Arc<Snapshot>>,
+    orders: Vec<ProbeOrder>,
+    lines: Vec<String>,
+}
+
+impl Bench {
+    fn new(members: &str, spec: PoolSpec) -> Self {
+        let now = Tick::ZERO + SEC * 1000;
+        let pool = Pool::new("api".into(), spec, destinations(members), 2, Rng::new(7), now);
+        let mut bench = Self { pool, now, published: Vec::new(), orders: Vec::new(), lines: Vec::new() };
+        bench.fetch();
+        bench
+    }
+
+    /// Without checks, for promises about traffic.
+    fn unchecked(members: &str) -> Self {
+        Self::new(members, PoolSpec { health: None, ..spec() })
+    }
+
+    /// With every first check passed.
+    fn up(members: &str, spec: PoolSpec) -> Self {
+        let mut bench = Self::new(members, spec);
+        bench.answer_all(true);
+        bench
+    }
+
+    fn fetch(&mut self) {
+        while let Some(action) = self.pool.poll_action() {
+            match action {
+                Action::Publish(snapshot) => self.published.push(snapshot),
+                Action::Probe(order) => self.orders.push(order),
+                Action::Tell(event) => self.lines.push(event.to_string()),
+            }
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.pool.handle(self.now, input);
+        self.fetch();
+    }
+
+    fn members(&mut self, text: &str) {
+        self.tell(Input::Members(destinations(text)));
+    }
+
+    fn admin(&mut self, name: &str, state: AdminState) {
+        self.tell(Input::Admin { name: name.into(), state });
+    }
+
+    fn advance(&mut self, span: Duration) {
+        self.now += span;
+        self.pool.handle_timeout(self.now);
+        self.fetch();
+    }
+
+    fn answer(&mut self, order: &ProbeOrder, ok: bool) {
+        let result = if ok {
+            ProbeResult::Passed { latency: Duration::from_millis(3) }
+        } else {
+            ProbeResult::Failed { detail: "connection refused".into() }
+        };
+        self.tell(Input::Probed { id: order.id, result });
+    }
+
+    fn answer_all(&mut self, ok: bool) {
+        for order in mem::take(&mut self.orders) {
+            self.answer(&order, ok);
+        }
+    }
+
+    /// Waits for the next checks and answers them: those of `bad` fail.
+    fn round(&mut self, bad: &str) {
+        self.advance(SEC * 11);
+        for order in mem::take(&mut self.orders) {
+            self.answer(&order, !bad.contains(&*order.name));
+        }
+    }
+
+    fn report(&self, name: &str) -> DestinationReport {
+        self.pool.reports().into_iter().find(|report| &*report.name == name).expect(name)
+    }
+
+    fn word(&self, name: &str) -> &'static str {
+        self.report(name).standing.word()
+    }
+
+    /// The last snapshot's tiers, `a b | c`.
+    fn tiers(&self) -> String {
+        let tier = |slots: &[crate::balance::Slot]| {
+            slots.iter().map(|slot| &*slot.name).collect::<Vec<_>>().join(" ")
+        };
+        let snapshot = self.published.last().expect("published");
+        snapshot.tiers.iter().map(|t| tier(&t.slots)).collect::<Vec<_>>().join(" | ")
+    }
+
+    fn ticket(&self, name: &str) -> Ticket {
+        let members = &self.pool.snapshot().members;
+        let rank = members.iter().position(|member| &*member.destination.name == name).expect(name);
+        Ticket::new(members[rank].id, rank, 0, None, members[rank].live.clone(), self.now)
+    }
+
+    /// So many messages of `name` end so.
+    fn traffic(&mut self, name: &str, outcome: Outcome, count: usize) {
+        for _ in 0..count {
+            if let Some(suspect) = self.ticket(name).finish(outcome) {
+                self.tell(Input::Suspect(suspect));
+            }
+        }
+    }
+
+    fn trial(&self, repeatable: bool) -> Option<Ticket> {
+        let want = Want { repeatable, ..Want::default() };
+        balance_load(self.pool.snapshot(), &want, self.now, &mut Rng::new(1)).ok().filter(Ticket::is_trial)
+    }
+
+    fn try_out(&mut self, outcome: Outcome) {
+        let suspect = self.trial(true).expect("a trial is open").finish(outcome).expect("a trial speaks");
+        self.tell(Input::Suspect(suspect));
+    }
+}

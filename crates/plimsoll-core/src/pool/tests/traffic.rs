@@ -1,0 +1,185 @@
+//! What real traffic changes in a pool.
+
+use super::*;
+
+#[test]
+fn enough_bad_outcomes_eject_and_one_good_trial_brings_back() {
+    let mut bench = Bench::unchecked("a b");
+    bench.traffic("a", RESET, 4);
+    bench.traffic("a", OK, 1);
+    bench.traffic("a", RESET, 4);
+    assert_eq!(bench.tiers(), "a b");
+    bench.traffic("a", RESET, 1);
+    assert_eq!((bench.word("a"), &*bench.tiers()), ("ejected", "b"));
+    bench.advance(SEC * 29);
+    assert!(bench.trial(true).is_none());
+    bench.advance(SEC);
+    assert_eq!(bench.tiers(), "b");
+    bench.try_out(OK);
+    assert_eq!(bench.tiers(), "a b");
+    assert_eq!(bench.ticket("a").finish(RESET), None, "the row starts anew");
+    assert_eq!(
+        bench.lines,
+        [
+            "pool api: destination a is ejected (was serving): \
+             5 messages failed in a row, last: connection reset; trial in 30s",
+            "pool api: destination a is on trial: its time is over, one message may try it",
+            "pool api: destination a is serving (was ejected): its trial went well",
+        ]
+    );
+}
+
+#[test]
+fn exactly_one_message_is_the_trial_and_for_a_second_only_a_repeatable_one() {
+    let mut bench = Bench::unchecked("a b");
+    bench.traffic("a", RESET, 5);
+    bench.advance(SEC * 30);
+    assert!(bench.trial(false).is_none());
+    bench.now += SEC;
+    let held = bench.trial(false).expect("after a second anyone may");
+    assert!(bench.trial(true).is_none());
+    drop(held);
+    let held = bench.trial(true).expect("a cancelled trial proves nothing");
+    let suspect = held.finish(Outcome::Answered { status: 503, first_byte: SEC }).expect("a trial speaks");
+    bench.tell(Input::Suspect(suspect));
+    assert!(bench.trial(true).is_none());
+    bench.advance(SEC * 59);
+    assert!(bench.trial(true).is_none(), "the second time is twice as long");
+    bench.advance(SEC);
+    assert!(bench.trial(true).is_some());
+}
+
+#[test]
+fn a_trial_whose_word_is_lost_is_opened_once_more() {
+    let mut bench = Bench::unchecked("a b");
+    bench.traffic("a", RESET, 5);
+    bench.advance(SEC * 30);
+    let hangs = bench.trial(true).expect("open");
+    bench.advance(SEC * 299);
+    assert!(bench.trial(true).is_none());
+    bench.advance(SEC);
+    bench.try_out(OK);
+    assert_eq!(bench.word("a"), "serving");
+    assert_eq!(hangs.finish(RESET), None, "it came too late to decide");
+}
+
+#[test]
+fn late_results_of_old_snapshots_neither_extend_nor_repeat_an_ejection() {
+    let mut bench = Bench::unchecked("a b");
+    let late: Vec<Ticket> = (0..10).map(|_| bench.ticket("a")).collect();
+    bench.traffic("a", RESET, 5);
+    let before = bench.report("a").ejection;
+    bench.advance(SEC * 10);
+    let mut late: Vec<Suspect> = late.into_iter().filter_map(|ticket| ticket.finish(RESET)).collect();
+    let very_late = late.split_off(5);
+    late.into_iter().for_each(|suspect| bench.tell(Input::Suspect(suspect)));
+    assert_eq!(bench.report("a").ejection, before);
+    bench.advance(SEC * 20);
+    bench.try_out(OK);
+    very_late.into_iter().for_each(|suspect| bench.tell(Input::Suspect(suspect)));
+    assert_eq!(bench.tiers(), "a b", "that row had ended");
+}
+
+#[test]
+fn a_passing_check_ends_an_ejection_for_failed_connects_only() {
+    for (outcomes, word) in
+        [(&[REFUSED; 5], "serving"), (&[RESET, REFUSED, REFUSED, REFUSED, REFUSED], "ejected")]
+    {
+        let mut bench = Bench::up("a b", spec());
+        outcomes.iter().for_each(|&outcome| bench.traffic("a", outcome, 1));
+        assert_eq!(bench.word("a"), "ejected");
+        bench.round("");
+        assert_eq!(bench.word("a"), word, "{outcomes:?}");
+    }
+}
+
+#[test]
+fn a_check_asked_before_the_failures_proves_nothing() {
+    let mut bench = Bench::up("a b", spec());
+    bench.advance(SEC * 11);
+    bench.now += SEC;
+    bench.traffic("a", REFUSED, 5);
+    bench.answer_all(true);
+    assert_eq!(bench.word("a"), "ejected");
+    bench.round("");
+    assert_eq!(bench.word("a"), "serving");
+}
+
+#[test]
+fn what_checks_bring_back_may_still_be_ejected() {
+    let mut bench = Bench::up("a b", spec());
+    bench.traffic("a", RESET, 5);
+    let story = ["a", "a", "a", "", ""].map(|bad| {
+        bench.round(bad);
+        bench.word("a")
+    });
+    assert_eq!(story, ["ejected", "ejected", "down", "down", "ejected"]);
+    bench.try_out(OK);
+    assert_eq!(bench.word("a"), "serving");
+}
+
+#[test]
+fn traffic_results_do_not_matter_while_checks_fail_or_the_operator_has_it_out() {
+    let mut bench = Bench::up("a b c", spec());
+    (0..3).for_each(|_| bench.round("a"));
+    bench.traffic("a", RESET, 9);
+    bench.admin("b", AdminState::Drain);
+    bench.traffic("b", RESET, 9);
+    assert_eq!([bench.report("a").ejection, bench.report("b").ejection], [Ejection::None; 2]);
+    bench.admin("b", AdminState::Ready);
+    (0..2).for_each(|_| bench.round(""));
+    bench.traffic("a", RESET, 4);
+    bench.traffic("b", RESET, 4);
+    assert_eq!(bench.tiers(), "a b c", "a return starts the row anew");
+}
+
+#[test]
+fn ejections_stop_where_the_pool_cannot_bear_them() {
+    let mut bench = Bench::unchecked("a b c d");
+    for name in ["a", "b", "c", "d"] {
+        bench.traffic(name, RESET, 8);
+    }
+    assert_eq!(bench.tiers(), "c d");
+    let spared =
+        "pool api: destination c failed 5 messages in a row and is kept: too few others would be left";
+    assert_eq!(bench.lines.iter().filter(|line| *line == spared).count(), 1, "{:?}", bench.lines);
+    bench.members("a b d");
+    assert_eq!(bench.tiers(), "a d", "a pool of three bears one");
+}
+
+#[test]
+fn traffic_alone_never_leaves_a_pool_without_a_destination() {
+    let mut bench = Bench::up("a b", spec());
+    (0..3).for_each(|_| bench.round("a"));
+    bench.traffic("b", RESET, 20);
+    assert_eq!(bench.tiers(), "b", "checks have the other");
+    let mut bench = Bench::up("a b", spec());
+    bench.traffic("a", RESET, 5);
+    (0..2).for_each(|_| bench.round("b"));
+    assert_eq!(bench.tiers(), "b");
+    bench.admin("b", AdminState::Maintenance);
+    assert_eq!(bench.tiers(), "a", "readmitted: {:?}", bench.lines);
+}
+
+#[test]
+fn detection_switched_off_never_ejects_and_forgives() {
+    let mut bench = Bench::unchecked("a b c d");
+    bench.traffic("a", RESET, 5);
+    let mut off = PoolSpec { health: None, ..spec() };
+    off.outlier.consecutive_failures = 0;
+    bench.tell(Input::Spec(off));
+    assert_eq!(bench.tiers(), "a b c d");
+    bench.traffic("a", RESET, 1000);
+    assert_eq!(bench.tiers(), "a b c d");
+}
+
+#[test]
+fn ejected_and_on_trial_is_one_standing_since_one_moment() {
+    let mut bench = Bench::unchecked("a b");
+    bench.traffic("a", RESET, 5);
+    let since = bench.report("a").since;
+    bench.advance(SEC * 30);
+    assert_eq!(bench.report("a").standing, Standing::Ejected { until: Tick::ZERO });
+    bench.try_out(RESET);
+    assert_eq!((bench.report("a").since, bench.report("a").ejections), (since, 2));
+}
