@@ -171,6 +171,29 @@ async fn the_text_is_strictly_valid_and_its_numbers_are_those_of_the_traffic() {
 }
 
 #[tokio::test]
+async fn the_page_lists_what_there_is() {
+    let page = include_str!("../../../docs/metrics.md");
+    let cells = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    let listed: HashSet<&str> =
+        cells.flat_map(|cell| cell.split(", ")).map(|name| name.trim().trim_matches('`')).collect();
+    let world = World::start().await;
+    world.through("nonsense\r\n\r\n").await;
+    for name in parse(&world.get("/metrics").await.body).kinds.keys() {
+        assert!(listed.contains(&**name), "docs/metrics.md does not list {name}");
+    }
+    let source = [
+        include_str!("../src/metrics/mod.rs"),
+        include_str!("../src/metrics/pools.rs"),
+        include_str!("../src/metrics/process.rs"),
+        include_str!("../src/metrics/traffic.rs"),
+    ];
+    for name in listed {
+        let quoted = format!("\"{name}\"");
+        assert!(source.iter().any(|text| text.contains(&quoted)), "there is no {name}");
+    }
+}
+
+#[tokio::test]
 async fn methods_clients_invent_make_no_new_labels() {
     let world = World::start().await;
     for method in ["BREW", "WHEN", "A", "PROPFIND"] {

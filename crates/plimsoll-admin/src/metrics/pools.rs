@@ -104,8 +104,8 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
             family.sample(&[("pool", &pool.name)], deviation);
         }
     }
-    let mut family = text
-        .counter("plimsoll_retries_total", "Tries after a message's first, by how the one before ended.");
+    let mut family =
+        text.counter("plimsoll_retries_total", "Tries after a message's first, by how the one before ended.");
     pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.retries));
     let mut family = text.counter("plimsoll_failovers_total", "Of these the tries at another destination.");
     pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.failovers));

@@ -8,7 +8,7 @@ use super::text::{Kind, Text};
 
 /// A connection turned away at the door, beside those counted under this reason: `accept` itself failed.
 const ACCEPT_ERROR: &str = "accept_error";
-/// The reason of refusals that are connections, not requests.
+/// The reason of refusals at the door.
 const CONNECTION_LIMIT: &str = "connection_limit";
 
 pub(crate) fn write(text: &mut Text<'_>, view: &TrafficView) {
@@ -114,9 +114,7 @@ fn refused(text: &mut Text<'_>, listeners: &[ListenerView]) {
     for l in listeners {
         let [name, protocol] = door(l);
         for (reason, &count) in reasons().zip(&l.counts.refused) {
-            if reason != CONNECTION_LIMIT {
-                family.unless_zero(&[name, protocol, ("reason", reason)], count);
-            }
+            family.unless_zero(&[name, protocol, ("reason", reason)], count);
         }
     }
 }
