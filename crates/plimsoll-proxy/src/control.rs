@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use plimsoll_config::Problem;
 use plimsoll_config::model::{
     Config, DestinationAddress, ListenAddress, Listener, Pool as PoolConfig, Protocol,
 };
+use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
-use plimsoll_core::{Address, Destination, Name, Rng};
+use plimsoll_core::{Address, Destination, Name, Rng, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access_log::{self, LogSender, LogState};
@@ -24,8 +26,23 @@ use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleT
 use crate::views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};
 use crate::worker::{self, Command, DoorOrder};
 
-/// Reads the configuration anew; an error is text for people.
-pub type Source = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
+/// Reads the configuration anew.
+pub type Source = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
+
+/// Why there is no configuration to put to work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Invalid {
+    /// For people: the words of `plimsoll check`.
+    pub text: String,
+    /// For programs; empty when nothing could be read at all.
+    pub problems: Vec<Problem>,
+}
+
+impl From<&str> for Invalid {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), problems: Vec::new() }
+    }
+}
 
 /// Why a configuration could not be put to work. Nothing of it was.
 #[derive(Debug)]
@@ -77,7 +94,7 @@ impl std::error::Error for StartError {}
 #[derive(Debug)]
 pub enum ReloadError {
     /// The file is not valid, in the words of `plimsoll check`.
-    Invalid(String),
+    Invalid(Invalid),
     /// It is, and cannot be put to work here.
     Start(StartError),
     /// The proxy is shutting down.
@@ -87,7 +104,7 @@ pub enum ReloadError {
 impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(problems) => f.write_str(problems),
+            Self::Invalid(invalid) => f.write_str(&invalid.text),
             Self::Start(error) => error.fmt(f),
             Self::Draining => f.write_str("the proxy is shutting down"),
         }
@@ -392,6 +409,7 @@ impl Handle {
                 feed: old.feed.clone(),
                 budget: old.budget.clone(),
                 suspects: old.suspects.clone(),
+                tallies: old.tallies.clone(),
             });
             return known.table.clone();
         }
@@ -409,6 +427,7 @@ impl Handle {
             feed: feed.clone(),
             budget: budget.clone(),
             suspects,
+            tallies: Arc::new(PerWorker::new(self.0.workers)),
         });
         let driver = Driver { pool, orders: from_control, suspects: from_workers, feed, budget, clock };
         tokio::spawn(driver.run());
@@ -528,7 +547,24 @@ impl Handle {
         let sockets = bind(&config, &current, self.0.workers).map_err(ReloadError::Start)?;
         let summary = summary(&old, &config);
         self.commit(config, resolved, sockets);
+        self.settled().await;
         Ok(summary)
+    }
+
+    /// Waits until every driver has published and every worker has taken over what was committed: what was
+    /// told as applied is what the next request meets.
+    async fn settled(&self) {
+        let drivers: Vec<_> = self.state().pools.values().map(|pool| pool.orders.clone()).collect();
+        for orders in drivers {
+            let (ask, answer) = oneshot::channel();
+            let _driver_has_ended = orders.send(Order::Report(ask));
+            let _driver_has_ended = answer.await;
+        }
+        for worker in &self.0.commands {
+            let (ask, answer) = oneshot::channel();
+            let _worker_has_ended = worker.send(Command::Settled(ask));
+            let _worker_has_ended = answer.await;
+        }
     }
 
     /// Takes nothing new, finishes what runs. [`Proxy::ended`] tells when.
@@ -537,6 +573,13 @@ impl Handle {
             for worker in &self.0.commands {
                 let _worker_has_ended = worker.send(Command::Drain);
             }
+        }
+    }
+
+    /// Ends what a drain still waits for: connections are closed as they are. Nothing before a drain.
+    pub fn cut(&self) {
+        for worker in &self.0.commands {
+            let _worker_has_ended = worker.send(Command::Cut);
         }
     }
 
@@ -553,6 +596,11 @@ impl Handle {
     /// How long a drain may take.
     pub fn shutdown_grace(&self) -> Duration {
         self.state().config.shutdown_grace
+    }
+
+    /// The clock all moments in views are of. It started with the proxy.
+    pub fn clock(&self) -> Clock {
+        self.0.clock
     }
 
     /// Data-plane threads.
@@ -580,7 +628,7 @@ impl Handle {
         for (table, orders) in pools {
             let (ask, answer) = oneshot::channel();
             let _driver_has_ended = orders.send(Order::Report(ask));
-            views.push(view_of(&table, answer.await.unwrap_or_default(), self.0.clock));
+            views.push(view_of(&table, answer.await.unwrap_or_default()));
         }
         views
     }
@@ -633,26 +681,39 @@ fn summary(old: &Config, new: &Config) -> String {
     parts.join("; ")
 }
 
-fn view_of(table: &PoolTable, report: PoolReport, clock: Clock) -> PoolView {
+/// The share each member should get: of the first tier, by weight where the algorithm heeds weights.
+fn intended_shares(table: &PoolTable, snapshot: &Snapshot) -> Vec<f64> {
+    let mut shares = vec![0.0; snapshot.members.len()];
+    let first = snapshot.tiers.first().map(|tier| tier.slots.clone()).unwrap_or_default();
+    let pull = |weight: u32| if table.config.algorithm.heeds_weights() { f64::from(weight) } else { 1.0 };
+    let pulls: f64 = first.iter().map(|slot| pull(slot.weight)).sum();
+    for slot in first.iter() {
+        shares[slot.rank as usize] = pull(slot.weight) / pulls;
+    }
+    shares
+}
+
+fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
     let snapshot = table.feed.latest();
-    let now = clock.now();
-    let destinations = snapshot.members.iter().map(|member| {
+    let intended = intended_shares(table, &snapshot);
+    let mut reports: HashMap<Name, _> = report.destinations.into_iter().map(|r| (r.name.clone(), r)).collect();
+    let destinations = snapshot.members.iter().zip(intended).map(|(member, intended_share)| {
         let d = &member.destination;
         DestinationView {
             name: d.name.clone(),
             address: d.address.to_string(),
             weight: d.weight.get(),
             effective_weight: member.weight,
+            intended_share,
             priority: d.priority,
             standing: member.standing,
-            since: now.since(member.since),
+            since: member.since,
             in_flight: member.live.in_flight(),
             streak: member.live.streak(),
             counts: member.live.counts(),
-            report: report.destinations.iter().find(|r| r.name == d.name).cloned(),
-            checks: report.checks.get(&d.name).cloned().unwrap_or_default(),
-            transitions: report.transitions.get(&d.name).copied().unwrap_or(0),
-            ejections: report.ejections.get(&d.name).copied().unwrap_or(0),
+            report: reports.remove(&d.name),
+            checks: report.checks.remove(&d.name).unwrap_or_default(),
+            transitions: report.transitions.remove(&d.name).unwrap_or_default(),
         }
     });
     PoolView {
@@ -660,7 +721,13 @@ fn view_of(table: &PoolTable, report: PoolReport, clock: Clock) -> PoolView {
         algorithm: snapshot.algorithm,
         generation: snapshot.generation,
         destinations: destinations.collect(),
-        health_checking: table.config.health.is_some(),
+        check_type: table.config.health.as_ref().map(|spec| match spec.probe {
+            ProbeKind::Tcp => "tcp",
+            ProbeKind::Http { .. } => "http",
+        }),
         outlier: table.config.outlier,
+        state_since: report.state_since,
+        counts: table.tallies.counts(),
+        ejections: report.ejections,
     }
 }

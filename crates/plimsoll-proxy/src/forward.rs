@@ -8,6 +8,7 @@ use std::task::Poll;
 use plimsoll_core::retry::{self, Attempt, Decision};
 use plimsoll_core::{Address, Failure, NoDestination, Outcome, Suspect, Tick, Ticket, Tried, Want};
 
+use crate::counters::Before;
 use crate::http1::answer::{self, Reason, Refusal};
 use crate::http1::exchange::{End, Exchange};
 use crate::http1::serve::{Client, Job, write_all};
@@ -82,11 +83,13 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
     let pool = rule.pool.table.borrow().clone();
     pool.budget.earn(worker.number);
     let mut tried = Tried::default();
+    let mut before = None;
     let mut last = Refusal::NO_DESTINATION;
     let mut now = job.started;
     loop {
         let want = Want { worker: worker.number, tried: Some(&tried), repeatable: job.method.idempotent() };
         let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
+        pool.tallies.of(worker.number).decided(chosen.as_ref().err().copied(), before);
         let Chosen { ticket, address } = match chosen {
             Ok(chosen) => chosen,
             Err(NoDestination::AllTried) => return Ending::Refuse(last),
@@ -95,9 +98,6 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
         tried.add(ticket.id());
         job.tries += 1;
         job.others_left = !pool.config.retry.when.statuses.is_empty() && rule.pool.has_untried(&tried);
-        if job.tries > 1 {
-            rule.table.tallies.of(worker.number).failovers.add(1);
-        }
         let failed = match try_one(client, job, worker, rule, ticket, &address, now).await {
             Try::Ended(ending) => return ending,
             Try::Rejected => None,
@@ -108,13 +108,13 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
             return Ending::Refuse(Refusal::TOTAL_TIMEOUT);
         }
         let Some(failed) = failed else {
-            rule.table.tallies.of(worker.number).retries.add(1);
+            before = Some(Before::Rejected);
             continue;
         };
         last = refusal_of(failed.failure);
         match retry::decide(&pool.config.retry, &failed, &pool.budget, now) {
             Decision::Stop(_) => return Ending::Refuse(last),
-            Decision::Again | Decision::RepeatFresh => rule.table.tallies.of(worker.number).retries.add(1),
+            Decision::Again | Decision::RepeatFresh => before = Some(Before::Failed(failed.failure)),
         }
     }
 }
@@ -187,7 +187,7 @@ async fn try_one(
                 == Decision::RepeatFresh
         {
             // The connection was stale; that says nothing about the destination.
-            rule.table.tallies.of(worker.number).retries.add(1);
+            pool.tallies.of(worker.number).repeated(failure);
             attempt.fresh_repeat_used = true;
             ticket = exchange.ticket;
             now = worker.now();

@@ -37,7 +37,8 @@ pub(crate) struct Socket {
 /// Binds one socket for each of `workers` workers on `address`; all or none.
 ///
 /// Several sockets share a port by `SO_REUSEPORT`, so the kernel spreads connections without a lock. That
-/// option also lets a second process in by accident; a trial bind without it first refuses a busy port.
+/// option also lets a second process in by accident; so the first socket is bound without it, which refuses
+/// a busy port, and gets it afterwards, holding the port all the while.
 ///
 /// # Errors
 /// The system's, most often that the address is in use or not ours.
@@ -49,12 +50,11 @@ pub(crate) fn bind(
         ListenAddress::Socket(address) => {
             let first = bind_tcp(*address, false)?;
             let actual = first.local_addr()?.as_socket().unwrap_or(*address);
-            if workers == 1 {
-                first.listen(BACKLOG)?;
-                return Ok((ListenAddress::Socket(actual), vec![first]));
+            if workers > 1 {
+                first.set_reuse_port(true)?;
             }
-            drop(first);
-            let sockets: Vec<_> = (0..workers).map(|_| bind_tcp(actual, true)).collect::<io::Result<_>>()?;
+            let others = (1..workers).map(|_| bind_tcp(actual, true));
+            let sockets = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
             for socket in &sockets {
                 socket.listen(BACKLOG)?;
             }
@@ -224,5 +224,31 @@ impl Drop for Guest {
         view.table.shared.open.fetch_sub(1, Relaxed);
         view.table.shared.tallies.of(self.worker.number).closed.add(1);
         self.worker.connections.set(self.worker.connections.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_a_port_and_nobody_else_gets_it() {
+        let any = ListenAddress::Socket(([127, 0, 0, 1], 0).into());
+        let (actual, sockets) = bind(&any, 4).unwrap();
+        let ListenAddress::Socket(address) = actual else { panic!("{actual:?}") };
+        assert_eq!(sockets.len(), 4);
+        for workers in [1, 2] {
+            let again = bind(&ListenAddress::Socket(address), workers);
+            assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
+        // The kernel spreads by a hash of both ends: of 400 connections each of four gets some.
+        let clients: Vec<_> = (0..400).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let mut taken = 0;
+        for socket in &sockets {
+            let mine = std::iter::from_fn(|| socket.accept().ok()).count();
+            assert!(mine > 20, "{mine} of {}", clients.len());
+            taken += mine;
+        }
+        assert_eq!(taken, clients.len());
     }
 }

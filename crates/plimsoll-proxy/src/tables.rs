@@ -9,7 +9,7 @@ use plimsoll_core::retry::Budget;
 use plimsoll_core::route::{self, Facts};
 use plimsoll_core::{Name, Snapshot, Suspect};
 
-use crate::counters::{ListenerTally, PerWorker, RuleTally};
+use crate::counters::{ListenerTally, PerWorker, PoolTally, RuleTally};
 
 /// Header edits of a listener and a route, folded into one: what to drop, then what to append.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +80,7 @@ pub(crate) struct PoolTable {
     pub(crate) feed: Arc<Feed>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) suspects: tokio::sync::mpsc::Sender<Suspect>,
+    pub(crate) tallies: Arc<PerWorker<PoolTally>>,
 }
 
 /// Where a request goes, and what happens to it on the way.

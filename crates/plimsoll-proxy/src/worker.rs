@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::{Name, Rng, Tick};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::access_log::LogSender;
@@ -30,8 +30,12 @@ const SPARE_BYTES: usize = 16 * 1024;
 pub(crate) enum Command {
     /// The doors as they are to be now: new ones open, missing ones close, others change their table.
     Doors(Vec<DoorOrder>),
+    /// Say when everything ordered before is in force.
+    Settled(oneshot::Sender<()>),
     /// Take nothing new, end what rests, finish what runs.
     Drain,
+    /// End what a drain still waits for.
+    Cut,
 }
 
 /// One door of a worker, as ordered.
@@ -165,17 +169,27 @@ pub(crate) async fn run(start: Start) {
     while let Some(command) = commands.recv().await {
         match command {
             Command::Doors(orders) => arrange(&worker, &mut doors, orders),
+            Command::Settled(answer) => {
+                let _asker_left = answer.send(());
+            }
             Command::Drain => {
                 worker.draining.set(true);
                 worker.timers.end_rest();
                 doors.drain().for_each(|(_, open)| close(&open));
                 break;
             }
+            Command::Cut => {}
         }
     }
     let mut pause = tokio::time::interval(RESOLUTION);
     while worker.connections.get() > 0 {
-        pause.tick().await;
+        tokio::select! {
+            _ = pause.tick() => {}
+            command = commands.recv() => match command {
+                Some(Command::Cut) | None => return,
+                Some(Command::Doors(_) | Command::Drain | Command::Settled(_)) => {}
+            }
+        }
     }
 }
 

@@ -40,7 +40,10 @@ fn crates_depend_in_one_direction() {
         ("plimsoll-sim", &["plimsoll-core", "plimsoll-config"]),
         ("plimsoll-proxy", &["plimsoll-core", "plimsoll-config"]),
         ("plimsoll-admin", &["plimsoll-core", "plimsoll-proxy"]),
-        ("plimsoll", &["plimsoll-core", "plimsoll-config", "plimsoll-proxy", "plimsoll-admin", "plimsoll-sim"]),
+        (
+            "plimsoll",
+            &["plimsoll-core", "plimsoll-config", "plimsoll-proxy", "plimsoll-admin", "plimsoll-sim"],
+        ),
     ]);
     for (name, allowed) in allowed {
         let manifest = read(format!("crates/{name}/Cargo.toml"));
@@ -76,7 +79,9 @@ fn every_path_the_pages_name_exists() {
 
 #[test]
 fn every_link_between_pages_leads_somewhere() {
-    for page in files("docs", ".md").into_iter().chain([root().join("README.md"), root().join("CHANGELOG.md")]) {
+    for page in
+        files("docs", ".md").into_iter().chain([root().join("README.md"), root().join("CHANGELOG.md")])
+    {
         let text = fs::read_to_string(&page).expect("text");
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let target = link.split('#').next().unwrap_or_default();
