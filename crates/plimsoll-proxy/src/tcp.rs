@@ -58,7 +58,7 @@ pub(crate) async fn serve(guest: Guest, mut client: Stream) {
         now = worker.now();
         if let Some(upstream) = connected {
             let first_byte = now.since(ticket.started());
-            tell(&pool, ticket.learn(Outcome::Answered { status: 200, first_byte }));
+            tell(&rule, ticket.learn(Outcome::Answered { status: 200, first_byte }));
             let idle = view.table.config.timeouts.idle.max(timeouts.idle);
             let moved = tunnel(&worker, &alarm, &mut client, upstream, Vec::new(), Vec::new(), idle).await;
             counts.ended.add(1);
@@ -67,7 +67,7 @@ pub(crate) async fn serve(guest: Guest, mut client: Stream) {
             counts.request(Method::Other, 200, worker.now().since(started));
             return;
         }
-        tell(&pool, ticket.learn(Outcome::Failed(Failure::Connect)));
+        tell(&rule, ticket.learn(Outcome::Failed(Failure::Connect)));
         let attempt = connect_attempt(tries);
         if now >= deadline
             || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_))

@@ -186,12 +186,12 @@ async fn burst(client: &mut Client) -> bool {
                 return false;
             }
         }
-        worker.spare_buffer(job.wire);
+        worker.spare_buffer(std::mem::take(&mut job.wire));
     }
 }
 
 /// Reads up to the end of a request head and makes a job of it.
-async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Job, NoRequest> {
+async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Job>, NoRequest> {
     let view = client.guest.door.view();
     let mut fresh = !client.inbox.is_empty();
     let mut begun = false;
@@ -242,7 +242,7 @@ fn prepare(
     worker: &Rc<Worker>,
     view: &Rc<DoorView>,
     bytes: &mut [u8],
-) -> Result<Option<Job>, (Refusal, bool)> {
+) -> Result<Option<Box<Job>>, (Refusal, bool)> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; super::MAX_HEADERS];
     let config = &view.table.config;
     let parsed = request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, false))?;
@@ -286,11 +286,11 @@ fn new_job(
     head: &RequestHead<'_>,
     wire: Vec<u8>,
     log: Option<Box<LogDraft>>,
-) -> Job {
+) -> Box<Job> {
     let config = &view.table.config;
     let pool = view.rules.get(rule).map(|rule| &rule.table.pool.config);
     let pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
-    Job {
+    Box::new(Job {
         view: view.clone(),
         rule,
         method: head.method,
@@ -315,7 +315,7 @@ fn new_job(
         response_bytes: 0,
         status: 0,
         log,
-    }
+    })
 }
 
 /// Stands where no pool was found; the request ends before any of it is used.
