@@ -195,7 +195,7 @@ async fn try_one(
         }
         tell(&pool, exchange.ticket.learn(Outcome::Failed(failure)));
         if exchange.answer_started() {
-            return Try::Ended(cut_off(exchange, client, job, worker, failure));
+            return Try::Ended(cut_off(&exchange, client, failure));
         }
         return Try::Failed(attempt);
     }
@@ -243,18 +243,17 @@ async fn finish(
         End::Refused(refusal) => Ending::Gone(refusal.reason),
         End::TotalTimeout if exchange.answer().is_none() => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
         End::TotalTimeout => cut_off_for(client, Reason::TotalTimeout),
-        End::ClientStalled => Ending::Gone(Reason::ClientTimeout),
+        End::ClientStalled => cut_off_for(client, Reason::ClientTimeout),
         End::ClientGone | End::Failed(_) | End::Rejected => Ending::Gone(Reason::ClientClosed),
     }
 }
 
 /// The answer had begun and cannot be finished: the client must see that.
-fn cut_off(exchange: Exchange, client: &Client, job: &mut Job, worker: &Worker, failure: Failure) -> Ending {
+fn cut_off(exchange: &Exchange, client: &Client, failure: Failure) -> Ending {
     if exchange.answer().is_none() {
         // Only an informational answer went out: a final one is still possible.
         return Ending::Refuse(refusal_of(failure));
     }
-    note(job, worker, refusal_of(failure).reason);
     cut_off_for(client, refusal_of(failure).reason)
 }
 

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::http1;
 use crate::http1::answer::{Reason, Refusal};
-use crate::stream::{Peer, Stream};
+use crate::stream::{self, Peer, Stream};
 use crate::tcp;
 use crate::worker::{Door, Worker};
 
@@ -117,7 +117,7 @@ impl Acceptor {
         if socket.domain()? == Domain::UNIX {
             tokio::net::UnixListener::from_std(socket.into()).map(Self::Unix)
         } else {
-            AsyncFd::with_interest(socket, Interest::READABLE).map(Self::Tcp)
+            stream::watch_reading(socket).map(Self::Tcp)
         }
     }
 

@@ -46,7 +46,7 @@ impl Stream {
     /// # Errors
     /// The event loop's, when it cannot watch one more.
     pub(crate) fn accepted(stream: std::net::TcpStream) -> io::Result<Self> {
-        AsyncFd::with_interest(stream, Interest::READABLE).map(Self::Accepted)
+        watch_reading(stream).map(Self::Accepted)
     }
 
     /// Watches for writing too: a client reads too slowly.
@@ -154,6 +154,15 @@ impl Stream {
             Self::Gone => None,
         }
     }
+}
+
+/// Watches a socket for reading only.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for types that lie about their descriptor; std's and socket2's own theirs"
+)]
+pub(crate) fn watch_reading<S: std::os::fd::AsRawFd>(socket: S) -> io::Result<AsyncFd<S>> {
+    AsyncFd::with_interest(socket, Interest::READABLE)
 }
 
 fn read_into(

@@ -484,7 +484,7 @@ impl Exchange {
         let mut slots = [const { std::mem::MaybeUninit::uninit() }; super::MAX_HEADERS];
         let garbage = End::Failed(Failure::Garbage);
         let (head, headers) = match response::parse(bytes, &mut slots, job.method) {
-            Ok(Some(parsed)) => parsed,
+            Ok(Some(parsed)) if parsed.0.len <= MAX_HEAD => parsed,
             Ok(None) if bytes.len() < MAX_HEAD => return Ok(0),
             _ => return Err(garbage),
         };
@@ -496,7 +496,7 @@ impl Exchange {
         let rule = &job.view.rules[job.rule].table;
         let via = job.view.table.config.via;
         let (delivery, persistence) = match head.status {
-            101 if job.upgrade => {
+            101 if job.upgrade && head.upgrade.is_some() => {
                 job.upgraded = true;
                 (Delivery::Plain, Persistence::Upgrade)
             }

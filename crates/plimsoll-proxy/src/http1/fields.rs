@@ -91,6 +91,13 @@ impl<'b> ConnectionOptions<'b> {
         self.nominated[..self.count].iter().any(|n| n.eq_ignore_ascii_case(name.as_bytes()))
     }
 
+    /// Is it nominated, and none of the fields in which this proxy speaks for the client?
+    pub(crate) fn nominates_foreign(&self, name: &str) -> bool {
+        use Field::{ForwardedFor, ForwardedHost, ForwardedOther, ForwardedProto};
+        let ours = matches!(field(name), ForwardedFor | ForwardedProto | ForwardedHost | ForwardedOther);
+        !ours && self.nominates(name)
+    }
+
     /// Does any line nominate anything?
     pub(crate) fn any_nominated(&self) -> bool {
         self.count > 0

@@ -212,6 +212,7 @@ pub(crate) fn write_head(
             Field::ForwardedOther => forwarding.trusted,
             Field::ForwardedFor => {
                 if forwarding.trusted
+                    && !edits.replaces("x-forwarded-for")
                     && let Some(earlier) = forwarded_for.replace(header.value)
                 {
                     write_line(out, header.name.as_bytes(), earlier);
@@ -223,7 +224,7 @@ pub(crate) fn write_head(
             _ => false,
         };
         let keep = keep
-            && !(head.options.any_nominated() && head.options.nominates(header.name))
+            && !(head.options.any_nominated() && head.options.nominates_foreign(header.name))
             && !edits.replaces(header.name);
         if keep {
             copier.keep(header, out);

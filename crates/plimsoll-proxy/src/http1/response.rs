@@ -15,7 +15,7 @@ pub(crate) struct ResponseHead<'b> {
     /// The destination will take another request on this connection.
     pub(crate) keep_alive: bool,
     /// The protocol it switches to; only in a 101.
-    upgrade: Option<&'b [u8]>,
+    pub(crate) upgrade: Option<&'b [u8]>,
     /// Its `Content-Length`, also where no body follows (HEAD, 304).
     length: Option<u64>,
     options: ConnectionOptions<'b>,

@@ -130,6 +130,10 @@ pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer) {
     let alarm = worker.timers.alarm(worker.now() + timeouts.header);
     let mut client = Client { guest, stream, peer, alarm, inbox: Vec::new(), greeted: false };
     while rest(&mut client, &worker).await && busy(&mut client).await {
+        if !client.greeted {
+            // A wake-up without a byte prolongs nothing.
+            continue;
+        }
         let idle = client.guest.door.view().table.config.timeouts.idle;
         worker.timers.set(&client.alarm, worker.timers.about_now() + idle);
     }

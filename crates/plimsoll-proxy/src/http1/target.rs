@@ -39,9 +39,13 @@ impl<'b> Target<'b> {
         Some(Self { path_and_query, authority: Some(authority) })
     }
 
-    /// The path without the query.
+    /// The path without the query, as it is forwarded: never empty.
     pub(crate) fn path(&self) -> &'b str {
-        self.path_and_query.split_once('?').map_or(self.path_and_query, |(path, _)| path)
+        match self.path_and_query.split_once('?') {
+            Some(("", _)) => "/",
+            Some((path, _)) => path,
+            None => self.path_and_query,
+        }
     }
 }
 

@@ -1,0 +1,6 @@
+//! Where messages begin and end, however hostile: every row of the HTTP/1 framing table.
+
+mod answers;
+mod chunks;
+mod requests;
+mod truncation;

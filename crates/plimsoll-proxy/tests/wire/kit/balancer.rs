@@ -1,0 +1,291 @@
+//! The proxy under test: in this process, on ports of its own, checked for leftovers when it goes.
+
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::thread::JoinHandle;
+
+use plimsoll_config::model::{
+    ClientTimeouts, Config, Destination as DestinationConfig, DestinationTimeouts, HeaderEdits, Limits,
+    ListenAddress, Listener, Pool, Protocol, Route,
+};
+use plimsoll_core::Weight;
+use plimsoll_core::balance::Algorithm;
+use plimsoll_core::health::OutlierSpec;
+use plimsoll_core::retry::{RetrySpec, RetryWhen};
+use plimsoll_core::route::Match;
+use plimsoll_proxy::{DestinationView, Handle, PoolView, Proxy, ReloadError, StartError, reasons};
+use tokio::sync::oneshot;
+
+use super::client::Client;
+use super::destination::Destination;
+use super::http::Answer;
+use super::socket::Place;
+use super::{PATIENCE, Watch, ms, secs};
+
+/// A configuration in the making: one listener and one pool to begin with.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) pools: Vec<Pool>,
+    pub(crate) workers: usize,
+}
+
+impl Setup {
+    /// An HTTP listener before these destinations.
+    pub(crate) fn http(destinations: &[&Destination]) -> Self {
+        Self { listeners: vec![listener("web")], pools: vec![pool("main", destinations)], workers: 1 }
+    }
+
+    /// A TCP listener before these destinations.
+    pub(crate) fn tcp(destinations: &[&Destination]) -> Self {
+        Self::http(destinations).with(|s| s.listeners[0].protocol = Protocol::Tcp)
+    }
+
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    /// Another pool of these destinations.
+    pub(crate) fn and_pool(mut self, name: &str, destinations: &[&Destination]) -> Self {
+        self.pools.push(pool(name, destinations));
+        self
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config {
+            workers: NonZeroUsize::new(self.workers),
+            shutdown_grace: secs(5),
+            listeners: self.listeners.iter().cloned().map(Arc::new).collect(),
+            pools: self.pools.iter().cloned().map(Arc::new).collect(),
+            admin: None,
+            access_log: None,
+        }
+    }
+
+    pub(crate) fn start(&self) -> Balancer {
+        self.try_start().expect("a good configuration")
+    }
+
+    pub(crate) fn try_start(&self) -> Result<Balancer, StartError> {
+        Balancer::start(self.config())
+    }
+}
+
+fn listener(name: &str) -> Listener {
+    Listener {
+        name: name.into(),
+        addresses: vec![ListenAddress::Socket(([127, 0, 0, 1], 0).into())],
+        protocol: Protocol::Http,
+        trusted_proxies: Vec::new(),
+        timeouts: ClientTimeouts { header: secs(10), body: secs(10), idle: secs(10) },
+        limits: Limits {
+            connections: 20_000,
+            header_bytes: 65_536,
+            headers: 100,
+            uri_bytes: 8192,
+            body_bytes: 0,
+        },
+        via: false,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        routes: Vec::new(),
+        pool: Some(0),
+    }
+}
+
+/// Never ejects and never checks, unless a test says so; retries as by default.
+fn pool(name: &str, destinations: &[&Destination]) -> Pool {
+    let member = |(n, destination): (usize, &&Destination)| DestinationConfig {
+        name: format!("{name}-{n}").into(),
+        address: destination.place.as_destination(),
+        weight: Weight::ONE,
+        priority: 0,
+        zone: None,
+        labels: Vec::new(),
+    };
+    let when = RetryWhen {
+        connect_failure: true,
+        reset: true,
+        empty_response: true,
+        timeout: false,
+        statuses: Vec::new(),
+    };
+    Pool {
+        name: name.into(),
+        algorithm: Algorithm::RoundRobin,
+        health: None,
+        parallel_checks: true,
+        outlier: OutlierSpec {
+            consecutive_failures: 0,
+            base_ejection: secs(30),
+            max_ejection: secs(300),
+            max_ejected: 0.5,
+        },
+        retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
+        backup_tiers: true,
+        timeouts: DestinationTimeouts { connect: secs(5), response: secs(10), idle: secs(10), total: None },
+        destinations: destinations.iter().enumerate().map(member).collect(),
+    }
+}
+
+/// A route with a match and the pool it leads to.
+pub(crate) fn route(name: &str, pool: usize, matches: Match) -> Route {
+    Route {
+        name: name.into(),
+        matches,
+        pool,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+    }
+}
+
+/// Header edits.
+pub(crate) fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderEdits {
+    let pairs = |list: &[(&str, &str)]| list.iter().map(|&(n, v)| (n.into(), v.into())).collect();
+    HeaderEdits { set: pairs(set), add: pairs(add), remove: remove.iter().map(|&n| n.into()).collect() }
+}
+
+type Wanted = Arc<Mutex<Result<Config, String>>>;
+
+/// A running proxy.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    pub(crate) handle: Handle,
+    wanted: Wanted,
+    runtime: tokio::runtime::Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// A panic in a task of a worker ends that task and nothing else; here it fails a test.
+fn count_panics_of_workers() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().name().is_some_and(|name| name.starts_with("worker-")) {
+                PANICS.fetch_add(1, SeqCst);
+            }
+            usual(info);
+        }));
+    });
+}
+
+impl Balancer {
+    fn start(config: Config) -> Result<Self, StartError> {
+        count_panics_of_workers();
+        let wanted: Wanted = Arc::new(Mutex::new(Ok(config.clone())));
+        let source = wanted.clone();
+        let (started, starting) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let source = Box::new(move || source.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            runtime.block_on(async {
+                let mut proxy = match Proxy::start(config, source).await {
+                    Ok(proxy) => proxy,
+                    Err(error) => return drop(started.send(Err(error))),
+                };
+                let handle = (proxy.handle(), tokio::runtime::Handle::current());
+                started.send(Ok(handle)).expect("the test waits");
+                proxy.ended().await;
+            });
+        });
+        let (handle, runtime) = starting.blocking_recv().expect("started or not")?;
+        Ok(Self { handle, wanted, runtime, thread: Some(thread) })
+    }
+
+    /// Where the first listener listens.
+    pub(crate) fn place(&self) -> Place {
+        Place::of(&self.handle.addresses()[0].1[0])
+    }
+
+    /// Where the listener of that name listens.
+    pub(crate) fn place_of(&self, listener: &str) -> Place {
+        let addresses = self.handle.addresses();
+        let (_, places) = addresses.iter().find(|(name, _)| &**name == listener).expect("a listener");
+        Place::of(&places[0])
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.place())
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    pub(crate) fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
+        let method = if request.as_ref().starts_with(b"HEAD ") { "HEAD" } else { "GET" };
+        let mut client = self.connect();
+        client.send(request);
+        client.answer_to(method)
+    }
+
+    /// How often the first listener refused for this reason.
+    pub(crate) fn refused(&self, reason: &str) -> u64 {
+        let place = reasons().position(|known| known == reason).expect("a known reason");
+        self.handle.traffic().listeners[0].counts.refused[place]
+    }
+
+    /// Connections of the first listener open now.
+    pub(crate) fn active(&self) -> u64 {
+        self.handle.traffic().listeners[0].counts.active
+    }
+
+    pub(crate) fn retries(&self) -> u64 {
+        self.handle.traffic().rules[0].counts.retries
+    }
+
+    pub(crate) fn pools(&self) -> Vec<PoolView> {
+        self.runtime.block_on(self.handle.pools())
+    }
+
+    /// The `n`-th destination of the first pool.
+    pub(crate) fn destination(&self, n: usize) -> DestinationView {
+        self.pools().remove(0).destinations.remove(n)
+    }
+
+    /// Puts another configuration to work.
+    pub(crate) fn reload(&self, setup: &Setup) -> Result<String, ReloadError> {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Ok(setup.config());
+        self.runtime.block_on(self.handle.reload())
+    }
+
+    /// Has a drain come to its end?
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn leftovers(&self) -> Option<String> {
+        let traffic = self.handle.traffic();
+        let open = traffic.listeners.iter().find(|l| l.counts.active > 0);
+        let running = traffic.rules.iter().find(|r| r.counts.in_flight > 0);
+        match (open, running) {
+            (Some(l), _) => Some(format!("{} connections of {} are open", l.counts.active, l.name)),
+            (_, Some(r)) => Some(format!("{} messages of {} are in flight", r.counts.in_flight, r.route)),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Balancer {
+    /// Drains, and looks whether anything was left behind.
+    fn drop(&mut self) {
+        self.handle.drain();
+        if std::thread::panicking() {
+            return;
+        }
+        let watch = Watch::start();
+        while !self.has_ended() {
+            assert!(watch.elapsed() < PATIENCE, "the drain does not end: {:?}", self.leftovers());
+            std::thread::sleep(ms(2));
+        }
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the control plane does not panic");
+        }
+        assert_eq!(self.leftovers(), None);
+        assert_eq!(PANICS.load(SeqCst), 0, "a worker panicked, in this test or another");
+    }
+}
