@@ -696,7 +696,8 @@ fn intended_shares(table: &PoolTable, snapshot: &Snapshot) -> Vec<f64> {
 fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
     let snapshot = table.feed.latest();
     let intended = intended_shares(table, &snapshot);
-    let mut reports: HashMap<Name, _> = report.destinations.into_iter().map(|r| (r.name.clone(), r)).collect();
+    let mut reports: HashMap<Name, _> =
+        report.destinations.into_iter().map(|r| (r.name.clone(), r)).collect();
     let destinations = snapshot.members.iter().zip(intended).map(|(member, intended_share)| {
         let d = &member.destination;
         DestinationView {

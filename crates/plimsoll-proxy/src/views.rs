@@ -89,7 +89,12 @@ impl PoolView {
     /// the first message.
     pub fn deviation(&self) -> Option<f64> {
         let apart = |d: &DestinationView| Some((self.share(d)? - d.intended_share).abs());
-        self.destinations.iter().map(apart).sum::<Option<f64>>().filter(|_| !self.destinations.is_empty()).map(|sum| sum / 2.0)
+        self.destinations
+            .iter()
+            .map(apart)
+            .sum::<Option<f64>>()
+            .filter(|_| !self.destinations.is_empty())
+            .map(|sum| sum / 2.0)
     }
 }
 
