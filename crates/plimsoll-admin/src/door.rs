@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
-/// Connections at once: a dashboard in a few browsers and some scrapers. More wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections at once: scrapers and a dashboard in some browsers, with room. More wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 256;
 /// A connection on which no byte moves for so long is closed; scrapers ask more often.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Rest after a failed accept.

@@ -14,6 +14,7 @@ use rustix::net::SocketFlags;
 use socket2::{Domain, SockAddr, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::http1;
@@ -24,6 +25,8 @@ use crate::worker::{Door, Worker};
 
 /// Connections the kernel may hold for us; it caps the number itself (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
+/// How an accepted socket is to be.
+const ACCEPTED: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// Rest after a failed accept: long enough for descriptors to come free, short enough not to be noticed.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -130,36 +133,74 @@ impl Acceptor {
             Self::Unix(l) => l.accept().await.map(|(s, _)| (Stream::Unix(s), Peer::Unix)),
         }
     }
+
+    /// Who waits in the kernel's queue now.
+    fn waiting(&self) -> impl Iterator<Item = (Stream, Peer)> {
+        let next = move || match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = accept_tcp(listener.get_ref()).ok()?;
+                Some((Stream::accepted(stream).ok()?, peer))
+            }
+            Self::Unix(listener) => {
+                let stream = rustix::net::accept_with(listener, ACCEPTED).ok()?;
+                Some((Stream::Unix(tokio::net::UnixStream::from_std(stream.into()).ok()?), Peer::Unix))
+            }
+        };
+        std::iter::from_fn(next).take(BACKLOG as usize)
+    }
 }
 
 /// One system call: `accept4` with everything asked for at once.
 fn accept_tcp(listener: &socket2::Socket) -> io::Result<(std::net::TcpStream, Peer)> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let (stream, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    let (stream, peer) = rustix::net::acceptfrom_with(listener, ACCEPTED)?;
     let peer = peer.and_then(|address| SocketAddr::try_from(address).ok());
     Ok((stream.into(), peer.map_or(Peer::Unix, Peer::Socket)))
 }
 
+/// A socket somebody accepts on.
+#[derive(Debug)]
+pub(crate) struct Accepting {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Accepting {
+    /// Takes in who has knocked already, then closes the socket. Done once this is awaited, or soon without.
+    pub(crate) fn close(self) -> JoinHandle<()> {
+        let _ended_already = self.stop.send(());
+        self.task
+    }
+}
+
 /// Starts accepting on one more socket of a door.
-pub(crate) fn accept_on(worker: &Rc<Worker>, door: &Rc<Door>, socket: Socket) -> (u64, JoinHandle<()>) {
+pub(crate) fn accept_on(worker: &Rc<Worker>, door: &Rc<Door>, socket: Socket) -> (u64, Accepting) {
     let (worker, door) = (worker.clone(), door.clone());
     let number = socket.number;
+    let (stop, stopped) = oneshot::channel();
     let task = tokio::task::spawn_local(async move {
         match Acceptor::new(socket.inner) {
-            Ok(acceptor) => accept(worker, door, acceptor).await,
+            Ok(acceptor) => {
+                tokio::select! {
+                    biased;
+                    _ = stopped => {}
+                    () = accept(&worker, &door, &acceptor) => {}
+                }
+                // For their clients these are connections already: closing now would reset them.
+                acceptor.waiting().for_each(|(stream, peer)| admit(&worker, &door, stream, peer));
+            }
             Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
         }
     });
-    (number, task)
+    (number, Accepting { stop, task })
 }
 
-async fn accept(worker: Rc<Worker>, door: Rc<Door>, acceptor: Acceptor) {
+async fn accept(worker: &Rc<Worker>, door: &Rc<Door>, acceptor: &Acceptor) {
     let mut complained = false;
     loop {
         match acceptor.accept().await {
             Ok((stream, peer)) => {
                 complained = false;
-                admit(&worker, &door, stream, peer);
+                admit(worker, door, stream, peer);
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {

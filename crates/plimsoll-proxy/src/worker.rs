@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::access_log::LogSender;
 use crate::clock::Clock;
-use crate::listener::{self, Socket};
+use crate::listener::{self, Accepting, Socket};
 use crate::tables::{ListenerTable, RuleTable};
 use crate::timer::{RESOLUTION, Timers};
 use crate::upstream::WorkerPool;
@@ -136,7 +136,7 @@ impl Worker {
 
 struct OpenDoor {
     door: Rc<Door>,
-    accepting: HashMap<u64, JoinHandle<()>>,
+    accepting: HashMap<u64, Accepting>,
 }
 
 /// What a worker starts with.
@@ -175,7 +175,10 @@ pub(crate) async fn run(start: Start) {
             Command::Drain => {
                 worker.draining.set(true);
                 worker.timers.end_rest();
-                doors.drain().for_each(|(_, open)| close(&open));
+                let closing: Vec<_> = doors.drain().flat_map(|(_, open)| close(open)).collect();
+                for socket in closing {
+                    let _panicked_and_said_so = socket.await;
+                }
                 break;
             }
             Command::Cut => {}
@@ -195,13 +198,10 @@ pub(crate) async fn run(start: Start) {
 
 /// Opens, changes and closes doors until they are as ordered.
 fn arrange(worker: &Rc<Worker>, doors: &mut HashMap<Name, OpenDoor>, orders: Vec<DoorOrder>) {
-    doors.retain(|name, open| {
-        let stays = orders.iter().any(|order| order.table.config.name == *name);
-        if !stays {
-            close(open);
-        }
-        stays
-    });
+    let stays = |name: &Name| orders.iter().any(|order| order.table.config.name == *name);
+    for (_, open) in doors.extract_if(|name, _| !stays(name)) {
+        close(open);
+    }
     let mut used: Vec<u64> = Vec::new();
     for order in orders {
         used.extend(order.table.rules.iter().map(|rule| rule.pool.number));
@@ -213,21 +213,20 @@ fn arrange(worker: &Rc<Worker>, doors: &mut HashMap<Name, OpenDoor>, orders: Vec
         });
         *open.door.view.borrow_mut() = view;
         for number in order.close {
-            if let Some(task) = open.accepting.remove(&number) {
-                task.abort();
-            }
+            open.accepting.remove(&number).map(Accepting::close);
         }
         for socket in order.open {
-            let (number, task) = listener::accept_on(worker, &open.door, socket);
-            open.accepting.insert(number, task);
+            let (number, accepting) = listener::accept_on(worker, &open.door, socket);
+            open.accepting.insert(number, accepting);
         }
     }
     worker.pools.borrow_mut().retain(|number, _| used.contains(number));
 }
 
-fn close(open: &OpenDoor) {
+/// Closes a door's sockets; done when all of these are.
+fn close(open: OpenDoor) -> Vec<JoinHandle<()>> {
     open.door.closing.set(true);
-    open.accepting.values().for_each(JoinHandle::abort);
+    open.accepting.into_values().map(Accepting::close).collect()
 }
 
 /// Turns the wheel of alarms, and once a second closes idle connections nobody should use again.

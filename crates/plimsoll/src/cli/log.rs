@@ -35,21 +35,21 @@ impl Drop for LogGuard {
 /// Starts logging to standard error: `level` unless PLIMSOLL_LOG says otherwise, for people on a terminal,
 /// as JSON lines elsewhere, or as PLIMSOLL_LOG_FORMAT says.
 pub(crate) fn start(level: &str) -> LogGuard {
-    let (lines, queue) = sync_channel(QUEUE);
-    let dropped = Arc::new(AtomicU64::new(0));
-    let writer = Queue { lines: lines.clone(), dropped: dropped.clone() };
-    let _without_it_lines_wait_in_vain =
-        std::thread::Builder::new().name("log".into()).spawn(move || write(&queue, &dropped));
-    let wanted = std::env::var("PLIMSOLL_LOG").ok().filter(|wanted| !wanted.is_empty());
-    let filter = wanted.as_deref().map(EnvFilter::try_new);
-    let misread = matches!(filter, Some(Err(_)));
-    let filter = filter.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new(level));
     let terminal = io::stderr().is_terminal();
     let json = match std::env::var("PLIMSOLL_LOG_FORMAT").as_deref() {
         Ok("json") => true,
         Ok("text") => false,
         _ => !terminal,
     };
+    let (lines, queue) = sync_channel(QUEUE);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let writer = Queue { lines: lines.clone(), dropped: dropped.clone() };
+    let _without_it_lines_wait_in_vain =
+        std::thread::Builder::new().name("log".into()).spawn(move || write(&queue, &dropped, json));
+    let wanted = std::env::var("PLIMSOLL_LOG").ok().filter(|wanted| !wanted.is_empty());
+    let filter = wanted.as_deref().map(EnvFilter::try_new);
+    let misread = matches!(filter, Some(Err(_)));
+    let filter = filter.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
     let started = if json {
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
@@ -70,9 +70,17 @@ enum Line {
     Last(SyncSender<()>),
 }
 
-fn write(queue: &Receiver<Line>, dropped: &AtomicU64) {
+fn write(queue: &Receiver<Line>, dropped: &AtomicU64, json: bool) {
     while let Ok(line) = queue.recv() {
         let mut out = io::stderr().lock();
+        let lost = dropped.swap(0, Relaxed);
+        let _nowhere_to_complain = match (lost, json) {
+            (0, _) => Ok(()),
+            (lost, true) => {
+                writeln!(out, "{{\"level\":\"WARN\",\"message\":\"{lost} log lines were dropped\"}}")
+            }
+            (lost, false) => writeln!(out, "plimsoll: {lost} log lines were dropped"),
+        };
         match line {
             Line::Text(text) => {
                 let _nowhere_to_complain = out.write_all(&text);
@@ -80,11 +88,6 @@ fn write(queue: &Receiver<Line>, dropped: &AtomicU64) {
             Line::Last(answer) => {
                 let _not_waited_for = answer.send(());
             }
-        }
-        let lost = dropped.swap(0, Relaxed);
-        if lost > 0 {
-            let _nowhere_to_complain =
-                writeln!(out, "{{\"level\":\"WARN\",\"message\":\"{lost} log lines were dropped\"}}");
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Quick {
     #[arg(long, value_enum, default_value_t = Spoken::Http)]
     protocol: Spoken,
     /// Which destination takes a message
-    #[arg(long, value_name = "NAME", default_value = "least_connections", value_parser = algorithms())]
+    #[arg(long, value_name = "NAME", default_value = plimsoll_config::defaults::ALGORITHM.name(), value_parser = algorithms())]
     algorithm: String,
 }
 

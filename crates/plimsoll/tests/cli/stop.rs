@@ -95,3 +95,20 @@ fn term_hurries_a_drain_that_had_no_deadline() {
     assert_eq!(running.until("stopped")["cut"], 1);
     assert_eq!(running.exit_code(), 0);
 }
+
+#[test]
+fn who_has_knocked_before_the_drain_is_served() {
+    let a = Destination::start("a");
+    let folder = Folder::with(&config(&[a.address], "shutdown: {grace: 60s}"));
+    let mut running = Running::start(&folder.config());
+    // Stopped, it cannot accept; for the clients their connections stand all the same.
+    running.signal(Signal::STOP);
+    let streams: Vec<_> = (0..60).map(|_| ask(running.listens, "/")).collect();
+    running.signal(Signal::TERM);
+    running.signal(Signal::CONT);
+    for stream in streams {
+        assert_eq!(answer(stream).status, 200);
+    }
+    assert_eq!(running.until("stopped")["level"], "INFO");
+    assert_eq!(running.exit_code(), 0);
+}
