@@ -91,7 +91,7 @@ impl Peer {
     pub(crate) fn program(self, programs: &Programs) -> Option<PathBuf> {
         match self {
             Self::Plimsoll => Some(programs.plimsoll.clone()).filter(|path| path.is_file()),
-            Self::Floor => std::env::current_exe().ok(),
+            Self::Floor => Some(own_program()),
             Self::Nginx | Self::Haproxy => find(self.name()),
             Self::Envoy => match std::env::var_os("ENVOY_BIN") {
                 Some(path) => Some(PathBuf::from(path)).filter(|path| path.is_file()),
@@ -145,6 +145,11 @@ pub(crate) fn folder() -> io::Result<tempfile::TempDir> {
     tempfile::Builder::new().prefix("plimsoll-bench-").tempdir()
 }
 
+/// This very program, even when a build has replaced its file meanwhile.
+fn own_program() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
+}
+
 /// A program on PATH or among the system's daemons.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -174,7 +179,7 @@ impl Running {
         addresses: &[SocketAddr],
         folder: &Path,
     ) -> io::Result<Self> {
-        let program = std::env::current_exe()?.to_string_lossy().into_owned();
+        let program = own_program().to_string_lossy().into_owned();
         let listen: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
         let (mode, reply) = (mode.name(), reply.to_string());
         let rest = ["backend", "--mode", mode, "--reply", &reply, "--listen", &listen.join(",")];
