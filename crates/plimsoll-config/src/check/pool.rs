@@ -13,7 +13,7 @@ use crate::check::read::{Firsts, Place, Reader, Wrong, name};
 use crate::defaults;
 use crate::model::{Destination, DestinationTimeouts, Pool};
 use crate::problem::Code;
-use crate::tree::{Span, Value, is_invisible, printable};
+use crate::tree::{Value, is_invisible, printable};
 
 /// Bytes of a destination's name: a host name of DNS with its port fits.
 const ID_BYTES: usize = 260;
@@ -119,11 +119,7 @@ impl Reader<'_> {
         let mut seen = Firsts::default();
         let mut destinations = Vec::new();
         for item in &items {
-            let Some((destination, named_at)) = self.destination(item) else { continue };
-            if let Some(first) = seen.again(destination.name.clone(), named_at.span()) {
-                self.duplicate_destination(&named_at, first);
-            }
-            destinations.push(destination);
+            destinations.extend(self.destination(item, &mut seen));
         }
         if !destinations.is_empty() && destinations.iter().all(|d| d.weight.get() == 0) {
             self.problem(
@@ -135,7 +131,9 @@ impl Reader<'_> {
         destinations
     }
 
-    fn duplicate_destination(&mut self, named_at: &Place<'_>, first: Span) {
+    /// A destination has this name, whatever else may be wrong with it.
+    fn destination_named(&mut self, name: &Name, named_at: &Place<'_>, seen: &mut Firsts<Name>) {
+        let Some(first) = seen.again(name.clone(), named_at.span()) else { return };
         let line = self.line_of(first);
         let message = format!("the destination `{}` is given twice; first on {line}", named_at.shown());
         self.problem(named_at, Code::DuplicateName, message)
@@ -143,23 +141,27 @@ impl Reader<'_> {
             .related("first given here", first);
     }
 
-    /// An address, or a block with one; and where its name stands.
-    fn destination<'t>(&mut self, place: &Place<'t>) -> Option<(Destination, Place<'t>)> {
+    /// An address, or a block with one.
+    fn destination(&mut self, place: &Place<'_>, seen: &mut Firsts<Name>) -> Option<Destination> {
         if !place.is_block() {
             let address = self.address(place, "127.0.0.1", address::destination)?;
             let name = self.text(place)?.into();
-            let destination = Destination {
+            self.destination_named(&name, place, seen);
+            return Some(Destination {
                 name,
                 address,
                 weight: Weight::ONE,
                 priority: 0,
                 zone: None,
                 labels: Vec::new(),
-            };
-            return Some((destination, place.clone()));
+            });
         }
         let table = self.table(place, &keys::DESTINATION)?;
-        let id = table.get("id").and_then(|p| Some((self.parsed(p, "a name", id)?, p)));
+        let id: Option<Name> = table.get("id").and_then(|p| {
+            let id = self.parsed(p, "a name", id)?;
+            self.destination_named(&id, p, seen);
+            Some(id)
+        });
         let weight = table.get("weight").and_then(|p| self.whole(p, 0..=65_535));
         let priority = table.get("priority").and_then(|p| self.whole(p, 0..=255));
         let zone = table.get("zone").and_then(|p| self.parsed(p, "text", label));
@@ -169,19 +171,22 @@ impl Reader<'_> {
             return None;
         };
         let address = self.address(at, "127.0.0.1", address::destination)?;
-        let (name, named_at) = match id {
-            Some((id, place)) => (id, place),
-            None => (self.text(at)?.into(), at),
+        let name = match id {
+            Some(id) => id,
+            None => {
+                let name = self.text(at)?.into();
+                self.destination_named(&name, at, seen);
+                name
+            }
         };
-        let destination = Destination {
+        Some(Destination {
             name,
             address,
             weight: weight.map_or(Weight::ONE, Weight::new),
             priority: priority.unwrap_or(0),
             zone,
             labels,
-        };
-        Some((destination, named_at.clone()))
+        })
     }
 
     fn labels(&mut self, place: &Place<'_>) -> Vec<(Name, Name)> {
