@@ -96,6 +96,8 @@ impl Stream {
             }
             let accepted = std::mem::replace(self, Self::Gone);
             *self = accepted.watch_writing()?;
+            // Whoever waited to read from it waits at a watch that is gone.
+            cx.waker().wake_by_ref();
         }
         match (self, parts) {
             (Self::Tcp(s), [only, [], []]) => Pin::new(s).poll_write(cx, only),

@@ -4,6 +4,8 @@ pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod exchange;
 pub(crate) mod fields;
+#[cfg(test)]
+mod properties;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod serve;

@@ -1,6 +1,9 @@
 //! What the proxy does on the wire: raw bytes in, raw bytes out, between a client and destinations of the tests.
 
+mod failover;
 mod framing;
 mod kit;
+mod life;
 mod limits;
 mod semantics;
+mod tcp;

@@ -2,5 +2,6 @@
 
 mod answers;
 mod chunks;
+mod fuzz;
 mod requests;
 mod truncation;

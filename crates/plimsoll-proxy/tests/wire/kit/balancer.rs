@@ -252,7 +252,11 @@ impl Balancer {
 
     /// Puts another configuration to work.
     pub(crate) fn reload(&self, setup: &Setup) -> Result<String, ReloadError> {
-        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Ok(setup.config());
+        self.reload_to(Ok(setup.config()))
+    }
+
+    pub(crate) fn reload_to(&self, wanted: Result<Config, String>) -> Result<String, ReloadError> {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
         self.runtime.block_on(self.handle.reload())
     }
 

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use socket2::Socket;
 
 use super::PATIENCE;
 use super::http::{self, Request, clip};
-use super::socket::Place;
+use super::socket::{Place, SocketPath};
 
 type Script = Arc<dyn Fn(&mut Visit) + Send + Sync>;
 
@@ -31,7 +30,6 @@ struct Shared {
     script: Script,
     records: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
     open: Mutex<HashMap<usize, Socket>>,
-    stopped: AtomicBool,
     running: AtomicUsize,
 }
 
@@ -68,8 +66,8 @@ impl Destination {
         Self::new(Place::Tcp(address), Some(reserved), script)
     }
 
-    pub(crate) fn start_unix(path: &Path, script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
-        Self::new(Place::Unix(path.to_owned()), None, script)
+    pub(crate) fn start_unix(path: &SocketPath, script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
+        Self::new(path.place(), None, script)
     }
 
     /// A place where nothing listens, until [`restart`](Self::restart).
@@ -88,7 +86,6 @@ impl Destination {
             script: Arc::new(script),
             records: Mutex::default(),
             open: Mutex::default(),
-            stopped: AtomicBool::new(false),
             running: AtomicUsize::new(0),
         });
         let destination = Self { place, shared, listening: Mutex::new(None), _reserved: reserved };
@@ -102,7 +99,6 @@ impl Destination {
             let _was_not_there = std::fs::remove_file(path);
         }
         let socket = self.place.listen().expect("the address is ours");
-        self.shared.stopped.store(false, SeqCst);
         let (accepting, shared) = (socket.try_clone().expect("a descriptor"), self.shared.clone());
         let thread = std::thread::spawn(move || {
             while let Ok((socket, _)) = accepting.accept() {
@@ -125,7 +121,6 @@ impl Destination {
     /// Takes no more connections; open ones go on.
     pub(crate) fn stop_listening(&self) {
         if let Some((socket, thread)) = lock(&self.listening).take() {
-            self.shared.stopped.store(true, SeqCst);
             // Ends the accept; what is in the backlog is reset.
             let _gone_already = socket.shutdown(Shutdown::Both);
             drop(socket);
@@ -211,7 +206,7 @@ impl Shared {
         shared.running.fetch_add(1, SeqCst);
         let shared = shared.clone();
         std::thread::spawn(move || {
-            let mut visit = Visit { number, socket, record, buffer: Vec::new(), shared: shared.clone() };
+            let mut visit = Visit { number, socket, record, buffer: Vec::new() };
             (shared.script)(&mut visit);
             // The registered copy goes first, so that dropping the visit is what closes the connection.
             lock(&shared.open).remove(&number);
@@ -229,10 +224,15 @@ pub(crate) struct Visit {
     record: Arc<Mutex<Vec<u8>>>,
     /// Bytes read and not taken yet.
     pub(crate) buffer: Vec<u8>,
-    shared: Arc<Shared>,
 }
 
 impl Visit {
+    /// The same connection once more, to read while the other one sends.
+    pub(crate) fn twin(&self) -> Self {
+        let socket = self.socket.try_clone().expect("a descriptor");
+        Self { socket, record: self.record.clone(), buffer: Vec::new(), ..*self }
+    }
+
     /// Reads what is there, or waits for it; `false` at the end.
     pub(crate) fn read(&mut self) -> bool {
         let mut bytes = [0; 64 * 1024];
@@ -307,13 +307,6 @@ impl Visit {
     /// Keeps little unread in the kernel, so that a slow reader is felt soon.
     pub(crate) fn receive_little(&self) {
         self.socket.set_recv_buffer_size(16 * 1024).expect("a buffer size");
-    }
-
-    /// Says and reads nothing until the connection or the destination ends.
-    pub(crate) fn hang(&mut self) {
-        while !self.shared.stopped.load(SeqCst) {
-            std::thread::sleep(super::ms(5));
-        }
     }
 }
 

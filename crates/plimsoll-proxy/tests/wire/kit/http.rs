@@ -87,7 +87,8 @@ fn head(bytes: &[u8]) -> Strict<(String, Fields)> {
     }
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
     let seen = &bytes[..end.map_or(bytes.len(), |end| end + 2)];
-    let text = std::str::from_utf8(seen).map_err(|_| format!("not text: {:?}", clip(seen)))?;
+    // Every byte a character (ISO 8859-1): values may hold bytes beyond ASCII.
+    let text: String = seen.iter().map(|&byte| char::from(byte)).collect();
     let mut lines = text.split("\r\n").peekable();
     let start = lines.next().unwrap_or_default().to_owned();
     let mut fields = Fields::default();

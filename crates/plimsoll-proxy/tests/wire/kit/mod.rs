@@ -13,9 +13,9 @@ use plimsoll_proxy::Clock;
 
 pub(crate) use self::balancer::{Balancer, Setup, edits, route};
 pub(crate) use self::client::{Client, Fault, Kind};
-pub(crate) use self::destination::{Destination, Gate, Seen, Visit, answers, hello, ok};
+pub(crate) use self::destination::{Destination, Gate, Visit, answers, hello, ok};
 pub(crate) use self::http::{Answer, Framing, Request};
-pub(crate) use self::socket::{Place, raise_descriptor_limit};
+pub(crate) use self::socket::{Place, SocketPath, raise_descriptor_limit};
 
 /// Nothing in a test takes longer; what does, hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use plimsoll_config::model::{DestinationAddress, ListenAddress};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -87,4 +88,26 @@ pub(crate) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let _as_far_as_it_goes =
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// A short path nobody else uses, for a socket; its file goes with it.
+#[derive(Debug)]
+pub(crate) struct SocketPath(PathBuf);
+
+impl SocketPath {
+    pub(crate) fn new(name: &str) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let (process, number) = (std::process::id(), NEXT.fetch_add(1, Relaxed));
+        Self(std::env::temp_dir().join(format!("plimsoll-{process}-{number}-{name}")))
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place::Unix(self.0.clone())
+    }
+}
+
+impl Drop for SocketPath {
+    fn drop(&mut self) {
+        let _was_not_there = std::fs::remove_file(&self.0);
+    }
 }

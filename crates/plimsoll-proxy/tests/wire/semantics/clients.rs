@@ -1,6 +1,6 @@
 //! Clients of every age and habit: HTTP/1.0, HEAD, expectations, answers without a body, half-closed connections.
 
-use crate::kit::{Destination, Framing, Setup, answers, get, hello, ms, ok, until};
+use crate::kit::{Destination, Framing, Setup, SocketPath, answers, get, hello, ms, ok, until};
 
 const CHUNKED: &str =
     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
@@ -224,4 +224,20 @@ fn a_client_that_resets_while_it_waits_frees_its_destination() {
     until("the destination is freed", || destination.open() == 0);
     assert_eq!(balancer.refused("client_closed"), 1);
     assert_eq!(balancer.destination(0).counts.failed(), 0, "that was not its fault");
+}
+
+#[test]
+fn unix_sockets_on_both_sides() {
+    let (inside, outside) = (SocketPath::new("destination"), SocketPath::new("listener"));
+    let destination = Destination::start_unix(&inside, hello("over unix"));
+    let balancer = Setup::http(&[&destination])
+        .with(|s| s.listeners[0].addresses = vec![outside.place().as_listener()])
+        .start();
+    let mut client = balancer.connect();
+    for _ in 0..3 {
+        client.send(get("/"));
+        assert_eq!(client.answer().text(), "over unix");
+    }
+    assert_eq!(destination.connections(), 1);
+    assert_eq!(destination.requests()[0].fields.one("x-forwarded-for"), Some("unix:"));
 }

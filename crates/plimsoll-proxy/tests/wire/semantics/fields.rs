@@ -215,7 +215,7 @@ fn bytes_beyond_ascii_pass_in_values() {
     let destination = Destination::start(answers(ok("ok")));
     let balancer = Setup::http(&[&destination]).start();
     let mut client = balancer.connect();
-    client.send("GET / HTTP/1.1\r\nHost: test\r\nX-Name: J\u{fc}rgen\r\n\r\n");
+    client.send(b"GET / HTTP/1.1\r\nHost: test\r\nX-Name: J\xfcrgen\r\n\r\n");
     assert_eq!(client.answer().status, 200);
     assert_eq!(destination.only_request().fields.one("x-name"), Some("J\u{fc}rgen"));
 }

@@ -1,0 +1,44 @@
+//! What clients notice of failing destinations: as little as is safe.
+
+mod contamination;
+mod ejection;
+mod flapping;
+mod repeats;
+mod standings;
+
+use plimsoll_core::health::{HealthSpec, ProbeKind};
+
+use crate::kit::{Visit, ms};
+
+/// Reads a request and breaks the connection.
+fn resets(visit: &mut Visit) {
+    if visit.request().is_some() {
+        visit.reset();
+    }
+}
+
+/// Reads a request and closes without a word.
+fn closes(visit: &mut Visit) {
+    visit.request();
+}
+
+/// Quick checks of `kind`.
+fn checks(kind: ProbeKind) -> HealthSpec {
+    HealthSpec {
+        check_interval: ms(50),
+        timeout: ms(200),
+        failure_threshold: 1,
+        recovery_threshold: 1,
+        probe: kind,
+        port: None,
+    }
+}
+
+fn http_checks() -> HealthSpec {
+    checks(ProbeKind::Http {
+        method: "GET".into(),
+        path: "/health".into(),
+        host: None,
+        expect: [(200, 299)].into(),
+    })
+}

@@ -1,0 +1,146 @@
+//! Random requests made of everything that has ever confused a parser: whatever the proxy makes of them, the
+//! destination reads the same.
+
+use plimsoll_core::Rng;
+
+use crate::kit::{Destination, Kind, Setup, hello, until};
+
+const SEEDS: u64 = 3000;
+
+const STARTS: [&str; 14] = [
+    "GET / HTTP/1.1\r\n",
+    "POST /a HTTP/1.1\r\n",
+    "POST /b HTTP/1.0\r\n",
+    "HEAD /c HTTP/1.1\r\n",
+    "PUT /d HTTP/1.1\n",
+    "GET http://x/e HTTP/1.1\r\n",
+    "OPTIONS * HTTP/1.1\r\n",
+    "GET / HTTP/1.1\r\r\n",
+    "GET  / HTTP/1.1\r\n",
+    "\r\nGET /f HTTP/1.1\r\n",
+    "DELETE /g?h=/ HTTP/1.1\r\n",
+    "GET /\t HTTP/1.1\r\n",
+    "FOO /i HTTP/1.1\r\n",
+    "GET /j\r\n",
+];
+const LINES: [&str; 40] = [
+    "Host: t\r\n",
+    "Host: t\r\n",
+    "Host: t\r\n",
+    "Host : t\r\n",
+    "Host: u\r\n",
+    "hOsT:t\n",
+    " Host: t\r\n",
+    "Content-Length: 5\r\n",
+    "Content-Length: 5\r\n",
+    "Content-Length: 0\r\n",
+    "Content-Length: 44\r\n",
+    "Content-Length: +5\r\n",
+    "Content-Length: 5, 5\r\n",
+    "Content-Length: 0x5\r\n",
+    "Content-Length:\r\n 5\r\n",
+    "content-length:5\n",
+    "Content-Length: 18446744073709551620\r\n",
+    "Content_Length: 5\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: Chunked \r\n",
+    "Transfer-Encoding: chunked, chunked\r\n",
+    "Transfer-Encoding: x, chunked\r\n",
+    "Transfer-Encoding : chunked\r\n",
+    "Transfer-Encoding:\u{b}chunked\r\n",
+    "Transfer-Encoding: chunked\rX: y\r\n",
+    "Transfer-Encoding:\n chunked\r\n",
+    "Transfer-Encoding: identity\r\n",
+    "X: y\r\n",
+    "X: \r\n",
+    "X: a\0b\r\n",
+    "X: a\n",
+    "X\r\n",
+    ": y\r\n",
+    "Connection: close\r\n",
+    "Connection: Content-Length, Host, Transfer-Encoding\r\n",
+    "Connection: keep-alive\r\n",
+    "Expect: 100-continue\r\n",
+    "Upgrade: h2c\r\nConnection: Upgrade\r\n",
+    "X-Forwarded-For: 1\r\n",
+];
+const ENDS: [&str; 4] = ["\r\n", "\n", "\r\n\r\n", "\r\r\n"];
+const BODIES: [&str; 16] = [
+    "",
+    "hello",
+    "0\r\n\r\n",
+    "5\r\nhello\r\n0\r\n\r\n",
+    "5;x\r\nhello\r\n0\r\n\r\n",
+    "5\r\nhello\r\n0\r\nX: y\r\n\r\n",
+    "5\nhello\n0\n\n",
+    "05\r\nhello\r\n0\r\n\r\n",
+    "+5\r\nhello\r\n0\r\n\r\n",
+    "5\r\nhello",
+    "ffffffffffffffff\r\n",
+    "0\r\nHost: evil\r\nContent-Length: 9\r\n\r\n",
+    "5\r\nhelloX\r\n0\r\n\r\n",
+    "5 \r\nhello\r\n0\r\n\r\n",
+    "0;\n\r\n\r\n",
+    "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n",
+];
+
+fn any<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
+    of[rng.index(of.len())]
+}
+
+fn message(rng: &mut Rng) -> String {
+    let starts = if rng.below(3) > 0 { 4 } else { STARTS.len() };
+    let ends = if rng.below(4) > 0 { 1 } else { ENDS.len() };
+    let mut message = any(rng, &STARTS[..starts]).to_owned();
+    if rng.below(8) > 0 {
+        message.push_str("Host: t\r\n");
+    }
+    for _ in 0..rng.below(4) {
+        message.push_str(any(rng, &LINES));
+    }
+    message.push_str(any(rng, &ENDS[..ends]));
+    message.push_str(any(rng, &BODIES));
+    message
+}
+
+/// Changes, drops or doubles a byte now and then.
+fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    for _ in 0..rng.below(3) {
+        let at = rng.index(bytes.len());
+        match rng.below(4) {
+            0 => bytes[at] = b"\r\n\t \0:;,0aZ\xff"[rng.index(12)],
+            1 => drop(bytes.remove(at)),
+            2 => bytes.insert(at, bytes[at]),
+            _ => bytes[at] ^= 1 << rng.below(8),
+        }
+    }
+}
+
+#[test]
+fn both_sides_read_the_same_whatever_comes() {
+    let destination = Destination::start(hello("ok"));
+    let balancer = Setup::http(&[&destination]).start();
+    println!("seeds 0..{SEEDS}");
+    let mut answered = 0;
+    for seed in 0..SEEDS {
+        let mut rng = Rng::new(seed);
+        let mut bytes = (0..1 + rng.below(3)).map(|_| message(&mut rng)).collect::<String>().into_bytes();
+        damage(&mut rng, &mut bytes);
+        let mut client = balancer.connect();
+        let _refused_meanwhile = client.try_send(&bytes);
+        client.end();
+        // No body of an answer looks like a head, so a HEAD's answer can be told by the bytes themselves.
+        let rest = client.rest();
+        assert!(rest.kind != Kind::Silent, "seed {seed}: {rest:?}");
+        let text = String::from_utf8_lossy(&rest.received).into_owned();
+        answered += text.matches("HTTP/1.1 200 ").count();
+        assert!(!text.contains(" 502 ") && !text.contains(" 504 "), "seed {seed}: {text}");
+    }
+    until("all are counted", || balancer.handle.traffic().rules[0].counts.in_flight == 0);
+    let requests = destination.requests().len();
+    let counts = &balancer.handle.traffic().rules[0].counts;
+    let succeeded: u64 = counts.requests.iter().map(|classes| classes[2]).sum();
+    assert_eq!((requests, answered), (succeeded as usize, succeeded as usize), "a request nobody sent");
+    assert!(requests > SEEDS as usize / 10, "only {requests} good ones: the mixture is too wild");
+}
