@@ -25,7 +25,8 @@ pub(crate) enum Verdict {
     KeepAlive,
     /// It is over.
     Close,
-    /// It is over, and the client may still be sending.
+    /// It is over, and the client may still be sending: a close with bytes unread would be a reset, and
+    /// take back what is on its way.
     Linger,
 }
 
@@ -168,7 +169,7 @@ async fn try_one(
             End::Failed(failure) => failure,
             End::Rejected => return Try::Rejected,
             End::Upgraded => return Try::Ended(Box::pin(upgraded(client, job, worker, exchange)).await),
-            End::Delivered => return Try::Ended(delivered(job, worker, rule, &address, exchange)),
+            End::Delivered => return Try::Ended(delivered(client, job, worker, rule, &address, exchange)),
             other => return Try::Ended(broken_off(client, &exchange, other)),
         };
         let attempt = Attempt {
@@ -178,14 +179,17 @@ async fn try_one(
             answer_started: exchange.answer_started(),
             ..attempt(job, failure)
         };
-        if is_stale(worker, rule, &attempt) {
-            // That says nothing about the destination.
+        let stale = attempt.reused_connection && matches!(failure, Failure::Reset | Failure::EmptyResponse);
+        if stale && may_be_repeated_fresh(worker, rule, &attempt) {
             fresh_repeat_used = true;
             ticket = exchange.ticket;
             now = worker.now();
             continue;
         }
-        tell(rule, exchange.ticket.learn(Outcome::Failed(failure)));
+        // That a connection was stale says nothing about its destination, also where it may not be repeated.
+        if !stale {
+            tell(rule, exchange.ticket.learn(Outcome::Failed(failure)));
+        }
         if exchange.answer_started() {
             return Try::Ended(cut_off(&exchange, client, failure));
         }
@@ -207,11 +211,8 @@ fn attempt(job: &Job, failure: Failure) -> Attempt {
     }
 }
 
-/// Was it only the pooled connection that failed, and may the message have a fresh one?
-fn is_stale(worker: &Worker, rule: &Rule, attempt: &Attempt) -> bool {
-    if !attempt.reused_connection || !matches!(attempt.failure, Failure::Reset | Failure::EmptyResponse) {
-        return false;
-    }
+/// It was only the pooled connection that failed: may the message have a fresh one?
+fn may_be_repeated_fresh(worker: &Worker, rule: &Rule, attempt: &Attempt) -> bool {
     let pool = rule.pool.table.borrow();
     let fresh =
         retry::decide(&pool.config.retry, attempt, &pool.budget, worker.now()) == Decision::RepeatFresh;
@@ -222,7 +223,14 @@ fn is_stale(worker: &Worker, rule: &Rule, attempt: &Attempt) -> bool {
 }
 
 /// The answer is with the client, to its end.
-fn delivered(job: &Job, worker: &Worker, rule: &Rule, address: &Address, exchange: Exchange) -> Ending {
+fn delivered(
+    client: &Client,
+    job: &Job,
+    worker: &Worker,
+    rule: &Rule,
+    address: &Address,
+    exchange: Exchange,
+) -> Ending {
     let now = exchange.ended_at(worker);
     let reusable = exchange.reusable(job);
     let closes = exchange.answer().is_none_or(|a| a.closes);
@@ -230,10 +238,10 @@ fn delivered(job: &Job, worker: &Worker, rule: &Rule, address: &Address, exchang
     if reusable {
         rule.pool.give(ticket.id(), address.clone(), upstream, now);
     }
-    let verdict = match (closes, job.body.is_done()) {
-        (false, _) => Verdict::KeepAlive,
-        (true, true) => Verdict::Close,
-        (true, false) => Verdict::Linger,
+    let verdict = match closes {
+        false => Verdict::KeepAlive,
+        true if job.body.is_done() && !client.has_more() => Verdict::Close,
+        true => Verdict::Linger,
     };
     Ending::Answered(verdict, now)
 }
@@ -324,11 +332,11 @@ async fn refuse(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, refusal
     answer::write(&mut out, refusal, job.accepts_json, head_only, keep);
     job.status = refusal.status;
     job.response_bytes += out.len() as u64;
-    match (write_all(client, worker, &out).await, keep, whole) {
-        (false, ..) => Verdict::Close,
-        (true, true, _) => Verdict::KeepAlive,
-        (true, false, true) => Verdict::Close,
-        (true, false, false) => Verdict::Linger,
+    match (write_all(client, worker, &out).await, keep) {
+        (false, _) => Verdict::Close,
+        (true, true) => Verdict::KeepAlive,
+        (true, false) if whole && !client.has_more() => Verdict::Close,
+        (true, false) => Verdict::Linger,
     }
 }
 

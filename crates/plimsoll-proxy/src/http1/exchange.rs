@@ -235,7 +235,12 @@ impl Exchange {
 
     fn timed_out(&mut self, worker: &Worker, job: &Job) -> End {
         match () {
-            () if self.now(worker) >= job.total_deadline => End::TotalTimeout,
+            () if self.now(worker) >= job.total_deadline => {
+                if self.answer.is_none() && self.download.is_empty() && !self.waits_for_client_body(job) {
+                    self.suspect = self.ticket.learn(Outcome::Failed(Failure::Timeout));
+                }
+                End::TotalTimeout
+            }
             () if !self.download.is_empty() => End::ClientStalled,
             () if self.waits_for_client_body(job) => End::Refused(Refusal::BODY_TIMEOUT),
             () => End::Failed(Failure::Timeout),

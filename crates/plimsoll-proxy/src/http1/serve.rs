@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts};
@@ -41,6 +41,14 @@ pub(crate) struct Client {
     pub(crate) inbox: Vec<u8>,
     /// It has sent a whole request before.
     greeted: bool,
+}
+
+impl Client {
+    /// It has said more than was asked of it.
+    pub(crate) fn has_more(&self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        !self.inbox.is_empty() || self.stream.poll_read_ready(&mut nobody).is_ready()
+    }
 }
 
 /// One request on its way, with everything a second try needs.

@@ -203,3 +203,44 @@ fn failed_connects_alone_are_forgiven_by_a_passing_check() {
     until("it is back", || balancer.ask(get("/")).text() == "back");
     assert!(watch.elapsed() < secs(2), "long before its 30 s are over: {:?}", watch.elapsed());
 }
+
+#[test]
+fn a_silent_destination_is_ejected_by_the_total_time_too() {
+    let (stopped, good) = (Destination::start(silent), Destination::start(hello("good")));
+    let short_total = |s: &mut Setup| {
+        s.pools[0].outlier.consecutive_failures = 2;
+        s.pools[0].timeouts.total = Some(ms(150));
+    };
+    let balancer = Setup::http(&[&stopped, &good]).with(short_total).start();
+    let late = (0..12).filter(|_| balancer.ask(get("/")).status == 504).count();
+    assert!((2..=3).contains(&late), "{late} of 12 were late; 2 in a row are enough");
+    assert_eq!(balancer.destination(0).standing.word(), "ejected");
+    // A body that comes too slowly is the client's doing.
+    let balancer = Setup::http(&[&good]).with(short_total).start();
+    let answer = balancer.ask("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf");
+    assert_eq!((answer.status, balancer.destination(0).counts.failed()), (504, 0));
+}
+
+#[test]
+fn posts_on_connections_gone_stale_eject_nobody() {
+    let gate = Gate::default();
+    let wait = gate.clone();
+    let hasty = Destination::start(move |visit| {
+        if visit.request().is_some() {
+            wait.pass();
+            visit.send(ok("fresh"));
+            visit.request();
+        }
+    });
+    let good = Destination::start(hello("good"));
+    let balancer =
+        Setup::http(&[&hasty, &good]).with(|s| s.pools[0].outlier.consecutive_failures = 2).start();
+    let mut clients: Vec<_> = (0..16).map(|_| balancer.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(get("/warm")));
+    until("connections are opened side by side", || hasty.requests().len() == 8);
+    gate.open();
+    clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
+    let broken = (0..16).filter(|_| balancer.ask(post("/", "x")).status == 502).count();
+    assert_eq!(broken, 8, "a POST that may have been carried out is not repeated");
+    assert!(balancer.destination(0).standing.serves(), "an old connection says nothing of the destination");
+}

@@ -234,3 +234,16 @@ fn retries_stay_within_their_budget_when_everything_fails() {
     let reached = reached(&[a, b, c]);
     assert!((asked + 300..=most).contains(&reached), "{reached} tries for {asked} requests, at most {most}");
 }
+
+#[test]
+fn a_timeout_is_tried_again_where_that_is_listed() {
+    let (slow, good) = (Destination::start(Visit::read_to_end), Destination::start(hello("good")));
+    let balancer = Setup::http(&[&slow, &good])
+        .with(|s| {
+            s.pools[0].retry.when.timeout = true;
+            s.pools[0].timeouts.response = crate::kit::ms(150);
+        })
+        .start();
+    assert_eq!(balancer.ask(get("/")).text(), "good");
+    assert_eq!((slow.requests().len(), balancer.retries()), (1, 1));
+}

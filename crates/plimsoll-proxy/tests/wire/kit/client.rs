@@ -95,9 +95,10 @@ impl Client {
         self.socket.set_linger(Some(Duration::ZERO)).expect("a socket");
     }
 
-    /// Keeps little unread in the kernel, so that a slow reader is felt soon.
+    /// Keeps little unread in the kernel, so that a slow reader is felt soon. Less than twice the segment of
+    /// the loopback device (64 KiB) would make the transfer crawl.
     pub(crate) fn receive_little(&self) {
-        self.socket.set_recv_buffer_size(16 * 1024).expect("a buffer size");
+        self.socket.set_recv_buffer_size(128 * 1024).expect("a buffer size");
     }
 
     /// Takes much again: a window of a few KiB on a loopback with segments of 64 KiB moves by timers only.

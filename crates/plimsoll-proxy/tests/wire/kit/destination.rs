@@ -143,6 +143,11 @@ impl Destination {
         lock(&self.shared.records).iter().map(|record| lock(record).clone()).collect()
     }
 
+    /// How many bytes the first connection brought so far.
+    pub(crate) fn received(&self) -> usize {
+        lock(&self.shared.records).first().map_or(0, |record| lock(record).len())
+    }
+
     /// The requests of every connection, strictly read; ambiguous ones fail the test.
     #[track_caller]
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -304,9 +309,10 @@ impl Visit {
         let _gone_already = self.socket.set_linger(Some(Duration::ZERO));
     }
 
-    /// Keeps little unread in the kernel, so that a slow reader is felt soon.
+    /// Keeps little unread in the kernel, so that a slow reader is felt soon. Less than twice the segment of
+    /// the loopback device (64 KiB) would make the transfer crawl.
     pub(crate) fn receive_little(&self) {
-        self.socket.set_recv_buffer_size(16 * 1024).expect("a buffer size");
+        self.socket.set_recv_buffer_size(128 * 1024).expect("a buffer size");
     }
 
     /// Takes much again: a window of a few KiB on a loopback with segments of 64 KiB moves by timers only.

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod clients;
+mod closing;
 mod fields;
 mod own_answers;
 mod pipeline;
