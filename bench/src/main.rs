@@ -1,1 +1,55 @@
-fn main() {}
+//! Which part of the harness a command line asks for.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod backend;
+mod block;
+mod clock;
+mod counts;
+mod epoll;
+mod floor;
+mod load;
+mod machine;
+mod peers;
+mod process;
+mod report;
+mod run;
+mod scenario;
+mod socket;
+mod stats;
+
+/// Measures Plimsoll beside its peers in the same run.
+#[derive(Parser)]
+#[command(version, about)]
+struct CommandLine {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    Run(run::Args),
+    Counts(counts::Args),
+    Floor(floor::Args),
+    Backend(backend::Args),
+    Load(load::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match CommandLine::parse().part {
+        Part::Counts(args) => counts::run(&args),
+        Part::Run(args) => run::run(&args).map(|()| ExitCode::SUCCESS),
+        Part::Floor(args) => floor::serve(&args).map(|()| ExitCode::SUCCESS),
+        Part::Backend(args) => backend::serve(&args).map(|()| ExitCode::SUCCESS),
+        Part::Load(args) => load::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("plimsoll-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

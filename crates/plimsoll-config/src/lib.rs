@@ -1,3 +1,27 @@
-//! Being written.
+//! What a configuration file means, and everything that is wrong with it.
+//!
+//! [`load()`] turns text into a [`model::Config`] or into [`Problem`]s: all of them at once, each with file, line,
+//! column and path. The way: text → `parse` → a `tree` whose every node knows its place → `expand` (variables) →
+//! `check`, block by block, each value by a reader of its type → [`model`].
 
+#[cfg(test)]
+mod agreement;
+mod check;
+pub mod defaults;
+mod expand;
+mod load;
 pub mod model;
+mod parse;
+mod problem;
+mod raw;
+mod report;
+mod schema;
+mod suggest;
+mod tree;
+pub mod units;
+
+pub use load::{Loaded, load, load_path};
+pub use model::Config;
+pub use problem::{Code, Location, Problem, Related, Severity, Source};
+pub use report::{render_json, render_text};
+pub use schema::schema;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::HealthSpec;
+use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::RetrySpec;
 use plimsoll_core::route::Match;
 use plimsoll_core::{Name, Weight};
-use plimsoll_core::health::OutlierSpec;
 
 /// A whole configuration, ready to run.
 #[derive(Clone, Debug, PartialEq)]

@@ -109,10 +109,16 @@ impl fmt::Debug for Snapshot {
 }
 
 /// The destinations one message has tried already; a bounded list on the stack.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Copy, Clone, Debug)]
 pub struct Tried {
-    ids: [Option<DestinationId>; Self::MAX],
+    ids: [DestinationId; Self::MAX],
     len: u8,
+}
+
+impl Default for Tried {
+    fn default() -> Self {
+        Self { ids: [DestinationId(0); Self::MAX], len: 0 }
+    }
 }
 
 impl Tried {
@@ -124,14 +130,19 @@ impl Tried {
         if !self.contains(id)
             && let Some(free) = self.ids.get_mut(usize::from(self.len))
         {
-            *free = Some(id);
+            *free = id;
             self.len += 1;
         }
     }
 
     /// Was it tried?
     pub fn contains(&self, id: DestinationId) -> bool {
-        self.ids[..usize::from(self.len)].contains(&Some(id))
+        self.ids[..usize::from(self.len)].contains(&id)
+    }
+
+    /// No more tries are made.
+    pub fn is_full(&self) -> bool {
+        usize::from(self.len) == Self::MAX
     }
 
     /// Nobody was tried yet.

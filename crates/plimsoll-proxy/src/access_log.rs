@@ -78,9 +78,8 @@ struct RequestLine {
 impl LogDraft {
     pub(crate) fn new(peer: Peer, head: &RequestHead<'_>, headers: &[httparse::Header<'_>]) -> Self {
         let clip = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]).into_owned();
-        let find = |name: &str| {
-            headers.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| clip(h.value))
-        };
+        let find =
+            |name: &str| headers.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| clip(h.value));
         Self {
             time: Clock::wall(),
             peer,
@@ -137,7 +136,9 @@ pub(crate) fn start(
     let (lines, queue) = sync_channel(QUEUE);
     let mut sink = Sink::open(target)?;
     let shared = state.clone();
-    let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || write(&queue, &mut sink, &shared))?;
+    let thread = std::thread::Builder::new()
+        .name("access-log".into())
+        .spawn(move || write(&queue, &mut sink, &shared))?;
     Ok((LogSender { lines, state }, thread))
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use plimsoll_core::live::{BUCKETS_MS, bucket_of};
+use plimsoll_core::{Failure, NoDestination};
 
 use crate::http1::answer::Reason;
 use crate::http1::target::Method;
@@ -68,8 +69,6 @@ pub(crate) struct RuleTally {
     pub(crate) ended: Counter,
     pub(crate) request_bytes: Counter,
     pub(crate) response_bytes: Counter,
-    pub(crate) retries: Counter,
-    pub(crate) failovers: Counter,
 }
 
 impl RuleTally {
@@ -120,10 +119,6 @@ pub struct RuleCounts {
     pub request_bytes: u64,
     /// Bytes sent to clients.
     pub response_bytes: u64,
-    /// Tries after the first.
-    pub retries: u64,
-    /// Messages that another destination served than the one chosen first.
-    pub failovers: u64,
 }
 
 impl PerWorker<RuleTally> {
@@ -143,8 +138,84 @@ impl PerWorker<RuleTally> {
             in_flight: self.sum(|t| t.started.get()).saturating_sub(self.sum(|t| t.ended.get())),
             request_bytes: self.sum(|t| t.request_bytes.get()),
             response_bytes: self.sum(|t| t.response_bytes.get()),
-            retries: self.sum(|t| t.retries.get()),
-            failovers: self.sum(|t| t.failovers.get()),
+        }
+    }
+}
+
+/// How a choice of a destination can end, as metrics label it; the first is for those that found one.
+pub const DECISIONS: [&str; 4] = ["assigned", "empty", "none_serving", "all_tried"];
+
+/// How a try that another one follows had ended, as metrics label it: [`Failure::ALL`], and a listed status.
+pub const RETRY_REASONS: [&str; Failure::ALL.len() + 1] = {
+    let mut words = ["status"; Failure::ALL.len() + 1];
+    let mut at = 0;
+    while at < Failure::ALL.len() {
+        words[at] = Failure::ALL[at].word();
+        at += 1;
+    }
+    words
+};
+
+/// How the try before had ended.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// It failed.
+    Failed(Failure),
+    /// It answered with a status another destination may do better than.
+    Rejected,
+}
+
+impl Before {
+    /// Its place in [`RETRY_REASONS`].
+    const fn place(self) -> usize {
+        match self {
+            Self::Failed(failure) => failure as usize,
+            Self::Rejected => Failure::ALL.len(),
+        }
+    }
+}
+
+/// Counts of one pool, kept while the pool lives, whichever rules come and go.
+#[derive(Debug, Default)]
+pub(crate) struct PoolTally {
+    decisions: [Counter; DECISIONS.len()],
+    retries: [Counter; RETRY_REASONS.len()],
+    failovers: [Counter; RETRY_REASONS.len()],
+}
+
+impl PoolTally {
+    /// A destination was chosen, or was not; `before` says how the message's try before this one ended.
+    pub(crate) fn decided(&self, missed: Option<NoDestination>, before: Option<Before>) {
+        self.decisions[missed.map_or(0, |why| why as usize + 1)].add(1);
+        if let (None, Some(before)) = (missed, before) {
+            self.retries[before.place()].add(1);
+            self.failovers[before.place()].add(1);
+        }
+    }
+
+    /// A message is repeated on a fresh connection to the same destination.
+    pub(crate) fn repeated(&self, after: Failure) {
+        self.retries[after as usize].add(1);
+    }
+}
+
+/// A pool's counts, summed over workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Choices of a destination by how they ended, in the order of [`DECISIONS`].
+    pub decisions: [u64; DECISIONS.len()],
+    /// Tries after a message's first, by how the one before ended, in the order of [`RETRY_REASONS`].
+    pub retries: [u64; RETRY_REASONS.len()],
+    /// Of these the ones at another destination.
+    pub failovers: [u64; RETRY_REASONS.len()],
+}
+
+impl PerWorker<PoolTally> {
+    pub(crate) fn counts(&self) -> PoolCounts {
+        PoolCounts {
+            decisions: std::array::from_fn(|d| self.sum(|t| t.decisions[d].get())),
+            retries: std::array::from_fn(|f| self.sum(|t| t.retries[f].get())),
+            failovers: std::array::from_fn(|f| self.sum(|t| t.failovers[f].get())),
         }
     }
 }

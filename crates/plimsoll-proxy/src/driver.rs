@@ -1,18 +1,19 @@
 //! The slow loop of one pool: feeds its state machine, runs its checks, publishes its snapshots.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::event::Event;
+use plimsoll_core::event::{Event, Reason};
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
 use plimsoll_core::retry::Budget;
-use plimsoll_core::{DestinationId, Name, Standing, Suspect, Tick};
+use plimsoll_core::{DestinationId, Name, Snapshot, Standing, Suspect, Tick};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::probe;
 use crate::tables::Feed;
+use crate::views::state_of;
 
 /// Words from workers that may wait; the next bad outcome repeats a lost one.
 pub(crate) const SUSPECTS: usize = 1024;
@@ -33,9 +34,13 @@ pub struct CheckCounts {
 pub(crate) struct PoolReport {
     pub(crate) destinations: Vec<DestinationReport>,
     pub(crate) checks: HashMap<Name, CheckCounts>,
-    /// Changes of standing, by destination.
-    pub(crate) transitions: HashMap<Name, u64>,
-    pub(crate) ejections: HashMap<Name, u64>,
+    /// Changes of standing, by destination and the words of both.
+    pub(crate) transitions: HashMap<Name, BTreeMap<(&'static str, &'static str), u64>>,
+    /// By their reason, of those who left too.
+    pub(crate) ejections: BTreeMap<&'static str, u64>,
+    /// The pool in one word, and since when.
+    pub(crate) state: &'static str,
+    pub(crate) state_since: Tick,
 }
 
 /// What the control plane tells a driver.
@@ -65,6 +70,7 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let (probed, mut results) = mpsc::unbounded_channel::<Probed>();
         let mut report = PoolReport::default();
+        self.note_state(&self.feed.latest(), &mut report);
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -91,6 +97,13 @@ impl Driver {
         }
     }
 
+    fn note_state(&self, snapshot: &Snapshot, report: &mut PoolReport) {
+        let state = state_of(snapshot.members.iter().map(|m| m.standing));
+        if state != report.state {
+            (report.state, report.state_since) = (state, self.clock.now());
+        }
+    }
+
     fn take(&mut self, probed: Probed, report: &mut PoolReport) {
         let counts = report.checks.entry(probed.name).or_default();
         match &probed.result {
@@ -106,7 +119,10 @@ impl Driver {
     fn act(&mut self, probed: &mpsc::UnboundedSender<Probed>, report: &mut PoolReport) {
         while let Some(action) = self.pool.poll_action() {
             match action {
-                Action::Publish(snapshot) => self.feed.publish(snapshot),
+                Action::Publish(snapshot) => {
+                    self.note_state(&snapshot, report);
+                    self.feed.publish(snapshot);
+                }
                 Action::Tell(event) => tell(&event, report),
                 Action::Probe(order) => {
                     let (probed, clock) = (probed.clone(), self.clock);
@@ -126,15 +142,18 @@ impl Driver {
 
 fn tell(event: &Event, report: &mut PoolReport) {
     match event {
-        Event::StandingChanged { pool, destination, from, to, .. } => {
-            if from.word() != to.word() {
-                *report.transitions.entry(destination.clone()).or_default() += 1;
-            }
-            // A trial that opens (`until` 0) ejects nobody; one that fails does, anew.
-            if matches!(to, Standing::Ejected { until } if *until > Tick::ZERO) {
-                *report.ejections.entry(destination.clone()).or_default() += 1;
+        Event::StandingChanged { pool, destination, from, to, reason } => {
+            let ejected = matches!(reason, Reason::TrafficFailed { .. } | Reason::TrialFailed { .. });
+            // One that was down meanwhile is not ejected anew when it comes up before its time is over.
+            if ejected && (from.serves() || matches!(from, Standing::Ejected { .. })) {
+                *report.ejections.entry(reason.word()).or_default() += 1;
             }
             let (from, to) = (from.word(), to.word());
+            // The steps of an ejection are one standing.
+            if from != to {
+                let changes = report.transitions.entry(destination.clone()).or_default();
+                *changes.entry((from, to)).or_default() += 1;
+            }
             tracing::info!(event = "standing_changed", %pool, %destination, from, to, "{event}");
         }
         Event::EjectionSpared { pool, destination, .. } => {
@@ -144,6 +163,7 @@ fn tell(event: &Event, report: &mut PoolReport) {
             tracing::debug!(event = "joined", %pool, %destination, "{event}");
         }
         Event::Left { pool, destination, .. } => {
+            report.transitions.remove(destination);
             tracing::info!(event = "left", %pool, %destination, "{event}");
         }
     }

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use plimsoll_core::retry::{self, Attempt, Decision};
-use plimsoll_core::{Address, Failure, NoDestination, Outcome, Suspect, Tick, Ticket, Tried, Want};
+use plimsoll_core::{Address, Failure, NoDestination, Outcome, Suspect, Tick, Tried, Want};
 
+use crate::counters::Before;
 use crate::http1::answer::{self, Reason, Refusal};
 use crate::http1::exchange::{End, Exchange};
 use crate::http1::serve::{Client, Job, write_all};
 use crate::stream::Stream;
-use crate::tables::PoolTable;
 use crate::tcp;
 use crate::timer::Alarm;
 use crate::upstream::Chosen;
@@ -38,6 +38,16 @@ enum Ending {
     Refuse(Refusal),
     /// There is nobody to answer.
     Gone(Reason),
+}
+
+/// How one destination was.
+enum Try {
+    /// That was it.
+    Ended(Ending),
+    /// It failed; whether another is tried is for [`retry::decide`] to say.
+    Failed(Attempt),
+    /// It answered, and another may do better: already decided.
+    Rejected,
 }
 
 /// Carries one request to a destination and its answer back.
@@ -79,36 +89,53 @@ async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &R
     let pool = rule.pool.table.borrow().clone();
     pool.budget.earn(worker.number);
     let mut tried = Tried::default();
-    let mut count = 0;
+    let mut before = None;
     let mut last = Refusal::NO_DESTINATION;
     let mut now = job.started;
     loop {
-        let want = Want { worker: worker.number, tried: Some(&tried), repeatable: job.method.idempotent() };
-        let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
-        let Chosen { ticket, address } = match chosen {
+        let chosen = match choose(job, worker, rule, &tried, before, now) {
             Ok(chosen) => chosen,
             Err(NoDestination::AllTried) => return Ending::Refuse(last),
             Err(_) => return Ending::Refuse(Refusal::NO_DESTINATION),
         };
-        tried.add(ticket.id());
-        count += 1;
-        if count > 1 {
-            rule.table.tallies.of(worker.number).failovers.add(1);
-        }
-        let failed = match try_one(client, job, worker, rule, ticket, &address, now, count).await {
-            Ok(ending) => return ending,
-            Err(failed) => failed,
+        tried.add(chosen.ticket.id());
+        job.tries += 1;
+        job.others_left = !pool.config.retry.when.statuses.is_empty() && rule.pool.has_untried(&tried);
+        let failed = match try_one(client, job, worker, rule, chosen, now).await {
+            Try::Ended(ending) => return ending,
+            Try::Rejected => None,
+            Try::Failed(failed) => Some(failed),
         };
         now = worker.now();
         if now >= job.total_deadline {
             return Ending::Refuse(Refusal::TOTAL_TIMEOUT);
         }
+        let Some(failed) = failed else {
+            before = Some(Before::Rejected);
+            continue;
+        };
         last = refusal_of(failed.failure);
         match retry::decide(&pool.config.retry, &failed, &pool.budget, now) {
             Decision::Stop(_) => return Ending::Refuse(last),
-            Decision::Again | Decision::RepeatFresh => rule.table.tallies.of(worker.number).retries.add(1),
+            Decision::Again | Decision::RepeatFresh => before = Some(Before::Failed(failed.failure)),
         }
     }
+}
+
+/// The destination of the next try.
+fn choose(
+    job: &Job,
+    worker: &Worker,
+    rule: &Rule,
+    tried: &Tried,
+    before: Option<Before>,
+    now: Tick,
+) -> Result<Chosen, NoDestination> {
+    let want = Want { worker: worker.number, tried: Some(tried), repeatable: job.method.idempotent() };
+    let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
+    let missed = chosen.as_ref().err().copied();
+    rule.pool.table.borrow().tallies.of(worker.number).decided(missed, before);
+    chosen
 }
 
 /// One destination: on a pooled connection if there is one, once more on a fresh one if that was stale.
@@ -117,117 +144,137 @@ async fn try_one(
     job: &mut Job,
     worker: &Rc<Worker>,
     rule: &Rule,
-    mut ticket: Ticket,
-    address: &Address,
+    chosen: Chosen,
     mut now: Tick,
-    tries: u8,
-) -> Result<Ending, Attempt> {
-    let pool = rule.pool.table.borrow().clone();
-    let id = ticket.id();
-    let mut attempt = Attempt {
-        failure: Failure::Connect,
-        tries,
+) -> Try {
+    let Chosen { mut ticket, address } = chosen;
+    let mut fresh_repeat_used = false;
+    if let Some(log) = &mut job.log {
+        log.destination = Some(ticket.id());
+    }
+    loop {
+        let pooled = if fresh_repeat_used { None } else { rule.pool.take(ticket.id(), &address) };
+        let reused = pooled.is_some();
+        let stream = match pooled {
+            Some(stream) => stream,
+            None => {
+                let deadline = (now + job.pool_timeouts.connect).min(job.total_deadline);
+                // Boxed, because it is rare and as large as the rest of the future together.
+                let Some(stream) = Box::pin(connect(worker, &client.alarm, &address, deadline)).await else {
+                    tell(rule, ticket.learn(Outcome::Failed(Failure::Connect)));
+                    return Try::Failed(Attempt { fresh_repeat_used, ..attempt(job, Failure::Connect) });
+                };
+                now = worker.now();
+                stream
+            }
+        };
+        let mut exchange = Exchange::new(stream, ticket, now);
+        let end = exchange.run(client, job).await;
+        tell(rule, exchange.suspect.take());
+        let failure = match end {
+            End::Failed(failure) => failure,
+            End::Rejected => return Try::Rejected,
+            End::Upgraded => return Try::Ended(Box::pin(upgraded(client, job, worker, exchange)).await),
+            End::Delivered => return Try::Ended(delivered(client, job, worker, rule, &address, exchange)),
+            other => return Try::Ended(broken_off(client, &exchange, other)),
+        };
+        let attempt = Attempt {
+            sent: exchange.has_sent(),
+            reused_connection: reused,
+            fresh_repeat_used,
+            answer_started: exchange.answer_started(),
+            ..attempt(job, failure)
+        };
+        let stale = attempt.reused_connection && matches!(failure, Failure::Reset | Failure::EmptyResponse);
+        if stale && may_be_repeated_fresh(worker, rule, &attempt) {
+            fresh_repeat_used = true;
+            ticket = exchange.ticket;
+            now = worker.now();
+            continue;
+        }
+        // That a connection was stale says nothing about its destination, also where it may not be repeated.
+        if !stale {
+            tell(rule, exchange.ticket.learn(Outcome::Failed(failure)));
+        }
+        if exchange.answer_started() {
+            return Try::Ended(cut_off(&exchange, client, failure));
+        }
+        return Try::Failed(attempt);
+    }
+}
+
+/// A try of this job that failed before anything was sent.
+fn attempt(job: &Job, failure: Failure) -> Attempt {
+    Attempt {
+        failure,
+        tries: job.tries,
         idempotent: job.method.idempotent(),
         sent: false,
         reused_connection: false,
         fresh_repeat_used: false,
         body_replayable: !job.streamed,
         answer_started: false,
-    };
-    loop {
-        let pooled = if attempt.fresh_repeat_used { None } else { rule.pool.take(id, address) };
-        attempt.reused_connection = pooled.is_some();
-        let stream = match pooled {
-            Some(stream) => stream,
-            None => match connect(worker, &client.alarm, address, (now + job.pool_timeouts.connect).min(job.total_deadline)).await {
-                Some(stream) => stream,
-                None => {
-                    attempt.failure = Failure::Connect;
-                    attempt.sent = false;
-                    tell(&pool, ticket.learn(Outcome::Failed(Failure::Connect)));
-                    return Err(attempt);
-                }
-            },
-        };
-        if !attempt.reused_connection {
-            now = worker.now();
-        }
-        if let Some(log) = &mut job.log {
-            log.destination = Some(id);
-        }
-        let mut exchange = Exchange::new(stream, ticket, now);
-        let end = exchange.run(client, job).await;
-        tell(&pool, exchange.suspect.take());
-        let failure = match end {
-            End::Failed(failure) => failure,
-            other => return Ok(finish(client, job, worker, rule, address, exchange, other).await),
-        };
-        attempt.failure = failure;
-        attempt.sent = exchange.has_sent();
-        attempt.body_replayable = !job.streamed;
-        attempt.answer_started = exchange.answer_started();
-        let stale = attempt.reused_connection && matches!(failure, Failure::Reset | Failure::EmptyResponse);
-        if stale && retry::decide(&pool.config.retry, &attempt, &pool.budget, worker.now()) == Decision::RepeatFresh {
-            rule.table.tallies.of(worker.number).retries.add(1);
-            attempt.fresh_repeat_used = true;
-            ticket = exchange.ticket;
-            now = worker.now();
-            continue;
-        }
-        // That a connection was stale says nothing about the destination, also where it may not be repeated.
-        if !stale {
-            tell(&pool, exchange.ticket.learn(Outcome::Failed(failure)));
-        }
-        if exchange.answer_started() {
-            return Ok(cut_off(&exchange, client, failure));
-        }
-        return Err(attempt);
     }
 }
 
-/// The exchange came to an end of its own.
-async fn finish(
-    client: &mut Client,
-    job: &mut Job,
-    worker: &Rc<Worker>,
+/// It was only the pooled connection that failed: may the message have a fresh one?
+fn may_be_repeated_fresh(worker: &Worker, rule: &Rule, attempt: &Attempt) -> bool {
+    let pool = rule.pool.table.borrow();
+    let fresh =
+        retry::decide(&pool.config.retry, attempt, &pool.budget, worker.now()) == Decision::RepeatFresh;
+    if fresh {
+        pool.tallies.of(worker.number).repeated(attempt.failure);
+    }
+    fresh
+}
+
+/// The answer is with the client, to its end.
+fn delivered(
+    client: &Client,
+    job: &Job,
+    worker: &Worker,
     rule: &Rule,
     address: &Address,
     exchange: Exchange,
-    end: End,
 ) -> Ending {
+    let now = exchange.ended_at(worker);
+    let reusable = exchange.reusable(job);
+    let closes = exchange.answer().is_none_or(|a| a.closes);
+    let Exchange { upstream, ticket, .. } = exchange;
+    if reusable {
+        rule.pool.give(ticket.id(), address.clone(), upstream, now);
+    }
+    let verdict = match closes {
+        false => Verdict::KeepAlive,
+        true if job.body.is_done() && !client.has_more() => Verdict::Close,
+        true => Verdict::Linger,
+    };
+    Ending::Answered(verdict, now)
+}
+
+/// The protocol was switched: bytes run both ways until they end. The ticket is held as long.
+async fn upgraded(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange) -> Ending {
+    let early = std::mem::take(&mut client.inbox);
+    let unsent = exchange.unsent().to_vec();
+    let Exchange { upstream, ticket, .. } = exchange;
+    let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
+    let moved = tcp::tunnel(worker, &client.alarm, &mut client.stream, upstream, early, unsent, idle).await;
+    job.request_bytes += moved.to_destination;
+    job.response_bytes += moved.to_client;
+    drop(ticket);
+    Ending::Answered(Verdict::Close, worker.now())
+}
+
+/// It ended, and not by the destination's fault.
+fn broken_off(client: &Client, exchange: &Exchange, end: End) -> Ending {
+    let unanswered = exchange.answer().is_none();
     match end {
-        End::Delivered => {
-            let now = exchange.ended_at(worker);
-            let reusable = exchange.reusable(job);
-            let closes = exchange.answer().is_none_or(|a| a.closes);
-            let Exchange { upstream, ticket, .. } = exchange;
-            if reusable {
-                rule.pool.give(ticket.id(), address.clone(), upstream, now);
-            }
-            let verdict = match closes {
-                false => Verdict::KeepAlive,
-                true if job.body.is_done() && !client.has_more() => Verdict::Close,
-                true => Verdict::Linger,
-            };
-            Ending::Answered(verdict, now)
-        }
-        End::Upgraded => {
-            let early = std::mem::take(&mut client.inbox);
-            let unsent = exchange.unsent().to_vec();
-            let Exchange { upstream, ticket, .. } = exchange;
-            let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
-            let moved = tcp::tunnel(worker, &client.alarm, &mut client.stream, upstream, early, unsent, idle).await;
-            job.request_bytes += moved.to_destination;
-            job.response_bytes += moved.to_client;
-            drop(ticket);
-            Ending::Answered(Verdict::Close, worker.now())
-        }
-        End::Refused(refusal) if exchange.answer().is_none() => Ending::Refuse(refusal),
+        End::Refused(refusal) if unanswered => Ending::Refuse(refusal),
         End::Refused(refusal) => cut_off_for(client, refusal.reason),
-        End::TotalTimeout if exchange.answer().is_none() => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
+        End::TotalTimeout if unanswered => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
         End::TotalTimeout => cut_off_for(client, Reason::TotalTimeout),
         End::ClientStalled => cut_off_for(client, Reason::ClientTimeout),
-        End::ClientGone | End::Failed(_) => Ending::Gone(Reason::ClientClosed),
+        _ => Ending::Gone(Reason::ClientClosed),
     }
 }
 
@@ -256,15 +303,21 @@ fn refusal_of(failure: Failure) -> Refusal {
     }
 }
 
-pub(crate) fn tell(pool: &PoolTable, suspect: Option<Suspect>) {
+/// Passes a word on to the slow loop.
+pub(crate) fn tell(rule: &Rule, suspect: Option<Suspect>) {
     if let Some(suspect) = suspect {
         // A full queue loses nothing: the next bad outcome says it again.
-        let _said_again_later = pool.suspects.try_send(suspect);
+        let _said_again_later = rule.pool.table.borrow().suspects.try_send(suspect);
     }
 }
 
 /// Connects within `deadline`; `None` when it did not work.
-pub(crate) async fn connect(worker: &Worker, alarm: &Rc<Alarm>, address: &Address, deadline: Tick) -> Option<Stream> {
+pub(crate) async fn connect(
+    worker: &Worker,
+    alarm: &Rc<Alarm>,
+    address: &Address,
+    deadline: Tick,
+) -> Option<Stream> {
     worker.timers.set(alarm, deadline);
     let mut connecting = std::pin::pin!(Stream::connect(address));
     std::future::poll_fn(|cx| match connecting.as_mut().poll(cx) {

@@ -22,7 +22,9 @@ mod views;
 mod worker;
 
 pub use clock::Clock;
-pub use control::{Handle, Proxy, ReloadError, StartError};
-pub use counters::{CLASSES, Histogram, ListenerCounts, METHODS, RuleCounts, reasons};
+pub use control::{Handle, Invalid, Proxy, ReloadError, Source, StartError};
+pub use counters::{
+    CLASSES, DECISIONS, Histogram, ListenerCounts, METHODS, PoolCounts, RETRY_REASONS, RuleCounts, reasons,
+};
 pub use driver::CheckCounts;
 pub use views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};

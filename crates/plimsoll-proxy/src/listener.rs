@@ -10,17 +10,23 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use plimsoll_config::model::{ListenAddress, Protocol};
+use rustix::net::SocketFlags;
 use socket2::{Domain, SockAddr, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::http1;
 use crate::http1::answer::{Reason, Refusal};
-use crate::stream::{Peer, Stream};
+use crate::stream::{self, Peer, Stream};
 use crate::tcp;
 use crate::worker::{Door, Worker};
 
 /// Connections the kernel may hold for us; it caps the number itself (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
+/// How an accepted socket is to be.
+const ACCEPTED: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// Rest after a failed accept: long enough for descriptors to come free, short enough not to be noticed.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -34,21 +40,24 @@ pub(crate) struct Socket {
 /// Binds one socket for each of `workers` workers on `address`; all or none.
 ///
 /// Several sockets share a port by `SO_REUSEPORT`, so the kernel spreads connections without a lock. That
-/// option also lets a second process in by accident; a trial bind without it first refuses a busy port.
+/// option also lets a second process in by accident; so the first socket is bound without it, which refuses
+/// a busy port, and gets it afterwards, holding the port all the while.
 ///
 /// # Errors
 /// The system's, most often that the address is in use or not ours.
-pub(crate) fn bind(address: &ListenAddress, workers: usize) -> io::Result<(ListenAddress, Vec<socket2::Socket>)> {
+pub(crate) fn bind(
+    address: &ListenAddress,
+    workers: usize,
+) -> io::Result<(ListenAddress, Vec<socket2::Socket>)> {
     match address {
         ListenAddress::Socket(address) => {
             let first = bind_tcp(*address, false)?;
             let actual = first.local_addr()?.as_socket().unwrap_or(*address);
-            if workers == 1 {
-                first.listen(BACKLOG)?;
-                return Ok((ListenAddress::Socket(actual), vec![first]));
+            if workers > 1 {
+                first.set_reuse_port(true)?;
             }
-            drop(first);
-            let sockets: Vec<_> = (0..workers).map(|_| bind_tcp(actual, true)).collect::<io::Result<_>>()?;
+            let others = (1..workers).map(|_| bind_tcp(actual, true));
+            let sockets = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
             for socket in &sockets {
                 socket.listen(BACKLOG)?;
             }
@@ -63,7 +72,8 @@ pub(crate) fn bind(address: &ListenAddress, workers: usize) -> io::Result<(Liste
 }
 
 fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
     if shared {
         socket.set_reuse_port(true)?;
@@ -101,7 +111,7 @@ fn is_abandoned(path: &Path, address: &SockAddr) -> bool {
 }
 
 enum Acceptor {
-    Tcp(tokio::net::TcpListener),
+    Tcp(AsyncFd<socket2::Socket>),
     Unix(tokio::net::UnixListener),
 }
 
@@ -110,38 +120,87 @@ impl Acceptor {
         if socket.domain()? == Domain::UNIX {
             tokio::net::UnixListener::from_std(socket.into()).map(Self::Unix)
         } else {
-            tokio::net::TcpListener::from_std(socket.into()).map(Self::Tcp)
+            stream::watch_reading(socket).map(Self::Tcp)
         }
     }
 
     async fn accept(&self) -> io::Result<(Stream, Peer)> {
         match self {
-            Self::Tcp(l) => l.accept().await.map(|(s, peer)| (Stream::Tcp(s), Peer::Socket(peer))),
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.async_io(Interest::READABLE, accept_tcp).await?;
+                Ok((Stream::accepted(stream)?, peer))
+            }
             Self::Unix(l) => l.accept().await.map(|(s, _)| (Stream::Unix(s), Peer::Unix)),
         }
+    }
+
+    /// Who waits in the kernel's queue now.
+    fn waiting(&self) -> impl Iterator<Item = (Stream, Peer)> {
+        let next = move || match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = accept_tcp(listener.get_ref()).ok()?;
+                Some((Stream::accepted(stream).ok()?, peer))
+            }
+            Self::Unix(listener) => {
+                let stream = rustix::net::accept_with(listener, ACCEPTED).ok()?;
+                Some((Stream::Unix(tokio::net::UnixStream::from_std(stream.into()).ok()?), Peer::Unix))
+            }
+        };
+        std::iter::from_fn(next).take(BACKLOG as usize)
+    }
+}
+
+/// One system call: `accept4` with everything asked for at once.
+fn accept_tcp(listener: &socket2::Socket) -> io::Result<(std::net::TcpStream, Peer)> {
+    let (stream, peer) = rustix::net::acceptfrom_with(listener, ACCEPTED)?;
+    let peer = peer.and_then(|address| SocketAddr::try_from(address).ok());
+    Ok((stream.into(), peer.map_or(Peer::Unix, Peer::Socket)))
+}
+
+/// A socket somebody accepts on.
+#[derive(Debug)]
+pub(crate) struct Accepting {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Accepting {
+    /// Takes in who has knocked already, then closes the socket. Done once this is awaited, or soon without.
+    pub(crate) fn close(self) -> JoinHandle<()> {
+        let _ended_already = self.stop.send(());
+        self.task
     }
 }
 
 /// Starts accepting on one more socket of a door.
-pub(crate) fn accept_on(worker: &Rc<Worker>, door: &Rc<Door>, socket: Socket) -> (u64, JoinHandle<()>) {
+pub(crate) fn accept_on(worker: &Rc<Worker>, door: &Rc<Door>, socket: Socket) -> (u64, Accepting) {
     let (worker, door) = (worker.clone(), door.clone());
     let number = socket.number;
+    let (stop, stopped) = oneshot::channel();
     let task = tokio::task::spawn_local(async move {
         match Acceptor::new(socket.inner) {
-            Ok(acceptor) => accept(worker, door, acceptor).await,
+            Ok(acceptor) => {
+                tokio::select! {
+                    biased;
+                    _ = stopped => {}
+                    () = accept(&worker, &door, &acceptor) => {}
+                }
+                // For their clients these are connections already: closing now would reset them.
+                acceptor.waiting().for_each(|(stream, peer)| admit(&worker, &door, stream, peer));
+            }
             Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
         }
     });
-    (number, task)
+    (number, Accepting { stop, task })
 }
 
-async fn accept(worker: Rc<Worker>, door: Rc<Door>, acceptor: Acceptor) {
+async fn accept(worker: &Rc<Worker>, door: &Rc<Door>, acceptor: &Acceptor) {
     let mut complained = false;
     loop {
         match acceptor.accept().await {
             Ok((stream, peer)) => {
                 complained = false;
-                admit(&worker, &door, stream, peer);
+                admit(worker, door, stream, peer);
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
@@ -206,5 +265,31 @@ impl Drop for Guest {
         view.table.shared.open.fetch_sub(1, Relaxed);
         view.table.shared.tallies.of(self.worker.number).closed.add(1);
         self.worker.connections.set(self.worker.connections.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_a_port_and_nobody_else_gets_it() {
+        let any = ListenAddress::Socket(([127, 0, 0, 1], 0).into());
+        let (actual, sockets) = bind(&any, 4).unwrap();
+        let ListenAddress::Socket(address) = actual else { panic!("{actual:?}") };
+        assert_eq!(sockets.len(), 4);
+        for workers in [1, 2] {
+            let again = bind(&ListenAddress::Socket(address), workers);
+            assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
+        // The kernel spreads by a hash of both ends: of 400 connections each of four gets some.
+        let clients: Vec<_> = (0..400).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let mut taken = 0;
+        for socket in &sockets {
+            let mine = std::iter::from_fn(|| socket.accept().ok()).count();
+            assert!(mine > 20, "{mine} of {}", clients.len());
+            taken += mine;
+        }
+        assert_eq!(taken, clients.len());
     }
 }

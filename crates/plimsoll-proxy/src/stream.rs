@@ -1,13 +1,14 @@
 //! One byte stream, TCP or Unix, with the few operations the engines use.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use plimsoll_core::Address;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::SockRef;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected stream. Reads and writes go through tokio's `poll_*`, which take a short read or write as
@@ -16,6 +17,11 @@ use tokio::net::{TcpStream, UnixStream};
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Accepted, and watched for reading only: watching for both would wake the worker at once, because a
+    /// new connection is always writable. Becomes [`Stream::Tcp`] when its client first reads too slowly.
+    Accepted(AsyncFd<std::net::TcpStream>),
+    /// The event loop could not watch it any longer: ended, for reading and writing.
+    Gone,
 }
 
 /// Who is at the other end of an accepted connection.
@@ -35,6 +41,22 @@ impl Peer {
 }
 
 impl Stream {
+    /// An accepted connection, not blocking.
+    ///
+    /// # Errors
+    /// The event loop's, when it cannot watch one more.
+    pub(crate) fn accepted(stream: std::net::TcpStream) -> io::Result<Self> {
+        watch_reading(stream).map(Self::Accepted)
+    }
+
+    /// Watches for writing too: a client reads too slowly.
+    fn watch_writing(self) -> io::Result<Self> {
+        match self {
+            Self::Accepted(fd) => TcpStream::from_std(fd.into_inner()).map(Self::Tcp),
+            other => Ok(other),
+        }
+    }
+
     /// Connects; `TCP_NODELAY` is on, because messages leave in one write anyway.
     pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
         match address {
@@ -49,27 +71,40 @@ impl Stream {
 
     /// Reads at least one byte into `buffer`, or tells of the end with 0.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buffer = ReadBuf::new(buffer);
-        let polled = match self {
-            Self::Tcp(s) => Pin::new(s).poll_read(cx, &mut buffer),
-            Self::Unix(s) => Pin::new(s).poll_read(cx, &mut buffer),
-        };
-        polled.map_ok(|()| buffer.filled().len())
-    }
-
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
-            Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Tcp(s) => read_into(Pin::new(s), cx, buffer),
+            Self::Unix(s) => read_into(Pin::new(s), cx, buffer),
+            Self::Accepted(fd) => poll_read_accepted(fd, cx, buffer),
+            Self::Gone => Poll::Ready(Ok(0)),
         }
     }
 
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_parts(cx, [bytes, b"", b""])
+    }
+
     /// Writes the parts as one message; the answer counts bytes over all of them.
-    pub(crate) fn poll_write_parts(&mut self, cx: &mut Context<'_>, parts: [&[u8]; 3]) -> Poll<io::Result<usize>> {
-        let parts = parts.map(IoSlice::new);
-        match self {
-            Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, &parts),
-            Self::Unix(s) => Pin::new(s).poll_write_vectored(cx, &parts),
+    pub(crate) fn poll_write_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: [&[u8]; 3],
+    ) -> Poll<io::Result<usize>> {
+        if let Self::Accepted(fd) = self {
+            match write_now(fd.get_ref(), parts) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+            let accepted = std::mem::replace(self, Self::Gone);
+            *self = accepted.watch_writing()?;
+            // Whoever waited to read from it waits at a watch that is gone.
+            cx.waker().wake_by_ref();
+        }
+        match (self, parts) {
+            (Self::Tcp(s), [only, [], []]) => Pin::new(s).poll_write(cx, only),
+            (Self::Unix(s), [only, [], []]) => Pin::new(s).poll_write(cx, only),
+            (Self::Tcp(s), parts) => Pin::new(s).poll_write_vectored(cx, &parts.map(IoSlice::new)),
+            (Self::Unix(s), parts) => Pin::new(s).poll_write_vectored(cx, &parts.map(IoSlice::new)),
+            (Self::Accepted(_) | Self::Gone, _) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -78,6 +113,8 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.poll_read_ready(cx),
             Self::Unix(s) => s.poll_read_ready(cx),
+            Self::Accepted(fd) => fd.poll_read_ready(cx).map_ok(|_guard| ()),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 
@@ -87,13 +124,14 @@ impl Stream {
         let read = match self {
             Self::Tcp(s) => s.try_read(&mut byte),
             Self::Unix(s) => s.try_read(&mut byte),
+            Self::Accepted(_) | Self::Gone => return false,
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Has the peer torn the connection down (not merely finished sending)?
     pub(crate) fn is_broken(&self) -> bool {
-        let socket = socket2::SockRef::from(self);
+        let Some(socket) = self.socket() else { return true };
         match socket.peek(&mut [std::mem::MaybeUninit::uninit(); 1]) {
             Ok(_) => false,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
@@ -102,20 +140,66 @@ impl Stream {
 
     /// Says "no more from me".
     pub(crate) fn shut_write(&self) {
-        let _gone_already = socket2::SockRef::from(self).shutdown(std::net::Shutdown::Write);
+        let _gone_already = self.socket().map(|socket| socket.shutdown(std::net::Shutdown::Write));
     }
 
     /// Makes the coming close a reset, so that a broken-off answer cannot pass for a whole one.
     pub(crate) fn reset_on_close(&self) {
-        let _best_effort = socket2::SockRef::from(self).set_linger(Some(std::time::Duration::ZERO));
+        let _best_effort = self.socket().map(|socket| socket.set_linger(Some(std::time::Duration::ZERO)));
+    }
+
+    fn socket(&self) -> Option<SockRef<'_>> {
+        match self {
+            Self::Tcp(s) => Some(SockRef::from(s)),
+            Self::Unix(s) => Some(SockRef::from(s)),
+            Self::Accepted(fd) => Some(SockRef::from(fd.get_ref())),
+            Self::Gone => None,
+        }
     }
 }
 
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(s) => s.as_fd(),
-            Self::Unix(s) => s.as_fd(),
+/// Watches a socket for reading only.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for types that lie about their descriptor; std's and socket2's own theirs"
+)]
+pub(crate) fn watch_reading<S: std::os::fd::AsRawFd>(socket: S) -> io::Result<AsyncFd<S>> {
+    AsyncFd::with_interest(socket, Interest::READABLE)
+}
+
+fn read_into(
+    stream: Pin<&mut impl AsyncRead>,
+    cx: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut buffer = ReadBuf::new(buffer);
+    stream.poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
+}
+
+/// As tokio's own streams read: a short read means drained, and waits for the next event.
+fn poll_read_accepted(
+    fd: &mut AsyncFd<std::net::TcpStream>,
+    cx: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    loop {
+        let mut guard = ready!(fd.poll_read_ready_mut(cx))?;
+        match guard.get_inner_mut().read(buffer) {
+            Ok(n) => {
+                if (1..buffer.len()).contains(&n) {
+                    guard.clear_ready();
+                }
+                return Poll::Ready(Ok(n));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            Err(error) => return Poll::Ready(Err(error)),
         }
+    }
+}
+
+fn write_now(mut stream: &std::net::TcpStream, parts: [&[u8]; 3]) -> io::Result<usize> {
+    match parts {
+        [only, [], []] => stream.write(only),
+        parts => stream.write_vectored(&parts.map(IoSlice::new)),
     }
 }

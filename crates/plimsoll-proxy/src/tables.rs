@@ -9,7 +9,7 @@ use plimsoll_core::retry::Budget;
 use plimsoll_core::route::{self, Facts};
 use plimsoll_core::{Name, Snapshot, Suspect};
 
-use crate::counters::{ListenerTally, PerWorker, RuleTally};
+use crate::counters::{ListenerTally, PerWorker, PoolTally, RuleTally};
 
 /// Header edits of a listener and a route, folded into one: what to drop, then what to append.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +80,7 @@ pub(crate) struct PoolTable {
     pub(crate) feed: Arc<Feed>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) suspects: tokio::sync::mpsc::Sender<Suspect>,
+    pub(crate) tallies: Arc<PerWorker<PoolTally>>,
 }
 
 /// Where a request goes, and what happens to it on the way.
@@ -134,7 +135,11 @@ mod tests {
 
     fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> model::HeaderEdits {
         let pairs = |list: &[(&str, &str)]| list.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
-        model::HeaderEdits { set: pairs(set), add: pairs(add), remove: remove.iter().map(|n| (*n).into()).collect() }
+        model::HeaderEdits {
+            set: pairs(set),
+            add: pairs(add),
+            remove: remove.iter().map(|n| (*n).into()).collect(),
+        }
     }
 
     #[test]
@@ -142,7 +147,10 @@ mod tests {
         let listener = edits(&[("x-a", "1"), ("x-b", "1")], &[("x-c", "1")], &[]);
         let route = edits(&[("x-a", "2")], &[("x-c", "2")], &["x-b"]);
         let folded = Edits::fold(&[&listener, &route]);
-        assert_eq!(String::from_utf8(folded.appended.clone()).expect("ascii"), "x-c: 1\r\nx-a: 2\r\nx-c: 2\r\n");
+        assert_eq!(
+            String::from_utf8(folded.appended.clone()).expect("ascii"),
+            "x-c: 1\r\nx-a: 2\r\nx-c: 2\r\n"
+        );
         assert!(folded.replaces("X-A") && folded.replaces("x-b") && !folded.replaces("x-c"));
     }
 }

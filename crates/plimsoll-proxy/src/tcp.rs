@@ -8,6 +8,7 @@ use std::time::Duration;
 use plimsoll_core::retry::{self, Attempt, Decision};
 use plimsoll_core::{Failure, Outcome, Tick, Tried, Want};
 
+use crate::counters::Before;
 use crate::forward::{connect, tell};
 use crate::http1::answer::Reason;
 use crate::http1::target::Method;
@@ -41,12 +42,13 @@ pub(crate) async fn serve(guest: Guest, mut client: Stream) {
     let timeouts = pool.config.timeouts;
     let deadline = timeouts.total.map_or(Tick::NEVER, |total| started + total);
     let alarm = worker.timers.alarm(Tick::NEVER);
-    let (mut tried, mut tries, mut now) = (Tried::default(), 0, started);
+    let (mut tried, mut tries, mut now, mut before) = (Tried::default(), 0, started, None);
     counts.started.add(1);
     pool.budget.earn(worker.number);
     let reason = loop {
         let want = Want { worker: worker.number, tried: Some(&tried), repeatable: true };
         let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
+        pool.tallies.of(worker.number).decided(chosen.as_ref().err().copied(), before);
         let Ok(Chosen { mut ticket, address }) = chosen else {
             break if tries == 0 { Reason::NoHealthyDestination } else { Reason::ConnectFailed };
         };
@@ -56,7 +58,7 @@ pub(crate) async fn serve(guest: Guest, mut client: Stream) {
         now = worker.now();
         if let Some(upstream) = connected {
             let first_byte = now.since(ticket.started());
-            tell(&pool, ticket.learn(Outcome::Answered { status: 200, first_byte }));
+            tell(&rule, ticket.learn(Outcome::Answered { status: 200, first_byte }));
             let idle = view.table.config.timeouts.idle.max(timeouts.idle);
             let moved = tunnel(&worker, &alarm, &mut client, upstream, Vec::new(), Vec::new(), idle).await;
             counts.ended.add(1);
@@ -65,13 +67,14 @@ pub(crate) async fn serve(guest: Guest, mut client: Stream) {
             counts.request(Method::Other, 200, worker.now().since(started));
             return;
         }
-        tell(&pool, ticket.learn(Outcome::Failed(Failure::Connect)));
+        tell(&rule, ticket.learn(Outcome::Failed(Failure::Connect)));
         let attempt = connect_attempt(tries);
-        if now >= deadline || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_)) {
+        if now >= deadline
+            || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_))
+        {
             break Reason::ConnectFailed;
         }
-        counts.retries.add(1);
-        counts.failovers.add(1);
+        before = Some(Before::Failed(Failure::Connect));
     };
     tally.refuse(reason);
     counts.ended.add(1);

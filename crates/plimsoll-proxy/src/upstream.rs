@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::{
-    Address, DestinationId, Name, NoDestination, Rng, Snapshot, Tick, Ticket, Want, balance_load,
+    Address, DestinationId, Name, NoDestination, Rng, Snapshot, Tick, Ticket, Tried, Want, balance_load,
 };
 
 use crate::stream::Stream;
@@ -82,12 +82,27 @@ impl WorkerPool {
     }
 
     /// Chooses a destination for one message from the latest snapshot.
-    pub(crate) fn balance_load(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Result<Chosen, NoDestination> {
+    pub(crate) fn balance_load(
+        &self,
+        want: &Want<'_>,
+        now: Tick,
+        rng: &mut Rng,
+    ) -> Result<Chosen, NoDestination> {
         self.refresh();
         let snapshot = self.snapshot.borrow();
         let ticket = balance_load(&snapshot, want, now, rng)?;
         let member = &snapshot.members[ticket.member()].destination;
         Ok(Chosen { ticket, address: member.address.clone() })
+    }
+
+    /// Is there a destination that may serve and was not tried?
+    pub(crate) fn has_untried(&self, tried: &Tried) -> bool {
+        self.snapshot
+            .borrow()
+            .tiers
+            .iter()
+            .flat_map(|tier| tier.slots.iter())
+            .any(|slot| !tried.contains(slot.id))
     }
 
     /// The destination's name, for a log line.
@@ -127,10 +142,5 @@ impl WorkerPool {
             list.retain(|idle| member && now.since(idle.since) < limit && idle.stream.is_quiet());
             !list.is_empty()
         });
-    }
-
-    /// Idle connections now.
-    pub(crate) fn idle_count(&self) -> usize {
-        self.idle.borrow().values().map(VecDeque::len).sum()
     }
 }

@@ -1,13 +1,13 @@
 //! What the outside may see of a running proxy: plain values, copied when asked for.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::live::Counts;
 use plimsoll_core::pool::DestinationReport;
-use plimsoll_core::{Name, Standing};
+use plimsoll_core::{Name, Standing, Tick};
 
-use crate::counters::{ListenerCounts, RuleCounts};
+use crate::counters::{ListenerCounts, PoolCounts, RuleCounts};
 use crate::driver::CheckCounts;
 
 /// A pool, as of now.
@@ -21,10 +21,16 @@ pub struct PoolView {
     pub generation: u64,
     /// In configured order.
     pub destinations: Vec<DestinationView>,
-    /// Are active checks on?
-    pub health_checking: bool,
+    /// How its checks ask, `tcp` or `http`; `None` = active checks are off.
+    pub check_type: Option<&'static str>,
     /// When traffic sets a destination aside.
     pub outlier: OutlierSpec,
+    /// Since when [`state`](Self::state) is as it is.
+    pub state_since: Tick,
+    /// Decisions and further tries since the start.
+    pub counts: PoolCounts,
+    /// Ejections since the start, by their reason.
+    pub ejections: BTreeMap<&'static str, u64>,
 }
 
 /// A destination, as of now.
@@ -38,12 +44,15 @@ pub struct DestinationView {
     pub weight: u16,
     /// Effective weight, 256ths.
     pub effective_weight: u32,
+    /// The share of the pool's messages it should get now, 0 to 1: of the first tier that serves, by weight
+    /// where the algorithm heeds weights, else all alike.
+    pub intended_share: f64,
     /// Tier; 0 is first.
     pub priority: u8,
     /// May it serve, and if not why.
     pub standing: Standing,
-    /// For how long it has stood so.
-    pub since: Duration,
+    /// Since when it stands so.
+    pub since: Tick,
     /// Messages that hold a ticket.
     pub in_flight: u32,
     /// Bad outcomes of real traffic in a row.
@@ -54,10 +63,8 @@ pub struct DestinationView {
     pub report: Option<DestinationReport>,
     /// Counts of its checks.
     pub checks: CheckCounts,
-    /// Changes of its standing.
-    pub transitions: u64,
-    /// How often it was set aside.
-    pub ejections: u64,
+    /// Changes of its standing, by the words of both.
+    pub transitions: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl PoolView {
@@ -68,11 +75,40 @@ impl PoolView {
 
     /// `healthy`, `degraded` or `down`, the seed's three words.
     pub fn state(&self) -> &'static str {
-        match self.serving() {
-            0 => "down",
-            n if n == self.destinations.len() => "healthy",
-            _ => "degraded",
-        }
+        state_of(self.destinations.iter().map(|d| d.standing))
+    }
+
+    /// The share of the pool's messages a destination was chosen for since the start, 0 to 1; `None` before
+    /// the first.
+    pub fn share(&self, destination: &DestinationView) -> Option<f64> {
+        let all: u64 = self.destinations.iter().map(|d| d.counts.started).sum();
+        (all > 0).then(|| destination.counts.started as f64 / all as f64)
+    }
+
+    /// How far the shares are from the intended ones: half the sum of the differences, 0 to 1; `None` before
+    /// the first message.
+    pub fn deviation(&self) -> Option<f64> {
+        let apart = |d: &DestinationView| Some((self.share(d)? - d.intended_share).abs());
+        self.destinations
+            .iter()
+            .map(apart)
+            .sum::<Option<f64>>()
+            .filter(|_| !self.destinations.is_empty())
+            .map(|sum| sum / 2.0)
+    }
+}
+
+/// The state of a pool whose destinations stand so.
+pub(crate) fn state_of(standings: impl Iterator<Item = Standing>) -> &'static str {
+    let (mut serving, mut all) = (0, 0);
+    for standing in standings {
+        all += 1;
+        serving += usize::from(standing.serves());
+    }
+    match serving {
+        0 => "down",
+        n if n == all => "healthy",
+        _ => "degraded",
     }
 }
 

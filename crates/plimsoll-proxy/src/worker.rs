@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::{Name, Rng, Tick};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::access_log::LogSender;
 use crate::clock::Clock;
-use crate::listener::{self, Socket};
+use crate::listener::{self, Accepting, Socket};
 use crate::tables::{ListenerTable, RuleTable};
 use crate::timer::{RESOLUTION, Timers};
 use crate::upstream::WorkerPool;
@@ -30,8 +30,12 @@ const SPARE_BYTES: usize = 16 * 1024;
 pub(crate) enum Command {
     /// The doors as they are to be now: new ones open, missing ones close, others change their table.
     Doors(Vec<DoorOrder>),
+    /// Say when everything ordered before is in force.
+    Settled(oneshot::Sender<()>),
     /// Take nothing new, end what rests, finish what runs.
     Drain,
+    /// End what a drain still waits for.
+    Cut,
 }
 
 /// One door of a worker, as ordered.
@@ -98,9 +102,8 @@ impl Door {
 impl Worker {
     fn pool(&self, rule: &RuleTable) -> Rc<WorkerPool> {
         let mut pools = self.pools.borrow_mut();
-        let pool = pools
-            .entry(rule.pool.number)
-            .or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone())));
+        let pool =
+            pools.entry(rule.pool.number).or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone())));
         *pool.table.borrow_mut() = rule.pool.clone();
         pool.clone()
     }
@@ -133,7 +136,7 @@ impl Worker {
 
 struct OpenDoor {
     door: Rc<Door>,
-    accepting: HashMap<u64, JoinHandle<()>>,
+    accepting: HashMap<u64, Accepting>,
 }
 
 /// What a worker starts with.
@@ -166,29 +169,39 @@ pub(crate) async fn run(start: Start) {
     while let Some(command) = commands.recv().await {
         match command {
             Command::Doors(orders) => arrange(&worker, &mut doors, orders),
+            Command::Settled(answer) => {
+                let _asker_left = answer.send(());
+            }
             Command::Drain => {
                 worker.draining.set(true);
                 worker.timers.end_rest();
-                doors.drain().for_each(|(_, open)| close(&open));
+                let closing: Vec<_> = doors.drain().flat_map(|(_, open)| close(open)).collect();
+                for socket in closing {
+                    let _panicked_and_said_so = socket.await;
+                }
                 break;
             }
+            Command::Cut => {}
         }
     }
     let mut pause = tokio::time::interval(RESOLUTION);
     while worker.connections.get() > 0 {
-        pause.tick().await;
+        tokio::select! {
+            _ = pause.tick() => {}
+            command = commands.recv() => match command {
+                Some(Command::Cut) | None => return,
+                Some(Command::Doors(_) | Command::Drain | Command::Settled(_)) => {}
+            }
+        }
     }
 }
 
 /// Opens, changes and closes doors until they are as ordered.
 fn arrange(worker: &Rc<Worker>, doors: &mut HashMap<Name, OpenDoor>, orders: Vec<DoorOrder>) {
-    doors.retain(|name, open| {
-        let stays = orders.iter().any(|order| order.table.config.name == *name);
-        if !stays {
-            close(open);
-        }
-        stays
-    });
+    let stays = |name: &Name| orders.iter().any(|order| order.table.config.name == *name);
+    for (_, open) in doors.extract_if(|name, _| !stays(name)) {
+        close(open);
+    }
     let mut used: Vec<u64> = Vec::new();
     for order in orders {
         used.extend(order.table.rules.iter().map(|rule| rule.pool.number));
@@ -200,21 +213,20 @@ fn arrange(worker: &Rc<Worker>, doors: &mut HashMap<Name, OpenDoor>, orders: Vec
         });
         *open.door.view.borrow_mut() = view;
         for number in order.close {
-            if let Some(task) = open.accepting.remove(&number) {
-                task.abort();
-            }
+            open.accepting.remove(&number).map(Accepting::close);
         }
         for socket in order.open {
-            let (number, task) = listener::accept_on(worker, &open.door, socket);
-            open.accepting.insert(number, task);
+            let (number, accepting) = listener::accept_on(worker, &open.door, socket);
+            open.accepting.insert(number, accepting);
         }
     }
     worker.pools.borrow_mut().retain(|number, _| used.contains(number));
 }
 
-fn close(open: &OpenDoor) {
+/// Closes a door's sockets; done when all of these are.
+fn close(open: OpenDoor) -> Vec<JoinHandle<()>> {
     open.door.closing.set(true);
-    open.accepting.values().for_each(JoinHandle::abort);
+    open.accepting.into_values().map(Accepting::close).collect()
 }
 
 /// Turns the wheel of alarms, and once a second closes idle connections nobody should use again.

@@ -14,7 +14,8 @@ use kit::{Client, Destination, Setup, Watch, get, hello, secs, until};
 fn leave_descriptors(more: u64) {
     let open = std::fs::read_dir("/proc/self/fd").expect("a Linux system").count() as u64;
     let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: Some(open + more), maximum }).expect("less is always allowed");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(open + more), maximum })
+        .expect("less is always allowed");
 }
 
 #[test]

@@ -14,7 +14,9 @@ use crate::time::Tick;
 ///
 /// Every worker rotates for itself, exact from its first pick: worker 0 begins at the first destination,
 /// worker 1 at the second, and so on, so W workers together differ by at most W. A worker remembers its place
-/// as a rank in the pool, so a destination that leaves and comes back costs nobody a turn and gives nobody two.
+/// as a rank in the pool, so a destination that leaves and comes back costs nobody a turn and gives nobody
+/// two. (A change of the configured list itself moves the ranks behind it, once by as many turns as were put
+/// in or taken out.)
 #[derive(Debug)]
 pub struct RoundRobin {
     cursors: Arc<Cursors>,

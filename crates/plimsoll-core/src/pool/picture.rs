@@ -1,7 +1,4 @@
-//! What a snapshot shows: who may serve, in which order of tiers, and who is on trial.
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! What a pool's snapshot shows beyond its members: which tiers are used, and who is on trial.
 
 use crate::balance::{Policy, Slot};
 use crate::destination::Name;
@@ -18,42 +15,19 @@ pub(super) fn picture(
     policy: &dyn Policy,
     entries: &[Entry],
 ) -> Snapshot {
-    let mut by_priority: BTreeMap<u8, Vec<Slot>> = BTreeMap::new();
-    for (rank, entry) in entries.iter().enumerate() {
-        if entry.takes(entry.standing, spec.backup_tiers) {
-            by_priority.entry(entry.destination.priority).or_default().push(slot(rank, entry));
-        }
+    let mut snapshot =
+        Snapshot::build(pool.clone(), generation, policy, entries.iter().map(member).collect());
+    if !spec.backup_tiers {
+        let tiers: Vec<Tier> = snapshot.tiers.into_iter().filter(|tier| tier.priority == 0).collect();
+        snapshot.tiers = tiers.into();
     }
-    let tiers = by_priority.into_iter().map(|(priority, slots)| {
-        let slots: Arc<[Slot]> = slots.into();
-        Tier { priority, picker: policy.build(slots.clone()), slots }
-    });
-    let trials = entries.iter().enumerate().filter(|(_, entry)| entry.trial.is_some());
-    Snapshot {
-        pool: pool.clone(),
-        generation,
-        algorithm: spec.algorithm.name(),
-        members: entries.iter().map(member).collect(),
-        tiers: tiers.collect(),
-        trials: trials.map(|(rank, entry)| slot(rank, entry)).collect(),
-        // One moment for all: the last to open. A late trial costs balance, an early one costs a request.
-        trials_for_all: entries
-            .iter()
-            .filter_map(|entry| Some(entry.trial?.for_all))
-            .max()
-            .unwrap_or(Tick::NEVER),
-    }
-}
-
-fn slot(rank: usize, entry: &Entry) -> Slot {
-    Slot {
-        id: entry.id,
-        name: entry.destination.name.clone(),
-        address: entry.destination.address.clone(),
-        weight: entry.destination.weight.in_256ths(),
-        rank: u32::try_from(rank).unwrap_or(u32::MAX),
-        live: entry.live.clone(),
-    }
+    let on_trial = entries.iter().zip(&snapshot.members).enumerate().filter(|(_, (e, _))| e.trial.is_some());
+    let trials: Vec<Slot> = on_trial.map(|(rank, (_, member))| member.slot(rank)).collect();
+    snapshot.trials = trials.into();
+    // One moment for all: the last to open. A late trial costs balance, an early one costs a request.
+    let for_all = entries.iter().filter_map(|entry| Some(entry.trial?.for_all)).max();
+    snapshot.trials_for_all = for_all.unwrap_or(Tick::NEVER);
+    snapshot
 }
 
 fn member(entry: &Entry) -> Member {

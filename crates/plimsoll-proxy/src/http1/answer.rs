@@ -109,9 +109,13 @@ impl Refusal {
     pub(crate) const BAD_HEADER: Self = refusal(400, Reason::BadRequest, "a header line is malformed");
     pub(crate) const BAD_HOST: Self =
         refusal(400, Reason::BadRequest, "exactly one valid Host header is needed");
-    pub(crate) const BAD_LENGTH: Self = refusal(400, Reason::BadRequest, "Content-Length is malformed or differs");
-    pub(crate) const BAD_TRANSFER_ENCODING: Self =
-        refusal(400, Reason::BadRequest, "Transfer-Encoding is ambiguous: only a single `chunked` is accepted");
+    pub(crate) const BAD_LENGTH: Self =
+        refusal(400, Reason::BadRequest, "Content-Length is malformed or differs");
+    pub(crate) const BAD_TRANSFER_ENCODING: Self = refusal(
+        400,
+        Reason::BadRequest,
+        "Transfer-Encoding is ambiguous: only a single `chunked` is accepted",
+    );
     pub(crate) const BAD_BODY: Self = refusal(400, Reason::BadRequest, "the chunked body is malformed");
     pub(crate) const UNKNOWN_CODING: Self =
         refusal(501, Reason::UnknownCoding, "this transfer coding is not supported");
@@ -124,7 +128,8 @@ impl Refusal {
         refusal(405, Reason::MethodNotAllowed, "CONNECT and TRACE are not allowed here");
     pub(crate) const EXPECTATION_FAILED: Self =
         refusal(417, Reason::ExpectationFailed, "only Expect: 100-continue is understood");
-    pub(crate) const BODY_TOO_LARGE: Self = refusal(413, Reason::BodyTooLarge, "the request body is too large");
+    pub(crate) const BODY_TOO_LARGE: Self =
+        refusal(413, Reason::BodyTooLarge, "the request body is too large");
     pub(crate) const HEADER_TIMEOUT: Self =
         refusal(408, Reason::HeaderTimeout, "the request head did not arrive in time");
     pub(crate) const BODY_TIMEOUT: Self =
@@ -235,7 +240,9 @@ mod tests {
         let mut text = Vec::new();
         write(&mut text, Refusal::NO_DESTINATION, false, false, true);
         let text = String::from_utf8(text).expect("ascii");
-        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n") && text.contains("Retry-After: 1\r\n"));
+        assert!(
+            text.starts_with("HTTP/1.1 503 Service Unavailable\r\n") && text.contains("Retry-After: 1\r\n")
+        );
         assert!(text.ends_with("no_healthy_destination: no destination may serve now\n"), "{text}");
         let mut json = Vec::new();
         write(&mut json, Refusal::NO_ROUTE, true, false, true);

@@ -231,9 +231,21 @@ mod tests {
     #[test]
     fn malformed_chunks_are_refused() {
         for bad in [
-            "\r\n", "g\r\n", "5\nhello", "5\r\nhello!\r\n", "5\r\nhello\n", "-1\r\n", "0x5\r\n", "5\rhello",
-            "1000000000000000\r\n", "0\r\nbad trailer\r\n\r\n", "0\r\n: x\r\n\r\n", "0\r\n\n", "5;a\nb\r\n",
-            "0\r\nA: b\rc\r\n\r\n", " 5\r\nhello\r\n",
+            "\r\n",
+            "g\r\n",
+            "5\nhello",
+            "5\r\nhello!\r\n",
+            "5\r\nhello\n",
+            "-1\r\n",
+            "0x5\r\n",
+            "5\rhello",
+            "1000000000000000\r\n",
+            "0\r\nbad trailer\r\n\r\n",
+            "0\r\n: x\r\n\r\n",
+            "0\r\n\n",
+            "5;a\nb\r\n",
+            "0\r\nA: b\rc\r\n\r\n",
+            " 5\r\nhello\r\n",
         ] {
             assert!(read(bad, 1).is_err(), "{bad:?} must be refused");
             assert!(read(bad, 64).is_err(), "{bad:?} must be refused");

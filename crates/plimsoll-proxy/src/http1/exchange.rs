@@ -9,11 +9,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plimsoll_core::{Failure, Outcome, Suspect, Ticket, Tick};
+use plimsoll_core::retry::{self, Decision};
+use plimsoll_core::{Failure, Outcome, Suspect, Tick, Ticket};
 
 use super::answer::Refusal;
 use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
-use super::response::{self, Delivery, Persistence, ResponseHead};
+use super::response::{self, Delivery, Hop, Persistence, ResponseHead};
 use super::serve::{Client, Job};
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -36,6 +37,8 @@ pub(crate) enum End {
     Upgraded,
     /// The destination failed.
     Failed(Failure),
+    /// It answered with a status that another destination may do better than; nothing was passed on.
+    Rejected,
     /// The client's fault; an answer may still be possible if none has begun.
     Refused(Refusal),
     /// The client went away.
@@ -71,7 +74,6 @@ pub(crate) struct Exchange {
 /// The final answer, from its head on.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) status: u16,
     body: BodyReader,
     delivery: Delivery,
     /// The upstream connection can serve again once the body ended.
@@ -489,6 +491,11 @@ impl Exchange {
             Ok(None) if bytes.len() < MAX_HEAD => return Ok(0),
             _ => return Err(garbage),
         };
+        if head.status >= 400 && self.is_rejected(worker, job, head.status) {
+            let first_byte = self.now(worker).since(self.ticket.started());
+            self.suspect = self.ticket.learn(Outcome::Answered { status: head.status, first_byte });
+            return Err(End::Rejected);
+        }
         let rule = &job.view.rules[job.rule].table;
         let via = job.view.table.config.via;
         let (delivery, persistence) = match head.status {
@@ -517,8 +524,22 @@ impl Exchange {
                 log.first_byte = Some(first_byte);
             }
         }
-        response::write_head(out, bytes, &head, headers, delivery, persistence, &rule.response_edits, via);
+        let hop = Hop { delivery, persistence, edits: &rule.response_edits, via };
+        response::write_head(out, bytes, &head, headers, hop);
         Ok(head.len)
+    }
+
+    /// Is this answer better thrown away, because `retry.when` lists its status and somebody else is left?
+    fn is_rejected(&mut self, worker: &Worker, job: &Job, status: u16) -> bool {
+        let pool = &job.view.rules[job.rule].table.pool;
+        let spec = &pool.config.retry;
+        if !job.others_left || self.informational > 0 || !spec.when.statuses.contains(&status) {
+            return false;
+        }
+        let (idempotent, replayable) = (job.method.idempotent(), !job.streamed);
+        let now = self.now(worker);
+        retry::decide_status(spec, status, job.tries, idempotent, replayable, &pool.budget, now)
+            == Decision::Again
     }
 
     fn final_head(
@@ -533,7 +554,6 @@ impl Exchange {
         let ends = worker.draining.get() || client.guest.door.is_closing();
         let closes = !job.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
         self.answer = Some(Answer {
-            status: head.status,
             body: BodyReader::new(head.framing),
             delivery,
             reusable: head.keep_alive,

@@ -8,7 +8,7 @@ use plimsoll_config::model::Limits;
 
 use super::body::{BadBody, BodyReader, Framing, write_chunk_head, write_last_chunk};
 use super::request::{self, Forwarding};
-use super::response::{self, Delivery, Persistence};
+use super::response::{self, Delivery, Hop, Persistence};
 use super::target::Method;
 use super::{HeaderSlots, MAX_HEADERS};
 use crate::stream::Peer;
@@ -177,7 +177,8 @@ proptest! {
             let delivery = response::delivery(head.framing, http10);
             let edits = Edits::default();
             let mut out = Vec::new();
-            response::write_head(&mut out, &bytes, &head, headers, delivery, Persistence::Silent, &edits, false);
+            let hop = Hop { delivery, persistence: Persistence::Silent, edits: &edits, via: false };
+            response::write_head(&mut out, &bytes, &head, headers, hop);
             let mut second = slots();
             let Ok(Some((again, _))) = response::parse(&out, &mut second, method) else {
                 return Err(TestCaseError::fail(format!("{:?} became {:?}", show(&bytes), show(&out))));

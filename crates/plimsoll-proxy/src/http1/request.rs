@@ -4,7 +4,9 @@ use std::io::Write as _;
 
 use super::answer::Refusal;
 use super::body::Framing;
-use super::fields::{ConnectionOptions, Field, LineCopier, content_length, field, members, write_line, write_number};
+use super::fields::{
+    ConnectionOptions, Field, LineCopier, content_length, field, members, write_line, write_number,
+};
 use super::target::{Method, Target, valid_host};
 use super::{HeaderSlots, MAX_HEADERS};
 use crate::stream::Peer;
@@ -46,7 +48,8 @@ pub(crate) fn parse<'b, 'h>(
         Err(error) => return Err(too_long(buffer, limits).unwrap_or_else(|| refusal_for(error))),
     };
     let headers: &'h [httparse::Header<'b>] = request.headers;
-    let (Some(word), Some(raw_target), Some(version)) = (request.method, request.path, request.version) else {
+    let (Some(word), Some(raw_target), Some(version)) = (request.method, request.path, request.version)
+    else {
         return Err(Refusal::BAD_REQUEST_LINE);
     };
     if raw_target.len() > limits.uri_bytes {
@@ -106,10 +109,8 @@ fn read_fields<'b>(
     let mut upgrade = None;
     for header in headers {
         match field(header.name) {
-            Field::Host => {
-                if host.replace(header.value).is_some() || !valid_host(header.value) {
-                    return Err(Refusal::BAD_HOST);
-                }
+            Field::Host if host.replace(header.value).is_some() || !valid_host(header.value) => {
+                return Err(Refusal::BAD_HOST);
             }
             Field::Connection if !head.options.read(header.value) => return Err(Refusal::BAD_HEADER),
             Field::ContentLength => {

@@ -124,17 +124,24 @@ pub(crate) enum Persistence {
     Upgrade,
 }
 
+/// What this hop does to an answer.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Hop<'e> {
+    pub(crate) delivery: Delivery,
+    pub(crate) persistence: Persistence,
+    pub(crate) edits: &'e Edits,
+    pub(crate) via: bool,
+}
+
 /// Writes the head as it goes to the client.
 pub(crate) fn write_head(
     out: &mut Vec<u8>,
     buffer: &[u8],
     head: &ResponseHead<'_>,
     headers: &[httparse::Header<'_>],
-    delivery: Delivery,
-    persistence: Persistence,
-    edits: &Edits,
-    via: bool,
+    hop: Hop<'_>,
 ) {
+    let Hop { delivery, persistence, edits, via } = hop;
     out.extend_from_slice(b"HTTP/1.1 ");
     write_number(out, u64::from(head.status));
     out.push(b' ');

@@ -12,7 +12,7 @@ use std::time::Duration;
 use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts};
 use plimsoll_core::Tick;
 
-use super::answer::{self, Refusal};
+use super::answer::{self, Reason, Refusal};
 use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use super::request::{self, Forwarding, RequestHead};
 use super::target::{Method, RequestFacts};
@@ -73,6 +73,10 @@ pub(crate) struct Job {
     pub(crate) chunked: bool,
     /// Body bytes beyond `wire` were read: they cannot be sent again.
     pub(crate) streamed: bool,
+    /// Tries so far, this one included.
+    pub(crate) tries: u8,
+    /// A destination that may serve has not been tried yet.
+    pub(crate) others_left: bool,
     body_bytes: u64,
     pub(crate) client_timeouts: ClientTimeouts,
     pub(crate) pool_timeouts: DestinationTimeouts,
@@ -87,7 +91,11 @@ pub(crate) struct Job {
 
 impl Job {
     /// Takes what belongs to the body from `bytes` and leaves the rest in the client's inbox.
-    pub(crate) fn take_body(&mut self, client: &mut Client, bytes: &mut [u8]) -> Result<Range<usize>, Refusal> {
+    pub(crate) fn take_body(
+        &mut self,
+        client: &mut Client,
+        bytes: &mut [u8],
+    ) -> Result<Range<usize>, Refusal> {
         let decoded = self.body.decode(bytes).map_err(|_| Refusal::BAD_BODY)?;
         client.inbox.extend_from_slice(&bytes[decoded.consumed..]);
         self.request_bytes += decoded.consumed as u64;
@@ -129,9 +137,9 @@ pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer) {
     let timeouts = guest.door.view().table.config.timeouts;
     let alarm = worker.timers.alarm(worker.now() + timeouts.header);
     let mut client = Client { guest, stream, peer, alarm, inbox: Vec::new(), greeted: false };
-    while rest(&mut client).await && busy(&mut client).await {
+    while rest(&mut client, &worker).await && busy(&mut client).await {
         if !client.greeted {
-            // A wake-up without a byte (tokio makes one for every accepted socket) prolongs nothing.
+            // A wake-up without a byte prolongs nothing.
             continue;
         }
         let idle = client.guest.door.view().table.config.timeouts.idle;
@@ -145,7 +153,7 @@ fn busy(client: &mut Client) -> Pin<Box<impl Future<Output = bool>>> {
 }
 
 /// Waits for a byte with nothing but the socket; `false` when the connection is to end.
-async fn rest(client: &mut Client) -> bool {
+async fn rest(client: &mut Client, worker: &Worker) -> bool {
     if !client.inbox.is_empty() {
         return true;
     }
@@ -159,6 +167,9 @@ async fn rest(client: &mut Client) -> bool {
     })
     .await;
     client.alarm.set_resting(false);
+    if !readable && !client.greeted {
+        client.guest.door.view().table.shared.tallies.of(worker.number).refuse(Reason::HeaderTimeout);
+    }
     readable
 }
 
@@ -183,12 +194,12 @@ async fn burst(client: &mut Client) -> bool {
                 return false;
             }
         }
-        worker.spare_buffer(job.wire);
+        worker.spare_buffer(std::mem::take(&mut job.wire));
     }
 }
 
 /// Reads up to the end of a request head and makes a job of it.
-async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Job, NoRequest> {
+async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Job>, NoRequest> {
     let view = client.guest.door.view();
     let mut fresh = !client.inbox.is_empty();
     let mut begun = false;
@@ -239,17 +250,12 @@ fn prepare(
     worker: &Rc<Worker>,
     view: &Rc<DoorView>,
     bytes: &mut [u8],
-) -> Result<Option<Job>, (Refusal, bool)> {
+) -> Result<Option<Box<Job>>, (Refusal, bool)> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; super::MAX_HEADERS];
     let config = &view.table.config;
     let parsed = request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, false))?;
     let Some((head, headers)) = parsed else { return Ok(None) };
-    let facts = RequestFacts {
-        host: head.host,
-        path: head.target.path(),
-        method: head.method_word,
-        headers,
-    };
+    let facts = RequestFacts { host: head.host, path: head.target.path(), method: head.method_word, headers };
     let started = worker.now();
     let json = head.accepts_json;
     if let Framing::Length(length) = head.framing
@@ -288,11 +294,11 @@ fn new_job(
     head: &RequestHead<'_>,
     wire: Vec<u8>,
     log: Option<Box<LogDraft>>,
-) -> Job {
+) -> Box<Job> {
     let config = &view.table.config;
     let pool = view.rules.get(rule).map(|rule| &rule.table.pool.config);
     let pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
-    Job {
+    Box::new(Job {
         view: view.clone(),
         rule,
         method: head.method,
@@ -306,6 +312,8 @@ fn new_job(
         body: BodyReader::new(head.framing),
         chunked: head.framing == Framing::Chunked,
         streamed: false,
+        tries: 0,
+        others_left: false,
         body_bytes: 0,
         client_timeouts: config.timeouts,
         pool_timeouts,
@@ -315,7 +323,7 @@ fn new_job(
         response_bytes: 0,
         status: 0,
         log,
-    }
+    })
 }
 
 /// Stands where no pool was found; the request ends before any of it is used.

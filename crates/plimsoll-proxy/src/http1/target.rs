@@ -55,7 +55,8 @@ pub(crate) fn valid_host(host: &[u8]) -> bool {
     let name_ok = match name {
         [] => false,
         [b'[', inner @ .., b']'] => {
-            !inner.is_empty() && inner.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.' | b'v'))
+            !inner.is_empty()
+                && inner.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.' | b'v'))
         }
         name => name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%".contains(b)),
     };
@@ -134,7 +135,6 @@ impl plimsoll_core::route::Facts for RequestFacts<'_, '_> {
         self.headers.iter().any(|h| h.name.eq_ignore_ascii_case(lower_name) && h.value == value.as_bytes())
     }
 }
-
 
 #[cfg(test)]
 mod tests {

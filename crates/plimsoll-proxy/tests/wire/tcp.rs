@@ -106,6 +106,7 @@ fn a_reader_that_does_not_read_holds_its_sender_up() {
     let deaf = Destination::start(move |visit| {
         visit.receive_little();
         wait.pass();
+        visit.receive_much();
         visit.read_to_end();
     });
     let balancer = Setup::tcp(&[&deaf]).start();
@@ -133,6 +134,7 @@ fn a_reader_that_does_not_read_holds_its_sender_up() {
     full.pass();
     let sent = sent.load(std::sync::atomic::Ordering::SeqCst);
     assert!(sent < UNDER_WAY, "{sent} bytes were taken for a client that reads nothing");
+    client.receive_much();
     assert_eq!(client.rest().received.len(), sent, "all that was taken arrives");
 }
 

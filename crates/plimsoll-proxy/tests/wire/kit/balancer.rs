@@ -14,7 +14,7 @@ use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{RetrySpec, RetryWhen};
 use plimsoll_core::route::Match;
-use plimsoll_proxy::{DestinationView, Handle, PoolView, Proxy, ReloadError, StartError, reasons};
+use plimsoll_proxy::{DestinationView, Handle, Invalid, PoolView, Proxy, ReloadError, StartError, reasons};
 use tokio::sync::oneshot;
 
 use super::client::Client;
@@ -189,7 +189,10 @@ impl Balancer {
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let source = Box::new(move || source.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            let source = Box::new(move || {
+                let wanted = source.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                wanted.map_err(|text| Invalid::from(&*text))
+            });
             runtime.block_on(async {
                 let mut proxy = match Proxy::start(config, source).await {
                     Ok(proxy) => proxy,
@@ -241,7 +244,7 @@ impl Balancer {
     }
 
     pub(crate) fn retries(&self) -> u64 {
-        self.handle.traffic().rules[0].counts.retries
+        self.pools()[0].counts.retries.iter().sum()
     }
 
     pub(crate) fn pools(&self) -> Vec<PoolView> {

@@ -314,6 +314,11 @@ impl Visit {
     pub(crate) fn receive_little(&self) {
         self.socket.set_recv_buffer_size(128 * 1024).expect("a buffer size");
     }
+
+    /// Takes much again: a window of a few KiB on a loopback with segments of 64 KiB moves by timers only.
+    pub(crate) fn receive_much(&self) {
+        self.socket.set_recv_buffer_size(4 << 20).expect("a buffer size");
+    }
 }
 
 /// A door in a script that a test opens.

@@ -1,0 +1,195 @@
+//! How a backend serves its connections: as cheaply as a loop on epoll can, since it shares its CPU with the
+//! client.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use crate::epoll::{Epoll, Ready};
+use crate::machine;
+use crate::socket::{self, Moved};
+
+mod site;
+
+use site::{Answer, Site};
+
+/// One process for all backends of a run: a single loop batches better than two would.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Addresses to serve; each is a destination of its own
+    #[arg(long, required = true, value_delimiter = ',')]
+    listen: Vec<SocketAddr>,
+    /// http: fixed replies by path (/0 /128 /1k /100k /1m, /headers/128); echo: every byte back;
+    /// bulk: a large reply to every message
+    #[arg(long, value_enum, default_value = "http")]
+    mode: Mode,
+    /// Bytes of a message, in bulk mode
+    #[arg(long, default_value_t = 64)]
+    message: usize,
+    /// Bytes of a reply, in bulk mode
+    #[arg(long, default_value_t = 1 << 20)]
+    reply: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mode {
+    Http,
+    Echo,
+    Bulk,
+}
+
+impl Mode {
+    /// As the command line has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Echo => "echo",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
+/// Large enough for the batch of small messages a proxy may send at once.
+const BUFFER: usize = 64 * 1024;
+
+pub(crate) fn serve(args: &Args) -> io::Result<()> {
+    machine::end_with_parent()?;
+    machine::raise_open_files();
+    let site = match args.mode {
+        Mode::Http => Site::http(),
+        Mode::Echo => Site::Echo,
+        Mode::Bulk => Site::bulk(args.message, args.reply),
+    };
+    let mut epoll = Epoll::new()?;
+    let mut listeners = Vec::new();
+    for &address in &args.listen {
+        let listener = socket::listen(address)?;
+        epoll.watch_listener(&listener, listeners.len() as u64)?;
+        listeners.push(listener);
+    }
+    let mut connections = Connections { first: listeners.len(), slots: Vec::new(), free: Vec::new() };
+    let mut buffer = vec![0; BUFFER];
+    let mut closed = Vec::new();
+    loop {
+        for index in 0..epoll.wait(None)? {
+            let ready = epoll.ready(index);
+            if let Some(listener) = listeners.get(ready.token as usize) {
+                while let Some(client) = socket::accept(listener)? {
+                    connections.open(client, &epoll)?;
+                }
+            } else if !connections.serve(ready, &site, &mut buffer) {
+                closed.push(ready.token as usize - connections.first);
+            }
+        }
+        connections.free.append(&mut closed);
+    }
+}
+
+/// Open connections by slot; the token is the slot plus `first`, the listeners come before.
+struct Connections {
+    first: usize,
+    slots: Vec<Option<Connection>>,
+    free: Vec<usize>,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    /// Received, not yet a whole message.
+    partial: Vec<u8>,
+    /// The answer being sent, and how far it is.
+    answer: Option<(Answer, usize)>,
+    readable: bool,
+    ending: bool,
+    close_after: bool,
+}
+
+impl Connections {
+    fn open(&mut self, socket: OwnedFd, epoll: &Epoll) -> io::Result<()> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        epoll.watch(&socket, (slot + self.first) as u64)?;
+        let (readable, ending, close_after) = (false, false, false);
+        let connection =
+            Connection { socket, partial: Vec::new(), answer: None, readable, ending, close_after };
+        self.slots[slot] = Some(connection);
+        Ok(())
+    }
+
+    /// Answers what one event brought. False once the connection is closed.
+    fn serve(&mut self, ready: Ready, site: &Site, buffer: &mut [u8]) -> bool {
+        let slot = ready.token as usize - self.first;
+        let Some(connection) = &mut self.slots[slot] else { return true };
+        connection.readable |= ready.readable;
+        connection.ending |= ready.ended;
+        let open = connection.advance(site, buffer).unwrap_or(false);
+        if !open {
+            self.slots[slot] = None;
+        }
+        open
+    }
+}
+
+impl Connection {
+    /// Sends, answers and receives until a direction blocks. False when the connection is done.
+    fn advance(&mut self, site: &Site, buffer: &mut [u8]) -> io::Result<bool> {
+        loop {
+            if !self.flush(site)? {
+                return Ok(true);
+            }
+            if self.close_after {
+                return Ok(false);
+            }
+            if self.answer_partial(site)? {
+                continue;
+            }
+            if !self.readable {
+                return Ok(true);
+            }
+            match socket::receive(&self.socket, buffer)? {
+                Moved::Bytes(count) => {
+                    self.readable = count == buffer.len() || self.ending;
+                    self.take(site, &buffer[..count])?;
+                }
+                Moved::Blocked => self.readable = false,
+                Moved::Ended => return Ok(false),
+            }
+        }
+    }
+
+    /// Answers straight from the receive buffer; only what is left over is kept.
+    fn take(&mut self, site: &Site, mut bytes: &[u8]) -> io::Result<()> {
+        while self.partial.is_empty() && self.answer.is_none() && !self.close_after {
+            let Some(read) = site.read(bytes)? else { break };
+            bytes = &bytes[read.used..];
+            self.answer = Some((read.answer, 0));
+            self.close_after = read.close;
+            self.flush(site)?;
+        }
+        self.partial.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn answer_partial(&mut self, site: &Site) -> io::Result<bool> {
+        let Some(read) = site.read(&self.partial)? else { return Ok(false) };
+        self.partial.drain(..read.used);
+        self.answer = Some((read.answer, 0));
+        self.close_after = read.close;
+        Ok(true)
+    }
+
+    /// True when nothing is left to send.
+    fn flush(&mut self, site: &Site) -> io::Result<bool> {
+        let Some((answer, sent)) = &mut self.answer else { return Ok(true) };
+        let bytes = site.bytes(answer);
+        if let Moved::Bytes(count) = socket::send(&self.socket, &bytes[*sent..])? {
+            *sent += count;
+        }
+        let done = *sent == bytes.len();
+        if done {
+            self.answer = None;
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,170 @@
+//! What a backend answers to the bytes it was sent.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+/// The fixed replies of a backend, rendered once.
+pub(crate) enum Site {
+    /// The path of a request, and head and body of its reply. The last one answers any other path.
+    Http(Vec<(String, Vec<u8>)>),
+    Echo,
+    Bulk {
+        message: usize,
+        reply: Vec<u8>,
+    },
+}
+
+/// An answer to one message.
+pub(crate) enum Answer {
+    /// The reply at this index.
+    Fixed(usize),
+    /// The message itself.
+    Same(Vec<u8>),
+}
+
+/// One message found at the front of some bytes.
+pub(crate) struct Read {
+    /// Its length.
+    pub(crate) used: usize,
+    pub(crate) answer: Answer,
+    /// The peer wants the connection closed after the answer.
+    pub(crate) close: bool,
+}
+
+const SIZES: [(&str, usize); 9] = [
+    ("/0", 0),
+    ("/128", 128),
+    ("/1k", 1 << 10),
+    ("/4k", 4 << 10),
+    ("/16k", 16 << 10),
+    ("/100k", 100 << 10),
+    ("/1m", 1 << 20),
+    ("/10m", 10 << 20),
+    ("/", 0),
+];
+
+/// What real services add to a reply, some 600 bytes of it.
+const MANY_HEADERS: &str = "cache-control: private, max-age=0, must-revalidate\r\n\
+    content-security-policy: default-src 'self'; img-src 'self' data: https://img.example.com; frame-ancestors 'none'\r\n\
+    etag: W/\"5f3c1a9be2d84710\"\r\n\
+    last-modified: Fri, 20 Nov 2026 08:12:31 GMT\r\n\
+    permissions-policy: camera=(), microphone=(), geolocation=()\r\n\
+    referrer-policy: strict-origin-when-cross-origin\r\n\
+    set-cookie: session=8f14e45fceea167a5a36dedd4bea2543; Path=/; HttpOnly; Secure; SameSite=Lax\r\n\
+    strict-transport-security: max-age=31536000; includeSubDomains\r\n\
+    vary: Accept-Encoding, Accept-Language\r\n\
+    x-content-type-options: nosniff\r\n";
+
+impl Site {
+    pub(crate) fn http() -> Self {
+        let mut replies = vec![("/headers/128".to_owned(), reply(200, MANY_HEADERS, 128))];
+        replies.extend(SIZES.iter().map(|&(path, length)| (path.to_owned(), reply(200, "", length))));
+        replies.push((String::new(), reply(404, "", 0)));
+        Self::Http(replies)
+    }
+
+    pub(crate) fn bulk(message: usize, reply: usize) -> Self {
+        Self::Bulk { message: message.max(1), reply: vec![b'x'; reply] }
+    }
+
+    /// The first message in `bytes`, or `None` while it is incomplete. What is no HTTP/1 request, or one with
+    /// a body, is an error: no scenario sends it, so a balancer has spoilt it.
+    pub(crate) fn read(&self, bytes: &[u8]) -> io::Result<Option<Read>> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        match self {
+            Self::Http(replies) => read_request(bytes, replies),
+            Self::Echo => {
+                Ok(Some(Read { used: bytes.len(), answer: Answer::Same(bytes.to_vec()), close: false }))
+            }
+            Self::Bulk { message, .. } => {
+                let whole = bytes.len() >= *message;
+                Ok(whole.then_some(Read { used: *message, answer: Answer::Fixed(0), close: false }))
+            }
+        }
+    }
+
+    pub(crate) fn bytes<'a>(&'a self, answer: &'a Answer) -> &'a [u8] {
+        match (self, answer) {
+            (_, Answer::Same(bytes)) => bytes,
+            (Self::Http(replies), Answer::Fixed(index)) => &replies[*index].1,
+            (Self::Bulk { reply, .. }, Answer::Fixed(_)) => reply,
+            (Self::Echo, Answer::Fixed(_)) => &[],
+        }
+    }
+}
+
+fn read_request(bytes: &[u8], replies: &[(String, Vec<u8>)]) -> io::Result<Option<Read>> {
+    let mut headers = [const { MaybeUninit::uninit() }; 100];
+    let mut request = httparse::Request::new(&mut []);
+    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let used = match request.parse_with_uninit_headers(bytes, &mut headers) {
+        Ok(httparse::Status::Complete(used)) => used,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(invalid(error.to_string())),
+    };
+    let mut close = false;
+    for header in request.headers.iter() {
+        // Lengths first: comparing every name to both costs more than the rest of the parse.
+        close |= header.name.len() == 10
+            && header.name.eq_ignore_ascii_case("connection")
+            && header.value.eq_ignore_ascii_case(b"close");
+        let body = header.name.len() == 14 && header.name.eq_ignore_ascii_case("content-length");
+        if body && header.value != b"0" {
+            return Err(invalid("a request with a body".to_owned()));
+        }
+    }
+    let path = request.path.unwrap_or_default();
+    let found = replies.iter().position(|(known, _)| known == path).unwrap_or(replies.len() - 1);
+    Ok(Some(Read { used, answer: Answer::Fixed(found), close }))
+}
+
+fn reply(status: u16, headers: &str, length: usize) -> Vec<u8> {
+    let phrase = if status == 200 { "OK" } else { "Not Found" };
+    let head = format!(
+        "HTTP/1.1 {status} {phrase}\r\nServer: backend\r\nDate: Sun, 22 Nov 2026 10:00:00 GMT\r\n\
+         Content-Type: application/octet-stream\r\n{headers}Content-Length: {length}\r\n\r\n"
+    );
+    let mut bytes = head.into_bytes();
+    bytes.resize(bytes.len() + length, b'x');
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(site: &Site, bytes: &[u8]) -> Option<(usize, usize, bool)> {
+        let read = site.read(bytes).expect("a well-formed message")?;
+        Some((read.used, site.bytes(&read.answer).len(), read.close))
+    }
+
+    #[test]
+    fn a_request_is_answered_by_its_path() {
+        let site = Site::http();
+        let (used, length, close) =
+            answered(&site, b"GET /1k HTTP/1.1\r\nHost: a\r\n\r\nGET").expect("whole");
+        assert_eq!((used, close), (29, false));
+        assert!((1024..1400).contains(&length));
+        assert_eq!(answered(&site, b"GET /1k HTTP/1.1\r\nHost: a\r\n"), None);
+    }
+
+    #[test]
+    fn a_request_that_asks_to_close_is_obeyed() {
+        let read = answered(&Site::http(), b"GET /0 HTTP/1.1\r\nConnection: Close\r\n\r\n");
+        assert!(read.expect("whole").2);
+    }
+
+    #[test]
+    fn the_reply_with_many_headers_has_about_600_bytes_of_them() {
+        assert!((550..700).contains(&MANY_HEADERS.len()), "{}", MANY_HEADERS.len());
+    }
+
+    #[test]
+    fn bulk_waits_for_a_whole_message() {
+        let site = Site::bulk(64, 1000);
+        assert_eq!(answered(&site, &[0; 63]), None);
+        assert_eq!(answered(&site, &[0; 65]), Some((64, 1000, false)));
+    }
+}

@@ -1,0 +1,194 @@
+//! What one request takes in system calls and instructions, and whether that is more than allowed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use crate::load::client::Client;
+use crate::peers::{self, Buffers, Job, Peer, Programs, Running};
+use crate::scenario::{self, Scenario};
+use crate::{machine, socket};
+
+mod instructions;
+mod syscalls;
+
+use syscalls::Allowed;
+
+/// Count system calls and user instructions per request: free of noise, so a gate for CI
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[arg(long, value_enum, default_value = "plimsoll")]
+    contender: Peer,
+    /// What the requests are like
+    #[arg(long, default_value = "h1-keepalive-64")]
+    scenario: String,
+    /// Plimsoll's binary
+    #[arg(long, default_value = "target/release/plimsoll")]
+    plimsoll: PathBuf,
+    /// Keep-alive connections; one makes every request meet the same state, and so the counts exact
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// Requests counted
+    #[arg(long, default_value_t = 5000)]
+    requests: u64,
+    /// Fail when a request takes more of a system call than this: NAME=COUNT, and so for each of several.
+    /// NAME may also be receive, send (all calls of that kind), failed or total
+    #[arg(long, value_delimiter = ',')]
+    expect_syscalls: Vec<Allowed>,
+    /// How much more than allowed passes: timers and health checks make calls of their own
+    #[arg(long, default_value_t = 0.05)]
+    tolerance: f64,
+    /// Fail when a request takes more user instructions than this
+    #[arg(long)]
+    max_instructions: Option<f64>,
+    /// Leave out one of the two
+    #[arg(long, value_enum)]
+    only: Option<Count>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Count {
+    Syscalls,
+    Instructions,
+}
+
+/// Requests that warm connections and caches before any are counted.
+const WARM: u64 = 500;
+/// valgrind runs a program some fifty times slower, and first reads its debug information.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Time to sleep again before being told to end: valgrind delivers a signal just before a wait as readily as
+/// in it, and there it is not seen before the next event.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Fails when a gate is exceeded; what cannot be counted here is skipped, loudly, and fails a gate on it.
+pub(crate) fn run(args: &Args) -> io::Result<ExitCode> {
+    let scenario = scenario::find(&args.scenario).map_err(io::Error::other)?;
+    let programs = Programs { plimsoll: args.plimsoll.clone() };
+    let program = args.contender.program(&programs);
+    let program =
+        program.ok_or_else(|| io::Error::other(format!("{}: not installed", args.contender.name())))?;
+    machine::raise_open_files();
+    let (name, version) = (args.contender.name(), args.contender.version(&program));
+    println!("{name} ({version}), {}, {} connection(s)\n", scenario.name, args.connections);
+    let bench = Bench { args, scenario, program };
+    let mut passed = true;
+    if args.only != Some(Count::Instructions) {
+        passed &= bench.syscalls()?;
+    }
+    if args.only != Some(Count::Syscalls) {
+        passed &= bench.instructions()?;
+    }
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    scenario: &'static Scenario,
+    program: PathBuf,
+}
+
+/// A contender with backends behind it and a warm client before it.
+struct Warm {
+    client: Client,
+    balancer: Running,
+    _backends: Running,
+    folder: tempfile::TempDir,
+}
+
+impl Bench<'_> {
+    fn syscalls(&self) -> io::Result<bool> {
+        let Some(strace) = find("strace") else { return Ok(self.args.expect_syscalls.is_empty()) };
+        let mut warm = self.warm(&[])?;
+        let table = syscalls::count(&strace, &warm.balancer, warm.folder.path(), || {
+            exchange(&mut warm.client, self.args.requests)
+        })?;
+        warm.balancer.stop(Duration::from_secs(2))?;
+        println!("{}", table.render(self.args.requests));
+        let exceeded = table.exceeded(&self.args.expect_syscalls, self.args.requests, self.args.tolerance);
+        exceeded.iter().for_each(|line| println!("FAILED: {line}"));
+        Ok(exceeded.is_empty())
+    }
+
+    fn instructions(&self) -> io::Result<bool> {
+        let Some(valgrind) = find("valgrind") else { return Ok(self.args.max_instructions.is_none()) };
+        let few = self.instructions_of(&valgrind, WARM)?;
+        let many = self.instructions_of(&valgrind, WARM + self.args.requests)?;
+        let each = many.saturating_sub(few) as f64 / self.args.requests as f64;
+        let requests = self.args.requests;
+        println!("user instructions per request: **{each:.0}** (({many} - {few}) / {requests})");
+        let passed = self.args.max_instructions.is_none_or(|most| each <= most);
+        if let Some(most) = self.args.max_instructions.filter(|_| !passed) {
+            println!("FAILED: {each:.0} instructions per request, at most {most:.0} are allowed");
+        }
+        Ok(passed)
+    }
+
+    /// All user instructions of a contender that served this many requests, start and end included.
+    fn instructions_of(&self, valgrind: &Path, requests: u64) -> io::Result<u64> {
+        let folder = peers::folder()?;
+        let out = folder.path().join("callgrind.out");
+        let mut warm = self.warm(&instructions::prefix(valgrind, &out))?;
+        exchange(&mut warm.client, requests - WARM)?;
+        drop(warm.client);
+        thread::sleep(SETTLE);
+        warm.balancer.stop(PATIENCE)?;
+        instructions::read(&out)
+    }
+
+    /// Starts everything and sends the first requests. `prefix` is a program to run the contender under.
+    fn warm(&self, prefix: &[String]) -> io::Result<Warm> {
+        let folder = peers::folder()?;
+        let addresses = socket::free_addresses(4)?;
+        let (mode, reply) = self.scenario.backend();
+        let mut backends = Running::backends(mode, reply, &addresses[..2], folder.path())?;
+        let (listen, admin) = (addresses[2], addresses[3]);
+        let job = Job {
+            listen,
+            admin,
+            backends: &addresses[..2],
+            traffic: self.scenario.traffic(),
+            buffers: Buffers::Shipped,
+            workers: 1,
+            single_process: true,
+            open_files: 4096,
+            folder: folder.path(),
+        };
+        for &address in &addresses[..2] {
+            backends.ready(address, job.traffic, Duration::from_secs(5))?;
+        }
+        let command = [prefix.to_vec(), self.args.contender.prepare(&self.program, &job)?].concat();
+        let mut balancer = Running::start(&command, folder.path())?;
+        balancer.ready(listen, job.traffic, PATIENCE)?;
+        let mut client = self.client(listen)?;
+        exchange(&mut client, WARM)?;
+        Ok(Warm { client, balancer, _backends: backends, folder })
+    }
+
+    fn client(&self, listen: SocketAddr) -> io::Result<Client> {
+        let mut client = Client::new(listen, self.scenario.exchange(listen))?;
+        client.open(self.args.connections)?;
+        Ok(client)
+    }
+}
+
+/// Exactly this many requests, all answered well: a count over failures would mean nothing.
+fn exchange(client: &mut Client, requests: u64) -> io::Result<()> {
+    client.exchange(requests)?;
+    let tally = client.take_tally();
+    if tally.faults.is_empty() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("wrong answers while counting: {:?}", tally.faults)))
+}
+
+fn find(tool: &str) -> Option<PathBuf> {
+    let found = peers::find(tool);
+    if found.is_none() {
+        eprintln!("*** {tool}: skipped: not installed ***");
+    }
+    found
+}

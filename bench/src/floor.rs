@@ -1,0 +1,158 @@
+//! The least a balancer can cost: a relay that moves bytes both ways and never looks at them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use crate::epoll::{Epoll, Ready};
+use crate::machine;
+use crate::socket::{self, Moved};
+
+/// The blind relay: every contender is measured beside it, so that numbers of different machines compare.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where clients connect
+    #[arg(long)]
+    listen: SocketAddr,
+    /// Where each accepted connection is opened to, in turn
+    #[arg(long, required = true, value_delimiter = ',')]
+    to: Vec<SocketAddr>,
+    /// Bytes one receive may take: 64 KiB suits messages, 256 KiB suits bulk
+    #[arg(long, default_value_t = 64 * 1024)]
+    buffer: usize,
+}
+
+const LISTENER: u64 = u64::MAX;
+
+pub(crate) fn serve(args: &Args) -> io::Result<()> {
+    machine::end_with_parent()?;
+    machine::raise_open_files();
+    let listener = socket::listen(args.listen)?;
+    let epoll = Epoll::new()?;
+    epoll.watch_listener(&listener, LISTENER)?;
+    let mut relay = Relay { epoll, pairs: Vec::new(), free: Vec::new(), buffer: vec![0; args.buffer.max(1)] };
+    let mut turn = 0;
+    let mut closed = Vec::new();
+    loop {
+        for index in 0..relay.epoll.wait(None)? {
+            let ready = relay.epoll.ready(index);
+            if ready.token == LISTENER {
+                while let Some(client) = socket::accept(&listener)? {
+                    relay.open(client, args.to[turn % args.to.len()])?;
+                    turn += 1;
+                }
+            } else if !relay.serve(ready) {
+                closed.push(ready.token as usize / 2);
+            }
+        }
+        // Only now may a slot be used again: the batch may have held more events of the closed pair.
+        relay.free.append(&mut closed);
+    }
+}
+
+struct Relay {
+    epoll: Epoll,
+    pairs: Vec<Option<Pair>>,
+    free: Vec<usize>,
+    buffer: Vec<u8>,
+}
+
+/// The client at 0, the destination at 1; the token of an end is twice the slot plus its place here.
+struct Pair {
+    ends: [End; 2],
+}
+
+struct End {
+    socket: OwnedFd,
+    /// Bytes for this end that its socket had no room for. While any wait, the other end is not read.
+    pending: Vec<u8>,
+    /// This end has said that it sends no more.
+    ending: bool,
+    /// ... and everything it sent has been read.
+    ended: bool,
+}
+
+impl Relay {
+    /// Pairs an accepted client with a new connection. A destination that refuses costs the client its
+    /// connection, and nothing else.
+    fn open(&mut self, client: OwnedFd, to: SocketAddr) -> io::Result<()> {
+        let Ok(destination) = socket::connect(to, None) else { return Ok(()) };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.pairs.push(None);
+            self.pairs.len() - 1
+        });
+        self.epoll.watch(&client, slot as u64 * 2)?;
+        self.epoll.watch(&destination, slot as u64 * 2 + 1)?;
+        self.pairs[slot] = Some(Pair { ends: [End::new(client), End::new(destination)] });
+        Ok(())
+    }
+
+    /// Moves what one event allows. False once the pair is closed.
+    fn serve(&mut self, ready: Ready) -> bool {
+        let (slot, side) = (ready.token as usize / 2, ready.token as usize % 2);
+        let Some(pair) = &mut self.pairs[slot] else { return true };
+        pair.ends[side].ending |= ready.ended;
+        let moved = pair.on_ready(side, ready, &mut self.buffer);
+        if moved.is_err() || pair.ends.iter().all(|end| end.ended && end.pending.is_empty()) {
+            self.pairs[slot] = None;
+            return false;
+        }
+        true
+    }
+}
+
+impl Pair {
+    fn on_ready(&mut self, side: usize, ready: Ready, buffer: &mut [u8]) -> io::Result<()> {
+        if ready.writable && !self.ends[side].pending.is_empty() {
+            self.ends[side].flush()?;
+            self.pump(1 - side, buffer)?;
+        }
+        if ready.readable {
+            self.pump(side, buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Receives from `from` and sends to the other end until the one is drained or the other full.
+    fn pump(&mut self, from: usize, buffer: &mut [u8]) -> io::Result<()> {
+        let [client, destination] = &mut self.ends;
+        let (from, to) = if from == 0 { (client, destination) } else { (destination, client) };
+        while to.pending.is_empty() && !from.ended {
+            match socket::receive(&from.socket, buffer)? {
+                Moved::Bytes(count) => {
+                    to.send(&buffer[..count])?;
+                    if count < buffer.len() && !from.ending {
+                        break;
+                    }
+                }
+                Moved::Blocked => break,
+                Moved::Ended => {
+                    from.ended = true;
+                    socket::end(&to.socket);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl End {
+    fn new(socket: OwnedFd) -> Self {
+        Self { socket, pending: Vec::new(), ending: false, ended: false }
+    }
+
+    /// One send; what it did not take waits for room. A short send is a full socket: no second try.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let sent = match socket::send(&self.socket, bytes)? {
+            Moved::Bytes(count) => count,
+            Moved::Blocked | Moved::Ended => 0,
+        };
+        self.pending.extend_from_slice(&bytes[sent..]);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let waiting = std::mem::take(&mut self.pending);
+        self.send(&waiting)
+    }
+}

@@ -1,0 +1,203 @@
+//! Whether the bytes of a reply are the reply that was asked for.
+
+use std::mem::MaybeUninit;
+
+/// One message as it is sent, and what must come back.
+#[derive(Clone)]
+pub(crate) struct Exchange {
+    pub(crate) request: Vec<u8>,
+    pub(crate) expect: Expect,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expect {
+    /// Status 200 with a body of this length; with `close`, the end of the connection after it.
+    Http { body: usize, close: bool },
+    /// The request itself.
+    Echo,
+    /// This many bytes.
+    Bytes(usize),
+}
+
+/// Why an exchange failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// The connection was refused or broke.
+    Socket,
+    /// The connection ended before the reply did.
+    Ended,
+    /// Not HTTP, or another status than 200.
+    Status,
+    /// Another length than was asked for, or bytes after the end.
+    Length,
+    /// Other bytes than were sent, on an echo.
+    Content,
+}
+
+/// What fed bytes came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Fed {
+    More,
+    Whole,
+}
+
+/// How much of a reply has arrived.
+#[derive(Default)]
+pub(crate) struct Reply {
+    head: Vec<u8>,
+    /// Bytes still to come, once that is known.
+    left: Option<usize>,
+}
+
+impl Reply {
+    /// Takes the next received bytes of the reply to `exchange`.
+    pub(crate) fn feed(&mut self, exchange: &Exchange, bytes: &[u8]) -> Result<Fed, Fault> {
+        let left = match (self.left, exchange.expect) {
+            (Some(left), _) => left,
+            (None, Expect::Bytes(count)) => count,
+            (None, Expect::Echo) => exchange.request.len(),
+            (None, Expect::Http { body, .. }) => return self.feed_head(body, bytes),
+        };
+        if exchange.expect == Expect::Echo {
+            let at = exchange.request.len() - left;
+            if exchange.request.get(at..at + bytes.len()) != Some(bytes) {
+                return Err(Fault::Content);
+            }
+        }
+        self.take(left, bytes.len())
+    }
+
+    fn feed_head(&mut self, body: usize, bytes: &[u8]) -> Result<Fed, Fault> {
+        if self.head.is_empty() {
+            return match head_length(bytes, body)? {
+                Some(length) => self.take(body, bytes.len() - length),
+                None => {
+                    self.head.extend_from_slice(bytes);
+                    Ok(Fed::More)
+                }
+            };
+        }
+        let mut head = std::mem::take(&mut self.head);
+        head.extend_from_slice(bytes);
+        self.feed_head(body, &head)
+    }
+
+    fn take(&mut self, left: usize, count: usize) -> Result<Fed, Fault> {
+        let left = left.checked_sub(count).ok_or(Fault::Length)?;
+        self.left = (left > 0).then_some(left);
+        Ok(if left == 0 { Fed::Whole } else { Fed::More })
+    }
+}
+
+/// The length of a response head that says 200 and a body of `body` bytes; `None` while it is incomplete.
+fn head_length(bytes: &[u8], body: usize) -> Result<Option<usize>, Fault> {
+    let mut headers = [const { MaybeUninit::uninit() }; 64];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        bytes,
+        &mut headers,
+    );
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(Fault::Status),
+    };
+    if response.code != Some(200) {
+        return Err(Fault::Status);
+    }
+    let declared = response
+        .headers
+        .iter()
+        .find(|header| header.name.len() == 14 && header.name.eq_ignore_ascii_case("content-length"))
+        .and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
+    if declared == Some(body) { Ok(Some(length)) } else { Err(Fault::Length) }
+}
+
+/// A GET for `path`, with the two headers of a plain client or the 30 of a browser (about 1.2 KB).
+pub(crate) fn get(host: &str, path: &str, browser: bool, close: bool) -> Vec<u8> {
+    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
+    request.push_str(if browser { BROWSER } else { "User-Agent: plimsoll-bench\r\n" });
+    if close {
+        request.push_str("Connection: close\r\n");
+    }
+    request.push_str("\r\n");
+    request.into_bytes()
+}
+
+/// What a browser sends to an application behind a content network; with Host, 30 headers.
+const BROWSER: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n\
+    Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\
+    Accept-Encoding: gzip, deflate, br, zstd\r\n\
+    Cache-Control: no-cache\r\n\
+    Pragma: no-cache\r\n\
+    Cookie: session=8f14e45fceea167a5a36dedd4bea2543; theme=dark; consent=1; _ga=GA1.2.1842173.1763800000; cart=c9f0f895fb98ab91\r\n\
+    DNT: 1\r\n\
+    Origin: https://shop.example.com\r\n\
+    Priority: u=0, i\r\n\
+    Referer: https://shop.example.com/catalogue/spring?page=3&sort=price\r\n\
+    Sec-CH-UA: \"Chromium\";v=\"142\", \"Not_A Brand\";v=\"99\"\r\n\
+    Sec-CH-UA-Mobile: ?0\r\n\
+    Sec-CH-UA-Platform: \"Linux\"\r\n\
+    Sec-Fetch-Dest: document\r\n\
+    Sec-Fetch-Mode: navigate\r\n\
+    Sec-Fetch-Site: same-origin\r\n\
+    Sec-Fetch-User: ?1\r\n\
+    Sec-GPC: 1\r\n\
+    Upgrade-Insecure-Requests: 1\r\n\
+    If-None-Match: W/\"5f3c1a9be2d84710\"\r\n\
+    X-Request-ID: 6f1d2c3b-7a89-4e5f-9b0c-1d2e3f4a5b6c\r\n\
+    X-Requested-With: XMLHttpRequest\r\n\
+    X-CSRF-Token: 45c48cce2e2d7fbdea1afc51c7c6ad26\r\n\
+    X-Client-Version: 7.41.2\r\n\
+    X-Device-ID: d3d9446802a44259755d38e6d163e820\r\n\
+    Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\
+    Tracestate: vendor=t61rcWkgMzE\r\n\
+    Authorization: Bearer 6512bd43d9caa6e02c990b0a82652dca\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange(body: usize) -> Exchange {
+        Exchange { request: b"ping".to_vec(), expect: Expect::Http { body, close: false } }
+    }
+
+    #[test]
+    fn a_reply_is_whole_however_it_is_cut() {
+        let bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+        for cut in 1..bytes.len() {
+            let mut reply = Reply::default();
+            assert_eq!(reply.feed(&exchange(5), &bytes[..cut]), Ok(Fed::More), "cut at {cut}");
+            assert_eq!(reply.feed(&exchange(5), &bytes[cut..]), Ok(Fed::Whole), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_reply_is_a_fault() {
+        let check = |body, bytes: &[u8]| Reply::default().feed(&exchange(body), bytes);
+        assert_eq!(check(0, b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"), Err(Fault::Status));
+        assert_eq!(check(0, b"nonsense\r\n\r\n"), Err(Fault::Status));
+        assert_eq!(check(9, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"), Err(Fault::Length));
+        assert_eq!(check(5, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello!"), Err(Fault::Length));
+        assert_eq!(check(5, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"), Err(Fault::Length));
+    }
+
+    #[test]
+    fn an_echo_must_be_the_same_bytes() {
+        let echo = Exchange { request: b"ping".to_vec(), expect: Expect::Echo };
+        let mut reply = Reply::default();
+        assert_eq!(reply.feed(&echo, b"pi"), Ok(Fed::More));
+        assert_eq!(reply.feed(&echo, b"ng"), Ok(Fed::Whole));
+        assert_eq!(Reply::default().feed(&echo, b"pong"), Err(Fault::Content));
+        assert_eq!(Reply::default().feed(&echo, b"pinging"), Err(Fault::Content));
+    }
+
+    #[test]
+    fn a_browser_sends_thirty_headers() {
+        let request = String::from_utf8(get("shop.example.com", "/", true, false)).expect("text");
+        assert_eq!(request.lines().filter(|line| line.contains(": ")).count(), 30);
+        assert!((1150..1700).contains(&request.len()), "{} bytes", request.len());
+    }
+}

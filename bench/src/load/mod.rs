@@ -1,0 +1,85 @@
+//! What a load client run by hand does, and prints.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub(crate) mod client;
+pub(crate) mod exchange;
+mod histogram;
+pub(crate) mod pace;
+
+use client::Client;
+use exchange::{Exchange, Expect};
+use pace::Pace;
+
+use crate::clock;
+
+/// A closed-loop client, or an open-loop one with --rate.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[arg(long)]
+    target: SocketAddr,
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Seconds before the measured ones
+    #[arg(long, default_value = "1", value_parser = clock::seconds)]
+    warmup: Duration,
+    #[arg(long, default_value = "5", value_parser = clock::seconds)]
+    seconds: Duration,
+    /// Path to ask for
+    #[arg(long, default_value = "/128")]
+    path: String,
+    /// Body length that each answer must have
+    #[arg(long, default_value_t = 128)]
+    body: usize,
+    /// Send the 30 headers of a browser
+    #[arg(long)]
+    browser: bool,
+    /// A connection for every request
+    #[arg(long)]
+    close: bool,
+    /// Messages a second, planned ahead; latency counts from the planned moment
+    #[arg(long, value_parser = pace::rate)]
+    rate: Option<f64>,
+    /// Raw TCP instead of HTTP: bytes of a message, which must be echoed
+    #[arg(long)]
+    tcp: Option<usize>,
+    /// With --tcp: bytes of the reply, instead of an echo
+    #[arg(long, requires = "tcp")]
+    reply: Option<usize>,
+}
+
+pub(crate) fn run(args: &Args) -> io::Result<()> {
+    let mut client = Client::new(args.target, args.exchange())?;
+    let pace = args.rate.map_or(Pace::Closed, Pace::Rate);
+    client.open(args.connections)?;
+    client.drive(pace, args.warmup)?;
+    client.take_tally();
+    client.drive(pace, args.seconds)?;
+    let tally = client.take_tally();
+    println!(
+        "{:.0}/s, p50 {:?}, p99 {:?}, p99.9 {:?}, faults {:?}",
+        tally.done as f64 / args.seconds.as_secs_f64(),
+        tally.latencies.quantile(0.5),
+        tally.latencies.quantile(0.99),
+        tally.latencies.quantile(0.999),
+        tally.faults,
+    );
+    Ok(())
+}
+
+impl Args {
+    fn exchange(&self) -> Exchange {
+        match self.tcp {
+            Some(length) => Exchange {
+                request: vec![b'm'; length],
+                expect: self.reply.map_or(Expect::Echo, Expect::Bytes),
+            },
+            None => Exchange {
+                request: exchange::get(&self.target.to_string(), &self.path, self.browser, self.close),
+                expect: Expect::Http { body: self.body, close: self.close },
+            },
+        }
+    }
+}

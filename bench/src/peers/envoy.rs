@@ -1,0 +1,69 @@
+//! How Envoy is configured for a job. Its buffers grow by themselves; nothing is to be tuned for bulk.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::{Job, Traffic};
+
+pub(super) fn prepare(job: &Job) -> io::Result<Vec<String>> {
+    let file = job.write("envoy.yaml", &configuration(job))?;
+    let workers = job.workers.to_string();
+    let arguments = ["-c", &file, "--concurrency", &workers, "--disable-hot-restart", "-l", "warn"];
+    Ok(arguments.map(str::to_owned).to_vec())
+}
+
+const HTTP: &str = r#"
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: web
+          codec_type: HTTP1
+          use_remote_address: true
+          generate_request_id: false
+          common_http_protocol_options: {idle_timeout: 3600s}
+          route_config:
+            virtual_hosts:
+            - name: app
+              domains: ["*"]
+              routes:
+              - match: {prefix: "/"}
+                route: {cluster: app, timeout: 0s}
+                request_headers_to_add:
+                - header: {key: x-forwarded-host, value: "%REQ(:AUTHORITY)%"}
+                  append_action: OVERWRITE_IF_EXISTS_OR_ADD
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+              suppress_envoy_headers: true
+"#;
+
+const TCP: &str = r#"
+      - name: envoy.filters.network.tcp_proxy
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: web
+          cluster: app
+"#;
+
+fn configuration(job: &Job) -> String {
+    let filters = match job.traffic {
+        Traffic::Http => HTTP,
+        Traffic::Tcp => TCP,
+    };
+    let endpoints =
+        job.each_backend(|_, address| format!("        - endpoint: {{address: {}}}\n", place(address)));
+    format!(
+        "static_resources:\n  listeners:\n  - name: web\n    address: {listen}\n    \
+         filter_chains:\n    - filters:{filters}  \
+         clusters:\n  - name: app\n    type: STATIC\n    lb_policy: ROUND_ROBIN\n    connect_timeout: 5s\n    \
+         circuit_breakers:\n      thresholds:\n      - max_connections: 100000\n        \
+         max_pending_requests: 100000\n        max_requests: 100000\n    \
+         load_assignment:\n      cluster_name: app\n      endpoints:\n      - lb_endpoints:\n{endpoints}",
+        listen = place(job.listen),
+    )
+}
+
+fn place(address: SocketAddr) -> String {
+    format!("{{socket_address: {{address: {}, port_value: {}}}}}", address.ip(), address.port())
+}

@@ -1,0 +1,254 @@
+//! How the numbers are shown: markdown tables that say where they come from.
+
+use std::path::PathBuf;
+
+use crate::block::{Contender, Cpu, Idle, Reading, Sample};
+use crate::peers::Peer;
+use crate::run::Samples;
+use crate::scenario::{Measure, Scenario};
+use crate::stats::{Ratio, Rng, median};
+use crate::{clock, machine};
+
+pub(crate) struct Report {
+    command: String,
+    date: String,
+    machine: String,
+    seed: u64,
+    /// Name and version of each contender.
+    versions: Vec<(&'static str, String)>,
+    pub(crate) sections: Vec<Section>,
+}
+
+/// The outcome of one scenario.
+pub(crate) struct Section {
+    scenario: &'static Scenario,
+    /// The line-up in its order: a name and the samples that count.
+    rows: Vec<Row>,
+    subject: String,
+    /// The subject against each other contender.
+    ratios: Vec<(String, Option<Ratio>)>,
+    remarks: Vec<String>,
+}
+
+struct Row {
+    name: String,
+    /// The table's cells after the name.
+    cells: Vec<String>,
+    primary: Option<f64>,
+}
+
+impl Report {
+    pub(crate) fn new(seed: u64, wanted: &[Peer], present: &[(Peer, PathBuf)]) -> Self {
+        let version = |peer: &Peer| match present.iter().find(|(there, _)| there == peer) {
+            Some((_, program)) => peer.version(program),
+            None => "**not installed: skipped**".to_owned(),
+        };
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        Self {
+            command: format!("plimsoll-bench {}", arguments.join(" ")),
+            date: clock::date(),
+            machine: machine::describe(),
+            seed,
+            versions: wanted.iter().map(|peer| (peer.name(), version(peer))).collect(),
+            sections: Vec::new(),
+        }
+    }
+
+    pub(crate) fn render(&self) -> String {
+        let versions: String =
+            self.versions.iter().map(|(name, version)| format!("| {name} | {version} |\n")).collect();
+        let sections: Vec<String> = self.sections.iter().map(Section::render).collect();
+        format!(
+            "# Plimsoll beside its peers\n\n- command: `{}`\n- date: {}\n- machine: {}\n- seed: {}\n\n\
+             | contender | version |\n|---|---|\n{versions}\n{}\n{}",
+            self.command,
+            self.date,
+            self.machine,
+            self.seed,
+            self.summary(),
+            sections.join("\n"),
+        )
+    }
+
+    /// Every ratio in one table.
+    pub(crate) fn summary(&self) -> String {
+        let mut text = "## Ratios\n\nBelow 1 the first one is cheaper. Median of the blocks, 95 % interval.\n\n\
+                        | scenario | of | to | ratio | interval | blocks | so it is |\n|---|---|---|---|---|---|---|\n"
+            .to_owned();
+        for section in &self.sections {
+            for (peer, ratio) in &section.ratios {
+                let cells = ratio.map_or("– | – | 0 | not measured".to_owned(), |ratio| {
+                    let Ratio { median, low, high, blocks } = ratio;
+                    format!("**{median:.3}** | {low:.3} to {high:.3} | {blocks} | {}", ratio.verdict())
+                });
+                text += &format!("| {} | {} | {peer} | {cells} |\n", section.scenario.name, section.subject);
+            }
+        }
+        text
+    }
+}
+
+impl Section {
+    pub(crate) fn new(
+        scenario: &'static Scenario,
+        lineup: &[Contender],
+        subject: Peer,
+        samples: &Samples,
+        rng: &mut Rng,
+    ) -> Self {
+        let usable = |block: usize, place: usize| match samples[block].get(&place) {
+            Some(Ok(sample)) if sample.faults.is_empty() => Some(sample),
+            _ => None,
+        };
+        let of = |place: usize| -> Vec<&Sample> {
+            (0..samples.len()).filter_map(|block| usable(block, place)).collect()
+        };
+        let rows = lineup
+            .iter()
+            .enumerate()
+            .map(|(place, contender)| {
+                Row::new(contender.name(), &of(place), samples.len(), columns(scenario).len())
+            })
+            .collect();
+        // To compare worker counts the subject comes first and again.
+        let first = lineup.iter().position(|contender| contender.peer == subject);
+        let pairs = |first: usize, second: usize| -> Vec<(f64, f64)> {
+            let both = |block| {
+                Some((usable(block, first)?.reading.primary(), usable(block, second)?.reading.primary()))
+            };
+            (0..samples.len()).filter_map(both).collect()
+        };
+        let ratios = first.map_or(Vec::new(), |first| {
+            let others = (0..lineup.len()).filter(|&place| place != first);
+            others.map(|place| (lineup[place].name(), Ratio::of(&pairs(first, place), rng))).collect()
+        });
+        let subject = first.map_or(String::new(), |place| lineup[place].name());
+        Self { scenario, rows, subject, ratios, remarks: remarks(lineup, samples) }
+    }
+
+    pub(crate) fn render(&self) -> String {
+        let (unit, columns) = (self.scenario.unit(), columns(self.scenario));
+        let (dashes, columns) = ("|---".repeat(columns.len()), columns.join(" | "));
+        let mut text = format!(
+            "## {}\n\n{}.\n\n| contender | {unit} | {columns} | blocks |\n|---|---{dashes}|---|\n",
+            self.scenario.name, self.scenario.about
+        );
+        for row in &self.rows {
+            let primary = row.primary.map_or("–".to_owned(), |value| format!("**{value:.2}**"));
+            text += &format!("| {} | {primary} | {} |\n", row.name, row.cells.join(" | "));
+        }
+        if !self.remarks.is_empty() {
+            text += "\n";
+            self.remarks.iter().for_each(|remark| text += &format!("- {remark}\n"));
+        }
+        text
+    }
+}
+
+impl Row {
+    /// Each cell is the median over the blocks that count.
+    fn new(name: String, samples: &[&Sample], blocks: usize, columns: usize) -> Self {
+        let readings = || samples.iter().map(|sample| &sample.reading);
+        let primary = median(&readings().map(Reading::primary).collect::<Vec<f64>>());
+        let cpu =
+            readings().filter_map(|reading| if let Reading::Cpu(cpu) = reading { Some(cpu) } else { None });
+        let idle = readings()
+            .filter_map(|reading| if let Reading::Memory(idle) = reading { Some(idle) } else { None });
+        let mut cells = cpu_cells(&cpu.collect::<Vec<&Cpu>>());
+        cells.extend(idle_cells(&idle.collect::<Vec<&Idle>>()));
+        if samples.is_empty() {
+            cells = vec!["–".to_owned(); columns];
+        }
+        cells.push(format!("{} of {blocks}", samples.len()));
+        Self { name, cells, primary }
+    }
+}
+
+/// What stands beside the primary number.
+fn columns(scenario: &Scenario) -> &'static [&'static str] {
+    match scenario.measure {
+        Measure::CpuPerMessage | Measure::TwoWorkers => {
+            &["user + system", "requests/s", "p50", "p99", "busy"]
+        }
+        Measure::MemoryPerConnection => {
+            &["connections", "resident before", "resident with them", "proportional with them"]
+        }
+    }
+}
+
+fn cpu_cells(samples: &[&Cpu]) -> Vec<String> {
+    let middle = |value: fn(&Cpu) -> f64| median(&samples.iter().map(|cpu| value(cpu)).collect::<Vec<f64>>());
+    let cells = || {
+        let (micros, user) = (middle(|cpu| cpu.micros)?, middle(|cpu| cpu.user_share)?);
+        Some(vec![
+            format!("{:.1} + {:.1}", micros * user, micros * (1.0 - user)),
+            format!("{:.0}", middle(|cpu| cpu.per_second)?),
+            time(middle(|cpu| cpu.p50.as_secs_f64())?),
+            time(middle(|cpu| cpu.p99.as_secs_f64())?),
+            format!("{:.0} %", middle(|cpu| cpu.busy)? * 100.0),
+        ])
+    };
+    cells().unwrap_or_default()
+}
+
+fn idle_cells(samples: &[&Idle]) -> Vec<String> {
+    let middle = |value: fn(&Idle) -> u64| {
+        median(&samples.iter().map(|idle| value(idle) as f64).collect::<Vec<f64>>())
+    };
+    let mebi = |bytes: f64| format!("{:.1} MiB", bytes / f64::from(1 << 20));
+    let cells = || {
+        Some(vec![
+            format!("{:.0}", middle(|idle| idle.connections as u64)?),
+            mebi(middle(|idle| idle.before.resident)?),
+            mebi(middle(|idle| idle.after.resident)?),
+            mebi(middle(|idle| idle.after.proportional)?),
+        ])
+    };
+    cells().unwrap_or_default()
+}
+
+fn time(seconds: f64) -> String {
+    match seconds * 1e6 {
+        micros if micros < 1000.0 => format!("{micros:.0} µs"),
+        micros => format!("{:.1} ms", micros / 1000.0),
+    }
+}
+
+/// Why blocks were not counted, and what else to know; each once, with the number of times.
+fn remarks(lineup: &[Contender], samples: &Samples) -> Vec<String> {
+    let mut said: Vec<(String, usize)> = Vec::new();
+    for (place, contender) in lineup.iter().enumerate() {
+        for block in samples {
+            let lines: Vec<String> = match block.get(&place) {
+                Some(Ok(sample)) => {
+                    let faults = sample.faults.iter().map(|fault| format!("block discarded: {fault}"));
+                    faults.chain(sample.notes.iter().cloned()).collect()
+                }
+                Some(Err(error)) => vec![format!("not measured: {error}")],
+                None => Vec::new(),
+            };
+            for line in lines {
+                let line = format!("{}: {}", contender.name(), line.replace('\n', "; "));
+                match said.iter_mut().find(|(known, _)| *known == line) {
+                    Some((_, count)) => *count += 1,
+                    None => said.push((line, 1)),
+                }
+            }
+        }
+    }
+    let counted =
+        |(line, count): (String, usize)| if count > 1 { format!("{line} ({count} blocks)") } else { line };
+    said.into_iter().map(counted).collect()
+}
+
+/// Says on the terminal how one measurement went, while the run goes on.
+pub(crate) fn progress(scenario: &Scenario, block: usize, name: &str, sample: &Result<Sample, String>) {
+    let outcome = match sample {
+        Ok(sample) if sample.faults.is_empty() => {
+            format!("{:.2} {}", sample.reading.primary(), scenario.unit())
+        }
+        Ok(sample) => format!("discarded: {}", sample.faults.join(", ")),
+        Err(error) => format!("not measured: {error}"),
+    };
+    eprintln!("{} block {} {name}: {outcome}", scenario.name, block + 1);
+}

@@ -1,0 +1,103 @@
+//! How a TCP socket is made, and what one send or receive on it came to.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
+
+/// Longer than any burst of connections a scenario opens at once; the kernel caps it at somaxconn.
+const BACKLOG: i32 = 4096;
+
+const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+
+/// What one non-blocking receive or send came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moved {
+    Bytes(usize),
+    /// Nothing to read, or no room to send: an edge will tell when to go on.
+    Blocked,
+    /// The peer has ended its direction (receive only).
+    Ended,
+}
+
+/// A non-blocking listener whose accepted sockets inherit `TCP_NODELAY`.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = tcp(address)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    net::bind(&socket, &address)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// The next waiting connection, non-blocking, or `None`.
+pub(crate) fn accept(listener: impl AsFd) -> io::Result<Option<OwnedFd>> {
+    match net::accept_with(listener, FLAGS) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// A connection under way to `target`; from `source` if given, so that one target can be reached by more
+/// connections than one address has ports. On loopback the handshake is done when this returns.
+pub(crate) fn connect(target: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<OwnedFd> {
+    let socket = tcp(target)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    if let Some(source) = source {
+        net::bind(&socket, &SocketAddrV4::new(source, 0))?;
+    }
+    match net::connect(&socket, &target) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Moved> {
+    match net::recv(socket, buffer, RecvFlags::empty()) {
+        Ok((_, 0)) => Ok(Moved::Ended),
+        Ok((_, count)) => Ok(Moved::Bytes(count)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Moved::Blocked),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<Moved> {
+    match net::send(socket, bytes, SendFlags::NOSIGNAL) {
+        Ok(count) => Ok(Moved::Bytes(count)),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(Moved::Blocked),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Tells the peer that no more will be sent. A peer that is gone already is not an error here.
+pub(crate) fn end(socket: impl AsFd) {
+    let _ = net::shutdown(socket, net::Shutdown::Write);
+}
+
+/// `count` loopback addresses with ports nobody listens on, below the range that outgoing connections draw
+/// from, so that no client socket can take one before its server starts.
+pub(crate) fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
+    let first = 20_000 + (std::process::id() % 8_000) as u16;
+    let mut found = Vec::with_capacity(count);
+    for port in first..30_000 {
+        if found.len() == count {
+            break;
+        }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            found.push(address);
+        }
+    }
+    if found.len() < count {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port between 20000 and 30000"));
+    }
+    Ok(found)
+}
+
+fn tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    Ok(net::socket_with(family, SocketType::STREAM, FLAGS, Some(ipproto::TCP))?)
+}

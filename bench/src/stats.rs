@@ -1,0 +1,122 @@
+//! What paired blocks say about a ratio, and how sure that is.
+
+/// A small deterministic generator (splitmix64): it shuffles blocks and draws bootstrap samples.
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `bound`, which is small enough that the bias does not matter.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % bound.max(1) as u64) as usize
+    }
+}
+
+/// The median of per-block ratios with its 95 % bootstrap interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Ratio {
+    pub(crate) median: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    pub(crate) blocks: usize,
+}
+
+const RESAMPLES: usize = 10_000;
+
+/// The interval's upper end must be below this to call the subject ahead, its lower end above the inverse to
+/// call it behind.
+const AHEAD: f64 = 0.97;
+
+impl Ratio {
+    /// From pairs (subject, peer) measured in the same block. `None` without any.
+    pub(crate) fn of(pairs: &[(f64, f64)], rng: &mut Rng) -> Option<Self> {
+        let logs: Vec<f64> = pairs.iter().map(|(subject, peer)| (subject / peer).ln()).collect();
+        let middle = median(&logs)?;
+        let mut drawn: Vec<f64> = (0..RESAMPLES)
+            .filter_map(|_| {
+                let sample: Vec<f64> = logs.iter().map(|_| logs[rng.below(logs.len())]).collect();
+                median(&sample)
+            })
+            .collect();
+        drawn.sort_by(f64::total_cmp);
+        let at = |share: f64| drawn[((drawn.len() - 1) as f64 * share).round() as usize].exp();
+        Some(Self { median: middle.exp(), low: at(0.025), high: at(0.975), blocks: logs.len() })
+    }
+
+    /// What may be claimed. Fewer than six blocks cannot bound a median with 95 % confidence: the chance that
+    /// all of them fall on one side is 2/2^n.
+    pub(crate) fn verdict(&self) -> &'static str {
+        match () {
+            () if self.blocks < 6 => "too few blocks to say",
+            () if self.high < AHEAD => "ahead",
+            () if self.low > 1.0 / AHEAD => "behind",
+            () => "level",
+        }
+    }
+}
+
+/// The middle value, or the mean of the two in the middle; `None` of nothing.
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = *sorted.get(middle)?;
+    Some(if sorted.len() % 2 == 1 { upper } else { (sorted[middle - 1] + upper) / 2.0 })
+}
+
+/// Who is measured in which order in each block: the line-up turned by one place a block from a random start,
+/// and every second block backwards, so that two blocks in a row mirror each other (A B, B A) and no
+/// contender keeps a place.
+pub(crate) fn orders(contenders: usize, blocks: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
+    let start = rng.below(contenders);
+    let turned = |block: usize| -> Vec<usize> {
+        let order = (0..contenders).map(|place| (start + block / 2 + place) % contenders.max(1));
+        if block.is_multiple_of(2) { order.collect() } else { order.rev().collect() }
+    };
+    (0..blocks).map(turned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+        assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn a_steady_ratio_has_a_narrow_interval() {
+        let pairs: Vec<(f64, f64)> =
+            (0..10).map(|block| (9.0 + f64::from(block), 10.0 + f64::from(block))).collect();
+        let ratio = Ratio::of(&pairs, &mut Rng::new(1)).expect("ten pairs");
+        assert!((0.90..0.95).contains(&ratio.low) && ratio.high < 0.96, "{ratio:?}");
+        assert_eq!(ratio.verdict(), "ahead");
+    }
+
+    #[test]
+    fn a_ratio_that_jumps_about_is_level() {
+        let pairs: Vec<(f64, f64)> = (0..10).map(|block| (10.0 + f64::from(block % 2) * 2.0, 11.0)).collect();
+        assert_eq!(Ratio::of(&pairs, &mut Rng::new(1)).expect("ten pairs").verdict(), "level");
+        assert_eq!(Ratio::of(&pairs[..2], &mut Rng::new(1)).expect("two").verdict(), "too few blocks to say");
+        assert_eq!(Ratio::of(&[], &mut Rng::new(1)), None);
+    }
+
+    #[test]
+    fn blocks_mirror_each_other_and_give_every_contender_every_place() {
+        for seed in 0..20 {
+            let orders = orders(3, 6, &mut Rng::new(seed));
+            assert!(orders.chunks(2).all(|pair| pair[0].iter().eq(pair[1].iter().rev())), "seed {seed}");
+            let firsts: std::collections::BTreeSet<usize> = orders.iter().map(|order| order[0]).collect();
+            assert_eq!(firsts.len(), 3, "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What metrics tell of pools and their destinations.
+
+use plimsoll_core::live::BUCKETS_MS;
+use plimsoll_core::{Failure, Standing};
+use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, PoolView, RETRY_REASONS};
+
+use super::text::{Family, Kind, Text};
+
+pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
+    answers(text, pools);
+    standings(text, pools);
+    decisions(text, pools);
+    checks(text, pools);
+}
+
+/// Calls `tell` for every destination with its two labels.
+fn each<'p>(
+    pools: &'p [PoolView],
+    mut tell: impl FnMut([(&'static str, &'p str); 2], &'p PoolView, &'p DestinationView),
+) {
+    for pool in pools {
+        for d in &pool.destinations {
+            tell([("pool", &pool.name), ("destination", &d.name)], pool, d);
+        }
+    }
+}
+
+fn answers(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family =
+        text.counter("plimsoll_destination_requests_total", "Answers of destinations by class of status.");
+    each(pools, |[pool, destination], _, d| {
+        for (class, &count) in CLASSES.iter().zip(&d.counts.classes) {
+            if count > 0 || *class == "2xx" {
+                family.sample(&[pool, destination, ("code", class)], count);
+            }
+        }
+    });
+    let mut family = text.family(
+        Kind::Histogram,
+        "plimsoll_destination_response_seconds",
+        "From the choice of a destination to the first byte of its answer.",
+    );
+    each(pools, |labels, _, d| {
+        debug_assert_eq!(d.counts.buckets.len(), BUCKETS_MS.len() + 1);
+        family.histogram(&labels, &d.counts.buckets, d.counts.first_byte_nanos as f64 / 1e9);
+    });
+    let mut family =
+        text.counter("plimsoll_destination_errors_total", "Tries at destinations that failed, by reason.");
+    each(pools, |[pool, destination], _, d| {
+        for (failure, &count) in Failure::ALL.iter().zip(&d.counts.failures) {
+            family.unless_zero(&[pool, destination, ("reason", failure.word())], count);
+        }
+    });
+    let mut family = text.gauge("plimsoll_destination_in_flight", "Messages a destination holds now.");
+    each(pools, |labels, _, d| family.sample(&labels, d.in_flight));
+}
+
+fn standings(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family =
+        text.gauge("plimsoll_destination_state", "1 for the standing a destination has, else 0.");
+    each(pools, |[pool, destination], _, d| {
+        for word in Standing::WORDS {
+            family.sample(&[pool, destination, ("state", word)], u8::from(d.standing.word() == word));
+        }
+    });
+    let mut family = text.gauge("plimsoll_destination_weight", "The weight in force now.");
+    each(pools, |labels, _, d| family.sample(&labels, f64::from(d.effective_weight) / 256.0));
+    let mut family = text.gauge("plimsoll_pool_destinations", "Destinations of a pool by standing.");
+    for pool in pools {
+        for word in Standing::WORDS {
+            let count = pool.destinations.iter().filter(|d| d.standing.word() == word).count();
+            family.sample(&[("pool", &pool.name), ("state", word)], count);
+        }
+    }
+}
+
+/// Counts of a pool by how a message's try before had ended; the commonest is always there.
+fn by_reason(family: &mut Family<'_>, pool: &PoolView, counts: &[u64; RETRY_REASONS.len()]) {
+    for (reason, &count) in RETRY_REASONS.iter().zip(counts) {
+        if count > 0 || *reason == Failure::Connect.word() {
+            family.sample(&[("pool", &pool.name), ("reason", reason)], count);
+        }
+    }
+}
+
+fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family = text.counter("plimsoll_decisions_total", "Choices of a destination, by how they ended.");
+    for pool in pools {
+        for (result, &count) in DECISIONS.iter().zip(&pool.counts.decisions) {
+            if count > 0 || *result == DECISIONS[0] {
+                family.sample(
+                    &[("pool", &pool.name), ("algorithm", pool.algorithm), ("result", result)],
+                    count,
+                );
+            }
+        }
+    }
+    let mut family = text.gauge(
+        "plimsoll_distribution_deviation_ratio",
+        "Half the sum of the differences between intended shares and those since the start: 0 is exact.",
+    );
+    for pool in pools {
+        if let Some(deviation) = pool.deviation() {
+            family.sample(&[("pool", &pool.name)], deviation);
+        }
+    }
+    let mut family =
+        text.counter("plimsoll_retries_total", "Tries after a message's first, by how the one before ended.");
+    pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.retries));
+    let mut family = text.counter("plimsoll_failovers_total", "Of these the tries at another destination.");
+    pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.failovers));
+    let mut family =
+        text.counter("plimsoll_outlier_ejections_total", "Destinations set aside for what traffic showed.");
+    for pool in pools {
+        let usual = "traffic_failed";
+        let none = (!pool.ejections.contains_key(usual)).then_some((usual, 0));
+        for (reason, count) in pool.ejections.iter().map(|(r, n)| (*r, *n)).chain(none) {
+            family.sample(&[("pool", &pool.name), ("reason", reason)], count);
+        }
+    }
+}
+
+fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family = text.counter("plimsoll_health_checks_total", "Active checks by result.");
+    each(pools, |[pool, destination], view, d| {
+        let Some(kind) = view.check_type else { return };
+        for (result, count) in [("passed", d.checks.passed), ("failed", d.checks.failed)] {
+            family.sample(&[pool, destination, ("type", kind), ("result", result)], count);
+        }
+    });
+    let mut family = text.family(
+        Kind::Summary,
+        "plimsoll_health_check_duration_seconds",
+        "How long active checks took that passed.",
+    );
+    each(pools, |[pool, destination], view, d| {
+        let Some(kind) = view.check_type else { return };
+        let labels = [pool, destination, ("type", kind), ("result", "passed")];
+        family.summary(&labels, d.checks.passed, d.checks.passed_time.as_secs_f64());
+    });
+    let mut family = text.counter(
+        "plimsoll_health_transitions_total",
+        "Changes of standing, by the standings before and after.",
+    );
+    each(pools, |[pool, destination], _, d| {
+        for (&(from, to), &count) in &d.transitions {
+            family.sample(&[pool, destination, ("from", from), ("to", to)], count);
+        }
+    });
+}

@@ -1,0 +1,184 @@
+//! How metrics are written: the Prometheus text format, version 0.0.4.
+
+use std::fmt::{Display, Write as _};
+
+use plimsoll_core::live::BUCKETS_MS;
+
+/// The text of one scrape.
+#[derive(Debug)]
+pub(crate) struct Text<'f> {
+    out: String,
+    /// Beginnings of the names that are wanted; `None` = all.
+    wanted: Option<Vec<&'f str>>,
+}
+
+/// What kind of number a family is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+    Summary,
+}
+
+/// All samples of one name. Its head is written with the first of them.
+#[derive(Debug)]
+pub(crate) struct Family<'t> {
+    out: &'t mut String,
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    wanted: bool,
+    begun: bool,
+}
+
+/// Labels of a sample: names are ours, values anybody's.
+pub(crate) type Labels<'l> = &'l [(&'static str, &'l str)];
+
+impl<'f> Text<'f> {
+    /// A text of the families whose names begin with one of `prefixes` (commas between).
+    pub(crate) fn new(prefixes: Option<&'f str>) -> Self {
+        let wanted = prefixes.map(|list| list.split(',').map(str::trim).filter(|p| !p.is_empty()).collect());
+        Self { out: String::with_capacity(64 * 1024), wanted }
+    }
+
+    pub(crate) fn family(&mut self, kind: Kind, name: &'static str, help: &'static str) -> Family<'_> {
+        let wanted =
+            self.wanted.as_ref().is_none_or(|list| list.iter().any(|prefix| name.starts_with(prefix)));
+        Family { out: &mut self.out, name, kind, help, wanted, begun: false }
+    }
+
+    pub(crate) fn counter(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+        self.family(Kind::Counter, name, help)
+    }
+
+    pub(crate) fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
+        self.family(Kind::Gauge, name, help)
+    }
+
+    pub(crate) fn finish(self) -> String {
+        self.out
+    }
+}
+
+impl Family<'_> {
+    /// One sample.
+    pub(crate) fn sample(&mut self, labels: Labels<'_>, value: impl Display) {
+        self.line("", labels, None, value);
+    }
+
+    /// A sample that is left out while it is zero.
+    pub(crate) fn unless_zero(&mut self, labels: Labels<'_>, value: u64) {
+        if value > 0 {
+            self.sample(labels, value);
+        }
+    }
+
+    /// Counts by bucket of [`BUCKETS_MS`], the last for what is above all of them, and their sum in seconds.
+    pub(crate) fn histogram(&mut self, labels: Labels<'_>, buckets: &[u64], sum: f64) {
+        let mut below = 0;
+        for (&bound, count) in BUCKETS_MS.iter().zip(buckets) {
+            below += count;
+            self.line("_bucket", labels, Some(&(bound as f64 / 1000.0).to_string()), below);
+        }
+        let all: u64 = buckets.iter().sum();
+        self.line("_bucket", labels, Some("+Inf"), all);
+        self.line("_sum", labels, None, sum);
+        self.line("_count", labels, None, all);
+    }
+
+    /// How many, and their sum in seconds.
+    pub(crate) fn summary(&mut self, labels: Labels<'_>, count: u64, sum: f64) {
+        self.line("_sum", labels, None, sum);
+        self.line("_count", labels, None, count);
+    }
+
+    fn line(&mut self, suffix: &str, labels: Labels<'_>, le: Option<&str>, value: impl Display) {
+        if !self.wanted {
+            return;
+        }
+        if !std::mem::replace(&mut self.begun, true) {
+            let kind = match self.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+                Kind::Summary => "summary",
+            };
+            let (name, help) = (self.name, self.help);
+            let _never_fails = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        }
+        self.out.push_str(self.name);
+        self.out.push_str(suffix);
+        let mut begin = '{';
+        for (name, value) in labels.iter().copied().chain(le.map(|le| ("le", le))) {
+            self.out.push(begin);
+            begin = ',';
+            self.out.push_str(name);
+            self.out.push_str("=\"");
+            escape(self.out, value);
+            self.out.push('"');
+        }
+        if begin == ',' {
+            self.out.push('}');
+        }
+        let _never_fails = writeln!(self.out, " {value}");
+    }
+}
+
+fn escape(out: &mut String, value: &str) {
+    for c in value.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_is_headed_once_and_only_if_it_has_samples() {
+        let mut text = Text::new(None);
+        text.gauge("plimsoll_nothing", "Nothing.").unless_zero(&[], 0);
+        let mut family = text.counter("plimsoll_x_total", "Some.");
+        family.sample(&[], 1);
+        family.sample(&[("pool", "a\"b\\c\nd"), ("code", "2xx")], 0.25);
+        let want = "# HELP plimsoll_x_total Some.\n# TYPE plimsoll_x_total counter\nplimsoll_x_total 1\n\
+                    plimsoll_x_total{pool=\"a\\\"b\\\\c\\nd\",code=\"2xx\"} 0.25\n";
+        assert_eq!(text.finish(), want);
+    }
+
+    #[test]
+    fn a_histogram_is_cumulative_and_ends_with_its_count() {
+        let mut buckets = [0; BUCKETS_MS.len() + 1];
+        (buckets[0], buckets[2], buckets[BUCKETS_MS.len()]) = (3, 2, 1);
+        let mut text = Text::new(None);
+        text.family(Kind::Histogram, "t_seconds", "T.").histogram(&[("pool", "a")], &buckets, 12.5);
+        let text = text.finish();
+        for line in [
+            "t_seconds_bucket{pool=\"a\",le=\"0.005\"} 3\n",
+            "t_seconds_bucket{pool=\"a\",le=\"0.01\"} 3\n",
+            "t_seconds_bucket{pool=\"a\",le=\"0.025\"} 5\n",
+            "t_seconds_bucket{pool=\"a\",le=\"10\"} 5\n",
+            "t_seconds_bucket{pool=\"a\",le=\"+Inf\"} 6\n",
+            "t_seconds_sum{pool=\"a\"} 12.5\n",
+            "t_seconds_count{pool=\"a\"} 6\n",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_written() {
+        let mut text = Text::new(Some("plimsoll_pool, process_"));
+        text.gauge("plimsoll_pool_destinations", "P.").sample(&[], 1);
+        text.gauge("plimsoll_requests_in_flight", "R.").sample(&[], 1);
+        text.gauge("process_threads", "T.").sample(&[], 1);
+        let text = text.finish();
+        assert!(text.contains("plimsoll_pool") && text.contains("process_") && !text.contains("in_flight"));
+    }
+}

@@ -1,0 +1,120 @@
+//! What metrics tell of listeners and routes.
+
+use std::collections::HashSet;
+
+use plimsoll_proxy::{CLASSES, ListenerView, METHODS, RuleView, TrafficView, reasons};
+
+use super::text::{Kind, Text};
+
+/// A connection turned away at the door, beside those counted under this reason: `accept` itself failed.
+const ACCEPT_ERROR: &str = "accept_error";
+/// The reason of refusals at the door.
+const CONNECTION_LIMIT: &str = "connection_limit";
+
+pub(crate) fn write(text: &mut Text<'_>, view: &TrafficView) {
+    // Routes of one listener and pool may share a name; then they share their counts too.
+    let mut seen = HashSet::new();
+    let rules: Vec<&RuleView> =
+        view.rules.iter().filter(|r| seen.insert((&r.listener, &r.route, &r.pool))).collect();
+    requests(text, &rules);
+    bytes(text, &rules);
+    connections(text, &view.listeners);
+    refused(text, &view.listeners);
+}
+
+/// The labels every rule's series carry.
+fn labels(rule: &RuleView) -> [(&'static str, &str); 3] {
+    [("listener", &rule.listener), ("route", &rule.route), ("pool", &rule.pool)]
+}
+
+fn requests(text: &mut Text<'_>, rules: &[&RuleView]) {
+    let mut family = text.counter(
+        "plimsoll_requests_total",
+        "Requests by class of status and method; for tcp, connections: 2xx when a destination was reached.",
+    );
+    for rule in rules {
+        let [listener, route, pool] = labels(rule);
+        // What is always there: the commonest series of each protocol.
+        let usual = if rule.protocol == "http" { "GET" } else { "other" };
+        for (method, classes) in METHODS.iter().zip(&rule.counts.requests) {
+            for (class, &count) in CLASSES.iter().zip(classes) {
+                if count > 0 || (*method == usual && *class == "2xx") {
+                    let own = [("code", *class), ("method", *method), ("protocol", rule.protocol)];
+                    family.sample(&[listener, route, pool, own[0], own[1], own[2]], count);
+                }
+            }
+        }
+    }
+    let mut family = text.family(
+        Kind::Histogram,
+        "plimsoll_request_duration_seconds",
+        "From the end of a request's head to the end of its answer.",
+    );
+    for rule in rules {
+        let [listener, route, pool] = labels(rule);
+        for (class, histogram) in CLASSES.iter().zip(&rule.counts.durations) {
+            if *class == "2xx" || histogram.buckets.iter().any(|&count| count > 0) {
+                family.histogram(
+                    &[listener, route, pool, ("code", class)],
+                    &histogram.buckets,
+                    histogram.sum,
+                );
+            }
+        }
+    }
+    let mut family = text.gauge("plimsoll_requests_in_flight", "Requests being served now.");
+    for rule in rules {
+        family.sample(&labels(rule), rule.counts.in_flight);
+    }
+}
+
+fn bytes(text: &mut Text<'_>, rules: &[&RuleView]) {
+    let mut family =
+        text.counter("plimsoll_request_bytes_total", "Bytes received from clients, heads included.");
+    for rule in rules {
+        family.sample(&labels(rule), rule.counts.request_bytes);
+    }
+    let mut family = text.counter("plimsoll_response_bytes_total", "Bytes sent to clients, heads included.");
+    for rule in rules {
+        family.sample(&labels(rule), rule.counts.response_bytes);
+    }
+}
+
+/// The labels every listener's series carry.
+fn door(l: &ListenerView) -> [(&'static str, &str); 2] {
+    [("listener", &l.name), ("protocol", l.protocol)]
+}
+
+fn connections(text: &mut Text<'_>, listeners: &[ListenerView]) {
+    let mut family = text.gauge("plimsoll_connections_active", "Client connections open now.");
+    for l in listeners {
+        family.sample(&door(l), l.counts.active);
+    }
+    let mut family = text.counter("plimsoll_connections_total", "Client connections accepted.");
+    for l in listeners {
+        family.sample(&door(l), l.counts.total);
+    }
+    let mut family =
+        text.counter("plimsoll_connections_rejected_total", "Client connections turned away at the door.");
+    for l in listeners {
+        let [name, protocol] = door(l);
+        let limited: u64 =
+            reasons().zip(&l.counts.refused).filter(|(r, _)| *r == CONNECTION_LIMIT).map(|(_, n)| n).sum();
+        family.sample(&[name, protocol, ("reason", CONNECTION_LIMIT)], limited);
+        family.unless_zero(&[name, protocol, ("reason", ACCEPT_ERROR)], l.counts.accept_errors);
+    }
+}
+
+fn refused(text: &mut Text<'_>, listeners: &[ListenerView]) {
+    let mut family = text.counter(
+        "plimsoll_refused_total",
+        "Requests and connections we answered ourselves or ended early, by reason; `client_closed` counts \
+         clients that left.",
+    );
+    for l in listeners {
+        let [name, protocol] = door(l);
+        for (reason, &count) in reasons().zip(&l.counts.refused) {
+            family.unless_zero(&[name, protocol, ("reason", reason)], count);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! How the API shows a running proxy: the contract's types as JSON.
+//!
+//! Moments are milliseconds since 1970 (UTC), spans are milliseconds, shares run from 0 to 1. What was not
+//! observed yet is null.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use plimsoll_core::{Failure, Standing};
+use plimsoll_proxy::{CLASSES, Clock, DestinationView, Handle, PoolView};
+use serde::Serialize;
+
+/// One pool, whole.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Pool {
+    name: String,
+    algorithm: &'static str,
+    state: &'static str,
+    health_status: HealthStatus,
+    load_distribution: LoadDistribution,
+    destinations: Vec<Destination>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HealthStatus {
+    state: &'static str,
+    serving: usize,
+    total: usize,
+    since: u64,
+}
+
+/// Who was chosen how often since the start, and should be now.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LoadDistribution {
+    destinations: Vec<DestinationShare>,
+    deviation: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DestinationShare {
+    id: String,
+    weight: u16,
+    effective_weight: f64,
+    intended_share: f64,
+    share: Option<f64>,
+    in_flight: u32,
+}
+
+/// One destination, whole: the contract's `DestinationHealth` and what else is known.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Destination {
+    id: String,
+    address: String,
+    weight: u16,
+    effective_weight: f64,
+    priority: u8,
+    standing: &'static str,
+    /// Why it stands so, in a sentence; null for one that has served since it joined.
+    reason: Option<String>,
+    since: u64,
+    /// An ejected destination is tried again then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ejected_until: Option<u64>,
+    /// Health scores are not computed yet.
+    score: Option<f64>,
+    consecutive_failures: u32,
+    consecutive_successes: u32,
+    last_check: Option<LastCheck>,
+    in_flight: u32,
+    counts: Counts,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LastCheck {
+    at: u64,
+    ok: bool,
+    latency_ms: Option<f64>,
+    detail: String,
+}
+
+/// Counts since the start.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    /// Messages it was chosen for.
+    requests: u64,
+    /// Answers by class of status.
+    answers: BTreeMap<&'static str, u64>,
+    /// Failures by reason.
+    errors: BTreeMap<&'static str, u64>,
+    /// To the first byte of its answers, on average.
+    mean_response_ms: Option<f64>,
+    /// Bad outcomes of real traffic in a row.
+    failures_in_a_row: u32,
+    ejections: u32,
+    transitions: u64,
+    checks_passed: u64,
+    checks_failed: u64,
+}
+
+fn millis(span: Duration) -> f64 {
+    span.as_nanos() as f64 / 1e6
+}
+
+fn weight(in_256ths: u32) -> f64 {
+    f64::from(in_256ths) / 256.0
+}
+
+impl Pool {
+    pub(crate) fn new(pool: &PoolView, clock: Clock) -> Self {
+        let shares = pool.destinations.iter().map(|d| DestinationShare {
+            id: d.name.to_string(),
+            weight: d.weight,
+            effective_weight: weight(d.effective_weight),
+            intended_share: d.intended_share,
+            share: pool.share(d),
+            in_flight: d.in_flight,
+        });
+        Self {
+            name: pool.name.to_string(),
+            algorithm: pool.algorithm,
+            state: pool.state(),
+            health_status: HealthStatus {
+                state: pool.state(),
+                serving: pool.serving(),
+                total: pool.destinations.len(),
+                since: clock.unix_millis(pool.state_since),
+            },
+            load_distribution: LoadDistribution {
+                destinations: shares.collect(),
+                deviation: pool.deviation(),
+            },
+            destinations: pool.destinations.iter().map(|d| Destination::new(d, clock)).collect(),
+        }
+    }
+}
+
+impl Destination {
+    pub(crate) fn new(d: &DestinationView, clock: Clock) -> Self {
+        let report = d.report.as_ref();
+        let reason = report.and_then(|r| r.reason.as_ref());
+        let last_check = report.and_then(|r| r.last_check.as_ref());
+        Self {
+            id: d.name.to_string(),
+            address: d.address.clone(),
+            weight: d.weight,
+            effective_weight: weight(d.effective_weight),
+            priority: d.priority,
+            standing: d.standing.word(),
+            reason: reason.map(ToString::to_string),
+            since: clock.unix_millis(d.since),
+            ejected_until: match d.standing {
+                Standing::Ejected { until } => Some(clock.unix_millis(until.max(d.since))),
+                _ => None,
+            },
+            score: None,
+            consecutive_failures: report.map_or(0, |r| r.consecutive_failures),
+            consecutive_successes: report.map_or(0, |r| r.consecutive_passes),
+            last_check: last_check.map(|check| LastCheck {
+                at: clock.unix_millis(check.at),
+                ok: check.ok,
+                latency_ms: check.latency.map(millis),
+                detail: check.detail.clone(),
+            }),
+            in_flight: d.in_flight,
+            counts: Counts::new(d),
+        }
+    }
+}
+
+impl Counts {
+    fn new(d: &DestinationView) -> Self {
+        let told = |count: &u64| *count > 0;
+        let answers = CLASSES.into_iter().zip(d.counts.classes).filter(|(_, n)| told(n));
+        let errors =
+            Failure::ALL.map(Failure::word).into_iter().zip(d.counts.failures).filter(|(_, n)| told(n));
+        Self {
+            requests: d.counts.started,
+            answers: answers.collect(),
+            errors: errors.collect(),
+            mean_response_ms: d.counts.mean_first_byte().map(millis),
+            failures_in_a_row: d.streak,
+            ejections: d.report.as_ref().map_or(0, |r| r.ejections),
+            transitions: d.transitions.values().sum(),
+            checks_passed: d.checks.passed,
+            checks_failed: d.checks.failed,
+        }
+    }
+}
+
+/// The process as a whole.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Server {
+    version: &'static str,
+    /// `running` or `draining`.
+    state: &'static str,
+    /// Of its pools the worst: `healthy`, `degraded` or `down`.
+    health: &'static str,
+    started_at: u64,
+    uptime_ms: u64,
+    workers: usize,
+    listeners: Vec<Listener>,
+    reloads: Reloads,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listener {
+    name: String,
+    protocol: &'static str,
+    /// Where it really listens, port 0 resolved.
+    addresses: Vec<String>,
+    connections: u64,
+    connections_total: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Reloads {
+    succeeded: u64,
+    failed: u64,
+    last_succeeded: bool,
+    last_success_at: u64,
+}
+
+/// The worst state of all pools.
+fn worst<'p>(pools: impl Iterator<Item = &'p PoolView>) -> &'static str {
+    let order = ["healthy", "degraded", "down"];
+    let rank = |state| order.iter().position(|word| *word == state).unwrap_or(0);
+    order[pools.map(|pool| rank(pool.state())).max().unwrap_or(0)]
+}
+
+impl Server {
+    pub(crate) fn new(handle: &Handle, pools: &[PoolView]) -> Self {
+        let (traffic, clock) = (handle.traffic(), handle.clock());
+        let uptime = clock.now();
+        let listeners = traffic.listeners.into_iter().map(|l| Listener {
+            name: l.name.to_string(),
+            protocol: l.protocol,
+            addresses: l.addresses,
+            connections: l.counts.active,
+            connections_total: l.counts.total,
+        });
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            state: if handle.is_draining() { "draining" } else { "running" },
+            health: worst(pools.iter()),
+            started_at: clock.unix_millis(plimsoll_core::Tick::ZERO),
+            uptime_ms: uptime.as_nanos() / 1_000_000,
+            workers: handle.workers(),
+            listeners: listeners.collect(),
+            reloads: Reloads {
+                succeeded: traffic.reloads.succeeded,
+                failed: traffic.reloads.failed,
+                last_succeeded: traffic.reloads.last_succeeded,
+                last_success_at: (traffic.reloads.last_success_at * 1e3) as u64,
+            },
+        }
+    }
+}

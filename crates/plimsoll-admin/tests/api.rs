@@ -1,0 +1,120 @@
+//! What the admin plane answers, asked over real sockets beside a real proxy.
+
+mod world;
+
+use serde_json::Value;
+use world::{Reply, World};
+
+fn problem(reply: &Reply, status: u16) -> Value {
+    assert_eq!(reply.status, status, "{reply:?}");
+    assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+    let body: Value = reply.json();
+    assert_eq!(body["status"], status);
+    assert_eq!(body["type"], "about:blank");
+    body
+}
+
+#[tokio::test]
+async fn pools_and_the_server_are_told_in_the_words_of_the_contract() {
+    let world = World::start().await;
+    for _ in 0..6 {
+        assert_eq!(world.through("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await.status, 200);
+    }
+    let reply = world.get("/v1/pools").await;
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    assert_eq!(reply.header("cache-control"), Some("no-store"));
+    let pools: Value = reply.json();
+    let pool = &pools["pools"][0];
+    assert_eq!((&pool["name"], &pool["algorithm"]), (&"default".into(), &"round_robin".into()));
+    assert_eq!(pool["healthStatus"]["total"], 2);
+    let shares = &pool["loadDistribution"];
+    assert_eq!(shares["deviation"], 0.0);
+    for (share, id) in shares["destinations"].as_array().unwrap().iter().zip(["a", "b\"\\/é"]) {
+        assert_eq!(share["id"], id);
+        assert_eq!((&share["share"], &share["intendedShare"]), (&0.5.into(), &0.5.into()));
+        assert_eq!((&share["weight"], &share["effectiveWeight"]), (&1.into(), &1.0.into()));
+        assert_eq!(share["inFlight"], 0);
+    }
+    assert_eq!(world.get("/v1/pools/default").await.json()["name"], "default");
+    let d = world.get("/v1/pools/default/destinations/b%22%5C%2F%C3%A9").await.json();
+    assert_eq!((&d["standing"], &d["counts"]["requests"]), (&"serving".into(), &3.into()));
+    assert_eq!((&d["score"], &d["reason"]), (&Value::Null, &Value::Null));
+    assert_eq!(d["counts"]["answers"]["2xx"], 3);
+    assert!(d["counts"]["meanResponseMs"].as_f64().unwrap() > 0.0);
+    let server = world.get("/v1/server").await.json();
+    assert_eq!((&server["state"], &server["workers"]), (&"running".into(), &1.into()));
+    assert_eq!(server["listeners"][0]["addresses"][0], world.listens.to_string());
+    assert_eq!(server["listeners"][0]["connectionsTotal"], 6);
+    assert_eq!(server["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[tokio::test]
+async fn a_check_that_passed_is_told_with_its_time() {
+    let world = World::start().await;
+    let check = world.until("/v1/pools/default/destinations/a", |d| !d["lastCheck"].is_null()).await;
+    let check = &check["lastCheck"];
+    assert_eq!((&check["ok"], &check["detail"]), (&true.into(), &"".into()));
+    assert!(check["latencyMs"].as_f64().unwrap() > 0.0);
+    let at = check["at"].as_u64().unwrap();
+    assert!(at > 1_600_000_000_000, "milliseconds since 1970: {at}");
+}
+
+#[tokio::test]
+async fn what_is_not_there_or_not_allowed_is_a_problem_with_its_reason() {
+    let world = World::start().await;
+    problem(&world.get("/nothing").await, 404);
+    let body = problem(&world.get("/v1/pools/defautl").await, 404);
+    assert!(body["detail"].as_str().unwrap().contains("known are: default"), "{body}");
+    problem(&world.get("/v1/pools/default/destinations/c").await, 404);
+    problem(&world.get("/v1/pools/%ff").await, 400);
+    problem(&world.get("/metrics?metrics=a&metrics=b").await, 400);
+    let wrong = world.get("/v1/config:reload").await;
+    problem(&wrong, 405);
+    assert_eq!(wrong.header("allow"), Some("POST"));
+    problem(&world.ask("POST", "/v1/pools", "", "").await, 405);
+    problem(&world.ask("GET", "/v1/pools", "Host: rebound.example\r\n", "").await, 403);
+    problem(&world.ask("POST", "/v1/config:reload", "Origin: https://evil.example\r\n", "").await, 403);
+    problem(&world.ask("POST", "/v1/config:reload", "Sec-Fetch-Site: cross-site\r\n", "").await, 403);
+    let large = format!("Content-Length: {}\r\n", 1024 * 1024 + 1);
+    problem(&world.ask("POST", "/v1/config:reload", &large, &"x".repeat(1024 * 1024 + 1)).await, 413);
+    assert_eq!(world.get("/v1/server").await.json()["reloads"]["succeeded"], 0);
+}
+
+#[tokio::test]
+async fn a_reload_is_applied_or_refused_with_every_problem() {
+    let world = World::start().await;
+    world.offer(&world.config().replace("round_robin", "p2c"));
+    let reply = world.ask("POST", "/v1/config:reload", "", "").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.json()["applied"], true);
+    world.until("/v1/pools/default", |pool| pool["algorithm"] == "p2c").await;
+    world.offer("listen: 127.0.0.1:0\ndestinations: []\nlaod_balancer: {}\n");
+    let body = problem(&world.ask("POST", "/v1/config:reload", "", "").await, 422);
+    assert!(body["problems"].as_array().unwrap().len() > 1, "{body}");
+    assert!(body["problems"][0]["line"].is_number() && body["problems"][0]["code"].is_string());
+    assert!(body["detail"].as_str().unwrap().contains("laod_balancer"));
+    let reloads = &world.get("/v1/server").await.json()["reloads"];
+    assert_eq!((&reloads["succeeded"], &reloads["failed"]), (&1.into(), &1.into()));
+    assert_eq!(reloads["lastSucceeded"], false);
+}
+
+#[tokio::test]
+async fn readiness_ends_with_the_drain_and_health_does_not() {
+    let world = World::start().await;
+    assert_eq!(world.get("/healthz").await.status, 200);
+    assert_eq!(world.get("/readyz").await.status, 200);
+    world.handle.drain();
+    assert_eq!(world.get("/healthz").await.status, 200);
+    assert_eq!(world.get("/readyz").await.status, 503);
+    assert_eq!(world.get("/v1/server").await.json()["state"], "draining");
+    problem(&world.ask("POST", "/v1/config:reload", "", "").await, 409);
+}
+
+#[tokio::test]
+async fn other_machines_are_not_listened_to() {
+    let refused = plimsoll_admin::bind("0.0.0.0:0".parse().unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("other machines"), "{refused}");
+    let door = plimsoll_admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let refused = plimsoll_admin::bind(door.address()).unwrap_err().to_string();
+    assert!(refused.contains("in use"), "{refused}");
+}

@@ -1,0 +1,147 @@
+//! A proxy with two destinations and an admin plane, and somebody who asks.
+#![allow(dead_code)] // Each test file uses its part.
+#![allow(clippy::unwrap_used)] // A test's helpers may do what a test may.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use plimsoll_proxy::{Handle, Invalid, Proxy};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+pub(crate) struct World {
+    pub(crate) handle: Handle,
+    pub(crate) listens: SocketAddr,
+    admin: SocketAddr,
+    text: Arc<Mutex<String>>,
+    _proxy: Proxy,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: String,
+}
+
+impl Reply {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A destination that answers everything with 200, and `/503` with that.
+async fn destination() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                while stream.read_buf(&mut seen).await.is_ok_and(|n| n > 0) {
+                    while let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") {
+                        let bad = seen.starts_with(b"GET /503");
+                        seen.drain(..end + 4);
+                        let status = if bad { "503 Service Unavailable" } else { "200 OK" };
+                        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 3\r\n\r\nyes");
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn exchange(address: SocketAddr, request: &str) -> Reply {
+    let talk = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Refused bodies are not read to their end.
+        let _refused_early = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _reset_after_the_answer = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    };
+    let text = tokio::time::timeout(Duration::from_secs(10), talk).await.unwrap();
+    let (head, body) =
+        text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {request:?}: {text:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Reply { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let (a, b) = (destination().await, destination().await);
+        let text = format!(
+            "workers: 1\nlisteners: [{{name: web, address: \"127.0.0.1:0\", pool: default}}]\npools:\n  default:\n    load_balancer: {{algorithm: round_robin, health_monitoring: {{check_interval: 50ms}}}}\n    destinations: [{{id: a, address: \"{a}\"}}, {{id: 'b\"\\/é', address: \"{b}\"}}]\n"
+        );
+        let text = Arc::new(Mutex::new(text));
+        let read = {
+            let text = text.clone();
+            move || {
+                let text = text.lock().unwrap().clone();
+                let loaded = plimsoll_config::load(&text, "test.yaml", Path::new("/"), &|_| None);
+                loaded.config.ok_or_else(|| Invalid {
+                    text: plimsoll_config::render_text(&loaded.problems, &loaded.sources),
+                    problems: loaded.problems,
+                })
+            }
+        };
+        let config = read().unwrap_or_else(|invalid| panic!("{}", invalid.text));
+        let proxy = Proxy::start(config, Box::new(read)).await.unwrap();
+        let handle = proxy.handle();
+        let door = plimsoll_admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let admin = door.address();
+        tokio::spawn(plimsoll_admin::serve(door, handle.clone()));
+        let listens = handle.traffic().listeners[0].addresses[0].parse().unwrap();
+        Self { handle, listens, admin, text, _proxy: proxy }
+    }
+
+    /// The configuration the next reload will read, and its present text.
+    pub(crate) fn offer(&self, text: &str) {
+        text.clone_into(&mut self.text.lock().unwrap());
+    }
+
+    pub(crate) fn config(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+
+    /// Asks the proxy.
+    pub(crate) async fn through(&self, request: &str) -> Reply {
+        exchange(self.listens, request).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.ask("GET", path, "", "").await
+    }
+
+    /// Asks the admin plane; `head` may replace the `Host` line.
+    pub(crate) async fn ask(&self, method: &str, path: &str, head: &str, body: &str) -> Reply {
+        let host =
+            if head.starts_with("Host:") { String::new() } else { format!("Host: {}\r\n", self.admin) };
+        let request = format!("{method} {path} HTTP/1.1\r\n{host}{head}Connection: close\r\n\r\n{body}");
+        exchange(self.admin, &request).await
+    }
+
+    /// What `path` answers once `holds` does.
+    pub(crate) async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..1000 {
+            let value = self.get(path).await.json();
+            if holds(&value) {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{path} never came to it");
+    }
+}

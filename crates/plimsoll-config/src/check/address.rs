@@ -1,0 +1,216 @@
+//! Which texts are addresses to listen on or to connect to.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path as FilePath, PathBuf};
+
+use crate::check::read::{Place, Reader, Wrong};
+use crate::model::{DestinationAddress, ListenAddress};
+use crate::problem::Code;
+use crate::tree::{Kind, Scalar, Value};
+
+const LISTEN_HELP: &str =
+    "write it like \"0.0.0.0:8080\", \":8080\" (all IPv4 interfaces), \"[::]:443\" or \"unix:/run/lb.sock\"";
+const DESTINATION_HELP: &str =
+    "write it like \"10.0.0.1:8080\", \"app.internal:8080\", \"[fd00::1]:8080\" or \"unix:/run/app.sock\"";
+
+/// Longest path of a Unix socket: `sun_path` of Linux less its final NUL.
+const UNIX_PATH_BYTES: usize = 107;
+
+impl Reader<'_> {
+    /// An address, by one of the parsers below; a bare port is refused with the right spelling.
+    pub(crate) fn address<T>(
+        &mut self,
+        place: &Place<'_>,
+        host: &str,
+        parse: impl FnOnce(&str, &FilePath) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        if let Value::Scalar(Scalar { kind: Kind::Whole(_), .. }) = place.node.value {
+            let help = format!("write \"{host}:{}\"", place.shown());
+            self.refuse(place, Wrong::new(Code::BadAddress, "is a port without a host", help));
+            return None;
+        }
+        let dir = self.dir;
+        self.parsed(place, "an address", |text| parse(text, dir))
+    }
+}
+
+/// Where to listen: an IP address and port, a port alone for all IPv4 interfaces, `localhost`, `unix:PATH`.
+/// Port 0 is good: the system chooses.
+pub(crate) fn listen(text: &str, dir: &FilePath) -> Result<ListenAddress, Wrong> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix(path, dir).map(ListenAddress::Unix);
+    }
+    listen_socket(text).map(ListenAddress::Socket)
+}
+
+/// As [`listen`], without Unix sockets.
+pub(crate) fn listen_socket(text: &str) -> Result<SocketAddr, Wrong> {
+    let (host, port) = split(text, LISTEN_HELP)?;
+    let ip = match host {
+        "" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        _ => ip(host).ok_or_else(|| {
+            let what = "is not an address to listen on: its host is not an IP address";
+            Wrong::new(Code::BadAddress, what, LISTEN_HELP)
+        })?,
+    };
+    Ok(SocketAddr::new(ip, port))
+}
+
+/// Where to connect to: an IP address or host name and a port, or `unix:PATH`.
+pub(crate) fn destination(text: &str, dir: &FilePath) -> Result<DestinationAddress, Wrong> {
+    let refuse = |what, help: String| Err(Wrong::new(Code::BadAddress, what, help));
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix(path, dir).map(DestinationAddress::Unix);
+    }
+    let (host, port) = split(text, DESTINATION_HELP)?;
+    if host.is_empty() {
+        return refuse("has no host", format!("write \"127.0.0.1:{port}\" for this machine"));
+    }
+    if port == 0 {
+        return refuse("has port 0, which nothing can be reached at", DESTINATION_HELP.to_owned());
+    }
+    match ip(host) {
+        Some(ip) if ip.is_unspecified() => {
+            refuse("is no address to connect to", format!("write \"127.0.0.1:{port}\" for this machine"))
+        }
+        Some(ip) if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
+            refuse("is an address of many machines", DESTINATION_HELP.to_owned())
+        }
+        Some(ip) => Ok(DestinationAddress::Socket(SocketAddr::new(ip, port))),
+        None if is_host_name(host) => Ok(DestinationAddress::Name(host.to_ascii_lowercase(), port)),
+        None => refuse("has no host name or IP address", DESTINATION_HELP.to_owned()),
+    }
+}
+
+/// A name of DNS, underscores allowed; never mistaken for an IP address: the last label is no number.
+pub(crate) fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        (1..=63).contains(&label.len())
+            && label.chars().all(good)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let last = text.rsplit('.').next().unwrap_or_default();
+    text.len() <= 253 && text.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// An IP address as it stands before a port: IPv6 in brackets.
+fn ip(host: &str) -> Option<IpAddr> {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => host.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+fn split<'a>(text: &'a str, help: &str) -> Result<(&'a str, u16), Wrong> {
+    let refuse = |what, help: &str| Err(Wrong::new(Code::BadAddress, what, help));
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let rest = rest.trim_end_matches('/');
+        let help = format!(
+            "write \"{rest}\"{}",
+            if scheme == "https" { "; the scheme says nothing here" } else { "" }
+        );
+        return refuse("is a URL, not an address", &help);
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return refuse("has no port", help) };
+    if host.contains(':') && !host.starts_with('[') {
+        return refuse("is an IPv6 address without brackets", "write it like \"[::1]:8080\"");
+    }
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    match port.parse() {
+        Ok(port) if digits => Ok((host, port)),
+        _ if digits => refuse("has a port above 65535", help),
+        _ => refuse("has no port", help),
+    }
+}
+
+fn unix(path: &str, dir: &FilePath) -> Result<PathBuf, Wrong> {
+    let refuse = |what| Wrong::new(Code::BadAddress, what, "write it like \"unix:/run/app.sock\"");
+    if path.is_empty() || path.contains('\0') {
+        return Err(refuse("has no path"));
+    }
+    let path = dir.join(path);
+    if path.as_os_str().len() > UNIX_PATH_BYTES {
+        return Err(refuse("has a path of more than 107 bytes, which no Unix socket can have"));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listens(text: &str) -> Result<String, &'static str> {
+        listen(text, FilePath::new("/etc/p")).map_err(|w| w.what).map(|address| match address {
+            ListenAddress::Socket(address) => address.to_string(),
+            ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+        })
+    }
+
+    fn connects(text: &str) -> Result<String, &'static str> {
+        destination(text, FilePath::new("/etc/p")).map_err(|w| w.what).map(|address| match address {
+            DestinationAddress::Socket(address) => address.to_string(),
+            DestinationAddress::Name(host, port) => format!("name {host} {port}"),
+            DestinationAddress::Unix(path) => format!("unix:{}", path.display()),
+        })
+    }
+
+    #[test]
+    fn addresses_to_listen_on() {
+        for (text, address) in [
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            (":8080", "0.0.0.0:8080"),
+            ("[::]:443", "[::]:443"),
+            ("localhost:80", "127.0.0.1:80"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("unix:/run/x", "unix:/run/x"),
+            ("unix:x", "unix:/etc/p/x"),
+        ] {
+            assert_eq!(listens(text).as_deref(), Ok(address));
+        }
+        for (text, what) in [
+            ("127.0.0.1", "has no port"),
+            ("127.0.0.1:", "has no port"),
+            ("127.0.0.1:http", "has no port"),
+            ("127.0.0.1:+80", "has no port"),
+            ("127.0.0.1:65536", "has a port above 65535"),
+            ("::1:80", "is an IPv6 address without brackets"),
+            ("example.com:80", "is not an address to listen on: its host is not an IP address"),
+            ("http://127.0.0.1:80/", "is a URL, not an address"),
+            ("unix:", "has no path"),
+            ("", "has no port"),
+        ] {
+            assert_eq!(listens(text), Err(what), "{text}");
+        }
+        assert!(listens(&format!("unix:/{}", "x".repeat(107))).is_err());
+    }
+
+    #[test]
+    fn addresses_to_connect_to() {
+        for (text, address) in [
+            ("127.0.0.1:9001", "127.0.0.1:9001"),
+            ("[fd00::1]:80", "[fd00::1]:80"),
+            ("App.internal:80", "name app.internal 80"),
+            ("localhost:80", "name localhost 80"),
+            ("my_app:80", "name my_app 80"),
+            ("unix:/run/x", "unix:/run/x"),
+        ] {
+            assert_eq!(connects(text).as_deref(), Ok(address));
+        }
+        for (text, what) in [
+            (":9001", "has no host"),
+            ("a:0", "has port 0, which nothing can be reached at"),
+            ("0.0.0.0:80", "is no address to connect to"),
+            ("224.0.0.1:80", "is an address of many machines"),
+            ("300.1.1.1:80", "has no host name or IP address"),
+            ("a b:80", "has no host name or IP address"),
+            ("-a:80", "has no host name or IP address"),
+            ("a..b:80", "has no host name or IP address"),
+        ] {
+            assert_eq!(connects(text), Err(what), "{text}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Which keys each block knows: those served now and those of later versions.
+//!
+//! The schema says the same of the served ones in its own words; a test holds both together.
+
+/// The keys of one kind of block.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    /// Where such blocks stand, as paths are written; `*` for a name.
+    pub(crate) at: &'static str,
+    pub(crate) served: &'static [&'static str],
+    /// Known, and refused until they are built.
+    pub(crate) later: &'static [&'static str],
+    /// May be given twice, once as a switch and once as a block: the seed's Advanced example does.
+    pub(crate) pairs: &'static [&'static str],
+}
+
+impl Keys {
+    const fn new(at: &'static str, served: &'static [&'static str]) -> Self {
+        Self { at, served, later: &[], pairs: &[] }
+    }
+
+    pub(crate) fn knows(&self, key: &str) -> bool {
+        self.served.contains(&key) || self.later.contains(&key)
+    }
+}
+
+pub(crate) const TOP: Keys = Keys {
+    later: &["kafka", "state"],
+    ..Keys::new(
+        "",
+        &[
+            "listen",
+            "destinations",
+            "load_balancer",
+            "listeners",
+            "pools",
+            "workers",
+            "shutdown",
+            "admin",
+            "access_log",
+        ],
+    )
+};
+pub(crate) const SHUTDOWN: Keys = Keys::new("shutdown", &["grace"]);
+pub(crate) const ADMIN: Keys = Keys { later: &["tokens"], ..Keys::new("admin", &["address"]) };
+pub(crate) const ACCESS_LOG: Keys = Keys::new("access_log", &["path"]);
+
+pub(crate) const LISTENER: Keys = Keys {
+    later: &["http3", "tls", "udp"],
+    ..Keys::new(
+        "listeners[]",
+        &[
+            "name",
+            "address",
+            "protocol",
+            "proxy_protocol",
+            "trusted_proxies",
+            "timeouts",
+            "limits",
+            "via",
+            "request_headers",
+            "response_headers",
+            "pool",
+            "routes",
+        ],
+    )
+};
+pub(crate) const CLIENT_TIMEOUTS: Keys = Keys::new("listeners[].timeouts", &["header", "body", "idle"]);
+pub(crate) const LIMITS: Keys =
+    Keys::new("listeners[].limits", &["connections", "header_bytes", "headers", "uri_bytes", "body_bytes"]);
+pub(crate) const HEADERS: Keys = Keys::new("listeners[].request_headers", &["set", "add", "remove"]);
+pub(crate) const ROUTE: Keys = Keys {
+    later: &["pools", "redirect", "deny", "rate_limit", "timeout"],
+    ..Keys::new("listeners[].routes[]", &["name", "match", "pool", "request_headers", "response_headers"])
+};
+pub(crate) const MATCH: Keys = Keys {
+    later: &["source", "sni"],
+    ..Keys::new("listeners[].routes[].match", &["host", "path_prefix", "method", "headers"])
+};
+
+pub(crate) const POOL: Keys = Keys {
+    later: &["tls"],
+    ..Keys::new("pools.*", &["protocol", "proxy_protocol", "load_balancer", "timeouts", "destinations"])
+};
+pub(crate) const DESTINATION_TIMEOUTS: Keys = Keys::new("pools.*.timeouts", &["connect", "response", "idle"]);
+pub(crate) const DESTINATION: Keys =
+    Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels"]);
+
+pub(crate) const LOAD_BALANCER: Keys = Keys {
+    later: &["session_affinity", "hedge", "slow_start", "panic_threshold", "hash", "custom"],
+    pairs: &["dynamic_adjustment", "performance_monitoring"],
+    ..Keys::new(
+        "load_balancer",
+        &[
+            "algorithm",
+            "health_checking",
+            "failover",
+            "health_monitoring",
+            "outlier_detection",
+            "retry",
+            "performance",
+            "quality",
+            "dynamic_adjustment",
+            "performance_monitoring",
+        ],
+    )
+};
+pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
+    "load_balancer.health_monitoring",
+    &[
+        "check_interval",
+        "timeout",
+        "failure_threshold",
+        "recovery_threshold",
+        "protocol",
+        "path",
+        "method",
+        "host",
+        "expect_status",
+        "port",
+        "alerting",
+        "recovery_management",
+    ],
+);
+pub(crate) const OUTLIER_DETECTION: Keys = Keys {
+    later: &["interval"],
+    ..Keys::new("load_balancer.outlier_detection", &["consecutive_failures", "base_ejection", "max_ejected"])
+};
+pub(crate) const RETRY: Keys = Keys::new("load_balancer.retry", &["attempts", "when", "budget"]);
+pub(crate) const PERFORMANCE: Keys =
+    Keys::new("load_balancer.performance", &["timeout", "caching", "parallel_processing", "optimization"]);
+pub(crate) const QUALITY: Keys = Keys::new(
+    "load_balancer.quality",
+    &["error_recovery", "failover_support", "quality_metrics", "learning"],
+);
+pub(crate) const PERFORMANCE_MONITORING: Keys = Keys::new(
+    "load_balancer.performance_monitoring",
+    &["enabled", "metrics", "thresholds", "alerting", "optimization"],
+);
+pub(crate) const THRESHOLDS: Keys = Keys::new(
+    "load_balancer.performance_monitoring.thresholds",
+    &["response_time", "throughput", "error_rate", "availability"],
+);
+pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
+    "load_balancer.dynamic_adjustment",
+    &["enabled", "adjustment_interval", "performance_threshold", "health_threshold", "learning"],
+);
+
+/// Every block there is, outer ones first.
+pub(crate) static ALL: [&Keys; 22] = [
+    &TOP,
+    &SHUTDOWN,
+    &ADMIN,
+    &ACCESS_LOG,
+    &LISTENER,
+    &CLIENT_TIMEOUTS,
+    &LIMITS,
+    &HEADERS,
+    &ROUTE,
+    &MATCH,
+    &POOL,
+    &DESTINATION_TIMEOUTS,
+    &DESTINATION,
+    &LOAD_BALANCER,
+    &HEALTH_MONITORING,
+    &OUTLIER_DETECTION,
+    &RETRY,
+    &PERFORMANCE,
+    &QUALITY,
+    &PERFORMANCE_MONITORING,
+    &THRESHOLDS,
+    &DYNAMIC_ADJUSTMENT,
+];
+
+/// Where a key would be known: "at the top of the file", "in `pools.*`".
+pub(crate) fn places_of(key: &str) -> Vec<String> {
+    let known = ALL.iter().filter(|keys| keys.knows(key));
+    known
+        .map(|keys| match keys.at {
+            "" => "at the top of the file".to_owned(),
+            at => format!("in `{at}`"),
+        })
+        .collect()
+}

@@ -1,0 +1,214 @@
+//! Where a listener accepts, what it speaks and where it leads.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use plimsoll_core::Name;
+
+use crate::check::address;
+use crate::check::health::set;
+use crate::check::keys;
+use crate::check::pool::Pools;
+use crate::check::read::{Firsts, Place, Reader, Wrong};
+use crate::check::table::Table;
+use crate::defaults;
+use crate::model::{ClientTimeouts, Limits, ListenAddress, Listener, Protocol};
+use crate::problem::Code;
+use crate::tree::Value;
+
+/// Keys of a listener that mean something for requests only.
+const HTTP_ONLY: [&str; 5] = ["trusted_proxies", "via", "request_headers", "response_headers", "routes"];
+
+/// Names and addresses given so far.
+#[derive(Default)]
+pub(crate) struct Taken {
+    names: Firsts<Name>,
+    addresses: Firsts<ListenAddress>,
+}
+
+impl Reader<'_> {
+    /// One item of `listeners`.
+    pub(crate) fn listener(
+        &mut self,
+        place: &Place<'_>,
+        pools: &mut Pools<'_>,
+        taken: &mut Taken,
+    ) -> Option<Listener> {
+        let table = self.table(place, &keys::LISTENER)?;
+        let name = self.listener_name(place, &table, taken);
+        let addresses = match table.get("address") {
+            Some(place) => self.listen_addresses(place, taken),
+            None => {
+                self.missing(place, "address", "write it like \"0.0.0.0:8080\"");
+                Vec::new()
+            }
+        };
+        let words = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
+        let given = table.get("protocol");
+        let protocol = given.and_then(|p| self.word(p, &words, &["https", "tls", "udp", "mqtt", "auto"]));
+        let understood = given.is_none() || protocol.is_some();
+        let protocol = protocol.unwrap_or(Protocol::Http);
+        if let Some(place) = table.get("proxy_protocol") {
+            self.word(place, &[("none", ())], &["accept"]);
+        }
+        let mut listener = plain(name, addresses, protocol);
+        if protocol == Protocol::Tcp {
+            self.only_http(&table, &HTTP_ONLY);
+        }
+        if let Some(place) = table.get("timeouts") {
+            self.client_timeouts(place, protocol, &mut listener.timeouts);
+        }
+        if let Some(place) = table.get("limits") {
+            self.limits(place, protocol, &mut listener.limits);
+        }
+        if let Some(place) = table.get("trusted_proxies") {
+            listener.trusted_proxies = self.list(place).iter().filter_map(|p| self.network(p)).collect();
+        }
+        set(&mut listener.via, table.get("via").and_then(|p| self.switch(p)));
+        listener.request_headers = self.header_edits(table.get("request_headers"));
+        listener.response_headers = self.header_edits(table.get("response_headers"));
+        listener.pool = table.get("pool").and_then(|p| pools.find(self, p));
+        if let Some(place) = table.get("routes") {
+            listener.routes = self.routes(&listener.name, place, pools);
+        }
+        let leads =
+            table.get("pool").is_some() || (protocol == Protocol::Http && table.get("routes").is_some());
+        if !leads && understood {
+            let help = match protocol {
+                Protocol::Http => "say which pool takes its requests, here or in `routes`",
+                Protocol::Tcp => "say which pool takes its connections",
+            };
+            self.missing(place, "pool", help);
+        }
+        Some(listener)
+    }
+
+    /// The listener of the short form.
+    pub(crate) fn default_listener(&mut self, address: &Place<'_>, taken: &mut Taken) -> Listener {
+        let addresses = self.listen_addresses(address, taken);
+        Listener { pool: Some(0), ..plain("default".into(), addresses, Protocol::Http) }
+    }
+
+    fn listener_name(&mut self, place: &Place<'_>, table: &Table<'_>, taken: &mut Taken) -> Name {
+        let Some(place) = table.get("name") else {
+            self.missing(place, "name", "metrics and logs call the listener by it");
+            return "".into();
+        };
+        let Some(name) = self.name(place) else { return "".into() };
+        if let Some(first) = taken.names.again(name.clone(), place.span()) {
+            self.duplicate_name("listener", place, first);
+        }
+        name
+    }
+
+    fn listen_addresses(&mut self, place: &Place<'_>, taken: &mut Taken) -> Vec<ListenAddress> {
+        if matches!(&place.node.value, Value::List(items) if items.is_empty()) {
+            self.problem(place, Code::BadValue, "the list of addresses is empty");
+        }
+        let mut addresses = Vec::new();
+        for item in self.one_or_more(place) {
+            if let Some(address) = self.address(&item, "", address::listen) {
+                self.take_address(&item, &address, taken);
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    /// Tells when two want one address. Port 0 is a new port each time.
+    pub(crate) fn take_address(&mut self, place: &Place<'_>, address: &ListenAddress, taken: &mut Taken) {
+        if matches!(address, ListenAddress::Socket(socket) if socket.port() == 0) {
+            return;
+        }
+        if let Some(first) = taken.addresses.again(address.clone(), place.span()) {
+            let line = self.line_of(first);
+            let message = format!("`{}` is listened on twice; first on {line}", place.shown());
+            self.problem(place, Code::AddressConflict, message)
+                .help("give each its own address or port")
+                .related("first given here", first);
+        }
+    }
+
+    fn client_timeouts(&mut self, place: &Place<'_>, protocol: Protocol, timeouts: &mut ClientTimeouts) {
+        let Some(table) = self.table(place, &keys::CLIENT_TIMEOUTS) else { return };
+        if protocol == Protocol::Tcp {
+            self.only_http(&table, &["header", "body"]);
+        }
+        let mut read = |key| table.get(key).and_then(|p| self.dur(p, &defaults::TIMEOUT));
+        set(&mut timeouts.header, read("header"));
+        set(&mut timeouts.body, read("body"));
+        set(&mut timeouts.idle, read("idle"));
+    }
+
+    fn limits(&mut self, place: &Place<'_>, protocol: Protocol, limits: &mut Limits) {
+        let Some(table) = self.table(place, &keys::LIMITS) else { return };
+        if protocol == Protocol::Tcp {
+            self.only_http(&table, &["header_bytes", "headers", "uri_bytes", "body_bytes"]);
+        }
+        set(
+            &mut limits.connections,
+            table.get("connections").and_then(|p| self.count(p, defaults::CONNECTIONS)),
+        );
+        set(&mut limits.headers, table.get("headers").and_then(|p| self.count(p, defaults::HEADERS)));
+        let bytes = |size: u64| usize::try_from(size).ok();
+        let head = table.get("header_bytes").and_then(|p| self.size(p, defaults::HEADER_BYTES));
+        set(&mut limits.header_bytes, head.and_then(bytes));
+        let target = table.get("uri_bytes").and_then(|p| self.size(p, defaults::URI_BYTES));
+        match target.and_then(bytes) {
+            Some(target) => limits.uri_bytes = target,
+            None => limits.uri_bytes = limits.uri_bytes.min(limits.header_bytes),
+        }
+        set(&mut limits.body_bytes, table.get("body_bytes").and_then(|p| self.size(p, 0..=u64::MAX)));
+        if let (Some(place), true) = (table.get("uri_bytes"), limits.uri_bytes > limits.header_bytes) {
+            self.problem(place, Code::Conflict, "`uri_bytes` is above `header_bytes`, which it is a part of");
+        }
+    }
+
+    /// A number that bounds something, so 0 would let nothing in.
+    fn count(&mut self, place: &Place<'_>, range: std::ops::RangeInclusive<i64>) -> Option<usize> {
+        self.whole(place, range)
+    }
+
+    fn only_http(&mut self, table: &Table<'_>, keys: &[&str]) {
+        for key in keys {
+            let Some(place) = table.get(key) else { continue };
+            let at = place.key.unwrap_or(place.node.span);
+            let message = format!("`{key}` is for requests, and a `tcp` listener sees none");
+            self.problems
+                .add(Code::Conflict, at, place.path.text(), message)
+                .help("remove it, or make the listener's protocol `http`");
+        }
+    }
+
+    /// `10.0.0.0/8`, or one address.
+    fn network(&mut self, place: &Place<'_>) -> Option<IpNet> {
+        self.parsed(place, "a network", |text| {
+            let net = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+            let help = "write it like \"10.0.0.0/8\", \"fd00::/8\" or \"10.0.0.1\"";
+            let net: IpNet = net.ok_or_else(|| Wrong::new(Code::BadAddress, "is not a network", help))?;
+            match net.trunc() == net {
+                true => Ok(net),
+                false => {
+                    let help = format!("write \"{}\" for the network, or the address alone", net.trunc());
+                    Err(Wrong::new(Code::BadAddress, "has bits set beyond its prefix", help))
+                }
+            }
+        })
+    }
+}
+
+fn plain(name: Name, addresses: Vec<ListenAddress>, protocol: Protocol) -> Listener {
+    Listener {
+        name,
+        addresses,
+        protocol,
+        trusted_proxies: Vec::new(),
+        timeouts: defaults::CLIENT_TIMEOUTS,
+        limits: defaults::LIMITS,
+        via: defaults::VIA,
+        request_headers: Default::default(),
+        response_headers: Default::default(),
+        routes: Vec::new(),
+        pool: None,
+    }
+}

@@ -1,0 +1,214 @@
+//! What one `load_balancer` block changes, laid over what held before: the defaults of the program, then the
+//! block at the top of the file, then the pool's own.
+
+use std::time::Duration;
+
+use plimsoll_core::Tried;
+use plimsoll_core::balance::Algorithm;
+use plimsoll_core::health::OutlierSpec;
+use plimsoll_core::retry::{RetrySpec, RetryWhen};
+
+use crate::check::health::{HealthSettings, set};
+use crate::check::keys;
+use crate::check::read::{Place, Reader, Wrong};
+use crate::check::table::Table;
+use crate::defaults;
+use crate::problem::Code;
+
+/// Algorithms of the contract that come later.
+const LATER_ALGORITHMS: [&str; 7] =
+    ["response_time", "peak_ewma", "health_based", "source_hash", "hash", "prequal", "custom"];
+
+/// What a pool's `load_balancer` block comes to.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) health_checking: bool,
+    pub(crate) health: HealthSettings,
+    pub(crate) parallel_checks: bool,
+    pub(crate) outlier: OutlierSpec,
+    pub(crate) retry: RetrySpec,
+    pub(crate) backup_tiers: bool,
+    pub(crate) total: Option<Duration>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            algorithm: defaults::ALGORITHM,
+            health_checking: true,
+            health: HealthSettings::default(),
+            parallel_checks: true,
+            outlier: defaults::OUTLIER,
+            retry: defaults::retry(),
+            backup_tiers: true,
+            total: None,
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// Lays a `load_balancer` block over `settings`.
+    pub(crate) fn load_balancer(&mut self, place: &Place<'_>, settings: &mut Settings) {
+        let Some(table) = self.table(place, &keys::LOAD_BALANCER) else { return };
+        if let Some(place) = table.get("algorithm") {
+            let words = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
+            set(&mut settings.algorithm, self.word(place, &words, &LATER_ALGORITHMS));
+        }
+        set(&mut settings.health_checking, table.get("health_checking").and_then(|p| self.switch(p)));
+        set(&mut settings.retry.failover, table.get("failover").and_then(|p| self.switch(p)));
+        if let Some(place) = table.get("health_monitoring") {
+            self.health_monitoring(place, &mut settings.health);
+        }
+        if let Some(place) = table.get("outlier_detection") {
+            self.outlier_detection(place, &mut settings.outlier);
+        }
+        if let Some(place) = table.get("retry") {
+            self.retry(place, &mut settings.retry);
+        }
+        if let Some(place) = table.get("performance") {
+            self.performance(place, settings);
+        }
+        if let Some(place) = table.get("quality") {
+            self.quality(place, settings);
+        }
+        self.feature(&table, "dynamic_adjustment", Self::dynamic_adjustment);
+        self.feature(&table, "performance_monitoring", Self::performance_monitoring);
+    }
+
+    fn outlier_detection(&mut self, place: &Place<'_>, outlier: &mut OutlierSpec) {
+        let Some(table) = self.table(place, &keys::OUTLIER_DETECTION) else { return };
+        let failures = table.get("consecutive_failures").and_then(|p| self.whole(p, 0..=1_000_000));
+        set(&mut outlier.consecutive_failures, failures);
+        let base = table.get("base_ejection").and_then(|p| self.dur(p, &defaults::TIMEOUT));
+        set(&mut outlier.base_ejection, base);
+        outlier.max_ejection = defaults::OUTLIER.max_ejection.max(outlier.base_ejection);
+        set(&mut outlier.max_ejected, table.get("max_ejected").and_then(|p| self.share(p)));
+    }
+
+    fn retry(&mut self, place: &Place<'_>, retry: &mut RetrySpec) {
+        let Some(table) = self.table(place, &keys::RETRY) else { return };
+        let most = i64::try_from(Tried::MAX).unwrap_or(i64::MAX);
+        set(&mut retry.attempts, table.get("attempts").and_then(|p| self.whole(p, 1..=most)));
+        set(&mut retry.budget, table.get("budget").and_then(|p| self.share(p)));
+        let Some(place) = table.get("when") else { return };
+        let mut when = RetryWhen::default();
+        for item in self.list(place) {
+            self.retry_when(&item, &mut when);
+        }
+        retry.when = when;
+    }
+
+    fn retry_when(&mut self, item: &Place<'_>, when: &mut RetryWhen) {
+        const WORDS: [&str; 4] = ["connect_failure", "reset", "empty_response", "timeout"];
+        let Some(text) = self.text(item) else { return };
+        match text {
+            "connect_failure" => when.connect_failure = true,
+            "reset" => when.reset = true,
+            "empty_response" => when.empty_response = true,
+            "timeout" => when.timeout = true,
+            _ if text.starts_with("grpc:") => self.not_available(item, &item.shown()),
+            _ => match text.strip_prefix("status:").map(failing_status) {
+                Some(Some(status)) if when.statuses.contains(&status) => {}
+                Some(Some(status)) => when.statuses.push(status),
+                Some(None) => {
+                    let help = "write it like \"status:503\"; only 400 to 599 can be failures";
+                    self.refuse(item, Wrong::new(Code::BadValue, "names no status of a failure", help));
+                }
+                None => {
+                    let help = match self.suggest(text, WORDS) {
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None => format!("it is one of {}, status:503", WORDS.join(", ")),
+                    };
+                    self.refuse(item, Wrong::new(Code::BadValue, "is no reason to try again", help));
+                }
+            },
+        }
+    }
+
+    fn performance(&mut self, place: &Place<'_>, settings: &mut Settings) {
+        let Some(table) = self.table(place, &keys::PERFORMANCE) else { return };
+        if let Some(total) = table.get("timeout").and_then(|p| self.dur(p, &defaults::TIMEOUT)) {
+            settings.total = Some(total);
+        }
+        set(&mut settings.parallel_checks, table.get("parallel_processing").and_then(|p| self.switch(p)));
+        self.inactive_switches(&table, &["caching", "optimization"]);
+    }
+
+    fn quality(&mut self, place: &Place<'_>, settings: &mut Settings) {
+        let Some(table) = self.table(place, &keys::QUALITY) else { return };
+        set(&mut settings.retry.error_recovery, table.get("error_recovery").and_then(|p| self.switch(p)));
+        set(&mut settings.backup_tiers, table.get("failover_support").and_then(|p| self.switch(p)));
+        self.inactive_switches(&table, &["quality_metrics", "learning"]);
+    }
+
+    /// Switches of the seed that do nothing yet: on is told, off is true already.
+    pub(crate) fn inactive_switches(&mut self, table: &Table<'_>, keys: &[&str]) {
+        for key in keys {
+            let Some(place) = table.get(key) else { continue };
+            if self.switch(place) == Some(true) {
+                self.not_active(place, key);
+            }
+        }
+    }
+
+    /// A feature that does nothing yet, as a switch, a block, or both: then the switch says whether the block
+    /// is enabled. A block alone is.
+    fn feature(&mut self, table: &Table<'_>, key: &str, read: fn(&mut Self, &Place<'_>) -> Option<bool>) {
+        let block = table.all(key).find(|place| place.is_block());
+        let switch = table.all(key).find(|place| !place.is_block());
+        let inner = block.and_then(|place| read(self, place));
+        let outer = match switch {
+            Some(place) if place.is_switch() => self.switch(place),
+            Some(place) => {
+                self.wrong_type(place, "a switch or a block").help("write true, false, or a block of keys");
+                return;
+            }
+            None => None,
+        };
+        if let (Some(place), Some(_), Some(_)) = (block, inner, outer) {
+            let message =
+                format!("`{key}` is switched twice: by `enabled` here, and by a switch beside the block");
+            self.problem(place, Code::Conflict, message).help("keep one of them");
+        }
+        if let (Some(place), true) = (block.or(switch), outer.or(inner).unwrap_or(true)) {
+            self.not_active(place, key);
+        }
+    }
+
+    /// Reads `enabled` and checks the rest.
+    fn dynamic_adjustment(&mut self, place: &Place<'_>) -> Option<bool> {
+        let table = self.table(place, &keys::DYNAMIC_ADJUSTMENT)?;
+        table.get("adjustment_interval").and_then(|p| self.dur(p, &defaults::INTERVAL));
+        for key in ["performance_threshold", "health_threshold"] {
+            table.get(key).and_then(|p| self.share(p));
+        }
+        table.get("learning").and_then(|p| self.switch(p));
+        table.get("enabled").and_then(|p| self.switch(p))
+    }
+
+    /// Reads `enabled` and checks the rest.
+    fn performance_monitoring(&mut self, place: &Place<'_>) -> Option<bool> {
+        const METRICS: [(&str, ()); 4] =
+            [("response_time", ()), ("throughput", ()), ("error_rate", ()), ("availability", ())];
+        let table = self.table(place, &keys::PERFORMANCE_MONITORING)?;
+        for item in table.get("metrics").map(|p| self.list(p)).unwrap_or_default() {
+            self.word(&item, &METRICS, &[]);
+        }
+        if let Some(thresholds) = table.get("thresholds").and_then(|p| self.table(p, &keys::THRESHOLDS)) {
+            thresholds.get("response_time").and_then(|p| self.dur(p, &defaults::TIMEOUT));
+            thresholds.get("throughput").and_then(|p| self.rate(p));
+            thresholds.get("error_rate").and_then(|p| self.share(p));
+            thresholds.get("availability").and_then(|p| self.share(p));
+        }
+        for key in ["alerting", "optimization"] {
+            table.get(key).and_then(|p| self.switch(p));
+        }
+        table.get("enabled").and_then(|p| self.switch(p))
+    }
+}
+
+fn failing_status(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|status| digits && (400..=599).contains(status))
+}

@@ -1,0 +1,155 @@
+//! How a tree becomes a configuration: all of it is read, whatever is wrong with a part.
+
+mod address;
+mod headers;
+mod health;
+pub(crate) mod keys;
+mod listener;
+mod load_balancer;
+mod pool;
+mod process;
+mod read;
+mod route;
+mod table;
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use listener::Taken;
+use load_balancer::Settings;
+use pool::Pools;
+use read::{Place, Reader};
+use table::Table;
+
+use crate::defaults;
+use crate::model::{Config, Listener, Pool};
+use crate::problem::{Code, Problems};
+use crate::tree::{Kind, Node, Path, Scalar, Value};
+
+/// The configuration a tree means. With errors among the problems it has gaps and must not be used.
+pub(crate) fn check(root: &Node, dir: &FilePath, problems: &mut Problems) -> Option<Config> {
+    let mut reader = Reader { problems, dir };
+    let top = Place { node: root, key: None, path: Path::default() };
+    if let Value::Scalar(Scalar { kind: Kind::Null, .. }) = root.value {
+        nothing(&mut reader, &top, "the file is empty");
+        return None;
+    }
+    let table = reader.table(&top, &keys::TOP)?;
+    let mut settings = Settings::default();
+    if let Some(place) = table.get("load_balancer") {
+        reader.load_balancer(place, &mut settings);
+    }
+    let mut taken = Taken::default();
+    let (listeners, pools) = services(&mut reader, &top, &table, &settings, &mut taken);
+    Some(Config {
+        workers: table.get("workers").and_then(|p| reader.workers(p)),
+        shutdown_grace: table
+            .get("shutdown")
+            .and_then(|p| reader.shutdown(p))
+            .unwrap_or(defaults::SHUTDOWN_GRACE),
+        listeners: listeners.into_iter().map(Arc::new).collect(),
+        pools: pools.into_iter().map(Arc::new).collect(),
+        admin: reader.admin(table.get("admin"), &mut taken),
+        access_log: table.get("access_log").and_then(|p| reader.access_log(p)),
+    })
+}
+
+/// Listeners and pools, from the short form or the full one.
+fn services(
+    reader: &mut Reader<'_>,
+    top: &Place<'_>,
+    table: &Table<'_>,
+    settings: &Settings,
+    taken: &mut Taken,
+) -> (Vec<Listener>, Vec<Pool>) {
+    let short = ["listen", "destinations"].map(|key| table.get(key));
+    let full = ["listeners", "pools"].map(|key| table.get(key));
+    let first = |places: [Option<&Place<'_>>; 2]| places.into_iter().flatten().next().and_then(|p| p.key);
+    match (first(short), first(full)) {
+        (None, None) => {
+            nothing(reader, top, "nothing listens and nothing serves");
+            (Vec::new(), Vec::new())
+        }
+        (Some(_), None) => {
+            short_is_whole(reader, top, short);
+            short_form(reader, short, settings, taken)
+        }
+        (None, Some(_)) => full_form(reader, top, full, settings, taken),
+        (Some(_), Some(other)) => {
+            for place in short.into_iter().flatten() {
+                let at = place.key.unwrap_or(place.node.span);
+                let message = "the short form (`listen`, `destinations`) and the full one (`listeners`, `pools`) \
+                               exclude each other";
+                reader
+                    .problems
+                    .add(Code::Conflict, at, place.path.text(), message)
+                    .help("move it to `listeners` or `pools`")
+                    .related("the full form is used here", other);
+            }
+            short_form(reader, short, settings, taken);
+            full_form(reader, top, full, settings, taken)
+        }
+    }
+}
+
+fn short_is_whole(reader: &mut Reader<'_>, top: &Place<'_>, [listen, destinations]: [Option<&Place<'_>>; 2]) {
+    if listen.is_none() {
+        reader.missing(top, "listen", "write it like `listen: \"127.0.0.1:8080\"`");
+    }
+    if destinations.is_none() {
+        reader.missing(top, "destinations", "write it like `destinations: [\"127.0.0.1:9001\"]`");
+    }
+}
+
+fn short_form(
+    reader: &mut Reader<'_>,
+    [listen, destinations]: [Option<&Place<'_>>; 2],
+    settings: &Settings,
+    taken: &mut Taken,
+) -> (Vec<Listener>, Vec<Pool>) {
+    let listener = listen.map(|place| reader.default_listener(place, taken));
+    let pool = destinations.map(|place| reader.default_pool(place, settings));
+    (listener.into_iter().collect(), pool.into_iter().collect())
+}
+
+fn full_form(
+    reader: &mut Reader<'_>,
+    top: &Place<'_>,
+    [listeners, pools]: [Option<&Place<'_>>; 2],
+    settings: &Settings,
+    taken: &mut Taken,
+) -> (Vec<Listener>, Vec<Pool>) {
+    let entries = match pools {
+        Some(place) => reader.entries(place),
+        None => {
+            reader.missing(
+                top,
+                "pools",
+                "write it like `pools: {web: {destinations: [\"127.0.0.1:9001\"]}}`",
+            );
+            Vec::new()
+        }
+    };
+    let mut names = Pools::new(&entries);
+    let pools = entries.iter().map(|(key, place)| reader.pool(key, place, settings)).collect();
+    let Some(place) = listeners else {
+        let help = "write it like `listeners: [{name: web, address: \"127.0.0.1:8080\", pool: web}]`";
+        reader.missing(top, "listeners", help);
+        return (Vec::new(), pools);
+    };
+    let items = reader.list(place);
+    if matches!(&place.node.value, Value::List(items) if items.is_empty()) {
+        reader.problem(place, Code::BadValue, "the list of listeners is empty");
+    }
+    let listeners = items.iter().filter_map(|item| reader.listener(item, &mut names, taken)).collect();
+    if !reader.problems.has_errors() {
+        names.tell_unused(reader);
+    }
+    (listeners, pools)
+}
+
+fn nothing(reader: &mut Reader<'_>, top: &Place<'_>, message: &str) {
+    reader
+        .problem(top, Code::MissingKey, message)
+        .help("give it `listen` and `destinations`, or `listeners` and `pools`");
+}

@@ -1,0 +1,252 @@
+//! Which destinations a pool has, and by which rules they are balanced.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use plimsoll_core::{Name, Weight};
+
+use crate::check::address;
+use crate::check::health::set;
+use crate::check::keys;
+use crate::check::load_balancer::Settings;
+use crate::check::read::{Firsts, Place, Reader, Wrong, name};
+use crate::defaults;
+use crate::model::{Destination, DestinationTimeouts, Pool};
+use crate::problem::Code;
+use crate::tree::{Value, is_invisible, printable};
+
+/// Bytes of a destination's name: a host name of DNS with its port fits.
+const ID_BYTES: usize = 260;
+/// Bytes of a zone or a label's value.
+const LABEL_BYTES: usize = 256;
+/// Labels of one destination.
+const LABELS: usize = 64;
+
+/// The names of all pools and which of them something leads to.
+pub(crate) struct Pools<'t> {
+    pools: Vec<(&'t str, Place<'t>, bool)>,
+    index: HashMap<&'t str, usize>,
+}
+
+impl<'t> Pools<'t> {
+    pub(crate) fn new(entries: &[(&'t str, Place<'t>)]) -> Self {
+        let index = entries.iter().enumerate().map(|(index, (name, _))| (*name, index)).collect();
+        Self { pools: entries.iter().map(|(name, place)| (*name, place.clone(), false)).collect(), index }
+    }
+
+    /// The index of the pool a key names.
+    pub(crate) fn find(&mut self, reader: &mut Reader<'_>, place: &Place<'_>) -> Option<usize> {
+        let text = reader.text(place)?;
+        if let Some(index) = self.index.get(text) {
+            self.pools[*index].2 = true;
+            return Some(*index);
+        }
+        let names = self.pools.iter().map(|(name, ..)| *name);
+        let help = match reader.suggest(text, names.clone().take(1000)) {
+            Some(meant) => format!("did you mean `{}`?", printable(meant)),
+            None if self.pools.is_empty() => "there are no pools; give them under `pools`".to_owned(),
+            None => {
+                let some: Vec<String> = names.take(10).map(printable).collect();
+                format!("pools are {}{}", some.join(", "), if self.pools.len() > 10 { ", …" } else { "" })
+            }
+        };
+        reader.refuse(place, Wrong::new(Code::UnknownPool, "is not a pool", help));
+        None
+    }
+
+    /// Tells which pools nothing leads to.
+    pub(crate) fn tell_unused(&self, reader: &mut Reader<'_>) {
+        for (name, place, _) in self.pools.iter().filter(|(_, _, used)| !used) {
+            let message = format!("no listener and no route leads to the pool `{}`", printable(name));
+            let span = place.key.unwrap_or(place.node.span);
+            reader.problems.add(Code::UnusedPool, span, place.path.text(), message);
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// One entry of `pools`.
+    pub(crate) fn pool(&mut self, key: &str, place: &Place<'_>, defaults: &Settings) -> Pool {
+        if let Err(wrong) = name(key) {
+            let message = format!("`{}` {}", printable(key), wrong.what);
+            let span = place.key.unwrap_or(place.node.span);
+            self.problems.add(wrong.code, span, place.path.text(), message).maybe_help(wrong.help);
+        }
+        let mut settings = defaults.clone();
+        let mut timeouts = defaults::DESTINATION_TIMEOUTS;
+        let mut destinations = Vec::new();
+        if let Some(table) = self.table(place, &keys::POOL) {
+            if let Some(place) = table.get("protocol") {
+                self.word(place, &[("http1", ())], &["http2", "auto"]);
+            }
+            if let Some(place) = table.get("proxy_protocol") {
+                self.word(place, &[("none", ())], &["v1", "v2"]);
+            }
+            if let Some(place) = table.get("load_balancer") {
+                self.load_balancer(place, &mut settings);
+            }
+            if let Some(place) = table.get("timeouts") {
+                self.destination_timeouts(place, &mut timeouts);
+            }
+            match table.get("destinations") {
+                Some(place) => destinations = self.destinations(place),
+                None => self.missing(place, "destinations", "give the pool a list of addresses"),
+            }
+        }
+        build(key, &settings, timeouts, destinations)
+    }
+
+    /// The pool of the short form.
+    pub(crate) fn default_pool(&mut self, destinations: &Place<'_>, settings: &Settings) -> Pool {
+        let destinations = self.destinations(destinations);
+        build("default", settings, defaults::DESTINATION_TIMEOUTS, destinations)
+    }
+
+    fn destination_timeouts(&mut self, place: &Place<'_>, timeouts: &mut DestinationTimeouts) {
+        let Some(table) = self.table(place, &keys::DESTINATION_TIMEOUTS) else { return };
+        let mut read = |key| table.get(key).and_then(|p| self.dur(p, &defaults::TIMEOUT));
+        set(&mut timeouts.connect, read("connect"));
+        set(&mut timeouts.response, read("response"));
+        set(&mut timeouts.idle, read("idle"));
+    }
+
+    fn destinations(&mut self, place: &Place<'_>) -> Vec<Destination> {
+        let items = self.list(place);
+        if items.is_empty() && matches!(&place.node.value, Value::List(_)) {
+            self.problem(place, Code::BadValue, "the list of destinations is empty")
+                .help("a pool needs a destination to send to");
+        }
+        let mut seen = Firsts::default();
+        let mut destinations = Vec::new();
+        for item in &items {
+            destinations.extend(self.destination(item, &mut seen));
+        }
+        if !destinations.is_empty() && destinations.iter().all(|d| d.weight.get() == 0) {
+            self.problem(
+                place,
+                Code::Unreachable,
+                "every destination has weight 0: the pool takes no new work",
+            );
+        }
+        destinations
+    }
+
+    /// A destination has this name, whatever else may be wrong with it.
+    fn destination_named(&mut self, name: &Name, named_at: &Place<'_>, seen: &mut Firsts<Name>) {
+        let Some(first) = seen.again(name.clone(), named_at.span()) else { return };
+        let line = self.line_of(first);
+        let message = format!("the destination `{}` is given twice; first on {line}", named_at.shown());
+        self.problem(named_at, Code::DuplicateName, message)
+            .help("give each its own `id`; without one, the address is the name")
+            .related("first given here", first);
+    }
+
+    /// An address, or a block with one.
+    fn destination(&mut self, place: &Place<'_>, seen: &mut Firsts<Name>) -> Option<Destination> {
+        if !place.is_block() {
+            let address = self.address(place, "127.0.0.1", address::destination)?;
+            let name = self.text(place)?.into();
+            self.destination_named(&name, place, seen);
+            return Some(Destination {
+                name,
+                address,
+                weight: Weight::ONE,
+                priority: 0,
+                zone: None,
+                labels: Vec::new(),
+            });
+        }
+        let table = self.table(place, &keys::DESTINATION)?;
+        let id: Option<Name> = table.get("id").and_then(|p| {
+            let id = self.parsed(p, "a name", id)?;
+            self.destination_named(&id, p, seen);
+            Some(id)
+        });
+        let weight = table.get("weight").and_then(|p| self.whole(p, 0..=65_535));
+        let priority = table.get("priority").and_then(|p| self.whole(p, 0..=255));
+        let zone = table.get("zone").and_then(|p| self.parsed(p, "text", label));
+        let labels = table.get("labels").map(|p| self.labels(p)).unwrap_or_default();
+        let Some(at) = table.get("address") else {
+            self.missing(place, "address", "write it like \"10.0.0.1:8080\"");
+            return None;
+        };
+        let address = self.address(at, "127.0.0.1", address::destination)?;
+        let name = match id {
+            Some(id) => id,
+            None => {
+                let name = self.text(at)?.into();
+                self.destination_named(&name, at, seen);
+                name
+            }
+        };
+        Some(Destination {
+            name,
+            address,
+            weight: weight.map_or(Weight::ONE, Weight::new),
+            priority: priority.unwrap_or(0),
+            zone,
+            labels,
+        })
+    }
+
+    fn labels(&mut self, place: &Place<'_>) -> Vec<(Name, Name)> {
+        let entries = self.entries(place);
+        if entries.len() > LABELS {
+            self.problem(place, Code::TooLarge, "a destination has at most 64 labels");
+        }
+        let mut labels = Vec::new();
+        for (key, value) in entries.into_iter().take(LABELS) {
+            if let Err(wrong) = name(key) {
+                let message = format!("`{}` {}", printable(key), wrong.what);
+                let span = value.key.unwrap_or(value.node.span);
+                self.problems.add(wrong.code, span, value.path.text(), message).maybe_help(wrong.help);
+            }
+            labels.extend(self.parsed(&value, "text", label).map(|text| (Name::from(key), text)));
+        }
+        labels.sort();
+        labels
+    }
+}
+
+fn build(
+    name: &str,
+    settings: &Settings,
+    timeouts: DestinationTimeouts,
+    destinations: Vec<Destination>,
+) -> Pool {
+    Pool {
+        name: Arc::from(name),
+        algorithm: settings.algorithm,
+        health: settings.health_checking.then(|| settings.health.spec()),
+        parallel_checks: settings.parallel_checks,
+        outlier: settings.outlier,
+        retry: settings.retry.clone(),
+        backup_tiers: settings.backup_tiers,
+        timeouts: DestinationTimeouts { total: settings.total, ..timeouts },
+        destinations,
+    }
+}
+
+/// A destination's name stands in logs, metrics and commands: one word that can be seen.
+fn id(text: &str) -> Result<Name, Wrong> {
+    let unseen = |c: char| c.is_control() || c.is_whitespace() || is_invisible(c);
+    match text.len() {
+        1..=ID_BYTES if !text.contains(unseen) => Ok(text.into()),
+        _ => Err(Wrong::new(
+            Code::BadValue,
+            "is not a name",
+            "an id is one word without blanks, at most 260 bytes",
+        )),
+    }
+}
+
+fn label(text: &str) -> Result<Name, Wrong> {
+    match text.len() {
+        0..=LABEL_BYTES if !text.contains(char::is_control) => Ok(text.into()),
+        _ => Err(Wrong::new(
+            Code::BadValue,
+            "is not a label",
+            "a label is one line of text, at most 256 bytes",
+        )),
+    }
+}

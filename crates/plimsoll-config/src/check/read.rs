@@ -1,0 +1,397 @@
+//! How one value of the tree becomes a value of its type, or a problem with its place.
+//!
+//! Every reader returns `None` after it has told why; the caller keeps its default and goes on, so that all
+//! problems of a file are found in one pass.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+use std::ops::RangeInclusive;
+use std::path::Path as FilePath;
+use std::time::Duration;
+
+use plimsoll_core::Name;
+
+use crate::problem::{Added, Code, Problems};
+use crate::suggest::suggest;
+use crate::tree::{Kind, Node, Path, Scalar, Span, Value, printable};
+use crate::units::{Dur, Rate, Share, Size, UnitError};
+
+/// A node, the key it stands under, and the way to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Place<'t> {
+    pub(crate) node: &'t Node,
+    /// Where its key stands; `None` for items of lists and the root.
+    pub(crate) key: Option<Span>,
+    pub(crate) path: Path<'t>,
+}
+
+impl<'t> Place<'t> {
+    /// What an error about the value points at: the key, if the value takes no room or many lines.
+    pub(crate) fn span(&self) -> Span {
+        match (&self.node.value, self.key) {
+            (Value::Scalar(_), Some(key)) if self.node.span.is_empty() => key,
+            (Value::Block(_) | Value::List(_), Some(key)) => key,
+            _ => self.node.span,
+        }
+    }
+
+    /// The value as it stands in the file, never with the value of a variable.
+    pub(crate) fn shown(&self) -> String {
+        match &self.node.value {
+            Value::Scalar(scalar) => printable(scalar.written.as_deref().unwrap_or(&scalar.text)),
+            _ => self.node.kind().to_owned(),
+        }
+    }
+
+    /// Holds the value of a variable: nothing derived from it may be shown.
+    pub(crate) fn is_variable(&self) -> bool {
+        matches!(&self.node.value, Value::Scalar(Scalar { written: Some(_), .. }))
+    }
+
+    fn scalar(&self) -> Option<&'t Scalar> {
+        match &self.node.value {
+            Value::Scalar(scalar) => Some(scalar),
+            _ => None,
+        }
+    }
+
+    /// Its variable could not be resolved, and that was told.
+    fn is_unresolved(&self) -> bool {
+        self.scalar().is_some_and(|scalar| scalar.kind == Kind::Unresolved)
+    }
+
+    pub(crate) fn is_block(&self) -> bool {
+        matches!(self.node.value, Value::Block(_))
+    }
+
+    pub(crate) fn is_number_in_quotes(&self) -> bool {
+        self.scalar().is_some_and(|scalar| scalar.kind == Kind::Text && scalar.text.parse::<i64>().is_ok())
+    }
+
+    pub(crate) fn is_empty_block(&self) -> bool {
+        matches!(&self.node.value, Value::Block(entries) if entries.is_empty())
+    }
+
+    pub(crate) fn is_switch(&self) -> bool {
+        self.scalar().is_some_and(|scalar| matches!(scalar.kind, Kind::Bool(_)))
+    }
+
+    pub(crate) fn is_text(&self) -> bool {
+        self.scalar().is_some_and(|scalar| scalar.kind == Kind::Text)
+    }
+}
+
+/// Why a text is not a value of its kind. `what` follows the text and never holds a piece of it; `help` may,
+/// and is left out when the text is the value of a variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    pub(crate) code: Code,
+    pub(crate) what: &'static str,
+    pub(crate) help: Option<String>,
+}
+
+impl Wrong {
+    pub(crate) fn new(code: Code, what: &'static str, help: impl Into<String>) -> Self {
+        Self { code, what, help: Some(help.into()) }
+    }
+}
+
+impl From<UnitError> for Wrong {
+    fn from(error: UnitError) -> Self {
+        Self::new(Code::BadUnit, error.what, error.help)
+    }
+}
+
+/// What was given first, and where: of names, addresses and headers there may be one each.
+#[derive(Debug)]
+pub(crate) struct Firsts<K>(HashMap<K, Span>);
+
+impl<K> Default for Firsts<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Firsts<K> {
+    /// Remembers it, or says where it was given before.
+    pub(crate) fn again(&mut self, key: K, span: Span) -> Option<Span> {
+        match self.0.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(span);
+                None
+            }
+            Entry::Occupied(first) => Some(*first.get()),
+        }
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<Span> {
+        self.0.get(key).copied()
+    }
+}
+
+/// Reads values and collects what is wrong with them.
+pub(crate) struct Reader<'r> {
+    pub(crate) problems: &'r mut Problems,
+    /// Relative paths start here.
+    pub(crate) dir: &'r FilePath,
+}
+
+impl Reader<'_> {
+    pub(crate) fn problem(&mut self, place: &Place<'_>, code: Code, message: impl Into<String>) -> Added<'_> {
+        self.problems.add(code, place.span(), place.path.text(), message)
+    }
+
+    /// Tells why a text is refused.
+    pub(crate) fn refuse(&mut self, place: &Place<'_>, wrong: Wrong) {
+        let help = wrong.help.filter(|_| !place.is_variable());
+        let message = format!("`{}` {}", place.shown(), wrong.what);
+        self.problem(place, wrong.code, message).maybe_help(help);
+    }
+
+    /// Tells that a key or value belongs to a later version.
+    pub(crate) fn not_available(&mut self, place: &Place<'_>, what: &str) {
+        self.problem(place, Code::NotAvailableYet, format!("`{what}` is not available in this version yet"));
+    }
+
+    /// Tells that a key of the seed does nothing yet.
+    pub(crate) fn not_active(&mut self, place: &Place<'_>, what: &str) {
+        let message = format!("`{what}` is not active yet: this version accepts it and does nothing with it");
+        let span = place.key.unwrap_or(place.node.span);
+        self.problems.add(Code::NotActiveYet, span, place.path.text(), message);
+    }
+
+    /// Tells that a value is of another type; of a variable without a value all was told.
+    pub(crate) fn wrong_type(&mut self, place: &Place<'_>, expected: &str) -> Added<'_> {
+        if place.is_unresolved() {
+            return Added::nothing();
+        }
+        let found = place.node.kind();
+        self.problem(place, Code::WrongType, format!("expected {expected}, found {found}"))
+    }
+
+    /// Any text.
+    pub(crate) fn text<'t>(&mut self, place: &Place<'t>) -> Option<&'t str> {
+        self.text_for(place, "text")
+    }
+
+    fn text_for<'t>(&mut self, place: &Place<'t>, expected: &str) -> Option<&'t str> {
+        match place.scalar() {
+            Some(Scalar { kind: Kind::Text, text, .. }) => Some(text),
+            Some(Scalar { kind: Kind::Bool(_) | Kind::Whole(_) | Kind::Number(_), .. }) => {
+                let help = format!("write \"{}\", in quotes", place.shown());
+                self.wrong_type(place, expected).help(help);
+                None
+            }
+            _ => {
+                self.wrong_type(place, expected);
+                None
+            }
+        }
+    }
+
+    /// A text, by a parser of its own.
+    pub(crate) fn parsed<T>(
+        &mut self,
+        place: &Place<'_>,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        let text = self.text_for(place, expected)?;
+        parse(text).map_err(|wrong| self.refuse(place, wrong)).ok()
+    }
+
+    /// A name of a listener, pool or route: it becomes a label in metrics and a word of commands.
+    pub(crate) fn name(&mut self, place: &Place<'_>) -> Option<Name> {
+        self.parsed(place, "a name", |text| name(text).map(Name::from))
+    }
+
+    pub(crate) fn switch(&mut self, place: &Place<'_>) -> Option<bool> {
+        if let Some(Scalar { kind: Kind::Bool(on), .. }) = place.scalar() {
+            return Some(*on);
+        }
+        let help = match place.scalar().map(|scalar| scalar.text.to_ascii_lowercase()).as_deref() {
+            Some("on" | "yes" | "true" | "enabled" | "1") if !place.is_variable() => {
+                "write true, without quotes"
+            }
+            Some("off" | "no" | "false" | "disabled" | "0") if !place.is_variable() => {
+                "write false, without quotes"
+            }
+            _ => "a switch is true or false",
+        };
+        self.wrong_type(place, "true or false").help(help);
+        None
+    }
+
+    /// A whole number within bounds.
+    pub(crate) fn whole<T: TryFrom<i64>>(
+        &mut self,
+        place: &Place<'_>,
+        range: RangeInclusive<i64>,
+    ) -> Option<T> {
+        let (low, high) = (*range.start(), *range.end());
+        match place.scalar() {
+            Some(Scalar { kind: Kind::Whole(number), .. }) => {
+                let fits = range.contains(number).then(|| T::try_from(*number).ok()).flatten();
+                if fits.is_none() {
+                    let message = format!("`{}` is out of range: {low} to {high}", place.shown());
+                    self.problem(place, Code::OutOfRange, message);
+                }
+                fits
+            }
+            _ if place.is_number_in_quotes() => {
+                let help = format!("write {}, without quotes", place.shown());
+                self.wrong_type(place, "a whole number").help(help);
+                None
+            }
+            _ => {
+                self.wrong_type(place, &format!("a whole number, {low} to {high}"));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn dur(&mut self, place: &Place<'_>, range: &RangeInclusive<Duration>) -> Option<Duration> {
+        if let Some(Scalar { kind: Kind::Whole(_) | Kind::Number(_), .. }) = place.scalar() {
+            let shown = place.shown();
+            let help = format!("write \"{shown}s\" for seconds or \"{shown}ms\" for milliseconds");
+            self.refuse(place, Wrong::new(Code::BadUnit, "has no unit", help));
+            return None;
+        }
+        let dur = self.parsed(place, "a duration like \"30s\"", |text| Ok(text.parse::<Dur>()?.0))?;
+        if !range.contains(&dur) {
+            let (low, high) = (Dur(*range.start()), Dur(*range.end()));
+            self.problem(
+                place,
+                Code::OutOfRange,
+                format!("`{}` is out of range: {low} to {high}", place.shown()),
+            );
+            return None;
+        }
+        Some(dur)
+    }
+
+    pub(crate) fn rate(&mut self, place: &Place<'_>) -> Option<f64> {
+        if let Some(Scalar { kind: Kind::Whole(_) | Kind::Number(_), .. }) = place.scalar() {
+            let help = format!("write \"{}/s\" for so many a second", place.shown());
+            self.refuse(place, Wrong::new(Code::BadUnit, "has no unit", help));
+            return None;
+        }
+        self.parsed(place, "a rate like \"1000/s\"", |text| Ok(text.parse::<Rate>()?.0))
+    }
+
+    pub(crate) fn share(&mut self, place: &Place<'_>) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "only 0 and 1 are good")]
+        let number = match place.scalar()?.kind {
+            Kind::Whole(whole) => whole as f64,
+            Kind::Number(number) => number,
+            Kind::Bool(_) | Kind::Null | Kind::Text | Kind::Unresolved => {
+                return self
+                    .parsed(place, "a share like \"1%\" or 0.01", |text| Ok(text.parse::<Share>()?.0));
+            }
+        };
+        let share = Share::from_number(number).map(|share| share.0);
+        share
+            .map_err(|error| {
+                let meant = (1.0..=100.0).contains(&number);
+                let help = if meant { format!("write \"{number}%\"") } else { error.help.to_owned() };
+                self.refuse(place, Wrong::new(Code::OutOfRange, error.what, help));
+            })
+            .ok()
+    }
+
+    pub(crate) fn size(&mut self, place: &Place<'_>, range: RangeInclusive<u64>) -> Option<u64> {
+        let bytes = match place.scalar() {
+            Some(Scalar { kind: Kind::Whole(0), .. }) => 0,
+            Some(Scalar { kind: Kind::Whole(_) | Kind::Number(_), .. }) => {
+                let shown = place.shown();
+                let help = format!("write \"{shown}B\" for bytes or \"{shown}KiB\" for 1,024 times as many");
+                self.refuse(place, Wrong::new(Code::BadUnit, "has no unit", help));
+                return None;
+            }
+            _ => self.parsed(place, "a size like \"64KiB\"", |text| Ok(text.parse::<Size>()?.0))?,
+        };
+        if !range.contains(&bytes) {
+            let (low, high) = (Size(*range.start()), Size(*range.end()));
+            self.problem(
+                place,
+                Code::OutOfRange,
+                format!("`{}` is out of range: {low} to {high}", place.shown()),
+            );
+            return None;
+        }
+        Some(bytes)
+    }
+
+    /// One of a few words; `later` ones are known and refused.
+    pub(crate) fn word<T: Copy>(
+        &mut self,
+        place: &Place<'_>,
+        words: &[(&str, T)],
+        later: &[&str],
+    ) -> Option<T> {
+        let text = self.text_for(place, "a word")?;
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        if later.contains(&text) {
+            self.not_available(place, &place.shown());
+            return None;
+        }
+        let known = words.iter().map(|(word, _)| *word).chain(later.iter().copied());
+        let help = match self.suggest(text, known) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => {
+                let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+                format!("it is one of {}", all.join(", "))
+            }
+        };
+        self.refuse(place, Wrong::new(Code::BadValue, "is not known here", help));
+        None
+    }
+
+    /// The word that was meant. Searching costs time, so it ends with the telling.
+    pub(crate) fn suggest<'k>(
+        &self,
+        word: &str,
+        known: impl IntoIterator<Item = &'k str> + Clone,
+    ) -> Option<&'k str> {
+        if self.problems.is_full() { None } else { suggest(word, known) }
+    }
+
+    /// The items of a list.
+    pub(crate) fn list<'t>(&mut self, place: &Place<'t>) -> Vec<Place<'t>> {
+        match &place.node.value {
+            Value::List(items) => items
+                .iter()
+                .enumerate()
+                .map(|(index, node)| Place { node, key: None, path: place.path.index(index) })
+                .collect(),
+            _ => {
+                self.wrong_type(place, "a list");
+                Vec::new()
+            }
+        }
+    }
+
+    /// The items of a list, or the one item that stands in its stead.
+    pub(crate) fn one_or_more<'t>(&mut self, place: &Place<'t>) -> Vec<Place<'t>> {
+        match &place.node.value {
+            Value::Scalar(scalar) if scalar.kind != Kind::Null => vec![place.clone()],
+            _ => self.list(place),
+        }
+    }
+}
+
+/// Letters, digits, `_`, `-` and `.`, at most 64: fit for a metric label, a log field and `POOL/DEST`.
+pub(crate) fn name(text: &str) -> Result<&str, Wrong> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    match text.len() {
+        1..=64 if text.chars().all(good) && text != "." && text != ".." => Ok(text),
+        _ => Err(Wrong::new(
+            Code::BadValue,
+            "is not a name",
+            "a name has 1 to 64 letters, digits, `_`, `-` and `.`",
+        )),
+    }
+}

@@ -1,0 +1,164 @@
+//! Which requests a route is for, and where it leads.
+
+use plimsoll_core::Name;
+use plimsoll_core::route::{HostPattern, Match};
+
+use crate::check::address::is_host_name;
+use crate::check::headers::header_name;
+use crate::check::health::{method, path};
+use crate::check::keys;
+use crate::check::pool::Pools;
+use crate::check::read::{Firsts, Place, Reader, Wrong};
+use crate::check::table::Table;
+use crate::model::Route;
+use crate::problem::Code;
+use crate::tree::{Span, Value};
+
+impl Reader<'_> {
+    /// The routes of a listener.
+    pub(crate) fn routes(&mut self, listener: &str, place: &Place<'_>, pools: &mut Pools<'_>) -> Vec<Route> {
+        let mut names = Firsts::default();
+        let mut catches_all: Option<Span> = None;
+        let mut routes = Vec::new();
+        for (index, item) in self.list(place).iter().enumerate() {
+            let Some(table) = self.table(item, &keys::ROUTE) else { continue };
+            if let Some(first) = catches_all {
+                let line = self.line_of(first);
+                let message = format!("no request comes here: the route on {line} takes them all");
+                self.problem(item, Code::Unreachable, message)
+                    .related("this route matches every request", first);
+            } else if table.get("match").is_none_or(Place::is_empty_block) && !table.has_later() {
+                catches_all = Some(item.span());
+            }
+            let name =
+                self.route_name(&table, &mut names).unwrap_or_else(|| format!("{listener}/{index}").into());
+            routes.push(self.route(name, item, &table, pools));
+        }
+        routes
+    }
+
+    fn route_name(&mut self, table: &Table<'_>, names: &mut Firsts<Name>) -> Option<Name> {
+        let place = table.get("name")?;
+        let name = self.name(place)?;
+        if let Some(first) = names.again(name.clone(), place.span()) {
+            self.duplicate_name("route", place, first);
+        }
+        Some(name)
+    }
+
+    fn route(&mut self, name: Name, place: &Place<'_>, table: &Table<'_>, pools: &mut Pools<'_>) -> Route {
+        let pool = match table.get("pool") {
+            Some(place) => pools.find(self, place),
+            None if table.has_later() => None,
+            None => {
+                self.missing(place, "pool", "say which pool the route leads to");
+                None
+            }
+        };
+        Route {
+            name,
+            matches: table.get("match").map(|p| self.matches(p)).unwrap_or_default(),
+            pool: pool.unwrap_or(0),
+            request_headers: self.header_edits(table.get("request_headers")),
+            response_headers: self.header_edits(table.get("response_headers")),
+        }
+    }
+
+    /// Tells that a name was taken already.
+    pub(crate) fn duplicate_name(&mut self, what: &str, place: &Place<'_>, first: Span) {
+        let line = self.line_of(first);
+        let message = format!("the {what} `{}` is given twice; first on {line}", place.shown());
+        self.problem(place, Code::DuplicateName, message)
+            .help("give each its own name")
+            .related("first given here", first);
+    }
+
+    fn matches(&mut self, place: &Place<'_>) -> Match {
+        let Some(table) = self.table(place, &keys::MATCH) else { return Match::default() };
+        let host = table.get("host").and_then(|p| self.parsed(p, "a host", host_pattern));
+        let path_prefix = table.get("path_prefix").and_then(|p| self.parsed(p, "a path", path_prefix));
+        let methods = table.get("method").map(|p| self.methods(p)).unwrap_or_default();
+        let headers = table.get("headers").map(|p| self.header_lines(p, header_name, &mut Firsts::default()));
+        Match { host, path_prefix, methods, headers: headers.unwrap_or_default() }
+    }
+
+    fn methods(&mut self, place: &Place<'_>) -> Vec<String> {
+        if matches!(&place.node.value, Value::List(items) if items.is_empty()) {
+            self.problem(place, Code::BadValue, "the list of methods is empty: no request would match")
+                .help("leave `method` out to match them all");
+        }
+        let items = self.one_or_more(place);
+        items
+            .iter()
+            .filter_map(|p| self.parsed(p, "a method", |text| method(text).map(str::to_owned)))
+            .collect()
+    }
+}
+
+/// `api.example.com` or `*.example.com`; compared without port and case.
+fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
+    let refuse = |what, help: &str| Err(Wrong::new(Code::BadValue, what, help));
+    let lower = text.to_ascii_lowercase();
+    if lower == "*" {
+        return refuse("matches every host", "leave `host` out instead");
+    }
+    if let Some(suffix) = lower.strip_prefix('*') {
+        return match suffix.strip_prefix('.').is_some_and(is_host_name) {
+            true => Ok(HostPattern::Suffix(suffix.to_owned())),
+            false => {
+                refuse("is not a host pattern", "a `*` stands for whole labels at the start: `*.example.com`")
+            }
+        };
+    }
+    let is_ip = lower.parse::<std::net::Ipv4Addr>().is_ok() || is_bracketed_v6(&lower);
+    match is_ip || is_host_name(&lower) {
+        true => Ok(HostPattern::Exact(lower)),
+        false if !is_bracketed_v6(&lower) && lower.rsplit_once(':').is_some() => {
+            refuse("has a port, which is not compared", "leave the port out")
+        }
+        false if !text.is_ascii() => {
+            refuse("is not a host name", "write it in ASCII, as browsers send it: `xn--…`")
+        }
+        false => refuse("is not a host name", "write it like `api.example.com` or `*.example.com`"),
+    }
+}
+
+fn is_bracketed_v6(text: &str) -> bool {
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
+fn path_prefix(text: &str) -> Result<String, Wrong> {
+    match path(text)? {
+        text if text.contains('?') => {
+            let what = "is not a path: it holds a `?`";
+            Err(Wrong::new(Code::BadValue, what, "a path ends before the `?`; queries are not compared"))
+        }
+        text => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let exact = |text: &str| Ok(HostPattern::Exact(text.to_owned()));
+        let good = [
+            ("API.example.com", exact("api.example.com")),
+            ("*.Example.com", Ok(HostPattern::Suffix(".example.com".to_owned()))),
+            ("10.0.0.1", exact("10.0.0.1")),
+            ("[::1]", exact("[::1]")),
+            ("localhost", exact("localhost")),
+        ];
+        for (text, pattern) in good {
+            assert_eq!(host_pattern(text), pattern, "{text}");
+        }
+        for text in
+            ["*", "*example.com", "a.*.com", "api.example.com:80", "[::1]:80", "münchen.de", "", "a b", "*."]
+        {
+            assert!(host_pattern(text).is_err(), "{text}");
+        }
+    }
+}

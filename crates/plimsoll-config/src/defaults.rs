@@ -1,0 +1,152 @@
+//! What holds when a file says nothing, and how far it may go when it does; docs/defaults.md has the reasons.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use plimsoll_core::balance::Algorithm;
+use plimsoll_core::health::OutlierSpec;
+use plimsoll_core::retry::{RetrySpec, RetryWhen};
+
+use crate::model::{ClientTimeouts, DestinationTimeouts, Limits};
+
+/// Where the admin plane listens unless told otherwise.
+pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
+/// How long TERM waits for what runs.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+/// Which destination takes a message.
+pub const ALGORITHM: Algorithm = Algorithm::RoundRobin;
+/// `Via` is added to nothing.
+pub const VIA: bool = false;
+
+/// Time limits towards clients.
+pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
+    header: Duration::from_secs(10),
+    body: Duration::from_secs(30),
+    idle: Duration::from_secs(60),
+};
+
+/// Time limits towards destinations.
+pub const DESTINATION_TIMEOUTS: DestinationTimeouts = DestinationTimeouts {
+    connect: Duration::from_secs(1),
+    response: Duration::from_secs(60),
+    idle: Duration::from_secs(60),
+    total: None,
+};
+
+/// Size and count limits of a listener.
+pub const LIMITS: Limits =
+    Limits { connections: 20_000, header_bytes: 64 << 10, headers: 100, uri_bytes: 8 << 10, body_bytes: 0 };
+
+/// From the end of one check to the start of the next.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// A check without an answer by then has failed.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Failures in a row that take a destination out.
+pub const FAILURE_THRESHOLD: u32 = 3;
+/// Passes in a row that bring it back.
+pub const RECOVERY_THRESHOLD: u32 = 2;
+/// How an HTTP check asks.
+pub const CHECK_METHOD: &str = "GET";
+/// What an HTTP check asks for.
+pub const CHECK_PATH: &str = "/";
+/// Statuses an HTTP check takes for good.
+pub const CHECK_EXPECT: (u16, u16) = (200, 399);
+
+/// When real traffic sets a destination aside.
+pub const OUTLIER: OutlierSpec = OutlierSpec {
+    consecutive_failures: 5,
+    base_ejection: Duration::from_secs(30),
+    max_ejection: Duration::from_secs(300),
+    max_ejected: 0.5,
+};
+
+/// Tries and repeats.
+pub fn retry() -> RetrySpec {
+    let when = RetryWhen {
+        connect_failure: true,
+        reset: true,
+        empty_response: true,
+        timeout: false,
+        statuses: Vec::new(),
+    };
+    RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Time limits: a shorter one would cut off what it should only bound.
+pub(crate) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
+/// Checks more often than that are load, not checks.
+pub(crate) const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY;
+/// None at all is good: TERM then ends at once.
+pub(crate) const GRACE: RangeInclusive<Duration> = Duration::ZERO..=DAY;
+/// Threads.
+pub(crate) const WORKERS: RangeInclusive<i64> = 1..=1024;
+/// Checks in a row.
+pub(crate) const THRESHOLD: RangeInclusive<i64> = 1..=1000;
+/// Open connections: as many as a process may have files (Linux `fs.nr_open`).
+pub(crate) const CONNECTIONS: RangeInclusive<i64> = 1..=1_048_576;
+/// Header lines.
+pub(crate) const HEADERS: RangeInclusive<i64> = 1..=256;
+/// Bytes of a head, which is held in memory.
+pub(crate) const HEADER_BYTES: RangeInclusive<u64> = 1024..=128 << 10;
+/// Bytes of a target, part of the head.
+pub(crate) const URI_BYTES: RangeInclusive<u64> = 64..=1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::{Dur, Size};
+
+    /// Every row of docs/defaults.md that this crate answers for: key, value as it is written there.
+    fn rows() -> Vec<(&'static str, String)> {
+        let dur = |d: Duration| Dur(d).to_string();
+        let (client, upstream) = (CLIENT_TIMEOUTS, DESTINATION_TIMEOUTS);
+        let retry = retry();
+        let percent = |share: f64| format!("{}%", share * 100.0);
+        vec![
+            ("admin.address", ADMIN.to_string()),
+            ("shutdown.grace", dur(SHUTDOWN_GRACE)),
+            ("listeners[].via", VIA.to_string()),
+            ("listeners[].timeouts.header", dur(client.header)),
+            ("listeners[].timeouts.body", dur(client.body)),
+            ("listeners[].timeouts.idle", dur(client.idle)),
+            ("listeners[].limits.connections", LIMITS.connections.to_string()),
+            ("listeners[].limits.header_bytes", Size(LIMITS.header_bytes as u64).to_string()),
+            ("listeners[].limits.headers", LIMITS.headers.to_string()),
+            ("listeners[].limits.uri_bytes", Size(LIMITS.uri_bytes as u64).to_string()),
+            ("listeners[].limits.body_bytes", Size(LIMITS.body_bytes).to_string()),
+            ("pools.*.timeouts.connect", dur(upstream.connect)),
+            ("pools.*.timeouts.response", dur(upstream.response)),
+            ("pools.*.timeouts.idle", dur(upstream.idle)),
+            ("load_balancer.algorithm", ALGORITHM.name().to_owned()),
+            ("health_monitoring.check_interval", dur(CHECK_INTERVAL)),
+            ("health_monitoring.timeout", dur(CHECK_TIMEOUT)),
+            ("health_monitoring.failure_threshold", FAILURE_THRESHOLD.to_string()),
+            ("health_monitoring.recovery_threshold", RECOVERY_THRESHOLD.to_string()),
+            ("health_monitoring.method", CHECK_METHOD.to_owned()),
+            ("health_monitoring.path", CHECK_PATH.to_owned()),
+            ("health_monitoring.expect_status", format!("{}-{}", CHECK_EXPECT.0, CHECK_EXPECT.1)),
+            ("outlier_detection.consecutive_failures", OUTLIER.consecutive_failures.to_string()),
+            ("outlier_detection.base_ejection", dur(OUTLIER.base_ejection)),
+            ("outlier_detection.max_ejected", percent(OUTLIER.max_ejected)),
+            ("retry.attempts", retry.attempts.to_string()),
+            ("retry.budget", percent(retry.budget)),
+        ]
+    }
+
+    #[test]
+    fn the_table_in_the_docs_is_true() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/defaults.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        for (key, value) in rows() {
+            let row = format!("| `{key}` | `{value}` | ");
+            let reason = text.lines().find_map(|line| line.strip_prefix(&row));
+            assert!(
+                reason.is_some_and(|r| r.len() > 10),
+                "docs/defaults.md lacks this row with a reason: {row}"
+            );
+        }
+    }
+}

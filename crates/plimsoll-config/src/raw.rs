@@ -1,0 +1,387 @@
+//! The shape of a file, as the schema tells it to editors: every key with its words, every value as written.
+//!
+//! Nothing is read into these types; `check` reads the tree itself, because it wants all problems at once and a
+//! serde deserializer stops at the first. A test holds the keys of both together.
+
+#![expect(dead_code, reason = "only their shape is used")]
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+
+use crate::schema::{
+    Address, Algorithm, CheckProtocol, Dur, ListenerProtocol, Metric, NoProxyProtocol, PoolProtocol, Rate,
+    RetryWhen, Share, Size, Status, Switch, Text, Whole, Workers,
+};
+
+/// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, title = "Plimsoll configuration")]
+pub(crate) struct File {
+    /// Short form: where to listen for HTTP.
+    listen: Option<OneOrMore<Address>>,
+    /// Short form: the destinations of the one pool, named `default`.
+    destinations: Option<Vec<DestinationForm>>,
+    /// How every pool balances, checks and tries again; a pool's own block is laid over it key by key.
+    load_balancer: Option<LoadBalancer>,
+    /// Full form: where clients come in.
+    listeners: Option<Vec<Listener>>,
+    /// Full form: destinations balanced together, by name.
+    pools: Option<BTreeMap<String, Pool>>,
+    /// Data-plane threads; `auto` = as many as CPUs this process may use.
+    workers: Option<Workers>,
+    /// How the process ends.
+    shutdown: Option<Shutdown>,
+    /// The admin plane, or `false`.
+    admin: Option<Feature<Admin>>,
+    /// One line per message, or `false`.
+    access_log: Option<Feature<AccessLog>>,
+}
+
+/// How the process ends.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Shutdown {
+    /// How long TERM waits for what runs.
+    grace: Option<Dur>,
+}
+
+/// The admin plane.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Admin {
+    /// A loopback address.
+    address: Option<Address>,
+}
+
+/// The access log.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct AccessLog {
+    /// `stdout`, or a file, which is reopened on USR1.
+    path: Option<Text>,
+}
+
+/// A front door.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Listener {
+    /// Its name in metrics and logs; unique.
+    name: Text,
+    /// Where it accepts: `0.0.0.0:8080`, `:8080`, `[::]:443`, `unix:/path`, or a list of them.
+    address: OneOrMore<Address>,
+    /// What it speaks: requests, or bytes both ways.
+    protocol: Option<ListenerProtocol>,
+    /// Whether connections begin with a PROXY header.
+    proxy_protocol: Option<NoProxyProtocol>,
+    /// Networks whose `X-Forwarded-*` are believed.
+    trusted_proxies: Option<Vec<Text>>,
+    /// Time limits towards clients.
+    timeouts: Option<ClientTimeouts>,
+    /// Size and count limits.
+    limits: Option<Limits>,
+    /// Add `Via: 1.1 plimsoll` to requests and answers.
+    via: Option<Switch>,
+    /// Edits of every request, before the route's.
+    request_headers: Option<HeaderEdits>,
+    /// Edits of every answer, before the route's.
+    response_headers: Option<HeaderEdits>,
+    /// The pool that takes what no route takes.
+    pool: Option<Text>,
+    /// Rules in order; the first that matches wins.
+    routes: Option<Vec<Route>>,
+}
+
+/// Time limits towards clients.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ClientTimeouts {
+    /// For the whole head of a request, from the first silent moment of a connection.
+    header: Option<Dur>,
+    /// Between two bytes of a request body.
+    body: Option<Dur>,
+    /// Between two requests; for tcp and tunnels: without a byte either way.
+    idle: Option<Dur>,
+}
+
+/// Size and count limits of a listener.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Limits {
+    /// Open connections, over all workers.
+    connections: Option<Whole<1, 1_048_576>>,
+    /// Bytes of a request head, request line included.
+    header_bytes: Option<Size>,
+    /// Header lines of a request.
+    headers: Option<Whole<1, 256>>,
+    /// Bytes of a request target.
+    uri_bytes: Option<Size>,
+    /// Bytes of a request body; 0 = no limit.
+    body_bytes: Option<Size>,
+}
+
+/// Edits of header lines.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HeaderEdits {
+    /// Replaces every copy.
+    set: Option<BTreeMap<String, Text>>,
+    /// Beside what is there.
+    add: Option<BTreeMap<String, Text>>,
+    /// Every copy goes.
+    remove: Option<Vec<Text>>,
+}
+
+/// A rule of a listener.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Route {
+    /// Its name in metrics and logs; `listener/index` without one.
+    name: Option<Text>,
+    /// Which requests; all, without it.
+    r#match: Option<Match>,
+    /// The pool it leads to.
+    pool: Text,
+    /// After the listener's.
+    request_headers: Option<HeaderEdits>,
+    /// After the listener's.
+    response_headers: Option<HeaderEdits>,
+}
+
+/// Which requests a route is for; all that is given must match.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Match {
+    /// `api.example.com` or `*.example.com`; port and case are not compared.
+    host: Option<Text>,
+    /// The path starts so.
+    path_prefix: Option<Text>,
+    /// Any of these methods.
+    method: Option<OneOrMore<Text>>,
+    /// Each of these headers has exactly this value.
+    headers: Option<BTreeMap<String, Text>>,
+}
+
+/// Destinations balanced together.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Pool {
+    /// What is spoken to the destinations of http listeners.
+    protocol: Option<PoolProtocol>,
+    /// Whether connections to destinations begin with a PROXY header.
+    proxy_protocol: Option<NoProxyProtocol>,
+    /// Laid over the block at the top of the file, key by key.
+    load_balancer: Option<LoadBalancer>,
+    /// Time limits towards destinations.
+    timeouts: Option<DestinationTimeouts>,
+    /// Who serves.
+    destinations: Vec<DestinationForm>,
+}
+
+/// Time limits towards destinations.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct DestinationTimeouts {
+    /// To connect.
+    connect: Option<Dur>,
+    /// To the first byte of the answer and between its bytes.
+    response: Option<Dur>,
+    /// A pooled connection without work; a tunnel without a byte either way.
+    idle: Option<Dur>,
+}
+
+/// An address, or a block with one.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+enum DestinationForm {
+    Address(Address),
+    Block(Destination),
+}
+
+/// A destination.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Destination {
+    /// Its name; the address without one. Unique in the pool.
+    id: Option<Text>,
+    /// `10.0.0.1:8080`, `app.internal:8080` or `unix:/path`.
+    address: Address,
+    /// Its share beside the others'; 0 takes no new work.
+    weight: Option<Whole<0, 65535>>,
+    /// 0 is first; higher numbers are backup tiers.
+    priority: Option<Whole<0, 255>>,
+    /// Where it stands.
+    zone: Option<Text>,
+    /// Free labels.
+    labels: Option<BTreeMap<String, Text>>,
+}
+
+/// How a pool balances, checks and tries again.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct LoadBalancer {
+    /// Which destination takes a message.
+    algorithm: Option<Algorithm>,
+    /// Active checks; on unless `false`.
+    health_checking: Option<Switch>,
+    /// Another destination is tried when one fails, where that is safe; on unless `false`.
+    failover: Option<Switch>,
+    /// How destinations are checked.
+    health_monitoring: Option<HealthMonitoring>,
+    /// When failing traffic sets a destination aside.
+    outlier_detection: Option<OutlierDetection>,
+    /// Tries and repeats.
+    retry: Option<Retry>,
+    /// Deadline and effort.
+    performance: Option<Performance>,
+    /// Repeats, backup tiers and measures of quality.
+    quality: Option<Quality>,
+    /// Weights that follow performance and health. Not active yet.
+    dynamic_adjustment: Option<Feature<DynamicAdjustment>>,
+    /// Measures, thresholds and alerts. Not active yet.
+    performance_monitoring: Option<Feature<PerformanceMonitoring>>,
+}
+
+/// How destinations are checked.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct HealthMonitoring {
+    /// From the end of one check to the start of the next.
+    check_interval: Option<Dur>,
+    /// A check without an answer by then has failed.
+    timeout: Option<Dur>,
+    /// Failures in a row that take a destination out; of the first check, one.
+    failure_threshold: Option<Whole<1, 256>>,
+    /// Passes in a row that bring it back.
+    recovery_threshold: Option<Whole<1, 256>>,
+    /// A connection opens, or a request is answered.
+    protocol: Option<CheckProtocol>,
+    /// What is asked for; implies `protocol: http`.
+    path: Option<Text>,
+    /// How it is asked for.
+    method: Option<Text>,
+    /// The `Host` header; the destination's address without one.
+    host: Option<Text>,
+    /// Good statuses: `"200-399"`, `"200,204"` or 200.
+    expect_status: Option<Status>,
+    /// Another port than the one that serves.
+    port: Option<Whole<1, 65535>>,
+    /// Alerts when a destination goes or comes back. Not active yet.
+    alerting: Option<Switch>,
+    /// A recovered destination returns by steps. Not active yet.
+    recovery_management: Option<Switch>,
+}
+
+/// When failing traffic sets a destination aside.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct OutlierDetection {
+    /// Bad outcomes in a row; 0 = never.
+    consecutive_failures: Option<Whole<0, 1_000_000>>,
+    /// The first time; the n-th in a row lasts n times as long.
+    base_ejection: Option<Dur>,
+    /// At most this share of the pool is set aside at once.
+    max_ejected: Option<Share>,
+}
+
+/// Tries and repeats.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Retry {
+    /// All tries of one message, the first included.
+    attempts: Option<Whole<1, 10>>,
+    /// What is worth another try.
+    when: Option<Vec<RetryWhen>>,
+    /// Repeats as a share of requests; a floor of 10 a second comes on top.
+    budget: Option<Share>,
+}
+
+/// Deadline and effort.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Performance {
+    /// One message in the pool, all tries included.
+    timeout: Option<Dur>,
+    /// Decisions and health are remembered. Not active yet.
+    caching: Option<Switch>,
+    /// Checks run side by side; on unless `false`.
+    parallel_processing: Option<Switch>,
+    /// Intervals and time limits tune themselves. Not active yet.
+    optimization: Option<Switch>,
+}
+
+/// Repeats, backup tiers and measures of quality.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Quality {
+    /// Safe repeats of failed messages; on unless `false`.
+    error_recovery: Option<Switch>,
+    /// Destinations with a `priority` above 0 may take over; on unless `false`.
+    failover_support: Option<Switch>,
+    /// How close shares come to what was intended. Not active yet.
+    quality_metrics: Option<Switch>,
+    /// A destination is judged against its own normal. Not active yet.
+    learning: Option<Switch>,
+}
+
+/// Weights that follow performance and health.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct DynamicAdjustment {
+    /// On unless `false`.
+    enabled: Option<Switch>,
+    /// How often weights move.
+    adjustment_interval: Option<Dur>,
+    /// A destination whose performance score is below loses weight.
+    performance_threshold: Option<Share>,
+    /// A destination whose health score is below loses weight.
+    health_threshold: Option<Share>,
+    /// Learned capacity is kept.
+    learning: Option<Switch>,
+}
+
+/// Measures, thresholds and alerts.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct PerformanceMonitoring {
+    /// On unless `false`.
+    enabled: Option<Switch>,
+    /// What is measured.
+    metrics: Option<Vec<Metric>>,
+    /// What is still good.
+    thresholds: Option<Thresholds>,
+    /// Alerts when a threshold is crossed.
+    alerting: Option<Switch>,
+    /// Recommendations.
+    optimization: Option<Switch>,
+}
+
+/// What is still good.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Thresholds {
+    /// The 99th percentile at most.
+    response_time: Option<Dur>,
+    /// At least, while there is demand.
+    throughput: Option<Rate>,
+    /// At most.
+    error_rate: Option<Share>,
+    /// At least.
+    availability: Option<Share>,
+}
+
+/// A switch, or a block that is enabled.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+enum Feature<T> {
+    Switch(Switch),
+    Block(T),
+}
+
+/// One, or a list.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+enum OneOrMore<T> {
+    One(T),
+    More(Vec<T>),
+}

@@ -1,0 +1,84 @@
+//! How problems are told: to people with the lines they are in, to programs as JSON.
+
+use std::ops::Range;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
+
+use crate::problem::{Location, Problem, Severity, Source};
+
+/// Bytes shown of a line before what is wrong with it, and half of those shown after.
+const AROUND: usize = 100;
+
+/// All problems as text for people, in the manner of `rustc`; empty if there are none. `sources` are those of
+/// [`crate::Loaded`].
+pub fn render_text(problems: &[Problem], sources: &[Source]) -> String {
+    let renderer = Renderer::plain().decor_style(DecorStyle::Ascii);
+    let mut text = String::new();
+    for problem in problems {
+        text.push_str(&renderer.render(&[group(problem, sources)]));
+        text.push_str("\n\n");
+    }
+    text
+}
+
+/// All problems as a JSON array of `{severity, code, file, line, column, path, message, help}`; `related`
+/// names the other place of what is given twice.
+pub fn render_json(problems: &[Problem]) -> String {
+    // The types hold nothing that JSON cannot say: no maps, no floats.
+    serde_json::to_string_pretty(problems).unwrap_or_default()
+}
+
+fn group<'p>(problem: &'p Problem, sources: &'p [Source]) -> Group<'p> {
+    let level = match problem.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let mut elements = place(&problem.at, AnnotationKind::Primary, None, sources);
+    for related in &problem.related {
+        elements.extend(place(&related.at, AnnotationKind::Context, Some(&related.message), sources));
+    }
+    if !problem.path.is_empty() {
+        elements.push(Level::NOTE.with_name("path").message(&problem.path).into());
+    }
+    if let Some(help) = &problem.help {
+        elements.push(Level::HELP.message(help).into());
+    }
+    level.primary_title(&problem.message).id(problem.code.word()).elements(elements)
+}
+
+/// The file, line and column, and the line itself.
+fn place<'p>(
+    at: &'p Location,
+    kind: AnnotationKind,
+    label: Option<&'p str>,
+    sources: &'p [Source],
+) -> Vec<Element<'p>> {
+    let origin = Origin::path(at.file.as_str()).line(at.line).char_column(at.column);
+    let Some(source) = sources.get(at.source) else { return vec![origin.into()] };
+    let line = source.line(at.line);
+    let Some(window) = window(&source.text, &line, &at.bytes) else { return vec![origin.into()] };
+    let within = |byte: usize| byte.clamp(window.start, window.end) - window.start;
+    let marked = within(at.bytes.start)..within(at.bytes.end);
+    let snippet = Snippet::source(&source.text[window.clone()])
+        .line_start(at.line)
+        .annotation(kind.span(marked).label(label));
+    // A snippet counts its columns from where it starts, so one cut off on the left names its place itself.
+    match window.start == line.start {
+        true => vec![snippet.path(at.file.as_str()).into()],
+        false => vec![origin.into(), snippet.into()],
+    }
+}
+
+/// The part of a line that is shown: all of it, or what stands around the marked bytes.
+fn window(text: &str, line: &Range<usize>, marked: &Range<usize>) -> Option<Range<usize>> {
+    let shown = text.get(line.clone())?;
+    if shown.trim().is_empty() {
+        return None;
+    }
+    let end = line.start + shown.trim_end().len();
+    let floor = |at: usize| (line.start..=at.min(end)).rev().find(|at| text.is_char_boundary(*at));
+    let near = marked.start.saturating_sub(line.start) <= AROUND;
+    let from = if near { line.start } else { floor(marked.start - AROUND)? };
+    Some(from..floor(marked.start.saturating_add(2 * AROUND))?.max(from))
+}

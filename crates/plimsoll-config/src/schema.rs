@@ -1,0 +1,136 @@
+//! How the values of a file are told to editors: the JSON Schema.
+
+use std::borrow::Cow;
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+use crate::raw::File;
+
+/// The JSON Schema (draft 2020-12) of a configuration file, in its tidy form: the pair of a switch and a block
+/// that the seed's example shows is YAML only.
+pub fn schema() -> String {
+    let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(without_null));
+    let schema = settings.into_generator().into_root_schema_for::<File>();
+    // A schema is JSON by its type.
+    let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// An `Option` may be left out; it may not be null.
+fn without_null(schema: &mut Schema) {
+    let null = json!({"type": "null"});
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [one] = types.as_slice() {
+            let one = one.clone();
+            schema.insert("type".to_owned(), one);
+        }
+    }
+    if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
+        choices.retain(|choice| *choice != null);
+        if let [Value::Object(one)] = choices.as_slice() {
+            let one = one.clone();
+            schema.remove("anyOf");
+            for (key, value) in one {
+                schema.insert(key, value);
+            }
+        }
+    }
+}
+
+/// A text that holds the value of a variable; what it is can be known only when it is resolved.
+const VARIABLE: &str = r"\$\{";
+
+/// A value told by its schema alone.
+macro_rules! value {
+    ($(#[doc = $doc:literal] $name:ident = $schema:expr;)*) => {$(
+        #[doc = $doc]
+        pub(crate) struct $name;
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    )*};
+}
+
+value! {
+    /// Any text.
+    Text = json_schema!({"type": "string"});
+    /// Host and port, or a Unix socket.
+    Address = json_schema!({"type": "string", "pattern": format!(r":\d+$|^unix:.|{VARIABLE}")});
+    /// A duration with a unit.
+    Dur = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$");
+    /// How often.
+    Rate = pattern(r"^\d+(\.\d+)?/[smh]$");
+    /// A share of the whole.
+    Share = or_text(json!({"type": "number", "minimum": 0, "maximum": 1}), r"^\d+(\.\d+)?%$|^[01](\.\d+)?$");
+    /// Bytes with a unit, or 0.
+    Size = or_text(json!({"const": 0}), r"^\d+(\.\d+)?(B|KB|kB|MB|GB|KiB|MiB|GiB)$|^0$");
+    /// A switch.
+    Switch = or_variable(json!({"type": "boolean"}));
+    /// Statuses of HTTP.
+    Status = or_text(json!({"type": "integer", "minimum": 100, "maximum": 599}), r"^\d{3}(-\d{3})?(,\d{3}(-\d{3})?)*$");
+    /// `auto` or a number of threads.
+    Workers = or_text(json!({"type": "integer", "minimum": 1, "maximum": 1024}), "^auto$");
+    /// Which destination takes a message.
+    Algorithm = words(&plimsoll_core::balance::Algorithm::ALL.map(plimsoll_core::balance::Algorithm::name));
+    /// What a listener speaks.
+    ListenerProtocol = words(&["http", "tcp"]);
+    /// What a pool speaks.
+    PoolProtocol = words(&["http1"]);
+    /// How a check asks.
+    CheckProtocol = words(&["tcp", "http"]);
+    /// PROXY headers.
+    NoProxyProtocol = words(&["none"]);
+    /// What performance monitoring measures.
+    Metric = words(&["response_time", "throughput", "error_rate", "availability"]);
+    /// What is worth another try.
+    RetryWhen = pattern(r"^(connect_failure|reset|empty_response|timeout|status:[45]\d\d)$");
+}
+
+fn pattern(pattern: &str) -> Schema {
+    json_schema!({"type": "string", "pattern": format!("{pattern}|{VARIABLE}")})
+}
+
+fn or_text(number: Value, pattern: &str) -> Schema {
+    json_schema!({"anyOf": [number, {"type": "string", "pattern": format!("{pattern}|{VARIABLE}")}]})
+}
+
+fn words(words: &[&str]) -> Schema {
+    or_variable(json!({"enum": words}))
+}
+
+fn or_variable(value: Value) -> Schema {
+    json_schema!({"anyOf": [value, {"type": "string", "pattern": VARIABLE}]})
+}
+
+/// A whole number within bounds.
+pub(crate) struct Whole<const LOW: i64, const HIGH: i64>;
+
+impl<const LOW: i64, const HIGH: i64> JsonSchema for Whole<LOW, HIGH> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Whole{LOW}To{HIGH}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        or_variable(json!({"type": "integer", "minimum": LOW, "maximum": HIGH}))
+    }
+}

@@ -1,0 +1,231 @@
+//! What a file says before anyone asks whether it makes sense: a tree whose every node knows its place.
+//!
+//! Repeated keys are all kept, so that an error can name both lines.
+
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+/// A place: bytes of one of the files.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Index of the file.
+    pub(crate) source: u32,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+impl Span {
+    pub(crate) fn is_empty(self) -> bool {
+        self.start >= self.end
+    }
+}
+
+/// A value and its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) span: Span,
+    pub(crate) value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Scalar(Scalar),
+    List(Vec<Node>),
+    Block(Vec<Entry>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    pub(crate) value: Node,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    pub(crate) text: Box<str>,
+    pub(crate) span: Span,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Scalar {
+    /// Variables resolved.
+    pub(crate) text: Box<str>,
+    pub(crate) kind: Kind,
+    /// In quotes, so always text.
+    pub(crate) quoted: bool,
+    /// As it stands in the file, when `text` holds the value of a variable: then `text` is never shown.
+    pub(crate) written: Option<Box<str>>,
+}
+
+/// What a scalar is by the core schema of YAML 1.2.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub(crate) enum Kind {
+    Null,
+    Bool(bool),
+    Whole(i64),
+    Number(f64),
+    Text,
+    /// Its variable has no value, which was told already: nothing more is asked of it.
+    Unresolved,
+}
+
+impl Kind {
+    /// YAML 1.2.2, section 10.3.2. `yes`, `on` and the like are text.
+    pub(crate) fn of(plain: &str) -> Self {
+        match plain {
+            "" | "~" | "null" | "Null" | "NULL" => return Self::Null,
+            "true" | "True" | "TRUE" => return Self::Bool(true),
+            "false" | "False" | "FALSE" => return Self::Bool(false),
+            _ => {}
+        }
+        let unsigned = plain.strip_prefix(['-', '+']).unwrap_or(plain);
+        match unsigned {
+            ".inf" | ".Inf" | ".INF" => return Self::Number(f64::INFINITY),
+            ".nan" | ".NaN" | ".NAN" => return Self::Number(f64::NAN),
+            _ => {}
+        }
+        let radix =
+            |prefix, radix| plain.strip_prefix(prefix).and_then(|d| i64::from_str_radix(d, radix).ok());
+        if let Some(number) = radix("0o", 8).or_else(|| radix("0x", 16)) {
+            return Self::Whole(number);
+        }
+        let numeric = |b: u8| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-');
+        if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') || !plain.bytes().all(numeric) {
+            return Self::Text;
+        }
+        match (plain.parse(), plain.parse()) {
+            (Ok(whole), _) => Self::Whole(whole),
+            (_, Ok(number)) => Self::Number(number),
+            _ => Self::Text,
+        }
+    }
+}
+
+impl Node {
+    /// What kind of value it is, in the words of the documentation.
+    pub(crate) fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::List(_) => "a list",
+            Value::Block(_) => "a block",
+            Value::Scalar(scalar) => match scalar.kind {
+                Kind::Null => "nothing",
+                Kind::Bool(_) => "true or false",
+                Kind::Whole(_) | Kind::Number(_) => "a number",
+                Kind::Text | Kind::Unresolved => "text",
+            },
+        }
+    }
+}
+
+/// The way from the root of a file to a node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Path<'t>(Option<Rc<Link<'t>>>);
+
+#[derive(Debug)]
+struct Link<'t> {
+    up: Path<'t>,
+    step: Step<'t>,
+}
+
+#[derive(Debug)]
+enum Step<'t> {
+    Key(&'t str),
+    Index(usize),
+}
+
+impl<'t> Path<'t> {
+    pub(crate) fn key(&self, key: &'t str) -> Self {
+        Self(Some(Rc::new(Link { up: self.clone(), step: Step::Key(key) })))
+    }
+
+    pub(crate) fn index(&self, index: usize) -> Self {
+        Self(Some(Rc::new(Link { up: self.clone(), step: Step::Index(index) })))
+    }
+
+    /// `pools.api.destinations[1].address`
+    pub(crate) fn text(&self) -> String {
+        let mut steps = Vec::new();
+        let mut at = self;
+        while let Some(link) = &at.0 {
+            steps.push(&link.step);
+            at = &link.up;
+        }
+        let mut text = String::new();
+        for step in steps.into_iter().rev() {
+            match step {
+                Step::Key(key) => {
+                    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '<');
+                    let dot = if text.is_empty() { "" } else { "." };
+                    let shown = printable(key);
+                    let _ = match !shown.is_empty() && shown.chars().all(plain) {
+                        true => write!(text, "{dot}{shown}"),
+                        false => write!(text, "{dot}\"{shown}\""),
+                    };
+                }
+                Step::Index(index) => {
+                    let _ = write!(text, "[{index}]");
+                }
+            }
+        }
+        text
+    }
+}
+
+/// A text fit for a terminal and one line: control characters escaped, and not too long.
+pub(crate) fn printable(text: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut shown = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == LONGEST {
+            shown.push('…');
+            break;
+        }
+        match c {
+            c if c.is_control() || is_invisible(c) => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Marks that turn the direction of text or take no room: they make one name look like another.
+pub(crate) fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_follow_yaml_1_2() {
+        for (text, kind) in [
+            ("", Kind::Null),
+            ("~", Kind::Null),
+            ("true", Kind::Bool(true)),
+            ("yes", Kind::Text),
+            ("on", Kind::Text),
+            ("12", Kind::Whole(12)),
+            ("-12", Kind::Whole(-12)),
+            ("0x1F", Kind::Whole(31)),
+            ("012", Kind::Whole(12)),
+            ("0.8", Kind::Number(0.8)),
+            ("1e3", Kind::Number(1000.0)),
+            (".inf", Kind::Number(f64::INFINITY)),
+            ("1.2.3", Kind::Text),
+            ("10.0.0.1:80", Kind::Text),
+            ("1_000", Kind::Text),
+            ("30s", Kind::Text),
+            ("inf", Kind::Text),
+        ] {
+            assert_eq!(Kind::of(text), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_reads_like_the_file() {
+        let path = Path::default().key("pools").key("a.b").key("destinations").index(1).key("address");
+        assert_eq!(path.text(), "pools.\"a.b\".destinations[1].address");
+        assert_eq!(Path::default().key("a\u{1b}[31m").text(), "\"a\\u{1b}[31m\"");
+    }
+}

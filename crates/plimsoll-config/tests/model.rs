@@ -1,0 +1,200 @@
+//! What a good file comes to: every default, every key, and how blocks are laid over one another.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use plimsoll_config::model::{
+    AccessLog, Config, DestinationAddress, HeaderEdits, ListenAddress, Pool, Protocol,
+};
+use plimsoll_config::{Severity, defaults, load};
+use plimsoll_core::balance::Algorithm;
+use plimsoll_core::health::ProbeKind;
+use plimsoll_core::route::HostPattern;
+
+fn config(text: &str) -> Config {
+    let env = |name: &str| (name == "WEIGHT").then(|| "7".to_owned());
+    let loaded = load(text, "test.yaml", Path::new("/etc/plimsoll"), &env);
+    let told = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
+    assert!(loaded.problems.iter().all(|p| p.severity == Severity::Warning), "{told}");
+    loaded.config.expect("a configuration without errors")
+}
+
+/// The pool `p` of a file with these keys in it, and these defaults.
+fn pool(defaults: &str, keys: &str) -> Pool {
+    let text = format!(
+        "load_balancer: {{{defaults}}}\nlisteners: [{{name: l, address: \":80\", pool: p}}]\n\
+         pools: {{p: {{destinations: [\"a:1\"], {keys}}}}}"
+    );
+    config(&text).pools[0].as_ref().clone()
+}
+
+#[test]
+fn the_least_file_takes_every_default() {
+    let config = config("listen: \"127.0.0.1:8080\"\ndestinations: [\"127.0.0.1:9001\", app:80]");
+    assert_eq!((config.workers, config.shutdown_grace), (None, defaults::SHUTDOWN_GRACE));
+    assert_eq!(config.admin.map(|admin| (admin.address, admin.configured)), Some((defaults::ADMIN, false)));
+    assert_eq!(config.access_log, None);
+
+    let listener = &config.listeners[0];
+    assert_eq!((&*listener.name, listener.protocol, listener.pool), ("default", Protocol::Http, Some(0)));
+    assert_eq!(listener.addresses, [ListenAddress::Socket("127.0.0.1:8080".parse().unwrap())]);
+    assert_eq!((listener.timeouts, listener.limits), (defaults::CLIENT_TIMEOUTS, defaults::LIMITS));
+    assert!(listener.routes.is_empty() && listener.trusted_proxies.is_empty() && !listener.via);
+    assert_eq!(listener.request_headers, HeaderEdits::default());
+
+    let pool = &config.pools[0];
+    assert_eq!((&*pool.name, pool.algorithm), ("default", Algorithm::RoundRobin));
+    assert_eq!((pool.outlier, &pool.retry), (defaults::OUTLIER, &defaults::retry()));
+    assert_eq!((pool.parallel_checks, pool.backup_tiers), (true, true));
+    assert_eq!(pool.timeouts, defaults::DESTINATION_TIMEOUTS);
+    let health = pool.health.as_ref().unwrap();
+    assert_eq!((health.check_interval, health.timeout), (defaults::CHECK_INTERVAL, defaults::CHECK_TIMEOUT));
+    assert_eq!((health.failure_threshold, health.recovery_threshold, health.port), (3, 2, None));
+    assert_eq!(health.probe, ProbeKind::Tcp);
+
+    let [first, second] = pool.destinations.as_slice() else { panic!("two destinations") };
+    assert_eq!((&*first.name, first.weight.get(), first.priority), ("127.0.0.1:9001", 1, 0));
+    assert_eq!(second.address, DestinationAddress::Name("app".to_owned(), 80));
+    assert_eq!((&second.zone, second.labels.len()), (&None, 0));
+}
+
+#[test]
+fn a_pool_is_laid_over_the_defaults_key_by_key() {
+    let defaults =
+        "algorithm: p2c, failover: false, health_monitoring: {path: /up, timeout: 3s}, retry: {attempts: 5}";
+    let pool = pool(
+        defaults,
+        "load_balancer: {algorithm: random, health_monitoring: {check_interval: 1s}, retry: {budget: 0.5}}",
+    );
+    assert_eq!(pool.algorithm, Algorithm::Random);
+    assert_eq!((pool.retry.attempts, pool.retry.budget, pool.retry.failover), (5, 0.5, false));
+    let health = pool.health.unwrap();
+    assert_eq!((health.check_interval, health.timeout), (Duration::from_secs(1), Duration::from_secs(3)));
+    let ProbeKind::Http { method, path, host, expect } = health.probe else { panic!("an http check") };
+    assert_eq!((&*method, &*path, host, &*expect), ("GET", "/up", None, [(200, 399)].as_slice()));
+}
+
+#[test]
+fn every_key_of_checks() {
+    let keys = "load_balancer: {health_monitoring: {check_interval: 200ms, timeout: 1s, failure_threshold: 2, \
+                recovery_threshold: 1, protocol: http, path: \"/h?x\", method: HEAD, host: \"app:8080\", \
+                expect_status: \"200-299, 304\", port: 9000}}";
+    let health = pool("", keys).health.unwrap();
+    assert_eq!((health.failure_threshold, health.recovery_threshold, health.port), (2, 1, Some(9000)));
+    let ProbeKind::Http { method, path, host, expect } = health.probe else { panic!("an http check") };
+    assert_eq!((&*method, &*path, host.as_deref()), ("HEAD", "/h?x", Some("app:8080")));
+    assert_eq!(*expect, [(200, 299), (304, 304)]);
+
+    let one = pool("", "load_balancer: {health_monitoring: {expect_status: 204}}").health.unwrap();
+    assert!(matches!(one.probe, ProbeKind::Http { expect, .. } if *expect == [(204, 204)]));
+    let tcp = pool("health_monitoring: {path: /up}", "load_balancer: {health_monitoring: {protocol: tcp}}");
+    assert_eq!(tcp.health.unwrap().probe, ProbeKind::Tcp);
+    assert_eq!(pool("health_checking: false", "").health, None);
+}
+
+#[test]
+fn the_switches_of_the_seed() {
+    let all_off = pool(
+        "failover: false, performance: {parallel_processing: false}, quality: {error_recovery: false, \
+         failover_support: false}",
+        "",
+    );
+    assert!(!all_off.retry.failover && !all_off.retry.error_recovery);
+    assert!(!all_off.parallel_checks && !all_off.backup_tiers);
+    assert_eq!(pool("performance: {timeout: 7s}", "").timeouts.total, Some(Duration::from_secs(7)));
+}
+
+#[test]
+fn retries_and_ejections() {
+    let keys = "load_balancer: {retry: {attempts: 2, when: [timeout, \"status:503\", \"status:503\", \"status:429\"], \
+                budget: 5%}, outlier_detection: {consecutive_failures: 0, base_ejection: 400s, max_ejected: 10%}}";
+    let pool = pool("", keys);
+    let when = &pool.retry.when;
+    assert!(when.timeout && !when.reset && !when.connect_failure && !when.empty_response);
+    assert_eq!((&when.statuses, pool.retry.attempts, pool.retry.budget), (&vec![503, 429], 2, 0.05));
+    assert_eq!((pool.outlier.consecutive_failures, pool.outlier.max_ejected), (0, 0.1));
+    assert_eq!(pool.outlier.base_ejection, Duration::from_secs(400));
+    assert_eq!(pool.outlier.max_ejection, Duration::from_secs(400));
+}
+
+#[test]
+fn the_process() {
+    let with = |lines: &str| config(&format!("listen: \":80\"\ndestinations: [\"a:1\"]\n{lines}"));
+    assert_eq!(with("workers: 4").workers.map(usize::from), Some(4));
+    assert_eq!(with("workers: ${WEIGHT}").workers.map(usize::from), Some(7));
+    assert_eq!(with("workers: auto").workers, None);
+    assert_eq!(with("shutdown: {grace: 0s}").shutdown_grace, Duration::ZERO);
+    assert_eq!(with("admin: false").admin, None);
+    assert!(with("admin: true").admin.is_some_and(|admin| !admin.configured));
+    let admin = with("admin: {address: \"localhost:0\"}").admin.unwrap();
+    assert_eq!((admin.address.to_string().as_str(), admin.configured), ("127.0.0.1:0", true));
+    assert_eq!(with("access_log: true").access_log, Some(AccessLog::Stdout));
+    assert_eq!(with("access_log: {path: stdout}").access_log, Some(AccessLog::Stdout));
+    let file = AccessLog::File(PathBuf::from("/etc/plimsoll/log/a.log"));
+    assert_eq!(with("access_log: {path: log/a.log}").access_log, Some(file));
+    assert_eq!(with("access_log: false").access_log, None);
+}
+
+#[test]
+fn listeners_and_routes() {
+    let config = config(
+        "listeners:
+  - name: web
+    address: [\":8080\", \"[::1]:8080\", \"unix:run/web.sock\"]
+    trusted_proxies: [\"10.0.0.0/8\", \"192.0.2.7\"]
+    timeouts: {header: 1s}
+    limits: {connections: 5, header_bytes: 4KiB, body_bytes: 10MB}
+    via: true
+    request_headers: {set: {X-Mark: \"1\"}, add: {X-Seen: by us}, remove: [X-Secret]}
+    routes:
+      - name: gold
+        match: {host: \"*.Example.com\", path_prefix: /v1/, method: GET, headers: {X-Tier: gold}}
+        pool: b
+        response_headers: {remove: [server]}
+      - {match: {method: [PUT, POST]}, pool: a}
+    pool: a
+  - {name: raw, address: \"127.0.0.1:5432\", protocol: tcp, timeouts: {idle: 2h}, pool: b}
+pools:
+  a: {destinations: [\"a:1\"]}
+  b: {destinations: [{id: x, address: \"unix:b.sock\", weight: 0, priority: 255, zone: z, labels: {v: \"2\", a: b}}, \"b:1\"]}
+",
+    );
+    let web = &config.listeners[0];
+    assert_eq!(web.addresses[2], ListenAddress::Unix(PathBuf::from("/etc/plimsoll/run/web.sock")));
+    assert_eq!(
+        web.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["10.0.0.0/8", "192.0.2.7/32"]
+    );
+    assert_eq!((web.timeouts.header, web.timeouts.body), (Duration::from_secs(1), Duration::from_secs(30)));
+    assert_eq!((web.limits.connections, web.limits.header_bytes, web.limits.uri_bytes), (5, 4096, 4096));
+    assert_eq!((web.limits.body_bytes, web.via, web.pool), (10_000_000, true, Some(0)));
+    let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+    let edits = HeaderEdits {
+        set: pair("x-mark", "1"),
+        add: pair("x-seen", "by us"),
+        remove: vec!["x-secret".into()],
+    };
+    assert_eq!(web.request_headers, edits);
+
+    let [gold, rest] = web.routes.as_slice() else { panic!("two routes") };
+    assert_eq!((&*gold.name, gold.pool, &*rest.name, rest.pool), ("gold", 1, "web/1", 0));
+    assert_eq!(gold.matches.host, Some(HostPattern::Suffix(".example.com".to_owned())));
+    assert_eq!(gold.matches.path_prefix.as_deref(), Some("/v1/"));
+    assert_eq!(
+        (&gold.matches.methods, &gold.matches.headers),
+        (&vec!["GET".to_owned()], &pair("x-tier", "gold"))
+    );
+    assert_eq!(gold.response_headers.remove, ["server"]);
+    assert_eq!(rest.matches.methods, ["PUT", "POST"]);
+
+    let raw = &config.listeners[1];
+    assert_eq!(
+        (raw.protocol, raw.pool, raw.timeouts.idle),
+        (Protocol::Tcp, Some(1), Duration::from_secs(7200))
+    );
+
+    let b = &config.pools[1].destinations[0];
+    assert_eq!((&*b.name, b.weight.get(), b.priority, b.zone.as_deref()), ("x", 0, 255, Some("z")));
+    assert_eq!(b.address, DestinationAddress::Unix(PathBuf::from("/etc/plimsoll/b.sock")));
+    assert_eq!(b.labels, [("a".into(), "b".into()), ("v".into(), "2".into())]);
+}

@@ -1,0 +1,147 @@
+//! Values that are good alone and wrong together, and those of later versions.
+
+use crate::{
+    check, check_destinations, check_listener, check_policy, check_route, check_short, help, load_text,
+};
+
+#[test]
+fn names_and_addresses_given_twice() {
+    check_destinations("\"a:1\", ▸\"a:1\"", &["duplicate-name [1]"]);
+    check_destinations("{id: x, address: \"a:1\"}, {id: ▸x, address: \"b:1\"}", &["duplicate-name [1].id"]);
+    check_destinations("{id: \"b:1\", address: \"a:1\"}, ▸\"b:1\"", &["duplicate-name [1]"]);
+    check_destinations("{id: x, address: \"a:1\"}, {id: y, address: \"a:1\"}", &[]);
+    let listeners = |a: &str, b: &str, expected: &[&str]| {
+        let pools = "pools: {p: {destinations: [\"a:1\"]}}";
+        check(&format!("{pools}\nlisteners:\n- {{{a}, pool: p}}\n- {{{b}, pool: p}}"), expected);
+    };
+    listeners(
+        "name: a, address: \":80\"",
+        "name: ▸a, address: \":81\"",
+        &["duplicate-name listeners[1].name"],
+    );
+    listeners(
+        "name: a, address: \":80\"",
+        "name: b, address: ▸\"0.0.0.0:80\"",
+        &["address-conflict listeners[1].address"],
+    );
+    listeners(
+        "name: a, address: [\"unix:x\"]",
+        "name: b, address: [\":81\", ▸\"unix:/etc/plimsoll/x\"]",
+        &["address-conflict listeners[1].address[1]"],
+    );
+    listeners("name: a, address: \":0\"", "name: b, address: \":0\"", &[]);
+    check(
+        "listen: \"127.0.0.1:80\"\ndestinations: [\"a:1\"]\nadmin: {address: ▸\"127.0.0.1:80\"}",
+        &["address-conflict admin.address"],
+    );
+    check_route(
+        "{name: r, pool: api, match: {host: a}}, {name: ▸r, pool: api}",
+        &["duplicate-name [1].name"],
+    );
+}
+
+#[test]
+fn what_nothing_leads_to() {
+    check(
+        "listeners: [{name: a, address: \":80\", pool: ▸apl}]\npools: {api: {destinations: [\"a:1\"]}}",
+        &["unknown-pool listeners[0].pool"],
+    );
+    check(
+        "listeners: [{name: a, address: \":80\", pool: a}]\npools: {a: {destinations: [\"a:1\"]}, ▸b: {destinations: \
+         [\"a:1\"]}}",
+        &["unused-pool pools.b"],
+    );
+    assert_eq!(
+        help("listeners: [{name: a, address: \":80\", pool: apl}]\npools: {api: {destinations: [\"a:1\"]}}"),
+        "did you mean `api`?"
+    );
+    check_route("{pool: api}, ▸{pool: api, match: {host: a}}", &["unreachable [1]"]);
+    check("listen: \":80\"\n▸destinations: [{address: \"a:1\", weight: 0}]", &["unreachable destinations"]);
+}
+
+#[test]
+fn combinations_that_cannot_be() {
+    check(
+        "▸listen: \":80\"\n▸destinations: [\"a:1\"]\nlisteners: [{name: a, address: \":81\", pool: p}]\npools: \
+         {p: {destinations: [▸x]}}",
+        &["conflict listen", "conflict destinations", "bad-address pools.p.destinations[0]"],
+    );
+    check_listener("protocol: tcp, ▸routes: []", &["conflict routes"]);
+    check_listener(
+        "protocol: tcp, ▸via: true, ▸request_headers: {}, timeouts: {▸header: 1s, idle: 1s}, limits: {▸headers: 1}",
+        &["conflict via", "conflict request_headers", "conflict timeouts.header", "conflict limits.headers"],
+    );
+    check_listener("limits: {header_bytes: 4KiB, uri_bytes: ▸8KiB}", &["conflict limits.uri_bytes"]);
+    check_listener("limits: {header_bytes: 4KiB}", &[]);
+    check_listener("request_headers: {set: {a: b}, remove: [▸A]}", &["conflict request_headers.remove[0]"]);
+    check_policy("  health_monitoring: {protocol: tcp, path: ▸/x}", &["conflict health_monitoring.path"]);
+}
+
+#[test]
+fn what_comes_later_is_refused_in_words() {
+    check_short(
+        "▸kafka: {}\n▸state: {}\nadmin: {▸tokens: []}",
+        &["not-available-yet kafka", "not-available-yet state", "not-available-yet admin.tokens"],
+    );
+    for algorithm in
+        ["response_time", "peak_ewma", "health_based", "source_hash", "hash", "prequal", "custom"]
+    {
+        check_policy(&format!("  algorithm: ▸{algorithm}"), &["not-available-yet algorithm"]);
+    }
+    for key in ["session_affinity", "hedge", "slow_start", "panic_threshold", "hash", "custom"] {
+        check_policy(&format!("  ▸{key}: x"), &[format!("not-available-yet {key}").as_str()]);
+    }
+    check_policy(
+        "  outlier_detection: {▸interval: 10s}\n  retry: {when: [▸\"grpc:UNAVAILABLE\"]}",
+        &["not-available-yet outlier_detection.interval", "not-available-yet retry.when[0]"],
+    );
+    for key in ["http3", "tls", "udp"] {
+        check_listener(&format!("▸{key}: true"), &[format!("not-available-yet {key}").as_str()]);
+    }
+    for protocol in ["https", "tls", "udp", "mqtt", "auto"] {
+        check_listener(&format!("protocol: ▸{protocol}"), &["not-available-yet protocol"]);
+    }
+    check_listener("proxy_protocol: ▸accept", &["not-available-yet proxy_protocol"]);
+    for key in ["redirect", "deny", "rate_limit", "timeout", "pools"] {
+        check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
+    }
+    check_route(
+        "{pool: api, match: {▸source: [], ▸sni: x}}",
+        &["not-available-yet [0].match.source", "not-available-yet [0].match.sni"],
+    );
+    for keys in ["▸tls: {}", "protocol: ▸http2", "protocol: ▸auto", "proxy_protocol: ▸v2"] {
+        let key = keys.replace('▸', "").split(':').next().unwrap().to_owned();
+        check(
+            &format!(
+                "listeners: [{{name: a, address: \":80\", pool: p}}]\npools: {{p: {{destinations: [\"a:1\"], {keys}}}}}"
+            ),
+            &[format!("not-available-yet pools.p.{key}").as_str()],
+        );
+    }
+    let told = load_text("listen: \":80\"\ndestinations: [\"a:1\"]\nkafka: {}");
+    assert_eq!(told.problems[0].message, "`kafka` is not available in this version yet");
+}
+
+#[test]
+fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
+    let policy = |on: &str| {
+        "  health_monitoring: {▸alerting: ON, ▸recovery_management: ON}\n  performance: {▸caching: ON, ▸optimization: \
+         ON}\n  quality: {▸quality_metrics: ON, ▸learning: ON}\n  ▸dynamic_adjustment: ON\n  \
+         ▸performance_monitoring: ON"
+            .replace("ON", on)
+    };
+    check_policy(&policy("false").replace('▸', ""), &[]);
+    check_policy(
+        &policy("true"),
+        &[
+            "not-active-yet health_monitoring.alerting",
+            "not-active-yet health_monitoring.recovery_management",
+            "not-active-yet performance.caching",
+            "not-active-yet performance.optimization",
+            "not-active-yet quality.quality_metrics",
+            "not-active-yet quality.learning",
+            "not-active-yet dynamic_adjustment",
+            "not-active-yet performance_monitoring",
+        ],
+    );
+}

@@ -1,0 +1,171 @@
+//! How a prepared configuration comes into force: what stays, what is new, what goes. Nothing here can fail.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use plimsoll_config::model::{Config, Listener, Pool as PoolConfig};
+use plimsoll_core::pool::{Input, Pool, PoolSpec};
+use plimsoll_core::retry::Budget;
+use plimsoll_core::{Destination, Name, Rng};
+use tokio::sync::mpsc;
+
+use super::prepare::{NewSockets, Resolved, show};
+use super::{BoundAddress, Handle, ListenerState, PoolState, State};
+use crate::counters::PerWorker;
+use crate::driver::{Driver, Order, SUSPECTS};
+use crate::listener::Socket;
+use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable};
+use crate::worker::{Command, DoorOrder};
+
+impl Handle {
+    /// Takes a prepared configuration into force. Nothing here can fail.
+    pub(super) fn commit(&self, config: Config, resolved: Resolved, mut sockets: NewSockets) {
+        let mut state = self.state();
+        let pools: Vec<_> = config
+            .pools
+            .iter()
+            .zip(resolved)
+            .map(|(pool, members)| self.pool(&mut state, pool, members))
+            .collect();
+        state.pools.retain(|name, _| config.pools.iter().any(|pool| pool.name == *name));
+        let mut orders: Vec<Vec<DoorOrder>> = (0..self.0.workers).map(|_| Vec::new()).collect();
+        let mut tables = Vec::new();
+        for l in &config.listeners {
+            let table = self.table(&mut state, l, &pools);
+            self.doors(&mut state, l, &table, &mut sockets, &mut orders);
+            tables.push(table);
+        }
+        state.listeners.retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
+        let used: Vec<_> = tables.iter().flat_map(|t| t.rules.iter().map(|r| r.tallies.clone())).collect();
+        state.tallies.retain(|_, tally| used.iter().any(|u| Arc::ptr_eq(u, tally)));
+        state.tables = tables;
+        state.config = Arc::new(config);
+        for (worker, orders) in self.0.commands.iter().zip(orders) {
+            let _worker_has_ended = worker.send(Command::Doors(orders));
+        }
+    }
+
+    /// The pool of that name, told of its new configuration, or a new one with a driver of its own.
+    fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
+        let spec = spec_of(config);
+        if let Some(known) = state.pools.get_mut(&config.name) {
+            known.table.budget.set_share(config.retry.budget);
+            for input in [Input::Spec(spec), Input::Members(members)] {
+                let _driver_has_ended = known.orders.send(Order::Input(Box::new(input)));
+            }
+            let old = &known.table;
+            known.table = Arc::new(PoolTable {
+                number: old.number,
+                config: config.clone(),
+                feed: old.feed.clone(),
+                budget: old.budget.clone(),
+                suspects: old.suspects.clone(),
+                tallies: old.tallies.clone(),
+            });
+            return known.table.clone();
+        }
+        state.next += 1;
+        let (orders, from_control) = mpsc::unbounded_channel();
+        let (suspects, from_workers) = mpsc::channel(SUSPECTS);
+        let clock = self.0.clock;
+        let rng = Rng::new(state.next ^ clock.now().as_nanos());
+        let pool = Pool::new(config.name.clone(), spec, members, self.0.workers, rng, clock.now());
+        let feed = Arc::new(Feed::new(pool.snapshot().clone()));
+        let budget = Arc::new(Budget::new(config.retry.budget, self.0.workers));
+        let table = Arc::new(PoolTable {
+            number: state.next,
+            config: config.clone(),
+            feed: feed.clone(),
+            budget: budget.clone(),
+            suspects,
+            tallies: Arc::new(PerWorker::new(self.0.workers)),
+        });
+        let driver = Driver { pool, orders: from_control, suspects: from_workers, feed, budget, clock };
+        tokio::spawn(driver.run());
+        state.pools.insert(config.name.clone(), PoolState { table: table.clone(), orders });
+        table
+    }
+
+    fn table(
+        &self,
+        state: &mut State,
+        config: &Arc<Listener>,
+        pools: &[Arc<PoolTable>],
+    ) -> Arc<ListenerTable> {
+        let mut rule = |name: &Name, matches, pool: usize, edits: [Edits; 2]| {
+            let pool = pools[pool].clone();
+            let key = [config.name.clone(), name.clone(), pool.config.name.clone()];
+            let tallies =
+                state.tallies.entry(key).or_insert_with(|| Arc::new(PerWorker::new(self.0.workers))).clone();
+            let [request_edits, response_edits] = edits;
+            Arc::new(RuleTable { name: name.clone(), matches, pool, request_edits, response_edits, tallies })
+        };
+        let mut rules: Vec<_> = config
+            .routes
+            .iter()
+            .map(|r| {
+                let edits = [
+                    Edits::fold(&[&config.request_headers, &r.request_headers]),
+                    Edits::fold(&[&config.response_headers, &r.response_headers]),
+                ];
+                rule(&r.name, Some(r.matches.clone()), r.pool, edits)
+            })
+            .collect();
+        if let Some(pool) = config.pool {
+            let edits = [Edits::fold(&[&config.request_headers]), Edits::fold(&[&config.response_headers])];
+            rules.push(rule(&"default".into(), None, pool, edits));
+        }
+        let shared =
+            state.listeners.get(&config.name).map(|known| known.shared.clone()).unwrap_or_else(|| {
+                Arc::new(ListenerShared {
+                    tallies: PerWorker::new(self.0.workers),
+                    open: AtomicUsize::new(0),
+                })
+            });
+        Arc::new(ListenerTable { config: config.clone(), rules, shared })
+    }
+
+    /// Which sockets of a listener open and close at each worker.
+    fn doors(
+        &self,
+        state: &mut State,
+        config: &Arc<Listener>,
+        table: &Arc<ListenerTable>,
+        sockets: &mut NewSockets,
+        orders: &mut [Vec<DoorOrder>],
+    ) {
+        let known = state
+            .listeners
+            .entry(config.name.clone())
+            .or_insert_with(|| ListenerState { shared: table.shared.clone(), sockets: Vec::new() });
+        let (keep, gone): (Vec<_>, Vec<_>) =
+            known.sockets.drain(..).partition(|bound| config.addresses.contains(&bound.wanted));
+        known.sockets = keep;
+        let close: Vec<u64> = gone.iter().map(|bound| bound.number).collect();
+        let mut open: Vec<Vec<Socket>> = (0..orders.len()).map(|_| Vec::new()).collect();
+        for wanted in &config.addresses {
+            let Some((actual, bound)) = sockets.remove(&(config.name.clone(), wanted.clone())) else {
+                continue;
+            };
+            state.next += 1;
+            tracing::info!(listener = %config.name, address = show(&actual), "listening");
+            known.sockets.push(BoundAddress { wanted: wanted.clone(), actual, number: state.next });
+            for (open, inner) in open.iter_mut().zip(bound) {
+                open.push(Socket { number: state.next, inner });
+            }
+        }
+        for (orders, open) in orders.iter_mut().zip(open) {
+            orders.push(DoorOrder { table: table.clone(), open, close: close.clone() });
+        }
+    }
+}
+
+fn spec_of(pool: &PoolConfig) -> PoolSpec {
+    PoolSpec {
+        algorithm: pool.algorithm,
+        health: pool.health.clone(),
+        parallel_checks: pool.parallel_checks,
+        outlier: pool.outlier,
+        backup_tiers: pool.backup_tiers,
+    }
+}

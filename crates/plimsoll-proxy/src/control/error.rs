@@ -1,0 +1,91 @@
+//! Why a configuration was not put to work.
+
+use std::fmt;
+use std::io;
+
+use plimsoll_config::Problem;
+use plimsoll_core::Name;
+
+/// Why there is no configuration to put to work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Invalid {
+    /// For people: the words of `plimsoll check`.
+    pub text: String,
+    /// For programs; empty when nothing could be read at all.
+    pub problems: Vec<Problem>,
+}
+
+impl From<&str> for Invalid {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), problems: Vec::new() }
+    }
+}
+
+/// Why a configuration could not be put to work. Nothing of it was.
+#[derive(Debug)]
+pub enum StartError {
+    /// A destination's name did not resolve.
+    Resolve {
+        /// The pool.
+        pool: Name,
+        /// The destination.
+        destination: Name,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// A listener's address could not be bound.
+    Bind {
+        /// The listener.
+        listener: Name,
+        /// The address.
+        address: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A thread or a file of our own.
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve { pool, destination, error } => {
+                write!(f, "pool {pool}: destination {destination} cannot be resolved: {error}")
+            }
+            Self::Bind { listener, address, error } => {
+                write!(f, "listener {listener}: cannot listen on {address}: {error}")
+            }
+            Self::System { what, error } => write!(f, "cannot {what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Why a reload was refused; the old configuration goes on.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// The file is not valid, in the words of `plimsoll check`.
+    Invalid(Invalid),
+    /// It is, and cannot be put to work here.
+    Start(StartError),
+    /// The proxy is shutting down.
+    Draining,
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(invalid) => f.write_str(&invalid.text),
+            Self::Start(error) => error.fmt(f),
+            Self::Draining => f.write_str("the proxy is shutting down"),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}

@@ -1,0 +1,124 @@
+//! What a running proxy tells of itself.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+
+use plimsoll_config::model::{ListenAddress, Protocol};
+use plimsoll_core::health::ProbeKind;
+use plimsoll_core::{Name, Snapshot};
+use tokio::sync::oneshot;
+
+use super::Handle;
+use super::prepare::show;
+use crate::driver::{Order, PoolReport};
+use crate::tables::PoolTable;
+use crate::views::{DestinationView, ListenerView, PoolView, RuleView, TrafficView};
+
+impl Handle {
+    /// Where listeners really listen, by listener, port 0 resolved.
+    pub fn addresses(&self) -> Vec<(Name, Vec<ListenAddress>)> {
+        let state = self.state();
+        let actual = |name: &Name| {
+            state.listeners.get(name).map(|l| l.sockets.iter().map(|b| b.actual.clone()).collect())
+        };
+        state.config.listeners.iter().map(|l| (l.name.clone(), actual(&l.name).unwrap_or_default())).collect()
+    }
+
+    /// Every pool, in configured order.
+    pub async fn pools(&self) -> Vec<PoolView> {
+        let pools: Vec<_> = {
+            let state = self.state();
+            let known = state.config.pools.iter().filter_map(|config| state.pools.get(&config.name));
+            known.map(|pool| (pool.table.clone(), pool.orders.clone())).collect()
+        };
+        let mut views = Vec::new();
+        for (table, orders) in pools {
+            let (ask, answer) = oneshot::channel();
+            let _driver_has_ended = orders.send(Order::Report(ask));
+            views.push(view_of(&table, answer.await.unwrap_or_default()));
+        }
+        views
+    }
+
+    /// Everything counted outside pools.
+    pub fn traffic(&self) -> TrafficView {
+        let state = self.state();
+        let protocol = |p| if p == Protocol::Http { "http" } else { "tcp" };
+        let listeners = state.tables.iter().map(|table| ListenerView {
+            name: table.config.name.clone(),
+            protocol: protocol(table.config.protocol),
+            addresses: state
+                .listeners
+                .get(&table.config.name)
+                .map_or(Vec::new(), |l| l.sockets.iter().map(|bound| show(&bound.actual)).collect()),
+            counts: table.shared.tallies.counts(),
+        });
+        let rules = state.tables.iter().flat_map(|table| {
+            table.rules.iter().map(move |rule| RuleView {
+                listener: table.config.name.clone(),
+                route: rule.name.clone(),
+                pool: rule.pool.config.name.clone(),
+                protocol: protocol(table.config.protocol),
+                counts: rule.tallies.counts(),
+            })
+        });
+        TrafficView {
+            listeners: listeners.collect(),
+            rules: rules.collect(),
+            log_dropped: self.0.log.dropped.load(Relaxed),
+            reloads: state.reloads,
+        }
+    }
+}
+
+/// The share each member should get: of the first tier, by weight where the algorithm heeds weights.
+fn intended_shares(table: &PoolTable, snapshot: &Snapshot) -> Vec<f64> {
+    let mut shares = vec![0.0; snapshot.members.len()];
+    let first = snapshot.tiers.first().map(|tier| tier.slots.clone()).unwrap_or_default();
+    let pull = |weight: u32| if table.config.algorithm.heeds_weights() { f64::from(weight) } else { 1.0 };
+    let pulls: f64 = first.iter().map(|slot| pull(slot.weight)).sum();
+    for slot in first.iter() {
+        shares[slot.rank as usize] = pull(slot.weight) / pulls;
+    }
+    shares
+}
+
+fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
+    let snapshot = table.feed.latest();
+    let intended = intended_shares(table, &snapshot);
+    let mut reports: HashMap<Name, _> =
+        report.destinations.into_iter().map(|r| (r.name.clone(), r)).collect();
+    let destinations = snapshot.members.iter().zip(intended).map(|(member, intended_share)| {
+        let d = &member.destination;
+        DestinationView {
+            name: d.name.clone(),
+            address: d.address.to_string(),
+            weight: d.weight.get(),
+            effective_weight: member.weight,
+            intended_share,
+            priority: d.priority,
+            standing: member.standing,
+            since: member.since,
+            in_flight: member.live.in_flight(),
+            streak: member.live.streak(),
+            counts: member.live.counts(),
+            report: reports.remove(&d.name),
+            checks: report.checks.remove(&d.name).unwrap_or_default(),
+            transitions: report.transitions.remove(&d.name).unwrap_or_default(),
+        }
+    });
+    PoolView {
+        name: snapshot.pool.clone(),
+        algorithm: snapshot.algorithm,
+        generation: snapshot.generation,
+        destinations: destinations.collect(),
+        check_type: table.config.health.as_ref().map(|spec| match spec.probe {
+            ProbeKind::Tcp => "tcp",
+            ProbeKind::Http { .. } => "http",
+        }),
+        outlier: table.config.outlier,
+        state_since: report.state_since,
+        counts: table.tallies.counts(),
+        ejections: report.ejections,
+    }
+}

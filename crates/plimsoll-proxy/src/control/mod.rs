@@ -1,0 +1,324 @@
+//! How a configuration is put to work: all of it or nothing, and what it keeps of the one before.
+
+mod commit;
+mod error;
+mod look;
+mod prepare;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use plimsoll_config::model::{Config, ListenAddress};
+use plimsoll_core::Name;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::error::{Invalid, ReloadError, StartError};
+use self::prepare::{bind, resolve};
+use crate::access_log::{self, LogSender, LogState};
+use crate::clock::Clock;
+use crate::counters::{PerWorker, RuleTally};
+use crate::driver::Order;
+use crate::tables::{ListenerShared, ListenerTable, PoolTable};
+use crate::views::ReloadsView;
+use crate::worker::{self, Command};
+
+/// Reads the configuration anew.
+pub type Source = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
+
+/// A running data plane and its control plane.
+#[derive(Debug)]
+pub struct Proxy {
+    handle: Handle,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    log_thread: Option<std::thread::JoinHandle<()>>,
+    ended: mpsc::UnboundedReceiver<usize>,
+}
+
+/// A hold on a running proxy: looks at it, reloads it, drains it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Shared>);
+
+struct Shared {
+    clock: Clock,
+    workers: usize,
+    commands: Vec<mpsc::UnboundedSender<Command>>,
+    source: Source,
+    state: Mutex<State>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
+    log: Arc<LogState>,
+    draining: AtomicBool,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("workers", &self.workers).finish_non_exhaustive()
+    }
+}
+
+struct State {
+    config: Arc<Config>,
+    listeners: HashMap<Name, ListenerState>,
+    pools: HashMap<Name, PoolState>,
+    tallies: HashMap<[Name; 3], Arc<PerWorker<RuleTally>>>,
+    tables: Vec<Arc<ListenerTable>>,
+    reloads: ReloadsView,
+    /// The next number for a socket or a pool.
+    next: u64,
+}
+
+struct ListenerState {
+    shared: Arc<ListenerShared>,
+    sockets: Vec<BoundAddress>,
+}
+
+#[derive(Clone)]
+struct BoundAddress {
+    wanted: ListenAddress,
+    actual: ListenAddress,
+    number: u64,
+}
+
+struct PoolState {
+    table: Arc<PoolTable>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Proxy {
+    /// Puts `config` to work: binds its listeners, starts its workers and drivers. Needs a tokio runtime,
+    /// which becomes the control plane. `source` is asked at every reload.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left behind.
+    pub async fn start(config: Config, source: Source) -> Result<Self, StartError> {
+        let clock = Clock::start();
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = config.workers.map_or(cpus, usize::from);
+        let log_state = Arc::new(LogState::default());
+        let (log, log_thread) = match &config.access_log {
+            None => (None, None),
+            Some(target) => {
+                let (sender, thread) = access_log::start(target, log_state.clone())
+                    .map_err(|error| StartError::System { what: "open the access log", error })?;
+                (Some(sender), Some(thread))
+            }
+        };
+        let resolved = resolve(&config).await?;
+        let sockets = bind(&config, &HashMap::new(), workers)?;
+        let (ended_to, ended) = mpsc::unbounded_channel();
+        let mut commands = Vec::new();
+        let mut threads = Vec::new();
+        for number in 0..workers {
+            let (to, from) = mpsc::unbounded_channel();
+            commands.push(to);
+            let thread = spawn_worker(number, workers == cpus, clock, log.clone(), from, ended_to.clone());
+            threads.push(thread.map_err(|error| StartError::System { what: "start a worker", error })?);
+        }
+        let state = State {
+            config: Arc::new(config.clone()),
+            listeners: HashMap::new(),
+            pools: HashMap::new(),
+            tallies: HashMap::new(),
+            tables: Vec::new(),
+            reloads: ReloadsView { last_succeeded: true, last_success_at: epoch_now(), ..Default::default() },
+            next: 0,
+        };
+        let handle = Handle(Arc::new(Shared {
+            clock,
+            workers,
+            commands,
+            source,
+            state: Mutex::new(state),
+            reloading: tokio::sync::Mutex::default(),
+            log: log_state,
+            draining: AtomicBool::new(false),
+        }));
+        handle.commit(config, resolved, sockets);
+        Ok(Self { handle, threads, log_thread, ended })
+    }
+
+    /// A hold on it for whoever looks or commands.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Waits until every worker has ended its drain. Call [`Handle::drain`] first.
+    pub async fn ended(&mut self) {
+        for _ in 0..self.threads.len() {
+            if self.ended.recv().await.is_none() {
+                break;
+            }
+        }
+        for thread in self.threads.drain(..) {
+            let _panicked_and_said_so = thread.join();
+        }
+        if let Some(thread) = self.log_thread.take() {
+            let _panicked_and_said_so = thread.join();
+        }
+    }
+}
+
+fn spawn_worker(
+    number: usize,
+    pin: bool,
+    clock: Clock,
+    log: Option<LogSender>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    ended: mpsc::UnboundedSender<usize>,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64) ^ (number as u64) << 48;
+    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        if pin {
+            pin_to(number);
+        }
+        let start = worker::Start { number, clock, seed, log, commands };
+        match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
+            Ok(runtime) => runtime.block_on(worker::run(start)),
+            Err(error) => tracing::error!(%error, "a worker cannot start"),
+        }
+        let _nobody_waits = ended.send(number);
+    })
+}
+
+/// Keeps this thread on the `number`-th CPU it may use. Only done when there is one worker for each, so two
+/// programs with fewer workers do not end up on the same CPU.
+fn pin_to(number: usize) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    if let Some(cpu) = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).nth(number) {
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        let _an_optimisation_only = sched_setaffinity(None, &only);
+    }
+}
+
+fn epoch_now() -> f64 {
+    Clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+impl Handle {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the configuration again and puts it to work: all or nothing. Pools keep their connections,
+    /// health, counters and rotation; listeners keep their sockets.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; the old configuration goes on untouched.
+    pub async fn reload(&self) -> Result<String, ReloadError> {
+        let _one_at_a_time = self.0.reloading.lock().await;
+        let result = self.try_reload().await;
+        let mut state = self.state();
+        match &result {
+            Ok(summary) => {
+                state.reloads.succeeded += 1;
+                state.reloads.last_success_at = epoch_now();
+                tracing::info!(event = "reloaded", "{summary}");
+            }
+            Err(error) => {
+                state.reloads.failed += 1;
+                tracing::error!(event = "reload_refused", "the old configuration goes on: {error}");
+            }
+        }
+        state.reloads.last_succeeded = result.is_ok();
+        result
+    }
+
+    async fn try_reload(&self) -> Result<String, ReloadError> {
+        if self.is_draining() {
+            return Err(ReloadError::Draining);
+        }
+        let config = (self.0.source)().map_err(ReloadError::Invalid)?;
+        let resolved = resolve(&config).await.map_err(ReloadError::Start)?;
+        let (old, current) = {
+            let state = self.state();
+            let wanted = |l: &ListenerState| l.sockets.iter().map(|b| b.wanted.clone()).collect::<Vec<_>>();
+            let current = state.listeners.iter().map(|(name, l)| (name.clone(), wanted(l))).collect();
+            (state.config.clone(), current)
+        };
+        let sockets = bind(&config, &current, self.0.workers).map_err(ReloadError::Start)?;
+        let summary = summary(&old, &config);
+        self.commit(config, resolved, sockets);
+        self.settled().await;
+        Ok(summary)
+    }
+
+    /// Waits until every driver has published and every worker has taken over what was committed: what was
+    /// told as applied is what the next request meets.
+    async fn settled(&self) {
+        let drivers: Vec<_> = self.state().pools.values().map(|pool| pool.orders.clone()).collect();
+        for orders in drivers {
+            let (ask, answer) = oneshot::channel();
+            let _driver_has_ended = orders.send(Order::Report(ask));
+            let _driver_has_ended = answer.await;
+        }
+        for worker in &self.0.commands {
+            let (ask, answer) = oneshot::channel();
+            let _worker_has_ended = worker.send(Command::Settled(ask));
+            let _worker_has_ended = answer.await;
+        }
+    }
+
+    /// Takes nothing new, finishes what runs. [`Proxy::ended`] tells when.
+    pub fn drain(&self) {
+        if !self.0.draining.swap(true, Relaxed) {
+            for worker in &self.0.commands {
+                let _worker_has_ended = worker.send(Command::Drain);
+            }
+        }
+    }
+
+    /// Ends what a drain still waits for: connections are closed as they are. Nothing before a drain.
+    pub fn cut(&self) {
+        for worker in &self.0.commands {
+            let _worker_has_ended = worker.send(Command::Cut);
+        }
+    }
+
+    /// A drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Relaxed)
+    }
+
+    /// The access log's file is opened anew, for log rotation.
+    pub fn reopen_logs(&self) {
+        self.0.log.reopen.store(true, Relaxed);
+    }
+
+    /// How long a drain may take.
+    pub fn shutdown_grace(&self) -> Duration {
+        self.state().config.shutdown_grace
+    }
+
+    /// The clock all moments in views are of. It started with the proxy.
+    pub fn clock(&self) -> Clock {
+        self.0.clock
+    }
+
+    /// Data-plane threads.
+    pub fn workers(&self) -> usize {
+        self.0.workers
+    }
+}
+
+/// One line on what a reload changes.
+fn summary(old: &Config, new: &Config) -> String {
+    let mut parts = Vec::new();
+    let names = |config: &Config| config.pools.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
+    let (before, after) = (names(old), names(new));
+    let added = after.iter().filter(|name| !before.contains(name)).count();
+    let removed = before.iter().filter(|name| !after.contains(name)).count();
+    let changed = new.pools.iter().filter(|p| old.pools.iter().any(|o| o.name == p.name && o != *p)).count();
+    let listeners = new.listeners.iter().filter(|l| !old.listeners.contains(l)).count();
+    parts.push(format!("pools: {added} added, {removed} removed, {changed} changed"));
+    parts.push(format!("listeners: {listeners} new or changed"));
+    if old.workers != new.workers || old.admin != new.admin || old.access_log != new.access_log {
+        parts.push("changes of workers, admin and access_log take effect at the next start".into());
+    }
+    parts.join("; ")
+}

@@ -1,0 +1,78 @@
+//! What can go wrong in putting a configuration to work, done before anything of it is in force.
+
+use std::collections::HashMap;
+use std::io;
+
+use plimsoll_config::model::{Config, DestinationAddress, ListenAddress};
+use plimsoll_core::{Address, Destination, Name};
+
+use super::StartError;
+use crate::listener;
+
+/// Sockets bound for a configuration that is not in force yet.
+pub(super) type NewSockets = HashMap<(Name, ListenAddress), (ListenAddress, Vec<socket2::Socket>)>;
+pub(super) type Resolved = Vec<Vec<Destination>>;
+
+/// Every destination of every pool with its address looked up.
+pub(super) async fn resolve(config: &Config) -> Result<Resolved, StartError> {
+    let mut pools = Vec::new();
+    for pool in &config.pools {
+        let mut members = Vec::new();
+        for d in &pool.destinations {
+            let address = match &d.address {
+                DestinationAddress::Socket(address) => Address::Socket(*address),
+                DestinationAddress::Unix(path) => Address::Unix(path.as_path().into()),
+                DestinationAddress::Name(host, port) => {
+                    let failed = |error| StartError::Resolve {
+                        pool: pool.name.clone(),
+                        destination: d.name.clone(),
+                        error,
+                    };
+                    let mut found = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(failed)?;
+                    Address::Socket(found.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?)
+                }
+            };
+            members.push(Destination {
+                name: d.name.clone(),
+                address,
+                weight: d.weight,
+                priority: d.priority,
+                zone: d.zone.clone(),
+                labels: d.labels.clone(),
+            });
+        }
+        pools.push(members);
+    }
+    Ok(pools)
+}
+
+/// Binds every address no listener of `current` has yet.
+pub(super) fn bind(
+    config: &Config,
+    current: &HashMap<Name, Vec<ListenAddress>>,
+    workers: usize,
+) -> Result<NewSockets, StartError> {
+    let mut sockets = NewSockets::new();
+    for l in &config.listeners {
+        for address in &l.addresses {
+            let key = (l.name.clone(), address.clone());
+            if current.get(&l.name).is_some_and(|have| have.contains(address)) || sockets.contains_key(&key) {
+                continue;
+            }
+            let bound = listener::bind(address, workers).map_err(|error| StartError::Bind {
+                listener: l.name.clone(),
+                address: show(address),
+                error,
+            })?;
+            sockets.insert(key, bound);
+        }
+    }
+    Ok(sockets)
+}
+
+pub(super) fn show(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Socket(address) => address.to_string(),
+        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}

@@ -1,0 +1,199 @@
+//! How a running plimsoll is, in a table or as JSON, and as an exit code.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::client::{NoReply, ask};
+use super::terminal::{complain, say, table};
+use super::{Admin, DEGRADED, DOWN, OK};
+
+/// `plimsoll status`.
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// For people or for programs
+    #[arg(short, long, value_enum, default_value_t = Form::Table)]
+    output: Form,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Table,
+    Json,
+}
+
+impl Status {
+    pub(crate) fn run(self) -> u8 {
+        let told = told(&self.admin.admin, "/v1/server")
+            .and_then(|server| Ok((server, told(&self.admin.admin, "/v1/pools")?)));
+        let (server, pools) = match told {
+            Ok(told) => told,
+            Err(error) => {
+                complain(&error.to_string());
+                return DOWN;
+            }
+        };
+        let health = server["health"].as_str().unwrap_or("down").to_owned();
+        match self.output {
+            Form::Table => say(&in_words(&server, &pools["pools"])),
+            Form::Json => {
+                let whole = json!({"health": health, "server": server, "pools": pools["pools"]});
+                say(&format!("{whole:#}\n"));
+            }
+        }
+        match &*health {
+            "healthy" => OK,
+            "degraded" => DEGRADED,
+            _ => DOWN,
+        }
+    }
+}
+
+fn told(admin: &str, path: &str) -> Result<Value, NoReply> {
+    let reply = ask(admin, "GET", path)?;
+    match reply.status {
+        200 => Ok(reply.body),
+        status => {
+            let detail = reply.body["detail"].as_str().unwrap_or("no reason was given");
+            Err(NoReply::Strange(admin.to_owned(), format!("{path} answered {status}: {detail}")))
+        }
+    }
+}
+
+/// A text as it is, a missing one as a dash.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn number(value: Option<f64>, decimals: usize) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.decimals$}"))
+}
+
+fn in_words(server: &Value, pools: &Value) -> String {
+    let uptime = Duration::from_secs(server["uptimeMs"].as_u64().unwrap_or(0) / 1000);
+    let mut out = format!(
+        "plimsoll {}: {}, {}; up {}, {} workers\n",
+        text(&server["version"]),
+        text(&server["health"]),
+        text(&server["state"]),
+        span(uptime),
+        text(&server["workers"]),
+    );
+    for listener in list(&server["listeners"]) {
+        let addresses: Vec<String> = list(&listener["addresses"]).iter().map(text).collect();
+        out += &format!(
+            "listener {} ({}): {}; {} connections\n",
+            text(&listener["name"]),
+            text(&listener["protocol"]),
+            addresses.join(", "),
+            text(&listener["connections"]),
+        );
+    }
+    for pool in list(pools) {
+        let health = &pool["healthStatus"];
+        out += &format!(
+            "\npool {} ({}): {}, {} of {} destinations serve\n",
+            text(&pool["name"]),
+            text(&pool["algorithm"]),
+            text(&health["state"]),
+            text(&health["serving"]),
+            text(&health["total"]),
+        );
+        out += &table(&destinations(pool));
+    }
+    out
+}
+
+fn destinations(pool: &Value) -> Vec<Vec<String>> {
+    let head = [
+        "DESTINATION",
+        "ADDRESS",
+        "STANDING",
+        "WEIGHT",
+        "SHARE",
+        "REQUESTS",
+        "IN FLIGHT",
+        "MEAN MS",
+        "ERRORS",
+        "WHY",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let shares = list(&pool["loadDistribution"]["destinations"]);
+    for (d, share) in list(&pool["destinations"]).iter().zip(shares) {
+        let counts = &d["counts"];
+        let errors: u64 =
+            counts["errors"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+        let percent = share["share"].as_f64().map(|share| share * 100.0);
+        rows.push(vec![
+            text(&d["id"]),
+            text(&d["address"]),
+            text(&d["standing"]),
+            text(&d["weight"]),
+            percent.map_or("-".to_owned(), |percent| format!("{percent:.1}%")),
+            text(&counts["requests"]),
+            text(&d["inFlight"]),
+            number(counts["meanResponseMs"].as_f64(), 1),
+            errors.to_string(),
+            if d["standing"] == "serving" { String::new() } else { text(&d["reason"]) },
+        ]);
+    }
+    rows
+}
+
+/// `3d 4h`, `4h 12m`, `12m 5s`, `5s`.
+fn span(span: Duration) -> String {
+    let s = span.as_secs();
+    let parts = [(s / 86_400, 'd'), (s / 3600 % 24, 'h'), (s / 60 % 60, 'm'), (s % 60, 's')];
+    let first = parts.iter().position(|(n, _)| *n > 0).unwrap_or(3);
+    let shown = parts[first..].iter().take(2).map(|(n, unit)| format!("{n}{unit}"));
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_told_in_their_two_largest_units() {
+        for (seconds, want) in [(0, "0s"), (59, "59s"), (60, "1m 0s"), (3_725, "1h 2m"), (90_061, "1d 1h")] {
+            assert_eq!(span(Duration::from_secs(seconds)), want);
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_is_a_dash_and_what_stands_aside_says_why() {
+        let pool = json!({
+            "name": "api", "algorithm": "p2c",
+            "healthStatus": {"state": "degraded", "serving": 1, "total": 2},
+            "loadDistribution": {"destinations": [{"share": 0.25}, {"share": null}]},
+            "destinations": [
+                {"id": "a", "address": "127.0.0.1:1", "standing": "serving", "weight": 1, "inFlight": 2, "reason": "x",
+                 "counts": {"requests": 5, "errors": {"reset": 1, "timeout": 2}, "meanResponseMs": 1.25}},
+                {"id": "b", "address": "127.0.0.1:2", "standing": "down", "weight": 1, "inFlight": 0,
+                 "reason": "a check failed: answered 500",
+                 "counts": {"requests": 0, "errors": {}, "meanResponseMs": null}},
+            ],
+        });
+        let rows = destinations(&pool);
+        assert_eq!(rows[1][4..], ["25.0%", "5", "2", "1.2", "3", ""].map(str::to_owned));
+        assert_eq!(
+            rows[2][4..],
+            ["-", "0", "0", "-", "0", "a check failed: answered 500"].map(str::to_owned)
+        );
+        assert!(
+            in_words(&json!({}), &json!([pool]))
+                .contains("pool api (p2c): degraded, 1 of 2 destinations serve")
+        );
+    }
+}

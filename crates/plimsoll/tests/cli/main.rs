@@ -1,0 +1,8 @@
+//! The program as its users meet it: its verbs, its exit codes, its words, its signals.
+#![allow(clippy::unwrap_used)] // A test's helpers may do what a test may.
+
+mod demo;
+mod process;
+mod run;
+mod stop;
+mod verbs;

@@ -1,0 +1,116 @@
+//! Whether the house is in order: directions of dependencies, sizes, and pages that tell the truth.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every file below `folder` whose name ends in `ending`.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(folder)];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            match (path.is_dir(), path.to_string_lossy().ends_with(ending)) {
+                (true, _) if path.file_name().is_some_and(|name| name != "target") => open.push(path),
+                (false, true) => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "nothing below {folder} ends in {ending}");
+    found
+}
+
+#[test]
+fn crates_depend_in_one_direction() {
+    let allowed: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("plimsoll-core", &[] as &[&str]),
+        ("plimsoll-config", &["plimsoll-core"]),
+        ("plimsoll-sim", &["plimsoll-core", "plimsoll-config"]),
+        ("plimsoll-proxy", &["plimsoll-core", "plimsoll-config"]),
+        ("plimsoll-admin", &["plimsoll-core", "plimsoll-proxy"]),
+        (
+            "plimsoll",
+            &["plimsoll-core", "plimsoll-config", "plimsoll-proxy", "plimsoll-admin", "plimsoll-sim"],
+        ),
+    ]);
+    for (name, allowed) in allowed {
+        let manifest = read(format!("crates/{name}/Cargo.toml"));
+        let dependencies = manifest.split("[dependencies]").nth(1).unwrap_or_default();
+        let dependencies = dependencies.split("\n[").next().unwrap_or_default();
+        for line in dependencies.lines().filter(|line| line.starts_with("plimsoll")) {
+            let other = line.split(['.', ' ', '=']).next().unwrap_or_default();
+            assert!(allowed.contains(&other), "{name} must not depend on {other}");
+        }
+    }
+}
+
+#[test]
+fn every_file_says_first_what_it_decides_and_stays_below_the_wall() {
+    for path in files("crates", ".rs").into_iter().chain(files("bench", ".rs")) {
+        let text = fs::read_to_string(&path).expect("text");
+        let shown = path.display();
+        assert!(text.starts_with("//! "), "{shown} does not say first what it decides");
+        assert!(text.lines().count() <= 800, "{shown} is longer than 800 lines");
+    }
+}
+
+#[test]
+fn every_path_the_pages_name_exists() {
+    let starts = ["crates/", "bench/", "docs/", "examples/", "deploy/", "fuzz/"];
+    for page in ["README.md", "docs/ARCHITECTURE.md"] {
+        for word in read(page).split(['`', '(', ')', ' ', '\n', ',']) {
+            let is_path = starts.iter().any(|start| word.starts_with(start));
+            assert!(!is_path || root().join(word).exists(), "{page} names {word}, which does not exist");
+        }
+    }
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    for page in
+        files("docs", ".md").into_iter().chain([root().join("README.md"), root().join("CHANGELOG.md")])
+    {
+        let text = fs::read_to_string(&page).expect("text");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let target = page.parent().expect("a folder").join(target);
+            assert!(target.exists(), "{} links to {link}, which does not exist", page.display());
+        }
+    }
+}
+
+#[test]
+fn every_configuration_on_a_page_is_valid() {
+    let mut seen = 0;
+    for page in files("docs/guide", ".md").into_iter().chain([root().join("README.md")]) {
+        let text = fs::read_to_string(&page).expect("text");
+        for block in text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+            // Snippets that show one key in passing are not whole files; these start with a listener.
+            if !(block.contains("listen:") || block.contains("listeners:")) {
+                continue;
+            }
+            seen += 1;
+            let name = page.display().to_string();
+            let env = |_: &str| Some("value".to_owned());
+            let loaded = plimsoll_config::load(block, &name, &root(), &env);
+            let problems = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
+            assert!(loaded.config.is_some(), "{name}:\n{problems}\n{block}");
+        }
+    }
+    assert!(seen >= 5, "only {seen} configurations found");
+}
