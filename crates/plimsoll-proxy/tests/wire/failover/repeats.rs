@@ -247,3 +247,33 @@ fn a_timeout_is_tried_again_where_that_is_listed() {
     assert_eq!(balancer.ask(get("/")).text(), "good");
     assert_eq!((slow.requests().len(), balancer.retries()), (1, 1));
 }
+
+#[test]
+fn a_listed_status_is_tried_elsewhere_and_the_last_one_is_passed_on() {
+    let busy = || {
+        Destination::start(|visit| {
+            while visit.request().is_some() {
+                visit.send("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
+            }
+        })
+    };
+    let (one, other, good) = (busy(), busy(), Destination::start(hello("good")));
+    let listed = |s: &mut Setup| s.pools[0].retry.when.statuses = vec![500, 503];
+    let balancer = Setup::http(&[&one, &other, &good]).with(listed).start();
+    for _ in 0..10 {
+        let answer = balancer.ask(get("/"));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "good"));
+    }
+    assert!(balancer.retries() >= 10);
+    let posts: Vec<u16> = (0..9).map(|_| balancer.ask(post("/", "x")).status).collect();
+    assert!(posts.contains(&503) && posts.contains(&200), "what may not be done twice is not: {posts:?}");
+    let posted = |d: &Destination| d.requests().iter().filter(|r| r.method == "POST").count();
+    assert_eq!(posted(&one) + posted(&other) + posted(&good), 9);
+    let hopeless = Setup::http(&[&one, &other]).with(listed).start();
+    let mut client = hopeless.connect();
+    for _ in 0..5 {
+        client.send(get("/"));
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.text().as_str(), answer.closes()), (503, "busy", false));
+    }
+}
