@@ -167,7 +167,7 @@ async fn rest(client: &mut Client, worker: &Worker) -> bool {
     })
     .await;
     client.alarm.set_resting(false);
-    if !readable && !client.greeted {
+    if !readable && !client.greeted && !worker.draining.get() {
         client.guest.door.view().table.shared.tallies.of(worker.number).refuse(Reason::HeaderTimeout);
     }
     readable

@@ -54,6 +54,7 @@ fn a_drain_finishes_what_runs_ends_what_rests_and_takes_nothing_new() {
     running.expect("Content-Length: 8\r\n\r\nhalfhalf");
     running.expect_end();
     until("the drain has ended", || balancer.has_ended());
+    assert_eq!(balancer.refused("header_timeout"), 0, "nobody was too slow");
 }
 
 #[test]
