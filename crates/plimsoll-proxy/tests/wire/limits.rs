@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::kit::{
-    Balancer, Client, Destination, Gate, Kind, PATIENCE, Setup, Watch, get, hello, ms, ok, secs, until,
+    Balancer, BlackHole, Client, Destination, Gate, Kind, PATIENCE, Setup, Watch, get, hello, ms, ok, secs,
+    until,
 };
 
 /// The time limit under test, and how late it may be on a busy machine.
@@ -228,36 +229,18 @@ fn the_total_time_of_a_message_ends_it_wherever_it_stands() {
     assert_eq!(client.answer().status, 504);
 }
 
-/// A listening socket whose backlog is full: connecting to it neither works nor fails.
-fn black_hole() -> (socket2::Socket, Vec<socket2::Socket>, Destination) {
-    let hole = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    hole.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
-    hole.listen(0).expect("listening");
-    let address = hole.local_addr().expect("bound");
-    let mut fillers = Vec::new();
-    loop {
-        let filler =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        let full = filler.connect_timeout(&address, ms(100)).is_err();
-        fillers.push(filler);
-        if full {
-            break;
-        }
-    }
-    (hole, fillers, Destination::elsewhere(address.as_socket().expect("TCP")))
-}
-
 #[test]
 fn a_connect_that_hangs_is_given_up_and_another_destination_serves() {
-    let (_hole, _fillers, hanging) = black_hole();
-    let alone = Setup::http(&[&hanging]).with(|s| s.pools[0].timeouts.connect = SHORT).start();
+    let hole = BlackHole::open();
+    let hanging = &hole.destination;
+    let alone = Setup::http(&[hanging]).with(|s| s.pools[0].timeouts.connect = SHORT).start();
     let watch = Watch::start();
     let answer = alone.ask(get("/"));
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("connect_failed"));
     in_time(watch, SHORT);
     let other = Destination::start(hello("other"));
-    let balancer = Setup::http(&[&hanging, &other]).with(|s| s.pools[0].timeouts.connect = SHORT).start();
+    let balancer = Setup::http(&[hanging, &other]).with(|s| s.pools[0].timeouts.connect = SHORT).start();
     for _ in 0..4 {
         assert_eq!(balancer.ask(get("/")).text(), "other");
     }

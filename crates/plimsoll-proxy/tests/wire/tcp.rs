@@ -1,8 +1,8 @@
 //! TCP connections: bytes both ways untouched, each end by itself, and a destination that can be reached.
 
 use crate::kit::{
-    Balancer, Client, Destination, Gate, Kind, Setup, Temporary, Visit, Watch, checksum, ms, noise,
-    raise_descriptor_limit, secs, until,
+    Balancer, BlackHole, Client, Destination, Gate, Kind, Setup, Temporary, Visit, Watch, checksum, ms,
+    noise, raise_descriptor_limit, secs, until,
 };
 
 const BULK: usize = 16 << 20;
@@ -177,6 +177,22 @@ fn a_destination_that_cannot_be_reached_is_passed_over() {
     assert!(balancer.retries() >= 10);
     assert_eq!(balancer.destination(0).counts.failed(), balancer.retries());
     assert_eq!(balancer.destination(1).counts.answered(), 20);
+}
+
+#[test]
+fn a_connect_that_hangs_is_given_up() {
+    let (hole, live) = (BlackHole::open(), names_itself("live"));
+    let short = |s: &mut Setup| s.pools[0].timeouts.connect = ms(200);
+    let balancer = Setup::tcp(&[&hole.destination, &live]).with(short).start();
+    for _ in 0..3 {
+        let mut client = balancer.connect();
+        client.send("early");
+        client.expect("liveearly");
+    }
+    let alone = Setup::tcp(&[&hole.destination]).with(short).start();
+    let watch = Watch::start();
+    assert_eq!(alone.connect().rest().kind, Kind::Reset);
+    assert!(watch.elapsed() >= ms(200) && watch.elapsed() < secs(5), "{:?}", watch.elapsed());
 }
 
 #[test]

@@ -3,9 +3,10 @@
 
 use plimsoll_core::Rng;
 
-use crate::kit::{Destination, Kind, Setup, hello, until};
+use crate::kit::{Balancer, Client, Destination, Kind, Setup, Visit, get, hello, ms, ok, until};
 
 const SEEDS: u64 = 3000;
+const ANSWERS: u64 = 1200;
 
 const STARTS: [&str; 14] = [
     "GET / HTTP/1.1\r\n",
@@ -143,4 +144,104 @@ fn both_sides_read_the_same_whatever_comes() {
     let succeeded: u64 = counts.requests.iter().map(|classes| classes[2]).sum();
     assert_eq!((requests, answered), (succeeded as usize, succeeded as usize), "a request nobody sent");
     assert!(requests > SEEDS as usize / 10, "only {requests} good ones: the mixture is too wild");
+}
+
+const STATUS_LINES: [&str; 14] = [
+    "HTTP/1.1 200 OK\r\n",
+    "HTTP/1.0 200 OK\r\n",
+    "HTTP/1.1 204 No\r\n",
+    "HTTP/1.1 304 Not\r\n",
+    "HTTP/1.1 404\r\n",
+    "HTTP/1.1 100 C\r\n\r\nHTTP/1.1 200 OK\r\n",
+    "HTTP/1.1 103 H\r\n",
+    "HTTP/1.1 101 S\r\n",
+    "HTTP/1.1 500 Oh\n",
+    "\r\nHTTP/1.1 200 OK\r\n",
+    "HTTP/1.1 99 X\r\n",
+    "HTTP/1.1 200 \0\r\n",
+    "HTTP/2 200 OK\r\n",
+    "",
+];
+
+fn answer(rng: &mut Rng) -> Vec<u8> {
+    let lines = if rng.below(3) > 0 { 1 } else { STATUS_LINES.len() };
+    let mut answer = any(rng, &STATUS_LINES[..lines]).to_owned();
+    for _ in 0..rng.below(4) {
+        answer.push_str(any(rng, &LINES));
+    }
+    answer.push_str(if rng.below(8) > 0 { "\r\n" } else { "\n" });
+    answer.push_str(any(rng, &BODIES));
+    let mut bytes = answer.into_bytes();
+    damage(rng, &mut bytes);
+    bytes
+}
+
+/// An answer nobody asked for.
+const STRAY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
+
+/// Answers `/hostile/SEED` with whatever comes of the seed and everything else with its own path.
+fn hostile(visit: &mut Visit) {
+    while let Some(request) = visit.request() {
+        match request.target.strip_prefix("/hostile/").and_then(|seed| seed.parse().ok()) {
+            Some(seed) => {
+                let mut rng = Rng::new(seed);
+                let mut bytes = answer(&mut rng);
+                if rng.below(3) == 0 {
+                    // What is too much comes in pieces, and late.
+                    visit.send_in_steps(bytes, 1 + rng.index(60), std::time::Duration::ZERO);
+                } else {
+                    bytes.extend_from_slice(if rng.below(3) == 0 { b"" } else { STRAY });
+                    visit.send(bytes);
+                }
+                if rng.below(3) == 0 {
+                    return;
+                }
+            }
+            None => drop(visit.send(ok(&request.target))),
+        }
+    }
+}
+
+fn provoke(balancer: &Balancer, seeds: std::ops::Range<u64>) {
+    let (mut connection, mut failed): (Option<Client>, u64) = (None, 0);
+    let most = (seeds.end - seeds.start) / 10;
+    for seed in seeds {
+        let mut client = connection.take().unwrap_or_else(|| balancer.connect());
+        let method = if seed % 5 == 0 { "HEAD" } else { "GET" };
+        client.send(format!("{method} /hostile/{seed} HTTP/1.1\r\nHost: t\r\n\r\n"));
+        let goes_on = match client.try_answer(method) {
+            // Whatever it says: without a length it is all of what came.
+            Ok(answer) => !answer.closes(),
+            Err(fault) => {
+                assert!(matches!(fault.kind, Kind::Closed | Kind::Reset), "seed {seed}: {fault:?}");
+                false
+            }
+        };
+        if !goes_on {
+            client = balancer.connect();
+        }
+        client.send(get(&format!("/plain/{seed}")));
+        let answer = client.try_answer("GET").unwrap_or_else(|fault| panic!("seed {seed}: {fault:?}"));
+        // What comes late behind an answer may spoil the connection for the next request, as long as nothing
+        // of it passes for the answer to that.
+        let spoilt = matches!(answer.status, 502 | 504);
+        assert!(answer.text() == format!("/plain/{seed}") || spoilt, "seed {seed}: {answer:?}");
+        failed += u64::from(spoilt);
+        connection = Some(client);
+    }
+    assert!(failed < most, "{failed} requests were spoilt by the answer before them");
+}
+
+#[test]
+fn no_answer_reaches_the_wrong_request_or_breaks_the_clients_framing() {
+    let destination = Destination::start(hostile);
+    let balancer = Setup::http(&[&destination]).with(|s| s.pools[0].timeouts.response = ms(100)).start();
+    println!("seeds 0..{ANSWERS}");
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            let (balancer, each) = (&balancer, ANSWERS / 4);
+            scope.spawn(move || provoke(balancer, part * each..(part + 1) * each));
+        }
+    });
+    destination.requests();
 }

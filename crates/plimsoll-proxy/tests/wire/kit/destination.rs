@@ -52,13 +52,6 @@ pub(crate) struct Seen {
 }
 
 impl Destination {
-    /// Not one of ours: connections go to `address`, whatever is there.
-    pub(crate) fn elsewhere(address: std::net::SocketAddr) -> Self {
-        let mut nothing_here = Self::absent(|_| {});
-        nothing_here.place = address.into();
-        nothing_here
-    }
-
     /// Listens on a port of its own; every connection is served by `script` on a thread of its own.
     pub(crate) fn start(script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
         let reserved = Place::Tcp(([127, 0, 0, 1], 0).into()).reserve().expect("a free port");
@@ -318,6 +311,34 @@ impl Visit {
     /// Takes much again: a window of a few KiB on a loopback with segments of 64 KiB moves by timers only.
     pub(crate) fn receive_much(&self) {
         self.socket.set_recv_buffer_size(4 << 20).expect("a buffer size");
+    }
+}
+
+/// A listening socket whose queue is full: connecting to it neither works nor fails.
+pub(crate) struct BlackHole {
+    pub(crate) destination: Destination,
+    _sockets: Vec<Socket>,
+}
+
+impl BlackHole {
+    pub(crate) fn open() -> Self {
+        let socket = || Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let hole = socket();
+        hole.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+        hole.listen(0).expect("listening");
+        let address = hole.local_addr().expect("bound");
+        let mut sockets = vec![hole];
+        loop {
+            let filler = socket();
+            let full = filler.connect_timeout(&address, super::ms(100)).is_err();
+            sockets.push(filler);
+            if full {
+                break;
+            }
+        }
+        let mut destination = Destination::absent(|_| {});
+        destination.place = address.as_socket().expect("TCP").into();
+        Self { destination, _sockets: sockets }
     }
 }
 

@@ -13,7 +13,7 @@ use plimsoll_proxy::Clock;
 
 pub(crate) use self::balancer::{Balancer, Setup, edits, route};
 pub(crate) use self::client::{Client, Fault, Kind};
-pub(crate) use self::destination::{Destination, Gate, Visit, answers, hello, ok};
+pub(crate) use self::destination::{BlackHole, Destination, Gate, Visit, answers, hello, ok};
 pub(crate) use self::http::{Answer, Framing, Request};
 pub(crate) use self::socket::{Place, Temporary, raise_descriptor_limit};
 
