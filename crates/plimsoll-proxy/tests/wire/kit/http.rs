@@ -99,7 +99,7 @@ fn head(bytes: &[u8]) -> Strict<(String, Fields)> {
         fields.0.push(line_of(line)?);
     }
     let Some(end) = end else { return Ok(None) };
-    if start.is_empty() || start.bytes().any(|b| b < 0x20 || b == 0x7f) {
+    if start.is_empty() || start.bytes().any(|b| (b < 0x20 && b != b'\t') || b == 0x7f) {
         return Err(format!("start line: {start:?}"));
     }
     Ok(Some(((start, fields), end + 4)))
