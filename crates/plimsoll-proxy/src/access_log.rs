@@ -16,6 +16,7 @@ use crate::http1::answer::{Reason, Refusal};
 use crate::http1::request::RequestHead;
 use crate::http1::serve::Job;
 use crate::stream::Peer;
+use crate::tcp::Moved;
 use crate::worker::Rule;
 
 /// Lines that may wait for the disk; what comes on top is dropped and counted.
@@ -59,6 +60,21 @@ pub(crate) struct LogDraft {
 enum Line {
     Request(Box<RequestLine>),
     Refused { time: SystemTime, peer: Peer, listener: Name, refusal: Refusal },
+    Connection(Box<ConnectionLine>),
+}
+
+/// A TCP connection, from accept to close.
+#[derive(Debug)]
+pub(crate) struct ConnectionLine {
+    pub(crate) time: SystemTime,
+    pub(crate) peer: Peer,
+    pub(crate) listener: Name,
+    pub(crate) pool: Name,
+    pub(crate) destination: Option<Name>,
+    /// Why nobody served it.
+    pub(crate) reason: Option<Reason>,
+    pub(crate) moved: Moved,
+    pub(crate) total: Duration,
 }
 
 #[derive(Debug)]
@@ -116,6 +132,11 @@ impl LogSender {
     /// A line for something that never became a request.
     pub(crate) fn send_refusal(&self, peer: Peer, listener: &Name, refusal: Refusal) {
         self.push(Line::Refused { time: Clock::wall(), peer, listener: listener.clone(), refusal });
+    }
+
+    /// A line for a TCP connection that has ended.
+    pub(crate) fn send_connection(&self, line: ConnectionLine) {
+        self.push(Line::Connection(Box::new(line)));
     }
 
     fn push(&self, line: Line) {
@@ -211,6 +232,18 @@ fn text(line: &Line) -> String {
             "status": refusal.status,
             "reason": refusal.reason.word(),
             "detail": refusal.detail,
+        }),
+        Line::Connection(line) => json!({
+            "time": timestamp(line.time),
+            "client": client(line.peer),
+            "protocol": "TCP",
+            "listener": &*line.listener,
+            "pool": &*line.pool,
+            "destination": line.destination.as_deref(),
+            "reason": line.reason.map(Reason::word),
+            "request_bytes": line.moved.to_destination,
+            "response_bytes": line.moved.to_client,
+            "total_ms": line.total.as_nanos() as f64 / 1e6,
         }),
         Line::Request(line) => json!({
             "time": timestamp(line.draft.time),

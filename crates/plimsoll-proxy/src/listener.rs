@@ -238,7 +238,7 @@ fn admit(worker: &Rc<Worker>, door: &Rc<Door>, mut stream: Stream, peer: Peer) {
     }
     match table.config.protocol {
         Protocol::Http => tokio::task::spawn_local(http1::serve::serve(guest, stream, peer)),
-        Protocol::Tcp => tokio::task::spawn_local(tcp::serve(guest, stream)),
+        Protocol::Tcp => tokio::task::spawn_local(tcp::serve(guest, stream, peer)),
     };
 }
 

@@ -6,17 +6,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use plimsoll_core::retry::{self, Attempt, Decision};
-use plimsoll_core::{Failure, Outcome, Tick, Tried, Want};
+use plimsoll_core::{Failure, Outcome, Tick, Ticket, Tried, Want};
 
+use crate::access_log::ConnectionLine;
+use crate::clock::Clock;
 use crate::counters::Before;
 use crate::forward::{connect, tell};
 use crate::http1::answer::Reason;
 use crate::http1::target::Method;
 use crate::listener::Guest;
-use crate::stream::Stream;
+use crate::stream::{Peer, Stream};
 use crate::timer::{Alarm, RESOLUTION};
 use crate::upstream::Chosen;
-use crate::worker::{SCRATCH, Worker};
+use crate::worker::{Rule, SCRATCH, Worker};
 
 /// Reads of one direction before other connections get their turn.
 const TURNS: usize = 16;
@@ -31,56 +33,79 @@ pub(crate) struct Moved {
 }
 
 /// Serves one TCP connection: a destination that can be connected to, then a tunnel.
-pub(crate) async fn serve(guest: Guest, mut client: Stream) {
+pub(crate) async fn serve(guest: Guest, mut client: Stream, peer: Peer) {
     let worker = guest.worker.clone();
     let view = guest.door.view();
-    let tally = view.table.shared.tallies.of(worker.number);
     let Some(rule) = view.table.only_rule().map(|rule| view.rules[rule].clone()) else { return };
-    let pool = rule.pool.table.borrow().clone();
     let counts = rule.table.tallies.of(worker.number);
     let started = worker.now();
+    let log = worker.log.as_ref().map(|log| (log, Clock::wall()));
+    let alarm = worker.timers.alarm(Tick::NEVER);
+    counts.started.add(1);
+    let mut moved = Moved::default();
+    let (id, reason) = match find(&worker, &alarm, &rule, started).await {
+        Ok((upstream, ticket)) => {
+            let idle = view.table.config.timeouts.idle.max(rule.table.pool.config.timeouts.idle);
+            moved = tunnel(&worker, &alarm, &mut client, upstream, Vec::new(), Vec::new(), idle).await;
+            (Some(ticket.id()), None)
+        }
+        Err(reason) => {
+            view.table.shared.tallies.of(worker.number).refuse(reason);
+            // A reset tells the client that nobody served it; an end of data would look like an empty answer.
+            client.reset_on_close();
+            (None, Some(reason))
+        }
+    };
+    let total = worker.now().since(started);
+    counts.ended.add(1);
+    counts.request_bytes.add(moved.to_destination);
+    counts.response_bytes.add(moved.to_client);
+    counts.request(Method::Other, if reason.is_none() { 200 } else { 0 }, total);
+    if let Some((log, time)) = log {
+        let listener = view.table.config.name.clone();
+        let (pool, destination) =
+            (rule.table.pool.config.name.clone(), id.and_then(|id| rule.pool.name_of(id)));
+        log.send_connection(ConnectionLine { time, peer, listener, pool, destination, reason, moved, total });
+    }
+}
+
+/// A destination that can be connected to, and the hold on it.
+async fn find(
+    worker: &Rc<Worker>,
+    alarm: &Rc<Alarm>,
+    rule: &Rule,
+    started: Tick,
+) -> Result<(Stream, Ticket), Reason> {
+    let pool = rule.pool.table.borrow().clone();
     let timeouts = pool.config.timeouts;
     let deadline = timeouts.total.map_or(Tick::NEVER, |total| started + total);
-    let alarm = worker.timers.alarm(Tick::NEVER);
     let (mut tried, mut tries, mut now, mut before) = (Tried::default(), 0, started, None);
-    counts.started.add(1);
     pool.budget.earn(worker.number);
-    let reason = loop {
+    loop {
         let want = Want { worker: worker.number, tried: Some(&tried), repeatable: true };
         let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
         pool.tallies.of(worker.number).decided(chosen.as_ref().err().copied(), before);
         let Ok(Chosen { mut ticket, address }) = chosen else {
-            break if tries == 0 { Reason::NoHealthyDestination } else { Reason::ConnectFailed };
+            return Err(if tries == 0 { Reason::NoHealthyDestination } else { Reason::ConnectFailed });
         };
         tried.add(ticket.id());
         tries += 1;
-        let connected = connect(&worker, &alarm, &address, (now + timeouts.connect).min(deadline)).await;
+        let connected = connect(worker, alarm, &address, (now + timeouts.connect).min(deadline)).await;
         now = worker.now();
         if let Some(upstream) = connected {
             let first_byte = now.since(ticket.started());
-            tell(&rule, ticket.learn(Outcome::Answered { status: 200, first_byte }));
-            let idle = view.table.config.timeouts.idle.max(timeouts.idle);
-            let moved = tunnel(&worker, &alarm, &mut client, upstream, Vec::new(), Vec::new(), idle).await;
-            counts.ended.add(1);
-            counts.request_bytes.add(moved.to_destination);
-            counts.response_bytes.add(moved.to_client);
-            counts.request(Method::Other, 200, worker.now().since(started));
-            return;
+            tell(rule, ticket.learn(Outcome::Answered { status: 200, first_byte }));
+            return Ok((upstream, ticket));
         }
-        tell(&rule, ticket.learn(Outcome::Failed(Failure::Connect)));
+        tell(rule, ticket.learn(Outcome::Failed(Failure::Connect)));
         let attempt = connect_attempt(tries);
         if now >= deadline
             || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_))
         {
-            break Reason::ConnectFailed;
+            return Err(Reason::ConnectFailed);
         }
         before = Some(Before::Failed(Failure::Connect));
-    };
-    tally.refuse(reason);
-    counts.ended.add(1);
-    counts.request(Method::Other, 0, now.since(started));
-    // A reset tells the client that nobody served it; an end of data would look like an empty answer.
-    client.reset_on_close();
+    }
 }
 
 fn connect_attempt(tries: u8) -> Attempt {

@@ -127,3 +127,24 @@ fn a_reopened_log_goes_on_in_a_new_file() {
     assert_eq!(lines(rotated.path(), 1)[0]["target"], "/known/1");
     assert_eq!(balancer.handle.traffic().log_dropped, 0);
 }
+
+#[test]
+fn a_tcp_connection_is_a_line_when_it_ends() {
+    let destination = Destination::start(|visit| {
+        visit.send("hello");
+        visit.end();
+        visit.read_to_end();
+    });
+    let file = Temporary::new("access.log");
+    let balancer = Setup::tcp(&[&destination])
+        .with(|s| s.access_log = Some(AccessLog::File(file.path().to_owned())))
+        .start();
+    let mut client = balancer.connect();
+    client.send("ok");
+    client.end();
+    assert_eq!(client.rest().received, b"hello");
+    let served = lines(file.path(), 1).remove(0);
+    assert_eq!((&served["protocol"], &served["pool"]), (&"TCP".into(), &"main".into()), "{served}");
+    assert_eq!((&served["destination"], &served["reason"]), (&"main-0".into(), &Value::Null), "{served}");
+    assert_eq!((&served["request_bytes"], &served["response_bytes"]), (&2.into(), &5.into()), "{served}");
+}
