@@ -17,8 +17,7 @@ use crate::tables::{ListenerTable, RuleTable};
 use crate::timer::{RESOLUTION, Timers};
 use crate::upstream::WorkerPool;
 
-/// Bytes a worker reads at once. Large reads are what makes bulk transfer cheap: 256 KiB costs a tenth less
-/// per byte than 64 KiB (docs/benchmarks.md).
+/// Bytes a worker reads at once. Large reads are what makes bulk transfer cheap (docs/benchmarks.md).
 pub(crate) const SCRATCH: usize = 256 * 1024;
 
 /// Buffers kept for the next requests, and the largest worth keeping.
