@@ -4,11 +4,15 @@
 //! nearer than its next look costs an entry in the wheel. No timer is armed per request.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use plimsoll_core::Tick;
+use tokio::sync::Notify;
 
 /// How late an alarm may ring.
 pub(crate) const RESOLUTION: Duration = Duration::from_millis(16);
@@ -37,6 +41,22 @@ pub(crate) struct Timers {
 
 fn slot_of(tick: Tick) -> u64 {
     tick.as_nanos() / RESOLUTION.as_nanos() as u64
+}
+
+/// Tells the workers that it is time to turn their wheels, each [`RESOLUTION`], until all of them are gone.
+///
+/// A thread of its own, so that a worker sleeps in the kernel with no timer armed: arming and disarming one
+/// at each sleep costs more than being woken now and then (docs/benchmarks.md).
+///
+/// # Errors
+/// The system's, when it gives no thread.
+pub(crate) fn start_metronome(beats: Vec<Weak<Notify>>) -> io::Result<()> {
+    let beat = move || {
+        while beats.iter().filter_map(Weak::upgrade).map(|beat: Arc<Notify>| beat.notify_one()).count() > 0 {
+            thread::sleep(RESOLUTION);
+        }
+    };
+    thread::Builder::new().name("metronome".into()).spawn(beat).map(drop)
 }
 
 impl Timers {

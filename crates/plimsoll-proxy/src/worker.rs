@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::{Name, Rng, Tick};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::access_log::LogSender;
@@ -144,6 +144,8 @@ pub(crate) struct Start {
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
     pub(crate) log: Option<LogSender>,
+    /// The metronome's.
+    pub(crate) beat: Arc<Notify>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
 }
 
@@ -162,7 +164,7 @@ pub(crate) async fn run(start: Start) {
         connections: Cell::new(0),
         pools: RefCell::default(),
     });
-    tokio::task::spawn_local(keep_time(worker.clone()));
+    tokio::task::spawn_local(keep_time(worker.clone(), start.beat));
     let mut commands = start.commands;
     let mut doors: HashMap<Name, OpenDoor> = HashMap::new();
     while let Some(command) = commands.recv().await {
@@ -229,12 +231,10 @@ fn close(open: OpenDoor) -> Vec<JoinHandle<()>> {
 }
 
 /// Turns the wheel of alarms, and once a second closes idle connections nobody should use again.
-async fn keep_time(worker: Rc<Worker>) {
-    let mut tick = tokio::time::interval(RESOLUTION);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+async fn keep_time(worker: Rc<Worker>, beat: Arc<Notify>) {
     let mut swept = worker.now();
     loop {
-        tick.tick().await;
+        beat.notified().await;
         let now = worker.now();
         worker.timers.turn(now);
         if now.since(swept) >= Duration::from_secs(1) {

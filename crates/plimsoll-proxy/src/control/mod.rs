@@ -14,15 +14,16 @@ use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::{Config, ListenAddress};
 use plimsoll_core::Name;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use self::error::{Invalid, ReloadError, StartError};
 use self::prepare::{bind, resolve};
-use crate::access_log::{self, LogSender, LogState};
+use crate::access_log::{self, LogState};
 use crate::clock::Clock;
 use crate::counters::{PerWorker, RuleTally};
 use crate::driver::Order;
 use crate::tables::{ListenerShared, ListenerTable, PoolTable};
+use crate::timer::start_metronome;
 use crate::views::ReloadsView;
 use crate::worker::{self, Command};
 
@@ -112,12 +113,19 @@ impl Proxy {
         let (ended_to, ended) = mpsc::unbounded_channel();
         let mut commands = Vec::new();
         let mut threads = Vec::new();
+        let mut beats = Vec::new();
         for number in 0..workers {
             let (to, from) = mpsc::unbounded_channel();
             commands.push(to);
-            let thread = spawn_worker(number, workers == cpus, clock, log.clone(), from, ended_to.clone());
+            let seed =
+                SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64) ^ (number as u64) << 48;
+            let beat = Arc::new(Notify::new());
+            beats.push(Arc::downgrade(&beat));
+            let start = worker::Start { number, clock, seed, log: log.clone(), beat, commands: from };
+            let thread = spawn_worker(start, workers == cpus, ended_to.clone());
             threads.push(thread.map_err(|error| StartError::System { what: "start a worker", error })?);
         }
+        start_metronome(beats).map_err(|error| StartError::System { what: "start the metronome", error })?;
         let state = State {
             config: Arc::new(config.clone()),
             listeners: HashMap::new(),
@@ -163,19 +171,15 @@ impl Proxy {
 }
 
 fn spawn_worker(
-    number: usize,
+    start: worker::Start,
     pin: bool,
-    clock: Clock,
-    log: Option<LogSender>,
-    commands: mpsc::UnboundedReceiver<Command>,
     ended: mpsc::UnboundedSender<usize>,
 ) -> io::Result<std::thread::JoinHandle<()>> {
-    let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64) ^ (number as u64) << 48;
+    let number = start.number;
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         if pin {
             pin_to(number);
         }
-        let start = worker::Start { number, clock, seed, log, commands };
         match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
             Ok(runtime) => runtime.block_on(worker::run(start)),
             Err(error) => tracing::error!(%error, "a worker cannot start"),
