@@ -169,6 +169,7 @@ const fn story(last: Option<Failure>) -> &'static str {
         Some(Failure::Timeout) => "no answer in time",
         Some(Failure::Garbage) => "not a valid answer",
         Some(Failure::Truncated) => "the answer broke off",
+        Some(Failure::NoResources) => "no descriptor, port or memory for a connection",
     }
 }
 

@@ -32,12 +32,22 @@ pub enum Failure {
     Garbage,
     /// The answer broke off before its end.
     Truncated,
+    /// Nothing was tried: we had no descriptor, port or memory for a connection. Says nothing about the
+    /// destination.
+    NoResources,
 }
 
 impl Failure {
     /// All of them, in the order counters are kept.
-    pub const ALL: [Self; 6] =
-        [Self::Connect, Self::Reset, Self::EmptyResponse, Self::Timeout, Self::Garbage, Self::Truncated];
+    pub const ALL: [Self; 7] = [
+        Self::Connect,
+        Self::Reset,
+        Self::EmptyResponse,
+        Self::Timeout,
+        Self::Garbage,
+        Self::Truncated,
+        Self::NoResources,
+    ];
 
     /// The word used in metrics and logs.
     pub const fn word(self) -> &'static str {
@@ -48,6 +58,7 @@ impl Failure {
             Self::Timeout => "timeout",
             Self::Garbage => "bad_response",
             Self::Truncated => "truncated",
+            Self::NoResources => "no_resources",
         }
     }
 }
@@ -67,12 +78,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Does this outcome speak against the destination? Every failure does, and every 5xx but 501 and 505,
-    /// which speak about the request (HAProxy `observe layer7` draws the same line).
+    /// Does this outcome speak against the destination? Every failure but our own does, and every 5xx but
+    /// 501 and 505, which speak about the request (HAProxy `observe layer7` draws the same line).
     pub const fn blames_destination(self) -> bool {
         match self {
             Self::Answered { status, .. } => status >= 500 && status != 501 && status != 505,
-            Self::Failed(_) => true,
+            Self::Failed(failure) => !matches!(failure, Failure::NoResources),
         }
     }
 }
@@ -266,6 +277,8 @@ pub struct Ticket {
     worker: usize,
     trial: Option<Trial>,
     learned: bool,
+    /// The row of bad outcomes its good answer ended, in case that answer breaks off after all.
+    ended_row: u32,
     live: Arc<Live>,
     started: Tick,
 }
@@ -281,7 +294,7 @@ impl Ticket {
     ) -> Self {
         live.in_flight.fetch_add(1, Relaxed);
         bump(&live.tally(worker).started, 1);
-        Self { id, slot, worker, trial, learned: false, live, started: now }
+        Self { id, slot, worker, trial, learned: false, ended_row: 0, live, started: now }
     }
 
     /// Whose ticket this is.
@@ -306,7 +319,8 @@ impl Ticket {
 
     /// Records how the destination answered, as soon as that is known (for HTTP: at the head of the
     /// answer). The ticket goes on holding its place until it is dropped: in-flight ends with the body.
-    /// A second call is ignored, but for a failure after an answer ([`Failure::Truncated`]).
+    /// A second call is ignored, but for a failure after an answer ([`Failure::Truncated`]): that takes the
+    /// place of the good outcome, so a destination that breaks off every body has a row of bad ones.
     pub fn learn(&mut self, outcome: Outcome) -> Option<Suspect> {
         let late = self.learned;
         if late && !matches!(outcome, Outcome::Failed(_)) {
@@ -326,9 +340,14 @@ impl Ticket {
     }
 
     fn judge(&mut self, outcome: Outcome) -> Option<Suspect> {
+        if outcome == Outcome::Failed(Failure::NoResources) {
+            return None;
+        }
         let trial = self.trial.take().is_some_and(|trial| self.live.trial_counts(trial));
         if !outcome.blames_destination() {
-            if self.live.streak.load(Relaxed) != 0 {
+            let row = self.live.streak.load(Relaxed);
+            if row != 0 {
+                self.ended_row = row;
                 self.live.reset_streak();
             }
             return trial.then_some(Suspect { id: self.id, outcome, streak: 0, trial });
@@ -336,7 +355,8 @@ impl Ticket {
         if outcome != Outcome::Failed(Failure::Connect) {
             self.live.reached.store(true, Relaxed);
         }
-        let streak = self.live.streak.fetch_add(1, Relaxed).saturating_add(1);
+        let more = std::mem::take(&mut self.ended_row).saturating_add(1);
+        let streak = self.live.streak.fetch_add(more, Relaxed).saturating_add(more);
         (trial || streak >= self.live.suspect_at.load(Relaxed)).then_some(Suspect {
             id: self.id,
             outcome,
@@ -401,6 +421,33 @@ mod tests {
         assert_eq!(ticket(&live).finish(bad), None);
         let suspect = ticket(&live).finish(bad).expect("two in a row");
         assert_eq!((suspect.id, suspect.streak, suspect.trial), (DestinationId(3), 2, false));
+    }
+
+    #[test]
+    fn what_we_lack_is_counted_and_blames_nobody() {
+        let live = Arc::new(Live::new(1));
+        live.open_trial();
+        ticket(&live).finish(Outcome::Failed(Failure::Reset));
+        let trial = on_trial(&live).expect("open");
+        assert_eq!(trial.finish(Outcome::Failed(Failure::NoResources)), None);
+        assert_eq!(live.streak(), 1, "neither a bad outcome nor a good one");
+        assert!(on_trial(&live).is_some(), "the trial proved nothing");
+        assert_eq!(live.counts().failures[Failure::NoResources as usize], 1);
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_continues_the_row_it_ended() {
+        let live = Arc::new(Live::new(1));
+        live.set_suspect_at(3);
+        let broken_off = || {
+            let mut ticket = ticket(&live);
+            assert_eq!(ticket.learn(OK), None);
+            ticket.finish(Outcome::Failed(Failure::Truncated))
+        };
+        assert_eq!((broken_off(), broken_off()), (None, None));
+        assert_eq!(broken_off().expect("three in a row").streak, 3);
+        ticket(&live).finish(OK);
+        assert_eq!((broken_off(), live.streak()), (None, 1), "a whole answer ends the row for good");
     }
 
     #[test]

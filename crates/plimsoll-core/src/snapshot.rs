@@ -163,6 +163,12 @@ pub struct Want<'a> {
 }
 
 impl Want<'_> {
+    /// The message was tried elsewhere before. Its second try takes nobody's turn: were a rotation to go on
+    /// with each retry, then of two destinations the dead one would be first for every message.
+    pub fn is_retry(&self) -> bool {
+        self.tried.is_some_and(|tried| !tried.is_empty())
+    }
+
     fn has_tried(&self, id: DestinationId) -> bool {
         self.tried.is_some_and(|tried| tried.contains(id))
     }

@@ -12,7 +12,7 @@ use crate::counters::Before;
 use crate::http1::answer::{self, Reason, Refusal};
 use crate::http1::exchange::{End, Exchange};
 use crate::http1::serve::{Client, Job, write_all};
-use crate::stream::Stream;
+use crate::stream::{Stream, is_for_want_of_means};
 use crate::tcp;
 use crate::timer::Alarm;
 use crate::upstream::Chosen;
@@ -153,19 +153,23 @@ async fn try_one(
         log.destination = Some(ticket.id());
     }
     loop {
-        let pooled = if fresh_repeat_used { None } else { rule.pool.take(ticket.id(), &address) };
+        let pooled = if fresh_repeat_used { None } else { rule.pool.take(ticket.id(), &address, now) };
         let reused = pooled.is_some();
         let stream = match pooled {
             Some(stream) => stream,
             None => {
                 let deadline = (now + job.pool_timeouts.connect).min(job.total_deadline);
                 // Boxed, because it is rare and as large as the rest of the future together.
-                let Some(stream) = Box::pin(connect(worker, &client.alarm, &address, deadline)).await else {
-                    tell(rule, ticket.learn(Outcome::Failed(Failure::Connect)));
-                    return Try::Failed(Attempt { fresh_repeat_used, ..attempt(job, Failure::Connect) });
-                };
-                now = worker.now();
-                stream
+                match Box::pin(connect(worker, &client.alarm, &address, deadline)).await {
+                    Ok(stream) => {
+                        now = worker.now();
+                        stream
+                    }
+                    Err(failure) => {
+                        tell(rule, ticket.learn(Outcome::Failed(failure)));
+                        return Try::Failed(Attempt { fresh_repeat_used, ..attempt(job, failure) });
+                    }
+                }
             }
         };
         let mut exchange = Exchange::new(stream, ticket, now);
@@ -240,9 +244,12 @@ fn delivered(
     let now = exchange.ended_at(worker);
     let reusable = exchange.reusable(job);
     let closes = exchange.answer().is_none_or(|a| a.closes);
+    let rests = exchange.answer().is_some_and(|a| a.body_withheld);
     let Exchange { upstream, ticket, .. } = exchange;
-    if reusable {
-        rule.pool.give(ticket.id(), address.clone(), upstream, now);
+    match (reusable, rests) {
+        (true, false) => rule.pool.give(ticket.id(), address.clone(), upstream, now),
+        (true, true) => rule.pool.give_to_rest(ticket.id(), address.clone(), upstream, now),
+        (false, _) => {}
     }
     let verdict = match closes {
         false => Verdict::KeepAlive,
@@ -295,6 +302,7 @@ fn cut_off_for(client: &Client, reason: Reason) -> Ending {
 fn refusal_of(failure: Failure) -> Refusal {
     match failure {
         Failure::Connect => Refusal::CONNECT_FAILED,
+        Failure::NoResources => Refusal::NO_RESOURCES,
         Failure::Reset => Refusal::RESET,
         Failure::EmptyResponse => Refusal::EMPTY_RESPONSE,
         Failure::Timeout => Refusal::RESPONSE_TIMEOUT,
@@ -311,18 +319,26 @@ pub(crate) fn tell(rule: &Rule, suspect: Option<Suspect>) {
     }
 }
 
-/// Connects within `deadline`; `None` when it did not work.
+/// Connects within `deadline`.
+///
+/// # Errors
+/// [`Failure::Connect`], or [`Failure::NoResources`] when it is our own means that did not suffice.
 pub(crate) async fn connect(
     worker: &Worker,
     alarm: &Rc<Alarm>,
     address: &Address,
     deadline: Tick,
-) -> Option<Stream> {
+) -> Result<Stream, Failure> {
     worker.timers.set(alarm, deadline);
     let mut connecting = std::pin::pin!(Stream::connect(address));
     std::future::poll_fn(|cx| match connecting.as_mut().poll(cx) {
-        Poll::Ready(connected) => Poll::Ready(connected.ok()),
-        Poll::Pending => alarm.poll(cx).map(|()| None),
+        Poll::Ready(connected) => {
+            Poll::Ready(connected.map_err(|error| match is_for_want_of_means(&error) {
+                true => Failure::NoResources,
+                false => Failure::Connect,
+            }))
+        }
+        Poll::Pending => alarm.poll(cx).map(|()| Err(Failure::Connect)),
     })
     .await
 }

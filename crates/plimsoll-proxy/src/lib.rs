@@ -12,6 +12,7 @@ mod driver;
 mod forward;
 mod http1;
 mod listener;
+mod pending;
 mod probe;
 mod stream;
 mod tables;

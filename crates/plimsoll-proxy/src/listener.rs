@@ -45,17 +45,18 @@ pub(crate) struct Socket {
 ///
 /// # Errors
 /// The system's, most often that the address is in use or not ours.
+///
+/// `taken_over` says that the address is held already, by a listener of ours that is about to close it.
 pub(crate) fn bind(
     address: &ListenAddress,
     workers: usize,
+    taken_over: bool,
 ) -> io::Result<(ListenAddress, Vec<socket2::Socket>)> {
     match address {
         ListenAddress::Socket(address) => {
-            let first = bind_tcp(*address, false)?;
+            let first = bind_tcp(*address, taken_over)?;
             let actual = first.local_addr()?.as_socket().unwrap_or(*address);
-            if workers > 1 {
-                first.set_reuse_port(true)?;
-            }
+            first.set_reuse_port(true)?;
             let others = (1..workers).map(|_| bind_tcp(actual, true));
             let sockets = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
             for socket in &sockets {
@@ -64,7 +65,7 @@ pub(crate) fn bind(
             Ok((ListenAddress::Socket(actual), sockets))
         }
         ListenAddress::Unix(path) => {
-            let socket = bind_unix(path)?;
+            let socket = if taken_over { replace_unix(path)? } else { bind_unix(path)? };
             let copies = (1..workers).map(|_| socket.try_clone()).collect::<io::Result<Vec<_>>>()?;
             Ok((address.clone(), std::iter::once(socket).chain(copies).collect()))
         }
@@ -98,6 +99,16 @@ fn bind_unix(path: &Path) -> io::Result<socket2::Socket> {
         socket.bind(&address)?;
     }
     socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Binds beside the old socket's file and moves the new one over it: at no moment there is none.
+fn replace_unix(path: &Path) -> io::Result<socket2::Socket> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    let socket = bind_unix(beside)?;
+    fs::rename(beside, path)?;
     Ok(socket)
 }
 
@@ -275,11 +286,11 @@ mod tests {
     #[test]
     fn workers_share_a_port_and_nobody_else_gets_it() {
         let any = ListenAddress::Socket(([127, 0, 0, 1], 0).into());
-        let (actual, sockets) = bind(&any, 4).unwrap();
+        let (actual, sockets) = bind(&any, 4, false).unwrap();
         let ListenAddress::Socket(address) = actual else { panic!("{actual:?}") };
         assert_eq!(sockets.len(), 4);
         for workers in [1, 2] {
-            let again = bind(&ListenAddress::Socket(address), workers);
+            let again = bind(&ListenAddress::Socket(address), workers, false);
             assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
         // The kernel spreads by a hash of both ends: of 400 connections each of four gets some.

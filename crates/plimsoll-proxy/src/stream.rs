@@ -158,6 +158,13 @@ impl Stream {
     }
 }
 
+/// Did a system call fail because this process or machine had none left of what it needs?
+pub(crate) fn is_for_want_of_means(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let wants = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| wants.iter().any(|errno| errno.raw_os_error() == code))
+}
+
 /// Watches a socket for reading only.
 #[expect(
     deprecated,

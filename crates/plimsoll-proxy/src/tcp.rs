@@ -1,6 +1,5 @@
 //! How bytes run both ways between two streams, and how a TCP connection finds its destination.
 
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,15 +14,14 @@ use crate::forward::{connect, tell};
 use crate::http1::answer::Reason;
 use crate::http1::target::Method;
 use crate::listener::Guest;
+use crate::pending::Pending;
 use crate::stream::{Peer, Stream};
 use crate::timer::{Alarm, RESOLUTION};
 use crate::upstream::Chosen;
-use crate::worker::{Rule, SCRATCH, Worker};
+use crate::worker::{Rule, Worker};
 
 /// Reads of one direction before other connections get their turn.
 const TURNS: usize = 16;
-/// After a socket was full, reads shrink to this: what waits is copied and kept.
-const SMALL_READ: usize = 64 * 1024;
 
 /// Bytes a tunnel moved.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -92,25 +90,31 @@ async fn find(
         tries += 1;
         let connected = connect(worker, alarm, &address, (now + timeouts.connect).min(deadline)).await;
         now = worker.now();
-        if let Some(upstream) = connected {
-            let first_byte = now.since(ticket.started());
-            tell(rule, ticket.learn(Outcome::Answered { status: 200, first_byte }));
-            return Ok((upstream, ticket));
-        }
-        tell(rule, ticket.learn(Outcome::Failed(Failure::Connect)));
-        let attempt = connect_attempt(tries);
+        let failure = match connected {
+            Ok(upstream) => {
+                let first_byte = now.since(ticket.started());
+                tell(rule, ticket.learn(Outcome::Answered { status: 200, first_byte }));
+                return Ok((upstream, ticket));
+            }
+            Err(failure) => failure,
+        };
+        tell(rule, ticket.learn(Outcome::Failed(failure)));
+        let attempt = connect_attempt(failure, tries);
         if now >= deadline
             || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_))
         {
-            return Err(Reason::ConnectFailed);
+            return Err(match failure {
+                Failure::NoResources => Reason::NoResources,
+                _ => Reason::ConnectFailed,
+            });
         }
-        before = Some(Before::Failed(Failure::Connect));
+        before = Some(Before::Failed(failure));
     }
 }
 
-fn connect_attempt(tries: u8) -> Attempt {
+fn connect_attempt(failure: Failure, tries: u8) -> Attempt {
     Attempt {
-        failure: Failure::Connect,
+        failure,
         tries,
         idempotent: true,
         sent: false,
@@ -124,10 +128,7 @@ fn connect_attempt(tries: u8) -> Attempt {
 /// One direction of a tunnel.
 #[derive(Debug)]
 struct Flow {
-    /// Bytes the target would not take yet.
-    kept: Vec<u8>,
-    at: usize,
-    read_size: usize,
+    pending: Pending,
     ended: bool,
     told: bool,
     moved: u64,
@@ -143,17 +144,20 @@ enum Step {
 
 impl Flow {
     fn new(kept: Vec<u8>) -> Self {
-        Self { kept, at: 0, read_size: SCRATCH, ended: false, told: false, moved: 0 }
+        Self { pending: kept.into(), ended: false, told: false, moved: 0 }
     }
 
     /// Moves bytes until a socket says "later". The source's end is passed on as one, once all is out.
     fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], from: &mut Stream, to: &mut Stream) -> Step {
         let mut moved = false;
         for _ in 0..TURNS {
-            if self.at < self.kept.len() {
-                match to.poll_write(cx, &self.kept[self.at..]) {
+            if !self.pending.is_empty() {
+                match to.poll_write(cx, self.pending.rest()) {
                     Poll::Pending => return Step::Waits(moved),
-                    Poll::Ready(Ok(n @ 1..)) => self.advance(n),
+                    Poll::Ready(Ok(n @ 1..)) => {
+                        self.pending.advance(n);
+                        self.moved += n as u64;
+                    }
                     Poll::Ready(_) => return Step::Broken,
                 }
                 moved = true;
@@ -165,13 +169,15 @@ impl Flow {
                 }
                 return Step::Waits(moved);
             }
-            match from.poll_read(cx, &mut scratch[..self.read_size]) {
+            match from.poll_read(cx, &mut scratch[..self.pending.read_size()]) {
                 Poll::Pending => return Step::Waits(moved),
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(n)) => {
-                    if self.pass(cx, &scratch[..n], to).is_err() {
+                    let polled = to.poll_write(cx, &scratch[..n]);
+                    let Ok(written) = self.pending.wrote(polled, [&scratch[..n], b"", b""]) else {
                         return Step::Broken;
-                    }
+                    };
+                    self.moved += written as u64;
                 }
                 Poll::Ready(Err(_)) => return Step::Broken,
             }
@@ -179,30 +185,6 @@ impl Flow {
         }
         cx.waker().wake_by_ref();
         Step::Waits(moved)
-    }
-
-    fn pass(&mut self, cx: &mut Context<'_>, bytes: &[u8], to: &mut Stream) -> io::Result<()> {
-        let written = match to.poll_write(cx, bytes) {
-            Poll::Ready(written) => written?,
-            Poll::Pending => 0,
-        };
-        self.moved += written as u64;
-        if written == bytes.len() {
-            self.read_size = (self.read_size * 2).min(SCRATCH);
-        } else {
-            self.kept.extend_from_slice(&bytes[written..]);
-            self.read_size = SMALL_READ;
-        }
-        Ok(())
-    }
-
-    fn advance(&mut self, by: usize) {
-        self.at += by;
-        self.moved += by as u64;
-        if self.at == self.kept.len() {
-            self.kept = Vec::new();
-            self.at = 0;
-        }
     }
 
     fn is_over(&self) -> bool {

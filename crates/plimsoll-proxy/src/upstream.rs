@@ -17,6 +17,9 @@ use crate::tables::PoolTable;
 /// the number bounds what a burst leaves behind.
 const MAX_IDLE: usize = 1024;
 
+/// How long a connection rests on which bytes may still come that nobody wants.
+const REST: Duration = Duration::from_millis(100);
+
 /// One worker's side of a pool: its copy of the snapshot and its idle connections.
 #[derive(Debug)]
 pub(crate) struct WorkerPool {
@@ -111,10 +114,14 @@ impl WorkerPool {
     }
 
     /// The most recently used idle connection that is still quiet; warm ones are the likeliest to live.
-    pub(crate) fn take(&self, id: DestinationId, address: &Address) -> Option<Stream> {
+    pub(crate) fn take(&self, id: DestinationId, address: &Address, now: Tick) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&id)?;
         while let Some(candidate) = list.pop_back() {
+            if now < candidate.since {
+                list.push_back(candidate);
+                return None;
+            }
             if candidate.address == *address && candidate.stream.is_quiet() {
                 return Some(candidate.stream);
             }
@@ -124,12 +131,22 @@ impl WorkerPool {
 
     /// Keeps a connection whose last answer was read to its very end.
     pub(crate) fn give(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
+        self.keep(id, |list| list.push_back(Idle { stream, address, since: now }));
+    }
+
+    /// Keeps a connection whose last answer told of a body it must not have: a destination that sends one
+    /// all the same would have it taken for the next answer. Used again after a rest, if it was silent.
+    pub(crate) fn give_to_rest(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
+        self.keep(id, |list| list.push_front(Idle { stream, address, since: now + REST }));
+    }
+
+    fn keep(&self, id: DestinationId, add: impl FnOnce(&mut VecDeque<Idle>)) {
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(id).or_default();
         if list.len() == MAX_IDLE {
             list.pop_front();
         }
-        list.push_back(Idle { stream, address, since: now });
+        add(list);
     }
 
     /// Closes what was idle too long, what the destination closed, and what belongs to nobody any more.

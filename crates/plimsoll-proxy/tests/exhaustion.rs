@@ -6,9 +6,10 @@
 #[allow(dead_code, unused_imports)] // The tests of `wire` use all of it.
 mod kit;
 
+use plimsoll_core::Failure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use kit::{Client, Destination, Setup, Watch, get, hello, secs, until};
+use kit::{Client, Destination, Setup, Watch, get, ok, secs, until};
 
 /// This process may open `more` descriptors, and then none.
 fn leave_descriptors(more: u64) {
@@ -20,7 +21,15 @@ fn leave_descriptors(more: u64) {
 
 #[test]
 fn no_descriptors_left_is_survived() {
-    let destination = Destination::start(hello("ok"));
+    let destination = Destination::start(|visit| {
+        while let Some(request) = visit.request() {
+            if request.target == "/close" {
+                visit.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+                return;
+            }
+            visit.send(ok("ok"));
+        }
+    });
     let balancer = Setup::http(&[&destination]).start();
     let mut inside = balancer.connect();
     inside.send(get("/"));
@@ -40,7 +49,18 @@ fn no_descriptors_left_is_survived() {
         inside.send(get("/"));
         assert_eq!(inside.answer().text(), "ok", "whoever is inside is served, on a pooled connection");
     }
-    drop(crowd);
+    let mut hoard = Vec::new();
+    until("a new connection cannot be opened", || {
+        hoard.extend(std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()));
+        inside.send(get("/close"));
+        let answer = inside.answer();
+        assert!(answer.status == 200 || answer.text().contains("no_resources"), "{answer:?}");
+        answer.status == 503
+    });
+    let view = balancer.destination(0);
+    assert!(view.counts.failures[Failure::NoResources as usize] > 0, "it is counted");
+    assert_eq!(view.standing.word(), "serving", "and nobody is blamed for what we lack");
+    drop((crowd, hoard));
     let watch = Watch::start();
     until("there is room again", || {
         Client::try_connect(balancer.place()).is_ok_and(|mut client| {

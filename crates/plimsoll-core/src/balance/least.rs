@@ -144,6 +144,9 @@ impl Picker for BestOfAll {
         let cursor = self.cursors.of(want.worker);
         let start = self.ring.at(cursor.load(Relaxed)).slot as usize;
         let best = self.least_from(start);
+        if want.is_retry() {
+            return best;
+        }
         // Plain store: threads that share a worker may give a tie to the same one, and its load then tells.
         cursor.store(u64::from(self.loads[best].after), Relaxed);
         best

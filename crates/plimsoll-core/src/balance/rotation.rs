@@ -15,7 +15,7 @@ use crate::time::Tick;
 /// Every worker rotates for itself, exact from its first pick: worker 0 begins at the first destination,
 /// worker 1 at the second, and so on, so W workers together differ by at most W. A worker remembers its place
 /// as a rank in the pool, so a destination that leaves and comes back costs nobody a turn and gives nobody
-/// two. (A change of the configured list itself moves the ranks behind it, once by as many turns as were put
+/// two. A retry takes the turn at hand and leaves it to the next message. (A change of the configured list itself moves the ranks behind it, once by as many turns as were put
 /// in or taken out.)
 #[derive(Debug)]
 pub struct RoundRobin {
@@ -55,6 +55,9 @@ impl Picker for RoundRobinPicker {
         let mut rank = cursor.load(Relaxed);
         loop {
             let turn = self.ring.at(rank);
+            if want.is_retry() {
+                return turn.slot as usize;
+            }
             // A worker is alone here and succeeds at once; threads that share worker 0 each get a turn of
             // their own.
             match cursor.compare_exchange_weak(rank, u64::from(turn.after), Relaxed, Relaxed) {
@@ -124,7 +127,8 @@ struct SequencePicker {
 
 impl Picker for SequencePicker {
     fn pick(&self, want: &Want<'_>, _now: Tick, _rng: &mut Rng) -> usize {
-        let share = self.cursors.of(want.worker).fetch_add(self.step, Relaxed);
+        let step = if want.is_retry() { 0 } else { self.step };
+        let share = self.cursors.of(want.worker).fetch_add(step, Relaxed);
         let place = (u128::from(share) * u128::from(self.turns)) >> 64;
         self.sequence.at(place as usize)
     }
@@ -134,6 +138,7 @@ impl Picker for SequencePicker {
 mod tests {
     use super::super::tests::{picks, slots};
     use super::*;
+    use crate::snapshot::Tried;
 
     fn check(policy: &dyn Policy, weights: &[u32], worker: usize, expected: &str) {
         let slots = slots((0..).zip(weights.iter().copied()));
@@ -187,6 +192,22 @@ mod tests {
                     next = Some(picked + 1);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_retry_takes_nobodys_turn() {
+        for policy in [&RoundRobin::new(1) as &dyn Policy, &WeightedRoundRobin::new(1)] {
+            let slots = slots([(0, 1), (1, 1), (2, 1)]);
+            let picker = policy.build(slots.clone());
+            assert_eq!(picks(&*picker, &slots, 0, 1), "a");
+            let mut tried = Tried::default();
+            tried.add(slots[0].id);
+            let again = Want { tried: Some(&tried), ..Want::default() };
+            for _ in 0..3 {
+                assert_eq!(picker.pick(&again, Tick::ZERO, &mut Rng::new(1)), 1, "{}", policy.name());
+            }
+            assert_eq!(picks(&*picker, &slots, 0, 3), "b c a", "{}", policy.name());
         }
     }
 

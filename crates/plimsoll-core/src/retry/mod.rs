@@ -23,14 +23,15 @@ pub struct RetryWhen {
 }
 
 impl RetryWhen {
-    /// An answer that was not one, or broke off, is never worth another try: something did answer.
+    /// An answer that was not one, or broke off, is never worth another try: something did answer. Nor is
+    /// one that failed for want of our own means: another destination needs the same.
     const fn lists(&self, failure: Failure) -> bool {
         match failure {
             Failure::Connect => self.connect_failure,
             Failure::Reset => self.reset,
             Failure::EmptyResponse => self.empty_response,
             Failure::Timeout => self.timeout,
-            Failure::Garbage | Failure::Truncated => false,
+            Failure::Garbage | Failure::Truncated | Failure::NoResources => false,
         }
     }
 }

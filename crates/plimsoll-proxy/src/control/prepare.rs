@@ -59,7 +59,8 @@ pub(super) fn bind(
             if current.get(&l.name).is_some_and(|have| have.contains(address)) || sockets.contains_key(&key) {
                 continue;
             }
-            let bound = listener::bind(address, workers).map_err(|error| StartError::Bind {
+            let taken_over = current.values().any(|held| held.contains(address));
+            let bound = listener::bind(address, workers, taken_over).map_err(|error| StartError::Bind {
                 listener: l.name.clone(),
                 address: show(address),
                 error,

@@ -30,6 +30,7 @@ pub(crate) enum Reason {
     NoRoute,
     NoHealthyDestination,
     ConnectFailed,
+    NoResources,
     Reset,
     EmptyResponse,
     BadResponse,
@@ -43,7 +44,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::BadRequest,
         Self::UriTooLong,
         Self::HeadersTooLarge,
@@ -57,6 +58,7 @@ impl Reason {
         Self::NoRoute,
         Self::NoHealthyDestination,
         Self::ConnectFailed,
+        Self::NoResources,
         Self::Reset,
         Self::EmptyResponse,
         Self::BadResponse,
@@ -84,6 +86,7 @@ impl Reason {
             Self::NoRoute => "no_route",
             Self::NoHealthyDestination => "no_healthy_destination",
             Self::ConnectFailed => "connect_failed",
+            Self::NoResources => "no_resources",
             Self::Reset => "reset",
             Self::EmptyResponse => "empty_response",
             Self::BadResponse => "bad_response",
@@ -139,6 +142,8 @@ impl Refusal {
         refusal(503, Reason::NoHealthyDestination, "no destination may serve now");
     pub(crate) const CONNECT_FAILED: Self =
         refusal(503, Reason::ConnectFailed, "no connection to a destination could be made");
+    pub(crate) const NO_RESOURCES: Self =
+        refusal(503, Reason::NoResources, "the balancer has no descriptor, port or memory for a connection");
     pub(crate) const RESET: Self =
         refusal(502, Reason::Reset, "the destination broke the connection before answering");
     pub(crate) const EMPTY_RESPONSE: Self =

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::fields::{Field, field};
+use crate::tables::Edits;
 
 /// How the end of a body is told (RFC 9112 section 6).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -192,10 +193,16 @@ pub(crate) fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Ends a chunked body.
-pub(crate) fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8]) {
+/// Ends a chunked body. The edits of header lines hold for trailer lines too, as far as they take away: a
+/// field nobody is to see is not seen there either.
+pub(crate) fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8], edits: &Edits) {
     out.extend_from_slice(b"0\r\n");
-    out.extend_from_slice(trailers);
+    for line in trailers.split_inclusive(|&byte| byte == b'\n') {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        if !str::from_utf8(name).is_ok_and(|name| edits.replaces(name)) {
+            out.extend_from_slice(line);
+        }
+    }
     out.extend_from_slice(b"\r\n");
 }
 

@@ -214,7 +214,7 @@ proptest! {
             wire.extend_from_slice(body);
             wire.extend_from_slice(b"\r\n");
         }
-        write_last_chunk(&mut wire, trailers.as_bytes());
+        write_last_chunk(&mut wire, trailers.as_bytes(), &crate::tables::Edits::default());
         let used = wire.len();
         wire.extend_from_slice(b"next");
         prop_assert_eq!(read(Framing::Chunked, &wire, &[7, 1, 1, 40]), Ok((bodies.concat(), trailers.into_bytes(), used, true)));

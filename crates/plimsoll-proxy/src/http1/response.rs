@@ -16,6 +16,8 @@ pub(crate) struct ResponseHead<'b> {
     pub(crate) keep_alive: bool,
     /// The protocol it switches to; only in a 101.
     pub(crate) upgrade: Option<&'b [u8]>,
+    /// It tells of a body, and none follows: HEAD, 204, 304.
+    pub(crate) body_withheld: bool,
     /// Its `Content-Length`, also where no body follows (HEAD, 304).
     length: Option<u64>,
     options: ConnectionOptions<'b>,
@@ -50,6 +52,7 @@ pub(crate) fn parse<'b, 'h>(
         framing: Framing::Empty,
         keep_alive: false,
         upgrade: None,
+        body_withheld: false,
         length: None,
         options: ConnectionOptions::default(),
         len,
@@ -81,6 +84,8 @@ pub(crate) fn parse<'b, 'h>(
         (_, _, None, Some(length)) => Framing::Length(length),
         (_, _, None, None) => Framing::UntilClose,
     };
+    head.body_withheld =
+        head.framing == Framing::Empty && (chunked.is_some() || head.length.is_some_and(|length| length > 0));
     if ambiguous {
         head.length = None;
     }

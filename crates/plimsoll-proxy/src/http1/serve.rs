@@ -20,6 +20,7 @@ use crate::access_log::LogDraft;
 use crate::forward::{self, Verdict};
 use crate::listener::Guest;
 use crate::stream::{Peer, Stream};
+use crate::tables::Edits;
 use crate::timer::Alarm;
 use crate::worker::{DoorView, SCRATCH, Worker};
 
@@ -115,8 +116,13 @@ impl Job {
             out.extend_from_slice(b"\r\n");
         }
         if self.body.is_done() {
-            write_last_chunk(out, self.body.trailers());
+            write_last_chunk(out, self.body.trailers(), &self.view.rules[self.rule].table.request_edits);
         }
+    }
+
+    /// What is done to the lines of its answer.
+    pub(crate) fn response_edits(&self) -> &Edits {
+        &self.view.rules[self.rule].table.response_edits
     }
 }
 
@@ -203,12 +209,13 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
     let view = client.guest.door.view();
     let mut fresh = !client.inbox.is_empty();
     let mut begun = false;
+    // A head that comes in drops is looked at when a line has ended, or when it has doubled.
+    let mut look_at = 0;
     std::future::poll_fn(|cx| {
         loop {
             let mut scratch = worker.scratch.borrow_mut();
             let have = client.inbox.len();
             let mut end = have;
-            scratch[..have].copy_from_slice(&client.inbox);
             if !std::mem::take(&mut fresh) {
                 let room = have..(have + READ_HEAD).min(SCRATCH);
                 match client.stream.poll_read(cx, &mut scratch[room]) {
@@ -221,14 +228,19 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
                     Poll::Pending => return Poll::Pending,
                 }
             }
+            if end < look_at && !scratch[have..end].contains(&b'\n') {
+                client.inbox.extend_from_slice(&scratch[have..end]);
+                continue;
+            }
+            look_at = end * 2;
+            scratch[..have].copy_from_slice(&client.inbox);
             match prepare(client, worker, &view, &mut scratch[..end]) {
                 Ok(Some(job)) => {
                     client.greeted = true;
                     return Poll::Ready(Ok(job));
                 }
                 Ok(None) => {
-                    client.inbox.clear();
-                    client.inbox.extend_from_slice(&scratch[..end]);
+                    client.inbox.extend_from_slice(&scratch[have..end]);
                     // The first head's time began with the connection.
                     if !std::mem::replace(&mut begun, true) && client.greeted {
                         worker.timers.set(&client.alarm, worker.now() + view.table.config.timeouts.header);

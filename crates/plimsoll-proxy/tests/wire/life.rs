@@ -157,6 +157,41 @@ fn listeners_open_and_close_with_a_reload() {
 }
 
 #[test]
+fn a_listener_may_change_its_name_and_keep_its_address() {
+    let path = Temporary::new("renamed.sock");
+    let destination = Destination::start(hello("ok"));
+    for workers in [1, 2] {
+        for by_path in [false, true] {
+            let setup = Setup::http(&[&destination]).with(|s| s.workers = workers);
+            let place = if by_path { path.place() } else { setup.start().place() };
+            let named = |name: &str| {
+                setup.clone().with(|s| {
+                    s.listeners[0].name = name.into();
+                    s.listeners[0].addresses = vec![place.as_listener()];
+                })
+            };
+            let mut balancer = None;
+            until("the address is free", || {
+                balancer = named("old").try_start().ok();
+                balancer.is_some()
+            });
+            let balancer = balancer.expect("started");
+            let mut inside = Client::connect(place.clone());
+            inside.expect_open();
+            balancer.reload(&named("new")).expect("the address is ours already");
+            assert_eq!(balancer.handle.addresses().len(), 1);
+            for _ in 0..20 {
+                let mut client = Client::connect(place.clone());
+                client.send(get("/"));
+                assert_eq!(client.answer().text(), "ok");
+            }
+            inside.send(get("/"));
+            assert_eq!(inside.answer().status, 200, "who was inside is served");
+        }
+    }
+}
+
+#[test]
 fn a_reload_that_cannot_be_put_to_work_changes_nothing() {
     let destinations = ["old", "new"].map(|name| Destination::start(hello(name)));
     let setup = Setup::http(&[&destinations[0]]);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use crate::kit::{Answer, Balancer, Client, Destination, Fault, Gate, Setup, Visit, get, hello, ok, until};
+use crate::kit::{
+    Answer, Balancer, Client, Destination, Fault, Gate, Setup, Visit, get, hello, ms, ok, until,
+};
 
 /// A destination whose very first answer is these bytes; every other one is a plain 200 `next`.
 fn first_answers(bytes: impl Into<Vec<u8>>, then: fn(&mut Visit)) -> Destination {
@@ -227,6 +229,37 @@ fn a_body_that_follows_late_on_a_pooled_connection_does_not_poison_either() {
         not_poisoned(&mut client, &head);
         not_poisoned(&mut balancer.connect(), &head);
         assert_eq!(destination.connections(), 2, "{head}: the spoilt connection serves no more");
+    }
+}
+
+#[test]
+fn a_body_that_follows_while_the_next_request_runs_is_nobodys_answer() {
+    let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+    for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified"), ("GET", "204 No Content")] {
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", poison.len());
+        let told = head.clone();
+        let first = AtomicBool::new(true);
+        let asked_again = Gate::default();
+        let (next, late) = (asked_again.clone(), asked_again);
+        let destination = Destination::start(move |visit| {
+            while visit.request().is_some() {
+                if first.swap(false, SeqCst) {
+                    visit.send(&head);
+                    late.pass();
+                    visit.send(poison);
+                } else {
+                    next.open();
+                    std::thread::sleep(ms(50));
+                    visit.send(ok("next"));
+                }
+            }
+        });
+        let balancer = Setup::http(&[&destination]).start();
+        let mut client = balancer.connect();
+        client.send(format!("{method} /first HTTP/1.1\r\nHost: test\r\n\r\n"));
+        assert!(!client.answer_to(method).closes(), "{told}");
+        not_poisoned(&mut client, &told);
+        not_poisoned(&mut balancer.connect(), &told);
     }
 }
 

@@ -1,6 +1,6 @@
 //! An answer that breaks off is seen to break off: no made-up end, no clean close that could pass for one.
 
-use crate::kit::{Balancer, Destination, Fault, Framing, Kind, Setup, get, hello};
+use crate::kit::{Balancer, Destination, Fault, Framing, Kind, Setup, answers, get, hello, until};
 
 #[derive(Copy, Clone, Debug, PartialEq)]
 enum How {
@@ -65,7 +65,9 @@ fn a_client_of_http_1_1_sees_the_break() {
         let broken = seen.as_ref().is_ok_and(|&status| status == 502)
             || seen.as_ref().is_err_and(|f| matches!(f.kind, Kind::Closed | Kind::Reset));
         assert!(broken, "{head:?} {body:?} {how:?}: {seen:?}");
-        assert_eq!(balancer.refused("truncated"), 1, "{head:?} {body:?} {how:?}");
+        // Wrong chunks that came with the head are told by a 502: nothing had been passed on.
+        let counted = balancer.refused("truncated") + balancer.refused("bad_response");
+        assert_eq!(counted, 1, "{head:?} {body:?} {how:?}");
         assert_eq!(balancer.ask(get("/next")).text(), "next");
     }
 }
@@ -116,6 +118,32 @@ fn a_head_that_breaks_off_is_a_502() {
         assert!(repeated || seen.as_ref().is_ok_and(|&status| status == 502), "{head:?} {how:?}: {seen:?}");
         assert_eq!(balancer.ask(get("/next")).text(), "next");
     }
+}
+
+#[test]
+fn a_body_that_is_wrong_before_anything_was_passed_on_is_a_502() {
+    let destination = Destination::start(answers(format!("{CHUNKED}no chunk\r\n")));
+    let balancer = Setup::http(&[&destination]).start();
+    let answer = balancer.ask(get("/"));
+    assert_eq!(answer.status, 502, "{answer:?}");
+}
+
+#[test]
+fn a_destination_that_breaks_off_every_answer_is_ejected() {
+    let breaks = Destination::start(|visit| {
+        if visit.request().is_some() {
+            visit.send(LENGTH);
+        }
+    });
+    let good = Destination::start(hello("good"));
+    let balancer =
+        Setup::http(&[&breaks, &good]).with(|s| s.pools[0].outlier.consecutive_failures = 3).start();
+    until("it is ejected", || {
+        let mut client = balancer.connect();
+        client.send(get("/"));
+        let _broken_or_whole = client.try_answer("GET");
+        balancer.destination(0).standing.word() == "ejected"
+    });
 }
 
 #[test]

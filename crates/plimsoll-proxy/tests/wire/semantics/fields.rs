@@ -2,7 +2,9 @@
 
 use plimsoll_config::model::HeaderEdits;
 
-use crate::kit::{Answer, Balancer, Client, Destination, Place, Request, Setup, answers, edits, hello, ok};
+use crate::kit::{
+    Answer, Balancer, Client, Destination, Place, Request, Setup, answers, edits, get, hello, ok,
+};
 
 /// Header lines of one message through a proxy, as `name: value`, without those of `ours`.
 fn lines(fields: &[(String, String)], ours: &[&str]) -> Vec<String> {
@@ -173,6 +175,21 @@ fn edits_set_add_and_remove_in_both_directions() {
     assert_eq!(lines(&request.fields.0, &OURS), expected);
     let answer = answered(&change, &format!("{arriving}\r\n"));
     assert_eq!(lines(&answer.fields.0, &["content-length"]), expected);
+}
+
+#[test]
+fn what_is_removed_is_not_in_the_trailers_either() {
+    let change = with_edits(edits(&[("x-set", "new")], &[], &["x-gone"]));
+    let body = "0\r\nX-Set: a\r\nx-gone: b\r\nX-Sum: 1\r\n\r\n";
+    let request = forwarded(
+        &change,
+        &format!("PUT / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n{body}"),
+    );
+    assert_eq!(lines(&request.trailers.0, &[]), ["X-Sum: 1"]);
+    let destination =
+        Destination::start(answers(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}")));
+    let answer = change(Setup::http(&[&destination])).start().ask(get("/"));
+    assert_eq!(lines(&answer.trailers.0, &[]), ["X-Sum: 1"]);
 }
 
 #[test]

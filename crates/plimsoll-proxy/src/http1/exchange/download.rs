@@ -1,0 +1,292 @@
+//! The other direction: the answer, from the destination to the client.
+
+use std::ops::Range;
+use std::task::{Context, Poll};
+
+use plimsoll_core::retry::{self, Decision};
+use plimsoll_core::{Failure, Outcome};
+
+use super::{End, Exchange, TURNS};
+use crate::http1::MAX_HEADERS;
+use crate::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
+use crate::http1::response::{self, Delivery, Hop, Persistence, ResponseHead};
+use crate::http1::serve::{Client, Job};
+use crate::worker::{SCRATCH, Worker};
+
+/// Informational answers before the final one; more is a flood.
+const MAX_INFORMATIONAL: u8 = 16;
+/// A head of an answer may be so long; nginx and HAProxy give it a buffer of 4 to 16 KiB.
+const MAX_HEAD: usize = 64 * 1024;
+/// Body bytes copied behind their head into one buffer; more leave by a gathering write instead.
+const COPY_BELOW: usize = 16 * 1024;
+
+/// The final answer, from its head on.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    body: BodyReader,
+    delivery: Delivery,
+    /// The upstream connection can serve again once the body ended.
+    pub(super) reusable: bool,
+    /// It told of a body that this kind of answer never has (HEAD, 204, 304).
+    pub(crate) body_withheld: bool,
+    /// The client was told that the connection ends.
+    pub(crate) closes: bool,
+    finished: bool,
+}
+
+impl Exchange {
+    /// Destination to client.
+    pub(super) fn poll_download(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        client: &mut Client,
+        job: &mut Job,
+    ) -> Result<(), End> {
+        for _ in 0..TURNS {
+            if !self.download.is_empty() {
+                match client.stream.poll_write(cx, self.download.rest()) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(Ok(n @ 1..)) => self.download.advance(n),
+                    Poll::Ready(_) => return Err(End::ClientGone),
+                }
+                self.progress = true;
+                continue;
+            }
+            if self.answer.as_ref().is_some_and(|a| a.finished) {
+                return Err(End::Delivered);
+            }
+            let mut scratch = worker.scratch.borrow_mut();
+            let have = self.partial.len();
+            scratch[..have].copy_from_slice(&self.partial);
+            let room = have..(have + self.download.read_size()).min(SCRATCH);
+            let end = match self.upstream.poll_read(cx, &mut scratch[room]) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(n @ 1..)) => have + n,
+                Poll::Ready(ended) => {
+                    self.upstream_ended(job, ended.is_ok())?;
+                    continue;
+                }
+            };
+            self.progress = true;
+            self.take_bytes(cx, worker, client, job, &mut scratch[..end])?;
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// The destination closed. Only an answer that ends with its connection is whole then.
+    fn upstream_ended(&mut self, job: &Job, cleanly: bool) -> Result<(), End> {
+        let Some(answer) = &mut self.answer else {
+            return Err(End::Failed(match (self.partial.is_empty() && self.informational == 0, cleanly) {
+                (true, false) => Failure::Reset,
+                (true, true) => Failure::EmptyResponse,
+                (false, _) => Failure::Garbage,
+            }));
+        };
+        if !cleanly || !answer.body.ends_with_connection() {
+            return Err(End::Failed(Failure::Truncated));
+        }
+        answer.finished = true;
+        if answer.delivery == Delivery::Chunked {
+            write_last_chunk(self.download.buffer(), b"", job.response_edits());
+        }
+        Ok(())
+    }
+
+    /// Bytes of an answer: heads first, then body.
+    fn take_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        client: &mut Client,
+        job: &mut Job,
+        bytes: &mut [u8],
+    ) -> Result<(), End> {
+        let mut out = worker.out.borrow_mut();
+        out.clear();
+        let mut at = 0;
+        let nothing_passed_on = self.answer.is_none();
+        while self.answer.is_none() {
+            match self.take_head(worker, client, job, &bytes[at..], &mut out)? {
+                0 => {
+                    self.partial.clear();
+                    self.partial.extend_from_slice(&bytes[at..]);
+                    return self.deliver(cx, client, job, [&out, b"", b""]);
+                }
+                len => at += len,
+            }
+            if job.upgraded {
+                self.download.buffer().extend_from_slice(&out);
+                self.download.buffer().extend_from_slice(&bytes[at..]);
+                return Err(End::Upgraded);
+            }
+        }
+        self.partial = Vec::new();
+        let Some(answer) = &mut self.answer else { return Ok(()) };
+        let Ok(decoded) = answer.body.decode(&mut bytes[at..]) else {
+            if nothing_passed_on {
+                self.answer = None;
+                return Err(End::Failed(Failure::Garbage));
+            }
+            return Err(End::Failed(Failure::Truncated));
+        };
+        let data = decoded.data.start + at..decoded.data.end + at;
+        if answer.body.is_done() {
+            answer.finished = true;
+            // Bytes behind an answer belong to nobody; the connection they came on is not used again.
+            answer.reusable &= at + decoded.consumed == bytes.len();
+        }
+        self.deliver_body(cx, client, job, &mut out, bytes, data)
+    }
+
+    fn deliver_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        job: &mut Job,
+        out: &mut Vec<u8>,
+        bytes: &[u8],
+        data: Range<usize>,
+    ) -> Result<(), End> {
+        let Some(answer) = &self.answer else { return Ok(()) };
+        let chunked = answer.delivery == Delivery::Chunked;
+        if chunked && !data.is_empty() {
+            write_chunk_head(out, data.len());
+        }
+        let last = |to: &mut Vec<u8>| {
+            if chunked && answer.finished {
+                write_last_chunk(to, answer.body.trailers(), job.response_edits());
+            }
+        };
+        if data.len() < COPY_BELOW {
+            out.extend_from_slice(&bytes[data.clone()]);
+            if chunked && !data.is_empty() {
+                out.extend_from_slice(b"\r\n");
+            }
+            last(out);
+            return self.deliver(cx, client, job, [out, b"", b""]);
+        }
+        let mut tail = Vec::new();
+        if chunked {
+            tail.extend_from_slice(b"\r\n");
+            last(&mut tail);
+        }
+        self.deliver(cx, client, job, [out, &bytes[data], &tail])
+    }
+
+    /// Sends to the client, keeping what its socket does not take.
+    fn deliver(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut Client,
+        job: &mut Job,
+        parts: [&[u8]; 3],
+    ) -> Result<(), End> {
+        let total: usize = parts.iter().map(|p| p.len()).sum();
+        job.response_bytes += total as u64;
+        if total == 0 {
+            return Ok(());
+        }
+        let polled = match parts {
+            [only, [], []] => client.stream.poll_write(cx, only),
+            parts => client.stream.poll_write_parts(cx, parts),
+        };
+        self.download.wrote(polled, parts).map(drop).map_err(|_| End::ClientGone)
+    }
+
+    /// Reads one head from the front of `bytes` and writes it for the client. Answers its length, or 0 when
+    /// it is incomplete.
+    fn take_head(
+        &mut self,
+        worker: &Worker,
+        client: &Client,
+        job: &mut Job,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<usize, End> {
+        let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
+        let garbage = End::Failed(Failure::Garbage);
+        let (head, headers) = match response::parse(bytes, &mut slots, job.method) {
+            Ok(Some(parsed)) if parsed.0.len <= MAX_HEAD => parsed,
+            Ok(None) if bytes.len() < MAX_HEAD => return Ok(0),
+            _ => return Err(garbage),
+        };
+        if head.status >= 400 && self.is_rejected(worker, job, head.status) {
+            let first_byte = self.now(worker).since(self.ticket.started());
+            self.suspect = self.ticket.learn(Outcome::Answered { status: head.status, first_byte });
+            return Err(End::Rejected);
+        }
+        let rule = &job.view.rules[job.rule].table;
+        let via = job.view.table.config.via;
+        let (delivery, persistence) = match head.status {
+            101 if job.upgrade && head.upgrade.is_some() => {
+                job.upgraded = true;
+                (Delivery::Plain, Persistence::Upgrade)
+            }
+            101 => return Err(garbage),
+            100..=199 => {
+                self.informational += 1;
+                if self.informational > MAX_INFORMATIONAL {
+                    return Err(garbage);
+                }
+                if job.http10 || (head.status == 100 && !job.expects_continue) {
+                    return Ok(head.len);
+                }
+                (Delivery::Plain, Persistence::Silent)
+            }
+            _ => self.final_head(worker, client, job, &head),
+        };
+        if head.status >= 200 || head.status == 101 {
+            let first_byte = self.now(worker).since(self.ticket.started());
+            self.suspect = self.ticket.learn(Outcome::Answered { status: head.status, first_byte });
+            job.status = head.status;
+            if let Some(log) = &mut job.log {
+                log.first_byte = Some(first_byte);
+            }
+        }
+        let hop = Hop { delivery, persistence, edits: &rule.response_edits, via };
+        response::write_head(out, bytes, &head, headers, hop);
+        Ok(head.len)
+    }
+
+    /// Is this answer better thrown away, because `retry.when` lists its status and somebody else is left?
+    fn is_rejected(&mut self, worker: &Worker, job: &Job, status: u16) -> bool {
+        let pool = &job.view.rules[job.rule].table.pool;
+        let spec = &pool.config.retry;
+        if !job.others_left || self.informational > 0 || !spec.when.statuses.contains(&status) {
+            return false;
+        }
+        let (idempotent, replayable) = (job.method.idempotent(), !job.streamed);
+        let now = self.now(worker);
+        retry::decide_status(spec, status, job.tries, idempotent, replayable, &pool.budget, now)
+            == Decision::Again
+    }
+
+    fn final_head(
+        &mut self,
+        worker: &Worker,
+        client: &Client,
+        job: &Job,
+        head: &ResponseHead<'_>,
+    ) -> (Delivery, Persistence) {
+        let delivery = response::delivery(head.framing, job.http10);
+        let body_read = job.body.is_done();
+        let ends = worker.draining.get() || client.guest.door.is_closing();
+        let closes = !job.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
+        self.answer = Some(Answer {
+            body: BodyReader::new(head.framing),
+            delivery,
+            reusable: head.keep_alive,
+            body_withheld: head.body_withheld,
+            closes,
+            finished: matches!(head.framing, Framing::Empty | Framing::Length(0)),
+        });
+        let persistence = match (closes, job.http10) {
+            (true, _) => Persistence::Close,
+            (false, true) => Persistence::KeepAlive,
+            (false, false) => Persistence::Silent,
+        };
+        (delivery, persistence)
+    }
+}
