@@ -21,6 +21,7 @@ pub const VIA: bool = false;
 
 /// Time limits towards clients.
 pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
+    handshake: Duration::from_secs(10),
     header: Duration::from_secs(10),
     body: Duration::from_secs(30),
     idle: Duration::from_secs(60),
@@ -35,8 +36,14 @@ pub const DESTINATION_TIMEOUTS: DestinationTimeouts = DestinationTimeouts {
 };
 
 /// Size and count limits of a listener.
-pub const LIMITS: Limits =
-    Limits { connections: 20_000, header_bytes: 64 << 10, headers: 100, uri_bytes: 8 << 10, body_bytes: 0 };
+pub const LIMITS: Limits = Limits {
+    connections: 20_000,
+    handshakes: 2_000,
+    header_bytes: 64 << 10,
+    headers: 100,
+    uri_bytes: 8 << 10,
+    body_bytes: 0,
+};
 
 /// From the end of one check to the start of the next.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -109,10 +116,12 @@ mod tests {
             ("admin.address", ADMIN.to_string()),
             ("shutdown.grace", dur(SHUTDOWN_GRACE)),
             ("listeners[].via", VIA.to_string()),
+            ("listeners[].timeouts.handshake", dur(client.handshake)),
             ("listeners[].timeouts.header", dur(client.header)),
             ("listeners[].timeouts.body", dur(client.body)),
             ("listeners[].timeouts.idle", dur(client.idle)),
             ("listeners[].limits.connections", LIMITS.connections.to_string()),
+            ("listeners[].limits.handshakes", LIMITS.handshakes.to_string()),
             ("listeners[].limits.header_bytes", Size(LIMITS.header_bytes as u64).to_string()),
             ("listeners[].limits.headers", LIMITS.headers.to_string()),
             ("listeners[].limits.uri_bytes", Size(LIMITS.uri_bytes as u64).to_string()),

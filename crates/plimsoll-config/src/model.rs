@@ -74,8 +74,10 @@ pub struct Listener {
     pub name: Name,
     /// At least one.
     pub addresses: Vec<ListenAddress>,
-    /// What it speaks.
+    /// What it speaks, once TLS is off.
     pub protocol: Protocol,
+    /// TLS ends here (`https`, `tls`).
+    pub tls: Option<ServerTls>,
     /// Whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Time limits towards clients.
@@ -94,9 +96,66 @@ pub struct Listener {
     pub pool: Option<usize>,
 }
 
+/// A certificate chain and the key to it: PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate first, then those that vouch for it.
+    pub cert: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// Whether clients must prove who they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    #[default]
+    None,
+    /// Who has a certificate of these authorities may show it; a wrong one is refused.
+    Optional(PathBuf),
+    /// Nobody comes in without a certificate of these authorities.
+    Required(PathBuf),
+}
+
+/// The oldest version of TLS that is spoken.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2 and newer.
+    #[default]
+    V1_2,
+    /// 1.3 only.
+    V1_3,
+}
+
+/// How a listener ends TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// At least one; by the names in them, and the first for everybody else.
+    pub certificates: Vec<CertificateFiles>,
+    /// Whether clients must prove who they are.
+    pub client_auth: ClientAuth,
+    /// The oldest version spoken.
+    pub min_version: TlsVersion,
+}
+
+/// How a pool speaks TLS to its destinations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Who vouches for them; `None` = whom the system believes.
+    pub ca: Option<PathBuf>,
+    /// The name they must have a certificate for; `None` = the host of their address.
+    pub server_name: Option<String>,
+    /// How we prove who we are.
+    pub identity: Option<CertificateFiles>,
+    /// `false`: anybody is believed.
+    pub verify: bool,
+}
+
 /// Time limits towards clients.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct ClientTimeouts {
+    /// For the handshake of TLS, from the first silent moment of a connection.
+    pub handshake: Duration,
     /// For the whole head of a request, from the first silent moment of a connection or the first byte of
     /// a later request.
     pub header: Duration,
@@ -111,6 +170,8 @@ pub struct ClientTimeouts {
 pub struct Limits {
     /// Open connections, over all workers.
     pub connections: usize,
+    /// Handshakes of TLS at once, over all workers.
+    pub handshakes: usize,
     /// Bytes of a request head, request line included.
     pub header_bytes: usize,
     /// Header lines of a request.
@@ -164,6 +225,8 @@ pub struct Pool {
     pub retry: RetrySpec,
     /// Backup tiers may take over (`quality.failover_support`).
     pub backup_tiers: bool,
+    /// TLS is spoken to them.
+    pub tls: Option<ClientTls>,
     /// Time limits towards destinations.
     pub timeouts: DestinationTimeouts,
     /// Names are unique.

@@ -58,6 +58,12 @@ pub enum Code {
     BadHeader,
     /// `${…}` that cannot be resolved.
     BadVariable,
+    /// A file it names is not there, or not for us to read.
+    UnreadableFile,
+    /// A certificate, key or authority that is none, or does not fit. Found by whoever loads them.
+    BadCertificate,
+    /// Allowed, and dangerous.
+    Insecure,
     /// A key or value of a later version.
     NotAvailableYet,
     /// A key of the seed that is accepted and does nothing yet.
@@ -70,7 +76,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::YamlSyntax,
         Self::UnsupportedYaml,
         Self::TooLarge,
@@ -88,6 +94,9 @@ impl Code {
         Self::Conflict,
         Self::BadHeader,
         Self::BadVariable,
+        Self::UnreadableFile,
+        Self::BadCertificate,
+        Self::Insecure,
         Self::NotAvailableYet,
         Self::NotActiveYet,
         Self::UnusedPool,
@@ -107,6 +116,9 @@ impl Code {
             Self::BadValue => "bad-value",
             Self::BadUnit => "bad-unit",
             Self::OutOfRange => "out-of-range",
+            Self::UnreadableFile => "unreadable-file",
+            Self::BadCertificate => "bad-certificate",
+            Self::Insecure => "insecure",
             Self::BadAddress => "bad-address",
             Self::AddressConflict => "address-conflict",
             Self::UnknownPool => "unknown-pool",
@@ -124,7 +136,7 @@ impl Code {
     /// Warnings are the same everywhere: a code is either one or the other.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::NotActiveYet | Self::UnusedPool | Self::Unreachable => Severity::Warning,
+            Self::NotActiveYet | Self::UnusedPool | Self::Unreachable | Self::Insecure => Severity::Warning,
             _ => Severity::Error,
         }
     }

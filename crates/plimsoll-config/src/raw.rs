@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use crate::schema::{
-    Address, Algorithm, CheckProtocol, Dur, ListenerProtocol, Metric, NoProxyProtocol, PoolProtocol, Rate,
-    RetryWhen, Share, Size, Status, Switch, Text, Whole, Workers,
+    Address, Algorithm, CheckProtocol, ClientAuth, Dur, ListenerProtocol, Metric, NoProxyProtocol,
+    PoolProtocol, Rate, RetryWhen, Share, Size, Status, Switch, Text, TlsVersion, Whole, Workers,
 };
 
 /// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
@@ -70,8 +70,10 @@ struct Listener {
     name: Text,
     /// Where it accepts: `0.0.0.0:8080`, `:8080`, `[::]:443`, `unix:/path`, or a list of them.
     address: OneOrMore<Address>,
-    /// What it speaks: requests, or bytes both ways.
+    /// What it speaks: requests or bytes both ways, in the clear or within TLS.
     protocol: Option<ListenerProtocol>,
+    /// How TLS ends here; for `https` and `tls`.
+    tls: Option<ServerTls>,
     /// Whether connections begin with a PROXY header.
     proxy_protocol: Option<NoProxyProtocol>,
     /// Networks whose `X-Forwarded-*` are believed.
@@ -92,10 +94,52 @@ struct Listener {
     routes: Option<Vec<Route>>,
 }
 
+/// How TLS ends at a listener.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ServerTls {
+    /// By the names in them; the first is for everybody else.
+    certificates: Vec<Certificate>,
+    /// PEM file of the authorities whose clients are let in.
+    client_ca: Option<Text>,
+    /// Whether clients must show a certificate; `required` where `client_ca` is given.
+    client_auth: Option<ClientAuth>,
+    /// The oldest version that is spoken.
+    min_version: Option<TlsVersion>,
+}
+
+/// A certificate chain and the key to it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Certificate {
+    /// PEM file: the certificate first, then those that vouch for it.
+    cert: Text,
+    /// PEM file: its key.
+    key: Text,
+}
+
+/// How a pool speaks TLS.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ClientTls {
+    /// PEM file of the authorities that vouch for destinations; the system's without one.
+    ca: Option<Text>,
+    /// The name destinations must have a certificate for; the host of their address without one.
+    server_name: Option<Text>,
+    /// PEM file: our certificate, where destinations ask for one.
+    cert: Option<Text>,
+    /// PEM file: the key to it.
+    key: Option<Text>,
+    /// `false`: anybody is believed.
+    verify: Option<Switch>,
+}
+
 /// Time limits towards clients.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct ClientTimeouts {
+    /// For the handshake of TLS, from the first silent moment of a connection.
+    handshake: Option<Dur>,
     /// For the whole head of a request, from the first silent moment of a connection.
     header: Option<Dur>,
     /// Between two bytes of a request body.
@@ -110,6 +154,8 @@ struct ClientTimeouts {
 struct Limits {
     /// Open connections, over all workers.
     connections: Option<Whole<1, 1_048_576>>,
+    /// Handshakes of TLS at once, over all workers.
+    handshakes: Option<Whole<1, 1_048_576>>,
     /// Bytes of a request head, request line included.
     header_bytes: Option<Size>,
     /// Header lines of a request.
@@ -160,6 +206,8 @@ struct Match {
     method: Option<OneOrMore<Text>>,
     /// Each of these headers has exactly this value.
     headers: Option<BTreeMap<String, Text>>,
+    /// The name in the hello of TLS: `api.example.com` or `*.example.com`.
+    sni: Option<Text>,
 }
 
 /// Destinations balanced together.
@@ -170,6 +218,8 @@ struct Pool {
     protocol: Option<PoolProtocol>,
     /// Whether connections to destinations begin with a PROXY header.
     proxy_protocol: Option<NoProxyProtocol>,
+    /// TLS is spoken to the destinations: `true`, or how.
+    tls: Option<Feature<ClientTls>>,
     /// Laid over the block at the top of the file, key by key.
     load_balancer: Option<LoadBalancer>,
     /// Time limits towards destinations.

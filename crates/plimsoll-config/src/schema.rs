@@ -89,7 +89,11 @@ value! {
     /// Which destination takes a message.
     Algorithm = words(&plimsoll_core::balance::Algorithm::ALL.map(plimsoll_core::balance::Algorithm::name));
     /// What a listener speaks.
-    ListenerProtocol = words(&["http", "tcp"]);
+    ListenerProtocol = words(&["http", "https", "tcp", "tls"]);
+    /// Whether clients must show a certificate.
+    ClientAuth = words(&["none", "optional", "required"]);
+    /// A version of TLS.
+    TlsVersion = words(&["1.2", "1.3"]);
     /// What a pool speaks.
     PoolProtocol = words(&["http1"]);
     /// How a check asks.

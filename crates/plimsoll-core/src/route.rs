@@ -28,6 +28,8 @@ impl HostPattern {
 pub struct Match {
     /// The host.
     pub host: Option<HostPattern>,
+    /// The name the client asked for in its hello of TLS; a client that named none is not covered.
+    pub sni: Option<HostPattern>,
     /// The path starts so, byte for byte, as it is forwarded.
     pub path_prefix: Option<String>,
     /// Any of these methods.
@@ -44,6 +46,10 @@ pub trait Facts {
     fn path(&self) -> &[u8];
     /// The method, case as it came (methods are case-sensitive).
     fn method(&self) -> &[u8];
+    /// The name asked for in the hello of TLS, if there was one.
+    fn sni(&self) -> Option<&[u8]> {
+        None
+    }
     /// Has any line of the header `lower_name` exactly this value?
     fn header_is(&self, lower_name: &str, value: &str) -> bool;
 }
@@ -54,6 +60,7 @@ impl Match {
         self.path_prefix.as_ref().is_none_or(|prefix| facts.path().starts_with(prefix.as_bytes()))
             && (self.methods.is_empty() || self.methods.iter().any(|m| m.as_bytes() == facts.method()))
             && self.host.as_ref().is_none_or(|pattern| pattern.matches(host_name(facts.host())))
+            && self.sni.as_ref().is_none_or(|p| facts.sni().is_some_and(|name| p.matches(bare(name))))
             && self.headers.iter().all(|(name, value)| facts.header_is(name, value))
     }
 }
@@ -64,7 +71,7 @@ pub fn first<'a>(mut rules: impl Iterator<Item = &'a Match>, facts: &dyn Facts) 
 }
 
 /// The name or IP address in a `Host` value: no port, no brackets, no trailing dot.
-fn host_name(raw: &[u8]) -> &[u8] {
+pub fn host_name(raw: &[u8]) -> &[u8] {
     if raw.first() == Some(&b'[') {
         return bare(raw);
     }

@@ -81,6 +81,23 @@ impl RuleTally {
     }
 }
 
+/// How a handshake of TLS ended.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Handshake {
+    /// From nothing.
+    Full,
+    /// Taking up an earlier session.
+    Resumed,
+    /// It came to nothing.
+    Failed,
+}
+
+/// How handshakes end, as metrics label it.
+pub const HANDSHAKES: [&str; 3] = ["full", "resumed", "failed"];
+
+/// Versions of TLS, as metrics label them; the first is for handshakes that ended before one was agreed on.
+pub const TLS_VERSIONS: [&str; 3] = ["none", "1.2", "1.3"];
+
 /// Counts of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct ListenerTally {
@@ -88,12 +105,23 @@ pub(crate) struct ListenerTally {
     pub(crate) closed: Counter,
     pub(crate) refused: [Counter; Reason::ALL.len()],
     pub(crate) accept_errors: Counter,
+    handshakes: [[Counter; HANDSHAKES.len()]; TLS_VERSIONS.len()],
+    handshake_buckets: [Counter; BUCKETS_MS.len() + 1],
+    handshake_nanos: Counter,
 }
 
 impl ListenerTally {
     /// The proxy answered itself, or ended a connection, for this reason.
     pub(crate) fn refuse(&self, reason: Reason) {
         self.refused[reason as usize].add(1);
+    }
+
+    /// A handshake ended so after `span`.
+    pub(crate) fn handshake(&self, version: &str, how: Handshake, span: Duration) {
+        let version = TLS_VERSIONS.iter().position(|&known| known == version).unwrap_or(0);
+        self.handshakes[version][how as usize].add(1);
+        self.handshake_buckets[bucket_of(span)].add(1);
+        self.handshake_nanos.add(span.as_nanos() as u64);
     }
 }
 
@@ -221,7 +249,7 @@ impl PerWorker<PoolTally> {
 }
 
 /// A listener's counts, summed over workers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerCounts {
     /// Connections open now.
     pub active: u64,
@@ -231,6 +259,10 @@ pub struct ListenerCounts {
     pub refused: Vec<u64>,
     /// `accept` failed, most often for want of file descriptors.
     pub accept_errors: u64,
+    /// Handshakes of TLS by version ([`TLS_VERSIONS`]) and end ([`HANDSHAKES`]).
+    pub handshakes: Vec<Vec<u64>>,
+    /// How long they took.
+    pub handshake_durations: Histogram,
 }
 
 impl PerWorker<ListenerTally> {
@@ -241,6 +273,13 @@ impl PerWorker<ListenerTally> {
             total,
             refused: (0..Reason::ALL.len()).map(|r| self.sum(|t| t.refused[r].get())).collect(),
             accept_errors: self.sum(|t| t.accept_errors.get()),
+            handshakes: (0..TLS_VERSIONS.len())
+                .map(|v| (0..HANDSHAKES.len()).map(|h| self.sum(|t| t.handshakes[v][h].get())).collect())
+                .collect(),
+            handshake_durations: Histogram {
+                buckets: (0..=BUCKETS_MS.len()).map(|b| self.sum(|t| t.handshake_buckets[b].get())).collect(),
+                sum: self.sum(|t| t.handshake_nanos.get()) as f64 / 1e9,
+            },
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::Clock;
 use crate::probe;
 use crate::tables::Feed;
+use crate::tls::trust::Trust;
 use crate::views::state_of;
 
 /// Words from workers that may wait; the next bad outcome repeats a lost one.
@@ -46,6 +47,7 @@ pub(crate) struct PoolReport {
 /// What the control plane tells a driver.
 pub(crate) enum Order {
     Input(Box<Input>),
+    Trust(Option<Arc<Trust>>),
     Report(oneshot::Sender<PoolReport>),
 }
 
@@ -54,6 +56,8 @@ pub(crate) struct Driver {
     pub(crate) pool: Pool,
     pub(crate) orders: mpsc::UnboundedReceiver<Order>,
     pub(crate) suspects: mpsc::Receiver<Suspect>,
+    /// How checks speak TLS, if the pool does.
+    pub(crate) trust: Option<Arc<Trust>>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) clock: Clock,
@@ -79,6 +83,7 @@ impl Driver {
             tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(Order::Input(input)) => self.pool.handle(self.clock.now(), *input),
+                    Some(Order::Trust(trust)) => self.trust = trust,
                     Some(Order::Report(answer)) => {
                         report.destinations = self.pool.reports();
                         let _asker_left = answer.send(report.clone());
@@ -125,9 +130,9 @@ impl Driver {
                 }
                 Action::Tell(event) => tell(&event, report),
                 Action::Probe(order) => {
-                    let (probed, clock) = (probed.clone(), self.clock);
+                    let (probed, clock, trust) = (probed.clone(), self.clock, self.trust.clone());
                     tokio::spawn(async move {
-                        let result = probe::probe(&order, clock).await;
+                        let result = probe::probe(&order, trust.as_deref(), clock).await;
                         let _driver_left = probed.send(Probed { id: order.id, name: order.name, result });
                     });
                 }

@@ -3,10 +3,9 @@
 //! route (done when the head was read) → balance_load → connection → exchange → outcome → retry or answer.
 
 use std::rc::Rc;
-use std::task::Poll;
 
 use plimsoll_core::retry::{self, Attempt, Decision};
-use plimsoll_core::{Address, Failure, NoDestination, Outcome, Suspect, Tick, Tried, Want};
+use plimsoll_core::{Address, DestinationId, Failure, NoDestination, Outcome, Suspect, Tick, Tried, Want};
 
 use crate::counters::Before;
 use crate::http1::answer::{self, Reason, Refusal};
@@ -15,7 +14,7 @@ use crate::http1::serve::{Client, Job, write_all};
 use crate::stream::{Stream, is_for_want_of_means};
 use crate::tcp;
 use crate::timer::Alarm;
-use crate::upstream::Chosen;
+use crate::upstream::{Chosen, WorkerPool};
 use crate::worker::{Rule, Worker};
 
 /// What becomes of the client's connection.
@@ -160,7 +159,9 @@ async fn try_one(
             None => {
                 let deadline = (now + job.pool_timeouts.connect).min(job.total_deadline);
                 // Boxed, because it is rare and as large as the rest of the future together.
-                match Box::pin(connect(worker, &client.alarm, &address, deadline)).await {
+                match Box::pin(connect(worker, &client.alarm, &rule.pool, ticket.id(), &address, deadline))
+                    .await
+                {
                     Ok(stream) => {
                         now = worker.now();
                         stream
@@ -273,7 +274,7 @@ async fn upgraded(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, excha
 }
 
 /// It ended, and not by the destination's fault.
-fn broken_off(client: &Client, exchange: &Exchange, end: End) -> Ending {
+fn broken_off(client: &mut Client, exchange: &Exchange, end: End) -> Ending {
     let unanswered = exchange.answer().is_none();
     match end {
         End::Refused(refusal) if unanswered => Ending::Refuse(refusal),
@@ -286,7 +287,7 @@ fn broken_off(client: &Client, exchange: &Exchange, end: End) -> Ending {
 }
 
 /// The answer had begun and cannot be finished: the client must see that.
-fn cut_off(exchange: &Exchange, client: &Client, failure: Failure) -> Ending {
+fn cut_off(exchange: &Exchange, client: &mut Client, failure: Failure) -> Ending {
     if exchange.answer().is_none() {
         // Only an informational answer went out: a final one is still possible.
         return Ending::Refuse(refusal_of(failure));
@@ -294,7 +295,7 @@ fn cut_off(exchange: &Exchange, client: &Client, failure: Failure) -> Ending {
     cut_off_for(client, refusal_of(failure).reason)
 }
 
-fn cut_off_for(client: &Client, reason: Reason) -> Ending {
+fn cut_off_for(client: &mut Client, reason: Reason) -> Ending {
     client.stream.reset_on_close();
     Ending::Gone(reason)
 }
@@ -319,28 +320,24 @@ pub(crate) fn tell(rule: &Rule, suspect: Option<Suspect>) {
     }
 }
 
-/// Connects within `deadline`.
+/// Connects to a destination of `pool` within `deadline`.
 ///
 /// # Errors
 /// [`Failure::Connect`], or [`Failure::NoResources`] when it is our own means that did not suffice.
 pub(crate) async fn connect(
     worker: &Worker,
     alarm: &Rc<Alarm>,
+    pool: &WorkerPool,
+    id: DestinationId,
     address: &Address,
     deadline: Tick,
 ) -> Result<Stream, Failure> {
     worker.timers.set(alarm, deadline);
-    let mut connecting = std::pin::pin!(Stream::connect(address));
-    std::future::poll_fn(|cx| match connecting.as_mut().poll(cx) {
-        Poll::Ready(connected) => {
-            Poll::Ready(connected.map_err(|error| match is_for_want_of_means(&error) {
-                true => Failure::NoResources,
-                false => Failure::Connect,
-            }))
-        }
-        Poll::Pending => alarm.poll(cx).map(|()| Err(Failure::Connect)),
-    })
-    .await
+    match alarm.within(pool.connect(id, address)).await {
+        Some(Ok(stream)) => Ok(stream),
+        Some(Err(error)) if is_for_want_of_means(&error) => Err(Failure::NoResources),
+        Some(Err(_)) | None => Err(Failure::Connect),
+    }
 }
 
 /// Answers the client ourselves.

@@ -18,6 +18,7 @@ mod stream;
 mod tables;
 mod tcp;
 mod timer;
+pub mod tls;
 mod upstream;
 mod views;
 mod worker;
@@ -25,7 +26,8 @@ mod worker;
 pub use clock::Clock;
 pub use control::{Handle, Invalid, Proxy, ReloadError, Source, StartError};
 pub use counters::{
-    CLASSES, DECISIONS, Histogram, ListenerCounts, METHODS, PoolCounts, RETRY_REASONS, RuleCounts, reasons,
+    CLASSES, DECISIONS, HANDSHAKES, Histogram, ListenerCounts, METHODS, PoolCounts, RETRY_REASONS,
+    RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::CheckCounts;
 pub use views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};

@@ -21,6 +21,7 @@ use crate::http1;
 use crate::http1::answer::{Reason, Refusal};
 use crate::stream::{self, Peer, Stream};
 use crate::tcp;
+use crate::tls::enter::enter;
 use crate::worker::{Door, Worker};
 
 /// Connections the kernel may hold for us; it caps the number itself (`net.core.somaxconn`).
@@ -242,15 +243,25 @@ fn admit(worker: &Rc<Worker>, door: &Rc<Door>, mut stream: Stream, peer: Peer) {
     let guest = Guest::enter(worker, door);
     if table.shared.open.load(Relaxed) > table.config.limits.connections {
         tally.refuse(Reason::ConnectionLimit);
-        if table.config.protocol == Protocol::Http {
+        if table.config.protocol == Protocol::Http && table.voucher.is_none() {
             http1::answer::write_at_once(&mut stream, Refusal::CONNECTION_LIMIT);
         }
         return;
     }
-    match table.config.protocol {
-        Protocol::Http => tokio::task::spawn_local(http1::serve::serve(guest, stream, peer)),
-        Protocol::Tcp => tokio::task::spawn_local(tcp::serve(guest, stream, peer)),
+    match (table.config.protocol, &table.voucher) {
+        (Protocol::Http, None) => tokio::task::spawn_local(http1::serve::serve(guest, stream, peer, None)),
+        (Protocol::Tcp, None) => tokio::task::spawn_local(tcp::serve(guest, stream, peer, None)),
+        (protocol, Some(_)) => tokio::task::spawn_local(serve_within_tls(guest, stream, peer, protocol)),
     };
+}
+
+async fn serve_within_tls(guest: Guest, stream: Stream, peer: Peer, protocol: Protocol) {
+    // Boxed, so that what a handshake needs is given back when it is over.
+    let Some((stream, introduction)) = Box::pin(enter(&guest, stream)).await else { return };
+    match protocol {
+        Protocol::Http => http1::serve::serve(guest, stream, peer, Some(introduction)).await,
+        Protocol::Tcp => Box::pin(tcp::serve(guest, stream, peer, Some(introduction))).await,
+    }
 }
 
 /// A connection's presence: counted from accept to close, whatever ends it.

@@ -1,22 +1,23 @@
 //! One active check of one destination.
 
+use std::io;
 use std::time::Duration;
 
 use plimsoll_core::Address;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{ProbeOrder, ProbeResult};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 
 use crate::clock::Clock;
+use crate::stream::Stream;
+use crate::tls::trust::Trust;
 
 /// The head of a check's answer may be so long; its body is not read.
 const MAX_HEAD: usize = 16 * 1024;
 
 /// Runs the check to its verdict; never longer than the order's time limit.
-pub(crate) async fn probe(order: &ProbeOrder, clock: Clock) -> ProbeResult {
+pub(crate) async fn probe(order: &ProbeOrder, trust: Option<&Trust>, clock: Clock) -> ProbeResult {
     let started = clock.now();
-    match tokio::time::timeout(order.timeout, ask(order)).await {
+    match tokio::time::timeout(order.timeout, ask(order, trust)).await {
         Ok(Ok(())) => ProbeResult::Passed { latency: clock.now().since(started) },
         Ok(Err(detail)) => ProbeResult::Failed { detail },
         Err(_) => ProbeResult::Failed { detail: format!("no answer within {}", millis(order.timeout)) },
@@ -27,15 +28,16 @@ fn millis(span: Duration) -> String {
     format!("{} ms", span.as_millis())
 }
 
-async fn ask(order: &ProbeOrder) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("cannot connect: {error}");
-    match &order.address {
-        Address::Socket(address) => converse(order, TcpStream::connect(address).await.map_err(failed)?).await,
-        Address::Unix(path) => converse(order, UnixStream::connect(path).await.map_err(failed)?).await,
+async fn ask(order: &ProbeOrder, trust: Option<&Trust>) -> Result<(), String> {
+    let mut stream = Stream::connect(&order.address).await.map_err(|e| format!("cannot connect: {e}"))?;
+    if let Some(trust) = trust {
+        stream =
+            trust.shake_hands(stream, &order.name).await.map_err(|e| format!("no handshake of TLS: {e}"))?;
     }
+    converse(order, &mut stream).await
 }
 
-async fn converse(order: &ProbeOrder, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), String> {
+async fn converse(order: &ProbeOrder, stream: &mut Stream) -> Result<(), String> {
     let ProbeKind::Http { method, path, host, expect } = &order.kind else { return Ok(()) };
     let own;
     let host: &str = match (host, &order.address) {
@@ -49,18 +51,31 @@ async fn converse(order: &ProbeOrder, mut stream: impl AsyncRead + AsyncWrite + 
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: plimsoll-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).await.map_err(|e| format!("cannot send: {e}"))?;
-    let status = read_status(&mut stream).await?;
+    send(stream, request.as_bytes()).await.map_err(|e| format!("cannot send: {e}"))?;
+    let status = read_status(stream).await?;
     if expect.iter().any(|&(from, to)| (from..=to).contains(&status)) {
         return Ok(());
     }
     Err(format!("answered {status}"))
 }
 
-async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> Result<u16, String> {
+async fn send(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::future::poll_fn(|cx| stream.poll_write(cx, bytes)).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n => bytes = &bytes[n..],
+        }
+    }
+    Ok(())
+}
+
+async fn read_status(stream: &mut Stream) -> Result<u16, String> {
     let mut head = Vec::with_capacity(1024);
+    let mut piece = [0; 4096];
     loop {
-        let n = stream.read_buf(&mut head).await.map_err(|e| format!("cannot receive: {e}"))?;
+        let read = std::future::poll_fn(|cx| stream.poll_read(cx, &mut piece)).await;
+        let n = read.map_err(|e| format!("cannot receive: {e}"))?;
+        head.extend_from_slice(&piece[..n]);
         let mut slots = [httparse::EMPTY_HEADER; 128];
         let mut response = httparse::Response::new(&mut slots);
         match response.parse(&head) {

@@ -11,6 +11,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::tls::stream::TlsStream;
+
 /// A connected stream. Reads and writes go through tokio's `poll_*`, which take a short read or write as
 /// "drained" and so never pay for the system call that would only say so.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(crate) enum Stream {
     /// Accepted, and watched for reading only: watching for both would wake the worker at once, because a
     /// new connection is always writable. Becomes [`Stream::Tcp`] when its client first reads too slowly.
     Accepted(AsyncFd<std::net::TcpStream>),
+    /// TLS on another stream.
+    Tls(Box<TlsStream>),
     /// The event loop could not watch it any longer: ended, for reading and writing.
     Gone,
 }
@@ -75,6 +79,7 @@ impl Stream {
             Self::Tcp(s) => read_into(Pin::new(s), cx, buffer),
             Self::Unix(s) => read_into(Pin::new(s), cx, buffer),
             Self::Accepted(fd) => poll_read_accepted(fd, cx, buffer),
+            Self::Tls(s) => s.poll_read(cx, buffer),
             Self::Gone => Poll::Ready(Ok(0)),
         }
     }
@@ -104,6 +109,7 @@ impl Stream {
             (Self::Unix(s), [only, [], []]) => Pin::new(s).poll_write(cx, only),
             (Self::Tcp(s), parts) => Pin::new(s).poll_write_vectored(cx, &parts.map(IoSlice::new)),
             (Self::Unix(s), parts) => Pin::new(s).poll_write_vectored(cx, &parts.map(IoSlice::new)),
+            (Self::Tls(s), parts) => s.poll_write_parts(cx, parts),
             (Self::Accepted(_) | Self::Gone, _) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -114,16 +120,18 @@ impl Stream {
             Self::Tcp(s) => s.poll_read_ready(cx),
             Self::Unix(s) => s.poll_read_ready(cx),
             Self::Accepted(fd) => fd.poll_read_ready(cx).map_ok(|_guard| ()),
+            Self::Tls(s) => s.poll_read_ready(cx),
             Self::Gone => Poll::Ready(Ok(())),
         }
     }
 
     /// Is this pooled connection still silent and open? Costs a system call only when something happened.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&mut self) -> bool {
         let mut byte = [0_u8; 1];
         let read = match self {
             Self::Tcp(s) => s.try_read(&mut byte),
             Self::Unix(s) => s.try_read(&mut byte),
+            Self::Tls(s) => return s.is_quiet(),
             Self::Accepted(_) | Self::Gone => return false,
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
@@ -139,12 +147,18 @@ impl Stream {
     }
 
     /// Says "no more from me".
-    pub(crate) fn shut_write(&self) {
+    pub(crate) fn shut_write(&mut self) {
+        if let Self::Tls(s) = self {
+            return s.shut_write();
+        }
         let _gone_already = self.socket().map(|socket| socket.shutdown(std::net::Shutdown::Write));
     }
 
     /// Makes the coming close a reset, so that a broken-off answer cannot pass for a whole one.
-    pub(crate) fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&mut self) {
+        if let Self::Tls(s) = self {
+            return s.reset_on_close();
+        }
         let _best_effort = self.socket().map(|socket| socket.set_linger(Some(std::time::Duration::ZERO)));
     }
 
@@ -153,6 +167,7 @@ impl Stream {
             Self::Tcp(s) => Some(SockRef::from(s)),
             Self::Unix(s) => Some(SockRef::from(s)),
             Self::Accepted(fd) => Some(SockRef::from(fd.get_ref())),
+            Self::Tls(s) => s.inner().socket(),
             Self::Gone => None,
         }
     }

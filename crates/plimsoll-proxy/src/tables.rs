@@ -10,6 +10,8 @@ use plimsoll_core::route::{self, Facts};
 use plimsoll_core::{Name, Snapshot, Suspect};
 
 use crate::counters::{ListenerTally, PerWorker, PoolTally, RuleTally};
+use crate::tls::trust::Trust;
+use crate::tls::vouch::Voucher;
 
 /// Header edits of a listener and a route, folded into one: what to drop, then what to append.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +79,8 @@ impl Feed {
 pub(crate) struct PoolTable {
     pub(crate) number: u64,
     pub(crate) config: Arc<model::Pool>,
+    /// How TLS is spoken to its destinations, if it is.
+    pub(crate) trust: Option<Arc<Trust>>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) suspects: tokio::sync::mpsc::Sender<Suspect>,
@@ -101,6 +105,8 @@ pub(crate) struct ListenerTable {
     pub(crate) config: Arc<model::Listener>,
     /// In the order they are asked; one without `matches` takes everything.
     pub(crate) rules: Vec<Arc<RuleTable>>,
+    /// How TLS ends here, if it does.
+    pub(crate) voucher: Option<Arc<Voucher>>,
     pub(crate) shared: Arc<ListenerShared>,
 }
 
@@ -110,6 +116,8 @@ pub(crate) struct ListenerShared {
     pub(crate) tallies: PerWorker<ListenerTally>,
     /// Open connections over all workers, for the limit.
     pub(crate) open: AtomicUsize,
+    /// Handshakes of TLS that run, over all workers, for the limit.
+    pub(crate) handshakes: AtomicUsize,
 }
 
 impl ListenerTable {
@@ -118,9 +126,9 @@ impl ListenerTable {
         self.rules.iter().position(|rule| rule.matches.as_ref().is_none_or(|m| m.matches(facts)))
     }
 
-    /// The rule of a connection that carries nothing to route by.
-    pub(crate) fn only_rule(&self) -> Option<usize> {
-        self.rules.iter().position(|rule| rule.matches.is_none())
+    /// Something about connections must be known before they can be routed.
+    pub(crate) fn asks_for_sni(&self) -> bool {
+        self.rules.iter().any(|rule| rule.matches.as_ref().is_some_and(|m| m.sni.is_some()))
     }
 
     pub(crate) fn trusts(&self, ip: Option<std::net::IpAddr>) -> bool {

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use plimsoll_core::retry::{self, Attempt, Decision};
+use plimsoll_core::route::Facts;
 use plimsoll_core::{Failure, Outcome, Tick, Ticket, Tried, Want};
 
 use crate::access_log::ConnectionLine;
@@ -17,6 +18,8 @@ use crate::listener::Guest;
 use crate::pending::Pending;
 use crate::stream::{Peer, Stream};
 use crate::timer::{Alarm, RESOLUTION};
+use crate::tls::enter::Introduction;
+use crate::tls::hello::{self, Hello};
 use crate::upstream::Chosen;
 use crate::worker::{Rule, Worker};
 
@@ -31,20 +34,39 @@ pub(crate) struct Moved {
 }
 
 /// Serves one TCP connection: a destination that can be connected to, then a tunnel.
-pub(crate) async fn serve(guest: Guest, mut client: Stream, peer: Peer) {
+pub(crate) async fn serve(
+    guest: Guest,
+    mut client: Stream,
+    peer: Peer,
+    introduction: Option<Box<Introduction>>,
+) {
     let worker = guest.worker.clone();
     let view = guest.door.view();
-    let Some(rule) = view.table.only_rule().map(|rule| view.rules[rule].clone()) else { return };
-    let counts = rule.table.tallies.of(worker.number);
     let started = worker.now();
     let log = worker.log.as_ref().map(|log| (log, Clock::wall()));
-    let alarm = worker.timers.alarm(Tick::NEVER);
+    let alarm = worker.timers.alarm(started + view.table.config.timeouts.handshake);
+    let (mut early, mut sni) = (Vec::new(), introduction.and_then(|introduction| introduction.sni));
+    if view.table.voucher.is_none() && view.table.asks_for_sni() {
+        match alarm.within(read_hello(&worker, &mut client, &mut early)).await {
+            Some(Some(asked)) => sni = asked,
+            Some(None) => return,
+            None => {
+                view.table.shared.tallies.of(worker.number).refuse(Reason::HandshakeTimeout);
+                return;
+            }
+        }
+    }
+    let Some(rule) = view.table.route(&Asked(sni)).map(|rule| view.rules[rule].clone()) else {
+        view.table.shared.tallies.of(worker.number).refuse(Reason::NoRoute);
+        return client.reset_on_close();
+    };
+    let counts = rule.table.tallies.of(worker.number);
     counts.started.add(1);
     let mut moved = Moved::default();
     let (id, reason) = match find(&worker, &alarm, &rule, started).await {
         Ok((upstream, ticket)) => {
             let idle = view.table.config.timeouts.idle.max(rule.table.pool.config.timeouts.idle);
-            moved = tunnel(&worker, &alarm, &mut client, upstream, Vec::new(), Vec::new(), idle).await;
+            moved = tunnel(&worker, &alarm, &mut client, upstream, early, Vec::new(), idle).await;
             (Some(ticket.id()), None)
         }
         Err(reason) => {
@@ -64,6 +86,52 @@ pub(crate) async fn serve(guest: Guest, mut client: Stream, peer: Peer) {
         let (pool, destination) =
             (rule.table.pool.config.name.clone(), id.and_then(|id| rule.pool.name_of(id)));
         log.send_connection(ConnectionLine { time, peer, listener, pool, destination, reason, moved, total });
+    }
+}
+
+/// Reads the hello of TLS and leaves it, with all that came along, in `early`. Answers the name it asks for;
+/// who speaks something else asks for none. `None`: the client left.
+async fn read_hello(worker: &Worker, client: &mut Stream, early: &mut Vec<u8>) -> Option<Option<Box<str>>> {
+    std::future::poll_fn(|cx| {
+        loop {
+            let mut scratch = worker.scratch.borrow_mut();
+            match client.poll_read(cx, &mut scratch[..hello::MAX_HELLO]) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(n @ 1..)) => early.extend_from_slice(&scratch[..n]),
+                Poll::Ready(_) => return Poll::Ready(None),
+            }
+            match hello::read(early) {
+                Hello::Incomplete => {}
+                Hello::Asks(name) => return Poll::Ready(Some(name.map(String::into_boxed_str))),
+                Hello::NotTls => return Poll::Ready(Some(None)),
+            }
+        }
+    })
+    .await
+}
+
+/// What routing may ask of a connection: the name in its hello.
+struct Asked(Option<Box<str>>);
+
+impl Facts for Asked {
+    fn host(&self) -> &[u8] {
+        b""
+    }
+
+    fn path(&self) -> &[u8] {
+        b""
+    }
+
+    fn method(&self) -> &[u8] {
+        b""
+    }
+
+    fn header_is(&self, _lower_name: &str, _value: &str) -> bool {
+        false
+    }
+
+    fn sni(&self) -> Option<&[u8]> {
+        self.0.as_deref().map(str::as_bytes)
     }
 }
 
@@ -88,7 +156,9 @@ async fn find(
         };
         tried.add(ticket.id());
         tries += 1;
-        let connected = connect(worker, alarm, &address, (now + timeouts.connect).min(deadline)).await;
+        let connected =
+            connect(worker, alarm, &rule.pool, ticket.id(), &address, (now + timeouts.connect).min(deadline))
+                .await;
         now = worker.now();
         let failure = match connected {
             Ok(upstream) => {

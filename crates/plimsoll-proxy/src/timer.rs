@@ -149,6 +149,16 @@ impl Alarm {
         Poll::Pending
     }
 
+    /// What `work` comes to, unless the deadline passes first.
+    pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.poll(cx).map(|()| None),
+        })
+        .await
+    }
+
     /// Marks whether the connection rests between messages.
     pub(crate) fn set_resting(&self, resting: bool) {
         self.resting.set(resting);

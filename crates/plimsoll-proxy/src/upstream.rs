@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,19 @@ impl WorkerPool {
         }
     }
 
+    /// Takes over a newer configuration. Idle connections stay, unless what proves their other end is new.
+    pub(crate) fn adopt(&self, table: &Arc<PoolTable>) {
+        let before = self.table.replace(table.clone());
+        let same = match (&before.trust, &table.trust) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.idle.borrow_mut().clear();
+        }
+    }
+
     /// Takes over a newer snapshot if one was published: one atomic load when not.
     fn refresh(&self) {
         let table = self.table.borrow();
@@ -108,6 +122,19 @@ impl WorkerPool {
             .any(|slot| !tried.contains(slot.id))
     }
 
+    /// Opens a connection to a destination, with TLS on it where the pool speaks that.
+    pub(crate) async fn connect(&self, id: DestinationId, address: &Address) -> io::Result<Stream> {
+        let stream = Stream::connect(address).await?;
+        let trust = self.table.borrow().trust.clone();
+        match trust {
+            None => Ok(stream),
+            Some(trust) => {
+                let name = self.name_of(id).ok_or(io::ErrorKind::NotFound)?;
+                trust.shake_hands(stream, &name).await
+            }
+        }
+    }
+
     /// The destination's name, for a log line.
     pub(crate) fn name_of(&self, id: DestinationId) -> Option<Name> {
         self.snapshot.borrow().members.iter().find(|m| m.id == id).map(|m| m.destination.name.clone())
@@ -117,7 +144,7 @@ impl WorkerPool {
     pub(crate) fn take(&self, id: DestinationId, address: &Address, now: Tick) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&id)?;
-        while let Some(candidate) = list.pop_back() {
+        while let Some(mut candidate) = list.pop_back() {
             if now < candidate.since {
                 list.push_back(candidate);
                 return None;
@@ -156,7 +183,7 @@ impl WorkerPool {
         let snapshot = self.snapshot.borrow();
         self.idle.borrow_mut().retain(|id, list| {
             let member = snapshot.members.iter().any(|m| m.id == *id);
-            list.retain(|idle| member && now.since(idle.since) < limit && idle.stream.is_quiet());
+            list.retain_mut(|idle| member && now.since(idle.since) < limit && idle.stream.is_quiet());
             !list.is_empty()
         });
     }

@@ -9,6 +9,7 @@ use plimsoll_core::{Name, Standing, Tick};
 
 use crate::counters::{ListenerCounts, PoolCounts, RuleCounts};
 use crate::driver::CheckCounts;
+use crate::tls::Expiry;
 
 /// A pool, as of now.
 #[derive(Clone, Debug)]
@@ -117,8 +118,10 @@ pub(crate) fn state_of(standings: impl Iterator<Item = Standing>) -> &'static st
 pub struct ListenerView {
     /// Its name.
     pub name: Name,
-    /// `http` or `tcp`.
+    /// `http`, `https`, `tcp` or `tls`.
     pub protocol: &'static str,
+    /// When its certificates end; empty where it ends no TLS.
+    pub certificates: Vec<Expiry>,
     /// Where it really listens, port 0 resolved.
     pub addresses: Vec<String>,
     /// Counts since the start.
@@ -134,7 +137,7 @@ pub struct RuleView {
     pub route: Name,
     /// The pool.
     pub pool: Name,
-    /// `http` or `tcp`.
+    /// `http`, `https`, `tcp` or `tls`.
     pub protocol: &'static str,
     /// Counts since the start.
     pub counts: RuleCounts,

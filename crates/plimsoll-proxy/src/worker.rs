@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::listener::{self, Accepting, Socket};
 use crate::tables::{ListenerTable, RuleTable};
 use crate::timer::{RESOLUTION, Timers};
+use crate::tls::turnstile::Turnstile;
 use crate::upstream::WorkerPool;
 
 /// Bytes a worker reads at once. Large reads are what makes bulk transfer cheap (docs/benchmarks.md).
@@ -54,6 +55,7 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     pub(crate) rng: RefCell<Rng>,
     pub(crate) timers: Timers,
+    pub(crate) turnstile: Turnstile,
     /// Where bytes are read. Borrowed only between two awaits.
     pub(crate) scratch: RefCell<Box<[u8]>>,
     /// Where heads for clients are written. Borrowed only between two awaits.
@@ -103,7 +105,7 @@ impl Worker {
         let mut pools = self.pools.borrow_mut();
         let pool =
             pools.entry(rule.pool.number).or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone())));
-        *pool.table.borrow_mut() = rule.pool.clone();
+        pool.adopt(&rule.pool);
         pool.clone()
     }
 
@@ -156,6 +158,7 @@ pub(crate) async fn run(start: Start) {
         clock: start.clock,
         rng: RefCell::new(Rng::new(start.seed)),
         timers: Timers::new(start.clock.now()),
+        turnstile: Turnstile::default(),
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
         out: RefCell::new(Vec::with_capacity(16 * 1024)),
         buffers: RefCell::default(),

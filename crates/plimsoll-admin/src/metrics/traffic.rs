@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use plimsoll_proxy::{CLASSES, ListenerView, METHODS, RuleView, TrafficView, reasons};
+use plimsoll_proxy::{
+    CLASSES, HANDSHAKES, ListenerView, METHODS, RuleView, TLS_VERSIONS, TrafficView, reasons,
+};
 
 use super::text::{Kind, Text};
 
@@ -20,6 +22,7 @@ pub(crate) fn write(text: &mut Text<'_>, view: &TrafficView) {
     bytes(text, &rules);
     connections(text, &view.listeners);
     refused(text, &view.listeners);
+    tls(text, &view.listeners);
 }
 
 /// The labels every rule's series carry.
@@ -35,7 +38,7 @@ fn requests(text: &mut Text<'_>, rules: &[&RuleView]) {
     for rule in rules {
         let [listener, route, pool] = labels(rule);
         // What is always there: the commonest series of each protocol.
-        let usual = if rule.protocol == "http" { "GET" } else { "other" };
+        let usual = if rule.protocol.starts_with("http") { "GET" } else { "other" };
         for (method, classes) in METHODS.iter().zip(&rule.counts.requests) {
             for (class, &count) in CLASSES.iter().zip(classes) {
                 if count > 0 || (*method == usual && *class == "2xx") {
@@ -102,6 +105,41 @@ fn connections(text: &mut Text<'_>, listeners: &[ListenerView]) {
             reasons().zip(&l.counts.refused).filter(|(r, _)| *r == CONNECTION_LIMIT).map(|(_, n)| n).sum();
         family.sample(&[name, protocol, ("reason", CONNECTION_LIMIT)], limited);
         family.unless_zero(&[name, protocol, ("reason", ACCEPT_ERROR)], l.counts.accept_errors);
+    }
+}
+
+fn tls(text: &mut Text<'_>, listeners: &[ListenerView]) {
+    let secured: Vec<_> = listeners.iter().filter(|l| !l.certificates.is_empty()).collect();
+    let mut family = text.counter(
+        "plimsoll_tls_handshakes_total",
+        "Handshakes of TLS with clients by version and end; one that failed early has no version.",
+    );
+    for l in &secured {
+        for (version, ends) in TLS_VERSIONS.iter().zip(&l.counts.handshakes) {
+            for (result, &count) in HANDSHAKES.iter().zip(ends) {
+                if count > 0 || (*version == "1.3" && *result == "full") {
+                    family.sample(&[("listener", &l.name), ("version", version), ("result", result)], count);
+                }
+            }
+        }
+    }
+    let mut family = text.family(
+        Kind::Histogram,
+        "plimsoll_tls_handshake_duration_seconds",
+        "From the first byte of a handshake with a client to its end.",
+    );
+    for l in &secured {
+        let durations = &l.counts.handshake_durations;
+        family.histogram(&[("listener", &l.name)], &durations.buckets, durations.sum);
+    }
+    let mut family = text.gauge(
+        "plimsoll_tls_certificate_not_after_seconds",
+        "When a certificate ends, in seconds since 1970, by the first name it is for.",
+    );
+    for l in &secured {
+        for certificate in &l.certificates {
+            family.sample(&[("listener", &l.name), ("name", &certificate.name)], certificate.not_after);
+        }
     }
 }
 

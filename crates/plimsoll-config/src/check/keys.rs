@@ -46,13 +46,14 @@ pub(crate) const ADMIN: Keys = Keys { later: &["tokens"], ..Keys::new("admin", &
 pub(crate) const ACCESS_LOG: Keys = Keys::new("access_log", &["path"]);
 
 pub(crate) const LISTENER: Keys = Keys {
-    later: &["http3", "tls", "udp"],
+    later: &["http3", "udp"],
     ..Keys::new(
         "listeners[]",
         &[
             "name",
             "address",
             "protocol",
+            "tls",
             "proxy_protocol",
             "trusted_proxies",
             "timeouts",
@@ -65,23 +66,28 @@ pub(crate) const LISTENER: Keys = Keys {
         ],
     )
 };
-pub(crate) const CLIENT_TIMEOUTS: Keys = Keys::new("listeners[].timeouts", &["header", "body", "idle"]);
-pub(crate) const LIMITS: Keys =
-    Keys::new("listeners[].limits", &["connections", "header_bytes", "headers", "uri_bytes", "body_bytes"]);
+pub(crate) const CLIENT_TIMEOUTS: Keys =
+    Keys::new("listeners[].timeouts", &["handshake", "header", "body", "idle"]);
+pub(crate) const SERVER_TLS: Keys =
+    Keys::new("listeners[].tls", &["certificates", "client_ca", "client_auth", "min_version"]);
+pub(crate) const CERTIFICATE: Keys = Keys::new("listeners[].tls.certificates[]", &["cert", "key"]);
+pub(crate) const LIMITS: Keys = Keys::new(
+    "listeners[].limits",
+    &["connections", "handshakes", "header_bytes", "headers", "uri_bytes", "body_bytes"],
+);
 pub(crate) const HEADERS: Keys = Keys::new("listeners[].request_headers", &["set", "add", "remove"]);
 pub(crate) const ROUTE: Keys = Keys {
     later: &["pools", "redirect", "deny", "rate_limit", "timeout"],
     ..Keys::new("listeners[].routes[]", &["name", "match", "pool", "request_headers", "response_headers"])
 };
 pub(crate) const MATCH: Keys = Keys {
-    later: &["source", "sni"],
-    ..Keys::new("listeners[].routes[].match", &["host", "path_prefix", "method", "headers"])
+    later: &["source"],
+    ..Keys::new("listeners[].routes[].match", &["host", "path_prefix", "method", "headers", "sni"])
 };
 
-pub(crate) const POOL: Keys = Keys {
-    later: &["tls"],
-    ..Keys::new("pools.*", &["protocol", "proxy_protocol", "load_balancer", "timeouts", "destinations"])
-};
+pub(crate) const POOL: Keys =
+    Keys::new("pools.*", &["protocol", "proxy_protocol", "tls", "load_balancer", "timeouts", "destinations"]);
+pub(crate) const CLIENT_TLS: Keys = Keys::new("pools.*.tls", &["ca", "server_name", "cert", "key", "verify"]);
 pub(crate) const DESTINATION_TIMEOUTS: Keys = Keys::new("pools.*.timeouts", &["connect", "response", "idle"]);
 pub(crate) const DESTINATION: Keys =
     Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels"]);
@@ -147,18 +153,21 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 22] = [
+pub(crate) static ALL: [&Keys; 25] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
     &ACCESS_LOG,
     &LISTENER,
+    &SERVER_TLS,
+    &CERTIFICATE,
     &CLIENT_TIMEOUTS,
     &LIMITS,
     &HEADERS,
     &ROUTE,
     &MATCH,
     &POOL,
+    &CLIENT_TLS,
     &DESTINATION_TIMEOUTS,
     &DESTINATION,
     &LOAD_BALANCER,

@@ -10,14 +10,31 @@ use crate::check::health::set;
 use crate::check::keys;
 use crate::check::pool::Pools;
 use crate::check::read::{Firsts, Place, Reader, Wrong};
+use crate::check::route::Routed;
 use crate::check::table::Table;
 use crate::defaults;
-use crate::model::{ClientTimeouts, Limits, ListenAddress, Listener, Protocol};
+use crate::model::{ClientTimeouts, Limits, ListenAddress, Listener, Protocol, ServerTls};
 use crate::problem::Code;
 use crate::tree::Value;
 
 /// Keys of a listener that mean something for requests only.
-const HTTP_ONLY: [&str; 5] = ["trusted_proxies", "via", "request_headers", "response_headers", "routes"];
+const HTTP_ONLY: [&str; 4] = ["trusted_proxies", "via", "request_headers", "response_headers"];
+
+/// What the word after `protocol` says of a listener.
+#[derive(Copy, Clone)]
+struct Spoken {
+    word: &'static str,
+    protocol: Protocol,
+    ends_tls: bool,
+}
+
+const HTTP: Spoken = Spoken { word: "http", protocol: Protocol::Http, ends_tls: false };
+const SPOKEN: [Spoken; 4] = [
+    HTTP,
+    Spoken { word: "https", protocol: Protocol::Http, ends_tls: true },
+    Spoken { word: "tcp", protocol: Protocol::Tcp, ends_tls: false },
+    Spoken { word: "tls", protocol: Protocol::Tcp, ends_tls: true },
+];
 
 /// Names and addresses given so far.
 #[derive(Default)]
@@ -43,11 +60,12 @@ impl Reader<'_> {
                 Vec::new()
             }
         };
-        let words = [("http", Protocol::Http), ("tcp", Protocol::Tcp)];
         let given = table.get("protocol");
-        let protocol = given.and_then(|p| self.word(p, &words, &["https", "tls", "udp", "mqtt", "auto"]));
-        let understood = given.is_none() || protocol.is_some();
-        let protocol = protocol.unwrap_or(Protocol::Http);
+        let words = SPOKEN.map(|spoken| (spoken.word, spoken));
+        let spoken = given.and_then(|p| self.word(p, &words, &["udp", "mqtt", "auto"]));
+        let understood = given.is_none() || spoken.is_some();
+        let spoken = spoken.unwrap_or(HTTP);
+        let protocol = spoken.protocol;
         if let Some(place) = table.get("proxy_protocol") {
             self.word(place, &[("none", ())], &["accept"]);
         }
@@ -55,11 +73,13 @@ impl Reader<'_> {
         if protocol == Protocol::Tcp {
             self.only_http(&table, &HTTP_ONLY);
         }
+        listener.tls = self.listener_tls(place, &table, spoken, understood);
+        let sees_hello = spoken.ends_tls || (protocol == Protocol::Tcp && table.get("routes").is_some());
         if let Some(place) = table.get("timeouts") {
-            self.client_timeouts(place, protocol, &mut listener.timeouts);
+            self.client_timeouts(place, protocol, sees_hello, &mut listener.timeouts);
         }
         if let Some(place) = table.get("limits") {
-            self.limits(place, protocol, &mut listener.limits);
+            self.limits(place, protocol, sees_hello, &mut listener.limits);
         }
         if let Some(place) = table.get("trusted_proxies") {
             listener.trusted_proxies = self.list(place).iter().filter_map(|p| self.network(p)).collect();
@@ -69,10 +89,14 @@ impl Reader<'_> {
         listener.response_headers = self.header_edits(table.get("response_headers"));
         listener.pool = table.get("pool").and_then(|p| pools.find(self, p));
         if let Some(place) = table.get("routes") {
-            listener.routes = self.routes(&listener.name, place, pools);
+            let kind = match (protocol, spoken.ends_tls) {
+                (Protocol::Http, false) => Routed::Requests,
+                (Protocol::Http, true) => Routed::TlsRequests,
+                (Protocol::Tcp, _) => Routed::Connections,
+            };
+            listener.routes = self.routes(&listener.name, place, pools, kind);
         }
-        let leads =
-            table.get("pool").is_some() || (protocol == Protocol::Http && table.get("routes").is_some());
+        let leads = table.get("pool").is_some() || table.get("routes").is_some();
         if !leads && understood {
             let help = match protocol {
                 Protocol::Http => "say which pool takes its requests, here or in `routes`",
@@ -81,6 +105,32 @@ impl Reader<'_> {
             self.missing(place, "pool", help);
         }
         Some(listener)
+    }
+
+    /// The `tls` block, which belongs to the protocols that end TLS and to no other.
+    fn listener_tls(
+        &mut self,
+        listener: &Place<'_>,
+        table: &Table<'_>,
+        spoken: Spoken,
+        understood: bool,
+    ) -> Option<ServerTls> {
+        let word = spoken.word;
+        match (table.get("tls"), spoken.ends_tls) {
+            (Some(place), true) => self.server_tls(place),
+            (None, true) => {
+                let help = "write it like `tls: {certificates: [{cert: c.pem, key: k.pem}]}`";
+                self.missing(listener, "tls", help);
+                None
+            }
+            (Some(place), false) if understood => {
+                let meant = if spoken.protocol == Protocol::Http { "https" } else { "tls" };
+                self.problem(place, Code::Conflict, format!("a listener of protocol `{word}` ends no TLS"))
+                    .help(format!("make its protocol `{meant}`"));
+                None
+            }
+            _ => None,
+        }
     }
 
     /// The listener of the short form.
@@ -129,19 +179,36 @@ impl Reader<'_> {
         }
     }
 
-    fn client_timeouts(&mut self, place: &Place<'_>, protocol: Protocol, timeouts: &mut ClientTimeouts) {
+    fn client_timeouts(
+        &mut self,
+        place: &Place<'_>,
+        protocol: Protocol,
+        sees_hello: bool,
+        timeouts: &mut ClientTimeouts,
+    ) {
         let Some(table) = self.table(place, &keys::CLIENT_TIMEOUTS) else { return };
         if protocol == Protocol::Tcp {
             self.only_http(&table, &["header", "body"]);
         }
+        if !sees_hello {
+            self.only_tls(&table, "handshake");
+        }
         let mut read = |key| table.get(key).and_then(|p| self.dur(p, &defaults::TIMEOUT));
+        set(&mut timeouts.handshake, read("handshake"));
         set(&mut timeouts.header, read("header"));
         set(&mut timeouts.body, read("body"));
         set(&mut timeouts.idle, read("idle"));
     }
 
-    fn limits(&mut self, place: &Place<'_>, protocol: Protocol, limits: &mut Limits) {
+    fn limits(&mut self, place: &Place<'_>, protocol: Protocol, sees_hello: bool, limits: &mut Limits) {
         let Some(table) = self.table(place, &keys::LIMITS) else { return };
+        if !sees_hello {
+            self.only_tls(&table, "handshakes");
+        }
+        set(
+            &mut limits.handshakes,
+            table.get("handshakes").and_then(|p| self.count(p, defaults::CONNECTIONS)),
+        );
         if protocol == Protocol::Tcp {
             self.only_http(&table, &["header_bytes", "headers", "uri_bytes", "body_bytes"]);
         }
@@ -180,6 +247,15 @@ impl Reader<'_> {
         }
     }
 
+    fn only_tls(&mut self, table: &Table<'_>, key: &str) {
+        let Some(place) = table.get(key) else { return };
+        let at = place.key.unwrap_or(place.node.span);
+        let message = format!("`{key}` is for TLS, and this listener sees none");
+        self.problems
+            .add(Code::Conflict, at, place.path.text(), message)
+            .help("remove it, or make the listener's protocol `https` or `tls`");
+    }
+
     /// `10.0.0.0/8`, or one address.
     fn network(&mut self, place: &Place<'_>) -> Option<IpNet> {
         self.parsed(place, "a network", |text| {
@@ -202,6 +278,7 @@ fn plain(name: Name, addresses: Vec<ListenAddress>, protocol: Protocol) -> Liste
         name,
         addresses,
         protocol,
+        tls: None,
         trusted_proxies: Vec::new(),
         timeouts: defaults::CLIENT_TIMEOUTS,
         limits: defaults::LIMITS,

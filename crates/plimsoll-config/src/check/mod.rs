@@ -11,6 +11,7 @@ mod process;
 mod read;
 mod route;
 mod table;
+mod tls;
 
 use std::path::Path as FilePath;
 use std::sync::Arc;

@@ -75,6 +75,7 @@ impl Reader<'_> {
         let mut settings = defaults.clone();
         let mut timeouts = defaults::DESTINATION_TIMEOUTS;
         let mut destinations = Vec::new();
+        let mut tls = None;
         if let Some(table) = self.table(place, &keys::POOL) {
             if let Some(place) = table.get("protocol") {
                 self.word(place, &[("http1", ())], &["http2", "auto"]);
@@ -82,6 +83,7 @@ impl Reader<'_> {
             if let Some(place) = table.get("proxy_protocol") {
                 self.word(place, &[("none", ())], &["v1", "v2"]);
             }
+            tls = table.get("tls").and_then(|p| self.client_tls(p));
             if let Some(place) = table.get("load_balancer") {
                 self.load_balancer(place, &mut settings);
             }
@@ -93,7 +95,7 @@ impl Reader<'_> {
                 None => self.missing(place, "destinations", "give the pool a list of addresses"),
             }
         }
-        build(key, &settings, timeouts, destinations)
+        Pool { tls, ..build(key, &settings, timeouts, destinations) }
     }
 
     /// The pool of the short form.
@@ -222,6 +224,7 @@ fn build(
         outlier: settings.outlier,
         retry: settings.retry.clone(),
         backup_tiers: settings.backup_tiers,
+        tls: None,
         timeouts: DestinationTimeouts { total: settings.total, ..timeouts },
         destinations,
     }

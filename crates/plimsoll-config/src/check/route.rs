@@ -14,9 +14,26 @@ use crate::model::Route;
 use crate::problem::Code;
 use crate::tree::{Span, Value};
 
+/// What a listener's routes choose between.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Routed {
+    /// Requests in the clear.
+    Requests,
+    /// Requests within TLS.
+    TlsRequests,
+    /// Connections, of which only the hello of TLS can be asked.
+    Connections,
+}
+
 impl Reader<'_> {
     /// The routes of a listener.
-    pub(crate) fn routes(&mut self, listener: &str, place: &Place<'_>, pools: &mut Pools<'_>) -> Vec<Route> {
+    pub(crate) fn routes(
+        &mut self,
+        listener: &str,
+        place: &Place<'_>,
+        pools: &mut Pools<'_>,
+        routed: Routed,
+    ) -> Vec<Route> {
         let mut names = Firsts::default();
         let mut catches_all: Option<Span> = None;
         let mut routes = Vec::new();
@@ -33,8 +50,27 @@ impl Reader<'_> {
             let name =
                 self.route_name(&table, &mut names).unwrap_or_else(|| format!("{listener}/{index}").into());
             routes.push(self.route(name, item, &table, pools));
+            self.routable(&table, routed);
         }
         routes
+    }
+
+    /// Tells what a listener of that kind cannot know of its messages.
+    fn routable(&mut self, table: &Table<'_>, routed: Routed) {
+        let (keys, why): (&[&str], _) = match routed {
+            Routed::Requests => (&["sni"], "is for TLS, and this listener ends none"),
+            Routed::TlsRequests => return,
+            Routed::Connections => (
+                &["host", "path_prefix", "method", "headers", "request_headers", "response_headers"],
+                "is for requests, and this listener sees none",
+            ),
+        };
+        let asked = table.get("match").filter(|p| p.is_block()).map(|p| self.entries(p)).unwrap_or_default();
+        let edits = table.entries().map(|(key, place)| (key, place.clone()));
+        for (key, place) in asked.into_iter().chain(edits).filter(|(key, _)| keys.contains(key)) {
+            let at = place.key.unwrap_or(place.node.span);
+            self.problems.add(Code::Conflict, at, place.path.text(), format!("`{key}` {why}"));
+        }
     }
 
     fn route_name(&mut self, table: &Table<'_>, names: &mut Firsts<Name>) -> Option<Name> {
@@ -79,7 +115,8 @@ impl Reader<'_> {
         let path_prefix = table.get("path_prefix").and_then(|p| self.parsed(p, "a path", path_prefix));
         let methods = table.get("method").map(|p| self.methods(p)).unwrap_or_default();
         let headers = table.get("headers").map(|p| self.header_lines(p, header_name, &mut Firsts::default()));
-        Match { host, path_prefix, methods, headers: headers.unwrap_or_default() }
+        let sni = table.get("sni").and_then(|p| self.parsed(p, "a host", host_pattern));
+        Match { host, sni, path_prefix, methods, headers: headers.unwrap_or_default() }
     }
 
     fn methods(&mut self, place: &Place<'_>) -> Vec<String> {

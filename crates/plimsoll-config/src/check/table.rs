@@ -27,6 +27,11 @@ impl<'t> Table<'t> {
         self.entries.iter().filter(move |(name, _)| *name == key).map(|(_, place)| place)
     }
 
+    /// All of them, as they stand.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'t str, &Place<'t>)> {
+        self.entries.iter().map(|(key, place)| (*key, place))
+    }
+
     /// It has a key of a later version, which was told already.
     pub(crate) fn has_later(&self) -> bool {
         self.entries.iter().any(|(name, _)| self.keys.later.contains(name))

@@ -66,7 +66,15 @@ fn combinations_that_cannot_be() {
          {p: {destinations: [▸x]}}",
         &["conflict listen", "conflict destinations", "bad-address pools.p.destinations[0]"],
     );
-    check_listener("protocol: tcp, ▸routes: []", &["conflict routes"]);
+    check_listener(
+        "protocol: tcp, routes: [{match: {▸host: a.b, sni: a.b, ▸method: GET}, pool: api, ▸request_headers: {}}]",
+        &[
+            "conflict routes[0].match.host",
+            "conflict routes[0].match.method",
+            "conflict routes[0].request_headers",
+        ],
+    );
+    check_listener("routes: [{match: {▸sni: a.b}, pool: api}]", &["conflict routes[0].match.sni"]);
     check_listener(
         "protocol: tcp, ▸via: true, ▸request_headers: {}, timeouts: {▸header: 1s, idle: 1s}, limits: {▸headers: 1}",
         &["conflict via", "conflict request_headers", "conflict timeouts.header", "conflict limits.headers"],
@@ -75,6 +83,64 @@ fn combinations_that_cannot_be() {
     check_listener("limits: {header_bytes: 4KiB}", &[]);
     check_listener("request_headers: {set: {a: b}, remove: [▸A]}", &["conflict request_headers.remove[0]"]);
     check_policy("  health_monitoring: {protocol: tcp, path: ▸/x}", &["conflict health_monitoring.path"]);
+}
+
+/// A file everybody can read, in the place of a certificate: what is in it is not asked here.
+const FILE: &str = "/etc/passwd";
+
+#[test]
+fn tls_of_listeners() {
+    let tls = |more: &str| format!("tls: {{certificates: [{{cert: {FILE}, key: {FILE}}}]{more}}}");
+    check_listener(&format!("protocol: https, {}", tls("")), &[]);
+    check_listener(
+        &format!("protocol: tls, {}, timeouts: {{handshake: 1s}}", tls(", min_version: \"1.3\"")),
+        &[],
+    );
+    check_listener(
+        &format!("protocol: https, {}", tls(&format!(", client_ca: {FILE}, client_auth: optional"))),
+        &[],
+    );
+    check(
+        "listeners: [▸{name: web, address: \":80\", pool: api, protocol: https}]\npools: {api: {destinations: [\"a:1\"]}}",
+        &["missing-key listeners[0].tls"],
+    );
+    check_listener(&format!("▸{}", tls("")), &["conflict tls"]);
+    check_listener("protocol: https, ▸tls: {}", &["missing-key tls.certificates"]);
+    check_listener("protocol: https, tls: {▸certificates: []}", &["bad-value tls.certificates"]);
+    check_listener(
+        "protocol: https, tls: {certificates: [▸{cert: ▸none.pem}]}",
+        &["missing-key tls.certificates[0].key", "unreadable-file tls.certificates[0].cert"],
+    );
+    check_listener(
+        &format!("protocol: https, {}", tls(", client_auth: ▸required, min_version: ▸\"1.1\"")),
+        &["conflict tls.client_auth", "bad-value tls.min_version"],
+    );
+    check_listener(
+        "timeouts: {▸handshake: 1s}, limits: {▸handshakes: 1}",
+        &["conflict timeouts.handshake", "conflict limits.handshakes"],
+    );
+}
+
+#[test]
+fn tls_of_pools() {
+    let check_pool = |tls: &str, expected: &[&str]| {
+        let expected: Vec<_> = expected.iter().map(|e| e.replacen(' ', " pools.p.", 1)).collect();
+        let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+        let text = "listeners: [{name: a, address: \":80\", pool: p}]\npools: {p: {destinations: [\"a:1\"], ";
+        let (mark, tls) = tls.strip_prefix('▸').map_or(("", tls), |tls| ("▸", tls));
+        check(&format!("{text}{mark}tls: {tls}}}}}"), &expected);
+    };
+    for good in ["true", "false", "{}", "{server_name: a.b}"] {
+        check_pool(good, &[]);
+    }
+    check_pool(&format!("{{ca: {FILE}, cert: {FILE}, key: {FILE}}}"), &[]);
+    check_pool("{verify: ▸false}", &["insecure tls.verify"]);
+    check_pool(&format!("▸{{cert: {FILE}}}"), &["missing-key tls.key"]);
+    check_pool(
+        "{server_name: ▸\"a:443\", ca: ▸/no/such/file}",
+        &["bad-value tls.server_name", "unreadable-file tls.ca"],
+    );
+    check_pool("{ca: ▸/etc}", &["unreadable-file tls.ca"]);
 }
 
 #[test]
@@ -95,21 +161,18 @@ fn what_comes_later_is_refused_in_words() {
         "  outlier_detection: {▸interval: 10s}\n  retry: {when: [▸\"grpc:UNAVAILABLE\"]}",
         &["not-available-yet outlier_detection.interval", "not-available-yet retry.when[0]"],
     );
-    for key in ["http3", "tls", "udp"] {
+    for key in ["http3", "udp"] {
         check_listener(&format!("▸{key}: true"), &[format!("not-available-yet {key}").as_str()]);
     }
-    for protocol in ["https", "tls", "udp", "mqtt", "auto"] {
+    for protocol in ["udp", "mqtt", "auto"] {
         check_listener(&format!("protocol: ▸{protocol}"), &["not-available-yet protocol"]);
     }
     check_listener("proxy_protocol: ▸accept", &["not-available-yet proxy_protocol"]);
     for key in ["redirect", "deny", "rate_limit", "timeout", "pools"] {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
     }
-    check_route(
-        "{pool: api, match: {▸source: [], ▸sni: x}}",
-        &["not-available-yet [0].match.source", "not-available-yet [0].match.sni"],
-    );
-    for keys in ["▸tls: {}", "protocol: ▸http2", "protocol: ▸auto", "proxy_protocol: ▸v2"] {
+    check_route("{pool: api, match: {▸source: []}}", &["not-available-yet [0].match.source"]);
+    for keys in ["protocol: ▸http2", "protocol: ▸auto", "proxy_protocol: ▸v2"] {
         let key = keys.replace('▸', "").split(':').next().unwrap().to_owned();
         check(
             &format!(

@@ -9,7 +9,7 @@ use plimsoll_core::retry::Budget;
 use plimsoll_core::{Destination, Name, Rng};
 use tokio::sync::mpsc;
 
-use super::prepare::{NewSockets, Resolved, show};
+use super::prepare::{NewSockets, Resolved, Secrets, show};
 use super::{BoundAddress, Handle, ListenerState, PoolState, State};
 use crate::counters::PerWorker;
 use crate::driver::{Driver, Order, SUSPECTS};
@@ -19,8 +19,15 @@ use crate::worker::{Command, DoorOrder};
 
 impl Handle {
     /// Takes a prepared configuration into force. Nothing here can fail.
-    pub(super) fn commit(&self, config: Config, resolved: Resolved, mut sockets: NewSockets) {
+    pub(super) fn commit(
+        &self,
+        config: Config,
+        secrets: Secrets,
+        resolved: Resolved,
+        mut sockets: NewSockets,
+    ) {
         let mut state = self.state();
+        state.secrets = secrets;
         let pools: Vec<_> = config
             .pools
             .iter()
@@ -48,8 +55,10 @@ impl Handle {
     /// The pool of that name, told of its new configuration, or a new one with a driver of its own.
     fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
         let spec = spec_of(config);
+        let trust = state.secrets.trusts.get(&config.name).cloned();
         if let Some(known) = state.pools.get_mut(&config.name) {
             known.table.budget.set_share(config.retry.budget);
+            let _driver_has_ended = known.orders.send(Order::Trust(trust.clone()));
             for input in [Input::Spec(spec), Input::Members(members)] {
                 let _driver_has_ended = known.orders.send(Order::Input(Box::new(input)));
             }
@@ -57,6 +66,7 @@ impl Handle {
             known.table = Arc::new(PoolTable {
                 number: old.number,
                 config: config.clone(),
+                trust,
                 feed: old.feed.clone(),
                 budget: old.budget.clone(),
                 suspects: old.suspects.clone(),
@@ -75,12 +85,14 @@ impl Handle {
         let table = Arc::new(PoolTable {
             number: state.next,
             config: config.clone(),
+            trust: trust.clone(),
             feed: feed.clone(),
             budget: budget.clone(),
             suspects,
             tallies: Arc::new(PerWorker::new(self.0.workers)),
         });
-        let driver = Driver { pool, orders: from_control, suspects: from_workers, feed, budget, clock };
+        let driver =
+            Driver { pool, orders: from_control, suspects: from_workers, trust, feed, budget, clock };
         tokio::spawn(driver.run());
         state.pools.insert(config.name.clone(), PoolState { table: table.clone(), orders });
         table
@@ -120,9 +132,11 @@ impl Handle {
                 Arc::new(ListenerShared {
                     tallies: PerWorker::new(self.0.workers),
                     open: AtomicUsize::new(0),
+                    handshakes: AtomicUsize::new(0),
                 })
             });
-        Arc::new(ListenerTable { config: config.clone(), rules, shared })
+        let voucher = state.secrets.vouchers.get(&config.name).cloned();
+        Arc::new(ListenerTable { config: config.clone(), rules, voucher, shared })
     }
 
     /// Which sockets of a listener open and close at each worker.

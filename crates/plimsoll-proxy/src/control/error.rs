@@ -6,6 +6,8 @@ use std::io;
 use plimsoll_config::Problem;
 use plimsoll_core::Name;
 
+use crate::tls::TlsError;
+
 /// Why there is no configuration to put to work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Invalid {
@@ -42,6 +44,13 @@ pub enum StartError {
         /// What the system said.
         error: io::Error,
     },
+    /// A certificate, a key or an authority cannot be used.
+    Tls {
+        /// The listener or the pool.
+        place: String,
+        /// What is wrong with which file.
+        error: TlsError,
+    },
     /// A thread or a file of our own.
     System {
         /// What was tried.
@@ -60,6 +69,7 @@ impl fmt::Display for StartError {
             Self::Bind { listener, address, error } => {
                 write!(f, "listener {listener}: cannot listen on {address}: {error}")
             }
+            Self::Tls { place, error } => write!(f, "{place}: {error}"),
             Self::System { what, error } => write!(f, "cannot {what}: {error}"),
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::Handle;
 use super::prepare::show;
 use crate::driver::{Order, PoolReport};
-use crate::tables::PoolTable;
+use crate::tables::{ListenerTable, PoolTable};
 use crate::views::{DestinationView, ListenerView, PoolView, RuleView, TrafficView};
 
 impl Handle {
@@ -43,10 +43,16 @@ impl Handle {
     /// Everything counted outside pools.
     pub fn traffic(&self) -> TrafficView {
         let state = self.state();
-        let protocol = |p| if p == Protocol::Http { "http" } else { "tcp" };
+        let protocol = |table: &ListenerTable| match (table.config.protocol, &table.voucher) {
+            (Protocol::Http, None) => "http",
+            (Protocol::Http, Some(_)) => "https",
+            (Protocol::Tcp, None) => "tcp",
+            (Protocol::Tcp, Some(_)) => "tls",
+        };
         let listeners = state.tables.iter().map(|table| ListenerView {
             name: table.config.name.clone(),
-            protocol: protocol(table.config.protocol),
+            protocol: protocol(table),
+            certificates: table.voucher.as_ref().map_or(Vec::new(), |voucher| voucher.expiries()),
             addresses: state
                 .listeners
                 .get(&table.config.name)
@@ -58,7 +64,7 @@ impl Handle {
                 listener: table.config.name.clone(),
                 route: rule.name.clone(),
                 pool: rule.pool.config.name.clone(),
-                protocol: protocol(table.config.protocol),
+                protocol: protocol(table),
                 counts: rule.tallies.counts(),
             })
         });

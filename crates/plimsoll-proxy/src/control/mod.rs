@@ -17,7 +17,7 @@ use plimsoll_core::Name;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use self::error::{Invalid, ReloadError, StartError};
-use self::prepare::{bind, resolve};
+use self::prepare::{Secrets, bind, resolve, unseal};
 use crate::access_log::{self, LogState};
 use crate::clock::Clock;
 use crate::counters::{PerWorker, RuleTally};
@@ -70,6 +70,8 @@ struct State {
     reloads: ReloadsView,
     /// The next number for a socket or a pool.
     next: u64,
+    /// The TLS in force.
+    secrets: Secrets,
 }
 
 struct ListenerState {
@@ -108,6 +110,7 @@ impl Proxy {
                 (Some(sender), Some(thread))
             }
         };
+        let secrets = unseal(&config, &Secrets::default())?;
         let resolved = resolve(&config).await?;
         let sockets = bind(&config, &HashMap::new(), workers)?;
         let (ended_to, ended) = mpsc::unbounded_channel();
@@ -132,6 +135,7 @@ impl Proxy {
             pools: HashMap::new(),
             tallies: HashMap::new(),
             tables: Vec::new(),
+            secrets: Secrets::default(),
             reloads: ReloadsView { last_succeeded: true, last_success_at: epoch_now(), ..Default::default() },
             next: 0,
         };
@@ -145,7 +149,7 @@ impl Proxy {
             log: log_state,
             draining: AtomicBool::new(false),
         }));
-        handle.commit(config, resolved, sockets);
+        handle.commit(config, secrets, resolved, sockets);
         Ok(Self { handle, threads, log_thread, ended })
     }
 
@@ -238,6 +242,7 @@ impl Handle {
             return Err(ReloadError::Draining);
         }
         let config = (self.0.source)().map_err(ReloadError::Invalid)?;
+        let secrets = unseal(&config, &self.state().secrets).map_err(ReloadError::Start)?;
         let resolved = resolve(&config).await.map_err(ReloadError::Start)?;
         let (old, current) = {
             let state = self.state();
@@ -247,7 +252,7 @@ impl Handle {
         };
         let sockets = bind(&config, &current, self.0.workers).map_err(ReloadError::Start)?;
         let summary = summary(&old, &config);
-        self.commit(config, resolved, sockets);
+        self.commit(config, secrets, resolved, sockets);
         self.settled().await;
         Ok(summary)
     }

@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
-use plimsoll_config::model::{Config, DestinationAddress, ListenAddress};
+use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, Protocol};
 use plimsoll_core::{Address, Destination, Name};
 
 use super::StartError;
 use crate::listener;
+use crate::tls::trust::Trust;
+use crate::tls::vouch::Voucher;
 
 /// Sockets bound for a configuration that is not in force yet.
 pub(super) type NewSockets = HashMap<(Name, ListenAddress), (ListenAddress, Vec<socket2::Socket>)>;
@@ -44,6 +47,36 @@ pub(super) async fn resolve(config: &Config) -> Result<Resolved, StartError> {
         pools.push(members);
     }
     Ok(pools)
+}
+
+/// The TLS of a configuration, read from its files: by listener and by pool.
+#[derive(Default)]
+pub(super) struct Secrets {
+    pub(super) vouchers: HashMap<Name, Arc<Voucher>>,
+    pub(super) trusts: HashMap<Name, Arc<Trust>>,
+}
+
+/// Reads all certificates, keys and authorities. What is the same as `before` stays as it is, and with it
+/// the sessions and connections that depend on it.
+pub(super) fn unseal(config: &Config, before: &Secrets) -> Result<Secrets, StartError> {
+    let mut secrets = Secrets::default();
+    for l in &config.listeners {
+        let Some(tls) = &l.tls else { continue };
+        let at = |error| StartError::Tls { place: format!("listener {}", l.name), error };
+        let alpn: &[&[u8]] = match l.protocol {
+            Protocol::Http => &[b"http/1.1"],
+            Protocol::Tcp => &[],
+        };
+        let voucher = Voucher::renewed(tls, alpn, before.vouchers.get(&l.name)).map_err(at)?;
+        secrets.vouchers.insert(l.name.clone(), voucher);
+    }
+    for pool in &config.pools {
+        let Some(tls) = &pool.tls else { continue };
+        let at = |error| StartError::Tls { place: format!("pool {}", pool.name), error };
+        let trust = Trust::renewed(tls, &[b"http/1.1"], &pool.destinations, before.trusts.get(&pool.name));
+        secrets.trusts.insert(pool.name.clone(), trust.map_err(at)?);
+    }
+    Ok(secrets)
 }
 
 /// Binds every address no listener of `current` has yet.

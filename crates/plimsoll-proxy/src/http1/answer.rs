@@ -38,13 +38,17 @@ pub(crate) enum Reason {
     ResponseTimeout,
     TotalTimeout,
     ConnectionLimit,
+    HandshakeFailed,
+    HandshakeTimeout,
+    HandshakeLimit,
+    Misdirected,
     ClientClosed,
     ClientTimeout,
     Shutdown,
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::BadRequest,
         Self::UriTooLong,
         Self::HeadersTooLarge,
@@ -66,6 +70,10 @@ impl Reason {
         Self::ResponseTimeout,
         Self::TotalTimeout,
         Self::ConnectionLimit,
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
+        Self::HandshakeLimit,
+        Self::Misdirected,
         Self::ClientClosed,
         Self::ClientTimeout,
         Self::Shutdown,
@@ -87,6 +95,10 @@ impl Reason {
             Self::NoHealthyDestination => "no_healthy_destination",
             Self::ConnectFailed => "connect_failed",
             Self::NoResources => "no_resources",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::HandshakeLimit => "handshake_limit",
+            Self::Misdirected => "misdirected",
             Self::Reset => "reset",
             Self::EmptyResponse => "empty_response",
             Self::BadResponse => "bad_response",
@@ -137,6 +149,8 @@ impl Refusal {
         refusal(408, Reason::HeaderTimeout, "the request head did not arrive in time");
     pub(crate) const BODY_TIMEOUT: Self =
         refusal(408, Reason::BodyTimeout, "the request body stopped arriving");
+    pub(crate) const MISDIRECTED: Self =
+        refusal(421, Reason::Misdirected, "this connection is not for that host: open another one");
     pub(crate) const NO_ROUTE: Self = refusal(404, Reason::NoRoute, "no route matches this request");
     pub(crate) const NO_DESTINATION: Self =
         refusal(503, Reason::NoHealthyDestination, "no destination may serve now");
@@ -175,6 +189,7 @@ const fn phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",

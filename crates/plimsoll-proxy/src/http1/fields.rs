@@ -17,6 +17,8 @@ pub(crate) enum Field {
     ForwardedProto,
     ForwardedHost,
     ForwardedOther,
+    /// `Client-Cert` and `Client-Cert-Chain` (RFC 9440): believed only from trusted peers.
+    ClientCert,
     Via,
     Other,
 }
@@ -39,6 +41,8 @@ pub(crate) fn field(name: &str) -> Field {
         (17, b't') if is("transfer-encoding") => Field::TransferEncoding,
         (18, b'p') if is("proxy-authenticate") => Field::HopByHop,
         (19, b'p') if is("proxy-authorization") => Field::HopByHop,
+        (11, b'c') if is("client-cert") => Field::ClientCert,
+        (17, b'c') if is("client-cert-chain") => Field::ClientCert,
         (12.., b'x') if name.as_bytes()[..12].eq_ignore_ascii_case(b"x-forwarded-") => match () {
             () if is("x-forwarded-for") => Field::ForwardedFor,
             () if is("x-forwarded-proto") => Field::ForwardedProto,

@@ -14,8 +14,14 @@ use super::{HeaderSlots, MAX_HEADERS};
 use crate::stream::Peer;
 use crate::tables::Edits;
 
-const LIMITS: Limits =
-    Limits { connections: 1, header_bytes: 65_536, headers: 100, uri_bytes: 8192, body_bytes: 0 };
+const LIMITS: Limits = Limits {
+    connections: 1,
+    handshakes: 1,
+    header_bytes: 65_536,
+    headers: 100,
+    uri_bytes: 8192,
+    body_bytes: 0,
+};
 
 const fn slots<'b>() -> HeaderSlots<'b> {
     [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS]
@@ -149,7 +155,7 @@ proptest! {
     fn a_request_leaves_with_the_framing_it_was_read_with(bytes in requests(), trusted: bool, via: bool) {
         let mut first = slots();
         if let Ok(Some((head, headers))) = request::parse(&bytes, &mut first, &LIMITS) {
-            let (forwarding, edits) = (Forwarding { peer: Peer::Unix, trusted, via }, Edits::default());
+            let (forwarding, edits) = (Forwarding { peer: Peer::Unix, scheme: "http", certificate: None, trusted, via }, Edits::default());
             let mut out = Vec::new();
             request::write_head(&mut out, &bytes, &head, headers, forwarding, &edits, "pool");
             let mut second = slots();

@@ -172,8 +172,12 @@ fn framing(length: Option<u64>, coding: Option<&[u8]>, http10: bool) -> Result<F
 
 /// What the proxy adds about the client.
 #[derive(Copy, Clone, Debug)]
-pub(crate) struct Forwarding {
+pub(crate) struct Forwarding<'a> {
     pub(crate) peer: Peer,
+    /// `http`, or `https` where TLS ends here.
+    pub(crate) scheme: &'static str,
+    /// The certificate it proved to have, as RFC 9440 writes it.
+    pub(crate) certificate: Option<&'a str>,
     /// Incoming `X-Forwarded-*` are believed and continued.
     pub(crate) trusted: bool,
     pub(crate) via: bool,
@@ -186,7 +190,7 @@ pub(crate) fn write_head(
     buffer: &[u8],
     head: &RequestHead<'_>,
     headers: &[httparse::Header<'_>],
-    forwarding: Forwarding,
+    forwarding: Forwarding<'_>,
     edits: &Edits,
     fallback_host: &str,
 ) {
@@ -210,6 +214,8 @@ pub(crate) fn write_head(
             Field::Via => !head.options.nominates("via"),
             Field::Expect => head.expects_continue,
             Field::ForwardedOther => forwarding.trusted,
+            // What we know ourselves is never told beside what somebody else says.
+            Field::ClientCert => forwarding.trusted && forwarding.certificate.is_none(),
             Field::ForwardedFor => {
                 if forwarding.trusted
                     && !edits.replaces("x-forwarded-for")
@@ -262,7 +268,7 @@ fn write_framing(out: &mut Vec<u8>, head: &RequestHead<'_>) {
 fn write_forwarding(
     out: &mut Vec<u8>,
     host: &[u8],
-    forwarding: Forwarding,
+    forwarding: Forwarding<'_>,
     forwarded_for: Option<&[u8]>,
     seen: Seen,
     edits: &Edits,
@@ -281,10 +287,13 @@ fn write_forwarding(
         out.extend_from_slice(b"\r\n");
     }
     if !seen.proto && !edits.replaces("x-forwarded-proto") {
-        out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
+        write_line(out, b"X-Forwarded-Proto", forwarding.scheme.as_bytes());
     }
     if !seen.host && !edits.replaces("x-forwarded-host") {
         write_line(out, b"X-Forwarded-Host", host);
+    }
+    if let (Some(certificate), false) = (forwarding.certificate, edits.replaces("client-cert")) {
+        write_line(out, b"Client-Cert", certificate.as_bytes());
     }
     if forwarding.via {
         out.extend_from_slice(b"Via: 1.1 plimsoll\r\n");

@@ -3,6 +3,7 @@
 //! A resting connection is a socket, an alarm and a small task. What a request needs is boxed when bytes
 //! arrive and given back as soon as none are left.
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts};
 use plimsoll_core::Tick;
+use plimsoll_core::route::host_name;
 
 use super::answer::{self, Reason, Refusal};
 use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
@@ -22,6 +24,7 @@ use crate::listener::Guest;
 use crate::stream::{Peer, Stream};
 use crate::tables::Edits;
 use crate::timer::Alarm;
+use crate::tls::enter::Introduction;
 use crate::worker::{DoorView, SCRATCH, Worker};
 
 /// Bytes read at once while a head is awaited: a pipeline is taken in pieces.
@@ -37,6 +40,8 @@ pub(crate) struct Client {
     pub(crate) guest: Guest,
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
+    /// What its handshake of TLS told, if there was one.
+    introduction: Option<Box<Introduction>>,
     pub(crate) alarm: Rc<Alarm>,
     /// Bytes that arrived and belong to what comes next.
     pub(crate) inbox: Vec<u8>,
@@ -138,11 +143,11 @@ enum NoRequest {
 }
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer) {
+pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction: Option<Box<Introduction>>) {
     let worker = guest.worker.clone();
     let timeouts = guest.door.view().table.config.timeouts;
     let alarm = worker.timers.alarm(worker.now() + timeouts.header);
-    let mut client = Client { guest, stream, peer, alarm, inbox: Vec::new(), greeted: false };
+    let mut client = Client { guest, stream, peer, introduction, alarm, inbox: Vec::new(), greeted: false };
     while rest(&mut client, &worker).await && busy(&mut client).await {
         if !client.greeted {
             // A wake-up without a byte prolongs nothing.
@@ -267,7 +272,12 @@ fn prepare(
     let config = &view.table.config;
     let parsed = request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, false))?;
     let Some((head, headers)) = parsed else { return Ok(None) };
-    let facts = RequestFacts { host: head.host, path: head.target.path(), method: head.method_word, headers };
+    let introduction = client.introduction.as_deref();
+    let sni = introduction.and_then(|introduction| introduction.sni.as_deref());
+    let certificate = introduction.and_then(|introduction| introduction.certificate.as_deref());
+    let trusted = view.table.trusts(client.peer.ip());
+    let (path, method) = (head.target.path(), head.method_word);
+    let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
     let started = worker.now();
     let json = head.accepts_json;
     if let Framing::Length(length) = head.framing
@@ -276,11 +286,21 @@ fn prepare(
     {
         return Err((Refusal::BODY_TOO_LARGE, json));
     }
+    if let Some(asked) = sni
+        && !is_for(view, asked, head.host)
+    {
+        return Err((Refusal::MISDIRECTED, json));
+    }
     let rule = view.table.route(&facts).unwrap_or(usize::MAX);
     let mut out = worker.buffer();
     if let Some(rule) = view.rules.get(rule) {
-        let ip = client.peer.ip();
-        let forwarding = Forwarding { peer: client.peer, trusted: view.table.trusts(ip), via: config.via };
+        let forwarding = Forwarding {
+            peer: client.peer,
+            scheme: if introduction.is_some() { "https" } else { "http" },
+            certificate,
+            trusted,
+            via: config.via,
+        };
         let pool = &rule.table.pool.config.name;
         request::write_head(&mut out, bytes, &head, headers, forwarding, &rule.table.request_edits, pool);
     }
@@ -297,6 +317,16 @@ fn prepare(
     }
     job.wire = out;
     Ok(Some(job))
+}
+
+/// May a connection that was opened for `asked` carry a request for `host`? Where the certificate that was
+/// served is good for both, the client may well think so.
+fn is_for(view: &DoorView, asked: &str, host: &[u8]) -> bool {
+    let host = str::from_utf8(host_name(host)).unwrap_or_default();
+    host.is_empty()
+        || host.eq_ignore_ascii_case(asked)
+        || host.parse::<IpAddr>().is_ok()
+        || view.table.voucher.as_ref().is_some_and(|voucher| voucher.covers(asked, host))
 }
 
 fn new_job(

@@ -8,3 +8,4 @@ mod limits;
 mod log;
 mod semantics;
 mod tcp;
+mod tls;

@@ -1,7 +1,7 @@
 //! Whether a configuration is valid, for people and for programs.
 
 use clap::Args;
-use plimsoll_config::{Problem, Severity, load_path, render_json, render_text};
+use plimsoll_config::{Code, Location, Problem, Severity, load_path, render_json, render_text};
 
 use super::terminal::{complain, say};
 use super::{FAILED, File, OK, Output, USAGE, file};
@@ -35,17 +35,38 @@ impl Check {
                 return USAGE;
             }
         };
-        let counts = Counts::of(&loaded.problems);
-        let good = loaded.config.is_some() && !(self.strict && counts.warnings > 0);
+        let sealed = loaded.config.as_ref().map(plimsoll_proxy::tls::check).unwrap_or_default();
+        let sealed: Vec<Problem> = sealed.into_iter().map(about_a_file).collect();
+        let problems = [&loaded.problems[..], &sealed].concat();
+        let counts = Counts::of(&problems);
+        let good = loaded.config.is_some() && sealed.is_empty() && !(self.strict && counts.warnings > 0);
         match self.output {
-            Output::Json => say(&format!("{}\n", render_json(&loaded.problems))),
+            Output::Json => say(&format!("{}\n", render_json(&problems))),
             Output::Text => {
                 eprint!("{}", render_text(&loaded.problems, &loaded.sources));
+                for problem in &sealed {
+                    eprintln!("error[{}]: {}\n  = path: {}\n", problem.code, problem.message, problem.path);
+                }
                 let verdict = if good { "valid" } else { "not valid" };
                 say(&format!("{}: {verdict}{}\n", path.display(), counts.in_words()));
             }
         }
         if good { OK } else { FAILED }
+    }
+}
+
+/// What is wrong is not in the configuration but in a file it names.
+fn about_a_file((path, error): (String, plimsoll_proxy::tls::TlsError)) -> Problem {
+    let message = error.to_string();
+    let file = error.file.display().to_string();
+    Problem {
+        severity: Severity::Error,
+        code: Code::BadCertificate,
+        at: Location { file, line: 1, column: 1, source: 0, bytes: 0..0 },
+        path,
+        message,
+        help: None,
+        related: Vec::new(),
     }
 }
 

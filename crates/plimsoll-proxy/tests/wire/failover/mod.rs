@@ -34,7 +34,7 @@ fn checks(kind: ProbeKind) -> HealthSpec {
     }
 }
 
-fn http_checks() -> HealthSpec {
+pub(crate) fn http_checks() -> HealthSpec {
     checks(ProbeKind::Http {
         method: "GET".into(),
         path: "/health".into(),

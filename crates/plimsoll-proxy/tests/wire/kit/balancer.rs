@@ -84,10 +84,12 @@ fn listener(name: &str) -> Listener {
         name: name.into(),
         addresses: vec![ListenAddress::Socket(([127, 0, 0, 1], 0).into())],
         protocol: Protocol::Http,
+        tls: None,
         trusted_proxies: Vec::new(),
-        timeouts: ClientTimeouts { header: secs(10), body: secs(10), idle: secs(10) },
+        timeouts: ClientTimeouts { handshake: secs(10), header: secs(10), body: secs(10), idle: secs(10) },
         limits: Limits {
             connections: 20_000,
+            handshakes: 2_000,
             header_bytes: 65_536,
             headers: 100,
             uri_bytes: 8192,
@@ -131,6 +133,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         },
         retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
         backup_tiers: true,
+        tls: None,
         timeouts: DestinationTimeouts { connect: secs(5), response: secs(10), idle: secs(10), total: None },
         destinations: destinations.iter().enumerate().map(member).collect(),
     }
@@ -221,6 +224,12 @@ impl Balancer {
 
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.place())
+    }
+
+    /// A connection with TLS.
+    #[track_caller]
+    pub(crate) fn connect_tls(&self, config: &Arc<rustls::ClientConfig>, name: &str) -> Client {
+        Client::try_connect_tls(self.place(), config.clone(), name).expect("a handshake")
     }
 
     /// One request on a connection of its own.

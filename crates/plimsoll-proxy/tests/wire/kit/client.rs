@@ -3,18 +3,20 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::Socket;
+use rustls::{ClientConfig, ClientConnection};
 
 use super::http::{Answer, Body, answer_head, clip};
 use super::socket::Place;
+use super::tls::Wire;
 use super::{PATIENCE, Watch, get, ms};
 
 /// A connection to the proxy.
 #[derive(Debug)]
 pub(crate) struct Client {
-    socket: Socket,
+    socket: Wire,
     /// Bytes received and not taken yet.
     pub(crate) unread: Vec<u8>,
 }
@@ -53,12 +55,33 @@ impl Client {
         let socket = place.into().connect()?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { socket, unread: Vec::new() })
+        Ok(Self { socket: Wire::Plain(socket), unread: Vec::new() })
+    }
+
+    /// A connection with TLS, to the server of that name.
+    pub(crate) fn try_connect_tls(
+        place: impl Into<Place>,
+        config: Arc<ClientConfig>,
+        name: &str,
+    ) -> io::Result<Self> {
+        let mut client = Self::try_connect(place)?;
+        let Wire::Plain(socket) = client.socket else { unreachable!("just made") };
+        client.socket = Wire::client(socket, config, name);
+        client.socket.shake_hands()?;
+        Ok(client)
+    }
+
+    /// What TLS came to on this connection.
+    pub(crate) fn tls(&self) -> &ClientConnection {
+        match &self.socket {
+            Wire::Client(tls) => &tls.conn,
+            _ => panic!("a connection without TLS"),
+        }
     }
 
     /// The same connection once more, to send while the other one reads.
     pub(crate) fn twin(&self) -> Self {
-        Self { socket: self.socket.try_clone().expect("a descriptor"), unread: Vec::new() }
+        Self { socket: Wire::Plain(self.socket.try_clone().expect("a descriptor")), unread: Vec::new() }
     }
 
     /// Sends all of it.
@@ -86,7 +109,13 @@ impl Client {
     }
 
     /// "No more from me", and reads on.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&mut self) {
+        self.socket.announce_end();
+        self.socket.shutdown(Shutdown::Write).expect("open");
+    }
+
+    /// Ends the connection beneath TLS without a word of it.
+    pub(crate) fn cut(&self) {
         self.socket.shutdown(Shutdown::Write).expect("open");
     }
 
@@ -239,7 +268,7 @@ impl Client {
 }
 
 /// See [`Client::send_until_full`].
-pub(crate) fn send_until_full(socket: &mut Socket, piece: &[u8], most: usize, patience: Duration) -> usize {
+pub(crate) fn send_until_full(socket: &mut Wire, piece: &[u8], most: usize, patience: Duration) -> usize {
     socket.set_write_timeout(Some(patience)).expect("a timeout");
     let mut sent = 0;
     while sent < most {

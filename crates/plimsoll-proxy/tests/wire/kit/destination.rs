@@ -9,11 +9,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use socket2::Socket;
 
 use super::PATIENCE;
 use super::http::{self, Request, clip};
 use super::socket::{Place, Temporary};
+use super::tls::Wire;
 
 type Script = Arc<dyn Fn(&mut Visit) + Send + Sync>;
 
@@ -27,6 +29,7 @@ pub(crate) struct Destination {
 }
 
 struct Shared {
+    tls: Option<Arc<ServerConfig>>,
     script: Script,
     records: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
     open: Mutex<HashMap<usize, Socket>>,
@@ -56,11 +59,21 @@ impl Destination {
     pub(crate) fn start(script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
         let reserved = Place::Tcp(([127, 0, 0, 1], 0).into()).reserve().expect("a free port");
         let address = reserved.local_addr().expect("bound").as_socket().expect("TCP");
-        Self::new(Place::Tcp(address), Some(reserved), script)
+        Self::new(Place::Tcp(address), Some(reserved), None, script)
+    }
+
+    /// The same with TLS.
+    pub(crate) fn start_tls(
+        config: Arc<ServerConfig>,
+        script: impl Fn(&mut Visit) + Send + Sync + 'static,
+    ) -> Self {
+        let reserved = Place::Tcp(([127, 0, 0, 1], 0).into()).reserve().expect("a free port");
+        let address = reserved.local_addr().expect("bound").as_socket().expect("TCP");
+        Self::new(Place::Tcp(address), Some(reserved), Some(config), script)
     }
 
     pub(crate) fn start_unix(path: &Temporary, script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
-        Self::new(path.place(), None, script)
+        Self::new(path.place(), None, None, script)
     }
 
     /// A place where nothing listens, until [`restart`](Self::restart).
@@ -73,10 +86,12 @@ impl Destination {
     fn new(
         place: Place,
         reserved: Option<Socket>,
+        tls: Option<Arc<ServerConfig>>,
         script: impl Fn(&mut Visit) + Send + Sync + 'static,
     ) -> Self {
         let shared = Arc::new(Shared {
             script: Arc::new(script),
+            tls,
             records: Mutex::default(),
             open: Mutex::default(),
             running: AtomicUsize::new(0),
@@ -204,8 +219,16 @@ impl Shared {
         shared.running.fetch_add(1, SeqCst);
         let shared = shared.clone();
         std::thread::spawn(move || {
+            let mut socket = match &shared.tls {
+                None => Wire::Plain(socket),
+                Some(config) => Wire::server(socket, config.clone()),
+            };
+            let shaken = socket.shake_hands();
             let mut visit = Visit { number, socket, record, buffer: Vec::new() };
-            (shared.script)(&mut visit);
+            if shaken.is_ok() {
+                (shared.script)(&mut visit);
+                visit.socket.announce_end();
+            }
             // The registered copy goes first, so that dropping the visit is what closes the connection.
             lock(&shared.open).remove(&number);
             drop(visit);
@@ -218,7 +241,7 @@ impl Shared {
 pub(crate) struct Visit {
     /// 0 is the first connection of this destination.
     pub(crate) number: usize,
-    socket: Socket,
+    socket: Wire,
     record: Arc<Mutex<Vec<u8>>>,
     /// Bytes read and not taken yet.
     pub(crate) buffer: Vec<u8>,
@@ -227,7 +250,7 @@ pub(crate) struct Visit {
 impl Visit {
     /// The same connection once more, to read while the other one sends.
     pub(crate) fn twin(&self) -> Self {
-        let socket = self.socket.try_clone().expect("a descriptor");
+        let socket = Wire::Plain(self.socket.try_clone().expect("a descriptor"));
         Self { socket, record: self.record.clone(), buffer: Vec::new(), ..*self }
     }
 
@@ -293,8 +316,14 @@ impl Visit {
     }
 
     /// "No more from me."
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&mut self) {
+        self.socket.announce_end();
         let _gone_already = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection beneath TLS without a word of it.
+    pub(crate) fn cut(&mut self) {
+        let _gone_already = self.socket.shutdown(Shutdown::Both);
     }
 
     /// The connection ends with a reset when the script ends.

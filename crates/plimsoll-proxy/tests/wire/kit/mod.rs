@@ -6,6 +6,7 @@ mod client;
 mod destination;
 pub(crate) mod http;
 mod socket;
+mod tls;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ pub(crate) use self::client::{Client, Fault, Kind};
 pub(crate) use self::destination::{BlackHole, Destination, Gate, Visit, answers, hello, ok};
 pub(crate) use self::http::{Answer, Framing, Request};
 pub(crate) use self::socket::{Place, Temporary, raise_descriptor_limit};
+pub(crate) use self::tls::{Authority, believes, serves};
 
 /// Nothing in a test takes longer; what does, hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

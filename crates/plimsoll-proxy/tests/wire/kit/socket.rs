@@ -105,6 +105,13 @@ impl Temporary {
         &self.0
     }
 
+    /// The path; whatever is put there stays.
+    pub(crate) fn keep(self) -> PathBuf {
+        let path = self.0.clone();
+        std::mem::forget(self);
+        path
+    }
+
     pub(crate) fn place(&self) -> Place {
         Place::Unix(self.0.clone())
     }

@@ -1,0 +1,125 @@
+//! How a client comes in through TLS: its handshake, within limits, and what that told about it.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::stream::TlsStream;
+use super::vouch;
+use crate::counters::Handshake;
+use crate::http1::answer::Reason;
+use crate::listener::Guest;
+use crate::stream::Stream;
+use crate::tables::ListenerTable;
+use crate::worker::Worker;
+
+/// What a handshake told about a client.
+#[derive(Debug, Default)]
+pub(crate) struct Introduction {
+    /// The name it asked for, lower case.
+    pub(crate) sni: Option<Box<str>>,
+    /// The certificate it proved to have, as RFC 9440 writes it: DER in Base64, between colons.
+    pub(crate) certificate: Option<Box<str>>,
+}
+
+/// Runs the handshake of a new connection; `None` when it came to nothing, which is counted.
+pub(crate) async fn enter(guest: &Guest, stream: Stream) -> Option<(Stream, Box<Introduction>)> {
+    let worker = guest.worker.clone();
+    let view = guest.door.view();
+    let table = &view.table;
+    let Some(voucher) = &table.voucher else { return None };
+    let tally = table.shared.tallies.of(worker.number);
+    let _counted = Counted::enter(table);
+    if table.shared.handshakes.load(Relaxed) > table.config.limits.handshakes {
+        tally.refuse(Reason::HandshakeLimit);
+        return None;
+    }
+    let started = worker.now();
+    let alarm = worker.timers.alarm(started + table.config.timeouts.handshake);
+    let Ok(mut stream) = TlsStream::server(stream, voucher.config.clone()) else { return None };
+    let shaken = alarm.within(shake_hands(&worker, &mut stream)).await;
+    match shaken {
+        Some(Ok(sni)) => {
+            let kind = if stream.is_resumed() { Handshake::Resumed } else { Handshake::Full };
+            tally.handshake(stream.version(), kind, worker.now().since(started));
+            let certificate = stream.peer_certificate().map(|der| in_base64(der).into());
+            let introduction = Introduction { sni: sni.map(String::into_boxed_str), certificate };
+            Some((Stream::Tls(Box::new(stream)), Box::new(introduction)))
+        }
+        Some(Err(error)) => {
+            tally.handshake(stream.version(), Handshake::Failed, worker.now().since(started));
+            tally.refuse(Reason::HandshakeFailed);
+            tracing::debug!(listener = %table.config.name, %error, "a handshake failed");
+            None
+        }
+        None => {
+            tally.refuse(Reason::HandshakeTimeout);
+            None
+        }
+    }
+}
+
+/// Answers the name the client asked for.
+async fn shake_hands(worker: &Worker, stream: &mut TlsStream) -> std::io::Result<Option<String>> {
+    std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await?;
+    // Until the hello was answered nothing dear has been done; from then on the rest is cheap.
+    worker.turnstile.pass().await;
+    let mut asked = None;
+    std::future::poll_fn(|cx| {
+        let polled = stream.poll_handshake(cx);
+        asked = asked.take().or_else(vouch::take_asked);
+        polled
+    })
+    .await?;
+    Ok(asked)
+}
+
+/// A handshake's presence, for the limit.
+struct Counted<'t>(&'t ListenerTable);
+
+impl<'t> Counted<'t> {
+    fn enter(table: &'t ListenerTable) -> Self {
+        table.shared.handshakes.fetch_add(1, Relaxed);
+        Self(table)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.shared.handshakes.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A byte sequence of a structured field (RFC 8941 section 3.3.5).
+fn in_base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4 + 2);
+    text.push(':');
+    for three in bytes.chunks(3) {
+        let bits = (0..3).fold(0_u32, |bits, at| bits << 8 | u32::from(*three.get(at).unwrap_or(&0)));
+        for at in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * at)) as usize & 63];
+            text.push(if at <= three.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text.push(':');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_as_in_rfc_4648() {
+        for (plain, coded) in [
+            ("", "::"),
+            ("f", ":Zg==:"),
+            ("fo", ":Zm8=:"),
+            ("foo", ":Zm9v:"),
+            ("foob", ":Zm9vYg==:"),
+            ("fooba", ":Zm9vYmE=:"),
+            ("foobar", ":Zm9vYmFy:"),
+        ] {
+            assert_eq!(in_base64(plain.as_bytes()), coded);
+        }
+    }
+}
