@@ -98,7 +98,9 @@ fn what_is_shown_cannot_write_to_the_terminal() {
 fn examples() -> Vec<String> {
     let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let files = std::fs::read_dir(folder).unwrap();
-    files.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
+    let paths = files.map(|entry| entry.unwrap().path());
+    let yaml = paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    yaml.map(|path| std::fs::read_to_string(path).unwrap()).collect()
 }
 
 proptest! {
