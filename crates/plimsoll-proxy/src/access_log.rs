@@ -13,8 +13,8 @@ use serde_json::json;
 
 use crate::clock::Clock;
 use crate::http1::answer::{Reason, Refusal};
+use crate::http1::job::Job;
 use crate::http1::request::RequestHead;
-use crate::http1::serve::Job;
 use crate::stream::Peer;
 use crate::tcp::Moved;
 use crate::worker::Rule;

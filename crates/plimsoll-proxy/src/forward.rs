@@ -8,11 +8,11 @@ use plimsoll_core::retry::{self, Attempt, Decision};
 use plimsoll_core::{Address, DestinationId, Failure, NoDestination, Outcome, Suspect, Tick, Tried, Want};
 
 use crate::counters::Before;
-use crate::http1::answer::{self, Reason, Refusal};
+use crate::downstream::Downstream;
+use crate::http1::answer::{Reason, Refusal};
 use crate::http1::exchange::{End, Exchange};
-use crate::http1::serve::{Client, Job, write_all};
+use crate::http1::job::Job;
 use crate::stream::{Stream, is_for_want_of_means};
-use crate::tcp;
 use crate::timer::Alarm;
 use crate::upstream::{Chosen, WorkerPool};
 use crate::worker::{Rule, Worker};
@@ -50,8 +50,8 @@ enum Try {
 }
 
 /// Carries one request to a destination and its answer back.
-pub(crate) async fn forward(client: &mut Client, job: &mut Job) -> Verdict {
-    let worker = client.guest.worker.clone();
+pub(crate) async fn forward<D: Downstream>(client: &mut D, job: &mut Job) -> Verdict {
+    let worker = client.guest().worker.clone();
     let Some(rule) = job.view.rules.get(job.rule).cloned() else {
         let verdict = refuse(client, job, &worker, Refusal::NO_ROUTE).await;
         log(job, &worker, None, worker.now());
@@ -84,7 +84,7 @@ fn log(job: &mut Job, worker: &Worker, rule: Option<&Rule>, now: Tick) {
 }
 
 /// Tries destinations until one answers, none is left, or trying again would not be safe.
-async fn tries(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, rule: &Rule) -> Ending {
+async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>, rule: &Rule) -> Ending {
     let pool = rule.pool.table.borrow().clone();
     pool.budget.earn(worker.number);
     let mut tried = Tried::default();
@@ -138,8 +138,8 @@ fn choose(
 }
 
 /// One destination: on a pooled connection if there is one, once more on a fresh one if that was stale.
-async fn try_one(
-    client: &mut Client,
+async fn try_one<D: Downstream>(
+    client: &mut D,
     job: &mut Job,
     worker: &Rc<Worker>,
     rule: &Rule,
@@ -159,7 +159,7 @@ async fn try_one(
             None => {
                 let deadline = (now + job.pool_timeouts.connect).min(job.total_deadline);
                 // Boxed, because it is rare and as large as the rest of the future together.
-                match Box::pin(connect(worker, &client.alarm, &rule.pool, ticket.id(), &address, deadline))
+                match Box::pin(connect(worker, client.alarm(), &rule.pool, ticket.id(), &address, deadline))
                     .await
                 {
                     Ok(stream) => {
@@ -179,7 +179,10 @@ async fn try_one(
         let failure = match end {
             End::Failed(failure) => failure,
             End::Rejected => return Try::Rejected,
-            End::Upgraded => return Try::Ended(Box::pin(upgraded(client, job, worker, exchange)).await),
+            End::Upgraded => {
+                Box::pin(client.tunnel(job, worker, exchange)).await;
+                return Try::Ended(Ending::Answered(Verdict::Close, worker.now()));
+            }
             End::Delivered => return Try::Ended(delivered(client, job, worker, rule, &address, exchange)),
             other => return Try::Ended(broken_off(client, &exchange, other)),
         };
@@ -234,8 +237,8 @@ fn may_be_repeated_fresh(worker: &Worker, rule: &Rule, attempt: &Attempt) -> boo
 }
 
 /// The answer is with the client, to its end.
-fn delivered(
-    client: &Client,
+fn delivered<D: Downstream>(
+    client: &D,
     job: &Job,
     worker: &Worker,
     rule: &Rule,
@@ -252,29 +255,11 @@ fn delivered(
         (true, true) => rule.pool.give_to_rest(ticket.id(), address.clone(), upstream, now),
         (false, _) => {}
     }
-    let verdict = match closes {
-        false => Verdict::KeepAlive,
-        true if job.body.is_done() && !client.has_more() => Verdict::Close,
-        true => Verdict::Linger,
-    };
-    Ending::Answered(verdict, now)
-}
-
-/// The protocol was switched: bytes run both ways until they end. The ticket is held as long.
-async fn upgraded(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange) -> Ending {
-    let early = std::mem::take(&mut client.inbox);
-    let unsent = exchange.unsent().to_vec();
-    let Exchange { upstream, ticket, .. } = exchange;
-    let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
-    let moved = tcp::tunnel(worker, &client.alarm, &mut client.stream, upstream, early, unsent, idle).await;
-    job.request_bytes += moved.to_destination;
-    job.response_bytes += moved.to_client;
-    drop(ticket);
-    Ending::Answered(Verdict::Close, worker.now())
+    Ending::Answered(client.after(closes, job), now)
 }
 
 /// It ended, and not by the destination's fault.
-fn broken_off(client: &mut Client, exchange: &Exchange, end: End) -> Ending {
+fn broken_off<D: Downstream>(client: &mut D, exchange: &Exchange, end: End) -> Ending {
     let unanswered = exchange.answer().is_none();
     match end {
         End::Refused(refusal) if unanswered => Ending::Refuse(refusal),
@@ -287,7 +272,7 @@ fn broken_off(client: &mut Client, exchange: &Exchange, end: End) -> Ending {
 }
 
 /// The answer had begun and cannot be finished: the client must see that.
-fn cut_off(exchange: &Exchange, client: &mut Client, failure: Failure) -> Ending {
+fn cut_off<D: Downstream>(exchange: &Exchange, client: &mut D, failure: Failure) -> Ending {
     if exchange.answer().is_none() {
         // Only an informational answer went out: a final one is still possible.
         return Ending::Refuse(refusal_of(failure));
@@ -295,8 +280,8 @@ fn cut_off(exchange: &Exchange, client: &mut Client, failure: Failure) -> Ending
     cut_off_for(client, refusal_of(failure).reason)
 }
 
-fn cut_off_for(client: &mut Client, reason: Reason) -> Ending {
-    client.stream.reset_on_close();
+fn cut_off_for<D: Downstream>(client: &mut D, reason: Reason) -> Ending {
+    client.break_off();
     Ending::Gone(reason)
 }
 
@@ -341,22 +326,15 @@ pub(crate) async fn connect(
 }
 
 /// Answers the client ourselves.
-async fn refuse(client: &mut Client, job: &mut Job, worker: &Rc<Worker>, refusal: Refusal) -> Verdict {
+async fn refuse<D: Downstream>(
+    client: &mut D,
+    job: &mut Job,
+    worker: &Rc<Worker>,
+    refusal: Refusal,
+) -> Verdict {
     note(job, worker, refusal.reason);
-    let whole = job.body.is_done();
-    let ends = worker.draining.get() || client.guest.door.is_closing();
-    let keep = refusal.keeps_connection() && job.keep_alive && !job.http10 && whole && !ends;
-    let mut out = Vec::with_capacity(512);
-    let head_only = job.method == crate::http1::target::Method::Head;
-    answer::write(&mut out, refusal, job.accepts_json, head_only, keep);
     job.status = refusal.status;
-    job.response_bytes += out.len() as u64;
-    match (write_all(client, worker, &out).await, keep) {
-        (false, _) => Verdict::Close,
-        (true, true) => Verdict::KeepAlive,
-        (true, false) if whole && !client.has_more() => Verdict::Close,
-        (true, false) => Verdict::Linger,
-    }
+    client.refuse(job, worker, refusal).await
 }
 
 /// Counts why, and leaves it for the log line.

@@ -8,6 +8,7 @@ mod access_log;
 mod clock;
 mod control;
 mod counters;
+mod downstream;
 mod driver;
 mod forward;
 mod http1;

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod exchange;
 pub(crate) mod fields;
+pub(crate) mod job;
 #[cfg(test)]
 mod properties;
 pub(crate) mod request;

@@ -3,26 +3,23 @@
 //! A resting connection is a socket, an alarm and a small task. What a request needs is boxed when bytes
 //! arrive and given back as soon as none are left.
 
-use std::net::IpAddr;
+use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts};
-use plimsoll_core::Tick;
-use plimsoll_core::route::host_name;
-
 use super::answer::{self, Reason, Refusal};
-use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
-use super::request::{self, Forwarding, RequestHead};
-use super::target::{Method, RequestFacts};
-use crate::access_log::LogDraft;
+use super::exchange::{End, Exchange};
+use super::job::{self, Asker, Job};
+use super::response::{self, Hop, ResponseHead};
+use super::target::Method;
+use crate::downstream::Downstream;
 use crate::forward::{self, Verdict};
 use crate::listener::Guest;
 use crate::stream::{Peer, Stream};
-use crate::tables::Edits;
+use crate::tcp;
 use crate::timer::Alarm;
 use crate::tls::enter::Introduction;
 use crate::worker::{DoorView, SCRATCH, Worker};
@@ -47,6 +44,8 @@ pub(crate) struct Client {
     pub(crate) inbox: Vec<u8>,
     /// It has sent a whole request before.
     greeted: bool,
+    /// It was asked whether it is still there.
+    watched: bool,
 }
 
 impl Client {
@@ -54,80 +53,6 @@ impl Client {
     pub(crate) fn has_more(&self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
         !self.inbox.is_empty() || self.stream.poll_read_ready(&mut nobody).is_ready()
-    }
-}
-
-/// One request on its way, with everything a second try needs.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) view: Rc<DoorView>,
-    /// Index into the view's rules.
-    pub(crate) rule: usize,
-    pub(crate) method: Method,
-    pub(crate) http10: bool,
-    pub(crate) keep_alive: bool,
-    pub(crate) expects_continue: bool,
-    /// The client offered to switch protocols; the destination did.
-    pub(crate) upgrade: bool,
-    pub(crate) upgraded: bool,
-    pub(crate) accepts_json: bool,
-    /// Head and first body bytes as every try sends them.
-    pub(crate) wire: Vec<u8>,
-    /// The rest of the body, still with the client.
-    pub(crate) body: BodyReader,
-    /// The body goes out in chunks.
-    pub(crate) chunked: bool,
-    /// Body bytes beyond `wire` were read: they cannot be sent again.
-    pub(crate) streamed: bool,
-    /// Tries so far, this one included.
-    pub(crate) tries: u8,
-    /// A destination that may serve has not been tried yet.
-    pub(crate) others_left: bool,
-    body_bytes: u64,
-    pub(crate) client_timeouts: ClientTimeouts,
-    pub(crate) pool_timeouts: DestinationTimeouts,
-    pub(crate) total_deadline: Tick,
-    pub(crate) started: Tick,
-    pub(crate) request_bytes: u64,
-    pub(crate) response_bytes: u64,
-    /// What the client was answered; 0 = nothing yet.
-    pub(crate) status: u16,
-    pub(crate) log: Option<Box<LogDraft>>,
-}
-
-impl Job {
-    /// Takes what belongs to the body from `bytes` and leaves the rest in the client's inbox.
-    pub(crate) fn take_body(
-        &mut self,
-        client: &mut Client,
-        bytes: &mut [u8],
-    ) -> Result<Range<usize>, Refusal> {
-        let decoded = self.body.decode(bytes).map_err(|_| Refusal::BAD_BODY)?;
-        client.inbox.extend_from_slice(&bytes[decoded.consumed..]);
-        self.request_bytes += decoded.consumed as u64;
-        self.body_bytes += decoded.data.len() as u64;
-        let limit = self.view.table.config.limits.body_bytes;
-        if limit > 0 && self.body_bytes > limit {
-            return Err(Refusal::BODY_TOO_LARGE);
-        }
-        Ok(decoded.data)
-    }
-
-    /// Writes body bytes in a chunk of our own, and the end of the body if this is it.
-    pub(crate) fn write_chunk(&self, out: &mut Vec<u8>, data: &[u8]) {
-        if !data.is_empty() {
-            write_chunk_head(out, data.len());
-            out.extend_from_slice(data);
-            out.extend_from_slice(b"\r\n");
-        }
-        if self.body.is_done() {
-            write_last_chunk(out, self.body.trailers(), &self.view.rules[self.rule].table.request_edits);
-        }
-    }
-
-    /// What is done to the lines of its answer.
-    pub(crate) fn response_edits(&self) -> &Edits {
-        &self.view.rules[self.rule].table.response_edits
     }
 }
 
@@ -147,7 +72,16 @@ pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction
     let worker = guest.worker.clone();
     let timeouts = guest.door.view().table.config.timeouts;
     let alarm = worker.timers.alarm(worker.now() + timeouts.header);
-    let mut client = Client { guest, stream, peer, introduction, alarm, inbox: Vec::new(), greeted: false };
+    let mut client = Client {
+        guest,
+        stream,
+        peer,
+        introduction,
+        alarm,
+        inbox: Vec::new(),
+        greeted: false,
+        watched: false,
+    };
     while rest(&mut client, &worker).await && busy(&mut client).await {
         if !client.greeted {
             // A wake-up without a byte prolongs nothing.
@@ -239,7 +173,7 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
             }
             look_at = end * 2;
             scratch[..have].copy_from_slice(&client.inbox);
-            match prepare(client, worker, &view, &mut scratch[..end]) {
+            match take_request(client, worker, &view, &mut scratch[..end]) {
                 Ok(Some(job)) => {
                     client.greeted = true;
                     return Poll::Ready(Ok(job));
@@ -261,55 +195,20 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
     .await
 }
 
-/// Makes a job of the request at the front of `bytes`; `None` when its head is incomplete.
-fn prepare(
+/// Makes a job of the request at the front of `bytes`, with what came of its body; `None` when its head is
+/// incomplete.
+fn take_request(
     client: &mut Client,
     worker: &Rc<Worker>,
     view: &Rc<DoorView>,
     bytes: &mut [u8],
 ) -> Result<Option<Box<Job>>, (Refusal, bool)> {
-    let mut slots = [const { std::mem::MaybeUninit::uninit() }; super::MAX_HEADERS];
-    let config = &view.table.config;
-    let parsed = request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, false))?;
-    let Some((head, headers)) = parsed else { return Ok(None) };
-    let introduction = client.introduction.as_deref();
-    let sni = introduction.and_then(|introduction| introduction.sni.as_deref());
-    let certificate = introduction.and_then(|introduction| introduction.certificate.as_deref());
-    let trusted = view.table.trusts(client.peer.ip());
-    let (path, method) = (head.target.path(), head.method_word);
-    let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
-    let started = worker.now();
-    let json = head.accepts_json;
-    if let Framing::Length(length) = head.framing
-        && config.limits.body_bytes > 0
-        && length > config.limits.body_bytes
-    {
-        return Err((Refusal::BODY_TOO_LARGE, json));
-    }
-    if let Some(asked) = sni
-        && !is_for(view, asked, head.host)
-    {
-        return Err((Refusal::MISDIRECTED, json));
-    }
-    let rule = view.table.route(&facts).unwrap_or(usize::MAX);
-    let mut out = worker.buffer();
-    if let Some(rule) = view.rules.get(rule) {
-        let forwarding = Forwarding {
-            peer: client.peer,
-            scheme: if introduction.is_some() { "https" } else { "http" },
-            certificate,
-            trusted,
-            via: config.via,
-        };
-        let pool = &rule.table.pool.config.name;
-        request::write_head(&mut out, bytes, &head, headers, forwarding, &rule.table.request_edits, pool);
-    }
-    let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(client.peer, &head, headers)));
-    let mut job = new_job(view, rule, started, &head, out, log);
-    let len = head.len;
+    let asker = Asker { peer: client.peer, introduction: client.introduction.as_deref() };
+    let Some(mut job) = job::prepare(asker, worker, view, bytes)? else { return Ok(None) };
     client.inbox.clear();
-    let rest = &mut bytes[len..];
-    let data = job.take_body(client, rest).map_err(|refusal| (refusal, json))?;
+    client.watched = false;
+    let rest = &mut bytes[job.request_bytes as usize..];
+    let data = job.take_body(&mut client.inbox, rest).map_err(|refusal| (refusal, job.accepts_json))?;
     let mut out = std::mem::take(&mut job.wire);
     match job.chunked {
         true => job.write_chunk(&mut out, &rest[data]),
@@ -319,62 +218,104 @@ fn prepare(
     Ok(Some(job))
 }
 
-/// May a connection that was opened for `asked` carry a request for `host`? Where the certificate that was
-/// served is good for both, the client may well think so.
-fn is_for(view: &DoorView, asked: &str, host: &[u8]) -> bool {
-    let host = str::from_utf8(host_name(host)).unwrap_or_default();
-    host.is_empty()
-        || host.eq_ignore_ascii_case(asked)
-        || host.parse::<IpAddr>().is_ok()
-        || view.table.voucher.as_ref().is_some_and(|voucher| voucher.covers(asked, host))
-}
+impl Downstream for Client {
+    const FRAMES_BODIES: bool = false;
 
-fn new_job(
-    view: &Rc<DoorView>,
-    rule: usize,
-    started: Tick,
-    head: &RequestHead<'_>,
-    wire: Vec<u8>,
-    log: Option<Box<LogDraft>>,
-) -> Box<Job> {
-    let config = &view.table.config;
-    let pool = view.rules.get(rule).map(|rule| &rule.table.pool.config);
-    let pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
-    Box::new(Job {
-        view: view.clone(),
-        rule,
-        method: head.method,
-        http10: head.http10,
-        keep_alive: head.keep_alive,
-        expects_continue: head.expects_continue,
-        upgrade: head.upgrade.is_some(),
-        upgraded: false,
-        accepts_json: head.accepts_json,
-        wire,
-        body: BodyReader::new(head.framing),
-        chunked: head.framing == Framing::Chunked,
-        streamed: false,
-        tries: 0,
-        others_left: false,
-        body_bytes: 0,
-        client_timeouts: config.timeouts,
-        pool_timeouts,
-        total_deadline: pool_timeouts.total.map_or(Tick::NEVER, |total| started + total),
-        started,
-        request_bytes: head.len as u64,
-        response_bytes: 0,
-        status: 0,
-        log,
-    })
-}
+    fn guest(&self) -> &Guest {
+        &self.guest
+    }
 
-/// Stands where no pool was found; the request ends before any of it is used.
-const NO_POOL: DestinationTimeouts = DestinationTimeouts {
-    connect: Duration::ZERO,
-    response: Duration::ZERO,
-    idle: Duration::ZERO,
-    total: None,
-};
+    fn alarm(&self) -> &Rc<Alarm> {
+        &self.alarm
+    }
+
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        job: &mut Job,
+        room: &mut [u8],
+    ) -> Poll<Result<Range<usize>, End>> {
+        let n = match self.stream.poll_read(cx, room) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(n @ 1..)) => n,
+            Poll::Ready(_) => return Poll::Ready(Err(End::ClientGone)),
+        };
+        Poll::Ready(job.take_body(&mut self.inbox, &mut room[..n]).map_err(End::Refused))
+    }
+
+    fn pass_head(
+        &mut self,
+        out: &mut Vec<u8>,
+        bytes: &[u8],
+        head: &ResponseHead<'_>,
+        headers: &[httparse::Header<'_>],
+        hop: Hop<'_>,
+        _ends: bool,
+    ) -> Result<(), End> {
+        response::write_head(out, bytes, head, headers, hop);
+        Ok(())
+    }
+
+    fn poll_write_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: [&[u8]; 3],
+        _last: bool,
+    ) -> Poll<io::Result<usize>> {
+        self.stream.poll_write_parts(cx, parts)
+    }
+
+    fn finish(&mut self, _trailers: &[u8]) -> Result<(), End> {
+        Ok(())
+    }
+
+    fn is_gone(&mut self, cx: &mut Context<'_>, job: &Job) -> bool {
+        if self.watched || !job.body.is_done() || self.stream.poll_read_ready(cx).is_pending() {
+            return false;
+        }
+        // Asked once: what else it says is the next request, or the end of its side.
+        self.watched = true;
+        self.stream.is_broken()
+    }
+
+    fn break_off(&mut self) {
+        self.stream.reset_on_close();
+    }
+
+    fn after(&self, closes: bool, job: &Job) -> Verdict {
+        match closes {
+            false => Verdict::KeepAlive,
+            true if job.body.is_done() && !self.has_more() => Verdict::Close,
+            true => Verdict::Linger,
+        }
+    }
+
+    async fn refuse(&mut self, job: &mut Job, worker: &Rc<Worker>, refusal: Refusal) -> Verdict {
+        let whole = job.body.is_done();
+        let ends = worker.draining.get() || self.guest.door.is_closing();
+        let keep = refusal.keeps_connection() && job.keep_alive && !job.http10 && whole && !ends;
+        let mut out = Vec::with_capacity(512);
+        answer::write(&mut out, refusal, job.accepts_json, job.method == Method::Head, keep);
+        job.response_bytes += out.len() as u64;
+        match (write_all(self, worker, &out).await, keep) {
+            (false, _) => Verdict::Close,
+            (true, true) => Verdict::KeepAlive,
+            (true, false) if whole && !self.has_more() => Verdict::Close,
+            (true, false) => Verdict::Linger,
+        }
+    }
+
+    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange) {
+        let early = std::mem::take(&mut self.inbox);
+        let unsent = exchange.unsent().to_vec();
+        let Exchange { upstream, ticket, .. } = exchange;
+        let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
+        let moved = tcp::tunnel(worker, &self.alarm, &mut self.stream, upstream, early, unsent, idle).await;
+        job.request_bytes += moved.to_destination;
+        job.response_bytes += moved.to_client;
+        drop(ticket);
+    }
+}
 
 /// Answers something that did not become a request, and ends the connection.
 async fn refuse_unread(client: &mut Client, worker: &Rc<Worker>, refusal: Refusal, json: bool) {

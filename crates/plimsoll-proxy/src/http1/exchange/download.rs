@@ -7,10 +7,11 @@ use plimsoll_core::retry::{self, Decision};
 use plimsoll_core::{Failure, Outcome};
 
 use super::{End, Exchange, TURNS};
+use crate::downstream::Downstream;
 use crate::http1::MAX_HEADERS;
 use crate::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
+use crate::http1::job::Job;
 use crate::http1::response::{self, Delivery, Hop, Persistence, ResponseHead};
-use crate::http1::serve::{Client, Job};
 use crate::worker::{SCRATCH, Worker};
 
 /// Informational answers before the final one; more is a flood.
@@ -36,16 +37,16 @@ pub(crate) struct Answer {
 
 impl Exchange {
     /// Destination to client.
-    pub(super) fn poll_download(
+    pub(super) fn poll_download<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
         worker: &Worker,
-        client: &mut Client,
+        client: &mut D,
         job: &mut Job,
     ) -> Result<(), End> {
         for _ in 0..TURNS {
             if !self.download.is_empty() {
-                match client.stream.poll_write(cx, self.download.rest()) {
+                match client.poll_write_parts(cx, [self.download.rest(), b"", b""], self.nothing_follows()) {
                     Poll::Pending => return Ok(()),
                     Poll::Ready(Ok(n @ 1..)) => self.download.advance(n),
                     Poll::Ready(_) => return Err(End::ClientGone),
@@ -53,7 +54,8 @@ impl Exchange {
                 self.progress = true;
                 continue;
             }
-            if self.answer.as_ref().is_some_and(|a| a.finished) {
+            if let Some(answer) = self.answer.as_ref().filter(|answer| answer.finished) {
+                client.finish(answer.body.trailers())?;
                 return Err(End::Delivered);
             }
             let mut scratch = worker.scratch.borrow_mut();
@@ -95,11 +97,11 @@ impl Exchange {
     }
 
     /// Bytes of an answer: heads first, then body.
-    fn take_bytes(
+    fn take_bytes<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
         worker: &Worker,
-        client: &mut Client,
+        client: &mut D,
         job: &mut Job,
         bytes: &mut [u8],
     ) -> Result<(), End> {
@@ -140,10 +142,10 @@ impl Exchange {
         self.deliver_body(cx, client, job, &mut out, bytes, data)
     }
 
-    fn deliver_body(
+    fn deliver_body<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        client: &mut Client,
+        client: &mut D,
         job: &mut Job,
         out: &mut Vec<u8>,
         bytes: &[u8],
@@ -176,10 +178,10 @@ impl Exchange {
     }
 
     /// Sends to the client, keeping what its socket does not take.
-    fn deliver(
+    fn deliver<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        client: &mut Client,
+        client: &mut D,
         job: &mut Job,
         parts: [&[u8]; 3],
     ) -> Result<(), End> {
@@ -188,19 +190,21 @@ impl Exchange {
         if total == 0 {
             return Ok(());
         }
-        let polled = match parts {
-            [only, [], []] => client.stream.poll_write(cx, only),
-            parts => client.stream.poll_write_parts(cx, parts),
-        };
+        let polled = client.poll_write_parts(cx, parts, self.nothing_follows());
         self.download.wrote(polled, parts).map(drop).map_err(|_| End::ClientGone)
+    }
+
+    /// The answer ends with what is sent now.
+    fn nothing_follows(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.finished && answer.body.trailers().is_empty())
     }
 
     /// Reads one head from the front of `bytes` and writes it for the client. Answers its length, or 0 when
     /// it is incomplete.
-    fn take_head(
+    fn take_head<D: Downstream>(
         &mut self,
         worker: &Worker,
-        client: &Client,
+        client: &mut D,
         job: &mut Job,
         bytes: &[u8],
         out: &mut Vec<u8>,
@@ -217,7 +221,8 @@ impl Exchange {
             self.suspect = self.ticket.learn(Outcome::Answered { status: head.status, first_byte });
             return Err(End::Rejected);
         }
-        let rule = &job.view.rules[job.rule].table;
+        let view = job.view.clone();
+        let rule = &view.rules[job.rule].table;
         let via = job.view.table.config.via;
         let (delivery, persistence) = match head.status {
             101 if job.upgrade && head.upgrade.is_some() => {
@@ -246,7 +251,8 @@ impl Exchange {
             }
         }
         let hop = Hop { delivery, persistence, edits: &rule.response_edits, via };
-        response::write_head(out, bytes, &head, headers, hop);
+        let ends = self.answer.as_ref().is_some_and(|answer| answer.finished);
+        client.pass_head(out, bytes, &head, headers, hop, ends)?;
         Ok(head.len)
     }
 
@@ -263,16 +269,19 @@ impl Exchange {
             == Decision::Again
     }
 
-    fn final_head(
+    fn final_head<D: Downstream>(
         &mut self,
         worker: &Worker,
-        client: &Client,
+        client: &mut D,
         job: &Job,
         head: &ResponseHead<'_>,
     ) -> (Delivery, Persistence) {
-        let delivery = response::delivery(head.framing, job.http10);
+        let delivery = match D::FRAMES_BODIES {
+            true => Delivery::Plain,
+            false => response::delivery(head.framing, job.http10),
+        };
         let body_read = job.body.is_done();
-        let ends = worker.draining.get() || client.guest.door.is_closing();
+        let ends = worker.draining.get() || client.guest().door.is_closing();
         let closes = !job.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
         self.answer = Some(Answer {
             body: BodyReader::new(head.framing),

@@ -15,7 +15,8 @@ use plimsoll_core::{Failure, Outcome, Suspect, Tick, Ticket};
 
 use self::download::Answer;
 use super::answer::Refusal;
-use super::serve::{Client, Job};
+use super::job::Job;
+use crate::downstream::Downstream;
 use crate::pending::Pending;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -61,7 +62,6 @@ pub(crate) struct Exchange {
     informational: u8,
     answer: Option<Answer>,
     download: Pending,
-    watched: bool,
     now: Option<Tick>,
     progress: bool,
 }
@@ -80,7 +80,6 @@ impl Exchange {
             informational: 0,
             answer: None,
             download: Pending::default(),
-            watched: false,
             now: Some(now),
             progress: true,
         }
@@ -121,8 +120,8 @@ impl Exchange {
     }
 
     /// Runs to the end.
-    pub(crate) async fn run(&mut self, client: &mut Client, job: &mut Job) -> End {
-        let worker = client.guest.worker.clone();
+    pub(crate) async fn run<D: Downstream>(&mut self, client: &mut D, job: &mut Job) -> End {
+        let worker = client.guest().worker.clone();
         std::future::poll_fn(|cx| match self.poll(cx, &worker, client, job) {
             Err(end) => Poll::Ready(end),
             Ok(()) => Poll::Pending,
@@ -131,27 +130,24 @@ impl Exchange {
     }
 
     /// Moves what can be moved. `Ok` means "later", `Err` tells how it ended.
-    fn poll(
+    fn poll<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
         worker: &Rc<Worker>,
-        client: &mut Client,
+        client: &mut D,
         job: &mut Job,
     ) -> Result<(), End> {
         self.poll_upload(cx, worker, client, job)?;
         self.poll_download(cx, worker, client, job)?;
-        if !self.watched && job.body.is_done() && client.stream.poll_read_ready(cx).is_ready() {
-            self.watched = true;
-            if client.stream.is_broken() {
-                return Err(End::ClientGone);
-            }
+        if client.is_gone(cx, job) {
+            return Err(End::ClientGone);
         }
         if std::mem::take(&mut self.progress) {
             let deadline = self.deadline(worker, job);
-            worker.timers.set(&client.alarm, deadline);
+            worker.timers.set(client.alarm(), deadline);
         }
         self.now = None;
-        if client.alarm.poll(cx).is_ready() {
+        if client.alarm().poll(cx).is_ready() {
             return Err(self.timed_out(worker, job));
         }
         Ok(())

@@ -3,16 +3,17 @@
 use std::task::{Context, Poll};
 
 use super::{End, Exchange, TURNS};
-use crate::http1::serve::{Client, Job};
+use crate::downstream::Downstream;
+use crate::http1::job::Job;
 use crate::worker::Worker;
 
 impl Exchange {
     /// Client to destination.
-    pub(super) fn poll_upload(
+    pub(super) fn poll_upload<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
         worker: &Worker,
-        client: &mut Client,
+        client: &mut D,
         job: &mut Job,
     ) -> Result<(), End> {
         for _ in 0..TURNS {
@@ -46,24 +47,25 @@ impl Exchange {
     }
 
     /// Reads more of the request body and sends it on; `false` when the client has none yet.
-    fn read_body(
+    fn read_body<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
         worker: &Worker,
-        client: &mut Client,
+        client: &mut D,
         job: &mut Job,
     ) -> Result<bool, End> {
         let mut scratch = worker.scratch.borrow_mut();
-        let n = match client.stream.poll_read(cx, &mut scratch[..self.upload.read_size()]) {
+        let data = match client.poll_body(cx, job, &mut scratch[..self.upload.read_size()]) {
             Poll::Pending => return Ok(false),
-            Poll::Ready(Ok(n @ 1..)) => n,
-            Poll::Ready(_) => return Err(End::ClientGone),
+            Poll::Ready(data) => data?,
         };
         self.progress = true;
         job.streamed = true;
-        let data = job.take_body(client, &mut scratch[..n]).map_err(End::Refused)?;
         if job.chunked {
             job.write_chunk(self.upload.buffer(), &scratch[data]);
+            return Ok(true);
+        }
+        if data.is_empty() {
             return Ok(true);
         }
         let polled = self.upstream.poll_write(cx, &scratch[data.clone()]);

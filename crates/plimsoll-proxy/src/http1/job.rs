@@ -1,0 +1,209 @@
+//! One request on its way to a destination, as every try needs it.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts};
+use plimsoll_core::Tick;
+use plimsoll_core::route::host_name;
+
+use super::answer::Refusal;
+use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
+use super::request::{self, Forwarding, RequestHead};
+use super::target::{Method, RequestFacts};
+use crate::access_log::LogDraft;
+use crate::stream::Peer;
+use crate::tables::Edits;
+use crate::tls::enter::Introduction;
+use crate::worker::{DoorView, Worker};
+
+/// One request on its way, with everything a second try needs.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) view: Rc<DoorView>,
+    /// Index into the view's rules.
+    pub(crate) rule: usize,
+    pub(crate) method: Method,
+    pub(crate) http10: bool,
+    pub(crate) keep_alive: bool,
+    pub(crate) expects_continue: bool,
+    /// The client offered to switch protocols; the destination did.
+    pub(crate) upgrade: bool,
+    pub(crate) upgraded: bool,
+    pub(crate) accepts_json: bool,
+    /// Head and first body bytes as every try sends them.
+    pub(crate) wire: Vec<u8>,
+    /// The rest of the body, still with the client.
+    pub(crate) body: BodyReader,
+    /// The body goes out in chunks.
+    pub(crate) chunked: bool,
+    /// Body bytes beyond `wire` were read: they cannot be sent again.
+    pub(crate) streamed: bool,
+    /// Tries so far, this one included.
+    pub(crate) tries: u8,
+    /// A destination that may serve has not been tried yet.
+    pub(crate) others_left: bool,
+    /// Body bytes so far, as they are after decoding.
+    body_bytes: u64,
+    pub(crate) client_timeouts: ClientTimeouts,
+    pub(crate) pool_timeouts: DestinationTimeouts,
+    pub(crate) total_deadline: Tick,
+    pub(crate) started: Tick,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    /// What the client was answered; 0 = nothing yet.
+    pub(crate) status: u16,
+    pub(crate) log: Option<Box<LogDraft>>,
+}
+
+impl Job {
+    /// Takes what belongs to the body from `bytes` and leaves the rest in `inbox`.
+    pub(crate) fn take_body(
+        &mut self,
+        inbox: &mut Vec<u8>,
+        bytes: &mut [u8],
+    ) -> Result<Range<usize>, Refusal> {
+        let decoded = self.body.decode(bytes).map_err(|_| Refusal::BAD_BODY)?;
+        inbox.extend_from_slice(&bytes[decoded.consumed..]);
+        self.request_bytes += decoded.consumed as u64;
+        self.body_bytes += decoded.data.len() as u64;
+        let limit = self.view.table.config.limits.body_bytes;
+        if limit > 0 && self.body_bytes > limit {
+            return Err(Refusal::BODY_TOO_LARGE);
+        }
+        Ok(decoded.data)
+    }
+
+    /// Writes body bytes in a chunk of our own, and the end of the body if this is it.
+    pub(crate) fn write_chunk(&self, out: &mut Vec<u8>, data: &[u8]) {
+        if !data.is_empty() {
+            write_chunk_head(out, data.len());
+            out.extend_from_slice(data);
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.body.is_done() {
+            write_last_chunk(out, self.body.trailers(), &self.view.rules[self.rule].table.request_edits);
+        }
+    }
+
+    /// What is done to the lines of its answer.
+    pub(crate) fn response_edits(&self) -> &Edits {
+        &self.view.rules[self.rule].table.response_edits
+    }
+}
+
+/// Who asks, as far as the request on its way must know.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Asker<'c> {
+    pub(crate) peer: Peer,
+    pub(crate) introduction: Option<&'c Introduction>,
+}
+
+/// Makes a job of the request head at the front of `bytes`: checked, routed and written anew. `None` when the
+/// head is incomplete. The bytes behind it are the caller's.
+///
+/// # Errors
+/// What it is refused with, and whether the client takes JSON.
+pub(crate) fn prepare(
+    asker: Asker<'_>,
+    worker: &Rc<Worker>,
+    view: &Rc<DoorView>,
+    bytes: &[u8],
+) -> Result<Option<Box<Job>>, (Refusal, bool)> {
+    let mut slots = [const { std::mem::MaybeUninit::uninit() }; super::MAX_HEADERS];
+    let config = &view.table.config;
+    let parsed = request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, false))?;
+    let Some((head, headers)) = parsed else { return Ok(None) };
+    let sni = asker.introduction.and_then(|introduction| introduction.sni.as_deref());
+    let certificate = asker.introduction.and_then(|introduction| introduction.certificate.as_deref());
+    let trusted = view.table.trusts(asker.peer.ip());
+    let (path, method) = (head.target.path(), head.method_word);
+    let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
+    let started = worker.now();
+    let json = head.accepts_json;
+    if let Framing::Length(length) = head.framing
+        && config.limits.body_bytes > 0
+        && length > config.limits.body_bytes
+    {
+        return Err((Refusal::BODY_TOO_LARGE, json));
+    }
+    if let Some(asked) = sni
+        && !is_for(view, asked, head.host)
+    {
+        return Err((Refusal::MISDIRECTED, json));
+    }
+    let rule = view.table.route(&facts).unwrap_or(usize::MAX);
+    let mut out = worker.buffer();
+    if let Some(rule) = view.rules.get(rule) {
+        let forwarding = Forwarding {
+            peer: asker.peer,
+            scheme: if asker.introduction.is_some() { "https" } else { "http" },
+            certificate,
+            trusted,
+            via: config.via,
+        };
+        let pool = &rule.table.pool.config.name;
+        request::write_head(&mut out, bytes, &head, headers, forwarding, &rule.table.request_edits, pool);
+    }
+    let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(asker.peer, &head, headers)));
+    Ok(Some(new_job(view, rule, started, &head, out, log)))
+}
+
+/// May a connection that was opened for `asked` carry a request for `host`? Where the certificate that was
+/// served is good for both, the client may well think so.
+fn is_for(view: &DoorView, asked: &str, host: &[u8]) -> bool {
+    let host = str::from_utf8(host_name(host)).unwrap_or_default();
+    host.is_empty()
+        || host.eq_ignore_ascii_case(asked)
+        || host.parse::<IpAddr>().is_ok()
+        || view.table.voucher.as_ref().is_some_and(|voucher| voucher.covers(asked, host))
+}
+
+fn new_job(
+    view: &Rc<DoorView>,
+    rule: usize,
+    started: Tick,
+    head: &RequestHead<'_>,
+    wire: Vec<u8>,
+    log: Option<Box<LogDraft>>,
+) -> Box<Job> {
+    let config = &view.table.config;
+    let pool = view.rules.get(rule).map(|rule| &rule.table.pool.config);
+    let pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
+    Box::new(Job {
+        view: view.clone(),
+        rule,
+        method: head.method,
+        http10: head.http10,
+        keep_alive: head.keep_alive,
+        expects_continue: head.expects_continue,
+        upgrade: head.upgrade.is_some(),
+        upgraded: false,
+        accepts_json: head.accepts_json,
+        wire,
+        body: BodyReader::new(head.framing),
+        chunked: head.framing == Framing::Chunked,
+        streamed: false,
+        tries: 0,
+        others_left: false,
+        body_bytes: 0,
+        client_timeouts: config.timeouts,
+        pool_timeouts,
+        total_deadline: pool_timeouts.total.map_or(Tick::NEVER, |total| started + total),
+        started,
+        request_bytes: head.len as u64,
+        response_bytes: 0,
+        status: 0,
+        log,
+    })
+}
+
+/// Stands where no pool was found; the request ends before any of it is used.
+const NO_POOL: DestinationTimeouts = DestinationTimeouts {
+    connect: Duration::ZERO,
+    response: Duration::ZERO,
+    idle: Duration::ZERO,
+    total: None,
+};
