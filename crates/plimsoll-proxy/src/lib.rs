@@ -12,6 +12,7 @@ mod downstream;
 mod driver;
 mod forward;
 mod http1;
+mod http2;
 mod listener;
 mod pending;
 mod probe;

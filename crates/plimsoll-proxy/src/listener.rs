@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::http1;
 use crate::http1::answer::{Reason, Refusal};
+use crate::http2;
 use crate::stream::{self, Peer, Stream};
 use crate::tcp;
 use crate::tls::enter::enter;
@@ -259,6 +260,9 @@ async fn serve_within_tls(guest: Guest, stream: Stream, peer: Peer, protocol: Pr
     // Boxed, so that what a handshake needs is given back when it is over.
     let Some((stream, introduction)) = Box::pin(enter(&guest, stream)).await else { return };
     match protocol {
+        Protocol::Http if stream.alpn() == Some(b"h2") => {
+            Box::pin(http2::serve::serve(guest, stream, peer, Some(introduction), Vec::new())).await;
+        }
         Protocol::Http => http1::serve::serve(guest, stream, peer, Some(introduction)).await,
         Protocol::Tcp => Box::pin(tcp::serve(guest, stream, peer, Some(introduction))).await,
     }

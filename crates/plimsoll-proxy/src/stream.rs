@@ -73,6 +73,14 @@ impl Stream {
         }
     }
 
+    /// The protocol that TLS agreed on, if there is TLS and it did.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(s) => s.alpn(),
+            _ => None,
+        }
+    }
+
     /// Reads at least one byte into `buffer`, or tells of the end with 0.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {

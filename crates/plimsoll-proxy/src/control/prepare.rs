@@ -64,7 +64,7 @@ pub(super) fn unseal(config: &Config, before: &Secrets) -> Result<Secrets, Start
         let Some(tls) = &l.tls else { continue };
         let at = |error| StartError::Tls { place: format!("listener {}", l.name), error };
         let alpn: &[&[u8]] = match l.protocol {
-            Protocol::Http => &[b"http/1.1"],
+            Protocol::Http => &[b"h2", b"http/1.1"],
             Protocol::Tcp => &[],
         };
         let voucher = Voucher::renewed(tls, alpn, before.vouchers.get(&l.name)).map_err(at)?;

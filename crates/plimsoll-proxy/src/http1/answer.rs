@@ -202,22 +202,14 @@ const fn phrase(status: u16) -> &'static str {
 
 /// Writes the whole answer: RFC 9457 problem details for clients that take JSON, a line of text for others.
 pub(crate) fn write(out: &mut Vec<u8>, refusal: Refusal, json: bool, head_only: bool, keep_alive: bool) {
-    let Refusal { status, reason, detail } = refusal;
-    let word = reason.word();
-    let body = if json {
-        let title = phrase(status);
-        format!(
-            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"reason\":\"{word}\",\"detail\":\"{detail}\"}}\n"
-        )
-    } else {
-        format!("{status} {}: {word}: {detail}\n", phrase(status))
-    };
+    let status = refusal.status;
+    let (content_type, body) = body(refusal, json);
     out.extend_from_slice(b"HTTP/1.1 ");
     write_number(out, u64::from(status));
     out.push(b' ');
     out.extend_from_slice(phrase(status).as_bytes());
     out.extend_from_slice(b"\r\nContent-Type: ");
-    out.extend_from_slice(if json { b"application/problem+json" } else { b"text/plain; charset=utf-8" });
+    out.extend_from_slice(content_type.as_bytes());
     out.extend_from_slice(b"\r\nContent-Length: ");
     write_number(out, body.len() as u64);
     out.extend_from_slice(b"\r\n");
@@ -234,6 +226,19 @@ pub(crate) fn write(out: &mut Vec<u8>, refusal: Refusal, json: bool, head_only: 
     if !head_only {
         out.extend_from_slice(body.as_bytes());
     }
+}
+
+/// What a refusal says, and in which form: for people, or for programs (RFC 9457).
+pub(crate) fn body(refusal: Refusal, json: bool) -> (&'static str, String) {
+    let Refusal { status, reason, detail } = refusal;
+    let (word, title) = (reason.word(), phrase(status));
+    if json {
+        let body = format!(
+            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"reason\":\"{word}\",\"detail\":\"{detail}\"}}\n"
+        );
+        return ("application/problem+json", body);
+    }
+    ("text/plain; charset=utf-8", format!("{status} {title}: {word}: {detail}\n"))
 }
 
 /// Answers a connection that will not be served, as far as one write goes.

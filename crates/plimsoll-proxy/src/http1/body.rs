@@ -72,6 +72,11 @@ impl BodyReader {
         Self { state, trailers: Vec::new(), overhead: 0 }
     }
 
+    /// A body that something else has read to its end, with these trailer lines.
+    pub(crate) fn ended(trailers: Vec<u8>) -> Self {
+        Self { state: State::Done, trailers, overhead: 0 }
+    }
+
     /// The whole body was read.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done

@@ -88,6 +88,13 @@ impl Job {
         }
     }
 
+    /// The protocol it came by frames bodies itself: a body in chunks comes as plain bytes, up to its end.
+    pub(crate) fn unchunk(&mut self) {
+        if self.chunked {
+            self.body = BodyReader::new(Framing::UntilClose);
+        }
+    }
+
     /// What is done to the lines of its answer.
     pub(crate) fn response_edits(&self) -> &Edits {
         &self.view.rules[self.rule].table.response_edits

@@ -96,6 +96,23 @@ pub(crate) fn parse<'b, 'h>(
     Ok(Some((head, headers)))
 }
 
+impl ResponseHead<'_> {
+    /// Does this line of the head go on to the client?
+    pub(crate) fn passes(&self, name: &str, edits: &Edits) -> bool {
+        let keep = match field(name) {
+            Field::Connection | Field::ContentLength | Field::TransferEncoding | Field::HopByHop => false,
+            Field::Upgrade => self.status == 426,
+            _ => true,
+        };
+        keep && !self.options.nominates(name) && !edits.replaces(name)
+    }
+
+    /// The length the client is told, where the body has the one that the head told us.
+    pub(crate) fn told_length(&self) -> Option<u64> {
+        self.length.filter(|_| self.status >= 200 && self.status != 204)
+    }
+}
+
 /// How the body goes to the client.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
@@ -154,18 +171,13 @@ pub(crate) fn write_head(
     out.extend_from_slice(b"\r\n");
     let mut copier = LineCopier::new(&buffer[..head.len]);
     for header in headers {
-        let keep = match field(header.name) {
-            Field::Connection | Field::ContentLength | Field::TransferEncoding | Field::HopByHop => false,
-            Field::Upgrade => head.status == 426,
-            _ => true,
-        };
-        if keep && !head.options.nominates(header.name) && !edits.replaces(header.name) {
+        if head.passes(header.name, edits) {
             copier.keep(header, out);
         }
     }
     copier.flush(out);
-    match (delivery, head.length) {
-        (Delivery::Plain, Some(length)) if head.status >= 200 && head.status != 204 => {
+    match (delivery, head.told_length()) {
+        (Delivery::Plain, Some(length)) => {
             out.extend_from_slice(b"Content-Length: ");
             write_number(out, length);
             out.extend_from_slice(b"\r\n");

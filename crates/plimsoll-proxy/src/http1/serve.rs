@@ -17,6 +17,7 @@ use super::response::{self, Hop, ResponseHead};
 use super::target::Method;
 use crate::downstream::Downstream;
 use crate::forward::{self, Verdict};
+use crate::http2;
 use crate::listener::Guest;
 use crate::stream::{Peer, Stream};
 use crate::tcp;
@@ -46,6 +47,8 @@ pub(crate) struct Client {
     greeted: bool,
     /// It was asked whether it is still there.
     watched: bool,
+    /// It speaks HTTP/2, as its first bytes in the inbox say.
+    speaks_http2: bool,
 }
 
 impl Client {
@@ -81,6 +84,7 @@ pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction
         inbox: Vec::new(),
         greeted: false,
         watched: false,
+        speaks_http2: false,
     };
     while rest(&mut client, &worker).await && busy(&mut client).await {
         if !client.greeted {
@@ -89,6 +93,10 @@ pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction
         }
         let idle = client.guest.door.view().table.config.timeouts.idle;
         worker.timers.set(&client.alarm, worker.timers.about_now() + idle);
+    }
+    if client.speaks_http2 {
+        let Client { guest, stream, peer, introduction, inbox, .. } = client;
+        Box::pin(http2::serve::serve(guest, stream, peer, introduction, inbox)).await;
     }
 }
 
@@ -173,6 +181,12 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
             }
             look_at = end * 2;
             scratch[..have].copy_from_slice(&client.inbox);
+            if !client.greeted && client.introduction.is_none() && scratch[..end].starts_with(http2::PREFACE)
+            {
+                client.inbox.extend_from_slice(&scratch[have..end]);
+                client.speaks_http2 = true;
+                return Poll::Ready(Err(NoRequest::Closed));
+            }
             match take_request(client, worker, &view, &mut scratch[..end]) {
                 Ok(Some(job)) => {
                     client.greeted = true;

@@ -136,6 +136,11 @@ impl TlsStream {
         &self.inner
     }
 
+    /// The protocol both sides agreed on, if they did.
+    pub(crate) fn alpn(&self) -> Option<&[u8]> {
+        self.state().alpn_protocol()
+    }
+
     /// The version both sides agreed on, as metrics label it.
     pub(crate) fn version(&self) -> &'static str {
         match self.state().protocol_version() {

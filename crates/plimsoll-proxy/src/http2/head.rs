@@ -1,0 +1,173 @@
+//! How heads cross between HTTP/2 and HTTP/1.
+//!
+//! A request head is written as HTTP/1 and then read by the same strict reader as any other: there is one
+//! place that decides what is unambiguous, and nothing gets around it.
+
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Response, StatusCode, request};
+
+use crate::http1::answer::Refusal;
+use crate::http1::fields::{Field, field, write_line};
+use crate::http1::response::{Hop, ResponseHead};
+
+/// Writes a request head as HTTP/1 would have it. `ends` says that no body follows.
+///
+/// # Errors
+/// What the request is refused with when it has no such form.
+pub(super) fn write_request(out: &mut Vec<u8>, head: &request::Parts, ends: bool) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::METHOD_NOT_ALLOWED);
+    }
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    if target.is_empty() {
+        return Err(Refusal::BAD_TARGET);
+    }
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = match (head.uri.authority(), hosts.next(), hosts.next()) {
+        (_, _, Some(_)) | (None, None, _) => return Err(Refusal::BAD_HOST),
+        (Some(authority), None, None) => authority.as_str().as_bytes(),
+        (None, Some(host), None) => host.as_bytes(),
+        (Some(authority), Some(host), None) => {
+            // Two names for one host would let two readers see two hosts (RFC 9113 section 8.3.1).
+            if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) {
+                return Err(Refusal::BAD_HOST);
+            }
+            host.as_bytes()
+        }
+    };
+    write_line(out, b"Host", host);
+    for (name, value) in &head.headers {
+        if name != HOST && name != COOKIE {
+            write_line(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    write_cookies(out, &head.headers);
+    if !ends && !head.headers.contains_key(CONTENT_LENGTH) {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// HTTP/2 may cut a `Cookie` into crumbs; HTTP/1 wants one line (RFC 9113 section 8.2.3).
+fn write_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter().peekable();
+    if crumbs.peek().is_none() {
+        return;
+    }
+    out.extend_from_slice(b"Cookie: ");
+    while let Some(crumb) = crumbs.next() {
+        out.extend_from_slice(crumb.as_bytes());
+        if crumbs.peek().is_some() {
+            out.extend_from_slice(b"; ");
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The head of an answer as HTTP/2 has it: lines that belong to the connection stay behind, and the edits
+/// are applied. `None` when a line has no such form.
+pub(super) fn answer(
+    head: &ResponseHead<'_>,
+    headers: &[httparse::Header<'_>],
+    hop: Hop<'_>,
+) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
+    let map = response.headers_mut();
+    for header in headers {
+        if head.passes(header.name, hop.edits) && field(header.name) != Field::Upgrade {
+            append(map, header.name.as_bytes(), header.value)?;
+        }
+    }
+    if let Some(length) = head.told_length() {
+        map.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if hop.via {
+        append(map, b"via", b"1.1 plimsoll")?;
+    }
+    for (name, value) in lines(&hop.edits.appended) {
+        append(map, name, value)?;
+    }
+    Some(response)
+}
+
+fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Option<()> {
+    let name = HeaderName::from_bytes(name).ok()?;
+    map.append(name, HeaderValue::from_bytes(value.trim_ascii()).ok()?);
+    Some(())
+}
+
+/// The names and values of whole lines.
+fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    text.split(|&byte| byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
+}
+
+/// Trailer lines as a map; what has no such form is left out.
+pub(super) fn trailers(text: &[u8]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in lines(text) {
+        let _left_out = append(&mut map, name, value);
+    }
+    map
+}
+
+/// Trailers as lines, without fields that never are one (RFC 9110 section 6.5.1).
+pub(super) fn trailer_lines(map: &HeaderMap) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (name, value) in map {
+        if matches!(field(name.as_str()), Field::Other | Field::Via) {
+            write_line(&mut text, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(request: http::request::Builder, ends: bool) -> Result<String, Refusal> {
+        let (head, ()) = request.body(()).expect("a request").into_parts();
+        let mut out = Vec::new();
+        write_request(&mut out, &head, ends).map(|()| String::from_utf8(out).expect("text"))
+    }
+
+    fn get() -> http::request::Builder {
+        http::Request::get("http://a.test/x?y=1")
+    }
+
+    #[test]
+    fn a_head_is_written_as_http_1() {
+        let request = get().header("accept", "*/*").header("cookie", "a=1").header("cookie", "b=2");
+        let text = "GET /x?y=1 HTTP/1.1\r\nHost: a.test\r\naccept: */*\r\nCookie: a=1; b=2\r\n\r\n";
+        assert_eq!(written(request, true), Ok(text.to_owned()));
+        assert!(written(get(), false).expect("fine").contains("\r\nTransfer-Encoding: chunked\r\n"));
+        let told = written(get().header("content-length", "5"), false).expect("fine");
+        assert!(told.contains("content-length: 5\r\n") && !told.contains("chunked"), "{told}");
+    }
+
+    #[test]
+    fn one_host_and_no_other() {
+        assert!(written(get().header("host", "A.TEST"), true).is_ok(), "the same, in other letters");
+        assert_eq!(written(get().header("host", "b.test"), true), Err(Refusal::BAD_HOST));
+        let twice = get().header("host", "a.test").header("host", "a.test");
+        assert_eq!(written(twice, true), Err(Refusal::BAD_HOST));
+        assert_eq!(written(http::Request::get("/x"), true), Err(Refusal::BAD_HOST));
+    }
+
+    #[test]
+    fn trailers_cross_without_what_is_none() {
+        let map = trailers(b"grpc-status: 0\r\nX-Sum: a: b\r\n");
+        assert_eq!(map["grpc-status"], "0");
+        assert_eq!(trailer_lines(&map), b"grpc-status: 0\r\nx-sum: a: b\r\n");
+        assert_eq!(trailer_lines(&trailers(b"host: evil\r\ncontent-length: 1\r\n")), b"");
+    }
+}

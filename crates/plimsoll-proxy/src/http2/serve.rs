@@ -1,0 +1,158 @@
+//! The life of one HTTP/2 connection of a client: its settings, its streams, its end.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection as Frames};
+
+use super::stream;
+use super::wire::Wire;
+use crate::http1::answer::Reason;
+use crate::http1::job::Asker;
+use crate::listener::Guest;
+use crate::stream::{Peer, Stream};
+use crate::timer::Alarm;
+use crate::tls::enter::Introduction;
+
+/// Streams of one connection at once. Envoy and nginx give 100 and 128; a browser uses as many for a page.
+const STREAMS: u32 = 128;
+/// Bytes a client may send on one stream before anybody has taken them.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// And on all streams of a connection together.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of an answer that wait to be framed, for each stream.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Streams a client may reset before we have looked at them; beyond that it is an attack (CVE-2023-44487).
+const RESETS: usize = 32;
+/// Streams that we had to reset because of what the client sent (CVE-2025-8671).
+const FAULTS: usize = 128;
+/// After a goodbye, so long until the connection is closed whatever the client does.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What all streams of a connection share.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) guest: Guest,
+    peer: Peer,
+    introduction: Option<Box<Introduction>>,
+    alarm: Rc<Alarm>,
+    /// Streams being served.
+    active: Cell<usize>,
+}
+
+impl Connection {
+    pub(super) fn asker(&self) -> Asker<'_> {
+        Asker { peer: self.peer, introduction: self.introduction.as_deref() }
+    }
+}
+
+/// A stream's presence on its connection.
+#[derive(Debug)]
+pub(super) struct Presence(pub(super) Rc<Connection>);
+
+impl Presence {
+    fn enter(connection: &Rc<Connection>) -> Self {
+        connection.active.set(connection.active.get() + 1);
+        Self(connection.clone())
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let Connection { guest, alarm, active, .. } = &*self.0;
+        active.set(active.get() - 1);
+        if active.get() == 0 {
+            let idle = guest.door.view().table.config.timeouts.idle;
+            guest.worker.timers.set(alarm, guest.worker.timers.about_now() + idle);
+        }
+    }
+}
+
+/// Serves one connection from its preface to its last stream. `early` was read of it already.
+pub(crate) async fn serve(
+    guest: Guest,
+    stream: Stream,
+    peer: Peer,
+    introduction: Option<Box<Introduction>>,
+    early: Vec<u8>,
+) {
+    let worker = guest.worker.clone();
+    let view = guest.door.view();
+    let alarm = worker.timers.alarm(worker.now() + view.table.config.timeouts.header);
+    let tally = view.table.shared.tallies.of(worker.number);
+    let handshake = settings(view.table.config.limits.header_bytes).handshake(Wire::new(stream, early));
+    let frames = match alarm.within(handshake).await {
+        Some(Ok(frames)) => frames,
+        Some(Err(_)) => return tally.refuse(Reason::BadRequest),
+        None => return tally.refuse(Reason::HeaderTimeout),
+    };
+    alarm.set_resting(true);
+    let connection = Rc::new(Connection { guest, peer, introduction, alarm, active: Cell::new(0) });
+    converse(frames, &connection).await;
+}
+
+fn settings(header_bytes: usize) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(Some(FAULTS));
+    builder
+}
+
+/// Moves frames and starts streams until the connection ends.
+async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) {
+    let Connection { guest, alarm, active, .. } = &**connection;
+    let worker = &guest.worker;
+    let mut said_goodbye = false;
+    std::future::poll_fn(|cx| {
+        loop {
+            match frames.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let presence = Presence::enter(connection);
+                    worker.timers.set(alarm, plimsoll_core::Tick::NEVER);
+                    tokio::task::spawn_local(stream::run(presence, request, respond));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    if error.is_library() {
+                        let table = &guest.door.view().table;
+                        table.shared.tallies.of(worker.number).refuse(Reason::BadRequest);
+                    }
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        let ends = worker.draining.get() || guest.door.is_closing();
+        let rang = alarm.poll(cx).is_ready();
+        match (said_goodbye, rang, active.get()) {
+            // It was silent too long, or nobody should come in any more: what runs is finished.
+            (false, true, 0) => {}
+            (false, ..) if ends => {}
+            (true, true, 0) => return Poll::Ready(()),
+            // A drain rings for everybody who rests; who is busy goes on.
+            (_, true, _) => {
+                worker.timers.set(alarm, plimsoll_core::Tick::NEVER);
+                return alarm.poll(cx);
+            }
+            _ => return Poll::Pending,
+        }
+        said_goodbye = true;
+        frames.graceful_shutdown();
+        if active.get() == 0 {
+            worker.timers.set(alarm, worker.now() + GOODBYE);
+        }
+        // The goodbye is to leave now, and the alarm to be heard.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,0 +1,275 @@
+//! How one stream of an HTTP/2 client becomes a request on its way, and its answer frames.
+
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason as Code, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{Request, Response, StatusCode};
+
+use super::head;
+use super::serve::Presence;
+use crate::downstream::Downstream;
+use crate::forward::{self, Verdict};
+use crate::http1::answer::{self, Refusal};
+use crate::http1::body::BodyReader;
+use crate::http1::exchange::{End, Exchange};
+use crate::http1::job::{self, Job};
+use crate::http1::response::{Hop, ResponseHead};
+use crate::http1::target::Method;
+use crate::listener::Guest;
+use crate::timer::Alarm;
+use crate::worker::Worker;
+
+/// The client's side of one stream.
+struct Stream {
+    presence: Presence,
+    alarm: Rc<Alarm>,
+    body: RecvStream,
+    /// Bytes of a frame for which there was no room.
+    rest: Bytes,
+    respond: SendResponse<Bytes>,
+    /// The answer, from its head on.
+    answer: Option<SendStream<Bytes>>,
+    /// The answer is out to its end.
+    ended: bool,
+    speaks_grpc: bool,
+}
+
+/// Serves one stream.
+pub(super) async fn run(presence: Presence, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let worker = presence.0.guest.worker.clone();
+    let (head, body) = request.into_parts();
+    let alarm = worker.timers.alarm(plimsoll_core::Tick::NEVER);
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let mut stream = Stream {
+        alarm,
+        rest: Bytes::new(),
+        respond,
+        answer: None,
+        ended: false,
+        speaks_grpc: content_type.starts_with(b"application/grpc"),
+        body,
+        presence,
+    };
+    let prepared = prepare(&stream, &worker, &head);
+    drop(head);
+    match prepared {
+        Ok(mut job) => {
+            forward::forward(&mut stream, &mut job).await;
+            worker.spare_buffer(std::mem::take(&mut job.wire));
+        }
+        Err((refusal, json)) => {
+            let table = &stream.presence.0.guest.door.view().table;
+            table.shared.tallies.of(worker.number).refuse(refusal.reason);
+            if let Some(log) = &worker.log {
+                log.send_refusal(stream.presence.0.asker().peer, &table.config.name, refusal);
+            }
+            stream.answer_ourselves(refusal, json, false);
+        }
+    }
+}
+
+/// Makes a job of the head: by way of HTTP/1, so that one reader decides what is sound.
+fn prepare(
+    stream: &Stream,
+    worker: &Rc<Worker>,
+    head: &http::request::Parts,
+) -> Result<Box<Job>, (Refusal, bool)> {
+    let connection = &stream.presence.0;
+    let view = connection.guest.door.view();
+    let mut text = worker.buffer();
+    let written = head::write_request(&mut text, head, stream.body.is_end_stream());
+    let prepared = written
+        .map_err(|refusal| (refusal, false))
+        .and_then(|()| job::prepare(connection.asker(), worker, &view, &text));
+    worker.spare_buffer(text);
+    let mut job = prepared?.ok_or((Refusal::BAD_HEADER, false))?;
+    job.unchunk();
+    Ok(job)
+}
+
+impl Stream {
+    /// An answer of our own, as far as the client lets us.
+    fn answer_ourselves(&mut self, refusal: Refusal, json: bool, head_only: bool) -> u64 {
+        let (response, body) = match self.speaks_grpc {
+            true => (grpc_answer(refusal), Bytes::new()),
+            false => plain_answer(refusal, json),
+        };
+        let ends = head_only || body.is_empty();
+        let len = body.len() as u64;
+        if let Ok(mut answer) = self.respond.send_response(response, ends)
+            && !ends
+        {
+            let _gone_already = answer.send_data(body, true);
+        }
+        self.ended = true;
+        len
+    }
+}
+
+fn plain_answer(refusal: Refusal, json: bool) -> (Response<()>, Bytes) {
+    let (content_type, body) = answer::body(refusal, json);
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    if refusal.status == 503 {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    (response, Bytes::from(body))
+}
+
+/// A client of gRPC looks for its status and no page (the gRPC project's `http-grpc-status-mapping`).
+fn grpc_answer(refusal: Refusal) -> Response<()> {
+    let status = match refusal.status {
+        404 | 405 | 501 => "12",
+        413 | 431 | 429 => "8",
+        408 | 504 => "4",
+        502 | 503 => "14",
+        _ => "13",
+    };
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static(status));
+    headers.insert("grpc-message", HeaderValue::from_static(refusal.detail));
+    response
+}
+
+impl Downstream for Stream {
+    const FRAMES_BODIES: bool = true;
+
+    fn guest(&self) -> &Guest {
+        &self.presence.0.guest
+    }
+
+    fn alarm(&self) -> &Rc<Alarm> {
+        &self.alarm
+    }
+
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        job: &mut Job,
+        room: &mut [u8],
+    ) -> Poll<Result<Range<usize>, End>> {
+        while self.rest.is_empty() {
+            match self.body.poll_data(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(data))) => self.rest = data,
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(End::ClientGone)),
+                Poll::Ready(None) => {
+                    return match self.body.poll_trailers(cx) {
+                        Poll::Pending => Poll::Pending,
+                        Poll::Ready(Err(_)) => Poll::Ready(Err(End::ClientGone)),
+                        Poll::Ready(Ok(trailers)) => {
+                            let lines = trailers.map(|map| head::trailer_lines(&map)).unwrap_or_default();
+                            job.body = BodyReader::ended(lines);
+                            Poll::Ready(Ok(0..0))
+                        }
+                    };
+                }
+            }
+        }
+        let n = self.rest.len().min(room.len());
+        self.rest.copy_to_slice(&mut room[..n]);
+        // More may come as soon as this has found its place: nobody reads on before it has.
+        let _ended_already = self.body.flow_control().release_capacity(n);
+        Poll::Ready(job.take_body(&mut Vec::new(), &mut room[..n]).map_err(End::Refused))
+    }
+
+    fn pass_head(
+        &mut self,
+        _out: &mut Vec<u8>,
+        _bytes: &[u8],
+        head: &ResponseHead<'_>,
+        headers: &[httparse::Header<'_>],
+        hop: Hop<'_>,
+        ends: bool,
+    ) -> Result<(), End> {
+        let garbage = End::Failed(plimsoll_core::Failure::Garbage);
+        let response = head::answer(head, headers, hop).ok_or(garbage)?;
+        if response.status().is_informational() {
+            return self.respond.send_informational(response).map_err(|_| End::ClientGone);
+        }
+        let answer = self.respond.send_response(response, ends).map_err(|_| End::ClientGone)?;
+        self.answer = Some(answer);
+        self.ended = ends;
+        Ok(())
+    }
+
+    fn poll_write_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: [&[u8]; 3],
+        last: bool,
+    ) -> Poll<io::Result<usize>> {
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let Some(answer) = &mut self.answer else { return Poll::Ready(Err(gone())) };
+        answer.reserve_capacity(total);
+        let mut room = answer.capacity();
+        while room == 0 {
+            room = match answer.poll_capacity(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(room))) => room,
+                Poll::Ready(_) => return Poll::Ready(Err(gone())),
+            };
+        }
+        let taken = total.min(room);
+        let mut data = BytesMut::with_capacity(taken);
+        for part in parts {
+            let fits = part.len().min(taken - data.len());
+            data.extend_from_slice(&part[..fits]);
+        }
+        let ends = last && taken == total;
+        answer.send_data(data.freeze(), ends).map_err(|_| gone())?;
+        self.ended |= ends;
+        Poll::Ready(Ok(taken))
+    }
+
+    fn finish(&mut self, trailers: &[u8]) -> Result<(), End> {
+        let Some(answer) = self.answer.as_mut().filter(|_| !self.ended) else { return Ok(()) };
+        self.ended = true;
+        let sent = match trailers {
+            [] => answer.send_data(Bytes::new(), true),
+            lines => answer.send_trailers(head::trailers(lines)),
+        };
+        sent.map_err(|_| End::ClientGone)
+    }
+
+    fn is_gone(&mut self, cx: &mut Context<'_>, _job: &Job) -> bool {
+        match &mut self.answer {
+            None => self.respond.poll_reset(cx).is_ready(),
+            Some(answer) => !self.ended && answer.poll_reset(cx).is_ready(),
+        }
+    }
+
+    fn break_off(&mut self) {
+        match &mut self.answer {
+            None => self.respond.send_reset(Code::INTERNAL_ERROR),
+            Some(answer) => answer.send_reset(Code::INTERNAL_ERROR),
+        }
+    }
+
+    fn after(&self, _closes: bool, _job: &Job) -> Verdict {
+        Verdict::KeepAlive
+    }
+
+    async fn refuse(&mut self, job: &mut Job, _worker: &Rc<Worker>, refusal: Refusal) -> Verdict {
+        let head_only = job.method == Method::Head;
+        job.response_bytes += self.answer_ourselves(refusal, job.accepts_json, head_only);
+        Verdict::KeepAlive
+    }
+
+    async fn tunnel(&mut self, _job: &mut Job, _worker: &Rc<Worker>, _exchange: Exchange) {
+        // Nobody offers a switch of protocols on a stream, so no destination is taken up on one.
+        self.break_off();
+    }
+}

@@ -1,0 +1,73 @@
+//! How `h2` reads and writes a stream of ours.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::stream::Stream;
+
+/// A stream, and bytes of it that were read before anybody knew whose they were.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: Stream,
+    early: Vec<u8>,
+    early_at: usize,
+}
+
+impl Wire {
+    pub(super) fn new(stream: Stream, early: Vec<u8>) -> Self {
+        Self { stream, early, early_at: 0 }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.early_at < self.early.len() {
+            let rest = &self.early[self.early_at..];
+            let n = rest.len().min(buffer.remaining());
+            buffer.put_slice(&rest[..n]);
+            self.early_at += n;
+            if self.early_at == self.early.len() {
+                (self.early, self.early_at) = (Vec::new(), 0);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let n = ready!(self.stream.poll_read(cx, buffer.initialize_unfilled()))?;
+        buffer.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let part = |at: usize| slices.get(at).map_or(&b""[..], |slice| slice);
+        self.stream.poll_write_parts(cx, [part(0), part(1), part(2)])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.shut_write();
+        Poll::Ready(Ok(()))
+    }
+}
