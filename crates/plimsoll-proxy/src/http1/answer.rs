@@ -41,6 +41,7 @@ pub(crate) enum Reason {
     HandshakeFailed,
     HandshakeTimeout,
     HandshakeLimit,
+    Flood,
     Misdirected,
     ClientClosed,
     ClientTimeout,
@@ -48,7 +49,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::BadRequest,
         Self::UriTooLong,
         Self::HeadersTooLarge,
@@ -73,6 +74,7 @@ impl Reason {
         Self::HandshakeFailed,
         Self::HandshakeTimeout,
         Self::HandshakeLimit,
+        Self::Flood,
         Self::Misdirected,
         Self::ClientClosed,
         Self::ClientTimeout,
@@ -98,6 +100,7 @@ impl Reason {
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeLimit => "handshake_limit",
+            Self::Flood => "flood",
             Self::Misdirected => "misdirected",
             Self::Reset => "reset",
             Self::EmptyResponse => "empty_response",

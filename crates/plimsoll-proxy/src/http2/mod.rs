@@ -1,6 +1,7 @@
 //! HTTP/2 (RFC 9113) by the `h2` crate: frames are its business, what they mean is ours.
 
 pub(crate) mod head;
+mod meter;
 pub(crate) mod serve;
 mod stream;
 mod wire;

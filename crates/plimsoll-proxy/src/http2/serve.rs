@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Builder, Connection as Frames};
 
+use super::meter::Meter;
 use super::stream;
 use super::wire::Wire;
 use crate::http1::answer::Reason;
@@ -41,6 +42,7 @@ pub(super) struct Connection {
     alarm: Rc<Alarm>,
     /// Streams being served.
     active: Cell<usize>,
+    pub(super) meter: Rc<Meter>,
 }
 
 impl Connection {
@@ -83,14 +85,17 @@ pub(crate) async fn serve(
     let view = guest.door.view();
     let alarm = worker.timers.alarm(worker.now() + view.table.config.timeouts.header);
     let tally = view.table.shared.tallies.of(worker.number);
-    let handshake = settings(view.table.config.limits.header_bytes).handshake(Wire::new(stream, early));
+    let meter = Rc::new(Meter::default());
+    meter.turn();
+    let wire = Wire::new(stream, early, meter.clone());
+    let handshake = settings(view.table.config.limits.header_bytes).handshake(wire);
     let frames = match alarm.within(handshake).await {
         Some(Ok(frames)) => frames,
         Some(Err(_)) => return tally.refuse(Reason::BadRequest),
         None => return tally.refuse(Reason::HeaderTimeout),
     };
     alarm.set_resting(true);
-    let connection = Rc::new(Connection { guest, peer, introduction, alarm, active: Cell::new(0) });
+    let connection = Rc::new(Connection { guest, peer, introduction, alarm, active: Cell::new(0), meter });
     converse(frames, &connection).await;
 }
 
@@ -109,10 +114,15 @@ fn settings(header_bytes: usize) -> Builder {
 
 /// Moves frames and starts streams until the connection ends.
 async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) {
-    let Connection { guest, alarm, active, .. } = &**connection;
+    let Connection { guest, alarm, active, meter, .. } = &**connection;
     let worker = &guest.worker;
     let mut said_goodbye = false;
+    let mut counted = worker.timers.about_now();
     std::future::poll_fn(|cx| {
+        meter.turn();
+        let seconds = worker.timers.about_now().since(counted).as_secs();
+        meter.waited(seconds);
+        counted = counted + Duration::from_secs(seconds);
         loop {
             match frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
@@ -121,6 +131,9 @@ async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) 
                     tokio::task::spawn_local(stream::run(presence, request, respond));
                 }
                 Poll::Ready(Some(Err(error))) => {
+                    if meter.is_flooded() {
+                        break;
+                    }
                     if error.is_library() {
                         let table = &guest.door.view().table;
                         table.shared.tallies.of(worker.number).refuse(Reason::BadRequest);
@@ -130,6 +143,10 @@ async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) 
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => break,
             }
+        }
+        if meter.is_flooded() {
+            guest.door.view().table.shared.tallies.of(worker.number).refuse(Reason::Flood);
+            return Poll::Ready(());
         }
         let ends = worker.draining.get() || guest.door.is_closing();
         let rang = alarm.poll(cx).is_ready();

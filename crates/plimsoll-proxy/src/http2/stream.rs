@@ -87,6 +87,7 @@ fn prepare(
     let prepared = written
         .map_err(|refusal| (refusal, false))
         .and_then(|()| job::prepare(connection.asker(), worker, &view, &text));
+    connection.meter.used(text.len());
     worker.spare_buffer(text);
     let mut job = prepared?.ok_or((Refusal::BAD_HEADER, false))?;
     job.unchunk();
@@ -178,6 +179,7 @@ impl Downstream for Stream {
             }
         }
         let n = self.rest.len().min(room.len());
+        self.presence.0.meter.used(n);
         self.rest.copy_to_slice(&mut room[..n]);
         // More may come as soon as this has found its place: nobody reads on before it has.
         let _ended_already = self.body.flow_control().release_capacity(n);
@@ -231,6 +233,8 @@ impl Downstream for Stream {
         let ends = last && taken == total;
         answer.send_data(data.freeze(), ends).map_err(|_| gone())?;
         self.ended |= ends;
+        // Who takes an answer sends window updates for it.
+        self.presence.0.meter.used(taken);
         Poll::Ready(Ok(taken))
     }
 

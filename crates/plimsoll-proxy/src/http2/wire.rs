@@ -2,10 +2,12 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::meter::Meter;
 use crate::stream::Stream;
 
 /// A stream, and bytes of it that were read before anybody knew whose they were.
@@ -14,11 +16,12 @@ pub(super) struct Wire {
     stream: Stream,
     early: Vec<u8>,
     early_at: usize,
+    meter: Rc<Meter>,
 }
 
 impl Wire {
-    pub(super) fn new(stream: Stream, early: Vec<u8>) -> Self {
-        Self { stream, early, early_at: 0 }
+    pub(super) fn new(stream: Stream, early: Vec<u8>, meter: Rc<Meter>) -> Self {
+        Self { stream, early, early_at: 0, meter }
     }
 }
 
@@ -31,6 +34,7 @@ impl AsyncRead for Wire {
         if self.early_at < self.early.len() {
             let rest = &self.early[self.early_at..];
             let n = rest.len().min(buffer.remaining());
+            self.meter.read(&rest[..n])?;
             buffer.put_slice(&rest[..n]);
             self.early_at += n;
             if self.early_at == self.early.len() {
@@ -38,7 +42,15 @@ impl AsyncRead for Wire {
             }
             return Poll::Ready(Ok(()));
         }
-        let n = ready!(self.stream.poll_read(cx, buffer.initialize_unfilled()))?;
+        let left = self.meter.left();
+        if left == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let room = buffer.initialize_unfilled();
+        let most = room.len().min(left);
+        let n = ready!(self.stream.poll_read(cx, &mut room[..most]))?;
+        self.meter.read(&room[..n])?;
         buffer.advance(n);
         Poll::Ready(Ok(()))
     }

@@ -2,6 +2,7 @@
 
 mod failover;
 mod framing;
+mod http2;
 mod kit;
 mod life;
 mod limits;

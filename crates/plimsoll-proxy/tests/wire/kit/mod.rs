@@ -5,6 +5,7 @@ mod balancer;
 mod client;
 mod destination;
 pub(crate) mod http;
+pub(crate) mod http2;
 mod socket;
 mod tls;
 

@@ -1,0 +1,199 @@
+//! Clients of HTTP/2 that mean harm: the connection ends, and others notice nothing.
+//!
+//! A program of its own, because it measures the memory of the whole process.
+
+#[path = "wire/kit/mod.rs"]
+#[allow(dead_code, unused_imports)] // The tests of `wire` use all of it.
+mod kit;
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kit::http2::{Frames, Http2Client};
+use kit::{Balancer, Destination, Setup, Watch, hello, ms, secs, until};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// `GET / HTTP/2` of `test`, as HPACK has it without a table.
+const GET: &[u8] = b"\x82\x86\x84\x41\x04test";
+
+/// Resident bytes of this process.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a Linux system");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") * 1024
+}
+
+/// Each abuser comes so often.
+const CONNECTIONS: usize = 12;
+
+/// Two at once would be measured together.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Lets `abuse` do its worst for a while, again and again, while somebody else asks for an answer.
+fn survives(what: &str, abuse: impl Fn(&mut Frames) + Send + 'static) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let destination = Destination::start(hello("ok"));
+    let balancer = Setup::http(&[&destination]).start();
+    let mut client = Http2Client::connect(&balancer);
+    assert_eq!(client.get("/").text(), "ok");
+    let before = resident();
+    let place = Arc::new(balancer);
+    let (victim, over) = (place.clone(), Arc::new(AtomicBool::new(false)));
+    let ended = over.clone();
+    let abuser = std::thread::spawn(move || {
+        (0..CONNECTIONS).for_each(|_| abuse(&mut Frames::connect(&victim)));
+        ended.store(true, SeqCst);
+    });
+    let mut asked = 0;
+    while !over.load(SeqCst) || asked < 10 {
+        assert_eq!(client.get("/").text(), "ok", "{what}");
+        asked += 1;
+    }
+    abuser.join().expect("the abuser does not panic");
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 64 << 20, "{what}: {grown} bytes more");
+    until("abusers are gone", || {
+        client.idle(ms(10));
+        place.active() <= 1
+    });
+}
+
+#[test]
+fn rapid_resets() {
+    survives("rapid resets", |frames| {
+        for n in 0..2_000 {
+            let stream = 1 + 2 * n;
+            let mut both = Frames::frame(HEADERS, END_STREAM | END_HEADERS, stream, GET);
+            both.extend(Frames::frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+            if !frames.send_raw(&both) {
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn resets_that_we_are_made_to_send() {
+    survives("made resets", |frames| {
+        for n in 0..2_000 {
+            let stream = 1 + 2 * n;
+            let mut both = Frames::frame(HEADERS, END_STREAM | END_HEADERS, stream, GET);
+            both.extend(Frames::frame(WINDOW_UPDATE, 0, stream, &0_u32.to_be_bytes()));
+            if !frames.send_raw(&both) {
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn heads_without_end() {
+    survives("continuations", |frames| {
+        frames.send(HEADERS, 0, 1, GET);
+        for _ in 0..20_000 {
+            if !frames.send(CONTINUATION, 0, 1, b"\x00\x01a\x01b") {
+                return;
+            }
+        }
+    });
+    survives("empty continuations", |frames| {
+        frames.send(HEADERS, 0, 1, GET);
+        for _ in 0..20_000 {
+            if !frames.send(CONTINUATION, 0, 1, b"") {
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn floods_of_small_frames() {
+    for (what, kind, flags, payload) in [
+        ("settings", SETTINGS, 0, &b"\x00\x03\x00\x00\x00\x64"[..]),
+        ("pings", PING, 0, b"12345678"),
+        ("window updates", WINDOW_UPDATE, 0, b"\x00\x00\x00\x01"),
+    ] {
+        survives(what, move |frames| {
+            let many: Vec<u8> = (0..200).flat_map(|_| Frames::frame(kind, flags, 0, payload)).collect();
+            for _ in 0..100 {
+                if !frames.send_raw(&many) {
+                    return;
+                }
+            }
+        });
+    }
+    survives("priorities", |frames| {
+        for n in 0..20_000_u32 {
+            if !frames.send(PRIORITY, 0, 1 + 2 * n, b"\x00\x00\x00\x00\x10") {
+                return;
+            }
+        }
+    });
+    survives("empty data", |frames| {
+        frames.send(HEADERS, END_HEADERS, 1, b"\x83\x86\x84\x41\x04test");
+        for _ in 0..20_000 {
+            if !frames.send(DATA, 0, 1, b"") {
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_bomb_of_headers() {
+    survives("HPACK bomb", |frames| {
+        // One long field into the table, and then a reference to it, thousands of times.
+        let mut block = GET.to_vec();
+        block.extend_from_slice(b"\x40\x01x\x7f\xe1\x1e");
+        block.extend_from_slice(&[b'y'; 4000]);
+        block.extend(std::iter::repeat_n(0xbe, 10_000));
+        for n in 0..200 {
+            if !frames.send(HEADERS, END_STREAM | END_HEADERS, 1 + 2 * n, &block) {
+                return;
+            }
+        }
+    });
+}
+
+fn ended_with(balancer: &Balancer, send: impl Fn(&mut Frames)) -> Option<u32> {
+    let mut frames = Frames::connect(balancer);
+    send(&mut frames);
+    frames.goodbye()
+}
+
+#[test]
+fn what_breaks_the_protocol_ends_the_connection_with_its_code() {
+    const PROTOCOL_ERROR: u32 = 1;
+    let destination = Destination::start(hello("ok"));
+    let balancer = Setup::http(&[&destination]).start();
+    let data_on_nothing = |frames: &mut Frames| assert!(frames.send(DATA, 0, 1, b"x"));
+    assert_eq!(ended_with(&balancer, data_on_nothing), Some(PROTOCOL_ERROR));
+    let even_stream = |frames: &mut Frames| assert!(frames.send(HEADERS, END_STREAM | END_HEADERS, 2, GET));
+    assert_eq!(ended_with(&balancer, even_stream), Some(PROTOCOL_ERROR));
+    let short_ping = |frames: &mut Frames| assert!(frames.send(PING, 0, 0, b"1"));
+    assert!(ended_with(&balancer, short_ping).is_some());
+    assert_eq!(destination.connections(), 0);
+}
+
+#[test]
+fn a_preface_that_stops_is_not_waited_for_long() {
+    let destination = Destination::start(hello("ok"));
+    let balancer = Setup::http(&[&destination]).with(|s| s.listeners[0].timeouts.header = ms(200)).start();
+    for begun in ["PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut client = balancer.connect();
+        client.send(begun);
+        let watch = Watch::start();
+        let _whatever_was_said = client.rest();
+        assert!(watch.elapsed() < secs(4), "{begun:?}");
+    }
+}

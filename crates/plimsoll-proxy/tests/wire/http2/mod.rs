@@ -1,0 +1,3 @@
+//! HTTP/2 clients: what crosses to HTTP/1 and back.
+
+mod crossing;
