@@ -208,6 +208,16 @@ pub struct Route {
     pub response_headers: HeaderEdits,
 }
 
+/// What a pool speaks to its destinations, where requests are carried.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum PoolProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: agreed on within TLS, or known beforehand without.
+    Http2,
+}
+
 /// Destinations balanced together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
@@ -225,6 +235,8 @@ pub struct Pool {
     pub retry: RetrySpec,
     /// Backup tiers may take over (`quality.failover_support`).
     pub backup_tiers: bool,
+    /// What is spoken to them.
+    pub protocol: PoolProtocol,
     /// TLS is spoken to them.
     pub tls: Option<ClientTls>,
     /// Time limits towards destinations.

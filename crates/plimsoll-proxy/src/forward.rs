@@ -2,6 +2,7 @@
 //!
 //! route (done when the head was read) → balance_load → connection → exchange → outcome → retry or answer.
 
+use std::io;
 use std::rc::Rc;
 
 use plimsoll_core::retry::{self, Attempt, Decision};
@@ -10,7 +11,7 @@ use plimsoll_core::{Address, DestinationId, Failure, NoDestination, Outcome, Sus
 use crate::counters::Before;
 use crate::downstream::Downstream;
 use crate::http1::answer::{Reason, Refusal};
-use crate::http1::exchange::{End, Exchange};
+use crate::http1::exchange::{End, Exchange, Upstream};
 use crate::http1::job::Job;
 use crate::stream::{Stream, is_for_want_of_means};
 use crate::timer::Alarm;
@@ -152,19 +153,22 @@ async fn try_one<D: Downstream>(
         log.destination = Some(ticket.id());
     }
     loop {
-        let pooled = if fresh_repeat_used { None } else { rule.pool.take(ticket.id(), &address, now) };
-        let reused = pooled.is_some();
-        let stream = match pooled {
-            Some(stream) => stream,
+        let obtained = match fresh_repeat_used {
+            false => rule.pool.ready_upstream(ticket.id(), &address, job, now),
+            true => None,
+        };
+        let reused = obtained.is_some();
+        let upstream = match obtained {
+            Some(upstream) => upstream,
             None => {
                 let deadline = (now + job.pool_timeouts.connect).min(job.total_deadline);
+                worker.timers.set(client.alarm(), deadline);
+                let opening = rule.pool.open_upstream(ticket.id(), &address, job);
                 // Boxed, because it is rare and as large as the rest of the future together.
-                match Box::pin(connect(worker, client.alarm(), &rule.pool, ticket.id(), &address, deadline))
-                    .await
-                {
-                    Ok(stream) => {
+                match within(client.alarm(), Box::pin(opening)).await {
+                    Ok(upstream) => {
                         now = worker.now();
-                        stream
+                        upstream
                     }
                     Err(failure) => {
                         tell(rule, ticket.learn(Outcome::Failed(failure)));
@@ -173,7 +177,7 @@ async fn try_one<D: Downstream>(
                 }
             }
         };
-        let mut exchange = Exchange::new(stream, ticket, now);
+        let mut exchange = Exchange::new(upstream, ticket, now);
         let end = exchange.run(client, job).await;
         tell(rule, exchange.suspect.take());
         let failure = match end {
@@ -250,10 +254,12 @@ fn delivered<D: Downstream>(
     let closes = exchange.answer().is_none_or(|a| a.closes);
     let rests = exchange.answer().is_some_and(|a| a.body_withheld);
     let Exchange { upstream, ticket, .. } = exchange;
-    match (reusable, rests) {
-        (true, false) => rule.pool.give(ticket.id(), address.clone(), upstream, now),
-        (true, true) => rule.pool.give_to_rest(ticket.id(), address.clone(), upstream, now),
-        (false, _) => {}
+    match (upstream, reusable, rests) {
+        (Upstream::Http1(stream), true, false) => rule.pool.give(ticket.id(), address.clone(), stream, now),
+        (Upstream::Http1(stream), true, true) => {
+            rule.pool.give_to_rest(ticket.id(), address.clone(), stream, now);
+        }
+        (Upstream::Http2(_), ..) | (_, false, _) => {}
     }
     Ending::Answered(client.after(closes, job), now)
 }
@@ -318,8 +324,13 @@ pub(crate) async fn connect(
     deadline: Tick,
 ) -> Result<Stream, Failure> {
     worker.timers.set(alarm, deadline);
-    match alarm.within(pool.connect(id, address)).await {
-        Some(Ok(stream)) => Ok(stream),
+    within(alarm, pool.connect(id, address)).await
+}
+
+/// What a connection came to before its alarm rang.
+async fn within<T>(alarm: &Rc<Alarm>, opening: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
+    match alarm.within(opening).await {
+        Some(Ok(opened)) => Ok(opened),
         Some(Err(error)) if is_for_want_of_means(&error) => Err(Failure::NoResources),
         Some(Err(_)) | None => Err(Failure::Connect),
     }

@@ -4,13 +4,19 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_config::model::PoolProtocol;
 use plimsoll_core::{
     Address, DestinationId, Name, NoDestination, Rng, Snapshot, Tick, Ticket, Tried, Want, balance_load,
 };
 
+use crate::http1::exchange::Upstream;
+use crate::http1::job::Job;
+use crate::http2::call::Call;
+use crate::http2::link::{Link, Links};
 use crate::stream::Stream;
 use crate::tables::PoolTable;
 
@@ -28,6 +34,12 @@ pub(crate) struct WorkerPool {
     generation: Cell<u64>,
     snapshot: RefCell<Arc<Snapshot>>,
     idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
+    links: Links,
+}
+
+fn call(link: &Rc<Link>, job: &Job) -> Upstream {
+    let ends = job.body.is_done() && job.wire.len() == job.head_len;
+    Upstream::Http2(Box::new(Call::new(link, job.head_len, ends)))
 }
 
 /// A destination that takes a message, and where it listens.
@@ -72,6 +84,7 @@ impl WorkerPool {
             snapshot: RefCell::new(snapshot),
             table: RefCell::new(table),
             idle: RefCell::default(),
+            links: Links::default(),
         }
     }
 
@@ -85,6 +98,7 @@ impl WorkerPool {
         };
         if !same {
             self.idle.borrow_mut().clear();
+            self.links.clear();
         }
     }
 
@@ -135,6 +149,43 @@ impl WorkerPool {
         }
     }
 
+    /// What a request can have at once: an idle connection, or room on a link.
+    pub(crate) fn ready_upstream(
+        &self,
+        id: DestinationId,
+        address: &Address,
+        job: &Job,
+        now: Tick,
+    ) -> Option<Upstream> {
+        match self.protocol() {
+            PoolProtocol::Http1 => self.take(id, address, now).map(Upstream::Http1),
+            PoolProtocol::Http2 => self.links.take(id, address).map(|link| call(&link, job)),
+        }
+    }
+
+    /// What it has when there is nothing at once: a new connection, or room on a new link.
+    ///
+    /// # Errors
+    /// It could not be opened.
+    pub(crate) async fn open_upstream(
+        &self,
+        id: DestinationId,
+        address: &Address,
+        job: &Job,
+    ) -> io::Result<Upstream> {
+        match self.protocol() {
+            PoolProtocol::Http1 => self.connect(id, address).await.map(Upstream::Http1),
+            PoolProtocol::Http2 => {
+                let link = self.links.open(id, address, self.connect(id, address)).await?;
+                Ok(call(&link, job))
+            }
+        }
+    }
+
+    fn protocol(&self) -> PoolProtocol {
+        self.table.borrow().config.protocol
+    }
+
     /// The destination's name, for a log line.
     pub(crate) fn name_of(&self, id: DestinationId) -> Option<Name> {
         self.snapshot.borrow().members.iter().find(|m| m.id == id).map(|m| m.destination.name.clone())
@@ -181,6 +232,7 @@ impl WorkerPool {
         let limit: Duration = self.table.borrow().config.timeouts.idle;
         self.refresh();
         let snapshot = self.snapshot.borrow();
+        self.links.sweep(|id| snapshot.members.iter().any(|m| m.id == id));
         self.idle.borrow_mut().retain(|id, list| {
             let member = snapshot.members.iter().any(|m| m.id == *id);
             list.retain_mut(|idle| member && now.since(idle.since) < limit && idle.stream.is_quiet());

@@ -6,11 +6,71 @@
 #[allow(dead_code, unused_imports)] // The tests of `wire` use all of it.
 mod kit;
 
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::http2::{Frames, Http2Client};
-use kit::{Balancer, Destination, Setup, Watch, hello, ms, secs, until};
+use kit::http2::Http2Client;
+use kit::{Balancer, Destination, PATIENCE, Place, Setup, Watch, hello, ms, secs, until};
+
+/// Single frames on a raw socket.
+struct Frames {
+    socket: std::net::TcpStream,
+}
+
+impl Frames {
+    /// The preface and empty settings, and nothing more.
+    fn connect(balancer: &Balancer) -> Self {
+        let Place::Tcp(address) = balancer.place() else { panic!("a TCP listener") };
+        let mut socket = std::net::TcpStream::connect(address).expect("the proxy takes connections");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("room");
+        let mut frames = Self { socket };
+        assert!(frames.send(4, 0, 0, b""));
+        frames
+    }
+
+    /// A frame as it stands on the wire.
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+        let mut frame = vec![len[1], len[2], len[3], kind, flags];
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    /// `false` when the proxy takes no more.
+    fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
+        self.send_raw(&Self::frame(kind, flags, stream, payload))
+    }
+
+    fn send_raw(&mut self, bytes: &[u8]) -> bool {
+        self.socket.write_all(bytes).is_ok()
+    }
+
+    /// The next frame: kind, flags, stream and payload. `None` at the end.
+    fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.socket.read_exact(&mut head).ok()?;
+        let len = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let mut payload = vec![0; len];
+        self.socket.read_exact(&mut payload).ok()?;
+        let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
+        Some((head[3], head[4], stream, payload))
+    }
+
+    /// The code of the goodbye that ends this connection.
+    fn goodbye(&mut self) -> Option<u32> {
+        let mut code = None;
+        while let Some((kind, _, _, payload)) = self.next() {
+            if kind == 7 {
+                code = payload.get(4..8).map(|bytes| u32::from_be_bytes(bytes.try_into().expect("four")));
+            }
+        }
+        code
+    }
+}
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;

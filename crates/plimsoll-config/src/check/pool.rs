@@ -11,7 +11,7 @@ use crate::check::keys;
 use crate::check::load_balancer::Settings;
 use crate::check::read::{Firsts, Place, Reader, Wrong, name};
 use crate::defaults;
-use crate::model::{Destination, DestinationTimeouts, Pool};
+use crate::model::{Destination, DestinationTimeouts, Pool, PoolProtocol};
 use crate::problem::Code;
 use crate::tree::{Value, is_invisible, printable};
 
@@ -76,9 +76,11 @@ impl Reader<'_> {
         let mut timeouts = defaults::DESTINATION_TIMEOUTS;
         let mut destinations = Vec::new();
         let mut tls = None;
+        let mut protocol = PoolProtocol::default();
         if let Some(table) = self.table(place, &keys::POOL) {
             if let Some(place) = table.get("protocol") {
-                self.word(place, &[("http1", ())], &["http2", "auto"]);
+                let words = [("http1", PoolProtocol::Http1), ("http2", PoolProtocol::Http2)];
+                protocol = self.word(place, &words, &["auto"]).unwrap_or_default();
             }
             if let Some(place) = table.get("proxy_protocol") {
                 self.word(place, &[("none", ())], &["v1", "v2"]);
@@ -95,7 +97,7 @@ impl Reader<'_> {
                 None => self.missing(place, "destinations", "give the pool a list of addresses"),
             }
         }
-        Pool { tls, ..build(key, &settings, timeouts, destinations) }
+        Pool { protocol, tls, ..build(key, &settings, timeouts, destinations) }
     }
 
     /// The pool of the short form.
@@ -224,6 +226,7 @@ fn build(
         outlier: settings.outlier,
         retry: settings.retry.clone(),
         backup_tiers: settings.backup_tiers,
+        protocol: PoolProtocol::default(),
         tls: None,
         timeouts: DestinationTimeouts { total: settings.total, ..timeouts },
         destinations,

@@ -172,7 +172,7 @@ fn what_comes_later_is_refused_in_words() {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
     }
     check_route("{pool: api, match: {▸source: []}}", &["not-available-yet [0].match.source"]);
-    for keys in ["protocol: ▸http2", "protocol: ▸auto", "proxy_protocol: ▸v2"] {
+    for keys in ["protocol: ▸auto", "proxy_protocol: ▸v2"] {
         let key = keys.replace('▸', "").split(':').next().unwrap().to_owned();
         check(
             &format!(

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, Protocol};
+use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, PoolProtocol, Protocol};
 use plimsoll_core::{Address, Destination, Name};
 
 use super::StartError;
@@ -73,7 +73,11 @@ pub(super) fn unseal(config: &Config, before: &Secrets) -> Result<Secrets, Start
     for pool in &config.pools {
         let Some(tls) = &pool.tls else { continue };
         let at = |error| StartError::Tls { place: format!("pool {}", pool.name), error };
-        let trust = Trust::renewed(tls, &[b"http/1.1"], &pool.destinations, before.trusts.get(&pool.name));
+        let alpn: &[&[u8]] = match pool.protocol {
+            PoolProtocol::Http1 => &[b"http/1.1"],
+            PoolProtocol::Http2 => &[b"h2"],
+        };
+        let trust = Trust::renewed(tls, alpn, &pool.destinations, before.trusts.get(&pool.name));
         secrets.trusts.insert(pool.name.clone(), trust.map_err(at)?);
     }
     Ok(secrets)

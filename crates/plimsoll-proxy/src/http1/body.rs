@@ -77,6 +77,11 @@ impl BodyReader {
         Self { state: State::Done, trailers, overhead: 0 }
     }
 
+    /// It is in chunks.
+    pub(crate) fn is_chunked(&self) -> bool {
+        !matches!(self.state, State::Done | State::Length(_) | State::UntilClose)
+    }
+
     /// The whole body was read.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts};
+use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, PoolProtocol};
 use plimsoll_core::Tick;
 use plimsoll_core::route::host_name;
 
@@ -35,6 +35,8 @@ pub(crate) struct Job {
     pub(crate) accepts_json: bool,
     /// Head and first body bytes as every try sends them.
     pub(crate) wire: Vec<u8>,
+    /// Bytes of the head.
+    pub(crate) head_len: usize,
     /// The rest of the body, still with the client.
     pub(crate) body: BodyReader,
     /// The body goes out in chunks.
@@ -90,7 +92,7 @@ impl Job {
 
     /// The protocol it came by frames bodies itself: a body in chunks comes as plain bytes, up to its end.
     pub(crate) fn unchunk(&mut self) {
-        if self.chunked {
+        if self.body.is_chunked() {
             self.body = BodyReader::new(Framing::UntilClose);
         }
     }
@@ -189,9 +191,11 @@ fn new_job(
         upgrade: head.upgrade.is_some(),
         upgraded: false,
         accepts_json: head.accepts_json,
+        head_len: wire.len(),
         wire,
         body: BodyReader::new(head.framing),
-        chunked: head.framing == Framing::Chunked,
+        chunked: head.framing == Framing::Chunked
+            && pool.is_none_or(|pool| pool.protocol == PoolProtocol::Http1),
         streamed: false,
         tries: 0,
         others_left: false,

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::answer::{self, Reason, Refusal};
-use super::exchange::{End, Exchange};
+use super::exchange::{End, Exchange, Upstream};
 use super::job::{self, Asker, Job};
 use super::response::{self, Hop, ResponseHead};
 use super::target::Method;
@@ -323,6 +323,7 @@ impl Downstream for Client {
         let early = std::mem::take(&mut self.inbox);
         let unsent = exchange.unsent().to_vec();
         let Exchange { upstream, ticket, .. } = exchange;
+        let Upstream::Http1(upstream) = upstream else { return };
         let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
         let moved = tcp::tunnel(worker, &self.alarm, &mut self.stream, upstream, early, unsent, idle).await;
         job.request_bytes += moved.to_destination;

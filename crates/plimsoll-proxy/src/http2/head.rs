@@ -3,9 +3,14 @@
 //! A request head is written as HTTP/1 and then read by the same strict reader as any other: there is one
 //! place that decides what is unambiguous, and nothing gets around it.
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, Response, StatusCode, request};
+use std::mem::MaybeUninit;
 
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, TE};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request};
+
+use crate::http1::MAX_HEADERS;
 use crate::http1::answer::Refusal;
 use crate::http1::fields::{Field, field, write_line};
 use crate::http1::response::{Hop, ResponseHead};
@@ -69,12 +74,62 @@ fn write_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A request head that was written for a destination, as HTTP/2 has it. `None` when a line has no such form.
+pub(super) fn read_request(text: &[u8], secure: bool) -> Option<Request<()>> {
+    let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut []);
+    parsed.parse_with_uninit_headers(text, &mut slots).ok().filter(httparse::Status::is_complete)?;
+    let (method, target) = (parsed.method?, parsed.path?);
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(method.as_bytes()).ok()?;
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+    uri.path_and_query = Some(target.parse().ok()?);
+    let map = request.headers_mut();
+    for header in parsed.headers.iter() {
+        match field(header.name) {
+            Field::Host => uri.authority = Some(Authority::try_from(header.value).ok()?),
+            Field::Connection | Field::TransferEncoding | Field::HopByHop | Field::Upgrade => {}
+            _ => append(map, header.name.as_bytes(), header.value)?,
+        }
+    }
+    // The field is for the next hop, so it is ours to say; servers of gRPC want it said.
+    if map.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        map.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    *request.uri_mut() = Uri::from_parts(uri).ok()?;
+    Some(request)
+}
+
+/// Writes the head of an answer as HTTP/1 would have it, for the one reader of such heads. `ends` says that no
+/// body follows; what a HEAD is told of a body stays.
+pub(super) fn write_answer(head: &Response<()>, ends: bool, to_head: bool) -> Bytes {
+    let mut out = Vec::with_capacity(512);
+    let status = head.status();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in head.headers() {
+        write_line(&mut out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    let has_body = !status.is_informational() && !matches!(status.as_u16(), 204 | 304) && !to_head;
+    if has_body && !head.headers().contains_key(CONTENT_LENGTH) {
+        let framing: &[u8] = if ends { b"Content-Length: 0\r\n" } else { b"Transfer-Encoding: chunked\r\n" };
+        out.extend_from_slice(framing);
+    }
+    out.extend_from_slice(b"\r\n");
+    out.into()
+}
+
 /// The head of an answer as HTTP/2 has it: lines that belong to the connection stay behind, and the edits
 /// are applied. `None` when a line has no such form.
 pub(super) fn answer(
     head: &ResponseHead<'_>,
     headers: &[httparse::Header<'_>],
     hop: Hop<'_>,
+    ends: bool,
 ) -> Option<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
@@ -84,7 +139,8 @@ pub(super) fn answer(
             append(map, header.name.as_bytes(), header.value)?;
         }
     }
-    if let Some(length) = head.told_length() {
+    // An answer that ends with its head needs no length to say so.
+    if let Some(length) = head.told_length().filter(|&length| length > 0 || !ends) {
         map.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     if hop.via {

@@ -1,6 +1,9 @@
 //! HTTP/2 (RFC 9113) by the `h2` crate: frames are its business, what they mean is ours.
 
+pub(crate) mod call;
+mod frames;
 pub(crate) mod head;
+pub(crate) mod link;
 mod meter;
 pub(crate) mod serve;
 mod stream;

@@ -122,7 +122,7 @@ async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) 
         meter.turn();
         let seconds = worker.timers.about_now().since(counted).as_secs();
         meter.waited(seconds);
-        counted = counted + Duration::from_secs(seconds);
+        counted += Duration::from_secs(seconds);
         loop {
             match frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {

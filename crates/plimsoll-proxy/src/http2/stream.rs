@@ -3,14 +3,15 @@
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
 
+use super::frames;
 use super::head;
 use super::serve::Presence;
 use crate::downstream::Downstream;
@@ -196,7 +197,7 @@ impl Downstream for Stream {
         ends: bool,
     ) -> Result<(), End> {
         let garbage = End::Failed(plimsoll_core::Failure::Garbage);
-        let response = head::answer(head, headers, hop).ok_or(garbage)?;
+        let response = head::answer(head, headers, hop, ends).ok_or(garbage)?;
         if response.status().is_informational() {
             return self.respond.send_informational(response).map_err(|_| End::ClientGone);
         }
@@ -212,27 +213,12 @@ impl Downstream for Stream {
         parts: [&[u8]; 3],
         last: bool,
     ) -> Poll<io::Result<usize>> {
-        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         let total: usize = parts.iter().map(|part| part.len()).sum();
-        let Some(answer) = &mut self.answer else { return Poll::Ready(Err(gone())) };
-        answer.reserve_capacity(total);
-        let mut room = answer.capacity();
-        while room == 0 {
-            room = match answer.poll_capacity(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(room))) => room,
-                Poll::Ready(_) => return Poll::Ready(Err(gone())),
-            };
-        }
-        let taken = total.min(room);
-        let mut data = BytesMut::with_capacity(taken);
-        for part in parts {
-            let fits = part.len().min(taken - data.len());
-            data.extend_from_slice(&part[..fits]);
-        }
-        let ends = last && taken == total;
-        answer.send_data(data.freeze(), ends).map_err(|_| gone())?;
-        self.ended |= ends;
+        let Some(answer) = &mut self.answer else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        let taken = ready!(frames::poll_send(answer, cx, parts, last))?;
+        self.ended |= last && taken == total;
         // Who takes an answer sends window updates for it.
         self.presence.0.meter.used(taken);
         Poll::Ready(Ok(taken))

@@ -90,8 +90,9 @@ impl Exchange {
             return Err(End::Failed(Failure::Truncated));
         }
         answer.finished = true;
+        answer.body = BodyReader::ended(self.upstream.trailer_lines());
         if answer.delivery == Delivery::Chunked {
-            write_last_chunk(self.download.buffer(), b"", job.response_edits());
+            write_last_chunk(self.download.buffer(), answer.body.trailers(), job.response_edits());
         }
         Ok(())
     }
@@ -283,8 +284,12 @@ impl Exchange {
         let body_read = job.body.is_done();
         let ends = worker.draining.get() || client.guest().door.is_closing();
         let closes = !job.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
+        let framing = match head.framing {
+            Framing::Chunked if self.upstream.frames_bodies() => Framing::UntilClose,
+            framing => framing,
+        };
         self.answer = Some(Answer {
-            body: BodyReader::new(head.framing),
+            body: BodyReader::new(framing),
             delivery,
             reusable: head.keep_alive,
             body_withheld: head.body_withheld,

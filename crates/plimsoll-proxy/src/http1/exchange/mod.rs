@@ -6,6 +6,7 @@
 
 mod download;
 mod upload;
+mod upstream;
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -14,11 +15,11 @@ use std::time::Duration;
 use plimsoll_core::{Failure, Outcome, Suspect, Tick, Ticket};
 
 use self::download::Answer;
+pub(crate) use self::upstream::Upstream;
 use super::answer::Refusal;
 use super::job::Job;
 use crate::downstream::Downstream;
 use crate::pending::Pending;
-use crate::stream::Stream;
 use crate::worker::Worker;
 
 /// Turns of one direction before other connections get theirs.
@@ -48,7 +49,7 @@ pub(crate) enum End {
 /// One try.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    pub(crate) upstream: Stream,
+    pub(crate) upstream: Upstream,
     pub(crate) ticket: Ticket,
     /// A word for the slow loop, if the outcome deserves one.
     pub(crate) suspect: Option<Suspect>,
@@ -68,7 +69,7 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// A try on `upstream`; `now` is the moment its destination was chosen.
-    pub(crate) fn new(upstream: Stream, ticket: Ticket, now: Tick) -> Self {
+    pub(crate) fn new(upstream: Upstream, ticket: Ticket, now: Tick) -> Self {
         Self {
             upstream,
             ticket,
@@ -87,7 +88,7 @@ impl Exchange {
 
     /// Anything of the request may have left on this connection.
     pub(crate) fn has_sent(&self) -> bool {
-        self.sent > 0
+        self.sent > 0 && !self.upstream.never_ran()
     }
 
     /// The final answer, if its head arrived.

@@ -25,6 +25,9 @@ impl Exchange {
                 wire => wire,
             };
             if unsent.is_empty() {
+                if job.body.is_done() {
+                    self.upstream.finish(job.body.trailers());
+                }
                 if job.body.is_done() || !self.read_body(cx, worker, client, job)? {
                     return Ok(());
                 }

@@ -1,3 +1,4 @@
 //! HTTP/2 clients: what crosses to HTTP/1 and back.
 
 mod crossing;
+mod destinations;

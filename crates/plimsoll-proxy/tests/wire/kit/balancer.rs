@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
     AccessLog, ClientTimeouts, Config, Destination as DestinationConfig, DestinationTimeouts, HeaderEdits,
-    Limits, ListenAddress, Listener, Pool, Protocol, Route,
+    Limits, ListenAddress, Listener, Pool, PoolProtocol, Protocol, Route,
 };
 use plimsoll_core::Weight;
 use plimsoll_core::balance::Algorithm;
@@ -133,6 +133,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         },
         retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
         backup_tiers: true,
+        protocol: PoolProtocol::Http1,
         tls: None,
         timeouts: DestinationTimeouts { connect: secs(5), response: secs(10), idle: secs(10), total: None },
         destinations: destinations.iter().enumerate().map(member).collect(),

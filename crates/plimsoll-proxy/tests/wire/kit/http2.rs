@@ -1,7 +1,8 @@
 //! A client of HTTP/2, and one of single frames for what no library sends.
 
 use std::future::{Future, poll_fn};
-use std::io::{Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -146,61 +147,192 @@ pub(crate) fn release(stream: &mut RecvStream, len: usize) {
     let _ended_already = stream.flow_control().release_capacity(len);
 }
 
-/// Single frames on a raw socket.
-pub(crate) struct Frames {
-    socket: std::net::TcpStream,
+/// A request as a destination of HTTP/2 got it, whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Http2Request {
+    pub(crate) head: Request<()>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: HeaderMap,
 }
 
-impl Frames {
-    /// The preface and empty settings, and nothing more.
-    pub(crate) fn connect(balancer: &Balancer) -> Self {
-        let Place::Tcp(address) = balancer.place() else { panic!("a TCP listener") };
-        let mut socket = std::net::TcpStream::connect(address).expect("the proxy takes connections");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
-        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("room");
-        let mut frames = Self { socket };
-        assert!(frames.send(4, 0, 0, b""));
-        frames
+/// What it does with one.
+#[derive(Debug)]
+pub(crate) struct Played {
+    head: Response<()>,
+    body: Vec<u8>,
+    trailers: HeaderMap,
+    wait: Duration,
+    reset: Option<h2::Reason>,
+}
+
+impl Played {
+    pub(crate) fn answer(status: u16) -> Self {
+        let head = Response::builder().status(status).body(()).expect("a head");
+        let (body, trailers) = (Vec::new(), HeaderMap::new());
+        Self { head, body, trailers, wait: Duration::ZERO, reset: None }
     }
 
-    /// A frame as it stands on the wire.
-    pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-        let len = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
-        let mut frame = vec![len[1], len[2], len[3], kind, flags];
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
-        frame
+    pub(crate) fn reset(reason: h2::Reason) -> Self {
+        Self { reset: Some(reason), ..Self::answer(200) }
     }
 
-    /// `false` when the proxy takes no more.
-    pub(crate) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        self.send_raw(&Self::frame(kind, flags, stream, payload))
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.head.headers_mut().insert(name, value.parse().expect("a value"));
+        self
     }
 
-    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> bool {
-        self.socket.write_all(bytes).is_ok()
+    pub(crate) fn body(mut self, body: Vec<u8>) -> Self {
+        self.body = body;
+        self
     }
 
-    /// The next frame: kind, flags, stream and payload. `None` at the end.
-    pub(crate) fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
-        let mut head = [0; 9];
-        self.socket.read_exact(&mut head).ok()?;
-        let len = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let mut payload = vec![0; len];
-        self.socket.read_exact(&mut payload).ok()?;
-        let stream = u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]);
-        Some((head[3], head[4], stream, payload))
+    pub(crate) fn trailer(mut self, name: &'static str, value: &str) -> Self {
+        self.trailers.insert(name, value.parse().expect("a value"));
+        self
     }
 
-    /// The code of the goodbye that ends this connection.
-    pub(crate) fn goodbye(&mut self) -> Option<u32> {
-        let mut code = None;
-        while let Some((kind, _, _, payload)) = self.next() {
-            if kind == 7 {
-                code = payload.get(4..8).map(|bytes| u32::from_be_bytes(bytes.try_into().expect("four")));
-            }
+    pub(crate) fn after(self, wait: Duration) -> Self {
+        Self { wait, ..self }
+    }
+}
+
+type Plays = dyn Fn(&Http2Request) -> Played + Send + Sync;
+
+/// A destination of HTTP/2, on a thread of its own.
+pub(crate) struct Http2Destination {
+    address: std::net::SocketAddr,
+    requests: Arc<Mutex<Vec<Http2Request>>>,
+    connections: Arc<AtomicUsize>,
+    goodbyes: tokio::sync::watch::Sender<usize>,
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Http2Destination {
+    pub(crate) fn start(plays: impl Fn(&Http2Request) -> Played + Send + Sync + 'static) -> Self {
+        Self::run(Some(Arc::new(plays)))
+    }
+
+    /// Answers at once, and then each piece of a body with the same piece.
+    pub(crate) fn start_streaming() -> Self {
+        Self::run(None)
+    }
+
+    fn run(plays: Option<Arc<Plays>>) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket");
+        let address = listener.local_addr().expect("bound");
+        let (requests, connections) = (Arc::<Mutex<Vec<_>>>::default(), Arc::new(AtomicUsize::new(0)));
+        let (goodbyes, said) = tokio::sync::watch::channel(0);
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (seen, counted) = (requests.clone(), connections.clone());
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a reactor");
+                let accept = async {
+                    while let Ok((socket, _)) = listener.accept().await {
+                        counted.fetch_add(1, SeqCst);
+                        socket.set_nodelay(true).expect("a socket");
+                        tokio::spawn(serve(socket, plays.clone(), seen.clone(), said.clone()));
+                    }
+                };
+                tokio::select! {
+                    () = accept => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { address, requests, connections, goodbyes, _stop: stop }
+    }
+
+    pub(crate) fn as_member(&self, number: usize) -> plimsoll_config::model::Destination {
+        plimsoll_config::model::Destination {
+            name: format!("h2-{number}").into(),
+            address: plimsoll_config::model::DestinationAddress::Socket(self.address),
+            weight: plimsoll_core::Weight::ONE,
+            priority: 0,
+            zone: None,
+            labels: Vec::new(),
         }
-        code
     }
+
+    pub(crate) fn requests(&self) -> Vec<Http2Request> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+
+    /// Lets every connection go that is open now.
+    pub(crate) fn say_goodbye(&self) {
+        self.goodbyes.send_modify(|times| *times += 1);
+    }
+}
+
+async fn serve(
+    socket: tokio::net::TcpStream,
+    plays: Option<Arc<Plays>>,
+    seen: Arc<Mutex<Vec<Http2Request>>>,
+    mut said: tokio::sync::watch::Receiver<usize>,
+) {
+    said.mark_unchanged();
+    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => match plays.clone() {
+                    Some(plays) => drop(tokio::spawn(play(request, respond, plays, seen.clone()))),
+                    None => drop(tokio::spawn(stream_back(request, respond))),
+                },
+                _ => return,
+            },
+            Ok(()) = said.changed() => connection.graceful_shutdown(),
+        }
+    }
+}
+
+async fn play(
+    request: Request<RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    plays: Arc<Plays>,
+    seen: Arc<Mutex<Vec<Http2Request>>>,
+) {
+    let (head, mut stream) = request.into_parts();
+    let mut body = Vec::new();
+    while let Some(Ok(data)) = poll_fn(|cx| stream.poll_data(cx)).await {
+        release(&mut stream, data.len());
+        body.extend_from_slice(&data);
+    }
+    let trailers = poll_fn(|cx| stream.poll_trailers(cx)).await.ok().flatten().unwrap_or_default();
+    let request = Http2Request { head: Request::from_parts(head, ()), body, trailers };
+    let played = plays(&request);
+    seen.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+    tokio::time::sleep(played.wait).await;
+    if let Some(reason) = played.reset {
+        return respond.send_reset(reason);
+    }
+    let bare = played.body.is_empty() && played.trailers.is_empty();
+    let Ok(mut answer) = respond.send_response(played.head, bare) else { return };
+    if !bare {
+        let ends = played.trailers.is_empty();
+        let _gone = send_all(&mut answer, played.body.into(), ends).await;
+        if !ends {
+            let _gone = answer.send_trailers(played.trailers);
+        }
+    }
+}
+
+async fn stream_back(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
+    let mut body = request.into_body();
+    let head = Response::builder().body(()).expect("a head");
+    let Ok(mut answer) = respond.send_response(head, false) else { return };
+    while let Some(Ok(data)) = poll_fn(|cx| body.poll_data(cx)).await {
+        release(&mut body, data.len());
+        if send_all(&mut answer, data, false).await.is_err() {
+            return;
+        }
+    }
+    let _gone = answer.send_data(Bytes::new(), true);
 }

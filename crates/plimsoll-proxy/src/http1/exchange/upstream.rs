@@ -1,0 +1,56 @@
+//! The destination's side of a try: a connection of HTTP/1, or one request on a link of HTTP/2.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use crate::http2::call::Call;
+use crate::stream::Stream;
+
+/// What a try runs on. Heads cross it as HTTP/1 has them, whichever it is.
+#[derive(Debug)]
+pub(crate) enum Upstream {
+    /// It is the try's alone as long as that lasts.
+    Http1(Stream),
+    /// It frames bodies itself: they cross it without chunks.
+    Http2(Box<Call>),
+}
+
+impl Upstream {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Http1(stream) => stream.poll_write(cx, bytes),
+            Self::Http2(call) => call.poll_write(cx, bytes),
+        }
+    }
+
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Http1(stream) => stream.poll_read(cx, buffer),
+            Self::Http2(call) => call.poll_read(cx, buffer),
+        }
+    }
+
+    /// The request is out to its end, but for these trailer lines where bodies are not in chunks.
+    pub(super) fn finish(&mut self, trailers: &[u8]) {
+        if let Self::Http2(call) = self {
+            call.finish(trailers);
+        }
+    }
+
+    pub(super) fn frames_bodies(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    /// Trailer lines of an answer that has ended, where they do not come with its last chunk.
+    pub(super) fn trailer_lines(&self) -> Vec<u8> {
+        match self {
+            Self::Http1(_) => Vec::new(),
+            Self::Http2(call) => call.trailer_lines(),
+        }
+    }
+
+    /// The destination has seen nothing of the request, whatever was sent.
+    pub(super) fn never_ran(&self) -> bool {
+        matches!(self, Self::Http2(call) if call.never_ran())
+    }
+}

@@ -1,0 +1,173 @@
+//! A worker's connections to destinations that speak HTTP/2: few, shared by many requests at once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use plimsoll_core::{Address, DestinationId};
+use tokio::sync::Notify;
+
+use super::meter::Meter;
+use super::wire::Wire;
+use crate::stream::Stream;
+
+/// Requests at once on one connection, however many its destination would take: more would wait for each other.
+const STREAMS: usize = 100;
+/// Bytes a destination may send on one stream before anybody has taken them.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// And on all streams of a connection together.
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes of a request that wait to be framed, for each stream.
+const SEND_BUFFER: usize = 128 * 1024;
+/// A head of an answer may be so long, as with HTTP/1.
+const HEADER_LIST: u32 = 64 * 1024;
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    requests: RefCell<SendRequest<Bytes>>,
+    address: Address,
+    secure: bool,
+    active: Cell<usize>,
+    closed: Rc<Cell<bool>>,
+}
+
+impl Link {
+    /// Within TLS?
+    pub(super) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    fn has_room(&self) -> bool {
+        let theirs = self.requests.borrow().current_max_send_streams();
+        !self.closed.get() && self.active.get() < theirs.min(STREAMS)
+    }
+}
+
+/// A request's place on a link.
+#[derive(Debug)]
+pub(super) struct Place {
+    link: Rc<Link>,
+    requests: SendRequest<Bytes>,
+}
+
+impl Place {
+    pub(super) fn take(link: &Rc<Link>) -> Self {
+        link.active.set(link.active.get() + 1);
+        let requests = link.requests.borrow().clone();
+        Self { link: link.clone(), requests }
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(super) fn requests(&mut self) -> &mut SendRequest<Bytes> {
+        &mut self.requests
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.link.active.set(self.link.active.get() - 1);
+    }
+}
+
+/// The links of one pool at one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    by_destination: RefCell<HashMap<DestinationId, Rc<Group>>>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    links: RefCell<Vec<Rc<Link>>>,
+    /// Somebody opens a link; who comes meanwhile waits for it.
+    opening: Cell<bool>,
+    opened: Notify,
+}
+
+/// Ends the waiting whatever becomes of the opening.
+struct Opening<'g>(&'g Group);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opening.set(false);
+        self.0.opened.notify_waiters();
+    }
+}
+
+impl Links {
+    /// A link with room, if there is one.
+    pub(crate) fn take(&self, id: DestinationId, address: &Address) -> Option<Rc<Link>> {
+        let group = self.group(id);
+        let mut links = group.links.borrow_mut();
+        links.retain(|link| !link.closed.get() && link.address == *address);
+        links.iter().find(|link| link.has_room()).cloned()
+    }
+
+    /// A link with room, opened with `connect` if there is none. Of many who come at once, one opens it.
+    ///
+    /// # Errors
+    /// `connect`'s, or the destination does not speak HTTP/2.
+    pub(crate) async fn open(
+        &self,
+        id: DestinationId,
+        address: &Address,
+        connect: impl Future<Output = io::Result<Stream>>,
+    ) -> io::Result<Rc<Link>> {
+        let group = self.group(id);
+        while group.opening.replace(true) {
+            group.opened.notified().await;
+            if let Some(link) = self.take(id, address) {
+                return Ok(link);
+            }
+        }
+        let _opening = Opening(&group);
+        let stream = connect.await?;
+        let secure = matches!(stream, Stream::Tls(_));
+        if secure && stream.alpn() != Some(b"h2") {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let wire = Wire::new(stream, Vec::new(), Rc::new(Meter::unlimited()));
+        let mut builder = Builder::new();
+        builder
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEADER_LIST)
+            .max_send_buffer_size(SEND_BUFFER);
+        let (requests, connection) = builder.handshake(wire).await.map_err(io::Error::other)?;
+        let closed = Rc::new(Cell::new(false));
+        let gone = closed.clone();
+        tokio::task::spawn_local(async move {
+            let _told_to_each_request = connection.await;
+            gone.set(true);
+        });
+        let (requests, active) = (RefCell::new(requests), Cell::new(0));
+        let link = Rc::new(Link { requests, address: address.clone(), secure, active, closed });
+        group.links.borrow_mut().push(link.clone());
+        Ok(link)
+    }
+
+    fn group(&self, id: DestinationId) -> Rc<Group> {
+        self.by_destination.borrow_mut().entry(id).or_default().clone()
+    }
+
+    /// Forgets links nobody uses, as `keep` says of their destinations. A link that is dropped says goodbye.
+    pub(crate) fn sweep(&self, keep: impl Fn(DestinationId) -> bool) {
+        self.by_destination.borrow_mut().retain(|&id, group| {
+            let kept = keep(id);
+            group.links.borrow_mut().retain(|link| !link.closed.get() && (kept || link.active.get() > 0));
+            kept || !group.links.borrow().is_empty() || group.opening.get()
+        });
+    }
+
+    /// Takes no link again.
+    pub(crate) fn clear(&self) {
+        self.by_destination.borrow_mut().clear();
+    }
+}

@@ -1,0 +1,174 @@
+//! Destinations that speak HTTP/2, for clients of either version.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use http::Request;
+use plimsoll_config::model::PoolProtocol;
+
+use crate::kit::http2::{Http2Client, Http2Destination, Played, get as get2, send_all};
+use crate::kit::{Balancer, Setup, get, ms, noise, post, until};
+
+fn before(destinations: &[&Http2Destination]) -> Setup {
+    Setup::http(&[]).with(|s| {
+        s.pools[0].protocol = PoolProtocol::Http2;
+        let members = destinations.iter().enumerate();
+        s.pools[0].destinations = members.map(|(n, d)| d.as_member(n)).collect();
+    })
+}
+
+fn start(destination: &Http2Destination) -> Balancer {
+    before(&[destination]).start()
+}
+
+/// Answers with what it was sent, and says in a trailer how much that was.
+fn echo() -> Http2Destination {
+    Http2Destination::start(|request| {
+        let sum = request.body.len().to_string();
+        Played::answer(200).body(request.body.clone()).trailer("x-sum", &sum)
+    })
+}
+
+#[test]
+fn clients_of_http_1_are_served_on_one_connection() {
+    let destination = echo();
+    let balancer = start(&destination);
+    let mut client = balancer.connect();
+    client.send(get("/a?b=c"));
+    assert_eq!(client.answer().text(), "");
+    client.send(post("/", "hello"));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+    assert_eq!(answer.trailers.one("x-sum"), Some("5"));
+    client.send("PUT / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nX-T: 1\r\n\r\n");
+    assert_eq!(client.answer().text(), "abcde");
+    let seen = destination.requests();
+    assert_eq!(destination.connections(), 1);
+    assert_eq!(seen[0].head.uri().to_string(), "http://test/a?b=c");
+    assert_eq!(seen[0].head.headers()["x-forwarded-for"], "127.0.0.1");
+    assert!(!seen[0].head.headers().contains_key("host"));
+    assert_eq!(seen[2].trailers["x-t"], "1");
+}
+
+#[test]
+fn clients_of_http_2_are_served_too() {
+    let destination = echo();
+    let balancer = start(&destination);
+    let mut client = Http2Client::connect(&balancer);
+    assert_eq!(client.get("/").status(), 200);
+    let body = noise(21, 2 << 20);
+    let request = Request::post("http://test/").body(()).expect("a request");
+    let answer = client.ask(request, &body).expect("an answer");
+    assert!(answer.body == body);
+    assert_eq!(answer.trailers["x-sum"], "2097152");
+    assert_eq!(destination.connections(), 1);
+}
+
+#[test]
+fn each_request_is_balanced_by_itself() {
+    let (a, b) = (echo(), echo());
+    let balancer = before(&[&a, &b]).start();
+    let mut client = Http2Client::connect(&balancer);
+    (0..20).for_each(|_| assert_eq!(client.get("/").status(), 200));
+    assert_eq!((a.requests().len(), b.requests().len()), (10, 10));
+    assert_eq!((a.connections(), b.connections()), (1, 1));
+}
+
+#[test]
+fn many_at_once_share_one_connection() {
+    let destination = Http2Destination::start(|_| Played::answer(200).after(ms(50)));
+    let balancer = start(&destination);
+    let mut client = Http2Client::connect(&balancer);
+    let streams: Vec<_> = (0..60).map(|_| client.begin(get2("/"), true).expect("room")).collect();
+    for stream in streams {
+        assert_eq!(client.finish(stream).expect("an answer").status(), 200);
+    }
+    assert_eq!(destination.connections(), 1);
+}
+
+#[test]
+fn a_stream_that_was_refused_is_tried_elsewhere_even_a_post() {
+    let times = Arc::new(AtomicUsize::new(0));
+    let counted = times.clone();
+    let refuses = Http2Destination::start(move |_| {
+        counted.fetch_add(1, SeqCst);
+        Played::reset(h2::Reason::REFUSED_STREAM)
+    });
+    let good = echo();
+    let balancer = before(&[&refuses, &good]).start();
+    for _ in 0..4 {
+        assert_eq!(balancer.ask(post("/", "once")).text(), "once");
+    }
+    assert!(times.load(SeqCst) > 0, "the one that refuses was tried");
+    let fails = Http2Destination::start(|_| Played::reset(h2::Reason::INTERNAL_ERROR));
+    let balancer = before(&[&fails, &good]).start();
+    let statuses: Vec<_> = (0..2).map(|_| balancer.ask(post("/", "once")).status).collect();
+    assert!(statuses.contains(&502), "it may have run: {statuses:?}");
+}
+
+#[test]
+fn calls_of_grpc_run_with_their_trailers() {
+    let destination = Http2Destination::start(|request| {
+        assert_eq!(request.head.headers()["te"], "trailers");
+        let answer = Played::answer(200).header("content-type", "application/grpc");
+        match request.head.uri().path() {
+            "/s/unary" => answer.body(request.body.clone()).trailer("grpc-status", "0"),
+            // Trailers only: the status stands in the head.
+            _ => answer.header("grpc-status", "5"),
+        }
+    });
+    let balancer = start(&destination);
+    let mut client = Http2Client::connect(&balancer);
+    let call = |path: &str| {
+        let request = Request::post(format!("http://test{path}"));
+        request
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .expect("a request")
+    };
+    let answer = client.ask(call("/s/unary"), b"\0\0\0\0\x01x").expect("an answer");
+    assert_eq!((answer.body.len(), answer.trailers["grpc-status"].as_bytes()), (6, &b"0"[..]));
+    let answer = client.ask(call("/s/none"), b"\0\0\0\0\0").expect("an answer");
+    assert_eq!(answer.head.headers()["grpc-status"], "5");
+    assert!(answer.trailers.is_empty() && !answer.head.headers().contains_key("content-length"));
+}
+
+#[test]
+fn both_sides_of_a_stream_run_at_once() {
+    let destination = Http2Destination::start_streaming();
+    let balancer = start(&destination);
+    let mut client = Http2Client::connect(&balancer);
+    let request = Request::post("http://test/").header("content-type", "application/grpc");
+    let mut stream = client.begin(request.body(()).expect("a request"), false).expect("room");
+    client.run(async {
+        let mut answer = (&mut stream.answer).await.expect("a head before the body has ended").into_body();
+        for n in 0..5_u8 {
+            send_all(&mut stream.body, vec![n; 10].into(), n == 4).await.expect("room");
+            let data =
+                std::future::poll_fn(|cx| answer.poll_data(cx)).await.expect("an echo").expect("no error");
+            assert_eq!(data, vec![n; 10]);
+        }
+        while let Some(data) = std::future::poll_fn(|cx| answer.poll_data(cx)).await {
+            assert!(data.expect("no error").is_empty());
+        }
+    });
+    let request = Request::post("http://test/").body(()).expect("a request");
+    let mut cancelled = client.begin(request, false).expect("room");
+    client.idle(ms(20));
+    cancelled.body.send_reset(h2::Reason::CANCEL);
+    client.idle(ms(20));
+    until("its place is free", || balancer.destination(0).in_flight == 0);
+}
+
+#[test]
+fn a_destination_that_went_away_is_connected_to_anew() {
+    let destination = echo();
+    let balancer = start(&destination);
+    assert_eq!(balancer.ask(get("/")).status, 200);
+    destination.say_goodbye();
+    for _ in 0..5 {
+        assert_eq!(balancer.ask(post("/", "x")).text(), "x");
+    }
+    assert!(destination.connections() >= 2);
+}
