@@ -181,11 +181,14 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
             }
             look_at = end * 2;
             scratch[..have].copy_from_slice(&client.inbox);
-            if !client.greeted && client.introduction.is_none() && scratch[..end].starts_with(http2::PREFACE)
-            {
+            if !client.greeted && client.introduction.is_none() && http2::may_begin(&scratch[..end]) {
                 client.inbox.extend_from_slice(&scratch[have..end]);
-                client.speaks_http2 = true;
-                return Poll::Ready(Err(NoRequest::Closed));
+                client.speaks_http2 = end >= http2::PREFACE.len();
+                if client.speaks_http2 {
+                    return Poll::Ready(Err(NoRequest::Closed));
+                }
+                begun = true;
+                continue;
             }
             match take_request(client, worker, &view, &mut scratch[..end]) {
                 Ok(Some(job)) => {
