@@ -319,14 +319,13 @@ impl Ticket {
 
     /// Records how the destination answered, as soon as that is known (for HTTP: at the head of the
     /// answer). The ticket goes on holding its place until it is dropped: in-flight ends with the body.
-    /// A second call is ignored, but for a failure after an answer ([`Failure::Truncated`]): that takes the
-    /// place of the good outcome, so a destination that breaks off every body has a row of bad ones.
+    /// A second call is ignored, unless it speaks against the destination ([`Failure::Truncated`], a bad
+    /// status in the trailers of gRPC): then it takes the place of the good outcome, so a destination that
+    /// breaks off every body has a row of bad ones.
     pub fn learn(&mut self, outcome: Outcome) -> Option<Suspect> {
-        let late = self.learned;
-        if late && !matches!(outcome, Outcome::Failed(_)) {
-            return None;
+        if std::mem::replace(&mut self.learned, true) {
+            return self.learn_more(outcome);
         }
-        self.learned = true;
         let tally = self.live.tally(self.worker);
         match outcome {
             Outcome::Answered { status, first_byte } => {
@@ -335,6 +334,17 @@ impl Ticket {
                 bump(&tally.buckets[bucket_of(first_byte)], 1);
             }
             Outcome::Failed(failure) => bump(&tally.failures[failure as usize], 1),
+        }
+        self.judge(outcome)
+    }
+
+    /// What came to light after the answer had begun: it can only be worse.
+    fn learn_more(&mut self, outcome: Outcome) -> Option<Suspect> {
+        if !outcome.blames_destination() {
+            return None;
+        }
+        if let Outcome::Failed(failure) = outcome {
+            bump(&self.live.tally(self.worker).failures[failure as usize], 1);
         }
         self.judge(outcome)
     }

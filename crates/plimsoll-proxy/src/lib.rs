@@ -11,6 +11,7 @@ mod counters;
 mod downstream;
 mod driver;
 mod forward;
+mod grpc;
 mod http1;
 mod http2;
 mod listener;

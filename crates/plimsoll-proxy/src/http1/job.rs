@@ -47,6 +47,8 @@ pub(crate) struct Job {
     pub(crate) tries: u8,
     /// A destination that may serve has not been tried yet.
     pub(crate) others_left: bool,
+    /// It is a call of gRPC.
+    pub(crate) is_call: bool,
     /// Body bytes so far, as they are after decoding.
     body_bytes: u64,
     pub(crate) client_timeouts: ClientTimeouts,
@@ -180,7 +182,15 @@ fn new_job(
 ) -> Box<Job> {
     let config = &view.table.config;
     let pool = view.rules.get(rule).map(|rule| &rule.table.pool.config);
-    let pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
+    let mut pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
+    let mut client_timeouts = config.timeouts;
+    let mut total_deadline = pool_timeouts.total.map_or(Tick::NEVER, |total| started + total);
+    if head.is_call {
+        // Both sides of a call may be silent for as long as they like: only that nobody says anything counts.
+        pool_timeouts.response = pool_timeouts.response.max(pool_timeouts.idle);
+        client_timeouts.body = client_timeouts.body.max(client_timeouts.idle);
+        total_deadline = total_deadline.min(head.call_timeout.map_or(Tick::NEVER, |wait| started + wait));
+    }
     Box::new(Job {
         view: view.clone(),
         rule,
@@ -200,9 +210,10 @@ fn new_job(
         tries: 0,
         others_left: false,
         body_bytes: 0,
-        client_timeouts: config.timeouts,
+        is_call: head.is_call,
+        client_timeouts,
         pool_timeouts,
-        total_deadline: pool_timeouts.total.map_or(Tick::NEVER, |total| started + total),
+        total_deadline,
         started,
         request_bytes: head.len as u64,
         response_bytes: 0,

@@ -1,6 +1,7 @@
 //! Whether a request head is unambiguous, and how it leaves for a destination.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use super::answer::Refusal;
 use super::body::Framing;
@@ -9,6 +10,7 @@ use super::fields::{
 };
 use super::target::{Method, Target, valid_host};
 use super::{HeaderSlots, MAX_HEADERS};
+use crate::grpc;
 use crate::stream::Peer;
 use crate::tables::Edits;
 use plimsoll_config::model::Limits;
@@ -30,6 +32,10 @@ pub(crate) struct RequestHead<'b> {
     pub(crate) upgrade: Option<&'b [u8]>,
     /// Problems are answered in JSON if the client takes it.
     pub(crate) accepts_json: bool,
+    /// It is a call of gRPC.
+    pub(crate) is_call: bool,
+    /// How long the caller will wait for all of it.
+    pub(crate) call_timeout: Option<Duration>,
     options: ConnectionOptions<'b>,
     /// Bytes of the head.
     pub(crate) len: usize,
@@ -74,6 +80,8 @@ pub(crate) fn parse<'b, 'h>(
         expects_continue: false,
         upgrade: None,
         accepts_json: false,
+        is_call: false,
+        call_timeout: None,
         options: ConnectionOptions::default(),
         len,
     };
@@ -131,6 +139,13 @@ fn read_fields<'b>(
             Field::Upgrade => upgrade = Some(header.value),
             Field::Other if header.name.eq_ignore_ascii_case("accept") => {
                 head.accepts_json = header.value.windows(4).any(|w| w == b"json");
+            }
+            Field::Other if header.name.len() == "grpc-timeout".len() => {
+                if header.name.eq_ignore_ascii_case("content-type") {
+                    head.is_call = grpc::is_call(header.value);
+                } else if header.name.eq_ignore_ascii_case("grpc-timeout") {
+                    head.call_timeout = grpc::timeout(header.value);
+                }
             }
             _ => {}
         }

@@ -10,6 +10,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, Heade
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request};
 
+use crate::grpc;
 use crate::http1::MAX_HEADERS;
 use crate::http1::answer::Refusal;
 use crate::http1::fields::{Field, field, write_line};
@@ -94,7 +95,7 @@ pub(super) fn read_request(text: &[u8], secure: bool) -> Option<Request<()>> {
         }
     }
     // The field is for the next hop, so it is ours to say; servers of gRPC want it said.
-    if map.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+    if map.get(CONTENT_TYPE).is_some_and(|value| grpc::is_call(value.as_bytes())) {
         map.insert(TE, HeaderValue::from_static("trailers"));
     }
     *request.uri_mut() = Uri::from_parts(uri).ok()?;

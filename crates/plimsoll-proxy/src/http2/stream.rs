@@ -16,6 +16,7 @@ use super::head;
 use super::serve::Presence;
 use crate::downstream::Downstream;
 use crate::forward::{self, Verdict};
+use crate::grpc;
 use crate::http1::answer::{self, Refusal};
 use crate::http1::body::BodyReader;
 use crate::http1::exchange::{End, Exchange};
@@ -53,7 +54,7 @@ pub(super) async fn run(presence: Presence, request: Request<RecvStream>, respon
         respond,
         answer: None,
         ended: false,
-        speaks_grpc: content_type.starts_with(b"application/grpc"),
+        speaks_grpc: grpc::is_call(content_type),
         body,
         presence,
     };
@@ -127,19 +128,12 @@ fn plain_answer(refusal: Refusal, json: bool) -> (Response<()>, Bytes) {
     (response, Bytes::from(body))
 }
 
-/// A client of gRPC looks for its status and no page (the gRPC project's `http-grpc-status-mapping`).
+/// A client of gRPC looks for its status and no page.
 fn grpc_answer(refusal: Refusal) -> Response<()> {
-    let status = match refusal.status {
-        404 | 405 | 501 => "12",
-        413 | 431 | 429 => "8",
-        408 | 504 => "4",
-        502 | 503 => "14",
-        _ => "13",
-    };
     let mut response = Response::new(());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from_static(status));
+    headers.insert("grpc-status", HeaderValue::from_static(grpc::from_http(refusal.status)));
     headers.insert("grpc-message", HeaderValue::from_static(refusal.detail));
     response
 }

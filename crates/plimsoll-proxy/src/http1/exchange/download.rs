@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use plimsoll_core::retry::{self, Decision};
 use plimsoll_core::{Failure, Outcome};
 
 use super::{End, Exchange, TURNS};
 use crate::downstream::Downstream;
+use crate::grpc;
 use crate::http1::MAX_HEADERS;
 use crate::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use crate::http1::job::Job;
@@ -33,6 +35,14 @@ pub(crate) struct Answer {
     /// The client was told that the connection ends.
     pub(crate) closes: bool,
     finished: bool,
+}
+
+/// The status of a call among its trailer lines.
+fn grpc_status(lines: &[u8]) -> Option<&[u8]> {
+    lines
+        .split(|&byte| byte == b'\n')
+        .find_map(|line| line.strip_prefix(b"grpc-status:"))
+        .map(<[u8]>::trim_ascii)
 }
 
 impl Exchange {
@@ -90,7 +100,14 @@ impl Exchange {
             return Err(End::Failed(Failure::Truncated));
         }
         answer.finished = true;
-        answer.body = BodyReader::ended(self.upstream.trailer_lines());
+        let trailers = self.upstream.trailer_lines();
+        if job.is_call
+            && let Some(status) = grpc_status(&trailers).map(grpc::as_http)
+        {
+            let first_byte = Duration::ZERO;
+            self.suspect = self.ticket.learn(Outcome::Answered { status, first_byte }).or(self.suspect);
+        }
+        answer.body = BodyReader::ended(trailers);
         if answer.delivery == Delivery::Chunked {
             write_last_chunk(self.download.buffer(), answer.body.trailers(), job.response_edits());
         }
@@ -245,7 +262,11 @@ impl Exchange {
         };
         if head.status >= 200 || head.status == 101 {
             let first_byte = self.now(worker).since(self.ticket.started());
-            self.suspect = self.ticket.learn(Outcome::Answered { status: head.status, first_byte });
+            // A call that failed before it began says so in the head of a 200.
+            let told =
+                headers.iter().filter(|_| job.is_call).find(|h| h.name.eq_ignore_ascii_case("grpc-status"));
+            let status = told.map_or(head.status, |told| head.status.max(grpc::as_http(told.value)));
+            self.suspect = self.ticket.learn(Outcome::Answered { status, first_byte });
             job.status = head.status;
             if let Some(log) = &mut job.log {
                 log.first_byte = Some(first_byte);

@@ -7,7 +7,7 @@ use http::Request;
 use plimsoll_config::model::PoolProtocol;
 
 use crate::kit::http2::{Http2Client, Http2Destination, Played, get as get2, send_all};
-use crate::kit::{Balancer, Setup, get, ms, noise, post, until};
+use crate::kit::{Balancer, Setup, Watch, get, ms, noise, post, until};
 
 fn before(destinations: &[&Http2Destination]) -> Setup {
     Setup::http(&[]).with(|s| {
@@ -132,6 +132,35 @@ fn calls_of_grpc_run_with_their_trailers() {
     let answer = client.ask(call("/s/none"), b"\0\0\0\0\0").expect("an answer");
     assert_eq!(answer.head.headers()["grpc-status"], "5");
     assert!(answer.trailers.is_empty() && !answer.head.headers().contains_key("content-length"));
+}
+
+#[test]
+fn a_call_has_its_deadline_and_a_bad_status_counts_against_its_destination() {
+    let slow = Http2Destination::start(|_| Played::answer(200).after(ms(5_000)));
+    let balancer = start(&slow);
+    let mut client = Http2Client::connect(&balancer);
+    let call = || Request::post("http://test/s/m").header("content-type", "application/grpc");
+    let watch = Watch::start();
+    let late = call().header("grpc-timeout", "100m").body(()).expect("a request");
+    let answer = client.ask(late, b"x").expect("an answer");
+    assert_eq!(answer.head.headers()["grpc-status"], "4");
+    assert!(watch.elapsed() < ms(4_000), "{:?}", watch.elapsed());
+    for in_trailers in [true, false] {
+        let bad = Http2Destination::start(move |_| {
+            let answer = Played::answer(200).header("content-type", "application/grpc");
+            match in_trailers {
+                true => answer.body(b"x".to_vec()).trailer("grpc-status", "14"),
+                false => answer.header("grpc-status", "14"),
+            }
+        });
+        let good = echo();
+        let balancer = before(&[&bad, &good]).with(|s| s.pools[0].outlier.consecutive_failures = 2).start();
+        let mut client = Http2Client::connect(&balancer);
+        until("it is ejected", || {
+            client.ask(call().body(()).expect("a request"), b"x").expect("an answer");
+            balancer.destination(0).standing.word() == "ejected"
+        });
+    }
 }
 
 #[test]

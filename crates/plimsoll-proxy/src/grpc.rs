@@ -1,0 +1,74 @@
+//! What gRPC says in its own words: deadlines, and statuses that are no HTTP statuses.
+//!
+//! Source: the gRPC project's `PROTOCOL-HTTP2.md` and `http-grpc-status-mapping.md`.
+
+use std::time::Duration;
+
+/// Does a body of this type carry calls?
+pub(crate) fn is_call(content_type: &[u8]) -> bool {
+    content_type.starts_with(b"application/grpc")
+        && content_type.get(16).is_none_or(|&next| matches!(next, b'+' | b';'))
+}
+
+/// A `grpc-timeout`: one to eight digits and a unit.
+pub(crate) fn timeout(value: &[u8]) -> Option<Duration> {
+    let (&unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count = digits.iter().fold(0_u64, |n, &digit| n * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// What a call's status says about its destination, as the HTTP status that says the same: 503 for
+/// UNAVAILABLE, 500 for INTERNAL, UNKNOWN and DATA_LOSS, 200 for all that speak about the call.
+pub(crate) fn as_http(status: &[u8]) -> u16 {
+    match status {
+        b"14" => 503,
+        b"2" | b"13" | b"15" => 500,
+        _ => 200,
+    }
+}
+
+/// The status a client of gRPC gets for an HTTP status of ours.
+pub(crate) const fn from_http(status: u16) -> &'static str {
+    match status {
+        404 | 405 | 501 => "12",
+        413 | 429 | 431 => "8",
+        408 | 504 => "4",
+        502 | 503 => "14",
+        _ => "13",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_known_by_their_type() {
+        for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+            assert!(is_call(good.as_bytes()), "{good}");
+        }
+        for other in ["application/grpc-web", "application/json", "application/grp", ""] {
+            assert!(!is_call(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn timeouts_have_a_unit() {
+        assert_eq!(timeout(b"100m"), Some(Duration::from_millis(100)));
+        assert_eq!(timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for bad in ["", "m", "1", "1s", "-1S", "123456789S", "1 S"] {
+            assert_eq!(timeout(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+}
