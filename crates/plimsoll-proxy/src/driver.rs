@@ -11,9 +11,8 @@ use plimsoll_core::{DestinationId, Name, Snapshot, Standing, Suspect, Tick};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::probe;
+use crate::probe::{self, Speaks};
 use crate::tables::Feed;
-use crate::tls::trust::Trust;
 use crate::views::state_of;
 
 /// Words from workers that may wait; the next bad outcome repeats a lost one.
@@ -47,7 +46,7 @@ pub(crate) struct PoolReport {
 /// What the control plane tells a driver.
 pub(crate) enum Order {
     Input(Box<Input>),
-    Trust(Option<Arc<Trust>>),
+    Speaks(Speaks),
     Report(oneshot::Sender<PoolReport>),
 }
 
@@ -56,8 +55,8 @@ pub(crate) struct Driver {
     pub(crate) pool: Pool,
     pub(crate) orders: mpsc::UnboundedReceiver<Order>,
     pub(crate) suspects: mpsc::Receiver<Suspect>,
-    /// How checks speak TLS, if the pool does.
-    pub(crate) trust: Option<Arc<Trust>>,
+    /// How checks speak to destinations.
+    pub(crate) speaks: Speaks,
     pub(crate) feed: Arc<Feed>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) clock: Clock,
@@ -83,7 +82,7 @@ impl Driver {
             tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(Order::Input(input)) => self.pool.handle(self.clock.now(), *input),
-                    Some(Order::Trust(trust)) => self.trust = trust,
+                    Some(Order::Speaks(speaks)) => self.speaks = speaks,
                     Some(Order::Report(answer)) => {
                         report.destinations = self.pool.reports();
                         let _asker_left = answer.send(report.clone());
@@ -130,9 +129,9 @@ impl Driver {
                 }
                 Action::Tell(event) => tell(&event, report),
                 Action::Probe(order) => {
-                    let (probed, clock, trust) = (probed.clone(), self.clock, self.trust.clone());
+                    let (probed, clock, speaks) = (probed.clone(), self.clock, self.speaks.clone());
                     tokio::spawn(async move {
-                        let result = probe::probe(&order, trust.as_deref(), clock).await;
+                        let result = probe::probe(&order, &speaks, clock).await;
                         let _driver_left = probed.send(Probed { id: order.id, name: order.name, result });
                     });
                 }

@@ -1,6 +1,7 @@
 //! One active check of one destination.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::Address;
@@ -8,16 +9,27 @@ use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{ProbeOrder, ProbeResult};
 
 use crate::clock::Clock;
+use crate::http2::wire::Bare;
 use crate::stream::Stream;
 use crate::tls::trust::Trust;
 
+/// How checks call themselves.
+const AGENT: &str = "plimsoll-health";
 /// The head of a check's answer may be so long; its body is not read.
 const MAX_HEAD: usize = 16 * 1024;
 
+/// How a pool speaks to its destinations; checks do as requests do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Speaks {
+    /// TLS, if it does.
+    pub(crate) trust: Option<Arc<Trust>>,
+    pub(crate) http2: bool,
+}
+
 /// Runs the check to its verdict; never longer than the order's time limit.
-pub(crate) async fn probe(order: &ProbeOrder, trust: Option<&Trust>, clock: Clock) -> ProbeResult {
+pub(crate) async fn probe(order: &ProbeOrder, speaks: &Speaks, clock: Clock) -> ProbeResult {
     let started = clock.now();
-    match tokio::time::timeout(order.timeout, ask(order, trust)).await {
+    match tokio::time::timeout(order.timeout, ask(order, speaks)).await {
         Ok(Ok(())) => ProbeResult::Passed { latency: clock.now().since(started) },
         Ok(Err(detail)) => ProbeResult::Failed { detail },
         Err(_) => ProbeResult::Failed { detail: format!("no answer within {}", millis(order.timeout)) },
@@ -28,16 +40,16 @@ fn millis(span: Duration) -> String {
     format!("{} ms", span.as_millis())
 }
 
-async fn ask(order: &ProbeOrder, trust: Option<&Trust>) -> Result<(), String> {
+async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), String> {
     let mut stream = Stream::connect(&order.address).await.map_err(|e| format!("cannot connect: {e}"))?;
-    if let Some(trust) = trust {
+    if let Some(trust) = &speaks.trust {
         stream =
             trust.shake_hands(stream, &order.name).await.map_err(|e| format!("no handshake of TLS: {e}"))?;
     }
-    converse(order, &mut stream).await
+    converse(order, stream, speaks).await
 }
 
-async fn converse(order: &ProbeOrder, stream: &mut Stream) -> Result<(), String> {
+async fn converse(order: &ProbeOrder, mut stream: Stream, speaks: &Speaks) -> Result<(), String> {
     let ProbeKind::Http { method, path, host, expect } = &order.kind else { return Ok(()) };
     let own;
     let host: &str = match (host, &order.address) {
@@ -48,15 +60,45 @@ async fn converse(order: &ProbeOrder, stream: &mut Stream) -> Result<(), String>
         }
         (None, Address::Unix(_)) => "localhost",
     };
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: plimsoll-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    send(stream, request.as_bytes()).await.map_err(|e| format!("cannot send: {e}"))?;
-    let status = read_status(stream).await?;
+    let status = match speaks.http2 {
+        true => status_by_http2(stream, method, path, host, speaks.trust.is_some()).await?,
+        false => {
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+            );
+            send(&mut stream, request.as_bytes()).await.map_err(|e| format!("cannot send: {e}"))?;
+            read_status(&mut stream).await?
+        }
+    };
     if expect.iter().any(|&(from, to)| (from..=to).contains(&status)) {
         return Ok(());
     }
     Err(format!("answered {status}"))
+}
+
+/// Asks as the pool's requests do: a destination that speaks HTTP/2 alone would not understand anything else.
+async fn status_by_http2(
+    stream: Stream,
+    method: &str,
+    path: &str,
+    host: &str,
+    secure: bool,
+) -> Result<u16, String> {
+    let scheme = if secure { "https" } else { "http" };
+    let request = http::Request::builder().method(method).uri(format!("{scheme}://{host}{path}"));
+    let request =
+        request.header("user-agent", AGENT).body(()).map_err(|e| format!("cannot ask that way: {e}"))?;
+    let failed = |e: h2::Error| format!("no answer by HTTP/2: {e}");
+    let (mut requests, connection) = h2::client::handshake(Bare(stream)).await.map_err(failed)?;
+    let ask = async {
+        std::future::poll_fn(|cx| requests.poll_ready(cx)).await?;
+        let (answer, _no_body) = requests.send_request(request, true)?;
+        answer.await
+    };
+    tokio::select! {
+        answer = ask => answer.map(|answer| answer.status().as_u16()).map_err(failed),
+        ended = connection => Err(ended.err().map_or("closed before answering".to_owned(), failed)),
+    }
 }
 
 async fn send(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {

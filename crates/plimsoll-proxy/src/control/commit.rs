@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use plimsoll_config::model::{Config, Listener, Pool as PoolConfig};
+use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, PoolProtocol};
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
 use plimsoll_core::{Destination, Name, Rng};
@@ -14,6 +14,7 @@ use super::{BoundAddress, Handle, ListenerState, PoolState, State};
 use crate::counters::PerWorker;
 use crate::driver::{Driver, Order, SUSPECTS};
 use crate::listener::Socket;
+use crate::probe::Speaks;
 use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable};
 use crate::worker::{Command, DoorOrder};
 
@@ -56,9 +57,10 @@ impl Handle {
     fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
         let spec = spec_of(config);
         let trust = state.secrets.trusts.get(&config.name).cloned();
+        let speaks = Speaks { trust: trust.clone(), http2: config.protocol == PoolProtocol::Http2 };
         if let Some(known) = state.pools.get_mut(&config.name) {
             known.table.budget.set_share(config.retry.budget);
-            let _driver_has_ended = known.orders.send(Order::Trust(trust.clone()));
+            let _driver_has_ended = known.orders.send(Order::Speaks(speaks.clone()));
             for input in [Input::Spec(spec), Input::Members(members)] {
                 let _driver_has_ended = known.orders.send(Order::Input(Box::new(input)));
             }
@@ -85,14 +87,14 @@ impl Handle {
         let table = Arc::new(PoolTable {
             number: state.next,
             config: config.clone(),
-            trust: trust.clone(),
+            trust,
             feed: feed.clone(),
             budget: budget.clone(),
             suspects,
             tallies: Arc::new(PerWorker::new(self.0.workers)),
         });
         let driver =
-            Driver { pool, orders: from_control, suspects: from_workers, trust, feed, budget, clock };
+            Driver { pool, orders: from_control, suspects: from_workers, speaks, feed, budget, clock };
         tokio::spawn(driver.run());
         state.pools.insert(config.name.clone(), PoolState { table: table.clone(), orders });
         table

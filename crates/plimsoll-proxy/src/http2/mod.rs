@@ -7,7 +7,7 @@ pub(crate) mod link;
 mod meter;
 pub(crate) mod serve;
 mod stream;
-mod wire;
+pub(crate) mod wire;
 
 /// How a client begins that knows beforehand that HTTP/2 is spoken here (RFC 9113 section 3.4). No HTTP/1
 /// request is this.

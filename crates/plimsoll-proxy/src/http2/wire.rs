@@ -13,7 +13,7 @@ use crate::stream::Stream;
 /// A stream, and bytes of it that were read before anybody knew whose they were.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: Stream,
+    bare: Bare,
     early: Vec<u8>,
     early_at: usize,
     meter: Rc<Meter>,
@@ -21,7 +21,7 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(stream: Stream, early: Vec<u8>, meter: Rc<Meter>) -> Self {
-        Self { stream, early, early_at: 0, meter }
+        Self { bare: Bare(stream), early, early_at: 0, meter }
     }
 }
 
@@ -49,7 +49,7 @@ impl AsyncRead for Wire {
         }
         let room = buffer.initialize_unfilled();
         let most = room.len().min(left);
-        let n = ready!(self.stream.poll_read(cx, &mut room[..most]))?;
+        let n = ready!(self.bare.0.poll_read(cx, &mut room[..most]))?;
         self.meter.read(&room[..n])?;
         buffer.advance(n);
         Poll::Ready(Ok(()))
@@ -58,7 +58,49 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.poll_write(cx, bytes)
+        Pin::new(&mut self.bare).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.bare).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.bare).poll_shutdown(cx)
+    }
+}
+
+/// A stream as tokio's traits have it, and nothing else.
+#[derive(Debug)]
+pub(crate) struct Bare(pub(crate) Stream);
+
+impl AsyncRead for Bare {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let n = ready!(self.0.poll_read(cx, buffer.initialize_unfilled()))?;
+        buffer.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Bare {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -67,7 +109,7 @@ impl AsyncWrite for Wire {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let part = |at: usize| slices.get(at).map_or(&b""[..], |slice| slice);
-        self.stream.poll_write_parts(cx, [part(0), part(1), part(2)])
+        self.0.poll_write_parts(cx, [part(0), part(1), part(2)])
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -79,7 +121,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.shut_write();
+        self.0.shut_write();
         Poll::Ready(Ok(()))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use http::Request;
 use plimsoll_config::model::PoolProtocol;
 
+use crate::failover::http_checks;
 use crate::kit::http2::{Http2Client, Http2Destination, Played, get as get2, send_all};
 use crate::kit::{Balancer, Setup, Watch, get, ms, noise, post, until};
 
@@ -84,6 +85,16 @@ fn many_at_once_share_one_connection() {
         assert_eq!(client.finish(stream).expect("an answer").status(), 200);
     }
     assert_eq!(destination.connections(), 1);
+}
+
+#[test]
+fn checks_ask_by_http_2_too() {
+    let (well, ill) = (echo(), Http2Destination::start(|_| Played::answer(500)));
+    let balancer = before(&[&well, &ill]).with(|s| s.pools[0].health = Some(http_checks())).start();
+    until("the ill one is down", || balancer.destination(1).standing.word() == "down");
+    until("the other one was asked", || balancer.destination(0).checks.passed > 1);
+    assert_eq!(balancer.destination(0).standing.word(), "serving");
+    assert_eq!(well.requests()[0].head.headers()["user-agent"], "plimsoll-health");
 }
 
 #[test]
