@@ -1,8 +1,8 @@
 //! How a contender is started, known to be ready, and ended.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -11,12 +11,12 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::backend::Mode;
-use crate::load::exchange;
+use crate::certificate::Certificate;
 use crate::{clock, machine, process};
 
 mod envoy;
 mod haproxy;
-pub(crate) mod nginx;
+mod nginx;
 mod plimsoll;
 
 /// Who takes part.
@@ -43,6 +43,8 @@ pub(crate) struct Job<'a> {
     pub(crate) admin: SocketAddr,
     pub(crate) backends: &'a [SocketAddr],
     pub(crate) traffic: Traffic,
+    /// To be shown to clients, who speak TLS then.
+    pub(crate) certificate: Option<&'a Certificate>,
     pub(crate) buffers: Buffers,
     pub(crate) workers: usize,
     /// No master process, where there is one: for tools that follow one process.
@@ -55,8 +57,20 @@ pub(crate) struct Job<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Traffic {
-    Http,
+    /// Requests, in the version that clients speak and in the one that backends do.
+    Http {
+        front: Http,
+        back: Http,
+    },
     Tcp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Http {
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2; without TLS, by prior knowledge (RFC 9113 section 3.3).
+    Two,
 }
 
 /// What the buffers of a contender are sized for. Plimsoll is never tuned.
@@ -187,23 +201,34 @@ impl Running {
         Self::start(&command, folder)
     }
 
+    /// The backends of a run in an nginx: no work of ours, at a higher price.
+    pub(crate) fn backends_of_nginx(
+        version: Http,
+        addresses: &[SocketAddr],
+        open_files: u64,
+        folder: &Path,
+    ) -> io::Result<Self> {
+        let program =
+            find("nginx").ok_or_else(|| io::Error::other("the backend, nginx, is not installed"))?;
+        Self::start(&nginx::backend(&program, version, addresses, open_files, folder)?, folder)
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until `address` takes connections and, if it speaks HTTP, answers a request with 200.
+    /// Waits until `answers` has nothing to complain of.
     pub(crate) fn ready(
         &mut self,
-        address: SocketAddr,
-        traffic: Traffic,
         patience: Duration,
+        mut answers: impl FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
         let deadline = clock::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.failure(&format!("ended with {status}")));
             }
-            match answers(address, traffic) {
+            match answers() {
                 Ok(()) => return Ok(()),
                 Err(error) if clock::now() > deadline => {
                     return Err(self.failure(&format!("not ready: {error}")));
@@ -258,21 +283,4 @@ impl Drop for Running {
             let _ = self.stop(Duration::from_secs(2));
         }
     }
-}
-
-fn answers(address: SocketAddr, traffic: Traffic) -> io::Result<()> {
-    let limit = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address, limit)?;
-    if traffic == Traffic::Tcp {
-        return Ok(());
-    }
-    stream.set_read_timeout(Some(limit))?;
-    stream.write_all(&exchange::get(&address.to_string(), "/0", false, true))?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    if answer.starts_with(b"HTTP/1.1 200") {
-        return Ok(());
-    }
-    let line: Vec<u8> = answer.into_iter().take_while(|&byte| byte != b'\r').collect();
-    Err(io::Error::other(String::from_utf8_lossy(&line).into_owned()))
 }
