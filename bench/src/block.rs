@@ -1,5 +1,6 @@
 //! What one contender costs in one block: started afresh, warmed up, measured, ended.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::certificate::Certificate;
-use crate::load::client::Tally;
 use crate::load::driver::{self, Driver};
+use crate::load::exchange::Fault;
 use crate::load::pace::Pace;
 use crate::machine::{self, Ticks};
 use crate::peers::{self, Job, Peer, Running};
@@ -140,14 +141,14 @@ pub(crate) fn measure(
 
 fn cpu(scenario: &Scenario, balancer: &Running, driver: &mut Driver, window: &Window) -> io::Result<Sample> {
     driver.open(scenario.connections)?;
-    let mut faults = failures(&driver.warm_up(window.pace, window.warmup)?, "in the warm-up");
+    let mut faults = failures(&driver.warm_up(window.pace, window.warmup)?.faults, "in the warm-up");
     let family = process::tree(balancer.id())?;
     let (ticks, time, from) = (Ticks::read()?, process::cpu_time(&family)?, clock::now());
     let tally = driver.measure(window.pace, window.measured)?;
     let (until, used) = (clock::now(), process::cpu_time(&family)?.since(&time));
     let quiet = Ticks::read()?.since(&ticks);
     let wall = (until - from).as_secs_f64();
-    faults.extend(failures(&tally, "while measured"));
+    faults.extend(failures(&tally.faults, "while measured"));
     if tally.done == 0 {
         faults.push("nothing was answered".to_owned());
     }
@@ -183,11 +184,13 @@ fn memory(
 ) -> io::Result<Sample> {
     let connections = scenario.connections.min(window.most_connections());
     let before = process::memory(&process::tree(balancer.id())?)?;
-    let (mut open, mut faults) = (0, Vec::new());
+    let (mut open, mut faults) = (0, BTreeMap::new());
     while open < connections {
         let more = RAMP.min(connections - open);
         driver.open(more)?;
-        faults.extend(failures(&driver.exchange(more as u64)?, "while connecting"));
+        for (fault, count) in driver.exchange(more as u64)?.faults {
+            *faults.entry(fault).or_default() += count;
+        }
         open += more;
     }
     thread::sleep(SETTLE);
@@ -197,7 +200,7 @@ fn memory(
     if connections < scenario.connections {
         notes.push(format!("{connections} connections: the limit on open files allows no more"));
     }
-    Ok(Sample { reading, faults, notes })
+    Ok(Sample { reading, faults: failures(&faults, "while connecting"), notes })
 }
 
 impl Window {
@@ -223,6 +226,6 @@ impl Window {
 }
 
 /// Every answer must be the right one: one that is not spoils the block.
-fn failures(tally: &Tally, when: &str) -> Vec<String> {
-    tally.faults.iter().map(|(fault, count)| format!("{count} x {fault:?} {when}")).collect()
+fn failures(faults: &BTreeMap<Fault, u64>, when: &str) -> Vec<String> {
+    faults.iter().map(|(fault, count)| format!("{count} x {fault:?} {when}")).collect()
 }

@@ -80,7 +80,7 @@ impl Client {
         })
     }
 
-    /// Opens more connections; they idle until a drive uses them.
+    /// Opens more connections; they idle until a drive uses them, before those that were there.
     pub(crate) fn open(&mut self, count: usize) -> io::Result<()> {
         for _ in 0..count {
             let number = self.connections.len();
@@ -94,7 +94,7 @@ impl Client {
                 reply: Reply::default(),
             };
             self.connections.push(connection);
-            self.idle.push_back(number);
+            self.idle.push_front(number);
         }
         Ok(())
     }
@@ -340,4 +340,42 @@ fn stamped(exchange: &Exchange, number: usize) -> Option<Box<Exchange>> {
     let mut own = exchange.clone();
     own.request.iter_mut().zip(number.to_be_bytes()).for_each(|(byte, stamp)| *byte = stamp);
     Some(Box::new(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::thread;
+
+    use super::*;
+    use crate::load::exchange;
+
+    #[test]
+    fn what_was_opened_last_is_used_first() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let target = server.local_addr().expect("bound");
+        // Answers one request on each of four connections, and would answer no second one.
+        let serving = thread::spawn(move || {
+            for _ in 0..4 {
+                let (mut socket, _) = server.accept().expect("a connection");
+                thread::spawn(move || {
+                    io::Read::read(&mut socket, &mut [0; 1000]).expect("a request");
+                    io::Write::write_all(&mut socket, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                        .expect("room");
+                    thread::sleep(Duration::from_secs(60));
+                });
+            }
+        });
+        let exchange = Exchange {
+            request: exchange::get("a", "/", false, false),
+            expect: Expect::Http { body: 0, close: false },
+        };
+        let mut client = Client::new(target, exchange, None).expect("a client");
+        for _ in 0..2 {
+            client.open(2).expect("connections");
+            client.exchange(2).expect("an answer on each of them");
+        }
+        assert!(client.take_tally().faults.is_empty());
+        serving.join().expect("four connections");
+    }
 }

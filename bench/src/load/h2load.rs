@@ -149,11 +149,12 @@ impl Printed {
     /// HTTP/2 it was, and the TLS that all are measured with.
     fn speaks(&self, secure: bool) -> io::Result<()> {
         let wanted = if secure { "h2" } else { "h2c" };
-        if self.done == 0 || self.protocol != wanted {
-            return Err(io::Error::other(format!(
-                "HTTP/2 is not spoken there: h2load was answered {} requests in the protocol '{}', not '{wanted}'",
-                self.done, self.protocol
-            )));
+        if self.done == 0 {
+            return Err(io::Error::other("HTTP/2 is not spoken there: h2load was answered nothing"));
+        }
+        if self.protocol != wanted {
+            let protocol = &self.protocol;
+            return Err(io::Error::other(format!("spoken was '{protocol}' and not HTTP/2 ('{wanted}')")));
         }
         let tls = self.tls.as_ref().map(|(version, suite)| (version.as_str(), suite.as_str()));
         if secure && tls != Some(("TLSv1.3", SUITE)) {
