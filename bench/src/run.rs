@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Messages a second from an open-loop client, instead of as many as are answered
     #[arg(long, value_parser = pace::rate)]
     rate: Option<f64>,
-    /// What answers behind the balancers; nginx has no TCP modes, and all HTTP/2
+    /// What answers behind the balancers; nginx has no TCP modes, and serves HTTP/2 in any case
     #[arg(long, value_enum, default_value = "own")]
     backend: Backend,
     /// The balancer's CPU, and the one that client and backends share
@@ -72,6 +72,10 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     let mut report = Report::new(seed, &args.contenders, &present);
     let mut rng = Rng::new(seed);
     for scenario in scenarios {
+        if let Some(program) = scenario.missing() {
+            eprintln!("*** {}: skipped: {program} is not installed ***", scenario.name);
+            continue;
+        }
         if let Some(why) = scenario.without_floor() {
             eprintln!("*** {}: floor left out: {why} ***", scenario.name);
         }
@@ -168,8 +172,8 @@ impl Args {
         folder: &Path,
         window: &Window,
     ) -> io::Result<Running> {
-        let files = Traffic::Http { front: Http::One, back: Http::One };
-        if self.backend == Backend::Nginx && scenario.traffic() == files {
+        let requests = matches!(scenario.traffic(), Traffic::Http { back: Http::One, .. });
+        if self.backend == Backend::Nginx && requests {
             return Running::backends_of_nginx(Http::One, addresses, window.open_files, folder);
         }
         scenario.backends(addresses, window.open_files, folder)

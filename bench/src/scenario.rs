@@ -11,7 +11,7 @@ use crate::load::driver::Driver;
 use crate::load::exchange::{self, Exchange, Expect};
 use crate::load::h2load::H2load;
 use crate::load::secure::{Handshakes, Terms};
-use crate::peers::{Buffers, Http, Running, Traffic};
+use crate::peers::{self, Buffers, Http, Running, Traffic};
 
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -145,6 +145,16 @@ impl Scenario {
         }
     }
 
+    /// A program that it needs beside the contenders, and that is not installed.
+    pub(crate) fn missing(&self) -> Option<&'static str> {
+        let needed: &[&str] = match self.work {
+            Work::Http2 { back: Http::Two } => &["h2load", "nginx"],
+            Work::Http2 { back: Http::One } => &["h2load"],
+            Work::Get { .. } | Work::Tcp { .. } => &[],
+        };
+        needed.iter().find(|program| peers::find(program).is_none()).copied()
+    }
+
     /// Why the floor has no part in it, if so.
     pub(crate) fn without_floor(&self) -> Option<&'static str> {
         match self.traffic() {
@@ -217,5 +227,28 @@ impl Scenario {
             Measure::CpuPerMessage | Measure::TwoWorkers => "CPU µs/request",
             Measure::MemoryPerConnection => "KiB/connection",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_is_found_by_its_name() {
+        for scenario in &ALL {
+            assert_eq!(find(scenario.name).map(|found| found.about), Ok(scenario.about));
+        }
+    }
+
+    #[test]
+    fn the_floor_has_a_part_wherever_bytes_may_pass_as_they_are() {
+        let without: Vec<&str> = ALL
+            .iter()
+            .filter(|scenario| scenario.without_floor().is_some())
+            .map(|scenario| scenario.name)
+            .collect();
+        let tls = ["tls-keepalive-64", "tls-handshake", "tls-resume", "tls-1mib", "tls-idle-memory"];
+        assert_eq!(without, [tls.as_slice(), &["h2c-64", "h2-tls"]].concat());
     }
 }

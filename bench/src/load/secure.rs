@@ -28,7 +28,7 @@ pub(crate) enum Handshakes {
 /// What all TLS connections of a client have in common.
 #[derive(Clone)]
 pub(crate) struct Terms {
-    config: ClientConfig,
+    config: Arc<ClientConfig>,
     handshakes: Handshakes,
 }
 
@@ -47,7 +47,7 @@ impl Terms {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
-        Ok(Self { config, handshakes })
+        Ok(Self { config: Arc::new(config), handshakes })
     }
 }
 
@@ -84,9 +84,8 @@ impl Secure {
         let mut config = terms.config.clone();
         if terms.handshakes == Handshakes::Resumed {
             // A memory for each place: of a common one, rustls keeps eight tickets for a server.
-            config.resumption = Resumption::in_memory_sessions(1);
+            Arc::make_mut(&mut config).resumption = Resumption::in_memory_sessions(1);
         }
-        let config = Arc::new(config);
         let session = Session::new(&config)?;
         Ok(Self { config, handshakes: terms.handshakes, has_ticket: false, session })
     }
@@ -97,7 +96,7 @@ impl Secure {
         Ok(())
     }
 
-    /// Takes up a request: encrypted now, or when the handshake is done. A full request is asked for each time.
+    /// Takes up a request: encrypted now, or when the handshake is done.
     pub(super) fn ask(&mut self, request: &[u8]) -> Result<(), Fault> {
         self.session.asked = false;
         let mut partial = std::mem::take(&mut self.session.partial);
@@ -252,5 +251,109 @@ fn append(
             Err(Some(more)) if more.required_size > size => size = more.required_size,
             Err(_) => return Err(Fault::Tls),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::{ServerConfig, ServerConnection};
+
+    use super::*;
+    use crate::certificate::Certificate;
+    use crate::peers;
+
+    const REQUEST: &[u8] = b"ping";
+
+    fn certificate() -> (tempfile::TempDir, Certificate) {
+        let folder = peers::folder().expect("a folder");
+        let certificate = Certificate::make(folder.path()).expect("a certificate");
+        (folder, certificate)
+    }
+
+    fn server(certificate: &Certificate, tickets: usize) -> Arc<ServerConfig> {
+        let chain = vec![CertificateDer::from_pem_file(&certificate.cert).expect("PEM")];
+        let key = PrivateKeyDer::from_pem_file(&certificate.key).expect("PEM");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a pair");
+        config.ticketer = aws_lc_rs::Ticketer::new().expect("a ticketer");
+        config.send_tls13_tickets = tickets;
+        Arc::new(config)
+    }
+
+    /// Asks for an echo on a connection of its own; ciphertext comes in pieces of this size.
+    fn echo(secure: &mut Secure, server: &Arc<ServerConfig>, piece: usize) -> Result<(), Fault> {
+        let mut server = ServerConnection::new(server.clone()).expect("a server");
+        let (mut buffer, mut answer) = (vec![0; 64 * 1024], Vec::new());
+        secure.ask(REQUEST)?;
+        loop {
+            let sent = secure.outgoing().to_vec();
+            secure.has_sent(sent.len());
+            server.read_tls(&mut sent.as_slice()).expect("room");
+            server.process_new_packets().map_err(|_| Fault::Tls)?;
+            let mut plain = [0; 100];
+            if let Ok(count) = io::Read::read(&mut server.reader(), &mut plain) {
+                io::Write::write_all(&mut server.writer(), &plain[..count]).expect("room");
+            }
+            let mut back = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut back).expect("room");
+            }
+            assert!(!back.is_empty() || !sent.is_empty(), "nothing moves");
+            for piece in back.chunks(piece) {
+                let kept = secure.restore(&mut buffer);
+                buffer[kept..kept + piece.len()].copy_from_slice(piece);
+                let fed = secure.take(&mut buffer[..kept + piece.len()], REQUEST, |plain| {
+                    answer.extend_from_slice(plain);
+                    Ok(if answer == REQUEST { Fed::Whole } else { Fed::More })
+                })?;
+                if fed == Fed::Whole {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn secure(certificate: &Certificate, handshakes: Handshakes) -> Secure {
+        let terms = Terms::new(certificate.authority.clone(), handshakes).expect("terms");
+        Secure::new(&terms).expect("a client")
+    }
+
+    #[test]
+    fn a_request_is_answered_however_records_are_cut() {
+        let (_folder, certificate) = certificate();
+        let server = server(&certificate, 1);
+        for piece in [1, 7, 1000, 100_000] {
+            let mut secure = secure(&certificate, Handshakes::Full);
+            for _ in 0..2 {
+                assert_eq!(echo(&mut secure, &server, piece), Ok(()), "in pieces of {piece}");
+                secure.renew().expect("another");
+            }
+        }
+    }
+
+    #[test]
+    fn every_connection_but_the_first_must_resume_if_asked_to() {
+        let (_folder, certificate) = certificate();
+        let mut secure = secure(&certificate, Handshakes::Resumed);
+        let with_tickets = server(&certificate, 1);
+        for _ in 0..3 {
+            assert_eq!(echo(&mut secure, &with_tickets, 100_000), Ok(()));
+            secure.renew().expect("another");
+        }
+        assert_eq!(echo(&mut secure, &server(&certificate, 0), 100_000), Err(Fault::Handshake));
+    }
+
+    #[test]
+    fn another_authority_is_not_believed() {
+        let ((_folder, believed), (_another, shown)) = (certificate(), certificate());
+        let mut secure = secure(&believed, Handshakes::Full);
+        assert_eq!(echo(&mut secure, &server(&shown, 1), 100_000), Err(Fault::Tls));
     }
 }

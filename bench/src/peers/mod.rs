@@ -284,3 +284,93 @@ impl Drop for Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Traffic = Traffic::Http { front: Http::One, back: Http::One };
+    const TWO: Traffic = Traffic::Http { front: Http::Two, back: Http::One };
+    const THROUGHOUT: Traffic = Traffic::Http { front: Http::Two, back: Http::Two };
+
+    /// What each contender is told; every one of `phrases` must be in it, in this order.
+    fn check(traffic: Traffic, secure: bool, file: &str, phrases: &[&str]) {
+        let folder = folder().expect("a folder");
+        let certificate = Certificate::make(folder.path()).expect("a certificate");
+        let addresses = [1, 2, 3, 4].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let job = Job {
+            listen: addresses[0],
+            admin: addresses[1],
+            backends: &addresses[2..],
+            traffic,
+            certificate: secure.then_some(&certificate),
+            buffers: Buffers::Shipped,
+            workers: 1,
+            single_process: false,
+            open_files: 1000,
+            folder: folder.path(),
+        };
+        let peer = match file {
+            "plimsoll.yaml" => Peer::Plimsoll,
+            "nginx.conf" => Peer::Nginx,
+            "haproxy.cfg" => Peer::Haproxy,
+            _ => Peer::Envoy,
+        };
+        peer.prepare(Path::new("/nowhere"), &job).expect("a configuration");
+        let text = fs::read_to_string(folder.path().join(file)).expect("written");
+        let text = text.replace(&folder.path().to_string_lossy().into_owned(), "");
+        let mut rest = text.as_str();
+        for phrase in phrases {
+            let found = rest.split_once(phrase);
+            rest = found.unwrap_or_else(|| panic!("{file} lacks '{phrase}':\n{text}")).1;
+        }
+    }
+
+    #[test]
+    fn plimsoll_is_told_what_to_speak() {
+        let file = "plimsoll.yaml";
+        check(ONE, false, file, &["protocol: http, pool", "[\"127.0.0.1:3\", \"127.0.0.1:4\"]"]);
+        let tls =
+            "protocol: https, tls: {certificates: [{cert: \"/cert.pem\", key: \"/key.pem\"}]}, pool: app}";
+        check(ONE, true, file, &[tls]);
+        check(TWO, true, file, &[tls]);
+        check(THROUGHOUT, false, file, &["protocol: http, pool", "  app:\n    protocol: http2\n"]);
+        check(Traffic::Tcp, true, file, &["protocol: tls, tls:"]);
+    }
+
+    #[test]
+    fn nginx_is_told_what_to_speak() {
+        let file = "nginx.conf";
+        check(ONE, false, file, &["127.0.0.1:1 backlog=4096;", "proxy_pass", "proxy_set_header"]);
+        let tls = ["backlog=4096 ssl;", "ssl_protocols TLSv1.2 TLSv1.3;", "ssl_certificate /cert.pem;"];
+        check(ONE, true, file, &tls);
+        check(TWO, false, file, &["backlog=4096 http2;", "proxy_pass http://app"]);
+        check(TWO, true, file, &["backlog=4096 ssl http2;", "ssl_certificate_key /key.pem;"]);
+        check(THROUGHOUT, false, file, &["grpc_pass grpc://app;", "grpc_set_header X-Forwarded-For"]);
+    }
+
+    #[test]
+    fn haproxy_is_told_what_to_speak() {
+        let file = "haproxy.cfg";
+        check(ONE, false, file, &["bind 127.0.0.1:1\n", "Forwarded-Proto http\n", "s0 127.0.0.1:3\n"]);
+        check(ONE, true, file, &["ssl crt /pair.pem ssl-min-ver TLSv1.2\n", "Forwarded-Proto https\n"]);
+        check(TWO, false, file, &["bind 127.0.0.1:1 proto h2\n", "s0 127.0.0.1:3\n"]);
+        check(TWO, true, file, &["TLSv1.2 alpn h2,http/1.1\n"]);
+        check(THROUGHOUT, false, file, &["proto h2\n", "s0 127.0.0.1:3 proto h2\n"]);
+    }
+
+    #[test]
+    fn envoy_is_told_what_to_speak() {
+        let file = "envoy.yaml";
+        check(ONE, false, file, &["codec_type: HTTP1\n", "  clusters:\n"]);
+        let tls = "DownstreamTlsContext\n          common_tls_context:\n            tls_params:";
+        check(ONE, true, file, &[tls, "\n            tls_certificates:\n", "/cert.pem", "/key.pem"]);
+        check(TWO, true, file, &["codec_type: HTTP2\n", tls, "\n            alpn_protocols: [h2]\n"]);
+        check(
+            THROUGHOUT,
+            false,
+            file,
+            &["HTTP2\n", "clusters:", "http2_protocol_options", "load_assignment"],
+        );
+    }
+}
