@@ -1,12 +1,15 @@
 //! What one contender costs in one block: started afresh, warmed up, measured, ended.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use crate::load::client::{Client, Tally};
+use crate::certificate::Certificate;
+use crate::load::driver::{self, Driver};
+use crate::load::exchange::Fault;
 use crate::load::pace::Pace;
 use crate::machine::{self, Ticks};
 use crate::peers::{self, Job, Peer, Running};
@@ -103,6 +106,7 @@ pub(crate) fn measure(
     scenario: &Scenario,
     contender: &Contender,
     backends: &[SocketAddr],
+    certificate: &Certificate,
     window: &Window,
 ) -> io::Result<Sample> {
     let folder = peers::folder()?;
@@ -112,6 +116,7 @@ pub(crate) fn measure(
         admin: addresses[1],
         backends,
         traffic: scenario.traffic(),
+        certificate: scenario.handshakes.map(|_| certificate),
         buffers: scenario.buffers,
         workers: contender.workers,
         single_process: false,
@@ -123,28 +128,27 @@ pub(crate) fn measure(
     let started = Running::start(&command, folder.path());
     window.pin_client(scenario)?;
     let mut balancer = started?;
-    balancer.ready(job.listen, job.traffic, PATIENCE)?;
-    let mut client = Client::new(job.listen, scenario.exchange(job.listen))?;
+    balancer.ready(PATIENCE, || driver::answers(scenario.driver(job.listen, certificate)))?;
+    let mut driver = scenario.driver(job.listen, certificate)?;
     let sample = match scenario.measure {
-        Measure::CpuPerMessage | Measure::TwoWorkers => cpu(scenario, &balancer, &mut client, window),
-        Measure::MemoryPerConnection => memory(scenario, &balancer, &mut client, window),
+        Measure::CpuPerMessage | Measure::TwoWorkers => cpu(scenario, &balancer, &mut driver, window),
+        Measure::MemoryPerConnection => memory(scenario, &balancer, &mut driver, window),
     };
-    drop(client);
+    drop(driver);
     balancer.stop(Duration::from_secs(2))?;
     sample
 }
 
-fn cpu(scenario: &Scenario, balancer: &Running, client: &mut Client, window: &Window) -> io::Result<Sample> {
-    client.open(scenario.connections)?;
-    client.drive(window.pace, window.warmup)?;
-    let mut faults = failures(&client.take_tally(), "in the warm-up");
+fn cpu(scenario: &Scenario, balancer: &Running, driver: &mut Driver, window: &Window) -> io::Result<Sample> {
+    driver.open(scenario.connections)?;
+    let mut faults = failures(&driver.warm_up(window.pace, window.warmup)?.faults, "in the warm-up");
     let family = process::tree(balancer.id())?;
     let (ticks, time, from) = (Ticks::read()?, process::cpu_time(&family)?, clock::now());
-    client.drive(window.pace, window.measured)?;
+    let tally = driver.measure(window.pace, window.measured)?;
     let (until, used) = (clock::now(), process::cpu_time(&family)?.since(&time));
     let quiet = Ticks::read()?.since(&ticks);
-    let (tally, wall) = (client.take_tally(), (until - from).as_secs_f64());
-    faults.extend(failures(&tally, "while measured"));
+    let wall = (until - from).as_secs_f64();
+    faults.extend(failures(&tally.faults, "while measured"));
     if tally.done == 0 {
         faults.push("nothing was answered".to_owned());
     }
@@ -175,16 +179,18 @@ fn cpu(scenario: &Scenario, balancer: &Running, client: &mut Client, window: &Wi
 fn memory(
     scenario: &Scenario,
     balancer: &Running,
-    client: &mut Client,
+    driver: &mut Driver,
     window: &Window,
 ) -> io::Result<Sample> {
     let connections = scenario.connections.min(window.most_connections());
     let before = process::memory(&process::tree(balancer.id())?)?;
-    let mut open = 0;
+    let (mut open, mut faults) = (0, BTreeMap::new());
     while open < connections {
         let more = RAMP.min(connections - open);
-        client.open(more)?;
-        client.exchange(more as u64)?;
+        driver.open(more)?;
+        for (fault, count) in driver.exchange(more as u64)?.faults {
+            *faults.entry(fault).or_default() += count;
+        }
         open += more;
     }
     thread::sleep(SETTLE);
@@ -194,7 +200,7 @@ fn memory(
     if connections < scenario.connections {
         notes.push(format!("{connections} connections: the limit on open files allows no more"));
     }
-    Ok(Sample { reading, faults: failures(&client.take_tally(), "while connecting"), notes })
+    Ok(Sample { reading, faults: failures(&faults, "while connecting"), notes })
 }
 
 impl Window {
@@ -220,6 +226,6 @@ impl Window {
 }
 
 /// Every answer must be the right one: one that is not spoils the block.
-fn failures(tally: &Tally, when: &str) -> Vec<String> {
-    tally.faults.iter().map(|(fault, count)| format!("{count} x {fault:?} {when}")).collect()
+fn failures(faults: &BTreeMap<Fault, u64>, when: &str) -> Vec<String> {
+    faults.iter().map(|(fault, count)| format!("{count} x {fault:?} {when}")).collect()
 }

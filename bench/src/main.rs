@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod backend;
 mod block;
+mod certificate;
 mod clock;
 mod counts;
 mod epoll;

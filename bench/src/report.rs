@@ -123,7 +123,9 @@ impl Section {
             others.map(|place| (lineup[place].name(), Ratio::of(&pairs(first, place), rng))).collect()
         });
         let subject = first.map_or(String::new(), |place| lineup[place].name());
-        Self { scenario, rows, subject, ratios, remarks: remarks(lineup, samples) }
+        let mut remarks = remarks(lineup, samples);
+        remarks.extend(scenario.without_floor().map(|why| format!("floor: left out: {why}")));
+        Self { scenario, rows, subject, ratios, remarks }
     }
 
     pub(crate) fn render(&self) -> String {
@@ -209,6 +211,8 @@ fn idle_cells(samples: &[&Idle]) -> Vec<String> {
 
 fn time(seconds: f64) -> String {
     match seconds * 1e6 {
+        // h2load does not tell.
+        0.0 => "–".to_owned(),
         micros if micros < 1000.0 => format!("{micros:.0} µs"),
         micros => format!("{:.1} ms", micros / 1000.0),
     }

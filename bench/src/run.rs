@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::backend::Mode;
 use crate::block::{self, Contender, Sample, Window};
+use crate::certificate::Certificate;
+use crate::load::driver;
 use crate::load::pace::{self, Pace};
-use crate::peers::{self, Peer, Programs, Running, nginx};
+use crate::peers::{self, Http, Peer, Programs, Running, Traffic};
 use crate::report::{self, Report, Section};
 use crate::scenario::{self, Measure, Scenario};
 use crate::stats::{self, Rng};
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     /// Messages a second from an open-loop client, instead of as many as are answered
     #[arg(long, value_parser = pace::rate)]
     rate: Option<f64>,
-    /// What answers behind the balancers; nginx has no TCP modes
+    /// What answers behind the balancers; nginx has no TCP modes, and serves HTTP/2 in any case
     #[arg(long, value_enum, default_value = "own")]
     backend: Backend,
     /// The balancer's CPU, and the one that client and backends share
@@ -66,15 +67,24 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     let seed = args.seed.unwrap_or_else(clock::seed);
     let window = args.window()?;
     let present = args.present();
+    let folder = peers::folder()?;
+    let certificate = Certificate::make(folder.path())?;
     let mut report = Report::new(seed, &args.contenders, &present);
     let mut rng = Rng::new(seed);
     for scenario in scenarios {
+        if let Some(program) = scenario.missing() {
+            eprintln!("*** {}: skipped: {program} is not installed ***", scenario.name);
+            continue;
+        }
+        if let Some(why) = scenario.without_floor() {
+            eprintln!("*** {}: floor left out: {why} ***", scenario.name);
+        }
         let lineup = lineup(scenario, &present, args.subject);
         if lineup.is_empty() {
             eprintln!("*** {}: skipped: no contender for it is there ***", scenario.name);
             continue;
         }
-        let samples = measure(scenario, &lineup, args, &window, &mut rng)?;
+        let samples = measure(scenario, &lineup, args, &certificate, &window, &mut rng)?;
         let section = Section::new(scenario, &lineup, args.subject, &samples, &mut rng);
         println!("{}", section.render());
         report.sections.push(section);
@@ -94,6 +104,7 @@ fn measure(
     scenario: &Scenario,
     lineup: &[Contender],
     args: &Args,
+    certificate: &Certificate,
     window: &Window,
     rng: &mut Rng,
 ) -> io::Result<Samples> {
@@ -102,15 +113,15 @@ fn measure(
     let backends = socket::free_addresses(2)?;
     let mut serving = args.backends(scenario, &backends, folder.path(), window)?;
     for &address in &backends {
-        serving.ready(address, scenario.traffic(), Duration::from_secs(5))?;
+        serving.ready(Duration::from_secs(5), || driver::answers(scenario.direct(address)))?;
     }
     let mut samples = Samples::new();
     for (number, order) in stats::orders(lineup.len(), args.blocks, rng).into_iter().enumerate() {
         let mut block = BTreeMap::new();
         for place in order {
             let contender = &lineup[place];
-            let sample =
-                block::measure(scenario, contender, &backends, window).map_err(|error| error.to_string());
+            let sample = block::measure(scenario, contender, &backends, certificate, window)
+                .map_err(|error| error.to_string());
             report::progress(scenario, number, &contender.name(), &sample);
             block.insert(place, sample);
         }
@@ -130,7 +141,8 @@ fn lineup(scenario: &Scenario, present: &[(Peer, PathBuf)], subject: Peer) -> Ve
         let found = present.iter().find(|(peer, _)| *peer == subject && subject != Peer::Floor);
         return found.map_or(Vec::new(), |entry| vec![with(entry, 2), with(entry, 1)]);
     }
-    present.iter().map(|entry| with(entry, 1)).collect()
+    let taking_part = |peer| peer != Peer::Floor || scenario.without_floor().is_none();
+    present.iter().filter(|(peer, _)| taking_part(*peer)).map(|entry| with(entry, 1)).collect()
 }
 
 impl Args {
@@ -160,12 +172,11 @@ impl Args {
         folder: &Path,
         window: &Window,
     ) -> io::Result<Running> {
-        let (mode, reply) = scenario.backend();
-        if self.backend == Backend::Own || mode != Mode::Http {
-            return Running::backends(mode, reply, addresses, folder);
+        let requests = matches!(scenario.traffic(), Traffic::Http { back: Http::One, .. });
+        if self.backend == Backend::Nginx && requests {
+            return Running::backends_of_nginx(Http::One, addresses, window.open_files, folder);
         }
-        let program = peers::find("nginx").ok_or_else(|| io::Error::other("nginx is not installed"))?;
-        Running::start(&nginx::serve_files(&program, addresses, window.open_files, folder)?, folder)
+        scenario.backends(addresses, window.open_files, folder)
     }
 
     fn window(&self) -> io::Result<Window> {

@@ -1,10 +1,17 @@
 //! Which kinds of work are measured.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::backend::Mode;
+use crate::certificate::{self, Certificate};
+use crate::load::client::Client;
+use crate::load::driver::Driver;
 use crate::load::exchange::{self, Exchange, Expect};
-use crate::peers::{Buffers, Traffic};
+use crate::load::h2load::H2load;
+use crate::load::secure::{Handshakes, Terms};
+use crate::peers::{self, Buffers, Http, Running, Traffic};
 
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -13,6 +20,8 @@ pub(crate) struct Scenario {
     pub(crate) connections: usize,
     pub(crate) work: Work,
     pub(crate) buffers: Buffers,
+    /// How clients begin their TLS, if they speak it.
+    pub(crate) handshakes: Option<Handshakes>,
 }
 
 /// What is compared.
@@ -39,6 +48,10 @@ pub(crate) enum Work {
     Tcp {
         reply: Option<usize>,
     },
+    /// HTTP/2 with 16 requests at a time on each connection, 128 bytes each, and what backends speak.
+    Http2 {
+        back: Http,
+    },
 }
 
 const SMALL: Work = Work::Get { path: "/128", body: 128, browser: false, close: false };
@@ -46,9 +59,10 @@ const LARGE: Work = Work::Get { path: "/1m", body: 1 << 20, browser: false, clos
 const BROWSER: Work = Work::Get { path: "/headers/128", body: 128, browser: true, close: false };
 const CLOSE: Work = Work::Get { path: "/128", body: 128, browser: false, close: true };
 const ECHO: Work = Work::Tcp { reply: None };
+const TO_HTTP1: Work = Work::Http2 { back: Http::One };
 const BULK: Work = Work::Tcp { reply: Some(1 << 20) };
 
-pub(crate) const ALL: [Scenario; 11] = [
+pub(crate) const ALL: [Scenario; 19] = [
     cpu("h1-keepalive-64", "HTTP/1.1 keep-alive, 128 B replies, 64 connections", 64, SMALL),
     cpu("h1-keepalive-1000", "HTTP/1.1 keep-alive, 128 B replies, 1000 connections", 1000, SMALL),
     cpu("h1-30-headers", "HTTP/1.1 keep-alive, a browser's 30 headers, 600 B of headers back", 64, BROWSER),
@@ -68,10 +82,43 @@ pub(crate) const ALL: [Scenario; 11] = [
         measure: Measure::TwoWorkers,
         ..cpu("two-workers", "as h1-keepalive-64, two workers against one, no process pinned", 64, SMALL)
     },
+    cpu("tls-keepalive-64", "HTTP/1.1 in TLS 1.3, 128 B replies, 64 connections", 64, SMALL)
+        .within_tls(Handshakes::Full),
+    cpu(
+        "tls-handshake",
+        "HTTP/1.1, a TLS 1.3 connection with a full handshake for every request, 64 at a time",
+        64,
+        CLOSE,
+    )
+    .within_tls(Handshakes::Full),
+    cpu("tls-resume", "as tls-handshake, resumed by ticket", 64, CLOSE).within_tls(Handshakes::Resumed),
+    cpu("tls-1mib", "HTTP/1.1 in TLS 1.3, 1 MiB replies, 16 connections, buffers as shipped", 16, LARGE)
+        .with(Buffers::ShippedForBulk)
+        .within_tls(Handshakes::Full),
+    Scenario {
+        measure: Measure::MemoryPerConnection,
+        ..cpu("tls-idle-memory", "as idle-memory, in TLS 1.3", 10_000, SMALL).within_tls(Handshakes::Full)
+    },
+    cpu(
+        "h2c-64",
+        "HTTP/2 without TLS to HTTP/1.1 backends, 128 B replies, 16 connections x 16 streams",
+        16,
+        TO_HTTP1,
+    ),
+    cpu("h2-tls", "as h2c-64, in TLS 1.3", 16, TO_HTTP1).within_tls(Handshakes::Full),
+    cpu("h2-h2", "as h2c-64, to HTTP/2 backends", 16, Work::Http2 { back: Http::Two }),
 ];
 
 const fn cpu(name: &'static str, about: &'static str, connections: usize, work: Work) -> Scenario {
-    Scenario { name, about, measure: Measure::CpuPerMessage, connections, work, buffers: Buffers::Shipped }
+    Scenario {
+        name,
+        about,
+        measure: Measure::CpuPerMessage,
+        connections,
+        work,
+        buffers: Buffers::Shipped,
+        handshakes: None,
+    }
 }
 
 pub(crate) fn find(name: &str) -> Result<&'static Scenario, String> {
@@ -86,28 +133,88 @@ impl Scenario {
         Self { buffers, ..self }
     }
 
+    const fn within_tls(self, handshakes: Handshakes) -> Self {
+        Self { handshakes: Some(handshakes), ..self }
+    }
+
     pub(crate) fn traffic(&self) -> Traffic {
         match self.work {
-            Work::Get { .. } => Traffic::Http,
+            Work::Get { .. } => Traffic::Http { front: Http::One, back: Http::One },
+            Work::Http2 { back } => Traffic::Http { front: Http::Two, back },
             Work::Tcp { .. } => Traffic::Tcp,
         }
     }
 
-    /// How the backends serve, and how long their bulk replies are.
-    pub(crate) fn backend(&self) -> (Mode, usize) {
-        match self.work {
-            Work::Get { .. } => (Mode::Http, 0),
-            Work::Tcp { reply: None } => (Mode::Echo, 0),
-            Work::Tcp { reply: Some(length) } => (Mode::Bulk, length),
+    /// A program that it needs beside the contenders, and that is not installed.
+    pub(crate) fn missing(&self) -> Option<&'static str> {
+        let needed: &[&str] = match self.work {
+            Work::Http2 { back: Http::Two } => &["h2load", "nginx"],
+            Work::Http2 { back: Http::One } => &["h2load"],
+            Work::Get { .. } | Work::Tcp { .. } => &[],
+        };
+        needed.iter().find(|program| peers::find(program).is_none()).copied()
+    }
+
+    /// Why the floor has no part in it, if so.
+    pub(crate) fn without_floor(&self) -> Option<&'static str> {
+        match self.traffic() {
+            _ if self.handshakes.is_some() => Some("a blind relay speaks no TLS"),
+            Traffic::Http { front, back } if front != back => {
+                Some("a blind relay does not turn HTTP/2 into HTTP/1.1")
+            }
+            _ => None,
         }
     }
 
-    pub(crate) fn exchange(&self, target: SocketAddr) -> Exchange {
+    /// The backends, in one process.
+    pub(crate) fn backends(
+        &self,
+        addresses: &[SocketAddr],
+        open_files: u64,
+        folder: &Path,
+    ) -> io::Result<Running> {
+        let (mode, reply) = match self.work {
+            Work::Http2 { back: Http::Two } => {
+                return Running::backends_of_nginx(Http::Two, addresses, open_files, folder);
+            }
+            Work::Get { .. } | Work::Http2 { back: Http::One } => (Mode::Http, 0),
+            Work::Tcp { reply: None } => (Mode::Echo, 0),
+            Work::Tcp { reply: Some(length) } => (Mode::Bulk, length),
+        };
+        Running::backends(mode, reply, addresses, folder)
+    }
+
+    /// What drives this work through a balancer.
+    pub(crate) fn driver(&self, target: SocketAddr, certificate: &Certificate) -> io::Result<Driver> {
+        if matches!(self.work, Work::Http2 { .. }) {
+            return Ok(Driver::H2load(H2load::new(target, self.handshakes.is_some())?));
+        }
+        let terms = |handshakes| Terms::new(certificate.authority.clone(), handshakes);
+        let terms = self.handshakes.map(terms).transpose()?;
+        let exchange = self.exchange(target);
+        Ok(Driver::Own(Box::new(Client::new(target, exchange, terms)?)))
+    }
+
+    /// The same straight to a backend.
+    pub(crate) fn direct(&self, backend: SocketAddr) -> io::Result<Driver> {
+        if matches!(self.work, Work::Http2 { back: Http::Two }) {
+            return Ok(Driver::H2load(H2load::new(backend, false)?));
+        }
+        Ok(Driver::Own(Box::new(Client::new(backend, self.exchange(backend), None)?)))
+    }
+
+    fn exchange(&self, target: SocketAddr) -> Exchange {
+        let host = match self.handshakes {
+            Some(_) => format!("{}:{}", certificate::NAME, target.port()),
+            None => target.to_string(),
+        };
+        let get = |path, body, browser, close| Exchange {
+            request: exchange::get(&host, path, browser, close),
+            expect: Expect::Http { body, close },
+        };
         match self.work {
-            Work::Get { path, body, browser, close } => Exchange {
-                request: exchange::get(&target.to_string(), path, browser, close),
-                expect: Expect::Http { body, close },
-            },
+            Work::Get { path, body, browser, close } => get(path, body, browser, close),
+            Work::Http2 { .. } => get("/128", 128, false, false),
             Work::Tcp { reply } => {
                 Exchange { request: vec![b'm'; 64], expect: reply.map_or(Expect::Echo, Expect::Bytes) }
             }
@@ -120,5 +227,28 @@ impl Scenario {
             Measure::CpuPerMessage | Measure::TwoWorkers => "CPU µs/request",
             Measure::MemoryPerConnection => "KiB/connection",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_is_found_by_its_name() {
+        for scenario in &ALL {
+            assert_eq!(find(scenario.name).map(|found| found.about), Ok(scenario.about));
+        }
+    }
+
+    #[test]
+    fn the_floor_has_a_part_wherever_bytes_may_pass_as_they_are() {
+        let without: Vec<&str> = ALL
+            .iter()
+            .filter(|scenario| scenario.without_floor().is_some())
+            .map(|scenario| scenario.name)
+            .collect();
+        let tls = ["tls-keepalive-64", "tls-handshake", "tls-resume", "tls-1mib", "tls-idle-memory"];
+        assert_eq!(without, [tls.as_slice(), &["h2c-64", "h2-tls"]].concat());
     }
 }

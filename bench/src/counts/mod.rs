@@ -1,13 +1,13 @@
 //! What one request takes in system calls and instructions, and whether that is more than allowed.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use crate::load::client::Client;
+use crate::certificate::Certificate;
+use crate::load::driver::{self, Driver};
 use crate::peers::{self, Buffers, Job, Peer, Programs, Running};
 use crate::scenario::{self, Scenario};
 use crate::{machine, socket};
@@ -57,6 +57,8 @@ enum Count {
 
 /// Requests that warm connections and caches before any are counted.
 const WARM: u64 = 500;
+/// Enough for the connections that are counted.
+const OPEN_FILES: u64 = 4096;
 /// valgrind runs a program some fifty times slower, and first reads its debug information.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -93,7 +95,7 @@ struct Bench<'a> {
 
 /// A contender with backends behind it and a warm client before it.
 struct Warm {
-    client: Client,
+    driver: Driver,
     balancer: Running,
     _backends: Running,
     folder: tempfile::TempDir,
@@ -104,7 +106,7 @@ impl Bench<'_> {
         let Some(strace) = find("strace") else { return Ok(self.args.expect_syscalls.is_empty()) };
         let mut warm = self.warm(&[])?;
         let table = syscalls::count(&strace, &warm.balancer, warm.folder.path(), || {
-            exchange(&mut warm.client, self.args.requests)
+            exchange(&mut warm.driver, self.args.requests)
         })?;
         warm.balancer.stop(Duration::from_secs(2))?;
         println!("{}", table.render(self.args.requests));
@@ -132,8 +134,8 @@ impl Bench<'_> {
         let folder = peers::folder()?;
         let out = folder.path().join("callgrind.out");
         let mut warm = self.warm(&instructions::prefix(valgrind, &out))?;
-        exchange(&mut warm.client, requests - WARM)?;
-        drop(warm.client);
+        exchange(&mut warm.driver, requests - WARM)?;
+        drop(warm.driver);
         thread::sleep(SETTLE);
         warm.balancer.stop(PATIENCE)?;
         instructions::read(&out)
@@ -143,42 +145,38 @@ impl Bench<'_> {
     fn warm(&self, prefix: &[String]) -> io::Result<Warm> {
         let folder = peers::folder()?;
         let addresses = socket::free_addresses(4)?;
-        let (mode, reply) = self.scenario.backend();
-        let mut backends = Running::backends(mode, reply, &addresses[..2], folder.path())?;
+        let certificate = Certificate::make(folder.path())?;
+        let mut backends = self.scenario.backends(&addresses[..2], OPEN_FILES, folder.path())?;
         let (listen, admin) = (addresses[2], addresses[3]);
         let job = Job {
             listen,
             admin,
             backends: &addresses[..2],
             traffic: self.scenario.traffic(),
+            certificate: self.scenario.handshakes.map(|_| &certificate),
             buffers: Buffers::Shipped,
             workers: 1,
             single_process: true,
-            open_files: 4096,
+            open_files: OPEN_FILES,
             folder: folder.path(),
         };
         for &address in &addresses[..2] {
-            backends.ready(address, job.traffic, Duration::from_secs(5))?;
+            backends.ready(Duration::from_secs(5), || driver::answers(self.scenario.direct(address)))?;
         }
         let command = [prefix.to_vec(), self.args.contender.prepare(&self.program, &job)?].concat();
         let mut balancer = Running::start(&command, folder.path())?;
-        balancer.ready(listen, job.traffic, PATIENCE)?;
-        let mut client = self.client(listen)?;
-        exchange(&mut client, WARM)?;
-        Ok(Warm { client, balancer, _backends: backends, folder })
-    }
-
-    fn client(&self, listen: SocketAddr) -> io::Result<Client> {
-        let mut client = Client::new(listen, self.scenario.exchange(listen))?;
-        client.open(self.args.connections)?;
-        Ok(client)
+        let front = || self.scenario.driver(listen, &certificate);
+        balancer.ready(PATIENCE, || driver::answers(front()))?;
+        let mut driver = front()?;
+        driver.open(self.args.connections)?;
+        exchange(&mut driver, WARM)?;
+        Ok(Warm { driver, balancer, _backends: backends, folder })
     }
 }
 
 /// Exactly this many requests, all answered well: a count over failures would mean nothing.
-fn exchange(client: &mut Client, requests: u64) -> io::Result<()> {
-    client.exchange(requests)?;
-    let tally = client.take_tally();
+fn exchange(driver: &mut Driver, requests: u64) -> io::Result<()> {
+    let tally = driver.exchange(requests)?;
     if tally.faults.is_empty() {
         return Ok(());
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::exchange::{Exchange, Expect, Fault, Fed, Reply};
 use super::histogram::Histogram;
 use super::pace::{Pace, Schedule};
+use super::secure::{Secure, Terms};
 use crate::clock;
 use crate::epoll::{Epoll, Ready, Timer};
 use crate::socket::{self, Moved};
@@ -24,6 +25,8 @@ pub(crate) struct Tally {
 pub(crate) struct Client {
     target: SocketAddr,
     exchange: Exchange,
+    /// With them, it speaks TLS.
+    terms: Option<Terms>,
     epoll: Epoll,
     connections: Vec<Connection>,
     idle: VecDeque<usize>,
@@ -36,6 +39,7 @@ pub(crate) struct Client {
 
 struct Connection {
     socket: OwnedFd,
+    secure: Option<Box<Secure>>,
     /// Differs from the client's exchange by the connection's number, when echoes are checked.
     exchange: Option<Box<Exchange>>,
     started: Instant,
@@ -61,10 +65,11 @@ const FAULTS: u64 = 1000;
 const PER_SOURCE: usize = 20_000;
 
 impl Client {
-    pub(crate) fn new(target: SocketAddr, exchange: Exchange) -> io::Result<Self> {
+    pub(crate) fn new(target: SocketAddr, exchange: Exchange, terms: Option<Terms>) -> io::Result<Self> {
         Ok(Self {
             target,
             exchange,
+            terms,
             epoll: Epoll::new()?,
             connections: Vec::new(),
             idle: VecDeque::new(),
@@ -75,12 +80,13 @@ impl Client {
         })
     }
 
-    /// Opens more connections; they idle until a drive uses them.
+    /// Opens more connections; they idle until a drive uses them, before those that were there.
     pub(crate) fn open(&mut self, count: usize) -> io::Result<()> {
         for _ in 0..count {
             let number = self.connections.len();
             let connection = Connection {
                 socket: self.connect(number)?,
+                secure: self.secure()?,
                 exchange: stamped(&self.exchange, number),
                 started: clock::now(),
                 sent: 0,
@@ -88,7 +94,7 @@ impl Client {
                 reply: Reply::default(),
             };
             self.connections.push(connection);
-            self.idle.push_back(number);
+            self.idle.push_front(number);
         }
         Ok(())
     }
@@ -166,25 +172,29 @@ impl Client {
         connection.started = planned;
         connection.sent = 0;
         connection.state = State::Busy;
-        match connection.send(&self.exchange) {
+        match connection.ask(&self.exchange) {
             Ok(()) => Ok(()),
-            Err(_) => self.fail(number, Fault::Socket),
+            Err(fault) => self.fail(number, fault),
         }
     }
 
     fn serve(&mut self, ready: Ready) -> io::Result<()> {
         let number = ready.token as usize;
         let connection = &mut self.connections[number];
-        if ready.writable && connection.state == State::Busy && connection.send(&self.exchange).is_err() {
-            return self.fail(number, Fault::Socket);
+        if ready.writable
+            && connection.state == State::Busy
+            && let Err(fault) = connection.send(&self.exchange)
+        {
+            return self.fail(number, fault);
         }
         let mut readable = ready.readable;
         while readable {
             let connection = &mut self.connections[number];
-            match socket::receive(&connection.socket, &mut self.buffer) {
+            let kept = connection.secure.as_ref().map_or(0, |secure| secure.restore(&mut self.buffer));
+            match socket::receive(&connection.socket, &mut self.buffer[kept..]) {
                 Ok(Moved::Bytes(count)) => {
-                    readable = count == self.buffer.len() || ready.ended;
-                    match connection.take(&self.exchange, &self.buffer[..count]) {
+                    readable = kept + count == self.buffer.len() || ready.ended;
+                    match connection.take(&self.exchange, &mut self.buffer[..kept + count]) {
                         Ok(Fed::More) => {}
                         Ok(Fed::Whole) => self.answered(number)?,
                         Err(fault) => return self.fail(number, fault),
@@ -226,22 +236,32 @@ impl Client {
         if self.connections[number].state != State::Closing {
             return self.fail(number, Fault::Ended);
         }
-        self.connections[number].socket = self.connect(number)?;
+        let socket = self.connect(number)?;
+        let connection = &mut self.connections[number];
+        connection.socket = socket;
+        if let Some(secure) = &mut connection.secure {
+            secure.renew()?;
+        }
         self.next(number, clock::now())
     }
 
     /// Counts a fault and replaces the connection; an idle one stays idle.
     fn fail(&mut self, number: usize, fault: Fault) -> io::Result<()> {
         *self.tally.faults.entry(fault).or_default() += 1;
-        let socket = self.connect(number)?;
+        let (socket, secure) = (self.connect(number)?, self.secure()?);
         let connection = &mut self.connections[number];
         connection.socket = socket;
+        connection.secure = secure;
         connection.reply = Reply::default();
         if connection.state != State::Idle {
             connection.state = State::Idle;
             self.idle.push_back(number);
         }
         Ok(())
+    }
+
+    fn secure(&self) -> io::Result<Option<Box<Secure>>> {
+        self.terms.as_ref().map(|terms| Secure::new(terms).map(Box::new)).transpose()
     }
 
     fn connect(&self, number: usize) -> io::Result<OwnedFd> {
@@ -256,27 +276,53 @@ impl Client {
 }
 
 impl Connection {
-    fn send(&mut self, shared: &Exchange) -> io::Result<()> {
+    /// Begins the exchange.
+    fn ask(&mut self, shared: &Exchange) -> Result<(), Fault> {
+        if let Some(secure) = &mut self.secure {
+            secure.ask(&self.exchange.as_deref().unwrap_or(shared).request)?;
+        }
+        self.send(shared)
+    }
+
+    /// Sends what the socket takes.
+    fn send(&mut self, shared: &Exchange) -> Result<(), Fault> {
         let request = &self.exchange.as_deref().unwrap_or(shared).request;
-        if self.sent < request.len()
-            && let Moved::Bytes(count) = socket::send(&self.socket, &request[self.sent..])?
-        {
-            self.sent += count;
+        let bytes = self.secure.as_ref().map_or_else(|| &request[self.sent..], |secure| secure.outgoing());
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if let Moved::Bytes(count) = socket::send(&self.socket, bytes).map_err(|_| Fault::Socket)? {
+            match &mut self.secure {
+                Some(secure) => secure.has_sent(count),
+                None => self.sent += count,
+            }
         }
         Ok(())
     }
 
-    fn take(&mut self, shared: &Exchange, bytes: &[u8]) -> Result<Fed, Fault> {
-        match self.state {
-            State::Busy => self.reply.feed(self.exchange.as_deref().unwrap_or(shared), bytes),
+    fn take(&mut self, shared: &Exchange, bytes: &mut [u8]) -> Result<Fed, Fault> {
+        let Self { state, reply, exchange, secure, .. } = self;
+        let exchange = exchange.as_deref().unwrap_or(shared);
+        let mut feed = |plain: &[u8]| match state {
+            State::Busy => reply.feed(exchange, plain),
             State::Idle | State::Closing => Err(Fault::Length),
-        }
+        };
+        let Some(secure) = secure else { return feed(bytes) };
+        let fed = secure.take(bytes, &exchange.request, feed)?;
+        // The client's part of the handshake, and the request with it.
+        self.send(shared)?;
+        Ok(fed)
     }
 }
 
 impl Tally {
     fn new() -> Self {
-        Self { done: 0, latencies: Histogram::new(), faults: BTreeMap::new() }
+        Self::of(0)
+    }
+
+    /// This many answered well; how fast is not known.
+    pub(super) fn of(done: u64) -> Self {
+        Self { done, latencies: Histogram::new(), faults: BTreeMap::new() }
     }
 
     /// Messages that were answered or failed.
@@ -294,4 +340,42 @@ fn stamped(exchange: &Exchange, number: usize) -> Option<Box<Exchange>> {
     let mut own = exchange.clone();
     own.request.iter_mut().zip(number.to_be_bytes()).for_each(|(byte, stamp)| *byte = stamp);
     Some(Box::new(own))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::thread;
+
+    use super::*;
+    use crate::load::exchange;
+
+    #[test]
+    fn what_was_opened_last_is_used_first() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let target = server.local_addr().expect("bound");
+        // Answers one request on each of four connections, and would answer no second one.
+        let serving = thread::spawn(move || {
+            for _ in 0..4 {
+                let (mut socket, _) = server.accept().expect("a connection");
+                thread::spawn(move || {
+                    io::Read::read(&mut socket, &mut [0; 1000]).expect("a request");
+                    io::Write::write_all(&mut socket, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                        .expect("room");
+                    thread::sleep(Duration::from_secs(60));
+                });
+            }
+        });
+        let exchange = Exchange {
+            request: exchange::get("a", "/", false, false),
+            expect: Expect::Http { body: 0, close: false },
+        };
+        let mut client = Client::new(target, exchange, None).expect("a client");
+        for _ in 0..2 {
+            client.open(2).expect("connections");
+            client.exchange(2).expect("an answer on each of them");
+        }
+        assert!(client.take_tally().faults.is_empty());
+        serving.join().expect("four connections");
+    }
 }

@@ -32,6 +32,10 @@ pub(crate) enum Fault {
     Length,
     /// Other bytes than were sent, on an echo.
     Content,
+    /// TLS failed: a certificate that is not to be believed, an alert, or what is no TLS.
+    Tls,
+    /// A full handshake where one was to be resumed, or the other way round.
+    Handshake,
 }
 
 /// What fed bytes came to.

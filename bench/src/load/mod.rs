@@ -2,18 +2,26 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 pub(crate) mod client;
+pub(crate) mod driver;
 pub(crate) mod exchange;
+pub(crate) mod h2load;
 mod histogram;
 pub(crate) mod pace;
+pub(crate) mod secure;
 
 use client::Client;
 use exchange::{Exchange, Expect};
 use pace::Pace;
+use secure::{Handshakes, Terms};
 
-use crate::clock;
+use crate::{certificate, clock};
 
 /// A closed-loop client, or an open-loop one with --rate.
 #[derive(clap::Args)]
@@ -48,10 +56,16 @@ pub(crate) struct Args {
     /// With --tcp: bytes of the reply, instead of an echo
     #[arg(long, requires = "tcp")]
     reply: Option<usize>,
+    /// Speak TLS 1.3 with a server that has a certificate for localhost of this authority (PEM)
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// With --ca and --close: take up earlier sessions by their tickets
+    #[arg(long, requires = "ca")]
+    resume: bool,
 }
 
 pub(crate) fn run(args: &Args) -> io::Result<()> {
-    let mut client = Client::new(args.target, args.exchange())?;
+    let mut client = Client::new(args.target, args.exchange(), args.terms()?)?;
     let pace = args.rate.map_or(Pace::Closed, Pace::Rate);
     client.open(args.connections)?;
     client.drive(pace, args.warmup)?;
@@ -77,9 +91,23 @@ impl Args {
                 expect: self.reply.map_or(Expect::Echo, Expect::Bytes),
             },
             None => Exchange {
-                request: exchange::get(&self.target.to_string(), &self.path, self.browser, self.close),
+                request: exchange::get(&self.host(), &self.path, self.browser, self.close),
                 expect: Expect::Http { body: self.body, close: self.close },
             },
         }
+    }
+
+    fn host(&self) -> String {
+        match self.ca {
+            Some(_) => format!("{}:{}", certificate::NAME, self.target.port()),
+            None => self.target.to_string(),
+        }
+    }
+
+    fn terms(&self) -> io::Result<Option<Terms>> {
+        let Some(path) = &self.ca else { return Ok(None) };
+        let authority = CertificateDer::from_pem_file(path).map_err(io::Error::other)?;
+        let handshakes = if self.resume { Handshakes::Resumed } else { Handshakes::Full };
+        Terms::new(authority, handshakes).map(Some)
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::{Job, Traffic};
+use super::{Http, Job, Traffic};
 
 pub(super) fn prepare(job: &Job) -> io::Result<Vec<String>> {
     let file = job.write("envoy.yaml", &configuration(job))?;
@@ -17,7 +17,7 @@ const HTTP: &str = r#"
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: web
-          codec_type: HTTP1
+          codec_type: {codec}
           use_remote_address: true
           generate_request_id: false
           common_http_protocol_options: {idle_timeout: 3600s}
@@ -46,21 +46,52 @@ const TCP: &str = r#"
           cluster: app
 "#;
 
+const HTTP2_TO_BACKENDS: &str = r#"    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+"#;
+
 fn configuration(job: &Job) -> String {
     let filters = match job.traffic {
-        Traffic::Http => HTTP,
-        Traffic::Tcp => TCP,
+        Traffic::Http { front: Http::One, .. } => HTTP.replace("{codec}", "HTTP1"),
+        Traffic::Http { front: Http::Two, .. } => HTTP.replace("{codec}", "HTTP2"),
+        Traffic::Tcp => TCP.to_owned(),
+    };
+    let over = match job.traffic {
+        Traffic::Http { back: Http::Two, .. } => HTTP2_TO_BACKENDS,
+        _ => "",
     };
     let endpoints =
         job.each_backend(|_, address| format!("        - endpoint: {{address: {}}}\n", place(address)));
     format!(
         "static_resources:\n  listeners:\n  - name: web\n    address: {listen}\n    \
-         filter_chains:\n    - filters:{filters}  \
+         filter_chains:\n    - filters:{filters}{terms}  \
          clusters:\n  - name: app\n    type: STATIC\n    lb_policy: ROUND_ROBIN\n    connect_timeout: 5s\n    \
          circuit_breakers:\n      thresholds:\n      - max_connections: 100000\n        \
-         max_pending_requests: 100000\n        max_requests: 100000\n    \
+         max_pending_requests: 100000\n        max_requests: 100000\n{over}    \
          load_assignment:\n      cluster_name: app\n      endpoints:\n      - lb_endpoints:\n{endpoints}",
         listen = place(job.listen),
+        terms = terms(job),
+    )
+}
+
+/// How the listener speaks TLS.
+fn terms(job: &Job) -> String {
+    let Some(certificate) = job.certificate else { return String::new() };
+    let alpn = match job.traffic {
+        Traffic::Http { front: Http::Two, .. } => "            alpn_protocols: [h2]\n",
+        _ => "",
+    };
+    format!(
+        "      transport_socket:\n        name: envoy.transport_sockets.tls\n        typed_config:\n          \
+         \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext\n          \
+         common_tls_context:\n            \
+         tls_params: {{tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3}}\n{alpn}            \
+         tls_certificates:\n            - certificate_chain: {{filename: \"{}\"}}\n              \
+         private_key: {{filename: \"{}\"}}\n",
+        certificate.cert.display(),
+        certificate.key.display(),
     )
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Buffers, Job, Traffic};
+use super::{Buffers, Http, Job, Traffic};
 
 pub(super) fn prepare(job: &Job) -> io::Result<Vec<String>> {
     let file = job.write("haproxy.cfg", &configuration(job))?;
@@ -11,26 +11,44 @@ pub(super) fn prepare(job: &Job) -> io::Result<Vec<String>> {
 }
 
 fn configuration(job: &Job) -> String {
-    let servers = job.each_backend(|index, address| format!("    server s{index} {address}\n"));
+    let over = if matches!(job.traffic, Traffic::Http { back: Http::Two, .. }) { " proto h2" } else { "" };
+    let servers = job.each_backend(|index, address| format!("    server s{index} {address}{over}\n"));
     // Two descriptors for each connection, and some of its own.
     let connections = job.open_files.saturating_sub(200) / 2;
+    let scheme = if job.certificate.is_some() { "https" } else { "http" };
     let (mode, features) = match job.traffic {
-        Traffic::Http => (
+        Traffic::Http { .. } => (
             "http",
-            "    option http-keep-alive\n    http-reuse always\n    option forwardfor\n    \
-             http-request set-header X-Forwarded-Proto http\n    \
-             http-request set-header X-Forwarded-Host %[req.hdr(host)]\n",
+            format!(
+                "    option http-keep-alive\n    http-reuse always\n    option forwardfor\n    \
+                 http-request set-header X-Forwarded-Proto {scheme}\n    \
+                 http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
+            ),
         ),
-        Traffic::Tcp => ("tcp", ""),
+        Traffic::Tcp => ("tcp", String::new()),
     };
     // For large replies this is cheaper than splicing; the memory of every busy connection pays for it.
     let buffers = if job.buffers == Buffers::TunedForBulk { "    tune.bufsize 262144\n" } else { "" };
     format!(
         "global\n    maxconn {connections}\n    nbthread {workers}\n{buffers}\
          defaults\n    mode {mode}\n    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n\
-         frontend web\n    bind {listen}\n    default_backend app\n\
+         frontend web\n    bind {listen}{terms}\n    default_backend app\n\
          backend app\n    balance roundrobin\n{features}{servers}",
         workers = job.workers,
         listen = job.listen,
+        terms = terms(job),
     )
+}
+
+/// What is spoken on the listener.
+fn terms(job: &Job) -> String {
+    let two = matches!(job.traffic, Traffic::Http { front: Http::Two, .. });
+    match job.certificate {
+        None if two => " proto h2".to_owned(),
+        None => String::new(),
+        Some(certificate) => {
+            let alpn = if two { " alpn h2,http/1.1" } else { "" };
+            format!(" ssl crt {} ssl-min-ver TLSv1.2{alpn}", certificate.pair.display())
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! How a contender is started, known to be ready, and ended.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -11,12 +11,12 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::backend::Mode;
-use crate::load::exchange;
+use crate::certificate::Certificate;
 use crate::{clock, machine, process};
 
 mod envoy;
 mod haproxy;
-pub(crate) mod nginx;
+mod nginx;
 mod plimsoll;
 
 /// Who takes part.
@@ -43,6 +43,8 @@ pub(crate) struct Job<'a> {
     pub(crate) admin: SocketAddr,
     pub(crate) backends: &'a [SocketAddr],
     pub(crate) traffic: Traffic,
+    /// To be shown to clients, who speak TLS then.
+    pub(crate) certificate: Option<&'a Certificate>,
     pub(crate) buffers: Buffers,
     pub(crate) workers: usize,
     /// No master process, where there is one: for tools that follow one process.
@@ -55,8 +57,20 @@ pub(crate) struct Job<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Traffic {
-    Http,
+    /// Requests, in the version that clients speak and in the one that backends do.
+    Http {
+        front: Http,
+        back: Http,
+    },
     Tcp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Http {
+    /// HTTP/1.1.
+    One,
+    /// HTTP/2; without TLS, by prior knowledge (RFC 9113 section 3.3).
+    Two,
 }
 
 /// What the buffers of a contender are sized for. Plimsoll is never tuned.
@@ -187,23 +201,34 @@ impl Running {
         Self::start(&command, folder)
     }
 
+    /// The backends of a run in an nginx: no work of ours, at a higher price.
+    pub(crate) fn backends_of_nginx(
+        version: Http,
+        addresses: &[SocketAddr],
+        open_files: u64,
+        folder: &Path,
+    ) -> io::Result<Self> {
+        let program =
+            find("nginx").ok_or_else(|| io::Error::other("the backend, nginx, is not installed"))?;
+        Self::start(&nginx::backend(&program, version, addresses, open_files, folder)?, folder)
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until `address` takes connections and, if it speaks HTTP, answers a request with 200.
+    /// Waits until `answers` has nothing to complain of.
     pub(crate) fn ready(
         &mut self,
-        address: SocketAddr,
-        traffic: Traffic,
         patience: Duration,
+        mut answers: impl FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
         let deadline = clock::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.failure(&format!("ended with {status}")));
             }
-            match answers(address, traffic) {
+            match answers() {
                 Ok(()) => return Ok(()),
                 Err(error) if clock::now() > deadline => {
                     return Err(self.failure(&format!("not ready: {error}")));
@@ -260,19 +285,92 @@ impl Drop for Running {
     }
 }
 
-fn answers(address: SocketAddr, traffic: Traffic) -> io::Result<()> {
-    let limit = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address, limit)?;
-    if traffic == Traffic::Tcp {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Traffic = Traffic::Http { front: Http::One, back: Http::One };
+    const TWO: Traffic = Traffic::Http { front: Http::Two, back: Http::One };
+    const THROUGHOUT: Traffic = Traffic::Http { front: Http::Two, back: Http::Two };
+
+    /// What each contender is told; every one of `phrases` must be in it, in this order.
+    fn check(traffic: Traffic, secure: bool, file: &str, phrases: &[&str]) {
+        let folder = folder().expect("a folder");
+        let certificate = Certificate::make(folder.path()).expect("a certificate");
+        let addresses = [1, 2, 3, 4].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let job = Job {
+            listen: addresses[0],
+            admin: addresses[1],
+            backends: &addresses[2..],
+            traffic,
+            certificate: secure.then_some(&certificate),
+            buffers: Buffers::Shipped,
+            workers: 1,
+            single_process: false,
+            open_files: 1000,
+            folder: folder.path(),
+        };
+        let peer = match file {
+            "plimsoll.yaml" => Peer::Plimsoll,
+            "nginx.conf" => Peer::Nginx,
+            "haproxy.cfg" => Peer::Haproxy,
+            _ => Peer::Envoy,
+        };
+        peer.prepare(Path::new("/nowhere"), &job).expect("a configuration");
+        let text = fs::read_to_string(folder.path().join(file)).expect("written");
+        let text = text.replace(&folder.path().to_string_lossy().into_owned(), "");
+        let mut rest = text.as_str();
+        for phrase in phrases {
+            let found = rest.split_once(phrase);
+            rest = found.unwrap_or_else(|| panic!("{file} lacks '{phrase}':\n{text}")).1;
+        }
     }
-    stream.set_read_timeout(Some(limit))?;
-    stream.write_all(&exchange::get(&address.to_string(), "/0", false, true))?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    if answer.starts_with(b"HTTP/1.1 200") {
-        return Ok(());
+
+    #[test]
+    fn plimsoll_is_told_what_to_speak() {
+        let file = "plimsoll.yaml";
+        check(ONE, false, file, &["protocol: http, pool", "[\"127.0.0.1:3\", \"127.0.0.1:4\"]"]);
+        let tls =
+            "protocol: https, tls: {certificates: [{cert: \"/cert.pem\", key: \"/key.pem\"}]}, pool: app}";
+        check(ONE, true, file, &[tls]);
+        check(TWO, true, file, &[tls]);
+        check(THROUGHOUT, false, file, &["protocol: http, pool", "  app:\n    protocol: http2\n"]);
+        check(Traffic::Tcp, true, file, &["protocol: tls, tls:"]);
     }
-    let line: Vec<u8> = answer.into_iter().take_while(|&byte| byte != b'\r').collect();
-    Err(io::Error::other(String::from_utf8_lossy(&line).into_owned()))
+
+    #[test]
+    fn nginx_is_told_what_to_speak() {
+        let file = "nginx.conf";
+        check(ONE, false, file, &["127.0.0.1:1 backlog=4096;", "proxy_pass", "proxy_set_header"]);
+        let tls = ["backlog=4096 ssl;", "ssl_protocols TLSv1.2 TLSv1.3;", "ssl_certificate /cert.pem;"];
+        check(ONE, true, file, &tls);
+        check(TWO, false, file, &["backlog=4096 http2;", "proxy_pass http://app"]);
+        check(TWO, true, file, &["backlog=4096 ssl http2;", "ssl_certificate_key /key.pem;"]);
+        check(THROUGHOUT, false, file, &["grpc_pass grpc://app;", "grpc_set_header X-Forwarded-For"]);
+    }
+
+    #[test]
+    fn haproxy_is_told_what_to_speak() {
+        let file = "haproxy.cfg";
+        check(ONE, false, file, &["bind 127.0.0.1:1\n", "Forwarded-Proto http\n", "s0 127.0.0.1:3\n"]);
+        check(ONE, true, file, &["ssl crt /pair.pem ssl-min-ver TLSv1.2\n", "Forwarded-Proto https\n"]);
+        check(TWO, false, file, &["bind 127.0.0.1:1 proto h2\n", "s0 127.0.0.1:3\n"]);
+        check(TWO, true, file, &["TLSv1.2 alpn h2,http/1.1\n"]);
+        check(THROUGHOUT, false, file, &["proto h2\n", "s0 127.0.0.1:3 proto h2\n"]);
+    }
+
+    #[test]
+    fn envoy_is_told_what_to_speak() {
+        let file = "envoy.yaml";
+        check(ONE, false, file, &["codec_type: HTTP1\n", "  clusters:\n"]);
+        let tls = "DownstreamTlsContext\n          common_tls_context:\n            tls_params:";
+        check(ONE, true, file, &[tls, "\n            tls_certificates:\n", "/cert.pem", "/key.pem"]);
+        check(TWO, true, file, &["codec_type: HTTP2\n", tls, "\n            alpn_protocols: [h2]\n"]);
+        check(
+            THROUGHOUT,
+            false,
+            file,
+            &["HTTP2\n", "clusters:", "http2_protocol_options", "load_assignment"],
+        );
+    }
 }

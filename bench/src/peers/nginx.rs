@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Buffers, Job, Traffic};
+use super::{Buffers, Http, Job, Traffic};
 
 pub(super) fn prepare(program: &Path, job: &Job) -> io::Result<Vec<String>> {
     let module = match job.traffic {
-        Traffic::Http => String::new(),
+        Traffic::Http { .. } => String::new(),
         Traffic::Tcp => stream_module(program)?,
     };
     let file = job.write("nginx.conf", &configuration(job, &module))?;
@@ -24,7 +24,7 @@ fn configuration(job: &Job, module: &str) -> String {
     let master = if job.single_process { "off" } else { "on" };
     let user = user();
     let service = match job.traffic {
-        Traffic::Http => http(job),
+        Traffic::Http { front, back } => http(job, front, back),
         Traffic::Tcp => stream(job),
     };
     format!(
@@ -34,28 +34,28 @@ fn configuration(job: &Job, module: &str) -> String {
     )
 }
 
-/// The command line of an nginx that answers the paths of the HTTP scenarios from files: a backend that is no
-/// work of ours, at a higher price.
-pub(crate) fn serve_files(
+/// The command line of an nginx as backends: the paths of the HTTP/1.1 scenarios from files, or by prior
+/// knowledge of HTTP/2 the one of theirs from memory.
+pub(super) fn backend(
     program: &Path,
+    version: Http,
     addresses: &[SocketAddr],
     open_files: u64,
     folder: &Path,
 ) -> io::Result<Vec<String>> {
-    fs::create_dir_all(folder.join("site/headers"))?;
-    for (path, length) in [("0", 0), ("128", 128), ("1m", 1 << 20), ("headers/128", 128)] {
-        fs::write(folder.join("site").join(path), vec![b'x'; length])?;
-    }
+    let (terms, site) = match version {
+        Http::One => ("", files(folder)?),
+        Http::Two => (" http2", format!("        location = /128 {{ return 200 {}; }}\n", "x".repeat(128))),
+    };
     let listen: String =
-        addresses.iter().map(|address| format!("        listen {address} backlog=4096;\n")).collect();
+        addresses.iter().map(|address| format!("        listen {address} backlog=4096{terms};\n")).collect();
     let configuration = format!(
         "{user}daemon off;\nworker_processes 1;\nworker_rlimit_nofile {open_files};\npid nginx.pid;\n\
          events {{ worker_connections {open_files}; }}\nhttp {{\n    access_log off;\n    sendfile on;\n    \
          tcp_nodelay on;\n    keepalive_timeout 3600s;\n    keepalive_requests 1000000000;\n    \
-         open_file_cache max=100;\n{temporary}    server {{\n{listen}        root {site};\n    }}\n}}\n",
+         open_file_cache max=100;\n{temporary}    server {{\n{listen}{site}    }}\n}}\n",
         user = user(),
         temporary = temporary_folders(),
-        site = folder.join("site").display(),
     );
     let file = folder.join("backend.conf");
     fs::write(&file, configuration)?;
@@ -64,7 +64,16 @@ pub(crate) fn serve_files(
         .to_vec())
 }
 
-fn http(job: &Job) -> String {
+/// Writes the files that are asked for, and gives the line that serves them.
+fn files(folder: &Path) -> io::Result<String> {
+    fs::create_dir_all(folder.join("site/headers"))?;
+    for (path, length) in [("0", 0), ("128", 128), ("1m", 1 << 20), ("headers/128", 128)] {
+        fs::write(folder.join("site").join(path), vec![b'x'; length])?;
+    }
+    Ok(format!("        root {};\n", folder.join("site").display()))
+}
+
+fn http(job: &Job, front: Http, back: Http) -> String {
     let servers = job.each_backend(|_, address| format!("        server {address};\n"));
     let temporary = temporary_folders();
     // Unbuffered, one large buffer carries the reply; nginx wants the others large as well.
@@ -74,18 +83,38 @@ fn http(job: &Job) -> String {
     } else {
         ""
     };
+    let (terms, files) = match job.certificate {
+        Some(certificate) => (
+            " ssl",
+            format!(
+                "        ssl_protocols TLSv1.2 TLSv1.3;\n        ssl_certificate {};\n        \
+                 ssl_certificate_key {};\n",
+                certificate.cert.display(),
+                certificate.key.display()
+            ),
+        ),
+        None => ("", String::new()),
+    };
+    let terms = if front == Http::Two { format!("{terms} http2") } else { terms.to_owned() };
+    // Of nginx's modules, only the one for gRPC speaks HTTP/2 to backends; it carries any request.
+    let (kind, pass) = match back {
+        Http::One => {
+            let pass = "            proxy_pass http://app;\n            proxy_http_version 1.1;\n            \
+                        proxy_set_header Connection \"\";\n";
+            ("proxy", pass)
+        }
+        Http::Two => ("grpc", "            grpc_pass grpc://app;\n"),
+    };
     format!(
         "http {{\n    access_log off;\n    tcp_nodelay on;\n    keepalive_timeout 3600s;\n    \
          keepalive_requests 1000000000;\n    proxy_max_temp_file_size 0;\n{temporary}{buffers}    \
          upstream app {{\n{servers}        keepalive 1024;\n        keepalive_requests 1000000000;\n        \
          keepalive_timeout 3600s;\n    }}\n    \
-         server {{\n        listen {listen} backlog=4096;\n        location / {{\n            \
-         proxy_pass http://app;\n            proxy_http_version 1.1;\n            \
-         proxy_set_header Connection \"\";\n            \
-         proxy_set_header Host $http_host;\n            \
-         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n            \
-         proxy_set_header X-Forwarded-Proto $scheme;\n            \
-         proxy_set_header X-Forwarded-Host $http_host;\n        }}\n    }}\n}}\n",
+         server {{\n        listen {listen} backlog=4096{terms};\n{files}        location / {{\n{pass}            \
+         {kind}_set_header Host $http_host;\n            \
+         {kind}_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n            \
+         {kind}_set_header X-Forwarded-Proto $scheme;\n            \
+         {kind}_set_header X-Forwarded-Host $http_host;\n        }}\n    }}\n}}\n",
         listen = job.listen,
     )
 }
