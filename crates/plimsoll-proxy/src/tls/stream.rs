@@ -19,6 +19,7 @@ use rustls::unbuffered::{
 use rustls::{ClientConfig, CommonState, ServerConfig};
 
 use crate::stream::Stream;
+use crate::worker::SCRATCH;
 
 /// Plaintext of one record at most (RFC 8446 section 5.1).
 const RECORD: usize = 16 * 1024;
@@ -26,8 +27,9 @@ const RECORD: usize = 16 * 1024;
 const RECORD_OVERHEAD: usize = 256 + 5;
 /// Ciphertext read at once at most, and at least: a whole record.
 const READ: std::ops::RangeInclusive<usize> = RECORD + RECORD_OVERHEAD..=256 * 1024;
-/// Plaintext encrypted at once: what a full socket leaves of it is kept.
-const WRITE: usize = 128 * 1024;
+/// Plaintext encrypted at once: as much as is read at once, and its head, because less would
+/// look like a full socket.
+const WRITE: usize = SCRATCH + RECORD;
 /// Most messages of a handshake are no longer; one that is tells its size.
 const MESSAGE: usize = 2048;
 /// A message of a handshake may be so long (rustls' own limit), beside a record behind it.
@@ -36,15 +38,65 @@ const KEPT: usize = 64 * 1024 + RECORD + RECORD_OVERHEAD;
 /// Buffers of a thread. Borrowed only within one call.
 struct Scratch {
     incoming: Box<[u8]>,
-    outgoing: Vec<u8>,
+    outgoing: Outgoing,
     gathered: Vec<u8>,
+}
+
+/// Ciphertext on its way out. What was there before is overwritten and not zeroed first.
+#[derive(Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Outgoing {
+    fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    fn filled(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// At least `size` bytes to write into.
+    fn room(&mut self, size: usize) -> &mut [u8] {
+        if self.bytes.len() < self.len + size {
+            self.bytes.resize(self.len + size, 0);
+        }
+        &mut self.bytes[self.len..]
+    }
+
+    /// Appends what `write` puts into the room it is given, which is larger when that was too small. `false`
+    /// when it failed for good.
+    fn append(
+        &mut self,
+        likely: usize,
+        mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<InsufficientSizeError>>,
+    ) -> bool {
+        let mut size = likely;
+        loop {
+            match write(self.room(size)) {
+                Ok(written) => {
+                    self.len += written;
+                    return true;
+                }
+                Err(Some(more)) if more.required_size > size => size = more.required_size,
+                Err(_) => return false,
+            }
+        }
+    }
 }
 
 thread_local! {
     // Of the thread and not of a worker, because health checks of the control plane run here too.
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+    static BUFFERS: RefCell<Scratch> = RefCell::new(Scratch {
         incoming: vec![0; KEPT + READ.end()].into_boxed_slice(),
-        outgoing: Vec::new(),
+        outgoing: Outgoing::default(),
         gathered: Vec::new(),
     });
 }
@@ -209,7 +261,7 @@ impl TlsStream {
 
     /// One read of ciphertext. Answers the bytes decrypted into `buffer`; `None` at the end of the stream.
     fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Option<usize>>> {
-        SCRATCH.with_borrow_mut(|scratch| {
+        BUFFERS.with_borrow_mut(|scratch| {
             let have = self.partial.len();
             let room = have + buffer.len().clamp(*READ.start(), *READ.end());
             let incoming = scratch.incoming.get_mut(..room).ok_or(io::ErrorKind::InvalidData)?;
@@ -243,11 +295,13 @@ impl TlsStream {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let mut room = Room { buffer, filled: 0, spill: &mut self.plain };
+        let mut said = Outgoing::default();
         let taken = match &mut self.side {
-            Side::Server(side) => take_in(side, incoming, &mut room, &mut self.unsent),
-            Side::Client(side) => take_in(side, incoming, &mut room, &mut self.unsent),
+            Side::Server(side) => take_in(side, incoming, &mut room, &mut said),
+            Side::Client(side) => take_in(side, incoming, &mut room, &mut said),
         };
         let filled = room.filled;
+        self.unsent.extend_from_slice(said.filled());
         match taken {
             Ok(taken) => {
                 self.ended |= taken.ended;
@@ -276,13 +330,14 @@ impl TlsStream {
             ready!(self.poll_flush(cx))?;
             return Poll::Ready(Ok(std::mem::take(&mut self.owed)));
         }
-        SCRATCH.with_borrow_mut(|scratch| {
+        BUFFERS.with_borrow_mut(|scratch| {
             let Scratch { outgoing, gathered, .. } = scratch;
             outgoing.clear();
             outgoing.extend_from_slice(&self.unsent[self.unsent_at..]);
             (self.unsent, self.unsent_at) = (Vec::new(), 0);
             let taken = self.encrypt(parts, gathered, outgoing)?;
             let mut at = 0;
+            let outgoing = outgoing.filled();
             while at < outgoing.len() {
                 match self.inner.poll_write(cx, &outgoing[at..]) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -303,7 +358,7 @@ impl TlsStream {
         &mut self,
         parts: [&[u8]; 3],
         gathered: &mut Vec<u8>,
-        outgoing: &mut Vec<u8>,
+        outgoing: &mut Outgoing,
     ) -> io::Result<usize> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         if total <= RECORD && parts[1..].iter().any(|part| !part.is_empty()) {
@@ -321,14 +376,14 @@ impl TlsStream {
         Ok(taken)
     }
 
-    fn encrypt_one(&mut self, plain: &[u8], outgoing: &mut Vec<u8>) -> io::Result<()> {
+    fn encrypt_one(&mut self, plain: &[u8], outgoing: &mut Outgoing) -> io::Result<()> {
         match plain {
             [] => Ok(()),
             _ => self.put_out(Some(plain), outgoing),
         }
     }
 
-    fn put_out(&mut self, plain: Option<&[u8]>, outgoing: &mut Vec<u8>) -> io::Result<()> {
+    fn put_out(&mut self, plain: Option<&[u8]>, outgoing: &mut Outgoing) -> io::Result<()> {
         if self.failed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -371,9 +426,9 @@ impl TlsStream {
 
     /// Says "no more from me", so that nobody can cut the connection and pass that off as the end.
     pub(crate) fn shut_write(&mut self) {
-        let mut notice = Vec::new();
+        let mut notice = Outgoing::default();
         if self.put_out(None, &mut notice).is_ok() {
-            self.unsent.append(&mut notice);
+            self.unsent.extend_from_slice(notice.filled());
             let mut nobody = Context::from_waker(Waker::noop());
             let _best_effort = self.poll_flush(&mut nobody);
         }
@@ -456,7 +511,7 @@ fn take_in<S: Records>(
     side: &mut S,
     incoming: &mut [u8],
     room: &mut Room<'_>,
-    unsent: &mut Vec<u8>,
+    unsent: &mut Outgoing,
 ) -> Result<TakenIn, rustls::Error> {
     let mut taken = TakenIn { used: 0, ended: false };
     loop {
@@ -502,7 +557,7 @@ fn put_out<S: Records>(
     side: &mut S,
     plain: Option<&[u8]>,
     partial: &mut [u8],
-    outgoing: &mut Vec<u8>,
+    outgoing: &mut Outgoing,
     ended: &mut bool,
 ) -> io::Result<usize> {
     let mut used = 0;
@@ -512,7 +567,7 @@ fn put_out<S: Records>(
             ConnectionState::WriteTraffic(mut traffic) => {
                 let len = plain.map_or(0, <[u8]>::len);
                 let likely = len + (len / RECORD + 1) * RECORD_OVERHEAD;
-                let done = append(outgoing, likely, |to| {
+                let done = outgoing.append(likely, |to| {
                     let written = match plain {
                         Some(plain) => traffic.encrypt(plain, to),
                         None => traffic.queue_close_notify(to),
@@ -534,34 +589,9 @@ fn put_out<S: Records>(
 }
 
 /// A message of TLS itself goes out.
-fn encode<D>(mut message: EncodeTlsData<'_, D>, to: &mut Vec<u8>) {
-    append(to, MESSAGE, |to| match message.encode(to) {
+fn encode<D>(mut message: EncodeTlsData<'_, D>, to: &mut Outgoing) {
+    to.append(MESSAGE, |to| match message.encode(to) {
         Err(EncodeError::InsufficientSize(size)) => Err(Some(size)),
         other => other.map_err(|_| None),
     });
-}
-
-/// Appends what `write` puts into a slice, which it is given again when it was too small. `false` when it
-/// failed for good.
-fn append(
-    to: &mut Vec<u8>,
-    likely: usize,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<InsufficientSizeError>>,
-) -> bool {
-    let start = to.len();
-    let mut size = likely;
-    loop {
-        to.resize(start + size, 0);
-        match write(&mut to[start..]) {
-            Ok(written) => {
-                to.truncate(start + written);
-                return true;
-            }
-            Err(Some(more)) if more.required_size > size => size = more.required_size,
-            Err(_) => {
-                to.truncate(start);
-                return false;
-            }
-        }
-    }
 }
