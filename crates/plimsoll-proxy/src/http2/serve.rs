@@ -128,7 +128,7 @@ async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) 
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let presence = Presence::enter(connection);
                     worker.timers.set(alarm, plimsoll_core::Tick::NEVER);
-                    tokio::task::spawn_local(stream::run(presence, request, respond));
+                    stream::start(presence, request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
                     if meter.is_flooded() {

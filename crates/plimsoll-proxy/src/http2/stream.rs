@@ -42,14 +42,13 @@ struct Stream {
     speaks_grpc: bool,
 }
 
-/// Serves one stream.
-pub(super) async fn run(presence: Presence, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+/// Starts a stream. Its head is read here and now, so that the task it runs in does not carry it.
+pub(super) fn start(presence: Presence, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
     let worker = presence.0.guest.worker.clone();
     let (head, body) = request.into_parts();
-    let alarm = worker.timers.alarm(plimsoll_core::Tick::NEVER);
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let mut stream = Stream {
-        alarm,
+    let mut stream = Box::new(Stream {
+        alarm: worker.timers.alarm(plimsoll_core::Tick::NEVER),
         rest: Bytes::new(),
         respond,
         answer: None,
@@ -57,14 +56,9 @@ pub(super) async fn run(presence: Presence, request: Request<RecvStream>, respon
         speaks_grpc: grpc::is_call(content_type),
         body,
         presence,
-    };
-    let prepared = prepare(&stream, &worker, &head);
-    drop(head);
-    match prepared {
-        Ok(mut job) => {
-            forward::forward(&mut stream, &mut job).await;
-            worker.spare_buffer(std::mem::take(&mut job.wire));
-        }
+    });
+    match prepare(&stream, &worker, &head) {
+        Ok(job) => drop(tokio::task::spawn_local(run(worker, stream, job))),
         Err((refusal, json)) => {
             let table = &stream.presence.0.guest.door.view().table;
             table.shared.tallies.of(worker.number).refuse(refusal.reason);
@@ -74,6 +68,11 @@ pub(super) async fn run(presence: Presence, request: Request<RecvStream>, respon
             stream.answer_ourselves(refusal, json, false);
         }
     }
+}
+
+async fn run(worker: Rc<Worker>, mut stream: Box<Stream>, mut job: Box<Job>) {
+    forward::forward(&mut *stream, &mut job).await;
+    worker.spare_buffer(std::mem::take(&mut job.wire));
 }
 
 /// Makes a job of the head: by way of HTTP/1, so that one reader decides what is sound.
