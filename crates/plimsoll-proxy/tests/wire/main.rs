@@ -9,3 +9,4 @@ mod log;
 mod semantics;
 mod tcp;
 mod tls;
+mod udp;
