@@ -110,6 +110,7 @@ fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    udp::ask_for_address(&socket, address)?;
     let _as_much_as_the_system_gives = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&address.into())?;
     Ok(socket)

@@ -62,6 +62,19 @@ impl Batch {
     }
 }
 
+/// Asks, for a socket that is to be bound to all addresses of the machine, to which of them each datagram
+/// comes. Before it is bound: what comes earlier would not say.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn ask_for_address(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
+    match (address.ip().is_unspecified(), address) {
+        (false, _) => Ok(()),
+        (true, SocketAddr::V4(_)) => Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?),
+        (true, SocketAddr::V6(_)) => Ok(setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?),
+    }
+}
+
 /// A listener's socket at one worker.
 pub(super) struct Gate {
     pub(super) socket: Rc<AsyncFd<socket2::Socket>>,
@@ -76,14 +89,7 @@ impl Gate {
     pub(super) fn new(socket: socket2::Socket) -> io::Result<Self> {
         let bound = socket.local_addr()?.as_socket();
         let any = bound.is_some_and(|address| address.ip().is_unspecified());
-        let mut told = None;
-        if any {
-            match bound.is_some_and(|address| address.is_ipv6()) {
-                true => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
-                false => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
-            }
-            told = Some(nix::cmsg_space!(nix::libc::in6_pktinfo));
-        }
+        let told = any.then(|| nix::cmsg_space!(nix::libc::in6_pktinfo));
         let socket = Rc::new(watch_reading(socket)?);
         Ok(Self { socket, any, incoming: MultiHeaders::preallocate(BATCH, told) })
     }

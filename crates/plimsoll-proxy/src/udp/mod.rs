@@ -27,8 +27,8 @@ use tokio::sync::oneshot;
 
 use self::flow::{Fault, Flow};
 use self::flows::Flows;
-pub(crate) use self::gate::Batch;
 use self::gate::{BATCH, Gate, Head};
+pub(crate) use self::gate::{Batch, ask_for_address};
 use crate::http1::answer::Reason;
 use crate::stream::watch_reading;
 use crate::timer::Alarm;

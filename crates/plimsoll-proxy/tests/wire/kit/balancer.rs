@@ -8,8 +8,7 @@ use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
     AccessLog, ClientTimeouts, Config, Destination as DestinationConfig, DestinationAddress,
-    DestinationTimeouts, HeaderEdits,
-    Limits, ListenAddress, Listener, Pool, Protocol, Route, Udp, UdpFlow,
+    DestinationTimeouts, HeaderEdits, Limits, ListenAddress, Listener, Pool, Protocol, Route, Udp, UdpFlow,
 };
 use plimsoll_core::Weight;
 use plimsoll_core::balance::Algorithm;
