@@ -8,6 +8,7 @@ mod backend;
 mod block;
 mod clock;
 mod counts;
+mod datagrams;
 mod epoll;
 mod floor;
 mod load;

@@ -130,7 +130,8 @@ fn lineup(scenario: &Scenario, present: &[(Peer, PathBuf)], subject: Peer) -> Ve
         let found = present.iter().find(|(peer, _)| *peer == subject && subject != Peer::Floor);
         return found.map_or(Vec::new(), |entry| vec![with(entry, 2), with(entry, 1)]);
     }
-    present.iter().map(|entry| with(entry, 1)).collect()
+    let able = present.iter().filter(|(peer, _)| peer.carries(scenario.traffic()));
+    able.map(|entry| with(entry, 1)).collect()
 }
 
 impl Args {

@@ -39,6 +39,8 @@ pub(crate) enum Work {
     Tcp {
         reply: Option<usize>,
     },
+    /// A datagram of 64 bytes, and the same back.
+    Udp,
 }
 
 const SMALL: Work = Work::Get { path: "/128", body: 128, browser: false, close: false };
@@ -48,7 +50,7 @@ const CLOSE: Work = Work::Get { path: "/128", body: 128, browser: false, close: 
 const ECHO: Work = Work::Tcp { reply: None };
 const BULK: Work = Work::Tcp { reply: Some(1 << 20) };
 
-pub(crate) const ALL: [Scenario; 11] = [
+pub(crate) const ALL: [Scenario; 12] = [
     cpu("h1-keepalive-64", "HTTP/1.1 keep-alive, 128 B replies, 64 connections", 64, SMALL),
     cpu("h1-keepalive-1000", "HTTP/1.1 keep-alive, 128 B replies, 1000 connections", 1000, SMALL),
     cpu("h1-30-headers", "HTTP/1.1 keep-alive, a browser's 30 headers, 600 B of headers back", 64, BROWSER),
@@ -60,6 +62,7 @@ pub(crate) const ALL: [Scenario; 11] = [
     cpu("tcp-bulk", "TCP, 64 B there and 1 MiB back, 16 connections, buffers as shipped", 16, BULK)
         .with(Buffers::ShippedForBulk),
     cpu("tcp-bulk-tuned", "as tcp-bulk, the peers tuned for it", 16, BULK).with(Buffers::TunedForBulk),
+    cpu("udp-echo", "UDP, 64 B there and back, 32 clients", 32, Work::Udp),
     Scenario {
         measure: Measure::MemoryPerConnection,
         ..cpu("idle-memory", "HTTP/1.1, idle keep-alive connections after one request each", 10_000, SMALL)
@@ -90,6 +93,7 @@ impl Scenario {
         match self.work {
             Work::Get { .. } => Traffic::Http,
             Work::Tcp { .. } => Traffic::Tcp,
+            Work::Udp => Traffic::Udp,
         }
     }
 
@@ -98,6 +102,7 @@ impl Scenario {
         match self.work {
             Work::Get { .. } => (Mode::Http, 0),
             Work::Tcp { reply: None } => (Mode::Echo, 0),
+            Work::Udp => (Mode::Datagrams, 0),
             Work::Tcp { reply: Some(length) } => (Mode::Bulk, length),
         }
     }
@@ -107,10 +112,14 @@ impl Scenario {
             Work::Get { path, body, browser, close } => Exchange {
                 request: exchange::get(&target.to_string(), path, browser, close),
                 expect: Expect::Http { body, close },
+                datagrams: false,
             },
-            Work::Tcp { reply } => {
-                Exchange { request: vec![b'm'; 64], expect: reply.map_or(Expect::Echo, Expect::Bytes) }
-            }
+            Work::Tcp { reply } => Exchange {
+                request: vec![b'm'; 64],
+                expect: reply.map_or(Expect::Echo, Expect::Bytes),
+                datagrams: false,
+            },
+            Work::Udp => Exchange { request: vec![b'm'; 64], expect: Expect::Echo, datagrams: true },
         }
     }
 

@@ -245,6 +245,11 @@ impl Client {
     }
 
     fn connect(&self, number: usize) -> io::Result<OwnedFd> {
+        if self.exchange.datagrams {
+            let socket = socket::connect_datagrams(self.target)?;
+            self.epoll.watch(&socket, number as u64)?;
+            return Ok(socket);
+        }
         let source = match number / PER_SOURCE {
             0 => None,
             further => Some(Ipv4Addr::new(127, 0, 0, 1 + further as u8)),

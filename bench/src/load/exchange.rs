@@ -7,6 +7,8 @@ use std::mem::MaybeUninit;
 pub(crate) struct Exchange {
     pub(crate) request: Vec<u8>,
     pub(crate) expect: Expect,
+    /// Over UDP: a message is a datagram. One that is lost leaves its connection silent, and is missed.
+    pub(crate) datagrams: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -48,6 +48,9 @@ pub(crate) struct Args {
     /// With --tcp: bytes of the reply, instead of an echo
     #[arg(long, requires = "tcp")]
     reply: Option<usize>,
+    /// Datagrams instead of HTTP: bytes of each, which must be echoed
+    #[arg(long, conflicts_with = "tcp")]
+    udp: Option<usize>,
 }
 
 pub(crate) fn run(args: &Args) -> io::Result<()> {
@@ -71,12 +74,14 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
 
 impl Args {
     fn exchange(&self) -> Exchange {
-        match self.tcp {
+        match self.tcp.or(self.udp) {
             Some(length) => Exchange {
+                datagrams: self.udp.is_some(),
                 request: vec![b'm'; length],
                 expect: self.reply.map_or(Expect::Echo, Expect::Bytes),
             },
             None => Exchange {
+                datagrams: false,
                 request: exchange::get(&self.target.to_string(), &self.path, self.browser, self.close),
                 expect: Expect::Http { body: self.body, close: self.close },
             },

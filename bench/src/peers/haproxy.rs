@@ -21,7 +21,8 @@ fn configuration(job: &Job) -> String {
              http-request set-header X-Forwarded-Proto http\n    \
              http-request set-header X-Forwarded-Host %[req.hdr(host)]\n",
         ),
-        Traffic::Tcp => ("tcp", ""),
+        // No datagrams: see `Peer::carries`.
+        Traffic::Tcp | Traffic::Udp => ("tcp", ""),
     };
     // For large replies this is cheaper than splicing; the memory of every busy connection pays for it.
     let buffers = if job.buffers == Buffers::TunedForBulk { "    tune.bufsize 262144\n" } else { "" };

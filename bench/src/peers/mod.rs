@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -57,6 +57,7 @@ pub(crate) struct Job<'a> {
 pub(crate) enum Traffic {
     Http,
     Tcp,
+    Udp,
 }
 
 /// What the buffers of a contender are sized for. Plimsoll is never tuned.
@@ -100,6 +101,11 @@ impl Peer {
         }
     }
 
+    /// Can it balance that? HAProxy passes on no datagrams.
+    pub(crate) fn carries(self, traffic: Traffic) -> bool {
+        self != Self::Haproxy || traffic != Traffic::Udp
+    }
+
     pub(crate) fn version(self, program: &Path) -> String {
         let flag = if matches!(self, Self::Nginx | Self::Haproxy) { "-v" } else { "--version" };
         machine::version(&program.to_string_lossy(), flag)
@@ -135,9 +141,21 @@ impl Job<'_> {
 fn floor(job: &Job) -> Vec<String> {
     let to: Vec<String> = job.backends.iter().map(SocketAddr::to_string).collect();
     let buffer = if job.buffers == Buffers::Shipped { 64 * 1024 } else { 256 * 1024 };
-    ["floor", "--listen", &job.listen.to_string(), "--to", &to.join(","), "--buffer", &buffer.to_string()]
-        .map(str::to_owned)
-        .to_vec()
+    let mut arguments = [
+        "floor",
+        "--listen",
+        &job.listen.to_string(),
+        "--to",
+        &to.join(","),
+        "--buffer",
+        &buffer.to_string(),
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    if job.traffic == Traffic::Udp {
+        arguments.push("--datagrams".to_owned());
+    }
+    arguments
 }
 
 /// A folder for the files of one process; dropped, it is deleted.
@@ -191,7 +209,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Waits until `address` takes connections and, if it speaks HTTP, answers a request with 200.
+    /// Waits until `address` takes connections and, if it speaks HTTP, answers a request with 200; or echoes a datagram.
     pub(crate) fn ready(
         &mut self,
         address: SocketAddr,
@@ -262,6 +280,13 @@ impl Drop for Running {
 
 fn answers(address: SocketAddr, traffic: Traffic) -> io::Result<()> {
     let limit = Duration::from_secs(5);
+    if traffic == Traffic::Udp {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        socket.connect(address)?;
+        socket.send(b"ready?")?;
+        return socket.recv(&mut [0; 64]).map(drop);
+    }
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     if traffic == Traffic::Tcp {
         return Ok(());

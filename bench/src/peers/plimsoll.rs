@@ -13,6 +13,7 @@ fn configuration(job: &Job) -> String {
     let protocol = match job.traffic {
         Traffic::Http => "http",
         Traffic::Tcp => "tcp",
+        Traffic::Udp => "udp",
     };
     let destinations: Vec<String> = job.backends.iter().map(|address| format!("\"{address}\"")).collect();
     let Job { listen, admin, workers, .. } = job;

@@ -155,7 +155,7 @@ impl Flow {
             answered: false,
             opened: now,
             time,
-            guest: guest,
+            guest,
         }
     }
 
