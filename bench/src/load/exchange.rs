@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn exchange(body: usize) -> Exchange {
-        Exchange { request: b"ping".to_vec(), expect: Expect::Http { body, close: false } }
+        Exchange { request: b"ping".to_vec(), expect: Expect::Http { body, close: false }, datagrams: false }
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn an_echo_must_be_the_same_bytes() {
-        let echo = Exchange { request: b"ping".to_vec(), expect: Expect::Echo };
+        let echo = Exchange { request: b"ping".to_vec(), expect: Expect::Echo, datagrams: false };
         let mut reply = Reply::default();
         assert_eq!(reply.feed(&echo, b"pi"), Ok(Fed::More));
         assert_eq!(reply.feed(&echo, b"ng"), Ok(Fed::Whole));

@@ -350,4 +350,31 @@ mod tests {
         }
         assert_eq!(taken, clients.len());
     }
+
+    #[test]
+    fn workers_share_a_port_for_datagrams_and_nobody_else_gets_it() {
+        let any = ListenAddress::Udp(([127, 0, 0, 1], 0).into());
+        let (actual, sockets) = bind(&any, 4, false).unwrap();
+        let ListenAddress::Udp(address) = actual else { panic!("{actual:?}") };
+        for workers in [1, 2] {
+            let again = bind(&ListenAddress::Udp(address), workers, false);
+            assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
+        let clients: Vec<_> = (0..400).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        for client in clients.iter().chain(&clients) {
+            client.send_to(b"x", address).unwrap();
+        }
+        let mut homes = std::collections::HashMap::new();
+        for (place, socket) in sockets.iter().enumerate() {
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 8];
+            let mut mine = 0;
+            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                mine += 1;
+                let home = homes.entry(from.as_socket()).or_insert(place);
+                assert_eq!(*home, place, "a client's datagrams come to one worker");
+            }
+            assert!(mine > 40, "{mine} of 800");
+        }
+        assert_eq!(homes.len(), clients.len());
+    }
 }

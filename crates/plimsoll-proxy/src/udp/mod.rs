@@ -34,8 +34,10 @@ use crate::stream::watch_reading;
 use crate::timer::Alarm;
 use crate::worker::{Door, DoorView, Rule, Worker};
 
-/// Batches of each direction before others of the worker get their turn.
-const TURNS: usize = 16;
+/// Batches of each direction before others of the worker get their turn: a millisecond at most.
+const TURNS: usize = 4;
+/// Batches that are still passed on when a door closes.
+const LAST: usize = 64;
 /// Idle flows ended at once: each is a socket to close.
 const EXPIRED: usize = 256;
 /// A destination on trial that has not refused for so long has passed: many never reply.
@@ -54,10 +56,17 @@ pub(crate) async fn serve(
         Ok(None) => return,
         Err(error) => return tracing::error!(%error, "a socket for datagrams cannot be used"),
     };
+    let work = async {
+        loop {
+            std::future::poll_fn(|cx| desk.poll(cx)).await;
+            // Not just a wake: everybody else's sockets are looked at too before the next turn.
+            tokio::task::yield_now().await;
+        }
+    };
     tokio::select! {
         biased;
         _ = stopped => {}
-        () = std::future::poll_fn(|cx| desk.poll(cx)) => {}
+        () = work => {}
     }
     desk.close();
 }
@@ -121,6 +130,7 @@ impl Desk {
         self.view.table.shared.tallies.of(self.worker.number).datagrams[way as usize].add(datagrams);
     }
 
+    /// Ready when there may be more to do than one turn allows.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let worker = self.worker.clone();
         let mut batch = worker.datagrams.borrow_mut();
@@ -150,8 +160,7 @@ impl Desk {
                 return Poll::Pending;
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(())
     }
 
     /// Takes over a newer configuration. Flows stay while they lead to the same pool.
@@ -292,7 +301,7 @@ impl Desk {
         let worker = self.worker.clone();
         let now = worker.now();
         if let Some(batch) = worker.datagrams.borrow_mut().as_mut() {
-            for _ in 0..TURNS {
+            for _ in 0..LAST {
                 if self.take_from_clients(batch, now) < BATCH {
                     break;
                 }
