@@ -510,3 +510,38 @@ fn a_flow_is_one_line_of_the_log() {
     assert_eq!((&line["request_bytes"], &line["response_bytes"]), (&8.into(), &8.into()));
     assert_eq!(line["destination"], "main-0");
 }
+
+/// Many destinations never reply, and must get out of ejection all the same.
+#[test]
+fn silence_passes_a_trial_and_a_refusal_does_not() {
+    for flow in [UdpFlow::Source, UdpFlow::Datagram] {
+        let (mut a, b) = (Echo::start("a"), Echo::start("b"));
+        let setup = before(&[&a, &b]).with(|s| {
+            s.listeners[0].udp.flow = flow;
+            (s.pools[0].outlier.consecutive_failures, s.pools[0].outlier.base_ejection) = (1, ms(100));
+        });
+        let balancer = setup.start();
+        a.kill();
+        let mut clients = Vec::new();
+        let mut talk = |standing: &str| {
+            until(standing, || {
+                let client = Device::of(&balancer);
+                client.send("one way");
+                clients.push(client);
+                balancer.destination(0).standing.word() == standing
+            });
+        };
+        talk("ejected");
+        // Trials come and are refused.
+        let refused = |balancer: &Balancer| balancer.pools()[0].ejections.get("trial_failed").copied();
+        until("a trial is refused", || {
+            let client = Device::of(&balancer);
+            client.send("one way");
+            refused(&balancer) > Some(0)
+        });
+        let sink = UdpSocket::bind(a.address).expect("its port");
+        talk("serving");
+        sink.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        assert!(sink.recv(&mut [0; 64]).is_ok(), "it is sent to");
+    }
+}
