@@ -157,7 +157,7 @@ impl Desk {
         tries.tried.add(ticket.id());
         let mut evicted = false;
         loop {
-            match Path::open(ticket, address.clone(), generation, self.epoll.get_ref(), slot) {
+            match Path::open(ticket, address.clone(), generation, self.epoll.get_ref(), slot, self.room) {
                 Ok(path) => {
                     let Some((_, flow)) = self.flows.get_mut(slot) else { return Err(Reason::NoResources) };
                     if path.is_trial() {

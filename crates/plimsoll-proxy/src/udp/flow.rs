@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::SystemTime;
 
 use plimsoll_core::{Address, DestinationId, Failure, Outcome, Tick, Ticket};
@@ -10,6 +10,7 @@ use rustix::event::epoll;
 use socket2::{Domain, Socket, Type};
 
 use super::flows::Key;
+use super::room::Room;
 use crate::access_log::ConnectionLine;
 use crate::clock::Clock;
 use crate::forward::tell;
@@ -94,8 +95,9 @@ impl Path {
         generation: u64,
         epoll: &OwnedFd,
         slot: u32,
+        room: Room,
     ) -> Result<Self, (Failure, Ticket)> {
-        match connect(&address, epoll, slot) {
+        match connect(&address, epoll, slot, room) {
             Ok(socket) => {
                 let destination = ticket.id();
                 Ok(Self { socket, ticket: Some(ticket), destination, address, generation, heard: false })
@@ -132,9 +134,12 @@ impl Path {
     }
 }
 
-fn connect(address: &Address, epoll: &OwnedFd, slot: u32) -> io::Result<Socket> {
+fn connect(address: &Address, epoll: &OwnedFd, slot: u32, room: Room) -> io::Result<Socket> {
     let Address::Socket(address) = address else { return Err(io::ErrorKind::Unsupported.into()) };
     let socket = Socket::new(Domain::for_address(*address), Type::DGRAM.nonblocking().cloexec(), None)?;
+    if socket.as_raw_fd() > room.descriptor {
+        return Err(rustix::io::Errno::MFILE.into());
+    }
     socket.connect(&SocketAddr::into(*address))?;
     // Level-triggered: whoever has more than one reply waiting is told of again, which is cheaper than
     // asking every socket until it says that it is empty.

@@ -10,6 +10,7 @@ mod deliver;
 mod flow;
 mod flows;
 mod gate;
+mod room;
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,6 +30,7 @@ use self::flow::{Fault, Flow};
 use self::flows::Flows;
 use self::gate::{BATCH, Gate, Head};
 pub(crate) use self::gate::{Batch, ask_for_address};
+use self::room::Room;
 use crate::http1::answer::Reason;
 use crate::stream::watch_reading;
 use crate::timer::Alarm;
@@ -82,6 +84,7 @@ struct Desk {
     /// Watches the sockets of all flows, by the number of their slot.
     epoll: Rc<AsyncFd<OwnedFd>>,
     flows: Flows<Flow>,
+    room: Room,
     /// Rings when the flow idle longest is to end, or sooner.
     alarm: Rc<Alarm>,
     /// Flows that carry a trial: slot, number, and when it is passed.
@@ -111,6 +114,7 @@ impl Desk {
             gate: Gate::new(socket)?,
             epoll: Rc::new(watch_reading(epoll::create(epoll::CreateFlags::CLOEXEC)?)?),
             flows: Flows::new(),
+            room: Room::of_system(),
             alarm: worker.timers.alarm(Tick::NEVER),
             trials: VecDeque::new(),
             next: 0,
@@ -313,7 +317,8 @@ impl Desk {
     /// Makes room for one more flow, if there is none: the one idle longest goes.
     fn make_room(&mut self, now: Tick) {
         let shared = self.view.table.shared.clone();
-        while shared.open.load(Relaxed) >= self.config().max_flows && self.evict(now) {}
+        let most = self.config().max_flows.min(self.room.flows);
+        while shared.open.load(Relaxed) >= most && self.evict(now) {}
     }
 
     /// Ends the flow idle longest before its time. `false`: there is none.

@@ -447,7 +447,9 @@ fn a_reload_keeps_flows_unless_their_pool_or_destination_goes() {
 #[test]
 fn one_port_for_tcp_and_udp_and_no_second_process() {
     let echo = Echo::start("");
-    let setup = before(&[&echo]).with(|s| s.workers = 2);
+    // An address nobody else connects from: the port is free for TCP too.
+    let mine = ListenAddress::Udp(([127, 0, 0, 77], 0).into());
+    let setup = before(&[&echo]).with(|s| (s.workers, s.listeners[0].addresses) = (2, vec![mine]));
     let balancer = setup.start();
     let taken = address(&balancer);
     let again = setup.clone().with(|s| s.listeners[0].addresses = vec![ListenAddress::Udp(taken)]);
