@@ -26,6 +26,9 @@ struct Tries {
 impl Desk {
     /// Passes one datagram on, or says why it was dropped. Nothing is ever sent back for it.
     pub(super) fn deliver(&mut self, head: Head, datagram: &[u8], now: Tick) -> Result<(), Reason> {
+        if self.gate.is_own(&head) {
+            return Err(Reason::BadRequest);
+        }
         let key = Key { client: head.client, local: head.local, destination: None };
         match self.keeps_ticket() {
             true => self.deliver_in_flow(key, datagram, now),

@@ -78,8 +78,7 @@ pub(crate) fn ask_for_address(socket: &socket2::Socket, address: SocketAddr) -> 
 /// A listener's socket at one worker.
 pub(super) struct Gate {
     pub(super) socket: Rc<AsyncFd<socket2::Socket>>,
-    /// Bound to all addresses of the machine: which one a datagram came to is asked for.
-    any: bool,
+    bound: SocketAddr,
     incoming: MultiHeaders<SockaddrStorage>,
 }
 
@@ -87,11 +86,10 @@ impl Gate {
     /// # Errors
     /// The system's.
     pub(super) fn new(socket: socket2::Socket) -> io::Result<Self> {
-        let bound = socket.local_addr()?.as_socket();
-        let any = bound.is_some_and(|address| address.ip().is_unspecified());
-        let told = any.then(|| nix::cmsg_space!(nix::libc::in6_pktinfo));
+        let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+        let told = bound.ip().is_unspecified().then(|| nix::cmsg_space!(nix::libc::in6_pktinfo));
         let socket = Rc::new(watch_reading(socket)?);
-        Ok(Self { socket, any, incoming: MultiHeaders::preallocate(BATCH, told) })
+        Ok(Self { socket, bound, incoming: MultiHeaders::preallocate(BATCH, told) })
     }
 
     /// Takes in what has arrived, up to a batch of it; fewer means that nothing is left.
@@ -101,14 +99,22 @@ impl Gate {
             std::array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
         let socket = self.socket.get_ref().as_raw_fd();
         let received = recvmmsg(socket, &mut self.incoming, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+        let any = self.bound.ip().is_unspecified();
         let mut count = 0;
         for (head, message) in batch.heads.iter_mut().zip(received) {
             let client = message.address.as_ref().and_then(address_of).unwrap_or(Head::NOBODY.client);
-            let local = if self.any { local_of(&message) } else { None };
+            let local = if any { local_of(&message) } else { None };
             *head = Head { len: message.bytes, client, local };
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Did a datagram come from where it came to? Only a forged one does, and its reply would come back here,
+    /// and so on without end.
+    pub(super) fn is_own(&self, head: &Head) -> bool {
+        let local = head.local.unwrap_or(self.bound.ip());
+        head.client.port() == self.bound.port() && head.client.ip() == local
     }
 
     /// Sends the first `count` datagrams of the batch to their clients, and says how many have left and how
@@ -116,7 +122,7 @@ impl Gate {
     /// more, the rest is dropped.
     ///
     /// A call for each: the safe `sendmmsg` there is (nix 0.31) tells how many have left only by reading back
-    /// addresses that nobody wrote, and a call is a small part of what a datagram costs (docs/benchmarks.md).
+    /// addresses that nobody wrote, and the call itself is a small part of what a datagram costs the kernel.
     pub(super) fn send(&self, batch: &Batch, count: usize) -> (u64, u64) {
         let (mut datagrams, mut bytes) = (0, 0);
         for n in 0..count {

@@ -7,6 +7,7 @@
 //! that is watched by the worker's: waking costs the same for one reply and for a batch of them.
 
 mod deliver;
+mod ending;
 mod flow;
 mod flows;
 mod gate;
@@ -16,7 +17,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -40,8 +40,6 @@ use crate::worker::{Door, DoorView, Rule, Worker};
 const TURNS: usize = 4;
 /// Batches that are still passed on when a door closes.
 const LAST: usize = 64;
-/// Idle flows ended at once: each is a socket to close.
-const EXPIRED: usize = 256;
 /// A destination on trial that has not refused for so long has passed: many never reply.
 const TRIAL: Duration = Duration::from_secs(1);
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -260,46 +258,6 @@ impl Desk {
         }
     }
 
-    /// Ends flows whose client has been silent for too long, and trials that were not refused.
-    fn expire(&mut self, now: Tick) {
-        let idle = self.config().idle;
-        for _ in 0..EXPIRED {
-            match self.flows.oldest() {
-                Some((slot, flow)) if now.since(flow.last) >= idle => self.end(slot, now),
-                _ => break,
-            }
-        }
-        while let Some((slot, number, _)) = self.trials.pop_front_if(|(_, _, due)| *due <= now) {
-            let keeps_ticket = self.keeps_ticket();
-            if let Some((_, flow)) = self.flows.get_mut(slot)
-                && flow.number == number
-                && let Some(path) = flow.path.as_mut().filter(|path| path.is_trial())
-            {
-                path.replied(&self.rule, keeps_ticket, now);
-            }
-        }
-        self.set_alarm(now);
-    }
-
-    /// The alarm rings for the flow idle longest; that others are touched meanwhile only makes it ring in vain.
-    fn set_alarm(&self, now: Tick) {
-        let oldest = self.flows.oldest().map_or(Tick::NEVER, |(_, flow)| flow.last + self.config().idle);
-        let trial = self.trials.front().map_or(Tick::NEVER, |(_, _, due)| *due);
-        self.worker.timers.set(&self.alarm, oldest.min(trial).max(now));
-    }
-
-    fn end(&mut self, slot: u32, now: Tick) {
-        if let Some((key, flow)) = self.flows.remove(slot) {
-            flow.end(&key, &self.rule, now);
-        }
-    }
-
-    fn end_all(&mut self, now: Tick) {
-        while let Some((slot, _)) = self.flows.oldest() {
-            self.end(slot, now);
-        }
-    }
-
     /// Passes on what has come already, then ends all flows.
     fn close(mut self) {
         let worker = self.worker.clone();
@@ -312,21 +270,6 @@ impl Desk {
             }
         }
         self.end_all(now);
-    }
-
-    /// Makes room for one more flow, if there is none: the one idle longest goes.
-    fn make_room(&mut self, now: Tick) {
-        let shared = self.view.table.shared.clone();
-        let most = self.config().max_flows.min(self.room.flows);
-        while shared.open.load(Relaxed) >= most && self.evict(now) {}
-    }
-
-    /// Ends the flow idle longest before its time. `false`: there is none.
-    fn evict(&mut self, now: Tick) -> bool {
-        let Some((slot, _)) = self.flows.oldest() else { return false };
-        self.view.table.shared.tallies.of(self.worker.number).evicted.add(1);
-        self.end(slot, now);
-        true
     }
 }
 

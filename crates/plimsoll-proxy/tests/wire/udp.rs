@@ -547,3 +547,26 @@ fn silence_passes_a_trial_and_a_refusal_does_not() {
         assert!(sink.recv(&mut [0; 64]).is_ok(), "it is sent to");
     }
 }
+
+/// Whose datagram claims to come from our own address would have its reply come back to us, without end.
+#[test]
+fn a_datagram_that_claims_to_be_ours_goes_nowhere() {
+    let echo = Echo::start("");
+    for _ in 0..50 {
+        let balancer = before(&[&echo]).start();
+        let forger =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).expect("a socket");
+        forger.set_reuse_port(true).expect("the same user may");
+        forger.bind(&address(&balancer).into()).expect("the same user may");
+        let forger = UdpSocket::from(forger);
+        forger.send_to(b"from you", address(&balancer)).expect("sent");
+        forger.set_read_timeout(Some(ms(20))).expect("a socket");
+        // The system gives it to one of the two.
+        if forger.recv(&mut [0; 64]).is_err() {
+            until_counted(&balancer, [1, 0, 0, 0]);
+            assert_eq!((balancer.refused("bad_request"), balancer.active()), (1, 0));
+            return;
+        }
+    }
+    panic!("it never came to the balancer");
+}
