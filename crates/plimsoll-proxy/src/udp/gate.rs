@@ -8,6 +8,7 @@ use std::rc::Rc;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, setsockopt, sockopt,
 };
+use rustix::net::SendFlags;
 use socket2::{MsgHdr, SockAddr};
 use tokio::io::unix::AsyncFd;
 
@@ -142,7 +143,7 @@ impl Gate {
     fn send_one(&self, head: Head, datagram: &[u8]) -> io::Result<usize> {
         let socket = self.socket.get_ref();
         let Some(local) = head.local else {
-            return socket.send_to(datagram, &head.client.into());
+            return Ok(rustix::net::sendto(socket, datagram, SendFlags::NOSIGNAL, &head.client)?);
         };
         let (control, length) = leave_from(local);
         let client = SockAddr::from(head.client);
