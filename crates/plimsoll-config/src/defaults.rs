@@ -8,7 +8,7 @@ use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{RetrySpec, RetryWhen};
 
-use crate::model::{ClientTimeouts, DestinationTimeouts, Limits};
+use crate::model::{ClientTimeouts, DestinationTimeouts, Limits, Udp, UdpFlow};
 
 /// Where the admin plane listens unless told otherwise.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
@@ -44,6 +44,9 @@ pub const LIMITS: Limits = Limits {
     uri_bytes: 8 << 10,
     body_bytes: 0,
 };
+
+/// How a udp listener keeps clients and destinations together.
+pub const UDP: Udp = Udp { flow: UdpFlow::Source, idle: Duration::from_secs(60), max_flows: 65_536 };
 
 /// From the end of one check to the start of the next.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -126,6 +129,12 @@ mod tests {
             ("listeners[].limits.headers", LIMITS.headers.to_string()),
             ("listeners[].limits.uri_bytes", Size(LIMITS.uri_bytes as u64).to_string()),
             ("listeners[].limits.body_bytes", Size(LIMITS.body_bytes).to_string()),
+            (
+                "listeners[].udp.flow",
+                if UDP.flow == UdpFlow::Source { "source" } else { "datagram" }.to_owned(),
+            ),
+            ("listeners[].udp.idle", dur(UDP.idle)),
+            ("listeners[].udp.max_flows", UDP.max_flows.to_string()),
             ("pools.*.timeouts.connect", dur(upstream.connect)),
             ("pools.*.timeouts.response", dur(upstream.response)),
             ("pools.*.timeouts.idle", dur(upstream.idle)),

@@ -56,6 +56,8 @@ pub enum ListenAddress {
     Socket(SocketAddr),
     /// A Unix stream socket.
     Unix(PathBuf),
+    /// UDP: another port than TCP's of that number.
+    Udp(SocketAddr),
 }
 
 /// What a listener speaks.
@@ -65,6 +67,29 @@ pub enum Protocol {
     Http,
     /// Bytes both ways.
     Tcp,
+    /// Datagrams both ways.
+    Udp,
+}
+
+/// What the datagrams of one client have in common.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum UdpFlow {
+    /// Their destination: chosen with the first, kept until the client is silent for too long.
+    #[default]
+    Source,
+    /// Nothing: a destination is chosen for each.
+    Datagram,
+}
+
+/// How a udp listener keeps clients and destinations together.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// What the datagrams of one client have in common.
+    pub flow: UdpFlow,
+    /// A client is forgotten when it has sent nothing for so long.
+    pub idle: Duration,
+    /// Flows at once, over all workers; at the limit the one idle longest makes room.
+    pub max_flows: usize,
 }
 
 /// One front door.
@@ -84,13 +109,15 @@ pub struct Listener {
     pub timeouts: ClientTimeouts,
     /// Size and count limits.
     pub limits: Limits,
+    /// Of udp listeners.
+    pub udp: Udp,
     /// Add `Via: 1.1 plimsoll` to requests and answers.
     pub via: bool,
     /// Edits of every request, before the route's.
     pub request_headers: HeaderEdits,
     /// Edits of every answer, before the route's.
     pub response_headers: HeaderEdits,
-    /// In order; the first that matches wins. Empty on tcp listeners.
+    /// In order; the first that matches wins. Empty on udp listeners.
     pub routes: Vec<Route>,
     /// The last resort, an index into [`Config::pools`].
     pub pool: Option<usize>,

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 
 use crate::schema::{
     Address, Algorithm, CheckProtocol, ClientAuth, Dur, ListenerProtocol, Metric, NoProxyProtocol,
-    PoolProtocol, Rate, RetryWhen, Share, Size, Status, Switch, Text, TlsVersion, Whole, Workers,
+    PoolProtocol, Rate, RetryWhen, Share, Size, Status, Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
 };
 
 /// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
@@ -70,7 +70,7 @@ struct Listener {
     name: Text,
     /// Where it accepts: `0.0.0.0:8080`, `:8080`, `[::]:443`, `unix:/path`, or a list of them.
     address: OneOrMore<Address>,
-    /// What it speaks: requests or bytes both ways, in the clear or within TLS.
+    /// What it speaks: requests or bytes both ways, in the clear or within TLS, or datagrams.
     protocol: Option<ListenerProtocol>,
     /// How TLS ends here; for `https` and `tls`.
     tls: Option<ServerTls>,
@@ -82,6 +82,8 @@ struct Listener {
     timeouts: Option<ClientTimeouts>,
     /// Size and count limits.
     limits: Option<Limits>,
+    /// How clients and destinations are kept together; for `udp`.
+    udp: Option<Udp>,
     /// Add `Via: 1.1 plimsoll` to requests and answers.
     via: Option<Switch>,
     /// Edits of every request, before the route's.
@@ -164,6 +166,18 @@ struct Limits {
     uri_bytes: Option<Size>,
     /// Bytes of a request body; 0 = no limit.
     body_bytes: Option<Size>,
+}
+
+/// How a udp listener keeps clients and destinations together.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Udp {
+    /// One destination for all datagrams of a client (`source`), or one chosen for each (`datagram`).
+    flow: Option<UdpFlow>,
+    /// A client is forgotten when it has sent nothing for so long.
+    idle: Option<Dur>,
+    /// Flows at once, over all workers; at the limit the one idle longest makes room.
+    max_flows: Option<Whole<1, 1_048_576>>,
 }
 
 /// Edits of header lines.
@@ -304,7 +318,7 @@ struct HealthMonitoring {
     failure_threshold: Option<Whole<1, 256>>,
     /// Passes in a row that bring it back.
     recovery_threshold: Option<Whole<1, 256>>,
-    /// A connection opens, or a request is answered.
+    /// A connection opens, a request is answered, or a datagram is not refused.
     protocol: Option<CheckProtocol>,
     /// What is asked for; implies `protocol: http`.
     path: Option<Text>,
@@ -316,6 +330,10 @@ struct HealthMonitoring {
     expect_status: Option<Status>,
     /// Another port than the one that serves.
     port: Option<Whole<1, 65535>>,
+    /// What a `udp` check sends; an empty datagram without it.
+    send: Option<Text>,
+    /// What the answer to a `udp` check must contain; without it, silence is good and a refusal is not.
+    expect: Option<Text>,
     /// Alerts when a destination goes or comes back. Not active yet.
     alerting: Option<Switch>,
     /// A recovered destination returns by steps. Not active yet.

@@ -89,7 +89,9 @@ value! {
     /// Which destination takes a message.
     Algorithm = words(&plimsoll_core::balance::Algorithm::ALL.map(plimsoll_core::balance::Algorithm::name));
     /// What a listener speaks.
-    ListenerProtocol = words(&["http", "https", "tcp", "tls"]);
+    ListenerProtocol = words(&["http", "https", "tcp", "tls", "udp"]);
+    /// What the datagrams of one client have in common.
+    UdpFlow = words(&["source", "datagram"]);
     /// Whether clients must show a certificate.
     ClientAuth = words(&["none", "optional", "required"]);
     /// A version of TLS.
@@ -97,7 +99,7 @@ value! {
     /// What a pool speaks.
     PoolProtocol = words(&["http1", "http2"]);
     /// How a check asks.
-    CheckProtocol = words(&["tcp", "http"]);
+    CheckProtocol = words(&["tcp", "http", "udp"]);
     /// PROXY headers.
     NoProxyProtocol = words(&["none"]);
     /// What performance monitoring measures.

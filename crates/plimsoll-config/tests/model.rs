@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plimsoll_config::model::{
-    AccessLog, Config, DestinationAddress, HeaderEdits, ListenAddress, Pool, Protocol,
+    AccessLog, Config, DestinationAddress, HeaderEdits, ListenAddress, Pool, Protocol, Udp, UdpFlow,
 };
 use plimsoll_config::{Severity, defaults, load};
 use plimsoll_core::balance::Algorithm;
@@ -197,4 +197,30 @@ pools:
     assert_eq!((&*b.name, b.weight.get(), b.priority, b.zone.as_deref()), ("x", 0, 255, Some("z")));
     assert_eq!(b.address, DestinationAddress::Unix(PathBuf::from("/etc/plimsoll/b.sock")));
     assert_eq!(b.labels, [("a".into(), "b".into()), ("v".into(), "2".into())]);
+}
+
+#[test]
+fn a_udp_listener_and_its_checks() {
+    let text = r#"
+listeners:
+  - {name: dns, address: ":53", protocol: udp, udp: {flow: datagram, idle: 5s}, pool: dns}
+  - {name: logs, address: ":514", protocol: udp, pool: logs}
+  - {name: logs-tcp, address: ":514", protocol: tcp, pool: both}
+  - {name: both, address: ":515", protocol: udp, pool: both}
+pools:
+  dns: {destinations: ["10.0.0.1:53"], load_balancer: {health_monitoring: {send: "\x12\x34", expect: "\x12"}}}
+  logs: {destinations: ["10.0.0.1:514"]}
+  both: {destinations: ["10.0.0.1:514"]}
+"#;
+    let config = config(text);
+    let [dns, logs] = [&config.listeners[0], &config.listeners[1]];
+    let address = "0.0.0.0:53".parse().unwrap();
+    assert_eq!((dns.protocol, &*dns.addresses), (Protocol::Udp, &[ListenAddress::Udp(address)][..]));
+    let five = Udp { flow: UdpFlow::Datagram, idle: Duration::from_secs(5), max_flows: 65_536 };
+    assert_eq!((dns.udp, logs.udp.flow), (five, UdpFlow::Source));
+    let probe = |pool: usize| config.pools[pool].health.clone().unwrap().probe;
+    let asks = ProbeKind::Udp { send: b"\x124".as_slice().into(), expect: Some(b"\x12".as_slice().into()) };
+    assert_eq!(probe(0), asks);
+    assert_eq!(probe(1), ProbeKind::Udp { send: [].into(), expect: None }, "only datagrams lead there");
+    assert_eq!(probe(2), ProbeKind::Tcp, "connections do too");
 }

@@ -63,9 +63,10 @@ enum Line {
     Connection(Box<ConnectionLine>),
 }
 
-/// A TCP connection, from accept to close.
+/// A TCP connection, from accept to close, or a flow of datagrams.
 #[derive(Debug)]
 pub(crate) struct ConnectionLine {
+    pub(crate) protocol: &'static str,
     pub(crate) time: SystemTime,
     pub(crate) peer: Peer,
     pub(crate) listener: Name,
@@ -134,7 +135,7 @@ impl LogSender {
         self.push(Line::Refused { time: Clock::wall(), peer, listener: listener.clone(), refusal });
     }
 
-    /// A line for a TCP connection that has ended.
+    /// A line for a TCP connection or a flow that has ended.
     pub(crate) fn send_connection(&self, line: ConnectionLine) {
         self.push(Line::Connection(Box::new(line)));
     }
@@ -236,7 +237,7 @@ fn text(line: &Line) -> String {
         Line::Connection(line) => json!({
             "time": timestamp(line.time),
             "client": client(line.peer),
-            "protocol": "TCP",
+            "protocol": line.protocol,
             "listener": &*line.listener,
             "pool": &*line.pool,
             "destination": line.destination.as_deref(),

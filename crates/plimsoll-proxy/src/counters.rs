@@ -98,6 +98,10 @@ pub const HANDSHAKES: [&str; 3] = ["full", "resumed", "failed"];
 /// Versions of TLS, as metrics label them; the first is for handshakes that ended before one was agreed on.
 pub const TLS_VERSIONS: [&str; 3] = ["none", "1.2", "1.3"];
 
+/// Which way datagrams went, as metrics label it. What came from one side and did not go to the other was
+/// dropped.
+pub const DIRECTIONS: [&str; 4] = ["from_clients", "to_destinations", "from_destinations", "to_clients"];
+
 /// Counts of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct ListenerTally {
@@ -108,6 +112,8 @@ pub(crate) struct ListenerTally {
     handshakes: [[Counter; HANDSHAKES.len()]; TLS_VERSIONS.len()],
     handshake_buckets: [Counter; BUCKETS_MS.len() + 1],
     handshake_nanos: Counter,
+    pub(crate) datagrams: [Counter; DIRECTIONS.len()],
+    pub(crate) evicted: Counter,
 }
 
 impl ListenerTally {
@@ -263,6 +269,10 @@ pub struct ListenerCounts {
     pub handshakes: Vec<Vec<u64>>,
     /// How long they took.
     pub handshake_durations: Histogram,
+    /// Datagrams, in the order of [`DIRECTIONS`].
+    pub datagrams: [u64; DIRECTIONS.len()],
+    /// Flows of datagrams that ended early to make room.
+    pub evicted: u64,
 }
 
 impl PerWorker<ListenerTally> {
@@ -272,6 +282,8 @@ impl PerWorker<ListenerTally> {
             active: total.saturating_sub(self.sum(|t| t.closed.get())),
             total,
             refused: (0..Reason::ALL.len()).map(|r| self.sum(|t| t.refused[r].get())).collect(),
+            datagrams: std::array::from_fn(|d| self.sum(|t| t.datagrams[d].get())),
+            evicted: self.sum(|t| t.evicted.get()),
             accept_errors: self.sum(|t| t.accept_errors.get()),
             handshakes: (0..TLS_VERSIONS.len())
                 .map(|v| (0..HANDSHAKES.len()).map(|h| self.sum(|t| t.handshakes[v][h].get())).collect())

@@ -22,6 +22,7 @@ mod tables;
 mod tcp;
 mod timer;
 pub mod tls;
+mod udp;
 mod upstream;
 mod views;
 mod worker;
@@ -29,8 +30,8 @@ mod worker;
 pub use clock::Clock;
 pub use control::{Handle, Invalid, Proxy, ReloadError, Source, StartError};
 pub use counters::{
-    CLASSES, DECISIONS, HANDSHAKES, Histogram, ListenerCounts, METHODS, PoolCounts, RETRY_REASONS,
-    RuleCounts, TLS_VERSIONS, reasons,
+    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, Histogram, ListenerCounts, METHODS, PoolCounts,
+    RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::CheckCounts;
 pub use views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};

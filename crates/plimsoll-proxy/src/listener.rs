@@ -23,10 +23,13 @@ use crate::http2;
 use crate::stream::{self, Peer, Stream};
 use crate::tcp;
 use crate::tls::enter::enter;
+use crate::udp;
 use crate::worker::{Door, Worker};
 
 /// Connections the kernel may hold for us; it caps the number itself (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
+/// Bytes of datagrams the kernel may hold for one worker; it caps the number itself (`net.core.rmem_max`).
+const RECEIVE_BUFFER: usize = 4 << 20;
 /// How an accepted socket is to be.
 const ACCEPTED: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// Rest after a failed accept: long enough for descriptors to come free, short enough not to be noticed.
@@ -55,6 +58,14 @@ pub(crate) fn bind(
     taken_over: bool,
 ) -> io::Result<(ListenAddress, Vec<socket2::Socket>)> {
     match address {
+        ListenAddress::Udp(address) => {
+            let first = bind_udp(*address, taken_over)?;
+            let actual = first.local_addr()?.as_socket().unwrap_or(*address);
+            first.set_reuse_port(true)?;
+            let others = (1..workers).map(|_| bind_udp(actual, true));
+            let sockets = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
+            Ok((ListenAddress::Udp(actual), sockets))
+        }
         ListenAddress::Socket(address) => {
             let first = bind_tcp(*address, taken_over)?;
             let actual = first.local_addr()?.as_socket().unwrap_or(*address);
@@ -86,6 +97,22 @@ fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
     }
     // Accepted connections inherit it: one system call less for each.
     socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// No `SO_REUSEADDR`: over UDP it would let anybody in.
+fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), None)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    udp::ask_for_address(&socket, address)?;
+    let _as_much_as_the_system_gives = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -190,6 +217,12 @@ pub(crate) fn accept_on(worker: &Rc<Worker>, door: &Rc<Door>, socket: Socket) ->
     let (worker, door) = (worker.clone(), door.clone());
     let number = socket.number;
     let (stop, stopped) = oneshot::channel();
+    if socket.inner.r#type().is_ok_and(|kind| kind == Type::DGRAM) {
+        let task = tokio::task::spawn_local(async move {
+            udp::serve(&worker, &door, socket.inner, stopped).await;
+        });
+        return (number, Accepting { stop, task });
+    }
     let task = tokio::task::spawn_local(async move {
         match Acceptor::new(socket.inner) {
             Ok(acceptor) => {
@@ -252,6 +285,8 @@ fn admit(worker: &Rc<Worker>, door: &Rc<Door>, mut stream: Stream, peer: Peer) {
     match (table.config.protocol, &table.voucher) {
         (Protocol::Http, None) => tokio::task::spawn_local(http1::serve::serve(guest, stream, peer, None)),
         (Protocol::Tcp, None) => tokio::task::spawn_local(tcp::serve(guest, stream, peer, None)),
+        // A door that has just become one for datagrams.
+        (Protocol::Udp, _) => return,
         (protocol, Some(_)) => tokio::task::spawn_local(serve_within_tls(guest, stream, peer, protocol)),
     };
 }
@@ -265,10 +300,11 @@ async fn serve_within_tls(guest: Guest, stream: Stream, peer: Peer, protocol: Pr
         }
         Protocol::Http => http1::serve::serve(guest, stream, peer, Some(introduction)).await,
         Protocol::Tcp => Box::pin(tcp::serve(guest, stream, peer, Some(introduction))).await,
+        Protocol::Udp => {}
     }
 }
 
-/// A connection's presence: counted from accept to close, whatever ends it.
+/// A connection's or a flow's presence: counted from accept to close, whatever ends it.
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) worker: Rc<Worker>,
@@ -276,7 +312,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    fn enter(worker: &Rc<Worker>, door: &Rc<Door>) -> Self {
+    pub(crate) fn enter(worker: &Rc<Worker>, door: &Rc<Door>) -> Self {
         let view = door.view();
         view.table.shared.open.fetch_add(1, Relaxed);
         view.table.shared.tallies.of(worker.number).opened.add(1);
@@ -317,5 +353,32 @@ mod tests {
             taken += mine;
         }
         assert_eq!(taken, clients.len());
+    }
+
+    #[test]
+    fn workers_share_a_port_for_datagrams_and_nobody_else_gets_it() {
+        let any = ListenAddress::Udp(([127, 0, 0, 1], 0).into());
+        let (actual, sockets) = bind(&any, 4, false).unwrap();
+        let ListenAddress::Udp(address) = actual else { panic!("{actual:?}") };
+        for workers in [1, 2] {
+            let again = bind(&ListenAddress::Udp(address), workers, false);
+            assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
+        let clients: Vec<_> = (0..400).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        for client in clients.iter().chain(&clients) {
+            client.send_to(b"x", address).unwrap();
+        }
+        let mut homes = std::collections::HashMap::new();
+        for (place, socket) in sockets.iter().enumerate() {
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 8];
+            let mut mine = 0;
+            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                mine += 1;
+                let home = homes.entry(from.as_socket()).or_insert(place);
+                assert_eq!(*home, place, "a client's datagrams come to one worker");
+            }
+            assert!(mine > 40, "{mine} of 800");
+        }
+        assert_eq!(homes.len(), clients.len());
     }
 }

@@ -85,7 +85,17 @@ pub(crate) async fn serve(
         let listener = view.table.config.name.clone();
         let (pool, destination) =
             (rule.table.pool.config.name.clone(), id.and_then(|id| rule.pool.name_of(id)));
-        log.send_connection(ConnectionLine { time, peer, listener, pool, destination, reason, moved, total });
+        log.send_connection(ConnectionLine {
+            protocol: "TCP",
+            time,
+            peer,
+            listener,
+            pool,
+            destination,
+            reason,
+            moved,
+            total,
+        });
     }
 }
 
@@ -182,7 +192,8 @@ async fn find(
     }
 }
 
-fn connect_attempt(failure: Failure, tries: u8) -> Attempt {
+/// A try that failed before anything was sent.
+pub(crate) fn connect_attempt(failure: Failure, tries: u8) -> Attempt {
     Attempt {
         failure,
         tries,

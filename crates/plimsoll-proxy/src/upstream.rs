@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use plimsoll_config::model::PoolProtocol;
 use plimsoll_core::{
-    Address, DestinationId, Name, NoDestination, Rng, Snapshot, Tick, Ticket, Tried, Want, balance_load,
+    Address, DestinationId, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket, Tried, Want,
+    balance_load,
 };
 
 use crate::http1::exchange::Upstream;
@@ -124,6 +125,22 @@ impl WorkerPool {
         let ticket = balance_load(&snapshot, want, now, rng)?;
         let member = &snapshot.members[ticket.member()].destination;
         Ok(Chosen { ticket, address: member.address.clone() })
+    }
+
+    /// The number of the pool's latest snapshot.
+    pub(crate) fn generation(&self) -> u64 {
+        self.table.borrow().feed.generation()
+    }
+
+    /// May a destination finish what it has begun, and is it still where it was?
+    pub(crate) fn keeps(&self, id: DestinationId, address: &Address) -> bool {
+        self.refresh();
+        let snapshot = self.snapshot.borrow();
+        let member = snapshot.members.iter().find(|member| member.id == id);
+        member.is_some_and(|member| {
+            let finishes = member.standing.serves() || matches!(member.standing, Standing::Draining);
+            finishes && member.destination.address == *address
+        })
     }
 
     /// Is there a destination that may serve and was not tried?

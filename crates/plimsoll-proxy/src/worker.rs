@@ -16,6 +16,7 @@ use crate::listener::{self, Accepting, Socket};
 use crate::tables::{ListenerTable, RuleTable};
 use crate::timer::{RESOLUTION, Timers};
 use crate::tls::turnstile::Turnstile;
+use crate::udp::Batch;
 use crate::upstream::WorkerPool;
 
 /// Bytes a worker reads at once. Large reads are what makes bulk transfer cheap (docs/benchmarks.md).
@@ -60,6 +61,8 @@ pub(crate) struct Worker {
     pub(crate) scratch: RefCell<Box<[u8]>>,
     /// Where heads for clients are written. Borrowed only between two awaits.
     pub(crate) out: RefCell<Vec<u8>>,
+    /// Where datagrams are received, once there is a listener for them. Borrowed only between two awaits.
+    pub(crate) datagrams: RefCell<Option<Box<Batch>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     pub(crate) log: Option<LogSender>,
     pub(crate) draining: Cell<bool>,
@@ -161,6 +164,7 @@ pub(crate) async fn run(start: Start) {
         turnstile: Turnstile::default(),
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
         out: RefCell::new(Vec::with_capacity(16 * 1024)),
+        datagrams: RefCell::default(),
         buffers: RefCell::default(),
         log: start.log,
         draining: Cell::new(false),

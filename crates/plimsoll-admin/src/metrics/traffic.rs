@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use plimsoll_proxy::{
-    CLASSES, HANDSHAKES, ListenerView, METHODS, RuleView, TLS_VERSIONS, TrafficView, reasons,
+    CLASSES, DIRECTIONS, HANDSHAKES, ListenerView, METHODS, RuleView, TLS_VERSIONS, TrafficView, reasons,
 };
 
 use super::text::{Kind, Text};
@@ -23,6 +23,7 @@ pub(crate) fn write(text: &mut Text<'_>, view: &TrafficView) {
     connections(text, &view.listeners);
     refused(text, &view.listeners);
     tls(text, &view.listeners);
+    datagrams(text, &view.listeners);
 }
 
 /// The labels every rule's series carry.
@@ -140,6 +141,28 @@ fn tls(text: &mut Text<'_>, listeners: &[ListenerView]) {
         for certificate in &l.certificates {
             family.sample(&[("listener", &l.name), ("name", &certificate.name)], certificate.not_after);
         }
+    }
+}
+
+fn datagrams(text: &mut Text<'_>, listeners: &[ListenerView]) {
+    let udp: Vec<_> = listeners.iter().filter(|l| l.protocol == "udp").collect();
+    let mut family = text.counter(
+        "plimsoll_udp_datagrams_total",
+        "Datagrams by way; what came from one side and did not go to the other was dropped.",
+    );
+    for l in &udp {
+        for (direction, &count) in DIRECTIONS.iter().zip(&l.counts.datagrams) {
+            family.sample(&[("listener", &l.name), ("direction", direction)], count);
+        }
+    }
+    let mut family = text.gauge("plimsoll_udp_flows", "Flows of datagrams now.");
+    for l in &udp {
+        family.sample(&[("listener", &l.name)], l.counts.active);
+    }
+    let mut family =
+        text.counter("plimsoll_udp_flows_evicted_total", "Flows that ended before their time to make room.");
+    for l in &udp {
+        family.sample(&[("listener", &l.name)], l.counts.evicted);
     }
 }
 

@@ -43,6 +43,15 @@ pub(crate) fn listen(text: &str, dir: &FilePath) -> Result<ListenAddress, Wrong>
     listen_socket(text).map(ListenAddress::Socket)
 }
 
+/// Where to receive datagrams: as [`listen`], without Unix sockets.
+pub(crate) fn listen_udp(text: &str, _: &FilePath) -> Result<ListenAddress, Wrong> {
+    if text.starts_with("unix:") {
+        let help = "write it like \"0.0.0.0:53\", \":53\" (all IPv4 interfaces) or \"[::]:53\"";
+        return Err(Wrong::new(Code::BadAddress, "is a Unix socket, which takes no datagrams here", help));
+    }
+    listen_socket(text).map(ListenAddress::Udp)
+}
+
 /// As [`listen`], without Unix sockets.
 pub(crate) fn listen_socket(text: &str) -> Result<SocketAddr, Wrong> {
     let (host, port) = split(text, LISTEN_HELP)?;
@@ -145,7 +154,7 @@ mod tests {
 
     fn listens(text: &str) -> Result<String, &'static str> {
         listen(text, FilePath::new("/etc/p")).map_err(|w| w.what).map(|address| match address {
-            ListenAddress::Socket(address) => address.to_string(),
+            ListenAddress::Socket(address) | ListenAddress::Udp(address) => address.to_string(),
             ListenAddress::Unix(path) => format!("unix:{}", path.display()),
         })
     }

@@ -8,6 +8,7 @@ use plimsoll_core::health::{HealthSpec, ProbeKind};
 use crate::check::headers::{header_value, is_token};
 use crate::check::keys;
 use crate::check::read::{Place, Reader, Wrong};
+use crate::check::table::Table;
 use crate::defaults;
 use crate::problem::Code;
 use crate::tree::{Kind, Scalar, Value};
@@ -19,12 +20,23 @@ pub(crate) struct HealthSettings {
     timeout: Duration,
     failure_threshold: u32,
     recovery_threshold: u32,
-    http: bool,
+    /// `None`: nobody said how.
+    asks: Option<Asks>,
     method: Arc<str>,
     path: Arc<str>,
     host: Option<Arc<str>>,
     expect: Arc<[(u16, u16)]>,
     port: Option<u16>,
+    send: Arc<[u8]>,
+    reply: Option<Arc<[u8]>>,
+}
+
+/// What a check speaks.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Asks {
+    Tcp,
+    Http,
+    Udp,
 }
 
 impl Default for HealthSettings {
@@ -34,21 +46,29 @@ impl Default for HealthSettings {
             timeout: defaults::CHECK_TIMEOUT,
             failure_threshold: defaults::FAILURE_THRESHOLD,
             recovery_threshold: defaults::RECOVERY_THRESHOLD,
-            http: false,
+            asks: None,
             method: defaults::CHECK_METHOD.into(),
             path: defaults::CHECK_PATH.into(),
             host: None,
             expect: [defaults::CHECK_EXPECT].into(),
             port: None,
+            send: Arc::default(),
+            reply: None,
         }
     }
 }
 
 impl HealthSettings {
+    /// Nobody said how checks are made.
+    pub(crate) fn is_by_default(&self) -> bool {
+        self.asks.is_none()
+    }
+
     pub(crate) fn spec(&self) -> HealthSpec {
-        let probe = match self.http {
-            false => ProbeKind::Tcp,
-            true => ProbeKind::Http {
+        let probe = match self.asks {
+            None | Some(Asks::Tcp) => ProbeKind::Tcp,
+            Some(Asks::Udp) => ProbeKind::Udp { send: self.send.clone(), expect: self.reply.clone() },
+            Some(Asks::Http) => ProbeKind::Http {
                 method: self.method.clone(),
                 path: self.path.clone(),
                 host: self.host.clone(),
@@ -68,6 +88,10 @@ impl HealthSettings {
 
 /// Keys that only an HTTP check has; one of them alone asks for one.
 const HTTP_KEYS: [&str; 4] = ["path", "method", "host", "expect_status"];
+/// Keys that only a check over UDP has; one of them alone asks for one.
+const UDP_KEYS: [&str; 2] = ["send", "expect"];
+/// Bytes a check sends or looks for: what fits one Ethernet frame.
+const DATAGRAM: usize = 1400;
 
 impl Reader<'_> {
     /// Lays a `health_monitoring` block over what held before.
@@ -82,14 +106,7 @@ impl Reader<'_> {
             get("failure_threshold").and_then(|p| self.whole(p, threshold.clone())),
         );
         set(&mut health.recovery_threshold, get("recovery_threshold").and_then(|p| self.whole(p, threshold)));
-        let http = [("tcp", false), ("http", true)];
-        let protocol = get("protocol").and_then(|p| self.word(p, &http, &[]));
-        let asked = HTTP_KEYS.iter().find_map(|key| get(key));
-        if let (Some(false), Some(asked)) = (protocol, asked) {
-            let message = "a `tcp` check only connects: it has no path, method, host or status";
-            self.problem(asked, Code::Conflict, message).help("remove this key, or write `protocol: http`");
-        }
-        set(&mut health.http, protocol.or(asked.map(|_| true)));
+        self.check_protocol(&table, health);
         set(&mut health.path, get("path").and_then(|p| self.parsed(p, "a path", |t| path(t).map(Arc::from))));
         set(
             &mut health.method,
@@ -105,6 +122,35 @@ impl Reader<'_> {
         self.inactive_switches(&table, &["alerting", "recovery_management"]);
     }
 
+    /// What a check speaks, told by its word or by a key that only one of them has.
+    fn check_protocol(&mut self, table: &Table<'_>, health: &mut HealthSettings) {
+        let get = |key| table.get(key);
+        let words = [("tcp", Asks::Tcp), ("http", Asks::Http), ("udp", Asks::Udp)];
+        let protocol = get("protocol").and_then(|p| self.word(p, &words, &[]));
+        let of_http = HTTP_KEYS.iter().find_map(|key| get(key));
+        let of_udp = UDP_KEYS.iter().find_map(|key| get(key));
+        let asks = protocol.or(of_http.map(|_| Asks::Http)).or(of_udp.map(|_| Asks::Udp));
+        if let (Some(Asks::Tcp | Asks::Udp), Some(asked)) = (asks, of_http) {
+            let message = match asks {
+                Some(Asks::Udp) => "a `udp` check has no path, method, host or status",
+                _ => "a `tcp` check only connects: it has no path, method, host or status",
+            };
+            self.problem(asked, Code::Conflict, message).help("remove this key, or write `protocol: http`");
+        }
+        if let (Some(Asks::Tcp | Asks::Http), Some(asked)) = (asks, of_udp) {
+            let message = "only a `udp` check sends and expects a datagram";
+            self.problem(asked, Code::Conflict, message).help("remove this key, or write `protocol: udp`");
+        }
+        if asks.is_some() {
+            health.asks = asks;
+        }
+        let mut datagram = |key| get(key).and_then(|p| self.parsed(p, "text", datagram));
+        set(&mut health.send, datagram("send"));
+        if let Some(reply) = datagram("expect") {
+            health.reply = Some(reply);
+        }
+    }
+
     /// `"200-399"`, `"200,204"` or `200`.
     fn expect_status(&mut self, place: &Place<'_>) -> Option<Arc<[(u16, u16)]>> {
         if let Value::Scalar(Scalar { kind: Kind::Whole(_), .. }) = place.node.value {
@@ -118,6 +164,13 @@ impl Reader<'_> {
 pub(crate) fn set<T>(slot: &mut T, new: Option<T>) {
     if let Some(new) = new {
         *slot = new;
+    }
+}
+
+fn datagram(text: &str) -> Result<Arc<[u8]>, Wrong> {
+    match text.len() {
+        ..=DATAGRAM => Ok(text.as_bytes().into()),
+        _ => Err(Wrong::new(Code::TooLarge, "is too long for a check", "at most 1,400 bytes")),
     }
 }
 

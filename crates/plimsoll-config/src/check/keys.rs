@@ -46,7 +46,7 @@ pub(crate) const ADMIN: Keys = Keys { later: &["tokens"], ..Keys::new("admin", &
 pub(crate) const ACCESS_LOG: Keys = Keys::new("access_log", &["path"]);
 
 pub(crate) const LISTENER: Keys = Keys {
-    later: &["http3", "udp"],
+    later: &["http3"],
     ..Keys::new(
         "listeners[]",
         &[
@@ -58,6 +58,7 @@ pub(crate) const LISTENER: Keys = Keys {
             "trusted_proxies",
             "timeouts",
             "limits",
+            "udp",
             "via",
             "request_headers",
             "response_headers",
@@ -75,6 +76,7 @@ pub(crate) const LIMITS: Keys = Keys::new(
     "listeners[].limits",
     &["connections", "handshakes", "header_bytes", "headers", "uri_bytes", "body_bytes"],
 );
+pub(crate) const UDP: Keys = Keys::new("listeners[].udp", &["flow", "idle", "max_flows"]);
 pub(crate) const HEADERS: Keys = Keys::new("listeners[].request_headers", &["set", "add", "remove"]);
 pub(crate) const ROUTE: Keys = Keys {
     later: &["pools", "redirect", "deny", "rate_limit", "timeout"],
@@ -124,6 +126,8 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
         "host",
         "expect_status",
         "port",
+        "send",
+        "expect",
         "alerting",
         "recovery_management",
     ],
@@ -153,7 +157,7 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 25] = [
+pub(crate) static ALL: [&Keys; 26] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
@@ -163,6 +167,7 @@ pub(crate) static ALL: [&Keys; 25] = [
     &CERTIFICATE,
     &CLIENT_TIMEOUTS,
     &LIMITS,
+    &UDP,
     &HEADERS,
     &ROUTE,
     &MATCH,

@@ -13,7 +13,10 @@ use crate::check::read::{Firsts, Place, Reader, Wrong};
 use crate::check::route::Routed;
 use crate::check::table::Table;
 use crate::defaults;
-use crate::model::{ClientTimeouts, Limits, ListenAddress, Listener, Protocol, ServerTls};
+use crate::model::{
+    ClientTimeouts, DestinationAddress, Limits, ListenAddress, Listener, Pool, Protocol, ServerTls, Udp,
+    UdpFlow,
+};
 use crate::problem::Code;
 use crate::tree::Value;
 
@@ -29,12 +32,16 @@ struct Spoken {
 }
 
 const HTTP: Spoken = Spoken { word: "http", protocol: Protocol::Http, ends_tls: false };
-const SPOKEN: [Spoken; 4] = [
+const SPOKEN: [Spoken; 5] = [
     HTTP,
     Spoken { word: "https", protocol: Protocol::Http, ends_tls: true },
     Spoken { word: "tcp", protocol: Protocol::Tcp, ends_tls: false },
     Spoken { word: "tls", protocol: Protocol::Tcp, ends_tls: true },
+    Spoken { word: "udp", protocol: Protocol::Udp, ends_tls: false },
 ];
+
+/// Keys that mean nothing where there are no connections.
+const NOT_FOR_DATAGRAMS: [&str; 4] = ["proxy_protocol", "timeouts", "limits", "routes"];
 
 /// Names and addresses given so far.
 #[derive(Default)]
@@ -53,32 +60,39 @@ impl Reader<'_> {
     ) -> Option<Listener> {
         let table = self.table(place, &keys::LISTENER)?;
         let name = self.listener_name(place, &table, taken);
+        let given = table.get("protocol");
+        let words = SPOKEN.map(|spoken| (spoken.word, spoken));
+        let spoken = given.and_then(|p| self.word(p, &words, &["mqtt", "auto"]));
+        let understood = given.is_none() || spoken.is_some();
+        let spoken = spoken.unwrap_or(HTTP);
+        let protocol = spoken.protocol;
         let addresses = match table.get("address") {
-            Some(place) => self.listen_addresses(place, taken),
+            Some(place) => self.listen_addresses(place, protocol, taken),
             None => {
                 self.missing(place, "address", "write it like \"0.0.0.0:8080\"");
                 Vec::new()
             }
         };
-        let given = table.get("protocol");
-        let words = SPOKEN.map(|spoken| (spoken.word, spoken));
-        let spoken = given.and_then(|p| self.word(p, &words, &["udp", "mqtt", "auto"]));
-        let understood = given.is_none() || spoken.is_some();
-        let spoken = spoken.unwrap_or(HTTP);
-        let protocol = spoken.protocol;
         if let Some(place) = table.get("proxy_protocol") {
             self.word(place, &[("none", ())], &["accept"]);
         }
         let mut listener = plain(name, addresses, protocol);
-        if protocol == Protocol::Tcp {
-            self.only_http(&table, &HTTP_ONLY);
+        if protocol != Protocol::Http {
+            self.only_http(&table, &HTTP_ONLY, protocol);
+        }
+        if protocol == Protocol::Udp {
+            self.not_for_datagrams(&table);
+        }
+        if let Some(place) = table.get("udp") {
+            self.udp(place, spoken, understood, &mut listener.udp);
         }
         listener.tls = self.listener_tls(place, &table, spoken, understood);
+        let connects = protocol != Protocol::Udp;
         let sees_hello = spoken.ends_tls || (protocol == Protocol::Tcp && table.get("routes").is_some());
-        if let Some(place) = table.get("timeouts") {
+        if let Some(place) = table.get("timeouts").filter(|_| connects) {
             self.client_timeouts(place, protocol, sees_hello, &mut listener.timeouts);
         }
-        if let Some(place) = table.get("limits") {
+        if let Some(place) = table.get("limits").filter(|_| connects) {
             self.limits(place, protocol, sees_hello, &mut listener.limits);
         }
         if let Some(place) = table.get("trusted_proxies") {
@@ -88,11 +102,11 @@ impl Reader<'_> {
         listener.request_headers = self.header_edits(table.get("request_headers"));
         listener.response_headers = self.header_edits(table.get("response_headers"));
         listener.pool = table.get("pool").and_then(|p| pools.find(self, p));
-        if let Some(place) = table.get("routes") {
+        if let Some(place) = table.get("routes").filter(|_| connects) {
             let kind = match (protocol, spoken.ends_tls) {
                 (Protocol::Http, false) => Routed::Requests,
                 (Protocol::Http, true) => Routed::TlsRequests,
-                (Protocol::Tcp, _) => Routed::Connections,
+                (Protocol::Tcp | Protocol::Udp, _) => Routed::Connections,
             };
             listener.routes = self.routes(&listener.name, place, pools, kind);
         }
@@ -101,6 +115,7 @@ impl Reader<'_> {
             let help = match protocol {
                 Protocol::Http => "say which pool takes its requests, here or in `routes`",
                 Protocol::Tcp => "say which pool takes its connections",
+                Protocol::Udp => "say which pool takes its datagrams",
             };
             self.missing(place, "pool", help);
         }
@@ -124,9 +139,13 @@ impl Reader<'_> {
                 None
             }
             (Some(place), false) if understood => {
-                let meant = if spoken.protocol == Protocol::Http { "https" } else { "tls" };
+                let help = match spoken.protocol {
+                    Protocol::Http => "make its protocol `https`",
+                    Protocol::Tcp => "make its protocol `tls`",
+                    Protocol::Udp => "remove it: datagrams are passed on as they are",
+                };
                 self.problem(place, Code::Conflict, format!("a listener of protocol `{word}` ends no TLS"))
-                    .help(format!("make its protocol `{meant}`"));
+                    .help(help);
                 None
             }
             _ => None,
@@ -135,7 +154,7 @@ impl Reader<'_> {
 
     /// The listener of the short form.
     pub(crate) fn default_listener(&mut self, address: &Place<'_>, taken: &mut Taken) -> Listener {
-        let addresses = self.listen_addresses(address, taken);
+        let addresses = self.listen_addresses(address, Protocol::Http, taken);
         Listener { pool: Some(0), ..plain("default".into(), addresses, Protocol::Http) }
     }
 
@@ -151,13 +170,19 @@ impl Reader<'_> {
         name
     }
 
-    fn listen_addresses(&mut self, place: &Place<'_>, taken: &mut Taken) -> Vec<ListenAddress> {
+    fn listen_addresses(
+        &mut self,
+        place: &Place<'_>,
+        protocol: Protocol,
+        taken: &mut Taken,
+    ) -> Vec<ListenAddress> {
         if matches!(&place.node.value, Value::List(items) if items.is_empty()) {
             self.problem(place, Code::BadValue, "the list of addresses is empty");
         }
         let mut addresses = Vec::new();
         for item in self.one_or_more(place) {
-            if let Some(address) = self.address(&item, "", address::listen) {
+            let parse = if protocol == Protocol::Udp { address::listen_udp } else { address::listen };
+            if let Some(address) = self.address(&item, "", parse) {
                 self.take_address(&item, &address, taken);
                 addresses.push(address);
             }
@@ -167,7 +192,11 @@ impl Reader<'_> {
 
     /// Tells when two want one address. Port 0 is a new port each time.
     pub(crate) fn take_address(&mut self, place: &Place<'_>, address: &ListenAddress, taken: &mut Taken) {
-        if matches!(address, ListenAddress::Socket(socket) if socket.port() == 0) {
+        let port = match address {
+            ListenAddress::Socket(socket) | ListenAddress::Udp(socket) => Some(socket.port()),
+            ListenAddress::Unix(_) => None,
+        };
+        if port == Some(0) {
             return;
         }
         if let Some(first) = taken.addresses.again(address.clone(), place.span()) {
@@ -188,7 +217,7 @@ impl Reader<'_> {
     ) {
         let Some(table) = self.table(place, &keys::CLIENT_TIMEOUTS) else { return };
         if protocol == Protocol::Tcp {
-            self.only_http(&table, &["header", "body"]);
+            self.only_http(&table, &["header", "body"], protocol);
         }
         if !sees_hello {
             self.only_tls(&table, "handshake");
@@ -210,7 +239,7 @@ impl Reader<'_> {
             table.get("handshakes").and_then(|p| self.count(p, defaults::CONNECTIONS)),
         );
         if protocol == Protocol::Tcp {
-            self.only_http(&table, &["header_bytes", "headers", "uri_bytes", "body_bytes"]);
+            self.only_http(&table, &["header_bytes", "headers", "uri_bytes", "body_bytes"], protocol);
         }
         set(
             &mut limits.connections,
@@ -236,14 +265,62 @@ impl Reader<'_> {
         self.whole(place, range)
     }
 
-    fn only_http(&mut self, table: &Table<'_>, keys: &[&str]) {
+    fn only_http(&mut self, table: &Table<'_>, keys: &[&str], protocol: Protocol) {
+        let word = if protocol == Protocol::Udp { "udp" } else { "tcp" };
         for key in keys {
             let Some(place) = table.get(key) else { continue };
             let at = place.key.unwrap_or(place.node.span);
-            let message = format!("`{key}` is for requests, and a `tcp` listener sees none");
+            let message = format!("`{key}` is for requests, and a `{word}` listener sees none");
             self.problems
                 .add(Code::Conflict, at, place.path.text(), message)
                 .help("remove it, or make the listener's protocol `http`");
+        }
+    }
+
+    fn not_for_datagrams(&mut self, table: &Table<'_>) {
+        for key in NOT_FOR_DATAGRAMS {
+            let Some(place) = table.get(key) else { continue };
+            let at = place.key.unwrap_or(place.node.span);
+            let help = match key {
+                "timeouts" => "remove it; `udp: {idle: …}` says when a silent client is forgotten",
+                "limits" => "remove it; `udp: {max_flows: …}` bounds how many clients there are",
+                "routes" => "remove it, and name the one pool with `pool`",
+                _ => "remove it",
+            };
+            let message = format!("`{key}` is for connections, and a `udp` listener has none");
+            self.problems.add(Code::Conflict, at, place.path.text(), message).help(help);
+        }
+    }
+
+    /// The `udp` block, which belongs to that protocol and to no other.
+    fn udp(&mut self, place: &Place<'_>, spoken: Spoken, understood: bool, udp: &mut Udp) {
+        if spoken.protocol != Protocol::Udp && understood {
+            let message = format!("a listener of protocol `{}` receives no datagrams", spoken.word);
+            self.problem(place, Code::Conflict, message).help("make its protocol `udp`, or remove it");
+        }
+        let Some(table) = self.table(place, &keys::UDP) else { return };
+        let flows = [("source", UdpFlow::Source), ("datagram", UdpFlow::Datagram)];
+        set(&mut udp.flow, table.get("flow").and_then(|p| self.word(p, &flows, &[])));
+        set(&mut udp.idle, table.get("idle").and_then(|p| self.dur(p, &defaults::TIMEOUT)));
+        let flows = table.get("max_flows").and_then(|p| self.count(p, defaults::CONNECTIONS));
+        set(&mut udp.max_flows, flows);
+    }
+
+    /// Tells when a udp listener leads to a pool whose destinations take no datagrams.
+    pub(crate) fn takes_datagrams(&mut self, place: &Place<'_>, listener: &Listener, pools: &[Pool]) {
+        let Some(pool) = listener.pool.and_then(|index| pools.get(index)) else { return };
+        if listener.protocol != Protocol::Udp {
+            return;
+        }
+        if pool.tls.is_some() {
+            let message =
+                format!("the pool `{}` speaks TLS, and datagrams are passed on as they are", pool.name);
+            self.problem(place, Code::Conflict, message).help("give the listener a pool without `tls`");
+        }
+        let is_unix = |d: &&crate::model::Destination| matches!(d.address, DestinationAddress::Unix(_));
+        if let Some(unix) = pool.destinations.iter().find(is_unix) {
+            let message = format!("the destination `{}` of its pool is a Unix socket", unix.name);
+            self.problem(place, Code::Conflict, message).help("datagrams go to an IP address and port");
         }
     }
 
@@ -282,6 +359,7 @@ fn plain(name: Name, addresses: Vec<ListenAddress>, protocol: Protocol) -> Liste
         trusted_proxies: Vec::new(),
         timeouts: defaults::CLIENT_TIMEOUTS,
         limits: defaults::LIMITS,
+        udp: defaults::UDP,
         via: defaults::VIA,
         request_headers: Default::default(),
         response_headers: Default::default(),

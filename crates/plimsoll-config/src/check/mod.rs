@@ -18,12 +18,13 @@ use std::sync::Arc;
 
 use listener::Taken;
 use load_balancer::Settings;
+use plimsoll_core::health::ProbeKind;
 use pool::Pools;
 use read::{Place, Reader};
 use table::Table;
 
 use crate::defaults;
-use crate::model::{Config, Listener, Pool};
+use crate::model::{Config, Listener, Pool, Protocol};
 use crate::problem::{Code, Problems};
 use crate::tree::{Kind, Node, Path, Scalar, Value};
 
@@ -132,7 +133,8 @@ fn full_form(
         }
     };
     let mut names = Pools::new(&entries);
-    let pools = entries.iter().map(|(key, place)| reader.pool(key, place, settings)).collect();
+    let (mut pools, by_default): (Vec<Pool>, Vec<bool>) =
+        entries.iter().map(|(key, place)| reader.pool(key, place, settings)).unzip();
     let Some(place) = listeners else {
         let help = "write it like `listeners: [{name: web, address: \"127.0.0.1:8080\", pool: web}]`";
         reader.missing(top, "listeners", help);
@@ -142,11 +144,32 @@ fn full_form(
     if matches!(&place.node.value, Value::List(items) if items.is_empty()) {
         reader.problem(place, Code::BadValue, "the list of listeners is empty");
     }
-    let listeners = items.iter().filter_map(|item| reader.listener(item, &mut names, taken)).collect();
+    let listeners: Vec<Listener> = items
+        .iter()
+        .filter_map(|item| {
+            let listener = reader.listener(item, &mut names, taken)?;
+            reader.takes_datagrams(item, &listener, &pools);
+            Some(listener)
+        })
+        .collect();
+    check_by_datagram(&listeners, pools.iter_mut().zip(by_default).enumerate());
     if !reader.problems.has_errors() {
         names.tell_unused(reader);
     }
     (listeners, pools)
+}
+
+/// Checks of a pool that only udp listeners lead to are made over UDP, unless it says how: what serves
+/// datagrams has seldom a TCP port as well, and would be down from the first check on.
+fn check_by_datagram<'p>(listeners: &[Listener], pools: impl Iterator<Item = (usize, (&'p mut Pool, bool))>) {
+    for (index, (pool, by_default)) in pools {
+        let leads = |l: &&Listener| l.pool == Some(index) || l.routes.iter().any(|r| r.pool == index);
+        let mut leading = listeners.iter().filter(leads).peekable();
+        let only_udp = leading.peek().is_some() && leading.all(|l| l.protocol == Protocol::Udp);
+        if let (true, Some(health)) = (only_udp && by_default, &mut pool.health) {
+            health.probe = ProbeKind::Udp { send: Arc::default(), expect: None };
+        }
+    }
 }
 
 fn nothing(reader: &mut Reader<'_>, top: &Place<'_>, message: &str) {

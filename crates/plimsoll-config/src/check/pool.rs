@@ -65,8 +65,8 @@ impl<'t> Pools<'t> {
 }
 
 impl Reader<'_> {
-    /// One entry of `pools`.
-    pub(crate) fn pool(&mut self, key: &str, place: &Place<'_>, defaults: &Settings) -> Pool {
+    /// One entry of `pools`, and whether nobody said what its checks speak.
+    pub(crate) fn pool(&mut self, key: &str, place: &Place<'_>, defaults: &Settings) -> (Pool, bool) {
         if let Err(wrong) = name(key) {
             let message = format!("`{}` {}", printable(key), wrong.what);
             let span = place.key.unwrap_or(place.node.span);
@@ -97,7 +97,8 @@ impl Reader<'_> {
                 None => self.missing(place, "destinations", "give the pool a list of addresses"),
             }
         }
-        Pool { protocol, tls, ..build(key, &settings, timeouts, destinations) }
+        let pool = Pool { protocol, tls, ..build(key, &settings, timeouts, destinations) };
+        (pool, settings.health.is_by_default())
     }
 
     /// The pool of the short form.

@@ -144,6 +144,75 @@ fn tls_of_pools() {
 }
 
 #[test]
+fn a_udp_listener_has_no_connections_no_requests_and_no_tls() {
+    check_listener("protocol: udp, udp: {flow: source, idle: 2h, max_flows: 100}", &[]);
+    check_listener("protocol: udp", &[]);
+    check_listener(
+        "protocol: udp, ▸timeouts: {idle: 1h}, ▸limits: {connections: 9}, ▸routes: [], ▸proxy_protocol: none",
+        &["conflict timeouts", "conflict limits", "conflict routes", "conflict proxy_protocol"],
+    );
+    check_listener(
+        "protocol: udp, ▸trusted_proxies: [], ▸via: true, ▸request_headers: {}, ▸response_headers: {}",
+        &[
+            "conflict trusted_proxies",
+            "conflict via",
+            "conflict request_headers",
+            "conflict response_headers",
+        ],
+    );
+    check_listener("protocol: udp, ▸tls: {}", &["conflict tls"]);
+    for other in ["http", "tcp"] {
+        check_listener(&format!("protocol: {other}, ▸udp: {{idle: 1h}}"), &["conflict udp"]);
+    }
+    check_listener(
+        "protocol: udp, udp: {flow: ▸client, idle: ▸25h, max_flows: ▸0, ▸max_flow: 1}",
+        &[
+            "bad-value udp.flow",
+            "out-of-range udp.idle",
+            "out-of-range udp.max_flows",
+            "unknown-key udp.max_flow",
+        ],
+    );
+    let led = |address: &str, pool: &str| {
+        format!(
+            "listeners: [▸{{name: dns, protocol: udp, address: \"{address}\", pool: p}}]\npools: {{p: {{{pool}}}}}"
+        )
+    };
+    check(&led(":53", "tls: true, destinations: [\"a:1\"]"), &["conflict listeners[0]"]);
+    check(&led(":53", "destinations: [\"unix:/run/x\"]"), &["conflict listeners[0]"]);
+    check(
+        "listeners: [{name: a, protocol: udp, address: ▸\"unix:/run/x\", pool: p}]\npools: {p: {destinations: [\"a:1\"]}}",
+        &["bad-address listeners[0].address"],
+    );
+    let two = |other: &str| {
+        format!(
+            "listeners:\n  - {{name: a, protocol: udp, address: \":53\", pool: p}}\n  - {{name: b, protocol: {other}, \
+             address: ▸\":53\", pool: p}}\npools: {{p: {{destinations: [\"a:1\"]}}}}"
+        )
+    };
+    check(&two("tcp").replace('▸', ""), &[]);
+    check(&two("udp"), &["address-conflict listeners[1].address"]);
+}
+
+#[test]
+fn a_check_over_udp_is_not_one_over_http() {
+    check_policy("  health_monitoring: {protocol: udp, send: ping, expect: pong}", &[]);
+    check_policy("  health_monitoring: {send: ping}", &[]);
+    check_policy("  health_monitoring: {protocol: udp, path: ▸/x}", &["conflict health_monitoring.path"]);
+    for protocol in ["tcp", "http"] {
+        check_policy(
+            &format!("  health_monitoring: {{protocol: {protocol}, expect: ▸pong}}"),
+            &["conflict health_monitoring.expect"],
+        );
+    }
+    let long = "x".repeat(1401);
+    check_policy(
+        &format!("  health_monitoring: {{protocol: udp, send: ▸{long}}}"),
+        &["too-large health_monitoring.send"],
+    );
+}
+
+#[test]
 fn what_comes_later_is_refused_in_words() {
     check_short(
         "▸kafka: {}\n▸state: {}\nadmin: {▸tokens: []}",
@@ -161,10 +230,8 @@ fn what_comes_later_is_refused_in_words() {
         "  outlier_detection: {▸interval: 10s}\n  retry: {when: [▸\"grpc:UNAVAILABLE\"]}",
         &["not-available-yet outlier_detection.interval", "not-available-yet retry.when[0]"],
     );
-    for key in ["http3", "udp"] {
-        check_listener(&format!("▸{key}: true"), &[format!("not-available-yet {key}").as_str()]);
-    }
-    for protocol in ["udp", "mqtt", "auto"] {
+    check_listener("▸http3: true", &["not-available-yet http3"]);
+    for protocol in ["mqtt", "auto"] {
         check_listener(&format!("protocol: ▸{protocol}"), &["not-available-yet protocol"]);
     }
     check_listener("proxy_protocol: ▸accept", &["not-available-yet proxy_protocol"]);

@@ -29,6 +29,24 @@ pub enum ProbeKind {
         /// Inclusive ranges of good statuses.
         expect: Arc<[(u16, u16)]>,
     },
+    /// A datagram is sent. A refusal (ICMP) fails; so does silence, if an answer is expected.
+    Udp {
+        /// What it carries; may be empty.
+        send: Arc<[u8]>,
+        /// What the answer must contain; `None` = silence until the time limit is good.
+        expect: Option<Arc<[u8]>>,
+    },
+}
+
+impl ProbeKind {
+    /// The word used in configuration and metrics.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http { .. } => "http",
+            Self::Udp { .. } => "udp",
+        }
+    }
 }
 
 /// The active checks of a pool: every key of the seed's `health_monitoring`.

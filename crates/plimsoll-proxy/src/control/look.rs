@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_config::model::{ListenAddress, Protocol};
-use plimsoll_core::health::ProbeKind;
 use plimsoll_core::{Name, Snapshot};
 use tokio::sync::oneshot;
 
@@ -48,6 +47,7 @@ impl Handle {
             (Protocol::Http, Some(_)) => "https",
             (Protocol::Tcp, None) => "tcp",
             (Protocol::Tcp, Some(_)) => "tls",
+            (Protocol::Udp, _) => "udp",
         };
         let listeners = state.tables.iter().map(|table| ListenerView {
             name: table.config.name.clone(),
@@ -118,10 +118,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
         algorithm: snapshot.algorithm,
         generation: snapshot.generation,
         destinations: destinations.collect(),
-        check_type: table.config.health.as_ref().map(|spec| match spec.probe {
-            ProbeKind::Tcp => "tcp",
-            ProbeKind::Http { .. } => "http",
-        }),
+        check_type: table.config.health.as_ref().map(|spec| spec.probe.word()),
         outlier: table.config.outlier,
         state_since: report.state_since,
         counts: table.tallies.counts(),

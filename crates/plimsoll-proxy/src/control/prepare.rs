@@ -65,7 +65,7 @@ pub(super) fn unseal(config: &Config, before: &Secrets) -> Result<Secrets, Start
         let at = |error| StartError::Tls { place: format!("listener {}", l.name), error };
         let alpn: &[&[u8]] = match l.protocol {
             Protocol::Http => &[b"h2", b"http/1.1"],
-            Protocol::Tcp => &[],
+            Protocol::Tcp | Protocol::Udp => &[],
         };
         let voucher = Voucher::renewed(tls, alpn, before.vouchers.get(&l.name)).map_err(at)?;
         secrets.vouchers.insert(l.name.clone(), voucher);
@@ -110,7 +110,7 @@ pub(super) fn bind(
 
 pub(super) fn show(address: &ListenAddress) -> String {
     match address {
-        ListenAddress::Socket(address) => address.to_string(),
+        ListenAddress::Socket(address) | ListenAddress::Udp(address) => address.to_string(),
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),
     }
 }

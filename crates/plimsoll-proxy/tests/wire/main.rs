@@ -10,3 +10,4 @@ mod log;
 mod semantics;
 mod tcp;
 mod tls;
+mod udp;

@@ -1,13 +1,15 @@
 //! The proxy under test: in this process, on ports of its own, checked for leftovers when it goes.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
-    AccessLog, ClientTimeouts, Config, Destination as DestinationConfig, DestinationTimeouts, HeaderEdits,
-    Limits, ListenAddress, Listener, Pool, PoolProtocol, Protocol, Route,
+    AccessLog, ClientTimeouts, Config, Destination as DestinationConfig, DestinationAddress,
+    DestinationTimeouts, HeaderEdits, Limits, ListenAddress, Listener, Pool, PoolProtocol, Protocol, Route,
+    Udp, UdpFlow,
 };
 use plimsoll_core::Weight;
 use plimsoll_core::balance::Algorithm;
@@ -46,6 +48,19 @@ impl Setup {
     /// A TCP listener before these destinations.
     pub(crate) fn tcp(destinations: &[&Destination]) -> Self {
         Self::http(destinations).with(|s| s.listeners[0].protocol = Protocol::Tcp)
+    }
+
+    /// A UDP listener before destinations at these addresses.
+    pub(crate) fn udp(destinations: &[SocketAddr]) -> Self {
+        let mut setup = Self::http(&[]);
+        setup.listeners[0].protocol = Protocol::Udp;
+        setup.listeners[0].addresses = vec![ListenAddress::Udp(([127, 0, 0, 1], 0).into())];
+        setup.pools[0].destinations = destinations
+            .iter()
+            .enumerate()
+            .map(|(n, &address)| member("main", n, DestinationAddress::Socket(address)))
+            .collect();
+        setup
     }
 
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
@@ -95,6 +110,7 @@ fn listener(name: &str) -> Listener {
             uri_bytes: 8192,
             body_bytes: 0,
         },
+        udp: Udp { flow: UdpFlow::Source, idle: secs(10), max_flows: 65_536 },
         via: false,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
@@ -103,16 +119,19 @@ fn listener(name: &str) -> Listener {
     }
 }
 
-/// Never ejects and never checks, unless a test says so; retries as by default.
-fn pool(name: &str, destinations: &[&Destination]) -> Pool {
-    let member = |(n, destination): (usize, &&Destination)| DestinationConfig {
-        name: format!("{name}-{n}").into(),
-        address: destination.place.as_destination(),
+fn member(pool: &str, n: usize, address: DestinationAddress) -> DestinationConfig {
+    DestinationConfig {
+        name: format!("{pool}-{n}").into(),
+        address,
         weight: Weight::ONE,
         priority: 0,
         zone: None,
         labels: Vec::new(),
-    };
+    }
+}
+
+/// Never ejects and never checks, unless a test says so; retries as by default.
+fn pool(name: &str, destinations: &[&Destination]) -> Pool {
     let when = RetryWhen {
         connect_failure: true,
         reset: true,
@@ -136,7 +155,11 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         protocol: PoolProtocol::Http1,
         tls: None,
         timeouts: DestinationTimeouts { connect: secs(5), response: secs(10), idle: secs(10), total: None },
-        destinations: destinations.iter().enumerate().map(member).collect(),
+        destinations: destinations
+            .iter()
+            .enumerate()
+            .map(|(n, destination)| member(name, n, destination.place.as_destination()))
+            .collect(),
     }
 }
 

@@ -70,7 +70,7 @@ impl Place {
 
     pub(crate) fn of(listening: &ListenAddress) -> Self {
         match listening {
-            ListenAddress::Socket(address) => Self::Tcp(*address),
+            ListenAddress::Socket(address) | ListenAddress::Udp(address) => Self::Tcp(*address),
             ListenAddress::Unix(path) => Self::Unix(path.clone()),
         }
     }

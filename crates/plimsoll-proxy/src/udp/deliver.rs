@@ -1,0 +1,224 @@
+//! Where one datagram of a client goes: its flow's destination, a chosen one, or another when that refuses.
+
+use plimsoll_core::retry::{self, Decision};
+use plimsoll_core::{Failure, NoDestination, Outcome, Tick, Tried, Want};
+use rustix::net::SendFlags;
+
+use super::flow::{Fault, Flow, Path};
+use super::flows::Key;
+use super::gate::Head;
+use super::{Desk, TRIAL, reason_of};
+use crate::counters::Before;
+use crate::forward::tell;
+use crate::http1::answer::Reason;
+use crate::listener::Guest;
+use crate::tcp::connect_attempt;
+use crate::upstream::Chosen;
+
+/// The tries of one datagram.
+#[derive(Default)]
+struct Tries {
+    tried: Tried,
+    count: u8,
+    before: Option<Before>,
+}
+
+impl Desk {
+    /// Passes one datagram on, or says why it was dropped. Nothing is ever sent back for it.
+    pub(super) fn deliver(&mut self, head: Head, datagram: &[u8], now: Tick) -> Result<(), Reason> {
+        if self.gate.is_own(&head) {
+            return Err(Reason::BadRequest);
+        }
+        let key = Key { client: head.client, local: head.local, destination: None };
+        match self.keeps_ticket() {
+            true => self.deliver_in_flow(key, datagram, now),
+            false => self.deliver_by_choice(key, datagram, now),
+        }
+    }
+
+    /// To the destination of the client's flow. A lost one is replaced.
+    fn deliver_in_flow(&mut self, key: Key, datagram: &[u8], now: Tick) -> Result<(), Reason> {
+        let mut tries = Tries::default();
+        loop {
+            let found = self.find(&key, now);
+            let slot = match found.filter(|&slot| self.leads(slot, &mut tries)) {
+                Some(slot) => slot,
+                None => {
+                    // Chosen first: who cannot be served pushes nobody out.
+                    let chosen = self.choose(&mut tries, now)?;
+                    let slot = found.unwrap_or_else(|| self.enter(key, now));
+                    match self.open(slot, chosen, &mut tries, now)? {
+                        true => slot,
+                        false => continue,
+                    }
+                }
+            };
+            match self.send(slot, datagram) {
+                Ok(()) => return Ok(()),
+                Err(Fault::Refused) => self.refused(slot, &mut tries, now)?,
+                Err(fault) => return Err(reason_of(fault)),
+            }
+        }
+    }
+
+    /// To a destination chosen for this datagram alone, over the client's flow to it.
+    fn deliver_by_choice(&mut self, key: Key, datagram: &[u8], now: Tick) -> Result<(), Reason> {
+        let mut tries = Tries::default();
+        loop {
+            let chosen = self.choose(&mut tries, now)?;
+            let key = Key { destination: Some(chosen.ticket.id()), ..key };
+            let slot = self.find(&key, now).unwrap_or_else(|| self.enter(key, now));
+            let path = self.flows.get_mut(slot).and_then(|(_, flow)| flow.path.as_mut());
+            if let Some(path) = path.filter(|path| path.address == chosen.address) {
+                // A trial is left to prove itself. Who has not replied to the datagram before is forgiven:
+                // that it ever will was not promised.
+                if !path.is_trial() {
+                    path.ticket = Some(chosen.ticket);
+                }
+            } else if !self.open(slot, chosen, &mut tries, now)? {
+                continue;
+            }
+            match self.send(slot, datagram) {
+                Ok(()) => return Ok(()),
+                Err(Fault::Refused) => self.refused(slot, &mut tries, now)?,
+                Err(fault) => return Err(reason_of(fault)),
+            }
+        }
+    }
+
+    /// The flow of that key, now the newest, unless there is none or its time is over.
+    fn find(&mut self, key: &Key, now: Tick) -> Option<u32> {
+        let idle = self.config().idle;
+        let slot = self.flows.find(key)?;
+        match self.flows.get_mut(slot) {
+            Some((_, flow)) if now.since(flow.last) < idle => {
+                flow.last = now;
+                self.flows.touch(slot);
+                Some(slot)
+            }
+            _ => {
+                self.end(slot, now);
+                None
+            }
+        }
+    }
+
+    /// A new flow, without a destination yet.
+    fn enter(&mut self, key: Key, now: Tick) -> u32 {
+        self.make_room(now);
+        self.next += 1;
+        let guest = Guest::enter(&self.worker, &self.door);
+        self.flows.insert(key, Flow::new(self.next, guest, &self.rule, now))
+    }
+
+    /// Does this flow lead to a destination that may go on serving it? The one it has lost, if it has, is not
+    /// to be the next.
+    fn leads(&mut self, slot: u32, tries: &mut Tries) -> bool {
+        let generation = self.rule.pool.generation();
+        let Some((_, flow)) = self.flows.get_mut(slot) else { return false };
+        if let Some(path) = &mut flow.path
+            && path.generation != generation
+        {
+            path.generation = generation;
+            if !path.is_trial() && !self.rule.pool.keeps(path.destination, &path.address) {
+                flow.path = None;
+            }
+        }
+        if let Some(lost) = flow.avoid.take() {
+            tries.tried.add(lost);
+        }
+        flow.path.is_some()
+    }
+
+    fn choose(&self, tries: &mut Tries, now: Tick) -> Result<Chosen, Reason> {
+        let (worker, pool) = (&self.worker, &self.rule.pool);
+        let mut rng = worker.rng.borrow_mut();
+        let mut ask = |tried: &Tried| {
+            let want = Want { worker: worker.number, tried: Some(tried), repeatable: false };
+            pool.balance_load(&want, now, &mut rng)
+        };
+        let mut chosen = ask(&tries.tried);
+        if tries.count == 0 && matches!(chosen, Err(NoDestination::AllTried)) {
+            // The one lost before is the only one there is.
+            tries.tried = Tried::default();
+            chosen = ask(&tries.tried);
+        }
+        let missed = chosen.as_ref().err().copied();
+        pool.table.borrow().tallies.of(worker.number).decided(missed, tries.before);
+        tries.count += 1;
+        chosen.map_err(|_| match tries.before {
+            None => Reason::NoHealthyDestination,
+            Some(_) => Reason::ConnectFailed,
+        })
+    }
+
+    /// Opens a flow's way to the chosen destination. `false`: there is none and the flow is over, but another
+    /// destination may be tried.
+    fn open(&mut self, slot: u32, chosen: Chosen, tries: &mut Tries, now: Tick) -> Result<bool, Reason> {
+        let Chosen { mut ticket, address } = chosen;
+        let generation = self.rule.pool.generation();
+        tries.tried.add(ticket.id());
+        let mut evicted = false;
+        loop {
+            match Path::open(ticket, address.clone(), generation, self.epoll.get_ref(), slot, self.room) {
+                Ok(path) => {
+                    let Some((_, flow)) = self.flows.get_mut(slot) else { return Err(Reason::NoResources) };
+                    if path.is_trial() {
+                        self.trials.push_back((slot, flow.number, now + TRIAL));
+                    }
+                    flow.path = Some(path);
+                    return Ok(true);
+                }
+                // Whoever has been silent longest gives its descriptor to who speaks now.
+                Err((Failure::NoResources, again)) if !std::mem::replace(&mut evicted, true) => {
+                    ticket = again;
+                    if self.flows.oldest().is_some_and(|(oldest, _)| oldest != slot) {
+                        self.evict(now);
+                    }
+                }
+                Err((failure, failed)) => {
+                    tell(&self.rule, failed.finish(Outcome::Failed(failure)));
+                    self.end(slot, now);
+                    return self.again(failure, tries, now).map(|()| false);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, slot: u32, datagram: &[u8]) -> Result<(), Fault> {
+        let Some((_, flow)) = self.flows.get_mut(slot) else { return Err(Fault::Means) };
+        let Some(path) = &flow.path else { return Err(Fault::Means) };
+        match rustix::net::send(&path.socket, datagram, SendFlags::NOSIGNAL) {
+            Ok(_) => {
+                flow.moved.to_destination += datagram.len() as u64;
+                Ok(())
+            }
+            Err(error) => Err(Fault::of(&error.into())),
+        }
+    }
+
+    /// The destination has refused an earlier datagram, and the system told of it instead of sending this one.
+    fn refused(&mut self, slot: u32, tries: &mut Tries, now: Tick) -> Result<(), Reason> {
+        if let Some((_, flow)) = self.flows.get_mut(slot)
+            && let Some(path) = flow.path.take()
+        {
+            tries.tried.add(path.failed(&self.rule));
+        }
+        if !self.keeps_ticket() {
+            self.end(slot, now);
+        }
+        tries.count = tries.count.max(1);
+        self.again(Failure::Connect, tries, now)
+    }
+
+    /// May another destination be tried?
+    fn again(&self, failure: Failure, tries: &mut Tries, now: Tick) -> Result<(), Reason> {
+        tries.before = Some(Before::Failed(failure));
+        let pool = self.rule.pool.table.borrow();
+        match retry::decide(&pool.config.retry, &connect_attempt(failure, tries.count), &pool.budget, now) {
+            Decision::Stop(_) if failure == Failure::NoResources => Err(Reason::NoResources),
+            Decision::Stop(_) => Err(Reason::ConnectFailed),
+            _ => Ok(()),
+        }
+    }
+}

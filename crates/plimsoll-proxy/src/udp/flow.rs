@@ -1,0 +1,195 @@
+//! What is kept about one client while it talks: its destination, and what passed both ways.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::SystemTime;
+
+use plimsoll_core::{Address, DestinationId, Failure, Outcome, Tick, Ticket};
+use rustix::event::epoll;
+use socket2::{Domain, Socket, Type};
+
+use super::flows::Key;
+use super::room::Room;
+use crate::access_log::ConnectionLine;
+use crate::clock::Clock;
+use crate::forward::tell;
+use crate::http1::target::Method;
+use crate::listener::Guest;
+use crate::stream::{Peer, is_for_want_of_means};
+use crate::tcp::Moved;
+use crate::worker::Rule;
+
+/// One flow. It holds its place among the listener's guests until it is dropped.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// Tells it from a later one in the same slot.
+    pub(super) number: u64,
+    /// Towards a destination; `None` when that was lost, until the client's next datagram.
+    pub(super) path: Option<Path>,
+    /// The destination that was lost: the next is to be another, if there is one.
+    pub(super) avoid: Option<DestinationId>,
+    /// When the client sent last.
+    pub(super) last: Tick,
+    pub(super) moved: Moved,
+    /// A destination has replied.
+    answered: bool,
+    opened: Tick,
+    /// For the log line; not asked for without a log.
+    time: Option<SystemTime>,
+    guest: Guest,
+}
+
+/// A flow's way to its destination.
+#[derive(Debug)]
+pub(super) struct Path {
+    /// Connected, so the kernel lets in what that destination sends and nothing else, and tells when it
+    /// refuses.
+    pub(super) socket: Socket,
+    /// Held for the life of the flow, or until the reply where a destination is chosen for each datagram.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) destination: DestinationId,
+    pub(super) address: Address,
+    /// The snapshot that was looked at last.
+    pub(super) generation: u64,
+    heard: bool,
+}
+
+/// What to make of a failed system call on a path.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Nothing is there; another time there may be.
+    NotNow,
+    /// The destination, or the way to it, refused.
+    Refused,
+    /// We lack something.
+    Means,
+    /// This datagram cannot be sent; others can.
+    Datagram,
+}
+
+impl Fault {
+    pub(super) fn of(error: &io::Error) -> Self {
+        use io::ErrorKind::{
+            AddrNotAvailable, ConnectionRefused, HostUnreachable, Interrupted, NetworkDown,
+            NetworkUnreachable, WouldBlock,
+        };
+        match error.kind() {
+            WouldBlock | Interrupted => Self::NotNow,
+            ConnectionRefused | HostUnreachable | NetworkDown | NetworkUnreachable => Self::Refused,
+            AddrNotAvailable => Self::Means,
+            _ if is_for_want_of_means(error) => Self::Means,
+            _ => Self::Datagram,
+        }
+    }
+}
+
+impl Path {
+    /// A way to `address`, watched by `epoll` under the number of the flow's slot.
+    ///
+    /// # Errors
+    /// Whose fault it is that there is none.
+    pub(super) fn open(
+        ticket: Ticket,
+        address: Address,
+        generation: u64,
+        epoll: &OwnedFd,
+        slot: u32,
+        room: Room,
+    ) -> Result<Self, (Failure, Ticket)> {
+        match connect(&address, epoll, slot, room) {
+            Ok(socket) => {
+                let destination = ticket.id();
+                Ok(Self { socket, ticket: Some(ticket), destination, address, generation, heard: false })
+            }
+            Err(error) => match Fault::of(&error) {
+                // No free port is "would block" too (`EAGAIN`).
+                Fault::Means | Fault::NotNow => Err((Failure::NoResources, ticket)),
+                Fault::Refused | Fault::Datagram => Err((Failure::Connect, ticket)),
+            },
+        }
+    }
+
+    /// The destination has replied.
+    pub(super) fn replied(&mut self, rule: &Rule, keeps_ticket: bool, now: Tick) {
+        if keeps_ticket && std::mem::replace(&mut self.heard, true) {
+            return;
+        }
+        let Some(mut ticket) = self.ticket.take() else { return };
+        let first_byte = now.since(ticket.started());
+        tell(rule, ticket.learn(Outcome::Answered { status: 200, first_byte }));
+        if keeps_ticket {
+            self.ticket = Some(ticket);
+        }
+    }
+
+    /// The destination refused.
+    pub(super) fn failed(self, rule: &Rule) -> DestinationId {
+        tell(rule, self.ticket.and_then(|ticket| ticket.finish(Outcome::Failed(Failure::Connect))));
+        self.destination
+    }
+
+    pub(super) fn is_trial(&self) -> bool {
+        self.ticket.as_ref().is_some_and(Ticket::is_trial)
+    }
+}
+
+fn connect(address: &Address, epoll: &OwnedFd, slot: u32, room: Room) -> io::Result<Socket> {
+    let Address::Socket(address) = address else { return Err(io::ErrorKind::Unsupported.into()) };
+    let socket = Socket::new(Domain::for_address(*address), Type::DGRAM.nonblocking().cloexec(), None)?;
+    if socket.as_raw_fd() > room.descriptor {
+        return Err(rustix::io::Errno::MFILE.into());
+    }
+    socket.connect(&SocketAddr::into(*address))?;
+    // Level-triggered: whoever has more than one reply waiting is told of again, which is cheaper than
+    // asking every socket until it says that it is empty.
+    epoll::add(epoll, &socket, epoll::EventData::new_u64(slot.into()), epoll::EventFlags::IN)?;
+    Ok(socket)
+}
+
+impl Flow {
+    pub(super) fn new(number: u64, guest: Guest, rule: &Rule, now: Tick) -> Self {
+        rule.table.tallies.of(guest.worker.number).started.add(1);
+        let time = guest.worker.log.as_ref().map(|_| Clock::wall());
+        Self {
+            number,
+            path: None,
+            avoid: None,
+            last: now,
+            moved: Moved::default(),
+            answered: false,
+            opened: now,
+            time,
+            guest,
+        }
+    }
+
+    /// A reply has come from the destination.
+    pub(super) fn replied(&mut self, rule: &Rule, keeps_ticket: bool, now: Tick) {
+        self.answered = true;
+        if let Some(path) = &mut self.path {
+            path.replied(rule, keeps_ticket, now);
+        }
+    }
+
+    /// Counts and logs a flow that is over.
+    pub(super) fn end(self, key: &Key, rule: &Rule, now: Tick) {
+        let worker = &self.guest.worker;
+        let counts = rule.table.tallies.of(worker.number);
+        let total = now.since(self.opened);
+        counts.ended.add(1);
+        counts.request(Method::Other, if self.answered { 200 } else { 0 }, total);
+        let (Some(log), Some(time)) = (&worker.log, self.time) else { return };
+        log.send_connection(ConnectionLine {
+            protocol: "UDP",
+            time,
+            peer: Peer::Socket(key.client),
+            listener: self.guest.door.view().table.config.name.clone(),
+            pool: rule.table.pool.config.name.clone(),
+            destination: self.path.as_ref().and_then(|path| rule.pool.name_of(path.destination)),
+            reason: None,
+            moved: self.moved,
+            total,
+        });
+    }
+}

@@ -1,0 +1,283 @@
+//! How datagrams go from clients to destinations and replies to the clients they are for.
+//!
+//! A door's socket at one worker is served by one task. It takes in what has arrived, many datagrams with one
+//! system call, and passes each on over the socket of its flow, which is connected to the flow's destination:
+//! so a reply is known by the socket it comes to, nobody but the destination can send one, and a destination
+//! that refuses (ICMP) is known too. The sockets of flows are watched by an epoll of the task's own, and only
+//! that is watched by the worker's: waking costs the same for one reply and for a batch of them.
+
+mod deliver;
+mod ending;
+mod flow;
+mod flows;
+mod gate;
+mod room;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use plimsoll_config::model::{Protocol, Udp, UdpFlow};
+use plimsoll_core::Tick;
+use rustix::event::{Timespec, epoll};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use self::flow::{Fault, Flow};
+use self::flows::Flows;
+use self::gate::{BATCH, Gate, Head};
+pub(crate) use self::gate::{Batch, ask_for_address};
+use self::room::Room;
+use crate::http1::answer::Reason;
+use crate::stream::watch_reading;
+use crate::timer::Alarm;
+use crate::worker::{Door, DoorView, Rule, Worker};
+
+/// Batches of each direction before others of the worker get their turn: a millisecond at most.
+const TURNS: usize = 4;
+/// Batches that are still passed on when a door closes.
+const LAST: usize = 64;
+/// A destination on trial that has not refused for so long has passed: many never reply.
+const TRIAL: Duration = Duration::from_secs(1);
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// Serves one socket of a door until it is to stop; flows end with it.
+pub(crate) async fn serve(
+    worker: &Rc<Worker>,
+    door: &Rc<Door>,
+    socket: socket2::Socket,
+    stopped: oneshot::Receiver<()>,
+) {
+    let mut desk = match Desk::new(worker, door, socket) {
+        Ok(Some(desk)) => desk,
+        Ok(None) => return,
+        Err(error) => return tracing::error!(%error, "a socket for datagrams cannot be used"),
+    };
+    let work = async {
+        loop {
+            std::future::poll_fn(|cx| desk.poll(cx)).await;
+            // Not just a wake: everybody else's sockets are looked at too before the next turn.
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = stopped => {}
+        () = work => {}
+    }
+    desk.close();
+}
+
+/// All of one socket's flows and what they share.
+struct Desk {
+    worker: Rc<Worker>,
+    door: Rc<Door>,
+    view: Rc<DoorView>,
+    /// The only one: what can be asked of a datagram is not known before its flow.
+    rule: Rule,
+    gate: Gate,
+    /// Watches the sockets of all flows, by the number of their slot.
+    epoll: Rc<AsyncFd<OwnedFd>>,
+    flows: Flows<Flow>,
+    room: Room,
+    /// Rings when the flow idle longest is to end, or sooner.
+    alarm: Rc<Alarm>,
+    /// Flows that carry a trial: slot, number, and when it is passed.
+    trials: VecDeque<(u32, u64, Tick)>,
+    /// The number of the next flow.
+    next: u64,
+}
+
+/// Which way a datagram went, in the order of [`crate::DIRECTIONS`].
+#[derive(Copy, Clone)]
+enum Way {
+    FromClients,
+    ToDestinations,
+    FromDestinations,
+    ToClients,
+}
+
+impl Desk {
+    fn new(worker: &Rc<Worker>, door: &Rc<Door>, socket: socket2::Socket) -> io::Result<Option<Self>> {
+        let view = door.view();
+        let Some(rule) = view.rules.last().cloned() else { return Ok(None) };
+        Ok(Some(Self {
+            worker: worker.clone(),
+            door: door.clone(),
+            view,
+            rule,
+            gate: Gate::new(socket)?,
+            epoll: Rc::new(watch_reading(epoll::create(epoll::CreateFlags::CLOEXEC)?)?),
+            flows: Flows::new(),
+            room: Room::of_system(),
+            alarm: worker.timers.alarm(Tick::NEVER),
+            trials: VecDeque::new(),
+            next: 0,
+        }))
+    }
+
+    fn config(&self) -> Udp {
+        self.view.table.config.udp
+    }
+
+    /// A flow has one destination for as long as it lives.
+    fn keeps_ticket(&self) -> bool {
+        self.config().flow == UdpFlow::Source
+    }
+
+    fn count(&self, way: Way, datagrams: u64) {
+        self.view.table.shared.tallies.of(self.worker.number).datagrams[way as usize].add(datagrams);
+    }
+
+    /// Ready when there may be more to do than one turn allows.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let worker = self.worker.clone();
+        let mut batch = worker.datagrams.borrow_mut();
+        let batch = batch.get_or_insert_with(|| Box::new(Batch::new()));
+        let now = worker.now();
+        self.adopt(now);
+        let (gate, epoll) = (self.gate.socket.clone(), self.epoll.clone());
+        for _ in 0..TURNS {
+            let mut moved = false;
+            if let Poll::Ready(Ok(mut ready)) = gate.poll_read_ready(cx) {
+                moved = true;
+                if self.take_from_clients(batch, now) < BATCH {
+                    ready.clear_ready();
+                }
+            }
+            if let Poll::Ready(Ok(mut ready)) = epoll.poll_read_ready(cx) {
+                moved = true;
+                if self.take_from_destinations(batch, now) == 0 {
+                    ready.clear_ready();
+                }
+            }
+            if self.alarm.poll(cx).is_ready() {
+                moved = true;
+                self.expire(now);
+            }
+            if !moved {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes over a newer configuration. Flows stay while they lead to the same pool.
+    fn adopt(&mut self, now: Tick) {
+        let view = self.door.view();
+        if Rc::ptr_eq(&view, &self.view) || view.table.config.protocol != Protocol::Udp {
+            return;
+        }
+        let Some(rule) = view.rules.last().cloned() else { return };
+        if !Rc::ptr_eq(&rule.pool, &self.rule.pool) {
+            self.end_all(now);
+        }
+        (self.view, self.rule) = (view, rule);
+        self.set_alarm(now);
+    }
+
+    /// One batch from clients; the answer says how many it was.
+    fn take_from_clients(&mut self, batch: &mut Batch, now: Tick) -> usize {
+        let count = match self.gate.receive(batch) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // An error that was waiting is taken by telling it; what is behind it is to be received.
+            Err(_) => self.gate.receive(batch).unwrap_or(0),
+        };
+        let was_empty = self.flows.oldest().is_none();
+        let (mut passed, mut bytes) = (0, 0);
+        for n in 0..count {
+            let (head, datagram) = batch.datagram(n);
+            bytes += head.len as u64;
+            match self.deliver(head, datagram, now) {
+                Ok(()) => passed += 1,
+                Err(reason) => self.view.table.shared.tallies.of(self.worker.number).refuse(reason),
+            }
+        }
+        self.count(Way::FromClients, count as u64);
+        self.count(Way::ToDestinations, passed);
+        self.rule.table.tallies.of(self.worker.number).request_bytes.add(bytes);
+        if was_empty || !self.trials.is_empty() {
+            self.set_alarm(now);
+        }
+        count
+    }
+
+    /// One batch of replies; the answer says how many sockets had something to tell.
+    fn take_from_destinations(&mut self, batch: &mut Batch, now: Tick) -> usize {
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
+        let Ok(count) = epoll::wait(self.epoll.get_ref(), &mut events, Some(&AT_ONCE)) else { return 0 };
+        let (mut received, mut replies) = (0, 0);
+        for event in &events[..count] {
+            let slot = event.data.u64() as u32;
+            match self.take_reply(slot, batch.room(replies), now) {
+                Ok(head) => {
+                    received += 1;
+                    if let Some(head) = head {
+                        batch.label(replies, head);
+                        replies += 1;
+                    }
+                }
+                Err(Fault::Refused) => self.lose(slot, now),
+                Err(Fault::NotNow | Fault::Means | Fault::Datagram) => {}
+            }
+        }
+        let (datagrams, bytes) = self.gate.send(batch, replies);
+        self.count(Way::FromDestinations, received);
+        self.count(Way::ToClients, datagrams);
+        self.rule.table.tallies.of(self.worker.number).response_bytes.add(bytes);
+        count
+    }
+
+    /// Receives one reply of a flow into `room`. `None`: its client has been silent for too long to get it.
+    fn take_reply(&mut self, slot: u32, room: &mut [u8], now: Tick) -> Result<Option<Head>, Fault> {
+        let (idle, keeps_ticket) = (self.config().idle, self.keeps_ticket());
+        let Some((key, flow)) = self.flows.get_mut(slot) else { return Err(Fault::NotNow) };
+        let Some(path) = &flow.path else { return Err(Fault::NotNow) };
+        let received = rustix::net::recv(&path.socket, room, rustix::net::RecvFlags::empty());
+        let (_, len) = received.map_err(|error| Fault::of(&error.into()))?;
+        if now.since(flow.last) >= idle {
+            return Ok(None);
+        }
+        flow.replied(&self.rule, keeps_ticket, now);
+        flow.moved.to_client += len as u64;
+        Ok(Some(Head { len, client: key.client, local: key.local }))
+    }
+
+    /// A destination refused: the flow goes elsewhere with its client's next datagram.
+    fn lose(&mut self, slot: u32, now: Tick) {
+        let keeps = self.keeps_ticket();
+        let Some((_, flow)) = self.flows.get_mut(slot) else { return };
+        flow.avoid = flow.path.take().map(|path| path.failed(&self.rule));
+        if !keeps {
+            self.end(slot, now);
+        }
+    }
+
+    /// Passes on what has come already, then ends all flows.
+    fn close(mut self) {
+        let worker = self.worker.clone();
+        let now = worker.now();
+        if let Some(batch) = worker.datagrams.borrow_mut().as_mut() {
+            for _ in 0..LAST {
+                if self.take_from_clients(batch, now) < BATCH {
+                    break;
+                }
+            }
+        }
+        self.end_all(now);
+    }
+}
+
+/// The reason a datagram was dropped for, from what its last try came to.
+fn reason_of(fault: Fault) -> Reason {
+    match fault {
+        Fault::NotNow | Fault::Means => Reason::NoResources,
+        Fault::Refused => Reason::ConnectFailed,
+        Fault::Datagram => Reason::BadRequest,
+    }
+}
