@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 /// How late an alarm may ring.
 pub(crate) const RESOLUTION: Duration = Duration::from_millis(16);
 const SLOTS: usize = 64;
+/// Alarms kept for the next ones who need one.
+const SPARES: usize = 4096;
 
 /// One connection's alarm.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(crate) struct Timers {
     /// The last slot moment that was turned, in units of [`RESOLUTION`].
     turned: Cell<u64>,
     rest_is_over: Cell<bool>,
+    /// Alarms nobody has: they stay in the wheel, so the next one to have them costs nothing there.
+    spare: RefCell<Vec<Rc<Alarm>>>,
 }
 
 fn slot_of(tick: Tick) -> u64 {
@@ -65,11 +69,16 @@ impl Timers {
             slots: (0..SLOTS).map(|_| RefCell::default()).collect(),
             turned: Cell::new(slot_of(now)),
             rest_is_over: Cell::new(false),
+            spare: RefCell::default(),
         }
     }
 
-    /// A new alarm, at `deadline`.
+    /// An alarm at `deadline`.
     pub(crate) fn alarm(&self, deadline: Tick) -> Rc<Alarm> {
+        if let Some(alarm) = self.spare.borrow_mut().pop() {
+            self.set(&alarm, deadline);
+            return alarm;
+        }
         let alarm = Rc::new(Alarm {
             deadline: Cell::new(deadline),
             look: Cell::new(0),
@@ -79,6 +88,18 @@ impl Timers {
         });
         self.place(&alarm);
         alarm
+    }
+
+    /// Takes back an alarm that nobody will hear or set any more.
+    pub(crate) fn give_back(&self, alarm: &Rc<Alarm>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARES {
+            alarm.waker.take();
+            alarm.resting.set(false);
+            alarm.rung.set(false);
+            alarm.deadline.set(Tick::NEVER);
+            spare.push(alarm.clone());
+        }
     }
 
     /// Moves an alarm's deadline; a past ring is forgotten.
@@ -218,6 +239,24 @@ mod tests {
             timers.turn(at(now));
         }
         assert!(rung(&resting) && !rung(&busy));
+    }
+
+    #[test]
+    fn an_alarm_given_back_rings_for_the_next_one_as_a_new_one_would() {
+        for deadline in [40, 500, 900, 5_000] {
+            let timers = Timers::new(at(0));
+            let first = timers.alarm(at(30));
+            timers.turn(at(100));
+            assert!(rung(&first));
+            timers.give_back(&first);
+            timers.turn(at(333));
+            let second = timers.alarm(at(333 + deadline));
+            assert!(Rc::ptr_eq(&first, &second) && !rung(&second));
+            timers.turn(at(332 + deadline));
+            assert!(!rung(&second), "{deadline}");
+            timers.turn(at(333 + deadline + 48));
+            assert!(rung(&second), "{deadline}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::access_log::LogSender;
 use crate::clock::Clock;
 use crate::listener::{self, Accepting, Socket};
 use crate::tables::{ListenerTable, RuleTable};
-use crate::timer::{RESOLUTION, Timers};
+use crate::timer::{Alarm, RESOLUTION, Timers};
 use crate::tls::turnstile::Turnstile;
 use crate::udp::Batch;
 use crate::upstream::WorkerPool;
@@ -132,9 +133,35 @@ impl Worker {
         }
     }
 
+    /// An alarm at `deadline`, lent for as long as it is held.
+    pub(crate) fn lend_alarm(self: &Rc<Self>, deadline: Tick) -> Lent {
+        Lent { alarm: self.timers.alarm(deadline), worker: self.clone() }
+    }
+
     /// Now.
     pub(crate) fn now(&self) -> Tick {
         self.clock.now()
+    }
+}
+
+/// An alarm that goes back to its worker.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    alarm: Rc<Alarm>,
+    worker: Rc<Worker>,
+}
+
+impl Deref for Lent {
+    type Target = Rc<Alarm>;
+
+    fn deref(&self) -> &Rc<Alarm> {
+        &self.alarm
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.worker.timers.give_back(&self.alarm);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::stream::{Peer, Stream};
 use crate::tcp;
 use crate::timer::Alarm;
 use crate::tls::enter::Introduction;
-use crate::worker::{DoorView, SCRATCH, Worker};
+use crate::worker::{DoorView, Lent, SCRATCH, Worker};
 
 /// Bytes read at once while a head is awaited: a pipeline is taken in pieces.
 const READ_HEAD: usize = 64 * 1024;
@@ -40,7 +40,7 @@ pub(crate) struct Client {
     pub(crate) peer: Peer,
     /// What its handshake of TLS told, if there was one.
     introduction: Option<Box<Introduction>>,
-    pub(crate) alarm: Rc<Alarm>,
+    pub(crate) alarm: Lent,
     /// Bytes that arrived and belong to what comes next.
     pub(crate) inbox: Vec<u8>,
     /// It has sent a whole request before.
@@ -74,7 +74,7 @@ enum NoRequest {
 pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction: Option<Box<Introduction>>) {
     let worker = guest.worker.clone();
     let timeouts = guest.door.view().table.config.timeouts;
-    let alarm = worker.timers.alarm(worker.now() + timeouts.header);
+    let alarm = worker.lend_alarm(worker.now() + timeouts.header);
     let mut client = Client {
         guest,
         stream,

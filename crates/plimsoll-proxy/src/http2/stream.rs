@@ -25,12 +25,12 @@ use crate::http1::response::{Hop, ResponseHead};
 use crate::http1::target::Method;
 use crate::listener::Guest;
 use crate::timer::Alarm;
-use crate::worker::Worker;
+use crate::worker::{Lent, Worker};
 
 /// The client's side of one stream.
 struct Stream {
     presence: Presence,
-    alarm: Rc<Alarm>,
+    alarm: Lent,
     body: RecvStream,
     /// Bytes of a frame for which there was no room.
     rest: Bytes,
@@ -48,7 +48,7 @@ pub(super) fn start(presence: Presence, request: Request<RecvStream>, respond: S
     let (head, body) = request.into_parts();
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let mut stream = Box::new(Stream {
-        alarm: worker.timers.alarm(plimsoll_core::Tick::NEVER),
+        alarm: worker.lend_alarm(plimsoll_core::Tick::NEVER),
         rest: Bytes::new(),
         respond,
         answer: None,

@@ -33,7 +33,7 @@ pub(crate) async fn enter(guest: &Guest, stream: Stream) -> Option<(Stream, Box<
         return None;
     }
     let started = worker.now();
-    let alarm = worker.timers.alarm(started + table.config.timeouts.handshake);
+    let alarm = worker.lend_alarm(started + table.config.timeouts.handshake);
     let Ok(mut stream) = TlsStream::server(stream, voucher.config.clone()) else { return None };
     let shaken = alarm.within(shake_hands(&worker, &mut stream)).await;
     match shaken {
