@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use crate::datagrams;
 use crate::epoll::{Epoll, Ready};
 use crate::machine;
 use crate::socket::{self, Moved};
@@ -20,6 +21,9 @@ pub(crate) struct Args {
     /// Bytes one receive may take: 64 KiB suits messages, 256 KiB suits bulk
     #[arg(long, default_value_t = 64 * 1024)]
     buffer: usize,
+    /// Relay datagrams instead
+    #[arg(long)]
+    datagrams: bool,
 }
 
 const LISTENER: u64 = u64::MAX;
@@ -27,6 +31,9 @@ const LISTENER: u64 = u64::MAX;
 pub(crate) fn serve(args: &Args) -> io::Result<()> {
     machine::end_with_parent()?;
     machine::raise_open_files();
+    if args.datagrams {
+        return datagrams::relay(args.listen, &args.to);
+    }
     let listener = socket::listen(args.listen)?;
     let epoll = Epoll::new()?;
     epoll.watch_listener(&listener, LISTENER)?;

@@ -9,6 +9,7 @@ mod block;
 mod certificate;
 mod clock;
 mod counts;
+mod datagrams;
 mod epoll;
 mod floor;
 mod load;

@@ -124,7 +124,7 @@ impl Section {
         });
         let subject = first.map_or(String::new(), |place| lineup[place].name());
         let mut remarks = remarks(lineup, samples);
-        remarks.extend(scenario.without_floor().map(|why| format!("floor: left out: {why}")));
+        remarks.extend(scenario.absent().map(|(peer, why)| format!("{}: left out: {why}", peer.name())));
         Self { scenario, rows, subject, ratios, remarks }
     }
 

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Messages a second from an open-loop client, instead of as many as are answered
     #[arg(long, value_parser = pace::rate)]
     rate: Option<f64>,
-    /// What answers behind the balancers; nginx has no TCP modes, and serves HTTP/2 in any case
+    /// What answers behind the balancers; nginx has no modes for TCP and UDP, and serves HTTP/2 in any case
     #[arg(long, value_enum, default_value = "own")]
     backend: Backend,
     /// The balancer's CPU, and the one that client and backends share
@@ -76,8 +76,8 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
             eprintln!("*** {}: skipped: {program} is not installed ***", scenario.name);
             continue;
         }
-        if let Some(why) = scenario.without_floor() {
-            eprintln!("*** {}: floor left out: {why} ***", scenario.name);
+        for (peer, why) in scenario.absent() {
+            eprintln!("*** {}: {} left out: {why} ***", scenario.name, peer.name());
         }
         let lineup = lineup(scenario, &present, args.subject);
         if lineup.is_empty() {
@@ -141,8 +141,8 @@ fn lineup(scenario: &Scenario, present: &[(Peer, PathBuf)], subject: Peer) -> Ve
         let found = present.iter().find(|(peer, _)| *peer == subject && subject != Peer::Floor);
         return found.map_or(Vec::new(), |entry| vec![with(entry, 2), with(entry, 1)]);
     }
-    let taking_part = |peer| peer != Peer::Floor || scenario.without_floor().is_none();
-    present.iter().filter(|(peer, _)| taking_part(*peer)).map(|entry| with(entry, 1)).collect()
+    let able = present.iter().filter(|(peer, _)| scenario.without(*peer).is_none());
+    able.map(|entry| with(entry, 1)).collect()
 }
 
 impl Args {

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use clap::ValueEnum;
+
 use crate::backend::Mode;
 use crate::certificate::{self, Certificate};
 use crate::load::client::Client;
@@ -11,7 +13,7 @@ use crate::load::driver::Driver;
 use crate::load::exchange::{self, Exchange, Expect};
 use crate::load::h2load::H2load;
 use crate::load::secure::{Handshakes, Terms};
-use crate::peers::{self, Buffers, Http, Running, Traffic};
+use crate::peers::{self, Buffers, Http, Peer, Running, Traffic};
 
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -52,6 +54,8 @@ pub(crate) enum Work {
     Http2 {
         back: Http,
     },
+    /// A datagram of 64 bytes, and the same back.
+    Udp,
 }
 
 const SMALL: Work = Work::Get { path: "/128", body: 128, browser: false, close: false };
@@ -62,7 +66,7 @@ const ECHO: Work = Work::Tcp { reply: None };
 const TO_HTTP1: Work = Work::Http2 { back: Http::One };
 const BULK: Work = Work::Tcp { reply: Some(1 << 20) };
 
-pub(crate) const ALL: [Scenario; 19] = [
+pub(crate) const ALL: [Scenario; 20] = [
     cpu("h1-keepalive-64", "HTTP/1.1 keep-alive, 128 B replies, 64 connections", 64, SMALL),
     cpu("h1-keepalive-1000", "HTTP/1.1 keep-alive, 128 B replies, 1000 connections", 1000, SMALL),
     cpu("h1-30-headers", "HTTP/1.1 keep-alive, a browser's 30 headers, 600 B of headers back", 64, BROWSER),
@@ -74,6 +78,7 @@ pub(crate) const ALL: [Scenario; 19] = [
     cpu("tcp-bulk", "TCP, 64 B there and 1 MiB back, 16 connections, buffers as shipped", 16, BULK)
         .with(Buffers::ShippedForBulk),
     cpu("tcp-bulk-tuned", "as tcp-bulk, the peers tuned for it", 16, BULK).with(Buffers::TunedForBulk),
+    cpu("udp-echo", "UDP, 64 B there and back, 32 clients", 32, Work::Udp),
     Scenario {
         measure: Measure::MemoryPerConnection,
         ..cpu("idle-memory", "HTTP/1.1, idle keep-alive connections after one request each", 10_000, SMALL)
@@ -142,6 +147,7 @@ impl Scenario {
             Work::Get { .. } => Traffic::Http { front: Http::One, back: Http::One },
             Work::Http2 { back } => Traffic::Http { front: Http::Two, back },
             Work::Tcp { .. } => Traffic::Tcp,
+            Work::Udp => Traffic::Udp,
         }
     }
 
@@ -150,20 +156,26 @@ impl Scenario {
         let needed: &[&str] = match self.work {
             Work::Http2 { back: Http::Two } => &["h2load", "nginx"],
             Work::Http2 { back: Http::One } => &["h2load"],
-            Work::Get { .. } | Work::Tcp { .. } => &[],
+            Work::Get { .. } | Work::Tcp { .. } | Work::Udp => &[],
         };
         needed.iter().find(|program| peers::find(program).is_none()).copied()
     }
 
-    /// Why the floor has no part in it, if so.
-    pub(crate) fn without_floor(&self) -> Option<&'static str> {
-        match self.traffic() {
-            _ if self.handshakes.is_some() => Some("a blind relay speaks no TLS"),
-            Traffic::Http { front, back } if front != back => {
+    /// Why a contender has no part in it, if so.
+    pub(crate) fn without(&self, peer: Peer) -> Option<&'static str> {
+        match (peer, self.traffic()) {
+            (Peer::Floor, _) if self.handshakes.is_some() => Some("a blind relay speaks no TLS"),
+            (Peer::Floor, Traffic::Http { front, back }) if front != back => {
                 Some("a blind relay does not turn HTTP/2 into HTTP/1.1")
             }
+            (Peer::Haproxy, Traffic::Udp) => Some("it passes on no datagrams"),
             _ => None,
         }
+    }
+
+    /// Who has no part in it, and why.
+    pub(crate) fn absent(&self) -> impl Iterator<Item = (Peer, &'static str)> {
+        Peer::value_variants().iter().filter_map(|&peer| Some((peer, self.without(peer)?)))
     }
 
     /// The backends, in one process.
@@ -180,6 +192,7 @@ impl Scenario {
             Work::Get { .. } | Work::Http2 { back: Http::One } => (Mode::Http, 0),
             Work::Tcp { reply: None } => (Mode::Echo, 0),
             Work::Tcp { reply: Some(length) } => (Mode::Bulk, length),
+            Work::Udp => (Mode::Datagrams, 0),
         };
         Running::backends(mode, reply, addresses, folder)
     }
@@ -211,13 +224,17 @@ impl Scenario {
         let get = |path, body, browser, close| Exchange {
             request: exchange::get(&host, path, browser, close),
             expect: Expect::Http { body, close },
+            datagrams: false,
         };
         match self.work {
             Work::Get { path, body, browser, close } => get(path, body, browser, close),
             Work::Http2 { .. } => get("/128", 128, false, false),
-            Work::Tcp { reply } => {
-                Exchange { request: vec![b'm'; 64], expect: reply.map_or(Expect::Echo, Expect::Bytes) }
-            }
+            Work::Tcp { reply } => Exchange {
+                request: vec![b'm'; 64],
+                expect: reply.map_or(Expect::Echo, Expect::Bytes),
+                datagrams: false,
+            },
+            Work::Udp => Exchange { request: vec![b'm'; 64], expect: Expect::Echo, datagrams: true },
         }
     }
 
@@ -243,12 +260,22 @@ mod tests {
 
     #[test]
     fn the_floor_has_a_part_wherever_bytes_may_pass_as_they_are() {
-        let without: Vec<&str> = ALL
-            .iter()
-            .filter(|scenario| scenario.without_floor().is_some())
-            .map(|scenario| scenario.name)
-            .collect();
+        let without = without(Peer::Floor);
         let tls = ["tls-keepalive-64", "tls-handshake", "tls-resume", "tls-1mib", "tls-idle-memory"];
         assert_eq!(without, [tls.as_slice(), &["h2c-64", "h2-tls"]].concat());
+    }
+
+    #[test]
+    fn haproxy_has_a_part_wherever_there_are_connections() {
+        assert_eq!(without(Peer::Haproxy), ["udp-echo"]);
+        for peer in [Peer::Plimsoll, Peer::Nginx, Peer::Envoy] {
+            assert!(without(peer).is_empty(), "{}", peer.name());
+        }
+    }
+
+    /// The scenarios that a contender has no part in.
+    fn without(peer: Peer) -> Vec<&'static str> {
+        let absent = ALL.iter().filter(|scenario| scenario.without(peer).is_some());
+        absent.map(|scenario| scenario.name).collect()
     }
 }

@@ -1,7 +1,7 @@
-//! How a TCP socket is made, and what one send or receive on it came to.
+//! How a socket is made, and what one send or receive on it came to.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -72,13 +72,44 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<Moved> {
     }
 }
 
+/// A non-blocking socket for datagrams at `address`.
+pub(crate) fn bind_datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = udp(address)?;
+    net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+/// A non-blocking socket for datagrams to and from `target` alone.
+pub(crate) fn connect_datagrams(target: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = udp(target)?;
+    net::connect(&socket, &target)?;
+    Ok(socket)
+}
+
+/// The next waiting datagram and where it came from, or `None`.
+pub(crate) fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
+    match net::recvfrom(socket, buffer, RecvFlags::empty()) {
+        Ok((_, length, from)) => Ok(from.and_then(|f| SocketAddr::try_from(f).ok()).map(|f| (length, f))),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Sends a datagram; one there is no room for is lost.
+pub(crate) fn send_to(socket: impl AsFd, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+    match net::sendto(socket, bytes, SendFlags::NOSIGNAL, &to) {
+        Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// Tells the peer that no more will be sent. A peer that is gone already is not an error here.
 pub(crate) fn end(socket: impl AsFd) {
     let _ = net::shutdown(socket, net::Shutdown::Write);
 }
 
-/// `count` loopback addresses with ports nobody listens on, below the range that outgoing connections draw
-/// from, so that no client socket can take one before its server starts.
+/// `count` loopback addresses with ports nobody listens on, by TCP or by UDP, below the range that outgoing
+/// connections draw from, so that no client socket can take one before its server starts.
 pub(crate) fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
     let first = 20_000 + (std::process::id() % 8_000) as u16;
     let mut found = Vec::with_capacity(count);
@@ -87,7 +118,7 @@ pub(crate) fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
             break;
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             found.push(address);
         }
     }
@@ -97,7 +128,24 @@ pub(crate) fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
+fn udp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    Ok(net::socket_with(family, SocketType::DGRAM, FLAGS, Some(ipproto::UDP))?)
+}
+
 fn tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     Ok(net::socket_with(family, SocketType::STREAM, FLAGS, Some(ipproto::TCP))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_where_datagrams_are_taken_is_not_free() {
+        let free = free_addresses(1).expect("a free port");
+        let _taken = bind_datagrams(free[0]).expect("free");
+        assert!(!free_addresses(1).expect("another").contains(&free[0]));
+    }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use crate::datagrams;
 use crate::epoll::{Epoll, Ready};
 use crate::machine;
 use crate::socket::{self, Moved};
@@ -20,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, required = true, value_delimiter = ',')]
     listen: Vec<SocketAddr>,
     /// http: fixed replies by path (/0 /128 /1k /100k /1m, /headers/128); echo: every byte back;
-    /// bulk: a large reply to every message
+    /// bulk: a large reply to every message; datagrams: every datagram back
     #[arg(long, value_enum, default_value = "http")]
     mode: Mode,
     /// Bytes of a message, in bulk mode
@@ -36,6 +37,7 @@ pub(crate) enum Mode {
     Http,
     Echo,
     Bulk,
+    Datagrams,
 }
 
 impl Mode {
@@ -45,6 +47,7 @@ impl Mode {
             Self::Http => "http",
             Self::Echo => "echo",
             Self::Bulk => "bulk",
+            Self::Datagrams => "datagrams",
         }
     }
 }
@@ -59,6 +62,7 @@ pub(crate) fn serve(args: &Args) -> io::Result<()> {
         Mode::Http => Site::http(),
         Mode::Echo => Site::Echo,
         Mode::Bulk => Site::bulk(args.message, args.reply),
+        Mode::Datagrams => return datagrams::echo(&args.listen),
     };
     let mut epoll = Epoll::new()?;
     let mut listeners = Vec::new();

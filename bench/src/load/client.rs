@@ -265,6 +265,11 @@ impl Client {
     }
 
     fn connect(&self, number: usize) -> io::Result<OwnedFd> {
+        if self.exchange.datagrams {
+            let socket = socket::connect_datagrams(self.target)?;
+            self.epoll.watch(&socket, number as u64)?;
+            return Ok(socket);
+        }
         let source = match number / PER_SOURCE {
             0 => None,
             further => Some(Ipv4Addr::new(127, 0, 0, 1 + further as u8)),
@@ -369,6 +374,7 @@ mod tests {
         let exchange = Exchange {
             request: exchange::get("a", "/", false, false),
             expect: Expect::Http { body: 0, close: false },
+            datagrams: false,
         };
         let mut client = Client::new(target, exchange, None).expect("a client");
         for _ in 0..2 {

@@ -7,6 +7,8 @@ use std::mem::MaybeUninit;
 pub(crate) struct Exchange {
     pub(crate) request: Vec<u8>,
     pub(crate) expect: Expect,
+    /// Over UDP: a message is a datagram. One that is lost leaves its connection silent, and is missed.
+    pub(crate) datagrams: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -165,7 +167,7 @@ mod tests {
     use super::*;
 
     fn exchange(body: usize) -> Exchange {
-        Exchange { request: b"ping".to_vec(), expect: Expect::Http { body, close: false } }
+        Exchange { request: b"ping".to_vec(), expect: Expect::Http { body, close: false }, datagrams: false }
     }
 
     #[test]
@@ -190,7 +192,7 @@ mod tests {
 
     #[test]
     fn an_echo_must_be_the_same_bytes() {
-        let echo = Exchange { request: b"ping".to_vec(), expect: Expect::Echo };
+        let echo = Exchange { request: b"ping".to_vec(), expect: Expect::Echo, datagrams: false };
         let mut reply = Reply::default();
         assert_eq!(reply.feed(&echo, b"pi"), Ok(Fed::More));
         assert_eq!(reply.feed(&echo, b"ng"), Ok(Fed::Whole));

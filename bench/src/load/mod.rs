@@ -62,6 +62,9 @@ pub(crate) struct Args {
     /// With --ca and --close: take up earlier sessions by their tickets
     #[arg(long, requires = "ca")]
     resume: bool,
+    /// Datagrams instead of HTTP: bytes of each, which must be echoed
+    #[arg(long, conflicts_with_all = ["tcp", "ca"])]
+    udp: Option<usize>,
 }
 
 pub(crate) fn run(args: &Args) -> io::Result<()> {
@@ -85,12 +88,14 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
 
 impl Args {
     fn exchange(&self) -> Exchange {
-        match self.tcp {
+        match self.tcp.or(self.udp) {
             Some(length) => Exchange {
+                datagrams: self.udp.is_some(),
                 request: vec![b'm'; length],
                 expect: self.reply.map_or(Expect::Echo, Expect::Bytes),
             },
             None => Exchange {
+                datagrams: false,
                 request: exchange::get(&self.host(), &self.path, self.browser, self.close),
                 expect: Expect::Http { body: self.body, close: self.close },
             },

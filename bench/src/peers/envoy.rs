@@ -46,6 +46,21 @@ const TCP: &str = r#"
           cluster: app
 "#;
 
+const UDP: &str = r#"
+    - name: envoy.filters.udp_listener.udp_proxy
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+        stat_prefix: web
+        idle_timeout: 3600s
+        matcher:
+          on_no_match:
+            action:
+              name: route
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.Route
+                cluster: app
+"#;
+
 const HTTP2_TO_BACKENDS: &str = r#"    typed_extension_protocol_options:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -57,21 +72,26 @@ fn configuration(job: &Job) -> String {
         Traffic::Http { front: Http::One, .. } => HTTP.replace("{codec}", "HTTP1"),
         Traffic::Http { front: Http::Two, .. } => HTTP.replace("{codec}", "HTTP2"),
         Traffic::Tcp => TCP.to_owned(),
+        Traffic::Udp => UDP.to_owned(),
     };
     let over = match job.traffic {
         Traffic::Http { back: Http::Two, .. } => HTTP2_TO_BACKENDS,
         _ => "",
     };
+    let (kind, transport) = match job.traffic {
+        Traffic::Udp => ("listener_filters:", "protocol: UDP, "),
+        _ => ("filter_chains:\n    - filters:", ""),
+    };
     let endpoints =
-        job.each_backend(|_, address| format!("        - endpoint: {{address: {}}}\n", place(address)));
+        job.each_backend(|_, address| format!("        - endpoint: {{address: {}}}\n", place(address, "")));
     format!(
         "static_resources:\n  listeners:\n  - name: web\n    address: {listen}\n    \
-         filter_chains:\n    - filters:{filters}{terms}  \
+         {kind}{filters}{terms}  \
          clusters:\n  - name: app\n    type: STATIC\n    lb_policy: ROUND_ROBIN\n    connect_timeout: 5s\n    \
          circuit_breakers:\n      thresholds:\n      - max_connections: 100000\n        \
          max_pending_requests: 100000\n        max_requests: 100000\n{over}    \
          load_assignment:\n      cluster_name: app\n      endpoints:\n      - lb_endpoints:\n{endpoints}",
-        listen = place(job.listen),
+        listen = place(job.listen, transport),
         terms = terms(job),
     )
 }
@@ -95,6 +115,6 @@ fn terms(job: &Job) -> String {
     )
 }
 
-fn place(address: SocketAddr) -> String {
-    format!("{{socket_address: {{address: {}, port_value: {}}}}}", address.ip(), address.port())
+fn place(address: SocketAddr, transport: &str) -> String {
+    format!("{{socket_address: {{{transport}address: {}, port_value: {}}}}}", address.ip(), address.port())
 }

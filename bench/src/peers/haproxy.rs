@@ -25,7 +25,8 @@ fn configuration(job: &Job) -> String {
                  http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
             ),
         ),
-        Traffic::Tcp => ("tcp", String::new()),
+        // No datagrams: see `Scenario::without`.
+        Traffic::Tcp | Traffic::Udp => ("tcp", String::new()),
     };
     // For large replies this is cheaper than splicing; the memory of every busy connection pays for it.
     let buffers = if job.buffers == Buffers::TunedForBulk { "    tune.bufsize 262144\n" } else { "" };

@@ -63,6 +63,7 @@ pub(crate) enum Traffic {
         back: Http,
     },
     Tcp,
+    Udp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,9 +150,21 @@ impl Job<'_> {
 fn floor(job: &Job) -> Vec<String> {
     let to: Vec<String> = job.backends.iter().map(SocketAddr::to_string).collect();
     let buffer = if job.buffers == Buffers::Shipped { 64 * 1024 } else { 256 * 1024 };
-    ["floor", "--listen", &job.listen.to_string(), "--to", &to.join(","), "--buffer", &buffer.to_string()]
-        .map(str::to_owned)
-        .to_vec()
+    let mut arguments = [
+        "floor",
+        "--listen",
+        &job.listen.to_string(),
+        "--to",
+        &to.join(","),
+        "--buffer",
+        &buffer.to_string(),
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    if job.traffic == Traffic::Udp {
+        arguments.push("--datagrams".to_owned());
+    }
+    arguments
 }
 
 /// A folder for the files of one process; dropped, it is deleted.
@@ -314,10 +327,15 @@ mod tests {
             "plimsoll.yaml" => Peer::Plimsoll,
             "nginx.conf" => Peer::Nginx,
             "haproxy.cfg" => Peer::Haproxy,
-            _ => Peer::Envoy,
+            "envoy.yaml" => Peer::Envoy,
+            _ => Peer::Floor,
         };
-        peer.prepare(Path::new("/nowhere"), &job).expect("a configuration");
-        let text = fs::read_to_string(folder.path().join(file)).expect("written");
+        // Asked how it was built, as nginx is, this program says nothing.
+        let command = peer.prepare(Path::new("true"), &job).expect("a configuration");
+        let text = match peer {
+            Peer::Floor => command.join(" ") + "\n",
+            _ => fs::read_to_string(folder.path().join(file)).expect("written"),
+        };
         let text = text.replace(&folder.path().to_string_lossy().into_owned(), "");
         let mut rest = text.as_str();
         for phrase in phrases {
@@ -336,6 +354,12 @@ mod tests {
         check(TWO, true, file, &[tls]);
         check(THROUGHOUT, false, file, &["protocol: http, pool", "  app:\n    protocol: http2\n"]);
         check(Traffic::Tcp, true, file, &["protocol: tls, tls:"]);
+        check(
+            Traffic::Udp,
+            false,
+            file,
+            &["protocol: udp, pool: app}", "[\"127.0.0.1:3\", \"127.0.0.1:4\"]"],
+        );
     }
 
     #[test]
@@ -347,6 +371,8 @@ mod tests {
         check(TWO, false, file, &["backlog=4096 http2;", "proxy_pass http://app"]);
         check(TWO, true, file, &["backlog=4096 ssl http2;", "ssl_certificate_key /key.pem;"]);
         check(THROUGHOUT, false, file, &["grpc_pass grpc://app;", "grpc_set_header X-Forwarded-For"]);
+        check(Traffic::Tcp, false, file, &["stream {", "127.0.0.1:1 backlog=4096;", "proxy_pass app;"]);
+        check(Traffic::Udp, false, file, &["stream {", "server 127.0.0.1:3;", "127.0.0.1:1 udp;"]);
     }
 
     #[test]
@@ -372,5 +398,16 @@ mod tests {
             file,
             &["HTTP2\n", "clusters:", "http2_protocol_options", "load_assignment"],
         );
+        let listen = "address: {socket_address: {protocol: UDP, address: 127.0.0.1, port_value: 1}}\n";
+        let backend = "endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 3}}}\n";
+        let filter = "    listener_filters:\n    - name: envoy.filters.udp_listener.udp_proxy\n";
+        check(Traffic::Udp, false, file, &[listen, filter, "cluster: app\n", "  clusters:\n", backend]);
+    }
+
+    #[test]
+    fn the_floor_is_told_what_to_relay() {
+        let file = "floor";
+        check(Traffic::Tcp, false, file, &["--to 127.0.0.1:3,127.0.0.1:4", "--buffer 65536\n"]);
+        check(Traffic::Udp, false, file, &["--to 127.0.0.1:3,127.0.0.1:4", "--datagrams\n"]);
     }
 }

@@ -11,7 +11,7 @@ use super::{Buffers, Http, Job, Traffic};
 pub(super) fn prepare(program: &Path, job: &Job) -> io::Result<Vec<String>> {
     let module = match job.traffic {
         Traffic::Http { .. } => String::new(),
-        Traffic::Tcp => stream_module(program)?,
+        Traffic::Tcp | Traffic::Udp => stream_module(program)?,
     };
     let file = job.write("nginx.conf", &configuration(job, &module))?;
     let folder = job.folder.to_string_lossy().into_owned();
@@ -25,7 +25,7 @@ fn configuration(job: &Job, module: &str) -> String {
     let user = user();
     let service = match job.traffic {
         Traffic::Http { front, back } => http(job, front, back),
-        Traffic::Tcp => stream(job),
+        Traffic::Tcp | Traffic::Udp => stream(job),
     };
     format!(
         "{module}{user}daemon off;\nmaster_process {master};\nworker_processes {workers};\n\
@@ -122,10 +122,11 @@ fn http(job: &Job, front: Http, back: Http) -> String {
 fn stream(job: &Job) -> String {
     let servers = job.each_backend(|_, address| format!("        server {address};\n"));
     let buffer = if job.buffers == Buffers::TunedForBulk { "    proxy_buffer_size 256k;\n" } else { "" };
+    let how = if job.traffic == Traffic::Udp { "udp" } else { "backlog=4096" };
     format!(
         "stream {{\n    tcp_nodelay on;\n    proxy_timeout 3600s;\n{buffer}    \
          upstream app {{\n{servers}    }}\n    \
-         server {{\n        listen {listen} backlog=4096;\n        proxy_pass app;\n    }}\n}}\n",
+         server {{\n        listen {listen} {how};\n        proxy_pass app;\n    }}\n}}\n",
         listen = job.listen,
     )
 }

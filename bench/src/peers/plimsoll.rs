@@ -15,6 +15,7 @@ fn configuration(job: &Job) -> String {
         (Traffic::Http { .. }, Some(_)) => "https",
         (Traffic::Tcp, None) => "tcp",
         (Traffic::Tcp, Some(_)) => "tls",
+        (Traffic::Udp, _) => "udp",
     };
     let tls = job.certificate.map_or(String::new(), |certificate| {
         let (cert, key) = (certificate.cert.display(), certificate.key.display());
