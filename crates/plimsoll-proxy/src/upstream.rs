@@ -75,6 +75,9 @@ struct Idle {
     stream: Stream,
     address: Address,
     since: Tick,
+    /// It is not to be used before this moment. (Not `since`: a message that was chosen for earlier than the
+    /// connection became idle may well have it.)
+    rests_until: Tick,
 }
 
 impl WorkerPool {
@@ -213,7 +216,7 @@ impl WorkerPool {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&id)?;
         while let Some(mut candidate) = list.pop_back() {
-            if now < candidate.since {
+            if now < candidate.rests_until {
                 list.push_back(candidate);
                 return None;
             }
@@ -226,13 +229,13 @@ impl WorkerPool {
 
     /// Keeps a connection whose last answer was read to its very end.
     pub(crate) fn give(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
-        self.keep(id, |list| list.push_back(Idle { stream, address, since: now }));
+        self.keep(id, |list| list.push_back(Idle { stream, address, since: now, rests_until: Tick::ZERO }));
     }
 
     /// Keeps a connection whose last answer told of a body it must not have: a destination that sends one
     /// all the same would have it taken for the next answer. Used again after a rest, if it was silent.
     pub(crate) fn give_to_rest(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
-        self.keep(id, |list| list.push_front(Idle { stream, address, since: now + REST }));
+        self.keep(id, |list| list.push_front(Idle { stream, address, since: now, rests_until: now + REST }));
     }
 
     fn keep(&self, id: DestinationId, add: impl FnOnce(&mut VecDeque<Idle>)) {

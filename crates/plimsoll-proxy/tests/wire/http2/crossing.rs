@@ -67,6 +67,20 @@ fn many_streams_run_at_once() {
 }
 
 #[test]
+fn streams_that_arrive_together_share_pooled_connections() {
+    let destination = Destination::start(hello("ok"));
+    let balancer = Setup::http(&[&destination]).start();
+    let mut client = Http2Client::connect(&balancer);
+    for _ in 0..20 {
+        let streams: Vec<_> = (0..10).map(|_| client.begin(get("/"), true).expect("room")).collect();
+        for stream in streams {
+            assert_eq!(client.finish(stream).expect("an answer").text(), "ok");
+        }
+    }
+    assert!(destination.connections() <= 10, "{} for 10 at a time", destination.connections());
+}
+
+#[test]
 fn large_bodies_run_both_ways() {
     let body = noise(11, 3 << 20);
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
