@@ -3,6 +3,7 @@
 pub(crate) mod enter;
 pub(crate) mod hello;
 mod load;
+mod records;
 pub(crate) mod stream;
 pub(crate) mod trust;
 pub(crate) mod turnstile;
