@@ -291,6 +291,18 @@ impl Visit {
         }
     }
 
+    /// Reads on. Was the end a clean one, and no reset?
+    pub(crate) fn ends_cleanly(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.socket.read(&mut bytes) {
+                Ok(0) => return true,
+                Ok(n) => lock(&self.record).extend_from_slice(&bytes[..n]),
+                Err(_) => return false,
+            }
+        }
+    }
+
     pub(crate) fn read_to_end(&mut self) {
         while self.read() {}
     }

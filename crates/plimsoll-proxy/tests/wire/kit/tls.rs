@@ -176,6 +176,16 @@ impl Authority {
         })
     }
 
+    /// A client of TLS 1.2 that knows of RSA alone.
+    pub(crate) fn client_of_rsa(&self) -> Arc<ClientConfig> {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains("ECDHE_RSA"));
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS12])
+            .expect("versions");
+        Arc::new(builder.with_root_certificates(self.roots()).with_no_client_auth())
+    }
+
     /// A server of `files`; it takes only clients of `clients`, if that is given.
     pub(crate) fn server(files: &CertificateFiles, clients: Option<&Authority>) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -5,7 +5,7 @@ use rustls::version::{TLS12, TLS13};
 
 use super::{https, secured};
 use crate::kit::{
-    Authority, Client, Destination, Setup, Watch, answers, get, hello, ms, noise, ok, post, route, secs,
+    Authority, Client, Destination, Gate, Setup, Watch, answers, get, hello, ms, noise, post, route, secs,
     serves, until,
 };
 use plimsoll_config::model::TlsVersion;
@@ -110,6 +110,7 @@ fn an_rsa_certificate_stands_beside_an_ecdsa_one() {
         format!("{:?}", client.tls().negotiated_cipher_suite().expect("agreed").suite())
     };
     assert!(suite(&authority.client_of(&[&TLS12], None)).contains("ECDSA"), "the cheaper one is preferred");
+    assert!(suite(&authority.client_of_rsa()).contains("RSA"), "who knows no other is served too");
 }
 
 #[test]
@@ -288,15 +289,25 @@ fn bytes_run_both_ways_within_tls() {
 #[test]
 fn a_cut_connection_does_not_pass_for_an_end() {
     let authority = Authority::new("ca");
-    let destination = Destination::start(|visit| {
-        visit.read_to_end();
-        visit.send(ok("never read"));
-    });
-    let balancer = secured(Setup::tcp(&[&destination]), &authority).start();
-    let mut client = balancer.connect_tls(&authority.client(None), "a.test");
-    client.send("half");
-    until("it has arrived", || destination.records().concat() == b"half");
-    // An end of the connection that TLS did not announce.
-    client.cut();
-    until("the destination sees a break", || balancer.active() == 0);
+    for cut in [true, false] {
+        let (ended, clean) = (Gate::default(), Gate::default());
+        let (tell, well) = (ended.clone(), clean.clone());
+        let destination = Destination::start(move |visit| {
+            if visit.ends_cleanly() {
+                well.open();
+            }
+            tell.open();
+        });
+        let balancer = secured(Setup::tcp(&[&destination]), &authority).start();
+        let mut client = balancer.connect_tls(&authority.client(None), "a.test");
+        client.send("half");
+        until("it has arrived", || destination.records().concat() == b"half");
+        match cut {
+            // The connection beneath ends, and TLS has not said so.
+            true => client.cut(),
+            false => client.end(),
+        }
+        ended.pass();
+        assert_eq!(clean.is_open(), !cut);
+    }
 }
