@@ -32,9 +32,20 @@ pub struct Loaded {
 ///
 /// Reads no file but those that `${file:…}` names.
 pub fn load(text: &str, file: &str, dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+    load_with(text, file, dir, env, &[])
+}
+
+/// As [`load`], for a program whose listeners also speak `protocols`: the words of its own adapters.
+pub fn load_with(
+    text: &str,
+    file: &str,
+    dir: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    protocols: &[&'static str],
+) -> Loaded {
     let mut problems = Problems::default();
     let root = tree_of(file, text, dir, env, &mut problems);
-    finish(root, dir, problems)
+    finish(root, dir, protocols, problems)
 }
 
 /// Loads a file, or all `*.yaml` of a folder in the order of their names: lists and blocks at the top are
@@ -43,12 +54,24 @@ pub fn load(text: &str, file: &str, dir: &Path, env: &dyn Fn(&str) -> Option<Str
 /// # Errors
 /// When a file cannot be read at all; the error says which and why.
 pub fn load_path(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> io::Result<Loaded> {
+    load_path_with(path, env, &[])
+}
+
+/// As [`load_path`], for a program whose listeners also speak `protocols`: the words of its own adapters.
+///
+/// # Errors
+/// When a file cannot be read at all; the error says which and why.
+pub fn load_path_with(
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    protocols: &[&'static str],
+) -> io::Result<Loaded> {
     let mut problems = Problems::default();
     if !path.is_dir() {
         let dir = path.parent().unwrap_or(Path::new(""));
         let bytes = read(path)?;
         let root = tree_of_bytes(path, &bytes, dir, env, &mut problems);
-        return Ok(finish(root, dir, problems));
+        return Ok(finish(root, dir, protocols, problems));
     }
     let mut merged: Option<Node> = None;
     let mut complete = true;
@@ -66,7 +89,7 @@ pub fn load_path(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> io::Resul
             (before, root) => before.or(root),
         };
     }
-    let mut loaded = finish(merged, path, problems);
+    let mut loaded = finish(merged, path, protocols, problems);
     if !complete {
         // What seems to be missing may stand in the file that could not be read.
         loaded.problems.retain(|p| !matches!(p.code, Code::MissingKey | Code::UnknownPool));
@@ -74,8 +97,8 @@ pub fn load_path(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> io::Resul
     Ok(loaded)
 }
 
-fn finish(root: Option<Node>, dir: &Path, mut problems: Problems) -> Loaded {
-    let config = root.and_then(|root| check(&root, dir, &mut problems));
+fn finish(root: Option<Node>, dir: &Path, protocols: &[&'static str], mut problems: Problems) -> Loaded {
+    let config = root.and_then(|root| check(&root, dir, protocols, &mut problems));
     let config = config.filter(|_| !problems.has_errors());
     let (problems, sources) = problems.finish();
     Loaded { config, problems, sources }

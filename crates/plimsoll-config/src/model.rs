@@ -69,6 +69,20 @@ pub enum Protocol {
     Tcp,
     /// Datagrams both ways.
     Udp,
+    /// What the embedding program calls so.
+    Other(&'static str),
+}
+
+impl Protocol {
+    /// The adapter's word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Other(word) => word,
+        }
+    }
 }
 
 /// What the datagrams of one client have in common.

@@ -1,4 +1,4 @@
-//! How a door is opened: its sockets, and who comes in.
+//! How a door is opened: its sockets, and how connections are taken from them.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use plimsoll_config::model::{ListenAddress, Protocol};
+use plimsoll_config::model::ListenAddress;
 use rustix::net::SocketFlags;
 use socket2::{Domain, SockAddr, Type};
 use tokio::io::Interest;
@@ -17,12 +17,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::http1;
-use crate::http1::answer::{Reason, Refusal};
-use crate::http2;
+use crate::adapter::Datagrams;
+use crate::hall::admit;
 use crate::stream::{self, Peer, Stream};
-use crate::tcp;
-use crate::tls::enter::enter;
 use crate::udp;
 use crate::worker::{Door, Worker};
 
@@ -218,9 +215,9 @@ pub(crate) fn accept_on(worker: &Rc<Worker>, door: &Rc<Door>, socket: Socket) ->
     let number = socket.number;
     let (stop, stopped) = oneshot::channel();
     if socket.inner.r#type().is_ok_and(|kind| kind == Type::DGRAM) {
-        let task = tokio::task::spawn_local(async move {
-            udp::serve(&worker, &door, socket.inner, stopped).await;
-        });
+        let adapter = door.view().table.adapter.clone();
+        let datagrams = Datagrams { worker, door, socket: socket.inner, stopped };
+        let task = tokio::task::spawn_local(adapter.serve_datagrams(datagrams));
         return (number, Accepting { stop, task });
     }
     let task = tokio::task::spawn_local(async move {
@@ -267,41 +264,6 @@ fn is_about_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
-}
-
-/// Lets a connection in, or turns it away when the listener is full.
-fn admit(worker: &Rc<Worker>, door: &Rc<Door>, mut stream: Stream, peer: Peer) {
-    let view = door.view();
-    let table = &view.table;
-    let tally = table.shared.tallies.of(worker.number);
-    let guest = Guest::enter(worker, door);
-    if table.shared.open.load(Relaxed) > table.config.limits.connections {
-        tally.refuse(Reason::ConnectionLimit);
-        if table.config.protocol == Protocol::Http && table.voucher.is_none() {
-            http1::answer::write_at_once(&mut stream, Refusal::CONNECTION_LIMIT);
-        }
-        return;
-    }
-    match (table.config.protocol, &table.voucher) {
-        (Protocol::Http, None) => tokio::task::spawn_local(http1::serve::serve(guest, stream, peer, None)),
-        (Protocol::Tcp, None) => tokio::task::spawn_local(tcp::serve(guest, stream, peer, None)),
-        // A door that has just become one for datagrams.
-        (Protocol::Udp, _) => return,
-        (protocol, Some(_)) => tokio::task::spawn_local(serve_within_tls(guest, stream, peer, protocol)),
-    };
-}
-
-async fn serve_within_tls(guest: Guest, stream: Stream, peer: Peer, protocol: Protocol) {
-    // Boxed, so that what a handshake needs is given back when it is over.
-    let Some((stream, introduction)) = Box::pin(enter(&guest, stream)).await else { return };
-    match protocol {
-        Protocol::Http if stream.alpn() == Some(b"h2") => {
-            Box::pin(http2::serve::serve(guest, stream, peer, Some(introduction), Vec::new())).await;
-        }
-        Protocol::Http => http1::serve::serve(guest, stream, peer, Some(introduction)).await,
-        Protocol::Tcp => Box::pin(tcp::serve(guest, stream, peer, Some(introduction))).await,
-        Protocol::Udp => {}
-    }
 }
 
 /// A connection's or a flow's presence: counted from accept to close, whatever ends it.

@@ -9,6 +9,7 @@ use plimsoll_core::retry::Budget;
 use plimsoll_core::route::{self, Facts};
 use plimsoll_core::{Name, Snapshot, Suspect};
 
+use crate::adapter::Adapter;
 use crate::counters::{ListenerTally, PerWorker, PoolTally, RuleTally};
 use crate::tls::trust::Trust;
 use crate::tls::vouch::Voucher;
@@ -105,6 +106,8 @@ pub(crate) struct ListenerTable {
     pub(crate) config: Arc<model::Listener>,
     /// In the order they are asked; one without `matches` takes everything.
     pub(crate) rules: Vec<Arc<RuleTable>>,
+    /// Who serves what comes in.
+    pub(crate) adapter: Arc<dyn Adapter>,
     /// How TLS ends here, if it does.
     pub(crate) voucher: Option<Arc<Voucher>>,
     pub(crate) shared: Arc<ListenerShared>,

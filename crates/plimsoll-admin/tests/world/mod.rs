@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use plimsoll_proxy::adapter::Adapters;
 use plimsoll_proxy::{Handle, Invalid, Proxy};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -98,7 +99,7 @@ impl World {
             }
         };
         let config = read().unwrap_or_else(|invalid| panic!("{}", invalid.text));
-        let proxy = Proxy::start(config, Box::new(read)).await.unwrap();
+        let proxy = Proxy::start(config, Box::new(read), Adapters::built_in()).await.unwrap();
         let handle = proxy.handle();
         let door = plimsoll_admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let admin = door.address();

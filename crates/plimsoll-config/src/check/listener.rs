@@ -10,7 +10,7 @@ use crate::check::health::set;
 use crate::check::keys;
 use crate::check::pool::Pools;
 use crate::check::read::{Firsts, Place, Reader, Wrong};
-use crate::check::route::Routed;
+use crate::check::spoken::{HTTP, Spoken, Tls};
 use crate::check::table::Table;
 use crate::defaults;
 use crate::model::{
@@ -22,26 +22,6 @@ use crate::tree::Value;
 
 /// Keys of a listener that mean something for requests only.
 const HTTP_ONLY: [&str; 4] = ["trusted_proxies", "via", "request_headers", "response_headers"];
-
-/// What the word after `protocol` says of a listener.
-#[derive(Copy, Clone)]
-struct Spoken {
-    word: &'static str,
-    protocol: Protocol,
-    ends_tls: bool,
-}
-
-const HTTP: Spoken = Spoken { word: "http", protocol: Protocol::Http, ends_tls: false };
-const SPOKEN: [Spoken; 5] = [
-    HTTP,
-    Spoken { word: "https", protocol: Protocol::Http, ends_tls: true },
-    Spoken { word: "tcp", protocol: Protocol::Tcp, ends_tls: false },
-    Spoken { word: "tls", protocol: Protocol::Tcp, ends_tls: true },
-    Spoken { word: "udp", protocol: Protocol::Udp, ends_tls: false },
-];
-
-/// Keys that mean nothing where there are no connections.
-const NOT_FOR_DATAGRAMS: [&str; 4] = ["proxy_protocol", "timeouts", "limits", "routes"];
 
 /// Names and addresses given so far.
 #[derive(Default)]
@@ -61,8 +41,7 @@ impl Reader<'_> {
         let table = self.table(place, &keys::LISTENER)?;
         let name = self.listener_name(place, &table, taken);
         let given = table.get("protocol");
-        let words = SPOKEN.map(|spoken| (spoken.word, spoken));
-        let spoken = given.and_then(|p| self.word(p, &words, &["mqtt", "auto"]));
+        let spoken = given.and_then(|p| self.spoken(p));
         let understood = given.is_none() || spoken.is_some();
         let spoken = spoken.unwrap_or(HTTP);
         let protocol = spoken.protocol;
@@ -77,8 +56,8 @@ impl Reader<'_> {
             self.word(place, &[("none", ())], &["accept"]);
         }
         let mut listener = plain(name, addresses, protocol);
-        if protocol != Protocol::Http {
-            self.only_http(&table, &HTTP_ONLY, protocol);
+        if !spoken.sees_requests() {
+            self.only_http(&table, &HTTP_ONLY, spoken);
         }
         if protocol == Protocol::Udp {
             self.not_for_datagrams(&table);
@@ -87,13 +66,14 @@ impl Reader<'_> {
             self.udp(place, spoken, understood, &mut listener.udp);
         }
         listener.tls = self.listener_tls(place, &table, spoken, understood);
-        let connects = protocol != Protocol::Udp;
-        let sees_hello = spoken.ends_tls || (protocol == Protocol::Tcp && table.get("routes").is_some());
+        let connects = spoken.connects();
+        let ends_tls = listener.tls.is_some() || spoken.tls == Tls::Always;
+        let sees_hello = spoken.sees_hello(ends_tls, table.get("routes").is_some());
         if let Some(place) = table.get("timeouts").filter(|_| connects) {
-            self.client_timeouts(place, protocol, sees_hello, &mut listener.timeouts);
+            self.client_timeouts(place, spoken, sees_hello, &mut listener.timeouts);
         }
         if let Some(place) = table.get("limits").filter(|_| connects) {
-            self.limits(place, protocol, sees_hello, &mut listener.limits);
+            self.limits(place, spoken, sees_hello, &mut listener.limits);
         }
         if let Some(place) = table.get("trusted_proxies") {
             listener.trusted_proxies = self.list(place).iter().filter_map(|p| self.network(p)).collect();
@@ -103,21 +83,11 @@ impl Reader<'_> {
         listener.response_headers = self.header_edits(table.get("response_headers"));
         listener.pool = table.get("pool").and_then(|p| pools.find(self, p));
         if let Some(place) = table.get("routes").filter(|_| connects) {
-            let kind = match (protocol, spoken.ends_tls) {
-                (Protocol::Http, false) => Routed::Requests,
-                (Protocol::Http, true) => Routed::TlsRequests,
-                (Protocol::Tcp | Protocol::Udp, _) => Routed::Connections,
-            };
-            listener.routes = self.routes(&listener.name, place, pools, kind);
+            listener.routes = self.routes(&listener.name, place, pools, spoken.routed(ends_tls));
         }
         let leads = table.get("pool").is_some() || table.get("routes").is_some();
         if !leads && understood {
-            let help = match protocol {
-                Protocol::Http => "say which pool takes its requests, here or in `routes`",
-                Protocol::Tcp => "say which pool takes its connections",
-                Protocol::Udp => "say which pool takes its datagrams",
-            };
-            self.missing(place, "pool", help);
+            self.missing(place, "pool", spoken.needs_pool());
         }
         Some(listener)
     }
@@ -131,18 +101,18 @@ impl Reader<'_> {
         understood: bool,
     ) -> Option<ServerTls> {
         let word = spoken.word;
-        match (table.get("tls"), spoken.ends_tls) {
-            (Some(place), true) => self.server_tls(place),
-            (None, true) => {
+        match (table.get("tls"), spoken.tls) {
+            (Some(place), Tls::Always | Tls::IfGiven) => self.server_tls(place),
+            (None, Tls::Always) => {
                 let help = "write it like `tls: {certificates: [{cert: c.pem, key: k.pem}]}`";
                 self.missing(listener, "tls", help);
                 None
             }
-            (Some(place), false) if understood => {
+            (Some(place), Tls::Never) if understood => {
                 let help = match spoken.protocol {
                     Protocol::Http => "make its protocol `https`",
-                    Protocol::Tcp => "make its protocol `tls`",
                     Protocol::Udp => "remove it: datagrams are passed on as they are",
+                    _ => "make its protocol `tls`",
                 };
                 self.problem(place, Code::Conflict, format!("a listener of protocol `{word}` ends no TLS"))
                     .help(help);
@@ -211,13 +181,16 @@ impl Reader<'_> {
     fn client_timeouts(
         &mut self,
         place: &Place<'_>,
-        protocol: Protocol,
+        spoken: Spoken,
         sees_hello: bool,
         timeouts: &mut ClientTimeouts,
     ) {
         let Some(table) = self.table(place, &keys::CLIENT_TIMEOUTS) else { return };
-        if protocol == Protocol::Tcp {
-            self.only_http(&table, &["header", "body"], protocol);
+        if !spoken.awaits_a_head() {
+            self.only_http(&table, &["header"], spoken);
+        }
+        if !spoken.sees_requests() {
+            self.only_http(&table, &["body"], spoken);
         }
         if !sees_hello {
             self.only_tls(&table, "handshake");
@@ -229,7 +202,7 @@ impl Reader<'_> {
         set(&mut timeouts.idle, read("idle"));
     }
 
-    fn limits(&mut self, place: &Place<'_>, protocol: Protocol, sees_hello: bool, limits: &mut Limits) {
+    fn limits(&mut self, place: &Place<'_>, spoken: Spoken, sees_hello: bool, limits: &mut Limits) {
         let Some(table) = self.table(place, &keys::LIMITS) else { return };
         if !sees_hello {
             self.only_tls(&table, "handshakes");
@@ -238,8 +211,11 @@ impl Reader<'_> {
             &mut limits.handshakes,
             table.get("handshakes").and_then(|p| self.count(p, defaults::CONNECTIONS)),
         );
-        if protocol == Protocol::Tcp {
-            self.only_http(&table, &["header_bytes", "headers", "uri_bytes", "body_bytes"], protocol);
+        if !spoken.awaits_a_head() {
+            self.only_http(&table, &["header_bytes"], spoken);
+        }
+        if !spoken.sees_requests() {
+            self.only_http(&table, &["headers", "uri_bytes", "body_bytes"], spoken);
         }
         set(
             &mut limits.connections,
@@ -263,33 +239,6 @@ impl Reader<'_> {
     /// A number that bounds something, so 0 would let nothing in.
     fn count(&mut self, place: &Place<'_>, range: std::ops::RangeInclusive<i64>) -> Option<usize> {
         self.whole(place, range)
-    }
-
-    fn only_http(&mut self, table: &Table<'_>, keys: &[&str], protocol: Protocol) {
-        let word = if protocol == Protocol::Udp { "udp" } else { "tcp" };
-        for key in keys {
-            let Some(place) = table.get(key) else { continue };
-            let at = place.key.unwrap_or(place.node.span);
-            let message = format!("`{key}` is for requests, and a `{word}` listener sees none");
-            self.problems
-                .add(Code::Conflict, at, place.path.text(), message)
-                .help("remove it, or make the listener's protocol `http`");
-        }
-    }
-
-    fn not_for_datagrams(&mut self, table: &Table<'_>) {
-        for key in NOT_FOR_DATAGRAMS {
-            let Some(place) = table.get(key) else { continue };
-            let at = place.key.unwrap_or(place.node.span);
-            let help = match key {
-                "timeouts" => "remove it; `udp: {idle: …}` says when a silent client is forgotten",
-                "limits" => "remove it; `udp: {max_flows: …}` bounds how many clients there are",
-                "routes" => "remove it, and name the one pool with `pool`",
-                _ => "remove it",
-            };
-            let message = format!("`{key}` is for connections, and a `udp` listener has none");
-            self.problems.add(Code::Conflict, at, place.path.text(), message).help(help);
-        }
     }
 
     /// The `udp` block, which belongs to that protocol and to no other.
@@ -322,15 +271,6 @@ impl Reader<'_> {
             let message = format!("the destination `{}` of its pool is a Unix socket", unix.name);
             self.problem(place, Code::Conflict, message).help("datagrams go to an IP address and port");
         }
-    }
-
-    fn only_tls(&mut self, table: &Table<'_>, key: &str) {
-        let Some(place) = table.get(key) else { return };
-        let at = place.key.unwrap_or(place.node.span);
-        let message = format!("`{key}` is for TLS, and this listener sees none");
-        self.problems
-            .add(Code::Conflict, at, place.path.text(), message)
-            .help("remove it, or make the listener's protocol `https` or `tls`");
     }
 
     /// `10.0.0.0/8`, or one address.

@@ -10,6 +10,7 @@ mod pool;
 mod process;
 mod read;
 mod route;
+mod spoken;
 mod table;
 mod tls;
 
@@ -28,9 +29,14 @@ use crate::model::{Config, Listener, Pool, Protocol};
 use crate::problem::{Code, Problems};
 use crate::tree::{Kind, Node, Path, Scalar, Value};
 
-/// The configuration a tree means. With errors among the problems it has gaps and must not be used.
-pub(crate) fn check(root: &Node, dir: &FilePath, problems: &mut Problems) -> Option<Config> {
-    let mut reader = Reader { problems, dir };
+/// The configuration a tree means, for a program that speaks `protocols` beside ours. With errors among the problems it has gaps and must not be used.
+pub(crate) fn check(
+    root: &Node,
+    dir: &FilePath,
+    protocols: &[&'static str],
+    problems: &mut Problems,
+) -> Option<Config> {
+    let mut reader = Reader { problems, dir, protocols };
     let top = Place { node: root, key: None, path: Path::default() };
     if let Value::Scalar(Scalar { kind: Kind::Null, .. }) = root.value {
         nothing(&mut reader, &top, "the file is empty");

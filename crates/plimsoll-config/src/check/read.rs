@@ -135,6 +135,8 @@ pub(crate) struct Reader<'r> {
     pub(crate) problems: &'r mut Problems,
     /// Relative paths start here.
     pub(crate) dir: &'r FilePath,
+    /// What listeners can speak beside what they always can.
+    pub(crate) protocols: &'r [&'static str],
 }
 
 impl Reader<'_> {

@@ -16,6 +16,7 @@ use crate::driver::{Driver, Order, SUSPECTS};
 use crate::listener::Socket;
 use crate::probe::Speaks;
 use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable};
+use crate::tcp::Tcp;
 use crate::worker::{Command, DoorOrder};
 
 impl Handle {
@@ -138,7 +139,9 @@ impl Handle {
                 })
             });
         let voucher = state.secrets.vouchers.get(&config.name).cloned();
-        Arc::new(ListenerTable { config: config.clone(), rules, voucher, shared })
+        // Looked for before: see `find_adapters`.
+        let adapter = self.0.adapters.of(config.protocol).unwrap_or_else(|| Arc::new(Tcp));
+        Arc::new(ListenerTable { config: config.clone(), rules, adapter, voucher, shared })
     }
 
     /// Which sockets of a listener open and close at each worker.

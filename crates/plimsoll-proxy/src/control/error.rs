@@ -51,6 +51,13 @@ pub enum StartError {
         /// What is wrong with which file.
         error: TlsError,
     },
+    /// A protocol that is not among the adapters.
+    Protocol {
+        /// The listener.
+        listener: Name,
+        /// What it was to speak.
+        word: String,
+    },
     /// A thread or a file of our own.
     System {
         /// What was tried.
@@ -70,6 +77,9 @@ impl fmt::Display for StartError {
                 write!(f, "listener {listener}: cannot listen on {address}: {error}")
             }
             Self::Tls { place, error } => write!(f, "{place}: {error}"),
+            Self::Protocol { listener, word } => {
+                write!(f, "listener {listener}: nobody here speaks the protocol `{word}`")
+            }
             Self::System { what, error } => write!(f, "cannot {what}: {error}"),
         }
     }

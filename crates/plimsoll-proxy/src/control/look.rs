@@ -47,7 +47,7 @@ impl Handle {
             (Protocol::Http, Some(_)) => "https",
             (Protocol::Tcp, None) => "tcp",
             (Protocol::Tcp, Some(_)) => "tls",
-            (Protocol::Udp, _) => "udp",
+            (protocol, _) => protocol.word(),
         };
         let listeners = state.tables.iter().map(|table| ListenerView {
             name: table.config.name.clone(),

@@ -17,8 +17,9 @@ use plimsoll_core::Name;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use self::error::{Invalid, ReloadError, StartError};
-use self::prepare::{Secrets, bind, resolve, unseal};
+use self::prepare::{Secrets, bind, find_adapters, resolve, unseal};
 use crate::access_log::{self, LogState};
+use crate::adapter::Adapters;
 use crate::clock::Clock;
 use crate::counters::{PerWorker, RuleTally};
 use crate::driver::Order;
@@ -48,6 +49,7 @@ struct Shared {
     workers: usize,
     commands: Vec<mpsc::UnboundedSender<Command>>,
     source: Source,
+    adapters: Adapters,
     state: Mutex<State>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
@@ -93,11 +95,12 @@ struct PoolState {
 
 impl Proxy {
     /// Puts `config` to work: binds its listeners, starts its workers and drivers. Needs a tokio runtime,
-    /// which becomes the control plane. `source` is asked at every reload.
+    /// which becomes the control plane. `source` is asked at every reload. `adapters` are the protocols that
+    /// listeners can speak.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind.
-    pub async fn start(config: Config, source: Source) -> Result<Self, StartError> {
+    pub async fn start(config: Config, source: Source, adapters: Adapters) -> Result<Self, StartError> {
         let clock = Clock::start();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.map_or(cpus, usize::from);
@@ -110,7 +113,8 @@ impl Proxy {
                 (Some(sender), Some(thread))
             }
         };
-        let secrets = unseal(&config, &Secrets::default())?;
+        find_adapters(&config, &adapters)?;
+        let secrets = unseal(&config, &adapters, &Secrets::default())?;
         let resolved = resolve(&config).await?;
         let sockets = bind(&config, &HashMap::new(), workers)?;
         let (ended_to, ended) = mpsc::unbounded_channel();
@@ -144,6 +148,7 @@ impl Proxy {
             workers,
             commands,
             source,
+            adapters,
             state: Mutex::new(state),
             reloading: tokio::sync::Mutex::default(),
             log: log_state,
@@ -242,7 +247,8 @@ impl Handle {
             return Err(ReloadError::Draining);
         }
         let config = (self.0.source)().map_err(ReloadError::Invalid)?;
-        let secrets = unseal(&config, &self.state().secrets).map_err(ReloadError::Start)?;
+        find_adapters(&config, &self.0.adapters).map_err(ReloadError::Start)?;
+        let secrets = unseal(&config, &self.0.adapters, &self.state().secrets).map_err(ReloadError::Start)?;
         let resolved = resolve(&config).await.map_err(ReloadError::Start)?;
         let (old, current) = {
             let state = self.state();

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, PoolProtocol, Protocol};
+use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, PoolProtocol};
 use plimsoll_core::{Address, Destination, Name};
 
 use super::StartError;
+use crate::adapter::Adapters;
 use crate::listener;
 use crate::tls::trust::Trust;
 use crate::tls::vouch::Voucher;
@@ -56,17 +57,22 @@ pub(super) struct Secrets {
     pub(super) trusts: HashMap<Name, Arc<Trust>>,
 }
 
+/// Tells of a protocol that nobody here speaks.
+pub(super) fn find_adapters(config: &Config, adapters: &Adapters) -> Result<(), StartError> {
+    let unknown = config.listeners.iter().find(|l| adapters.of(l.protocol).is_none());
+    unknown.map_or(Ok(()), |l| {
+        Err(StartError::Protocol { listener: l.name.clone(), word: l.protocol.word().to_owned() })
+    })
+}
+
 /// Reads all certificates, keys and authorities. What is the same as `before` stays as it is, and with it
 /// the sessions and connections that depend on it.
-pub(super) fn unseal(config: &Config, before: &Secrets) -> Result<Secrets, StartError> {
+pub(super) fn unseal(config: &Config, adapters: &Adapters, before: &Secrets) -> Result<Secrets, StartError> {
     let mut secrets = Secrets::default();
     for l in &config.listeners {
         let Some(tls) = &l.tls else { continue };
         let at = |error| StartError::Tls { place: format!("listener {}", l.name), error };
-        let alpn: &[&[u8]] = match l.protocol {
-            Protocol::Http => &[b"h2", b"http/1.1"],
-            Protocol::Tcp | Protocol::Udp => &[],
-        };
+        let alpn = adapters.of(l.protocol).map_or(&[][..], |adapter| adapter.alpn());
         let voucher = Voucher::renewed(tls, alpn, before.vouchers.get(&l.name)).map_err(at)?;
         secrets.vouchers.insert(l.name.clone(), voucher);
     }

@@ -1,5 +1,6 @@
 //! HTTP/1.1 (RFC 9112) on raw bytes: what is forwarded is unambiguous, what is ambiguous is refused.
 
+pub(crate) mod adapter;
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod exchange;

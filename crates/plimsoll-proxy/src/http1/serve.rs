@@ -15,6 +15,7 @@ use super::exchange::{End, Exchange, Upstream};
 use super::job::{self, Asker, Job};
 use super::response::{self, Hop, ResponseHead};
 use super::target::Method;
+use crate::adapter::Connection;
 use crate::downstream::Downstream;
 use crate::forward::{self, Verdict};
 use crate::http2;
@@ -71,7 +72,8 @@ enum NoRequest {
 }
 
 /// Serves one connection from its first byte to its last.
-pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction: Option<Box<Introduction>>) {
+pub(crate) async fn serve(connection: Connection) {
+    let Connection { guest, stream, peer, introduction, early } = connection;
     let worker = guest.worker.clone();
     let timeouts = guest.door.view().table.config.timeouts;
     let alarm = worker.lend_alarm(worker.now() + timeouts.header);
@@ -81,7 +83,7 @@ pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction
         peer,
         introduction,
         alarm,
-        inbox: Vec::new(),
+        inbox: early,
         greeted: false,
         watched: false,
         speaks_http2: false,
@@ -95,8 +97,9 @@ pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction
         worker.timers.set(&client.alarm, worker.timers.about_now() + idle);
     }
     if client.speaks_http2 {
-        let Client { guest, stream, peer, introduction, inbox, .. } = client;
-        Box::pin(http2::serve::serve(guest, stream, peer, introduction, inbox)).await;
+        let Client { guest, stream, peer, introduction, inbox: early, .. } = client;
+        let connection = Connection { guest, stream, peer, introduction, early };
+        Box::pin(http2::serve::serve(connection)).await;
     }
 }
 

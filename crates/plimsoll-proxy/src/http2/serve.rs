@@ -11,10 +11,11 @@ use h2::server::{Builder, Connection as Frames};
 use super::meter::Meter;
 use super::stream;
 use super::wire::Wire;
+use crate::adapter;
 use crate::http1::answer::Reason;
 use crate::http1::job::Asker;
 use crate::listener::Guest;
-use crate::stream::{Peer, Stream};
+use crate::stream::Peer;
 use crate::timer::Alarm;
 use crate::tls::enter::Introduction;
 
@@ -73,14 +74,9 @@ impl Drop for Presence {
     }
 }
 
-/// Serves one connection from its preface to its last stream. `early` was read of it already.
-pub(crate) async fn serve(
-    guest: Guest,
-    stream: Stream,
-    peer: Peer,
-    introduction: Option<Box<Introduction>>,
-    early: Vec<u8>,
-) {
+/// Serves one connection from its preface to its last stream.
+pub(crate) async fn serve(connection: adapter::Connection) {
+    let adapter::Connection { guest, stream, peer, introduction, early } = connection;
     let worker = guest.worker.clone();
     let view = guest.door.view();
     let alarm = worker.timers.alarm(worker.now() + view.table.config.timeouts.header);

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::stream::TlsStream;
 use super::vouch;
+use crate::adapter::Connection;
 use crate::counters::Handshake;
 use crate::http1::answer::Reason;
-use crate::listener::Guest;
 use crate::stream::Stream;
 use crate::tables::ListenerTable;
 use crate::worker::Worker;
@@ -20,39 +20,43 @@ pub(crate) struct Introduction {
     pub(crate) certificate: Option<Box<str>>,
 }
 
-/// Runs the handshake of a new connection; `None` when it came to nothing, which is counted.
-pub(crate) async fn enter(guest: &Guest, stream: Stream) -> Option<(Stream, Box<Introduction>)> {
-    let worker = guest.worker.clone();
-    let view = guest.door.view();
+/// Runs the handshake of a new connection; `false` when it came to nothing, which is counted.
+pub(crate) async fn enter(connection: &mut Connection) -> bool {
+    let worker = connection.worker().clone();
+    let view = connection.guest.door.view();
     let table = &view.table;
-    let Some(voucher) = &table.voucher else { return None };
+    let Some(voucher) = &table.voucher else { return false };
     let tally = table.shared.tallies.of(worker.number);
     let _counted = Counted::enter(table);
     if table.shared.handshakes.load(Relaxed) > table.config.limits.handshakes {
         tally.refuse(Reason::HandshakeLimit);
-        return None;
+        return false;
     }
     let started = worker.now();
     let alarm = worker.lend_alarm(started + table.config.timeouts.handshake);
-    let Ok(mut stream) = TlsStream::server(stream, voucher.config.clone()) else { return None };
-    let shaken = alarm.within(shake_hands(&worker, &mut stream)).await;
+    let inner = std::mem::replace(&mut connection.stream, Stream::Gone);
+    let Ok(mut stream) = TlsStream::server(inner, voucher.config.clone()) else { return false };
+    // Boxed, so that what a handshake needs is given back when it is over.
+    let shaken = alarm.within(Box::pin(shake_hands(&worker, &mut stream))).await;
     match shaken {
         Some(Ok(sni)) => {
             let kind = if stream.is_resumed() { Handshake::Resumed } else { Handshake::Full };
             tally.handshake(stream.version(), kind, worker.now().since(started));
             let certificate = stream.peer_certificate().map(|der| in_base64(der).into());
             let introduction = Introduction { sni: sni.map(String::into_boxed_str), certificate };
-            Some((Stream::Tls(Box::new(stream)), Box::new(introduction)))
+            connection.stream = Stream::Tls(Box::new(stream));
+            connection.introduction = Some(Box::new(introduction));
+            true
         }
         Some(Err(error)) => {
             tally.handshake(stream.version(), Handshake::Failed, worker.now().since(started));
             tally.refuse(Reason::HandshakeFailed);
             tracing::debug!(listener = %table.config.name, %error, "a handshake failed");
-            None
+            false
         }
         None => {
             tally.refuse(Reason::HandshakeTimeout);
-            None
+            false
         }
     }
 }

@@ -8,11 +8,11 @@ use super::flow::{Fault, Flow, Path};
 use super::flows::Key;
 use super::gate::Head;
 use super::{Desk, TRIAL, reason_of};
+use crate::adapter::find_failed;
 use crate::counters::Before;
 use crate::forward::tell;
 use crate::http1::answer::Reason;
 use crate::listener::Guest;
-use crate::tcp::connect_attempt;
 use crate::upstream::Chosen;
 
 /// The tries of one datagram.
@@ -215,7 +215,7 @@ impl Desk {
     fn again(&self, failure: Failure, tries: &mut Tries, now: Tick) -> Result<(), Reason> {
         tries.before = Some(Before::Failed(failure));
         let pool = self.rule.pool.table.borrow();
-        match retry::decide(&pool.config.retry, &connect_attempt(failure, tries.count), &pool.budget, now) {
+        match retry::decide(&pool.config.retry, &find_failed(failure, tries.count), &pool.budget, now) {
             Decision::Stop(_) if failure == Failure::NoResources => Err(Reason::NoResources),
             Decision::Stop(_) => Err(Reason::ConnectFailed),
             _ => Ok(()),

@@ -16,21 +16,22 @@ mod room;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plimsoll_config::model::{Protocol, Udp, UdpFlow};
+use plimsoll_config::model::{self, Protocol, UdpFlow};
 use plimsoll_core::Tick;
 use rustix::event::{Timespec, epoll};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
 
 use self::flow::{Fault, Flow};
 use self::flows::Flows;
 use self::gate::{BATCH, Gate, Head};
 pub(crate) use self::gate::{Batch, ask_for_address};
 use self::room::Room;
+use crate::adapter::{Adapter, Connection, Datagrams};
 use crate::http1::answer::Reason;
 use crate::stream::watch_reading;
 use crate::timer::Alarm;
@@ -44,14 +45,29 @@ const LAST: usize = 64;
 const TRIAL: Duration = Duration::from_secs(1);
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
+/// Datagrams, each client's to one destination or each to its own.
+#[derive(Debug)]
+pub(crate) struct Udp;
+
+impl Adapter for Udp {
+    fn word(&self) -> &'static str {
+        "udp"
+    }
+
+    /// A door that has just become one for datagrams: its connections are over.
+    fn serve(&self, connection: Connection) {
+        drop(connection);
+    }
+
+    fn serve_datagrams(&self, datagrams: Datagrams) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(serve(datagrams))
+    }
+}
+
 /// Serves one socket of a door until it is to stop; flows end with it.
-pub(crate) async fn serve(
-    worker: &Rc<Worker>,
-    door: &Rc<Door>,
-    socket: socket2::Socket,
-    stopped: oneshot::Receiver<()>,
-) {
-    let mut desk = match Desk::new(worker, door, socket) {
+async fn serve(datagrams: Datagrams) {
+    let Datagrams { worker, door, socket, stopped } = datagrams;
+    let mut desk = match Desk::new(&worker, &door, socket) {
         Ok(Some(desk)) => desk,
         Ok(None) => return,
         Err(error) => return tracing::error!(%error, "a socket for datagrams cannot be used"),
@@ -119,7 +135,7 @@ impl Desk {
         }))
     }
 
-    fn config(&self) -> Udp {
+    fn config(&self) -> model::Udp {
         self.view.table.config.udp
     }
 

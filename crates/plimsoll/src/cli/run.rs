@@ -8,6 +8,7 @@ use std::time::Duration;
 use plimsoll_admin::Door;
 use plimsoll_config::Config;
 use plimsoll_config::model::Admin;
+use plimsoll_proxy::adapter::Adapters;
 use plimsoll_proxy::{Handle, Proxy, Source};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -74,7 +75,8 @@ async fn live(config: Config, source: Source) -> Result<(), String> {
     // Before anything listens, so that no signal finds us without an answer.
     let mut signals = Signals::new().map_err(|error| format!("cannot watch for signals: {error}"))?;
     let door = config.admin.as_ref().map(admin_door).transpose()?.flatten();
-    let mut proxy = Proxy::start(config, source).await.map_err(|error| error.to_string())?;
+    let mut proxy =
+        Proxy::start(config, source, Adapters::built_in()).await.map_err(|error| error.to_string())?;
     let handle = proxy.handle();
     let admin = door.as_ref().map_or("off".to_owned(), |door| door.address().to_string());
     if let Some(door) = door {

@@ -16,6 +16,7 @@ use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{RetrySpec, RetryWhen};
 use plimsoll_core::route::Match;
+use plimsoll_proxy::adapter::Adapters;
 use plimsoll_proxy::{DestinationView, Handle, Invalid, PoolView, Proxy, ReloadError, StartError, reasons};
 use tokio::sync::oneshot;
 
@@ -221,7 +222,7 @@ impl Balancer {
                 wanted.map_err(|text| Invalid::from(&*text))
             });
             runtime.block_on(async {
-                let mut proxy = match Proxy::start(config, source).await {
+                let mut proxy = match Proxy::start(config, source, Adapters::built_in()).await {
                     Ok(proxy) => proxy,
                     Err(error) => return drop(started.send(Err(error))),
                 };

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 use plimsoll_config::{Config, load};
+use plimsoll_proxy::adapter::Adapters;
 use plimsoll_proxy::{Handle, Proxy};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -86,7 +87,8 @@ async fn play(seconds: Option<u64>) -> Result<(), String> {
     let door = door.map_err(|error| error.to_string())?.ok_or("no admin plane")?;
     let admin = door.address();
     let source = Box::new(|| Err("the demo has no configuration file".into()));
-    let mut proxy = Proxy::start(config, source).await.map_err(|error| error.to_string())?;
+    let mut proxy =
+        Proxy::start(config, source, Adapters::built_in()).await.map_err(|error| error.to_string())?;
     let handle = proxy.handle();
     tokio::spawn(plimsoll_admin::serve(door, handle.clone()));
     let address = handle.traffic().listeners.first().and_then(|l| l.addresses.first()?.parse().ok());

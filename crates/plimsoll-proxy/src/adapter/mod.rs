@@ -1,0 +1,142 @@
+//! The seam every protocol enters by: what it is called, how it is recognised, who serves what arrives.
+//!
+//! HTTP, TCP, UDP and MQTT come in through it, and so does a protocol of the embedding program: it gives
+//! [`crate::Proxy::start`] a registry ([`Adapters`]) with an [`Adapter`] of its own in it, and a listener whose
+//! `protocol` is that adapter's word. The guide's page on protocols has an example.
+
+mod connection;
+mod passage;
+
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use plimsoll_config::model::Protocol;
+use tokio::sync::oneshot;
+
+pub use self::connection::{Connection, Fault, TimeLimit};
+pub(crate) use self::passage::find_failed;
+pub use self::passage::{Destination, NotServed, Passage};
+use crate::worker::{Door, Worker};
+use crate::{http1, tcp, udp};
+
+/// A protocol that listeners can speak.
+///
+/// One value serves all listeners of all workers, so it keeps nothing about a connection; what it keeps must
+/// be safe to share. A method is called on the thread of the worker whose connection it is about.
+pub trait Adapter: fmt::Debug + Send + Sync {
+    /// What a listener's `protocol` calls it: lower case.
+    fn word(&self) -> &'static str;
+
+    /// The names it has within TLS (ALPN), best first; `http/1.1` for HTTP/1.
+    fn alpn(&self) -> &'static [&'static [u8]] {
+        &[]
+    }
+
+    /// Whether a connection that begins with `first` (at least one byte) speaks this, for listeners of
+    /// `protocol: auto`.
+    fn recognise(&self, first: &[u8]) -> Recognised {
+        let _speaks_nothing_by_default = first;
+        Recognised::No
+    }
+
+    /// Takes over a client's connection, after the PROXY protocol and TLS if there was any. Returns at once:
+    /// what takes time is spawned on the worker's own thread ([`Connection::spawn`]).
+    fn serve(&self, connection: Connection);
+
+    /// Serves a listener's socket for datagrams until it is to close. Only the proxy's own adapters can, for
+    /// now; for the others a `udp` listener is the way.
+    fn serve_datagrams(&self, datagrams: Datagrams) -> Pin<Box<dyn Future<Output = ()>>> {
+        drop(datagrams);
+        Box::pin(std::future::ready(()))
+    }
+
+    /// The listener is full and `connection` will not be served: the place for a word of farewell that fits
+    /// into one write and waits for nobody.
+    fn turn_away(&self, connection: &mut Connection) {
+        let _says_nothing_by_default = connection;
+    }
+}
+
+/// What the first bytes of a connection tell.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Recognised {
+    /// It is another protocol.
+    No,
+    /// So far it may be this one: more bytes will tell.
+    Perhaps,
+    /// It is this one.
+    Yes,
+}
+
+impl Recognised {
+    /// Compares with bytes every connection of the protocol begins with.
+    pub fn by_prefix(first: &[u8], prefix: &[u8]) -> Self {
+        let n = first.len().min(prefix.len());
+        match (first[..n] == prefix[..n], n == prefix.len()) {
+            (false, _) => Self::No,
+            (true, false) => Self::Perhaps,
+            (true, true) => Self::Yes,
+        }
+    }
+}
+
+/// A listener's socket for datagrams at one worker.
+pub struct Datagrams {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) door: Rc<Door>,
+    pub(crate) socket: socket2::Socket,
+    pub(crate) stopped: oneshot::Receiver<()>,
+}
+
+impl fmt::Debug for Datagrams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datagrams").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// The protocols there are: a list, in the order they are asked when one is to be recognised.
+#[derive(Clone, Debug)]
+pub struct Adapters(Vec<Arc<dyn Adapter>>);
+
+impl Adapters {
+    /// HTTP, MQTT, TCP and UDP.
+    pub fn built_in() -> Self {
+        Self(vec![Arc::new(http1::adapter::Http), Arc::new(tcp::Tcp), Arc::new(udp::Udp)])
+    }
+
+    /// One more, asked before all others; of two with one word the later one serves.
+    #[must_use]
+    pub fn with(mut self, adapter: impl Adapter + 'static) -> Self {
+        self.0.insert(0, Arc::new(adapter));
+        self
+    }
+
+    /// Those a configuration may name beside the built-in ones: for [`plimsoll_config::load_with`].
+    pub fn words(&self) -> Vec<&'static str> {
+        self.0.iter().map(|adapter| adapter.word()).collect()
+    }
+
+    /// Who serves a listener of this protocol, if somebody here does.
+    pub(crate) fn of(&self, protocol: Protocol) -> Option<Arc<dyn Adapter>> {
+        self.0.iter().find(|adapter| adapter.word() == protocol.word()).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_awaited_only_while_it_fits() {
+        for (first, recognised) in [
+            ("P", Recognised::Perhaps),
+            ("PRI", Recognised::Yes),
+            ("PRINT", Recognised::Yes),
+            ("PO", Recognised::No),
+        ] {
+            assert_eq!(Recognised::by_prefix(first.as_bytes(), b"PRI"), recognised, "{first}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! How one connection finds its destination and is carried there: routed, counted, retried, logged.
+
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use plimsoll_core::retry::{self, Attempt, Decision};
+use plimsoll_core::route::Facts;
+use plimsoll_core::{DestinationId, Failure, Outcome, Tick, Ticket, Tried, Want};
+
+use super::Connection;
+use crate::access_log::ConnectionLine;
+use crate::clock::Clock;
+use crate::counters::Before;
+use crate::forward::{connect, tell};
+use crate::http1::answer::Reason;
+use crate::http1::target::Method;
+use crate::stream::{Peer, Stream};
+use crate::tcp::{Moved, tunnel};
+use crate::upstream::Chosen;
+use crate::worker::{DoorView, Lent, Rule, Worker};
+
+/// Bytes read at once of a destination before its bytes are passed on as they are.
+const READ: usize = 16 * 1024;
+
+/// One connection on its way to a destination. When it is dropped, it has ended: that is counted and logged.
+pub struct Passage {
+    worker: Rc<Worker>,
+    view: Rc<DoorView>,
+    rule: Rule,
+    alarm: Lent,
+    peer: Peer,
+    started: Tick,
+    /// The time of its log line, if there is to be one.
+    time: Option<SystemTime>,
+    tried: Tried,
+    tries: u8,
+    before: Option<Before>,
+    destination: Option<DestinationId>,
+    reason: Option<Reason>,
+    moved: Moved,
+}
+
+/// A connection to a destination, and the hold on it.
+#[derive(Debug)]
+pub struct Destination {
+    stream: Stream,
+    ticket: Ticket,
+    early: Vec<u8>,
+}
+
+/// Why no destination serves a connection.
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub struct NotServed(Reason);
+
+impl fmt::Debug for NotServed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NotServed").field(&self.0.word()).finish()
+    }
+}
+
+impl fmt::Display for NotServed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.word())
+    }
+}
+
+impl std::error::Error for NotServed {}
+
+impl fmt::Debug for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passage")
+            .field("peer", &self.peer)
+            .field("tries", &self.tries)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Passage {
+    /// The way of a connection whose handshake told the name, if there was one.
+    pub(super) fn begin(connection: &Connection) -> Option<Self> {
+        Self::begin_as(connection, connection.server_name())
+    }
+
+    /// The way of a connection that asks for `server_name`.
+    pub(crate) fn begin_as(connection: &Connection, server_name: Option<&str>) -> Option<Self> {
+        let worker = connection.worker().clone();
+        let view = connection.guest.door.view();
+        let Some(rule) = view.table.route(&Asked(server_name)).map(|rule| view.rules[rule].clone()) else {
+            connection.count(Reason::NoRoute);
+            return None;
+        };
+        rule.table.tallies.of(worker.number).started.add(1);
+        let pool = rule.pool.table.borrow().clone();
+        pool.budget.earn(worker.number);
+        let started = worker.now();
+        let time = worker.log.is_some().then(Clock::wall);
+        let alarm = worker.lend_alarm(started + pool.config.timeouts.connect);
+        Some(Self {
+            worker,
+            view,
+            rule,
+            alarm,
+            peer: connection.peer,
+            started,
+            time,
+            tried: Tried::default(),
+            tries: 0,
+            before: None,
+            destination: None,
+            reason: None,
+            moved: Moved::default(),
+        })
+    }
+
+    /// A destination that can be connected to and was not tried yet.
+    ///
+    /// # Errors
+    /// None may serve, or none could be connected to.
+    pub async fn next(&mut self) -> Result<Destination, NotServed> {
+        let pool = self.rule.pool.table.borrow().clone();
+        let timeouts = pool.config.timeouts;
+        let mut now = self.worker.now();
+        loop {
+            let want = Want { worker: self.worker.number, tried: Some(&self.tried), repeatable: true };
+            let chosen = self.rule.pool.balance_load(&want, now, &mut self.worker.rng.borrow_mut());
+            pool.tallies.of(self.worker.number).decided(chosen.as_ref().err().copied(), self.before);
+            let Ok(Chosen { ticket, address }) = chosen else {
+                let none = if self.tries == 0 { Reason::NoHealthyDestination } else { Reason::ConnectFailed };
+                return Err(self.not_served(none));
+            };
+            self.tried.add(ticket.id());
+            self.tries += 1;
+            let deadline = (now + timeouts.connect).min(self.deadline());
+            let connected =
+                connect(&self.worker, &self.alarm, &self.rule.pool, ticket.id(), &address, deadline).await;
+            now = self.worker.now();
+            match connected {
+                Ok(stream) => return Ok(Destination { stream, ticket, early: Vec::new() }),
+                Err(failure) => self.learn(ticket, failure, false)?,
+            }
+        }
+    }
+
+    /// When the time of all tries together is up.
+    fn deadline(&self) -> Tick {
+        let total = self.rule.pool.table.borrow().config.timeouts.total;
+        total.map_or(Tick::NEVER, |total| self.started + total)
+    }
+
+    /// Takes note that a destination failed, and whether another may be tried.
+    fn learn(&mut self, mut ticket: Ticket, failure: Failure, sent: bool) -> Result<(), NotServed> {
+        tell(&self.rule, ticket.learn(Outcome::Failed(failure)));
+        let pool = self.rule.pool.table.borrow().clone();
+        let now = self.worker.now();
+        let attempt = Attempt { sent, ..find_failed(failure, self.tries) };
+        if now >= self.deadline()
+            || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_))
+        {
+            return Err(self.not_served(match failure {
+                Failure::NoResources => Reason::NoResources,
+                Failure::Timeout => Reason::ResponseTimeout,
+                Failure::Connect => Reason::ConnectFailed,
+                _ => Reason::EmptyResponse,
+            }));
+        }
+        self.before = Some(Before::Failed(failure));
+        Ok(())
+    }
+
+    fn not_served(&mut self, reason: Reason) -> NotServed {
+        self.view.table.shared.tallies.of(self.worker.number).refuse(reason);
+        self.reason = Some(reason);
+        NotServed(reason)
+    }
+
+    /// The destination connected and then did not serve: it ended, or it said that it cannot. Nothing of the
+    /// client's is lost if another is tried with the same bytes.
+    ///
+    /// # Errors
+    /// No other may be tried.
+    pub fn failed(&mut self, destination: Destination) -> Result<(), NotServed> {
+        self.learn(destination.ticket, Failure::EmptyResponse, true)
+    }
+
+    /// The destination serves: its time to do so counts as its latency.
+    pub fn served(&mut self, destination: &mut Destination) {
+        let first_byte = self.worker.now().since(destination.ticket.started());
+        let told = destination.ticket.learn(Outcome::Answered { status: 200, first_byte });
+        tell(&self.rule, told);
+    }
+
+    /// How long a destination may take to answer (`timeouts: {response}` of the pool).
+    pub fn patience(&self) -> std::time::Duration {
+        self.rule.pool.table.borrow().config.timeouts.response
+    }
+
+    /// Runs bytes both ways until both ends are done, one breaks, or nothing moves for as long as the listener
+    /// and the pool allow. What both have in their buffers goes first.
+    pub async fn relay(mut self, mut connection: Connection, destination: Destination) {
+        let pool_idle = self.rule.pool.table.borrow().config.timeouts.idle;
+        let idle = self.view.table.config.timeouts.idle.max(pool_idle);
+        let Destination { stream, ticket, early } = destination;
+        self.destination = Some(ticket.id());
+        let before = std::mem::take(&mut connection.early);
+        self.moved =
+            tunnel(&self.worker, &self.alarm, &mut connection.stream, stream, before, early, idle).await;
+        drop(ticket);
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        let total = self.worker.now().since(self.started);
+        let counts = self.rule.table.tallies.of(self.worker.number);
+        counts.ended.add(1);
+        counts.request_bytes.add(self.moved.to_destination);
+        counts.response_bytes.add(self.moved.to_client);
+        counts.request(Method::Other, if self.reason.is_none() { 200 } else { 0 }, total);
+        if let (Some(log), Some(time)) = (&self.worker.log, self.time) {
+            log.send_connection(ConnectionLine {
+                protocol: "TCP",
+                time,
+                peer: self.peer,
+                listener: self.view.table.config.name.clone(),
+                pool: self.rule.table.pool.config.name.clone(),
+                destination: self.destination.and_then(|id| self.rule.pool.name_of(id)),
+                reason: self.reason,
+                moved: self.moved,
+                total,
+            });
+        }
+    }
+}
+
+impl Destination {
+    /// What was read of it and not taken yet. What an adapter leaves there goes to the client first.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.early
+    }
+
+    /// Reads more into the buffer: at most 16 KiB. 0 is its end.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn read(&mut self) -> io::Result<usize> {
+        let at = self.early.len();
+        self.early.resize(at + READ, 0);
+        let Self { stream, early, .. } = self;
+        let read = std::future::poll_fn(|cx| stream.poll_read(cx, &mut early[at..])).await;
+        self.early.truncate(at + *read.as_ref().unwrap_or(&0));
+        read
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+}
+
+/// What routing may ask of a connection: the name in its hello.
+struct Asked<'a>(Option<&'a str>);
+
+impl Facts for Asked<'_> {
+    fn host(&self) -> &[u8] {
+        b""
+    }
+
+    fn path(&self) -> &[u8] {
+        b""
+    }
+
+    fn method(&self) -> &[u8] {
+        b""
+    }
+
+    fn header_is(&self, _lower_name: &str, _value: &str) -> bool {
+        false
+    }
+
+    fn sni(&self) -> Option<&[u8]> {
+        self.0.map(str::as_bytes)
+    }
+}
+
+/// A try that failed before anything was sent.
+pub(crate) fn find_failed(failure: Failure, tries: u8) -> Attempt {
+    Attempt {
+        failure,
+        tries,
+        idempotent: true,
+        sent: false,
+        reused_connection: false,
+        fresh_repeat_used: false,
+        body_replayable: true,
+        answer_started: false,
+    }
+}
