@@ -106,6 +106,18 @@ pub struct Udp {
     pub max_flows: usize,
 }
 
+/// Which header of the PROXY protocol goes to destinations.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None.
+    #[default]
+    None,
+    /// The line of text.
+    V1,
+    /// The binary one, with what clients' proxies added.
+    V2,
+}
+
 /// One front door.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -117,7 +129,9 @@ pub struct Listener {
     pub protocol: Protocol,
     /// TLS ends here (`https`, `tls`).
     pub tls: Option<ServerTls>,
-    /// Whose `X-Forwarded-*` are believed.
+    /// Connections of trusted proxies begin with a header of the PROXY protocol.
+    pub accepts_proxy_protocol: bool,
+    /// Whose `X-Forwarded-*` and PROXY headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Time limits towards clients.
     pub timeouts: ClientTimeouts,
@@ -278,6 +292,8 @@ pub struct Pool {
     pub backup_tiers: bool,
     /// What is spoken to them.
     pub protocol: PoolProtocol,
+    /// How they are told whose connection it is.
+    pub proxy_protocol: ProxyProtocol,
     /// TLS is spoken to them.
     pub tls: Option<ClientTls>,
     /// Time limits towards destinations.

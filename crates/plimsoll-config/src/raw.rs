@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use crate::schema::{
-    Address, Algorithm, CheckProtocol, ClientAuth, Dur, ListenerProtocol, Metric, NoProxyProtocol,
-    PoolProtocol, Rate, RetryWhen, Share, Size, Status, Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
+    Accepts, Address, Algorithm, CheckProtocol, ClientAuth, Dur, ListenerProtocol, Metric, PoolProtocol,
+    ProxyProtocol, Rate, RetryWhen, Share, Size, Status, Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
 };
 
 /// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
@@ -74,9 +74,9 @@ struct Listener {
     protocol: Option<ListenerProtocol>,
     /// How TLS ends here; for `https` and `tls`.
     tls: Option<ServerTls>,
-    /// Whether connections begin with a PROXY header.
-    proxy_protocol: Option<NoProxyProtocol>,
-    /// Networks whose `X-Forwarded-*` are believed.
+    /// Connections of trusted proxies begin with a PROXY header.
+    proxy_protocol: Option<Accepts>,
+    /// Networks whose `X-Forwarded-*` and PROXY headers are believed.
     trusted_proxies: Option<Vec<Text>>,
     /// Time limits towards clients.
     timeouts: Option<ClientTimeouts>,
@@ -231,7 +231,7 @@ struct Pool {
     /// What is spoken to the destinations of http listeners.
     protocol: Option<PoolProtocol>,
     /// Whether connections to destinations begin with a PROXY header.
-    proxy_protocol: Option<NoProxyProtocol>,
+    proxy_protocol: Option<ProxyProtocol>,
     /// TLS is spoken to the destinations: `true`, or how.
     tls: Option<Feature<ClientTls>>,
     /// Laid over the block at the top of the file, key by key.

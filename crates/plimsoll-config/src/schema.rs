@@ -100,8 +100,10 @@ value! {
     PoolProtocol = words(&["http1", "http2"]);
     /// How a check asks.
     CheckProtocol = words(&["tcp", "http", "udp"]);
-    /// PROXY headers.
-    NoProxyProtocol = words(&["none"]);
+    /// Whether PROXY headers come.
+    Accepts = words(&["none", "accept"]);
+    /// PROXY headers to destinations.
+    ProxyProtocol = words(&["none", "v1", "v2"]);
     /// What performance monitoring measures.
     Metric = words(&["response_time", "throughput", "error_rate", "availability"]);
     /// What is worth another try.

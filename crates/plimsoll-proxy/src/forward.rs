@@ -13,6 +13,7 @@ use crate::downstream::Downstream;
 use crate::http1::answer::{Reason, Refusal};
 use crate::http1::exchange::{End, Exchange, Upstream};
 use crate::http1::job::Job;
+use crate::proxy_protocol::Origin;
 use crate::stream::{Stream, is_for_want_of_means};
 use crate::timer::Alarm;
 use crate::upstream::{Chosen, WorkerPool};
@@ -255,7 +256,9 @@ fn delivered<D: Downstream>(
     let rests = exchange.answer().is_some_and(|a| a.body_withheld);
     let Exchange { upstream, ticket, .. } = exchange;
     match (upstream, reusable, rests) {
-        (Upstream::Http1(stream), true, false) => rule.pool.give(ticket.id(), address.clone(), stream, now),
+        (Upstream::Http1(stream), true, false) => {
+            rule.pool.give(ticket.id(), address.clone(), stream, job, now);
+        }
         (Upstream::Http1(stream), true, true) => {
             rule.pool.give_to_rest(ticket.id(), address.clone(), stream, now);
         }
@@ -319,12 +322,12 @@ pub(crate) async fn connect(
     worker: &Worker,
     alarm: &Rc<Alarm>,
     pool: &WorkerPool,
-    id: DestinationId,
-    address: &Address,
+    (id, address): (DestinationId, &Address),
+    origin: Option<&Origin>,
     deadline: Tick,
 ) -> Result<Stream, Failure> {
     worker.timers.set(alarm, deadline);
-    within(alarm, pool.connect(id, address)).await
+    within(alarm, pool.connect(id, address, origin)).await
 }
 
 /// What a connection came to before its alarm rang.

@@ -1,4 +1,4 @@
-//! What a connection passes between the door and the protocol that serves it: the limit, then TLS.
+//! What a connection passes between the door and its protocol: the limit, the PROXY header, TLS.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::adapter::Connection;
 use crate::http1::answer::Reason;
 use crate::listener::Guest;
+use crate::proxy_protocol::{self, Header, Origin, Told};
 use crate::stream::{Peer, Stream};
 use crate::tls::enter::enter;
 use crate::worker::{Door, Worker};
@@ -15,7 +16,8 @@ pub(crate) fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: Stream, peer: 
     let view = door.view();
     let table = &view.table;
     let guest = Guest::enter(worker, door);
-    let mut connection = Connection { guest, stream, peer, introduction: None, early: Vec::new() };
+    let mut connection =
+        Connection { guest, stream, peer, introduction: None, origin: None, early: Vec::new() };
     if table.shared.open.load(Relaxed) > table.config.limits.connections {
         connection.count(Reason::ConnectionLimit);
         if table.voucher.is_none() {
@@ -23,19 +25,60 @@ pub(crate) fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: Stream, peer: 
         }
         return;
     }
-    match table.voucher {
-        None => table.adapter.serve(connection),
-        Some(_) => {
-            tokio::task::spawn_local(pass(connection));
-        }
+    if table.voucher.is_none() && !table.config.accepts_proxy_protocol {
+        find_origin(&mut connection, None);
+        return table.adapter.serve(connection);
     }
+    tokio::task::spawn_local(pass(connection));
 }
 
 /// The way of a connection of which something is asked before its protocol begins.
 async fn pass(mut connection: Connection) {
-    if !enter(&mut connection).await {
+    let view = connection.guest.door.view();
+    let table = &view.table;
+    let mut told = None;
+    if table.config.accepts_proxy_protocol && table.trusts(connection.peer.ip()) {
+        let limit = connection.limit(table.config.timeouts.header);
+        told = match limit.within(read_header(&mut connection)).await {
+            Some(Ok(told)) => Some(told),
+            Some(Err(())) => return,
+            None => return connection.count(Reason::HeaderTimeout),
+        };
+    }
+    if let Some(source) = told.as_ref().and_then(Told::source) {
+        connection.peer = Peer::Socket(source);
+    }
+    find_origin(&mut connection, told);
+    if table.voucher.is_some() && !enter(&mut connection).await {
         return;
     }
-    let view = connection.guest.door.view();
-    view.table.adapter.serve(connection);
+    table.adapter.serve(connection);
+}
+
+/// Remembers whose connection it is, where a destination wants to be told.
+fn find_origin(connection: &mut Connection, told: Option<Told>) {
+    if connection.guest.door.view().table.tells_origin() {
+        connection.origin = Some(Origin::new(told, connection.peer, &connection.stream));
+    }
+}
+
+/// Reads the PROXY header a connection begins with, and leaves what follows in the buffer.
+async fn read_header(connection: &mut Connection) -> Result<Told, ()> {
+    loop {
+        match proxy_protocol::read(&connection.early) {
+            Header::Whole(told, len) => {
+                connection.early.drain(..len);
+                return Ok(told);
+            }
+            Header::Malformed => {
+                connection.count(Reason::BadProxyHeader);
+                connection.stream.reset_on_close();
+                return Err(());
+            }
+            Header::Incomplete => {}
+        }
+        if !matches!(connection.read().await, Ok(1..)) {
+            return Err(());
+        }
+    }
 }

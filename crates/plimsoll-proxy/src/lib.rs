@@ -19,6 +19,7 @@ mod http2;
 mod listener;
 mod pending;
 mod probe;
+mod proxy_protocol;
 mod stream;
 mod tables;
 mod tcp;

@@ -1,10 +1,10 @@
 //! One active check of one destination.
 
-use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_config::model::ProxyProtocol;
 use plimsoll_core::Address;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{ProbeOrder, ProbeResult};
@@ -12,6 +12,7 @@ use tokio::net::UdpSocket;
 
 use crate::clock::Clock;
 use crate::http2::wire::Bare;
+use crate::proxy_protocol;
 use crate::stream::Stream;
 use crate::tls::trust::Trust;
 
@@ -26,6 +27,8 @@ pub(crate) struct Speaks {
     /// TLS, if it does.
     pub(crate) trust: Option<Arc<Trust>>,
     pub(crate) http2: bool,
+    /// The PROXY header it begins with: a destination that expects one refuses everybody else.
+    pub(crate) proxy_protocol: ProxyProtocol,
 }
 
 /// Runs the check to its verdict; never longer than the order's time limit.
@@ -51,6 +54,8 @@ async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), String> {
         return ask_by_datagram(&order.address, send, expect.as_deref()).await;
     }
     let mut stream = Stream::connect(&order.address).await.map_err(|e| format!("cannot connect: {e}"))?;
+    let header = proxy_protocol::header(speaks.proxy_protocol, None);
+    stream.write_all(&header).await.map_err(|e| format!("cannot send: {e}"))?;
     if let Some(trust) = &speaks.trust {
         stream =
             trust.shake_hands(stream, &order.name).await.map_err(|e| format!("no handshake of TLS: {e}"))?;
@@ -75,7 +80,7 @@ async fn converse(order: &ProbeOrder, mut stream: Stream, speaks: &Speaks) -> Re
             let request = format!(
                 "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
             );
-            send(&mut stream, request.as_bytes()).await.map_err(|e| format!("cannot send: {e}"))?;
+            stream.write_all(request.as_bytes()).await.map_err(|e| format!("cannot send: {e}"))?;
             read_status(&mut stream).await?
         }
     };
@@ -135,16 +140,6 @@ async fn ask_by_datagram(address: &Address, bytes: &[u8], expect: Option<&[u8]>)
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted)
-}
-
-async fn send(stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match std::future::poll_fn(|cx| stream.poll_write(cx, bytes)).await? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            n => bytes = &bytes[n..],
-        }
-    }
-    Ok(())
 }
 
 async fn read_status(stream: &mut Stream) -> Result<u16, String> {

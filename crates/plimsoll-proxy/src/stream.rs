@@ -181,6 +181,11 @@ impl Stream {
         let _best_effort = self.socket().map(|socket| socket.set_linger(Some(std::time::Duration::ZERO)));
     }
 
+    /// The address of ours that the peer is connected to.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.socket()?.local_addr().ok()?.as_socket()
+    }
+
     fn socket(&self) -> Option<SockRef<'_>> {
         match self {
             Self::Tcp(s) => Some(SockRef::from(s)),

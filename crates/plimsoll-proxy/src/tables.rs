@@ -134,6 +134,11 @@ impl ListenerTable {
         self.rules.iter().any(|rule| rule.matches.as_ref().is_some_and(|m| m.sni.is_some()))
     }
 
+    /// A pool of this listener wants to know whose connections it is given.
+    pub(crate) fn tells_origin(&self) -> bool {
+        self.rules.iter().any(|rule| rule.pool.config.proxy_protocol != model::ProxyProtocol::None)
+    }
+
     pub(crate) fn trusts(&self, ip: Option<std::net::IpAddr>) -> bool {
         let nets: &[IpNet] = &self.config.trusted_proxies;
         !nets.is_empty() && ip.is_some_and(|ip| nets.iter().any(|net| net.contains(&ip)))

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_config::model::PoolProtocol;
+use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::{
     Address, DestinationId, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket, Tried, Want,
     balance_load,
@@ -18,6 +18,7 @@ use crate::http1::exchange::Upstream;
 use crate::http1::job::Job;
 use crate::http2::call::Call;
 use crate::http2::link::{Link, Links};
+use crate::proxy_protocol::{self, Origin};
 use crate::stream::Stream;
 use crate::tables::PoolTable;
 
@@ -156,9 +157,17 @@ impl WorkerPool {
             .any(|slot| !tried.contains(slot.id))
     }
 
-    /// Opens a connection to a destination, with TLS on it where the pool speaks that.
-    pub(crate) async fn connect(&self, id: DestinationId, address: &Address) -> io::Result<Stream> {
-        let stream = Stream::connect(address).await?;
+    /// Opens a connection to a destination, which is told whose it is where the pool wants that, with TLS on
+    /// it where the pool speaks that.
+    pub(crate) async fn connect(
+        &self,
+        id: DestinationId,
+        address: &Address,
+        origin: Option<&Origin>,
+    ) -> io::Result<Stream> {
+        let mut stream = Stream::connect(address).await?;
+        let header = proxy_protocol::header(self.proxy_protocol(), origin);
+        stream.write_all(&header).await?;
         let trust = self.table.borrow().trust.clone();
         match trust {
             None => Ok(stream),
@@ -178,7 +187,13 @@ impl WorkerPool {
         now: Tick,
     ) -> Option<Upstream> {
         match self.protocol() {
-            PoolProtocol::Http1 => self.take(id, address, now).map(Upstream::Http1),
+            PoolProtocol::Http1 => {
+                let idle = match self.is_private() {
+                    true => job.origin.as_ref()?.take(self.number(), id, address),
+                    false => self.take(id, address, now),
+                };
+                idle.map(Upstream::Http1)
+            }
             PoolProtocol::Http2 => self.links.take(id, address).map(|link| call(&link, job)),
         }
     }
@@ -194,12 +209,27 @@ impl WorkerPool {
         job: &Job,
     ) -> io::Result<Upstream> {
         match self.protocol() {
-            PoolProtocol::Http1 => self.connect(id, address).await.map(Upstream::Http1),
+            PoolProtocol::Http1 => {
+                self.connect(id, address, job.origin.as_deref()).await.map(Upstream::Http1)
+            }
             PoolProtocol::Http2 => {
-                let link = self.links.open(id, address, self.connect(id, address)).await?;
+                let link = self.links.open(id, address, self.connect(id, address, None)).await?;
                 Ok(call(&link, job))
             }
         }
+    }
+
+    fn number(&self) -> u64 {
+        self.table.borrow().number
+    }
+
+    fn proxy_protocol(&self) -> ProxyProtocol {
+        self.table.borrow().config.proxy_protocol
+    }
+
+    /// A connection to a destination is for one client only: it began with that one's header.
+    fn is_private(&self) -> bool {
+        self.proxy_protocol() != ProxyProtocol::None
     }
 
     fn protocol(&self) -> PoolProtocol {
@@ -228,13 +258,22 @@ impl WorkerPool {
     }
 
     /// Keeps a connection whose last answer was read to its very end.
-    pub(crate) fn give(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
+    pub(crate) fn give(&self, id: DestinationId, address: Address, stream: Stream, job: &Job, now: Tick) {
+        if self.is_private() {
+            if let Some(origin) = &job.origin {
+                origin.keep(self.number(), id, address, stream);
+            }
+            return;
+        }
         self.keep(id, |list| list.push_back(Idle { stream, address, since: now, rests_until: Tick::ZERO }));
     }
 
     /// Keeps a connection whose last answer told of a body it must not have: a destination that sends one
     /// all the same would have it taken for the next answer. Used again after a rest, if it was silent.
     pub(crate) fn give_to_rest(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
+        if self.is_private() {
+            return;
+        }
         self.keep(id, |list| list.push_front(Idle { stream, address, since: now, rests_until: now + REST }));
     }
 

@@ -14,14 +14,14 @@ use crate::check::spoken::{HTTP, Spoken, Tls};
 use crate::check::table::Table;
 use crate::defaults;
 use crate::model::{
-    ClientTimeouts, DestinationAddress, Limits, ListenAddress, Listener, Pool, Protocol, ServerTls, Udp,
-    UdpFlow,
+    ClientTimeouts, DestinationAddress, Limits, ListenAddress, Listener, Pool, Protocol, ProxyProtocol,
+    ServerTls, Udp, UdpFlow,
 };
 use crate::problem::Code;
 use crate::tree::Value;
 
 /// Keys of a listener that mean something for requests only.
-const HTTP_ONLY: [&str; 4] = ["trusted_proxies", "via", "request_headers", "response_headers"];
+const HTTP_ONLY: [&str; 3] = ["via", "request_headers", "response_headers"];
 
 /// Names and addresses given so far.
 #[derive(Default)]
@@ -52,12 +52,16 @@ impl Reader<'_> {
                 Vec::new()
             }
         };
-        if let Some(place) = table.get("proxy_protocol") {
-            self.word(place, &[("none", ())], &["accept"]);
-        }
         let mut listener = plain(name, addresses, protocol);
+        if let Some(place) = table.get("proxy_protocol").filter(|_| spoken.connects()) {
+            let words = [("none", false), ("accept", true)];
+            set(&mut listener.accepts_proxy_protocol, self.word(place, &words, &[]));
+        }
         if !spoken.sees_requests() {
             self.only_http(&table, &HTTP_ONLY, spoken);
+            if !listener.accepts_proxy_protocol {
+                self.only_http(&table, &["trusted_proxies"], spoken);
+            }
         }
         if protocol == Protocol::Udp {
             self.not_for_datagrams(&table);
@@ -77,6 +81,13 @@ impl Reader<'_> {
         }
         if let Some(place) = table.get("trusted_proxies") {
             listener.trusted_proxies = self.list(place).iter().filter_map(|p| self.network(p)).collect();
+        }
+        if let Some(place) = table.get("proxy_protocol")
+            && listener.accepts_proxy_protocol
+            && listener.trusted_proxies.is_empty()
+        {
+            self.problem(place, Code::Conflict, "nobody is trusted to send a PROXY header")
+                .help("name the networks of those who do in `trusted_proxies`");
         }
         set(&mut listener.via, table.get("via").and_then(|p| self.switch(p)));
         listener.request_headers = self.header_edits(table.get("request_headers"));
@@ -271,6 +282,11 @@ impl Reader<'_> {
             let message = format!("the destination `{}` of its pool is a Unix socket", unix.name);
             self.problem(place, Code::Conflict, message).help("datagrams go to an IP address and port");
         }
+        if pool.proxy_protocol != ProxyProtocol::None {
+            let message = format!("the pool `{}` sends PROXY headers, and datagrams have none", pool.name);
+            self.problem(place, Code::Conflict, message)
+                .help("give the listener a pool without `proxy_protocol`");
+        }
     }
 
     /// `10.0.0.0/8`, or one address.
@@ -296,6 +312,7 @@ fn plain(name: Name, addresses: Vec<ListenAddress>, protocol: Protocol) -> Liste
         addresses,
         protocol,
         tls: None,
+        accepts_proxy_protocol: false,
         trusted_proxies: Vec::new(),
         timeouts: defaults::CLIENT_TIMEOUTS,
         limits: defaults::LIMITS,

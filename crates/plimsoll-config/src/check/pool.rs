@@ -11,7 +11,7 @@ use crate::check::keys;
 use crate::check::load_balancer::Settings;
 use crate::check::read::{Firsts, Place, Reader, Wrong, name};
 use crate::defaults;
-use crate::model::{Destination, DestinationTimeouts, Pool, PoolProtocol};
+use crate::model::{Destination, DestinationTimeouts, Pool, PoolProtocol, ProxyProtocol};
 use crate::problem::Code;
 use crate::tree::{Value, is_invisible, printable};
 
@@ -77,13 +77,22 @@ impl Reader<'_> {
         let mut destinations = Vec::new();
         let mut tls = None;
         let mut protocol = PoolProtocol::default();
+        let mut proxy_protocol = ProxyProtocol::default();
         if let Some(table) = self.table(place, &keys::POOL) {
             if let Some(place) = table.get("protocol") {
                 let words = [("http1", PoolProtocol::Http1), ("http2", PoolProtocol::Http2)];
                 protocol = self.word(place, &words, &["auto"]).unwrap_or_default();
             }
             if let Some(place) = table.get("proxy_protocol") {
-                self.word(place, &[("none", ())], &["v1", "v2"]);
+                let words =
+                    [("none", ProxyProtocol::None), ("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
+                proxy_protocol = self.word(place, &words, &[]).unwrap_or_default();
+                if proxy_protocol != ProxyProtocol::None && protocol != PoolProtocol::Http1 {
+                    let message = "connections of HTTP/2 carry the requests of many clients, and a PROXY header is about one";
+                    self.problem(place, Code::Conflict, message).help(
+                        "remove it (X-Forwarded-For tells the same), or make the pool's protocol `http1`",
+                    );
+                }
             }
             tls = table.get("tls").and_then(|p| self.client_tls(p));
             if let Some(place) = table.get("load_balancer") {
@@ -97,7 +106,7 @@ impl Reader<'_> {
                 None => self.missing(place, "destinations", "give the pool a list of addresses"),
             }
         }
-        let pool = Pool { protocol, tls, ..build(key, &settings, timeouts, destinations) };
+        let pool = Pool { protocol, proxy_protocol, tls, ..build(key, &settings, timeouts, destinations) };
         (pool, settings.health.is_by_default())
     }
 
@@ -228,6 +237,7 @@ fn build(
         retry: settings.retry.clone(),
         backup_tiers: settings.backup_tiers,
         protocol: PoolProtocol::default(),
+        proxy_protocol: ProxyProtocol::default(),
         tls: None,
         timeouts: DestinationTimeouts { total: settings.total, ..timeouts },
         destinations,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::passage::Passage;
 use crate::http1::answer::Reason;
 use crate::listener::Guest;
+use crate::proxy_protocol::Origin;
 use crate::stream::{Peer, Stream};
 use crate::tls::enter::Introduction;
 use crate::worker::{Lent, Worker};
@@ -24,6 +25,8 @@ pub struct Connection {
     pub(crate) peer: Peer,
     /// What its handshake of TLS told, if there was one.
     pub(crate) introduction: Option<Box<Introduction>>,
+    /// Whose connection it is, where a destination is to be told.
+    pub(crate) origin: Option<Rc<Origin>>,
     /// Bytes that were read of it and belong to what comes next.
     pub(crate) early: Vec<u8>,
 }

@@ -16,6 +16,7 @@ use crate::counters::Before;
 use crate::forward::{connect, tell};
 use crate::http1::answer::Reason;
 use crate::http1::target::Method;
+use crate::proxy_protocol::Origin;
 use crate::stream::{Peer, Stream};
 use crate::tcp::{Moved, tunnel};
 use crate::upstream::Chosen;
@@ -31,6 +32,7 @@ pub struct Passage {
     rule: Rule,
     alarm: Lent,
     peer: Peer,
+    origin: Option<Rc<Origin>>,
     started: Tick,
     /// The time of its log line, if there is to be one.
     time: Option<SystemTime>,
@@ -103,6 +105,7 @@ impl Passage {
             rule,
             alarm,
             peer: connection.peer,
+            origin: connection.origin.clone(),
             started,
             time,
             tried: Tried::default(),
@@ -133,8 +136,16 @@ impl Passage {
             self.tried.add(ticket.id());
             self.tries += 1;
             let deadline = (now + timeouts.connect).min(self.deadline());
-            let connected =
-                connect(&self.worker, &self.alarm, &self.rule.pool, ticket.id(), &address, deadline).await;
+            let origin = self.origin.as_deref();
+            let connected = connect(
+                &self.worker,
+                &self.alarm,
+                &self.rule.pool,
+                (ticket.id(), &address),
+                origin,
+                deadline,
+            )
+            .await;
             now = self.worker.now();
             match connected {
                 Ok(stream) => return Ok(Destination { stream, ticket, early: Vec::new() }),

@@ -58,7 +58,11 @@ impl Handle {
     fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
         let spec = spec_of(config);
         let trust = state.secrets.trusts.get(&config.name).cloned();
-        let speaks = Speaks { trust: trust.clone(), http2: config.protocol == PoolProtocol::Http2 };
+        let speaks = Speaks {
+            trust: trust.clone(),
+            http2: config.protocol == PoolProtocol::Http2,
+            proxy_protocol: config.proxy_protocol,
+        };
         if let Some(known) = state.pools.get_mut(&config.name) {
             known.table.budget.set_share(config.retry.budget);
             let _driver_has_ended = known.orders.send(Order::Speaks(speaks.clone()));

@@ -38,6 +38,7 @@ pub(crate) enum Reason {
     ResponseTimeout,
     TotalTimeout,
     ConnectionLimit,
+    BadProxyHeader,
     HandshakeFailed,
     HandshakeTimeout,
     HandshakeLimit,
@@ -49,7 +50,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 29] = [
+    pub(crate) const ALL: [Self; 30] = [
         Self::BadRequest,
         Self::UriTooLong,
         Self::HeadersTooLarge,
@@ -71,6 +72,7 @@ impl Reason {
         Self::ResponseTimeout,
         Self::TotalTimeout,
         Self::ConnectionLimit,
+        Self::BadProxyHeader,
         Self::HandshakeFailed,
         Self::HandshakeTimeout,
         Self::HandshakeLimit,
@@ -97,6 +99,7 @@ impl Reason {
             Self::NoHealthyDestination => "no_healthy_destination",
             Self::ConnectFailed => "connect_failed",
             Self::NoResources => "no_resources",
+            Self::BadProxyHeader => "bad_proxy_header",
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeLimit => "handshake_limit",

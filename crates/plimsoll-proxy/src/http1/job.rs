@@ -14,6 +14,7 @@ use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use super::request::{self, Forwarding, RequestHead};
 use super::target::{Method, RequestFacts};
 use crate::access_log::LogDraft;
+use crate::proxy_protocol::Origin;
 use crate::stream::Peer;
 use crate::tables::Edits;
 use crate::tls::enter::Introduction;
@@ -60,6 +61,8 @@ pub(crate) struct Job {
     /// What the client was answered; 0 = nothing yet.
     pub(crate) status: u16,
     pub(crate) log: Option<Box<LogDraft>>,
+    /// Whose connection it came by, where a destination is to be told.
+    pub(crate) origin: Option<Rc<Origin>>,
 }
 
 impl Job {
@@ -110,6 +113,7 @@ impl Job {
 pub(crate) struct Asker<'c> {
     pub(crate) peer: Peer,
     pub(crate) introduction: Option<&'c Introduction>,
+    pub(crate) origin: Option<&'c Rc<Origin>>,
 }
 
 /// Makes a job of the request head at the front of `bytes`: checked, routed and written anew. `None` when the
@@ -159,7 +163,9 @@ pub(crate) fn prepare(
         request::write_head(&mut out, bytes, &head, headers, forwarding, &rule.table.request_edits, pool);
     }
     let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(asker.peer, &head, headers)));
-    Ok(Some(new_job(view, rule, started, &head, out, log)))
+    let mut job = new_job(view, rule, started, &head, out, log);
+    job.origin = asker.origin.cloned();
+    Ok(Some(job))
 }
 
 /// May a connection that was opened for `asked` carry a request for `host`? Where the certificate that was
@@ -219,6 +225,7 @@ fn new_job(
         response_bytes: 0,
         status: 0,
         log,
+        origin: None,
     })
 }
 

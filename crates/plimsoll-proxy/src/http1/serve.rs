@@ -20,6 +20,7 @@ use crate::downstream::Downstream;
 use crate::forward::{self, Verdict};
 use crate::http2;
 use crate::listener::Guest;
+use crate::proxy_protocol::Origin;
 use crate::stream::{Peer, Stream};
 use crate::tcp;
 use crate::timer::Alarm;
@@ -41,6 +42,7 @@ pub(crate) struct Client {
     pub(crate) peer: Peer,
     /// What its handshake of TLS told, if there was one.
     introduction: Option<Box<Introduction>>,
+    origin: Option<Rc<Origin>>,
     pub(crate) alarm: Lent,
     /// Bytes that arrived and belong to what comes next.
     pub(crate) inbox: Vec<u8>,
@@ -73,7 +75,7 @@ enum NoRequest {
 
 /// Serves one connection from its first byte to its last.
 pub(crate) async fn serve(connection: Connection) {
-    let Connection { guest, stream, peer, introduction, early } = connection;
+    let Connection { guest, stream, peer, introduction, origin, early } = connection;
     let worker = guest.worker.clone();
     let timeouts = guest.door.view().table.config.timeouts;
     let alarm = worker.lend_alarm(worker.now() + timeouts.header);
@@ -82,6 +84,7 @@ pub(crate) async fn serve(connection: Connection) {
         stream,
         peer,
         introduction,
+        origin,
         alarm,
         inbox: early,
         greeted: false,
@@ -97,8 +100,8 @@ pub(crate) async fn serve(connection: Connection) {
         worker.timers.set(&client.alarm, worker.timers.about_now() + idle);
     }
     if client.speaks_http2 {
-        let Client { guest, stream, peer, introduction, inbox: early, .. } = client;
-        let connection = Connection { guest, stream, peer, introduction, early };
+        let Client { guest, stream, peer, introduction, origin, inbox: early, .. } = client;
+        let connection = Connection { guest, stream, peer, introduction, origin, early };
         Box::pin(http2::serve::serve(connection)).await;
     }
 }
@@ -223,7 +226,11 @@ fn take_request(
     view: &Rc<DoorView>,
     bytes: &mut [u8],
 ) -> Result<Option<Box<Job>>, (Refusal, bool)> {
-    let asker = Asker { peer: client.peer, introduction: client.introduction.as_deref() };
+    let asker = Asker {
+        peer: client.peer,
+        introduction: client.introduction.as_deref(),
+        origin: client.origin.as_ref(),
+    };
     let Some(mut job) = job::prepare(asker, worker, view, bytes)? else { return Ok(None) };
     client.inbox.clear();
     client.watched = false;

@@ -15,6 +15,7 @@ use crate::adapter;
 use crate::http1::answer::Reason;
 use crate::http1::job::Asker;
 use crate::listener::Guest;
+use crate::proxy_protocol::Origin;
 use crate::stream::Peer;
 use crate::timer::Alarm;
 use crate::tls::enter::Introduction;
@@ -40,6 +41,7 @@ pub(super) struct Connection {
     pub(super) guest: Guest,
     peer: Peer,
     introduction: Option<Box<Introduction>>,
+    origin: Option<Rc<Origin>>,
     alarm: Rc<Alarm>,
     /// Streams being served.
     active: Cell<usize>,
@@ -48,7 +50,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn asker(&self) -> Asker<'_> {
-        Asker { peer: self.peer, introduction: self.introduction.as_deref() }
+        Asker { peer: self.peer, introduction: self.introduction.as_deref(), origin: self.origin.as_ref() }
     }
 }
 
@@ -76,7 +78,7 @@ impl Drop for Presence {
 
 /// Serves one connection from its preface to its last stream.
 pub(crate) async fn serve(connection: adapter::Connection) {
-    let adapter::Connection { guest, stream, peer, introduction, early } = connection;
+    let adapter::Connection { guest, stream, peer, introduction, origin, early } = connection;
     let worker = guest.worker.clone();
     let view = guest.door.view();
     let alarm = worker.timers.alarm(worker.now() + view.table.config.timeouts.header);
@@ -91,7 +93,8 @@ pub(crate) async fn serve(connection: adapter::Connection) {
         None => return tally.refuse(Reason::HeaderTimeout),
     };
     alarm.set_resting(true);
-    let connection = Rc::new(Connection { guest, peer, introduction, alarm, active: Cell::new(0), meter });
+    let connection =
+        Rc::new(Connection { guest, peer, introduction, origin, alarm, active: Cell::new(0), meter });
     converse(frames, &connection).await;
 }
 

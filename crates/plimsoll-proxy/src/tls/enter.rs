@@ -35,7 +35,8 @@ pub(crate) async fn enter(connection: &mut Connection) -> bool {
     let started = worker.now();
     let alarm = worker.lend_alarm(started + table.config.timeouts.handshake);
     let inner = std::mem::replace(&mut connection.stream, Stream::Gone);
-    let Ok(mut stream) = TlsStream::server(inner, voucher.config.clone()) else { return false };
+    let early = std::mem::take(&mut connection.early);
+    let Ok(mut stream) = TlsStream::server(inner, early, voucher.config.clone()) else { return false };
     // Boxed, so that what a handshake needs is given back when it is over.
     let shaken = alarm.within(Box::pin(shake_hands(&worker, &mut stream))).await;
     match shaken {

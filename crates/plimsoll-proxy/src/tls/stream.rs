@@ -53,6 +53,8 @@ pub(crate) struct TlsStream {
     side: Side,
     /// A piece of a record, or of a message of the handshake, that has not ended yet.
     partial: Vec<u8>,
+    /// Nobody has looked at `partial` yet.
+    unseen: bool,
     /// Decrypted, and nobody had room for it.
     plain: Vec<u8>,
     plain_at: usize,
@@ -79,13 +81,16 @@ impl std::fmt::Debug for TlsStream {
 }
 
 impl TlsStream {
-    /// The server's side of a connection, before its handshake.
+    /// The server's side of a connection, before its handshake; `early` was read of it already.
     ///
     /// # Errors
     /// rustls', when `config` cannot serve anybody.
-    pub(crate) fn server(inner: Stream, config: Arc<ServerConfig>) -> io::Result<Self> {
+    pub(crate) fn server(inner: Stream, early: Vec<u8>, config: Arc<ServerConfig>) -> io::Result<Self> {
         let side = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(Self::new(inner, Side::Server(side)))
+        let mut stream = Self::new(inner, Side::Server(side));
+        stream.unseen = !early.is_empty();
+        stream.partial = early;
+        Ok(stream)
     }
 
     /// The client's side of a connection, before its handshake.
@@ -106,6 +111,7 @@ impl TlsStream {
             inner,
             side,
             partial: Vec::new(),
+            unseen: false,
             plain: Vec::new(),
             plain_at: 0,
             unsent: Vec::new(),
@@ -161,6 +167,11 @@ impl TlsStream {
     pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if matches!(self.side, Side::Client(_)) && self.partial.is_empty() {
             self.decrypt(&mut [], &mut [])?;
+        }
+        if std::mem::take(&mut self.unseen) {
+            let mut early = std::mem::take(&mut self.partial);
+            let (used, _no_room) = self.decrypt(&mut early, &mut [])?;
+            self.partial = early.split_off(used);
         }
         while self.state().is_handshaking() {
             if self.ended || ready!(self.poll_receive(cx, &mut []))?.is_none() {
@@ -352,7 +363,7 @@ impl TlsStream {
 
     /// Ready when there may be something to read.
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.ended || self.plain_at < self.plain.len() {
+        match self.ended || self.unseen || self.plain_at < self.plain.len() {
             true => Poll::Ready(Ok(())),
             false => self.inner.poll_read_ready(cx),
         }

@@ -101,6 +101,7 @@ fn listener(name: &str) -> Listener {
         addresses: vec![ListenAddress::Socket(([127, 0, 0, 1], 0).into())],
         protocol: Protocol::Http,
         tls: None,
+        accepts_proxy_protocol: false,
         trusted_proxies: Vec::new(),
         timeouts: ClientTimeouts { handshake: secs(10), header: secs(10), body: secs(10), idle: secs(10) },
         limits: Limits {
@@ -154,6 +155,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
         backup_tiers: true,
         protocol: PoolProtocol::Http1,
+        proxy_protocol: Default::default(),
         tls: None,
         timeouts: DestinationTimeouts { connect: secs(5), response: secs(10), idle: secs(10), total: None },
         destinations: destinations
