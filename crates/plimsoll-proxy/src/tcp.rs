@@ -1,8 +1,7 @@
-//! How bytes run both ways between two streams, and how a TCP connection finds its destination.
+//! How a TCP connection finds its destination.
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::Poll;
 
 use plimsoll_core::retry::{self, Attempt, Decision};
 use plimsoll_core::route::Facts;
@@ -15,23 +14,13 @@ use crate::forward::{connect, tell};
 use crate::http1::answer::Reason;
 use crate::http1::target::Method;
 use crate::listener::Guest;
-use crate::pending::Pending;
 use crate::stream::{Peer, Stream};
-use crate::timer::{Alarm, RESOLUTION};
+use crate::timer::Alarm;
 use crate::tls::enter::Introduction;
 use crate::tls::hello::{self, Hello};
+use crate::tunnel::{Moved, tunnel};
 use crate::upstream::Chosen;
 use crate::worker::{Rule, Worker};
-
-/// Reads of one direction before other connections get their turn.
-const TURNS: usize = 16;
-
-/// Bytes a tunnel moved.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Moved {
-    pub(crate) to_destination: u64,
-    pub(crate) to_client: u64,
-}
 
 /// Serves one TCP connection: a destination that can be connected to, then a tunnel.
 pub(crate) async fn serve(
@@ -64,9 +53,9 @@ pub(crate) async fn serve(
     counts.started.add(1);
     let mut moved = Moved::default();
     let (id, reason) = match find(&worker, &alarm, &rule, started).await {
-        Ok((upstream, ticket)) => {
+        Ok((mut upstream, ticket)) => {
             let idle = view.table.config.timeouts.idle.max(rule.table.pool.config.timeouts.idle);
-            moved = tunnel(&worker, &alarm, &mut client, upstream, early, Vec::new(), idle).await;
+            moved = tunnel(&worker, &alarm, [&mut client, &mut upstream], early, Vec::new(), idle).await;
             (Some(ticket.id()), None)
         }
         Err(reason) => {
@@ -204,114 +193,4 @@ pub(crate) fn connect_attempt(failure: Failure, tries: u8) -> Attempt {
         body_replayable: true,
         answer_started: false,
     }
-}
-
-/// One direction of a tunnel.
-#[derive(Debug)]
-struct Flow {
-    pending: Pending,
-    ended: bool,
-    told: bool,
-    moved: u64,
-}
-
-/// What one poll of a flow came to.
-enum Step {
-    /// Nothing more can be moved now; `true` if something was.
-    Waits(bool),
-    /// A stream broke.
-    Broken,
-}
-
-impl Flow {
-    fn new(kept: Vec<u8>) -> Self {
-        Self { pending: kept.into(), ended: false, told: false, moved: 0 }
-    }
-
-    /// Moves bytes until a socket says "later". The source's end is passed on as one, once all is out.
-    fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], from: &mut Stream, to: &mut Stream) -> Step {
-        let mut moved = false;
-        for _ in 0..TURNS {
-            if !self.pending.is_empty() {
-                match to.poll_write(cx, self.pending.rest()) {
-                    Poll::Pending => return Step::Waits(moved),
-                    Poll::Ready(Ok(n @ 1..)) => {
-                        self.pending.advance(n);
-                        self.moved += n as u64;
-                    }
-                    Poll::Ready(_) => return Step::Broken,
-                }
-                moved = true;
-                continue;
-            }
-            if self.ended {
-                if !std::mem::replace(&mut self.told, true) {
-                    to.shut_write();
-                }
-                return Step::Waits(moved);
-            }
-            match from.poll_read(cx, &mut scratch[..self.pending.read_size()]) {
-                Poll::Pending => return Step::Waits(moved),
-                Poll::Ready(Ok(0)) => self.ended = true,
-                Poll::Ready(Ok(n)) => {
-                    let polled = to.poll_write(cx, &scratch[..n]);
-                    let Ok(written) = self.pending.wrote(polled, [&scratch[..n], b"", b""]) else {
-                        return Step::Broken;
-                    };
-                    self.moved += written as u64;
-                }
-                Poll::Ready(Err(_)) => return Step::Broken,
-            }
-            moved = true;
-        }
-        cx.waker().wake_by_ref();
-        Step::Waits(moved)
-    }
-
-    fn is_over(&self) -> bool {
-        self.ended && self.told
-    }
-}
-
-/// Runs bytes both ways until both ends are done, one breaks, or nothing moves for `idle`.
-///
-/// `early` came from the client before the tunnel stood, `unsent` from the destination.
-pub(crate) async fn tunnel(
-    worker: &Rc<Worker>,
-    alarm: &Rc<Alarm>,
-    client: &mut Stream,
-    mut upstream: Stream,
-    early: Vec<u8>,
-    unsent: Vec<u8>,
-    idle: Duration,
-) -> Moved {
-    let (mut up, mut down) = (Flow::new(early), Flow::new(unsent));
-    worker.timers.set(alarm, worker.now() + idle);
-    std::future::poll_fn(|cx| {
-        let mut scratch = worker.scratch.borrow_mut();
-        let mut moved = false;
-        for direction in [true, false] {
-            let step = match direction {
-                true => up.poll(cx, &mut scratch, client, &mut upstream),
-                false => down.poll(cx, &mut scratch, &mut upstream, client),
-            };
-            match step {
-                Step::Waits(some) => moved |= some,
-                Step::Broken => {
-                    client.reset_on_close();
-                    upstream.reset_on_close();
-                    return Poll::Ready(());
-                }
-            }
-        }
-        if up.is_over() && down.is_over() {
-            return Poll::Ready(());
-        }
-        if moved {
-            worker.timers.set(alarm, worker.timers.about_now() + idle + RESOLUTION);
-        }
-        alarm.poll(cx)
-    })
-    .await;
-    Moved { to_destination: up.moved, to_client: down.moved }
 }
