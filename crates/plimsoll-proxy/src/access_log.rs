@@ -16,7 +16,7 @@ use crate::http1::answer::{Reason, Refusal};
 use crate::http1::job::Job;
 use crate::http1::request::RequestHead;
 use crate::stream::Peer;
-use crate::tcp::Moved;
+use crate::tunnel::Moved;
 use crate::worker::Rule;
 
 /// Lines that may wait for the disk; what comes on top is dropped and counted.

@@ -25,6 +25,7 @@ mod tables;
 mod tcp;
 mod timer;
 pub mod tls;
+mod tunnel;
 mod udp;
 mod upstream;
 mod views;

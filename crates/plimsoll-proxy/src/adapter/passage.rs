@@ -18,7 +18,7 @@ use crate::http1::answer::Reason;
 use crate::http1::target::Method;
 use crate::proxy_protocol::Origin;
 use crate::stream::{Peer, Stream};
-use crate::tcp::{Moved, tunnel};
+use crate::tunnel::{Moved, tunnel};
 use crate::upstream::Chosen;
 use crate::worker::{DoorView, Lent, Rule, Worker};
 
@@ -212,11 +212,12 @@ impl Passage {
     pub async fn relay(mut self, mut connection: Connection, destination: Destination) {
         let pool_idle = self.rule.pool.table.borrow().config.timeouts.idle;
         let idle = self.view.table.config.timeouts.idle.max(pool_idle);
-        let Destination { stream, ticket, early } = destination;
+        let Destination { mut stream, ticket, early } = destination;
         self.destination = Some(ticket.id());
         let before = std::mem::take(&mut connection.early);
         self.moved =
-            tunnel(&self.worker, &self.alarm, &mut connection.stream, stream, before, early, idle).await;
+            tunnel(&self.worker, &self.alarm, [&mut connection.stream, &mut stream], before, early, idle)
+                .await;
         drop(ticket);
     }
 }

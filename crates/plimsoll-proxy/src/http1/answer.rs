@@ -24,6 +24,7 @@ pub(crate) enum Reason {
     MethodNotAllowed,
     ExpectationFailed,
     UnknownCoding,
+    ProtocolNotSupported,
     BodyTooLarge,
     HeaderTimeout,
     BodyTimeout,
@@ -50,7 +51,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 30] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::BadRequest,
         Self::UriTooLong,
         Self::HeadersTooLarge,
@@ -58,6 +59,7 @@ impl Reason {
         Self::MethodNotAllowed,
         Self::ExpectationFailed,
         Self::UnknownCoding,
+        Self::ProtocolNotSupported,
         Self::BodyTooLarge,
         Self::HeaderTimeout,
         Self::BodyTimeout,
@@ -92,6 +94,7 @@ impl Reason {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::ExpectationFailed => "expectation_failed",
             Self::UnknownCoding => "unknown_coding",
+            Self::ProtocolNotSupported => "protocol_not_supported",
             Self::BodyTooLarge => "body_too_large",
             Self::HeaderTimeout => "header_timeout",
             Self::BodyTimeout => "body_timeout",
@@ -140,6 +143,10 @@ impl Refusal {
     pub(crate) const BAD_BODY: Self = refusal(400, Reason::BadRequest, "the chunked body is malformed");
     pub(crate) const UNKNOWN_CODING: Self =
         refusal(501, Reason::UnknownCoding, "this transfer coding is not supported");
+    pub(crate) const UNKNOWN_PROTOCOL: Self =
+        refusal(501, Reason::ProtocolNotSupported, "of extended CONNECT only `websocket` is supported");
+    pub(crate) const NO_WEBSOCKET: Self =
+        refusal(502, Reason::ProtocolNotSupported, "the destination takes no WebSocket over HTTP/2");
     pub(crate) const URI_TOO_LONG: Self = refusal(414, Reason::UriTooLong, "the request target is too long");
     pub(crate) const HEAD_TOO_LARGE: Self =
         refusal(431, Reason::HeadersTooLarge, "the request has too many or too long headers");

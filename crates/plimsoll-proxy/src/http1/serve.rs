@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::answer::{self, Reason, Refusal};
-use super::exchange::{End, Exchange, Upstream};
+use super::exchange::{End, Exchange};
 use super::job::{self, Asker, Job};
 use super::response::{self, Hop, ResponseHead};
 use super::target::Method;
@@ -22,9 +22,9 @@ use crate::http2;
 use crate::listener::Guest;
 use crate::proxy_protocol::Origin;
 use crate::stream::{Peer, Stream};
-use crate::tcp;
 use crate::timer::Alarm;
 use crate::tls::enter::Introduction;
+use crate::tunnel::{Mouth, tunnel};
 use crate::worker::{DoorView, Lent, SCRATCH, Worker};
 
 /// Bytes read at once while a head is awaited: a pipeline is taken in pieces.
@@ -335,10 +335,10 @@ impl Downstream for Client {
     async fn tunnel(&mut self, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange) {
         let early = std::mem::take(&mut self.inbox);
         let unsent = exchange.unsent().to_vec();
-        let Exchange { upstream, ticket, .. } = exchange;
-        let Upstream::Http1(upstream) = upstream else { return };
+        let Exchange { mut upstream, ticket, .. } = exchange;
         let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
-        let moved = tcp::tunnel(worker, &self.alarm, &mut self.stream, upstream, early, unsent, idle).await;
+        let ends: [&mut dyn Mouth; 2] = [&mut self.stream, &mut upstream];
+        let moved = tunnel(worker, &self.alarm, ends, early, unsent, idle).await;
         job.request_bytes += moved.to_destination;
         job.response_bytes += moved.to_client;
         drop(ticket);

@@ -31,6 +31,9 @@ pub(crate) struct Call {
     rest: Bytes,
     trailers: Option<HeaderMap>,
     never_ran: bool,
+    /// It asks for a tunnel of WebSocket; the client's key is to be answered with this.
+    accept: Option<String>,
+    cannot_switch: bool,
 }
 
 #[derive(Debug)]
@@ -40,6 +43,8 @@ enum Answer {
     Awaited(ResponseFuture),
     Body(RecvStream),
     Over,
+    /// It will not come.
+    Lost,
 }
 
 impl Call {
@@ -56,7 +61,14 @@ impl Call {
             rest: Bytes::new(),
             trailers: None,
             never_ran: true,
+            accept: None,
+            cannot_switch: false,
         }
+    }
+
+    /// It asks for a tunnel, and its destination has not said that it opens any.
+    pub(crate) fn cannot_switch(&self) -> bool {
+        self.cannot_switch
     }
 
     /// The destination said, or nobody asked it, so that it has seen nothing of this request.
@@ -74,17 +86,34 @@ impl Call {
         if let Some(body) = &mut self.body {
             return frames::poll_send(body, cx, [bytes, b"", b""], false);
         }
+        let asked = ready!(self.poll_ask(cx, bytes));
+        if asked.is_err() {
+            self.answer = Answer::Lost;
+        }
+        Poll::Ready(asked.map(|()| self.head_len))
+    }
+
+    fn poll_ask(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<()>> {
         let broken = |_| io::Error::from(io::ErrorKind::ConnectionReset);
-        let secure = self.place.link().is_secure();
-        let requests = self.place.requests();
-        ready!(requests.poll_ready(cx)).map_err(broken)?;
-        let request =
-            head::read_request(&bytes[..self.head_len], secure).ok_or(io::ErrorKind::InvalidInput)?;
+        let link = self.place.link().clone();
+        ready!(self.place.requests().poll_ready(cx)).map_err(broken)?;
+        let (request, accept) = head::read_request(&bytes[..self.head_len], link.is_secure())
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        if accept.is_some() && !self.place.requests().is_extended_connect_protocol_enabled() {
+            ready!(link.poll_settings(cx));
+            if !self.place.requests().is_extended_connect_protocol_enabled() {
+                self.cannot_switch = !link.is_closed();
+                return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+            }
+        }
         self.method_is_head = request.method() == http::Method::HEAD;
-        let (answer, body) = requests.send_request(request, self.ends).map_err(broken)?;
+        let ends = self.ends && accept.is_none();
+        let (answer, body) = self.place.requests().send_request(request, ends).map_err(broken)?;
         (self.answer, self.body) = (Answer::Awaited(answer), Some(body));
-        (self.sent_all, self.never_ran) = (self.ends, false);
-        Poll::Ready(Ok(self.head_len))
+        // What goes into a tunnel ends when the tunnel says so.
+        (self.sent_all, self.never_ran) = (ends || accept.is_some(), false);
+        self.accept = accept;
+        Poll::Ready(Ok(()))
     }
 
     /// The body is out to its end, but for these trailer lines.
@@ -106,6 +135,7 @@ impl Call {
             match &mut self.answer {
                 Answer::NotAsked => return Poll::Pending,
                 Answer::Over => return Poll::Ready(Ok(0)),
+                Answer::Lost => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
                 Answer::Awaited(answer) => {
                     if let Poll::Ready(Some(Ok(early))) = answer.poll_informational(cx) {
                         self.rest = head::write_answer(&early, true, true);
@@ -115,7 +145,15 @@ impl Call {
                     let (parts, body) = polled.map_err(|error| self.failed(&error))?.into_parts();
                     let ends = body.is_end_stream();
                     let parts = http::Response::from_parts(parts, ());
-                    self.rest = head::write_answer(&parts, ends, self.method_is_head);
+                    self.rest = match self.accept.take() {
+                        Some(accept) if parts.status().is_success() => head::write_switch(&parts, &accept),
+                        refused => {
+                            if refused.is_some() {
+                                self.shut_write();
+                            }
+                            head::write_answer(&parts, ends, self.method_is_head)
+                        }
+                    };
                     self.answer = Answer::Body(body);
                 }
                 Answer::Body(body) => match ready!(body.poll_data(cx)) {
@@ -136,6 +174,25 @@ impl Call {
         let n = self.rest.len().min(buffer.len());
         self.rest.copy_to_slice(&mut buffer[..n]);
         Poll::Ready(Ok(n))
+    }
+
+    /// Says "no more from me" into a tunnel.
+    pub(crate) fn shut_write(&mut self) {
+        if let Some(body) = &mut self.body {
+            let _seen_where_it_is_read = body.send_data(Bytes::new(), true);
+        }
+    }
+
+    /// Breaks a tunnel: a reset of TCP is `CANCEL` (RFC 8441 section 5).
+    pub(crate) fn break_off(&mut self) {
+        if let Some(body) = &mut self.body {
+            body.send_reset(Reason::CANCEL);
+        }
+    }
+
+    /// The destination broke the tunnel.
+    pub(crate) fn is_broken_off(&mut self, cx: &mut Context<'_>) -> bool {
+        self.body.as_mut().is_some_and(|body| body.poll_reset(cx).is_ready())
     }
 
     /// Streams that a destination refuses, or leaves behind with a goodbye, have not run (RFC 9113 section 8.7).

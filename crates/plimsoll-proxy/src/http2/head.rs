@@ -6,29 +6,51 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, TE};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request};
 
+use super::handshake::{ACCEPT, KEY, WEBSOCKET, accept};
 use crate::grpc;
 use crate::http1::MAX_HEADERS;
 use crate::http1::answer::Refusal;
 use crate::http1::fields::{Field, field, write_line};
 use crate::http1::response::{Hop, ResponseHead};
 
-/// Writes a request head as HTTP/1 would have it. `ends` says that no body follows.
+/// Does it ask for a tunnel of WebSocket (RFC 8441)?
+///
+/// # Errors
+/// What other tunnels are refused with.
+pub(super) fn asks_for_websocket(head: &request::Parts) -> Result<bool, Refusal> {
+    match (head.method == Method::CONNECT, head.extensions.get::<Protocol>()) {
+        (false, _) => Ok(false),
+        (true, None) => Err(Refusal::METHOD_NOT_ALLOWED),
+        (true, Some(asked)) if !asked.as_str().eq_ignore_ascii_case(WEBSOCKET) => {
+            Err(Refusal::UNKNOWN_PROTOCOL)
+        }
+        // A tunnel has no length.
+        (true, Some(_)) if head.headers.contains_key(CONTENT_LENGTH) => Err(Refusal::BAD_LENGTH),
+        (true, Some(_)) => Ok(true),
+    }
+}
+
+/// Writes a request head as HTTP/1 would have it. `ends` says that no body follows; with a `key` it asks to
+/// switch to WebSocket.
 ///
 /// # Errors
 /// What the request is refused with when it has no such form.
-pub(super) fn write_request(out: &mut Vec<u8>, head: &request::Parts, ends: bool) -> Result<(), Refusal> {
-    if head.method == Method::CONNECT {
-        return Err(Refusal::METHOD_NOT_ALLOWED);
-    }
+pub(super) fn write_request(
+    out: &mut Vec<u8>,
+    head: &request::Parts,
+    ends: bool,
+    key: Option<&str>,
+) -> Result<(), Refusal> {
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     if target.is_empty() {
         return Err(Refusal::BAD_TARGET);
     }
-    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.extend_from_slice(key.map_or(head.method.as_str(), |_| "GET").as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -47,12 +69,17 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &request::Parts, ends: bool
     };
     write_line(out, b"Host", host);
     for (name, value) in &head.headers {
-        if name != HOST && name != COOKIE {
+        // The side of HTTP/2 has no key of its own, whatever it says (RFC 8441 section 5).
+        if name != HOST && name != COOKIE && !(key.is_some() && name == KEY) {
             write_line(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
     write_cookies(out, &head.headers);
-    if !ends && !head.headers.contains_key(CONTENT_LENGTH) {
+    if let Some(key) = key {
+        out.extend_from_slice(b"Connection: Upgrade\r\n");
+        write_line(out, b"Upgrade", WEBSOCKET.as_bytes());
+        write_line(out, b"Sec-WebSocket-Key", key.as_bytes());
+    } else if !ends && !head.headers.contains_key(CONTENT_LENGTH) {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     out.extend_from_slice(b"\r\n");
@@ -75,8 +102,10 @@ fn write_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A request head that was written for a destination, as HTTP/2 has it. `None` when a line has no such form.
-pub(super) fn read_request(text: &[u8], secure: bool) -> Option<Request<()>> {
+/// A request head that was written for a destination, as HTTP/2 has it. One that asks to switch to WebSocket
+/// becomes an extended CONNECT, and beside it stands what its key is to be answered with. `None` when a line has
+/// no such form.
+pub(super) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Option<String>)> {
     let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut []);
     parsed.parse_with_uninit_headers(text, &mut slots).ok().filter(httparse::Status::is_complete)?;
@@ -86,11 +115,18 @@ pub(super) fn read_request(text: &[u8], secure: bool) -> Option<Request<()>> {
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
     uri.path_and_query = Some(target.parse().ok()?);
+    let is_switch = |h: &&httparse::Header<'_>| {
+        field(h.name) == Field::Upgrade && h.value.eq_ignore_ascii_case(WEBSOCKET.as_bytes())
+    };
+    let switches = method == "GET" && parsed.headers.iter().any(|header| is_switch(&header));
+    let key = parsed.headers.iter().find(|header| switches && header.name.eq_ignore_ascii_case(KEY));
+    let accept = key.map(|key| accept(key.value));
     let map = request.headers_mut();
     for header in parsed.headers.iter() {
         match field(header.name) {
             Field::Host => uri.authority = Some(Authority::try_from(header.value).ok()?),
             Field::Connection | Field::TransferEncoding | Field::HopByHop | Field::Upgrade => {}
+            _ if accept.is_some() && header.name.eq_ignore_ascii_case(KEY) => {}
             _ => append(map, header.name.as_bytes(), header.value)?,
         }
     }
@@ -99,7 +135,26 @@ pub(super) fn read_request(text: &[u8], secure: bool) -> Option<Request<()>> {
         map.insert(TE, HeaderValue::from_static("trailers"));
     }
     *request.uri_mut() = Uri::from_parts(uri).ok()?;
-    Some(request)
+    if accept.is_some() {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from_static(WEBSOCKET));
+    }
+    Some((request, accept))
+}
+
+/// Writes the head of an answer that opens a tunnel of WebSocket as HTTP/1 would have it.
+pub(super) fn write_switch(head: &Response<()>, accept: &str) -> Bytes {
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n");
+    write_line(&mut out, b"Upgrade", WEBSOCKET.as_bytes());
+    for (name, value) in head.headers() {
+        if name != CONTENT_LENGTH && name != ACCEPT {
+            write_line(&mut out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    write_line(&mut out, b"Sec-WebSocket-Accept", accept.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out.into()
 }
 
 /// Writes the head of an answer as HTTP/1 would have it, for the one reader of such heads. `ends` says that no
@@ -122,6 +177,23 @@ pub(super) fn write_answer(head: &Response<()>, ends: bool, to_head: bool) -> By
     }
     out.extend_from_slice(b"\r\n");
     out.into()
+}
+
+/// The head of an answer that switches to WebSocket, as HTTP/2 has it. `None` when it does not, or has not answered
+/// the key as it should.
+pub(super) fn switch(
+    head: &ResponseHead<'_>,
+    headers: &[httparse::Header<'_>],
+    hop: Hop<'_>,
+    accept: &str,
+) -> Option<Response<()>> {
+    let answers = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(ACCEPT));
+    let is_right = answers.map(|header| header.value).eq([accept.as_bytes()]);
+    let to_websocket = head.upgrade.is_some_and(|to| to.eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
+    let mut response = answer(head, headers, hop, false).filter(|_| is_right && to_websocket)?;
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().remove(ACCEPT);
+    Some(response)
 }
 
 /// The head of an answer as HTTP/2 has it: lines that belong to the connection stay behind, and the edits
@@ -194,7 +266,7 @@ mod tests {
     fn written(request: http::request::Builder, ends: bool) -> Result<String, Refusal> {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let mut out = Vec::new();
-        write_request(&mut out, &head, ends).map(|()| String::from_utf8(out).expect("text"))
+        write_request(&mut out, &head, ends, None).map(|()| String::from_utf8(out).expect("text"))
     }
 
     fn get() -> http::request::Builder {

@@ -4,9 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
+use h2::{Ping, PingPong};
 use plimsoll_core::{Address, DestinationId};
 use tokio::sync::Notify;
 
@@ -33,9 +35,43 @@ pub(crate) struct Link {
     secure: bool,
     active: Cell<usize>,
     closed: Rc<Cell<bool>>,
+    settings: Rc<Settings>,
+}
+
+/// Whether the destination's settings have come: nobody may ask for a tunnel before (RFC 8441 section 3). They are
+/// the first it sends, so they stand before the answer to a ping.
+#[derive(Debug)]
+struct Settings {
+    came: Cell<bool>,
+    ping: RefCell<Option<PingPong>>,
+    waiting: RefCell<Vec<Waker>>,
 }
 
 impl Link {
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Ready when the destination's settings are known, or never will be.
+    pub(super) fn poll_settings(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.settings.came.get() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.settings.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        if let Some(mut ping) = self.settings.ping.take() {
+            let settings = self.settings.clone();
+            tokio::task::spawn_local(async move {
+                let _came_or_closed = ping.ping(Ping::opaque()).await;
+                settings.came.set(true);
+                settings.waiting.take().into_iter().for_each(Waker::wake);
+            });
+        }
+        Poll::Pending
+    }
+
     /// Within TLS?
     pub(super) fn is_secure(&self) -> bool {
         self.secure
@@ -61,7 +97,7 @@ impl Place {
         Self { link: link.clone(), requests }
     }
 
-    pub(super) fn link(&self) -> &Link {
+    pub(super) fn link(&self) -> &Rc<Link> {
         &self.link
     }
 
@@ -140,7 +176,12 @@ impl Links {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER);
-        let (requests, connection) = builder.handshake(wire).await.map_err(io::Error::other)?;
+        let (requests, mut connection) = builder.handshake(wire).await.map_err(io::Error::other)?;
+        let settings = Rc::new(Settings {
+            came: Cell::new(false),
+            ping: RefCell::new(connection.ping_pong()),
+            waiting: RefCell::default(),
+        });
         let closed = Rc::new(Cell::new(false));
         let gone = closed.clone();
         tokio::task::spawn_local(async move {
@@ -148,7 +189,7 @@ impl Links {
             gone.set(true);
         });
         let (requests, active) = (RefCell::new(requests), Cell::new(0));
-        let link = Rc::new(Link { requests, address: address.clone(), secure, active, closed });
+        let link = Rc::new(Link { requests, address: address.clone(), secure, active, closed, settings });
         group.links.borrow_mut().push(link.clone());
         Ok(link)
     }

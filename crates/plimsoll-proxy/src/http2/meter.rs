@@ -73,6 +73,12 @@ impl Meter {
         self.earned.set(self.earned.get() + (bytes as u64 * PER_KIB).div_ceil(1024));
     }
 
+    /// So many bytes of an answer went out in one piece: who takes it may say so twice, for its stream and for the
+    /// connection, however small it is.
+    pub(super) fn answered(&self, bytes: usize) {
+        self.used(bytes.max((2 * 1024 / PER_KIB) as usize));
+    }
+
     /// So many seconds have gone by.
     pub(super) fn waited(&self, seconds: u64) {
         self.earned.set(self.earned.get() + seconds * PER_SECOND);
@@ -148,5 +154,15 @@ mod tests {
         meter.waited(60);
         meter.used(1 << 20);
         assert!(!meter.is_flooded());
+    }
+
+    #[test]
+    fn who_acknowledges_each_small_piece_floods_nobody() {
+        let (meter, updates) = (Meter::default(), frame(8, b"1234").repeat(2));
+        meter.read(&[0; PREFACE]).expect("the preface");
+        for n in 0..10 * BURST {
+            meter.answered(1);
+            assert!(meter.read(&updates).is_ok(), "piece {n}");
+        }
     }
 }

@@ -107,7 +107,8 @@ fn settings(header_bytes: usize) -> Builder {
         .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(Some(FAULTS));
+        .max_local_error_reset_streams(Some(FAULTS))
+        .enable_connect_protocol();
     builder
 }
 

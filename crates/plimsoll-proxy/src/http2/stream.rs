@@ -12,6 +12,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
 
 use super::frames;
+use super::handshake;
 use super::head;
 use super::serve::Presence;
 use crate::downstream::Downstream;
@@ -25,6 +26,7 @@ use crate::http1::response::{Hop, ResponseHead};
 use crate::http1::target::Method;
 use crate::listener::Guest;
 use crate::timer::Alarm;
+use crate::tunnel::{Mouth, tunnel};
 use crate::worker::{Lent, Worker};
 
 /// The client's side of one stream.
@@ -40,6 +42,8 @@ struct Stream {
     /// The answer is out to its end.
     ended: bool,
     speaks_grpc: bool,
+    /// It asks for a tunnel of WebSocket; the destination is to answer with this.
+    accept: Option<String>,
 }
 
 /// Starts a stream. Its head is read here and now, so that the task it runs in does not carry it.
@@ -54,10 +58,11 @@ pub(super) fn start(presence: Presence, request: Request<RecvStream>, respond: S
         answer: None,
         ended: false,
         speaks_grpc: grpc::is_call(content_type),
+        accept: None,
         body,
         presence,
     });
-    match prepare(&stream, &worker, &head) {
+    match prepare(&mut stream, &worker, &head) {
         Ok(job) => drop(tokio::task::spawn_local(run(worker, stream, job))),
         Err((refusal, json)) => {
             let table = &stream.presence.0.guest.door.view().table;
@@ -77,14 +82,17 @@ async fn run(worker: Rc<Worker>, mut stream: Box<Stream>, mut job: Box<Job>) {
 
 /// Makes a job of the head: by way of HTTP/1, so that one reader decides what is sound.
 fn prepare(
-    stream: &Stream,
+    stream: &mut Stream,
     worker: &Rc<Worker>,
     head: &http::request::Parts,
 ) -> Result<Box<Job>, (Refusal, bool)> {
+    let switches = head::asks_for_websocket(head).map_err(|refusal| (refusal, false))?;
+    let key = switches.then(|| handshake::key(&mut worker.rng.borrow_mut()));
+    stream.accept = key.as_ref().map(|key| handshake::accept(key.as_bytes()));
     let connection = &stream.presence.0;
     let view = connection.guest.door.view();
     let mut text = worker.buffer();
-    let written = head::write_request(&mut text, head, stream.body.is_end_stream());
+    let written = head::write_request(&mut text, head, stream.body.is_end_stream(), key.as_deref());
     let prepared = written
         .map_err(|refusal| (refusal, false))
         .and_then(|()| job::prepare(connection.asker(), worker, &view, &text));
@@ -96,6 +104,22 @@ fn prepare(
 }
 
 impl Stream {
+    /// Reads what came of the body; 0 is its end.
+    fn poll_data(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<usize, h2::Error>> {
+        while self.rest.is_empty() {
+            match ready!(self.body.poll_data(cx)) {
+                Some(data) => self.rest = data?,
+                None => return Poll::Ready(Ok(0)),
+            }
+        }
+        let n = self.rest.len().min(room.len());
+        self.presence.0.meter.used(n);
+        self.rest.copy_to_slice(&mut room[..n]);
+        // More may come as soon as this has found its place: nobody reads on before it has.
+        let _ended_already = self.body.flow_control().release_capacity(n);
+        Poll::Ready(Ok(n))
+    }
+
     /// An answer of our own, as far as the client lets us.
     fn answer_ourselves(&mut self, refusal: Refusal, json: bool, head_only: bool) -> u64 {
         let (response, body) = match self.speaks_grpc {
@@ -154,29 +178,13 @@ impl Downstream for Stream {
         job: &mut Job,
         room: &mut [u8],
     ) -> Poll<Result<Range<usize>, End>> {
-        while self.rest.is_empty() {
-            match self.body.poll_data(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(data))) => self.rest = data,
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(End::ClientGone)),
-                Poll::Ready(None) => {
-                    return match self.body.poll_trailers(cx) {
-                        Poll::Pending => Poll::Pending,
-                        Poll::Ready(Err(_)) => Poll::Ready(Err(End::ClientGone)),
-                        Poll::Ready(Ok(trailers)) => {
-                            let lines = trailers.map(|map| head::trailer_lines(&map)).unwrap_or_default();
-                            job.body = BodyReader::ended(lines);
-                            Poll::Ready(Ok(0..0))
-                        }
-                    };
-                }
-            }
+        let n = ready!(self.poll_data(cx, room)).map_err(|_| End::ClientGone)?;
+        if n == 0 {
+            let trailers = ready!(self.body.poll_trailers(cx)).map_err(|_| End::ClientGone)?;
+            let lines = trailers.map(|map| head::trailer_lines(&map)).unwrap_or_default();
+            job.body = BodyReader::ended(lines);
+            return Poll::Ready(Ok(0..0));
         }
-        let n = self.rest.len().min(room.len());
-        self.presence.0.meter.used(n);
-        self.rest.copy_to_slice(&mut room[..n]);
-        // More may come as soon as this has found its place: nobody reads on before it has.
-        let _ended_already = self.body.flow_control().release_capacity(n);
         Poll::Ready(job.take_body(&mut Vec::new(), &mut room[..n]).map_err(End::Refused))
     }
 
@@ -190,7 +198,11 @@ impl Downstream for Stream {
         ends: bool,
     ) -> Result<(), End> {
         let garbage = End::Failed(plimsoll_core::Failure::Garbage);
-        let response = head::answer(head, headers, hop, ends).ok_or(garbage)?;
+        let response = match &self.accept {
+            Some(accept) if head.status == 101 => head::switch(head, headers, hop, accept),
+            _ => head::answer(head, headers, hop, ends),
+        };
+        let response = response.ok_or(garbage)?;
         if response.status().is_informational() {
             return self.respond.send_informational(response).map_err(|_| End::ClientGone);
         }
@@ -212,8 +224,7 @@ impl Downstream for Stream {
         };
         let taken = ready!(frames::poll_send(answer, cx, parts, last))?;
         self.ended |= last && taken == total;
-        // Who takes an answer sends window updates for it.
-        self.presence.0.meter.used(taken);
+        self.presence.0.meter.answered(taken);
         Poll::Ready(Ok(taken))
     }
 
@@ -251,8 +262,41 @@ impl Downstream for Stream {
         Verdict::KeepAlive
     }
 
-    async fn tunnel(&mut self, _job: &mut Job, _worker: &Rc<Worker>, _exchange: Exchange) {
-        // Nobody offers a switch of protocols on a stream, so no destination is taken up on one.
-        self.break_off();
+    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange) {
+        // What the client was told, where the destination said 101.
+        job.status = 200;
+        let unsent = exchange.unsent().to_vec();
+        let Exchange { mut upstream, ticket, .. } = exchange;
+        let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
+        let alarm = self.alarm.clone();
+        let moved = tunnel(worker, &alarm, [self, &mut upstream], Vec::new(), unsent, idle).await;
+        job.request_bytes += moved.to_destination;
+        job.response_bytes += moved.to_client;
+        drop(ticket);
+    }
+}
+
+impl Mouth for Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_data(cx, buffer).map_err(|_| io::ErrorKind::ConnectionReset.into())
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_parts(cx, [bytes, b"", b""], false)
+    }
+
+    fn shut_write(&mut self) {
+        let _seen_where_it_is_read = self.finish(b"");
+    }
+
+    /// A reset of TCP is `CANCEL` (RFC 8441 section 5).
+    fn break_off(&mut self) {
+        if let Some(answer) = &mut self.answer {
+            answer.send_reset(Code::CANCEL);
+        }
+    }
+
+    fn is_broken_off(&mut self, cx: &mut Context<'_>) -> bool {
+        self.answer.as_mut().is_some_and(|answer| answer.poll_reset(cx).is_ready())
     }
 }

@@ -95,9 +95,13 @@ impl Drop for Counted<'_> {
 
 /// A byte sequence of a structured field (RFC 8941 section 3.3.5).
 fn in_base64(bytes: &[u8]) -> String {
+    format!(":{}:", base64(bytes))
+}
+
+/// Bytes as text (RFC 4648 section 4).
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4 + 2);
-    text.push(':');
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
         let bits = (0..3).fold(0_u32, |bits, at| bits << 8 | u32::from(*three.get(at).unwrap_or(&0)));
         for at in 0..4 {
@@ -105,7 +109,6 @@ fn in_base64(bytes: &[u8]) -> String {
             text.push(if at <= three.len() { char::from(digit) } else { '=' });
         }
     }
-    text.push(':');
     text
 }
 

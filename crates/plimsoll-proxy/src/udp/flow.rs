@@ -17,7 +17,7 @@ use crate::forward::tell;
 use crate::http1::target::Method;
 use crate::listener::Guest;
 use crate::stream::{Peer, is_for_want_of_means};
-use crate::tcp::Moved;
+use crate::tunnel::Moved;
 use crate::worker::Rule;
 
 /// One flow. It holds its place among the listener's guests until it is dropped.

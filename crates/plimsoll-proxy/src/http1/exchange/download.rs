@@ -11,6 +11,7 @@ use super::{End, Exchange, TURNS};
 use crate::downstream::Downstream;
 use crate::grpc;
 use crate::http1::MAX_HEADERS;
+use crate::http1::answer::Refusal;
 use crate::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use crate::http1::job::Job;
 use crate::http1::response::{self, Delivery, Hop, Persistence, ResponseHead};
@@ -89,6 +90,9 @@ impl Exchange {
 
     /// The destination closed. Only an answer that ends with its connection is whole then.
     fn upstream_ended(&mut self, job: &Job, cleanly: bool) -> Result<(), End> {
+        if self.upstream.cannot_switch() {
+            return Err(End::Refused(Refusal::NO_WEBSOCKET));
+        }
         let Some(answer) = &mut self.answer else {
             return Err(End::Failed(match (self.partial.is_empty() && self.informational == 0, cleanly) {
                 (true, false) => Failure::Reset,
@@ -243,10 +247,7 @@ impl Exchange {
         let rule = &view.rules[job.rule].table;
         let via = job.view.table.config.via;
         let (delivery, persistence) = match head.status {
-            101 if job.upgrade && head.upgrade.is_some() => {
-                job.upgraded = true;
-                (Delivery::Plain, Persistence::Upgrade)
-            }
+            101 if job.upgrade && head.upgrade.is_some() => (Delivery::Plain, Persistence::Upgrade),
             101 => return Err(garbage),
             100..=199 => {
                 self.informational += 1;
@@ -275,6 +276,7 @@ impl Exchange {
         let hop = Hop { delivery, persistence, edits: &rule.response_edits, via };
         let ends = self.answer.as_ref().is_some_and(|answer| answer.finished);
         client.pass_head(out, bytes, &head, headers, hop, ends)?;
+        job.upgraded = head.status == 101;
         Ok(head.len)
     }
 

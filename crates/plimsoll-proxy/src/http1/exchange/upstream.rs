@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use crate::http2::call::Call;
 use crate::stream::Stream;
+use crate::tunnel::Mouth;
 
 /// What a try runs on. Heads cross it as HTTP/1 has them, whichever it is.
 #[derive(Debug)]
@@ -49,8 +50,44 @@ impl Upstream {
         }
     }
 
+    /// The request is to switch protocols, and its destination has not said that it can.
+    pub(super) fn cannot_switch(&self) -> bool {
+        matches!(self, Self::Http2(call) if call.cannot_switch())
+    }
+
     /// The destination has seen nothing of the request, whatever was sent.
     pub(super) fn never_ran(&self) -> bool {
         matches!(self, Self::Http2(call) if call.never_ran())
+    }
+}
+
+impl Mouth for Upstream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_read(cx, buffer)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write(cx, bytes)
+    }
+
+    fn shut_write(&mut self) {
+        match self {
+            Self::Http1(stream) => stream.shut_write(),
+            Self::Http2(call) => call.shut_write(),
+        }
+    }
+
+    fn break_off(&mut self) {
+        match self {
+            Self::Http1(stream) => stream.reset_on_close(),
+            Self::Http2(call) => call.break_off(),
+        }
+    }
+
+    fn is_broken_off(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Http1(stream) => Mouth::is_broken_off(stream, cx),
+            Self::Http2(call) => call.is_broken_off(cx),
+        }
     }
 }

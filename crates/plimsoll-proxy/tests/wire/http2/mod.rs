@@ -2,3 +2,4 @@
 
 mod crossing;
 mod destinations;
+mod websocket;

@@ -198,6 +198,14 @@ impl Played {
 
 type Plays = dyn Fn(&Http2Request) -> Played + Send + Sync;
 
+/// What a destination does with streams.
+#[derive(Clone)]
+enum Manner {
+    Plays(Arc<Plays>),
+    StreamsBack,
+    Tunnels,
+}
+
 /// A destination of HTTP/2, on a thread of its own.
 pub(crate) struct Http2Destination {
     address: std::net::SocketAddr,
@@ -209,15 +217,21 @@ pub(crate) struct Http2Destination {
 
 impl Http2Destination {
     pub(crate) fn start(plays: impl Fn(&Http2Request) -> Played + Send + Sync + 'static) -> Self {
-        Self::run(Some(Arc::new(plays)))
+        Self::run(Manner::Plays(Arc::new(plays)))
     }
 
     /// Answers at once, and then each piece of a body with the same piece.
     pub(crate) fn start_streaming() -> Self {
-        Self::run(None)
+        Self::run(Manner::StreamsBack)
     }
 
-    fn run(plays: Option<Arc<Plays>>) -> Self {
+    /// Opens tunnels of WebSocket (RFC 8441) in which everything comes back, and a goodbye at the end. To `/no` it
+    /// opens none, and in `/break` it breaks off at the first word.
+    pub(crate) fn start_tunnels() -> Self {
+        Self::run(Manner::Tunnels)
+    }
+
+    fn run(manner: Manner) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("bound");
@@ -234,7 +248,7 @@ impl Http2Destination {
                     while let Ok((socket, _)) = listener.accept().await {
                         counted.fetch_add(1, SeqCst);
                         socket.set_nodelay(true).expect("a socket");
-                        tokio::spawn(serve(socket, plays.clone(), seen.clone(), said.clone()));
+                        tokio::spawn(serve(socket, manner.clone(), seen.clone(), said.clone()));
                     }
                 };
                 tokio::select! {
@@ -273,18 +287,23 @@ impl Http2Destination {
 
 async fn serve(
     socket: tokio::net::TcpStream,
-    plays: Option<Arc<Plays>>,
+    manner: Manner,
     seen: Arc<Mutex<Vec<Http2Request>>>,
     mut said: tokio::sync::watch::Receiver<usize>,
 ) {
     said.mark_unchanged();
-    let Ok(mut connection) = h2::server::handshake(socket).await else { return };
+    let mut builder = h2::server::Builder::new();
+    if matches!(manner, Manner::Tunnels) {
+        builder.enable_connect_protocol();
+    }
+    let Ok(mut connection) = builder.handshake(socket).await else { return };
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => match plays.clone() {
-                    Some(plays) => drop(tokio::spawn(play(request, respond, plays, seen.clone()))),
-                    None => drop(tokio::spawn(stream_back(request, respond))),
+                Some(Ok((request, respond))) => match manner.clone() {
+                    Manner::Plays(plays) => drop(tokio::spawn(play(request, respond, plays, seen.clone()))),
+                    Manner::StreamsBack => drop(tokio::spawn(stream_back(request, respond))),
+                    Manner::Tunnels => drop(tokio::spawn(tunnel(request, respond, seen.clone()))),
                 },
                 _ => return,
             },
@@ -335,4 +354,97 @@ async fn stream_back(request: Request<RecvStream>, mut respond: h2::server::Send
         }
     }
     let _gone = answer.send_data(Bytes::new(), true);
+}
+
+async fn tunnel(
+    request: Request<RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    seen: Arc<Mutex<Vec<Http2Request>>>,
+) {
+    let (head, mut from) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let head = Request::from_parts(head, ());
+    let seen_now = Http2Request { head, body: Vec::new(), trailers: HeaderMap::new() };
+    seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen_now);
+    let opens = path != "/no";
+    let head = Response::builder().status(if opens { 200 } else { 403 });
+    let head = head.header("sec-websocket-protocol", "chat").body(()).expect("a head");
+    let Ok(mut to) = respond.send_response(head, false) else { return };
+    while let Some(Ok(data)) = poll_fn(|cx| from.poll_data(cx)).await {
+        release(&mut from, data.len());
+        if path == "/break" {
+            return to.send_reset(h2::Reason::CANCEL);
+        }
+        if opens && send_all(&mut to, data, false).await.is_err() {
+            return;
+        }
+    }
+    let _gone = send_all(&mut to, "goodbye".into(), true).await;
+}
+
+/// Asks for a tunnel of WebSocket, or of something else (RFC 8441).
+pub(crate) fn connect(protocol: &'static str, path: &str) -> Request<()> {
+    let request = Request::connect(format!("http://test{path}"))
+        .extension(h2::ext::Protocol::from_static(protocol))
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-protocol", "chat");
+    request.body(()).expect("a request")
+}
+
+/// A tunnel, as far as its bytes go.
+pub(crate) struct Tunnel {
+    pub(crate) to: SendStream<Bytes>,
+    pub(crate) from: RecvStream,
+    have: Vec<u8>,
+}
+
+impl Http2Client {
+    /// The server has said that it opens tunnels.
+    pub(crate) fn may_connect(&self) -> bool {
+        self.requests.is_extended_connect_protocol_enabled()
+    }
+
+    /// The answer's head, and the tunnel if there is one.
+    pub(crate) fn open(&mut self, path: &str) -> (Response<()>, Tunnel) {
+        let stream = self.begin(connect("websocket", path), false).expect("room");
+        self.opened(stream)
+    }
+
+    pub(crate) fn opened(&mut self, stream: Stream) -> (Response<()>, Tunnel) {
+        let (head, from) = self.run(stream.answer).expect("a head").into_parts();
+        (Response::from_parts(head, ()), Tunnel { to: stream.body, from, have: Vec::new() })
+    }
+
+    pub(crate) fn say(&self, tunnel: &mut Tunnel, bytes: &[u8], ends: bool) {
+        if bytes.is_empty() {
+            return tunnel.to.send_data(Bytes::new(), ends).expect("it is open");
+        }
+        let bytes = Bytes::copy_from_slice(bytes);
+        self.run(send_all(&mut tunnel.to, bytes, ends)).expect("it is open");
+    }
+
+    /// Reads until these bytes are there, and not one more.
+    #[track_caller]
+    pub(crate) fn hear(&self, tunnel: &mut Tunnel, bytes: &[u8]) {
+        while tunnel.have.len() < bytes.len() {
+            let piece = self.run(poll_fn(|cx| tunnel.from.poll_data(cx)));
+            let piece = piece.expect("it goes on").expect("it is whole");
+            release(&mut tunnel.from, piece.len());
+            tunnel.have.extend_from_slice(&piece);
+        }
+        assert!(tunnel.have == bytes, "{:?}", super::http::clip(&tunnel.have));
+        tunnel.have.clear();
+    }
+
+    /// How it ended, with nothing more in it.
+    pub(crate) fn end_of(&self, tunnel: &mut Tunnel) -> Result<(), h2::Error> {
+        match self.run(poll_fn(|cx| tunnel.from.poll_data(cx))) {
+            None => Ok(()),
+            Some(Err(error)) => Err(error),
+            Some(Ok(data)) => {
+                assert!(data.is_empty(), "{:?}", super::http::clip(&data));
+                self.end_of(tunnel)
+            }
+        }
+    }
 }
