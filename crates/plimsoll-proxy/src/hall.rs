@@ -17,7 +17,7 @@ pub(crate) fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: Stream, peer: 
     let table = &view.table;
     let guest = Guest::enter(worker, door);
     let mut connection =
-        Connection { guest, stream, peer, introduction: None, origin: None, early: Vec::new() };
+        Connection { guest, stream, peer, introduction: None, origin: None, wary: false, early: Vec::new() };
     if table.shared.open.load(Relaxed) > table.config.limits.connections {
         connection.count(Reason::ConnectionLimit);
         if table.voucher.is_none() {
@@ -37,7 +37,8 @@ async fn pass(mut connection: Connection) {
     let view = connection.guest.door.view();
     let table = &view.table;
     let mut told = None;
-    if table.config.accepts_proxy_protocol && table.trusts(connection.peer.ip()) {
+    connection.wary = table.config.accepts_proxy_protocol && !table.trusts(connection.peer.ip());
+    if table.config.accepts_proxy_protocol && !connection.wary {
         let limit = connection.limit(table.config.timeouts.header);
         told = match limit.within(read_header(&mut connection)).await {
             Some(Ok(told)) => Some(told),

@@ -4,8 +4,10 @@
 //! and writes headers; what it lets pass and the specification does not is refused here.
 
 use std::cell::RefCell;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use plimsoll_config::model::ProxyProtocol;
 use plimsoll_core::{Address, DestinationId};
@@ -13,6 +15,7 @@ use proxy_header::{Error, ParseConfig, ProxiedAddress, ProxyHeader, Tlv};
 
 use crate::adapter::Recognised;
 use crate::stream::{Peer, Stream};
+use crate::tunnel::Mouth;
 
 /// How a header of version 1 begins.
 const V1: &[u8] = b"PROXY ";
@@ -105,9 +108,64 @@ fn checksum(header: &[u8]) -> Option<u32> {
 /// Whether bytes that begin so are a header: what somebody sends who has no right to.
 pub(crate) fn recognise(first: &[u8]) -> Recognised {
     match (Recognised::by_prefix(first, V1), Recognised::by_prefix(first, V2)) {
-        (Recognised::No, other) | (other, Recognised::No) => other,
-        // The two begin with different bytes.
-        _ => Recognised::No,
+        (Recognised::No, other) | (other, _) => other,
+    }
+}
+
+/// A client that may not send a header, before a destination that may believe one: it breaks off when one
+/// comes. By then a part of the signature may have passed, which is nothing yet.
+pub(crate) struct Wary<'s> {
+    stream: &'s mut Stream,
+    /// What it began with, while that may be a signature.
+    begun: Option<Vec<u8>>,
+    pub(crate) refused: bool,
+}
+
+impl<'s> Wary<'s> {
+    /// `early` was read of it already.
+    pub(crate) fn new(stream: &'s mut Stream, is_wary: bool, early: &[u8]) -> Self {
+        let mut wary = Self { stream, begun: is_wary.then(Vec::new), refused: false };
+        wary.see(early);
+        wary
+    }
+
+    fn see(&mut self, bytes: &[u8]) {
+        let Some(begun) = &mut self.begun else { return };
+        begun.extend_from_slice(&bytes[..bytes.len().min(V2.len())]);
+        match recognise(begun) {
+            Recognised::Perhaps => {}
+            recognised => {
+                self.refused = recognised == Recognised::Yes;
+                self.begun = None;
+            }
+        }
+    }
+}
+
+impl Mouth for Wary<'_> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let read = ready!(self.stream.poll_read(cx, buffer))?;
+        self.see(&buffer[..read]);
+        match self.refused {
+            true => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            false => Poll::Ready(Ok(read)),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream.poll_write(cx, bytes)
+    }
+
+    fn shut_write(&mut self) {
+        self.stream.shut_write();
+    }
+
+    fn break_off(&mut self) {
+        self.stream.reset_on_close();
+    }
+
+    fn is_broken_off(&mut self, _cx: &mut Context<'_>) -> bool {
+        self.refused
     }
 }
 

@@ -195,6 +195,33 @@ fn a_udp_listener_has_no_connections_no_requests_and_no_tls() {
 }
 
 #[test]
+fn a_proxy_header_is_believed_of_somebody_and_told_about_one_client() {
+    for protocol in ["http", "tcp"] {
+        let trusts = "proxy_protocol: accept, trusted_proxies: [10.0.0.0/8]";
+        check_listener(&format!("protocol: {protocol}, {trusts}"), &[]);
+        for nobody in ["", ", trusted_proxies: []"] {
+            check_listener(
+                &format!("protocol: {protocol}, proxy_protocol: ▸accept{nobody}"),
+                &["conflict proxy_protocol"],
+            );
+        }
+    }
+    check_listener("protocol: tcp, ▸trusted_proxies: [10.0.0.0/8]", &["conflict trusted_proxies"]);
+    check_listener("proxy_protocol: ▸v2", &["bad-value proxy_protocol"]);
+    let led = |listener: &str, pool: &str| {
+        format!("listeners: [{listener}]\npools: {{p: {{destinations: [\"a:1\"], {pool}}}}}")
+    };
+    let web = "{name: web, address: \":80\", pool: p}";
+    for version in ["none", "v1", "v2"] {
+        check(&led(web, &format!("proxy_protocol: {version}")), &[]);
+    }
+    check(&led(web, "proxy_protocol: ▸accept"), &["bad-value pools.p.proxy_protocol"]);
+    check(&led(web, "protocol: http2, proxy_protocol: ▸v1"), &["conflict pools.p.proxy_protocol"]);
+    let dns = "▸{name: dns, protocol: udp, address: \":53\", pool: p}";
+    check(&led(dns, "proxy_protocol: v2"), &["conflict listeners[0]"]);
+}
+
+#[test]
 fn a_check_over_udp_is_not_one_over_http() {
     check_policy("  health_monitoring: {protocol: udp, send: ping, expect: pong}", &[]);
     check_policy("  health_monitoring: {send: ping}", &[]);
@@ -234,12 +261,11 @@ fn what_comes_later_is_refused_in_words() {
     for protocol in ["mqtt", "auto"] {
         check_listener(&format!("protocol: ▸{protocol}"), &["not-available-yet protocol"]);
     }
-    check_listener("proxy_protocol: ▸accept", &["not-available-yet proxy_protocol"]);
     for key in ["redirect", "deny", "rate_limit", "timeout", "pools"] {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
     }
     check_route("{pool: api, match: {▸source: []}}", &["not-available-yet [0].match.source"]);
-    for keys in ["protocol: ▸auto", "proxy_protocol: ▸v2"] {
+    for keys in ["protocol: ▸auto"] {
         let key = keys.replace('▸', "").split(':').next().unwrap().to_owned();
         check(
             &format!(

@@ -27,6 +27,8 @@ pub struct Connection {
     pub(crate) introduction: Option<Box<Introduction>>,
     /// Whose connection it is, where a destination is to be told.
     pub(crate) origin: Option<Rc<Origin>>,
+    /// Its client is not one of those who may send a PROXY header here, and others may.
+    pub(crate) wary: bool,
     /// Bytes that were read of it and belong to what comes next.
     pub(crate) early: Vec<u8>,
 }

@@ -16,9 +16,9 @@ use crate::counters::Before;
 use crate::forward::{connect, tell};
 use crate::http1::answer::Reason;
 use crate::http1::target::Method;
-use crate::proxy_protocol::Origin;
+use crate::proxy_protocol::{Origin, Wary};
 use crate::stream::{Peer, Stream};
-use crate::tunnel::{Moved, tunnel};
+use crate::tunnel::{Mouth, Moved, tunnel};
 use crate::upstream::Chosen;
 use crate::worker::{DoorView, Lent, Rule, Worker};
 
@@ -215,9 +215,15 @@ impl Passage {
         let Destination { mut stream, ticket, early } = destination;
         self.destination = Some(ticket.id());
         let before = std::mem::take(&mut connection.early);
-        self.moved =
-            tunnel(&self.worker, &self.alarm, [&mut connection.stream, &mut stream], before, early, idle)
-                .await;
+        let mut client = Wary::new(&mut connection.stream, connection.wary, &before);
+        let refused_at_once = client.refused;
+        let ends: [&mut dyn Mouth; 2] = [&mut client, &mut stream];
+        if !refused_at_once {
+            self.moved = tunnel(&self.worker, &self.alarm, ends, before, early, idle).await;
+        }
+        if client.refused {
+            self.not_served(Reason::BadProxyHeader);
+        }
         drop(ticket);
     }
 }

@@ -75,7 +75,7 @@ enum NoRequest {
 
 /// Serves one connection from its first byte to its last.
 pub(crate) async fn serve(connection: Connection) {
-    let Connection { guest, stream, peer, introduction, origin, early } = connection;
+    let Connection { guest, stream, peer, introduction, origin, early, .. } = connection;
     let worker = guest.worker.clone();
     let timeouts = guest.door.view().table.config.timeouts;
     let alarm = worker.lend_alarm(worker.now() + timeouts.header);
@@ -101,7 +101,7 @@ pub(crate) async fn serve(connection: Connection) {
     }
     if client.speaks_http2 {
         let Client { guest, stream, peer, introduction, origin, inbox: early, .. } = client;
-        let connection = Connection { guest, stream, peer, introduction, origin, early };
+        let connection = Connection { guest, stream, peer, introduction, origin, wary: false, early };
         Box::pin(http2::serve::serve(connection)).await;
     }
 }

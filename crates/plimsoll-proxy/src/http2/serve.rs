@@ -78,7 +78,7 @@ impl Drop for Presence {
 
 /// Serves one connection from its preface to its last stream.
 pub(crate) async fn serve(connection: adapter::Connection) {
-    let adapter::Connection { guest, stream, peer, introduction, origin, early } = connection;
+    let adapter::Connection { guest, stream, peer, introduction, origin, early, .. } = connection;
     let worker = guest.worker.clone();
     let view = guest.door.view();
     let alarm = worker.timers.alarm(worker.now() + view.table.config.timeouts.header);

@@ -7,6 +7,7 @@ mod kit;
 mod life;
 mod limits;
 mod log;
+mod proxy_protocol;
 mod semantics;
 mod tcp;
 mod tls;

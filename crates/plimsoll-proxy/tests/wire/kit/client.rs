@@ -71,6 +71,18 @@ impl Client {
         Ok(client)
     }
 
+    /// The handshake of TLS on a connection in the clear; `first` goes before its hello, in one write with it.
+    pub(crate) fn secure(self, first: &[u8], config: Arc<ClientConfig>, name: &str) -> io::Result<Self> {
+        let Wire::Plain(mut socket) = self.socket else { unreachable!("in the clear") };
+        let mut wire = Wire::client(socket.try_clone()?, config, name);
+        let Wire::Client(tls) = &mut wire else { unreachable!("just made") };
+        let mut hello = first.to_vec();
+        tls.conn.write_tls(&mut hello)?;
+        socket.write_all(&hello)?;
+        wire.shake_hands()?;
+        Ok(Self { socket: wire, unread: self.unread })
+    }
+
     /// What TLS came to on this connection.
     pub(crate) fn tls(&self) -> &ClientConnection {
         match &self.socket {
