@@ -8,7 +8,7 @@ use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{RetrySpec, RetryWhen};
 
-use crate::model::{ClientTimeouts, DestinationTimeouts, Limits, Udp, UdpFlow};
+use crate::model::{ClientTimeouts, DestinationTimeouts, Limits, Mqtt, Udp, UdpFlow};
 
 /// Where the admin plane listens unless told otherwise.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
@@ -47,6 +47,9 @@ pub const LIMITS: Limits = Limits {
 
 /// How a udp listener keeps clients and destinations together.
 pub const UDP: Udp = Udp { flow: UdpFlow::Source, idle: Duration::from_secs(60), max_flows: 65_536 };
+
+/// How clients of MQTT are kept at their destinations.
+pub const MQTT: Mqtt = Mqtt { rebalance: 10 };
 
 /// From the end of one check to the start of the next.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -97,6 +100,8 @@ pub(crate) const WORKERS: RangeInclusive<i64> = 1..=1024;
 pub(crate) const THRESHOLD: RangeInclusive<i64> = 1..=1000;
 /// Open connections: as many as a process may have files (Linux `fs.nr_open`).
 pub(crate) const CONNECTIONS: RangeInclusive<i64> = 1..=1_048_576;
+/// Connections ended in a second.
+pub(crate) const REBALANCE: RangeInclusive<i64> = 0..=100_000;
 /// Header lines.
 pub(crate) const HEADERS: RangeInclusive<i64> = 1..=256;
 /// Bytes of a head, which is held in memory.
@@ -123,6 +128,7 @@ mod tests {
             ("listeners[].timeouts.header", dur(client.header)),
             ("listeners[].timeouts.body", dur(client.body)),
             ("listeners[].timeouts.idle", dur(client.idle)),
+            ("listeners[].mqtt.rebalance", MQTT.rebalance.to_string()),
             ("listeners[].limits.connections", LIMITS.connections.to_string()),
             ("listeners[].limits.handshakes", LIMITS.handshakes.to_string()),
             ("listeners[].limits.header_bytes", Size(LIMITS.header_bytes as u64).to_string()),

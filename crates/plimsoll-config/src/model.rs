@@ -69,6 +69,10 @@ pub enum Protocol {
     Tcp,
     /// Datagrams both ways.
     Udp,
+    /// Packets of MQTT, each client's to its own destination.
+    Mqtt,
+    /// What each connection's first bytes say: HTTP, MQTT, TLS, or what the embedding program added.
+    Auto,
     /// What the embedding program calls so.
     Other(&'static str),
 }
@@ -80,6 +84,8 @@ impl Protocol {
             Self::Http => "http",
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Mqtt => "mqtt",
+            Self::Auto => "auto",
             Self::Other(word) => word,
         }
     }
@@ -104,6 +110,14 @@ pub struct Udp {
     pub idle: Duration,
     /// Flows at once, over all workers; at the limit the one idle longest makes room.
     pub max_flows: usize,
+}
+
+/// How clients of MQTT are kept at their destinations.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Mqtt {
+    /// Connections that may be ended each second, over all workers, because their clients belong elsewhere;
+    /// 0 = none.
+    pub rebalance: usize,
 }
 
 /// Which header of the PROXY protocol goes to destinations.
@@ -139,6 +153,8 @@ pub struct Listener {
     pub limits: Limits,
     /// Of udp listeners.
     pub udp: Udp,
+    /// Of mqtt listeners.
+    pub mqtt: Mqtt,
     /// Add `Via: 1.1 plimsoll` to requests and answers.
     pub via: bool,
     /// Edits of every request, before the route's.

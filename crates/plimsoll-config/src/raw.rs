@@ -84,6 +84,8 @@ struct Listener {
     limits: Option<Limits>,
     /// How clients and destinations are kept together; for `udp`.
     udp: Option<Udp>,
+    /// How clients are kept at their destinations; for `mqtt`.
+    mqtt: Option<Mqtt>,
     /// Add `Via: 1.1 plimsoll` to requests and answers.
     via: Option<Switch>,
     /// Edits of every request, before the route's.
@@ -178,6 +180,14 @@ struct Udp {
     idle: Option<Dur>,
     /// Flows at once, over all workers; at the limit the one idle longest makes room.
     max_flows: Option<Whole<1, 1_048_576>>,
+}
+
+/// How clients of MQTT are kept at their destinations.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Mqtt {
+    /// Connections that may be ended each second because their clients belong to another destination; 0 = none.
+    rebalance: Option<Whole<0, 100_000>>,
 }
 
 /// Edits of header lines.

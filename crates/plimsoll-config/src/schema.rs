@@ -89,7 +89,7 @@ value! {
     /// Which destination takes a message.
     Algorithm = words(&plimsoll_core::balance::Algorithm::ALL.map(plimsoll_core::balance::Algorithm::name));
     /// What a listener speaks.
-    ListenerProtocol = words(&["http", "https", "tcp", "tls", "udp"]);
+    ListenerProtocol = words(&["http", "https", "tcp", "tls", "udp", "mqtt", "auto"]);
     /// What the datagrams of one client have in common.
     UdpFlow = words(&["source", "datagram"]);
     /// Whether clients must show a certificate.

@@ -8,6 +8,7 @@
 pub mod balance;
 pub mod destination;
 pub mod event;
+pub mod hash;
 pub mod health;
 pub mod live;
 pub mod pool;

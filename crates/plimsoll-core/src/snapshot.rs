@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::balance::{Picker, Policy, Slot};
+use crate::balance::{Picker, Policy, Slot, rendezvous};
 use crate::destination::{Destination, DestinationId, Name, Standing};
+use crate::hash::hash;
 use crate::live::{Live, Ticket, Trial};
 use crate::rng::Rng;
 use crate::time::Tick;
@@ -33,6 +34,7 @@ impl Member {
         Slot {
             id: self.id,
             name: self.destination.name.clone(),
+            seed: hash(self.destination.name.as_bytes()),
             address: self.destination.address.clone(),
             weight: self.weight,
             rank: rank as u32,
@@ -108,6 +110,14 @@ impl fmt::Debug for Snapshot {
     }
 }
 
+impl Snapshot {
+    /// The destination `key` belongs to, as of now.
+    pub fn home(&self, key: u64) -> Option<&Member> {
+        let slot = rendezvous::home(&self.tiers.first()?.slots, key, |_| true)?;
+        self.members.get(slot.rank as usize)
+    }
+}
+
 /// The destinations one message has tried already; a bounded list on the stack.
 #[derive(Copy, Clone, Debug)]
 pub struct Tried {
@@ -160,6 +170,8 @@ pub struct Want<'a> {
     pub tried: Option<&'a Tried>,
     /// It may be repeated elsewhere if it fails: fit to be the trial of an ejected destination.
     pub repeatable: bool,
+    /// The hash of what it is to keep its destination by, if it is: the same key, the same destination.
+    pub key: Option<u64>,
 }
 
 impl Want<'_> {
@@ -199,7 +211,8 @@ impl std::error::Error for NoDestination {}
 
 /// Chooses a destination and gives a ticket for it: an open trial first, then the picker of the first tier,
 /// then, for a message that has tried the picked one, the next untried; later tiers only when all of the
-/// earlier ones were tried.
+/// earlier ones were tried. A message with a key asks no picker: it goes to the key's home, and if that was
+/// tried, to its next.
 ///
 /// # Errors
 /// [`NoDestination`] says why nobody takes the message.
@@ -218,8 +231,11 @@ pub fn balance_load(
         return Ok(ticket(slot, want, Some(trial), now));
     }
     for tier in &snapshot.tiers {
-        let picked = tier.picker.pick(want, now, rng);
-        if let Some(slot) = next_untried(&tier.slots, picked, want) {
+        let slot = match want.key {
+            Some(key) => rendezvous::home(&tier.slots, key, |slot| !want.has_tried(slot.id)),
+            None => next_untried(&tier.slots, tier.picker.pick(want, now, rng), want),
+        };
+        if let Some(slot) = slot {
             return Ok(ticket(slot, want, None, now));
         }
     }

@@ -166,7 +166,7 @@ impl World {
             tried.add(snapshot.members[self.rng.index(snapshot.members.len())].id);
         }
         let repeatable = self.rng.below(2) == 0;
-        let want = Want { worker: self.rng.index(2), tried: Some(&tried), repeatable };
+        let want = Want { worker: self.rng.index(2), tried: Some(&tried), repeatable, key: None };
         let Ok(ticket) = balance_load(&snapshot, &want, self.now, &mut self.rng) else { return };
         assert!(!tried.contains(ticket.id()), "seed {}: tried already", self.seed);
         assert!(ticket.is_trial() || snapshot.members[ticket.member()].standing.serves());

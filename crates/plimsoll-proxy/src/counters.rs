@@ -102,12 +102,22 @@ pub const TLS_VERSIONS: [&str; 3] = ["none", "1.2", "1.3"];
 /// dropped.
 pub const DIRECTIONS: [&str; 4] = ["from_clients", "to_destinations", "from_destinations", "to_clients"];
 
+/// A counter for each reason.
+#[derive(Debug)]
+pub(crate) struct ByReason([Counter; Reason::ALL.len()]);
+
+impl Default for ByReason {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
 /// Counts of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct ListenerTally {
     pub(crate) opened: Counter,
     pub(crate) closed: Counter,
-    pub(crate) refused: [Counter; Reason::ALL.len()],
+    pub(crate) refused: ByReason,
     pub(crate) accept_errors: Counter,
     handshakes: [[Counter; HANDSHAKES.len()]; TLS_VERSIONS.len()],
     handshake_buckets: [Counter; BUCKETS_MS.len() + 1],
@@ -119,7 +129,7 @@ pub(crate) struct ListenerTally {
 impl ListenerTally {
     /// The proxy answered itself, or ended a connection, for this reason.
     pub(crate) fn refuse(&self, reason: Reason) {
-        self.refused[reason as usize].add(1);
+        self.refused.0[reason as usize].add(1);
     }
 
     /// A handshake ended so after `span`.
@@ -281,7 +291,7 @@ impl PerWorker<ListenerTally> {
         ListenerCounts {
             active: total.saturating_sub(self.sum(|t| t.closed.get())),
             total,
-            refused: (0..Reason::ALL.len()).map(|r| self.sum(|t| t.refused[r].get())).collect(),
+            refused: (0..Reason::ALL.len()).map(|r| self.sum(|t| t.refused.0[r].get())).collect(),
             datagrams: std::array::from_fn(|d| self.sum(|t| t.datagrams[d].get())),
             evicted: self.sum(|t| t.evicted.get()),
             accept_errors: self.sum(|t| t.accept_errors.get()),

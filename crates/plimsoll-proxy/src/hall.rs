@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::adapter::Connection;
+use plimsoll_config::model::Protocol;
+
+use crate::adapter::{Connection, is_tls};
 use crate::http1::answer::Reason;
 use crate::listener::Guest;
 use crate::proxy_protocol::{self, Header, Origin, Told};
@@ -50,10 +52,32 @@ async fn pass(mut connection: Connection) {
         connection.peer = Peer::Socket(source);
     }
     find_origin(&mut connection, told);
-    if table.voucher.is_some() && !enter(&mut connection).await {
-        return;
+    match wants_tls(&mut connection).await {
+        Some(true) if !enter(&mut connection).await => {}
+        Some(_) => table.adapter.serve(connection),
+        None => {}
     }
-    table.adapter.serve(connection);
+}
+
+/// Does TLS end here? Where the protocol is to be detected, the client's first byte says. `None`: none came.
+async fn wants_tls(connection: &mut Connection) -> Option<bool> {
+    let view = connection.guest.door.view();
+    let table = &view.table;
+    if table.voucher.is_none() || table.config.protocol != Protocol::Auto {
+        return Some(table.voucher.is_some());
+    }
+    if connection.early.is_empty() {
+        let limit = connection.limit(table.config.timeouts.header);
+        match limit.within(connection.read()).await {
+            Some(Ok(1..)) => {}
+            Some(_) => return None,
+            None => {
+                connection.count(Reason::HeaderTimeout);
+                return None;
+            }
+        }
+    }
+    Some(is_tls(&connection.early))
 }
 
 /// Remembers whose connection it is, where a destination wants to be told.

@@ -17,6 +17,7 @@ mod hall;
 mod http1;
 mod http2;
 mod listener;
+mod mqtt;
 mod pending;
 mod probe;
 mod proxy_protocol;

@@ -29,12 +29,9 @@ async fn serve(mut connection: Connection) {
             None => return connection.count(Reason::HandshakeTimeout),
         }
     }
-    let begun = match &asked {
-        Some(name) => Passage::begin_as(&connection, Some(name)),
-        None => connection.route(),
-    };
-    let Some(mut passage) = begun else { return connection.reset() };
-    match passage.next().await {
+    let asked = asked.as_deref().or(connection.server_name());
+    let Some(mut passage) = Passage::begin(&connection, "TCP", asked) else { return connection.reset() };
+    match passage.next(None).await {
         Ok(mut destination) => {
             passage.served(&mut destination);
             passage.relay(connection, destination).await;

@@ -147,6 +147,13 @@ impl WorkerPool {
         })
     }
 
+    /// Where `key` belongs, and since when it stands as it does.
+    pub(crate) fn home(&self, key: u64) -> Option<(DestinationId, Tick)> {
+        self.refresh();
+        let snapshot = self.snapshot.borrow();
+        snapshot.home(key).map(|member| (member.id, member.since))
+    }
+
     /// Is there a destination that may serve and was not tried?
     pub(crate) fn has_untried(&self, tried: &Tried) -> bool {
         self.snapshot

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::access_log::LogSender;
 use crate::clock::Clock;
 use crate::listener::{self, Accepting, Socket};
+use crate::mqtt::homing::Homing;
 use crate::tables::{ListenerTable, RuleTable};
 use crate::timer::{Alarm, RESOLUTION, Timers};
 use crate::tls::turnstile::Turnstile;
@@ -54,6 +55,8 @@ pub(crate) struct DoorOrder {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) number: usize,
+    /// How many there are.
+    pub(crate) workers: usize,
     pub(crate) clock: Clock,
     pub(crate) rng: RefCell<Rng>,
     pub(crate) timers: Timers,
@@ -77,6 +80,8 @@ pub(crate) struct Worker {
 pub(crate) struct Door {
     view: RefCell<Rc<DoorView>>,
     closing: Cell<bool>,
+    /// Its connections of MQTT that belong to a destination.
+    pub(crate) homing: Homing,
 }
 
 /// What a door leads to, as of the latest configuration.
@@ -173,6 +178,8 @@ struct OpenDoor {
 /// What a worker starts with.
 pub(crate) struct Start {
     pub(crate) number: usize,
+    /// How many there are.
+    pub(crate) workers: usize,
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
     pub(crate) log: Option<LogSender>,
@@ -185,6 +192,7 @@ pub(crate) struct Start {
 pub(crate) async fn run(start: Start) {
     let worker = Rc::new(Worker {
         number: start.number,
+        workers: start.workers,
         clock: start.clock,
         rng: RefCell::new(Rng::new(start.seed)),
         timers: Timers::new(start.clock.now()),
@@ -243,7 +251,11 @@ fn arrange(worker: &Rc<Worker>, doors: &mut HashMap<Name, OpenDoor>, orders: Vec
         let name = order.table.config.name.clone();
         let view = worker.view(order.table);
         let open = doors.entry(name).or_insert_with(|| OpenDoor {
-            door: Rc::new(Door { view: RefCell::new(view.clone()), closing: Cell::new(false) }),
+            door: Rc::new(Door {
+                view: RefCell::new(view.clone()),
+                closing: Cell::new(false),
+                homing: Homing::default(),
+            }),
             accepting: HashMap::new(),
         });
         *open.door.view.borrow_mut() = view;

@@ -59,6 +59,7 @@ pub(crate) const LISTENER: Keys = Keys {
             "timeouts",
             "limits",
             "udp",
+            "mqtt",
             "via",
             "request_headers",
             "response_headers",
@@ -77,6 +78,7 @@ pub(crate) const LIMITS: Keys = Keys::new(
     &["connections", "handshakes", "header_bytes", "headers", "uri_bytes", "body_bytes"],
 );
 pub(crate) const UDP: Keys = Keys::new("listeners[].udp", &["flow", "idle", "max_flows"]);
+pub(crate) const MQTT: Keys = Keys::new("listeners[].mqtt", &["rebalance"]);
 pub(crate) const HEADERS: Keys = Keys::new("listeners[].request_headers", &["set", "add", "remove"]);
 pub(crate) const ROUTE: Keys = Keys {
     later: &["pools", "redirect", "deny", "rate_limit", "timeout"],
@@ -157,7 +159,7 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 26] = [
+pub(crate) static ALL: [&Keys; 27] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
@@ -168,6 +170,7 @@ pub(crate) static ALL: [&Keys; 26] = [
     &CLIENT_TIMEOUTS,
     &LIMITS,
     &UDP,
+    &MQTT,
     &HEADERS,
     &ROUTE,
     &MATCH,

@@ -14,7 +14,7 @@ use crate::check::spoken::{HTTP, Spoken, Tls};
 use crate::check::table::Table;
 use crate::defaults;
 use crate::model::{
-    ClientTimeouts, DestinationAddress, Limits, ListenAddress, Listener, Pool, Protocol, ProxyProtocol,
+    ClientTimeouts, DestinationAddress, Limits, ListenAddress, Listener, Mqtt, Pool, Protocol, ProxyProtocol,
     ServerTls, Udp, UdpFlow,
 };
 use crate::problem::Code;
@@ -68,6 +68,9 @@ impl Reader<'_> {
         }
         if let Some(place) = table.get("udp") {
             self.udp(place, spoken, understood, &mut listener.udp);
+        }
+        if let Some(place) = table.get("mqtt") {
+            self.mqtt(place, spoken, understood, &mut listener.mqtt);
         }
         listener.tls = self.listener_tls(place, &table, spoken, understood);
         let connects = spoken.connects();
@@ -266,6 +269,17 @@ impl Reader<'_> {
         set(&mut udp.max_flows, flows);
     }
 
+    /// The `mqtt` block, which belongs to that protocol.
+    fn mqtt(&mut self, place: &Place<'_>, spoken: Spoken, understood: bool, mqtt: &mut Mqtt) {
+        if !matches!(spoken.protocol, Protocol::Mqtt | Protocol::Auto) && understood {
+            let message = format!("a listener of protocol `{}` has no clients of MQTT", spoken.word);
+            self.problem(place, Code::Conflict, message).help("make its protocol `mqtt`, or remove it");
+        }
+        let Some(table) = self.table(place, &keys::MQTT) else { return };
+        let rebalance = table.get("rebalance").and_then(|p| self.count(p, defaults::REBALANCE));
+        set(&mut mqtt.rebalance, rebalance);
+    }
+
     /// Tells when a udp listener leads to a pool whose destinations take no datagrams.
     pub(crate) fn takes_datagrams(&mut self, place: &Place<'_>, listener: &Listener, pools: &[Pool]) {
         let Some(pool) = listener.pool.and_then(|index| pools.get(index)) else { return };
@@ -317,6 +331,7 @@ fn plain(name: Name, addresses: Vec<ListenAddress>, protocol: Protocol) -> Liste
         timeouts: defaults::CLIENT_TIMEOUTS,
         limits: defaults::LIMITS,
         udp: defaults::UDP,
+        mqtt: defaults::MQTT,
         via: defaults::VIA,
         request_headers: Default::default(),
         response_headers: Default::default(),

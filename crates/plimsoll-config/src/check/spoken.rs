@@ -30,12 +30,14 @@ const fn spoken(word: &'static str, protocol: Protocol, tls: Tls) -> Spoken {
 }
 
 pub(crate) const HTTP: Spoken = spoken("http", Protocol::Http, Tls::Never);
-pub(crate) const SPOKEN: [Spoken; 5] = [
+pub(crate) const SPOKEN: [Spoken; 7] = [
     HTTP,
     spoken("https", Protocol::Http, Tls::Always),
     spoken("tcp", Protocol::Tcp, Tls::Never),
     spoken("tls", Protocol::Tcp, Tls::Always),
     spoken("udp", Protocol::Udp, Tls::Never),
+    spoken("mqtt", Protocol::Mqtt, Tls::IfGiven),
+    spoken("auto", Protocol::Auto, Tls::IfGiven),
 ];
 
 /// Keys that mean nothing where there are no connections.
@@ -44,7 +46,7 @@ const NOT_FOR_DATAGRAMS: [&str; 4] = ["proxy_protocol", "timeouts", "limits", "r
 impl Spoken {
     /// It carries requests.
     pub(crate) fn sees_requests(self) -> bool {
-        matches!(self.protocol, Protocol::Http)
+        matches!(self.protocol, Protocol::Http | Protocol::Auto)
     }
 
     /// Its clients say first what they want, within limits.
@@ -59,12 +61,12 @@ impl Spoken {
 
     /// What it sees of the hellos of TLS: those it answers, and those it passes on and may route by.
     pub(crate) fn sees_hello(self, ends_tls: bool, routes: bool) -> bool {
-        ends_tls || (self.protocol == Protocol::Tcp && routes)
+        ends_tls || self.protocol == Protocol::Auto || (self.protocol == Protocol::Tcp && routes)
     }
 
     /// What its routes choose between.
     pub(crate) fn routed(self, ends_tls: bool) -> Routed {
-        match (self.sees_requests(), ends_tls) {
+        match (self.sees_requests(), ends_tls || self.protocol == Protocol::Auto) {
             (true, false) => Routed::Requests,
             (true, true) => Routed::TlsRequests,
             (false, _) => Routed::Connections,
@@ -87,7 +89,7 @@ impl Reader<'_> {
         let added =
             self.protocols.iter().map(|&word| (word, spoken(word, Protocol::Other(word), Tls::IfGiven)));
         let words: Vec<_> = own.chain(added).collect();
-        self.word(place, &words, &["mqtt", "auto"])
+        self.word(place, &words, &[])
     }
 
     /// Tells of keys for requests at a listener that sees none.

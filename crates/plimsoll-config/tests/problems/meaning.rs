@@ -258,9 +258,6 @@ fn what_comes_later_is_refused_in_words() {
         &["not-available-yet outlier_detection.interval", "not-available-yet retry.when[0]"],
     );
     check_listener("▸http3: true", &["not-available-yet http3"]);
-    for protocol in ["mqtt", "auto"] {
-        check_listener(&format!("protocol: ▸{protocol}"), &["not-available-yet protocol"]);
-    }
     for key in ["redirect", "deny", "rate_limit", "timeout", "pools"] {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
     }

@@ -5,6 +5,7 @@ mod cursor;
 mod draw;
 pub mod least;
 pub mod random;
+pub mod rendezvous;
 pub mod rotation;
 mod sequence;
 
@@ -23,6 +24,8 @@ pub struct Slot {
     pub id: DestinationId,
     /// Unique in the pool.
     pub name: Name,
+    /// The hash of its name: where keys find it, in every process alike.
+    pub seed: u64,
     /// Where it listens.
     pub address: Address,
     /// Effective weight in 256ths, above 0.
@@ -133,6 +136,7 @@ pub(crate) mod tests {
     pub(crate) fn slots(ranks_and_weights: impl IntoIterator<Item = (u32, u32)>) -> Arc<[Slot]> {
         let slot = |(rank, weight): (u32, u32)| Slot {
             id: DestinationId(rank),
+            seed: crate::hash::hash(&rank.to_le_bytes()),
             name: String::from(char::from(b'a' + (rank % 26) as u8)).into(),
             address: Address::Socket(([127, 0, 0, 1], 9000).into()),
             weight,

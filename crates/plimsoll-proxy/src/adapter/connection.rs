@@ -138,9 +138,14 @@ impl Connection {
     }
 
     /// Finds the route for this connection, by the name in its handshake, and begins its way to a destination.
-    /// `None`: there is no route, which is counted.
-    pub fn route(&self) -> Option<Passage> {
-        Passage::begin(self)
+    /// `None`: there is no route, which is counted. The access log calls it `protocol`.
+    pub fn route(&self, protocol: &'static str) -> Option<Passage> {
+        Passage::begin(self, protocol, self.server_name())
+    }
+
+    /// Says "no more from me".
+    pub fn end(&mut self) {
+        self.stream.shut_write();
     }
 
     /// Ends the connection so that the client cannot take it for a proper end.

@@ -5,6 +5,7 @@
 //! `protocol` is that adapter's word. The guide's page on protocols has an example.
 
 mod connection;
+mod detect;
 mod passage;
 
 use std::fmt;
@@ -16,10 +17,12 @@ use plimsoll_config::model::Protocol;
 use tokio::sync::oneshot;
 
 pub use self::connection::{Connection, Fault, TimeLimit};
+use self::detect::Detect;
+pub(crate) use self::detect::is_tls;
 pub(crate) use self::passage::find_failed;
-pub use self::passage::{Destination, NotServed, Passage};
+pub use self::passage::{Destination, Failing, NotServed, Passage};
 use crate::worker::{Door, Worker};
-use crate::{http1, tcp, udp};
+use crate::{http1, mqtt, tcp, udp};
 
 /// A protocol that listeners can speak.
 ///
@@ -30,8 +33,8 @@ pub trait Adapter: fmt::Debug + Send + Sync {
     fn word(&self) -> &'static str;
 
     /// The names it has within TLS (ALPN), best first; `http/1.1` for HTTP/1.
-    fn alpn(&self) -> &'static [&'static [u8]] {
-        &[]
+    fn alpn(&self) -> Vec<&'static [u8]> {
+        Vec::new()
     }
 
     /// Whether a connection that begins with `first` (at least one byte) speaks this, for listeners of
@@ -103,7 +106,12 @@ pub struct Adapters(Vec<Arc<dyn Adapter>>);
 impl Adapters {
     /// HTTP, MQTT, TCP and UDP.
     pub fn built_in() -> Self {
-        Self(vec![Arc::new(http1::adapter::Http), Arc::new(tcp::Tcp), Arc::new(udp::Udp)])
+        Self(vec![
+            Arc::new(http1::adapter::Http),
+            Arc::new(mqtt::Mqtt),
+            Arc::new(tcp::Tcp),
+            Arc::new(udp::Udp),
+        ])
     }
 
     /// One more, asked before all others; of two with one word the later one serves.
@@ -120,6 +128,9 @@ impl Adapters {
 
     /// Who serves a listener of this protocol, if somebody here does.
     pub(crate) fn of(&self, protocol: Protocol) -> Option<Arc<dyn Adapter>> {
+        if protocol == Protocol::Auto {
+            return Some(Arc::new(Detect(self.clone())));
+        }
         self.0.iter().find(|adapter| adapter.word() == protocol.word()).cloned()
     }
 }

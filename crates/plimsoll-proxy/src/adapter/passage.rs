@@ -3,13 +3,13 @@
 use std::fmt;
 use std::io;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use plimsoll_core::retry::{self, Attempt, Decision};
 use plimsoll_core::route::Facts;
 use plimsoll_core::{DestinationId, Failure, Outcome, Tick, Ticket, Tried, Want};
 
-use super::Connection;
+use super::{Connection, TimeLimit};
 use crate::access_log::ConnectionLine;
 use crate::clock::Clock;
 use crate::counters::Before;
@@ -19,7 +19,7 @@ use crate::http1::target::Method;
 use crate::proxy_protocol::{Origin, Wary};
 use crate::stream::{Peer, Stream};
 use crate::tunnel::{Mouth, Moved, tunnel};
-use crate::upstream::Chosen;
+use crate::upstream::{Chosen, WorkerPool};
 use crate::worker::{DoorView, Lent, Rule, Worker};
 
 /// Bytes read at once of a destination before its bytes are passed on as they are.
@@ -31,6 +31,7 @@ pub struct Passage {
     view: Rc<DoorView>,
     rule: Rule,
     alarm: Lent,
+    protocol: &'static str,
     peer: Peer,
     origin: Option<Rc<Origin>>,
     started: Tick,
@@ -47,9 +48,18 @@ pub struct Passage {
 /// A connection to a destination, and the hold on it.
 #[derive(Debug)]
 pub struct Destination {
-    stream: Stream,
-    ticket: Ticket,
-    early: Vec<u8>,
+    pub(crate) stream: Stream,
+    pub(crate) ticket: Ticket,
+    pub(crate) early: Vec<u8>,
+}
+
+/// How a destination that was connected to did not serve.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Failing {
+    /// It ended the connection, or said that it cannot serve now.
+    Refused,
+    /// It did not say anything in time.
+    Silent,
 }
 
 /// Why no destination serves a connection.
@@ -80,13 +90,12 @@ impl fmt::Debug for Passage {
 }
 
 impl Passage {
-    /// The way of a connection whose handshake told the name, if there was one.
-    pub(super) fn begin(connection: &Connection) -> Option<Self> {
-        Self::begin_as(connection, connection.server_name())
-    }
-
-    /// The way of a connection that asks for `server_name`.
-    pub(crate) fn begin_as(connection: &Connection, server_name: Option<&str>) -> Option<Self> {
+    /// The way of a connection that asks for `server_name`, and is called `protocol` in the log.
+    pub(crate) fn begin(
+        connection: &Connection,
+        protocol: &'static str,
+        server_name: Option<&str>,
+    ) -> Option<Self> {
         let worker = connection.worker().clone();
         let view = connection.guest.door.view();
         let Some(rule) = view.table.route(&Asked(server_name)).map(|rule| view.rules[rule].clone()) else {
@@ -104,6 +113,7 @@ impl Passage {
             view,
             rule,
             alarm,
+            protocol,
             peer: connection.peer,
             origin: connection.origin.clone(),
             started,
@@ -117,16 +127,17 @@ impl Passage {
         })
     }
 
-    /// A destination that can be connected to and was not tried yet.
+    /// A destination that can be connected to and was not tried yet. Connections with the same `key` go to the
+    /// same one for as long as it serves; without a key the pool's algorithm chooses.
     ///
     /// # Errors
     /// None may serve, or none could be connected to.
-    pub async fn next(&mut self) -> Result<Destination, NotServed> {
+    pub async fn next(&mut self, key: Option<u64>) -> Result<Destination, NotServed> {
         let pool = self.rule.pool.table.borrow().clone();
         let timeouts = pool.config.timeouts;
         let mut now = self.worker.now();
         loop {
-            let want = Want { worker: self.worker.number, tried: Some(&self.tried), repeatable: true };
+            let want = Want { worker: self.worker.number, tried: Some(&self.tried), repeatable: true, key };
             let chosen = self.rule.pool.balance_load(&want, now, &mut self.worker.rng.borrow_mut());
             pool.tallies.of(self.worker.number).decided(chosen.as_ref().err().copied(), self.before);
             let Ok(Chosen { ticket, address }) = chosen else {
@@ -181,9 +192,14 @@ impl Passage {
     }
 
     fn not_served(&mut self, reason: Reason) -> NotServed {
+        self.ended(reason);
+        NotServed(reason)
+    }
+
+    /// Counts why we ended it, and leaves that for the log line.
+    pub(crate) fn ended(&mut self, reason: Reason) {
         self.view.table.shared.tallies.of(self.worker.number).refuse(reason);
         self.reason = Some(reason);
-        NotServed(reason)
     }
 
     /// The destination connected and then did not serve: it ended, or it said that it cannot. Nothing of the
@@ -191,8 +207,21 @@ impl Passage {
     ///
     /// # Errors
     /// No other may be tried.
-    pub fn failed(&mut self, destination: Destination) -> Result<(), NotServed> {
-        self.learn(destination.ticket, Failure::EmptyResponse, true)
+    pub fn failed(&mut self, destination: Destination, how: Failing) -> Result<(), NotServed> {
+        let failure = match how {
+            Failing::Refused => Failure::EmptyResponse,
+            Failing::Silent => Failure::Timeout,
+        };
+        self.learn(destination.ticket, failure, true)
+    }
+
+    /// Bounds what follows in time, as [`Connection::limit`] does.
+    pub fn limit(&self, time: Duration) -> TimeLimit {
+        TimeLimit(self.worker.lend_alarm(self.worker.now() + time))
+    }
+
+    pub(crate) fn pool(&self) -> &Rc<WorkerPool> {
+        &self.rule.pool
     }
 
     /// The destination serves: its time to do so counts as its latency.
@@ -203,28 +232,48 @@ impl Passage {
     }
 
     /// How long a destination may take to answer (`timeouts: {response}` of the pool).
-    pub fn patience(&self) -> std::time::Duration {
+    pub fn patience(&self) -> Duration {
         self.rule.pool.table.borrow().config.timeouts.response
     }
 
     /// Runs bytes both ways until both ends are done, one breaks, or nothing moves for as long as the listener
     /// and the pool allow. What both have in their buffers goes first.
-    pub async fn relay(mut self, mut connection: Connection, destination: Destination) {
-        let pool_idle = self.rule.pool.table.borrow().config.timeouts.idle;
-        let idle = self.view.table.config.timeouts.idle.max(pool_idle);
-        let Destination { mut stream, ticket, early } = destination;
-        self.destination = Some(ticket.id());
-        let before = std::mem::take(&mut connection.early);
-        let mut client = Wary::new(&mut connection.stream, connection.wary, &before);
-        let refused_at_once = client.refused;
-        let ends: [&mut dyn Mouth; 2] = [&mut client, &mut stream];
-        if !refused_at_once {
-            self.moved = tunnel(&self.worker, &self.alarm, ends, before, early, idle).await;
+    pub async fn relay(self, connection: Connection, destination: Destination) {
+        self.relay_for(connection, destination, Duration::ZERO).await;
+    }
+
+    /// The same for connections that may be silent for longer: for `idle` at least.
+    pub async fn relay_for(
+        mut self,
+        mut connection: Connection,
+        mut destination: Destination,
+        idle: Duration,
+    ) {
+        let early = std::mem::take(&mut connection.early);
+        let mut client = Wary::new(&mut connection.stream, connection.wary, &early);
+        if !client.refused {
+            let unsent = std::mem::take(&mut destination.early);
+            let ends: [&mut dyn Mouth; 2] = [&mut client, &mut destination.stream];
+            self.carry(ends, &destination.ticket, early, unsent, idle).await;
         }
         if client.refused {
             self.not_served(Reason::BadProxyHeader);
         }
-        drop(ticket);
+    }
+
+    /// Runs bytes between these ends, the client's first.
+    pub(crate) async fn carry(
+        &mut self,
+        ends: [&mut dyn Mouth; 2],
+        ticket: &Ticket,
+        early: Vec<u8>,
+        unsent: Vec<u8>,
+        idle: Duration,
+    ) {
+        self.destination = Some(ticket.id());
+        let pool_idle = self.rule.pool.table.borrow().config.timeouts.idle;
+        let idle = idle.max(self.view.table.config.timeouts.idle).max(pool_idle);
+        self.moved = tunnel(&self.worker, &self.alarm, ends, early, unsent, idle).await;
     }
 }
 
@@ -238,7 +287,7 @@ impl Drop for Passage {
         counts.request(Method::Other, if self.reason.is_none() { 200 } else { 0 }, total);
         if let (Some(log), Some(time)) = (&self.worker.log, self.time) {
             log.send_connection(ConnectionLine {
-                protocol: "TCP",
+                protocol: self.protocol,
                 time,
                 peer: self.peer,
                 listener: self.view.table.config.name.clone(),
@@ -253,6 +302,10 @@ impl Drop for Passage {
 }
 
 impl Destination {
+    pub(crate) fn id(&self) -> DestinationId {
+        self.ticket.id()
+    }
+
     /// What was read of it and not taken yet. What an adapter leaves there goes to the client first.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.early

@@ -128,7 +128,8 @@ impl Proxy {
                 SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64) ^ (number as u64) << 48;
             let beat = Arc::new(Notify::new());
             beats.push(Arc::downgrade(&beat));
-            let start = worker::Start { number, clock, seed, log: log.clone(), beat, commands: from };
+            let start =
+                worker::Start { number, workers, clock, seed, log: log.clone(), beat, commands: from };
             let thread = spawn_worker(start, workers == cpus, ended_to.clone());
             threads.push(thread.map_err(|error| StartError::System { what: "start a worker", error })?);
         }

@@ -72,8 +72,8 @@ pub(super) fn unseal(config: &Config, adapters: &Adapters, before: &Secrets) -> 
     for l in &config.listeners {
         let Some(tls) = &l.tls else { continue };
         let at = |error| StartError::Tls { place: format!("listener {}", l.name), error };
-        let alpn = adapters.of(l.protocol).map_or(&[][..], |adapter| adapter.alpn());
-        let voucher = Voucher::renewed(tls, alpn, before.vouchers.get(&l.name)).map_err(at)?;
+        let alpn = adapters.of(l.protocol).map_or(Vec::new(), |adapter| adapter.alpn());
+        let voucher = Voucher::renewed(tls, &alpn, before.vouchers.get(&l.name)).map_err(at)?;
         secrets.vouchers.insert(l.name.clone(), voucher);
     }
     for pool in &config.pools {

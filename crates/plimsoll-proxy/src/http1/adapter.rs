@@ -17,8 +17,8 @@ impl Adapter for Http {
         "http"
     }
 
-    fn alpn(&self) -> &'static [&'static [u8]] {
-        &[b"h2", b"http/1.1"]
+    fn alpn(&self) -> Vec<&'static [u8]> {
+        vec![b"h2", b"http/1.1"]
     }
 
     /// A word in capitals and a blank: no method in use is written otherwise. The preface of HTTP/2 begins so

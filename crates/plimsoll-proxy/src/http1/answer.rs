@@ -24,6 +24,7 @@ pub(crate) enum Reason {
     MethodNotAllowed,
     ExpectationFailed,
     UnknownCoding,
+    UnknownProtocol,
     ProtocolNotSupported,
     BodyTooLarge,
     HeaderTimeout,
@@ -47,11 +48,12 @@ pub(crate) enum Reason {
     Misdirected,
     ClientClosed,
     ClientTimeout,
+    Rebalanced,
     Shutdown,
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::BadRequest,
         Self::UriTooLong,
         Self::HeadersTooLarge,
@@ -59,6 +61,7 @@ impl Reason {
         Self::MethodNotAllowed,
         Self::ExpectationFailed,
         Self::UnknownCoding,
+        Self::UnknownProtocol,
         Self::ProtocolNotSupported,
         Self::BodyTooLarge,
         Self::HeaderTimeout,
@@ -82,6 +85,7 @@ impl Reason {
         Self::Misdirected,
         Self::ClientClosed,
         Self::ClientTimeout,
+        Self::Rebalanced,
         Self::Shutdown,
     ];
 
@@ -94,6 +98,7 @@ impl Reason {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::ExpectationFailed => "expectation_failed",
             Self::UnknownCoding => "unknown_coding",
+            Self::UnknownProtocol => "unknown_protocol",
             Self::ProtocolNotSupported => "protocol_not_supported",
             Self::BodyTooLarge => "body_too_large",
             Self::HeaderTimeout => "header_timeout",
@@ -117,6 +122,7 @@ impl Reason {
             Self::ConnectionLimit => "connection_limit",
             Self::ClientClosed => "client_closed",
             Self::ClientTimeout => "client_timeout",
+            Self::Rebalanced => "rebalanced",
             Self::Shutdown => "shutdown",
         }
     }

@@ -134,7 +134,7 @@ impl Desk {
         let (worker, pool) = (&self.worker, &self.rule.pool);
         let mut rng = worker.rng.borrow_mut();
         let mut ask = |tried: &Tried| {
-            let want = Want { worker: worker.number, tried: Some(tried), repeatable: false };
+            let want = Want { worker: worker.number, tried: Some(tried), repeatable: false, key: None };
             pool.balance_load(&want, now, &mut rng)
         };
         let mut chosen = ask(&tries.tried);

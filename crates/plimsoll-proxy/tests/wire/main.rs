@@ -1,5 +1,6 @@
 //! What the proxy does on the wire: raw bytes in, raw bytes out, between a client and destinations of the tests.
 
+mod detect;
 mod failover;
 mod framing;
 mod http2;
@@ -7,6 +8,7 @@ mod kit;
 mod life;
 mod limits;
 mod log;
+mod mqtt;
 mod proxy_protocol;
 mod semantics;
 mod tcp;

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
     AccessLog, ClientTimeouts, Config, Destination as DestinationConfig, DestinationAddress,
-    DestinationTimeouts, HeaderEdits, Limits, ListenAddress, Listener, Pool, PoolProtocol, Protocol, Route,
-    Udp, UdpFlow,
+    DestinationTimeouts, HeaderEdits, Limits, ListenAddress, Listener, Mqtt, Pool, PoolProtocol, Protocol,
+    Route, Udp, UdpFlow,
 };
 use plimsoll_core::Weight;
 use plimsoll_core::balance::Algorithm;
@@ -113,6 +113,7 @@ fn listener(name: &str) -> Listener {
             body_bytes: 0,
         },
         udp: Udp { flow: UdpFlow::Source, idle: secs(10), max_flows: 65_536 },
+        mqtt: Mqtt { rebalance: 10 },
         via: false,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),

@@ -1,0 +1,144 @@
+//! Which connections are moved to the destination they belong to, and how fast.
+//!
+//! A device keeps its connection for days, so a destination that comes back would stay empty and the others
+//! overfull. Those who belong to it are ended, a few each second and each between two packets: they connect
+//! again and come home. Ended all at once they would be a storm.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use plimsoll_core::DestinationId;
+
+use super::connack::goodbye;
+use super::connect::Version;
+use crate::upstream::WorkerPool;
+use crate::worker::{Door, Worker};
+
+/// Who belongs elsewhere is looked for so often.
+const TURN: Duration = Duration::from_secs(1);
+/// At so many connections a turn: that is microseconds, whatever there is in all.
+const LOOKS: usize = 1024;
+/// A destination must have served for so long before anybody is moved to it: one that comes and goes is no home.
+const SETTLED: Duration = Duration::from_secs(10);
+/// When the process shuts down, all are asked to go within so many turns.
+const DRAIN_TURNS: usize = 5;
+
+/// One connection that has a home.
+#[derive(Debug)]
+pub(super) struct Resident {
+    key: u64,
+    version: Version,
+    pool: Rc<WorkerPool>,
+    destination: DestinationId,
+    recalled: Cell<Option<&'static [u8]>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Resident {
+    /// The goodbye to say, once it is asked to go.
+    pub(super) fn poll_recall(&self, cx: &mut Context<'_>) -> Option<&'static [u8]> {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.recalled.get()
+    }
+
+    fn recall(&self, shuts_down: bool) {
+        self.recalled.set(Some(goodbye(self.version, shuts_down)));
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn is_away(&self, worker: &Worker) -> bool {
+        let home = self.pool.home(self.key);
+        home.is_some_and(|(id, since)| {
+            id != self.destination && worker.timers.about_now().since(since) >= SETTLED
+        })
+    }
+}
+
+/// The connections of one door at one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Homing {
+    residents: RefCell<Vec<Weak<Resident>>>,
+    runs: Cell<bool>,
+}
+
+impl Homing {
+    /// A connection of `key` that runs to `destination`.
+    pub(super) fn enter(
+        worker: &Rc<Worker>,
+        door: &Rc<Door>,
+        (key, version): (u64, Version),
+        (pool, destination): (Rc<WorkerPool>, DestinationId),
+    ) -> Rc<Resident> {
+        let (recalled, waker) = (Cell::new(None), RefCell::new(None));
+        let resident = Rc::new(Resident { key, version, pool, destination, recalled, waker });
+        door.homing.residents.borrow_mut().push(Rc::downgrade(&resident));
+        if !door.homing.runs.replace(true) {
+            tokio::task::spawn_local(run(worker.clone(), door.clone()));
+        }
+        resident
+    }
+
+    /// Looks at a part of all, in turn, and asks up to `most` to go. Answers how many were.
+    fn turn(&self, worker: &Worker, at: &mut usize, most: usize) -> usize {
+        let mut residents = self.residents.borrow_mut();
+        let mut moved = 0;
+        for _ in 0..LOOKS.min(residents.len()) {
+            if residents.is_empty() || moved == most {
+                break;
+            }
+            *at %= residents.len();
+            match residents[*at].upgrade() {
+                None => {
+                    residents.swap_remove(*at);
+                    continue;
+                }
+                Some(resident) if resident.recalled.get().is_none() && resident.is_away(worker) => {
+                    resident.recall(false);
+                    moved += 1;
+                }
+                Some(_) => {}
+            }
+            *at += 1;
+        }
+        moved
+    }
+
+    /// Asks a part of all to go, so that all are gone in `turns`.
+    fn leave(&self, turns: usize) {
+        let residents: Vec<_> = self.residents.borrow().iter().filter_map(Weak::upgrade).collect();
+        let staying = residents.iter().filter(|resident| resident.recalled.get().is_none());
+        let part = staying.clone().count().div_ceil(turns.max(1));
+        staying.take(part).for_each(|resident| resident.recall(true));
+    }
+}
+
+/// Runs for as long as a door has connections with a home.
+async fn run(worker: Rc<Worker>, door: Rc<Door>) {
+    let (mut at, mut allowance, mut turns) = (0, 0.0, DRAIN_TURNS);
+    loop {
+        let alarm = worker.lend_alarm(worker.now() + TURN);
+        std::future::poll_fn(|cx| alarm.poll(cx)).await;
+        if worker.draining.get() || door.is_closing() {
+            door.homing.leave(turns);
+            turns = turns.saturating_sub(1);
+        } else {
+            let view = door.view();
+            let rate = view.table.config.mqtt.rebalance as f64 / worker.workers as f64;
+            // What a second does not use is not saved up, but for the part of one that is less than a whole.
+            allowance = f64::min(allowance + rate, rate.max(1.0));
+            allowance -= door.homing.turn(&worker, &mut at, allowance as usize) as f64;
+        }
+        if door.homing.residents.borrow().iter().all(|resident| resident.strong_count() == 0) {
+            door.homing.residents.take();
+            door.homing.runs.set(false);
+            return;
+        }
+    }
+}
