@@ -1,0 +1,199 @@
+//! A protocol of one's own: meters that say their number in the first line, and stay at their collector.
+//!
+//! ```text
+//! meter:     METER 4711\n
+//! collector: OK\n          (or BUSY\n: another one is asked)
+//! then bytes both ways
+//! ```
+
+use plimsoll_config::load_with;
+use plimsoll_core::hash::hash;
+use plimsoll_proxy::adapter::{Adapter, Adapters, Connection, Failing, Fault, Recognised};
+use plimsoll_proxy::{Proxy, Source};
+
+const HELLO: &[u8] = b"METER ";
+/// A first line may be so long.
+const MOST: usize = 64;
+const SORRY: &[u8] = b"BUSY\n";
+
+#[derive(Debug)]
+struct Meters;
+
+impl Adapter for Meters {
+    fn word(&self) -> &'static str {
+        "meters"
+    }
+
+    // For listeners of `protocol: auto`.
+    fn recognise(&self, first: &[u8]) -> Recognised {
+        Recognised::by_prefix(first, HELLO)
+    }
+
+    fn serve(&self, connection: Connection) {
+        Connection::spawn(serve(connection));
+    }
+}
+
+async fn serve(mut connection: Connection) {
+    let limit = connection.limit(connection.patience());
+    let line = match limit.within(read_line(&mut connection)).await {
+        Some(Ok(line)) => line,
+        Some(Err(fault)) => return connection.refuse(fault),
+        None => return connection.refuse(Fault::TooSlow),
+    };
+    let Some(mut passage) = connection.route("METERS") else { return };
+    let number = hash(line.trim_ascii());
+    // Each try is another collector; who cannot be reached is passed over by `next` itself.
+    while let Ok(mut collector) = passage.next(Some(number)).await {
+        let limit = passage.limit(passage.patience());
+        let asked = async {
+            collector.write_all(&line).await.ok()?;
+            while !collector.buffer().contains(&b'\n') {
+                collector.read().await.ok().filter(|&n| n > 0)?;
+            }
+            Some(collector.buffer().starts_with(b"OK"))
+        };
+        let failing = match limit.within(asked).await {
+            Some(Some(true)) => {
+                passage.served(&mut collector);
+                return passage.relay(connection, collector).await;
+            }
+            Some(_) => Failing::Refused,
+            None => Failing::Silent,
+        };
+        if passage.failed(collector, failing).is_err() {
+            break;
+        }
+    }
+    let _best_effort = connection.write_all(SORRY).await;
+}
+
+/// Takes the first line from the connection's buffer; what follows stays there.
+async fn read_line(connection: &mut Connection) -> Result<Vec<u8>, Fault> {
+    loop {
+        let buffer = connection.buffer();
+        if let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            return if line.starts_with(HELLO) { Ok(line) } else { Err(Fault::Malformed) };
+        }
+        if buffer.len() > MOST {
+            return Err(Fault::TooLarge);
+        }
+        if !matches!(connection.read().await, Ok(1..)) {
+            return Err(Fault::Malformed);
+        }
+    }
+}
+
+/// A balancer that speaks one protocol more.
+async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
+    let adapters = Adapters::built_in().with(Meters);
+    let words = adapters.words();
+    let read = move || {
+        let env = |name: &str| std::env::var(name).ok();
+        let loaded = load_with(&file, "meters.yaml", ".".as_ref(), &env, &words);
+        let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
+        loaded.config.ok_or_else(|| text.as_str().into())
+    };
+    let config = read().map_err(|invalid: plimsoll_proxy::Invalid| invalid.text)?;
+    let source: Source = Box::new(read);
+    Ok(Proxy::start(config, source, adapters).await?)
+}
+
+const FILE: &str = r#"
+listeners:
+  - {name: meters, address: "127.0.0.1:4711", protocol: meters, pool: collectors}
+pools:
+  collectors: {destinations: ["127.0.0.1:4801", "127.0.0.1:4802"]}
+"#;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let _proxy = start(FILE.to_owned()).await?;
+        println!("meters may call 127.0.0.1:4711; Ctrl-C ends it");
+        Ok(tokio::signal::ctrl_c().await?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// A collector that answers the first line with `answer`, and every other with its name.
+    fn collector(name: &'static str, answer: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                std::thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                    for (n, line) in lines.map_while(Result::ok).enumerate() {
+                        let said = if n == 0 { answer.to_owned() } else { format!("{name} got {line}\n") };
+                        if stream.write_all(said.as_bytes()).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    /// What a meter hears, line by line, when it says this.
+    fn call(port: u16, said: &str) -> Vec<String> {
+        let mut meter = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        meter.write_all(said.as_bytes()).unwrap();
+        meter.shutdown(std::net::Shutdown::Write).unwrap();
+        BufReader::new(meter).lines().map_while(Result::ok).collect()
+    }
+
+    /// Calls a balancer in front of these collectors, on a thread beside it.
+    fn with_balancer(collectors: &[String], work: impl FnOnce(u16) + Send + 'static) {
+        let file = format!(
+            "admin: false\nlisteners: [{{name: m, address: \"127.0.0.1:0\", protocol: meters, pool: p}}]\n\
+             pools: {{p: {{destinations: {collectors:?}}}}}"
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let proxy = start(file).await.unwrap();
+            let address = proxy.handle().traffic().listeners[0].addresses[0].clone();
+            let port = address.rsplit(':').next().unwrap().parse().unwrap();
+            tokio::task::spawn_blocking(move || work(port)).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_meter_stays_at_its_collector_and_meters_spread() {
+        let collectors = [collector("a", "OK\n"), collector("b", "OK\n")];
+        with_balancer(&collectors, |port| {
+            let place = |meter: u32| {
+                let heard = call(port, &format!("METER {meter}\nreading\n"));
+                assert_eq!(heard[0], "OK");
+                heard[1].clone()
+            };
+            let first: Vec<String> = (0..20).map(place).collect();
+            assert_eq!((0..20).map(place).collect::<Vec<_>>(), first);
+            assert!(
+                first.contains(&"a got reading".to_owned()) && first.contains(&"b got reading".to_owned())
+            );
+        });
+    }
+
+    #[test]
+    fn a_busy_collector_is_passed_over_and_when_all_are_the_meter_is_told() {
+        with_balancer(&[collector("busy", "BUSY\n"), collector("free", "OK\n")], |port| {
+            for meter in 0..5 {
+                assert_eq!(call(port, &format!("METER {meter}\nx\n")), ["OK", "free got x"]);
+            }
+        });
+        with_balancer(&[collector("busy", "BUSY\n")], |port| {
+            assert_eq!(call(port, "METER 1\n"), ["BUSY"]);
+            assert!(call(port, "something else\n").is_empty());
+        });
+    }
+}
