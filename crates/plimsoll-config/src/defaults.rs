@@ -62,6 +62,8 @@ pub const CHECK_METHOD: &str = "GET";
 pub const CHECK_PATH: &str = "/";
 /// Statuses an HTTP check takes for good.
 pub const CHECK_EXPECT: (u16, u16) = (200, 399);
+/// Whom a gRPC check asks about: the whole server.
+pub const CHECK_SERVICE: &str = "";
 
 /// When real traffic sets a destination aside.
 pub const OUTLIER: OutlierSpec = OutlierSpec {
@@ -146,6 +148,7 @@ mod tests {
             ("health_monitoring.method", CHECK_METHOD.to_owned()),
             ("health_monitoring.path", CHECK_PATH.to_owned()),
             ("health_monitoring.expect_status", format!("{}-{}", CHECK_EXPECT.0, CHECK_EXPECT.1)),
+            ("health_monitoring.service", format!("{CHECK_SERVICE:?}")),
             ("outlier_detection.consecutive_failures", OUTLIER.consecutive_failures.to_string()),
             ("outlier_detection.base_ejection", dur(OUTLIER.base_ejection)),
             ("outlier_detection.max_ejected", percent(OUTLIER.max_ejected)),

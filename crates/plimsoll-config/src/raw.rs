@@ -318,18 +318,20 @@ struct HealthMonitoring {
     failure_threshold: Option<Whole<1, 256>>,
     /// Passes in a row that bring it back.
     recovery_threshold: Option<Whole<1, 256>>,
-    /// A connection opens, a request is answered, or a datagram is not refused.
+    /// A connection opens, a request is answered, `grpc.health.v1` says SERVING, or a datagram is not refused.
     protocol: Option<CheckProtocol>,
     /// What is asked for; implies `protocol: http`.
     path: Option<Text>,
     /// How it is asked for.
     method: Option<Text>,
-    /// The `Host` header; the destination's address without one.
+    /// The `Host` header, and the `:authority` of a `grpc` check; the destination's address without one.
     host: Option<Text>,
     /// Good statuses: `"200-399"`, `"200,204"` or 200.
     expect_status: Option<Status>,
     /// Another port than the one that serves.
     port: Option<Whole<1, 65535>>,
+    /// What a `grpc` check asks about; the whole server without it.
+    service: Option<Text>,
     /// What a `udp` check sends; an empty datagram without it.
     send: Option<Text>,
     /// What the answer to a `udp` check must contain; without it, silence is good and a refusal is not.

@@ -99,7 +99,7 @@ value! {
     /// What a pool speaks.
     PoolProtocol = words(&["http1", "http2"]);
     /// How a check asks.
-    CheckProtocol = words(&["tcp", "http", "udp"]);
+    CheckProtocol = words(&["tcp", "http", "grpc", "udp"]);
     /// PROXY headers.
     NoProxyProtocol = words(&["none"]);
     /// What performance monitoring measures.

@@ -93,6 +93,23 @@ fn every_key_of_checks() {
 }
 
 #[test]
+fn checks_by_grpc() {
+    let probe = |top: &str, own: &str| {
+        let keys = |keys: &str| format!("health_monitoring: {{{keys}}}");
+        pool(&keys(top), &format!("load_balancer: {{{}}}", keys(own))).health.unwrap().probe
+    };
+    let asks = |service: &str, host: Option<&str>| ProbeKind::Grpc {
+        service: service.into(),
+        host: host.map(Into::into),
+    };
+    assert_eq!(probe("", "protocol: grpc"), asks("", None));
+    assert_eq!(probe("", "protocol: grpc, service: a.B, host: \"app:1\""), asks("a.B", Some("app:1")));
+    assert_eq!(probe("protocol: grpc", "service: a.B"), asks("a.B", None), "laid over one another");
+    assert_eq!(probe("protocol: grpc", "host: app"), asks("", Some("app")));
+    assert!(matches!(probe("protocol: grpc", "path: /up"), ProbeKind::Http { .. }));
+}
+
+#[test]
 fn the_switches_of_the_seed() {
     let all_off = pool(
         "failover: false, performance: {parallel_processing: false}, quality: {error_recovery: false, \

@@ -126,6 +126,7 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
         "host",
         "expect_status",
         "port",
+        "service",
         "send",
         "expect",
         "alerting",

@@ -275,3 +275,25 @@ fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
         ],
     );
 }
+
+#[test]
+fn what_a_check_has_not() {
+    check_policy(
+        "  health_monitoring: {protocol: grpc, path: ▸/up, send: ▸x}",
+        &["conflict health_monitoring.path", "conflict health_monitoring.send"],
+    );
+    for other in ["", "protocol: tcp, ", "protocol: http, ", "path: /up, "] {
+        check_policy(
+            &format!("  health_monitoring: {{{other}service: ▸a.B}}"),
+            &["conflict health_monitoring.service"],
+        );
+    }
+    check_policy(
+        "  health_monitoring: {protocol: grpc, service: ▸\"a\\nb\"}",
+        &["bad-value health_monitoring.service"],
+    );
+    check_policy(
+        &format!("  health_monitoring: {{protocol: grpc, service: ▸{}}}", "x".repeat(257)),
+        &["too-large health_monitoring.service"],
+    );
+}

@@ -1,4 +1,5 @@
 //! HTTP/2 clients: what crosses to HTTP/1 and back.
 
+mod checks;
 mod crossing;
 mod destinations;

@@ -203,6 +203,7 @@ pub(crate) struct Http2Destination {
     address: std::net::SocketAddr,
     requests: Arc<Mutex<Vec<Http2Request>>>,
     connections: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
     goodbyes: tokio::sync::watch::Sender<usize>,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
@@ -225,6 +226,8 @@ impl Http2Destination {
         let (goodbyes, said) = tokio::sync::watch::channel(0);
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (seen, counted) = (requests.clone(), connections.clone());
+        let open = Arc::new(AtomicUsize::new(0));
+        let opened = open.clone();
         std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -234,7 +237,13 @@ impl Http2Destination {
                     while let Ok((socket, _)) = listener.accept().await {
                         counted.fetch_add(1, SeqCst);
                         socket.set_nodelay(true).expect("a socket");
-                        tokio::spawn(serve(socket, plays.clone(), seen.clone(), said.clone()));
+                        let serving = serve(socket, plays.clone(), seen.clone(), said.clone());
+                        let open = opened.clone();
+                        tokio::spawn(async move {
+                            open.fetch_add(1, SeqCst);
+                            serving.await;
+                            open.fetch_sub(1, SeqCst);
+                        });
                     }
                 };
                 tokio::select! {
@@ -243,7 +252,7 @@ impl Http2Destination {
                 }
             });
         });
-        Self { address, requests, connections, goodbyes, _stop: stop }
+        Self { address, requests, connections, open, goodbyes, _stop: stop }
     }
 
     pub(crate) fn as_member(&self, number: usize) -> plimsoll_config::model::Destination {
@@ -263,6 +272,15 @@ impl Http2Destination {
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(SeqCst)
+    }
+
+    /// Connections that have not ended.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(SeqCst)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// Lets every connection go that is open now.
