@@ -81,6 +81,7 @@ pub fn retry() -> RetrySpec {
         empty_response: true,
         timeout: false,
         statuses: Vec::new(),
+        calls: Vec::new(),
     };
     RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true }
 }

@@ -105,7 +105,9 @@ value! {
     /// What performance monitoring measures.
     Metric = words(&["response_time", "throughput", "error_rate", "availability"]);
     /// What is worth another try.
-    RetryWhen = pattern(r"^(connect_failure|reset|empty_response|timeout|status:[45]\d\d)$");
+    RetryWhen = pattern(
+        r"^(connect_failure|reset|empty_response|timeout|status:[45]\d\d|grpc:(CANCELLED|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|UNAVAILABLE))$",
+    );
 }
 
 fn pattern(pattern: &str) -> Schema {

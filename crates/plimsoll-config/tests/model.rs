@@ -123,12 +123,14 @@ fn the_switches_of_the_seed() {
 
 #[test]
 fn retries_and_ejections() {
-    let keys = "load_balancer: {retry: {attempts: 2, when: [timeout, \"status:503\", \"status:503\", \"status:429\"], \
+    let keys = "load_balancer: {retry: {attempts: 2, when: [timeout, \"status:503\", \"status:503\", \"status:429\", \
+                \"grpc:UNAVAILABLE\", \"grpc:CANCELLED\", \"grpc:UNAVAILABLE\"], \
                 budget: 5%}, outlier_detection: {consecutive_failures: 0, base_ejection: 400s, max_ejected: 10%}}";
     let pool = pool("", keys);
     let when = &pool.retry.when;
     assert!(when.timeout && !when.reset && !when.connect_failure && !when.empty_response);
     assert_eq!((&when.statuses, pool.retry.attempts, pool.retry.budget), (&vec![503, 429], 2, 0.05));
+    assert_eq!(when.calls, [14, 1]);
     assert_eq!((pool.outlier.consecutive_failures, pool.outlier.max_ejected), (0, 0.1));
     assert_eq!(pool.outlier.base_ejection, Duration::from_secs(400));
     assert_eq!(pool.outlier.max_ejection, Duration::from_secs(400));

@@ -226,10 +226,7 @@ fn what_comes_later_is_refused_in_words() {
     for key in ["session_affinity", "hedge", "slow_start", "panic_threshold", "hash", "custom"] {
         check_policy(&format!("  ▸{key}: x"), &[format!("not-available-yet {key}").as_str()]);
     }
-    check_policy(
-        "  outlier_detection: {▸interval: 10s}\n  retry: {when: [▸\"grpc:UNAVAILABLE\"]}",
-        &["not-available-yet outlier_detection.interval", "not-available-yet retry.when[0]"],
-    );
+    check_policy("  outlier_detection: {▸interval: 10s}", &["not-available-yet outlier_detection.interval"]);
     check_listener("▸http3: true", &["not-available-yet http3"]);
     for protocol in ["mqtt", "auto"] {
         check_listener(&format!("protocol: ▸{protocol}"), &["not-available-yet protocol"]);

@@ -19,6 +19,9 @@ use crate::tables::Edits;
 use crate::tls::enter::Introduction;
 use crate::worker::{DoorView, Worker};
 
+/// So much of a call's body is kept for another try: messages are seldom longer.
+const KEPT_BODY: usize = 64 * 1024;
+
 /// One request on its way, with everything a second try needs.
 #[derive(Debug)]
 pub(crate) struct Job {
@@ -43,6 +46,8 @@ pub(crate) struct Job {
     pub(crate) chunked: bool,
     /// Body bytes beyond `wire` were read: they cannot be sent again.
     pub(crate) streamed: bool,
+    /// Its body is kept for another try, while it is short.
+    keeps_body: bool,
     /// Tries so far, this one included.
     pub(crate) tries: u8,
     /// A destination that may serve has not been tried yet.
@@ -78,6 +83,22 @@ impl Job {
             return Err(Refusal::BODY_TOO_LARGE);
         }
         Ok(decoded.data)
+    }
+
+    /// Keeps body bytes of a call for another try, as far as there may be one and there is room: then they leave
+    /// with the wire image. Whoever comes by HTTP/2 sends no body along with the head.
+    pub(crate) fn keep(&mut self, data: &[u8]) -> bool {
+        let kept = self.wire.len() - self.head_len;
+        if self.streamed || !self.keeps_body || kept + data.len() > KEPT_BODY {
+            return false;
+        }
+        let mut wire = std::mem::take(&mut self.wire);
+        match self.chunked {
+            true => self.write_chunk(&mut wire, data),
+            false => wire.extend_from_slice(data),
+        }
+        self.wire = wire;
+        true
     }
 
     /// Writes body bytes in a chunk of our own, and the end of the body if this is it.
@@ -207,6 +228,7 @@ fn new_job(
         chunked: head.framing == Framing::Chunked
             && pool.is_none_or(|pool| pool.protocol == PoolProtocol::Http1),
         streamed: false,
+        keeps_body: head.is_call && pool.is_some_and(|pool| !pool.retry.when.calls.is_empty()),
         tries: 0,
         others_left: false,
         body_bytes: 0,

@@ -146,8 +146,11 @@ async fn by_http2<T>(
     let mut ask = pin!(ask(requests));
     let answer = tokio::select! {
         answer = &mut ask => answer,
-        // What came before the end is still to be read, and the end itself is told where it is read.
-        _ended = &mut connection => return ask.await,
+        _told_where_the_answer_is_read = &mut connection => {
+            // What came before the end is still to be read. Only when it is dropped has everybody heard of it.
+            drop(connection);
+            return ask.await;
+        }
     };
     // Nobody asks any more, so it says goodbye: as far as that goes at once.
     let _gone_already = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut connection).poll(cx))).await;

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plimsoll_core::retry::{self, Decision};
+use plimsoll_core::retry::{self, Decision, Told};
 use plimsoll_core::{Failure, Outcome};
 
 use super::{End, Exchange, TURNS};
@@ -43,6 +43,10 @@ fn grpc_status(lines: &[u8]) -> Option<&[u8]> {
         .split(|&byte| byte == b'\n')
         .find_map(|line| line.strip_prefix(b"grpc-status:"))
         .map(<[u8]>::trim_ascii)
+}
+
+fn has_no_body(head: &ResponseHead<'_>) -> bool {
+    matches!(head.framing, Framing::Empty | Framing::Length(0))
 }
 
 impl Exchange {
@@ -234,9 +238,19 @@ impl Exchange {
             Ok(None) if bytes.len() < MAX_HEAD => return Ok(0),
             _ => return Err(garbage),
         };
-        if head.status >= 400 && self.is_rejected(worker, job, head.status) {
+        // A call that failed before it began says so in the head of a 200.
+        let is_status = |h: &&httparse::Header<'_>| h.name.eq_ignore_ascii_case("grpc-status");
+        let call = if job.is_call { headers.iter().find(is_status) } else { None };
+        let status = call.map_or(head.status, |told| head.status.max(grpc::as_http(told.value)));
+        let told = match call {
+            Some(call) if head.status == 200 && has_no_body(&head) => {
+                grpc::status(call.value).map(Told::Call)
+            }
+            _ => (head.status >= 400).then_some(Told::Status(head.status)),
+        };
+        if told.is_some_and(|told| self.is_rejected(worker, job, told)) {
             let first_byte = self.now(worker).since(self.ticket.started());
-            self.suspect = self.ticket.learn(Outcome::Answered { status: head.status, first_byte });
+            self.suspect = self.ticket.learn(Outcome::Answered { status, first_byte });
             return Err(End::Rejected);
         }
         let view = job.view.clone();
@@ -262,10 +276,6 @@ impl Exchange {
         };
         if head.status >= 200 || head.status == 101 {
             let first_byte = self.now(worker).since(self.ticket.started());
-            // A call that failed before it began says so in the head of a 200.
-            let told =
-                headers.iter().filter(|_| job.is_call).find(|h| h.name.eq_ignore_ascii_case("grpc-status"));
-            let status = told.map_or(head.status, |told| head.status.max(grpc::as_http(told.value)));
             self.suspect = self.ticket.learn(Outcome::Answered { status, first_byte });
             job.status = head.status;
             if let Some(log) = &mut job.log {
@@ -278,16 +288,16 @@ impl Exchange {
         Ok(head.len)
     }
 
-    /// Is this answer better thrown away, because `retry.when` lists its status and somebody else is left?
-    fn is_rejected(&mut self, worker: &Worker, job: &Job, status: u16) -> bool {
+    /// Is this answer better thrown away, because `retry.when` lists it and somebody else is left?
+    fn is_rejected(&mut self, worker: &Worker, job: &Job, told: Told) -> bool {
         let pool = &job.view.rules[job.rule].table.pool;
         let spec = &pool.config.retry;
-        if !job.others_left || self.informational > 0 || !spec.when.statuses.contains(&status) {
+        if !job.others_left || self.informational > 0 || !spec.when.lists_told(told) {
             return false;
         }
         let (idempotent, replayable) = (job.method.idempotent(), !job.streamed);
         let now = self.now(worker);
-        retry::decide_status(spec, status, job.tries, idempotent, replayable, &pool.budget, now)
+        retry::decide_told(spec, told, job.tries, idempotent, replayable, &pool.budget, now)
             == Decision::Again
     }
 
@@ -315,7 +325,7 @@ impl Exchange {
             reusable: head.keep_alive,
             body_withheld: head.body_withheld,
             closes,
-            finished: matches!(head.framing, Framing::Empty | Framing::Length(0)),
+            finished: has_no_body(head),
         });
         let persistence = match (closes, job.http10) {
             (true, _) => Persistence::Close,

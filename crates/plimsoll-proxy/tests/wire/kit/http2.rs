@@ -198,6 +198,17 @@ impl Played {
 
 type Plays = dyn Fn(&Http2Request) -> Played + Send + Sync;
 
+/// When a destination answers.
+#[derive(Clone)]
+enum Manner {
+    /// When the request is whole.
+    Whole(Arc<Plays>),
+    /// At its head.
+    Early(Arc<Plays>),
+    /// Piece by piece.
+    Streaming,
+}
+
 /// A destination of HTTP/2, on a thread of its own.
 pub(crate) struct Http2Destination {
     address: std::net::SocketAddr,
@@ -210,15 +221,20 @@ pub(crate) struct Http2Destination {
 
 impl Http2Destination {
     pub(crate) fn start(plays: impl Fn(&Http2Request) -> Played + Send + Sync + 'static) -> Self {
-        Self::run(Some(Arc::new(plays)))
+        Self::run(Manner::Whole(Arc::new(plays)))
+    }
+
+    /// Answers a request at its head, and reads none of its body.
+    pub(crate) fn start_early(plays: impl Fn(&Http2Request) -> Played + Send + Sync + 'static) -> Self {
+        Self::run(Manner::Early(Arc::new(plays)))
     }
 
     /// Answers at once, and then each piece of a body with the same piece.
     pub(crate) fn start_streaming() -> Self {
-        Self::run(None)
+        Self::run(Manner::Streaming)
     }
 
-    fn run(plays: Option<Arc<Plays>>) -> Self {
+    fn run(manner: Manner) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("bound");
@@ -237,7 +253,7 @@ impl Http2Destination {
                     while let Ok((socket, _)) = listener.accept().await {
                         counted.fetch_add(1, SeqCst);
                         socket.set_nodelay(true).expect("a socket");
-                        let serving = serve(socket, plays.clone(), seen.clone(), said.clone());
+                        let serving = serve(socket, manner.clone(), seen.clone(), said.clone());
                         let open = opened.clone();
                         tokio::spawn(async move {
                             open.fetch_add(1, SeqCst);
@@ -291,7 +307,7 @@ impl Http2Destination {
 
 async fn serve(
     socket: tokio::net::TcpStream,
-    plays: Option<Arc<Plays>>,
+    manner: Manner,
     seen: Arc<Mutex<Vec<Http2Request>>>,
     mut said: tokio::sync::watch::Receiver<usize>,
 ) {
@@ -300,9 +316,10 @@ async fn serve(
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => match plays.clone() {
-                    Some(plays) => drop(tokio::spawn(play(request, respond, plays, seen.clone()))),
-                    None => drop(tokio::spawn(stream_back(request, respond))),
+                Some(Ok((request, respond))) => match manner.clone() {
+                    Manner::Streaming => drop(tokio::spawn(stream_back(request, respond))),
+                    Manner::Whole(plays) => drop(tokio::spawn(play(request, respond, plays, true, seen.clone()))),
+                    Manner::Early(plays) => drop(tokio::spawn(play(request, respond, plays, false, seen.clone()))),
                 },
                 _ => return,
             },
@@ -315,15 +332,18 @@ async fn play(
     request: Request<RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
     plays: Arc<Plays>,
+    reads: bool,
     seen: Arc<Mutex<Vec<Http2Request>>>,
 ) {
     let (head, mut stream) = request.into_parts();
-    let mut body = Vec::new();
-    while let Some(Ok(data)) = poll_fn(|cx| stream.poll_data(cx)).await {
-        release(&mut stream, data.len());
-        body.extend_from_slice(&data);
+    let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
+    if reads {
+        while let Some(Ok(data)) = poll_fn(|cx| stream.poll_data(cx)).await {
+            release(&mut stream, data.len());
+            body.extend_from_slice(&data);
+        }
+        trailers = poll_fn(|cx| stream.poll_trailers(cx)).await.ok().flatten().unwrap_or_default();
     }
-    let trailers = poll_fn(|cx| stream.poll_trailers(cx)).await.ok().flatten().unwrap_or_default();
     let request = Http2Request { head: Request::from_parts(head, ()), body, trailers };
     let played = plays(&request);
     seen.lock().unwrap_or_else(PoisonError::into_inner).push(request);
