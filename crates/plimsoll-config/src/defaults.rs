@@ -110,6 +110,7 @@ pub(crate) const URI_BYTES: RangeInclusive<u64> = 64..=1 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::GrpcWeb;
     use crate::units::{Dur, Size};
 
     /// Every row of docs/defaults.md that this crate answers for: key, value as it is written there.
@@ -138,6 +139,10 @@ mod tests {
             ),
             ("listeners[].udp.idle", dur(UDP.idle)),
             ("listeners[].udp.max_flows", UDP.max_flows.to_string()),
+            (
+                "pools.*.grpc_web",
+                if GrpcWeb::default() == GrpcWeb::Translate { "translate" } else { "pass" }.to_owned(),
+            ),
             ("pools.*.timeouts.connect", dur(upstream.connect)),
             ("pools.*.timeouts.response", dur(upstream.response)),
             ("pools.*.timeouts.idle", dur(upstream.idle)),

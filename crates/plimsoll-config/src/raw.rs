@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use crate::schema::{
-    Address, Algorithm, CheckProtocol, ClientAuth, Dur, ListenerProtocol, Metric, NoProxyProtocol,
+    Address, Algorithm, CheckProtocol, ClientAuth, Dur, GrpcWeb, ListenerProtocol, Metric, NoProxyProtocol,
     PoolProtocol, Rate, RetryWhen, Share, Size, Status, Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
 };
 
@@ -230,6 +230,8 @@ struct Match {
 struct Pool {
     /// What is spoken to the destinations of http listeners.
     protocol: Option<PoolProtocol>,
+    /// What becomes of calls of gRPC-Web: they reach destinations as gRPC, or as they are. For `protocol: http2`.
+    grpc_web: Option<GrpcWeb>,
     /// Whether connections to destinations begin with a PROXY header.
     proxy_protocol: Option<NoProxyProtocol>,
     /// TLS is spoken to the destinations: `true`, or how.

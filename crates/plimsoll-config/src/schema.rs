@@ -98,6 +98,8 @@ value! {
     TlsVersion = words(&["1.2", "1.3"]);
     /// What a pool speaks.
     PoolProtocol = words(&["http1", "http2"]);
+    /// What becomes of calls of gRPC-Web.
+    GrpcWeb = words(&["translate", "pass"]);
     /// How a check asks.
     CheckProtocol = words(&["tcp", "http", "grpc", "udp"]);
     /// PROXY headers.

@@ -93,6 +93,13 @@ fn every_key_of_checks() {
 }
 
 #[test]
+fn calls_of_grpc_web_reach_pools_of_http_2_as_grpc() {
+    let translates = |keys: &str| pool("", keys).translates("POST");
+    assert!(translates("protocol: http2") && !pool("", "protocol: http2").translates("GET"));
+    assert!(!translates("protocol: http2, grpc_web: pass") && !translates("protocol: http1"));
+}
+
+#[test]
 fn checks_by_grpc() {
     let probe = |top: &str, own: &str| {
         let keys = |keys: &str| format!("health_monitoring: {{{keys}}}");

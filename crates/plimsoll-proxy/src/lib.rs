@@ -5,6 +5,7 @@
 //! its [`Handle`].
 
 mod access_log;
+mod base64;
 mod clock;
 mod control;
 mod counters;
@@ -12,6 +13,7 @@ mod downstream;
 mod driver;
 mod forward;
 mod grpc;
+mod grpc_web;
 mod http1;
 mod http2;
 mod listener;

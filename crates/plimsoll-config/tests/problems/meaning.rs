@@ -274,6 +274,20 @@ fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
 }
 
 #[test]
+fn what_becomes_of_grpc_web_is_for_pools_of_http_2() {
+    let with = |keys: &str| {
+        format!(
+            "listeners: [{{name: web, address: \":80\", pool: p}}]\npools: {{p: {{{keys}, destinations: [\"a:1\"]}}}}"
+        )
+    };
+    check(&with("protocol: http2, grpc_web: translate"), &[]);
+    check(&with("grpc_web: pass, protocol: http2"), &[]);
+    check(&with("grpc_web: ▸translate"), &["conflict pools.p.grpc_web"]);
+    check(&with("protocol: http1, grpc_web: ▸pass"), &["conflict pools.p.grpc_web"]);
+    check(&with("protocol: http2, grpc_web: ▸maybe"), &["bad-value pools.p.grpc_web"]);
+}
+
+#[test]
 fn what_a_check_has_not() {
     check_policy(
         "  health_monitoring: {protocol: grpc, path: ▸/up, send: ▸x}",

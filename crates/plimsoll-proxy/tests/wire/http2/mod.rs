@@ -4,3 +4,4 @@ mod again;
 mod checks;
 mod crossing;
 mod destinations;
+mod web;

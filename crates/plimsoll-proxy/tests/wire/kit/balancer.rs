@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
     AccessLog, ClientTimeouts, Config, Destination as DestinationConfig, DestinationAddress,
-    DestinationTimeouts, HeaderEdits, Limits, ListenAddress, Listener, Pool, PoolProtocol, Protocol, Route,
-    Udp, UdpFlow,
+    DestinationTimeouts, GrpcWeb, HeaderEdits, Limits, ListenAddress, Listener, Pool, PoolProtocol, Protocol,
+    Route, Udp, UdpFlow,
 };
 use plimsoll_core::Weight;
 use plimsoll_core::balance::Algorithm;
@@ -154,6 +154,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
         backup_tiers: true,
         protocol: PoolProtocol::Http1,
+        grpc_web: GrpcWeb::Translate,
         tls: None,
         timeouts: DestinationTimeouts { connect: secs(5), response: secs(10), idle: secs(10), total: None },
         destinations: destinations

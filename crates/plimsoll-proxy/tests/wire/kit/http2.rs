@@ -364,7 +364,7 @@ async fn play(
 
 async fn stream_back(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
     let mut body = request.into_body();
-    let head = Response::builder().body(()).expect("a head");
+    let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
     let Ok(mut answer) = respond.send_response(head, false) else { return };
     while let Some(Ok(data)) = poll_fn(|cx| body.poll_data(cx)).await {
         release(&mut body, data.len());
