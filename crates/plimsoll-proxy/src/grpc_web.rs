@@ -158,6 +158,8 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -218,5 +220,33 @@ mod tests {
         assert_eq!(text.write(b"cd\0\0\0\0\0").as_deref(), Some(&b"YmNkAAAAAAA="[..]));
         let frame = text.last_frame(b"grpc-status: 0\r\n", &Edits::default());
         assert_eq!(frame, b"gAAAABBncnBjLXN0YXR1czogMA0K");
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_in_text_is_the_same_whatever_the_pieces(
+            messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6),
+            cuts in prop::collection::vec(1_usize..50, 1..20),
+        ) {
+            let frame = |message: &Vec<u8>| {
+                [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat()
+            };
+            let all: Vec<u8> = messages.iter().flat_map(frame).collect();
+            let (mut call, mut text, mut rest) = (web("application/grpc-web-text"), Vec::new(), &all[..]);
+            for cut in cuts.iter().cycle() {
+                let (piece, after) = rest.split_at(rest.len().min(*cut));
+                text.extend(call.write(piece).expect("it is text"));
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            let mut decoded = text.clone();
+            let len = Decoder::default().decode(&mut decoded).expect("base64");
+            prop_assert_eq!(&decoded[..len], &all[..], "no byte of the last message waits");
+            text.extend(call.last_frame(b"grpc-status: 0\r\n", &Edits::default()));
+            let len = Decoder::default().decode(&mut text).expect("base64");
+            prop_assert_eq!(&text[..len], &[&all[..], b"\x80\0\0\0\x10grpc-status: 0\r\n"].concat()[..]);
+        }
     }
 }

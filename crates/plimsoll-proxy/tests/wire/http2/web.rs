@@ -4,7 +4,7 @@ use http::Request;
 use plimsoll_config::model::{GrpcWeb, PoolProtocol};
 
 use crate::kit::http2::{Http2Client, Http2Destination, Played, send_all};
-use crate::kit::{Balancer, Client, Destination, Kind, Setup, edits, get, hello, ms, noise, until};
+use crate::kit::{Balancer, Client, Destination, Framing, Kind, Setup, edits, get, hello, ms, noise, until};
 
 const MESSAGE: &[u8] = b"\0\0\0\0\x05hello";
 const TRAILERS: &[u8] = b"\x80\0\0\0\x1bgrpc-status: 0\r\nx-sum: 10\r\n";
@@ -157,6 +157,30 @@ fn large_messages_arrive_as_they_left() {
         assert!(got.starts_with(&message), "text: {text}");
     }
     assert!(destination.requests().iter().all(|request| request.body == message));
+}
+
+#[test]
+fn an_answer_of_told_length_grows_by_its_last_frame() {
+    let told = Http2Destination::start(|_| {
+        let answer = grpc().header("content-length", "10").body(MESSAGE.to_vec());
+        answer.trailer("grpc-status", "0").trailer("x-sum", "10")
+    });
+    let balancer = before(&[&told]).start();
+    let whole = [MESSAGE, TRAILERS].concat();
+    let answer = balancer.ask(call("grpc-web", MESSAGE));
+    assert_eq!((answer.framing, answer.body), (Framing::Chunked, whole.clone()));
+    let answer = Http2Client::connect(&balancer).ask(call2("grpc-web-text"), b"").expect("an answer");
+    assert_eq!(unbase64(&answer.body), whole);
+    assert!(!answer.head.headers().contains_key("content-length"));
+}
+
+#[test]
+fn a_client_of_http_1_0_has_all_up_to_the_close() {
+    let destination = echo();
+    let balancer = before(&[&destination]).start();
+    let old = String::from_utf8(call("grpc-web", MESSAGE)).expect("text").replace("HTTP/1.1", "HTTP/1.0");
+    let answer = balancer.ask(old);
+    assert_eq!((answer.framing, answer.body), (Framing::ToEnd, [MESSAGE, TRAILERS].concat()));
 }
 
 #[test]
