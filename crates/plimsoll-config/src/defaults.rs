@@ -65,6 +65,8 @@ pub const CHECK_METHOD: &str = "GET";
 pub const CHECK_PATH: &str = "/";
 /// Statuses an HTTP check takes for good.
 pub const CHECK_EXPECT: (u16, u16) = (200, 399);
+/// Whom a gRPC check asks about: the whole server.
+pub const CHECK_SERVICE: &str = "";
 
 /// When real traffic sets a destination aside.
 pub const OUTLIER: OutlierSpec = OutlierSpec {
@@ -82,6 +84,7 @@ pub fn retry() -> RetrySpec {
         empty_response: true,
         timeout: false,
         statuses: Vec::new(),
+        calls: Vec::new(),
     };
     RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true }
 }
@@ -112,6 +115,7 @@ pub(crate) const URI_BYTES: RangeInclusive<u64> = 64..=1 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::GrpcWeb;
     use crate::units::{Dur, Size};
 
     /// Every row of docs/defaults.md that this crate answers for: key, value as it is written there.
@@ -141,6 +145,10 @@ mod tests {
             ),
             ("listeners[].udp.idle", dur(UDP.idle)),
             ("listeners[].udp.max_flows", UDP.max_flows.to_string()),
+            (
+                "pools.*.grpc_web",
+                if GrpcWeb::default() == GrpcWeb::Translate { "translate" } else { "pass" }.to_owned(),
+            ),
             ("pools.*.timeouts.connect", dur(upstream.connect)),
             ("pools.*.timeouts.response", dur(upstream.response)),
             ("pools.*.timeouts.idle", dur(upstream.idle)),
@@ -152,6 +160,7 @@ mod tests {
             ("health_monitoring.method", CHECK_METHOD.to_owned()),
             ("health_monitoring.path", CHECK_PATH.to_owned()),
             ("health_monitoring.expect_status", format!("{}-{}", CHECK_EXPECT.0, CHECK_EXPECT.1)),
+            ("health_monitoring.service", format!("{CHECK_SERVICE:?}")),
             ("outlier_detection.consecutive_failures", OUTLIER.consecutive_failures.to_string()),
             ("outlier_detection.base_ejection", dur(OUTLIER.base_ejection)),
             ("outlier_detection.max_ejected", percent(OUTLIER.max_ejected)),

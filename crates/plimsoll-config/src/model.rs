@@ -289,6 +289,16 @@ pub enum PoolProtocol {
     Http2,
 }
 
+/// What becomes of calls of gRPC-Web.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum GrpcWeb {
+    /// They reach destinations as gRPC.
+    #[default]
+    Translate,
+    /// Destinations speak it themselves.
+    Pass,
+}
+
 /// Destinations balanced together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
@@ -310,12 +320,21 @@ pub struct Pool {
     pub protocol: PoolProtocol,
     /// How they are told whose connection it is.
     pub proxy_protocol: ProxyProtocol,
+    /// What becomes of calls of gRPC-Web; of use with HTTP/2 only.
+    pub grpc_web: GrpcWeb,
     /// TLS is spoken to them.
     pub tls: Option<ClientTls>,
     /// Time limits towards destinations.
     pub timeouts: DestinationTimeouts,
     /// Names are unique.
     pub destinations: Vec<Destination>,
+}
+
+impl Pool {
+    /// Does a call of gRPC-Web with this method reach its destination as gRPC?
+    pub fn translates(&self, method: &str) -> bool {
+        self.protocol == PoolProtocol::Http2 && self.grpc_web == GrpcWeb::Translate && method == "POST"
+    }
 }
 
 /// Time limits towards destinations.

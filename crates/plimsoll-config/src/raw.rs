@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use crate::schema::{
-    Accepts, Address, Algorithm, CheckProtocol, ClientAuth, Dur, ListenerProtocol, Metric, PoolProtocol,
-    ProxyProtocol, Rate, RetryWhen, Share, Size, Status, Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
+    Accepts, Address, Algorithm, CheckProtocol, ClientAuth, Dur, GrpcWeb, ListenerProtocol, Metric,
+    PoolProtocol, ProxyProtocol, Rate, RetryWhen, Share, Size, Status, Switch, Text, TlsVersion, UdpFlow,
+    Whole, Workers,
 };
 
 /// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
@@ -240,6 +241,8 @@ struct Match {
 struct Pool {
     /// What is spoken to the destinations of http listeners.
     protocol: Option<PoolProtocol>,
+    /// What becomes of calls of gRPC-Web: they reach destinations as gRPC, or as they are. For `protocol: http2`.
+    grpc_web: Option<GrpcWeb>,
     /// Whether connections to destinations begin with a PROXY header.
     proxy_protocol: Option<ProxyProtocol>,
     /// TLS is spoken to the destinations: `true`, or how.
@@ -328,18 +331,20 @@ struct HealthMonitoring {
     failure_threshold: Option<Whole<1, 256>>,
     /// Passes in a row that bring it back.
     recovery_threshold: Option<Whole<1, 256>>,
-    /// A connection opens, a request is answered, or a datagram is not refused.
+    /// A connection opens, a request is answered, `grpc.health.v1` says SERVING, or a datagram is not refused.
     protocol: Option<CheckProtocol>,
     /// What is asked for; implies `protocol: http`.
     path: Option<Text>,
     /// How it is asked for.
     method: Option<Text>,
-    /// The `Host` header; the destination's address without one.
+    /// The `Host` header, and the `:authority` of a `grpc` check; the destination's address without one.
     host: Option<Text>,
     /// Good statuses: `"200-399"`, `"200,204"` or 200.
     expect_status: Option<Status>,
     /// Another port than the one that serves.
     port: Option<Whole<1, 65535>>,
+    /// What a `grpc` check asks about; the whole server without it.
+    service: Option<Text>,
     /// What a `udp` check sends; an empty datagram without it.
     send: Option<Text>,
     /// What the answer to a `udp` check must contain; without it, silence is good and a refusal is not.

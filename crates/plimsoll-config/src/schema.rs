@@ -98,8 +98,10 @@ value! {
     TlsVersion = words(&["1.2", "1.3"]);
     /// What a pool speaks.
     PoolProtocol = words(&["http1", "http2"]);
+    /// What becomes of calls of gRPC-Web.
+    GrpcWeb = words(&["translate", "pass"]);
     /// How a check asks.
-    CheckProtocol = words(&["tcp", "http", "udp"]);
+    CheckProtocol = words(&["tcp", "http", "grpc", "udp"]);
     /// Whether PROXY headers come.
     Accepts = words(&["none", "accept"]);
     /// PROXY headers to destinations.
@@ -107,7 +109,9 @@ value! {
     /// What performance monitoring measures.
     Metric = words(&["response_time", "throughput", "error_rate", "availability"]);
     /// What is worth another try.
-    RetryWhen = pattern(r"^(connect_failure|reset|empty_response|timeout|status:[45]\d\d)$");
+    RetryWhen = pattern(
+        r"^(connect_failure|reset|empty_response|timeout|status:[45]\d\d|grpc:(CANCELLED|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|UNAVAILABLE))$",
+    );
 }
 
 fn pattern(pattern: &str) -> Schema {

@@ -93,6 +93,30 @@ fn every_key_of_checks() {
 }
 
 #[test]
+fn calls_of_grpc_web_reach_pools_of_http_2_as_grpc() {
+    let translates = |keys: &str| pool("", keys).translates("POST");
+    assert!(translates("protocol: http2") && !pool("", "protocol: http2").translates("GET"));
+    assert!(!translates("protocol: http2, grpc_web: pass") && !translates("protocol: http1"));
+}
+
+#[test]
+fn checks_by_grpc() {
+    let probe = |top: &str, own: &str| {
+        let keys = |keys: &str| format!("health_monitoring: {{{keys}}}");
+        pool(&keys(top), &format!("load_balancer: {{{}}}", keys(own))).health.unwrap().probe
+    };
+    let asks = |service: &str, host: Option<&str>| ProbeKind::Grpc {
+        service: service.into(),
+        host: host.map(Into::into),
+    };
+    assert_eq!(probe("", "protocol: grpc"), asks("", None));
+    assert_eq!(probe("", "protocol: grpc, service: a.B, host: \"app:1\""), asks("a.B", Some("app:1")));
+    assert_eq!(probe("protocol: grpc", "service: a.B"), asks("a.B", None), "laid over one another");
+    assert_eq!(probe("protocol: grpc", "host: app"), asks("", Some("app")));
+    assert!(matches!(probe("protocol: grpc", "path: /up"), ProbeKind::Http { .. }));
+}
+
+#[test]
 fn the_switches_of_the_seed() {
     let all_off = pool(
         "failover: false, performance: {parallel_processing: false}, quality: {error_recovery: false, \
@@ -106,12 +130,14 @@ fn the_switches_of_the_seed() {
 
 #[test]
 fn retries_and_ejections() {
-    let keys = "load_balancer: {retry: {attempts: 2, when: [timeout, \"status:503\", \"status:503\", \"status:429\"], \
+    let keys = "load_balancer: {retry: {attempts: 2, when: [timeout, \"status:503\", \"status:503\", \"status:429\", \
+                \"grpc:UNAVAILABLE\", \"grpc:CANCELLED\", \"grpc:UNAVAILABLE\"], \
                 budget: 5%}, outlier_detection: {consecutive_failures: 0, base_ejection: 400s, max_ejected: 10%}}";
     let pool = pool("", keys);
     let when = &pool.retry.when;
     assert!(when.timeout && !when.reset && !when.connect_failure && !when.empty_response);
     assert_eq!((&when.statuses, pool.retry.attempts, pool.retry.budget), (&vec![503, 429], 2, 0.05));
+    assert_eq!(when.calls, [14, 1]);
     assert_eq!((pool.outlier.consecutive_failures, pool.outlier.max_ejected), (0, 0.1));
     assert_eq!(pool.outlier.base_ejection, Duration::from_secs(400));
     assert_eq!(pool.outlier.max_ejection, Duration::from_secs(400));

@@ -101,7 +101,8 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
         };
         tried.add(chosen.ticket.id());
         job.tries += 1;
-        job.others_left = !pool.config.retry.when.statuses.is_empty() && rule.pool.has_untried(&tried);
+        let when = &pool.config.retry.when;
+        job.others_left = when.lists_answers(job.is_call) && rule.pool.has_untried(&tried);
         let failed = match try_one(client, job, worker, rule, chosen, now).await {
             Try::Ended(ending) => return ending,
             Try::Rejected => None,

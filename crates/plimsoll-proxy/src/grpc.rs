@@ -28,6 +28,42 @@ pub(crate) fn timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
+/// Statuses by their number (the gRPC project's `statuscodes.md`).
+const STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// The number in a `grpc-status`, if there is such a status.
+pub(crate) fn status(value: &[u8]) -> Option<u8> {
+    let number = match value {
+        [ones @ b'0'..=b'9'] => ones - b'0',
+        [b'1', ones @ b'0'..=b'9'] => 10 + ones - b'0',
+        _ => return None,
+    };
+    (usize::from(number) < STATUSES.len()).then_some(number)
+}
+
+/// The word of a `grpc-status`.
+pub(crate) fn status_word(value: &[u8]) -> Option<&'static str> {
+    status(value).map(|number| STATUSES[usize::from(number)])
+}
+
 /// What a call's status says about its destination, as the HTTP status that says the same: 503 for
 /// UNAVAILABLE, 500 for INTERNAL, UNKNOWN and DATA_LOSS, 200 for all that speak about the call.
 pub(crate) fn as_http(status: &[u8]) -> u16 {
@@ -60,6 +96,16 @@ mod tests {
         }
         for other in ["application/grpc-web", "application/json", "application/grp", ""] {
             assert!(!is_call(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_known_by_their_number() {
+        assert_eq!(status_word(b"0"), Some("OK"));
+        assert_eq!(status_word(b"14"), Some("UNAVAILABLE"));
+        assert_eq!(status_word(b"16"), Some("UNAUTHENTICATED"));
+        for bad in ["", "17", "014", "-1", "1x", " 5", "100"] {
+            assert_eq!(status(bad.as_bytes()), None, "{bad:?}");
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod access_log;
 pub mod adapter;
+mod base64;
 mod clock;
 mod control;
 mod counters;
@@ -13,6 +14,7 @@ mod downstream;
 mod driver;
 mod forward;
 mod grpc;
+mod grpc_web;
 mod hall;
 mod http1;
 mod http2;

@@ -22,7 +22,7 @@ pub struct PoolView {
     pub generation: u64,
     /// In configured order.
     pub destinations: Vec<DestinationView>,
-    /// How its checks ask, `tcp` or `http`; `None` = active checks are off.
+    /// How its checks ask: `tcp`, `http`, `grpc` or `udp`; `None` = active checks are off.
     pub check_type: Option<&'static str>,
     /// When traffic sets a destination aside.
     pub outlier: OutlierSpec,

@@ -29,6 +29,7 @@ pub(crate) struct HealthSettings {
     port: Option<u16>,
     send: Arc<[u8]>,
     reply: Option<Arc<[u8]>>,
+    service: Arc<str>,
 }
 
 /// What a check speaks.
@@ -36,6 +37,7 @@ pub(crate) struct HealthSettings {
 enum Asks {
     Tcp,
     Http,
+    Grpc,
     Udp,
 }
 
@@ -54,6 +56,7 @@ impl Default for HealthSettings {
             port: None,
             send: Arc::default(),
             reply: None,
+            service: defaults::CHECK_SERVICE.into(),
         }
     }
 }
@@ -68,6 +71,7 @@ impl HealthSettings {
         let probe = match self.asks {
             None | Some(Asks::Tcp) => ProbeKind::Tcp,
             Some(Asks::Udp) => ProbeKind::Udp { send: self.send.clone(), expect: self.reply.clone() },
+            Some(Asks::Grpc) => ProbeKind::Grpc { service: self.service.clone(), host: self.host.clone() },
             Some(Asks::Http) => ProbeKind::Http {
                 method: self.method.clone(),
                 path: self.path.clone(),
@@ -86,10 +90,13 @@ impl HealthSettings {
     }
 }
 
-/// Keys that only an HTTP check has; one of them alone asks for one.
-const HTTP_KEYS: [&str; 4] = ["path", "method", "host", "expect_status"];
+/// Keys that only an HTTP check has; one of them alone asks for one. So does a `host`, but where checks are
+/// made by gRPC: those have one too.
+const HTTP_KEYS: [&str; 3] = ["path", "method", "expect_status"];
 /// Keys that only a check over UDP has; one of them alone asks for one.
 const UDP_KEYS: [&str; 2] = ["send", "expect"];
+/// Bytes of a service's name.
+const SERVICE: usize = 256;
 /// Bytes a check sends or looks for: what fits one Ethernet frame.
 const DATAGRAM: usize = 1400;
 
@@ -125,22 +132,30 @@ impl Reader<'_> {
     /// What a check speaks, told by its word or by a key that only one of them has.
     fn check_protocol(&mut self, table: &Table<'_>, health: &mut HealthSettings) {
         let get = |key| table.get(key);
-        let words = [("tcp", Asks::Tcp), ("http", Asks::Http), ("udp", Asks::Udp)];
+        let words = [("tcp", Asks::Tcp), ("http", Asks::Http), ("grpc", Asks::Grpc), ("udp", Asks::Udp)];
         let protocol = get("protocol").and_then(|p| self.word(p, &words, &[]));
-        let of_http = HTTP_KEYS.iter().find_map(|key| get(key));
+        let by_grpc = protocol.or(health.asks) == Some(Asks::Grpc);
+        let host = get("host").filter(|_| !by_grpc);
+        let of_http = HTTP_KEYS.iter().find_map(|key| get(key)).or(host);
         let of_udp = UDP_KEYS.iter().find_map(|key| get(key));
         let asks = protocol.or(of_http.map(|_| Asks::Http)).or(of_udp.map(|_| Asks::Udp));
-        if let (Some(Asks::Tcp | Asks::Udp), Some(asked)) = (asks, of_http) {
-            let message = match asks {
-                Some(Asks::Udp) => "a `udp` check has no path, method, host or status",
+        if let (Some(other @ (Asks::Tcp | Asks::Udp | Asks::Grpc)), Some(asked)) = (asks, of_http) {
+            let message = match other {
+                Asks::Udp => "a `udp` check has no path, method, host or status",
+                Asks::Grpc => "a `grpc` check has no path, method or status: it asks `grpc.health.v1.Health`",
                 _ => "a `tcp` check only connects: it has no path, method, host or status",
             };
             self.problem(asked, Code::Conflict, message).help("remove this key, or write `protocol: http`");
         }
-        if let (Some(Asks::Tcp | Asks::Http), Some(asked)) = (asks, of_udp) {
+        if let (Some(Asks::Tcp | Asks::Http | Asks::Grpc), Some(asked)) = (asks, of_udp) {
             let message = "only a `udp` check sends and expects a datagram";
             self.problem(asked, Code::Conflict, message).help("remove this key, or write `protocol: udp`");
         }
+        if let (Some(asked), true) = (get("service"), asks.or(health.asks) != Some(Asks::Grpc)) {
+            let message = "only a `grpc` check asks about a service";
+            self.problem(asked, Code::Conflict, message).help("remove this key, or write `protocol: grpc`");
+        }
+        set(&mut health.service, get("service").and_then(|p| self.parsed(p, "a service", service)));
         if asks.is_some() {
             health.asks = asks;
         }
@@ -164,6 +179,19 @@ impl Reader<'_> {
 pub(crate) fn set<T>(slot: &mut T, new: Option<T>) {
     if let Some(new) = new {
         *slot = new;
+    }
+}
+
+/// A service's name, as in `package.Service`; any text is one, but what would tear a line of the log.
+fn service(text: &str) -> Result<Arc<str>, Wrong> {
+    match text.len() {
+        ..=SERVICE if !text.contains(char::is_control) => Ok(text.into()),
+        ..=SERVICE => Err(Wrong::new(
+            Code::BadValue,
+            "is not the name of a service",
+            "write it like \"package.Service\"",
+        )),
+        _ => Err(Wrong::new(Code::TooLarge, "is too long for the name of a service", "at most 256 bytes")),
     }
 }
 

@@ -89,8 +89,10 @@ pub(crate) const MATCH: Keys = Keys {
     ..Keys::new("listeners[].routes[].match", &["host", "path_prefix", "method", "headers", "sni"])
 };
 
-pub(crate) const POOL: Keys =
-    Keys::new("pools.*", &["protocol", "proxy_protocol", "tls", "load_balancer", "timeouts", "destinations"]);
+pub(crate) const POOL: Keys = Keys::new(
+    "pools.*",
+    &["protocol", "grpc_web", "proxy_protocol", "tls", "load_balancer", "timeouts", "destinations"],
+);
 pub(crate) const CLIENT_TLS: Keys = Keys::new("pools.*.tls", &["ca", "server_name", "cert", "key", "verify"]);
 pub(crate) const DESTINATION_TIMEOUTS: Keys = Keys::new("pools.*.timeouts", &["connect", "response", "idle"]);
 pub(crate) const DESTINATION: Keys =
@@ -128,6 +130,7 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
         "host",
         "expect_status",
         "port",
+        "service",
         "send",
         "expect",
         "alerting",

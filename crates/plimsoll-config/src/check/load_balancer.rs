@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_core::Tried;
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::OutlierSpec;
-use plimsoll_core::retry::{RetrySpec, RetryWhen};
+use plimsoll_core::retry::{CALL_STATUSES, RetrySpec, RetryWhen};
 
 use crate::check::health::{HealthSettings, set};
 use crate::check::keys;
@@ -107,7 +107,16 @@ impl Reader<'_> {
             "reset" => when.reset = true,
             "empty_response" => when.empty_response = true,
             "timeout" => when.timeout = true,
-            _ if text.starts_with("grpc:") => self.not_available(item, &item.shown()),
+            _ if text.starts_with("grpc:") => match text.strip_prefix("grpc:").and_then(call_status) {
+                Some(status) if when.calls.contains(&status) => {}
+                Some(status) => when.calls.push(status),
+                None => {
+                    let known = CALL_STATUSES.map(|(word, _)| word).join(", ");
+                    let help = format!("another destination may do better than {known}");
+                    let what = "names no status of a call that is worth another try";
+                    self.refuse(item, Wrong::new(Code::BadValue, what, help));
+                }
+            },
             _ => match text.strip_prefix("status:").map(failing_status) {
                 Some(Some(status)) if when.statuses.contains(&status) => {}
                 Some(Some(status)) => when.statuses.push(status),
@@ -118,7 +127,7 @@ impl Reader<'_> {
                 None => {
                     let help = match self.suggest(text, WORDS) {
                         Some(meant) => format!("did you mean `{meant}`?"),
-                        None => format!("it is one of {}, status:503", WORDS.join(", ")),
+                        None => format!("it is one of {}, status:503, grpc:UNAVAILABLE", WORDS.join(", ")),
                     };
                     self.refuse(item, Wrong::new(Code::BadValue, "is no reason to try again", help));
                 }
@@ -211,4 +220,8 @@ impl Reader<'_> {
 fn failing_status(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|status| digits && (400..=599).contains(status))
+}
+
+fn call_status(text: &str) -> Option<u8> {
+    CALL_STATUSES.iter().find(|(word, _)| *word == text).map(|&(_, status)| status)
 }

@@ -11,7 +11,7 @@ use crate::check::keys;
 use crate::check::load_balancer::Settings;
 use crate::check::read::{Firsts, Place, Reader, Wrong, name};
 use crate::defaults;
-use crate::model::{Destination, DestinationTimeouts, Pool, PoolProtocol, ProxyProtocol};
+use crate::model::{Destination, DestinationTimeouts, GrpcWeb, Pool, PoolProtocol, ProxyProtocol};
 use crate::problem::Code;
 use crate::tree::{Value, is_invisible, printable};
 
@@ -78,10 +78,20 @@ impl Reader<'_> {
         let mut tls = None;
         let mut protocol = PoolProtocol::default();
         let mut proxy_protocol = ProxyProtocol::default();
+        let mut grpc_web = GrpcWeb::default();
         if let Some(table) = self.table(place, &keys::POOL) {
             if let Some(place) = table.get("protocol") {
                 let words = [("http1", PoolProtocol::Http1), ("http2", PoolProtocol::Http2)];
                 protocol = self.word(place, &words, &["auto"]).unwrap_or_default();
+            }
+            if let Some(place) = table.get("grpc_web") {
+                let words = [("translate", GrpcWeb::Translate), ("pass", GrpcWeb::Pass)];
+                grpc_web = self.word(place, &words, &[]).unwrap_or_default();
+                if protocol != PoolProtocol::Http2 {
+                    let message = "gRPC is spoken over HTTP/2, and this pool speaks HTTP/1: calls of gRPC-Web pass as they are";
+                    let help = "write `protocol: http2`, or remove this key";
+                    self.problem(place, Code::Conflict, message).help(help);
+                }
             }
             if let Some(place) = table.get("proxy_protocol") {
                 let words =
@@ -106,7 +116,8 @@ impl Reader<'_> {
                 None => self.missing(place, "destinations", "give the pool a list of addresses"),
             }
         }
-        let pool = Pool { protocol, proxy_protocol, tls, ..build(key, &settings, timeouts, destinations) };
+        let pool =
+            Pool { protocol, proxy_protocol, grpc_web, tls, ..build(key, &settings, timeouts, destinations) };
         (pool, settings.health.is_by_default())
     }
 
@@ -238,6 +249,7 @@ fn build(
         backup_tiers: settings.backup_tiers,
         protocol: PoolProtocol::default(),
         proxy_protocol: ProxyProtocol::default(),
+        grpc_web: GrpcWeb::default(),
         tls: None,
         timeouts: DestinationTimeouts { total: settings.total, ..timeouts },
         destinations,

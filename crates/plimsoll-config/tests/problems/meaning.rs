@@ -253,10 +253,7 @@ fn what_comes_later_is_refused_in_words() {
     for key in ["session_affinity", "hedge", "slow_start", "panic_threshold", "hash", "custom"] {
         check_policy(&format!("  ▸{key}: x"), &[format!("not-available-yet {key}").as_str()]);
     }
-    check_policy(
-        "  outlier_detection: {▸interval: 10s}\n  retry: {when: [▸\"grpc:UNAVAILABLE\"]}",
-        &["not-available-yet outlier_detection.interval", "not-available-yet retry.when[0]"],
-    );
+    check_policy("  outlier_detection: {▸interval: 10s}", &["not-available-yet outlier_detection.interval"]);
     check_listener("▸http3: true", &["not-available-yet http3"]);
     for key in ["redirect", "deny", "rate_limit", "timeout", "pools"] {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
@@ -296,5 +293,41 @@ fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
             "not-active-yet dynamic_adjustment",
             "not-active-yet performance_monitoring",
         ],
+    );
+}
+
+#[test]
+fn what_becomes_of_grpc_web_is_for_pools_of_http_2() {
+    let with = |keys: &str| {
+        format!(
+            "listeners: [{{name: web, address: \":80\", pool: p}}]\npools: {{p: {{{keys}, destinations: [\"a:1\"]}}}}"
+        )
+    };
+    check(&with("protocol: http2, grpc_web: translate"), &[]);
+    check(&with("grpc_web: pass, protocol: http2"), &[]);
+    check(&with("grpc_web: ▸translate"), &["conflict pools.p.grpc_web"]);
+    check(&with("protocol: http1, grpc_web: ▸pass"), &["conflict pools.p.grpc_web"]);
+    check(&with("protocol: http2, grpc_web: ▸maybe"), &["bad-value pools.p.grpc_web"]);
+}
+
+#[test]
+fn what_a_check_has_not() {
+    check_policy(
+        "  health_monitoring: {protocol: grpc, path: ▸/up, send: ▸x}",
+        &["conflict health_monitoring.path", "conflict health_monitoring.send"],
+    );
+    for other in ["", "protocol: tcp, ", "protocol: http, ", "path: /up, "] {
+        check_policy(
+            &format!("  health_monitoring: {{{other}service: ▸a.B}}"),
+            &["conflict health_monitoring.service"],
+        );
+    }
+    check_policy(
+        "  health_monitoring: {protocol: grpc, service: ▸\"a\\nb\"}",
+        &["bad-value health_monitoring.service"],
+    );
+    check_policy(
+        &format!("  health_monitoring: {{protocol: grpc, service: ▸{}}}", "x".repeat(257)),
+        &["too-large health_monitoring.service"],
     );
 }

@@ -109,6 +109,10 @@ fn values_that_are_not_of_their_kind() {
         &["bad-value retry.when[0]", "bad-value retry.when[1]", "bad-value retry.when[2]"],
     );
     check_policy(
+        "  retry: {when: [▸\"grpc:NOT_FOUND\", ▸\"grpc:14\", ▸\"grpc:\", \"grpc:INTERNAL\"]}",
+        &["bad-value retry.when[0]", "bad-value retry.when[1]", "bad-value retry.when[2]"],
+    );
+    check_policy(
         "  health_monitoring: {path: ▸healthz, method: ▸get, expect_status: ▸2xx, host: ▸\"a b\"}",
         &[
             "bad-value health_monitoring.path",

@@ -29,6 +29,13 @@ pub enum ProbeKind {
         /// Inclusive ranges of good statuses.
         expect: Arc<[(u16, u16)]>,
     },
+    /// `grpc.health.v1.Health/Check` answers SERVING.
+    Grpc {
+        /// Whom it is about; empty = the whole server.
+        service: Arc<str>,
+        /// The `:authority`; `None` = the destination's address.
+        host: Option<Arc<str>>,
+    },
     /// A datagram is sent. A refusal (ICMP) fails; so does silence, if an answer is expected.
     Udp {
         /// What it carries; may be empty.
@@ -44,6 +51,7 @@ impl ProbeKind {
         match self {
             Self::Tcp => "tcp",
             Self::Http { .. } => "http",
+            Self::Grpc { .. } => "grpc",
             Self::Udp { .. } => "udp",
         }
     }

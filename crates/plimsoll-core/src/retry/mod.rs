@@ -20,9 +20,43 @@ pub struct RetryWhen {
     pub timeout: bool,
     /// Answers with these statuses.
     pub statuses: Vec<u16>,
+    /// Calls of gRPC that ended with these statuses before they began ([`CALL_STATUSES`]).
+    pub calls: Vec<u8>,
+}
+
+/// Statuses of gRPC that another destination may do better than, as Envoy lists them; all others speak about
+/// the call, which is the same everywhere.
+pub const CALL_STATUSES: [(&str, u8); 5] = [
+    ("CANCELLED", 1),
+    ("DEADLINE_EXCEEDED", 4),
+    ("RESOURCE_EXHAUSTED", 8),
+    ("INTERNAL", 13),
+    ("UNAVAILABLE", 14),
+];
+
+/// What a destination answered, where it may be better thrown away.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// This status of HTTP.
+    Status(u16),
+    /// The end of a call of gRPC, with this status and nothing before it.
+    Call(u8),
 }
 
 impl RetryWhen {
+    /// May an answer be better thrown away, to a call of gRPC or to any other request?
+    pub const fn lists_answers(&self, is_call: bool) -> bool {
+        !self.statuses.is_empty() || (is_call && !self.calls.is_empty())
+    }
+
+    /// Is this answer worth another try?
+    pub fn lists_told(&self, told: Told) -> bool {
+        match told {
+            Told::Status(status) => self.statuses.contains(&status),
+            Told::Call(status) => self.calls.contains(&status),
+        }
+    }
+
     /// An answer that was not one, or broke off, is never worth another try: something did answer. Nor is
     /// one that failed for want of our own means: another destination needs the same.
     const fn lists(&self, failure: Failure) -> bool {
@@ -161,23 +195,26 @@ fn allowed(spec: &RetrySpec, attempt: &Attempt) -> Result<(Decision, bool), Stop
     Ok((Decision::Again, attempt.failure == Failure::Connect))
 }
 
-/// What follows an answer of `status` that has not gone to the client yet: [`Decision::Again`] if
-/// `retry.when` lists it (`status:503`) and the message may be done twice. Never a fresh repeat: the
-/// connection is good.
-pub fn decide_status(
+/// What follows an answer that has not gone to the client yet: [`Decision::Again`] if `retry.when` lists it
+/// (`status:503`, `grpc:UNAVAILABLE`) and the message may be done twice. Never a fresh repeat: the connection
+/// is good.
+///
+/// Every call of gRPC is a POST, so its method says nothing. Who lists a status of gRPC says that a call which
+/// ended with it, without an answer, may be made again; Envoy's `retry_on: unavailable` says the same.
+pub fn decide_told(
     spec: &RetrySpec,
-    status: u16,
+    told: Told,
     tries: u8,
     idempotent: bool,
     body_replayable: bool,
     budget: &Budget,
     now: Tick,
 ) -> Decision {
-    let stop = if !spec.when.statuses.contains(&status) {
+    let stop = if !spec.when.lists_told(told) {
         StopReason::NotListed
     } else if !spec.error_recovery || !spec.failover {
         StopReason::SwitchedOff
-    } else if !idempotent {
+    } else if !idempotent && matches!(told, Told::Status(_)) {
         StopReason::NotSafe
     } else if !body_replayable {
         StopReason::BodySpent
@@ -203,6 +240,7 @@ mod tests {
             empty_response: true,
             timeout: false,
             statuses: Vec::new(),
+            calls: Vec::new(),
         },
         budget: 0.2,
         failover: true,
@@ -303,7 +341,7 @@ mod tests {
         let spec = RetrySpec { when: RetryWhen { statuses: vec![503], ..SPEC.when }, ..SPEC };
         let budget = Budget::new(0.2, 1);
         let decide = |spec: &RetrySpec, status, tries, idempotent, whole| {
-            decide_status(spec, status, tries, idempotent, whole, &budget, Tick::ZERO)
+            decide_told(spec, Told::Status(status), tries, idempotent, whole, &budget, Tick::ZERO)
         };
         assert_eq!(decide(&spec, 503, 1, true, true), Decision::Again);
         assert_eq!(decide(&spec, 500, 1, true, true), stop(StopReason::NotListed));
@@ -314,5 +352,24 @@ mod tests {
         assert_eq!(decide(&alone, 503, 1, true, true), stop(StopReason::SwitchedOff));
         drain(&budget);
         assert_eq!(decide(&spec, 503, 1, true, true), stop(StopReason::BudgetSpent));
+    }
+
+    #[test]
+    fn a_call_that_was_not_answered_is_made_again_although_it_is_a_post() {
+        let spec = RetrySpec { when: RetryWhen { calls: vec![14], ..SPEC.when }, ..SPEC };
+        let budget = Budget::new(0.2, 1);
+        let decide = |spec: &RetrySpec, told, tries, whole| {
+            decide_told(spec, told, tries, false, whole, &budget, Tick::ZERO)
+        };
+        assert_eq!(decide(&spec, Told::Call(14), 1, true), Decision::Again);
+        assert_eq!(decide(&spec, Told::Call(13), 1, true), stop(StopReason::NotListed));
+        assert_eq!(decide(&spec, Told::Status(14), 1, true), stop(StopReason::NotListed));
+        assert_eq!(decide(&spec, Told::Call(14), 1, false), stop(StopReason::BodySpent));
+        assert_eq!(decide(&spec, Told::Call(14), 3, true), stop(StopReason::AttemptsSpent));
+        let off = RetrySpec { error_recovery: false, ..spec.clone() };
+        assert_eq!(decide(&off, Told::Call(14), 1, true), stop(StopReason::SwitchedOff));
+        drain(&budget);
+        assert_eq!(decide(&spec, Told::Call(14), 1, true), stop(StopReason::BudgetSpent));
+        assert!(spec.when.lists_answers(true) && !spec.when.lists_answers(false));
     }
 }

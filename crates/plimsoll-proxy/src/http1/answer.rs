@@ -2,7 +2,8 @@
 
 use std::task::{Context, Waker};
 
-use super::fields::write_number;
+use super::fields::{write_line, write_number};
+use crate::grpc;
 use crate::stream::Stream;
 
 /// An answer of our own: its status, the word for logs and metrics, and a sentence for people.
@@ -147,6 +148,7 @@ impl Refusal {
         "Transfer-Encoding is ambiguous: only a single `chunked` is accepted",
     );
     pub(crate) const BAD_BODY: Self = refusal(400, Reason::BadRequest, "the chunked body is malformed");
+    pub(crate) const BAD_BASE64: Self = refusal(400, Reason::BadRequest, "the body is not base64");
     pub(crate) const UNKNOWN_CODING: Self =
         refusal(501, Reason::UnknownCoding, "this transfer coding is not supported");
     pub(crate) const UNKNOWN_PROTOCOL: Self =
@@ -219,8 +221,23 @@ const fn phrase(status: u16) -> &'static str {
     }
 }
 
-/// Writes the whole answer: RFC 9457 problem details for clients that take JSON, a line of text for others.
-pub(crate) fn write(out: &mut Vec<u8>, refusal: Refusal, json: bool, head_only: bool, keep_alive: bool) {
+/// How a refusal is put, as its client will understand it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A line of text.
+    Text,
+    /// Problem details (RFC 9457).
+    Json,
+    /// A status of gRPC, in an answer of this type.
+    Web(Vec<u8>),
+}
+
+/// Writes the whole answer.
+pub(crate) fn write(out: &mut Vec<u8>, refusal: Refusal, form: &Form, head_only: bool, keep_alive: bool) {
+    let json = match form {
+        Form::Web(content_type) => return write_web(out, refusal, content_type, keep_alive),
+        form => *form == Form::Json,
+    };
     let status = refusal.status;
     let (content_type, body) = body(refusal, json);
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -247,6 +264,19 @@ pub(crate) fn write(out: &mut Vec<u8>, refusal: Refusal, json: bool, head_only: 
     }
 }
 
+/// The answer to a call of gRPC-Web: its clients look for a status of gRPC in the head.
+fn write_web(out: &mut Vec<u8>, refusal: Refusal, content_type: &[u8], keep_alive: bool) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    write_line(out, b"Content-Type", content_type);
+    write_line(out, b"grpc-status", grpc::from_http(refusal.status).as_bytes());
+    write_line(out, b"grpc-message", refusal.detail.as_bytes());
+    out.extend_from_slice(b"Content-Length: 0\r\n");
+    if !keep_alive {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// What a refusal says, and in which form: for people, or for programs (RFC 9457).
 pub(crate) fn body(refusal: Refusal, json: bool) -> (&'static str, String) {
     let Refusal { status, reason, detail } = refusal;
@@ -263,7 +293,7 @@ pub(crate) fn body(refusal: Refusal, json: bool) -> (&'static str, String) {
 /// Answers a connection that will not be served, as far as one write goes.
 pub(crate) fn write_at_once(stream: &mut Stream, refusal: Refusal) {
     let mut out = Vec::with_capacity(256);
-    write(&mut out, refusal, false, false, false);
+    write(&mut out, refusal, &Form::Text, false, false);
     let _as_far_as_it_goes = stream.poll_write(&mut Context::from_waker(Waker::noop()), &out);
     stream.shut_write();
 }
@@ -282,14 +312,14 @@ mod tests {
     #[test]
     fn an_answer_tells_its_reason_in_both_forms() {
         let mut text = Vec::new();
-        write(&mut text, Refusal::NO_DESTINATION, false, false, true);
+        write(&mut text, Refusal::NO_DESTINATION, &Form::Text, false, true);
         let text = String::from_utf8(text).expect("ascii");
         assert!(
             text.starts_with("HTTP/1.1 503 Service Unavailable\r\n") && text.contains("Retry-After: 1\r\n")
         );
         assert!(text.ends_with("no_healthy_destination: no destination may serve now\n"), "{text}");
         let mut json = Vec::new();
-        write(&mut json, Refusal::NO_ROUTE, true, false, true);
+        write(&mut json, Refusal::NO_ROUTE, &Form::Json, false, true);
         let json = String::from_utf8(json).expect("ascii");
         let body = json.split("\r\n\r\n").nth(1).expect("body");
         let body: serde_json::Value = serde_json::from_str(body).expect("valid JSON");

@@ -9,16 +9,20 @@ use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, PoolProtocol};
 use plimsoll_core::Tick;
 use plimsoll_core::route::host_name;
 
-use super::answer::Refusal;
+use super::answer::{Form, Refusal};
 use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use super::request::{self, Forwarding, RequestHead};
 use super::target::{Method, RequestFacts};
 use crate::access_log::LogDraft;
+use crate::grpc_web::Web;
 use crate::proxy_protocol::Origin;
 use crate::stream::Peer;
 use crate::tables::Edits;
 use crate::tls::enter::Introduction;
 use crate::worker::{DoorView, Worker};
+
+/// So much of a call's body is kept for another try: messages are seldom longer.
+const KEPT_BODY: usize = 64 * 1024;
 
 /// One request on its way, with everything a second try needs.
 #[derive(Debug)]
@@ -44,12 +48,16 @@ pub(crate) struct Job {
     pub(crate) chunked: bool,
     /// Body bytes beyond `wire` were read: they cannot be sent again.
     pub(crate) streamed: bool,
+    /// Its body is kept for another try, while it is short.
+    keeps_body: bool,
     /// Tries so far, this one included.
     pub(crate) tries: u8,
     /// A destination that may serve has not been tried yet.
     pub(crate) others_left: bool,
     /// It is a call of gRPC.
     pub(crate) is_call: bool,
+    /// It is a call of gRPC-Web.
+    pub(crate) web: Option<Box<Web>>,
     /// Body bytes so far, as they are after decoding.
     body_bytes: u64,
     pub(crate) client_timeouts: ClientTimeouts,
@@ -80,7 +88,40 @@ impl Job {
         if limit > 0 && self.body_bytes > limit {
             return Err(Refusal::BODY_TOO_LARGE);
         }
-        Ok(decoded.data)
+        let Some(web) = &mut self.web else { return Ok(decoded.data) };
+        let Range { start, end } = decoded.data;
+        let len = web.take(&mut bytes[start..end]).ok_or(Refusal::BAD_BASE64)?;
+        self.body_is_sound()?;
+        Ok(start..start + len)
+    }
+
+    /// The body may end where it does, if it has.
+    pub(crate) fn body_is_sound(&self) -> Result<(), Refusal> {
+        match &self.web {
+            Some(web) if self.body.is_done() && !web.is_whole() => Err(Refusal::BAD_BASE64),
+            _ => Ok(()),
+        }
+    }
+
+    /// The call of gRPC-Web whose answer is translated.
+    pub(crate) fn translated(&mut self) -> Option<&mut Web> {
+        self.web.as_deref_mut().filter(|web| web.translated)
+    }
+
+    /// Keeps body bytes of a call for another try, as far as there may be one and there is room: then they leave
+    /// with the wire image. Whoever comes by HTTP/2 sends no body along with the head.
+    pub(crate) fn keep(&mut self, data: &[u8]) -> bool {
+        let kept = self.wire.len() - self.head_len;
+        if self.streamed || !self.keeps_body || kept + data.len() > KEPT_BODY {
+            return false;
+        }
+        let mut wire = std::mem::take(&mut self.wire);
+        match self.chunked {
+            true => self.write_chunk(&mut wire, data),
+            false => wire.extend_from_slice(data),
+        }
+        self.wire = wire;
+        true
     }
 
     /// Writes body bytes in a chunk of our own, and the end of the body if this is it.
@@ -102,6 +143,11 @@ impl Job {
         }
     }
 
+    /// How a refusal is put.
+    pub(crate) fn form(&self) -> Form {
+        form(self.web.as_deref(), self.accepts_json)
+    }
+
     /// What is done to the lines of its answer.
     pub(crate) fn response_edits(&self) -> &Edits {
         &self.view.rules[self.rule].table.response_edits
@@ -120,36 +166,46 @@ pub(crate) struct Asker<'c> {
 /// head is incomplete. The bytes behind it are the caller's.
 ///
 /// # Errors
-/// What it is refused with, and whether the client takes JSON.
+/// What it is refused with, and in which form.
 pub(crate) fn prepare(
     asker: Asker<'_>,
     worker: &Rc<Worker>,
     view: &Rc<DoorView>,
     bytes: &[u8],
-) -> Result<Option<Box<Job>>, (Refusal, bool)> {
+) -> Result<Option<Box<Job>>, (Refusal, Form)> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; super::MAX_HEADERS];
     let config = &view.table.config;
-    let parsed = request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, false))?;
-    let Some((head, headers)) = parsed else { return Ok(None) };
+    let parsed =
+        request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, Form::Text))?;
+    let Some((mut head, headers)) = parsed else { return Ok(None) };
     let sni = asker.introduction.and_then(|introduction| introduction.sni.as_deref());
     let certificate = asker.introduction.and_then(|introduction| introduction.certificate.as_deref());
     let trusted = view.table.trusts(asker.peer.ip());
     let (path, method) = (head.target.path(), head.method_word);
     let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
     let started = worker.now();
-    let json = head.accepts_json;
+    let refused = |refusal| {
+        let web = head.web.map(|asked| Web::new(&asked, accept_of(headers), false));
+        Err((refusal, form(web.as_ref(), head.accepts_json)))
+    };
     if let Framing::Length(length) = head.framing
         && config.limits.body_bytes > 0
         && length > config.limits.body_bytes
     {
-        return Err((Refusal::BODY_TOO_LARGE, json));
+        return refused(Refusal::BODY_TOO_LARGE);
     }
     if let Some(asked) = sni
         && !is_for(view, asked, head.host)
     {
-        return Err((Refusal::MISDIRECTED, json));
+        return refused(Refusal::MISDIRECTED);
     }
     let rule = view.table.route(&facts).unwrap_or(usize::MAX);
+    let web = head.web.map(|asked| {
+        let translated =
+            view.rules.get(rule).is_some_and(|rule| rule.table.pool.config.translates(head.method_word));
+        head.is_call |= translated;
+        Box::new(Web::new(&asked, accept_of(headers), translated))
+    });
     let mut out = worker.buffer();
     if let Some(rule) = view.rules.get(rule) {
         let forwarding = Forwarding {
@@ -165,7 +221,20 @@ pub(crate) fn prepare(
     let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(asker.peer, &head, headers)));
     let mut job = new_job(view, rule, started, &head, out, log);
     job.origin = asker.origin.cloned();
+    job.web = web;
     Ok(Some(job))
+}
+
+fn accept_of<'b>(headers: &[httparse::Header<'b>]) -> Option<&'b [u8]> {
+    headers.iter().find(|h| h.name.eq_ignore_ascii_case("accept")).map(|h| h.value)
+}
+
+fn form(web: Option<&Web>, json: bool) -> Form {
+    match web {
+        Some(web) => Form::Web(web.answer_type.clone()),
+        None if json => Form::Json,
+        None => Form::Text,
+    }
 }
 
 /// May a connection that was opened for `asked` carry a request for `host`? Where the certificate that was
@@ -213,6 +282,7 @@ fn new_job(
         chunked: head.framing == Framing::Chunked
             && pool.is_none_or(|pool| pool.protocol == PoolProtocol::Http1),
         streamed: false,
+        keeps_body: head.is_call && pool.is_some_and(|pool| !pool.retry.when.calls.is_empty()),
         tries: 0,
         others_left: false,
         body_bytes: 0,
@@ -224,6 +294,7 @@ fn new_job(
         request_bytes: head.len as u64,
         response_bytes: 0,
         status: 0,
+        web: None,
         log,
         origin: None,
     })

@@ -11,6 +11,7 @@ use super::fields::{
 use super::target::{Method, Target, valid_host};
 use super::{HeaderSlots, MAX_HEADERS};
 use crate::grpc;
+use crate::grpc_web::WebType;
 use crate::stream::Peer;
 use crate::tables::Edits;
 use plimsoll_config::model::Limits;
@@ -34,6 +35,8 @@ pub(crate) struct RequestHead<'b> {
     pub(crate) accepts_json: bool,
     /// It is a call of gRPC.
     pub(crate) is_call: bool,
+    /// It is a call of gRPC-Web, of this type.
+    pub(crate) web: Option<WebType<'b>>,
     /// How long the caller will wait for all of it.
     pub(crate) call_timeout: Option<Duration>,
     options: ConnectionOptions<'b>,
@@ -81,11 +84,24 @@ pub(crate) fn parse<'b, 'h>(
         upgrade: None,
         accepts_json: false,
         is_call: false,
+        web: None,
         call_timeout: None,
         options: ConnectionOptions::default(),
         len,
     };
     read_fields(head, headers).map(|head| Some((head, headers)))
+}
+
+impl RequestHead<'_> {
+    /// A call of gRPC-Web that leaves as one of gRPC.
+    fn is_translated(&self) -> bool {
+        self.is_call && self.web.is_some()
+    }
+
+    /// Is this the line that tells its type, which is another one there?
+    fn retypes(&self, name: &str) -> bool {
+        self.is_translated() && name.eq_ignore_ascii_case("content-type")
+    }
 }
 
 /// An incomplete head that is already over a limit.
@@ -143,6 +159,7 @@ fn read_fields<'b>(
             Field::Other if header.name.len() == "grpc-timeout".len() => {
                 if header.name.eq_ignore_ascii_case("content-type") {
                     head.is_call = grpc::is_call(header.value);
+                    head.web = WebType::parse(header.value);
                 } else if header.name.eq_ignore_ascii_case("grpc-timeout") {
                     head.call_timeout = grpc::timeout(header.value);
                 }
@@ -247,11 +264,14 @@ pub(crate) fn write_head(
         let keep = keep
             && !(head.options.any_nominated() && head.options.nominates_foreign(header.name))
             && !edits.replaces(header.name);
-        if keep {
+        if keep && !head.retypes(header.name) {
             copier.keep(header, out);
         }
     }
     copier.flush(out);
+    if let (Some(web), true) = (&head.web, head.is_translated() && !edits.replaces("content-type")) {
+        write_line(out, b"Content-Type", &web.of_grpc());
+    }
     write_framing(out, head);
     write_forwarding(out, host, forwarding, forwarded_for, seen, edits);
     out.extend_from_slice(&edits.appended);
@@ -266,6 +286,8 @@ struct Seen {
 
 fn write_framing(out: &mut Vec<u8>, head: &RequestHead<'_>) {
     match head.framing {
+        // Decoded it has another length, which is not known yet.
+        Framing::Length(_) if head.is_translated() && head.web.is_some_and(|web| web.text) => {}
         Framing::Length(length) => {
             out.extend_from_slice(b"Content-Length: ");
             write_number(out, length);

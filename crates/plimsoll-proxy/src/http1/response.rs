@@ -98,13 +98,20 @@ pub(crate) fn parse<'b, 'h>(
 
 impl ResponseHead<'_> {
     /// Does this line of the head go on to the client?
-    pub(crate) fn passes(&self, name: &str, edits: &Edits) -> bool {
+    fn passes(&self, name: &str, edits: &Edits) -> bool {
         let keep = match field(name) {
             Field::Connection | Field::ContentLength | Field::TransferEncoding | Field::HopByHop => false,
             Field::Upgrade => self.status == 426,
             _ => true,
         };
         keep && !self.options.nominates(name) && !edits.replaces(name)
+    }
+
+    /// The body is going to have another length than the destination told.
+    pub(crate) fn forget_length(&mut self) {
+        if let Framing::Length(1..) = self.framing {
+            (self.framing, self.length) = (Framing::Chunked, None);
+        }
     }
 
     /// The length the client is told, where the body has the one that the head told us.
@@ -153,6 +160,21 @@ pub(crate) struct Hop<'e> {
     pub(crate) persistence: Persistence,
     pub(crate) edits: &'e Edits,
     pub(crate) via: bool,
+    /// The body is of this type for the client, whatever the destination calls it.
+    pub(crate) content_type: Option<&'e [u8]>,
+}
+
+impl Hop<'_> {
+    /// Does this line of the head go on to the client?
+    pub(crate) fn passes(&self, head: &ResponseHead<'_>, name: &str) -> bool {
+        head.passes(name, self.edits)
+            && !(self.content_type.is_some() && name.eq_ignore_ascii_case("content-type"))
+    }
+
+    /// The type to tell instead of the destination's.
+    pub(crate) fn told_type(&self) -> Option<&[u8]> {
+        self.content_type.filter(|_| !self.edits.replaces("content-type"))
+    }
 }
 
 /// Writes the head as it goes to the client.
@@ -163,7 +185,7 @@ pub(crate) fn write_head(
     headers: &[httparse::Header<'_>],
     hop: Hop<'_>,
 ) {
-    let Hop { delivery, persistence, edits, via } = hop;
+    let Hop { delivery, persistence, edits, via, .. } = hop;
     out.extend_from_slice(b"HTTP/1.1 ");
     write_number(out, u64::from(head.status));
     out.push(b' ');
@@ -171,11 +193,14 @@ pub(crate) fn write_head(
     out.extend_from_slice(b"\r\n");
     let mut copier = LineCopier::new(&buffer[..head.len]);
     for header in headers {
-        if head.passes(header.name, edits) {
+        if hop.passes(head, header.name) {
             copier.keep(header, out);
         }
     }
     copier.flush(out);
+    if let Some(content_type) = hop.told_type() {
+        write_line(out, b"Content-Type", content_type);
+    }
     match (delivery, head.told_length()) {
         (Delivery::Plain, Some(length)) => {
             out.extend_from_slice(b"Content-Length: ");

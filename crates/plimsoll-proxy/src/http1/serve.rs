@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::answer::{self, Reason, Refusal};
+use super::answer::{self, Form, Reason, Refusal};
 use super::exchange::{End, Exchange};
 use super::job::{self, Asker, Job};
 use super::response::{self, Hop, ResponseHead};
@@ -70,7 +70,7 @@ enum NoRequest {
     /// The client closed, or its connection may end.
     Closed,
     /// A request that is none, or came too late.
-    Refused(Refusal, bool),
+    Refused(Refusal, Form),
 }
 
 /// Serves one connection from its first byte to its last.
@@ -140,8 +140,8 @@ async fn burst(client: &mut Client) -> bool {
             Ok(job) => job,
             Err(NoRequest::Silent) => return true,
             Err(NoRequest::Closed) => return false,
-            Err(NoRequest::Refused(refusal, json)) => {
-                refuse_unread(client, &worker, refusal, json).await;
+            Err(NoRequest::Refused(refusal, form)) => {
+                refuse_unread(client, &worker, refusal, form).await;
                 return false;
             }
         };
@@ -176,7 +176,7 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
                     Poll::Ready(_) => return Poll::Ready(Err(NoRequest::Closed)),
                     Poll::Pending if !begun => return Poll::Ready(Err(NoRequest::Silent)),
                     Poll::Pending if client.alarm.poll(cx).is_ready() => {
-                        return Poll::Ready(Err(NoRequest::Refused(Refusal::HEADER_TIMEOUT, false)));
+                        return Poll::Ready(Err(NoRequest::Refused(Refusal::HEADER_TIMEOUT, Form::Text)));
                     }
                     Poll::Pending => return Poll::Pending,
                 }
@@ -208,9 +208,9 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
                         worker.timers.set(&client.alarm, worker.now() + view.table.config.timeouts.header);
                     }
                 }
-                Err((refusal, json)) => {
+                Err((refusal, form)) => {
                     client.inbox.clear();
-                    return Poll::Ready(Err(NoRequest::Refused(refusal, json)));
+                    return Poll::Ready(Err(NoRequest::Refused(refusal, form)));
                 }
             }
         }
@@ -225,7 +225,7 @@ fn take_request(
     worker: &Rc<Worker>,
     view: &Rc<DoorView>,
     bytes: &mut [u8],
-) -> Result<Option<Box<Job>>, (Refusal, bool)> {
+) -> Result<Option<Box<Job>>, (Refusal, Form)> {
     let asker = Asker {
         peer: client.peer,
         introduction: client.introduction.as_deref(),
@@ -235,7 +235,7 @@ fn take_request(
     client.inbox.clear();
     client.watched = false;
     let rest = &mut bytes[job.request_bytes as usize..];
-    let data = job.take_body(&mut client.inbox, rest).map_err(|refusal| (refusal, job.accepts_json))?;
+    let data = job.take_body(&mut client.inbox, rest).map_err(|refusal| (refusal, job.form()))?;
     let mut out = std::mem::take(&mut job.wire);
     match job.chunked {
         true => job.write_chunk(&mut out, &rest[data]),
@@ -322,7 +322,7 @@ impl Downstream for Client {
         let ends = worker.draining.get() || self.guest.door.is_closing();
         let keep = refusal.keeps_connection() && job.keep_alive && !job.http10 && whole && !ends;
         let mut out = Vec::with_capacity(512);
-        answer::write(&mut out, refusal, job.accepts_json, job.method == Method::Head, keep);
+        answer::write(&mut out, refusal, &job.form(), job.method == Method::Head, keep);
         job.response_bytes += out.len() as u64;
         match (write_all(self, worker, &out).await, keep) {
             (false, _) => Verdict::Close,
@@ -346,13 +346,13 @@ impl Downstream for Client {
 }
 
 /// Answers something that did not become a request, and ends the connection.
-async fn refuse_unread(client: &mut Client, worker: &Rc<Worker>, refusal: Refusal, json: bool) {
+async fn refuse_unread(client: &mut Client, worker: &Rc<Worker>, refusal: Refusal, form: Form) {
     client.guest.door.view().table.shared.tallies.of(worker.number).refuse(refusal.reason);
     if let Some(log) = &worker.log {
         log.send_refusal(client.peer, &client.guest.door.view().table.config.name, refusal);
     }
     let mut out = Vec::with_capacity(256);
-    answer::write(&mut out, refusal, json, false, false);
+    answer::write(&mut out, refusal, &form, false, false);
     if write_all(client, worker, &out).await {
         linger(client, worker).await;
     }

@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use plimsoll_core::Rng;
 
-use crate::tls::enter::base64;
+use crate::base64;
 
 /// What it is called in `Upgrade` and in `:protocol`.
 pub(super) const WEBSOCKET: &str = "websocket";
@@ -18,12 +18,12 @@ const APPENDED: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// A key of our own. It need not be secret, only another one each time.
 pub(super) fn key(rng: &mut Rng) -> String {
     let bytes = [rng.next_u64().to_le_bytes(), rng.next_u64().to_le_bytes()].concat();
-    base64(&bytes)
+    base64::encode(&bytes)
 }
 
 /// The answer that a server of WebSocket gives to `key`.
 pub(super) fn accept(key: &[u8]) -> String {
-    base64(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, APPENDED].concat()).as_ref())
+    base64::encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, APPENDED].concat()).as_ref())
 }
 
 #[cfg(test)]

@@ -208,9 +208,12 @@ pub(super) fn answer(
     *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
     let map = response.headers_mut();
     for header in headers {
-        if head.passes(header.name, hop.edits) && field(header.name) != Field::Upgrade {
+        if hop.passes(head, header.name) && field(header.name) != Field::Upgrade {
             append(map, header.name.as_bytes(), header.value)?;
         }
+    }
+    if let Some(content_type) = hop.told_type() {
+        append(map, b"content-type", content_type)?;
     }
     // An answer that ends with its head needs no length to say so.
     if let Some(length) = head.told_length().filter(|&length| length > 0 || !ends) {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
 
 use super::frames;
@@ -18,7 +18,8 @@ use super::serve::Presence;
 use crate::downstream::Downstream;
 use crate::forward::{self, Verdict};
 use crate::grpc;
-use crate::http1::answer::{self, Refusal};
+use crate::grpc_web::{Web, WebType};
+use crate::http1::answer::{self, Form, Refusal};
 use crate::http1::body::BodyReader;
 use crate::http1::exchange::{End, Exchange};
 use crate::http1::job::{self, Job};
@@ -41,7 +42,8 @@ struct Stream {
     answer: Option<SendStream<Bytes>>,
     /// The answer is out to its end.
     ended: bool,
-    speaks_grpc: bool,
+    /// It is a call, and answers of our own are of this type.
+    call_type: Option<HeaderValue>,
     /// It asks for a tunnel of WebSocket; the destination is to answer with this.
     accept: Option<String>,
 }
@@ -57,20 +59,20 @@ pub(super) fn start(presence: Presence, request: Request<RecvStream>, respond: S
         respond,
         answer: None,
         ended: false,
-        speaks_grpc: grpc::is_call(content_type),
+        call_type: call_type(content_type, head.headers.get(ACCEPT)),
         accept: None,
         body,
         presence,
     });
     match prepare(&mut stream, &worker, &head) {
         Ok(job) => drop(tokio::task::spawn_local(run(worker, stream, job))),
-        Err((refusal, json)) => {
+        Err((refusal, form)) => {
             let table = &stream.presence.0.guest.door.view().table;
             table.shared.tallies.of(worker.number).refuse(refusal.reason);
             if let Some(log) = &worker.log {
                 log.send_refusal(stream.presence.0.asker().peer, &table.config.name, refusal);
             }
-            stream.answer_ourselves(refusal, json, false);
+            stream.answer_ourselves(refusal, form == Form::Json, false);
         }
     }
 }
@@ -85,8 +87,8 @@ fn prepare(
     stream: &mut Stream,
     worker: &Rc<Worker>,
     head: &http::request::Parts,
-) -> Result<Box<Job>, (Refusal, bool)> {
-    let switches = head::asks_for_websocket(head).map_err(|refusal| (refusal, false))?;
+) -> Result<Box<Job>, (Refusal, Form)> {
+    let switches = head::asks_for_websocket(head).map_err(|refusal| (refusal, Form::Text))?;
     let key = switches.then(|| handshake::key(&mut worker.rng.borrow_mut()));
     stream.accept = key.as_ref().map(|key| handshake::accept(key.as_bytes()));
     let connection = &stream.presence.0;
@@ -94,11 +96,11 @@ fn prepare(
     let mut text = worker.buffer();
     let written = head::write_request(&mut text, head, stream.body.is_end_stream(), key.as_deref());
     let prepared = written
-        .map_err(|refusal| (refusal, false))
+        .map_err(|refusal| (refusal, Form::Text))
         .and_then(|()| job::prepare(connection.asker(), worker, &view, &text));
     connection.meter.used(text.len());
     worker.spare_buffer(text);
-    let mut job = prepared?.ok_or((Refusal::BAD_HEADER, false))?;
+    let mut job = prepared?.ok_or((Refusal::BAD_HEADER, Form::Text))?;
     job.unchunk();
     Ok(job)
 }
@@ -122,9 +124,9 @@ impl Stream {
 
     /// An answer of our own, as far as the client lets us.
     fn answer_ourselves(&mut self, refusal: Refusal, json: bool, head_only: bool) -> u64 {
-        let (response, body) = match self.speaks_grpc {
-            true => (grpc_answer(refusal), Bytes::new()),
-            false => plain_answer(refusal, json),
+        let (response, body) = match self.call_type.take() {
+            Some(call_type) => (grpc_answer(refusal, call_type), Bytes::new()),
+            None => plain_answer(refusal, json),
         };
         let ends = head_only || body.is_empty();
         let len = body.len() as u64;
@@ -151,11 +153,19 @@ fn plain_answer(refusal: Refusal, json: bool) -> (Response<()>, Bytes) {
     (response, Bytes::from(body))
 }
 
+fn call_type(content_type: &[u8], accept: Option<&HeaderValue>) -> Option<HeaderValue> {
+    if grpc::is_call(content_type) {
+        return Some(HeaderValue::from_static("application/grpc"));
+    }
+    let web = Web::new(&WebType::parse(content_type)?, accept.map(HeaderValue::as_bytes), false);
+    HeaderValue::from_bytes(&web.answer_type).ok()
+}
+
 /// A client of gRPC looks for its status and no page.
-fn grpc_answer(refusal: Refusal) -> Response<()> {
+fn grpc_answer(refusal: Refusal, call_type: HeaderValue) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(CONTENT_TYPE, call_type);
     headers.insert("grpc-status", HeaderValue::from_static(grpc::from_http(refusal.status)));
     headers.insert("grpc-message", HeaderValue::from_static(refusal.detail));
     response
@@ -183,7 +193,7 @@ impl Downstream for Stream {
             let trailers = ready!(self.body.poll_trailers(cx)).map_err(|_| End::ClientGone)?;
             let lines = trailers.map(|map| head::trailer_lines(&map)).unwrap_or_default();
             job.body = BodyReader::ended(lines);
-            return Poll::Ready(Ok(0..0));
+            return Poll::Ready(job.body_is_sound().map(|()| 0..0).map_err(End::Refused));
         }
         Poll::Ready(job.take_body(&mut Vec::new(), &mut room[..n]).map_err(End::Refused))
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::stream::TlsStream;
 use super::vouch;
 use crate::adapter::Connection;
+use crate::base64;
 use crate::counters::Handshake;
 use crate::http1::answer::Reason;
 use crate::stream::Stream;
@@ -95,21 +96,7 @@ impl Drop for Counted<'_> {
 
 /// A byte sequence of a structured field (RFC 8941 section 3.3.5).
 fn in_base64(bytes: &[u8]) -> String {
-    format!(":{}:", base64(bytes))
-}
-
-/// Bytes as text (RFC 4648 section 4).
-pub(crate) fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let bits = (0..3).fold(0_u32, |bits, at| bits << 8 | u32::from(*three.get(at).unwrap_or(&0)));
-        for at in 0..4 {
-            let digit = DIGITS[(bits >> (18 - 6 * at)) as usize & 63];
-            text.push(if at <= three.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
+    format!(":{}:", base64::encode(bytes))
 }
 
 #[cfg(test)]

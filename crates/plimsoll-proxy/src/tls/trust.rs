@@ -79,8 +79,37 @@ impl Trust {
     /// # Errors
     /// It could not prove to be who it must be, or broke off.
     pub(crate) async fn shake_hands(&self, stream: Stream, destination: &Name) -> io::Result<Stream> {
+        self.shake_hands_as(self.config.clone(), stream, destination).await
+    }
+
+    /// The same for HTTP/2, whatever the pool speaks: a check may ask by another protocol than requests do.
+    ///
+    /// # Errors
+    /// As above, or it does not speak HTTP/2.
+    pub(crate) async fn shake_hands_for_http2(
+        &self,
+        stream: Stream,
+        destination: &Name,
+    ) -> io::Result<Stream> {
+        let mut config = self.config.clone();
+        if config.alpn_protocols != [b"h2"] {
+            Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
+        }
+        let stream = self.shake_hands_as(config, stream, destination).await?;
+        match stream.alpn() {
+            Some(b"h2") => Ok(stream),
+            _ => Err(io::Error::new(io::ErrorKind::Unsupported, "HTTP/2 is not spoken there")),
+        }
+    }
+
+    async fn shake_hands_as(
+        &self,
+        config: Arc<ClientConfig>,
+        stream: Stream,
+        destination: &Name,
+    ) -> io::Result<Stream> {
         let name = self.names.get(destination).cloned().ok_or(io::ErrorKind::NotFound)?;
-        let mut secured = Box::new(TlsStream::client(stream, self.config.clone(), name)?);
+        let mut secured = Box::new(TlsStream::client(stream, config, name)?);
         std::future::poll_fn(|cx| secured.poll_handshake(cx)).await?;
         Ok(Stream::Tls(secured))
     }

@@ -1,13 +1,12 @@
 //! The other direction: the answer, from the destination to the client.
 
-use std::ops::Range;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plimsoll_core::retry::{self, Decision};
+use plimsoll_core::retry::{self, Decision, Told};
 use plimsoll_core::{Failure, Outcome};
 
-use super::{End, Exchange, TURNS};
+use super::{End, Exchange, TURNS, calls};
 use crate::downstream::Downstream;
 use crate::grpc;
 use crate::http1::MAX_HEADERS;
@@ -38,12 +37,8 @@ pub(crate) struct Answer {
     finished: bool,
 }
 
-/// The status of a call among its trailer lines.
-fn grpc_status(lines: &[u8]) -> Option<&[u8]> {
-    lines
-        .split(|&byte| byte == b'\n')
-        .find_map(|line| line.strip_prefix(b"grpc-status:"))
-        .map(<[u8]>::trim_ascii)
+fn has_no_body(head: &ResponseHead<'_>) -> bool {
+    matches!(head.framing, Framing::Empty | Framing::Length(0))
 }
 
 impl Exchange {
@@ -89,7 +84,7 @@ impl Exchange {
     }
 
     /// The destination closed. Only an answer that ends with its connection is whole then.
-    fn upstream_ended(&mut self, job: &Job, cleanly: bool) -> Result<(), End> {
+    fn upstream_ended(&mut self, job: &mut Job, cleanly: bool) -> Result<(), End> {
         if self.upstream.cannot_switch() {
             return Err(End::Refused(Refusal::NO_WEBSOCKET));
         }
@@ -104,16 +99,20 @@ impl Exchange {
             return Err(End::Failed(Failure::Truncated));
         }
         answer.finished = true;
-        let trailers = self.upstream.trailer_lines();
+        let mut trailers = self.upstream.trailer_lines();
         if job.is_call
-            && let Some(status) = grpc_status(&trailers).map(grpc::as_http)
+            && let Some(status) = calls::status_among(&trailers).map(grpc::as_http)
         {
             let first_byte = Duration::ZERO;
             self.suspect = self.ticket.learn(Outcome::Answered { status, first_byte }).or(self.suspect);
         }
+        let out = self.download.buffer();
+        if job.web.is_some() {
+            calls::write_web_end(out, answer.delivery, job, &mut trailers);
+        }
         answer.body = BodyReader::ended(trailers);
         if answer.delivery == Delivery::Chunked {
-            write_last_chunk(self.download.buffer(), answer.body.trailers(), job.response_edits());
+            write_last_chunk(out, answer.body.trailers(), job.response_edits());
         }
         Ok(())
     }
@@ -161,7 +160,8 @@ impl Exchange {
             // Bytes behind an answer belong to nobody; the connection they came on is not used again.
             answer.reusable &= at + decoded.consumed == bytes.len();
         }
-        self.deliver_body(cx, client, job, &mut out, bytes, data)
+        let text = job.translated().and_then(|web| web.write(&bytes[data.clone()]));
+        self.deliver_body(cx, client, job, &mut out, text.as_deref().unwrap_or(&bytes[data]))
     }
 
     fn deliver_body<D: Downstream>(
@@ -170,8 +170,7 @@ impl Exchange {
         client: &mut D,
         job: &mut Job,
         out: &mut Vec<u8>,
-        bytes: &[u8],
-        data: Range<usize>,
+        data: &[u8],
     ) -> Result<(), End> {
         let Some(answer) = &self.answer else { return Ok(()) };
         let chunked = answer.delivery == Delivery::Chunked;
@@ -184,7 +183,7 @@ impl Exchange {
             }
         };
         if data.len() < COPY_BELOW {
-            out.extend_from_slice(&bytes[data.clone()]);
+            out.extend_from_slice(data);
             if chunked && !data.is_empty() {
                 out.extend_from_slice(b"\r\n");
             }
@@ -196,7 +195,7 @@ impl Exchange {
             tail.extend_from_slice(b"\r\n");
             last(&mut tail);
         }
-        self.deliver(cx, client, job, [out, &bytes[data], &tail])
+        self.deliver(cx, client, job, [out, data, &tail])
     }
 
     /// Sends to the client, keeping what its socket does not take.
@@ -233,16 +232,23 @@ impl Exchange {
     ) -> Result<usize, End> {
         let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
         let garbage = End::Failed(Failure::Garbage);
-        let (head, headers) = match response::parse(bytes, &mut slots, job.method) {
+        let (mut head, headers) = match response::parse(bytes, &mut slots, job.method) {
             Ok(Some(parsed)) if parsed.0.len <= MAX_HEAD => parsed,
             Ok(None) if bytes.len() < MAX_HEAD => return Ok(0),
             _ => return Err(garbage),
         };
-        if head.status >= 400 && self.is_rejected(worker, job, head.status) {
+        let call = calls::status_in(job, headers);
+        let status = call.map_or(head.status, |told| head.status.max(grpc::as_http(told)));
+        let told = match call {
+            Some(call) if head.status == 200 && has_no_body(&head) => grpc::status(call).map(Told::Call),
+            _ => (head.status >= 400).then_some(Told::Status(head.status)),
+        };
+        if told.is_some_and(|told| self.is_rejected(worker, job, told)) {
             let first_byte = self.now(worker).since(self.ticket.started());
-            self.suspect = self.ticket.learn(Outcome::Answered { status: head.status, first_byte });
+            self.suspect = self.ticket.learn(Outcome::Answered { status, first_byte });
             return Err(End::Rejected);
         }
+        let content_type = calls::answer_type(job, &mut head, headers, call.is_some());
         let view = job.view.clone();
         let rule = &view.rules[job.rule].table;
         let via = job.view.table.config.via;
@@ -263,33 +269,30 @@ impl Exchange {
         };
         if head.status >= 200 || head.status == 101 {
             let first_byte = self.now(worker).since(self.ticket.started());
-            // A call that failed before it began says so in the head of a 200.
-            let told =
-                headers.iter().filter(|_| job.is_call).find(|h| h.name.eq_ignore_ascii_case("grpc-status"));
-            let status = told.map_or(head.status, |told| head.status.max(grpc::as_http(told.value)));
             self.suspect = self.ticket.learn(Outcome::Answered { status, first_byte });
             job.status = head.status;
             if let Some(log) = &mut job.log {
                 log.first_byte = Some(first_byte);
             }
         }
-        let hop = Hop { delivery, persistence, edits: &rule.response_edits, via };
+        let (edits, content_type) = (&rule.response_edits, content_type.as_deref());
+        let hop = Hop { delivery, persistence, edits, via, content_type };
         let ends = self.answer.as_ref().is_some_and(|answer| answer.finished);
         client.pass_head(out, bytes, &head, headers, hop, ends)?;
         job.upgraded = head.status == 101;
         Ok(head.len)
     }
 
-    /// Is this answer better thrown away, because `retry.when` lists its status and somebody else is left?
-    fn is_rejected(&mut self, worker: &Worker, job: &Job, status: u16) -> bool {
+    /// Is this answer better thrown away, because `retry.when` lists it and somebody else is left?
+    fn is_rejected(&mut self, worker: &Worker, job: &Job, told: Told) -> bool {
         let pool = &job.view.rules[job.rule].table.pool;
         let spec = &pool.config.retry;
-        if !job.others_left || self.informational > 0 || !spec.when.statuses.contains(&status) {
+        if !job.others_left || self.informational > 0 || !spec.when.lists_told(told) {
             return false;
         }
         let (idempotent, replayable) = (job.method.idempotent(), !job.streamed);
         let now = self.now(worker);
-        retry::decide_status(spec, status, job.tries, idempotent, replayable, &pool.budget, now)
+        retry::decide_told(spec, told, job.tries, idempotent, replayable, &pool.budget, now)
             == Decision::Again
     }
 
@@ -309,6 +312,8 @@ impl Exchange {
         let closes = !job.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
         let framing = match head.framing {
             Framing::Chunked if self.upstream.frames_bodies() => Framing::UntilClose,
+            // Its trailers come behind the last byte, and HTTP/2 itself sees to the length.
+            Framing::Length(1..) if job.is_call && self.upstream.frames_bodies() => Framing::UntilClose,
             framing => framing,
         };
         self.answer = Some(Answer {
@@ -317,7 +322,7 @@ impl Exchange {
             reusable: head.keep_alive,
             body_withheld: head.body_withheld,
             closes,
-            finished: matches!(head.framing, Framing::Empty | Framing::Length(0)),
+            finished: has_no_body(head),
         });
         let persistence = match (closes, job.http10) {
             (true, _) => Persistence::Close,

@@ -4,6 +4,7 @@
 //! neither waits for the other, so an early answer, a slow upload and an echo all work. Bytes live in the
 //! worker's scratch buffer; only what a socket would not take is copied.
 
+mod calls;
 mod download;
 mod upload;
 mod upstream;

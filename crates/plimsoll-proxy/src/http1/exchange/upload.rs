@@ -63,6 +63,9 @@ impl Exchange {
             Poll::Ready(data) => data?,
         };
         self.progress = true;
+        if self.answer.is_none() && job.keep(&scratch[data.clone()]) {
+            return Ok(true);
+        }
         job.streamed = true;
         if job.chunked {
             job.write_chunk(self.upload.buffer(), &scratch[data]);

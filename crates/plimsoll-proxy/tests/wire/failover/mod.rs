@@ -23,7 +23,7 @@ fn closes(visit: &mut Visit) {
 }
 
 /// Quick checks of `kind`.
-fn checks(kind: ProbeKind) -> HealthSpec {
+pub(crate) fn checks(kind: ProbeKind) -> HealthSpec {
     HealthSpec {
         check_interval: ms(50),
         timeout: ms(200),

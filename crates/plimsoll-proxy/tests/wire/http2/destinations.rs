@@ -124,6 +124,7 @@ fn calls_of_grpc_run_with_their_trailers() {
         let answer = Played::answer(200).header("content-type", "application/grpc");
         match request.head.uri().path() {
             "/s/unary" => answer.body(request.body.clone()).trailer("grpc-status", "0"),
+            "/s/told" => answer.header("content-length", "6").body(vec![0; 6]).trailer("grpc-status", "0"),
             // Trailers only: the status stands in the head.
             _ => answer.header("grpc-status", "5"),
         }
@@ -139,6 +140,8 @@ fn calls_of_grpc_run_with_their_trailers() {
             .expect("a request")
     };
     let answer = client.ask(call("/s/unary"), b"\0\0\0\0\x01x").expect("an answer");
+    assert_eq!((answer.body.len(), answer.trailers["grpc-status"].as_bytes()), (6, &b"0"[..]));
+    let answer = client.ask(call("/s/told"), b"\0\0\0\0\0").expect("an answer");
     assert_eq!((answer.body.len(), answer.trailers["grpc-status"].as_bytes()), (6, &b"0"[..]));
     let answer = client.ask(call("/s/none"), b"\0\0\0\0\0").expect("an answer");
     assert_eq!(answer.head.headers()["grpc-status"], "5");

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
     AccessLog, ClientTimeouts, Config, Destination as DestinationConfig, DestinationAddress,
-    DestinationTimeouts, HeaderEdits, Limits, ListenAddress, Listener, Mqtt, Pool, PoolProtocol, Protocol,
-    Route, Udp, UdpFlow,
+    DestinationTimeouts, GrpcWeb, HeaderEdits, Limits, ListenAddress, Listener, Mqtt, Pool, PoolProtocol,
+    Protocol, Route, Udp, UdpFlow,
 };
 use plimsoll_core::Weight;
 use plimsoll_core::balance::Algorithm;
@@ -141,6 +141,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         empty_response: true,
         timeout: false,
         statuses: Vec::new(),
+        calls: Vec::new(),
     };
     Pool {
         name: name.into(),
@@ -157,6 +158,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         backup_tiers: true,
         protocol: PoolProtocol::Http1,
         proxy_protocol: Default::default(),
+        grpc_web: GrpcWeb::Translate,
         tls: None,
         timeouts: DestinationTimeouts { connect: secs(5), response: secs(10), idle: secs(10), total: None },
         destinations: destinations

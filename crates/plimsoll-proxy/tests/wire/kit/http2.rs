@@ -201,8 +201,12 @@ type Plays = dyn Fn(&Http2Request) -> Played + Send + Sync;
 /// What a destination does with streams.
 #[derive(Clone)]
 enum Manner {
-    Plays(Arc<Plays>),
-    StreamsBack,
+    /// Answers when the request is whole.
+    Whole(Arc<Plays>),
+    /// Answers at its head.
+    Early(Arc<Plays>),
+    /// Piece by piece.
+    Streaming,
     Tunnels,
 }
 
@@ -211,18 +215,24 @@ pub(crate) struct Http2Destination {
     address: std::net::SocketAddr,
     requests: Arc<Mutex<Vec<Http2Request>>>,
     connections: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
     goodbyes: tokio::sync::watch::Sender<usize>,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
 impl Http2Destination {
     pub(crate) fn start(plays: impl Fn(&Http2Request) -> Played + Send + Sync + 'static) -> Self {
-        Self::run(Manner::Plays(Arc::new(plays)))
+        Self::run(Manner::Whole(Arc::new(plays)))
+    }
+
+    /// Answers a request at its head, and reads none of its body.
+    pub(crate) fn start_early(plays: impl Fn(&Http2Request) -> Played + Send + Sync + 'static) -> Self {
+        Self::run(Manner::Early(Arc::new(plays)))
     }
 
     /// Answers at once, and then each piece of a body with the same piece.
     pub(crate) fn start_streaming() -> Self {
-        Self::run(Manner::StreamsBack)
+        Self::run(Manner::Streaming)
     }
 
     /// Opens tunnels of WebSocket (RFC 8441) in which everything comes back, and a goodbye at the end. To `/no` it
@@ -239,6 +249,8 @@ impl Http2Destination {
         let (goodbyes, said) = tokio::sync::watch::channel(0);
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (seen, counted) = (requests.clone(), connections.clone());
+        let open = Arc::new(AtomicUsize::new(0));
+        let opened = open.clone();
         std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -248,7 +260,13 @@ impl Http2Destination {
                     while let Ok((socket, _)) = listener.accept().await {
                         counted.fetch_add(1, SeqCst);
                         socket.set_nodelay(true).expect("a socket");
-                        tokio::spawn(serve(socket, manner.clone(), seen.clone(), said.clone()));
+                        let serving = serve(socket, manner.clone(), seen.clone(), said.clone());
+                        let open = opened.clone();
+                        tokio::spawn(async move {
+                            open.fetch_add(1, SeqCst);
+                            serving.await;
+                            open.fetch_sub(1, SeqCst);
+                        });
                     }
                 };
                 tokio::select! {
@@ -257,7 +275,7 @@ impl Http2Destination {
                 }
             });
         });
-        Self { address, requests, connections, goodbyes, _stop: stop }
+        Self { address, requests, connections, open, goodbyes, _stop: stop }
     }
 
     pub(crate) fn as_member(&self, number: usize) -> plimsoll_config::model::Destination {
@@ -277,6 +295,15 @@ impl Http2Destination {
 
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(SeqCst)
+    }
+
+    /// Connections that have not ended.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(SeqCst)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// Lets every connection go that is open now.
@@ -301,8 +328,9 @@ async fn serve(
         tokio::select! {
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => match manner.clone() {
-                    Manner::Plays(plays) => drop(tokio::spawn(play(request, respond, plays, seen.clone()))),
-                    Manner::StreamsBack => drop(tokio::spawn(stream_back(request, respond))),
+                    Manner::Streaming => drop(tokio::spawn(stream_back(request, respond))),
+                    Manner::Whole(plays) => drop(tokio::spawn(play(request, respond, plays, true, seen.clone()))),
+                    Manner::Early(plays) => drop(tokio::spawn(play(request, respond, plays, false, seen.clone()))),
                     Manner::Tunnels => drop(tokio::spawn(tunnel(request, respond, seen.clone()))),
                 },
                 _ => return,
@@ -316,15 +344,18 @@ async fn play(
     request: Request<RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
     plays: Arc<Plays>,
+    reads: bool,
     seen: Arc<Mutex<Vec<Http2Request>>>,
 ) {
     let (head, mut stream) = request.into_parts();
-    let mut body = Vec::new();
-    while let Some(Ok(data)) = poll_fn(|cx| stream.poll_data(cx)).await {
-        release(&mut stream, data.len());
-        body.extend_from_slice(&data);
+    let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
+    if reads {
+        while let Some(Ok(data)) = poll_fn(|cx| stream.poll_data(cx)).await {
+            release(&mut stream, data.len());
+            body.extend_from_slice(&data);
+        }
+        trailers = poll_fn(|cx| stream.poll_trailers(cx)).await.ok().flatten().unwrap_or_default();
     }
-    let trailers = poll_fn(|cx| stream.poll_trailers(cx)).await.ok().flatten().unwrap_or_default();
     let request = Http2Request { head: Request::from_parts(head, ()), body, trailers };
     let played = plays(&request);
     seen.lock().unwrap_or_else(PoisonError::into_inner).push(request);
@@ -345,7 +376,7 @@ async fn play(
 
 async fn stream_back(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
     let mut body = request.into_body();
-    let head = Response::builder().body(()).expect("a head");
+    let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
     let Ok(mut answer) = respond.send_response(head, false) else { return };
     while let Some(Ok(data)) = poll_fn(|cx| body.poll_data(cx)).await {
         release(&mut body, data.len());

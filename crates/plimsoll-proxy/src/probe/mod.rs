@@ -1,9 +1,17 @@
 //! One active check of one destination.
 
+mod grpc;
+mod protobuf;
+
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
 use plimsoll_config::model::ProxyProtocol;
 use plimsoll_core::Address;
 use plimsoll_core::health::ProbeKind;
@@ -57,37 +65,55 @@ async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), String> {
     let header = proxy_protocol::header(speaks.proxy_protocol, None);
     stream.write_all(&header).await.map_err(|e| format!("cannot send: {e}"))?;
     if let Some(trust) = &speaks.trust {
-        stream =
-            trust.shake_hands(stream, &order.name).await.map_err(|e| format!("no handshake of TLS: {e}"))?;
+        let shaken = match order.kind {
+            ProbeKind::Grpc { .. } => trust.shake_hands_for_http2(stream, &order.name).await,
+            _ => trust.shake_hands(stream, &order.name).await,
+        };
+        stream = shaken.map_err(|e| format!("no handshake of TLS: {e}"))?;
     }
     converse(order, stream, speaks).await
 }
 
-async fn converse(order: &ProbeOrder, mut stream: Stream, speaks: &Speaks) -> Result<(), String> {
-    let ProbeKind::Http { method, path, host, expect } = &order.kind else { return Ok(()) };
-    let own;
-    let host: &str = match (host, &order.address) {
-        (Some(host), _) => host,
-        (None, Address::Socket(address)) => {
-            own = address.to_string();
-            &own
+async fn converse(order: &ProbeOrder, stream: Stream, speaks: &Speaks) -> Result<(), String> {
+    let secure = speaks.trust.is_some();
+    match &order.kind {
+        ProbeKind::Tcp | ProbeKind::Udp { .. } => Ok(()),
+        ProbeKind::Grpc { service, host } => {
+            let authority = authority(host.as_deref(), &order.address);
+            by_http2(stream, async |requests| {
+                grpc::ask(requests, &authority, secure, service, order.timeout).await
+            })
+            .await
         }
-        (None, Address::Unix(_)) => "localhost",
-    };
-    let status = match speaks.http2 {
-        true => status_by_http2(stream, method, path, host, speaks.trust.is_some()).await?,
-        false => {
-            let request = format!(
-                "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-            );
-            stream.write_all(request.as_bytes()).await.map_err(|e| format!("cannot send: {e}"))?;
-            read_status(&mut stream).await?
+        ProbeKind::Http { method, path, host, expect } => {
+            let host = authority(host.as_deref(), &order.address);
+            let status = match speaks.http2 {
+                true => status_by_http2(stream, method, path, &host, secure).await?,
+                false => status_by_http1(stream, method, path, &host).await?,
+            };
+            match expect.iter().any(|&(from, to)| (from..=to).contains(&status)) {
+                true => Ok(()),
+                false => Err(format!("answered {status}")),
+            }
         }
-    };
-    if expect.iter().any(|&(from, to)| (from..=to).contains(&status)) {
-        return Ok(());
     }
-    Err(format!("answered {status}"))
+}
+
+/// Whom a check names as the one it asks.
+fn authority<'a>(host: Option<&'a str>, address: &Address) -> Cow<'a, str> {
+    match (host, address) {
+        (Some(host), _) => host.into(),
+        (None, Address::Socket(address)) => address.to_string().into(),
+        (None, Address::Unix(_)) => "localhost".into(),
+    }
+}
+
+async fn status_by_http1(mut stream: Stream, method: &str, path: &str, host: &str) -> Result<u16, String> {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.map_err(|e| format!("cannot send: {e}"))?;
+    read_status(&mut stream).await
 }
 
 /// Asks as the pool's requests do: a destination that speaks HTTP/2 alone would not understand anything else.
@@ -102,17 +128,38 @@ async fn status_by_http2(
     let request = http::Request::builder().method(method).uri(format!("{scheme}://{host}{path}"));
     let request =
         request.header("user-agent", AGENT).body(()).map_err(|e| format!("cannot ask that way: {e}"))?;
-    let failed = |e: h2::Error| format!("no answer by HTTP/2: {e}");
-    let (mut requests, connection) = h2::client::handshake(Bare(stream)).await.map_err(failed)?;
-    let ask = async {
-        std::future::poll_fn(|cx| requests.poll_ready(cx)).await?;
-        let (answer, _no_body) = requests.send_request(request, true)?;
-        answer.await
+    by_http2(stream, async |mut requests| {
+        std::future::poll_fn(|cx| requests.poll_ready(cx)).await.map_err(no_answer)?;
+        let (answer, _no_body) = requests.send_request(request, true).map_err(no_answer)?;
+        Ok(answer.await.map_err(no_answer)?.status().as_u16())
+    })
+    .await
+}
+
+fn no_answer(error: h2::Error) -> String {
+    format!("no answer by HTTP/2: {error}")
+}
+
+/// Runs `ask` on `stream` as a connection of HTTP/2, which ends with it.
+async fn by_http2<T>(
+    stream: Stream,
+    ask: impl AsyncFnOnce(SendRequest<Bytes>) -> Result<T, String>,
+) -> Result<T, String> {
+    let mut builder = Builder::new();
+    builder.enable_push(false).max_header_list_size(MAX_HEAD as u32);
+    let (requests, mut connection) = builder.handshake(Bare(stream)).await.map_err(no_answer)?;
+    let mut ask = pin!(ask(requests));
+    let answer = tokio::select! {
+        answer = &mut ask => answer,
+        _told_where_the_answer_is_read = &mut connection => {
+            // What came before the end is still to be read. Only when it is dropped has everybody heard of it.
+            drop(connection);
+            return ask.await;
+        }
     };
-    tokio::select! {
-        answer = ask => answer.map(|answer| answer.status().as_u16()).map_err(failed),
-        ended = connection => Err(ended.err().map_or("closed before answering".to_owned(), failed)),
-    }
+    // Nobody asks any more, so it says goodbye: as far as that goes at once.
+    let _gone_already = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut connection).poll(cx))).await;
+    answer
 }
 
 /// Sends one datagram. Without an expected answer its silence is awaited, but for a while: an ICMP error comes

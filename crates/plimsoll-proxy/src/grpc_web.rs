@@ -1,0 +1,252 @@
+//! How calls of gRPC-Web become calls of gRPC, and their answers gRPC-Web again.
+//!
+//! Source: the gRPC project's `PROTOCOL-WEB.md`. Messages are the same on both sides. What differs: the type,
+//! trailers (a last frame of the body), and base64 in the body where the type says `-text`.
+
+use crate::base64::{Decoder, Encoder};
+use crate::tables::Edits;
+
+/// The first byte of the frame that holds trailers.
+const TRAILERS: u8 = 0x80;
+/// Bytes before a message: whether it is compressed, and its length.
+const PREFIX: u8 = 5;
+
+/// A type of gRPC-Web.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WebType<'b> {
+    /// Bodies are base64.
+    pub(crate) text: bool,
+    /// What messages are made of, `+proto` if it is said; parameters are part of it.
+    suffix: &'b [u8],
+}
+
+impl<'b> WebType<'b> {
+    pub(crate) fn parse(content_type: &'b [u8]) -> Option<Self> {
+        let rest = content_type.strip_prefix(b"application/grpc-web")?;
+        let (text, suffix) = rest.strip_prefix(b"-text").map_or((false, rest), |rest| (true, rest));
+        suffix.first().is_none_or(|&next| matches!(next, b'+' | b';')).then_some(Self { text, suffix })
+    }
+
+    /// The same as gRPC has it.
+    pub(crate) fn of_grpc(&self) -> Vec<u8> {
+        [b"application/grpc", self.suffix].concat()
+    }
+
+    /// The type of the answer: text, if the client says so, or asks in text and says nothing else.
+    fn of_answer(&self, accept: Option<&[u8]>) -> (Vec<u8>, bool) {
+        let accepts =
+            |wanted: &[u8]| accept.is_some_and(|all| all.windows(wanted.len()).any(|w| w == wanted));
+        let text = accepts(b"application/grpc-web-text") || (self.text && !accepts(b"application/grpc-web"));
+        let kind: &[u8] = if text { b"application/grpc-web-text" } else { b"application/grpc-web" };
+        ([kind, self.suffix].concat(), text)
+    }
+}
+
+/// One call of gRPC-Web.
+#[derive(Debug)]
+pub(crate) struct Web {
+    /// The type of its answers.
+    pub(crate) answer_type: Vec<u8>,
+    /// The destination speaks gRPC; else it gets what the client sends, and its answer passes as it is.
+    pub(crate) translated: bool,
+    /// The body comes in base64.
+    request: Option<Decoder>,
+    /// The answer goes out in base64.
+    answer: Option<Encoder>,
+    place: Place,
+    /// The call's status stood in the head of its answer.
+    pub(crate) status_told: bool,
+}
+
+impl Web {
+    pub(crate) fn new(asked: &WebType<'_>, accept: Option<&[u8]>, translated: bool) -> Self {
+        let (answer_type, text) = asked.of_answer(accept);
+        Self {
+            answer_type,
+            translated,
+            request: (translated && asked.text).then(Decoder::default),
+            answer: text.then(Encoder::default),
+            place: Place::default(),
+            status_told: false,
+        }
+    }
+
+    /// Makes of body bytes of the client what gRPC has: so many bytes, at the front. `None`: it is not base64.
+    pub(crate) fn take(&mut self, bytes: &mut [u8]) -> Option<usize> {
+        match &mut self.request {
+            Some(decoder) => decoder.decode(bytes).ok(),
+            None => Some(bytes.len()),
+        }
+    }
+
+    /// May the client's body end here?
+    pub(crate) fn is_whole(&self) -> bool {
+        self.request.as_ref().is_none_or(Decoder::is_whole)
+    }
+
+    /// Body bytes of an answer in text; `None` where they go out as they are.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let encoder = self.answer.as_mut()?;
+        let mut text = Vec::new();
+        encoder.encode(bytes, &mut text);
+        // Nobody waits for the last bytes of a message; those of a part of one may wait for the rest.
+        if self.place.advance(bytes) {
+            encoder.pad(&mut text);
+        }
+        Some(text)
+    }
+
+    /// The frame that ends an answer: its trailer lines, without those that `edits` take away.
+    pub(crate) fn last_frame(&mut self, trailers: &[u8], edits: &Edits) -> Vec<u8> {
+        let mut frame = vec![TRAILERS, 0, 0, 0, 0];
+        let mut status_told = self.status_told;
+        for line in trailers.split_inclusive(|&byte| byte == b'\n') {
+            let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+            let name = str::from_utf8(name).unwrap_or_default();
+            status_told |= name.eq_ignore_ascii_case("grpc-status");
+            if !edits.replaces(name) {
+                frame.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
+                frame.extend_from_slice(&line[name.len()..]);
+            }
+        }
+        if !status_told {
+            // What a client of gRPC makes of such an end. Clients of gRPC-Web would take it for a good one.
+            frame.extend_from_slice(b"grpc-status: 2\r\ngrpc-message: the answer ended without a status\r\n");
+        }
+        // Trailers come in a head of HTTP/2, which is far shorter than four bytes can tell.
+        let len = u32::try_from(frame.len() - usize::from(PREFIX)).unwrap_or(u32::MAX);
+        frame[1..5].copy_from_slice(&len.to_be_bytes());
+        let Some(encoder) = &mut self.answer else { return frame };
+        let mut text = Vec::new();
+        encoder.encode(&frame, &mut text);
+        encoder.pad(&mut text);
+        text
+    }
+}
+
+/// Where in the row of messages an answer stands.
+#[derive(Debug, Default)]
+struct Place {
+    /// Of the prefix.
+    have: u8,
+    len: u32,
+    /// Of the message.
+    left: u32,
+}
+
+impl Place {
+    /// Goes on by these bytes. Does a message end there?
+    fn advance(&mut self, mut bytes: &[u8]) -> bool {
+        while let Some((&byte, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let taken = bytes.len().min(self.left as usize);
+                self.left -= taken as u32;
+                bytes = &bytes[taken..];
+                continue;
+            }
+            bytes = rest;
+            self.len = self.len << 8 | u32::from(byte);
+            self.have += 1;
+            if self.have == PREFIX {
+                // The first of the five bytes has left at the top.
+                (self.have, self.left) = (0, std::mem::take(&mut self.len));
+            }
+        }
+        self.have == 0 && self.left == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn types_are_told_apart() {
+        let table: [(&str, Option<(bool, &str)>); 9] = [
+            ("application/grpc-web", Some((false, "application/grpc"))),
+            ("application/grpc-web+proto", Some((false, "application/grpc+proto"))),
+            ("application/grpc-web-text", Some((true, "application/grpc"))),
+            ("application/grpc-web-text+proto", Some((true, "application/grpc+proto"))),
+            ("application/grpc-web;charset=utf-8", Some((false, "application/grpc;charset=utf-8"))),
+            ("application/grpc", None),
+            ("application/grpc+proto", None),
+            ("application/grpc-webs", None),
+            ("application/grpc-web-texts", None),
+        ];
+        for (name, expected) in table {
+            let found = WebType::parse(name.as_bytes()).map(|t| (t.text, t.of_grpc()));
+            assert_eq!(found, expected.map(|(text, grpc)| (text, grpc.into())), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_answer_is_text_where_the_client_wants_it() {
+        let answer = |asked: &'static str, accept: Option<&str>| {
+            let asked = WebType::parse(asked.as_bytes()).expect("a type");
+            String::from_utf8(asked.of_answer(accept.map(str::as_bytes)).0).expect("text")
+        };
+        let (text, binary) = ("application/grpc-web-text+proto", "application/grpc-web+proto");
+        assert_eq!(answer(text, None), text);
+        assert_eq!(answer(text, Some("*/*")), text);
+        assert_eq!(answer(text, Some("application/grpc-web+proto")), binary);
+        assert_eq!(answer(binary, Some("*/*")), binary);
+        assert_eq!(answer(binary, Some("application/grpc-web-text")), text);
+    }
+
+    fn web(name: &'static str) -> Web {
+        Web::new(&WebType::parse(name.as_bytes()).expect("a type"), None, true)
+    }
+
+    #[test]
+    fn trailers_end_the_body() {
+        let none = Edits::default();
+        let mut binary = web("application/grpc-web");
+        assert_eq!(binary.write(b"x"), None);
+        let frame = binary.last_frame(b"Grpc-Status: 0\r\nx-a: B:c\r\n", &none);
+        assert_eq!(frame, b"\x80\0\0\0\x1agrpc-status: 0\r\nx-a: B:c\r\n");
+        let untold = String::from_utf8_lossy(&binary.last_frame(b"", &none)).into_owned();
+        assert!(untold.contains("grpc-status: 2\r\n"), "{untold:?}");
+        binary.status_told = true;
+        assert_eq!(binary.last_frame(b"", &none), b"\x80\0\0\0\0");
+    }
+
+    #[test]
+    fn text_is_padded_where_a_message_ends_and_not_within() {
+        let mut text = web("application/grpc-web-text");
+        assert_eq!(text.write(b"\0\0\0").as_deref(), Some(&b"AAAA"[..]));
+        assert_eq!(text.write(b"\0\x04ab").as_deref(), Some(&b"AARh"[..]), "a byte waits");
+        assert_eq!(text.write(b"cd\0\0\0\0\0").as_deref(), Some(&b"YmNkAAAAAAA="[..]));
+        let frame = text.last_frame(b"grpc-status: 0\r\n", &Edits::default());
+        assert_eq!(frame, b"gAAAABBncnBjLXN0YXR1czogMA0K");
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_in_text_is_the_same_whatever_the_pieces(
+            messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6),
+            cuts in prop::collection::vec(1_usize..50, 1..20),
+        ) {
+            let frame = |message: &Vec<u8>| {
+                [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat()
+            };
+            let all: Vec<u8> = messages.iter().flat_map(frame).collect();
+            let (mut call, mut text, mut rest) = (web("application/grpc-web-text"), Vec::new(), &all[..]);
+            for cut in cuts.iter().cycle() {
+                let (piece, after) = rest.split_at(rest.len().min(*cut));
+                text.extend(call.write(piece).expect("it is text"));
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            let mut decoded = text.clone();
+            let len = Decoder::default().decode(&mut decoded).expect("base64");
+            prop_assert_eq!(&decoded[..len], &all[..], "no byte of the last message waits");
+            text.extend(call.last_frame(b"grpc-status: 0\r\n", &Edits::default()));
+            let len = Decoder::default().decode(&mut text).expect("base64");
+            prop_assert_eq!(&text[..len], &[&all[..], b"\x80\0\0\0\x10grpc-status: 0\r\n"].concat()[..]);
+        }
+    }
+}
