@@ -190,6 +190,8 @@ pub struct ClientTimeouts {
     pub body: Duration,
     /// Between two requests; for tcp and tunnels: without a byte either way.
     pub idle: Duration,
+    /// A connection takes requests for so long, and up to a tenth less; `None` = no limit.
+    pub connection: Option<Duration>,
 }
 
 /// Size and count limits of a listener.
@@ -199,6 +201,10 @@ pub struct Limits {
     pub connections: usize,
     /// Handshakes of TLS at once, over all workers.
     pub handshakes: usize,
+    /// Requests of one connection; 0 = no limit.
+    pub requests: usize,
+    /// Streams of one HTTP/2 connection at once.
+    pub streams: u32,
     /// Bytes of a request head, request line included.
     pub header_bytes: usize,
     /// Header lines of a request.

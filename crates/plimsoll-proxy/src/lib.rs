@@ -20,6 +20,7 @@ mod probe;
 mod stream;
 mod tables;
 mod tcp;
+mod term;
 mod timer;
 pub mod tls;
 mod tunnel;

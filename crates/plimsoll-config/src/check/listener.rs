@@ -217,7 +217,7 @@ impl Reader<'_> {
     ) {
         let Some(table) = self.table(place, &keys::CLIENT_TIMEOUTS) else { return };
         if protocol == Protocol::Tcp {
-            self.only_http(&table, &["header", "body"], protocol);
+            self.only_http(&table, &["header", "body", "connection"], protocol);
         }
         if !sees_hello {
             self.only_tls(&table, "handshake");
@@ -227,6 +227,7 @@ impl Reader<'_> {
         set(&mut timeouts.header, read("header"));
         set(&mut timeouts.body, read("body"));
         set(&mut timeouts.idle, read("idle"));
+        timeouts.connection = read("connection");
     }
 
     fn limits(&mut self, place: &Place<'_>, protocol: Protocol, sees_hello: bool, limits: &mut Limits) {
@@ -239,12 +240,15 @@ impl Reader<'_> {
             table.get("handshakes").and_then(|p| self.count(p, defaults::CONNECTIONS)),
         );
         if protocol == Protocol::Tcp {
-            self.only_http(&table, &["header_bytes", "headers", "uri_bytes", "body_bytes"], protocol);
+            let keys = ["requests", "streams", "header_bytes", "headers", "uri_bytes", "body_bytes"];
+            self.only_http(&table, &keys, protocol);
         }
         set(
             &mut limits.connections,
             table.get("connections").and_then(|p| self.count(p, defaults::CONNECTIONS)),
         );
+        set(&mut limits.requests, table.get("requests").and_then(|p| self.whole(p, defaults::REQUESTS)));
+        set(&mut limits.streams, table.get("streams").and_then(|p| self.whole(p, defaults::STREAMS)));
         set(&mut limits.headers, table.get("headers").and_then(|p| self.count(p, defaults::HEADERS)));
         let bytes = |size: u64| usize::try_from(size).ok();
         let head = table.get("header_bytes").and_then(|p| self.size(p, defaults::HEADER_BYTES));

@@ -79,6 +79,10 @@ fn combinations_that_cannot_be() {
         "protocol: tcp, ▸via: true, ▸request_headers: {}, timeouts: {▸header: 1s, idle: 1s}, limits: {▸headers: 1}",
         &["conflict via", "conflict request_headers", "conflict timeouts.header", "conflict limits.headers"],
     );
+    check_listener(
+        "protocol: tcp, timeouts: {▸connection: 1h}, limits: {▸requests: 9, ▸streams: 9}",
+        &["conflict timeouts.connection", "conflict limits.requests", "conflict limits.streams"],
+    );
     check_listener("limits: {header_bytes: 4KiB, uri_bytes: ▸8KiB}", &["conflict limits.uri_bytes"]);
     check_listener("limits: {header_bytes: 4KiB}", &[]);
     check_listener("request_headers: {set: {a: b}, remove: [▸A]}", &["conflict request_headers.remove[0]"]);

@@ -20,6 +20,7 @@ use crate::forward::{self, Verdict};
 use crate::http2;
 use crate::listener::Guest;
 use crate::stream::{Peer, Stream};
+use crate::term::Term;
 use crate::timer::Alarm;
 use crate::tls::enter::Introduction;
 use crate::tunnel::{Mouth, tunnel};
@@ -43,6 +44,7 @@ pub(crate) struct Client {
     pub(crate) alarm: Lent,
     /// Bytes that arrived and belong to what comes next.
     pub(crate) inbox: Vec<u8>,
+    term: Term,
     /// It has sent a whole request before.
     greeted: bool,
     /// It was asked whether it is still there.
@@ -73,8 +75,10 @@ enum NoRequest {
 /// Serves one connection from its first byte to its last.
 pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction: Option<Box<Introduction>>) {
     let worker = guest.worker.clone();
-    let timeouts = guest.door.view().table.config.timeouts;
-    let alarm = worker.lend_alarm(worker.now() + timeouts.header);
+    let config = guest.door.view().table.config.clone();
+    let now = worker.now();
+    let alarm = worker.lend_alarm(now + config.timeouts.header);
+    let term = Term::begin(&config, now, &mut worker.rng.borrow_mut());
     let mut client = Client {
         guest,
         stream,
@@ -82,6 +86,7 @@ pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction
         introduction,
         alarm,
         inbox: Vec::new(),
+        term,
         greeted: false,
         watched: false,
         speaks_http2: false,
@@ -223,6 +228,7 @@ fn take_request(
     let asker = Asker { peer: client.peer, introduction: client.introduction.as_deref() };
     let Some(mut job) = job::prepare(asker, worker, view, bytes)? else { return Ok(None) };
     client.inbox.clear();
+    client.term.serve();
     client.watched = false;
     let rest = &mut bytes[job.request_bytes as usize..];
     let data = job.take_body(&mut client.inbox, rest).map_err(|refusal| (refusal, job.accepts_json))?;
@@ -286,6 +292,10 @@ impl Downstream for Client {
         Ok(())
     }
 
+    fn retires(&self, job: &Job) -> bool {
+        self.term.is_over(job.started)
+    }
+
     fn is_gone(&mut self, cx: &mut Context<'_>, job: &Job) -> bool {
         if self.watched || !job.body.is_done() || self.stream.poll_read_ready(cx).is_pending() {
             return false;
@@ -309,7 +319,7 @@ impl Downstream for Client {
 
     async fn refuse(&mut self, job: &mut Job, worker: &Rc<Worker>, refusal: Refusal) -> Verdict {
         let whole = job.body.is_done();
-        let ends = worker.draining.get() || self.guest.door.is_closing();
+        let ends = worker.draining.get() || self.guest.door.is_closing() || self.retires(job);
         let keep = refusal.keeps_connection() && job.keep_alive && !job.http10 && whole && !ends;
         let mut out = Vec::with_capacity(512);
         answer::write(&mut out, refusal, job.accepts_json, job.method == Method::Head, keep);

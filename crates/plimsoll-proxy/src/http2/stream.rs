@@ -238,6 +238,11 @@ impl Downstream for Stream {
         sent.map_err(|_| End::ClientGone)
     }
 
+    /// Said by a goodbye to the whole connection.
+    fn retires(&self, _job: &Job) -> bool {
+        false
+    }
+
     fn is_gone(&mut self, cx: &mut Context<'_>, _job: &Job) -> bool {
         match &mut self.answer {
             None => self.respond.poll_reset(cx).is_ready(),

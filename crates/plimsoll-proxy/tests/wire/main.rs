@@ -9,5 +9,6 @@ mod limits;
 mod log;
 mod semantics;
 mod tcp;
+mod terms;
 mod tls;
 mod udp;

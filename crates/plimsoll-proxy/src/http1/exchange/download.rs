@@ -305,7 +305,7 @@ impl Exchange {
             false => response::delivery(head.framing, job.http10),
         };
         let body_read = job.body.is_done();
-        let ends = worker.draining.get() || client.guest().door.is_closing();
+        let ends = worker.draining.get() || client.guest().door.is_closing() || client.retires(job);
         let closes = !job.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
         let framing = match head.framing {
             Framing::Chunked if self.upstream.frames_bodies() => Framing::UntilClose,

@@ -399,6 +399,11 @@ pub(crate) struct Tunnel {
 }
 
 impl Http2Client {
+    /// Streams the server takes at once, as it said.
+    pub(crate) fn streams_at_once(&self) -> usize {
+        self.requests.current_max_send_streams()
+    }
+
     /// The server has said that it opens tunnels.
     pub(crate) fn may_connect(&self) -> bool {
         self.requests.is_extended_connect_protocol_enabled()
