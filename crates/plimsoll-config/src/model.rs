@@ -249,6 +249,8 @@ pub enum PoolProtocol {
     Http1,
     /// HTTP/2: agreed on within TLS, or known beforehand without.
     Http2,
+    /// What each destination chooses within TLS (ALPN).
+    Auto,
 }
 
 /// Destinations balanced together.

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_config::model::PoolProtocol;
 use plimsoll_core::Address;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{ProbeOrder, ProbeResult};
@@ -25,7 +26,7 @@ const MAX_HEAD: usize = 16 * 1024;
 pub(crate) struct Speaks {
     /// TLS, if it does.
     pub(crate) trust: Option<Arc<Trust>>,
-    pub(crate) http2: bool,
+    pub(crate) protocol: PoolProtocol,
 }
 
 /// Runs the check to its verdict; never longer than the order's time limit.
@@ -52,8 +53,10 @@ async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), String> {
     }
     let mut stream = Stream::connect(&order.address).await.map_err(|e| format!("cannot connect: {e}"))?;
     if let Some(trust) = &speaks.trust {
-        stream =
-            trust.shake_hands(stream, &order.name).await.map_err(|e| format!("no handshake of TLS: {e}"))?;
+        stream = trust
+            .shake_hands(stream, &order.name, false)
+            .await
+            .map_err(|e| format!("no handshake of TLS: {e}"))?;
     }
     converse(order, stream, speaks).await
 }
@@ -69,7 +72,12 @@ async fn converse(order: &ProbeOrder, mut stream: Stream, speaks: &Speaks) -> Re
         }
         (None, Address::Unix(_)) => "localhost",
     };
-    let status = match speaks.http2 {
+    let http2 = match speaks.protocol {
+        PoolProtocol::Http1 => false,
+        PoolProtocol::Http2 => true,
+        PoolProtocol::Auto => stream.alpn() == Some(b"h2"),
+    };
+    let status = match http2 {
         true => status_by_http2(stream, method, path, host, speaks.trust.is_some()).await?,
         false => {
             let request = format!(

@@ -17,7 +17,7 @@ use plimsoll_core::{
 use crate::http1::exchange::Upstream;
 use crate::http1::job::Job;
 use crate::http2::call::Call;
-use crate::http2::link::{Link, Links};
+use crate::http2::link::{Link, Links, Opened};
 use crate::stream::Stream;
 use crate::tables::PoolTable;
 
@@ -38,7 +38,8 @@ pub(crate) struct WorkerPool {
     links: Links,
 }
 
-fn call(link: &Rc<Link>, job: &Job) -> Upstream {
+fn call(link: &Rc<Link>, job: &mut Job) -> Upstream {
+    job.frame(false);
     let ends = job.body.is_done() && job.wire.len() == job.head_len;
     Upstream::Http2(Box::new(Call::new(link, job.head_len, ends)))
 }
@@ -158,13 +159,19 @@ impl WorkerPool {
 
     /// Opens a connection to a destination, with TLS on it where the pool speaks that.
     pub(crate) async fn connect(&self, id: DestinationId, address: &Address) -> io::Result<Stream> {
+        // Nobody knows what is said on it; a choice of the destination would be of no use to anybody.
+        self.connect_for(id, address, true).await
+    }
+
+    /// The same; with `http1` the destination is not asked what it likes best.
+    async fn connect_for(&self, id: DestinationId, address: &Address, http1: bool) -> io::Result<Stream> {
         let stream = Stream::connect(address).await?;
         let trust = self.table.borrow().trust.clone();
         match trust {
             None => Ok(stream),
             Some(trust) => {
                 let name = self.name_of(id).ok_or(io::ErrorKind::NotFound)?;
-                trust.shake_hands(stream, &name).await
+                trust.shake_hands(stream, &name, http1).await
             }
         }
     }
@@ -174,13 +181,18 @@ impl WorkerPool {
         &self,
         id: DestinationId,
         address: &Address,
-        job: &Job,
+        job: &mut Job,
         now: Tick,
     ) -> Option<Upstream> {
-        match self.protocol() {
-            PoolProtocol::Http1 => self.take(id, address, now).map(Upstream::Http1),
-            PoolProtocol::Http2 => self.links.take(id, address).map(|link| call(&link, job)),
+        let protocol = self.protocol_for(job);
+        if protocol != PoolProtocol::Http1
+            && let Some(link) = self.links.take(id, address)
+        {
+            return Some(call(&link, job));
         }
+        let idle = (protocol != PoolProtocol::Http2).then(|| self.take(id, address, now)).flatten()?;
+        job.frame(true);
+        Some(Upstream::Http1(idle))
     }
 
     /// What it has when there is nothing at once: a new connection, or room on a new link.
@@ -191,19 +203,31 @@ impl WorkerPool {
         &self,
         id: DestinationId,
         address: &Address,
-        job: &Job,
+        job: &mut Job,
     ) -> io::Result<Upstream> {
-        match self.protocol() {
-            PoolProtocol::Http1 => self.connect(id, address).await.map(Upstream::Http1),
-            PoolProtocol::Http2 => {
-                let link = self.links.open(id, address, self.connect(id, address)).await?;
-                Ok(call(&link, job))
+        let protocol = self.protocol_for(job);
+        let connect = self.connect_for(id, address, protocol == PoolProtocol::Http1);
+        let opened = match protocol {
+            PoolProtocol::Http1 => Opened::Http1(connect.await?),
+            PoolProtocol::Http2 => self.links.open(id, address, connect, false).await?,
+            PoolProtocol::Auto => self.links.open(id, address, connect, true).await?,
+        };
+        Ok(match opened {
+            Opened::Link(link) => call(&link, job),
+            Opened::Http1(stream) => {
+                job.frame(true);
+                Upstream::Http1(stream)
             }
-        }
+        })
     }
 
-    fn protocol(&self) -> PoolProtocol {
-        self.table.borrow().config.protocol
+    /// What is spoken for this request. Where there is a choice, a switch of protocols goes by HTTP/1: every
+    /// destination that speaks both can be asked for it there, and few over HTTP/2.
+    fn protocol_for(&self, job: &Job) -> PoolProtocol {
+        match self.table.borrow().config.protocol {
+            PoolProtocol::Auto if job.upgrade => PoolProtocol::Http1,
+            protocol => protocol,
+        }
     }
 
     /// The destination's name, for a log line.

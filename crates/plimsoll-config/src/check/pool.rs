@@ -79,13 +79,23 @@ impl Reader<'_> {
         let mut protocol = PoolProtocol::default();
         if let Some(table) = self.table(place, &keys::POOL) {
             if let Some(place) = table.get("protocol") {
-                let words = [("http1", PoolProtocol::Http1), ("http2", PoolProtocol::Http2)];
-                protocol = self.word(place, &words, &["auto"]).unwrap_or_default();
+                let words = [
+                    ("http1", PoolProtocol::Http1),
+                    ("http2", PoolProtocol::Http2),
+                    ("auto", PoolProtocol::Auto),
+                ];
+                protocol = self.word(place, &words, &[]).unwrap_or_default();
             }
             if let Some(place) = table.get("proxy_protocol") {
                 self.word(place, &[("none", ())], &["v1", "v2"]);
             }
             tls = table.get("tls").and_then(|p| self.client_tls(p));
+            let speaks_tls = tls.is_some() || table.get("tls").is_some_and(|p| !p.is_switch());
+            if let (Some(place), PoolProtocol::Auto, false) = (table.get("protocol"), protocol, speaks_tls) {
+                let message = "`auto` lets destinations choose within TLS (ALPN), and this pool speaks none";
+                self.problem(place, Code::Conflict, message)
+                    .help("give the pool `tls`, or say what they speak: `http1` or `http2`");
+            }
             if let Some(place) = table.get("load_balancer") {
                 self.load_balancer(place, &mut settings);
             }

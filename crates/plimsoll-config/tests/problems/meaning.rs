@@ -145,6 +145,8 @@ fn tls_of_pools() {
         &["bad-value tls.server_name", "unreadable-file tls.ca"],
     );
     check_pool("{ca: ▸/etc}", &["unreadable-file tls.ca"]);
+    check_pool("{}, protocol: auto", &[]);
+    check_pool("false, protocol: ▸auto", &["conflict protocol"]);
 }
 
 #[test]
@@ -243,15 +245,10 @@ fn what_comes_later_is_refused_in_words() {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
     }
     check_route("{pool: api, match: {▸source: []}}", &["not-available-yet [0].match.source"]);
-    for keys in ["protocol: ▸auto", "proxy_protocol: ▸v2"] {
-        let key = keys.replace('▸', "").split(':').next().unwrap().to_owned();
-        check(
-            &format!(
-                "listeners: [{{name: a, address: \":80\", pool: p}}]\npools: {{p: {{destinations: [\"a:1\"], {keys}}}}}"
-            ),
-            &[format!("not-available-yet pools.p.{key}").as_str()],
-        );
-    }
+    check(
+        "listeners: [{name: a, address: \":80\", pool: p}]\npools: {p: {destinations: [\"a:1\"], proxy_protocol: ▸v2}}",
+        &["not-available-yet pools.p.proxy_protocol"],
+    );
     let told = load_text("listen: \":80\"\ndestinations: [\"a:1\"]\nkafka: {}");
     assert_eq!(told.problems[0].message, "`kafka` is not available in this version yet");
 }

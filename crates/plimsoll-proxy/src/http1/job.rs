@@ -41,6 +41,10 @@ pub(crate) struct Job {
     pub(crate) body: BodyReader,
     /// The body goes out in chunks.
     pub(crate) chunked: bool,
+    /// Whether it does is not known before a destination has chosen what it speaks.
+    undecided: bool,
+    /// What `wire` has of the body, while that stands there in chunks that may have to go again.
+    unframed: Vec<u8>,
     /// Body bytes beyond `wire` were read: they cannot be sent again.
     pub(crate) streamed: bool,
     /// Tries so far, this one included.
@@ -90,6 +94,23 @@ impl Job {
         if self.body.is_done() {
             write_last_chunk(out, self.body.trailers(), &self.view.rules[self.rule].table.request_edits);
         }
+    }
+
+    /// The destination of the next try has chosen what it speaks: frames the body for it.
+    pub(crate) fn frame(&mut self, chunked: bool) {
+        if !self.undecided || self.chunked == chunked {
+            return;
+        }
+        let mut wire = std::mem::take(&mut self.wire);
+        self.chunked = chunked;
+        if chunked {
+            self.unframed = wire.split_off(self.head_len);
+            self.write_chunk(&mut wire, &self.unframed);
+        } else {
+            wire.truncate(self.head_len);
+            wire.append(&mut self.unframed);
+        }
+        self.wire = wire;
     }
 
     /// The protocol it came by frames bodies itself: a body in chunks comes as plain bytes, up to its end.
@@ -191,6 +212,8 @@ fn new_job(
         client_timeouts.body = client_timeouts.body.max(client_timeouts.idle);
         total_deadline = total_deadline.min(head.call_timeout.map_or(Tick::NEVER, |wait| started + wait));
     }
+    let is_chunked = head.framing == Framing::Chunked;
+    let protocol = pool.map_or(PoolProtocol::Http1, |pool| pool.protocol);
     Box::new(Job {
         view: view.clone(),
         rule,
@@ -204,8 +227,9 @@ fn new_job(
         head_len: wire.len(),
         wire,
         body: BodyReader::new(head.framing),
-        chunked: head.framing == Framing::Chunked
-            && pool.is_none_or(|pool| pool.protocol == PoolProtocol::Http1),
+        chunked: is_chunked && protocol == PoolProtocol::Http1,
+        undecided: is_chunked && protocol == PoolProtocol::Auto,
+        unframed: Vec::new(),
         streamed: false,
         tries: 0,
         others_left: false,

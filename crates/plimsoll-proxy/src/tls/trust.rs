@@ -24,6 +24,8 @@ const SESSIONS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Trust {
     pub(crate) config: Arc<ClientConfig>,
+    /// The same, where only HTTP/1.1 will do.
+    http1: Arc<ClientConfig>,
     names: HashMap<Name, ServerName<'static>>,
     /// Tells whether anything it was made of has changed.
     whole: u64,
@@ -47,8 +49,16 @@ impl Trust {
             return Ok(before.clone());
         }
         let config = Arc::new(Self::config(tls, alpn)?);
+        let http1 = match alpn {
+            [_, _, ..] => {
+                let mut http1 = ClientConfig::clone(&config);
+                http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+                Arc::new(http1)
+            }
+            _ => config.clone(),
+        };
         let name_of = |d: &Destination| (d.name.clone(), server_name(tls, &d.address));
-        Ok(Arc::new(Self { config, names: destinations.iter().map(name_of).collect(), whole }))
+        Ok(Arc::new(Self { config, http1, names: destinations.iter().map(name_of).collect(), whole }))
     }
 
     fn config(tls: &ClientTls, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
@@ -74,13 +84,20 @@ impl Trust {
         Ok(config)
     }
 
-    /// Speaks TLS to `destination` on a connection that was just opened.
+    /// Speaks TLS to `destination` on a connection that was just opened; with `http1` it has no choice of what is
+    /// spoken within.
     ///
     /// # Errors
     /// It could not prove to be who it must be, or broke off.
-    pub(crate) async fn shake_hands(&self, stream: Stream, destination: &Name) -> io::Result<Stream> {
+    pub(crate) async fn shake_hands(
+        &self,
+        stream: Stream,
+        destination: &Name,
+        http1: bool,
+    ) -> io::Result<Stream> {
+        let config = if http1 { &self.http1 } else { &self.config };
         let name = self.names.get(destination).cloned().ok_or(io::ErrorKind::NotFound)?;
-        let mut secured = Box::new(TlsStream::client(stream, self.config.clone(), name)?);
+        let mut secured = Box::new(TlsStream::client(stream, config.clone(), name)?);
         std::future::poll_fn(|cx| secured.poll_handshake(cx)).await?;
         Ok(Stream::Tls(secured))
     }

@@ -1,5 +1,6 @@
 //! HTTP/2 clients: what crosses to HTTP/1 and back.
 
+mod choice;
 mod crossing;
 mod destinations;
 mod websocket;

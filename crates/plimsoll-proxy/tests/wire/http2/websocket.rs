@@ -30,7 +30,7 @@ fn switch(visit: &mut Visit) -> bool {
 }
 
 /// Sends everything back, and a goodbye at the end.
-fn echo(visit: &mut Visit) {
+pub(super) fn echo(visit: &mut Visit) {
     if !switch(visit) {
         return;
     }
