@@ -148,6 +148,9 @@ pub(crate) fn prepare(
     let config = &view.table.config;
     let parsed = request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, false))?;
     let Some((head, headers)) = parsed else { return Ok(None) };
+    if head.target.secure.is_some_and(|secure| secure != asker.introduction.is_some()) {
+        return Err((Refusal::WRONG_SCHEME, head.accepts_json));
+    }
     let sni = asker.introduction.and_then(|introduction| introduction.sni.as_deref());
     let certificate = asker.introduction.and_then(|introduction| introduction.certificate.as_deref());
     let trusted = view.table.trusts(asker.peer.ip());
