@@ -224,7 +224,10 @@ impl Downstream for Stream {
         };
         let taken = ready!(frames::poll_send(answer, cx, parts, last))?;
         self.ended |= last && taken == total;
-        self.presence.0.meter.answered(taken);
+        match taken == total {
+            true => self.presence.0.meter.answered(taken),
+            false => self.presence.0.meter.dribbled(taken),
+        }
         Poll::Ready(Ok(taken))
     }
 

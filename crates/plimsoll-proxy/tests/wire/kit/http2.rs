@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -389,6 +390,19 @@ pub(crate) fn connect(protocol: &'static str, path: &str) -> Request<()> {
         .header("sec-websocket-version", "13")
         .header("sec-websocket-protocol", "chat");
     request.body(()).expect("a request")
+}
+
+/// The right answer to a key (RFC 6455 section 4.2.2), put together without the proxy's help.
+pub(crate) fn accept(key: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let hash =
+        digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    let bits: String = hash.as_ref().iter().map(|byte| format!("{byte:08b}")).collect();
+    let digit = |six: &[u8]| {
+        let six = format!("{:0<6}", String::from_utf8_lossy(six));
+        char::from(DIGITS[usize::from_str_radix(&six, 2).expect("bits")])
+    };
+    bits.as_bytes().chunks(6).map(digit).collect::<String>() + "="
 }
 
 /// A tunnel, as far as its bytes go.
