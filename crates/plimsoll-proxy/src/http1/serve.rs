@@ -75,10 +75,12 @@ enum NoRequest {
 /// Serves one connection from its first byte to its last.
 pub(crate) async fn serve(guest: Guest, stream: Stream, peer: Peer, introduction: Option<Box<Introduction>>) {
     let worker = guest.worker.clone();
-    let config = guest.door.view().table.config.clone();
-    let now = worker.now();
-    let alarm = worker.lend_alarm(now + config.timeouts.header);
-    let term = Term::begin(&config, now, &mut worker.rng.borrow_mut());
+    let (alarm, term) = {
+        let (now, view) = (worker.now(), guest.door.view());
+        let config = &view.table.config;
+        let term = Term::begin(config, now, &mut worker.rng.borrow_mut());
+        (worker.lend_alarm(now + config.timeouts.header), term)
+    };
     let mut client = Client {
         guest,
         stream,

@@ -11,7 +11,6 @@ use super::{End, Exchange, TURNS};
 use crate::downstream::Downstream;
 use crate::grpc;
 use crate::http1::MAX_HEADERS;
-use crate::http1::answer::Refusal;
 use crate::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use crate::http1::job::Job;
 use crate::http1::response::{self, Delivery, Hop, Persistence, ResponseHead};
@@ -90,8 +89,8 @@ impl Exchange {
 
     /// The destination closed. Only an answer that ends with its connection is whole then.
     fn upstream_ended(&mut self, job: &Job, cleanly: bool) -> Result<(), End> {
-        if self.upstream.cannot_switch() {
-            return Err(End::Refused(Refusal::NO_WEBSOCKET));
+        if let Some(refusal) = self.upstream.refusal() {
+            return Err(End::Refused(refusal));
         }
         let Some(answer) = &mut self.answer else {
             return Err(End::Failed(match (self.partial.is_empty() && self.informational == 0, cleanly) {
