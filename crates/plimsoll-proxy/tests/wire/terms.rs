@@ -106,6 +106,19 @@ fn a_connection_of_http_2_says_goodbye_after_its_last_request() {
 }
 
 #[test]
+fn what_was_sent_before_the_goodbye_was_heard_is_served() {
+    let destination = Destination::start(hello("ok"));
+    let balancer = limited(&destination, 1);
+    for _ in 0..20 {
+        let mut client = Http2Client::connect(&balancer);
+        for stream in client.burst("/", 30) {
+            assert_eq!(client.finish(stream).expect("an answer").text(), "ok");
+        }
+    }
+    assert_eq!(destination.requests().len(), 600);
+}
+
+#[test]
 fn an_old_connection_of_http_2_says_goodbye_and_finishes_what_runs() {
     let gate = Gate::default();
     let destination = slow(&gate);

@@ -413,6 +413,20 @@ pub(crate) struct Tunnel {
 }
 
 impl Http2Client {
+    /// So many requests for `path` that leave together, before anything is heard.
+    pub(crate) fn burst(&mut self, path: &str, many: usize) -> Vec<Stream> {
+        let requests = self.requests.clone();
+        self.run(async {
+            let (mut requests, mut streams) = (requests, Vec::new());
+            for _ in 0..many {
+                requests = requests.ready().await.expect("room");
+                let (answer, body) = requests.send_request(get(path), true).expect("room");
+                streams.push(Stream { answer, body });
+            }
+            streams
+        })
+    }
+
     /// Streams the server takes at once, as it said.
     pub(crate) fn streams_at_once(&self) -> usize {
         self.requests.current_max_send_streams()
