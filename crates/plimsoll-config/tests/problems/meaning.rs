@@ -79,6 +79,10 @@ fn combinations_that_cannot_be() {
         "protocol: tcp, ▸via: true, ▸request_headers: {}, timeouts: {▸header: 1s, idle: 1s}, limits: {▸headers: 1}",
         &["conflict via", "conflict request_headers", "conflict timeouts.header", "conflict limits.headers"],
     );
+    check_listener(
+        "protocol: tcp, timeouts: {▸connection: 1h}, limits: {▸requests: 9, ▸streams: 9}",
+        &["conflict timeouts.connection", "conflict limits.requests", "conflict limits.streams"],
+    );
     check_listener("limits: {header_bytes: 4KiB, uri_bytes: ▸8KiB}", &["conflict limits.uri_bytes"]);
     check_listener("limits: {header_bytes: 4KiB}", &[]);
     check_listener("request_headers: {set: {a: b}, remove: [▸A]}", &["conflict request_headers.remove[0]"]);
@@ -141,6 +145,8 @@ fn tls_of_pools() {
         &["bad-value tls.server_name", "unreadable-file tls.ca"],
     );
     check_pool("{ca: ▸/etc}", &["unreadable-file tls.ca"]);
+    check_pool("{}, protocol: auto", &[]);
+    check_pool("false, protocol: ▸auto", &["conflict protocol"]);
 }
 
 #[test]
@@ -291,10 +297,6 @@ fn what_comes_later_is_refused_in_words() {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
     }
     check_route("{pool: api, match: {▸source: []}}", &["not-available-yet [0].match.source"]);
-    check(
-        "listeners: [{name: a, address: \":80\", pool: p}]\npools: {p: {destinations: [\"a:1\"], protocol: ▸auto}}",
-        &["not-available-yet pools.p.protocol"],
-    );
     let told = load_text("listen: \":80\"\ndestinations: [\"a:1\"]\nkafka: {}");
     assert_eq!(told.problems[0].message, "`kafka` is not available in this version yet");
 }
