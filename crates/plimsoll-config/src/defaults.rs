@@ -79,6 +79,9 @@ pub const OUTLIER: OutlierSpec = OutlierSpec {
     max_ejected: 0.5,
 };
 
+/// Ejections leave at least this share of a pool.
+pub const PANIC_THRESHOLD: f64 = 0.5;
+
 /// Tries and repeats.
 pub fn retry() -> RetrySpec {
     let when = RetryWhen {
@@ -139,6 +142,7 @@ mod tests {
             ("listeners[].timeouts.header", dur(client.header)),
             ("listeners[].timeouts.body", dur(client.body)),
             ("listeners[].timeouts.idle", dur(client.idle)),
+            ("panic_threshold", percent(PANIC_THRESHOLD)),
             ("listeners[].mqtt.rebalance", MQTT.rebalance.to_string()),
             ("listeners[].limits.connections", LIMITS.connections.to_string()),
             ("listeners[].limits.handshakes", LIMITS.handshakes.to_string()),

@@ -103,6 +103,13 @@ pub enum Reason {
     Alone,
     /// It has a new address: nothing is known against that.
     Moved,
+    /// Its slow start is over.
+    WarmedUp,
+    /// Checks pass again, so many in a row: one message is to show whether it serves.
+    RecoveryPlanned {
+        /// In a row.
+        count: u32,
+    },
 }
 
 impl Reason {
@@ -122,6 +129,8 @@ impl Reason {
             Self::Needed => "needed",
             Self::Alone => "alone",
             Self::Moved => "moved",
+            Self::WarmedUp => "warmed_up",
+            Self::RecoveryPlanned { .. } => "recovery_planned",
         }
     }
 }
@@ -155,6 +164,10 @@ impl fmt::Display for Reason {
             Self::Needed => f.write_str("too few others are left to do without it"),
             Self::Alone => f.write_str("it is the pool's only destination now"),
             Self::Moved => f.write_str("it has a new address"),
+            Self::WarmedUp => f.write_str("its slow start is over"),
+            Self::RecoveryPlanned { count } => {
+                write!(f, "{count} checks passed in a row: one message is to show that it serves")
+            }
         }
     }
 }

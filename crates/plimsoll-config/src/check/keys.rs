@@ -108,7 +108,7 @@ pub(crate) const DESTINATION: Keys =
     Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels"]);
 
 pub(crate) const LOAD_BALANCER: Keys = Keys {
-    later: &["session_affinity", "hedge", "slow_start", "panic_threshold", "hash", "custom"],
+    later: &["session_affinity", "hedge", "hash", "custom"],
     pairs: &["dynamic_adjustment", "performance_monitoring"],
     ..Keys::new(
         "load_balancer",
@@ -118,6 +118,8 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
             "failover",
             "health_monitoring",
             "outlier_detection",
+            "slow_start",
+            "panic_threshold",
             "retry",
             "performance",
             "quality",

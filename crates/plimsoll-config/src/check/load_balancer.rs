@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) outlier: OutlierSpec,
     pub(crate) retry: RetrySpec,
     pub(crate) backup_tiers: bool,
+    pub(crate) slow_start: Option<Duration>,
+    pub(crate) panic_threshold: f64,
     pub(crate) total: Option<Duration>,
 }
 
@@ -42,6 +44,8 @@ impl Default for Settings {
             outlier: defaults::OUTLIER,
             retry: defaults::retry(),
             backup_tiers: true,
+            slow_start: None,
+            panic_threshold: defaults::PANIC_THRESHOLD,
             total: None,
         }
     }
@@ -63,6 +67,10 @@ impl Reader<'_> {
         if let Some(place) = table.get("outlier_detection") {
             self.outlier_detection(place, &mut settings.outlier);
         }
+        if let Some(window) = table.get("slow_start").and_then(|p| self.dur(p, &defaults::TIMEOUT)) {
+            settings.slow_start = Some(window);
+        }
+        set(&mut settings.panic_threshold, table.get("panic_threshold").and_then(|p| self.share(p)));
         if let Some(place) = table.get("retry") {
             self.retry(place, &mut settings.retry);
         }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod members;
+mod recovery;
 mod traffic;
 
 use std::time::Duration;
@@ -40,6 +41,9 @@ fn spec() -> PoolSpec {
         parallel_checks: true,
         outlier,
         backup_tiers: true,
+        slow_start: None,
+        panic_threshold: 0.0,
+        recovery: false,
     }
 }
 
