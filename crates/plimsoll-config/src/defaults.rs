@@ -77,6 +77,7 @@ pub const OUTLIER: OutlierSpec = OutlierSpec {
     base_ejection: Duration::from_secs(30),
     max_ejection: Duration::from_secs(300),
     max_ejected: 0.5,
+    interval: Some(Duration::from_secs(10)),
 };
 
 /// Ejections leave at least this share of a pool.
@@ -176,6 +177,7 @@ mod tests {
             ("health_monitoring.service", format!("{CHECK_SERVICE:?}")),
             ("outlier_detection.consecutive_failures", OUTLIER.consecutive_failures.to_string()),
             ("outlier_detection.base_ejection", dur(OUTLIER.base_ejection)),
+            ("outlier_detection.interval", OUTLIER.interval.map_or(String::new(), dur)),
             ("outlier_detection.max_ejected", percent(OUTLIER.max_ejected)),
             ("retry.attempts", retry.attempts.to_string()),
             ("retry.budget", percent(retry.budget)),

@@ -371,6 +371,8 @@ struct HealthMonitoring {
 struct OutlierDetection {
     /// Bad outcomes in a row; 0 = never.
     consecutive_failures: Option<Whole<0, 1_000_000>>,
+    /// All that serve are compared with each other so often.
+    interval: Option<Dur>,
     /// The first time; the n-th in a row lasts n times as long.
     base_ejection: Option<Dur>,
     /// At most this share of the pool is set aside at once.

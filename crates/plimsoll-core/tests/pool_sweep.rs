@@ -301,7 +301,11 @@ fn check_witnesses(
     let out = reports.iter().filter(|report| report.ejection != Ejection::None).count();
     let most = ((reports.len() as f64 * spec.outlier.max_ejected) as usize).max(1);
     assert!(out <= most, "{}", told("too many ejected"));
-    assert!(out == 0 || spec.recovery || spec.outlier.consecutive_failures > 0, "{}", told("ejected while off"));
+    assert!(
+        out == 0 || spec.recovery || spec.outlier.consecutive_failures > 0,
+        "{}",
+        told("ejected while off")
+    );
     if let [lone] = reports {
         let serves = lone.standing.serves() || lone.admin != AdminState::Ready;
         assert!(serves && out == 0, "{}", told("the only destination was taken out"));
@@ -339,6 +343,7 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
             base_ejection: Duration::from_secs(1 + rng.below(30)),
             max_ejection: Duration::from_secs(1 + rng.below(100)),
             max_ejected: [0.0, 0.1, 0.5, 1.0][rng.index(4)],
+            interval: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(20))),
         },
         backup_tiers: rng.below(4) > 0,
         slow_start: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(40))),

@@ -148,10 +148,10 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
         "recovery_management",
     ],
 );
-pub(crate) const OUTLIER_DETECTION: Keys = Keys {
-    later: &["interval"],
-    ..Keys::new("load_balancer.outlier_detection", &["consecutive_failures", "base_ejection", "max_ejected"])
-};
+pub(crate) const OUTLIER_DETECTION: Keys = Keys::new(
+    "load_balancer.outlier_detection",
+    &["consecutive_failures", "interval", "base_ejection", "max_ejected"],
+);
 pub(crate) const RETRY: Keys = Keys::new("load_balancer.retry", &["attempts", "when", "budget"]);
 pub(crate) const PERFORMANCE: Keys =
     Keys::new("load_balancer.performance", &["timeout", "caching", "parallel_processing", "optimization"]);

@@ -91,6 +91,9 @@ impl Reader<'_> {
         let base = table.get("base_ejection").and_then(|p| self.dur(p, &defaults::TIMEOUT));
         set(&mut outlier.base_ejection, base);
         outlier.max_ejection = defaults::OUTLIER.max_ejection.max(outlier.base_ejection);
+        if let Some(interval) = table.get("interval").and_then(|p| self.dur(p, &defaults::INTERVAL)) {
+            outlier.interval = Some(interval);
+        }
         set(&mut outlier.max_ejected, table.get("max_ejected").and_then(|p| self.share(p)));
     }
 

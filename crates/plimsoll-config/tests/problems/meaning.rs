@@ -291,7 +291,6 @@ fn what_comes_later_is_refused_in_words() {
     for key in ["session_affinity", "hedge", "hash", "custom"] {
         check_policy(&format!("  ▸{key}: x"), &[format!("not-available-yet {key}").as_str()]);
     }
-    check_policy("  outlier_detection: {▸interval: 10s}", &["not-available-yet outlier_detection.interval"]);
     check_listener("▸http3: true", &["not-available-yet http3"]);
     for key in ["redirect", "deny", "rate_limit", "timeout", "pools"] {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);

@@ -114,6 +114,18 @@ impl Outlier {
         }
     }
 
+    /// Its interval was worse than the others': sets it aside if the pool can spare it.
+    pub fn set_aside(&mut self, now: Tick, spec: &OutlierSpec, room: Room) -> Verdict {
+        match self.ejection {
+            Ejection::None if room.allows(spec) => {
+                self.forgive(now, spec.base_ejection);
+                Verdict::Ejected(self.eject(now, spec, false))
+            }
+            Ejection::None => self.spare(now, spec),
+            _ => Verdict::Nothing,
+        }
+    }
+
     /// Exactly one message is to show whether it serves again. One that is set aside already waits for its time.
     pub fn plan_trial(&mut self) {
         if self.ejection == Ejection::None {
@@ -184,6 +196,7 @@ mod tests {
         base_ejection: Duration::from_secs(30),
         max_ejection: Duration::from_secs(100),
         max_ejected: 0.5,
+        interval: None,
     };
     const ROOM: Room = Room { members: 4, ejected: 0, others_serve: true, others_suffice: true };
     const BAD: Outcome = Outcome::Failed(Failure::Reset);

@@ -10,7 +10,7 @@ use crate::destination::{
 };
 use crate::event::Reason;
 use crate::health::{Checker, LastCheck, Outlier};
-use crate::live::Live;
+use crate::live::{Counts, Live};
 use crate::pool::PoolSpec;
 use crate::time::Tick;
 
@@ -44,6 +44,8 @@ pub(super) struct Entry {
     /// Why it stands so; `None` for one that has served since it joined.
     pub(super) reason: Option<Reason>,
     pub(super) trial: Option<Trial>,
+    /// What was counted when it was last compared with the others.
+    pub(super) counted: Counts,
     /// It came back a short time ago.
     pub(super) warmth: Option<Warmth>,
     /// What the next change to serving will be put down to.
@@ -66,6 +68,7 @@ impl Entry {
             since: now,
             reason: None,
             trial: None,
+            counted: Counts::default(),
             warmth: None,
             relief: None,
             down_by: None,

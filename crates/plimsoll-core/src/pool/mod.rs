@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::balance::{Algorithm, Policy};
 use crate::destination::{AdminState, Destination, DestinationId, Ejection, Health, Name, Weight};
 use crate::event::{Event, Reason};
+use crate::health::peers::{self, Window};
 use crate::health::{HealthSpec, Lanes, OutlierSpec, Room, Verdict};
 use crate::live::{Live, Outcome, Suspect};
 use crate::rng::Rng;
@@ -133,6 +134,8 @@ pub struct Pool {
     events: VecDeque<Event>,
     /// It has begun: who joins from now on comes cold.
     runs: bool,
+    /// When destinations are next compared with each other.
+    compare_at: Tick,
 }
 
 impl Pool {
@@ -165,7 +168,9 @@ impl Pool {
             orders: VecDeque::new(),
             events: VecDeque::new(),
             runs: false,
+            compare_at: Tick::NEVER,
         };
+        pool.plan_comparison(now);
         pool.replace_members(now, members);
         pool.events.clear();
         pool.runs = true;
@@ -192,12 +197,17 @@ impl Pool {
             self.wake(now, id);
         }
         self.send_checks(now);
+        if self.compare_at <= now {
+            self.compare(now);
+            self.plan_comparison(now);
+        }
         self.settle(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        self.agenda.next()
+        let compare_at = Some(self.compare_at).filter(|&at| at != Tick::NEVER);
+        self.agenda.next().into_iter().chain(compare_at).min()
     }
 
     /// The next thing to do; a snapshot always comes first. Fetch until `None`.
@@ -304,6 +314,9 @@ impl Pool {
         if old.health != self.spec.health {
             self.replace_checks(now, old.health.is_some());
         }
+        if old.outlier != self.spec.outlier {
+            self.plan_comparison(now);
+        }
         self.plan_all();
     }
 
@@ -362,6 +375,42 @@ impl Pool {
         }
         self.touched = true;
         self.plan(suspect.id);
+    }
+
+    fn plan_comparison(&mut self, now: Tick) {
+        let on = self.spec.outlier.consecutive_failures > 0;
+        let interval = self.spec.outlier.interval.filter(|_| on);
+        self.compare_at = interval.map_or(Tick::NEVER, |interval| now + interval);
+    }
+
+    /// Compares what destinations did since the last time, and sets aside who did worse than the others.
+    fn compare(&mut self, now: Tick) {
+        let serving = |entry: &Entry| entry.standing.serves() && entry.admin == AdminState::Ready;
+        let window = |entry: &mut Entry| {
+            let (counts, fit) = (entry.live.counts(), serving(entry));
+            let window = Window::between(&mem::replace(&mut entry.counted, counts.clone()), &counts);
+            // Who did not serve all the while has shown nothing.
+            if fit { window } else { Window::default() }
+        };
+        let windows: Vec<Window> = self.entries.iter_mut().map(window).collect();
+        for (rank, worse) in peers::worse(&windows) {
+            let room = self.room(rank);
+            let entry = &mut self.entries[rank];
+            match entry.outlier.set_aside(now, &self.spec.outlier, room) {
+                Verdict::Ejected(span) => {
+                    entry.ejected_by = Some(Reason::WorseThanPeers { worse, span });
+                    self.touched = true;
+                    // Before the next is judged: what this one leaves must do.
+                    self.settle(now);
+                }
+                Verdict::Spared => {
+                    let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
+                    let streak = entry.live.streak();
+                    self.tell(Event::EjectionSpared { pool, destination, streak });
+                }
+                _ => {}
+            }
+        }
     }
 
     /// What ejecting the destination at `rank` would cost the pool.

@@ -34,6 +34,7 @@ fn spec() -> PoolSpec {
         base_ejection: SEC * 30,
         max_ejection: SEC * 300,
         max_ejected: 0.5,
+        interval: None,
     };
     PoolSpec {
         algorithm: Algorithm::RoundRobin,

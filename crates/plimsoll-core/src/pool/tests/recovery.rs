@@ -131,3 +131,38 @@ fn a_managed_recovery_is_planned_tried_validated_and_ramped() {
     bench.try_out(RESET);
     assert_eq!(&*bench.tiers(), "b", "it passes its checks, and does not serve");
 }
+
+#[test]
+fn who_does_worse_than_its_peers_is_set_aside_without_a_row_of_failures() {
+    let outlier = OutlierSpec { interval: Some(SEC * 10), ..spec().outlier };
+    let mut bench = Bench::new("a b c", PoolSpec { health: None, outlier, ..spec() });
+    for _ in 0..40 {
+        bench.traffic("a", RESET, 3);
+        bench.traffic("a", OK, 2);
+        bench.traffic("b", OK, 5);
+        bench.traffic("c", OK, 5);
+    }
+    assert_eq!(bench.tiers(), "a b c", "never five in a row");
+    bench.advance(SEC * 9);
+    assert_eq!(bench.tiers(), "a b c");
+    bench.advance(SEC);
+    assert_eq!(
+        (bench.report("a").reason.map(|reason| reason.word()), &*bench.tiers()),
+        (Some("failure_share"), "b c")
+    );
+    bench.advance(SEC * 30);
+    bench.try_out(OK);
+    for _ in 0..200 {
+        bench.traffic("a", Outcome::Answered { status: 200, first_byte: SEC }, 1);
+        bench.traffic("b", OK, 1);
+        bench.traffic("c", OK, 1);
+    }
+    bench.advance(SEC * 10);
+    assert_eq!(bench.report("a").reason.map(|reason| reason.word()), Some("slow"));
+    assert_eq!(
+        bench.lines.last().map(|line| line.contains("its answers begin after 995 ms, its peers' after 0 ms")),
+        Some(true),
+        "{:?}",
+        bench.lines.last()
+    );
+}
