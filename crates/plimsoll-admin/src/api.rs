@@ -1,20 +1,22 @@
 //! Which path answers what.
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
+use std::net::IpAddr;
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
-use plimsoll_proxy::{Handle, PoolView, ReloadError};
+use plimsoll_proxy::{Ask, Handle, PoolView, ReloadError, Unanswerable};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::guard::guard;
 use crate::metrics;
 use crate::problem::Problem;
-use crate::views::{Destination, Pool, Server};
+use crate::views::{Destination, Explanation, Pool, Server};
 
 /// The whole API.
 pub(crate) fn router(handle: Handle) -> Router {
@@ -26,6 +28,7 @@ pub(crate) fn router(handle: Handle) -> Router {
         .route("/v1/pools", get(pools))
         .route("/v1/pools/{pool}", get(pool))
         .route("/v1/pools/{pool}/destinations/{destination}", get(destination))
+        .route("/v1/explain", post(explain))
         .route("/v1/config:reload", post(reload))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
@@ -126,6 +129,40 @@ fn unknown<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> 
     known.truncate(MAX_KNOWN);
     let more = if more { ", …" } else { "" };
     Problem::new(StatusCode::NOT_FOUND, format!("{what} {name}; known are: {}{more}", known.join(", ")))
+}
+
+/// A request as it would be sent.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Question {
+    #[serde(default = "get_method")]
+    method: String,
+    url: String,
+    /// `name: value`, in order.
+    #[serde(default)]
+    headers: Vec<String>,
+    from: Option<IpAddr>,
+}
+
+fn get_method() -> String {
+    "GET".to_owned()
+}
+
+/// What would become of a request; nothing is sent.
+async fn explain(
+    State(handle): State<Handle>,
+    question: Result<Json<Question>, JsonRejection>,
+) -> Result<Json<Explanation>, Problem> {
+    let Json(Question { method, url, headers, from }) =
+        question.map_err(|error| bad_request(&error.body_text()))?;
+    let header = |line: &String| match line.split_once(':') {
+        Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        None => Err(bad_request(&format!("`{line}` is not like `name: value`"))),
+    };
+    let headers = headers.iter().map(header).collect::<Result<_, _>>()?;
+    let told = handle.explain(&Ask { method, url, headers, from }).await;
+    let told = told.map_err(|Unanswerable(why)| bad_request(&why))?;
+    Ok(Json(Explanation::new(&told)))
 }
 
 /// Runs to its end even if whoever asked does not wait.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_core::{Failure, Standing};
-use plimsoll_proxy::{CLASSES, Clock, DestinationView, Handle, PoolView};
+use plimsoll_proxy::{CLASSES, CandidateView, Clock, DestinationView, Explained, Handle, PoolView};
 use serde::Serialize;
 
 /// One pool, whole.
@@ -262,6 +262,84 @@ impl Server {
                 last_succeeded: traffic.reloads.last_succeeded,
                 last_success_at: (traffic.reloads.last_success_at * 1e3) as u64,
             },
+        }
+    }
+}
+
+/// What would become of a request.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Explanation {
+    listener: String,
+    route: Option<String>,
+    pool: Option<String>,
+    algorithm: Option<&'static str>,
+    stages: Vec<Stage>,
+    candidates: Vec<Candidate>,
+    /// What decided: `trial`, `key`, `lone` or `algorithm`.
+    decided_by: Option<&'static str>,
+    winner: Option<String>,
+    /// Who would be tried next.
+    next: Vec<String>,
+    /// What the balancer would answer itself.
+    refused: Option<Refused>,
+}
+
+#[derive(Serialize)]
+struct Stage {
+    stage: &'static str,
+    outcome: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Candidate {
+    id: String,
+    address: String,
+    priority: u8,
+    weight: u16,
+    standing: &'static str,
+    set_aside: Option<&'static str>,
+    because: Option<String>,
+    in_flight: u32,
+    load: f64,
+    chance: f64,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    status: u16,
+    reason: &'static str,
+    detail: &'static str,
+}
+
+impl Explanation {
+    pub(crate) fn new(told: &Explained) -> Self {
+        let candidate = |c: &CandidateView| Candidate {
+            id: c.name.to_string(),
+            address: c.address.clone(),
+            priority: c.priority,
+            weight: c.weight,
+            standing: c.standing.word(),
+            set_aside: c.set_aside,
+            because: c.because.clone(),
+            in_flight: c.in_flight,
+            load: c.load,
+            chance: c.chance,
+        };
+        let mut order = told.order.iter().map(ToString::to_string);
+        let stage = |(stage, outcome): &(&'static str, String)| Stage { stage, outcome: outcome.clone() };
+        Self {
+            listener: told.listener.to_string(),
+            route: told.route.as_ref().map(ToString::to_string),
+            pool: told.pool.as_ref().map(ToString::to_string),
+            algorithm: told.algorithm,
+            stages: told.stages.iter().map(stage).collect(),
+            candidates: told.candidates.iter().map(candidate).collect(),
+            decided_by: told.decided,
+            winner: order.next(),
+            next: order.collect(),
+            refused: told.refused.map(|(status, reason, detail)| Refused { status, reason, detail }),
         }
     }
 }

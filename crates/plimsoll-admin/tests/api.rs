@@ -118,3 +118,43 @@ async fn other_machines_are_not_listened_to() {
     let refused = plimsoll_admin::bind(door.address()).unwrap_err().to_string();
     assert!(refused.contains("in use"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_request_is_explained_and_not_sent() {
+    let world = World::start().await;
+    let explain = async |question: Value| {
+        let body = question.to_string();
+        let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        world.ask("POST", "/v1/explain", &head, &body).await
+    };
+    let url = format!("http://{}/x?y=1", world.listens);
+    let told = explain(serde_json::json!({"method": "GET", "url": url, "headers": ["x-a: 1"]})).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let told = told.json();
+    assert_eq!((&told["pool"], &told["algorithm"]), (&"default".into(), &"round_robin".into()));
+    assert_eq!((&told["winner"], &told["next"][0]), (&"a".into(), &"b\"\\/é".into()));
+    assert_eq!((&told["decidedBy"], &told["refused"]), (&"algorithm".into(), &Value::Null));
+    let stages: Vec<&str> =
+        told["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap()).collect();
+    assert_eq!(
+        stages,
+        ["route", "admission", "health", "load assessment", "algorithm", "assignment", "failover"]
+    );
+    assert_eq!(told["candidates"].as_array().unwrap().len(), 2);
+    let again = explain(serde_json::json!({"url": url})).await.json();
+    assert_eq!(again["winner"], "a", "telling takes nobody's turn");
+    let pools = world.get("/v1/pools").await.json();
+    assert_eq!(pools["pools"][0]["destinations"][0]["counts"]["requests"], 0);
+    let refused = explain(serde_json::json!({"method": "CONNECT", "url": url})).await.json();
+    assert_eq!((&refused["refused"]["status"], &refused["winner"]), (&405.into(), &Value::Null));
+    for wrong in [
+        serde_json::json!({"url": "ftp://x/"}),
+        serde_json::json!({"url": "http://127.0.0.1:1/"}),
+        serde_json::json!({"url": url, "headers": ["no colon"]}),
+        serde_json::json!({"url": url, "headers": ["a: b\r\nc: d"]}),
+        serde_json::json!({"url": url, "form": "127.0.0.1"}),
+        serde_json::json!({"url": url, "from": "nobody"}),
+    ] {
+        problem(&explain(wrong).await, 400);
+    }
+}

@@ -225,6 +225,11 @@ impl Live {
         self.trial.store(number | TRIAL_OPEN, Relaxed);
     }
 
+    /// Somebody may take the trial.
+    pub(crate) fn trial_is_open(&self) -> bool {
+        self.trial.load(Relaxed) & TRIAL_BITS == TRIAL_OPEN
+    }
+
     /// Nobody takes the trial any more, and who has taken it does not decide. Called by the slow loop only.
     pub(crate) fn close_trial(&self) {
         self.trial.store(self.trial.load(Relaxed) & !TRIAL_BITS | TRIAL_CLOSED, Relaxed);

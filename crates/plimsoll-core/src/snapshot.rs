@@ -280,6 +280,16 @@ fn pick<'s>(
         .or_else(|| rendezvous::home(&tier.slots, key, |slot| !want.has_tried(slot.id)))
 }
 
+/// The same choice without a ticket for it, and without a trial.
+pub(crate) fn balance_load_dry<'s>(
+    snapshot: &'s Snapshot,
+    want: &Want<'_>,
+    now: Tick,
+    rng: &mut Rng,
+) -> Option<&'s Slot> {
+    snapshot.tiers.iter().find_map(|tier| choose(tier, want, now, rng))
+}
+
 fn ticket(slot: &Slot, want: &Want<'_>, trial: Option<Trial>, now: Tick) -> Ticket {
     Ticket::new(slot.id, slot.rank as usize, want.worker, trial, slot.live.clone(), now)
 }

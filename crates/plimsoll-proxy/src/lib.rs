@@ -36,7 +36,9 @@ mod views;
 mod worker;
 
 pub use clock::Clock;
-pub use control::{Handle, Invalid, Proxy, ReloadError, Source, StartError};
+pub use control::{
+    Ask, CandidateView, Explained, Handle, Invalid, Proxy, ReloadError, Source, StartError, Unanswerable,
+};
 pub use counters::{
     CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, Histogram, ListenerCounts, METHODS, PoolCounts,
     RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,

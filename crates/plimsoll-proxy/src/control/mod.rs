@@ -2,6 +2,7 @@
 
 mod commit;
 mod error;
+mod explain;
 mod look;
 mod prepare;
 
@@ -17,6 +18,7 @@ use plimsoll_core::Name;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use self::error::{Invalid, ReloadError, StartError};
+pub use self::explain::{Ask, CandidateView, Explained, Unanswerable};
 use self::prepare::{Secrets, bind, find_adapters, resolve, unseal};
 use crate::access_log::{self, LogState};
 use crate::adapter::Adapters;

@@ -60,8 +60,19 @@ fn authority(admin: &str) -> String {
 
 /// Asks, and reads the whole answer.
 pub(crate) fn ask(admin: &str, method: &str, path: &str) -> Result<Reply, NoReply> {
+    ask_with(admin, method, path, None)
+}
+
+/// The same with a body.
+pub(crate) fn ask_with(
+    admin: &str,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Reply, NoReply> {
     let authority = authority(admin);
-    let answer = exchange(&authority, method, path).map_err(|error| {
+    let body = body.map(Value::to_string).unwrap_or_default();
+    let answer = exchange(&authority, method, path, &body).map_err(|error| {
         // What a socket's time limit is called differs between systems, and neither name is clear.
         let late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
         let error = if late { io::Error::new(error.kind(), "no answer in time") } else { error };
@@ -70,14 +81,16 @@ pub(crate) fn ask(admin: &str, method: &str, path: &str) -> Result<Reply, NoRepl
     read(&answer).map_err(|why| NoReply::Strange(authority, why))
 }
 
-fn exchange(authority: &str, method: &str, path: &str) -> io::Result<Vec<u8>> {
+fn exchange(authority: &str, method: &str, path: &str, body: &str) -> io::Result<Vec<u8>> {
     let mut stream = connect(authority)?;
     stream.set_read_timeout(Some(ANSWER))?;
     stream.set_write_timeout(Some(CONNECT))?;
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: plimsoll/{}\r\nContent-Length: 0\r\n\
-         Connection: close\r\n\r\n",
-        env!("CARGO_PKG_VERSION")
+        "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: plimsoll/{}\r\nContent-Length: {}\r\n\
+         {kind}Connection: close\r\n\r\n{body}",
+        env!("CARGO_PKG_VERSION"),
+        body.len()
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();

@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod demo;
+mod explain;
 mod file;
 mod log;
 mod quick;
@@ -40,6 +41,9 @@ enum Verb {
     /// Tell how a running plimsoll is
     #[command(after_help = STATUS_HELP)]
     Status(status::Status),
+    /// Tell where a request would go and why, without sending it
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(explain::Explain),
     /// Have a running plimsoll read its configuration again, all or nothing
     #[command(after_help = RELOAD_HELP)]
     Reload(Admin),
@@ -98,6 +102,8 @@ const QUICK_HELP: &str = "Example: plimsoll proxy --from :8080 --to 10.0.0.1:80,
 Everything else is as with `run`.";
 const STATUS_HELP: &str = "Exit codes: 0 healthy, 3 degraded (some destinations of a pool do not serve), \
 4 down (none of a pool does, or plimsoll does not run).";
+const EXPLAIN_HELP: &str = "Example: plimsoll explain GET http://127.0.0.1:8080/v1/users -H 'x-tier: gold'
+Exit codes: 0 a destination would take it, 1 none would, 2 the question makes no sense, 4 plimsoll does not run.";
 const RELOAD_HELP: &str = "Exit codes: 0 applied, 1 refused (the old configuration goes on), 4 plimsoll does \
 not run.";
 
@@ -109,6 +115,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Proxy(quick) => quick.run(),
         Verb::Demo(demo) => demo.run(),
         Verb::Status(status) => status.run(),
+        Verb::Explain(explain) => explain.run(),
         Verb::Reload(admin) => reload::run(&admin.admin),
         Verb::Schema => {
             terminal::say(&plimsoll_config::schema());

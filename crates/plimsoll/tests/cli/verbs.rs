@@ -118,3 +118,28 @@ fn somebody_else_at_the_admin_address_is_told_from_plimsoll() {
     let (code, _, err) = ends(&["status", "--admin", &stranger.address.to_string()]);
     assert!(code == 4 && err.contains("not the admin plane"), "{err}");
 }
+
+#[test]
+fn explain_tells_who_would_take_a_request_and_who_not_and_why() {
+    let a = Destination::start("a");
+    let folder = Folder::with(&config(&[a.address, nobody()], ""));
+    let running = Running::start(&folder.config());
+    running.admin_until("/v1/server", |server| server["health"] == "degraded");
+    let url = format!("http://{}/path", running.listens);
+    let (code, out, err) = ends(&["explain", "GET", &url, "-H", "x-tier: gold", "--admin", &running.admin]);
+    assert_eq!(code, 0, "{err}");
+    for told in ["default of listener web, pool default", "1 of 2 destinations are candidates", "takes it"] {
+        assert!(out.contains(told), "{told}: {out}");
+    }
+    assert!(out.contains("set aside: down: ") && out.contains("cannot connect"), "{out}");
+    let (code, out, _) = ends(&["explain", "GET", &url, "-o", "json", "--admin", &running.admin]);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &told["winner"], &told["decidedBy"]),
+        (0, &a.address.to_string().into(), &"lone".into())
+    );
+    let (code, _, err) = ends(&["explain", "GET", "http://127.0.0.1:1/", "--admin", &running.admin]);
+    assert!(code == 2 && err.contains("no listener for requests has port 1"), "{code} {err}");
+    let nobody_there = nobody().to_string();
+    assert_eq!(ends(&["explain", "GET", &url, "--admin", &nobody_there]).0, 4);
+}

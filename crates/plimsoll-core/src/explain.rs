@@ -1,0 +1,176 @@
+//! Why a message would go where it would go: the choice told candidate by candidate, and nothing changed by it.
+
+use crate::destination::{DestinationId, Standing};
+use crate::rng::Rng;
+use crate::snapshot::{Member, Snapshot, Want, balance_load_dry};
+use crate::time::Tick;
+
+/// Why a destination is no candidate for a message.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum SetAside {
+    /// It may not serve.
+    Standing(Standing),
+    /// Weight 0 takes no new work.
+    NoWeight,
+    /// It is of a later tier, and the first one serves.
+    Backup,
+}
+
+/// One destination, as the choice saw it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its index in [`Snapshot::members`].
+    pub member: usize,
+    /// Why it is out of the question; `None` for a candidate.
+    pub set_aside: Option<SetAside>,
+    /// Messages in flight there.
+    pub in_flight: u32,
+    /// (in flight + 1) / weight, which algorithms that look at load compare; without a weight they heed, by
+    /// in flight + 1 alone.
+    pub load: f64,
+    /// The chance with which it takes what the algorithm gives it; below 1 while it warms up.
+    pub chance: f64,
+}
+
+/// What decided.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// An ejected destination is on trial, and this message may be it.
+    Trial,
+    /// What the message keeps its destination by.
+    Key,
+    /// There was only one.
+    Lone,
+    /// The algorithm.
+    Algorithm,
+}
+
+/// The choice of one message.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// Everyone, in configured order.
+    pub candidates: Vec<Candidate>,
+    /// Who would take it: indices of members, the winner first, then who would be tried next, and so on.
+    pub order: Vec<usize>,
+    /// What decided; `None` when nobody takes it.
+    pub decided: Option<Decided>,
+}
+
+/// Tells the choice that [`crate::balance_load`] would make now. Rotations stay where they are and no trial is
+/// taken; an algorithm that draws lots draws them from `rng`, so another message may be drawn another one.
+pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Explanation {
+    let first = snapshot.tiers.first();
+    let candidate = |(member, m): (usize, &Member)| {
+        let in_tier = first.is_some_and(|tier| tier.slots.iter().any(|slot| slot.id == m.id));
+        let set_aside = match (m.standing.serves(), m.weight, in_tier) {
+            (false, ..) => Some(SetAside::Standing(m.standing)),
+            (true, 0, _) => Some(SetAside::NoWeight),
+            (true, _, false) => Some(SetAside::Backup),
+            (true, _, true) => None,
+        };
+        let in_flight = m.live.in_flight();
+        let load = f64::from(in_flight + 1) / (f64::from(m.weight.max(1)) / 256.0);
+        let chance = m.warmth.map_or(1.0, |warmth| warmth.chance(now));
+        Candidate { member, set_aside, in_flight, load, chance }
+    };
+    let candidates: Vec<Candidate> = snapshot.members.iter().enumerate().map(candidate).collect();
+    let (order, decided) = order(snapshot, want, now, rng);
+    Explanation { candidates, order, decided }
+}
+
+fn order(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> (Vec<usize>, Option<Decided>) {
+    /// Nobody's number: a message that has tried somebody takes nobody's turn.
+    const NOBODY: DestinationId = DestinationId(u32::MAX);
+    let mut tried = want.tried.copied().unwrap_or_default();
+    tried.add(NOBODY);
+    let (mut order, mut decided) = (Vec::new(), None);
+    let may_try = want.repeatable || now >= snapshot.trials_for_all;
+    if let Some(slot) = snapshot.trials.iter().find(|slot| may_try && slot.live.trial_is_open()) {
+        order.push(slot.rank as usize);
+        tried.add(slot.id);
+        decided = Some(Decided::Trial);
+    }
+    while !tried.is_full() {
+        let Some(slot) = balance_load_dry(snapshot, &Want { tried: Some(&tried), ..*want }, now, rng) else {
+            break;
+        };
+        tried.add(slot.id);
+        order.push(slot.rank as usize);
+        decided.get_or_insert(match (want.key, snapshot.tiers.first().map_or(0, |tier| tier.slots.len())) {
+            (_, 1) => Decided::Lone,
+            (Some(_), _) => Decided::Key,
+            _ => Decided::Algorithm,
+        });
+    }
+    (order, decided)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::balance::Algorithm;
+    use crate::destination::{Address, Destination, Weight};
+    use crate::live::Live;
+    use crate::snapshot::balance_load;
+
+    fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -> Member {
+        let address = Address::Socket(([127, 0, 0, 1], 9000).into());
+        let destination = Destination { priority, ..Destination::new(&format!("d{rank}"), address) };
+        let live = Arc::new(Live::new(1));
+        let weight = Weight::new(weight).in_256ths();
+        Member {
+            id: DestinationId(rank),
+            destination,
+            standing,
+            since: Tick::ZERO,
+            weight,
+            warmth: None,
+            live,
+        }
+    }
+
+    #[test]
+    fn it_tells_what_would_happen_and_then_that_happens() {
+        for algorithm in [Algorithm::RoundRobin, Algorithm::WeightedRoundRobin, Algorithm::LeastConnections] {
+            let members = (0..5).map(|rank| member(rank, 0, 1 + rank as u16, Standing::Serving)).collect();
+            let snapshot = Snapshot::build("p".into(), 1, &*algorithm.policy(1), members);
+            let (mut rng, want) = (Rng::new(1), Want::default());
+            let mut held = Vec::new();
+            for _ in 0..20 {
+                let told = explain(&snapshot, &want, Tick::ZERO, &mut rng);
+                let again = explain(&snapshot, &want, Tick::ZERO, &mut rng);
+                assert_eq!(told.order, again.order, "{algorithm:?}: telling changes nothing");
+                let ticket = balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("all serve");
+                assert_eq!(told.order[0], ticket.member(), "{algorithm:?}");
+                assert_eq!((told.decided, told.order.len()), (Some(Decided::Algorithm), 5));
+                held.push(ticket);
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_out_is_out_for_a_reason() {
+        let members = vec![
+            member(0, 0, 1, Standing::Down),
+            member(1, 0, 0, Standing::Serving),
+            member(2, 0, 1, Standing::Serving),
+            member(3, 1, 1, Standing::Serving),
+        ];
+        let snapshot = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), members);
+        let told = explain(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1));
+        let why: Vec<_> = told.candidates.iter().map(|candidate| candidate.set_aside).collect();
+        let out = [
+            Some(SetAside::Standing(Standing::Down)),
+            Some(SetAside::NoWeight),
+            None,
+            Some(SetAside::Backup),
+        ];
+        assert_eq!(why, out);
+        assert_eq!((told.order, told.decided), (vec![2, 3], Some(Decided::Lone)));
+        let nobody = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
+        let told = explain(&nobody, &Want::default(), Tick::ZERO, &mut Rng::new(1));
+        assert_eq!((told.order.len(), told.decided), (0, None));
+    }
+}
