@@ -10,6 +10,7 @@ use crate::http1::answer::Reason;
 use crate::listener::Guest;
 use crate::proxy_protocol::{self, Header, Origin, Told};
 use crate::stream::{Peer, Stream};
+use crate::tables::ListenerTable;
 use crate::tls::enter::enter;
 use crate::worker::{Door, Worker};
 
@@ -28,7 +29,7 @@ pub(crate) fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: Stream, peer: 
         return;
     }
     if table.voucher.is_none() && !table.config.accepts_proxy_protocol {
-        find_origin(&mut connection, None);
+        find_origin(&mut connection, table, None);
         return table.adapter.serve(connection);
     }
     tokio::task::spawn_local(pass(connection));
@@ -51,7 +52,7 @@ async fn pass(mut connection: Connection) {
     if let Some(source) = told.as_ref().and_then(Told::source) {
         connection.peer = Peer::Socket(source);
     }
-    find_origin(&mut connection, told);
+    find_origin(&mut connection, table, told);
     match wants_tls(&mut connection).await {
         Some(true) if !enter(&mut connection).await => {}
         Some(_) => table.adapter.serve(connection),
@@ -81,8 +82,8 @@ async fn wants_tls(connection: &mut Connection) -> Option<bool> {
 }
 
 /// Remembers whose connection it is, where a destination wants to be told.
-fn find_origin(connection: &mut Connection, told: Option<Told>) {
-    if connection.guest.door.view().table.tells_origin() {
+fn find_origin(connection: &mut Connection, table: &ListenerTable, told: Option<Told>) {
+    if table.tells_origin {
         connection.origin = Some(Origin::new(told, connection.peer, &connection.stream));
     }
 }

@@ -110,6 +110,8 @@ pub(crate) struct ListenerTable {
     pub(crate) adapter: Arc<dyn Adapter>,
     /// How TLS ends here, if it does.
     pub(crate) voucher: Option<Arc<Voucher>>,
+    /// A pool of this listener wants to know whose connections it is given.
+    pub(crate) tells_origin: bool,
     pub(crate) shared: Arc<ListenerShared>,
 }
 
@@ -132,11 +134,6 @@ impl ListenerTable {
     /// Something about connections must be known before they can be routed.
     pub(crate) fn asks_for_sni(&self) -> bool {
         self.rules.iter().any(|rule| rule.matches.as_ref().is_some_and(|m| m.sni.is_some()))
-    }
-
-    /// A pool of this listener wants to know whose connections it is given.
-    pub(crate) fn tells_origin(&self) -> bool {
-        self.rules.iter().any(|rule| rule.pool.config.proxy_protocol != model::ProxyProtocol::None)
     }
 
     pub(crate) fn trusts(&self, ip: Option<std::net::IpAddr>) -> bool {

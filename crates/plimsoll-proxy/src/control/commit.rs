@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use plimsoll_config::model::{Config, Listener, Pool as PoolConfig};
+use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, ProxyProtocol};
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
 use plimsoll_core::{Destination, Name, Rng};
@@ -142,7 +142,9 @@ impl Handle {
         let voucher = state.secrets.vouchers.get(&config.name).cloned();
         // Looked for before: see `find_adapters`.
         let adapter = self.0.adapters.of(config.protocol).unwrap_or_else(|| Arc::new(Tcp));
-        Arc::new(ListenerTable { config: config.clone(), rules, adapter, voucher, shared })
+        let told = |rule: &Arc<RuleTable>| rule.pool.config.proxy_protocol != ProxyProtocol::None;
+        let tells_origin = rules.iter().any(told);
+        Arc::new(ListenerTable { config: config.clone(), rules, adapter, voucher, tells_origin, shared })
     }
 
     /// Which sockets of a listener open and close at each worker.
