@@ -189,7 +189,7 @@ impl WorkerPool {
     /// Clients are only told that there is no connection. What rustls says names certificates, and no secrets.
     fn tell_of_handshake(&self, destination: &Name, error: &io::Error) {
         let pool = &self.table.borrow().config.name;
-        tracing::debug!(%pool, %destination, %error, "a handshake with a destination failed");
+        tracing::debug!(event = "no_handshake", %pool, %destination, %error, "a handshake with a destination failed");
     }
 
     /// What a request can have at once: an idle connection, or room on a link.
