@@ -56,6 +56,11 @@ pub(crate) fn pin(cpus: &[usize]) -> io::Result<()> {
         .map_err(|errno| io::Error::other(format!("cannot run on CPU {cpus:?}: {errno}; see --cpus")))
 }
 
+/// Gives this thread the least of its CPU's time while others want some.
+pub(crate) fn be_nice() -> io::Result<()> {
+    Ok(rustix::process::setpriority_process(None, 19)?)
+}
+
 /// Ends this process when the one that started it ends, so that a killed harness leaves nothing behind.
 pub(crate) fn end_with_parent() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::TERM))?)

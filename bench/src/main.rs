@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod abuse;
 mod backend;
 mod block;
 mod certificate;
@@ -33,6 +34,7 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Part {
     Run(run::Args),
+    Abuse(abuse::Args),
     Counts(counts::Args),
     Floor(floor::Args),
     Backend(backend::Args),
@@ -42,6 +44,7 @@ enum Part {
 fn main() -> ExitCode {
     let done = match CommandLine::parse().part {
         Part::Counts(args) => counts::run(&args),
+        Part::Abuse(args) => abuse::run(&args).map(|()| ExitCode::SUCCESS),
         Part::Run(args) => run::run(&args).map(|()| ExitCode::SUCCESS),
         Part::Floor(args) => floor::serve(&args).map(|()| ExitCode::SUCCESS),
         Part::Backend(args) => backend::serve(&args).map(|()| ExitCode::SUCCESS),

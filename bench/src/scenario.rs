@@ -56,6 +56,8 @@ pub(crate) enum Work {
     },
     /// A datagram of 64 bytes, and the same back.
     Udp,
+    /// A packet of MQTT of 64 bytes, and the same back: first of all a CONNECT.
+    Mqtt,
 }
 
 const SMALL: Work = Work::Get { path: "/128", body: 128, browser: false, close: false };
@@ -66,7 +68,7 @@ const ECHO: Work = Work::Tcp { reply: None };
 const TO_HTTP1: Work = Work::Http2 { back: Http::One };
 const BULK: Work = Work::Tcp { reply: Some(1 << 20) };
 
-pub(crate) const ALL: [Scenario; 20] = [
+pub(crate) const ALL: [Scenario; 21] = [
     cpu("h1-keepalive-64", "HTTP/1.1 keep-alive, 128 B replies, 64 connections", 64, SMALL),
     cpu("h1-keepalive-1000", "HTTP/1.1 keep-alive, 128 B replies, 1000 connections", 1000, SMALL),
     cpu("h1-30-headers", "HTTP/1.1 keep-alive, a browser's 30 headers, 600 B of headers back", 64, BROWSER),
@@ -78,6 +80,12 @@ pub(crate) const ALL: [Scenario; 20] = [
     cpu("tcp-bulk", "TCP, 64 B there and 1 MiB back, 16 connections, buffers as shipped", 16, BULK)
         .with(Buffers::ShippedForBulk),
     cpu("tcp-bulk-tuned", "as tcp-bulk, the peers tuned for it", 16, BULK).with(Buffers::TunedForBulk),
+    cpu(
+        "mqtt",
+        "MQTT, packets of 64 B there and back, 64 clients kept at their brokers (nginx, Envoy: plain TCP)",
+        64,
+        Work::Mqtt,
+    ),
     cpu("udp-echo", "UDP, 64 B there and back, 32 clients", 32, Work::Udp),
     Scenario {
         measure: Measure::MemoryPerConnection,
@@ -148,6 +156,7 @@ impl Scenario {
             Work::Http2 { back } => Traffic::Http { front: Http::Two, back },
             Work::Tcp { .. } => Traffic::Tcp,
             Work::Udp => Traffic::Udp,
+            Work::Mqtt => Traffic::Mqtt,
         }
     }
 
@@ -156,7 +165,7 @@ impl Scenario {
         let needed: &[&str] = match self.work {
             Work::Http2 { back: Http::Two } => &["h2load", "nginx"],
             Work::Http2 { back: Http::One } => &["h2load"],
-            Work::Get { .. } | Work::Tcp { .. } | Work::Udp => &[],
+            Work::Get { .. } | Work::Tcp { .. } | Work::Udp | Work::Mqtt => &[],
         };
         needed.iter().find(|program| peers::find(program).is_none()).copied()
     }
@@ -190,7 +199,7 @@ impl Scenario {
                 return Running::backends_of_nginx(Http::Two, addresses, open_files, folder);
             }
             Work::Get { .. } | Work::Http2 { back: Http::One } => (Mode::Http, 0),
-            Work::Tcp { reply: None } => (Mode::Echo, 0),
+            Work::Tcp { reply: None } | Work::Mqtt => (Mode::Echo, 0),
             Work::Tcp { reply: Some(length) } => (Mode::Bulk, length),
             Work::Udp => (Mode::Datagrams, 0),
         };
@@ -235,6 +244,7 @@ impl Scenario {
                 datagrams: false,
             },
             Work::Udp => Exchange { request: vec![b'm'; 64], expect: Expect::Echo, datagrams: true },
+            Work::Mqtt => Exchange { request: exchange::connect(), expect: Expect::Echo, datagrams: false },
         }
     }
 

@@ -343,7 +343,9 @@ fn stamped(exchange: &Exchange, number: usize) -> Option<Box<Exchange>> {
         return None;
     }
     let mut own = exchange.clone();
-    own.request.iter_mut().zip(number.to_be_bytes()).for_each(|(byte, stamp)| *byte = stamp);
+    // In digits and at the end, so that a packet with an id stays one.
+    let stamp = format!("{number:08}");
+    own.request.iter_mut().rev().zip(stamp.bytes().rev()).for_each(|(byte, stamp)| *byte = stamp);
     Some(Box::new(own))
 }
 

@@ -71,7 +71,7 @@ fn configuration(job: &Job) -> String {
     let filters = match job.traffic {
         Traffic::Http { front: Http::One, .. } => HTTP.replace("{codec}", "HTTP1"),
         Traffic::Http { front: Http::Two, .. } => HTTP.replace("{codec}", "HTTP2"),
-        Traffic::Tcp => TCP.to_owned(),
+        Traffic::Tcp | Traffic::Mqtt => TCP.to_owned(),
         Traffic::Udp => UDP.to_owned(),
     };
     let over = match job.traffic {

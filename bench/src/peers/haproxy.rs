@@ -25,6 +25,13 @@ fn configuration(job: &Job) -> String {
                  http-request set-header X-Forwarded-Host %[req.hdr(host)]\n"
             ),
         ),
+        Traffic::Mqtt => (
+            "tcp",
+            "    tcp-request inspect-delay 5s\n    tcp-request content reject unless { req.payload(0,0),mqtt_is_valid }\n    \
+             stick-table type string len 64 size 100k expire 1h\n    \
+             stick on req.payload(0,0),mqtt_field_value(connect,client_identifier)\n"
+                .to_owned(),
+        ),
         // No datagrams: see `Scenario::without`.
         Traffic::Tcp | Traffic::Udp => ("tcp", String::new()),
     };

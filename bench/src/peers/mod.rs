@@ -64,6 +64,8 @@ pub(crate) enum Traffic {
     },
     Tcp,
     Udp,
+    /// TCP, and each client of MQTT kept at its backend where the peer can do that.
+    Mqtt,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

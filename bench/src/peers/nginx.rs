@@ -11,7 +11,7 @@ use super::{Buffers, Http, Job, Traffic};
 pub(super) fn prepare(program: &Path, job: &Job) -> io::Result<Vec<String>> {
     let module = match job.traffic {
         Traffic::Http { .. } => String::new(),
-        Traffic::Tcp | Traffic::Udp => stream_module(program)?,
+        Traffic::Tcp | Traffic::Udp | Traffic::Mqtt => stream_module(program)?,
     };
     let file = job.write("nginx.conf", &configuration(job, &module))?;
     let folder = job.folder.to_string_lossy().into_owned();
@@ -25,7 +25,7 @@ fn configuration(job: &Job, module: &str) -> String {
     let user = user();
     let service = match job.traffic {
         Traffic::Http { front, back } => http(job, front, back),
-        Traffic::Tcp | Traffic::Udp => stream(job),
+        Traffic::Tcp | Traffic::Udp | Traffic::Mqtt => stream(job),
     };
     format!(
         "{module}{user}daemon off;\nmaster_process {master};\nworker_processes {workers};\n\

@@ -16,6 +16,7 @@ fn configuration(job: &Job) -> String {
         (Traffic::Tcp, None) => "tcp",
         (Traffic::Tcp, Some(_)) => "tls",
         (Traffic::Udp, _) => "udp",
+        (Traffic::Mqtt, _) => "mqtt",
     };
     let tls = job.certificate.map_or(String::new(), |certificate| {
         let (cert, key) = (certificate.cert.display(), certificate.key.display());

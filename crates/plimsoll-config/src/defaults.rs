@@ -25,6 +25,7 @@ pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
     header: Duration::from_secs(10),
     body: Duration::from_secs(30),
     idle: Duration::from_secs(60),
+    connection: None,
 };
 
 /// Time limits towards destinations.
@@ -39,6 +40,8 @@ pub const DESTINATION_TIMEOUTS: DestinationTimeouts = DestinationTimeouts {
 pub const LIMITS: Limits = Limits {
     connections: 20_000,
     handshakes: 2_000,
+    requests: 0,
+    streams: 128,
     header_bytes: 64 << 10,
     headers: 100,
     uri_bytes: 8 << 10,
@@ -105,6 +108,10 @@ pub(crate) const THRESHOLD: RangeInclusive<i64> = 1..=1000;
 pub(crate) const CONNECTIONS: RangeInclusive<i64> = 1..=1_048_576;
 /// Connections ended in a second.
 pub(crate) const REBALANCE: RangeInclusive<i64> = 0..=100_000;
+/// Requests of a connection: more than any lives to see.
+pub(crate) const REQUESTS: RangeInclusive<i64> = 0..=1_000_000_000;
+/// Streams of a connection, each of which may hold a window of bytes.
+pub(crate) const STREAMS: RangeInclusive<i64> = 1..=10_000;
 /// Header lines.
 pub(crate) const HEADERS: RangeInclusive<i64> = 1..=256;
 /// Bytes of a head, which is held in memory.
@@ -135,6 +142,8 @@ mod tests {
             ("listeners[].mqtt.rebalance", MQTT.rebalance.to_string()),
             ("listeners[].limits.connections", LIMITS.connections.to_string()),
             ("listeners[].limits.handshakes", LIMITS.handshakes.to_string()),
+            ("listeners[].limits.requests", LIMITS.requests.to_string()),
+            ("listeners[].limits.streams", LIMITS.streams.to_string()),
             ("listeners[].limits.header_bytes", Size(LIMITS.header_bytes as u64).to_string()),
             ("listeners[].limits.headers", LIMITS.headers.to_string()),
             ("listeners[].limits.uri_bytes", Size(LIMITS.uri_bytes as u64).to_string()),

@@ -234,6 +234,8 @@ pub struct ClientTimeouts {
     pub body: Duration,
     /// Between two requests; for tcp and tunnels: without a byte either way.
     pub idle: Duration,
+    /// A connection takes requests for so long, and up to a tenth less; `None` = no limit.
+    pub connection: Option<Duration>,
 }
 
 /// Size and count limits of a listener.
@@ -243,6 +245,10 @@ pub struct Limits {
     pub connections: usize,
     /// Handshakes of TLS at once, over all workers.
     pub handshakes: usize,
+    /// Requests of one connection; 0 = no limit.
+    pub requests: usize,
+    /// Streams of one HTTP/2 connection at once.
+    pub streams: u32,
     /// Bytes of a request head, request line included.
     pub header_bytes: usize,
     /// Header lines of a request.
@@ -287,6 +293,8 @@ pub enum PoolProtocol {
     Http1,
     /// HTTP/2: agreed on within TLS, or known beforehand without.
     Http2,
+    /// What each destination chooses within TLS (ALPN).
+    Auto,
 }
 
 /// What becomes of calls of gRPC-Web.

@@ -151,6 +151,8 @@ struct ClientTimeouts {
     body: Option<Dur>,
     /// Between two requests; for tcp and tunnels: without a byte either way.
     idle: Option<Dur>,
+    /// A connection takes requests for so long, and up to a tenth less.
+    connection: Option<Dur>,
 }
 
 /// Size and count limits of a listener.
@@ -161,6 +163,10 @@ struct Limits {
     connections: Option<Whole<1, 1_048_576>>,
     /// Handshakes of TLS at once, over all workers.
     handshakes: Option<Whole<1, 1_048_576>>,
+    /// Requests of one connection; 0 = no limit.
+    requests: Option<Whole<0, 1_000_000_000>>,
+    /// Streams of one HTTP/2 connection at once.
+    streams: Option<Whole<1, 10_000>>,
     /// Bytes of a request head, request line included.
     header_bytes: Option<Size>,
     /// Header lines of a request.

@@ -97,7 +97,7 @@ value! {
     /// A version of TLS.
     TlsVersion = words(&["1.2", "1.3"]);
     /// What a pool speaks.
-    PoolProtocol = words(&["http1", "http2"]);
+    PoolProtocol = words(&["http1", "http2", "auto"]);
     /// What becomes of calls of gRPC-Web.
     GrpcWeb = words(&["translate", "pass"]);
     /// How a check asks.

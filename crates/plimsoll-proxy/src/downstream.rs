@@ -58,6 +58,9 @@ pub(crate) trait Downstream {
     /// The answer is out to its end, but for these trailer lines where bodies are not in chunks.
     fn finish(&mut self, trailers: &[u8]) -> Result<(), End>;
 
+    /// Its connection has served enough: this answer says that it ends, where answers say so.
+    fn retires(&self, job: &Job) -> bool;
+
     /// The client left while it was waiting.
     fn is_gone(&mut self, cx: &mut Context<'_>, job: &Job) -> bool;
 

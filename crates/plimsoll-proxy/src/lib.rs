@@ -26,6 +26,7 @@ mod proxy_protocol;
 mod stream;
 mod tables;
 mod tcp;
+mod term;
 mod timer;
 pub mod tls;
 mod tunnel;

@@ -17,10 +17,11 @@ use plimsoll_core::{
 use crate::http1::exchange::Upstream;
 use crate::http1::job::Job;
 use crate::http2::call::Call;
-use crate::http2::link::{Link, Links};
+use crate::http2::link::{Link, Links, Opened};
 use crate::proxy_protocol::{self, Origin};
 use crate::stream::Stream;
 use crate::tables::PoolTable;
+use crate::tls::trust::Offer;
 
 /// Idle connections kept per destination and worker. More than a worker needs at once are never idle;
 /// the number bounds what a burst leaves behind.
@@ -39,7 +40,8 @@ pub(crate) struct WorkerPool {
     links: Links,
 }
 
-fn call(link: &Rc<Link>, job: &Job) -> Upstream {
+fn call(link: &Rc<Link>, job: &mut Job) -> Upstream {
+    job.frame(false);
     let ends = job.body.is_done() && job.wire.len() == job.head_len;
     Upstream::Http2(Box::new(Call::new(link, job.head_len, ends)))
 }
@@ -172,6 +174,17 @@ impl WorkerPool {
         address: &Address,
         origin: Option<&Origin>,
     ) -> io::Result<Stream> {
+        // Nobody knows what is said on it; a choice of the destination would be of no use to anybody.
+        self.connect_for(id, address, origin, Offer::Http1).await
+    }
+
+    async fn connect_for(
+        &self,
+        id: DestinationId,
+        address: &Address,
+        origin: Option<&Origin>,
+        offer: Offer,
+    ) -> io::Result<Stream> {
         let mut stream = Stream::connect(address).await?;
         let header = proxy_protocol::header(self.proxy_protocol(), origin);
         stream.write_all(&header).await?;
@@ -180,7 +193,7 @@ impl WorkerPool {
             None => Ok(stream),
             Some(trust) => {
                 let name = self.name_of(id).ok_or(io::ErrorKind::NotFound)?;
-                let shaken = trust.shake_hands(stream, &name).await;
+                let shaken = trust.shake_hands(stream, &name, offer).await;
                 shaken.inspect_err(|error| self.tell_of_handshake(&name, error))
             }
         }
@@ -197,19 +210,22 @@ impl WorkerPool {
         &self,
         id: DestinationId,
         address: &Address,
-        job: &Job,
+        job: &mut Job,
         now: Tick,
     ) -> Option<Upstream> {
-        match self.protocol() {
-            PoolProtocol::Http1 => {
-                let idle = match self.is_private() {
-                    true => job.origin.as_ref()?.take(self.number(), id, address),
-                    false => self.take(id, address, now),
-                };
-                idle.map(Upstream::Http1)
-            }
-            PoolProtocol::Http2 => self.links.take(id, address).map(|link| call(&link, job)),
+        let protocol = self.protocol_for(job);
+        if protocol != PoolProtocol::Http1
+            && let Some(link) = self.links.take(id, address)
+        {
+            return Some(call(&link, job));
         }
+        let idle = match protocol {
+            PoolProtocol::Http2 => None,
+            _ if self.is_private() => job.origin.as_ref()?.take(self.number(), id, address),
+            _ => self.take(id, address, now),
+        }?;
+        job.frame(true);
+        Some(Upstream::Http1(idle))
     }
 
     /// What it has when there is nothing at once: a new connection, or room on a new link.
@@ -220,17 +236,24 @@ impl WorkerPool {
         &self,
         id: DestinationId,
         address: &Address,
-        job: &Job,
+        job: &mut Job,
     ) -> io::Result<Upstream> {
-        match self.protocol() {
-            PoolProtocol::Http1 => {
-                self.connect(id, address, job.origin.as_deref()).await.map(Upstream::Http1)
+        let protocol = self.protocol_for(job);
+        let offer = if protocol == PoolProtocol::Http1 { Offer::Http1 } else { Offer::Pool };
+        let origin = job.origin.clone();
+        let connect = self.connect_for(id, address, origin.as_deref(), offer);
+        let opened = match protocol {
+            PoolProtocol::Http1 => Opened::Http1(connect.await?),
+            PoolProtocol::Http2 => self.links.open(id, address, connect, false).await?,
+            PoolProtocol::Auto => self.links.open(id, address, connect, true).await?,
+        };
+        Ok(match opened {
+            Opened::Link(link) => call(&link, job),
+            Opened::Http1(stream) => {
+                job.frame(true);
+                Upstream::Http1(stream)
             }
-            PoolProtocol::Http2 => {
-                let link = self.links.open(id, address, self.connect(id, address, None)).await?;
-                Ok(call(&link, job))
-            }
-        }
+        })
     }
 
     fn number(&self) -> u64 {
@@ -246,8 +269,13 @@ impl WorkerPool {
         self.proxy_protocol() != ProxyProtocol::None
     }
 
-    fn protocol(&self) -> PoolProtocol {
-        self.table.borrow().config.protocol
+    /// What is spoken for this request. Where there is a choice, a switch of protocols goes by HTTP/1: every
+    /// destination that speaks both can be asked for it there, and few over HTTP/2.
+    fn protocol_for(&self, job: &Job) -> PoolProtocol {
+        match self.table.borrow().config.protocol {
+            PoolProtocol::Auto if job.upgrade => PoolProtocol::Http1,
+            protocol => protocol,
+        }
     }
 
     /// The destination's name, for a log line.

@@ -7,11 +7,10 @@
 mod kit;
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::http2::Http2Client;
-use kit::{Balancer, Destination, PATIENCE, Place, Setup, Watch, hello, ms, secs, until};
+use kit::http2::{Http2Client, accept};
+use kit::{Balancer, Destination, PATIENCE, Place, Setup, Watch, hello, ms, ok, secs, until};
 
 /// Single frames on a raw socket.
 struct Frames {
@@ -86,6 +85,11 @@ const END_HEADERS: u8 = 4;
 /// `GET / HTTP/2` of `test`, as HPACK has it without a table.
 const GET: &[u8] = b"\x82\x86\x84\x41\x04test";
 
+/// The same of `/large`.
+const GET_LARGE: &[u8] = b"\x82\x86\x44\x06/large\x41\x04test";
+const LARGE_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8388608\r\n\r\n";
+static LARGE: [u8; 8 << 20] = [b'x'; 8 << 20];
+
 /// Resident bytes of this process.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("a Linux system");
@@ -102,23 +106,37 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Lets `abuse` do its worst for a while, again and again, while somebody else asks for an answer.
 fn survives(what: &str, abuse: impl Fn(&mut Frames) + Send + 'static) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let destination = Destination::start(hello("ok"));
+    let destination = Destination::start(|visit| {
+        while let Some(request) = visit.request() {
+            if let Some(key) = request.fields.one("sec-websocket-key") {
+                let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket";
+                visit.send(format!("{head}\r\nSec-WebSocket-Accept: {}\r\n\r\n", accept(key)));
+                while visit.send(LARGE.as_slice()) {}
+                return;
+            }
+            match request.target.as_str() {
+                "/large" => visit.send(LARGE_HEAD) && visit.send(LARGE.as_slice()),
+                _ => visit.send(ok("ok")),
+            };
+        }
+    });
     let balancer = Setup::http(&[&destination]).start();
     let mut client = Http2Client::connect(&balancer);
     assert_eq!(client.get("/").text(), "ok");
     let before = resident();
     let place = Arc::new(balancer);
-    let (victim, over) = (place.clone(), Arc::new(AtomicBool::new(false)));
-    let ended = over.clone();
+    let victim = place.clone();
     let abuser = std::thread::spawn(move || {
         (0..CONNECTIONS).for_each(|_| abuse(&mut Frames::connect(&victim)));
-        ended.store(true, SeqCst);
     });
-    let mut asked = 0;
-    while !over.load(SeqCst) || asked < 10 {
+    let (mut asked, mut slowest) = (0, ms(0));
+    while !abuser.is_finished() || asked < 10 {
+        let watch = Watch::start();
         assert_eq!(client.get("/").text(), "ok", "{what}");
+        slowest = slowest.max(watch.elapsed());
         asked += 1;
     }
+    assert!(slowest < secs(3), "{what}: somebody else waited for {slowest:?}");
     abuser.join().expect("the abuser does not panic");
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{what}: {grown} bytes more");
@@ -222,6 +240,62 @@ fn a_bomb_of_headers() {
                 return;
             }
         }
+    });
+}
+
+/// Asks for large answers on a hundred streams, with a window of so many bytes.
+fn ask_for_much(frames: &mut Frames, window: u32) {
+    let settings = [&[0, 4][..], &window.to_be_bytes()].concat();
+    assert!(frames.send(SETTINGS, 0, 0, &settings));
+    for n in 0..100 {
+        assert!(frames.send(HEADERS, END_STREAM | END_HEADERS, 1 + 2 * n, GET_LARGE));
+    }
+}
+
+#[test]
+fn windows_that_stay_shut() {
+    for (what, window) in [("no window", 0), ("a window for the first bytes", 20_000)] {
+        survives(what, move |frames| {
+            ask_for_much(frames, window);
+            std::thread::sleep(ms(100));
+        });
+    }
+}
+
+#[test]
+fn windows_that_are_opened_byte_by_byte() {
+    survives("dribbled windows", |frames| {
+        ask_for_much(frames, 0);
+        let updates = (0..100).flat_map(|n| Frames::frame(WINDOW_UPDATE, 0, 1 + 2 * n, b"\0\0\0\x01"));
+        let updates: Vec<u8> = updates.collect();
+        for _ in 0..200 {
+            if !frames.send_raw(&updates) {
+                return;
+            }
+        }
+        let watch = Watch::start();
+        while frames.next().is_some() {}
+        assert!(watch.elapsed() < secs(5), "20,000 updates for as many bytes are a flood");
+    });
+}
+
+#[test]
+fn tunnels_that_nobody_reads() {
+    survives("stalled tunnels", |frames| {
+        let connect = b"\x02\x07CONNECT\x00\x09:protocol\x09websocket\x86\x84\x41\x04test";
+        for n in 0..100 {
+            assert!(frames.send(HEADERS, END_HEADERS, 1 + 2 * n, connect));
+            assert!(frames.send(DATA, 0, 1 + 2 * n, &[b'x'; 10_000]));
+        }
+        // The head of an answer, and the first of what fits the window.
+        loop {
+            match frames.next().expect("it goes on") {
+                (DATA, ..) => break,
+                (HEADERS, _, _, head) => assert_eq!(head[0], 0x88, "HPACK's `:status: 200`"),
+                _ => {}
+            }
+        }
+        std::thread::sleep(ms(100));
     });
 }
 

@@ -69,13 +69,22 @@ pub(crate) const LISTENER: Keys = Keys {
     )
 };
 pub(crate) const CLIENT_TIMEOUTS: Keys =
-    Keys::new("listeners[].timeouts", &["handshake", "header", "body", "idle"]);
+    Keys::new("listeners[].timeouts", &["handshake", "header", "body", "idle", "connection"]);
 pub(crate) const SERVER_TLS: Keys =
     Keys::new("listeners[].tls", &["certificates", "client_ca", "client_auth", "min_version"]);
 pub(crate) const CERTIFICATE: Keys = Keys::new("listeners[].tls.certificates[]", &["cert", "key"]);
 pub(crate) const LIMITS: Keys = Keys::new(
     "listeners[].limits",
-    &["connections", "handshakes", "header_bytes", "headers", "uri_bytes", "body_bytes"],
+    &[
+        "connections",
+        "handshakes",
+        "requests",
+        "streams",
+        "header_bytes",
+        "headers",
+        "uri_bytes",
+        "body_bytes",
+    ],
 );
 pub(crate) const UDP: Keys = Keys::new("listeners[].udp", &["flow", "idle", "max_flows"]);
 pub(crate) const MQTT: Keys = Keys::new("listeners[].mqtt", &["rebalance"]);

@@ -204,7 +204,7 @@ impl Reader<'_> {
             self.only_http(&table, &["header"], spoken);
         }
         if !spoken.sees_requests() {
-            self.only_http(&table, &["body"], spoken);
+            self.only_http(&table, &["body", "connection"], spoken);
         }
         if !sees_hello {
             self.only_tls(&table, "handshake");
@@ -214,6 +214,7 @@ impl Reader<'_> {
         set(&mut timeouts.header, read("header"));
         set(&mut timeouts.body, read("body"));
         set(&mut timeouts.idle, read("idle"));
+        timeouts.connection = read("connection");
     }
 
     fn limits(&mut self, place: &Place<'_>, spoken: Spoken, sees_hello: bool, limits: &mut Limits) {
@@ -229,12 +230,15 @@ impl Reader<'_> {
             self.only_http(&table, &["header_bytes"], spoken);
         }
         if !spoken.sees_requests() {
-            self.only_http(&table, &["headers", "uri_bytes", "body_bytes"], spoken);
+            let keys = ["requests", "streams", "headers", "uri_bytes", "body_bytes"];
+            self.only_http(&table, &keys, spoken);
         }
         set(
             &mut limits.connections,
             table.get("connections").and_then(|p| self.count(p, defaults::CONNECTIONS)),
         );
+        set(&mut limits.requests, table.get("requests").and_then(|p| self.whole(p, defaults::REQUESTS)));
+        set(&mut limits.streams, table.get("streams").and_then(|p| self.whole(p, defaults::STREAMS)));
         set(&mut limits.headers, table.get("headers").and_then(|p| self.count(p, defaults::HEADERS)));
         let bytes = |size: u64| usize::try_from(size).ok();
         let head = table.get("header_bytes").and_then(|p| self.size(p, defaults::HEADER_BYTES));

@@ -81,14 +81,18 @@ impl Reader<'_> {
         let mut grpc_web = GrpcWeb::default();
         if let Some(table) = self.table(place, &keys::POOL) {
             if let Some(place) = table.get("protocol") {
-                let words = [("http1", PoolProtocol::Http1), ("http2", PoolProtocol::Http2)];
-                protocol = self.word(place, &words, &["auto"]).unwrap_or_default();
+                let words = [
+                    ("http1", PoolProtocol::Http1),
+                    ("http2", PoolProtocol::Http2),
+                    ("auto", PoolProtocol::Auto),
+                ];
+                protocol = self.word(place, &words, &[]).unwrap_or_default();
             }
             if let Some(place) = table.get("grpc_web") {
                 let words = [("translate", GrpcWeb::Translate), ("pass", GrpcWeb::Pass)];
                 grpc_web = self.word(place, &words, &[]).unwrap_or_default();
                 if protocol != PoolProtocol::Http2 {
-                    let message = "gRPC is spoken over HTTP/2, and this pool speaks HTTP/1: calls of gRPC-Web pass as they are";
+                    let message = "only pools that are known to speak HTTP/2 have calls translated: here those of gRPC-Web pass as they are";
                     let help = "write `protocol: http2`, or remove this key";
                     self.problem(place, Code::Conflict, message).help(help);
                 }
@@ -105,6 +109,12 @@ impl Reader<'_> {
                 }
             }
             tls = table.get("tls").and_then(|p| self.client_tls(p));
+            let speaks_tls = tls.is_some() || table.get("tls").is_some_and(|p| !p.is_switch());
+            if let (Some(place), PoolProtocol::Auto, false) = (table.get("protocol"), protocol, speaks_tls) {
+                let message = "`auto` lets destinations choose within TLS (ALPN), and this pool speaks none";
+                self.problem(place, Code::Conflict, message)
+                    .help("give the pool `tls`, or say what they speak: `http1` or `http2`");
+            }
             if let Some(place) = table.get("load_balancer") {
                 self.load_balancer(place, &mut settings);
             }

@@ -79,6 +79,10 @@ fn combinations_that_cannot_be() {
         "protocol: tcp, ▸via: true, ▸request_headers: {}, timeouts: {▸header: 1s, idle: 1s}, limits: {▸headers: 1}",
         &["conflict via", "conflict request_headers", "conflict timeouts.header", "conflict limits.headers"],
     );
+    check_listener(
+        "protocol: tcp, timeouts: {▸connection: 1h}, limits: {▸requests: 9, ▸streams: 9}",
+        &["conflict timeouts.connection", "conflict limits.requests", "conflict limits.streams"],
+    );
     check_listener("limits: {header_bytes: 4KiB, uri_bytes: ▸8KiB}", &["conflict limits.uri_bytes"]);
     check_listener("limits: {header_bytes: 4KiB}", &[]);
     check_listener("request_headers: {set: {a: b}, remove: [▸A]}", &["conflict request_headers.remove[0]"]);
@@ -141,6 +145,8 @@ fn tls_of_pools() {
         &["bad-value tls.server_name", "unreadable-file tls.ca"],
     );
     check_pool("{ca: ▸/etc}", &["unreadable-file tls.ca"]);
+    check_pool("{}, protocol: auto", &[]);
+    check_pool("false, protocol: ▸auto", &["conflict protocol"]);
 }
 
 #[test]
@@ -222,6 +228,38 @@ fn a_proxy_header_is_believed_of_somebody_and_told_about_one_client() {
 }
 
 #[test]
+fn mqtt_and_detection_have_their_own_keys() {
+    check_listener("protocol: mqtt, mqtt: {rebalance: 0}, timeouts: {header: 5s, idle: 1h}", &[]);
+    check_listener("protocol: mqtt, limits: {header_bytes: 4KiB}", &[]);
+    check_listener(
+        "protocol: mqtt, ▸via: true, timeouts: {▸body: 1s}, limits: {▸headers: 9, ▸body_bytes: 1MiB}",
+        &["conflict via", "conflict timeouts.body", "conflict limits.headers", "conflict limits.body_bytes"],
+    );
+    check_listener("protocol: mqtt, timeouts: {▸handshake: 1s}", &["conflict timeouts.handshake"]);
+    check_listener("protocol: mqtt, mqtt: {rebalance: ▸-1}", &["out-of-range mqtt.rebalance"]);
+    for other in ["http", "tcp", "udp"] {
+        check_listener(&format!("protocol: {other}, ▸mqtt: {{rebalance: 1}}"), &["conflict mqtt"]);
+    }
+    check_listener(
+        "protocol: auto, via: true, mqtt: {rebalance: 1}, timeouts: {handshake: 1s, body: 1s}, \
+         limits: {headers: 9}",
+        &[],
+    );
+    check_listener("protocol: auto, ▸udp: {idle: 1h}", &["conflict udp"]);
+    check_listener("protocol: ▸mqt", &["bad-value protocol"]);
+}
+
+#[test]
+fn a_program_may_speak_more() {
+    let text = "listeners: [{name: a, address: \":80\", protocol: meters, pool: p}]\npools: {p: {destinations: [\"a:1\"]}}";
+    let env = |_: &str| None;
+    let loaded = plimsoll_config::load_with(text, "f", "".as_ref(), &env, &["meters"]);
+    let config = loaded.config.expect("a good configuration");
+    assert_eq!(config.listeners[0].protocol, plimsoll_config::model::Protocol::Other("meters"));
+    assert!(load_text(text).config.is_none());
+}
+
+#[test]
 fn a_check_over_udp_is_not_one_over_http() {
     check_policy("  health_monitoring: {protocol: udp, send: ping, expect: pong}", &[]);
     check_policy("  health_monitoring: {send: ping}", &[]);
@@ -259,15 +297,6 @@ fn what_comes_later_is_refused_in_words() {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
     }
     check_route("{pool: api, match: {▸source: []}}", &["not-available-yet [0].match.source"]);
-    for keys in ["protocol: ▸auto"] {
-        let key = keys.replace('▸', "").split(':').next().unwrap().to_owned();
-        check(
-            &format!(
-                "listeners: [{{name: a, address: \":80\", pool: p}}]\npools: {{p: {{destinations: [\"a:1\"], {keys}}}}}"
-            ),
-            &[format!("not-available-yet pools.p.{key}").as_str()],
-        );
-    }
     let told = load_text("listen: \":80\"\ndestinations: [\"a:1\"]\nkafka: {}");
     assert_eq!(told.problems[0].message, "`kafka` is not available in this version yet");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, PoolProtocol};
+use plimsoll_config::model::{Config, Listener, Pool as PoolConfig};
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
 use plimsoll_core::{Destination, Name, Rng};
@@ -58,11 +58,8 @@ impl Handle {
     fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
         let spec = spec_of(config);
         let trust = state.secrets.trusts.get(&config.name).cloned();
-        let speaks = Speaks {
-            trust: trust.clone(),
-            http2: config.protocol == PoolProtocol::Http2,
-            proxy_protocol: config.proxy_protocol,
-        };
+        let speaks =
+            Speaks { trust: trust.clone(), protocol: config.protocol, proxy_protocol: config.proxy_protocol };
         if let Some(known) = state.pools.get_mut(&config.name) {
             known.table.budget.set_share(config.retry.budget);
             let _driver_has_ended = known.orders.send(Order::Speaks(speaks.clone()));

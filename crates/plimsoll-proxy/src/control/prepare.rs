@@ -82,6 +82,7 @@ pub(super) fn unseal(config: &Config, adapters: &Adapters, before: &Secrets) -> 
         let alpn: &[&[u8]] = match pool.protocol {
             PoolProtocol::Http1 => &[b"http/1.1"],
             PoolProtocol::Http2 => &[b"h2"],
+            PoolProtocol::Auto => &[b"h2", b"http/1.1"],
         };
         let trust = Trust::renewed(tls, alpn, &pool.destinations, before.trusts.get(&pool.name));
         secrets.trusts.insert(pool.name.clone(), trust.map_err(at)?);

@@ -137,6 +137,10 @@ impl Refusal {
     pub(crate) const BAD_REQUEST_LINE: Self =
         refusal(400, Reason::BadRequest, "the request line is malformed");
     pub(crate) const BAD_TARGET: Self = refusal(400, Reason::BadRequest, "the request target is malformed");
+    pub(crate) const WRONG_SCHEME: Self =
+        refusal(400, Reason::BadRequest, "the scheme of the request target is not what is spoken here");
+    pub(crate) const NO_HTTP2_FORM: Self =
+        refusal(400, Reason::BadRequest, "the request has no form in HTTP/2, which its destination speaks");
     pub(crate) const BAD_HEADER: Self = refusal(400, Reason::BadRequest, "a header line is malformed");
     pub(crate) const BAD_HOST: Self =
         refusal(400, Reason::BadRequest, "exactly one valid Host header is needed");

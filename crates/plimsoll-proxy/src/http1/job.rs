@@ -46,6 +46,10 @@ pub(crate) struct Job {
     pub(crate) body: BodyReader,
     /// The body goes out in chunks.
     pub(crate) chunked: bool,
+    /// Whether it does is not known before a destination has chosen what it speaks.
+    undecided: bool,
+    /// What `wire` has of the body, while that stands there in chunks that may have to go again.
+    unframed: Vec<u8>,
     /// Body bytes beyond `wire` were read: they cannot be sent again.
     pub(crate) streamed: bool,
     /// Its body is kept for another try, while it is short.
@@ -121,6 +125,9 @@ impl Job {
             false => wire.extend_from_slice(data),
         }
         self.wire = wire;
+        if self.undecided && self.chunked {
+            self.unframed.extend_from_slice(data);
+        }
         true
     }
 
@@ -134,6 +141,23 @@ impl Job {
         if self.body.is_done() {
             write_last_chunk(out, self.body.trailers(), &self.view.rules[self.rule].table.request_edits);
         }
+    }
+
+    /// The destination of the next try has chosen what it speaks: frames the body for it.
+    pub(crate) fn frame(&mut self, chunked: bool) {
+        if !self.undecided || self.chunked == chunked {
+            return;
+        }
+        let mut wire = std::mem::take(&mut self.wire);
+        self.chunked = chunked;
+        if chunked {
+            self.unframed = wire.split_off(self.head_len);
+            self.write_chunk(&mut wire, &self.unframed);
+        } else {
+            wire.truncate(self.head_len);
+            wire.append(&mut self.unframed);
+        }
+        self.wire = wire;
     }
 
     /// The protocol it came by frames bodies itself: a body in chunks comes as plain bytes, up to its end.
@@ -178,6 +202,9 @@ pub(crate) fn prepare(
     let parsed =
         request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, Form::Text))?;
     let Some((mut head, headers)) = parsed else { return Ok(None) };
+    if head.target.secure.is_some_and(|secure| secure != asker.introduction.is_some()) {
+        return Err((Refusal::WRONG_SCHEME, form(None, head.accepts_json)));
+    }
     let sni = asker.introduction.and_then(|introduction| introduction.sni.as_deref());
     let certificate = asker.introduction.and_then(|introduction| introduction.certificate.as_deref());
     let trusted = view.table.trusts(asker.peer.ip());
@@ -266,6 +293,8 @@ fn new_job(
         client_timeouts.body = client_timeouts.body.max(client_timeouts.idle);
         total_deadline = total_deadline.min(head.call_timeout.map_or(Tick::NEVER, |wait| started + wait));
     }
+    let is_chunked = head.framing == Framing::Chunked;
+    let protocol = pool.map_or(PoolProtocol::Http1, |pool| pool.protocol);
     Box::new(Job {
         view: view.clone(),
         rule,
@@ -279,8 +308,9 @@ fn new_job(
         head_len: wire.len(),
         wire,
         body: BodyReader::new(head.framing),
-        chunked: head.framing == Framing::Chunked
-            && pool.is_none_or(|pool| pool.protocol == PoolProtocol::Http1),
+        chunked: is_chunked && protocol == PoolProtocol::Http1,
+        undecided: is_chunked && protocol == PoolProtocol::Auto,
+        unframed: Vec::new(),
         streamed: false,
         keeps_body: pool.is_some_and(|pool| keeps_body(pool, head)),
         tries: 0,
@@ -305,7 +335,7 @@ fn new_job(
 fn keeps_body(pool: &Pool, head: &RequestHead<'_>) -> bool {
     let fits = !matches!(head.framing, Framing::Length(length) if length > KEPT_BODY as u64);
     let repeats_calls = head.is_call && !pool.retry.when.calls.is_empty();
-    fits && (repeats_calls || (pool.protocol == PoolProtocol::Http2 && pool.retry.error_recovery))
+    fits && (repeats_calls || (pool.protocol != PoolProtocol::Http1 && pool.retry.error_recovery))
 }
 
 /// Stands where no pool was found; the request ends before any of it is used.

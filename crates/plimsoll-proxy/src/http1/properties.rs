@@ -15,6 +15,8 @@ use crate::stream::Peer;
 use crate::tables::Edits;
 
 const LIMITS: Limits = Limits {
+    requests: 0,
+    streams: 1,
     connections: 1,
     handshakes: 1,
     header_bytes: 65_536,

@@ -22,6 +22,7 @@ use crate::http2;
 use crate::listener::Guest;
 use crate::proxy_protocol::Origin;
 use crate::stream::{Peer, Stream};
+use crate::term::Term;
 use crate::timer::Alarm;
 use crate::tls::enter::Introduction;
 use crate::tunnel::{Mouth, tunnel};
@@ -46,6 +47,7 @@ pub(crate) struct Client {
     pub(crate) alarm: Lent,
     /// Bytes that arrived and belong to what comes next.
     pub(crate) inbox: Vec<u8>,
+    term: Term,
     /// It has sent a whole request before.
     greeted: bool,
     /// It was asked whether it is still there.
@@ -77,8 +79,12 @@ enum NoRequest {
 pub(crate) async fn serve(connection: Connection) {
     let Connection { guest, stream, peer, introduction, origin, early, .. } = connection;
     let worker = guest.worker.clone();
-    let timeouts = guest.door.view().table.config.timeouts;
-    let alarm = worker.lend_alarm(worker.now() + timeouts.header);
+    let (alarm, term) = {
+        let (now, view) = (worker.now(), guest.door.view());
+        let config = &view.table.config;
+        let term = Term::begin(config, now, &mut worker.rng.borrow_mut());
+        (worker.lend_alarm(now + config.timeouts.header), term)
+    };
     let mut client = Client {
         guest,
         stream,
@@ -87,6 +93,7 @@ pub(crate) async fn serve(connection: Connection) {
         origin,
         alarm,
         inbox: early,
+        term,
         greeted: false,
         watched: false,
         speaks_http2: false,
@@ -233,6 +240,7 @@ fn take_request(
     };
     let Some(mut job) = job::prepare(asker, worker, view, bytes)? else { return Ok(None) };
     client.inbox.clear();
+    client.term.serve();
     client.watched = false;
     let rest = &mut bytes[job.request_bytes as usize..];
     let data = job.take_body(&mut client.inbox, rest).map_err(|refusal| (refusal, job.form()))?;
@@ -296,6 +304,10 @@ impl Downstream for Client {
         Ok(())
     }
 
+    fn retires(&self, job: &Job) -> bool {
+        self.term.is_over(job.started)
+    }
+
     fn is_gone(&mut self, cx: &mut Context<'_>, job: &Job) -> bool {
         if self.watched || !job.body.is_done() || self.stream.poll_read_ready(cx).is_pending() {
             return false;
@@ -319,7 +331,7 @@ impl Downstream for Client {
 
     async fn refuse(&mut self, job: &mut Job, worker: &Rc<Worker>, refusal: Refusal) -> Verdict {
         let whole = job.body.is_done();
-        let ends = worker.draining.get() || self.guest.door.is_closing();
+        let ends = worker.draining.get() || self.guest.door.is_closing() || self.retires(job);
         let keep = refusal.keeps_connection() && job.keep_alive && !job.http10 && whole && !ends;
         let mut out = Vec::with_capacity(512);
         answer::write(&mut out, refusal, &job.form(), job.method == Method::Head, keep);

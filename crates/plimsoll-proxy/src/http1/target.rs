@@ -7,26 +7,29 @@ pub(crate) struct Target<'b> {
     pub(crate) path_and_query: &'b str,
     /// The authority of an absolute-form target; it overrides `Host` (RFC 9112 section 3.2.2).
     pub(crate) authority: Option<&'b str>,
+    /// Does the scheme of an absolute-form target ask for TLS? It must be what is spoken.
+    pub(crate) secure: Option<bool>,
 }
 
 impl<'b> Target<'b> {
-    /// Reads origin-form, absolute-form (`http` only) and, for OPTIONS, asterisk-form. `None` for anything
+    /// Reads origin-form, absolute-form (`http`, `https`) and, for OPTIONS, asterisk-form. `None` for anything
     /// else: other forms, fragments, userinfo, bytes outside printable ASCII.
     pub(crate) fn parse(raw: &'b str, options: bool) -> Option<Self> {
         if raw.bytes().any(|b| !(0x21..=0x7e).contains(&b) || b == b'#') {
             return None;
         }
         if raw.starts_with('/') {
-            return Some(Self { path_and_query: raw, authority: None });
+            return Some(Self { path_and_query: raw, authority: None, secure: None });
         }
         if raw == "*" {
-            return options.then_some(Self { path_and_query: raw, authority: None });
+            return options.then_some(Self { path_and_query: raw, authority: None, secure: None });
         }
-        let scheme = raw.get(..7)?;
-        if !scheme.eq_ignore_ascii_case("http://") {
-            return None;
-        }
-        let rest = &raw[7..];
+        let (scheme, rest) = raw.split_once("://")?;
+        let secure = match scheme {
+            _ if scheme.eq_ignore_ascii_case("http") => false,
+            _ if scheme.eq_ignore_ascii_case("https") => true,
+            _ => return None,
+        };
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         if !valid_host(authority.as_bytes()) {
             return None;
@@ -36,7 +39,7 @@ impl<'b> Target<'b> {
             "" => "/",
             path => path,
         };
-        Some(Self { path_and_query, authority: Some(authority) })
+        Some(Self { path_and_query, authority: Some(authority), secure: Some(secure) })
     }
 
     /// The path without the query, as it is forwarded: never empty.
@@ -155,12 +158,27 @@ mod tests {
 
     #[test]
     fn forms_of_a_target() {
-        let parse = |raw| Target::parse(raw, false).map(|t| (t.path_and_query, t.authority));
-        assert_eq!(parse("/a?b"), Some(("/a?b", None)));
-        assert_eq!(parse("http://h:80/a"), Some(("/a", Some("h:80"))));
-        assert_eq!(parse("HTTP://h"), Some(("/", Some("h"))));
-        assert_eq!(parse("http://h?q"), Some(("?q", Some("h"))));
-        for bad in ["", "*", "a", "//\u{7f}", "/a#b", "http://u@h/", "http:///", "https://h/", "h:80"] {
+        let parse = |raw| Target::parse(raw, false).map(|t| (t.path_and_query, t.authority, t.secure));
+        assert_eq!(parse("/a?b"), Some(("/a?b", None, None)));
+        assert_eq!(parse("http://h:80/a"), Some(("/a", Some("h:80"), Some(false))));
+        assert_eq!(parse("HTTP://h"), Some(("/", Some("h"), Some(false))));
+        assert_eq!(parse("http://h?q"), Some(("?q", Some("h"), Some(false))));
+        assert_eq!(parse("https://h:443/a?u=http://x"), Some(("/a?u=http://x", Some("h:443"), Some(true))));
+        assert_eq!(parse("HttpS://h"), Some(("/", Some("h"), Some(true))));
+        for bad in [
+            "",
+            "*",
+            "a",
+            "//\u{7f}",
+            "/a#b",
+            "http://u@h/",
+            "http:///",
+            "https://",
+            "h:80",
+            "ws://h/",
+            "httpss://h/",
+            "://h",
+        ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
         assert_eq!(Target::parse("http://h", true).map(|t| t.path_and_query), Some("*"));

@@ -14,6 +14,7 @@ use http::HeaderMap;
 use super::frames;
 use super::head;
 use super::link::{Link, Place};
+use crate::http1::answer::Refusal;
 
 /// A request on a link.
 #[derive(Debug)]
@@ -33,7 +34,8 @@ pub(crate) struct Call {
     never_ran: bool,
     /// It asks for a tunnel of WebSocket; the client's key is to be answered with this.
     accept: Option<String>,
-    cannot_switch: bool,
+    /// Why it was not asked, where that is not the destination's fault.
+    refusal: Option<Refusal>,
 }
 
 #[derive(Debug)]
@@ -62,13 +64,13 @@ impl Call {
             trailers: None,
             never_ran: true,
             accept: None,
-            cannot_switch: false,
+            refusal: None,
         }
     }
 
-    /// It asks for a tunnel, and its destination has not said that it opens any.
-    pub(crate) fn cannot_switch(&self) -> bool {
-        self.cannot_switch
+    /// Why it was not asked, where that is not for the destination to answer for.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
     /// The destination said, or nobody asked it, so that it has seen nothing of this request.
@@ -97,12 +99,14 @@ impl Call {
         let broken = |_| io::Error::from(io::ErrorKind::ConnectionReset);
         let link = self.place.link().clone();
         ready!(self.place.requests().poll_ready(cx)).map_err(broken)?;
-        let (request, accept) = head::read_request(&bytes[..self.head_len], link.is_secure())
-            .ok_or(io::ErrorKind::InvalidInput)?;
+        let Some((request, accept)) = head::read_request(&bytes[..self.head_len], link.is_secure()) else {
+            self.refusal = Some(Refusal::NO_HTTP2_FORM);
+            return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
+        };
         if accept.is_some() && !self.place.requests().is_extended_connect_protocol_enabled() {
             ready!(link.poll_settings(cx));
             if !self.place.requests().is_extended_connect_protocol_enabled() {
-                self.cannot_switch = !link.is_closed();
+                self.refusal = (!link.is_closed()).then_some(Refusal::NO_WEBSOCKET);
                 return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
             }
         }

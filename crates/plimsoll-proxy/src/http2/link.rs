@@ -121,9 +121,20 @@ pub(crate) struct Links {
 #[derive(Debug, Default)]
 struct Group {
     links: RefCell<Vec<Rc<Link>>>,
+    /// The destination has chosen HTTP/1, the last time it was asked.
+    chose_http1: Cell<bool>,
     /// Somebody opens a link; who comes meanwhile waits for it.
     opening: Cell<bool>,
     opened: Notify,
+}
+
+/// What came of opening a connection.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// It is for many.
+    Link(Rc<Link>),
+    /// The destination has chosen HTTP/1: it is for one.
+    Http1(Stream),
 }
 
 /// Ends the waiting whatever becomes of the opening.
@@ -145,29 +156,42 @@ impl Links {
         links.iter().find(|link| link.has_room()).cloned()
     }
 
-    /// A link with room, opened with `connect` if there is none. Of many who come at once, one opens it.
+    /// A link with room, opened with `connect` if there is none. Of many who come at once, one opens it. With
+    /// `either` the destination may choose HTTP/1 instead; as long as it does, nobody waits for anybody.
     ///
     /// # Errors
-    /// `connect`'s, or the destination does not speak HTTP/2.
+    /// `connect`'s, or the destination does not speak HTTP/2 and must.
     pub(crate) async fn open(
         &self,
         id: DestinationId,
         address: &Address,
         connect: impl Future<Output = io::Result<Stream>>,
-    ) -> io::Result<Rc<Link>> {
+        either: bool,
+    ) -> io::Result<Opened> {
         let group = self.group(id);
-        while group.opening.replace(true) {
+        let mut turn = None;
+        while turn.is_none() && !(either && group.chose_http1.get()) {
+            if !group.opening.replace(true) {
+                turn = Some(Opening(&group));
+                continue;
+            }
             group.opened.notified().await;
             if let Some(link) = self.take(id, address) {
-                return Ok(link);
+                return Ok(Opened::Link(link));
             }
         }
-        let _opening = Opening(&group);
         let stream = connect.await?;
-        let secure = matches!(stream, Stream::Tls(_));
-        if secure && stream.alpn() != Some(b"h2") {
-            return Err(io::ErrorKind::Unsupported.into());
+        let chose_http2 = stream.alpn() == Some(b"h2");
+        group.chose_http1.set(!chose_http2);
+        match (chose_http2, matches!(stream, Stream::Tls(_))) {
+            (false, _) if either => Ok(Opened::Http1(stream)),
+            (false, true) => Err(io::ErrorKind::Unsupported.into()),
+            (_, secure) => Self::link(&group, stream, address, secure).await.map(Opened::Link),
         }
+    }
+
+    /// Begins HTTP/2 on a new connection, for everybody.
+    async fn link(group: &Group, stream: Stream, address: &Address, secure: bool) -> io::Result<Rc<Link>> {
         let wire = Wire::new(stream, Vec::new(), Rc::new(Meter::unlimited()));
         let mut builder = Builder::new();
         builder

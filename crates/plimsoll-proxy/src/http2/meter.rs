@@ -73,10 +73,16 @@ impl Meter {
         self.earned.set(self.earned.get() + (bytes as u64 * PER_KIB).div_ceil(1024));
     }
 
-    /// So many bytes of an answer went out in one piece: who takes it may say so twice, for its stream and for the
-    /// connection, however small it is.
+    /// So many bytes of an answer went out in one piece, which was all there was: who takes it may say so twice,
+    /// for its stream and for the connection, however small it is.
     pub(super) fn answered(&self, bytes: usize) {
         self.used(bytes.max((2 * 1024 / PER_KIB) as usize));
+    }
+
+    /// So many bytes of an answer went out, and the client's window had no room for more: who opens it byte by
+    /// byte (CVE-2019-9511) earns nothing by it.
+    pub(super) fn dribbled(&self, bytes: usize) {
+        self.earned.set(self.earned.get() + bytes as u64 * PER_KIB / 1024);
     }
 
     /// So many seconds have gone by.
@@ -164,5 +170,10 @@ mod tests {
             meter.answered(1);
             assert!(meter.read(&updates).is_ok(), "piece {n}");
         }
+        let kept = (0..10 * BURST).take_while(|_| {
+            meter.dribbled(1);
+            meter.read(&updates).is_ok()
+        });
+        assert!(kept.count() <= BURST as usize, "byte by byte");
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection as Frames};
+use plimsoll_config::model::Limits;
+use plimsoll_core::Tick;
 
 use super::meter::Meter;
 use super::stream;
@@ -17,11 +19,10 @@ use crate::http1::job::Asker;
 use crate::listener::Guest;
 use crate::proxy_protocol::Origin;
 use crate::stream::Peer;
-use crate::timer::Alarm;
+use crate::term::Term;
+use crate::timer::{Alarm, RESOLUTION};
 use crate::tls::enter::Introduction;
 
-/// Streams of one connection at once. Envoy and nginx give 100 and 128; a browser uses as many for a page.
-const STREAMS: u32 = 128;
 /// Bytes a client may send on one stream before anybody has taken them.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// And on all streams of a connection together.
@@ -43,6 +44,9 @@ pub(super) struct Connection {
     introduction: Option<Box<Introduction>>,
     origin: Option<Rc<Origin>>,
     alarm: Rc<Alarm>,
+    term: Term,
+    /// When the term is over; never, once that was said.
+    until: Cell<Tick>,
     /// Streams being served.
     active: Cell<usize>,
     pub(super) meter: Rc<Meter>,
@@ -67,11 +71,12 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        let Connection { guest, alarm, active, .. } = &*self.0;
+        let Connection { guest, alarm, active, until, .. } = &*self.0;
         active.set(active.get() - 1);
         if active.get() == 0 {
             let idle = guest.door.view().table.config.timeouts.idle;
-            guest.worker.timers.set(alarm, guest.worker.timers.about_now() + idle);
+            let rests_until = guest.worker.timers.about_now() + idle;
+            guest.worker.timers.set(alarm, rests_until.min(until.get()));
         }
     }
 }
@@ -81,30 +86,33 @@ pub(crate) async fn serve(connection: adapter::Connection) {
     let adapter::Connection { guest, stream, peer, introduction, origin, early, .. } = connection;
     let worker = guest.worker.clone();
     let view = guest.door.view();
-    let alarm = worker.timers.alarm(worker.now() + view.table.config.timeouts.header);
+    let (now, config) = (worker.now(), &view.table.config);
+    let alarm = worker.timers.alarm(now + config.timeouts.header);
+    let term = Term::begin(config, now, &mut worker.rng.borrow_mut());
     let tally = view.table.shared.tallies.of(worker.number);
     let meter = Rc::new(Meter::default());
     meter.turn();
     let wire = Wire::new(stream, early, meter.clone());
-    let handshake = settings(view.table.config.limits.header_bytes).handshake(wire);
+    let handshake = settings(&config.limits).handshake(wire);
     let frames = match alarm.within(handshake).await {
         Some(Ok(frames)) => frames,
         Some(Err(_)) => return tally.refuse(Reason::BadRequest),
         None => return tally.refuse(Reason::HeaderTimeout),
     };
     alarm.set_resting(true);
-    let connection =
-        Rc::new(Connection { guest, peer, introduction, origin, alarm, active: Cell::new(0), meter });
+    let (until, active) = (Cell::new(term.until()), Cell::new(0));
+    let connection = Connection { guest, peer, introduction, origin, alarm, term, until, active, meter };
+    let connection = Rc::new(connection);
     converse(frames, &connection).await;
 }
 
-fn settings(header_bytes: usize) -> Builder {
+fn settings(limits: &Limits) -> Builder {
     let mut builder = Builder::new();
     builder
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(limits.streams)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESETS)
         .max_local_error_reset_streams(Some(FAULTS))
@@ -114,7 +122,7 @@ fn settings(header_bytes: usize) -> Builder {
 
 /// Moves frames and starts streams until the connection ends.
 async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) {
-    let Connection { guest, alarm, active, meter, .. } = &**connection;
+    let Connection { guest, alarm, term, until, active, meter, .. } = &**connection;
     let worker = &guest.worker;
     let mut said_goodbye = false;
     let mut counted = worker.timers.about_now();
@@ -127,7 +135,8 @@ async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) 
             match frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let presence = Presence::enter(connection);
-                    worker.timers.set(alarm, plimsoll_core::Tick::NEVER);
+                    worker.timers.set(alarm, until.get());
+                    term.serve();
                     stream::start(presence, request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -149,24 +158,30 @@ async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) 
             return Poll::Ready(());
         }
         let ends = worker.draining.get() || guest.door.is_closing();
+        let retires = term.is_over(worker.timers.about_now() + RESOLUTION);
         let rang = alarm.poll(cx).is_ready();
         match (said_goodbye, rang, active.get()) {
-            // It was silent too long, or nobody should come in any more: what runs is finished.
+            // It was silent too long or served enough, or nobody should come in: what runs is finished.
             (false, true, 0) => {}
-            (false, ..) if ends => {}
+            (false, ..) if ends || retires => {}
             (true, true, 0) => return Poll::Ready(()),
             // A drain rings for everybody who rests; who is busy goes on.
             (_, true, _) => {
-                worker.timers.set(alarm, plimsoll_core::Tick::NEVER);
+                worker.timers.set(alarm, until.get());
                 return alarm.poll(cx);
             }
             _ => return Poll::Pending,
         }
         said_goodbye = true;
+        until.set(Tick::NEVER);
         frames.graceful_shutdown();
-        if active.get() == 0 {
-            worker.timers.set(alarm, worker.now() + GOODBYE);
-        }
+        let patience = match retires && !ends {
+            // It did nothing wrong, and may be taking its last answer still.
+            true => guest.door.view().table.config.timeouts.idle,
+            false => GOODBYE,
+        };
+        let over = if active.get() == 0 { worker.now() + patience } else { Tick::NEVER };
+        worker.timers.set(alarm, over);
         // The goodbye is to leave now, and the alarm to be heard.
         cx.waker().wake_by_ref();
         Poll::Pending

@@ -234,7 +234,10 @@ impl Downstream for Stream {
         };
         let taken = ready!(frames::poll_send(answer, cx, parts, last))?;
         self.ended |= last && taken == total;
-        self.presence.0.meter.answered(taken);
+        match taken == total {
+            true => self.presence.0.meter.answered(taken),
+            false => self.presence.0.meter.dribbled(taken),
+        }
         Poll::Ready(Ok(taken))
     }
 
@@ -246,6 +249,11 @@ impl Downstream for Stream {
             lines => answer.send_trailers(head::trailers(lines)),
         };
         sent.map_err(|_| End::ClientGone)
+    }
+
+    /// Said by a goodbye to the whole connection.
+    fn retires(&self, _job: &Job) -> bool {
+        false
     }
 
     fn is_gone(&mut self, cx: &mut Context<'_>, _job: &Job) -> bool {

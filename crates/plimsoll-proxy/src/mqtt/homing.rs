@@ -32,6 +32,9 @@ pub(super) struct Resident {
     version: Version,
     pool: Rc<WorkerPool>,
     destination: DestinationId,
+    door: Rc<Door>,
+    /// Its place in the list of its door.
+    at: Cell<usize>,
     recalled: Cell<Option<&'static [u8]>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -61,6 +64,17 @@ impl Resident {
     }
 }
 
+impl Drop for Resident {
+    fn drop(&mut self) {
+        let mut residents = self.door.homing.residents.borrow_mut();
+        let at = self.at.get();
+        residents.swap_remove(at);
+        if let Some(moved) = residents.get(at).and_then(Weak::upgrade) {
+            moved.at.set(at);
+        }
+    }
+}
+
 /// The connections of one door at one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Homing {
@@ -76,9 +90,11 @@ impl Homing {
         (key, version): (u64, Version),
         (pool, destination): (Rc<WorkerPool>, DestinationId),
     ) -> Rc<Resident> {
-        let (recalled, waker) = (Cell::new(None), RefCell::new(None));
-        let resident = Rc::new(Resident { key, version, pool, destination, recalled, waker });
-        door.homing.residents.borrow_mut().push(Rc::downgrade(&resident));
+        let mut residents = door.homing.residents.borrow_mut();
+        let (at, recalled, waker) = (Cell::new(residents.len()), Cell::new(None), RefCell::new(None));
+        let resident =
+            Rc::new(Resident { key, version, pool, destination, door: door.clone(), at, recalled, waker });
+        residents.push(Rc::downgrade(&resident));
         if !door.homing.runs.replace(true) {
             tokio::task::spawn_local(run(worker.clone(), door.clone()));
         }
@@ -87,25 +103,18 @@ impl Homing {
 
     /// Looks at a part of all, in turn, and asks up to `most` to go. Answers how many were.
     fn turn(&self, worker: &Worker, at: &mut usize, most: usize) -> usize {
-        let mut residents = self.residents.borrow_mut();
+        let residents = self.residents.borrow();
         let mut moved = 0;
         for _ in 0..LOOKS.min(residents.len()) {
-            if residents.is_empty() || moved == most {
+            if moved == most {
                 break;
             }
-            *at %= residents.len();
-            match residents[*at].upgrade() {
-                None => {
-                    residents.swap_remove(*at);
-                    continue;
-                }
-                Some(resident) if resident.recalled.get().is_none() && resident.is_away(worker) => {
-                    resident.recall(false);
-                    moved += 1;
-                }
-                Some(_) => {}
+            *at = (*at + 1) % residents.len();
+            let Some(resident) = residents[*at].upgrade() else { continue };
+            if resident.recalled.get().is_none() && resident.is_away(worker) {
+                resident.recall(false);
+                moved += 1;
             }
-            *at += 1;
         }
         moved
     }
@@ -135,10 +144,8 @@ async fn run(worker: Rc<Worker>, door: Rc<Door>) {
             allowance = f64::min(allowance + rate, rate.max(1.0));
             allowance -= door.homing.turn(&worker, &mut at, allowance as usize) as f64;
         }
-        if door.homing.residents.borrow().iter().all(|resident| resident.strong_count() == 0) {
-            door.homing.residents.take();
-            door.homing.runs.set(false);
-            return;
+        if door.homing.residents.borrow().is_empty() {
+            return door.homing.runs.set(false);
         }
     }
 }

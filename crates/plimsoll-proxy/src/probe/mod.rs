@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
-use plimsoll_config::model::ProxyProtocol;
+use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::Address;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{ProbeOrder, ProbeResult};
@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::http2::wire::Bare;
 use crate::proxy_protocol;
 use crate::stream::{Stream, is_for_want_of_means};
-use crate::tls::trust::Trust;
+use crate::tls::trust::{Offer, Trust};
 
 /// How checks call themselves.
 const AGENT: &str = "plimsoll-health";
@@ -35,7 +35,7 @@ const MAX_HEAD: usize = 16 * 1024;
 pub(crate) struct Speaks {
     /// TLS, if it does.
     pub(crate) trust: Option<Arc<Trust>>,
-    pub(crate) http2: bool,
+    pub(crate) protocol: PoolProtocol,
     /// The PROXY header it begins with: a destination that expects one refuses everybody else.
     pub(crate) proxy_protocol: ProxyProtocol,
 }
@@ -92,8 +92,8 @@ async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), Miss> {
     stream.write_all(&header).await.map_err(|e| Miss::of(&e, "cannot send"))?;
     if let Some(trust) = &speaks.trust {
         let shaken = match order.kind {
-            ProbeKind::Grpc { .. } => trust.shake_hands_for_http2(stream, &order.name).await,
-            _ => trust.shake_hands(stream, &order.name).await,
+            ProbeKind::Grpc { .. } => trust.shake_hands(stream, &order.name, Offer::Http2).await,
+            _ => trust.shake_hands(stream, &order.name, Offer::Pool).await,
         };
         stream = shaken.map_err(|e| format!("no handshake of TLS: {e}"))?;
     }
@@ -113,7 +113,12 @@ async fn converse(order: &ProbeOrder, stream: Stream, speaks: &Speaks) -> Result
         }
         ProbeKind::Http { method, path, host, expect } => {
             let host = authority(host.as_deref(), &order.address);
-            let status = match speaks.http2 {
+            let http2 = match speaks.protocol {
+                PoolProtocol::Http1 => false,
+                PoolProtocol::Http2 => true,
+                PoolProtocol::Auto => stream.alpn() == Some(b"h2"),
+            };
+            let status = match http2 {
                 true => status_by_http2(stream, method, path, &host, secure).await?,
                 false => status_by_http1(stream, method, path, &host).await?,
             };

@@ -24,9 +24,22 @@ const SESSIONS: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Trust {
     pub(crate) config: Arc<ClientConfig>,
+    /// The same, where only HTTP/1.1 will do.
+    http1: Arc<ClientConfig>,
     names: HashMap<Name, ServerName<'static>>,
     /// Tells whether anything it was made of has changed.
     whole: u64,
+}
+
+/// What a destination may choose to have spoken within TLS.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// What the pool speaks.
+    Pool,
+    /// HTTP/1.1 where there is a choice.
+    Http1,
+    /// HTTP/2, whatever the pool speaks: a check may ask by another protocol than requests do.
+    Http2,
 }
 
 impl Trust {
@@ -47,8 +60,24 @@ impl Trust {
             return Ok(before.clone());
         }
         let config = Arc::new(Self::config(tls, alpn)?);
+        let http1 = match alpn {
+            [_, _, ..] => {
+                let mut http1 = ClientConfig::clone(&config);
+                http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+                Arc::new(http1)
+            }
+            _ => config.clone(),
+        };
         let name_of = |d: &Destination| (d.name.clone(), server_name(tls, &d.address));
-        Ok(Arc::new(Self { config, names: destinations.iter().map(name_of).collect(), whole }))
+        Ok(Arc::new(Self { config, http1, names: destinations.iter().map(name_of).collect(), whole }))
+    }
+
+    fn http2(&self) -> Arc<ClientConfig> {
+        let mut config = self.config.clone();
+        if config.alpn_protocols != [b"h2"] {
+            Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
+        }
+        config
     }
 
     fn config(tls: &ClientTls, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
@@ -78,39 +107,23 @@ impl Trust {
     ///
     /// # Errors
     /// It could not prove to be who it must be, or broke off.
-    pub(crate) async fn shake_hands(&self, stream: Stream, destination: &Name) -> io::Result<Stream> {
-        self.shake_hands_as(self.config.clone(), stream, destination).await
-    }
-
-    /// The same for HTTP/2, whatever the pool speaks: a check may ask by another protocol than requests do.
-    ///
-    /// # Errors
-    /// As above, or it does not speak HTTP/2.
-    pub(crate) async fn shake_hands_for_http2(
+    pub(crate) async fn shake_hands(
         &self,
         stream: Stream,
         destination: &Name,
+        offer: Offer,
     ) -> io::Result<Stream> {
-        let mut config = self.config.clone();
-        if config.alpn_protocols != [b"h2"] {
-            Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
-        }
-        let stream = self.shake_hands_as(config, stream, destination).await?;
-        match stream.alpn() {
-            Some(b"h2") => Ok(stream),
-            _ => Err(io::Error::new(io::ErrorKind::Unsupported, "HTTP/2 is not spoken there")),
-        }
-    }
-
-    async fn shake_hands_as(
-        &self,
-        config: Arc<ClientConfig>,
-        stream: Stream,
-        destination: &Name,
-    ) -> io::Result<Stream> {
+        let config = match offer {
+            Offer::Pool => self.config.clone(),
+            Offer::Http1 => self.http1.clone(),
+            Offer::Http2 => self.http2(),
+        };
         let name = self.names.get(destination).cloned().ok_or(io::ErrorKind::NotFound)?;
         let mut secured = Box::new(TlsStream::client(stream, config, name)?);
         std::future::poll_fn(|cx| secured.poll_handshake(cx)).await?;
+        if offer == Offer::Http2 && secured.alpn() != Some(b"h2") {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "HTTP/2 is not spoken there"));
+        }
         Ok(Stream::Tls(secured))
     }
 }

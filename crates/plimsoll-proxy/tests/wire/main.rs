@@ -12,5 +12,6 @@ mod mqtt;
 mod proxy_protocol;
 mod semantics;
 mod tcp;
+mod terms;
 mod tls;
 mod udp;

@@ -285,6 +285,6 @@ fn checks_speak_for_themselves() {
         })
         .start();
     let local = [SIGNATURE, &[0x20, 0, 0, 0]].concat();
-    until("a check came", || destination.records().iter().any(|record| *record == local));
+    until("a check came", || destination.records().contains(&local));
     drop(balancer);
 }

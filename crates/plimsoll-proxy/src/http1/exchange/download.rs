@@ -10,7 +10,6 @@ use super::{End, Exchange, TURNS, calls};
 use crate::downstream::Downstream;
 use crate::grpc;
 use crate::http1::MAX_HEADERS;
-use crate::http1::answer::Refusal;
 use crate::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use crate::http1::job::Job;
 use crate::http1::response::{self, Delivery, Hop, Persistence, ResponseHead};
@@ -85,8 +84,8 @@ impl Exchange {
 
     /// The destination closed. Only an answer that ends with its connection is whole then.
     fn upstream_ended(&mut self, job: &mut Job, cleanly: bool) -> Result<(), End> {
-        if self.upstream.cannot_switch() {
-            return Err(End::Refused(Refusal::NO_WEBSOCKET));
+        if let Some(refusal) = self.upstream.refusal() {
+            return Err(End::Refused(refusal));
         }
         let Some(answer) = &mut self.answer else {
             return Err(End::Failed(match (self.partial.is_empty() && self.informational == 0, cleanly) {
@@ -311,7 +310,7 @@ impl Exchange {
             false => response::delivery(head.framing, job.http10),
         };
         let body_read = job.body.is_done();
-        let ends = worker.draining.get() || client.guest().door.is_closing();
+        let ends = worker.draining.get() || client.guest().door.is_closing() || client.retires(job);
         let closes = !job.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
         let framing = match head.framing {
             Framing::Chunked if self.upstream.frames_bodies() => Framing::UntilClose,

@@ -3,6 +3,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use crate::http1::answer::Refusal;
 use crate::http2::call::Call;
 use crate::stream::Stream;
 use crate::tunnel::Mouth;
@@ -55,9 +56,12 @@ impl Upstream {
         }
     }
 
-    /// The request is to switch protocols, and its destination has not said that it can.
-    pub(super) fn cannot_switch(&self) -> bool {
-        matches!(self, Self::Http2(call) if call.cannot_switch())
+    /// Why the request was not sent, where that is not for the destination to answer for.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(call) => call.refusal(),
+        }
     }
 
     /// The destination has seen nothing of the request, whatever was sent.

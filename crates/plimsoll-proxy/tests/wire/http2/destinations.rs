@@ -190,6 +190,22 @@ fn trailers_behind_a_body_of_told_length_arrive() {
 }
 
 #[test]
+fn what_has_no_form_in_http_2_is_the_clients_fault_and_answered_at_once() {
+    let (destination, other) = (echo(), echo());
+    let once = |s: &mut Setup| s.pools[0].outlier.consecutive_failures = 1;
+    let balancer = before(&[&destination, &other]).with(once).start();
+    let watch = Watch::start();
+    for _ in 0..4 {
+        let answer = balancer.ask(get("/a<b"));
+        assert!(answer.status == 400 && answer.text().contains("no form in HTTP/2"), "{answer:?}");
+    }
+    assert!(watch.elapsed() < ms(5_000), "{:?}", watch.elapsed());
+    assert_eq!(balancer.destination(0).standing.word(), "serving");
+    assert_eq!(balancer.ask(get("/a")).status, 200);
+    assert_eq!(destination.requests().len() + other.requests().len(), 1);
+}
+
+#[test]
 fn calls_of_grpc_run_with_their_trailers() {
     let destination = Http2Destination::start(|request| {
         assert_eq!(request.head.headers()["te"], "trailers");

@@ -2,6 +2,7 @@
 
 mod again;
 mod checks;
+mod choice;
 mod crossing;
 mod destinations;
 mod web;

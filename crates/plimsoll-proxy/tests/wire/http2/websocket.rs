@@ -1,23 +1,9 @@
 //! Tunnels of WebSocket where at least one side speaks HTTP/2 (RFC 8441).
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use plimsoll_config::model::PoolProtocol;
 
-use crate::kit::http2::{Http2Client, Http2Destination, connect, release};
+use crate::kit::http2::{Http2Client, Http2Destination, accept, connect, release};
 use crate::kit::{Balancer, Destination, Gate, Setup, Visit, ms, noise, secs, until};
-
-/// The right answer to a key (RFC 6455 section 4.2.2), put together without the proxy's help.
-fn accept(key: &str) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let hash =
-        digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
-    let bits: String = hash.as_ref().iter().map(|byte| format!("{byte:08b}")).collect();
-    let digit = |six: &[u8]| {
-        let six = format!("{:0<6}", String::from_utf8_lossy(six));
-        char::from(DIGITS[usize::from_str_radix(&six, 2).expect("bits")])
-    };
-    bits.as_bytes().chunks(6).map(digit).collect::<String>() + "="
-}
 
 /// Reads the head of a handshake and answers it as it should be.
 fn switch(visit: &mut Visit) -> bool {
@@ -30,7 +16,7 @@ fn switch(visit: &mut Visit) -> bool {
 }
 
 /// Sends everything back, and a goodbye at the end.
-fn echo(visit: &mut Visit) {
+pub(super) fn echo(visit: &mut Visit) {
     if !switch(visit) {
         return;
     }

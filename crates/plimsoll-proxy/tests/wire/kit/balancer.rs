@@ -103,8 +103,16 @@ fn listener(name: &str) -> Listener {
         tls: None,
         accepts_proxy_protocol: false,
         trusted_proxies: Vec::new(),
-        timeouts: ClientTimeouts { handshake: secs(10), header: secs(10), body: secs(10), idle: secs(10) },
+        timeouts: ClientTimeouts {
+            handshake: secs(10),
+            header: secs(10),
+            body: secs(10),
+            idle: secs(10),
+            connection: None,
+        },
         limits: Limits {
+            requests: 0,
+            streams: 128,
             connections: 20_000,
             handshakes: 2_000,
             header_bytes: 65_536,

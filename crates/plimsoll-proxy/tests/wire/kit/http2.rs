@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -422,6 +423,19 @@ pub(crate) fn connect(protocol: &'static str, path: &str) -> Request<()> {
     request.body(()).expect("a request")
 }
 
+/// The right answer to a key (RFC 6455 section 4.2.2), put together without the proxy's help.
+pub(crate) fn accept(key: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let hash =
+        digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    let bits: String = hash.as_ref().iter().map(|byte| format!("{byte:08b}")).collect();
+    let digit = |six: &[u8]| {
+        let six = format!("{:0<6}", String::from_utf8_lossy(six));
+        char::from(DIGITS[usize::from_str_radix(&six, 2).expect("bits")])
+    };
+    bits.as_bytes().chunks(6).map(digit).collect::<String>() + "="
+}
+
 /// A tunnel, as far as its bytes go.
 pub(crate) struct Tunnel {
     pub(crate) to: SendStream<Bytes>,
@@ -430,6 +444,25 @@ pub(crate) struct Tunnel {
 }
 
 impl Http2Client {
+    /// So many requests for `path` that leave together, before anything is heard.
+    pub(crate) fn burst(&mut self, path: &str, many: usize) -> Vec<Stream> {
+        let requests = self.requests.clone();
+        self.run(async {
+            let (mut requests, mut streams) = (requests, Vec::new());
+            for _ in 0..many {
+                requests = requests.ready().await.expect("room");
+                let (answer, body) = requests.send_request(get(path), true).expect("room");
+                streams.push(Stream { answer, body });
+            }
+            streams
+        })
+    }
+
+    /// Streams the server takes at once, as it said.
+    pub(crate) fn streams_at_once(&self) -> usize {
+        self.requests.current_max_send_streams()
+    }
+
     /// The server has said that it opens tunnels.
     pub(crate) fn may_connect(&self) -> bool {
         self.requests.is_extended_connect_protocol_enabled()

@@ -199,6 +199,28 @@ fn a_connection_for_one_host_is_not_for_another_unless_its_certificate_is() {
 }
 
 #[test]
+fn a_whole_url_may_be_asked_for_if_it_says_what_is_spoken() {
+    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
+    let files = authority.issue(&["a.test"]);
+    let balancer =
+        Setup::http(&[&destination]).with(|s| s.listeners[0].tls = Some(serves(&[&files]))).start();
+    for (url, status) in [
+        ("https://a.test/x?y=1", 200),
+        ("HTTPS://A.TEST:8443", 200),
+        ("http://a.test/x", 400),
+        ("https://b.test/x", 421),
+    ] {
+        let mut client = balancer.connect_tls(&authority.client(None), "a.test");
+        client.send(format!("GET {url} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+        assert_eq!(client.answer().status, status, "{url}");
+    }
+    let seen: Vec<_> = destination.requests();
+    assert_eq!((seen[0].target.as_str(), seen[0].fields.one("host")), ("/x?y=1", Some("a.test")));
+    assert_eq!((seen[1].target.as_str(), seen[1].fields.one("host")), ("/", Some("A.TEST:8443")));
+    assert_eq!((seen.len(), balancer.refused("bad_request")), (2, 1));
+}
+
+#[test]
 fn new_certificates_come_into_force_and_bad_ones_change_nothing() {
     let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
     let files = authority.issue(&["a.test"]);

@@ -1,0 +1,164 @@
+//! What other clients notice while one abuses HTTP/2: their latency, and the memory it takes.
+
+mod attacks;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use crate::certificate::Certificate;
+use crate::load::driver;
+use crate::load::pace::{self, Pace};
+use crate::peers::{self, Buffers, Job, Peer, Running};
+use crate::{clock, machine, process, scenario, socket};
+use attacks::{ATTACKS, Attack};
+
+/// Measure other clients' latency while one abuses HTTP/2 in each of the known ways
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Plimsoll's binary
+    #[arg(long, default_value = "target/release/plimsoll")]
+    plimsoll: PathBuf,
+    /// Messages a second of the others, planned ahead; latency counts from the planned moment
+    #[arg(long, default_value_t = 500.0, value_parser = pace::rate)]
+    rate: f64,
+    /// Seconds with and without each abuse
+    #[arg(long, default_value = "3", value_parser = clock::seconds)]
+    seconds: Duration,
+    /// Each is measured so often, and the median of the ratios told
+    #[arg(long, default_value_t = 3)]
+    blocks: usize,
+    /// The CPU of the balancer; everybody else has the other one
+    #[arg(long, default_value_t = 0)]
+    balancer_cpu: usize,
+    #[arg(long, default_value_t = 1)]
+    client_cpu: usize,
+}
+
+const CONNECTIONS: usize = 16;
+const OPEN_FILES: u64 = 4096;
+
+pub(crate) fn run(args: &Args) -> io::Result<()> {
+    machine::raise_open_files();
+    println!(
+        "{}; {} messages/s over {CONNECTIONS} connections of HTTP/1.1\n",
+        machine::describe(),
+        args.rate
+    );
+    println!("| abuse | p99 without | p99 with | ratio | abuser's connections | memory |");
+    println!("|---|---:|---:|---:|---:|---:|");
+    for attack in ATTACKS {
+        let mut blocks =
+            (0..args.blocks.max(1)).map(|_| block(args, attack)).collect::<io::Result<Vec<_>>>()?;
+        blocks.sort_by(|a, b| a.ratio().total_cmp(&b.ratio()));
+        let middle = &blocks[blocks.len() / 2];
+        let grown = blocks.iter().map(|block| block.grown).max().unwrap_or(0);
+        println!(
+            "| {} | {:.0} µs | {:.0} µs | {:.2} | {} | +{:.1} MiB |",
+            attack.name,
+            middle.without.as_secs_f64() * 1e6,
+            middle.with.as_secs_f64() * 1e6,
+            middle.ratio(),
+            middle.connections,
+            grown as f64 / f64::from(1 << 20),
+        );
+    }
+    Ok(())
+}
+
+struct Block {
+    without: Duration,
+    with: Duration,
+    connections: u64,
+    grown: u64,
+}
+
+impl Block {
+    fn ratio(&self) -> f64 {
+        self.with.as_secs_f64() / self.without.as_secs_f64()
+    }
+}
+
+fn block(args: &Args, attack: &'static Attack) -> io::Result<Block> {
+    let scenario = scenario::find("h1-keepalive-64").map_err(io::Error::other)?;
+    let folder = peers::folder()?;
+    let addresses = socket::free_addresses(4)?;
+    let certificate = Certificate::make(folder.path())?;
+    machine::pin(&[args.client_cpu])?;
+    let mut backends = scenario.backends(&addresses[..2], OPEN_FILES, folder.path())?;
+    for &address in &addresses[..2] {
+        backends.ready(Duration::from_secs(5), || driver::answers(scenario.direct(address)))?;
+    }
+    let job = Job {
+        listen: addresses[2],
+        admin: addresses[3],
+        backends: &addresses[..2],
+        traffic: scenario.traffic(),
+        certificate: None,
+        buffers: Buffers::Shipped,
+        workers: 1,
+        single_process: true,
+        open_files: OPEN_FILES,
+        folder: folder.path(),
+    };
+    let command = Peer::Plimsoll.prepare(&args.plimsoll, &job)?;
+    machine::pin(&[args.balancer_cpu])?;
+    let started = Running::start(&command, folder.path());
+    machine::pin(&[args.client_cpu])?;
+    let mut balancer = started?;
+    balancer.ready(Duration::from_secs(15), || driver::answers(scenario.driver(job.listen, &certificate)))?;
+    let mut others = scenario.driver(job.listen, &certificate)?;
+    others.open(CONNECTIONS)?;
+    let pace = Pace::Rate(args.rate);
+    others.warm_up(pace, Duration::from_secs(1))?;
+    let family = process::tree(balancer.id())?;
+    let before = process::memory(&family)?.resident;
+    let without = others.measure(pace, args.seconds)?;
+    let abuser = Abuser::start(job.listen, attack)?;
+    others.warm_up(pace, Duration::from_millis(200))?;
+    let with = others.measure(pace, args.seconds)?;
+    let after = process::memory(&family)?.resident;
+    let connections = abuser.stop();
+    balancer.stop(Duration::from_secs(2))?;
+    for tally in [&without, &with] {
+        if !tally.faults.is_empty() {
+            return Err(io::Error::other(format!("{}: wrong answers: {:?}", attack.name, tally.faults)));
+        }
+    }
+    let p99 = |tally: &crate::load::client::Tally| tally.latencies.quantile(0.99);
+    let grown = after.saturating_sub(before);
+    Ok(Block { without: p99(&without), with: p99(&with), connections, grown })
+}
+
+/// Somebody who does it again and again until told to stop.
+struct Abuser {
+    stop: Arc<AtomicBool>,
+    connections: Arc<AtomicU64>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Abuser {
+    fn start(target: SocketAddr, attack: &'static Attack) -> io::Result<Self> {
+        let (stop, connections) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (told, count) = (stop.clone(), connections.clone());
+        let thread = thread::Builder::new().name("abuser".into()).spawn(move || {
+            // The load client beside it must not wait for it: its own CPU is not what is measured.
+            let _without_it_the_numbers_are_worse = machine::be_nice();
+            while !told.load(Relaxed) {
+                count.fetch_add(1, Relaxed);
+                let _ended_by_the_balancer = attack.once(target, &told);
+            }
+        })?;
+        Ok(Self { stop, connections, thread })
+    }
+
+    fn stop(self) -> u64 {
+        self.stop.store(true, Relaxed);
+        let _panicked_and_said_so = self.thread.join();
+        self.connections.load(Relaxed)
+    }
+}
