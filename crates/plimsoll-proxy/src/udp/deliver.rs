@@ -228,6 +228,7 @@ impl Desk {
     }
 
     fn send(&mut self, slot: u32, load: &Load<'_>) -> Result<(), Fault> {
+        self.sends += 1;
         let Some((_, flow)) = self.flows.get_mut(slot) else { return Err(Fault::Means) };
         flow.path.as_mut().ok_or(Fault::Means)?.send(load)?;
         flow.moved.to_destination += load.len as u64;

@@ -42,8 +42,11 @@ use crate::stream::watch_reading;
 use crate::timer::Alarm;
 use crate::worker::{Door, DoorView, Rule, Worker};
 
-/// Batches of each direction before others of the worker get their turn: a millisecond at most.
+/// Batches of each direction before others of the worker get their turn: a millisecond at most, or a few where
+/// a batch of trains is taken apart.
 const TURNS: usize = 4;
+/// So many sends towards destinations end a turn early: trains taken apart make more of a batch than its pieces.
+const SENDS: usize = TURNS * BATCH;
 /// Batches that are still passed on when a door closes.
 const LAST: usize = 64;
 /// A destination on trial that has not refused for so long has passed: many never reply.
@@ -110,6 +113,8 @@ struct Desk {
     trials: VecDeque<(u32, u64, Tick)>,
     /// The number of the next flow.
     next: u64,
+    /// Sends towards destinations in this turn.
+    sends: usize,
     /// Counts how often replies were looked for; between two turns one is left out.
     round: u64,
 }
@@ -139,6 +144,7 @@ impl Desk {
             alarm: worker.timers.alarm(Tick::NEVER),
             trials: VecDeque::new(),
             next: 0,
+            sends: 0,
             round: 0,
         }))
     }
@@ -164,6 +170,7 @@ impl Desk {
         let now = worker.now();
         self.adopt(now);
         self.round += 1;
+        self.sends = 0;
         let (gate, epoll) = (self.gate.socket.clone(), self.epoll.clone());
         for _ in 0..TURNS {
             let mut moved = false;
@@ -185,6 +192,9 @@ impl Desk {
             }
             if !moved {
                 return Poll::Pending;
+            }
+            if self.sends > SENDS {
+                break;
             }
         }
         Poll::Ready(())
