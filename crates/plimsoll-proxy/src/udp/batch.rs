@@ -187,6 +187,12 @@ impl<'a> Load<'a> {
         Self { pieces: std::slice::from_ref(datagram), len: datagram.len(), stride: datagram.len() }
     }
 
+    #[cfg(test)]
+    pub(super) fn train(pieces: &'a [&'a [u8]]) -> Self {
+        let len = pieces.iter().map(|piece| piece.len()).sum();
+        Self { pieces, len, stride: pieces[0].len() }
+    }
+
     /// The datagram, if it is one.
     pub(super) fn alone(&self) -> Option<&'a [u8]> {
         (self.len <= self.stride).then(|| self.pieces[0])

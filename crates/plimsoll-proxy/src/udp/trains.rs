@@ -191,3 +191,31 @@ impl Control {
         self.len += length.next_multiple_of(size);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_train_that_was_refused_is_tried_again_after_a_while_and_shorter_ones_at_once() {
+        use rustix::io::Errno;
+        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).expect("a socket");
+        let mut trains = Trains { too_long: usize::MAX, ..Trains::of(&socket) };
+        let (long, short) = ([&[0; 2000][..], &[0; 2000]], [&[0; 1200][..], &[0; 1200]]);
+        let long = Load::train(&long);
+        let short = Load::train(&short);
+        assert!(trains.may_leave(&long) && trains.may_leave(&short));
+        assert!(!trains.refused(&long, &Errno::CONNREFUSED.into()), "that is about its destination");
+        assert!(
+            !trains.refused(&Load::one(&&[0; 9][..]), &Errno::MSGSIZE.into()),
+            "and that about a datagram"
+        );
+        assert!(trains.may_leave(&long));
+        assert!(trains.refused(&long, &Errno::MSGSIZE.into()));
+        for _ in 1..FORBEARANCE {
+            assert!(!trains.may_leave(&long) && trains.may_leave(&short));
+        }
+        assert!(trains.may_leave(&long), "routes change");
+        assert!(!Trains::default().may_leave(&short), "nothing is tried that the kernel cannot");
+    }
+}
