@@ -77,7 +77,11 @@ pub const OUTLIER: OutlierSpec = OutlierSpec {
     base_ejection: Duration::from_secs(30),
     max_ejection: Duration::from_secs(300),
     max_ejected: 0.5,
+    interval: Some(Duration::from_secs(10)),
 };
+
+/// Ejections leave at least this share of a pool.
+pub const PANIC_THRESHOLD: f64 = 0.5;
 
 /// Tries and repeats.
 pub fn retry() -> RetrySpec {
@@ -139,6 +143,7 @@ mod tests {
             ("listeners[].timeouts.header", dur(client.header)),
             ("listeners[].timeouts.body", dur(client.body)),
             ("listeners[].timeouts.idle", dur(client.idle)),
+            ("panic_threshold", percent(PANIC_THRESHOLD)),
             ("listeners[].mqtt.rebalance", MQTT.rebalance.to_string()),
             ("listeners[].limits.connections", LIMITS.connections.to_string()),
             ("listeners[].limits.handshakes", LIMITS.handshakes.to_string()),
@@ -172,6 +177,7 @@ mod tests {
             ("health_monitoring.service", format!("{CHECK_SERVICE:?}")),
             ("outlier_detection.consecutive_failures", OUTLIER.consecutive_failures.to_string()),
             ("outlier_detection.base_ejection", dur(OUTLIER.base_ejection)),
+            ("outlier_detection.interval", OUTLIER.interval.map_or(String::new(), dur)),
             ("outlier_detection.max_ejected", percent(OUTLIER.max_ejected)),
             ("retry.attempts", retry.attempts.to_string()),
             ("retry.budget", percent(retry.budget)),

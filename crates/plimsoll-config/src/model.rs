@@ -324,6 +324,13 @@ pub struct Pool {
     pub retry: RetrySpec,
     /// Backup tiers may take over (`quality.failover_support`).
     pub backup_tiers: bool,
+    /// Who comes back takes a growing share for so long; `None` = all of it at once.
+    pub slow_start: Option<Duration>,
+    /// Ejections may not leave fewer than this share of the destinations; 0 = they may.
+    pub panic_threshold: f64,
+    /// Who passes its checks again serves one message first, and then takes a growing share
+    /// (`health_monitoring.recovery_management`).
+    pub recovery: bool,
     /// What is spoken to them.
     pub protocol: PoolProtocol,
     /// How they are told whose connection it is.

@@ -313,6 +313,10 @@ struct LoadBalancer {
     health_monitoring: Option<HealthMonitoring>,
     /// When failing traffic sets a destination aside.
     outlier_detection: Option<OutlierDetection>,
+    /// A destination that comes back takes a growing share for so long.
+    slow_start: Option<Dur>,
+    /// Ejections leave at least this share of the pool; 0% = they need not.
+    panic_threshold: Option<Share>,
     /// Tries and repeats.
     retry: Option<Retry>,
     /// Deadline and effort.
@@ -357,7 +361,7 @@ struct HealthMonitoring {
     expect: Option<Text>,
     /// Alerts when a destination goes or comes back. Not active yet.
     alerting: Option<Switch>,
-    /// A recovered destination returns by steps. Not active yet.
+    /// A destination that passes its checks again serves one message first, and then a growing share.
     recovery_management: Option<Switch>,
 }
 
@@ -367,6 +371,8 @@ struct HealthMonitoring {
 struct OutlierDetection {
     /// Bad outcomes in a row; 0 = never.
     consecutive_failures: Option<Whole<0, 1_000_000>>,
+    /// All that serve are compared with each other so often.
+    interval: Option<Dur>,
     /// The first time; the n-th in a row lasts n times as long.
     base_ejection: Option<Dur>,
     /// At most this share of the pool is set aside at once.

@@ -48,7 +48,6 @@ fn the_basic_example_of_the_seed() {
 fn the_advanced_example_of_the_seed() {
     let inactive = [
         "health_monitoring.alerting",
-        "health_monitoring.recovery_management",
         "performance_monitoring",
         "dynamic_adjustment",
         "performance.caching",

@@ -31,6 +31,7 @@ fn busy_pool(algorithm: Algorithm, count: u32) -> (Snapshot, Vec<Ticket>) {
             standing: Standing::Serving,
             since: Tick::ZERO,
             weight: weight.in_256ths(),
+            warmth: None,
             live: Arc::new(Live::new(1)),
         }
     };

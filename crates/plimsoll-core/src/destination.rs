@@ -129,6 +129,8 @@ pub struct Witnesses {
     pub ejection: Ejection,
     /// The only destination of its pool: never taken out for failing.
     pub lone: bool,
+    /// It has served again for a short time only.
+    pub warming: bool,
 }
 
 /// May a destination serve now, and if not, why.
@@ -183,6 +185,7 @@ pub const fn standing(seen: Witnesses) -> Standing {
         (_, _, Health::Down, _) => Standing::Down,
         (_, _, _, Ejection::Until(until)) => Standing::Ejected { until },
         (_, _, _, Ejection::Probation) => Standing::Ejected { until: Tick::ZERO },
+        _ if seen.warming => Standing::Warming,
         _ => Standing::Serving,
     }
 }

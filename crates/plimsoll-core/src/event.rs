@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::destination::{Name, Standing};
+use crate::health::peers::Worse;
 use crate::live::Failure;
 use crate::time::Tick;
 
@@ -82,6 +83,13 @@ pub enum Reason {
         /// Set aside for so long.
         span: Duration,
     },
+    /// It did worse than its peers.
+    WorseThanPeers {
+        /// In what.
+        worse: Worse,
+        /// Set aside for so long.
+        span: Duration,
+    },
     /// Its time is over: one message may try it.
     TrialOpened,
     /// Its trial went well.
@@ -103,6 +111,13 @@ pub enum Reason {
     Alone,
     /// It has a new address: nothing is known against that.
     Moved,
+    /// Its slow start is over.
+    WarmedUp,
+    /// Checks pass again, so many in a row: one message is to show whether it serves.
+    RecoveryPlanned {
+        /// In a row.
+        count: u32,
+    },
 }
 
 impl Reason {
@@ -114,6 +129,9 @@ impl Reason {
             Self::ChecksPassed { .. } => "checks_passed",
             Self::ChecksOff => "checks_off",
             Self::TrafficFailed { .. } => "traffic_failed",
+            Self::WorseThanPeers { worse: Worse::SuccessRate { .. }, .. } => "success_rate",
+            Self::WorseThanPeers { worse: Worse::FailureShare { .. }, .. } => "failure_share",
+            Self::WorseThanPeers { worse: Worse::Latency { .. }, .. } => "slow",
             Self::TrialOpened => "trial_opened",
             Self::TrialPassed => "trial_passed",
             Self::TrialFailed { .. } => "trial_failed",
@@ -122,6 +140,8 @@ impl Reason {
             Self::Needed => "needed",
             Self::Alone => "alone",
             Self::Moved => "moved",
+            Self::WarmedUp => "warmed_up",
+            Self::RecoveryPlanned { .. } => "recovery_planned",
         }
     }
 }
@@ -143,6 +163,9 @@ impl fmt::Display for Reason {
                 story(*last),
                 seconds(*span)
             ),
+            Self::WorseThanPeers { worse, span } => {
+                write!(f, "{worse}; trial in {}", seconds(*span))
+            }
             Self::TrialOpened => f.write_str("its time is over, one message may try it"),
             Self::TrialPassed => f.write_str("its trial went well"),
             Self::TrialFailed { last, span } => {
@@ -155,6 +178,10 @@ impl fmt::Display for Reason {
             Self::Needed => f.write_str("too few others are left to do without it"),
             Self::Alone => f.write_str("it is the pool's only destination now"),
             Self::Moved => f.write_str("it has a new address"),
+            Self::WarmedUp => f.write_str("its slow start is over"),
+            Self::RecoveryPlanned { count } => {
+                write!(f, "{count} checks passed in a row: one message is to show that it serves")
+            }
         }
     }
 }

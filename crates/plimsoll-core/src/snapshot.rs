@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::balance::warmth::Warmth;
 use crate::balance::{Picker, Policy, Slot, rendezvous};
 use crate::destination::{Destination, DestinationId, Name, Standing};
 use crate::hash::hash;
@@ -24,6 +25,8 @@ pub struct Member {
     pub since: Tick,
     /// Effective weight, 256ths.
     pub weight: u32,
+    /// It is warming, for so long.
+    pub warmth: Option<Warmth>,
     /// Its live counters.
     pub live: Arc<Live>,
 }
@@ -38,6 +41,7 @@ impl Member {
             address: self.destination.address.clone(),
             weight: self.weight,
             rank: rank as u32,
+            warmth: self.warmth,
             live: self.live.clone(),
         }
     }
@@ -231,11 +235,7 @@ pub fn balance_load(
         return Ok(ticket(slot, want, Some(trial), now));
     }
     for tier in &snapshot.tiers {
-        let slot = match want.key {
-            Some(key) => rendezvous::home(&tier.slots, key, |slot| !want.has_tried(slot.id)),
-            None => next_untried(&tier.slots, tier.picker.pick(want, now, rng), want),
-        };
-        if let Some(slot) = slot {
+        if let Some(slot) = choose(tier, want, now, rng) {
             return Ok(ticket(slot, want, None, now));
         }
     }
@@ -244,6 +244,40 @@ pub fn balance_load(
         (_, true) => NoDestination::NoneServing,
         _ => NoDestination::AllTried,
     })
+}
+
+/// Who of a tier takes the message. A warming destination lets some pass by, to whom the picker chooses next;
+/// where all others were tried or pass it by too, the first choice stands.
+fn choose<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
+    /// Picks before the next in the list will do.
+    const PICKS: usize = 3;
+    let mut first = None;
+    for _ in 0..PICKS {
+        let slot = pick(tier, want, first, now, rng)?;
+        if slot.warmth.is_none_or(|warmth| warmth.admits(want.key, now, rng)) {
+            return Some(slot);
+        }
+        first.get_or_insert(slot);
+    }
+    let warm = |slot: &&Slot| slot.warmth.is_none() && !want.has_tried(slot.id);
+    let after = first.map_or(0, |slot| tier.slots.iter().position(|s| s.id == slot.id).unwrap_or(0));
+    tier.slots[after..].iter().chain(&tier.slots[..after]).find(warm).or(first)
+}
+
+/// What the key or the picker says; `passed_by` has let the message pass.
+fn pick<'s>(
+    tier: &'s Tier,
+    want: &Want<'_>,
+    passed_by: Option<&Slot>,
+    now: Tick,
+    rng: &mut Rng,
+) -> Option<&'s Slot> {
+    let Some(key) = want.key else {
+        return next_untried(&tier.slots, tier.picker.pick(want, now, rng), want);
+    };
+    let fit = |slot: &Slot| !want.has_tried(slot.id) && passed_by.is_none_or(|passed| passed.id != slot.id);
+    rendezvous::home(&tier.slots, key, fit)
+        .or_else(|| rendezvous::home(&tier.slots, key, |slot| !want.has_tried(slot.id)))
 }
 
 fn ticket(slot: &Slot, want: &Want<'_>, trial: Option<Trial>, now: Tick) -> Ticket {
@@ -269,7 +303,15 @@ mod tests {
         let destination = Destination { priority, ..Destination::new(&format!("d{rank}"), address) };
         let live = Arc::new(Live::new(1));
         let weight = Weight::new(weight).in_256ths();
-        Member { id: DestinationId(100 + rank), destination, standing, since: Tick::ZERO, weight, live }
+        Member {
+            id: DestinationId(100 + rank),
+            destination,
+            standing,
+            since: Tick::ZERO,
+            weight,
+            warmth: None,
+            live,
+        }
     }
 
     fn picture(members: Vec<Member>) -> Snapshot {

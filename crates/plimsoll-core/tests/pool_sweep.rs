@@ -301,9 +301,13 @@ fn check_witnesses(
     let out = reports.iter().filter(|report| report.ejection != Ejection::None).count();
     let most = ((reports.len() as f64 * spec.outlier.max_ejected) as usize).max(1);
     assert!(out <= most, "{}", told("too many ejected"));
-    assert!(out == 0 || spec.outlier.consecutive_failures > 0, "{}", told("ejected while off"));
+    assert!(
+        out == 0 || spec.recovery || spec.outlier.consecutive_failures > 0,
+        "{}",
+        told("ejected while off")
+    );
     if let [lone] = reports {
-        let serves = lone.standing == Standing::Serving || lone.admin != AdminState::Ready;
+        let serves = lone.standing.serves() || lone.admin != AdminState::Ready;
         assert!(serves && out == 0, "{}", told("the only destination was taken out"));
     }
     let may_serve = |report: &&DestinationReport| {
@@ -339,8 +343,12 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
             base_ejection: Duration::from_secs(1 + rng.below(30)),
             max_ejection: Duration::from_secs(1 + rng.below(100)),
             max_ejected: [0.0, 0.1, 0.5, 1.0][rng.index(4)],
+            interval: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(20))),
         },
         backup_tiers: rng.below(4) > 0,
+        slow_start: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(40))),
+        panic_threshold: [0.0, 0.5, 1.0][rng.index(3)],
+        recovery: rng.below(3) == 0,
     }
 }
 

@@ -76,6 +76,7 @@ impl Station {
             standing: Standing::Serving,
             since: Tick::ZERO,
             weight: weight.in_256ths(),
+            warmth: None,
             live: Arc::new(Live::new(workers)),
         }
     }

@@ -238,7 +238,15 @@ impl State {
             };
             let destination = destination.parse()?;
             let weight = destination.weight.in_256ths();
-            members.push(Member { id, destination, standing: Standing::Serving, since, weight, live });
+            members.push(Member {
+                id,
+                destination,
+                standing: Standing::Serving,
+                since,
+                weight,
+                warmth: None,
+                live,
+            });
         }
         self.next_id = next_id;
         Ok(members)

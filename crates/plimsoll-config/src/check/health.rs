@@ -30,6 +30,7 @@ pub(crate) struct HealthSettings {
     send: Arc<[u8]>,
     reply: Option<Arc<[u8]>>,
     service: Arc<str>,
+    recovery: bool,
 }
 
 /// What a check speaks.
@@ -54,6 +55,7 @@ impl Default for HealthSettings {
             host: None,
             expect: [defaults::CHECK_EXPECT].into(),
             port: None,
+            recovery: false,
             send: Arc::default(),
             reply: None,
             service: defaults::CHECK_SERVICE.into(),
@@ -62,6 +64,11 @@ impl Default for HealthSettings {
 }
 
 impl HealthSettings {
+    /// Who passes its checks again proves itself before it is given its share.
+    pub(crate) fn recovery(&self) -> bool {
+        self.recovery
+    }
+
     /// Nobody said how checks are made.
     pub(crate) fn is_by_default(&self) -> bool {
         self.asks.is_none()
@@ -126,7 +133,8 @@ impl Reader<'_> {
         if let Some(port) = get("port").and_then(|p| self.whole(p, 1..=65_535)) {
             health.port = Some(port);
         }
-        self.inactive_switches(&table, &["alerting", "recovery_management"]);
+        set(&mut health.recovery, get("recovery_management").and_then(|p| self.switch(p)));
+        self.inactive_switches(&table, &["alerting"]);
     }
 
     /// What a check speaks, told by its word or by a key that only one of them has.

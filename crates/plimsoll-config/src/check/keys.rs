@@ -108,7 +108,7 @@ pub(crate) const DESTINATION: Keys =
     Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels"]);
 
 pub(crate) const LOAD_BALANCER: Keys = Keys {
-    later: &["session_affinity", "hedge", "slow_start", "panic_threshold", "hash", "custom"],
+    later: &["session_affinity", "hedge", "hash", "custom"],
     pairs: &["dynamic_adjustment", "performance_monitoring"],
     ..Keys::new(
         "load_balancer",
@@ -118,6 +118,8 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
             "failover",
             "health_monitoring",
             "outlier_detection",
+            "slow_start",
+            "panic_threshold",
             "retry",
             "performance",
             "quality",
@@ -146,10 +148,10 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
         "recovery_management",
     ],
 );
-pub(crate) const OUTLIER_DETECTION: Keys = Keys {
-    later: &["interval"],
-    ..Keys::new("load_balancer.outlier_detection", &["consecutive_failures", "base_ejection", "max_ejected"])
-};
+pub(crate) const OUTLIER_DETECTION: Keys = Keys::new(
+    "load_balancer.outlier_detection",
+    &["consecutive_failures", "interval", "base_ejection", "max_ejected"],
+);
 pub(crate) const RETRY: Keys = Keys::new("load_balancer.retry", &["attempts", "when", "budget"]);
 pub(crate) const PERFORMANCE: Keys =
     Keys::new("load_balancer.performance", &["timeout", "caching", "parallel_processing", "optimization"]);

@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) outlier: OutlierSpec,
     pub(crate) retry: RetrySpec,
     pub(crate) backup_tiers: bool,
+    pub(crate) slow_start: Option<Duration>,
+    pub(crate) panic_threshold: f64,
     pub(crate) total: Option<Duration>,
 }
 
@@ -42,6 +44,8 @@ impl Default for Settings {
             outlier: defaults::OUTLIER,
             retry: defaults::retry(),
             backup_tiers: true,
+            slow_start: None,
+            panic_threshold: defaults::PANIC_THRESHOLD,
             total: None,
         }
     }
@@ -63,6 +67,10 @@ impl Reader<'_> {
         if let Some(place) = table.get("outlier_detection") {
             self.outlier_detection(place, &mut settings.outlier);
         }
+        if let Some(window) = table.get("slow_start").and_then(|p| self.dur(p, &defaults::TIMEOUT)) {
+            settings.slow_start = Some(window);
+        }
+        set(&mut settings.panic_threshold, table.get("panic_threshold").and_then(|p| self.share(p)));
         if let Some(place) = table.get("retry") {
             self.retry(place, &mut settings.retry);
         }
@@ -83,6 +91,9 @@ impl Reader<'_> {
         let base = table.get("base_ejection").and_then(|p| self.dur(p, &defaults::TIMEOUT));
         set(&mut outlier.base_ejection, base);
         outlier.max_ejection = defaults::OUTLIER.max_ejection.max(outlier.base_ejection);
+        if let Some(interval) = table.get("interval").and_then(|p| self.dur(p, &defaults::INTERVAL)) {
+            outlier.interval = Some(interval);
+        }
         set(&mut outlier.max_ejected, table.get("max_ejected").and_then(|p| self.share(p)));
     }
 

@@ -288,10 +288,9 @@ fn what_comes_later_is_refused_in_words() {
     {
         check_policy(&format!("  algorithm: ▸{algorithm}"), &["not-available-yet algorithm"]);
     }
-    for key in ["session_affinity", "hedge", "slow_start", "panic_threshold", "hash", "custom"] {
+    for key in ["session_affinity", "hedge", "hash", "custom"] {
         check_policy(&format!("  ▸{key}: x"), &[format!("not-available-yet {key}").as_str()]);
     }
-    check_policy("  outlier_detection: {▸interval: 10s}", &["not-available-yet outlier_detection.interval"]);
     check_listener("▸http3: true", &["not-available-yet http3"]);
     for key in ["redirect", "deny", "rate_limit", "timeout", "pools"] {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
@@ -304,7 +303,7 @@ fn what_comes_later_is_refused_in_words() {
 #[test]
 fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
     let policy = |on: &str| {
-        "  health_monitoring: {▸alerting: ON, ▸recovery_management: ON}\n  performance: {▸caching: ON, ▸optimization: \
+        "  health_monitoring: {▸alerting: ON}\n  performance: {▸caching: ON, ▸optimization: \
          ON}\n  quality: {▸quality_metrics: ON, ▸learning: ON}\n  ▸dynamic_adjustment: ON\n  \
          ▸performance_monitoring: ON"
             .replace("ON", on)
@@ -314,7 +313,6 @@ fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
         &policy("true"),
         &[
             "not-active-yet health_monitoring.alerting",
-            "not-active-yet health_monitoring.recovery_management",
             "not-active-yet performance.caching",
             "not-active-yet performance.optimization",
             "not-active-yet quality.quality_metrics",

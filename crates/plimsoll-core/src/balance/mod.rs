@@ -8,6 +8,7 @@ pub mod random;
 pub mod rendezvous;
 pub mod rotation;
 mod sequence;
+pub mod warmth;
 
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ use crate::live::Live;
 use crate::rng::Rng;
 use crate::snapshot::Want;
 use crate::time::Tick;
+
+use self::warmth::Warmth;
 
 /// One destination that may serve, as a picker sees it.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub struct Slot {
     /// Place in the configured order of the pool, an index in its list of members; grows along the list of
     /// slots.
     pub rank: u32,
+    /// It is warming: some messages pass it by.
+    pub warmth: Option<Warmth>,
     /// What all workers share about it.
     pub live: Arc<Live>,
 }
@@ -141,6 +146,7 @@ pub(crate) mod tests {
             address: Address::Socket(([127, 0, 0, 1], 9000).into()),
             weight,
             rank,
+            warmth: None,
             live: Arc::new(Live::new(1)),
         };
         ranks_and_weights.into_iter().map(slot).collect()

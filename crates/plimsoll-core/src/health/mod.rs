@@ -3,6 +3,7 @@
 pub mod checker;
 pub mod lanes;
 pub mod outlier;
+pub mod peers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,8 @@ pub struct OutlierSpec {
     pub base_ejection: Duration,
     /// Longest ejection.
     pub max_ejection: Duration,
+    /// Destinations are compared with each other so often; `None` = they are not.
+    pub interval: Option<Duration>,
     /// At most this share of the pool is ejected at once (one always may be, if others serve), 0.0 to 1.0.
     pub max_ejected: f64,
 }

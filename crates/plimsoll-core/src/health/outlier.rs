@@ -19,6 +19,8 @@ pub struct Room {
     pub ejected: usize,
     /// Another destination takes new messages.
     pub others_serve: bool,
+    /// The others that do are as many as must be left.
+    pub others_suffice: bool,
 }
 
 impl Room {
@@ -30,7 +32,7 @@ impl Room {
 
     /// One more may go: never the last one that serves.
     fn allows(self, spec: &OutlierSpec) -> bool {
-        self.others_serve && self.ejected < Self::most(self.members, spec)
+        self.others_serve && self.others_suffice && self.ejected < Self::most(self.members, spec)
     }
 }
 
@@ -112,6 +114,25 @@ impl Outlier {
         }
     }
 
+    /// Its interval was worse than the others': sets it aside if the pool can spare it.
+    pub fn set_aside(&mut self, now: Tick, spec: &OutlierSpec, room: Room) -> Verdict {
+        match self.ejection {
+            Ejection::None if room.allows(spec) => {
+                self.forgive(now, spec.base_ejection);
+                Verdict::Ejected(self.eject(now, spec, false))
+            }
+            Ejection::None => self.spare(now, spec),
+            _ => Verdict::Nothing,
+        }
+    }
+
+    /// Exactly one message is to show whether it serves again. One that is set aside already waits for its time.
+    pub fn plan_trial(&mut self) {
+        if self.ejection == Ejection::None {
+            (self.ejection, self.connects_only) = (Ejection::Probation, false);
+        }
+    }
+
     /// Its time may be over; says whether a trial is due by that.
     pub fn handle_timeout(&mut self, now: Tick) -> bool {
         let over = matches!(self.ejection, Ejection::Until(until) if until <= now);
@@ -175,8 +196,9 @@ mod tests {
         base_ejection: Duration::from_secs(30),
         max_ejection: Duration::from_secs(100),
         max_ejected: 0.5,
+        interval: None,
     };
-    const ROOM: Room = Room { members: 4, ejected: 0, others_serve: true };
+    const ROOM: Room = Room { members: 4, ejected: 0, others_serve: true, others_suffice: true };
     const BAD: Outcome = Outcome::Failed(Failure::Reset);
     const GOOD: Outcome = Outcome::Answered { status: 200, first_byte: Duration::ZERO };
 
@@ -253,7 +275,7 @@ mod tests {
     fn the_pool_is_never_emptied() {
         let verdict = |members, ejected, others_serve, max_ejected| {
             let spec = OutlierSpec { max_ejected, ..SPEC };
-            let room = Room { members, ejected, others_serve };
+            let room = Room { members, ejected, others_serve, others_suffice: true };
             Outlier::default().judge(at(0), &spec, &word(BAD, 5, false), false, room)
         };
         assert_eq!(verdict(4, 1, true, 0.5), Verdict::Ejected(secs(30)));

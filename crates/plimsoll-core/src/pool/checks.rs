@@ -82,7 +82,7 @@ impl Pool {
             let entry = &mut self.entries[rank];
             let passed = matches!(result, ProbeResult::Passed { .. });
             if entry.checker.record(now, health, result, &mut self.rng) {
-                entry.health_flipped();
+                entry.health_flipped(self.spec.recovery);
                 self.touched = true;
             }
             let up = entry.checker.health() != Health::Down;

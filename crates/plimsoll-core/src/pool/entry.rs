@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::balance::warmth::Warmth;
 use crate::destination::{
     Address, AdminState, Destination, DestinationId, Ejection, Health, Name, Standing, Weight, Witnesses,
     standing,
 };
 use crate::event::Reason;
 use crate::health::{Checker, LastCheck, Outlier};
-use crate::live::Live;
+use crate::live::{Counts, Live};
+use crate::pool::PoolSpec;
 use crate::time::Tick;
 
 /// For so long the trial of an ejected destination waits for a message that may be repeated elsewhere if it
@@ -42,6 +44,10 @@ pub(super) struct Entry {
     /// Why it stands so; `None` for one that has served since it joined.
     pub(super) reason: Option<Reason>,
     pub(super) trial: Option<Trial>,
+    /// What was counted when it was last compared with the others.
+    pub(super) counted: Counts,
+    /// It came back a short time ago.
+    pub(super) warmth: Option<Warmth>,
     /// What the next change to serving will be put down to.
     pub(super) relief: Option<Reason>,
     /// What took it down, and what had it ejected: told when the standing changes by that, maybe later.
@@ -62,6 +68,8 @@ impl Entry {
             since: now,
             reason: None,
             trial: None,
+            counted: Counts::default(),
+            warmth: None,
             relief: None,
             down_by: None,
             ejected_by: None,
@@ -71,13 +79,14 @@ impl Entry {
     /// How it stands by its witnesses, settled or not.
     pub(super) fn stands(&self, lone: bool) -> Standing {
         let (health, ejection) = (self.checker.health(), self.outlier.ejection());
-        standing(Witnesses { admin: self.admin, health, ejection, lone })
+        standing(Witnesses { admin: self.admin, health, ejection, lone, warming: self.warmth.is_some() })
     }
 
     /// How it would stand without its ejection, among others.
     pub(super) fn stands_if_pardoned(&self) -> Standing {
         let health = self.checker.health();
-        standing(Witnesses { admin: self.admin, health, ejection: Ejection::None, lone: false })
+        let warming = self.warmth.is_some();
+        standing(Witnesses { admin: self.admin, health, ejection: Ejection::None, lone: false, warming })
     }
 
     /// Its priority may be used.
@@ -97,35 +106,68 @@ impl Entry {
         self.live.reset_streak();
     }
 
-    /// Checks took it down or brought it back.
-    pub(super) fn health_flipped(&mut self) {
+    /// It takes a growing share for `window`.
+    pub(super) fn warm_up(&mut self, now: Tick, window: Option<Duration>) {
+        self.warmth = window.map(|window| Warmth { since: now, window });
+        if self.warmth.is_some() && self.standing == Standing::Serving {
+            self.standing = Standing::Warming;
+        }
+    }
+
+    /// Checks took it down or brought it back; with `recovery` one message must show that it serves.
+    pub(super) fn health_flipped(&mut self, recovery: bool) {
         if self.checker.health() == Health::Down {
             let detail = self.checker.last().map(|last| last.detail.clone()).unwrap_or_default();
             self.down_by = Some(Reason::ChecksFailed { count: self.checker.failures(), detail });
         } else {
-            self.relief = Some(Reason::ChecksPassed { count: self.checker.passes() });
+            let count = self.checker.passes();
             self.live.reset_streak();
+            match recovery {
+                true => {
+                    self.outlier.plan_trial();
+                    self.ejected_by = Some(Reason::RecoveryPlanned { count });
+                }
+                false => self.relief = Some(Reason::ChecksPassed { count }),
+            }
         }
     }
 
     /// When it has something to settle next, whatever checks and traffic say.
     pub(super) fn next(&self) -> Tick {
+        let warm = self.warmth.map_or(Tick::NEVER, |warmth| warmth.until());
         match (self.outlier.ejection(), self.trial) {
             (Ejection::Until(until), _) => until,
             (_, Some(trial)) => trial.again,
-            _ => Tick::NEVER,
+            _ => warm,
         }
     }
 
     /// Its moment may have come; says whether it has something to settle.
     pub(super) fn handle_timeout(&mut self, now: Tick) -> bool {
-        self.outlier.handle_timeout(now) || self.next() <= now
+        let warm = self.warmth.is_some_and(|warmth| warmth.until() <= now);
+        if warm {
+            self.warmth = None;
+            self.relief.get_or_insert(Reason::WarmedUp);
+        }
+        self.outlier.handle_timeout(now) || self.next() <= now || warm
     }
 
     /// Brings standing, trial and counters in line with the witnesses. Says what changed in the standing, if
     /// anything did, and whether a snapshot shows it differently now.
-    pub(super) fn settle(&mut self, now: Tick, lone: bool, backup_tiers: bool) -> (Option<Change>, bool) {
-        let (from, to) = (self.standing, self.stands(lone));
+    pub(super) fn settle(&mut self, now: Tick, lone: bool, spec: &PoolSpec) -> (Option<Change>, bool) {
+        let (from, mut to) = (self.standing, self.stands(lone));
+        match (from, to) {
+            // Who is needed at once has no time to warm up.
+            (Standing::Down | Standing::Ejected { .. } | Standing::Maintenance, Standing::Serving)
+                if !lone && self.relief != Some(Reason::Needed) =>
+            {
+                self.warmth = spec.window().map(|window| Warmth { since: now, window });
+                to = self.stands(lone);
+            }
+            (_, Standing::Serving | Standing::Warming) => {}
+            // What comes back comes back cold, however far it had got.
+            _ => self.warmth = None,
+        }
         let relief = self.relief.take();
         let change = (from != to).then(|| {
             let reason = self.explain(from, to, lone, relief);
@@ -138,7 +180,7 @@ impl Entry {
             (self.standing, self.reason) = (to, Some(reason.clone()));
             Change { from, to, reason }
         });
-        let trial_moved = self.settle_trial(now, backup_tiers);
+        let trial_moved = self.settle_trial(now, spec.backup_tiers);
         let differs = change.is_some() || trial_moved;
         (change, differs)
     }
@@ -179,7 +221,12 @@ impl Entry {
             Standing::Draining | Standing::Maintenance => None,
             Standing::Down => self.down_by.clone(),
             Standing::Ejected { .. } if self.outlier.ejection() == Ejection::Probation => {
-                Some(Reason::TrialOpened)
+                match &self.ejected_by {
+                    Some(planned @ Reason::RecoveryPlanned { .. }) if from == Standing::Down => {
+                        Some(planned.clone())
+                    }
+                    _ => Some(Reason::TrialOpened),
+                }
             }
             Standing::Ejected { .. } => self.ejected_by.clone(),
             Standing::Serving | Standing::Warming => match from {

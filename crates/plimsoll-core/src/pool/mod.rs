@@ -15,10 +15,12 @@ mod tests;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::balance::{Algorithm, Policy};
 use crate::destination::{AdminState, Destination, DestinationId, Ejection, Health, Name, Weight};
 use crate::event::{Event, Reason};
+use crate::health::peers::{self, Window};
 use crate::health::{HealthSpec, Lanes, OutlierSpec, Room, Verdict};
 use crate::live::{Live, Outcome, Suspect};
 use crate::rng::Rng;
@@ -48,6 +50,21 @@ pub struct PoolSpec {
     pub outlier: OutlierSpec,
     /// Priorities above 0 may take over.
     pub backup_tiers: bool,
+    /// Who comes back takes a growing share for so long; `None` = all of it at once.
+    pub slow_start: Option<Duration>,
+    /// Ejections may not leave fewer than this share of the destinations; 0 = they may.
+    pub panic_threshold: f64,
+    /// Who passes its checks again serves one message first, and then takes a growing share.
+    pub recovery: bool,
+}
+
+impl PoolSpec {
+    /// A recovery that is managed is never without a ramp.
+    const RAMP: Duration = Duration::from_secs(10);
+
+    fn window(&self) -> Option<Duration> {
+        self.slow_start.or(self.recovery.then_some(Self::RAMP))
+    }
 }
 
 /// What a pool is told.
@@ -115,6 +132,10 @@ pub struct Pool {
     unpublished: bool,
     orders: VecDeque<ProbeOrder>,
     events: VecDeque<Event>,
+    /// It has begun: who joins from now on comes cold.
+    runs: bool,
+    /// When destinations are next compared with each other.
+    compare_at: Tick,
 }
 
 impl Pool {
@@ -146,9 +167,13 @@ impl Pool {
             unpublished: false,
             orders: VecDeque::new(),
             events: VecDeque::new(),
+            runs: false,
+            compare_at: Tick::NEVER,
         };
+        pool.plan_comparison(now);
         pool.replace_members(now, members);
         pool.events.clear();
+        pool.runs = true;
         pool.handle_timeout(now);
         pool
     }
@@ -172,12 +197,17 @@ impl Pool {
             self.wake(now, id);
         }
         self.send_checks(now);
+        if self.compare_at <= now {
+            self.compare(now);
+            self.plan_comparison(now);
+        }
         self.settle(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        self.agenda.next()
+        let compare_at = Some(self.compare_at).filter(|&at| at != Tick::NEVER);
+        self.agenda.next().into_iter().chain(compare_at).min()
     }
 
     /// The next thing to do; a snapshot always comes first. Fetch until `None`.
@@ -250,7 +280,10 @@ impl Pool {
         self.next_id = self.next_id.wrapping_add(1);
         let live = Live::new(self.workers);
         live.set_suspect_at(suspect_at(&self.spec.outlier));
-        let entry = Entry::new(id, destination, live, now, self.first_check(now, nth));
+        let mut entry = Entry::new(id, destination, live, now, self.first_check(now, nth));
+        if self.runs {
+            entry.warm_up(now, self.spec.window());
+        }
         let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
         self.tell(Event::Joined { pool, destination, standing: entry.standing });
         entry
@@ -280,6 +313,9 @@ impl Pool {
         }
         if old.health != self.spec.health {
             self.replace_checks(now, old.health.is_some());
+        }
+        if old.outlier != self.spec.outlier {
+            self.plan_comparison(now);
         }
         self.plan_all();
     }
@@ -341,6 +377,42 @@ impl Pool {
         self.plan(suspect.id);
     }
 
+    fn plan_comparison(&mut self, now: Tick) {
+        let on = self.spec.outlier.consecutive_failures > 0;
+        let interval = self.spec.outlier.interval.filter(|_| on);
+        self.compare_at = interval.map_or(Tick::NEVER, |interval| now + interval);
+    }
+
+    /// Compares what destinations did since the last time, and sets aside who did worse than the others.
+    fn compare(&mut self, now: Tick) {
+        let serving = |entry: &Entry| entry.standing.serves() && entry.admin == AdminState::Ready;
+        let window = |entry: &mut Entry| {
+            let (counts, fit) = (entry.live.counts(), serving(entry));
+            let window = Window::between(&mem::replace(&mut entry.counted, counts.clone()), &counts);
+            // Who did not serve all the while has shown nothing.
+            if fit { window } else { Window::default() }
+        };
+        let windows: Vec<Window> = self.entries.iter_mut().map(window).collect();
+        for (rank, worse) in peers::worse(&windows) {
+            let room = self.room(rank);
+            let entry = &mut self.entries[rank];
+            match entry.outlier.set_aside(now, &self.spec.outlier, room) {
+                Verdict::Ejected(span) => {
+                    entry.ejected_by = Some(Reason::WorseThanPeers { worse, span });
+                    self.touched = true;
+                    // Before the next is judged: what this one leaves must do.
+                    self.settle(now);
+                }
+                Verdict::Spared => {
+                    let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
+                    let streak = entry.live.streak();
+                    self.tell(Event::EjectionSpared { pool, destination, streak });
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// What ejecting the destination at `rank` would cost the pool.
     fn room(&self, rank: usize) -> Room {
         let (before, after) = (&self.entries[..rank], &self.entries[rank + 1..]);
@@ -348,7 +420,17 @@ impl Pool {
             members: self.entries.len(),
             ejected: self.entries.iter().filter(|entry| entry.outlier.is_out()).count(),
             others_serve: before.iter().chain(after).any(|e| e.takes(e.standing, self.spec.backup_tiers)),
+            others_suffice: self.suffices(before.iter().chain(after)),
         }
+    }
+
+    /// Those of `entries` that serve are as many of the whole pool as must be left.
+    fn suffices<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> bool {
+        let backup = self.spec.backup_tiers;
+        let fit = |entry: &&Entry| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
+        let all = self.entries.iter().filter(fit).count();
+        let serving = entries.filter(|entry| entry.takes(entry.standing, backup)).count();
+        serving as f64 >= all as f64 * self.spec.panic_threshold - 1e-9
     }
 
     /// Brings standings in line with the witnesses, tells what changed, and publishes if the picture did.
@@ -357,7 +439,7 @@ impl Pool {
             self.readmit(now);
             let lone = self.entries.len() == 1;
             for rank in 0..self.entries.len() {
-                let (change, differs) = self.entries[rank].settle(now, lone, self.spec.backup_tiers);
+                let (change, differs) = self.entries[rank].settle(now, lone, &self.spec);
                 if differs {
                     self.dirty = true;
                     self.plan(self.entries[rank].id);
@@ -377,13 +459,17 @@ impl Pool {
     }
 
     /// Takes ejections back that the pool can no longer bear, the one that ends first before the others: when
-    /// the pool has shrunk below them, and when nobody would serve for nothing but an ejection.
+    /// the pool has shrunk below them, and when too few would serve for nothing but ejections.
     fn readmit(&mut self, now: Tick) {
         let (count, backup) = (self.entries.len(), self.spec.backup_tiers);
         let most = if count == 1 { 0 } else { Room::most(count, &self.spec.outlier) };
         let mut out = self.entries.iter().filter(|entry| entry.outlier.is_out()).count();
         while out > 0 {
-            let served = self.entries.iter().any(|entry| entry.takes(entry.stands(count == 1), backup));
+            let stand = |entry: &&Entry| entry.takes(entry.stands(count == 1), backup);
+            let serving = self.entries.iter().filter(stand).count();
+            let fit = |entry: &&Entry| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
+            let wanted = self.entries.iter().filter(fit).count() as f64 * self.spec.panic_threshold - 1e-9;
+            let served = serving > 0 && serving as f64 >= wanted;
             let fit = |entry: &&mut Entry| {
                 entry.outlier.is_out()
                     && (out > most || !served && entry.takes(entry.stands_if_pardoned(), backup))

@@ -1,7 +1,7 @@
 //! What a pool's snapshot shows beyond its members: which tiers are used, and who is on trial.
 
 use crate::balance::{Policy, Slot};
-use crate::destination::Name;
+use crate::destination::{Name, Standing};
 use crate::pool::PoolSpec;
 use crate::pool::entry::Entry;
 use crate::snapshot::{Member, Snapshot, Tier};
@@ -37,6 +37,7 @@ fn member(entry: &Entry) -> Member {
         standing: entry.standing,
         since: entry.since,
         weight: entry.destination.weight.in_256ths(),
+        warmth: entry.warmth.filter(|_| entry.standing == Standing::Warming),
         live: entry.live.clone(),
     }
 }

@@ -195,5 +195,8 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         parallel_checks: pool.parallel_checks,
         outlier: pool.outlier,
         backup_tiers: pool.backup_tiers,
+        slow_start: pool.slow_start,
+        panic_threshold: pool.panic_threshold,
+        recovery: pool.recovery,
     }
 }

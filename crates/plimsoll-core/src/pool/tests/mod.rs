@@ -2,6 +2,7 @@
 
 mod checks;
 mod members;
+mod recovery;
 mod traffic;
 
 use std::time::Duration;
@@ -33,6 +34,7 @@ fn spec() -> PoolSpec {
         base_ejection: SEC * 30,
         max_ejection: SEC * 300,
         max_ejected: 0.5,
+        interval: None,
     };
     PoolSpec {
         algorithm: Algorithm::RoundRobin,
@@ -40,6 +42,9 @@ fn spec() -> PoolSpec {
         parallel_checks: true,
         outlier,
         backup_tiers: true,
+        slow_start: None,
+        panic_threshold: 0.0,
+        recovery: false,
     }
 }
 

@@ -1,0 +1,168 @@
+//! How a destination that was out comes back, and when it need not go.
+
+use super::*;
+
+fn slow() -> PoolSpec {
+    PoolSpec { slow_start: Some(SEC * 100), ..spec() }
+}
+
+/// Of a thousand messages now, those that `name` takes.
+fn taken(bench: &Bench, name: &str) -> usize {
+    let mut rng = Rng::new(9);
+    let tickets = (0..1000).map(|_| {
+        let snapshot = bench.pool.snapshot();
+        let ticket = balance_load(snapshot, &Want::default(), bench.now, &mut rng).expect("somebody serves");
+        snapshot.members[ticket.member()].destination.name.clone()
+    });
+    tickets.filter(|taker| &**taker == name).count()
+}
+
+#[test]
+fn who_comes_back_takes_a_growing_share_and_never_more_than_its_own() {
+    for algorithm in Algorithm::ALL {
+        let mut bench = Bench::up("a b c d", PoolSpec { algorithm, ..slow() });
+        (0..3).for_each(|_| bench.round("a"));
+        assert_eq!(bench.word("a"), "down");
+        (0..2).for_each(|_| bench.round(""));
+        assert_eq!((bench.word("a"), &*bench.tiers()), ("warming", "a b c d"));
+        // Tickets are dropped at once, so load says nothing: least connections rotates.
+        let mut last = 0;
+        for _ in 0..5 {
+            let now = taken(&bench, "a");
+            assert!(now <= 280 && now + 40 > last, "{algorithm:?}: {now} after {last}");
+            last = now;
+            bench.advance(SEC * 20);
+        }
+        assert_eq!(bench.word("a"), "serving");
+        let warm = taken(&bench, "a");
+        assert!((210..290).contains(&warm), "{algorithm:?}: {warm}");
+    }
+}
+
+#[test]
+fn it_begins_with_a_tenth_and_ends_in_words() {
+    let mut bench = Bench::up("a b", slow());
+    (0..3).for_each(|_| bench.round("a"));
+    (0..2).for_each(|_| bench.round(""));
+    let begun = taken(&bench, "a");
+    assert!((20..90).contains(&begun), "{begun}");
+    bench.advance(SEC * 100);
+    assert_eq!(
+        bench.lines.last().map(String::as_str),
+        Some("pool api: destination a is serving (was warming): its slow start is over")
+    );
+}
+
+#[test]
+fn who_joins_a_running_pool_is_cold_and_who_was_there_at_the_start_is_not() {
+    let mut bench = Bench::up("a b", slow());
+    assert_eq!((bench.word("a"), bench.word("b")), ("serving", "serving"));
+    bench.members("a b c");
+    assert_eq!((bench.word("a"), bench.word("c")), ("serving", "warming"));
+    bench.admin("b", AdminState::Drain);
+    bench.admin("b", AdminState::Ready);
+    assert_eq!(bench.word("b"), "serving", "who only drained is warm");
+    bench.admin("b", AdminState::Maintenance);
+    bench.admin("b", AdminState::Ready);
+    assert_eq!(bench.word("b"), "warming");
+}
+
+#[test]
+fn a_key_stays_where_it_is_until_its_home_is_warm_enough_and_moves_once() {
+    let mut bench = Bench::up("a b c", slow());
+    (0..3).for_each(|_| bench.round("a"));
+    (0..2).for_each(|_| bench.round(""));
+    let mut rng = Rng::new(3);
+    let mut homes: Vec<Vec<usize>> = vec![Vec::new(); 300];
+    for _ in 0..12 {
+        for (key, homes) in (0_u64..).zip(&mut homes) {
+            let want = Want { key: Some(crate::hash::mix(key)), ..Want::default() };
+            let ticket = balance_load(bench.pool.snapshot(), &want, bench.now, &mut rng).expect("served");
+            homes.push(ticket.member());
+        }
+        bench.advance(SEC * 10);
+    }
+    let moved = |homes: &Vec<usize>| homes.windows(2).filter(|two| two[0] != two[1]).count();
+    assert!(homes.iter().all(|homes| moved(homes) <= 1));
+    let late = homes.iter().filter(|homes| moved(homes) == 1).count();
+    assert!((60..130).contains(&late), "{late} of about 90 came home after the first moment");
+}
+
+#[test]
+fn below_the_threshold_nobody_more_is_ejected_and_who_was_is_taken_back() {
+    let spec = PoolSpec { panic_threshold: 0.5, ..spec() };
+    let mut bench = Bench::up("a b c d", spec.clone());
+    (0..3).for_each(|_| bench.round("a"));
+    bench.traffic("b", RESET, 5);
+    assert_eq!(&*bench.tiers(), "c d");
+    bench.traffic("c", RESET, 5);
+    assert_eq!(&*bench.tiers(), "c d", "two of four must be left");
+    (0..3).for_each(|_| bench.round("a d"));
+    assert_eq!(&*bench.tiers(), "b c", "b is needed now that d is down");
+    assert!(bench.lines.iter().any(|line| line.contains("destination b is serving (was ejected)")));
+    let mut calm = Bench::up("a b c d", PoolSpec { panic_threshold: 0.0, ..spec });
+    (0..3).for_each(|_| calm.round("a"));
+    calm.traffic("b", RESET, 5);
+    calm.traffic("c", RESET, 5);
+    assert_eq!(&*calm.tiers(), "d");
+}
+
+#[test]
+fn a_managed_recovery_is_planned_tried_validated_and_ramped() {
+    let mut bench = Bench::up("a b", PoolSpec { recovery: true, ..spec() });
+    (0..3).for_each(|_| bench.round("a"));
+    (0..2).for_each(|_| bench.round(""));
+    assert_eq!((bench.word("a"), &*bench.tiers()), ("ejected", "b"));
+    bench.try_out(OK);
+    assert_eq!((bench.word("a"), &*bench.tiers()), ("warming", "a b"));
+    bench.advance(SEC * 10);
+    let steps: Vec<&str> =
+        bench.lines[1..].iter().map(|line| &line["pool api: destination ".len()..]).collect();
+    assert_eq!(
+        steps,
+        [
+            "a is on trial: 2 checks passed in a row: one message is to show that it serves",
+            "a is warming (was ejected): its trial went well",
+            "a is serving (was warming): its slow start is over",
+        ]
+    );
+    (0..3).for_each(|_| bench.round("a"));
+    (0..2).for_each(|_| bench.round(""));
+    bench.try_out(RESET);
+    assert_eq!(&*bench.tiers(), "b", "it passes its checks, and does not serve");
+}
+
+#[test]
+fn who_does_worse_than_its_peers_is_set_aside_without_a_row_of_failures() {
+    let outlier = OutlierSpec { interval: Some(SEC * 10), ..spec().outlier };
+    let mut bench = Bench::new("a b c", PoolSpec { health: None, outlier, ..spec() });
+    for _ in 0..40 {
+        bench.traffic("a", RESET, 3);
+        bench.traffic("a", OK, 2);
+        bench.traffic("b", OK, 5);
+        bench.traffic("c", OK, 5);
+    }
+    assert_eq!(bench.tiers(), "a b c", "never five in a row");
+    bench.advance(SEC * 9);
+    assert_eq!(bench.tiers(), "a b c");
+    bench.advance(SEC);
+    assert_eq!(
+        (bench.report("a").reason.map(|reason| reason.word()), &*bench.tiers()),
+        (Some("failure_share"), "b c")
+    );
+    bench.advance(SEC * 30);
+    bench.try_out(OK);
+    for _ in 0..200 {
+        bench.traffic("a", Outcome::Answered { status: 200, first_byte: SEC }, 1);
+        bench.traffic("b", OK, 1);
+        bench.traffic("c", OK, 1);
+    }
+    bench.advance(SEC * 10);
+    assert_eq!(bench.report("a").reason.map(|reason| reason.word()), Some("slow"));
+    assert_eq!(
+        bench.lines.last().map(|line| line.contains("its answers begin after 995 ms, its peers' after 0 ms")),
+        Some(true),
+        "{:?}",
+        bench.lines.last()
+    );
+}
