@@ -17,6 +17,7 @@ pub mod retry;
 pub mod rng;
 pub mod route;
 pub mod snapshot;
+mod tally;
 pub mod time;
 
 pub use destination::{Address, AdminState, Destination, DestinationId, Name, Standing, Weight};

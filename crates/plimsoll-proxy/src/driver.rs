@@ -25,6 +25,8 @@ pub struct CheckCounts {
     pub passed: u64,
     /// Checks that failed.
     pub failed: u64,
+    /// Checks that were not made, because this process or machine lacked what they take.
+    pub not_made: u64,
     /// Time spent in those that passed.
     pub passed_time: Duration,
 }
@@ -60,6 +62,8 @@ pub(crate) struct Driver {
     pub(crate) feed: Arc<Feed>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) clock: Clock,
+    /// The last check was not made, because we lacked something.
+    pub(crate) lacks: bool,
 }
 
 struct Probed {
@@ -116,7 +120,17 @@ impl Driver {
                 counts.passed_time += *latency;
             }
             ProbeResult::Failed { .. } => counts.failed += 1,
+            ProbeResult::NotMade => counts.not_made += 1,
         }
+        // Told once, until a check was made again.
+        let lacks = matches!(probed.result, ProbeResult::NotMade);
+        if lacks && !self.lacks {
+            tracing::warn!(
+                event = "checks_not_made",
+                "no descriptors or memory are left for health checks: destinations stay as they are"
+            );
+        }
+        self.lacks = lacks;
         self.pool.handle(self.clock.now(), Input::Probed { id: probed.id, result: probed.result });
     }
 

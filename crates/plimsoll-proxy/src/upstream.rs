@@ -193,9 +193,16 @@ impl WorkerPool {
             None => Ok(stream),
             Some(trust) => {
                 let name = self.name_of(id).ok_or(io::ErrorKind::NotFound)?;
-                trust.shake_hands(stream, &name, offer).await
+                let shaken = trust.shake_hands(stream, &name, offer).await;
+                shaken.inspect_err(|error| self.tell_of_handshake(&name, error))
             }
         }
+    }
+
+    /// Clients are only told that there is no connection. What rustls says names certificates, and no secrets.
+    fn tell_of_handshake(&self, destination: &Name, error: &io::Error) {
+        let pool = &self.table.borrow().config.name;
+        tracing::debug!(event = "no_handshake", %pool, %destination, %error, "a handshake with a destination failed");
     }
 
     /// What a request can have at once: an idle connection, or room on a link.

@@ -6,10 +6,14 @@
 #[allow(dead_code, unused_imports)] // The tests of `wire` use all of it.
 mod kit;
 
+use std::net::UdpSocket;
+use std::sync::{Mutex, PoisonError};
+
 use plimsoll_core::Failure;
+use plimsoll_core::health::{HealthSpec, ProbeKind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use kit::{Client, Destination, Setup, Watch, get, ok, secs, until};
+use kit::{Client, Destination, Setup, Watch, get, ms, ok, secs, until};
 
 /// This process may open `more` descriptors, and then none.
 fn leave_descriptors(more: u64) {
@@ -19,8 +23,57 @@ fn leave_descriptors(more: u64) {
         .expect("less is always allowed");
 }
 
+/// What one test takes away the others lack too.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A check we could not make says nothing about the destination, by TCP or UDP.
+#[test]
+fn no_descriptors_for_checks_blames_nobody() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = getrlimit(Resource::Nofile);
+    let destination = Destination::start(|visit| while visit.request().is_some() {});
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let check = |probe| {
+        Some(HealthSpec {
+            check_interval: ms(20),
+            timeout: ms(50),
+            failure_threshold: 1,
+            recovery_threshold: 1,
+            probe,
+            port: None,
+        })
+    };
+    let by_tcp = Setup::http(&[&destination]).with(|s| s.pools[0].health = check(ProbeKind::Tcp));
+    let by_datagram = Setup::udp(&[silent.local_addr().expect("bound")]).with(|s| {
+        s.pools[0].health = check(ProbeKind::Udp { send: b"".as_slice().into(), expect: None });
+    });
+    let balancers = [by_tcp.start(), by_datagram.start()];
+    for balancer in &balancers {
+        until("it was checked", || balancer.destination(0).checks.passed > 0);
+    }
+    leave_descriptors(0);
+    let mut hoard = Vec::new();
+    for balancer in &balancers {
+        until("checks are not made", || {
+            // What the process closes meanwhile is ours.
+            hoard.extend(std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()));
+            balancer.destination(0).checks.not_made > 3
+        });
+        let view = balancer.destination(0);
+        assert_eq!((view.standing.word(), view.checks.failed), ("serving", 0));
+    }
+    setrlimit(Resource::Nofile, before).expect("as it was");
+    drop(hoard);
+    for balancer in &balancers {
+        let passed = balancer.destination(0).checks.passed;
+        until("they are made again", || balancer.destination(0).checks.passed > passed);
+        assert_eq!(balancer.destination(0).checks.failed, 0);
+    }
+}
+
 #[test]
 fn no_descriptors_left_is_survived() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let destination = Destination::start(|visit| {
         while let Some(request) = visit.request() {
             if request.target == "/close" {

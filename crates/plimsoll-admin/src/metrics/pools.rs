@@ -124,7 +124,9 @@ fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family = text.counter("plimsoll_health_checks_total", "Active checks by result.");
     each(pools, |[pool, destination], view, d| {
         let Some(kind) = view.check_type else { return };
-        for (result, count) in [("passed", d.checks.passed), ("failed", d.checks.failed)] {
+        for (result, count) in
+            [("passed", d.checks.passed), ("failed", d.checks.failed), ("not_made", d.checks.not_made)]
+        {
             family.sample(&[pool, destination, ("type", kind), ("result", result)], count);
         }
     });

@@ -77,7 +77,9 @@ impl Checker {
     /// neither: it served before.)
     pub fn record(&mut self, now: Tick, spec: &HealthSpec, result: ProbeResult, rng: &mut Rng) -> bool {
         let before = self.health;
+        self.due = now + jittered(spec.check_interval, rng);
         let last = match result {
+            ProbeResult::NotMade => return false,
             ProbeResult::Passed { latency } => {
                 (self.passes, self.failures) = (self.passes.saturating_add(1), 0);
                 if before == Health::Unknown || self.passes >= spec.recovery_threshold {
@@ -94,7 +96,6 @@ impl Checker {
             }
         };
         self.last = Some(last);
-        self.due = now + jittered(spec.check_interval, rng);
         (before == Health::Down) != (self.health == Health::Down)
     }
 }
@@ -130,7 +131,7 @@ mod tests {
         }
     }
 
-    /// Plays answers (`+` passed, `-` failed) and writes the health after each (`?`, `U`, `D`).
+    /// Plays answers (`+` passed, `-` failed, `.` not made) and writes the health after each (`?`, `U`, `D`).
     fn check(fall: u32, rise: u32, answers: &str, expected: &str) {
         let (spec, mut rng, mut checker) = (spec(fall, rise), Rng::new(1), Checker::new(Tick::ZERO));
         let seen: String = answers
@@ -139,6 +140,7 @@ mod tests {
                 let before = checker.health();
                 let result = match answer {
                     '+' => ProbeResult::Passed { latency: Duration::from_millis(1) },
+                    '.' => ProbeResult::NotMade,
                     _ => ProbeResult::Failed { detail: "refused".into() },
                 };
                 let flipped = checker.record(Tick::ZERO, &spec, result, &mut rng);
@@ -167,6 +169,13 @@ mod tests {
         check(3, 2, "+--+--+---", "UUUUUUUUUD");
         check(3, 2, "-+-+-++", "DDDDDDU");
         check(1, 1, "+-+-", "UDUD");
+    }
+
+    #[test]
+    fn a_check_that_was_not_made_says_nothing() {
+        check(2, 2, "...", "???");
+        check(2, 2, ".-.+.+", "?DDDDU");
+        check(2, 2, "+-.-.", "UUUDD");
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub enum ProbeResult {
         /// What was seen, for people: `connection refused`.
         detail: String,
     },
+    /// We lacked what a check takes: it says nothing about the destination.
+    NotMade,
 }
 
 /// When real traffic sets a destination aside.

@@ -95,8 +95,16 @@ impl Handle {
             suspects,
             tallies: Arc::new(PerWorker::new(self.0.workers)),
         });
-        let driver =
-            Driver { pool, orders: from_control, suspects: from_workers, speaks, feed, budget, clock };
+        let driver = Driver {
+            pool,
+            orders: from_control,
+            suspects: from_workers,
+            speaks,
+            feed,
+            budget,
+            clock,
+            lacks: false,
+        };
         tokio::spawn(driver.run());
         state.pools.insert(config.name.clone(), PoolState { table: table.clone(), orders });
         table

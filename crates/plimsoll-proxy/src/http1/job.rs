@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, PoolProtocol};
+use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, Pool, PoolProtocol};
 use plimsoll_core::Tick;
 use plimsoll_core::route::host_name;
 
@@ -21,7 +21,7 @@ use crate::tables::Edits;
 use crate::tls::enter::Introduction;
 use crate::worker::{DoorView, Worker};
 
-/// So much of a call's body is kept for another try: messages are seldom longer.
+/// So much of a body is kept for another try: messages of gRPC are seldom longer, nor are forms.
 const KEPT_BODY: usize = 64 * 1024;
 
 /// One request on its way, with everything a second try needs.
@@ -112,7 +112,7 @@ impl Job {
         self.web.as_deref_mut().filter(|web| web.translated)
     }
 
-    /// Keeps body bytes of a call for another try, as far as there may be one and there is room: then they leave
+    /// Keeps body bytes for another try, as far as there may be one and there is room: then they leave
     /// with the wire image. Whoever comes by HTTP/2 sends no body along with the head.
     pub(crate) fn keep(&mut self, data: &[u8]) -> bool {
         let kept = self.wire.len() - self.head_len;
@@ -125,6 +125,9 @@ impl Job {
             false => wire.extend_from_slice(data),
         }
         self.wire = wire;
+        if self.undecided && self.chunked {
+            self.unframed.extend_from_slice(data);
+        }
         true
     }
 
@@ -309,7 +312,7 @@ fn new_job(
         undecided: is_chunked && protocol == PoolProtocol::Auto,
         unframed: Vec::new(),
         streamed: false,
-        keeps_body: head.is_call && pool.is_some_and(|pool| !pool.retry.when.calls.is_empty()),
+        keeps_body: pool.is_some_and(|pool| keeps_body(pool, head)),
         tries: 0,
         others_left: false,
         body_bytes: 0,
@@ -325,6 +328,14 @@ fn new_job(
         log,
         origin: None,
     })
+}
+
+/// May another try need a body that was read already? Destinations of HTTP/2 refuse streams that have not run,
+/// whatever was sent on them. One that is told to be too long is not begun with.
+fn keeps_body(pool: &Pool, head: &RequestHead<'_>) -> bool {
+    let fits = !matches!(head.framing, Framing::Length(length) if length > KEPT_BODY as u64);
+    let repeats_calls = head.is_call && !pool.retry.when.calls.is_empty();
+    fits && (repeats_calls || (pool.protocol != PoolProtocol::Http1 && pool.retry.error_recovery))
 }
 
 /// Stands where no pool was found; the request ends before any of it is used.

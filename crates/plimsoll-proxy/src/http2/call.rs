@@ -120,6 +120,11 @@ impl Call {
         Poll::Ready(Ok(()))
     }
 
+    /// The destination has not ended its answer yet, or with trailers.
+    pub(crate) fn goes_on(&self) -> bool {
+        matches!(&self.answer, Answer::Body(body) if !body.is_end_stream())
+    }
+
     /// The body is out to its end, but for these trailer lines.
     pub(crate) fn finish(&mut self, trailers: &[u8]) {
         if std::mem::replace(&mut self.sent_all, true) {

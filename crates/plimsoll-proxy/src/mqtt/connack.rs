@@ -1,6 +1,6 @@
 //! What is answered to a CONNECT: by a destination, and by us when none serves.
 //!
-//! CONNACK: MQTT 3.1.1 section 3.2, MQTT 5.0 section 3.2; DISCONNECT from a server: MQTT 5.0 section 3.14.
+//! CONNACK: MQTT 3.1.1 section 3.2, MQTT 5.0 section 3.2.
 
 use super::connect::{Version, variable_length};
 
@@ -28,17 +28,6 @@ pub(super) fn refuse(version: Option<Version>, why: Refusal) -> &'static [u8] {
         (Some(Version::V5), Refusal::Malformed) => &[CONNACK, 3, 0, 0x81, 0],
         (Some(Version::V5), Refusal::TooLarge) => &[CONNACK, 3, 0, 0x95, 0],
         _ => &[],
-    }
-}
-
-/// The word before we end a connection that runs; MQTT 3 has none.
-pub(super) fn goodbye(version: Version, shuts_down: bool) -> &'static [u8] {
-    const SERVER_SHUTTING_DOWN: u8 = 0x8b;
-    const ADMINISTRATIVE_ACTION: u8 = 0x98;
-    match (version, shuts_down) {
-        (Version::V3, _) => &[],
-        (Version::V5, true) => &[0xe0, 1, SERVER_SHUTTING_DOWN],
-        (Version::V5, false) => &[0xe0, 1, ADMINISTRATIVE_ACTION],
     }
 }
 

@@ -11,8 +11,6 @@ use std::time::Duration;
 
 use plimsoll_core::DestinationId;
 
-use super::connack::goodbye;
-use super::connect::Version;
 use crate::upstream::WorkerPool;
 use crate::worker::{Door, Worker};
 
@@ -29,19 +27,18 @@ const DRAIN_TURNS: usize = 5;
 #[derive(Debug)]
 pub(super) struct Resident {
     key: u64,
-    version: Version,
     pool: Rc<WorkerPool>,
     destination: DestinationId,
     door: Rc<Door>,
     /// Its place in the list of its door.
     at: Cell<usize>,
-    recalled: Cell<Option<&'static [u8]>>,
+    recalled: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Resident {
-    /// The goodbye to say, once it is asked to go.
-    pub(super) fn poll_recall(&self, cx: &mut Context<'_>) -> Option<&'static [u8]> {
+    /// Is it to go?
+    pub(super) fn poll_recall(&self, cx: &mut Context<'_>) -> bool {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
@@ -49,8 +46,8 @@ impl Resident {
         self.recalled.get()
     }
 
-    fn recall(&self, shuts_down: bool) {
-        self.recalled.set(Some(goodbye(self.version, shuts_down)));
+    fn recall(&self) {
+        self.recalled.set(true);
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
@@ -87,13 +84,12 @@ impl Homing {
     pub(super) fn enter(
         worker: &Rc<Worker>,
         door: &Rc<Door>,
-        (key, version): (u64, Version),
+        key: u64,
         (pool, destination): (Rc<WorkerPool>, DestinationId),
     ) -> Rc<Resident> {
         let mut residents = door.homing.residents.borrow_mut();
-        let (at, recalled, waker) = (Cell::new(residents.len()), Cell::new(None), RefCell::new(None));
-        let resident =
-            Rc::new(Resident { key, version, pool, destination, door: door.clone(), at, recalled, waker });
+        let (at, recalled, waker) = (Cell::new(residents.len()), Cell::new(false), RefCell::new(None));
+        let resident = Rc::new(Resident { key, pool, destination, door: door.clone(), at, recalled, waker });
         residents.push(Rc::downgrade(&resident));
         if !door.homing.runs.replace(true) {
             tokio::task::spawn_local(run(worker.clone(), door.clone()));
@@ -111,8 +107,8 @@ impl Homing {
             }
             *at = (*at + 1) % residents.len();
             let Some(resident) = residents[*at].upgrade() else { continue };
-            if resident.recalled.get().is_none() && resident.is_away(worker) {
-                resident.recall(false);
+            if !resident.recalled.get() && resident.is_away(worker) {
+                resident.recall();
                 moved += 1;
             }
         }
@@ -122,9 +118,9 @@ impl Homing {
     /// Asks a part of all to go, so that all are gone in `turns`.
     fn leave(&self, turns: usize) {
         let residents: Vec<_> = self.residents.borrow().iter().filter_map(Weak::upgrade).collect();
-        let staying = residents.iter().filter(|resident| resident.recalled.get().is_none());
+        let staying = residents.iter().filter(|resident| !resident.recalled.get());
         let part = staying.clone().count().div_ceil(turns.max(1));
-        staying.take(part).for_each(|resident| resident.recall(true));
+        staying.take(part).for_each(|resident| resident.recall());
     }
 }
 

@@ -154,7 +154,7 @@ async fn relay(
     let lines = Lines::new(connection.buffer().len(), destination.buffer().len());
     let (worker, door) = (connection.guest.worker.clone(), connection.guest.door.clone());
     let place = (passage.pool().clone(), destination.id());
-    let resident = Homing::enter(&worker, &door, (key, wish.version), place);
+    let resident = Homing::enter(&worker, &door, key, place);
     let mut client_end =
         ClientEnd { stream: &mut connection.stream, lines: lines.clone(), resident, recalled: false };
     let mut destination_end = DestinationEnd { stream: &mut destination.stream, lines };

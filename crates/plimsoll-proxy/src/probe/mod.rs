@@ -4,6 +4,7 @@ mod grpc;
 mod protobuf;
 
 use std::borrow::Cow;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use tokio::net::UdpSocket;
 use crate::clock::Clock;
 use crate::http2::wire::Bare;
 use crate::proxy_protocol;
-use crate::stream::Stream;
+use crate::stream::{Stream, is_for_want_of_means};
 use crate::tls::trust::{Offer, Trust};
 
 /// How checks call themselves.
@@ -44,7 +45,8 @@ pub(crate) async fn probe(order: &ProbeOrder, speaks: &Speaks, clock: Clock) -> 
     let started = clock.now();
     match tokio::time::timeout(order.timeout, ask(order, speaks)).await {
         Ok(Ok(())) => ProbeResult::Passed { latency: clock.now().since(started) },
-        Ok(Err(detail)) => ProbeResult::Failed { detail },
+        Ok(Err(Miss::Means)) => ProbeResult::NotMade,
+        Ok(Err(Miss::Seen(detail))) => ProbeResult::Failed { detail },
         // Silence is all that was asked for.
         Err(_) if matches!(order.kind, ProbeKind::Udp { expect: None, .. }) => {
             ProbeResult::Passed { latency: clock.now().since(started) }
@@ -53,17 +55,41 @@ pub(crate) async fn probe(order: &ProbeOrder, speaks: &Speaks, clock: Clock) -> 
     }
 }
 
+/// Why a check did not pass.
+enum Miss {
+    /// What was seen of the destination, for people.
+    Seen(String),
+    /// We lack what it takes to ask.
+    Means,
+}
+
+impl Miss {
+    /// Of an error of opening or sending, and what that kept us from.
+    fn of(error: &io::Error, what: &str) -> Self {
+        match is_for_want_of_means(error) {
+            true => Self::Means,
+            false => Self::Seen(format!("{what}: {error}")),
+        }
+    }
+}
+
+impl From<String> for Miss {
+    fn from(seen: String) -> Self {
+        Self::Seen(seen)
+    }
+}
+
 fn millis(span: Duration) -> String {
     format!("{} ms", span.as_millis())
 }
 
-async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), String> {
+async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), Miss> {
     if let ProbeKind::Udp { send, expect } = &order.kind {
         return ask_by_datagram(&order.address, send, expect.as_deref()).await;
     }
-    let mut stream = Stream::connect(&order.address).await.map_err(|e| format!("cannot connect: {e}"))?;
+    let mut stream = Stream::connect(&order.address).await.map_err(|e| Miss::of(&e, "cannot connect"))?;
     let header = proxy_protocol::header(speaks.proxy_protocol, None);
-    stream.write_all(&header).await.map_err(|e| format!("cannot send: {e}"))?;
+    stream.write_all(&header).await.map_err(|e| Miss::of(&e, "cannot send"))?;
     if let Some(trust) = &speaks.trust {
         let shaken = match order.kind {
             ProbeKind::Grpc { .. } => trust.shake_hands(stream, &order.name, Offer::Http2).await,
@@ -71,7 +97,7 @@ async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), String> {
         };
         stream = shaken.map_err(|e| format!("no handshake of TLS: {e}"))?;
     }
-    converse(order, stream, speaks).await
+    Ok(converse(order, stream, speaks).await?)
 }
 
 async fn converse(order: &ProbeOrder, stream: Stream, speaks: &Speaks) -> Result<(), String> {
@@ -169,15 +195,17 @@ async fn by_http2<T>(
 
 /// Sends one datagram. Without an expected answer its silence is awaited, but for a while: an ICMP error comes
 /// within a round trip.
-async fn ask_by_datagram(address: &Address, bytes: &[u8], expect: Option<&[u8]>) -> Result<(), String> {
-    let Address::Socket(address) = address else { return Err("a Unix socket takes no datagrams".to_owned()) };
+async fn ask_by_datagram(address: &Address, bytes: &[u8], expect: Option<&[u8]>) -> Result<(), Miss> {
+    let Address::Socket(address) = address else {
+        return Err("a Unix socket takes no datagrams".to_owned().into());
+    };
     let any: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let socket = UdpSocket::bind(any).await.map_err(|e| format!("cannot open a socket: {e}"))?;
-    socket.connect(address).await.map_err(|e| format!("cannot connect: {e}"))?;
-    socket.send(bytes).await.map_err(|e| format!("cannot send: {e}"))?;
+    let socket = UdpSocket::bind(any).await.map_err(|e| Miss::of(&e, "cannot open a socket"))?;
+    socket.connect(address).await.map_err(|e| Miss::of(&e, "cannot connect"))?;
+    socket.send(bytes).await.map_err(|e| Miss::of(&e, "cannot send"))?;
     let mut answer = vec![0; 65_536];
     loop {
         let received = socket.recv(&mut answer).await.map_err(|e| format!("refused: {e}"))?;

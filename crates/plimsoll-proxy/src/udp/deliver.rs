@@ -2,11 +2,10 @@
 
 use plimsoll_core::retry::{self, Decision};
 use plimsoll_core::{Failure, NoDestination, Outcome, Tick, Tried, Want};
-use rustix::net::SendFlags;
 
+use super::batch::{Load, Run};
 use super::flow::{Fault, Flow, Path};
 use super::flows::Key;
-use super::gate::Head;
 use super::{Desk, TRIAL, reason_of};
 use crate::adapter::find_failed;
 use crate::counters::Before;
@@ -23,21 +22,61 @@ struct Tries {
     before: Option<Before>,
 }
 
+/// Why datagrams were not passed on.
+enum Undelivered {
+    For(Reason),
+    /// They cannot leave together. The flow is there all the same.
+    Train,
+}
+
+impl From<Reason> for Undelivered {
+    fn from(reason: Reason) -> Self {
+        Self::For(reason)
+    }
+}
+
 impl Desk {
-    /// Passes one datagram on, or says why it was dropped. Nothing is ever sent back for it.
-    pub(super) fn deliver(&mut self, head: Head, datagram: &[u8], now: Tick) -> Result<(), Reason> {
+    /// Passes datagrams of one client on, together where that can be, and says how many. The others are counted
+    /// by why they were dropped. Nothing is ever sent back for them.
+    pub(super) fn deliver_run(&mut self, run: &Run<'_>, now: Tick) -> u64 {
+        let (worker, table) = (self.worker.number, self.view.table.clone());
+        let refuse = |datagrams: usize, reason: Reason| {
+            (0..datagrams).for_each(|_| table.shared.tallies.of(worker).refuse(reason));
+        };
+        let (head, load) = (run.head, run.load());
+        let datagrams = head.datagrams();
         if self.gate.is_own(&head) {
-            return Err(Reason::BadRequest);
+            refuse(datagrams, Reason::BadRequest);
+            return 0;
         }
-        let key = Key { client: head.client, local: head.local, destination: None };
-        match self.keeps_ticket() {
-            true => self.deliver_in_flow(key, datagram, now),
-            false => self.deliver_by_choice(key, datagram, now),
+        if datagrams > 1 && self.keeps_ticket() {
+            match self.deliver_in_flow(head.key(), &load, now) {
+                Ok(()) => return datagrams as u64,
+                Err(Undelivered::Train) => {}
+                Err(Undelivered::For(reason)) => {
+                    refuse(datagrams, reason);
+                    return 0;
+                }
+            }
         }
+        let mut passed = 0;
+        for (head, datagram) in run.apart() {
+            let load = Load::one(&datagram);
+            let delivered = match self.keeps_ticket() {
+                true => self.deliver_in_flow(head.key(), &load, now),
+                false => self.deliver_by_choice(head.key(), &load, now),
+            };
+            match delivered {
+                Ok(()) => passed += 1,
+                Err(Undelivered::For(reason)) => refuse(1, reason),
+                Err(Undelivered::Train) => refuse(1, Reason::BadRequest),
+            }
+        }
+        passed
     }
 
     /// To the destination of the client's flow. A lost one is replaced.
-    fn deliver_in_flow(&mut self, key: Key, datagram: &[u8], now: Tick) -> Result<(), Reason> {
+    fn deliver_in_flow(&mut self, key: Key, load: &Load<'_>, now: Tick) -> Result<(), Undelivered> {
         let mut tries = Tries::default();
         loop {
             let found = self.find(&key, now);
@@ -53,16 +92,17 @@ impl Desk {
                     }
                 }
             };
-            match self.send(slot, datagram) {
+            match self.send(slot, load) {
                 Ok(()) => return Ok(()),
                 Err(Fault::Refused) => self.refused(slot, &mut tries, now)?,
-                Err(fault) => return Err(reason_of(fault)),
+                Err(Fault::Train) => return Err(Undelivered::Train),
+                Err(fault) => return Err(reason_of(fault).into()),
             }
         }
     }
 
     /// To a destination chosen for this datagram alone, over the client's flow to it.
-    fn deliver_by_choice(&mut self, key: Key, datagram: &[u8], now: Tick) -> Result<(), Reason> {
+    fn deliver_by_choice(&mut self, key: Key, load: &Load<'_>, now: Tick) -> Result<(), Undelivered> {
         let mut tries = Tries::default();
         loop {
             let chosen = self.choose(&mut tries, now)?;
@@ -78,10 +118,11 @@ impl Desk {
             } else if !self.open(slot, chosen, &mut tries, now)? {
                 continue;
             }
-            match self.send(slot, datagram) {
+            match self.send(slot, load) {
                 Ok(()) => return Ok(()),
                 Err(Fault::Refused) => self.refused(slot, &mut tries, now)?,
-                Err(fault) => return Err(reason_of(fault)),
+                Err(Fault::Train) => return Err(Undelivered::Train),
+                Err(fault) => return Err(reason_of(fault).into()),
             }
         }
     }
@@ -161,7 +202,8 @@ impl Desk {
         let mut evicted = false;
         loop {
             match Path::open(ticket, address.clone(), generation, self.epoll.get_ref(), slot, self.room) {
-                Ok(path) => {
+                Ok(mut path) => {
+                    path.trains = self.gate.can;
                     let Some((_, flow)) = self.flows.get_mut(slot) else { return Err(Reason::NoResources) };
                     if path.is_trial() {
                         self.trials.push_back((slot, flow.number, now + TRIAL));
@@ -185,16 +227,12 @@ impl Desk {
         }
     }
 
-    fn send(&mut self, slot: u32, datagram: &[u8]) -> Result<(), Fault> {
+    fn send(&mut self, slot: u32, load: &Load<'_>) -> Result<(), Fault> {
+        self.sends += 1;
         let Some((_, flow)) = self.flows.get_mut(slot) else { return Err(Fault::Means) };
-        let Some(path) = &flow.path else { return Err(Fault::Means) };
-        match rustix::net::send(&path.socket, datagram, SendFlags::NOSIGNAL) {
-            Ok(_) => {
-                flow.moved.to_destination += datagram.len() as u64;
-                Ok(())
-            }
-            Err(error) => Err(Fault::of(&error.into())),
-        }
+        flow.path.as_mut().ok_or(Fault::Means)?.send(load)?;
+        flow.moved.to_destination += load.len as u64;
+        Ok(())
     }
 
     /// The destination has refused an earlier datagram, and the system told of it instead of sending this one.

@@ -7,10 +7,13 @@ use std::time::SystemTime;
 
 use plimsoll_core::{Address, DestinationId, Failure, Outcome, Tick, Ticket};
 use rustix::event::epoll;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Socket, Type};
 
+use super::batch::{Batch, Head, Load};
 use super::flows::Key;
 use super::room::Room;
+use super::trains::{self, Trains};
 use crate::access_log::ConnectionLine;
 use crate::clock::Clock;
 use crate::forward::tell;
@@ -52,6 +55,12 @@ pub(super) struct Path {
     pub(super) address: Address,
     /// The snapshot that was looked at last.
     pub(super) generation: u64,
+    /// Towards the destination; none until it is said what the kernel can.
+    pub(super) trains: Trains,
+    /// Replies come several at a time, so they are taken in that way.
+    pub(super) gushes: bool,
+    /// The round its socket was read in last.
+    pub(super) read: u64,
     heard: bool,
 }
 
@@ -66,6 +75,8 @@ pub(super) enum Fault {
     Means,
     /// This datagram cannot be sent; others can.
     Datagram,
+    /// Datagrams cannot be sent together; each for itself they may.
+    Train,
 }
 
 impl Fault {
@@ -100,14 +111,70 @@ impl Path {
         match connect(&address, epoll, slot, room) {
             Ok(socket) => {
                 let destination = ticket.id();
-                Ok(Self { socket, ticket: Some(ticket), destination, address, generation, heard: false })
+                Ok(Self {
+                    trains: Trains::default(),
+                    socket,
+                    ticket: Some(ticket),
+                    destination,
+                    address,
+                    generation,
+                    gushes: false,
+                    read: 0,
+                    heard: false,
+                })
             }
             Err(error) => match Fault::of(&error) {
                 // No free port is "would block" too (`EAGAIN`).
                 Fault::Means | Fault::NotNow => Err((Failure::NoResources, ticket)),
-                Fault::Refused | Fault::Datagram => Err((Failure::Connect, ticket)),
+                Fault::Refused | Fault::Datagram | Fault::Train => Err((Failure::Connect, ticket)),
             },
         }
+    }
+
+    /// Sends one datagram, or a train where that can be.
+    ///
+    /// # Errors
+    /// What to make of it that none of it has left.
+    pub(super) fn send(&mut self, load: &Load<'_>) -> Result<(), Fault> {
+        if let Some(datagram) = load.alone() {
+            let sent = rustix::net::send(&self.socket, datagram, SendFlags::NOSIGNAL);
+            return sent.map(drop).map_err(|error| Fault::of(&error.into()));
+        }
+        if !self.trains.may_leave(load) {
+            return Err(Fault::Train);
+        }
+        trains::send(&self.socket, load, None, None).map_err(|error| {
+            match self.trains.refused(load, &error) {
+                true => Fault::Train,
+                false => Fault::of(&error),
+            }
+        })
+    }
+
+    /// Takes in replies, each piece of them into a room of its own, up to `until`.
+    ///
+    /// # Errors
+    /// What to make of it that there are none.
+    pub(super) fn receive(
+        &mut self,
+        batch: &mut Batch,
+        from: usize,
+        until: usize,
+        round: u64,
+    ) -> Result<usize, Fault> {
+        // Whoever was read just before and has more is read by many from now on. Not before: a call for many
+        // costs more than one for one, and most flows have one reply at a time.
+        let again = std::mem::replace(&mut self.read, round) + 1 == round;
+        if again && !std::mem::replace(&mut self.gushes, true) {
+            trains::ask_for_trains(&self.socket);
+        }
+        if self.gushes {
+            return trains::receive(&self.socket, batch, from, until).map_err(|error| Fault::of(&error));
+        }
+        let received = rustix::net::recv(&self.socket, batch.room(from), RecvFlags::empty());
+        let (_, len) = received.map_err(|error| Fault::of(&error.into()))?;
+        batch.label(from, Head { len, stride: len, ..Head::NOBODY });
+        Ok(1)
     }
 
     /// The destination has replied.

@@ -6,15 +6,18 @@
 //! that refuses (ICMP) is known too. The sockets of flows are watched by an epoll of the task's own, and only
 //! that is watched by the worker's: waking costs the same for one reply and for a batch of them.
 
+mod batch;
 mod deliver;
 mod ending;
 mod flow;
 mod flows;
 mod gate;
 mod room;
+mod trains;
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -26,10 +29,12 @@ use plimsoll_core::Tick;
 use rustix::event::{Timespec, epoll};
 use tokio::io::unix::AsyncFd;
 
+use self::batch::BATCH;
+pub(crate) use self::batch::Batch;
 use self::flow::{Fault, Flow};
 use self::flows::Flows;
-use self::gate::{BATCH, Gate, Head};
-pub(crate) use self::gate::{Batch, ask_for_address};
+use self::gate::Gate;
+pub(crate) use self::gate::ask_for_address;
 use self::room::Room;
 use crate::adapter::{Adapter, Connection, Datagrams};
 use crate::http1::answer::Reason;
@@ -37,8 +42,11 @@ use crate::stream::watch_reading;
 use crate::timer::Alarm;
 use crate::worker::{Door, DoorView, Rule, Worker};
 
-/// Batches of each direction before others of the worker get their turn: a millisecond at most.
+/// Batches of each direction before others of the worker get their turn: a millisecond at most, or a few where
+/// a batch of trains is taken apart.
 const TURNS: usize = 4;
+/// So many sends towards destinations end a turn early: trains taken apart make more of a batch than its pieces.
+const SENDS: usize = TURNS * BATCH;
 /// Batches that are still passed on when a door closes.
 const LAST: usize = 64;
 /// A destination on trial that has not refused for so long has passed: many never reply.
@@ -105,6 +113,10 @@ struct Desk {
     trials: VecDeque<(u32, u64, Tick)>,
     /// The number of the next flow.
     next: u64,
+    /// Sends towards destinations in this turn.
+    sends: usize,
+    /// Counts how often replies were looked for; between two turns one is left out.
+    round: u64,
 }
 
 /// Which way a datagram went, in the order of [`crate::DIRECTIONS`].
@@ -132,6 +144,8 @@ impl Desk {
             alarm: worker.timers.alarm(Tick::NEVER),
             trials: VecDeque::new(),
             next: 0,
+            sends: 0,
+            round: 0,
         }))
     }
 
@@ -155,6 +169,8 @@ impl Desk {
         let batch = batch.get_or_insert_with(|| Box::new(Batch::new()));
         let now = worker.now();
         self.adopt(now);
+        self.round += 1;
+        self.sends = 0;
         let (gate, epoll) = (self.gate.socket.clone(), self.epoll.clone());
         for _ in 0..TURNS {
             let mut moved = false;
@@ -176,6 +192,9 @@ impl Desk {
             }
             if !moved {
                 return Poll::Pending;
+            }
+            if self.sends > SENDS {
+                break;
             }
         }
         Poll::Ready(())
@@ -204,16 +223,13 @@ impl Desk {
             Err(_) => self.gate.receive(batch).unwrap_or(0),
         };
         let was_empty = self.flows.oldest().is_none();
-        let (mut passed, mut bytes) = (0, 0);
-        for n in 0..count {
-            let (head, datagram) = batch.datagram(n);
-            bytes += head.len as u64;
-            match self.deliver(head, datagram, now) {
-                Ok(()) => passed += 1,
-                Err(reason) => self.view.table.shared.tallies.of(self.worker.number).refuse(reason),
-            }
+        let (mut taken, mut passed, mut bytes) = (0, 0, 0);
+        for run in batch.runs(count) {
+            taken += run.head.datagrams() as u64;
+            bytes += run.head.len as u64;
+            passed += self.deliver_run(&run, now);
         }
-        self.count(Way::FromClients, count as u64);
+        self.count(Way::FromClients, taken);
         self.count(Way::ToDestinations, passed);
         self.rule.table.tallies.of(self.worker.number).request_bytes.add(bytes);
         if was_empty || !self.trials.is_empty() {
@@ -227,19 +243,19 @@ impl Desk {
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
         let Ok(count) = epoll::wait(self.epoll.get_ref(), &mut events, Some(&AT_ONCE)) else { return 0 };
+        self.round += 1;
         let (mut received, mut replies) = (0, 0);
-        for event in &events[..count] {
+        for (n, event) in events[..count].iter().enumerate() {
             let slot = event.data.u64() as u32;
-            match self.take_reply(slot, batch.room(replies), now) {
-                Ok(head) => {
-                    received += 1;
-                    if let Some(head) = head {
-                        batch.label(replies, head);
-                        replies += 1;
-                    }
+            // Everybody after this one finds room too.
+            let until = BATCH + n + 1 - count;
+            match self.take_replies(slot, batch, replies..until, now) {
+                Ok((datagrams, pieces)) => {
+                    received += datagrams;
+                    replies += pieces;
                 }
                 Err(Fault::Refused) => self.lose(slot, now),
-                Err(Fault::NotNow | Fault::Means | Fault::Datagram) => {}
+                Err(Fault::NotNow | Fault::Means | Fault::Datagram | Fault::Train) => {}
             }
         }
         let (datagrams, bytes) = self.gate.send(batch, replies);
@@ -249,19 +265,31 @@ impl Desk {
         count
     }
 
-    /// Receives one reply of a flow into `room`. `None`: its client has been silent for too long to get it.
-    fn take_reply(&mut self, slot: u32, room: &mut [u8], now: Tick) -> Result<Option<Head>, Fault> {
-        let (idle, keeps_ticket) = (self.config().idle, self.keeps_ticket());
+    /// Receives replies of a flow into those rooms: how many datagrams, and how many rooms they take. None, if
+    /// its client has been silent for too long to get them.
+    fn take_replies(
+        &mut self,
+        slot: u32,
+        batch: &mut Batch,
+        rooms: Range<usize>,
+        now: Tick,
+    ) -> Result<(u64, usize), Fault> {
+        let (idle, keeps_ticket, round) = (self.config().idle, self.keeps_ticket(), self.round);
         let Some((key, flow)) = self.flows.get_mut(slot) else { return Err(Fault::NotNow) };
-        let Some(path) = &flow.path else { return Err(Fault::NotNow) };
-        let received = rustix::net::recv(&path.socket, room, rustix::net::RecvFlags::empty());
-        let (_, len) = received.map_err(|error| Fault::of(&error.into()))?;
+        let Some(path) = &mut flow.path else { return Err(Fault::NotNow) };
+        let pieces = path.receive(batch, rooms.start, rooms.end, round)?;
+        let (mut datagrams, mut bytes) = (0, 0);
+        for head in batch.rooms(rooms.start).1.iter_mut().take(pieces) {
+            (head.client, head.local) = (key.client, key.local);
+            datagrams += head.datagrams() as u64;
+            bytes += head.len as u64;
+        }
         if now.since(flow.last) >= idle {
-            return Ok(None);
+            return Ok((datagrams, 0));
         }
         flow.replied(&self.rule, keeps_ticket, now);
-        flow.moved.to_client += len as u64;
-        Ok(Some(Head { len, client: key.client, local: key.local }))
+        flow.moved.to_client += bytes;
+        Ok((datagrams, pieces))
     }
 
     /// A destination refused: the flow goes elsewhere with its client's next datagram.
@@ -294,6 +322,6 @@ fn reason_of(fault: Fault) -> Reason {
     match fault {
         Fault::NotNow | Fault::Means => Reason::NoResources,
         Fault::Refused => Reason::ConnectFailed,
-        Fault::Datagram => Reason::BadRequest,
+        Fault::Datagram | Fault::Train => Reason::BadRequest,
     }
 }

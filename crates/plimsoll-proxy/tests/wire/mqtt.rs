@@ -325,21 +325,19 @@ fn clients_go_home_a_few_each_second_and_between_two_packets() {
             continue;
         }
         ended += 1;
-        if version(n) == V5 {
-            assert_eq!(client.unread, [0xe0, 1, 0x98], "{n}");
-        }
+        // A DISCONNECT would be the last that some clients of version 5 ever heard.
+        assert!(client.unread.is_empty(), "{n}");
     }
     assert_eq!(ended, away);
 }
 
 #[test]
-fn a_drain_says_goodbye() {
+fn a_drain_ends_them_without_a_word() {
     let destination = Destination::start(broker);
     let balancer = setup(&[&destination]).start();
     let mut modern = join(&balancer, V5, "modern");
     let mut plain = join(&balancer, V4, "plain");
     balancer.handle.drain();
-    modern.expect([0xe0, 1, 0x8b]);
     modern.expect_end();
     plain.expect_end();
     until("it has ended", || balancer.has_ended());
@@ -356,8 +354,7 @@ fn a_client_that_is_sending_is_not_cut_off() {
     client.expect_silence(secs(2));
     client.send(b"1234567");
     // The packet is whole: now it may go. Its echo is not the broker's to finish.
-    let goodbye = client.rest().received;
-    assert!(goodbye.ends_with(&[0xe0, 1, 0x8b]), "{goodbye:?}");
+    client.rest();
     until("all of it arrived", || destination.records()[0].ends_with(b"t1234567"));
 }
 

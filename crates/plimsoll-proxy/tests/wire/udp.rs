@@ -1,5 +1,7 @@
 //! Datagrams: each to a destination, each reply to its client and nobody else, whatever ends in between.
 
+mod bursts;
+
 use std::collections::HashSet;
 use std::io::ErrorKind::{TimedOut, WouldBlock};
 use std::net::{IpAddr, SocketAddr, UdpSocket};

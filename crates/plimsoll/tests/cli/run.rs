@@ -117,6 +117,34 @@ fn proxy_serves_without_a_file() {
 }
 
 #[test]
+fn why_a_destination_is_not_believed_stands_in_the_log() {
+    let inside = Destination::start("inside");
+    let certs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/certs");
+    let secured = Folder::with(&format!(
+        "listeners:\n  - {{name: tls, address: \"127.0.0.1:0\", protocol: https, pool: p, \
+         tls: {{certificates: [{{cert: {certs}/example.pem, key: {certs}/example.key}}]}}}}\n\
+         pools: {{p: {{destinations: [\"{}\"]}}}}\nadmin: false\n",
+        inside.address
+    ));
+    let secured = Running::start(&secured.config());
+    let asks = Folder::with(&format!(
+        "listeners: [{{name: web, address: \"127.0.0.1:0\", pool: p}}]\n\
+         pools: {{p: {{tls: {{ca: {certs}/example.pem, server_name: not.this.one}}, destinations: [\"{}\"]}}}}\n\
+         admin: false\n",
+        secured.listens
+    ));
+    let mut command = plimsoll();
+    command.args(["run", "-c"]).arg(asks.config()).env("PLIMSOLL_LOG", "debug");
+    let mut running = Running::start_with(&mut command);
+    assert_eq!(get(running.listens, "/").status, 503);
+    let line = running.until("no_handshake");
+    assert_eq!((&line["level"], &line["pool"]), (&"DEBUG".into(), &"p".into()));
+    assert_eq!(line["destination"], secured.listens.to_string());
+    let error = line["error"].as_str().unwrap();
+    assert!(error.contains("certificate"), "{error}");
+}
+
+#[test]
 fn usr1_opens_the_access_log_anew_and_usr2_ends_nothing() {
     let a = Destination::start("a");
     let folder = Folder::with(&config(&[a.address], "access_log: {path: access.log}"));

@@ -154,7 +154,10 @@ impl Exchange {
             return Err(End::Failed(Failure::Truncated));
         };
         let data = decoded.data.start + at..decoded.data.end + at;
-        if answer.body.is_done() {
+        if answer.body.is_done() && D::FRAMES_BODIES && self.upstream.goes_on() {
+            // Trailers may follow; HTTP/2 itself sees to the length.
+            answer.body = BodyReader::new(Framing::UntilClose);
+        } else if answer.body.is_done() {
             answer.finished = true;
             // Bytes behind an answer belong to nobody; the connection they came on is not used again.
             answer.reusable &= at + decoded.consumed == bytes.len();

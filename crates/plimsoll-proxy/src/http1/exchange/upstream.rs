@@ -43,6 +43,11 @@ impl Upstream {
         matches!(self, Self::Http2(_))
     }
 
+    /// The answer has not ended with the bytes read last, as far as is known.
+    pub(super) fn goes_on(&self) -> bool {
+        matches!(self, Self::Http2(call) if call.goes_on())
+    }
+
     /// Trailer lines of an answer that has ended, where they do not come with its last chunk.
     pub(super) fn trailer_lines(&self) -> Vec<u8> {
         match self {

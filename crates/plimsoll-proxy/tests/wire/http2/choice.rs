@@ -140,6 +140,37 @@ fn a_destination_may_change_its_mind() {
     }
 }
 
+/// What was kept in chunks for one that chose HTTP/1.1 goes on without them to one that chose HTTP/2.
+#[test]
+fn a_body_that_is_sent_again_is_framed_for_its_destination() {
+    let authority = Authority::new("ca");
+    let files = authority.issue(&["test"]);
+    let fails = Destination::start_tls(Authority::server(&files, None), |visit| drop(visit.request()));
+    let destination = patient(&Gate::default());
+    let inner = chooses_http2(&files, &destination).start();
+    let outer = before(&authority, &inner)
+        .with(|s| {
+            let mut second = Setup::http(&[&fails]).pools.remove(0).destinations.remove(0);
+            second.name = "fails".into();
+            s.pools[0].destinations.push(second);
+            s.pools[0].retry.when.empty_response = true;
+            s.pools[0].outlier.consecutive_failures = 0;
+        })
+        .start();
+    let mut client = Http2Client::connect(&outer);
+    for length in [3, 20_000] {
+        let body = "x".repeat(length);
+        let tried = fails.requests().len();
+        until("the one that fails was tried", || {
+            let request = http::Request::put("http://test/").body(()).expect("a request");
+            let answer = client.ask(request, body.as_bytes()).expect("an answer");
+            assert!((answer.status(), answer.text().len()) == (200, length), "{} bytes", answer.text().len());
+            fails.requests().len() > tried
+        });
+        assert_eq!(fails.requests().last().expect("a request").body.len(), length);
+    }
+}
+
 #[test]
 fn checks_ask_by_what_was_chosen() {
     let authority = Authority::new("ca");

@@ -117,6 +117,78 @@ fn a_stream_that_was_refused_is_tried_elsewhere_even_a_post() {
     assert!(statuses.contains(&502), "it may have run: {statuses:?}");
 }
 
+/// Also where the body came after the head, as it always does from a client of HTTP/2.
+#[test]
+fn a_short_body_that_was_read_already_is_sent_again() {
+    let times = Arc::new(AtomicUsize::new(0));
+    let counted = times.clone();
+    let refuses = Http2Destination::start(move |_| {
+        counted.fetch_add(1, SeqCst);
+        Played::reset(h2::Reason::REFUSED_STREAM)
+    });
+    let good = echo();
+    let balancer = before(&[&refuses, &good]).start();
+    let mut client = Http2Client::connect(&balancer);
+    let request = || Request::post("http://test/").body(()).expect("a request");
+    for length in [1, 5_000, 64 * 1024] {
+        for told in [true, false] {
+            let before = times.load(SeqCst);
+            let bytes = noise(length as u64, length);
+            let mut asked = 0;
+            until("the one that refuses was tried", || {
+                let mut request = request();
+                if told {
+                    request.headers_mut().insert("content-length", length.into());
+                }
+                let answer = client.ask(request, &bytes).expect("an answer");
+                assert!((answer.status(), &answer.body) == (200, &bytes), "{length} bytes");
+                asked += 1;
+                times.load(SeqCst) > before
+            });
+            assert!(asked <= 4, "it was asked in its turn");
+        }
+    }
+    let mut client = balancer.connect();
+    for _ in 0..2 {
+        client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\n");
+        client.send("once");
+        assert_eq!(client.answer().text(), "once");
+    }
+    // Longer ones are not kept: what is gone is gone.
+    let mut client = Http2Client::connect(&balancer);
+    let statuses: Vec<_> = (0..4)
+        .map(|_| client.ask(request(), &noise(1, 70_000)).map_or(0, |answer| answer.status()))
+        .collect();
+    assert!(statuses.contains(&502) && statuses.contains(&200), "{statuses:?}");
+}
+
+#[test]
+fn trailers_behind_a_body_of_told_length_arrive() {
+    let destination = Http2Destination::start(|request| {
+        let answer = Played::answer(200).header("content-length", "6").body(b"abcdef".to_vec());
+        match request.head.uri().path() {
+            "/with" => answer.trailer("x-sum", "6"),
+            _ => answer,
+        }
+    });
+    let balancer = start(&destination);
+    let mut client = Http2Client::connect(&balancer);
+    for _ in 0..2 {
+        let answer = client.get("/with");
+        assert_eq!((answer.text().as_str(), answer.trailers["x-sum"].as_bytes()), ("abcdef", &b"6"[..]));
+        assert_eq!(answer.head.headers()["content-length"], "6");
+        let answer = client.get("/without");
+        assert_eq!((answer.text().as_str(), answer.trailers.len()), ("abcdef", 0));
+    }
+    // HTTP/1 has no place for them there.
+    let mut client = balancer.connect();
+    for _ in 0..2 {
+        client.send(get("/with"));
+        assert_eq!(client.answer().text(), "abcdef");
+    }
+    assert_eq!(destination.connections(), 1);
+}
+
 #[test]
 fn what_has_no_form_in_http_2_is_the_clients_fault_and_answered_at_once() {
     let (destination, other) = (echo(), echo());
