@@ -251,6 +251,10 @@ pub fn balance_load(
 fn choose<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
     /// Picks before the next in the list will do.
     const PICKS: usize = 3;
+    // One candidate needs no algorithm.
+    if let [lone] = &*tier.slots {
+        return Some(lone).filter(|lone| !want.has_tried(lone.id));
+    }
     let mut first = None;
     for _ in 0..PICKS {
         let slot = pick(tier, want, first, now, rng)?;
@@ -355,6 +359,20 @@ mod tests {
         ]);
         assert_eq!(snapshot.tiers.iter().map(|tier| tier.priority).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(walk(&snapshot), (vec![1, 3, 0], NoDestination::AllTried));
+    }
+
+    #[test]
+    fn one_candidate_is_taken_without_asking_an_algorithm() {
+        struct Silent;
+        impl Picker for Silent {
+            fn pick(&self, _: &Want<'_>, _: Tick, _: &mut Rng) -> usize {
+                panic!("nobody needs to ask");
+            }
+        }
+        let mut snapshot =
+            picture(vec![member(0, 0, 1, Standing::Serving), member(1, 1, 1, Standing::Serving)]);
+        snapshot.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Silent));
+        assert_eq!(walk(&snapshot), (vec![0, 1], NoDestination::AllTried));
     }
 
     #[test]
