@@ -11,6 +11,7 @@ pub mod event;
 pub mod hash;
 pub mod health;
 pub mod live;
+pub mod measure;
 pub mod pool;
 pub mod retry;
 pub mod rng;

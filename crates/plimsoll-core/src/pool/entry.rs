@@ -95,6 +95,7 @@ impl Entry {
         self.checker = Checker::new(due);
         self.outlier = Outlier::default();
         self.live.reset_streak();
+        self.live.measured().forget();
     }
 
     /// Checks took it down or brought it back.
