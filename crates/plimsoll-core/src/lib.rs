@@ -12,6 +12,7 @@ pub mod explain;
 pub mod hash;
 pub mod health;
 pub mod live;
+pub mod measure;
 pub mod pool;
 pub mod retry;
 pub mod rng;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::destination::DestinationId;
+use crate::measure::{Measured, slows};
 use crate::tally::bump;
 pub use crate::tally::{BUCKETS_MS, Counts, Tally, bucket_of};
 use crate::time::Tick;
@@ -100,7 +101,10 @@ pub struct Live {
     streak: AtomicU32,
     suspect_at: AtomicU32,
     reached: AtomicBool,
+    /// Answers are measured.
+    measures: AtomicBool,
     trial: AtomicU32,
+    measured: Measured,
     tallies: Box<[Tally]>,
 }
 
@@ -112,6 +116,8 @@ impl Live {
             streak: AtomicU32::new(0),
             suspect_at: AtomicU32::new(u32::MAX),
             reached: AtomicBool::new(false),
+            measures: AtomicBool::new(false),
+            measured: Measured::default(),
             trial: AtomicU32::new(TRIAL_CLOSED),
             tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
         }
@@ -120,6 +126,17 @@ impl Live {
     /// Messages that hold a ticket now, over all workers, those still connecting included.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// From now on its answers are measured, or not: as the policy of its pool needs it. What was measured stays
+    /// known, and grows old.
+    pub fn set_measures(&self, on: bool) {
+        self.measures.store(on, Relaxed);
+    }
+
+    /// What was measured of its answers; nothing before [`set_measures`](Self::set_measures).
+    pub fn measured(&self) -> &Measured {
+        &self.measured
     }
 
     /// Bad outcomes in a row, over all workers.
@@ -270,10 +287,11 @@ impl Ticket {
     /// A second call is ignored, unless it speaks against the destination ([`Failure::Truncated`], a bad
     /// status in the trailers of gRPC): then it takes the place of the good outcome, so a destination that
     /// breaks off every body has a row of bad ones.
-    pub fn learn(&mut self, outcome: Outcome) -> Option<Suspect> {
+    pub fn learn(&mut self, now: Tick, outcome: Outcome) -> Option<Suspect> {
         if std::mem::replace(&mut self.learned, true) {
-            return self.learn_more(outcome);
+            return self.learn_more(now, outcome);
         }
+        self.measure(now, outcome);
         let tally = self.live.tally(self.worker);
         match outcome {
             Outcome::Answered { status, first_byte } => {
@@ -287,7 +305,10 @@ impl Ticket {
     }
 
     /// What came to light after the answer had begun: it can only be worse.
-    fn learn_more(&mut self, outcome: Outcome) -> Option<Suspect> {
+    fn learn_more(&mut self, now: Tick, outcome: Outcome) -> Option<Suspect> {
+        if slows(outcome) {
+            self.measure(now, outcome);
+        }
         if !outcome.blames_destination() {
             return None;
         }
@@ -295,6 +316,14 @@ impl Ticket {
             bump(&self.live.tally(self.worker).failures[failure as usize], 1);
         }
         self.judge(outcome)
+    }
+
+    /// A message whose client went away before the answer teaches nothing, as ever: what it waited for says as
+    /// much about the client's patience.
+    fn measure(&self, now: Tick, outcome: Outcome) {
+        if self.live.measures.load(Relaxed) {
+            self.live.measured.record(now, outcome, now.since(self.started));
+        }
     }
 
     fn judge(&mut self, outcome: Outcome) -> Option<Suspect> {
@@ -324,8 +353,8 @@ impl Ticket {
     }
 
     /// Records the outcome and gives the place back.
-    pub fn finish(mut self, outcome: Outcome) -> Option<Suspect> {
-        self.learn(outcome)
+    pub fn finish(mut self, now: Tick, outcome: Outcome) -> Option<Suspect> {
+        self.learn(now, outcome)
     }
 }
 
@@ -353,12 +382,30 @@ mod tests {
         let live = Arc::new(Live::new(1));
         let mut held = ticket(&live);
         assert_eq!(live.in_flight(), 1);
-        assert_eq!(held.learn(OK), None);
+        assert_eq!(held.learn(Tick::ZERO, OK), None);
         assert_eq!(live.in_flight(), 1);
         drop(held);
         assert_eq!(live.in_flight(), 0);
         assert_eq!(live.counts().classes[2], 1);
         assert_eq!(live.counts().buckets[1], 1);
+    }
+
+    #[test]
+    fn answers_are_measured_only_where_a_policy_asked_for_it() {
+        let live = Arc::new(Live::new(1));
+        let later = Tick::ZERO + Duration::from_millis(7);
+        ticket(&live).finish(later, OK);
+        assert_eq!(live.measured().first_byte.read(later), None);
+        live.set_measures(true);
+        ticket(&live).finish(later, OK);
+        assert_eq!(live.measured().first_byte.read(later), Some(7e6));
+        let mut broken_off = ticket(&live);
+        broken_off.learn(later, OK);
+        broken_off.finish(later, Outcome::Failed(Failure::Truncated));
+        assert!(
+            live.measured().first_byte.read(later) > Some(200e6),
+            "what comes to light later counts, too"
+        );
     }
 
     #[test]
@@ -374,10 +421,10 @@ mod tests {
         let live = Arc::new(Live::new(1));
         live.set_suspect_at(2);
         let bad = Outcome::Failed(Failure::Reset);
-        assert_eq!(ticket(&live).finish(bad), None);
-        assert_eq!(ticket(&live).finish(OK), None);
-        assert_eq!(ticket(&live).finish(bad), None);
-        let suspect = ticket(&live).finish(bad).expect("two in a row");
+        assert_eq!(ticket(&live).finish(Tick::ZERO, bad), None);
+        assert_eq!(ticket(&live).finish(Tick::ZERO, OK), None);
+        assert_eq!(ticket(&live).finish(Tick::ZERO, bad), None);
+        let suspect = ticket(&live).finish(Tick::ZERO, bad).expect("two in a row");
         assert_eq!((suspect.id, suspect.streak, suspect.trial), (DestinationId(3), 2, false));
     }
 
@@ -385,9 +432,9 @@ mod tests {
     fn what_we_lack_is_counted_and_blames_nobody() {
         let live = Arc::new(Live::new(1));
         live.open_trial();
-        ticket(&live).finish(Outcome::Failed(Failure::Reset));
+        ticket(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Reset));
         let trial = on_trial(&live).expect("open");
-        assert_eq!(trial.finish(Outcome::Failed(Failure::NoResources)), None);
+        assert_eq!(trial.finish(Tick::ZERO, Outcome::Failed(Failure::NoResources)), None);
         assert_eq!(live.streak(), 1, "neither a bad outcome nor a good one");
         assert!(on_trial(&live).is_some(), "the trial proved nothing");
         assert_eq!(live.counts().failures[Failure::NoResources as usize], 1);
@@ -399,12 +446,12 @@ mod tests {
         live.set_suspect_at(3);
         let broken_off = || {
             let mut ticket = ticket(&live);
-            assert_eq!(ticket.learn(OK), None);
-            ticket.finish(Outcome::Failed(Failure::Truncated))
+            assert_eq!(ticket.learn(Tick::ZERO, OK), None);
+            ticket.finish(Tick::ZERO, Outcome::Failed(Failure::Truncated))
         };
         assert_eq!((broken_off(), broken_off()), (None, None));
         assert_eq!(broken_off().expect("three in a row").streak, 3);
-        ticket(&live).finish(OK);
+        ticket(&live).finish(Tick::ZERO, OK);
         assert_eq!((broken_off(), live.streak()), (None, 1), "a whole answer ends the row for good");
     }
 
@@ -444,19 +491,19 @@ mod tests {
         live.close_trial();
         live.open_trial();
         let late = on_trial(&live).expect("open again");
-        assert_eq!(early.finish(OK), None, "its trial is over");
-        assert!(late.finish(OK).expect("the trial's answer").trial);
+        assert_eq!(early.finish(Tick::ZERO, OK), None, "its trial is over");
+        assert!(late.finish(Tick::ZERO, OK).expect("the trial's answer").trial);
     }
 
     #[test]
     fn one_failure_that_reached_the_destination_marks_the_whole_row() {
         let live = Arc::new(Live::new(1));
-        ticket(&live).finish(Outcome::Failed(Failure::Connect));
+        ticket(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
         assert!(live.only_connects_failed());
-        ticket(&live).finish(Outcome::Answered { status: 500, first_byte: Duration::ZERO });
-        ticket(&live).finish(Outcome::Failed(Failure::Connect));
+        ticket(&live).finish(Tick::ZERO, Outcome::Answered { status: 500, first_byte: Duration::ZERO });
+        ticket(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
         assert!(!live.only_connects_failed());
-        ticket(&live).finish(OK);
+        ticket(&live).finish(Tick::ZERO, OK);
         assert!(live.only_connects_failed(), "a good answer ends the row");
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::balance::warmth::Warmth;
-use crate::balance::{Picker, Policy, Slot, rendezvous};
+use crate::balance::{Needs, Picker, Policy, Slot, rendezvous};
 use crate::destination::{Destination, DestinationId, Name, Standing};
 use crate::hash::hash;
 use crate::live::{Live, Ticket, Trial};
@@ -78,11 +78,13 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// A picture of `members` (in configured order): those that serve and whose weight is above 0, grouped
-    /// into tiers by priority, each with a picker of `policy`. Trials, and whatever else a pool wants to be
+    /// into tiers by priority, each with a picker of `policy`. Everybody's answers are measured if that asks for
+    /// it. Trials, and whatever else a pool wants to be
     /// different, are its own to add. Off the request path: building may be slow.
     pub fn build(pool: Name, generation: u64, policy: &dyn Policy, members: Vec<Member>) -> Self {
         let mut by_priority: BTreeMap<u8, Vec<Slot>> = BTreeMap::new();
         for (rank, member) in members.iter().enumerate() {
+            member.live.set_measures(policy.needs() == Needs::Answers);
             if member.standing.serves() && member.weight > 0 {
                 by_priority.entry(member.destination.priority).or_default().push(member.slot(rank));
             }

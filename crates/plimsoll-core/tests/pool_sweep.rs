@@ -179,7 +179,7 @@ impl World {
             }
             let sick = self.ids.get(&ticket.id()).is_some_and(|name| self.sick.contains(name));
             let outcome = self.outcome(sick);
-            self.suspects.extend(ticket.finish(outcome));
+            self.suspects.extend(ticket.finish(self.now, outcome));
         }
     }
 
@@ -249,7 +249,7 @@ impl World {
             let want = Want { repeatable: true, ..Want::default() };
             if let Ok(ticket) = balance_load(self.pool.snapshot(), &want, self.now, &mut self.rng)
                 && let Some(suspect) =
-                    ticket.finish(Outcome::Answered { status: 200, first_byte: Duration::ZERO })
+                    ticket.finish(self.now, Outcome::Answered { status: 200, first_byte: Duration::ZERO })
             {
                 self.tell(Input::Suspect(suspect));
             }

@@ -174,7 +174,7 @@ async fn try_one<D: Downstream>(
                         upstream
                     }
                     Err(failure) => {
-                        tell(rule, ticket.learn(Outcome::Failed(failure)));
+                        tell(rule, ticket.learn(worker.now(), Outcome::Failed(failure)));
                         return Try::Failed(Attempt { fresh_repeat_used, ..attempt(job, failure) });
                     }
                 }
@@ -209,7 +209,7 @@ async fn try_one<D: Downstream>(
         }
         // That a connection was stale says nothing about its destination, also where it may not be repeated.
         if !stale {
-            tell(rule, exchange.ticket.learn(Outcome::Failed(failure)));
+            tell(rule, exchange.ticket.learn(worker.now(), Outcome::Failed(failure)));
         }
         if exchange.answer_started() {
             return Try::Ended(cut_off(&exchange, client, failure));

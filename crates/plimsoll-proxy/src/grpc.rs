@@ -65,10 +65,13 @@ pub(crate) fn status_word(value: &[u8]) -> Option<&'static str> {
 }
 
 /// What a call's status says about its destination, as the HTTP status that says the same: 503 for
-/// UNAVAILABLE, 500 for INTERNAL, UNKNOWN and DATA_LOSS, 200 for all that speak about the call.
+/// UNAVAILABLE, 500 for INTERNAL, UNKNOWN and DATA_LOSS, 429 for RESOURCE_EXHAUSTED (it has too much to do, which
+/// is not held against it but counts as slow), 200 for all that speak about the call. DEADLINE_EXCEEDED took as
+/// long as it took: what was measured says so.
 pub(crate) fn as_http(status: &[u8]) -> u16 {
     match status {
         b"14" => 503,
+        b"8" => 429,
         b"2" | b"13" | b"15" => 500,
         _ => 200,
     }

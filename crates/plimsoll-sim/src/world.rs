@@ -193,7 +193,7 @@ impl World {
         while self.held.peek().is_some_and(|Reverse(next)| next.until <= self.now) {
             if let Some(Reverse(Held { until, ticket, .. })) = self.held.pop() {
                 let first_byte = until.since(ticket.started());
-                ticket.finish(Outcome::Answered { status: 200, first_byte });
+                ticket.finish(until, Outcome::Answered { status: 200, first_byte });
             }
         }
     }

@@ -271,7 +271,7 @@ impl State {
         };
         let member = &self.snapshot.members[place];
         let failed_before = report::is_failing(member);
-        held.learn(outcome);
+        held.learn(now, outcome);
         let turned = report::is_failing(member) != failed_before;
         self.window.record(now, held.id(), outcome);
         if turned {

@@ -16,8 +16,7 @@ use crate::defaults;
 use crate::problem::Code;
 
 /// Algorithms of the contract that come later.
-const LATER_ALGORITHMS: [&str; 7] =
-    ["response_time", "peak_ewma", "health_based", "source_hash", "hash", "prequal", "custom"];
+const LATER_ALGORITHMS: [&str; 5] = ["health_based", "source_hash", "hash", "prequal", "custom"];
 
 /// What a pool's `load_balancer` block comes to.
 #[derive(Clone, Debug)]

@@ -283,9 +283,7 @@ fn what_comes_later_is_refused_in_words() {
         "▸kafka: {}\n▸state: {}\nadmin: {▸tokens: []}",
         &["not-available-yet kafka", "not-available-yet state", "not-available-yet admin.tokens"],
     );
-    for algorithm in
-        ["response_time", "peak_ewma", "health_based", "source_hash", "hash", "prequal", "custom"]
-    {
+    for algorithm in ["health_based", "source_hash", "hash", "prequal", "custom"] {
         check_policy(&format!("  algorithm: ▸{algorithm}"), &["not-available-yet algorithm"]);
     }
     for key in ["session_affinity", "hedge", "hash", "custom"] {

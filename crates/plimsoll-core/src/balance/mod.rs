@@ -4,8 +4,11 @@ mod alias;
 mod cursor;
 mod draw;
 pub mod least;
+mod lowest;
+pub mod peak_ewma;
 pub mod random;
 pub mod rendezvous;
+pub mod response_time;
 pub mod rotation;
 mod sequence;
 pub mod warmth;
@@ -49,6 +52,8 @@ pub enum Needs {
     Nothing,
     /// The messages in flight at each destination.
     Load,
+    /// That, and how each destination answers: it is measured only where a policy says so.
+    Answers,
 }
 
 /// An algorithm as configured: one per pool, outlives its pickers, so a republish does not restart it.
@@ -85,17 +90,23 @@ pub enum Algorithm {
     Random,
     /// The better of two drawn by weight.
     P2c,
+    /// Lowest time to the first byte times what is in flight.
+    ResponseTime,
+    /// The same with a cost that follows peaks at once.
+    PeakEwma,
 }
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::RoundRobin,
         Self::WeightedRoundRobin,
         Self::LeastConnections,
         Self::WeightedLeastConnections,
         Self::Random,
         Self::P2c,
+        Self::ResponseTime,
+        Self::PeakEwma,
     ];
 
     /// The name in configuration, API and metrics.
@@ -107,6 +118,8 @@ impl Algorithm {
             Self::WeightedLeastConnections => "weighted_least_connections",
             Self::Random => "random",
             Self::P2c => "p2c",
+            Self::ResponseTime => "response_time",
+            Self::PeakEwma => "peak_ewma",
         }
     }
 
@@ -129,13 +142,18 @@ impl Algorithm {
             Self::WeightedLeastConnections => Box::new(least::LeastConnections::weighted(workers)),
             Self::Random => Box::new(random::Random),
             Self::P2c => Box::new(random::P2c),
+            Self::ResponseTime => Box::new(response_time::ResponseTime::new(workers)),
+            Self::PeakEwma => Box::new(peak_ewma::PeakEwma::new(workers)),
         }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::live::{Outcome, Ticket};
 
     /// Slots named a, b, c … with these ranks and weights.
     pub(crate) fn slots(ranks_and_weights: impl IntoIterator<Item = (u32, u32)>) -> Arc<[Slot]> {
@@ -147,9 +165,24 @@ pub(crate) mod tests {
             weight,
             rank,
             warmth: None,
-            live: Arc::new(Live::new(1)),
+            live: {
+                let live = Arc::new(Live::new(1));
+                live.set_measures(true);
+                live
+            },
         };
         ranks_and_weights.into_iter().map(slot).collect()
+    }
+
+    /// So many messages in flight at `slot`.
+    pub(crate) fn hold(slot: &Slot, count: u32) -> Vec<Ticket> {
+        let ticket = |_| Ticket::new(slot.id, 0, 0, None, slot.live.clone(), Tick::ZERO);
+        (0..count).map(ticket).collect()
+    }
+
+    /// One answer of `slot`, so long after it was chosen.
+    pub(crate) fn answer(slot: &Slot, now: Tick, status: u16, first_byte: Duration) {
+        hold(slot, 1).pop().expect("one").finish(now, Outcome::Answered { status, first_byte });
     }
 
     /// The names of the next `count` picks of `worker`, with a space between.

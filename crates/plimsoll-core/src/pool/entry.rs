@@ -104,6 +104,7 @@ impl Entry {
         self.checker = Checker::new(due);
         self.outlier = Outlier::default();
         self.live.reset_streak();
+        self.live.measured().forget();
     }
 
     /// It takes a growing share for `window`.

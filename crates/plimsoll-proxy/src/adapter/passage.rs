@@ -173,7 +173,7 @@ impl Passage {
 
     /// Takes note that a destination failed, and whether another may be tried.
     fn learn(&mut self, mut ticket: Ticket, failure: Failure, sent: bool) -> Result<(), NotServed> {
-        tell(&self.rule, ticket.learn(Outcome::Failed(failure)));
+        tell(&self.rule, ticket.learn(self.worker.now(), Outcome::Failed(failure)));
         let pool = self.rule.pool.table.borrow().clone();
         let now = self.worker.now();
         let attempt = Attempt { sent, ..find_failed(failure, self.tries) };
@@ -226,8 +226,9 @@ impl Passage {
 
     /// The destination serves: its time to do so counts as its latency.
     pub fn served(&mut self, destination: &mut Destination) {
-        let first_byte = self.worker.now().since(destination.ticket.started());
-        let told = destination.ticket.learn(Outcome::Answered { status: 200, first_byte });
+        let now = self.worker.now();
+        let first_byte = now.since(destination.ticket.started());
+        let told = destination.ticket.learn(now, Outcome::Answered { status: 200, first_byte });
         tell(&self.rule, told);
     }
 

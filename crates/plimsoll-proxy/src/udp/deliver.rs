@@ -219,7 +219,7 @@ impl Desk {
                     }
                 }
                 Err((failure, failed)) => {
-                    tell(&self.rule, failed.finish(Outcome::Failed(failure)));
+                    tell(&self.rule, failed.finish(now, Outcome::Failed(failure)));
                     self.end(slot, now);
                     return self.again(failure, tries, now).map(|()| false);
                 }
@@ -240,7 +240,7 @@ impl Desk {
         if let Some((_, flow)) = self.flows.get_mut(slot)
             && let Some(path) = flow.path.take()
         {
-            tries.tried.add(path.failed(&self.rule));
+            tries.tried.add(path.failed(&self.rule, now));
         }
         if !self.keeps_ticket() {
             self.end(slot, now);

@@ -184,15 +184,15 @@ impl Path {
         }
         let Some(mut ticket) = self.ticket.take() else { return };
         let first_byte = now.since(ticket.started());
-        tell(rule, ticket.learn(Outcome::Answered { status: 200, first_byte }));
+        tell(rule, ticket.learn(now, Outcome::Answered { status: 200, first_byte }));
         if keeps_ticket {
             self.ticket = Some(ticket);
         }
     }
 
     /// The destination refused.
-    pub(super) fn failed(self, rule: &Rule) -> DestinationId {
-        tell(rule, self.ticket.and_then(|ticket| ticket.finish(Outcome::Failed(Failure::Connect))));
+    pub(super) fn failed(self, rule: &Rule, now: Tick) -> DestinationId {
+        tell(rule, self.ticket.and_then(|ticket| ticket.finish(now, Outcome::Failed(Failure::Connect))));
         self.destination
     }
 

@@ -296,7 +296,7 @@ impl Desk {
     fn lose(&mut self, slot: u32, now: Tick) {
         let keeps = self.keeps_ticket();
         let Some((_, flow)) = self.flows.get_mut(slot) else { return };
-        flow.avoid = flow.path.take().map(|path| path.failed(&self.rule));
+        flow.avoid = flow.path.take().map(|path| path.failed(&self.rule, now));
         if !keeps {
             self.end(slot, now);
         }

@@ -170,7 +170,7 @@ impl Bench {
     /// So many messages of `name` end so.
     fn traffic(&mut self, name: &str, outcome: Outcome, count: usize) {
         for _ in 0..count {
-            if let Some(suspect) = self.ticket(name).finish(outcome) {
+            if let Some(suspect) = self.ticket(name).finish(self.now, outcome) {
                 self.tell(Input::Suspect(suspect));
             }
         }
@@ -182,7 +182,8 @@ impl Bench {
     }
 
     fn try_out(&mut self, outcome: Outcome) {
-        let suspect = self.trial(true).expect("a trial is open").finish(outcome).expect("a trial speaks");
+        let suspect =
+            self.trial(true).expect("a trial is open").finish(self.now, outcome).expect("a trial speaks");
         self.tell(Input::Suspect(suspect));
     }
 }

@@ -17,7 +17,7 @@ fn enough_bad_outcomes_eject_and_one_good_trial_brings_back() {
     assert_eq!(bench.tiers(), "b");
     bench.try_out(OK);
     assert_eq!(bench.tiers(), "a b");
-    assert_eq!(bench.ticket("a").finish(RESET), None, "the row starts anew");
+    assert_eq!(bench.ticket("a").finish(bench.now, RESET), None, "the row starts anew");
     assert_eq!(
         bench.lines,
         [
@@ -40,7 +40,8 @@ fn exactly_one_message_is_the_trial_and_for_a_second_only_a_repeatable_one() {
     assert!(bench.trial(true).is_none());
     drop(held);
     let held = bench.trial(true).expect("a cancelled trial proves nothing");
-    let suspect = held.finish(Outcome::Answered { status: 503, first_byte: SEC }).expect("a trial speaks");
+    let suspect =
+        held.finish(bench.now, Outcome::Answered { status: 503, first_byte: SEC }).expect("a trial speaks");
     bench.tell(Input::Suspect(suspect));
     assert!(bench.trial(true).is_none());
     bench.advance(SEC * 59);
@@ -60,7 +61,7 @@ fn a_trial_whose_word_is_lost_is_opened_once_more() {
     bench.advance(SEC);
     bench.try_out(OK);
     assert_eq!(bench.word("a"), "serving");
-    assert_eq!(hangs.finish(RESET), None, "it came too late to decide");
+    assert_eq!(hangs.finish(bench.now, RESET), None, "it came too late to decide");
 }
 
 #[test]
@@ -70,7 +71,8 @@ fn late_results_of_old_snapshots_neither_extend_nor_repeat_an_ejection() {
     bench.traffic("a", RESET, 5);
     let before = bench.report("a").ejection;
     bench.advance(SEC * 10);
-    let mut late: Vec<Suspect> = late.into_iter().filter_map(|ticket| ticket.finish(RESET)).collect();
+    let mut late: Vec<Suspect> =
+        late.into_iter().filter_map(|ticket| ticket.finish(bench.now, RESET)).collect();
     let very_late = late.split_off(5);
     late.into_iter().for_each(|suspect| bench.tell(Input::Suspect(suspect)));
     assert_eq!(bench.report("a").ejection, before);

@@ -71,7 +71,7 @@ impl Exchange {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(n @ 1..)) => have + n,
                 Poll::Ready(ended) => {
-                    self.upstream_ended(job, ended.is_ok())?;
+                    self.upstream_ended(worker, job, ended.is_ok())?;
                     continue;
                 }
             };
@@ -83,7 +83,8 @@ impl Exchange {
     }
 
     /// The destination closed. Only an answer that ends with its connection is whole then.
-    fn upstream_ended(&mut self, job: &mut Job, cleanly: bool) -> Result<(), End> {
+    fn upstream_ended(&mut self, worker: &Worker, job: &mut Job, cleanly: bool) -> Result<(), End> {
+        let now = self.ended_at(worker);
         if let Some(refusal) = self.upstream.refusal() {
             return Err(End::Refused(refusal));
         }
@@ -103,7 +104,7 @@ impl Exchange {
             && let Some(status) = calls::status_among(&trailers).map(grpc::as_http)
         {
             let first_byte = Duration::ZERO;
-            self.suspect = self.ticket.learn(Outcome::Answered { status, first_byte }).or(self.suspect);
+            self.suspect = self.ticket.learn(now, Outcome::Answered { status, first_byte }).or(self.suspect);
         }
         let out = self.download.buffer();
         if job.web.is_some() {
@@ -246,8 +247,9 @@ impl Exchange {
             _ => (head.status >= 400).then_some(Told::Status(head.status)),
         };
         if told.is_some_and(|told| self.is_rejected(worker, job, told)) {
-            let first_byte = self.now(worker).since(self.ticket.started());
-            self.suspect = self.ticket.learn(Outcome::Answered { status, first_byte });
+            let now = self.now(worker);
+            let first_byte = now.since(self.ticket.started());
+            self.suspect = self.ticket.learn(now, Outcome::Answered { status, first_byte });
             return Err(End::Rejected);
         }
         let content_type = calls::answer_type(job, &mut head, headers, call.is_some());
@@ -270,8 +272,9 @@ impl Exchange {
             _ => self.final_head(worker, client, job, &head),
         };
         if head.status >= 200 || head.status == 101 {
-            let first_byte = self.now(worker).since(self.ticket.started());
-            self.suspect = self.ticket.learn(Outcome::Answered { status, first_byte });
+            let now = self.now(worker);
+            let first_byte = now.since(self.ticket.started());
+            self.suspect = self.ticket.learn(now, Outcome::Answered { status, first_byte });
             job.status = head.status;
             if let Some(log) = &mut job.log {
                 log.first_byte = Some(first_byte);

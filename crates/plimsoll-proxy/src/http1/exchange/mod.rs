@@ -179,8 +179,9 @@ impl Exchange {
     fn timed_out(&mut self, worker: &Worker, job: &Job) -> End {
         match () {
             () if self.now(worker) >= job.total_deadline => {
+                let now = self.now(worker);
                 if self.answer.is_none() && self.download.is_empty() && !self.waits_for_client_body(job) {
-                    self.suspect = self.ticket.learn(Outcome::Failed(Failure::Timeout));
+                    self.suspect = self.ticket.learn(now, Outcome::Failed(Failure::Timeout));
                 }
                 End::TotalTimeout
             }

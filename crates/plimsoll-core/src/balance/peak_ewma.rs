@@ -1,0 +1,106 @@
+//! Who costs least, where a slow answer counts at once and what is in flight multiplies it.
+
+use std::sync::Arc;
+
+use super::cursor::Cursors;
+use super::lowest::{Score, lowest};
+use super::{Needs, Picker, Policy, Slot};
+use crate::live::Live;
+use crate::time::Tick;
+
+/// Peak EWMA, as Finagle and linkerd have it: a destination's [cost](crate::measure::Peak) times (in flight + 1),
+/// here over its weight; the lowest takes the message. Failures cost 5 s at least.
+///
+/// Finagle and linkerd compare two drawn at random; here all are compared up to 64 destinations, and beyond that
+/// five drawn by weight.
+#[derive(Debug)]
+pub struct PeakEwma(Arc<Cursors>);
+
+impl PeakEwma {
+    /// `peak_ewma` for `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Self(Arc::new(Cursors::new(workers)))
+    }
+}
+
+impl Policy for PeakEwma {
+    fn name(&self) -> &'static str {
+        "peak_ewma"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Answers
+    }
+
+    fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        let costs = slots.iter().map(|slot| (slot.live.clone(), f64::from(slot.weight))).collect();
+        lowest(Costs(costs), &slots, &self.0)
+    }
+}
+
+struct Costs(Box<[(Arc<Live>, f64)]>);
+
+impl Score for Costs {
+    fn of(&self, slot: usize, now: Tick) -> f64 {
+        let (live, weight) = &self.0[slot];
+        f64::from(live.measured().peak.read(now)) * (f64::from(live.in_flight()) + 1.0) / weight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::{answer, hold, picks, slots};
+    use super::*;
+    use crate::rng::Rng;
+    use crate::snapshot::Want;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn cost_times_what_is_in_flight_decides() {
+        let slots = slots([(0, 1), (1, 1)]);
+        answer(&slots[0], Tick::ZERO, 200, 10 * MS);
+        answer(&slots[1], Tick::ZERO, 200, 35 * MS);
+        let picker = PeakEwma::new(1).build(slots.clone());
+        assert_eq!(picks(&*picker, &slots, 0, 3), "a a a");
+        let _held = hold(&slots[0], 3);
+        assert_eq!(picks(&*picker, &slots, 0, 3), "b b b", "4 times 10 is more than 35");
+    }
+
+    #[test]
+    fn a_newcomer_gets_some_and_not_all() {
+        let slots = slots([(0, 1), (1, 1)]);
+        answer(&slots[0], Tick::ZERO, 200, 10 * MS);
+        let picker = PeakEwma::new(1).build(slots.clone());
+        assert_eq!(picks(&*picker, &slots, 0, 2), "a a", "30 ms are assumed of who never answered");
+        let _held = hold(&slots[0], 3);
+        assert_eq!(picks(&*picker, &slots, 0, 2), "b b");
+    }
+
+    #[test]
+    fn a_failure_costs_five_seconds_and_is_forgiven_with_time() {
+        let slots = slots([(0, 1), (1, 1)]);
+        let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
+        answer(&slots[0], at(100), 503, Duration::ZERO);
+        let picker = PeakEwma::new(1).build(slots.clone());
+        let pick = |now| {
+            answer(&slots[1], now, 200, 20 * MS);
+            picker.pick(&Want::default(), now, &mut Rng::new(1))
+        };
+        assert_eq!((pick(at(100)), pick(at(120)), pick(at(150))), (1, 1, 1));
+        assert_eq!(pick(at(160)), 0, "6 times 10 s: a 400th of 5 s is left");
+    }
+
+    #[test]
+    fn weights_divide_the_cost() {
+        let slots = slots([(0, 1), (1, 4)]);
+        slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, 10 * MS));
+        let picker = PeakEwma::new(1).build(slots.clone());
+        let _held = hold(&slots[1], 2);
+        assert_eq!(picks(&*picker, &slots, 0, 2), "b b");
+        let _more = hold(&slots[1], 2);
+        assert_eq!(picks(&*picker, &slots, 0, 2), "a a");
+    }
+}
