@@ -54,9 +54,10 @@ pub struct Antagonist {
 }
 
 impl Antagonist {
-    /// One of many machines: whether it is a hot one is up to chance.
-    pub fn new(shared: Shared, mut rng: Rng) -> Self {
-        let hot = rng.share() < shared.neighbours.hot;
+    /// Number `index` of many machines. Hot ones are spread evenly among them, so that every seed has as many.
+    pub fn new(shared: Shared, index: usize, mut rng: Rng) -> Self {
+        let hot_before = |index: usize| (index as f64 * shared.neighbours.hot + 1e-9) as usize;
+        let hot = hot_before(index + 1) > hot_before(index);
         let noise = shared.neighbours.noise * normal(&mut rng);
         Self { shared, hot, bursts: true, turns_at: Tick::ZERO, noise, rng }
     }
@@ -85,7 +86,7 @@ mod tests {
     fn hot_machines_have_their_allocation_alone_for_the_part_of_the_time_their_neighbours_burst() {
         let neighbours = Neighbours { level: 7.0, noise: 0.0, memory: 1.0, hot: 1.0, burst: 1.0, quiet: 3.0 };
         let shared = Shared { allocation: 1.0, burst: 2.5, machine: 10.0, neighbours };
-        let mut antagonist = Antagonist::new(shared, Rng::new(2));
+        let mut antagonist = Antagonist::new(shared, 0, Rng::new(2));
         let (mut least, mut steps) = (0, 0);
         let mut now = Tick::ZERO;
         for _ in 0..400_000 {

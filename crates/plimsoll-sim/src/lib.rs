@@ -21,6 +21,7 @@ pub mod chance;
 pub mod chart;
 pub mod contract;
 pub mod machine;
+pub mod prequal;
 pub mod replay;
 pub mod report;
 pub mod run;

@@ -86,15 +86,15 @@ pub struct Site {
 }
 
 impl Site {
-    /// A destination at the start of a run.
-    pub fn new(spec: &SiteSpec, mut rng: Rng) -> Self {
+    /// Destination number `index` at the start of a run.
+    pub fn new(spec: &SiteSpec, index: usize, mut rng: Rng) -> Self {
         let machine = match spec.engine {
             Engine::Slots(slots) => Machine::slots(slots),
             Engine::Sharing(cores) => Machine::sharing(cores),
             Engine::Shared(shared) => Machine::sharing(shared.burst),
         };
         let antagonist = match spec.engine {
-            Engine::Shared(shared) => Some(Antagonist::new(shared, Rng::new(rng.next_u64()))),
+            Engine::Shared(shared) => Some(Antagonist::new(shared, index, Rng::new(rng.next_u64()))),
             _ => None,
         };
         let mut site = Self {
@@ -258,7 +258,7 @@ mod tests {
             priority: 0,
             troubles: Vec::new(),
         };
-        let mut site = Site::new(&spec, Rng::new(1));
+        let mut site = Site::new(&spec, 0, Rng::new(1));
         assert_eq!(site.reading(), Some(Reading { in_flight: 0, latency: 0.0 }));
         for (in_flight, seconds) in [(0, 0.1), (0, 0.3), (0, 0.2), (4, 0.9)] {
             site.remember(in_flight, seconds);

@@ -100,11 +100,12 @@ impl<'a> Run<'a> {
         let (arrivals, fate, road, mut places, mut dice) = (draw(), draw(), draw(), draw(), draw());
         let count = scenario.sites.len();
         let new_balancer = |_| Balancer::new(scenario, contender, &mut dice);
+        let new_site = |(index, spec)| Site::new(spec, index, Rng::new(places.next_u64()));
         let measured_from = Tick::ZERO + scenario.warm_up;
         Self {
             now: Tick::ZERO,
             agenda: Agenda::default(),
-            sites: scenario.sites.iter().map(|spec| Site::new(spec, Rng::new(places.next_u64()))).collect(),
+            sites: scenario.sites.iter().enumerate().map(new_site).collect(),
             balancers: (0..scenario.balancers).map(new_balancer).collect(),
             asleep_until: vec![Tick::NEVER; scenario.balancers],
             messages: Messages::default(),
@@ -344,7 +345,7 @@ impl<'a> Run<'a> {
             let suspect = ticket.finish(Outcome::Failed(Failure::Timeout));
             self.suspect(balancer, suspect);
         }
-        if there {
+        if there && self.scenario.cancels {
             self.sites[site].leave(self.now, current.job());
             self.plan_done(site);
         }

@@ -60,6 +60,7 @@ fn scenario(file: &File) -> Result<Scenario, String> {
         (None, Some(rate)) => Volume::Rate(positive("rate", rate.0)?),
         (load, None) => Volume::Load(positive("load", load.unwrap_or(0.7))?),
     };
+    scenario.cancels = file.cancels.unwrap_or(scenario.cancels);
     if let Some(bursts) = &file.bursts {
         scenario.arrivals = Arrivals::Bursts {
             factor: positive("bursts.factor", bursts.factor)?,

@@ -40,6 +40,8 @@ pub struct Scenario {
     pub volume: Volume,
     /// Who has no answer by then gives up.
     pub deadline: Duration,
+    /// A destination stops working on what nobody waits for any more; else it works on, as a busy loop does.
+    pub cancels: bool,
     /// From a balancer to a destination and back.
     pub round_trip: Duration,
     /// What chance adds to that, on average.
@@ -90,6 +92,7 @@ impl Scenario {
             arrivals: Arrivals::Poisson,
             volume: Volume::Load(0.7),
             deadline: Duration::from_secs(5),
+            cancels: true,
             round_trip: Duration::from_micros(200),
             jitter: Duration::from_micros(50),
             warm_up: Duration::ZERO,

@@ -37,6 +37,7 @@ pub(super) struct File {
     pub(super) load: Option<f64>,
     pub(super) rate: Option<PerSecond>,
     pub(super) deadline: Option<Span>,
+    pub(super) cancels: Option<bool>,
     pub(super) round_trip: Option<Span>,
     pub(super) jitter: Option<Span>,
     pub(super) warm_up: Option<Span>,

@@ -8,6 +8,7 @@ mod log;
 mod quick;
 mod reload;
 mod run;
+mod simulate;
 mod status;
 mod terminal;
 
@@ -43,6 +44,9 @@ enum Verb {
     /// Have a running plimsoll read its configuration again, all or nothing
     #[command(after_help = RELOAD_HELP)]
     Reload(Admin),
+    /// Try algorithms in virtual time, against destinations of all kinds
+    #[command(after_help = simulate::HELP)]
+    Simulate(simulate::Simulate),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// Print a completion script for a shell
@@ -110,6 +114,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Demo(demo) => demo.run(),
         Verb::Status(status) => status.run(),
         Verb::Reload(admin) => reload::run(&admin.admin),
+        Verb::Simulate(simulate) => simulate.run(),
         Verb::Schema => {
             terminal::say(&plimsoll_config::schema());
             OK
