@@ -13,8 +13,28 @@
 //! assert!(taken[0] > 2 * taken[1], "the fast one has fewer in flight, so it gets more: {taken:?}");
 //! ```
 
+pub mod agenda;
+pub mod antagonist;
+pub mod arrivals;
+pub mod balancer;
+pub mod chance;
+pub mod chart;
 pub mod contract;
+pub mod machine;
+pub mod prequal;
+pub mod replay;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod site;
+pub mod tally;
+pub mod trial;
+pub mod trouble;
 pub mod world;
 
 pub use contract::{Terms, contract};
+pub use run::simulate;
+pub use scenario::Scenario;
+pub use tally::Tally;
+pub use trial::Contender;
 pub use world::{Service, Station, World};

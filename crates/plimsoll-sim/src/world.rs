@@ -12,6 +12,8 @@ use plimsoll_core::{
     Want, Weight, balance_load,
 };
 
+use crate::chance::exponential;
+
 /// How long a destination works on a message.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum Service {
@@ -28,11 +30,6 @@ impl Service {
             Self::Exponential(mean) => mean.mul_f64(exponential(rng)),
         }
     }
-}
-
-/// An exponentially distributed number with mean 1.
-fn exponential(rng: &mut Rng) -> f64 {
-    -(1.0 - rng.share()).ln()
 }
 
 /// A destination as the world builds it.

@@ -9,6 +9,7 @@ mod log;
 mod quick;
 mod reload;
 mod run;
+mod simulate;
 mod status;
 mod terminal;
 
@@ -47,6 +48,9 @@ enum Verb {
     /// Have a running plimsoll read its configuration again, all or nothing
     #[command(after_help = RELOAD_HELP)]
     Reload(Admin),
+    /// Try algorithms in virtual time, against destinations of all kinds
+    #[command(after_help = simulate::HELP)]
+    Simulate(simulate::Simulate),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// Print a completion script for a shell
@@ -117,6 +121,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Status(status) => status.run(),
         Verb::Explain(explain) => explain.run(),
         Verb::Reload(admin) => reload::run(&admin.admin),
+        Verb::Simulate(simulate) => simulate.run(),
         Verb::Schema => {
             terminal::say(&plimsoll_config::schema());
             OK

@@ -1,0 +1,121 @@
+//! Which numbers chance gives: the distributions of work and of gaps.
+
+use plimsoll_core::Rng;
+
+/// An exponentially distributed number with mean 1.
+pub fn exponential(rng: &mut Rng) -> f64 {
+    -(1.0 - rng.share()).ln()
+}
+
+/// A normally distributed number with mean 0 and standard deviation 1 (Box and Muller 1958).
+pub fn normal(rng: &mut Rng) -> f64 {
+    (2.0 * exponential(rng)).sqrt() * (std::f64::consts::TAU * rng.share()).cos()
+}
+
+/// A whole number near `mean`: the fraction decides by chance, so the mean is kept.
+pub fn rounded(mean: f64, rng: &mut Rng) -> usize {
+    mean as usize + usize::from(rng.share() < mean.fract())
+}
+
+/// How much work a message is: seconds of one core that has nothing else to do.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Work {
+    /// Always so much.
+    Fixed(f64),
+    /// Memoryless, with this mean.
+    Exponential(f64),
+    /// Normal with this mean and deviation; what is below 0 is 0.
+    Normal {
+        /// Before the cut.
+        mean: f64,
+        /// Before the cut.
+        deviation: f64,
+    },
+    /// Heavy-tailed: the logarithm is normal.
+    Lognormal {
+        /// Half are shorter.
+        median: f64,
+        /// Deviation of the logarithm; 1.5 is a web service with reports in it.
+        sigma: f64,
+    },
+    /// Two kinds of messages.
+    Bimodal {
+        /// Most.
+        short: f64,
+        /// The others.
+        long: f64,
+        /// What part is long, 0 to 1.
+        share: f64,
+    },
+}
+
+impl Work {
+    /// One message's.
+    pub fn draw(self, rng: &mut Rng) -> f64 {
+        match self {
+            Self::Fixed(span) => span,
+            Self::Exponential(mean) => mean * exponential(rng),
+            Self::Normal { mean, deviation } => (mean + deviation * normal(rng)).max(0.0),
+            Self::Lognormal { median, sigma } => median * (sigma * normal(rng)).exp(),
+            Self::Bimodal { short, long, share } => {
+                if rng.share() < share {
+                    long
+                } else {
+                    short
+                }
+            }
+        }
+    }
+
+    /// Of many messages.
+    pub fn mean(self) -> f64 {
+        match self {
+            Self::Fixed(mean) | Self::Exponential(mean) => mean,
+            Self::Normal { mean, deviation } => cut_mean(mean, deviation),
+            Self::Lognormal { median, sigma } => median * (sigma * sigma / 2.0).exp(),
+            Self::Bimodal { short, long, share } => short * (1.0 - share) + long * share,
+        }
+    }
+}
+
+/// The mean of a normal number that is 0 where it would be negative, by summing: the closed form needs an
+/// error function, which the standard library has not.
+fn cut_mean(mean: f64, deviation: f64) -> f64 {
+    if deviation <= 0.0 {
+        return mean.max(0.0);
+    }
+    let density = |z: f64| (-z * z / 2.0).exp() / std::f64::consts::TAU.sqrt();
+    let steps = (-8_000..8_000).map(|n| (f64::from(n) + 0.5) / 1_000.0);
+    steps.map(|z| (mean + deviation * z).max(0.0) * density(z) / 1_000.0).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_have_the_mean_they_claim() {
+        let all = [
+            Work::Fixed(0.1),
+            Work::Exponential(0.1),
+            Work::Normal { mean: 0.1, deviation: 0.1 },
+            Work::Lognormal { median: 0.1, sigma: 1.0 },
+            Work::Bimodal { short: 0.01, long: 1.0, share: 0.1 },
+        ];
+        for work in all {
+            let mut rng = Rng::new(5);
+            let mean = (0..200_000).map(|_| work.draw(&mut rng)).sum::<f64>() / 200_000.0;
+            assert!((mean / work.mean() - 1.0).abs() < 0.02, "{work:?}: {mean} for {}", work.mean());
+        }
+        let one_cut_at_zero = Work::Normal { mean: 1.0, deviation: 1.0 }.mean();
+        assert!((one_cut_at_zero - 1.0833).abs() < 1e-3, "{one_cut_at_zero}");
+    }
+
+    #[test]
+    fn rounding_keeps_the_mean() {
+        let mut rng = Rng::new(1);
+        let sum: usize = (0..10_000).map(|_| rounded(0.7, &mut rng)).sum();
+        assert!((6_700..7_300).contains(&sum), "{sum}");
+        assert_eq!(rounded(3.0, &mut rng), 3);
+    }
+}

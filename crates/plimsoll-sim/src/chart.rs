@@ -1,0 +1,131 @@
+//! How results look in a picture: lines over one axis, as SVG.
+
+use plotters::prelude::*;
+
+use crate::report::Runs;
+
+/// Size of a picture.
+const SIZE: (u32, u32) = (960, 600);
+/// Okabe and Ito's colours, which colour-blind people can tell apart, and black.
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(0, 0, 0),
+    RGBColor(160, 160, 0),
+];
+
+/// Lines over one axis; heights, in milliseconds, on a logarithmic scale.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Chart {
+    /// Above it.
+    pub title: String,
+    /// Below it.
+    pub across: String,
+    /// What is written at each place of the lower axis; places are the numbers 0, 1, 2 ….
+    pub places: Vec<String>,
+    /// A name and its points: place and height.
+    pub lines: Vec<(String, Vec<(f64, f64)>)>,
+}
+
+impl Chart {
+    /// Latency over quantiles, from the median to p99.99, with a line for each contender.
+    pub fn of_quantiles(title: &str, runs: &[Runs]) -> Self {
+        let points = |runs: &Runs| {
+            let share = |nines: f64| 1.0 - 10.0_f64.powf(-nines);
+            (0..=80)
+                .map(|step| f64::from(step) / 20.0)
+                .map(|nines| (nines, runs.quantile_ms(share(nines)).0))
+                .collect()
+        };
+        Self {
+            title: title.to_owned(),
+            across: "this part of all messages is quicker".to_owned(),
+            places: ["0", "90%", "99%", "99.9%", "99.99%"].map(str::to_owned).to_vec(),
+            lines: runs.iter().map(|runs| (runs.contender.name(), points(runs))).collect(),
+        }
+    }
+
+    /// The picture.
+    ///
+    /// # Errors
+    /// What could not be drawn, in a sentence.
+    pub fn svg(&self) -> Result<String, String> {
+        let mut text = String::new();
+        self.draw(&mut text).map_err(|error| error.to_string())?;
+        Ok(text)
+    }
+
+    fn draw(&self, text: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+        let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
+        root.fill(&WHITE)?;
+        let heights: Vec<f64> = self
+            .lines
+            .iter()
+            .flat_map(|(_, points)| points.iter().map(|point| point.1))
+            .filter(|h| *h > 0.0)
+            .collect();
+        let least = heights.iter().copied().fold(f64::INFINITY, f64::min).min(1e6);
+        let most = heights.iter().copied().fold(least, f64::max);
+        let last = self.places.len().saturating_sub(1).max(1) as f64;
+        let mut chart = ChartBuilder::on(&root)
+            .caption(&self.title, ("sans-serif", 22))
+            .margin(12)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(0.0..last, (least * 0.8..most * 1.25).log_scale())?;
+        let place = |at: &f64| {
+            let whole = (at - at.round()).abs() < 1e-6;
+            self.places.get(at.round() as usize).filter(|_| whole).cloned().unwrap_or_default()
+        };
+        chart
+            .configure_mesh()
+            .x_labels(self.places.len())
+            .x_label_formatter(&place)
+            .x_desc(&self.across)
+            .y_desc("milliseconds")
+            .label_style(("sans-serif", 14))
+            .light_line_style(RGBColor(240, 240, 240))
+            .draw()?;
+        for (index, (name, points)) in self.lines.iter().enumerate() {
+            let style = COLOURS[index % COLOURS.len()].stroke_width(2);
+            chart
+                .draw_series(LineSeries::new(points.iter().copied().filter(|point| point.1 > 0.0), style))?
+                .label(name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .background_style(WHITE.mix(0.8))
+            .border_style(RGBColor(200, 200, 200))
+            .label_font(("sans-serif", 14))
+            .draw()?;
+        root.present()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chart_is_an_svg_that_names_its_lines() {
+        let chart = Chart {
+            title: "a title".to_owned(),
+            across: "load".to_owned(),
+            places: vec!["0.7".to_owned(), "0.9".to_owned()],
+            lines: vec![("p2c".to_owned(), vec![(0.0, 10.0), (1.0, 5_000.0)])],
+        };
+        let svg = chart.svg().expect("drawn");
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
+        for word in ["a title", "p2c", "0.9", "polyline"] {
+            assert!(svg.contains(word), "{word}: {svg}");
+        }
+        assert!(Chart::default().svg().is_ok(), "nothing to draw is drawn as nothing");
+    }
+}

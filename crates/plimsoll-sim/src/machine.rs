@@ -1,0 +1,317 @@
+//! When a destination is done with each of its messages: slots with a queue before them, or a processor that
+//! all share. Both are one rule with other numbers.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet, VecDeque};
+use std::time::Duration;
+
+use plimsoll_core::Tick;
+
+/// Longer than any run: work that long counts as never done.
+const NEVER_SECONDS: f64 = 1e8;
+
+/// A message at a destination; the number is its sender's.
+pub type Job = u64;
+
+/// What works on messages: at most `slots` at once, each at most at the speed of one core, all together at
+/// most at the speed of `capacity` cores, and the rest waits in order.
+///
+/// Slots with a queue are `capacity = slots`; processor sharing is slots without bound. Everyone in service
+/// gets the same, so one sum, the work each has got so far since the start (`attained`), tells when each is
+/// done: on arrival its end is that sum plus its work. A change of speed then changes one number, not a list.
+#[derive(Debug)]
+pub struct Machine {
+    slots: usize,
+    capacity: f64,
+    pace: f64,
+    attained: f64,
+    at: Tick,
+    running: BinaryHeap<Reverse<Running>>,
+    waiting: VecDeque<(Job, f64)>,
+    /// Taken away while running; their place in the heap is cleared when it comes up.
+    gone: HashSet<Job>,
+    /// Core seconds spent so far.
+    used: f64,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq)]
+struct Running {
+    end: f64,
+    job: Job,
+}
+
+impl Eq for Running {}
+
+impl PartialOrd for Running {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Running {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.end.total_cmp(&other.end).then(self.job.cmp(&other.job))
+    }
+}
+
+impl Machine {
+    /// `slots` messages at once, each at full speed; the others wait, first come first served.
+    pub fn slots(slots: usize) -> Self {
+        Self::new(slots.max(1), slots.max(1) as f64)
+    }
+
+    /// All at once, sharing `capacity` cores.
+    pub fn sharing(capacity: f64) -> Self {
+        Self::new(usize::MAX, capacity)
+    }
+
+    fn new(slots: usize, capacity: f64) -> Self {
+        Self {
+            slots,
+            capacity,
+            pace: 1.0,
+            attained: 0.0,
+            at: Tick::ZERO,
+            running: BinaryHeap::new(),
+            waiting: VecDeque::new(),
+            gone: HashSet::new(),
+            used: 0.0,
+        }
+    }
+
+    /// Messages here, those that wait included.
+    pub fn load(&self) -> usize {
+        self.in_service() + self.waiting.len()
+    }
+
+    /// Core seconds spent so far.
+    pub fn used(&self) -> f64 {
+        self.used
+    }
+
+    /// Takes a message of `work` core seconds.
+    pub fn arrive(&mut self, now: Tick, job: Job, work: f64) {
+        self.pass(now);
+        if self.in_service() < self.slots {
+            self.running.push(Reverse(Running { end: self.attained + work, job }));
+        } else {
+            self.waiting.push_back((job, work));
+        }
+    }
+
+    /// Its sender has given the message up.
+    pub fn leave(&mut self, now: Tick, job: Job) {
+        self.pass(now);
+        if let Some(place) = self.waiting.iter().position(|&(waiting, _)| waiting == job) {
+            self.waiting.remove(place);
+            return;
+        }
+        self.gone.insert(job);
+        self.clear();
+        self.fill();
+    }
+
+    /// Takes everything away.
+    pub fn drain(&mut self, now: Tick) -> Vec<Job> {
+        self.pass(now);
+        let mut jobs: Vec<Job> = self.running.drain().map(|Reverse(running)| running.job).collect();
+        jobs.retain(|job| !self.gone.contains(job));
+        jobs.extend(self.waiting.drain(..).map(|(job, _)| job));
+        jobs.sort_unstable();
+        self.gone.clear();
+        jobs
+    }
+
+    /// Has so many cores from now on.
+    pub fn set_capacity(&mut self, now: Tick, capacity: f64) {
+        self.pass(now);
+        self.capacity = capacity;
+    }
+
+    /// Works at this part of its speed from now on; 0 stands still.
+    pub fn set_pace(&mut self, now: Tick, pace: f64) {
+        self.pass(now);
+        self.pace = pace;
+    }
+
+    /// When the next message is done, if nothing changes.
+    pub fn next(&self) -> Tick {
+        let Some(Reverse(first)) = self.running.peek() else { return Tick::NEVER };
+        let seconds = (first.end - self.attained).max(0.0) / self.rate(self.in_service());
+        if seconds < NEVER_SECONDS { self.at + ceiled(seconds) } else { Tick::NEVER }
+    }
+
+    /// Adds to `done` what is done by `now`, in order.
+    pub fn advance(&mut self, now: Tick, done: &mut Vec<Job>) {
+        while self.next() <= now {
+            let at = self.next();
+            self.pass(at);
+            if let Some(Reverse(first)) = self.running.pop() {
+                self.attained = self.attained.max(first.end);
+                done.push(first.job);
+            }
+            self.clear();
+            self.fill();
+        }
+        self.pass(now);
+    }
+
+    /// In how many seconds a message of `work` would be done that came now, if nothing else came and nothing
+    /// changed.
+    pub fn forecast(&self, now: Tick, work: f64) -> f64 {
+        if self.pace <= 0.0 {
+            return NEVER_SECONDS;
+        }
+        let since = now.since(self.at).as_secs_f64() * self.rate(self.in_service());
+        let mut rest: Vec<f64> = (self.running.iter())
+            .filter(|Reverse(running)| !self.gone.contains(&running.job))
+            .map(|Reverse(running)| (running.end - self.attained - since).max(0.0))
+            .collect();
+        let full = self.slots.saturating_sub(rest.len()) <= self.waiting.len();
+        if full {
+            let queued: f64 =
+                rest.iter().sum::<f64>() + self.waiting.iter().map(|&(_, work)| work).sum::<f64>();
+            return queued / (self.capacity * self.pace) + work / self.pace;
+        }
+        rest.sort_unstable_by(f64::total_cmp);
+        let (mut seconds, mut got, mut others) = (0.0, 0.0, rest.len());
+        for end in rest {
+            let until = end.min(work);
+            seconds += (until - got) / self.rate(others + 1);
+            got = until;
+            if end >= work {
+                return seconds;
+            }
+            others -= 1;
+        }
+        seconds + (work - got) / self.rate(1)
+    }
+
+    fn in_service(&self) -> usize {
+        self.running.len() - self.gone.len()
+    }
+
+    /// The speed of each of so many in service, in cores.
+    fn rate(&self, in_service: usize) -> f64 {
+        self.pace * (self.capacity / in_service.max(1) as f64).min(1.0)
+    }
+
+    fn pass(&mut self, now: Tick) {
+        let (seconds, in_service) = (now.since(self.at).as_secs_f64(), self.in_service());
+        self.at = self.at.max(now);
+        if in_service > 0 {
+            let got = seconds * self.rate(in_service);
+            self.attained += got;
+            self.used += got * in_service as f64;
+        } else {
+            // Nobody counts from here: begin anew, and keep the numbers small.
+            self.attained = 0.0;
+        }
+    }
+
+    fn clear(&mut self) {
+        while let Some(Reverse(first)) = self.running.peek()
+            && self.gone.remove(&first.job)
+        {
+            self.running.pop();
+        }
+    }
+
+    fn fill(&mut self) {
+        while self.in_service() < self.slots
+            && let Some((job, work)) = self.waiting.pop_front()
+        {
+            self.running.push(Reverse(Running { end: self.attained + work, job }));
+        }
+    }
+}
+
+/// Not a nanosecond early: whoever wakes then finds it done.
+fn ceiled(seconds: f64) -> Duration {
+    Duration::from_nanos((seconds * 1e9).ceil() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Tick {
+        Tick::ZERO + Duration::from_millis(ms)
+    }
+
+    /// Runs it to the end: who was done when, in whole milliseconds.
+    fn ends(mut machine: Machine) -> Vec<(Job, u64)> {
+        let (mut ends, mut done) = (Vec::new(), Vec::new());
+        while machine.next() != Tick::NEVER {
+            let now = machine.next();
+            machine.advance(now, &mut done);
+            ends.extend(done.drain(..).map(|job| (job, (now.as_nanos() + 500_000) / 1_000_000)));
+        }
+        ends
+    }
+
+    #[test]
+    fn one_slot_serves_in_order() {
+        let mut machine = Machine::slots(1);
+        machine.arrive(ms(0), 1, 0.010);
+        machine.arrive(ms(2), 2, 0.001);
+        assert!((machine.forecast(ms(2), 0.005) - 0.014).abs() < 1e-9);
+        assert_eq!(ends(machine), [(1, 10), (2, 11)]);
+    }
+
+    #[test]
+    fn who_shares_a_core_is_slower_by_the_number_of_sharers() {
+        let mut machine = Machine::sharing(1.0);
+        machine.arrive(ms(0), 1, 0.010);
+        machine.arrive(ms(0), 2, 0.002);
+        assert!((machine.forecast(ms(0), 0.002) - 0.006).abs() < 1e-9, "three share until it is done");
+        assert_eq!(ends(machine), [(2, 4), (1, 12)]);
+    }
+
+    #[test]
+    fn nobody_is_faster_than_one_core() {
+        let mut machine = Machine::sharing(3.0);
+        machine.arrive(ms(0), 1, 0.010);
+        machine.arrive(ms(0), 2, 0.010);
+        assert_eq!(ends(machine), [(1, 10), (2, 10)]);
+    }
+
+    #[test]
+    fn a_change_of_speed_counts_from_then_on() {
+        let mut machine = Machine::sharing(1.0);
+        machine.arrive(ms(0), 1, 0.010);
+        machine.set_pace(ms(4), 0.5);
+        assert_eq!(machine.next(), ms(16));
+        machine.set_pace(ms(6), 0.0);
+        assert_eq!(machine.next(), Tick::NEVER);
+        machine.set_pace(ms(100), 1.0);
+        assert_eq!(ends(machine), [(1, 105)]);
+    }
+
+    #[test]
+    fn who_leaves_makes_room() {
+        let mut machine = Machine::slots(1);
+        for job in 1..=4 {
+            machine.arrive(ms(0), job, 0.010);
+        }
+        machine.leave(ms(5), 1);
+        machine.leave(ms(6), 3);
+        assert_eq!(machine.load(), 2);
+        assert_eq!(ends(machine), [(2, 15), (4, 25)]);
+        let mut shared = Machine::sharing(1.0);
+        shared.arrive(ms(0), 1, 0.010);
+        shared.arrive(ms(0), 2, 0.020);
+        shared.leave(ms(10), 2);
+        assert_eq!(shared.load(), 1);
+        assert_eq!(ends(shared), [(1, 15)]);
+    }
+
+    #[test]
+    fn the_work_done_is_counted() {
+        let mut machine = Machine::sharing(1.0);
+        machine.arrive(ms(0), 1, 0.010);
+        machine.arrive(ms(0), 2, 0.010);
+        machine.advance(ms(50), &mut Vec::new());
+        assert!((machine.used() - 0.020).abs() < 1e-9, "{}", machine.used());
+    }
+}

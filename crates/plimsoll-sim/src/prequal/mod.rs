@@ -1,0 +1,207 @@
+//! The evaluation of Prequal (Wydrowski et al., NSDI 2024), run again: which figures there are, what each
+//! varies, and what the paper says came of it.
+
+mod published;
+mod setup;
+
+use std::time::Duration;
+
+use plimsoll_core::Tick;
+use plimsoll_core::balance::Algorithm;
+
+use self::published::published;
+use crate::chart::Chart;
+use crate::report::{Runs, ms, percent};
+use crate::run::simulate;
+use crate::scenario::Scenario;
+use crate::tally::Tally;
+use crate::trial::{Contender, Probing, Score};
+use crate::trouble::{Kind, Trouble};
+
+pub use self::setup::{NEIGHBOURS, setup};
+
+/// The figures that can be made.
+pub const FIGURES: [u8; 5] = [6, 7, 8, 9, 10];
+
+/// Destinations of the paper's test bed, and as many balancers.
+pub const COUNT: usize = 100;
+
+/// A figure: one scenario and one contender for each of its points.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// Its number in the paper.
+    pub number: u8,
+    /// What it shows.
+    pub title: &'static str,
+    /// What is varied.
+    pub across: &'static str,
+    /// Its points, in order.
+    pub points: Vec<Point>,
+}
+
+/// One point of a figure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Where on the lower axis.
+    pub place: String,
+    /// Whose line.
+    pub line: String,
+    /// Who runs.
+    pub contender: Contender,
+    /// In what.
+    pub scenario: Scenario,
+}
+
+/// Figure `number` with so many destinations; `contenders` take the place of the figure's own where it compares
+/// contenders (6 and 7).
+pub fn figure(number: u8, count: usize, contenders: &[Contender]) -> Option<Figure> {
+    let figure = |title, across, points| Some(Figure { number, title, across, points });
+    match number {
+        6 => figure("Load ramp", "load over allocation", ramp(count, contenders)),
+        7 => figure("Rules", "load over allocation", rules(count, contenders)),
+        8 => figure("Probe rate", "probes for each message", probe_rates(count)),
+        9 => figure("Hot and cold", "quantile of load that is hot", quantiles(count)),
+        10 => figure("Linear mixes", "share of load in the score", mixes(count)),
+        _ => None,
+    }
+}
+
+fn point(place: &str, contender: Contender, scenario: Scenario) -> Point {
+    Point { place: place.to_owned(), line: contender.name(), contender, scenario }
+}
+
+/// Contenders at several loads.
+fn compare(count: usize, loads: &[f64], contenders: &[Contender]) -> Vec<Point> {
+    let at = |&load: &f64| {
+        contenders.iter().map(move |&one| point(&format!("{load:.2}"), one, setup(count, load)))
+    };
+    loads.iter().flat_map(at).collect()
+}
+
+/// Contenders by name; those the product does not have yet are left out.
+fn named(names: &[&str]) -> Vec<Contender> {
+    names.iter().filter_map(|name| name.parse().ok()).collect()
+}
+
+fn ramp(count: usize, contenders: &[Contender]) -> Vec<Point> {
+    const LOADS: [f64; 9] = [0.75, 0.83, 0.93, 1.03, 1.14, 1.27, 1.41, 1.57, 1.74];
+    let own = named(&["weighted_round_robin", "weighted_by_use", "p2c", "prequal", "hcl"]);
+    compare(count, &LOADS, if contenders.is_empty() { &own } else { contenders })
+}
+
+fn rules(count: usize, contenders: &[Contender]) -> Vec<Point> {
+    let production = Algorithm::ALL.map(Contender::Production);
+    let trial = named(&["weighted_by_use", "yarp", "linear:0.5", "c3", "hcl", "oracle"]);
+    let own = [&production[..], &trial].concat();
+    compare(count, &[0.7, 0.9], if contenders.is_empty() { &own } else { contenders })
+}
+
+fn probe_rates(count: usize) -> Vec<Point> {
+    let rate = |halves: i32| {
+        let probes = 2.0_f64.powf(f64::from(halves) / 2.0);
+        // More would be removed than comes in at the lower rates; the paper lowers it for all of them.
+        let probing = Probing { probes, removes: 0.25, ..Probing::PREQUAL };
+        let line = "hcl, r_remove 0.25".to_owned();
+        let contender = Contender::Probing(probing);
+        Point { place: format!("{probes:.2}"), line, contender, scenario: setup(count, 1.5) }
+    };
+    (-2..=4).rev().map(rate).collect()
+}
+
+fn quantiles(count: usize) -> Vec<Point> {
+    const QUANTILES: [f64; 14] =
+        [0.0, 0.35, 0.39, 0.43, 0.48, 0.53, 0.59, 0.66, 0.73, 0.81, 0.9, 0.99, 0.999, 1.0];
+    scores(count, "hcl", QUANTILES.map(|quantile| (quantile, Score::HotCold(quantile))).to_vec())
+}
+
+fn mixes(count: usize) -> Vec<Point> {
+    const SHARES: [f64; 13] = [0.0, 0.5, 0.7, 0.769, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1.0];
+    let mut points = scores(count, "linear", SHARES.map(|share| (share, Score::Linear(share))).to_vec());
+    points.push(Point {
+        place: "hcl".to_owned(),
+        ..point("", Contender::Probing(Probing::PREQUAL), uneven(count))
+    });
+    points
+}
+
+fn scores(count: usize, line: &str, scores: Vec<(f64, Score)>) -> Vec<Point> {
+    let of = |(at, score): (f64, Score)| {
+        let contender = Contender::Probing(Probing { score, ..Probing::PREQUAL });
+        Point { place: at.to_string(), line: line.to_owned(), contender, scenario: uneven(count) }
+    };
+    scores.into_iter().map(of).collect()
+}
+
+/// Half of the destinations take twice as long, and load is three quarters.
+fn uneven(count: usize) -> Scenario {
+    let mut scenario = setup(count, 0.75);
+    for site in scenario.sites.iter_mut().skip(1).step_by(2) {
+        site.troubles.push(Trouble { kind: Kind::Slow(2.0), from: Tick::ZERO, until: Tick::NEVER });
+    }
+    scenario
+}
+
+impl Figure {
+    /// The same, measured for so long.
+    #[must_use]
+    pub fn lasting(mut self, duration: Duration) -> Self {
+        self.points.iter_mut().for_each(|point| point.scenario.duration = duration);
+        self
+    }
+
+    /// Runs point number `index`.
+    pub fn run(&self, index: usize, seeds: impl Iterator<Item = u64>) -> Runs {
+        let Point { contender, scenario, .. } = &self.points[index];
+        let tallies = seeds.map(|seed| simulate(scenario, contender, seed)).collect();
+        Runs { contender: *contender, tallies }
+    }
+
+    /// A row for each point, with what the paper has beside it.
+    pub fn table(&self, runs: &[Runs]) -> Vec<Vec<String>> {
+        let head =
+            [self.across, "rule", "errors", "p50", "p90", "p99", "p99.9", "in flight p99", "probes", "paper"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        rows.extend(self.points.iter().zip(runs).map(|(point, runs)| {
+            let mut row = vec![point.place.clone(), point.line.clone()];
+            row.push(percent(runs.mean(Tally::error_share).0));
+            row.extend([0.5, 0.9, 0.99, 0.999].map(|share| {
+                let (mean, half) = runs.quantile_ms(share);
+                if share == 0.99 && runs.tallies.len() > 1 {
+                    format!("{} ±{}", ms(mean), ms(half))
+                } else {
+                    ms(mean)
+                }
+            }));
+            row.push(format!("{:.0}", runs.mean(|tally| tally.in_flight.value_at_quantile(0.99) as f64).0));
+            row.push(format!(
+                "{:.2}",
+                runs.mean(|tally| tally.probes as f64 / tally.messages.max(1) as f64).0
+            ));
+            row.push(published(self.number, &point.place, &point.line).unwrap_or("").to_owned());
+            row
+        }));
+        rows
+    }
+
+    /// p99 over what is varied, with a line for each rule.
+    pub fn chart(&self, runs: &[Runs]) -> Chart {
+        let mut chart = Chart {
+            title: format!("Prequal, figure {}: {} (p99)", self.number, self.title),
+            across: self.across.to_owned(),
+            ..Chart::default()
+        };
+        for (point, runs) in self.points.iter().zip(runs) {
+            let known = chart.places.iter().position(|place| *place == point.place);
+            let place = known.unwrap_or_else(|| {
+                chart.places.push(point.place.clone());
+                chart.places.len() - 1
+            });
+            let at = (place as f64, runs.quantile_ms(0.99).0);
+            match chart.lines.iter_mut().find(|(line, _)| *line == point.line) {
+                Some((_, points)) => points.push(at),
+                None => chart.lines.push((point.line.clone(), vec![at])),
+            }
+        }
+        chart
+    }
+}

@@ -1,0 +1,244 @@
+//! What an access log says of when messages came and how long they took: the common and combined formats, and
+//! this product's own lines of JSON.
+
+use std::io::BufRead;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::arrivals::Logged;
+
+/// Longer lines are none.
+const MAX_LINE: usize = 64 << 10;
+/// Messages of one log; the rest is left out.
+pub const MAX_MESSAGES: usize = 5_000_000;
+/// So many lines in a row that are none, at the start: then the file is no access log.
+const HOPELESS: u64 = 100;
+
+/// What was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// In order of time, the first at 0.
+    pub messages: Vec<Logged>,
+    /// Lines that were none.
+    pub bad_lines: u64,
+    /// The number of the first of them, and what was wrong with it.
+    pub first_bad: Option<(u64, &'static str)>,
+    /// There was more than [`MAX_MESSAGES`].
+    pub cut: bool,
+}
+
+/// Our own line of JSON, as far as it matters.
+#[derive(Deserialize)]
+struct OwnLine {
+    time: String,
+    ttfb_ms: Option<f64>,
+    total_ms: Option<f64>,
+    destination: Option<String>,
+}
+
+/// Reads a whole log. Formats that tell whole seconds have the messages of one second spread evenly over it.
+///
+/// # Errors
+/// The log cannot be read, or is none; in a sentence, with a line number where there is one.
+pub fn read(mut from: impl BufRead) -> Result<Log, String> {
+    let mut seen: Vec<(f64, bool, Option<f64>)> = Vec::new();
+    let mut log = Log { messages: Vec::new(), bad_lines: 0, first_bad: None, cut: false };
+    let (mut line, mut number) = (Vec::new(), 0);
+    while next_line(&mut from, &mut line).map_err(|error| error.to_string())? {
+        number += 1;
+        if seen.len() == MAX_MESSAGES {
+            log.cut = true;
+            break;
+        }
+        match message(&line) {
+            Ok(None) => {}
+            Ok(Some(message)) => seen.push(message),
+            Err(why) => {
+                log.bad_lines += 1;
+                let (first, what) = *log.first_bad.get_or_insert((number, why));
+                if seen.is_empty() && log.bad_lines >= HOPELESS {
+                    return Err(format!("this is no access log: line {first} {what}"));
+                }
+            }
+        }
+    }
+    if seen.is_empty() {
+        let why = log.first_bad.map_or("it is empty".to_owned(), |(line, why)| format!("line {line} {why}"));
+        return Err(format!("there is no message in it: {why}"));
+    }
+    log.messages = in_order(seen);
+    Ok(log)
+}
+
+/// The next line, without its end; one that is too long is read to its end and kept in part.
+fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
+    line.clear();
+    let mut any = false;
+    loop {
+        let buffer = from.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(any);
+        }
+        any = true;
+        let end = buffer.iter().position(|&byte| byte == b'\n');
+        let taken = end.unwrap_or(buffer.len());
+        let room = (MAX_LINE + 1).saturating_sub(line.len());
+        line.extend_from_slice(&buffer[..taken.min(room)]);
+        from.consume(taken + usize::from(end.is_some()));
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+/// Seconds since 1970, whether these are whole ones, and how long it took; nothing of an empty line.
+type Message = (f64, bool, Option<f64>);
+
+fn message(line: &[u8]) -> Result<Option<Message>, &'static str> {
+    if line.len() > MAX_LINE {
+        return Err("is longer than 64 KiB");
+    }
+    let line = line.trim_ascii();
+    match line.first() {
+        None => Ok(None),
+        Some(b'{') => own(line).map(Some),
+        Some(_) => common(line).map(Some),
+    }
+}
+
+fn own(line: &[u8]) -> Result<Message, &'static str> {
+    let line: OwnLine = serde_json::from_slice(line).map_err(|_| "is no line of our JSON with a `time`")?;
+    let at = rfc3339(&line.time).ok_or("has a `time` that is none")?;
+    // What never reached a destination says nothing about how long one takes.
+    let took = line.destination.and(line.ttfb_ms.or(line.total_ms));
+    let took = took.filter(|ms| ms.is_finite() && *ms >= 0.0).map(|ms| ms / 1e3);
+    // The line was written at the end; the message came when it began.
+    Ok((at, false, took))
+}
+
+/// `client ident user [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 203 …`
+fn common(line: &[u8]) -> Result<Message, &'static str> {
+    let open = line.iter().position(|&byte| byte == b'[').ok_or("has no [time]")?;
+    let rest = &line[open + 1..];
+    let close = rest.iter().take(64).position(|&byte| byte == b']').ok_or("has no [time]")?;
+    let time = std::str::from_utf8(&rest[..close]).map_err(|_| "has a time that is none")?;
+    let after = rest[close + 1..].trim_ascii_start();
+    if after.first() != Some(&b'"') {
+        return Err("has no \"request\" after its time");
+    }
+    Ok((clf_time(time).ok_or("has a time that is none")?, true, None))
+}
+
+/// `17/May/2015:10:05:03 +0000`
+fn clf_time(text: &str) -> Option<f64> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (moment, zone) = text.split_once(' ')?;
+    let mut parts = moment.split(['/', ':']);
+    let day = number(parts.next()?, 31)?;
+    let name = parts.next()?;
+    let month = MONTHS.iter().position(|month| *month == name)? as u32 + 1;
+    let year = number(parts.next()?, 9999)?;
+    let clock = (number(parts.next()?, 23)?, number(parts.next()?, 59)?, number(parts.next()?, 60)?);
+    let (sign, zone) = (zone.get(..1)?, zone.get(1..5)?);
+    let away = f64::from(number(zone.get(..2)?, 23)? * 3600 + number(zone.get(2..)?, 59)? * 60);
+    let seconds = epoch(year, month, day, clock);
+    Some(if sign == "-" { seconds + away } else { seconds - away })
+}
+
+/// `2026-11-22T10:05:03.250Z`
+fn rfc3339(text: &str) -> Option<f64> {
+    let (date, rest) = text.split_once('T')?;
+    let mut date = date.splitn(3, '-');
+    let (year, month, day) =
+        (number(date.next()?, 9999)?, number(date.next()?, 12)?, number(date.next()?, 31)?);
+    let mut clock = rest.strip_suffix('Z')?.splitn(3, ':');
+    let (hour, minute) = (number(clock.next()?, 23)?, number(clock.next()?, 59)?);
+    let (whole, part) = clock.next()?.split_once('.').unwrap_or(("", ""));
+    let second = number(if whole.is_empty() { rest.get(6..8)? } else { whole }, 60)?;
+    let part: f64 = if part.is_empty() { 0.0 } else { format!("0.{}", number_text(part)?).parse().ok()? };
+    Some(epoch(year, month.max(1), day, (hour, minute, second)) + part)
+}
+
+fn number_text(text: &str) -> Option<&str> {
+    (text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(text)
+}
+
+fn number(text: &str, most: u32) -> Option<u32> {
+    number_text(text)?.parse().ok().filter(|&number| number <= most)
+}
+
+/// Seconds since 1970 in UTC. A date to days: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+fn epoch(year: u32, month: u32, day: u32, (hour, minute, second): (u32, u32, u32)) -> f64 {
+    let year = i64::from(year) - i64::from(month <= 2);
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * ((i64::from(month) + 9) % 12) + 2) / 5 + i64::from(day) - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    days as f64 * 86_400.0 + f64::from(hour * 3600 + minute * 60 + second)
+}
+
+fn in_order(mut seen: Vec<Message>) -> Vec<Logged> {
+    seen.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let first = seen[0].0;
+    let mut messages = Vec::with_capacity(seen.len());
+    for alike in seen.chunk_by(|a, b| a.0 == b.0) {
+        for (nth, &(at, whole, took)) in alike.iter().enumerate() {
+            let within = if whole { (nth as f64 + 0.5) / alike.len() as f64 } else { 0.0 };
+            messages.push(Logged { at: Duration::from_secs_f64(at - first + within), took });
+        }
+    }
+    messages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offsets(text: &str) -> Vec<u128> {
+        read(text.as_bytes()).expect("a log").messages.iter().map(|message| message.at.as_millis()).collect()
+    }
+
+    #[test]
+    fn common_and_combined_lines_tell_when_messages_came() {
+        let log = "::1 - - [17/May/2015:10:05:03 +0000] \"GET / HTTP/1.1\" 200 203\n\
+             a - bob [17/May/2015:12:05:04 +0200] \"GET /x HTTP/1.1\" 200 - \"http://r/\" \"a [b] \\\"c\\\"\"\r\n\
+             b - - [17/May/2015:10:05:03 +0000] \"\\x16\\x03\" 400 0\n\n\
+             c - - [18/May/2015:10:05:03 +0000] \"GET / HTTP/1.1\" 304 -";
+        assert_eq!(offsets(log), [250, 750, 1_500, 86_400_500]);
+    }
+
+    #[test]
+    fn our_own_lines_tell_how_long_destinations_took_as_well() {
+        let log = "{\"time\":\"2026-02-28T23:59:59.750Z\",\"destination\":\"a\",\"ttfb_ms\":12.5,\"total_ms\":80}\n\
+             {\"time\":\"2026-03-01T00:00:00.000Z\",\"destination\":null,\"total_ms\":0.1}\n";
+        let messages = read(log.as_bytes()).expect("a log").messages;
+        assert_eq!(messages[0], Logged { at: Duration::ZERO, took: Some(0.0125) });
+        assert_eq!((messages[1].at.as_millis(), messages[1].took), (250, None));
+    }
+
+    #[test]
+    fn what_is_no_line_is_counted_and_what_is_no_log_is_refused() {
+        let good = "a - - [17/May/2015:10:05:03 +0000] \"GET / HTTP/1.1\" 200 1\n";
+        let long = "x".repeat(1 << 20);
+        let log = read(format!("nonsense\n{good}{long}\n{good}[31/Foo/2015:1:1:1 +0000] \"").as_bytes());
+        let log = log.expect("two good lines");
+        assert_eq!((log.messages.len(), log.bad_lines), (2, 3));
+        assert_eq!(log.first_bad, Some((1, "has no [time]")));
+        for (text, why) in [
+            ("", "it is empty"),
+            ("a b c\n", "line 1 has no [time]"),
+            ("{\"a\":1}\n", "line 1 is no line of our JSON"),
+            ("{\"time\":\"yesterday\"}\n", "line 1 has a `time`"),
+            ("a [17/May/2015:10:05:03 +0000] GET", "line 1 has no \"request\""),
+            ("a [99/May/2015:10:05:03 +0000] \"GET", "line 1 has a time"),
+        ] {
+            let told = read(text.as_bytes()).expect_err(text);
+            assert!(told.contains(why), "{text}: {told}");
+        }
+        assert!(read(vec![b'\n'; 10].as_slice()).is_err());
+        assert!(read([0xff; 4096].as_slice()).is_err());
+        let many = "no\n".repeat(1_000);
+        assert!(read(many.as_bytes()).expect_err("no log").contains("no access log"));
+    }
+}

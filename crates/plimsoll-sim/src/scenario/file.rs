@@ -1,0 +1,309 @@
+//! What a scenario file means, and why one is none.
+
+use std::time::Duration;
+
+use plimsoll_core::Tick;
+use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind};
+use plimsoll_core::retry::{RetrySpec, RetryWhen};
+
+use super::raw::{self, File};
+use super::{NEVER_EJECTS, NO_RETRIES, Scenario, Volume};
+use crate::antagonist::{Neighbours, Shared};
+use crate::arrivals::Arrivals;
+use crate::chance::Work;
+use crate::site::{Engine, SiteSpec};
+use crate::trouble::{Kind, Trouble};
+
+/// Bytes of a file.
+const MAX_BYTES: usize = 1 << 20;
+/// Destinations of a scenario.
+const MAX_SITES: usize = 10_000;
+/// Balancers, and workers of one.
+const MAX_BALANCERS: usize = 1_000;
+/// Messages of one run, in all: some minutes of computing.
+const MAX_MESSAGES: f64 = 5e7;
+
+/// The scenario that `text`, YAML or JSON, describes.
+///
+/// # Errors
+/// One sentence on what is wrong, with its line where it has one.
+pub fn read(text: &str) -> Result<Scenario, String> {
+    if text.len() > MAX_BYTES {
+        return Err("the file is larger than 1 MiB".to_owned());
+    }
+    let file: File = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    scenario(&file)
+}
+
+fn scenario(file: &File) -> Result<Scenario, String> {
+    let mut sites = Vec::new();
+    for destinations in &file.destinations {
+        if sites.len().saturating_add(destinations.count) > MAX_SITES {
+            return Err(format!("destinations: more than {MAX_SITES}"));
+        }
+        let site =
+            site(destinations).map_err(|why| format!("destinations, {}: {why}", destinations.group))?;
+        sites.extend(std::iter::repeat_n(site, destinations.count));
+    }
+    if sites.is_empty() {
+        return Err("destinations: there are none".to_owned());
+    }
+    let contenders = file.algorithms.iter().map(|name| name.parse()).collect::<Result<_, _>>();
+    let mut scenario =
+        Scenario::of(&file.name, sites, work(&file.work).map_err(|why| format!("work: {why}"))?);
+    scenario.about = file.about.clone();
+    scenario.contenders = contenders.map_err(|why| format!("algorithms: {why}"))?;
+    scenario.balancers = between("balancers", file.balancers, 1, MAX_BALANCERS)?;
+    scenario.workers = between("workers", file.workers, 1, MAX_BALANCERS)?;
+    scenario.volume = match (file.load, file.rate) {
+        (Some(_), Some(_)) => return Err("load and rate: give one of them".to_owned()),
+        (None, Some(rate)) => Volume::Rate(positive("rate", rate.0)?),
+        (load, None) => Volume::Load(positive("load", load.unwrap_or(0.7))?),
+    };
+    scenario.cancels = file.cancels.unwrap_or(scenario.cancels);
+    if let Some(bursts) = &file.bursts {
+        scenario.arrivals = Arrivals::Bursts {
+            factor: positive("bursts.factor", bursts.factor)?,
+            every: bursts.every.0,
+            length: bursts.length.0,
+        };
+    }
+    for (to, from) in [
+        (&mut scenario.deadline, file.deadline),
+        (&mut scenario.round_trip, file.round_trip),
+        (&mut scenario.jitter, file.jitter),
+        (&mut scenario.warm_up, file.warm_up),
+        (&mut scenario.duration, file.duration),
+    ] {
+        *to = from.map_or(*to, |span| span.0);
+    }
+    if let Some(given) = &file.outlier_detection {
+        scenario.outlier = outlier(given);
+    }
+    scenario.health = file.health_monitoring.as_ref().map(health);
+    if let Some(given) = &file.retry {
+        scenario.retry = retry(given)?;
+    }
+    checked(scenario)
+}
+
+impl Scenario {
+    /// The same, if it can be run in bearable time.
+    ///
+    /// # Errors
+    /// What is too much, in a sentence.
+    pub fn checked(self) -> Result<Self, String> {
+        checked(self)
+    }
+}
+
+fn checked(scenario: Scenario) -> Result<Scenario, String> {
+    let seconds = (scenario.warm_up + scenario.duration).as_secs_f64();
+    let messages = scenario.rate() * seconds;
+    if scenario.duration.is_zero() || scenario.deadline.is_zero() {
+        return Err("duration and deadline must be longer than nothing".to_owned());
+    }
+    if !messages.is_finite() || messages > MAX_MESSAGES {
+        return Err(format!(
+            "{messages:.0} messages are more than {MAX_MESSAGES:.0}: less load or less time"
+        ));
+    }
+    if scenario.balancers.saturating_mul(scenario.sites.len()) > 1_000_000 {
+        return Err("balancers times destinations are more than a million".to_owned());
+    }
+    Ok(scenario)
+}
+
+fn between(key: &str, number: usize, least: usize, most: usize) -> Result<usize, String> {
+    let good = (least..=most).contains(&number);
+    good.then_some(number).ok_or_else(|| format!("{key}: {number} is not from {least} to {most}"))
+}
+
+fn positive(key: &str, number: f64) -> Result<f64, String> {
+    let good = number.is_finite() && number > 0.0;
+    good.then_some(number).ok_or_else(|| format!("{key}: {number} is not a number above 0"))
+}
+
+fn site(given: &raw::Destinations) -> Result<SiteSpec, String> {
+    let engine = match (given.slots, given.cores, &given.shared) {
+        (Some(slots), None, None) => Engine::Slots(between("slots", slots, 1, 1_000_000)?),
+        (None, Some(cores), None) => Engine::Sharing(positive("cores", cores)?),
+        (None, None, Some(given)) => Engine::Shared(shared(given)?),
+        _ => return Err("give one of slots, cores and shared".to_owned()),
+    };
+    let troubles = given.troubles.iter().map(trouble).collect::<Result<_, _>>()?;
+    let (weight, priority) = (given.weight.unwrap_or(1), given.priority);
+    Ok(SiteSpec { group: given.group.clone(), engine, weight, priority, troubles })
+}
+
+fn shared(given: &raw::Shared) -> Result<Shared, String> {
+    let seconds = |span: Option<raw::Span>, default: f64| span.map_or(default, |span| span.0.as_secs_f64());
+    let neighbours = &given.neighbours;
+    Ok(Shared {
+        allocation: positive("allocation", given.allocation)?,
+        burst: positive("burst", given.burst)?,
+        machine: positive("machine", given.machine)?,
+        neighbours: Neighbours {
+            level: neighbours.level,
+            noise: neighbours.noise,
+            memory: positive("memory", seconds(neighbours.memory, 1.0))?,
+            hot: neighbours.hot,
+            burst: seconds(neighbours.burst, 1.0),
+            quiet: seconds(neighbours.quiet, 1.0),
+        },
+    })
+}
+
+fn trouble(given: &raw::Trouble) -> Result<Trouble, String> {
+    let span = |key: &str, span: Option<raw::Span>| {
+        let span = span.map(|span| span.0).filter(|span| !span.is_zero());
+        span.ok_or_else(|| format!("troubles: {key} is missing, a duration"))
+    };
+    let factor = || positive("troubles, factor", given.factor.unwrap_or(0.0));
+    let (kind, takes): (Kind, &[&str]) = match given.kind {
+        raw::Kind::Slow => (Kind::Slow(factor()?), &["factor"]),
+        raw::Kind::Cold => (Kind::Cold(factor()?), &["factor"]),
+        raw::Kind::Flapping => {
+            (Kind::Flapping { up: span("up", given.up)?, down: span("down", given.down)? }, &["up", "down"])
+        }
+        raw::Kind::FastFailing => (Kind::FastFailing(span("after", given.after)?), &["after"]),
+        raw::Kind::Pausing => {
+            let (every, pause) = (span("every", given.every)?, span("pause", given.pause)?);
+            (Kind::Pausing { every, pause }, &["every", "pause"])
+        }
+        raw::Kind::Stalling => (Kind::Stalling, &[]),
+        raw::Kind::Gray => (Kind::Gray, &[]),
+        raw::Kind::Down => (Kind::Down, &[]),
+    };
+    let keys = [
+        ("factor", given.factor.is_some()),
+        ("up", given.up.is_some()),
+        ("down", given.down.is_some()),
+        ("after", given.after.is_some()),
+        ("every", given.every.is_some()),
+        ("pause", given.pause.is_some()),
+    ];
+    if let Some(key) = raw::given(&keys).into_iter().find(|key| !takes.contains(key)) {
+        return Err(format!("troubles: {key} means nothing to {:?}", given.kind));
+    }
+    let from = Tick::ZERO + given.from.map_or(Duration::ZERO, |from| from.0);
+    let until = given.until.map_or(Tick::NEVER, |until| Tick::ZERO + until.0);
+    if until <= from || (matches!(kind, Kind::Cold(_)) && until == Tick::NEVER) {
+        return Err("troubles: it must end, and after it began".to_owned());
+    }
+    Ok(Trouble { kind, from, until })
+}
+
+fn work(given: &raw::Work) -> Result<Work, String> {
+    let seconds = |span: &raw::Span| span.0.as_secs_f64();
+    let mut all = Vec::new();
+    all.extend(given.fixed.iter().map(|span| Work::Fixed(seconds(span))));
+    all.extend(given.exponential.iter().map(|mean| Work::Exponential(seconds(mean))));
+    all.extend(
+        given.normal.iter().map(|normal| Work::Normal {
+            mean: seconds(&normal.mean),
+            deviation: seconds(&normal.deviation),
+        }),
+    );
+    all.extend(
+        given
+            .lognormal
+            .iter()
+            .map(|lognormal| Work::Lognormal { median: seconds(&lognormal.median), sigma: lognormal.sigma }),
+    );
+    all.extend(given.bimodal.iter().map(|bimodal| Work::Bimodal {
+        short: seconds(&bimodal.short),
+        long: seconds(&bimodal.long),
+        share: bimodal.share.0,
+    }));
+    match all[..] {
+        [work] if work.mean() > 0.0 && work.mean().is_finite() => Ok(work),
+        [_] => Err("a message must be some work".to_owned()),
+        _ => Err("give one of fixed, exponential, normal, lognormal and bimodal".to_owned()),
+    }
+}
+
+fn outlier(given: &raw::OutlierDetection) -> OutlierSpec {
+    let base_ejection = given.base_ejection.map_or(NEVER_EJECTS.base_ejection, |span| span.0);
+    OutlierSpec {
+        consecutive_failures: given.consecutive_failures.unwrap_or(5),
+        base_ejection,
+        max_ejection: NEVER_EJECTS.max_ejection.max(base_ejection),
+        max_ejected: given.max_ejected.map_or(NEVER_EJECTS.max_ejected, |share| share.0),
+    }
+}
+
+fn health(given: &raw::HealthMonitoring) -> HealthSpec {
+    HealthSpec {
+        check_interval: given.check_interval.map_or(Duration::from_secs(5), |span| span.0),
+        timeout: given.timeout.map_or(Duration::from_secs(2), |span| span.0),
+        failure_threshold: given.failure_threshold.unwrap_or(3),
+        recovery_threshold: given.recovery_threshold.unwrap_or(2),
+        probe: ProbeKind::Tcp,
+        port: None,
+    }
+}
+
+fn retry(given: &raw::Retry) -> Result<RetrySpec, String> {
+    let attempts =
+        between("retry.attempts", given.attempts.unwrap_or(3).into(), 1, plimsoll_core::Tried::MAX)?;
+    Ok(RetrySpec {
+        attempts: attempts as u8,
+        when: RetryWhen {
+            connect_failure: true,
+            reset: true,
+            empty_response: true,
+            statuses: given.statuses.clone(),
+            ..RetryWhen::default()
+        },
+        budget: given.budget.map_or(NO_RETRIES.budget, |share| share.0),
+        ..NO_RETRIES
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "name: a\ndestinations: [{group: x, count: 3, slots: 2}]\nwork: {fixed: 10ms}\n";
+
+    #[test]
+    fn the_least_file_is_a_scenario_with_the_defaults() {
+        let scenario = read(LEAST).expect("a scenario");
+        assert_eq!((scenario.sites.len(), scenario.balancers), (3, 1));
+        assert!((scenario.rate() - 420.0).abs() < 1e-9, "70 % of six slots of 10 ms: {}", scenario.rate());
+        let json =
+            r#"{"name":"a","destinations":[{"group":"x","count":3,"slots":2}],"work":{"fixed":"10ms"}}"#;
+        assert_eq!(read(json), Ok(scenario));
+    }
+
+    #[test]
+    fn each_mistake_has_its_sentence() {
+        let wrong = |text: &str, with: &str| {
+            let why = read(&format!("{LEAST}{text}")).expect_err(text);
+            assert!(why.contains(with), "{text}: {why}");
+        };
+        wrong("loda: 1", "loda");
+        wrong("load: 0", "load: 0 is not");
+        wrong("load: 1e12", "more than");
+        wrong("load: 1\nrate: 5/s", "give one");
+        wrong("deadline: 5", "unit");
+        wrong("balancers: 0", "balancers");
+        wrong("algorithms: [fastest]", "round_robin");
+        wrong("retry: {attempts: 11}", "attempts");
+        wrong("duration: 0s", "duration");
+        let about = |destination: &str, with: &str| {
+            let text = format!("name: a\nwork: {{fixed: 10ms}}\ndestinations: [{destination}]");
+            let why = read(&text).expect_err(destination);
+            assert!(why.contains(with), "{destination}: {why}");
+        };
+        about("", "none");
+        about("{group: x}", "slots");
+        about("{group: x, slots: 1, cores: 1}", "give one");
+        about("{group: x, slots: 1, count: 99999999}", "more than");
+        about("{group: x, slots: 1, troubles: [{kind: slow}]}", "factor");
+        about("{group: x, slots: 1, troubles: [{kind: gray, up: 1s}]}", "means nothing");
+        about("{group: x, slots: 1, troubles: [{kind: gray, from: 2s, until: 1s}]}", "end");
+        about("{group: x, slots: 1, troubles: [{kind: sad}]}", "slow");
+    }
+}

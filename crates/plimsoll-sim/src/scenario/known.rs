@@ -1,0 +1,43 @@
+//! Which scenarios are built in.
+
+use super::{Scenario, read};
+
+macro_rules! built_in {
+    ($($name:literal),+) => {
+        /// Their names.
+        pub const NAMES: &[&str] = &[$($name),+];
+        const TEXTS: &[&str] = &[$(include_str!(concat!("../../../../examples/simulations/", $name, ".yaml"))),+];
+    };
+}
+
+built_in!(
+    "uniform",
+    "two-speeds",
+    "fast-failing",
+    "returning",
+    "stalling",
+    "pauses",
+    "heavy-tail",
+    "many-balancers"
+);
+
+/// The built-in scenario of that name, a file of `examples/simulations/`.
+pub fn known(name: &str) -> Option<Result<Scenario, String>> {
+    let index = NAMES.iter().position(|&known| known == name)?;
+    Some(read(TEXTS[index]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_scenario_is_one_and_has_its_file_s_name() {
+        for name in NAMES {
+            let scenario = known(name).expect("known").unwrap_or_else(|why| panic!("{name}: {why}"));
+            assert_eq!(&scenario.name, name);
+            assert!(!scenario.about.is_empty() && !scenario.contenders.is_empty(), "{name}");
+        }
+        assert!(known("nothing").is_none());
+    }
+}

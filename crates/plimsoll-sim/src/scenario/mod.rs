@@ -1,0 +1,129 @@
+//! What a simulation is about: destinations, balancers, work, and what is done when something fails.
+
+mod file;
+mod known;
+mod raw;
+
+use std::time::Duration;
+
+use plimsoll_core::health::{HealthSpec, OutlierSpec};
+use plimsoll_core::retry::{RetrySpec, RetryWhen};
+
+use crate::arrivals::Arrivals;
+use crate::chance::Work;
+use crate::site::SiteSpec;
+use crate::trial::Contender;
+
+pub use self::file::read;
+pub use self::known::{NAMES, known};
+
+/// Everything a run depends on but its contender and its seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// Its name.
+    pub name: String,
+    /// What it shows, in a sentence.
+    pub about: String,
+    /// Who competes, if nobody says otherwise.
+    pub contenders: Vec<Contender>,
+    /// The destinations, in configured order.
+    pub sites: Vec<SiteSpec>,
+    /// Balancers that know nothing of each other.
+    pub balancers: usize,
+    /// Workers of each; they share counters.
+    pub workers: usize,
+    /// How much work a message is.
+    pub work: Work,
+    /// In which rhythm they come.
+    pub arrivals: Arrivals,
+    /// How many of them.
+    pub volume: Volume,
+    /// Who has no answer by then gives up.
+    pub deadline: Duration,
+    /// A destination stops working on what nobody waits for any more; else it works on, as a busy loop does.
+    pub cancels: bool,
+    /// From a balancer to a destination and back.
+    pub round_trip: Duration,
+    /// What chance adds to that, on average.
+    pub jitter: Duration,
+    /// Nothing is measured before.
+    pub warm_up: Duration,
+    /// So long is measured.
+    pub duration: Duration,
+    /// What traffic may show.
+    pub outlier: OutlierSpec,
+    /// What checks ask.
+    pub health: Option<HealthSpec>,
+    /// What is tried again.
+    pub retry: RetrySpec,
+}
+
+/// How many messages come.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Volume {
+    /// As a part of what all destinations can do, troubles and borrowed cores left aside.
+    Load(f64),
+    /// A second.
+    Rate(f64),
+}
+
+impl Scenario {
+    /// Messages a second.
+    pub fn rate(&self) -> f64 {
+        match self.volume {
+            Volume::Rate(rate) => rate,
+            Volume::Load(load) => {
+                let cores: f64 = self.sites.iter().map(|site| site.engine.capacity()).sum();
+                load * cores / self.work.mean()
+            }
+        }
+    }
+
+    /// A scenario of these destinations, with everything else as the product's defaults have it.
+    pub fn of(name: &str, sites: Vec<SiteSpec>, work: Work) -> Self {
+        Self {
+            name: name.to_owned(),
+            about: String::new(),
+            contenders: Vec::new(),
+            sites,
+            balancers: 1,
+            workers: 1,
+            work,
+            arrivals: Arrivals::Poisson,
+            volume: Volume::Load(0.7),
+            deadline: Duration::from_secs(5),
+            cancels: true,
+            round_trip: Duration::from_micros(200),
+            jitter: Duration::from_micros(50),
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(60),
+            outlier: NEVER_EJECTS,
+            health: None,
+            retry: NO_RETRIES,
+        }
+    }
+}
+
+/// No outlier detection.
+pub const NEVER_EJECTS: OutlierSpec = OutlierSpec {
+    consecutive_failures: 0,
+    base_ejection: Duration::from_secs(30),
+    max_ejection: Duration::from_secs(300),
+    max_ejected: 0.5,
+};
+
+/// Nothing is tried again.
+pub const NO_RETRIES: RetrySpec = RetrySpec {
+    attempts: 1,
+    when: RetryWhen {
+        connect_failure: false,
+        reset: false,
+        empty_response: false,
+        timeout: false,
+        statuses: Vec::new(),
+        calls: Vec::new(),
+    },
+    budget: 0.2,
+    failover: true,
+    error_recovery: true,
+};

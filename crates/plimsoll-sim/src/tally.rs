@@ -1,0 +1,170 @@
+//! What is measured in a run.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// Two digits after the first: an error of 0.1 %.
+const DIGITS: u8 = 3;
+/// The longest span a histogram can hold, in microseconds: an hour.
+const LONGEST_US: u64 = 3_600_000_000;
+
+/// One run's measurements, all of the time after warming up.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// From the moment a message was planned for to its answer, in microseconds; of those given up, the
+    /// deadline. Answers of 500 and refusals are errors and have no latency here: being quickly wrong is not
+    /// being quick.
+    pub latency: Histogram<u64>,
+    /// Messages.
+    pub messages: u64,
+    /// Given up at the deadline.
+    pub late: u64,
+    /// Answered with an error, or by nobody.
+    pub failed: u64,
+    /// Tries beyond the first.
+    pub retries: u64,
+    /// Messages at each destination, sampled ten times a second.
+    pub in_flight: Histogram<u64>,
+    /// Tries each destination got.
+    pub taken: Vec<u64>,
+    /// Core seconds each destination spent.
+    pub used: Vec<f64>,
+    /// Seconds that picks were worse than the oracle's, and how many were looked at.
+    pub regret: (f64, u64),
+    /// Probes beyond checks.
+    pub probes: u64,
+    /// Changes of standing, over all balancers.
+    pub events: u64,
+    /// Second by second, from the very start.
+    pub seconds: Vec<Second>,
+}
+
+/// One second of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Second {
+    /// Tries each destination got.
+    pub taken: Vec<u32>,
+    /// Messages that ended badly.
+    pub errors: u32,
+    /// Messages that ended.
+    pub ended: u32,
+}
+
+impl Tally {
+    /// Nothing measured yet, of so many destinations.
+    pub fn new(sites: usize) -> Self {
+        Self {
+            latency: histogram(),
+            messages: 0,
+            late: 0,
+            failed: 0,
+            retries: 0,
+            in_flight: histogram(),
+            taken: vec![0; sites],
+            used: vec![0.0; sites],
+            regret: (0.0, 0),
+            probes: 0,
+            events: 0,
+            seconds: Vec::new(),
+        }
+    }
+
+    /// A latency.
+    pub fn answered(&mut self, latency: Duration) {
+        self.latency.saturating_record(latency.as_micros() as u64);
+    }
+
+    /// The latency that this part of all messages did not exceed, in seconds.
+    pub fn quantile(&self, share: f64) -> f64 {
+        self.latency.value_at_quantile(share) as f64 / 1e6
+    }
+
+    /// Messages without a good answer, as a part of all.
+    pub fn error_share(&self) -> f64 {
+        ratio((self.late + self.failed) as f64, self.messages as f64)
+    }
+
+    /// How far shares of destinations lie from each other: standard deviation over mean.
+    pub fn imbalance(&self) -> f64 {
+        let taken: Vec<f64> = self.taken.iter().map(|&taken| taken as f64).collect();
+        variation(&taken)
+    }
+
+    /// Mean seconds that a pick was worse than the oracle's.
+    pub fn mean_regret(&self) -> f64 {
+        ratio(self.regret.0, self.regret.1 as f64)
+    }
+
+    /// The second that `at` lies in, of a run with so many destinations.
+    pub fn second(&mut self, at: Duration) -> &mut Second {
+        let index = at.as_secs() as usize;
+        if self.seconds.len() <= index {
+            let sites = self.taken.len();
+            self.seconds.resize_with(index + 1, || Second { taken: vec![0; sites], ..Second::default() });
+        }
+        &mut self.seconds[index]
+    }
+
+    /// What part of all tries in the seconds `from..until` went to destinations that `which` names.
+    pub fn share(&self, from: usize, until: usize, which: impl Fn(usize) -> bool) -> f64 {
+        let seconds = &self.seconds[from.min(self.seconds.len())..until.min(self.seconds.len())];
+        let (mut some, mut all) = (0.0, 0.0);
+        for second in seconds {
+            for (site, &taken) in second.taken.iter().enumerate() {
+                all += f64::from(taken);
+                some += if which(site) { f64::from(taken) } else { 0.0 };
+            }
+        }
+        ratio(some, all)
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_US, DIGITS).unwrap_or_else(|_| unreachable!("bounds are constant"))
+}
+
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+/// Standard deviation over mean.
+pub fn variation(values: &[f64]) -> f64 {
+    let mean = ratio(values.iter().sum(), values.len() as f64);
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    ratio(ratio(variance, values.len() as f64).sqrt(), mean)
+}
+
+/// The mean of some runs and half of its 95 % interval (Student's t); no interval of one run.
+pub fn mean_and_interval(values: &[f64]) -> (f64, f64) {
+    const T: [f64; 10] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23];
+    let count = values.len() as f64;
+    let mean = ratio(values.iter().sum(), count);
+    if values.len() < 2 {
+        return (mean, 0.0);
+    }
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    let t = T.get(values.len() - 2).copied().unwrap_or(2.0);
+    (mean, t * (variance / count).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_reach_into_the_tail() {
+        let mut tally = Tally::new(1);
+        (1..=100_000).for_each(|us| tally.answered(Duration::from_micros(us)));
+        let near = |share: f64, us: f64| (tally.quantile(share) * 1e6 / us - 1.0).abs() < 2e-3;
+        assert!(near(0.5, 50_000.0) && near(0.99, 99_000.0) && near(0.9999, 99_990.0));
+    }
+
+    #[test]
+    fn spreads_are_what_they_are_called() {
+        assert!(variation(&[3.0, 3.0, 3.0]).abs() < 1e-12);
+        assert!((variation(&[1.0, 3.0]) - 0.5).abs() < 1e-12);
+        let (mean, half) = mean_and_interval(&[1.0, 2.0, 3.0]);
+        assert!((mean - 2.0).abs() < 1e-12 && (half - 4.30 / 3.0_f64.sqrt()).abs() < 1e-9, "{half}");
+    }
+}
