@@ -38,6 +38,9 @@ impl Balancer {
             parallel_checks: true,
             outlier: scenario.outlier,
             backup_tiers: true,
+            slow_start: None,
+            panic_threshold: 0.5,
+            recovery: false,
         };
         let mut draw = || Rng::new(rng.next_u64());
         let pool = Pool::new("simulated".into(), spec, members.clone(), scenario.workers, draw(), Tick::ZERO);

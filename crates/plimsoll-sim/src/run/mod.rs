@@ -296,7 +296,7 @@ impl<'a> Run<'a> {
         let Some(message) = self.messages.at(place) else { return };
         let (balancer, planned, site) = (message.balancer, message.planned, message.site);
         let first_byte = self.now.since(ticket.started());
-        let suspect = ticket.finish(Outcome::Answered { status, first_byte });
+        let suspect = ticket.finish(self.now, Outcome::Answered { status, first_byte });
         self.suspect(balancer, suspect);
         if status == 500 {
             return self.again_or_end(place, message::Ended::Status(status));
@@ -314,7 +314,7 @@ impl<'a> Run<'a> {
     fn fails(&mut self, place: Place, failure: Failure) {
         let Some(ticket) = self.messages.take_ticket(place) else { return };
         let Some(balancer) = self.messages.at(place).map(|message| message.balancer) else { return };
-        let suspect = ticket.finish(Outcome::Failed(failure));
+        let suspect = ticket.finish(self.now, Outcome::Failed(failure));
         self.suspect(balancer, suspect);
         self.again_or_end(place, message::Ended::Failed(failure));
     }
@@ -342,7 +342,7 @@ impl<'a> Run<'a> {
         let (balancer, planned, site, there) =
             (message.balancer, message.planned, message.site, message.there);
         if let Some(ticket) = self.messages.take_ticket(current) {
-            let suspect = ticket.finish(Outcome::Failed(Failure::Timeout));
+            let suspect = ticket.finish(self.now, Outcome::Failed(Failure::Timeout));
             self.suspect(balancer, suspect);
         }
         if there && self.scenario.cancels {

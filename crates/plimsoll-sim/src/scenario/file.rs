@@ -230,6 +230,7 @@ fn outlier(given: &raw::OutlierDetection) -> OutlierSpec {
         base_ejection,
         max_ejection: NEVER_EJECTS.max_ejection.max(base_ejection),
         max_ejected: given.max_ejected.map_or(NEVER_EJECTS.max_ejected, |share| share.0),
+        interval: NEVER_EJECTS.interval,
     }
 }
 

@@ -110,6 +110,7 @@ pub const NEVER_EJECTS: OutlierSpec = OutlierSpec {
     base_ejection: Duration::from_secs(30),
     max_ejection: Duration::from_secs(300),
     max_ejected: 0.5,
+    interval: Some(Duration::from_secs(10)),
 };
 
 /// Nothing is tried again.
