@@ -1,6 +1,6 @@
 //! What one simulated destination does with a message: takes it, refuses it, fails it, forgets it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use plimsoll_core::{Rng, Tick};
@@ -12,7 +12,7 @@ use crate::trouble::{Condition, Trouble, condition, turns_at};
 /// Latencies remembered for each number in flight.
 const REMEMBERED: usize = 16;
 /// From this number in flight on, all count as one.
-const RIFS: usize = 256;
+const RIFS: u32 = 256;
 
 /// What works there.
 #[derive(Copy, Clone, Debug, PartialEq)]
@@ -54,8 +54,8 @@ pub struct SiteSpec {
 /// What becomes of a message that arrives.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Welcome {
-    /// It is worked on; so many were there before it.
-    Taken(u32),
+    /// It is worked on, or forgotten.
+    Taken,
     /// No connection.
     Refused,
     /// Answered with 500 after so long.
@@ -80,6 +80,9 @@ pub struct Site {
     condition: Condition,
     /// Accepted and forgotten.
     forgotten: Vec<Job>,
+    /// What each message in work found here, and when it came.
+    found: HashMap<Job, (u32, Tick)>,
+    /// How long the last answers took, by what they had found here.
     recent: Vec<VecDeque<f64>>,
     /// Grows with every change, so that an event about an earlier state is known by its number.
     pub version: u32,
@@ -103,6 +106,7 @@ impl Site {
             troubles: spec.troubles.iter().map(|trouble| trouble.anywhere_in_its_turn(rng.share())).collect(),
             condition: Condition::WELL,
             forgotten: Vec::new(),
+            found: HashMap::new(),
             recent: Vec::new(),
             version: 0,
         };
@@ -127,18 +131,18 @@ impl Site {
 
     /// A message arrives.
     pub fn arrive(&mut self, now: Tick, job: Job, work: f64) -> Welcome {
-        let before = self.load() as u32;
         match self.condition {
             Condition { down: true, .. } => Welcome::Refused,
             Condition { gray: true, .. } => {
                 self.forgotten.push(job);
-                Welcome::Taken(before)
+                Welcome::Taken
             }
             Condition { fails: Some(after), .. } => Welcome::Failed(after),
             _ => {
+                self.found.insert(job, (self.load() as u32, now));
                 self.machine.arrive(now, job, work);
                 self.version += 1;
-                Welcome::Taken(before)
+                Welcome::Taken
             }
         }
     }
@@ -150,16 +154,24 @@ impl Site {
                 self.forgotten.swap_remove(place);
             }
             None => {
+                self.found.remove(&job);
                 self.machine.leave(now, job);
                 self.version += 1;
             }
         }
     }
 
-    /// Adds to `done` what is done by `now`.
-    pub fn advance(&mut self, now: Tick, done: &mut Vec<Job>) {
-        self.machine.advance(now, done);
+    /// What is done by `now`. How long each took is remembered, whether anybody still waits for it or not.
+    pub fn advance(&mut self, now: Tick) -> Vec<Job> {
+        let mut done = Vec::new();
+        self.machine.advance(now, &mut done);
+        for job in &done {
+            if let Some((found, since)) = self.found.remove(job) {
+                self.remember(found, now.since(since).as_secs_f64());
+            }
+        }
         self.version += 1;
+        done
     }
 
     /// Its troubles may have changed. Answers what it loses by that.
@@ -170,6 +182,7 @@ impl Site {
         if !self.condition.down {
             return Vec::new();
         }
+        self.found.clear();
         let mut lost = self.machine.drain(now);
         lost.append(&mut self.forgotten);
         lost
@@ -195,8 +208,8 @@ impl Site {
     }
 
     /// A message that had found `in_flight` here was answered after so many seconds.
-    pub fn remember(&mut self, in_flight: u32, seconds: f64) {
-        let rif = (in_flight as usize).min(RIFS - 1);
+    fn remember(&mut self, in_flight: u32, seconds: f64) {
+        let rif = in_flight.min(RIFS - 1) as usize;
         if self.recent.len() <= rif {
             self.recent.resize_with(rif + 1, VecDeque::new);
         }
@@ -213,7 +226,7 @@ impl Site {
             return None;
         }
         let in_flight = self.load() as u32;
-        Some(Reading { in_flight, latency: self.latency_at((in_flight as usize).min(RIFS - 1)) })
+        Some(Reading { in_flight, latency: self.latency_at(in_flight) })
     }
 
     /// Passes a check that only looks for an answer of 200.
@@ -229,19 +242,23 @@ impl Site {
         self.machine.forecast(now, work).min(never)
     }
 
-    /// The median of what is remembered at `rif`, or as near to it as there is anything.
-    fn latency_at(&self, rif: usize) -> f64 {
-        let known = |rif: usize| self.recent.get(rif).filter(|recent| !recent.is_empty());
+    /// The median of what those took that had found `in_flight` here, or a number as near to it as there is
+    /// one. If that is a lower one, so much more as there are more now: else a destination that was never this
+    /// full would tell of better times, and go on filling.
+    fn latency_at(&self, in_flight: u32) -> f64 {
+        let known = |rif: &u32| self.recent.get(*rif as usize).is_some_and(|recent| !recent.is_empty());
+        let rif = in_flight.min(RIFS - 1);
         let near =
-            (0..RIFS).find_map(|far| rif.checked_sub(far).and_then(known).or_else(|| known(rif + far)));
-        let Some(recent) = near else { return 0.0 };
+            (0..RIFS).find_map(|far| rif.checked_sub(far).filter(known).or(Some(rif + far).filter(known)));
+        let Some(near) = near else { return 0.0 };
+        let recent = &self.recent[near as usize];
         let mut sorted = [0.0; REMEMBERED];
         for (to, &from) in sorted.iter_mut().zip(recent) {
             *to = from;
         }
         let sorted = &mut sorted[..recent.len()];
         sorted.sort_unstable_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
+        sorted[sorted.len() / 2] * (f64::from(in_flight + 1) / f64::from(near + 1)).max(1.0)
     }
 }
 
@@ -260,13 +277,13 @@ mod tests {
         };
         let mut site = Site::new(&spec, 0, Rng::new(1));
         assert_eq!(site.reading(), Some(Reading { in_flight: 0, latency: 0.0 }));
-        for (in_flight, seconds) in [(0, 0.1), (0, 0.3), (0, 0.2), (4, 0.9)] {
-            site.remember(in_flight, seconds);
+        for (found, seconds) in [(0, 0.1), (0, 0.3), (0, 0.2), (4, 0.9)] {
+            site.remember(found, seconds);
         }
         assert_eq!(site.reading(), Some(Reading { in_flight: 0, latency: 0.2 }));
-        for job in 0..3 {
-            site.arrive(Tick::ZERO, job, 1.0);
-        }
+        (0..3).for_each(|job| assert_eq!(site.arrive(Tick::ZERO, job, 1.0), Welcome::Taken));
         assert_eq!(site.reading(), Some(Reading { in_flight: 3, latency: 0.9 }), "4 is nearer than 0");
+        (3..9).for_each(|job| assert_eq!(site.arrive(Tick::ZERO, job, 1.0), Welcome::Taken));
+        assert_eq!(site.reading(), Some(Reading { in_flight: 9, latency: 1.8 }), "twice as full as ever");
     }
 }

@@ -20,9 +20,9 @@ pub const NEIGHBOURS: Neighbours =
 /// the machine, as in the paper, which does not say how many cores that is.)
 const SHARED: Shared = Shared { allocation: 4.0, burst: 12.0, machine: 40.0, neighbours: NEIGHBOURS };
 
-/// Seconds of one core: normal, as wide as it is long, cut at 0. Half of all messages take at most 75 ms at an
-/// idle destination.
-const WORK: Work = Work::Normal { mean: 0.075, deviation: 0.075 };
+/// Seconds of one core: normal, as wide as it is long, and cut off at 0, so that half of all messages take at
+/// most 75 ms at an idle destination.
+const WORK: Work = Work::Normal { mean: 0.0625, deviation: 0.0625 };
 
 /// So many destinations, and as many balancers that know nothing of each other, at `load` times what is kept
 /// for them. The paper has 100 of each.

@@ -26,10 +26,8 @@ pub(super) struct Message {
     pub(super) tried: Tried,
     pub(super) tries: u8,
     pub(super) site: usize,
-    /// It is at its destination, since then, and so many were there before it.
+    /// It is at its destination.
     pub(super) there: bool,
-    pub(super) there_since: Tick,
-    pub(super) found: u32,
     ticket: Option<Ticket>,
 }
 
@@ -78,8 +76,6 @@ impl Messages {
             tries: 0,
             site: 0,
             there: false,
-            there_since: planned,
-            found: 0,
             ticket: None,
         };
         let index = self.free.pop().unwrap_or_else(|| {
@@ -117,9 +113,9 @@ impl Messages {
         Place { nth: place.nth + 1, ..place }
     }
 
-    pub(super) fn is_there(&mut self, place: Place, now: Tick, found: u32) {
+    pub(super) fn is_there(&mut self, place: Place) {
         if let Some(message) = self.at_mut(place) {
-            (message.there, message.there_since, message.found) = (true, now, found);
+            message.there = true;
         }
     }
 

@@ -15,7 +15,6 @@ use crate::antagonist::STEP;
 use crate::arrivals::Stream;
 use crate::balancer::Balancer;
 use crate::chance::exponential;
-use crate::machine::Job;
 use crate::scenario::Scenario;
 use crate::site::{Reading, Site, Welcome};
 use crate::tally::Tally;
@@ -255,8 +254,8 @@ impl<'a> Run<'a> {
         let Some(message) = self.messages.at(place) else { return };
         let (site, work) = (message.site, message.work);
         match self.sites[site].arrive(self.now, place.job(), work) {
-            Welcome::Taken(found) => {
-                self.messages.is_there(place, self.now, found);
+            Welcome::Taken => {
+                self.messages.is_there(place);
                 self.plan_done(site);
             }
             Welcome::Refused => {
@@ -277,12 +276,8 @@ impl<'a> Run<'a> {
 
     /// Sends home what a destination is done with.
     fn settle(&mut self, site: usize) {
-        let mut done: Vec<Job> = Vec::new();
-        self.sites[site].advance(self.now, &mut done);
-        for place in done.into_iter().map(Place::of_job) {
-            if let Some(message) = self.messages.at(place) {
-                let (found, since) = (message.found, message.there_since);
-                self.sites[site].remember(found, self.now.since(since).as_secs_f64());
+        for place in self.sites[site].advance(self.now).into_iter().map(Place::of_job) {
+            if self.messages.at(place).is_some() {
                 self.messages.has_left(place);
                 let at = self.half_way();
                 self.agenda.set(at, Event::Answer(place, 200));

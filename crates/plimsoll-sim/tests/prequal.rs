@@ -1,0 +1,81 @@
+//! The shapes of Prequal's evaluation, in a shortened form: fewer destinations, seconds instead of minutes.
+
+use std::time::Duration;
+
+use plimsoll_core::Tick;
+use plimsoll_sim::prequal::{figure, setup};
+use plimsoll_sim::trial::{Probing, Score};
+use plimsoll_sim::trouble::{Kind, Trouble};
+use plimsoll_sim::{Contender, Scenario, Tally, simulate};
+
+/// Sixteen probes must be a part of all destinations, or they would be used until they are stale.
+const COUNT: usize = 50;
+
+fn short(load: f64, seconds: u64) -> Scenario {
+    let mut scenario = setup(COUNT, load);
+    (scenario.warm_up, scenario.duration) = (Duration::from_secs(2), Duration::from_secs(seconds));
+    scenario
+}
+
+fn run(scenario: &Scenario, name: &str) -> Tally {
+    simulate(scenario, &name.parse().expect("a contender"), 1)
+}
+
+fn p99(scenario: &Scenario, contender: Contender) -> f64 {
+    simulate(scenario, &contender, 1).quantile(0.99)
+}
+
+#[test]
+fn below_the_allocation_those_who_probe_come_first_and_who_does_not_look_comes_last() {
+    let scenario = short(0.9, 6);
+    let blind = run(&scenario, "round_robin").quantile(0.99);
+    let choice = run(&scenario, "p2c").quantile(0.99);
+    let probing = run(&scenario, "hcl").quantile(0.99);
+    assert!(probing < 0.8 * choice && choice < blind, "{probing} {choice} {blind}");
+}
+
+#[test]
+fn far_above_the_allocation_a_rotation_fails_a_quarter_and_probing_nothing() {
+    // Only what comes after a while fails: the deadline must pass first, and queues must grow.
+    let mut scenario = setup(20, 1.74);
+    (scenario.warm_up, scenario.duration) = (Duration::from_secs(10), Duration::from_secs(10));
+    let rotation = run(&scenario, "weighted_round_robin").error_share();
+    let probing = run(&scenario, "hcl").error_share();
+    assert!(rotation > 0.25 && probing < 0.001, "{rotation} {probing}");
+}
+
+#[test]
+fn less_than_a_probe_a_message_is_too_few() {
+    let scenario = short(1.5, 3);
+    let of =
+        |probes| p99(&scenario, Contender::Probing(Probing { probes, removes: 0.25, ..Probing::PREQUAL }));
+    let (many, one, few) = (of(3.0), of(1.0), of(0.5));
+    assert!(few > 1.5 * one && one < 2.0 * many, "{many} {one} {few}");
+}
+
+#[test]
+fn neither_load_alone_nor_latency_alone_is_best_where_half_are_slow() {
+    let mut scenario = short(0.75, 6);
+    for site in scenario.sites.iter_mut().skip(1).step_by(2) {
+        site.troubles.push(Trouble { kind: Kind::Slow(2.0), from: Tick::ZERO, until: Tick::NEVER });
+    }
+    let of = |quantile| {
+        let score = Score::HotCold(quantile);
+        p99(&scenario, Contender::Probing(Probing { score, ..Probing::PREQUAL }))
+    };
+    let (load, both, latency) = (of(0.0), of(0.9), of(1.0));
+    assert!(both < 0.9 * load && both < latency, "{load} {both} {latency}");
+}
+
+#[test]
+fn every_figure_has_its_points() {
+    for (number, points) in
+        [(7, 2 * (plimsoll_core::balance::Algorithm::ALL.len() + 6)), (8, 7), (9, 14), (10, 14)]
+    {
+        let figure = figure(number, 10, &[]).expect("a figure");
+        assert_eq!(figure.points.len(), points, "figure {number}");
+    }
+    assert!(figure(6, 10, &[]).expect("a figure").points.len() >= 9 * 4);
+    assert_eq!(figure(6, 10, &["p2c".parse().expect("known")]).expect("a figure").points.len(), 9);
+    assert!(figure(5, 10, &[]).is_none());
+}
