@@ -172,7 +172,10 @@ pub struct Want<'a> {
     pub tried: Option<&'a Tried>,
     /// It may be repeated elsewhere if it fails: fit to be the trial of an ejected destination.
     pub repeatable: bool,
-    /// The hash of what it is to keep its destination by, if it is: the same key, the same destination.
+    /// The hash of what it keeps its destination by whatever the pool's algorithm is: the same for the same client
+    /// ([`Snapshot::home`]). No picker is asked then.
+    pub home: Option<u64>,
+    /// The hash of what policies that need a key choose by ([`Needs::Key`]); the others do not look at it.
     pub key: Option<u64>,
 }
 
@@ -213,8 +216,8 @@ impl std::error::Error for NoDestination {}
 
 /// Chooses a destination and gives a ticket for it: an open trial first, then the picker of the first tier,
 /// then, for a message that has tried the picked one, the next untried; later tiers only when all of the
-/// earlier ones were tried. A message with a key asks no picker: it goes to the key's home, and if that was
-/// tried, to its next.
+/// earlier ones were tried. A message with a home asks no picker: it goes there, and if that was tried, to the
+/// next.
 ///
 /// # Errors
 /// [`NoDestination`] says why nobody takes the message.
@@ -233,7 +236,7 @@ pub fn balance_load(
         return Ok(ticket(slot, want, Some(trial), now));
     }
     for tier in &snapshot.tiers {
-        let slot = match want.key {
+        let slot = match want.home {
             Some(key) => rendezvous::home(&tier.slots, key, |slot| !want.has_tried(slot.id)),
             None => next_untried(&tier.slots, tier.picker.pick(want, now, rng), want),
         };

@@ -3,7 +3,7 @@
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use plimsoll_core::balance::{Algorithm, Needs, Picker, Policy, Slot};
+use plimsoll_core::balance::{Algorithm, HashSpec, Needs, Picker, Policy, Settings, Slot, Table};
 use plimsoll_core::{Rng, Tick, Want};
 use plimsoll_sim::{Terms, contract};
 
@@ -58,6 +58,22 @@ fn response_time_keeps_the_contract() {
 #[test]
 fn peak_ewma_keeps_the_contract() {
     keeps(Algorithm::PeakEwma);
+}
+
+#[test]
+fn hash_keeps_the_contract() {
+    keeps(Algorithm::Hash);
+}
+
+/// (`source_hash` is the same policy by another name.)
+#[test]
+fn every_table_with_a_bound_keeps_the_contract() {
+    for table in [Table::Ring, Table::Rendezvous] {
+        let settings = Settings { hash: HashSpec { table, bound: Some(125) } };
+        let terms =
+            Terms { tolerance: if table == Table::Ring { 0.1 } else { 0.0 }, ..terms(Algorithm::Hash) };
+        contract(&|workers| Algorithm::Hash.policy_with(workers, &settings), &terms);
+    }
 }
 
 /// A policy out of a function of (number of slots, dice).

@@ -36,6 +36,7 @@ fn spec() -> PoolSpec {
     };
     PoolSpec {
         algorithm: Algorithm::RoundRobin,
+        settings: Settings::default(),
         health: Some(checks()),
         parallel_checks: true,
         outlier,
