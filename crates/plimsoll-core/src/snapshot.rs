@@ -186,7 +186,7 @@ impl Want<'_> {
         self.tried.is_some_and(|tried| !tried.is_empty())
     }
 
-    fn has_tried(&self, id: DestinationId) -> bool {
+    pub(crate) fn has_tried(&self, id: DestinationId) -> bool {
         self.tried.is_some_and(|tried| tried.contains(id))
     }
 }

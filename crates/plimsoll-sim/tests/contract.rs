@@ -12,7 +12,12 @@ use plimsoll_sim::{Terms, contract};
 const fn terms(algorithm: Algorithm) -> Terms {
     let rotates = matches!(algorithm, Algorithm::RoundRobin | Algorithm::WeightedRoundRobin);
     // A peak is the worst of many answers, so equal destinations differ by their luck for as long as it lasts.
-    let tolerance = if matches!(algorithm, Algorithm::PeakEwma) { 0.5 } else { 0.0 };
+    // An average wavers by a sixth where answers take exponential times, and health with it.
+    let tolerance = match algorithm {
+        Algorithm::PeakEwma => 0.5,
+        Algorithm::HealthBased => 0.1,
+        _ => 0.0,
+    };
     Terms { heeds_weights: algorithm.heeds_weights(), rotates, tolerance }
 }
 
@@ -74,6 +79,11 @@ fn every_table_with_a_bound_keeps_the_contract() {
             Terms { tolerance: if table == Table::Ring { 0.1 } else { 0.0 }, ..terms(Algorithm::Hash) };
         contract(&|workers| Algorithm::Hash.policy_with(workers, &settings), &terms);
     }
+}
+
+#[test]
+fn health_based_keeps_the_contract() {
+    keeps(Algorithm::HealthBased);
 }
 
 /// A policy out of a function of (number of slots, dice).

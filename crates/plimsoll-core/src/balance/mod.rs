@@ -5,6 +5,7 @@ mod bound;
 mod cursor;
 mod draw;
 pub mod hashed;
+pub mod health_based;
 pub mod least;
 mod lowest;
 mod maglev;
@@ -101,6 +102,8 @@ pub enum Algorithm {
     SourceHash,
     /// The same key, the same destination.
     Hash,
+    /// By weight times how well each does.
+    HealthBased,
 }
 
 /// What algorithms are told beside their names; each heeds its own part.
@@ -112,7 +115,7 @@ pub struct Settings {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::RoundRobin,
         Self::WeightedRoundRobin,
         Self::LeastConnections,
@@ -123,6 +126,7 @@ impl Algorithm {
         Self::PeakEwma,
         Self::SourceHash,
         Self::Hash,
+        Self::HealthBased,
     ];
 
     /// The name in configuration, API and metrics.
@@ -138,6 +142,7 @@ impl Algorithm {
             Self::PeakEwma => "peak_ewma",
             Self::SourceHash => "source_hash",
             Self::Hash => "hash",
+            Self::HealthBased => "health_based",
         }
     }
 
@@ -169,6 +174,7 @@ impl Algorithm {
             Self::PeakEwma => Box::new(peak_ewma::PeakEwma::new(workers)),
             Self::SourceHash => Box::new(hashed::Hashed::by_source(settings.hash)),
             Self::Hash => Box::new(hashed::Hashed::by_key(settings.hash)),
+            Self::HealthBased => Box::new(health_based::HealthBased),
         }
     }
 }

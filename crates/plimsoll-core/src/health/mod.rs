@@ -3,6 +3,7 @@
 pub mod checker;
 pub mod lanes;
 pub mod outlier;
+pub mod score;
 
 use std::sync::Arc;
 use std::time::Duration;
