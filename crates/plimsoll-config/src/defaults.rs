@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use plimsoll_core::balance::Algorithm;
+use plimsoll_core::balance::{Algorithm, HashSpec, Table};
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{RetrySpec, RetryWhen};
 
-use crate::model::{ClientTimeouts, DestinationTimeouts, Limits, Mqtt, Udp, UdpFlow};
+use crate::model::{ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, Udp, UdpFlow};
 
 /// Where the admin plane listens unless told otherwise.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
@@ -16,6 +16,10 @@ pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 /// Which destination takes a message.
 pub const ALGORITHM: Algorithm = Algorithm::RoundRobin;
+/// How keys find destinations.
+pub const HASH: HashSpec = HashSpec { table: Table::Maglev, bound: None };
+/// What `hash` hashes by.
+pub const HASH_KEY: HashKey = HashKey::Source;
 /// `Via` is added to nothing.
 pub const VIA: bool = false;
 
@@ -167,6 +171,8 @@ mod tests {
             ("pools.*.timeouts.response", dur(upstream.response)),
             ("pools.*.timeouts.idle", dur(upstream.idle)),
             ("load_balancer.algorithm", ALGORITHM.name().to_owned()),
+            ("hash.key", format!("{HASH_KEY:?}").to_lowercase()),
+            ("hash.table", format!("{:?}", HASH.table).to_lowercase()),
             ("health_monitoring.check_interval", dur(CHECK_INTERVAL)),
             ("health_monitoring.timeout", dur(CHECK_TIMEOUT)),
             ("health_monitoring.failure_threshold", FAILURE_THRESHOLD.to_string()),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use plimsoll_core::balance::Algorithm;
+use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::HealthSpec;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::RetrySpec;
@@ -307,6 +307,22 @@ pub enum GrpcWeb {
     Pass,
 }
 
+/// What of a message decides where it goes, for algorithms that hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    #[default]
+    Source,
+    /// The value of a header, by its name in lower case.
+    Header(String),
+    /// The value of a cookie.
+    Cookie(String),
+    /// The path without the query.
+    Path,
+    /// The value of a parameter of the query.
+    Query(String),
+}
+
 /// Destinations balanced together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
@@ -314,6 +330,10 @@ pub struct Pool {
     pub name: Name,
     /// Which of them takes a message.
     pub algorithm: Algorithm,
+    /// How keys find destinations, for algorithms that hash.
+    pub hash: HashSpec,
+    /// What `algorithm: hash` hashes by.
+    pub hash_key: HashKey,
     /// Active checks; `None` = `health_checking: false`.
     pub health: Option<HealthSpec>,
     /// Checks run side by side (`performance.parallel_processing`).
@@ -346,6 +366,15 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// What messages are hashed by, if the algorithm asks for it.
+    pub const fn hash_key(&self) -> Option<&HashKey> {
+        match self.algorithm {
+            Algorithm::SourceHash => Some(&HashKey::Source),
+            Algorithm::Hash => Some(&self.hash_key),
+            _ => None,
+        }
+    }
+
     /// Does a call of gRPC-Web with this method reach its destination as gRPC?
     pub fn translates(&self, method: &str) -> bool {
         self.protocol == PoolProtocol::Http2 && self.grpc_web == GrpcWeb::Translate && method == "POST"

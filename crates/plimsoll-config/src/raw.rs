@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use crate::schema::{
-    Accepts, Address, Algorithm, CheckProtocol, ClientAuth, Dur, GrpcWeb, ListenerProtocol, Metric,
-    PoolProtocol, ProxyProtocol, Rate, RetryWhen, Share, Size, Status, Switch, Text, TlsVersion, UdpFlow,
-    Whole, Workers,
+    Accepts, Address, Algorithm, Bound, CheckProtocol, ClientAuth, Dur, GrpcWeb, HashKey, HashTable,
+    ListenerProtocol, Metric, PoolProtocol, ProxyProtocol, Rate, RetryWhen, Share, Size, Status, Switch,
+    Text, TlsVersion, UdpFlow, Whole, Workers,
 };
 
 /// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
@@ -305,6 +305,8 @@ struct Destination {
 struct LoadBalancer {
     /// Which destination takes a message.
     algorithm: Option<Algorithm>,
+    /// For `algorithm: hash` and `source_hash`.
+    hash: Option<Hash>,
     /// Active checks; on unless `false`.
     health_checking: Option<Switch>,
     /// Another destination is tried when one fails, where that is safe; on unless `false`.
@@ -327,6 +329,18 @@ struct LoadBalancer {
     dynamic_adjustment: Option<Feature<DynamicAdjustment>>,
     /// Measures, thresholds and alerts. Not active yet.
     performance_monitoring: Option<Feature<PerformanceMonitoring>>,
+}
+
+/// What messages are hashed by, and how keys find destinations.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Hash {
+    /// `source`, `path`, `header:NAME`, `cookie:NAME` or `query:NAME`.
+    key: Option<HashKey>,
+    /// How keys find destinations.
+    table: Option<HashTable>,
+    /// What a destination may have in flight, in percent of its share of all; `none` without a bound.
+    bound: Option<Bound>,
 }
 
 /// How destinations are checked.

@@ -88,6 +88,12 @@ value! {
     Workers = or_text(json!({"type": "integer", "minimum": 1, "maximum": 1024}), "^auto$");
     /// Which destination takes a message.
     Algorithm = words(&plimsoll_core::balance::Algorithm::ALL.map(plimsoll_core::balance::Algorithm::name));
+    /// What messages are hashed by.
+    HashKey = pattern(r"^(source|path|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+|(cookie|query):[!-~]+)$");
+    /// How keys find destinations.
+    HashTable = words(&["ring", "maglev", "rendezvous"]);
+    /// What a destination may have in flight beside its share.
+    Bound = pattern(r"^\d+%$|^none$");
     /// What a listener speaks.
     ListenerProtocol = words(&["http", "https", "tcp", "tls", "udp", "mqtt", "auto"]);
     /// What the datagrams of one client have in common.

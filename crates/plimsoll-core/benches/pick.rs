@@ -6,13 +6,14 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
-use plimsoll_core::balance::Algorithm;
+use plimsoll_core::balance::{Algorithm, HashSpec, Settings, Table};
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
-    Address, Destination, DestinationId, Live, Rng, Snapshot, Standing, Tick, Ticket, Want, Weight,
+    Address, Destination, DestinationId, Live, Outcome, Rng, Snapshot, Standing, Tick, Ticket, Want, Weight,
     balance_load,
 };
 
@@ -39,7 +40,12 @@ fn busy_pool(algorithm: Algorithm, count: u32) -> (Snapshot, Vec<Ticket>) {
     let everyone = Snapshot::build("bench".into(), 1, &*Algorithm::RoundRobin.policy(1), members.clone());
     let snapshot = Snapshot::build("bench".into(), 1, &*algorithm.policy(1), members);
     let mut rng = Rng::new(1);
-    let hold = |_| balance_load(&everyone, &Want::default(), Tick::ZERO, &mut rng).expect("all serve");
+    let mut hold = |_| balance_load(&everyone, &Want::default(), Tick::ZERO, &mut rng).expect("all serve");
+    // Everybody has answered before, so that measured answers have something to be read from.
+    for n in 0..count {
+        let first_byte = Duration::from_millis(1 + u64::from(n * 13 % 90));
+        hold(n).finish(Tick::ZERO, Outcome::Answered { status: 200, first_byte });
+    }
     (snapshot, (0..2 * count).map(hold).collect())
 }
 
@@ -48,9 +54,13 @@ fn picks(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("pick/{}", algorithm.name()));
         for count in SIZES {
             let (snapshot, _held) = busy_pool(algorithm, count);
-            let (mut rng, picker) = (Rng::new(2), &snapshot.tiers[0].picker);
+            let (mut rng, picker, mut key) = (Rng::new(2), &snapshot.tiers[0].picker, 0_u64);
             group.bench_function(BenchmarkId::from_parameter(count), |b| {
-                b.iter(|| picker.pick(black_box(&Want::default()), Tick::ZERO, &mut rng));
+                b.iter(|| {
+                    key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                    let want = Want { key: Some(key), ..Want::default() };
+                    picker.pick(black_box(&want), Tick::ZERO, &mut rng)
+                });
             });
         }
     }
@@ -69,5 +79,20 @@ fn tickets(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, picks, tickets);
+/// What a new table costs, off the request path: below 100 ms for 10,000 destinations.
+fn tables(c: &mut Criterion) {
+    let mut group = c.benchmark_group("build/hash");
+    for table in [Table::Maglev, Table::Ring] {
+        for count in SIZES {
+            let (snapshot, _held) = busy_pool(Algorithm::RoundRobin, count);
+            let settings = Settings { hash: HashSpec { table, bound: None } };
+            let policy = Algorithm::Hash.policy_with(1, &settings);
+            group.bench_function(BenchmarkId::new(format!("{table:?}"), count), |b| {
+                b.iter(|| policy.build(snapshot.tiers[0].slots.clone()));
+            });
+        }
+    }
+}
+
+criterion_group!(benches, picks, tickets, tables);
 criterion_main!(benches);

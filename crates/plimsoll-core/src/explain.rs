@@ -96,11 +96,13 @@ fn order(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> (Vec
         };
         tried.add(slot.id);
         order.push(slot.rank as usize);
-        decided.get_or_insert(match (want.key, snapshot.tiers.first().map_or(0, |tier| tier.slots.len())) {
-            (_, 1) => Decided::Lone,
-            (Some(_), _) => Decided::Key,
-            _ => Decided::Algorithm,
-        });
+        decided.get_or_insert(
+            match (want.home.or(want.key), snapshot.tiers.first().map_or(0, |tier| tier.slots.len())) {
+                (_, 1) => Decided::Lone,
+                (Some(_), _) => Decided::Key,
+                _ => Decided::Algorithm,
+            },
+        );
     }
     (order, decided)
 }

@@ -176,7 +176,10 @@ pub struct Want<'a> {
     pub tried: Option<&'a Tried>,
     /// It may be repeated elsewhere if it fails: fit to be the trial of an ejected destination.
     pub repeatable: bool,
-    /// The hash of what it is to keep its destination by, if it is: the same key, the same destination.
+    /// The hash of what it keeps its destination by whatever the pool's algorithm is: the same for the same client
+    /// ([`Snapshot::home`]). No picker is asked then.
+    pub home: Option<u64>,
+    /// The hash of what policies that need a key choose by ([`Needs::Key`]); the others do not look at it.
     pub key: Option<u64>,
 }
 
@@ -187,7 +190,7 @@ impl Want<'_> {
         self.tried.is_some_and(|tried| !tried.is_empty())
     }
 
-    fn has_tried(&self, id: DestinationId) -> bool {
+    pub(crate) fn has_tried(&self, id: DestinationId) -> bool {
         self.tried.is_some_and(|tried| tried.contains(id))
     }
 }
@@ -217,8 +220,8 @@ impl std::error::Error for NoDestination {}
 
 /// Chooses a destination and gives a ticket for it: an open trial first, then the picker of the first tier,
 /// then, for a message that has tried the picked one, the next untried; later tiers only when all of the
-/// earlier ones were tried. A message with a key asks no picker: it goes to the key's home, and if that was
-/// tried, to its next.
+/// earlier ones were tried. A message with a home asks no picker: it goes there, and if that was tried, to the
+/// next.
 ///
 /// # Errors
 /// [`NoDestination`] says why nobody takes the message.
@@ -257,33 +260,33 @@ fn choose<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Opti
     if let [lone] = &*tier.slots {
         return Some(lone).filter(|lone| !want.has_tried(lone.id));
     }
-    let mut first = None;
-    for _ in 0..PICKS {
-        let slot = pick(tier, want, first, now, rng)?;
-        if slot.warmth.is_none_or(|warmth| warmth.admits(want.key, now, rng)) {
+    let first = pick(tier, want, now, rng)?;
+    let key = want.home.or(want.key);
+    let lets_by =
+        |slot: &Slot, rng: &mut Rng| slot.warmth.is_some_and(|warmth| !warmth.admits(key, now, rng));
+    if !lets_by(first, rng) {
+        return Some(first);
+    }
+    // What a key leads to next is asked as by a message that was there already; a rotation just goes on.
+    let mut tried = want.tried.copied().unwrap_or_default();
+    tried.add(first.id);
+    let next = if key.is_some() { Want { tried: Some(&tried), ..*want } } else { *want };
+    for _ in 1..PICKS {
+        if let Some(slot) = pick(tier, &next, now, rng).filter(|slot| !lets_by(slot, rng)) {
             return Some(slot);
         }
-        first.get_or_insert(slot);
     }
+    let after = tier.slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
     let warm = |slot: &&Slot| slot.warmth.is_none() && !want.has_tried(slot.id);
-    let after = first.map_or(0, |slot| tier.slots.iter().position(|s| s.id == slot.id).unwrap_or(0));
-    tier.slots[after..].iter().chain(&tier.slots[..after]).find(warm).or(first)
+    tier.slots[after..].iter().chain(&tier.slots[..after]).find(warm).or(Some(first))
 }
 
-/// What the key or the picker says; `passed_by` has let the message pass.
-fn pick<'s>(
-    tier: &'s Tier,
-    want: &Want<'_>,
-    passed_by: Option<&Slot>,
-    now: Tick,
-    rng: &mut Rng,
-) -> Option<&'s Slot> {
-    let Some(key) = want.key else {
-        return next_untried(&tier.slots, tier.picker.pick(want, now, rng), want);
-    };
-    let fit = |slot: &Slot| !want.has_tried(slot.id) && passed_by.is_none_or(|passed| passed.id != slot.id);
-    rendezvous::home(&tier.slots, key, fit)
-        .or_else(|| rendezvous::home(&tier.slots, key, |slot| !want.has_tried(slot.id)))
+/// What the message's home or the picker says.
+fn pick<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
+    match want.home {
+        Some(home) => rendezvous::home(&tier.slots, home, |slot| !want.has_tried(slot.id)),
+        None => next_untried(&tier.slots, tier.picker.pick(want, now, rng), want),
+    }
 }
 
 /// The same choice without a ticket for it, and without a trial.

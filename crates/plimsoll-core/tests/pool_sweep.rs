@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::balance::Algorithm;
+use plimsoll_core::balance::{Algorithm, Settings};
 use plimsoll_core::destination::{Ejection, Health};
 use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::pool::{
@@ -166,7 +166,7 @@ impl World {
             tried.add(snapshot.members[self.rng.index(snapshot.members.len())].id);
         }
         let repeatable = self.rng.below(2) == 0;
-        let want = Want { worker: self.rng.index(2), tried: Some(&tried), repeatable, key: None };
+        let want = Want { worker: self.rng.index(2), tried: Some(&tried), repeatable, ..Want::default() };
         let Ok(ticket) = balance_load(&snapshot, &want, self.now, &mut self.rng) else { return };
         assert!(!tried.contains(ticket.id()), "seed {}: tried already", self.seed);
         assert!(ticket.is_trial() || snapshot.members[ticket.member()].standing.serves());
@@ -336,6 +336,7 @@ fn health(failure_threshold: u32, seconds: u64) -> HealthSpec {
 fn random_spec(rng: &mut Rng) -> PoolSpec {
     PoolSpec {
         algorithm: Algorithm::ALL[rng.index(Algorithm::ALL.len())],
+        settings: Settings::default(),
         health: (rng.below(4) > 0).then(|| health(1 + rng.below(3) as u32, 1 + rng.below(20))),
         parallel_checks: rng.below(2) == 0,
         outlier: OutlierSpec {

@@ -133,8 +133,13 @@ fn choose(
     before: Option<Before>,
     now: Tick,
 ) -> Result<Chosen, NoDestination> {
-    let want =
-        Want { worker: worker.number, tried: Some(tried), repeatable: job.method.idempotent(), key: None };
+    let want = Want {
+        worker: worker.number,
+        tried: Some(tried),
+        repeatable: job.method.idempotent(),
+        key: job.key,
+        home: None,
+    };
     let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
     let missed = chosen.as_ref().err().copied();
     rule.pool.table.borrow().tallies.of(worker.number).decided(missed, before);

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::balance::Policy;
+use plimsoll_core::balance::{Needs, Policy};
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
     Address, Destination, DestinationId, Live, NoDestination, Outcome, Rng, Snapshot, Standing, Tick, Ticket,
@@ -162,12 +162,17 @@ impl World {
             Snapshot::build(self.snapshot.pool.clone(), generation, &*self.policy, self.members.clone());
     }
 
-    /// Chooses for one message, without serving it.
+    /// Chooses for one message, without serving it. Where the policy needs a key and `want` has none, each message
+    /// has another.
     ///
     /// # Errors
     /// As [`balance_load`].
     pub fn choose(&mut self, want: &Want<'_>) -> Result<Ticket, NoDestination> {
-        balance_load(&self.snapshot, want, self.now, &mut self.dice)
+        let key = match self.policy.needs() {
+            Needs::Key => want.key.or_else(|| Some(self.fate.next_u64())),
+            Needs::Nothing | Needs::Load | Needs::Answers => want.key,
+        };
+        balance_load(&self.snapshot, &Want { key, ..*want }, self.now, &mut self.dice)
     }
 
     /// Sends one message: it holds its ticket for the service time of whoever takes it. Answers the index of

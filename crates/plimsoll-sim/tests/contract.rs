@@ -3,7 +3,7 @@
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use plimsoll_core::balance::{Algorithm, Needs, Picker, Policy, Slot};
+use plimsoll_core::balance::{Algorithm, HashSpec, Needs, Picker, Policy, Settings, Slot, Table};
 use plimsoll_core::{Rng, Tick, Want};
 use plimsoll_sim::{Terms, contract};
 
@@ -12,7 +12,12 @@ use plimsoll_sim::{Terms, contract};
 const fn terms(algorithm: Algorithm) -> Terms {
     let rotates = matches!(algorithm, Algorithm::RoundRobin | Algorithm::WeightedRoundRobin);
     // A peak is the worst of many answers, so equal destinations differ by their luck for as long as it lasts.
-    let tolerance = if matches!(algorithm, Algorithm::PeakEwma) { 0.5 } else { 0.0 };
+    // An average wavers by a sixth where answers take exponential times, and health with it.
+    let tolerance = match algorithm {
+        Algorithm::PeakEwma => 0.5,
+        Algorithm::HealthBased => 0.1,
+        _ => 0.0,
+    };
     Terms { heeds_weights: algorithm.heeds_weights(), rotates, tolerance }
 }
 
@@ -58,6 +63,27 @@ fn response_time_keeps_the_contract() {
 #[test]
 fn peak_ewma_keeps_the_contract() {
     keeps(Algorithm::PeakEwma);
+}
+
+#[test]
+fn hash_keeps_the_contract() {
+    keeps(Algorithm::Hash);
+}
+
+/// (`source_hash` is the same policy by another name.)
+#[test]
+fn every_table_with_a_bound_keeps_the_contract() {
+    for table in [Table::Ring, Table::Rendezvous] {
+        let settings = Settings { hash: HashSpec { table, bound: Some(125) } };
+        let terms =
+            Terms { tolerance: if table == Table::Ring { 0.1 } else { 0.0 }, ..terms(Algorithm::Hash) };
+        contract(&|workers| Algorithm::Hash.policy_with(workers, &settings), &terms);
+    }
+}
+
+#[test]
+fn health_based_keeps_the_contract() {
+    keeps(Algorithm::HealthBased);
 }
 
 /// A policy out of a function of (number of slots, dice).

@@ -108,7 +108,7 @@ pub(crate) const DESTINATION: Keys =
     Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels"]);
 
 pub(crate) const LOAD_BALANCER: Keys = Keys {
-    later: &["session_affinity", "hedge", "hash", "custom"],
+    later: &["session_affinity", "hedge", "custom"],
     pairs: &["dynamic_adjustment", "performance_monitoring"],
     ..Keys::new(
         "load_balancer",
@@ -125,9 +125,11 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
             "quality",
             "dynamic_adjustment",
             "performance_monitoring",
+            "hash",
         ],
     )
 };
+pub(crate) const HASH: Keys = Keys::new("load_balancer.hash", &["key", "table", "bound"]);
 pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
     "load_balancer.health_monitoring",
     &[
@@ -173,7 +175,7 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 27] = [
+pub(crate) static ALL: [&Keys; 28] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
@@ -193,6 +195,7 @@ pub(crate) static ALL: [&Keys; 27] = [
     &DESTINATION_TIMEOUTS,
     &DESTINATION,
     &LOAD_BALANCER,
+    &HASH,
     &HEALTH_MONITORING,
     &OUTLIER_DETECTION,
     &RETRY,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use plimsoll_core::Tried;
-use plimsoll_core::balance::Algorithm;
+use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{CALL_STATUSES, RetrySpec, RetryWhen};
 
@@ -13,15 +13,18 @@ use crate::check::keys;
 use crate::check::read::{Place, Reader, Wrong};
 use crate::check::table::Table;
 use crate::defaults;
+use crate::model::HashKey;
 use crate::problem::Code;
 
 /// Algorithms of the contract that come later.
-const LATER_ALGORITHMS: [&str; 5] = ["health_based", "source_hash", "hash", "prequal", "custom"];
+const LATER_ALGORITHMS: [&str; 2] = ["prequal", "custom"];
 
 /// What a pool's `load_balancer` block comes to.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) algorithm: Algorithm,
+    pub(crate) hash: HashSpec,
+    pub(crate) hash_key: HashKey,
     pub(crate) health_checking: bool,
     pub(crate) health: HealthSettings,
     pub(crate) parallel_checks: bool,
@@ -37,6 +40,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             algorithm: defaults::ALGORITHM,
+            hash: defaults::HASH,
+            hash_key: defaults::HASH_KEY,
             health_checking: true,
             health: HealthSettings::default(),
             parallel_checks: true,
@@ -51,12 +56,17 @@ impl Default for Settings {
 }
 
 impl Reader<'_> {
-    /// Lays a `load_balancer` block over `settings`.
-    pub(crate) fn load_balancer(&mut self, place: &Place<'_>, settings: &mut Settings) {
+    /// Lays a `load_balancer` block over `settings`. `is_top`: the one at the top of the file.
+    pub(crate) fn load_balancer(&mut self, place: &Place<'_>, is_top: bool, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::LOAD_BALANCER) else { return };
         if let Some(place) = table.get("algorithm") {
             let words = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
             set(&mut settings.algorithm, self.word(place, &words, &LATER_ALGORITHMS));
+        }
+        if let Some(place) = table.get("hash") {
+            // What stands at the top of the file may be meant for pools that say themselves that they hash.
+            let algorithm_here = table.get("algorithm").is_some() || !is_top;
+            self.hash(place, algorithm_here, settings);
         }
         set(&mut settings.health_checking, table.get("health_checking").and_then(|p| self.switch(p)));
         set(&mut settings.retry.failover, table.get("failover").and_then(|p| self.switch(p)));

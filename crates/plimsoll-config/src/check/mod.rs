@@ -1,6 +1,7 @@
 //! How a tree becomes a configuration: all of it is read, whatever is wrong with a part.
 
 mod address;
+mod hash;
 mod headers;
 mod health;
 pub(crate) mod keys;
@@ -45,7 +46,7 @@ pub(crate) fn check(
     let table = reader.table(&top, &keys::TOP)?;
     let mut settings = Settings::default();
     if let Some(place) = table.get("load_balancer") {
-        reader.load_balancer(place, &mut settings);
+        reader.load_balancer(place, true, &mut settings);
     }
     let mut taken = Taken::default();
     let (listeners, pools) = services(&mut reader, &top, &table, &settings, &mut taken);
@@ -155,6 +156,7 @@ fn full_form(
         .filter_map(|item| {
             let listener = reader.listener(item, &mut names, taken)?;
             reader.takes_datagrams(item, &listener, &pools);
+            reader.sees_keys(item, &listener, &pools);
             Some(listener)
         })
         .collect();

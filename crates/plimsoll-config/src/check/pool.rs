@@ -116,7 +116,7 @@ impl Reader<'_> {
                     .help("give the pool `tls`, or say what they speak: `http1` or `http2`");
             }
             if let Some(place) = table.get("load_balancer") {
-                self.load_balancer(place, &mut settings);
+                self.load_balancer(place, false, &mut settings);
             }
             if let Some(place) = table.get("timeouts") {
                 self.destination_timeouts(place, &mut timeouts);
@@ -252,6 +252,8 @@ fn build(
     Pool {
         name: Arc::from(name),
         algorithm: settings.algorithm,
+        hash: settings.hash,
+        hash_key: settings.hash_key.clone(),
         health: settings.health_checking.then(|| settings.health.spec()),
         parallel_checks: settings.parallel_checks,
         outlier: settings.outlier,

@@ -278,15 +278,42 @@ fn a_check_over_udp_is_not_one_over_http() {
 }
 
 #[test]
+fn hashing_and_what_it_is_told() {
+    check_policy("  algorithm: hash\n  hash: {key: \"cookie:sid\", table: ring, bound: \"125%\"}", &[]);
+    check_policy("  algorithm: source_hash\n  hash: {key: source, table: rendezvous, bound: none}", &[]);
+    for (key, value) in
+        [("key", "host"), ("key", "\"header:\""), ("key", "\"cookie:a=b\""), ("table", "jump")]
+    {
+        let code = if value.contains("header") { "bad-header" } else { "bad-value" };
+        let problem = format!("{code} hash.{key}");
+        check_policy(&format!("  algorithm: hash\n  hash: {{{key}: ▸{value}}}"), &[&problem]);
+    }
+    check_policy("  algorithm: hash\n  hash: {bound: ▸\"1.25\"}", &["bad-unit hash.bound"]);
+    check_policy("  algorithm: hash\n  hash: {bound: ▸\"100%\"}", &["out-of-range hash.bound"]);
+    check_policy("  algorithm: p2c\n  ▸hash: {table: ring}", &["conflict hash"]);
+    check_policy("  hash: {table: ring}", &[]);
+    check_policy("  algorithm: source_hash\n  hash: {key: ▸path}", &["conflict hash.key"]);
+    let pool = "{destinations: [\"a:1\"], load_balancer: {algorithm: hash, hash: {key: path}}}";
+    for protocol in ["tcp", "udp", "mqtt"] {
+        let listener = format!("name: a, address: \":80\", protocol: {protocol}, pool: p");
+        check(&format!("listeners: [▸{{{listener}}}]\npools: {{p: {pool}}}"), &["conflict listeners[0]"]);
+    }
+    for protocol in ["http", "auto"] {
+        let listener = format!("name: a, address: \":80\", protocol: {protocol}, pool: p");
+        check(&format!("listeners: [{{{listener}}}]\npools: {{p: {pool}}}"), &[]);
+    }
+}
+
+#[test]
 fn what_comes_later_is_refused_in_words() {
     check_short(
         "▸kafka: {}\n▸state: {}\nadmin: {▸tokens: []}",
         &["not-available-yet kafka", "not-available-yet state", "not-available-yet admin.tokens"],
     );
-    for algorithm in ["health_based", "source_hash", "hash", "prequal", "custom"] {
+    for algorithm in ["prequal", "custom"] {
         check_policy(&format!("  algorithm: ▸{algorithm}"), &["not-available-yet algorithm"]);
     }
-    for key in ["session_affinity", "hedge", "hash", "custom"] {
+    for key in ["session_affinity", "hedge", "custom"] {
         check_policy(&format!("  ▸{key}: x"), &[format!("not-available-yet {key}").as_str()]);
     }
     check_listener("▸http3: true", &["not-available-yet http3"]);

@@ -1,14 +1,19 @@
 //! The seam every algorithm enters by: a policy as configured, a picker as built for one snapshot.
 
 mod alias;
+mod bound;
 mod cursor;
 mod draw;
+pub mod hashed;
+pub mod health_based;
 pub mod least;
 mod lowest;
+mod maglev;
 pub mod peak_ewma;
 pub mod random;
 pub mod rendezvous;
 pub mod response_time;
+mod ring;
 pub mod rotation;
 mod sequence;
 pub mod warmth;
@@ -21,6 +26,7 @@ use crate::rng::Rng;
 use crate::snapshot::Want;
 use crate::time::Tick;
 
+pub use self::hashed::{HashSpec, Table};
 use self::warmth::Warmth;
 
 /// One destination that may serve, as a picker sees it.
@@ -50,6 +56,8 @@ pub struct Slot {
 pub enum Needs {
     /// Nothing: rotations and dice.
     Nothing,
+    /// What it is to keep its destination by ([`Want::key`]).
+    Key,
     /// The messages in flight at each destination.
     Load,
     /// That, and how each destination answers: it is measured only where a policy says so.
@@ -94,11 +102,24 @@ pub enum Algorithm {
     ResponseTime,
     /// The same with a cost that follows peaks at once.
     PeakEwma,
+    /// The same client address, the same destination.
+    SourceHash,
+    /// The same key, the same destination.
+    Hash,
+    /// By weight times how well each does.
+    HealthBased,
+}
+
+/// What algorithms are told beside their names; each heeds its own part.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// For `source_hash` and `hash`.
+    pub hash: HashSpec,
 }
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::RoundRobin,
         Self::WeightedRoundRobin,
         Self::LeastConnections,
@@ -107,6 +128,9 @@ impl Algorithm {
         Self::P2c,
         Self::ResponseTime,
         Self::PeakEwma,
+        Self::SourceHash,
+        Self::Hash,
+        Self::HealthBased,
     ];
 
     /// The name in configuration, API and metrics.
@@ -120,6 +144,9 @@ impl Algorithm {
             Self::P2c => "p2c",
             Self::ResponseTime => "response_time",
             Self::PeakEwma => "peak_ewma",
+            Self::SourceHash => "source_hash",
+            Self::Hash => "hash",
+            Self::HealthBased => "health_based",
         }
     }
 
@@ -133,8 +160,13 @@ impl Algorithm {
         Self::ALL.into_iter().find(|a| a.name() == name)
     }
 
-    /// A policy for a pool served by `workers` workers.
+    /// A policy for a pool served by `workers` workers, with everything else as it is by default.
     pub fn policy(self, workers: usize) -> Box<dyn Policy> {
+        self.policy_with(workers, &Settings::default())
+    }
+
+    /// The same, as configured.
+    pub fn policy_with(self, workers: usize, settings: &Settings) -> Box<dyn Policy> {
         match self {
             Self::RoundRobin => Box::new(rotation::RoundRobin::new(workers)),
             Self::WeightedRoundRobin => Box::new(rotation::WeightedRoundRobin::new(workers)),
@@ -144,6 +176,9 @@ impl Algorithm {
             Self::P2c => Box::new(random::P2c),
             Self::ResponseTime => Box::new(response_time::ResponseTime::new(workers)),
             Self::PeakEwma => Box::new(peak_ewma::PeakEwma::new(workers)),
+            Self::SourceHash => Box::new(hashed::Hashed::by_source(settings.hash)),
+            Self::Hash => Box::new(hashed::Hashed::by_key(settings.hash)),
+            Self::HealthBased => Box::new(health_based::HealthBased),
         }
     }
 }
@@ -172,6 +207,16 @@ pub(crate) mod tests {
             },
         };
         ranks_and_weights.into_iter().map(slot).collect()
+    }
+
+    /// Slots of these weights with the seeds of their names, which are all different.
+    pub(crate) fn named(ranks: impl IntoIterator<Item = u32>, weights: &[u32]) -> Vec<Slot> {
+        let slots = slots(ranks.into_iter().zip(weights.iter().copied()));
+        let named = |slot: &Slot| {
+            let name: Name = format!("destination-{}", slot.rank).into();
+            Slot { seed: crate::hash::hash(name.as_bytes()), name, ..slot.clone() }
+        };
+        slots.iter().map(named).collect()
     }
 
     /// So many messages in flight at `slot`.

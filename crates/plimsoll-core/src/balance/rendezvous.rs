@@ -7,14 +7,19 @@ use crate::hash::mix;
 /// Ravishankar, 1998; Schindelhauer and Schomaker, 2005): each slot's chance is its share of the weights. Looks
 /// at all of them.
 pub fn home(slots: &[Slot], key: u64, fit: impl Fn(&Slot) -> bool) -> Option<&Slot> {
-    let mut best: Option<(&Slot, f64)> = None;
-    for slot in slots.iter().filter(|slot| fit(slot)) {
-        let distance = distance(slot.seed, key) / f64::from(slot.weight);
+    highest(slots, key, |index| fit(&slots[index])).map(|index| &slots[index])
+}
+
+/// The same by index.
+pub(super) fn highest(slots: &[Slot], key: u64, fit: impl Fn(usize) -> bool) -> Option<usize> {
+    let mut best: Option<(usize, f64)> = None;
+    for index in (0..slots.len()).filter(|&index| fit(index)) {
+        let distance = distance(slots[index].seed, key) / f64::from(slots[index].weight);
         if best.is_none_or(|(_, least)| distance < least) {
-            best = Some((slot, distance));
+            best = Some((index, distance));
         }
     }
-    best.map(|(slot, _)| slot)
+    best.map(|(index, _)| index)
 }
 
 /// Exponentially distributed with mean 1, as far as anybody can tell.

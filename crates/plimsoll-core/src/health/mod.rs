@@ -4,6 +4,7 @@ pub mod checker;
 pub mod lanes;
 pub mod outlier;
 pub mod peers;
+pub mod score;
 
 use std::sync::Arc;
 use std::time::Duration;

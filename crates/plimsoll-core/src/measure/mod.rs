@@ -61,7 +61,7 @@ pub(crate) fn slows(outcome: Outcome) -> bool {
 
 /// A value and the moment it holds for, in one word: reading never sees the one without the other. 0 is nothing.
 #[derive(Debug, Default)]
-struct Stamped(AtomicU64);
+pub(crate) struct Stamped(AtomicU64);
 
 /// Moments are kept in units of 2^20 ns, about a millisecond: 32 bits of them are 52 days, and then begin anew.
 const UNIT_BITS: u32 = 20;
@@ -70,14 +70,14 @@ const UNIT_BITS: u32 = 20;
 const AHEAD: u32 = 1 << 16;
 
 impl Stamped {
-    fn load(&self, now: Tick) -> Option<Aged> {
+    pub(crate) fn load(&self, now: Tick) -> Option<Aged> {
         let word = self.0.load(Relaxed);
         let elapsed = units(now).wrapping_sub((word >> 32) as u32);
         let elapsed = if elapsed > u32::MAX - AHEAD { 0 } else { elapsed };
         (word != 0).then_some(Aged { value: f32::from_bits(word as u32), elapsed })
     }
 
-    fn store(&self, now: Tick, value: f32) {
+    pub(crate) fn store(&self, now: Tick, value: f32) {
         self.0.store(u64::from(units(now)) << 32 | u64::from(value.to_bits()), Relaxed);
     }
 
@@ -88,16 +88,16 @@ impl Stamped {
 
 /// A value and its age in units.
 #[derive(Copy, Clone, Debug)]
-struct Aged {
-    value: f32,
-    elapsed: u32,
+pub(crate) struct Aged {
+    pub(crate) value: f32,
+    pub(crate) elapsed: u32,
 }
 
 const fn units(now: Tick) -> u32 {
     (now.as_nanos() >> UNIT_BITS) as u32
 }
 
-const fn in_units(span: Duration) -> u32 {
+pub(crate) const fn in_units(span: Duration) -> u32 {
     (span.as_nanos() >> UNIT_BITS) as u32
 }
 

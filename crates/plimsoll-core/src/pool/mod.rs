@@ -17,7 +17,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::{Algorithm, Policy};
+use crate::balance::{Algorithm, Policy, Settings};
 use crate::destination::{AdminState, Destination, DestinationId, Ejection, Health, Name, Weight};
 use crate::event::{Event, Reason};
 use crate::health::peers::{self, Window};
@@ -42,6 +42,8 @@ pub const EVENTS_MAX: usize = 16_384;
 pub struct PoolSpec {
     /// Who takes a message.
     pub algorithm: Algorithm,
+    /// What that is told.
+    pub settings: Settings,
     /// Active checks; `None` = off.
     pub health: Option<HealthSpec>,
     /// Checks run side by side, at most [`PARALLEL_CHECKS_MAX`]; off: one at a time.
@@ -148,7 +150,7 @@ impl Pool {
         rng: Rng,
         now: Tick,
     ) -> Self {
-        let policy = spec.algorithm.policy(workers);
+        let policy = spec.algorithm.policy_with(workers, &spec.settings);
         let snapshot = Arc::new(picture::picture(&name, 0, &spec, &*policy, &[]));
         let mut pool = Self {
             name,
@@ -299,8 +301,8 @@ impl Pool {
 
     fn replace_spec(&mut self, now: Tick, spec: PoolSpec) {
         let old = mem::replace(&mut self.spec, spec);
-        if old.algorithm != self.spec.algorithm {
-            self.policy = self.spec.algorithm.policy(self.workers);
+        if (old.algorithm, &old.settings) != (self.spec.algorithm, &self.spec.settings) {
+            self.policy = self.spec.algorithm.policy_with(self.workers, &self.spec.settings);
             self.dirty = true;
         }
         self.dirty |= old.backup_tiers != self.spec.backup_tiers;

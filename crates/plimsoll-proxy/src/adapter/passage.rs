@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::counters::Before;
 use crate::forward::{connect, tell};
 use crate::http1::answer::Reason;
+use crate::http1::key;
 use crate::http1::target::Method;
 use crate::proxy_protocol::{Origin, Wary};
 use crate::stream::{Peer, Stream};
@@ -33,6 +34,8 @@ pub struct Passage {
     alarm: Lent,
     protocol: &'static str,
     peer: Peer,
+    /// What its pool's algorithm hashes by, if it does.
+    key: Option<u64>,
     origin: Option<Rc<Origin>>,
     started: Tick,
     /// The time of its log line, if there is to be one.
@@ -115,6 +118,7 @@ impl Passage {
             alarm,
             protocol,
             peer: connection.peer,
+            key: pool.config.hash_key().and_then(|_| key::source(connection.peer)),
             origin: connection.origin.clone(),
             started,
             time,
@@ -127,17 +131,18 @@ impl Passage {
         })
     }
 
-    /// A destination that can be connected to and was not tried yet. Connections with the same `key` go to the
-    /// same one for as long as it serves; without a key the pool's algorithm chooses.
+    /// A destination that can be connected to and was not tried yet. Connections with the same `home` go to
+    /// the same one for as long as it serves; without, the pool's algorithm chooses.
     ///
     /// # Errors
     /// None may serve, or none could be connected to.
-    pub async fn next(&mut self, key: Option<u64>) -> Result<Destination, NotServed> {
+    pub async fn next(&mut self, home: Option<u64>) -> Result<Destination, NotServed> {
         let pool = self.rule.pool.table.borrow().clone();
         let timeouts = pool.config.timeouts;
         let mut now = self.worker.now();
         loop {
-            let want = Want { worker: self.worker.number, tried: Some(&self.tried), repeatable: true, key };
+            let (worker, key) = (self.worker.number, self.key);
+            let want = Want { worker, tried: Some(&self.tried), repeatable: true, home, key };
             let chosen = self.rule.pool.balance_load(&want, now, &mut self.worker.rng.borrow_mut());
             pool.tallies.of(self.worker.number).decided(chosen.as_ref().err().copied(), self.before);
             let Ok(Chosen { ticket, address }) = chosen else {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, ProxyProtocol};
+use plimsoll_core::balance::Settings;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
 use plimsoll_core::{Destination, Name, Rng};
@@ -193,6 +194,7 @@ impl Handle {
 fn spec_of(pool: &PoolConfig) -> PoolSpec {
     PoolSpec {
         algorithm: pool.algorithm,
+        settings: Settings { hash: pool.hash },
         health: pool.health.clone(),
         parallel_checks: pool.parallel_checks,
         outlier: pool.outlier,

@@ -9,8 +9,10 @@ use plimsoll_core::{Name, Rng, Standing, Want};
 use super::Handle;
 use crate::http1::MAX_HEADERS;
 use crate::http1::answer::Refusal;
+use crate::http1::key;
 use crate::http1::request;
 use crate::http1::target::{Method, RequestFacts};
+use crate::stream::Peer;
 use crate::tables::{ListenerTable, RuleTable};
 
 /// A request as somebody would send it.
@@ -98,22 +100,20 @@ impl Handle {
             decided: None,
             stages: Vec::new(),
         };
-        let rule = match route(&table, &head, ask.from, &mut explained) {
-            Some(rule) => rule,
-            None => return Ok(explained),
-        };
-        self.choose(&table.rules[rule], ask, &mut explained).await;
+        if let Some((rule, key)) = route(&table, &head, ask.from, &mut explained) {
+            self.choose(&table.rules[rule], ask, key, &mut explained).await;
+        }
         Ok(explained)
     }
 
     /// Who takes it, and why.
-    async fn choose(&self, rule: &RuleTable, ask: &Ask, explained: &mut Explained) {
+    async fn choose(&self, rule: &RuleTable, ask: &Ask, key: Option<u64>, explained: &mut Explained) {
         let pool = &rule.pool;
         let snapshot = pool.feed.latest();
         explained.route = Some(rule.name.clone());
         explained.pool = Some(pool.config.name.clone());
         explained.algorithm = Some(snapshot.algorithm);
-        let want = Want { repeatable: Method::parse(&ask.method).idempotent(), ..Want::default() };
+        let want = Want { repeatable: Method::parse(&ask.method).idempotent(), key, ..Want::default() };
         let now = self.clock().now();
         let told = explain(&snapshot, &want, now, &mut Rng::new(now.as_nanos()));
         let views = self.pools().await;
@@ -215,7 +215,7 @@ fn route(
     head: &str,
     from: Option<IpAddr>,
     explained: &mut Explained,
-) -> Option<usize> {
+) -> Option<(usize, Option<u64>)> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
     let refuse = |explained: &mut Explained, refusal: Refusal| {
         explained.refused = Some((refusal.status, refusal.reason.word(), refusal.detail));
@@ -252,7 +252,10 @@ fn route(
     let open = table.shared.open.load(std::sync::atomic::Ordering::Relaxed);
     let most = table.config.limits.connections;
     explained.stages.push(("admission", format!("{open} of {most} connections are open")));
-    Some(rule)
+    let peer = from.map_or(Peer::Unix, |ip| Peer::Socket(SocketAddr::new(ip, 0)));
+    let by = pool.config.hash_key();
+    let key = by.and_then(|by| key::of_request(by, parsed.target.path_and_query, headers, peer));
+    Some((rule, key))
 }
 
 /// Scheme, authority and the rest of a URL.

@@ -11,6 +11,7 @@ use plimsoll_core::route::host_name;
 
 use super::answer::{Form, Refusal};
 use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
+use super::key;
 use super::request::{self, Forwarding, RequestHead};
 use super::target::{Method, RequestFacts};
 use crate::access_log::LogDraft;
@@ -30,6 +31,8 @@ pub(crate) struct Job {
     pub(crate) view: Rc<DoorView>,
     /// Index into the view's rules.
     pub(crate) rule: usize,
+    /// What its pool's algorithm hashes by, if it does.
+    pub(crate) key: Option<u64>,
     pub(crate) method: Method,
     pub(crate) http10: bool,
     pub(crate) keep_alive: bool,
@@ -248,6 +251,8 @@ pub(crate) fn prepare(
     let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(asker.peer, &head, headers)));
     let mut job = new_job(view, rule, started, &head, out, log);
     job.origin = asker.origin.cloned();
+    let hash_key = view.rules.get(rule).and_then(|rule| rule.table.pool.config.hash_key());
+    job.key = hash_key.and_then(|by| key::of_request(by, head.target.path_and_query, headers, asker.peer));
     job.web = web;
     Ok(Some(job))
 }
@@ -298,6 +303,7 @@ fn new_job(
     Box::new(Job {
         view: view.clone(),
         rule,
+        key: None,
         method: head.method,
         http10: head.http10,
         keep_alive: head.keep_alive,

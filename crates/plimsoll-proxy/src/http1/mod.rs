@@ -6,6 +6,7 @@ pub(crate) mod body;
 pub(crate) mod exchange;
 pub(crate) mod fields;
 pub(crate) mod job;
+pub(crate) mod key;
 #[cfg(test)]
 mod properties;
 pub(crate) mod request;

@@ -11,7 +11,9 @@ use crate::adapter::find_failed;
 use crate::counters::Before;
 use crate::forward::tell;
 use crate::http1::answer::Reason;
+use crate::http1::key;
 use crate::listener::Guest;
+use crate::stream::Peer;
 use crate::upstream::Chosen;
 
 /// The tries of one datagram.
@@ -84,7 +86,7 @@ impl Desk {
                 Some(slot) => slot,
                 None => {
                     // Chosen first: who cannot be served pushes nobody out.
-                    let chosen = self.choose(&mut tries, now)?;
+                    let chosen = self.choose(key, &mut tries, now)?;
                     let slot = found.unwrap_or_else(|| self.enter(key, now));
                     match self.open(slot, chosen, &mut tries, now)? {
                         true => slot,
@@ -105,7 +107,7 @@ impl Desk {
     fn deliver_by_choice(&mut self, key: Key, load: &Load<'_>, now: Tick) -> Result<(), Undelivered> {
         let mut tries = Tries::default();
         loop {
-            let chosen = self.choose(&mut tries, now)?;
+            let chosen = self.choose(key, &mut tries, now)?;
             let key = Key { destination: Some(chosen.ticket.id()), ..key };
             let slot = self.find(&key, now).unwrap_or_else(|| self.enter(key, now));
             let path = self.flows.get_mut(slot).and_then(|(_, flow)| flow.path.as_mut());
@@ -171,11 +173,13 @@ impl Desk {
         flow.path.is_some()
     }
 
-    fn choose(&self, tries: &mut Tries, now: Tick) -> Result<Chosen, Reason> {
+    fn choose(&self, key: Key, tries: &mut Tries, now: Tick) -> Result<Chosen, Reason> {
         let (worker, pool) = (&self.worker, &self.rule.pool);
         let mut rng = worker.rng.borrow_mut();
+        let hashed = pool.table.borrow().config.hash_key().is_some();
+        let key = if hashed { key::source(Peer::Socket(key.client)) } else { None };
         let mut ask = |tried: &Tried| {
-            let want = Want { worker: worker.number, tried: Some(tried), repeatable: false, key: None };
+            let want = Want { worker: worker.number, tried: Some(tried), repeatable: false, home: None, key };
             pool.balance_load(&want, now, &mut rng)
         };
         let mut chosen = ask(&tries.tried);

@@ -38,6 +38,7 @@ fn spec() -> PoolSpec {
     };
     PoolSpec {
         algorithm: Algorithm::RoundRobin,
+        settings: Settings::default(),
         health: Some(checks()),
         parallel_checks: true,
         outlier,

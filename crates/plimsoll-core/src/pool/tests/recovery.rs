@@ -76,7 +76,7 @@ fn a_key_stays_where_it_is_until_its_home_is_warm_enough_and_moves_once() {
     let mut homes: Vec<Vec<usize>> = vec![Vec::new(); 300];
     for _ in 0..12 {
         for (key, homes) in (0_u64..).zip(&mut homes) {
-            let want = Want { key: Some(crate::hash::mix(key)), ..Want::default() };
+            let want = Want { home: Some(crate::hash::mix(key)), ..Want::default() };
             let ticket = balance_load(bench.pool.snapshot(), &want, bench.now, &mut rng).expect("served");
             homes.push(ticket.member());
         }

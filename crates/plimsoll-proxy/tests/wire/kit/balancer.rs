@@ -8,11 +8,11 @@ use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
     AccessLog, ClientTimeouts, Config, Destination as DestinationConfig, DestinationAddress,
-    DestinationTimeouts, GrpcWeb, HeaderEdits, Limits, ListenAddress, Listener, Mqtt, Pool, PoolProtocol,
-    Protocol, Route, Udp, UdpFlow,
+    DestinationTimeouts, GrpcWeb, HashKey, HeaderEdits, Limits, ListenAddress, Listener, Mqtt, Pool,
+    PoolProtocol, Protocol, Route, Udp, UdpFlow,
 };
 use plimsoll_core::Weight;
-use plimsoll_core::balance::Algorithm;
+use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{RetrySpec, RetryWhen};
 use plimsoll_core::route::Match;
@@ -154,6 +154,8 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
     Pool {
         name: name.into(),
         algorithm: Algorithm::RoundRobin,
+        hash: HashSpec::default(),
+        hash_key: HashKey::Source,
         health: None,
         parallel_checks: true,
         outlier: OutlierSpec {

@@ -1,0 +1,277 @@
+//! Whose a message is by its key, and who is next where that one is full or was tried.
+
+use std::sync::Arc;
+
+use super::bound::Bounds;
+use super::draw::Dice;
+use super::maglev::Maglev;
+use super::rendezvous;
+use super::ring::HashRing;
+use super::{Needs, Picker, Policy, Slot};
+use crate::hash::mix;
+use crate::rng::Rng;
+use crate::snapshot::{Tried, Want};
+use crate::time::Tick;
+
+/// How keys find their slots.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Table {
+    /// A ring of points: only the keys of who left move; shares within a few percent of the weights.
+    Ring,
+    /// Maglev's table: even shares, found at once; a few other keys move, too.
+    #[default]
+    Maglev,
+    /// The highest of a number for each: only the keys of who left move, shares follow weights; looks at all.
+    Rendezvous,
+}
+
+/// How a hashing policy is configured. Which key a message has is said elsewhere: here it is a number.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct HashSpec {
+    /// How keys find their slots.
+    pub table: Table,
+    /// What a slot may have in flight, in percent of its share of all; above 100. `None`: no bound.
+    pub bound: Option<u16>,
+}
+
+/// A key's sequence is followed for so long. Where all it met are at their bounds, nearly all work has one key, and
+/// keeping that together is of no use any more: so many are drawn by weight, and the first with room takes the
+/// message, or of all seen the one with the most room.
+const STEPS: u64 = 64;
+const DRAWS: u64 = 8;
+
+/// `source_hash` and `hash`: the same key, the same destination, in every process that has the same destinations.
+/// A retry goes to the next of the key's sequence, and so does a message whose destination is at its bound.
+///
+/// A message without a key is drawn by weight.
+#[derive(Debug)]
+pub struct Hashed {
+    name: &'static str,
+    spec: HashSpec,
+}
+
+impl Hashed {
+    /// `source_hash`.
+    pub const fn by_source(spec: HashSpec) -> Self {
+        Self { name: "source_hash", spec }
+    }
+
+    /// `hash`.
+    pub const fn by_key(spec: HashSpec) -> Self {
+        Self { name: "hash", spec }
+    }
+}
+
+impl Policy for Hashed {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Key
+    }
+
+    fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        let order = match self.spec.table {
+            Table::Ring => Order::Ring(HashRing::new(&slots)),
+            Table::Maglev => Order::Maglev(Maglev::new(&slots)),
+            Table::Rendezvous => Order::Rendezvous,
+        };
+        let bounds = self.spec.bound.map(|percent| Bounds::new(&slots, percent));
+        Box::new(HashedPicker { order, bounds, dice: Dice::by_weight(&slots), slots })
+    }
+}
+
+enum Order {
+    Ring(HashRing),
+    Maglev(Maglev),
+    Rendezvous,
+}
+
+struct HashedPicker {
+    order: Order,
+    bounds: Option<Bounds>,
+    dice: Dice,
+    slots: Arc<[Slot]>,
+}
+
+impl Picker for HashedPicker {
+    fn pick(&self, want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
+        let Some(key) = want.key else { return self.dice.one(rng) };
+        let tried = want.tried.filter(|tried| !tried.is_empty());
+        match &self.order {
+            Order::Rendezvous => self.highest(key, tried),
+            // Numbers in a row would be neighbours on the ring.
+            Order::Ring(ring) => {
+                let place = ring.place(mix(key));
+                self.follow(tried, rng, |step| ring.slot(place, step as usize))
+            }
+            // Envoy hashes a retry's key anew, too: neighbours in the table are strangers to each other.
+            Order::Maglev(table) => {
+                self.follow(tried, rng, |step| table.slot(mix(key ^ step.wrapping_mul(STRIDE))))
+            }
+        }
+    }
+}
+
+/// Odd, so that no two steps of a key's sequence are the same; the golden ratio of 2^64.
+const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl HashedPicker {
+    /// The first of the key's sequence that was not tried and is below its bound.
+    fn follow(&self, tried: Option<&Tried>, rng: &mut Rng, sequence: impl Fn(u64) -> usize) -> usize {
+        let first = sequence(0);
+        let quota = self.bounds.as_ref().map(|bounds| (bounds, bounds.quota()));
+        let mut roomiest = None;
+        for step in 0..STEPS + DRAWS {
+            let slot = if step < STEPS { sequence(step) } else { self.dice.one(rng) };
+            if tried.is_some_and(|tried| tried.contains(self.slots[slot].id)) {
+                continue;
+            }
+            let Some((bounds, quota)) = quota else { return slot };
+            if bounds.has_room(slot, quota) {
+                return slot;
+            }
+            let fullness = bounds.fullness(slot);
+            // Of equals the last: were it the first, the key's own would take all that nobody has room for.
+            if roomiest.is_none_or(|(_, least)| fullness <= least) {
+                roomiest = Some((slot, fullness));
+            }
+        }
+        // All it met were tried: the snapshot goes on from the first.
+        roomiest.map_or(first, |(slot, _)| slot)
+    }
+
+    fn highest(&self, key: u64, tried: Option<&Tried>) -> usize {
+        let untried = |slot: usize| tried.is_none_or(|tried| !tried.contains(self.slots[slot].id));
+        let bounded = self.bounds.as_ref().and_then(|bounds| {
+            let quota = bounds.quota();
+            rendezvous::highest(&self.slots, key, |slot| untried(slot) && bounds.has_room(slot, quota))
+        });
+        bounded.or_else(|| rendezvous::highest(&self.slots, key, untried)).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{hold, named};
+    use super::*;
+    use crate::hash::hash;
+
+    const TABLES: [Table; 3] = [Table::Ring, Table::Maglev, Table::Rendezvous];
+
+    fn picker(table: Table, bound: Option<u16>, slots: &[Slot]) -> Box<dyn Picker> {
+        Hashed::by_key(HashSpec { table, bound }).build(slots.into())
+    }
+
+    fn pick(picker: &dyn Picker, key: u64, tried: &Tried) -> usize {
+        let want = Want { key: Some(hash(&key.to_le_bytes())), tried: Some(tried), ..Want::default() };
+        picker.pick(&want, Tick::ZERO, &mut Rng::new(key))
+    }
+
+    /// Who has each of these keys.
+    fn owners(picker: &dyn Picker, keys: u64) -> Vec<usize> {
+        (0..keys).map(|key| pick(picker, key, &Tried::default())).collect()
+    }
+
+    #[test]
+    fn keys_follow_the_weights() {
+        for table in TABLES {
+            let slots = named(0.., &[256, 512, 1024, 2048]);
+            let owners = owners(&*picker(table, None, &slots), 20_000);
+            for (index, slot) in slots.iter().enumerate() {
+                let have = owners.iter().filter(|&&owner| owner == index).count() as f64 / 20_000.0;
+                let due = f64::from(slot.weight) / 3840.0;
+                assert!((have - due).abs() < 0.02, "{table:?}: {have} for {due}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_key_has_the_same_destination_whatever_order_they_are_configured_in() {
+        for table in TABLES {
+            for seed in 0..20 {
+                let mut rng = Rng::new(seed);
+                let weights: Vec<u32> =
+                    (0..1 + rng.index(30)).map(|_| 256 * (1 + rng.below(9) as u32)).collect();
+                let slots = named(0.., &weights);
+                let backwards: Vec<Slot> = slots.iter().rev().cloned().collect();
+                let (one, other) = (picker(table, None, &slots), picker(table, None, &backwards));
+                for key in 0..300 {
+                    let (a, b) = (pick(&*one, key, &Tried::default()), pick(&*other, key, &Tried::default()));
+                    assert_eq!(slots[a].name, backwards[b].name, "{table:?}, seed {seed}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn when_one_leaves_few_others_move_and_when_it_returns_all_is_as_before() {
+        for (table, most) in [(Table::Ring, 0.0), (Table::Maglev, 0.06), (Table::Rendezvous, 0.0)] {
+            let slots = named(0.., &[256; 12]);
+            let without: Vec<Slot> = slots.iter().filter(|slot| slot.rank != 5).cloned().collect();
+            let before = owners(&*picker(table, None, &slots), 10_000);
+            let after = owners(&*picker(table, None, &without), 10_000);
+            let moved = before.iter().zip(&after).filter(|&(&b, &a)| b != 5 && slots[b].id != without[a].id);
+            let share = moved.count() as f64 / 10_000.0;
+            assert!(share <= most, "{table:?}: {share}");
+            assert_eq!(owners(&*picker(table, None, &slots), 10_000), before);
+        }
+    }
+
+    #[test]
+    fn a_retry_follows_the_sequence_of_its_key_alike_everywhere() {
+        for table in TABLES {
+            let slots = named(0.., &[256; 8]);
+            let (one, other) = (picker(table, None, &slots), picker(table, None, &slots));
+            let mut seconds = [0; 8];
+            for key in 0..3_000 {
+                let mut tried = Tried::default();
+                let mut walk = Vec::new();
+                for _ in 0..4 {
+                    let picked = pick(&*one, key, &tried);
+                    assert_eq!(picked, pick(&*other, key, &tried));
+                    assert!(!walk.contains(&picked), "{table:?}: {picked} again after {walk:?}");
+                    walk.push(picked);
+                    tried.add(slots[picked].id);
+                }
+                if walk[0] == 3 {
+                    seconds[walk[1]] += 1;
+                }
+            }
+            assert!(
+                seconds.iter().filter(|&&n| n > 10).count() == 7,
+                "all share what one cannot: {seconds:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_popular_key_goes_on_to_the_next_where_its_destination_is_at_its_bound() {
+        for table in TABLES {
+            for count in [8_u32, 100] {
+                let slots = named(0.., &vec![256; count as usize]);
+                let picker = picker(table, Some(125), &slots);
+                let (mut held, mut rng) = (Vec::new(), Rng::new(1));
+                let one_key = Want { key: Some(hash(b"popular")), ..Want::default() };
+                for _ in 0..4 * count {
+                    let picked = picker.pick(&one_key, Tick::ZERO, &mut rng);
+                    held.extend(hold(&slots[picked], 1));
+                }
+                let most = slots.iter().map(|slot| slot.live.in_flight()).max().expect("slots");
+                assert!(most <= 6, "{table:?} of {count}: {most} where 4 is the mean");
+                held.clear();
+                let home = owners(&*picker, 500);
+                assert_eq!(home, owners(&*picker, 500), "{table:?}: idle, everybody is at home");
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_without_a_key_is_drawn_by_weight() {
+        let slots = named(0.., &[256, 768]);
+        let (picker, mut rng) = (picker(Table::Maglev, None, &slots), Rng::new(3));
+        let picked = (0..4_000).filter(|_| picker.pick(&Want::default(), Tick::ZERO, &mut rng) == 1).count();
+        assert!((2_850..3_150).contains(&picked), "{picked}");
+    }
+}

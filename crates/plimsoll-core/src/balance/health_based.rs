@@ -1,0 +1,158 @@
+//! Who takes a message when each is as likely as it is heavy and well.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::draw::Dice;
+use super::least::EXACT_UP_TO;
+use super::{Needs, Picker, Policy, Slot};
+use crate::health::score::score;
+use crate::measure::{Stamped, in_units};
+use crate::rng::Rng;
+use crate::snapshot::Want;
+use crate::time::Tick;
+
+/// Draws of one message. Where the mean score is a third, one in 600 messages needs more; it goes to the best seen.
+const DRAWS: usize = 16;
+
+/// The pool's median is so old at most: averages move by a twentieth with each answer, so it moves slowly.
+const MEDIAN_FOR: Duration = Duration::from_millis(100);
+
+/// `health_based`: the chance of a destination is its weight times its [score](crate::health::score::score), so it
+/// loses work by degrees while it does worse than the others, and gets it back the same way. Nobody is left out:
+/// the lowest score is a twentieth.
+///
+/// Drawn by weight and taken with the score as its chance, else drawn again: that is exact without knowing all
+/// scores, and costs one or two looks where most are well.
+#[derive(Debug, Default)]
+pub struct HealthBased;
+
+impl Policy for HealthBased {
+    fn name(&self) -> &'static str {
+        "health_based"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::Answers
+    }
+
+    fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        Box::new(HealthPicker { dice: Dice::by_weight(&slots), median: Median::default(), slots })
+    }
+}
+
+struct HealthPicker {
+    dice: Dice,
+    median: Median,
+    slots: Arc<[Slot]>,
+}
+
+impl Picker for HealthPicker {
+    fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+        let median = self.median.read(&self.slots, now, rng);
+        let (mut best, mut most) = (None, 0.0);
+        for _ in 0..DRAWS {
+            let drawn = self.dice.one(rng);
+            let slot = &self.slots[drawn];
+            if want.has_tried(slot.id) {
+                continue;
+            }
+            let score = score(&slot.live, median, now);
+            if rng.share() < score {
+                return drawn;
+            }
+            if score > most {
+                (best, most) = (Some(drawn), score);
+            }
+        }
+        best.unwrap_or_else(|| self.dice.one(rng))
+    }
+}
+
+/// The median of the average times of slots (of more than 64, of 64 drawn), looked up now and then.
+#[derive(Debug, Default)]
+pub(super) struct Median(Stamped);
+
+impl Median {
+    /// Nanoseconds; `None` while nobody was measured.
+    pub(super) fn read(&self, slots: &[Slot], now: Tick, rng: &mut Rng) -> Option<f32> {
+        if let Some(known) = self.0.load(now)
+            && known.elapsed < const { in_units(MEDIAN_FOR) }
+        {
+            return Some(known.value);
+        }
+        let (mut times, mut count) = ([0.0_f32; EXACT_UP_TO], 0);
+        for index in 0..slots.len().min(EXACT_UP_TO) {
+            let index = if slots.len() > EXACT_UP_TO { rng.index(slots.len()) } else { index };
+            if let Some(time) = slots[index].live.measured().first_byte.read(now) {
+                times[count] = time;
+                count += 1;
+            }
+        }
+        // The lower middle, so that of two the slower one is the one that is compared.
+        let middle = count.checked_sub(1)? / 2;
+        let (_, &mut median, _) = times[..count].select_nth_unstable_by(middle, f32::total_cmp);
+        self.0.store(now, median);
+        Some(median)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{answer, named};
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn shares(slots: &[Slot], now: Tick) -> Vec<f64> {
+        let (picker, mut rng) = (HealthBased.build(slots.into()), Rng::new(7));
+        let mut taken = vec![0_u32; slots.len()];
+        (0..50_000).for_each(|_| taken[picker.pick(&Want::default(), now, &mut rng)] += 1);
+        taken.into_iter().map(|n| f64::from(n) / 50_000.0).collect()
+    }
+
+    fn check(slots: &[Slot], now: Tick, expected: &[f64]) {
+        let shares = shares(slots, now);
+        let near = shares.iter().zip(expected).all(|(have, due)| (have - due).abs() < 0.01);
+        assert!(near, "{shares:?} for {expected:?}");
+    }
+
+    #[test]
+    fn chance_is_weight_times_score() {
+        let slots = named(0.., &[256, 512, 256]);
+        check(&slots, Tick::ZERO, &[0.25, 0.5, 0.25]);
+        slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, 10 * MS));
+        check(&slots, Tick::ZERO, &[0.25, 0.5, 0.25]);
+        // The second one's average rises from 10 to 29.6 ms: its score is 0.505.
+        (0..20).for_each(|_| answer(&slots[1], Tick::ZERO, 200, 40 * MS));
+        check(&slots, Tick::ZERO, &[0.332, 0.336, 0.332]);
+    }
+
+    #[test]
+    fn a_failing_one_keeps_a_twentieth_of_its_share_and_comes_back_by_degrees() {
+        let slots = named(0.., &[256; 2]);
+        slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, 10 * MS));
+        (0..30).for_each(|_| answer(&slots[0], Tick::ZERO, 503, MS));
+        check(&slots, Tick::ZERO, &[0.05 / 1.05, 1.0 / 1.05]);
+        let mut before = 0.05;
+        for _ in 0..4 {
+            (0..30).for_each(|_| answer(&slots[0], Tick::ZERO, 200, 10 * MS));
+            let share = shares(&slots, Tick::ZERO)[0];
+            assert!(share >= before - 0.01 && share < 0.55, "{share} after {before}");
+            before = share;
+        }
+        assert!(before > 0.4, "{before}");
+    }
+
+    #[test]
+    fn the_median_is_looked_up_again_after_its_time() {
+        let slots = named(0.., &[256; 3]);
+        let (median, mut rng) = (Median::default(), Rng::new(1));
+        assert_eq!(median.read(&slots, Tick::ZERO + MS, &mut rng), None);
+        slots.iter().zip([10, 20, 90]).for_each(|(slot, millis)| answer(slot, Tick::ZERO, 200, millis * MS));
+        assert_eq!(median.read(&slots, Tick::ZERO + MS, &mut rng), Some(20e6));
+        (0..2).for_each(|_| answer(&slots[1], Tick::ZERO, 503, MS));
+        assert_eq!(median.read(&slots, Tick::ZERO + 50 * MS, &mut rng), Some(20e6));
+        assert_eq!(median.read(&slots, Tick::ZERO + 150 * MS, &mut rng), Some(90e6));
+    }
+}

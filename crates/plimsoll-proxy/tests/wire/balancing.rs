@@ -1,0 +1,175 @@
+//! Whether algorithms that look at messages and answers are given what they look at.
+
+use std::net::UdpSocket;
+
+use plimsoll_config::model::HashKey;
+use plimsoll_core::balance::Algorithm;
+
+use crate::kit::{Balancer, Destination, Place, Setup, get, ms, secs};
+
+/// A destination that answers with its name, so late.
+fn named(name: &'static str, millis: u64) -> Destination {
+    Destination::start(move |visit| {
+        while visit.request().is_some() {
+            std::thread::sleep(ms(millis));
+            visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()));
+        }
+    })
+}
+
+fn hashing(destinations: &[&Destination], by: HashKey) -> Setup {
+    Setup::http(destinations).with(|s| {
+        s.pools[0].algorithm = Algorithm::Hash;
+        s.pools[0].hash_key = by;
+    })
+}
+
+fn three() -> [Destination; 3] {
+    [named("a", 0), named("b", 0), named("c", 0)]
+}
+
+/// Who answers a request with this line in its head, each time on a connection of its own.
+fn who(balancer: &Balancer, target: &str, line: &str) -> String {
+    balancer.ask(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{line}\r\n")).text()
+}
+
+/// Holds that requests made by `request` are alike for one key, and differ between keys.
+fn check(by: HashKey, request: impl Fn(u32) -> (String, String)) {
+    let destinations = three();
+    let balancer = hashing(&destinations.each_ref(), by.clone()).start();
+    let mut seen = Vec::new();
+    for n in 0..24 {
+        let (target, line) = request(n);
+        let first = who(&balancer, &target, &line);
+        assert_eq!(who(&balancer, &target, &line), first, "{by:?} {n}");
+        seen.push(first);
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen, ["a", "b", "c"], "{by:?}: keys spread");
+}
+
+#[test]
+fn the_same_key_meets_the_same_destination() {
+    check(HashKey::Header("x-tenant".into()), |n| ("/".into(), format!("X-Tenant: t{n}\r\n")));
+    check(HashKey::Cookie("sid".into()), |n| (format!("/{n}"), format!("Cookie: a=b; sid=s{n}\r\n")));
+    check(HashKey::Path, |n| (format!("/page/{n}?x"), String::new()));
+    check(HashKey::Query("user".into()), |n| (format!("/?a=1&user=u{n}"), String::new()));
+}
+
+#[test]
+fn a_request_without_the_key_goes_where_its_source_does() {
+    let destinations = three();
+    let by_cookie = hashing(&destinations.each_ref(), HashKey::Cookie("sid".into())).start();
+    let by_source =
+        Setup::http(&destinations.each_ref()).with(|s| s.pools[0].algorithm = Algorithm::SourceHash).start();
+    let home = who(&by_source, "/", "");
+    for n in 0..6 {
+        assert_eq!(who(&by_cookie, &format!("/{n}"), "Cookie: other=1\r\n"), home);
+        assert_eq!(who(&by_source, &format!("/{n}"), &format!("X-Tenant: {n}\r\n")), home);
+    }
+}
+
+#[test]
+fn the_source_is_the_one_a_trusted_peer_tells() {
+    let destinations = three();
+    let setup = Setup::http(&destinations.each_ref()).with(|s| {
+        s.pools[0].algorithm = Algorithm::SourceHash;
+        s.listeners[0].accepts_proxy_protocol = true;
+        s.listeners[0].trusted_proxies = vec!["127.0.0.0/8".parse().expect("a network")];
+    });
+    let balancer = setup.start();
+    let from = |n: u32, port: u32| {
+        let mut client = balancer.connect();
+        client.send(format!("PROXY TCP4 192.0.2.{n} 198.51.100.1 {port} 80\r\n{}", get("/")));
+        client.answer().text()
+    };
+    let mut seen: Vec<String> = (0..24).map(|n| from(n, 1000)).collect();
+    assert_eq!((0..24).map(|n| from(n, 2000)).collect::<Vec<_>>(), seen, "ports do not count");
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3);
+}
+
+#[test]
+fn connections_and_datagrams_are_hashed_by_their_source() {
+    let destinations: Vec<Destination> = ["a", "b", "c"]
+        .map(|name| {
+            Destination::start(move |visit| {
+                visit.send(name);
+                visit.end();
+            })
+        })
+        .into();
+    let all: Vec<&Destination> = destinations.iter().collect();
+    let balancer = Setup::tcp(&all).with(|s| s.pools[0].algorithm = Algorithm::SourceHash).start();
+    for _ in 0..9 {
+        let mut client = balancer.connect();
+        client.end();
+        client.rest();
+    }
+    let busy = destinations.iter().filter(|d| d.connections() > 0).count();
+    assert_eq!(busy, 1, "one source, one destination");
+
+    let sockets = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
+    let addresses = sockets.each_ref().map(|s| s.local_addr().expect("an address"));
+    let balancer = Setup::udp(&addresses).with(|s| s.pools[0].algorithm = Algorithm::SourceHash).start();
+    let Place::Tcp(to) = balancer.place() else { panic!("a port") };
+    for _ in 0..9 {
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        client.send_to(b"x", to).expect("sent");
+    }
+    let mut busy = Vec::new();
+    for socket in &sockets {
+        socket.set_nonblocking(true).expect("a socket");
+    }
+    crate::kit::until("all nine have come", || {
+        for (n, socket) in sockets.iter().enumerate() {
+            while socket.recv(&mut [0; 8]).is_ok() {
+                busy.push(n);
+            }
+        }
+        busy.len() == 9
+    });
+    assert!(busy.iter().all(|n| *n == busy[0]), "{busy:?}");
+}
+
+#[test]
+fn a_retry_follows_the_key_and_all_keys_of_a_dead_destination_are_spread() {
+    let destinations = three();
+    let balancer = hashing(&destinations.each_ref(), HashKey::Path).start();
+    let homes: Vec<String> = (0..40).map(|n| who(&balancer, &format!("/{n}"), "")).collect();
+    destinations[0].kill();
+    let after: Vec<String> = (0..40).map(|n| who(&balancer, &format!("/{n}"), "")).collect();
+    let moved: Vec<&String> =
+        homes.iter().zip(&after).filter(|(home, _)| *home == "a").map(|(_, now)| now).collect();
+    assert!(homes.iter().zip(&after).all(|(home, now)| home == now || home == "a"));
+    assert!(moved.iter().any(|now| *now == "b") && moved.iter().any(|now| *now == "c"), "{moved:?}");
+}
+
+#[test]
+fn measured_answers_steer_around_slow_and_around_fast_failing_destinations() {
+    for algorithm in [Algorithm::ResponseTime, Algorithm::PeakEwma] {
+        let (slow, fast) = (named("slow", 120), named("fast", 0));
+        let fails = Destination::start(|visit| {
+            while visit.request().is_some() {
+                visit.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+            }
+        });
+        let setup = Setup::http(&[&slow, &fails, &fast]).with(|s| {
+            s.pools[0].algorithm = algorithm;
+            s.pools[0].timeouts.response = secs(10);
+        });
+        let balancer = setup.start();
+        let mut client = balancer.connect();
+        // Everybody is tried once; then, with nothing in flight, only the fast one.
+        let mut answers = Vec::new();
+        for _ in 0..40 {
+            client.send(get("/"));
+            let answer = client.answer();
+            answers.push(if answer.status == 200 { answer.text() } else { "fails".into() });
+        }
+        let of = |name: &str| answers.iter().filter(|answer| *answer == name).count();
+        assert!(of("slow") <= 2 && of("fails") <= 2 && of("fast") >= 36, "{algorithm:?}: {answers:?}");
+    }
+}
