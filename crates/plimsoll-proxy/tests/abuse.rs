@@ -136,7 +136,8 @@ fn survives(what: &str, abuse: impl Fn(&mut Frames) + Send + 'static) {
         slowest = slowest.max(watch.elapsed());
         asked += 1;
     }
-    assert!(slowest < secs(3), "{what}: somebody else waited for {slowest:?}");
+    // Generous: what is refused is starvation, not a busy machine.
+    assert!(slowest < secs(15), "{what}: somebody else waited for {slowest:?}");
     abuser.join().expect("the abuser does not panic");
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{what}: {grown} bytes more");
