@@ -36,7 +36,7 @@ impl<E> Agenda<E> {
     }
 
     /// The next event and its moment.
-    pub fn next(&mut self) -> Option<(Tick, E)> {
+    pub fn take(&mut self) -> Option<(Tick, E)> {
         self.heap.pop().map(|Reverse(due)| (due.at, due.event))
     }
 }
@@ -72,7 +72,7 @@ mod tests {
             agenda.set(at(nanos), event);
         }
         agenda.set(Tick::NEVER, 'x');
-        let order: String = std::iter::from_fn(|| agenda.next()).map(|(_, event)| event).collect();
+        let order: String = std::iter::from_fn(|| agenda.take()).map(|(_, event)| event).collect();
         assert_eq!(order, "abcd");
     }
 }

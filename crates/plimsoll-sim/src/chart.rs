@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use crate::report::Runs;
+use crate::report::{Runs, ms};
 
 /// Size of a picture.
 const SIZE: (u32, u32) = (960, 600);
@@ -76,7 +76,7 @@ impl Chart {
             .margin(12)
             .x_label_area_size(44)
             .y_label_area_size(64)
-            .build_cartesian_2d(0.0..last, (least * 0.8..most * 1.25).log_scale())?;
+            .build_cartesian_2d(0.0..last, (least * 0.8).log10()..(most * 1.25).log10())?;
         let place = |at: &f64| {
             let whole = (at - at.round()).abs() < 1e-6;
             self.places.get(at.round() as usize).filter(|_| whole).cloned().unwrap_or_default()
@@ -86,14 +86,18 @@ impl Chart {
             .x_labels(self.places.len())
             .x_label_formatter(&place)
             .x_desc(&self.across)
+            // Plotters labels only powers of ten of a logarithmic axis, and often there is none between.
+            .y_label_formatter(&|height: &f64| ms(10.0_f64.powf(*height)))
             .y_desc("milliseconds")
             .label_style(("sans-serif", 14))
             .light_line_style(RGBColor(240, 240, 240))
             .draw()?;
         for (index, (name, points)) in self.lines.iter().enumerate() {
             let style = COLOURS[index % COLOURS.len()].stroke_width(2);
+            let points = points.iter().filter(|(_, height)| *height > 0.0);
+            let points = points.map(|&(place, height)| (place, height.log10()));
             chart
-                .draw_series(LineSeries::new(points.iter().copied().filter(|point| point.1 > 0.0), style))?
+                .draw_series(LineSeries::new(points, style))?
                 .label(name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
         }

@@ -65,7 +65,7 @@ pub fn read(mut from: impl BufRead) -> Result<Log, String> {
     }
     if seen.is_empty() {
         let why = log.first_bad.map_or("it is empty".to_owned(), |(line, why)| format!("line {line} {why}"));
-        return Err(format!("there is no message in it: {why}"));
+        return Err(format!("this is no access log with a message in it: {why}"));
     }
     log.messages = in_order(seen);
     Ok(log)

@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
     /// To the end, and on until the last message that was measured has ended.
     fn finish(mut self) -> Tally {
         let last = self.end + self.scenario.deadline;
-        while let Some((at, event)) = self.agenda.next()
+        while let Some((at, event)) = self.agenda.take()
             && at <= last
         {
             self.now = at;

@@ -40,4 +40,13 @@ mod tests {
         }
         assert!(known("nothing").is_none());
     }
+
+    #[test]
+    fn the_guide_s_scenario_is_one() {
+        let guide = include_str!("../../../../docs/guide/simulating.md");
+        let text =
+            guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
+        let scenario = read(text).expect("a scenario");
+        assert_eq!((scenario.sites.len(), scenario.balancers, scenario.workers), (10, 2, 4));
+    }
 }

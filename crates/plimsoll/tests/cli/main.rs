@@ -4,5 +4,6 @@
 mod demo;
 mod process;
 mod run;
+mod simulate;
 mod stop;
 mod verbs;
