@@ -10,6 +10,7 @@ pub mod least;
 mod lowest;
 mod maglev;
 pub mod peak_ewma;
+pub mod prequal;
 pub mod random;
 pub mod rendezvous;
 pub mod response_time;
@@ -58,6 +59,8 @@ pub enum Needs {
     Load,
     /// That, and how each destination answers: it is measured only where a policy says so.
     Answers,
+    /// That, and how soon it answers by how much there is to do.
+    Probes,
 }
 
 /// An algorithm as configured: one per pool, outlives its pickers, so a republish does not restart it.
@@ -104,6 +107,8 @@ pub enum Algorithm {
     Hash,
     /// By weight times how well each does.
     HealthBased,
+    /// Of those without much to do the fastest.
+    Prequal,
 }
 
 /// What algorithms are told beside their names; each heeds its own part.
@@ -115,7 +120,7 @@ pub struct Settings {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RoundRobin,
         Self::WeightedRoundRobin,
         Self::LeastConnections,
@@ -127,6 +132,7 @@ impl Algorithm {
         Self::SourceHash,
         Self::Hash,
         Self::HealthBased,
+        Self::Prequal,
     ];
 
     /// The name in configuration, API and metrics.
@@ -143,6 +149,7 @@ impl Algorithm {
             Self::SourceHash => "source_hash",
             Self::Hash => "hash",
             Self::HealthBased => "health_based",
+            Self::Prequal => "prequal",
         }
     }
 
@@ -175,6 +182,7 @@ impl Algorithm {
             Self::SourceHash => Box::new(hashed::Hashed::by_source(settings.hash)),
             Self::Hash => Box::new(hashed::Hashed::by_key(settings.hash)),
             Self::HealthBased => Box::new(health_based::HealthBased),
+            Self::Prequal => Box::new(prequal::Prequal::new(workers)),
         }
     }
 }
@@ -198,6 +206,7 @@ pub(crate) mod tests {
             live: {
                 let live = Arc::new(Live::new(1));
                 live.set_measures(true);
+                live.measured().keep_near();
                 live
             },
         };
