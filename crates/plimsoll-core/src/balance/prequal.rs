@@ -17,6 +17,8 @@ const PROBES: usize = 3;
 const AGE: Duration = Duration::from_secs(1);
 /// A destination is hot when its load is above this quantile of the loads seen lately: 2 to the power of −1/4.
 const HOT_ABOVE: f64 = 0.84;
+/// What nobody is hot with: where next to nothing is to do the quantile is 0, and a single message is not much.
+const NEVER_HOT: f32 = 1.0;
 /// Loads the quantile is taken of, and how often (in probes).
 const SEEN: usize = 64;
 const QUANTILE_EACH: usize = 24;
@@ -174,7 +176,8 @@ impl Desk {
         let count = self.seen_count.min(SEEN);
         let mut seen = self.seen;
         let place = ((count - 1) as f64 * HOT_ABOVE) as usize;
-        self.hot_above = *seen[..count].select_nth_unstable_by(place, f32::total_cmp).1;
+        let quantile = *seen[..count].select_nth_unstable_by(place, f32::total_cmp).1;
+        self.hot_above = quantile.max(NEVER_HOT);
     }
 
     /// The better of two probes by the rule "hot or cold": cold before hot, the faster of cold ones, the less
