@@ -244,6 +244,8 @@ pub struct Ticket {
     learned: bool,
     /// The row of bad outcomes its good answer ended, in case that answer breaks off after all.
     ended_row: u32,
+    /// Messages that were in flight there when it was chosen.
+    others: u32,
     live: Arc<Live>,
     started: Tick,
 }
@@ -257,9 +259,9 @@ impl Ticket {
         live: Arc<Live>,
         now: Tick,
     ) -> Self {
-        live.in_flight.fetch_add(1, Relaxed);
+        let others = live.in_flight.fetch_add(1, Relaxed);
         bump(&live.tally(worker).started, 1);
-        Self { id, slot, worker, trial, learned: false, ended_row: 0, live, started: now }
+        Self { id, slot, worker, trial, learned: false, ended_row: 0, others, live, started: now }
     }
 
     /// Whose ticket this is.
@@ -322,7 +324,7 @@ impl Ticket {
     /// much about the client's patience.
     fn measure(&self, now: Tick, outcome: Outcome) {
         if self.live.measures.load(Relaxed) {
-            self.live.measured.record(now, outcome, now.since(self.started));
+            self.live.measured.record(now, outcome, now.since(self.started), self.others);
         }
     }
 

@@ -84,7 +84,11 @@ impl Snapshot {
     pub fn build(pool: Name, generation: u64, policy: &dyn Policy, members: Vec<Member>) -> Self {
         let mut by_priority: BTreeMap<u8, Vec<Slot>> = BTreeMap::new();
         for (rank, member) in members.iter().enumerate() {
-            member.live.set_measures(policy.needs() == Needs::Answers);
+            let needs = policy.needs();
+            member.live.set_measures(matches!(needs, Needs::Answers | Needs::Probes));
+            if needs == Needs::Probes {
+                member.live.measured().keep_near();
+            }
             if member.standing.serves() && member.weight > 0 {
                 by_priority.entry(member.destination.priority).or_default().push(member.slot(rank));
             }

@@ -170,7 +170,7 @@ impl World {
     pub fn choose(&mut self, want: &Want<'_>) -> Result<Ticket, NoDestination> {
         let key = match self.policy.needs() {
             Needs::Key => want.key.or_else(|| Some(self.fate.next_u64())),
-            Needs::Nothing | Needs::Load | Needs::Answers => want.key,
+            Needs::Nothing | Needs::Load | Needs::Answers | Needs::Probes => want.key,
         };
         balance_load(&self.snapshot, &Want { key, ..*want }, self.now, &mut self.dice)
     }

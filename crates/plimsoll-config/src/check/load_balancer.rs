@@ -17,7 +17,7 @@ use crate::model::HashKey;
 use crate::problem::Code;
 
 /// Algorithms of the contract that come later.
-const LATER_ALGORITHMS: [&str; 2] = ["prequal", "custom"];
+const LATER_ALGORITHMS: [&str; 1] = ["custom"];
 
 /// What a pool's `load_balancer` block comes to.
 #[derive(Clone, Debug)]

@@ -310,9 +310,7 @@ fn what_comes_later_is_refused_in_words() {
         "▸kafka: {}\n▸state: {}\nadmin: {▸tokens: []}",
         &["not-available-yet kafka", "not-available-yet state", "not-available-yet admin.tokens"],
     );
-    for algorithm in ["prequal", "custom"] {
-        check_policy(&format!("  algorithm: ▸{algorithm}"), &["not-available-yet algorithm"]);
-    }
+    check_policy("  algorithm: ▸custom", &["not-available-yet algorithm"]);
     for key in ["session_affinity", "hedge", "custom"] {
         check_policy(&format!("  ▸{key}: x"), &[format!("not-available-yet {key}").as_str()]);
     }

@@ -10,6 +10,7 @@ pub mod least;
 mod lowest;
 mod maglev;
 pub mod peak_ewma;
+pub mod prequal;
 pub mod random;
 pub mod rendezvous;
 pub mod response_time;
@@ -62,6 +63,8 @@ pub enum Needs {
     Load,
     /// That, and how each destination answers: it is measured only where a policy says so.
     Answers,
+    /// That, and how soon it answers by how much there is to do.
+    Probes,
 }
 
 /// An algorithm as configured: one per pool, outlives its pickers, so a republish does not restart it.
@@ -108,6 +111,8 @@ pub enum Algorithm {
     Hash,
     /// By weight times how well each does.
     HealthBased,
+    /// Of those without much to do the fastest.
+    Prequal,
 }
 
 /// What algorithms are told beside their names; each heeds its own part.
@@ -119,7 +124,7 @@ pub struct Settings {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RoundRobin,
         Self::WeightedRoundRobin,
         Self::LeastConnections,
@@ -131,6 +136,7 @@ impl Algorithm {
         Self::SourceHash,
         Self::Hash,
         Self::HealthBased,
+        Self::Prequal,
     ];
 
     /// The name in configuration, API and metrics.
@@ -147,6 +153,7 @@ impl Algorithm {
             Self::SourceHash => "source_hash",
             Self::Hash => "hash",
             Self::HealthBased => "health_based",
+            Self::Prequal => "prequal",
         }
     }
 
@@ -179,6 +186,7 @@ impl Algorithm {
             Self::SourceHash => Box::new(hashed::Hashed::by_source(settings.hash)),
             Self::Hash => Box::new(hashed::Hashed::by_key(settings.hash)),
             Self::HealthBased => Box::new(health_based::HealthBased),
+            Self::Prequal => Box::new(prequal::Prequal::new(workers)),
         }
     }
 }
@@ -203,6 +211,7 @@ pub(crate) mod tests {
             live: {
                 let live = Arc::new(Live::new(1));
                 live.set_measures(true);
+                live.measured().keep_near();
                 live
             },
         };

@@ -5,12 +5,15 @@
 //! many, and a lock or a loop would cost every message more.
 
 mod average;
+mod near;
 mod peak;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 pub use self::average::{Average, HALVED_AFTER};
+pub use self::near::Near;
 pub use self::peak::{DECAY, DEFAULT_RTT, Peak, RTT_AT_LEAST};
 
 use crate::live::{Failure, Outcome};
@@ -29,11 +32,24 @@ pub struct Measured {
     pub peak: Peak,
     /// The share of outcomes that count against it.
     pub errors: Average,
+    /// Times by load: a kilobyte, so there is none before a policy asks for it.
+    near: OnceLock<Box<Near>>,
 }
 
 impl Measured {
-    /// Learns from one outcome; `took` is the time since the destination was chosen.
-    pub(crate) fn record(&self, now: Tick, outcome: Outcome, took: Duration) {
+    /// Recent times by how much there was to do, if a policy asked for that.
+    pub fn near(&self) -> Option<&Near> {
+        self.near.get().map(|near| &**near)
+    }
+
+    /// From now on there are.
+    pub(crate) fn keep_near(&self) {
+        self.near.get_or_init(Box::default);
+    }
+
+    /// Learns from one outcome; `took` is the time since the destination was chosen, when `in_flight` others were
+    /// on their way there.
+    pub(crate) fn record(&self, now: Tick, outcome: Outcome, took: Duration, in_flight: u32) {
         let (span, bad) = match outcome {
             Outcome::Failed(Failure::NoResources) => return,
             Outcome::Answered { first_byte, .. } if !slows(outcome) => (first_byte, false),
@@ -42,6 +58,9 @@ impl Measured {
         };
         self.first_byte.record(now, span.as_nanos() as f32);
         self.peak.record(now, span);
+        if let Some(near) = self.near() {
+            near.record(now, in_flight, span);
+        }
         self.errors.record_onto(now, f32::from(u8::from(bad)), 0.0);
     }
 
@@ -50,6 +69,9 @@ impl Measured {
         self.first_byte.forget();
         self.peak.forget();
         self.errors.forget();
+        if let Some(near) = self.near() {
+            near.forget();
+        }
     }
 }
 
@@ -124,7 +146,7 @@ mod tests {
     /// The latency it is known by after one outcome that took this long.
     fn known_by(outcome: Outcome, took: Duration) -> Option<u64> {
         let measured = Measured::default();
-        measured.record(at(1), outcome, took);
+        measured.record(at(1), outcome, took, 0);
         measured.first_byte.read(at(1)).map(|nanos| (nanos / 1e6).round() as u64)
     }
 
@@ -145,10 +167,10 @@ mod tests {
     fn the_share_of_errors_begins_at_none_and_follows_outcomes() {
         let measured = Measured::default();
         assert_eq!(measured.errors.read(at(0)), None);
-        measured.record(at(1), answered(500, MS), MS);
+        measured.record(at(1), answered(500, MS), MS, 0);
         assert_eq!(measured.errors.read(at(1)), Some(0.05));
         for _ in 0..200 {
-            measured.record(at(1), answered(500, MS), MS);
+            measured.record(at(1), answered(500, MS), MS, 0);
         }
         assert!(measured.errors.read(at(1)).is_some_and(|share| share > 0.99));
         measured.forget();
@@ -174,7 +196,7 @@ mod tests {
                 let measured = &measured;
                 scope.spawn(move || {
                     for n in 0..5_000 {
-                        measured.record(at(n), answered(200, Duration::from_millis(10 + thread)), MS);
+                        measured.record(at(n), answered(200, Duration::from_millis(10 + thread)), MS, 0);
                     }
                 });
             }

@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use plimsoll_config::model::HashKey;
 use plimsoll_core::balance::Algorithm;
 
-use crate::kit::{Balancer, Destination, Place, Setup, get, ms, secs};
+use crate::kit::{Balancer, Destination, Place, Setup, get, ms};
 
 /// A destination that answers with its name, so late.
 fn named(name: &'static str, millis: u64) -> Destination {
@@ -147,29 +147,45 @@ fn a_retry_follows_the_key_and_all_keys_of_a_dead_destination_are_spread() {
     assert!(moved.iter().any(|now| *now == "b") && moved.iter().any(|now| *now == "c"), "{moved:?}");
 }
 
+/// A destination that is done at once and never well.
+fn failing() -> Destination {
+    Destination::start(|visit| {
+        while visit.request().is_some() {
+            visit.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+        }
+    })
+}
+
+/// Who answers so many requests, one after the other: `[of the first, of the second, …]`.
+fn shares(algorithm: Algorithm, destinations: &[&Destination], requests: usize) -> Vec<usize> {
+    let balancer = Setup::http(destinations).with(|s| s.pools[0].algorithm = algorithm).start();
+    let mut client = balancer.connect();
+    for _ in 0..requests {
+        client.send(get("/"));
+        client.answer();
+    }
+    destinations.iter().map(|destination| destination.requests().len()).collect()
+}
+
 #[test]
 fn measured_answers_steer_around_slow_and_around_fast_failing_destinations() {
+    // With nothing in flight everybody is tried once or twice, and then only the fast one.
     for algorithm in [Algorithm::ResponseTime, Algorithm::PeakEwma] {
-        let (slow, fast) = (named("slow", 120), named("fast", 0));
-        let fails = Destination::start(|visit| {
-            while visit.request().is_some() {
-                visit.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
-            }
-        });
-        let setup = Setup::http(&[&slow, &fails, &fast]).with(|s| {
-            s.pools[0].algorithm = algorithm;
-            s.pools[0].timeouts.response = secs(10);
-        });
-        let balancer = setup.start();
-        let mut client = balancer.connect();
-        // Everybody is tried once; then, with nothing in flight, only the fast one.
-        let mut answers = Vec::new();
-        for _ in 0..40 {
-            client.send(get("/"));
-            let answer = client.answer();
-            answers.push(if answer.status == 200 { answer.text() } else { "fails".into() });
-        }
-        let of = |name: &str| answers.iter().filter(|answer| *answer == name).count();
-        assert!(of("slow") <= 2 && of("fails") <= 2 && of("fast") >= 36, "{algorithm:?}: {answers:?}");
+        let all = [named("slow", 120), failing(), named("fast", 0)];
+        let seen = shares(algorithm, &all.each_ref(), 40);
+        assert!(seen[0] <= 2 && seen[1] <= 2 && seen[2] >= 36, "{algorithm:?}: {seen:?}");
+    }
+    // Four answers are asked of everybody before they say anything.
+    let all = [named("slow", 40), failing(), named("fast", 0)];
+    let seen = shares(Algorithm::Prequal, &all.each_ref(), 100);
+    assert!(seen[0] >= 4 && seen[1] >= 4 && seen[2] >= 70, "prequal: {seen:?}");
+}
+
+#[test]
+fn who_is_ill_keeps_a_small_part_and_nobody_is_left_out() {
+    for ill in [named("slow", 30), failing()] {
+        let all = [ill, named("b", 0), named("c", 0)];
+        let seen = shares(Algorithm::HealthBased, &all.each_ref(), 300);
+        assert!((1..=60).contains(&seen[0]) && seen[1] > 60 && seen[2] > 60, "{seen:?}");
     }
 }

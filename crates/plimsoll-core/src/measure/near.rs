@@ -1,0 +1,95 @@
+//! How long answers take at a destination that has about so much to do.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::{Stamped, in_units};
+use crate::time::Tick;
+
+/// Loads are told apart by powers of two: 0, 1 to 2, 3 to 6, and so on.
+const ROWS: usize = 16;
+/// The median is one of so many. (The paper does not say how many it takes.)
+const RECENT: usize = 8;
+/// What is older says nothing any more. Without an end to it, a destination that was slow once and is passed over
+/// since would be slow for ever.
+const RECENT_FOR: Duration = Duration::from_secs(1);
+/// Fewer say nothing: a single slow answer would keep a destination from showing that it was an exception.
+const ENOUGH: usize = 4;
+
+/// Recent times to the first byte, by how many messages were in flight when each arrived.
+#[derive(Debug, Default)]
+pub struct Near([Row; ROWS]);
+
+#[derive(Debug, Default)]
+struct Row {
+    next: AtomicU32,
+    times: [Stamped; RECENT],
+}
+
+impl Near {
+    /// The median of recent times at about this load, in nanoseconds; of the next lower or higher load where there
+    /// are too few.
+    pub fn median(&self, now: Tick, in_flight: u32) -> Option<f32> {
+        let row = row_of(in_flight);
+        let nearest = [Some(row), row.checked_sub(1), Some(row + 1)];
+        nearest.into_iter().flatten().filter_map(|row| self.0.get(row)).find_map(|row| row.median(now))
+    }
+
+    pub(crate) fn record(&self, now: Tick, in_flight: u32, span: Duration) {
+        let row = &self.0[row_of(in_flight)];
+        let next = row.next.load(Relaxed);
+        row.next.store(next.wrapping_add(1), Relaxed);
+        row.times[next as usize % RECENT].store(now, span.as_nanos() as f32);
+    }
+
+    pub(crate) fn forget(&self) {
+        self.0.iter().flat_map(|row| &row.times).for_each(Stamped::forget);
+    }
+}
+
+impl Row {
+    fn median(&self, now: Tick) -> Option<f32> {
+        let (mut times, mut count) = ([0.0; RECENT], 0);
+        for aged in self.times.iter().filter_map(|time| time.load(now)) {
+            if aged.elapsed <= const { in_units(RECENT_FOR) } {
+                times[count] = aged.value;
+                count += 1;
+            }
+        }
+        let middle = count / 2;
+        (count >= ENOUGH).then(|| *times[..count].select_nth_unstable_by(middle, f32::total_cmp).1)
+    }
+}
+
+fn row_of(in_flight: u32) -> usize {
+    (in_flight.saturating_add(1).ilog2() as usize).min(ROWS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn the_median_is_of_recent_times_at_about_the_same_load() {
+        let (near, now) = (Near::default(), Tick::ZERO + MS);
+        assert_eq!(near.median(now, 3), None);
+        [10, 90, 5].into_iter().for_each(|millis| near.record(now, 3, millis * MS));
+        assert_eq!(near.median(now, 3), None, "three are too few");
+        near.record(now, 3, 20 * MS);
+        assert_eq!(near.median(now, 3), Some(20e6));
+        assert_eq!(near.median(now, 6), Some(20e6), "the same row");
+        assert_eq!(near.median(now, 7), Some(20e6), "the next lower");
+        assert_eq!(near.median(now, 1), Some(20e6), "the next higher");
+        assert_eq!(near.median(now, 40), None);
+        (0..4).for_each(|_| near.record(now, 7, 70 * MS));
+        assert_eq!(near.median(now, 8), Some(70e6));
+        (0..8).for_each(|_| near.record(now, 4, 5 * MS));
+        assert_eq!(near.median(now, 3), Some(5e6), "the latest eight");
+        assert_eq!(near.median(now + 1_100 * MS, 3), None, "old times say nothing");
+        near.record(now, u32::MAX, MS);
+        near.forget();
+        assert_eq!(near.median(now, 3), None);
+    }
+}
