@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::balance::{Algorithm, Settings};
+use plimsoll_core::balance::{Algorithm, HashSpec, Settings, Table};
 use plimsoll_core::destination::{Ejection, Health};
 use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::pool::{
@@ -336,7 +336,8 @@ fn health(failure_threshold: u32, seconds: u64) -> HealthSpec {
 fn random_spec(rng: &mut Rng) -> PoolSpec {
     PoolSpec {
         algorithm: Algorithm::ALL[rng.index(Algorithm::ALL.len())],
-        settings: Settings::default(),
+        // The one table that takes no time to build.
+        settings: Settings { hash: HashSpec { table: Table::Rendezvous, bound: None } },
         health: (rng.below(4) > 0).then(|| health(1 + rng.below(3) as u32, 1 + rng.below(20))),
         parallel_checks: rng.below(2) == 0,
         outlier: OutlierSpec {

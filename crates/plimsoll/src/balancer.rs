@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use plimsoll_core::balance::{Algorithm, Policy};
+use plimsoll_core::hash::hash;
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
     DestinationId, Live, NoDestination, Outcome, Rng, Snapshot, Standing, Tick, Tried, Want, balance_load,
@@ -126,7 +127,27 @@ impl LoadBalancer {
     /// # Errors
     /// [`LoadBalancingError::NoneServing`] when no destination takes messages.
     pub fn assign(&self) -> Result<Ticket, LoadBalancingError> {
-        self.shared.assign(Tried::default())
+        self.shared.assign(Tried::default(), None)
+    }
+
+    /// The same for a message with a key (a session, a tenant, an address): with [`Algorithm::Hash`] or
+    /// [`Algorithm::SourceHash`] the same key goes to the same destination, in every process that has the same
+    /// ones. Other algorithms do not look at it; these two draw by weight for a message without.
+    ///
+    /// ```
+    /// use plimsoll::{Algorithm, Destination, LoadBalancer, LoadBalancingConfig};
+    ///
+    /// let destinations = [Destination::new("a", "10.0.0.1:80"), Destination::new("b", "10.0.0.2:80")];
+    /// let balancer = LoadBalancer::new(&destinations, &LoadBalancingConfig::with(Algorithm::Hash))?;
+    /// let home = balancer.assign_for(b"session-7")?.destination().id.clone();
+    /// assert_eq!(balancer.assign_for(b"session-7")?.destination().id, home);
+    /// # Ok::<(), plimsoll::LoadBalancingError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`assign`](Self::assign).
+    pub fn assign_for(&self, key: &[u8]) -> Result<Ticket, LoadBalancingError> {
+        self.shared.assign(Tried::default(), Some(hash(key)))
     }
 
     /// Chooses who takes the next message, and tells how the pool stands: the seed's `balanceLoad`. Costs a
@@ -175,14 +196,14 @@ impl Shared {
         state.health.status(&state.snapshot, &state.config, since)
     }
 
-    fn assign(self: &Arc<Self>, tried: Tried) -> Result<Ticket, LoadBalancingError> {
+    fn assign(self: &Arc<Self>, tried: Tried, key: Option<u64>) -> Result<Ticket, LoadBalancingError> {
         let now = self.clock.now();
         let mut state = self.lock();
         let State { snapshot, dice, .. } = &mut *state;
-        let want = Want { tried: Some(&tried), ..Want::default() };
+        let want = Want { tried: Some(&tried), key, ..Want::default() };
         let held = balance_load(snapshot, &want, now, dice)?;
         let destination = state.given[held.member()].clone();
-        Ok(Ticket { shared: self.clone(), held, destination, tried })
+        Ok(Ticket { shared: self.clone(), held, destination, tried, key })
     }
 }
 
@@ -310,6 +331,7 @@ pub struct Ticket {
     held: plimsoll_core::Ticket,
     destination: Arc<Destination>,
     tried: Tried,
+    key: Option<u64>,
 }
 
 impl Ticket {
@@ -345,7 +367,7 @@ impl Ticket {
         if self.tried.is_full() {
             return Err(NoDestination::AllTried.into());
         }
-        self.shared.assign(self.tried)
+        self.shared.assign(self.tried, self.key)
     }
 
     fn learn(&mut self, outcome: Outcome) {

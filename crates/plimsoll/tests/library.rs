@@ -255,3 +255,21 @@ fn threads_share_one_exact_rotation() {
     assert_eq!(sum.values().copied().collect::<Vec<i32>>(), [4_000; 3]);
     assert_eq!(balancer.load_distribution().deviation, Some(0.0));
 }
+
+#[test]
+fn a_key_keeps_its_destination_and_a_failover_follows_it() {
+    let balancer = balancer(&three(), Algorithm::Hash);
+    let walk = |key: &str| {
+        let first = balancer.assign_for(key.as_bytes()).expect("serving");
+        let home = first.destination().id.clone();
+        let second = first.failover(Outcome::Failed(Failure::Connect)).expect("another");
+        (home, second.destination().id.clone())
+    };
+    let walks: Vec<_> = (0..30).map(|n| walk(&format!("session-{n}"))).collect();
+    for (n, (home, next)) in walks.iter().enumerate() {
+        assert_ne!(home, next);
+        assert_eq!(walk(&format!("session-{n}")), (home.clone(), next.clone()));
+    }
+    let homes: std::collections::BTreeSet<_> = walks.iter().map(|(home, _)| home).collect();
+    assert_eq!(homes.len(), 3, "keys spread");
+}

@@ -1,6 +1,6 @@
 //! Whose a message is by its key, and who is next where that one is full or was tried.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::bound::Bounds;
 use super::draw::Dice;
@@ -48,17 +48,46 @@ const DRAWS: u64 = 8;
 pub struct Hashed {
     name: &'static str,
     spec: HashSpec,
+    /// The tables built last, the newest at the end: most publications change nothing that a table depends on.
+    built: Mutex<Vec<(u64, Arc<Order>)>>,
 }
+
+/// Tables kept: one for each tier of a pool, as far as anybody has tiers.
+const KEPT: usize = 4;
 
 impl Hashed {
     /// `source_hash`.
     pub const fn by_source(spec: HashSpec) -> Self {
-        Self { name: "source_hash", spec }
+        Self::new("source_hash", spec)
     }
 
     /// `hash`.
     pub const fn by_key(spec: HashSpec) -> Self {
-        Self { name: "hash", spec }
+        Self::new("hash", spec)
+    }
+
+    const fn new(name: &'static str, spec: HashSpec) -> Self {
+        Self { name, spec, built: Mutex::new(Vec::new()) }
+    }
+
+    /// The table over these slots, built anew if it is not known. It depends on nothing but seeds and weights, in
+    /// this order.
+    fn order(&self, slots: &[Slot]) -> Arc<Order> {
+        let print = slots.iter().fold(0, |print, slot| mix(mix(print ^ slot.seed) ^ u64::from(slot.weight)));
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        let order = match built.iter().position(|(known, _)| *known == print) {
+            Some(place) => built.remove(place).1,
+            None => Arc::new(match self.spec.table {
+                Table::Ring => Order::Ring(HashRing::new(slots)),
+                Table::Maglev => Order::Maglev(Maglev::new(slots)),
+                Table::Rendezvous => Order::Rendezvous,
+            }),
+        };
+        if built.len() == KEPT {
+            built.remove(0);
+        }
+        built.push((print, order.clone()));
+        order
     }
 }
 
@@ -72,16 +101,13 @@ impl Policy for Hashed {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        let order = match self.spec.table {
-            Table::Ring => Order::Ring(HashRing::new(&slots)),
-            Table::Maglev => Order::Maglev(Maglev::new(&slots)),
-            Table::Rendezvous => Order::Rendezvous,
-        };
+        let order = self.order(&slots);
         let bounds = self.spec.bound.map(|percent| Bounds::new(&slots, percent));
         Box::new(HashedPicker { order, bounds, dice: Dice::by_weight(&slots), slots })
     }
 }
 
+#[derive(Debug)]
 enum Order {
     Ring(HashRing),
     Maglev(Maglev),
@@ -89,7 +115,7 @@ enum Order {
 }
 
 struct HashedPicker {
-    order: Order,
+    order: Arc<Order>,
     bounds: Option<Bounds>,
     dice: Dice,
     slots: Arc<[Slot]>,
@@ -99,7 +125,7 @@ impl Picker for HashedPicker {
     fn pick(&self, want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
         let Some(key) = want.key else { return self.dice.one(rng) };
         let tried = want.tried.filter(|tried| !tried.is_empty());
-        match &self.order {
+        match &*self.order {
             Order::Rendezvous => self.highest(key, tried),
             // Numbers in a row would be neighbours on the ring.
             Order::Ring(ring) => {
@@ -217,6 +243,20 @@ mod tests {
             assert!(share <= most, "{table:?}: {share}");
             assert_eq!(owners(&*picker(table, None, &slots), 10_000), before);
         }
+    }
+
+    #[test]
+    fn a_table_is_built_once_for_the_same_slots_and_weights() {
+        let policy = Hashed::by_key(HashSpec::default());
+        let (slots, heavier) = (named(0.., &[256; 3]), named(0.., &[256, 256, 512]));
+        let first = policy.order(&slots);
+        assert!(Arc::ptr_eq(&first, &policy.order(&named(0.., &[256; 3]))));
+        assert!(!Arc::ptr_eq(&first, &policy.order(&heavier)));
+        assert!(!Arc::ptr_eq(&first, &policy.order(&slots[..2])));
+        assert!(Arc::ptr_eq(&first, &policy.order(&slots)));
+        (3..3 + KEPT as u32).for_each(|from| drop(policy.order(&named(from.., &[256; 2]))));
+        assert_eq!(policy.built.lock().expect("no panic").len(), KEPT);
+        assert!(!Arc::ptr_eq(&first, &policy.order(&slots)), "not for ever");
     }
 
     #[test]

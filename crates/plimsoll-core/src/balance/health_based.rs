@@ -18,7 +18,7 @@ const DRAWS: usize = 16;
 /// The pool's median is so old at most: averages move by a twentieth with each answer, so it moves slowly.
 const MEDIAN_FOR: Duration = Duration::from_millis(100);
 
-/// `health_based`: the chance of a destination is its weight times its [score](crate::health::score::score), so it
+/// `health_based`: the chance of a destination is its weight times its [`score`], so it
 /// loses work by degrees while it does worse than the others, and gets it back the same way. Nobody is left out:
 /// the lowest score is a twentieth.
 ///
