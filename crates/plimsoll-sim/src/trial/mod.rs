@@ -70,11 +70,8 @@ impl Contender {
         match self {
             Self::Production(algorithm) => algorithm.name().to_owned(),
             Self::WeightedByUse => "weighted_by_use".to_owned(),
+            Self::Probing(probing) if *probing == Probing::PREQUAL => "hcl".to_owned(),
             Self::Probing(probing) => match probing.score {
-                Score::HotCold(quantile) if *probing == Probing::PREQUAL => {
-                    debug_assert_eq!(Score::HotCold(quantile), Probing::PREQUAL.score);
-                    "hcl".to_owned()
-                }
                 Score::HotCold(quantile) => format!("hcl:{quantile}"),
                 Score::Linear(share) => format!("linear:{share}"),
                 Score::C3 => "c3".to_owned(),
