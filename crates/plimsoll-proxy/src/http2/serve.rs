@@ -33,6 +33,9 @@ const SEND_BUFFER: usize = 128 * 1024;
 const RESETS: usize = 32;
 /// Streams that we had to reset because of what the client sent (CVE-2025-8671).
 const FAULTS: usize = 128;
+/// A connection that ended in anger is closed so much later, and nothing is done for it meanwhile: whoever comes
+/// back at once, to do it again, comes ten times a second and not ten thousand.
+const PENANCE: Duration = Duration::from_millis(100);
 /// After a goodbye, so long until the connection is closed whatever the client does.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -94,7 +97,7 @@ pub(crate) async fn serve(connection: adapter::Connection) {
     meter.turn();
     let wire = Wire::new(stream, early, meter.clone());
     let handshake = settings(&config.limits).handshake(wire);
-    let frames = match alarm.within(handshake).await {
+    let mut frames = match alarm.within(handshake).await {
         Some(Ok(frames)) => frames,
         Some(Err(_)) => return tally.refuse(Reason::BadRequest),
         None => return tally.refuse(Reason::HeaderTimeout),
@@ -103,7 +106,20 @@ pub(crate) async fn serve(connection: adapter::Connection) {
     let (until, active) = (Cell::new(term.until()), Cell::new(0));
     let connection = Connection { guest, peer, introduction, origin, alarm, term, until, active, meter };
     let connection = Rc::new(connection);
-    converse(frames, &connection).await;
+    if converse(&mut frames, &connection).await == Ended::InAnger {
+        let Connection { guest, alarm, .. } = &*connection;
+        guest.worker.timers.set(alarm, guest.worker.now() + PENANCE);
+        std::future::poll_fn(|cx| alarm.poll(cx)).await;
+    }
+}
+
+/// How a conversation ended.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Ended {
+    /// As connections end.
+    InPeace,
+    /// By what the client did: a flood, or what is no HTTP/2.
+    InAnger,
 }
 
 fn settings(limits: &Limits) -> Builder {
@@ -121,7 +137,7 @@ fn settings(limits: &Limits) -> Builder {
 }
 
 /// Moves frames and starts streams until the connection ends.
-async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) {
+async fn converse(frames: &mut Frames<Wire, Bytes>, connection: &Rc<Connection>) -> Ended {
     let Connection { guest, alarm, term, until, active, meter, .. } = &**connection;
     let worker = &guest.worker;
     let mut said_goodbye = false;
@@ -146,16 +162,17 @@ async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) 
                     if error.is_library() {
                         let table = &guest.door.view().table;
                         table.shared.tallies.of(worker.number).refuse(Reason::BadRequest);
+                        return Poll::Ready(Ended::InAnger);
                     }
-                    return Poll::Ready(());
+                    return Poll::Ready(Ended::InPeace);
                 }
-                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Ready(None) => return Poll::Ready(Ended::InPeace),
                 Poll::Pending => break,
             }
         }
         if meter.is_flooded() {
             guest.door.view().table.shared.tallies.of(worker.number).refuse(Reason::Flood);
-            return Poll::Ready(());
+            return Poll::Ready(Ended::InAnger);
         }
         let ends = worker.draining.get() || guest.door.is_closing();
         let retires = term.is_over(worker.timers.about_now() + RESOLUTION);
@@ -164,11 +181,11 @@ async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) 
             // It was silent too long or served enough, or nobody should come in: what runs is finished.
             (false, true, 0) => {}
             (false, ..) if ends || retires => {}
-            (true, true, 0) => return Poll::Ready(()),
+            (true, true, 0) => return Poll::Ready(Ended::InPeace),
             // A drain rings for everybody who rests; who is busy goes on.
             (_, true, _) => {
                 worker.timers.set(alarm, until.get());
-                return alarm.poll(cx);
+                return alarm.poll(cx).map(|()| Ended::InPeace);
             }
             _ => return Poll::Pending,
         }
@@ -186,5 +203,5 @@ async fn converse(mut frames: Frames<Wire, Bytes>, connection: &Rc<Connection>) 
         cx.waker().wake_by_ref();
         Poll::Pending
     })
-    .await;
+    .await
 }
