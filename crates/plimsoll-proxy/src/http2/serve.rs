@@ -107,9 +107,9 @@ pub(crate) async fn serve(connection: adapter::Connection) {
     let connection = Connection { guest, peer, introduction, origin, alarm, term, until, active, meter };
     let connection = Rc::new(connection);
     if converse(&mut frames, &connection).await == Ended::InAnger {
-        let Connection { guest, alarm, .. } = &*connection;
-        guest.worker.timers.set(alarm, guest.worker.now() + PENANCE);
-        std::future::poll_fn(|cx| alarm.poll(cx)).await;
+        // An alarm of its own: streams that end meanwhile set the connection's.
+        let over = worker.lend_alarm(worker.now() + PENANCE);
+        std::future::poll_fn(|cx| over.poll(cx)).await;
     }
 }
 
