@@ -7,7 +7,7 @@ mod raw;
 use std::time::Duration;
 
 use plimsoll_core::health::{HealthSpec, OutlierSpec};
-use plimsoll_core::retry::{RetrySpec, RetryWhen};
+use plimsoll_core::retry::{HedgeSpec, RetrySpec, RetryWhen};
 
 use crate::arrivals::Arrivals;
 use crate::chance::Work;
@@ -56,6 +56,8 @@ pub struct Scenario {
     pub health: Option<HealthSpec>,
     /// What is tried again.
     pub retry: RetrySpec,
+    /// What is sent to a second destination as well.
+    pub hedge: Option<HedgeSpec>,
 }
 
 /// How many messages come.
@@ -100,6 +102,7 @@ impl Scenario {
             outlier: NEVER_EJECTS,
             health: None,
             retry: NO_RETRIES,
+            hedge: None,
         }
     }
 }

@@ -45,6 +45,7 @@ pub(super) struct File {
     pub(super) outlier_detection: Option<OutlierDetection>,
     pub(super) health_monitoring: Option<HealthMonitoring>,
     pub(super) retry: Option<Retry>,
+    pub(super) hedge: Option<Hedge>,
 }
 
 fn one() -> usize {
@@ -103,6 +104,9 @@ pub(super) struct Trouble {
     pub(super) after: Option<Span>,
     pub(super) every: Option<Span>,
     pub(super) pause: Option<Span>,
+    pub(super) status: Option<u16>,
+    pub(super) length: Option<Span>,
+    pub(super) share: Option<Part>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, serde::Deserialize)]
@@ -116,6 +120,7 @@ pub(super) enum Kind {
     Gray,
     Pausing,
     Down,
+    Spells,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -183,6 +188,13 @@ pub(super) struct Retry {
     /// Statuses that are worth another try, as `status:503` of the configuration.
     #[serde(default)]
     pub(super) statuses: Vec<u16>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hedge {
+    pub(super) after: Option<String>,
+    pub(super) max: Option<u8>,
 }
 
 /// Text is read by `parse`, a bare number by `number`.
