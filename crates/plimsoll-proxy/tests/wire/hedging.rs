@@ -199,7 +199,8 @@ fn two_who_never_answer_are_both_late() {
     let failed = [0, 1].map(|n| balancer.destination(n).counts.failed());
     assert_eq!(failed, [1, 1]);
     nobody_is_busy(&balancer);
-    (a_gate.open(), b_gate.open());
+    a_gate.open();
+    b_gate.open();
 }
 
 #[test]
@@ -212,7 +213,8 @@ fn a_client_that_leaves_takes_both_along() {
     client.abort();
     nobody_is_busy(&balancer);
     assert_eq!(hedges(&balancer, "lost"), 1);
-    (a_gate.open(), b_gate.open());
+    a_gate.open();
+    b_gate.open();
 }
 
 #[test]
@@ -222,13 +224,13 @@ fn what_is_usual_is_learned_from_the_answers() {
     let quick = Destination::start(hello("quick"));
     let balancer = hedging(&[&slow, &quick], After::Share(0.95)).start();
     let mut client = balancer.connect();
-    let gate_was_open = |client: &mut crate::kit::Client| {
+    let ask = |client: &mut crate::kit::Client| {
         client.send(get("/"));
         client.answer();
     };
-    (0..99).for_each(|_| gate_was_open(&mut client));
+    (0..99).for_each(|_| ask(&mut client));
     assert_eq!(hedges(&balancer, "won"), 0, "a hundred answers make the first quantile");
-    (0..101).for_each(|_| gate_was_open(&mut client));
+    (0..101).for_each(|_| ask(&mut client));
     // From here on some are sent twice by chance; a destination that stalls is always left.
     let stalls = Destination::start(|visit| {
         visit.request();
