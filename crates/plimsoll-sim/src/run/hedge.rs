@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use plimsoll_core::Tick;
 use plimsoll_core::measure::Quantile;
 
 use super::message::Place;
@@ -62,13 +63,12 @@ impl Run<'_> {
         }
         let Ok(ticket) = balancer.choose(worker, &tried, self.now) else { return };
         let site = ticket.member();
-        let second = self.now.since(plimsoll_core::Tick::ZERO);
-        self.tally.second(second).taken[site] += 1;
+        self.tally.second(self.now.since(Tick::ZERO)).taken[site] += 1;
         if self.is_measured(planned) {
             self.tally.taken[site] += 1;
             self.tally.copies += 1;
         }
-        let copy = self.messages.begin_try(place, ticket, site);
+        let copy = self.messages.begin_try(place, ticket);
         let at = self.half_way();
         self.agenda.set(at, Event::Reach(copy));
         self.plan_hedge(place);

@@ -38,6 +38,8 @@ pub(super) struct Try {
     pub(super) site: usize,
     /// It is at its destination.
     pub(super) there: bool,
+    /// It was sent because another try took long.
+    pub(super) is_copy: bool,
     pub(super) ticket: Ticket,
 }
 
@@ -109,12 +111,13 @@ impl Messages {
         self.at_mut(place)?.open.iter_mut().find(|open| open.nth == place.nth)
     }
 
-    /// It is on its way to `site`.
-    pub(super) fn begin_try(&mut self, place: Place, ticket: Ticket, site: usize) -> Place {
+    /// It is on its way to the destination of `ticket`.
+    pub(super) fn begin_try(&mut self, place: Place, ticket: Ticket) -> Place {
         let Some(message) = self.at_mut(place) else { return place };
+        let (site, is_copy) = (ticket.member(), message.waits());
         message.tried.add(ticket.id());
         message.tries += 1;
-        message.open.push(Try { nth: message.tries, site, there: false, ticket });
+        message.open.push(Try { nth: message.tries, site, there: false, is_copy, ticket });
         place.of_try(message.tries)
     }
 

@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
             self.tally.taken[site] += 1;
             self.tally.retries += u64::from(!first);
         }
-        let place = self.messages.begin_try(place, ticket, site);
+        let place = self.messages.begin_try(place, ticket);
         let at = self.half_way();
         self.agenda.set(at, Event::Reach(place));
     }
@@ -298,7 +298,7 @@ impl<'a> Run<'a> {
     }
 
     fn answer(&mut self, place: Place, status: u16) {
-        let Some(Try { ticket, site, .. }) = self.messages.end_try(place) else { return };
+        let Some(Try { ticket, site, is_copy, .. }) = self.messages.end_try(place) else { return };
         let Some(message) = self.messages.at(place) else { return };
         let (balancer, worker, planned) = (message.balancer, message.worker, message.planned);
         let first_byte = self.now.since(ticket.started());
@@ -315,6 +315,7 @@ impl<'a> Run<'a> {
         self.messages.leave(place);
         self.ended(planned, true);
         if self.is_measured(planned) {
+            self.tally.copies_won += u64::from(is_copy);
             self.tally.answered(self.now.since(planned));
         }
     }

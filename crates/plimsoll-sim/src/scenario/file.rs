@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use plimsoll_config::units::Dur;
 use plimsoll_core::Tick;
 use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind};
-use plimsoll_config::units::Dur;
 use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
 
 use super::raw::{self, File};
@@ -23,6 +23,8 @@ const MAX_SITES: usize = 10_000;
 const MAX_BALANCERS: usize = 1_000;
 /// Messages of one run, in all: some minutes of computing.
 const MAX_MESSAGES: f64 = 5e7;
+/// From one comparison of destinations with each other to the next.
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The scenario that `text`, YAML or JSON, describes.
 ///
@@ -82,6 +84,10 @@ fn scenario(file: &File) -> Result<Scenario, String> {
         scenario.outlier = outlier(given);
     }
     scenario.health = file.health_monitoring.as_ref().map(health);
+    let managed = file.health_monitoring.as_ref().and_then(|given| given.recovery_management);
+    scenario.recovery = managed.unwrap_or(scenario.recovery);
+    scenario.slow_start = file.slow_start.map(|span| span.0).filter(|span| !span.is_zero());
+    scenario.panic_threshold = file.panic_threshold.map_or(scenario.panic_threshold, |share| share.0);
     if let Some(given) = &file.retry {
         scenario.retry = retry(given)?;
     }
@@ -244,7 +250,7 @@ fn outlier(given: &raw::OutlierDetection) -> OutlierSpec {
         base_ejection,
         max_ejection: NEVER_EJECTS.max_ejection.max(base_ejection),
         max_ejected: given.max_ejected.map_or(NEVER_EJECTS.max_ejected, |share| share.0),
-        interval: NEVER_EJECTS.interval,
+        interval: Some(given.interval.map_or(INTERVAL, |span| span.0)).filter(|span| !span.is_zero()),
     }
 }
 
@@ -265,7 +271,11 @@ fn hedge(given: &raw::Hedge) -> Result<Option<HedgeSpec>, String> {
     let share = after.strip_prefix('p').and_then(|number| number.parse::<f64>().ok()).map(|p| p / 100.0);
     let after = match share {
         Some(share) if (0.5..=0.999).contains(&share) => After::Share(share),
-        None if let Ok(Dur(span)) = after.parse() && !span.is_zero() => After::Span(span),
+        None if let Ok(Dur(span)) = after.parse()
+            && !span.is_zero() =>
+        {
+            After::Span(span)
+        }
         _ => return Err(format!("hedge.after: `{after}` is neither p50 to p99.9 nor a duration")),
     };
     Ok((most > 0).then_some(HedgeSpec { after, most }))

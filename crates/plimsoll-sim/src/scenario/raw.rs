@@ -44,6 +44,8 @@ pub(super) struct File {
     pub(super) duration: Option<Span>,
     pub(super) outlier_detection: Option<OutlierDetection>,
     pub(super) health_monitoring: Option<HealthMonitoring>,
+    pub(super) slow_start: Option<Span>,
+    pub(super) panic_threshold: Option<Part>,
     pub(super) retry: Option<Retry>,
     pub(super) hedge: Option<Hedge>,
 }
@@ -169,6 +171,7 @@ pub(super) struct OutlierDetection {
     pub(super) consecutive_failures: Option<u32>,
     pub(super) base_ejection: Option<Span>,
     pub(super) max_ejected: Option<Part>,
+    pub(super) interval: Option<Span>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -178,6 +181,7 @@ pub(super) struct HealthMonitoring {
     pub(super) timeout: Option<Span>,
     pub(super) failure_threshold: Option<u32>,
     pub(super) recovery_threshold: Option<u32>,
+    pub(super) recovery_management: Option<bool>,
 }
 
 #[derive(Debug, serde::Deserialize)]
