@@ -166,7 +166,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
             interval: None,
         },
         retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
-        backup_tiers: true,
+        spread: Default::default(),
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
@@ -189,6 +189,7 @@ pub(crate) fn route(name: &str, pool: usize, matches: Match) -> Route {
         name: name.into(),
         matches,
         pool,
+        subset: None,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
     }
