@@ -55,12 +55,11 @@ impl Reader<'_> {
             set(&mut settings.spread.overprovision, factor);
         }
         let Some(place) = table.get("zone_aware") else { return };
-        if settings.zone.own.is_none() {
-            // At the top it may be the same file for balancers with and without a zone.
-            if !is_top && !(place.is_switch() && self.switch(place) == Some(false)) {
-                self.problem(place, Code::Conflict, "nobody said which zone this balancer stands in")
-                    .help("write `zone: \"…\"` at the top of the file, or remove this");
-            }
+        // At the top it may be the same file for balancers with and without a zone.
+        let off = is_top || place.is_switch() && self.switch(place) == Some(false);
+        if settings.zone.own.is_none() && !off {
+            self.problem(place, Code::Conflict, "nobody said which zone this balancer stands in")
+                .help("write `zone: \"…\"` at the top of the file, or remove this");
         }
         if place.is_switch() {
             set(&mut settings.zone.off, self.switch(place).map(|on| !on));

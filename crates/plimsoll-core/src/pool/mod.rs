@@ -71,6 +71,7 @@ impl PoolSpec {
 }
 
 /// What a pool is told.
+#[expect(clippy::large_enum_variant, reason = "where inputs wait they are boxed")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// These are the destinations now, all of them. Whose name stays keeps everything known of it, but for
