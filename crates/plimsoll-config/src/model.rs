@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::HealthSpec;
 use plimsoll_core::health::OutlierSpec;
-use plimsoll_core::retry::RetrySpec;
+use plimsoll_core::retry::{HedgeSpec, RetrySpec};
 use plimsoll_core::route::Match;
 use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::subset::Subset;
@@ -348,6 +348,8 @@ pub struct Pool {
     pub retry: RetrySpec,
     /// Backup tiers, zones, and the subsets that routes ask for.
     pub spread: SpreadSpec,
+    /// Second copies of messages that wait long for their answer; `None` = there are none.
+    pub hedge: Option<HedgeSpec>,
     /// Who comes back takes a growing share for so long; `None` = all of it at once.
     pub slow_start: Option<Duration>,
     /// Ejections may not leave fewer than this share of the destinations; 0 = they may.

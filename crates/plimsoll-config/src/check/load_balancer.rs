@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_core::Tried;
 use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::OutlierSpec;
-use plimsoll_core::retry::{CALL_STATUSES, RetrySpec, RetryWhen};
+use plimsoll_core::retry::{CALL_STATUSES, HedgeSpec, RetrySpec, RetryWhen};
 use plimsoll_core::spread::SpreadSpec;
 
 use crate::check::health::{HealthSettings, set};
@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) retry: RetrySpec,
     pub(crate) spread: SpreadSpec,
     pub(crate) zone: ZoneSettings,
+    pub(crate) hedge: Option<HedgeSpec>,
     pub(crate) slow_start: Option<Duration>,
     pub(crate) panic_threshold: f64,
     pub(crate) total: Option<Duration>,
@@ -52,6 +53,7 @@ impl Default for Settings {
             retry: defaults::retry(),
             spread: SpreadSpec::default(),
             zone: ZoneSettings::default(),
+            hedge: None,
             slow_start: None,
             panic_threshold: defaults::PANIC_THRESHOLD,
             total: None,
@@ -87,6 +89,9 @@ impl Reader<'_> {
         self.spread(&table, is_top, settings);
         if let Some(place) = table.get("retry") {
             self.retry(place, &mut settings.retry);
+        }
+        if let Some(place) = table.get("hedge") {
+            self.hedge(place, settings);
         }
         if let Some(place) = table.get("performance") {
             self.performance(place, settings);

@@ -167,6 +167,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         },
         retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
         spread: Default::default(),
+        hedge: None,
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
