@@ -38,7 +38,7 @@ impl Balancer {
             health: scenario.health.clone().filter(|_| !plain),
             parallel_checks: true,
             outlier: if plain { NEVER_EJECTS } else { scenario.outlier },
-            backup_tiers: true,
+            spread: Default::default(),
             settings: Default::default(),
             slow_start: scenario.slow_start,
             panic_threshold: scenario.panic_threshold,
