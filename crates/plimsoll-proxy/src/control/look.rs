@@ -118,12 +118,14 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
         name: snapshot.pool.clone(),
         algorithm: snapshot.algorithm,
         generation: snapshot.generation,
+        health: snapshot.health,
         destinations: destinations.collect(),
         check_type: table.config.health.as_ref().map(|spec| spec.probe.word()),
         outlier: table.config.outlier,
         hedges: table.config.hedge.is_some(),
         state_since: report.state_since,
         counts: table.tallies.counts(),
+        decision_cache: snapshot.decisions.as_ref().map(|tally| tally.sums()),
         ejections: report.ejections,
     }
 }
