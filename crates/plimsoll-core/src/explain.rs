@@ -14,6 +14,8 @@ pub enum SetAside {
     NoWeight,
     /// It is of a later tier, and the first one serves.
     Backup,
+    /// It has as much as it may have at once.
+    Full,
 }
 
 /// One destination, as the choice saw it.
@@ -54,6 +56,8 @@ pub struct Explanation {
     pub order: Vec<usize>,
     /// What decided; `None` when nobody takes it.
     pub decided: Option<Decided>,
+    /// It would have to wait: nobody who may serve has room, or others wait already.
+    pub waits: bool,
 }
 
 /// Tells the choice that [`crate::balance_load`] would make now. Rotations stay where they are and no trial is
@@ -66,7 +70,7 @@ pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -
             (false, ..) => Some(SetAside::Standing(m.standing)),
             (true, 0, _) => Some(SetAside::NoWeight),
             (true, _, false) => Some(SetAside::Backup),
-            (true, _, true) => None,
+            (true, _, true) => m.live.is_full().then_some(SetAside::Full),
         };
         let in_flight = m.live.in_flight();
         let load = f64::from(in_flight + 1) / (f64::from(m.weight.max(1)) / 256.0);
@@ -74,8 +78,10 @@ pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -
         Candidate { member, set_aside, in_flight, load, chance }
     };
     let candidates: Vec<Candidate> = snapshot.members.iter().enumerate().map(candidate).collect();
-    let (order, decided) = order(snapshot, want, now, rng);
-    Explanation { candidates, order, decided }
+    let shut = snapshot.circuit.as_ref().is_some_and(|c| c.has_line() || c.requests.is_full());
+    let (order, decided) = if shut { (Vec::new(), None) } else { order(snapshot, want, now, rng) };
+    let waits = order.is_empty() && !snapshot.tiers.is_empty();
+    Explanation { candidates, order, decided, waits }
 }
 
 fn order(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> (Vec<usize>, Option<Decided>) {
@@ -85,7 +91,9 @@ fn order(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> (Vec
     tried.add(NOBODY);
     let (mut order, mut decided) = (Vec::new(), None);
     let may_try = want.repeatable || now >= snapshot.trials_for_all;
-    if let Some(slot) = snapshot.trials.iter().find(|slot| may_try && slot.live.trial_is_open()) {
+    if let Some(slot) =
+        snapshot.trials.iter().find(|slot| may_try && slot.live.trial_is_open() && !slot.live.is_full())
+    {
         order.push(slot.rank as usize);
         tried.add(slot.id);
         decided = Some(Decided::Trial);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::balance::warmth::Warmth;
 use crate::balance::{Needs, Picker, Policy, Slot, rendezvous};
+use crate::circuit::Circuit;
 use crate::destination::{Destination, DestinationId, Name, Standing};
 use crate::hash::hash;
-use crate::live::{Live, Ticket, Trial};
+use crate::live::{Live, Ticket};
 use crate::rng::Rng;
 use crate::time::Tick;
 
@@ -74,6 +75,8 @@ pub struct Snapshot {
     pub trials: Box<[Slot]>,
     /// From then on any message may be the trial, repeatable or not.
     pub trials_for_all: Tick,
+    /// What the pool has at once; `None` where nothing of it has a limit.
+    pub circuit: Option<Arc<Circuit>>,
 }
 
 impl Snapshot {
@@ -105,6 +108,7 @@ impl Snapshot {
             members: members.into(),
             trials: Box::default(),
             trials_for_all: Tick::NEVER,
+            circuit: None,
         }
     }
 }
@@ -185,6 +189,8 @@ pub struct Want<'a> {
     pub home: Option<u64>,
     /// The hash of what policies that need a key choose by ([`Needs::Key`]); the others do not look at it.
     pub key: Option<u64>,
+    /// It has waited in the line, and is the next of its worker's. Others do not pass the line.
+    pub waited: bool,
 }
 
 impl Want<'_> {
@@ -208,6 +214,8 @@ pub enum NoDestination {
     NoneServing,
     /// This message has tried all that may serve.
     AllTried,
+    /// Those that may serve have as much as they may have at once, or others wait for them already.
+    Full,
 }
 
 impl fmt::Display for NoDestination {
@@ -216,6 +224,7 @@ impl fmt::Display for NoDestination {
             Self::Empty => "the pool has no destinations",
             Self::NoneServing => "no destination of the pool may serve",
             Self::AllTried => "every destination that may serve was tried",
+            Self::Full => "every destination that may serve is at its limit",
         })
     }
 }
@@ -224,8 +233,9 @@ impl std::error::Error for NoDestination {}
 
 /// Chooses a destination and gives a ticket for it: an open trial first, then the picker of the first tier,
 /// then, for a message that has tried the picked one, the next untried; later tiers only when all of the
-/// earlier ones were tried. A message with a home asks no picker: it goes there, and if that was tried, to the
-/// next.
+/// earlier ones were tried or are full. A message with a home asks no picker: it goes there, and if that was tried,
+/// to the next. Who has as much as it may have at once is passed over like one that was tried, and never given more,
+/// whoever asks at the same time.
 ///
 /// # Errors
 /// [`NoDestination`] says why nobody takes the message.
@@ -235,24 +245,76 @@ pub fn balance_load(
     now: Tick,
     rng: &mut Rng,
 ) -> Result<Ticket, NoDestination> {
-    if !snapshot.trials.is_empty()
-        && (want.repeatable || now >= snapshot.trials_for_all)
-        && let Some((slot, trial)) = (snapshot.trials.iter())
-            .filter(|slot| !want.has_tried(slot.id))
-            .find_map(|slot| Some((slot, slot.live.take_trial()?)))
-    {
-        return Ok(ticket(slot, want, Some(trial), now));
+    let Some(circuit) = &snapshot.circuit else {
+        return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
+    };
+    if circuit.has_line() && !want.waited {
+        return Err(nobody(snapshot, want));
     }
-    for tier in &snapshot.tiers {
-        if let Some(slot) = choose(tier, want, now, rng) {
-            return Ok(ticket(slot, want, None, now));
+    if circuit.requests.most().is_none() {
+        return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
+    }
+    circuit.requests.enter().ok_or_else(|| nobody(snapshot, want))?;
+    let found = find(snapshot, want, now, rng).map(Ticket::counted);
+    found.ok_or_else(|| {
+        circuit.requests.leave();
+        nobody(snapshot, want)
+    })
+}
+
+/// The choice among those who have room.
+fn find(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<Ticket> {
+    let take = |slot: &Slot| Ticket::take(slot.id, slot.rank as usize, want.worker, &slot.live, now);
+    if !snapshot.trials.is_empty() && (want.repeatable || now >= snapshot.trials_for_all) {
+        for slot in snapshot.trials.iter().filter(|slot| !want.has_tried(slot.id)) {
+            let Some(trial) = slot.live.take_trial() else { continue };
+            match take(slot) {
+                Some(ticket) => return Some(ticket.on_trial(trial)),
+                None => slot.live.give_trial_back(trial),
+            }
         }
     }
-    Err(match (snapshot.members.is_empty(), snapshot.tiers.is_empty()) {
+    snapshot.tiers.iter().find_map(|tier| place(tier, want, now, rng, take))
+}
+
+/// Why nobody takes it.
+#[cold]
+fn nobody(snapshot: &Snapshot, want: &Want<'_>) -> NoDestination {
+    let untried = |tier: &Tier| tier.slots.iter().any(|slot| !want.has_tried(slot.id));
+    match (snapshot.members.is_empty(), snapshot.tiers.is_empty()) {
         (true, _) => NoDestination::Empty,
         (_, true) => NoDestination::NoneServing,
+        _ if snapshot.tiers.iter().any(untried) => NoDestination::Full,
         _ => NoDestination::AllTried,
-    })
+    }
+}
+
+/// What `take` gives of the one who is chosen, or if it is full of the next who has room.
+fn place<T>(
+    tier: &Tier,
+    want: &Want<'_>,
+    now: Tick,
+    rng: &mut Rng,
+    take: impl Fn(&Slot) -> Option<T>,
+) -> Option<T> {
+    /// Choices before the next in the list will do.
+    const CHOICES: usize = 3;
+    let first = choose(tier, want, now, rng)?;
+    if let Some(taken) = take(first) {
+        return Some(taken);
+    }
+    let mut tried = want.tried.copied().unwrap_or_default();
+    tried.add(first.id);
+    for _ in 1..CHOICES {
+        let next = choose(tier, &Want { tried: Some(&tried), ..*want }, now, rng)?;
+        if let Some(taken) = take(next) {
+            return Some(taken);
+        }
+        tried.add(next.id);
+    }
+    let after = tier.slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
+    let list = tier.slots[after..].iter().chain(&tier.slots[..after]);
+    list.filter(|slot| !want.has_tried(slot.id)).find_map(take)
 }
 
 /// Who of a tier takes the message. A warming destination lets some pass by, to whom the picker chooses next;
@@ -300,11 +362,9 @@ pub(crate) fn balance_load_dry<'s>(
     now: Tick,
     rng: &mut Rng,
 ) -> Option<&'s Slot> {
-    snapshot.tiers.iter().find_map(|tier| choose(tier, want, now, rng))
-}
-
-fn ticket(slot: &Slot, want: &Want<'_>, trial: Option<Trial>, now: Tick) -> Ticket {
-    Ticket::new(slot.id, slot.rank as usize, want.worker, trial, slot.live.clone(), now)
+    let rank = |slot: &Slot| (!slot.live.is_full()).then_some(slot.rank);
+    let ranked = snapshot.tiers.iter().find_map(|tier| Some((tier, place(tier, want, now, rng, rank)?)));
+    ranked.and_then(|(tier, rank)| tier.slots.iter().find(|slot| slot.rank == rank))
 }
 
 fn next_untried<'s>(slots: &'s [Slot], picked: usize, want: &Want<'_>) -> Option<&'s Slot> {
@@ -319,6 +379,7 @@ fn next_untried<'s>(slots: &'s [Slot], picked: usize, want: &Want<'_>) -> Option
 mod tests {
     use super::*;
     use crate::balance::Algorithm;
+    use crate::circuit::{DestinationLimits, PoolLimits};
     use crate::destination::{Address, Weight};
 
     fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -> Member {
@@ -382,6 +443,71 @@ mod tests {
             picture(vec![member(0, 0, 1, Standing::Serving), member(1, 1, 1, Standing::Serving)]);
         snapshot.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Silent));
         assert_eq!(walk(&snapshot), (vec![0, 1], NoDestination::AllTried));
+    }
+
+    /// A picture of three, the third a backup, each with room for so many; the pool has room for `pool`.
+    fn limited(each: u32, pool: u32, algorithm: Algorithm) -> Snapshot {
+        let members = (0..3).map(|rank| member(rank, u8::from(rank == 2), 1, Standing::Serving));
+        let mut snapshot = Snapshot::build("pool".into(), 1, &*algorithm.policy(1), members.collect());
+        let circuit = Arc::new(Circuit::new(1));
+        circuit.set_limits(&PoolLimits { requests: pool, pending: 10, ..PoolLimits::default() });
+        for member in &snapshot.members {
+            member.live.set_limits(DestinationLimits { requests: each, connections: 0 });
+            member.live.join_circuit(&circuit);
+        }
+        snapshot.circuit = Some(circuit);
+        snapshot
+    }
+
+    #[test]
+    fn who_is_full_is_passed_over_and_then_the_next_tier_serves() {
+        for algorithm in Algorithm::ALL {
+            let snapshot = limited(2, 0, algorithm);
+            let (want, mut rng) = (Want { key: Some(7), ..Want::default() }, Rng::new(1));
+            let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
+            let mut held: Vec<Ticket> = (0..6).map(|_| ask(&want).expect("room")).collect();
+            let by = |held: &[Ticket], n| held.iter().filter(|ticket| ticket.member() == n).count();
+            assert_eq!([0, 1, 2].map(|n| by(&held, n)), [2, 2, 2], "{algorithm:?}");
+            assert!(held[..4].iter().all(|ticket| ticket.member() < 2), "{algorithm:?}: the backup is last");
+            assert_eq!(ask(&want).err(), Some(NoDestination::Full), "{algorithm:?}");
+            let freed = held.swap_remove(1).member();
+            assert_eq!(ask(&want).expect("room again").member(), freed, "{algorithm:?}");
+            let mut tried = Tried::default();
+            (0..3).for_each(|n| tried.add(DestinationId(100 + n)));
+            let all = Want { tried: Some(&tried), ..want };
+            assert_eq!(ask(&all).err(), Some(NoDestination::AllTried), "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn a_pool_has_as_many_as_it_may_and_nobody_passes_the_line() {
+        let snapshot = limited(0, 2, Algorithm::P2c);
+        let circuit = snapshot.circuit.clone().expect("limited");
+        let (want, mut rng) = (Want::default(), Rng::new(1));
+        let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
+        let held = [ask(&want).expect("room"), ask(&want).expect("room")];
+        assert_eq!((ask(&want).err(), circuit.requests.now()), (Some(NoDestination::Full), 2));
+        circuit.join_line().expect("room in the line");
+        drop(held);
+        assert_eq!(circuit.requests.now(), 0);
+        assert_eq!(ask(&want).err(), Some(NoDestination::Full), "somebody waits");
+        assert!(ask(&Want { waited: true, ..want }).is_ok());
+        circuit.leave_line();
+        assert!(ask(&want).is_ok());
+    }
+
+    #[test]
+    fn a_trial_without_room_is_for_somebody_else() {
+        let mut snapshot = limited(1, 0, Algorithm::RoundRobin);
+        let slot = snapshot.members[0].slot(0);
+        slot.live.open_trial();
+        snapshot.trials = [slot.clone()].into();
+        let want = Want { repeatable: true, ..Want::default() };
+        let held = Ticket::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("room");
+        let ticket = balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room");
+        assert!(!ticket.is_trial() && slot.live.trial_is_open());
+        drop(held);
+        assert!(balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room").is_trial());
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod mqtt;
 mod pending;
 mod probe;
 mod proxy_protocol;
+mod queue;
 mod stream;
 mod tables;
 mod tcp;
@@ -40,8 +41,10 @@ pub use control::{
     Ask, CandidateView, Explained, Handle, Invalid, Proxy, ReloadError, Source, StartError, Unanswerable,
 };
 pub use counters::{
-    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, Histogram, ListenerCounts, METHODS, PoolCounts,
+    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, Histogram, ListenerCounts, METHODS, OVERFLOWS, PoolCounts,
     RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::CheckCounts;
-pub use views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};
+pub use views::{
+    CircuitView, DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView, UseView,
+};

@@ -19,6 +19,7 @@ use crate::http1::job::Job;
 use crate::http2::call::Call;
 use crate::http2::link::{Link, Links, Opened};
 use crate::proxy_protocol::{self, Origin};
+use crate::queue::Line;
 use crate::stream::Stream;
 use crate::tables::PoolTable;
 use crate::tls::trust::Offer;
@@ -38,6 +39,8 @@ pub(crate) struct WorkerPool {
     snapshot: RefCell<Arc<Snapshot>>,
     idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
     links: Links,
+    /// Who waits here for a place.
+    pub(crate) line: Line,
 }
 
 fn call(link: &Rc<Link>, job: &mut Job) -> Upstream {
@@ -92,6 +95,7 @@ impl WorkerPool {
             table: RefCell::new(table),
             idle: RefCell::default(),
             links: Links::default(),
+            line: Line::default(),
         }
     }
 
@@ -156,14 +160,14 @@ impl WorkerPool {
         snapshot.home(key).map(|member| (member.id, member.since))
     }
 
-    /// Is there a destination that may serve and was not tried?
+    /// Is there a destination that may serve, has room and was not tried?
     pub(crate) fn has_untried(&self, tried: &Tried) -> bool {
         self.snapshot
             .borrow()
             .tiers
             .iter()
             .flat_map(|tier| tier.slots.iter())
-            .any(|slot| !tried.contains(slot.id))
+            .any(|slot| !tried.contains(slot.id) && !slot.live.is_full())
     }
 
     /// Opens a connection to a destination, which is told whose it is where the pool wants that, with TLS on

@@ -5,6 +5,7 @@ mod hash;
 mod headers;
 mod health;
 pub(crate) mod keys;
+mod limits;
 mod listener;
 mod load_balancer;
 mod pool;

@@ -179,7 +179,7 @@ impl Desk {
         let hashed = pool.table.borrow().config.hash_key().is_some();
         let key = if hashed { key::source(Peer::Socket(key.client)) } else { None };
         let mut ask = |tried: &Tried| {
-            let want = Want { worker: worker.number, tried: Some(tried), repeatable: false, home: None, key };
+            let want = Want { worker: worker.number, tried: Some(tried), key, ..Want::default() };
             pool.balance_load(&want, now, &mut rng)
         };
         let mut chosen = ask(&tries.tried);
@@ -191,9 +191,11 @@ impl Desk {
         let missed = chosen.as_ref().err().copied();
         pool.table.borrow().tallies.of(worker.number).decided(missed, tries.before);
         tries.count += 1;
-        chosen.map_err(|_| match tries.before {
-            None => Reason::NoHealthyDestination,
-            Some(_) => Reason::ConnectFailed,
+        // Datagrams do not wait: what comes too late is worth less than nothing.
+        chosen.map_err(|why| match (why, tries.before) {
+            (NoDestination::Full, _) => Reason::Overflow,
+            (_, None) => Reason::NoHealthyDestination,
+            (_, Some(_)) => Reason::ConnectFailed,
         })
     }
 
