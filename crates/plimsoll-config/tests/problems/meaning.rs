@@ -391,7 +391,7 @@ fn limits_that_make_no_sense() {
     };
     pool("{requests: 5, pending: 0}", "\"a:1\"", &[]);
     pool("{requests: 5, pending: 0, wait: ▸2s}", "\"a:1\"", &["conflict pools.a.limits.wait"]);
-    pool("{requests: ▸-1}", "\"a:1\"", &["bad-value pools.a.limits.requests"]);
+    pool("{requests: ▸-1}", "\"a:1\"", &["out-of-range pools.a.limits.requests"]);
     pool("{requests: 5, ▸max: 2}", "\"a:1\"", &["unknown-key pools.a.limits.max"]);
     pool("{pending: ▸5}", "\"a:1\"", &["conflict pools.a.limits.pending"]);
     pool("{retries: 5, wait: ▸5s}", "\"a:1\"", &["conflict pools.a.limits.wait"]);
