@@ -233,6 +233,24 @@ pub(crate) enum Overflow {
 /// What a limit of a pool kept messages from, as metrics label it.
 pub const OVERFLOWS: [&str; 3] = ["queue", "wait", "retries"];
 
+/// How a copy of a message that waited long ended, or why there was none, as metrics label it.
+pub const HEDGES: [&str; 5] = ["won", "lost", "failed", "no_budget", "nobody"];
+
+/// The same.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Hedged {
+    /// Its answer was the first.
+    Won,
+    /// Another answer was, or the client went away.
+    Lost,
+    /// It had none.
+    Failed,
+    /// There was none: the retry budget was spent.
+    NoBudget,
+    /// There was none: no other destination may serve.
+    Nobody,
+}
+
 /// Counts of one pool, kept while the pool lives, whichever rules come and go.
 #[derive(Debug, Default)]
 pub(crate) struct PoolTally {
@@ -242,6 +260,7 @@ pub(crate) struct PoolTally {
     overflows: [Counter; OVERFLOWS.len()],
     wait_buckets: [Counter; BUCKETS_MS.len() + 1],
     wait_nanos: Counter,
+    hedges: [Counter; HEDGES.len()],
 }
 
 impl PoolTally {
@@ -265,6 +284,11 @@ impl PoolTally {
         self.wait_nanos.add(span.as_nanos() as u64);
     }
 
+    /// A copy of a message ended so, or was not made.
+    pub(crate) fn hedged(&self, how: Hedged) {
+        self.hedges[how as usize].add(1);
+    }
+
     /// A message is repeated on a fresh connection to the same destination.
     pub(crate) fn repeated(&self, after: Failure) {
         self.retries[after as usize].add(1);
@@ -284,6 +308,8 @@ pub struct PoolCounts {
     pub overflows: [u64; OVERFLOWS.len()],
     /// How long messages have waited for a place, those that got none included.
     pub waits: Histogram,
+    /// Copies of messages that waited long, in the order of [`HEDGES`].
+    pub hedges: [u64; HEDGES.len()],
 }
 
 impl PerWorker<PoolTally> {
@@ -297,6 +323,7 @@ impl PerWorker<PoolTally> {
                 buckets: (0..=BUCKETS_MS.len()).map(|b| self.sum(|t| t.wait_buckets[b].get())).collect(),
                 sum: self.sum(|t| t.wait_nanos.get()) as f64 / 1e9,
             },
+            hedges: std::array::from_fn(|h| self.sum(|t| t.hedges[h].get())),
         }
     }
 }

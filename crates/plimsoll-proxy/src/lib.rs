@@ -24,6 +24,7 @@ mod pending;
 mod probe;
 mod proxy_protocol;
 mod queue;
+mod race;
 mod stream;
 mod tables;
 mod tcp;
@@ -41,8 +42,8 @@ pub use control::{
     Ask, CandidateView, Explained, Handle, Invalid, Proxy, ReloadError, Source, StartError, Unanswerable,
 };
 pub use counters::{
-    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, Histogram, ListenerCounts, METHODS, OVERFLOWS, PoolCounts,
-    RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
+    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts, METHODS, OVERFLOWS,
+    PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::CheckCounts;
 pub use views::{
