@@ -106,6 +106,8 @@ pub struct Circuit {
     /// Messages that are being tried again.
     pub retries: Gauge,
     waiting: Gauge,
+    /// Of those who wait the ones who would not go anywhere.
+    picky: AtomicU32,
     next: AtomicU64,
     fronts: Box<[Front]>,
     bells: OnceLock<Box<[Waker]>>,
@@ -119,6 +121,7 @@ impl Circuit {
             connections: Gauge::default(),
             retries: Gauge::default(),
             waiting: Gauge::default(),
+            picky: AtomicU32::new(0),
             next: AtomicU64::new(0),
             fronts: (0..workers.max(1)).map(|_| Front(AtomicU64::new(NOBODY))).collect(),
             bells: OnceLock::new(),
@@ -158,15 +161,22 @@ impl Circuit {
         self.waiting.now.load(SeqCst) > 0
     }
 
-    /// One more waits; its number in the order of arrival. `None`: too many do.
-    pub fn join_line(&self) -> Option<u64> {
-        self.waiting.enter()?;
+    /// One more waits, `picky` if not every destination will do for it; its number in the order of arrival. `None`:
+    /// too many wait.
+    pub fn join_line(&self, picky: bool) -> Option<u64> {
+        // Before it counts as waiting: who sees it wait sees that it is picky.
+        self.picky.fetch_add(u32::from(picky), SeqCst);
+        if self.waiting.enter().is_none() {
+            self.picky.fetch_sub(u32::from(picky), SeqCst);
+            return None;
+        }
         Some(self.next.fetch_add(1, Relaxed))
     }
 
     /// One no longer waits.
-    pub fn leave_line(&self) {
+    pub fn leave_line(&self, picky: bool) {
         self.waiting.leave();
+        self.picky.fetch_sub(u32::from(picky), SeqCst);
     }
 
     /// The first of `worker`'s line who would go anywhere has this number.
@@ -187,9 +197,18 @@ impl Circuit {
         }
     }
 
-    /// Wakes the worker whose first has waited longest.
+    /// Wakes the worker whose first has waited longest; all of them while somebody is picky, because what is free
+    /// may be of use to that one only.
     #[cold]
-    pub fn ring(&self) {
+    fn ring(&self) {
+        match self.picky.load(SeqCst) {
+            0 => self.ring_oldest(),
+            _ => self.bells.get().into_iter().flatten().for_each(Waker::wake_by_ref),
+        }
+    }
+
+    /// Wakes the worker whose first has waited longest.
+    pub fn ring_oldest(&self) {
         let fronts = self.fronts.iter().map(|front| front.0.load(SeqCst)).enumerate();
         let oldest = fronts.filter(|&(_, number)| number != NOBODY).min_by_key(|&(_, number)| number);
         if let (Some((worker, _)), Some(bells)) = (oldest, self.bells.get())
@@ -277,23 +296,34 @@ mod tests {
         let rung = || bells.iter().map(|bell| bell.0.swap(0, Relaxed)).collect::<Vec<_>>();
         circuit.freed();
         assert_eq!(rung(), [0, 0, 0], "nobody waits");
-        let (first, second) = (circuit.join_line().expect("room"), circuit.join_line().expect("room"));
-        assert_eq!(circuit.join_line(), None, "no more than two wait");
+        let [first, second] = [0, 1].map(|_| circuit.join_line(false).expect("room"));
+        assert_eq!(
+            (circuit.join_line(false), circuit.join_line(true)),
+            (None, None),
+            "no more than two wait"
+        );
         circuit.set_front(2, Some(first));
         circuit.set_front(0, Some(second));
         circuit.freed();
         assert_eq!(rung(), [0, 0, 1]);
         assert!(circuit.is_next(first) && !circuit.is_next(second));
-        circuit.leave_line();
+        circuit.leave_line(false);
         circuit.set_front(2, None);
         circuit.freed();
         assert_eq!((rung(), circuit.is_next(second)), (vec![1, 0, 0], true));
+        circuit.join_line(true).expect("room");
+        circuit.freed();
+        assert_eq!(rung(), [1, 1, 1], "somebody does not go anywhere");
+        circuit.leave_line(true);
+        circuit.leave_line(false);
+        circuit.freed();
+        assert_eq!(rung(), [0, 0, 0]);
     }
 
     #[test]
     fn without_a_queue_nobody_waits() {
         let circuit = Circuit::new(1);
         circuit.set_limits(&PoolLimits::default());
-        assert_eq!(circuit.join_line(), None);
+        assert_eq!(circuit.join_line(false), None);
     }
 }

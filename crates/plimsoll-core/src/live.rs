@@ -160,6 +160,11 @@ impl Live {
         let _joined_before = self.circuit.set(circuit.clone());
     }
 
+    /// For how many workers it counts.
+    pub fn workers(&self) -> usize {
+        self.tallies.len()
+    }
+
     /// From now on its answers are measured, or not: as the policy of its pool needs it. What was measured stays
     /// known, and grows old.
     pub fn set_measures(&self, on: bool) {

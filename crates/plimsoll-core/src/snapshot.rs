@@ -1,16 +1,17 @@
 //! Which destination takes this message: the choice over one immutable picture of a pool.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::balance::warmth::Warmth;
-use crate::balance::{Needs, Picker, Policy, Slot, rendezvous};
+use crate::balance::{Needs, Part, Picker, Policy, Slot, rendezvous};
 use crate::circuit::Circuit;
 use crate::destination::{Destination, DestinationId, Name, Standing};
 use crate::hash::hash;
 use crate::live::{Live, Ticket};
 use crate::rng::Rng;
+use crate::spread::{Reach, SpreadSpec, reach};
+use crate::subset::{Fallback, Subset};
 use crate::time::Tick;
 
 /// A destination of the pool, serving or not, as the snapshot froze it.
@@ -48,14 +49,31 @@ impl Member {
     }
 }
 
-/// Destinations of one priority that may serve, and the picker built over them.
+/// Destinations that may serve and are preferred alike, and the picker built over them.
 pub struct Tier {
     /// 0 is first.
     pub priority: u8,
+    /// It is one of several of its priority: the own zone's, or another's.
+    pub zoned: Option<bool>,
     /// Never empty, in configured order.
     pub slots: Arc<[Slot]>,
+    /// Everybody of its priority, in configured order: homes are where they are from whatever zone a message comes.
+    pub everyone: Arc<[Slot]>,
     /// Chooses among `slots`.
     pub picker: Box<dyn Picker>,
+}
+
+impl Tier {
+    /// A tier of `slots`, rotated over as `part` of the pool.
+    pub(crate) fn new(policy: &dyn Policy, priority: u8, part: Part, slots: Arc<[Slot]>) -> Self {
+        let picker = policy.build_part(slots.clone(), part);
+        Self { priority, zoned: None, everyone: slots.clone(), slots, picker }
+    }
+
+    /// Whom a message chooses from.
+    fn slots_for(&self, want: &Want<'_>) -> &[Slot] {
+        if want.home.is_some() { &self.everyone } else { &self.slots }
+    }
 }
 
 /// One immutable picture of a pool: who is there, who may serve, in which order of tiers.
@@ -68,9 +86,10 @@ pub struct Snapshot {
     pub algorithm: &'static str,
     /// Everyone, in configured order; a slot's `rank` is its index here.
     pub members: Box<[Member]>,
-    /// Tiers that may serve, best first. The first takes everything it can; the others are for messages
-    /// that have tried all of the first.
-    pub tiers: Box<[Tier]>,
+    /// Tiers that may serve, best first, and which of them a message meets first.
+    pub whole: Reach,
+    /// The same of the parts that routes ask for, by their numbers.
+    pub subsets: Box<[(u64, Reach)]>,
     /// Ejected destinations whose time is over: the next repeatable message may try one.
     pub trials: Box<[Slot]>,
     /// From then on any message may be the trial, repeatable or not.
@@ -85,26 +104,31 @@ impl Snapshot {
     /// it. Trials, and whatever else a pool wants to be
     /// different, are its own to add. Off the request path: building may be slow.
     pub fn build(pool: Name, generation: u64, policy: &dyn Policy, members: Vec<Member>) -> Self {
-        let mut by_priority: BTreeMap<u8, Vec<Slot>> = BTreeMap::new();
-        for (rank, member) in members.iter().enumerate() {
+        Self::spread(pool, generation, policy, &SpreadSpec::default(), members)
+    }
+
+    /// The same, with tiers as `spec` wants them.
+    pub fn spread(
+        pool: Name,
+        generation: u64,
+        policy: &dyn Policy,
+        spec: &SpreadSpec,
+        members: Vec<Member>,
+    ) -> Self {
+        for member in &members {
             let needs = policy.needs();
             member.live.set_measures(matches!(needs, Needs::Answers | Needs::Probes));
             if needs == Needs::Probes {
                 member.live.measured().keep_near();
             }
-            if member.standing.serves() && member.weight > 0 {
-                by_priority.entry(member.destination.priority).or_default().push(member.slot(rank));
-            }
         }
-        let tiers = by_priority.into_iter().map(|(priority, slots)| {
-            let slots: Arc<[Slot]> = slots.into();
-            Tier { priority, picker: policy.build(slots.clone()), slots }
-        });
+        let part = |subset: &Arc<Subset>| (subset.id(), reach(policy, &members, spec, Some(subset)));
         Self {
             pool,
             generation,
             algorithm: policy.name(),
-            tiers: tiers.collect(),
+            subsets: spec.subsets.iter().map(part).collect(),
+            whole: reach(policy, &members, spec, None),
             members: members.into(),
             trials: Box::default(),
             trials_for_all: Tick::NEVER,
@@ -126,9 +150,56 @@ impl fmt::Debug for Snapshot {
 
 impl Snapshot {
     /// The destination `key` belongs to, as of now.
-    pub fn home(&self, key: u64) -> Option<&Member> {
-        let slot = rendezvous::home(&self.tiers.first()?.slots, key, |_| true)?;
+    pub fn home(&self, key: u64, subset: Option<&Subset>) -> Option<&Member> {
+        let want = Want { home: Some(key), subset, ..Want::default() };
+        let reach = self.reach(&want);
+        // Nothing is drawn for who has a home.
+        let tier = reach.first_for(&want, &mut Rng::new(0));
+        let slot = rendezvous::home(&reach.tiers.get(tier)?.everyone, key, |_| true)?;
         self.members.get(slot.rank as usize)
+    }
+
+    /// The part of the pool a message is for; `None` where no table of it was built yet.
+    pub(crate) fn part(&self, subset: &Subset) -> Option<&Reach> {
+        self.subsets.iter().find(|(id, _)| *id == subset.id()).map(|(_, reach)| reach)
+    }
+
+    /// The tiers a message chooses from: of its part, or, where nobody serves there and that may be, of the whole.
+    pub fn reach(&self, want: &Want<'_>) -> &Reach {
+        match want.subset.and_then(|subset| Some((subset, self.part(subset)?))) {
+            Some((subset, part)) if !part.tiers.is_empty() || subset.fallback == Fallback::None => part,
+            _ => &self.whole,
+        }
+    }
+
+    /// Is there a destination for such a message that may serve, has room and was not tried?
+    pub fn has_untried(&self, want: &Want<'_>) -> bool {
+        let strict = want.subset.is_some_and(|subset| subset.fallback == Fallback::None);
+        let reach = if strict { self.reach(want) } else { &self.whole };
+        reach
+            .tiers
+            .iter()
+            .flat_map(|tier| tier.slots.iter())
+            .any(|slot| !want.has_tried(slot.id) && !slot.live.is_full())
+    }
+
+    /// Is the destination of this slot one the message may go to at first?
+    fn is_meant(&self, slot: &Slot, want: &Want<'_>) -> bool {
+        want.subset.is_none_or(|subset| subset.has(&self.members[slot.rank as usize].destination))
+    }
+
+    /// Somebody of a subset this snapshot knows nothing of, because it is older than the route that asks: for the
+    /// moments between a reload and the next snapshot. Looks at all.
+    fn search(&self, subset: &Subset, want: &Want<'_>, rng: &mut Rng) -> Option<Slot> {
+        let start = rng.index(self.members.len());
+        let fit = |rank: &usize| {
+            let member = &self.members[*rank];
+            let serves = member.standing.serves() && member.weight > 0;
+            let fits = serves && subset.has(&member.destination) && !want.has_tried(member.id);
+            fits && !member.live.is_full()
+        };
+        let rank = (start..self.members.len()).chain(0..start).find(fit)?;
+        Some(self.members[rank].slot(rank))
     }
 }
 
@@ -191,6 +262,8 @@ pub struct Want<'a> {
     pub key: Option<u64>,
     /// It has waited in the line, and is the next of its worker's. Others do not pass the line.
     pub waited: bool,
+    /// The part of the pool it is for.
+    pub subset: Option<&'a Subset>,
 }
 
 impl Want<'_> {
@@ -232,10 +305,10 @@ impl fmt::Display for NoDestination {
 impl std::error::Error for NoDestination {}
 
 /// Chooses a destination and gives a ticket for it: an open trial first, then the picker of the first tier,
-/// then, for a message that has tried the picked one, the next untried; later tiers only when all of the
-/// earlier ones were tried or are full. A message with a home asks no picker: it goes there, and if that was tried,
-/// to the next. Who has as much as it may have at once is passed over like one that was tried, and never given more,
-/// whoever asks at the same time.
+/// then, for a message that has tried the picked one, the next untried; other tiers only when all of the
+/// first were tried or are full. Which tier is the first for a message is drawn where several take a share. A message
+/// with a home asks no picker: it goes there, and if that was tried, to the next. Who has as much as it may have at
+/// once is passed over like one that was tried, and never given more, whoever asks at the same time.
 ///
 /// # Errors
 /// [`NoDestination`] says why nobody takes the message.
@@ -266,7 +339,8 @@ pub fn balance_load(
 fn find(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<Ticket> {
     let take = |slot: &Slot| Ticket::take(slot.id, slot.rank as usize, want.worker, &slot.live, now);
     if !snapshot.trials.is_empty() && (want.repeatable || now >= snapshot.trials_for_all) {
-        for slot in snapshot.trials.iter().filter(|slot| !want.has_tried(slot.id)) {
+        let meant = |slot: &&Slot| !want.has_tried(slot.id) && snapshot.is_meant(slot, want);
+        for slot in snapshot.trials.iter().filter(meant) {
             let Some(trial) = slot.live.take_trial() else { continue };
             match take(slot) {
                 Some(ticket) => return Some(ticket.on_trial(trial)),
@@ -274,18 +348,52 @@ fn find(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Optio
             }
         }
     }
-    snapshot.tiers.iter().find_map(|tier| place(tier, want, now, rng, take))
+    if let Some(subset) = want.subset {
+        let found = match snapshot.part(subset) {
+            Some(part) => part.place(want, now, rng, take),
+            None => snapshot.search(subset, want, rng).and_then(|slot| take(&slot)),
+        };
+        if found.is_some() || subset.fallback == Fallback::None {
+            return found;
+        }
+    }
+    snapshot.whole.place(want, now, rng, take)
 }
 
 /// Why nobody takes it.
 #[cold]
 fn nobody(snapshot: &Snapshot, want: &Want<'_>) -> NoDestination {
+    let strict = want.subset.filter(|subset| subset.fallback == Fallback::None);
+    let reach = strict.map_or(Some(&snapshot.whole), |subset| snapshot.part(subset));
     let untried = |tier: &Tier| tier.slots.iter().any(|slot| !want.has_tried(slot.id));
-    match (snapshot.members.is_empty(), snapshot.tiers.is_empty()) {
+    match (snapshot.members.is_empty(), reach.filter(|reach| !reach.tiers.is_empty())) {
         (true, _) => NoDestination::Empty,
-        (_, true) => NoDestination::NoneServing,
-        _ if snapshot.tiers.iter().any(untried) => NoDestination::Full,
+        (_, None) => NoDestination::NoneServing,
+        (_, Some(reach)) if reach.tiers.iter().any(untried) => NoDestination::Full,
         _ => NoDestination::AllTried,
+    }
+}
+
+impl Reach {
+    /// Which tier the message meets first.
+    fn first_for(&self, want: &Want<'_>, rng: &mut Rng) -> usize {
+        self.first.as_ref().map_or(0, |first| first.draw(want, rng))
+    }
+
+    /// What `take` gives of the first one met who has room, then of the others in order.
+    fn place<T>(
+        &self,
+        want: &Want<'_>,
+        now: Tick,
+        rng: &mut Rng,
+        take: impl Fn(&Slot) -> Option<T> + Copy,
+    ) -> Option<T> {
+        let first = self.first_for(want, rng);
+        if let Some(taken) = self.tiers.get(first).and_then(|tier| place(tier, want, now, rng, take)) {
+            return Some(taken);
+        }
+        let others = self.tiers.iter().enumerate().filter(|&(nth, _)| nth != first);
+        others.map(|(_, tier)| tier).find_map(|tier| place(tier, want, now, rng, take))
     }
 }
 
@@ -312,8 +420,9 @@ fn place<T>(
         }
         tried.add(next.id);
     }
-    let after = tier.slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
-    let list = tier.slots[after..].iter().chain(&tier.slots[..after]);
+    let slots = tier.slots_for(want);
+    let after = slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
+    let list = slots[after..].iter().chain(&slots[..after]);
     list.filter(|slot| !want.has_tried(slot.id)).find_map(take)
 }
 
@@ -323,7 +432,7 @@ fn choose<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Opti
     /// Picks before the next in the list will do.
     const PICKS: usize = 3;
     // One candidate needs no algorithm.
-    if let [lone] = &*tier.slots {
+    if let [lone] = tier.slots_for(want) {
         return Some(lone).filter(|lone| !want.has_tried(lone.id));
     }
     let first = pick(tier, want, now, rng)?;
@@ -342,29 +451,34 @@ fn choose<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Opti
             return Some(slot);
         }
     }
-    let after = tier.slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
+    let slots = tier.slots_for(want);
+    let after = slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
     let warm = |slot: &&Slot| slot.warmth.is_none() && !want.has_tried(slot.id);
-    tier.slots[after..].iter().chain(&tier.slots[..after]).find(warm).or(Some(first))
+    slots[after..].iter().chain(&slots[..after]).find(warm).or(Some(first))
 }
 
 /// What the message's home or the picker says.
 fn pick<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
     match want.home {
-        Some(home) => rendezvous::home(&tier.slots, home, |slot| !want.has_tried(slot.id)),
+        Some(home) => rendezvous::home(&tier.everyone, home, |slot| !want.has_tried(slot.id)),
         None => next_untried(&tier.slots, tier.picker.pick(want, now, rng), want),
     }
 }
 
-/// The same choice without a ticket for it, and without a trial.
-pub(crate) fn balance_load_dry<'s>(
-    snapshot: &'s Snapshot,
+/// The same choice without a ticket for it, and without a trial: an index of members.
+pub(crate) fn balance_load_dry(
+    snapshot: &Snapshot,
     want: &Want<'_>,
     now: Tick,
     rng: &mut Rng,
-) -> Option<&'s Slot> {
+) -> Option<usize> {
     let rank = |slot: &Slot| (!slot.live.is_full()).then_some(slot.rank);
-    let ranked = snapshot.tiers.iter().find_map(|tier| Some((tier, place(tier, want, now, rng, rank)?)));
-    ranked.and_then(|(tier, rank)| tier.slots.iter().find(|slot| slot.rank == rank))
+    let part = want.subset.and_then(|subset| snapshot.part(subset));
+    let mut found = part.and_then(|part| part.place(want, now, rng, rank));
+    if found.is_none() && want.subset.is_none_or(|subset| subset.fallback != Fallback::None) {
+        found = snapshot.whole.place(want, now, rng, rank);
+    }
+    found.map(|rank| rank as usize)
 }
 
 fn next_untried<'s>(slots: &'s [Slot], picked: usize, want: &Want<'_>) -> Option<&'s Slot> {
@@ -427,7 +541,7 @@ mod tests {
             member(3, 0, 1, Standing::Warming),
             member(4, 0, 0, Standing::Serving),
         ]);
-        assert_eq!(snapshot.tiers.iter().map(|tier| tier.priority).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(snapshot.whole.tiers.iter().map(|tier| tier.priority).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(walk(&snapshot), (vec![1, 3, 0], NoDestination::AllTried));
     }
 
@@ -441,7 +555,7 @@ mod tests {
         }
         let mut snapshot =
             picture(vec![member(0, 0, 1, Standing::Serving), member(1, 1, 1, Standing::Serving)]);
-        snapshot.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Silent));
+        snapshot.whole.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Silent));
         assert_eq!(walk(&snapshot), (vec![0, 1], NoDestination::AllTried));
     }
 
@@ -487,12 +601,12 @@ mod tests {
         let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
         let held = [ask(&want).expect("room"), ask(&want).expect("room")];
         assert_eq!((ask(&want).err(), circuit.requests.now()), (Some(NoDestination::Full), 2));
-        circuit.join_line().expect("room in the line");
+        circuit.join_line(false).expect("room in the line");
         drop(held);
         assert_eq!(circuit.requests.now(), 0);
         assert_eq!(ask(&want).err(), Some(NoDestination::Full), "somebody waits");
         assert!(ask(&Want { waited: true, ..want }).is_ok());
-        circuit.leave_line();
+        circuit.leave_line(false);
         assert!(ask(&want).is_ok());
     }
 

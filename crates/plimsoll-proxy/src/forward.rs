@@ -119,7 +119,7 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
         tried.add(chosen.ticket.id());
         job.tries += 1;
         let when = &pool.config.retry.when;
-        job.others_left = when.lists_answers(job.is_call) && rule.pool.has_untried(&tried);
+        job.others_left = when.lists_answers(job.is_call) && rule.has_untried(&tried);
         let failed = match try_one(client, job, worker, rule, chosen, &mut tried, now).await {
             Try::Ended(ending) => return ending,
             Try::Rejected => None,
@@ -152,16 +152,17 @@ pub(crate) fn choose(
     tried: &Tried,
     now: Tick,
 ) -> Result<Chosen, NoDestination> {
-    rule.pool.balance_load(&want(job, worker, tried), now, &mut worker.rng.borrow_mut())
+    rule.pool.balance_load(&want(job, worker, rule, tried), now, &mut worker.rng.borrow_mut())
 }
 
-fn want<'t>(job: &Job, worker: &Worker, tried: &'t Tried) -> Want<'t> {
+fn want<'t>(job: &Job, worker: &Worker, rule: &'t Rule, tried: &'t Tried) -> Want<'t> {
     Want {
         worker: worker.number,
         tried: Some(tried),
         repeatable: job.method.idempotent(),
         key: job.key,
         home: None,
+        subset: rule.table.subset.as_deref(),
         waited: false,
     }
 }
@@ -174,7 +175,7 @@ async fn wait<D: Downstream>(
     rule: &Rule,
     tried: &Tried,
 ) -> Result<Chosen, Unplaced> {
-    let (want, alarm) = (want(job, worker, tried), client.alarm().clone());
+    let (want, alarm) = (want(job, worker, rule, tried), client.alarm().clone());
     let began = worker.now();
     let bounds = (&alarm, job.total_deadline);
     let found = queue::wait(worker, &rule.pool, &want, bounds, |cx| client.is_gone(cx, job)).await;

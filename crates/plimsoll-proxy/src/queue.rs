@@ -7,8 +7,8 @@
 //! that comes back, a limit that was raised) is found within its resolution.
 //!
 //! The order is that of arrival over all workers, but for messages that arrive or are served at the same moment at
-//! two of them, and for those that have tried a destination already: they wait for the others only, so they keep
-//! nobody behind them.
+//! two of them, and for those that would not go anywhere (because they have tried a destination, or are for a part
+//! of the pool): they keep nobody behind them, and while there are such, whoever ends a message rings everywhere.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
+use plimsoll_core::subset::{Fallback, Subset};
 use plimsoll_core::{NoDestination, Rng, Tick, Tried, Want};
 use tokio::sync::Notify;
 
@@ -52,6 +53,7 @@ struct Waiter {
     repeatable: bool,
     home: Option<u64>,
     key: Option<u64>,
+    subset: Option<Subset>,
     /// What its wait came to, until it looks.
     found: RefCell<Option<Result<Chosen, NoDestination>>>,
     waker: RefCell<Option<Waker>>,
@@ -101,9 +103,14 @@ impl Line {
 }
 
 impl Waiter {
-    /// It has tried nobody: whoever has room will do.
+    /// Whoever has room will do.
     fn goes_anywhere(&self) -> bool {
-        self.tried.is_empty()
+        self.tried.is_empty() && self.part().is_none()
+    }
+
+    /// The part of the pool it is for and nothing else.
+    fn part(&self) -> Option<u64> {
+        self.subset.as_ref().filter(|subset| subset.fallback == Fallback::None).map(Subset::id)
     }
 
     fn want(&self, worker: usize) -> Want<'_> {
@@ -113,6 +120,7 @@ impl Waiter {
             repeatable: self.repeatable,
             home: self.home,
             key: self.key,
+            subset: self.subset.as_ref(),
             waited: true,
         }
     }
@@ -152,16 +160,18 @@ impl WorkerPool {
     /// Puts a message at the end of the line; `None`: too many wait already. It may be served at once, if there was
     /// room after all.
     fn line_up(self: &Rc<Self>, worker: &Worker, want: &Want<'_>, now: Tick) -> Option<Turn> {
-        let number = self.table.borrow().circuit.join_line()?;
-        let waiter = Rc::new(Waiter {
-            number,
+        let mut waiter = Waiter {
+            number: 0,
             tried: want.tried.copied().unwrap_or_default(),
             repeatable: want.repeatable,
             home: want.home,
             key: want.key,
+            subset: want.subset.cloned(),
             found: RefCell::default(),
             waker: RefCell::default(),
-        });
+        };
+        waiter.number = self.table.borrow().circuit.join_line(!waiter.goes_anywhere())?;
+        let waiter = Rc::new(waiter);
         self.line.0.borrow_mut().push_back(waiter.clone());
         self.tell_front(worker.number);
         self.serve_line(worker.number, now, &mut worker.rng.borrow_mut());
@@ -175,18 +185,26 @@ impl WorkerPool {
     /// Gives a place to everybody in the line who can have one now.
     pub(crate) fn serve_line(&self, worker: usize, now: Tick, rng: &mut Rng) {
         let circuit = self.table.borrow().circuit.clone();
-        let mut at = 0;
+        let (mut at, mut full_parts) = (0, Vec::new());
         while let Some(waiter) = self.line.nth(at) {
             if waiter.goes_anywhere() && !circuit.is_next(waiter.number) {
-                break;
+                return circuit.ring_oldest();
+            }
+            if waiter.part().is_some_and(|part| full_parts.contains(&part)) {
+                at += 1;
+                continue;
             }
             match self.balance_load(&waiter.want(worker), now, rng) {
                 // There is room for nobody.
                 Err(NoDestination::Full) if waiter.goes_anywhere() => return,
-                Err(NoDestination::Full) => at += 1,
+                Err(NoDestination::Full) => {
+                    at += 1;
+                    // Nor for anybody else who asks for the same.
+                    full_parts.extend(waiter.part().filter(|_| waiter.tried.is_empty()));
+                }
                 found => {
                     self.line.remove(waiter.number);
-                    circuit.leave_line();
+                    circuit.leave_line(!waiter.goes_anywhere());
                     self.tell_front(worker);
                     *waiter.found.borrow_mut() = Some(found);
                     if let Some(waker) = waiter.waker.take() {
@@ -196,7 +214,9 @@ impl WorkerPool {
             }
         }
         // What is left over is for who waits elsewhere.
-        circuit.freed();
+        if at == 0 {
+            circuit.freed();
+        }
     }
 }
 
@@ -214,7 +234,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         if self.pool.line.remove(self.waiter.number).is_some() {
             let circuit = self.pool.table.borrow().circuit.clone();
-            circuit.leave_line();
+            circuit.leave_line(!self.waiter.goes_anywhere());
             self.pool.tell_front(self.worker);
         }
     }

@@ -22,7 +22,7 @@ use crate::proxy_protocol::{Origin, Wary};
 use crate::queue::{self, Unplaced};
 use crate::stream::{Peer, Stream};
 use crate::tunnel::{Mouth, Moved, tunnel};
-use crate::upstream::{Chosen, WorkerPool};
+use crate::upstream::Chosen;
 use crate::worker::{DoorView, Lent, Rule, Worker};
 
 /// Bytes read at once of a destination before its bytes are passed on as they are.
@@ -150,8 +150,16 @@ impl Passage {
         let mut now = self.worker.now();
         loop {
             let (worker, key) = (self.worker.number, self.key);
-            let tried = self.tried;
-            let want = Want { worker, tried: Some(&tried), repeatable: true, home, key, waited: false };
+            let (tried, table) = (self.tried, self.rule.table.clone());
+            let want = Want {
+                worker,
+                tried: Some(&tried),
+                repeatable: true,
+                home,
+                key,
+                subset: table.subset.as_deref(),
+                waited: false,
+            };
             let mut chosen = self.rule.pool.balance_load(&want, now, &mut self.worker.rng.borrow_mut());
             if matches!(chosen, Err(NoDestination::Full)) {
                 chosen = self.wait(&want).await?;
@@ -263,8 +271,8 @@ impl Passage {
         TimeLimit(self.worker.lend_alarm(self.worker.now() + time))
     }
 
-    pub(crate) fn pool(&self) -> &Rc<WorkerPool> {
-        &self.rule.pool
+    pub(crate) fn rule(&self) -> &Rule {
+        &self.rule
     }
 
     /// The destination serves: its time to do so counts as its latency.
