@@ -338,6 +338,8 @@ pub struct Pool {
     pub hash: HashSpec,
     /// What `algorithm: hash` hashes by.
     pub hash_key: HashKey,
+    /// Decisions are remembered where that is cheaper than to decide again (`performance.caching`).
+    pub caching: bool,
     /// Active checks; `None` = `health_checking: false`.
     pub health: Option<HealthSpec>,
     /// Checks run side by side (`performance.parallel_processing`).

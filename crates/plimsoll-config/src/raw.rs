@@ -473,7 +473,7 @@ struct Retry {
 struct Performance {
     /// One message in the pool, all tries included.
     timeout: Option<Dur>,
-    /// Decisions and health are remembered. Not active yet.
+    /// Decisions are remembered where that is cheaper than to decide again; on unless `false`.
     caching: Option<Switch>,
     /// Checks run side by side; on unless `false`.
     parallel_processing: Option<Switch>,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::balance::warmth::Warmth;
-use crate::balance::{Needs, Part, Picker, Policy, Slot, rendezvous};
+use crate::balance::{DecisionTally, Needs, Part, Picker, Policy, Slot, rendezvous};
 use crate::circuit::Circuit;
 use crate::destination::{Destination, DestinationId, Name, Standing};
 use crate::hash::hash;
@@ -76,6 +76,32 @@ impl Tier {
     }
 }
 
+/// How the destinations of a pool stand, all together: counted once, when the picture is made, and read by everybody
+/// who asks. It is as true as the picture: each change of a standing makes another one.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthSummary {
+    /// May serve.
+    pub serving: usize,
+    /// There are.
+    pub total: usize,
+}
+
+impl HealthSummary {
+    fn of(members: &[Member]) -> Self {
+        let serving = members.iter().filter(|member| member.standing.serves()).count();
+        Self { serving, total: members.len() }
+    }
+
+    /// `healthy`, `degraded` or `down`, the seed's three words.
+    pub const fn state(self) -> &'static str {
+        match self.serving {
+            0 => "down",
+            n if n == self.total => "healthy",
+            _ => "degraded",
+        }
+    }
+}
+
 /// One immutable picture of a pool: who is there, who may serve, in which order of tiers.
 pub struct Snapshot {
     /// The pool.
@@ -84,6 +110,10 @@ pub struct Snapshot {
     pub generation: u64,
     /// The algorithm's name.
     pub algorithm: &'static str,
+    /// How they stand, all together.
+    pub health: HealthSummary,
+    /// How often its policy found a decision made before, if it remembers any.
+    pub decisions: Option<Arc<DecisionTally>>,
     /// Everyone, in configured order; a slot's `rank` is its index here.
     pub members: Box<[Member]>,
     /// Tiers that may serve, best first, and which of them a message meets first.
@@ -127,6 +157,8 @@ impl Snapshot {
             pool,
             generation,
             algorithm: policy.name(),
+            health: HealthSummary::of(&members),
+            decisions: policy.decisions(),
             subsets: spec.subsets.iter().map(part).collect(),
             whole: reach(policy, &members, spec, None),
             members: members.into(),

@@ -7,6 +7,7 @@ use plimsoll_core::circuit::Gauge;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::live::Counts;
 use plimsoll_core::pool::DestinationReport;
+use plimsoll_core::snapshot::HealthSummary;
 use plimsoll_core::{Name, Standing, Tick};
 
 use crate::counters::{ListenerCounts, PoolCounts, RuleCounts};
@@ -22,6 +23,8 @@ pub struct PoolView {
     pub algorithm: &'static str,
     /// Number of the snapshot workers use.
     pub generation: u64,
+    /// How its destinations stand, all together.
+    pub health: HealthSummary,
     /// In configured order.
     pub destinations: Vec<DestinationView>,
     /// How its checks ask: `tcp`, `http`, `grpc` or `udp`; `None` = active checks are off.
@@ -34,6 +37,8 @@ pub struct PoolView {
     pub state_since: Tick,
     /// Decisions and further tries since the start.
     pub counts: PoolCounts,
+    /// How often a decision was found made before, and how often not, where decisions are remembered.
+    pub decision_cache: Option<(u64, u64)>,
     /// Ejections since the start, by their reason.
     pub ejections: BTreeMap<&'static str, u64>,
     /// What it has at once, and may have.
@@ -125,12 +130,12 @@ pub struct DestinationView {
 impl PoolView {
     /// Destinations that take new work.
     pub fn serving(&self) -> usize {
-        self.destinations.iter().filter(|d| d.standing.serves()).count()
+        self.health.serving
     }
 
     /// `healthy`, `degraded` or `down`, the seed's three words.
     pub fn state(&self) -> &'static str {
-        state_of(self.destinations.iter().map(|d| d.standing))
+        self.health.state()
     }
 
     /// The share of the pool's messages a destination was chosen for since the start, 0 to 1; `None` before
@@ -150,20 +155,6 @@ impl PoolView {
             .sum::<Option<f64>>()
             .filter(|_| !self.destinations.is_empty())
             .map(|sum| sum / 2.0)
-    }
-}
-
-/// The state of a pool whose destinations stand so.
-pub(crate) fn state_of(standings: impl Iterator<Item = Standing>) -> &'static str {
-    let (mut serving, mut all) = (0, 0);
-    for standing in standings {
-        all += 1;
-        serving += usize::from(standing.serves());
-    }
-    match serving {
-        0 => "down",
-        n if n == all => "healthy",
-        _ => "degraded",
     }
 }
 

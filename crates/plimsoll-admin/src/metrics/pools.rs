@@ -97,6 +97,20 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
             }
         }
     }
+    let mut family = text.counter(
+        "plimsoll_decision_cache_total",
+        "Messages whose destination was remembered by their key, and those that had it decided.",
+    );
+    for pool in pools {
+        for (result, count) in pool
+            .decision_cache
+            .map_or([None; 2], |(hit, miss)| [Some(("hit", hit)), Some(("miss", miss))])
+            .into_iter()
+            .flatten()
+        {
+            family.sample(&[("pool", &pool.name), ("result", result)], count);
+        }
+    }
     let mut family = text.gauge(
         "plimsoll_distribution_deviation_ratio",
         "Half the sum of the differences between intended shares and those since the start: 0 is exact.",

@@ -273,6 +273,7 @@ fn build(
         algorithm: settings.algorithm,
         hash: settings.hash,
         hash_key: settings.hash_key.clone(),
+        caching: settings.caching,
         health: settings.health_checking.then(|| settings.health.spec()),
         parallel_checks: settings.parallel_checks,
         outlier: settings.outlier,

@@ -157,6 +157,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         algorithm: Algorithm::RoundRobin,
         hash: HashSpec::default(),
         hash_key: HashKey::Source,
+        caching: true,
         health: None,
         parallel_checks: true,
         outlier: OutlierSpec {
