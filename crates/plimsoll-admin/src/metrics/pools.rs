@@ -4,12 +4,14 @@ use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, HEDGES, PoolView, RETRY_REASONS};
 
+use super::limits;
 use super::text::{Family, Kind, Text};
 
 pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
     answers(text, pools);
     standings(text, pools);
     decisions(text, pools);
+    limits::write(text, pools);
     checks(text, pools);
 }
 

@@ -397,6 +397,28 @@ fn what_a_check_has_not() {
 }
 
 #[test]
+fn limits_that_make_no_sense() {
+    let pool = |limits: &str, destination: &str, expected: &[&str]| {
+        let listeners = "listeners: [{name: a, address: \":80\", pool: a}]";
+        let pool = format!("{{limits: {limits}, destinations: [{destination}]}}");
+        check(&format!("{listeners}\npools: {{a: {pool}}}"), expected);
+    };
+    pool("{requests: 5, pending: 0}", "\"a:1\"", &[]);
+    pool("{requests: 5, pending: 0, wait: ▸2s}", "\"a:1\"", &["conflict pools.a.limits.wait"]);
+    pool("{requests: ▸-1}", "\"a:1\"", &["out-of-range pools.a.limits.requests"]);
+    pool("{requests: 5, ▸max: 2}", "\"a:1\"", &["unknown-key pools.a.limits.max"]);
+    pool("{pending: ▸5}", "\"a:1\"", &["conflict pools.a.limits.pending"]);
+    pool("{retries: 5, wait: ▸5s}", "\"a:1\"", &["conflict pools.a.limits.wait"]);
+    pool("{pending: 5}", "{address: \"a:1\", limits: {requests: 1}}", &[]);
+    pool("{pending: 5, per_destination: {requests: 1}}", "\"a:1\"", &[]);
+    pool(
+        "{requests: 5}",
+        "{address: \"a:1\", limits: {▸pending: 1}}",
+        &["unknown-key pools.a.destinations[0].limits.pending"],
+    );
+}
+
+#[test]
 fn zones_overflow_and_subsets() {
     check_policy("  zone_aware: {busy: ▸0}", &["out-of-range zone_aware.busy"]);
     check_policy("  zone_aware: {keys: ▸all}", &["bad-value zone_aware.keys"]);

@@ -273,7 +273,7 @@ pub(crate) mod tests {
 
     /// So many messages in flight at `slot`.
     pub(crate) fn hold(slot: &Slot, count: u32) -> Vec<Ticket> {
-        let ticket = |_| Ticket::new(slot.id, 0, 0, None, slot.live.clone(), Tick::ZERO);
+        let ticket = |_| Ticket::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("no limit");
         (0..count).map(ticket).collect()
     }
 
