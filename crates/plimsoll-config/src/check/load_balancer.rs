@@ -25,6 +25,8 @@ const LATER_ALGORITHMS: [&str; 1] = ["custom"];
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) algorithm: Algorithm,
+    /// Somebody has chosen it.
+    pub(crate) names_algorithm: bool,
     pub(crate) hash: HashSpec,
     pub(crate) hash_key: HashKey,
     pub(crate) health_checking: bool,
@@ -45,6 +47,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             algorithm: defaults::ALGORITHM,
+            names_algorithm: false,
             hash: defaults::HASH,
             hash_key: defaults::HASH_KEY,
             health_checking: true,
@@ -68,6 +71,7 @@ impl Reader<'_> {
     pub(crate) fn load_balancer(&mut self, place: &Place<'_>, is_top: bool, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::LOAD_BALANCER) else { return };
         if let Some(place) = table.get("algorithm") {
+            settings.names_algorithm = true;
             let words = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
             set(&mut settings.algorithm, self.word(place, &words, &LATER_ALGORITHMS));
         }
