@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use plimsoll_core::balance::{Algorithm, HashSpec};
+use plimsoll_core::formula::Formula;
 use plimsoll_core::health::HealthSpec;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::RetrySpec;
@@ -334,6 +335,8 @@ pub struct Pool {
     pub hash: HashSpec,
     /// What `algorithm: hash` hashes by.
     pub hash_key: HashKey,
+    /// What `algorithm: custom` scores by.
+    pub formula: Option<Arc<Formula>>,
     /// Active checks; `None` = `health_checking: false`.
     pub health: Option<HealthSpec>,
     /// Checks run side by side (`performance.parallel_processing`).
@@ -419,5 +422,5 @@ pub struct Destination {
     /// Free text.
     pub zone: Option<Name>,
     /// Free labels, sorted by key.
-    pub labels: Vec<(Name, Name)>,
+    pub labels: Arc<[(Name, Name)]>,
 }

@@ -72,13 +72,20 @@ pub struct Destination {
     /// Where it stands, for zone-aware policies.
     pub zone: Option<Name>,
     /// Free labels, in the order given.
-    pub labels: Vec<(Name, Name)>,
+    pub labels: Arc<[(Name, Name)]>,
 }
 
 impl Destination {
     /// A destination of weight 1 in the first tier.
     pub fn new(name: &str, address: Address) -> Self {
-        Self { name: name.into(), address, weight: Weight::ONE, priority: 0, zone: None, labels: Vec::new() }
+        Self {
+            name: name.into(),
+            address,
+            weight: Weight::ONE,
+            priority: 0,
+            zone: None,
+            labels: Arc::default(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod balance;
 pub mod destination;
 pub mod event;
 pub mod explain;
+pub mod formula;
 pub mod hash;
 pub mod health;
 pub mod live;

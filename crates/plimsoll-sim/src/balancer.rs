@@ -38,7 +38,7 @@ impl Balancer {
             parallel_checks: true,
             outlier: scenario.outlier,
             backup_tiers: true,
-            settings: Default::default(),
+            settings: contender.settings(),
             slow_start: None,
             panic_threshold: 0.5,
             recovery: false,

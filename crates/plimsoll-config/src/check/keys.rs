@@ -108,7 +108,7 @@ pub(crate) const DESTINATION: Keys =
     Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels"]);
 
 pub(crate) const LOAD_BALANCER: Keys = Keys {
-    later: &["session_affinity", "hedge", "custom"],
+    later: &["session_affinity", "hedge"],
     pairs: &["dynamic_adjustment", "performance_monitoring"],
     ..Keys::new(
         "load_balancer",
@@ -126,10 +126,12 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
             "dynamic_adjustment",
             "performance_monitoring",
             "hash",
+            "custom",
         ],
     )
 };
 pub(crate) const HASH: Keys = Keys::new("load_balancer.hash", &["key", "table", "bound"]);
+pub(crate) const CUSTOM: Keys = Keys::new("load_balancer.custom", &["expression"]);
 pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
     "load_balancer.health_monitoring",
     &[
@@ -175,7 +177,7 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 28] = [
+pub(crate) static ALL: [&Keys; 29] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
@@ -196,6 +198,7 @@ pub(crate) static ALL: [&Keys; 28] = [
     &DESTINATION,
     &LOAD_BALANCER,
     &HASH,
+    &CUSTOM,
     &HEALTH_MONITORING,
     &OUTLIER_DETECTION,
     &RETRY,

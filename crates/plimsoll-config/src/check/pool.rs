@@ -118,6 +118,7 @@ impl Reader<'_> {
             if let Some(place) = table.get("load_balancer") {
                 self.load_balancer(place, false, &mut settings);
             }
+            self.has_score(table.get("load_balancer").unwrap_or(place), &settings);
             if let Some(place) = table.get("timeouts") {
                 self.destination_timeouts(place, &mut timeouts);
             }
@@ -133,6 +134,7 @@ impl Reader<'_> {
 
     /// The pool of the short form.
     pub(crate) fn default_pool(&mut self, destinations: &Place<'_>, settings: &Settings) -> Pool {
+        self.has_score(destinations, settings);
         let destinations = self.destinations(destinations);
         build("default", settings, defaults::DESTINATION_TIMEOUTS, destinations)
     }
@@ -188,7 +190,7 @@ impl Reader<'_> {
                 weight: Weight::ONE,
                 priority: 0,
                 zone: None,
-                labels: Vec::new(),
+                labels: Arc::default(),
             });
         }
         let table = self.table(place, &keys::DESTINATION)?;
@@ -224,7 +226,7 @@ impl Reader<'_> {
         })
     }
 
-    fn labels(&mut self, place: &Place<'_>) -> Vec<(Name, Name)> {
+    fn labels(&mut self, place: &Place<'_>) -> Arc<[(Name, Name)]> {
         let entries = self.entries(place);
         if entries.len() > LABELS {
             self.problem(place, Code::TooLarge, "a destination has at most 64 labels");
@@ -239,7 +241,7 @@ impl Reader<'_> {
             labels.extend(self.parsed(&value, "text", label).map(|text| (Name::from(key), text)));
         }
         labels.sort();
-        labels
+        labels.into()
     }
 }
 
@@ -254,6 +256,7 @@ fn build(
         algorithm: settings.algorithm,
         hash: settings.hash,
         hash_key: settings.hash_key.clone(),
+        formula: settings.score.formula(),
         health: settings.health_checking.then(|| settings.health.spec()),
         parallel_checks: settings.parallel_checks,
         outlier: settings.outlier,

@@ -194,7 +194,7 @@ impl Handle {
 fn spec_of(pool: &PoolConfig) -> PoolSpec {
     PoolSpec {
         algorithm: pool.algorithm,
-        settings: Settings { hash: pool.hash },
+        settings: Settings { hash: pool.hash, formula: pool.formula.clone() },
         health: pool.health.clone(),
         parallel_checks: pool.parallel_checks,
         outlier: pool.outlier,

@@ -13,7 +13,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::balance::{Algorithm, Policy, Slot};
+use plimsoll_core::balance::{Algorithm, Policy, Settings, Slot, custom};
+use plimsoll_core::formula::{Formula, Misread};
 use plimsoll_core::{Rng, Tick};
 
 use crate::site::Reading;
@@ -49,10 +50,12 @@ pub trait Ear: Send + Sync {
 }
 
 /// Who competes.
-#[derive(Copy, Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Contender {
     /// An algorithm of the product, as it is configured.
     Production(Algorithm),
+    /// `custom` with this formula.
+    Custom(Arc<Formula>),
     /// `weighted_round_robin` whose weights follow goodput over processor use, as in Prequal's evaluation.
     WeightedByUse,
     /// Probes in a pool, and a score over them.
@@ -69,6 +72,7 @@ impl Contender {
     pub fn name(&self) -> String {
         match self {
             Self::Production(algorithm) => algorithm.name().to_owned(),
+            Self::Custom(formula) => format!("custom:{}", formula.text()),
             Self::WeightedByUse => "weighted_by_use".to_owned(),
             Self::Probing(probing) if *probing == Probing::PREQUAL => "hcl".to_owned(),
             Self::Probing(probing) => match probing.score {
@@ -83,9 +87,9 @@ impl Contender {
 
     /// What a balancer with so many workers and peers listens with, if it is on trial.
     pub fn ear(&self, balancers: usize, sites: usize) -> Option<Arc<dyn Ear>> {
-        match *self {
-            Self::Production(_) | Self::WeightedByUse => None,
-            Self::Probing(probing) => Some(Arc::new(ProbePool::new(probing, balancers, sites))),
+        match self {
+            Self::Production(_) | Self::Custom(_) | Self::WeightedByUse => None,
+            Self::Probing(probing) => Some(Arc::new(ProbePool::new(*probing, balancers, sites))),
             Self::Yarp => Some(Arc::new(Yarp::new(sites))),
             Self::Oracle => Some(Arc::new(Oracle::default())),
         }
@@ -95,15 +99,24 @@ impl Contender {
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Self::Production(algorithm) => *algorithm,
+            Self::Custom(_) => Algorithm::Custom,
             Self::WeightedByUse => Algorithm::WeightedRoundRobin,
             _ => Algorithm::Random,
         }
     }
 
+    /// What that is told.
+    pub fn settings(&self) -> Settings {
+        let formula = if let Self::Custom(formula) = self { Some(formula.clone()) } else { None };
+        Settings { formula, ..Settings::default() }
+    }
+
     /// Every name that can be written, for messages.
     pub fn names() -> String {
         let production = Algorithm::ALL.map(Algorithm::name).join(", ");
-        format!("{production}; on trial: weighted_by_use, hcl, hcl:QUANTILE, linear:SHARE, c3, yarp, oracle")
+        format!(
+            "{production}, custom:EXPRESSION; on trial: weighted_by_use, hcl, hcl:QUANTILE, linear:SHARE, c3, yarp, oracle"
+        )
     }
 }
 
@@ -126,6 +139,14 @@ impl FromStr for Contender {
             ("yarp", None) => Ok(Self::Yarp),
             ("oracle", None) => Ok(Self::Oracle),
             ("weighted_by_use", None) => Ok(Self::WeightedByUse),
+            ("custom", formula) => {
+                let formula = formula.map(|_| &text["custom:".len()..]).unwrap_or(custom::DEFAULT);
+                let told = |misread: Misread| {
+                    let help = misread.help.map(|help| format!(" ({help})")).unwrap_or_default();
+                    format!("`{text}` is no algorithm: {}{help}", misread.what)
+                };
+                Ok(Self::Custom(Arc::new(Formula::parse(formula).map_err(told)?)))
+            }
             (name, None) if Algorithm::from_name(name).is_some() => {
                 Ok(Self::Production(Algorithm::from_name(name).unwrap_or(Algorithm::RoundRobin)))
             }
@@ -146,10 +167,11 @@ mod tests {
     #[test]
     fn everyone_answers_to_the_name_it_gives() {
         let names = ["hcl", "hcl:0.5", "linear:0.25", "c3", "yarp", "oracle", "weighted_by_use"];
-        for name in Algorithm::ALL.map(Algorithm::name).into_iter().chain(names) {
+        let production = Algorithm::ALL.map(Algorithm::name).into_iter().filter(|name| *name != "custom");
+        for name in production.chain(names).chain(["custom:in_flight / weight"]) {
             assert_eq!(name.parse::<Contender>().map(|contender| contender.name()), Ok(name.to_owned()));
         }
-        for wrong in ["fastest", "hcl:2", "hcl:x", "linear", "random:1", ""] {
+        for wrong in ["fastest", "hcl:2", "hcl:x", "linear", "random:1", "custom:", "custom:speed", ""] {
             assert!(wrong.parse::<Contender>().is_err(), "{wrong}");
         }
     }

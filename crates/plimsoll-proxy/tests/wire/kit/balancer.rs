@@ -137,7 +137,7 @@ fn member(pool: &str, n: usize, address: DestinationAddress) -> DestinationConfi
         weight: Weight::ONE,
         priority: 0,
         zone: None,
-        labels: Vec::new(),
+        labels: Default::default(),
     }
 }
 
@@ -156,6 +156,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         algorithm: Algorithm::RoundRobin,
         hash: HashSpec::default(),
         hash_key: HashKey::Source,
+        formula: None,
         health: None,
         parallel_checks: true,
         outlier: OutlierSpec {
