@@ -26,6 +26,8 @@ pub struct PoolView {
     pub check_type: Option<&'static str>,
     /// When traffic sets a destination aside.
     pub outlier: OutlierSpec,
+    /// Messages that wait long are sent to a second destination as well.
+    pub hedges: bool,
     /// Since when [`state`](Self::state) is as it is.
     pub state_since: Tick,
     /// Decisions and further tries since the start.
@@ -58,6 +60,8 @@ pub struct DestinationView {
     pub in_flight: u32,
     /// Bad outcomes of real traffic in a row.
     pub streak: u32,
+    /// How often a formula had no number for it.
+    pub unscored: u32,
     /// Counts since the start.
     pub counts: Counts,
     /// What its checks and its ejections came to.

@@ -2,7 +2,7 @@
 
 use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::{Failure, Standing};
-use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, PoolView, RETRY_REASONS};
+use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, HEDGES, PoolView, RETRY_REASONS};
 
 use super::text::{Family, Kind, Text};
 
@@ -49,6 +49,16 @@ fn answers(text: &mut Text<'_>, pools: &[PoolView]) {
     each(pools, |[pool, destination], _, d| {
         for (failure, &count) in Failure::ALL.iter().zip(&d.counts.failures) {
             family.unless_zero(&[pool, destination, ("reason", failure.word())], count);
+        }
+    });
+    let mut family = text.counter(
+        "plimsoll_destination_score_errors_total",
+        "Times a formula had no number for a destination, which then counts as the worst.",
+    );
+    let mut shown = false;
+    each(pools, |labels, _, d| {
+        if d.unscored > 0 || !std::mem::replace(&mut shown, true) {
+            family.sample(&labels, d.unscored);
         }
     });
     let mut family = text.gauge("plimsoll_destination_in_flight", "Messages a destination holds now.");
@@ -109,6 +119,13 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
     pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.retries));
     let mut family = text.counter("plimsoll_failovers_total", "Of these the tries at another destination.");
     pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.failovers));
+    let mut family =
+        text.counter("plimsoll_hedges_total", "Copies of messages that waited long, by how they ended.");
+    for pool in pools.iter().filter(|pool| pool.hedges) {
+        for (result, &count) in HEDGES.iter().zip(&pool.counts.hedges) {
+            family.sample(&[("pool", &pool.name), ("result", result)], count);
+        }
+    }
     let mut family =
         text.counter("plimsoll_outlier_ejections_total", "Destinations set aside for what traffic showed.");
     for pool in pools {

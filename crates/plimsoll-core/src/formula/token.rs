@@ -82,7 +82,7 @@ fn sign(text: &str, at: usize, first: char) -> Result<(Kind, usize), Misread> {
 }
 
 fn number(text: &str, at: usize) -> Result<(Kind, usize), Misread> {
-    let rest = text[at..].as_bytes();
+    let rest = &text.as_bytes()[at..];
     let digits = |from: usize| rest[from..].iter().take_while(|b| b.is_ascii_digit()).count();
     let mut len = digits(0);
     if rest.get(len) == Some(&b'.') {

@@ -132,7 +132,7 @@ pub struct Reported {
 
 impl Reported {
     /// From now on what was said longer ago than this counts for nothing.
-    pub(crate) fn set_max_age(&self, age: Duration) {
+    pub fn set_max_age(&self, age: Duration) {
         self.age.store(in_units(age), Relaxed);
     }
 

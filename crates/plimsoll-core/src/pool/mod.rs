@@ -71,6 +71,10 @@ impl PoolSpec {
 
 /// What a pool is told.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few inputs exist at a time, and a box would only move the bytes"
+)]
 pub enum Input {
     /// These are the destinations now, all of them. Whose name stays keeps everything known of it, but for
     /// one at a new address: nothing is known against that. Of a name given twice the first counts.
@@ -304,6 +308,10 @@ impl Pool {
         if (old.algorithm, &old.settings) != (self.spec.algorithm, &self.spec.settings) {
             self.policy = self.spec.algorithm.policy_with(self.workers, &self.spec.settings);
             self.dirty = true;
+        }
+        let named = |settings: &Settings| settings.formula.as_ref().map(|formula| formula.named().to_vec());
+        if named(&old.settings) != named(&self.spec.settings) {
+            self.entries.iter().for_each(|entry| entry.live.reported().forget_named());
         }
         self.dirty |= old.backup_tiers != self.spec.backup_tiers;
         self.touched = true;
