@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cursor::Cursors;
+use super::cursor::Parts;
 use super::health_based::Median;
 use super::least::EXACT_UP_TO;
 use super::lowest::{Score, lowest};
-use super::{Needs, Picker, Policy, Slot};
+use super::{Needs, Part, Picker, Policy, Slot};
 use crate::formula::{Formula, Program, Reading, Source};
 use crate::health::score::score;
 use crate::live::Live;
@@ -31,7 +31,7 @@ const MEAN_FOR: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Custom {
     formula: Arc<Formula>,
-    cursors: Arc<Cursors>,
+    turns: Parts,
 }
 
 impl Custom {
@@ -39,7 +39,7 @@ impl Custom {
     pub fn new(workers: usize, formula: Option<Arc<Formula>>) -> Self {
         let formula = formula.or_else(|| Formula::parse(DEFAULT).ok().map(Arc::new));
         let formula = formula.expect("a test reads the default");
-        Self { formula, cursors: Arc::new(Cursors::new(workers)) }
+        Self { formula, turns: Parts::new(workers) }
     }
 }
 
@@ -57,9 +57,13 @@ impl Policy for Custom {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        self.build_part(slots, Part::WHOLE)
+    }
+
+    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
         let programs = slots.iter().map(|slot| (slot.live.clone(), self.formula.program(slot))).collect();
         let scores = Scores { programs, pool: PoolMeans::default(), slots: slots.clone() };
-        lowest(scores, &slots, &self.cursors)
+        lowest(scores, &slots, self.turns.of(part))
     }
 }
 
