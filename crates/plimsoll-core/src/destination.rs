@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::circuit::DestinationLimits;
 use crate::time::Tick;
 
 /// The name of a pool or destination: shared, compared by its text.
@@ -73,6 +74,8 @@ pub struct Destination {
     pub zone: Option<Name>,
     /// Free labels, in the order given.
     pub labels: Arc<[(Name, Name)]>,
+    /// What it may have at once.
+    pub limits: DestinationLimits,
 }
 
 impl Destination {
@@ -85,6 +88,7 @@ impl Destination {
             priority: 0,
             zone: None,
             labels: Arc::default(),
+            limits: DestinationLimits::default(),
         }
     }
 }

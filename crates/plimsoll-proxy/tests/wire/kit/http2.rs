@@ -287,6 +287,7 @@ impl Http2Destination {
             priority: 0,
             zone: None,
             labels: Default::default(),
+            limits: Default::default(),
         }
     }
 
