@@ -5,6 +5,7 @@
 //! hear through [`Ear`].
 
 mod oracle;
+mod peer;
 mod pool;
 mod score;
 mod yarp;
@@ -20,6 +21,7 @@ use plimsoll_core::{Rng, Tick};
 use crate::site::Reading;
 
 pub use self::oracle::Oracle;
+pub use self::peer::Peer;
 pub use self::pool::{ProbePool, Probing};
 pub use self::score::Score;
 pub use self::yarp::Yarp;
@@ -63,6 +65,8 @@ pub enum Contender {
     /// The better of two by what was polled half a second ago at most (YARP's PowerOfTwoChoices, as Prequal's
     /// authors ran it).
     Yarp,
+    /// Another product.
+    Peer(Peer),
     /// Who would answer first, if nothing else came: better than anything real, and no policy.
     Oracle,
 }
@@ -81,6 +85,7 @@ impl Contender {
                 Score::C3 => "c3".to_owned(),
             },
             Self::Yarp => "yarp".to_owned(),
+            Self::Peer(peer) => peer.name().to_owned(),
             Self::Oracle => "oracle".to_owned(),
         }
     }
@@ -91,6 +96,7 @@ impl Contender {
             Self::Production(_) | Self::Custom(_) | Self::WeightedByUse => None,
             Self::Probing(probing) => Some(Arc::new(ProbePool::new(*probing, balancers, sites))),
             Self::Yarp => Some(Arc::new(Yarp::new(sites))),
+            Self::Peer(peer) => Some(Arc::new(*peer)),
             Self::Oracle => Some(Arc::new(Oracle::default())),
         }
     }
@@ -114,8 +120,9 @@ impl Contender {
     /// Every name that can be written, for messages.
     pub fn names() -> String {
         let production = Algorithm::ALL.map(Algorithm::name).join(", ");
+        let peers = Peer::ALL.map(Peer::name).join(", ");
         format!(
-            "{production}, custom:EXPRESSION; on trial: weighted_by_use, hcl, hcl:QUANTILE, linear:SHARE, c3, yarp, oracle"
+            "{production}, custom:EXPRESSION; on trial: weighted_by_use, hcl, hcl:QUANTILE, linear:SHARE, c3, yarp, oracle; peers: {peers}"
         )
     }
 }
@@ -147,12 +154,16 @@ impl FromStr for Contender {
                 };
                 Ok(Self::Custom(Arc::new(Formula::parse(formula).map_err(told)?)))
             }
-            (name, None) if Algorithm::from_name(name).is_some() => {
-                Ok(Self::Production(Algorithm::from_name(name).unwrap_or(Algorithm::RoundRobin)))
-            }
-            _ => Err(format!("there is no algorithm `{text}`; there are {}", Self::names())),
+            (name, None) => (Algorithm::from_name(name).map(Self::Production))
+                .or_else(|| Peer::ALL.into_iter().find(|peer| peer.name() == name).map(Self::Peer))
+                .ok_or_else(|| unknown(text)),
+            _ => Err(unknown(text)),
         }
     }
+}
+
+fn unknown(text: &str) -> String {
+    format!("there is no algorithm `{text}`; there are {}", Contender::names())
 }
 
 /// The index in `slots`, which are in order of rank, of destination `site`.
@@ -168,7 +179,9 @@ mod tests {
     fn everyone_answers_to_the_name_it_gives() {
         let names = ["hcl", "hcl:0.5", "linear:0.25", "c3", "yarp", "oracle", "weighted_by_use"];
         let production = Algorithm::ALL.map(Algorithm::name).into_iter().filter(|name| *name != "custom");
-        for name in production.chain(names).chain(["custom:in_flight / weight"]) {
+        for name in
+            production.chain(Peer::ALL.map(Peer::name)).chain(names).chain(["custom:in_flight / weight"])
+        {
             assert_eq!(name.parse::<Contender>().map(|contender| contender.name()), Ok(name.to_owned()));
         }
         for wrong in ["fastest", "hcl:2", "hcl:x", "linear", "random:1", "custom:", "custom:speed", ""] {
