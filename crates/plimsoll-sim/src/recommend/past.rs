@@ -19,6 +19,8 @@ pub const MESSAGES_AT_LEAST: usize = 200;
 const STRETCH: Duration = Duration::from_secs(600);
 /// Messages of one run at most.
 const RUN: usize = 30_000;
+/// Of a run at the rate that was seen, so many at least: the 999th of a thousand is then five messages' word.
+const ENOUGH: f64 = 5_000.0;
 /// With fewer answers a destination's own time says nothing.
 const ANSWERS: usize = 20;
 /// Slower than the fastest by less is taken for chance.
@@ -127,7 +129,9 @@ impl Past {
             scenario.duration = stretch.span;
         } else {
             scenario.volume = Volume::Rate(self.rate);
-            scenario.duration = STRETCH.min(Duration::from_secs_f64(RUN as f64 / self.rate));
+            let enough = (self.span * 3).max(Duration::from_secs_f64(ENOUGH / self.rate));
+            let most = Duration::from_secs_f64(RUN as f64 / self.rate);
+            scenario.duration = enough.min(most).min(STRETCH);
         }
         scenario.outlier = plimsoll_core::health::OutlierSpec {
             consecutive_failures: 5,

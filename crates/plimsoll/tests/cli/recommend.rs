@@ -101,7 +101,7 @@ fn what_it_cannot_judge_is_told_in_a_sentence() {
     }
     let long = log(&folder, &own_log());
     let (code, out, _) = recommend(&["--log", long.to_str().unwrap(), "--algorithm", "source_hash"]);
-    assert!(code == 0 && out.contains("keeps each key"), "{out}");
+    assert!(code == 0 && out.contains("it keeps each key"), "{out}");
 }
 
 #[test]

@@ -94,8 +94,17 @@ impl Recommend {
     }
 
     fn tell(&self, mut case: Case) {
-        if case.past.algorithm.policy(1).needs() == Needs::Key {
-            return say(&told::keys_stay(&case, self.output));
+        let why = match case.past.algorithm {
+            Algorithm::Custom => {
+                Some("its expression is its owner's; `plimsoll simulate -a custom:EXPRESSION` tries one")
+            }
+            keyed if keyed.policy(1).needs() == Needs::Key => {
+                Some("it keeps each key at its destination, and nothing else does")
+            }
+            _ => None,
+        };
+        if let Some(why) = why {
+            return say(&told::keep(&case, why, self.output));
         }
         let slots = self.slots.map_or_else(|| case.past.slots(), |slots| slots as usize);
         if self.slots.is_none() {

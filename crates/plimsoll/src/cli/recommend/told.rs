@@ -35,12 +35,8 @@ pub(super) fn costs(past: &Past, slots: usize, advice: &Advice) -> Vec<f64> {
     advice.candidates.iter().map(cost).collect()
 }
 
-pub(super) fn keys_stay(case: &Case, output: Output) -> String {
-    let name = case.past.algorithm.name();
-    let why = format!(
-        "{}: {name} keeps each key at its destination, and nothing else does; there is nothing to recommend in its place",
-        case.subject
-    );
+pub(super) fn keep(case: &Case, why: &str, output: Output) -> String {
+    let why = format!("{}: keep {}: {why}", case.subject, case.past.algorithm.name());
     match output {
         Output::Text => why + "\n",
         Output::Json => format!("{:#}\n", json!({"recommendations": [], "message": why})),
