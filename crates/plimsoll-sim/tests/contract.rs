@@ -4,6 +4,7 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use plimsoll_core::balance::{Algorithm, HashSpec, Needs, Picker, Policy, Settings, Slot, Table};
+use plimsoll_core::formula::Formula;
 use plimsoll_core::{Rng, Tick, Want};
 use plimsoll_sim::{Terms, contract};
 
@@ -12,13 +13,14 @@ use plimsoll_sim::{Terms, contract};
 const fn terms(algorithm: Algorithm) -> Terms {
     let rotates = matches!(algorithm, Algorithm::RoundRobin | Algorithm::WeightedRoundRobin);
     // A peak is the worst of many answers, so equal destinations differ by their luck for as long as it lasts.
-    // An average wavers by a sixth where answers take exponential times, and health with it.
+    // An average wavers by a sixth where answers take exponential times, and with it health, and who is
+    // slower than the others.
     let tolerance = match algorithm {
         Algorithm::PeakEwma => 0.5,
         // Prequal promises nothing about shares: who is known to be slow gets none while others are cold, and here
         // answers take as long whatever there is to do.
         Algorithm::Prequal => 1.0,
-        Algorithm::HealthBased => 0.1,
+        Algorithm::HealthBased | Algorithm::ResponseTime => 0.1,
         _ => 0.0,
     };
     Terms { heeds_weights: algorithm.heeds_weights(), rotates, tolerance }
@@ -31,6 +33,19 @@ fn keeps(algorithm: Algorithm) {
 #[test]
 fn round_robin_keeps_the_contract() {
     keeps(Algorithm::RoundRobin);
+}
+
+#[test]
+fn custom_keeps_the_contract_by_any_formula() {
+    for formula in [
+        "(in_flight + 1) / weight",
+        "(in_flight + 1) / weight * (has(load.cpu) ? 1 + load.cpu : 1)",
+        "zone == 'eu' ? 1e9 : (in_flight + 1) / weight",
+    ] {
+        let formula = Some(Arc::new(Formula::parse(formula).expect("a formula")));
+        let settings = Settings { formula, ..Settings::default() };
+        contract(&|workers| Algorithm::Custom.policy_with(workers, &settings), &terms(Algorithm::Custom));
+    }
 }
 
 #[test]

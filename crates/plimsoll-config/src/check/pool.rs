@@ -121,6 +121,7 @@ impl Reader<'_> {
             if let Some(place) = table.get("load_balancer") {
                 self.load_balancer(place, false, &mut settings);
             }
+            self.has_score(table.get("load_balancer").unwrap_or(place), &settings);
             if let Some(place) = table.get("timeouts") {
                 self.destination_timeouts(place, &mut timeouts);
             }
@@ -143,6 +144,7 @@ impl Reader<'_> {
 
     /// The pool of the short form.
     pub(crate) fn default_pool(&mut self, destinations: &Place<'_>, settings: &Settings) -> Pool {
+        self.has_score(destinations, settings);
         let destinations = self.destinations(destinations, DestinationLimits::default());
         build("default", settings, defaults::DESTINATION_TIMEOUTS, destinations)
     }
@@ -203,7 +205,7 @@ impl Reader<'_> {
                 weight: Weight::ONE,
                 priority: 0,
                 zone: None,
-                labels: Vec::new(),
+                labels: Arc::default(),
                 limits,
             });
         }
@@ -237,7 +239,7 @@ impl Reader<'_> {
             weight: weight.map_or(Weight::ONE, Weight::new),
             priority: priority.unwrap_or(0),
             zone,
-            labels,
+            labels: labels.into(),
             limits,
         })
     }
@@ -270,9 +272,13 @@ fn build(
 ) -> Pool {
     Pool {
         name: Arc::from(name),
-        algorithm: settings.algorithm,
+        algorithm: match settings.names_algorithm || weigh_alike(&destinations) {
+            true => settings.algorithm,
+            false => defaults::WEIGHTED_ALGORITHM,
+        },
         hash: settings.hash,
         hash_key: settings.hash_key.clone(),
+        formula: settings.score.formula(),
         caching: settings.caching,
         health: settings.health_checking.then(|| settings.health.spec()),
         parallel_checks: settings.parallel_checks,
@@ -292,6 +298,15 @@ fn build(
         timeouts: DestinationTimeouts { total: settings.total, ..timeouts },
         destinations,
     }
+}
+
+/// Do all that take work have the same weight beside those of their priority?
+fn weigh_alike(destinations: &[Destination]) -> bool {
+    let mut of_priority = [None; 256];
+    destinations.iter().filter(|destination| destination.weight.get() > 0).all(|destination| {
+        let first = of_priority[usize::from(destination.priority)].get_or_insert(destination.weight);
+        *first == destination.weight
+    })
 }
 
 /// A destination's name stands in logs, metrics and commands: one word that can be seen.
