@@ -27,25 +27,34 @@ pub struct Loaded {
     pub sources: Vec<Source>,
 }
 
+/// What a file may name beside what is built in: words of the embedding program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    /// What listeners may speak.
+    pub protocols: Vec<&'static str>,
+    /// What checks may speak.
+    pub checks: Vec<&'static str>,
+}
+
 /// Loads a configuration from its text. `file` is its name in messages, relative paths start at `dir`, and
 /// `env` gives the values of variables.
 ///
 /// Reads no file but those that `${file:…}` names.
 pub fn load(text: &str, file: &str, dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
-    load_with(text, file, dir, env, &[])
+    load_with(text, file, dir, env, &Words::default())
 }
 
-/// As [`load`], for a program whose listeners also speak `protocols`: the words of its own adapters.
+/// As [`load`], for a program that knows more `words` than we do.
 pub fn load_with(
     text: &str,
     file: &str,
     dir: &Path,
     env: &dyn Fn(&str) -> Option<String>,
-    protocols: &[&'static str],
+    words: &Words,
 ) -> Loaded {
     let mut problems = Problems::default();
     let root = tree_of(file, text, dir, env, &mut problems);
-    finish(root, dir, protocols, problems)
+    finish(root, dir, words, problems)
 }
 
 /// Loads a file, or all `*.yaml` of a folder in the order of their names: lists and blocks at the top are
@@ -54,24 +63,24 @@ pub fn load_with(
 /// # Errors
 /// When a file cannot be read at all; the error says which and why.
 pub fn load_path(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> io::Result<Loaded> {
-    load_path_with(path, env, &[])
+    load_path_with(path, env, &Words::default())
 }
 
-/// As [`load_path`], for a program whose listeners also speak `protocols`: the words of its own adapters.
+/// As [`load_path`], for a program that knows more `words` than we do.
 ///
 /// # Errors
 /// When a file cannot be read at all; the error says which and why.
 pub fn load_path_with(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
-    protocols: &[&'static str],
+    words: &Words,
 ) -> io::Result<Loaded> {
     let mut problems = Problems::default();
     if !path.is_dir() {
         let dir = path.parent().unwrap_or(Path::new(""));
         let bytes = read(path)?;
         let root = tree_of_bytes(path, &bytes, dir, env, &mut problems);
-        return Ok(finish(root, dir, protocols, problems));
+        return Ok(finish(root, dir, words, problems));
     }
     let mut merged: Option<Node> = None;
     let mut complete = true;
@@ -89,7 +98,7 @@ pub fn load_path_with(
             (before, root) => before.or(root),
         };
     }
-    let mut loaded = finish(merged, path, protocols, problems);
+    let mut loaded = finish(merged, path, words, problems);
     if !complete {
         // What seems to be missing may stand in the file that could not be read.
         loaded.problems.retain(|p| !matches!(p.code, Code::MissingKey | Code::UnknownPool));
@@ -97,8 +106,8 @@ pub fn load_path_with(
     Ok(loaded)
 }
 
-fn finish(root: Option<Node>, dir: &Path, protocols: &[&'static str], mut problems: Problems) -> Loaded {
-    let config = root.and_then(|root| check(&root, dir, protocols, &mut problems));
+fn finish(root: Option<Node>, dir: &Path, words: &Words, mut problems: Problems) -> Loaded {
+    let config = root.and_then(|root| check(&root, dir, words, &mut problems));
     let config = config.filter(|_| !problems.has_errors());
     let (problems, sources) = problems.finish();
     Loaded { config, problems, sources }

@@ -51,7 +51,6 @@ fn the_advanced_example_of_the_seed() {
         "performance_monitoring",
         "dynamic_adjustment",
         "performance.caching",
-        "performance.optimization",
         "quality.quality_metrics",
         "quality.learning",
     ];

@@ -43,5 +43,5 @@ pub use counters::{
     CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, Histogram, ListenerCounts, METHODS, PoolCounts,
     RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
-pub use driver::CheckCounts;
+pub use driver::{CheckCounts, OUTAGES_MS, Spans, Watched};
 pub use views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};

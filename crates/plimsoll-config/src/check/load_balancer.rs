@@ -15,6 +15,7 @@ use crate::check::table::Table;
 use crate::defaults;
 use crate::model::HashKey;
 use crate::problem::Code;
+use crate::units::Dur;
 
 /// Algorithms of the contract that come later.
 const LATER_ALGORITHMS: [&str; 1] = ["custom"];
@@ -28,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) health_checking: bool,
     pub(crate) health: HealthSettings,
     pub(crate) parallel_checks: bool,
+    pub(crate) optimization: bool,
     pub(crate) outlier: OutlierSpec,
     pub(crate) retry: RetrySpec,
     pub(crate) backup_tiers: bool,
@@ -45,6 +47,7 @@ impl Default for Settings {
             health_checking: true,
             health: HealthSettings::default(),
             parallel_checks: true,
+            optimization: false,
             outlier: defaults::OUTLIER,
             retry: defaults::retry(),
             backup_tiers: true,
@@ -102,6 +105,22 @@ impl Reader<'_> {
         outlier.max_ejection = defaults::OUTLIER.max_ejection.max(outlier.base_ejection);
         if let Some(interval) = table.get("interval").and_then(|p| self.dur(p, &defaults::INTERVAL)) {
             outlier.interval = Some(interval);
+        }
+        let silence = |text: &str| match text {
+            "none" => Ok(None),
+            text => Ok(Some(text.parse::<Dur>()?.0)),
+        };
+        if let Some(place) = table.get("silence")
+            && let Some(silence) = self.parsed(place, "a duration like \"1s\", or none", silence)
+        {
+            if silence.is_some_and(|silence| !defaults::INTERVAL.contains(&silence)) {
+                self.problem(
+                    place,
+                    Code::OutOfRange,
+                    format!("`{}` is out of range: 10ms to 1d", place.shown()),
+                );
+            }
+            outlier.silence = silence;
         }
         set(&mut outlier.max_ejected, table.get("max_ejected").and_then(|p| self.share(p)));
     }
@@ -161,7 +180,8 @@ impl Reader<'_> {
             settings.total = Some(total);
         }
         set(&mut settings.parallel_checks, table.get("parallel_processing").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["caching", "optimization"]);
+        set(&mut settings.optimization, table.get("optimization").and_then(|p| self.switch(p)));
+        self.inactive_switches(&table, &["caching"]);
     }
 
     fn quality(&mut self, place: &Place<'_>, settings: &mut Settings) {

@@ -254,7 +254,7 @@ fn build(
         algorithm: settings.algorithm,
         hash: settings.hash,
         hash_key: settings.hash_key.clone(),
-        health: settings.health_checking.then(|| settings.health.spec()),
+        health: settings.health_checking.then(|| settings.health.spec(settings.optimization)),
         parallel_checks: settings.parallel_checks,
         outlier: settings.outlier,
         retry: settings.retry.clone(),

@@ -137,6 +137,8 @@ pub(crate) struct Reader<'r> {
     pub(crate) dir: &'r FilePath,
     /// What listeners can speak beside what they always can.
     pub(crate) protocols: &'r [&'static str],
+    /// And its checks speak these.
+    pub(crate) checks: &'r [&'static str],
 }
 
 impl Reader<'_> {

@@ -122,6 +122,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
         outlier: table.config.outlier,
         state_since: report.state_since,
         counts: table.tallies.counts(),
+        watched: report.watched,
         ejections: report.ejections,
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use plimsoll_core::Tick;
-use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind};
+use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind, Rhythm};
 use plimsoll_core::retry::{RetrySpec, RetryWhen};
 
 use super::raw::{self, File};
@@ -231,6 +231,7 @@ fn outlier(given: &raw::OutlierDetection) -> OutlierSpec {
         max_ejection: NEVER_EJECTS.max_ejection.max(base_ejection),
         max_ejected: given.max_ejected.map_or(NEVER_EJECTS.max_ejected, |share| share.0),
         interval: NEVER_EJECTS.interval,
+        silence: NEVER_EJECTS.silence,
     }
 }
 
@@ -241,7 +242,9 @@ fn health(given: &raw::HealthMonitoring) -> HealthSpec {
         failure_threshold: given.failure_threshold.unwrap_or(3),
         recovery_threshold: given.recovery_threshold.unwrap_or(2),
         probe: ProbeKind::Tcp,
+        if_gray: None,
         port: None,
+        rhythm: Rhythm::default(),
     }
 }
 

@@ -111,6 +111,7 @@ pub const NEVER_EJECTS: OutlierSpec = OutlierSpec {
     max_ejection: Duration::from_secs(300),
     max_ejected: 0.5,
     interval: Some(Duration::from_secs(10)),
+    silence: None,
 };
 
 /// Nothing is tried again.
