@@ -5,6 +5,7 @@ mod asking;
 mod hash;
 mod headers;
 mod health;
+mod hedge;
 pub(crate) mod keys;
 mod listener;
 mod load_balancer;

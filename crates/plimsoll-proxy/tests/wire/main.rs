@@ -5,6 +5,7 @@ mod checks;
 mod detect;
 mod failover;
 mod framing;
+mod hedging;
 mod http2;
 mod kit;
 mod life;
