@@ -88,6 +88,7 @@ pub const OUTLIER: OutlierSpec = OutlierSpec {
     max_ejected: 0.5,
     interval: Some(Duration::from_secs(10)),
     silence: Some(Duration::from_secs(1)),
+    learns: false,
 };
 
 /// Ejections leave at least this share of a pool.

@@ -462,7 +462,7 @@ struct Quality {
     failover_support: Option<Switch>,
     /// How close shares come to what was intended. Not active yet.
     quality_metrics: Option<Switch>,
-    /// A destination is judged against its own normal. Not active yet.
+    /// Outlier detection judges a destination by its own past, too.
     learning: Option<Switch>,
 }
 

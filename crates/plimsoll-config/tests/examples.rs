@@ -52,7 +52,6 @@ fn the_advanced_example_of_the_seed() {
         "dynamic_adjustment",
         "performance.caching",
         "quality.quality_metrics",
-        "quality.learning",
     ];
     let config = check_seed("seed-advanced.yaml", ADVANCED, &inactive);
     let pool = &config.pools[0];

@@ -84,7 +84,7 @@ pub enum Reason {
         /// Set aside for so long.
         span: Duration,
     },
-    /// It did worse than its peers.
+    /// It did worse than its peers, or than it used to.
     WorseThanPeers {
         /// In what.
         worse: Worse,
@@ -155,9 +155,7 @@ impl Reason {
             Self::ChecksPassed { .. } => "checks_passed",
             Self::ChecksOff => "checks_off",
             Self::TrafficFailed { .. } => "traffic_failed",
-            Self::WorseThanPeers { worse: Worse::SuccessRate { .. }, .. } => "success_rate",
-            Self::WorseThanPeers { worse: Worse::FailureShare { .. }, .. } => "failure_share",
-            Self::WorseThanPeers { worse: Worse::Latency { .. }, .. } => "slow",
+            Self::WorseThanPeers { worse, .. } => worse.word(),
             Self::Silent { .. } => "silent",
             Self::NotChecked => "not_checked",
             Self::TrialOpened => "trial_opened",

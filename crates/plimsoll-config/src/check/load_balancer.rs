@@ -193,7 +193,8 @@ impl Reader<'_> {
         let Some(table) = self.table(place, &keys::QUALITY) else { return };
         set(&mut settings.retry.error_recovery, table.get("error_recovery").and_then(|p| self.switch(p)));
         set(&mut settings.backup_tiers, table.get("failover_support").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["quality_metrics", "learning"]);
+        set(&mut settings.outlier.learns, table.get("learning").and_then(|p| self.switch(p)));
+        self.inactive_switches(&table, &["quality_metrics"]);
     }
 
     /// Switches of the seed that do nothing yet: on is told, off is true already.

@@ -342,7 +342,7 @@ fn when_to_hedge_is_a_share_or_a_time() {
 #[test]
 fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
     let policy = |on: &str| {
-        "  health_monitoring: {▸alerting: ON}\n  performance: {▸caching: ON}\n  quality: {▸quality_metrics: ON, ▸learning: ON}\n  ▸dynamic_adjustment: ON\n  \
+        "  health_monitoring: {▸alerting: ON}\n  performance: {▸caching: ON}\n  quality: {▸quality_metrics: ON}\n  ▸dynamic_adjustment: ON\n  \
          ▸performance_monitoring: ON"
             .replace("ON", on)
     };
@@ -353,7 +353,6 @@ fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
             "not-active-yet health_monitoring.alerting",
             "not-active-yet performance.caching",
             "not-active-yet quality.quality_metrics",
-            "not-active-yet quality.learning",
             "not-active-yet dynamic_adjustment",
             "not-active-yet performance_monitoring",
         ],

@@ -2,6 +2,7 @@
 
 pub mod checker;
 pub mod lanes;
+pub mod normal;
 pub mod outlier;
 pub mod peers;
 pub mod rhythm;
@@ -159,6 +160,8 @@ pub struct OutlierSpec {
     /// Messages that wait for so long, and for many times longer than they and its peers' usually do, make a
     /// destination suspect before their own time limit does; `None` = they do not.
     pub silence: Option<Duration>,
+    /// Each is judged by what is usual of it, too (`quality.learning`), at every comparison.
+    pub learns: bool,
     /// At most this share of the pool is ejected at once (one always may be, if others serve), 0.0 to 1.0.
     pub max_ejected: f64,
 }

@@ -10,6 +10,7 @@ use crate::destination::{
 };
 use crate::event::Reason;
 use crate::health::checker::Shown;
+use crate::health::normal::Normal;
 use crate::health::silence::Silence;
 use crate::health::{Checker, LastCheck, Outlier, Start};
 use crate::live::{Counts, Live};
@@ -53,6 +54,8 @@ pub(super) struct Entry {
     /// What it had answered at its last check.
     answered: u64,
     pub(super) contradicted: Contradicted,
+    /// What is usual of it.
+    pub(super) normal: Normal,
     /// For how long it has answered nothing.
     pub(super) silence: Silence,
     /// It came back a short time ago.
@@ -88,6 +91,7 @@ impl Entry {
             checked: Counts::default(),
             answered: 0,
             contradicted: Contradicted::default(),
+            normal: Normal::default(),
             silence: Silence::default(),
             warmth: None,
             relief: None,
@@ -124,6 +128,7 @@ impl Entry {
         if self.checker.health() == Health::Down {
             self.down_by = Some(Reason::NotChecked);
         }
+        self.normal = Normal::default();
         self.silence.forget();
         self.live.listen();
         self.outlier = Outlier::default();

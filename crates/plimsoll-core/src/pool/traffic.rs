@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::destination::{AdminState, Health};
 use crate::event::{Event, Reason};
 use crate::health::Verdict;
-use crate::health::peers::{self, Window};
+use crate::health::normal::{self, Normal};
+use crate::health::peers::{self, Window, Worse};
 use crate::health::silence::Judgement;
 use crate::live::{Failure, Outcome, Progress, Suspect};
 use crate::pool::Pool;
@@ -71,9 +72,27 @@ impl Pool {
             if fit { window } else { Window::default() }
         };
         let windows: Vec<Window> = self.entries.iter_mut().map(window).collect();
-        for (rank, worse) in peers::worse(&windows) {
+        for (rank, worse) in self.worse(&windows) {
             self.set_aside(now, rank, |span| Reason::WorseThanPeers { worse, span });
         }
+    }
+
+    /// Who did worse than the others; where each is known by its own past, also who did worse than it used to,
+    /// and not who is slower than the others as ever.
+    fn worse(&mut self, windows: &[Window]) -> Vec<(usize, Worse)> {
+        let mut found = peers::worse(windows);
+        if self.spec.outlier.learns {
+            let normals: Vec<Normal> = self.entries.iter().map(|entry| entry.normal).collect();
+            let slow = |worse: &Worse| matches!(worse, Worse::Latency { .. });
+            found.retain(|(rank, worse)| !(slow(worse) && normals[*rank].excuses(&windows[*rank])));
+            for (rank, worse) in normal::unusual(windows, &normals) {
+                if found.iter().all(|(known, _)| *known != rank) {
+                    found.push((rank, worse));
+                }
+            }
+            self.entries.iter_mut().zip(windows).for_each(|(entry, window)| entry.normal.learn(window));
+        }
+        found
     }
 
     /// Sets the destination at `rank` aside for what `reason` says, if the pool can spare it.

@@ -231,7 +231,8 @@ fn outlier(given: &raw::OutlierDetection) -> OutlierSpec {
         max_ejection: NEVER_EJECTS.max_ejection.max(base_ejection),
         max_ejected: given.max_ejected.map_or(NEVER_EJECTS.max_ejected, |share| share.0),
         interval: NEVER_EJECTS.interval,
-        silence: NEVER_EJECTS.silence,
+        silence: given.silence.map(|span| span.0),
+        learns: given.learning.unwrap_or(false),
     }
 }
 

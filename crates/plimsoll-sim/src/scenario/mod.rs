@@ -112,6 +112,7 @@ pub const NEVER_EJECTS: OutlierSpec = OutlierSpec {
     max_ejected: 0.5,
     interval: Some(Duration::from_secs(10)),
     silence: None,
+    learns: false,
 };
 
 /// Nothing is tried again.

@@ -40,6 +40,7 @@ fn spec() -> PoolSpec {
         max_ejected: 0.5,
         interval: None,
         silence: None,
+        learns: false,
     };
     PoolSpec {
         algorithm: Algorithm::RoundRobin,
