@@ -77,7 +77,7 @@ pub(crate) fn distribution(
     started_before: &[u64],
 ) -> LoadDistribution {
     let members = &snapshot.members;
-    let first_tier = snapshot.tiers.first().map(|tier| tier.priority);
+    let first_tier = snapshot.whole.tiers.first().map(|tier| tier.priority);
     let pull = |member: &Member| match first_tier {
         Some(tier) if member.destination.priority == tier && takes_messages(member) => {
             if algorithm.heeds_weights() { f64::from(member.weight) } else { 1.0 }
@@ -154,7 +154,7 @@ fn add_another(snapshot: &Snapshot) -> Option<Recommendation> {
 }
 
 fn heed_weights(snapshot: &Snapshot, algorithm: Algorithm) -> Option<Recommendation> {
-    let slots = &snapshot.tiers.first()?.slots;
+    let slots = &snapshot.whole.tiers.first()?.slots;
     let differ = slots.iter().any(|slot| slot.weight != slots[0].weight);
     (differ && !algorithm.heeds_weights()).then(|| Recommendation {
         id: "weights_ignored:algorithm".into(),

@@ -77,14 +77,15 @@ impl Handle {
     }
 }
 
-/// The share each member should get: of the first tier, by weight where the algorithm heeds weights.
+/// The share each member should get: of its tier's share, by weight where the algorithm heeds weights.
 fn intended_shares(table: &PoolTable, snapshot: &Snapshot) -> Vec<f64> {
     let mut shares = vec![0.0; snapshot.members.len()];
-    let first = snapshot.tiers.first().map(|tier| tier.slots.clone()).unwrap_or_default();
     let pull = |weight: u32| if table.config.algorithm.heeds_weights() { f64::from(weight) } else { 1.0 };
-    let pulls: f64 = first.iter().map(|slot| pull(slot.weight)).sum();
-    for slot in first.iter() {
-        shares[slot.rank as usize] = pull(slot.weight) / pulls;
+    for (tier, share) in snapshot.whole.tiers.iter().zip(snapshot.whole.shares()) {
+        let pulls: f64 = tier.slots.iter().map(|slot| pull(slot.weight)).sum();
+        for slot in tier.slots.iter() {
+            shares[slot.rank as usize] = share * pull(slot.weight) / pulls;
+        }
     }
     shares
 }
