@@ -33,7 +33,7 @@ fn check_seed(name: &str, seed: &str, inactive: &[&str]) -> Config {
 
 #[test]
 fn the_basic_example_of_the_seed() {
-    let inactive = ["performance.caching", "quality.quality_metrics"];
+    let inactive = ["quality.quality_metrics"];
     let config = check_seed("seed-basic.yaml", BASIC, &inactive);
     let pool = &config.pools[0];
     assert_eq!(pool.algorithm, Algorithm::RoundRobin);
@@ -52,7 +52,6 @@ fn the_advanced_example_of_the_seed() {
         "health_monitoring.alerting",
         "performance_monitoring",
         "dynamic_adjustment",
-        "performance.caching",
         "quality.quality_metrics",
     ];
     let config = check_seed("seed-advanced.yaml", ADVANCED, &inactive);

@@ -30,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) hash_key: HashKey,
     pub(crate) health_checking: bool,
     pub(crate) health: HealthSettings,
+    pub(crate) caching: bool,
     pub(crate) parallel_checks: bool,
     pub(crate) optimization: bool,
     pub(crate) outlier: OutlierSpec,
@@ -50,6 +51,7 @@ impl Default for Settings {
             hash_key: defaults::HASH_KEY,
             health_checking: true,
             health: HealthSettings::default(),
+            caching: true,
             parallel_checks: true,
             optimization: false,
             outlier: defaults::OUTLIER,
@@ -191,7 +193,7 @@ impl Reader<'_> {
         }
         set(&mut settings.parallel_checks, table.get("parallel_processing").and_then(|p| self.switch(p)));
         set(&mut settings.optimization, table.get("optimization").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["caching"]);
+        set(&mut settings.caching, table.get("caching").and_then(|p| self.switch(p)));
     }
 
     fn quality(&mut self, place: &Place<'_>, settings: &mut Settings) {

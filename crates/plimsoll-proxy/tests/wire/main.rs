@@ -2,6 +2,7 @@
 
 mod balancing;
 mod checks;
+mod circuit;
 mod detect;
 mod failover;
 mod framing;
