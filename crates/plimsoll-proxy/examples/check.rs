@@ -7,7 +7,7 @@
 
 use std::pin::Pin;
 
-use plimsoll_config::load_with;
+use plimsoll_config::{Extensions, load_with};
 use plimsoll_proxy::adapter::{Adapters, Asked, Check};
 use plimsoll_proxy::{Proxy, Source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,10 +43,10 @@ impl Check for Writable {
 /// A balancer that checks in one way more.
 async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
     let adapters = Adapters::built_in().with_check(Writable);
-    let words = adapters.words();
+    let extensions = Extensions { checks: adapters.check_words(), ..Extensions::default() };
     let read = move || {
         let env = |name: &str| std::env::var(name).ok();
-        let loaded = load_with(&file, "stores.yaml", ".".as_ref(), &env, &words);
+        let loaded = load_with(&file, "stores.yaml", ".".as_ref(), &env, &extensions);
         let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
         loaded.config.ok_or_else(|| text.as_str().into())
     };

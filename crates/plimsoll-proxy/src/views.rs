@@ -119,6 +119,8 @@ pub struct DestinationView {
     pub connections: UseView,
     /// Bad outcomes of real traffic in a row.
     pub streak: u32,
+    /// How often a formula had no number for it.
+    pub unscored: u32,
     /// Counts since the start.
     pub counts: Counts,
     /// What its checks and its ejections came to.

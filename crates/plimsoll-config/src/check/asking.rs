@@ -172,7 +172,7 @@ impl Reader<'_> {
             ("mqtt", Asks::Mqtt),
         ]
         .into_iter()
-        .chain(self.checks.iter().map(|&word| (word, Asks::Other(word))))
+        .chain(self.extensions.checks.iter().map(|&word| (word, Asks::Other(word))))
         .collect();
         let told = table.get("protocol").and_then(|p| self.word(p, &words, &[]));
         let given = |of: &Of| of.keys.iter().find_map(|key| table.get(key));

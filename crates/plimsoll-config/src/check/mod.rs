@@ -2,6 +2,7 @@
 
 mod address;
 mod asking;
+mod custom;
 mod hash;
 mod headers;
 mod health;
@@ -30,14 +31,19 @@ use read::{Place, Reader};
 use table::Table;
 
 use crate::defaults;
-use crate::load::Words;
+use crate::load::Extensions;
 use crate::model::{Config, Listener, Pool, Protocol};
 use crate::problem::{Code, Problems};
 use crate::tree::{Kind, Node, Path, Scalar, Value};
 
-/// The configuration a tree means, for a program that knows `words` beside ours. With errors among the problems it has gaps and must not be used.
-pub(crate) fn check(root: &Node, dir: &FilePath, words: &Words, problems: &mut Problems) -> Option<Config> {
-    let mut reader = Reader { problems, dir, protocols: &words.protocols, checks: &words.checks };
+/// The configuration a tree means, for a program with `extensions` of its own. With errors among the problems it has gaps and must not be used.
+pub(crate) fn check(
+    root: &Node,
+    dir: &FilePath,
+    extensions: &Extensions,
+    problems: &mut Problems,
+) -> Option<Config> {
+    let mut reader = Reader { problems, dir, extensions };
     let top = Place { node: root, key: None, path: Path::default() };
     if let Value::Scalar(Scalar { kind: Kind::Null, .. }) = root.value {
         nothing(&mut reader, &top, "the file is empty");

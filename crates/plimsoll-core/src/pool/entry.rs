@@ -134,6 +134,7 @@ impl Entry {
         self.outlier = Outlier::default();
         self.live.reset_streak();
         self.live.measured().forget();
+        self.live.reported().forget();
     }
 
     /// What traffic showed since this was last asked.

@@ -13,7 +13,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use plimsoll_config::Words;
 use plimsoll_config::model::Protocol;
 use tokio::sync::oneshot;
 
@@ -137,12 +136,14 @@ impl Adapters {
         self
     }
 
-    /// What a configuration may name beside what is built in: for [`plimsoll_config::load_with`].
-    pub fn words(&self) -> Words {
-        Words {
-            protocols: self.adapters.iter().map(|adapter| adapter.word()).collect(),
-            checks: self.checks.iter().map(|check| check.word()).collect(),
-        }
+    /// Those a configuration may name beside the built-in ones: for [`plimsoll_config::Extensions`].
+    pub fn words(&self) -> Vec<&'static str> {
+        self.adapters.iter().map(|adapter| adapter.word()).collect()
+    }
+
+    /// What its checks may speak beside the built-in ones: for [`plimsoll_config::Extensions`].
+    pub fn check_words(&self) -> Vec<&'static str> {
+        self.checks.iter().map(|check| check.word()).collect()
     }
 
     /// Who checks by this word, if somebody here does.
