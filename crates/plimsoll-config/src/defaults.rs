@@ -15,8 +15,10 @@ use crate::model::{ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, U
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 /// How long TERM waits for what runs.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
-/// Which destination takes a message.
-pub const ALGORITHM: Algorithm = Algorithm::RoundRobin;
+/// Which destination takes a message, where all weigh alike.
+pub const ALGORITHM: Algorithm = Algorithm::ResponseTime;
+/// The same where they do not: only a rotation gives each its share at any load.
+pub const WEIGHTED_ALGORITHM: Algorithm = Algorithm::WeightedRoundRobin;
 /// How keys find destinations.
 pub const HASH: HashSpec = HashSpec { table: Table::Maglev, bound: None };
 /// What a `hedge` block says that says nothing.

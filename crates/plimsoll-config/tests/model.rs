@@ -45,7 +45,7 @@ fn the_least_file_takes_every_default() {
     assert_eq!(listener.request_headers, HeaderEdits::default());
 
     let pool = &config.pools[0];
-    assert_eq!((&*pool.name, pool.algorithm), ("default", Algorithm::RoundRobin));
+    assert_eq!((&*pool.name, pool.algorithm), ("default", Algorithm::ResponseTime));
     assert_eq!((pool.outlier, &pool.retry), (defaults::OUTLIER, &defaults::retry()));
     assert_eq!((pool.parallel_checks, pool.spread.backup_tiers), (true, true));
     assert_eq!(pool.timeouts, defaults::DESTINATION_TIMEOUTS);
@@ -350,4 +350,22 @@ fn a_hedge_block_is_enough_and_a_pool_may_go_without() {
     let after = After::Span(Duration::from_millis(30));
     assert_eq!(hedge("hedge: {after: 30ms, max: 2}"), Some(HedgeSpec { after, most: 2 }));
     assert_eq!(pool("hedge: {after: p99}", "load_balancer: {hedge: {max: 0}}").hedge, None);
+}
+
+#[test]
+fn weights_that_differ_are_shares_unless_an_algorithm_is_named() {
+    let algorithm = |defaults: &str, weights: &[(u16, u8)]| {
+        let one = |(n, (weight, priority)): (u8, &(u16, u8))| {
+            format!("{{address: \"a:{n}\", weight: {weight}, priority: {priority}}}")
+        };
+        let destinations: Vec<String> = (1..).zip(weights).map(one).collect();
+        let destinations = destinations.join(", ");
+        let text = format!("load_balancer: {{{defaults}}}\nlisten: \":80\"\ndestinations: [{destinations}]");
+        config(&text).pools[0].algorithm
+    };
+    assert_eq!(algorithm("", &[(3, 0), (3, 0)]), Algorithm::ResponseTime);
+    assert_eq!(algorithm("", &[(3, 0), (1, 0)]), Algorithm::WeightedRoundRobin);
+    assert_eq!(algorithm("", &[(3, 0), (0, 0)]), Algorithm::ResponseTime, "one takes no work");
+    assert_eq!(algorithm("", &[(3, 0), (3, 0), (1, 1)]), Algorithm::ResponseTime, "another tier");
+    assert_eq!(algorithm("algorithm: p2c", &[(3, 0), (1, 0)]), Algorithm::P2c);
 }

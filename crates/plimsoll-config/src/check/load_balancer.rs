@@ -24,6 +24,8 @@ use crate::units::Dur;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) algorithm: Algorithm,
+    /// Somebody has chosen it.
+    pub(crate) names_algorithm: bool,
     pub(crate) hash: HashSpec,
     pub(crate) hash_key: HashKey,
     pub(crate) score: Score,
@@ -46,6 +48,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             algorithm: defaults::ALGORITHM,
+            names_algorithm: false,
             hash: defaults::HASH,
             hash_key: defaults::HASH_KEY,
             score: Score::default(),
@@ -71,6 +74,7 @@ impl Reader<'_> {
     pub(crate) fn load_balancer(&mut self, place: &Place<'_>, is_top: bool, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::LOAD_BALANCER) else { return };
         if let Some(place) = table.get("algorithm") {
+            settings.names_algorithm = true;
             let known = Algorithm::ALL.into_iter().chain(self.extensions.policies.algorithms());
             let words: Vec<_> = known.map(|algorithm| (algorithm.name(), algorithm)).collect();
             set(&mut settings.algorithm, self.word(place, &words, &[]));
