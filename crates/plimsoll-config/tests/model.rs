@@ -8,7 +8,7 @@ use plimsoll_config::model::{
 };
 use plimsoll_config::{Severity, defaults, load};
 use plimsoll_core::balance::Algorithm;
-use plimsoll_core::health::ProbeKind;
+use plimsoll_core::health::{ProbeKind, Rhythm, Start};
 use plimsoll_core::retry::{After, HedgeSpec};
 use plimsoll_core::route::HostPattern;
 use plimsoll_core::subset::Fallback;
@@ -72,7 +72,7 @@ fn a_pool_is_laid_over_the_defaults_key_by_key() {
     assert_eq!((pool.retry.attempts, pool.retry.budget, pool.retry.failover), (5, 0.5, false));
     let health = pool.health.unwrap();
     assert_eq!((health.check_interval, health.timeout), (Duration::from_secs(1), Duration::from_secs(3)));
-    let ProbeKind::Http { method, path, host, expect } = health.probe else { panic!("an http check") };
+    let ProbeKind::Http { method, path, host, expect, .. } = health.probe else { panic!("an http check") };
     assert_eq!((&*method, &*path, host, &*expect), ("GET", "/up", None, [(200, 399)].as_slice()));
 }
 
@@ -83,7 +83,7 @@ fn every_key_of_checks() {
                 expect_status: \"200-299, 304\", port: 9000}}";
     let health = pool("", keys).health.unwrap();
     assert_eq!((health.failure_threshold, health.recovery_threshold, health.port), (2, 1, Some(9000)));
-    let ProbeKind::Http { method, path, host, expect } = health.probe else { panic!("an http check") };
+    let ProbeKind::Http { method, path, host, expect, .. } = health.probe else { panic!("an http check") };
     assert_eq!((&*method, &*path, host.as_deref()), ("HEAD", "/h?x", Some("app:8080")));
     assert_eq!(*expect, [(200, 299), (304, 304)]);
 
@@ -251,6 +251,45 @@ pools:
     assert_eq!(probe(0), asks);
     assert_eq!(probe(1), ProbeKind::Udp { send: [].into(), expect: None }, "only datagrams lead there");
     assert_eq!(probe(2), ProbeKind::Tcp, "connections do too");
+}
+
+#[test]
+fn when_checks_are_made() {
+    let health = |keys: &str| pool("", &format!("load_balancer: {{{keys}}}")).health.unwrap();
+    let plain = health("health_monitoring: {}");
+    assert_eq!((plain.rhythm.fast, plain.rhythm.down), (Some(Duration::from_secs(1)), None));
+    let quick = health("health_monitoring: {check_interval: 200ms}");
+    assert_eq!(quick.rhythm.fast, Some(Duration::from_millis(200)), "never longer than the interval");
+    let all = health(
+        "health_monitoring: {fast_interval: 2s, down_interval: 1m, jitter: 0.1, max_concurrent: 7, start: down}, \
+         performance: {optimization: true}",
+    );
+    let expected = Rhythm {
+        fast: Some(Duration::from_secs(2)),
+        down: Some(Duration::from_secs(60)),
+        jitter: 0.1,
+        width: 7,
+        start: Start::Down,
+        tunes: true,
+    };
+    assert_eq!(all.rhythm, expected);
+}
+
+#[test]
+fn requests_that_nobody_answers_have_their_destination_asked_for_an_answer() {
+    let gray = |pool: Pool| pool.health.unwrap().if_gray;
+    let ping = gray(pool("", "")).expect("an http listener leads to it");
+    assert!(matches!(ping, ProbeKind::Http { method, path, .. } if (&*method, &*path) == ("OPTIONS", "*")));
+    assert_eq!(gray(pool("health_monitoring: {path: /up}", "")), None, "that asks for one anyway");
+    assert_eq!(gray(pool("health_monitoring: {port: 9000}", "")), None, "who knows what is spoken there");
+}
+
+#[test]
+fn a_password_is_not_printed() {
+    let keys = "load_balancer: {health_monitoring: {protocol: mqtt, username: me, password: hush}}";
+    let probe = pool("", keys).health.unwrap().probe;
+    assert!(matches!(&probe, ProbeKind::Mqtt { login: Some(login) } if &*login.password == "hush"));
+    assert!(!format!("{probe:?}").contains("hush"));
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub use counters::{
     CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts, METHODS, OVERFLOWS,
     PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
-pub use driver::CheckCounts;
+pub use driver::{CheckCounts, OUTAGES_MS, Spans, Watched};
 pub use views::{
     CircuitView, DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView, UseView,
 };

@@ -18,6 +18,7 @@ use crate::check::table::Table;
 use crate::defaults;
 use crate::model::HashKey;
 use crate::problem::Code;
+use crate::units::Dur;
 
 /// What a pool's `load_balancer` block comes to.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) health: HealthSettings,
     pub(crate) caching: bool,
     pub(crate) parallel_checks: bool,
+    pub(crate) optimization: bool,
     pub(crate) outlier: OutlierSpec,
     pub(crate) retry: RetrySpec,
     pub(crate) spread: SpreadSpec,
@@ -54,6 +56,7 @@ impl Default for Settings {
             health: HealthSettings::default(),
             caching: true,
             parallel_checks: true,
+            optimization: false,
             outlier: defaults::OUTLIER,
             retry: defaults::retry(),
             spread: SpreadSpec::default(),
@@ -123,6 +126,22 @@ impl Reader<'_> {
         if let Some(interval) = table.get("interval").and_then(|p| self.dur(p, &defaults::INTERVAL)) {
             outlier.interval = Some(interval);
         }
+        let silence = |text: &str| match text {
+            "none" => Ok(None),
+            text => Ok(Some(text.parse::<Dur>()?.0)),
+        };
+        if let Some(place) = table.get("silence")
+            && let Some(silence) = self.parsed(place, "a duration like \"1s\", or none", silence)
+        {
+            if silence.is_some_and(|silence| !defaults::INTERVAL.contains(&silence)) {
+                self.problem(
+                    place,
+                    Code::OutOfRange,
+                    format!("`{}` is out of range: 10ms to 1d", place.shown()),
+                );
+            }
+            outlier.silence = silence;
+        }
         set(&mut outlier.max_ejected, table.get("max_ejected").and_then(|p| self.share(p)));
     }
 
@@ -181,15 +200,16 @@ impl Reader<'_> {
             settings.total = Some(total);
         }
         set(&mut settings.parallel_checks, table.get("parallel_processing").and_then(|p| self.switch(p)));
+        set(&mut settings.optimization, table.get("optimization").and_then(|p| self.switch(p)));
         set(&mut settings.caching, table.get("caching").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["optimization"]);
     }
 
     fn quality(&mut self, place: &Place<'_>, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::QUALITY) else { return };
         set(&mut settings.retry.error_recovery, table.get("error_recovery").and_then(|p| self.switch(p)));
         set(&mut settings.spread.backup_tiers, table.get("failover_support").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["quality_metrics", "learning"]);
+        set(&mut settings.outlier.learns, table.get("learning").and_then(|p| self.switch(p)));
+        self.inactive_switches(&table, &["quality_metrics"]);
     }
 
     /// Switches of the seed that do nothing yet: on is told, off is true already.

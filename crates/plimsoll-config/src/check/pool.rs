@@ -280,7 +280,7 @@ fn build(
         hash_key: settings.hash_key.clone(),
         formula: settings.score.formula(),
         caching: settings.caching,
-        health: settings.health_checking.then(|| settings.health.spec()),
+        health: settings.health_checking.then(|| settings.health.spec(settings.optimization)),
         parallel_checks: settings.parallel_checks,
         outlier: settings.outlier,
         retry: settings.retry.clone(),
