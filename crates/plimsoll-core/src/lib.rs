@@ -5,6 +5,7 @@
 //! [`balance_load`] on a [`Snapshot`] and finishes its [`Ticket`]; the slow loop owns a [`pool::Pool`] and
 //! publishes snapshots.
 
+pub mod alert;
 pub mod balance;
 pub mod destination;
 pub mod event;

@@ -138,6 +138,8 @@ pub struct Pool {
     runs: bool,
     /// When destinations are next compared with each other.
     compare_at: Tick,
+    /// A destination that deserved ejection was kept a short time ago; over then.
+    panics_until: Tick,
 }
 
 impl Pool {
@@ -171,6 +173,7 @@ impl Pool {
             events: VecDeque::new(),
             runs: false,
             compare_at: Tick::NEVER,
+            panics_until: Tick::ZERO,
         };
         pool.plan_comparison(now);
         pool.replace_members(now, members);
@@ -234,6 +237,17 @@ impl Pool {
     /// What is known of each destination, in configured order.
     pub fn reports(&self) -> Vec<DestinationReport> {
         self.entries.iter().map(Entry::report).collect()
+    }
+
+    /// Destinations that deserve ejection are kept, or were taken back, because too few others would be left.
+    /// Nobody tells when that is over, so it is when nothing of the kind has been seen for as long as two first
+    /// ejections: of one that fails on it is told once in the time of one.
+    pub fn panics(&self, now: Tick) -> bool {
+        now < self.panics_until
+    }
+
+    fn panic(&mut self, now: Tick) {
+        self.panics_until = now + self.spec.outlier.base_ejection.saturating_mul(2);
     }
 
     fn replace_members(&mut self, now: Tick, members: Vec<Destination>) {
@@ -367,6 +381,7 @@ impl Pool {
             Verdict::Nothing => return,
             Verdict::Spared => {
                 let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
+                self.panic(now);
                 return self.tell(Event::EjectionSpared { pool, destination, streak: suspect.streak });
             }
             Verdict::Ejected(span) => {
@@ -408,6 +423,7 @@ impl Pool {
                 Verdict::Spared => {
                     let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
                     let streak = entry.live.streak();
+                    self.panic(now);
                     self.tell(Event::EjectionSpared { pool, destination, streak });
                 }
                 _ => {}
@@ -487,6 +503,7 @@ impl Pool {
             out -= 1;
             let id = entry.id;
             self.plan(id);
+            self.panic(now);
         }
     }
 
