@@ -15,6 +15,7 @@ pub mod health;
 pub mod live;
 pub mod measure;
 pub mod pool;
+pub mod quality;
 pub mod retry;
 pub mod rng;
 pub mod route;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_core::alert::Alert;
 use plimsoll_core::event::{Event, Reason};
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
 use plimsoll_core::retry::Budget;
@@ -14,6 +15,7 @@ use crate::clock::Clock;
 use crate::probe::{self, Speaks};
 use crate::tables::Feed;
 use crate::views::state_of;
+use crate::watch::{Wants, Watch, Watched};
 
 /// Words from workers that may wait; the next bad outcome repeats a lost one.
 pub(crate) const SUSPECTS: usize = 1024;
@@ -43,13 +45,21 @@ pub(crate) struct PoolReport {
     /// The pool in one word, and since when.
     pub(crate) state: &'static str,
     pub(crate) state_since: Tick,
+    pub(crate) watched: Watched,
 }
 
 /// What the control plane tells a driver.
 pub(crate) enum Order {
     Input(Box<Input>),
     Speaks(Speaks),
+    Wants(Wants),
     Report(oneshot::Sender<PoolReport>),
+    /// Somebody knows of an alert.
+    Acknowledge {
+        id: u64,
+        by: String,
+        answer: oneshot::Sender<Option<Alert>>,
+    },
 }
 
 /// The parts a driver runs on.
@@ -62,6 +72,7 @@ pub(crate) struct Driver {
     pub(crate) feed: Arc<Feed>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) clock: Clock,
+    pub(crate) watch: Watch,
     /// The last check was not made, because we lacked something.
     pub(crate) lacks: bool,
 }
@@ -87,8 +98,13 @@ impl Driver {
                 order = self.orders.recv() => match order {
                     Some(Order::Input(input)) => self.pool.handle(self.clock.now(), *input),
                     Some(Order::Speaks(speaks)) => self.speaks = speaks,
+                    Some(Order::Wants(wants)) => self.watch.want(self.clock.now(), wants),
+                    Some(Order::Acknowledge { id, by, answer }) => {
+                        let _asker_left = answer.send(self.watch.acknowledge(id, &by));
+                    }
                     Some(Order::Report(answer)) => {
                         report.destinations = self.pool.reports();
+                        report.watched = self.watch.report(self.clock.now(), &self.pool, &report.destinations);
                         let _asker_left = answer.send(report.clone());
                     }
                     None => return,
@@ -100,7 +116,10 @@ impl Driver {
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
                     self.pool.handle_timeout(self.clock.now());
                 }
-                _ = second.tick() => self.budget.roll(self.clock.now()),
+                _ = second.tick() => {
+                    self.budget.roll(self.clock.now());
+                    self.watch.look(self.clock.now(), &self.pool);
+                }
             }
         }
     }
@@ -135,13 +154,18 @@ impl Driver {
     }
 
     fn act(&mut self, probed: &mpsc::UnboundedSender<Probed>, report: &mut PoolReport) {
+        let mut heard = false;
         while let Some(action) = self.pool.poll_action() {
             match action {
                 Action::Publish(snapshot) => {
                     self.note_state(&snapshot, report);
                     self.feed.publish(snapshot);
                 }
-                Action::Tell(event) => tell(&event, report),
+                Action::Tell(event) => {
+                    heard = true;
+                    self.watch.hear(self.clock.now(), &event, &self.pool);
+                    tell(&event, report);
+                }
                 Action::Probe(order) => {
                     let (probed, clock, speaks) = (probed.clone(), self.clock, self.speaks.clone());
                     tokio::spawn(async move {
@@ -150,6 +174,9 @@ impl Driver {
                     });
                 }
             }
+        }
+        if heard {
+            self.watch.look(self.clock.now(), &self.pool);
         }
         let members = &self.feed.latest().members;
         if report.checks.len() > members.len() {

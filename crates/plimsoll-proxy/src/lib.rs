@@ -33,6 +33,7 @@ mod tunnel;
 mod udp;
 mod upstream;
 mod views;
+mod watch;
 mod worker;
 
 pub use clock::Clock;
@@ -45,3 +46,4 @@ pub use counters::{
 };
 pub use driver::CheckCounts;
 pub use views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};
+pub use watch::Watched;

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::live::Counts;
 use plimsoll_core::pool::DestinationReport;
+use plimsoll_core::quality::deviation;
 use plimsoll_core::{Name, Standing, Tick};
 
 use crate::counters::{ListenerCounts, PoolCounts, RuleCounts};
 use crate::driver::CheckCounts;
 use crate::tls::Expiry;
+use crate::watch::Watched;
 
 /// A pool, as of now.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct PoolView {
     pub counts: PoolCounts,
     /// Ejections since the start, by their reason.
     pub ejections: BTreeMap<&'static str, u64>,
+    /// Alerts, advice, and how well messages are spread.
+    pub watched: Watched,
 }
 
 /// A destination, as of now.
@@ -89,13 +93,7 @@ impl PoolView {
     /// How far the shares are from the intended ones: half the sum of the differences, 0 to 1; `None` before
     /// the first message.
     pub fn deviation(&self) -> Option<f64> {
-        let apart = |d: &DestinationView| Some((self.share(d)? - d.intended_share).abs());
-        self.destinations
-            .iter()
-            .map(apart)
-            .sum::<Option<f64>>()
-            .filter(|_| !self.destinations.is_empty())
-            .map(|sum| sum / 2.0)
+        deviation(self.destinations.iter().map(|d| (d.counts.started, d.intended_share)))
     }
 }
 

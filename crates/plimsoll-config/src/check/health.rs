@@ -31,6 +31,7 @@ pub(crate) struct HealthSettings {
     reply: Option<Arc<[u8]>>,
     service: Arc<str>,
     recovery: bool,
+    alerting: bool,
 }
 
 /// What a check speaks.
@@ -56,6 +57,7 @@ impl Default for HealthSettings {
             expect: [defaults::CHECK_EXPECT].into(),
             port: None,
             recovery: false,
+            alerting: false,
             send: Arc::default(),
             reply: None,
             service: defaults::CHECK_SERVICE.into(),
@@ -67,6 +69,11 @@ impl HealthSettings {
     /// Who passes its checks again proves itself before it is given its share.
     pub(crate) fn recovery(&self) -> bool {
         self.recovery
+    }
+
+    /// People are told when destinations and the pool go or come back.
+    pub(crate) fn alerting(&self) -> bool {
+        self.alerting
     }
 
     /// Nobody said how checks are made.
@@ -134,7 +141,7 @@ impl Reader<'_> {
             health.port = Some(port);
         }
         set(&mut health.recovery, get("recovery_management").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["alerting"]);
+        set(&mut health.alerting, get("alerting").and_then(|p| self.switch(p)));
     }
 
     /// What a check speaks, told by its word or by a key that only one of them has.

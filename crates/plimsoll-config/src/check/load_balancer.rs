@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) slow_start: Option<Duration>,
     pub(crate) panic_threshold: f64,
     pub(crate) total: Option<Duration>,
+    pub(crate) quality_metrics: bool,
 }
 
 impl Default for Settings {
@@ -51,6 +52,7 @@ impl Default for Settings {
             slow_start: None,
             panic_threshold: defaults::PANIC_THRESHOLD,
             total: None,
+            quality_metrics: false,
         }
     }
 }
@@ -168,7 +170,8 @@ impl Reader<'_> {
         let Some(table) = self.table(place, &keys::QUALITY) else { return };
         set(&mut settings.retry.error_recovery, table.get("error_recovery").and_then(|p| self.switch(p)));
         set(&mut settings.backup_tiers, table.get("failover_support").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["quality_metrics", "learning"]);
+        set(&mut settings.quality_metrics, table.get("quality_metrics").and_then(|p| self.switch(p)));
+        self.inactive_switches(&table, &["learning"]);
     }
 
     /// Switches of the seed that do nothing yet: on is told, off is true already.

@@ -326,8 +326,8 @@ fn what_comes_later_is_refused_in_words() {
 #[test]
 fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
     let policy = |on: &str| {
-        "  health_monitoring: {▸alerting: ON}\n  performance: {▸caching: ON, ▸optimization: \
-         ON}\n  quality: {▸quality_metrics: ON, ▸learning: ON}\n  ▸dynamic_adjustment: ON\n  \
+        "  performance: {▸caching: ON, ▸optimization: \
+         ON}\n  quality: {▸learning: ON}\n  ▸dynamic_adjustment: ON\n  \
          ▸performance_monitoring: ON"
             .replace("ON", on)
     };
@@ -335,10 +335,8 @@ fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
     check_policy(
         &policy("true"),
         &[
-            "not-active-yet health_monitoring.alerting",
             "not-active-yet performance.caching",
             "not-active-yet performance.optimization",
-            "not-active-yet quality.quality_metrics",
             "not-active-yet quality.learning",
             "not-active-yet dynamic_adjustment",
             "not-active-yet performance_monitoring",

@@ -18,6 +18,7 @@ use crate::listener::Socket;
 use crate::probe::Speaks;
 use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable};
 use crate::tcp::Tcp;
+use crate::watch::{Wants, Watch};
 use crate::worker::{Command, DoorOrder};
 
 impl Handle {
@@ -58,12 +59,14 @@ impl Handle {
     /// The pool of that name, told of its new configuration, or a new one with a driver of its own.
     fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
         let spec = spec_of(config);
+        let wants = Wants { alerting: config.alerting, quality: config.quality_metrics };
         let trust = state.secrets.trusts.get(&config.name).cloned();
         let speaks =
             Speaks { trust: trust.clone(), protocol: config.protocol, proxy_protocol: config.proxy_protocol };
         if let Some(known) = state.pools.get_mut(&config.name) {
             known.table.budget.set_share(config.retry.budget);
             let _driver_has_ended = known.orders.send(Order::Speaks(speaks.clone()));
+            let _driver_has_ended = known.orders.send(Order::Wants(wants));
             for input in [Input::Spec(spec), Input::Members(members)] {
                 let _driver_has_ended = known.orders.send(Order::Input(Box::new(input)));
             }
@@ -104,6 +107,7 @@ impl Handle {
             feed,
             budget,
             clock,
+            watch: Watch::new(config.name.clone(), wants, clock),
             lacks: false,
         };
         tokio::spawn(driver.run());

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_config::model::{ListenAddress, Protocol};
-use plimsoll_core::{Name, Snapshot};
+use plimsoll_core::Name;
+use plimsoll_core::alert::Alert;
+use plimsoll_core::quality::intended_shares;
 use tokio::sync::oneshot;
 
 use super::Handle;
@@ -37,6 +39,14 @@ impl Handle {
             views.push(view_of(&table, answer.await.unwrap_or_default()));
         }
         views
+    }
+
+    /// Notes that `by` knows of the alert `id` of `pool`; `None` where there is no such alert.
+    pub async fn acknowledge(&self, pool: &str, id: u64, by: &str) -> Option<Alert> {
+        let orders = self.state().pools.get(pool)?.orders.clone();
+        let (answer, told) = oneshot::channel();
+        let _driver_has_ended = orders.send(Order::Acknowledge { id, by: by.to_owned(), answer });
+        told.await.ok()?
     }
 
     /// Everything counted outside pools.
@@ -77,21 +87,9 @@ impl Handle {
     }
 }
 
-/// The share each member should get: of the first tier, by weight where the algorithm heeds weights.
-fn intended_shares(table: &PoolTable, snapshot: &Snapshot) -> Vec<f64> {
-    let mut shares = vec![0.0; snapshot.members.len()];
-    let first = snapshot.tiers.first().map(|tier| tier.slots.clone()).unwrap_or_default();
-    let pull = |weight: u32| if table.config.algorithm.heeds_weights() { f64::from(weight) } else { 1.0 };
-    let pulls: f64 = first.iter().map(|slot| pull(slot.weight)).sum();
-    for slot in first.iter() {
-        shares[slot.rank as usize] = pull(slot.weight) / pulls;
-    }
-    shares
-}
-
 fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
     let snapshot = table.feed.latest();
-    let intended = intended_shares(table, &snapshot);
+    let intended = intended_shares(&snapshot, table.config.algorithm.heeds_weights());
     let mut reports: HashMap<Name, _> =
         report.destinations.into_iter().map(|r| (r.name.clone(), r)).collect();
     let destinations = snapshot.members.iter().zip(intended).map(|(member, intended_share)| {
@@ -123,5 +121,6 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
         state_since: report.state_since,
         counts: table.tallies.counts(),
         ejections: report.ejections,
+        watched: report.watched,
     }
 }
