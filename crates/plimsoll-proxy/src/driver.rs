@@ -31,6 +31,22 @@ pub struct CheckCounts {
     pub not_made: u64,
     /// Time spent in those that passed.
     pub passed_time: Duration,
+    /// The latest, a bit each, 1 = passed; as many as `recent_count` says.
+    recent: u32,
+    recent_count: u32,
+}
+
+impl CheckCounts {
+    /// The share of the last 32 checks that passed, 0 to 1; `None` before the first.
+    pub fn score(&self) -> Option<f64> {
+        let passed = f64::from(self.recent.count_ones());
+        (self.recent_count > 0).then(|| passed / f64::from(self.recent_count))
+    }
+
+    fn note(&mut self, passed: bool) {
+        self.recent = self.recent << 1 | u32::from(passed);
+        self.recent_count = (self.recent_count + 1).min(u32::BITS);
+    }
 }
 
 /// What a driver can tell beside its snapshot.
@@ -54,6 +70,8 @@ pub(crate) enum Order {
     Speaks(Speaks),
     Wants(Wants),
     Report(oneshot::Sender<PoolReport>),
+    /// Say when every destination has been checked.
+    Checked(oneshot::Sender<()>),
     /// Somebody knows of an alert.
     Acknowledge {
         id: u64,
@@ -88,16 +106,23 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let (probed, mut results) = mpsc::unbounded_channel::<Probed>();
         let mut report = PoolReport::default();
+        let mut unchecked: Vec<oneshot::Sender<()>> = Vec::new();
         self.note_state(&self.feed.latest(), &mut report);
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.act(&probed, &mut report);
+            if !unchecked.is_empty() && self.all_checked(&report) {
+                for asker in unchecked.drain(..) {
+                    let _asker_left = asker.send(());
+                }
+            }
             let wait = self.pool.poll_timeout().map(|at| at.since(self.clock.now()));
             tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(Order::Input(input)) => self.pool.handle(self.clock.now(), *input),
                     Some(Order::Speaks(speaks)) => self.speaks = speaks,
+                    Some(Order::Checked(answer)) => unchecked.push(answer),
                     Some(Order::Wants(wants)) => self.watch.want(self.clock.now(), wants),
                     Some(Order::Acknowledge { id, by, answer }) => {
                         let _asker_left = answer.send(self.watch.acknowledge(id, &by));
@@ -124,6 +149,11 @@ impl Driver {
         }
     }
 
+    fn all_checked(&self, report: &PoolReport) -> bool {
+        let members = &self.feed.latest().members;
+        members.iter().all(|member| report.checks.contains_key(&member.destination.name))
+    }
+
     fn note_state(&self, snapshot: &Snapshot, report: &mut PoolReport) {
         let state = state_of(snapshot.members.iter().map(|m| m.standing));
         if state != report.state {
@@ -137,8 +167,12 @@ impl Driver {
             ProbeResult::Passed { latency } => {
                 counts.passed += 1;
                 counts.passed_time += *latency;
+                counts.note(true);
             }
-            ProbeResult::Failed { .. } => counts.failed += 1,
+            ProbeResult::Failed { .. } => {
+                counts.failed += 1;
+                counts.note(false);
+            }
             ProbeResult::NotMade => counts.not_made += 1,
         }
         // Told once, until a check was made again.

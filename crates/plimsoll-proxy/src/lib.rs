@@ -19,6 +19,7 @@ mod hall;
 mod http1;
 mod http2;
 mod listener;
+mod monitor;
 mod mqtt;
 mod pending;
 mod probe;
@@ -45,5 +46,6 @@ pub use counters::{
     RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::CheckCounts;
+pub use monitor::{Monitor, MonitorView};
 pub use views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};
 pub use watch::Watched;

@@ -34,6 +34,8 @@ pub struct Watched {
     pub alerts_lost: u64,
     /// Destinations that deserve ejection are kept, because too few others would be left.
     pub panics: bool,
+    /// Who went out more than once lately: whose recovery did not last.
+    pub relapsed: Vec<Name>,
     /// What could be better about the pool's health.
     pub advice: Vec<Recommendation>,
     /// How well messages were spread; `None` where that is not measured, or nothing was sent.
@@ -115,6 +117,7 @@ impl Watch {
             alerts_active: self.alerts.active(),
             alerts_lost: self.alerts.lost(),
             panics: pool.panics(now),
+            relapsed: self.falls.relapsed(now).collect(),
             advice: advice(now, &subjects(pool, reports), pool.spec().health.as_ref(), &self.falls),
             accuracy: self.quality.as_ref().and_then(Quality::last),
         }

@@ -42,6 +42,7 @@ impl Balancer {
             slow_start: None,
             panic_threshold: 0.5,
             recovery: false,
+            keeps_lone: true,
         };
         let mut draw = || Rng::new(rng.next_u64());
         let pool = Pool::new("simulated".into(), spec, members.clone(), scenario.workers, draw(), Tick::ZERO);

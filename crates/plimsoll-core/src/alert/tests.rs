@@ -37,6 +37,7 @@ fn spec() -> PoolSpec {
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
+        keeps_lone: true,
     }
 }
 

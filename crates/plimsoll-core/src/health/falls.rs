@@ -44,6 +44,12 @@ impl Falls {
         self.0.get(name).map_or(0, |times| recent(times, now))
     }
 
+    /// Whoever went out more than once.
+    pub fn relapsed(&self, now: Tick) -> impl Iterator<Item = Name> {
+        let twice = move |(_, times): &(&Name, &VecDeque<Tick>)| recent(times, now) > 1;
+        self.0.iter().filter(twice).map(|(name, _)| name.clone())
+    }
+
     /// Whoever flaps, and how often it went out.
     pub fn flapping(&self, now: Tick) -> impl Iterator<Item = (Name, usize)> {
         let counts = self.0.iter().map(move |(name, times)| (name.clone(), recent(times, now)));

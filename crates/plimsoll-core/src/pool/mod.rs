@@ -58,6 +58,8 @@ pub struct PoolSpec {
     pub panic_threshold: f64,
     /// Who passes its checks again serves one message first, and then takes a growing share.
     pub recovery: bool,
+    /// The pool's only destination is never taken out for failing: failing over to nothing helps nobody.
+    pub keeps_lone: bool,
 }
 
 impl PoolSpec {
@@ -455,7 +457,7 @@ impl Pool {
     fn settle(&mut self, now: Tick) {
         if mem::take(&mut self.touched) {
             self.readmit(now);
-            let lone = self.entries.len() == 1;
+            let lone = self.spares_lone();
             for rank in 0..self.entries.len() {
                 let (change, differs) = self.entries[rank].settle(now, lone, &self.spec);
                 if differs {
@@ -480,10 +482,11 @@ impl Pool {
     /// the pool has shrunk below them, and when too few would serve for nothing but ejections.
     fn readmit(&mut self, now: Tick) {
         let (count, backup) = (self.entries.len(), self.spec.backup_tiers);
-        let most = if count == 1 { 0 } else { Room::most(count, &self.spec.outlier) };
+        let lone = self.spares_lone();
+        let most = if lone { 0 } else { Room::most(count, &self.spec.outlier) };
         let mut out = self.entries.iter().filter(|entry| entry.outlier.is_out()).count();
         while out > 0 {
-            let stand = |entry: &&Entry| entry.takes(entry.stands(count == 1), backup);
+            let stand = |entry: &&Entry| entry.takes(entry.stands(lone), backup);
             let serving = self.entries.iter().filter(stand).count();
             let fit = |entry: &&Entry| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
             let wanted = self.entries.iter().filter(fit).count() as f64 * self.spec.panic_threshold - 1e-9;
@@ -505,6 +508,10 @@ impl Pool {
             self.plan(id);
             self.panic(now);
         }
+    }
+
+    fn spares_lone(&self) -> bool {
+        self.entries.len() == 1 && self.spec.keeps_lone
     }
 
     fn tell(&mut self, event: Event) {

@@ -206,5 +206,6 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         slow_start: pool.slow_start,
         panic_threshold: pool.panic_threshold,
         recovery: pool.recovery,
+        keeps_lone: true,
     }
 }
