@@ -45,6 +45,10 @@ pub struct DestinationView {
     pub name: Name,
     /// Where it listens.
     pub address: String,
+    /// Where it stands.
+    pub zone: Option<Name>,
+    /// Free labels, in the order given.
+    pub labels: Vec<(Name, Name)>,
     /// Base weight.
     pub weight: u16,
     /// Effective weight, 256ths.

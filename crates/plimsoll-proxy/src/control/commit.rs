@@ -87,7 +87,9 @@ impl Handle {
         let (suspects, from_workers) = mpsc::channel(SUSPECTS);
         let clock = self.0.clock;
         let rng = Rng::new(state.next ^ clock.now().as_nanos());
-        let pool = Pool::new(config.name.clone(), spec, members, self.0.workers, rng, clock.now());
+        // One place more than workers: for choices of the API.
+        let places = self.0.workers + 1;
+        let pool = Pool::new(config.name.clone(), spec, members, places, rng, clock.now());
         let feed = Arc::new(Feed::new(pool.snapshot().clone()));
         let budget = Arc::new(Budget::new(config.retry.budget, self.0.workers));
         let table = Arc::new(PoolTable {
@@ -97,7 +99,7 @@ impl Handle {
             feed: feed.clone(),
             budget: budget.clone(),
             suspects,
-            tallies: Arc::new(PerWorker::new(self.0.workers)),
+            tallies: Arc::new(PerWorker::new(places)),
         });
         let driver = Driver {
             pool,

@@ -97,6 +97,8 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
         DestinationView {
             name: d.name.clone(),
             address: d.address.to_string(),
+            zone: d.zone.clone(),
+            labels: d.labels.clone(),
             weight: d.weight.get(),
             effective_weight: member.weight,
             intended_share,

@@ -1,5 +1,6 @@
 //! How a configuration is put to work: all of it or nothing, and what it keeps of the one before.
 
+mod balance;
 mod commit;
 mod error;
 mod explain;
