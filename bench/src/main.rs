@@ -22,6 +22,7 @@ mod run;
 mod scenario;
 mod socket;
 mod stats;
+mod troubles;
 
 /// Measures Plimsoll beside its peers in the same run.
 #[derive(Parser)]
@@ -35,9 +36,11 @@ struct CommandLine {
 enum Part {
     Run(run::Args),
     Abuse(abuse::Args),
+    Troubles(troubles::Args),
     Counts(counts::Args),
     Floor(floor::Args),
     Backend(backend::Args),
+    Destinations(troubles::destinations::Args),
     Load(load::Args),
 }
 
@@ -45,6 +48,8 @@ fn main() -> ExitCode {
     let done = match CommandLine::parse().part {
         Part::Counts(args) => counts::run(&args),
         Part::Abuse(args) => abuse::run(&args).map(|()| ExitCode::SUCCESS),
+        Part::Troubles(args) => troubles::run(&args).map(|()| ExitCode::SUCCESS),
+        Part::Destinations(args) => troubles::destinations::serve(&args).map(|()| ExitCode::SUCCESS),
         Part::Run(args) => run::run(&args).map(|()| ExitCode::SUCCESS),
         Part::Floor(args) => floor::serve(&args).map(|()| ExitCode::SUCCESS),
         Part::Backend(args) => backend::serve(&args).map(|()| ExitCode::SUCCESS),

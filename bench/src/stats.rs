@@ -1,6 +1,7 @@
 //! What paired blocks say about a ratio, and how sure that is.
 
-/// A small deterministic generator (splitmix64): it shuffles blocks and draws bootstrap samples.
+/// A small deterministic generator (splitmix64): it shuffles blocks, draws bootstrap samples, and
+/// plans work and trouble.
 pub(crate) struct Rng(u64);
 
 impl Rng {
@@ -8,13 +9,31 @@ impl Rng {
         Self(seed)
     }
 
+    /// A generator for one purpose: the same for the same numbers, unlike that of any others.
+    pub(crate) fn at(seed: u64, what: u64, number: u64) -> Self {
+        let mut rng = Self(seed);
+        for part in [what, number] {
+            rng = Self(rng.next() ^ part);
+        }
+        rng
+    }
+
     /// A number below `bound`, which is small enough that the bias does not matter.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    /// A number from 0 to below 1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound.max(1) as u64) as usize
+        mixed ^ (mixed >> 31)
     }
 }
 

@@ -19,6 +19,8 @@ mod haproxy;
 mod nginx;
 mod plimsoll;
 
+pub(crate) use nginx::user as nginx_user;
+
 /// Who takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Peer {
@@ -175,7 +177,7 @@ pub(crate) fn folder() -> io::Result<tempfile::TempDir> {
 }
 
 /// This very program, even when a build has replaced its file meanwhile.
-fn own_program() -> PathBuf {
+pub(crate) fn own_program() -> PathBuf {
     PathBuf::from(format!("/proc/{}/exe", std::process::id()))
 }
 

@@ -132,7 +132,7 @@ fn stream(job: &Job) -> String {
 }
 
 /// Started by root, nginx would run its workers as a user who may not enter the folder of this run.
-fn user() -> &'static str {
+pub(crate) fn user() -> &'static str {
     if rustix::process::geteuid().is_root() { "user root;\n" } else { "" }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plimsoll_core::balance::{Algorithm, HashSpec, Table};
 use plimsoll_core::health::OutlierSpec;
-use plimsoll_core::retry::{RetrySpec, RetryWhen};
+use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
 
 use crate::model::{ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, Udp, UdpFlow};
 
@@ -18,6 +18,9 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
 pub const ALGORITHM: Algorithm = Algorithm::RoundRobin;
 /// How keys find destinations.
 pub const HASH: HashSpec = HashSpec { table: Table::Maglev, bound: None };
+/// What a `hedge` block says that says nothing.
+pub const HEDGE: HedgeSpec = HedgeSpec { after: After::Share(0.95), most: 1 };
+
 /// What `hash` hashes by.
 pub const HASH_KEY: HashKey = HashKey::Source;
 /// `Via` is added to nothing.
@@ -191,6 +194,14 @@ mod tests {
             ("outlier_detection.max_ejected", percent(OUTLIER.max_ejected)),
             ("retry.attempts", retry.attempts.to_string()),
             ("retry.budget", percent(retry.budget)),
+            (
+                "hedge.after",
+                match HEDGE.after {
+                    After::Share(share) => format!("p{}", share * 100.0),
+                    After::Span(span) => dur(span),
+                },
+            ),
+            ("hedge.max", HEDGE.most.to_string()),
         ]
     }
 

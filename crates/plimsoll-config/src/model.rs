@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::HealthSpec;
 use plimsoll_core::health::OutlierSpec;
-use plimsoll_core::retry::RetrySpec;
+use plimsoll_core::retry::{HedgeSpec, RetrySpec};
 use plimsoll_core::route::Match;
 use plimsoll_core::{Name, Weight};
 
@@ -353,6 +353,8 @@ pub struct Pool {
     pub outlier: OutlierSpec,
     /// Tries and repeats.
     pub retry: RetrySpec,
+    /// Second copies of messages that wait long for their answer; `None` = there are none.
+    pub hedge: Option<HedgeSpec>,
     /// Backup tiers may take over (`quality.failover_support`).
     pub backup_tiers: bool,
     /// Who comes back takes a growing share for so long; `None` = all of it at once.

@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 
 use crate::schema::{
     Accepts, Address, Algorithm, Bound, CheckProtocol, ClientAuth, Dur, GrpcWeb, HashKey, HashTable,
-    ListenerProtocol, Metric, PoolProtocol, ProxyProtocol, Rate, RetryWhen, Share, Size, Status, Switch,
-    Text, TlsVersion, UdpFlow, Whole, Workers,
+    HedgeAfter, ListenerProtocol, Metric, PoolProtocol, ProxyProtocol, Rate, RetryWhen, Share, Size, Status,
+    Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
 };
 
 /// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
@@ -333,6 +333,8 @@ struct LoadBalancer {
     panic_threshold: Option<Share>,
     /// Tries and repeats.
     retry: Option<Retry>,
+    /// A message that waits long for its answer is sent to a second destination as well.
+    hedge: Option<Hedge>,
     /// Deadline and effort.
     performance: Option<Performance>,
     /// Repeats, backup tiers and measures of quality.
@@ -341,6 +343,16 @@ struct LoadBalancer {
     dynamic_adjustment: Option<Feature<DynamicAdjustment>>,
     /// Measures, thresholds and alerts. Not active yet.
     performance_monitoring: Option<Feature<PerformanceMonitoring>>,
+}
+
+/// When a message without an answer is sent to a second destination as well.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Hedge {
+    /// How long it waits before that: `p95`, until so many of a hundred recent messages had their answers, or `30ms`.
+    after: Option<HedgeAfter>,
+    /// Copies of a message at most; 0 = none.
+    max: Option<Whole<0, 3>>,
 }
 
 /// What messages are hashed by, and how keys find destinations.

@@ -88,6 +88,8 @@ value! {
     Workers = or_text(json!({"type": "integer", "minimum": 1, "maximum": 1024}), "^auto$");
     /// Which destination takes a message.
     Algorithm = words(&plimsoll_core::balance::Algorithm::ALL.map(plimsoll_core::balance::Algorithm::name));
+    /// How long a message waits alone.
+    HedgeAfter = pattern(r"^p\d{2}(\.\d+)?$|^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$");
     /// What messages are hashed by.
     HashKey = pattern(r"^(source|path|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+|(cookie|query):[!-~]+)$");
     /// How keys find destinations.

@@ -10,6 +10,7 @@ use plimsoll_config::model::{
 use plimsoll_config::{Severity, defaults, load};
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::ProbeKind;
+use plimsoll_core::retry::{After, HedgeSpec};
 use plimsoll_core::route::HostPattern;
 
 fn config(text: &str) -> Config {
@@ -257,4 +258,14 @@ pools:
     assert_eq!(probe(0), asks);
     assert_eq!(probe(1), ProbeKind::Udp { send: [].into(), expect: None }, "only datagrams lead there");
     assert_eq!(probe(2), ProbeKind::Tcp, "connections do too");
+}
+
+#[test]
+fn a_hedge_block_is_enough_and_a_pool_may_go_without() {
+    let hedge = |keys: &str| pool("", &format!("load_balancer: {{{keys}}}")).hedge;
+    assert_eq!(hedge(""), None);
+    assert_eq!(hedge("hedge: {}"), Some(HedgeSpec { after: After::Share(0.95), most: 1 }));
+    let after = After::Span(Duration::from_millis(30));
+    assert_eq!(hedge("hedge: {after: 30ms, max: 2}"), Some(HedgeSpec { after, most: 2 }));
+    assert_eq!(pool("hedge: {after: p99}", "load_balancer: {hedge: {max: 0}}").hedge, None);
 }

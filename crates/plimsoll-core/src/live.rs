@@ -328,6 +328,14 @@ impl Ticket {
         }
     }
 
+    /// Another destination answered the message first, and this one is not waited for: it counts as cancelled,
+    /// but that it took so long is remembered.
+    pub fn outrun(self, now: Tick) {
+        if !self.learned && self.live.measures.load(Relaxed) {
+            self.live.measured.record_at_least(now, now.since(self.started), self.others);
+        }
+    }
+
     fn judge(&mut self, outcome: Outcome) -> Option<Suspect> {
         if outcome == Outcome::Failed(Failure::NoResources) {
             return None;
@@ -390,6 +398,17 @@ mod tests {
         assert_eq!(live.in_flight(), 0);
         assert_eq!(live.counts().classes[2], 1);
         assert_eq!(live.counts().buckets[1], 1);
+    }
+
+    #[test]
+    fn who_is_outrun_has_not_failed() {
+        let live = Arc::new(Live::new(1));
+        let later = Tick::ZERO + Duration::from_millis(90);
+        live.set_measures(true);
+        ticket(&live).finish(later, OK);
+        ticket(&live).outrun(later);
+        assert_eq!((live.in_flight(), live.streak(), live.counts().answered()), (0, 0, 1));
+        assert_eq!(live.measured().first_byte.read(later), Some(7e6 + 0.05 * 83e6));
     }
 
     #[test]

@@ -219,12 +219,31 @@ impl Before {
     }
 }
 
+/// How a copy of a message that waited long ended, or why there was none, as metrics label it.
+pub const HEDGES: [&str; 5] = ["won", "lost", "failed", "no_budget", "nobody"];
+
+/// The same.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Hedged {
+    /// Its answer was the first.
+    Won,
+    /// Another answer was, or the client went away.
+    Lost,
+    /// It had none.
+    Failed,
+    /// There was none: the retry budget was spent.
+    NoBudget,
+    /// There was none: no other destination may serve.
+    Nobody,
+}
+
 /// Counts of one pool, kept while the pool lives, whichever rules come and go.
 #[derive(Debug, Default)]
 pub(crate) struct PoolTally {
     decisions: [Counter; DECISIONS.len()],
     retries: [Counter; RETRY_REASONS.len()],
     failovers: [Counter; RETRY_REASONS.len()],
+    hedges: [Counter; HEDGES.len()],
 }
 
 impl PoolTally {
@@ -235,6 +254,11 @@ impl PoolTally {
             self.retries[before.place()].add(1);
             self.failovers[before.place()].add(1);
         }
+    }
+
+    /// A copy of a message ended so, or was not made.
+    pub(crate) fn hedged(&self, how: Hedged) {
+        self.hedges[how as usize].add(1);
     }
 
     /// A message is repeated on a fresh connection to the same destination.
@@ -252,6 +276,8 @@ pub struct PoolCounts {
     pub retries: [u64; RETRY_REASONS.len()],
     /// Of these the ones at another destination.
     pub failovers: [u64; RETRY_REASONS.len()],
+    /// Copies of messages that waited long, in the order of [`HEDGES`].
+    pub hedges: [u64; HEDGES.len()],
 }
 
 impl PerWorker<PoolTally> {
@@ -260,6 +286,7 @@ impl PerWorker<PoolTally> {
             decisions: std::array::from_fn(|d| self.sum(|t| t.decisions[d].get())),
             retries: std::array::from_fn(|f| self.sum(|t| t.retries[f].get())),
             failovers: std::array::from_fn(|f| self.sum(|t| t.failovers[f].get())),
+            hedges: std::array::from_fn(|h| self.sum(|t| t.hedges[h].get())),
         }
     }
 }

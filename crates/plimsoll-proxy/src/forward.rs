@@ -14,6 +14,7 @@ use crate::http1::answer::{Reason, Refusal};
 use crate::http1::exchange::{End, Exchange, Upstream};
 use crate::http1::job::Job;
 use crate::proxy_protocol::Origin;
+use crate::race::{Raced, Runner, may_be_hedged, race};
 use crate::stream::{Stream, is_for_want_of_means};
 use crate::timer::Alarm;
 use crate::upstream::{Chosen, WorkerPool};
@@ -103,7 +104,7 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
         job.tries += 1;
         let when = &pool.config.retry.when;
         job.others_left = when.lists_answers(job.is_call) && rule.pool.has_untried(&tried);
-        let failed = match try_one(client, job, worker, rule, chosen, now).await {
+        let failed = match try_one(client, job, worker, rule, chosen, &mut tried, now).await {
             Try::Ended(ending) => return ending,
             Try::Rejected => None,
             Try::Failed(failed) => Some(failed),
@@ -125,7 +126,7 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
 }
 
 /// The destination of the next try.
-fn choose(
+pub(crate) fn choose(
     job: &Job,
     worker: &Worker,
     rule: &Rule,
@@ -153,9 +154,10 @@ async fn try_one<D: Downstream>(
     worker: &Rc<Worker>,
     rule: &Rule,
     chosen: Chosen,
+    tried: &mut Tried,
     mut now: Tick,
 ) -> Try {
-    let Chosen { mut ticket, address } = chosen;
+    let Chosen { mut ticket, mut address } = chosen;
     let mut fresh_repeat_used = false;
     if let Some(log) = &mut job.log {
         log.destination = Some(ticket.id());
@@ -165,18 +167,18 @@ async fn try_one<D: Downstream>(
             false => rule.pool.ready_upstream(ticket.id(), &address, job, now),
             true => None,
         };
-        let reused = obtained.is_some();
+        let mut reused = obtained.is_some();
         let upstream = match obtained {
             Some(upstream) => upstream,
             None => {
                 let deadline = (now + job.pool_timeouts.connect).min(job.total_deadline);
                 worker.timers.set(client.alarm(), deadline);
-                let opening = rule.pool.open_upstream(ticket.id(), &address, job);
+                let wanted = rule.pool.wanted(ticket.id(), &address, job);
                 // Boxed, because it is rare and as large as the rest of the future together.
-                match within(client.alarm(), Box::pin(opening)).await {
-                    Ok(upstream) => {
+                match within(client.alarm(), Box::pin(rule.pool.open(&wanted))).await {
+                    Ok(opened) => {
                         now = worker.now();
-                        upstream
+                        opened.serve(job)
                     }
                     Err(failure) => {
                         tell(rule, ticket.learn(worker.now(), Outcome::Failed(failure)));
@@ -186,7 +188,20 @@ async fn try_one<D: Downstream>(
             }
         };
         let mut exchange = Exchange::new(upstream, ticket, now);
-        let end = exchange.run(client, job).await;
+        let end = match rule.pool.hedges() && may_be_hedged(job) {
+            false => exchange.run(client, job).await,
+            true => {
+                let first = Runner { exchange, address, reused };
+                match Box::pin(race(first, client, job, worker, rule, tried)).await {
+                    Raced::Ended(end, left) => {
+                        Runner { exchange, address, reused } = *left;
+                        end
+                    }
+                    Raced::BrokenOff(end) => return Try::Ended(broken_off(client, true, end)),
+                    Raced::AllFailed(attempt) => return Try::Failed(attempt),
+                }
+            }
+        };
         tell(rule, exchange.suspect.take());
         let failure = match end {
             End::Failed(failure) => failure,
@@ -196,7 +211,7 @@ async fn try_one<D: Downstream>(
                 return Try::Ended(Ending::Answered(Verdict::Close, worker.now()));
             }
             End::Delivered => return Try::Ended(delivered(client, job, worker, rule, &address, exchange)),
-            other => return Try::Ended(broken_off(client, &exchange, other)),
+            other => return Try::Ended(broken_off(client, exchange.answer().is_none(), other)),
         };
         let attempt = Attempt {
             sent: exchange.has_sent(),
@@ -205,7 +220,7 @@ async fn try_one<D: Downstream>(
             answer_started: exchange.answer_started(),
             ..attempt(job, failure)
         };
-        let stale = attempt.reused_connection && matches!(failure, Failure::Reset | Failure::EmptyResponse);
+        let stale = attempt.is_stale();
         if stale && may_be_repeated_fresh(worker, rule, &attempt) {
             fresh_repeat_used = true;
             ticket = exchange.ticket;
@@ -224,7 +239,7 @@ async fn try_one<D: Downstream>(
 }
 
 /// A try of this job that failed before anything was sent.
-fn attempt(job: &Job, failure: Failure) -> Attempt {
+pub(crate) fn attempt(job: &Job, failure: Failure) -> Attempt {
     Attempt {
         failure,
         tries: job.tries,
@@ -275,8 +290,7 @@ fn delivered<D: Downstream>(
 }
 
 /// It ended, and not by the destination's fault.
-fn broken_off<D: Downstream>(client: &mut D, exchange: &Exchange, end: End) -> Ending {
-    let unanswered = exchange.answer().is_none();
+fn broken_off<D: Downstream>(client: &mut D, unanswered: bool, end: End) -> Ending {
     match end {
         End::Refused(refusal) if unanswered => Ending::Refuse(refusal),
         End::Refused(refusal) => cut_off_for(client, refusal.reason),
@@ -341,9 +355,14 @@ pub(crate) async fn connect(
 async fn within<T>(alarm: &Rc<Alarm>, opening: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
     match alarm.within(opening).await {
         Some(Ok(opened)) => Ok(opened),
-        Some(Err(error)) if is_for_want_of_means(&error) => Err(Failure::NoResources),
-        Some(Err(_)) | None => Err(Failure::Connect),
+        Some(Err(error)) => Err(failure_of(&error)),
+        None => Err(Failure::Connect),
     }
+}
+
+/// Why no connection came to be.
+pub(crate) fn failure_of(error: &io::Error) -> Failure {
+    if is_for_want_of_means(error) { Failure::NoResources } else { Failure::Connect }
 }
 
 /// Answers the client ourselves.

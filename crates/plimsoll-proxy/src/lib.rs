@@ -24,6 +24,7 @@ mod mqtt;
 mod pending;
 mod probe;
 mod proxy_protocol;
+mod race;
 mod stream;
 mod tables;
 mod tcp;
@@ -42,7 +43,7 @@ pub use control::{
     Ask, CandidateView, Explained, Handle, Invalid, Proxy, ReloadError, Source, StartError, Unanswerable,
 };
 pub use counters::{
-    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, Histogram, ListenerCounts, METHODS, PoolCounts,
+    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts, METHODS, PoolCounts,
     RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::CheckCounts;

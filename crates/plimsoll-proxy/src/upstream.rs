@@ -19,6 +19,7 @@ use crate::http1::job::Job;
 use crate::http2::call::Call;
 use crate::http2::link::{Link, Links, Opened};
 use crate::proxy_protocol::{self, Origin};
+use crate::race::Pace;
 use crate::stream::Stream;
 use crate::tables::PoolTable;
 use crate::tls::trust::Offer;
@@ -38,12 +39,36 @@ pub(crate) struct WorkerPool {
     snapshot: RefCell<Arc<Snapshot>>,
     idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
     links: Links,
+    /// How long messages wait before a copy of them is sent, in a pool that hedges.
+    pub(crate) pace: RefCell<Option<Pace>>,
 }
 
 fn call(link: &Rc<Link>, job: &mut Job) -> Upstream {
     job.frame(false);
     let ends = job.body.is_done() && job.wire.len() == job.head_len;
     Upstream::Http2(Box::new(Call::new(link, job.head_len, ends)))
+}
+
+impl Opened {
+    /// Serves this request.
+    pub(crate) fn serve(self, job: &mut Job) -> Upstream {
+        match self {
+            Self::Link(link) => call(&link, job),
+            Self::Http1(stream) => {
+                job.frame(true);
+                Upstream::Http1(stream)
+            }
+        }
+    }
+}
+
+/// A connection that a request wants: to whom, speaking what, and on whose behalf.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    id: DestinationId,
+    address: Address,
+    protocol: PoolProtocol,
+    origin: Option<Rc<Origin>>,
 }
 
 /// A destination that takes a message, and where it listens.
@@ -89,6 +114,7 @@ impl WorkerPool {
         Self {
             generation: Cell::new(snapshot.generation),
             snapshot: RefCell::new(snapshot),
+            pace: RefCell::new(table.config.hedge.map(Pace::new)),
             table: RefCell::new(table),
             idle: RefCell::default(),
             links: Links::default(),
@@ -98,6 +124,12 @@ impl WorkerPool {
     /// Takes over a newer configuration. Idle connections stay, unless what proves their other end is new.
     pub(crate) fn adopt(&self, table: &Arc<PoolTable>) {
         let before = self.table.replace(table.clone());
+        let hedge = table.config.hedge;
+        let goes_on =
+            self.pace.borrow().as_ref().is_some_and(|pace| hedge.is_some_and(|spec| pace.follows(spec)));
+        if !goes_on {
+            self.pace.replace(hedge.map(Pace::new));
+        }
         let same = match (&before.trust, &table.trust) {
             (Some(before), Some(now)) => Arc::ptr_eq(before, now),
             (None, None) => true,
@@ -131,6 +163,11 @@ impl WorkerPool {
         let ticket = balance_load(&snapshot, want, now, rng)?;
         let member = &snapshot.members[ticket.member()].destination;
         Ok(Chosen { ticket, address: member.address.clone() })
+    }
+
+    /// Messages that wait long are sent to a second destination as well.
+    pub(crate) fn hedges(&self) -> bool {
+        self.pace.borrow().is_some()
     }
 
     /// The number of the pool's latest snapshot.
@@ -228,32 +265,25 @@ impl WorkerPool {
         Some(Upstream::Http1(idle))
     }
 
-    /// What it has when there is nothing at once: a new connection, or room on a new link.
+    /// What it wants when there is nothing at once.
+    pub(crate) fn wanted(&self, id: DestinationId, address: &Address, job: &Job) -> Wanted {
+        let (protocol, origin) = (self.protocol_for(job), job.origin.clone());
+        Wanted { id, address: address.clone(), protocol, origin }
+    }
+
+    /// A new connection, or room on a new link.
     ///
     /// # Errors
     /// It could not be opened.
-    pub(crate) async fn open_upstream(
-        &self,
-        id: DestinationId,
-        address: &Address,
-        job: &mut Job,
-    ) -> io::Result<Upstream> {
-        let protocol = self.protocol_for(job);
-        let offer = if protocol == PoolProtocol::Http1 { Offer::Http1 } else { Offer::Pool };
-        let origin = job.origin.clone();
-        let connect = self.connect_for(id, address, origin.as_deref(), offer);
-        let opened = match protocol {
-            PoolProtocol::Http1 => Opened::Http1(connect.await?),
-            PoolProtocol::Http2 => self.links.open(id, address, connect, false).await?,
-            PoolProtocol::Auto => self.links.open(id, address, connect, true).await?,
-        };
-        Ok(match opened {
-            Opened::Link(link) => call(&link, job),
-            Opened::Http1(stream) => {
-                job.frame(true);
-                Upstream::Http1(stream)
-            }
-        })
+    pub(crate) async fn open(&self, wanted: &Wanted) -> io::Result<Opened> {
+        let Wanted { id, address, protocol, origin } = wanted;
+        let offer = if *protocol == PoolProtocol::Http1 { Offer::Http1 } else { Offer::Pool };
+        let connect = self.connect_for(*id, address, origin.as_deref(), offer);
+        match protocol {
+            PoolProtocol::Http1 => connect.await.map(Opened::Http1),
+            PoolProtocol::Http2 => self.links.open(*id, address, connect, false).await,
+            PoolProtocol::Auto => self.links.open(*id, address, connect, true).await,
+        }
     }
 
     fn number(&self) -> u64 {

@@ -28,6 +28,8 @@ pub struct PoolView {
     pub check_type: Option<&'static str>,
     /// When traffic sets a destination aside.
     pub outlier: OutlierSpec,
+    /// Messages that wait long are sent to a second destination as well.
+    pub hedges: bool,
     /// Since when [`state`](Self::state) is as it is.
     pub state_since: Tick,
     /// Decisions and further tries since the start.

@@ -3,7 +3,7 @@
 use plimsoll_core::alert;
 use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::{Failure, Standing};
-use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, PoolView, RETRY_REASONS};
+use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, HEDGES, PoolView, RETRY_REASONS};
 
 use super::text::{Family, Kind, Text};
 
@@ -111,6 +111,13 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
     pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.retries));
     let mut family = text.counter("plimsoll_failovers_total", "Of these the tries at another destination.");
     pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.failovers));
+    let mut family =
+        text.counter("plimsoll_hedges_total", "Copies of messages that waited long, by how they ended.");
+    for pool in pools.iter().filter(|pool| pool.hedges) {
+        for (result, &count) in HEDGES.iter().zip(&pool.counts.hedges) {
+            family.sample(&[("pool", &pool.name), ("result", result)], count);
+        }
+    }
     let mut family =
         text.counter("plimsoll_outlier_ejections_total", "Destinations set aside for what traffic showed.");
     for pool in pools {

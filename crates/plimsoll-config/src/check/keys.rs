@@ -110,7 +110,7 @@ pub(crate) const DESTINATION: Keys =
     Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels"]);
 
 pub(crate) const LOAD_BALANCER: Keys = Keys {
-    later: &["session_affinity", "hedge", "custom"],
+    later: &["session_affinity", "custom"],
     pairs: &["dynamic_adjustment", "performance_monitoring"],
     ..Keys::new(
         "load_balancer",
@@ -123,6 +123,7 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
             "slow_start",
             "panic_threshold",
             "retry",
+            "hedge",
             "performance",
             "quality",
             "dynamic_adjustment",
@@ -157,6 +158,7 @@ pub(crate) const OUTLIER_DETECTION: Keys = Keys::new(
     &["consecutive_failures", "interval", "base_ejection", "max_ejected"],
 );
 pub(crate) const RETRY: Keys = Keys::new("load_balancer.retry", &["attempts", "when", "budget"]);
+pub(crate) const HEDGE: Keys = Keys::new("load_balancer.hedge", &["after", "max"]);
 pub(crate) const PERFORMANCE: Keys =
     Keys::new("load_balancer.performance", &["timeout", "caching", "parallel_processing", "optimization"]);
 pub(crate) const QUALITY: Keys = Keys::new(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_core::Tried;
 use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::OutlierSpec;
-use plimsoll_core::retry::{CALL_STATUSES, RetrySpec, RetryWhen};
+use plimsoll_core::retry::{CALL_STATUSES, HedgeSpec, RetrySpec, RetryWhen};
 
 use crate::check::health::{HealthSettings, set};
 use crate::check::keys;
@@ -30,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) parallel_checks: bool,
     pub(crate) outlier: OutlierSpec,
     pub(crate) retry: RetrySpec,
+    pub(crate) hedge: Option<HedgeSpec>,
     pub(crate) backup_tiers: bool,
     pub(crate) slow_start: Option<Duration>,
     pub(crate) panic_threshold: f64,
@@ -48,6 +49,7 @@ impl Default for Settings {
             parallel_checks: true,
             outlier: defaults::OUTLIER,
             retry: defaults::retry(),
+            hedge: None,
             backup_tiers: true,
             slow_start: None,
             panic_threshold: defaults::PANIC_THRESHOLD,
@@ -84,6 +86,9 @@ impl Reader<'_> {
         set(&mut settings.panic_threshold, table.get("panic_threshold").and_then(|p| self.share(p)));
         if let Some(place) = table.get("retry") {
             self.retry(place, &mut settings.retry);
+        }
+        if let Some(place) = table.get("hedge") {
+            self.hedge(place, settings);
         }
         if let Some(place) = table.get("performance") {
             self.performance(place, settings);

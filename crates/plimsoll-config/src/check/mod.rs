@@ -4,6 +4,7 @@ mod address;
 mod hash;
 mod headers;
 mod health;
+mod hedge;
 pub(crate) mod keys;
 mod listener;
 mod load_balancer;

@@ -258,6 +258,7 @@ fn build(
         parallel_checks: settings.parallel_checks,
         outlier: settings.outlier,
         retry: settings.retry.clone(),
+        hedge: settings.hedge.filter(|hedge| hedge.most > 0),
         backup_tiers: settings.backup_tiers,
         slow_start: settings.slow_start,
         panic_threshold: settings.panic_threshold,

@@ -311,7 +311,7 @@ fn what_comes_later_is_refused_in_words() {
         &["not-available-yet kafka", "not-available-yet state", "not-available-yet admin.tokens"],
     );
     check_policy("  algorithm: ▸custom", &["not-available-yet algorithm"]);
-    for key in ["session_affinity", "hedge", "custom"] {
+    for key in ["session_affinity", "custom"] {
         check_policy(&format!("  ▸{key}: x"), &[format!("not-available-yet {key}").as_str()]);
     }
     check_listener("▸http3: true", &["not-available-yet http3"]);
@@ -321,6 +321,21 @@ fn what_comes_later_is_refused_in_words() {
     check_route("{pool: api, match: {▸source: []}}", &["not-available-yet [0].match.source"]);
     let told = load_text("listen: \":80\"\ndestinations: [\"a:1\"]\nkafka: {}");
     assert_eq!(told.problems[0].message, "`kafka` is not available in this version yet");
+}
+
+#[test]
+fn when_to_hedge_is_a_share_or_a_time() {
+    for good in ["p95", "p50", "p99.9", "30ms", "1s"] {
+        check_policy(&format!("  hedge: {{after: {good}}}"), &[]);
+    }
+    for bad in ["p", "p9x", "p+95", "soon", "95%"] {
+        check_policy(&format!("  hedge: {{after: ▸{bad}}}"), &["bad-value hedge.after"]);
+    }
+    for far in ["p49", "p100", "10us"] {
+        check_policy(&format!("  hedge: {{after: ▸{far}}}"), &["out-of-range hedge.after"]);
+    }
+    check_policy("  hedge: {max: ▸4}", &["out-of-range hedge.max"]);
+    check_policy("  hedge: {▸afer: p95}", &["unknown-key hedge.afer"]);
 }
 
 #[test]

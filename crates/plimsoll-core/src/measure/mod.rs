@@ -7,6 +7,7 @@
 mod average;
 mod near;
 mod peak;
+mod quantile;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use self::average::{Average, HALVED_AFTER};
 pub use self::near::Near;
 pub use self::peak::{DECAY, DEFAULT_RTT, Peak, RTT_AT_LEAST};
+pub use self::quantile::Quantile;
 
 use crate::live::{Failure, Outcome};
 use crate::time::Tick;
@@ -62,6 +64,23 @@ impl Measured {
             near.record(now, in_flight, span);
         }
         self.errors.record_onto(now, f32::from(u8::from(bad)), 0.0);
+    }
+
+    /// Learns that there was no answer after `span`, and that it is not waited for any longer: it would have
+    /// taken more. Where less is usual that is no news.
+    pub(crate) fn record_at_least(&self, now: Tick, span: Duration, in_flight: u32) {
+        let nanos = span.as_nanos() as f32;
+        if self.first_byte.read(now).is_some_and(|usual| nanos > usual) {
+            self.first_byte.record(now, nanos);
+        }
+        if nanos > self.peak.read(now) {
+            self.peak.record(now, span);
+        }
+        if let Some(near) = self.near()
+            && near.median(now, in_flight).is_some_and(|usual| nanos > usual)
+        {
+            near.record(now, in_flight, span);
+        }
     }
 
     /// Nothing is known any more.
@@ -161,6 +180,19 @@ mod tests {
         assert_eq!(known_by(Outcome::Failed(Failure::Reset), MS), Some(5_000));
         assert_eq!(known_by(Outcome::Failed(Failure::Timeout), 60_000 * MS), Some(60_000));
         assert_eq!(known_by(Outcome::Failed(Failure::NoResources), MS), None, "that was us");
+    }
+
+    #[test]
+    fn who_is_outrun_looks_no_faster_than_it_waited_and_no_faster_than_before() {
+        let measured = Measured::default();
+        measured.record_at_least(at(0), Duration::from_millis(50), 0);
+        assert_eq!(measured.first_byte.read(at(0)), None, "one that never answered has no usual time");
+        measured.record(at(1), answered(200, Duration::from_millis(10)), Duration::ZERO, 0);
+        measured.record_at_least(at(1), Duration::from_millis(5), 0);
+        assert_eq!(measured.first_byte.read(at(1)), Some(10e6));
+        measured.record_at_least(at(1), Duration::from_millis(50), 0);
+        assert_eq!(measured.first_byte.read(at(1)).map(f32::round), Some(12e6));
+        assert_eq!(measured.errors.read(at(1)), Some(0.0));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! May this message be tried again, where, and at whose expense.
 
 mod budget;
+mod hedge;
 
 pub use self::budget::Budget;
+pub use self::hedge::{After, HedgeSpec};
 
 use crate::live::Failure;
 use crate::time::Tick;
@@ -106,6 +108,13 @@ pub struct Attempt {
     pub answer_started: bool,
 }
 
+impl Attempt {
+    /// Only the pooled connection may have failed: that says nothing about its destination.
+    pub const fn is_stale(&self) -> bool {
+        self.reused_connection && matches!(self.failure, Failure::Reset | Failure::EmptyResponse)
+    }
+}
+
 /// What comes after a failed try.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -178,9 +187,7 @@ fn allowed(spec: &RetrySpec, attempt: &Attempt) -> Result<(Decision, bool), Stop
     if !attempt.body_replayable {
         return Err(StopReason::BodySpent);
     }
-    let stale =
-        attempt.reused_connection && matches!(attempt.failure, Failure::Reset | Failure::EmptyResponse);
-    if stale && !attempt.fresh_repeat_used {
+    if attempt.is_stale() && !attempt.fresh_repeat_used {
         return Ok((Decision::RepeatFresh, !attempt.sent));
     }
     if !spec.failover {

@@ -120,6 +120,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
         destinations: destinations.collect(),
         check_type: table.config.health.as_ref().map(|spec| spec.probe.word()),
         outlier: table.config.outlier,
+        hedges: table.config.hedge.is_some(),
         state_since: report.state_since,
         counts: table.tallies.counts(),
         ejections: report.ejections,

@@ -59,6 +59,8 @@ pub(crate) struct Job {
     keeps_body: bool,
     /// Tries so far, this one included.
     pub(crate) tries: u8,
+    /// Those of them that were sent while another was still to answer.
+    pub(crate) copies: u8,
     /// A destination that may serve has not been tried yet.
     pub(crate) others_left: bool,
     /// It is a call of gRPC.
@@ -168,6 +170,11 @@ impl Job {
         if self.body.is_chunked() {
             self.body = BodyReader::new(Framing::UntilClose);
         }
+    }
+
+    /// All of it is in the wire image, framed as any destination may have it.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        !self.streamed && !self.undecided && self.body.is_done()
     }
 
     /// How a refusal is put.
@@ -320,6 +327,7 @@ fn new_job(
         streamed: false,
         keeps_body: pool.is_some_and(|pool| keeps_body(pool, head)),
         tries: 0,
+        copies: 0,
         others_left: false,
         body_bytes: 0,
         is_call: head.is_call,

@@ -4,6 +4,7 @@ mod balancing;
 mod detect;
 mod failover;
 mod framing;
+mod hedging;
 mod http2;
 mod kit;
 mod life;

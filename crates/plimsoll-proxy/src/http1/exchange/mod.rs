@@ -139,20 +139,36 @@ impl Exchange {
         client: &mut D,
         job: &mut Job,
     ) -> Result<(), End> {
-        self.poll_upload(cx, worker, client, job)?;
-        self.poll_download(cx, worker, client, job)?;
+        self.poll_bytes(cx, worker, client, job)?;
         if client.is_gone(cx, job) {
             return Err(End::ClientGone);
         }
-        if std::mem::take(&mut self.progress) {
-            let deadline = self.deadline(worker, job);
+        if let Some(deadline) = self.next_deadline(worker, job) {
             worker.timers.set(client.alarm(), deadline);
         }
-        self.now = None;
         if client.alarm().poll(cx).is_ready() {
             return Err(self.timed_out(worker, job));
         }
         Ok(())
+    }
+
+    /// Moves what can be moved, in both directions.
+    pub(crate) fn poll_bytes<D: Downstream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        client: &mut D,
+        job: &mut Job,
+    ) -> Result<(), End> {
+        self.poll_upload(cx, worker, client, job)?;
+        self.poll_download(cx, worker, client, job)
+    }
+
+    /// Until when the next byte must have moved, if that is new. Called when a turn is over.
+    pub(crate) fn next_deadline(&mut self, worker: &Worker, job: &Job) -> Option<Tick> {
+        let deadline = std::mem::take(&mut self.progress).then(|| self.deadline(worker, job));
+        self.now = None;
+        deadline
     }
 
     fn now(&mut self, worker: &Worker) -> Tick {
@@ -176,7 +192,8 @@ impl Exchange {
         !job.body.is_done() && self.sent == job.wire.len() && self.upload.is_empty() && !self.upload_broken
     }
 
-    fn timed_out(&mut self, worker: &Worker, job: &Job) -> End {
+    /// Its alarm has rung: whose fault that is.
+    pub(crate) fn timed_out(&mut self, worker: &Worker, job: &Job) -> End {
         match () {
             () if self.now(worker) >= job.total_deadline => {
                 let now = self.now(worker);

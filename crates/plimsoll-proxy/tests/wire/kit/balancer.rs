@@ -169,6 +169,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
             interval: None,
         },
         retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
+        hedge: None,
         backup_tiers: true,
         slow_start: None,
         panic_threshold: 0.0,

@@ -1,0 +1,312 @@
+//! When messages are sent, over which connections, and how long each took from its planned moment.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::epoll::{Epoll, Timer};
+use crate::socket::{self, Moved};
+use crate::stats::Rng;
+
+/// What one contender is asked.
+pub(super) struct Offer {
+    pub(super) target: SocketAddr,
+    pub(super) seed: u64,
+    /// Messages a second, at random moments (Poisson).
+    pub(super) rate: f64,
+    /// What is planned before this is sent, but not measured.
+    pub(super) warmup: Duration,
+    pub(super) measured: Duration,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Heard {
+    /// From the planned moment to the last byte, of all good answers measured and of those that never came.
+    pub(super) latencies: Vec<Duration>,
+    /// Answers other than 200, lost connections, wrong bodies and missing answers, warm-up included.
+    pub(super) errors: Errors,
+    /// Good answers by destination.
+    pub(super) answered_by: Vec<u64>,
+    /// How late the client itself was at worst, a measure of the machine.
+    pub(super) latest_send: Duration,
+    pub(super) connections: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Errors {
+    pub(super) status: u64,
+    pub(super) broken: u64,
+    pub(super) missing: u64,
+}
+
+/// More than any policy needs, but one that lets a destination that stands still collect everything.
+const MOST_CONNECTIONS: usize = 4096;
+/// How long answers may take after the last message was sent.
+const PATIENCE: Duration = Duration::from_secs(5);
+const TIMER: u64 = u64::MAX;
+
+pub(super) fn drive(offer: &Offer) -> io::Result<Heard> {
+    let mut epoll = Epoll::new()?;
+    let timer = Timer::new()?;
+    epoll.watch(&timer, TIMER)?;
+    let mut client = Client::new(offer);
+    while let Some(next) = client.send_due(&epoll, clock::now())? {
+        timer.ring_in(next.saturating_duration_since(clock::now()))?;
+        for index in 0..epoll.wait(None)? {
+            let token = epoll.ready(index).token;
+            if token != TIMER {
+                client.hear(token as usize);
+            }
+        }
+    }
+    Ok(client.heard())
+}
+
+struct Client<'a> {
+    offer: &'a Offer,
+    start: Instant,
+    /// Draws the moments of messages, and nothing else.
+    arrivals: Rng,
+    /// Draws connections: the latest used would keep all of a quiet spell at one worker.
+    picks: Rng,
+    next: Option<Instant>,
+    number: u64,
+    /// Planned and not yet sent, as no connection was free.
+    waiting: VecDeque<Message>,
+    connections: Vec<Option<Connection>>,
+    /// Connections without a message.
+    idle: Vec<usize>,
+    busy: usize,
+    heard: Heard,
+}
+
+#[derive(Clone, Copy)]
+struct Message {
+    number: u64,
+    planned: Instant,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    partial: Vec<u8>,
+    message: Option<Message>,
+}
+
+enum Answer {
+    Incomplete,
+    /// A 200 from this destination.
+    Good(usize),
+    Status,
+    Broken,
+}
+
+impl<'a> Client<'a> {
+    fn new(offer: &'a Offer) -> Self {
+        let start = clock::now();
+        let mut client = Self {
+            offer,
+            start,
+            arrivals: Rng::at(offer.seed, 1, 1),
+            picks: Rng::at(offer.seed, 1, 2),
+            next: Some(start),
+            number: 0,
+            waiting: VecDeque::new(),
+            connections: Vec::new(),
+            idle: Vec::new(),
+            busy: 0,
+            heard: Heard { answered_by: vec![0; super::DESTINATIONS], ..Heard::default() },
+        };
+        client.plan(start);
+        client
+    }
+
+    /// Sends all that is due, and says when to look again; `None` when everything is answered or given up.
+    fn send_due(&mut self, epoll: &Epoll, now: Instant) -> io::Result<Option<Instant>> {
+        while let Some(planned) = self.next.filter(|next| *next <= now) {
+            self.waiting.push_back(Message { number: self.number, planned });
+            self.number += 1;
+            self.heard.latest_send = self.heard.latest_send.max(now - planned);
+            self.plan(planned);
+        }
+        while let Some(&message) = self.waiting.front() {
+            let Some(place) = self.free_connection(epoll)? else { break };
+            self.waiting.pop_front();
+            self.send(place, message);
+        }
+        let deadline = self.start + self.offer.warmup + self.offer.measured + PATIENCE;
+        let done = self.next.is_none() && self.busy == 0 && self.waiting.is_empty();
+        Ok((!done && now < deadline).then(|| self.next.unwrap_or(deadline)))
+    }
+
+    fn plan(&mut self, after: Instant) {
+        let gap = -(1.0 - self.arrivals.unit()).ln() / self.offer.rate;
+        let next = after + Duration::from_secs_f64(gap);
+        self.next = Some(next).filter(|next| *next < self.start + self.offer.warmup + self.offer.measured);
+    }
+
+    fn free_connection(&mut self, epoll: &Epoll) -> io::Result<Option<usize>> {
+        if !self.idle.is_empty() {
+            let at = self.picks.below(self.idle.len());
+            return Ok(Some(self.idle.swap_remove(at)));
+        }
+        if self.connections.len() == MOST_CONNECTIONS {
+            return Ok(None);
+        }
+        let socket = socket::connect(self.offer.target, None)?;
+        let place = self.connections.len();
+        epoll.watch(&socket, place as u64)?;
+        self.connections.push(Some(Connection { socket, partial: Vec::new(), message: None }));
+        Ok(Some(place))
+    }
+
+    fn send(&mut self, place: usize, message: Message) {
+        let Some(connection) = &mut self.connections[place] else { return };
+        let request = format!("GET /{} HTTP/1.1\r\nHost: app.example\r\n\r\n", message.number);
+        let sent = socket::send(&connection.socket, request.as_bytes());
+        if matches!(sent, Ok(Moved::Bytes(count)) if count == request.len()) {
+            connection.message = Some(message);
+            self.busy += 1;
+        } else {
+            self.connections[place] = None;
+            self.heard.errors.broken += 1;
+        }
+    }
+
+    /// Takes in what a connection brought.
+    fn hear(&mut self, place: usize) {
+        let mut buffer = [0; 4096];
+        loop {
+            let Some(connection) = &mut self.connections[place] else { return };
+            match socket::receive(&connection.socket, &mut buffer) {
+                Ok(Moved::Bytes(count)) => connection.partial.extend_from_slice(&buffer[..count]),
+                Ok(Moved::Blocked) => return,
+                Ok(Moved::Ended) | Err(_) => return self.lose(place),
+            }
+            let answer =
+                connection.message.map_or(Answer::Broken, |it| answer(&connection.partial, it.number));
+            match answer {
+                Answer::Incomplete => continue,
+                Answer::Good(destination) => self.answered(place, Some(destination)),
+                Answer::Status => self.answered(place, None),
+                Answer::Broken => return self.lose(place),
+            }
+        }
+    }
+
+    fn answered(&mut self, place: usize, by: Option<usize>) {
+        let now = clock::now();
+        let Some(connection) = &mut self.connections[place] else { return };
+        let message = connection.message.take();
+        connection.partial.clear();
+        self.idle.push(place);
+        self.busy -= 1;
+        let (Some(destination), Some(message)) = (by, message) else {
+            self.heard.errors.status += 1;
+            return;
+        };
+        if let Some(count) = self.heard.answered_by.get_mut(destination) {
+            *count += 1;
+        }
+        self.measure(message, now);
+    }
+
+    fn measure(&mut self, message: Message, now: Instant) {
+        if message.planned >= self.start + self.offer.warmup {
+            self.heard.latencies.push(now.saturating_duration_since(message.planned));
+        }
+    }
+
+    /// Drops a connection; whatever was under way on it has failed.
+    fn lose(&mut self, place: usize) {
+        let connection = self.connections[place].take();
+        self.idle.retain(|idle| *idle != place);
+        if connection.is_some_and(|connection| connection.message.is_some()) {
+            self.busy -= 1;
+            self.heard.errors.broken += 1;
+        }
+    }
+
+    fn heard(mut self) -> Heard {
+        let now = clock::now();
+        let unsent = std::mem::take(&mut self.waiting);
+        let unanswered: Vec<Message> =
+            self.connections.iter().flatten().filter_map(|it| it.message).collect();
+        for message in unanswered.into_iter().chain(unsent) {
+            self.heard.errors.missing += 1;
+            self.measure(message, now);
+        }
+        self.heard.connections = self.connections.len();
+        self.heard
+    }
+}
+
+/// What some bytes are as an answer to message `number`.
+fn answer(bytes: &[u8], number: u64) -> Answer {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let head = match response.parse(bytes) {
+        Ok(httparse::Status::Complete(head)) => head,
+        Ok(httparse::Status::Partial) => return Answer::Incomplete,
+        Err(_) => return Answer::Broken,
+    };
+    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
+    let Some(length) = length else { return Answer::Broken };
+    let body = &bytes[head..];
+    match (body.len().cmp(&length), response.code) {
+        (std::cmp::Ordering::Less, _) => Answer::Incomplete,
+        (std::cmp::Ordering::Greater, _) => Answer::Broken,
+        (_, Some(200)) => {
+            let text = std::str::from_utf8(body).unwrap_or_default();
+            let parsed =
+                text.split_once(' ').and_then(|(of, by)| Some((of.parse::<u64>().ok()?, by.parse().ok()?)));
+            match parsed {
+                Some((of, by)) if of == number => Answer::Good(by),
+                _ => Answer::Broken,
+            }
+        }
+        _ => Answer::Status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_only_whole_good_and_to_the_message_asked() {
+        let good = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n17 3";
+        assert!(matches!(answer(good, 17), Answer::Good(3)));
+        assert!(matches!(answer(good, 18), Answer::Broken));
+        assert!(matches!(answer(&good[..good.len() - 1], 17), Answer::Incomplete));
+        assert!(matches!(answer(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", 17), Answer::Status));
+        assert!(matches!(answer(b"HTTP/1.1 200 OK\r\n\r\n17 3", 17), Answer::Broken));
+    }
+
+    #[test]
+    fn the_same_seed_plans_the_same_moments() {
+        let offer = Offer {
+            target: SocketAddr::from(([127, 0, 0, 1], 1)),
+            seed: 3,
+            rate: 1000.0,
+            warmup: Duration::ZERO,
+            measured: Duration::from_secs(10),
+        };
+        let planned = || {
+            let mut client = Client::new(&offer);
+            let mut moments = Vec::new();
+            while let Some(next) = client.next {
+                moments.push(next - client.start);
+                client.plan(next);
+            }
+            moments
+        };
+        let moments = planned();
+        assert_eq!(moments, planned());
+        assert!((9_500..10_500).contains(&moments.len()), "{}", moments.len());
+    }
+}

@@ -1,0 +1,58 @@
+//! When a message without an answer is sent to a second destination as well.
+
+use std::time::Duration;
+
+use plimsoll_core::retry::After;
+
+use crate::check::keys;
+use crate::check::load_balancer::Settings;
+use crate::check::read::{Place, Reader, Wrong};
+use crate::defaults;
+use crate::problem::Code;
+use crate::units::Dur;
+
+const HELP: &str = "write it like \"p95\", the share of answers that come sooner (p50 to p99.9), or \"30ms\"";
+
+/// Percent. Below half, most messages would be sent twice; above 999 of a thousand there is next to nothing to win.
+const SHARE: std::ops::RangeInclusive<f64> = 50.0..=99.9;
+
+/// Copies of a message: each is one more destination at work for the same answer.
+const MOST: std::ops::RangeInclusive<i64> = 0..=3;
+
+impl Reader<'_> {
+    /// Lays a `hedge` block over `settings`.
+    pub(crate) fn hedge(&mut self, place: &Place<'_>, settings: &mut Settings) {
+        let Some(table) = self.table(place, &keys::HEDGE) else { return };
+        let mut hedge = settings.hedge.unwrap_or(defaults::HEDGE);
+        if let Some(after) = table.get("after").and_then(|p| self.parsed(p, "a time to wait", parse_after)) {
+            hedge.after = after;
+        }
+        if let Some(most) = table.get("max").and_then(|p| self.whole(p, MOST)) {
+            hedge.most = most;
+        }
+        settings.hedge = Some(hedge);
+    }
+}
+
+fn parse_after(text: &str) -> Result<After, Wrong> {
+    if let Some(percent) = text.strip_prefix('p') {
+        let plain = percent.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let percent: f64 = percent
+            .parse()
+            .ok()
+            .filter(|_| plain)
+            .ok_or_else(|| Wrong::new(Code::BadValue, "is no time to wait", HELP))?;
+        return match SHARE.contains(&percent) {
+            true => Ok(After::Share(percent / 100.0)),
+            false => Err(Wrong::new(Code::OutOfRange, "is out of range: p50 to p99.9", HELP)),
+        };
+    }
+    match text.parse::<Dur>() {
+        Ok(Dur(span)) if (LEAST..=*defaults::TIMEOUT.end()).contains(&span) => Ok(After::Span(span)),
+        Ok(_) => Err(Wrong::new(Code::OutOfRange, "is out of range: 1ms to 24h", HELP)),
+        Err(_) => Err(Wrong::new(Code::BadValue, "is no time to wait", HELP)),
+    }
+}
+
+/// A timer is no finer.
+const LEAST: Duration = Duration::from_millis(1);
