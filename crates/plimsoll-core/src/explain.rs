@@ -16,6 +16,17 @@ pub enum SetAside {
     Backup,
 }
 
+impl SetAside {
+    /// The word used in API and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Standing(standing) => standing.word(),
+            Self::NoWeight => "no_weight",
+            Self::Backup => "backup",
+        }
+    }
+}
+
 /// One destination, as the choice saw it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -30,6 +41,8 @@ pub struct Candidate {
     pub load: f64,
     /// The chance with which it takes what the algorithm gives it; below 1 while it warms up.
     pub chance: f64,
+    /// What the algorithm compares it by, the lower the better; `None` where it compares nothing.
+    pub score: Option<f64>,
 }
 
 /// What decided.
@@ -43,6 +56,18 @@ pub enum Decided {
     Lone,
     /// The algorithm.
     Algorithm,
+}
+
+impl Decided {
+    /// The word used in API and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Trial => "trial",
+            Self::Key => "key",
+            Self::Lone => "lone",
+            Self::Algorithm => "algorithm",
+        }
+    }
 }
 
 /// The choice of one message.
@@ -60,6 +85,7 @@ pub struct Explanation {
 /// taken; an algorithm that draws lots draws them from `rng`, so another message may be drawn another one.
 pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Explanation {
     let first = snapshot.tiers.first();
+    let scores = scores(snapshot, now);
     let candidate = |(member, m): (usize, &Member)| {
         let in_tier = first.is_some_and(|tier| tier.slots.iter().any(|slot| slot.id == m.id));
         let set_aside = match (m.standing.serves(), m.weight, in_tier) {
@@ -71,11 +97,22 @@ pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -
         let in_flight = m.live.in_flight();
         let load = f64::from(in_flight + 1) / (f64::from(m.weight.max(1)) / 256.0);
         let chance = m.warmth.map_or(1.0, |warmth| warmth.chance(now));
-        Candidate { member, set_aside, in_flight, load, chance }
+        Candidate { member, set_aside, in_flight, load, chance, score: scores[member] }
     };
     let candidates: Vec<Candidate> = snapshot.members.iter().enumerate().map(candidate).collect();
     let (order, decided) = order(snapshot, want, now, rng);
     Explanation { candidates, order, decided }
+}
+
+/// What the pickers would compare each member by.
+fn scores(snapshot: &Snapshot, now: Tick) -> Vec<Option<f64>> {
+    let mut scores = vec![None; snapshot.members.len()];
+    for tier in &snapshot.tiers {
+        for (at, slot) in tier.slots.iter().enumerate() {
+            scores[slot.rank as usize] = tier.picker.score(at, now);
+        }
+    }
+    scores
 }
 
 fn order(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> (Vec<usize>, Option<Decided>) {
@@ -171,8 +208,20 @@ mod tests {
         ];
         assert_eq!(why, out);
         assert_eq!((told.order, told.decided), (vec![2, 3], Some(Decided::Lone)));
+        assert_eq!(told.candidates[2].score, None, "a rotation compares nothing");
         let nobody = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
         let told = explain(&nobody, &Want::default(), Tick::ZERO, &mut Rng::new(1));
         assert_eq!((told.order.len(), told.decided), (0, None));
+    }
+
+    #[test]
+    fn scores_are_what_the_algorithm_compares() {
+        let members = vec![member(0, 0, 1, Standing::Serving), member(1, 0, 4, Standing::Serving)];
+        let policy = Algorithm::WeightedLeastConnections.policy(1);
+        let snapshot = Snapshot::build("p".into(), 1, &*policy, members);
+        let _held = balance_load(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1)).expect("serves");
+        let told = explain(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1));
+        let scores: Vec<_> = told.candidates.iter().map(|candidate| candidate.score).collect();
+        assert_eq!(scores, [Some(1.0), Some(0.5)], "the heavier one has one in flight");
     }
 }

@@ -10,6 +10,7 @@ mod base64;
 mod clock;
 mod control;
 mod counters;
+mod decision_log;
 mod downstream;
 mod driver;
 mod forward;
@@ -18,6 +19,7 @@ mod grpc_web;
 mod hall;
 mod http1;
 mod http2;
+mod lines;
 mod listener;
 mod monitor;
 mod mqtt;
@@ -43,8 +45,8 @@ pub use control::{
     Ask, CandidateView, Explained, Handle, Invalid, Proxy, ReloadError, Source, StartError, Unanswerable,
 };
 pub use counters::{
-    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts, METHODS, PoolCounts,
-    RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
+    CLASSES, DECISION_BUCKETS_NS, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts,
+    METHODS, PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::CheckCounts;
 pub use monitor::{Monitor, MonitorView};

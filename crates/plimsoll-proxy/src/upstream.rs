@@ -11,9 +11,9 @@ use std::time::Duration;
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::{
     Address, DestinationId, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket, Tried, Want,
-    balance_load,
 };
 
+use crate::decision_log::Observer;
 use crate::http1::exchange::Upstream;
 use crate::http1::job::Job;
 use crate::http2::call::Call;
@@ -35,6 +35,7 @@ const REST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct WorkerPool {
     pub(crate) table: RefCell<Arc<PoolTable>>,
+    observer: Rc<Observer>,
     generation: Cell<u64>,
     snapshot: RefCell<Arc<Snapshot>>,
     idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
@@ -109,13 +110,14 @@ struct Idle {
 }
 
 impl WorkerPool {
-    pub(crate) fn new(table: Arc<PoolTable>) -> Self {
+    pub(crate) fn new(table: Arc<PoolTable>, observer: Rc<Observer>) -> Self {
         let snapshot = table.feed.latest();
         Self {
             generation: Cell::new(snapshot.generation),
             snapshot: RefCell::new(snapshot),
             pace: RefCell::new(table.config.hedge.map(Pace::new)),
             table: RefCell::new(table),
+            observer,
             idle: RefCell::default(),
             links: Links::default(),
         }
@@ -160,7 +162,9 @@ impl WorkerPool {
     ) -> Result<Chosen, NoDestination> {
         self.refresh();
         let snapshot = self.snapshot.borrow();
-        let ticket = balance_load(&snapshot, want, now, rng)?;
+        let ticket = self.observer.balance_load(&snapshot, want, now, rng, |note| {
+            note(self.table.borrow().tallies.of(want.worker));
+        })?;
         let member = &snapshot.members[ticket.member()].destination;
         Ok(Chosen { ticket, address: member.address.clone() })
     }

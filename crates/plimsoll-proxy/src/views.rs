@@ -169,6 +169,8 @@ pub struct TrafficView {
     pub rules: Vec<RuleView>,
     /// Access-log lines that found no room.
     pub log_dropped: u64,
+    /// Lines of the decision log that found no room.
+    pub decisions_dropped: u64,
     /// How reloads went.
     pub reloads: ReloadsView,
 }

@@ -3,7 +3,9 @@
 use plimsoll_core::alert;
 use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::{Failure, Standing};
-use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, HEDGES, PoolView, RETRY_REASONS};
+use plimsoll_proxy::{
+    CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, PoolView, RETRY_REASONS,
+};
 
 use super::text::{Family, Kind, Text};
 
@@ -96,6 +98,16 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
                 );
             }
         }
+    }
+    let mut family = text.family(
+        Kind::Histogram,
+        "plimsoll_decision_duration_seconds",
+        "How long choices of a destination took: one in 1,024, and all that the decision log tells.",
+    );
+    for pool in pools {
+        let bounds = DECISION_BUCKETS_NS.map(|bound| bound as f64 / 1e9);
+        let labels = [("pool", &*pool.name), ("algorithm", pool.algorithm)];
+        family.histogram_of(&labels, bounds, &pool.counts.timed, pool.counts.timed_nanos as f64 / 1e9);
     }
     let mut family = text.gauge(
         "plimsoll_distribution_deviation_ratio",

@@ -76,10 +76,21 @@ impl Family<'_> {
 
     /// Counts by bucket of [`BUCKETS_MS`], the last for what is above all of them, and their sum in seconds.
     pub(crate) fn histogram(&mut self, labels: Labels<'_>, buckets: &[u64], sum: f64) {
+        self.histogram_of(labels, BUCKETS_MS.map(|bound| bound as f64 / 1e3), buckets, sum);
+    }
+
+    /// The same with other bounds, in seconds.
+    pub(crate) fn histogram_of(
+        &mut self,
+        labels: Labels<'_>,
+        bounds: impl IntoIterator<Item = f64>,
+        buckets: &[u64],
+        sum: f64,
+    ) {
         let mut below = 0;
-        for (&bound, count) in BUCKETS_MS.iter().zip(buckets) {
+        for (bound, count) in bounds.into_iter().zip(buckets) {
             below += count;
-            self.line("_bucket", labels, Some(&(bound as f64 / 1000.0).to_string()), below);
+            self.line("_bucket", labels, Some(&bound.to_string()), below);
         }
         let all: u64 = buckets.iter().sum();
         self.line("_bucket", labels, Some("+Inf"), all);

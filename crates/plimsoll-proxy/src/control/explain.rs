@@ -131,7 +131,7 @@ impl Handle {
                 priority: destination.priority,
                 weight: destination.weight.get(),
                 standing: member.standing,
-                set_aside: candidate.set_aside.map(word),
+                set_aside: candidate.set_aside.map(SetAside::word),
                 because: candidate.set_aside.map(|why| sentence(why, reason)),
                 in_flight: candidate.in_flight,
                 load: candidate.load,
@@ -140,7 +140,7 @@ impl Handle {
         }
         let name = |&member: &usize| snapshot.members[member].destination.name.clone();
         explained.order = told.order.iter().map(name).collect();
-        explained.decided = told.decided.map(decided);
+        explained.decided = told.decided.map(Decided::word);
         self.tell_stages(rule, explained);
     }
 
@@ -287,14 +287,6 @@ fn head(ask: &Ask, authority: &str, path: &str) -> Result<String, Unanswerable> 
     Ok(format!("{} {path} HTTP/1.1\r\n{host}{lines}\r\n", ask.method))
 }
 
-const fn word(why: SetAside) -> &'static str {
-    match why {
-        SetAside::Standing(standing) => standing.word(),
-        SetAside::NoWeight => "no_weight",
-        SetAside::Backup => "backup",
-    }
-}
-
 fn sentence(why: SetAside, reason: Option<String>) -> String {
     match why {
         SetAside::Standing(standing) => match reason {
@@ -303,14 +295,5 @@ fn sentence(why: SetAside, reason: Option<String>) -> String {
         },
         SetAside::NoWeight => "its weight is 0: it takes no new work".to_owned(),
         SetAside::Backup => "it is of a backup tier, and the first one serves".to_owned(),
-    }
-}
-
-const fn decided(decided: Decided) -> &'static str {
-    match decided {
-        Decided::Trial => "trial",
-        Decided::Key => "key",
-        Decided::Lone => "lone",
-        Decided::Algorithm => "algorithm",
     }
 }

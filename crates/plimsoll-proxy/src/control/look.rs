@@ -82,6 +82,7 @@ impl Handle {
             listeners: listeners.collect(),
             rules: rules.collect(),
             log_dropped: self.0.log.dropped.load(Relaxed),
+            decisions_dropped: self.0.decision_log.dropped.load(Relaxed),
             reloads: state.reloads,
         }
     }
