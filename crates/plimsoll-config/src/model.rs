@@ -12,6 +12,8 @@ use plimsoll_core::health::HealthSpec;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{HedgeSpec, RetrySpec};
 use plimsoll_core::route::Match;
+use plimsoll_core::spread::SpreadSpec;
+use plimsoll_core::subset::Subset;
 use plimsoll_core::{Name, Weight};
 
 /// A whole configuration, ready to run.
@@ -290,6 +292,8 @@ pub struct Route {
     pub matches: Match,
     /// Where to: an index into [`Config::pools`].
     pub pool: usize,
+    /// The part of that pool it is for; `None` = all of it.
+    pub subset: Option<Arc<Subset>>,
     /// After the listener's.
     pub request_headers: HeaderEdits,
     /// After the listener's.
@@ -353,10 +357,10 @@ pub struct Pool {
     pub outlier: OutlierSpec,
     /// Tries and repeats.
     pub retry: RetrySpec,
+    /// Backup tiers, zones, and the subsets that routes ask for.
+    pub spread: SpreadSpec,
     /// Second copies of messages that wait long for their answer; `None` = there are none.
     pub hedge: Option<HedgeSpec>,
-    /// Backup tiers may take over (`quality.failover_support`).
-    pub backup_tiers: bool,
     /// Who comes back takes a growing share for so long; `None` = all of it at once.
     pub slow_start: Option<Duration>,
     /// Ejections may not leave fewer than this share of the destinations; 0 = they may.

@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 
 use crate::schema::{
     Accepts, Address, Algorithm, Bound, CheckProtocol, ClientAuth, Dur, GrpcWeb, HashKey, HashTable,
-    HedgeAfter, ListenerProtocol, Metric, PoolProtocol, ProxyProtocol, Rate, RetryWhen, Share, Size, Status,
-    Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
+    HedgeAfter, ListenerProtocol, Metric, Overprovision, PoolProtocol, ProxyProtocol, Rate, RetryWhen, Share,
+    Size, Status, SubsetFallback, Switch, Text, TlsVersion, UdpFlow, Whole, WholeOrNone, Workers, ZoneKeys,
 };
 
 /// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
@@ -23,6 +23,8 @@ pub(crate) struct File {
     listen: Option<OneOrMore<Address>>,
     /// Short form: the destinations of the one pool, named `default`.
     destinations: Option<Vec<DestinationForm>>,
+    /// The zone this balancer stands in: its destinations are preferred as long as they can carry what comes.
+    zone: Option<Text>,
     /// How every pool balances, checks and tries again; a pool's own block is laid over it key by key.
     load_balancer: Option<LoadBalancer>,
     /// Full form: where clients come in.
@@ -231,6 +233,10 @@ struct Route {
     r#match: Option<Match>,
     /// The pool it leads to.
     pool: Text,
+    /// Only destinations with all of these labels.
+    subset: Option<BTreeMap<String, Text>>,
+    /// Where a message goes that nobody of the subset takes: nowhere, or to any destination of the pool.
+    subset_fallback: Option<SubsetFallback>,
     /// After the listener's.
     request_headers: Option<HeaderEdits>,
     /// After the listener's.
@@ -331,6 +337,10 @@ struct LoadBalancer {
     slow_start: Option<Dur>,
     /// Ejections leave at least this share of the pool; 0% = they need not.
     panic_threshold: Option<Share>,
+    /// A tier overflows to the next when what is left of it, times this, is less than the whole; `none` = never.
+    overprovision: Option<Overprovision>,
+    /// The own zone is preferred; on where `zone` is given, unless `false`.
+    zone_aware: Option<Feature<ZoneAware>>,
     /// Tries and repeats.
     retry: Option<Retry>,
     /// A message that waits long for its answer is sent to a second destination as well.
@@ -365,6 +375,18 @@ struct Hash {
     table: Option<HashTable>,
     /// What a destination may have in flight, in percent of its share of all; `none` without a bound.
     bound: Option<Bound>,
+}
+
+/// How the own zone is preferred.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ZoneAware {
+    /// On unless `false`.
+    enabled: Option<Switch>,
+    /// In flight at each of its destinations of weight 1: above it messages begin to spill over.
+    busy: Option<WholeOrNone>,
+    /// Whether keys are spread over the whole pool, or over the own zone first.
+    keys: Option<ZoneKeys>,
 }
 
 /// How destinations are checked.

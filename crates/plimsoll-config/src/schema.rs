@@ -86,6 +86,8 @@ value! {
     Status = or_text(json!({"type": "integer", "minimum": 100, "maximum": 599}), r"^\d{3}(-\d{3})?(,\d{3}(-\d{3})?)*$");
     /// `auto` or a number of threads.
     Workers = or_text(json!({"type": "integer", "minimum": 1, "maximum": 1024}), "^auto$");
+    /// `none` or a whole number above 0.
+    WholeOrNone = or_text(json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}), "^none$");
     /// Which destination takes a message.
     Algorithm = words(&plimsoll_core::balance::Algorithm::ALL.map(plimsoll_core::balance::Algorithm::name));
     /// How long a message waits alone.
@@ -96,6 +98,12 @@ value! {
     HashTable = words(&["ring", "maglev", "rendezvous"]);
     /// What a destination may have in flight beside its share.
     Bound = pattern(r"^\d+%$|^none$");
+    /// What a tier may lose before it overflows.
+    Overprovision = pattern(r"^\d+%$|^none$");
+    /// Where a message goes that nobody of its subset takes.
+    SubsetFallback = words(&["none", "any"]);
+    /// What keys are spread over.
+    ZoneKeys = words(&["pool", "zone"]);
     /// What a listener speaks.
     ListenerProtocol = words(&["http", "https", "tcp", "tls", "udp", "mqtt", "auto"]);
     /// What the datagrams of one client have in common.

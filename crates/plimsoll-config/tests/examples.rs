@@ -41,7 +41,9 @@ fn the_basic_example_of_the_seed() {
     assert_eq!((health.check_interval, health.timeout), (Duration::from_secs(30), Duration::from_secs(5)));
     assert_eq!((health.failure_threshold, health.recovery_threshold), (3, 2));
     assert_eq!(pool.timeouts.total, Some(Duration::from_secs(5)));
-    assert!(pool.parallel_checks && pool.backup_tiers && pool.retry.failover && pool.retry.error_recovery);
+    assert!(
+        pool.parallel_checks && pool.spread.backup_tiers && pool.retry.failover && pool.retry.error_recovery
+    );
 }
 
 #[test]

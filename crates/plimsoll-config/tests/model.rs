@@ -12,6 +12,7 @@ use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::retry::{After, HedgeSpec};
 use plimsoll_core::route::HostPattern;
+use plimsoll_core::subset::Fallback;
 
 fn config(text: &str) -> Config {
     let env = |name: &str| (name == "WEIGHT").then(|| "7".to_owned());
@@ -47,7 +48,7 @@ fn the_least_file_takes_every_default() {
     let pool = &config.pools[0];
     assert_eq!((&*pool.name, pool.algorithm), ("default", Algorithm::RoundRobin));
     assert_eq!((pool.outlier, &pool.retry), (defaults::OUTLIER, &defaults::retry()));
-    assert_eq!((pool.parallel_checks, pool.backup_tiers), (true, true));
+    assert_eq!((pool.parallel_checks, pool.spread.backup_tiers), (true, true));
     assert_eq!(pool.timeouts, defaults::DESTINATION_TIMEOUTS);
     let health = pool.health.as_ref().unwrap();
     assert_eq!((health.check_interval, health.timeout), (defaults::CHECK_INTERVAL, defaults::CHECK_TIMEOUT));
@@ -126,7 +127,7 @@ fn the_switches_of_the_seed() {
         "",
     );
     assert!(!all_off.retry.failover && !all_off.retry.error_recovery);
-    assert!(!all_off.parallel_checks && !all_off.backup_tiers);
+    assert!(!all_off.parallel_checks && !all_off.spread.backup_tiers);
     assert_eq!(pool("performance: {timeout: 7s}", "").timeouts.total, Some(Duration::from_secs(7)));
 }
 
@@ -258,6 +259,43 @@ pools:
     assert_eq!(probe(0), asks);
     assert_eq!(probe(1), ProbeKind::Udp { send: [].into(), expect: None }, "only datagrams lead there");
     assert_eq!(probe(2), ProbeKind::Tcp, "connections do too");
+}
+
+#[test]
+fn zones_overflow_and_subsets() {
+    let spread = |top: &str, own: &str| {
+        let text = format!(
+            "zone: eu-1\nload_balancer: {{{top}}}\nlisteners: [{{name: l, address: \":80\", pool: p}}]\n\
+             pools: {{p: {{destinations: [\"a:1\"], load_balancer: {{{own}}}}}}}"
+        );
+        config(&text).pools[0].spread.clone()
+    };
+    let usual = spread("", "").zone.unwrap();
+    assert_eq!((&*usual.own, usual.busy, usual.split_keys), ("eu-1", None, false));
+    let own = spread("zone_aware: {busy: 50, keys: zone}", "zone_aware: {busy: 80}").zone.unwrap();
+    assert_eq!((own.busy, own.split_keys), (Some(80), true));
+    assert_eq!(spread("zone_aware: {busy: 50}", "zone_aware: {busy: none}").zone.unwrap().busy, None);
+    assert_eq!(spread("", "zone_aware: false").zone, None);
+    assert_eq!(spread("zone_aware: false", "zone_aware: true").zone.unwrap().busy, None);
+    assert_eq!(pool("zone_aware: {busy: 9}", "").spread.zone, None, "no zone, no preference");
+    assert_eq!(pool("", "").spread.overprovision, None);
+    assert_eq!(pool("overprovision: \"140%\"", "").spread.overprovision, Some(1.4));
+    assert_eq!(
+        pool("overprovision: \"140%\"", "load_balancer: {overprovision: none}").spread.overprovision,
+        None
+    );
+
+    let text = "listeners: [{name: a, address: \":80\", routes: [\
+                {pool: p, subset: {b: \"2\", a: \"1\"}, match: {host: x}}, \
+                {pool: p, subset: {a: \"1\", b: \"2\"}, subset_fallback: any, match: {host: y}}, \
+                {pool: p}]}]\npools: {p: {destinations: [{address: \"a:1\", labels: {a: \"1\", b: \"2\"}}]}}";
+    let config = config(text);
+    let [strict, any, all] = config.listeners[0].routes.as_slice() else { panic!("three routes") };
+    let fallback =
+        |route: &plimsoll_config::model::Route| route.subset.as_ref().map(|s| (s.text(), s.fallback));
+    assert_eq!(fallback(strict), Some(("a=1, b=2".into(), Fallback::None)));
+    assert_eq!(fallback(any), Some(("a=1, b=2".into(), Fallback::Any)));
+    assert_eq!((fallback(all), config.pools[0].spread.subsets.len()), (None, 1), "one table for both");
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn picks(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("pick/{}", algorithm.name()));
         for count in SIZES {
             let (snapshot, _held) = busy_pool(algorithm, count);
-            let (mut rng, picker, mut key) = (Rng::new(2), &snapshot.tiers[0].picker, 0_u64);
+            let (mut rng, picker, mut key) = (Rng::new(2), &snapshot.whole.tiers[0].picker, 0_u64);
             group.bench_function(BenchmarkId::from_parameter(count), |b| {
                 b.iter(|| {
                     key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -88,7 +88,7 @@ fn tables(c: &mut Criterion) {
             let settings = Settings { hash: HashSpec { table, bound: None } };
             let policy = Algorithm::Hash.policy_with(1, &settings);
             group.bench_function(BenchmarkId::new(format!("{table:?}"), count), |b| {
-                b.iter(|| policy.build(snapshot.tiers[0].slots.clone()));
+                b.iter(|| policy.build(snapshot.whole.tiers[0].slots.clone()));
             });
         }
     }

@@ -3,6 +3,7 @@
 use crate::destination::{DestinationId, Standing};
 use crate::rng::Rng;
 use crate::snapshot::{Member, Snapshot, Want, balance_load_dry};
+use crate::spread::Reach;
 use crate::time::Tick;
 
 /// Why a destination is no candidate for a message.
@@ -12,8 +13,12 @@ pub enum SetAside {
     Standing(Standing),
     /// Weight 0 takes no new work.
     NoWeight,
+    /// It has not the labels that the route asks for.
+    Subset,
     /// It is of a later tier, and the first one serves.
     Backup,
+    /// It is of another zone, and the own one carries everything.
+    Zone,
 }
 
 impl SetAside {
@@ -22,7 +27,9 @@ impl SetAside {
         match self {
             Self::Standing(standing) => standing.word(),
             Self::NoWeight => "no_weight",
+            Self::Subset => "subset",
             Self::Backup => "backup",
+            Self::Zone => "zone",
         }
     }
 }
@@ -43,6 +50,8 @@ pub struct Candidate {
     pub chance: f64,
     /// What the algorithm compares it by, the lower the better; `None` where it compares nothing.
     pub score: Option<f64>,
+    /// The share of messages that meet its tier first, 0 to 1.
+    pub share: f64,
 }
 
 /// What decided.
@@ -84,30 +93,36 @@ pub struct Explanation {
 /// Tells the choice that [`crate::balance_load`] would make now. Rotations stay where they are and no trial is
 /// taken; an algorithm that draws lots draws them from `rng`, so another message may be drawn another one.
 pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Explanation {
-    let first = snapshot.tiers.first();
-    let scores = scores(snapshot, now);
+    let reach = snapshot.reach(want);
+    let shares = shares_of(reach, want, snapshot.members.len());
+    let scores = scores(reach, snapshot.members.len(), now);
     let candidate = |(member, m): (usize, &Member)| {
-        let in_tier = first.is_some_and(|tier| tier.slots.iter().any(|slot| slot.id == m.id));
-        let set_aside = match (m.standing.serves(), m.weight, in_tier) {
-            (false, ..) => Some(SetAside::Standing(m.standing)),
-            (true, 0, _) => Some(SetAside::NoWeight),
-            (true, _, false) => Some(SetAside::Backup),
-            (true, _, true) => None,
+        let in_subset = std::ptr::eq(reach, &raw const snapshot.whole)
+            || want.subset.is_none_or(|subset| subset.has(&m.destination));
+        let (share, other_zone) = shares[member];
+        let set_aside = match (m.standing.serves(), m.weight) {
+            (false, _) => Some(SetAside::Standing(m.standing)),
+            (true, 0) => Some(SetAside::NoWeight),
+            _ if !in_subset => Some(SetAside::Subset),
+            _ if share > 0.0 => None,
+            _ if other_zone => Some(SetAside::Zone),
+            _ => Some(SetAside::Backup),
         };
         let in_flight = m.live.in_flight();
         let load = f64::from(in_flight + 1) / (f64::from(m.weight.max(1)) / 256.0);
         let chance = m.warmth.map_or(1.0, |warmth| warmth.chance(now));
-        Candidate { member, set_aside, in_flight, load, chance, score: scores[member] }
+        Candidate { member, set_aside, in_flight, load, chance, share, score: scores[member] }
     };
     let candidates: Vec<Candidate> = snapshot.members.iter().enumerate().map(candidate).collect();
-    let (order, decided) = order(snapshot, want, now, rng);
+    let fit = candidates.iter().filter(|candidate| candidate.set_aside.is_none()).count();
+    let (order, decided) = order(snapshot, want, fit, now, rng);
     Explanation { candidates, order, decided }
 }
 
 /// What the pickers would compare each member by.
-fn scores(snapshot: &Snapshot, now: Tick) -> Vec<Option<f64>> {
-    let mut scores = vec![None; snapshot.members.len()];
-    for tier in &snapshot.tiers {
+fn scores(reach: &Reach, members: usize, now: Tick) -> Vec<Option<f64>> {
+    let mut scores = vec![None; members];
+    for tier in &reach.tiers {
         for (at, slot) in tier.slots.iter().enumerate() {
             scores[slot.rank as usize] = tier.picker.score(at, now);
         }
@@ -115,7 +130,33 @@ fn scores(snapshot: &Snapshot, now: Tick) -> Vec<Option<f64>> {
     scores
 }
 
-fn order(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> (Vec<usize>, Option<Decided>) {
+/// For each member the share of messages that meet its tier first, and whether that is another zone's.
+fn shares_of(reach: &Reach, want: &Want<'_>, members: usize) -> Vec<(f64, bool)> {
+    let mut shares = vec![(0.0, false); members];
+    for (tier, share) in reach.tiers.iter().zip(reach.shares()) {
+        // Who has a home goes there from whatever zone.
+        let (slots, share) = match want.home {
+            Some(_) => {
+                let alike =
+                    reach.tiers.iter().zip(reach.shares()).filter(|(t, _)| t.priority == tier.priority);
+                (&tier.everyone, alike.map(|(_, share)| share).sum())
+            }
+            None => (&tier.slots, share),
+        };
+        for slot in slots.iter() {
+            shares[slot.rank as usize] = (share, tier.zoned == Some(false));
+        }
+    }
+    shares
+}
+
+fn order(
+    snapshot: &Snapshot,
+    want: &Want<'_>,
+    candidates: usize,
+    now: Tick,
+    rng: &mut Rng,
+) -> (Vec<usize>, Option<Decided>) {
     /// Nobody's number: a message that has tried somebody takes nobody's turn.
     const NOBODY: DestinationId = DestinationId(u32::MAX);
     let mut tried = want.tried.copied().unwrap_or_default();
@@ -133,13 +174,11 @@ fn order(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> (Vec
         };
         tried.add(slot.id);
         order.push(slot.rank as usize);
-        decided.get_or_insert(
-            match (want.home.or(want.key), snapshot.tiers.first().map_or(0, |tier| tier.slots.len())) {
-                (_, 1) => Decided::Lone,
-                (Some(_), _) => Decided::Key,
-                _ => Decided::Algorithm,
-            },
-        );
+        decided.get_or_insert(match (want.home.or(want.key), candidates) {
+            (_, 1) => Decided::Lone,
+            (Some(_), _) => Decided::Key,
+            _ => Decided::Algorithm,
+        });
     }
     (order, decided)
 }

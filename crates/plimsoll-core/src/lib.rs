@@ -20,6 +20,8 @@ pub mod retry;
 pub mod rng;
 pub mod route;
 pub mod snapshot;
+pub mod spread;
+pub mod subset;
 mod tally;
 pub mod time;
 

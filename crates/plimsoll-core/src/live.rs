@@ -128,6 +128,11 @@ impl Live {
         self.in_flight.load(Relaxed)
     }
 
+    /// For how many workers it counts.
+    pub fn workers(&self) -> usize {
+        self.tallies.len()
+    }
+
     /// From now on its answers are measured, or not: as the policy of its pool needs it. What was measured stays
     /// known, and grows old.
     pub fn set_measures(&self, on: bool) {

@@ -12,15 +12,16 @@ use crate::time::Tick;
 /// Answers of a destination within a window before their mean says anything.
 const ANSWERS: u64 = 5;
 
-/// The share of the pool's messages that each member should get, 0 to 1: of the first tier that serves, by
-/// weight where the algorithm heeds weights, else all alike.
+/// The share of the pool's messages that each member should get, 0 to 1: of its tier's share, by weight where the
+/// algorithm heeds weights, else all alike.
 pub fn intended_shares(snapshot: &Snapshot, heeds_weights: bool) -> Vec<f64> {
     let mut shares = vec![0.0; snapshot.members.len()];
-    let Some(tier) = snapshot.tiers.first() else { return shares };
     let pull = |weight: u32| if heeds_weights { f64::from(weight) } else { 1.0 };
-    let pulls: f64 = tier.slots.iter().map(|slot| pull(slot.weight)).sum();
-    for slot in tier.slots.iter() {
-        shares[slot.rank as usize] = pull(slot.weight) / pulls;
+    for (tier, share) in snapshot.whole.tiers.iter().zip(snapshot.whole.shares()) {
+        let pulls: f64 = tier.slots.iter().map(|slot| pull(slot.weight)).sum();
+        for slot in tier.slots.iter() {
+            shares[slot.rank as usize] = share * pull(slot.weight) / pulls;
+        }
     }
     shares
 }

@@ -1,15 +1,16 @@
 //! Which destination takes this message: the choice over one immutable picture of a pool.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::balance::warmth::Warmth;
-use crate::balance::{Needs, Picker, Policy, Slot, rendezvous};
+use crate::balance::{Needs, Part, Picker, Policy, Slot, rendezvous};
 use crate::destination::{Destination, DestinationId, Name, Standing};
 use crate::hash::hash;
 use crate::live::{Live, Ticket, Trial};
 use crate::rng::Rng;
+use crate::spread::{Reach, SpreadSpec, reach};
+use crate::subset::{Fallback, Subset};
 use crate::time::Tick;
 
 /// A destination of the pool, serving or not, as the snapshot froze it.
@@ -47,14 +48,31 @@ impl Member {
     }
 }
 
-/// Destinations of one priority that may serve, and the picker built over them.
+/// Destinations that may serve and are preferred alike, and the picker built over them.
 pub struct Tier {
     /// 0 is first.
     pub priority: u8,
+    /// It is one of several of its priority: the own zone's, or another's.
+    pub zoned: Option<bool>,
     /// Never empty, in configured order.
     pub slots: Arc<[Slot]>,
+    /// Everybody of its priority, in configured order: homes are where they are from whatever zone a message comes.
+    pub everyone: Arc<[Slot]>,
     /// Chooses among `slots`.
     pub picker: Box<dyn Picker>,
+}
+
+impl Tier {
+    /// A tier of `slots`, rotated over as `part` of the pool.
+    pub(crate) fn new(policy: &dyn Policy, priority: u8, part: Part, slots: Arc<[Slot]>) -> Self {
+        let picker = policy.build_part(slots.clone(), part);
+        Self { priority, zoned: None, everyone: slots.clone(), slots, picker }
+    }
+
+    /// Whom a message chooses from.
+    fn slots_for(&self, want: &Want<'_>) -> &[Slot] {
+        if want.home.is_some() { &self.everyone } else { &self.slots }
+    }
 }
 
 /// One immutable picture of a pool: who is there, who may serve, in which order of tiers.
@@ -67,9 +85,10 @@ pub struct Snapshot {
     pub algorithm: &'static str,
     /// Everyone, in configured order; a slot's `rank` is its index here.
     pub members: Box<[Member]>,
-    /// Tiers that may serve, best first. The first takes everything it can; the others are for messages
-    /// that have tried all of the first.
-    pub tiers: Box<[Tier]>,
+    /// Tiers that may serve, best first, and which of them a message meets first.
+    pub whole: Reach,
+    /// The same of the parts that routes ask for, by their numbers.
+    pub subsets: Box<[(u64, Reach)]>,
     /// Ejected destinations whose time is over: the next repeatable message may try one.
     pub trials: Box<[Slot]>,
     /// From then on any message may be the trial, repeatable or not.
@@ -82,26 +101,31 @@ impl Snapshot {
     /// it. Trials, and whatever else a pool wants to be
     /// different, are its own to add. Off the request path: building may be slow.
     pub fn build(pool: Name, generation: u64, policy: &dyn Policy, members: Vec<Member>) -> Self {
-        let mut by_priority: BTreeMap<u8, Vec<Slot>> = BTreeMap::new();
-        for (rank, member) in members.iter().enumerate() {
+        Self::spread(pool, generation, policy, &SpreadSpec::default(), members)
+    }
+
+    /// The same, with tiers as `spec` wants them.
+    pub fn spread(
+        pool: Name,
+        generation: u64,
+        policy: &dyn Policy,
+        spec: &SpreadSpec,
+        members: Vec<Member>,
+    ) -> Self {
+        for member in &members {
             let needs = policy.needs();
             member.live.set_measures(matches!(needs, Needs::Answers | Needs::Probes));
             if needs == Needs::Probes {
                 member.live.measured().keep_near();
             }
-            if member.standing.serves() && member.weight > 0 {
-                by_priority.entry(member.destination.priority).or_default().push(member.slot(rank));
-            }
         }
-        let tiers = by_priority.into_iter().map(|(priority, slots)| {
-            let slots: Arc<[Slot]> = slots.into();
-            Tier { priority, picker: policy.build(slots.clone()), slots }
-        });
+        let part = |subset: &Arc<Subset>| (subset.id(), reach(policy, &members, spec, Some(subset)));
         Self {
             pool,
             generation,
             algorithm: policy.name(),
-            tiers: tiers.collect(),
+            subsets: spec.subsets.iter().map(part).collect(),
+            whole: reach(policy, &members, spec, None),
             members: members.into(),
             trials: Box::default(),
             trials_for_all: Tick::NEVER,
@@ -122,9 +146,51 @@ impl fmt::Debug for Snapshot {
 
 impl Snapshot {
     /// The destination `key` belongs to, as of now.
-    pub fn home(&self, key: u64) -> Option<&Member> {
-        let slot = rendezvous::home(&self.tiers.first()?.slots, key, |_| true)?;
+    pub fn home(&self, key: u64, subset: Option<&Subset>) -> Option<&Member> {
+        let want = Want { home: Some(key), subset, ..Want::default() };
+        let reach = self.reach(&want);
+        // Nothing is drawn for who has a home.
+        let tier = reach.first_for(&want, &mut Rng::new(0));
+        let slot = rendezvous::home(&reach.tiers.get(tier)?.everyone, key, |_| true)?;
         self.members.get(slot.rank as usize)
+    }
+
+    /// The part of the pool a message is for; `None` where no table of it was built yet.
+    pub(crate) fn part(&self, subset: &Subset) -> Option<&Reach> {
+        self.subsets.iter().find(|(id, _)| *id == subset.id()).map(|(_, reach)| reach)
+    }
+
+    /// The tiers a message chooses from: of its part, or, where nobody serves there and that may be, of the whole.
+    pub fn reach(&self, want: &Want<'_>) -> &Reach {
+        match want.subset.and_then(|subset| Some((subset, self.part(subset)?))) {
+            Some((subset, part)) if !part.tiers.is_empty() || subset.fallback == Fallback::None => part,
+            _ => &self.whole,
+        }
+    }
+
+    /// Is there a destination for such a message that may serve and was not tried?
+    pub fn has_untried(&self, want: &Want<'_>) -> bool {
+        let strict = want.subset.is_some_and(|subset| subset.fallback == Fallback::None);
+        let reach = if strict { self.reach(want) } else { &self.whole };
+        reach.tiers.iter().flat_map(|tier| tier.slots.iter()).any(|slot| !want.has_tried(slot.id))
+    }
+
+    /// Is the destination of this slot one the message may go to at first?
+    fn is_meant(&self, slot: &Slot, want: &Want<'_>) -> bool {
+        want.subset.is_none_or(|subset| subset.has(&self.members[slot.rank as usize].destination))
+    }
+
+    /// Somebody of a subset this snapshot knows nothing of, because it is older than the route that asks: for the
+    /// moments between a reload and the next snapshot. Looks at all.
+    fn search(&self, subset: &Subset, want: &Want<'_>, rng: &mut Rng) -> Option<Slot> {
+        let start = rng.index(self.members.len());
+        let fit = |rank: &usize| {
+            let member = &self.members[*rank];
+            let serves = member.standing.serves() && member.weight > 0;
+            serves && subset.has(&member.destination) && !want.has_tried(member.id)
+        };
+        let rank = (start..self.members.len()).chain(0..start).find(fit)?;
+        Some(self.members[rank].slot(rank))
     }
 }
 
@@ -185,6 +251,8 @@ pub struct Want<'a> {
     pub home: Option<u64>,
     /// The hash of what policies that need a key choose by ([`Needs::Key`]); the others do not look at it.
     pub key: Option<u64>,
+    /// The part of the pool it is for.
+    pub subset: Option<&'a Subset>,
 }
 
 impl Want<'_> {
@@ -223,8 +291,8 @@ impl fmt::Display for NoDestination {
 impl std::error::Error for NoDestination {}
 
 /// Chooses a destination and gives a ticket for it: an open trial first, then the picker of the first tier,
-/// then, for a message that has tried the picked one, the next untried; later tiers only when all of the
-/// earlier ones were tried. A message with a home asks no picker: it goes there, and if that was tried, to the
+/// then, for a message that has tried the picked one, the next untried; other tiers only when all of the
+/// first were tried. Which tier is the first for a message is drawn where several take a share. A message with a home asks no picker: it goes there, and if that was tried, to the
 /// next.
 ///
 /// # Errors
@@ -238,21 +306,57 @@ pub fn balance_load(
     if !snapshot.trials.is_empty()
         && (want.repeatable || now >= snapshot.trials_for_all)
         && let Some((slot, trial)) = (snapshot.trials.iter())
-            .filter(|slot| !want.has_tried(slot.id))
+            .filter(|slot| !want.has_tried(slot.id) && snapshot.is_meant(slot, want))
             .find_map(|slot| Some((slot, slot.live.take_trial()?)))
     {
         return Ok(ticket(slot, want, Some(trial), now));
     }
-    for tier in &snapshot.tiers {
-        if let Some(slot) = choose(tier, want, now, rng) {
-            return Ok(ticket(slot, want, None, now));
+    if let Some(subset) = want.subset {
+        match snapshot.part(subset) {
+            Some(part) => {
+                if let Some(slot) = part.choose(want, now, rng) {
+                    return Ok(ticket(slot, want, None, now));
+                }
+            }
+            None => {
+                if let Some(slot) = snapshot.search(subset, want, rng) {
+                    return Ok(ticket(&slot, want, None, now));
+                }
+            }
+        }
+        if subset.fallback == Fallback::None {
+            return Err(nobody(snapshot, snapshot.part(subset)));
         }
     }
-    Err(match (snapshot.members.is_empty(), snapshot.tiers.is_empty()) {
+    match snapshot.whole.choose(want, now, rng) {
+        Some(slot) => Ok(ticket(slot, want, None, now)),
+        None => Err(nobody(snapshot, Some(&snapshot.whole))),
+    }
+}
+
+fn nobody(snapshot: &Snapshot, reach: Option<&Reach>) -> NoDestination {
+    match (snapshot.members.is_empty(), reach.is_none_or(|reach| reach.tiers.is_empty())) {
         (true, _) => NoDestination::Empty,
         (_, true) => NoDestination::NoneServing,
         _ => NoDestination::AllTried,
-    })
+    }
+}
+
+impl Reach {
+    /// Which tier the message meets first.
+    fn first_for(&self, want: &Want<'_>, rng: &mut Rng) -> usize {
+        self.first.as_ref().map_or(0, |first| first.draw(want, rng))
+    }
+
+    /// The first one met, then the others in order.
+    fn choose(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<&Slot> {
+        let first = self.first_for(want, rng);
+        if let Some(slot) = self.tiers.get(first).and_then(|tier| choose(tier, want, now, rng)) {
+            return Some(slot);
+        }
+        let others = self.tiers.iter().enumerate().filter(|&(nth, _)| nth != first);
+        others.map(|(_, tier)| tier).find_map(|tier| choose(tier, want, now, rng))
+    }
 }
 
 /// Who of a tier takes the message. A warming destination lets some pass by, to whom the picker chooses next;
@@ -261,7 +365,7 @@ fn choose<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Opti
     /// Picks before the next in the list will do.
     const PICKS: usize = 3;
     // One candidate needs no algorithm.
-    if let [lone] = &*tier.slots {
+    if let [lone] = tier.slots_for(want) {
         return Some(lone).filter(|lone| !want.has_tried(lone.id));
     }
     let first = pick(tier, want, now, rng)?;
@@ -280,15 +384,16 @@ fn choose<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Opti
             return Some(slot);
         }
     }
-    let after = tier.slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
+    let slots = tier.slots_for(want);
+    let after = slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
     let warm = |slot: &&Slot| slot.warmth.is_none() && !want.has_tried(slot.id);
-    tier.slots[after..].iter().chain(&tier.slots[..after]).find(warm).or(Some(first))
+    slots[after..].iter().chain(&slots[..after]).find(warm).or(Some(first))
 }
 
 /// What the message's home or the picker says.
 fn pick<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
     match want.home {
-        Some(home) => rendezvous::home(&tier.slots, home, |slot| !want.has_tried(slot.id)),
+        Some(home) => rendezvous::home(&tier.everyone, home, |slot| !want.has_tried(slot.id)),
         None => next_untried(&tier.slots, tier.picker.pick(want, now, rng), want),
     }
 }
@@ -300,7 +405,13 @@ pub(crate) fn balance_load_dry<'s>(
     now: Tick,
     rng: &mut Rng,
 ) -> Option<&'s Slot> {
-    snapshot.tiers.iter().find_map(|tier| choose(tier, want, now, rng))
+    if let Some(subset) = want.subset {
+        let found = snapshot.part(subset).and_then(|part| part.choose(want, now, rng));
+        if found.is_some() || subset.fallback == Fallback::None {
+            return found;
+        }
+    }
+    snapshot.whole.choose(want, now, rng)
 }
 
 fn ticket(slot: &Slot, want: &Want<'_>, trial: Option<Trial>, now: Tick) -> Ticket {
@@ -366,7 +477,7 @@ mod tests {
             member(3, 0, 1, Standing::Warming),
             member(4, 0, 0, Standing::Serving),
         ]);
-        assert_eq!(snapshot.tiers.iter().map(|tier| tier.priority).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(snapshot.whole.tiers.iter().map(|tier| tier.priority).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(walk(&snapshot), (vec![1, 3, 0], NoDestination::AllTried));
     }
 
@@ -380,7 +491,7 @@ mod tests {
         }
         let mut snapshot =
             picture(vec![member(0, 0, 1, Standing::Serving), member(1, 1, 1, Standing::Serving)]);
-        snapshot.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Silent));
+        snapshot.whole.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Silent));
         assert_eq!(walk(&snapshot), (vec![0, 1], NoDestination::AllTried));
     }
 

@@ -10,6 +10,7 @@ use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::pool::{
     Action, DestinationReport, Input, PARALLEL_CHECKS_MAX, Pool, PoolSpec, ProbeKind, ProbeOrder, ProbeResult,
 };
+use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::{
     Address, AdminState, Destination, DestinationId, Failure, Name, Outcome, Rng, Snapshot, Standing,
     Suspect, Tick, Ticket, Tried, Want, Weight, balance_load,
@@ -230,7 +231,7 @@ impl World {
         self.sick.clear();
         let mut spec = random_spec(&mut self.rng);
         spec.health.get_or_insert(health(1, 2));
-        spec.backup_tiers = true;
+        spec.spread.backup_tiers = true;
         self.tell(Input::Spec(spec));
         for name in NAMES {
             self.tell(Input::Admin { name: name.into(), state: AdminState::Ready });
@@ -266,10 +267,10 @@ impl World {
 
 /// Exactly those that may serve have a slot, in tiers by priority; exactly those in probation are on trial.
 fn check_tiers(snapshot: &Snapshot, spec: &PoolSpec, told: &dyn Fn(&str) -> String) {
-    let used = |priority| spec.backup_tiers || priority == 0;
+    let used = |priority| spec.spread.backup_tiers || priority == 0;
     let mut slots = HashSet::new();
     let mut above = None;
-    for tier in &snapshot.tiers {
+    for tier in &snapshot.whole.tiers {
         assert!(above < Some(tier.priority) && used(tier.priority), "{}", told("order of tiers"));
         above = Some(tier.priority);
         assert!(!tier.slots.is_empty(), "{}", told("an empty tier"));
@@ -314,10 +315,10 @@ fn check_witnesses(
         report.admin == AdminState::Ready
             && report.health != Health::Down
             && report.weight.get() > 0
-            && (spec.backup_tiers || report.priority == 0)
+            && (spec.spread.backup_tiers || report.priority == 0)
     };
     let some = reports.iter().any(|report| may_serve(&report));
-    assert!(!some || !snapshot.tiers.is_empty(), "{}", told("traffic alone emptied the pool"));
+    assert!(!some || !snapshot.whole.tiers.is_empty(), "{}", told("traffic alone emptied the pool"));
     let unknown = reports.iter().all(|report| report.health == Health::Unknown);
     assert!(spec.health.is_some() || unknown, "{}", told("health without checks"));
 }
@@ -347,7 +348,7 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
             max_ejected: [0.0, 0.1, 0.5, 1.0][rng.index(4)],
             interval: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(20))),
         },
-        backup_tiers: rng.below(4) > 0,
+        spread: SpreadSpec { backup_tiers: rng.below(4) > 0, ..SpreadSpec::default() },
         slow_start: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(40))),
         panic_threshold: [0.0, 0.5, 1.0][rng.index(3)],
         recovery: rng.below(3) == 0,

@@ -145,7 +145,7 @@ fn add_another(snapshot: &Snapshot) -> Option<Recommendation> {
 }
 
 fn heed_weights(snapshot: &Snapshot, algorithm: Algorithm) -> Option<Recommendation> {
-    let slots = &snapshot.tiers.first()?.slots;
+    let slots = &snapshot.whole.tiers.first()?.slots;
     let differ = slots.iter().any(|slot| slot.weight != slots[0].weight);
     (differ && !algorithm.heeds_weights()).then(|| Recommendation {
         id: "weights_ignored:algorithm".into(),

@@ -103,7 +103,7 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
         tried.add(chosen.ticket.id());
         job.tries += 1;
         let when = &pool.config.retry.when;
-        job.others_left = when.lists_answers(job.is_call) && rule.pool.has_untried(&tried);
+        job.others_left = when.lists_answers(job.is_call) && rule.has_untried(&tried);
         let failed = match try_one(client, job, worker, rule, chosen, &mut tried, now).await {
             Try::Ended(ending) => return ending,
             Try::Rejected => None,
@@ -140,6 +140,7 @@ pub(crate) fn choose(
         repeatable: job.method.idempotent(),
         key: job.key,
         home: None,
+        subset: rule.table.subset.as_deref(),
     };
     let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
     let missed = chosen.as_ref().err().copied();

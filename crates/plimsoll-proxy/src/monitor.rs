@@ -8,6 +8,7 @@ use plimsoll_core::balance::{Algorithm, Settings};
 use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::pool::{DestinationReport, Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
+use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::{Destination, Name, Rng, Suspect, Tick};
 use tokio::sync::{mpsc, oneshot};
 
@@ -107,7 +108,7 @@ fn spec_of(health: HealthSpec) -> PoolSpec {
             interval: None,
             max_ejected: 0.0,
         },
-        backup_tiers: true,
+        spread: SpreadSpec::default(),
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,

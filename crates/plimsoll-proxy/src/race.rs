@@ -276,7 +276,7 @@ impl<'r> Race<'r> {
         job.copies += 1;
         job.tries = job.tries.saturating_add(1);
         self.tried.add(chosen.ticket.id());
-        job.others_left &= self.rule.pool.has_untried(self.tried);
+        job.others_left &= self.rule.has_untried(self.tried);
         self.wait();
         let pool = &self.rule.pool;
         if let Some(upstream) =
@@ -296,7 +296,7 @@ impl<'r> Race<'r> {
     /// Whom to ask as well, where there is somebody and it is paid for.
     fn choose(&mut self, job: &Job) -> Option<Chosen> {
         let now = self.worker.now();
-        if !self.rule.pool.has_untried(self.tried) {
+        if !self.rule.has_untried(self.tried) {
             self.count(Hedged::Nobody);
             return None;
         }

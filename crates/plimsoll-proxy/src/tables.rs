@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use plimsoll_config::model;
 use plimsoll_core::retry::Budget;
 use plimsoll_core::route::{self, Facts};
+use plimsoll_core::subset::Subset;
 use plimsoll_core::{Name, Snapshot, Suspect};
 
 use crate::adapter::Adapter;
@@ -95,6 +96,8 @@ pub(crate) struct RuleTable {
     pub(crate) name: Name,
     pub(crate) matches: Option<route::Match>,
     pub(crate) pool: Arc<PoolTable>,
+    /// The part of the pool it is for.
+    pub(crate) subset: Option<Arc<Subset>>,
     pub(crate) request_edits: Edits,
     pub(crate) response_edits: Edits,
     pub(crate) tallies: Arc<PerWorker<RuleTally>>,

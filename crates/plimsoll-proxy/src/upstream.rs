@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
+use plimsoll_core::subset::Subset;
 use plimsoll_core::{
-    Address, DestinationId, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket, Tried, Want,
+    Address, DestinationId, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket, Want,
 };
 
 use crate::decision_log::Observer;
@@ -191,20 +192,15 @@ impl WorkerPool {
     }
 
     /// Where `key` belongs, and since when it stands as it does.
-    pub(crate) fn home(&self, key: u64) -> Option<(DestinationId, Tick)> {
+    pub(crate) fn home(&self, key: u64, subset: Option<&Subset>) -> Option<(DestinationId, Tick)> {
         self.refresh();
         let snapshot = self.snapshot.borrow();
-        snapshot.home(key).map(|member| (member.id, member.since))
+        snapshot.home(key, subset).map(|member| (member.id, member.since))
     }
 
-    /// Is there a destination that may serve and was not tried?
-    pub(crate) fn has_untried(&self, tried: &Tried) -> bool {
-        self.snapshot
-            .borrow()
-            .tiers
-            .iter()
-            .flat_map(|tier| tier.slots.iter())
-            .any(|slot| !tried.contains(slot.id))
+    /// Is there a destination for such a message that may serve and was not tried?
+    pub(crate) fn has_untried(&self, want: &Want<'_>) -> bool {
+        self.snapshot.borrow().has_untried(want)
     }
 
     /// Opens a connection to a destination, which is told whose it is where the pool wants that, with TLS on

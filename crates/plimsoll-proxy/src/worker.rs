@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::{Name, Rng, Tick};
+use plimsoll_core::{Name, Rng, Tick, Tried, Want};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -99,6 +99,14 @@ pub(crate) struct DoorView {
 pub(crate) struct Rule {
     pub(crate) table: Arc<RuleTable>,
     pub(crate) pool: Rc<WorkerPool>,
+}
+
+impl Rule {
+    /// Is there a destination for its messages that may serve and was not tried?
+    pub(crate) fn has_untried(&self, tried: &Tried) -> bool {
+        let subset = self.table.subset.as_deref();
+        self.pool.has_untried(&Want { tried: Some(tried), subset, ..Want::default() })
+    }
 }
 
 impl Door {

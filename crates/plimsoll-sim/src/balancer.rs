@@ -37,7 +37,7 @@ impl Balancer {
             health: scenario.health.clone(),
             parallel_checks: true,
             outlier: scenario.outlier,
-            backup_tiers: true,
+            spread: Default::default(),
             settings: Default::default(),
             slow_start: None,
             panic_threshold: 0.5,

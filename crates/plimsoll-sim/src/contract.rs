@@ -75,7 +75,7 @@ fn never_a_stranger(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64) {
         for _ in 0..publications {
             let down: Vec<bool> = stations.iter().map(|_| rng.below(3) == 0).collect();
             world.publish(|index| !down[index]);
-            for tier in &world.snapshot().tiers {
+            for tier in &world.snapshot().whole.tiers {
                 for worker in [0, 1, 2, 77] {
                     let want = Want { worker, ..Want::default() };
                     let picked = tier.picker.pick(&want, Tick::ZERO, &mut rng);

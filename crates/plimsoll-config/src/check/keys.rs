@@ -31,6 +31,7 @@ pub(crate) const TOP: Keys = Keys {
         &[
             "listen",
             "destinations",
+            "zone",
             "load_balancer",
             "listeners",
             "pools",
@@ -93,7 +94,10 @@ pub(crate) const MQTT: Keys = Keys::new("listeners[].mqtt", &["rebalance"]);
 pub(crate) const HEADERS: Keys = Keys::new("listeners[].request_headers", &["set", "add", "remove"]);
 pub(crate) const ROUTE: Keys = Keys {
     later: &["pools", "redirect", "deny", "rate_limit", "timeout"],
-    ..Keys::new("listeners[].routes[]", &["name", "match", "pool", "request_headers", "response_headers"])
+    ..Keys::new(
+        "listeners[].routes[]",
+        &["name", "match", "pool", "subset", "subset_fallback", "request_headers", "response_headers"],
+    )
 };
 pub(crate) const MATCH: Keys = Keys {
     later: &["source"],
@@ -122,6 +126,8 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
             "outlier_detection",
             "slow_start",
             "panic_threshold",
+            "overprovision",
+            "zone_aware",
             "retry",
             "hedge",
             "performance",
@@ -133,6 +139,7 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
     )
 };
 pub(crate) const HASH: Keys = Keys::new("load_balancer.hash", &["key", "table", "bound"]);
+pub(crate) const ZONE_AWARE: Keys = Keys::new("load_balancer.zone_aware", &["enabled", "busy", "keys"]);
 pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
     "load_balancer.health_monitoring",
     &[
@@ -179,7 +186,7 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 28] = [
+pub(crate) static ALL: [&Keys; 29] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
@@ -200,6 +207,7 @@ pub(crate) static ALL: [&Keys; 28] = [
     &DESTINATION,
     &LOAD_BALANCER,
     &HASH,
+    &ZONE_AWARE,
     &HEALTH_MONITORING,
     &OUTLIER_DETECTION,
     &RETRY,

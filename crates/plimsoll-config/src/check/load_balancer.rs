@@ -7,10 +7,12 @@ use plimsoll_core::Tried;
 use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{CALL_STATUSES, HedgeSpec, RetrySpec, RetryWhen};
+use plimsoll_core::spread::SpreadSpec;
 
 use crate::check::health::{HealthSettings, set};
 use crate::check::keys;
 use crate::check::read::{Place, Reader, Wrong};
+use crate::check::spread::ZoneSettings;
 use crate::check::table::Table;
 use crate::defaults;
 use crate::model::HashKey;
@@ -30,8 +32,9 @@ pub(crate) struct Settings {
     pub(crate) parallel_checks: bool,
     pub(crate) outlier: OutlierSpec,
     pub(crate) retry: RetrySpec,
+    pub(crate) spread: SpreadSpec,
+    pub(crate) zone: ZoneSettings,
     pub(crate) hedge: Option<HedgeSpec>,
-    pub(crate) backup_tiers: bool,
     pub(crate) slow_start: Option<Duration>,
     pub(crate) panic_threshold: f64,
     pub(crate) total: Option<Duration>,
@@ -49,8 +52,9 @@ impl Default for Settings {
             parallel_checks: true,
             outlier: defaults::OUTLIER,
             retry: defaults::retry(),
+            spread: SpreadSpec::default(),
+            zone: ZoneSettings::default(),
             hedge: None,
-            backup_tiers: true,
             slow_start: None,
             panic_threshold: defaults::PANIC_THRESHOLD,
             total: None,
@@ -84,6 +88,7 @@ impl Reader<'_> {
             settings.slow_start = Some(window);
         }
         set(&mut settings.panic_threshold, table.get("panic_threshold").and_then(|p| self.share(p)));
+        self.spread(&table, is_top, settings);
         if let Some(place) = table.get("retry") {
             self.retry(place, &mut settings.retry);
         }
@@ -174,7 +179,7 @@ impl Reader<'_> {
     fn quality(&mut self, place: &Place<'_>, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::QUALITY) else { return };
         set(&mut settings.retry.error_recovery, table.get("error_recovery").and_then(|p| self.switch(p)));
-        set(&mut settings.backup_tiers, table.get("failover_support").and_then(|p| self.switch(p)));
+        set(&mut settings.spread.backup_tiers, table.get("failover_support").and_then(|p| self.switch(p)));
         set(&mut settings.quality_metrics, table.get("quality_metrics").and_then(|p| self.switch(p)));
         self.inactive_switches(&table, &["learning"]);
     }

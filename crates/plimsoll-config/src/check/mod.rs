@@ -13,6 +13,7 @@ mod process;
 mod read;
 mod route;
 mod spoken;
+mod spread;
 mod table;
 mod tls;
 
@@ -46,6 +47,7 @@ pub(crate) fn check(
     }
     let table = reader.table(&top, &keys::TOP)?;
     let mut settings = Settings::default();
+    settings.zone.own = table.get("zone").and_then(|p| reader.own_zone(p));
     if let Some(place) = table.get("load_balancer") {
         reader.load_balancer(place, true, &mut settings);
     }
@@ -176,6 +178,7 @@ fn full_form(
             let listener = reader.listener(item, &mut names, taken)?;
             reader.takes_datagrams(item, &listener, &pools);
             reader.sees_keys(item, &listener, &pools);
+            reader.gather_subsets(item, &listener, &mut pools);
             Some(listener)
         })
         .collect();

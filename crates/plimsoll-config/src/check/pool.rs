@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::{Name, Weight};
 
 use crate::check::address;
@@ -224,10 +225,11 @@ impl Reader<'_> {
         })
     }
 
-    fn labels(&mut self, place: &Place<'_>) -> Vec<(Name, Name)> {
+    /// Labels, sorted by key.
+    pub(crate) fn labels(&mut self, place: &Place<'_>) -> Vec<(Name, Name)> {
         let entries = self.entries(place);
         if entries.len() > LABELS {
-            self.problem(place, Code::TooLarge, "a destination has at most 64 labels");
+            self.problem(place, Code::TooLarge, "there are at most 64 labels");
         }
         let mut labels = Vec::new();
         for (key, value) in entries.into_iter().take(LABELS) {
@@ -258,8 +260,8 @@ fn build(
         parallel_checks: settings.parallel_checks,
         outlier: settings.outlier,
         retry: settings.retry.clone(),
+        spread: SpreadSpec { zone: settings.zone.spec(), ..settings.spread.clone() },
         hedge: settings.hedge.filter(|hedge| hedge.most > 0),
-        backup_tiers: settings.backup_tiers,
         slow_start: settings.slow_start,
         panic_threshold: settings.panic_threshold,
         recovery: settings.health_checking && settings.health.recovery(),
@@ -287,7 +289,7 @@ fn id(text: &str) -> Result<Name, Wrong> {
     }
 }
 
-fn label(text: &str) -> Result<Name, Wrong> {
+pub(crate) fn label(text: &str) -> Result<Name, Wrong> {
     match text.len() {
         0..=LABEL_BYTES if !text.contains(char::is_control) => Ok(text.into()),
         _ => Err(Wrong::new(

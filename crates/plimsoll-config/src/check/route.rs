@@ -95,6 +95,7 @@ impl Reader<'_> {
             name,
             matches: table.get("match").map(|p| self.matches(p)).unwrap_or_default(),
             pool: pool.unwrap_or(0),
+            subset: self.subset(table),
             request_headers: self.header_edits(table.get("request_headers")),
             response_headers: self.header_edits(table.get("response_headers")),
         }

@@ -394,3 +394,25 @@ fn what_a_check_has_not() {
         &["too-large health_monitoring.service"],
     );
 }
+
+#[test]
+fn zones_overflow_and_subsets() {
+    check_policy("  zone_aware: {busy: ▸0}", &["out-of-range zone_aware.busy"]);
+    check_policy("  zone_aware: {keys: ▸all}", &["bad-value zone_aware.keys"]);
+    check_policy("  zone_aware: ▸9", &["wrong-type zone_aware"]);
+    check_policy("  overprovision: ▸1.4", &["wrong-type overprovision"]);
+    check_policy("  overprovision: ▸\"90%\"", &["out-of-range overprovision"]);
+    check("zone: ▸\"\"\nlisten: \":80\"\ndestinations: [\"a:1\"]", &["bad-value zone"]);
+    check(
+        "listeners: [{name: a, address: \":80\", pool: p}]\npools: {p: {destinations: [\"a:1\"], \
+         load_balancer: {▸zone_aware: {busy: 9}}}}",
+        &["conflict pools.p.load_balancer.zone_aware"],
+    );
+    check_route("{pool: api, ▸subset: {}}", &["bad-value [0].subset"]);
+    check_route("{pool: api, subset_fallback: ▸any}", &["conflict [0].subset_fallback"]);
+    check(
+        "listeners: [▸{name: a, address: \":80\", routes: [{pool: p, subset: {version: \"2\"}}]}]\n\
+         pools: {p: {destinations: [{address: \"a:1\", labels: {version: \"1\"}}]}}",
+        &["unreachable listeners[0]"],
+    );
+}

@@ -10,6 +10,7 @@ use crate::live::{Failure, Outcome};
 use crate::pool::{Action, Input, Pool};
 use crate::rng::Rng;
 use crate::snapshot::{Want, balance_load};
+use crate::spread::SpreadSpec;
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -33,7 +34,7 @@ fn spec() -> PoolSpec {
             max_ejected: 1.0,
             interval: None,
         },
-        backup_tiers: true,
+        spread: SpreadSpec::default(),
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,

@@ -1,9 +1,10 @@
 //! Where each worker's rotation stands, and which slot is next from there.
 
-use std::sync::Once;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use super::Slot;
+use super::{Part, Slot};
 
 /// One worker's place. It has its line (and the neighbour the prefetcher drags along) for itself.
 #[derive(Debug, Default)]
@@ -38,6 +39,32 @@ impl Cursors {
         // Not `worker % len` at once: the division would cost more than the rest of a pick.
         let cell = self.cells.get(worker).unwrap_or_else(|| &self.cells[worker % self.cells.len()]);
         &cell.0
+    }
+}
+
+/// The places in each part of a pool. Only building a picker looks here.
+#[derive(Debug)]
+pub(super) struct Parts {
+    workers: usize,
+    cursors: Mutex<BTreeMap<Part, Arc<Cursors>>>,
+}
+
+impl Parts {
+    /// So many places are kept: 64 subsets in four zones with two priorities each. Past that all begin anew.
+    const KEPT: usize = 512;
+
+    /// Places for `workers` workers in each part.
+    pub(super) fn new(workers: usize) -> Self {
+        Self { workers, cursors: Mutex::default() }
+    }
+
+    /// The places in one part.
+    pub(super) fn of(&self, part: Part) -> Arc<Cursors> {
+        let mut cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
+        if cursors.len() >= Self::KEPT && !cursors.contains_key(&part) {
+            cursors.clear();
+        }
+        cursors.entry(part).or_insert_with(|| Arc::new(Cursors::new(self.workers))).clone()
     }
 }
 

@@ -52,8 +52,9 @@ pub struct Hashed {
     built: Mutex<Vec<(u64, Arc<Order>)>>,
 }
 
-/// Tables kept: one for each tier of a pool, as far as anybody has tiers.
-const KEPT: usize = 4;
+/// Tables kept: one for each tier of a pool and of its subsets, as far as anybody has so many. A table is a quarter
+/// of a megabyte at most.
+const KEPT: usize = 32;
 
 impl Hashed {
     /// `source_hash`.

@@ -4,9 +4,9 @@ use std::hint::select_unpredictable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::cursor::{Cursors, Ring};
+use super::cursor::{Cursors, Parts, Ring};
 use super::draw::Dice;
-use super::{Needs, Picker, Policy, Slot};
+use super::{Needs, Part, Picker, Policy, Slot};
 use crate::destination::Weight;
 use crate::live::Live;
 use crate::rng::Rng;
@@ -35,18 +35,18 @@ pub const SAMPLE: usize = 5;
 #[derive(Debug)]
 pub struct LeastConnections {
     weighted: bool,
-    cursors: Arc<Cursors>,
+    cursors: Parts,
 }
 
 impl LeastConnections {
     /// `least_connections` for `workers` workers.
     pub fn unweighted(workers: usize) -> Self {
-        Self { weighted: false, cursors: Arc::new(Cursors::new(workers)) }
+        Self { weighted: false, cursors: Parts::new(workers) }
     }
 
     /// `weighted_least_connections` for `workers` workers.
     pub fn weighted(workers: usize) -> Self {
-        Self { weighted: true, cursors: Arc::new(Cursors::new(workers)) }
+        Self { weighted: true, cursors: Parts::new(workers) }
     }
 }
 
@@ -60,6 +60,10 @@ impl Policy for LeastConnections {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        self.build_part(slots, Part::WHOLE)
+    }
+
+    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
         let alike = Weight::ONE.in_256ths();
         let loads = slots.iter().map(|slot| Load::new(slot, if self.weighted { slot.weight } else { alike }));
         let loads: Box<[Load]> = loads.collect();
@@ -67,10 +71,11 @@ impl Policy for LeastConnections {
             let dice = if self.weighted { Dice::by_weight(&slots) } else { Dice::even(&slots) };
             return Box::new(BestOfSample { dice, loads });
         }
-        self.cursors.start(|worker| Ring::start_of(&slots, worker));
+        let cursors = self.cursors.of(part);
+        cursors.start(|worker| Ring::start_of(&slots, worker));
         Box::new(BestOfAll {
             heaviest: loads.iter().map(|load| load.weight).max().unwrap_or(1),
-            cursors: self.cursors.clone(),
+            cursors,
             ring: Ring::new(&slots),
             loads,
         })

@@ -21,13 +21,13 @@ pub(super) trait Score: Send + Sync {
 /// A picker of the lowest score. As with [`LeastConnections`](super::least::LeastConnections) the choice is exact
 /// up to 64 slots, and those that tie take turns per worker, in configured order; beyond that it is the best of
 /// five different ones drawn by weight, of equals the first drawn.
-pub(super) fn lowest(score: impl Score + 'static, slots: &[Slot], cursors: &Arc<Cursors>) -> Box<dyn Picker> {
+pub(super) fn lowest(score: impl Score + 'static, slots: &[Slot], cursors: Arc<Cursors>) -> Box<dyn Picker> {
     if slots.len() > EXACT_UP_TO {
         return Box::new(LowestOfSample { dice: Dice::by_weight(slots), score });
     }
     cursors.start(|worker| Ring::start_of(slots, worker));
     let after = slots.iter().map(|slot| slot.rank + 1).collect();
-    Box::new(LowestOfAll { cursors: cursors.clone(), ring: Ring::new(slots), after, score })
+    Box::new(LowestOfAll { cursors, ring: Ring::new(slots), after, score })
 }
 
 struct LowestOfAll<S> {

@@ -22,6 +22,7 @@ pub mod warmth;
 use std::sync::Arc;
 
 use crate::destination::{Address, DestinationId, Name};
+use crate::hash::mix;
 use crate::live::Live;
 use crate::rng::Rng;
 use crate::snapshot::Want;
@@ -78,6 +79,30 @@ pub trait Policy: Send + Sync {
     /// A picker over `slots`, which are never empty and in configured order. Off the request path: may be
     /// slow.
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker>;
+
+    /// The same for a part of the pool that takes messages beside other parts: a rotation over it goes on by
+    /// itself. Policies that do not rotate have nothing to tell apart.
+    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
+        let _ = part;
+        self.build(slots)
+    }
+}
+
+/// A part of a pool, the same over republishing: its rotations stand where they stood.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Part(u64);
+
+impl Part {
+    /// What a pool is without parts.
+    pub const WHOLE: Self = Self(0);
+
+    /// Destinations of this priority that have something else in common; 0: nothing.
+    pub const fn new(priority: u8, common: u64) -> Self {
+        match (priority, common) {
+            (0, 0) => Self::WHOLE,
+            _ => Self(mix(common.wrapping_add(priority as u64 + 1))),
+        }
+    }
 }
 
 /// An algorithm built for one snapshot. It sees only destinations that may serve and never decides who may.

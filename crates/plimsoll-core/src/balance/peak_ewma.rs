@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::cursor::Cursors;
+use super::cursor::Parts;
 use super::lowest::{Score, lowest};
-use super::{Needs, Picker, Policy, Slot};
+use super::{Needs, Part, Picker, Policy, Slot};
 use crate::live::Live;
 use crate::time::Tick;
 
@@ -14,12 +14,12 @@ use crate::time::Tick;
 /// Finagle and linkerd compare two drawn at random; here all are compared up to 64 destinations, and beyond that
 /// five drawn by weight.
 #[derive(Debug)]
-pub struct PeakEwma(Arc<Cursors>);
+pub struct PeakEwma(Parts);
 
 impl PeakEwma {
     /// `peak_ewma` for `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self(Arc::new(Cursors::new(workers)))
+        Self(Parts::new(workers))
     }
 }
 
@@ -33,8 +33,12 @@ impl Policy for PeakEwma {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        self.build_part(slots, Part::WHOLE)
+    }
+
+    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
         let costs = slots.iter().map(|slot| (slot.live.clone(), f64::from(slot.weight))).collect();
-        lowest(Costs(costs), &slots, &self.0)
+        lowest(Costs(costs), &slots, self.0.of(part))
     }
 }
 

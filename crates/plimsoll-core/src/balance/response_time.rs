@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::cursor::Cursors;
+use super::cursor::Parts;
 use super::lowest::{Score, lowest};
-use super::{Needs, Picker, Policy, Slot};
+use super::{Needs, Part, Picker, Policy, Slot};
 use crate::live::Live;
 use crate::time::Tick;
 
@@ -21,12 +21,12 @@ const LONGEST_MS: f32 = 5_000.0;
 /// workers, and so does the average, which nginx keeps per `zone`. Those that tie rotate in configured order;
 /// nginx rotates them by weight, which is in the score here already.
 #[derive(Debug)]
-pub struct ResponseTime(Arc<Cursors>);
+pub struct ResponseTime(Parts);
 
 impl ResponseTime {
     /// `response_time` for `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self(Arc::new(Cursors::new(workers)))
+        Self(Parts::new(workers))
     }
 }
 
@@ -40,8 +40,12 @@ impl Policy for ResponseTime {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        self.build_part(slots, Part::WHOLE)
+    }
+
+    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
         let times = slots.iter().map(|slot| (slot.live.clone(), slot.weight)).collect();
-        lowest(Times(times), &slots, &self.0)
+        lowest(Times(times), &slots, self.0.of(part))
     }
 }
 

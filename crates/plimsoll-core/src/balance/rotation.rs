@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::cursor::{Cursors, Ring};
+use super::cursor::{Cursors, Parts, Ring};
 use super::sequence::Sequence;
-use super::{Needs, Picker, Policy, Slot};
+use super::{Needs, Part, Picker, Policy, Slot};
 use crate::rng::Rng;
 use crate::snapshot::Want;
 use crate::time::Tick;
@@ -19,13 +19,13 @@ use crate::time::Tick;
 /// in or taken out.)
 #[derive(Debug)]
 pub struct RoundRobin {
-    cursors: Arc<Cursors>,
+    cursors: Parts,
 }
 
 impl RoundRobin {
     /// A rotation for each of `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self { cursors: Arc::new(Cursors::new(workers)) }
+        Self { cursors: Parts::new(workers) }
     }
 }
 
@@ -39,8 +39,13 @@ impl Policy for RoundRobin {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        self.cursors.start(|worker| Ring::start_of(&slots, worker));
-        Box::new(RoundRobinPicker { cursors: self.cursors.clone(), ring: Ring::new(&slots) })
+        self.build_part(slots, Part::WHOLE)
+    }
+
+    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
+        let cursors = self.cursors.of(part);
+        cursors.start(|worker| Ring::start_of(&slots, worker));
+        Box::new(RoundRobinPicker { cursors, ring: Ring::new(&slots) })
     }
 }
 
@@ -81,13 +86,13 @@ impl Picker for RoundRobinPicker {
 /// the second, and so on.
 #[derive(Debug)]
 pub struct WeightedRoundRobin {
-    cursors: Arc<Cursors>,
+    cursors: Parts,
 }
 
 impl WeightedRoundRobin {
     /// A rotation for each of `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self { cursors: Arc::new(Cursors::new(workers)) }
+        Self { cursors: Parts::new(workers) }
     }
 }
 
@@ -101,12 +106,17 @@ impl Policy for WeightedRoundRobin {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        self.build_part(slots, Part::WHOLE)
+    }
+
+    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
         let weights: Vec<u32> = slots.iter().map(|slot| slot.weight).collect();
         let sequence = Sequence::new(&weights);
         let turns = sequence.len() as u64;
         let step = step(turns);
-        self.cursors.start(|worker| (worker as u64 % turns).wrapping_mul(step));
-        Box::new(SequencePicker { cursors: self.cursors.clone(), sequence, turns, step })
+        let cursors = self.cursors.of(part);
+        cursors.start(|worker| (worker as u64 % turns).wrapping_mul(step));
+        Box::new(SequencePicker { cursors, sequence, turns, step })
     }
 }
 

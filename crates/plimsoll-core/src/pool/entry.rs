@@ -181,7 +181,7 @@ impl Entry {
             (self.standing, self.reason) = (to, Some(reason.clone()));
             Change { from, to, reason }
         });
-        let trial_moved = self.settle_trial(now, spec.backup_tiers);
+        let trial_moved = self.settle_trial(now, spec.spread.backup_tiers);
         let differs = change.is_some() || trial_moved;
         (change, differs)
     }

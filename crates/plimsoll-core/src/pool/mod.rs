@@ -25,6 +25,7 @@ use crate::health::{HealthSpec, Lanes, OutlierSpec, Room, Verdict};
 use crate::live::{Live, Outcome, Suspect};
 use crate::rng::Rng;
 use crate::snapshot::Snapshot;
+use crate::spread::SpreadSpec;
 use crate::time::Tick;
 
 use self::agenda::Agenda;
@@ -50,8 +51,8 @@ pub struct PoolSpec {
     pub parallel_checks: bool,
     /// What real traffic may show.
     pub outlier: OutlierSpec,
-    /// Priorities above 0 may take over.
-    pub backup_tiers: bool,
+    /// Where messages may go.
+    pub spread: SpreadSpec,
     /// Who comes back takes a growing share for so long; `None` = all of it at once.
     pub slow_start: Option<Duration>,
     /// Ejections may not leave fewer than this share of the destinations; 0 = they may.
@@ -72,6 +73,7 @@ impl PoolSpec {
 }
 
 /// What a pool is told.
+#[expect(clippy::large_enum_variant, reason = "where inputs wait they are boxed")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// These are the destinations now, all of them. Whose name stays keeps everything known of it, but for
@@ -321,7 +323,7 @@ impl Pool {
             self.policy = self.spec.algorithm.policy_with(self.workers, &self.spec.settings);
             self.dirty = true;
         }
-        self.dirty |= old.backup_tiers != self.spec.backup_tiers;
+        self.dirty |= old.spread != self.spec.spread;
         self.touched = true;
         for entry in &mut self.entries {
             entry.live.set_suspect_at(suspect_at(&self.spec.outlier));
@@ -439,14 +441,17 @@ impl Pool {
         Room {
             members: self.entries.len(),
             ejected: self.entries.iter().filter(|entry| entry.outlier.is_out()).count(),
-            others_serve: before.iter().chain(after).any(|e| e.takes(e.standing, self.spec.backup_tiers)),
+            others_serve: before
+                .iter()
+                .chain(after)
+                .any(|e| e.takes(e.standing, self.spec.spread.backup_tiers)),
             others_suffice: self.suffices(before.iter().chain(after)),
         }
     }
 
     /// Those of `entries` that serve are as many of the whole pool as must be left.
     fn suffices<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> bool {
-        let backup = self.spec.backup_tiers;
+        let backup = self.spec.spread.backup_tiers;
         let fit = |entry: &&Entry| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
         let all = self.entries.iter().filter(fit).count();
         let serving = entries.filter(|entry| entry.takes(entry.standing, backup)).count();
@@ -481,7 +486,7 @@ impl Pool {
     /// Takes ejections back that the pool can no longer bear, the one that ends first before the others: when
     /// the pool has shrunk below them, and when too few would serve for nothing but ejections.
     fn readmit(&mut self, now: Tick) {
-        let (count, backup) = (self.entries.len(), self.spec.backup_tiers);
+        let (count, backup) = (self.entries.len(), self.spec.spread.backup_tiers);
         let lone = self.spares_lone();
         let most = if lone { 0 } else { Room::most(count, &self.spec.outlier) };
         let mut out = self.entries.iter().filter(|entry| entry.outlier.is_out()).count();

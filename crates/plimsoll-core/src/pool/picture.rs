@@ -4,7 +4,7 @@ use crate::balance::{Policy, Slot};
 use crate::destination::{Name, Standing};
 use crate::pool::PoolSpec;
 use crate::pool::entry::Entry;
-use crate::snapshot::{Member, Snapshot, Tier};
+use crate::snapshot::{Member, Snapshot};
 use crate::time::Tick;
 
 /// The picture of a pool as its entries are settled now.
@@ -15,12 +15,8 @@ pub(super) fn picture(
     policy: &dyn Policy,
     entries: &[Entry],
 ) -> Snapshot {
-    let mut snapshot =
-        Snapshot::build(pool.clone(), generation, policy, entries.iter().map(member).collect());
-    if !spec.backup_tiers {
-        let tiers: Vec<Tier> = snapshot.tiers.into_iter().filter(|tier| tier.priority == 0).collect();
-        snapshot.tiers = tiers.into();
-    }
+    let members = entries.iter().map(member).collect();
+    let mut snapshot = Snapshot::spread(pool.clone(), generation, policy, &spec.spread, members);
     let on_trial = entries.iter().zip(&snapshot.members).enumerate().filter(|(_, (e, _))| e.trial.is_some());
     let trials: Vec<Slot> = on_trial.map(|(rank, (_, member))| member.slot(rank)).collect();
     snapshot.trials = trials.into();

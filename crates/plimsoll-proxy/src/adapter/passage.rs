@@ -20,7 +20,7 @@ use crate::http1::target::Method;
 use crate::proxy_protocol::{Origin, Wary};
 use crate::stream::{Peer, Stream};
 use crate::tunnel::{Mouth, Moved, tunnel};
-use crate::upstream::{Chosen, WorkerPool};
+use crate::upstream::Chosen;
 use crate::worker::{DoorView, Lent, Rule, Worker};
 
 /// Bytes read at once of a destination before its bytes are passed on as they are.
@@ -142,7 +142,8 @@ impl Passage {
         let mut now = self.worker.now();
         loop {
             let (worker, key) = (self.worker.number, self.key);
-            let want = Want { worker, tried: Some(&self.tried), repeatable: true, home, key };
+            let subset = self.rule.table.subset.as_deref();
+            let want = Want { worker, tried: Some(&self.tried), repeatable: true, home, key, subset };
             let chosen = self.rule.pool.balance_load(&want, now, &mut self.worker.rng.borrow_mut());
             pool.tallies.of(self.worker.number).decided(chosen.as_ref().err().copied(), self.before);
             let Ok(Chosen { ticket, address }) = chosen else {
@@ -225,8 +226,8 @@ impl Passage {
         TimeLimit(self.worker.lend_alarm(self.worker.now() + time))
     }
 
-    pub(crate) fn pool(&self) -> &Rc<WorkerPool> {
-        &self.rule.pool
+    pub(crate) fn rule(&self) -> &Rule {
+        &self.rule
     }
 
     /// The destination serves: its time to do so counts as its latency.

@@ -123,13 +123,21 @@ impl Handle {
         config: &Arc<Listener>,
         pools: &[Arc<PoolTable>],
     ) -> Arc<ListenerTable> {
-        let mut rule = |name: &Name, matches, pool: usize, edits: [Edits; 2]| {
+        let mut rule = |name: &Name, matches, pool: usize, subset, edits: [Edits; 2]| {
             let pool = pools[pool].clone();
             let key = [config.name.clone(), name.clone(), pool.config.name.clone()];
             let tallies =
                 state.tallies.entry(key).or_insert_with(|| Arc::new(PerWorker::new(self.0.workers))).clone();
             let [request_edits, response_edits] = edits;
-            Arc::new(RuleTable { name: name.clone(), matches, pool, request_edits, response_edits, tallies })
+            Arc::new(RuleTable {
+                name: name.clone(),
+                matches,
+                pool,
+                subset,
+                request_edits,
+                response_edits,
+                tallies,
+            })
         };
         let mut rules: Vec<_> = config
             .routes
@@ -139,12 +147,12 @@ impl Handle {
                     Edits::fold(&[&config.request_headers, &r.request_headers]),
                     Edits::fold(&[&config.response_headers, &r.response_headers]),
                 ];
-                rule(&r.name, Some(r.matches.clone()), r.pool, edits)
+                rule(&r.name, Some(r.matches.clone()), r.pool, r.subset.clone(), edits)
             })
             .collect();
         if let Some(pool) = config.pool {
             let edits = [Edits::fold(&[&config.request_headers]), Edits::fold(&[&config.response_headers])];
-            rules.push(rule(&"default".into(), None, pool, edits));
+            rules.push(rule(&"default".into(), None, pool, None, edits));
         }
         let shared =
             state.listeners.get(&config.name).map(|known| known.shared.clone()).unwrap_or_else(|| {
@@ -204,7 +212,7 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         health: pool.health.clone(),
         parallel_checks: pool.parallel_checks,
         outlier: pool.outlier,
-        backup_tiers: pool.backup_tiers,
+        spread: pool.spread.clone(),
         slow_start: pool.slow_start,
         panic_threshold: pool.panic_threshold,
         recovery: pool.recovery,

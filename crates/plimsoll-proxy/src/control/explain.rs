@@ -113,7 +113,9 @@ impl Handle {
         explained.route = Some(rule.name.clone());
         explained.pool = Some(pool.config.name.clone());
         explained.algorithm = Some(snapshot.algorithm);
-        let want = Want { repeatable: Method::parse(&ask.method).idempotent(), key, ..Want::default() };
+        let subset = rule.subset.as_deref();
+        let repeatable = Method::parse(&ask.method).idempotent();
+        let want = Want { repeatable, key, subset, ..Want::default() };
         let now = self.clock().now();
         let told = explain(&snapshot, &want, now, &mut Rng::new(now.as_nanos()));
         let views = self.pools().await;
@@ -294,6 +296,8 @@ fn sentence(why: SetAside, reason: Option<String>) -> String {
             None => standing.word().to_owned(),
         },
         SetAside::NoWeight => "its weight is 0: it takes no new work".to_owned(),
+        SetAside::Subset => "it has not the labels that the route asks for".to_owned(),
         SetAside::Backup => "it is of a backup tier, and the first one serves".to_owned(),
+        SetAside::Zone => "it is of another zone, and the own one carries everything".to_owned(),
     }
 }

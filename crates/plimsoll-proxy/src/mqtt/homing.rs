@@ -6,13 +6,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use plimsoll_core::DestinationId;
+use plimsoll_core::subset::Subset;
 
 use crate::upstream::WorkerPool;
-use crate::worker::{Door, Worker};
+use crate::worker::{Door, Rule, Worker};
 
 /// Who belongs elsewhere is looked for so often.
 const TURN: Duration = Duration::from_secs(1);
@@ -28,6 +30,7 @@ const DRAIN_TURNS: usize = 5;
 pub(super) struct Resident {
     key: u64,
     pool: Rc<WorkerPool>,
+    subset: Option<Arc<Subset>>,
     destination: DestinationId,
     door: Rc<Door>,
     /// Its place in the list of its door.
@@ -54,7 +57,7 @@ impl Resident {
     }
 
     fn is_away(&self, worker: &Worker) -> bool {
-        let home = self.pool.home(self.key);
+        let home = self.pool.home(self.key, self.subset.as_deref());
         home.is_some_and(|(id, since)| {
             id != self.destination && worker.timers.about_now().since(since) >= SETTLED
         })
@@ -85,11 +88,14 @@ impl Homing {
         worker: &Rc<Worker>,
         door: &Rc<Door>,
         key: u64,
-        (pool, destination): (Rc<WorkerPool>, DestinationId),
+        (rule, destination): (&Rule, DestinationId),
     ) -> Rc<Resident> {
         let mut residents = door.homing.residents.borrow_mut();
         let (at, recalled, waker) = (Cell::new(residents.len()), Cell::new(false), RefCell::new(None));
-        let resident = Rc::new(Resident { key, pool, destination, door: door.clone(), at, recalled, waker });
+        let (pool, subset) = (rule.pool.clone(), rule.table.subset.clone());
+        let door_of = door.clone();
+        let resident =
+            Rc::new(Resident { key, pool, subset, destination, door: door_of, at, recalled, waker });
         residents.push(Rc::downgrade(&resident));
         if !door.homing.runs.replace(true) {
             tokio::task::spawn_local(run(worker.clone(), door.clone()));

@@ -153,7 +153,7 @@ async fn relay(
     let Some(key) = wish.key else { return passage.relay_for(connection, destination, idle).await };
     let lines = Lines::new(connection.buffer().len(), destination.buffer().len());
     let (worker, door) = (connection.guest.worker.clone(), connection.guest.door.clone());
-    let place = (passage.pool().clone(), destination.id());
+    let place = (passage.rule(), destination.id());
     let resident = Homing::enter(&worker, &door, key, place);
     let mut client_end =
         ClientEnd { stream: &mut connection.stream, lines: lines.clone(), resident, recalled: false };

@@ -178,8 +178,9 @@ impl Desk {
         let mut rng = worker.rng.borrow_mut();
         let hashed = pool.table.borrow().config.hash_key().is_some();
         let key = if hashed { key::source(Peer::Socket(key.client)) } else { None };
+        let subset = self.rule.table.subset.as_deref();
         let mut ask = |tried: &Tried| {
-            let want = Want { worker: worker.number, tried: Some(tried), repeatable: false, home: None, key };
+            let want = Want { worker: worker.number, tried: Some(tried), key, subset, ..Want::default() };
             pool.balance_load(&want, now, &mut rng)
         };
         let mut chosen = ask(&tries.tried);

@@ -1,11 +1,15 @@
 //! Whether algorithms that look at messages and answers are given what they look at.
 
 use std::net::UdpSocket;
+use std::sync::Arc;
 
-use plimsoll_config::model::HashKey;
+use plimsoll_config::model::{HashKey, Route};
 use plimsoll_core::balance::Algorithm;
+use plimsoll_core::route::Match;
+use plimsoll_core::spread::ZoneSpec;
+use plimsoll_core::subset::{Fallback, Subset};
 
-use crate::kit::{Balancer, Destination, Place, Setup, get, ms};
+use crate::kit::{Balancer, Destination, Place, Setup, get, ms, route};
 
 /// A destination that answers with its name, so late.
 fn named(name: &'static str, millis: u64) -> Destination {
@@ -188,4 +192,56 @@ fn who_is_ill_keeps_a_small_part_and_nobody_is_left_out() {
         let seen = shares(Algorithm::HealthBased, &all.each_ref(), 300);
         assert!((1..=60).contains(&seen[0]) && seen[1] > 60 && seen[2] > 60, "{seen:?}");
     }
+}
+
+fn versions(destinations: &[Destination; 3], fallback: Fallback) -> Setup {
+    let subset = Arc::new(Subset::new(vec![("version".into(), "2".into())], fallback));
+    Setup::http(&destinations.each_ref()).with(|s| {
+        for (n, destination) in s.pools[0].destinations.iter_mut().enumerate() {
+            destination.labels = vec![("version".into(), if n == 0 { "1" } else { "2" }.into())];
+        }
+        s.pools[0].spread.subsets = vec![subset.clone()];
+        let matches = Match { path_prefix: Some("/new".into()), ..Match::default() };
+        s.listeners[0].routes = vec![Route { subset: Some(subset), ..route("new", 0, matches) }];
+    })
+}
+
+#[test]
+fn a_route_for_a_subset_meets_nobody_else() {
+    let destinations = three();
+    let balancer = versions(&destinations, Fallback::None).start();
+    let mut seen: Vec<String> = (0..20).map(|_| who(&balancer, "/new", "")).collect();
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen, ["b", "c"]);
+    let others: Vec<String> = (0..6).map(|_| who(&balancer, "/", "")).collect();
+    assert!(others.contains(&"a".to_owned()), "the other route has all: {others:?}");
+    destinations[1..].iter().for_each(Destination::kill);
+    assert!(balancer.ask(get("/new")).status >= 502, "and nobody else when they are gone");
+    assert_eq!(who(&balancer, "/", ""), "a");
+}
+
+#[test]
+fn where_a_subset_falls_back_anybody_takes_what_it_cannot() {
+    let destinations = three();
+    let balancer = versions(&destinations, Fallback::Any).start();
+    assert_ne!(who(&balancer, "/new", ""), "a");
+    destinations[1..].iter().for_each(Destination::kill);
+    assert_eq!(who(&balancer, "/new", ""), "a");
+}
+
+#[test]
+fn the_own_zone_is_preferred_until_it_is_gone() {
+    let destinations = three();
+    let balancer = Setup::http(&destinations.each_ref())
+        .with(|s| {
+            for (n, destination) in s.pools[0].destinations.iter_mut().enumerate() {
+                destination.zone = Some(if n < 2 { "here" } else { "there" }.into());
+            }
+            s.pools[0].spread.zone = Some(ZoneSpec { own: "here".into(), busy: None, split_keys: false });
+        })
+        .start();
+    assert!((0..20).all(|_| who(&balancer, "/", "") != "c"));
+    destinations[..2].iter().for_each(Destination::kill);
+    assert_eq!(who(&balancer, "/", ""), "c");
 }

@@ -71,7 +71,7 @@ fn weight_zero_takes_nothing_new_and_stands_as_it_did() {
     bench.tell(Input::Weight { name: "b".into(), weight: Weight::new(0) });
     assert_eq!(bench.tiers(), "");
     bench.tell(Input::Weight { name: "a".into(), weight: Weight::new(3) });
-    assert_eq!(bench.published.last().expect("published").tiers[0].slots[0].weight, 3 * 256);
+    assert_eq!(bench.published.last().expect("published").whole.tiers[0].slots[0].weight, 3 * 256);
 }
 
 #[test]
@@ -80,7 +80,10 @@ fn tiers_follow_priority_and_the_switch() {
     assert_eq!(bench.tiers(), "b d | c | a");
     (0..3).for_each(|_| bench.round("bd"));
     assert_eq!(bench.tiers(), "c | a", "the backups take over");
-    bench.tell(Input::Spec(PoolSpec { backup_tiers: false, ..spec() }));
+    bench.tell(Input::Spec(PoolSpec {
+        spread: SpreadSpec { backup_tiers: false, ..spec().spread },
+        ..spec()
+    }));
     assert_eq!(bench.tiers(), "");
     (0..2).for_each(|_| bench.round(""));
     assert_eq!(bench.tiers(), "b d");

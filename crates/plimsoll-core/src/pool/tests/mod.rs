@@ -42,7 +42,7 @@ fn spec() -> PoolSpec {
         health: Some(checks()),
         parallel_checks: true,
         outlier,
-        backup_tiers: true,
+        spread: SpreadSpec::default(),
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
@@ -160,7 +160,7 @@ impl Bench {
             slots.iter().map(|slot| &*slot.name).collect::<Vec<_>>().join(" ")
         };
         let snapshot = self.published.last().expect("published");
-        snapshot.tiers.iter().map(|t| tier(&t.slots)).collect::<Vec<_>>().join(" | ")
+        snapshot.whole.tiers.iter().map(|t| tier(&t.slots)).collect::<Vec<_>>().join(" | ")
     }
 
     fn ticket(&self, name: &str) -> Ticket {

@@ -169,8 +169,8 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
             interval: None,
         },
         retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
+        spread: Default::default(),
         hedge: None,
-        backup_tiers: true,
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
@@ -195,6 +195,7 @@ pub(crate) fn route(name: &str, pool: usize, matches: Match) -> Route {
         name: name.into(),
         matches,
         pool,
+        subset: None,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
     }

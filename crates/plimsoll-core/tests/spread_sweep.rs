@@ -1,0 +1,306 @@
+//! Whether messages are spread as promised: over zones evenly, over priorities by what each can bear, within subsets.
+
+use std::sync::Arc;
+
+use plimsoll_core::balance::Algorithm;
+use plimsoll_core::explain::{SetAside, explain};
+use plimsoll_core::hash::hash;
+use plimsoll_core::snapshot::Member;
+use plimsoll_core::spread::{SpreadSpec, ZoneSpec};
+use plimsoll_core::subset::{Fallback, Subset};
+use plimsoll_core::{
+    Address, Destination, DestinationId, Live, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket,
+    Tried, Want, Weight, balance_load,
+};
+
+fn member(rank: u32, zone: Option<&str>, priority: u8, weight: u16, serves: bool) -> Member {
+    let address = Address::Socket(([127, 0, 0, 1], 9000).into());
+    let standing = if serves { Standing::Serving } else { Standing::Down };
+    let plain = Destination::new(&format!("d{rank}"), address);
+    let weight = Weight::new(weight);
+    Member {
+        id: DestinationId(rank),
+        destination: Destination { zone: zone.map(Name::from), priority, weight, ..plain },
+        standing,
+        since: Tick::ZERO,
+        weight: weight.in_256ths(),
+        warmth: None,
+        live: Arc::new(Live::new(1)),
+    }
+}
+
+fn zone(own: &str) -> ZoneSpec {
+    ZoneSpec { own: own.into(), busy: None, split_keys: false }
+}
+
+fn picture(algorithm: Algorithm, spec: &SpreadSpec, members: &[Member]) -> Snapshot {
+    Snapshot::spread("p".into(), 1, &*algorithm.policy(1), spec, members.to_vec())
+}
+
+fn zoned(algorithm: Algorithm, zone: ZoneSpec, members: &[Member]) -> Snapshot {
+    picture(algorithm, &SpreadSpec { zone: Some(zone), ..SpreadSpec::default() }, members)
+}
+
+/// The share of messages each member is to get, by the shares of tiers and weights within.
+fn due(snapshot: &Snapshot, members: usize) -> Vec<f64> {
+    let mut due = vec![0.0; members];
+    for (tier, share) in snapshot.whole.tiers.iter().zip(snapshot.whole.shares()) {
+        let all: f64 = tier.slots.iter().map(|slot| f64::from(slot.weight)).sum();
+        tier.slots.iter().for_each(|slot| due[slot.rank as usize] += share * f64::from(slot.weight) / all);
+    }
+    due
+}
+
+/// How many of `count` messages each member gets; nothing stays in flight.
+fn send(snapshot: &Snapshot, count: usize, want: &Want<'_>, rng: &mut Rng) -> Vec<usize> {
+    let mut got = vec![0; snapshot.members.len()];
+    for _ in 0..count {
+        got[balance_load(snapshot, want, Tick::ZERO, rng).expect("somebody serves").member()] += 1;
+    }
+    got
+}
+
+#[test]
+fn every_destination_has_the_same_load_for_its_weight_whatever_zones_lose() {
+    const ZONES: [&str; 4] = ["a", "b", "c", "d"];
+    for seed in 0..500 {
+        let mut rng = Rng::new(seed);
+        let zones = 2 + rng.index(3);
+        let mut members: Vec<Member> = Vec::new();
+        for &name in &ZONES[..zones] {
+            // A zone may have lost all of its destinations, half of them, or none; it sends messages all the same.
+            let left = rng.index(3);
+            for nth in 0..2 + rng.index(8) {
+                let serves = left == 2 || left == 1 && nth % 2 == 0;
+                let rank = members.len() as u32;
+                members.push(member(rank, Some(name), 0, 1 + rng.index(5) as u16, serves));
+            }
+        }
+        if rng.index(3) == 0 {
+            members.push(member(members.len() as u32, None, 0, 3, true));
+        }
+        let all: f64 = members.iter().filter(|m| m.standing.serves()).map(|m| f64::from(m.weight)).sum();
+        let mut load = vec![0.0; members.len()];
+        for &name in &ZONES[..zones] {
+            let snapshot = zoned(Algorithm::Random, zone(name), &members);
+            for (sum, part) in load.iter_mut().zip(due(&snapshot, members.len())) {
+                *sum += part / zones as f64;
+            }
+        }
+        for (member, load) in members.iter().zip(&load) {
+            let fair = if member.standing.serves() { f64::from(member.weight) / all } else { 0.0 };
+            let far = (load - fair).abs();
+            assert!(all == 0.0 || far < 1e-6, "seed {seed}, {}: {load} for {fair}", member.destination.name);
+        }
+    }
+}
+
+#[test]
+fn the_own_zone_carries_what_it_can_and_no_step_is_a_cliff() {
+    let mut before = 1.0;
+    for lost in 0..=6 {
+        let members: Vec<Member> =
+            (0..12).map(|n| member(n, Some(if n < 6 { "a" } else { "b" }), 0, 1, n >= lost)).collect();
+        let snapshot = zoned(Algorithm::LeastConnections, zone("a"), &members);
+        let got = send(&snapshot, 20_000, &Want::default(), &mut Rng::new(u64::from(lost)));
+        let local = got[..6].iter().sum::<usize>() as f64 / 20_000.0;
+        let carries = f64::from(6 - lost) / f64::from(12 - lost) * 2.0;
+        assert!((local - carries).abs() < 0.015, "{lost} lost: {local} for {carries}");
+        assert!(before - local < 0.35, "{lost} lost: from {before} to {local}");
+        before = local;
+    }
+    let own_only: Vec<Member> = (0..4).map(|n| member(n, Some("a"), 0, 1, true)).collect();
+    assert_eq!(zoned(Algorithm::P2c, zone("a"), &own_only).whole.tiers.len(), 1);
+}
+
+#[test]
+fn a_busy_zone_spills_over_little_by_little() {
+    let members: Vec<Member> =
+        (0..8).map(|n| member(n, Some(if n < 4 { "a" } else { "b" }), 0, 1, true)).collect();
+    let share = |in_flight: usize| {
+        let all = picture(Algorithm::RoundRobin, &SpreadSpec::default(), &members[..4]);
+        let mut rng = Rng::new(5);
+        let hold = |_| balance_load(&all, &Want::default(), Tick::ZERO, &mut rng).expect("all serve");
+        let _held: Vec<Ticket> = (0..4 * in_flight).map(hold).collect();
+        let snapshot = zoned(Algorithm::Random, ZoneSpec { busy: Some(10), ..zone("a") }, &members);
+        let got = send(&snapshot, 20_000, &Want::default(), &mut Rng::new(1));
+        got[4..].iter().sum::<usize>() as f64 / 20_000.0
+    };
+    for (in_flight, spilled) in [(0, 0.0), (10, 0.0), (12, 0.1), (15, 0.25), (20, 0.5), (90, 0.5)] {
+        let share = share(in_flight);
+        assert!((share - spilled).abs() < 0.02, "{in_flight} in flight: {share} for {spilled}");
+    }
+}
+
+#[test]
+fn what_a_zone_cannot_take_another_does() {
+    for algorithm in Algorithm::ALL {
+        let members: Vec<Member> =
+            (0..6).map(|n| member(n, Some(if n < 3 { "a" } else { "b" }), 0, 1, true)).collect();
+        let snapshot = zoned(algorithm, zone("a"), &members);
+        let (mut tried, mut order, mut rng) = (Tried::default(), Vec::new(), Rng::new(1));
+        while let Ok(ticket) =
+            balance_load(&snapshot, &Want { tried: Some(&tried), ..Want::default() }, Tick::ZERO, &mut rng)
+        {
+            tried.add(ticket.id());
+            order.push(ticket.member());
+        }
+        order[..3].sort_unstable();
+        order[3..].sort_unstable();
+        let local_first = algorithm.policy(1).needs() != plimsoll_core::balance::Needs::Key;
+        assert_eq!(order.len(), 6, "{algorithm:?}");
+        assert!(!local_first || order == [0, 1, 2, 3, 4, 5], "{algorithm:?}: {order:?}");
+    }
+}
+
+#[test]
+fn keys_and_homes_are_where_they_are_from_whatever_zone_a_message_comes() {
+    let members: Vec<Member> =
+        (0..9).map(|n| member(n, Some(["a", "b", "c"][n as usize % 3]), 0, 1, true)).collect();
+    let to = |snapshot: &Snapshot, want: &Want<'_>| {
+        balance_load(snapshot, want, Tick::ZERO, &mut Rng::new(3)).expect("all serve").member()
+    };
+    let [a, b] = ["a", "b"].map(|own| zoned(Algorithm::Hash, zone(own), &members));
+    let [p, q] = ["a", "b"].map(|own| zoned(Algorithm::P2c, zone(own), &members));
+    let split = zoned(Algorithm::Hash, ZoneSpec { split_keys: true, ..zone("a") }, &members);
+    for n in 0..1_000_u32 {
+        let key = Want { key: Some(hash(&n.to_le_bytes())), ..Want::default() };
+        let home = Want { home: key.key, ..Want::default() };
+        assert_eq!(to(&a, &key), to(&b, &key));
+        assert_eq!(to(&p, &home), to(&q, &home));
+        assert_eq!(p.home(n.into(), None).map(|m| m.id), q.home(n.into(), None).map(|m| m.id));
+        assert_eq!(to(&split, &key) % 3, 0, "asked for, keys stay in the own zone");
+        assert_eq!(to(&split, &key), to(&split, &key));
+    }
+}
+
+/// Shares of three priorities of 10, 10 and 5, of which so many serve.
+fn overflow(serving: [u32; 3], factor: Option<f64>) -> String {
+    let counts = [10, 10, 5];
+    let mut members = Vec::new();
+    for (priority, (&count, &serves)) in counts.iter().zip(&serving).enumerate() {
+        (0..count).for_each(|n| {
+            members.push(member(members.len() as u32, None, priority as u8, 1, n < serves));
+        });
+    }
+    let spec = SpreadSpec { overprovision: factor, ..SpreadSpec::default() };
+    let snapshot = picture(Algorithm::RoundRobin, &spec, &members);
+    let mut shares = [0.0; 3];
+    for (tier, share) in snapshot.whole.tiers.iter().zip(snapshot.whole.shares()) {
+        shares[usize::from(tier.priority)] += share;
+    }
+    if shares.iter().sum::<f64>() > 0.0 {
+        let got = send(&snapshot, 10_000, &Want::default(), &mut Rng::new(1));
+        let sums = [&got[..10], &got[10..20], &got[20..]].map(|part| part.iter().sum::<usize>());
+        for (sum, share) in sums.iter().zip(shares) {
+            assert!((*sum as f64 / 10_000.0 - share).abs() < 0.02, "{sums:?} for {shares:?}");
+        }
+        // A rotation goes on by itself, however often other tiers are met in between.
+        for (part, serving) in [&got[..10], &got[10..20], &got[20..]].iter().zip(serving) {
+            let (least, most) =
+                part[..serving as usize].iter().fold((usize::MAX, 0), |(l, m), &n| (l.min(n), m.max(n)));
+            assert!(serving == 0 || most - least <= 1, "{part:?}");
+        }
+    }
+    shares.map(|share| format!("{:.0}", share * 100.0)).join(" ")
+}
+
+#[test]
+fn a_priority_overflows_when_it_has_lost_more_than_its_spare() {
+    let envoy = Some(1.4);
+    for (serving, expected) in [
+        ([10, 10, 5], "100 0 0"),
+        ([8, 10, 5], "100 0 0"),
+        ([7, 10, 5], "98 2 0"),
+        ([5, 10, 5], "70 30 0"),
+        ([1, 10, 5], "14 86 0"),
+        ([0, 10, 5], "0 100 0"),
+        ([5, 1, 5], "70 14 16"),
+        ([1, 1, 0], "50 50 0"),
+        ([0, 0, 1], "0 0 100"),
+        ([0, 0, 0], "0 0 0"),
+    ] {
+        assert_eq!(overflow(serving, envoy), expected, "{serving:?}");
+    }
+    for (serving, expected) in [([1, 10, 5], "100 0 0"), ([0, 1, 5], "0 100 0"), ([0, 0, 1], "0 0 100")] {
+        assert_eq!(overflow(serving, None), expected, "strict: {serving:?}");
+    }
+}
+
+fn versions() -> Vec<Member> {
+    let label = |n: u32| vec![("version".into(), if n < 2 { "1" } else { "2" }.into())];
+    (0..4)
+        .map(|n| {
+            let plain = member(n, None, 0, 1, true);
+            Member { destination: Destination { labels: label(n), ..plain.destination }, ..plain }
+        })
+        .collect()
+}
+
+fn version(text: &str, fallback: Fallback) -> Arc<Subset> {
+    Arc::new(Subset::new(vec![("version".into(), text.into())], fallback))
+}
+
+#[test]
+fn a_message_for_a_subset_goes_nowhere_else_unless_it_may() {
+    let mut members = versions();
+    let (two, any, none) =
+        (version("2", Fallback::None), version("2", Fallback::Any), version("3", Fallback::None));
+    let spec = |subsets| SpreadSpec { subsets, ..SpreadSpec::default() };
+    for algorithm in Algorithm::ALL {
+        // Also where the snapshot is older than the route.
+        for subsets in [vec![two.clone(), none.clone()], vec![]] {
+            let snapshot = picture(algorithm, &spec(subsets), &members);
+            let got = send(&snapshot, 100, &Want { subset: Some(&two), ..Want::default() }, &mut Rng::new(1));
+            assert_eq!((got[0] + got[1], got[2] + got[3]), (0, 100), "{algorithm:?}");
+            let nobody = balance_load(
+                &snapshot,
+                &Want { subset: Some(&none), ..Want::default() },
+                Tick::ZERO,
+                &mut Rng::new(1),
+            );
+            assert_eq!(nobody.err(), Some(NoDestination::NoneServing));
+        }
+    }
+    let told = |snapshot: &Snapshot, subset: &Subset| {
+        let want = Want { subset: Some(subset), ..Want::default() };
+        explain(snapshot, &want, Tick::ZERO, &mut Rng::new(1))
+    };
+    let snapshot = picture(Algorithm::RoundRobin, &spec(vec![two.clone()]), &members);
+    let why: Vec<_> = told(&snapshot, &two).candidates.iter().map(|c| c.set_aside).collect();
+    assert_eq!(why, [Some(SetAside::Subset), Some(SetAside::Subset), None, None]);
+    assert_eq!(told(&snapshot, &two).order, [2, 3]);
+    members.iter_mut().skip(2).for_each(|member| member.standing = Standing::Down);
+    let snapshot = picture(Algorithm::RoundRobin, &spec(vec![two.clone()]), &members);
+    assert!(told(&snapshot, &two).order.is_empty());
+    assert_eq!(told(&snapshot, &any).order, [0, 1], "the fallback is the route's");
+    let want = Want { subset: Some(&any), ..Want::default() };
+    let got = send(&snapshot, 100, &want, &mut Rng::new(1));
+    assert_eq!(got, [50, 50, 0, 0]);
+}
+
+#[test]
+fn zones_priorities_and_subsets_compose() {
+    let mut members = Vec::new();
+    for n in 0..16_u32 {
+        let plain = member(n, Some(if n % 2 == 0 { "a" } else { "b" }), u8::from(n >= 8), 1, n != 0);
+        let labels = vec![("half".into(), if n % 8 < 4 { "1" } else { "2" }.into())];
+        members.push(Member { destination: Destination { labels, ..plain.destination }, ..plain });
+    }
+    let half = Arc::new(Subset::new(vec![("half".into(), "1".into())], Fallback::None));
+    let spec = SpreadSpec {
+        overprovision: Some(1.0),
+        zone: Some(zone("a")),
+        subsets: vec![half.clone()],
+        ..SpreadSpec::default()
+    };
+    let snapshot = picture(Algorithm::P2c, &spec, &members);
+    let want = Want { subset: Some(&half), ..Want::default() };
+    let got = send(&snapshot, 40_000, &want, &mut Rng::new(7));
+    let share = |ranks: &[usize]| ranks.iter().map(|&rank| got[rank]).sum::<usize>() as f64 / 40_000.0;
+    // Three of four serve: 75 % stay in the first priority. There zone a has one of three left and keeps two thirds.
+    for (ranks, due) in [([2].as_slice(), 0.5), (&[1, 3], 0.25), (&[8, 10], 0.25), (&[9, 11], 0.0)] {
+        assert!((share(ranks) - due).abs() < 0.015, "{ranks:?}: {} for {due}, {got:?}", share(ranks));
+    }
+    assert_eq!(got[4..8].iter().chain(&got[12..]).sum::<usize>(), 0);
+}
