@@ -238,6 +238,7 @@ struct Candidate {
     in_flight: u32,
     load: f64,
     chance: f64,
+    score: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -260,6 +261,7 @@ impl Explanation {
             in_flight: c.in_flight,
             load: c.load,
             chance: c.chance,
+            score: c.score,
         };
         let mut order = told.order.iter().map(ToString::to_string);
         let stage = |(stage, outcome): &(&'static str, String)| Stage { stage, outcome: outcome.clone() };

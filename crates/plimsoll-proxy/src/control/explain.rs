@@ -78,6 +78,8 @@ pub struct CandidateView {
     pub load: f64,
     /// The chance with which it takes what it is given, 0 to 1.
     pub chance: f64,
+    /// What the algorithm compares it by, the lower the better; `None` where it compares nothing.
+    pub score: Option<f64>,
 }
 
 impl Handle {
@@ -138,6 +140,7 @@ impl Handle {
                 in_flight: candidate.in_flight,
                 load: candidate.load,
                 chance: candidate.chance,
+                score: candidate.score,
             });
         }
         let name = |&member: &usize| snapshot.members[member].destination.name.clone();
