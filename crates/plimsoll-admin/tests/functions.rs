@@ -1,5 +1,7 @@
 //! The seed's functions over HTTP: the same fields, on pools and on destinations that come with the call.
 
+#![allow(clippy::unwrap_used)] // A test's helpers may do what a test may.
+
 mod world;
 
 use serde_json::{Value, json};
