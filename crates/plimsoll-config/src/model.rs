@@ -14,7 +14,7 @@ use plimsoll_core::retry::{HedgeSpec, RetrySpec};
 use plimsoll_core::route::Match;
 use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::subset::Subset;
-use plimsoll_core::{Name, Weight};
+use plimsoll_core::{DestinationLimits, Name, PoolLimits, Weight};
 
 /// A whole configuration, ready to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -349,6 +349,8 @@ pub struct Pool {
     pub hash: HashSpec,
     /// What `algorithm: hash` hashes by.
     pub hash_key: HashKey,
+    /// Decisions are remembered where that is cheaper than to decide again (`performance.caching`).
+    pub caching: bool,
     /// Active checks; `None` = `health_checking: false`.
     pub health: Option<HealthSpec>,
     /// Checks run side by side (`performance.parallel_processing`).
@@ -382,6 +384,10 @@ pub struct Pool {
     pub tls: Option<ClientTls>,
     /// Time limits towards destinations.
     pub timeouts: DestinationTimeouts,
+    /// What it may have at once, over all destinations and workers.
+    pub limits: PoolLimits,
+    /// How long a message waits for room at most.
+    pub wait: Duration,
     /// Names are unique.
     pub destinations: Vec<Destination>,
 }
@@ -394,6 +400,11 @@ impl Pool {
             Algorithm::Hash => Some(&self.hash_key),
             _ => None,
         }
+    }
+
+    /// Has it, or one of its destinations, a limit of connections?
+    pub fn limits_connections(&self) -> bool {
+        self.limits.connections > 0 || self.destinations.iter().any(|d| d.limits.connections > 0)
     }
 
     /// Does a call of gRPC-Web with this method reach its destination as gRPC?
@@ -441,4 +452,6 @@ pub struct Destination {
     pub zone: Option<Name>,
     /// Free labels, sorted by key.
     pub labels: Vec<(Name, Name)>,
+    /// What it may have at once, over all workers.
+    pub limits: DestinationLimits,
 }

@@ -33,7 +33,7 @@ fn check_seed(name: &str, seed: &str, inactive: &[&str]) -> Config {
 
 #[test]
 fn the_basic_example_of_the_seed() {
-    let inactive = ["performance.caching"];
+    let inactive = [];
     let config = check_seed("seed-basic.yaml", BASIC, &inactive);
     let pool = &config.pools[0];
     assert_eq!(pool.algorithm, Algorithm::RoundRobin);
@@ -48,13 +48,8 @@ fn the_basic_example_of_the_seed() {
 
 #[test]
 fn the_advanced_example_of_the_seed() {
-    let inactive = [
-        "performance_monitoring",
-        "dynamic_adjustment",
-        "performance.caching",
-        "performance.optimization",
-        "quality.learning",
-    ];
+    let inactive =
+        ["performance_monitoring", "dynamic_adjustment", "performance.optimization", "quality.learning"];
     let config = check_seed("seed-advanced.yaml", ADVANCED, &inactive);
     let pool = &config.pools[0];
     assert_eq!(pool.algorithm, Algorithm::WeightedLeastConnections);

@@ -262,6 +262,19 @@ pools:
 }
 
 #[test]
+fn a_destination_has_the_limits_it_says_and_else_those_of_all() {
+    let config = config(
+        "listeners: [{name: a, address: \":80\", pool: a}]\npools: {a: {limits: {requests: 9, wait: 3s, \
+         per_destination: {requests: 5}}, destinations: [\"a:1\", {address: \"b:1\", limits: {requests: 0}}]}}",
+    );
+    let pool = &config.pools[0];
+    let (limits, wait) = (pool.limits, pool.wait);
+    assert_eq!((limits.requests, limits.pending, limits.retries), (9, 1024, 0));
+    assert_eq!(wait, std::time::Duration::from_secs(3));
+    assert_eq!(pool.destinations.iter().map(|d| d.limits.requests).collect::<Vec<_>>(), [5, 0]);
+}
+
+#[test]
 fn zones_overflow_and_subsets() {
     let spread = |top: &str, own: &str| {
         let text = format!(

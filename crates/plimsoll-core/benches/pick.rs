@@ -85,7 +85,7 @@ fn tables(c: &mut Criterion) {
     for table in [Table::Maglev, Table::Ring] {
         for count in SIZES {
             let (snapshot, _held) = busy_pool(Algorithm::RoundRobin, count);
-            let settings = Settings { hash: HashSpec { table, bound: None } };
+            let settings = Settings { hash: HashSpec { table, bound: None }, ..Settings::default() };
             let policy = Algorithm::Hash.policy_with(1, &settings);
             group.bench_function(BenchmarkId::new(format!("{table:?}"), count), |b| {
                 b.iter(|| policy.build(snapshot.whole.tiers[0].slots.clone()));

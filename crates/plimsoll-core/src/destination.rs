@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::circuit::DestinationLimits;
 use crate::time::Tick;
 
 /// The name of a pool or destination: shared, compared by its text.
@@ -73,12 +74,22 @@ pub struct Destination {
     pub zone: Option<Name>,
     /// Free labels, in the order given.
     pub labels: Vec<(Name, Name)>,
+    /// What it may have at once.
+    pub limits: DestinationLimits,
 }
 
 impl Destination {
     /// A destination of weight 1 in the first tier.
     pub fn new(name: &str, address: Address) -> Self {
-        Self { name: name.into(), address, weight: Weight::ONE, priority: 0, zone: None, labels: Vec::new() }
+        Self {
+            name: name.into(),
+            address,
+            weight: Weight::ONE,
+            priority: 0,
+            zone: None,
+            labels: Vec::new(),
+            limits: DestinationLimits::default(),
+        }
     }
 }
 

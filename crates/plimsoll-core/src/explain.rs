@@ -17,6 +17,8 @@ pub enum SetAside {
     Subset,
     /// It is of a later tier, and the first one serves.
     Backup,
+    /// It has as much as it may have at once.
+    Full,
     /// It is of another zone, and the own one carries everything.
     Zone,
 }
@@ -29,6 +31,7 @@ impl SetAside {
             Self::NoWeight => "no_weight",
             Self::Subset => "subset",
             Self::Backup => "backup",
+            Self::Full => "full",
             Self::Zone => "zone",
         }
     }
@@ -88,11 +91,42 @@ pub struct Explanation {
     pub order: Vec<usize>,
     /// What decided; `None` when nobody takes it.
     pub decided: Option<Decided>,
+    /// It would have to wait: nobody who may serve has room, or others wait already.
+    pub waits: bool,
 }
 
 /// Tells the choice that [`crate::balance_load`] would make now. Rotations stay where they are and no trial is
 /// taken; an algorithm that draws lots draws them from `rng`, so another message may be drawn another one.
 pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Explanation {
+    let candidates = candidates(snapshot, want, now);
+    let fit = fit(&candidates);
+    let shut = snapshot.circuit.as_ref().is_some_and(|c| c.has_line() || c.requests.is_full());
+    let (order, decided) = if shut { (Vec::new(), None) } else { order(snapshot, want, fit, now, rng) };
+    let waits = order.is_empty() && !snapshot.reach(want).tiers.is_empty();
+    Explanation { candidates, order, decided, waits }
+}
+
+/// Those that are not set aside.
+fn fit(candidates: &[Candidate]) -> usize {
+    candidates.iter().filter(|candidate| candidate.set_aside.is_none()).count()
+}
+
+/// What decides over a message that meets these, where no trial is open.
+pub fn decided(want: &Want<'_>, candidates: &[Candidate]) -> Decided {
+    decided_among(want, fit(candidates))
+}
+
+const fn decided_among(want: &Want<'_>, candidates: usize) -> Decided {
+    match (want.home.is_some() || want.key.is_some(), candidates) {
+        (_, 1) => Decided::Lone,
+        (true, _) => Decided::Key,
+        (false, _) => Decided::Algorithm,
+    }
+}
+
+/// Everyone, in configured order, as the choice of a message would see them. Nothing is asked of a picker that
+/// it would remember.
+pub fn candidates(snapshot: &Snapshot, want: &Want<'_>, now: Tick) -> Vec<Candidate> {
     let reach = snapshot.reach(want);
     let shares = shares_of(reach, want, snapshot.members.len());
     let scores = scores(reach, snapshot.members.len(), now);
@@ -104,6 +138,7 @@ pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -
             (false, _) => Some(SetAside::Standing(m.standing)),
             (true, 0) => Some(SetAside::NoWeight),
             _ if !in_subset => Some(SetAside::Subset),
+            _ if m.live.is_full() => Some(SetAside::Full),
             _ if share > 0.0 => None,
             _ if other_zone => Some(SetAside::Zone),
             _ => Some(SetAside::Backup),
@@ -113,10 +148,7 @@ pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -
         let chance = m.warmth.map_or(1.0, |warmth| warmth.chance(now));
         Candidate { member, set_aside, in_flight, load, chance, share, score: scores[member] }
     };
-    let candidates: Vec<Candidate> = snapshot.members.iter().enumerate().map(candidate).collect();
-    let fit = candidates.iter().filter(|candidate| candidate.set_aside.is_none()).count();
-    let (order, decided) = order(snapshot, want, fit, now, rng);
-    Explanation { candidates, order, decided }
+    snapshot.members.iter().enumerate().map(candidate).collect()
 }
 
 /// What the pickers would compare each member by.
@@ -163,22 +195,20 @@ fn order(
     tried.add(NOBODY);
     let (mut order, mut decided) = (Vec::new(), None);
     let may_try = want.repeatable || now >= snapshot.trials_for_all;
-    if let Some(slot) = snapshot.trials.iter().find(|slot| may_try && slot.live.trial_is_open()) {
+    if let Some(slot) =
+        snapshot.trials.iter().find(|slot| may_try && slot.live.trial_is_open() && !slot.live.is_full())
+    {
         order.push(slot.rank as usize);
         tried.add(slot.id);
         decided = Some(Decided::Trial);
     }
     while !tried.is_full() {
-        let Some(slot) = balance_load_dry(snapshot, &Want { tried: Some(&tried), ..*want }, now, rng) else {
+        let Some(rank) = balance_load_dry(snapshot, &Want { tried: Some(&tried), ..*want }, now, rng) else {
             break;
         };
-        tried.add(slot.id);
-        order.push(slot.rank as usize);
-        decided.get_or_insert(match (want.home.or(want.key), candidates) {
-            (_, 1) => Decided::Lone,
-            (Some(_), _) => Decided::Key,
-            _ => Decided::Algorithm,
-        });
+        tried.add(snapshot.members[rank].id);
+        order.push(rank);
+        decided.get_or_insert(decided_among(want, candidates));
     }
     (order, decided)
 }

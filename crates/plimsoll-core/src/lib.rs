@@ -7,6 +7,7 @@
 
 pub mod alert;
 pub mod balance;
+pub mod circuit;
 pub mod destination;
 pub mod event;
 pub mod explain;
@@ -25,6 +26,7 @@ pub mod subset;
 mod tally;
 pub mod time;
 
+pub use circuit::{Circuit, DestinationLimits, PoolLimits};
 pub use destination::{Address, AdminState, Destination, DestinationId, Name, Standing, Weight};
 pub use live::{Failure, Live, Outcome, Suspect, Ticket};
 pub use rng::Rng;

@@ -338,7 +338,10 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
     PoolSpec {
         algorithm: Algorithm::ALL[rng.index(Algorithm::ALL.len())],
         // The one table that takes no time to build.
-        settings: Settings { hash: HashSpec { table: Table::Rendezvous, bound: None } },
+        settings: Settings {
+            hash: HashSpec { table: Table::Rendezvous, bound: None },
+            ..Settings::default()
+        },
         health: (rng.below(4) > 0).then(|| health(1 + rng.below(3) as u32, 1 + rng.below(20))),
         parallel_checks: rng.below(2) == 0,
         outlier: OutlierSpec {
@@ -353,6 +356,7 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
         panic_threshold: [0.0, 0.5, 1.0][rng.index(3)],
         recovery: rng.below(3) == 0,
         keeps_lone: true,
+        limits: Default::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::DecisionLog;
-use plimsoll_core::explain::{Candidate, Decided, SetAside, explain};
+use plimsoll_core::explain::{Candidate, Decided, SetAside, candidates, decided};
 use plimsoll_core::{Name, NoDestination, Rng, Snapshot, Tick, Ticket, Tried, Want, balance_load};
 use serde_json::{Value, json};
 
@@ -47,7 +47,9 @@ struct Line {
     snapshot: Arc<Snapshot>,
     candidates: Vec<Candidate>,
     chosen: Result<usize, NoDestination>,
-    decided: Option<Decided>,
+    decided: Decided,
+    /// `hit` or `miss` where decisions are remembered and this one asked.
+    cache: Option<&'static str>,
     tried: Tried,
     took: Duration,
 }
@@ -86,24 +88,40 @@ impl Observer {
             return balance_load(snapshot, want, now, rng);
         }
         self.untimed.set(TIMED_EVERY - 1);
-        let explained = told.map(|log| (log, explain(snapshot, want, now, rng)));
+        let explained = told.map(|log| (log, candidates(snapshot, want, now), remembered(snapshot, want)));
         let before = self.clock.now();
         let chosen = balance_load(snapshot, want, now, rng);
         let took = self.clock.now().since(before);
         tally(&|tally| tally.took(took));
-        if let Some((log, explained)) = explained {
+        if let Some((log, candidates, cached)) = explained {
             let on_trial = chosen.as_ref().is_ok_and(Ticket::is_trial);
             log.lines.push(Line {
                 time: Clock::wall(),
                 snapshot: snapshot.clone(),
-                decided: if on_trial { Some(Decided::Trial) } else { explained.decided },
-                candidates: bounded(explained.candidates, chosen.as_ref().ok().map(Ticket::member)),
+                decided: if on_trial { Decided::Trial } else { decided(want, &candidates) },
+                cache: cache(cached, remembered(snapshot, want)),
+                candidates: bounded(candidates, chosen.as_ref().ok().map(Ticket::member)),
                 chosen: chosen.as_ref().map(Ticket::member).map_err(|why| *why),
                 tried: want.tried.copied().unwrap_or_default(),
                 took,
             });
         }
         chosen
+    }
+}
+
+/// Decisions that this worker found made before, and that it did not.
+fn remembered(snapshot: &Snapshot, want: &Want<'_>) -> Option<(u64, u64)> {
+    snapshot.decisions.as_ref().map(|tally| tally.of(want.worker))
+}
+
+/// What the choice between two counts found.
+fn cache(before: Option<(u64, u64)>, after: Option<(u64, u64)>) -> Option<&'static str> {
+    let ((hits_before, misses_before), (hits, misses)) = (before?, after?);
+    match (hits > hits_before, misses > misses_before) {
+        (true, _) => Some("hit"),
+        (_, true) => Some("miss"),
+        _ => None,
     }
 }
 
@@ -143,10 +161,11 @@ fn text(line: &Line) -> String {
         })
         .collect();
     let reason = match line.chosen {
-        Ok(_) => line.decided.map_or("algorithm", Decided::word),
+        Ok(_) => line.decided.word(),
         Err(NoDestination::Empty) => "empty",
         Err(NoDestination::NoneServing) => "none_serving",
         Err(NoDestination::AllTried) => "all_tried",
+        Err(NoDestination::Full) => "full",
     };
     json!({
         "time": timestamp(line.time),
@@ -156,6 +175,7 @@ fn text(line: &Line) -> String {
         "candidates_total": line.snapshot.members.len(),
         "chosen": line.chosen.ok().map(|member| &**name(member)),
         "reason": reason,
+        "cache": line.cache,
         "tried": tried,
         "took_us": line.took.as_nanos() as f64 / 1e3,
         "generation": line.snapshot.generation,

@@ -14,7 +14,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::Clock;
 use crate::probe::{self, Speaks};
 use crate::tables::Feed;
-use crate::views::state_of;
 use crate::watch::{Wants, Watch, Watched};
 
 /// Words from workers that may wait; the next bad outcome repeats a lost one.
@@ -155,7 +154,7 @@ impl Driver {
     }
 
     fn note_state(&self, snapshot: &Snapshot, report: &mut PoolReport) {
-        let state = state_of(snapshot.members.iter().map(|m| m.standing));
+        let state = snapshot.health.state();
         if state != report.state {
             (report.state, report.state_since) = (state, self.clock.now());
         }

@@ -26,6 +26,7 @@ mod mqtt;
 mod pending;
 mod probe;
 mod proxy_protocol;
+mod queue;
 mod race;
 mod stream;
 mod tables;
@@ -46,9 +47,11 @@ pub use control::{
 };
 pub use counters::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts,
-    METHODS, PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
+    METHODS, OVERFLOWS, PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::CheckCounts;
 pub use monitor::{Monitor, MonitorView};
-pub use views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};
+pub use views::{
+    CircuitView, DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView, UseView,
+};
 pub use watch::Watched;

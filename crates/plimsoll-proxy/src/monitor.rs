@@ -113,5 +113,6 @@ fn spec_of(health: HealthSpec) -> PoolSpec {
         panic_threshold: 0.0,
         recovery: false,
         keeps_lone: false,
+        limits: Default::default(),
     }
 }

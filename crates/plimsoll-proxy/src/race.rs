@@ -304,7 +304,11 @@ impl<'r> Race<'r> {
             self.count(Hedged::NoBudget);
             return None;
         }
-        let chosen = choose(job, self.worker, self.rule, self.tried, None, now).ok();
+        let chosen = choose(job, self.worker, self.rule, self.tried, now);
+        let missed = chosen.as_ref().err().copied();
+        self.rule.pool.table.borrow().tallies.of(self.worker.number).decided(missed, None);
+        // A copy does not wait for a place: the message waits already.
+        let chosen = chosen.ok();
         if chosen.is_none() {
             self.count(Hedged::Nobody);
         }

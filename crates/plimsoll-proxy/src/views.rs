@@ -1,11 +1,14 @@
 //! What the outside may see of a running proxy: plain values, copied when asked for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use plimsoll_core::circuit::Gauge;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::live::Counts;
 use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::quality::deviation;
+use plimsoll_core::snapshot::HealthSummary;
 use plimsoll_core::{Name, Standing, Tick};
 
 use crate::counters::{ListenerCounts, PoolCounts, RuleCounts};
@@ -22,6 +25,8 @@ pub struct PoolView {
     pub algorithm: &'static str,
     /// Number of the snapshot workers use.
     pub generation: u64,
+    /// How its destinations stand, all together.
+    pub health: HealthSummary,
     /// In configured order.
     pub destinations: Vec<DestinationView>,
     /// How its checks ask: `tcp`, `http`, `grpc` or `udp`; `None` = active checks are off.
@@ -34,10 +39,58 @@ pub struct PoolView {
     pub state_since: Tick,
     /// Decisions and further tries since the start.
     pub counts: PoolCounts,
+    /// How often a decision was found made before, and how often not, where decisions are remembered.
+    pub decision_cache: Option<(u64, u64)>,
     /// Ejections since the start, by their reason.
     pub ejections: BTreeMap<&'static str, u64>,
     /// Alerts, advice, and how well messages are spread.
     pub watched: Watched,
+    /// What it has at once, and may have.
+    pub circuit: CircuitView,
+}
+
+/// How many there are of something, and how many there may be.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct UseView {
+    /// Now.
+    pub now: u32,
+    /// At most; `None` = no limit.
+    pub most: Option<u32>,
+}
+
+impl UseView {
+    /// No more fit.
+    pub fn is_full(self) -> bool {
+        self.most.is_some_and(|most| self.now >= most)
+    }
+}
+
+impl From<&Gauge> for UseView {
+    fn from(gauge: &Gauge) -> Self {
+        Self { now: gauge.now(), most: gauge.most() }
+    }
+}
+
+/// What a pool has at once, over all destinations and workers.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct CircuitView {
+    /// Messages that hold a ticket.
+    pub requests: UseView,
+    /// Connections, where they are counted: where the pool or a destination has a limit of them.
+    pub connections: UseView,
+    /// Messages that wait for a place. They have a limit only where something of the pool does.
+    pub pending: UseView,
+    /// Messages that are being tried again.
+    pub retries: UseView,
+    /// How long a message waits at most.
+    pub wait: Duration,
+}
+
+impl CircuitView {
+    /// Something of the pool has a limit, so a message may have to wait.
+    pub fn is_limited(&self) -> bool {
+        self.pending.most.is_some()
+    }
 }
 
 /// A destination, as of now.
@@ -66,6 +119,10 @@ pub struct DestinationView {
     pub since: Tick,
     /// Messages that hold a ticket.
     pub in_flight: u32,
+    /// The same, and how many may.
+    pub requests: UseView,
+    /// Connections, where they are counted: where it or its pool has a limit of them.
+    pub connections: UseView,
     /// Bad outcomes of real traffic in a row.
     pub streak: u32,
     /// Counts since the start.
@@ -81,12 +138,12 @@ pub struct DestinationView {
 impl PoolView {
     /// Destinations that take new work.
     pub fn serving(&self) -> usize {
-        self.destinations.iter().filter(|d| d.standing.serves()).count()
+        self.health.serving
     }
 
     /// `healthy`, `degraded` or `down`, the seed's three words.
     pub fn state(&self) -> &'static str {
-        state_of(self.destinations.iter().map(|d| d.standing))
+        self.health.state()
     }
 
     /// The share of the pool's messages a destination was chosen for since the start, 0 to 1; `None` before
@@ -100,20 +157,6 @@ impl PoolView {
     /// the first message.
     pub fn deviation(&self) -> Option<f64> {
         deviation(self.destinations.iter().map(|d| (d.counts.started, d.intended_share)))
-    }
-}
-
-/// The state of a pool whose destinations stand so.
-pub(crate) fn state_of(standings: impl Iterator<Item = Standing>) -> &'static str {
-    let (mut serving, mut all) = (0, 0);
-    for standing in standings {
-        all += 1;
-        serving += usize::from(standing.serves());
-    }
-    match serving {
-        0 => "down",
-        n if n == all => "healthy",
-        _ => "degraded",
     }
 }
 

@@ -43,6 +43,7 @@ impl Balancer {
             panic_threshold: 0.5,
             recovery: false,
             keeps_lone: true,
+            limits: Default::default(),
         };
         let mut draw = || Rng::new(rng.next_u64());
         let pool = Pool::new("simulated".into(), spec, members.clone(), scenario.workers, draw(), Tick::ZERO);

@@ -77,7 +77,7 @@ fn hash_keeps_the_contract() {
 #[test]
 fn every_table_with_a_bound_keeps_the_contract() {
     for table in [Table::Ring, Table::Rendezvous] {
-        let settings = Settings { hash: HashSpec { table, bound: Some(125) } };
+        let settings = Settings { hash: HashSpec { table, bound: Some(125) }, ..Settings::default() };
         let terms =
             Terms { tolerance: if table == Table::Ring { 0.1 } else { 0.0 }, ..terms(Algorithm::Hash) };
         contract(&|workers| Algorithm::Hash.policy_with(workers, &settings), &terms);

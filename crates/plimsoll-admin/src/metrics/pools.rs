@@ -7,12 +7,14 @@ use plimsoll_proxy::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, PoolView, RETRY_REASONS,
 };
 
+use super::limits;
 use super::text::{Family, Kind, Text};
 
 pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
     answers(text, pools);
     standings(text, pools);
     decisions(text, pools);
+    limits::write(text, pools);
     checks(text, pools);
     watched(text, pools);
 }
@@ -97,6 +99,20 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
                     count,
                 );
             }
+        }
+    }
+    let mut family = text.counter(
+        "plimsoll_decision_cache_total",
+        "Messages whose destination was remembered by their key, and those that had it decided.",
+    );
+    for pool in pools {
+        for (result, count) in pool
+            .decision_cache
+            .map_or([None; 2], |(hit, miss)| [Some(("hit", hit)), Some(("miss", miss))])
+            .into_iter()
+            .flatten()
+        {
+            family.sample(&[("pool", &pool.name), ("result", result)], count);
         }
     }
     let mut family = text.family(

@@ -106,12 +106,20 @@ pub(crate) const MATCH: Keys = Keys {
 
 pub(crate) const POOL: Keys = Keys::new(
     "pools.*",
-    &["protocol", "grpc_web", "proxy_protocol", "tls", "load_balancer", "timeouts", "destinations"],
+    &["protocol", "grpc_web", "proxy_protocol", "tls", "load_balancer", "timeouts", "limits", "destinations"],
 );
+pub(crate) const POOL_LIMITS: Keys = Keys {
+    later: &["connections"],
+    ..Keys::new("pools.*.limits", &["requests", "pending", "wait", "retries", "per_destination"])
+};
+pub(crate) const PER_DESTINATION: Keys =
+    Keys { later: &["connections"], ..Keys::new("pools.*.limits.per_destination", &["requests"]) };
 pub(crate) const CLIENT_TLS: Keys = Keys::new("pools.*.tls", &["ca", "server_name", "cert", "key", "verify"]);
 pub(crate) const DESTINATION_TIMEOUTS: Keys = Keys::new("pools.*.timeouts", &["connect", "response", "idle"]);
 pub(crate) const DESTINATION: Keys =
-    Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels"]);
+    Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels", "limits"]);
+pub(crate) const DESTINATION_LIMITS: Keys =
+    Keys { later: &["connections"], ..Keys::new("pools.*.destinations[].limits", &["requests"]) };
 
 pub(crate) const LOAD_BALANCER: Keys = Keys {
     later: &["session_affinity", "custom"],
@@ -186,7 +194,7 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 29] = [
+pub(crate) static ALL: [&Keys; 32] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
@@ -204,7 +212,10 @@ pub(crate) static ALL: [&Keys; 29] = [
     &POOL,
     &CLIENT_TLS,
     &DESTINATION_TIMEOUTS,
+    &POOL_LIMITS,
+    &PER_DESTINATION,
     &DESTINATION,
+    &DESTINATION_LIMITS,
     &LOAD_BALANCER,
     &HASH,
     &ZONE_AWARE,

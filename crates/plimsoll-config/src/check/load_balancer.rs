@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) hash_key: HashKey,
     pub(crate) health_checking: bool,
     pub(crate) health: HealthSettings,
+    pub(crate) caching: bool,
     pub(crate) parallel_checks: bool,
     pub(crate) outlier: OutlierSpec,
     pub(crate) retry: RetrySpec,
@@ -49,6 +50,7 @@ impl Default for Settings {
             hash_key: defaults::HASH_KEY,
             health_checking: true,
             health: HealthSettings::default(),
+            caching: true,
             parallel_checks: true,
             outlier: defaults::OUTLIER,
             retry: defaults::retry(),
@@ -173,7 +175,8 @@ impl Reader<'_> {
             settings.total = Some(total);
         }
         set(&mut settings.parallel_checks, table.get("parallel_processing").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["caching", "optimization"]);
+        set(&mut settings.caching, table.get("caching").and_then(|p| self.switch(p)));
+        self.inactive_switches(&table, &["optimization"]);
     }
 
     fn quality(&mut self, place: &Place<'_>, settings: &mut Settings) {

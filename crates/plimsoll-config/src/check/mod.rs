@@ -6,6 +6,7 @@ mod headers;
 mod health;
 mod hedge;
 pub(crate) mod keys;
+mod limits;
 mod listener;
 mod load_balancer;
 mod pool;

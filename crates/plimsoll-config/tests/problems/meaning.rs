@@ -341,7 +341,7 @@ fn when_to_hedge_is_a_share_or_a_time() {
 #[test]
 fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
     let policy = |on: &str| {
-        "  performance: {▸caching: ON, ▸optimization: \
+        "  performance: {▸optimization: \
          ON}\n  quality: {▸learning: ON}\n  ▸dynamic_adjustment: ON\n  \
          ▸performance_monitoring: ON"
             .replace("ON", on)
@@ -350,7 +350,6 @@ fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
     check_policy(
         &policy("true"),
         &[
-            "not-active-yet performance.caching",
             "not-active-yet performance.optimization",
             "not-active-yet quality.learning",
             "not-active-yet dynamic_adjustment",
@@ -392,6 +391,28 @@ fn what_a_check_has_not() {
     check_policy(
         &format!("  health_monitoring: {{protocol: grpc, service: ▸{}}}", "x".repeat(257)),
         &["too-large health_monitoring.service"],
+    );
+}
+
+#[test]
+fn limits_that_make_no_sense() {
+    let pool = |limits: &str, destination: &str, expected: &[&str]| {
+        let listeners = "listeners: [{name: a, address: \":80\", pool: a}]";
+        let pool = format!("{{limits: {limits}, destinations: [{destination}]}}");
+        check(&format!("{listeners}\npools: {{a: {pool}}}"), expected);
+    };
+    pool("{requests: 5, pending: 0}", "\"a:1\"", &[]);
+    pool("{requests: 5, pending: 0, wait: ▸2s}", "\"a:1\"", &["conflict pools.a.limits.wait"]);
+    pool("{requests: ▸-1}", "\"a:1\"", &["out-of-range pools.a.limits.requests"]);
+    pool("{requests: 5, ▸max: 2}", "\"a:1\"", &["unknown-key pools.a.limits.max"]);
+    pool("{pending: ▸5}", "\"a:1\"", &["conflict pools.a.limits.pending"]);
+    pool("{retries: 5, wait: ▸5s}", "\"a:1\"", &["conflict pools.a.limits.wait"]);
+    pool("{pending: 5}", "{address: \"a:1\", limits: {requests: 1}}", &[]);
+    pool("{pending: 5, per_destination: {requests: 1}}", "\"a:1\"", &[]);
+    pool(
+        "{requests: 5}",
+        "{address: \"a:1\", limits: {▸pending: 1}}",
+        &["unknown-key pools.a.destinations[0].limits.pending"],
     );
 }
 

@@ -39,6 +39,7 @@ fn spec() -> PoolSpec {
         panic_threshold: 0.0,
         recovery: false,
         keeps_lone: true,
+        limits: Default::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::bound::Bounds;
+use super::decisions::{DecisionTally, Decisions};
 use super::draw::Dice;
 use super::maglev::Maglev;
 use super::rendezvous;
@@ -50,6 +51,8 @@ pub struct Hashed {
     spec: HashSpec,
     /// The tables built last, the newest at the end: most publications change nothing that a table depends on.
     built: Mutex<Vec<(u64, Arc<Order>)>>,
+    /// Decisions are remembered, and this is how often that was of use.
+    tally: Option<Arc<DecisionTally>>,
 }
 
 /// Tables kept: one for each tier of a pool and of its subsets, as far as anybody has so many. A table is a quarter
@@ -68,7 +71,14 @@ impl Hashed {
     }
 
     const fn new(name: &'static str, spec: HashSpec) -> Self {
-        Self { name, spec, built: Mutex::new(Vec::new()) }
+        Self { name, spec, built: Mutex::new(Vec::new()), tally: None }
+    }
+
+    /// The same, remembering what each of `workers` workers decided, where the table is one that takes longer to
+    /// ask: rendezvous looks at all, while a ring and Maglev's table answer at once.
+    pub fn remembering(self, workers: usize) -> Self {
+        let dear = self.spec.table == Table::Rendezvous;
+        Self { tally: dear.then(|| Arc::new(DecisionTally::new(workers))), ..self }
     }
 
     /// The table over these slots, built anew if it is not known. It depends on nothing but seeds and weights, in
@@ -81,7 +91,7 @@ impl Hashed {
             None => Arc::new(match self.spec.table {
                 Table::Ring => Order::Ring(HashRing::new(slots)),
                 Table::Maglev => Order::Maglev(Maglev::new(slots)),
-                Table::Rendezvous => Order::Rendezvous,
+                Table::Rendezvous => Order::Rendezvous(self.tally.clone().map(Decisions::new)),
             }),
         };
         if built.len() == KEPT {
@@ -101,6 +111,10 @@ impl Policy for Hashed {
         Needs::Key
     }
 
+    fn decisions(&self) -> Option<Arc<DecisionTally>> {
+        self.tally.clone()
+    }
+
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
         let order = self.order(&slots);
         let bounds = self.spec.bound.map(|percent| Bounds::new(&slots, percent));
@@ -112,7 +126,7 @@ impl Policy for Hashed {
 enum Order {
     Ring(HashRing),
     Maglev(Maglev),
-    Rendezvous,
+    Rendezvous(Option<Decisions>),
 }
 
 struct HashedPicker {
@@ -127,7 +141,8 @@ impl Picker for HashedPicker {
         let Some(key) = want.key else { return self.dice.one(rng) };
         let tried = want.tried.filter(|tried| !tried.is_empty());
         match &*self.order {
-            Order::Rendezvous => self.highest(key, tried),
+            Order::Rendezvous(None) => self.highest(key, tried),
+            Order::Rendezvous(Some(decisions)) => self.remembered(decisions, want.worker, key, tried),
             // Numbers in a row would be neighbours on the ring.
             Order::Ring(ring) => {
                 let place = ring.place(mix(key));
@@ -167,6 +182,15 @@ impl HashedPicker {
         }
         // All it met were tried: the snapshot goes on from the first.
         roomiest.map_or(first, |(slot, _)| slot)
+    }
+
+    /// The same as [`highest`](Self::highest). What is remembered is who that is when nobody is full or was tried.
+    fn remembered(&self, decisions: &Decisions, worker: usize, key: u64, tried: Option<&Tried>) -> usize {
+        let any = || rendezvous::highest(&self.slots, key, |_| true).unwrap_or(0);
+        let home = decisions.of(worker, key, any);
+        let untried = tried.is_none_or(|tried| !tried.contains(self.slots[home].id));
+        let fits = |bounds: &Bounds| bounds.has_room(home, bounds.quota());
+        if untried && self.bounds.as_ref().is_none_or(fits) { home } else { self.highest(key, tried) }
     }
 
     fn highest(&self, key: u64, tried: Option<&Tried>) -> usize {
@@ -306,6 +330,38 @@ mod tests {
                 assert_eq!(home, owners(&*picker, 500), "{table:?}: idle, everybody is at home");
             }
         }
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_would_be_decided() {
+        for bound in [None, Some(125)] {
+            let slots = named(0.., &[256; 20]);
+            let spec = HashSpec { table: Table::Rendezvous, bound };
+            let policy = Hashed::by_key(spec).remembering(1);
+            let (remembers, decides) =
+                (policy.build(slots.clone().into()), picker(spec.table, bound, &slots));
+            let (mut held, mut rng) = (Vec::new(), Rng::new(2));
+            for n in 0..5_000 {
+                let (key, mut tried) = (rng.below(40), Tried::default());
+                (0..rng.index(3)).for_each(|_| tried.add(slots[rng.index(20)].id));
+                let picked = pick(&*remembers, key, &tried);
+                assert_eq!(picked, pick(&*decides, key, &tried), "{bound:?}, message {n}");
+                held.extend(hold(&slots[picked], 1));
+                if held.len() > 60 {
+                    held.swap_remove(rng.index(60));
+                }
+            }
+            let (hits, misses) = policy.decisions().expect("it remembers").sums();
+            assert_eq!((hits, misses), (4_960, 40), "{bound:?}");
+            // Another table has decisions of its own, and the same one the same.
+            let before = policy.order(&slots);
+            assert!(Arc::ptr_eq(&before, &policy.order(&slots)));
+            assert!(!Arc::ptr_eq(&before, &policy.order(&slots[1..])));
+        }
+        assert!(
+            Hashed::by_key(HashSpec::default()).remembering(1).decisions().is_none(),
+            "Maglev is quicker"
+        );
     }
 
     #[test]

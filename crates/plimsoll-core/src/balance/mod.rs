@@ -3,6 +3,7 @@
 mod alias;
 mod bound;
 mod cursor;
+mod decisions;
 mod draw;
 pub mod hashed;
 pub mod health_based;
@@ -28,6 +29,7 @@ use crate::rng::Rng;
 use crate::snapshot::Want;
 use crate::time::Tick;
 
+pub use self::decisions::DecisionTally;
 pub use self::hashed::{HashSpec, Table};
 use self::warmth::Warmth;
 
@@ -85,6 +87,11 @@ pub trait Policy: Send + Sync {
     fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
         let _ = part;
         self.build(slots)
+    }
+
+    /// How often it found a message's destination decided before, if it remembers such things.
+    fn decisions(&self) -> Option<Arc<DecisionTally>> {
+        None
     }
 }
 
@@ -147,10 +154,18 @@ pub enum Algorithm {
 }
 
 /// What algorithms are told beside their names; each heeds its own part.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// For `source_hash` and `hash`.
     pub hash: HashSpec,
+    /// Decisions are remembered where that is cheaper than to decide again.
+    pub caching: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { hash: HashSpec::default(), caching: true }
+    }
 }
 
 impl Algorithm {
@@ -205,6 +220,9 @@ impl Algorithm {
 
     /// The same, as configured.
     pub fn policy_with(self, workers: usize, settings: &Settings) -> Box<dyn Policy> {
+        let hashed = |policy: hashed::Hashed| -> Box<dyn Policy> {
+            Box::new(if settings.caching { policy.remembering(workers) } else { policy })
+        };
         match self {
             Self::RoundRobin => Box::new(rotation::RoundRobin::new(workers)),
             Self::WeightedRoundRobin => Box::new(rotation::WeightedRoundRobin::new(workers)),
@@ -214,8 +232,8 @@ impl Algorithm {
             Self::P2c => Box::new(random::P2c),
             Self::ResponseTime => Box::new(response_time::ResponseTime::new(workers)),
             Self::PeakEwma => Box::new(peak_ewma::PeakEwma::new(workers)),
-            Self::SourceHash => Box::new(hashed::Hashed::by_source(settings.hash)),
-            Self::Hash => Box::new(hashed::Hashed::by_key(settings.hash)),
+            Self::SourceHash => hashed(hashed::Hashed::by_source(settings.hash)),
+            Self::Hash => hashed(hashed::Hashed::by_key(settings.hash)),
             Self::HealthBased => Box::new(health_based::HealthBased),
             Self::Prequal => Box::new(prequal::Prequal::new(workers)),
         }
@@ -261,7 +279,7 @@ pub(crate) mod tests {
 
     /// So many messages in flight at `slot`.
     pub(crate) fn hold(slot: &Slot, count: u32) -> Vec<Ticket> {
-        let ticket = |_| Ticket::new(slot.id, 0, 0, None, slot.live.clone(), Tick::ZERO);
+        let ticket = |_| Ticket::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("no limit");
         (0..count).map(ticket).collect()
     }
 

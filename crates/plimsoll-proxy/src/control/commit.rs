@@ -77,6 +77,7 @@ impl Handle {
                 trust,
                 feed: old.feed.clone(),
                 budget: old.budget.clone(),
+                circuit: old.circuit.clone(),
                 suspects: old.suspects.clone(),
                 tallies: old.tallies.clone(),
             });
@@ -90,6 +91,8 @@ impl Handle {
         // One place more than workers: for choices of the API.
         let places = self.0.workers + 1;
         let pool = Pool::new(config.name.clone(), spec, members, places, rng, clock.now());
+        let circuit = pool.circuit().clone();
+        circuit.hang_bells(self.0.bells.clone());
         let feed = Arc::new(Feed::new(pool.snapshot().clone()));
         let budget = Arc::new(Budget::new(config.retry.budget, self.0.workers));
         let table = Arc::new(PoolTable {
@@ -98,6 +101,7 @@ impl Handle {
             trust,
             feed: feed.clone(),
             budget: budget.clone(),
+            circuit,
             suspects,
             tallies: Arc::new(PerWorker::new(places)),
         });
@@ -208,7 +212,7 @@ impl Handle {
 fn spec_of(pool: &PoolConfig) -> PoolSpec {
     PoolSpec {
         algorithm: pool.algorithm,
-        settings: Settings { hash: pool.hash },
+        settings: Settings { hash: pool.hash, caching: pool.caching },
         health: pool.health.clone(),
         parallel_checks: pool.parallel_checks,
         outlier: pool.outlier,
@@ -217,5 +221,6 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         panic_threshold: pool.panic_threshold,
         recovery: pool.recovery,
         keeps_lone: true,
+        limits: pool.limits,
     }
 }

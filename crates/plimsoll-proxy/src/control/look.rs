@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_config::model::{ListenAddress, Protocol};
-use plimsoll_core::Name;
 use plimsoll_core::alert::Alert;
 use plimsoll_core::quality::intended_shares;
+use plimsoll_core::{Name, Snapshot};
 use tokio::sync::oneshot;
 
 use super::Handle;
 use super::prepare::show;
 use crate::driver::{Order, PoolReport};
 use crate::tables::{ListenerTable, PoolTable};
-use crate::views::{DestinationView, ListenerView, PoolView, RuleView, TrafficView};
+use crate::views::{CircuitView, DestinationView, ListenerView, PoolView, RuleView, TrafficView, UseView};
 
 impl Handle {
     /// Where listeners really listen, by listener, port 0 resolved.
@@ -107,6 +107,8 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
             standing: member.standing,
             since: member.since,
             in_flight: member.live.in_flight(),
+            requests: UseView { now: member.live.in_flight(), most: member.live.most_in_flight() },
+            connections: member.live.connections().into(),
             streak: member.live.streak(),
             counts: member.live.counts(),
             report: reports.remove(&d.name),
@@ -118,13 +120,32 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
         name: snapshot.pool.clone(),
         algorithm: snapshot.algorithm,
         generation: snapshot.generation,
+        health: snapshot.health,
         destinations: destinations.collect(),
         check_type: table.config.health.as_ref().map(|spec| spec.probe.word()),
         outlier: table.config.outlier,
         hedges: table.config.hedge.is_some(),
         state_since: report.state_since,
         counts: table.tallies.counts(),
+        decision_cache: snapshot.decisions.as_ref().map(|tally| tally.sums()),
         ejections: report.ejections,
         watched: report.watched,
+        circuit: circuit(table, &snapshot),
+    }
+}
+
+fn circuit(table: &PoolTable, snapshot: &Snapshot) -> CircuitView {
+    let circuit = &table.circuit;
+    // The circuit counts them only while the pool has a limit.
+    let in_flight = snapshot.members.iter().map(|member| member.live.in_flight()).sum();
+    let limited = snapshot.circuit.is_some();
+    let pending =
+        UseView { now: circuit.waiting().now(), most: circuit.waiting().most().filter(|_| limited) };
+    CircuitView {
+        requests: UseView { now: in_flight, most: circuit.requests.most() },
+        connections: (&circuit.connections).into(),
+        pending,
+        retries: (&circuit.retries).into(),
+        wait: table.config.wait,
     }
 }

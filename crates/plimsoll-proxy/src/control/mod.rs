@@ -12,6 +12,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::{Config, ListenAddress};
@@ -28,6 +29,7 @@ use crate::counters::{PerWorker, RuleTally};
 use crate::decision_log;
 use crate::driver::Order;
 use crate::lines::LogState;
+use crate::queue::Bell;
 use crate::tables::{ListenerShared, ListenerTable, PoolTable};
 use crate::timer::start_metronome;
 use crate::views::ReloadsView;
@@ -61,6 +63,8 @@ struct Shared {
     log: Arc<LogState>,
     decision_log: Arc<LogState>,
     draining: AtomicBool,
+    /// Each worker's, for who waits there.
+    bells: Box<[Waker]>,
 }
 
 impl fmt::Debug for Shared {
@@ -154,6 +158,7 @@ impl Proxy {
             let thread = spawn_worker(start, workers == cpus, ended_to.clone());
             threads.push(thread.map_err(|error| StartError::System { what: "start a worker", error })?);
         }
+        let bells = beats.iter().cloned().map(|beat| Waker::from(Arc::new(Bell(beat)))).collect();
         start_metronome(beats).map_err(|error| StartError::System { what: "start the metronome", error })?;
         let state = State {
             config: Arc::new(config.clone()),
@@ -176,6 +181,7 @@ impl Proxy {
             log: log_state,
             decision_log: decisions_state,
             draining: AtomicBool::new(false),
+            bells,
         }));
         handle.commit(config, secrets, resolved, sockets);
         Ok(Self { handle, threads, log_threads, ended })

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, Pool, PoolProtocol};
 use plimsoll_core::Tick;
+use plimsoll_core::circuit::Retrying;
 use plimsoll_core::route::host_name;
 
 use super::answer::{Form, Refusal};
@@ -15,10 +16,11 @@ use super::key;
 use super::request::{self, Forwarding, RequestHead};
 use super::target::{Method, RequestFacts};
 use crate::access_log::LogDraft;
+use crate::counters::Overflow;
 use crate::grpc_web::Web;
 use crate::proxy_protocol::Origin;
 use crate::stream::Peer;
-use crate::tables::Edits;
+use crate::tables::{Edits, PoolTable};
 use crate::tls::enter::Introduction;
 use crate::worker::{DoorView, Worker};
 
@@ -80,9 +82,22 @@ pub(crate) struct Job {
     pub(crate) log: Option<Box<LogDraft>>,
     /// Whose connection it came by, where a destination is to be told.
     pub(crate) origin: Option<Rc<Origin>>,
+    /// It is being tried again.
+    pub(crate) retrying: Option<Retrying>,
 }
 
 impl Job {
+    /// It may be tried again beside the others that are: then it counts among them until its end.
+    pub(crate) fn may_try_again(&mut self, pool: &PoolTable, worker: usize) -> bool {
+        if self.retrying.is_none() {
+            self.retrying = pool.circuit.retrying();
+        }
+        if self.retrying.is_none() {
+            pool.tallies.of(worker).overflowed(Overflow::Retries);
+        }
+        self.retrying.is_some()
+    }
+
     /// Takes what belongs to the body from `bytes` and leaves the rest in `inbox`.
     pub(crate) fn take_body(
         &mut self,
@@ -341,6 +356,7 @@ fn new_job(
         web: None,
         log,
         origin: None,
+        retrying: None,
     })
 }
 

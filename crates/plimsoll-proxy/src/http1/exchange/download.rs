@@ -289,13 +289,16 @@ impl Exchange {
     }
 
     /// Is this answer better thrown away, because `retry.when` lists it and somebody else is left?
-    fn is_rejected(&mut self, worker: &Worker, job: &Job, told: Told) -> bool {
-        let pool = &job.view.rules[job.rule].table.pool;
+    fn is_rejected(&mut self, worker: &Worker, job: &mut Job, told: Told) -> bool {
+        let pool = job.view.rules[job.rule].table.pool.clone();
         let spec = &pool.config.retry;
         if !job.others_left || self.informational > 0 || !spec.when.lists_told(told) {
             return false;
         }
         let (idempotent, replayable) = (job.method.idempotent(), !job.streamed);
+        if !job.may_try_again(&pool, worker.number) {
+            return false;
+        }
         let now = self.now(worker);
         retry::decide_told(spec, told, job.tries, idempotent, replayable, &pool.budget, now)
             == Decision::Again

@@ -287,6 +287,7 @@ impl Http2Destination {
             priority: 0,
             zone: None,
             labels: Vec::new(),
+            limits: Default::default(),
         }
     }
 
