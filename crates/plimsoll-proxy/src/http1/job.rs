@@ -65,6 +65,8 @@ pub(crate) struct Job {
     pub(crate) copies: u8,
     /// A destination that may serve has not been tried yet.
     pub(crate) others_left: bool,
+    /// Somebody else was asked as well and may still answer.
+    pub(crate) has_rivals: bool,
     /// It is a call of gRPC.
     pub(crate) is_call: bool,
     /// It is a call of gRPC-Web.
@@ -344,6 +346,7 @@ fn new_job(
         tries: 0,
         copies: 0,
         others_left: false,
+        has_rivals: false,
         body_bytes: 0,
         is_call: head.is_call,
         client_timeouts,

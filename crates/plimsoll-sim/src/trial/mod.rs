@@ -5,6 +5,7 @@
 //! hear through [`Ear`].
 
 mod oracle;
+mod peer;
 mod pool;
 mod score;
 mod yarp;
@@ -19,6 +20,7 @@ use plimsoll_core::{Rng, Tick};
 use crate::site::Reading;
 
 pub use self::oracle::Oracle;
+pub use self::peer::Peer;
 pub use self::pool::{ProbePool, Probing};
 pub use self::score::Score;
 pub use self::yarp::Yarp;
@@ -60,6 +62,8 @@ pub enum Contender {
     /// The better of two by what was polled half a second ago at most (YARP's PowerOfTwoChoices, as Prequal's
     /// authors ran it).
     Yarp,
+    /// Another product.
+    Peer(Peer),
     /// Who would answer first, if nothing else came: better than anything real, and no policy.
     Oracle,
 }
@@ -77,6 +81,7 @@ impl Contender {
                 Score::C3 => "c3".to_owned(),
             },
             Self::Yarp => "yarp".to_owned(),
+            Self::Peer(peer) => peer.name().to_owned(),
             Self::Oracle => "oracle".to_owned(),
         }
     }
@@ -87,6 +92,7 @@ impl Contender {
             Self::Production(_) | Self::WeightedByUse => None,
             Self::Probing(probing) => Some(Arc::new(ProbePool::new(probing, balancers, sites))),
             Self::Yarp => Some(Arc::new(Yarp::new(sites))),
+            Self::Peer(peer) => Some(Arc::new(peer)),
             Self::Oracle => Some(Arc::new(Oracle::default())),
         }
     }
@@ -103,7 +109,10 @@ impl Contender {
     /// Every name that can be written, for messages.
     pub fn names() -> String {
         let production = Algorithm::ALL.map(Algorithm::name).join(", ");
-        format!("{production}; on trial: weighted_by_use, hcl, hcl:QUANTILE, linear:SHARE, c3, yarp, oracle")
+        let peers = Peer::ALL.map(Peer::name).join(", ");
+        format!(
+            "{production}; on trial: weighted_by_use, hcl, hcl:QUANTILE, linear:SHARE, c3, yarp, oracle; peers: {peers}"
+        )
     }
 }
 
@@ -126,12 +135,16 @@ impl FromStr for Contender {
             ("yarp", None) => Ok(Self::Yarp),
             ("oracle", None) => Ok(Self::Oracle),
             ("weighted_by_use", None) => Ok(Self::WeightedByUse),
-            (name, None) if Algorithm::from_name(name).is_some() => {
-                Ok(Self::Production(Algorithm::from_name(name).unwrap_or(Algorithm::RoundRobin)))
-            }
-            _ => Err(format!("there is no algorithm `{text}`; there are {}", Self::names())),
+            (name, None) => (Algorithm::from_name(name).map(Self::Production))
+                .or_else(|| Peer::ALL.into_iter().find(|peer| peer.name() == name).map(Self::Peer))
+                .ok_or_else(|| unknown(text)),
+            _ => Err(unknown(text)),
         }
     }
+}
+
+fn unknown(text: &str) -> String {
+    format!("there is no algorithm `{text}`; there are {}", Contender::names())
 }
 
 /// The index in `slots`, which are in order of rank, of destination `site`.
@@ -146,7 +159,8 @@ mod tests {
     #[test]
     fn everyone_answers_to_the_name_it_gives() {
         let names = ["hcl", "hcl:0.5", "linear:0.25", "c3", "yarp", "oracle", "weighted_by_use"];
-        for name in Algorithm::ALL.map(Algorithm::name).into_iter().chain(names) {
+        let production = Algorithm::ALL.map(Algorithm::name).into_iter();
+        for name in production.chain(Peer::ALL.map(Peer::name)).chain(names) {
             assert_eq!(name.parse::<Contender>().map(|contender| contender.name()), Ok(name.to_owned()));
         }
         for wrong in ["fastest", "hcl:2", "hcl:x", "linear", "random:1", ""] {
