@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use plimsoll_core::balance::{Algorithm, HashSpec};
+use plimsoll_core::formula::Formula;
 use plimsoll_core::health::HealthSpec;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{HedgeSpec, RetrySpec};
@@ -349,6 +350,8 @@ pub struct Pool {
     pub hash: HashSpec,
     /// What `algorithm: hash` hashes by.
     pub hash_key: HashKey,
+    /// What `algorithm: custom` scores by.
+    pub formula: Option<Arc<Formula>>,
     /// Decisions are remembered where that is cheaper than to decide again (`performance.caching`).
     pub caching: bool,
     /// Active checks; `None` = `health_checking: false`.
@@ -451,7 +454,7 @@ pub struct Destination {
     /// Free text.
     pub zone: Option<Name>,
     /// Free labels, sorted by key.
-    pub labels: Vec<(Name, Name)>,
+    pub labels: Arc<[(Name, Name)]>,
     /// What it may have at once, over all workers.
     pub limits: DestinationLimits,
 }

@@ -353,6 +353,8 @@ struct LoadBalancer {
     algorithm: Option<Algorithm>,
     /// For `algorithm: hash` and `source_hash`.
     hash: Option<Hash>,
+    /// For `algorithm: custom`.
+    custom: Option<Custom>,
     /// Active checks; on unless `false`.
     health_checking: Option<Switch>,
     /// Another destination is tried when one fails, where that is safe; on unless `false`.
@@ -381,6 +383,14 @@ struct LoadBalancer {
     dynamic_adjustment: Option<Feature<DynamicAdjustment>>,
     /// Measures, thresholds and alerts. Not active yet.
     performance_monitoring: Option<Feature<PerformanceMonitoring>>,
+}
+
+/// What destinations are scored by.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Custom {
+    /// A CEL expression that gives a number for a destination; the lowest takes the message.
+    expression: Text,
 }
 
 /// When a message without an answer is sent to a second destination as well.

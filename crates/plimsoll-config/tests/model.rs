@@ -232,7 +232,7 @@ pools:
     let b = &config.pools[1].destinations[0];
     assert_eq!((&*b.name, b.weight.get(), b.priority, b.zone.as_deref()), ("x", 0, 255, Some("z")));
     assert_eq!(b.address, DestinationAddress::Unix(PathBuf::from("/etc/plimsoll/b.sock")));
-    assert_eq!(b.labels, [("a".into(), "b".into()), ("v".into(), "2".into())]);
+    assert_eq!(*b.labels, [("a".into(), "b".into()), ("v".into(), "2".into())]);
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub struct Destination {
     /// Where it stands, for zone-aware policies.
     pub zone: Option<Name>,
     /// Free labels, in the order given.
-    pub labels: Vec<(Name, Name)>,
+    pub labels: Arc<[(Name, Name)]>,
     /// What it may have at once.
     pub limits: DestinationLimits,
 }
@@ -87,7 +87,7 @@ impl Destination {
             weight: Weight::ONE,
             priority: 0,
             zone: None,
-            labels: Vec::new(),
+            labels: Arc::default(),
             limits: DestinationLimits::default(),
         }
     }

@@ -11,6 +11,7 @@ pub mod circuit;
 pub mod destination;
 pub mod event;
 pub mod explain;
+pub mod formula;
 pub mod hash;
 pub mod health;
 pub mod live;

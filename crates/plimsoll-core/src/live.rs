@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::circuit::{Circuit, DestinationLimits, Gauge};
 use crate::destination::DestinationId;
-use crate::measure::{Measured, slows};
+use crate::measure::{Measured, Reported, slows};
 use crate::tally::bump;
 pub use crate::tally::{BUCKETS_MS, Counts, Tally, bucket_of};
 use crate::time::Tick;
@@ -109,6 +109,10 @@ pub struct Live {
     trial: AtomicU32,
     connections: Gauge,
     measured: Measured,
+    /// What it says of its load.
+    reported: Reported,
+    /// Times a score of it was no number.
+    unscored: AtomicU32,
     tallies: Box<[Tally]>,
 }
 
@@ -123,6 +127,8 @@ impl Live {
             reached: AtomicBool::new(false),
             measures: AtomicBool::new(false),
             measured: Measured::default(),
+            reported: Reported::default(),
+            unscored: AtomicU32::new(0),
             trial: AtomicU32::new(TRIAL_CLOSED),
             connections: Gauge::default(),
             tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
@@ -174,6 +180,20 @@ impl Live {
     /// What was measured of its answers; nothing before [`set_measures`](Self::set_measures).
     pub fn measured(&self) -> &Measured {
         &self.measured
+    }
+
+    /// What it says of its own load, where somebody hands that on.
+    pub fn reported(&self) -> &Reported {
+        &self.reported
+    }
+
+    /// How often a formula had no number for it.
+    pub fn unscored(&self) -> u32 {
+        self.unscored.load(Relaxed)
+    }
+
+    pub(crate) fn note_unscored(&self) {
+        self.unscored.fetch_add(1, Relaxed);
     }
 
     /// Bad outcomes in a row, over all workers.

@@ -43,6 +43,9 @@ impl Member {
             address: self.destination.address.clone(),
             weight: self.weight,
             rank: rank as u32,
+            priority: self.destination.priority,
+            zone: self.destination.zone.clone(),
+            labels: self.destination.labels.clone(),
             warmth: self.warmth,
             live: self.live.clone(),
         }

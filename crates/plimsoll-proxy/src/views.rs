@@ -1,6 +1,7 @@
 //! What the outside may see of a running proxy: plain values, copied when asked for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::circuit::Gauge;
@@ -103,7 +104,7 @@ pub struct DestinationView {
     /// Where it stands.
     pub zone: Option<Name>,
     /// Free labels, in the order given.
-    pub labels: Vec<(Name, Name)>,
+    pub labels: Arc<[(Name, Name)]>,
     /// Base weight.
     pub weight: u16,
     /// Effective weight, 256ths.
@@ -125,6 +126,8 @@ pub struct DestinationView {
     pub connections: UseView,
     /// Bad outcomes of real traffic in a row.
     pub streak: u32,
+    /// How often a formula had no number for it.
+    pub unscored: u32,
     /// Counts since the start.
     pub counts: Counts,
     /// What its checks and its ejections came to.

@@ -39,7 +39,7 @@ impl Balancer {
             parallel_checks: true,
             outlier: if plain { NEVER_EJECTS } else { scenario.outlier },
             spread: Default::default(),
-            settings: Default::default(),
+            settings: contender.settings(),
             slow_start: scenario.slow_start,
             panic_threshold: scenario.panic_threshold,
             recovery: scenario.recovery,

@@ -57,6 +57,16 @@ fn answers(text: &mut Text<'_>, pools: &[PoolView]) {
             family.unless_zero(&[pool, destination, ("reason", failure.word())], count);
         }
     });
+    let mut family = text.counter(
+        "plimsoll_destination_score_errors_total",
+        "Times a formula had no number for a destination, which then counts as the worst.",
+    );
+    let mut shown = false;
+    each(pools, |labels, _, d| {
+        if d.unscored > 0 || !std::mem::replace(&mut shown, true) {
+            family.sample(&labels, d.unscored);
+        }
+    });
     let mut family = text.gauge("plimsoll_destination_in_flight", "Messages a destination holds now.");
     each(pools, |labels, _, d| family.sample(&labels, d.in_flight));
 }

@@ -122,7 +122,7 @@ pub(crate) const DESTINATION_LIMITS: Keys =
     Keys { later: &["connections"], ..Keys::new("pools.*.destinations[].limits", &["requests"]) };
 
 pub(crate) const LOAD_BALANCER: Keys = Keys {
-    later: &["session_affinity", "custom"],
+    later: &["session_affinity"],
     pairs: &["dynamic_adjustment", "performance_monitoring"],
     ..Keys::new(
         "load_balancer",
@@ -143,10 +143,12 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
             "dynamic_adjustment",
             "performance_monitoring",
             "hash",
+            "custom",
         ],
     )
 };
 pub(crate) const HASH: Keys = Keys::new("load_balancer.hash", &["key", "table", "bound"]);
+pub(crate) const CUSTOM: Keys = Keys::new("load_balancer.custom", &["expression"]);
 pub(crate) const ZONE_AWARE: Keys = Keys::new("load_balancer.zone_aware", &["enabled", "busy", "keys"]);
 pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
     "load_balancer.health_monitoring",
@@ -194,7 +196,7 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 32] = [
+pub(crate) static ALL: [&Keys; 33] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
@@ -218,6 +220,7 @@ pub(crate) static ALL: [&Keys; 32] = [
     &DESTINATION_LIMITS,
     &LOAD_BALANCER,
     &HASH,
+    &CUSTOM,
     &ZONE_AWARE,
     &HEALTH_MONITORING,
     &OUTLIER_DETECTION,

@@ -121,6 +121,7 @@ impl Reader<'_> {
             if let Some(place) = table.get("load_balancer") {
                 self.load_balancer(place, false, &mut settings);
             }
+            self.has_score(table.get("load_balancer").unwrap_or(place), &settings);
             if let Some(place) = table.get("timeouts") {
                 self.destination_timeouts(place, &mut timeouts);
             }
@@ -143,6 +144,7 @@ impl Reader<'_> {
 
     /// The pool of the short form.
     pub(crate) fn default_pool(&mut self, destinations: &Place<'_>, settings: &Settings) -> Pool {
+        self.has_score(destinations, settings);
         let destinations = self.destinations(destinations, DestinationLimits::default());
         build("default", settings, defaults::DESTINATION_TIMEOUTS, destinations)
     }
@@ -203,7 +205,7 @@ impl Reader<'_> {
                 weight: Weight::ONE,
                 priority: 0,
                 zone: None,
-                labels: Vec::new(),
+                labels: Arc::default(),
                 limits,
             });
         }
@@ -237,7 +239,7 @@ impl Reader<'_> {
             weight: weight.map_or(Weight::ONE, Weight::new),
             priority: priority.unwrap_or(0),
             zone,
-            labels,
+            labels: labels.into(),
             limits,
         })
     }
@@ -273,6 +275,7 @@ fn build(
         algorithm: settings.algorithm,
         hash: settings.hash,
         hash_key: settings.hash_key.clone(),
+        formula: settings.score.formula(),
         caching: settings.caching,
         health: settings.health_checking.then(|| settings.health.spec()),
         parallel_checks: settings.parallel_checks,

@@ -336,6 +336,10 @@ impl Pool {
             self.policy = self.spec.algorithm.policy_with(self.workers, &self.spec.settings);
             self.dirty = true;
         }
+        let named = |settings: &Settings| settings.formula.as_ref().map(|formula| formula.named().to_vec());
+        if named(&old.settings) != named(&self.spec.settings) {
+            self.entries.iter().for_each(|entry| entry.live.reported().forget_named());
+        }
         self.dirty |= old.spread != self.spec.spread;
         if old.limits != self.spec.limits {
             self.circuit.set_limits(&self.spec.limits);

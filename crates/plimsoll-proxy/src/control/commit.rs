@@ -212,7 +212,7 @@ impl Handle {
 fn spec_of(pool: &PoolConfig) -> PoolSpec {
     PoolSpec {
         algorithm: pool.algorithm,
-        settings: Settings { hash: pool.hash, caching: pool.caching },
+        settings: Settings { hash: pool.hash, formula: pool.formula.clone(), caching: pool.caching },
         health: pool.health.clone(),
         parallel_checks: pool.parallel_checks,
         outlier: pool.outlier,

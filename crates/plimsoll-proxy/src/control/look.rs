@@ -110,6 +110,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
             requests: UseView { now: member.live.in_flight(), most: member.live.most_in_flight() },
             connections: member.live.connections().into(),
             streak: member.live.streak(),
+            unscored: member.live.unscored(),
             counts: member.live.counts(),
             report: reports.remove(&d.name),
             checks: report.checks.remove(&d.name).unwrap_or_default(),

@@ -73,7 +73,7 @@ fn point(place: &str, contender: Contender, scenario: Scenario) -> Point {
 /// Contenders at several loads.
 fn compare(count: usize, loads: &[f64], contenders: &[Contender]) -> Vec<Point> {
     let at = |&load: &f64| {
-        contenders.iter().map(move |&one| point(&format!("{load:.2}"), one, setup(count, load)))
+        contenders.iter().map(move |one| point(&format!("{load:.2}"), one.clone(), setup(count, load)))
     };
     loads.iter().flat_map(at).collect()
 }
@@ -156,7 +156,7 @@ impl Figure {
     pub fn run(&self, index: usize, seeds: impl Iterator<Item = u64>) -> Runs {
         let Point { contender, scenario, .. } = &self.points[index];
         let tallies = seeds.map(|seed| simulate(scenario, contender, seed)).collect();
-        Runs { contender: *contender, tallies }
+        Runs { contender: contender.clone(), tallies }
     }
 
     /// A row for each point, with what the paper has beside it.

@@ -14,7 +14,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::balance::{Algorithm, Policy, Slot};
+use plimsoll_core::balance::{Algorithm, Policy, Settings, Slot, custom};
+use plimsoll_core::formula::{Formula, Misread};
 use plimsoll_core::{Rng, Tick};
 
 use crate::site::Reading;
@@ -51,10 +52,12 @@ pub trait Ear: Send + Sync {
 }
 
 /// Who competes.
-#[derive(Copy, Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Contender {
     /// An algorithm of the product, as it is configured.
     Production(Algorithm),
+    /// `custom` with this formula.
+    Custom(Arc<Formula>),
     /// `weighted_round_robin` whose weights follow goodput over processor use, as in Prequal's evaluation.
     WeightedByUse,
     /// Probes in a pool, and a score over them.
@@ -73,6 +76,7 @@ impl Contender {
     pub fn name(&self) -> String {
         match self {
             Self::Production(algorithm) => algorithm.name().to_owned(),
+            Self::Custom(formula) => format!("custom:{}", formula.text()),
             Self::WeightedByUse => "weighted_by_use".to_owned(),
             Self::Probing(probing) if *probing == Probing::PREQUAL => "hcl".to_owned(),
             Self::Probing(probing) => match probing.score {
@@ -88,11 +92,11 @@ impl Contender {
 
     /// What a balancer with so many workers and peers listens with, if it is on trial.
     pub fn ear(&self, balancers: usize, sites: usize) -> Option<Arc<dyn Ear>> {
-        match *self {
-            Self::Production(_) | Self::WeightedByUse => None,
-            Self::Probing(probing) => Some(Arc::new(ProbePool::new(probing, balancers, sites))),
+        match self {
+            Self::Production(_) | Self::Custom(_) | Self::WeightedByUse => None,
+            Self::Probing(probing) => Some(Arc::new(ProbePool::new(*probing, balancers, sites))),
             Self::Yarp => Some(Arc::new(Yarp::new(sites))),
-            Self::Peer(peer) => Some(Arc::new(peer)),
+            Self::Peer(peer) => Some(Arc::new(*peer)),
             Self::Oracle => Some(Arc::new(Oracle::default())),
         }
     }
@@ -101,9 +105,16 @@ impl Contender {
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Self::Production(algorithm) => *algorithm,
+            Self::Custom(_) => Algorithm::Custom,
             Self::WeightedByUse => Algorithm::WeightedRoundRobin,
             _ => Algorithm::Random,
         }
+    }
+
+    /// What that is told.
+    pub fn settings(&self) -> Settings {
+        let formula = if let Self::Custom(formula) = self { Some(formula.clone()) } else { None };
+        Settings { formula, ..Settings::default() }
     }
 
     /// Every name that can be written, for messages.
@@ -111,7 +122,7 @@ impl Contender {
         let production = Algorithm::ALL.map(Algorithm::name).join(", ");
         let peers = Peer::ALL.map(Peer::name).join(", ");
         format!(
-            "{production}; on trial: weighted_by_use, hcl, hcl:QUANTILE, linear:SHARE, c3, yarp, oracle; peers: {peers}"
+            "{production}, custom:EXPRESSION; on trial: weighted_by_use, hcl, hcl:QUANTILE, linear:SHARE, c3, yarp, oracle; peers: {peers}"
         )
     }
 }
@@ -135,6 +146,14 @@ impl FromStr for Contender {
             ("yarp", None) => Ok(Self::Yarp),
             ("oracle", None) => Ok(Self::Oracle),
             ("weighted_by_use", None) => Ok(Self::WeightedByUse),
+            ("custom", formula) => {
+                let formula = formula.map(|_| &text["custom:".len()..]).unwrap_or(custom::DEFAULT);
+                let told = |misread: Misread| {
+                    let help = misread.help.map(|help| format!(" ({help})")).unwrap_or_default();
+                    format!("`{text}` is no algorithm: {}{help}", misread.what)
+                };
+                Ok(Self::Custom(Arc::new(Formula::parse(formula).map_err(told)?)))
+            }
             (name, None) => (Algorithm::from_name(name).map(Self::Production))
                 .or_else(|| Peer::ALL.into_iter().find(|peer| peer.name() == name).map(Self::Peer))
                 .ok_or_else(|| unknown(text)),
@@ -159,11 +178,13 @@ mod tests {
     #[test]
     fn everyone_answers_to_the_name_it_gives() {
         let names = ["hcl", "hcl:0.5", "linear:0.25", "c3", "yarp", "oracle", "weighted_by_use"];
-        let production = Algorithm::ALL.map(Algorithm::name).into_iter();
-        for name in production.chain(Peer::ALL.map(Peer::name)).chain(names) {
+        let production = Algorithm::ALL.map(Algorithm::name).into_iter().filter(|name| *name != "custom");
+        for name in
+            production.chain(Peer::ALL.map(Peer::name)).chain(names).chain(["custom:in_flight / weight"])
+        {
             assert_eq!(name.parse::<Contender>().map(|contender| contender.name()), Ok(name.to_owned()));
         }
-        for wrong in ["fastest", "hcl:2", "hcl:x", "linear", "random:1", ""] {
+        for wrong in ["fastest", "hcl:2", "hcl:x", "linear", "random:1", "custom:", "custom:speed", ""] {
             assert!(wrong.parse::<Contender>().is_err(), "{wrong}");
         }
     }

@@ -140,7 +140,7 @@ fn member(pool: &str, n: usize, address: DestinationAddress) -> DestinationConfi
         weight: Weight::ONE,
         priority: 0,
         zone: None,
-        labels: Vec::new(),
+        labels: Default::default(),
         limits: DestinationLimits::default(),
     }
 }
@@ -160,6 +160,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         algorithm: Algorithm::RoundRobin,
         hash: HashSpec::default(),
         hash_key: HashKey::Source,
+        formula: None,
         caching: true,
         health: None,
         parallel_checks: true,
