@@ -73,18 +73,18 @@ pub(crate) fn health(pool: &PoolView, clock: Clock) -> HealthMonitoringResult {
         destinations: pool.destinations.iter().filter_map(health).collect(),
         alerts: alerts(pool, clock).collect(),
         recommendations: recommendations(pool).collect(),
-        errors: errors(&pool.watched.relapsed, &reports, pool.watched.alerts_lost),
+        errors: errors(&pool.watch.relapsed, &reports, pool.watch.alerts_lost),
     }
 }
 
 /// Its alerts: those that stand first.
 pub(crate) fn alerts(pool: &PoolView, clock: Clock) -> impl Iterator<Item = Alert> {
-    pool.watched.alerts.iter().map(move |alert| Alert::of(&pool.name, alert, clock))
+    pool.watch.alerts.iter().map(move |alert| Alert::of(&pool.name, alert, clock))
 }
 
 /// What could be better about its health.
 pub(crate) fn recommendations(pool: &PoolView) -> impl Iterator<Item = Recommendation> {
-    pool.watched.advice.iter().map(Recommendation::from)
+    pool.watch.advice.iter().map(Recommendation::from)
 }
 
 /// What was counted since the start of the process.

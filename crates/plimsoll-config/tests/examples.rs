@@ -48,8 +48,7 @@ fn the_basic_example_of_the_seed() {
 
 #[test]
 fn the_advanced_example_of_the_seed() {
-    let inactive =
-        ["performance_monitoring", "dynamic_adjustment", "performance.optimization", "quality.learning"];
+    let inactive = ["performance_monitoring", "dynamic_adjustment"];
     let config = check_seed("seed-advanced.yaml", ADVANCED, &inactive);
     let pool = &config.pools[0];
     assert_eq!(pool.algorithm, Algorithm::WeightedLeastConnections);

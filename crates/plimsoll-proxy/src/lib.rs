@@ -49,9 +49,9 @@ pub use counters::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts,
     METHODS, OVERFLOWS, PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
-pub use driver::CheckCounts;
+pub use driver::{CheckCounts, OUTAGES_MS, Spans, Watched};
 pub use monitor::{Monitor, MonitorView};
 pub use views::{
     CircuitView, DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView, UseView,
 };
-pub use watch::Watched;
+pub use watch::WatchView;

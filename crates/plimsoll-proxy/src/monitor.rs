@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::driver::{CheckCounts, Driver, Order};
 use crate::probe::Speaks;
 use crate::tables::Feed;
-use crate::watch::{Wants, Watch, Watched};
+use crate::watch::{Wants, Watch, WatchView};
 
 /// A set of destinations whose health is monitored for as long as this lives.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct MonitorView {
     /// Counts of checks, by destination.
     pub checks: HashMap<Name, CheckCounts>,
     /// Alerts and advice.
-    pub watched: Watched,
+    pub watch: WatchView,
 }
 
 impl Monitor {
@@ -88,7 +88,7 @@ impl Monitor {
                 state_since: report.state_since,
                 destinations: report.destinations,
                 checks: report.checks,
-                watched: report.watched,
+                watch: report.watch,
             })
         }
     }
@@ -106,6 +106,8 @@ fn spec_of(health: HealthSpec) -> PoolSpec {
             base_ejection: Duration::ZERO,
             max_ejection: Duration::ZERO,
             interval: None,
+            silence: None,
+            learns: false,
             max_ejected: 0.0,
         },
         spread: SpreadSpec::default(),

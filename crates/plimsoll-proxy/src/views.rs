@@ -13,9 +13,9 @@ use plimsoll_core::snapshot::HealthSummary;
 use plimsoll_core::{Name, Standing, Tick};
 
 use crate::counters::{ListenerCounts, PoolCounts, RuleCounts};
-use crate::driver::CheckCounts;
+use crate::driver::{CheckCounts, Watched};
 use crate::tls::Expiry;
-use crate::watch::Watched;
+use crate::watch::WatchView;
 
 /// A pool, as of now.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct PoolView {
     pub health: HealthSummary,
     /// In configured order.
     pub destinations: Vec<DestinationView>,
-    /// How its checks ask: `tcp`, `http`, `grpc` or `udp`; `None` = active checks are off.
+    /// How its checks ask: `tcp`, `http`, `grpc`, `udp`, `mqtt` or a word of the embedding program; `None` = active checks are off.
     pub check_type: Option<&'static str>,
     /// When traffic sets a destination aside.
     pub outlier: OutlierSpec,
@@ -40,12 +40,14 @@ pub struct PoolView {
     pub state_since: Tick,
     /// Decisions and further tries since the start.
     pub counts: PoolCounts,
+    /// How its checks and its recoveries went since the start.
+    pub watched: Watched,
     /// How often a decision was found made before, and how often not, where decisions are remembered.
     pub decision_cache: Option<(u64, u64)>,
     /// Ejections since the start, by their reason.
     pub ejections: BTreeMap<&'static str, u64>,
     /// Alerts, advice, and how well messages are spread.
-    pub watched: Watched,
+    pub watch: WatchView,
     /// What it has at once, and may have.
     pub circuit: CircuitView,
 }

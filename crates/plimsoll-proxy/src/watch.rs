@@ -23,7 +23,7 @@ pub(crate) struct Wants {
 
 /// What was watched, as of now.
 #[derive(Clone, Debug, Default)]
-pub struct Watched {
+pub struct WatchView {
     /// Alerts that stand, the gravest first, then those that are over, the latest first.
     pub alerts: Vec<Alert>,
     /// Raised since the start, by kind in the order of [`Kind::ALL`].
@@ -110,8 +110,8 @@ impl Watch {
         Some(known)
     }
 
-    pub(crate) fn report(&self, now: Tick, pool: &Pool, reports: &[DestinationReport]) -> Watched {
-        Watched {
+    pub(crate) fn report(&self, now: Tick, pool: &Pool, reports: &[DestinationReport]) -> WatchView {
+        WatchView {
             alerts: self.alerts.all().cloned().collect(),
             alerts_raised: *self.alerts.raised(),
             alerts_active: self.alerts.active(),

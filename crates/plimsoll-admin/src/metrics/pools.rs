@@ -4,7 +4,7 @@ use plimsoll_core::alert;
 use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_proxy::{
-    CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, PoolView, RETRY_REASONS,
+    CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, OUTAGES_MS, PoolView, RETRY_REASONS,
 };
 
 use super::limits;
@@ -16,6 +16,7 @@ pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
     decisions(text, pools);
     limits::write(text, pools);
     checks(text, pools);
+    recoveries(text, pools);
     watched(text, pools);
 }
 
@@ -131,9 +132,9 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
         "How long choices of a destination took: one in 1,024, and all that the decision log tells.",
     );
     for pool in pools {
-        let bounds = DECISION_BUCKETS_NS.map(|bound| bound as f64 / 1e9);
         let labels = [("pool", &*pool.name), ("algorithm", pool.algorithm)];
-        family.histogram_of(&labels, bounds, &pool.counts.timed, pool.counts.timed_nanos as f64 / 1e9);
+        let sum = pool.counts.timed_nanos as f64 / 1e9;
+        family.histogram_of(DECISION_BUCKETS_NS.map(|ns| ns as f64 / 1e9), &labels, &pool.counts.timed, sum);
     }
     let mut family = text.gauge(
         "plimsoll_distribution_deviation_ratio",
@@ -172,7 +173,7 @@ fn watched(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family =
         text.gauge("plimsoll_pool_panic", "1 while destinations that fail are kept for want of others.");
     for pool in pools {
-        family.sample(&[("pool", &pool.name)], u8::from(pool.watched.panics));
+        family.sample(&[("pool", &pool.name)], u8::from(pool.watch.panics));
     }
     for (name, help, raised) in [
         ("plimsoll_alerts_total", "Alerts raised.", true),
@@ -181,7 +182,7 @@ fn watched(text: &mut Text<'_>, pools: &[PoolView]) {
         let kind = if raised { Kind::Counter } else { Kind::Gauge };
         let mut family = text.family(kind, name, help);
         for pool in pools {
-            let counts = if raised { &pool.watched.alerts_raised } else { &pool.watched.alerts_active };
+            let counts = if raised { &pool.watch.alerts_raised } else { &pool.watch.alerts_active };
             for (kind, &count) in alert::Kind::ALL.iter().zip(counts) {
                 if count > 0 || *kind == alert::Kind::DestinationDown {
                     let severity = ("severity", kind.severity().word());
@@ -192,13 +193,13 @@ fn watched(text: &mut Text<'_>, pools: &[PoolView]) {
     }
     let mut family = text.counter("plimsoll_alerts_lost_total", "Alerts not raised, because too many stood.");
     for pool in pools {
-        family.sample(&[("pool", &pool.name)], pool.watched.alerts_lost);
+        family.sample(&[("pool", &pool.name)], pool.watch.alerts_lost);
     }
     accuracy(text, pools);
 }
 
 fn accuracy(text: &mut Text<'_>, pools: &[PoolView]) {
-    let measured = || pools.iter().filter_map(|pool| Some((&*pool.name, pool.watched.accuracy?)));
+    let measured = || pools.iter().filter_map(|pool| Some((&*pool.name, pool.watch.accuracy?)));
     let mut family = text.gauge(
         "plimsoll_balance_deviation_ratio",
         "As plimsoll_distribution_deviation_ratio, of the last whole ten seconds.",
@@ -228,14 +229,28 @@ fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
         }
     });
     let mut family = text.family(
-        Kind::Summary,
+        Kind::Histogram,
         "plimsoll_health_check_duration_seconds",
-        "How long active checks took that passed.",
+        "How long the active checks of a pool took, by result.",
+    );
+    for pool in pools {
+        let Some(kind) = pool.check_type else { continue };
+        for (result, spans) in [("passed", &pool.watched.passed), ("failed", &pool.watched.failed)] {
+            let labels = [("pool", &*pool.name), ("type", kind), ("result", result)];
+            family.histogram(&labels, &spans.buckets, spans.sum.as_secs_f64());
+        }
+    }
+    let mut family = text.counter(
+        "plimsoll_health_check_contradictions_total",
+        "Verdicts of checks that traffic contradicted.",
     );
     each(pools, |[pool, destination], view, d| {
-        let Some(kind) = view.check_type else { return };
-        let labels = [pool, destination, ("type", kind), ("result", "passed")];
-        family.summary(&labels, d.checks.passed, d.checks.passed_time.as_secs_f64());
+        let (Some(_), Some(report)) = (view.check_type, &d.report) else { return };
+        for (verdict, count) in
+            [("passed", report.contradicted.passed), ("failed", report.contradicted.failed)]
+        {
+            family.sample(&[pool, destination, ("verdict", verdict)], count);
+        }
     });
     let mut family = text.counter(
         "plimsoll_health_transitions_total",
@@ -246,4 +261,31 @@ fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
             family.sample(&[pool, destination, ("from", from), ("to", to)], count);
         }
     });
+}
+
+fn recoveries(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family = text.counter(
+        "plimsoll_recoveries_total",
+        "Attempts of destinations that had failed to come back, by result.",
+    );
+    for pool in pools {
+        for (result, count) in [("succeeded", pool.watched.recovered), ("failed", pool.watched.relapsed)] {
+            family.sample(&[("pool", &pool.name), ("result", result)], count);
+        }
+    }
+    let mut family = text.family(
+        Kind::Histogram,
+        "plimsoll_recovery_duration_seconds",
+        "From the moment a destination was taken out for failing until it served again.",
+    );
+    for pool in pools {
+        let outages = &pool.watched.outages;
+        let sum = outages.sum.as_secs_f64();
+        family.histogram_of(
+            OUTAGES_MS.map(|ms| ms as f64 / 1e3),
+            &[("pool", &pool.name)],
+            &outages.buckets,
+            sum,
+        );
+    }
 }

@@ -18,7 +18,6 @@ pub(crate) enum Kind {
     Counter,
     Gauge,
     Histogram,
-    Summary,
 }
 
 /// All samples of one name. Its head is written with the first of them.
@@ -76,14 +75,14 @@ impl Family<'_> {
 
     /// Counts by bucket of [`BUCKETS_MS`], the last for what is above all of them, and their sum in seconds.
     pub(crate) fn histogram(&mut self, labels: Labels<'_>, buckets: &[u64], sum: f64) {
-        self.histogram_of(labels, BUCKETS_MS.map(|bound| bound as f64 / 1e3), buckets, sum);
+        self.histogram_of(BUCKETS_MS.map(|ms| ms as f64 / 1e3), labels, buckets, sum);
     }
 
-    /// The same with other bounds, in seconds.
+    /// The same by other bounds, in seconds.
     pub(crate) fn histogram_of(
         &mut self,
-        labels: Labels<'_>,
         bounds: impl IntoIterator<Item = f64>,
+        labels: Labels<'_>,
         buckets: &[u64],
         sum: f64,
     ) {
@@ -98,12 +97,6 @@ impl Family<'_> {
         self.line("_count", labels, None, all);
     }
 
-    /// How many, and their sum in seconds.
-    pub(crate) fn summary(&mut self, labels: Labels<'_>, count: u64, sum: f64) {
-        self.line("_sum", labels, None, sum);
-        self.line("_count", labels, None, count);
-    }
-
     fn line(&mut self, suffix: &str, labels: Labels<'_>, le: Option<&str>, value: impl Display) {
         if !self.wanted {
             return;
@@ -113,7 +106,6 @@ impl Family<'_> {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
                 Kind::Histogram => "histogram",
-                Kind::Summary => "summary",
             };
             let (name, help) = (self.name, self.help);
             let _never_fails = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");

@@ -154,6 +154,11 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
     "load_balancer.health_monitoring",
     &[
         "check_interval",
+        "fast_interval",
+        "down_interval",
+        "jitter",
+        "max_concurrent",
+        "start",
         "timeout",
         "failure_threshold",
         "recovery_threshold",
@@ -162,17 +167,21 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
         "method",
         "host",
         "expect_status",
+        "headers",
+        "expect_body",
         "port",
         "service",
         "send",
         "expect",
+        "username",
+        "password",
         "alerting",
         "recovery_management",
     ],
 );
 pub(crate) const OUTLIER_DETECTION: Keys = Keys::new(
     "load_balancer.outlier_detection",
-    &["consecutive_failures", "interval", "base_ejection", "max_ejected"],
+    &["consecutive_failures", "interval", "silence", "base_ejection", "max_ejected"],
 );
 pub(crate) const RETRY: Keys = Keys::new("load_balancer.retry", &["attempts", "when", "budget"]);
 pub(crate) const HEDGE: Keys = Keys::new("load_balancer.hedge", &["after", "max"]);

@@ -24,7 +24,9 @@ fn spec() -> PoolSpec {
             failure_threshold: 3,
             recovery_threshold: 2,
             probe: ProbeKind::Tcp,
+            if_gray: None,
             port: None,
+            rhythm: Default::default(),
         }),
         parallel_checks: true,
         outlier: OutlierSpec {
@@ -33,6 +35,8 @@ fn spec() -> PoolSpec {
             max_ejection: SEC * 300,
             max_ejected: 1.0,
             interval: None,
+            silence: None,
+            learns: false,
         },
         spread: SpreadSpec::default(),
         slow_start: None,

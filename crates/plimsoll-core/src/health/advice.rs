@@ -307,8 +307,12 @@ mod tests {
                 path: "/healthz".into(),
                 host: None,
                 expect: Arc::new([(200, 399)]),
+                headers: Arc::new([]),
+                body: None,
             },
+            if_gray: None,
             port: None,
+            rhythm: Default::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use plimsoll_core::health::{HealthSpec, ProbeKind};
+use plimsoll_core::health::{HealthSpec, ProbeKind, Rhythm};
 
 use super::error::HealthMonitoringError;
 
@@ -88,6 +88,8 @@ impl HealthMonitoringConfig {
                     path: path.as_str().into(),
                     host: None,
                     expect: Arc::new([(200, 399)]),
+                    headers: Arc::new([]),
+                    body: None,
                 }
             }
         };
@@ -97,7 +99,9 @@ impl HealthMonitoringConfig {
             failure_threshold: self.failure_threshold,
             recovery_threshold: self.recovery_threshold,
             probe,
+            if_gray: None,
             port: None,
+            rhythm: Rhythm::default(),
         })
     }
 }

@@ -177,9 +177,9 @@ pub(super) fn tell(
             since: clock.unix_millis(seen.state_since),
         },
         destinations: seen.destinations.iter().map(health).collect(),
-        alerts: seen.watched.alerts.iter().map(|alert| Alert::of(pool, alert, clock)).collect(),
-        recommendations: seen.watched.advice.iter().map(Recommendation::from).collect(),
-        errors: errors(&seen.watched.relapsed, &seen.destinations, seen.watched.alerts_lost),
+        alerts: seen.watch.alerts.iter().map(|alert| Alert::of(pool, alert, clock)).collect(),
+        recommendations: seen.watch.advice.iter().map(Recommendation::from).collect(),
+        errors: errors(&seen.watch.relapsed, &seen.destinations, seen.watch.alerts_lost),
     })
 }
 
@@ -206,7 +206,7 @@ mod tests {
     use plimsoll_core::destination::{AdminState, Ejection, Health};
     use plimsoll_core::health::LastCheck as Seen;
     use plimsoll_core::{Address, DestinationId, Tick, Weight};
-    use plimsoll_proxy::Watched;
+    use plimsoll_proxy::WatchView;
 
     use super::*;
 
@@ -232,8 +232,8 @@ mod tests {
     }
 
     fn seen(destinations: Vec<DestinationReport>) -> MonitorView {
-        let (checks, watched) = (HashMap::new(), Watched::default());
-        MonitorView { state: "healthy", state_since: Tick::ZERO, destinations, checks, watched }
+        let (checks, watch) = (HashMap::new(), WatchView::default());
+        MonitorView { state: "healthy", state_since: Tick::ZERO, destinations, checks, watch }
     }
 
     fn told(seen: &MonitorView) -> Result<HealthMonitoringResult, HealthMonitoringError> {
@@ -262,8 +262,8 @@ mod tests {
     fn alerts_that_were_lost_and_recoveries_that_did_not_last_are_told_beside_the_rest() {
         let mut view = seen(vec![report("a", Standing::Down, true), report("b", Standing::Serving, true)]);
         assert_eq!(told(&view).expect("checked").errors, []);
-        view.watched.alerts_lost = 2;
-        view.watched.relapsed = vec!["a".into(), "b".into()];
+        view.watch.alerts_lost = 2;
+        view.watch.relapsed = vec!["a".into(), "b".into()];
         let errors = told(&view).expect("checked").errors;
         let failed = HealthMonitoringError::RecoveryFailed { destinations: vec!["a".to_owned()] };
         assert_eq!(errors, [failed, HealthMonitoringError::AlertsLost { lost: 2 }], "b serves again");

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 
 use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, ProxyProtocol};
 use plimsoll_core::balance::Settings;
+use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
 use plimsoll_core::{Destination, Name, Rng};
@@ -61,8 +62,16 @@ impl Handle {
         let spec = spec_of(config);
         let wants = Wants { alerting: config.alerting, quality: config.quality_metrics };
         let trust = state.secrets.trusts.get(&config.name).cloned();
-        let speaks =
-            Speaks { trust: trust.clone(), protocol: config.protocol, proxy_protocol: config.proxy_protocol };
+        let check = match config.health.as_ref().map(|health| &health.probe) {
+            Some(ProbeKind::Other(word)) => self.0.adapters.check(word),
+            _ => None,
+        };
+        let speaks = Speaks {
+            trust: trust.clone(),
+            protocol: config.protocol,
+            proxy_protocol: config.proxy_protocol,
+            check,
+        };
         if let Some(known) = state.pools.get_mut(&config.name) {
             known.table.budget.set_share(config.retry.budget);
             let _driver_has_ended = known.orders.send(Order::Speaks(speaks.clone()));

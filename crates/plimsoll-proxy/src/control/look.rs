@@ -128,9 +128,10 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
         hedges: table.config.hedge.is_some(),
         state_since: report.state_since,
         counts: table.tallies.counts(),
+        watched: report.watched,
         decision_cache: snapshot.decisions.as_ref().map(|tally| tally.sums()),
         ejections: report.ejections,
-        watched: report.watched,
+        watch: report.watch,
         circuit: circuit(table, &snapshot),
     }
 }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, PoolProtocol};
+use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, Pool, PoolProtocol};
+use plimsoll_core::health::ProbeKind;
 use plimsoll_core::{Address, Destination, Name};
 
 use super::StartError;
@@ -58,8 +59,15 @@ pub(super) struct Secrets {
     pub(super) trusts: HashMap<Name, Arc<Trust>>,
 }
 
-/// Tells of a protocol that nobody here speaks.
+/// Tells of a protocol that nobody here speaks, and of a check that nobody here makes.
 pub(super) fn find_adapters(config: &Config, adapters: &Adapters) -> Result<(), StartError> {
+    let other = |pool: &Pool| match pool.health.as_ref()?.probe {
+        ProbeKind::Other(word) if adapters.check(word).is_none() => Some((pool.name.clone(), word)),
+        _ => None,
+    };
+    if let Some((pool, word)) = config.pools.iter().find_map(|pool| other(pool)) {
+        return Err(StartError::Check { pool, word: word.to_owned() });
+    }
     let unknown = config.listeners.iter().find(|l| adapters.of(l.protocol).is_none());
     unknown.map_or(Ok(()), |l| {
         Err(StartError::Protocol { listener: l.name.clone(), word: l.protocol.word().to_owned() })
