@@ -214,16 +214,6 @@ impl Reader<'_> {
         set(&mut settings.quality_metrics, table.get("quality_metrics").and_then(|p| self.switch(p)));
     }
 
-    /// Switches of the seed that do nothing yet: on is told, off is true already.
-    pub(crate) fn inactive_switches(&mut self, table: &Table<'_>, keys: &[&str]) {
-        for key in keys {
-            let Some(place) = table.get(key) else { continue };
-            if self.switch(place) == Some(true) {
-                self.not_active(place, key);
-            }
-        }
-    }
-
     /// A feature that does nothing yet, as a switch, a block, or both: then the switch says whether the block
     /// is enabled. A block alone is.
     fn feature(&mut self, table: &Table<'_>, key: &str, read: fn(&mut Self, &Place<'_>) -> Option<bool>) {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use plimsoll_core::health::{HealthSpec, ProbeKind, Rhythm};
 
+use super::MOST_CHECKED;
 use super::error::HealthMonitoringError;
 
 /// How to monitor. Spans are milliseconds in JSON. Keys left out take the values of [`Default`], which are those
@@ -101,7 +102,7 @@ impl HealthMonitoringConfig {
             probe,
             if_gray: None,
             port: None,
-            rhythm: Rhythm::default(),
+            rhythm: Rhythm { width: MOST_CHECKED, ..Rhythm::default() },
         })
     }
 }

@@ -228,6 +228,8 @@ mod tests {
             consecutive_failures: 0,
             consecutive_passes: 0,
             ejections: 0,
+            streak: 0,
+            contradicted: Default::default(),
         }
     }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use plimsoll_core::Tick;
 use plimsoll_core::health::HealthSpec;
-use plimsoll_core::pool::PARALLEL_CHECKS_MAX;
 use plimsoll_proxy::{Clock, Monitor, MonitorView};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
@@ -23,8 +22,8 @@ use crate::sets::Sets;
 
 /// Sets of destinations that are monitored at once; the one not asked for longest goes. Each costs its checks.
 pub const MOST_MONITORED: usize = 16;
-/// Destinations of a set: as many as are checked at once.
-pub const MOST_CHECKED: usize = PARALLEL_CHECKS_MAX;
+/// Destinations of a set, which are all checked at once: each check holds a descriptor for a moment.
+pub const MOST_CHECKED: usize = 1024;
 /// A set nobody has asked for during so long, or ten of its intervals if that is longer, is checked no more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 /// Beside the time a check has: for starting a thousand of them on a busy machine.
