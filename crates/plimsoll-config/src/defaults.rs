@@ -198,6 +198,7 @@ mod tests {
             ("pools.*.timeouts.response", dur(upstream.response)),
             ("pools.*.timeouts.idle", dur(upstream.idle)),
             ("pools.*.limits.requests", POOL_LIMITS.requests.to_string()),
+            ("pools.*.limits.connections", POOL_LIMITS.connections.to_string()),
             ("pools.*.limits.pending", POOL_LIMITS.pending.to_string()),
             ("pools.*.limits.wait", dur(WAIT)),
             ("pools.*.limits.retries", POOL_LIMITS.retries.to_string()),

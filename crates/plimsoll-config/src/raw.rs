@@ -300,6 +300,8 @@ struct DestinationTimeouts {
 struct PoolLimits {
     /// Messages: requests, connections of TCP and MQTT, flows of datagrams.
     requests: Option<Whole<0, 1_000_000>>,
+    /// Connections, idle ones included.
+    connections: Option<Whole<0, 1_000_000>>,
     /// Messages that wait until there is room; 0 = none: they are refused at once.
     pending: Option<Whole<0, 1_000_000>>,
     /// How long a message waits at most.
@@ -316,6 +318,8 @@ struct PoolLimits {
 struct DestinationLimits {
     /// Messages: requests, connections of TCP and MQTT, flows of datagrams.
     requests: Option<Whole<0, 1_000_000>>,
+    /// Connections, idle ones included.
+    connections: Option<Whole<0, 1_000_000>>,
 }
 
 /// An address, or a block with one.

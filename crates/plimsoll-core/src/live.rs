@@ -110,6 +110,7 @@ pub struct Live {
     measures: AtomicBool,
     trial: AtomicU32,
     connections: Gauge,
+    berths_wanted: AtomicU32,
     measured: Measured,
     /// What it says of its load.
     reported: Reported,
@@ -134,6 +135,7 @@ impl Live {
             unscored: AtomicU32::new(0),
             trial: AtomicU32::new(TRIAL_CLOSED),
             connections: Gauge::default(),
+            berths_wanted: AtomicU32::new(0),
             tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
         }
     }
@@ -156,6 +158,15 @@ impl Live {
     /// Connections to it, over all workers: counted while it or its pool has a limit of them.
     pub fn connections(&self) -> &Gauge {
         &self.connections
+    }
+
+    /// Somebody waits to open a connection to it.
+    pub fn wants_berth(&self) -> bool {
+        self.berths_wanted.load(Relaxed) > 0
+    }
+
+    pub(crate) fn berths_wanted(&self) -> &AtomicU32 {
+        &self.berths_wanted
     }
 
     /// It may have so much at once from now on.

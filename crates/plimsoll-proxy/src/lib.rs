@@ -7,6 +7,7 @@
 mod access_log;
 pub mod adapter;
 mod base64;
+mod berth;
 mod clock;
 mod control;
 mod counters;

@@ -510,6 +510,9 @@ fn limits_that_make_no_sense() {
     pool("{requests: 5, ▸max: 2}", "\"a:1\"", &["unknown-key pools.a.limits.max"]);
     pool("{pending: ▸5}", "\"a:1\"", &["conflict pools.a.limits.pending"]);
     pool("{retries: 5, wait: ▸5s}", "\"a:1\"", &["conflict pools.a.limits.wait"]);
+    let udp = "listeners: [▸{name: a, address: \":80\", protocol: udp, pool: a}]";
+    let limited = "pools: {a: {limits: {per_destination: {connections: 1}}, destinations: [\"a:1\"]}}";
+    check(&format!("{udp}\n{limited}"), &["conflict listeners[0]"]);
     pool("{pending: 5}", "{address: \"a:1\", limits: {requests: 1}}", &[]);
     pool("{pending: 5, per_destination: {requests: 1}}", "\"a:1\"", &[]);
     pool(

@@ -8,10 +8,10 @@ use plimsoll_core::balance::Settings;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
-use plimsoll_core::{Destination, Name, Rng};
+use plimsoll_core::{Destination, Name, PoolLimits, Rng};
 use tokio::sync::mpsc;
 
-use super::prepare::{NewSockets, Resolved, Secrets, show};
+use super::prepare::{NewSockets, Resolved, Secrets, requests_at_once, show};
 use super::{BoundAddress, Handle, ListenerState, PoolState, State};
 use crate::counters::PerWorker;
 use crate::driver::{Driver, Order, SUSPECTS};
@@ -230,6 +230,9 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         panic_threshold: pool.panic_threshold,
         recovery: pool.recovery,
         keeps_lone: true,
-        limits: pool.limits,
+        limits: PoolLimits {
+            requests: requests_at_once(pool.protocol, pool.limits.requests, pool.limits.connections),
+            ..pool.limits
+        },
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, Pool, PoolProtocol};
 use plimsoll_core::health::ProbeKind;
-use plimsoll_core::{Address, Destination, Name};
+use plimsoll_core::{Address, Destination, DestinationLimits, Name};
 
 use super::StartError;
 use crate::adapter::Adapters;
@@ -44,12 +44,25 @@ pub(super) async fn resolve(config: &Config) -> Result<Resolved, StartError> {
                 priority: d.priority,
                 zone: d.zone.clone(),
                 labels: d.labels.clone(),
-                limits: d.limits,
+                limits: DestinationLimits {
+                    requests: requests_at_once(pool.protocol, d.limits.requests, d.limits.connections),
+                    ..d.limits
+                },
             });
         }
         pools.push(members);
     }
     Ok(pools)
+}
+
+/// So many messages at once, where so many connections are allowed. Each needs one of its own but over HTTP/2: who
+/// finds no room for a connection waits for it like everybody who waits, and in order.
+pub(super) fn requests_at_once(protocol: PoolProtocol, requests: u32, connections: u32) -> u32 {
+    match (protocol, requests, connections) {
+        (PoolProtocol::Http1, 0, most) => most,
+        (PoolProtocol::Http1, requests, 1..) => requests.min(connections),
+        (_, requests, _) => requests,
+    }
 }
 
 /// The TLS of a configuration, read from its files: by listener and by pool.
