@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Slot;
 use super::least::EXACT_UP_TO;
 use crate::measure::{Stamped, in_units};
 use crate::rng::Rng;
@@ -49,6 +50,19 @@ impl Among {
         let (_, &mut found, _) = times[..count].select_nth_unstable_by(place(count), f32::total_cmp);
         self.0.store(now, found);
         Some(found)
+    }
+}
+
+/// The median of slots' average times: what health scores compare with.
+#[derive(Debug, Default)]
+pub(super) struct Median(Among);
+
+impl Median {
+    /// Nanoseconds; `None` while nobody was measured.
+    pub(super) fn read(&self, slots: &[Slot], now: Tick, rng: &mut Rng) -> Option<f32> {
+        let time = |slot: usize| slots[slot].live.measured().first_byte.read(now);
+        // The lower middle, so that of two the slower one is the one that is compared.
+        self.0.read(slots.len(), now, rng, time, |count| (count - 1) / 2)
     }
 }
 

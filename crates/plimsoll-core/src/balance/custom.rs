@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::among::Among;
+use super::among::Median;
 use super::cursor::Parts;
 use super::least::EXACT_UP_TO;
 use super::lowest::{Score, lowest};
@@ -91,7 +91,7 @@ struct PoolMeans {
     latency: Stamped,
     errors: Stamped,
     loads: [Stamped; Gauge::KINDS],
-    median: Among,
+    median: Median,
 }
 
 struct Reader<'r> {
@@ -113,10 +113,7 @@ impl Source for Reader<'_> {
             Reading::ErrorRate => self.known(|live| live.measured().errors.read(now), &pool.errors),
             Reading::Health => {
                 // Chance decides only whom of a large pool the median is of.
-                let mut chance = Rng::new(now.as_nanos());
-                let time = |slot: usize| scores.slots[slot].live.measured().first_byte.read(now);
-                let lower = |count: usize| (count - 1) / 2;
-                let median = pool.median.read(scores.slots.len(), now, &mut chance, time, lower);
+                let median = pool.median.read(&scores.slots, now, &mut Rng::new(now.as_nanos()));
                 score(live, median, now)
             }
             Reading::Load(gauge) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::among::Among;
+use super::among::Median;
 use super::draw::Dice;
 use super::{Needs, Picker, Policy, Slot};
 use crate::health::score::score;
@@ -32,21 +32,19 @@ impl Policy for HealthBased {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        Box::new(HealthPicker { dice: Dice::by_weight(&slots), median: Among::default(), slots })
+        Box::new(HealthPicker { dice: Dice::by_weight(&slots), median: Median::default(), slots })
     }
 }
 
 struct HealthPicker {
     dice: Dice,
-    median: Among,
+    median: Median,
     slots: Arc<[Slot]>,
 }
 
 impl Picker for HealthPicker {
     fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
-        let time = |slot: usize| self.slots[slot].live.measured().first_byte.read(now);
-        // The lower middle, so that of two the slower one is the one that is compared.
-        let median = self.median.read(self.slots.len(), now, rng, time, |count| (count - 1) / 2);
+        let median = self.median.read(&self.slots, now, rng);
         let (mut best, mut most) = (None, 0.0);
         for _ in 0..DRAWS {
             let drawn = self.dice.one(rng);
