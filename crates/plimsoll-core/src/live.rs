@@ -92,19 +92,19 @@ const TRIAL_TAKEN: u32 = 2;
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trial(u32);
 
-/// What all workers share about one destination. In-flight lives on a line of its own: it is the one
-/// value every message writes.
+/// What all workers share about one destination. What every message writes and what every pick reads of it, the
+/// messages in flight and what was measured, is in one line of memory, and nobody else's is.
 #[derive(Debug)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub struct Live {
     in_flight: AtomicU32,
     streak: AtomicU32,
+    measured: Measured,
     suspect_at: AtomicU32,
+    trial: AtomicU32,
     reached: AtomicBool,
     /// Answers are measured.
     measures: AtomicBool,
-    trial: AtomicU32,
-    measured: Measured,
     tallies: Box<[Tally]>,
 }
 

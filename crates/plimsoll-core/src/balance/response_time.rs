@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::cursor::Parts;
-use super::lowest::{Score, lowest};
+use super::lowest::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::live::Live;
+use crate::measure::Average;
 use crate::time::Tick;
 
 /// Times are told apart in steps of so much, and ties take turns: without steps the fastest by a hair would take
@@ -44,26 +45,34 @@ impl Policy for ResponseTime {
     }
 
     fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
-        let times = slots.iter().map(|slot| (slot.live.clone(), slot.weight)).collect();
+        let times = slots.iter().map(|slot| (slot.live.clone(), 1.0 / f64::from(slot.weight))).collect();
         lowest(Times(times), &slots, self.0.of(part))
     }
 }
 
-struct Times(Box<[(Arc<Live>, u32)]>);
+/// Counters, and one over the weight.
+struct Times(Box<[(Arc<Live>, f64)]>);
 
 impl Score for Times {
-    fn of(&self, slot: usize, now: Tick) -> f64 {
-        let (live, weight) = &self.0[slot];
-        let time = f64::from(step(live.measured().first_byte.read(now)));
-        // Whole numbers below 2^53 over a whole number: what ties, ties.
-        time * (f64::from(live.in_flight()) + 1.0) / f64::from(*weight)
+    fn look(&self, slot: usize) -> Seen {
+        let (live, _) = &self.0[slot];
+        Seen { in_flight: live.in_flight(), word: live.measured().first_byte.word() }
+    }
+
+    fn of(&self, slot: usize, seen: Seen, now: Tick) -> f32 {
+        let time = f64::from(step(Average::of(seen.word, now)));
+        // Rounded in the end, so that what ties in whole numbers ties.
+        (time * (f64::from(seen.in_flight) + 1.0) * self.0[slot].1) as f32
     }
 }
 
 /// The number of the step an average in nanoseconds is on; 1 is the lowest.
 fn step(average: Option<f32>) -> u32 {
-    let millis = average.unwrap_or(0.0) / 1e6;
-    if millis > LONGEST_MS { (LONGEST_MS / STEP_MS) as u32 } else { (millis / STEP_MS) as u32 + 1 }
+    const STEPS_PER_NANO: f32 = 1.0 / (STEP_MS * 1e6);
+    const HIGHEST: u32 = (LONGEST_MS / STEP_MS) as u32;
+    let nanos = average.unwrap_or(0.0);
+    let step = (nanos * STEPS_PER_NANO) as u32 + 1;
+    if nanos > LONGEST_MS * 1e6 { HIGHEST } else { step }
 }
 
 #[cfg(test)]

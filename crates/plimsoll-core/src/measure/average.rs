@@ -20,7 +20,17 @@ pub struct Average(Stamped);
 impl Average {
     /// What it is now.
     pub fn read(&self, now: Tick) -> Option<f32> {
-        let aged = self.0.load(now)?;
+        Self::of(self.word(), now)
+    }
+
+    /// As it is kept: who compares several loads them all at first.
+    pub(crate) fn word(&self) -> u64 {
+        self.0.word()
+    }
+
+    /// What a word says.
+    pub(crate) fn of(word: u64, now: Tick) -> Option<f32> {
+        let aged = Stamped::read(word, now)?;
         Some(aged.value * halved(aged.elapsed / const { in_units(HALVED_AFTER) }))
     }
 
