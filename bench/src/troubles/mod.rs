@@ -9,10 +9,10 @@ mod trouble;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::peers::{self, Programs, Running};
-use crate::{clock, machine, socket};
+use crate::{clock, machine, process, socket};
 use client::Offer;
 use contender::{Contender, Place};
 use report::{Round, Row};
@@ -143,16 +143,38 @@ fn round(args: &Args, case: Case, seed: u64, contender: &Contender) -> io::Resul
         warmup: args.warmup,
         measured: args.seconds,
     };
-    let before = machine::Ticks::read()?;
+    let ours = [vec![std::process::id(), serving.id()], process::tree(balancer.id())?].concat();
+    let watch = Watch::begin(&ours)?;
     ask(destinations[0], "start")?;
     let heard = client::drive(&offer)?;
-    let steal = machine::Ticks::read()?.since(&before).steal;
+    let (steal, others) = watch.end(&ours)?;
     let counts = ask(destinations[0], "counts")?;
     let (came, given_up) = counts.split_once(' ').unwrap_or_default();
     balancer.stop(Duration::from_secs(2))?;
     serving.stop(Duration::from_secs(2))?;
     let number = |text: &str| text.parse().map_err(io::Error::other);
-    Ok(Round { heard, came: number(came)?, given_up: number(given_up)?, steal })
+    Ok(Round { heard, came: number(came)?, given_up: number(given_up)?, steal, others })
+}
+
+/// What the machine did at the start of a round.
+struct Watch {
+    machine: machine::Ticks,
+    ours: process::CpuTime,
+    at: Instant,
+}
+
+impl Watch {
+    fn begin(ours: &[u32]) -> io::Result<Self> {
+        Ok(Self { machine: machine::Ticks::read()?, ours: process::cpu_time(ours)?, at: clock::now() })
+    }
+
+    /// How much the hypervisor gave to others since, as a share, and how many CPUs other processes had.
+    fn end(&self, ours: &[u32]) -> io::Result<(f64, f64)> {
+        let quiet = machine::Ticks::read()?.since(&self.machine);
+        let used = process::cpu_time(ours)?.since(&self.ours).total;
+        let others = quiet.busy.iter().sum::<f64>() - used.as_secs_f64();
+        Ok((quiet.steal, (others / (clock::now() - self.at).as_secs_f64()).max(0.0)))
+    }
 }
 
 /// Asks one thing on a connection of its own, and gives the body of a 200.

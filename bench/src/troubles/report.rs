@@ -16,6 +16,8 @@ pub(super) struct Round {
     pub(super) given_up: u64,
     /// The share of the machine's time that the hypervisor gave to others.
     pub(super) steal: f64,
+    /// How many CPUs' worth of time processes of others had.
+    pub(super) others: f64,
 }
 
 /// One contender in one case, all seeds together.
@@ -24,6 +26,8 @@ pub(super) struct Row {
     pub(super) rounds: Vec<Round>,
 }
 
+/// A round with more of others' work than this is not worth much.
+const OTHERS: f64 = 0.1;
 /// Who sent too late by this much measured the machine more than the contender.
 const LATE: Duration = Duration::from_millis(5);
 
@@ -111,6 +115,10 @@ fn remarks(rows: &[Row]) -> String {
         if steal > 0.01 {
             text += &format!("\n- {}: the hypervisor took {:.1} %", row.contender.name(), steal * 100.0);
         }
+        let others = row.rounds.iter().map(|round| round.others).fold(0.0, f64::max);
+        if others > OTHERS {
+            text += &format!("\n- {}: other processes used up to {others:.2} CPUs", row.contender.name());
+        }
     }
     if text.is_empty() { text } else { text + "\n" }
 }
@@ -135,6 +143,7 @@ pub(super) fn json(case: Case, rows: &[Row]) -> Value {
             "answered_by": row.rounds.iter().map(|round| &round.heard.answered_by).collect::<Vec<_>>(),
             "connections": row.rounds.iter().map(|round| round.heard.connections).max(),
             "latest_send": ms(row.latest_send()),
+            "others": row.rounds.iter().map(|round| round.others).collect::<Vec<_>>(),
         })
     });
     json!({
@@ -165,7 +174,7 @@ mod tests {
         let latencies = (1..=100).map(|rank| Duration::from_millis(rank * millis)).collect();
         let heard = Heard { latencies, answered_by: vec![95], ..Heard::default() };
         let contender = Contender::parse(contender).expect("known");
-        Row { contender, rounds: vec![Round { heard, came: 100, given_up: 0, steal: 0.0 }] }
+        Row { contender, rounds: vec![Round { heard, came: 100, given_up: 0, steal: 0.0, others: 0.0 }] }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_core::{Failure, Standing};
-use plimsoll_proxy::{CLASSES, CandidateView, Clock, DestinationView, Explained, Handle, PoolView};
+use plimsoll_proxy::{
+    CLASSES, CandidateView, CircuitView, Clock, DestinationView, Explained, Handle, PoolView, UseView,
+};
 use serde::Serialize;
 
 /// One pool, whole.
@@ -19,7 +21,46 @@ pub(crate) struct Pool {
     state: &'static str,
     health_status: HealthStatus,
     load_distribution: LoadDistribution,
+    limits: Limits,
     destinations: Vec<Destination>,
+}
+
+/// How many there are now, and how many there may be; null = no limit.
+#[derive(Debug, Serialize)]
+struct Use {
+    now: u32,
+    limit: Option<u32>,
+}
+
+/// What a pool has at once and may have.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Limits {
+    requests: Use,
+    connections: Use,
+    /// Messages that wait for a place; their limit is null where nothing makes them wait.
+    pending: Use,
+    retries: Use,
+    /// A message waits for so long at most.
+    wait_ms: f64,
+}
+
+impl From<UseView> for Use {
+    fn from(UseView { now, most }: UseView) -> Self {
+        Self { now, limit: most }
+    }
+}
+
+impl From<&CircuitView> for Limits {
+    fn from(circuit: &CircuitView) -> Self {
+        Self {
+            requests: circuit.requests.into(),
+            connections: circuit.connections.into(),
+            pending: circuit.pending.into(),
+            retries: circuit.retries.into(),
+            wait_ms: millis(circuit.wait),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -72,7 +113,15 @@ pub(crate) struct Destination {
     consecutive_successes: u32,
     last_check: Option<LastCheck>,
     in_flight: u32,
+    limits: DestinationLimits,
     counts: Counts,
+}
+
+/// What a destination has at once and may have.
+#[derive(Debug, Serialize)]
+struct DestinationLimits {
+    requests: Use,
+    connections: Use,
 }
 
 #[derive(Debug, Serialize)]
@@ -136,6 +185,7 @@ impl Pool {
                 destinations: shares.collect(),
                 deviation: pool.deviation(),
             },
+            limits: (&pool.circuit).into(),
             destinations: pool.destinations.iter().map(|d| Destination::new(d, clock)).collect(),
         }
     }
@@ -169,6 +219,7 @@ impl Destination {
                 detail: check.detail.clone(),
             }),
             in_flight: d.in_flight,
+            limits: DestinationLimits { requests: d.requests.into(), connections: d.connections.into() },
             counts: Counts::new(d),
         }
     }

@@ -182,6 +182,7 @@ async fn the_page_lists_what_there_is() {
         assert!(listed.contains(&**name), "docs/metrics.md does not list {name}");
     }
     let source = [
+        include_str!("../src/metrics/limits.rs"),
         include_str!("../src/metrics/mod.rs"),
         include_str!("../src/metrics/pools.rs"),
         include_str!("../src/metrics/process.rs"),
@@ -203,4 +204,18 @@ async fn methods_clients_invent_make_no_new_labels() {
     assert_eq!(scrape.kinds.len(), 1);
     assert_eq!(scrape.sum("plimsoll_requests_total", &[("method", "other")]), 4.0);
     assert_eq!(scrape.samples.len(), 2, "GET and other");
+}
+
+#[tokio::test]
+async fn limits_are_shown_where_there_are_some() {
+    let world = World::start().await;
+    let scrape = parse(&world.get("/metrics").await.body);
+    assert_eq!(scrape.sum("plimsoll_circuit_limit", &[("pool", "default"), ("reason", "requests")]), 100.0);
+    assert_eq!(scrape.sum("plimsoll_destination_limit", &[("reason", "requests")]), 100.0, "50 each");
+    for reason in ["requests", "pending", "destinations"] {
+        let labels = [("pool", "default"), ("reason", reason)];
+        assert_eq!(scrape.all("plimsoll_circuit_open", &labels).count(), 1, "{reason}");
+        assert_eq!(scrape.sum("plimsoll_circuit_open", &labels), 0.0, "{reason}");
+    }
+    assert_eq!(scrape.all("plimsoll_circuit_open", &[("reason", "retries")]).count(), 0, "no limit");
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use plimsoll_core::PoolLimits;
 use plimsoll_core::balance::{Algorithm, HashSpec, Table};
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
@@ -42,6 +43,13 @@ pub const DESTINATION_TIMEOUTS: DestinationTimeouts = DestinationTimeouts {
     idle: Duration::from_secs(60),
     total: None,
 };
+
+/// What a pool may have at once.
+pub const POOL_LIMITS: PoolLimits = PoolLimits { requests: 0, connections: 0, pending: 1024, retries: 0 };
+/// How long a message waits for room.
+pub const WAIT: Duration = Duration::from_secs(1);
+/// Messages or connections at once.
+pub(crate) const AT_ONCE: RangeInclusive<i64> = 0..=1_000_000;
 
 /// Size and count limits of a listener.
 pub const LIMITS: Limits = Limits {
@@ -173,6 +181,10 @@ mod tests {
             ("pools.*.timeouts.connect", dur(upstream.connect)),
             ("pools.*.timeouts.response", dur(upstream.response)),
             ("pools.*.timeouts.idle", dur(upstream.idle)),
+            ("pools.*.limits.requests", POOL_LIMITS.requests.to_string()),
+            ("pools.*.limits.pending", POOL_LIMITS.pending.to_string()),
+            ("pools.*.limits.wait", dur(WAIT)),
+            ("pools.*.limits.retries", POOL_LIMITS.retries.to_string()),
             ("load_balancer.algorithm", ALGORITHM.name().to_owned()),
             ("hash.key", format!("{HASH_KEY:?}").to_lowercase()),
             ("hash.table", format!("{:?}", HASH.table).to_lowercase()),

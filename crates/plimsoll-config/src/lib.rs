@@ -20,7 +20,7 @@ mod suggest;
 mod tree;
 pub mod units;
 
-pub use load::{Loaded, load, load_path, load_path_with, load_with};
+pub use load::{Extensions, Loaded, load, load_path, load_path_with, load_with};
 pub use model::Config;
 pub use problem::{Code, Location, Problem, Related, Severity, Source};
 pub use report::{render_json, render_text};

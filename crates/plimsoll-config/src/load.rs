@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use plimsoll_core::balance::Policies;
+
 use crate::check::check;
 use crate::expand::Expander;
 use crate::model::Config;
@@ -15,6 +17,15 @@ use crate::tree::{self, Entry, Kind, Node, Scalar, Span, Value};
 const MAX_FILES: usize = 1024;
 /// Bytes of all files of a folder.
 const MAX_FOLDER_BYTES: usize = 4 * MAX_FILE_BYTES;
+
+/// What the embedding program can beside what every one can: words its configurations may use.
+#[derive(Clone, Debug, Default)]
+pub struct Extensions {
+    /// What listeners speak: the words of the program's own adapters.
+    pub protocols: Vec<&'static str>,
+    /// Which destination takes a message: policies of the program's own.
+    pub policies: Policies,
+}
 
 /// What came of a load.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,20 +43,20 @@ pub struct Loaded {
 ///
 /// Reads no file but those that `${file:…}` names.
 pub fn load(text: &str, file: &str, dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
-    load_with(text, file, dir, env, &[])
+    load_with(text, file, dir, env, &Extensions::default())
 }
 
-/// As [`load`], for a program whose listeners also speak `protocols`: the words of its own adapters.
+/// As [`load`], for a program with `extensions` of its own.
 pub fn load_with(
     text: &str,
     file: &str,
     dir: &Path,
     env: &dyn Fn(&str) -> Option<String>,
-    protocols: &[&'static str],
+    extensions: &Extensions,
 ) -> Loaded {
     let mut problems = Problems::default();
     let root = tree_of(file, text, dir, env, &mut problems);
-    finish(root, dir, protocols, problems)
+    finish(root, dir, extensions, problems)
 }
 
 /// Loads a file, or all `*.yaml` of a folder in the order of their names: lists and blocks at the top are
@@ -54,24 +65,24 @@ pub fn load_with(
 /// # Errors
 /// When a file cannot be read at all; the error says which and why.
 pub fn load_path(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> io::Result<Loaded> {
-    load_path_with(path, env, &[])
+    load_path_with(path, env, &Extensions::default())
 }
 
-/// As [`load_path`], for a program whose listeners also speak `protocols`: the words of its own adapters.
+/// As [`load_path`], for a program with `extensions` of its own.
 ///
 /// # Errors
 /// When a file cannot be read at all; the error says which and why.
 pub fn load_path_with(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
-    protocols: &[&'static str],
+    extensions: &Extensions,
 ) -> io::Result<Loaded> {
     let mut problems = Problems::default();
     if !path.is_dir() {
         let dir = path.parent().unwrap_or(Path::new(""));
         let bytes = read(path)?;
         let root = tree_of_bytes(path, &bytes, dir, env, &mut problems);
-        return Ok(finish(root, dir, protocols, problems));
+        return Ok(finish(root, dir, extensions, problems));
     }
     let mut merged: Option<Node> = None;
     let mut complete = true;
@@ -89,7 +100,7 @@ pub fn load_path_with(
             (before, root) => before.or(root),
         };
     }
-    let mut loaded = finish(merged, path, protocols, problems);
+    let mut loaded = finish(merged, path, extensions, problems);
     if !complete {
         // What seems to be missing may stand in the file that could not be read.
         loaded.problems.retain(|p| !matches!(p.code, Code::MissingKey | Code::UnknownPool));
@@ -97,8 +108,8 @@ pub fn load_path_with(
     Ok(loaded)
 }
 
-fn finish(root: Option<Node>, dir: &Path, protocols: &[&'static str], mut problems: Problems) -> Loaded {
-    let config = root.and_then(|root| check(&root, dir, protocols, &mut problems));
+fn finish(root: Option<Node>, dir: &Path, extensions: &Extensions, mut problems: Problems) -> Loaded {
+    let config = root.and_then(|root| check(&root, dir, extensions, &mut problems));
     let config = config.filter(|_| !problems.has_errors());
     let (problems, sources) = problems.finish();
     Loaded { config, problems, sources }

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use plimsoll_core::balance::{Algorithm, HashSpec};
+use plimsoll_core::formula::Formula;
 use plimsoll_core::health::HealthSpec;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{HedgeSpec, RetrySpec};
 use plimsoll_core::route::Match;
 use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::subset::Subset;
-use plimsoll_core::{Name, Weight};
+use plimsoll_core::{DestinationLimits, Name, PoolLimits, Weight};
 
 /// A whole configuration, ready to run.
 #[derive(Clone, Debug, PartialEq)]
@@ -338,6 +339,8 @@ pub struct Pool {
     pub hash: HashSpec,
     /// What `algorithm: hash` hashes by.
     pub hash_key: HashKey,
+    /// What `algorithm: custom` scores by.
+    pub formula: Option<Arc<Formula>>,
     /// Decisions are remembered where that is cheaper than to decide again (`performance.caching`).
     pub caching: bool,
     /// Active checks; `None` = `health_checking: false`.
@@ -369,6 +372,10 @@ pub struct Pool {
     pub tls: Option<ClientTls>,
     /// Time limits towards destinations.
     pub timeouts: DestinationTimeouts,
+    /// What it may have at once, over all destinations and workers.
+    pub limits: PoolLimits,
+    /// How long a message waits for room at most.
+    pub wait: Duration,
     /// Names are unique.
     pub destinations: Vec<Destination>,
 }
@@ -381,6 +388,11 @@ impl Pool {
             Algorithm::Hash => Some(&self.hash_key),
             _ => None,
         }
+    }
+
+    /// Has it, or one of its destinations, a limit of connections?
+    pub fn limits_connections(&self) -> bool {
+        self.limits.connections > 0 || self.destinations.iter().any(|d| d.limits.connections > 0)
     }
 
     /// Does a call of gRPC-Web with this method reach its destination as gRPC?
@@ -427,5 +439,7 @@ pub struct Destination {
     /// Free text.
     pub zone: Option<Name>,
     /// Free labels, sorted by key.
-    pub labels: Vec<(Name, Name)>,
+    pub labels: Arc<[(Name, Name)]>,
+    /// What it may have at once, over all workers.
+    pub limits: DestinationLimits,
 }

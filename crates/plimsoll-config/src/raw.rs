@@ -263,6 +263,8 @@ struct Pool {
     load_balancer: Option<LoadBalancer>,
     /// Time limits towards destinations.
     timeouts: Option<DestinationTimeouts>,
+    /// What it may have at once.
+    limits: Option<PoolLimits>,
     /// Who serves.
     destinations: Vec<DestinationForm>,
 }
@@ -277,6 +279,30 @@ struct DestinationTimeouts {
     response: Option<Dur>,
     /// A pooled connection without work; a tunnel without a byte either way.
     idle: Option<Dur>,
+}
+
+/// What a pool may have at once, over all destinations and workers; 0 = no limit.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct PoolLimits {
+    /// Messages: requests, connections of TCP and MQTT, flows of datagrams.
+    requests: Option<Whole<0, 1_000_000>>,
+    /// Messages that wait until there is room; 0 = none: they are refused at once.
+    pending: Option<Whole<0, 1_000_000>>,
+    /// How long a message waits at most.
+    wait: Option<Dur>,
+    /// Messages that are being tried again, beside what `retry.budget` allows.
+    retries: Option<Whole<0, 1_000_000>>,
+    /// What each destination may have that does not say so itself.
+    per_destination: Option<DestinationLimits>,
+}
+
+/// What one destination may have at once, over all workers; 0 = no limit.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct DestinationLimits {
+    /// Messages: requests, connections of TCP and MQTT, flows of datagrams.
+    requests: Option<Whole<0, 1_000_000>>,
 }
 
 /// An address, or a block with one.
@@ -303,6 +329,8 @@ struct Destination {
     zone: Option<Text>,
     /// Free labels.
     labels: Option<BTreeMap<String, Text>>,
+    /// What it may have at once; what is not said holds as in the pool's `limits.per_destination`.
+    limits: Option<DestinationLimits>,
 }
 
 /// How a pool balances, checks and tries again.
@@ -313,6 +341,8 @@ struct LoadBalancer {
     algorithm: Option<Algorithm>,
     /// For `algorithm: hash` and `source_hash`.
     hash: Option<Hash>,
+    /// For `algorithm: custom`.
+    custom: Option<Custom>,
     /// Active checks; on unless `false`.
     health_checking: Option<Switch>,
     /// Another destination is tried when one fails, where that is safe; on unless `false`.
@@ -341,6 +371,14 @@ struct LoadBalancer {
     dynamic_adjustment: Option<Feature<DynamicAdjustment>>,
     /// Measures, thresholds and alerts. Not active yet.
     performance_monitoring: Option<Feature<PerformanceMonitoring>>,
+}
+
+/// What destinations are scored by.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Custom {
+    /// A CEL expression that gives a number for a destination; the lowest takes the message.
+    expression: Text,
 }
 
 /// When a message without an answer is sent to a second destination as well.

@@ -224,7 +224,7 @@ pools:
     let b = &config.pools[1].destinations[0];
     assert_eq!((&*b.name, b.weight.get(), b.priority, b.zone.as_deref()), ("x", 0, 255, Some("z")));
     assert_eq!(b.address, DestinationAddress::Unix(PathBuf::from("/etc/plimsoll/b.sock")));
-    assert_eq!(b.labels, [("a".into(), "b".into()), ("v".into(), "2".into())]);
+    assert_eq!(*b.labels, [("a".into(), "b".into()), ("v".into(), "2".into())]);
 }
 
 #[test]
@@ -251,6 +251,19 @@ pools:
     assert_eq!(probe(0), asks);
     assert_eq!(probe(1), ProbeKind::Udp { send: [].into(), expect: None }, "only datagrams lead there");
     assert_eq!(probe(2), ProbeKind::Tcp, "connections do too");
+}
+
+#[test]
+fn a_destination_has_the_limits_it_says_and_else_those_of_all() {
+    let config = config(
+        "listeners: [{name: a, address: \":80\", pool: a}]\npools: {a: {limits: {requests: 9, wait: 3s, \
+         per_destination: {requests: 5}}, destinations: [\"a:1\", {address: \"b:1\", limits: {requests: 0}}]}}",
+    );
+    let pool = &config.pools[0];
+    let (limits, wait) = (pool.limits, pool.wait);
+    assert_eq!((limits.requests, limits.pending, limits.retries), (9, 1024, 0));
+    assert_eq!(wait, std::time::Duration::from_secs(3));
+    assert_eq!(pool.destinations.iter().map(|d| d.limits.requests).collect::<Vec<_>>(), [5, 0]);
 }
 
 #[test]

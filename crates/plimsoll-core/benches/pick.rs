@@ -94,7 +94,7 @@ fn keys(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("pick/hash {name}"));
         for count in SIZES {
             let (snapshot, _held) = busy_pool(Algorithm::RoundRobin, count);
-            let settings = Settings { hash: HashSpec { table, bound }, caching };
+            let settings = Settings { hash: HashSpec { table, bound }, caching, ..Settings::default() };
             let policy = Algorithm::Hash.policy_with(1, &settings);
             let picker = policy.build(snapshot.whole.tiers[0].slots.clone());
             let (mut rng, mut number) = (Rng::new(2), 0_u64);

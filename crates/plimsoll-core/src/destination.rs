@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::circuit::DestinationLimits;
 use crate::time::Tick;
 
 /// The name of a pool or destination: shared, compared by its text.
@@ -72,13 +73,23 @@ pub struct Destination {
     /// Where it stands, for zone-aware policies.
     pub zone: Option<Name>,
     /// Free labels, in the order given.
-    pub labels: Vec<(Name, Name)>,
+    pub labels: Arc<[(Name, Name)]>,
+    /// What it may have at once.
+    pub limits: DestinationLimits,
 }
 
 impl Destination {
     /// A destination of weight 1 in the first tier.
     pub fn new(name: &str, address: Address) -> Self {
-        Self { name: name.into(), address, weight: Weight::ONE, priority: 0, zone: None, labels: Vec::new() }
+        Self {
+            name: name.into(),
+            address,
+            weight: Weight::ONE,
+            priority: 0,
+            zone: None,
+            labels: Arc::default(),
+            limits: DestinationLimits::default(),
+        }
     }
 }
 

@@ -17,6 +17,8 @@ pub enum SetAside {
     Subset,
     /// It is of a later tier, and the first one serves.
     Backup,
+    /// It has as much as it may have at once.
+    Full,
     /// It is of another zone, and the own one carries everything.
     Zone,
 }
@@ -61,6 +63,8 @@ pub struct Explanation {
     pub order: Vec<usize>,
     /// What decided; `None` when nobody takes it.
     pub decided: Option<Decided>,
+    /// It would have to wait: nobody who may serve has room, or others wait already.
+    pub waits: bool,
 }
 
 /// Tells the choice that [`crate::balance_load`] would make now. Rotations stay where they are and no trial is
@@ -76,6 +80,7 @@ pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -
             (false, _) => Some(SetAside::Standing(m.standing)),
             (true, 0) => Some(SetAside::NoWeight),
             _ if !in_subset => Some(SetAside::Subset),
+            _ if m.live.is_full() => Some(SetAside::Full),
             _ if share > 0.0 => None,
             _ if other_zone => Some(SetAside::Zone),
             _ => Some(SetAside::Backup),
@@ -87,8 +92,10 @@ pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -
     };
     let candidates: Vec<Candidate> = snapshot.members.iter().enumerate().map(candidate).collect();
     let fit = candidates.iter().filter(|candidate| candidate.set_aside.is_none()).count();
-    let (order, decided) = order(snapshot, want, fit, now, rng);
-    Explanation { candidates, order, decided }
+    let shut = snapshot.circuit.as_ref().is_some_and(|c| c.has_line() || c.requests.is_full());
+    let (order, decided) = if shut { (Vec::new(), None) } else { order(snapshot, want, fit, now, rng) };
+    let waits = order.is_empty() && !reach.tiers.is_empty();
+    Explanation { candidates, order, decided, waits }
 }
 
 /// For each member the share of messages that meet its tier first, and whether that is another zone's.
@@ -124,17 +131,19 @@ fn order(
     tried.add(NOBODY);
     let (mut order, mut decided) = (Vec::new(), None);
     let may_try = want.repeatable || now >= snapshot.trials_for_all;
-    if let Some(slot) = snapshot.trials.iter().find(|slot| may_try && slot.live.trial_is_open()) {
+    if let Some(slot) =
+        snapshot.trials.iter().find(|slot| may_try && slot.live.trial_is_open() && !slot.live.is_full())
+    {
         order.push(slot.rank as usize);
         tried.add(slot.id);
         decided = Some(Decided::Trial);
     }
     while !tried.is_full() {
-        let Some(slot) = balance_load_dry(snapshot, &Want { tried: Some(&tried), ..*want }, now, rng) else {
+        let Some(rank) = balance_load_dry(snapshot, &Want { tried: Some(&tried), ..*want }, now, rng) else {
             break;
         };
-        tried.add(slot.id);
-        order.push(slot.rank as usize);
+        tried.add(snapshot.members[rank].id);
+        order.push(rank);
         decided.get_or_insert(match (want.home.or(want.key), candidates) {
             (_, 1) => Decided::Lone,
             (Some(_), _) => Decided::Key,

@@ -6,9 +6,11 @@
 //! publishes snapshots.
 
 pub mod balance;
+pub mod circuit;
 pub mod destination;
 pub mod event;
 pub mod explain;
+pub mod formula;
 pub mod hash;
 pub mod health;
 pub mod live;
@@ -23,6 +25,7 @@ pub mod subset;
 mod tally;
 pub mod time;
 
+pub use circuit::{Circuit, DestinationLimits, PoolLimits};
 pub use destination::{Address, AdminState, Destination, DestinationId, Name, Standing, Weight};
 pub use live::{Failure, Live, Outcome, Suspect, Ticket};
 pub use rng::Rng;

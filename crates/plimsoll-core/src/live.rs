@@ -1,11 +1,12 @@
 //! What messages show about one destination while it serves, and how each holds on to it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::circuit::{Circuit, DestinationLimits, Gauge};
 use crate::destination::DestinationId;
-use crate::measure::{Measured, slows};
+use crate::measure::{Measured, Reported, slows};
 use crate::tally::bump;
 pub use crate::tally::{BUCKETS_MS, Counts, Tally, bucket_of};
 use crate::time::Tick;
@@ -97,14 +98,21 @@ pub(crate) struct Trial(u32);
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub struct Live {
-    in_flight: AtomicU32,
-    streak: AtomicU32,
+    in_flight: Gauge,
     measured: Measured,
+    streak: AtomicU32,
+    /// Who is told when there is room again; `None` where nothing has had a limit yet.
+    circuit: OnceLock<Arc<Circuit>>,
     suspect_at: AtomicU32,
     trial: AtomicU32,
     reached: AtomicBool,
     /// Answers are measured.
     measures: AtomicBool,
+    connections: Gauge,
+    /// What it says of its load.
+    reported: Reported,
+    /// Times a score of it was no number.
+    unscored: AtomicU32,
     tallies: Box<[Tally]>,
 }
 
@@ -112,20 +120,50 @@ impl Live {
     /// Counters for `workers` workers (at least one).
     pub fn new(workers: usize) -> Self {
         Self {
-            in_flight: AtomicU32::new(0),
+            in_flight: Gauge::default(),
+            circuit: OnceLock::new(),
             streak: AtomicU32::new(0),
             suspect_at: AtomicU32::new(u32::MAX),
             reached: AtomicBool::new(false),
             measures: AtomicBool::new(false),
             measured: Measured::default(),
+            reported: Reported::default(),
+            unscored: AtomicU32::new(0),
             trial: AtomicU32::new(TRIAL_CLOSED),
+            connections: Gauge::default(),
             tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
         }
     }
 
     /// Messages that hold a ticket now, over all workers, those still connecting included.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.in_flight.now()
+    }
+
+    /// The most messages that may hold a ticket at once; `None` = no limit.
+    pub fn most_in_flight(&self) -> Option<u32> {
+        self.in_flight.most()
+    }
+
+    /// It takes no more messages until one ends.
+    pub fn is_full(&self) -> bool {
+        self.in_flight.is_full()
+    }
+
+    /// Connections to it, over all workers: counted while it or its pool has a limit of them.
+    pub fn connections(&self) -> &Gauge {
+        &self.connections
+    }
+
+    /// It may have so much at once from now on.
+    pub fn set_limits(&self, limits: DestinationLimits) {
+        self.in_flight.set_most(limits.requests);
+        self.connections.set_most(limits.connections);
+    }
+
+    /// From now on `circuit` is told when a message ends. Once: it is the one of its pool for good.
+    pub fn join_circuit(&self, circuit: &Arc<Circuit>) {
+        let _joined_before = self.circuit.set(circuit.clone());
     }
 
     /// For how many workers it counts.
@@ -142,6 +180,20 @@ impl Live {
     /// What was measured of its answers; nothing before [`set_measures`](Self::set_measures).
     pub fn measured(&self) -> &Measured {
         &self.measured
+    }
+
+    /// What it says of its own load, where somebody hands that on.
+    pub fn reported(&self) -> &Reported {
+        &self.reported
+    }
+
+    /// How often a formula had no number for it.
+    pub fn unscored(&self) -> u32 {
+        self.unscored.load(Relaxed)
+    }
+
+    pub(crate) fn note_unscored(&self) {
+        self.unscored.fetch_add(1, Relaxed);
     }
 
     /// Bad outcomes in a row, over all workers.
@@ -210,7 +262,7 @@ impl Live {
     }
 
     /// Who took the trial proves nothing: another message may have it.
-    fn give_trial_back(&self, Trial(number): Trial) {
+    pub(crate) fn give_trial_back(&self, Trial(number): Trial) {
         let _ = self.trial.compare_exchange(number | TRIAL_TAKEN, number | TRIAL_OPEN, Relaxed, Relaxed);
     }
 
@@ -247,6 +299,8 @@ pub struct Ticket {
     worker: usize,
     trial: Option<Trial>,
     learned: bool,
+    /// It counts among the requests of its pool.
+    counted: bool,
     /// The row of bad outcomes its good answer ended, in case that answer breaks off after all.
     ended_row: u32,
     /// Messages that were in flight there when it was chosen.
@@ -256,17 +310,42 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    pub(crate) fn new(
+    /// A hold on a destination that has room for one more.
+    #[inline]
+    pub(crate) fn take(
         id: DestinationId,
         slot: usize,
         worker: usize,
-        trial: Option<Trial>,
-        live: Arc<Live>,
+        live: &Arc<Live>,
         now: Tick,
-    ) -> Self {
-        let others = live.in_flight.fetch_add(1, Relaxed);
+    ) -> Option<Self> {
+        let others = live.in_flight.enter()?;
         bump(&live.tally(worker).started, 1);
-        Self { id, slot, worker, trial, learned: false, ended_row: 0, others, live, started: now }
+        let live = live.clone();
+        Some(Self {
+            id,
+            slot,
+            worker,
+            trial: None,
+            learned: false,
+            counted: false,
+            ended_row: 0,
+            others,
+            live,
+            started: now,
+        })
+    }
+
+    /// It carries a trial.
+    pub(crate) fn on_trial(mut self, trial: Trial) -> Self {
+        self.trial = Some(trial);
+        self
+    }
+
+    /// It counts among the requests of its pool, where it has a place already.
+    pub(crate) fn counted(mut self) -> Self {
+        self.counted = true;
+        self
     }
 
     /// Whose ticket this is.
@@ -375,9 +454,15 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.live.in_flight.fetch_sub(1, Relaxed);
+        self.live.in_flight.leave();
         if let Some(trial) = self.trial {
             self.live.give_trial_back(trial);
+        }
+        if let Some(circuit) = self.live.circuit.get() {
+            if self.counted {
+                circuit.requests.leave();
+            }
+            circuit.freed();
         }
     }
 }
@@ -387,7 +472,7 @@ mod tests {
     use super::*;
 
     fn ticket(live: &Arc<Live>) -> Ticket {
-        Ticket::new(DestinationId(3), 0, 0, None, live.clone(), Tick::ZERO)
+        Ticket::take(DestinationId(3), 0, 0, live, Tick::ZERO).expect("no limit")
     }
 
     const OK: Outcome = Outcome::Answered { status: 200, first_byte: Duration::from_millis(7) };
@@ -491,7 +576,7 @@ mod tests {
 
     fn on_trial(live: &Arc<Live>) -> Option<Ticket> {
         let trial = live.take_trial()?;
-        Some(Ticket::new(DestinationId(3), 0, 0, Some(trial), live.clone(), Tick::ZERO))
+        Some(ticket(live).on_trial(trial))
     }
 
     #[test]

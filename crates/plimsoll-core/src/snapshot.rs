@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::balance::warmth::Warmth;
 use crate::balance::{DecisionTally, Needs, Part, Picker, Policy, Slot, rendezvous};
+use crate::circuit::Circuit;
 use crate::destination::{Destination, DestinationId, Name, Standing};
 use crate::hash::hash;
-use crate::live::{Live, Ticket, Trial};
+use crate::live::{Live, Ticket};
 use crate::rng::Rng;
 use crate::spread::{Reach, SpreadSpec, reach};
 use crate::subset::{Fallback, Subset};
@@ -42,6 +43,9 @@ impl Member {
             address: self.destination.address.clone(),
             weight: self.weight,
             rank: rank as u32,
+            priority: self.destination.priority,
+            zone: self.destination.zone.clone(),
+            labels: self.destination.labels.clone(),
             warmth: self.warmth,
             live: self.live.clone(),
         }
@@ -123,6 +127,8 @@ pub struct Snapshot {
     pub trials: Box<[Slot]>,
     /// From then on any message may be the trial, repeatable or not.
     pub trials_for_all: Tick,
+    /// What the pool has at once; `None` where nothing of it has a limit.
+    pub circuit: Option<Arc<Circuit>>,
 }
 
 impl Snapshot {
@@ -161,6 +167,7 @@ impl Snapshot {
             members: members.into(),
             trials: Box::default(),
             trials_for_all: Tick::NEVER,
+            circuit: None,
         }
     }
 }
@@ -200,11 +207,15 @@ impl Snapshot {
         }
     }
 
-    /// Is there a destination for such a message that may serve and was not tried?
+    /// Is there a destination for such a message that may serve, has room and was not tried?
     pub fn has_untried(&self, want: &Want<'_>) -> bool {
         let strict = want.subset.is_some_and(|subset| subset.fallback == Fallback::None);
         let reach = if strict { self.reach(want) } else { &self.whole };
-        reach.tiers.iter().flat_map(|tier| tier.slots.iter()).any(|slot| !want.has_tried(slot.id))
+        reach
+            .tiers
+            .iter()
+            .flat_map(|tier| tier.slots.iter())
+            .any(|slot| !want.has_tried(slot.id) && !slot.live.is_full())
     }
 
     /// Is the destination of this slot one the message may go to at first?
@@ -219,7 +230,8 @@ impl Snapshot {
         let fit = |rank: &usize| {
             let member = &self.members[*rank];
             let serves = member.standing.serves() && member.weight > 0;
-            serves && subset.has(&member.destination) && !want.has_tried(member.id)
+            let fits = serves && subset.has(&member.destination) && !want.has_tried(member.id);
+            fits && !member.live.is_full()
         };
         let rank = (start..self.members.len()).chain(0..start).find(fit)?;
         Some(self.members[rank].slot(rank))
@@ -283,6 +295,8 @@ pub struct Want<'a> {
     pub home: Option<u64>,
     /// The hash of what policies that need a key choose by ([`Needs::Key`]); the others do not look at it.
     pub key: Option<u64>,
+    /// It has waited in the line, and is the next of its worker's. Others do not pass the line.
+    pub waited: bool,
     /// The part of the pool it is for.
     pub subset: Option<&'a Subset>,
 }
@@ -308,6 +322,8 @@ pub enum NoDestination {
     NoneServing,
     /// This message has tried all that may serve.
     AllTried,
+    /// Those that may serve have as much as they may have at once, or others wait for them already.
+    Full,
 }
 
 impl fmt::Display for NoDestination {
@@ -316,6 +332,7 @@ impl fmt::Display for NoDestination {
             Self::Empty => "the pool has no destinations",
             Self::NoneServing => "no destination of the pool may serve",
             Self::AllTried => "every destination that may serve was tried",
+            Self::Full => "every destination that may serve is at its limit",
         })
     }
 }
@@ -324,8 +341,9 @@ impl std::error::Error for NoDestination {}
 
 /// Chooses a destination and gives a ticket for it: an open trial first, then the picker of the first tier,
 /// then, for a message that has tried the picked one, the next untried; other tiers only when all of the
-/// first were tried. Which tier is the first for a message is drawn where several take a share. A message with a home asks no picker: it goes there, and if that was tried, to the
-/// next.
+/// first were tried or are full. Which tier is the first for a message is drawn where several take a share. A message
+/// with a home asks no picker: it goes there, and if that was tried, to the next. Who has as much as it may have at
+/// once is passed over like one that was tried, and never given more, whoever asks at the same time.
 ///
 /// # Errors
 /// [`NoDestination`] says why nobody takes the message.
@@ -335,41 +353,58 @@ pub fn balance_load(
     now: Tick,
     rng: &mut Rng,
 ) -> Result<Ticket, NoDestination> {
-    if !snapshot.trials.is_empty()
-        && (want.repeatable || now >= snapshot.trials_for_all)
-        && let Some((slot, trial)) = (snapshot.trials.iter())
-            .filter(|slot| !want.has_tried(slot.id) && snapshot.is_meant(slot, want))
-            .find_map(|slot| Some((slot, slot.live.take_trial()?)))
-    {
-        return Ok(ticket(slot, want, Some(trial), now));
+    let Some(circuit) = &snapshot.circuit else {
+        return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
+    };
+    if circuit.has_line() && !want.waited {
+        return Err(nobody(snapshot, want));
     }
-    if let Some(subset) = want.subset {
-        match snapshot.part(subset) {
-            Some(part) => {
-                if let Some(slot) = part.choose(want, now, rng) {
-                    return Ok(ticket(slot, want, None, now));
-                }
-            }
-            None => {
-                if let Some(slot) = snapshot.search(subset, want, rng) {
-                    return Ok(ticket(&slot, want, None, now));
-                }
-            }
-        }
-        if subset.fallback == Fallback::None {
-            return Err(nobody(snapshot, snapshot.part(subset)));
-        }
+    if circuit.requests.most().is_none() {
+        return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
     }
-    match snapshot.whole.choose(want, now, rng) {
-        Some(slot) => Ok(ticket(slot, want, None, now)),
-        None => Err(nobody(snapshot, Some(&snapshot.whole))),
-    }
+    circuit.requests.enter().ok_or_else(|| nobody(snapshot, want))?;
+    let found = find(snapshot, want, now, rng).map(Ticket::counted);
+    found.ok_or_else(|| {
+        circuit.requests.leave();
+        nobody(snapshot, want)
+    })
 }
 
-fn nobody(snapshot: &Snapshot, reach: Option<&Reach>) -> NoDestination {
-    match (snapshot.members.is_empty(), reach.is_none_or(|reach| reach.tiers.is_empty())) {
+/// The choice among those who have room.
+fn find(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<Ticket> {
+    let take = |slot: &Slot| Ticket::take(slot.id, slot.rank as usize, want.worker, &slot.live, now);
+    if !snapshot.trials.is_empty() && (want.repeatable || now >= snapshot.trials_for_all) {
+        let meant = |slot: &&Slot| !want.has_tried(slot.id) && snapshot.is_meant(slot, want);
+        for slot in snapshot.trials.iter().filter(meant) {
+            let Some(trial) = slot.live.take_trial() else { continue };
+            match take(slot) {
+                Some(ticket) => return Some(ticket.on_trial(trial)),
+                None => slot.live.give_trial_back(trial),
+            }
+        }
+    }
+    if let Some(subset) = want.subset {
+        let found = match snapshot.part(subset) {
+            Some(part) => part.place(want, now, rng, take),
+            None => snapshot.search(subset, want, rng).and_then(|slot| take(&slot)),
+        };
+        if found.is_some() || subset.fallback == Fallback::None {
+            return found;
+        }
+    }
+    snapshot.whole.place(want, now, rng, take)
+}
+
+/// Why nobody takes it.
+#[cold]
+fn nobody(snapshot: &Snapshot, want: &Want<'_>) -> NoDestination {
+    let strict = want.subset.filter(|subset| subset.fallback == Fallback::None);
+    let reach = strict.map_or(Some(&snapshot.whole), |subset| snapshot.part(subset));
+    let untried = |tier: &Tier| tier.slots.iter().any(|slot| !want.has_tried(slot.id));
+    match (snapshot.members.is_empty(), reach.filter(|reach| !reach.tiers.is_empty())) {
         (true, _) => NoDestination::Empty,
-        (_, true) => NoDestination::NoneServing,
+        (_, None) => NoDestination::NoneServing,
+        (_, Some(reach)) if reach.tiers.iter().any(untried) => NoDestination::Full,
         _ => NoDestination::AllTried,
     }
 }
@@ -380,15 +415,50 @@ impl Reach {
         self.first.as_ref().map_or(0, |first| first.draw(want, rng))
     }
 
-    /// The first one met, then the others in order.
-    fn choose(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<&Slot> {
+    /// What `take` gives of the first one met who has room, then of the others in order.
+    fn place<T>(
+        &self,
+        want: &Want<'_>,
+        now: Tick,
+        rng: &mut Rng,
+        take: impl Fn(&Slot) -> Option<T> + Copy,
+    ) -> Option<T> {
         let first = self.first_for(want, rng);
-        if let Some(slot) = self.tiers.get(first).and_then(|tier| choose(tier, want, now, rng)) {
-            return Some(slot);
+        if let Some(taken) = self.tiers.get(first).and_then(|tier| place(tier, want, now, rng, take)) {
+            return Some(taken);
         }
         let others = self.tiers.iter().enumerate().filter(|&(nth, _)| nth != first);
-        others.map(|(_, tier)| tier).find_map(|tier| choose(tier, want, now, rng))
+        others.map(|(_, tier)| tier).find_map(|tier| place(tier, want, now, rng, take))
     }
+}
+
+/// What `take` gives of the one who is chosen, or if it is full of the next who has room.
+fn place<T>(
+    tier: &Tier,
+    want: &Want<'_>,
+    now: Tick,
+    rng: &mut Rng,
+    take: impl Fn(&Slot) -> Option<T>,
+) -> Option<T> {
+    /// Choices before the next in the list will do.
+    const CHOICES: usize = 3;
+    let first = choose(tier, want, now, rng)?;
+    if let Some(taken) = take(first) {
+        return Some(taken);
+    }
+    let mut tried = want.tried.copied().unwrap_or_default();
+    tried.add(first.id);
+    for _ in 1..CHOICES {
+        let next = choose(tier, &Want { tried: Some(&tried), ..*want }, now, rng)?;
+        if let Some(taken) = take(next) {
+            return Some(taken);
+        }
+        tried.add(next.id);
+    }
+    let slots = tier.slots_for(want);
+    let after = slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
+    let list = slots[after..].iter().chain(&slots[..after]);
+    list.filter(|slot| !want.has_tried(slot.id)).find_map(take)
 }
 
 /// Who of a tier takes the message. A warming destination lets some pass by, to whom the picker chooses next;
@@ -430,24 +500,20 @@ fn pick<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option
     }
 }
 
-/// The same choice without a ticket for it, and without a trial.
-pub(crate) fn balance_load_dry<'s>(
-    snapshot: &'s Snapshot,
+/// The same choice without a ticket for it, and without a trial: an index of members.
+pub(crate) fn balance_load_dry(
+    snapshot: &Snapshot,
     want: &Want<'_>,
     now: Tick,
     rng: &mut Rng,
-) -> Option<&'s Slot> {
-    if let Some(subset) = want.subset {
-        let found = snapshot.part(subset).and_then(|part| part.choose(want, now, rng));
-        if found.is_some() || subset.fallback == Fallback::None {
-            return found;
-        }
+) -> Option<usize> {
+    let rank = |slot: &Slot| (!slot.live.is_full()).then_some(slot.rank);
+    let part = want.subset.and_then(|subset| snapshot.part(subset));
+    let mut found = part.and_then(|part| part.place(want, now, rng, rank));
+    if found.is_none() && want.subset.is_none_or(|subset| subset.fallback != Fallback::None) {
+        found = snapshot.whole.place(want, now, rng, rank);
     }
-    snapshot.whole.choose(want, now, rng)
-}
-
-fn ticket(slot: &Slot, want: &Want<'_>, trial: Option<Trial>, now: Tick) -> Ticket {
-    Ticket::new(slot.id, slot.rank as usize, want.worker, trial, slot.live.clone(), now)
+    found.map(|rank| rank as usize)
 }
 
 fn next_untried<'s>(slots: &'s [Slot], picked: usize, want: &Want<'_>) -> Option<&'s Slot> {
@@ -462,6 +528,7 @@ fn next_untried<'s>(slots: &'s [Slot], picked: usize, want: &Want<'_>) -> Option
 mod tests {
     use super::*;
     use crate::balance::Algorithm;
+    use crate::circuit::{DestinationLimits, PoolLimits};
     use crate::destination::{Address, Weight};
 
     fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -> Member {
@@ -525,6 +592,71 @@ mod tests {
             picture(vec![member(0, 0, 1, Standing::Serving), member(1, 1, 1, Standing::Serving)]);
         snapshot.whole.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Silent));
         assert_eq!(walk(&snapshot), (vec![0, 1], NoDestination::AllTried));
+    }
+
+    /// A picture of three, the third a backup, each with room for so many; the pool has room for `pool`.
+    fn limited(each: u32, pool: u32, algorithm: Algorithm) -> Snapshot {
+        let members = (0..3).map(|rank| member(rank, u8::from(rank == 2), 1, Standing::Serving));
+        let mut snapshot = Snapshot::build("pool".into(), 1, &*algorithm.policy(1), members.collect());
+        let circuit = Arc::new(Circuit::new(1));
+        circuit.set_limits(&PoolLimits { requests: pool, pending: 10, ..PoolLimits::default() });
+        for member in &snapshot.members {
+            member.live.set_limits(DestinationLimits { requests: each, connections: 0 });
+            member.live.join_circuit(&circuit);
+        }
+        snapshot.circuit = Some(circuit);
+        snapshot
+    }
+
+    #[test]
+    fn who_is_full_is_passed_over_and_then_the_next_tier_serves() {
+        for algorithm in Algorithm::ALL {
+            let snapshot = limited(2, 0, algorithm);
+            let (want, mut rng) = (Want { key: Some(7), ..Want::default() }, Rng::new(1));
+            let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
+            let mut held: Vec<Ticket> = (0..6).map(|_| ask(&want).expect("room")).collect();
+            let by = |held: &[Ticket], n| held.iter().filter(|ticket| ticket.member() == n).count();
+            assert_eq!([0, 1, 2].map(|n| by(&held, n)), [2, 2, 2], "{algorithm:?}");
+            assert!(held[..4].iter().all(|ticket| ticket.member() < 2), "{algorithm:?}: the backup is last");
+            assert_eq!(ask(&want).err(), Some(NoDestination::Full), "{algorithm:?}");
+            let freed = held.swap_remove(1).member();
+            assert_eq!(ask(&want).expect("room again").member(), freed, "{algorithm:?}");
+            let mut tried = Tried::default();
+            (0..3).for_each(|n| tried.add(DestinationId(100 + n)));
+            let all = Want { tried: Some(&tried), ..want };
+            assert_eq!(ask(&all).err(), Some(NoDestination::AllTried), "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn a_pool_has_as_many_as_it_may_and_nobody_passes_the_line() {
+        let snapshot = limited(0, 2, Algorithm::P2c);
+        let circuit = snapshot.circuit.clone().expect("limited");
+        let (want, mut rng) = (Want::default(), Rng::new(1));
+        let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
+        let held = [ask(&want).expect("room"), ask(&want).expect("room")];
+        assert_eq!((ask(&want).err(), circuit.requests.now()), (Some(NoDestination::Full), 2));
+        circuit.join_line(false).expect("room in the line");
+        drop(held);
+        assert_eq!(circuit.requests.now(), 0);
+        assert_eq!(ask(&want).err(), Some(NoDestination::Full), "somebody waits");
+        assert!(ask(&Want { waited: true, ..want }).is_ok());
+        circuit.leave_line(false);
+        assert!(ask(&want).is_ok());
+    }
+
+    #[test]
+    fn a_trial_without_room_is_for_somebody_else() {
+        let mut snapshot = limited(1, 0, Algorithm::RoundRobin);
+        let slot = snapshot.members[0].slot(0);
+        slot.live.open_trial();
+        snapshot.trials = [slot.clone()].into();
+        let want = Want { repeatable: true, ..Want::default() };
+        let held = Ticket::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("room");
+        let ticket = balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room");
+        assert!(!ticket.is_trial() && slot.live.trial_is_open());
+        drop(held);
+        assert!(balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room").is_trial());
     }
 
     #[test]

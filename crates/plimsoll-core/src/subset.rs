@@ -72,7 +72,7 @@ mod tests {
     fn a_destination_needs_all_the_labels_and_may_have_more() {
         let address = Address::Socket(([127, 0, 0, 1], 9000).into());
         let with = |pairs: &[(&str, &str)]| Destination {
-            labels: labels(pairs),
+            labels: labels(pairs).into(),
             ..Destination::new("d", address.clone())
         };
         let subset = Subset::new(labels(&[("version", "2"), ("tier", "gold")]), Fallback::None);

@@ -232,7 +232,7 @@ fn versions() -> Vec<Member> {
     (0..4)
         .map(|n| {
             let plain = member(n, None, 0, 1, true);
-            Member { destination: Destination { labels: label(n), ..plain.destination }, ..plain }
+            Member { destination: Destination { labels: label(n).into(), ..plain.destination }, ..plain }
         })
         .collect()
 }
@@ -285,7 +285,10 @@ fn zones_priorities_and_subsets_compose() {
     for n in 0..16_u32 {
         let plain = member(n, Some(if n % 2 == 0 { "a" } else { "b" }), u8::from(n >= 8), 1, n != 0);
         let labels = vec![("half".into(), if n % 8 < 4 { "1" } else { "2" }.into())];
-        members.push(Member { destination: Destination { labels, ..plain.destination }, ..plain });
+        members.push(Member {
+            destination: Destination { labels: labels.into(), ..plain.destination },
+            ..plain
+        });
     }
     let half = Arc::new(Subset::new(vec![("half".into(), "1".into())], Fallback::None));
     let spec = SpreadSpec {

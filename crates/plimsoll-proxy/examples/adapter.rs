@@ -6,7 +6,7 @@
 //! then bytes both ways
 //! ```
 
-use plimsoll_config::load_with;
+use plimsoll_config::{Extensions, load_with};
 use plimsoll_core::hash::hash;
 use plimsoll_proxy::adapter::{Adapter, Adapters, Connection, Failing, Fault, Recognised};
 use plimsoll_proxy::{Proxy, Source};
@@ -88,10 +88,10 @@ async fn read_line(connection: &mut Connection) -> Result<Vec<u8>, Fault> {
 /// A balancer that speaks one protocol more.
 async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
     let adapters = Adapters::built_in().with(Meters);
-    let words = adapters.words();
+    let extensions = Extensions { protocols: adapters.words(), ..Extensions::default() };
     let read = move || {
         let env = |name: &str| std::env::var(name).ok();
-        let loaded = load_with(&file, "meters.yaml", ".".as_ref(), &env, &words);
+        let loaded = load_with(&file, "meters.yaml", ".".as_ref(), &env, &extensions);
         let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
         loaded.config.ok_or_else(|| text.as_str().into())
     };

@@ -54,6 +54,8 @@ pub(crate) struct LogDraft {
     /// From the choice of the destination to the first byte of its answer.
     pub(crate) first_byte: Option<Duration>,
     pub(crate) reason: Option<Reason>,
+    /// It has waited for a place for so long.
+    pub(crate) queued: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,8 @@ pub(crate) struct ConnectionLine {
     /// Why nobody served it.
     pub(crate) reason: Option<Reason>,
     pub(crate) moved: Moved,
+    /// It has waited for a place for so long.
+    pub(crate) queued: Option<Duration>,
     pub(crate) total: Duration,
 }
 
@@ -110,6 +114,7 @@ impl LogDraft {
             destination: None,
             first_byte: None,
             reason: None,
+            queued: None,
         }
     }
 }
@@ -244,6 +249,7 @@ fn text(line: &Line) -> String {
             "reason": line.reason.map(Reason::word),
             "request_bytes": line.moved.to_destination,
             "response_bytes": line.moved.to_client,
+            "queue_ms": line.queued.map(|span| span.as_nanos() as f64 / 1e6),
             "total_ms": line.total.as_nanos() as f64 / 1e6,
         }),
         Line::Request(line) => json!({
@@ -261,6 +267,7 @@ fn text(line: &Line) -> String {
             "reason": line.draft.reason.map(Reason::word),
             "request_bytes": line.request_bytes,
             "response_bytes": line.response_bytes,
+            "queue_ms": line.draft.queued.map(|span| span.as_nanos() as f64 / 1e6),
             "ttfb_ms": line.draft.first_byte.map(|span| span.as_nanos() as f64 / 1e6),
             "total_ms": line.total.as_nanos() as f64 / 1e6,
             "user_agent": line.draft.user_agent,

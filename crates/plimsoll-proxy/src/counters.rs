@@ -187,7 +187,7 @@ impl PerWorker<RuleTally> {
 }
 
 /// How a choice of a destination can end, as metrics label it; the first is for those that found one.
-pub const DECISIONS: [&str; 4] = ["assigned", "empty", "none_serving", "all_tried"];
+pub const DECISIONS: [&str; 5] = ["assigned", "empty", "none_serving", "all_tried", "full"];
 
 /// How a try that another one follows had ended, as metrics label it: [`Failure::ALL`], and a listed status.
 pub const RETRY_REASONS: [&str; Failure::ALL.len() + 1] = {
@@ -219,6 +219,20 @@ impl Before {
     }
 }
 
+/// What a limit of a pool kept a message from.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Overflow {
+    /// To wait: too many did.
+    Queue,
+    /// To wait any longer.
+    Wait,
+    /// To be tried again: too many were.
+    Retries,
+}
+
+/// What a limit of a pool kept messages from, as metrics label it.
+pub const OVERFLOWS: [&str; 3] = ["queue", "wait", "retries"];
+
 /// How a copy of a message that waited long ended, or why there was none, as metrics label it.
 pub const HEDGES: [&str; 5] = ["won", "lost", "failed", "no_budget", "nobody"];
 
@@ -243,6 +257,9 @@ pub(crate) struct PoolTally {
     decisions: [Counter; DECISIONS.len()],
     retries: [Counter; RETRY_REASONS.len()],
     failovers: [Counter; RETRY_REASONS.len()],
+    overflows: [Counter; OVERFLOWS.len()],
+    wait_buckets: [Counter; BUCKETS_MS.len() + 1],
+    wait_nanos: Counter,
     hedges: [Counter; HEDGES.len()],
 }
 
@@ -254,6 +271,17 @@ impl PoolTally {
             self.retries[before.place()].add(1);
             self.failovers[before.place()].add(1);
         }
+    }
+
+    /// A message that would have waited was refused, or has waited for too long.
+    pub(crate) fn overflowed(&self, why: Overflow) {
+        self.overflows[why as usize].add(1);
+    }
+
+    /// A message has waited for so long, whatever came of it.
+    pub(crate) fn waited(&self, span: Duration) {
+        self.wait_buckets[bucket_of(span)].add(1);
+        self.wait_nanos.add(span.as_nanos() as u64);
     }
 
     /// A copy of a message ended so, or was not made.
@@ -268,7 +296,7 @@ impl PoolTally {
 }
 
 /// A pool's counts, summed over workers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolCounts {
     /// Choices of a destination by how they ended, in the order of [`DECISIONS`].
     pub decisions: [u64; DECISIONS.len()],
@@ -276,6 +304,10 @@ pub struct PoolCounts {
     pub retries: [u64; RETRY_REASONS.len()],
     /// Of these the ones at another destination.
     pub failovers: [u64; RETRY_REASONS.len()],
+    /// Messages that a limit kept from something, in the order of [`OVERFLOWS`].
+    pub overflows: [u64; OVERFLOWS.len()],
+    /// How long messages have waited for a place, those that got none included.
+    pub waits: Histogram,
     /// Copies of messages that waited long, in the order of [`HEDGES`].
     pub hedges: [u64; HEDGES.len()],
 }
@@ -286,6 +318,11 @@ impl PerWorker<PoolTally> {
             decisions: std::array::from_fn(|d| self.sum(|t| t.decisions[d].get())),
             retries: std::array::from_fn(|f| self.sum(|t| t.retries[f].get())),
             failovers: std::array::from_fn(|f| self.sum(|t| t.failovers[f].get())),
+            overflows: std::array::from_fn(|o| self.sum(|t| t.overflows[o].get())),
+            waits: Histogram {
+                buckets: (0..=BUCKETS_MS.len()).map(|b| self.sum(|t| t.wait_buckets[b].get())).collect(),
+                sum: self.sum(|t| t.wait_nanos.get()) as f64 / 1e9,
+            },
             hedges: std::array::from_fn(|h| self.sum(|t| t.hedges[h].get())),
         }
     }

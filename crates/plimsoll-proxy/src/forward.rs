@@ -14,6 +14,7 @@ use crate::http1::answer::{Reason, Refusal};
 use crate::http1::exchange::{End, Exchange, Upstream};
 use crate::http1::job::Job;
 use crate::proxy_protocol::Origin;
+use crate::queue::{self, Unplaced};
 use crate::race::{Raced, Runner, may_be_hedged, race};
 use crate::stream::{Stream, is_for_want_of_means};
 use crate::timer::Alarm;
@@ -76,6 +77,7 @@ pub(crate) async fn forward<D: Downstream>(client: &mut D, job: &mut Job) -> Ver
     tally.request_bytes.add(job.request_bytes);
     tally.response_bytes.add(job.response_bytes);
     tally.request(job.method, job.status, now.since(job.started));
+    job.retrying = None;
     log(job, &worker, Some(&rule), now);
     verdict
 }
@@ -95,7 +97,21 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
     let mut last = Refusal::NO_DESTINATION;
     let mut now = job.started;
     loop {
-        let chosen = match choose(job, worker, rule, &tried, before, now) {
+        let mut chosen = choose(job, worker, rule, &tried, now);
+        if matches!(chosen, Err(NoDestination::Full)) {
+            // Boxed, because it is rare.
+            chosen = match Box::pin(wait(client, job, worker, rule, &tried)).await {
+                Ok(chosen) => Ok(chosen),
+                Err(Unplaced::Nobody(why)) => Err(why),
+                Err(unplaced) => {
+                    pool.tallies.of(worker.number).decided(Some(NoDestination::Full), before);
+                    return unserved(job, worker, unplaced);
+                }
+            };
+            now = worker.now();
+        }
+        pool.tallies.of(worker.number).decided(chosen.as_ref().err().copied(), before);
+        let chosen = match chosen {
             Ok(chosen) => chosen,
             Err(NoDestination::AllTried) => return Ending::Refuse(last),
             Err(_) => return Ending::Refuse(Refusal::NO_DESTINATION),
@@ -118,6 +134,9 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
             continue;
         };
         last = refusal_of(failed.failure);
+        if !job.may_try_again(&pool, worker.number) {
+            return Ending::Refuse(last);
+        }
         match retry::decide(&pool.config.retry, &failed, &pool.budget, now) {
             Decision::Stop(_) => return Ending::Refuse(last),
             Decision::Again | Decision::RepeatFresh => before = Some(Before::Failed(failed.failure)),
@@ -131,21 +150,50 @@ pub(crate) fn choose(
     worker: &Worker,
     rule: &Rule,
     tried: &Tried,
-    before: Option<Before>,
     now: Tick,
 ) -> Result<Chosen, NoDestination> {
-    let want = Want {
+    rule.pool.balance_load(&want(job, worker, rule, tried), now, &mut worker.rng.borrow_mut())
+}
+
+fn want<'t>(job: &Job, worker: &Worker, rule: &'t Rule, tried: &'t Tried) -> Want<'t> {
+    Want {
         worker: worker.number,
         tried: Some(tried),
         repeatable: job.method.idempotent(),
         key: job.key,
         home: None,
         subset: rule.table.subset.as_deref(),
-    };
-    let chosen = rule.pool.balance_load(&want, now, &mut worker.rng.borrow_mut());
-    let missed = chosen.as_ref().err().copied();
-    rule.pool.table.borrow().tallies.of(worker.number).decided(missed, before);
-    chosen
+        waited: false,
+    }
+}
+
+/// The same once there is room for it.
+async fn wait<D: Downstream>(
+    client: &mut D,
+    job: &mut Job,
+    worker: &Rc<Worker>,
+    rule: &Rule,
+    tried: &Tried,
+) -> Result<Chosen, Unplaced> {
+    let (want, alarm) = (want(job, worker, rule, tried), client.alarm().clone());
+    let began = worker.now();
+    let bounds = (&alarm, job.total_deadline);
+    let found = queue::wait(worker, &rule.pool, &want, bounds, |cx| client.is_gone(cx, job)).await;
+    if let Some(log) = &mut job.log {
+        *log.queued.get_or_insert_default() += worker.now().since(began);
+    }
+    found
+}
+
+/// It found no place, or not in time.
+fn unserved(job: &Job, worker: &Worker, unplaced: Unplaced) -> Ending {
+    match unplaced {
+        Unplaced::Gone => Ending::Gone(Reason::ClientClosed),
+        _ if worker.now() >= job.total_deadline => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
+        Unplaced::TimedOut => Ending::Refuse(Refusal::QUEUE_TIMEOUT),
+        Unplaced::Overflow => Ending::Refuse(Refusal::OVERFLOW),
+        Unplaced::Nobody(_) => Ending::Refuse(Refusal::NO_DESTINATION),
+    }
 }
 
 /// One destination: on a pooled connection if there is one, once more on a fresh one if that was stale.

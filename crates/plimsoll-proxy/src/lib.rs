@@ -23,6 +23,7 @@ mod mqtt;
 mod pending;
 mod probe;
 mod proxy_protocol;
+mod queue;
 mod race;
 mod stream;
 mod tables;
@@ -41,8 +42,10 @@ pub use control::{
     Ask, CandidateView, Explained, Handle, Invalid, Proxy, ReloadError, Source, StartError, Unanswerable,
 };
 pub use counters::{
-    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts, METHODS, PoolCounts,
-    RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
+    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts, METHODS, OVERFLOWS,
+    PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::CheckCounts;
-pub use views::{DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView};
+pub use views::{
+    CircuitView, DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView, UseView,
+};

@@ -108,6 +108,7 @@ pub(crate) async fn race<D: Downstream>(
     let mut race = Race::new(first, job, worker, rule, tried);
     let decided = std::future::poll_fn(|cx| race.poll(cx, client, job)).await;
     drop(race);
+    job.has_rivals = false;
     match decided {
         Decided::Answered(mut winner) => {
             let end = winner.exchange.run(client, job).await;
@@ -214,7 +215,9 @@ impl<'r> Race<'r> {
         job: &mut Job,
     ) -> Option<Decided> {
         let mut at = 0;
-        while let Some(Entry { runner: Runner { exchange, .. }, due, .. }) = self.runners.get_mut(at) {
+        while at < self.runners.len() {
+            job.has_rivals = self.runners.len() > 1;
+            let Entry { runner: Runner { exchange, .. }, due, .. } = &mut self.runners[at];
             let moved = exchange.poll_bytes(cx, self.worker, client, job);
             let answered = exchange.answer_started();
             match moved {
@@ -304,7 +307,11 @@ impl<'r> Race<'r> {
             self.count(Hedged::NoBudget);
             return None;
         }
-        let chosen = choose(job, self.worker, self.rule, self.tried, None, now).ok();
+        let chosen = choose(job, self.worker, self.rule, self.tried, now);
+        let missed = chosen.as_ref().err().copied();
+        self.rule.pool.table.borrow().tallies.of(self.worker.number).decided(missed, None);
+        // A copy does not wait for a place: the message waits already.
+        let chosen = chosen.ok();
         if chosen.is_none() {
             self.count(Hedged::Nobody);
         }

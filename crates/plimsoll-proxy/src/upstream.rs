@@ -19,6 +19,7 @@ use crate::http1::job::Job;
 use crate::http2::call::Call;
 use crate::http2::link::{Link, Links, Opened};
 use crate::proxy_protocol::{self, Origin};
+use crate::queue::Line;
 use crate::race::Pace;
 use crate::stream::Stream;
 use crate::tables::PoolTable;
@@ -39,6 +40,8 @@ pub(crate) struct WorkerPool {
     snapshot: RefCell<Arc<Snapshot>>,
     idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
     links: Links,
+    /// Who waits here for a place.
+    pub(crate) line: Line,
     /// How long messages wait before a copy of them is sent, in a pool that hedges.
     pub(crate) pace: RefCell<Option<Pace>>,
 }
@@ -118,6 +121,7 @@ impl WorkerPool {
             table: RefCell::new(table),
             idle: RefCell::default(),
             links: Links::default(),
+            line: Line::default(),
         }
     }
 
@@ -193,7 +197,7 @@ impl WorkerPool {
         snapshot.home(key, subset).map(|member| (member.id, member.since))
     }
 
-    /// Is there a destination for such a message that may serve and was not tried?
+    /// Is there a destination for such a message that may serve, has room and was not tried?
     pub(crate) fn has_untried(&self, want: &Want<'_>) -> bool {
         self.snapshot.borrow().has_untried(want)
     }

@@ -1,7 +1,9 @@
 //! What the outside may see of a running proxy: plain values, copied when asked for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use plimsoll_core::circuit::Gauge;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::live::Counts;
 use plimsoll_core::pool::DestinationReport;
@@ -39,6 +41,52 @@ pub struct PoolView {
     pub decision_cache: Option<(u64, u64)>,
     /// Ejections since the start, by their reason.
     pub ejections: BTreeMap<&'static str, u64>,
+    /// What it has at once, and may have.
+    pub circuit: CircuitView,
+}
+
+/// How many there are of something, and how many there may be.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct UseView {
+    /// Now.
+    pub now: u32,
+    /// At most; `None` = no limit.
+    pub most: Option<u32>,
+}
+
+impl UseView {
+    /// No more fit.
+    pub fn is_full(self) -> bool {
+        self.most.is_some_and(|most| self.now >= most)
+    }
+}
+
+impl From<&Gauge> for UseView {
+    fn from(gauge: &Gauge) -> Self {
+        Self { now: gauge.now(), most: gauge.most() }
+    }
+}
+
+/// What a pool has at once, over all destinations and workers.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct CircuitView {
+    /// Messages that hold a ticket.
+    pub requests: UseView,
+    /// Connections, where they are counted: where the pool or a destination has a limit of them.
+    pub connections: UseView,
+    /// Messages that wait for a place. They have a limit only where something of the pool does.
+    pub pending: UseView,
+    /// Messages that are being tried again.
+    pub retries: UseView,
+    /// How long a message waits at most.
+    pub wait: Duration,
+}
+
+impl CircuitView {
+    /// Something of the pool has a limit, so a message may have to wait.
+    pub fn is_limited(&self) -> bool {
+        self.pending.most.is_some()
+    }
 }
 
 /// A destination, as of now.
@@ -63,8 +111,14 @@ pub struct DestinationView {
     pub since: Tick,
     /// Messages that hold a ticket.
     pub in_flight: u32,
+    /// The same, and how many may.
+    pub requests: UseView,
+    /// Connections, where they are counted: where it or its pool has a limit of them.
+    pub connections: UseView,
     /// Bad outcomes of real traffic in a row.
     pub streak: u32,
+    /// How often a formula had no number for it.
+    pub unscored: u32,
     /// Counts since the start.
     pub counts: Counts,
     /// What its checks and its ejections came to.

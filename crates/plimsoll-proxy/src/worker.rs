@@ -275,7 +275,8 @@ fn arrange(worker: &Rc<Worker>, doors: &mut HashMap<Name, OpenDoor>, orders: Vec
             open.accepting.insert(number, accepting);
         }
     }
-    worker.pools.borrow_mut().retain(|number, _| used.contains(number));
+    // Who waits is still served.
+    worker.pools.borrow_mut().retain(|number, pool| used.contains(number) || !pool.line.is_empty());
 }
 
 /// Closes a door's sockets; done when all of these are.
@@ -284,16 +285,27 @@ fn close(open: OpenDoor) -> Vec<JoinHandle<()>> {
     open.accepting.into_values().map(Accepting::close).collect()
 }
 
-/// Turns the wheel of alarms, and once a second closes idle connections nobody should use again.
+/// Turns the wheel of alarms, serves who waits, and once a second closes idle connections nobody should use again.
 async fn keep_time(worker: Rc<Worker>, beat: Arc<Notify>) {
     let mut swept = worker.now();
     loop {
         beat.notified().await;
         let now = worker.now();
         worker.timers.turn(now);
+        serve_lines(&worker, now);
         if now.since(swept) >= Duration::from_secs(1) {
             swept = now;
             worker.pools.borrow().values().for_each(|pool| pool.sweep(now));
+            // Of pools that are no longer configured, those nobody uses any more.
+            worker.pools.borrow_mut().retain(|_, pool| Rc::strong_count(pool) > 1);
         }
+    }
+}
+
+/// Serves whoever can be served of those who wait.
+fn serve_lines(worker: &Worker, now: Tick) {
+    let pools = worker.pools.borrow();
+    for pool in pools.values().filter(|pool| !pool.line.is_empty()) {
+        pool.serve_line(worker.number, now, &mut worker.rng.borrow_mut());
     }
 }

@@ -9,7 +9,7 @@ use plimsoll_core::{
     Address, Destination, NoDestination, Rng, Snapshot, Tick, Ticket, Tried, Want, Weight, balance_load,
 };
 
-use crate::scenario::Scenario;
+use crate::scenario::{NEVER_EJECTS, Scenario};
 use crate::trial::{Contender, Ear};
 
 /// One balancer. Nothing it knows is known to another one.
@@ -32,16 +32,18 @@ impl Balancer {
     pub fn new(scenario: &Scenario, contender: &Contender, rng: &mut Rng) -> Self {
         let members: Vec<Destination> =
             scenario.sites.iter().enumerate().map(|(index, site)| member(index, site)).collect();
+        let plain = matches!(contender, Contender::Peer(_));
         let spec = PoolSpec {
             algorithm: contender.algorithm(),
-            health: scenario.health.clone(),
+            health: scenario.health.clone().filter(|_| !plain),
             parallel_checks: true,
-            outlier: scenario.outlier,
+            outlier: if plain { NEVER_EJECTS } else { scenario.outlier },
             spread: Default::default(),
-            settings: Default::default(),
-            slow_start: None,
-            panic_threshold: 0.5,
-            recovery: false,
+            settings: contender.settings(),
+            slow_start: scenario.slow_start,
+            panic_threshold: scenario.panic_threshold,
+            recovery: scenario.recovery,
+            limits: Default::default(),
         };
         let mut draw = || Rng::new(rng.next_u64());
         let pool = Pool::new("simulated".into(), spec, members.clone(), scenario.workers, draw(), Tick::ZERO);

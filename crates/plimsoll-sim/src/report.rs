@@ -111,6 +111,8 @@ fn contender(scenario: &Scenario, runs: &Runs) -> Value {
         "late": mean(|tally| tally.late as f64),
         "failed": mean(|tally| tally.failed as f64),
         "retries": mean(|tally| tally.retries as f64),
+        "copies": mean(|tally| tally.copies as f64),
+        "copies_won": mean(|tally| tally.copies_won as f64),
         "latency_ms": latency,
         "in_flight": {"p50": runs.in_flight(0.5), "p99": runs.in_flight(0.99), "max": runs.in_flight(1.0)},
         "imbalance": mean(Tally::imbalance),

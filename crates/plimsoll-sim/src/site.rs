@@ -58,8 +58,8 @@ pub enum Welcome {
     Taken,
     /// No connection.
     Refused,
-    /// Answered with 500 after so long.
-    Failed(Duration),
+    /// Answered with an error after so long.
+    Failed(Duration, u16),
 }
 
 /// What a destination says of itself when asked.
@@ -137,7 +137,7 @@ impl Site {
                 self.forgotten.push(job);
                 Welcome::Taken
             }
-            Condition { fails: Some(after), .. } => Welcome::Failed(after),
+            Condition { fails: Some((after, status)), .. } => Welcome::Failed(after, status),
             _ => {
                 self.found.insert(job, (self.load() as u32, now));
                 self.machine.arrive(now, job, work);

@@ -22,8 +22,12 @@ pub struct Tally {
     pub late: u64,
     /// Answered with an error, or by nobody.
     pub failed: u64,
-    /// Tries beyond the first.
+    /// Tries beyond the first, copies left aside.
     pub retries: u64,
+    /// Copies sent because an answer took long.
+    pub copies: u64,
+    /// Of these, who answered first.
+    pub copies_won: u64,
     /// Messages at each destination, sampled ten times a second.
     pub in_flight: Histogram<u64>,
     /// Tries each destination got.
@@ -60,6 +64,8 @@ impl Tally {
             late: 0,
             failed: 0,
             retries: 0,
+            copies: 0,
+            copies_won: 0,
             in_flight: histogram(),
             taken: vec![0; sites],
             used: vec![0.0; sites],

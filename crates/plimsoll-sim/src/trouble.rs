@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_core::Tick;
+use plimsoll_core::{Rng, Tick};
 
 /// A warming destination gets faster in steps of this length.
 const WARM_STEP: Duration = Duration::from_millis(100);
@@ -30,8 +30,13 @@ pub enum Kind {
         /// Then is away for so long.
         down: Duration,
     },
-    /// Answers everything at once with 500.
-    FastFailing(Duration),
+    /// Answers everything at once with an error.
+    FastFailing {
+        /// So quickly.
+        after: Duration,
+        /// 500 or another status that speaks against it.
+        status: u16,
+    },
     /// Nothing moves.
     Stalling,
     /// Everything takes so many times as long at first, and gets better evenly.
@@ -47,6 +52,17 @@ pub enum Kind {
     },
     /// Refuses connections and loses what it has.
     Down,
+    /// Now and then, by chance, everything takes so many times as long.
+    Spells {
+        /// How many times.
+        factor: f64,
+        /// Chance decides anew each time this has passed.
+        length: Duration,
+        /// How likely it is.
+        share: f64,
+        /// Each destination has spells of its own.
+        seed: u64,
+    },
 }
 
 /// How a destination is at one moment.
@@ -58,8 +74,8 @@ pub struct Condition {
     pub down: bool,
     /// Accepts and never answers.
     pub gray: bool,
-    /// Answers 500 after so long.
-    pub fails: Option<Duration>,
+    /// Answers after so long with this status.
+    pub fails: Option<(Duration, u16)>,
 }
 
 impl Condition {
@@ -77,7 +93,7 @@ impl Trouble {
         match self.kind {
             Kind::Slow(factor) => condition.pace /= factor,
             Kind::Flapping { up, down } => condition.down |= within(since, up + down) >= up,
-            Kind::FastFailing(after) => condition.fails = Some(after),
+            Kind::FastFailing { after, status } => condition.fails = Some((after, status)),
             Kind::Stalling => condition.pace = 0.0,
             Kind::Cold(factor) => {
                 let warm = since.as_secs_f64() / self.until.since(self.from).as_secs_f64();
@@ -87,14 +103,23 @@ impl Trouble {
             Kind::Pausing { every, pause } if within(since, every) < pause => condition.pace = 0.0,
             Kind::Pausing { .. } => {}
             Kind::Down => condition.down = true,
+            Kind::Spells { factor, length, share, seed } => {
+                let turn = since.as_nanos() as u64 / length.as_nanos().max(1) as u64;
+                if Rng::new(seed ^ turn.wrapping_mul(0x9e37_79b9_7f4a_7c15)).share() < share {
+                    condition.pace /= factor;
+                }
+            }
         }
         condition
     }
 
-    /// Collectors of garbage do not all begin at once: the first pause comes at this part of its turn.
+    /// Collectors of garbage do not all begin at once: the first pause comes at this part of its turn; and nobody
+    /// shares its bad spells with another.
     pub fn anywhere_in_its_turn(mut self, part: f64) -> Self {
-        if let Kind::Pausing { every, .. } = self.kind {
-            self.from += every.mul_f64(part);
+        match &mut self.kind {
+            Kind::Pausing { every, .. } => self.from += every.mul_f64(part),
+            Kind::Spells { seed, .. } => *seed = part.to_bits(),
+            _ => {}
         }
         self
     }
@@ -116,6 +141,7 @@ impl Trouble {
             Kind::Flapping { up, down } => turns(up + down, up),
             Kind::Pausing { every, pause } => turns(every, pause),
             Kind::Cold(_) => now + WARM_STEP,
+            Kind::Spells { length, .. } => turns(length, length),
             _ => self.until,
         };
         next.min(self.until)

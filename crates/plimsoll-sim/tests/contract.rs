@@ -4,6 +4,7 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use plimsoll_core::balance::{Algorithm, HashSpec, Needs, Picker, Policy, Settings, Slot, Table};
+use plimsoll_core::formula::Formula;
 use plimsoll_core::{Rng, Tick, Want};
 use plimsoll_sim::{Terms, contract};
 
@@ -31,6 +32,19 @@ fn keeps(algorithm: Algorithm) {
 #[test]
 fn round_robin_keeps_the_contract() {
     keeps(Algorithm::RoundRobin);
+}
+
+#[test]
+fn custom_keeps_the_contract_by_any_formula() {
+    for formula in [
+        "(in_flight + 1) / weight",
+        "(in_flight + 1) / weight * (has(load.cpu) ? 1 + load.cpu : 1)",
+        "zone == 'eu' ? 1e9 : (in_flight + 1) / weight",
+    ] {
+        let formula = Some(Arc::new(Formula::parse(formula).expect("a formula")));
+        let settings = Settings { formula, ..Settings::default() };
+        contract(&|workers| Algorithm::Custom.policy_with(workers, &settings), &terms(Algorithm::Custom));
+    }
 }
 
 #[test]

@@ -68,6 +68,19 @@ fn neither_load_alone_nor_latency_alone_is_best_where_half_are_slow() {
 }
 
 #[test]
+fn where_all_are_alike_a_score_is_better_for_some_load_in_it() {
+    // With few destinations, so that the fastest is everybody's.
+    let mut scenario = setup(40, 0.75);
+    (scenario.warm_up, scenario.duration) = (Duration::from_secs(8), Duration::from_secs(12));
+    let of = |share| {
+        let score = Score::Linear(share);
+        p99(&scenario, Contender::Probing(Probing { score, ..Probing::PREQUAL }))
+    };
+    let (latency, mixed) = (of(0.0), of(0.9));
+    assert!(mixed < 0.7 * latency, "{latency} {mixed}");
+}
+
+#[test]
 fn every_figure_has_its_points() {
     for (number, points) in
         [(7, 2 * (plimsoll_core::balance::Algorithm::ALL.len() + 6)), (8, 7), (9, 14), (10, 14)]

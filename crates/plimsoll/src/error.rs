@@ -66,7 +66,8 @@ impl From<NoDestination> for LoadBalancingError {
     fn from(why: NoDestination) -> Self {
         match why {
             NoDestination::Empty => Self::NoDestinations,
-            NoDestination::NoneServing => Self::NoneServing,
+            // Destinations of the library have no limits.
+            NoDestination::NoneServing | NoDestination::Full => Self::NoneServing,
             NoDestination::AllTried => Self::AllTried,
         }
     }

@@ -3,6 +3,7 @@
 //! Names and labels are those of docs/metrics.md. Series that stay at zero are left out, but for the one of
 //! each family that tells it is there.
 
+mod limits;
 mod pools;
 mod process;
 mod text;

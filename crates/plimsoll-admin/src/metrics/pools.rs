@@ -4,12 +4,14 @@ use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, HEDGES, PoolView, RETRY_REASONS};
 
+use super::limits;
 use super::text::{Family, Kind, Text};
 
 pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
     answers(text, pools);
     standings(text, pools);
     decisions(text, pools);
+    limits::write(text, pools);
     checks(text, pools);
 }
 
@@ -49,6 +51,16 @@ fn answers(text: &mut Text<'_>, pools: &[PoolView]) {
     each(pools, |[pool, destination], _, d| {
         for (failure, &count) in Failure::ALL.iter().zip(&d.counts.failures) {
             family.unless_zero(&[pool, destination, ("reason", failure.word())], count);
+        }
+    });
+    let mut family = text.counter(
+        "plimsoll_destination_score_errors_total",
+        "Times a formula had no number for a destination, which then counts as the worst.",
+    );
+    let mut shown = false;
+    each(pools, |labels, _, d| {
+        if d.unscored > 0 || !std::mem::replace(&mut shown, true) {
+            family.sample(&labels, d.unscored);
         }
     });
     let mut family = text.gauge("plimsoll_destination_in_flight", "Messages a destination holds now.");

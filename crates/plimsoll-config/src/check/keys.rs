@@ -104,15 +104,23 @@ pub(crate) const MATCH: Keys = Keys {
 
 pub(crate) const POOL: Keys = Keys::new(
     "pools.*",
-    &["protocol", "grpc_web", "proxy_protocol", "tls", "load_balancer", "timeouts", "destinations"],
+    &["protocol", "grpc_web", "proxy_protocol", "tls", "load_balancer", "timeouts", "limits", "destinations"],
 );
+pub(crate) const POOL_LIMITS: Keys = Keys {
+    later: &["connections"],
+    ..Keys::new("pools.*.limits", &["requests", "pending", "wait", "retries", "per_destination"])
+};
+pub(crate) const PER_DESTINATION: Keys =
+    Keys { later: &["connections"], ..Keys::new("pools.*.limits.per_destination", &["requests"]) };
 pub(crate) const CLIENT_TLS: Keys = Keys::new("pools.*.tls", &["ca", "server_name", "cert", "key", "verify"]);
 pub(crate) const DESTINATION_TIMEOUTS: Keys = Keys::new("pools.*.timeouts", &["connect", "response", "idle"]);
 pub(crate) const DESTINATION: Keys =
-    Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels"]);
+    Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels", "limits"]);
+pub(crate) const DESTINATION_LIMITS: Keys =
+    Keys { later: &["connections"], ..Keys::new("pools.*.destinations[].limits", &["requests"]) };
 
 pub(crate) const LOAD_BALANCER: Keys = Keys {
-    later: &["session_affinity", "custom"],
+    later: &["session_affinity"],
     pairs: &["dynamic_adjustment", "performance_monitoring"],
     ..Keys::new(
         "load_balancer",
@@ -133,10 +141,12 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
             "dynamic_adjustment",
             "performance_monitoring",
             "hash",
+            "custom",
         ],
     )
 };
 pub(crate) const HASH: Keys = Keys::new("load_balancer.hash", &["key", "table", "bound"]);
+pub(crate) const CUSTOM: Keys = Keys::new("load_balancer.custom", &["expression"]);
 pub(crate) const ZONE_AWARE: Keys = Keys::new("load_balancer.zone_aware", &["enabled", "busy", "keys"]);
 pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
     "load_balancer.health_monitoring",
@@ -184,7 +194,7 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 29] = [
+pub(crate) static ALL: [&Keys; 33] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
@@ -202,9 +212,13 @@ pub(crate) static ALL: [&Keys; 29] = [
     &POOL,
     &CLIENT_TLS,
     &DESTINATION_TIMEOUTS,
+    &POOL_LIMITS,
+    &PER_DESTINATION,
     &DESTINATION,
+    &DESTINATION_LIMITS,
     &LOAD_BALANCER,
     &HASH,
+    &CUSTOM,
     &ZONE_AWARE,
     &HEALTH_MONITORING,
     &OUTLIER_DETECTION,

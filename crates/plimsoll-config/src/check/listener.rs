@@ -300,6 +300,14 @@ impl Reader<'_> {
             let message = format!("the destination `{}` of its pool is a Unix socket", unix.name);
             self.problem(place, Code::Conflict, message).help("datagrams go to an IP address and port");
         }
+        if pool.limits_connections() {
+            let message = format!(
+                "the pool `{}` limits its connections, and datagrams are passed on without",
+                pool.name
+            );
+            self.problem(place, Code::Conflict, message)
+                .help("limit its `requests` instead: flows of datagrams count as such");
+        }
         if pool.proxy_protocol != ProxyProtocol::None {
             let message = format!("the pool `{}` sends PROXY headers, and datagrams have none", pool.name);
             self.problem(place, Code::Conflict, message)

@@ -9,6 +9,7 @@ use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{CALL_STATUSES, HedgeSpec, RetrySpec, RetryWhen};
 use plimsoll_core::spread::SpreadSpec;
 
+use crate::check::custom::Score;
 use crate::check::health::{HealthSettings, set};
 use crate::check::keys;
 use crate::check::read::{Place, Reader, Wrong};
@@ -18,15 +19,13 @@ use crate::defaults;
 use crate::model::HashKey;
 use crate::problem::Code;
 
-/// Algorithms of the contract that come later.
-const LATER_ALGORITHMS: [&str; 1] = ["custom"];
-
 /// What a pool's `load_balancer` block comes to.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) algorithm: Algorithm,
     pub(crate) hash: HashSpec,
     pub(crate) hash_key: HashKey,
+    pub(crate) score: Score,
     pub(crate) health_checking: bool,
     pub(crate) health: HealthSettings,
     pub(crate) caching: bool,
@@ -47,6 +46,7 @@ impl Default for Settings {
             algorithm: defaults::ALGORITHM,
             hash: defaults::HASH,
             hash_key: defaults::HASH_KEY,
+            score: Score::default(),
             health_checking: true,
             health: HealthSettings::default(),
             caching: true,
@@ -68,13 +68,17 @@ impl Reader<'_> {
     pub(crate) fn load_balancer(&mut self, place: &Place<'_>, is_top: bool, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::LOAD_BALANCER) else { return };
         if let Some(place) = table.get("algorithm") {
-            let words = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
-            set(&mut settings.algorithm, self.word(place, &words, &LATER_ALGORITHMS));
+            let known = Algorithm::ALL.into_iter().chain(self.extensions.policies.algorithms());
+            let words: Vec<_> = known.map(|algorithm| (algorithm.name(), algorithm)).collect();
+            set(&mut settings.algorithm, self.word(place, &words, &[]));
         }
+        // What stands at the top of the file may be meant for pools that name the algorithm themselves.
+        let algorithm_here = table.get("algorithm").is_some() || !is_top;
         if let Some(place) = table.get("hash") {
-            // What stands at the top of the file may be meant for pools that say themselves that they hash.
-            let algorithm_here = table.get("algorithm").is_some() || !is_top;
             self.hash(place, algorithm_here, settings);
+        }
+        if let Some(place) = table.get("custom") {
+            self.custom(place, algorithm_here, settings);
         }
         set(&mut settings.health_checking, table.get("health_checking").and_then(|p| self.switch(p)));
         set(&mut settings.retry.failover, table.get("failover").and_then(|p| self.switch(p)));

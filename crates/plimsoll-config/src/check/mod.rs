@@ -1,11 +1,13 @@
 //! How a tree becomes a configuration: all of it is read, whatever is wrong with a part.
 
 mod address;
+mod custom;
 mod hash;
 mod headers;
 mod health;
 mod hedge;
 pub(crate) mod keys;
+mod limits;
 mod listener;
 mod load_balancer;
 mod pool;
@@ -28,18 +30,19 @@ use read::{Place, Reader};
 use table::Table;
 
 use crate::defaults;
+use crate::load::Extensions;
 use crate::model::{Config, Listener, Pool, Protocol};
 use crate::problem::{Code, Problems};
 use crate::tree::{Kind, Node, Path, Scalar, Value};
 
-/// The configuration a tree means, for a program that speaks `protocols` beside ours. With errors among the problems it has gaps and must not be used.
+/// The configuration a tree means, for a program with `extensions` of its own. With errors among the problems it has gaps and must not be used.
 pub(crate) fn check(
     root: &Node,
     dir: &FilePath,
-    protocols: &[&'static str],
+    extensions: &Extensions,
     problems: &mut Problems,
 ) -> Option<Config> {
-    let mut reader = Reader { problems, dir, protocols };
+    let mut reader = Reader { problems, dir, extensions };
     let top = Place { node: root, key: None, path: Path::default() };
     if let Value::Scalar(Scalar { kind: Kind::Null, .. }) = root.value {
         nothing(&mut reader, &top, "the file is empty");

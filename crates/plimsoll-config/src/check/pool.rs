@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use plimsoll_core::spread::SpreadSpec;
-use plimsoll_core::{Name, Weight};
+use plimsoll_core::{DestinationLimits, Name, Weight};
 
 use crate::check::address;
 use crate::check::health::set;
 use crate::check::keys;
+use crate::check::limits::AtOnce;
 use crate::check::load_balancer::Settings;
 use crate::check::read::{Firsts, Place, Reader, Wrong, name};
 use crate::defaults;
@@ -80,6 +81,7 @@ impl Reader<'_> {
         let mut protocol = PoolProtocol::default();
         let mut proxy_protocol = ProxyProtocol::default();
         let mut grpc_web = GrpcWeb::default();
+        let mut at_once = AtOnce::default();
         if let Some(table) = self.table(place, &keys::POOL) {
             if let Some(place) = table.get("protocol") {
                 let words = [
@@ -119,22 +121,31 @@ impl Reader<'_> {
             if let Some(place) = table.get("load_balancer") {
                 self.load_balancer(place, false, &mut settings);
             }
+            self.has_score(table.get("load_balancer").unwrap_or(place), &settings);
             if let Some(place) = table.get("timeouts") {
                 self.destination_timeouts(place, &mut timeouts);
             }
+            if let Some(place) = table.get("limits") {
+                at_once = self.pool_limits(place);
+            }
             match table.get("destinations") {
-                Some(place) => destinations = self.destinations(place),
+                Some(place) => destinations = self.destinations(place, at_once.each),
                 None => self.missing(place, "destinations", "give the pool a list of addresses"),
             }
+            if let Some(place) = table.get("limits") {
+                self.somebody_waits(place, &at_once, &destinations);
+            }
         }
-        let pool =
-            Pool { protocol, proxy_protocol, grpc_web, tls, ..build(key, &settings, timeouts, destinations) };
+        let AtOnce { limits, wait, .. } = at_once;
+        let rest = build(key, &settings, timeouts, destinations);
+        let pool = Pool { protocol, proxy_protocol, grpc_web, tls, limits, wait, ..rest };
         (pool, settings.health.is_by_default())
     }
 
     /// The pool of the short form.
     pub(crate) fn default_pool(&mut self, destinations: &Place<'_>, settings: &Settings) -> Pool {
-        let destinations = self.destinations(destinations);
+        self.has_score(destinations, settings);
+        let destinations = self.destinations(destinations, DestinationLimits::default());
         build("default", settings, defaults::DESTINATION_TIMEOUTS, destinations)
     }
 
@@ -146,7 +157,7 @@ impl Reader<'_> {
         set(&mut timeouts.idle, read("idle"));
     }
 
-    fn destinations(&mut self, place: &Place<'_>) -> Vec<Destination> {
+    fn destinations(&mut self, place: &Place<'_>, limits: DestinationLimits) -> Vec<Destination> {
         let items = self.list(place);
         if items.is_empty() && matches!(&place.node.value, Value::List(_)) {
             self.problem(place, Code::BadValue, "the list of destinations is empty")
@@ -155,7 +166,7 @@ impl Reader<'_> {
         let mut seen = Firsts::default();
         let mut destinations = Vec::new();
         for item in &items {
-            destinations.extend(self.destination(item, &mut seen));
+            destinations.extend(self.destination(item, &mut seen, limits));
         }
         if !destinations.is_empty() && destinations.iter().all(|d| d.weight.get() == 0) {
             self.problem(
@@ -178,7 +189,12 @@ impl Reader<'_> {
     }
 
     /// An address, or a block with one.
-    fn destination(&mut self, place: &Place<'_>, seen: &mut Firsts<Name>) -> Option<Destination> {
+    fn destination(
+        &mut self,
+        place: &Place<'_>,
+        seen: &mut Firsts<Name>,
+        limits: DestinationLimits,
+    ) -> Option<Destination> {
         if !place.is_block() {
             let address = self.address(place, "127.0.0.1", address::destination)?;
             let name = self.text(place)?.into();
@@ -189,7 +205,8 @@ impl Reader<'_> {
                 weight: Weight::ONE,
                 priority: 0,
                 zone: None,
-                labels: Vec::new(),
+                labels: Arc::default(),
+                limits,
             });
         }
         let table = self.table(place, &keys::DESTINATION)?;
@@ -202,6 +219,7 @@ impl Reader<'_> {
         let priority = table.get("priority").and_then(|p| self.whole(p, 0..=255));
         let zone = table.get("zone").and_then(|p| self.parsed(p, "text", label));
         let labels = table.get("labels").map(|p| self.labels(p)).unwrap_or_default();
+        let limits = table.get("limits").map_or(limits, |p| self.destination_limits(p, limits));
         let Some(at) = table.get("address") else {
             self.missing(place, "address", "write it like \"10.0.0.1:8080\"");
             return None;
@@ -221,7 +239,8 @@ impl Reader<'_> {
             weight: weight.map_or(Weight::ONE, Weight::new),
             priority: priority.unwrap_or(0),
             zone,
-            labels,
+            labels: labels.into(),
+            limits,
         })
     }
 
@@ -256,6 +275,7 @@ fn build(
         algorithm: settings.algorithm,
         hash: settings.hash,
         hash_key: settings.hash_key.clone(),
+        formula: settings.score.formula(),
         caching: settings.caching,
         health: settings.health_checking.then(|| settings.health.spec()),
         parallel_checks: settings.parallel_checks,
@@ -270,6 +290,8 @@ fn build(
         proxy_protocol: ProxyProtocol::default(),
         grpc_web: GrpcWeb::default(),
         tls: None,
+        limits: defaults::POOL_LIMITS,
+        wait: defaults::WAIT,
         timeouts: DestinationTimeouts { total: settings.total, ..timeouts },
         destinations,
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use plimsoll_core::Name;
 
+use crate::load::Extensions;
 use crate::problem::{Added, Code, Problems};
 use crate::suggest::suggest;
 use crate::tree::{Kind, Node, Path, Scalar, Span, Value, printable};
@@ -135,8 +136,8 @@ pub(crate) struct Reader<'r> {
     pub(crate) problems: &'r mut Problems,
     /// Relative paths start here.
     pub(crate) dir: &'r FilePath,
-    /// What listeners can speak beside what they always can.
-    pub(crate) protocols: &'r [&'static str],
+    /// What the program can beside what it always can.
+    pub(crate) extensions: &'r Extensions,
 }
 
 impl Reader<'_> {

@@ -86,8 +86,11 @@ impl Reader<'_> {
     /// The word after `protocol`: one of ours, or one the embedding program added.
     pub(crate) fn spoken(&mut self, place: &Place<'_>) -> Option<Spoken> {
         let own = SPOKEN.into_iter().map(|spoken| (spoken.word, spoken));
-        let added =
-            self.protocols.iter().map(|&word| (word, spoken(word, Protocol::Other(word), Tls::IfGiven)));
+        let added = self
+            .extensions
+            .protocols
+            .iter()
+            .map(|&word| (word, spoken(word, Protocol::Other(word), Tls::IfGiven)));
         let words: Vec<_> = own.chain(added).collect();
         self.word(place, &words, &[])
     }

@@ -253,9 +253,36 @@ fn mqtt_and_detection_have_their_own_keys() {
 fn a_program_may_speak_more() {
     let text = "listeners: [{name: a, address: \":80\", protocol: meters, pool: p}]\npools: {p: {destinations: [\"a:1\"]}}";
     let env = |_: &str| None;
-    let loaded = plimsoll_config::load_with(text, "f", "".as_ref(), &env, &["meters"]);
+    let extensions = plimsoll_config::Extensions { protocols: vec!["meters"], ..Default::default() };
+    let loaded = plimsoll_config::load_with(text, "f", "".as_ref(), &env, &extensions);
     let config = loaded.config.expect("a good configuration");
     assert_eq!(config.listeners[0].protocol, plimsoll_config::model::Protocol::Other("meters"));
+    assert!(load_text(text).config.is_none());
+}
+
+#[test]
+fn a_program_may_balance_by_a_policy_of_its_own() {
+    use plimsoll_core::balance::{Algorithm, Needs, Picker, Policies, Policy, Slot};
+    struct Mine;
+    impl Policy for Mine {
+        fn name(&self) -> &'static str {
+            "mine"
+        }
+        fn needs(&self) -> Needs {
+            Needs::Nothing
+        }
+        fn build(&self, slots: std::sync::Arc<[Slot]>) -> Box<dyn Picker> {
+            Algorithm::Random.policy(1).build(slots)
+        }
+    }
+    let text = "listen: \":80\"\ndestinations: [\"a:1\"]\nload_balancer: {algorithm: mine}";
+    let policies = Policies::built_in().with(|_| Box::new(Mine));
+    let extensions = plimsoll_config::Extensions { policies: policies.clone(), ..Default::default() };
+    let read = |text: &str| plimsoll_config::load_with(text, "f", "".as_ref(), &|_| None, &extensions);
+    let config = read(text).config.expect("a good configuration");
+    assert_eq!(Some(config.pools[0].algorithm), policies.of("mine"));
+    let told = read(&text.replace("mine", "mind"));
+    assert_eq!(told.problems[0].help.as_deref(), Some("did you mean `mine`?"));
     assert!(load_text(text).config.is_none());
 }
 
@@ -305,15 +332,41 @@ fn hashing_and_what_it_is_told() {
 }
 
 #[test]
+fn a_formula_is_read_where_it_is_of_use_and_its_mistakes_have_places() {
+    let custom =
+        |rest: &str, expected: &[&str]| check_policy(&format!("  algorithm: custom\n{rest}"), expected);
+    let wrong = &["bad-value custom.expression"];
+    custom("  custom: {expression: \"(in_flight + 1) / weight\"}", &[]);
+    custom("  custom: {expression: (in_flight + ▸wait) / weight}", wrong);
+    custom("  custom: {expression: 'in_flight > 1 ? 1▸'}", wrong);
+    custom("  custom: {expression: \"▸in_flight > 1\"}", wrong);
+    custom("  custom: {expression: ▸\"${SECRET}\"}", wrong);
+    custom("  custom: {expression: ▸5}", &["wrong-type custom.expression"]);
+    custom("  ▸custom: {}", &["missing-key custom.expression"]);
+    check_policy("  custom: {expression: in_flight}", &[]);
+    check_policy("  algorithm: p2c\n  ▸custom: {expression: in_flight}", &["conflict custom"]);
+    check(
+        "listen: \":80\"\n▸destinations: [\"a:1\"]\nload_balancer: {algorithm: custom}",
+        &["missing-key destinations"],
+    );
+    let pool = "listeners: [{name: a, address: \":80\", pool: p}]\npools: {p: {destinations: [\"a:1\"], LB}}";
+    let lb = "▸load_balancer: {algorithm: custom}";
+    check(&pool.replace("LB", lb), &["missing-key pools.p.load_balancer"]);
+    assert_eq!(
+        help(
+            "listen: \":80\"\ndestinations: [\"a:1\"]\nload_balancer: {algorithm: custom, custom: {expression: inflight}}"
+        ),
+        "did you mean `in_flight`?"
+    );
+}
+
+#[test]
 fn what_comes_later_is_refused_in_words() {
     check_short(
         "▸kafka: {}\n▸state: {}\nadmin: {▸tokens: []}",
         &["not-available-yet kafka", "not-available-yet state", "not-available-yet admin.tokens"],
     );
-    check_policy("  algorithm: ▸custom", &["not-available-yet algorithm"]);
-    for key in ["session_affinity", "custom"] {
-        check_policy(&format!("  ▸{key}: x"), &[format!("not-available-yet {key}").as_str()]);
-    }
+    check_policy("  ▸session_affinity: x", &["not-available-yet session_affinity"]);
     check_listener("▸http3: true", &["not-available-yet http3"]);
     for key in ["redirect", "deny", "rate_limit", "timeout", "pools"] {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
@@ -393,6 +446,28 @@ fn what_a_check_has_not() {
     check_policy(
         &format!("  health_monitoring: {{protocol: grpc, service: ▸{}}}", "x".repeat(257)),
         &["too-large health_monitoring.service"],
+    );
+}
+
+#[test]
+fn limits_that_make_no_sense() {
+    let pool = |limits: &str, destination: &str, expected: &[&str]| {
+        let listeners = "listeners: [{name: a, address: \":80\", pool: a}]";
+        let pool = format!("{{limits: {limits}, destinations: [{destination}]}}");
+        check(&format!("{listeners}\npools: {{a: {pool}}}"), expected);
+    };
+    pool("{requests: 5, pending: 0}", "\"a:1\"", &[]);
+    pool("{requests: 5, pending: 0, wait: ▸2s}", "\"a:1\"", &["conflict pools.a.limits.wait"]);
+    pool("{requests: ▸-1}", "\"a:1\"", &["out-of-range pools.a.limits.requests"]);
+    pool("{requests: 5, ▸max: 2}", "\"a:1\"", &["unknown-key pools.a.limits.max"]);
+    pool("{pending: ▸5}", "\"a:1\"", &["conflict pools.a.limits.pending"]);
+    pool("{retries: 5, wait: ▸5s}", "\"a:1\"", &["conflict pools.a.limits.wait"]);
+    pool("{pending: 5}", "{address: \"a:1\", limits: {requests: 1}}", &[]);
+    pool("{pending: 5, per_destination: {requests: 1}}", "\"a:1\"", &[]);
+    pool(
+        "{requests: 5}",
+        "{address: \"a:1\", limits: {▸pending: 1}}",
+        &["unknown-key pools.a.destinations[0].limits.pending"],
     );
 }
 

@@ -183,7 +183,7 @@ mod tests {
     use crate::live::Ticket;
 
     fn load(slot: &Slot, count: u32) -> Vec<Ticket> {
-        let ticket = |_| Ticket::new(DestinationId(0), 0, 0, None, slot.live.clone(), Tick::ZERO);
+        let ticket = |_| Ticket::take(DestinationId(0), 0, 0, &slot.live, Tick::ZERO).expect("no limit");
         (0..count).map(ticket).collect()
     }
 

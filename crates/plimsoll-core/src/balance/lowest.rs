@@ -23,7 +23,7 @@ pub(super) trait Score: Send + Sync {
     fn look(&self, slot: usize) -> Seen;
 
     /// The lower the better; never NaN.
-    fn of(&self, slot: usize, seen: Seen, now: Tick) -> f32;
+    fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64;
 }
 
 /// What was seen of a slot.
@@ -58,7 +58,7 @@ impl<S: Score> Picker for LowestOfAll<S> {
         let cursor = self.cursors.of(want.worker);
         let start = self.ring.at(cursor.load(Relaxed)).slot as usize;
         let count = self.after.len().min(SCORED_UP_TO);
-        let mut scores = [f32::INFINITY; SCORED_UP_TO];
+        let mut scores = [f64::INFINITY; SCORED_UP_TO];
         for (slot, score) in scores[..count].iter_mut().enumerate() {
             *score = self.score.of(slot, self.score.look(slot), now);
         }
@@ -71,11 +71,11 @@ impl<S: Score> Picker for LowestOfAll<S> {
 }
 
 /// The first of the lowest from `start` on and around.
-fn first_lowest(scores: &[f32], start: usize) -> usize {
-    let lower = |best: (usize, f32), (index, &score): (usize, &f32)| {
+fn first_lowest(scores: &[f64], start: usize) -> usize {
+    let lower = |best: (usize, f64), (index, &score): (usize, &f64)| {
         select_unpredictable(score < best.1, (index, score), best)
     };
-    let nobody = (start, f32::INFINITY);
+    let nobody = (start, f64::INFINITY);
     let behind = scores.iter().enumerate().skip(start).fold(nobody, lower);
     scores[..start].iter().enumerate().fold(behind, lower).0
 }
@@ -91,7 +91,7 @@ impl<S: Score> Picker for LowestOfSample<S> {
         // Where fewer were drawn the others are the first slot, which costs a look at it.
         let seen = drawn.map(|slot| self.score.look(slot));
         let score = |nth: usize| (drawn[nth], self.score.of(drawn[nth], seen[nth], now));
-        let lower = |best: (usize, f32), nth: usize| {
+        let lower = |best: (usize, f64), nth: usize| {
             let other = score(nth);
             select_unpredictable(other.1 < best.1, other, best)
         };
@@ -108,6 +108,6 @@ mod tests {
         let scores = [3.0, 1.0, 2.0, 1.0];
         let from = |start| first_lowest(&scores, start);
         assert_eq!([from(0), from(1), from(2), from(3)], [1, 1, 3, 3]);
-        assert_eq!(first_lowest(&[f32::INFINITY; 3], 2), 2);
+        assert_eq!(first_lowest(&[f64::INFINITY; 3], 2), 2);
     }
 }

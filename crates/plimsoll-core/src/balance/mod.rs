@@ -3,6 +3,7 @@
 mod alias;
 mod bound;
 mod cursor;
+pub mod custom;
 mod decisions;
 mod draw;
 pub mod hashed;
@@ -13,6 +14,7 @@ mod maglev;
 pub mod peak_ewma;
 pub mod prequal;
 pub mod random;
+mod registered;
 pub mod rendezvous;
 pub mod response_time;
 mod ring;
@@ -23,6 +25,7 @@ pub mod warmth;
 use std::sync::Arc;
 
 use crate::destination::{Address, DestinationId, Name};
+use crate::formula::Formula;
 use crate::hash::mix;
 use crate::live::Live;
 use crate::rng::Rng;
@@ -31,6 +34,7 @@ use crate::time::Tick;
 
 pub use self::decisions::DecisionTally;
 pub use self::hashed::{HashSpec, Table};
+pub use self::registered::{Policies, Registered};
 use self::warmth::Warmth;
 
 /// One destination that may serve, as a picker sees it.
@@ -49,6 +53,12 @@ pub struct Slot {
     /// Place in the configured order of the pool, an index in its list of members; grows along the list of
     /// slots.
     pub rank: u32,
+    /// The number of its tier.
+    pub priority: u8,
+    /// Where it stands.
+    pub zone: Option<Name>,
+    /// Free labels.
+    pub labels: Arc<[(Name, Name)]>,
     /// It is warming: some messages pass it by.
     pub warmth: Option<Warmth>,
     /// What all workers share about it.
@@ -145,6 +155,10 @@ pub enum Algorithm {
     HealthBased,
     /// Of those without much to do the fastest.
     Prequal,
+    /// Lowest score by a formula.
+    Custom,
+    /// One of the embedding program.
+    Registered(Registered),
 }
 
 /// What algorithms are told beside their names; each heeds its own part.
@@ -152,19 +166,21 @@ pub enum Algorithm {
 pub struct Settings {
     /// For `source_hash` and `hash`.
     pub hash: HashSpec,
+    /// For `custom`; without one it is [`custom::DEFAULT`].
+    pub formula: Option<Arc<Formula>>,
     /// Decisions are remembered where that is cheaper than to decide again.
     pub caching: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { hash: HashSpec::default(), caching: true }
+        Self { hash: HashSpec::default(), formula: None, caching: true }
     }
 }
 
 impl Algorithm {
-    /// All of them.
-    pub const ALL: [Self; 12] = [
+    /// All that are built in.
+    pub const ALL: [Self; 13] = [
         Self::RoundRobin,
         Self::WeightedRoundRobin,
         Self::LeastConnections,
@@ -177,6 +193,7 @@ impl Algorithm {
         Self::Hash,
         Self::HealthBased,
         Self::Prequal,
+        Self::Custom,
     ];
 
     /// The name in configuration, API and metrics.
@@ -194,6 +211,8 @@ impl Algorithm {
             Self::Hash => "hash",
             Self::HealthBased => "health_based",
             Self::Prequal => "prequal",
+            Self::Custom => "custom",
+            Self::Registered(registered) => registered.name(),
         }
     }
 
@@ -202,7 +221,7 @@ impl Algorithm {
         !matches!(self, Self::RoundRobin | Self::LeastConnections)
     }
 
-    /// The algorithm of that name.
+    /// The built-in algorithm of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|a| a.name() == name)
     }
@@ -230,6 +249,8 @@ impl Algorithm {
             Self::Hash => hashed(hashed::Hashed::by_key(settings.hash)),
             Self::HealthBased => Box::new(health_based::HealthBased),
             Self::Prequal => Box::new(prequal::Prequal::new(workers)),
+            Self::Custom => Box::new(custom::Custom::new(workers, settings.formula.clone())),
+            Self::Registered(registered) => registered.policy(workers),
         }
     }
 }
@@ -250,6 +271,9 @@ pub(crate) mod tests {
             address: Address::Socket(([127, 0, 0, 1], 9000).into()),
             weight,
             rank,
+            priority: 0,
+            zone: None,
+            labels: Arc::default(),
             warmth: None,
             live: {
                 let live = Arc::new(Live::new(1));
@@ -273,7 +297,7 @@ pub(crate) mod tests {
 
     /// So many messages in flight at `slot`.
     pub(crate) fn hold(slot: &Slot, count: u32) -> Vec<Ticket> {
-        let ticket = |_| Ticket::new(slot.id, 0, 0, None, slot.live.clone(), Tick::ZERO);
+        let ticket = |_| Ticket::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("no limit");
         (0..count).map(ticket).collect()
     }
 

@@ -51,9 +51,9 @@ impl Score for Costs {
         Seen { in_flight: live.in_flight(), word: live.measured().peak.word() }
     }
 
-    fn of(&self, slot: usize, seen: Seen, now: Tick) -> f32 {
+    fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {
         let (live, per_weight) = &self.0[slot];
-        live.measured().peak.of(seen.word, now) * (seen.in_flight as f32 + 1.0) * per_weight
+        f64::from(live.measured().peak.of(seen.word, now) * (seen.in_flight as f32 + 1.0) * per_weight)
     }
 }
 

@@ -59,10 +59,10 @@ impl Score for Times {
         Seen { in_flight: live.in_flight(), word: live.measured().first_byte.word() }
     }
 
-    fn of(&self, slot: usize, seen: Seen, now: Tick) -> f32 {
+    fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {
         let time = f64::from(step(Average::of(seen.word, now)));
         // Rounded in the end, so that what ties in whole numbers ties.
-        (time * (f64::from(seen.in_flight) + 1.0) * self.0[slot].1) as f32
+        f64::from((time * (f64::from(seen.in_flight) + 1.0) * self.0[slot].1) as f32)
     }
 }
 

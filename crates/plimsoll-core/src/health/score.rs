@@ -43,7 +43,7 @@ mod tests {
         let live = Arc::new(Live::new(1));
         live.set_measures(true);
         for &(status, millis) in outcomes {
-            let ticket = Ticket::new(DestinationId(0), 0, 0, None, live.clone(), Tick::ZERO);
+            let ticket = Ticket::take(DestinationId(0), 0, 0, &live, Tick::ZERO).expect("no limit");
             ticket
                 .finish(Tick::ZERO, Outcome::Answered { status, first_byte: Duration::from_millis(millis) });
         }

@@ -8,6 +8,7 @@ mod average;
 mod near;
 mod peak;
 mod quantile;
+mod report;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,6 +18,7 @@ pub use self::average::{Average, HALVED_AFTER};
 pub use self::near::Near;
 pub use self::peak::{DECAY, DEFAULT_RTT, Peak, RTT_AT_LEAST};
 pub use self::quantile::Quantile;
+pub use self::report::{Gauge, LoadReport, NAMED_MAX, Reported};
 
 use crate::live::{Failure, Outcome};
 use crate::time::Tick;
@@ -150,6 +152,10 @@ const fn units(now: Tick) -> u32 {
 
 pub(crate) const fn in_units(span: Duration) -> u32 {
     (span.as_nanos() >> UNIT_BITS) as u32
+}
+
+const fn from_units(units: u32) -> Duration {
+    Duration::from_nanos((units as u64) << UNIT_BITS)
 }
 
 /// 2 to the power of `-n`; nothing is left after 126 halvings.

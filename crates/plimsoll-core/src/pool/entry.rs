@@ -105,6 +105,7 @@ impl Entry {
         self.outlier = Outlier::default();
         self.live.reset_streak();
         self.live.measured().forget();
+        self.live.reported().forget();
     }
 
     /// It takes a growing share for `window`.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::{Algorithm, Policy, Settings};
+use crate::circuit::{Circuit, DestinationLimits, PoolLimits};
 use crate::destination::{AdminState, Destination, DestinationId, Ejection, Health, Name, Weight};
 use crate::event::{Event, Reason};
 use crate::health::peers::{self, Window};
@@ -59,6 +60,8 @@ pub struct PoolSpec {
     pub panic_threshold: f64,
     /// Who passes its checks again serves one message first, and then takes a growing share.
     pub recovery: bool,
+    /// What it may have at once, over all destinations.
+    pub limits: PoolLimits,
 }
 
 impl PoolSpec {
@@ -128,6 +131,7 @@ pub struct Pool {
     next_id: u32,
     agenda: Agenda,
     lanes: Lanes,
+    circuit: Arc<Circuit>,
     snapshot: Arc<Snapshot>,
     /// A witness may have changed: standings must be settled.
     touched: bool,
@@ -165,6 +169,7 @@ impl Pool {
             next_id: 0,
             agenda: Agenda::default(),
             lanes: Lanes::default(),
+            circuit: Arc::new(Circuit::new(workers)),
             snapshot,
             touched: true,
             dirty: true,
@@ -174,6 +179,7 @@ impl Pool {
             runs: false,
             compare_at: Tick::NEVER,
         };
+        pool.circuit.set_limits(&pool.spec.limits);
         pool.plan_comparison(now);
         pool.replace_members(now, members);
         pool.events.clear();
@@ -228,6 +234,11 @@ impl Pool {
         &self.snapshot
     }
 
+    /// What it has at once, and who waits for it.
+    pub fn circuit(&self) -> &Arc<Circuit> {
+        &self.circuit
+    }
+
     /// How it is run.
     pub fn spec(&self) -> &PoolSpec {
         &self.spec
@@ -274,6 +285,7 @@ impl Pool {
                 entry.relief = Some(Reason::Moved);
             }
             entry.destination = destination;
+            entry.live.set_limits(entry.destination.limits);
         }
         entry
     }
@@ -284,6 +296,7 @@ impl Pool {
         self.next_id = self.next_id.wrapping_add(1);
         let live = Live::new(self.workers);
         live.set_suspect_at(suspect_at(&self.spec.outlier));
+        live.set_limits(destination.limits);
         let mut entry = Entry::new(id, destination, live, now, self.first_check(now, nth));
         if self.runs {
             entry.warm_up(now, self.spec.window());
@@ -307,7 +320,15 @@ impl Pool {
             self.policy = self.spec.algorithm.policy_with(self.workers, &self.spec.settings);
             self.dirty = true;
         }
+        let named = |settings: &Settings| settings.formula.as_ref().map(|formula| formula.named().to_vec());
+        if named(&old.settings) != named(&self.spec.settings) {
+            self.entries.iter().for_each(|entry| entry.live.reported().forget_named());
+        }
         self.dirty |= old.spread != self.spec.spread;
+        if old.limits != self.spec.limits {
+            self.circuit.set_limits(&self.spec.limits);
+            self.dirty = true;
+        }
         self.touched = true;
         for entry in &mut self.entries {
             entry.live.set_suspect_at(suspect_at(&self.spec.outlier));
@@ -460,9 +481,22 @@ impl Pool {
         }
         if mem::take(&mut self.dirty) {
             let generation = self.snapshot.generation + 1;
-            let picture = picture::picture(&self.name, generation, &self.spec, &*self.policy, &self.entries);
+            let mut picture =
+                picture::picture(&self.name, generation, &self.spec, &*self.policy, &self.entries);
+            picture.circuit = self.limited_circuit();
             (self.snapshot, self.unpublished) = (Arc::new(picture), true);
         }
+    }
+
+    /// The circuit, if anything of the pool has a limit; then all its messages tell it when they end.
+    fn limited_circuit(&self) -> Option<Arc<Circuit>> {
+        let none = |entry: &Entry| entry.destination.limits == DestinationLimits::default();
+        let pool = PoolLimits { pending: 0, ..self.spec.limits };
+        if pool == PoolLimits::default() && self.entries.iter().all(none) {
+            return None;
+        }
+        self.entries.iter().for_each(|entry| entry.live.join_circuit(&self.circuit));
+        Some(self.circuit.clone())
     }
 
     /// Takes ejections back that the pool can no longer bear, the one that ends first before the others: when

@@ -121,7 +121,7 @@ impl Adapters {
         self
     }
 
-    /// Those a configuration may name beside the built-in ones: for [`plimsoll_config::load_with`].
+    /// Those a configuration may name beside the built-in ones: for [`plimsoll_config::Extensions`].
     pub fn words(&self) -> Vec<&'static str> {
         self.0.iter().map(|adapter| adapter.word()).collect()
     }

@@ -5,19 +5,21 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use plimsoll_core::circuit::Retrying;
 use plimsoll_core::retry::{self, Attempt, Decision};
 use plimsoll_core::route::Facts;
-use plimsoll_core::{DestinationId, Failure, Outcome, Tick, Ticket, Tried, Want};
+use plimsoll_core::{DestinationId, Failure, NoDestination, Outcome, Tick, Ticket, Tried, Want};
 
 use super::{Connection, TimeLimit};
 use crate::access_log::ConnectionLine;
 use crate::clock::Clock;
-use crate::counters::Before;
+use crate::counters::{Before, Overflow};
 use crate::forward::{connect, tell};
 use crate::http1::answer::Reason;
 use crate::http1::key;
 use crate::http1::target::Method;
 use crate::proxy_protocol::{Origin, Wary};
+use crate::queue::{self, Unplaced};
 use crate::stream::{Peer, Stream};
 use crate::tunnel::{Mouth, Moved, tunnel};
 use crate::upstream::Chosen;
@@ -46,6 +48,10 @@ pub struct Passage {
     destination: Option<DestinationId>,
     reason: Option<Reason>,
     moved: Moved,
+    /// It has waited for a place for so long.
+    queued: Option<Duration>,
+    /// It is being tried again.
+    retrying: Option<Retrying>,
 }
 
 /// A connection to a destination, and the hold on it.
@@ -128,6 +134,8 @@ impl Passage {
             destination: None,
             reason: None,
             moved: Moved::default(),
+            queued: None,
+            retrying: None,
         })
     }
 
@@ -142,9 +150,21 @@ impl Passage {
         let mut now = self.worker.now();
         loop {
             let (worker, key) = (self.worker.number, self.key);
-            let subset = self.rule.table.subset.as_deref();
-            let want = Want { worker, tried: Some(&self.tried), repeatable: true, home, key, subset };
-            let chosen = self.rule.pool.balance_load(&want, now, &mut self.worker.rng.borrow_mut());
+            let (tried, table) = (self.tried, self.rule.table.clone());
+            let want = Want {
+                worker,
+                tried: Some(&tried),
+                repeatable: true,
+                home,
+                key,
+                subset: table.subset.as_deref(),
+                waited: false,
+            };
+            let mut chosen = self.rule.pool.balance_load(&want, now, &mut self.worker.rng.borrow_mut());
+            if matches!(chosen, Err(NoDestination::Full)) {
+                chosen = self.wait(&want).await?;
+                now = self.worker.now();
+            }
             pool.tallies.of(self.worker.number).decided(chosen.as_ref().err().copied(), self.before);
             let Ok(Chosen { ticket, address }) = chosen else {
                 let none = if self.tries == 0 { Reason::NoHealthyDestination } else { Reason::ConnectFailed };
@@ -171,6 +191,24 @@ impl Passage {
         }
     }
 
+    /// A destination once there is room. (That its client left is seen when it has a destination: to look for it
+    /// is to read, and what is read belongs there.)
+    async fn wait(&mut self, want: &Want<'_>) -> Result<Result<Chosen, NoDestination>, NotServed> {
+        let bounds = (&*self.alarm, self.deadline());
+        let began = self.worker.now();
+        let found = queue::wait(&self.worker, &self.rule.pool, want, bounds, |_| false).await;
+        *self.queued.get_or_insert_default() += self.worker.now().since(began);
+        let why = match found {
+            Ok(chosen) => return Ok(Ok(chosen)),
+            Err(Unplaced::Nobody(why)) => return Ok(Err(why)),
+            Err(Unplaced::Overflow) => Reason::Overflow,
+            Err(Unplaced::TimedOut | Unplaced::Gone) => Reason::QueueTimeout,
+        };
+        let tallies = self.rule.pool.table.borrow().tallies.clone();
+        tallies.of(self.worker.number).decided(Some(NoDestination::Full), self.before);
+        Err(self.not_served(why))
+    }
+
     /// When the time of all tries together is up.
     fn deadline(&self) -> Tick {
         let total = self.rule.pool.table.borrow().config.timeouts.total;
@@ -183,7 +221,14 @@ impl Passage {
         let pool = self.rule.pool.table.borrow().clone();
         let now = self.worker.now();
         let attempt = Attempt { sent, ..find_failed(failure, self.tries) };
+        if self.retrying.is_none() {
+            self.retrying = pool.circuit.retrying();
+        }
+        if self.retrying.is_none() {
+            pool.tallies.of(self.worker.number).overflowed(Overflow::Retries);
+        }
         if now >= self.deadline()
+            || self.retrying.is_none()
             || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_))
         {
             return Err(self.not_served(match failure {
@@ -232,6 +277,7 @@ impl Passage {
 
     /// The destination serves: its time to do so counts as its latency.
     pub fn served(&mut self, destination: &mut Destination) {
+        self.retrying = None;
         let now = self.worker.now();
         let first_byte = now.since(destination.ticket.started());
         let told = destination.ticket.learn(now, Outcome::Answered { status: 200, first_byte });
@@ -302,6 +348,7 @@ impl Drop for Passage {
                 destination: self.destination.and_then(|id| self.rule.pool.name_of(id)),
                 reason: self.reason,
                 moved: self.moved,
+                queued: self.queued,
                 total,
             });
         }

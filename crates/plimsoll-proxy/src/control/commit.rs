@@ -74,6 +74,7 @@ impl Handle {
                 trust,
                 feed: old.feed.clone(),
                 budget: old.budget.clone(),
+                circuit: old.circuit.clone(),
                 suspects: old.suspects.clone(),
                 tallies: old.tallies.clone(),
             });
@@ -85,6 +86,8 @@ impl Handle {
         let clock = self.0.clock;
         let rng = Rng::new(state.next ^ clock.now().as_nanos());
         let pool = Pool::new(config.name.clone(), spec, members, self.0.workers, rng, clock.now());
+        let circuit = pool.circuit().clone();
+        circuit.hang_bells(self.0.bells.clone());
         let feed = Arc::new(Feed::new(pool.snapshot().clone()));
         let budget = Arc::new(Budget::new(config.retry.budget, self.0.workers));
         let table = Arc::new(PoolTable {
@@ -93,6 +96,7 @@ impl Handle {
             trust,
             feed: feed.clone(),
             budget: budget.clone(),
+            circuit,
             suspects,
             tallies: Arc::new(PerWorker::new(self.0.workers)),
         });
@@ -202,7 +206,7 @@ impl Handle {
 fn spec_of(pool: &PoolConfig) -> PoolSpec {
     PoolSpec {
         algorithm: pool.algorithm,
-        settings: Settings { hash: pool.hash, caching: pool.caching },
+        settings: Settings { hash: pool.hash, formula: pool.formula.clone(), caching: pool.caching },
         health: pool.health.clone(),
         parallel_checks: pool.parallel_checks,
         outlier: pool.outlier,
@@ -210,5 +214,6 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         slow_start: pool.slow_start,
         panic_threshold: pool.panic_threshold,
         recovery: pool.recovery,
+        limits: pool.limits,
     }
 }

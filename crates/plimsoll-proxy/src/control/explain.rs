@@ -143,14 +143,17 @@ impl Handle {
         let name = |&member: &usize| snapshot.members[member].destination.name.clone();
         explained.order = told.order.iter().map(name).collect();
         explained.decided = told.decided.map(decided);
-        self.tell_stages(rule, explained);
+        self.tell_stages(rule, told.waits, explained);
     }
 
-    fn tell_stages(&self, rule: &RuleTable, explained: &mut Explained) {
+    fn tell_stages(&self, rule: &RuleTable, waits: bool, explained: &mut Explained) {
         let fit = explained.candidates.iter().filter(|c| c.set_aside.is_none()).count();
         let out = explained.candidates.len() - fit;
         let mut tell = |stage, text| explained.stages.push((stage, text));
         tell("health", format!("{fit} of {} destinations are candidates, {out} set aside", fit + out));
+        if waits {
+            return tell_wait(rule, explained);
+        }
         let Some(winner) = explained.order.first().cloned() else {
             let refusal = Refusal::NO_DESTINATION;
             explained.refused = Some((refusal.status, refusal.reason.word(), refusal.detail));
@@ -209,6 +212,22 @@ impl Handle {
             ))
         })
     }
+}
+
+/// Nobody has room for it now.
+fn tell_wait(rule: &RuleTable, explained: &mut Explained) {
+    let (line, wait) = (rule.pool.circuit.waiting(), rule.pool.config.wait);
+    let (now, most) = (line.now(), line.most().unwrap_or(u32::MAX));
+    if line.is_full() {
+        let refusal = Refusal::OVERFLOW;
+        explained.refused = Some((refusal.status, refusal.reason.word(), refusal.detail));
+        explained
+            .stages
+            .push(("queue", format!("{now} wait, and no more than {most} may: answered 503 at once")));
+        return;
+    }
+    let text = format!("it would wait behind {now} others, for {wait:?} at most, until one of them has room");
+    explained.stages.push(("queue", text));
 }
 
 /// Reads the head as the data plane would, and finds its route.
@@ -295,6 +314,7 @@ const fn word(why: SetAside) -> &'static str {
         SetAside::NoWeight => "no_weight",
         SetAside::Subset => "subset",
         SetAside::Backup => "backup",
+        SetAside::Full => "full",
         SetAside::Zone => "zone",
     }
 }
@@ -308,6 +328,7 @@ fn sentence(why: SetAside, reason: Option<String>) -> String {
         SetAside::NoWeight => "its weight is 0: it takes no new work".to_owned(),
         SetAside::Subset => "it has not the labels that the route asks for".to_owned(),
         SetAside::Backup => "it is of a backup tier, and the first one serves".to_owned(),
+        SetAside::Full => "it has as many messages as it may have at once".to_owned(),
         SetAside::Zone => "it is of another zone, and the own one carries everything".to_owned(),
     }
 }

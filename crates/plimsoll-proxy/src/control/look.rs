@@ -11,7 +11,7 @@ use super::Handle;
 use super::prepare::show;
 use crate::driver::{Order, PoolReport};
 use crate::tables::{ListenerTable, PoolTable};
-use crate::views::{DestinationView, ListenerView, PoolView, RuleView, TrafficView};
+use crate::views::{CircuitView, DestinationView, ListenerView, PoolView, RuleView, TrafficView, UseView};
 
 impl Handle {
     /// Where listeners really listen, by listener, port 0 resolved.
@@ -107,7 +107,10 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
             standing: member.standing,
             since: member.since,
             in_flight: member.live.in_flight(),
+            requests: UseView { now: member.live.in_flight(), most: member.live.most_in_flight() },
+            connections: member.live.connections().into(),
             streak: member.live.streak(),
+            unscored: member.live.unscored(),
             counts: member.live.counts(),
             report: reports.remove(&d.name),
             checks: report.checks.remove(&d.name).unwrap_or_default(),
@@ -127,5 +130,22 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
         counts: table.tallies.counts(),
         decision_cache: snapshot.decisions.as_ref().map(|tally| tally.sums()),
         ejections: report.ejections,
+        circuit: circuit(table, &snapshot),
+    }
+}
+
+fn circuit(table: &PoolTable, snapshot: &Snapshot) -> CircuitView {
+    let circuit = &table.circuit;
+    // The circuit counts them only while the pool has a limit.
+    let in_flight = snapshot.members.iter().map(|member| member.live.in_flight()).sum();
+    let limited = snapshot.circuit.is_some();
+    let pending =
+        UseView { now: circuit.waiting().now(), most: circuit.waiting().most().filter(|_| limited) };
+    CircuitView {
+        requests: UseView { now: in_flight, most: circuit.requests.most() },
+        connections: (&circuit.connections).into(),
+        pending,
+        retries: (&circuit.retries).into(),
+        wait: table.config.wait,
     }
 }

@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::{Config, ListenAddress};
@@ -25,6 +26,7 @@ use crate::adapter::Adapters;
 use crate::clock::Clock;
 use crate::counters::{PerWorker, RuleTally};
 use crate::driver::Order;
+use crate::queue::Bell;
 use crate::tables::{ListenerShared, ListenerTable, PoolTable};
 use crate::timer::start_metronome;
 use crate::views::ReloadsView;
@@ -57,6 +59,8 @@ struct Shared {
     reloading: tokio::sync::Mutex<()>,
     log: Arc<LogState>,
     draining: AtomicBool,
+    /// Each worker's, for who waits there.
+    bells: Box<[Waker]>,
 }
 
 impl fmt::Debug for Shared {
@@ -135,6 +139,7 @@ impl Proxy {
             let thread = spawn_worker(start, workers == cpus, ended_to.clone());
             threads.push(thread.map_err(|error| StartError::System { what: "start a worker", error })?);
         }
+        let bells = beats.iter().cloned().map(|beat| Waker::from(Arc::new(Bell(beat)))).collect();
         start_metronome(beats).map_err(|error| StartError::System { what: "start the metronome", error })?;
         let state = State {
             config: Arc::new(config.clone()),
@@ -156,6 +161,7 @@ impl Proxy {
             reloading: tokio::sync::Mutex::default(),
             log: log_state,
             draining: AtomicBool::new(false),
+            bells,
         }));
         handle.commit(config, secrets, resolved, sockets);
         Ok(Self { handle, threads, log_thread, ended })

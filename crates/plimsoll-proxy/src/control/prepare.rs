@@ -43,6 +43,7 @@ pub(super) async fn resolve(config: &Config) -> Result<Resolved, StartError> {
                 priority: d.priority,
                 zone: d.zone.clone(),
                 labels: d.labels.clone(),
+                limits: d.limits,
             });
         }
         pools.push(members);

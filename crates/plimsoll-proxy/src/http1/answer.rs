@@ -34,6 +34,8 @@ pub(crate) enum Reason {
     NoHealthyDestination,
     ConnectFailed,
     NoResources,
+    Overflow,
+    QueueTimeout,
     Reset,
     EmptyResponse,
     BadResponse,
@@ -54,7 +56,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 35] = [
         Self::BadRequest,
         Self::UriTooLong,
         Self::HeadersTooLarge,
@@ -71,6 +73,8 @@ impl Reason {
         Self::NoHealthyDestination,
         Self::ConnectFailed,
         Self::NoResources,
+        Self::Overflow,
+        Self::QueueTimeout,
         Self::Reset,
         Self::EmptyResponse,
         Self::BadResponse,
@@ -108,6 +112,8 @@ impl Reason {
             Self::NoHealthyDestination => "no_healthy_destination",
             Self::ConnectFailed => "connect_failed",
             Self::NoResources => "no_resources",
+            Self::Overflow => "overflow",
+            Self::QueueTimeout => "queue_timeout",
             Self::BadProxyHeader => "bad_proxy_header",
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeTimeout => "handshake_timeout",
@@ -183,6 +189,10 @@ impl Refusal {
         refusal(503, Reason::ConnectFailed, "no connection to a destination could be made");
     pub(crate) const NO_RESOURCES: Self =
         refusal(503, Reason::NoResources, "the balancer has no descriptor, port or memory for a connection");
+    pub(crate) const OVERFLOW: Self =
+        refusal(503, Reason::Overflow, "the destinations have all they may have, and too many wait already");
+    pub(crate) const QUEUE_TIMEOUT: Self =
+        refusal(503, Reason::QueueTimeout, "the destinations had all they may have for too long");
     pub(crate) const RESET: Self =
         refusal(502, Reason::Reset, "the destination broke the connection before answering");
     pub(crate) const EMPTY_RESPONSE: Self =

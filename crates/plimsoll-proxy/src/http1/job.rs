@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, Pool, PoolProtocol};
 use plimsoll_core::Tick;
+use plimsoll_core::circuit::Retrying;
 use plimsoll_core::route::host_name;
 
 use super::answer::{Form, Refusal};
@@ -15,10 +16,11 @@ use super::key;
 use super::request::{self, Forwarding, RequestHead};
 use super::target::{Method, RequestFacts};
 use crate::access_log::LogDraft;
+use crate::counters::Overflow;
 use crate::grpc_web::Web;
 use crate::proxy_protocol::Origin;
 use crate::stream::Peer;
-use crate::tables::Edits;
+use crate::tables::{Edits, PoolTable};
 use crate::tls::enter::Introduction;
 use crate::worker::{DoorView, Worker};
 
@@ -63,6 +65,8 @@ pub(crate) struct Job {
     pub(crate) copies: u8,
     /// A destination that may serve has not been tried yet.
     pub(crate) others_left: bool,
+    /// Somebody else was asked as well and may still answer.
+    pub(crate) has_rivals: bool,
     /// It is a call of gRPC.
     pub(crate) is_call: bool,
     /// It is a call of gRPC-Web.
@@ -80,9 +84,22 @@ pub(crate) struct Job {
     pub(crate) log: Option<Box<LogDraft>>,
     /// Whose connection it came by, where a destination is to be told.
     pub(crate) origin: Option<Rc<Origin>>,
+    /// It is being tried again.
+    pub(crate) retrying: Option<Retrying>,
 }
 
 impl Job {
+    /// It may be tried again beside the others that are: then it counts among them until its end.
+    pub(crate) fn may_try_again(&mut self, pool: &PoolTable, worker: usize) -> bool {
+        if self.retrying.is_none() {
+            self.retrying = pool.circuit.retrying();
+        }
+        if self.retrying.is_none() {
+            pool.tallies.of(worker).overflowed(Overflow::Retries);
+        }
+        self.retrying.is_some()
+    }
+
     /// Takes what belongs to the body from `bytes` and leaves the rest in `inbox`.
     pub(crate) fn take_body(
         &mut self,
@@ -329,6 +346,7 @@ fn new_job(
         tries: 0,
         copies: 0,
         others_left: false,
+        has_rivals: false,
         body_bytes: 0,
         is_call: head.is_call,
         client_timeouts,
@@ -341,6 +359,7 @@ fn new_job(
         web: None,
         log,
         origin: None,
+        retrying: None,
     })
 }
 

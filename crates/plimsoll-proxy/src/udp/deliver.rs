@@ -192,9 +192,11 @@ impl Desk {
         let missed = chosen.as_ref().err().copied();
         pool.table.borrow().tallies.of(worker.number).decided(missed, tries.before);
         tries.count += 1;
-        chosen.map_err(|_| match tries.before {
-            None => Reason::NoHealthyDestination,
-            Some(_) => Reason::ConnectFailed,
+        // Datagrams do not wait: what comes too late is worth less than nothing.
+        chosen.map_err(|why| match (why, tries.before) {
+            (NoDestination::Full, _) => Reason::Overflow,
+            (_, None) => Reason::NoHealthyDestination,
+            (_, Some(_)) => Reason::ConnectFailed,
         })
     }
 

@@ -248,6 +248,7 @@ impl Flow {
         counts.request(Method::Other, if self.answered { 200 } else { 0 }, total);
         let (Some(log), Some(time)) = (&worker.log, self.time) else { return };
         log.send_connection(ConnectionLine {
+            queued: None,
             protocol: "UDP",
             time,
             peer: Peer::Socket(key.client),

@@ -198,7 +198,7 @@ fn versions(destinations: &[Destination; 3], fallback: Fallback) -> Setup {
     let subset = Arc::new(Subset::new(vec![("version".into(), "2".into())], fallback));
     Setup::http(&destinations.each_ref()).with(|s| {
         for (n, destination) in s.pools[0].destinations.iter_mut().enumerate() {
-            destination.labels = vec![("version".into(), if n == 0 { "1" } else { "2" }.into())];
+            destination.labels = vec![("version".into(), if n == 0 { "1" } else { "2" }.into())].into();
         }
         s.pools[0].spread.subsets = vec![subset.clone()];
         let matches = Match { path_prefix: Some("/new".into()), ..Match::default() };

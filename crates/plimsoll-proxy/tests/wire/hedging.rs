@@ -49,7 +49,8 @@ fn who_answers_first_answers() {
     client.send(get("/a"));
     assert_eq!(client.answer().text(), "quick", "while the other one is still silent");
     assert!(!gate.is_open());
-    assert_eq!((hedges(&balancer, "won"), hedges(&balancer, "lost")), (1, 0));
+    until("the copy is counted", || hedges(&balancer, "won") == 1);
+    assert_eq!(hedges(&balancer, "lost"), 0);
     // The next turn of the rotation is the slow one's again: whoever waits there waits alone for a while only.
     for _ in 0..3 {
         client.send(get("/b"));
@@ -164,6 +165,39 @@ fn while_one_may_still_answer_nobody_is_told_of_a_failure() {
     second_gate.open();
     assert_eq!(client.answer().text(), "second");
     assert_eq!(balancer.retries(), 0, "the copy was the repeat");
+}
+
+#[test]
+fn a_server_error_does_not_win_while_another_may_still_answer() {
+    let gate = Gate::default();
+    let held_back = gate.clone();
+    let fails = Destination::start(move |visit| {
+        while visit.request().is_some() {
+            held_back.pass();
+            visit.send("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
+        }
+    });
+    let (second, second_gate) = held("second");
+    let balancer = hedging(&[&fails, &second], SOON).start();
+    let mut client = balancer.connect();
+    client.send(get("/"));
+    until("both were asked", || second.received() > 0);
+    gate.open();
+    until("the first has failed", || balancer.destination(0).streak == 1);
+    second_gate.open();
+    assert_eq!(client.answer().text(), "second");
+    assert_eq!(balancer.retries(), 0, "the copy was the repeat");
+}
+
+#[test]
+fn with_nobody_else_asked_a_server_error_is_the_answer() {
+    let fails = Destination::start(|visit| {
+        while visit.request().is_some() {
+            visit.send("HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy");
+        }
+    });
+    let balancer = hedging(&[&fails, &Destination::start(hello("other"))], NEVER).start();
+    assert_eq!(balancer.ask(get("/")).text(), "busy");
 }
 
 #[test]

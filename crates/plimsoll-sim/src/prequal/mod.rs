@@ -73,7 +73,7 @@ fn point(place: &str, contender: Contender, scenario: Scenario) -> Point {
 /// Contenders at several loads.
 fn compare(count: usize, loads: &[f64], contenders: &[Contender]) -> Vec<Point> {
     let at = |&load: &f64| {
-        contenders.iter().map(move |&one| point(&format!("{load:.2}"), one, setup(count, load)))
+        contenders.iter().map(move |one| point(&format!("{load:.2}"), one.clone(), setup(count, load)))
     };
     loads.iter().flat_map(at).collect()
 }
@@ -111,30 +111,33 @@ fn probe_rates(count: usize) -> Vec<Point> {
 fn quantiles(count: usize) -> Vec<Point> {
     const QUANTILES: [f64; 14] =
         [0.0, 0.35, 0.39, 0.43, 0.48, 0.53, 0.59, 0.66, 0.73, 0.81, 0.9, 0.99, 0.999, 1.0];
-    scores(count, "hcl", QUANTILES.map(|quantile| (quantile, Score::HotCold(quantile))).to_vec())
+    let scores = QUANTILES.map(|quantile| (quantile, Score::HotCold(quantile)));
+    points(&uneven(count), "hcl", &scores)
 }
 
 fn mixes(count: usize) -> Vec<Point> {
     const SHARES: [f64; 13] = [0.0, 0.5, 0.7, 0.769, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1.0];
-    let mut points = scores(count, "linear", SHARES.map(|share| (share, Score::Linear(share))).to_vec());
-    points.push(Point {
-        place: "hcl".to_owned(),
-        ..point("", Contender::Probing(Probing::PREQUAL), uneven(count))
-    });
+    // All alike: where half are slow whoever they are, latency tells more than load does.
+    let scenario = setup(count, LOAD_OF_SCORES);
+    let mut points = points(&scenario, "linear", &SHARES.map(|share| (share, Score::Linear(share))));
+    points.push(point("hcl", Contender::Probing(Probing::PREQUAL), scenario));
     points
 }
 
-fn scores(count: usize, line: &str, scores: Vec<(f64, Score)>) -> Vec<Point> {
-    let of = |(at, score): (f64, Score)| {
+fn points(scenario: &Scenario, line: &str, scores: &[(f64, Score)]) -> Vec<Point> {
+    let of = |&(at, score): &(f64, Score)| {
         let contender = Contender::Probing(Probing { score, ..Probing::PREQUAL });
-        Point { place: at.to_string(), line: line.to_owned(), contender, scenario: uneven(count) }
+        Point { place: at.to_string(), line: line.to_owned(), contender, scenario: scenario.clone() }
     };
-    scores.into_iter().map(of).collect()
+    scores.iter().map(of).collect()
 }
+
+/// Part of the allocation, in figures 9 and 10.
+const LOAD_OF_SCORES: f64 = 0.75;
 
 /// Half of the destinations take twice as long, and load is three quarters.
 fn uneven(count: usize) -> Scenario {
-    let mut scenario = setup(count, 0.75);
+    let mut scenario = setup(count, LOAD_OF_SCORES);
     for site in scenario.sites.iter_mut().skip(1).step_by(2) {
         site.troubles.push(Trouble { kind: Kind::Slow(2.0), from: Tick::ZERO, until: Tick::NEVER });
     }
@@ -153,7 +156,7 @@ impl Figure {
     pub fn run(&self, index: usize, seeds: impl Iterator<Item = u64>) -> Runs {
         let Point { contender, scenario, .. } = &self.points[index];
         let tallies = seeds.map(|seed| simulate(scenario, contender, seed)).collect();
-        Runs { contender: *contender, tallies }
+        Runs { contender: contender.clone(), tallies }
     }
 
     /// A row for each point, with what the paper has beside it.

@@ -25,10 +25,22 @@ pub(super) struct Message {
     pub(super) work: f64,
     pub(super) tried: Tried,
     pub(super) tries: u8,
+    /// Copies sent because an answer took long.
+    pub(super) copies: u8,
+    /// Tries without an answer yet: one, or more where the message was hedged.
+    open: Vec<Try>,
+}
+
+/// One destination asked for one message.
+#[derive(Debug)]
+pub(super) struct Try {
+    nth: u8,
     pub(super) site: usize,
     /// It is at its destination.
     pub(super) there: bool,
-    ticket: Option<Ticket>,
+    /// It was sent because another try took long.
+    pub(super) is_copy: bool,
+    pub(super) ticket: Ticket,
 }
 
 /// How a try ended.
@@ -57,8 +69,8 @@ impl Place {
         Self { index: (job >> 32) as u32, serial: (job >> 8) as u32 & 0xff_ffff, nth: job as u8 }
     }
 
-    pub(super) fn of_the_message(self) -> Self {
-        Self { nth: 0, ..self }
+    fn of_try(self, nth: u8) -> Self {
+        Self { nth, ..self }
     }
 }
 
@@ -74,9 +86,8 @@ impl Messages {
             work,
             tried: Tried::default(),
             tries: 0,
-            site: 0,
-            there: false,
-            ticket: None,
+            copies: 0,
+            open: Vec::new(),
         };
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -86,47 +97,41 @@ impl Messages {
         Place { index, serial: self.serial, nth: 0 }
     }
 
-    /// The message, if it is still at this try.
+    /// The message, whichever of its tries is meant.
     pub(super) fn at(&self, place: Place) -> Option<&Message> {
-        let message = self.slots.get(place.index as usize)?.as_ref()?;
-        (message.serial == place.serial && message.tries == place.nth).then_some(message)
+        self.slots.get(place.index as usize)?.as_ref().filter(|message| message.serial == place.serial)
     }
 
-    fn at_mut(&mut self, place: Place) -> Option<&mut Message> {
-        let message = self.slots.get_mut(place.index as usize)?.as_mut()?;
-        (message.serial == place.serial && message.tries == place.nth).then_some(message)
+    pub(super) fn at_mut(&mut self, place: Place) -> Option<&mut Message> {
+        self.slots.get_mut(place.index as usize)?.as_mut().filter(|message| message.serial == place.serial)
     }
 
-    /// The message, whichever try it is at.
-    pub(super) fn whichever_try(&self, place: Place) -> Option<(Place, &Message)> {
-        let message = self.slots.get(place.index as usize)?.as_ref()?;
-        (message.serial == place.serial).then_some((Place { nth: message.tries, ..place }, message))
+    /// This try, if nothing has come of it yet.
+    pub(super) fn open_try(&mut self, place: Place) -> Option<&mut Try> {
+        self.at_mut(place)?.open.iter_mut().find(|open| open.nth == place.nth)
     }
 
-    /// It is on its way to `site`.
-    pub(super) fn begin_try(&mut self, place: Place, ticket: Ticket, site: usize) -> Place {
-        if let Some(message) = self.at_mut(place) {
-            message.tried.add(ticket.id());
-            message.tries += 1;
-            (message.site, message.there, message.ticket) = (site, false, Some(ticket));
-        }
-        Place { nth: place.nth + 1, ..place }
+    /// It is on its way to the destination of `ticket`.
+    pub(super) fn begin_try(&mut self, place: Place, ticket: Ticket) -> Place {
+        let Some(message) = self.at_mut(place) else { return place };
+        let (site, is_copy) = (ticket.member(), message.waits());
+        message.tried.add(ticket.id());
+        message.tries += 1;
+        message.open.push(Try { nth: message.tries, site, there: false, is_copy, ticket });
+        place.of_try(message.tries)
     }
 
-    pub(super) fn is_there(&mut self, place: Place) {
-        if let Some(message) = self.at_mut(place) {
-            message.there = true;
-        }
+    /// Something has come of this try.
+    pub(super) fn end_try(&mut self, place: Place) -> Option<Try> {
+        let open = &mut self.at_mut(place)?.open;
+        let index = open.iter().position(|open| open.nth == place.nth)?;
+        Some(open.swap_remove(index))
     }
 
-    pub(super) fn has_left(&mut self, place: Place) {
-        if let Some(message) = self.at_mut(place) {
-            message.there = false;
-        }
-    }
-
-    pub(super) fn take_ticket(&mut self, place: Place) -> Option<Ticket> {
-        self.at_mut(place)?.ticket.take()
+    /// Some try that is still open, and its place.
+    pub(super) fn end_any_try(&mut self, place: Place) -> Option<(Place, Try)> {
+        let open = self.at_mut(place)?.open.pop()?;
+        Some((place.of_try(open.nth), open))
     }
 
     /// It has ended.
@@ -139,6 +144,11 @@ impl Messages {
 }
 
 impl Message {
+    /// Another destination is still asked.
+    pub(super) fn waits(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// May it try another destination? Every simulated message may be repeated, and is whole.
     pub(super) fn may_go_on(&self, spec: &RetrySpec, ended: Ended, budget: &Budget, now: Tick) -> bool {
         let decision = match ended {

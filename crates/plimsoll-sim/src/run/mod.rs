@@ -1,5 +1,6 @@
 //! How a scenario runs: one event after the other, in virtual time, from nothing but its seed.
 
+mod hedge;
 mod message;
 mod slow;
 mod weigh;
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 use plimsoll_core::{DestinationId, Failure, Outcome, Rng, Tick};
 
-use self::message::{Messages, Place};
+use self::hedge::Paces;
+use self::message::{Messages, Place, Try};
 use self::weigh::Scales;
 use crate::agenda::Agenda;
 use crate::antagonist::STEP;
@@ -40,6 +42,8 @@ enum Event {
     Fails(Place, Failure),
     /// The client has waited long enough.
     GiveUp(Place),
+    /// An answer is late enough to ask somebody else as well.
+    Hedge(Place),
     /// Neighbours go on.
     Neighbours,
     /// Troubles begin or end.
@@ -85,6 +89,7 @@ struct Run<'a> {
     /// What chance adds on the way.
     road: Rng,
     scales: Option<Scales>,
+    paces: Paces,
     picks: u64,
     measured_from: Tick,
     end: Tick,
@@ -113,6 +118,7 @@ impl<'a> Run<'a> {
             fate,
             road,
             scales: (*contender == Contender::WeightedByUse).then(|| Scales::new(scenario)),
+            paces: Paces::new(scenario),
             picks: 0,
             measured_from,
             end: measured_from + scenario.duration,
@@ -168,6 +174,7 @@ impl<'a> Run<'a> {
             Event::Answer(place, status) => self.answer(place, status),
             Event::Fails(place, failure) => self.fails(place, failure),
             Event::GiveUp(place) => self.give_up(place),
+            Event::Hedge(place) => self.hedge(place),
             Event::Neighbours => self.neighbours(),
             Event::Turn(site) => self.turn(site),
             Event::Wake { balancer } => self.wake(balancer),
@@ -204,13 +211,14 @@ impl<'a> Run<'a> {
         let place = self.messages.enter(self.now, balancer, worker, self.work);
         self.tally.messages += u64::from(self.is_measured(self.now));
         self.balancers[balancer].budget.earn(worker);
-        self.agenda.set(self.now + self.scenario.deadline, Event::GiveUp(place.of_the_message()));
+        self.agenda.set(self.now + self.scenario.deadline, Event::GiveUp(place));
         self.ask(balancer);
         self.choose(place);
+        self.plan_hedge(place);
         self.plan_arrival();
     }
 
-    /// One try of the message at `place`.
+    /// One more try of the message at `place`.
     fn choose(&mut self, place: Place) {
         let Some(message) = self.messages.at(place) else { return };
         let (balancer, worker, tried, work) = (message.balancer, message.worker, message.tried, message.work);
@@ -237,7 +245,7 @@ impl<'a> Run<'a> {
             self.tally.taken[site] += 1;
             self.tally.retries += u64::from(!first);
         }
-        let place = self.messages.begin_try(place, ticket, site);
+        let place = self.messages.begin_try(place, ticket);
         let at = self.half_way();
         self.agenda.set(at, Event::Reach(place));
     }
@@ -251,22 +259,26 @@ impl<'a> Run<'a> {
     }
 
     fn reach(&mut self, place: Place) {
-        let Some(message) = self.messages.at(place) else { return };
-        let (site, work) = (message.site, message.work);
+        let Some(work) = self.messages.at(place).map(|message| message.work) else { return };
+        let Some(site) = self.messages.open_try(place).map(|open| open.site) else { return };
         match self.sites[site].arrive(self.now, place.job(), work) {
             Welcome::Taken => {
-                self.messages.is_there(place);
+                self.is_there(place, true);
                 self.plan_done(site);
             }
             Welcome::Refused => {
                 let at = self.half_way();
                 self.agenda.set(at, Event::Fails(place, Failure::Connect));
             }
-            Welcome::Failed(after) => {
+            Welcome::Failed(after, status) => {
                 let at = self.half_way() + after;
-                self.agenda.set(at, Event::Answer(place, 500));
+                self.agenda.set(at, Event::Answer(place, status));
             }
         }
+    }
+
+    fn is_there(&mut self, place: Place, there: bool) -> bool {
+        self.messages.open_try(place).map(|open| open.there = there).is_some()
     }
 
     fn plan_done(&mut self, site: usize) {
@@ -277,8 +289,7 @@ impl<'a> Run<'a> {
     /// Sends home what a destination is done with.
     fn settle(&mut self, site: usize) {
         for place in self.sites[site].advance(self.now).into_iter().map(Place::of_job) {
-            if self.messages.at(place).is_some() {
-                self.messages.has_left(place);
+            if self.is_there(place, false) {
                 let at = self.half_way();
                 self.agenda.set(at, Event::Answer(place, 200));
             }
@@ -287,36 +298,42 @@ impl<'a> Run<'a> {
     }
 
     fn answer(&mut self, place: Place, status: u16) {
-        let Some(ticket) = self.messages.take_ticket(place) else { return };
+        let Some(Try { ticket, site, is_copy, .. }) = self.messages.end_try(place) else { return };
         let Some(message) = self.messages.at(place) else { return };
-        let (balancer, planned, site) = (message.balancer, message.planned, message.site);
+        let (balancer, worker, planned) = (message.balancer, message.worker, message.planned);
         let first_byte = self.now.since(ticket.started());
         let suspect = ticket.finish(self.now, Outcome::Answered { status, first_byte });
         self.suspect(balancer, suspect);
-        if status == 500 {
+        if status >= 500 {
             return self.again_or_end(place, message::Ended::Status(status));
         }
         if let Some(scales) = &mut self.scales {
             scales.served(site);
         }
+        self.paces.learn(balancer, worker, self.now.since(planned));
+        self.outrun(place);
         self.messages.leave(place);
         self.ended(planned, true);
         if self.is_measured(planned) {
+            self.tally.copies_won += u64::from(is_copy);
             self.tally.answered(self.now.since(planned));
         }
     }
 
     fn fails(&mut self, place: Place, failure: Failure) {
-        let Some(ticket) = self.messages.take_ticket(place) else { return };
+        let Some(Try { ticket, .. }) = self.messages.end_try(place) else { return };
         let Some(balancer) = self.messages.at(place).map(|message| message.balancer) else { return };
         let suspect = ticket.finish(self.now, Outcome::Failed(failure));
         self.suspect(balancer, suspect);
         self.again_or_end(place, message::Ended::Failed(failure));
     }
 
-    /// As the product decides.
+    /// As the product decides; who has asked two waits for the other one first.
     fn again_or_end(&mut self, place: Place, ended: message::Ended) {
         let Some(message) = self.messages.at(place) else { return };
+        if message.waits() {
+            return;
+        }
         let budget = &self.balancers[message.balancer].budget;
         if message.may_go_on(&self.scenario.retry, ended, budget, self.now) {
             self.choose(place);
@@ -333,25 +350,29 @@ impl<'a> Run<'a> {
     }
 
     fn give_up(&mut self, place: Place) {
-        let Some((current, message)) = self.messages.whichever_try(place) else { return };
-        let (balancer, planned, site, there) =
-            (message.balancer, message.planned, message.site, message.there);
-        if let Some(ticket) = self.messages.take_ticket(current) {
-            let suspect = ticket.finish(self.now, Outcome::Failed(Failure::Timeout));
+        let Some(message) = self.messages.at(place) else { return };
+        let (balancer, planned) = (message.balancer, message.planned);
+        while let Some((place, open)) = self.messages.end_any_try(place) {
+            let suspect = open.ticket.finish(self.now, Outcome::Failed(Failure::Timeout));
             self.suspect(balancer, suspect);
+            if let Some(scales) = &mut self.scales {
+                scales.failed(open.site);
+            }
+            self.call_off(place, open.site, open.there);
         }
-        if there && self.scenario.cancels {
-            self.sites[site].leave(self.now, current.job());
-            self.plan_done(site);
-        }
-        if let Some(scales) = &mut self.scales {
-            scales.failed(site);
-        }
-        self.messages.leave(current);
+        self.messages.leave(place);
         self.ended(planned, false);
         if self.is_measured(planned) {
             self.tally.late += 1;
             self.tally.answered(self.scenario.deadline);
+        }
+    }
+
+    /// Nobody waits for this try any more.
+    fn call_off(&mut self, place: Place, site: usize, there: bool) {
+        if there && self.scenario.cancels {
+            self.sites[site].leave(self.now, place.job());
+            self.plan_done(site);
         }
     }
 

@@ -75,7 +75,7 @@ impl Run<'_> {
         self.settle_quietly(site);
         for job in self.sites[site].turn(self.now) {
             let place = Place::of_job(job);
-            self.messages.has_left(place);
+            self.is_there(place, false);
             let at = self.half_way();
             self.agenda.set(at, Event::Fails(place, Failure::Reset));
         }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use plimsoll_config::units::Dur;
 use plimsoll_core::Tick;
 use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind};
-use plimsoll_core::retry::{RetrySpec, RetryWhen};
+use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
 
 use super::raw::{self, File};
 use super::{NEVER_EJECTS, NO_RETRIES, Scenario, Volume};
@@ -22,6 +23,8 @@ const MAX_SITES: usize = 10_000;
 const MAX_BALANCERS: usize = 1_000;
 /// Messages of one run, in all: some minutes of computing.
 const MAX_MESSAGES: f64 = 5e7;
+/// From one comparison of destinations with each other to the next.
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The scenario that `text`, YAML or JSON, describes.
 ///
@@ -81,9 +84,14 @@ fn scenario(file: &File) -> Result<Scenario, String> {
         scenario.outlier = outlier(given);
     }
     scenario.health = file.health_monitoring.as_ref().map(health);
+    let managed = file.health_monitoring.as_ref().and_then(|given| given.recovery_management);
+    scenario.recovery = managed.unwrap_or(scenario.recovery);
+    scenario.slow_start = file.slow_start.map(|span| span.0).filter(|span| !span.is_zero());
+    scenario.panic_threshold = file.panic_threshold.map_or(scenario.panic_threshold, |share| share.0);
     if let Some(given) = &file.retry {
         scenario.retry = retry(given)?;
     }
+    scenario.hedge = file.hedge.as_ref().map(hedge).transpose()?.flatten();
     checked(scenario)
 }
 
@@ -166,10 +174,19 @@ fn trouble(given: &raw::Trouble) -> Result<Trouble, String> {
         raw::Kind::Flapping => {
             (Kind::Flapping { up: span("up", given.up)?, down: span("down", given.down)? }, &["up", "down"])
         }
-        raw::Kind::FastFailing => (Kind::FastFailing(span("after", given.after)?), &["after"]),
+        raw::Kind::FastFailing => {
+            let (after, status) = (span("after", given.after)?, given.status.unwrap_or(500));
+            let status = between("troubles, status", status.into(), 500, 599)? as u16;
+            (Kind::FastFailing { after, status }, &["after", "status"])
+        }
         raw::Kind::Pausing => {
             let (every, pause) = (span("every", given.every)?, span("pause", given.pause)?);
             (Kind::Pausing { every, pause }, &["every", "pause"])
+        }
+        raw::Kind::Spells => {
+            let (factor, length) = (factor()?, span("length", given.length)?);
+            let share = given.share.ok_or("troubles: share is missing, such as \"10%\"")?.0;
+            (Kind::Spells { factor, length, share, seed: 0 }, &["factor", "length", "share"])
         }
         raw::Kind::Stalling => (Kind::Stalling, &[]),
         raw::Kind::Gray => (Kind::Gray, &[]),
@@ -182,6 +199,9 @@ fn trouble(given: &raw::Trouble) -> Result<Trouble, String> {
         ("after", given.after.is_some()),
         ("every", given.every.is_some()),
         ("pause", given.pause.is_some()),
+        ("status", given.status.is_some()),
+        ("length", given.length.is_some()),
+        ("share", given.share.is_some()),
     ];
     if let Some(key) = raw::given(&keys).into_iter().find(|key| !takes.contains(key)) {
         return Err(format!("troubles: {key} means nothing to {:?}", given.kind));
@@ -230,7 +250,7 @@ fn outlier(given: &raw::OutlierDetection) -> OutlierSpec {
         base_ejection,
         max_ejection: NEVER_EJECTS.max_ejection.max(base_ejection),
         max_ejected: given.max_ejected.map_or(NEVER_EJECTS.max_ejected, |share| share.0),
-        interval: NEVER_EJECTS.interval,
+        interval: Some(given.interval.map_or(INTERVAL, |span| span.0)).filter(|span| !span.is_zero()),
     }
 }
 
@@ -243,6 +263,22 @@ fn health(given: &raw::HealthMonitoring) -> HealthSpec {
         probe: ProbeKind::Tcp,
         port: None,
     }
+}
+
+fn hedge(given: &raw::Hedge) -> Result<Option<HedgeSpec>, String> {
+    let most = between("hedge.max", given.max.unwrap_or(1).into(), 0, plimsoll_core::Tried::MAX - 1)? as u8;
+    let after = given.after.as_deref().unwrap_or("p95");
+    let share = after.strip_prefix('p').and_then(|number| number.parse::<f64>().ok()).map(|p| p / 100.0);
+    let after = match share {
+        Some(share) if (0.5..=0.999).contains(&share) => After::Share(share),
+        None if let Ok(Dur(span)) = after.parse()
+            && !span.is_zero() =>
+        {
+            After::Span(span)
+        }
+        _ => return Err(format!("hedge.after: `{after}` is neither p50 to p99.9 nor a duration")),
+    };
+    Ok((most > 0).then_some(HedgeSpec { after, most }))
 }
 
 fn retry(given: &raw::Retry) -> Result<RetrySpec, String> {
@@ -293,6 +329,9 @@ mod tests {
         wrong("algorithms: [fastest]", "round_robin");
         wrong("retry: {attempts: 11}", "attempts");
         wrong("duration: 0s", "duration");
+        wrong("hedge: {after: p30}", "p50 to p99.9");
+        wrong("hedge: {after: soon}", "duration");
+        wrong("hedge: {max: 10}", "hedge.max");
         let about = |destination: &str, with: &str| {
             let text = format!("name: a\nwork: {{fixed: 10ms}}\ndestinations: [{destination}]");
             let why = read(&text).expect_err(destination);

@@ -11,6 +11,11 @@ macro_rules! built_in {
 }
 
 built_in!(
+    "steady",
+    "two-slow",
+    "spells",
+    "stalls",
+    "refusing",
     "uniform",
     "two-speeds",
     "fast-failing",

@@ -7,7 +7,7 @@ mod raw;
 use std::time::Duration;
 
 use plimsoll_core::health::{HealthSpec, OutlierSpec};
-use plimsoll_core::retry::{RetrySpec, RetryWhen};
+use plimsoll_core::retry::{HedgeSpec, RetrySpec, RetryWhen};
 
 use crate::arrivals::Arrivals;
 use crate::chance::Work;
@@ -54,8 +54,16 @@ pub struct Scenario {
     pub outlier: OutlierSpec,
     /// What checks ask.
     pub health: Option<HealthSpec>,
+    /// Who comes back takes a growing share for so long.
+    pub slow_start: Option<Duration>,
+    /// Ejections may not leave fewer than this share of the destinations.
+    pub panic_threshold: f64,
+    /// Who passes its checks again serves one message first.
+    pub recovery: bool,
     /// What is tried again.
     pub retry: RetrySpec,
+    /// What is sent to a second destination as well.
+    pub hedge: Option<HedgeSpec>,
 }
 
 /// How many messages come.
@@ -99,7 +107,11 @@ impl Scenario {
             duration: Duration::from_secs(60),
             outlier: NEVER_EJECTS,
             health: None,
+            slow_start: None,
+            panic_threshold: 0.5,
+            recovery: false,
             retry: NO_RETRIES,
+            hedge: None,
         }
     }
 }
@@ -110,7 +122,7 @@ pub const NEVER_EJECTS: OutlierSpec = OutlierSpec {
     base_ejection: Duration::from_secs(30),
     max_ejection: Duration::from_secs(300),
     max_ejected: 0.5,
-    interval: Some(Duration::from_secs(10)),
+    interval: None,
 };
 
 /// Nothing is tried again.

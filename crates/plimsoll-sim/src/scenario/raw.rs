@@ -44,7 +44,10 @@ pub(super) struct File {
     pub(super) duration: Option<Span>,
     pub(super) outlier_detection: Option<OutlierDetection>,
     pub(super) health_monitoring: Option<HealthMonitoring>,
+    pub(super) slow_start: Option<Span>,
+    pub(super) panic_threshold: Option<Part>,
     pub(super) retry: Option<Retry>,
+    pub(super) hedge: Option<Hedge>,
 }
 
 fn one() -> usize {
@@ -103,6 +106,9 @@ pub(super) struct Trouble {
     pub(super) after: Option<Span>,
     pub(super) every: Option<Span>,
     pub(super) pause: Option<Span>,
+    pub(super) status: Option<u16>,
+    pub(super) length: Option<Span>,
+    pub(super) share: Option<Part>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, serde::Deserialize)]
@@ -116,6 +122,7 @@ pub(super) enum Kind {
     Gray,
     Pausing,
     Down,
+    Spells,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -164,6 +171,7 @@ pub(super) struct OutlierDetection {
     pub(super) consecutive_failures: Option<u32>,
     pub(super) base_ejection: Option<Span>,
     pub(super) max_ejected: Option<Part>,
+    pub(super) interval: Option<Span>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -173,6 +181,7 @@ pub(super) struct HealthMonitoring {
     pub(super) timeout: Option<Span>,
     pub(super) failure_threshold: Option<u32>,
     pub(super) recovery_threshold: Option<u32>,
+    pub(super) recovery_management: Option<bool>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -183,6 +192,13 @@ pub(super) struct Retry {
     /// Statuses that are worth another try, as `status:503` of the configuration.
     #[serde(default)]
     pub(super) statuses: Vec<u16>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hedge {
+    pub(super) after: Option<String>,
+    pub(super) max: Option<u8>,
 }
 
 /// Text is read by `parse`, a bare number by `number`.

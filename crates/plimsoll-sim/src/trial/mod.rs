@@ -5,6 +5,7 @@
 //! hear through [`Ear`].
 
 mod oracle;
+mod peer;
 mod pool;
 mod score;
 mod yarp;
@@ -13,12 +14,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::balance::{Algorithm, Policy, Slot};
+use plimsoll_core::balance::{Algorithm, Policy, Settings, Slot, custom};
+use plimsoll_core::formula::{Formula, Misread};
 use plimsoll_core::{Rng, Tick};
 
 use crate::site::Reading;
 
 pub use self::oracle::Oracle;
+pub use self::peer::Peer;
 pub use self::pool::{ProbePool, Probing};
 pub use self::score::Score;
 pub use self::yarp::Yarp;
@@ -49,10 +52,12 @@ pub trait Ear: Send + Sync {
 }
 
 /// Who competes.
-#[derive(Copy, Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Contender {
     /// An algorithm of the product, as it is configured.
     Production(Algorithm),
+    /// `custom` with this formula.
+    Custom(Arc<Formula>),
     /// `weighted_round_robin` whose weights follow goodput over processor use, as in Prequal's evaluation.
     WeightedByUse,
     /// Probes in a pool, and a score over them.
@@ -60,6 +65,8 @@ pub enum Contender {
     /// The better of two by what was polled half a second ago at most (YARP's PowerOfTwoChoices, as Prequal's
     /// authors ran it).
     Yarp,
+    /// Another product.
+    Peer(Peer),
     /// Who would answer first, if nothing else came: better than anything real, and no policy.
     Oracle,
 }
@@ -69,6 +76,7 @@ impl Contender {
     pub fn name(&self) -> String {
         match self {
             Self::Production(algorithm) => algorithm.name().to_owned(),
+            Self::Custom(formula) => format!("custom:{}", formula.text()),
             Self::WeightedByUse => "weighted_by_use".to_owned(),
             Self::Probing(probing) if *probing == Probing::PREQUAL => "hcl".to_owned(),
             Self::Probing(probing) => match probing.score {
@@ -77,16 +85,18 @@ impl Contender {
                 Score::C3 => "c3".to_owned(),
             },
             Self::Yarp => "yarp".to_owned(),
+            Self::Peer(peer) => peer.name().to_owned(),
             Self::Oracle => "oracle".to_owned(),
         }
     }
 
     /// What a balancer with so many workers and peers listens with, if it is on trial.
     pub fn ear(&self, balancers: usize, sites: usize) -> Option<Arc<dyn Ear>> {
-        match *self {
-            Self::Production(_) | Self::WeightedByUse => None,
-            Self::Probing(probing) => Some(Arc::new(ProbePool::new(probing, balancers, sites))),
+        match self {
+            Self::Production(_) | Self::Custom(_) | Self::WeightedByUse => None,
+            Self::Probing(probing) => Some(Arc::new(ProbePool::new(*probing, balancers, sites))),
             Self::Yarp => Some(Arc::new(Yarp::new(sites))),
+            Self::Peer(peer) => Some(Arc::new(*peer)),
             Self::Oracle => Some(Arc::new(Oracle::default())),
         }
     }
@@ -95,15 +105,25 @@ impl Contender {
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Self::Production(algorithm) => *algorithm,
+            Self::Custom(_) => Algorithm::Custom,
             Self::WeightedByUse => Algorithm::WeightedRoundRobin,
             _ => Algorithm::Random,
         }
     }
 
+    /// What that is told.
+    pub fn settings(&self) -> Settings {
+        let formula = if let Self::Custom(formula) = self { Some(formula.clone()) } else { None };
+        Settings { formula, ..Settings::default() }
+    }
+
     /// Every name that can be written, for messages.
     pub fn names() -> String {
         let production = Algorithm::ALL.map(Algorithm::name).join(", ");
-        format!("{production}; on trial: weighted_by_use, hcl, hcl:QUANTILE, linear:SHARE, c3, yarp, oracle")
+        let peers = Peer::ALL.map(Peer::name).join(", ");
+        format!(
+            "{production}, custom:EXPRESSION; on trial: weighted_by_use, hcl, hcl:QUANTILE, linear:SHARE, c3, yarp, oracle; peers: {peers}"
+        )
     }
 }
 
@@ -126,12 +146,24 @@ impl FromStr for Contender {
             ("yarp", None) => Ok(Self::Yarp),
             ("oracle", None) => Ok(Self::Oracle),
             ("weighted_by_use", None) => Ok(Self::WeightedByUse),
-            (name, None) if Algorithm::from_name(name).is_some() => {
-                Ok(Self::Production(Algorithm::from_name(name).unwrap_or(Algorithm::RoundRobin)))
+            ("custom", formula) => {
+                let formula = formula.map(|_| &text["custom:".len()..]).unwrap_or(custom::DEFAULT);
+                let told = |misread: Misread| {
+                    let help = misread.help.map(|help| format!(" ({help})")).unwrap_or_default();
+                    format!("`{text}` is no algorithm: {}{help}", misread.what)
+                };
+                Ok(Self::Custom(Arc::new(Formula::parse(formula).map_err(told)?)))
             }
-            _ => Err(format!("there is no algorithm `{text}`; there are {}", Self::names())),
+            (name, None) => (Algorithm::from_name(name).map(Self::Production))
+                .or_else(|| Peer::ALL.into_iter().find(|peer| peer.name() == name).map(Self::Peer))
+                .ok_or_else(|| unknown(text)),
+            _ => Err(unknown(text)),
         }
     }
+}
+
+fn unknown(text: &str) -> String {
+    format!("there is no algorithm `{text}`; there are {}", Contender::names())
 }
 
 /// The index in `slots`, which are in order of rank, of destination `site`.
@@ -146,10 +178,13 @@ mod tests {
     #[test]
     fn everyone_answers_to_the_name_it_gives() {
         let names = ["hcl", "hcl:0.5", "linear:0.25", "c3", "yarp", "oracle", "weighted_by_use"];
-        for name in Algorithm::ALL.map(Algorithm::name).into_iter().chain(names) {
+        let production = Algorithm::ALL.map(Algorithm::name).into_iter().filter(|name| *name != "custom");
+        for name in
+            production.chain(Peer::ALL.map(Peer::name)).chain(names).chain(["custom:in_flight / weight"])
+        {
             assert_eq!(name.parse::<Contender>().map(|contender| contender.name()), Ok(name.to_owned()));
         }
-        for wrong in ["fastest", "hcl:2", "hcl:x", "linear", "random:1", ""] {
+        for wrong in ["fastest", "hcl:2", "hcl:x", "linear", "random:1", "custom:", "custom:speed", ""] {
             assert!(wrong.parse::<Contender>().is_err(), "{wrong}");
         }
     }

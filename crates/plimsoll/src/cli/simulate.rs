@@ -28,7 +28,7 @@ pub(crate) struct Simulate {
     /// A built-in scenario, a scenario file (YAML or JSON), or `prequal`; without it, their names
     scenario: Option<String>,
     /// Who competes, instead of those the scenario names
-    #[arg(short, long, value_name = "A,B,…", value_delimiter = ',')]
+    #[arg(short, long, value_name = "A,B,…")]
     algorithm: Vec<String>,
     /// Where chance begins; the same seed gives the same run
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -77,6 +77,15 @@ Examples: plimsoll simulate two-speeds
           plimsoll simulate prequal --figure 7
 Exit codes: 0 done, 1 the picture could not be written, 2 usage, or a file that is no scenario or no log.";
 
+/// The names in a list: a comma within brackets belongs to the formula it stands in.
+fn names_in(list: &str) -> impl Iterator<Item = &str> {
+    let mut open = 0_i32;
+    list.split(move |c| {
+        open += i32::from(c == '(') - i32::from(c == ')');
+        c == ',' && open == 0
+    })
+}
+
 impl Simulate {
     pub(crate) fn run(self) -> u8 {
         let done = match self.scenario.as_deref() {
@@ -94,7 +103,8 @@ impl Simulate {
     }
 
     fn contenders(&self) -> Result<Vec<Contender>, (u8, String)> {
-        self.algorithm.iter().map(|name| name.trim().parse().map_err(usage)).collect()
+        let names = self.algorithm.iter().flat_map(|names| names_in(names));
+        names.map(|name| name.trim().parse().map_err(usage)).collect()
     }
 
     fn seeds(&self) -> impl Iterator<Item = u64> + use<> {

@@ -46,6 +46,7 @@ fn spec() -> PoolSpec {
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
+        limits: Default::default(),
     }
 }
 
@@ -165,7 +166,7 @@ impl Bench {
     fn ticket(&self, name: &str) -> Ticket {
         let members = &self.pool.snapshot().members;
         let rank = members.iter().position(|member| &*member.destination.name == name).expect(name);
-        Ticket::new(members[rank].id, rank, 0, None, members[rank].live.clone(), self.now)
+        Ticket::take(members[rank].id, rank, 0, &members[rank].live, self.now).expect("no limit")
     }
 
     /// So many messages of `name` end so.

@@ -246,10 +246,11 @@ impl Exchange {
             Some(call) if head.status == 200 && has_no_body(&head) => grpc::status(call).map(Told::Call),
             _ => (head.status >= 400).then_some(Told::Status(head.status)),
         };
-        if told.is_some_and(|told| self.is_rejected(worker, job, told)) {
-            let now = self.now(worker);
-            let first_byte = now.since(self.ticket.started());
-            self.suspect = self.ticket.learn(now, Outcome::Answered { status, first_byte });
+        let now = self.now(worker);
+        let first_byte = now.since(self.ticket.started());
+        let outcome = Outcome::Answered { status, first_byte };
+        if self.is_outrun(job, outcome) || told.is_some_and(|told| self.is_rejected(worker, job, told)) {
+            self.suspect = self.ticket.learn(now, outcome);
             return Err(End::Rejected);
         }
         let content_type = calls::answer_type(job, &mut head, headers, call.is_some());
@@ -272,9 +273,7 @@ impl Exchange {
             _ => self.final_head(worker, client, job, &head),
         };
         if head.status >= 200 || head.status == 101 {
-            let now = self.now(worker);
-            let first_byte = now.since(self.ticket.started());
-            self.suspect = self.ticket.learn(now, Outcome::Answered { status, first_byte });
+            self.suspect = self.ticket.learn(now, outcome);
             job.status = head.status;
             if let Some(log) = &mut job.log {
                 log.first_byte = Some(first_byte);
@@ -288,14 +287,22 @@ impl Exchange {
         Ok(head.len)
     }
 
+    /// Does this answer speak against its destination, while another was asked that may do better?
+    fn is_outrun(&self, job: &Job, outcome: Outcome) -> bool {
+        job.has_rivals && self.informational == 0 && outcome.blames_destination()
+    }
+
     /// Is this answer better thrown away, because `retry.when` lists it and somebody else is left?
-    fn is_rejected(&mut self, worker: &Worker, job: &Job, told: Told) -> bool {
-        let pool = &job.view.rules[job.rule].table.pool;
+    fn is_rejected(&mut self, worker: &Worker, job: &mut Job, told: Told) -> bool {
+        let pool = job.view.rules[job.rule].table.pool.clone();
         let spec = &pool.config.retry;
         if !job.others_left || self.informational > 0 || !spec.when.lists_told(told) {
             return false;
         }
         let (idempotent, replayable) = (job.method.idempotent(), !job.streamed);
+        if !job.may_try_again(&pool, worker.number) {
+            return false;
+        }
         let now = self.now(worker);
         retry::decide_told(spec, told, job.tries, idempotent, replayable, &pool.budget, now)
             == Decision::Again

@@ -11,11 +11,11 @@ use plimsoll_config::model::{
     DestinationTimeouts, GrpcWeb, HashKey, HeaderEdits, Limits, ListenAddress, Listener, Mqtt, Pool,
     PoolProtocol, Protocol, Route, Udp, UdpFlow,
 };
-use plimsoll_core::Weight;
 use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{RetrySpec, RetryWhen};
 use plimsoll_core::route::Match;
+use plimsoll_core::{DestinationLimits, PoolLimits, Weight};
 use plimsoll_proxy::adapter::Adapters;
 use plimsoll_proxy::{DestinationView, Handle, Invalid, PoolView, Proxy, ReloadError, StartError, reasons};
 use tokio::sync::oneshot;
@@ -137,7 +137,8 @@ fn member(pool: &str, n: usize, address: DestinationAddress) -> DestinationConfi
         weight: Weight::ONE,
         priority: 0,
         zone: None,
-        labels: Vec::new(),
+        labels: Default::default(),
+        limits: DestinationLimits::default(),
     }
 }
 
@@ -156,6 +157,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         algorithm: Algorithm::RoundRobin,
         hash: HashSpec::default(),
         hash_key: HashKey::Source,
+        formula: None,
         caching: true,
         health: None,
         parallel_checks: true,
@@ -176,6 +178,8 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         proxy_protocol: Default::default(),
         grpc_web: GrpcWeb::Translate,
         tls: None,
+        limits: PoolLimits { pending: 1024, ..PoolLimits::default() },
+        wait: secs(5),
         timeouts: DestinationTimeouts { connect: secs(5), response: secs(10), idle: secs(10), total: None },
         destinations: destinations
             .iter()

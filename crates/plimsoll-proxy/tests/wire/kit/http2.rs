@@ -286,7 +286,8 @@ impl Http2Destination {
             weight: plimsoll_core::Weight::ONE,
             priority: 0,
             zone: None,
-            labels: Vec::new(),
+            labels: Default::default(),
+            limits: Default::default(),
         }
     }
 

@@ -1,0 +1,257 @@
+//! Who has the lowest score by a formula of the configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cursor::Parts;
+use super::health_based::Median;
+use super::least::EXACT_UP_TO;
+use super::lowest::{Score, Seen, lowest};
+use super::{Needs, Part, Picker, Policy, Slot};
+use crate::formula::{Formula, Program, Reading, Source};
+use crate::health::score::score;
+use crate::live::Live;
+use crate::measure::{Gauge, Stamped, in_units};
+use crate::rng::Rng;
+use crate::time::Tick;
+
+/// What `custom` scores by where nobody says: as `weighted_least_connections`.
+pub const DEFAULT: &str = "(in_flight + 1) / weight";
+
+/// Means over the pool are so old at most: what they are of moves slowly.
+const MEAN_FOR: Duration = Duration::from_millis(100);
+
+/// `custom`: a [`Formula`] gives each destination a score, and the lowest takes the message; of up to 16 all are
+/// scored, of more five drawn by weight, and those that tie take turns.
+///
+/// What is not known of a destination (it has not answered yet, it reports no load, or its last report is too old)
+/// counts as the mean of those of which it is known, and as 0 where it is known of nobody: so whoever is silent is
+/// neither flooded nor starved (as in gRPC's weighted round robin, A58). Where a score is no number, that destination
+/// counts as the worst, and it is counted.
+#[derive(Debug)]
+pub struct Custom {
+    formula: Arc<Formula>,
+    turns: Parts,
+}
+
+impl Custom {
+    /// `custom` by `formula`, or by [`DEFAULT`], for `workers` workers.
+    pub fn new(workers: usize, formula: Option<Arc<Formula>>) -> Self {
+        let formula = formula.or_else(|| Formula::parse(DEFAULT).ok().map(Arc::new));
+        let formula = formula.expect("a test reads the default");
+        Self { formula, turns: Parts::new(workers) }
+    }
+}
+
+impl Policy for Custom {
+    fn name(&self) -> &'static str {
+        "custom"
+    }
+
+    fn needs(&self) -> Needs {
+        match (self.formula.reads_answers(), self.formula.reads_load()) {
+            (true, _) => Needs::Answers,
+            (_, true) => Needs::Load,
+            _ => Needs::Nothing,
+        }
+    }
+
+    fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+        self.build_part(slots, Part::WHOLE)
+    }
+
+    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
+        let programs = slots.iter().map(|slot| (slot.live.clone(), self.formula.program(slot))).collect();
+        let scores = Scores { programs, pool: PoolMeans::default(), slots: slots.clone() };
+        lowest(scores, &slots, self.turns.of(part))
+    }
+}
+
+struct Scores {
+    programs: Box<[(Arc<Live>, Program)]>,
+    pool: PoolMeans,
+    slots: Arc<[Slot]>,
+}
+
+impl Score for Scores {
+    /// What a formula reads is known only when it runs.
+    fn look(&self, _slot: usize) -> Seen {
+        Seen::default()
+    }
+
+    fn of(&self, slot: usize, _seen: Seen, now: Tick) -> f64 {
+        let (live, program) = &self.programs[slot];
+        let score = program.run(&Reader { live, scores: self, now });
+        if score.is_nan() {
+            live.note_unscored();
+            return f64::INFINITY;
+        }
+        score
+    }
+}
+
+/// What is not known of a destination is the mean of what is known of the others: looked up now and then.
+#[derive(Debug, Default)]
+struct PoolMeans {
+    latency: Stamped,
+    errors: Stamped,
+    loads: [Stamped; Gauge::KINDS],
+    median: Median,
+}
+
+struct Reader<'r> {
+    live: &'r Live,
+    scores: &'r Scores,
+    now: Tick,
+}
+
+impl Source for Reader<'_> {
+    fn read(&self, reading: Reading) -> f64 {
+        let Self { live, scores, now } = *self;
+        let pool = &scores.pool;
+        match reading {
+            Reading::InFlight => f64::from(live.in_flight()),
+            Reading::LatencyMs => {
+                let read = |live: &Live| live.measured().first_byte.read(now);
+                self.known(read, &pool.latency) / 1e6
+            }
+            Reading::ErrorRate => self.known(|live| live.measured().errors.read(now), &pool.errors),
+            Reading::Health => {
+                // Chance decides only whom of a large pool the median is of.
+                let median = pool.median.read(&scores.slots, now, &mut Rng::new(now.as_nanos()));
+                score(live, median, now)
+            }
+            Reading::Load(gauge) => {
+                self.known(|live| live.reported().read(gauge, now), &pool.loads[gauge.index()])
+            }
+            Reading::Reports(gauge) => f64::from(u8::from(live.reported().read(gauge, now).is_some())),
+        }
+    }
+}
+
+impl Reader<'_> {
+    fn known(&self, read: impl Fn(&Live) -> Option<f32>, mean: &Stamped) -> f64 {
+        f64::from(read(self.live).unwrap_or_else(|| self.mean(read, mean)))
+    }
+
+    #[cold]
+    fn mean(&self, read: impl Fn(&Live) -> Option<f32>, mean: &Stamped) -> f32 {
+        if let Some(known) = mean.load(self.now)
+            && known.elapsed < const { in_units(MEAN_FOR) }
+        {
+            return known.value;
+        }
+        let programs = &self.scores.programs;
+        let step = programs.len().div_ceil(EXACT_UP_TO);
+        let known = programs.iter().step_by(step).filter_map(|(live, _)| read(live));
+        let (sum, count) = known.fold((0.0, 0_u16), |(sum, count), value| (sum + value, count + 1));
+        let value = if count == 0 { 0.0 } else { sum / f32::from(count) };
+        mean.store(self.now, value);
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{answer, hold, named, picks};
+    use super::*;
+    use crate::measure::LoadReport;
+    use crate::snapshot::Want;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn picker(formula: &str, slots: &[Slot]) -> Box<dyn Picker> {
+        let formula = Formula::parse(formula).unwrap_or_else(|misread| panic!("{misread:?}"));
+        Custom::new(1, Some(Arc::new(formula))).build(slots.into())
+    }
+
+    /// The ranks of the next picks.
+    fn ranks(picker: &dyn Picker, slots: &[Slot], count: usize) -> String {
+        picks(picker, slots, 0, count).replace("destination-", "")
+    }
+
+    fn report(slot: &Slot, now: Tick, values: &[(Gauge, f64)]) {
+        let mut report = LoadReport::default();
+        values.iter().for_each(|&(gauge, value)| assert!(report.set(gauge, value)));
+        slot.live.reported().set_max_age(Duration::from_secs(10));
+        slot.live.reported().record(now, &report);
+    }
+
+    #[test]
+    fn the_lowest_score_takes_it_and_ties_take_turns() {
+        let slots = named(0.., &[256, 512, 256]);
+        let by_load = picker("(in_flight + 1) / weight", &slots);
+        assert_eq!(ranks(&*by_load, &slots, 2), "1 1");
+        let _held = hold(&slots[1], 1);
+        assert_eq!(ranks(&*by_load, &slots, 4), "2 0 1 2");
+    }
+
+    #[test]
+    fn labels_and_zones_decide_where_a_formula_says_so() {
+        let mut slots = named(0.., &[256; 3]);
+        slots[2].labels = Arc::new([("disk".into(), "ssd".into())]);
+        slots[1].zone = Some("eu".into());
+        let near = picker("(labels.disk == 'ssd' ? 0 : 10) + (zone == 'eu' ? 5 : 7) + in_flight", &slots);
+        assert_eq!(ranks(&*near, &slots, 2), "2 2");
+        let _held = hold(&slots[2], 9);
+        assert_eq!(ranks(&*near, &slots, 2), "1 1");
+    }
+
+    #[test]
+    fn answers_count_and_newcomers_count_as_the_mean() {
+        let slots = named(0.., &[256; 3]);
+        answer(&slots[0], Tick::ZERO, 200, 10 * MS);
+        answer(&slots[1], Tick::ZERO, 200, 50 * MS);
+        let by_time = picker("latency_ms * (in_flight + 1)", &slots);
+        assert_eq!(ranks(&*by_time, &slots, 1), "0");
+        let _four = hold(&slots[0], 3);
+        assert_eq!(ranks(&*by_time, &slots, 1), "2", "the newcomer counts as 30 ms");
+        let by_health = picker("1 - health", &slots);
+        answer(&slots[0], Tick::ZERO, 503, MS);
+        assert!(!ranks(&*by_health, &slots, 4).contains('0'));
+    }
+
+    #[test]
+    fn reported_load_counts_while_it_is_young_and_the_silent_count_as_the_mean() {
+        let slots = named(0.., &[256; 3]);
+        let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
+        report(&slots[0], at(100), &[(Gauge::Cpu, 0.9), (Gauge::Named(0), 4.0)]);
+        report(&slots[1], at(105), &[(Gauge::Cpu, 0.3)]);
+        let by_cpu = picker("load.cpu", &slots);
+        let pick = |now| by_cpu.pick(&Want::default(), now, &mut Rng::new(1));
+        assert_eq!(pick(at(105)), 1);
+        report(&slots[1], at(106), &[(Gauge::Cpu, 1.0)]);
+        assert_eq!(pick(at(106)), 0, "0.9 is less than 0.95 and 1");
+        assert_eq!(
+            (pick(at(112)), pick(at(112)), pick(at(112))),
+            (1, 2, 0),
+            "only one counts, so all are alike"
+        );
+        let own = picker("has(load.gpu) ? load.gpu : 5", &slots);
+        assert_eq!(own.pick(&Want::default(), at(105), &mut Rng::new(1)), 0);
+    }
+
+    #[test]
+    fn who_has_no_number_is_the_worst_and_is_counted() {
+        let mut slots = named(0.., &[256; 3]);
+        slots[1].labels = Arc::new([("cost".into(), "cheap".into())]);
+        slots[2].labels = Arc::new([("cost".into(), "7".into())]);
+        let by_cost = picker("double(labels.cost) + in_flight", &slots);
+        assert_eq!(ranks(&*by_cost, &slots, 3), "2 2 2");
+        let unscored: Vec<u32> = slots.iter().map(|slot| slot.live.unscored()).collect();
+        assert_eq!(unscored, [3, 3, 0]);
+        let by_nothing = picker("0 / 0", &slots);
+        assert_eq!(ranks(&*by_nothing, &slots, 6), "0 1 2 0 1 2", "where nobody has one, all take turns");
+    }
+
+    #[test]
+    fn of_a_large_pool_a_sample_is_scored() {
+        let slots = named(0.., &[256; 100]);
+        let first_half = picker("(id.startsWith('destination-1') ? 0 : 1) + load.cpu", &slots);
+        let mut rng = Rng::new(3);
+        let hits = (0..10_000)
+            .filter(|_| slots[first_half.pick(&Want::default(), Tick::ZERO, &mut rng)].name.contains("-1"))
+            .count();
+        assert!((4000..5200).contains(&hits), "one in nine, and the best of five: {hits}");
+    }
+}

@@ -1,0 +1,137 @@
+//! Which policies of the embedding program there are beside the built-in ones.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use super::{Algorithm, Policy};
+
+/// What makes a policy for so many workers.
+type Make = dyn Fn(usize) -> Box<dyn Policy> + Send + Sync;
+
+/// A policy of the embedding program, under the name by which configurations call it.
+#[derive(Copy, Clone)]
+pub struct Registered {
+    name: &'static str,
+    make: &'static Make,
+}
+
+impl Registered {
+    /// What configurations call it.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    pub(super) fn policy(self, workers: usize) -> Box<dyn Policy> {
+        (self.make)(workers)
+    }
+}
+
+impl fmt::Debug for Registered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+/// A name stands for one policy: a registry takes no second one of it.
+impl PartialEq for Registered {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Registered {}
+
+impl Hash for Registered {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+/// The policies of the embedding program: given to what reads its configuration, whose `algorithm` may then name
+/// them. Made once, when the program starts; what is registered is never given back.
+#[derive(Clone, Debug, Default)]
+pub struct Policies(Vec<Registered>);
+
+impl Policies {
+    /// None beside the built-in ones.
+    pub const fn built_in() -> Self {
+        Self(Vec::new())
+    }
+
+    /// One more: `make` makes it for so many workers, once for each pool that names it, and anew when a reload gives
+    /// a pool another algorithm. It goes by its [`Policy::name`].
+    ///
+    /// # Panics
+    /// If that name is taken, or is not lower-case letters, digits and `_` that begin with a letter: a program whose
+    /// own names are wrong should not start.
+    #[must_use]
+    pub fn with<F>(mut self, make: F) -> Self
+    where
+        F: Fn(usize) -> Box<dyn Policy> + Send + Sync + 'static,
+    {
+        let name = make(1).name();
+        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        let word = name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().all(good);
+        assert!(word, "`{name}` is no name for a policy: lower-case letters, digits and `_`");
+        let taken = Algorithm::from_name(name).is_some() || self.of(name).is_some();
+        assert!(!taken, "there is a policy `{name}` already");
+        self.0.push(Registered { name, make: Box::leak(Box::new(make)) });
+        self
+    }
+
+    /// The one of that name, beside the built-in ones.
+    pub fn of(&self, name: &str) -> Option<Algorithm> {
+        self.0.iter().find(|known| known.name == name).copied().map(Algorithm::Registered)
+    }
+
+    /// All of them, beside the built-in ones.
+    pub fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
+        self.0.iter().copied().map(Algorithm::Registered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::balance::{Needs, Picker, Slot};
+
+    struct Named(&'static str);
+
+    impl Policy for Named {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn needs(&self) -> Needs {
+            Needs::Nothing
+        }
+
+        fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
+            Algorithm::Random.policy(1).build(slots)
+        }
+    }
+
+    fn with(policies: Policies, name: &'static str) -> Policies {
+        policies.with(move |_| Box::new(Named(name)))
+    }
+
+    #[test]
+    fn a_registered_policy_answers_to_its_name() {
+        let policies = with(Policies::built_in(), "dice");
+        let dice = policies.of("dice").expect("registered");
+        assert_eq!((dice.name(), dice.policy(1).name()), ("dice", "dice"));
+        assert_eq!(policies.algorithms().collect::<Vec<_>>(), [dice]);
+        assert_eq!(policies.of("random"), None, "that one is built in");
+    }
+
+    #[test]
+    fn a_name_that_is_taken_or_is_none_is_refused() {
+        for wrong in ["random", "dice", "Dice", "", "my-own", "1st", "two words"] {
+            let again = || with(with(Policies::built_in(), "dice"), wrong);
+            assert!(catch_unwind(again).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a pool makes of what destinations say of their load.
+
+use super::*;
+use crate::health::{LoadSpec, OverloadSpec};
+use crate::measure::{Gauge, LoadReport};
+
+fn weighing(panic_threshold: f64, max_overloaded: f64) -> PoolSpec {
+    let overload = OverloadSpec { threshold: 0.9, recover: 0.7, max_overloaded };
+    PoolSpec {
+        health: None,
+        panic_threshold,
+        load: LoadSpec { max_age: SEC * 10, overload: Some(overload) },
+        ..super::spec()
+    }
+}
+
+impl Bench {
+    fn load(&mut self, name: &str, score: f64) {
+        let mut report = LoadReport::default();
+        assert!(report.set(Gauge::Score, score));
+        self.tell(Input::LoadReport { name: name.into(), report: Box::new(report) });
+    }
+
+    fn overloaded(&self) -> String {
+        let reports = self.pool.reports();
+        let out = reports.iter().filter(|report| report.standing == Standing::Overloaded);
+        out.map(|report| &*report.name).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[test]
+fn an_overloaded_destination_is_set_aside_until_it_has_less_to_do() {
+    let mut bench = Bench::new("a b c", weighing(0.5, 0.5));
+    bench.load("b", 0.89);
+    assert_eq!(bench.overloaded(), "");
+    bench.load("b", 0.9);
+    assert_eq!(bench.overloaded(), "b");
+    assert_eq!(
+        bench.lines.last().expect("told"),
+        "pool api: destination b is overloaded (was serving): it reports a load of 90 %"
+    );
+    let snapshot = bench.published.last().expect("published");
+    assert!(snapshot.tiers[0].slots.iter().all(|slot| &*slot.name != "b"));
+    bench.load("b", 0.8);
+    assert_eq!(bench.overloaded(), "b", "not before it is below the lower threshold");
+    bench.load("b", 0.69);
+    assert_eq!(bench.overloaded(), "");
+    assert!(bench.lines.last().expect("told").ends_with("serving (was overloaded): it reports a load of 69 %"));
+}
+
+#[test]
+fn who_says_nothing_any_more_comes_back() {
+    let mut bench = Bench::new("a b c", weighing(0.5, 0.5));
+    bench.load("b", 1.0);
+    bench.advance(SEC * 9);
+    assert_eq!(bench.overloaded(), "b");
+    bench.advance(SEC * 2);
+    assert_eq!(bench.overloaded(), "");
+    assert!(bench.lines.last().expect("told").ends_with("its reports of load are too old, or no longer heeded"));
+}
+
+#[test]
+fn what_answers_told_is_looked_at_now_and_then() {
+    let mut bench = Bench::new("a b", weighing(0.0, 0.5));
+    let mut report = LoadReport::default();
+    report.set(Gauge::Cpu, 0.95);
+    bench.pool.snapshot().members[0].live.reported().record(bench.now, &report);
+    bench.advance(SEC);
+    assert_eq!(bench.overloaded(), "a");
+}
+
+#[test]
+fn the_fullest_go_first_and_never_more_than_the_pool_can_bear() {
+    let mut bench = Bench::new("a b c d", weighing(0.5, 1.0));
+    for (name, score) in [("a", 0.91), ("b", 0.99), ("c", 0.95), ("d", 0.97)] {
+        let mut report = LoadReport::default();
+        report.set(Gauge::Score, score);
+        let member = bench.pool.snapshot().members.iter().find(|member| &*member.destination.name == name);
+        member.expect("one of them").live.reported().record(bench.now, &report);
+    }
+    bench.advance(SEC);
+    assert_eq!(bench.overloaded(), "b d", "half of four must be left");
+    let mut bench = Bench::new("a b c d", weighing(0.0, 0.25));
+    ["a", "b", "c", "d"].map(|name| bench.load(name, 1.0));
+    assert_eq!(bench.overloaded(), "a", "a quarter of four");
+    let mut bench = Bench::new("a b", weighing(0.0, 1.0));
+    ["a", "b"].map(|name| bench.load(name, 1.0));
+    assert_eq!(bench.overloaded(), "a", "never the last one");
+    let mut lone = Bench::new("a", weighing(0.0, 1.0));
+    lone.load("a", 1.0);
+    assert_eq!(lone.overloaded(), "");
+}
+
+#[test]
+fn an_overloaded_destination_serves_better_than_none() {
+    let mut bench = Bench::new("a b c", weighing(0.0, 1.0));
+    bench.load("a", 0.92);
+    bench.load("b", 0.99);
+    assert_eq!(bench.overloaded(), "a b");
+    bench.admin("c", AdminState::Maintenance);
+    assert_eq!(bench.overloaded(), "b", "the one with less to do is taken back");
+    assert!(bench.lines.iter().any(|line| line.contains("a is serving (was overloaded): too few others")));
+}
+
+#[test]
+fn rules_that_are_gone_hold_nobody_back() {
+    let mut bench = Bench::new("a b c", weighing(0.5, 0.5));
+    bench.load("b", 1.0);
+    assert_eq!(bench.overloaded(), "b");
+    bench.tell(Input::Spec(PoolSpec { load: LoadSpec::default(), ..weighing(0.5, 0.5) }));
+    assert_eq!(bench.overloaded(), "");
+    bench.load("b", 1.0);
+    bench.advance(SEC * 2);
+    assert_eq!(bench.overloaded(), "");
+}
