@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_proxy::{
     CLASSES, CandidateView, CircuitView, Clock, DestinationView, Explained, Handle, PoolView, UseView,
@@ -109,12 +110,42 @@ pub(crate) struct Destination {
     ejected_until: Option<u64>,
     /// Health scores are not computed yet.
     score: Option<f64>,
+    /// What each of the three witnesses says, whoever of them decides.
+    witnesses: Option<Witnesses>,
     consecutive_failures: u32,
     consecutive_successes: u32,
     last_check: Option<LastCheck>,
     in_flight: u32,
     limits: DestinationLimits,
     counts: Counts,
+}
+
+/// The operator's word, the checks' and the traffic's, never mixed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Witnesses {
+    /// `ready`, `drain` or `maintenance`.
+    operator: &'static str,
+    /// `up`, `down`, or `unknown` before the first check and without checks.
+    checks: &'static str,
+    /// `clear`, `ejected` or `on_trial`.
+    traffic: &'static str,
+    /// How often traffic set it aside while its checks passed.
+    passed_in_vain: u64,
+    /// How often checks took it out while its messages went well.
+    failed_in_vain: u64,
+}
+
+impl Witnesses {
+    fn new(report: &DestinationReport) -> Self {
+        Self {
+            operator: report.admin.word(),
+            checks: report.health.word(),
+            traffic: report.ejection.word(),
+            passed_in_vain: report.contradicted.passed,
+            failed_in_vain: report.contradicted.failed,
+        }
+    }
 }
 
 /// What a destination has at once and may have.
@@ -210,6 +241,7 @@ impl Destination {
                 _ => None,
             },
             score: None,
+            witnesses: report.map(Witnesses::new),
             consecutive_failures: report.map_or(0, |r| r.consecutive_failures),
             consecutive_successes: report.map_or(0, |r| r.consecutive_passes),
             last_check: last_check.map(|check| LastCheck {

@@ -18,6 +18,9 @@ pub(super) const SCORED_UP_TO: usize = 16;
 
 /// What slots are compared by.
 pub(super) trait Score: Send + Sync {
+    /// Looks up what all are compared with, once for each message.
+    fn prepare(&self, _now: Tick, _rng: &mut Rng) {}
+
     /// Reads what a score needs to know of a slot that others write. All that are compared are looked at before
     /// anything is made of it, so that their lines come together.
     fn look(&self, slot: usize) -> Seen;
@@ -54,7 +57,8 @@ struct LowestOfAll<S> {
 }
 
 impl<S: Score> Picker for LowestOfAll<S> {
-    fn pick(&self, want: &Want<'_>, now: Tick, _rng: &mut Rng) -> usize {
+    fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+        self.score.prepare(now, rng);
         let cursor = self.cursors.of(want.worker);
         let start = self.ring.at(cursor.load(Relaxed)).slot as usize;
         let count = self.after.len().min(SCORED_UP_TO);
@@ -87,6 +91,7 @@ struct LowestOfSample<S> {
 
 impl<S: Score> Picker for LowestOfSample<S> {
     fn pick(&self, _want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+        self.score.prepare(now, rng);
         let (drawn, count) = self.dice.some::<SAMPLE>(rng);
         // Where fewer were drawn the others are the first slot, which costs a look at it.
         let seen = drawn.map(|slot| self.score.look(slot));

@@ -6,7 +6,7 @@ use super::{Stamped, halved, in_units};
 use crate::time::Tick;
 
 /// What one sample counts (nginx `least_time`): the last twenty make two thirds of the average.
-const NEWEST: f32 = 0.05;
+pub(crate) const NEWEST: f32 = 0.05;
 
 /// Without a sample for so long, the average is halved, and again each time: a slow destination that nobody asks
 /// any more is asked again. nginx halves once per `fail_timeout`, 10 s by default, counted from when it last
@@ -20,17 +20,7 @@ pub struct Average(Stamped);
 impl Average {
     /// What it is now.
     pub fn read(&self, now: Tick) -> Option<f32> {
-        Self::of(self.word(), now)
-    }
-
-    /// As it is kept: who compares several loads them all at first.
-    pub(crate) fn word(&self) -> u64 {
-        self.0.word()
-    }
-
-    /// What a word says.
-    pub(crate) fn of(word: u64, now: Tick) -> Option<f32> {
-        let aged = Stamped::read(word, now)?;
+        let aged = self.0.load(now)?;
         Some(aged.value * halved(aged.elapsed / const { in_units(HALVED_AFTER) }))
     }
 
