@@ -72,6 +72,10 @@ impl<S: Score> Picker for LowestOfAll<S> {
         }
         best
     }
+
+    fn score(&self, slot: usize, now: Tick) -> Option<f64> {
+        Some(self.score.of(slot, now))
+    }
 }
 
 /// The first of the lowest from `start` on and around.
@@ -114,5 +118,9 @@ mod tests {
         let from = |start| first_lowest(&scores, start);
         assert_eq!([from(0), from(1), from(2), from(3)], [1, 1, 3, 3]);
         assert_eq!(first_lowest(&[f64::INFINITY; 3], 2), 2);
+    }
+
+    fn score(&self, slot: usize, now: Tick) -> Option<f64> {
+        Some(self.score.of(slot, now))
     }
 }

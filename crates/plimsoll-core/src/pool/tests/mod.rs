@@ -52,6 +52,7 @@ fn spec() -> PoolSpec {
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
+        keeps_lone: true,
         limits: Default::default(),
     }
 }
