@@ -74,7 +74,7 @@ impl<S: Score> Picker for LowestOfAll<S> {
     }
 
     fn score(&self, slot: usize, now: Tick) -> Option<f64> {
-        Some(self.score.of(slot, now))
+        Some(self.score.of(slot, self.score.look(slot), now))
     }
 }
 
@@ -106,6 +106,10 @@ impl<S: Score> Picker for LowestOfSample<S> {
         };
         (1..count).fold(score(0), lower).0
     }
+
+    fn score(&self, slot: usize, now: Tick) -> Option<f64> {
+        Some(self.score.of(slot, self.score.look(slot), now))
+    }
 }
 
 #[cfg(test)]
@@ -118,9 +122,5 @@ mod tests {
         let from = |start| first_lowest(&scores, start);
         assert_eq!([from(0), from(1), from(2), from(3)], [1, 1, 3, 3]);
         assert_eq!(first_lowest(&[f64::INFINITY; 3], 2), 2);
-    }
-
-    fn score(&self, slot: usize, now: Tick) -> Option<f64> {
-        Some(self.score.of(slot, now))
     }
 }
