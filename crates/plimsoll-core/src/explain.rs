@@ -219,6 +219,7 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
+    use crate::circuit::{Circuit, DestinationLimits, PoolLimits};
     use crate::destination::{Address, Destination, Weight};
     use crate::live::Live;
     use crate::snapshot::balance_load;
@@ -256,6 +257,29 @@ mod tests {
                 held.push(ticket);
             }
         }
+    }
+
+    #[test]
+    fn who_has_no_room_is_full_and_a_message_that_finds_nobody_waits() {
+        let members = (0..2).map(|rank| member(rank, 0, 1, Standing::Serving)).collect();
+        let mut snapshot = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), members);
+        let circuit = Arc::new(Circuit::new(1));
+        circuit.set_limits(&PoolLimits { pending: 1, ..PoolLimits::default() });
+        snapshot.circuit = Some(circuit.clone());
+        for member in &snapshot.members {
+            member.live.set_limits(DestinationLimits { requests: 1, connections: 0 });
+        }
+        let (want, mut rng) = (Want::default(), Rng::new(1));
+        let mut held = vec![balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("room")];
+        let told = explain(&snapshot, &want, Tick::ZERO, &mut rng);
+        assert_eq!(told.candidates[held[0].member()].set_aside, Some(SetAside::Full));
+        assert_eq!((told.order, told.waits), (vec![1 - held[0].member()], false));
+        held.push(balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("room"));
+        let told = explain(&snapshot, &want, Tick::ZERO, &mut rng);
+        assert_eq!((told.order.len(), told.decided, told.waits), (0, None, true));
+        drop(held);
+        circuit.join_line(false).expect("room in the line");
+        assert!(explain(&snapshot, &want, Tick::ZERO, &mut rng).waits, "behind who waits already");
     }
 
     #[test]
