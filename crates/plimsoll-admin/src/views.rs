@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use plimsoll_core::measure::Gauge;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_proxy::{
     CLASSES, CandidateView, CircuitView, Clock, DestinationView, Explained, Handle, PoolView, UseView,
@@ -113,8 +114,30 @@ pub(crate) struct Destination {
     consecutive_successes: u32,
     last_check: Option<LastCheck>,
     in_flight: u32,
+    /// What it says of its own load, if it said so lately.
+    load: Option<Load>,
     limits: DestinationLimits,
     counts: Counts,
+}
+
+/// What a destination says of its load.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Load {
+    /// From 0, idle, to 1, full.
+    score: Option<f32>,
+    /// Its last word is so old.
+    age_ms: Option<f64>,
+    /// What each gauge shows.
+    gauges: BTreeMap<&'static str, f32>,
+}
+
+impl Load {
+    fn new(d: &DestinationView) -> Option<Self> {
+        let gauges = Gauge::KNOWN.into_iter().filter_map(|(name, gauge)| Some((name, d.load.of(gauge)?)));
+        let load = Self { score: d.load.score(), age_ms: d.load_age.map(millis), gauges: gauges.collect() };
+        (!d.load.is_empty()).then_some(load)
+    }
 }
 
 /// What a destination has at once and may have.
@@ -219,6 +242,7 @@ impl Destination {
                 detail: check.detail.clone(),
             }),
             in_flight: d.in_flight,
+            load: Load::new(d),
             limits: DestinationLimits { requests: d.requests.into(), connections: d.connections.into() },
             counts: Counts::new(d),
         }

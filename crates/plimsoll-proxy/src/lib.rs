@@ -39,7 +39,8 @@ mod worker;
 
 pub use clock::Clock;
 pub use control::{
-    Ask, CandidateView, Explained, Handle, Invalid, Proxy, ReloadError, Source, StartError, Unanswerable,
+    Ask, CandidateView, Explained, Handle, Invalid, NotReported, Proxy, ReloadError, Source, StartError,
+    Unanswerable,
 };
 pub use counters::{
     CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts, METHODS, OVERFLOWS,

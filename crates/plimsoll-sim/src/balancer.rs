@@ -43,6 +43,7 @@ impl Balancer {
             slow_start: scenario.slow_start,
             panic_threshold: scenario.panic_threshold,
             recovery: scenario.recovery,
+            load: Default::default(),
             limits: Default::default(),
         };
         let mut draw = || Rng::new(rng.next_u64());

@@ -3,6 +3,7 @@
 pub mod checker;
 pub mod lanes;
 pub mod outlier;
+pub mod overload;
 pub mod peers;
 pub mod score;
 
@@ -14,6 +15,7 @@ use crate::destination::{Address, DestinationId, Name};
 pub use checker::{Checker, LastCheck};
 pub use lanes::Lanes;
 pub use outlier::{Outlier, Room, Verdict};
+pub use overload::{LoadSpec, OverloadSpec};
 
 /// How one active check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]

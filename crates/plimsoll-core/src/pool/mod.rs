@@ -8,6 +8,7 @@
 mod agenda;
 mod checks;
 mod entry;
+mod loads;
 mod picture;
 #[cfg(test)]
 mod tests;
@@ -22,8 +23,9 @@ use crate::circuit::{Circuit, DestinationLimits, PoolLimits};
 use crate::destination::{AdminState, Destination, DestinationId, Ejection, Health, Name, Weight};
 use crate::event::{Event, Reason};
 use crate::health::peers::{self, Window};
-use crate::health::{HealthSpec, Lanes, OutlierSpec, Room, Verdict};
+use crate::health::{HealthSpec, Lanes, LoadSpec, OutlierSpec, Room, Verdict};
 use crate::live::{Live, Outcome, Suspect};
+use crate::measure::LoadReport;
 use crate::rng::Rng;
 use crate::snapshot::Snapshot;
 use crate::spread::SpreadSpec;
@@ -60,6 +62,8 @@ pub struct PoolSpec {
     pub panic_threshold: f64,
     /// Who passes its checks again serves one message first, and then takes a growing share.
     pub recovery: bool,
+    /// What becomes of what destinations say of their load.
+    pub load: LoadSpec,
     /// What it may have at once, over all destinations.
     pub limits: PoolLimits,
 }
@@ -105,6 +109,13 @@ pub enum Input {
     },
     /// A ticket's word about a destination.
     Suspect(Suspect),
+    /// What a destination says of its load.
+    LoadReport {
+        /// Which; an unknown name changes nothing.
+        name: Name,
+        /// What.
+        report: Box<LoadReport>,
+    },
 }
 
 /// What a pool wants done.
@@ -144,6 +155,8 @@ pub struct Pool {
     runs: bool,
     /// When destinations are next compared with each other.
     compare_at: Tick,
+    /// When their loads are next looked at.
+    weigh_at: Tick,
 }
 
 impl Pool {
@@ -178,9 +191,11 @@ impl Pool {
             events: VecDeque::new(),
             runs: false,
             compare_at: Tick::NEVER,
+            weigh_at: Tick::NEVER,
         };
         pool.circuit.set_limits(&pool.spec.limits);
         pool.plan_comparison(now);
+        pool.replace_load(now);
         pool.replace_members(now, members);
         pool.events.clear();
         pool.runs = true;
@@ -197,6 +212,7 @@ impl Pool {
             Input::Weight { name, weight } => self.set_weight(&name, weight),
             Input::Probed { id, result } => self.probed(now, id, result),
             Input::Suspect(suspect) => self.suspect(now, &suspect),
+            Input::LoadReport { name, report } => self.load_report(now, &name, &report),
         }
         self.handle_timeout(now);
     }
@@ -211,13 +227,16 @@ impl Pool {
             self.compare(now);
             self.plan_comparison(now);
         }
+        if self.weigh_at <= now {
+            self.weigh(now);
+        }
         self.settle(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        let compare_at = Some(self.compare_at).filter(|&at| at != Tick::NEVER);
-        self.agenda.next().into_iter().chain(compare_at).min()
+        let at = Some(self.compare_at.min(self.weigh_at)).filter(|&at| at != Tick::NEVER);
+        self.agenda.next().into_iter().chain(at).min()
     }
 
     /// The next thing to do; a snapshot always comes first. Fetch until `None`.
@@ -296,6 +315,7 @@ impl Pool {
         self.next_id = self.next_id.wrapping_add(1);
         let live = Live::new(self.workers);
         live.set_suspect_at(suspect_at(&self.spec.outlier));
+        live.reported().set_max_age(self.spec.load.max_age);
         live.set_limits(destination.limits);
         let mut entry = Entry::new(id, destination, live, now, self.first_check(now, nth));
         if self.runs {
@@ -338,6 +358,9 @@ impl Pool {
         }
         if old.health != self.spec.health {
             self.replace_checks(now, old.health.is_some());
+        }
+        if old.load != self.spec.load {
+            self.replace_load(now);
         }
         if old.outlier != self.spec.outlier {
             self.plan_comparison(now);
@@ -464,6 +487,7 @@ impl Pool {
     /// Brings standings in line with the witnesses, tells what changed, and publishes if the picture did.
     fn settle(&mut self, now: Tick) {
         if mem::take(&mut self.touched) {
+            self.unload(now);
             self.readmit(now);
             let lone = self.entries.len() == 1;
             for rank in 0..self.entries.len() {

@@ -214,6 +214,7 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         slow_start: pool.slow_start,
         panic_threshold: pool.panic_threshold,
         recovery: pool.recovery,
+        load: pool.load,
         limits: pool.limits,
     }
 }

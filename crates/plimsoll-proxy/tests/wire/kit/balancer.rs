@@ -174,6 +174,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
+        load: Default::default(),
         protocol: PoolProtocol::Http1,
         proxy_protocol: Default::default(),
         grpc_web: GrpcWeb::Translate,
