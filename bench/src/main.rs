@@ -8,6 +8,7 @@ mod abuse;
 mod backend;
 mod block;
 mod certificate;
+mod checks;
 mod clock;
 mod counts;
 mod datagrams;
@@ -36,6 +37,7 @@ struct CommandLine {
 enum Part {
     Run(run::Args),
     Abuse(abuse::Args),
+    Checks(checks::Args),
     Troubles(troubles::Args),
     Counts(counts::Args),
     Floor(floor::Args),
@@ -47,6 +49,7 @@ enum Part {
 fn main() -> ExitCode {
     let done = match CommandLine::parse().part {
         Part::Counts(args) => counts::run(&args),
+        Part::Checks(args) => checks::run(&args).map(|()| ExitCode::SUCCESS),
         Part::Abuse(args) => abuse::run(&args).map(|()| ExitCode::SUCCESS),
         Part::Troubles(args) => troubles::run(&args).map(|()| ExitCode::SUCCESS),
         Part::Destinations(args) => troubles::destinations::serve(&args).map(|()| ExitCode::SUCCESS),

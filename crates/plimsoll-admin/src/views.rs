@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_core::measure::Gauge;
+use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_proxy::{
     CLASSES, CandidateView, CircuitView, Clock, DestinationView, Explained, Handle, PoolView, UseView,
@@ -110,6 +111,8 @@ pub(crate) struct Destination {
     ejected_until: Option<u64>,
     /// Health scores are not computed yet.
     score: Option<f64>,
+    /// What each of the three witnesses says, whoever of them decides.
+    witnesses: Option<Witnesses>,
     consecutive_failures: u32,
     consecutive_successes: u32,
     last_check: Option<LastCheck>,
@@ -137,6 +140,34 @@ impl Load {
         let gauges = Gauge::KNOWN.into_iter().filter_map(|(name, gauge)| Some((name, d.load.of(gauge)?)));
         let load = Self { score: d.load.score(), age_ms: d.load_age.map(millis), gauges: gauges.collect() };
         (!d.load.is_empty()).then_some(load)
+    }
+}
+
+/// The operator's word, the checks' and the traffic's, never mixed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Witnesses {
+    /// `ready`, `drain` or `maintenance`.
+    operator: &'static str,
+    /// `up`, `down`, or `unknown` before the first check and without checks.
+    checks: &'static str,
+    /// `clear`, `ejected` or `on_trial`.
+    traffic: &'static str,
+    /// How often traffic set it aside while its checks passed.
+    passed_in_vain: u64,
+    /// How often checks took it out while its messages went well.
+    failed_in_vain: u64,
+}
+
+impl Witnesses {
+    fn new(report: &DestinationReport) -> Self {
+        Self {
+            operator: report.admin.word(),
+            checks: report.health.word(),
+            traffic: report.ejection.word(),
+            passed_in_vain: report.contradicted.passed,
+            failed_in_vain: report.contradicted.failed,
+        }
     }
 }
 
@@ -233,6 +264,7 @@ impl Destination {
                 _ => None,
             },
             score: None,
+            witnesses: report.map(Witnesses::new),
             consecutive_failures: report.map_or(0, |r| r.consecutive_failures),
             consecutive_successes: report.map_or(0, |r| r.consecutive_passes),
             last_check: last_check.map(|check| LastCheck {

@@ -15,8 +15,10 @@ use crate::model::{ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, U
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 /// How long TERM waits for what runs.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
-/// Which destination takes a message.
-pub const ALGORITHM: Algorithm = Algorithm::RoundRobin;
+/// Which destination takes a message, where all weigh alike.
+pub const ALGORITHM: Algorithm = Algorithm::ResponseTime;
+/// The same where they do not: only a rotation gives each its share at any load.
+pub const WEIGHTED_ALGORITHM: Algorithm = Algorithm::WeightedRoundRobin;
 /// How keys find destinations.
 pub const HASH: HashSpec = HashSpec { table: Table::Maglev, bound: None };
 /// What a `hedge` block says that says nothing.
@@ -71,6 +73,8 @@ pub const MQTT: Mqtt = Mqtt { rebalance: 10 };
 
 /// From the end of one check to the start of the next.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while a change is pending; never longer than the interval.
+pub const CHECK_FAST_INTERVAL: Duration = Duration::from_secs(1);
 /// A check without an answer by then has failed.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Failures in a row that take a destination out.
@@ -93,6 +97,8 @@ pub const OUTLIER: OutlierSpec = OutlierSpec {
     max_ejection: Duration::from_secs(300),
     max_ejected: 0.5,
     interval: Some(Duration::from_secs(10)),
+    silence: Some(Duration::from_secs(1)),
+    learns: false,
 };
 
 /// When a destination has too much to do, where that is asked for.
@@ -126,6 +132,10 @@ pub(crate) const GRACE: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 pub(crate) const WORKERS: RangeInclusive<i64> = 1..=1024;
 /// Checks in a row.
 pub(crate) const THRESHOLD: RangeInclusive<i64> = 1..=1000;
+/// Checks of one pool at once, each with a socket.
+pub(crate) const CONCURRENT_CHECKS: RangeInclusive<i64> = 1..=65_536;
+/// A span that may be anything between nothing and twice itself is none.
+pub(crate) const JITTER_MOST: f64 = 0.5;
 /// Open connections: as many as a process may have files (Linux `fs.nr_open`).
 pub(crate) const CONNECTIONS: RangeInclusive<i64> = 1..=1_048_576;
 /// Connections ended in a second.
@@ -146,6 +156,8 @@ mod tests {
     use plimsoll_core::health::LoadSpec;
 
     use super::*;
+    use plimsoll_core::health::{Rhythm, Start};
+
     use crate::model::GrpcWeb;
     use crate::units::{Dur, Size};
 
@@ -191,6 +203,7 @@ mod tests {
             ("pools.*.timeouts.response", dur(upstream.response)),
             ("pools.*.timeouts.idle", dur(upstream.idle)),
             ("pools.*.limits.requests", POOL_LIMITS.requests.to_string()),
+            ("pools.*.limits.connections", POOL_LIMITS.connections.to_string()),
             ("pools.*.limits.pending", POOL_LIMITS.pending.to_string()),
             ("pools.*.limits.wait", dur(WAIT)),
             ("pools.*.limits.retries", POOL_LIMITS.retries.to_string()),
@@ -198,6 +211,10 @@ mod tests {
             ("hash.key", format!("{HASH_KEY:?}").to_lowercase()),
             ("hash.table", format!("{:?}", HASH.table).to_lowercase()),
             ("health_monitoring.check_interval", dur(CHECK_INTERVAL)),
+            ("health_monitoring.fast_interval", dur(CHECK_FAST_INTERVAL)),
+            ("health_monitoring.jitter", percent(Rhythm::JITTER)),
+            ("health_monitoring.max_concurrent", Rhythm::WIDTH.to_string()),
+            ("health_monitoring.start", format!("{:?}", Start::default()).to_lowercase()),
             ("health_monitoring.timeout", dur(CHECK_TIMEOUT)),
             ("health_monitoring.failure_threshold", FAILURE_THRESHOLD.to_string()),
             ("health_monitoring.recovery_threshold", RECOVERY_THRESHOLD.to_string()),
@@ -208,6 +225,7 @@ mod tests {
             ("outlier_detection.consecutive_failures", OUTLIER.consecutive_failures.to_string()),
             ("outlier_detection.base_ejection", dur(OUTLIER.base_ejection)),
             ("outlier_detection.interval", OUTLIER.interval.map_or(String::new(), dur)),
+            ("outlier_detection.silence", OUTLIER.silence.map_or(String::new(), dur)),
             ("outlier_detection.max_ejected", percent(OUTLIER.max_ejected)),
             ("retry.attempts", retry.attempts.to_string()),
             ("retry.budget", percent(retry.budget)),

@@ -23,6 +23,8 @@ const MAX_FOLDER_BYTES: usize = 4 * MAX_FILE_BYTES;
 pub struct Extensions {
     /// What listeners speak: the words of the program's own adapters.
     pub protocols: Vec<&'static str>,
+    /// What checks ask by: the words of the program's own.
+    pub checks: Vec<&'static str>,
     /// Which destination takes a message: policies of the program's own.
     pub policies: Policies,
 }

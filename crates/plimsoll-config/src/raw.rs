@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use crate::schema::{
     Accepts, Address, Algorithm, Bound, CheckProtocol, ClientAuth, Dur, GrpcWeb, HashKey, HashTable,
     HedgeAfter, ListenerProtocol, Metric, Overprovision, PoolProtocol, ProxyProtocol, Rate, RetryWhen, Share,
-    Size, Status, SubsetFallback, Switch, Text, TlsVersion, UdpFlow, Whole, WholeOrNone, Workers, ZoneKeys,
+    Silence, Size, Start, Status, SubsetFallback, Switch, Text, TlsVersion, UdpFlow, Whole, WholeOrNone,
+    Workers, ZoneKeys,
 };
 
 /// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
@@ -287,6 +288,8 @@ struct DestinationTimeouts {
 struct PoolLimits {
     /// Messages: requests, connections of TCP and MQTT, flows of datagrams.
     requests: Option<Whole<0, 1_000_000>>,
+    /// Connections, idle ones included.
+    connections: Option<Whole<0, 1_000_000>>,
     /// Messages that wait until there is room; 0 = none: they are refused at once.
     pending: Option<Whole<0, 1_000_000>>,
     /// How long a message waits at most.
@@ -303,6 +306,8 @@ struct PoolLimits {
 struct DestinationLimits {
     /// Messages: requests, connections of TCP and MQTT, flows of datagrams.
     requests: Option<Whole<0, 1_000_000>>,
+    /// Connections, idle ones included.
+    connections: Option<Whole<0, 1_000_000>>,
 }
 
 /// An address, or a block with one.
@@ -447,13 +452,24 @@ struct ZoneAware {
 struct HealthMonitoring {
     /// From the end of one check to the start of the next.
     check_interval: Option<Dur>,
+    /// The same while a change is pending: after a first failure or a first pass, and when traffic raises a doubt.
+    fast_interval: Option<Dur>,
+    /// The same for destinations that are down: the spans double up to this.
+    down_interval: Option<Dur>,
+    /// Every span is longer or shorter by up to this share of it; at most 50%.
+    jitter: Option<Share>,
+    /// Checks of one pool at once.
+    max_concurrent: Option<Whole<1, 65536>>,
+    /// How a destination is taken that no check has asked yet.
+    start: Option<Start>,
     /// A check without an answer by then has failed.
     timeout: Option<Dur>,
     /// Failures in a row that take a destination out; of the first check, one.
     failure_threshold: Option<Whole<1, 256>>,
     /// Passes in a row that bring it back.
     recovery_threshold: Option<Whole<1, 256>>,
-    /// A connection opens, a request is answered, `grpc.health.v1` says SERVING, or a datagram is not refused.
+    /// A connection opens, a request is answered, `grpc.health.v1` says SERVING, a datagram is not refused, or a
+    /// connection of MQTT is accepted.
     protocol: Option<CheckProtocol>,
     /// What is asked for; implies `protocol: http`.
     path: Option<Text>,
@@ -463,6 +479,10 @@ struct HealthMonitoring {
     host: Option<Text>,
     /// Good statuses: `"200-399"`, `"200,204"` or 200.
     expect_status: Option<Status>,
+    /// Further lines of the request of an HTTP check.
+    headers: Option<BTreeMap<String, Text>>,
+    /// What the first 64 KiB of the answer to an HTTP check must contain.
+    expect_body: Option<Text>,
     /// Another port than the one that serves.
     port: Option<Whole<1, 65535>>,
     /// What a `grpc` check asks about; the whole server without it.
@@ -471,6 +491,10 @@ struct HealthMonitoring {
     send: Option<Text>,
     /// What the answer to a `udp` check must contain; without it, silence is good and a refusal is not.
     expect: Option<Text>,
+    /// Whose connection an `mqtt` check opens; nobody's without it.
+    username: Option<Text>,
+    /// That user's password.
+    password: Option<Text>,
     /// Alerts when a destination goes or comes back. Not active yet.
     alerting: Option<Switch>,
     /// A destination that passes its checks again serves one message first, and then a growing share.
@@ -485,6 +509,8 @@ struct OutlierDetection {
     consecutive_failures: Option<Whole<0, 1_000_000>>,
     /// All that serve are compared with each other so often.
     interval: Option<Dur>,
+    /// Messages that wait for so long, and many times longer than usual, make a destination suspect; `none` = never.
+    silence: Option<Silence>,
     /// The first time; the n-th in a row lasts n times as long.
     base_ejection: Option<Dur>,
     /// At most this share of the pool is set aside at once.
@@ -513,7 +539,7 @@ struct Performance {
     caching: Option<Switch>,
     /// Checks run side by side; on unless `false`.
     parallel_processing: Option<Switch>,
-    /// Intervals and time limits tune themselves. Not active yet.
+    /// Intervals and time limits of checks follow what is seen, within bounds.
     optimization: Option<Switch>,
 }
 
@@ -527,7 +553,7 @@ struct Quality {
     failover_support: Option<Switch>,
     /// How close shares come to what was intended. Not active yet.
     quality_metrics: Option<Switch>,
-    /// A destination is judged against its own normal. Not active yet.
+    /// Outlier detection judges a destination by its own past, too.
     learning: Option<Switch>,
 }
 

@@ -74,6 +74,10 @@ value! {
     Address = json_schema!({"type": "string", "pattern": format!(r":\d+$|^unix:.|{VARIABLE}")});
     /// A duration with a unit.
     Dur = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$");
+    /// A duration with a unit, or none.
+    Silence = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$|^none$");
+    /// How a destination is taken that no check has asked yet.
+    Start = words(&["serving", "down"]);
     /// How often.
     Rate = pattern(r"^\d+(\.\d+)?/[smh]$");
     /// A share of the whole.
@@ -117,7 +121,7 @@ value! {
     /// What becomes of calls of gRPC-Web.
     GrpcWeb = words(&["translate", "pass"]);
     /// How a check asks.
-    CheckProtocol = words(&["tcp", "http", "grpc", "udp"]);
+    CheckProtocol = words(&["tcp", "http", "grpc", "udp", "mqtt"]);
     /// Whether PROXY headers come.
     Accepts = words(&["none", "accept"]);
     /// PROXY headers to destinations.

@@ -52,9 +52,7 @@ fn the_advanced_example_of_the_seed() {
         "health_monitoring.alerting",
         "performance_monitoring",
         "dynamic_adjustment",
-        "performance.optimization",
         "quality.quality_metrics",
-        "quality.learning",
     ];
     let config = check_seed("seed-advanced.yaml", ADVANCED, &inactive);
     let pool = &config.pools[0];

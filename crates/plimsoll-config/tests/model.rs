@@ -8,7 +8,7 @@ use plimsoll_config::model::{
 };
 use plimsoll_config::{Severity, defaults, load};
 use plimsoll_core::balance::Algorithm;
-use plimsoll_core::health::ProbeKind;
+use plimsoll_core::health::{ProbeKind, Rhythm, Start};
 use plimsoll_core::retry::{After, HedgeSpec};
 use plimsoll_core::route::HostPattern;
 use plimsoll_core::subset::Fallback;
@@ -45,7 +45,7 @@ fn the_least_file_takes_every_default() {
     assert_eq!(listener.request_headers, HeaderEdits::default());
 
     let pool = &config.pools[0];
-    assert_eq!((&*pool.name, pool.algorithm), ("default", Algorithm::RoundRobin));
+    assert_eq!((&*pool.name, pool.algorithm), ("default", Algorithm::ResponseTime));
     assert_eq!((pool.outlier, &pool.retry), (defaults::OUTLIER, &defaults::retry()));
     assert_eq!((pool.parallel_checks, pool.spread.backup_tiers), (true, true));
     assert_eq!(pool.timeouts, defaults::DESTINATION_TIMEOUTS);
@@ -72,7 +72,7 @@ fn a_pool_is_laid_over_the_defaults_key_by_key() {
     assert_eq!((pool.retry.attempts, pool.retry.budget, pool.retry.failover), (5, 0.5, false));
     let health = pool.health.unwrap();
     assert_eq!((health.check_interval, health.timeout), (Duration::from_secs(1), Duration::from_secs(3)));
-    let ProbeKind::Http { method, path, host, expect } = health.probe else { panic!("an http check") };
+    let ProbeKind::Http { method, path, host, expect, .. } = health.probe else { panic!("an http check") };
     assert_eq!((&*method, &*path, host, &*expect), ("GET", "/up", None, [(200, 399)].as_slice()));
 }
 
@@ -83,7 +83,7 @@ fn every_key_of_checks() {
                 expect_status: \"200-299, 304\", port: 9000}}";
     let health = pool("", keys).health.unwrap();
     assert_eq!((health.failure_threshold, health.recovery_threshold, health.port), (2, 1, Some(9000)));
-    let ProbeKind::Http { method, path, host, expect } = health.probe else { panic!("an http check") };
+    let ProbeKind::Http { method, path, host, expect, .. } = health.probe else { panic!("an http check") };
     assert_eq!((&*method, &*path, host.as_deref()), ("HEAD", "/h?x", Some("app:8080")));
     assert_eq!(*expect, [(200, 299), (304, 304)]);
 
@@ -254,6 +254,45 @@ pools:
 }
 
 #[test]
+fn when_checks_are_made() {
+    let health = |keys: &str| pool("", &format!("load_balancer: {{{keys}}}")).health.unwrap();
+    let plain = health("health_monitoring: {}");
+    assert_eq!((plain.rhythm.fast, plain.rhythm.down), (Some(Duration::from_secs(1)), None));
+    let quick = health("health_monitoring: {check_interval: 200ms}");
+    assert_eq!(quick.rhythm.fast, Some(Duration::from_millis(200)), "never longer than the interval");
+    let all = health(
+        "health_monitoring: {fast_interval: 2s, down_interval: 1m, jitter: 0.1, max_concurrent: 7, start: down}, \
+         performance: {optimization: true}",
+    );
+    let expected = Rhythm {
+        fast: Some(Duration::from_secs(2)),
+        down: Some(Duration::from_secs(60)),
+        jitter: 0.1,
+        width: 7,
+        start: Start::Down,
+        tunes: true,
+    };
+    assert_eq!(all.rhythm, expected);
+}
+
+#[test]
+fn requests_that_nobody_answers_have_their_destination_asked_for_an_answer() {
+    let gray = |pool: Pool| pool.health.unwrap().if_gray;
+    let ping = gray(pool("", "")).expect("an http listener leads to it");
+    assert!(matches!(ping, ProbeKind::Http { method, path, .. } if (&*method, &*path) == ("OPTIONS", "*")));
+    assert_eq!(gray(pool("health_monitoring: {path: /up}", "")), None, "that asks for one anyway");
+    assert_eq!(gray(pool("health_monitoring: {port: 9000}", "")), None, "who knows what is spoken there");
+}
+
+#[test]
+fn a_password_is_not_printed() {
+    let keys = "load_balancer: {health_monitoring: {protocol: mqtt, username: me, password: hush}}";
+    let probe = pool("", keys).health.unwrap().probe;
+    assert!(matches!(&probe, ProbeKind::Mqtt { login: Some(login) } if &*login.password == "hush"));
+    assert!(!format!("{probe:?}").contains("hush"));
+}
+
+#[test]
 fn a_destination_has_the_limits_it_says_and_else_those_of_all() {
     let config = config(
         "listeners: [{name: a, address: \":80\", pool: a}]\npools: {a: {limits: {requests: 9, wait: 3s, \
@@ -311,4 +350,22 @@ fn a_hedge_block_is_enough_and_a_pool_may_go_without() {
     let after = After::Span(Duration::from_millis(30));
     assert_eq!(hedge("hedge: {after: 30ms, max: 2}"), Some(HedgeSpec { after, most: 2 }));
     assert_eq!(pool("hedge: {after: p99}", "load_balancer: {hedge: {max: 0}}").hedge, None);
+}
+
+#[test]
+fn weights_that_differ_are_shares_unless_an_algorithm_is_named() {
+    let algorithm = |defaults: &str, weights: &[(u16, u8)]| {
+        let one = |(n, (weight, priority)): (u8, &(u16, u8))| {
+            format!("{{address: \"a:{n}\", weight: {weight}, priority: {priority}}}")
+        };
+        let destinations: Vec<String> = (1..).zip(weights).map(one).collect();
+        let destinations = destinations.join(", ");
+        let text = format!("load_balancer: {{{defaults}}}\nlisten: \":80\"\ndestinations: [{destinations}]");
+        config(&text).pools[0].algorithm
+    };
+    assert_eq!(algorithm("", &[(3, 0), (3, 0)]), Algorithm::ResponseTime);
+    assert_eq!(algorithm("", &[(3, 0), (1, 0)]), Algorithm::WeightedRoundRobin);
+    assert_eq!(algorithm("", &[(3, 0), (0, 0)]), Algorithm::ResponseTime, "one takes no work");
+    assert_eq!(algorithm("", &[(3, 0), (3, 0), (1, 1)]), Algorithm::ResponseTime, "another tier");
+    assert_eq!(algorithm("algorithm: p2c", &[(3, 0), (1, 0)]), Algorithm::P2c);
 }

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCs
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
+use crate::live::Live;
+
 /// What one destination may have at once; 0 = no limit.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct DestinationLimits {
@@ -106,6 +108,8 @@ pub struct Circuit {
     /// Messages that are being tried again.
     pub retries: Gauge,
     waiting: Gauge,
+    /// Connections that somebody waits to open.
+    wanted: AtomicU32,
     /// Of those who wait the ones who would not go anywhere.
     picky: AtomicU32,
     next: AtomicU64,
@@ -121,6 +125,7 @@ impl Circuit {
             connections: Gauge::default(),
             retries: Gauge::default(),
             waiting: Gauge::default(),
+            wanted: AtomicU32::new(0),
             picky: AtomicU32::new(0),
             next: AtomicU64::new(0),
             fronts: (0..workers.max(1)).map(|_| Front(AtomicU64::new(NOBODY))).collect(),
@@ -142,6 +147,31 @@ impl Circuit {
     /// What wakes each worker, so that it looks at its line. Once: later ones are ignored.
     pub fn hang_bells(&self, bells: Box<[Waker]>) {
         let _hung_before = self.bells.set(bells);
+    }
+
+    /// Room for one more connection to the destination of `live`, if there is.
+    pub fn berth(self: &Arc<Self>, live: &Arc<Live>) -> Option<Berth> {
+        live.connections().enter()?;
+        if self.connections.enter().is_none() {
+            live.connections().leave();
+            return None;
+        }
+        Some(Berth { circuit: self.clone(), live: live.clone() })
+    }
+
+    /// Until this is dropped somebody waits for such room: all workers are told, and told again whenever a connection
+    /// is closed.
+    pub fn wish_berth(self: &Arc<Self>, live: &Arc<Live>) -> Wish {
+        self.wanted.fetch_add(1, SeqCst);
+        live.berths_wanted().fetch_add(1, SeqCst);
+        self.ring_all();
+        Wish { circuit: self.clone(), live: live.clone() }
+    }
+
+    /// Somebody waits for room for a connection.
+    #[inline]
+    pub fn wants_berths(&self) -> bool {
+        self.wanted.load(SeqCst) > 0
     }
 
     /// A message is tried again, if no more than the limit are.
@@ -203,8 +233,12 @@ impl Circuit {
     fn ring(&self) {
         match self.picky.load(SeqCst) {
             0 => self.ring_oldest(),
-            _ => self.bells.get().into_iter().flatten().for_each(Waker::wake_by_ref),
+            _ => self.ring_all(),
         }
+    }
+
+    fn ring_all(&self) {
+        self.bells.get().into_iter().flatten().for_each(Waker::wake_by_ref);
     }
 
     /// Wakes the worker whose first has waited longest.
@@ -220,6 +254,37 @@ impl Circuit {
 
     fn front(&self, worker: usize) -> &AtomicU64 {
         &self.fronts[worker % self.fronts.len()].0
+    }
+}
+
+/// One connection's place among those there may be: given back when this is dropped.
+#[derive(Debug)]
+pub struct Berth {
+    circuit: Arc<Circuit>,
+    live: Arc<Live>,
+}
+
+impl Drop for Berth {
+    fn drop(&mut self) {
+        self.circuit.connections.leave();
+        self.live.connections().leave();
+        if self.circuit.wants_berths() {
+            self.circuit.ring_all();
+        }
+    }
+}
+
+/// Somebody waits for a [`Berth`].
+#[derive(Debug)]
+pub struct Wish {
+    circuit: Arc<Circuit>,
+    live: Arc<Live>,
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.live.berths_wanted().fetch_sub(1, SeqCst);
+        self.circuit.wanted.fetch_sub(1, SeqCst);
     }
 }
 
@@ -318,6 +383,25 @@ mod tests {
         circuit.leave_line(false);
         circuit.freed();
         assert_eq!(rung(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_connection_counts_for_its_destination_and_for_the_pool() {
+        let circuit = Arc::new(Circuit::new(1));
+        circuit.set_limits(&PoolLimits { connections: 2, ..PoolLimits::default() });
+        let [a, b] = [0, 1].map(|_| Arc::new(Live::new(1)));
+        a.set_limits(DestinationLimits { requests: 0, connections: 1 });
+        let first = circuit.berth(&a).expect("room");
+        assert!(circuit.berth(&a).is_none(), "the destination is full");
+        let second = circuit.berth(&b).expect("room");
+        assert!(circuit.berth(&b).is_none(), "the pool is full");
+        assert_eq!((circuit.connections.now(), a.connections().now(), b.connections().now()), (2, 1, 1));
+        let wish = circuit.wish_berth(&b);
+        assert!(circuit.wants_berths() && b.wants_berth() && !a.wants_berth());
+        drop(first);
+        assert!(circuit.berth(&b).is_some());
+        drop((wish, second));
+        assert!(!circuit.wants_berths() && !b.wants_berth() && circuit.connections.now() == 0);
     }
 
     #[test]

@@ -129,6 +129,39 @@ pub enum Ejection {
     Probation,
 }
 
+impl AdminState {
+    /// The word used in the API.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+impl Health {
+    /// The word used in the API.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+impl Ejection {
+    /// The word used in the API.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "clear",
+            Self::Until(_) => "ejected",
+            Self::Probation => "on_trial",
+        }
+    }
+}
+
 /// The witnesses of a destination, never mixed, and what its pool knows of it.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Witnesses {

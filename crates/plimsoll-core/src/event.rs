@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::destination::{Name, Standing};
 use crate::health::peers::Worse;
+use crate::health::silence::Silent;
 use crate::live::Failure;
 use crate::time::Tick;
 
@@ -83,13 +84,22 @@ pub enum Reason {
         /// Set aside for so long.
         span: Duration,
     },
-    /// It did worse than its peers.
+    /// It did worse than its peers, or than it used to.
     WorseThanPeers {
         /// In what.
         worse: Worse,
         /// Set aside for so long.
         span: Duration,
     },
+    /// It takes messages and answers none, while its peers do.
+    Silent {
+        /// How that looked.
+        silent: Silent,
+        /// Set aside for so long.
+        span: Duration,
+    },
+    /// No check has asked it yet, and until then it does not serve.
+    NotChecked,
     /// Its time is over: one message may try it.
     TrialOpened,
     /// Its trial went well.
@@ -131,6 +141,22 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Traffic set it aside.
+    pub const fn ejects(&self) -> bool {
+        matches!(
+            self,
+            Self::TrafficFailed { .. }
+                | Self::WorseThanPeers { .. }
+                | Self::Silent { .. }
+                | Self::TrialFailed { .. }
+        )
+    }
+
+    /// It showed that it serves again.
+    pub const fn recovers(&self) -> bool {
+        matches!(self, Self::ChecksPassed { .. } | Self::TrialPassed | Self::Reachable)
+    }
+
     /// The word used in API and metrics.
     pub const fn word(&self) -> &'static str {
         match self {
@@ -139,9 +165,9 @@ impl Reason {
             Self::ChecksPassed { .. } => "checks_passed",
             Self::ChecksOff => "checks_off",
             Self::TrafficFailed { .. } => "traffic_failed",
-            Self::WorseThanPeers { worse: Worse::SuccessRate { .. }, .. } => "success_rate",
-            Self::WorseThanPeers { worse: Worse::FailureShare { .. }, .. } => "failure_share",
-            Self::WorseThanPeers { worse: Worse::Latency { .. }, .. } => "slow",
+            Self::WorseThanPeers { worse, .. } => worse.word(),
+            Self::Silent { .. } => "silent",
+            Self::NotChecked => "not_checked",
             Self::TrialOpened => "trial_opened",
             Self::TrialPassed => "trial_passed",
             Self::TrialFailed { .. } => "trial_failed",
@@ -178,6 +204,13 @@ impl fmt::Display for Reason {
             Self::WorseThanPeers { worse, span } => {
                 write!(f, "{worse}; trial in {}", seconds(*span))
             }
+            Self::Silent { silent: Silent { waiting, span: silence }, span } => write!(
+                f,
+                "{waiting} messages wait for an answer and it has given none for {}, while its peers do; trial in {}",
+                seconds(*silence),
+                seconds(*span)
+            ),
+            Self::NotChecked => f.write_str("it starts down, and no check has passed yet"),
             Self::TrialOpened => f.write_str("its time is over, one message may try it"),
             Self::TrialPassed => f.write_str("its trial went well"),
             Self::TrialFailed { last, span } => {

@@ -8,7 +8,7 @@ use crate::circuit::{Circuit, DestinationLimits, Gauge};
 use crate::destination::DestinationId;
 use crate::measure::{Measured, Reported, slows};
 use crate::tally::bump;
-pub use crate::tally::{BUCKETS_MS, Counts, Tally, bucket_of};
+pub use crate::tally::{BUCKETS_MS, Counts, Progress, Tally, bucket_of};
 use crate::time::Tick;
 
 /// How a try at a destination failed. The word says what happened, not whose message it was.
@@ -104,10 +104,13 @@ pub struct Live {
     streak: AtomicU32,
     suspect_at: AtomicU32,
     reached: AtomicBool,
+    /// The next bad outcome is worth a word, whatever the row.
+    listens: AtomicBool,
     /// Answers are measured.
     measures: AtomicBool,
     trial: AtomicU32,
     connections: Gauge,
+    berths_wanted: AtomicU32,
     measured: Measured,
     /// What it says of its load.
     reported: Reported,
@@ -125,12 +128,14 @@ impl Live {
             streak: AtomicU32::new(0),
             suspect_at: AtomicU32::new(u32::MAX),
             reached: AtomicBool::new(false),
+            listens: AtomicBool::new(false),
             measures: AtomicBool::new(false),
             measured: Measured::default(),
             reported: Reported::default(),
             unscored: AtomicU32::new(0),
             trial: AtomicU32::new(TRIAL_CLOSED),
             connections: Gauge::default(),
+            berths_wanted: AtomicU32::new(0),
             tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
         }
     }
@@ -153,6 +158,15 @@ impl Live {
     /// Connections to it, over all workers: counted while it or its pool has a limit of them.
     pub fn connections(&self) -> &Gauge {
         &self.connections
+    }
+
+    /// Somebody waits to open a connection to it.
+    pub fn wants_berth(&self) -> bool {
+        self.berths_wanted.load(Relaxed) > 0
+    }
+
+    pub(crate) fn berths_wanted(&self) -> &AtomicU32 {
+        &self.berths_wanted
     }
 
     /// It may have so much at once from now on.
@@ -204,6 +218,33 @@ impl Live {
     /// From this many bad outcomes in a row on, [`Ticket::finish`] reports a suspect.
     pub fn set_suspect_at(&self, streak: u32) {
         self.suspect_at.store(streak.max(1), Relaxed);
+    }
+
+    /// The next bad outcome makes a suspect even if it is the first: a check may be brought forward for it. One
+    /// word is enough until this is called again, however many fail.
+    pub fn listen(&self) {
+        self.listens.store(true, Relaxed);
+    }
+
+    /// The first bad outcome since [`listen`](Self::listen).
+    fn is_news(&self) -> bool {
+        self.listens.load(Relaxed) && self.listens.swap(false, Relaxed)
+    }
+
+    /// How far it has got, and how many messages wait for an answer.
+    pub fn progress(&self) -> (Progress, u32) {
+        let (mut progress, mut started) = (Progress::default(), 0);
+        for tally in &self.tallies {
+            started += tally.started.load(Relaxed);
+            progress += Progress {
+                answered: tally.classes.iter().map(|class| class.load(Relaxed)).sum(),
+                ended: tally.ended.load(Relaxed),
+                first_byte: Duration::from_nanos(tally.first_byte_nanos.load(Relaxed)),
+            };
+        }
+        // A program that shares worker 0 may lose a count: what is in flight is exact, and no more can wait.
+        let waiting = u32::try_from(started.saturating_sub(progress.ended)).unwrap_or(u32::MAX);
+        (progress, waiting.min(self.in_flight()))
     }
 
     /// Forgets the bad outcomes in a row: a new chance.
@@ -379,6 +420,7 @@ impl Ticket {
         }
         self.measure(now, outcome);
         let tally = self.live.tally(self.worker);
+        bump(&tally.ended, 1);
         match outcome {
             Outcome::Answered { status, first_byte } => {
                 bump(&tally.classes[usize::from(status / 100).min(5)], 1);
@@ -438,7 +480,8 @@ impl Ticket {
         }
         let more = std::mem::take(&mut self.ended_row).saturating_add(1);
         let streak = self.live.streak.fetch_add(more, Relaxed).saturating_add(more);
-        (trial || streak >= self.live.suspect_at.load(Relaxed)).then_some(Suspect {
+        let news = self.live.is_news();
+        (trial || news || streak >= self.live.suspect_at.load(Relaxed)).then_some(Suspect {
             id: self.id,
             outcome,
             streak,
@@ -455,6 +498,9 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.live.in_flight.leave();
+        if !self.learned {
+            bump(&self.live.tally(self.worker).ended, 1);
+        }
         if let Some(trial) = self.trial {
             self.live.give_trial_back(trial);
         }

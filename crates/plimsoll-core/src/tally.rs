@@ -20,6 +20,8 @@ pub fn bucket_of(span: Duration) -> usize {
 #[repr(align(128))]
 pub struct Tally {
     pub(crate) started: AtomicU64,
+    /// Tickets that wait for no outcome any more: it is known, or nobody wants it.
+    pub(crate) ended: AtomicU64,
     pub(crate) classes: [AtomicU64; 6],
     pub(crate) failures: [AtomicU64; Failure::ALL.len()],
     pub(crate) first_byte_nanos: AtomicU64,
@@ -55,6 +57,41 @@ impl Counts {
     /// Mean time to the first byte; `None` before the first answer.
     pub fn mean_first_byte(&self) -> Option<Duration> {
         self.first_byte_nanos.checked_div(self.answered()).map(Duration::from_nanos)
+    }
+}
+
+/// How far a destination has got with its messages: what a look at its silence needs.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Answers seen, of any status.
+    pub answered: u64,
+    /// Messages that ended or were answered, however.
+    pub ended: u64,
+    /// Sum of times to the first byte of those answered.
+    pub first_byte: Duration,
+}
+
+impl Progress {
+    /// What was done since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            answered: self.answered.saturating_sub(before.answered),
+            ended: self.ended.saturating_sub(before.ended),
+            first_byte: self.first_byte.saturating_sub(before.first_byte),
+        }
+    }
+
+    /// Of those answered; zero where there are none.
+    pub fn mean_first_byte(&self) -> Duration {
+        Duration::from_nanos((self.first_byte.as_nanos() / u128::from(self.answered.max(1))) as u64)
+    }
+}
+
+impl std::ops::AddAssign for Progress {
+    fn add_assign(&mut self, other: Self) {
+        self.answered += other.answered;
+        self.ended += other.ended;
+        self.first_byte += other.first_byte;
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use plimsoll_core::balance::{Algorithm, HashSpec, Settings, Table};
 use plimsoll_core::destination::{Ejection, Health};
-use plimsoll_core::health::{HealthSpec, OutlierSpec};
+use plimsoll_core::health::{HealthSpec, OutlierSpec, Rhythm, Start};
 use plimsoll_core::pool::{
-    Action, DestinationReport, Input, PARALLEL_CHECKS_MAX, Pool, PoolSpec, ProbeKind, ProbeOrder, ProbeResult,
+    Action, DestinationReport, Input, Pool, PoolSpec, ProbeKind, ProbeOrder, ProbeResult,
 };
 use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::{
@@ -79,7 +79,7 @@ impl World {
                 Action::Tell(event) => assert!(!event.to_string().contains('\n')),
             }
         }
-        assert!(published <= 1 && probes <= PARALLEL_CHECKS_MAX, "seed {}: {probes} probes", self.seed);
+        assert!(published <= 1 && probes <= Rhythm::WIDTH, "seed {}: {probes} probes", self.seed);
         assert!(self.parallel || probes <= 1, "seed {}: one at a time", self.seed);
         self.parallel = self.pool.spec().parallel_checks;
         while self.snapshots.len() > 4 {
@@ -330,7 +330,21 @@ fn health(failure_threshold: u32, seconds: u64) -> HealthSpec {
         failure_threshold,
         recovery_threshold: 1 + failure_threshold / 2,
         probe: ProbeKind::Tcp,
+        if_gray: None,
         port: None,
+        rhythm: Rhythm::default(),
+    }
+}
+
+fn random_rhythm(rng: &mut Rng) -> Rhythm {
+    let perhaps = |rng: &mut Rng| (rng.below(2) == 0).then(|| Duration::from_millis(100 + rng.below(60_000)));
+    Rhythm {
+        fast: perhaps(rng),
+        down: perhaps(rng),
+        jitter: [0.0, 0.05, 0.5][rng.index(3)],
+        width: 1 + rng.index(4),
+        start: [Start::Serving, Start::Down][rng.index(2)],
+        tunes: rng.below(2) == 0,
     }
 }
 
@@ -342,7 +356,10 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
             hash: HashSpec { table: Table::Rendezvous, bound: None },
             ..Settings::default()
         },
-        health: (rng.below(4) > 0).then(|| health(1 + rng.below(3) as u32, 1 + rng.below(20))),
+        health: (rng.below(4) > 0).then(|| HealthSpec {
+            rhythm: random_rhythm(rng),
+            ..health(1 + rng.below(3) as u32, 1 + rng.below(20))
+        }),
         parallel_checks: rng.below(2) == 0,
         outlier: OutlierSpec {
             consecutive_failures: rng.below(4) as u32,
@@ -350,6 +367,8 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
             max_ejection: Duration::from_secs(1 + rng.below(100)),
             max_ejected: [0.0, 0.1, 0.5, 1.0][rng.index(4)],
             interval: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(20))),
+            learns: rng.below(2) == 0,
+            silence: (rng.below(2) == 0).then(|| Duration::from_millis(1 + rng.below(5000))),
         },
         spread: SpreadSpec { backup_tiers: rng.below(4) > 0, ..SpreadSpec::default() },
         slow_start: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(40))),

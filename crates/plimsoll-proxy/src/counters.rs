@@ -228,10 +228,12 @@ pub(crate) enum Overflow {
     Wait,
     /// To be tried again: too many were.
     Retries,
+    /// A connection: there were as many as there may be, and none could be closed for it.
+    Connections,
 }
 
 /// What a limit of a pool kept messages from, as metrics label it.
-pub const OVERFLOWS: [&str; 3] = ["queue", "wait", "retries"];
+pub const OVERFLOWS: [&str; 4] = ["queue", "wait", "retries", "connections"];
 
 /// How a copy of a message that waited long ended, or why there was none, as metrics label it.
 pub const HEDGES: [&str; 5] = ["won", "lost", "failed", "no_budget", "nobody"];

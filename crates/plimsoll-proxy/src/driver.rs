@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::event::{Event, Reason};
+use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
 use plimsoll_core::retry::Budget;
 use plimsoll_core::{DestinationId, Name, Snapshot, Standing, Suspect, Tick};
@@ -30,6 +31,49 @@ pub struct CheckCounts {
     pub passed_time: Duration,
 }
 
+/// How long something took, how often: spans by upper bound, and their sum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spans<const N: usize> {
+    /// By bound; the last for what is above all of them.
+    pub buckets: [u64; N],
+    /// All of them together.
+    pub sum: Duration,
+}
+
+impl<const N: usize> Default for Spans<N> {
+    fn default() -> Self {
+        Self { buckets: [0; N], sum: Duration::ZERO }
+    }
+}
+
+impl<const N: usize> Spans<N> {
+    fn record(&mut self, span: Duration, bounds_ms: &[u64]) {
+        let ms = span.as_nanos().div_ceil(1_000_000);
+        let bucket = bounds_ms.iter().position(|&bound| ms <= u128::from(bound)).unwrap_or(bounds_ms.len());
+        self.buckets[bucket.min(N - 1)] += 1;
+        self.sum += span;
+    }
+}
+
+/// Upper bounds, in milliseconds, of how long destinations are out of service: from a blink to hours.
+pub const OUTAGES_MS: [u64; 11] =
+    [1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000];
+
+/// How the checks of a pool and its recoveries went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Durations of checks that passed.
+    pub passed: Spans<{ BUCKETS_MS.len() + 1 }>,
+    /// Durations of checks that failed.
+    pub failed: Spans<{ BUCKETS_MS.len() + 1 }>,
+    /// From the moment a destination was taken out for failing until it served again.
+    pub outages: Spans<{ OUTAGES_MS.len() + 1 }>,
+    /// Destinations that showed that they serve again and came back.
+    pub recovered: u64,
+    /// Trials that failed.
+    pub relapsed: u64,
+}
+
 /// What a driver can tell beside its snapshot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PoolReport {
@@ -37,6 +81,10 @@ pub(crate) struct PoolReport {
     pub(crate) checks: HashMap<Name, CheckCounts>,
     /// Changes of standing, by destination and the words of both.
     pub(crate) transitions: HashMap<Name, BTreeMap<(&'static str, &'static str), u64>>,
+    /// How its checks and its recoveries went, of those who left too.
+    pub(crate) watched: Watched,
+    /// Since when a destination does not serve because it failed.
+    failed_at: HashMap<Name, Tick>,
     /// By their reason, of those who left too.
     pub(crate) ejections: BTreeMap<&'static str, u64>,
     /// The pool in one word, and since when.
@@ -69,6 +117,7 @@ struct Probed {
     id: DestinationId,
     name: Name,
     result: ProbeResult,
+    took: Duration,
 }
 
 impl Driver {
@@ -117,8 +166,12 @@ impl Driver {
             ProbeResult::Passed { latency } => {
                 counts.passed += 1;
                 counts.passed_time += *latency;
+                report.watched.passed.record(*latency, &BUCKETS_MS);
             }
-            ProbeResult::Failed { .. } => counts.failed += 1,
+            ProbeResult::Failed { .. } => {
+                counts.failed += 1;
+                report.watched.failed.record(probed.took, &BUCKETS_MS);
+            }
             ProbeResult::NotMade => counts.not_made += 1,
         }
         // Told once, until a check was made again.
@@ -140,12 +193,15 @@ impl Driver {
                     self.note_state(&snapshot, report);
                     self.feed.publish(snapshot);
                 }
-                Action::Tell(event) => tell(&event, report),
+                Action::Tell(event) => tell(&event, self.clock.now(), report),
                 Action::Probe(order) => {
                     let (probed, clock, speaks) = (probed.clone(), self.clock, self.speaks.clone());
                     tokio::spawn(async move {
+                        let sent = clock.now();
                         let result = probe::probe(&order, &speaks, clock).await;
-                        let _driver_left = probed.send(Probed { id: order.id, name: order.name, result });
+                        let took = clock.now().since(sent);
+                        let _driver_left =
+                            probed.send(Probed { id: order.id, name: order.name, result, took });
                     });
                 }
             }
@@ -157,12 +213,29 @@ impl Driver {
     }
 }
 
-fn tell(event: &Event, report: &mut PoolReport) {
+/// Counts how long a destination that failed is out of service, and whether it comes back.
+fn watch(event: &Event, now: Tick, report: &mut PoolReport) {
+    let Event::StandingChanged { destination, from, to, reason, .. } = event else { return };
+    let watched = &mut report.watched;
+    if from.serves() && matches!(to, Standing::Down | Standing::Ejected { .. }) {
+        report.failed_at.insert(destination.clone(), now);
+    } else if to.serves()
+        && let Some(since) = report.failed_at.remove(destination)
+    {
+        watched.outages.record(now.since(since), &OUTAGES_MS);
+        watched.recovered += u64::from(reason.recovers());
+    } else if matches!(to, Standing::Maintenance | Standing::Draining) {
+        report.failed_at.remove(destination);
+    }
+    watched.relapsed += u64::from(matches!(reason, Reason::TrialFailed { .. }));
+}
+
+fn tell(event: &Event, now: Tick, report: &mut PoolReport) {
+    watch(event, now, report);
     match event {
         Event::StandingChanged { pool, destination, from, to, reason } => {
-            let ejected = matches!(reason, Reason::TrafficFailed { .. } | Reason::TrialFailed { .. });
             // One that was down meanwhile is not ejected anew when it comes up before its time is over.
-            if ejected && (from.serves() || matches!(from, Standing::Ejected { .. })) {
+            if reason.ejects() && (from.serves() || matches!(from, Standing::Ejected { .. })) {
                 *report.ejections.entry(reason.word()).or_default() += 1;
             }
             let (from, to) = (from.word(), to.word());
@@ -181,6 +254,7 @@ fn tell(event: &Event, report: &mut PoolReport) {
         }
         Event::Left { pool, destination, .. } => {
             report.transitions.remove(destination);
+            report.failed_at.remove(destination);
             tracing::info!(event = "left", %pool, %destination, "{event}");
         }
     }

@@ -7,6 +7,7 @@
 mod access_log;
 pub mod adapter;
 mod base64;
+mod berth;
 mod clock;
 mod control;
 mod counters;
@@ -46,7 +47,7 @@ pub use counters::{
     CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts, METHODS, OVERFLOWS,
     PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
-pub use driver::CheckCounts;
+pub use driver::{CheckCounts, OUTAGES_MS, Spans, Watched};
 pub use views::{
     CircuitView, DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView, UseView,
 };

@@ -11,6 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::berth::Moored;
 use crate::tls::stream::TlsStream;
 
 /// A connected stream. Reads and writes go through tokio's `poll_*`, which take a short read or write as
@@ -24,6 +25,8 @@ pub(crate) enum Stream {
     Accepted(AsyncFd<std::net::TcpStream>),
     /// TLS on another stream.
     Tls(Box<TlsStream>),
+    /// One whose number is limited.
+    Moored(Box<Moored>),
     /// The event loop could not watch it any longer: ended, for reading and writing.
     Gone,
 }
@@ -88,6 +91,7 @@ impl Stream {
             Self::Unix(s) => read_into(Pin::new(s), cx, buffer),
             Self::Accepted(fd) => poll_read_accepted(fd, cx, buffer),
             Self::Tls(s) => s.poll_read(cx, buffer),
+            Self::Moored(m) => m.stream.poll_read(cx, buffer),
             Self::Gone => Poll::Ready(Ok(0)),
         }
     }
@@ -118,6 +122,7 @@ impl Stream {
             (Self::Tcp(s), parts) => Pin::new(s).poll_write_vectored(cx, &parts.map(IoSlice::new)),
             (Self::Unix(s), parts) => Pin::new(s).poll_write_vectored(cx, &parts.map(IoSlice::new)),
             (Self::Tls(s), parts) => s.poll_write_parts(cx, parts),
+            (Self::Moored(m), parts) => m.stream.poll_write_parts(cx, parts),
             (Self::Accepted(_) | Self::Gone, _) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -140,6 +145,7 @@ impl Stream {
             Self::Unix(s) => s.poll_read_ready(cx),
             Self::Accepted(fd) => fd.poll_read_ready(cx).map_ok(|_guard| ()),
             Self::Tls(s) => s.poll_read_ready(cx),
+            Self::Moored(m) => m.stream.poll_read_ready(cx),
             Self::Gone => Poll::Ready(Ok(())),
         }
     }
@@ -151,6 +157,7 @@ impl Stream {
             Self::Tcp(s) => s.try_read(&mut byte),
             Self::Unix(s) => s.try_read(&mut byte),
             Self::Tls(s) => return s.is_quiet(),
+            Self::Moored(m) => return m.stream.is_quiet(),
             Self::Accepted(_) | Self::Gone => return false,
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
@@ -192,6 +199,7 @@ impl Stream {
             Self::Unix(s) => Some(SockRef::from(s)),
             Self::Accepted(fd) => Some(SockRef::from(fd.get_ref())),
             Self::Tls(s) => s.inner().socket(),
+            Self::Moored(m) => m.stream.socket(),
             Self::Gone => None,
         }
     }
@@ -201,7 +209,9 @@ impl Stream {
 pub(crate) fn is_for_want_of_means(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let wants = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|code| wants.iter().any(|errno| errno.raw_os_error() == code))
+    // As many as may be are ours to say.
+    error.kind() == io::ErrorKind::QuotaExceeded
+        || error.raw_os_error().is_some_and(|code| wants.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 /// Watches a socket for reading only.

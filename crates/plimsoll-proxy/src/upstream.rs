@@ -11,8 +11,10 @@ use std::time::Duration;
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{
-    Address, DestinationId, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket, Want, balance_load,
+    Address, DestinationId, Live, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket, Want,
+    balance_load,
 };
+use tokio::sync::Notify;
 
 use crate::http1::exchange::Upstream;
 use crate::http1::job::Job;
@@ -40,6 +42,9 @@ pub(crate) struct WorkerPool {
     snapshot: RefCell<Arc<Snapshot>>,
     idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
     links: Links,
+    pub(crate) worker: usize,
+    /// There may be room for a connection again.
+    pub(crate) berth_freed: Notify,
     /// Who waits here for a place.
     pub(crate) line: Line,
     /// How long messages wait before a copy of them is sent, in a pool that hedges.
@@ -112,7 +117,7 @@ struct Idle {
 }
 
 impl WorkerPool {
-    pub(crate) fn new(table: Arc<PoolTable>) -> Self {
+    pub(crate) fn new(table: Arc<PoolTable>, worker: usize) -> Self {
         let snapshot = table.feed.latest();
         Self {
             generation: Cell::new(snapshot.generation),
@@ -122,6 +127,8 @@ impl WorkerPool {
             idle: RefCell::default(),
             links: Links::default(),
             line: Line::default(),
+            worker,
+            berth_freed: Notify::new(),
         }
     }
 
@@ -139,7 +146,9 @@ impl WorkerPool {
             (None, None) => true,
             _ => false,
         };
-        if !same {
+        // Only those opened from now on are counted.
+        let counts = table.config.limits_connections() && !before.config.limits_connections();
+        if !same || counts {
             self.idle.borrow_mut().clear();
             self.links.clear();
         }
@@ -222,7 +231,7 @@ impl WorkerPool {
         origin: Option<&Origin>,
         offer: Offer,
     ) -> io::Result<Stream> {
-        let mut stream = Stream::connect(address).await?;
+        let mut stream = self.moor(id, address).await?;
         let header = proxy_protocol::header(self.proxy_protocol(), origin);
         stream.write_all(&header).await?;
         let trust = self.table.borrow().trust.clone();
@@ -331,8 +340,13 @@ impl WorkerPool {
 
     /// Keeps a connection whose last answer was read to its very end.
     pub(crate) fn give(&self, id: DestinationId, address: Address, stream: Stream, job: &Job, now: Tick) {
+        if self.is_wanted(id) {
+            return;
+        }
         if self.is_private() {
-            if let Some(origin) = &job.origin {
+            // What is kept for one client cannot be closed for another.
+            let kept = job.origin.as_ref().filter(|_| !self.table.borrow().config.limits_connections());
+            if let Some(origin) = kept {
                 origin.keep(self.number(), id, address, stream);
             }
             return;
@@ -343,7 +357,7 @@ impl WorkerPool {
     /// Keeps a connection whose last answer told of a body it must not have: a destination that sends one
     /// all the same would have it taken for the next answer. Used again after a rest, if it was silent.
     pub(crate) fn give_to_rest(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
-        if self.is_private() {
+        if self.is_private() || self.is_wanted(id) {
             return;
         }
         self.keep(id, |list| list.push_front(Idle { stream, address, since: now, rests_until: now + REST }));
@@ -356,6 +370,24 @@ impl WorkerPool {
             list.pop_front();
         }
         add(list);
+    }
+
+    /// The members and what all workers share about them.
+    pub(crate) fn lives(&self) -> impl Iterator<Item = (DestinationId, Arc<Live>)> + use<> {
+        self.refresh();
+        let snapshot = self.snapshot.borrow().clone();
+        (0..snapshot.members.len()).map(move |n| (snapshot.members[n].id, snapshot.members[n].live.clone()))
+    }
+
+    /// Closes what was idle for longest: of one destination, or of all.
+    pub(crate) fn close_coldest(&self, of: Option<DestinationId>) {
+        let mut idle = self.idle.borrow_mut();
+        let lists = idle.iter_mut().filter(|(id, list)| !list.is_empty() && of.is_none_or(|of| of == **id));
+        let coldest = lists.min_by_key(|(_, list)| list.front().map(|idle| idle.since));
+        match coldest.and_then(|(_, list)| list.pop_front()) {
+            Some(closed) => drop(closed),
+            None => self.links.close_idle(of),
+        }
     }
 
     /// Closes what was idle too long, what the destination closed, and what belongs to nobody any more.

@@ -12,7 +12,7 @@ use plimsoll_core::snapshot::HealthSummary;
 use plimsoll_core::{Name, Standing, Tick};
 
 use crate::counters::{ListenerCounts, PoolCounts, RuleCounts};
-use crate::driver::CheckCounts;
+use crate::driver::{CheckCounts, Watched};
 use crate::tls::Expiry;
 
 /// A pool, as of now.
@@ -28,7 +28,7 @@ pub struct PoolView {
     pub health: HealthSummary,
     /// In configured order.
     pub destinations: Vec<DestinationView>,
-    /// How its checks ask: `tcp`, `http`, `grpc` or `udp`; `None` = active checks are off.
+    /// How its checks ask: `tcp`, `http`, `grpc`, `udp`, `mqtt` or a word of the embedding program; `None` = active checks are off.
     pub check_type: Option<&'static str>,
     /// When traffic sets a destination aside.
     pub outlier: OutlierSpec,
@@ -38,6 +38,8 @@ pub struct PoolView {
     pub state_since: Tick,
     /// Decisions and further tries since the start.
     pub counts: PoolCounts,
+    /// How its checks and its recoveries went since the start.
+    pub watched: Watched,
     /// How often a decision was found made before, and how often not, where decisions are remembered.
     pub decision_cache: Option<(u64, u64)>,
     /// Ejections since the start, by their reason.

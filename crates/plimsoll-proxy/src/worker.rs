@@ -120,8 +120,9 @@ impl Door {
 impl Worker {
     fn pool(&self, rule: &RuleTable) -> Rc<WorkerPool> {
         let mut pools = self.pools.borrow_mut();
-        let pool =
-            pools.entry(rule.pool.number).or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone())));
+        let pool = pools
+            .entry(rule.pool.number)
+            .or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone(), self.number)));
         pool.adopt(&rule.pool);
         pool.clone()
     }
@@ -302,9 +303,10 @@ async fn keep_time(worker: Rc<Worker>, beat: Arc<Notify>) {
     }
 }
 
-/// Serves whoever can be served of those who wait.
+/// Serves whoever can be served of those who wait, and closes what stands in the way of others.
 fn serve_lines(worker: &Worker, now: Tick) {
     let pools = worker.pools.borrow();
+    pools.values().for_each(|pool| pool.moor_others());
     for pool in pools.values().filter(|pool| !pool.line.is_empty()) {
         pool.serve_line(worker.number, now, &mut worker.rng.borrow_mut());
     }

@@ -13,13 +13,14 @@ use plimsoll_sim::{Terms, contract};
 const fn terms(algorithm: Algorithm) -> Terms {
     let rotates = matches!(algorithm, Algorithm::RoundRobin | Algorithm::WeightedRoundRobin);
     // A peak is the worst of many answers, so equal destinations differ by their luck for as long as it lasts.
-    // An average wavers by a sixth where answers take exponential times, and health with it.
+    // An average wavers by a sixth where answers take exponential times, and with it health, and who is
+    // slower than the others.
     let tolerance = match algorithm {
         Algorithm::PeakEwma => 0.5,
         // Prequal promises nothing about shares: who is known to be slow gets none while others are cold, and here
         // answers take as long whatever there is to do.
         Algorithm::Prequal => 1.0,
-        Algorithm::HealthBased => 0.1,
+        Algorithm::HealthBased | Algorithm::ResponseTime => 0.1,
         _ => 0.0,
     };
     Terms { heeds_weights: algorithm.heeds_weights(), rotates, tolerance }

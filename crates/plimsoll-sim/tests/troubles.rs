@@ -89,6 +89,22 @@ fn a_destination_that_returns_is_not_above_its_fair_share() {
 }
 
 #[test]
+fn a_destination_that_answers_nobody_gets_nothing_after_four_seconds() {
+    let mut scenario = scenario("silent");
+    scenario.duration = Duration::from_secs(20);
+    each(&scenario, |algorithm, tally| {
+        let before = tally.share(2, 10, of_group(&scenario, "silent"));
+        assert!((0.05..0.15).contains(&before) || !is_even(algorithm), "{algorithm:?}: {before}");
+        let after = tally.share(14, 20, of_group(&scenario, "silent"));
+        assert!(after < 0.001, "{algorithm:?}: {after}");
+    });
+    scenario.outlier.silence = None;
+    let tally = simulate(&scenario, &Contender::Production(Algorithm::RoundRobin), 7);
+    let after = tally.share(14, 20, of_group(&scenario, "silent"));
+    assert!(after > 0.08, "nothing else finds it before a minute is over: {after}");
+}
+
+#[test]
 fn a_copy_saves_what_a_stall_would_hold_up_and_costs_a_twentieth() {
     let mut scenario = scenario("stalls");
     scenario.duration = Duration::from_secs(40);

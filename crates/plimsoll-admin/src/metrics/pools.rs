@@ -3,7 +3,7 @@
 use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::measure::Gauge;
 use plimsoll_core::{Failure, Standing};
-use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, HEDGES, PoolView, RETRY_REASONS};
+use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, HEDGES, OUTAGES_MS, PoolView, RETRY_REASONS};
 
 use super::limits;
 use super::text::{Family, Kind, Text};
@@ -15,6 +15,7 @@ pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
     decisions(text, pools);
     limits::write(text, pools);
     checks(text, pools);
+    recoveries(text, pools);
 }
 
 /// Calls `tell` for every destination with its two labels.
@@ -189,14 +190,28 @@ fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
         }
     });
     let mut family = text.family(
-        Kind::Summary,
+        Kind::Histogram,
         "plimsoll_health_check_duration_seconds",
-        "How long active checks took that passed.",
+        "How long the active checks of a pool took, by result.",
+    );
+    for pool in pools {
+        let Some(kind) = pool.check_type else { continue };
+        for (result, spans) in [("passed", &pool.watched.passed), ("failed", &pool.watched.failed)] {
+            let labels = [("pool", &*pool.name), ("type", kind), ("result", result)];
+            family.histogram(&labels, &spans.buckets, spans.sum.as_secs_f64());
+        }
+    }
+    let mut family = text.counter(
+        "plimsoll_health_check_contradictions_total",
+        "Verdicts of checks that traffic contradicted.",
     );
     each(pools, |[pool, destination], view, d| {
-        let Some(kind) = view.check_type else { return };
-        let labels = [pool, destination, ("type", kind), ("result", "passed")];
-        family.summary(&labels, d.checks.passed, d.checks.passed_time.as_secs_f64());
+        let (Some(_), Some(report)) = (view.check_type, &d.report) else { return };
+        for (verdict, count) in
+            [("passed", report.contradicted.passed), ("failed", report.contradicted.failed)]
+        {
+            family.sample(&[pool, destination, ("verdict", verdict)], count);
+        }
     });
     let mut family = text.counter(
         "plimsoll_health_transitions_total",
@@ -207,4 +222,26 @@ fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
             family.sample(&[pool, destination, ("from", from), ("to", to)], count);
         }
     });
+}
+
+fn recoveries(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family = text.counter(
+        "plimsoll_recoveries_total",
+        "Attempts of destinations that had failed to come back, by result.",
+    );
+    for pool in pools {
+        for (result, count) in [("succeeded", pool.watched.recovered), ("failed", pool.watched.relapsed)] {
+            family.sample(&[("pool", &pool.name), ("result", result)], count);
+        }
+    }
+    let mut family = text.family(
+        Kind::Histogram,
+        "plimsoll_recovery_duration_seconds",
+        "From the moment a destination was taken out for failing until it served again.",
+    );
+    for pool in pools {
+        let outages = &pool.watched.outages;
+        let sum = outages.sum.as_secs_f64();
+        family.histogram_of(&OUTAGES_MS, &[("pool", &pool.name)], &outages.buckets, sum);
+    }
 }

@@ -18,7 +18,6 @@ pub(crate) enum Kind {
     Counter,
     Gauge,
     Histogram,
-    Summary,
 }
 
 /// All samples of one name. Its head is written with the first of them.
@@ -76,8 +75,13 @@ impl Family<'_> {
 
     /// Counts by bucket of [`BUCKETS_MS`], the last for what is above all of them, and their sum in seconds.
     pub(crate) fn histogram(&mut self, labels: Labels<'_>, buckets: &[u64], sum: f64) {
+        self.histogram_of(&BUCKETS_MS, labels, buckets, sum);
+    }
+
+    /// The same by other bounds.
+    pub(crate) fn histogram_of(&mut self, bounds_ms: &[u64], labels: Labels<'_>, buckets: &[u64], sum: f64) {
         let mut below = 0;
-        for (&bound, count) in BUCKETS_MS.iter().zip(buckets) {
+        for (&bound, count) in bounds_ms.iter().zip(buckets) {
             below += count;
             self.line("_bucket", labels, Some(&(bound as f64 / 1000.0).to_string()), below);
         }
@@ -85,12 +89,6 @@ impl Family<'_> {
         self.line("_bucket", labels, Some("+Inf"), all);
         self.line("_sum", labels, None, sum);
         self.line("_count", labels, None, all);
-    }
-
-    /// How many, and their sum in seconds.
-    pub(crate) fn summary(&mut self, labels: Labels<'_>, count: u64, sum: f64) {
-        self.line("_sum", labels, None, sum);
-        self.line("_count", labels, None, count);
     }
 
     fn line(&mut self, suffix: &str, labels: Labels<'_>, le: Option<&str>, value: impl Display) {
@@ -102,7 +100,6 @@ impl Family<'_> {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
                 Kind::Histogram => "histogram",
-                Kind::Summary => "summary",
             };
             let (name, help) = (self.name, self.help);
             let _never_fails = writeln!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}");

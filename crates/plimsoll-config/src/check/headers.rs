@@ -132,6 +132,19 @@ fn removable_name(text: &str) -> Result<String, Wrong> {
     Ok(name)
 }
 
+/// The name of a line that a check adds to its request.
+pub(crate) fn check_name(text: &str) -> Result<String, Wrong> {
+    let name = editable_name(text)?;
+    if name == "host" {
+        return Err(Wrong::new(
+            Code::BadHeader,
+            "has a key of its own",
+            "write it as `host`, beside `headers`",
+        ));
+    }
+    Ok(name)
+}
+
 /// A value that is one line and survives the way: no control characters but tabs, no blanks at its ends.
 pub(crate) fn header_value(text: &str) -> Result<&str, Wrong> {
     let refuse = |what, help| Err(Wrong::new(Code::BadHeader, what, help));

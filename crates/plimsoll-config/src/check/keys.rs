@@ -106,18 +106,18 @@ pub(crate) const POOL: Keys = Keys::new(
     "pools.*",
     &["protocol", "grpc_web", "proxy_protocol", "tls", "load_balancer", "timeouts", "limits", "destinations"],
 );
-pub(crate) const POOL_LIMITS: Keys = Keys {
-    later: &["connections"],
-    ..Keys::new("pools.*.limits", &["requests", "pending", "wait", "retries", "per_destination"])
-};
+pub(crate) const POOL_LIMITS: Keys = Keys::new(
+    "pools.*.limits",
+    &["requests", "connections", "pending", "wait", "retries", "per_destination"],
+);
 pub(crate) const PER_DESTINATION: Keys =
-    Keys { later: &["connections"], ..Keys::new("pools.*.limits.per_destination", &["requests"]) };
+    Keys::new("pools.*.limits.per_destination", &["requests", "connections"]);
 pub(crate) const CLIENT_TLS: Keys = Keys::new("pools.*.tls", &["ca", "server_name", "cert", "key", "verify"]);
 pub(crate) const DESTINATION_TIMEOUTS: Keys = Keys::new("pools.*.timeouts", &["connect", "response", "idle"]);
 pub(crate) const DESTINATION: Keys =
     Keys::new("pools.*.destinations[]", &["id", "address", "weight", "priority", "zone", "labels", "limits"]);
 pub(crate) const DESTINATION_LIMITS: Keys =
-    Keys { later: &["connections"], ..Keys::new("pools.*.destinations[].limits", &["requests"]) };
+    Keys::new("pools.*.destinations[].limits", &["requests", "connections"]);
 
 pub(crate) const LOAD_BALANCER: Keys = Keys {
     later: &["session_affinity"],
@@ -157,6 +157,11 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
     "load_balancer.health_monitoring",
     &[
         "check_interval",
+        "fast_interval",
+        "down_interval",
+        "jitter",
+        "max_concurrent",
+        "start",
         "timeout",
         "failure_threshold",
         "recovery_threshold",
@@ -165,17 +170,21 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
         "method",
         "host",
         "expect_status",
+        "headers",
+        "expect_body",
         "port",
         "service",
         "send",
         "expect",
+        "username",
+        "password",
         "alerting",
         "recovery_management",
     ],
 );
 pub(crate) const OUTLIER_DETECTION: Keys = Keys::new(
     "load_balancer.outlier_detection",
-    &["consecutive_failures", "interval", "base_ejection", "max_ejected"],
+    &["consecutive_failures", "interval", "silence", "base_ejection", "max_ejected"],
 );
 pub(crate) const RETRY: Keys = Keys::new("load_balancer.retry", &["attempts", "when", "budget"]);
 pub(crate) const HEDGE: Keys = Keys::new("load_balancer.hedge", &["after", "max"]);

@@ -33,6 +33,7 @@ impl Reader<'_> {
         let Some(table) = self.table(place, &keys::POOL_LIMITS) else { return at_once };
         let mut read = |key| table.get(key).and_then(|p| self.whole(p, defaults::AT_ONCE));
         set(&mut at_once.limits.requests, read("requests"));
+        set(&mut at_once.limits.connections, read("connections"));
         set(&mut at_once.limits.pending, read("pending"));
         set(&mut at_once.limits.retries, read("retries"));
         set(&mut at_once.wait, table.get("wait").and_then(|p| self.dur(p, &defaults::TIMEOUT)));
@@ -74,7 +75,9 @@ impl Reader<'_> {
     }
 
     fn limits_of_one(&mut self, table: &Table<'_>, mut limits: DestinationLimits) -> DestinationLimits {
-        set(&mut limits.requests, table.get("requests").and_then(|p| self.whole(p, defaults::AT_ONCE)));
+        let mut read = |key| table.get(key).and_then(|p| self.whole(p, defaults::AT_ONCE));
+        set(&mut limits.requests, read("requests"));
+        set(&mut limits.connections, read("connections"));
         limits
     }
 }

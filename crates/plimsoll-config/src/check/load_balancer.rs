@@ -18,11 +18,14 @@ use crate::check::table::Table;
 use crate::defaults;
 use crate::model::HashKey;
 use crate::problem::Code;
+use crate::units::Dur;
 
 /// What a pool's `load_balancer` block comes to.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) algorithm: Algorithm,
+    /// Somebody has chosen it.
+    pub(crate) names_algorithm: bool,
     pub(crate) hash: HashSpec,
     pub(crate) hash_key: HashKey,
     pub(crate) score: Score,
@@ -31,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) health: HealthSettings,
     pub(crate) caching: bool,
     pub(crate) parallel_checks: bool,
+    pub(crate) optimization: bool,
     pub(crate) outlier: OutlierSpec,
     pub(crate) retry: RetrySpec,
     pub(crate) spread: SpreadSpec,
@@ -45,6 +49,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             algorithm: defaults::ALGORITHM,
+            names_algorithm: false,
             hash: defaults::HASH,
             hash_key: defaults::HASH_KEY,
             score: Score::default(),
@@ -53,6 +58,7 @@ impl Default for Settings {
             health: HealthSettings::default(),
             caching: true,
             parallel_checks: true,
+            optimization: false,
             outlier: defaults::OUTLIER,
             retry: defaults::retry(),
             spread: SpreadSpec::default(),
@@ -70,6 +76,7 @@ impl Reader<'_> {
     pub(crate) fn load_balancer(&mut self, place: &Place<'_>, is_top: bool, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::LOAD_BALANCER) else { return };
         if let Some(place) = table.get("algorithm") {
+            settings.names_algorithm = true;
             let known = Algorithm::ALL.into_iter().chain(self.extensions.policies.algorithms());
             let words: Vec<_> = known.map(|algorithm| (algorithm.name(), algorithm)).collect();
             set(&mut settings.algorithm, self.word(place, &words, &[]));
@@ -126,6 +133,22 @@ impl Reader<'_> {
         outlier.max_ejection = defaults::OUTLIER.max_ejection.max(outlier.base_ejection);
         if let Some(interval) = table.get("interval").and_then(|p| self.dur(p, &defaults::INTERVAL)) {
             outlier.interval = Some(interval);
+        }
+        let silence = |text: &str| match text {
+            "none" => Ok(None),
+            text => Ok(Some(text.parse::<Dur>()?.0)),
+        };
+        if let Some(place) = table.get("silence")
+            && let Some(silence) = self.parsed(place, "a duration like \"1s\", or none", silence)
+        {
+            if silence.is_some_and(|silence| !defaults::INTERVAL.contains(&silence)) {
+                self.problem(
+                    place,
+                    Code::OutOfRange,
+                    format!("`{}` is out of range: 10ms to 1d", place.shown()),
+                );
+            }
+            outlier.silence = silence;
         }
         set(&mut outlier.max_ejected, table.get("max_ejected").and_then(|p| self.share(p)));
     }
@@ -185,15 +208,16 @@ impl Reader<'_> {
             settings.total = Some(total);
         }
         set(&mut settings.parallel_checks, table.get("parallel_processing").and_then(|p| self.switch(p)));
+        set(&mut settings.optimization, table.get("optimization").and_then(|p| self.switch(p)));
         set(&mut settings.caching, table.get("caching").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["optimization"]);
     }
 
     fn quality(&mut self, place: &Place<'_>, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::QUALITY) else { return };
         set(&mut settings.retry.error_recovery, table.get("error_recovery").and_then(|p| self.switch(p)));
         set(&mut settings.spread.backup_tiers, table.get("failover_support").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["quality_metrics", "learning"]);
+        set(&mut settings.outlier.learns, table.get("learning").and_then(|p| self.switch(p)));
+        self.inactive_switches(&table, &["quality_metrics"]);
     }
 
     /// Switches of the seed that do nothing yet: on is told, off is true already.

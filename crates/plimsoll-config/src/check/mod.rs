@@ -1,6 +1,7 @@
 //! How a tree becomes a configuration: all of it is read, whatever is wrong with a part.
 
 mod address;
+mod asking;
 mod custom;
 mod hash;
 mod headers;
@@ -124,7 +125,8 @@ fn short_form(
     taken: &mut Taken,
 ) -> (Vec<Listener>, Vec<Pool>) {
     let listener = listen.map(|place| reader.default_listener(place, taken));
-    let pool = destinations.map(|place| reader.default_pool(place, settings));
+    let mut pool = destinations.map(|place| reader.default_pool(place, settings));
+    pool.iter_mut().for_each(check_for_answers);
     (listener.into_iter().collect(), pool.into_iter().collect())
 }
 
@@ -168,7 +170,7 @@ fn full_form(
             Some(listener)
         })
         .collect();
-    check_by_datagram(&listeners, pools.iter_mut().zip(by_default).enumerate());
+    fit_checks(&listeners, pools.iter_mut().zip(by_default).enumerate());
     if !reader.problems.has_errors() {
         names.tell_unused(reader);
     }
@@ -177,7 +179,7 @@ fn full_form(
 
 /// Checks of a pool that only udp listeners lead to are made over UDP, unless it says how: what serves
 /// datagrams has seldom a TCP port as well, and would be down from the first check on.
-fn check_by_datagram<'p>(listeners: &[Listener], pools: impl Iterator<Item = (usize, (&'p mut Pool, bool))>) {
+fn fit_checks<'p>(listeners: &[Listener], pools: impl Iterator<Item = (usize, (&'p mut Pool, bool))>) {
     for (index, (pool, by_default)) in pools {
         let leads = |l: &&Listener| l.pool == Some(index) || l.routes.iter().any(|r| r.pool == index);
         let mut leading = listeners.iter().filter(leads).peekable();
@@ -185,6 +187,29 @@ fn check_by_datagram<'p>(listeners: &[Listener], pools: impl Iterator<Item = (us
         if let (true, Some(health)) = (only_udp && by_default, &mut pool.health) {
             health.probe = ProbeKind::Udp { send: Arc::default(), expect: None };
         }
+        let requests = |l: &Listener| matches!(l.protocol, Protocol::Http | Protocol::Auto);
+        if listeners.iter().filter(leads).any(requests) {
+            check_for_answers(pool);
+        }
+    }
+}
+
+/// Destinations of requests that take them and answer none are asked for an answer, where else a connection would
+/// do. `OPTIONS *` is HTTP's own ping (RFC 9110, section 9.3.7), and whatever a server says to it, it answers.
+/// Where checks go to another port nobody knows what is spoken there.
+fn check_for_answers(pool: &mut Pool) {
+    if let Some(health) = &mut pool.health
+        && health.probe == ProbeKind::Tcp
+        && health.port.is_none()
+    {
+        health.if_gray = Some(ProbeKind::Http {
+            method: "OPTIONS".into(),
+            path: "*".into(),
+            host: None,
+            expect: [(100, 599)].into(),
+            headers: Arc::default(),
+            body: None,
+        });
     }
 }
 

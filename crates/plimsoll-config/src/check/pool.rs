@@ -272,13 +272,16 @@ fn build(
 ) -> Pool {
     Pool {
         name: Arc::from(name),
-        algorithm: settings.algorithm,
+        algorithm: match settings.names_algorithm || weigh_alike(&destinations) {
+            true => settings.algorithm,
+            false => defaults::WEIGHTED_ALGORITHM,
+        },
         hash: settings.hash,
         hash_key: settings.hash_key.clone(),
         formula: settings.score.formula(),
         load: settings.load,
         caching: settings.caching,
-        health: settings.health_checking.then(|| settings.health.spec()),
+        health: settings.health_checking.then(|| settings.health.spec(settings.optimization)),
         parallel_checks: settings.parallel_checks,
         outlier: settings.outlier,
         retry: settings.retry.clone(),
@@ -296,6 +299,15 @@ fn build(
         timeouts: DestinationTimeouts { total: settings.total, ..timeouts },
         destinations,
     }
+}
+
+/// Do all that take work have the same weight beside those of their priority?
+fn weigh_alike(destinations: &[Destination]) -> bool {
+    let mut of_priority = [None; 256];
+    destinations.iter().filter(|destination| destination.weight.get() > 0).all(|destination| {
+        let first = of_priority[usize::from(destination.priority)].get_or_insert(destination.weight);
+        *first == destination.weight
+    })
 }
 
 /// A destination's name stands in logs, metrics and commands: one word that can be seen.

@@ -4,8 +4,8 @@ use plimsoll_core::Name;
 use plimsoll_core::route::{HostPattern, Match};
 
 use crate::check::address::is_host_name;
+use crate::check::asking::{method, path};
 use crate::check::headers::header_name;
-use crate::check::health::{method, path};
 use crate::check::keys;
 use crate::check::pool::Pools;
 use crate::check::read::{Firsts, Place, Reader, Wrong};

@@ -411,8 +411,7 @@ fn when_to_hedge_is_a_share_or_a_time() {
 #[test]
 fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
     let policy = |on: &str| {
-        "  health_monitoring: {▸alerting: ON}\n  performance: {▸optimization: \
-         ON}\n  quality: {▸quality_metrics: ON, ▸learning: ON}\n  ▸dynamic_adjustment: ON\n  \
+        "  health_monitoring: {▸alerting: ON}\n  quality: {▸quality_metrics: ON}\n  ▸dynamic_adjustment: ON\n  \
          ▸performance_monitoring: ON"
             .replace("ON", on)
     };
@@ -421,9 +420,7 @@ fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
         &policy("true"),
         &[
             "not-active-yet health_monitoring.alerting",
-            "not-active-yet performance.optimization",
             "not-active-yet quality.quality_metrics",
-            "not-active-yet quality.learning",
             "not-active-yet dynamic_adjustment",
             "not-active-yet performance_monitoring",
         ],
@@ -467,6 +464,62 @@ fn what_a_check_has_not() {
 }
 
 #[test]
+fn when_checks_are_made() {
+    let good = "check_interval: 5s, fast_interval: 1s, down_interval: 1m, jitter: 10%, max_concurrent: 8, start: down";
+    check_policy(&format!("  health_monitoring: {{{good}}}"), &[]);
+    for (keys, problem) in [
+        ("check_interval: 1s, fast_interval: ▸2s", "conflict health_monitoring.fast_interval"),
+        ("fast_interval: ▸1ms", "out-of-range health_monitoring.fast_interval"),
+        ("down_interval: ▸30", "bad-unit health_monitoring.down_interval"),
+        ("jitter: ▸60%", "out-of-range health_monitoring.jitter"),
+        ("max_concurrent: ▸0", "out-of-range health_monitoring.max_concurrent"),
+        ("start: ▸up", "bad-value health_monitoring.start"),
+    ] {
+        check_policy(&format!("  health_monitoring: {{{keys}}}"), &[problem]);
+    }
+    check_policy("  outlier_detection: {silence: 500ms}", &[]);
+    check_policy("  outlier_detection: {silence: none}", &[]);
+    check_policy("  outlier_detection: {silence: ▸1ms}", &["out-of-range outlier_detection.silence"]);
+    check_policy("  outlier_detection: {silence: ▸never}", &["bad-unit outlier_detection.silence"]);
+}
+
+#[test]
+fn what_checks_ask_and_expect() {
+    for good in [
+        "headers: {x-a: b, user-agent: me}, expect_body: fine",
+        "protocol: mqtt",
+        "protocol: mqtt, username: me, password: x",
+    ] {
+        check_policy(&format!("  health_monitoring: {{{good}}}"), &[]);
+    }
+    let long = format!("expect_body: ▸{}", "x".repeat(1401));
+    for (keys, problem) in [
+        ("protocol: tcp, ▸headers: {a: b}", "conflict health_monitoring.headers"),
+        ("headers: {▸host: a}", "bad-header health_monitoring.headers.host"),
+        ("headers: {▸connection: close}", "bad-header health_monitoring.headers.connection"),
+        ("method: HEAD, expect_body: ▸x", "conflict health_monitoring.expect_body"),
+        ("protocol: mqtt, path: ▸/x", "conflict health_monitoring.path"),
+        ("path: /x, username: ▸me", "conflict health_monitoring.username"),
+        ("protocol: mqtt, password: ▸x", "missing-key health_monitoring.password"),
+        ("protocol: ▸mqqt", "bad-value health_monitoring.protocol"),
+        (&long, "too-large health_monitoring.expect_body"),
+    ] {
+        check_policy(&format!("  health_monitoring: {{{keys}}}"), &[problem]);
+    }
+}
+
+#[test]
+fn checks_of_the_program_that_embeds_this_one_are_known_by_their_words() {
+    let text =
+        "listen: \":80\"\ndestinations: [\"a:1\"]\nload_balancer: {health_monitoring: {protocol: mine}}";
+    let words = plimsoll_config::Extensions { checks: vec!["mine"], ..Default::default() };
+    let loaded = plimsoll_config::load_with(text, "f", "".as_ref(), &|_| None, &words);
+    assert!(loaded.config.is_some(), "{:?}", loaded.problems);
+    let loaded = plimsoll_config::load(text, "f", "".as_ref(), &|_| None);
+    assert!(loaded.config.is_none());
+}
+
+#[test]
 fn limits_that_make_no_sense() {
     let pool = |limits: &str, destination: &str, expected: &[&str]| {
         let listeners = "listeners: [{name: a, address: \":80\", pool: a}]";
@@ -479,6 +532,9 @@ fn limits_that_make_no_sense() {
     pool("{requests: 5, ▸max: 2}", "\"a:1\"", &["unknown-key pools.a.limits.max"]);
     pool("{pending: ▸5}", "\"a:1\"", &["conflict pools.a.limits.pending"]);
     pool("{retries: 5, wait: ▸5s}", "\"a:1\"", &["conflict pools.a.limits.wait"]);
+    let udp = "listeners: [▸{name: a, address: \":80\", protocol: udp, pool: a}]";
+    let limited = "pools: {a: {limits: {per_destination: {connections: 1}}, destinations: [\"a:1\"]}}";
+    check(&format!("{udp}\n{limited}"), &["conflict listeners[0]"]);
     pool("{pending: 5}", "{address: \"a:1\", limits: {requests: 1}}", &[]);
     pool("{pending: 5, per_destination: {requests: 1}}", "\"a:1\"", &[]);
     pool(

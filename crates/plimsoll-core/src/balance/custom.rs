@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::among::Median;
 use super::cursor::Parts;
-use super::health_based::Median;
 use super::least::EXACT_UP_TO;
 use super::lowest::{Score, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};

@@ -1,22 +1,17 @@
 //! Who takes a message when each is as likely as it is heavy and well.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::among::Median;
 use super::draw::Dice;
-use super::least::EXACT_UP_TO;
 use super::{Needs, Picker, Policy, Slot};
 use crate::health::score::score;
-use crate::measure::{Stamped, in_units};
 use crate::rng::Rng;
 use crate::snapshot::Want;
 use crate::time::Tick;
 
 /// Draws of one message. Where the mean score is a third, one in 600 messages needs more; it goes to the best seen.
 const DRAWS: usize = 16;
-
-/// The pool's median is so old at most: averages move by a twentieth with each answer, so it moves slowly.
-const MEDIAN_FOR: Duration = Duration::from_millis(100);
 
 /// `health_based`: the chance of a destination is its weight times its [`score`], so it
 /// loses work by degrees while it does worse than the others, and gets it back the same way. Nobody is left out:
@@ -69,36 +64,10 @@ impl Picker for HealthPicker {
     }
 }
 
-/// The median of the average times of slots (of more than 64, of 64 drawn), looked up now and then.
-#[derive(Debug, Default)]
-pub(super) struct Median(Stamped);
-
-impl Median {
-    /// Nanoseconds; `None` while nobody was measured.
-    pub(super) fn read(&self, slots: &[Slot], now: Tick, rng: &mut Rng) -> Option<f32> {
-        if let Some(known) = self.0.load(now)
-            && known.elapsed < const { in_units(MEDIAN_FOR) }
-        {
-            return Some(known.value);
-        }
-        let (mut times, mut count) = ([0.0_f32; EXACT_UP_TO], 0);
-        for index in 0..slots.len().min(EXACT_UP_TO) {
-            let index = if slots.len() > EXACT_UP_TO { rng.index(slots.len()) } else { index };
-            if let Some(time) = slots[index].live.measured().first_byte.read(now) {
-                times[count] = time;
-                count += 1;
-            }
-        }
-        // The lower middle, so that of two the slower one is the one that is compared.
-        let middle = count.checked_sub(1)? / 2;
-        let (_, &mut median, _) = times[..count].select_nth_unstable_by(middle, f32::total_cmp);
-        self.0.store(now, median);
-        Some(median)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::tests::{answer, named};
     use super::*;
 
@@ -142,17 +111,5 @@ mod tests {
             before = share;
         }
         assert!(before > 0.4, "{before}");
-    }
-
-    #[test]
-    fn the_median_is_looked_up_again_after_its_time() {
-        let slots = named(0.., &[256; 3]);
-        let (median, mut rng) = (Median::default(), Rng::new(1));
-        assert_eq!(median.read(&slots, Tick::ZERO + MS, &mut rng), None);
-        slots.iter().zip([10, 20, 90]).for_each(|(slot, millis)| answer(slot, Tick::ZERO, 200, millis * MS));
-        assert_eq!(median.read(&slots, Tick::ZERO + MS, &mut rng), Some(20e6));
-        (0..2).for_each(|_| answer(&slots[1], Tick::ZERO, 503, MS));
-        assert_eq!(median.read(&slots, Tick::ZERO + 50 * MS, &mut rng), Some(20e6));
-        assert_eq!(median.read(&slots, Tick::ZERO + 150 * MS, &mut rng), Some(90e6));
     }
 }

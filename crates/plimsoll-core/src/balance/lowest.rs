@@ -14,6 +14,9 @@ use crate::time::Tick;
 
 /// What slots are compared by.
 pub(super) trait Score: Send + Sync {
+    /// Looks up what all are compared with, once for each message.
+    fn prepare(&self, _now: Tick, _rng: &mut Rng) {}
+
     /// The lower the better; never NaN.
     fn of(&self, slot: usize, now: Tick) -> f64;
 }
@@ -38,7 +41,8 @@ struct LowestOfAll<S> {
 }
 
 impl<S: Score> Picker for LowestOfAll<S> {
-    fn pick(&self, want: &Want<'_>, now: Tick, _rng: &mut Rng) -> usize {
+    fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+        self.score.prepare(now, rng);
         let cursor = self.cursors.of(want.worker);
         let start = self.ring.at(cursor.load(Relaxed)).slot as usize;
         let (mut best, mut least) = (start, f64::INFINITY);
@@ -62,6 +66,7 @@ struct LowestOfSample<S> {
 
 impl<S: Score> Picker for LowestOfSample<S> {
     fn pick(&self, _want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+        self.score.prepare(now, rng);
         let (drawn, count) = self.dice.some::<SAMPLE>(rng);
         let first = (drawn[0], self.score.of(drawn[0], now));
         let lower = |best: (usize, f64), &index: &usize| {

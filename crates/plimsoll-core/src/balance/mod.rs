@@ -1,6 +1,7 @@
 //! The seam every algorithm enters by: a policy as configured, a picker as built for one snapshot.
 
 mod alias;
+mod among;
 mod bound;
 mod cursor;
 pub mod custom;

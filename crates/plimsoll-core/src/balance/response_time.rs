@@ -1,25 +1,30 @@
-//! Who answers soonest, given what it has to do.
+//! Who has the least to do, where those who are clearly slower have more to do by that.
 
 use std::sync::Arc;
 
+use super::among::Among;
 use super::cursor::Parts;
 use super::lowest::{Score, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::live::Live;
+use crate::rng::Rng;
 use crate::time::Tick;
 
-/// Times are told apart in steps of so much, and ties take turns: without steps the fastest by a hair would take
-/// everything (nginx).
-const STEP_MS: f32 = 20.0;
-/// Longer times are all alike (nginx).
-const LONGEST_MS: f32 = 5_000.0;
+/// Times up to one and a half times the pool's (this is the logarithm of 1.5) are alike. Without that the fastest by a
+/// hair would take everything, and chance would make differences where there are none (nginx rounds up to 20 ms for
+/// it, whatever is usual).
+const ALIKE: f32 = 0.405_465_1;
+/// Slower than so many times is all the same: after some silence such a one is asked again.
+const SLOWEST: f32 = 100.0;
 
-/// Response time: nginx's `least_time`, of the first byte. A destination's average time, raised to the next 20 ms
-/// above and at most 5 s, times (in flight + 1), over its weight: the lowest takes the message.
+/// Response time, as nginx's `least_time` of the first byte and Traefik's `leasttime` weigh it: (in flight + 1) over
+/// the weight, times how much slower a destination usually is than the pool; the lowest takes the message, and
+/// those that tie take turns in configured order.
 ///
-/// One that was not measured yet counts as the fastest. In flight counts those still connecting, over all
-/// workers, and so does the average, which nginx keeps per `zone`. Those that tie rotate in configured order;
-/// nginx rotates them by weight, which is in the score here already.
+/// Slower: its usual time ([`Usual`](crate::measure::Usual)) over that of the pool's faster quarter, where that is
+/// more than one and a half times. So it is the same with services of a millisecond and of a second, heavy tails and
+/// single errors do not set anybody apart, and where all are alike the one with the fewest in flight has it. One
+/// that was not measured yet is not slower.
 #[derive(Debug)]
 pub struct ResponseTime(Parts);
 
@@ -44,26 +49,40 @@ impl Policy for ResponseTime {
     }
 
     fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
-        let times = slots.iter().map(|slot| (slot.live.clone(), slot.weight)).collect();
-        lowest(Times(times), &slots, self.0.of(part))
+        let loads = slots.iter().map(|slot| (slot.live.clone(), slot.weight)).collect();
+        lowest(Times { loads, pool: Among::default() }, &slots, self.0.of(part))
     }
 }
 
-struct Times(Box<[(Arc<Live>, u32)]>);
+struct Times {
+    loads: Box<[(Arc<Live>, u32)]>,
+    /// What is usual among the faster ones.
+    pool: Among,
+}
 
 impl Score for Times {
+    fn prepare(&self, now: Tick, rng: &mut Rng) {
+        let time = |slot: usize| self.loads[slot].0.measured().usual.read(now);
+        self.pool.read(self.loads.len(), now, rng, time, |count| (count - 1) / 4);
+    }
+
     fn of(&self, slot: usize, now: Tick) -> f64 {
-        let (live, weight) = &self.0[slot];
-        let time = f64::from(step(live.measured().first_byte.read(now)));
-        // Whole numbers below 2^53 over a whole number: what ties, ties.
-        time * (f64::from(live.in_flight()) + 1.0) / f64::from(*weight)
+        let (live, weight) = &self.loads[slot];
+        let slowness = match (live.measured().usual.read(now), self.pool.last(now)) {
+            (Some(own), Some(pool)) => slowness(own - pool),
+            _ => 1.0,
+        };
+        // Where nobody is slower these are whole numbers over a whole number: what ties, ties.
+        f64::from(slowness) * (f64::from(live.in_flight()) + 1.0) / f64::from(*weight)
     }
 }
 
-/// The number of the step an average in nanoseconds is on; 1 is the lowest.
-fn step(average: Option<f32>) -> u32 {
-    let millis = average.unwrap_or(0.0) / 1e6;
-    if millis > LONGEST_MS { (LONGEST_MS / STEP_MS) as u32 } else { (millis / STEP_MS) as u32 + 1 }
+/// What a difference of logarithms makes.
+fn slowness(difference: f32) -> f32 {
+    match difference > ALIKE {
+        true => difference.exp().min(SLOWEST),
+        false => 1.0,
+    }
 }
 
 #[cfg(test)]
@@ -88,26 +107,40 @@ mod tests {
     }
 
     #[test]
-    fn times_are_raised_to_the_next_step_above() {
-        for (millis, expected) in [(0.0, 1), (19.9, 1), (20.0, 2), (39.9, 2), (5_000.0, 251), (60_000.0, 250)]
-        {
-            assert_eq!(step(Some(millis * 1e6)), expected, "{millis}");
-        }
-        assert_eq!(step(None), 1);
-    }
-
-    #[test]
     fn the_fastest_takes_it_until_it_has_more_to_do() {
         check(&[(1, 0, 90), (1, 0, 30), (1, 0, 50)], "b b b");
         check(&[(1, 0, 90), (1, 2, 30), (1, 0, 50)], "c c c");
         check(&[(5, 0, 90), (1, 0, 30), (1, 0, 50)], "a a a");
-        check(&[(1, 0, 90), (1, 0, 30), (1, 0, 0)], "c c c");
     }
 
     #[test]
-    fn what_is_on_the_same_step_takes_turns() {
-        check(&[(1, 0, 3), (1, 0, 19), (1, 0, 700)], "a b a b");
+    fn what_is_about_as_fast_takes_turns() {
+        check(&[(1, 0, 20), (1, 0, 29), (1, 0, 700)], "a b a b");
+        check(&[(1, 0, 2), (1, 0, 4), (1, 0, 2)], "a c a c");
         check(&[(2, 1, 15), (1, 0, 15), (4, 3, 15)], "a b c a");
+        // Whoever was not measured yet is not slower.
+        check(&[(1, 0, 90), (1, 0, 30), (1, 0, 0)], "b c b c");
+        check(&[(1, 0, 0), (1, 0, 0)], "a b a b");
+    }
+
+    #[test]
+    fn what_is_usual_among_the_faster_quarter_is_the_measure() {
+        check(&[(1, 0, 10), (1, 0, 20), (1, 0, 20), (1, 0, 20)], "a a a");
+        check(&[(1, 0, 10), (1, 0, 20), (1, 0, 20), (1, 0, 20), (1, 0, 20)], "a b c d e a");
+    }
+
+    #[test]
+    fn single_errors_and_long_ones_set_nobody_apart() {
+        let slots = slots([(0, 1), (1, 1)]);
+        let ms = Duration::from_millis;
+        (0..50).for_each(|_| slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, ms(10))));
+        answer(&slots[0], Tick::ZERO, 500, ms(1));
+        answer(&slots[1], Tick::ZERO, 200, ms(3_000));
+        let picker = ResponseTime::new(1).build(slots.clone());
+        assert_eq!(picks(&*picker, &slots, 0, 4), "a b a b");
+        (0..2).for_each(|_| answer(&slots[0], Tick::ZERO, 500, ms(1)));
+        let picker = ResponseTime::new(1).build(slots.clone());
+        assert_eq!(picks(&*picker, &slots, 0, 3), "b b b", "three in a row do");
     }
 
     #[test]
@@ -117,13 +150,12 @@ mod tests {
         answer(&slots[1], Tick::ZERO, 200, Duration::from_millis(90));
         let picker = ResponseTime::new(1).build(slots.clone());
         assert_eq!(picks(&*picker, &slots, 0, 3), "b b b");
-        let later = Tick::ZERO + Duration::from_secs(62);
-        answer(&slots[1], later, 200, Duration::from_millis(90));
-        let mut rng = crate::Rng::new(1);
-        let picked = picker.pick(&crate::Want::default(), later, &mut rng);
-        assert_eq!(picked, 1, "5 s halved six times is on the step of 80 ms");
-        let later = later + Duration::from_secs(30);
-        answer(&slots[1], later, 200, Duration::from_millis(90));
-        assert_eq!(picker.pick(&crate::Want::default(), later, &mut rng), 0);
+        let at = |seconds: u64| {
+            let now = Tick::ZERO + Duration::from_secs(seconds);
+            (0..200).for_each(|_| answer(&slots[1], now, 200, Duration::from_millis(90)));
+            picker.pick(&crate::Want::default(), now, &mut crate::Rng::new(1))
+        };
+        assert_eq!(at(51), 1, "5 s halved five times is still more than 90 ms and a half");
+        assert_eq!(at(62), 0);
     }
 }

@@ -2,11 +2,15 @@
 
 pub mod checker;
 pub mod lanes;
+pub mod normal;
 pub mod outlier;
 pub mod overload;
 pub mod peers;
+pub mod rhythm;
 pub mod score;
+pub mod silence;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +20,7 @@ pub use checker::{Checker, LastCheck};
 pub use lanes::Lanes;
 pub use outlier::{Outlier, Room, Verdict};
 pub use overload::{LoadSpec, OverloadSpec};
+pub use rhythm::{Rhythm, Start};
 
 /// How one active check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,10 @@ pub enum ProbeKind {
         host: Option<Arc<str>>,
         /// Inclusive ranges of good statuses.
         expect: Arc<[(u16, u16)]>,
+        /// Further lines of the request: names in lower case, and valid values.
+        headers: Arc<[(Arc<str>, Arc<str>)]>,
+        /// What the beginning of the body must contain; `None` = whatever.
+        body: Option<Arc<[u8]>>,
     },
     /// `grpc.health.v1.Health/Check` answers SERVING.
     Grpc {
@@ -47,6 +56,28 @@ pub enum ProbeKind {
         /// What the answer must contain; `None` = silence until the time limit is good.
         expect: Option<Arc<[u8]>>,
     },
+    /// A connection of MQTT 3.1.1 is accepted.
+    Mqtt {
+        /// Who we are; `None` = nobody, and then a broker that wants to know is good, too.
+        login: Option<Login>,
+    },
+    /// What the embedding program calls so.
+    Other(&'static str),
+}
+
+/// A name and its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Whose.
+    pub username: Arc<str>,
+    /// Empty = none is sent.
+    pub password: Arc<str>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("username", &self.username).finish_non_exhaustive()
+    }
 }
 
 impl ProbeKind {
@@ -57,12 +88,14 @@ impl ProbeKind {
             Self::Http { .. } => "http",
             Self::Grpc { .. } => "grpc",
             Self::Udp { .. } => "udp",
+            Self::Mqtt { .. } => "mqtt",
+            Self::Other(word) => word,
         }
     }
 }
 
 /// The active checks of a pool: every key of the seed's `health_monitoring`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HealthSpec {
     /// From the end of one check to the start of the next, before jitter.
     pub check_interval: Duration,
@@ -74,8 +107,13 @@ pub struct HealthSpec {
     pub recovery_threshold: u32,
     /// How a check asks.
     pub probe: ProbeKind,
+    /// How it asks a destination that takes messages and answers none, where a connection proves nothing;
+    /// `None` = as ever.
+    pub if_gray: Option<ProbeKind>,
     /// Another port than the one that serves.
     pub port: Option<u16>,
+    /// When checks are made.
+    pub rhythm: Rhythm,
 }
 
 /// One check to be made. Whoever takes the order answers it, with a time-out as a failure.
@@ -121,6 +159,11 @@ pub struct OutlierSpec {
     pub max_ejection: Duration,
     /// Destinations are compared with each other so often; `None` = they are not.
     pub interval: Option<Duration>,
+    /// Messages that wait for so long, and for many times longer than they and its peers' usually do, make a
+    /// destination suspect before their own time limit does; `None` = they do not.
+    pub silence: Option<Duration>,
+    /// Each is judged by what is usual of it, too (`quality.learning`), at every comparison.
+    pub learns: bool,
     /// At most this share of the pool is ejected at once (one always may be, if others serve), 0.0 to 1.0.
     pub max_ejected: f64,
 }

@@ -197,6 +197,8 @@ mod tests {
         max_ejection: Duration::from_secs(100),
         max_ejected: 0.5,
         interval: None,
+        silence: None,
+        learns: false,
     };
     const ROOM: Room = Room { members: 4, ejected: 0, others_serve: true, others_suffice: true };
     const BAD: Outcome = Outcome::Failed(Failure::Reset);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::live::Counts;
 
 /// Messages within an interval below which a destination shows nothing (Envoy's `success_rate_request_volume`).
-const VOLUME: u64 = 100;
+pub(crate) const VOLUME: u64 = 100;
 /// The same where its share of failures is high by itself (Envoy's `failure_percentage_request_volume`).
 const FAILURE_VOLUME: u64 = 50;
 /// Destinations with that volume that make a mean and a deviation (Envoy's `success_rate_minimum_hosts`).
@@ -60,6 +60,33 @@ pub enum Worse {
         /// The others' median.
         others: Duration,
     },
+    /// It takes far longer to begin an answer than it used to, and the others do not.
+    SlowerThanUsual {
+        /// Its mean time to the first byte.
+        mean: Duration,
+        /// What it used to be.
+        usual: Duration,
+    },
+    /// Far more of its messages fail than used to, and not of the others'.
+    FailsMoreThanUsual {
+        /// Its share, 0 to 1.
+        share: f64,
+        /// What it used to be.
+        usual: f64,
+    },
+}
+
+impl Worse {
+    /// The word used in API and metrics.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::SuccessRate { .. } => "success_rate",
+            Self::FailureShare { .. } => "failure_share",
+            Self::Latency { .. } => "slow",
+            Self::SlowerThanUsual { .. } => "slower_than_usual",
+            Self::FailsMoreThanUsual { .. } => "fails_more_than_usual",
+        }
+    }
 }
 
 impl fmt::Display for Worse {
@@ -84,6 +111,18 @@ impl fmt::Display for Worse {
                 mean.as_millis(),
                 others.as_millis()
             ),
+            Self::SlowerThanUsual { mean, usual } => write!(
+                f,
+                "its answers begin after {} ms, and used to after {} ms, while its peers' are as ever",
+                mean.as_millis(),
+                usual.as_millis()
+            ),
+            Self::FailsMoreThanUsual { share, usual } => write!(
+                f,
+                "{:.1} % of its messages failed, and {:.1} % used to, while its peers' are as ever",
+                share * 100.0,
+                usual * 100.0
+            ),
         }
     }
 }
@@ -101,7 +140,7 @@ impl Window {
         }
     }
 
-    fn failure_share(&self) -> f64 {
+    pub(crate) fn failure_share(&self) -> f64 {
         self.bad as f64 / self.volume.max(1) as f64
     }
 }
@@ -159,7 +198,7 @@ fn others(windows: &[Window], index: usize, volume: u64) -> impl Iterator<Item =
     apart.map(|(_, window)| window).filter(move |window| window.volume >= volume)
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
@@ -178,6 +217,7 @@ mod tests {
             Worse::SuccessRate { .. } => "rate",
             Worse::FailureShare { .. } => "failures",
             Worse::Latency { .. } => "latency",
+            _ => "by itself",
         };
         worse(windows).into_iter().map(|(index, worse)| (index, word(worse))).collect()
     }

@@ -6,7 +6,7 @@ use super::{Stamped, halved, in_units};
 use crate::time::Tick;
 
 /// What one sample counts (nginx `least_time`): the last twenty make two thirds of the average.
-const NEWEST: f32 = 0.05;
+pub(crate) const NEWEST: f32 = 0.05;
 
 /// Without a sample for so long, the average is halved, and again each time: a slow destination that nobody asks
 /// any more is asked again. nginx halves once per `fail_timeout`, 10 s by default, counted from when it last

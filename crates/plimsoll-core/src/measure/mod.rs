@@ -9,6 +9,7 @@ mod near;
 mod peak;
 mod quantile;
 mod report;
+mod usual;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -19,6 +20,7 @@ pub use self::near::Near;
 pub use self::peak::{DECAY, DEFAULT_RTT, Peak, RTT_AT_LEAST};
 pub use self::quantile::Quantile;
 pub use self::report::{Gauge, LoadReport, NAMED_MAX, Reported};
+pub use self::usual::Usual;
 
 use crate::live::{Failure, Outcome};
 use crate::time::Tick;
@@ -32,6 +34,8 @@ pub const PENALTY: Duration = Duration::from_secs(5);
 pub struct Measured {
     /// Time to the first byte, nanoseconds, penalties included.
     pub first_byte: Average,
+    /// What of that is usual.
+    pub usual: Usual,
     /// The same as a cost that follows peaks at once.
     pub peak: Peak,
     /// The share of outcomes that count against it.
@@ -61,6 +65,7 @@ impl Measured {
             Outcome::Failed(_) => (took.max(PENALTY), true),
         };
         self.first_byte.record(now, span.as_nanos() as f32);
+        self.usual.record(now, span);
         self.peak.record(now, span);
         if let Some(near) = self.near() {
             near.record(now, in_flight, span);
@@ -75,6 +80,7 @@ impl Measured {
         if self.first_byte.read(now).is_some_and(|usual| nanos > usual) {
             self.first_byte.record(now, nanos);
         }
+        self.usual.record_at_least(now, span);
         if nanos > self.peak.read(now) {
             self.peak.record(now, span);
         }
@@ -88,6 +94,7 @@ impl Measured {
     /// Nothing is known any more.
     pub(crate) fn forget(&self) {
         self.first_byte.forget();
+        self.usual.forget();
         self.peak.forget();
         self.errors.forget();
         if let Some(near) = self.near() {

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use crate::destination::{Address, AdminState, DestinationId, Health};
 use crate::event::Reason;
-use crate::health::{Checker, ProbeOrder, ProbeResult};
+use crate::health::{Checker, ProbeOrder, ProbeResult, Start};
 use crate::pool::Pool;
+use crate::pool::entry::Entry;
 use crate::time::Tick;
 
-/// Checks of one pool under way at once when they run side by side; each holds a socket for a moment.
-pub const PARALLEL_CHECKS_MAX: usize = 1024;
 /// First checks run at once, so many of them in each millisecond.
 const FIRST_CHECKS_PER_MS: usize = 64;
 /// A check is not taken for lost sooner than this.
@@ -24,12 +23,15 @@ impl Pool {
             let entry = &mut self.entries[nth];
             if were_on && self.spec.health.is_some() {
                 entry.checker.hurry(due);
+                entry.live.listen();
                 continue;
             }
             if entry.checker.health() == Health::Down {
                 entry.relief = Some(Reason::ChecksOff);
             }
-            entry.checker = Checker::new(due);
+            // Who serves already goes on until a check speaks against it.
+            entry.checker = Checker::new(due, Start::Serving);
+            entry.live.listen();
         }
     }
 
@@ -47,27 +49,38 @@ impl Pool {
         }
         if let Some(&rank) = self.index.get(&id) {
             self.touched |= self.entries[rank].handle_timeout(now);
-            if self.is_checked(rank) && self.entries[rank].checker.due() <= now {
+            if self.is_checked(rank) && self.entries[rank].checker.due() <= now && !self.spares(now, rank) {
                 self.lanes.ask(id);
             }
         }
         self.plan(id);
     }
 
+    /// Traffic has shown what the check would, and it is put off.
+    fn spares(&mut self, now: Tick, rank: usize) -> bool {
+        let (Some(health), entry) = (&self.spec.health, &mut self.entries[rank]) else { return false };
+        if !health.rhythm.tunes {
+            return false;
+        }
+        let shown = entry.shown();
+        entry.checker.spare(now, health, shown, &mut self.rng)
+    }
+
     /// Sends as many of the waiting checks as there are lanes for.
     pub(super) fn send_checks(&mut self, now: Tick) {
-        let width = if self.spec.parallel_checks { PARALLEL_CHECKS_MAX } else { 1 };
+        let Some(health) = &self.spec.health else { return };
+        let width = if self.spec.parallel_checks { health.rhythm.width } else { 1 };
         while let Some(id) = self.lanes.next(width) {
             let (Some(health), Some(&rank)) = (&self.spec.health, self.index.get(&id)) else { continue };
             let lost = health.timeout.saturating_add(health.check_interval).max(LOST_AT_LEAST);
             self.lanes.sent(id, now, now + lost);
-            let destination = &self.entries[rank].destination;
+            let Entry { destination, checker, .. } = &self.entries[rank];
             self.orders.push_back(ProbeOrder {
                 id,
                 name: destination.name.clone(),
                 address: at_port(&destination.address, health.port),
-                timeout: health.timeout,
-                kind: health.probe.clone(),
+                timeout: checker.patience(health),
+                kind: checker.probe(health).clone(),
             });
             self.plan(id);
         }
@@ -81,7 +94,10 @@ impl Pool {
         if let (Some(health), Some(&rank), false) = (&self.spec.health, self.index.get(&id), sent.stale) {
             let entry = &mut self.entries[rank];
             let passed = matches!(result, ProbeResult::Passed { .. });
+            entry.live.listen();
+            let well = entry.went_well();
             if entry.checker.record(now, health, result, &mut self.rng) {
+                entry.contradicted.failed += u64::from(well && entry.checker.health() == Health::Down);
                 entry.health_flipped(self.spec.recovery);
                 self.touched = true;
             }
@@ -92,6 +108,17 @@ impl Pool {
             }
         }
         self.plan(id);
+    }
+
+    /// Traffic speaks against the destination at `rank`: its next check is brought forward. `silent`: its
+    /// messages wait in vain.
+    pub(super) fn doubt(&mut self, now: Tick, rank: usize, silent: bool) {
+        if let (Some(health), true) = (&self.spec.health, self.is_checked(rank)) {
+            let entry = &mut self.entries[rank];
+            entry.checker.doubt(now, health, silent);
+            let id = entry.id;
+            self.plan(id);
+        }
     }
 
     /// What a check of `id` would say no longer counts; one the driver has not fetched yet is taken back.

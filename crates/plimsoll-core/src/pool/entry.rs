@@ -9,7 +9,10 @@ use crate::destination::{
     standing,
 };
 use crate::event::Reason;
-use crate::health::{Checker, LastCheck, Outlier};
+use crate::health::checker::Shown;
+use crate::health::normal::Normal;
+use crate::health::silence::Silence;
+use crate::health::{Checker, LastCheck, Outlier, Start};
 use crate::live::{Counts, Live};
 use crate::pool::PoolSpec;
 use crate::time::Tick;
@@ -46,6 +49,15 @@ pub(super) struct Entry {
     pub(super) trial: Option<Trial>,
     /// What was counted when it was last compared with the others.
     pub(super) counted: Counts,
+    /// What was counted at its last check, where traffic may spare it one.
+    checked: Counts,
+    /// What it had answered at its last check.
+    answered: u64,
+    pub(super) contradicted: Contradicted,
+    /// What is usual of it.
+    pub(super) normal: Normal,
+    /// For how long it has answered nothing.
+    pub(super) silence: Silence,
     /// It came back a short time ago.
     pub(super) warmth: Option<Warmth>,
     /// What the next change to serving will be put down to.
@@ -59,22 +71,33 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(id: DestinationId, destination: Destination, live: Live, now: Tick, due: Tick) -> Self {
+    pub(super) fn new(
+        id: DestinationId,
+        destination: Destination,
+        live: Live,
+        now: Tick,
+        checker: Checker,
+    ) -> Self {
         Self {
             id,
             destination,
             live: Arc::new(live),
             admin: AdminState::Ready,
-            checker: Checker::new(due),
+            down_by: (checker.health() == Health::Down).then_some(Reason::NotChecked),
+            checker,
             outlier: Outlier::default(),
             standing: Standing::Serving,
             since: now,
             reason: None,
             trial: None,
             counted: Counts::default(),
+            checked: Counts::default(),
+            answered: 0,
+            contradicted: Contradicted::default(),
+            normal: Normal::default(),
+            silence: Silence::default(),
             warmth: None,
             relief: None,
-            down_by: None,
             ejected_by: None,
             overloaded: false,
             overloaded_by: None,
@@ -113,14 +136,43 @@ impl Entry {
         standing.serves() && self.destination.weight.get() > 0 && self.tier_is_used(backup_tiers)
     }
 
-    /// Nothing that was seen of it counts any more; it serves until its first check, which is due at `due`.
-    pub(super) fn forget(&mut self, due: Tick) {
-        self.checker = Checker::new(due);
+    /// Nothing that was seen of it counts any more; its first check is due at `due`.
+    pub(super) fn forget(&mut self, due: Tick, start: Start) {
+        self.checker = Checker::new(due, start);
+        if self.checker.health() == Health::Down {
+            self.down_by = Some(Reason::NotChecked);
+        }
+        self.normal = Normal::default();
+        self.silence.forget();
+        self.live.listen();
         self.outlier = Outlier::default();
         self.live.reset_streak();
         self.live.measured().forget();
         self.live.reported().forget();
         self.overloaded = false;
+    }
+
+    /// What traffic showed since this was last asked.
+    pub(super) fn shown(&mut self) -> Shown {
+        let now = self.live.counts();
+        let before = std::mem::replace(&mut self.checked, now.clone());
+        let bad = |counts: &Counts| counts.failed() + counts.classes[5];
+        let bad = bad(&now).saturating_sub(bad(&before)) + u64::from(self.live.streak());
+        Shown { good: now.answered().saturating_sub(before.answered()).saturating_sub(bad), bad }
+    }
+
+    /// A check was answered; says whether messages went well since the one before and none went badly.
+    pub(super) fn went_well(&mut self) -> bool {
+        let answered = self.live.progress().0.answered;
+        std::mem::replace(&mut self.answered, answered) < answered && self.live.streak() == 0
+    }
+
+    /// Traffic sets it aside: checks that pass say otherwise.
+    pub(super) fn ejected(&mut self, reason: Reason) {
+        self.ejected_by = Some(reason);
+        if self.checker.health() == Health::Up {
+            self.contradicted.passed += 1;
+        }
     }
 
     /// It takes a growing share for `window`.
@@ -277,6 +329,8 @@ impl Entry {
             consecutive_failures: self.checker.failures(),
             consecutive_passes: self.checker.passes(),
             ejections: self.outlier.ejections(),
+            streak: self.live.streak(),
+            contradicted: self.contradicted,
         }
     }
 }
@@ -321,4 +375,17 @@ pub struct DestinationReport {
     pub consecutive_passes: u32,
     /// Ejections since it joined, failed trials included.
     pub ejections: u32,
+    /// Bad outcomes of its messages in a row.
+    pub streak: u32,
+    /// How often checks and traffic said the opposite.
+    pub contradicted: Contradicted,
+}
+
+/// Verdicts of checks that traffic contradicted: how accurate they are.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contradicted {
+    /// Traffic set the destination aside, and its checks passed.
+    pub passed: u64,
+    /// Checks took the destination out, and its messages went well.
+    pub failed: u64,
 }

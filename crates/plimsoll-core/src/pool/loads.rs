@@ -56,7 +56,7 @@ impl Pool {
         self.settle(now);
         full.sort_by(|(_, a), (_, b)| b.total_cmp(a));
         for (rank, score) in full {
-            if !self.spares(rank, &spec) {
+            if !self.bears_without(rank, &spec) {
                 break;
             }
             let entry = &mut self.entries[rank];
@@ -68,7 +68,7 @@ impl Pool {
     }
 
     /// May the pool do without the destination at `rank`?
-    fn spares(&self, rank: usize, spec: &OverloadSpec) -> bool {
+    fn bears_without(&self, rank: usize, spec: &OverloadSpec) -> bool {
         let overloaded = self.entries.iter().filter(|entry| entry.overloaded).count();
         let room = self.room(rank);
         overloaded < spec.most(self.entries.len()) && room.others_serve && room.others_suffice

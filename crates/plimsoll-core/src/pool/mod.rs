@@ -12,6 +12,7 @@ mod loads;
 mod picture;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
@@ -20,11 +21,10 @@ use std::time::Duration;
 
 use crate::balance::{Algorithm, Policy, Settings};
 use crate::circuit::{Circuit, DestinationLimits, PoolLimits};
-use crate::destination::{AdminState, Destination, DestinationId, Ejection, Health, Name, Weight};
+use crate::destination::{AdminState, Destination, DestinationId, Ejection, Name, Weight};
 use crate::event::{Event, Reason};
-use crate::health::peers::{self, Window};
-use crate::health::{HealthSpec, Lanes, LoadSpec, OutlierSpec, Room, Verdict};
-use crate::live::{Live, Outcome, Suspect};
+use crate::health::{Checker, HealthSpec, Lanes, LoadSpec, OutlierSpec, Room, Start};
+use crate::live::{Live, Suspect};
 use crate::measure::LoadReport;
 use crate::rng::Rng;
 use crate::snapshot::Snapshot;
@@ -34,8 +34,7 @@ use crate::time::Tick;
 use self::agenda::Agenda;
 use self::entry::{Change, Entry};
 
-pub use self::checks::PARALLEL_CHECKS_MAX;
-pub use self::entry::DestinationReport;
+pub use self::entry::{Contradicted, DestinationReport};
 pub use crate::health::{LastCheck, ProbeKind, ProbeOrder, ProbeResult};
 
 /// Events kept for a driver that does not fetch them; past it the oldest are lost.
@@ -50,7 +49,7 @@ pub struct PoolSpec {
     pub settings: Settings,
     /// Active checks; `None` = off.
     pub health: Option<HealthSpec>,
-    /// Checks run side by side, at most [`PARALLEL_CHECKS_MAX`]; off: one at a time.
+    /// Checks run side by side, as many as their rhythm allows; off: one at a time.
     pub parallel_checks: bool,
     /// What real traffic may show.
     pub outlier: OutlierSpec,
@@ -157,6 +156,8 @@ pub struct Pool {
     compare_at: Tick,
     /// When their loads are next looked at.
     weigh_at: Tick,
+    /// When it is next looked for who has fallen silent.
+    look_at: Tick,
 }
 
 impl Pool {
@@ -192,6 +193,7 @@ impl Pool {
             runs: false,
             compare_at: Tick::NEVER,
             weigh_at: Tick::NEVER,
+            look_at: Tick::NEVER,
         };
         pool.circuit.set_limits(&pool.spec.limits);
         pool.plan_comparison(now);
@@ -230,13 +232,18 @@ impl Pool {
         if self.weigh_at <= now {
             self.weigh(now);
         }
+        if self.look_at <= now {
+            self.look(now);
+            self.plan_look(now);
+        }
         self.settle(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        let at = Some(self.compare_at.min(self.weigh_at)).filter(|&at| at != Tick::NEVER);
-        self.agenda.next().into_iter().chain(at).min()
+        let traffic =
+            Some(self.compare_at.min(self.look_at).min(self.weigh_at)).filter(|&at| at != Tick::NEVER);
+        self.agenda.next().into_iter().chain(traffic).min()
     }
 
     /// The next thing to do; a snapshot always comes first. Fetch until `None`.
@@ -292,7 +299,13 @@ impl Pool {
         left.into_iter().for_each(|entry| self.leave(entry));
         self.dirty |= !self.entries.iter().map(|entry| entry.id).eq(order);
         self.touched = true;
+        self.plan_look(now);
         self.plan_all();
+    }
+
+    /// Before a destination's first check.
+    fn start(&self) -> Start {
+        self.spec.health.as_ref().map_or(Start::Serving, |health| health.rhythm.start)
     }
 
     fn keep(&mut self, now: Tick, mut entry: Entry, destination: Destination) -> Entry {
@@ -300,7 +313,7 @@ impl Pool {
             self.dirty = true;
             if entry.destination.address != destination.address {
                 self.disown(entry.id);
-                entry.forget(now);
+                entry.forget(now, self.start());
                 entry.relief = Some(Reason::Moved);
             }
             entry.destination = destination;
@@ -316,8 +329,10 @@ impl Pool {
         let live = Live::new(self.workers);
         live.set_suspect_at(suspect_at(&self.spec.outlier));
         live.reported().set_max_age(self.spec.load.max_age);
+        live.listen();
         live.set_limits(destination.limits);
-        let mut entry = Entry::new(id, destination, live, now, self.first_check(now, nth));
+        let checker = Checker::new(self.first_check(now, nth), self.start());
+        let mut entry = Entry::new(id, destination, live, now, checker);
         if self.runs {
             entry.warm_up(now, self.spec.window());
         }
@@ -364,18 +379,20 @@ impl Pool {
         }
         if old.outlier != self.spec.outlier {
             self.plan_comparison(now);
+            self.plan_look(now);
         }
         self.plan_all();
     }
 
     fn set_admin(&mut self, now: Tick, name: &str, state: AdminState) {
+        let start = self.start();
         let Some(entry) = self.entries.iter_mut().find(|entry| &*entry.destination.name == name) else {
             return;
         };
         let id = entry.id;
         if mem::replace(&mut entry.admin, state) == AdminState::Maintenance {
             // As in HAProxy: it starts well and is checked at once.
-            entry.forget(now);
+            entry.forget(now, start);
         }
         if state == AdminState::Maintenance {
             self.disown(id);
@@ -389,75 +406,6 @@ impl Pool {
             && mem::replace(&mut entry.destination.weight, weight) != weight
         {
             (self.dirty, self.touched) = (true, true);
-        }
-    }
-
-    fn suspect(&mut self, now: Tick, suspect: &Suspect) {
-        let Some(&rank) = self.index.get(&suspect.id) else { return };
-        let entry = &self.entries[rank];
-        // What goes wrong while it drains or is down anyway is no news.
-        if entry.admin != AdminState::Ready || entry.checker.health() == Health::Down {
-            return;
-        }
-        let room = self.room(rank);
-        let entry = &mut self.entries[rank];
-        // A row that a good answer or a return has ended since the ticket spoke is no row.
-        let suspect = Suspect { streak: suspect.streak.min(entry.live.streak()), ..*suspect };
-        let connects_only = entry.live.only_connects_failed();
-        let verdict = entry.outlier.judge(now, &self.spec.outlier, &suspect, connects_only, room);
-        let last = match suspect.outcome {
-            Outcome::Failed(failure) => Some(failure),
-            Outcome::Answered { .. } => None,
-        };
-        match verdict {
-            Verdict::Nothing => return,
-            Verdict::Spared => {
-                let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
-                return self.tell(Event::EjectionSpared { pool, destination, streak: suspect.streak });
-            }
-            Verdict::Ejected(span) => {
-                entry.ejected_by = Some(Reason::TrafficFailed { streak: suspect.streak, last, span });
-            }
-            Verdict::TrialFailed(span) => entry.ejected_by = Some(Reason::TrialFailed { last, span }),
-            Verdict::TrialPassed => entry.relief = Some(Reason::TrialPassed),
-        }
-        self.touched = true;
-        self.plan(suspect.id);
-    }
-
-    fn plan_comparison(&mut self, now: Tick) {
-        let on = self.spec.outlier.consecutive_failures > 0;
-        let interval = self.spec.outlier.interval.filter(|_| on);
-        self.compare_at = interval.map_or(Tick::NEVER, |interval| now + interval);
-    }
-
-    /// Compares what destinations did since the last time, and sets aside who did worse than the others.
-    fn compare(&mut self, now: Tick) {
-        let serving = |entry: &Entry| entry.standing.serves() && entry.admin == AdminState::Ready;
-        let window = |entry: &mut Entry| {
-            let (counts, fit) = (entry.live.counts(), serving(entry));
-            let window = Window::between(&mem::replace(&mut entry.counted, counts.clone()), &counts);
-            // Who did not serve all the while has shown nothing.
-            if fit { window } else { Window::default() }
-        };
-        let windows: Vec<Window> = self.entries.iter_mut().map(window).collect();
-        for (rank, worse) in peers::worse(&windows) {
-            let room = self.room(rank);
-            let entry = &mut self.entries[rank];
-            match entry.outlier.set_aside(now, &self.spec.outlier, room) {
-                Verdict::Ejected(span) => {
-                    entry.ejected_by = Some(Reason::WorseThanPeers { worse, span });
-                    self.touched = true;
-                    // Before the next is judged: what this one leaves must do.
-                    self.settle(now);
-                }
-                Verdict::Spared => {
-                    let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
-                    let streak = entry.live.streak();
-                    self.tell(Event::EjectionSpared { pool, destination, streak });
-                }
-                _ => {}
-            }
         }
     }
 

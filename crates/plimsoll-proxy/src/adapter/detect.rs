@@ -19,12 +19,13 @@ impl Adapter for Detect {
     }
 
     fn alpn(&self) -> Vec<&'static [u8]> {
-        self.0.0.iter().flat_map(|adapter| adapter.alpn()).collect()
+        self.0.adapters.iter().flat_map(|adapter| adapter.alpn()).collect()
     }
 
     fn serve(&self, connection: Connection) {
         let agreed = connection.stream.alpn();
-        match self.0.0.iter().find(|adapter| agreed.is_some_and(|name| adapter.alpn().contains(&name))) {
+        match self.0.adapters.iter().find(|adapter| agreed.is_some_and(|name| adapter.alpn().contains(&name)))
+        {
             Some(adapter) => adapter.serve(connection),
             None => Connection::spawn(detect(self.0.clone(), connection)),
         }
@@ -49,7 +50,7 @@ async fn look(adapters: &Adapters, connection: &mut Connection) -> Option<Arc<dy
             return Some(Arc::new(Tcp));
         }
         let mut undecided = first.is_empty();
-        for adapter in adapters.0.iter().filter(|_| !first.is_empty()) {
+        for adapter in adapters.adapters.iter().filter(|_| !first.is_empty()) {
             match adapter.recognise(first) {
                 Recognised::Yes => return Some(adapter.clone()),
                 Recognised::Perhaps => undecided = true,

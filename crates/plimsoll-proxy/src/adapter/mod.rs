@@ -21,6 +21,7 @@ use self::detect::Detect;
 pub(crate) use self::detect::is_tls;
 pub(crate) use self::passage::find_failed;
 pub use self::passage::{Destination, Failing, NotServed, Passage};
+pub use crate::probe::custom::{Asked, Check};
 use crate::worker::{Door, Worker};
 use crate::{http1, mqtt, tcp, udp};
 
@@ -99,31 +100,55 @@ impl fmt::Debug for Datagrams {
     }
 }
 
-/// The protocols there are: a list, in the order they are asked when one is to be recognised.
+/// The protocols there are: a list, in the order they are asked when one is to be recognised; and the embedding
+/// program's own ways to check destinations.
 #[derive(Clone, Debug)]
-pub struct Adapters(Vec<Arc<dyn Adapter>>);
+pub struct Adapters {
+    adapters: Vec<Arc<dyn Adapter>>,
+    checks: Vec<Arc<dyn Check>>,
+}
 
 impl Adapters {
     /// HTTP, MQTT, TCP and UDP.
     pub fn built_in() -> Self {
-        Self(vec![
-            Arc::new(http1::adapter::Http),
-            Arc::new(mqtt::Mqtt),
-            Arc::new(tcp::Tcp),
-            Arc::new(udp::Udp),
-        ])
+        Self {
+            adapters: vec![
+                Arc::new(http1::adapter::Http),
+                Arc::new(mqtt::Mqtt),
+                Arc::new(tcp::Tcp),
+                Arc::new(udp::Udp),
+            ],
+            checks: Vec::new(),
+        }
     }
 
     /// One more, asked before all others; of two with one word the later one serves.
     #[must_use]
     pub fn with(mut self, adapter: impl Adapter + 'static) -> Self {
-        self.0.insert(0, Arc::new(adapter));
+        self.adapters.insert(0, Arc::new(adapter));
+        self
+    }
+
+    /// One more way to check destinations; of two with one word the later one is asked.
+    #[must_use]
+    pub fn with_check(mut self, check: impl Check + 'static) -> Self {
+        self.checks.insert(0, Arc::new(check));
         self
     }
 
     /// Those a configuration may name beside the built-in ones: for [`plimsoll_config::Extensions`].
     pub fn words(&self) -> Vec<&'static str> {
-        self.0.iter().map(|adapter| adapter.word()).collect()
+        self.adapters.iter().map(|adapter| adapter.word()).collect()
+    }
+
+    /// What its checks may speak beside the built-in ones: for [`plimsoll_config::Extensions`].
+    pub fn check_words(&self) -> Vec<&'static str> {
+        self.checks.iter().map(|check| check.word()).collect()
+    }
+
+    /// Who checks by this word, if somebody here does.
+    pub(crate) fn check(&self, word: &str) -> Option<Arc<dyn Check>> {
+        self.checks.iter().find(|check| check.word() == word).cloned()
     }
 
     /// Who serves a listener of this protocol, if somebody here does.
@@ -131,7 +156,7 @@ impl Adapters {
         if protocol == Protocol::Auto {
             return Some(Arc::new(Detect(self.clone())));
         }
-        self.0.iter().find(|adapter| adapter.word() == protocol.word()).cloned()
+        self.adapters.iter().find(|adapter| adapter.word() == protocol.word()).cloned()
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::atomic::AtomicUsize;
 
 use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, ProxyProtocol};
 use plimsoll_core::balance::Settings;
+use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
-use plimsoll_core::{Destination, Name, Rng};
+use plimsoll_core::{Destination, Name, PoolLimits, Rng};
 use tokio::sync::mpsc;
 
-use super::prepare::{NewSockets, Resolved, Secrets, show};
+use super::prepare::{NewSockets, Resolved, Secrets, requests_at_once, show};
 use super::{BoundAddress, Handle, ListenerState, PoolState, State};
 use crate::counters::PerWorker;
 use crate::driver::{Driver, Order, SUSPECTS};
@@ -59,8 +60,16 @@ impl Handle {
     fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
         let spec = spec_of(config);
         let trust = state.secrets.trusts.get(&config.name).cloned();
-        let speaks =
-            Speaks { trust: trust.clone(), protocol: config.protocol, proxy_protocol: config.proxy_protocol };
+        let check = match config.health.as_ref().map(|health| &health.probe) {
+            Some(ProbeKind::Other(word)) => self.0.adapters.check(word),
+            _ => None,
+        };
+        let speaks = Speaks {
+            trust: trust.clone(),
+            protocol: config.protocol,
+            proxy_protocol: config.proxy_protocol,
+            check,
+        };
         if let Some(known) = state.pools.get_mut(&config.name) {
             known.table.budget.set_share(config.retry.budget);
             let _driver_has_ended = known.orders.send(Order::Speaks(speaks.clone()));
@@ -215,6 +224,9 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         panic_threshold: pool.panic_threshold,
         recovery: pool.recovery,
         load: pool.load,
-        limits: pool.limits,
+        limits: PoolLimits {
+            requests: requests_at_once(pool.protocol, pool.limits.requests, pool.limits.connections),
+            ..pool.limits
+        },
     }
 }

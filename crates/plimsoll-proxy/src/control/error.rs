@@ -58,6 +58,13 @@ pub enum StartError {
         /// What it was to speak.
         word: String,
     },
+    /// A check that is not among the program's own.
+    Check {
+        /// The pool.
+        pool: Name,
+        /// What its checks were to speak.
+        word: String,
+    },
     /// A thread or a file of our own.
     System {
         /// What was tried.
@@ -80,6 +87,7 @@ impl fmt::Display for StartError {
             Self::Protocol { listener, word } => {
                 write!(f, "listener {listener}: nobody here speaks the protocol `{word}`")
             }
+            Self::Check { pool, word } => write!(f, "pool {pool}: nobody here checks by `{word}`"),
             Self::System { what, error } => write!(f, "cannot {what}: {error}"),
         }
     }

@@ -177,6 +177,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
         hedges: table.config.hedge.is_some(),
         state_since: report.state_since,
         counts: table.tallies.counts(),
+        watched: report.watched,
         decision_cache: snapshot.decisions.as_ref().map(|tally| tally.sums()),
         ejections: report.ejections,
         circuit: circuit(table, &snapshot),

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, PoolProtocol};
-use plimsoll_core::{Address, Destination, Name};
+use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, Pool, PoolProtocol};
+use plimsoll_core::health::ProbeKind;
+use plimsoll_core::{Address, Destination, DestinationLimits, Name};
 
 use super::StartError;
 use crate::adapter::Adapters;
@@ -43,12 +44,25 @@ pub(super) async fn resolve(config: &Config) -> Result<Resolved, StartError> {
                 priority: d.priority,
                 zone: d.zone.clone(),
                 labels: d.labels.clone(),
-                limits: d.limits,
+                limits: DestinationLimits {
+                    requests: requests_at_once(pool.protocol, d.limits.requests, d.limits.connections),
+                    ..d.limits
+                },
             });
         }
         pools.push(members);
     }
     Ok(pools)
+}
+
+/// So many messages at once, where so many connections are allowed. Each needs one of its own but over HTTP/2: who
+/// finds no room for a connection waits for it like everybody who waits, and in order.
+pub(super) fn requests_at_once(protocol: PoolProtocol, requests: u32, connections: u32) -> u32 {
+    match (protocol, requests, connections) {
+        (PoolProtocol::Http1, 0, most) => most,
+        (PoolProtocol::Http1, requests, 1..) => requests.min(connections),
+        (_, requests, _) => requests,
+    }
 }
 
 /// The TLS of a configuration, read from its files: by listener and by pool.
@@ -58,8 +72,15 @@ pub(super) struct Secrets {
     pub(super) trusts: HashMap<Name, Arc<Trust>>,
 }
 
-/// Tells of a protocol that nobody here speaks.
+/// Tells of a protocol that nobody here speaks, and of a check that nobody here makes.
 pub(super) fn find_adapters(config: &Config, adapters: &Adapters) -> Result<(), StartError> {
+    let other = |pool: &Pool| match pool.health.as_ref()?.probe {
+        ProbeKind::Other(word) if adapters.check(word).is_none() => Some((pool.name.clone(), word)),
+        _ => None,
+    };
+    if let Some((pool, word)) = config.pools.iter().find_map(|pool| other(pool)) {
+        return Err(StartError::Check { pool, word: word.to_owned() });
+    }
     let unknown = config.listeners.iter().find(|l| adapters.of(l.protocol).is_none());
     unknown.map_or(Ok(()), |l| {
         Err(StartError::Protocol { listener: l.name.clone(), word: l.protocol.word().to_owned() })

@@ -187,8 +187,11 @@ impl Refusal {
         refusal(503, Reason::NoHealthyDestination, "no destination may serve now");
     pub(crate) const CONNECT_FAILED: Self =
         refusal(503, Reason::ConnectFailed, "no connection to a destination could be made");
-    pub(crate) const NO_RESOURCES: Self =
-        refusal(503, Reason::NoResources, "the balancer has no descriptor, port or memory for a connection");
+    pub(crate) const NO_RESOURCES: Self = refusal(
+        503,
+        Reason::NoResources,
+        "the balancer has no descriptor, port, memory or room for a connection",
+    );
     pub(crate) const OVERFLOW: Self =
         refusal(503, Reason::Overflow, "the destinations have all they may have, and too many wait already");
     pub(crate) const QUEUE_TIMEOUT: Self =

@@ -231,6 +231,20 @@ impl Links {
         });
     }
 
+    /// Says goodbye on one link that carries nothing.
+    pub(crate) fn close_idle(&self, of: Option<DestinationId>) {
+        for (id, group) in &*self.by_destination.borrow() {
+            let mut links = group.links.borrow_mut();
+            let rests = |link: &Rc<Link>| link.active.get() == 0 && Rc::strong_count(link) == 1;
+            if of.is_none_or(|of| of == *id)
+                && let Some(at) = links.iter().position(rests)
+            {
+                links.swap_remove(at);
+                return;
+            }
+        }
+    }
+
     /// Takes no link again.
     pub(crate) fn clear(&self) {
         self.by_destination.borrow_mut().clear();

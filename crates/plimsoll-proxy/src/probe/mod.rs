@@ -1,6 +1,9 @@
 //! One active check of one destination.
 
+pub(crate) mod custom;
 mod grpc;
+mod http;
+mod mqtt;
 mod protobuf;
 
 use std::borrow::Cow;
@@ -14,11 +17,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
-use plimsoll_core::Address;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{ProbeOrder, ProbeResult};
+use plimsoll_core::{Address, Name};
 use tokio::net::UdpSocket;
 
+use self::custom::Check;
 use crate::clock::Clock;
 use crate::http2::wire::Bare;
 use crate::proxy_protocol;
@@ -38,6 +42,8 @@ pub(crate) struct Speaks {
     pub(crate) protocol: PoolProtocol,
     /// The PROXY header it begins with: a destination that expects one refuses everybody else.
     pub(crate) proxy_protocol: ProxyProtocol,
+    /// The embedding program's own check, if it is that.
+    pub(crate) check: Option<Arc<dyn Check>>,
 }
 
 /// Runs the check to its verdict; never longer than the order's time limit.
@@ -87,17 +93,26 @@ async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), Miss> {
     if let ProbeKind::Udp { send, expect } = &order.kind {
         return ask_by_datagram(&order.address, send, expect.as_deref()).await;
     }
-    let mut stream = Stream::connect(&order.address).await.map_err(|e| Miss::of(&e, "cannot connect"))?;
+    if let ProbeKind::Other(word) = order.kind {
+        return Ok(custom::ask(word, order, speaks).await?);
+    }
+    let offer = if matches!(order.kind, ProbeKind::Grpc { .. }) { Offer::Http2 } else { Offer::Pool };
+    let stream = connect(&order.address, &order.name, speaks, offer).await?;
+    Ok(converse(order, stream, speaks).await?)
+}
+
+/// Opens a connection as the pool's messages do: with its PROXY header, and within its TLS.
+async fn connect(address: &Address, name: &Name, speaks: &Speaks, offer: Offer) -> Result<Stream, Miss> {
+    let mut stream = Stream::connect(address).await.map_err(|e| Miss::of(&e, "cannot connect"))?;
     let header = proxy_protocol::header(speaks.proxy_protocol, None);
-    stream.write_all(&header).await.map_err(|e| Miss::of(&e, "cannot send"))?;
+    if !header.is_empty() {
+        stream.write_all(&header).await.map_err(|e| Miss::of(&e, "cannot send"))?;
+    }
     if let Some(trust) = &speaks.trust {
-        let shaken = match order.kind {
-            ProbeKind::Grpc { .. } => trust.shake_hands(stream, &order.name, Offer::Http2).await,
-            _ => trust.shake_hands(stream, &order.name, Offer::Pool).await,
-        };
+        let shaken = trust.shake_hands(stream, name, offer).await;
         stream = shaken.map_err(|e| format!("no handshake of TLS: {e}"))?;
     }
-    Ok(converse(order, stream, speaks).await?)
+    Ok(stream)
 }
 
 async fn converse(order: &ProbeOrder, stream: Stream, speaks: &Speaks) -> Result<(), String> {
@@ -111,22 +126,22 @@ async fn converse(order: &ProbeOrder, stream: Stream, speaks: &Speaks) -> Result
             })
             .await
         }
-        ProbeKind::Http { method, path, host, expect } => {
+        ProbeKind::Http { method, path, host, expect, headers, body } => {
             let host = authority(host.as_deref(), &order.address);
+            let question = http::Question { method, path, host: &host, headers, body: body.as_deref() };
             let http2 = match speaks.protocol {
                 PoolProtocol::Http1 => false,
                 PoolProtocol::Http2 => true,
                 PoolProtocol::Auto => stream.alpn() == Some(b"h2"),
             };
-            let status = match http2 {
-                true => status_by_http2(stream, method, path, &host, secure).await?,
-                false => status_by_http1(stream, method, path, &host).await?,
-            };
-            match expect.iter().any(|&(from, to)| (from..=to).contains(&status)) {
-                true => Ok(()),
-                false => Err(format!("answered {status}")),
+            match http2 {
+                true => http::ask_by_http2(stream, &question, expect, secure).await,
+                false => http::ask_by_http1(stream, &question, expect).await,
             }
         }
+        ProbeKind::Mqtt { login } => mqtt::ask(stream, &mqtt::client_id(order), login.as_ref()).await,
+        // Asked before there was a connection.
+        ProbeKind::Other(_) => Ok(()),
     }
 }
 
@@ -137,34 +152,6 @@ fn authority<'a>(host: Option<&'a str>, address: &Address) -> Cow<'a, str> {
         (None, Address::Socket(address)) => address.to_string().into(),
         (None, Address::Unix(_)) => "localhost".into(),
     }
-}
-
-async fn status_by_http1(mut stream: Stream, method: &str, path: &str, host: &str) -> Result<u16, String> {
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.map_err(|e| format!("cannot send: {e}"))?;
-    read_status(&mut stream).await
-}
-
-/// Asks as the pool's requests do: a destination that speaks HTTP/2 alone would not understand anything else.
-async fn status_by_http2(
-    stream: Stream,
-    method: &str,
-    path: &str,
-    host: &str,
-    secure: bool,
-) -> Result<u16, String> {
-    let scheme = if secure { "https" } else { "http" };
-    let request = http::Request::builder().method(method).uri(format!("{scheme}://{host}{path}"));
-    let request =
-        request.header("user-agent", AGENT).body(()).map_err(|e| format!("cannot ask that way: {e}"))?;
-    by_http2(stream, async |mut requests| {
-        std::future::poll_fn(|cx| requests.poll_ready(cx)).await.map_err(no_answer)?;
-        let (answer, _no_body) = requests.send_request(request, true).map_err(no_answer)?;
-        Ok(answer.await.map_err(no_answer)?.status().as_u16())
-    })
-    .await
 }
 
 fn no_answer(error: h2::Error) -> String {
@@ -220,24 +207,4 @@ async fn ask_by_datagram(address: &Address, bytes: &[u8], expect: Option<&[u8]>)
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted)
-}
-
-async fn read_status(stream: &mut Stream) -> Result<u16, String> {
-    let mut head = Vec::with_capacity(1024);
-    let mut piece = [0; 4096];
-    loop {
-        let read = std::future::poll_fn(|cx| stream.poll_read(cx, &mut piece)).await;
-        let n = read.map_err(|e| format!("cannot receive: {e}"))?;
-        head.extend_from_slice(&piece[..n]);
-        let mut slots = [httparse::EMPTY_HEADER; 128];
-        let mut response = httparse::Response::new(&mut slots);
-        match response.parse(&head) {
-            Ok(httparse::Status::Complete(_)) => {
-                return response.code.ok_or_else(|| "answered without a status".to_owned());
-            }
-            Ok(httparse::Status::Partial) if n > 0 && head.len() < MAX_HEAD => {}
-            Ok(httparse::Status::Partial) if n == 0 => return Err("closed before answering".to_owned()),
-            _ => return Err("answered with something that is not HTTP/1".to_owned()),
-        }
-    }
 }

@@ -84,9 +84,10 @@ fn no_destination_has_more_than_it_may_and_everybody_is_served() {
         }
     });
     assert_eq!([busy[0].most(), busy[1].most()], [2, 3], "as much as may be, and never more");
+    until("nobody is left", || balancer.pools()[0].circuit.requests.now == 0);
     let view = balancer.pools().remove(0);
-    assert_eq!((view.circuit.pending.now, view.circuit.requests.now), (0, 0));
-    assert!(view.counts.waits.buckets.iter().sum::<u64>() > 0 && view.counts.overflows == [0, 0, 0]);
+    assert_eq!(view.circuit.pending.now, 0);
+    assert!(view.counts.waits.buckets.iter().sum::<u64>() > 0 && view.counts.overflows == [0; 4]);
 }
 
 #[test]
@@ -149,7 +150,7 @@ fn who_finds_the_queue_full_is_refused_at_once_and_who_waits_too_long_in_time() 
     for client in [&mut served, &mut first, &mut second] {
         assert_eq!(client.answer().status, 200, "and the connection goes on");
     }
-    assert_eq!(balancer.pools()[0].counts.overflows, [1, 2, 0]);
+    assert_eq!(balancer.pools()[0].counts.overflows, [1, 2, 0, 0]);
 }
 
 #[test]
@@ -315,9 +316,87 @@ fn no_more_are_tried_again_at_once_than_may_be() {
     until("it is served", || serves.connections() == 2);
     // The next would be tried again beside the first.
     assert_eq!(balancer.ask(get("/third")).status, 502);
-    assert_eq!(balancer.pools()[0].counts.overflows, [0, 0, 1]);
+    assert_eq!(balancer.pools()[0].counts.overflows, [0, 0, 1, 0]);
     gate.open();
     assert_eq!((retried.answer().status, plain.answer().status), (200, 200));
     until("nobody is tried again", || balancer.pools()[0].circuit.retries.now == 0);
     assert!(order.lock().expect("sound").contains(&"/plain".to_owned()));
+}
+
+#[test]
+fn idle_connections_count_and_make_room_for_others() {
+    let busy = Busy::default();
+    let destination = busy.destination(1);
+    let balancer = Setup::http(&[&destination])
+        .with(|s| {
+            s.workers = 2;
+            s.pools[0].destinations[0].limits.connections = 2;
+        })
+        .start();
+    let most = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let mut client = balancer.connect();
+                for _ in 0..20 {
+                    client.send(get("/"));
+                    assert_eq!(client.answer().status, 200);
+                    most.fetch_max(balancer.destination(0).connections.now as usize, SeqCst);
+                }
+            });
+        }
+    });
+    assert_eq!((busy.most(), most.load(SeqCst)), (2, 2));
+    until("the others are closed", || destination.open() <= 2);
+    assert_eq!(balancer.pools()[0].counts.overflows, [0; 4]);
+}
+
+#[test]
+fn a_pool_with_one_connection_closes_it_for_another_destination() {
+    let destinations = [hello("a"), hello("b")].map(Destination::start);
+    let balancer = Setup::http(&destinations.each_ref()).with(|s| s.pools[0].limits.connections = 1).start();
+    let mut client = balancer.connect();
+    for round in 0..10 {
+        client.send(get("/"));
+        assert_eq!(client.answer().text(), ["a", "b"][round % 2]);
+        assert_eq!(balancer.pools()[0].circuit.connections.now, 1);
+    }
+    until("one is open", || destinations.iter().map(Destination::open).sum::<usize>() == 1);
+    assert!(destinations.iter().all(|d| d.connections() == 5));
+}
+
+#[test]
+fn connections_of_a_reload_before_the_limit_make_way_for_those_that_count() {
+    let destination = Destination::start(hello("ok"));
+    let setup = Setup::http(&[&destination]);
+    let balancer = setup.start();
+    assert_eq!(balancer.ask(get("/")).status, 200);
+    let limited = setup.with(|s| s.pools[0].destinations[0].limits.connections = 1);
+    balancer.reload(&limited).expect("good");
+    until("it is closed", || destination.open() == 0);
+    assert_eq!(balancer.ask(get("/")).status, 200);
+    assert_eq!(balancer.destination(0).connections.now, 1);
+}
+
+#[test]
+fn tunnels_and_requests_share_the_connections_there_may_be() {
+    let destination = Destination::start(hello("ok"));
+    let setup = Setup::http(&[&destination]).with(|s| {
+        let mut raw = s.listeners[0].clone();
+        (raw.name, raw.protocol) = ("raw".into(), plimsoll_config::model::Protocol::Tcp);
+        s.listeners.push(raw);
+        s.pools[0].destinations[0].limits.connections = 1;
+    });
+    let balancer = setup.start();
+    let mut client = balancer.connect();
+    client.send(get("/"));
+    assert_eq!(client.answer().status, 200);
+    let mut raw = Client::connect(balancer.place_of("raw"));
+    raw.send(get("/"));
+    assert_eq!(raw.answer().status, 200, "the idle one was closed for it");
+    client.send(get("/"));
+    until("it waits", || waiting(&balancer) == 1);
+    raw.end();
+    raw.expect_end();
+    assert_eq!(client.answer().status, 200);
 }

@@ -1,6 +1,7 @@
 //! What the proxy does on the wire: raw bytes in, raw bytes out, between a client and destinations of the tests.
 
 mod balancing;
+mod checks;
 mod circuit;
 mod detect;
 mod failover;

@@ -34,7 +34,7 @@ pub(crate) fn accepted(version: u8) -> &'static [u8] {
 }
 
 /// Reads one packet; the tests' packets are short.
-fn packet(visit: &mut Visit) -> Option<Vec<u8>> {
+pub(crate) fn packet(visit: &mut Visit) -> Option<Vec<u8>> {
     loop {
         if let [_, len, rest @ ..] = &visit.buffer[..]
             && rest.len() >= usize::from(*len)

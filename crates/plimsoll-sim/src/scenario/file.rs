@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plimsoll_config::units::Dur;
 use plimsoll_core::Tick;
-use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind};
+use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind, Rhythm};
 use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
 
 use super::raw::{self, File};
@@ -251,6 +251,8 @@ fn outlier(given: &raw::OutlierDetection) -> OutlierSpec {
         max_ejection: NEVER_EJECTS.max_ejection.max(base_ejection),
         max_ejected: given.max_ejected.map_or(NEVER_EJECTS.max_ejected, |share| share.0),
         interval: Some(given.interval.map_or(INTERVAL, |span| span.0)).filter(|span| !span.is_zero()),
+        silence: given.silence.map(|span| span.0),
+        learns: given.learning.unwrap_or(false),
     }
 }
 
@@ -261,7 +263,9 @@ fn health(given: &raw::HealthMonitoring) -> HealthSpec {
         failure_threshold: given.failure_threshold.unwrap_or(3),
         recovery_threshold: given.recovery_threshold.unwrap_or(2),
         probe: ProbeKind::Tcp,
+        if_gray: None,
         port: None,
+        rhythm: Rhythm::default(),
     }
 }
 

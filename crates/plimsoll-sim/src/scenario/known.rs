@@ -21,6 +21,7 @@ built_in!(
     "fast-failing",
     "returning",
     "stalling",
+    "silent",
     "pauses",
     "heavy-tail",
     "many-balancers"

@@ -123,6 +123,8 @@ pub const NEVER_EJECTS: OutlierSpec = OutlierSpec {
     max_ejection: Duration::from_secs(300),
     max_ejected: 0.5,
     interval: None,
+    silence: None,
+    learns: false,
 };
 
 /// Nothing is tried again.

@@ -171,6 +171,10 @@ pub(super) struct OutlierDetection {
     pub(super) consecutive_failures: Option<u32>,
     pub(super) base_ejection: Option<Span>,
     pub(super) max_ejected: Option<Part>,
+    /// As `outlier_detection.silence` of the configuration; off without it.
+    pub(super) silence: Option<Span>,
+    /// As `quality.learning` of the configuration.
+    pub(super) learning: Option<bool>,
     pub(super) interval: Option<Span>,
 }
 

@@ -155,7 +155,7 @@ fn a_crowd_is_checked_at_once_but_not_in_one_moment() {
     pool.handle_timeout(now + Duration::from_millis(1));
     assert_eq!(probes(&mut pool), 64);
     pool.handle_timeout(now + Duration::from_millis(100));
-    assert_eq!(probes(&mut pool), PARALLEL_CHECKS_MAX - 128, "no more sockets than that");
+    assert_eq!(probes(&mut pool), Rhythm::WIDTH - 128, "no more sockets than that");
 }
 
 #[test]

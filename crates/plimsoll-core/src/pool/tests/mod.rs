@@ -4,13 +4,15 @@ mod checks;
 mod loads;
 mod members;
 mod recovery;
+mod silence;
 mod traffic;
 
 use std::time::Duration;
 
 use super::*;
-use crate::destination::{Address, Standing};
-use crate::live::{Failure, Ticket};
+use crate::destination::{Address, Health, Standing};
+use crate::health::Rhythm;
+use crate::live::{Failure, Outcome, Ticket};
 use crate::snapshot::{NoDestination, Want, balance_load};
 
 const REFUSED: Outcome = Outcome::Failed(Failure::Connect);
@@ -25,7 +27,9 @@ fn checks() -> HealthSpec {
         failure_threshold: 3,
         recovery_threshold: 2,
         probe: ProbeKind::Tcp,
+        if_gray: None,
         port: None,
+        rhythm: Rhythm::default(),
     }
 }
 
@@ -36,6 +40,8 @@ fn spec() -> PoolSpec {
         max_ejection: SEC * 300,
         max_ejected: 0.5,
         interval: None,
+        silence: None,
+        learns: false,
     };
     PoolSpec {
         algorithm: Algorithm::RoundRobin,

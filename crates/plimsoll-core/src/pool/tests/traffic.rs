@@ -185,3 +185,27 @@ fn ejected_and_on_trial_is_one_standing_since_one_moment() {
     bench.try_out(RESET);
     assert_eq!((bench.report("a").since, bench.report("a").ejections), (since, 2));
 }
+
+#[test]
+fn with_learning_each_is_judged_by_its_own_past() {
+    let outlier = OutlierSpec { interval: Some(SEC * 10), learns: true, ..spec().outlier };
+    let mut bench = Bench::new("a b c", PoolSpec { health: None, outlier, ..spec() });
+    let answer = |ms| Outcome::Answered { status: 200, first_byte: Duration::from_millis(ms) };
+    let interval = |bench: &mut Bench, a, b, c| {
+        for (name, ms) in [("a", a), ("b", b), ("c", c)] {
+            bench.traffic(name, answer(ms), 200);
+        }
+        bench.advance(SEC * 10);
+    };
+    // c is far away, by less than what its peers would have set it aside for at first.
+    (0..8).for_each(|_| interval(&mut bench, 40, 40, 190));
+    interval(&mut bench, 20, 20, 200);
+    assert_eq!(bench.tiers(), "a b c", "slower than the others as ever");
+    interval(&mut bench, 190, 20, 190);
+    assert_eq!((bench.tiers(), bench.word("a")), ("b c".to_owned(), "ejected"));
+    assert_eq!(bench.report("a").reason.expect("one").word(), "slower_than_usual");
+    let mut shared = Bench::new("a b c", PoolSpec { health: None, outlier, ..spec() });
+    (0..8).for_each(|_| interval(&mut shared, 40, 40, 40));
+    interval(&mut shared, 900, 900, 900);
+    assert_eq!(shared.tiers(), "a b c", "they share it");
+}

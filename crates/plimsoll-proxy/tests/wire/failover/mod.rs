@@ -6,7 +6,7 @@ mod flapping;
 mod repeats;
 mod standings;
 
-use plimsoll_core::health::{HealthSpec, ProbeKind};
+use plimsoll_core::health::{HealthSpec, ProbeKind, Rhythm};
 
 use crate::kit::{Visit, ms};
 
@@ -30,7 +30,9 @@ pub(crate) fn checks(kind: ProbeKind) -> HealthSpec {
         failure_threshold: 1,
         recovery_threshold: 1,
         probe: kind,
+        if_gray: None,
         port: None,
+        rhythm: Rhythm::default(),
     }
 }
 
@@ -40,5 +42,7 @@ pub(crate) fn http_checks() -> HealthSpec {
         path: "/health".into(),
         host: None,
         expect: [(200, 299)].into(),
+        headers: [].into(),
+        body: None,
     })
 }

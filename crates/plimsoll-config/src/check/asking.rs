@@ -1,0 +1,304 @@
+//! What a check asks by: its protocol, told by its word or by a key that only one of them has.
+
+use std::sync::Arc;
+
+use plimsoll_core::health::{Login, ProbeKind};
+
+use crate::check::headers::{self, header_value, is_token};
+use crate::check::health::set;
+use crate::check::read::{Firsts, Place, Reader, Wrong};
+use crate::check::table::Table;
+use crate::defaults;
+use crate::problem::Code;
+use crate::tree::{Kind, Scalar, Value};
+
+/// What a check speaks.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Asks {
+    Tcp,
+    Http,
+    Grpc,
+    Udp,
+    Mqtt,
+    /// What the embedding program calls so.
+    Other(&'static str),
+}
+
+/// Keys that only one kind of check has, and what they say of a check that is of another kind. One of them alone
+/// asks for a check of its kind; but a `host` beside `protocol: grpc` is a good key, too.
+const OF_HTTP: Of = Of {
+    asks: Asks::Http,
+    keys: &["path", "method", "expect_status", "headers", "expect_body"],
+    message: "only an `http` check has a path, method, headers, status or body",
+    help: "remove this key, or write `protocol: http`",
+};
+const OF_UDP: Of = Of {
+    asks: Asks::Udp,
+    keys: &["send", "expect"],
+    message: "only a `udp` check sends and expects a datagram",
+    help: "remove this key, or write `protocol: udp`",
+};
+const OF_GRPC: Of = Of {
+    asks: Asks::Grpc,
+    keys: &["service"],
+    message: "only a `grpc` check asks about a service",
+    help: "remove this key, or write `protocol: grpc`",
+};
+const OF_MQTT: Of = Of {
+    asks: Asks::Mqtt,
+    keys: &["username", "password"],
+    message: "only an `mqtt` check has a name and a password",
+    help: "remove this key, or write `protocol: mqtt`",
+};
+
+struct Of {
+    asks: Asks,
+    keys: &'static [&'static str],
+    message: &'static str,
+    help: &'static str,
+}
+
+/// Everything that was said of it; blocks are laid over one another.
+#[derive(Clone, Debug)]
+pub(crate) struct Asking {
+    /// `None`: nobody said how.
+    asks: Option<Asks>,
+    method: Arc<str>,
+    path: Arc<str>,
+    host: Option<Arc<str>>,
+    status: Arc<[(u16, u16)]>,
+    headers: Arc<[(Arc<str>, Arc<str>)]>,
+    body: Option<Arc<[u8]>>,
+    send: Arc<[u8]>,
+    reply: Option<Arc<[u8]>>,
+    service: Arc<str>,
+    username: Option<Arc<str>>,
+    password: Arc<str>,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self {
+            asks: None,
+            method: defaults::CHECK_METHOD.into(),
+            path: defaults::CHECK_PATH.into(),
+            host: None,
+            status: [defaults::CHECK_EXPECT].into(),
+            headers: Arc::default(),
+            body: None,
+            send: Arc::default(),
+            reply: None,
+            service: defaults::CHECK_SERVICE.into(),
+            username: None,
+            password: Arc::default(),
+        }
+    }
+}
+
+impl Asking {
+    pub(crate) fn is_by_default(&self) -> bool {
+        self.asks.is_none()
+    }
+
+    pub(crate) fn probe(&self) -> ProbeKind {
+        match self.asks {
+            None | Some(Asks::Tcp) => ProbeKind::Tcp,
+            Some(Asks::Udp) => ProbeKind::Udp { send: self.send.clone(), expect: self.reply.clone() },
+            Some(Asks::Grpc) => ProbeKind::Grpc { service: self.service.clone(), host: self.host.clone() },
+            Some(Asks::Http) => ProbeKind::Http {
+                method: self.method.clone(),
+                path: self.path.clone(),
+                host: self.host.clone(),
+                expect: self.status.clone(),
+                headers: self.headers.clone(),
+                body: self.body.clone(),
+            },
+            Some(Asks::Mqtt) => {
+                let login = |username: &Arc<str>| Login {
+                    username: username.clone(),
+                    password: self.password.clone(),
+                };
+                ProbeKind::Mqtt { login: self.username.as_ref().map(login) }
+            }
+            Some(Asks::Other(word)) => ProbeKind::Other(word),
+        }
+    }
+}
+
+/// Bytes of a service's name.
+const SERVICE: usize = 256;
+/// Bytes a check sends or looks for: what fits one Ethernet frame.
+const DATAGRAM: usize = 1400;
+/// Bytes of a name or a password; MQTT allows 65,535.
+const LOGIN: usize = 1024;
+
+impl Reader<'_> {
+    /// Lays the keys that say what checks ask over what held before.
+    pub(crate) fn asking(&mut self, table: &Table<'_>, asking: &mut Asking) {
+        self.check_protocol(table, asking);
+        let get = |key| table.get(key);
+        set(&mut asking.path, get("path").and_then(|p| self.parsed(p, "a path", |t| path(t).map(Arc::from))));
+        let method = |t: &str| method(t).map(Arc::from);
+        set(&mut asking.method, get("method").and_then(|p| self.parsed(p, "a method", method)));
+        if let Some(host) = get("host").and_then(|p| self.parsed(p, "a host", host)) {
+            asking.host = Some(host);
+        }
+        set(&mut asking.status, get("expect_status").and_then(|p| self.expect_status(p)));
+        set(&mut asking.headers, get("headers").map(|p| self.check_headers(p)));
+        self.expect_body(table, asking);
+        set(&mut asking.service, get("service").and_then(|p| self.parsed(p, "a service", service)));
+        let mut bytes = |key| get(key).and_then(|p| self.parsed(p, "text", datagram));
+        set(&mut asking.send, bytes("send"));
+        if let Some(reply) = bytes("expect") {
+            asking.reply = Some(reply);
+        }
+        let mut login = |key| get(key).and_then(|p| self.parsed(p, "text", login));
+        if let Some(username) = login("username") {
+            asking.username = Some(username);
+        }
+        set(&mut asking.password, login("password"));
+        if let (Some(place), None) = (get("password"), &asking.username) {
+            self.problem(place, Code::MissingKey, "a password without a name")
+                .help("MQTT 3.1.1 sends a password only with a `username`");
+        }
+    }
+
+    fn check_protocol(&mut self, table: &Table<'_>, asking: &mut Asking) {
+        let words: Vec<(&str, Asks)> = [
+            ("tcp", Asks::Tcp),
+            ("http", Asks::Http),
+            ("grpc", Asks::Grpc),
+            ("udp", Asks::Udp),
+            ("mqtt", Asks::Mqtt),
+        ]
+        .into_iter()
+        .chain(self.extensions.checks.iter().map(|&word| (word, Asks::Other(word))))
+        .collect();
+        let told = table.get("protocol").and_then(|p| self.word(p, &words, &[]));
+        let given = |of: &Of| of.keys.iter().find_map(|key| table.get(key));
+        let host = table.get("host");
+        let by_host = host.filter(|_| !matches!(told.or(asking.asks), Some(Asks::Grpc)));
+        let implied = given(&OF_HTTP).or(by_host).map(|_| Asks::Http);
+        let asks = told.or(implied).or(given(&OF_UDP).map(|_| Asks::Udp));
+        for of in [&OF_HTTP, &OF_UDP, &OF_GRPC, &OF_MQTT] {
+            // What nobody chose may still be chosen by a pool's own block; a service or a name chooses nothing.
+            let chosen = match of.asks {
+                Asks::Http | Asks::Udp => asks,
+                _ => Some(asks.or(asking.asks).unwrap_or(Asks::Tcp)),
+            };
+            let key = given(of).or(by_host.filter(|_| of.asks == Asks::Http));
+            if let (Some(place), Some(chosen)) = (key, chosen)
+                && chosen != of.asks
+            {
+                self.problem(place, Code::Conflict, of.message).help(of.help);
+            }
+        }
+        if asks.is_some() {
+            asking.asks = asks;
+        }
+    }
+
+    /// Further lines of an HTTP check.
+    fn check_headers(&mut self, place: &Place<'_>) -> Arc<[(Arc<str>, Arc<str>)]> {
+        let lines = self.header_lines(place, headers::check_name, &mut Firsts::default());
+        lines.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    fn expect_body(&mut self, table: &Table<'_>, asking: &mut Asking) {
+        let Some(place) = table.get("expect_body") else { return };
+        if let Some(body) = self.parsed(place, "text", datagram) {
+            asking.body = Some(body);
+        }
+        if &*asking.method == "HEAD" {
+            self.problem(place, Code::Conflict, "the answer to a HEAD request has no body")
+                .help("make the `method` GET, or remove this key");
+        }
+    }
+
+    /// `"200-399"`, `"200,204"` or `200`.
+    fn expect_status(&mut self, place: &Place<'_>) -> Option<Arc<[(u16, u16)]>> {
+        if let Value::Scalar(Scalar { kind: Kind::Whole(_), .. }) = place.node.value {
+            return self.whole(place, 100..=599).map(|status| [(status, status)].into());
+        }
+        self.parsed(place, "statuses like \"200-399\"", statuses)
+    }
+}
+
+/// A service's name, as in `package.Service`; any text is one, but what would tear a line of the log.
+fn service(text: &str) -> Result<Arc<str>, Wrong> {
+    match text.len() {
+        ..=SERVICE if !text.contains(char::is_control) => Ok(text.into()),
+        ..=SERVICE => Err(Wrong::new(
+            Code::BadValue,
+            "is not the name of a service",
+            "write it like \"package.Service\"",
+        )),
+        _ => Err(Wrong::new(Code::TooLarge, "is too long for the name of a service", "at most 256 bytes")),
+    }
+}
+
+fn datagram(text: &str) -> Result<Arc<[u8]>, Wrong> {
+    match text.len() {
+        ..=DATAGRAM => Ok(text.as_bytes().into()),
+        _ => Err(Wrong::new(Code::TooLarge, "is too long for a check", "at most 1,400 bytes")),
+    }
+}
+
+fn login(text: &str) -> Result<Arc<str>, Wrong> {
+    match text.len() {
+        ..=LOGIN if !text.contains('\0') => Ok(text.into()),
+        ..=LOGIN => Err(Wrong::new(Code::BadValue, "holds a NUL", "MQTT allows none in texts")),
+        _ => Err(Wrong::new(Code::TooLarge, "is too long", "at most 1,024 bytes")),
+    }
+}
+
+fn statuses(text: &str) -> Result<Arc<[(u16, u16)]>, Wrong> {
+    let status = |text: &str| {
+        let text = text.trim();
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|status| digits && (100..=599).contains(status))
+    };
+    let range = |part: &str| {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        Some((status(low)?, status(high)?)).filter(|(low, high)| low <= high)
+    };
+    text.split(',').map(range).collect::<Option<Arc<[_]>>>().ok_or_else(|| {
+        let help = "write it like \"200-399\", \"200,204\" or 200; statuses are 100 to 599";
+        Wrong::new(Code::BadValue, "is not a list of statuses", help)
+    })
+}
+
+/// A path in origin form, as it may stand in a request line.
+pub(crate) fn path(text: &str) -> Result<&str, Wrong> {
+    let refuse = |what, help| Err(Wrong::new(Code::BadValue, what, help));
+    if !text.starts_with('/') {
+        return refuse("is not a path: it does not start with `/`", "write it like \"/healthz\"");
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) || text.contains('#') {
+        return refuse("is not a path", "blanks, `#` and letters outside ASCII are written like `%20`");
+    }
+    if text.len() > 2048 {
+        return refuse("is too long for a path", "at most 2,048 bytes");
+    }
+    Ok(text)
+}
+
+/// A method, upper case as they all are.
+pub(crate) fn method(text: &str) -> Result<&str, Wrong> {
+    let upper = text.to_ascii_uppercase();
+    match is_token(text) && text.len() <= 32 {
+        true if upper == text => Ok(text),
+        true => Err(Wrong::new(Code::BadValue, "is not a method", format!("did you mean `{upper}`?"))),
+        false => Err(Wrong::new(Code::BadValue, "is not a method", "write it like GET or HEAD")),
+    }
+}
+
+fn host(text: &str) -> Result<Arc<str>, Wrong> {
+    let value = header_value(text)?;
+    match !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Ok(value.into()),
+        false => {
+            Err(Wrong::new(Code::BadValue, "is not a host", "write it like \"app.internal\" or \"app:8080\""))
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What a destination comes to that takes messages and answers none, and what doubt does to checks.
+
+use super::*;
+
+const DEEP: ProbeKind = ProbeKind::Other("deep");
+
+/// Checks every 10 s and every second at doubt; a second of silence is unusual.
+fn watchful() -> PoolSpec {
+    let rhythm = Rhythm { fast: Some(SEC), jitter: 0.0, ..Rhythm::default() };
+    let health = HealthSpec { rhythm, if_gray: Some(DEEP), ..checks() };
+    let outlier = OutlierSpec { silence: Some(SEC), ..spec().outlier };
+    PoolSpec { health: Some(health), outlier, ..spec() }
+}
+
+/// `count` messages that nobody answers, and as long as they are kept.
+fn hold(bench: &Bench, name: &str, count: usize) -> Vec<Ticket> {
+    (0..count).map(|_| bench.ticket(name)).collect()
+}
+
+fn wait(bench: &mut Bench, half_seconds: u32) {
+    (0..half_seconds).for_each(|_| bench.advance(SEC / 2));
+}
+
+#[test]
+fn the_first_bad_outcome_brings_a_check_forward_and_many_bring_no_more() {
+    let mut bench = Bench::up("a b", watchful());
+    bench.advance(SEC * 5);
+    assert!(bench.orders.is_empty());
+    bench.traffic("a", RESET, 1);
+    assert_eq!(bench.orders.len(), 1);
+    assert_eq!((&*bench.orders[0].name, &bench.orders[0].kind), ("a", &ProbeKind::Tcp));
+    let suspects = (0..3).filter_map(|_| bench.ticket("a").finish(bench.now, RESET)).count();
+    assert_eq!(suspects, 0, "the slow loop knows");
+    bench.answer_all(true);
+    bench.traffic("a", RESET, 1);
+    assert!(bench.orders.is_empty(), "not within the fast interval");
+    bench.advance(SEC);
+    assert_eq!(bench.orders.len(), 1);
+}
+
+#[test]
+fn a_message_that_timed_out_has_the_next_checks_ask_for_an_answer() {
+    let mut bench = Bench::up("a b", watchful());
+    bench.advance(SEC * 5);
+    bench.traffic("a", Outcome::Failed(Failure::Timeout), 1);
+    for _ in 0..3 {
+        assert_eq!(bench.orders[0].kind, DEEP);
+        bench.answer_all(false);
+        bench.advance(SEC);
+    }
+    assert_eq!((bench.word("a"), &*bench.tiers()), ("down", "b"));
+    bench.advance(SEC * 10);
+    for order in mem::take(&mut bench.orders) {
+        let deep = order.kind == DEEP;
+        assert_eq!(deep, &*order.name == "a", "its peer is in no doubt");
+        bench.answer(&order, true);
+    }
+    bench.advance(SEC);
+    assert!(bench.orders.iter().any(|order| &*order.name == "a" && order.kind == ProbeKind::Tcp));
+}
+
+#[test]
+fn one_message_that_waits_unusually_long_has_its_destination_checked() {
+    let mut bench = Bench::up("a b", watchful());
+    wait(&mut bench, 2);
+    let _held = hold(&bench, "a", 1);
+    wait(&mut bench, 2);
+    assert!(bench.orders.is_empty());
+    wait(&mut bench, 1);
+    assert_eq!(bench.orders.len(), 1);
+    assert_eq!((&*bench.orders[0].name, &bench.orders[0].kind), ("a", &DEEP));
+    assert_eq!(bench.tiers(), "a b", "one message is no proof");
+}
+
+#[test]
+fn a_destination_that_answers_nobody_while_its_peers_do_is_set_aside_within_seconds() {
+    let mut bench = Bench::new("a b c", PoolSpec { health: None, ..watchful() });
+    let mut held = Vec::new();
+    for half_seconds in 0.. {
+        held.extend(hold(&bench, "a", 5));
+        bench.traffic("b", OK, 5);
+        bench.traffic("c", OK, 5);
+        wait(&mut bench, 1);
+        if bench.word("a") == "ejected" {
+            assert!((4..=6).contains(&half_seconds), "after {half_seconds} half seconds");
+            break;
+        }
+        assert!(half_seconds < 60, "never");
+    }
+    assert_eq!(bench.tiers(), "b c");
+    let line = bench.lines.last().expect("told");
+    assert!(line.contains("messages wait for an answer and it has given none for"), "{line}");
+    assert_eq!(bench.report("a").reason.expect("one").word(), "silent");
+}
+
+#[test]
+fn where_nobody_answers_nobody_is_set_aside() {
+    let mut bench = Bench::new("a b c", PoolSpec { health: None, ..watchful() });
+    let _held: Vec<_> = ["a", "b", "c"].map(|name| hold(&bench, name, 50)).into();
+    wait(&mut bench, 200);
+    assert_eq!(bench.tiers(), "a b c");
+}
+
+#[test]
+fn who_is_as_slow_as_ever_is_not_silent() {
+    let slow = Outcome::Answered { status: 200, first_byte: SEC * 30 };
+    let mut bench = Bench::new("a b", PoolSpec { health: None, ..watchful() });
+    bench.traffic("a", slow, 10);
+    let _held = hold(&bench, "a", 10);
+    for _ in 0..100 {
+        bench.traffic("b", OK, 10);
+        wait(&mut bench, 1);
+    }
+    assert_eq!(bench.tiers(), "a b");
+}
+
+#[test]
+fn a_client_that_gave_up_is_no_message_that_waits() {
+    let mut bench = Bench::new("a b", PoolSpec { health: None, ..watchful() });
+    for _ in 0..100 {
+        drop(hold(&bench, "a", 10));
+        bench.traffic("b", OK, 10);
+        wait(&mut bench, 1);
+    }
+    assert_eq!(bench.tiers(), "a b");
+}
+
+#[test]
+fn good_traffic_spares_checks_and_a_doubt_asks_at_once() {
+    let mut spec = watchful();
+    spec.health.as_mut().expect("checks").rhythm.tunes = true;
+    let mut bench = Bench::up("a b", spec);
+    let mut asked = Vec::new();
+    for _ in 0..10 {
+        bench.traffic("a", OK, 20);
+        bench.advance(SEC * 10);
+        asked.push(bench.orders.iter().map(|order| &*order.name).collect::<Vec<_>>().join(" "));
+        bench.answer_all(true);
+    }
+    assert_eq!(asked, ["b", "b", "b", "b", "a b", "b", "b", "b", "b", "a b"].map(sorted_as(&asked)));
+    bench.traffic("a", OK, 20);
+    bench.advance(SEC * 3);
+    assert!(bench.orders.is_empty());
+    bench.traffic("a", RESET, 1);
+    assert_eq!(bench.orders.len(), 1);
+}
+
+/// Who is asked in one moment is asked in any order.
+fn sorted_as(asked: &[String]) -> impl Fn(&'static str) -> String + '_ {
+    |names| match names {
+        "a b" if asked.iter().any(|both| both == "b a") => "b a".to_owned(),
+        names => names.to_owned(),
+    }
+}
+
+#[test]
+fn who_starts_down_serves_when_its_first_check_passes() {
+    let mut spec = spec();
+    spec.health.as_mut().expect("checks").rhythm.start = Start::Down;
+    let mut bench = Bench::new("a b c", spec);
+    assert_eq!((bench.word("a"), &*bench.tiers()), ("down", ""));
+    assert_eq!(bench.report("a").reason, Some(Reason::NotChecked));
+    let order = bench.orders.remove(0);
+    bench.answer(&order, true);
+    assert_eq!(bench.tiers(), "a");
+    bench.answer_all(false);
+    assert_eq!((bench.word("b"), &*bench.tiers()), ("down", "a"));
+    bench.members("a d");
+    assert_eq!((bench.word("d"), &*bench.tiers()), ("down", "a"));
+}
+
+#[test]
+fn two_pools_with_one_address_share_nothing() {
+    let (mut one, mut other) = (Bench::up("a b c", spec()), Bench::up("a b c", spec()));
+    one.traffic("a", RESET, 5);
+    one.round("b");
+    one.round("b");
+    one.round("b");
+    assert_eq!((one.word("a"), one.word("b")), ("ejected", "down"));
+    other.round("");
+    assert_eq!((other.word("a"), other.word("b"), &*other.tiers()), ("serving", "serving", "a b c"));
+    let suspect = other.ticket("a").finish(other.now, RESET).expect("the first is worth a check");
+    assert_eq!(suspect.streak, 1, "its row has just begun");
+}
+
+#[test]
+fn it_is_counted_how_often_checks_and_traffic_say_the_opposite() {
+    let mut bench = Bench::up("a b c", spec());
+    bench.traffic("a", RESET, 5);
+    for _ in 0..3 {
+        bench.traffic("b", OK, 1);
+        bench.traffic("c", RESET, 1);
+        bench.round("b c");
+    }
+    let seen = |name| {
+        let counts = bench.report(name).contradicted;
+        (counts.passed, counts.failed)
+    };
+    assert_eq!([seen("a"), seen("b"), seen("c")], [(1, 0), (0, 1), (0, 0)]);
+}

@@ -1,0 +1,158 @@
+//! What traffic shows of destinations, and what that changes: a word of a ticket, a comparison with peers, a
+//! silence.
+
+use std::mem;
+use std::time::Duration;
+
+use crate::destination::{AdminState, Health};
+use crate::event::{Event, Reason};
+use crate::health::Verdict;
+use crate::health::normal::{self, Normal};
+use crate::health::peers::{self, Window, Worse};
+use crate::health::silence::Judgement;
+use crate::live::{Failure, Outcome, Progress, Suspect};
+use crate::pool::Pool;
+use crate::pool::entry::Entry;
+use crate::time::Tick;
+
+/// Looks for silence are this far apart at least.
+const LOOK_AT_LEAST: Duration = Duration::from_millis(10);
+
+impl Pool {
+    pub(super) fn suspect(&mut self, now: Tick, suspect: &Suspect) {
+        let Some(&rank) = self.index.get(&suspect.id) else { return };
+        let entry = &self.entries[rank];
+        // What goes wrong while it drains or is down anyway is no news.
+        if entry.admin != AdminState::Ready || entry.checker.health() == Health::Down {
+            return;
+        }
+        let silent = suspect.outcome == Outcome::Failed(Failure::Timeout);
+        if suspect.outcome.blames_destination() {
+            self.doubt(now, rank, silent);
+        }
+        let room = self.room(rank);
+        let entry = &mut self.entries[rank];
+        // A row that a good answer or a return has ended since the ticket spoke is no row.
+        let suspect = Suspect { streak: suspect.streak.min(entry.live.streak()), ..*suspect };
+        let connects_only = entry.live.only_connects_failed();
+        let verdict = entry.outlier.judge(now, &self.spec.outlier, &suspect, connects_only, room);
+        let last = match suspect.outcome {
+            Outcome::Failed(failure) => Some(failure),
+            Outcome::Answered { .. } => None,
+        };
+        match verdict {
+            Verdict::Nothing => return,
+            Verdict::Spared => {
+                let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
+                return self.tell(Event::EjectionSpared { pool, destination, streak: suspect.streak });
+            }
+            Verdict::Ejected(span) => {
+                entry.ejected(Reason::TrafficFailed { streak: suspect.streak, last, span });
+            }
+            Verdict::TrialFailed(span) => entry.ejected_by = Some(Reason::TrialFailed { last, span }),
+            Verdict::TrialPassed => entry.relief = Some(Reason::TrialPassed),
+        }
+        self.touched = true;
+        self.plan(suspect.id);
+    }
+
+    pub(super) fn plan_comparison(&mut self, now: Tick) {
+        let on = self.spec.outlier.consecutive_failures > 0;
+        let interval = self.spec.outlier.interval.filter(|_| on);
+        self.compare_at = interval.map_or(Tick::NEVER, |interval| now + interval);
+    }
+
+    /// Compares what destinations did since the last time, and sets aside who did worse than the others.
+    pub(super) fn compare(&mut self, now: Tick) {
+        let serving = |entry: &Entry| entry.standing.serves() && entry.admin == AdminState::Ready;
+        let window = |entry: &mut Entry| {
+            let (counts, fit) = (entry.live.counts(), serving(entry));
+            let window = Window::between(&mem::replace(&mut entry.counted, counts.clone()), &counts);
+            // Who did not serve all the while has shown nothing.
+            if fit { window } else { Window::default() }
+        };
+        let windows: Vec<Window> = self.entries.iter_mut().map(window).collect();
+        for (rank, worse) in self.worse(&windows) {
+            self.set_aside(now, rank, |span| Reason::WorseThanPeers { worse, span });
+        }
+    }
+
+    /// Who did worse than the others; where each is known by its own past, also who did worse than it used to,
+    /// and not who is slower than the others as ever.
+    fn worse(&mut self, windows: &[Window]) -> Vec<(usize, Worse)> {
+        let mut found = peers::worse(windows);
+        if self.spec.outlier.learns {
+            let normals: Vec<Normal> = self.entries.iter().map(|entry| entry.normal).collect();
+            let slow = |worse: &Worse| matches!(worse, Worse::Latency { .. });
+            found.retain(|(rank, worse)| !(slow(worse) && normals[*rank].excuses(&windows[*rank])));
+            for (rank, worse) in normal::unusual(windows, &normals) {
+                if found.iter().all(|(known, _)| *known != rank) {
+                    found.push((rank, worse));
+                }
+            }
+            self.entries.iter_mut().zip(windows).for_each(|(entry, window)| entry.normal.learn(window));
+        }
+        found
+    }
+
+    /// Sets the destination at `rank` aside for what `reason` says, if the pool can spare it.
+    fn set_aside(&mut self, now: Tick, rank: usize, reason: impl FnOnce(Duration) -> Reason) {
+        let room = self.room(rank);
+        let entry = &mut self.entries[rank];
+        match entry.outlier.set_aside(now, &self.spec.outlier, room) {
+            Verdict::Ejected(span) => {
+                entry.ejected(reason(span));
+                self.touched = true;
+                // Before the next is judged: what this one leaves must do.
+                self.settle(now);
+            }
+            Verdict::Spared => {
+                let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
+                let streak = entry.live.streak();
+                self.tell(Event::EjectionSpared { pool, destination, streak });
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn plan_look(&mut self, now: Tick) {
+        let heard = self.spec.outlier.consecutive_failures > 0 || self.spec.health.is_some();
+        // The only destination serves whatever it is like.
+        let silence = self.spec.outlier.silence.filter(|_| heard && self.entries.len() > 1);
+        self.look_at = match silence {
+            None => Tick::NEVER,
+            // Who comes and goes often must not put it off for ever.
+            Some(_) if now < self.look_at && self.look_at != Tick::NEVER => self.look_at,
+            Some(silence) => now + (silence / 2).max(LOOK_AT_LEAST),
+        };
+    }
+
+    /// Looks for destinations that take messages and answer none.
+    pub(super) fn look(&mut self, now: Tick) {
+        let Some(least) = self.spec.outlier.silence else { return };
+        if self.entries.iter().all(|entry| entry.live.in_flight() == 0) {
+            return self.entries.iter_mut().for_each(|entry| entry.silence.forget());
+        }
+        let progress: Vec<(Progress, u32)> = self.entries.iter().map(|entry| entry.live.progress()).collect();
+        let mut all = Progress::default();
+        progress.iter().for_each(|&(own, _)| all += own);
+        for (rank, (own, waiting)) in progress.into_iter().enumerate() {
+            let row = self.spec.outlier.consecutive_failures;
+            let entry = &mut self.entries[rank];
+            match entry.silence.look(now, &own, &all.since(&own), waiting, least, row) {
+                _ if entry.admin != AdminState::Ready || entry.checker.health() == Health::Down => {}
+                Judgement::Fine => {}
+                Judgement::Doubtful => self.doubt(now, rank, true),
+                Judgement::Silent(silent) if entry.standing.serves() => {
+                    self.set_aside(now, rank, |span| Reason::Silent { silent, span });
+                }
+                Judgement::Silent(_) => {}
+            }
+        }
+        // A check may be due by that.
+        for id in self.agenda.take_due(now) {
+            self.wake(now, id);
+        }
+        self.send_checks(now);
+    }
+}

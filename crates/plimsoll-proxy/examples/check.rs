@@ -1,0 +1,140 @@
+//! A check of one's own: stores of the Redis kind serve only while they can be written to.
+//!
+//! ```text
+//! balancer: ROLE\r\n
+//! store:    *3\r\n$6\r\nmaster\r\n…     (a replica says `slave`)
+//! ```
+
+use std::pin::Pin;
+
+use plimsoll_config::{Extensions, load_with};
+use plimsoll_proxy::adapter::{Adapters, Asked, Check};
+use plimsoll_proxy::{Proxy, Source};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// An answer's beginning that tells the role.
+const MOST: usize = 64;
+
+#[derive(Debug)]
+struct Writable;
+
+impl Check for Writable {
+    fn word(&self) -> &'static str {
+        "writable"
+    }
+
+    fn ask(&self, asked: Asked) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+        Box::pin(async move {
+            let mut store = asked.connect().await.map_err(|error| error.to_string())?;
+            store.write_all(b"ROLE\r\n").await.map_err(|error| error.to_string())?;
+            let mut answer = Vec::new();
+            while answer.iter().filter(|&&byte| byte == b'\n').count() < 3 && answer.len() < MOST {
+                match store.read_buf(&mut answer).await.map_err(|error| error.to_string())? {
+                    0 => return Err("closed before answering".to_owned()),
+                    _more => {}
+                }
+            }
+            let line = String::from_utf8_lossy(&answer).lines().nth(2).unwrap_or_default().to_owned();
+            if line == "master" { Ok(()) } else { Err(format!("its role is `{line}`")) }
+        })
+    }
+}
+
+/// A balancer that checks in one way more.
+async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
+    let adapters = Adapters::built_in().with_check(Writable);
+    let extensions = Extensions { checks: adapters.check_words(), ..Extensions::default() };
+    let read = move || {
+        let env = |name: &str| std::env::var(name).ok();
+        let loaded = load_with(&file, "stores.yaml", ".".as_ref(), &env, &extensions);
+        let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
+        loaded.config.ok_or_else(|| text.as_str().into())
+    };
+    let config = read().map_err(|invalid: plimsoll_proxy::Invalid| invalid.text)?;
+    let source: Source = Box::new(read);
+    Ok(Proxy::start(config, source, adapters).await?)
+}
+
+const FILE: &str = r#"
+listeners:
+  - {name: stores, address: "127.0.0.1:6379", protocol: tcp, pool: stores}
+pools:
+  stores:
+    load_balancer: {health_monitoring: {protocol: writable, check_interval: 1s}}
+    destinations: ["127.0.0.1:6380", "127.0.0.1:6381"]
+"#;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let _proxy = start(FILE.to_owned()).await?;
+        println!("127.0.0.1:6379 leads to the store that can be written to; Ctrl-C ends it");
+        Ok(tokio::signal::ctrl_c().await?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A store that tells its role to whoever asks.
+    fn store(role: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                std::thread::spawn(move || {
+                    let mut stream = stream.unwrap();
+                    let mut asked = [0; 6];
+                    if stream.read_exact(&mut asked).is_ok() && &asked == b"ROLE\r\n" {
+                        let _gone = write!(stream, "*3\r\n${}\r\n{role}\r\n:0\r\n", role.len());
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    fn file(protocol: &str, stores: &[String]) -> String {
+        format!(
+            "admin: false\nlisteners: [{{name: s, address: \"127.0.0.1:0\", protocol: tcp, pool: p}}]\n\
+             pools: {{p: {{load_balancer: {{health_monitoring: {{protocol: {protocol}, check_interval: 50ms}}}}, \
+             destinations: {stores:?}}}}}"
+        )
+    }
+
+    #[test]
+    fn only_the_store_that_can_be_written_to_serves() {
+        let stores = [store("master"), store("slave")];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let proxy = start(file("writable", &stores)).await.unwrap();
+            for _ in 0..400 {
+                let pool = proxy.handle().pools().await.remove(0);
+                let [master, replica] = &pool.destinations[..] else { panic!("two") };
+                if replica.checks.failed > 0 && master.checks.passed > 1 {
+                    assert!(master.standing.serves() && replica.standing.word() == "down");
+                    let told = replica.report.as_ref().and_then(|r| r.last_check.clone()).unwrap();
+                    assert_eq!(
+                        (told.detail.as_str(), pool.check_type),
+                        ("its role is `slave`", Some("writable"))
+                    );
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+            panic!("it is not found");
+        });
+    }
+
+    #[test]
+    fn a_word_that_nobody_registered_is_refused() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let refused = runtime.block_on(start(file("readable", &[store("master")]))).unwrap_err();
+        assert!(refused.to_string().contains("readable"), "{refused}");
+    }
+}

@@ -1,0 +1,102 @@
+//! Where a new connection finds room among those a pool and its destinations may have.
+//!
+//! Idle connections count, and may lie at other workers. Whoever finds no room says so; then the workers that have an
+//! idle one where it is full close the coldest, and one that has just served is not kept.
+
+use std::io;
+use std::sync::Arc;
+
+use plimsoll_core::circuit::Berth;
+use plimsoll_core::{Address, DestinationId, Live};
+
+use crate::counters::Overflow;
+use crate::stream::Stream;
+use crate::upstream::WorkerPool;
+
+/// A connection that counts.
+#[derive(Debug)]
+pub(crate) struct Moored {
+    pub(crate) stream: Stream,
+    _berth: Berth,
+}
+
+impl Stream {
+    /// The same, and it counts until it is closed.
+    fn moored(self, berth: Option<Berth>) -> Self {
+        match berth {
+            Some(berth) => Self::Moored(Box::new(Moored { stream: self, _berth: berth })),
+            None => self,
+        }
+    }
+}
+
+impl WorkerPool {
+    /// Opens a connection, once there is room for one more where its number is limited.
+    ///
+    /// # Errors
+    /// The connection's, and [`io::ErrorKind::QuotaExceeded`] when there is no room for half the time it may take to
+    /// connect: nobody else's fault.
+    pub(crate) async fn moor(&self, id: DestinationId, address: &Address) -> io::Result<Stream> {
+        let limited = self.table.borrow().config.limits_connections();
+        let berth = if limited { Some(self.berth(id).await?) } else { None };
+        Stream::connect(address).await.map(|stream| stream.moored(berth))
+    }
+
+    async fn berth(&self, id: DestinationId) -> io::Result<Berth> {
+        let live = self.live(id).ok_or(io::ErrorKind::NotFound)?;
+        let circuit = self.table.borrow().circuit.clone();
+        if let Some(berth) = circuit.berth(&live) {
+            return Ok(berth);
+        }
+        let patience = self.table.borrow().config.timeouts.connect / 2;
+        let _wish = circuit.wish_berth(&live);
+        let found = async {
+            loop {
+                self.make_room();
+                let freed = self.berth_freed.notified();
+                if let Some(berth) = circuit.berth(&live) {
+                    return berth;
+                }
+                freed.await;
+            }
+        };
+        tokio::time::timeout(patience, found).await.map_err(|_| {
+            self.table.borrow().tallies.of(self.worker).overflowed(Overflow::Connections);
+            io::ErrorKind::QuotaExceeded.into()
+        })
+    }
+
+    /// Closes idle connections that take up room somebody wants: one of each destination that is full, or the coldest
+    /// of all where the pool is.
+    fn make_room(&self) {
+        let circuit = self.table.borrow().circuit.clone();
+        for (id, live) in self.lives() {
+            if live.wants_berth() && live.connections().is_full() {
+                self.close_coldest(Some(id));
+            }
+        }
+        if circuit.connections.is_full() {
+            self.close_coldest(None);
+        }
+    }
+
+    /// Makes room where somebody wants it, and lets those who wait here look again.
+    pub(crate) fn moor_others(&self) {
+        if self.table.borrow().circuit.wants_berths() {
+            self.make_room();
+            self.berth_freed.notify_waiters();
+        }
+    }
+
+    /// Is a connection that has just served better closed, because somebody wants its room?
+    pub(crate) fn is_wanted(&self, id: DestinationId) -> bool {
+        let table = self.table.borrow();
+        table.circuit.wants_berths()
+            && (table.circuit.connections.is_full()
+                || self.live(id).is_some_and(|live| live.wants_berth() && live.connections().is_full()))
+    }
+
+    fn live(&self, id: DestinationId) -> Option<Arc<Live>> {
+        self.lives().find(|(known, _)| *known == id).map(|(_, live)| live)
+    }
+}
