@@ -20,6 +20,12 @@ pub(super) struct Round {
     pub(super) others: f64,
 }
 
+impl Round {
+    fn errors(&self) -> u64 {
+        self.heard.errors.status + self.heard.errors.broken + self.heard.errors.missing
+    }
+}
+
 /// One contender in one case, all seeds together.
 pub(super) struct Row {
     pub(super) contender: Contender,
@@ -46,7 +52,7 @@ impl Row {
     }
 
     fn errors(&self) -> u64 {
-        self.sum(|round| round.heard.errors.status + round.heard.errors.broken + round.heard.errors.missing)
+        self.sum(Round::errors)
     }
 
     /// How many more messages came to destinations than clients sent, as a share.
@@ -77,14 +83,15 @@ pub(super) fn table(case: Case, rows: &[Row]) -> String {
     let (share, word) = share(case);
     let best = best(rows, share);
     let mut text = format!(
-        "## {}\n\n{}; compared by {word}.\n\n| contender | p50 | p90 | p99 | p99.9 | max | {word} by seed | to the best peer | errors | extra |\n\
-         |---|---:|---:|---:|---:|---:|---|---:|---:|---:|\n",
+        "## {}\n\n{}; compared by {word}.\n\n| contender | p50 | p90 | p99 | p99.9 | max | {word} by seed | to the best peer | errors by seed | extra |\n\
+         |---|---:|---:|---:|---:|---:|---|---:|---|---:|\n",
         case.name(),
         case.about(),
     );
     for row in rows.iter().filter(|row| !row.rounds.is_empty()) {
         let at = |share| format!("{:.1}", ms(row.quantile(share)));
         let seeds: Vec<String> = row.of_each_seed(share).iter().map(|value| format!("{value:.1}")).collect();
+        let errors: Vec<String> = row.rounds.iter().map(|round| round.errors().to_string()).collect();
         let ratio =
             best.map_or("–".to_owned(), |(_, best)| format!("**{:.3}**", ms(row.quantile(share)) / best));
         text += &format!(
@@ -96,7 +103,7 @@ pub(super) fn table(case: Case, rows: &[Row]) -> String {
             at(0.999),
             at(1.0),
             seeds.join(" "),
-            row.errors(),
+            errors.join(" "),
             row.extra() * 100.0,
         );
     }
@@ -136,6 +143,7 @@ pub(super) fn json(case: Case, rows: &[Row]) -> Value {
             "by_seed": row.of_each_seed(share),
             "ratio": best.map(|(_, best)| value / best),
             "errors": row.errors(),
+            "errors_by_seed": row.rounds.iter().map(Round::errors).collect::<Vec<_>>(),
             "errors_by_status": row.sum(|round| round.heard.errors.status),
             "missing": row.sum(|round| round.heard.errors.missing),
             "extra": row.extra(),

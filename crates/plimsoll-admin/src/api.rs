@@ -15,6 +15,7 @@ use plimsoll_proxy::{Ask, Handle, NotReported, PoolView, ReloadError, Unanswerab
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::functions;
 use crate::guard::guard;
 use crate::metrics;
 use crate::problem::Problem;
@@ -32,6 +33,11 @@ pub(crate) fn router(handle: Handle) -> Router {
         .route("/v1/pools/{pool}/destinations/{destination}", get(destination))
         .route("/v1/pools/{pool}/destinations/{destination}/load", post(load))
         .route("/v1/explain", post(explain))
+        .route("/v1/balance", post(functions::balance))
+        .route("/v1/health/monitor", post(functions::monitor))
+        .route("/v1/alerts", get(functions::alerts))
+        .route("/v1/alerts/{id}/ack", post(functions::acknowledge))
+        .route("/v1/recommendations", get(functions::recommendations))
         .route("/v1/config:reload", post(reload))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
@@ -77,7 +83,7 @@ async fn scrape(
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
-fn bad_request(error: &impl ToString) -> Problem {
+pub(crate) fn bad_request(error: &impl ToString) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, error.to_string())
 }
 
@@ -148,7 +154,7 @@ fn no_destination(pool: &PoolView, name: &str) -> Problem {
     unknown(&format!("pool {} has no destination", pool.name), name, known)
 }
 
-async fn find(handle: &Handle, name: &str) -> Result<PoolView, Problem> {
+pub(crate) async fn find(handle: &Handle, name: &str) -> Result<PoolView, Problem> {
     let mut pools = handle.pools().await;
     match pools.iter().position(|pool| *pool.name == *name) {
         Some(at) => Ok(pools.swap_remove(at)),

@@ -4,9 +4,11 @@
 
 mod api;
 mod door;
+mod functions;
 mod guard;
 mod metrics;
 mod problem;
+mod told;
 mod views;
 
 pub use door::{BindError, Door, bind};

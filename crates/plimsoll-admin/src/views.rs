@@ -4,15 +4,17 @@
 //! observed yet is null.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use plimsoll_core::measure::Gauge;
 use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::{Failure, Standing};
+use plimsoll_functions::{DestinationHealth, HealthStatus, LastCheck, LoadDistribution};
 use plimsoll_proxy::{
     CLASSES, CandidateView, CircuitView, Clock, DestinationView, Explained, Handle, PoolView, UseView,
 };
 use serde::Serialize;
+
+use crate::told::{health_status, load_distribution, millis, weight};
 
 /// One pool, whole.
 #[derive(Debug, Serialize)]
@@ -65,34 +67,6 @@ impl From<&CircuitView> for Limits {
     }
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct HealthStatus {
-    state: &'static str,
-    serving: usize,
-    total: usize,
-    since: u64,
-}
-
-/// Who was chosen how often since the start, and should be now.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LoadDistribution {
-    destinations: Vec<DestinationShare>,
-    deviation: Option<f64>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct DestinationShare {
-    id: String,
-    weight: u16,
-    effective_weight: f64,
-    intended_share: f64,
-    share: Option<f64>,
-    in_flight: u32,
-}
-
 /// One destination, whole: the contract's `DestinationHealth` and what else is known.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -109,7 +83,7 @@ pub(crate) struct Destination {
     /// An ejected destination is tried again then.
     #[serde(skip_serializing_if = "Option::is_none")]
     ejected_until: Option<u64>,
-    /// Health scores are not computed yet.
+    /// See [`DestinationHealth::score`].
     score: Option<f64>,
     /// What each of the three witnesses says, whoever of them decides.
     witnesses: Option<Witnesses>,
@@ -178,15 +152,6 @@ struct DestinationLimits {
     connections: Use,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LastCheck {
-    at: u64,
-    ok: bool,
-    latency_ms: Option<f64>,
-    detail: String,
-}
-
 /// Counts since the start.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -207,38 +172,14 @@ struct Counts {
     checks_failed: u64,
 }
 
-fn millis(span: Duration) -> f64 {
-    span.as_nanos() as f64 / 1e6
-}
-
-fn weight(in_256ths: u32) -> f64 {
-    f64::from(in_256ths) / 256.0
-}
-
 impl Pool {
     pub(crate) fn new(pool: &PoolView, clock: Clock) -> Self {
-        let shares = pool.destinations.iter().map(|d| DestinationShare {
-            id: d.name.to_string(),
-            weight: d.weight,
-            effective_weight: weight(d.effective_weight),
-            intended_share: d.intended_share,
-            share: pool.share(d),
-            in_flight: d.in_flight,
-        });
         Self {
             name: pool.name.to_string(),
             algorithm: pool.algorithm,
             state: pool.state(),
-            health_status: HealthStatus {
-                state: pool.state(),
-                serving: pool.serving(),
-                total: pool.destinations.len(),
-                since: clock.unix_millis(pool.state_since),
-            },
-            load_distribution: LoadDistribution {
-                destinations: shares.collect(),
-                deviation: pool.deviation(),
-            },
+            health_status: health_status(pool, clock),
+            load_distribution: load_distribution(pool),
             limits: (&pool.circuit).into(),
             destinations: pool.destinations.iter().map(|d| Destination::new(d, clock)).collect(),
         }
@@ -247,9 +188,7 @@ impl Pool {
 
 impl Destination {
     pub(crate) fn new(d: &DestinationView, clock: Clock) -> Self {
-        let report = d.report.as_ref();
-        let reason = report.and_then(|r| r.reason.as_ref());
-        let last_check = report.and_then(|r| r.last_check.as_ref());
+        let health = d.report.as_ref().map(|r| DestinationHealth::of(r, &d.checks, d.streak, clock));
         Self {
             id: d.name.to_string(),
             address: d.address.clone(),
@@ -257,22 +196,17 @@ impl Destination {
             effective_weight: weight(d.effective_weight),
             priority: d.priority,
             standing: d.standing.word(),
-            reason: reason.map(ToString::to_string),
+            reason: health.as_ref().and_then(|h| h.reason.clone()),
             since: clock.unix_millis(d.since),
             ejected_until: match d.standing {
                 Standing::Ejected { until } => Some(clock.unix_millis(until.max(d.since))),
                 _ => None,
             },
-            score: None,
-            witnesses: report.map(Witnesses::new),
-            consecutive_failures: report.map_or(0, |r| r.consecutive_failures),
-            consecutive_successes: report.map_or(0, |r| r.consecutive_passes),
-            last_check: last_check.map(|check| LastCheck {
-                at: clock.unix_millis(check.at),
-                ok: check.ok,
-                latency_ms: check.latency.map(millis),
-                detail: check.detail.clone(),
-            }),
+            score: health.as_ref().and_then(|h| h.score),
+            witnesses: d.report.as_ref().map(Witnesses::new),
+            consecutive_failures: health.as_ref().map_or(0, |h| h.consecutive_failures),
+            consecutive_successes: health.as_ref().map_or(0, |h| h.consecutive_successes),
+            last_check: health.and_then(|h| h.last_check),
             in_flight: d.in_flight,
             load: Load::new(d),
             limits: DestinationLimits { requests: d.requests.into(), connections: d.connections.into() },
@@ -411,6 +345,7 @@ struct Candidate {
     in_flight: u32,
     load: f64,
     chance: f64,
+    score: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -433,6 +368,7 @@ impl Explanation {
             in_flight: c.in_flight,
             load: c.load,
             chance: c.chance,
+            score: c.score,
         };
         let mut order = told.order.iter().map(ToString::to_string);
         let stage = |(stage, outcome): &(&'static str, String)| Stage { stage, outcome: outcome.clone() };

@@ -151,6 +151,9 @@ pub(crate) const HEADER_BYTES: RangeInclusive<u64> = 1024..=128 << 10;
 /// Bytes of a target, part of the head.
 pub(crate) const URI_BYTES: RangeInclusive<u64> = 64..=1 << 20;
 
+/// The share of choices that the decision log tells.
+pub(crate) const DECISION_SAMPLE: f64 = 0.01;
+
 #[cfg(test)]
 mod tests {
     use plimsoll_core::health::LoadSpec;
@@ -175,6 +178,7 @@ mod tests {
             ("listeners[].timeouts.header", dur(client.header)),
             ("listeners[].timeouts.body", dur(client.body)),
             ("listeners[].timeouts.idle", dur(client.idle)),
+            ("decision_log.sample", percent(DECISION_SAMPLE)),
             ("panic_threshold", percent(PANIC_THRESHOLD)),
             ("load_reports.max_age", dur(LoadSpec::MAX_AGE)),
             ("overload.threshold", percent(OVERLOAD.threshold)),

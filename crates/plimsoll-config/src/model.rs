@@ -33,6 +33,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// `None` = off.
     pub access_log: Option<AccessLog>,
+    /// `None` = off.
+    pub decision_log: Option<DecisionLog>,
 }
 
 /// Where the admin plane listens.
@@ -44,13 +46,22 @@ pub struct Admin {
     pub configured: bool,
 }
 
-/// Where access-log lines go.
+/// Where the lines of a log go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLog {
     /// Standard output.
     Stdout,
     /// Appended to this file; reopened on USR1.
     File(PathBuf),
+}
+
+/// Which decisions are told one by one, and where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecisionLog {
+    /// Where lines go.
+    pub target: AccessLog,
+    /// The share of choices that are told, above 0 and up to 1.
+    pub sample: f64,
 }
 
 /// Where a listener accepts.
@@ -365,6 +376,10 @@ pub struct Pool {
     /// Who passes its checks again serves one message first, and then takes a growing share
     /// (`health_monitoring.recovery_management`).
     pub recovery: bool,
+    /// People are told when destinations and the pool go or come back (`health_monitoring.alerting`).
+    pub alerting: bool,
+    /// How well messages are spread is measured (`quality.quality_metrics`).
+    pub quality_metrics: bool,
     /// What is spoken to them.
     pub protocol: PoolProtocol,
     /// How they are told whose connection it is.

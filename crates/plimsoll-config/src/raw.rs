@@ -40,6 +40,8 @@ pub(crate) struct File {
     admin: Option<Feature<Admin>>,
     /// One line per message, or `false`.
     access_log: Option<Feature<AccessLog>>,
+    /// One line for a sample of all choices, or `false`.
+    decision_log: Option<Feature<DecisionLog>>,
 }
 
 /// How the process ends.
@@ -64,6 +66,16 @@ struct Admin {
 struct AccessLog {
     /// `stdout`, or a file, which is reopened on USR1.
     path: Option<Text>,
+}
+
+/// The decision log.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct DecisionLog {
+    /// `stdout`, or a file, which is reopened on USR1.
+    path: Option<Text>,
+    /// The share of choices that are told.
+    sample: Option<Share>,
 }
 
 /// A front door.
@@ -495,7 +507,7 @@ struct HealthMonitoring {
     username: Option<Text>,
     /// That user's password.
     password: Option<Text>,
-    /// Alerts when a destination goes or comes back. Not active yet.
+    /// Alerts when a destination or the pool goes or comes back; off unless `true`.
     alerting: Option<Switch>,
     /// A destination that passes its checks again serves one message first, and then a growing share.
     recovery_management: Option<Switch>,
@@ -551,7 +563,7 @@ struct Quality {
     error_recovery: Option<Switch>,
     /// Destinations with a `priority` above 0 may take over; on unless `false`.
     failover_support: Option<Switch>,
-    /// How close shares come to what was intended. Not active yet.
+    /// How close shares come to what was intended, and what that costs; off unless `true`.
     quality_metrics: Option<Switch>,
     /// Outlier detection judges a destination by its own past, too.
     learning: Option<Switch>,

@@ -33,7 +33,7 @@ fn check_seed(name: &str, seed: &str, inactive: &[&str]) -> Config {
 
 #[test]
 fn the_basic_example_of_the_seed() {
-    let inactive = ["quality.quality_metrics"];
+    let inactive = [];
     let config = check_seed("seed-basic.yaml", BASIC, &inactive);
     let pool = &config.pools[0];
     assert_eq!(pool.algorithm, Algorithm::RoundRobin);
@@ -48,12 +48,7 @@ fn the_basic_example_of_the_seed() {
 
 #[test]
 fn the_advanced_example_of_the_seed() {
-    let inactive = [
-        "health_monitoring.alerting",
-        "performance_monitoring",
-        "dynamic_adjustment",
-        "quality.quality_metrics",
-    ];
+    let inactive = ["performance_monitoring", "dynamic_adjustment"];
     let config = check_seed("seed-advanced.yaml", ADVANCED, &inactive);
     let pool = &config.pools[0];
     assert_eq!(pool.algorithm, Algorithm::WeightedLeastConnections);

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plimsoll_config::model::{
-    AccessLog, Config, DestinationAddress, HeaderEdits, ListenAddress, Pool, Protocol, Udp, UdpFlow,
+    AccessLog, Config, DecisionLog, DestinationAddress, HeaderEdits, ListenAddress, Pool, Protocol, Udp,
+    UdpFlow,
 };
 use plimsoll_config::{Severity, defaults, load};
 use plimsoll_core::balance::Algorithm;
@@ -161,6 +162,13 @@ fn the_process() {
     let file = AccessLog::File(PathBuf::from("/etc/plimsoll/log/a.log"));
     assert_eq!(with("access_log: {path: log/a.log}").access_log, Some(file));
     assert_eq!(with("access_log: false").access_log, None);
+    let told = |text: &str| with(text).decision_log;
+    assert_eq!(told("decision_log: false"), None);
+    let one_in_a_hundred = Some(DecisionLog { target: AccessLog::Stdout, sample: 0.01 });
+    assert_eq!(told("decision_log: true"), one_in_a_hundred);
+    let file = AccessLog::File(PathBuf::from("/etc/plimsoll/d.log"));
+    let all = Some(DecisionLog { target: file, sample: 1.0 });
+    assert_eq!(told("decision_log: {path: d.log, sample: 1}"), all);
 }
 
 #[test]

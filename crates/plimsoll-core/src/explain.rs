@@ -23,6 +23,20 @@ pub enum SetAside {
     Zone,
 }
 
+impl SetAside {
+    /// The word used in API and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Standing(standing) => standing.word(),
+            Self::NoWeight => "no_weight",
+            Self::Subset => "subset",
+            Self::Backup => "backup",
+            Self::Full => "full",
+            Self::Zone => "zone",
+        }
+    }
+}
+
 /// One destination, as the choice saw it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -37,6 +51,8 @@ pub struct Candidate {
     pub load: f64,
     /// The chance with which it takes what the algorithm gives it; below 1 while it warms up.
     pub chance: f64,
+    /// What the algorithm compares it by, the lower the better; `None` where it compares nothing.
+    pub score: Option<f64>,
     /// The share of messages that meet its tier first, 0 to 1.
     pub share: f64,
 }
@@ -52,6 +68,18 @@ pub enum Decided {
     Lone,
     /// The algorithm.
     Algorithm,
+}
+
+impl Decided {
+    /// The word used in API and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Trial => "trial",
+            Self::Key => "key",
+            Self::Lone => "lone",
+            Self::Algorithm => "algorithm",
+        }
+    }
 }
 
 /// The choice of one message.
@@ -70,8 +98,38 @@ pub struct Explanation {
 /// Tells the choice that [`crate::balance_load`] would make now. Rotations stay where they are and no trial is
 /// taken; an algorithm that draws lots draws them from `rng`, so another message may be drawn another one.
 pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Explanation {
+    let candidates = candidates(snapshot, want, now);
+    let fit = fit(&candidates);
+    let shut = snapshot.circuit.as_ref().is_some_and(|c| c.has_line() || c.requests.is_full());
+    let (order, decided) = if shut { (Vec::new(), None) } else { order(snapshot, want, fit, now, rng) };
+    let waits = order.is_empty() && !snapshot.reach(want).tiers.is_empty();
+    Explanation { candidates, order, decided, waits }
+}
+
+/// Those that are not set aside.
+fn fit(candidates: &[Candidate]) -> usize {
+    candidates.iter().filter(|candidate| candidate.set_aside.is_none()).count()
+}
+
+/// What decides over a message that meets these, where no trial is open.
+pub fn decided(want: &Want<'_>, candidates: &[Candidate]) -> Decided {
+    decided_among(want, fit(candidates))
+}
+
+const fn decided_among(want: &Want<'_>, candidates: usize) -> Decided {
+    match (want.home.is_some() || want.key.is_some(), candidates) {
+        (_, 1) => Decided::Lone,
+        (true, _) => Decided::Key,
+        (false, _) => Decided::Algorithm,
+    }
+}
+
+/// Everyone, in configured order, as the choice of a message would see them. Nothing is asked of a picker that
+/// it would remember.
+pub fn candidates(snapshot: &Snapshot, want: &Want<'_>, now: Tick) -> Vec<Candidate> {
     let reach = snapshot.reach(want);
     let shares = shares_of(reach, want, snapshot.members.len());
+    let scores = scores(reach, snapshot.members.len(), now);
     let candidate = |(member, m): (usize, &Member)| {
         let in_subset = std::ptr::eq(reach, &raw const snapshot.whole)
             || want.subset.is_none_or(|subset| subset.has(&m.destination));
@@ -88,14 +146,20 @@ pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -
         let in_flight = m.live.in_flight();
         let load = f64::from(in_flight + 1) / (f64::from(m.weight.max(1)) / 256.0);
         let chance = m.warmth.map_or(1.0, |warmth| warmth.chance(now));
-        Candidate { member, set_aside, in_flight, load, chance, share }
+        Candidate { member, set_aside, in_flight, load, chance, share, score: scores[member] }
     };
-    let candidates: Vec<Candidate> = snapshot.members.iter().enumerate().map(candidate).collect();
-    let fit = candidates.iter().filter(|candidate| candidate.set_aside.is_none()).count();
-    let shut = snapshot.circuit.as_ref().is_some_and(|c| c.has_line() || c.requests.is_full());
-    let (order, decided) = if shut { (Vec::new(), None) } else { order(snapshot, want, fit, now, rng) };
-    let waits = order.is_empty() && !reach.tiers.is_empty();
-    Explanation { candidates, order, decided, waits }
+    snapshot.members.iter().enumerate().map(candidate).collect()
+}
+
+/// What the pickers would compare each member by.
+fn scores(reach: &Reach, members: usize, now: Tick) -> Vec<Option<f64>> {
+    let mut scores = vec![None; members];
+    for tier in &reach.tiers {
+        for (at, slot) in tier.slots.iter().enumerate() {
+            scores[slot.rank as usize] = tier.picker.score(at, now);
+        }
+    }
+    scores
 }
 
 /// For each member the share of messages that meet its tier first, and whether that is another zone's.
@@ -144,11 +208,7 @@ fn order(
         };
         tried.add(snapshot.members[rank].id);
         order.push(rank);
-        decided.get_or_insert(match (want.home.or(want.key), candidates) {
-            (_, 1) => Decided::Lone,
-            (Some(_), _) => Decided::Key,
-            _ => Decided::Algorithm,
-        });
+        decided.get_or_insert(decided_among(want, candidates));
     }
     (order, decided)
 }
@@ -159,6 +219,7 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
+    use crate::circuit::{Circuit, DestinationLimits, PoolLimits};
     use crate::destination::{Address, Destination, Weight};
     use crate::live::Live;
     use crate::snapshot::balance_load;
@@ -199,6 +260,29 @@ mod tests {
     }
 
     #[test]
+    fn who_has_no_room_is_full_and_a_message_that_finds_nobody_waits() {
+        let members = (0..2).map(|rank| member(rank, 0, 1, Standing::Serving)).collect();
+        let mut snapshot = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), members);
+        let circuit = Arc::new(Circuit::new(1));
+        circuit.set_limits(&PoolLimits { pending: 1, ..PoolLimits::default() });
+        snapshot.circuit = Some(circuit.clone());
+        for member in &snapshot.members {
+            member.live.set_limits(DestinationLimits { requests: 1, connections: 0 });
+        }
+        let (want, mut rng) = (Want::default(), Rng::new(1));
+        let mut held = vec![balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("room")];
+        let told = explain(&snapshot, &want, Tick::ZERO, &mut rng);
+        assert_eq!(told.candidates[held[0].member()].set_aside, Some(SetAside::Full));
+        assert_eq!((told.order, told.waits), (vec![1 - held[0].member()], false));
+        held.push(balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("room"));
+        let told = explain(&snapshot, &want, Tick::ZERO, &mut rng);
+        assert_eq!((told.order.len(), told.decided, told.waits), (0, None, true));
+        drop(held);
+        circuit.join_line(false).expect("room in the line");
+        assert!(explain(&snapshot, &want, Tick::ZERO, &mut rng).waits, "behind who waits already");
+    }
+
+    #[test]
     fn who_is_out_is_out_for_a_reason() {
         let members = vec![
             member(0, 0, 1, Standing::Down),
@@ -217,8 +301,20 @@ mod tests {
         ];
         assert_eq!(why, out);
         assert_eq!((told.order, told.decided), (vec![2, 3], Some(Decided::Lone)));
+        assert_eq!(told.candidates[2].score, None, "a rotation compares nothing");
         let nobody = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
         let told = explain(&nobody, &Want::default(), Tick::ZERO, &mut Rng::new(1));
         assert_eq!((told.order.len(), told.decided), (0, None));
+    }
+
+    #[test]
+    fn scores_are_what_the_algorithm_compares() {
+        let members = vec![member(0, 0, 1, Standing::Serving), member(1, 0, 4, Standing::Serving)];
+        let policy = Algorithm::WeightedLeastConnections.policy(1);
+        let snapshot = Snapshot::build("p".into(), 1, &*policy, members);
+        let _held = balance_load(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1)).expect("serves");
+        let told = explain(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1));
+        let scores: Vec<_> = told.candidates.iter().map(|candidate| candidate.score).collect();
+        assert_eq!(scores, [Some(1.0), Some(0.5)], "the heavier one has one in flight");
     }
 }

@@ -5,6 +5,7 @@
 //! [`balance_load`] on a [`Snapshot`] and finishes its [`Ticket`]; the slow loop owns a [`pool::Pool`] and
 //! publishes snapshots.
 
+pub mod alert;
 pub mod balance;
 pub mod circuit;
 pub mod destination;
@@ -16,6 +17,7 @@ pub mod health;
 pub mod live;
 pub mod measure;
 pub mod pool;
+pub mod quality;
 pub mod retry;
 pub mod rng;
 pub mod route;

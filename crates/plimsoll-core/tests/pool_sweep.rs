@@ -375,6 +375,7 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
         panic_threshold: [0.0, 0.5, 1.0][rng.index(3)],
         recovery: rng.below(3) == 0,
         load: Default::default(),
+        keeps_lone: true,
         limits: Default::default(),
     }
 }

@@ -1,10 +1,8 @@
-//! Where access-log lines go: through a bounded queue to a writer of their own, never in a request's way.
+//! What the access log tells of a request, a connection or a flow.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::AccessLog;
@@ -15,6 +13,7 @@ use crate::clock::Clock;
 use crate::http1::answer::{Reason, Refusal};
 use crate::http1::job::Job;
 use crate::http1::request::RequestHead;
+use crate::lines::{self, Lines, Log, LogState, timestamp};
 use crate::stream::Peer;
 use crate::tunnel::Moved;
 use crate::worker::Rule;
@@ -24,19 +23,9 @@ const QUEUE: usize = 65_536;
 /// Longest kept text of a field a client chose.
 const MAX_TEXT: usize = 2048;
 
-/// What the log shares with the rest: its switch to reopen and its count of losses.
-#[derive(Debug, Default)]
-pub(crate) struct LogState {
-    pub(crate) dropped: AtomicU64,
-    pub(crate) reopen: AtomicBool,
-}
-
 /// A worker's end of the queue.
 #[derive(Clone, Debug)]
-pub(crate) struct LogSender {
-    lines: SyncSender<Line>,
-    state: Arc<LogState>,
-}
+pub(crate) struct LogSender(Lines<Line>);
 
 /// The parts of a line known when the head was read.
 #[derive(Clone, Debug)]
@@ -122,7 +111,7 @@ impl LogDraft {
 impl LogSender {
     pub(crate) fn send(&self, draft: LogDraft, job: &Job, rule: Option<&Rule>, now: Tick) {
         let destination = rule.zip(draft.destination).and_then(|(rule, id)| rule.pool.name_of(id));
-        self.push(Line::Request(Box::new(RequestLine {
+        self.0.push(Line::Request(Box::new(RequestLine {
             draft,
             listener: job.view.table.config.name.clone(),
             route: rule.map(|rule| rule.table.name.clone()),
@@ -137,18 +126,12 @@ impl LogSender {
 
     /// A line for something that never became a request.
     pub(crate) fn send_refusal(&self, peer: Peer, listener: &Name, refusal: Refusal) {
-        self.push(Line::Refused { time: Clock::wall(), peer, listener: listener.clone(), refusal });
+        self.0.push(Line::Refused { time: Clock::wall(), peer, listener: listener.clone(), refusal });
     }
 
     /// A line for a TCP connection or a flow that has ended.
     pub(crate) fn send_connection(&self, line: ConnectionLine) {
-        self.push(Line::Connection(Box::new(line)));
-    }
-
-    fn push(&self, line: Line) {
-        if self.lines.try_send(line).is_err() {
-            self.state.dropped.fetch_add(1, Relaxed);
-        }
+        self.0.push(Line::Connection(Box::new(line)));
     }
 }
 
@@ -156,76 +139,9 @@ impl LogSender {
 ///
 /// # Errors
 /// The file cannot be opened or the thread not started.
-pub(crate) fn start(
-    target: &AccessLog,
-    state: Arc<LogState>,
-) -> io::Result<(LogSender, std::thread::JoinHandle<()>)> {
-    let (lines, queue) = sync_channel(QUEUE);
-    let mut sink = Sink::open(target)?;
-    let shared = state.clone();
-    let thread = std::thread::Builder::new()
-        .name("access-log".into())
-        .spawn(move || write(&queue, &mut sink, &shared))?;
-    Ok((LogSender { lines, state }, thread))
-}
-
-enum Sink {
-    Stdout,
-    File { path: std::path::PathBuf, file: BufWriter<File> },
-}
-
-impl Sink {
-    fn open(target: &AccessLog) -> io::Result<Self> {
-        Ok(match target {
-            AccessLog::Stdout => Self::Stdout,
-            AccessLog::File(path) => Self::File { path: path.clone(), file: Self::open_file(path)? },
-        })
-    }
-
-    fn open_file(path: &std::path::Path) -> io::Result<BufWriter<File>> {
-        OpenOptions::new().create(true).append(true).open(path).map(BufWriter::new)
-    }
-
-    fn write(&mut self, line: &str) -> io::Result<()> {
-        match self {
-            Self::Stdout => io::stdout().lock().write_all(line.as_bytes()),
-            Self::File { file, .. } => file.write_all(line.as_bytes()),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Stdout => io::stdout().flush(),
-            Self::File { file, .. } => file.flush(),
-        }
-    }
-
-    fn reopen(&mut self) -> io::Result<()> {
-        if let Self::File { path, file } = self {
-            file.flush()?;
-            *file = Self::open_file(path)?;
-        }
-        Ok(())
-    }
-}
-
-fn write(queue: &Receiver<Line>, sink: &mut Sink, state: &LogState) {
-    loop {
-        if state.reopen.swap(false, Relaxed)
-            && let Err(error) = sink.reopen()
-        {
-            tracing::error!(%error, "the access log cannot be reopened; the old file is kept");
-        }
-        let written = match queue.recv_timeout(Duration::from_millis(200)) {
-            Ok(line) => sink.write(&text(&line)),
-            Err(RecvTimeoutError::Timeout) => sink.flush(),
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
-        if written.is_err() {
-            state.dropped.fetch_add(1, Relaxed);
-        }
-    }
-    let _nothing_left_to_tell = sink.flush();
+pub(crate) fn start(target: &AccessLog, state: Arc<LogState>) -> io::Result<(LogSender, JoinHandle<()>)> {
+    let (lines, thread) = lines::start(Log { name: "access-log", queue: QUEUE, text }, target, state)?;
+    Ok((LogSender(lines), thread))
 }
 
 /// One line of JSON. `serde_json` escapes quotes and control characters, so no client can forge a line.
@@ -275,42 +191,12 @@ fn text(line: &Line) -> String {
             "forwarded_for": line.draft.forwarded_for,
         }),
     };
-    format!("{value}\n")
+    value.to_string()
 }
 
 fn client(peer: Peer) -> String {
     match peer {
         Peer::Socket(address) => address.to_string(),
         Peer::Unix => "unix:".into(),
-    }
-}
-
-/// RFC 3339 in UTC, milliseconds.
-fn timestamp(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Days to a date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-    let z = days + 719_468;
-    let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timestamps_are_rfc_3339() {
-        let at = |s: u64| timestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(s));
-        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(at(951_782_400_123), "2000-02-29T00:00:00.123Z");
-        assert_eq!(at(1_795_359_599_999), "2026-11-22T14:59:59.999Z");
     }
 }

@@ -189,6 +189,11 @@ impl PerWorker<RuleTally> {
 /// How a choice of a destination can end, as metrics label it; the first is for those that found one.
 pub const DECISIONS: [&str; 5] = ["assigned", "empty", "none_serving", "all_tried", "full"];
 
+/// Upper bounds, in nanoseconds, of the buckets for how long choices take: tens of nanoseconds for a rotation,
+/// microseconds for a look at many destinations.
+pub const DECISION_BUCKETS_NS: [u64; 10] =
+    [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 100_000, 1_000_000];
+
 /// How a try that another one follows had ended, as metrics label it: [`Failure::ALL`], and a listed status.
 pub const RETRY_REASONS: [&str; Failure::ALL.len() + 1] = {
     let mut words = ["status"; Failure::ALL.len() + 1];
@@ -263,9 +268,19 @@ pub(crate) struct PoolTally {
     wait_buckets: [Counter; BUCKETS_MS.len() + 1],
     wait_nanos: Counter,
     hedges: [Counter; HEDGES.len()],
+    timed: [Counter; DECISION_BUCKETS_NS.len() + 1],
+    timed_nanos: Counter,
 }
 
 impl PoolTally {
+    /// A choice took so long: one of those that are timed.
+    pub(crate) fn took(&self, span: Duration) {
+        let nanos = span.as_nanos() as u64;
+        let above = DECISION_BUCKETS_NS.iter().position(|&bound| nanos <= bound);
+        self.timed[above.unwrap_or(DECISION_BUCKETS_NS.len())].add(1);
+        self.timed_nanos.add(nanos);
+    }
+
     /// A destination was chosen, or was not; `before` says how the message's try before this one ended.
     pub(crate) fn decided(&self, missed: Option<NoDestination>, before: Option<Before>) {
         self.decisions[missed.map_or(0, |why| why as usize + 1)].add(1);
@@ -312,6 +327,10 @@ pub struct PoolCounts {
     pub waits: Histogram,
     /// Copies of messages that waited long, in the order of [`HEDGES`].
     pub hedges: [u64; HEDGES.len()],
+    /// Choices that were timed, by how long they took; see [`DECISION_BUCKETS_NS`].
+    pub timed: [u64; DECISION_BUCKETS_NS.len() + 1],
+    /// Their sum, nanoseconds.
+    pub timed_nanos: u64,
 }
 
 impl PerWorker<PoolTally> {
@@ -326,6 +345,8 @@ impl PerWorker<PoolTally> {
                 sum: self.sum(|t| t.wait_nanos.get()) as f64 / 1e9,
             },
             hedges: std::array::from_fn(|h| self.sum(|t| t.hedges[h].get())),
+            timed: std::array::from_fn(|b| self.sum(|t| t.timed[b].get())),
+            timed_nanos: self.sum(|t| t.timed_nanos.get()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_core::alert::Alert;
 use plimsoll_core::event::{Event, Reason};
 use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::Clock;
 use crate::probe::{self, Speaks};
 use crate::tables::Feed;
+use crate::watch::{Wants, Watch, WatchView};
 
 /// Words from workers that may wait; the next bad outcome repeats a lost one.
 pub(crate) const SUSPECTS: usize = 1024;
@@ -29,6 +31,22 @@ pub struct CheckCounts {
     pub not_made: u64,
     /// Time spent in those that passed.
     pub passed_time: Duration,
+    /// The latest, a bit each, 1 = passed; as many as `recent_count` says.
+    recent: u32,
+    recent_count: u32,
+}
+
+impl CheckCounts {
+    /// The share of the last 32 checks that passed, 0 to 1; `None` before the first.
+    pub fn score(&self) -> Option<f64> {
+        let passed = f64::from(self.recent.count_ones());
+        (self.recent_count > 0).then(|| passed / f64::from(self.recent_count))
+    }
+
+    fn note(&mut self, passed: bool) {
+        self.recent = self.recent << 1 | u32::from(passed);
+        self.recent_count = (self.recent_count + 1).min(u32::BITS);
+    }
 }
 
 /// How long something took, how often: spans by upper bound, and their sum.
@@ -90,13 +108,23 @@ pub(crate) struct PoolReport {
     /// The pool in one word, and since when.
     pub(crate) state: &'static str,
     pub(crate) state_since: Tick,
+    pub(crate) watch: WatchView,
 }
 
 /// What the control plane tells a driver.
 pub(crate) enum Order {
     Input(Box<Input>),
     Speaks(Speaks),
+    Wants(Wants),
     Report(oneshot::Sender<PoolReport>),
+    /// Say when every destination has been checked.
+    Checked(oneshot::Sender<()>),
+    /// Somebody knows of an alert.
+    Acknowledge {
+        id: u64,
+        by: String,
+        answer: oneshot::Sender<Option<Alert>>,
+    },
 }
 
 /// The parts a driver runs on.
@@ -109,6 +137,7 @@ pub(crate) struct Driver {
     pub(crate) feed: Arc<Feed>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) clock: Clock,
+    pub(crate) watch: Watch,
     /// The last check was not made, because we lacked something.
     pub(crate) lacks: bool,
 }
@@ -125,18 +154,30 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let (probed, mut results) = mpsc::unbounded_channel::<Probed>();
         let mut report = PoolReport::default();
+        let mut unchecked: Vec<oneshot::Sender<()>> = Vec::new();
         self.note_state(&self.feed.latest(), &mut report);
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.act(&probed, &mut report);
+            if !unchecked.is_empty() && self.all_checked(&report) {
+                for asker in unchecked.drain(..) {
+                    let _asker_left = asker.send(());
+                }
+            }
             let wait = self.pool.poll_timeout().map(|at| at.since(self.clock.now()));
             tokio::select! {
                 order = self.orders.recv() => match order {
                     Some(Order::Input(input)) => self.pool.handle(self.clock.now(), *input),
                     Some(Order::Speaks(speaks)) => self.speaks = speaks,
+                    Some(Order::Checked(answer)) => unchecked.push(answer),
+                    Some(Order::Wants(wants)) => self.watch.want(self.clock.now(), wants),
+                    Some(Order::Acknowledge { id, by, answer }) => {
+                        let _asker_left = answer.send(self.watch.acknowledge(id, &by));
+                    }
                     Some(Order::Report(answer)) => {
                         report.destinations = self.pool.reports();
+                        report.watch = self.watch.report(self.clock.now(), &self.pool, &report.destinations);
                         let _asker_left = answer.send(report.clone());
                     }
                     None => return,
@@ -148,9 +189,17 @@ impl Driver {
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
                     self.pool.handle_timeout(self.clock.now());
                 }
-                _ = second.tick() => self.budget.roll(self.clock.now()),
+                _ = second.tick() => {
+                    self.budget.roll(self.clock.now());
+                    self.watch.look(self.clock.now(), &self.pool);
+                }
             }
         }
+    }
+
+    fn all_checked(&self, report: &PoolReport) -> bool {
+        let members = &self.feed.latest().members;
+        members.iter().all(|member| report.checks.contains_key(&member.destination.name))
     }
 
     fn note_state(&self, snapshot: &Snapshot, report: &mut PoolReport) {
@@ -166,10 +215,12 @@ impl Driver {
             ProbeResult::Passed { latency } => {
                 counts.passed += 1;
                 counts.passed_time += *latency;
+                counts.note(true);
                 report.watched.passed.record(*latency, &BUCKETS_MS);
             }
             ProbeResult::Failed { .. } => {
                 counts.failed += 1;
+                counts.note(false);
                 report.watched.failed.record(probed.took, &BUCKETS_MS);
             }
             ProbeResult::NotMade => counts.not_made += 1,
@@ -187,13 +238,18 @@ impl Driver {
     }
 
     fn act(&mut self, probed: &mpsc::UnboundedSender<Probed>, report: &mut PoolReport) {
+        let mut heard = false;
         while let Some(action) = self.pool.poll_action() {
             match action {
                 Action::Publish(snapshot) => {
                     self.note_state(&snapshot, report);
                     self.feed.publish(snapshot);
                 }
-                Action::Tell(event) => tell(&event, self.clock.now(), report),
+                Action::Tell(event) => {
+                    heard = true;
+                    self.watch.hear(self.clock.now(), &event, &self.pool);
+                    tell(&event, self.clock.now(), report);
+                }
                 Action::Probe(order) => {
                     let (probed, clock, speaks) = (probed.clone(), self.clock, self.speaks.clone());
                     tokio::spawn(async move {
@@ -205,6 +261,9 @@ impl Driver {
                     });
                 }
             }
+        }
+        if heard {
+            self.watch.look(self.clock.now(), &self.pool);
         }
         let members = &self.feed.latest().members;
         if report.checks.len() > members.len() {

@@ -11,6 +11,7 @@ mod berth;
 mod clock;
 mod control;
 mod counters;
+mod decision_log;
 mod downstream;
 mod driver;
 mod forward;
@@ -19,7 +20,9 @@ mod grpc_web;
 mod hall;
 mod http1;
 mod http2;
+mod lines;
 mod listener;
+mod monitor;
 mod mqtt;
 mod pending;
 mod probe;
@@ -36,6 +39,7 @@ mod tunnel;
 mod udp;
 mod upstream;
 mod views;
+mod watch;
 mod worker;
 
 pub use clock::Clock;
@@ -44,10 +48,12 @@ pub use control::{
     Unanswerable,
 };
 pub use counters::{
-    CLASSES, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts, METHODS, OVERFLOWS,
-    PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
+    CLASSES, DECISION_BUCKETS_NS, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts,
+    METHODS, OVERFLOWS, PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::{CheckCounts, OUTAGES_MS, Spans, Watched};
+pub use monitor::{Monitor, MonitorView};
 pub use views::{
     CircuitView, DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView, UseView,
 };
+pub use watch::WatchView;

@@ -12,10 +12,10 @@ use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{
     Address, DestinationId, Live, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket, Want,
-    balance_load,
 };
 use tokio::sync::Notify;
 
+use crate::decision_log::Observer;
 use crate::http1::exchange::Upstream;
 use crate::http1::job::Job;
 use crate::http2::call::Call;
@@ -38,6 +38,7 @@ const REST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct WorkerPool {
     pub(crate) table: RefCell<Arc<PoolTable>>,
+    observer: Rc<Observer>,
     generation: Cell<u64>,
     snapshot: RefCell<Arc<Snapshot>>,
     idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
@@ -117,13 +118,14 @@ struct Idle {
 }
 
 impl WorkerPool {
-    pub(crate) fn new(table: Arc<PoolTable>, worker: usize) -> Self {
+    pub(crate) fn new(table: Arc<PoolTable>, worker: usize, observer: Rc<Observer>) -> Self {
         let snapshot = table.feed.latest();
         Self {
             generation: Cell::new(snapshot.generation),
             snapshot: RefCell::new(snapshot),
             pace: RefCell::new(table.config.hedge.map(Pace::new)),
             table: RefCell::new(table),
+            observer,
             idle: RefCell::default(),
             links: Links::default(),
             line: Line::default(),
@@ -173,7 +175,9 @@ impl WorkerPool {
     ) -> Result<Chosen, NoDestination> {
         self.refresh();
         let snapshot = self.snapshot.borrow();
-        let ticket = balance_load(&snapshot, want, now, rng)?;
+        let ticket = self.observer.balance_load(&snapshot, want, now, rng, |note| {
+            note(self.table.borrow().tallies.of(want.worker));
+        })?;
         let member = &snapshot.members[ticket.member()].destination;
         Ok(Chosen { ticket, address: member.address.clone() })
     }

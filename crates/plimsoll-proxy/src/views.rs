@@ -1,6 +1,7 @@
 //! What the outside may see of a running proxy: plain values, copied when asked for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::circuit::Gauge;
@@ -8,12 +9,14 @@ use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::live::Counts;
 use plimsoll_core::measure::LoadReport;
 use plimsoll_core::pool::DestinationReport;
+use plimsoll_core::quality::deviation;
 use plimsoll_core::snapshot::HealthSummary;
 use plimsoll_core::{Name, Standing, Tick};
 
 use crate::counters::{ListenerCounts, PoolCounts, RuleCounts};
 use crate::driver::{CheckCounts, Watched};
 use crate::tls::Expiry;
+use crate::watch::WatchView;
 
 /// A pool, as of now.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ pub struct PoolView {
     pub decision_cache: Option<(u64, u64)>,
     /// Ejections since the start, by their reason.
     pub ejections: BTreeMap<&'static str, u64>,
+    /// Alerts, advice, and how well messages are spread.
+    pub watch: WatchView,
     /// What it has at once, and may have.
     pub circuit: CircuitView,
 }
@@ -99,6 +104,10 @@ pub struct DestinationView {
     pub name: Name,
     /// Where it listens.
     pub address: String,
+    /// Where it stands.
+    pub zone: Option<Name>,
+    /// Free labels, in the order given.
+    pub labels: Arc<[(Name, Name)]>,
     /// Base weight.
     pub weight: u16,
     /// Effective weight, 256ths.
@@ -157,13 +166,7 @@ impl PoolView {
     /// How far the shares are from the intended ones: half the sum of the differences, 0 to 1; `None` before
     /// the first message.
     pub fn deviation(&self) -> Option<f64> {
-        let apart = |d: &DestinationView| Some((self.share(d)? - d.intended_share).abs());
-        self.destinations
-            .iter()
-            .map(apart)
-            .sum::<Option<f64>>()
-            .filter(|_| !self.destinations.is_empty())
-            .map(|sum| sum / 2.0)
+        deviation(self.destinations.iter().map(|d| (d.counts.started, d.intended_share)))
     }
 }
 
@@ -219,6 +222,8 @@ pub struct TrafficView {
     pub rules: Vec<RuleView>,
     /// Access-log lines that found no room.
     pub log_dropped: u64,
+    /// Lines of the decision log that found no room.
+    pub decisions_dropped: u64,
     /// How reloads went.
     pub reloads: ReloadsView,
 }

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::access_log::LogSender;
 use crate::clock::Clock;
+use crate::decision_log::{DecisionSender, Observer};
 use crate::listener::{self, Accepting, Socket};
 use crate::mqtt::homing::Homing;
 use crate::tables::{ListenerTable, RuleTable};
@@ -69,6 +70,8 @@ pub(crate) struct Worker {
     pub(crate) datagrams: RefCell<Option<Box<Batch>>>,
     buffers: RefCell<Vec<Vec<u8>>>,
     pub(crate) log: Option<LogSender>,
+    /// Looks at some of its choices.
+    observer: Rc<Observer>,
     pub(crate) draining: Cell<bool>,
     /// Connections being served, of all doors.
     pub(crate) connections: Cell<usize>,
@@ -120,9 +123,9 @@ impl Door {
 impl Worker {
     fn pool(&self, rule: &RuleTable) -> Rc<WorkerPool> {
         let mut pools = self.pools.borrow_mut();
-        let pool = pools
-            .entry(rule.pool.number)
-            .or_insert_with(|| Rc::new(WorkerPool::new(rule.pool.clone(), self.number)));
+        let pool = pools.entry(rule.pool.number).or_insert_with(|| {
+            Rc::new(WorkerPool::new(rule.pool.clone(), self.number, self.observer.clone()))
+        });
         pool.adopt(&rule.pool);
         pool.clone()
     }
@@ -192,6 +195,7 @@ pub(crate) struct Start {
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
     pub(crate) log: Option<LogSender>,
+    pub(crate) decisions: Option<DecisionSender>,
     /// The metronome's.
     pub(crate) beat: Arc<Notify>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
@@ -211,6 +215,7 @@ pub(crate) async fn run(start: Start) {
         datagrams: RefCell::default(),
         buffers: RefCell::default(),
         log: start.log,
+        observer: Rc::new(Observer::new(start.clock, start.decisions)),
         draining: Cell::new(false),
         connections: Cell::new(0),
         pools: RefCell::default(),

@@ -8,12 +8,16 @@ use plimsoll_core::{Rng, Tick};
 use crate::chance::{Work, exponential};
 
 /// One message of a log.
-#[derive(Copy, Clone, Debug, PartialEq)]
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub struct Logged {
     /// Since the first one.
     pub at: Duration,
     /// How long its destination took, in seconds, if the log says.
     pub took: Option<f64>,
+    /// Who served it, as a place in the log's list, if the log says.
+    pub destination: Option<u16>,
+    /// The answer counts against who served it.
+    pub bad: bool,
 }
 
 /// How messages come: none waits for the answer to another.
@@ -85,7 +89,7 @@ impl Stream {
     }
 
     fn logged(&mut self, log: &[Logged]) -> (Tick, f64) {
-        let Some(&Logged { at, took }) = log.get(self.next) else { return (Tick::NEVER, 0.0) };
+        let Some(&Logged { at, took, .. }) = log.get(self.next) else { return (Tick::NEVER, 0.0) };
         let seconds = log.len() as f64 / self.rate;
         let span = log.last().map_or(1.0, |last| last.at.as_secs_f64()).max(1e-9);
         let from_start = f64::from(self.round) + at.as_secs_f64() / span;
@@ -119,7 +123,7 @@ mod tests {
         let within = bursts.iter().filter(|at| at.as_nanos() % 5_000_000_000 < 1_000_000_000).count();
         assert!((1_850..2_150).contains(&within), "{within}");
         assert!((700..900).contains(&(bursts.len() - within)), "{}", bursts.len());
-        let at = |ms| Logged { at: Duration::from_millis(ms), took: None };
+        let at = |ms| Logged { at: Duration::from_millis(ms), ..Logged::default() };
         let replay = in_ten_seconds(Arrivals::Replay([at(0), at(10), at(3_000)].into()));
         assert!((999..=1_001).contains(&replay.len()), "{}", replay.len());
     }

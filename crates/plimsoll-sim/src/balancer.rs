@@ -44,6 +44,7 @@ impl Balancer {
             panic_threshold: scenario.panic_threshold,
             recovery: scenario.recovery,
             load: Default::default(),
+            keeps_lone: true,
             limits: Default::default(),
         };
         let mut draw = || Rng::new(rng.next_u64());

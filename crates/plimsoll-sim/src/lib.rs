@@ -22,6 +22,7 @@ pub mod chart;
 pub mod contract;
 pub mod machine;
 pub mod prequal;
+pub mod recommend;
 pub mod replay;
 pub mod report;
 pub mod run;

@@ -12,6 +12,8 @@ use crate::arrivals::Logged;
 const MAX_LINE: usize = 64 << 10;
 /// Messages of one log; the rest is left out.
 pub const MAX_MESSAGES: usize = 5_000_000;
+/// Destinations told apart; messages of others are nobody's.
+const MAX_DESTINATIONS: usize = 1_000;
 /// So many lines in a row that are none, at the start: then the file is no access log.
 const HOPELESS: u64 = 100;
 
@@ -20,6 +22,8 @@ const HOPELESS: u64 = 100;
 pub struct Log {
     /// In order of time, the first at 0.
     pub messages: Vec<Logged>,
+    /// Who served them, where the log tells: names in order of their first message.
+    pub destinations: Vec<String>,
     /// Lines that were none.
     pub bad_lines: u64,
     /// The number of the first of them, and what was wrong with it.
@@ -35,6 +39,7 @@ struct OwnLine {
     ttfb_ms: Option<f64>,
     total_ms: Option<f64>,
     destination: Option<String>,
+    status: Option<u16>,
 }
 
 /// Reads a whole log. Formats that tell whole seconds have the messages of one second spread evenly over it.
@@ -42,8 +47,9 @@ struct OwnLine {
 /// # Errors
 /// The log cannot be read, or is none; in a sentence, with a line number where there is one.
 pub fn read(mut from: impl BufRead) -> Result<Log, String> {
-    let mut seen: Vec<(f64, bool, Option<f64>)> = Vec::new();
-    let mut log = Log { messages: Vec::new(), bad_lines: 0, first_bad: None, cut: false };
+    let mut seen: Vec<Seen> = Vec::new();
+    let mut log =
+        Log { messages: Vec::new(), destinations: Vec::new(), bad_lines: 0, first_bad: None, cut: false };
     let (mut line, mut number) = (Vec::new(), 0);
     while next_line(&mut from, &mut line).map_err(|error| error.to_string())? {
         number += 1;
@@ -53,7 +59,10 @@ pub fn read(mut from: impl BufRead) -> Result<Log, String> {
         }
         match message(&line) {
             Ok(None) => {}
-            Ok(Some(message)) => seen.push(message),
+            Ok(Some((seen_now, name))) => {
+                let destination = name.and_then(|name| place(&mut log.destinations, name));
+                seen.push(Seen { destination, ..seen_now });
+            }
             Err(why) => {
                 log.bad_lines += 1;
                 let (first, what) = *log.first_bad.get_or_insert((number, why));
@@ -92,9 +101,32 @@ fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<boo
     }
 }
 
-/// Seconds since 1970, whether these are whole ones, and how long it took; nothing of an empty line.
-type Message = (f64, bool, Option<f64>);
+/// What a line tells.
+#[derive(Copy, Clone, Debug, Default)]
+struct Seen {
+    /// Seconds since 1970.
+    at: f64,
+    /// Whole ones: the rest is not known.
+    whole: bool,
+    took: Option<f64>,
+    destination: Option<u16>,
+    bad: bool,
+}
 
+/// That, and who served it.
+type Message = (Seen, Option<String>);
+
+/// The place of `name` in the list, which it joins if it is new and there is room.
+fn place(names: &mut Vec<String>, name: String) -> Option<u16> {
+    let known = names.iter().position(|known| *known == name);
+    let place = known.or_else(|| (names.len() < MAX_DESTINATIONS).then_some(names.len()))?;
+    if known.is_none() {
+        names.push(name);
+    }
+    u16::try_from(place).ok()
+}
+
+/// Nothing of an empty line.
 fn message(line: &[u8]) -> Result<Option<Message>, &'static str> {
     if line.len() > MAX_LINE {
         return Err("is longer than 64 KiB");
@@ -111,10 +143,11 @@ fn own(line: &[u8]) -> Result<Message, &'static str> {
     let line: OwnLine = serde_json::from_slice(line).map_err(|_| "is no line of our JSON with a `time`")?;
     let at = rfc3339(&line.time).ok_or("has a `time` that is none")?;
     // What never reached a destination says nothing about how long one takes.
-    let took = line.destination.and(line.ttfb_ms.or(line.total_ms));
+    let took = line.destination.as_ref().and(line.ttfb_ms.or(line.total_ms));
     let took = took.filter(|ms| ms.is_finite() && *ms >= 0.0).map(|ms| ms / 1e3);
     // The line was written at the end; the message came when it began.
-    Ok((at, false, took))
+    let bad = line.status.is_some_and(|status| status >= 500 && status != 501 && status != 505);
+    Ok((Seen { at, took, bad, ..Seen::default() }, line.destination))
 }
 
 /// `client ident user [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 203 …`
@@ -127,7 +160,8 @@ fn common(line: &[u8]) -> Result<Message, &'static str> {
     if after.first() != Some(&b'"') {
         return Err("has no \"request\" after its time");
     }
-    Ok((clf_time(time).ok_or("has a time that is none")?, true, None))
+    let at = clf_time(time).ok_or("has a time that is none")?;
+    Ok((Seen { at, whole: true, ..Seen::default() }, None))
 }
 
 /// `17/May/2015:10:05:03 +0000`
@@ -178,14 +212,15 @@ fn epoch(year: u32, month: u32, day: u32, (hour, minute, second): (u32, u32, u32
     days as f64 * 86_400.0 + f64::from(hour * 3600 + minute * 60 + second)
 }
 
-fn in_order(mut seen: Vec<Message>) -> Vec<Logged> {
-    seen.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let first = seen[0].0;
+fn in_order(mut seen: Vec<Seen>) -> Vec<Logged> {
+    seen.sort_by(|a, b| a.at.total_cmp(&b.at));
+    let first = seen[0].at;
     let mut messages = Vec::with_capacity(seen.len());
-    for alike in seen.chunk_by(|a, b| a.0 == b.0) {
-        for (nth, &(at, whole, took)) in alike.iter().enumerate() {
+    for alike in seen.chunk_by(|a, b| a.at == b.at) {
+        for (nth, &Seen { at, whole, took, destination, bad }) in alike.iter().enumerate() {
             let within = if whole { (nth as f64 + 0.5) / alike.len() as f64 } else { 0.0 };
-            messages.push(Logged { at: Duration::from_secs_f64(at - first + within), took });
+            let at = Duration::from_secs_f64(at - first + within);
+            messages.push(Logged { at, took, destination, bad });
         }
     }
     messages
@@ -210,10 +245,12 @@ mod tests {
 
     #[test]
     fn our_own_lines_tell_how_long_destinations_took_as_well() {
-        let log = "{\"time\":\"2026-02-28T23:59:59.750Z\",\"destination\":\"a\",\"ttfb_ms\":12.5,\"total_ms\":80}\n\
+        let log = "{\"time\":\"2026-02-28T23:59:59.750Z\",\"destination\":\"a\",\"status\":503,\"ttfb_ms\":12.5,\"total_ms\":80}\n\
              {\"time\":\"2026-03-01T00:00:00.000Z\",\"destination\":null,\"total_ms\":0.1}\n";
-        let messages = read(log.as_bytes()).expect("a log").messages;
-        assert_eq!(messages[0], Logged { at: Duration::ZERO, took: Some(0.0125) });
+        let Log { messages, destinations, .. } = read(log.as_bytes()).expect("a log");
+        assert_eq!(destinations, ["a"]);
+        let first = Logged { at: Duration::ZERO, took: Some(0.0125), destination: Some(0), bad: true };
+        assert_eq!(messages[0], first);
         assert_eq!((messages[1].at.as_millis(), messages[1].took), (250, None));
     }
 

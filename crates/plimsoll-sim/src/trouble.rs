@@ -84,6 +84,11 @@ impl Condition {
 }
 
 impl Trouble {
+    /// From the start to the end.
+    pub const fn always(kind: Kind) -> Self {
+        Self { kind, from: Tick::ZERO, until: Tick::NEVER }
+    }
+
     /// What it makes of a destination at `now`.
     fn worsen(&self, now: Tick, mut condition: Condition) -> Condition {
         if now < self.from || now >= self.until {

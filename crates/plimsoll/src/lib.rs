@@ -2,8 +2,8 @@
 //!
 //! [`LoadBalancer`] chooses who takes the next message of a program of your own and learns from the outcomes
 //! you report; [`balance_load`] is the same as one function. Neither opens a connection: moving the message is
-//! up to you (the `plimsoll` binary is a proxy that does it). `monitor_health`, `monitor_performance` and
-//! `adjust_load` are not there yet.
+//! up to you (the `plimsoll` binary is a proxy that does it). [`monitor_health`] checks destinations as the proxy
+//! does. `monitor_performance` and `adjust_load` are not there yet.
 //!
 //! ```
 //! use plimsoll::{Algorithm, Destination, Failure, LoadBalancer, LoadBalancingConfig, Outcome};
@@ -33,25 +33,4 @@
 //! # Ok::<(), plimsoll::LoadBalancingError>(())
 //! ```
 
-mod balancer;
-mod clock;
-mod config;
-mod destination;
-mod error;
-mod memory;
-mod report;
-mod result;
-mod window;
-
-pub use plimsoll_core::balance::Algorithm;
-pub use plimsoll_core::{Failure, Outcome};
-
-pub use balancer::{LoadBalancer, LoadBalancingResult, Ticket};
-pub use config::LoadBalancingConfig;
-pub use destination::{Destination, MOST_DESTINATIONS};
-pub use error::LoadBalancingError;
-pub use memory::{MOST_SETS, balance_load};
-pub use result::{
-    DestinationPerformance, DestinationShare, HealthState, HealthStatus, LoadDistribution,
-    PerformanceMetrics, Recommendation, ResponseTime,
-};
+pub use plimsoll_functions::*;

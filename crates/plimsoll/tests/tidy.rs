@@ -39,10 +39,18 @@ fn crates_depend_in_one_direction() {
         ("plimsoll-config", &["plimsoll-core"]),
         ("plimsoll-sim", &["plimsoll-core", "plimsoll-config"]),
         ("plimsoll-proxy", &["plimsoll-core", "plimsoll-config"]),
-        ("plimsoll-admin", &["plimsoll-core", "plimsoll-proxy"]),
+        ("plimsoll-functions", &["plimsoll-core", "plimsoll-proxy"]),
+        ("plimsoll-admin", &["plimsoll-core", "plimsoll-proxy", "plimsoll-functions"]),
         (
             "plimsoll",
-            &["plimsoll-core", "plimsoll-config", "plimsoll-proxy", "plimsoll-admin", "plimsoll-sim"],
+            &[
+                "plimsoll-core",
+                "plimsoll-config",
+                "plimsoll-proxy",
+                "plimsoll-functions",
+                "plimsoll-admin",
+                "plimsoll-sim",
+            ],
         ),
     ]);
     for (name, allowed) in allowed {

@@ -47,6 +47,7 @@ fn config(text: &mut Text<'_>, view: &TrafficView) {
         "When a configuration was last put to work, in seconds since the Unix epoch.",
     )
     .sample(&[], reloads.last_success_at);
-    text.counter("plimsoll_log_dropped_total", "Lines of the access log that found no room.")
-        .sample(&[], view.log_dropped);
+    let mut family = text.counter("plimsoll_log_dropped_total", "Lines of the logs that found no room.");
+    family.sample(&[("log", "access")], view.log_dropped);
+    family.sample(&[("log", "decisions")], view.decisions_dropped);
 }

@@ -1,9 +1,12 @@
 //! What metrics tell of pools and their destinations.
 
+use plimsoll_core::alert;
 use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::measure::Gauge;
 use plimsoll_core::{Failure, Standing};
-use plimsoll_proxy::{CLASSES, DECISIONS, DestinationView, HEDGES, OUTAGES_MS, PoolView, RETRY_REASONS};
+use plimsoll_proxy::{
+    CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, OUTAGES_MS, PoolView, RETRY_REASONS,
+};
 
 use super::limits;
 use super::text::{Family, Kind, Text};
@@ -16,6 +19,7 @@ pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
     limits::write(text, pools);
     checks(text, pools);
     recoveries(text, pools);
+    watched(text, pools);
 }
 
 /// Calls `tell` for every destination with its two labels.
@@ -147,6 +151,16 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
             family.sample(&[("pool", &pool.name), ("result", result)], count);
         }
     }
+    let mut family = text.family(
+        Kind::Histogram,
+        "plimsoll_decision_duration_seconds",
+        "How long choices of a destination took: one in 1,024, and all that the decision log tells.",
+    );
+    for pool in pools {
+        let labels = [("pool", &*pool.name), ("algorithm", pool.algorithm)];
+        let sum = pool.counts.timed_nanos as f64 / 1e9;
+        family.histogram_of(DECISION_BUCKETS_NS.map(|ns| ns as f64 / 1e9), &labels, &pool.counts.timed, sum);
+    }
     let mut family = text.gauge(
         "plimsoll_distribution_deviation_ratio",
         "Half the sum of the differences between intended shares and those since the start: 0 is exact.",
@@ -175,6 +189,56 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
         let none = (!pool.ejections.contains_key(usual)).then_some((usual, 0));
         for (reason, count) in pool.ejections.iter().map(|(r, n)| (*r, *n)).chain(none) {
             family.sample(&[("pool", &pool.name), ("reason", reason)], count);
+        }
+    }
+}
+
+/// What people are told of: alerts, panic, and how well messages are spread.
+fn watched(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family =
+        text.gauge("plimsoll_pool_panic", "1 while destinations that fail are kept for want of others.");
+    for pool in pools {
+        family.sample(&[("pool", &pool.name)], u8::from(pool.watch.panics));
+    }
+    for (name, help, raised) in [
+        ("plimsoll_alerts_total", "Alerts raised.", true),
+        ("plimsoll_alerts_active", "Alerts that stand now.", false),
+    ] {
+        let kind = if raised { Kind::Counter } else { Kind::Gauge };
+        let mut family = text.family(kind, name, help);
+        for pool in pools {
+            let counts = if raised { &pool.watch.alerts_raised } else { &pool.watch.alerts_active };
+            for (kind, &count) in alert::Kind::ALL.iter().zip(counts) {
+                if count > 0 || *kind == alert::Kind::DestinationDown {
+                    let severity = ("severity", kind.severity().word());
+                    family.sample(&[("pool", &pool.name), ("kind", kind.word()), severity], count);
+                }
+            }
+        }
+    }
+    let mut family = text.counter("plimsoll_alerts_lost_total", "Alerts not raised, because too many stood.");
+    for pool in pools {
+        family.sample(&[("pool", &pool.name)], pool.watch.alerts_lost);
+    }
+    accuracy(text, pools);
+}
+
+fn accuracy(text: &mut Text<'_>, pools: &[PoolView]) {
+    let measured = || pools.iter().filter_map(|pool| Some((&*pool.name, pool.watch.accuracy?)));
+    let mut family = text.gauge(
+        "plimsoll_balance_deviation_ratio",
+        "As plimsoll_distribution_deviation_ratio, of the last whole ten seconds.",
+    );
+    for (pool, accuracy) in measured() {
+        family.sample(&[("pool", pool)], accuracy.deviation);
+    }
+    let mut family = text.gauge(
+        "plimsoll_balance_regret_seconds",
+        "How much longer the average answer of the last whole ten seconds took than that of the fastest destination.",
+    );
+    for (pool, accuracy) in measured() {
+        if let Some(regret) = accuracy.regret {
+            family.sample(&[("pool", pool)], regret.as_secs_f64());
         }
     }
 }
@@ -242,6 +306,11 @@ fn recoveries(text: &mut Text<'_>, pools: &[PoolView]) {
     for pool in pools {
         let outages = &pool.watched.outages;
         let sum = outages.sum.as_secs_f64();
-        family.histogram_of(&OUTAGES_MS, &[("pool", &pool.name)], &outages.buckets, sum);
+        family.histogram_of(
+            OUTAGES_MS.map(|ms| ms as f64 / 1e3),
+            &[("pool", &pool.name)],
+            &outages.buckets,
+            sum,
+        );
     }
 }

@@ -75,15 +75,21 @@ impl Family<'_> {
 
     /// Counts by bucket of [`BUCKETS_MS`], the last for what is above all of them, and their sum in seconds.
     pub(crate) fn histogram(&mut self, labels: Labels<'_>, buckets: &[u64], sum: f64) {
-        self.histogram_of(&BUCKETS_MS, labels, buckets, sum);
+        self.histogram_of(BUCKETS_MS.map(|ms| ms as f64 / 1e3), labels, buckets, sum);
     }
 
-    /// The same by other bounds.
-    pub(crate) fn histogram_of(&mut self, bounds_ms: &[u64], labels: Labels<'_>, buckets: &[u64], sum: f64) {
+    /// The same by other bounds, in seconds.
+    pub(crate) fn histogram_of(
+        &mut self,
+        bounds: impl IntoIterator<Item = f64>,
+        labels: Labels<'_>,
+        buckets: &[u64],
+        sum: f64,
+    ) {
         let mut below = 0;
-        for (&bound, count) in bounds_ms.iter().zip(buckets) {
+        for (bound, count) in bounds.into_iter().zip(buckets) {
             below += count;
-            self.line("_bucket", labels, Some(&(bound as f64 / 1000.0).to_string()), below);
+            self.line("_bucket", labels, Some(&bound.to_string()), below);
         }
         let all: u64 = buckets.iter().sum();
         self.line("_bucket", labels, Some("+Inf"), all);

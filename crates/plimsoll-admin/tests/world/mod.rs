@@ -84,7 +84,7 @@ impl World {
     pub(crate) async fn start() -> Self {
         let (a, b) = (destination().await, destination().await);
         let text = format!(
-            "workers: 1\nlisteners: [{{name: web, address: \"127.0.0.1:0\", pool: default}}]\npools:\n  default:\n    load_balancer: {{algorithm: round_robin, health_monitoring: {{check_interval: 50ms}}}}\n    limits: {{requests: 100, per_destination: {{requests: 50}}}}\n    destinations: [{{id: a, address: \"{a}\"}}, {{id: 'b\"\\/é', address: \"{b}\"}}]\n"
+            "workers: 1\nlisteners: [{{name: web, address: \"127.0.0.1:0\", pool: default}}]\npools:\n  default:\n    load_balancer: {{algorithm: round_robin, health_monitoring: {{check_interval: 50ms, alerting: true}}, quality: {{quality_metrics: true}}}}\n    limits: {{requests: 100, per_destination: {{requests: 50}}}}\n    destinations: [{{id: a, address: \"{a}\"}}, {{id: 'b\"\\/é', address: \"{b}\"}}]\n"
         );
         let text = Arc::new(Mutex::new(text));
         let read = {

@@ -24,6 +24,7 @@ pub(crate) struct HealthSettings {
     port: Option<u16>,
     rhythm: Rhythm,
     recovery: bool,
+    alerting: bool,
 }
 
 impl Default for HealthSettings {
@@ -38,6 +39,7 @@ impl Default for HealthSettings {
             port: None,
             rhythm: Rhythm::default(),
             recovery: false,
+            alerting: false,
         }
     }
 }
@@ -46,6 +48,11 @@ impl HealthSettings {
     /// Who passes its checks again proves itself before it is given its share.
     pub(crate) fn recovery(&self) -> bool {
         self.recovery
+    }
+
+    /// People are told when destinations and the pool go or come back.
+    pub(crate) fn alerting(&self) -> bool {
+        self.alerting
     }
 
     /// Nobody said how checks are made.
@@ -88,7 +95,7 @@ impl Reader<'_> {
             health.port = Some(port);
         }
         set(&mut health.recovery, get("recovery_management").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["alerting"]);
+        set(&mut health.alerting, get("alerting").and_then(|p| self.switch(p)));
     }
 
     /// The keys that say when checks are made, beside the interval.

@@ -39,12 +39,14 @@ pub(crate) const TOP: Keys = Keys {
             "shutdown",
             "admin",
             "access_log",
+            "decision_log",
         ],
     )
 };
 pub(crate) const SHUTDOWN: Keys = Keys::new("shutdown", &["grace"]);
 pub(crate) const ADMIN: Keys = Keys { later: &["tokens"], ..Keys::new("admin", &["address"]) };
 pub(crate) const ACCESS_LOG: Keys = Keys::new("access_log", &["path"]);
+pub(crate) const DECISION_LOG: Keys = Keys::new("decision_log", &["path", "sample"]);
 
 pub(crate) const LISTENER: Keys = Keys {
     later: &["http3"],

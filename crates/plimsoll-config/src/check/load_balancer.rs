@@ -43,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) slow_start: Option<Duration>,
     pub(crate) panic_threshold: f64,
     pub(crate) total: Option<Duration>,
+    pub(crate) quality_metrics: bool,
 }
 
 impl Default for Settings {
@@ -67,6 +68,7 @@ impl Default for Settings {
             slow_start: None,
             panic_threshold: defaults::PANIC_THRESHOLD,
             total: None,
+            quality_metrics: false,
         }
     }
 }
@@ -217,17 +219,7 @@ impl Reader<'_> {
         set(&mut settings.retry.error_recovery, table.get("error_recovery").and_then(|p| self.switch(p)));
         set(&mut settings.spread.backup_tiers, table.get("failover_support").and_then(|p| self.switch(p)));
         set(&mut settings.outlier.learns, table.get("learning").and_then(|p| self.switch(p)));
-        self.inactive_switches(&table, &["quality_metrics"]);
-    }
-
-    /// Switches of the seed that do nothing yet: on is told, off is true already.
-    pub(crate) fn inactive_switches(&mut self, table: &Table<'_>, keys: &[&str]) {
-        for key in keys {
-            let Some(place) = table.get(key) else { continue };
-            if self.switch(place) == Some(true) {
-                self.not_active(place, key);
-            }
-        }
+        set(&mut settings.quality_metrics, table.get("quality_metrics").and_then(|p| self.switch(p)));
     }
 
     /// A feature that does nothing yet, as a switch, a block, or both: then the switch says whether the block

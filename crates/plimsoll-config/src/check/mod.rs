@@ -33,7 +33,7 @@ use table::Table;
 
 use crate::defaults;
 use crate::load::Extensions;
-use crate::model::{Config, Listener, Pool, Protocol};
+use crate::model::{AccessLog, Config, DecisionLog, Listener, Pool, Protocol};
 use crate::problem::{Code, Problems};
 use crate::tree::{Kind, Node, Path, Scalar, Value};
 
@@ -58,6 +58,7 @@ pub(crate) fn check(
     }
     let mut taken = Taken::default();
     let (listeners, pools) = services(&mut reader, &top, &table, &settings, &mut taken);
+    let access_log = table.get("access_log").and_then(|p| reader.access_log(p));
     Some(Config {
         workers: table.get("workers").and_then(|p| reader.workers(p)),
         shutdown_grace: table
@@ -67,8 +68,25 @@ pub(crate) fn check(
         listeners: listeners.into_iter().map(Arc::new).collect(),
         pools: pools.into_iter().map(Arc::new).collect(),
         admin: reader.admin(table.get("admin"), &mut taken),
-        access_log: table.get("access_log").and_then(|p| reader.access_log(p)),
+        decision_log: decision_log(&mut reader, &table, access_log.as_ref()),
+        access_log,
     })
+}
+
+/// The decision log, which must not share a file with the access log: each reopens and writes its own.
+fn decision_log(
+    reader: &mut Reader<'_>,
+    table: &Table<'_>,
+    access_log: Option<&AccessLog>,
+) -> Option<DecisionLog> {
+    let place = table.get("decision_log")?;
+    let log = reader.decision_log(place)?;
+    if matches!(log.target, AccessLog::File(_)) && Some(&log.target) == access_log {
+        let message = "the access log is written to this file already";
+        reader.problem(place, Code::Conflict, message).help("give each log a file of its own");
+        return None;
+    }
+    Some(log)
 }
 
 /// Listeners and pools, from the short form or the full one.

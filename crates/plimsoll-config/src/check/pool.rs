@@ -290,6 +290,8 @@ fn build(
         slow_start: settings.slow_start,
         panic_threshold: settings.panic_threshold,
         recovery: settings.health_checking && settings.health.recovery(),
+        alerting: settings.health.alerting(),
+        quality_metrics: settings.quality_metrics,
         protocol: PoolProtocol::default(),
         proxy_protocol: ProxyProtocol::default(),
         grpc_web: GrpcWeb::default(),

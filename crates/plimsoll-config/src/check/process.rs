@@ -8,7 +8,7 @@ use crate::check::keys;
 use crate::check::listener::Taken;
 use crate::check::read::{Place, Reader};
 use crate::defaults;
-use crate::model::{AccessLog, Admin, ListenAddress};
+use crate::model::{AccessLog, Admin, DecisionLog, ListenAddress};
 use crate::problem::Code;
 
 impl Reader<'_> {
@@ -60,7 +60,39 @@ impl Reader<'_> {
             return None;
         }
         let table = self.table(place, &keys::ACCESS_LOG)?;
-        let Some(place) = table.get("path") else { return Some(AccessLog::Stdout) };
+        self.log_path(table.get("path"))
+    }
+
+    /// `{path: stdout, sample: "1%"}`, `{path: FILE, …}`, or a switch.
+    pub(crate) fn decision_log(&mut self, place: &Place<'_>) -> Option<DecisionLog> {
+        let sample = defaults::DECISION_SAMPLE;
+        if place.is_switch() {
+            return self.switch(place)?.then_some(DecisionLog { target: AccessLog::Stdout, sample });
+        }
+        if !place.is_block() {
+            self.wrong_type(place, "a block, true or false").help("write `decision_log: {path: stdout}`");
+            return None;
+        }
+        let table = self.table(place, &keys::DECISION_LOG)?;
+        let target = self.log_path(table.get("path"));
+        let sample = match table.get("sample") {
+            Some(place) => {
+                let share = self.share(place)?;
+                if share == 0.0 {
+                    self.problem(place, Code::OutOfRange, "nothing would be logged")
+                        .help("write `decision_log: false`, or a share above 0");
+                    return None;
+                }
+                share
+            }
+            None => sample,
+        };
+        Some(DecisionLog { target: target?, sample })
+    }
+
+    /// Where the lines of a log go.
+    fn log_path(&mut self, place: Option<&Place<'_>>) -> Option<AccessLog> {
+        let Some(place) = place else { return Some(AccessLog::Stdout) };
         match self.text(place)? {
             "stdout" => Some(AccessLog::Stdout),
             path if path.is_empty() || path.contains('\0') => {

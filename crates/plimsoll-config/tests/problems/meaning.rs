@@ -411,19 +411,14 @@ fn when_to_hedge_is_a_share_or_a_time() {
 #[test]
 fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
     let policy = |on: &str| {
-        "  health_monitoring: {▸alerting: ON}\n  quality: {▸quality_metrics: ON}\n  ▸dynamic_adjustment: ON\n  \
+        "  ▸dynamic_adjustment: ON\n  \
          ▸performance_monitoring: ON"
             .replace("ON", on)
     };
     check_policy(&policy("false").replace('▸', ""), &[]);
     check_policy(
         &policy("true"),
-        &[
-            "not-active-yet health_monitoring.alerting",
-            "not-active-yet quality.quality_metrics",
-            "not-active-yet dynamic_adjustment",
-            "not-active-yet performance_monitoring",
-        ],
+        &["not-active-yet dynamic_adjustment", "not-active-yet performance_monitoring"],
     );
 }
 

@@ -136,6 +136,7 @@ fn wrong_types() {
     check_short("▸shutdown:\n", &["wrong-type shutdown"]);
     check_short("admin: ▸9900", &["wrong-type admin"]);
     check_short("access_log: ▸stdout", &["wrong-type access_log"]);
+    check_short("decision_log: ▸stdout", &["wrong-type decision_log"]);
     check_policy("  failover: ▸yes", &["wrong-type failover"]);
     check_policy("  failover: ▸\"true\"", &["wrong-type failover"]);
     check_policy("  ▸health_checking: {}", &["wrong-type health_checking"]);

@@ -103,6 +103,11 @@ fn header_lines_that_must_not_be() {
 fn values_that_are_not_of_their_kind() {
     check_short("workers: ▸many", &["bad-value workers"]);
     check_short("access_log: {path: ▸\"\"}", &["bad-value access_log.path"]);
+    check_short("decision_log: {path: ▸\"\"}", &["bad-value decision_log.path"]);
+    check_short("decision_log: {sample: ▸0}", &["out-of-range decision_log.sample"]);
+    check_short("decision_log: {sample: ▸\"101%\"}", &["bad-unit decision_log.sample"]);
+    check_short("access_log: {path: a}\n▸decision_log: {path: a}", &["conflict decision_log"]);
+    check_short("access_log: {path: a}\ndecision_log: {path: b}", &[]);
     check_policy("  algorithm: ▸round-robin", &["bad-value algorithm"]);
     check_policy(
         "  retry: {when: [▸rest, ▸\"status:200\", ▸\"status:+503\"]}",

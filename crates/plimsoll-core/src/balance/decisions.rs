@@ -25,6 +25,12 @@ impl DecisionTally {
         Self((0..workers.max(1)).map(|_| Counts::default()).collect())
     }
 
+    /// Found and not found, by one worker.
+    pub fn of(&self, worker: usize) -> (u64, u64) {
+        let counts = &self.0[worker % self.0.len()];
+        (counts.hits.load(Relaxed), counts.misses.load(Relaxed))
+    }
+
     /// Found and not found, over all workers.
     pub fn sums(&self) -> (u64, u64) {
         let sum = |of: fn(&Counts) -> &AtomicU64| self.0.iter().map(|counts| of(counts).load(Relaxed)).sum();

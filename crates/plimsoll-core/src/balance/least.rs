@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::cursor::{Cursors, Parts, Ring};
 use super::draw::Dice;
 use super::{Needs, Part, Picker, Policy, Slot};
+use crate::destination::Weight;
 use crate::live::Live;
 use crate::rng::Rng;
 use crate::snapshot::Want;
@@ -63,7 +64,8 @@ impl Policy for LeastConnections {
     }
 
     fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
-        let loads = slots.iter().map(|slot| Load::new(slot, if self.weighted { slot.weight } else { 1 }));
+        let alike = Weight::ONE.in_256ths();
+        let loads = slots.iter().map(|slot| Load::new(slot, if self.weighted { slot.weight } else { alike }));
         let loads: Box<[Load]> = loads.collect();
         if slots.len() > EXACT_UP_TO {
             let dice = if self.weighted { Dice::by_weight(&slots) } else { Dice::even(&slots) };
@@ -112,6 +114,11 @@ impl Reading {
         let theirs = (u64::from(other.in_flight) + 1) * u64::from(self.weight);
         ours < theirs
     }
+
+    /// (n + 1) / weight, for people.
+    pub(super) fn as_number(self) -> f64 {
+        (f64::from(self.in_flight) + 1.0) * 256.0 / f64::from(self.weight)
+    }
 }
 
 struct BestOfAll {
@@ -156,6 +163,10 @@ impl Picker for BestOfAll {
         cursor.store(u64::from(self.loads[best].after), Relaxed);
         best
     }
+
+    fn score(&self, slot: usize, _now: Tick) -> Option<f64> {
+        Some(self.loads[slot].reading().as_number())
+    }
 }
 
 struct BestOfSample {
@@ -172,6 +183,10 @@ impl Picker for BestOfSample {
             select_unpredictable(reading.is_below(best.1), (index, reading), best)
         };
         drawn[1..count].iter().fold(first, lower).0
+    }
+
+    fn score(&self, slot: usize, _now: Tick) -> Option<f64> {
+        Some(self.loads[slot].reading().as_number())
     }
 }
 

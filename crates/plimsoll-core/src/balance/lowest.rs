@@ -57,6 +57,10 @@ impl<S: Score> Picker for LowestOfAll<S> {
         }
         best
     }
+
+    fn score(&self, slot: usize, now: Tick) -> Option<f64> {
+        Some(self.score.of(slot, now))
+    }
 }
 
 struct LowestOfSample<S> {
@@ -74,5 +78,9 @@ impl<S: Score> Picker for LowestOfSample<S> {
             select_unpredictable(score < best.1, (index, score), best)
         };
         drawn[1..count].iter().fold(first, lower).0
+    }
+
+    fn score(&self, slot: usize, now: Tick) -> Option<f64> {
+        Some(self.score.of(slot, now))
     }
 }

@@ -127,6 +127,12 @@ impl Part {
 pub trait Picker: Send + Sync {
     /// The index of the slot that takes this message. No lock, no allocation.
     fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize;
+
+    /// What it would compare that slot by now, the lower the better; `None` where nothing is compared, or not
+    /// by one number. For people: no choice asks for it.
+    fn score(&self, _slot: usize, _now: Tick) -> Option<f64> {
+        None
+    }
 }
 
 /// The algorithms a configuration can name today.

@@ -65,6 +65,10 @@ impl Picker for P2cPicker {
         let (first, second) = self.dice.two(rng);
         if self.loads[second].reading().is_below(self.loads[first].reading()) { second } else { first }
     }
+
+    fn score(&self, slot: usize, _now: Tick) -> Option<f64> {
+        Some(self.loads[slot].reading().as_number())
+    }
 }
 
 #[cfg(test)]

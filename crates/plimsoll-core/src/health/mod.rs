@@ -1,6 +1,8 @@
 //! What active checks ask and what real traffic may show before a destination is set aside.
 
+pub mod advice;
 pub mod checker;
+pub mod falls;
 pub mod lanes;
 pub mod normal;
 pub mod outlier;

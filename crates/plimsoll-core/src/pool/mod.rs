@@ -63,6 +63,8 @@ pub struct PoolSpec {
     pub recovery: bool,
     /// What becomes of what destinations say of their load.
     pub load: LoadSpec,
+    /// The pool's only destination is never taken out for failing: failing over to nothing helps nobody.
+    pub keeps_lone: bool,
     /// What it may have at once, over all destinations.
     pub limits: PoolLimits,
 }
@@ -156,6 +158,8 @@ pub struct Pool {
     compare_at: Tick,
     /// When their loads are next looked at.
     weigh_at: Tick,
+    /// A destination that deserved ejection was kept a short time ago; over then.
+    panics_until: Tick,
     /// When it is next looked for who has fallen silent.
     look_at: Tick,
 }
@@ -193,6 +197,7 @@ impl Pool {
             runs: false,
             compare_at: Tick::NEVER,
             weigh_at: Tick::NEVER,
+            panics_until: Tick::ZERO,
             look_at: Tick::NEVER,
         };
         pool.circuit.set_limits(&pool.spec.limits);
@@ -273,6 +278,17 @@ impl Pool {
     /// What is known of each destination, in configured order.
     pub fn reports(&self) -> Vec<DestinationReport> {
         self.entries.iter().map(Entry::report).collect()
+    }
+
+    /// Destinations that deserve ejection are kept, or were taken back, because too few others would be left.
+    /// Nobody tells when that is over, so it is when nothing of the kind has been seen for as long as two first
+    /// ejections: of one that fails on it is told once in the time of one.
+    pub fn panics(&self, now: Tick) -> bool {
+        now < self.panics_until
+    }
+
+    fn panic(&mut self, now: Tick) {
+        self.panics_until = now + self.spec.outlier.base_ejection.saturating_mul(2);
     }
 
     fn replace_members(&mut self, now: Tick, members: Vec<Destination>) {
@@ -437,7 +453,7 @@ impl Pool {
         if mem::take(&mut self.touched) {
             self.unload(now);
             self.readmit(now);
-            let lone = self.entries.len() == 1;
+            let lone = self.spares_lone();
             for rank in 0..self.entries.len() {
                 let (change, differs) = self.entries[rank].settle(now, lone, &self.spec);
                 if differs {
@@ -475,10 +491,11 @@ impl Pool {
     /// the pool has shrunk below them, and when too few would serve for nothing but ejections.
     fn readmit(&mut self, now: Tick) {
         let (count, backup) = (self.entries.len(), self.spec.spread.backup_tiers);
-        let most = if count == 1 { 0 } else { Room::most(count, &self.spec.outlier) };
+        let lone = self.spares_lone();
+        let most = if lone { 0 } else { Room::most(count, &self.spec.outlier) };
         let mut out = self.entries.iter().filter(|entry| entry.outlier.is_out()).count();
         while out > 0 {
-            let stand = |entry: &&Entry| entry.takes(entry.stands(count == 1), backup);
+            let stand = |entry: &&Entry| entry.takes(entry.stands(lone), backup);
             let serving = self.entries.iter().filter(stand).count();
             let fit = |entry: &&Entry| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
             let wanted = self.entries.iter().filter(fit).count() as f64 * self.spec.panic_threshold - 1e-9;
@@ -498,7 +515,12 @@ impl Pool {
             out -= 1;
             let id = entry.id;
             self.plan(id);
+            self.panic(now);
         }
+    }
+
+    fn spares_lone(&self) -> bool {
+        self.entries.len() == 1 && self.spec.keeps_lone
     }
 
     fn tell(&mut self, event: Event) {

@@ -44,6 +44,7 @@ impl Pool {
             Verdict::Nothing => return,
             Verdict::Spared => {
                 let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
+                self.panic(now);
                 return self.tell(Event::EjectionSpared { pool, destination, streak: suspect.streak });
             }
             Verdict::Ejected(span) => {
@@ -109,6 +110,7 @@ impl Pool {
             Verdict::Spared => {
                 let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
                 let streak = entry.live.streak();
+                self.panic(now);
                 self.tell(Event::EjectionSpared { pool, destination, streak });
             }
             _ => {}

@@ -19,6 +19,7 @@ use crate::listener::Socket;
 use crate::probe::Speaks;
 use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable};
 use crate::tcp::Tcp;
+use crate::watch::{Wants, Watch};
 use crate::worker::{Command, DoorOrder};
 
 impl Handle {
@@ -59,6 +60,7 @@ impl Handle {
     /// The pool of that name, told of its new configuration, or a new one with a driver of its own.
     fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
         let spec = spec_of(config);
+        let wants = Wants { alerting: config.alerting, quality: config.quality_metrics };
         let trust = state.secrets.trusts.get(&config.name).cloned();
         let check = match config.health.as_ref().map(|health| &health.probe) {
             Some(ProbeKind::Other(word)) => self.0.adapters.check(word),
@@ -73,6 +75,7 @@ impl Handle {
         if let Some(known) = state.pools.get_mut(&config.name) {
             known.table.budget.set_share(config.retry.budget);
             let _driver_has_ended = known.orders.send(Order::Speaks(speaks.clone()));
+            let _driver_has_ended = known.orders.send(Order::Wants(wants));
             for input in [Input::Spec(spec), Input::Members(members)] {
                 let _driver_has_ended = known.orders.send(Order::Input(Box::new(input)));
             }
@@ -94,7 +97,9 @@ impl Handle {
         let (suspects, from_workers) = mpsc::channel(SUSPECTS);
         let clock = self.0.clock;
         let rng = Rng::new(state.next ^ clock.now().as_nanos());
-        let pool = Pool::new(config.name.clone(), spec, members, self.0.workers, rng, clock.now());
+        // One place more than workers: for choices of the API.
+        let places = self.0.workers + 1;
+        let pool = Pool::new(config.name.clone(), spec, members, places, rng, clock.now());
         let circuit = pool.circuit().clone();
         circuit.hang_bells(self.0.bells.clone());
         let feed = Arc::new(Feed::new(pool.snapshot().clone()));
@@ -107,7 +112,7 @@ impl Handle {
             budget: budget.clone(),
             circuit,
             suspects,
-            tallies: Arc::new(PerWorker::new(self.0.workers)),
+            tallies: Arc::new(PerWorker::new(places)),
         });
         let driver = Driver {
             pool,
@@ -117,6 +122,7 @@ impl Handle {
             feed,
             budget,
             clock,
+            watch: Watch::new(config.name.clone(), wants, clock),
             lacks: false,
         };
         tokio::spawn(driver.run());
@@ -224,6 +230,7 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         panic_threshold: pool.panic_threshold,
         recovery: pool.recovery,
         load: pool.load,
+        keeps_lone: true,
         limits: PoolLimits {
             requests: requests_at_once(pool.protocol, pool.limits.requests, pool.limits.connections),
             ..pool.limits

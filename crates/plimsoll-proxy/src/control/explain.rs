@@ -78,6 +78,8 @@ pub struct CandidateView {
     pub load: f64,
     /// The chance with which it takes what it is given, 0 to 1.
     pub chance: f64,
+    /// What the algorithm compares it by, the lower the better; `None` where it compares nothing.
+    pub score: Option<f64>,
 }
 
 impl Handle {
@@ -133,16 +135,17 @@ impl Handle {
                 priority: destination.priority,
                 weight: destination.weight.get(),
                 standing: member.standing,
-                set_aside: candidate.set_aside.map(word),
+                set_aside: candidate.set_aside.map(SetAside::word),
                 because: candidate.set_aside.map(|why| sentence(why, reason)),
                 in_flight: candidate.in_flight,
                 load: candidate.load,
                 chance: candidate.chance,
+                score: candidate.score,
             });
         }
         let name = |&member: &usize| snapshot.members[member].destination.name.clone();
         explained.order = told.order.iter().map(name).collect();
-        explained.decided = told.decided.map(decided);
+        explained.decided = told.decided.map(Decided::word);
         self.tell_stages(rule, told.waits, explained);
     }
 
@@ -308,17 +311,6 @@ fn head(ask: &Ask, authority: &str, path: &str) -> Result<String, Unanswerable> 
     Ok(format!("{} {path} HTTP/1.1\r\n{host}{lines}\r\n", ask.method))
 }
 
-const fn word(why: SetAside) -> &'static str {
-    match why {
-        SetAside::Standing(standing) => standing.word(),
-        SetAside::NoWeight => "no_weight",
-        SetAside::Subset => "subset",
-        SetAside::Backup => "backup",
-        SetAside::Full => "full",
-        SetAside::Zone => "zone",
-    }
-}
-
 fn sentence(why: SetAside, reason: Option<String>) -> String {
     match why {
         SetAside::Standing(standing) => match reason {
@@ -330,14 +322,5 @@ fn sentence(why: SetAside, reason: Option<String>) -> String {
         SetAside::Backup => "it is of a backup tier, and the first one serves".to_owned(),
         SetAside::Full => "it has as many messages as it may have at once".to_owned(),
         SetAside::Zone => "it is of another zone, and the own one carries everything".to_owned(),
-    }
-}
-
-const fn decided(decided: Decided) -> &'static str {
-    match decided {
-        Decided::Trial => "trial",
-        Decided::Key => "key",
-        Decided::Lone => "lone",
-        Decided::Algorithm => "algorithm",
     }
 }

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_config::model::{ListenAddress, Protocol};
+use plimsoll_core::alert::Alert;
 use plimsoll_core::measure::{Gauge, LoadReport};
 use plimsoll_core::pool::Input;
+use plimsoll_core::quality::intended_shares;
 use plimsoll_core::{Name, Snapshot, Tick};
 use tokio::sync::oneshot;
 
@@ -86,6 +88,14 @@ impl Handle {
         Ok(())
     }
 
+    /// Notes that `by` knows of the alert `id` of `pool`; `None` where there is no such alert.
+    pub async fn acknowledge(&self, pool: &str, id: u64, by: &str) -> Option<Alert> {
+        let orders = self.state().pools.get(pool)?.orders.clone();
+        let (answer, told) = oneshot::channel();
+        let _driver_has_ended = orders.send(Order::Acknowledge { id, by: by.to_owned(), answer });
+        told.await.ok()?
+    }
+
     /// Everything counted outside pools.
     pub fn traffic(&self) -> TrafficView {
         let state = self.state();
@@ -119,27 +129,15 @@ impl Handle {
             listeners: listeners.collect(),
             rules: rules.collect(),
             log_dropped: self.0.log.dropped.load(Relaxed),
+            decisions_dropped: self.0.decision_log.dropped.load(Relaxed),
             reloads: state.reloads,
         }
     }
 }
 
-/// The share each member should get: of its tier's share, by weight where the algorithm heeds weights.
-fn intended_shares(table: &PoolTable, snapshot: &Snapshot) -> Vec<f64> {
-    let mut shares = vec![0.0; snapshot.members.len()];
-    let pull = |weight: u32| if table.config.algorithm.heeds_weights() { f64::from(weight) } else { 1.0 };
-    for (tier, share) in snapshot.whole.tiers.iter().zip(snapshot.whole.shares()) {
-        let pulls: f64 = tier.slots.iter().map(|slot| pull(slot.weight)).sum();
-        for slot in tier.slots.iter() {
-            shares[slot.rank as usize] = share * pull(slot.weight) / pulls;
-        }
-    }
-    shares
-}
-
 fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
     let snapshot = table.feed.latest();
-    let intended = intended_shares(table, &snapshot);
+    let intended = intended_shares(&snapshot, table.config.algorithm.heeds_weights());
     let mut reports: HashMap<Name, _> =
         report.destinations.into_iter().map(|r| (r.name.clone(), r)).collect();
     let destinations = snapshot.members.iter().zip(intended).map(|(member, intended_share)| {
@@ -147,6 +145,8 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
         DestinationView {
             name: d.name.clone(),
             address: d.address.to_string(),
+            zone: d.zone.clone(),
+            labels: d.labels.clone(),
             weight: d.weight.get(),
             effective_weight: member.weight,
             intended_share,
@@ -180,6 +180,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
         watched: report.watched,
         decision_cache: snapshot.decisions.as_ref().map(|tally| tally.sums()),
         ejections: report.ejections,
+        watch: report.watch,
         circuit: circuit(table, &snapshot),
     }
 }

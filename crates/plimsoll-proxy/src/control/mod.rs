@@ -1,5 +1,6 @@
 //! How a configuration is put to work: all of it or nothing, and what it keeps of the one before.
 
+mod balance;
 mod commit;
 mod error;
 mod explain;
@@ -22,11 +23,13 @@ pub use self::error::{Invalid, ReloadError, StartError};
 pub use self::explain::{Ask, CandidateView, Explained, Unanswerable};
 pub use self::look::NotReported;
 use self::prepare::{Secrets, bind, find_adapters, resolve, unseal};
-use crate::access_log::{self, LogState};
+use crate::access_log;
 use crate::adapter::Adapters;
 use crate::clock::Clock;
 use crate::counters::{PerWorker, RuleTally};
+use crate::decision_log;
 use crate::driver::Order;
+use crate::lines::LogState;
 use crate::queue::Bell;
 use crate::tables::{ListenerShared, ListenerTable, PoolTable};
 use crate::timer::start_metronome;
@@ -41,7 +44,7 @@ pub type Source = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
 pub struct Proxy {
     handle: Handle,
     threads: Vec<std::thread::JoinHandle<()>>,
-    log_thread: Option<std::thread::JoinHandle<()>>,
+    log_threads: Vec<std::thread::JoinHandle<()>>,
     ended: mpsc::UnboundedReceiver<usize>,
 }
 
@@ -59,6 +62,7 @@ struct Shared {
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
     log: Arc<LogState>,
+    decision_log: Arc<LogState>,
     draining: AtomicBool,
     /// Each worker's, for who waits there.
     bells: Box<[Waker]>,
@@ -112,14 +116,21 @@ impl Proxy {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.map_or(cpus, usize::from);
         let log_state = Arc::new(LogState::default());
-        let (log, log_thread) = match &config.access_log {
-            None => (None, None),
-            Some(target) => {
-                let (sender, thread) = access_log::start(target, log_state.clone())
-                    .map_err(|error| StartError::System { what: "open the access log", error })?;
-                (Some(sender), Some(thread))
-            }
-        };
+        let decisions_state = Arc::new(LogState::default());
+        let mut log_threads = Vec::new();
+        let (mut log, mut decisions) = (None, None);
+        if let Some(target) = &config.access_log {
+            let (sender, thread) = access_log::start(target, log_state.clone())
+                .map_err(|error| StartError::System { what: "open the access log", error })?;
+            log = Some(sender);
+            log_threads.push(thread);
+        }
+        if let Some(config) = &config.decision_log {
+            let (sender, thread) = decision_log::start(config, decisions_state.clone())
+                .map_err(|error| StartError::System { what: "open the decision log", error })?;
+            decisions = Some(sender);
+            log_threads.push(thread);
+        }
         find_adapters(&config, &adapters)?;
         let secrets = unseal(&config, &adapters, &Secrets::default())?;
         let resolved = resolve(&config).await?;
@@ -135,8 +146,16 @@ impl Proxy {
                 SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64) ^ (number as u64) << 48;
             let beat = Arc::new(Notify::new());
             beats.push(Arc::downgrade(&beat));
-            let start =
-                worker::Start { number, workers, clock, seed, log: log.clone(), beat, commands: from };
+            let start = worker::Start {
+                number,
+                workers,
+                clock,
+                seed,
+                log: log.clone(),
+                decisions: decisions.clone(),
+                beat,
+                commands: from,
+            };
             let thread = spawn_worker(start, workers == cpus, ended_to.clone());
             threads.push(thread.map_err(|error| StartError::System { what: "start a worker", error })?);
         }
@@ -161,11 +180,12 @@ impl Proxy {
             state: Mutex::new(state),
             reloading: tokio::sync::Mutex::default(),
             log: log_state,
+            decision_log: decisions_state,
             draining: AtomicBool::new(false),
             bells,
         }));
         handle.commit(config, secrets, resolved, sockets);
-        Ok(Self { handle, threads, log_thread, ended })
+        Ok(Self { handle, threads, log_threads, ended })
     }
 
     /// A hold on it for whoever looks or commands.
@@ -183,7 +203,7 @@ impl Proxy {
         for thread in self.threads.drain(..) {
             let _panicked_and_said_so = thread.join();
         }
-        if let Some(thread) = self.log_thread.take() {
+        for thread in self.log_threads.drain(..) {
             let _panicked_and_said_so = thread.join();
         }
     }
@@ -310,9 +330,10 @@ impl Handle {
         self.0.draining.load(Relaxed)
     }
 
-    /// The access log's file is opened anew, for log rotation.
+    /// The files of the logs are opened anew, for log rotation.
     pub fn reopen_logs(&self) {
         self.0.log.reopen.store(true, Relaxed);
+        self.0.decision_log.reopen.store(true, Relaxed);
     }
 
     /// How long a drain may take.
@@ -342,8 +363,11 @@ fn summary(old: &Config, new: &Config) -> String {
     let listeners = new.listeners.iter().filter(|l| !old.listeners.contains(l)).count();
     parts.push(format!("pools: {added} added, {removed} removed, {changed} changed"));
     parts.push(format!("listeners: {listeners} new or changed"));
-    if old.workers != new.workers || old.admin != new.admin || old.access_log != new.access_log {
-        parts.push("changes of workers, admin and access_log take effect at the next start".into());
+    let logs = |config: &Config| (config.access_log.clone(), config.decision_log.clone());
+    if old.workers != new.workers || old.admin != new.admin || logs(old) != logs(new) {
+        parts.push(
+            "changes of workers, admin, access_log and decision_log take effect at the next start".into(),
+        );
     }
     parts.join("; ")
 }

@@ -3,6 +3,7 @@
 mod balancing;
 mod checks;
 mod circuit;
+mod decisions;
 mod detect;
 mod failover;
 mod framing;

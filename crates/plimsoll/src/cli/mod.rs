@@ -7,6 +7,7 @@ mod explain;
 mod file;
 mod log;
 mod quick;
+mod recommend;
 mod reload;
 mod run;
 mod simulate;
@@ -51,6 +52,9 @@ enum Verb {
     /// Try algorithms in virtual time, against destinations of all kinds
     #[command(after_help = simulate::HELP)]
     Simulate(simulate::Simulate),
+    /// Name the policy that suits what was seen, with what it would change
+    #[command(after_help = recommend::HELP)]
+    Recommend(recommend::Recommend),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// Print a completion script for a shell
@@ -122,6 +126,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Explain(explain) => explain.run(),
         Verb::Reload(admin) => reload::run(&admin.admin),
         Verb::Simulate(simulate) => simulate.run(),
+        Verb::Recommend(recommend) => recommend.run(),
         Verb::Schema => {
             terminal::say(&plimsoll_config::schema());
             OK

@@ -1,7 +1,7 @@
 //! What `plimsoll simulate` runs, and how it tells what came of it.
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal, Read};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -14,7 +14,7 @@ use plimsoll_sim::scenario::{NAMES, Volume, known, read};
 use plimsoll_sim::{Contender, Scenario, replay, simulate};
 use serde_json::json;
 
-use super::terminal::{complain, say, table};
+use super::terminal::{complain, progress, say, table};
 use super::{FAILED, OK, USAGE};
 
 /// Bytes of a scenario file.
@@ -220,13 +220,6 @@ impl Simulate {
 
 fn usage(why: String) -> (u8, String) {
     (USAGE, why)
-}
-
-/// Tells somebody who watches what is going on; programs are told nothing.
-fn progress(what: &str) {
-    if std::io::stderr().is_terminal() {
-        eprintln!("… {what}");
-    }
 }
 
 fn list() -> Result<(), (u8, String)> {

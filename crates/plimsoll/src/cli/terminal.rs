@@ -1,6 +1,6 @@
 //! How words reach the person at the terminal.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Writes to standard output. A reader that left (`| head`) is no reason to fail.
 pub(crate) fn say(text: &str) {
@@ -11,6 +11,13 @@ pub(crate) fn say(text: &str) {
 /// Writes a line on what went wrong to standard error.
 pub(crate) fn complain(text: &str) {
     let _reader_left = writeln!(io::stderr().lock(), "plimsoll: {}", text.trim_end());
+}
+
+/// Tells somebody who watches what is going on; programs are told nothing.
+pub(crate) fn progress(what: &str) {
+    if io::stderr().is_terminal() {
+        eprintln!("… {what}");
+    }
 }
 
 /// Columns as wide as their widest cell, two spaces between; the first row is the head.

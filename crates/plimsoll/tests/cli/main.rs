@@ -3,6 +3,7 @@
 
 mod demo;
 mod process;
+mod recommend;
 mod run;
 mod simulate;
 mod stop;

@@ -54,6 +54,7 @@ fn spec() -> PoolSpec {
         panic_threshold: 0.0,
         recovery: false,
         load: LoadSpec::default(),
+        keeps_lone: true,
         limits: Default::default(),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
-    AccessLog, ClientTimeouts, Config, Destination as DestinationConfig, DestinationAddress,
+    AccessLog, ClientTimeouts, Config, DecisionLog, Destination as DestinationConfig, DestinationAddress,
     DestinationTimeouts, GrpcWeb, HashKey, HeaderEdits, Limits, ListenAddress, Listener, Mqtt, Pool,
     PoolProtocol, Protocol, Route, Udp, UdpFlow,
 };
@@ -33,6 +33,7 @@ pub(crate) struct Setup {
     pub(crate) pools: Vec<Pool>,
     pub(crate) workers: usize,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) decision_log: Option<DecisionLog>,
 }
 
 impl Setup {
@@ -43,6 +44,7 @@ impl Setup {
             pools: vec![pool("main", destinations)],
             workers: 1,
             access_log: None,
+            decision_log: None,
         }
     }
 
@@ -83,6 +85,7 @@ impl Setup {
             pools: self.pools.iter().cloned().map(Arc::new).collect(),
             admin: None,
             access_log: self.access_log.clone(),
+            decision_log: self.decision_log.clone(),
         }
     }
 
@@ -177,6 +180,8 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         panic_threshold: 0.0,
         recovery: false,
         load: Default::default(),
+        alerting: false,
+        quality_metrics: false,
         protocol: PoolProtocol::Http1,
         proxy_protocol: Default::default(),
         grpc_web: GrpcWeb::Translate,

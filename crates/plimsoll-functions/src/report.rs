@@ -1,6 +1,7 @@
 //! How the pool of a balancer stands, told from what it counted.
 
 use plimsoll_core::balance::Algorithm;
+use plimsoll_core::quality::{deviation, intended_shares};
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{Snapshot, Tick};
 
@@ -76,32 +77,22 @@ pub(crate) fn distribution(
     algorithm: Algorithm,
     started_before: &[u64],
 ) -> LoadDistribution {
-    let members = &snapshot.members;
-    let first_tier = snapshot.whole.tiers.first().map(|tier| tier.priority);
-    let pull = |member: &Member| match first_tier {
-        Some(tier) if member.destination.priority == tier && takes_messages(member) => {
-            if algorithm.heeds_weights() { f64::from(member.weight) } else { 1.0 }
-        }
-        _ => 0.0,
-    };
-    let pulls: f64 = members.iter().map(pull).sum();
-    let counts = members.iter().zip(started_before);
+    let intended = intended_shares(snapshot, algorithm.heeds_weights());
+    let counts = snapshot.members.iter().zip(started_before);
     let taken: Vec<u64> =
         counts.map(|(member, before)| member.live.counts().started.saturating_sub(*before)).collect();
     let all: u64 = taken.iter().sum();
-    let share = |member: &Member, taken: u64| DestinationShare {
+    let deviation = deviation(taken.iter().copied().zip(intended.iter().copied()));
+    let share = |(member, (taken, intended_share)): (&Member, (u64, f64))| DestinationShare {
         id: member.destination.name.to_string(),
         weight: member.destination.weight.get(),
         effective_weight: f64::from(member.weight) / 256.0,
-        intended_share: if pulls > 0.0 { pull(member) / pulls } else { 0.0 },
+        intended_share,
         share: (all > 0).then(|| taken as f64 / all as f64),
         in_flight: member.live.in_flight(),
     };
-    let destinations: Vec<DestinationShare> =
-        members.iter().zip(taken).map(|(member, taken)| share(member, taken)).collect();
-    let apart = |one: &DestinationShare| one.share.map(|share| (share - one.intended_share).abs());
-    let deviation = destinations.iter().map(apart).sum::<Option<f64>>().map(|sum| sum / 2.0);
-    LoadDistribution { deviation: deviation.filter(|_| all > 0), destinations }
+    let shares = snapshot.members.iter().zip(taken.into_iter().zip(intended)).map(share);
+    LoadDistribution { deviation, destinations: shares.collect() }
 }
 
 pub(crate) fn performance(snapshot: &Snapshot, window: &Window, now: Tick) -> PerformanceMetrics {

@@ -45,6 +45,17 @@ pub enum HealthState {
     Down,
 }
 
+impl HealthState {
+    /// The state a pool's word stands for.
+    pub fn of_word(word: &str) -> Self {
+        match word {
+            "healthy" => Self::Healthy,
+            "degraded" => Self::Degraded,
+            _ => Self::Down,
+        }
+    }
+}
+
 /// How many destinations may be counted on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -125,7 +136,8 @@ pub struct DestinationPerformance {
 pub struct Recommendation {
     /// Same matter, same id.
     pub id: String,
-    /// `failing_destination`, `no_redundancy` or `weights_ignored`.
+    /// `failing_destination`, `no_redundancy`, `weights_ignored`; of monitoring also `check_wrong`,
+    /// `check_disagrees`, `check_nearly_late`, `flapping`, `zone_out`, `dead_weight`.
     pub kind: String,
     /// What it is about: a destination's id, or a key of the configuration.
     pub subject: String,

@@ -1,31 +1,20 @@
 //! Which balancer remembers for a call that brings its destinations along.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::balancer::{LoadBalancer, LoadBalancingResult};
 use crate::config::LoadBalancingConfig;
 use crate::destination::Destination;
 use crate::error::LoadBalancingError;
+use crate::sets::Sets;
 
 /// Sets of destinations that are remembered; the one not used for longest goes. A program has a handful;
 /// one that makes up a new set for every call must not grow without end.
 pub const MOST_SETS: usize = 256;
 
-/// What makes two calls calls "with the same destinations": ids and addresses, in any order.
-type Key = Vec<(String, String)>;
-
+/// The balancers of the sets that are remembered.
 #[derive(Debug)]
-struct Memory {
-    sets: HashMap<Key, Remembered>,
-    calls: u64,
-}
-
-#[derive(Debug)]
-struct Remembered {
-    balancer: LoadBalancer,
-    last_call: u64,
-}
+struct Memory(Sets<LoadBalancer>);
 
 // The one global mutable state of the library, and on purpose: the seed's `balanceLoad(destinations, config)` is
 // a function without an object, and must still rotate and learn from call to call. Programs that mind make a
@@ -42,6 +31,7 @@ static MEMORY: Mutex<Option<Memory>> = Mutex::new(None);
 /// The future is ready at once: nothing is waited for.
 ///
 /// ```
+/// # extern crate plimsoll_functions as plimsoll;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), plimsoll::LoadBalancingError> {
 /// use plimsoll::{Algorithm, Destination, LoadBalancingConfig, balance_load};
@@ -81,7 +71,7 @@ fn remembered(
 
 impl Memory {
     fn new() -> Self {
-        Self { sets: HashMap::new(), calls: 0 }
+        Self(Sets::new(MOST_SETS))
     }
 
     fn balancer(
@@ -89,34 +79,14 @@ impl Memory {
         destinations: &[Destination],
         config: &LoadBalancingConfig,
     ) -> Result<LoadBalancer, LoadBalancingError> {
-        self.calls += 1;
-        let key = key(destinations);
-        if let Some(known) = self.sets.get_mut(&key) {
-            known.last_call = self.calls;
-            known.balancer.update(destinations, config)?;
-            return Ok(known.balancer.clone());
+        if let Some(known) = self.0.find(destinations) {
+            known.update(destinations, config)?;
+            return Ok(known.clone());
         }
         let balancer = LoadBalancer::new(destinations, config)?;
-        if self.sets.len() >= MOST_SETS {
-            self.forget_oldest();
-        }
-        self.sets.insert(key, Remembered { balancer: balancer.clone(), last_call: self.calls });
+        self.0.add(destinations, balancer.clone());
         Ok(balancer)
     }
-
-    fn forget_oldest(&mut self) {
-        let oldest = self.sets.iter().min_by_key(|(_, known)| known.last_call).map(|(key, _)| key.clone());
-        if let Some(key) = oldest {
-            self.sets.remove(&key);
-        }
-    }
-}
-
-fn key(destinations: &[Destination]) -> Key {
-    let mut key: Key =
-        destinations.iter().map(|one| (one.known_as().to_owned(), one.address.clone())).collect();
-    key.sort_unstable();
-    key
 }
 
 #[cfg(test)]
@@ -146,7 +116,7 @@ mod tests {
         let weighted = LoadBalancingConfig::with(Algorithm::WeightedRoundRobin);
         assert_eq!(next(&mut memory, &heavy, &weighted), "a");
         assert_eq!(next(&mut memory, &heavy, &config), "b", "another algorithm does not disturb the first");
-        assert_eq!(memory.sets.len(), 2);
+        assert_eq!(memory.0.len(), 2);
     }
 
     #[test]
@@ -157,7 +127,7 @@ mod tests {
         }
         assert_eq!(next(&mut memory, &set(1), &config), "b", "still there, and young again");
         assert_eq!(next(&mut memory, &set(1_000), &config), "a", "one more");
-        assert_eq!(memory.sets.len(), MOST_SETS);
+        assert_eq!(memory.0.len(), MOST_SETS);
         assert_eq!(next(&mut memory, &set(1), &config), "a");
         assert_eq!(next(&mut memory, &set(2), &config), "a", "forgotten, so it begins anew");
     }
@@ -167,6 +137,6 @@ mod tests {
         let mut memory = Memory::new();
         let twice = [Destination::new("a", "127.0.0.1:1"), Destination::new("a", "127.0.0.1:2")];
         assert!(memory.balancer(&twice, &LoadBalancingConfig::default()).is_err());
-        assert!(memory.sets.is_empty());
+        assert!(memory.0.len() == 0);
     }
 }

@@ -11,10 +11,11 @@ use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
     DestinationId, Live, NoDestination, Outcome, Rng, Snapshot, Standing, Tick, Tried, Want, balance_load,
 };
+use plimsoll_proxy::Clock;
 
-use crate::clock::{self, Clock};
 use crate::config::LoadBalancingConfig;
 use crate::destination::{self, Destination};
+use crate::dice;
 use crate::error::LoadBalancingError;
 use crate::report;
 use crate::result::{HealthStatus, LoadDistribution, PerformanceMetrics, Recommendation};
@@ -29,6 +30,7 @@ use crate::window::Window;
 /// does without: see [`plimsoll_core::Snapshot`].
 ///
 /// ```
+/// # extern crate plimsoll_functions as plimsoll;
 /// use plimsoll::{Destination, LoadBalancer, LoadBalancingConfig};
 ///
 /// let destinations = [Destination::new("a", "10.0.0.1:80"), Destination::new("b", "10.0.0.2:80")];
@@ -100,7 +102,7 @@ impl LoadBalancer {
             window: Window::new(now),
             health: report::Judged::new(now),
             policies: HashMap::new(),
-            dice: Rng::new(clock::seed()),
+            dice: Rng::new(dice::seed()),
             next_id: 0,
         };
         state.update(destinations, config, now)?;
@@ -135,6 +137,7 @@ impl LoadBalancer {
     /// ones. Other algorithms do not look at it; these two draw by weight for a message without.
     ///
     /// ```
+    /// # extern crate plimsoll_functions as plimsoll;
     /// use plimsoll::{Algorithm, Destination, LoadBalancer, LoadBalancingConfig};
     ///
     /// let destinations = [Destination::new("a", "10.0.0.1:80"), Destination::new("b", "10.0.0.2:80")];

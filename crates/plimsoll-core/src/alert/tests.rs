@@ -1,0 +1,292 @@
+//! Alerts of a real pool in virtual time, and the bounds of what is kept.
+
+use std::time::Duration;
+
+use super::*;
+use crate::balance::{Algorithm, Settings};
+use crate::destination::{Address, AdminState, Destination};
+use crate::health::{HealthSpec, OutlierSpec, ProbeKind, ProbeResult};
+use crate::live::{Failure, Outcome};
+use crate::pool::{Action, Input, Pool};
+use crate::rng::Rng;
+use crate::snapshot::{Want, balance_load};
+use crate::spread::SpreadSpec;
+
+const SEC: Duration = Duration::from_secs(1);
+
+fn spec() -> PoolSpec {
+    PoolSpec {
+        algorithm: Algorithm::RoundRobin,
+        settings: Settings::default(),
+        health: Some(HealthSpec {
+            check_interval: SEC * 10,
+            timeout: SEC,
+            failure_threshold: 3,
+            recovery_threshold: 2,
+            probe: ProbeKind::Tcp,
+            if_gray: None,
+            port: None,
+            rhythm: Default::default(),
+        }),
+        parallel_checks: true,
+        outlier: OutlierSpec {
+            consecutive_failures: 2,
+            base_ejection: SEC * 30,
+            max_ejection: SEC * 300,
+            max_ejected: 1.0,
+            interval: None,
+            silence: None,
+            learns: false,
+        },
+        spread: SpreadSpec::default(),
+        slow_start: None,
+        panic_threshold: 0.0,
+        recovery: false,
+        keeps_lone: true,
+        load: Default::default(),
+        limits: Default::default(),
+    }
+}
+
+/// A pool and its alerts, driven as a driver does.
+struct World {
+    now: Tick,
+    pool: Pool,
+    alerts: Alerts,
+    falls: Falls,
+    /// Who answers checks.
+    up: Vec<bool>,
+    said: Vec<String>,
+}
+
+impl World {
+    fn new(count: usize, spec: PoolSpec) -> Self {
+        let member = |n: usize| {
+            Destination::new(&format!("d{n}"), Address::Socket(([127, 0, 0, 1], 9000 + n as u16).into()))
+        };
+        let members = (0..count).map(member).collect();
+        let pool = Pool::new("api".into(), spec, members, 1, Rng::new(7), Tick::ZERO);
+        let alerts = Alerts::new("api".into(), 1);
+        let mut world = Self {
+            now: Tick::ZERO,
+            pool,
+            alerts,
+            falls: Falls::default(),
+            up: vec![true; count],
+            said: Vec::new(),
+        };
+        world.act();
+        world
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.pool.poll_action() {
+            match action {
+                Action::Probe(order) => {
+                    let n: usize = order.name[1..].parse().expect("a number");
+                    let result = match self.up[n] {
+                        true => ProbeResult::Passed { latency: Duration::from_millis(1) },
+                        false => ProbeResult::Failed { detail: "refused".into() },
+                    };
+                    self.pool.handle(self.now, Input::Probed { id: order.id, result });
+                }
+                Action::Tell(event) => {
+                    self.falls.hear(self.now, &event);
+                    self.alerts.hear(self.now, &event, self.pool.spec());
+                }
+                Action::Publish(_) => {}
+            }
+        }
+        let panics = self.pool.panics(self.now);
+        self.alerts.look(self.now, self.pool.snapshot(), self.pool.spec(), panics, &self.falls);
+        while let Some(alert) = self.alerts.poll_news() {
+            let sign = if alert.cleared_at.is_some() { '-' } else { '+' };
+            self.said.push(format!("{sign}{} {}", alert.kind.word(), alert.subject));
+        }
+    }
+
+    fn run(&mut self, span: Duration) {
+        let until = self.now + span;
+        while self.now < until {
+            self.now += SEC;
+            self.pool.handle_timeout(self.now);
+            self.act();
+        }
+    }
+
+    /// One message that fails wherever it goes, or does not.
+    fn message(&mut self, outcome: Outcome) {
+        let snapshot = self.pool.snapshot().clone();
+        let want = Want { repeatable: true, ..Want::default() };
+        if let Ok(ticket) = balance_load(&snapshot, &want, self.now, &mut Rng::new(1))
+            && let Some(suspect) = ticket.finish(self.now, outcome)
+        {
+            self.pool.handle(self.now, Input::Suspect(suspect));
+        }
+        self.act();
+    }
+
+    fn said(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.said)
+    }
+}
+
+#[test]
+fn an_outage_is_told_once_and_cleared_when_it_is_over() {
+    let mut world = World::new(2, spec());
+    world.run(SEC * 30);
+    assert_eq!(world.said(), [""; 0]);
+    world.up[0] = false;
+    world.run(SEC * 300);
+    assert_eq!(world.said(), ["+destination_down d0", "+pool_degraded api"]);
+    let down = world.alerts.all().find(|alert| alert.kind == Kind::DestinationDown).expect("it is").clone();
+    assert_eq!((down.value, down.threshold), (Some(3.0), Some(3.0)));
+    assert!(down.message.contains("last: refused"), "{}", down.message);
+    world.up[0] = true;
+    world.run(SEC * 60);
+    assert_eq!(world.said(), ["-destination_down d0", "-pool_degraded api"]);
+    let over: Vec<_> = world.alerts.all().collect();
+    assert_eq!((over.len(), over[0].kind), (2, Kind::PoolDegraded));
+    assert!(over.iter().all(|alert| alert.cleared_at > Some(alert.raised_at)));
+    assert_eq!(world.alerts.active(), [0; 7]);
+    assert_eq!(world.alerts.raised()[Kind::DestinationDown as usize], 1);
+}
+
+#[test]
+fn a_pool_without_anybody_is_down_and_no_longer_degraded() {
+    let mut world = World::new(2, spec());
+    world.run(SEC * 5);
+    world.up = vec![false, false];
+    world.run(SEC * 120);
+    let said = world.said();
+    assert!(
+        said.contains(&"-pool_degraded api".into()) && said.contains(&"+pool_down api".into()),
+        "{said:?}"
+    );
+    assert_eq!(world.alerts.all().next().map(|alert| alert.kind), Some(Kind::PoolDown), "the gravest first");
+    world.up[1] = true;
+    world.run(SEC * 60);
+    assert_eq!(world.said(), ["-destination_down d1", "-pool_down api", "+pool_degraded api"]);
+}
+
+#[test]
+fn what_the_operator_takes_out_is_no_alert_and_ends_one() {
+    let mut world = World::new(3, spec());
+    world.run(SEC * 5);
+    let admin = |name: &str| Input::Admin { name: name.into(), state: AdminState::Maintenance };
+    world.pool.handle(world.now, admin("d2"));
+    world.act();
+    assert_eq!(world.said(), [""; 0]);
+    world.up[0] = false;
+    world.run(SEC * 60);
+    assert_eq!(world.said(), ["+destination_down d0", "+pool_degraded api"]);
+    world.pool.handle(world.now, admin("d0"));
+    world.act();
+    assert_eq!(world.said(), ["-destination_down d0", "-pool_degraded api"]);
+}
+
+#[test]
+fn ejections_failed_trials_and_returns() {
+    let mut spec = spec();
+    spec.health = None;
+    let mut world = World::new(2, spec);
+    let bad = Outcome::Answered { status: 500, first_byte: Duration::ZERO };
+    let good = Outcome::Answered { status: 200, first_byte: Duration::ZERO };
+    for outcome in [bad, good, bad] {
+        world.message(outcome);
+    }
+    assert_eq!(world.said(), ["+destination_ejected d0", "+pool_degraded api"]);
+    world.run(SEC * 31);
+    world.message(bad);
+    assert_eq!(world.said(), ["+recovery_failed d0"]);
+    world.run(SEC * 61);
+    world.message(bad);
+    assert_eq!(world.said(), [""; 0], "it is known that it cannot come back");
+    let failed = world.alerts.all().find(|alert| alert.kind == Kind::RecoveryFailed).expect("it stands");
+    assert_eq!(failed.value, Some(2.0), "two trials");
+    world.run(SEC * 91);
+    world.message(good);
+    assert_eq!(world.said(), ["-destination_ejected d0", "-recovery_failed d0", "-pool_degraded api"]);
+}
+
+#[test]
+fn a_pool_that_keeps_failing_destinations_panics_for_a_while() {
+    let mut spec = spec();
+    (spec.health, spec.panic_threshold) = (None, 1.0);
+    let mut world = World::new(2, spec);
+    let bad = Outcome::Failed(Failure::Reset);
+    for _ in 0..4 {
+        world.message(bad);
+    }
+    assert_eq!(world.said(), ["+pool_panic api"]);
+    world.run(SEC * 59);
+    assert_eq!(world.said(), [""; 0]);
+    world.run(SEC * 2);
+    assert_eq!(world.said(), ["-pool_panic api"]);
+}
+
+#[test]
+fn who_goes_out_three_times_flaps_until_it_has_been_quiet() {
+    let mut world = World::new(2, spec());
+    world.run(SEC * 5);
+    for _ in 0..3 {
+        world.up[0] = false;
+        world.run(SEC * 35);
+        world.up[0] = true;
+        world.run(SEC * 30);
+    }
+    let said = world.said();
+    assert_eq!(said.iter().filter(|line| *line == "+destination_flapping d0").count(), 1, "{said:?}");
+    world.run(SEC * 400);
+    assert_eq!(world.said(), ["-destination_flapping d0"]);
+}
+
+#[test]
+fn an_alert_is_acknowledged_once_and_leaves_with_its_destination() {
+    let mut world = World::new(2, spec());
+    world.up[0] = false;
+    world.run(SEC * 60);
+    let id = world.alerts.all().next().expect("one stands").id;
+    assert_eq!(
+        world.alerts.acknowledge(id, "anna").and_then(|a| a.acknowledged_by.clone()),
+        Some("anna".into())
+    );
+    assert_eq!(
+        world.alerts.acknowledge(id, "bert").and_then(|a| a.acknowledged_by.clone()),
+        Some("anna".into())
+    );
+    assert_eq!(world.alerts.acknowledge(9999, "anna"), None);
+    world.said();
+    world.pool.handle(world.now, Input::Members(Vec::new()));
+    world.act();
+    let said = world.said();
+    assert!(said.contains(&"-destination_down d0".into()), "{said:?}");
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_the_pool_always_finds_a_place() {
+    let mut alerts = Alerts::new("api".into(), 1);
+    let (spec, falls) = (spec(), Falls::default());
+    let change = |n: usize, to| Event::StandingChanged {
+        pool: "api".into(),
+        destination: format!("d{n}").into(),
+        from: Standing::Serving,
+        to,
+        reason: Reason::ChecksFailed { count: 3, detail: String::new() },
+    };
+    for n in 0..ACTIVE_MAX + 10 {
+        alerts.hear(Tick::ZERO, &change(n, Standing::Down), &spec);
+    }
+    assert_eq!((alerts.lost(), alerts.active()[0]), (10, ACTIVE_MAX as u64));
+    let empty = Snapshot::build("api".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
+    alerts.look(Tick::ZERO, &empty, &spec, true, &falls);
+    assert_eq!((alerts.active()[Kind::PoolDown as usize], alerts.active()[Kind::PoolPanic as usize]), (1, 1));
+    for n in 0..ACTIVE_MAX {
+        alerts.hear(Tick::ZERO, &change(n, Standing::Serving), &spec);
+    }
+    assert_eq!(alerts.all().count(), PAST_MAX + 2);
+    let mut ids: Vec<u64> = alerts.all().map(|alert| alert.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), PAST_MAX + 2, "numbers are never used again");
+}

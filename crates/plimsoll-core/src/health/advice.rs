@@ -1,0 +1,406 @@
+//! What could be better about the health of a pool, each with what was seen.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::destination::{Address, Name, Standing};
+use crate::health::falls::{FALLS, Falls};
+use crate::health::{HealthSpec, LastCheck, ProbeKind};
+use crate::time::Tick;
+
+/// A destination that is out for so long is not coming back by itself.
+const OUT_FOR_GOOD: Duration = Duration::from_secs(600);
+/// Answers that make a share of good ones worth anything.
+const ANSWERS: u64 = 20;
+/// A destination that answers this share of its messages well is a good one.
+const GOOD_SHARE: f64 = 0.95;
+/// Checks that take more than this share of their time limit are nearly late.
+const NEARLY_LATE: f64 = 0.5;
+
+/// Something to do, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recommendation {
+    /// Same matter, same id.
+    pub id: String,
+    /// What it is.
+    pub kind: &'static str,
+    /// Whom or what it is about.
+    pub subject: Name,
+    /// What to do.
+    pub message: String,
+    /// What was seen.
+    pub evidence: Vec<String>,
+    /// What doing it would bring.
+    pub expected_effect: String,
+    /// How sure, 0 to 1.
+    pub confidence: f64,
+    /// A command that does it, or shows it.
+    pub command: Option<String>,
+}
+
+/// A destination, as advice needs it.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Its name.
+    pub name: Name,
+    /// Where it listens.
+    pub address: Address,
+    /// Where it stands.
+    pub zone: Option<Name>,
+    /// 0 is first.
+    pub priority: u8,
+    /// Base weight.
+    pub weight: u16,
+    /// May it serve.
+    pub standing: Standing,
+    /// Since when it stands so.
+    pub since: Tick,
+    /// The last answer to a check.
+    pub last_check: Option<LastCheck>,
+    /// Failed checks in a row.
+    pub failed_checks: u32,
+    /// Answers to real traffic, and how many of them were good (no 5xx); failures are no good answers.
+    pub traffic: (u64, u64),
+}
+
+impl Subject {
+    fn is_out(&self) -> bool {
+        matches!(self.standing, Standing::Down | Standing::Ejected { .. })
+    }
+
+    fn good_share(&self) -> Option<f64> {
+        let (all, good) = self.traffic;
+        (all >= ANSWERS).then(|| good as f64 / all as f64)
+    }
+}
+
+/// What could be done about a pool of `subjects` that is checked as `health` says.
+pub fn advice(
+    now: Tick,
+    subjects: &[Subject],
+    health: Option<&HealthSpec>,
+    falls: &Falls,
+) -> Vec<Recommendation> {
+    let mut found: Vec<Recommendation> = Vec::new();
+    let wrong = health.and_then(|health| check_is_wrong(subjects, health));
+    let all_alike = wrong.is_some();
+    found.extend(wrong);
+    found.extend(zones_out(subjects));
+    for subject in subjects {
+        if let Some(health) = health {
+            found.extend(flapping(now, subject, health, falls));
+            found.extend(check_disagrees(subject).filter(|_| !all_alike));
+            found.extend(check_nearly_late(subject, health));
+        }
+        found.extend(dead_weight(now, subject, subjects));
+    }
+    found.extend(no_redundancy(subjects));
+    found
+}
+
+/// All fail their checks with one and the same answer: it is the question.
+fn check_is_wrong(subjects: &[Subject], health: &HealthSpec) -> Option<Recommendation> {
+    let ProbeKind::Http { path, .. } = &health.probe else { return None };
+    let detail = |subject: &Subject| {
+        let last = subject.last_check.as_ref().filter(|last| !last.ok)?;
+        last.detail.starts_with("answered 4").then(|| last.detail.clone())
+    };
+    let first = subjects.first()?;
+    let said = detail(first)?;
+    if !subjects.iter().all(|subject| detail(subject).as_ref() == Some(&said)) {
+        return None;
+    }
+    let count = subjects.len();
+    Some(Recommendation {
+        id: "check_wrong:health_monitoring".into(),
+        kind: "check_wrong",
+        subject: "health_monitoring".into(),
+        message: "Correct `path` or `expect_status` of the checks.".into(),
+        evidence: vec![format!(
+            "all {count} {said} to a check of {path}: they run and are asked for the wrong thing"
+        )],
+        expected_effect: "destinations that work serve".into(),
+        confidence: succession(count as u64, count as u64),
+        command: match &first.address {
+            Address::Socket(address) => Some(format!("curl -i http://{address}{path}")),
+            Address::Unix(socket) => {
+                Some(format!("curl -i --unix-socket {} http://localhost{path}", socket.display()))
+            }
+        },
+    })
+}
+
+/// Its checks fail and its messages do not.
+fn check_disagrees(subject: &Subject) -> Option<Recommendation> {
+    let last = subject.last_check.as_ref().filter(|last| !last.ok)?;
+    let good = subject.good_share().filter(|share| *share >= GOOD_SHARE)?;
+    let name = &subject.name;
+    Some(Recommendation {
+        id: format!("check_disagrees:{name}"),
+        kind: "check_disagrees",
+        subject: name.clone(),
+        message: format!("Look at what the checks of `{name}` ask: its messages were answered well."),
+        evidence: vec![
+            format!("{} checks failed in a row, last: {}", subject.failed_checks, last.detail),
+            format!("{:.1} % of {} messages were answered well", good * 100.0, subject.traffic.0),
+        ],
+        expected_effect: "a destination that works is not taken out".into(),
+        confidence: 0.6,
+        command: None,
+    })
+}
+
+/// It comes back too soon.
+fn flapping(now: Tick, subject: &Subject, health: &HealthSpec, falls: &Falls) -> Option<Recommendation> {
+    let count = falls.recent(&subject.name, now);
+    if count < FALLS {
+        return None;
+    }
+    let (name, have) = (&subject.name, health.recovery_threshold);
+    let want = have.saturating_mul(2).clamp(3, 256);
+    Some(Recommendation {
+        id: format!("flapping:{name}"),
+        kind: "flapping",
+        subject: name.clone(),
+        message: format!(
+            "Raise `recovery_threshold` from {have} to {want}, or find out what fails at `{name}`."
+        ),
+        evidence: vec![format!(
+            "it went out {count} times or more within {} minutes, and came back each time after {have} good checks",
+            Falls::WINDOW.as_secs() / 60
+        )],
+        expected_effect: format!(
+            "it serves only after {want} good checks in a row: fewer messages meet it while it fails"
+        ),
+        confidence: succession(count as u64, count as u64 + 1),
+        command: None,
+    })
+}
+
+/// Its checks pass, and only just.
+fn check_nearly_late(subject: &Subject, health: &HealthSpec) -> Option<Recommendation> {
+    let latency = subject.last_check.as_ref()?.latency?;
+    if latency.as_secs_f64() < health.timeout.as_secs_f64() * NEARLY_LATE {
+        return None;
+    }
+    let (name, limit) = (&subject.name, health.timeout.as_millis());
+    Some(Recommendation {
+        id: format!("check_nearly_late:{name}"),
+        kind: "check_nearly_late",
+        subject: name.clone(),
+        message: "Raise `health_monitoring.timeout`, or let checks ask for something cheaper.".into(),
+        evidence: vec![format!("its last check took {} ms of {limit} ms", latency.as_millis())],
+        expected_effect: "a slow moment is not taken for a failure".into(),
+        confidence: 0.5,
+        command: None,
+    })
+}
+
+/// It is out for good, and its weight is in the configuration all the same.
+fn dead_weight(now: Tick, subject: &Subject, all: &[Subject]) -> Option<Recommendation> {
+    let out_for = now.since(subject.since);
+    if !subject.is_out() || subject.weight == 0 || out_for < OUT_FOR_GOOD {
+        return None;
+    }
+    let tier = || all.iter().filter(|other| other.priority == subject.priority);
+    let whole: u64 = tier().map(|other| u64::from(other.weight)).sum();
+    let (name, weight) = (&subject.name, subject.weight);
+    Some(Recommendation {
+        id: format!("dead_weight:{name}"),
+        kind: "dead_weight",
+        subject: name.clone(),
+        message: format!("Repair `{name}`, or take it out of the configuration."),
+        evidence: vec![
+            format!("it is {} for {} minutes", subject.standing.word(), out_for.as_secs() / 60),
+            format!(
+                "{weight} of the {whole} parts of its tier's weight are on it, and the others carry them"
+            ),
+        ],
+        expected_effect: "what the pool can bear is what its configuration says".into(),
+        confidence: 0.9,
+        command: None,
+    })
+}
+
+/// Everybody of a zone is out and others are not: it is the zone.
+fn zones_out(subjects: &[Subject]) -> Vec<Recommendation> {
+    let mut zones: BTreeMap<&Name, (u64, u64)> = BTreeMap::new();
+    for subject in subjects {
+        if let Some(zone) = &subject.zone {
+            let (out, all) = zones.entry(zone).or_default();
+            (*out, *all) = (*out + u64::from(subject.is_out()), *all + 1);
+        }
+    }
+    if zones.values().all(|(out, all)| out == all) {
+        return Vec::new();
+    }
+    let whole = zones.into_iter().filter(|&(_, (out, all))| all > 1 && out == all);
+    whole
+        .map(|(zone, (out, all))| Recommendation {
+            id: format!("zone_out:{zone}"),
+            kind: "zone_out",
+            subject: zone.clone(),
+            message: format!(
+                "Look at what the destinations of zone `{zone}` share: network, power, a deployment."
+            ),
+            evidence: vec![format!(
+                "all {all} destinations of the zone are out, and those of other zones are not"
+            )],
+            expected_effect: "one repair brings all of them back".into(),
+            confidence: succession(out, all),
+            command: None,
+        })
+        .collect()
+}
+
+/// There is one, and nobody behind it.
+fn no_redundancy(subjects: &[Subject]) -> Option<Recommendation> {
+    let mut takers = subjects.iter().filter(|subject| subject.weight > 0);
+    let name = takers.next()?.name.clone();
+    takers.next().is_none().then(|| Recommendation {
+        id: format!("no_redundancy:{name}"),
+        kind: "no_redundancy",
+        subject: name.clone(),
+        message: "Add a second destination, if only as a backup tier (priority 1).".into(),
+        evidence: vec![format!("`{name}` is the only destination that takes messages")],
+        expected_effect: "its failure is no longer the failure of the pool".into(),
+        confidence: 1.0,
+        command: None,
+    })
+}
+
+/// Laplace's rule of succession: how likely the next is as `seen` of `all` were.
+fn succession(seen: u64, all: u64) -> f64 {
+    (seen + 1) as f64 / (all + 2) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{Event, Reason};
+
+    fn subject(name: &str, zone: &str, standing: Standing) -> Subject {
+        Subject {
+            name: name.into(),
+            address: Address::Socket(([10, 0, 0, 1], 80).into()),
+            zone: Some(zone.into()),
+            priority: 0,
+            weight: 1,
+            standing,
+            since: Tick::ZERO,
+            last_check: None,
+            failed_checks: 0,
+            traffic: (0, 0),
+        }
+    }
+
+    fn spec() -> HealthSpec {
+        HealthSpec {
+            check_interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(1),
+            failure_threshold: 3,
+            recovery_threshold: 2,
+            probe: ProbeKind::Http {
+                method: "GET".into(),
+                path: "/healthz".into(),
+                host: None,
+                expect: Arc::new([(200, 399)]),
+                headers: Arc::new([]),
+                body: None,
+            },
+            if_gray: None,
+            port: None,
+            rhythm: Default::default(),
+        }
+    }
+
+    fn failed(detail: &str) -> Option<LastCheck> {
+        Some(LastCheck { at: Tick::ZERO, ok: false, latency: None, detail: detail.into() })
+    }
+
+    fn check(now: Tick, subjects: &[Subject], falls: &Falls, expected: &[&str]) -> Vec<Recommendation> {
+        let found = advice(now, subjects, Some(&spec()), falls);
+        let ids: Vec<&str> = found.iter().map(|one| &*one.id).collect();
+        assert_eq!(ids, expected);
+        assert!(found.iter().all(|one| !one.evidence.is_empty() && (0.0..=1.0).contains(&one.confidence)));
+        found
+    }
+
+    #[test]
+    fn a_healthy_pool_needs_nothing_and_a_lone_destination_company() {
+        let (a, b) = (subject("a", "x", Standing::Serving), subject("b", "y", Standing::Serving));
+        check(Tick::ZERO, &[a.clone(), b], &Falls::default(), &[]);
+        check(Tick::ZERO, &[a], &Falls::default(), &["no_redundancy:a"]);
+        assert_eq!(advice(Tick::ZERO, &[], None, &Falls::default()), []);
+    }
+
+    #[test]
+    fn a_zone_that_is_out_is_told_as_one_and_only_beside_others() {
+        let out = |name| subject(name, "x", Standing::Down);
+        let (b, c) = (subject("b", "y", Standing::Serving), subject("c", "y", Standing::Down));
+        check(Tick::ZERO, &[out("a"), out("d"), b.clone(), c.clone()], &Falls::default(), &["zone_out:x"]);
+        check(Tick::ZERO, &[out("a"), out("d"), c], &Falls::default(), &[]);
+        check(Tick::ZERO, &[out("a"), b], &Falls::default(), &[]);
+    }
+
+    #[test]
+    fn checks_that_say_other_than_traffic_and_questions_that_are_wrong() {
+        let said = |name: &str, detail: &str, traffic| Subject {
+            last_check: failed(detail),
+            failed_checks: 4,
+            traffic,
+            ..subject(name, "x", Standing::Down)
+        };
+        let well = subject("w", "y", Standing::Serving);
+        let good = said("a", "answered 503", (100, 99));
+        check(Tick::ZERO, &[good, well.clone()], &Falls::default(), &["check_disagrees:a"]);
+        let bad = said("a", "answered 503", (100, 90));
+        check(Tick::ZERO, &[bad, well.clone()], &Falls::default(), &[]);
+        let few = said("a", "answered 503", (19, 19));
+        check(Tick::ZERO, &[few, well], &Falls::default(), &[]);
+        let alike = [said("a", "answered 404", (0, 0)), said("b", "answered 404", (0, 0))];
+        let told = check(Tick::ZERO, &alike, &Falls::default(), &["check_wrong:health_monitoring"]);
+        assert_eq!(told[0].command.as_deref(), Some("curl -i http://10.0.0.1:80/healthz"));
+        let apart = [said("a", "answered 404", (0, 0)), said("b", "answered 403", (0, 0))];
+        check(Tick::ZERO, &apart, &Falls::default(), &[]);
+    }
+
+    #[test]
+    fn what_is_out_for_ten_minutes_is_dead_weight() {
+        let (down, up) = (subject("a", "x", Standing::Down), subject("b", "y", Standing::Serving));
+        let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
+        check(at(599), &[down.clone(), up.clone()], &Falls::default(), &[]);
+        check(at(600), &[down, up], &Falls::default(), &["dead_weight:a"]);
+    }
+
+    #[test]
+    fn three_falls_in_five_minutes_are_flapping_and_a_slow_check_is_nearly_late() {
+        let mut falls = Falls::default();
+        let fall = Event::StandingChanged {
+            pool: "p".into(),
+            destination: "a".into(),
+            from: Standing::Serving,
+            to: Standing::Down,
+            reason: Reason::ChecksFailed { count: 3, detail: String::new() },
+        };
+        let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
+        let slow = LastCheck {
+            at: Tick::ZERO,
+            ok: true,
+            latency: Some(Duration::from_millis(500)),
+            detail: String::new(),
+        };
+        let both = [
+            subject("a", "x", Standing::Serving),
+            Subject { last_check: Some(slow), ..subject("b", "y", Standing::Serving) },
+        ];
+        for seconds in [0, 100, 200] {
+            falls.hear(at(seconds), &fall);
+        }
+        let told = check(at(299), &both, &falls, &["flapping:a", "check_nearly_late:b"]);
+        assert!(told[0].message.contains("from 2 to 4"), "{}", told[0].message);
+        check(at(300), &both, &falls, &["check_nearly_late:b"]);
+    }
+}

@@ -1,0 +1,30 @@
+//! The seed's functions, for programs and for the API: the crate `plimsoll` and the admin plane both offer them.
+
+mod balancer;
+mod config;
+mod destination;
+mod dice;
+mod error;
+mod memory;
+pub mod monitor;
+mod report;
+mod result;
+mod sets;
+mod window;
+
+pub use plimsoll_core::balance::Algorithm;
+pub use plimsoll_core::{Failure, Outcome};
+
+pub use balancer::{LoadBalancer, LoadBalancingResult, Ticket};
+pub use config::LoadBalancingConfig;
+pub use destination::{Destination, MOST_DESTINATIONS};
+pub use error::LoadBalancingError;
+pub use memory::{MOST_SETS, balance_load};
+pub use monitor::{
+    Alert, DestinationHealth, HealthMonitoringConfig, HealthMonitoringError, HealthMonitoringResult,
+    LastCheck, monitor_health,
+};
+pub use result::{
+    DestinationPerformance, DestinationShare, HealthState, HealthStatus, LoadDistribution,
+    PerformanceMetrics, Recommendation, ResponseTime,
+};
