@@ -1,8 +1,8 @@
 //! What one choice costs: every algorithm at 10, 64, 1,000 and 10,000 destinations, the bare pick and the whole
 //! `balance_load` with its ticket given and given back.
 //!
-//! `cargo bench -p plimsoll-core --bench pick`. Targets: round robin below 10 ns a pick, the others below
-//! 50 ns, at any size.
+//! `cargo bench -p plimsoll-core --bench pick`; in a minute: `cargo bench -p plimsoll-core --bench pick -- --quick pick`.
+//! Targets: round robin below 10 ns a pick, the others below 50 ns, at any size.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 use plimsoll_core::balance::{Algorithm, HashSpec, Settings, Table};
 use plimsoll_core::snapshot::Member;
+use plimsoll_core::spread::{SpreadSpec, ZoneSpec};
 use plimsoll_core::{
     Address, Destination, DestinationId, Live, Outcome, Rng, Snapshot, Standing, Tick, Ticket, Want, Weight,
     balance_load,
@@ -79,6 +80,65 @@ fn tickets(c: &mut Criterion) {
     }
 }
 
+/// Hashing by each table: keys that differ each time, and a hundred keys again and again, which is what a memory of
+/// decisions is for.
+fn keys(c: &mut Criterion) {
+    let kinds = [
+        ("ring", Table::Ring, None, true),
+        ("maglev bounded", Table::Maglev, Some(125), true),
+        ("ring bounded", Table::Ring, Some(125), true),
+        ("rendezvous", Table::Rendezvous, None, false),
+        ("rendezvous remembered", Table::Rendezvous, None, true),
+    ];
+    for (name, table, bound, caching) in kinds {
+        let mut group = c.benchmark_group(format!("pick/hash {name}"));
+        for count in SIZES {
+            let (snapshot, _held) = busy_pool(Algorithm::RoundRobin, count);
+            let settings = Settings { hash: HashSpec { table, bound }, caching, ..Settings::default() };
+            let policy = Algorithm::Hash.policy_with(1, &settings);
+            let picker = policy.build(snapshot.whole.tiers[0].slots.clone());
+            let (mut rng, mut number) = (Rng::new(2), 0_u64);
+            group.bench_function(BenchmarkId::from_parameter(count), |b| {
+                b.iter(|| {
+                    number = (number + 1) % 100;
+                    let key = Some(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                    picker.pick(black_box(&Want { key, ..Want::default() }), Tick::ZERO, &mut rng)
+                });
+            });
+        }
+    }
+}
+
+/// What it costs to draw which tier a message meets first: two zones, and a first priority that has lost half.
+fn tiers(c: &mut Criterion) {
+    let zone = |busy| Some(ZoneSpec { own: "a".into(), busy, split_keys: false });
+    let plain = SpreadSpec::default();
+    let kinds = [
+        ("one tier", plain.clone()),
+        ("zones", SpreadSpec { zone: zone(None), ..plain.clone() }),
+        ("zones with a bound", SpreadSpec { zone: zone(Some(1_000)), ..plain.clone() }),
+        ("overflow", SpreadSpec { overprovision: Some(1.0), ..plain }),
+    ];
+    for (name, spec) in kinds {
+        let mut group = c.benchmark_group(format!("pick/{name}, random"));
+        for count in SIZES {
+            let (snapshot, _held) = busy_pool(Algorithm::RoundRobin, count);
+            let mut members = snapshot.members.to_vec();
+            for (n, member) in members.iter_mut().enumerate() {
+                member.destination.zone = Some(if n % 3 == 0 { "a" } else { "b" }.into());
+                member.destination.priority = u8::from(spec.overprovision.is_some() && n % 2 == 0);
+                member.standing = if n % 4 == 1 { Standing::Down } else { Standing::Serving };
+            }
+            let policy = Algorithm::Random.policy(1);
+            let snapshot = Snapshot::spread("bench".into(), 1, &*policy, &spec, members);
+            let mut rng = Rng::new(2);
+            group.bench_function(BenchmarkId::from_parameter(count), |b| {
+                b.iter(|| balance_load(&snapshot, black_box(&Want::default()), Tick::ZERO, &mut rng).is_ok());
+            });
+        }
+    }
+}
+
 /// What a new table costs, off the request path: below 100 ms for 10,000 destinations.
 fn tables(c: &mut Criterion) {
     let mut group = c.benchmark_group("build/hash");
@@ -86,13 +146,16 @@ fn tables(c: &mut Criterion) {
         for count in SIZES {
             let (snapshot, _held) = busy_pool(Algorithm::RoundRobin, count);
             let settings = Settings { hash: HashSpec { table, bound: None }, ..Settings::default() };
-            let policy = Algorithm::Hash.policy_with(1, &settings);
             group.bench_function(BenchmarkId::new(format!("{table:?}"), count), |b| {
-                b.iter(|| policy.build(snapshot.whole.tiers[0].slots.clone()));
+                // A policy of its own each time: it keeps the tables it has built.
+                b.iter(|| {
+                    let policy = Algorithm::Hash.policy_with(1, &settings);
+                    policy.build(snapshot.whole.tiers[0].slots.clone())
+                });
             });
         }
     }
 }
 
-criterion_group!(benches, picks, tickets, tables);
+criterion_group!(benches, picks, keys, tiers, tickets, tables);
 criterion_main!(benches);

@@ -93,25 +93,25 @@ const TRIAL_TAKEN: u32 = 2;
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trial(u32);
 
-/// What all workers share about one destination. In-flight lives on a line of its own: it is the one
-/// value every message writes.
+/// What all workers share about one destination. What every message writes and what every pick reads of it, the
+/// messages in flight and what was measured, is in one line of memory, and nobody else's is.
 #[derive(Debug)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub struct Live {
     in_flight: Gauge,
+    measured: Measured,
+    streak: AtomicU32,
     /// Who is told when there is room again; `None` where nothing has had a limit yet.
     circuit: OnceLock<Arc<Circuit>>,
-    streak: AtomicU32,
     suspect_at: AtomicU32,
+    trial: AtomicU32,
     reached: AtomicBool,
     /// The next bad outcome is worth a word, whatever the row.
     listens: AtomicBool,
     /// Answers are measured.
     measures: AtomicBool,
-    trial: AtomicU32,
     connections: Gauge,
     berths_wanted: AtomicU32,
-    measured: Measured,
     /// What it says of its load.
     reported: Reported,
     /// Times a score of it was no number.

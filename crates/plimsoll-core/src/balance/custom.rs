@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::among::Median;
 use super::cursor::Parts;
 use super::least::EXACT_UP_TO;
-use super::lowest::{Score, lowest};
+use super::lowest::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::formula::{Formula, Program, Reading, Source};
 use crate::health::score::score;
@@ -21,7 +21,7 @@ pub const DEFAULT: &str = "(in_flight + 1) / weight";
 /// Means over the pool are so old at most: what they are of moves slowly.
 const MEAN_FOR: Duration = Duration::from_millis(100);
 
-/// `custom`: a [`Formula`] gives each destination a score, and the lowest takes the message; of up to 64 all are
+/// `custom`: a [`Formula`] gives each destination a score, and the lowest takes the message; of up to 16 all are
 /// scored, of more five drawn by weight, and those that tie take turns.
 ///
 /// What is not known of a destination (it has not answered yet, it reports no load, or its last report is too old)
@@ -74,7 +74,12 @@ struct Scores {
 }
 
 impl Score for Scores {
-    fn of(&self, slot: usize, now: Tick) -> f64 {
+    /// What a formula reads is known only when it runs.
+    fn look(&self, _slot: usize) -> Seen {
+        Seen::default()
+    }
+
+    fn of(&self, slot: usize, _seen: Seen, now: Tick) -> f64 {
         let (live, program) = &self.programs[slot];
         let score = program.run(&Reader { live, scores: self, now });
         if score.is_nan() {

@@ -6,26 +6,42 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::cursor::{Cursors, Ring};
 use super::draw::Dice;
-use super::least::{EXACT_UP_TO, SAMPLE};
+use super::least::SAMPLE;
 use super::{Picker, Slot};
 use crate::rng::Rng;
 use crate::snapshot::Want;
 use crate::time::Tick;
+
+/// Up to this many slots every one is looked at. A score costs several times what a counter alone does, so the
+/// 50 ns a pick may cost are used up sooner than with [`EXACT_UP_TO`](super::least::EXACT_UP_TO).
+pub(super) const SCORED_UP_TO: usize = 16;
 
 /// What slots are compared by.
 pub(super) trait Score: Send + Sync {
     /// Looks up what all are compared with, once for each message.
     fn prepare(&self, _now: Tick, _rng: &mut Rng) {}
 
+    /// Reads what a score needs to know of a slot that others write. All that are compared are looked at before
+    /// anything is made of it, so that their lines come together.
+    fn look(&self, slot: usize) -> Seen;
+
     /// The lower the better; never NaN.
-    fn of(&self, slot: usize, now: Tick) -> f64;
+    fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64;
 }
 
-/// A picker of the lowest score. As with [`LeastConnections`](super::least::LeastConnections) the choice is exact
-/// up to 64 slots, and those that tie take turns per worker, in configured order; beyond that it is the best of
+/// What was seen of a slot.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) in_flight: u32,
+    /// A measurement, as it is kept.
+    pub(super) word: u64,
+}
+
+/// A picker of the lowest score. Up to 16 slots the choice is exact, and those that tie take turns per worker, in
+/// configured order, as with [`LeastConnections`](super::least::LeastConnections); beyond that it is the best of
 /// five different ones drawn by weight, of equals the first drawn.
 pub(super) fn lowest(score: impl Score + 'static, slots: &[Slot], cursors: Arc<Cursors>) -> Box<dyn Picker> {
-    if slots.len() > EXACT_UP_TO {
+    if slots.len() > SCORED_UP_TO {
         return Box::new(LowestOfSample { dice: Dice::by_weight(slots), score });
     }
     cursors.start(|worker| Ring::start_of(slots, worker));
@@ -45,13 +61,12 @@ impl<S: Score> Picker for LowestOfAll<S> {
         self.score.prepare(now, rng);
         let cursor = self.cursors.of(want.worker);
         let start = self.ring.at(cursor.load(Relaxed)).slot as usize;
-        let (mut best, mut least) = (start, f64::INFINITY);
-        for index in (start..self.after.len()).chain(0..start) {
-            let score = self.score.of(index, now);
-            if score < least {
-                (best, least) = (index, score);
-            }
+        let count = self.after.len().min(SCORED_UP_TO);
+        let mut scores = [f64::INFINITY; SCORED_UP_TO];
+        for (slot, score) in scores[..count].iter_mut().enumerate() {
+            *score = self.score.of(slot, self.score.look(slot), now);
         }
+        let best = first_lowest(&scores[..count], start);
         if !want.is_retry() {
             cursor.store(u64::from(self.after[best]), Relaxed);
         }
@@ -59,8 +74,18 @@ impl<S: Score> Picker for LowestOfAll<S> {
     }
 
     fn score(&self, slot: usize, now: Tick) -> Option<f64> {
-        Some(self.score.of(slot, now))
+        Some(self.score.of(slot, self.score.look(slot), now))
     }
+}
+
+/// The first of the lowest from `start` on and around.
+fn first_lowest(scores: &[f64], start: usize) -> usize {
+    let lower = |best: (usize, f64), (index, &score): (usize, &f64)| {
+        select_unpredictable(score < best.1, (index, score), best)
+    };
+    let nobody = (start, f64::INFINITY);
+    let behind = scores.iter().enumerate().skip(start).fold(nobody, lower);
+    scores[..start].iter().enumerate().fold(behind, lower).0
 }
 
 struct LowestOfSample<S> {
@@ -72,15 +97,30 @@ impl<S: Score> Picker for LowestOfSample<S> {
     fn pick(&self, _want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
         self.score.prepare(now, rng);
         let (drawn, count) = self.dice.some::<SAMPLE>(rng);
-        let first = (drawn[0], self.score.of(drawn[0], now));
-        let lower = |best: (usize, f64), &index: &usize| {
-            let score = self.score.of(index, now);
-            select_unpredictable(score < best.1, (index, score), best)
+        // Where fewer were drawn the others are the first slot, which costs a look at it.
+        let seen = drawn.map(|slot| self.score.look(slot));
+        let score = |nth: usize| (drawn[nth], self.score.of(drawn[nth], seen[nth], now));
+        let lower = |best: (usize, f64), nth: usize| {
+            let other = score(nth);
+            select_unpredictable(other.1 < best.1, other, best)
         };
-        drawn[1..count].iter().fold(first, lower).0
+        (1..count).fold(score(0), lower).0
     }
 
     fn score(&self, slot: usize, now: Tick) -> Option<f64> {
-        Some(self.score.of(slot, now))
+        Some(self.score.of(slot, self.score.look(slot), now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equals_the_first_from_where_the_turn_is() {
+        let scores = [3.0, 1.0, 2.0, 1.0];
+        let from = |start| first_lowest(&scores, start);
+        assert_eq!([from(0), from(1), from(2), from(3)], [1, 1, 3, 3]);
+        assert_eq!(first_lowest(&[f64::INFINITY; 3], 2), 2);
     }
 }

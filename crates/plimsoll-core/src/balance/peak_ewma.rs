@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cursor::Parts;
-use super::lowest::{Score, lowest};
+use super::lowest::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::live::Live;
 use crate::time::Tick;
@@ -11,7 +11,7 @@ use crate::time::Tick;
 /// Peak EWMA, as Finagle and linkerd have it: a destination's [cost](crate::measure::Peak) times (in flight + 1),
 /// here over its weight; the lowest takes the message. Failures cost 5 s at least.
 ///
-/// Finagle and linkerd compare two drawn at random; here all are compared up to 64 destinations, and beyond that
+/// Finagle and linkerd compare two drawn at random; here all are compared up to 16 destinations, and beyond that
 /// five drawn by weight.
 #[derive(Debug)]
 pub struct PeakEwma(Parts);
@@ -37,17 +37,23 @@ impl Policy for PeakEwma {
     }
 
     fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
-        let costs = slots.iter().map(|slot| (slot.live.clone(), f64::from(slot.weight))).collect();
+        let costs = slots.iter().map(|slot| (slot.live.clone(), 1.0 / slot.weight as f32)).collect();
         lowest(Costs(costs), &slots, self.0.of(part))
     }
 }
 
-struct Costs(Box<[(Arc<Live>, f64)]>);
+/// Counters, and one over the weight.
+struct Costs(Box<[(Arc<Live>, f32)]>);
 
 impl Score for Costs {
-    fn of(&self, slot: usize, now: Tick) -> f64 {
-        let (live, weight) = &self.0[slot];
-        f64::from(live.measured().peak.read(now)) * (f64::from(live.in_flight()) + 1.0) / weight
+    fn look(&self, slot: usize) -> Seen {
+        let (live, _) = &self.0[slot];
+        Seen { in_flight: live.in_flight(), word: live.measured().peak.word() }
+    }
+
+    fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {
+        let (live, per_weight) = &self.0[slot];
+        f64::from(live.measured().peak.of(seen.word, now) * (seen.in_flight as f32 + 1.0) * per_weight)
     }
 }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::among::Among;
 use super::cursor::Parts;
-use super::lowest::{Score, lowest};
+use super::lowest::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::live::Live;
+use crate::measure::Usual;
 use crate::rng::Rng;
 use crate::time::Tick;
 
@@ -66,14 +67,18 @@ impl Score for Times {
         self.pool.read(self.loads.len(), now, rng, time, |count| (count - 1) / 4);
     }
 
-    fn of(&self, slot: usize, now: Tick) -> f64 {
-        let (live, weight) = &self.loads[slot];
-        let slowness = match (live.measured().usual.read(now), self.pool.last(now)) {
+    fn look(&self, slot: usize) -> Seen {
+        let (live, _) = &self.loads[slot];
+        Seen { in_flight: live.in_flight(), word: live.measured().usual.word() }
+    }
+
+    fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {
+        let slowness = match (Usual::of(seen.word, now), self.pool.last(now)) {
             (Some(own), Some(pool)) => slowness(own - pool),
             _ => 1.0,
         };
         // Where nobody is slower these are whole numbers over a whole number: what ties, ties.
-        f64::from(slowness) * (f64::from(live.in_flight()) + 1.0) / f64::from(*weight)
+        f64::from(slowness) * (f64::from(seen.in_flight) + 1.0) / f64::from(self.loads[slot].1)
     }
 }
 

@@ -31,6 +31,7 @@ pub const PENALTY: Duration = Duration::from_secs(5);
 
 /// What is known of one destination by its answers.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Measured {
     /// Time to the first byte, nanoseconds, penalties included.
     pub first_byte: Average,
@@ -121,7 +122,16 @@ const AHEAD: u32 = 1 << 16;
 
 impl Stamped {
     pub(crate) fn load(&self, now: Tick) -> Option<Aged> {
-        let word = self.0.load(Relaxed);
+        Self::read(self.word(), now)
+    }
+
+    /// As it is kept: to be read later.
+    pub(crate) fn word(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// What a word says.
+    pub(crate) fn read(word: u64, now: Tick) -> Option<Aged> {
         let elapsed = units(now).wrapping_sub((word >> 32) as u32);
         let elapsed = if elapsed > u32::MAX - AHEAD { 0 } else { elapsed };
         (word != 0).then_some(Aged { value: f32::from_bits(word as u32), elapsed })

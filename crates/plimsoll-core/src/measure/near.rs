@@ -17,8 +17,14 @@ const RECENT_FOR: Duration = Duration::from_secs(1);
 const ENOUGH: usize = 4;
 
 /// Recent times to the first byte, by how many messages were in flight when each arrived.
+///
+/// The median is taken when an answer is told, which is once a message, and not when it is asked for, which is three
+/// times: then it is one word to read.
 #[derive(Debug, Default)]
-pub struct Near([Row; ROWS]);
+pub struct Near {
+    medians: [Stamped; ROWS],
+    rows: [Row; ROWS],
+}
 
 #[derive(Debug, Default)]
 struct Row {
@@ -32,18 +38,26 @@ impl Near {
     pub fn median(&self, now: Tick, in_flight: u32) -> Option<f32> {
         let row = row_of(in_flight);
         let nearest = [Some(row), row.checked_sub(1), Some(row + 1)];
-        nearest.into_iter().flatten().filter_map(|row| self.0.get(row)).find_map(|row| row.median(now))
+        let recent = |row: usize| {
+            let aged = self.medians.get(row)?.load(now)?;
+            (aged.elapsed <= const { in_units(RECENT_FOR) }).then_some(aged.value)
+        };
+        nearest.into_iter().flatten().find_map(recent)
     }
 
     pub(crate) fn record(&self, now: Tick, in_flight: u32, span: Duration) {
-        let row = &self.0[row_of(in_flight)];
+        let number = row_of(in_flight);
+        let row = &self.rows[number];
         let next = row.next.load(Relaxed);
         row.next.store(next.wrapping_add(1), Relaxed);
         row.times[next as usize % RECENT].store(now, span.as_nanos() as f32);
+        if let Some(median) = row.median(now) {
+            self.medians[number].store(now, median);
+        }
     }
 
     pub(crate) fn forget(&self) {
-        self.0.iter().flat_map(|row| &row.times).for_each(Stamped::forget);
+        self.medians.iter().chain(self.rows.iter().flat_map(|row| &row.times)).for_each(Stamped::forget);
     }
 }
 

@@ -28,7 +28,17 @@ pub struct Peak(Stamped);
 impl Peak {
     /// What it costs now, in nanoseconds. The first one who asks notes when that was.
     pub fn read(&self, now: Tick) -> f32 {
-        let cost = match self.0.load(now) {
+        self.of(self.word(), now)
+    }
+
+    /// As it is kept: who compares several loads them all at first.
+    pub(crate) fn word(&self) -> u64 {
+        self.0.word()
+    }
+
+    /// What a word of it says.
+    pub(crate) fn of(&self, word: u64, now: Tick) -> f32 {
+        let cost = match Stamped::read(word, now) {
             Some(aged) => aged.value * share_left(aged.elapsed),
             None => {
                 self.0.store(now, nanos(DEFAULT_RTT));

@@ -16,7 +16,17 @@ impl Usual {
     /// The natural logarithm of nanoseconds. As with an [`Average`](super::Average) the time is halved for each
     /// [`HALVED_AFTER`] without a sample.
     pub fn read(&self, now: Tick) -> Option<f32> {
-        let aged = self.0.load(now)?;
+        Self::of(self.word(), now)
+    }
+
+    /// As it is kept: who compares several loads them all at first.
+    pub(crate) fn word(&self) -> u64 {
+        self.0.word()
+    }
+
+    /// What a word says.
+    pub(crate) fn of(word: u64, now: Tick) -> Option<f32> {
+        let aged = Stamped::read(word, now)?;
         Some(aged.value - LN_2 * (aged.elapsed / const { in_units(HALVED_AFTER) }) as f32)
     }
 
