@@ -1,5 +1,6 @@
 //! Which path answers what.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -9,7 +10,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
-use plimsoll_proxy::{Ask, Handle, PoolView, ReloadError, Unanswerable};
+use plimsoll_core::measure::Gauge;
+use plimsoll_proxy::{Ask, Handle, NotReported, PoolView, ReloadError, Unanswerable};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -29,6 +31,7 @@ pub(crate) fn router(handle: Handle) -> Router {
         .route("/v1/pools", get(pools))
         .route("/v1/pools/{pool}", get(pool))
         .route("/v1/pools/{pool}/destinations/{destination}", get(destination))
+        .route("/v1/pools/{pool}/destinations/{destination}/load", post(load))
         .route("/v1/explain", post(explain))
         .route("/v1/balance", post(functions::balance))
         .route("/v1/health/monitor", post(functions::monitor))
@@ -111,11 +114,44 @@ async fn destination(
     let Path((pool, name)) = names.map_err(|error| bad_request(&error))?;
     let pool = find(&handle, &pool).await?;
     let found = pool.destinations.iter().find(|d| *d.name == *name);
-    let found = found.ok_or_else(|| {
-        let known = pool.destinations.iter().map(|d| &*d.name);
-        unknown(&format!("pool {} has no destination", pool.name), &name, known)
-    })?;
+    let found = found.ok_or_else(|| no_destination(&pool, &name))?;
     Ok(Json(Destination::new(found, handle.clock())))
+}
+
+/// A heartbeat: what a destination says of its load, by the name of each gauge.
+async fn load(
+    State(handle): State<Handle>,
+    names: Result<Path<(String, String)>, PathRejection>,
+    gauges: Result<Json<BTreeMap<String, f64>>, JsonRejection>,
+) -> Result<StatusCode, Problem> {
+    let Path((pool, destination)) = names.map_err(|error| bad_request(&error))?;
+    let Json(gauges) = gauges.map_err(|error| bad_request(&error.body_text()))?;
+    let gauges: Vec<(&str, f64)> = gauges.iter().map(|(name, value)| (&**name, *value)).collect();
+    let why = match handle.report_load(&pool, &destination, &gauges) {
+        Ok(()) => return Ok(StatusCode::NO_CONTENT),
+        Err(why) => why,
+    };
+    let unprocessable = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+    Err(match why {
+        NotReported::NoSuchPool | NotReported::NoSuchDestination => {
+            let pool = find(&handle, &pool).await?;
+            no_destination(&pool, &destination)
+        }
+        NotReported::NoLoad(gauge) => {
+            unprocessable(format!("{gauge} is no load: numbers from 0 to 10^15, the score at most 1"))
+        }
+        NotReported::Nothing => {
+            let known = Gauge::KNOWN.map(|(name, _)| name).join(", ");
+            unprocessable(format!(
+                "nothing of it is known here; known are: {known}, and what the pool's formula reads"
+            ))
+        }
+    })
+}
+
+fn no_destination(pool: &PoolView, name: &str) -> Problem {
+    let known = pool.destinations.iter().map(|d| &*d.name);
+    unknown(&format!("pool {} has no destination", pool.name), name, known)
 }
 
 pub(crate) async fn find(handle: &Handle, name: &str) -> Result<PoolView, Problem> {

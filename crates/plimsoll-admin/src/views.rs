@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use plimsoll_core::measure::Gauge;
 use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_functions::{DestinationHealth, HealthStatus, LastCheck, LoadDistribution};
@@ -90,8 +91,30 @@ pub(crate) struct Destination {
     consecutive_successes: u32,
     last_check: Option<LastCheck>,
     in_flight: u32,
+    /// What it says of its own load, if it said so lately.
+    load: Option<Load>,
     limits: DestinationLimits,
     counts: Counts,
+}
+
+/// What a destination says of its load.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Load {
+    /// From 0, idle, to 1, full.
+    score: Option<f32>,
+    /// Its last word is so old.
+    age_ms: Option<f64>,
+    /// What each gauge shows.
+    gauges: BTreeMap<&'static str, f32>,
+}
+
+impl Load {
+    fn new(d: &DestinationView) -> Option<Self> {
+        let gauges = Gauge::KNOWN.into_iter().filter_map(|(name, gauge)| Some((name, d.load.of(gauge)?)));
+        let load = Self { score: d.load.score(), age_ms: d.load_age.map(millis), gauges: gauges.collect() };
+        (!d.load.is_empty()).then_some(load)
+    }
 }
 
 /// The operator's word, the checks' and the traffic's, never mixed.
@@ -185,6 +208,7 @@ impl Destination {
             consecutive_successes: health.as_ref().map_or(0, |h| h.consecutive_successes),
             last_check: health.and_then(|h| h.last_check),
             in_flight: d.in_flight,
+            load: Load::new(d),
             limits: DestinationLimits { requests: d.requests.into(), connections: d.connections.into() },
             counts: Counts::new(d),
         }

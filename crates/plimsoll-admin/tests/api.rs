@@ -121,6 +121,51 @@ async fn other_machines_are_not_listened_to() {
 }
 
 #[tokio::test]
+async fn a_destination_that_reports_too_much_load_is_set_aside_until_it_has_less() {
+    let world = World::start().await;
+    let text = world.config();
+    world.offer(&text.replace("algorithm: round_robin,", "algorithm: round_robin, overload: true,"));
+    assert_eq!(world.ask("POST", "/v1/config:reload", "", "").await.status, 200);
+    let report = async |path: &str, body: &str| {
+        let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        world.ask("POST", path, &head, body).await
+    };
+    let load = "/v1/pools/default/destinations/a/load";
+    assert_eq!(report(load, r#"{"cpu": 0.95, "memory": 0.25, "queue": 3, "fans": 4}"#).await.status, 204);
+    let told = world.until("/v1/pools/default/destinations/a", |d| d["standing"] == "overloaded").await;
+    assert_eq!(told["reason"], "it reports a load of 95 %");
+    assert_eq!(
+        (&told["load"]["gauges"]["queue"], &told["load"]["gauges"]["memory"]),
+        (&3.0.into(), &0.25.into())
+    );
+    let metrics = world.get("/metrics?metrics=plimsoll_destination_").await.body;
+    for line in [
+        r#"plimsoll_destination_load_score{pool="default",destination="a"} 0.95"#,
+        r#"plimsoll_destination_resource_usage_ratio{pool="default",destination="a",resource="memory"} 0.25"#,
+        r#"plimsoll_destination_state{pool="default",destination="a",state="overloaded"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+    for _ in 0..4 {
+        assert_eq!(world.through("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await.status, 200);
+    }
+    let d = world.get("/v1/pools/default/destinations/a").await.json();
+    assert_eq!((&d["counts"]["requests"], &d["counts"]["checksFailed"]), (&0.into(), &0.into()));
+    assert_eq!(report(load, r#"{"cpu": 0.5}"#).await.status, 204);
+    world.until("/v1/pools/default/destinations/a", |d| d["standing"] == "serving").await;
+    let wrong = |text: &str, reply: &Reply, status| {
+        let told = problem(reply, status)["detail"].to_string();
+        assert!(told.contains(text), "{told}");
+    };
+    wrong("cpu is no load", &report(load, r#"{"cpu": -1}"#).await, 422);
+    wrong("known are: cpu", &report(load, r#"{"fans": 4}"#).await, 422);
+    wrong("has no destination", &report("/v1/pools/default/destinations/c/load", r#"{"cpu": 1}"#).await, 404);
+    wrong("no pool", &report("/v1/pools/x/destinations/c/load", r#"{"cpu": 1}"#).await, 404);
+    problem(&report(load, r#"{"cpu": "high"}"#).await, 400);
+    problem(&world.get(load).await, 405);
+}
+
+#[tokio::test]
 async fn a_request_is_explained_and_not_sent() {
     let world = World::start().await;
     let explain = async |question: Value| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plimsoll_core::PoolLimits;
 use plimsoll_core::balance::{Algorithm, HashSpec, Table};
-use plimsoll_core::health::OutlierSpec;
+use plimsoll_core::health::{OutlierSpec, OverloadSpec};
 use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
 
 use crate::model::{ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, Udp, UdpFlow};
@@ -101,6 +101,9 @@ pub const OUTLIER: OutlierSpec = OutlierSpec {
     learns: false,
 };
 
+/// When a destination has too much to do, where that is asked for.
+pub const OVERLOAD: OverloadSpec = OverloadSpec { threshold: 0.9, recover: 0.8, max_overloaded: 0.5 };
+
 /// Ejections leave at least this share of a pool.
 pub const PANIC_THRESHOLD: f64 = 0.5;
 
@@ -153,6 +156,8 @@ pub(crate) const DECISION_SAMPLE: f64 = 0.01;
 
 #[cfg(test)]
 mod tests {
+    use plimsoll_core::health::LoadSpec;
+
     use super::*;
     use plimsoll_core::health::{Rhythm, Start};
 
@@ -175,6 +180,10 @@ mod tests {
             ("listeners[].timeouts.idle", dur(client.idle)),
             ("decision_log.sample", percent(DECISION_SAMPLE)),
             ("panic_threshold", percent(PANIC_THRESHOLD)),
+            ("load_reports.max_age", dur(LoadSpec::MAX_AGE)),
+            ("overload.threshold", percent(OVERLOAD.threshold)),
+            ("overload.recover", percent(OVERLOAD.recover)),
+            ("overload.max_overloaded", percent(OVERLOAD.max_overloaded)),
             ("listeners[].mqtt.rebalance", MQTT.rebalance.to_string()),
             ("listeners[].limits.connections", LIMITS.connections.to_string()),
             ("listeners[].limits.handshakes", LIMITS.handshakes.to_string()),

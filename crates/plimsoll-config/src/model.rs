@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::formula::Formula;
 use plimsoll_core::health::HealthSpec;
+use plimsoll_core::health::LoadSpec;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{HedgeSpec, RetrySpec};
 use plimsoll_core::route::Match;
@@ -352,6 +353,8 @@ pub struct Pool {
     pub hash_key: HashKey,
     /// What `algorithm: custom` scores by.
     pub formula: Option<Arc<Formula>>,
+    /// What becomes of what destinations say of their load.
+    pub load: LoadSpec,
     /// Decisions are remembered where that is cheaper than to decide again (`performance.caching`).
     pub caching: bool,
     /// Active checks; `None` = `health_checking: false`.

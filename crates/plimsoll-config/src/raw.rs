@@ -360,6 +360,10 @@ struct LoadBalancer {
     hash: Option<Hash>,
     /// For `algorithm: custom`.
     custom: Option<Custom>,
+    /// What becomes of what destinations say of their load.
+    load_reports: Option<LoadReports>,
+    /// Destinations that say they have too much to do are set aside; off unless asked for.
+    overload: Option<Feature<Overload>>,
     /// Active checks; on unless `false`.
     health_checking: Option<Switch>,
     /// Another destination is tried when one fails, where that is safe; on unless `false`.
@@ -388,6 +392,28 @@ struct LoadBalancer {
     dynamic_adjustment: Option<Feature<DynamicAdjustment>>,
     /// Measures, thresholds and alerts. Not active yet.
     performance_monitoring: Option<Feature<PerformanceMonitoring>>,
+}
+
+/// What becomes of what destinations say of their load.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct LoadReports {
+    /// What was said longer ago counts for nothing.
+    max_age: Option<Dur>,
+}
+
+/// When a destination has too much to do.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Overload {
+    /// Off if `false`.
+    enabled: Option<Switch>,
+    /// From this load score on it is set aside.
+    threshold: Option<Share>,
+    /// Below this one it is taken back.
+    recover: Option<Share>,
+    /// So large a share of the pool at most, at once.
+    max_overloaded: Option<Share>,
 }
 
 /// What destinations are scored by.

@@ -162,7 +162,7 @@ impl Ejection {
     }
 }
 
-/// The three witnesses of a destination, never mixed, and what its pool knows of it.
+/// The witnesses of a destination, never mixed, and what its pool knows of it.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Witnesses {
     /// What the operator wants.
@@ -173,6 +173,8 @@ pub struct Witnesses {
     pub ejection: Ejection,
     /// The only destination of its pool: never taken out for failing.
     pub lone: bool,
+    /// It says that it has too much to do.
+    pub overloaded: bool,
     /// It has served again for a short time only.
     pub warming: bool,
 }
@@ -191,6 +193,8 @@ pub enum Standing {
         /// When its trial begins.
         until: Tick,
     },
+    /// Set aside for a while because it says that it has too much to do; nothing is wrong with it.
+    Overloaded,
     /// Failed its checks.
     Down,
     /// Taken out by the operator.
@@ -199,7 +203,8 @@ pub enum Standing {
 
 impl Standing {
     /// Every word a standing can be told in, in the order metrics list them.
-    pub const WORDS: [&str; 6] = ["serving", "warming", "draining", "ejected", "down", "maintenance"];
+    pub const WORDS: [&str; 7] =
+        ["serving", "warming", "draining", "ejected", "overloaded", "down", "maintenance"];
 
     /// Takes new messages.
     pub const fn serves(self) -> bool {
@@ -213,13 +218,14 @@ impl Standing {
             Self::Warming => "warming",
             Self::Draining => "draining",
             Self::Ejected { .. } => "ejected",
+            Self::Overloaded => "overloaded",
             Self::Down => "down",
             Self::Maintenance => "maintenance",
         }
     }
 }
 
-/// The one eligibility rule. The operator's word comes first, then checks, then traffic; a pool's only
+/// The one eligibility rule. The operator's word comes first, then checks, then traffic, then its own; a pool's only
 /// destination obeys the operator alone, because failing over to nothing helps nobody.
 pub const fn standing(seen: Witnesses) -> Standing {
     match (seen.admin, seen.lone, seen.health, seen.ejection) {
@@ -229,6 +235,7 @@ pub const fn standing(seen: Witnesses) -> Standing {
         (_, _, Health::Down, _) => Standing::Down,
         (_, _, _, Ejection::Until(until)) => Standing::Ejected { until },
         (_, _, _, Ejection::Probation) => Standing::Ejected { until: Tick::ZERO },
+        _ if seen.overloaded => Standing::Overloaded,
         _ if seen.warming => Standing::Warming,
         _ => Standing::Serving,
     }
@@ -245,7 +252,10 @@ mod tests {
         assert_eq!(standing(bad), Standing::Down);
         assert_eq!(standing(Witnesses { admin: AdminState::Drain, ..bad }), Standing::Draining);
         assert_eq!(standing(Witnesses { admin: AdminState::Maintenance, ..bad }), Standing::Maintenance);
-        assert_eq!(standing(Witnesses { lone: true, ..bad }), Standing::Serving);
+        assert_eq!(standing(Witnesses { lone: true, overloaded: true, ..bad }), Standing::Serving);
+        assert_eq!(standing(Witnesses { overloaded: true, ..bad }), Standing::Down);
+        let full = Witnesses { overloaded: true, warming: true, ..Default::default() };
+        assert_eq!(standing(full), Standing::Overloaded);
         assert_eq!(standing(Witnesses::default()), Standing::Serving);
     }
 }

@@ -115,6 +115,16 @@ pub enum Reason {
     Reachable,
     /// Outlier detection was switched off, and what traffic showed no longer counts.
     DetectionOff,
+    /// It says that it has too much to do.
+    Overloaded {
+        /// Its load score.
+        percent: u8,
+    },
+    /// It has less to do again.
+    Relieved {
+        /// Its load score; `None`: nothing it said counts any more.
+        percent: Option<u8>,
+    },
     /// Too few others are left to do without it.
     Needed,
     /// It is the pool's only destination now, which is never taken out for failing.
@@ -163,6 +173,8 @@ impl Reason {
             Self::TrialFailed { .. } => "trial_failed",
             Self::Reachable => "reachable",
             Self::DetectionOff => "detection_off",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Relieved { .. } => "relieved",
             Self::Needed => "needed",
             Self::Alone => "alone",
             Self::Moved => "moved",
@@ -208,6 +220,12 @@ impl fmt::Display for Reason {
                 f.write_str("a check connected, and failed connects were all it had against it")
             }
             Self::DetectionOff => f.write_str("outlier detection was switched off"),
+            Self::Overloaded { percent } | Self::Relieved { percent: Some(percent) } => {
+                write!(f, "it reports a load of {percent} %")
+            }
+            Self::Relieved { percent: None } => {
+                f.write_str("its reports of load are too old, or no longer heeded")
+            }
             Self::Needed => f.write_str("too few others are left to do without it"),
             Self::Alone => f.write_str("it is the pool's only destination now"),
             Self::Moved => f.write_str("it has a new address"),

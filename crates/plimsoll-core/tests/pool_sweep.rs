@@ -374,6 +374,7 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
         slow_start: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(40))),
         panic_threshold: [0.0, 0.5, 1.0][rng.index(3)],
         recovery: rng.below(3) == 0,
+        load: Default::default(),
         keeps_lone: true,
         limits: Default::default(),
     }

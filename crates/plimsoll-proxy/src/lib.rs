@@ -44,7 +44,8 @@ mod worker;
 
 pub use clock::Clock;
 pub use control::{
-    Ask, CandidateView, Explained, Handle, Invalid, Proxy, ReloadError, Source, StartError, Unanswerable,
+    Ask, CandidateView, Explained, Handle, Invalid, NotReported, Proxy, ReloadError, Source, StartError,
+    Unanswerable,
 };
 pub use counters::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts,

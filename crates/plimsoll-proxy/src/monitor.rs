@@ -115,6 +115,7 @@ fn spec_of(health: HealthSpec) -> PoolSpec {
         panic_threshold: 0.0,
         recovery: false,
         keeps_lone: false,
+        load: Default::default(),
         limits: Default::default(),
     }
 }

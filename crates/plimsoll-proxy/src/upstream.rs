@@ -198,7 +198,8 @@ impl WorkerPool {
         let snapshot = self.snapshot.borrow();
         let member = snapshot.members.iter().find(|member| member.id == id);
         member.is_some_and(|member| {
-            let finishes = member.standing.serves() || matches!(member.standing, Standing::Draining);
+            let finishes = member.standing.serves()
+                || matches!(member.standing, Standing::Draining | Standing::Overloaded);
             finishes && member.destination.address == *address
         })
     }

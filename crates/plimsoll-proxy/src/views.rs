@@ -7,6 +7,7 @@ use std::time::Duration;
 use plimsoll_core::circuit::Gauge;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::live::Counts;
+use plimsoll_core::measure::LoadReport;
 use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::quality::deviation;
 use plimsoll_core::snapshot::HealthSummary;
@@ -130,6 +131,10 @@ pub struct DestinationView {
     pub streak: u32,
     /// How often a formula had no number for it.
     pub unscored: u32,
+    /// What it says of its own load, as far as that still counts.
+    pub load: LoadReport,
+    /// How long ago it last said anything of it.
+    pub load_age: Option<Duration>,
     /// Counts since the start.
     pub counts: Counts,
     /// What its checks and its ejections came to.

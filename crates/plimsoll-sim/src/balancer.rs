@@ -43,6 +43,7 @@ impl Balancer {
             slow_start: scenario.slow_start,
             panic_threshold: scenario.panic_threshold,
             recovery: scenario.recovery,
+            load: Default::default(),
             keeps_lone: true,
             limits: Default::default(),
         };

@@ -2,6 +2,7 @@
 
 use plimsoll_core::alert;
 use plimsoll_core::live::BUCKETS_MS;
+use plimsoll_core::measure::Gauge;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_proxy::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, OUTAGES_MS, PoolView, RETRY_REASONS,
@@ -13,6 +14,7 @@ use super::text::{Family, Kind, Text};
 pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
     answers(text, pools);
     standings(text, pools);
+    loads(text, pools);
     decisions(text, pools);
     limits::write(text, pools);
     checks(text, pools);
@@ -70,6 +72,29 @@ fn answers(text: &mut Text<'_>, pools: &[PoolView]) {
     });
     let mut family = text.gauge("plimsoll_destination_in_flight", "Messages a destination holds now.");
     each(pools, |labels, _, d| family.sample(&labels, d.in_flight));
+}
+
+/// What destinations say of themselves; nothing of those that say nothing.
+fn loads(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family =
+        text.gauge("plimsoll_destination_load_score", "How loaded a destination says it is: 0 idle, 1 full.");
+    each(pools, |labels, _, d| {
+        if let Some(score) = d.load.score() {
+            family.sample(&labels, score);
+        }
+    });
+    let mut family = text.gauge(
+        "plimsoll_destination_resource_usage_ratio",
+        "The share of a resource that a destination says it uses.",
+    );
+    each(pools, |[pool, destination], _, d| {
+        for (resource, gauge) in [("cpu", Gauge::Cpu), ("memory", Gauge::Memory), ("network", Gauge::Network)]
+        {
+            if let Some(share) = d.load.of(gauge) {
+                family.sample(&[pool, destination, ("resource", resource)], share);
+            }
+        }
+    });
 }
 
 fn standings(text: &mut Text<'_>, pools: &[PoolView]) {

@@ -144,10 +144,15 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
             "performance_monitoring",
             "hash",
             "custom",
+            "load_reports",
+            "overload",
         ],
     )
 };
 pub(crate) const HASH: Keys = Keys::new("load_balancer.hash", &["key", "table", "bound"]);
+pub(crate) const LOAD_REPORTS: Keys = Keys::new("load_balancer.load_reports", &["max_age"]);
+pub(crate) const OVERLOAD: Keys =
+    Keys::new("load_balancer.overload", &["enabled", "threshold", "recover", "max_overloaded"]);
 pub(crate) const CUSTOM: Keys = Keys::new("load_balancer.custom", &["expression"]);
 pub(crate) const ZONE_AWARE: Keys = Keys::new("load_balancer.zone_aware", &["enabled", "busy", "keys"]);
 pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
@@ -205,7 +210,7 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 33] = [
+pub(crate) static ALL: [&Keys; 35] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
@@ -230,6 +235,8 @@ pub(crate) static ALL: [&Keys; 33] = [
     &LOAD_BALANCER,
     &HASH,
     &CUSTOM,
+    &LOAD_REPORTS,
+    &OVERLOAD,
     &ZONE_AWARE,
     &HEALTH_MONITORING,
     &OUTLIER_DETECTION,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plimsoll_core::Tried;
 use plimsoll_core::balance::{Algorithm, HashSpec};
-use plimsoll_core::health::OutlierSpec;
+use plimsoll_core::health::{LoadSpec, OutlierSpec};
 use plimsoll_core::retry::{CALL_STATUSES, HedgeSpec, RetrySpec, RetryWhen};
 use plimsoll_core::spread::SpreadSpec;
 
@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) hash: HashSpec,
     pub(crate) hash_key: HashKey,
     pub(crate) score: Score,
+    pub(crate) load: LoadSpec,
     pub(crate) health_checking: bool,
     pub(crate) health: HealthSettings,
     pub(crate) caching: bool,
@@ -53,6 +54,7 @@ impl Default for Settings {
             hash: defaults::HASH,
             hash_key: defaults::HASH_KEY,
             score: Score::default(),
+            load: LoadSpec::default(),
             health_checking: true,
             health: HealthSettings::default(),
             caching: true,
@@ -88,6 +90,12 @@ impl Reader<'_> {
         }
         if let Some(place) = table.get("custom") {
             self.custom(place, algorithm_here, settings);
+        }
+        if let Some(place) = table.get("load_reports") {
+            self.load_reports(place, &mut settings.load);
+        }
+        if let Some(place) = table.get("overload") {
+            self.overload(place, &mut settings.load);
         }
         set(&mut settings.health_checking, table.get("health_checking").and_then(|p| self.switch(p)));
         set(&mut settings.retry.failover, table.get("failover").and_then(|p| self.switch(p)));

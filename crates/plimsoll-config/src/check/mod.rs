@@ -10,6 +10,7 @@ mod hedge;
 pub(crate) mod keys;
 mod limits;
 mod listener;
+mod load;
 mod load_balancer;
 mod pool;
 mod process;

@@ -279,6 +279,7 @@ fn build(
         hash: settings.hash,
         hash_key: settings.hash_key.clone(),
         formula: settings.score.formula(),
+        load: settings.load,
         caching: settings.caching,
         health: settings.health_checking.then(|| settings.health.spec(settings.optimization)),
         parallel_checks: settings.parallel_checks,

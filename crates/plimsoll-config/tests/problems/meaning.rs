@@ -361,6 +361,23 @@ fn a_formula_is_read_where_it_is_of_use_and_its_mistakes_have_places() {
 }
 
 #[test]
+fn an_overload_is_above_where_it_ends() {
+    check_policy("  overload: true", &[]);
+    check_policy("  overload: {threshold: 70%}\n  load_reports: {max_age: 5s}", &[]);
+    check_policy("  overload: {threshold: ▸0}", &["out-of-range overload.threshold"]);
+    check_policy("  overload: {threshold: 50%, recover: ▸60%}", &["conflict overload.recover"]);
+    check_policy("  overload: {▸treshold: 50%}", &["unknown-key overload.treshold"]);
+    check_policy("  load_reports: {max_age: ▸1ms}", &["out-of-range load_reports.max_age"]);
+    let text = "listen: \":80\"\ndestinations: [\"a:1\"]\nload_balancer: {overload: OVERLOAD}";
+    let overload = |block: &str| {
+        load_text(&text.replace("OVERLOAD", block)).config.expect("good").pools[0].load.overload
+    };
+    let recover = overload("{threshold: 70%}").expect("on").recover;
+    assert!((recover - 0.6).abs() < 1e-9, "as far below as by default: {recover}");
+    assert_eq!((overload("false"), overload("{enabled: false, threshold: 50%}")), (None, None));
+}
+
+#[test]
 fn what_comes_later_is_refused_in_words() {
     check_short(
         "▸kafka: {}\n▸state: {}\nadmin: {▸tokens: []}",

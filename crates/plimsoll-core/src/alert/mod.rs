@@ -137,7 +137,11 @@ impl Alerts {
                 // Its trial is open, or planned: it does not serve yet, and that is known.
                 _ => {}
             },
-            Standing::Serving | Standing::Warming | Standing::Draining | Standing::Maintenance => {
+            Standing::Serving
+            | Standing::Warming
+            | Standing::Draining
+            | Standing::Overloaded
+            | Standing::Maintenance => {
                 for kind in [Kind::DestinationDown, Kind::DestinationEjected, Kind::RecoveryFailed] {
                     self.clear(now, kind, destination);
                 }

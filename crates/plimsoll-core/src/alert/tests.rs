@@ -43,6 +43,7 @@ fn spec() -> PoolSpec {
         panic_threshold: 0.0,
         recovery: false,
         keeps_lone: true,
+        load: Default::default(),
         limits: Default::default(),
     }
 }

@@ -6,6 +6,7 @@ pub mod falls;
 pub mod lanes;
 pub mod normal;
 pub mod outlier;
+pub mod overload;
 pub mod peers;
 pub mod rhythm;
 pub mod score;
@@ -20,6 +21,7 @@ use crate::destination::{Address, DestinationId, Name};
 pub use checker::{Checker, LastCheck};
 pub use lanes::Lanes;
 pub use outlier::{Outlier, Room, Verdict};
+pub use overload::{LoadSpec, OverloadSpec};
 pub use rhythm::{Rhythm, Start};
 
 /// How one active check asks.

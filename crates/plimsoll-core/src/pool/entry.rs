@@ -65,6 +65,9 @@ pub(super) struct Entry {
     /// What took it down, and what had it ejected: told when the standing changes by that, maybe later.
     pub(super) down_by: Option<Reason>,
     pub(super) ejected_by: Option<Reason>,
+    /// It says that it has too much to do, and others can do its work.
+    pub(super) overloaded: bool,
+    pub(super) overloaded_by: Option<Reason>,
 }
 
 impl Entry {
@@ -96,20 +99,31 @@ impl Entry {
             warmth: None,
             relief: None,
             ejected_by: None,
+            overloaded: false,
+            overloaded_by: None,
         }
     }
 
     /// How it stands by its witnesses, settled or not.
     pub(super) fn stands(&self, lone: bool) -> Standing {
         let (health, ejection) = (self.checker.health(), self.outlier.ejection());
-        standing(Witnesses { admin: self.admin, health, ejection, lone, warming: self.warmth.is_some() })
+        let (overloaded, warming) = (self.overloaded, self.warmth.is_some());
+        standing(Witnesses { admin: self.admin, health, ejection, lone, overloaded, warming })
     }
 
     /// How it would stand without its ejection, among others.
     pub(super) fn stands_if_pardoned(&self) -> Standing {
         let health = self.checker.health();
-        let warming = self.warmth.is_some();
-        standing(Witnesses { admin: self.admin, health, ejection: Ejection::None, lone: false, warming })
+        let (overloaded, warming) = (self.overloaded, self.warmth.is_some());
+        let (admin, ejection, lone) = (self.admin, Ejection::None, false);
+        standing(Witnesses { admin, health, ejection, lone, overloaded, warming })
+    }
+
+    /// How it would stand if it had less to do, among others.
+    pub(super) fn stands_if_unloaded(&self) -> Standing {
+        let (health, ejection) = (self.checker.health(), self.outlier.ejection());
+        let (admin, warming) = (self.admin, self.warmth.is_some());
+        standing(Witnesses { admin, health, ejection, lone: false, overloaded: false, warming })
     }
 
     /// Its priority may be used.
@@ -135,6 +149,7 @@ impl Entry {
         self.live.reset_streak();
         self.live.measured().forget();
         self.live.reported().forget();
+        self.overloaded = false;
     }
 
     /// What traffic showed since this was last asked.
@@ -212,9 +227,10 @@ impl Entry {
         let (from, mut to) = (self.standing, self.stands(lone));
         match (from, to) {
             // Who is needed at once has no time to warm up.
-            (Standing::Down | Standing::Ejected { .. } | Standing::Maintenance, Standing::Serving)
-                if !lone && self.relief != Some(Reason::Needed) =>
-            {
+            (
+                Standing::Down | Standing::Ejected { .. } | Standing::Overloaded | Standing::Maintenance,
+                Standing::Serving,
+            ) if !lone && self.relief != Some(Reason::Needed) => {
                 self.warmth = spec.window().map(|window| Warmth { since: now, window });
                 to = self.stands(lone);
             }
@@ -283,9 +299,12 @@ impl Entry {
                 }
             }
             Standing::Ejected { .. } => self.ejected_by.clone(),
+            Standing::Overloaded => self.overloaded_by.clone(),
             Standing::Serving | Standing::Warming => match from {
                 Standing::Draining | Standing::Maintenance => None,
-                Standing::Down | Standing::Ejected { .. } if lone => Some(Reason::Alone),
+                Standing::Down | Standing::Ejected { .. } | Standing::Overloaded if lone => {
+                    Some(Reason::Alone)
+                }
                 _ => relief,
             },
         };

@@ -8,6 +8,7 @@
 mod agenda;
 mod checks;
 mod entry;
+mod loads;
 mod picture;
 #[cfg(test)]
 mod tests;
@@ -22,8 +23,9 @@ use crate::balance::{Algorithm, Policy, Settings};
 use crate::circuit::{Circuit, DestinationLimits, PoolLimits};
 use crate::destination::{AdminState, Destination, DestinationId, Ejection, Name, Weight};
 use crate::event::{Event, Reason};
-use crate::health::{Checker, HealthSpec, Lanes, OutlierSpec, Room, Start};
+use crate::health::{Checker, HealthSpec, Lanes, LoadSpec, OutlierSpec, Room, Start};
 use crate::live::{Live, Suspect};
+use crate::measure::LoadReport;
 use crate::rng::Rng;
 use crate::snapshot::Snapshot;
 use crate::spread::SpreadSpec;
@@ -59,6 +61,8 @@ pub struct PoolSpec {
     pub panic_threshold: f64,
     /// Who passes its checks again serves one message first, and then takes a growing share.
     pub recovery: bool,
+    /// What becomes of what destinations say of their load.
+    pub load: LoadSpec,
     /// The pool's only destination is never taken out for failing: failing over to nothing helps nobody.
     pub keeps_lone: bool,
     /// What it may have at once, over all destinations.
@@ -106,6 +110,13 @@ pub enum Input {
     },
     /// A ticket's word about a destination.
     Suspect(Suspect),
+    /// What a destination says of its load.
+    LoadReport {
+        /// Which; an unknown name changes nothing.
+        name: Name,
+        /// What.
+        report: Box<LoadReport>,
+    },
 }
 
 /// What a pool wants done.
@@ -145,6 +156,8 @@ pub struct Pool {
     runs: bool,
     /// When destinations are next compared with each other.
     compare_at: Tick,
+    /// When their loads are next looked at.
+    weigh_at: Tick,
     /// A destination that deserved ejection was kept a short time ago; over then.
     panics_until: Tick,
     /// When it is next looked for who has fallen silent.
@@ -183,11 +196,13 @@ impl Pool {
             events: VecDeque::new(),
             runs: false,
             compare_at: Tick::NEVER,
+            weigh_at: Tick::NEVER,
             panics_until: Tick::ZERO,
             look_at: Tick::NEVER,
         };
         pool.circuit.set_limits(&pool.spec.limits);
         pool.plan_comparison(now);
+        pool.replace_load(now);
         pool.replace_members(now, members);
         pool.events.clear();
         pool.runs = true;
@@ -204,6 +219,7 @@ impl Pool {
             Input::Weight { name, weight } => self.set_weight(&name, weight),
             Input::Probed { id, result } => self.probed(now, id, result),
             Input::Suspect(suspect) => self.suspect(now, &suspect),
+            Input::LoadReport { name, report } => self.load_report(now, &name, &report),
         }
         self.handle_timeout(now);
     }
@@ -218,6 +234,9 @@ impl Pool {
             self.compare(now);
             self.plan_comparison(now);
         }
+        if self.weigh_at <= now {
+            self.weigh(now);
+        }
         if self.look_at <= now {
             self.look(now);
             self.plan_look(now);
@@ -227,7 +246,8 @@ impl Pool {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        let traffic = Some(self.compare_at.min(self.look_at)).filter(|&at| at != Tick::NEVER);
+        let traffic =
+            Some(self.compare_at.min(self.look_at).min(self.weigh_at)).filter(|&at| at != Tick::NEVER);
         self.agenda.next().into_iter().chain(traffic).min()
     }
 
@@ -324,6 +344,7 @@ impl Pool {
         self.next_id = self.next_id.wrapping_add(1);
         let live = Live::new(self.workers);
         live.set_suspect_at(suspect_at(&self.spec.outlier));
+        live.reported().set_max_age(self.spec.load.max_age);
         live.listen();
         live.set_limits(destination.limits);
         let checker = Checker::new(self.first_check(now, nth), self.start());
@@ -368,6 +389,9 @@ impl Pool {
         }
         if old.health != self.spec.health {
             self.replace_checks(now, old.health.is_some());
+        }
+        if old.load != self.spec.load {
+            self.replace_load(now);
         }
         if old.outlier != self.spec.outlier {
             self.plan_comparison(now);
@@ -427,6 +451,7 @@ impl Pool {
     /// Brings standings in line with the witnesses, tells what changed, and publishes if the picture did.
     fn settle(&mut self, now: Tick) {
         if mem::take(&mut self.touched) {
+            self.unload(now);
             self.readmit(now);
             let lone = self.spares_lone();
             for rank in 0..self.entries.len() {

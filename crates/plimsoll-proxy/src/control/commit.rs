@@ -229,6 +229,7 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         slow_start: pool.slow_start,
         panic_threshold: pool.panic_threshold,
         recovery: pool.recovery,
+        load: pool.load,
         keeps_lone: true,
         limits: PoolLimits {
             requests: requests_at_once(pool.protocol, pool.limits.requests, pool.limits.connections),

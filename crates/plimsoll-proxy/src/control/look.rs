@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_config::model::{ListenAddress, Protocol};
 use plimsoll_core::alert::Alert;
+use plimsoll_core::measure::{Gauge, LoadReport};
+use plimsoll_core::pool::Input;
 use plimsoll_core::quality::intended_shares;
-use plimsoll_core::{Name, Snapshot};
+use plimsoll_core::{Name, Snapshot, Tick};
 use tokio::sync::oneshot;
 
 use super::Handle;
@@ -14,6 +16,19 @@ use super::prepare::show;
 use crate::driver::{Order, PoolReport};
 use crate::tables::{ListenerTable, PoolTable};
 use crate::views::{CircuitView, DestinationView, ListenerView, PoolView, RuleView, TrafficView, UseView};
+
+/// Why a report of load was not handed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReported {
+    /// There is no such pool.
+    NoSuchPool,
+    /// The pool has no such destination.
+    NoSuchDestination,
+    /// This gauge cannot show that.
+    NoLoad(String),
+    /// It tells nothing.
+    Nothing,
+}
 
 impl Handle {
     /// Where listeners really listen, by listener, port 0 resolved.
@@ -36,9 +51,41 @@ impl Handle {
         for (table, orders) in pools {
             let (ask, answer) = oneshot::channel();
             let _driver_has_ended = orders.send(Order::Report(ask));
-            views.push(view_of(&table, answer.await.unwrap_or_default()));
+            views.push(view_of(&table, answer.await.unwrap_or_default(), self.0.clock.now()));
         }
         views
+    }
+
+    /// Hands on what a destination says of its load, gauge by gauge, as its next of kin tells it: names that neither
+    /// have a meaning everywhere nor are read by the pool's formula are left out.
+    ///
+    /// # Errors
+    /// [`NotReported`] says why nothing was handed on.
+    pub fn report_load(
+        &self,
+        pool: &str,
+        destination: &str,
+        gauges: &[(&str, f64)],
+    ) -> Result<(), NotReported> {
+        let state = self.state();
+        let pool = state.pools.get(pool).ok_or(NotReported::NoSuchPool)?;
+        let members = pool.table.feed.latest();
+        let member = members.members.iter().find(|member| *member.destination.name == *destination);
+        let name = member.ok_or(NotReported::NoSuchDestination)?.destination.name.clone();
+        let named = pool.table.config.formula.as_ref().map_or(&[][..], |formula| formula.named());
+        let mut report = LoadReport::default();
+        for &(gauge, value) in gauges {
+            let known = Gauge::from_name(gauge, named);
+            if known.is_some_and(|known| !report.set(known, value)) {
+                return Err(NotReported::NoLoad(gauge.to_owned()));
+            }
+        }
+        if report.is_empty() {
+            return Err(NotReported::Nothing);
+        }
+        let input = Input::LoadReport { name, report: Box::new(report) };
+        let _driver_has_ended = pool.orders.send(Order::Input(Box::new(input)));
+        Ok(())
     }
 
     /// Notes that `by` knows of the alert `id` of `pool`; `None` where there is no such alert.
@@ -88,7 +135,7 @@ impl Handle {
     }
 }
 
-fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
+fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
     let snapshot = table.feed.latest();
     let intended = intended_shares(&snapshot, table.config.algorithm.heeds_weights());
     let mut reports: HashMap<Name, _> =
@@ -111,6 +158,8 @@ fn view_of(table: &PoolTable, mut report: PoolReport) -> PoolView {
             connections: member.live.connections().into(),
             streak: member.live.streak(),
             unscored: member.live.unscored(),
+            load: member.live.reported().report(now),
+            load_age: member.live.reported().silence(now),
             counts: member.live.counts(),
             report: reports.remove(&d.name),
             checks: report.checks.remove(&d.name).unwrap_or_default(),

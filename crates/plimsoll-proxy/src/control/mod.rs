@@ -21,6 +21,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 pub use self::error::{Invalid, ReloadError, StartError};
 pub use self::explain::{Ask, CandidateView, Explained, Unanswerable};
+pub use self::look::NotReported;
 use self::prepare::{Secrets, bind, find_adapters, resolve, unseal};
 use crate::access_log;
 use crate::adapter::Adapters;

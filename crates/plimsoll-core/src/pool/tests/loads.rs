@@ -1,8 +1,8 @@
 //! What a pool makes of what destinations say of their load.
 
 use super::*;
-use crate::health::{LoadSpec, OverloadSpec};
-use crate::measure::{Gauge, LoadReport};
+use crate::health::OverloadSpec;
+use crate::measure::Gauge;
 
 fn weighing(panic_threshold: f64, max_overloaded: f64) -> PoolSpec {
     let overload = OverloadSpec { threshold: 0.9, recover: 0.7, max_overloaded };
@@ -40,12 +40,14 @@ fn an_overloaded_destination_is_set_aside_until_it_has_less_to_do() {
         "pool api: destination b is overloaded (was serving): it reports a load of 90 %"
     );
     let snapshot = bench.published.last().expect("published");
-    assert!(snapshot.tiers[0].slots.iter().all(|slot| &*slot.name != "b"));
+    assert!(snapshot.whole.tiers[0].slots.iter().all(|slot| &*slot.name != "b"));
     bench.load("b", 0.8);
     assert_eq!(bench.overloaded(), "b", "not before it is below the lower threshold");
     bench.load("b", 0.69);
     assert_eq!(bench.overloaded(), "");
-    assert!(bench.lines.last().expect("told").ends_with("serving (was overloaded): it reports a load of 69 %"));
+    assert!(
+        bench.lines.last().expect("told").ends_with("serving (was overloaded): it reports a load of 69 %")
+    );
 }
 
 #[test]
@@ -56,7 +58,9 @@ fn who_says_nothing_any_more_comes_back() {
     assert_eq!(bench.overloaded(), "b");
     bench.advance(SEC * 2);
     assert_eq!(bench.overloaded(), "");
-    assert!(bench.lines.last().expect("told").ends_with("its reports of load are too old, or no longer heeded"));
+    assert!(
+        bench.lines.last().expect("told").ends_with("its reports of load are too old, or no longer heeded")
+    );
 }
 
 #[test]
@@ -81,10 +85,10 @@ fn the_fullest_go_first_and_never_more_than_the_pool_can_bear() {
     bench.advance(SEC);
     assert_eq!(bench.overloaded(), "b d", "half of four must be left");
     let mut bench = Bench::new("a b c d", weighing(0.0, 0.25));
-    ["a", "b", "c", "d"].map(|name| bench.load(name, 1.0));
+    ["a", "b", "c", "d"].into_iter().for_each(|name| bench.load(name, 1.0));
     assert_eq!(bench.overloaded(), "a", "a quarter of four");
     let mut bench = Bench::new("a b", weighing(0.0, 1.0));
-    ["a", "b"].map(|name| bench.load(name, 1.0));
+    ["a", "b"].into_iter().for_each(|name| bench.load(name, 1.0));
     assert_eq!(bench.overloaded(), "a", "never the last one");
     let mut lone = Bench::new("a", weighing(0.0, 1.0));
     lone.load("a", 1.0);

@@ -1,6 +1,7 @@
 //! What a pool promises, in virtual time: the bench its promises are tried on.
 
 mod checks;
+mod loads;
 mod members;
 mod recovery;
 mod silence;
@@ -52,6 +53,7 @@ fn spec() -> PoolSpec {
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
+        load: LoadSpec::default(),
         keeps_lone: true,
         limits: Default::default(),
     }

@@ -179,6 +179,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
+        load: Default::default(),
         alerting: false,
         quality_metrics: false,
         protocol: PoolProtocol::Http1,
