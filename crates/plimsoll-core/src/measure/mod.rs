@@ -66,7 +66,10 @@ impl Measured {
             Outcome::Failed(_) => (took.max(PENALTY), true),
         };
         self.first_byte.record(now, span.as_nanos() as f32);
-        self.usual.record(now, span);
+        match bad {
+            true => self.usual.record_failure(now, span),
+            false => self.usual.record(now, span),
+        }
         self.peak.record(now, span);
         if let Some(near) = self.near() {
             near.record(now, in_flight, span);

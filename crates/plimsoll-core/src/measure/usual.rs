@@ -7,6 +7,10 @@ use super::average::{HALVED_AFTER, NEWEST};
 use super::{Stamped, in_units};
 use crate::time::Tick;
 
+/// What a failure counts: three times as much as an answer, so that the second in a row is as good as none. One
+/// alone is forgotten after some twenty answers.
+const FAILED: f32 = 3.0 * NEWEST;
+
 /// A moving average of logarithms; nothing until the first sample. Work of heavy tails moves it as little as other
 /// work: half of a second among times of 5 ms raises it by a quarter, and an [`Average`](super::Average) sixfold.
 #[derive(Debug, Default)]
@@ -30,11 +34,20 @@ impl Usual {
         Some(aged.value - LN_2 * (aged.elapsed / const { in_units(HALVED_AFTER) }) as f32)
     }
 
-    /// Learns a sample.
+    /// Learns how long an answer took.
     pub(crate) fn record(&self, now: Tick, span: Duration) {
+        self.learn(now, span, NEWEST);
+    }
+
+    /// Learns of a failure, that counts as such a time.
+    pub(crate) fn record_failure(&self, now: Tick, span: Duration) {
+        self.learn(now, span, FAILED);
+    }
+
+    fn learn(&self, now: Tick, span: Duration, weight: f32) {
         let sample = logarithm(span);
         let before = self.read(now).unwrap_or(sample);
-        self.0.store(now, before + NEWEST * (sample - before));
+        self.0.store(now, before + weight * (sample - before));
     }
 
     /// Learns one that would have been longer, if that is news.
