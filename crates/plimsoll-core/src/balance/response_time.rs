@@ -15,6 +15,9 @@ use crate::time::Tick;
 /// hair would take everything, and chance would make differences where there are none (nginx rounds up to 20 ms for
 /// it, whatever is usual).
 const ALIKE: f32 = 0.405_465_1;
+/// Times up to a millisecond (this is the logarithm of its nanoseconds) are alike, as linkerd has it: they tell more of
+/// the way there, or of how long a connection takes to stand, than of who has much to do.
+const QUICK: f32 = 13.815_511;
 /// Slower than so many times is all the same: after some silence such a one is asked again.
 const SLOWEST: f32 = 100.0;
 
@@ -23,9 +26,9 @@ const SLOWEST: f32 = 100.0;
 /// those that tie take turns in configured order.
 ///
 /// Slower: its usual time ([`Usual`](crate::measure::Usual)) over that of the pool's faster quarter, where that is
-/// more than one and a half times. So it is the same with services of a millisecond and of a second, heavy tails set
-/// nobody apart, single errors not for long, and where all are alike the one with the fewest in flight has it. One
-/// that was not measured yet is not slower.
+/// more than one and a half times. Less than a millisecond counts as one. So it is the same with services of a few
+/// milliseconds and of a second, heavy tails set nobody apart, single errors not for long, and where all are alike
+/// the one with the fewest in flight has it. One that was not measured yet is not slower.
 #[derive(Debug)]
 pub struct ResponseTime(Parts);
 
@@ -74,7 +77,7 @@ impl Score for Times {
 
     fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {
         let slowness = match (Usual::of(seen.word, now), self.pool.last(now)) {
-            (Some(own), Some(pool)) => slowness(own - pool),
+            (Some(own), Some(pool)) => slowness(own.max(QUICK) - pool.max(QUICK)),
             _ => 1.0,
         };
         // Where nobody is slower these are whole numbers over a whole number: what ties, ties.
@@ -122,10 +125,19 @@ mod tests {
     fn what_is_about_as_fast_takes_turns() {
         check(&[(1, 0, 20), (1, 0, 29), (1, 0, 700)], "a b a b");
         check(&[(1, 0, 2), (1, 0, 4), (1, 0, 2)], "a c a c");
+        check(&[(1, 0, 1), (1, 0, 2), (1, 0, 1)], "a c a c");
         check(&[(2, 1, 15), (1, 0, 15), (4, 3, 15)], "a b c a");
         // Whoever was not measured yet is not slower.
         check(&[(1, 0, 90), (1, 0, 30), (1, 0, 0)], "b c b c");
         check(&[(1, 0, 0), (1, 0, 0)], "a b a b");
+    }
+
+    #[test]
+    fn less_than_a_millisecond_is_no_difference() {
+        let slots = slots([(0, 1), (1, 1)]);
+        answer(&slots[0], Tick::ZERO, 200, Duration::from_micros(40));
+        answer(&slots[1], Tick::ZERO, 200, Duration::from_micros(900));
+        assert_eq!(picks(&*ResponseTime::new(1).build(slots.clone()), &slots, 0, 4), "a b a b");
     }
 
     #[test]
