@@ -4,7 +4,6 @@ pub(crate) mod custom;
 mod grpc;
 mod http;
 mod mqtt;
-mod protobuf;
 
 use std::borrow::Cow;
 use std::io;
