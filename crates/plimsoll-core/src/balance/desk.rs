@@ -134,10 +134,13 @@ impl Order {
         (zeros.trailing_zeros() / 4) as usize & (POOL - 1)
     }
 
-    /// The `n`th goes to the end.
-    fn put_last(self, n: usize) -> Self {
-        let before = (1 << (4 * n)) - 1;
-        Self(self.0 & before | self.0 >> 4 & !before | (self.nth(n) as u64) << 60)
+    /// The `n`th becomes the `later`th, and those up to there move up.
+    fn put(self, n: usize, later: usize) -> Self {
+        let below = |n: usize| (1_u64 << (4 * n)) - 1;
+        let between = below(later) & !below(n);
+        let place = self.0 >> (4 * n) & PLACE;
+        let stays = self.0 & !(between | PLACE << (4 * later));
+        Self(stays | self.0 >> 4 & between | place << (4 * later))
     }
 }
 
@@ -163,7 +166,7 @@ impl Desk {
     fn remove(&self, place: usize) {
         let order = self.order();
         self.ranks[place].store(FREE, Relaxed);
-        self.order.store(order.put_last(order.find(place)).0, Relaxed);
+        self.order.store(order.put(order.find(place), POOL - 1).0, Relaxed);
         self.len.store(self.len().saturating_sub(1), Relaxed);
     }
 
@@ -176,20 +179,30 @@ impl Desk {
 
     /// Keeps a probe, in place of an earlier one of the same slot, or of the oldest where all places are taken.
     pub(super) fn add(&self, probe: Probe) {
-        if let Some(known) = self.find(probe.slot) {
-            self.remove(known);
-        }
         let (order, len) = (self.order(), self.len());
+        let place = match self.find(probe.slot) {
+            Some(known) => {
+                let nth = order.find(known);
+                self.order.store(order.put(nth, len.saturating_sub(1).max(nth)).0, Relaxed);
+                known
+            }
+            None => self.room(order, len, probe.slot),
+        };
+        self.places[place].write(probe);
+        self.ranks[place].store(rank(place, together(probe.load, probe.time), self.hot_above()), Relaxed);
+    }
+
+    /// A place for the newest probe, which is of this slot.
+    fn room(&self, order: Order, len: usize, slot: u32) -> usize {
         let place = if len == POOL {
-            self.order.store(order.put_last(0).0, Relaxed);
+            self.order.store(order.put(0, POOL - 1).0, Relaxed);
             order.nth(0)
         } else {
             self.len.store(len + 1, Relaxed);
             order.nth(len)
         };
-        self.places[place].write(probe);
-        self.mark(place, probe.slot);
-        self.ranks[place].store(rank(place, together(probe.load, probe.time), self.hot_above()), Relaxed);
+        self.mark(place, slot);
+        place
     }
 
     fn mark(&self, place: usize, slot: u32) {
@@ -359,6 +372,19 @@ mod tests {
         (0..SEEN).for_each(|n| desk.note_load(n as f32));
         assert_eq!(desk.hot_above(), 52.0);
         assert_eq!(desk.best().map(|place| desk.slot(place)), Some(0), "neither is");
+    }
+
+    #[test]
+    fn an_order_moves_one_and_keeps_the_others() {
+        for (n, later) in (0..POOL).flat_map(|later| (0..=later).map(move |n| (n, later))) {
+            let moved = Order(Order::CONFIGURED.0.rotate_left(20)).put(n, later);
+            let have: Vec<usize> = (0..POOL).map(|nth| moved.nth(nth)).collect();
+            let mut due: Vec<usize> = (0..POOL).map(|nth| (nth + POOL - 5) % POOL).collect();
+            let place = due.remove(n);
+            due.insert(later, place);
+            assert_eq!(have, due, "{n} to {later}");
+            assert!((0..POOL).all(|nth| moved.find(moved.nth(nth)) == nth));
+        }
     }
 
     /// The desk beside lists that are searched and sorted: the same probes, the same best and the same worst.

@@ -19,8 +19,9 @@ const ENOUGH: usize = 4;
 /// Recent times to the first byte, by how many messages were in flight when each arrived.
 ///
 /// The median is taken when an answer is told, which is once a message, and not when it is asked for, which is three
-/// times: then it is one word to read.
+/// times: then it is one word to read. Those of up to 254 in flight are in one line of memory.
 #[derive(Debug, Default)]
+#[repr(C, align(64))]
 pub struct Near {
     medians: [Stamped; ROWS],
     rows: [Row; ROWS],
@@ -37,12 +38,11 @@ impl Near {
     /// are too few.
     pub fn median(&self, now: Tick, in_flight: u32) -> Option<f32> {
         let row = row_of(in_flight);
-        let nearest = [Some(row), row.checked_sub(1), Some(row + 1)];
         let recent = |row: usize| {
             let aged = self.medians.get(row)?.load(now)?;
             (aged.elapsed <= const { in_units(RECENT_FOR) }).then_some(aged.value)
         };
-        nearest.into_iter().flatten().find_map(recent)
+        recent(row).or_else(|| recent(row.wrapping_sub(1))).or_else(|| recent(row + 1))
     }
 
     pub(crate) fn record(&self, now: Tick, in_flight: u32, span: Duration) {

@@ -114,9 +114,9 @@ fn is_bare(order: &ProbeOrder, speaks: &Speaks) -> bool {
     asks_once && speaks.trust.is_none() && proxy_protocol::header(speaks.proxy_protocol, None).is_empty()
 }
 
-/// A connection that ends with a reset, as HAProxy's checks do: closing it in order is half of what a check costs,
-/// and leaves a port of one side taken for a minute. There is no second write that could wait for the first, so it
-/// is not told to send at once.
+/// A connection that ends with a reset, as HAProxy's checks do. Closed in order, whoever closes first keeps the port
+/// for a minute: at a thousand checks a second that is sixty thousand here. (It takes no less processor time.)
+/// There is no second write that could wait for the first, so it is not told to send at once.
 async fn open_bare(address: SocketAddr) -> Result<Stream, Miss> {
     let stream = TcpStream::connect(address).await.map_err(|e| Miss::of(&e, "cannot connect"))?;
     let ends_with_reset = stream.set_zero_linger();
