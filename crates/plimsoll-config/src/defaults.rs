@@ -151,6 +151,9 @@ pub(crate) const HEADER_BYTES: RangeInclusive<u64> = 1024..=128 << 10;
 /// Bytes of a target, part of the head.
 pub(crate) const URI_BYTES: RangeInclusive<u64> = 64..=1 << 20;
 
+/// Reports of load in answers are read.
+pub(crate) const ORCA: bool = false;
+
 /// The share of choices that the decision log tells.
 pub(crate) const DECISION_SAMPLE: f64 = 0.01;
 
@@ -181,6 +184,7 @@ mod tests {
             ("decision_log.sample", percent(DECISION_SAMPLE)),
             ("panic_threshold", percent(PANIC_THRESHOLD)),
             ("load_reports.max_age", dur(LoadSpec::MAX_AGE)),
+            ("load_reports.orca", ORCA.to_string()),
             ("overload.threshold", percent(OVERLOAD.threshold)),
             ("overload.recover", percent(OVERLOAD.recover)),
             ("overload.max_overloaded", percent(OVERLOAD.max_overloaded)),

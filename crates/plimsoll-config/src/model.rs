@@ -355,6 +355,8 @@ pub struct Pool {
     pub formula: Option<Arc<Formula>>,
     /// What becomes of what destinations say of their load.
     pub load: LoadSpec,
+    /// They say it in their answers, too (`load_reports.orca`).
+    pub orca: bool,
     /// Decisions are remembered where that is cheaper than to decide again (`performance.caching`).
     pub caching: bool,
     /// Active checks; `None` = `health_checking: false`.

@@ -400,6 +400,8 @@ struct LoadBalancer {
 struct LoadReports {
     /// What was said longer ago counts for nothing.
     max_age: Option<Dur>,
+    /// Reports of load in answers (ORCA: `endpoint-load-metrics`) are read, and not passed on.
+    orca: Option<Switch>,
 }
 
 /// When a destination has too much to do.

@@ -399,6 +399,11 @@ impl Ticket {
         self.slot
     }
 
+    /// What the destination says of its own load, where its answers tell.
+    pub fn reported(&self) -> &Reported {
+        &self.live.reported
+    }
+
     /// When the destination was chosen.
     pub fn started(&self) -> Tick {
         self.started

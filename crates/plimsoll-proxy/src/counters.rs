@@ -258,6 +258,20 @@ pub(crate) enum Hedged {
     Nobody,
 }
 
+/// What a report of load in an answer was worth, as metrics label it.
+pub const ORCA_RESULTS: [&str; 3] = ["taken", "unused", "malformed"];
+
+/// The same.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It was taken.
+    Load,
+    /// It tells nothing that has a meaning here.
+    Nothing,
+    /// It is none; it changed nothing.
+    Nonsense,
+}
+
 /// Counts of one pool, kept while the pool lives, whichever rules come and go.
 #[derive(Debug, Default)]
 pub(crate) struct PoolTally {
@@ -268,6 +282,7 @@ pub(crate) struct PoolTally {
     wait_buckets: [Counter; BUCKETS_MS.len() + 1],
     wait_nanos: Counter,
     hedges: [Counter; HEDGES.len()],
+    orca: [Counter; ORCA_RESULTS.len()],
     timed: [Counter; DECISION_BUCKETS_NS.len() + 1],
     timed_nanos: Counter,
 }
@@ -306,6 +321,11 @@ impl PoolTally {
         self.hedges[how as usize].add(1);
     }
 
+    /// An answer told of its destination's load.
+    pub(crate) fn load_told(&self, what: Told) {
+        self.orca[what as usize].add(1);
+    }
+
     /// A message is repeated on a fresh connection to the same destination.
     pub(crate) fn repeated(&self, after: Failure) {
         self.retries[after as usize].add(1);
@@ -327,6 +347,8 @@ pub struct PoolCounts {
     pub waits: Histogram,
     /// Copies of messages that waited long, in the order of [`HEDGES`].
     pub hedges: [u64; HEDGES.len()],
+    /// Reports of load in answers, in the order of [`ORCA_RESULTS`].
+    pub orca: [u64; ORCA_RESULTS.len()],
     /// Choices that were timed, by how long they took; see [`DECISION_BUCKETS_NS`].
     pub timed: [u64; DECISION_BUCKETS_NS.len() + 1],
     /// Their sum, nanoseconds.
@@ -345,6 +367,7 @@ impl PerWorker<PoolTally> {
                 sum: self.sum(|t| t.wait_nanos.get()) as f64 / 1e9,
             },
             hedges: std::array::from_fn(|h| self.sum(|t| t.hedges[h].get())),
+            orca: std::array::from_fn(|r| self.sum(|t| t.orca[r].get())),
             timed: std::array::from_fn(|b| self.sum(|t| t.timed[b].get())),
             timed_nanos: self.sum(|t| t.timed_nanos.get()),
         }

@@ -185,7 +185,13 @@ impl Driver {
                 Some(suspect) = self.suspects.recv() => {
                     self.pool.handle(self.clock.now(), Input::Suspect(suspect));
                 }
-                Some(probed) = results.recv() => self.take(probed, &mut report),
+                Some(probed) = results.recv() => {
+                    // Whatever else has come by now is one turn: what follows is done once for all of it.
+                    self.take(probed, &mut report);
+                    while let Ok(probed) = results.try_recv() {
+                        self.take(probed, &mut report);
+                    }
+                }
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
                     self.pool.handle_timeout(self.clock.now());
                 }

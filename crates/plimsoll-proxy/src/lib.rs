@@ -24,8 +24,10 @@ mod lines;
 mod listener;
 mod monitor;
 mod mqtt;
+mod orca;
 mod pending;
 mod probe;
+mod protobuf;
 mod proxy_protocol;
 mod queue;
 mod race;
@@ -49,7 +51,7 @@ pub use control::{
 };
 pub use counters::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts,
-    METHODS, OVERFLOWS, PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
+    METHODS, ORCA_RESULTS, OVERFLOWS, PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
 };
 pub use driver::{CheckCounts, OUTAGES_MS, Spans, Watched};
 pub use monitor::{Monitor, MonitorView};

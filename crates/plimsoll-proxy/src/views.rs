@@ -37,6 +37,8 @@ pub struct PoolView {
     pub outlier: OutlierSpec,
     /// Messages that wait long are sent to a second destination as well.
     pub hedges: bool,
+    /// Reports of load in answers are read.
+    pub orca: bool,
     /// Since when [`state`](Self::state) is as it is.
     pub state_since: Tick,
     /// Decisions and further tries since the start.

@@ -5,7 +5,8 @@ use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::measure::Gauge;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_proxy::{
-    CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, OUTAGES_MS, PoolView, RETRY_REASONS,
+    CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, ORCA_RESULTS, OUTAGES_MS, PoolView,
+    RETRY_REASONS,
 };
 
 use super::limits;
@@ -95,6 +96,13 @@ fn loads(text: &mut Text<'_>, pools: &[PoolView]) {
             }
         }
     });
+    let mut family =
+        text.counter("plimsoll_orca_reports_total", "Reports of load in answers, by what they were worth.");
+    for pool in pools.iter().filter(|pool| pool.orca) {
+        for (result, &count) in ORCA_RESULTS.iter().zip(&pool.counts.orca) {
+            family.sample(&[("pool", &pool.name), ("result", result)], count);
+        }
+    }
 }
 
 fn standings(text: &mut Text<'_>, pools: &[PoolView]) {

@@ -4,15 +4,36 @@ use plimsoll_core::health::LoadSpec;
 
 use crate::check::health::set;
 use crate::check::keys;
+use crate::check::load_balancer::Settings;
 use crate::check::read::{Place, Reader};
 use crate::defaults;
+use crate::model::{Listener, Pool, Protocol};
 use crate::problem::Code;
 
 impl Reader<'_> {
-    /// Lays a `load_reports` block over `load`.
-    pub(crate) fn load_reports(&mut self, place: &Place<'_>, load: &mut LoadSpec) {
+    /// Lays a `load_reports` block over `settings`.
+    pub(crate) fn load_reports(&mut self, place: &Place<'_>, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::LOAD_REPORTS) else { return };
-        set(&mut load.max_age, table.get("max_age").and_then(|p| self.dur(p, &defaults::INTERVAL)));
+        set(&mut settings.orca, table.get("orca").and_then(|p| self.switch(p)));
+        set(&mut settings.load.max_age, table.get("max_age").and_then(|p| self.dur(p, &defaults::INTERVAL)));
+    }
+
+    /// Tells when a listener that sees no answers leads to a pool that reads reports in them.
+    pub(crate) fn sees_reports(&mut self, place: &Place<'_>, listener: &Listener, pools: &[Pool]) {
+        if matches!(listener.protocol, Protocol::Http | Protocol::Auto) {
+            return;
+        }
+        let leads_to = listener.routes.iter().map(|route| route.pool).chain(listener.pool);
+        if let Some(pool) = leads_to.filter_map(|index| pools.get(index)).find(|pool| pool.orca) {
+            let message = format!(
+                "the pool `{}` reads reports of load in answers, and a `{}` listener sees none",
+                pool.name,
+                listener.protocol.word()
+            );
+            self.problem(place, Code::Conflict, message).help(
+                "give the listener a pool with `load_reports: {orca: false}`; heartbeats count there, too",
+            );
+        }
     }
 
     /// Lays `overload`, a switch or a block, over `load`.

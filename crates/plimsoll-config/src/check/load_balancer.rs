@@ -30,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) hash_key: HashKey,
     pub(crate) score: Score,
     pub(crate) load: LoadSpec,
+    pub(crate) orca: bool,
     pub(crate) health_checking: bool,
     pub(crate) health: HealthSettings,
     pub(crate) caching: bool,
@@ -55,6 +56,7 @@ impl Default for Settings {
             hash_key: defaults::HASH_KEY,
             score: Score::default(),
             load: LoadSpec::default(),
+            orca: defaults::ORCA,
             health_checking: true,
             health: HealthSettings::default(),
             caching: true,
@@ -92,7 +94,7 @@ impl Reader<'_> {
             self.custom(place, algorithm_here, settings);
         }
         if let Some(place) = table.get("load_reports") {
-            self.load_reports(place, &mut settings.load);
+            self.load_reports(place, settings);
         }
         if let Some(place) = table.get("overload") {
             self.overload(place, &mut settings.load);

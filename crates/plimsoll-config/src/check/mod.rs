@@ -184,6 +184,7 @@ fn full_form(
             let listener = reader.listener(item, &mut names, taken)?;
             reader.takes_datagrams(item, &listener, &pools);
             reader.sees_keys(item, &listener, &pools);
+            reader.sees_reports(item, &listener, &pools);
             reader.gather_subsets(item, &listener, &mut pools);
             Some(listener)
         })

@@ -280,6 +280,7 @@ fn build(
         hash_key: settings.hash_key.clone(),
         formula: settings.score.formula(),
         load: settings.load,
+        orca: settings.orca,
         caching: settings.caching,
         health: settings.health_checking.then(|| settings.health.spec(settings.optimization)),
         parallel_checks: settings.parallel_checks,

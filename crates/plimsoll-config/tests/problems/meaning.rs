@@ -378,6 +378,26 @@ fn an_overload_is_above_where_it_ends() {
 }
 
 #[test]
+fn reports_in_answers_are_for_listeners_that_see_answers() {
+    check_policy("  load_reports: {orca: true, max_age: 5s}", &[]);
+    check_policy("  load_reports: {orca: ▸maybe}", &["wrong-type load_reports.orca"]);
+    check_policy("  load_reports: {▸orcas: true}", &["unknown-key load_reports.orcas"]);
+    let with = |protocol: &str, orca: bool| {
+        format!(
+            "listeners: [{{name: door, address: \":80\", protocol: {protocol}, pool: p}}]\n\
+             pools: {{p: {{destinations: [\"a:1\"], load_balancer: {{load_reports: {{orca: {orca}}}}}}}}}"
+        )
+    };
+    check(&with("http", true), &[]);
+    check(&with("auto", true), &[]);
+    check(&with("tcp", false), &[]);
+    for protocol in ["tcp", "udp", "mqtt"] {
+        let text = with(protocol, true).replace("[{name", "[▸{name");
+        check(&text, &["conflict listeners[0]"]);
+    }
+}
+
+#[test]
 fn what_comes_later_is_refused_in_words() {
     check_short(
         "▸kafka: {}\n▸state: {}\nadmin: {▸tokens: []}",

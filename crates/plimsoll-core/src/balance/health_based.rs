@@ -6,6 +6,7 @@ use super::among::Median;
 use super::draw::Dice;
 use super::{Needs, Picker, Policy, Slot};
 use crate::health::score::score;
+use crate::live::Live;
 use crate::rng::Rng;
 use crate::snapshot::Want;
 use crate::time::Tick;
@@ -32,27 +33,29 @@ impl Policy for HealthBased {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        Box::new(HealthPicker { dice: Dice::by_weight(&slots), median: Median::default(), slots })
+        let lives = slots.iter().map(|slot| slot.live.clone()).collect();
+        Box::new(HealthPicker { dice: Dice::by_weight(&slots), median: Median::default(), lives, slots })
     }
 }
 
 struct HealthPicker {
     dice: Dice,
     median: Median,
+    /// Side by side: a slot is three lines of memory, and all that is asked of it is this.
+    lives: Box<[Arc<Live>]>,
     slots: Arc<[Slot]>,
 }
 
 impl Picker for HealthPicker {
     fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
         let median = self.median.read(&self.slots, now, rng);
-        let (mut best, mut most) = (None, 0.0);
+        let (mut best, mut most, retries) = (None, 0.0, want.is_retry());
         for _ in 0..DRAWS {
             let drawn = self.dice.one(rng);
-            let slot = &self.slots[drawn];
-            if want.has_tried(slot.id) {
+            if retries && want.has_tried(self.slots[drawn].id) {
                 continue;
             }
-            let score = score(&slot.live, median, now);
+            let score = score(&self.lives[drawn], median, now);
             if rng.share() < score {
                 return drawn;
             }

@@ -6,6 +6,7 @@ mod bound;
 mod cursor;
 pub mod custom;
 mod decisions;
+mod desk;
 mod draw;
 pub mod hashed;
 pub mod health_based;

@@ -1,5 +1,6 @@
 //! Who has the least to do, where those who are clearly slower have more to do by that.
 
+use std::hint::select_unpredictable;
 use std::sync::Arc;
 
 use super::among::Among;
@@ -87,10 +88,18 @@ impl Score for Times {
 
 /// What a difference of logarithms makes.
 fn slowness(difference: f32) -> f32 {
-    match difference > ALIKE {
-        true => difference.exp().min(SLOWEST),
-        false => 1.0,
-    }
+    // A coin no branch predictor guesses, five times a message.
+    select_unpredictable(difference > ALIKE, power(difference).min(SLOWEST), 1.0)
+}
+
+/// e to the power of `x` from 0 on, within a thousandth and never falling, in a quarter of the time of the exact one;
+/// what it is of was measured to some per cent.
+fn power(x: f32) -> f32 {
+    let twos = x.clamp(0.0, 8.0) * std::f32::consts::LOG2_E;
+    let whole = twos as u32;
+    let rest = twos - whole as f32;
+    let below_two = 1.0 + rest * (0.695_833_5 + rest * (0.226_067_16 + rest * 0.078_024_52));
+    below_two * f32::from_bits((127 + whole) << 23)
 }
 
 #[cfg(test)]
@@ -99,6 +108,16 @@ mod tests {
 
     use super::super::tests::{answer, hold, picks, slots};
     use super::*;
+
+    #[test]
+    fn the_quick_power_is_the_power() {
+        let mut before = 0.0;
+        for x in (0..5_000).map(|n| n as f32 / 1_000.0) {
+            let (have, due) = (power(x), x.exp());
+            assert!((have / due - 1.0).abs() < 0.001 && have >= before, "e^{x}: {have} for {due}");
+            before = have;
+        }
+    }
 
     /// The picks of an idle worker at these weights, loads and average times.
     fn check(seen: &[(u32, u32, u64)], expected: &str) {

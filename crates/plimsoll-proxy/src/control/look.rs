@@ -175,6 +175,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
         check_type: table.config.health.as_ref().map(|spec| spec.probe.word()),
         outlier: table.config.outlier,
         hedges: table.config.hedge.is_some(),
+        orca: table.config.orca,
         state_since: report.state_since,
         counts: table.tallies.counts(),
         watched: report.watched,

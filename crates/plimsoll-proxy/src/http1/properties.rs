@@ -185,7 +185,7 @@ proptest! {
             let delivery = response::delivery(head.framing, http10);
             let edits = Edits::default();
             let mut out = Vec::new();
-            let hop = Hop { delivery, persistence: Persistence::Silent, edits: &edits, via: false, content_type: None };
+            let hop = Hop { delivery, persistence: Persistence::Silent, edits: &edits, via: false, content_type: None, hides_load: false };
             response::write_head(&mut out, &bytes, &head, headers, hop);
             let mut second = slots();
             let Ok(Some((again, _))) = response::parse(&out, &mut second, method) else {

@@ -4,6 +4,7 @@ use super::HeaderSlots;
 use super::body::Framing;
 use super::fields::{ConnectionOptions, Field, LineCopier, content_length, field, write_line, write_number};
 use super::target::Method;
+use crate::orca;
 use crate::tables::Edits;
 
 /// An answer's head that was read and found unambiguous. Borrows the buffer it came in.
@@ -162,6 +163,8 @@ pub(crate) struct Hop<'e> {
     pub(crate) via: bool,
     /// The body is of this type for the client, whatever the destination calls it.
     pub(crate) content_type: Option<&'e [u8]>,
+    /// What it says of its destination's load was for us.
+    pub(crate) hides_load: bool,
 }
 
 impl Hop<'_> {
@@ -169,6 +172,7 @@ impl Hop<'_> {
     pub(crate) fn passes(&self, head: &ResponseHead<'_>, name: &str) -> bool {
         head.passes(name, self.edits)
             && !(self.content_type.is_some() && name.eq_ignore_ascii_case("content-type"))
+            && !(self.hides_load && orca::is_report(name))
     }
 
     /// The type to tell instead of the destination's.

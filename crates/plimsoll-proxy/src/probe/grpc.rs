@@ -10,8 +10,9 @@ use h2::client::SendRequest;
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, Request};
 
-use super::{AGENT, no_answer, protobuf};
+use super::{AGENT, no_answer};
 use crate::grpc;
+use crate::protobuf;
 
 /// Bytes of the answer's message: two are enough, and a server may know fields that we do not.
 const MAX_MESSAGE: usize = 4096;

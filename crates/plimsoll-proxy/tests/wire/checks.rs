@@ -1,6 +1,6 @@
 //! What checks ask on the wire, which answers they take for good, and how many run at once.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
@@ -198,6 +198,42 @@ fn one_client_alone_has_a_stopped_destination_checked_for_an_answer() {
     }
     gray.kill();
     assert_eq!(client.answer().text(), "peer", "it waited there, and is answered elsewhere");
+}
+
+/// How the connection of a check ended that was given this answer.
+fn end_of_a_check(health: HealthSpec, answer: &str) -> io::Result<usize> {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let company = Destination::start(hello("company"));
+    let _balancer = Setup::http(&[&company])
+        .with(|s| {
+            let one = s.pools[0].destinations[0].clone();
+            let address = DestinationAddress::Socket(address);
+            s.pools[0].destinations.push(plimsoll_config::model::Destination {
+                name: "watched".into(),
+                address,
+                ..one
+            });
+            s.pools[0].health = Some(health);
+        })
+        .start();
+    let (mut stream, _) = listener.accept().expect("a check");
+    let mut buffer = [0; 1024];
+    if !answer.is_empty() {
+        assert!(stream.read(&mut buffer)? > 0, "it asks");
+        stream.write_all(answer.as_bytes())?;
+    }
+    stream.read(&mut buffer)
+}
+
+#[test]
+fn a_check_that_is_over_leaves_nothing_behind() {
+    let reset = |end: io::Result<usize>| end.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset);
+    assert!(reset(end_of_a_check(checks(ProbeKind::Tcp), "")), "by TCP");
+    assert!(reset(end_of_a_check(asks(&[], None), &ok("well"))), "by HTTP");
+    // What is said last must arrive.
+    let login = ProbeKind::Mqtt { login: None };
+    assert!(!reset(end_of_a_check(checks(login), "\x20\x02\x00\x00")), "by MQTT");
 }
 
 /// A thousand checks, each with its own destination and connection.

@@ -14,6 +14,7 @@ mod life;
 mod limits;
 mod log;
 mod mqtt;
+mod orca;
 mod proxy_protocol;
 mod semantics;
 mod tcp;

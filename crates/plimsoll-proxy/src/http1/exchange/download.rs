@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_core::retry::{self, Decision, Told};
 use plimsoll_core::{Failure, Outcome};
 
-use super::{End, Exchange, TURNS, calls};
+use super::{End, Exchange, TURNS, calls, loads};
 use crate::downstream::Downstream;
 use crate::grpc;
 use crate::http1::MAX_HEADERS;
@@ -106,6 +106,11 @@ impl Exchange {
             let first_byte = Duration::ZERO;
             self.suspect = self.ticket.learn(now, Outcome::Answered { status, first_byte }).or(self.suspect);
         }
+        if loads::asked_for(job) {
+            self.learn_load(worker, job, now, loads::in_lines(&trailers));
+            loads::hide(&mut trailers);
+        }
+        let Some(answer) = &mut self.answer else { return Ok(()) };
         let out = self.download.buffer();
         if job.web.is_some() {
             calls::write_web_end(out, answer.delivery, job, &mut trailers);
@@ -162,9 +167,24 @@ impl Exchange {
             answer.finished = true;
             // Bytes behind an answer belong to nobody; the connection they came on is not used again.
             answer.reusable &= at + decoded.consumed == bytes.len();
+            self.trailers_ended(worker, job);
         }
         let text = job.translated().and_then(|web| web.write(&bytes[data.clone()]));
         self.deliver_body(cx, client, job, &mut out, text.as_deref().unwrap_or(&bytes[data]))
+    }
+
+    /// The answer has ended, with the trailers that came behind its last chunk, if any did.
+    fn trailers_ended(&mut self, worker: &Worker, job: &Job) {
+        let Some(answer) = self.answer.as_mut().filter(|answer| !answer.body.trailers().is_empty()) else {
+            return;
+        };
+        if loads::asked_for(job) {
+            let mut trailers = answer.body.trailers().to_vec();
+            loads::hide(&mut trailers);
+            let told = std::mem::replace(&mut answer.body, BodyReader::ended(trailers));
+            let now = self.now(worker);
+            self.learn_load(worker, job, now, loads::in_lines(told.trailers()));
+        }
     }
 
     fn deliver_body<D: Downstream>(
@@ -247,6 +267,10 @@ impl Exchange {
             _ => (head.status >= 400).then_some(Told::Status(head.status)),
         };
         let now = self.now(worker);
+        let reads_load = loads::asked_for(job);
+        if reads_load && (head.status >= 200 || head.status == 101) {
+            self.learn_load(worker, job, now, loads::in_head(headers));
+        }
         let first_byte = now.since(self.ticket.started());
         let outcome = Outcome::Answered { status, first_byte };
         if self.is_outrun(job, outcome) || told.is_some_and(|told| self.is_rejected(worker, job, told)) {
@@ -280,7 +304,7 @@ impl Exchange {
             }
         }
         let (edits, content_type) = (&rule.response_edits, content_type.as_deref());
-        let hop = Hop { delivery, persistence, edits, via, content_type };
+        let hop = Hop { delivery, persistence, edits, via, content_type, hides_load: reads_load };
         let ends = self.answer.as_ref().is_some_and(|answer| answer.finished);
         client.pass_head(out, bytes, &head, headers, hop, ends)?;
         job.upgraded = head.status == 101;
@@ -325,7 +349,11 @@ impl Exchange {
         let framing = match head.framing {
             Framing::Chunked if self.upstream.frames_bodies() => Framing::UntilClose,
             // Its trailers come behind the last byte, and HTTP/2 itself sees to the length.
-            Framing::Length(1..) if job.is_call && self.upstream.frames_bodies() => Framing::UntilClose,
+            Framing::Length(1..)
+                if self.upstream.frames_bodies() && (job.is_call || loads::asked_for(job)) =>
+            {
+                Framing::UntilClose
+            }
             framing => framing,
         };
         self.answer = Some(Answer {

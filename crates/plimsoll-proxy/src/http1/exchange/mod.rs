@@ -6,6 +6,7 @@
 
 mod calls;
 mod download;
+mod loads;
 mod upload;
 mod upstream;
 

@@ -185,6 +185,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         protocol: PoolProtocol::Http1,
         proxy_protocol: Default::default(),
         grpc_web: GrpcWeb::Translate,
+        orca: false,
         tls: None,
         limits: PoolLimits { pending: 1024, ..PoolLimits::default() },
         wait: secs(5),

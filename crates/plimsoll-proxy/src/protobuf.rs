@@ -1,4 +1,5 @@
-//! How the two messages of a gRPC check are written and read: two fields are not worth a compiler and a crate.
+//! How the few messages of protobuf are written and read that are met here: they are not worth a compiler and a
+//! crate.
 //!
 //! Source: protobuf's "Encoding". Read strictly: what breaks off or goes beyond its bounds is malformed; fields
 //! that nobody knows here are passed over.
@@ -8,7 +9,7 @@ const MAX_DEPTH: u8 = 100;
 
 /// What is wrong with a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) struct Malformed(&'static str);
+pub(crate) struct Malformed(&'static str);
 
 impl std::fmt::Display for Malformed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -27,7 +28,7 @@ const GROUP_END: u8 = 4;
 const FOUR_BYTES: u8 = 5;
 
 /// Writes a field that is text.
-pub(super) fn write_text(out: &mut Vec<u8>, field: u32, text: &str) {
+pub(crate) fn write_text(out: &mut Vec<u8>, field: u32, text: &str) {
     write_varint(out, u64::from(field) << 3 | u64::from(TEXT));
     write_varint(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
@@ -41,18 +42,60 @@ fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// The number in `field`: of several the last, and `None` if there is none. The same field in another form is
-/// one that nobody knows.
+/// What a field is told as.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub(crate) enum Value<'m> {
+    /// A whole number.
+    Number(u64),
+    /// Eight bytes, read as what a message here has in them.
+    Double(f64),
+    /// Text, bytes, or a message within this one.
+    Bytes(&'m [u8]),
+    /// In a form that no message here has.
+    Strange,
+}
+
+/// Takes the next field from the front of a message; `None` at its end.
 ///
 /// # Errors
 /// The message is none.
-pub(super) fn number(mut message: &[u8], field: u32) -> Result<Option<u64>, Malformed> {
+pub(crate) fn field<'m>(message: &mut &'m [u8]) -> Result<Option<(u32, Value<'m>)>, Malformed> {
+    if message.is_empty() {
+        return Ok(None);
+    }
+    let (number, form) = key(message)?;
+    let value = match form {
+        NUMBER => Value::Number(varint(message)?),
+        EIGHT_BYTES => {
+            let (bytes, rest) = message.split_first_chunk().ok_or(CUT)?;
+            *message = rest;
+            Value::Double(f64::from_le_bytes(*bytes))
+        }
+        TEXT => {
+            let len = usize::try_from(varint(message)?).map_err(|_| CUT)?;
+            let (bytes, rest) = message.split_at_checked(len).ok_or(CUT)?;
+            *message = rest;
+            Value::Bytes(bytes)
+        }
+        GROUP_END => return Err(Malformed("a group ends that never began")),
+        _ => {
+            skip(message, number, form, MAX_DEPTH)?;
+            Value::Strange
+        }
+    };
+    Ok(Some((number, value)))
+}
+
+/// The number in the field `wanted`: of several the last, and `None` if there is none. The same field in another
+/// form is one that nobody knows.
+///
+/// # Errors
+/// The message is none.
+pub(crate) fn number(mut message: &[u8], wanted: u32) -> Result<Option<u64>, Malformed> {
     let mut found = None;
-    while !message.is_empty() {
-        match key(&mut message)? {
-            (number, NUMBER) if number == field => found = Some(varint(&mut message)?),
-            (_, GROUP_END) => return Err(Malformed("a group ends that never began")),
-            (number, form) => skip(&mut message, number, form, MAX_DEPTH)?,
+    while let Some((number, value)) = field(&mut message)? {
+        if let (true, Value::Number(value)) = (number == wanted, value) {
+            found = Some(value);
         }
     }
     Ok(found)
