@@ -1,6 +1,10 @@
 //! Load that destinations tell in their answers: read where the pool asks for it, and then nobody else sees it.
 
+use std::sync::Arc;
+
 use plimsoll_config::model::PoolProtocol;
+use plimsoll_core::balance::Algorithm;
+use plimsoll_core::formula::Formula;
 use plimsoll_core::health::OverloadSpec;
 use plimsoll_core::measure::Gauge;
 use plimsoll_proxy::ORCA_RESULTS;
@@ -168,4 +172,52 @@ fn who_tells_of_too_much_is_set_aside() {
     (0..10).for_each(|_| assert_eq!(balancer.ask(get("/")).text(), "idle"));
     assert_eq!(full.requests().len(), seen);
     assert_eq!(balancer.destination(1).standing.word(), "serving");
+}
+
+#[test]
+fn a_formula_reads_what_answers_call_by_a_name_of_their_own() {
+    let busy = telling("endpoint-load-metrics: TEXT named_metrics.kv_cache=0.75");
+    let idle = telling("endpoint-load-metrics: JSON {\"named_metrics\": {\"kv_cache\": 0.25}}");
+    let balancer = asking(&[&busy, &idle])
+        .with(|s| {
+            s.pools[0].algorithm = Algorithm::Custom;
+            s.pools[0].formula = Some(Arc::new(Formula::parse("load.kv_cache").expect("good")));
+        })
+        .start();
+    until("both have told", || {
+        balancer.ask(get("/"));
+        !busy.requests().is_empty() && !idle.requests().is_empty()
+    });
+    let seen = busy.requests().len();
+    (0..10).for_each(|_| assert_eq!(balancer.ask(get("/")).status, 200));
+    assert_eq!(busy.requests().len(), seen);
+    assert_eq!(balancer.destination(1).load.of(Gauge::Named(0)), Some(0.25));
+}
+
+#[test]
+fn an_answer_that_another_one_replaces_has_told_all_the_same() {
+    let report = "endpoint-load-metrics: TEXT cpu_utilization=0.5";
+    let full =
+        Destination::start(answers(format!("HTTP/1.1 503 Busy\r\n{report}\r\nContent-Length: 0\r\n\r\n")));
+    let good = Destination::start(hello("good"));
+    let balancer = asking(&[&full, &good]).with(|s| s.pools[0].retry.when.statuses.push(503)).start();
+    until("the full one was asked", || {
+        assert_eq!(balancer.ask(get("/")).text(), "good");
+        !full.requests().is_empty()
+    });
+    assert_eq!((cpu(&balancer), reports(&balancer)[0]), (Some(0.5), full.requests().len() as u64));
+}
+
+#[test]
+fn a_reload_switches_it_on_and_off_for_connections_that_are_open() {
+    let destination = telling("endpoint-load-metrics: TEXT cpu_utilization=0.5");
+    let setup = Setup::http(&[&destination]);
+    let balancer = setup.start();
+    let mut client = balancer.connect();
+    for (asks, taken) in [(false, 0), (true, 1), (false, 1), (true, 2)] {
+        balancer.reload(&setup.clone().with(|s| s.pools[0].orca = asks)).expect("good");
+        client.send(get("/"));
+        assert_eq!(client.answer().fields.has(NAME), !asks);
+        assert_eq!(reports(&balancer), [taken, 0, 0]);
+    }
 }

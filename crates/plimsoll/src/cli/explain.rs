@@ -56,13 +56,26 @@ impl Explain {
     }
 }
 
+/// Three digits of it, wherever its point is: the lowest wins, and algorithms differ in their units.
+fn score(score: f64) -> String {
+    if score == 0.0 {
+        return "0".to_owned();
+    }
+    if !(0.001..1e6).contains(&score.abs()) {
+        return format!("{score:.2e}");
+    }
+    let digits = 2 - score.abs().log10().floor() as i32;
+    format!("{score:.0$}", digits.max(0) as usize)
+}
+
 fn in_words(told: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let stages = told["stages"].as_array().into_iter().flatten();
     let mut out = table(&stages.map(|s| vec![text(&s["stage"]), text(&s["outcome"])]).collect::<Vec<_>>());
     let candidates: Vec<&Value> = told["candidates"].as_array().into_iter().flatten().collect();
     if !candidates.is_empty() {
-        let head = ["DESTINATION", "ADDRESS", "STANDING", "WEIGHT", "IN FLIGHT", "LOAD", "CHANCE", ""];
+        let head =
+            ["DESTINATION", "ADDRESS", "STANDING", "WEIGHT", "IN FLIGHT", "LOAD", "SCORE", "CHANCE", ""];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         for c in candidates {
             let verdict = match c["because"].as_str() {
@@ -77,6 +90,7 @@ fn in_words(told: &Value) -> String {
                 text(&c["weight"]),
                 text(&c["inFlight"]),
                 format!("{:.2}", c["load"].as_f64().unwrap_or(0.0)),
+                c["score"].as_f64().map_or_else(|| "-".to_owned(), score),
                 format!("{:.0}%", c["chance"].as_f64().unwrap_or(0.0) * 100.0),
                 verdict,
             ]);
@@ -85,4 +99,15 @@ fn in_words(told: &Value) -> String {
         out += &table(&rows);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::score;
+
+    #[test]
+    fn a_score_has_three_digits_wherever_its_point_is() {
+        let told = [0.0, 0.00390625, 0.5, 12.345, 1234.5, 4.2e9, 1e-9].map(score);
+        assert_eq!(told, ["0", "0.00391", "0.500", "12.3", "1234", "4.20e9", "1.00e-9"]);
+    }
 }
