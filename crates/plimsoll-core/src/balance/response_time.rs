@@ -26,7 +26,7 @@ const SLOWEST: f32 = 100.0;
 /// the weight, times how much slower a destination usually is than the pool; the lowest takes the message, and
 /// those that tie take turns in configured order.
 ///
-/// Slower: its usual time ([`Usual`](crate::measure::Usual)) over that of the pool's faster quarter, where that is
+/// Slower: its usual time ([`Usual`]) over that of the pool's faster quarter, where that is
 /// more than one and a half times. Less than a millisecond counts as one. So it is the same with services of a few
 /// milliseconds and of a second, heavy tails set nobody apart, single errors not for long, and where all are alike
 /// the one with the fewest in flight has it. One that was not measured yet is not slower.
