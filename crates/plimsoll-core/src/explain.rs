@@ -220,25 +220,8 @@ mod tests {
     use super::*;
     use crate::balance::Algorithm;
     use crate::circuit::{Circuit, DestinationLimits, PoolLimits};
-    use crate::destination::{Address, Destination, Weight};
-    use crate::live::Live;
     use crate::snapshot::balance_load;
-
-    fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -> Member {
-        let address = Address::Socket(([127, 0, 0, 1], 9000).into());
-        let destination = Destination { priority, ..Destination::new(&format!("d{rank}"), address) };
-        let live = Arc::new(Live::new(1));
-        let weight = Weight::new(weight).in_256ths();
-        Member {
-            id: DestinationId(rank),
-            destination,
-            standing,
-            since: Tick::ZERO,
-            weight,
-            warmth: None,
-            live,
-        }
-    }
+    use crate::snapshot::tests::member;
 
     #[test]
     fn it_tells_what_would_happen_and_then_that_happens() {

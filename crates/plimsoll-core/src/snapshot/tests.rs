@@ -1,0 +1,141 @@
+//! Who takes a message, and why nobody does.
+
+use super::*;
+use crate::balance::Algorithm;
+use crate::circuit::{DestinationLimits, PoolLimits};
+use crate::destination::{Address, Weight};
+use crate::live::Ticket;
+
+pub(crate) fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -> Member {
+    let address = Address::Socket(([127, 0, 0, 1], 9000).into());
+    let destination = Destination { priority, ..Destination::new(&format!("d{rank}"), address) };
+    let live = Arc::new(Live::new(1));
+    let weight = Weight::new(weight).in_256ths();
+    Member {
+        id: DestinationId(100 + rank),
+        destination,
+        standing,
+        since: Tick::ZERO,
+        weight,
+        warmth: None,
+        live,
+    }
+}
+
+fn picture(members: Vec<Member>) -> Snapshot {
+    Snapshot::build("pool".into(), 1, &*Algorithm::RoundRobin.policy(1), members)
+}
+
+/// Sends one message that goes on trying until nobody is left, and tells the order of members.
+fn walk(snapshot: &Snapshot) -> (Vec<usize>, NoDestination) {
+    let (mut tried, mut order, mut rng) = (Tried::default(), Vec::new(), Rng::new(1));
+    loop {
+        let want = Want { tried: Some(&tried), ..Want::default() };
+        match balance_load(snapshot, &want, Tick::ZERO, &mut rng) {
+            Ok(ticket) => {
+                tried.add(ticket.id());
+                order.push(ticket.member());
+            }
+            Err(why) => return (order, why),
+        }
+    }
+}
+
+#[test]
+fn the_next_untried_takes_a_retry_and_backup_tiers_come_last() {
+    let down = Standing::Down;
+    let snapshot = picture(vec![
+        member(0, 1, 1, Standing::Serving),
+        member(1, 0, 1, Standing::Serving),
+        member(2, 0, 1, down),
+        member(3, 0, 1, Standing::Warming),
+        member(4, 0, 0, Standing::Serving),
+    ]);
+    assert_eq!(snapshot.whole.tiers.iter().map(|tier| tier.priority).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(walk(&snapshot), (vec![1, 3, 0], NoDestination::AllTried));
+}
+
+#[test]
+fn one_candidate_is_taken_without_asking_an_algorithm() {
+    struct Silent;
+    impl Picker for Silent {
+        fn pick(&self, _: &Want<'_>, _: Tick, _: &mut Rng) -> usize {
+            panic!("nobody needs to ask");
+        }
+    }
+    let mut snapshot = picture(vec![member(0, 0, 1, Standing::Serving), member(1, 1, 1, Standing::Serving)]);
+    snapshot.whole.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Silent));
+    assert_eq!(walk(&snapshot), (vec![0, 1], NoDestination::AllTried));
+}
+
+/// A picture of three, the third a backup, each with room for so many; the pool has room for `pool`.
+fn limited(each: u32, pool: u32, algorithm: Algorithm) -> Snapshot {
+    let members = (0..3).map(|rank| member(rank, u8::from(rank == 2), 1, Standing::Serving));
+    let mut snapshot = Snapshot::build("pool".into(), 1, &*algorithm.policy(1), members.collect());
+    let circuit = Arc::new(Circuit::new(1));
+    circuit.set_limits(&PoolLimits { requests: pool, pending: 10, ..PoolLimits::default() });
+    for member in &snapshot.members {
+        member.live.set_limits(DestinationLimits { requests: each, connections: 0 });
+        member.live.join_circuit(&circuit);
+    }
+    snapshot.circuit = Some(circuit);
+    snapshot
+}
+
+#[test]
+fn who_is_full_is_passed_over_and_then_the_next_tier_serves() {
+    for algorithm in Algorithm::ALL {
+        let snapshot = limited(2, 0, algorithm);
+        let (want, mut rng) = (Want { key: Some(7), ..Want::default() }, Rng::new(1));
+        let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
+        let mut held: Vec<Ticket> = (0..6).map(|_| ask(&want).expect("room")).collect();
+        let by = |held: &[Ticket], n| held.iter().filter(|ticket| ticket.member() == n).count();
+        assert_eq!([0, 1, 2].map(|n| by(&held, n)), [2, 2, 2], "{algorithm:?}");
+        assert!(held[..4].iter().all(|ticket| ticket.member() < 2), "{algorithm:?}: the backup is last");
+        assert_eq!(ask(&want).err(), Some(NoDestination::Full), "{algorithm:?}");
+        let freed = held.swap_remove(1).member();
+        assert_eq!(ask(&want).expect("room again").member(), freed, "{algorithm:?}");
+        let mut tried = Tried::default();
+        (0..3).for_each(|n| tried.add(DestinationId(100 + n)));
+        let all = Want { tried: Some(&tried), ..want };
+        assert_eq!(ask(&all).err(), Some(NoDestination::AllTried), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn a_pool_has_as_many_as_it_may_and_nobody_passes_the_line() {
+    let snapshot = limited(0, 2, Algorithm::P2c);
+    let circuit = snapshot.circuit.clone().expect("limited");
+    let (want, mut rng) = (Want::default(), Rng::new(1));
+    let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
+    let held = [ask(&want).expect("room"), ask(&want).expect("room")];
+    assert_eq!((ask(&want).err(), circuit.requests.now()), (Some(NoDestination::Full), 2));
+    circuit.join_line(false).expect("room in the line");
+    drop(held);
+    assert_eq!(circuit.requests.now(), 0);
+    assert_eq!(ask(&want).err(), Some(NoDestination::Full), "somebody waits");
+    assert!(ask(&Want { waited: true, ..want }).is_ok());
+    circuit.leave_line(false);
+    assert!(ask(&want).is_ok());
+}
+
+#[test]
+fn a_trial_without_room_is_for_somebody_else() {
+    let mut snapshot = limited(1, 0, Algorithm::RoundRobin);
+    let slot = snapshot.members[0].slot(0);
+    slot.live.open_trial();
+    snapshot.trials = [slot.clone()].into();
+    let want = Want { repeatable: true, ..Want::default() };
+    let held = Ticket::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("room");
+    let ticket = balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room");
+    assert!(!ticket.is_trial() && slot.live.trial_is_open());
+    drop(held);
+    assert!(balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room").is_trial());
+}
+
+#[test]
+fn nobody_there_and_nobody_serving_are_told_apart() {
+    assert_eq!(walk(&picture(Vec::new())), (vec![], NoDestination::Empty));
+    let idle = picture(vec![member(0, 0, 0, Standing::Serving), member(1, 0, 1, Standing::Draining)]);
+    assert_eq!(walk(&idle), (vec![], NoDestination::NoneServing));
+}
