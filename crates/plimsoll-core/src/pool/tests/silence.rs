@@ -156,7 +156,7 @@ fn sorted_as(asked: &[String]) -> impl Fn(&'static str) -> String + '_ {
 #[test]
 fn who_starts_down_serves_when_its_first_check_passes() {
     let mut spec = spec();
-    spec.health.as_mut().expect("checks").rhythm.start = Start::Down;
+    spec.health.as_mut().expect("checks").rhythm.start = crate::health::Start::Down;
     let mut bench = Bench::new("a b c", spec);
     assert_eq!((bench.word("a"), &*bench.tiers()), ("down", ""));
     assert_eq!(bench.report("a").reason, Some(Reason::NotChecked));

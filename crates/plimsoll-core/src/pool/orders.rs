@@ -1,0 +1,149 @@
+//! What is ordered of a pool: other members, other rules, a destination taken out or weighed anew.
+
+use std::collections::{HashMap, HashSet};
+use std::mem;
+
+use super::entry::Entry;
+use super::{Pool, PoolSpec, suspect_at};
+use crate::balance::Settings;
+use crate::destination::{AdminState, Destination, DestinationId, Name, Weight};
+use crate::event::{Event, Reason};
+use crate::health::{Checker, Start};
+use crate::live::Live;
+use crate::time::Tick;
+
+impl Pool {
+    pub(super) fn replace_members(&mut self, now: Tick, members: Vec<Destination>) {
+        let order: Vec<DestinationId> = self.entries.iter().map(|entry| entry.id).collect();
+        let mut left: HashMap<Name, Entry> =
+            self.entries.drain(..).map(|entry| (entry.destination.name.clone(), entry)).collect();
+        let (mut seen, mut joined) = (HashSet::new(), 0);
+        for destination in members {
+            if !seen.insert(destination.name.clone()) {
+                continue;
+            }
+            let entry = match left.remove(&destination.name) {
+                Some(entry) => self.keep(now, entry, destination),
+                None => {
+                    joined += 1;
+                    self.join(now, destination, joined - 1)
+                }
+            };
+            self.entries.push(entry);
+        }
+        self.index = self.entries.iter().enumerate().map(|(rank, entry)| (entry.id, rank)).collect();
+        let mut left: Vec<Entry> = left.into_values().collect();
+        left.sort_by_key(|entry| entry.id);
+        left.into_iter().for_each(|entry| self.leave(entry));
+        self.dirty |= !self.entries.iter().map(|entry| entry.id).eq(order);
+        self.touched = true;
+        self.plan_look(now);
+        self.plan_all();
+    }
+
+    /// Before a destination's first check.
+    fn start(&self) -> Start {
+        self.spec.health.as_ref().map_or(Start::Serving, |health| health.rhythm.start)
+    }
+
+    fn keep(&mut self, now: Tick, mut entry: Entry, destination: Destination) -> Entry {
+        if entry.destination != destination {
+            self.dirty = true;
+            if entry.destination.address != destination.address {
+                self.disown(entry.id);
+                entry.forget(now, self.start());
+                entry.relief = Some(Reason::Moved);
+            }
+            entry.destination = destination;
+            entry.live.set_limits(entry.destination.limits);
+        }
+        entry
+    }
+
+    fn join(&mut self, now: Tick, destination: Destination, nth: usize) -> Entry {
+        let id = DestinationId(self.next_id);
+        // 4 billion joins: a thousand a second for seven weeks without a break.
+        self.next_id = self.next_id.wrapping_add(1);
+        let live = Live::new(self.workers);
+        live.set_suspect_at(suspect_at(&self.spec.outlier));
+        live.reported().set_max_age(self.spec.load.max_age);
+        live.listen();
+        live.set_limits(destination.limits);
+        let checker = Checker::new(self.first_check(now, nth), self.start());
+        let mut entry = Entry::new(id, destination, live, now, checker);
+        if self.runs {
+            entry.warm_up(now, self.spec.window());
+        }
+        let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
+        self.tell(Event::Joined { pool, destination, standing: entry.standing });
+        entry
+    }
+
+    fn leave(&mut self, mut entry: Entry) {
+        self.disown(entry.id);
+        entry.close_trial();
+        self.plan(entry.id);
+        let (pool, destination) = (self.name.clone(), entry.destination.name);
+        self.tell(Event::Left { pool, destination, standing: entry.standing });
+    }
+
+    pub(super) fn replace_spec(&mut self, now: Tick, spec: PoolSpec) {
+        let old = mem::replace(&mut self.spec, spec);
+        if (old.algorithm, &old.settings) != (self.spec.algorithm, &self.spec.settings) {
+            self.policy = self.spec.algorithm.policy_with(self.workers, &self.spec.settings);
+            self.dirty = true;
+        }
+        let named = |settings: &Settings| settings.formula.as_ref().map(|formula| formula.named().to_vec());
+        if named(&old.settings) != named(&self.spec.settings) {
+            self.entries.iter().for_each(|entry| entry.live.reported().forget_named());
+        }
+        self.dirty |= old.spread != self.spec.spread;
+        if old.limits != self.spec.limits {
+            self.circuit.set_limits(&self.spec.limits);
+            self.dirty = true;
+        }
+        self.touched = true;
+        for entry in &mut self.entries {
+            entry.live.set_suspect_at(suspect_at(&self.spec.outlier));
+            if self.spec.outlier.consecutive_failures == 0 && entry.outlier.pardon(now) {
+                entry.relief = Some(Reason::DetectionOff);
+            }
+        }
+        if old.health != self.spec.health {
+            self.replace_checks(now, old.health.is_some());
+        }
+        if old.load != self.spec.load {
+            self.replace_load(now);
+        }
+        if old.outlier != self.spec.outlier {
+            self.plan_comparison(now);
+            self.plan_look(now);
+        }
+        self.plan_all();
+    }
+
+    pub(super) fn set_admin(&mut self, now: Tick, name: &str, state: AdminState) {
+        let start = self.start();
+        let Some(entry) = self.entries.iter_mut().find(|entry| &*entry.destination.name == name) else {
+            return;
+        };
+        let id = entry.id;
+        if mem::replace(&mut entry.admin, state) == AdminState::Maintenance {
+            // As in HAProxy: it starts well and is checked at once.
+            entry.forget(now, start);
+        }
+        if state == AdminState::Maintenance {
+            self.disown(id);
+        }
+        self.touched = true;
+        self.plan(id);
+    }
+
+    pub(super) fn set_weight(&mut self, name: &str, weight: Weight) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| &*entry.destination.name == name)
+            && mem::replace(&mut entry.destination.weight, weight) != weight
+        {
+            (self.dirty, self.touched) = (true, true);
+        }
+    }
+}
