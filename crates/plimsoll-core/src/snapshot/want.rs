@@ -58,9 +58,9 @@ pub struct Want<'a> {
     /// It may be repeated elsewhere if it fails: fit to be the trial of an ejected destination.
     pub repeatable: bool,
     /// The hash of what it keeps its destination by whatever the pool's algorithm is: the same for the same client
-    /// ([`Snapshot::home`]). No picker is asked then.
+    /// ([`Snapshot::home`](super::Snapshot::home)). No picker is asked then.
     pub home: Option<u64>,
-    /// The hash of what policies that need a key choose by ([`Needs::Key`]); the others do not look at it.
+    /// The hash of what policies that need a key choose by ([`Needs::Key`](crate::balance::Needs::Key)); the others do not look at it.
     pub key: Option<u64>,
     /// It has waited in the line, and is the next of its worker's. Others do not pass the line.
     pub waited: bool,
