@@ -66,7 +66,7 @@ pub enum Code {
     Insecure,
     /// A key or value of a later version.
     NotAvailableYet,
-    /// A key of the seed that is accepted and does nothing yet.
+    /// A key of the specification that is accepted and does nothing yet.
     NotActiveYet,
     /// No listener and no route leads to it.
     UnusedPool,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::raw::File;
 
 /// The JSON Schema (draft 2020-12) of a configuration file, in its tidy form: the pair of a switch and a block
-/// that the seed's example shows is YAML only.
+/// that the specification's example shows is YAML only.
 pub fn schema() -> String {
     let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(without_null));
     let schema = settings.into_generator().into_root_schema_for::<File>();

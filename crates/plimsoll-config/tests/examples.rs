@@ -1,4 +1,4 @@
-//! Whether the examples work as they stand, and hold the seed's text byte for byte.
+//! Whether the examples work as they stand, and hold the specification's text byte for byte.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -8,8 +8,8 @@ use std::time::Duration;
 use plimsoll_config::{Code, Config, Loaded, load_path};
 use plimsoll_core::balance::Algorithm;
 
-const BASIC: &str = include_str!("seed/basic.yaml");
-const ADVANCED: &str = include_str!("seed/advanced.yaml");
+const BASIC: &str = include_str!("specification/basic.yaml");
+const ADVANCED: &str = include_str!("specification/advanced.yaml");
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")
@@ -19,10 +19,10 @@ fn example(name: &str) -> Loaded {
     load_path(&examples().join(name), &|_| None).unwrap()
 }
 
-/// The seed's text is in the example, and the example works with these keys warned of.
-fn check_seed(name: &str, seed: &str, inactive: &[&str]) -> Config {
+/// The specification's text is in the example, and the example works with these keys warned of.
+fn check_specification(name: &str, specified: &str, inactive: &[&str]) -> Config {
     let text = std::fs::read_to_string(examples().join(name)).unwrap();
-    assert!(text.contains(seed), "{name} does not hold the seed's text byte for byte");
+    assert!(text.contains(specified), "{name} does not hold the specification's text byte for byte");
     let loaded = example(name);
     assert!(loaded.problems.iter().all(|p| p.code == Code::NotActiveYet), "{:?}", loaded.problems);
     let told: Vec<&str> =
@@ -32,9 +32,9 @@ fn check_seed(name: &str, seed: &str, inactive: &[&str]) -> Config {
 }
 
 #[test]
-fn the_basic_example_of_the_seed() {
+fn the_basic_example_of_the_specification() {
     let inactive = [];
-    let config = check_seed("seed-basic.yaml", BASIC, &inactive);
+    let config = check_specification("specification-basic.yaml", BASIC, &inactive);
     let pool = &config.pools[0];
     assert_eq!(pool.algorithm, Algorithm::RoundRobin);
     let health = pool.health.as_ref().unwrap();
@@ -47,9 +47,9 @@ fn the_basic_example_of_the_seed() {
 }
 
 #[test]
-fn the_advanced_example_of_the_seed() {
+fn the_advanced_example_of_the_specification() {
     let inactive = ["performance_monitoring", "dynamic_adjustment"];
-    let config = check_seed("seed-advanced.yaml", ADVANCED, &inactive);
+    let config = check_specification("specification-advanced.yaml", ADVANCED, &inactive);
     let pool = &config.pools[0];
     assert_eq!(pool.algorithm, Algorithm::WeightedLeastConnections);
     let health = pool.health.as_ref().unwrap();
@@ -63,7 +63,7 @@ fn every_other_example_works_without_a_word() {
     let mut seen = 0;
     for entry in std::fs::read_dir(examples()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if name.starts_with("seed-") || !name.ends_with(".yaml") {
+        if name.starts_with("specification-") || !name.ends_with(".yaml") {
             continue;
         }
         let loaded = example(&name);

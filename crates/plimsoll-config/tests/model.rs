@@ -120,7 +120,7 @@ fn checks_by_grpc() {
 }
 
 #[test]
-fn the_switches_of_the_seed() {
+fn the_switches_of_the_specification() {
     let all_off = pool(
         "failover: false, performance: {parallel_processing: false}, quality: {error_recovery: false, \
          failover_support: false}",

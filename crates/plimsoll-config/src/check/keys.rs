@@ -10,7 +10,7 @@ pub(crate) struct Keys {
     pub(crate) served: &'static [&'static str],
     /// Known, and refused until they are built.
     pub(crate) later: &'static [&'static str],
-    /// May be given twice, once as a switch and once as a block: the seed's Advanced example does.
+    /// May be given twice, once as a switch and once as a block: the specification's Advanced example does.
     pub(crate) pairs: &'static [&'static str],
 }
 

@@ -157,7 +157,7 @@ impl Reader<'_> {
         self.problem(place, Code::NotAvailableYet, format!("`{what}` is not available in this version yet"));
     }
 
-    /// Tells that a key of the seed does nothing yet.
+    /// Tells that a key of the specification does nothing yet.
     pub(crate) fn not_active(&mut self, place: &Place<'_>, what: &str) {
         let message = format!("`{what}` is not active yet: this version accepts it and does nothing with it");
         let span = place.key.unwrap_or(place.node.span);

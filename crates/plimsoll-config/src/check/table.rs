@@ -8,7 +8,7 @@ use crate::check::read::{Place, Reader};
 use crate::problem::Code;
 use crate::tree::{Entry, Kind, Scalar, Span, Value, printable};
 
-/// The known keys of one block, each once, but for the pairs of the seed.
+/// The known keys of one block, each once, but for the pairs of the specification.
 #[derive(Debug)]
 pub(crate) struct Table<'t> {
     keys: &'static Keys,

@@ -429,7 +429,7 @@ fn when_to_hedge_is_a_share_or_a_time() {
 }
 
 #[test]
-fn keys_of_the_seed_that_do_nothing_yet_are_warned_of_when_they_are_on() {
+fn keys_of_the_specification_that_do_nothing_yet_are_warned_of_when_they_are_on() {
     let policy = |on: &str| {
         "  ▸dynamic_adjustment: ON\n  \
          ▸performance_monitoring: ON"

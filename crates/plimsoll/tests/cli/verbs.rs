@@ -12,7 +12,7 @@ fn example(name: &str) -> String {
 
 #[test]
 fn check_says_valid_or_everything_that_is_wrong() {
-    for name in ["minimal.yaml", "full.yaml", "seed-basic.yaml", "seed-advanced.yaml"] {
+    for name in ["minimal.yaml", "full.yaml", "specification-basic.yaml", "specification-advanced.yaml"] {
         let (code, out, _) = ends(&["check", "-c", &example(name)]);
         assert_eq!(code, 0, "{name}: {out}");
         assert!(out.contains("valid"), "{out}");
@@ -33,11 +33,11 @@ fn check_says_valid_or_everything_that_is_wrong() {
 
 #[test]
 fn warnings_are_errors_only_with_strict() {
-    let path = example("seed-advanced.yaml");
+    let path = example("specification-advanced.yaml");
     let (code, out, err) = ends(&["check", "-c", &path]);
     assert!(code == 0 && out.contains("warning") && err.contains("warning"), "{out}{err}");
     assert_eq!(ends(&["check", "-c", &path, "--strict"]).0, 1);
-    for clean in ["minimal.yaml", "seed-basic.yaml"] {
+    for clean in ["minimal.yaml", "specification-basic.yaml"] {
         assert_eq!(ends(&["check", "-c", &example(clean), "--strict"]).0, 0, "{clean}");
     }
 }
