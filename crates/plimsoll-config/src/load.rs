@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use plimsoll_core::balance::Policies;
-
 use crate::check::check;
 use crate::expand::Expander;
+use crate::extensions::Extensions;
 use crate::model::Config;
 use crate::parse::{MAX_FILE_BYTES, parse};
 use crate::problem::{Code, Problem, Problems, Source};
@@ -17,17 +16,6 @@ use crate::tree::{self, Entry, Kind, Node, Scalar, Span, Value};
 const MAX_FILES: usize = 1024;
 /// Bytes of all files of a folder.
 const MAX_FOLDER_BYTES: usize = 4 * MAX_FILE_BYTES;
-
-/// What the embedding program can beside what every one can: words its configurations may use.
-#[derive(Clone, Debug, Default)]
-pub struct Extensions {
-    /// What listeners speak: the words of the program's own adapters.
-    pub protocols: Vec<&'static str>,
-    /// What checks ask by: the words of the program's own.
-    pub checks: Vec<&'static str>,
-    /// Which destination takes a message: policies of the program's own.
-    pub policies: Policies,
-}
 
 /// What came of a load.
 #[derive(Clone, Debug, PartialEq)]

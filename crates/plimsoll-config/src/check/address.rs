@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path as FilePath, PathBuf};
 
-use crate::check::read::{Place, Reader, Wrong};
+use crate::check::config_node::Place;
+use crate::check::read::Reader;
+use crate::check::value_error::Wrong;
 use crate::model::{DestinationAddress, ListenAddress};
 use crate::problem::Code;
 use crate::tree::{Kind, Scalar, Value};

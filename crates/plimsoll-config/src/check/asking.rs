@@ -2,27 +2,17 @@
 
 use std::sync::Arc;
 
-use plimsoll_core::health::{Login, ProbeKind};
-
 use crate::check::headers::{self, header_value, is_token};
-use crate::check::health::set;
-use crate::check::read::{Firsts, Place, Reader, Wrong};
+
+use crate::check::config_node::Place;
+use crate::check::first_seen::Firsts;
+use crate::check::read::Reader;
+use crate::check::set_if_given::set_if_given;
+use crate::check::settings::probe::{Asking, Asks};
 use crate::check::table::Table;
-use crate::defaults;
+use crate::check::value_error::Wrong;
 use crate::problem::Code;
 use crate::tree::{Kind, Scalar, Value};
-
-/// What a check speaks.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Asks {
-    Tcp,
-    Http,
-    Grpc,
-    Udp,
-    Mqtt,
-    /// What the embedding program calls so.
-    Other(&'static str),
-}
 
 /// Keys that only one kind of check has, and what they say of a check that is of another kind. One of them alone
 /// asks for a check of its kind; but a `host` beside `protocol: grpc` is a good key, too.
@@ -58,73 +48,6 @@ struct Of {
     help: &'static str,
 }
 
-/// Everything that was said of it; blocks are laid over one another.
-#[derive(Clone, Debug)]
-pub(crate) struct Asking {
-    /// `None`: nobody said how.
-    asks: Option<Asks>,
-    method: Arc<str>,
-    path: Arc<str>,
-    host: Option<Arc<str>>,
-    status: Arc<[(u16, u16)]>,
-    headers: Arc<[(Arc<str>, Arc<str>)]>,
-    body: Option<Arc<[u8]>>,
-    send: Arc<[u8]>,
-    reply: Option<Arc<[u8]>>,
-    service: Arc<str>,
-    username: Option<Arc<str>>,
-    password: Arc<str>,
-}
-
-impl Default for Asking {
-    fn default() -> Self {
-        Self {
-            asks: None,
-            method: defaults::CHECK_METHOD.into(),
-            path: defaults::CHECK_PATH.into(),
-            host: None,
-            status: [defaults::CHECK_EXPECT].into(),
-            headers: Arc::default(),
-            body: None,
-            send: Arc::default(),
-            reply: None,
-            service: defaults::CHECK_SERVICE.into(),
-            username: None,
-            password: Arc::default(),
-        }
-    }
-}
-
-impl Asking {
-    pub(crate) fn is_by_default(&self) -> bool {
-        self.asks.is_none()
-    }
-
-    pub(crate) fn probe(&self) -> ProbeKind {
-        match self.asks {
-            None | Some(Asks::Tcp) => ProbeKind::Tcp,
-            Some(Asks::Udp) => ProbeKind::Udp { send: self.send.clone(), expect: self.reply.clone() },
-            Some(Asks::Grpc) => ProbeKind::Grpc { service: self.service.clone(), host: self.host.clone() },
-            Some(Asks::Http) => ProbeKind::Http {
-                method: self.method.clone(),
-                path: self.path.clone(),
-                host: self.host.clone(),
-                expect: self.status.clone(),
-                headers: self.headers.clone(),
-                body: self.body.clone(),
-            },
-            Some(Asks::Mqtt) => {
-                let login = |username: &Arc<str>| Login {
-                    username: username.clone(),
-                    password: self.password.clone(),
-                };
-                ProbeKind::Mqtt { login: self.username.as_ref().map(login) }
-            }
-            Some(Asks::Other(word)) => ProbeKind::Other(word),
-        }
-    }
-}
-
 /// Bytes of a service's name.
 const SERVICE: usize = 256;
 /// Bytes a check sends or looks for: what fits one Ethernet frame.
@@ -137,18 +60,21 @@ impl Reader<'_> {
     pub(crate) fn asking(&mut self, table: &Table<'_>, asking: &mut Asking) {
         self.check_protocol(table, asking);
         let get = |key| table.get(key);
-        set(&mut asking.path, get("path").and_then(|p| self.parsed(p, "a path", |t| path(t).map(Arc::from))));
+        set_if_given(
+            &mut asking.path,
+            get("path").and_then(|p| self.parsed(p, "a path", |t| path(t).map(Arc::from))),
+        );
         let method = |t: &str| method(t).map(Arc::from);
-        set(&mut asking.method, get("method").and_then(|p| self.parsed(p, "a method", method)));
+        set_if_given(&mut asking.method, get("method").and_then(|p| self.parsed(p, "a method", method)));
         if let Some(host) = get("host").and_then(|p| self.parsed(p, "a host", host)) {
             asking.host = Some(host);
         }
-        set(&mut asking.status, get("expect_status").and_then(|p| self.expect_status(p)));
-        set(&mut asking.headers, get("headers").map(|p| self.check_headers(p)));
+        set_if_given(&mut asking.status, get("expect_status").and_then(|p| self.expect_status(p)));
+        set_if_given(&mut asking.headers, get("headers").map(|p| self.check_headers(p)));
         self.expect_body(table, asking);
-        set(&mut asking.service, get("service").and_then(|p| self.parsed(p, "a service", service)));
+        set_if_given(&mut asking.service, get("service").and_then(|p| self.parsed(p, "a service", service)));
         let mut bytes = |key| get(key).and_then(|p| self.parsed(p, "text", datagram));
-        set(&mut asking.send, bytes("send"));
+        set_if_given(&mut asking.send, bytes("send"));
         if let Some(reply) = bytes("expect") {
             asking.reply = Some(reply);
         }
@@ -156,7 +82,7 @@ impl Reader<'_> {
         if let Some(username) = login("username") {
             asking.username = Some(username);
         }
-        set(&mut asking.password, login("password"));
+        set_if_given(&mut asking.password, login("password"));
         if let (Some(place), None) = (get("password"), &asking.username) {
             self.problem(place, Code::MissingKey, "a password without a name")
                 .help("MQTT 3.1.1 sends a password only with a `username`");

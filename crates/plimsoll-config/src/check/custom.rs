@@ -5,30 +5,13 @@ use std::sync::Arc;
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::formula::{Formula, Misread};
 
+use crate::check::config_node::Place;
 use crate::check::keys;
-use crate::check::load_balancer::Settings;
-use crate::check::read::{Place, Reader};
+use crate::check::read::Reader;
+use crate::check::settings::Settings;
+use crate::check::settings::formula::Score;
 use crate::problem::Code;
 use crate::tree::Span;
-
-/// What `algorithm: custom` scores by, as far as the file has said it.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Score {
-    #[default]
-    Unsaid,
-    /// It was said, and what is wrong with it was told.
-    Wrong,
-    By(Arc<Formula>),
-}
-
-impl Score {
-    pub(crate) fn formula(&self) -> Option<Arc<Formula>> {
-        match self {
-            Self::By(formula) => Some(formula.clone()),
-            Self::Unsaid | Self::Wrong => None,
-        }
-    }
-}
 
 impl Reader<'_> {
     /// Lays a `custom` block over `settings`. `algorithm_here`: the block it stands in decides the algorithm.

@@ -2,11 +2,13 @@
 
 use plimsoll_core::balance::{Algorithm, HashSpec, Table as HashTable};
 
+use crate::check::config_node::Place;
 use crate::check::headers::header_name;
-use crate::check::health::set;
 use crate::check::keys;
-use crate::check::load_balancer::Settings;
-use crate::check::read::{Place, Reader, Wrong};
+use crate::check::read::Reader;
+use crate::check::set_if_given::set_if_given;
+use crate::check::settings::Settings;
+use crate::check::value_error::Wrong;
 use crate::model::{HashKey, Listener, Pool, Protocol};
 use crate::problem::Code;
 
@@ -27,10 +29,13 @@ impl Reader<'_> {
         let tables =
             [("ring", HashTable::Ring), ("maglev", HashTable::Maglev), ("rendezvous", HashTable::Rendezvous)];
         let HashSpec { table: kind, bound } = &mut settings.hash;
-        set(kind, table.get("table").and_then(|p| self.word(p, &tables, &[])));
-        set(bound, table.get("bound").and_then(|p| self.parsed(p, "a share like \"125%\"", parse_bound)));
+        set_if_given(kind, table.get("table").and_then(|p| self.word(p, &tables, &[])));
+        set_if_given(
+            bound,
+            table.get("bound").and_then(|p| self.parsed(p, "a share like \"125%\"", parse_bound)),
+        );
         let key = table.get("key");
-        set(&mut settings.hash_key, key.and_then(|p| self.parsed(p, "what to hash by", parse_key)));
+        set_if_given(&mut settings.hash_key, key.and_then(|p| self.parsed(p, "what to hash by", parse_key)));
         if !algorithm_here {
             return;
         }

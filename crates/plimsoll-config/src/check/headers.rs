@@ -1,7 +1,10 @@
 //! Which header lines a file may set, add, remove and ask for.
 
+use crate::check::config_node::Place;
+use crate::check::first_seen::Firsts;
 use crate::check::keys;
-use crate::check::read::{Firsts, Place, Reader, Wrong};
+use crate::check::read::Reader;
+use crate::check::value_error::Wrong;
 use crate::model::HeaderEdits;
 use crate::problem::Code;
 use crate::tree::printable;

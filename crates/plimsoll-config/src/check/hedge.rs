@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use plimsoll_core::retry::After;
 
+use crate::check::config_node::Place;
 use crate::check::keys;
-use crate::check::load_balancer::Settings;
-use crate::check::read::{Place, Reader, Wrong};
+use crate::check::read::Reader;
+use crate::check::settings::Settings;
+use crate::check::value_error::Wrong;
 use crate::defaults;
 use crate::problem::Code;
 use crate::units::Dur;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use plimsoll_core::{DestinationLimits, PoolLimits};
 
-use crate::check::health::set;
+use crate::check::config_node::Place;
 use crate::check::keys;
-use crate::check::read::{Place, Reader};
+use crate::check::read::Reader;
+use crate::check::set_if_given::set_if_given;
 use crate::check::table::Table;
 use crate::defaults;
 use crate::model::Destination;
@@ -32,11 +33,11 @@ impl Reader<'_> {
         let mut at_once = AtOnce::default();
         let Some(table) = self.table(place, &keys::POOL_LIMITS) else { return at_once };
         let mut read = |key| table.get(key).and_then(|p| self.whole(p, defaults::AT_ONCE));
-        set(&mut at_once.limits.requests, read("requests"));
-        set(&mut at_once.limits.connections, read("connections"));
-        set(&mut at_once.limits.pending, read("pending"));
-        set(&mut at_once.limits.retries, read("retries"));
-        set(&mut at_once.wait, table.get("wait").and_then(|p| self.dur(p, &defaults::TIMEOUT)));
+        set_if_given(&mut at_once.limits.requests, read("requests"));
+        set_if_given(&mut at_once.limits.connections, read("connections"));
+        set_if_given(&mut at_once.limits.pending, read("pending"));
+        set_if_given(&mut at_once.limits.retries, read("retries"));
+        set_if_given(&mut at_once.wait, table.get("wait").and_then(|p| self.dur(p, &defaults::TIMEOUT)));
         if let Some(place) = table.get("per_destination")
             && let Some(table) = self.table(place, &keys::PER_DESTINATION)
         {
@@ -76,8 +77,8 @@ impl Reader<'_> {
 
     fn limits_of_one(&mut self, table: &Table<'_>, mut limits: DestinationLimits) -> DestinationLimits {
         let mut read = |key| table.get(key).and_then(|p| self.whole(p, defaults::AT_ONCE));
-        set(&mut limits.requests, read("requests"));
-        set(&mut limits.connections, read("connections"));
+        set_if_given(&mut limits.requests, read("requests"));
+        set_if_given(&mut limits.connections, read("connections"));
         limits
     }
 }

@@ -6,12 +6,15 @@ use ipnet::IpNet;
 use plimsoll_core::Name;
 
 use crate::check::address;
-use crate::check::health::set;
+use crate::check::config_node::Place;
+use crate::check::first_seen::Firsts;
 use crate::check::keys;
 use crate::check::pool::Pools;
-use crate::check::read::{Firsts, Place, Reader, Wrong};
+use crate::check::read::Reader;
+use crate::check::set_if_given::set_if_given;
 use crate::check::spoken::{HTTP, Spoken, Tls};
 use crate::check::table::Table;
+use crate::check::value_error::Wrong;
 use crate::defaults;
 use crate::model::{
     ClientTimeouts, DestinationAddress, Limits, ListenAddress, Listener, Mqtt, Pool, Protocol, ProxyProtocol,
@@ -55,7 +58,7 @@ impl Reader<'_> {
         let mut listener = plain(name, addresses, protocol);
         if let Some(place) = table.get("proxy_protocol").filter(|_| spoken.connects()) {
             let words = [("none", false), ("accept", true)];
-            set(&mut listener.accepts_proxy_protocol, self.word(place, &words, &[]));
+            set_if_given(&mut listener.accepts_proxy_protocol, self.word(place, &words, &[]));
         }
         if !spoken.sees_requests() {
             self.only_http(&table, &HTTP_ONLY, spoken);
@@ -92,7 +95,7 @@ impl Reader<'_> {
             self.problem(place, Code::Conflict, "nobody is trusted to send a PROXY header")
                 .help("name the networks of those who do in `trusted_proxies`");
         }
-        set(&mut listener.via, table.get("via").and_then(|p| self.switch(p)));
+        set_if_given(&mut listener.via, table.get("via").and_then(|p| self.switch(p)));
         listener.request_headers = self.header_edits(table.get("request_headers"));
         listener.response_headers = self.header_edits(table.get("response_headers"));
         listener.pool = table.get("pool").and_then(|p| pools.find(self, p));
@@ -210,10 +213,10 @@ impl Reader<'_> {
             self.only_tls(&table, "handshake");
         }
         let mut read = |key| table.get(key).and_then(|p| self.dur(p, &defaults::TIMEOUT));
-        set(&mut timeouts.handshake, read("handshake"));
-        set(&mut timeouts.header, read("header"));
-        set(&mut timeouts.body, read("body"));
-        set(&mut timeouts.idle, read("idle"));
+        set_if_given(&mut timeouts.handshake, read("handshake"));
+        set_if_given(&mut timeouts.header, read("header"));
+        set_if_given(&mut timeouts.body, read("body"));
+        set_if_given(&mut timeouts.idle, read("idle"));
         timeouts.connection = read("connection");
     }
 
@@ -222,7 +225,7 @@ impl Reader<'_> {
         if !sees_hello {
             self.only_tls(&table, "handshakes");
         }
-        set(
+        set_if_given(
             &mut limits.handshakes,
             table.get("handshakes").and_then(|p| self.count(p, defaults::CONNECTIONS)),
         );
@@ -233,22 +236,34 @@ impl Reader<'_> {
             let keys = ["requests", "streams", "headers", "uri_bytes", "body_bytes"];
             self.only_http(&table, &keys, spoken);
         }
-        set(
+        set_if_given(
             &mut limits.connections,
             table.get("connections").and_then(|p| self.count(p, defaults::CONNECTIONS)),
         );
-        set(&mut limits.requests, table.get("requests").and_then(|p| self.whole(p, defaults::REQUESTS)));
-        set(&mut limits.streams, table.get("streams").and_then(|p| self.whole(p, defaults::STREAMS)));
-        set(&mut limits.headers, table.get("headers").and_then(|p| self.count(p, defaults::HEADERS)));
+        set_if_given(
+            &mut limits.requests,
+            table.get("requests").and_then(|p| self.whole(p, defaults::REQUESTS)),
+        );
+        set_if_given(
+            &mut limits.streams,
+            table.get("streams").and_then(|p| self.whole(p, defaults::STREAMS)),
+        );
+        set_if_given(
+            &mut limits.headers,
+            table.get("headers").and_then(|p| self.count(p, defaults::HEADERS)),
+        );
         let bytes = |size: u64| usize::try_from(size).ok();
         let head = table.get("header_bytes").and_then(|p| self.size(p, defaults::HEADER_BYTES));
-        set(&mut limits.header_bytes, head.and_then(bytes));
+        set_if_given(&mut limits.header_bytes, head.and_then(bytes));
         let target = table.get("uri_bytes").and_then(|p| self.size(p, defaults::URI_BYTES));
         match target.and_then(bytes) {
             Some(target) => limits.uri_bytes = target,
             None => limits.uri_bytes = limits.uri_bytes.min(limits.header_bytes),
         }
-        set(&mut limits.body_bytes, table.get("body_bytes").and_then(|p| self.size(p, 0..=u64::MAX)));
+        set_if_given(
+            &mut limits.body_bytes,
+            table.get("body_bytes").and_then(|p| self.size(p, 0..=u64::MAX)),
+        );
         if let (Some(place), true) = (table.get("uri_bytes"), limits.uri_bytes > limits.header_bytes) {
             self.problem(place, Code::Conflict, "`uri_bytes` is above `header_bytes`, which it is a part of");
         }
@@ -267,10 +282,10 @@ impl Reader<'_> {
         }
         let Some(table) = self.table(place, &keys::UDP) else { return };
         let flows = [("source", UdpFlow::Source), ("datagram", UdpFlow::Datagram)];
-        set(&mut udp.flow, table.get("flow").and_then(|p| self.word(p, &flows, &[])));
-        set(&mut udp.idle, table.get("idle").and_then(|p| self.dur(p, &defaults::TIMEOUT)));
+        set_if_given(&mut udp.flow, table.get("flow").and_then(|p| self.word(p, &flows, &[])));
+        set_if_given(&mut udp.idle, table.get("idle").and_then(|p| self.dur(p, &defaults::TIMEOUT)));
         let flows = table.get("max_flows").and_then(|p| self.count(p, defaults::CONNECTIONS));
-        set(&mut udp.max_flows, flows);
+        set_if_given(&mut udp.max_flows, flows);
     }
 
     /// The `mqtt` block, which belongs to that protocol.
@@ -281,7 +296,7 @@ impl Reader<'_> {
         }
         let Some(table) = self.table(place, &keys::MQTT) else { return };
         let rebalance = table.get("rebalance").and_then(|p| self.count(p, defaults::REBALANCE));
-        set(&mut mqtt.rebalance, rebalance);
+        set_if_given(&mut mqtt.rebalance, rebalance);
     }
 
     /// Tells when a udp listener leads to a pool whose destinations take no datagrams.

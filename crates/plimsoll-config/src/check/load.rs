@@ -2,10 +2,11 @@
 
 use plimsoll_core::health::LoadSpec;
 
-use crate::check::health::set;
+use crate::check::config_node::Place;
 use crate::check::keys;
-use crate::check::load_balancer::Settings;
-use crate::check::read::{Place, Reader};
+use crate::check::read::Reader;
+use crate::check::set_if_given::set_if_given;
+use crate::check::settings::Settings;
 use crate::defaults;
 use crate::model::{Listener, Pool, Protocol};
 use crate::problem::Code;
@@ -14,8 +15,11 @@ impl Reader<'_> {
     /// Lays a `load_reports` block over `settings`.
     pub(crate) fn load_reports(&mut self, place: &Place<'_>, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::LOAD_REPORTS) else { return };
-        set(&mut settings.orca, table.get("orca").and_then(|p| self.switch(p)));
-        set(&mut settings.load.max_age, table.get("max_age").and_then(|p| self.dur(p, &defaults::INTERVAL)));
+        set_if_given(&mut settings.orca, table.get("orca").and_then(|p| self.switch(p)));
+        set_if_given(
+            &mut settings.load.max_age,
+            table.get("max_age").and_then(|p| self.dur(p, &defaults::INTERVAL)),
+        );
     }
 
     /// Tells when a listener that sees no answers leads to a pool that reads reports in them.
@@ -45,12 +49,12 @@ impl Reader<'_> {
         let Some(table) = self.table(place, &keys::OVERLOAD) else { return };
         let mut spec = load.overload.unwrap_or(defaults::OVERLOAD);
         let threshold = table.get("threshold");
-        set(&mut spec.threshold, threshold.and_then(|p| self.share(p)));
+        set_if_given(&mut spec.threshold, threshold.and_then(|p| self.share(p)));
         let recover = table.get("recover").and_then(|p| self.share(p));
         // Who names one of them means the usual distance to the other.
         let distance = defaults::OVERLOAD.threshold - defaults::OVERLOAD.recover;
         spec.recover = recover.unwrap_or((spec.threshold - distance).max(0.0));
-        set(&mut spec.max_overloaded, table.get("max_overloaded").and_then(|p| self.share(p)));
+        set_if_given(&mut spec.max_overloaded, table.get("max_overloaded").and_then(|p| self.share(p)));
         if let (Some(place), true) = (threshold, spec.threshold <= 0.0) {
             self.problem(place, Code::OutOfRange, "at a threshold of 0 every destination is overloaded")
                 .help("write it like \"90%\"");

@@ -1,79 +1,21 @@
 //! What one `load_balancer` block changes, laid over what held before: the defaults of the program, then the
 //! block at the top of the file, then the pool's own.
 
-use std::time::Duration;
-
 use plimsoll_core::Tried;
-use plimsoll_core::balance::{Algorithm, HashSpec};
-use plimsoll_core::health::{LoadSpec, OutlierSpec};
-use plimsoll_core::retry::{CALL_STATUSES, HedgeSpec, RetrySpec, RetryWhen};
-use plimsoll_core::spread::SpreadSpec;
+use plimsoll_core::balance::Algorithm;
+use plimsoll_core::health::OutlierSpec;
+use plimsoll_core::retry::{CALL_STATUSES, RetrySpec, RetryWhen};
 
-use crate::check::custom::Score;
-use crate::check::health::{HealthSettings, set};
+use crate::check::config_node::Place;
 use crate::check::keys;
-use crate::check::read::{Place, Reader, Wrong};
-use crate::check::spread::ZoneSettings;
+use crate::check::read::Reader;
+use crate::check::set_if_given::set_if_given;
+use crate::check::settings::Settings;
 use crate::check::table::Table;
+use crate::check::value_error::Wrong;
 use crate::defaults;
-use crate::model::HashKey;
 use crate::problem::Code;
 use crate::units::Dur;
-
-/// What a pool's `load_balancer` block comes to.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) algorithm: Algorithm,
-    /// Somebody has chosen it.
-    pub(crate) names_algorithm: bool,
-    pub(crate) hash: HashSpec,
-    pub(crate) hash_key: HashKey,
-    pub(crate) score: Score,
-    pub(crate) load: LoadSpec,
-    pub(crate) orca: bool,
-    pub(crate) health_checking: bool,
-    pub(crate) health: HealthSettings,
-    pub(crate) caching: bool,
-    pub(crate) parallel_checks: bool,
-    pub(crate) optimization: bool,
-    pub(crate) outlier: OutlierSpec,
-    pub(crate) retry: RetrySpec,
-    pub(crate) spread: SpreadSpec,
-    pub(crate) zone: ZoneSettings,
-    pub(crate) hedge: Option<HedgeSpec>,
-    pub(crate) slow_start: Option<Duration>,
-    pub(crate) panic_threshold: f64,
-    pub(crate) total: Option<Duration>,
-    pub(crate) quality_metrics: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            algorithm: defaults::ALGORITHM,
-            names_algorithm: false,
-            hash: defaults::HASH,
-            hash_key: defaults::HASH_KEY,
-            score: Score::default(),
-            load: LoadSpec::default(),
-            orca: defaults::ORCA,
-            health_checking: true,
-            health: HealthSettings::default(),
-            caching: true,
-            parallel_checks: true,
-            optimization: false,
-            outlier: defaults::OUTLIER,
-            retry: defaults::retry(),
-            spread: SpreadSpec::default(),
-            zone: ZoneSettings::default(),
-            hedge: None,
-            slow_start: None,
-            panic_threshold: defaults::PANIC_THRESHOLD,
-            total: None,
-            quality_metrics: false,
-        }
-    }
-}
 
 impl Reader<'_> {
     /// Lays a `load_balancer` block over `settings`. `is_top`: the one at the top of the file.
@@ -83,7 +25,7 @@ impl Reader<'_> {
             settings.names_algorithm = true;
             let known = Algorithm::ALL.into_iter().chain(self.extensions.policies.algorithms());
             let words: Vec<_> = known.map(|algorithm| (algorithm.name(), algorithm)).collect();
-            set(&mut settings.algorithm, self.word(place, &words, &[]));
+            set_if_given(&mut settings.algorithm, self.word(place, &words, &[]));
         }
         // What stands at the top of the file may be meant for pools that name the algorithm themselves.
         let algorithm_here = table.get("algorithm").is_some() || !is_top;
@@ -99,8 +41,11 @@ impl Reader<'_> {
         if let Some(place) = table.get("overload") {
             self.overload(place, &mut settings.load);
         }
-        set(&mut settings.health_checking, table.get("health_checking").and_then(|p| self.switch(p)));
-        set(&mut settings.retry.failover, table.get("failover").and_then(|p| self.switch(p)));
+        set_if_given(
+            &mut settings.health_checking,
+            table.get("health_checking").and_then(|p| self.switch(p)),
+        );
+        set_if_given(&mut settings.retry.failover, table.get("failover").and_then(|p| self.switch(p)));
         if let Some(place) = table.get("health_monitoring") {
             self.health_monitoring(place, &mut settings.health);
         }
@@ -110,7 +55,7 @@ impl Reader<'_> {
         if let Some(window) = table.get("slow_start").and_then(|p| self.dur(p, &defaults::TIMEOUT)) {
             settings.slow_start = Some(window);
         }
-        set(&mut settings.panic_threshold, table.get("panic_threshold").and_then(|p| self.share(p)));
+        set_if_given(&mut settings.panic_threshold, table.get("panic_threshold").and_then(|p| self.share(p)));
         self.spread(&table, is_top, settings);
         if let Some(place) = table.get("retry") {
             self.retry(place, &mut settings.retry);
@@ -131,9 +76,9 @@ impl Reader<'_> {
     fn outlier_detection(&mut self, place: &Place<'_>, outlier: &mut OutlierSpec) {
         let Some(table) = self.table(place, &keys::OUTLIER_DETECTION) else { return };
         let failures = table.get("consecutive_failures").and_then(|p| self.whole(p, 0..=1_000_000));
-        set(&mut outlier.consecutive_failures, failures);
+        set_if_given(&mut outlier.consecutive_failures, failures);
         let base = table.get("base_ejection").and_then(|p| self.dur(p, &defaults::TIMEOUT));
-        set(&mut outlier.base_ejection, base);
+        set_if_given(&mut outlier.base_ejection, base);
         outlier.max_ejection = defaults::OUTLIER.max_ejection.max(outlier.base_ejection);
         if let Some(interval) = table.get("interval").and_then(|p| self.dur(p, &defaults::INTERVAL)) {
             outlier.interval = Some(interval);
@@ -154,14 +99,14 @@ impl Reader<'_> {
             }
             outlier.silence = silence;
         }
-        set(&mut outlier.max_ejected, table.get("max_ejected").and_then(|p| self.share(p)));
+        set_if_given(&mut outlier.max_ejected, table.get("max_ejected").and_then(|p| self.share(p)));
     }
 
     fn retry(&mut self, place: &Place<'_>, retry: &mut RetrySpec) {
         let Some(table) = self.table(place, &keys::RETRY) else { return };
         let most = i64::try_from(Tried::MAX).unwrap_or(i64::MAX);
-        set(&mut retry.attempts, table.get("attempts").and_then(|p| self.whole(p, 1..=most)));
-        set(&mut retry.budget, table.get("budget").and_then(|p| self.share(p)));
+        set_if_given(&mut retry.attempts, table.get("attempts").and_then(|p| self.whole(p, 1..=most)));
+        set_if_given(&mut retry.budget, table.get("budget").and_then(|p| self.share(p)));
         let Some(place) = table.get("when") else { return };
         let mut when = RetryWhen::default();
         for item in self.list(place) {
@@ -211,17 +156,29 @@ impl Reader<'_> {
         if let Some(total) = table.get("timeout").and_then(|p| self.dur(p, &defaults::TIMEOUT)) {
             settings.total = Some(total);
         }
-        set(&mut settings.parallel_checks, table.get("parallel_processing").and_then(|p| self.switch(p)));
-        set(&mut settings.optimization, table.get("optimization").and_then(|p| self.switch(p)));
-        set(&mut settings.caching, table.get("caching").and_then(|p| self.switch(p)));
+        set_if_given(
+            &mut settings.parallel_checks,
+            table.get("parallel_processing").and_then(|p| self.switch(p)),
+        );
+        set_if_given(&mut settings.optimization, table.get("optimization").and_then(|p| self.switch(p)));
+        set_if_given(&mut settings.caching, table.get("caching").and_then(|p| self.switch(p)));
     }
 
     fn quality(&mut self, place: &Place<'_>, settings: &mut Settings) {
         let Some(table) = self.table(place, &keys::QUALITY) else { return };
-        set(&mut settings.retry.error_recovery, table.get("error_recovery").and_then(|p| self.switch(p)));
-        set(&mut settings.spread.backup_tiers, table.get("failover_support").and_then(|p| self.switch(p)));
-        set(&mut settings.outlier.learns, table.get("learning").and_then(|p| self.switch(p)));
-        set(&mut settings.quality_metrics, table.get("quality_metrics").and_then(|p| self.switch(p)));
+        set_if_given(
+            &mut settings.retry.error_recovery,
+            table.get("error_recovery").and_then(|p| self.switch(p)),
+        );
+        set_if_given(
+            &mut settings.spread.backup_tiers,
+            table.get("failover_support").and_then(|p| self.switch(p)),
+        );
+        set_if_given(&mut settings.outlier.learns, table.get("learning").and_then(|p| self.switch(p)));
+        set_if_given(
+            &mut settings.quality_metrics,
+            table.get("quality_metrics").and_then(|p| self.switch(p)),
+        );
     }
 
     /// A feature that does nothing yet, as a switch, a block, or both: then the switch says whether the block

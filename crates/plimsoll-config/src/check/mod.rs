@@ -2,7 +2,9 @@
 
 mod address;
 mod asking;
+mod config_node;
 mod custom;
+mod first_seen;
 mod hash;
 mod headers;
 mod health;
@@ -12,27 +14,32 @@ mod limits;
 mod listener;
 mod load;
 mod load_balancer;
+mod names;
 mod pool;
 mod process;
 mod read;
 mod route;
+mod set_if_given;
+mod settings;
 mod spoken;
 mod spread;
 mod table;
 mod tls;
+mod value_error;
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
+use config_node::Place;
 use listener::Taken;
-use load_balancer::Settings;
 use plimsoll_core::health::ProbeKind;
 use pool::Pools;
-use read::{Place, Reader};
+use read::Reader;
+use settings::Settings;
 use table::Table;
 
 use crate::defaults;
-use crate::load::Extensions;
+use crate::extensions::Extensions;
 use crate::model::{AccessLog, Config, DecisionLog, Listener, Pool, Protocol};
 use crate::problem::{Code, Problems};
 use crate::tree::{Kind, Node, Path, Scalar, Value};

@@ -7,20 +7,20 @@ use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::{DestinationLimits, Name, Weight};
 
 use crate::check::address;
-use crate::check::health::set;
+use crate::check::config_node::Place;
+use crate::check::first_seen::Firsts;
 use crate::check::keys;
 use crate::check::limits::AtOnce;
-use crate::check::load_balancer::Settings;
-use crate::check::read::{Firsts, Place, Reader, Wrong, name};
+use crate::check::names::{id, label, name};
+use crate::check::read::Reader;
+use crate::check::set_if_given::set_if_given;
+use crate::check::settings::Settings;
+use crate::check::value_error::Wrong;
 use crate::defaults;
 use crate::model::{Destination, DestinationTimeouts, GrpcWeb, Pool, PoolProtocol, ProxyProtocol};
 use crate::problem::Code;
-use crate::tree::{Value, is_invisible, printable};
+use crate::tree::{Value, printable};
 
-/// Bytes of a destination's name: a host name of DNS with its port fits.
-const ID_BYTES: usize = 260;
-/// Bytes of a zone or a label's value.
-const LABEL_BYTES: usize = 256;
 /// Labels of one destination.
 const LABELS: usize = 64;
 
@@ -152,9 +152,9 @@ impl Reader<'_> {
     fn destination_timeouts(&mut self, place: &Place<'_>, timeouts: &mut DestinationTimeouts) {
         let Some(table) = self.table(place, &keys::DESTINATION_TIMEOUTS) else { return };
         let mut read = |key| table.get(key).and_then(|p| self.dur(p, &defaults::TIMEOUT));
-        set(&mut timeouts.connect, read("connect"));
-        set(&mut timeouts.response, read("response"));
-        set(&mut timeouts.idle, read("idle"));
+        set_if_given(&mut timeouts.connect, read("connect"));
+        set_if_given(&mut timeouts.response, read("response"));
+        set_if_given(&mut timeouts.idle, read("idle"));
     }
 
     fn destinations(&mut self, place: &Place<'_>, limits: DestinationLimits) -> Vec<Destination> {
@@ -311,28 +311,4 @@ fn weigh_alike(destinations: &[Destination]) -> bool {
         let first = of_priority[usize::from(destination.priority)].get_or_insert(destination.weight);
         *first == destination.weight
     })
-}
-
-/// A destination's name stands in logs, metrics and commands: one word that can be seen.
-fn id(text: &str) -> Result<Name, Wrong> {
-    let unseen = |c: char| c.is_control() || c.is_whitespace() || is_invisible(c);
-    match text.len() {
-        1..=ID_BYTES if !text.contains(unseen) => Ok(text.into()),
-        _ => Err(Wrong::new(
-            Code::BadValue,
-            "is not a name",
-            "an id is one word without blanks, at most 260 bytes",
-        )),
-    }
-}
-
-pub(crate) fn label(text: &str) -> Result<Name, Wrong> {
-    match text.len() {
-        0..=LABEL_BYTES if !text.contains(char::is_control) => Ok(text.into()),
-        _ => Err(Wrong::new(
-            Code::BadValue,
-            "is not a label",
-            "a label is one line of text, at most 256 bytes",
-        )),
-    }
 }

@@ -4,9 +4,10 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::check::address;
+use crate::check::config_node::Place;
 use crate::check::keys;
 use crate::check::listener::Taken;
-use crate::check::read::{Place, Reader};
+use crate::check::read::Reader;
 use crate::defaults;
 use crate::model::{AccessLog, Admin, DecisionLog, ListenAddress};
 use crate::problem::Code;

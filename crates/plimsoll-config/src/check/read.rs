@@ -3,133 +3,20 @@
 //! Every reader returns `None` after it has told why; the caller keeps its default and goes on, so that all
 //! problems of a file are found in one pass.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::Hash;
 use std::ops::RangeInclusive;
 use std::path::Path as FilePath;
 use std::time::Duration;
 
 use plimsoll_core::Name;
 
-use crate::load::Extensions;
+use crate::check::config_node::Place;
+use crate::check::names::name;
+use crate::check::value_error::Wrong;
+use crate::extensions::Extensions;
 use crate::problem::{Added, Code, Problems};
 use crate::suggest::suggest;
-use crate::tree::{Kind, Node, Path, Scalar, Span, Value, printable};
-use crate::units::{Dur, Rate, Share, Size, UnitError};
-
-/// A node, the key it stands under, and the way to it.
-#[derive(Clone, Debug)]
-pub(crate) struct Place<'t> {
-    pub(crate) node: &'t Node,
-    /// Where its key stands; `None` for items of lists and the root.
-    pub(crate) key: Option<Span>,
-    pub(crate) path: Path<'t>,
-}
-
-impl<'t> Place<'t> {
-    /// What an error about the value points at: the key, if the value takes no room or many lines.
-    pub(crate) fn span(&self) -> Span {
-        match (&self.node.value, self.key) {
-            (Value::Scalar(_), Some(key)) if self.node.span.is_empty() => key,
-            (Value::Block(_) | Value::List(_), Some(key)) => key,
-            _ => self.node.span,
-        }
-    }
-
-    /// The value as it stands in the file, never with the value of a variable.
-    pub(crate) fn shown(&self) -> String {
-        match &self.node.value {
-            Value::Scalar(scalar) => printable(scalar.written.as_deref().unwrap_or(&scalar.text)),
-            _ => self.node.kind().to_owned(),
-        }
-    }
-
-    /// Holds the value of a variable: nothing derived from it may be shown.
-    pub(crate) fn is_variable(&self) -> bool {
-        matches!(&self.node.value, Value::Scalar(Scalar { written: Some(_), .. }))
-    }
-
-    fn scalar(&self) -> Option<&'t Scalar> {
-        match &self.node.value {
-            Value::Scalar(scalar) => Some(scalar),
-            _ => None,
-        }
-    }
-
-    /// Its variable could not be resolved, and that was told.
-    fn is_unresolved(&self) -> bool {
-        self.scalar().is_some_and(|scalar| scalar.kind == Kind::Unresolved)
-    }
-
-    pub(crate) fn is_block(&self) -> bool {
-        matches!(self.node.value, Value::Block(_))
-    }
-
-    pub(crate) fn is_number_in_quotes(&self) -> bool {
-        self.scalar().is_some_and(|scalar| scalar.kind == Kind::Text && scalar.text.parse::<i64>().is_ok())
-    }
-
-    pub(crate) fn is_empty_block(&self) -> bool {
-        matches!(&self.node.value, Value::Block(entries) if entries.is_empty())
-    }
-
-    pub(crate) fn is_switch(&self) -> bool {
-        self.scalar().is_some_and(|scalar| matches!(scalar.kind, Kind::Bool(_)))
-    }
-
-    pub(crate) fn is_text(&self) -> bool {
-        self.scalar().is_some_and(|scalar| scalar.kind == Kind::Text)
-    }
-}
-
-/// Why a text is not a value of its kind. `what` follows the text and never holds a piece of it; `help` may,
-/// and is left out when the text is the value of a variable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wrong {
-    pub(crate) code: Code,
-    pub(crate) what: &'static str,
-    pub(crate) help: Option<String>,
-}
-
-impl Wrong {
-    pub(crate) fn new(code: Code, what: &'static str, help: impl Into<String>) -> Self {
-        Self { code, what, help: Some(help.into()) }
-    }
-}
-
-impl From<UnitError> for Wrong {
-    fn from(error: UnitError) -> Self {
-        Self::new(Code::BadUnit, error.what, error.help)
-    }
-}
-
-/// What was given first, and where: of names, addresses and headers there may be one each.
-#[derive(Debug)]
-pub(crate) struct Firsts<K>(HashMap<K, Span>);
-
-impl<K> Default for Firsts<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: Eq + Hash> Firsts<K> {
-    /// Remembers it, or says where it was given before.
-    pub(crate) fn again(&mut self, key: K, span: Span) -> Option<Span> {
-        match self.0.entry(key) {
-            Entry::Vacant(free) => {
-                free.insert(span);
-                None
-            }
-            Entry::Occupied(first) => Some(*first.get()),
-        }
-    }
-
-    pub(crate) fn get(&self, key: &K) -> Option<Span> {
-        self.0.get(key).copied()
-    }
-}
+use crate::tree::{Kind, Scalar, Value};
+use crate::units::{Dur, Rate, Share, Size};
 
 /// Reads values and collects what is wrong with them.
 pub(crate) struct Reader<'r> {
@@ -383,18 +270,5 @@ impl Reader<'_> {
             Value::Scalar(scalar) if scalar.kind != Kind::Null => vec![place.clone()],
             _ => self.list(place),
         }
-    }
-}
-
-/// Letters, digits, `_`, `-` and `.`, at most 64: fit for a metric label, a log field and `POOL/DEST`.
-pub(crate) fn name(text: &str) -> Result<&str, Wrong> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    match text.len() {
-        1..=64 if text.chars().all(good) && text != "." && text != ".." => Ok(text),
-        _ => Err(Wrong::new(
-            Code::BadValue,
-            "is not a name",
-            "a name has 1 to 64 letters, digits, `_`, `-` and `.`",
-        )),
     }
 }

@@ -5,11 +5,14 @@ use plimsoll_core::route::{HostPattern, Match};
 
 use crate::check::address::is_host_name;
 use crate::check::asking::{method, path};
+use crate::check::config_node::Place;
+use crate::check::first_seen::Firsts;
 use crate::check::headers::header_name;
 use crate::check::keys;
 use crate::check::pool::Pools;
-use crate::check::read::{Firsts, Place, Reader, Wrong};
+use crate::check::read::Reader;
 use crate::check::table::Table;
+use crate::check::value_error::Wrong;
 use crate::model::Route;
 use crate::problem::Code;
 use crate::tree::{Span, Value};

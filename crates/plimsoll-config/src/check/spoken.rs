@@ -1,6 +1,7 @@
 //! What a listener speaks, and which of its keys that makes sense of.
 
-use crate::check::read::{Place, Reader};
+use crate::check::config_node::Place;
+use crate::check::read::Reader;
 use crate::check::route::Routed;
 use crate::check::table::Table;
 use crate::model::Protocol;

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use plimsoll_core::Name;
-use plimsoll_core::spread::ZoneSpec;
 use plimsoll_core::subset::{Fallback, Subset};
 
-use crate::check::health::set;
+use crate::check::config_node::Place;
 use crate::check::keys;
-use crate::check::load_balancer::Settings;
-use crate::check::pool::label;
-use crate::check::read::{Place, Reader, Wrong};
+use crate::check::names::label;
+use crate::check::read::Reader;
+use crate::check::set_if_given::set_if_given;
+use crate::check::settings::Settings;
+use crate::check::settings::zone::ZoneSettings;
 use crate::check::table::Table;
+use crate::check::value_error::Wrong;
 use crate::model::{Listener, Pool};
 use crate::problem::Code;
 
@@ -19,22 +21,6 @@ const OVERPROVISION_HELP: &str = "write it like \"140%\": a tier overflows when 
 
 /// Below 100 % a whole tier would overflow; beyond 1000 % nine of ten may be gone before anything does.
 const OVERPROVISION: std::ops::RangeInclusive<u16> = 100..=1000;
-
-/// What `zone` and `zone_aware` come to.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ZoneSettings {
-    pub(crate) own: Option<Name>,
-    off: bool,
-    busy: Option<u32>,
-    split_keys: bool,
-}
-
-impl ZoneSettings {
-    pub(crate) fn spec(&self) -> Option<ZoneSpec> {
-        let own = self.own.clone().filter(|_| !self.off)?;
-        Some(ZoneSpec { own, busy: self.busy, split_keys: self.split_keys })
-    }
-}
 
 impl Reader<'_> {
     /// The zone this balancer stands in.
@@ -52,7 +38,7 @@ impl Reader<'_> {
     pub(crate) fn spread(&mut self, table: &Table<'_>, is_top: bool, settings: &mut Settings) {
         if let Some(place) = table.get("overprovision") {
             let factor = self.parsed(place, "a share like \"140%\"", parse_overprovision);
-            set(&mut settings.spread.overprovision, factor);
+            set_if_given(&mut settings.spread.overprovision, factor);
         }
         let Some(place) = table.get("zone_aware") else { return };
         // At the top it may be the same file for balancers with and without a zone.
@@ -62,7 +48,7 @@ impl Reader<'_> {
                 .help("write `zone: \"…\"` at the top of the file, or remove this");
         }
         if place.is_switch() {
-            set(&mut settings.zone.off, self.switch(place).map(|on| !on));
+            set_if_given(&mut settings.zone.off, self.switch(place).map(|on| !on));
         } else if place.is_block() {
             self.zone_aware(place, &mut settings.zone);
         } else {
@@ -83,7 +69,7 @@ impl Reader<'_> {
             };
         }
         let keys = [("pool", false), ("zone", true)];
-        set(&mut zone.split_keys, table.get("keys").and_then(|p| self.word(p, &keys, &[])));
+        set_if_given(&mut zone.split_keys, table.get("keys").and_then(|p| self.word(p, &keys, &[])));
     }
 
     /// The part of its pool a route is for.

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
+use crate::check::config_node::Place;
 use crate::check::keys::{self, Keys};
-use crate::check::read::{Place, Reader};
+use crate::check::read::Reader;
 use crate::problem::Code;
 use crate::tree::{Entry, Kind, Scalar, Span, Value, printable};
 

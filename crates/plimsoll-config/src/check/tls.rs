@@ -4,9 +4,11 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use crate::check::address::is_host_name;
+use crate::check::config_node::Place;
 use crate::check::keys;
-use crate::check::read::{Place, Reader, Wrong};
+use crate::check::read::Reader;
 use crate::check::table::Table;
+use crate::check::value_error::Wrong;
 use crate::model::{CertificateFiles, ClientAuth, ClientTls, ServerTls, TlsVersion};
 use crate::problem::Code;
 use crate::tree::Value;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use super::Feature;
-use crate::schema::{
+use super::scalars::{
     Algorithm, Bound, CheckProtocol, Dur, HashKey, HashTable, HedgeAfter, Metric, Overprovision, Rate,
     RetryWhen, Share, Silence, Start, Status, Switch, Text, Whole, WholeOrNone, ZoneKeys,
 };

@@ -6,13 +6,14 @@
 #![expect(dead_code, reason = "only their shape is used")]
 
 mod load_balancer;
+mod scalars;
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
 use self::load_balancer::LoadBalancer;
-use crate::schema::{
+use self::scalars::{
     Accepts, Address, ClientAuth, Dur, GrpcWeb, ListenerProtocol, PoolProtocol, ProxyProtocol, Share, Size,
     SubsetFallback, Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
 };

@@ -1,0 +1,73 @@
+//! Settings of health checks.
+
+use std::time::Duration;
+
+use plimsoll_core::health::{HealthSpec, Rhythm};
+
+use super::probe::Asking;
+use crate::defaults;
+
+/// Settings of checks, before it is known whether there are any: blocks are laid over one another.
+#[derive(Clone, Debug)]
+pub(crate) struct HealthSettings {
+    pub(crate) check_interval: Duration,
+    /// `None`: nobody said.
+    pub(crate) fast_interval: Option<Duration>,
+    pub(crate) timeout: Duration,
+    pub(crate) failure_threshold: u32,
+    pub(crate) recovery_threshold: u32,
+    pub(crate) asking: Asking,
+    pub(crate) port: Option<u16>,
+    pub(crate) rhythm: Rhythm,
+    pub(crate) recovery: bool,
+    pub(crate) alerting: bool,
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self {
+            check_interval: defaults::CHECK_INTERVAL,
+            fast_interval: None,
+            timeout: defaults::CHECK_TIMEOUT,
+            failure_threshold: defaults::FAILURE_THRESHOLD,
+            recovery_threshold: defaults::RECOVERY_THRESHOLD,
+            asking: Asking::default(),
+            port: None,
+            rhythm: Rhythm::default(),
+            recovery: false,
+            alerting: false,
+        }
+    }
+}
+
+impl HealthSettings {
+    /// Who passes its checks again proves itself before it is given its share.
+    pub(crate) fn recovery(&self) -> bool {
+        self.recovery
+    }
+
+    /// People are told when destinations and the pool go or come back.
+    pub(crate) fn alerting(&self) -> bool {
+        self.alerting
+    }
+
+    /// Nobody said how checks are made.
+    pub(crate) fn is_by_default(&self) -> bool {
+        self.asking.is_by_default()
+    }
+
+    /// What they come to; `tunes`: intervals and time limits follow what is seen.
+    pub(crate) fn spec(&self, tunes: bool) -> HealthSpec {
+        let fast = self.fast_interval.unwrap_or(defaults::CHECK_FAST_INTERVAL).min(self.check_interval);
+        HealthSpec {
+            check_interval: self.check_interval,
+            timeout: self.timeout,
+            failure_threshold: self.failure_threshold,
+            recovery_threshold: self.recovery_threshold,
+            probe: self.asking.probe(),
+            if_gray: None,
+            port: self.port,
+            rhythm: Rhythm { fast: Some(fast), tunes, ..self.rhythm },
+        }
+    }
+}

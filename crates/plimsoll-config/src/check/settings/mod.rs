@@ -1,0 +1,74 @@
+//! Settings of a `load_balancer` block: defaults, overlaid by the block at the top of the file and by the pool's own.
+
+pub(crate) mod formula;
+pub(crate) mod health;
+pub(crate) mod probe;
+pub(crate) mod zone;
+
+use std::time::Duration;
+
+use plimsoll_core::balance::{Algorithm, HashSpec};
+use plimsoll_core::health::{LoadSpec, OutlierSpec};
+use plimsoll_core::retry::{HedgeSpec, RetrySpec};
+use plimsoll_core::spread::SpreadSpec;
+
+use self::formula::Score;
+use self::health::HealthSettings;
+use self::zone::ZoneSettings;
+use crate::defaults;
+use crate::model::HashKey;
+
+/// What a pool's `load_balancer` block comes to.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) algorithm: Algorithm,
+    /// Somebody has chosen it.
+    pub(crate) names_algorithm: bool,
+    pub(crate) hash: HashSpec,
+    pub(crate) hash_key: HashKey,
+    pub(crate) score: Score,
+    pub(crate) load: LoadSpec,
+    pub(crate) orca: bool,
+    pub(crate) health_checking: bool,
+    pub(crate) health: HealthSettings,
+    pub(crate) caching: bool,
+    pub(crate) parallel_checks: bool,
+    pub(crate) optimization: bool,
+    pub(crate) outlier: OutlierSpec,
+    pub(crate) retry: RetrySpec,
+    pub(crate) spread: SpreadSpec,
+    pub(crate) zone: ZoneSettings,
+    pub(crate) hedge: Option<HedgeSpec>,
+    pub(crate) slow_start: Option<Duration>,
+    pub(crate) panic_threshold: f64,
+    pub(crate) total: Option<Duration>,
+    pub(crate) quality_metrics: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            algorithm: defaults::ALGORITHM,
+            names_algorithm: false,
+            hash: defaults::HASH,
+            hash_key: defaults::HASH_KEY,
+            score: Score::default(),
+            load: LoadSpec::default(),
+            orca: defaults::ORCA,
+            health_checking: true,
+            health: HealthSettings::default(),
+            caching: true,
+            parallel_checks: true,
+            optimization: false,
+            outlier: defaults::OUTLIER,
+            retry: defaults::retry(),
+            spread: SpreadSpec::default(),
+            zone: ZoneSettings::default(),
+            hedge: None,
+            slow_start: None,
+            panic_threshold: defaults::PANIC_THRESHOLD,
+            total: None,
+            quality_metrics: false,
+        }
+    }
+}
