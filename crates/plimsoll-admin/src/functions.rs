@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::api::{bad_request, find};
 use crate::problem::Problem;
-use crate::told;
+use crate::spec_views;
 
 /// Whom a call is about, and how.
 #[derive(Deserialize)]
@@ -95,11 +95,11 @@ async fn of_pool(handle: &Handle, name: &str, key: Option<&str>) -> Result<Balan
     let selected = selected.ok_or_else(|| unavailable(&"the pool has just changed; ask again"))?;
     let clock = handle.clock();
     Ok(Balanced {
-        selected_destination: told::destination(selected),
-        load_distribution: told::load_distribution(&pool),
-        health_status: told::health_status(&pool, clock),
-        performance: told::performance(&pool, clock),
-        recommendations: told::recommendations(&pool).collect(),
+        selected_destination: spec_views::destination(selected),
+        load_distribution: spec_views::load_distribution(&pool),
+        health_status: spec_views::health_status(&pool, clock),
+        performance: spec_views::performance(&pool, clock),
+        recommendations: spec_views::recommendations(&pool).collect(),
     })
 }
 
@@ -123,7 +123,7 @@ pub(crate) async fn monitor(
     match call.about()? {
         About::Pool(name) => {
             let pool = find(&handle, &name).await?;
-            Ok(Json(told::health(&pool, handle.clock())))
+            Ok(Json(spec_views::health(&pool, handle.clock())))
         }
         About::These(destinations, config) => {
             let result = monitor_health(&destinations, &config).await;
@@ -146,8 +146,9 @@ fn unmonitored(error: &HealthMonitoringError) -> Problem {
 /// The alerts of all pools, those that stand first.
 pub(crate) async fn alerts(State(handle): State<Handle>) -> Response {
     let (pools, clock) = (handle.pools().await, handle.clock());
-    let told =
-        |pool| told::alerts(pool, clock).map(|alert| OfPool { pool: pool.name.to_string(), told: alert });
+    let told = |pool| {
+        spec_views::alerts(pool, clock).map(|alert| OfPool { pool: pool.name.to_string(), told: alert })
+    };
     let mut alerts: Vec<OfPool<Alert>> = pools.iter().flat_map(told).collect();
     alerts.sort_by_key(|alert| alert.told.cleared_at.is_some());
     Json(json!({ "alerts": alerts })).into_response()
@@ -156,8 +157,9 @@ pub(crate) async fn alerts(State(handle): State<Handle>) -> Response {
 /// What could be better about the health of all pools.
 pub(crate) async fn recommendations(State(handle): State<Handle>) -> Response {
     let pools = handle.pools().await;
-    let told =
-        |pool| told::recommendations(pool).map(|found| OfPool { pool: pool.name.to_string(), told: found });
+    let told = |pool| {
+        spec_views::recommendations(pool).map(|found| OfPool { pool: pool.name.to_string(), told: found })
+    };
     let found: Vec<OfPool<Recommendation>> = pools.iter().flat_map(told).collect();
     Json(json!({ "recommendations": found })).into_response()
 }

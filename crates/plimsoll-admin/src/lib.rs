@@ -3,15 +3,15 @@
 //! [`bind`] takes an address, [`serve`] answers on it. Everything comes from a [`plimsoll_proxy::Handle`].
 
 mod api;
-mod door;
 mod functions;
 mod guard;
+mod listener;
 mod metrics;
 mod problem;
-mod told;
+mod spec_views;
 mod views;
 
-pub use door::{BindError, Door, bind};
+pub use listener::{BindError, Door, bind};
 
 use std::convert::Infallible;
 

@@ -14,7 +14,7 @@ use plimsoll_proxy::{
 };
 use serde::Serialize;
 
-use crate::told::{health_status, load_distribution, millis, weight};
+use crate::spec_views::{health_status, load_distribution, millis, weight};
 
 /// One pool, whole.
 #[derive(Debug, Serialize)]

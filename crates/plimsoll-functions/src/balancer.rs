@@ -15,11 +15,11 @@ use plimsoll_proxy::Clock;
 
 use crate::config::LoadBalancingConfig;
 use crate::destination::{self, Destination};
-use crate::dice;
+use crate::entropy;
 use crate::error::LoadBalancingError;
-use crate::report;
+use crate::outcome_window::Window;
+use crate::pool_report;
 use crate::result::{HealthStatus, LoadDistribution, PerformanceMetrics, Recommendation};
-use crate::window::Window;
 
 /// Balances messages over destinations and remembers: whose turn is next, who has how many in flight, and what
 /// was reported.
@@ -65,7 +65,7 @@ struct State {
     /// Tickets each member had given out when the picture was made.
     started_before: Vec<u64>,
     window: Window,
-    health: report::Judged,
+    health: pool_report::Judged,
     /// At most one for each algorithm: going back to one goes on where it was.
     policies: HashMap<Algorithm, Box<dyn Policy>>,
     dice: Rng,
@@ -100,9 +100,9 @@ impl LoadBalancer {
             places: HashMap::new(),
             started_before: Vec::new(),
             window: Window::new(now),
-            health: report::Judged::new(now),
+            health: pool_report::Judged::new(now),
             policies: HashMap::new(),
-            dice: Rng::new(dice::seed()),
+            dice: Rng::new(entropy::seed()),
             next_id: 0,
         };
         state.update(destinations, config, now)?;
@@ -167,7 +167,7 @@ impl LoadBalancer {
             load_distribution: state.distribution(),
             health_status: self.shared.health(&state),
             performance: state.performance(self.shared.clock.now()),
-            recommendations: report::recommendations(&state.snapshot, &state.config),
+            recommendations: pool_report::recommendations(&state.snapshot, &state.config),
             ticket,
         })
     }
@@ -277,15 +277,15 @@ impl State {
     }
 
     fn distribution(&self) -> LoadDistribution {
-        report::distribution(&self.snapshot, self.config.algorithm, &self.started_before)
+        pool_report::distribution(&self.snapshot, self.config.algorithm, &self.started_before)
     }
 
     fn performance(&self, now: Tick) -> PerformanceMetrics {
-        report::performance(&self.snapshot, &self.window, now)
+        pool_report::performance(&self.snapshot, &self.window, now)
     }
 
     fn judge(&mut self, now: Tick) {
-        self.health.turn(report::health_state(&self.snapshot, &self.config), now);
+        self.health.turn(pool_report::health_state(&self.snapshot, &self.config), now);
     }
 
     /// Learns from how a message ended at its destination, if that is still one of ours.
@@ -294,9 +294,9 @@ impl State {
             return; // It left the list while it worked.
         };
         let member = &self.snapshot.members[place];
-        let failed_before = report::is_failing(member);
+        let failed_before = pool_report::is_failing(member);
         held.learn(now, outcome);
-        let turned = report::is_failing(member) != failed_before;
+        let turned = pool_report::is_failing(member) != failed_before;
         self.window.record(now, held.id(), outcome);
         if turned {
             self.judge(now);

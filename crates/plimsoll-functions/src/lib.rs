@@ -3,14 +3,14 @@
 mod balancer;
 mod config;
 mod destination;
-mod dice;
+mod destination_set_cache;
+mod entropy;
 mod error;
-mod memory;
+mod instance_cache;
 pub mod monitor;
-mod report;
+mod outcome_window;
+mod pool_report;
 mod result;
-mod sets;
-mod window;
 
 pub use plimsoll_core::balance::Algorithm;
 pub use plimsoll_core::{Failure, Outcome};
@@ -19,7 +19,7 @@ pub use balancer::{LoadBalancer, LoadBalancingResult, Ticket};
 pub use config::LoadBalancingConfig;
 pub use destination::{Destination, MOST_DESTINATIONS};
 pub use error::LoadBalancingError;
-pub use memory::{MOST_SETS, balance_load};
+pub use instance_cache::{MOST_SETS, balance_load};
 pub use monitor::{
     Alert, DestinationHealth, HealthMonitoringConfig, HealthMonitoringError, HealthMonitoringResult,
     LastCheck, monitor_health,

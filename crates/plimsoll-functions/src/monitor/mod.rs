@@ -17,8 +17,8 @@ pub use self::config::HealthMonitoringConfig;
 pub use self::error::HealthMonitoringError;
 pub use self::health::{Alert, DestinationHealth, HealthMonitoringResult, LastCheck, errors};
 use crate::destination::{self, Destination};
-use crate::dice;
-use crate::sets::Sets;
+use crate::destination_set_cache::Sets;
+use crate::entropy;
 
 /// Sets of destinations that are monitored at once; the one not asked for longest goes. Each costs its checks.
 pub const MOST_MONITORED: usize = 16;
@@ -149,7 +149,7 @@ fn answer(question: Question, sets: &mut Sets<Watched>, clock: Clock) {
             (known.interval, known.wanted) = (wanted.0.check_interval, wanted);
         }
     } else {
-        let monitor = Monitor::start(POOL, wanted.0.clone(), wanted.1.clone(), clock, dice::seed());
+        let monitor = Monitor::start(POOL, wanted.0.clone(), wanted.1.clone(), clock, entropy::seed());
         let interval = wanted.0.check_interval;
         sets.add(&destinations, Watched { monitor, asked: clock.now(), interval, wanted });
     }

@@ -4,7 +4,7 @@ use clap::Args;
 use plimsoll_config::{Code, Location, Problem, Severity, load_path, render_json, render_text};
 
 use super::terminal::{complain, say};
-use super::{FAILED, File, OK, Output, USAGE, file};
+use super::{FAILED, File, OK, Output, USAGE, config_file};
 
 /// `plimsoll check`.
 #[derive(Args, Debug)]
@@ -21,14 +21,14 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn run(self) -> u8 {
-        let path = match file::find(self.file.config) {
+        let path = match config_file::find(self.file.config) {
             Ok(path) => path,
             Err(sentence) => {
                 complain(&sentence);
                 return USAGE;
             }
         };
-        let loaded = match load_path(&path, &file::env) {
+        let loaded = match load_path(&path, &config_file::env) {
             Ok(loaded) => loaded,
             Err(error) => {
                 complain(&error.to_string());

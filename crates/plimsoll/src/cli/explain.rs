@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::client::ask_with;
+use super::admin_client::ask_with;
 use super::terminal::{complain, say, table};
 use super::{Admin, DOWN, FAILED, OK, Output, USAGE};
 

@@ -1,12 +1,12 @@
 //! Which verbs there are, what each takes, and what its exit code says.
 
+mod admin_client;
 mod check;
-mod client;
+mod config_file;
 mod demo;
 mod explain;
-mod file;
-mod log;
-mod quick;
+mod logging;
+mod proxy_cmd;
 mod recommend;
 mod reload;
 mod run;
@@ -37,7 +37,7 @@ enum Verb {
     Check(check::Check),
     /// Serve without a file: from one address to some others
     #[command(after_help = QUICK_HELP)]
-    Proxy(quick::Quick),
+    Proxy(proxy_cmd::Quick),
     /// See it work: destinations, a balancer and live traffic in this one process
     Demo(demo::Demo),
     /// Tell how a running plimsoll is
@@ -76,7 +76,7 @@ struct File {
 #[derive(Args, Debug)]
 struct Admin {
     /// Where its admin plane listens
-    #[arg(long = "admin", value_name = "ADDRESS", env = "PLIMSOLL_ADMIN", default_value = client::DEFAULT)]
+    #[arg(long = "admin", value_name = "ADDRESS", env = "PLIMSOLL_ADMIN", default_value = admin_client::DEFAULT)]
     admin: String,
 }
 

@@ -1,6 +1,6 @@
 //! What a reload came to.
 
-use super::client::ask;
+use super::admin_client::ask;
 use super::terminal::{complain, say};
 use super::{DOWN, FAILED, OK};
 

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::terminal::complain;
-use super::{FAILED, OK, USAGE, file, log};
+use super::{FAILED, OK, USAGE, config_file, logging};
 
 /// Connections that were cut get so long to go.
 const CUT_TAKES: Duration = Duration::from_secs(1);
@@ -25,16 +25,16 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// `plimsoll run`.
 pub(crate) fn run(given: Option<PathBuf>) -> u8 {
-    let path = match file::find(given) {
+    let path = match config_file::find(given) {
         Ok(path) => path,
         Err(sentence) => {
             complain(&sentence);
             return USAGE;
         }
     };
-    let _log = log::start("info");
-    match file::load(&path) {
-        Ok(config) => serve(config, file::source(path)),
+    let _log = logging::start("info");
+    match config_file::load(&path) {
+        Ok(config) => serve(config, config_file::source(path)),
         Err(invalid) => {
             eprintln!("{}\n", invalid.text);
             complain(&format!("{} cannot be used; nothing was started", path.display()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::client::{NoReply, ask};
+use super::admin_client::{NoReply, ask};
 use super::terminal::{complain, say, table};
 use super::{Admin, DEGRADED, DOWN, OK};
 

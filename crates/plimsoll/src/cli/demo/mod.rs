@@ -1,9 +1,9 @@
 //! How the demonstration plays: destinations, the balancer and live traffic in this one process.
 
-mod clients;
-mod destinations;
-mod stats;
-mod table;
+mod client_stats;
+mod display;
+mod load_generator;
+mod servers;
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -18,12 +18,12 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use self::clients::Crowd;
-use self::destinations::Stage;
-use self::stats::Tally;
-use self::table::Board;
+use self::client_stats::Tally;
+use self::display::Board;
+use self::load_generator::Crowd;
+use self::servers::Stage;
 use super::terminal::{complain, say};
-use super::{FAILED, OK, log};
+use super::{FAILED, OK, logging};
 
 /// At the end, what still runs gets so long.
 const CURTAIN: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ pub(crate) struct Demo {
 
 impl Demo {
     pub(crate) fn run(self) -> u8 {
-        let _log = log::start("off");
+        let _log = logging::start("off");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let played = match runtime {
             Ok(runtime) => runtime.block_on(play(self.seconds)),
@@ -66,7 +66,7 @@ fn config(places: &[(&str, SocketAddr)]) -> Result<Config, String> {
             "load_balancer": {
                 "algorithm": "least_connections",
                 "health_monitoring": {
-                    "check_interval": "500ms", "timeout": "1s", "protocol": "http", "path": destinations::HEALTH,
+                    "check_interval": "500ms", "timeout": "1s", "protocol": "http", "path": servers::HEALTH,
                     "failure_threshold": 1, "recovery_threshold": 1,
                 },
                 // What broke off a request is tried again soon: there is not much time to show it.
@@ -97,7 +97,7 @@ async fn play(seconds: Option<u64>) -> Result<(), String> {
     let crowd = Crowd::start(address).map_err(text)?;
     let total = watch(&handle, &crowd, seconds).await.map_err(text)?;
     let total = total.and(crowd.leave());
-    say(&table::summary(&handle.pools().await, &total));
+    say(&display::summary(&handle.pools().await, &total));
     handle.drain();
     if timeout(CURTAIN, proxy.ended()).await.is_err() {
         // Somebody else's request; it was told of in the headline that this is a demo.
@@ -111,9 +111,9 @@ fn headline(address: SocketAddr, admin: SocketAddr) -> String {
         "plimsoll demo: {} destinations, one of which comes and goes; {} clients send {} requests a second\n\
          \n  try it     curl -i http://{address}/\n  status     plimsoll status --admin {admin}\n  \
          metrics    curl http://{admin}/metrics\n\n",
-        destinations::CAST.len(),
-        clients::CLIENTS,
-        clients::PER_SECOND,
+        servers::CAST.len(),
+        load_generator::CLIENTS,
+        load_generator::PER_SECOND,
     )
 }
 

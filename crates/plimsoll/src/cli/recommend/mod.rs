@@ -1,7 +1,7 @@
 //! Which policy `plimsoll recommend` names, from a log or from a running plimsoll, and how it tells that.
 
-mod seen;
-mod told;
+mod input;
+mod output;
 
 use std::path::PathBuf;
 
@@ -104,7 +104,7 @@ impl Recommend {
             _ => None,
         };
         if let Some(why) = why {
-            return say(&told::keep(&case, why, self.output));
+            return say(&output::keep(&case, why, self.output));
         }
         let slots = self.slots.map_or_else(|| case.past.slots(), |slots| slots as usize);
         if self.slots.is_none() {
@@ -114,10 +114,10 @@ impl Recommend {
             ));
         }
         let advice = recommend(&case.past, slots, self.seed, self.seeds as usize, progress);
-        let costs = told::costs(&case.past, slots, &advice);
+        let costs = output::costs(&case.past, slots, &advice);
         say(&match self.output {
-            Output::Text => told::text(&case, &advice, &costs),
-            Output::Json => format!("{:#}\n", told::json(&case, &advice, &costs)),
+            Output::Text => output::text(&case, &advice, &costs),
+            Output::Json => format!("{:#}\n", output::json(&case, &advice, &costs)),
         });
     }
 }

@@ -6,10 +6,10 @@ use plimsoll_core::snapshot::Member;
 use plimsoll_core::{Snapshot, Tick};
 
 use crate::config::LoadBalancingConfig;
+use crate::outcome_window::{Subject, Window};
 use crate::result::{
     DestinationShare, HealthState, HealthStatus, LoadDistribution, PerformanceMetrics, Recommendation,
 };
-use crate::window::{Subject, Window};
 
 /// So many bad outcomes in a row make a destination a failing one: what outlier detection takes by default.
 pub(crate) const FAILING_AT: u32 = 5;

@@ -11,7 +11,7 @@ use plimsoll_sim::recommend::past::{Assumed, MESSAGES_AT_LEAST, Past, Seen, besi
 use plimsoll_sim::replay;
 use serde_json::Value;
 
-use super::super::client::{NoReply, ask};
+use super::super::admin_client::{NoReply, ask};
 use super::super::terminal::{complain, progress};
 use super::{Case, Recommend, algorithm, down, usage};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_proxy::{DestinationView, PoolView};
 
 use super::super::terminal::table;
-use super::stats::Tally;
+use super::client_stats::Tally;
 
 /// What stands on the screen.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use plimsoll_core::balance::Algorithm;
 use serde_json::json;
 
 use super::terminal::complain;
-use super::{USAGE, log, run};
+use super::{USAGE, logging, run};
 
 /// `plimsoll proxy`.
 #[derive(Args, Debug)]
@@ -46,7 +46,7 @@ impl Quick {
                 return USAGE;
             }
         };
-        let _log = log::start("info");
+        let _log = logging::start("info");
         let source = Box::new(move || self.config().map_err(|lines| lines.join("\n").as_str().into()));
         run::serve(config, source)
     }

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use crate::balancer::{LoadBalancer, LoadBalancingResult};
 use crate::config::LoadBalancingConfig;
 use crate::destination::Destination;
+use crate::destination_set_cache::Sets;
 use crate::error::LoadBalancingError;
-use crate::sets::Sets;
 
 /// Sets of destinations that are remembered; the one not used for longest goes. A program has a handful;
 /// one that makes up a new set for every call must not grow without end.

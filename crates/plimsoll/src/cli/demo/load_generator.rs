@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::stats::Tally;
+use super::client_stats::Tally;
 
 /// Connections that are kept open.
 pub(crate) const CLIENTS: usize = 32;
