@@ -165,11 +165,11 @@ mod tests {
     use plimsoll_core::health::{Rhythm, Start};
 
     use crate::model::GrpcWeb;
-    use crate::units::{Dur, Size};
+    use crate::units::{ConfigDuration, Size};
 
     /// Every row of docs/defaults.md that this crate answers for: key, value as it is written there.
     fn rows() -> Vec<(&'static str, String)> {
-        let dur = |d: Duration| Dur(d).to_string();
+        let dur = |d: Duration| ConfigDuration(d).to_string();
         let (client, upstream) = (CLIENT_TIMEOUTS, DESTINATION_TIMEOUTS);
         let retry = retry();
         let percent = |share: f64| format!("{}%", share * 100.0);

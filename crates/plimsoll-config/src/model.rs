@@ -94,7 +94,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// The adapter's word for it.
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Tcp => "tcp",
@@ -416,7 +416,7 @@ impl Pool {
     }
 
     /// Does a call of gRPC-Web with this method reach its destination as gRPC?
-    pub fn translates(&self, method: &str) -> bool {
+    pub fn translates_grpc_web(&self, method: &str) -> bool {
         self.protocol == PoolProtocol::Http2 && self.grpc_web == GrpcWeb::Translate && method == "POST"
     }
 }

@@ -44,7 +44,7 @@ fn group<'p>(problem: &'p Problem, sources: &'p [Source]) -> Group<'p> {
     if let Some(help) = &problem.help {
         elements.push(Level::HELP.message(help).into());
     }
-    level.primary_title(&problem.message).id(problem.code.word()).elements(elements)
+    level.primary_title(&problem.message).id(problem.code.as_str()).elements(elements)
 }
 
 /// The file, line and column, and the line itself.

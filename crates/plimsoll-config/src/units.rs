@@ -27,7 +27,7 @@ impl std::error::Error for UnitError {}
 
 /// A duration: `30s`, `100ms`, `1m30s`, `1.5h`. Units: ns, us, ms, s, m, h, d. At most 584 years.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Dur(pub Duration);
+pub struct ConfigDuration(pub Duration);
 
 /// How often: `1000/s`, `90/m`, `5/h`; kept as events per second.
 #[derive(Copy, Clone, Debug, PartialEq, PartialOrd)]
@@ -69,7 +69,7 @@ const SIZE_UNITS: [(&str, u64); 8] = [
     ("GiB", 1 << 30),
 ];
 
-impl FromStr for Dur {
+impl FromStr for ConfigDuration {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
@@ -97,7 +97,7 @@ impl FromStr for Dur {
 }
 
 /// In units that people use: `60s` and `90s`, but `2m` and `24h`.
-impl fmt::Display for Dur {
+impl fmt::Display for ConfigDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX);
         let mut rest = whole;
@@ -252,7 +252,7 @@ mod tests {
             ("0s", 0),
         ];
         for (text, millis) in good {
-            assert_eq!(text.parse(), Ok(Dur(Duration::from_millis(millis))), "{text}");
+            assert_eq!(text.parse(), Ok(ConfigDuration(Duration::from_millis(millis))), "{text}");
         }
         let bad = [
             ("", "is not a duration"),
@@ -267,14 +267,14 @@ mod tests {
             ("99999999999d", "is too long a time"),
         ];
         for (text, what) in bad {
-            assert_eq!(text.parse::<Dur>().map_err(|e| e.what), Err(what), "{text}");
+            assert_eq!(text.parse::<ConfigDuration>().map_err(|e| e.what), Err(what), "{text}");
         }
     }
 
     #[test]
     fn a_duration_is_told_as_it_is_written() {
         for text in ["30s", "100ms", "60s", "90s", "2m30s", "24h", "0s", "2h1ms"] {
-            assert_eq!(text.parse::<Dur>().map(|d| d.to_string()), Ok(text.to_owned()));
+            assert_eq!(text.parse::<ConfigDuration>().map(|d| d.to_string()), Ok(text.to_owned()));
         }
     }
 

@@ -97,8 +97,8 @@ fn every_key_of_checks() {
 
 #[test]
 fn calls_of_grpc_web_reach_pools_of_http_2_as_grpc() {
-    let translates = |keys: &str| pool("", keys).translates("POST");
-    assert!(translates("protocol: http2") && !pool("", "protocol: http2").translates("GET"));
+    let translates = |keys: &str| pool("", keys).translates_grpc_web("POST");
+    assert!(translates("protocol: http2") && !pool("", "protocol: http2").translates_grpc_web("GET"));
     assert!(!translates("protocol: http2, grpc_web: pass") && !translates("protocol: http1"));
 }
 

@@ -65,7 +65,7 @@ impl Reader<'_> {
             let message = format!(
                 "the pool `{}` hashes by something of requests, and a `{}` listener sees none",
                 pool.name,
-                listener.protocol.word()
+                listener.protocol.as_str()
             );
             self.problem(place, Code::Conflict, message)
                 .help("give the listener a pool with `hash: {key: source}`");

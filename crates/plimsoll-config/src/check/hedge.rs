@@ -11,7 +11,7 @@ use crate::check::settings::Settings;
 use crate::check::value_error::Wrong;
 use crate::defaults;
 use crate::problem::Code;
-use crate::units::Dur;
+use crate::units::ConfigDuration;
 
 const HELP: &str = "write it like \"p95\", the share of answers that come sooner (p50 to p99.9), or \"30ms\"";
 
@@ -49,8 +49,10 @@ fn parse_after(text: &str) -> Result<After, Wrong> {
             false => Err(Wrong::new(Code::OutOfRange, "is out of range: p50 to p99.9", HELP)),
         };
     }
-    match text.parse::<Dur>() {
-        Ok(Dur(span)) if (LEAST..=*defaults::TIMEOUT.end()).contains(&span) => Ok(After::Span(span)),
+    match text.parse::<ConfigDuration>() {
+        Ok(ConfigDuration(span)) if (LEAST..=*defaults::TIMEOUT.end()).contains(&span) => {
+            Ok(After::Span(span))
+        }
         Ok(_) => Err(Wrong::new(Code::OutOfRange, "is out of range: 1ms to 24h", HELP)),
         Err(_) => Err(Wrong::new(Code::BadValue, "is no time to wait", HELP)),
     }

@@ -32,7 +32,7 @@ impl Reader<'_> {
             let message = format!(
                 "the pool `{}` reads reports of load in answers, and a `{}` listener sees none",
                 pool.name,
-                listener.protocol.word()
+                listener.protocol.as_str()
             );
             self.problem(place, Code::Conflict, message).help(
                 "give the listener a pool with `load_reports: {orca: false}`; heartbeats count there, too",

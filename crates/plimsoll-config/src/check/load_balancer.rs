@@ -15,7 +15,7 @@ use crate::check::table::Table;
 use crate::check::value_error::Wrong;
 use crate::defaults;
 use crate::problem::Code;
-use crate::units::Dur;
+use crate::units::ConfigDuration;
 
 impl Reader<'_> {
     /// Lays a `load_balancer` block over `settings`. `is_top`: the one at the top of the file.
@@ -85,7 +85,7 @@ impl Reader<'_> {
         }
         let silence = |text: &str| match text {
             "none" => Ok(None),
-            text => Ok(Some(text.parse::<Dur>()?.0)),
+            text => Ok(Some(text.parse::<ConfigDuration>()?.0)),
         };
         if let Some(place) = table.get("silence")
             && let Some(silence) = self.parsed(place, "a duration like \"1s\", or none", silence)

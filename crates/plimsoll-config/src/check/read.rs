@@ -16,7 +16,7 @@ use crate::extensions::Extensions;
 use crate::problem::{Added, Code, Problems};
 use crate::suggest::suggest;
 use crate::tree::{Kind, Scalar, Value};
-use crate::units::{Dur, Rate, Share, Size};
+use crate::units::{ConfigDuration, Rate, Share, Size};
 
 /// Reads values and collects what is wrong with them.
 pub(crate) struct Reader<'r> {
@@ -148,9 +148,10 @@ impl Reader<'_> {
             self.refuse(place, Wrong::new(Code::BadUnit, "has no unit", help));
             return None;
         }
-        let dur = self.parsed(place, "a duration like \"30s\"", |text| Ok(text.parse::<Dur>()?.0))?;
+        let dur =
+            self.parsed(place, "a duration like \"30s\"", |text| Ok(text.parse::<ConfigDuration>()?.0))?;
         if !range.contains(&dur) {
-            let (low, high) = (Dur(*range.start()), Dur(*range.end()));
+            let (low, high) = (ConfigDuration(*range.start()), ConfigDuration(*range.end()));
             self.problem(
                 place,
                 Code::OutOfRange,

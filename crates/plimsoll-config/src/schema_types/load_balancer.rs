@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 
 use super::Feature;
 use super::scalars::{
-    Algorithm, Bound, CheckProtocol, Dur, HashKey, HashTable, HedgeAfter, Metric, Overprovision, Rate,
-    RetryWhen, Share, Silence, Start, Status, Switch, Text, Whole, WholeOrNone, ZoneKeys,
+    Algorithm, Bound, CheckProtocol, ConfigDuration, HashKey, HashTable, HedgeAfter, Metric, Overprovision,
+    Rate, RetryWhen, Share, Silence, Start, Status, Switch, Text, Whole, WholeOrNone, ZoneKeys,
 };
 
 /// How a pool balances, checks and tries again.
@@ -33,7 +33,7 @@ pub(super) struct LoadBalancer {
     /// When failing traffic sets a destination aside.
     outlier_detection: Option<OutlierDetection>,
     /// A destination that comes back takes a growing share for so long.
-    slow_start: Option<Dur>,
+    slow_start: Option<ConfigDuration>,
     /// Ejections leave at least this share of the pool; 0% = they need not.
     panic_threshold: Option<Share>,
     /// A tier overflows to the next when what is left of it, times this, is less than the whole; `none` = never.
@@ -59,7 +59,7 @@ pub(super) struct LoadBalancer {
 #[schemars(deny_unknown_fields)]
 struct LoadReports {
     /// What was said longer ago counts for nothing.
-    max_age: Option<Dur>,
+    max_age: Option<ConfigDuration>,
     /// Reports of load in answers (ORCA: `endpoint-load-metrics`) are read, and not passed on.
     orca: Option<Switch>,
 }
@@ -125,11 +125,11 @@ struct ZoneAware {
 #[schemars(deny_unknown_fields)]
 struct HealthMonitoring {
     /// From the end of one check to the start of the next.
-    check_interval: Option<Dur>,
+    check_interval: Option<ConfigDuration>,
     /// The same while a change is pending: after a first failure or a first pass, and when traffic raises a doubt.
-    fast_interval: Option<Dur>,
+    fast_interval: Option<ConfigDuration>,
     /// The same for destinations that are down: the spans double up to this.
-    down_interval: Option<Dur>,
+    down_interval: Option<ConfigDuration>,
     /// Every span is longer or shorter by up to this share of it; at most 50%.
     jitter: Option<Share>,
     /// Checks of one pool at once.
@@ -137,7 +137,7 @@ struct HealthMonitoring {
     /// How a destination is taken that no check has asked yet.
     start: Option<Start>,
     /// A check without an answer by then has failed.
-    timeout: Option<Dur>,
+    timeout: Option<ConfigDuration>,
     /// Failures in a row that take a destination out; of the first check, one.
     failure_threshold: Option<Whole<1, 256>>,
     /// Passes in a row that bring it back.
@@ -182,11 +182,11 @@ struct OutlierDetection {
     /// Bad outcomes in a row; 0 = never.
     consecutive_failures: Option<Whole<0, 1_000_000>>,
     /// All that serve are compared with each other so often.
-    interval: Option<Dur>,
+    interval: Option<ConfigDuration>,
     /// Messages that wait for so long, and many times longer than usual, make a destination suspect; `none` = never.
     silence: Option<Silence>,
     /// The first time; the n-th in a row lasts n times as long.
-    base_ejection: Option<Dur>,
+    base_ejection: Option<ConfigDuration>,
     /// At most this share of the pool is set aside at once.
     max_ejected: Option<Share>,
 }
@@ -208,7 +208,7 @@ struct Retry {
 #[schemars(deny_unknown_fields)]
 struct Performance {
     /// One message in the pool, all tries included.
-    timeout: Option<Dur>,
+    timeout: Option<ConfigDuration>,
     /// Decisions are remembered where that is cheaper than to decide again; on unless `false`.
     caching: Option<Switch>,
     /// Checks run side by side; on unless `false`.
@@ -238,7 +238,7 @@ struct DynamicAdjustment {
     /// On unless `false`.
     enabled: Option<Switch>,
     /// How often weights move.
-    adjustment_interval: Option<Dur>,
+    adjustment_interval: Option<ConfigDuration>,
     /// A destination whose performance score is below loses weight.
     performance_threshold: Option<Share>,
     /// A destination whose health score is below loses weight.
@@ -268,7 +268,7 @@ struct PerformanceMonitoring {
 #[schemars(deny_unknown_fields)]
 struct Thresholds {
     /// The 99th percentile at most.
-    response_time: Option<Dur>,
+    response_time: Option<ConfigDuration>,
     /// At least, while there is demand.
     throughput: Option<Rate>,
     /// At most.

@@ -14,8 +14,8 @@ use schemars::JsonSchema;
 
 use self::load_balancer::LoadBalancer;
 use self::scalars::{
-    Accepts, Address, ClientAuth, Dur, GrpcWeb, ListenerProtocol, PoolProtocol, ProxyProtocol, Share, Size,
-    SubsetFallback, Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
+    Accepts, Address, ClientAuth, ConfigDuration, GrpcWeb, ListenerProtocol, PoolProtocol, ProxyProtocol,
+    Share, Size, SubsetFallback, Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
 };
 
 /// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
@@ -51,7 +51,7 @@ pub(crate) struct File {
 #[schemars(deny_unknown_fields)]
 struct Shutdown {
     /// How long TERM waits for what runs.
-    grace: Option<Dur>,
+    grace: Option<ConfigDuration>,
 }
 
 /// The admin plane.
@@ -161,15 +161,15 @@ struct ClientTls {
 #[schemars(deny_unknown_fields)]
 struct ClientTimeouts {
     /// For the handshake of TLS, from the first silent moment of a connection.
-    handshake: Option<Dur>,
+    handshake: Option<ConfigDuration>,
     /// For the whole head of a request, from the first silent moment of a connection.
-    header: Option<Dur>,
+    header: Option<ConfigDuration>,
     /// Between two bytes of a request body.
-    body: Option<Dur>,
+    body: Option<ConfigDuration>,
     /// Between two requests; for tcp and tunnels: without a byte either way.
-    idle: Option<Dur>,
+    idle: Option<ConfigDuration>,
     /// A connection takes requests for so long, and up to a tenth less.
-    connection: Option<Dur>,
+    connection: Option<ConfigDuration>,
 }
 
 /// Size and count limits of a listener.
@@ -201,7 +201,7 @@ struct Udp {
     /// One destination for all datagrams of a client (`source`), or one chosen for each (`datagram`).
     flow: Option<UdpFlow>,
     /// A client is forgotten when it has sent nothing for so long.
-    idle: Option<Dur>,
+    idle: Option<ConfigDuration>,
     /// Flows at once, over all workers; at the limit the one idle longest makes room.
     max_flows: Option<Whole<1, 1_048_576>>,
 }
@@ -289,11 +289,11 @@ struct Pool {
 #[schemars(deny_unknown_fields)]
 struct DestinationTimeouts {
     /// To connect.
-    connect: Option<Dur>,
+    connect: Option<ConfigDuration>,
     /// To the first byte of the answer and between its bytes.
-    response: Option<Dur>,
+    response: Option<ConfigDuration>,
     /// A pooled connection without work; a tunnel without a byte either way.
-    idle: Option<Dur>,
+    idle: Option<ConfigDuration>,
 }
 
 /// What a pool may have at once, over all destinations and workers; 0 = no limit.
@@ -307,7 +307,7 @@ struct PoolLimits {
     /// Messages that wait until there is room; 0 = none: they are refused at once.
     pending: Option<Whole<0, 1_000_000>>,
     /// How long a message waits at most.
-    wait: Option<Dur>,
+    wait: Option<ConfigDuration>,
     /// Messages that are being tried again, beside what `retry.budget` allows.
     retries: Option<Whole<0, 1_000_000>>,
     /// What each destination may have that does not say so itself.

@@ -36,7 +36,7 @@ value! {
     /// Host and port, or a Unix socket.
     Address = json_schema!({"type": "string", "pattern": format!(r":\d+$|^unix:.|{VARIABLE}")});
     /// A duration with a unit.
-    Dur = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$");
+    ConfigDuration = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$");
     /// A duration with a unit, or none.
     Silence = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$|^none$");
     /// How a destination is taken that no check has asked yet.

@@ -156,7 +156,7 @@ impl Adapters {
         if protocol == Protocol::Auto {
             return Some(Arc::new(Detect(self.clone())));
         }
-        self.adapters.iter().find(|adapter| adapter.word() == protocol.word()).cloned()
+        self.adapters.iter().find(|adapter| adapter.word() == protocol.as_str()).cloned()
     }
 }
 

@@ -104,7 +104,7 @@ impl Handle {
             (Protocol::Http, Some(_)) => "https",
             (Protocol::Tcp, None) => "tcp",
             (Protocol::Tcp, Some(_)) => "tls",
-            (protocol, _) => protocol.word(),
+            (protocol, _) => protocol.as_str(),
         };
         let listeners = state.tables.iter().map(|table| ListenerView {
             name: table.config.name.clone(),

@@ -83,7 +83,7 @@ pub(super) fn find_adapters(config: &Config, adapters: &Adapters) -> Result<(), 
     }
     let unknown = config.listeners.iter().find(|l| adapters.of(l.protocol).is_none());
     unknown.map_or(Ok(()), |l| {
-        Err(StartError::Protocol { listener: l.name.clone(), word: l.protocol.word().to_owned() })
+        Err(StartError::Protocol { listener: l.name.clone(), word: l.protocol.as_str().to_owned() })
     })
 }
 

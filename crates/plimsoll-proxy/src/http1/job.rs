@@ -255,8 +255,10 @@ pub(crate) fn prepare(
     }
     let rule = view.table.route(&facts).unwrap_or(usize::MAX);
     let web = head.web.map(|asked| {
-        let translated =
-            view.rules.get(rule).is_some_and(|rule| rule.table.pool.config.translates(head.method_word));
+        let translated = view
+            .rules
+            .get(rule)
+            .is_some_and(|rule| rule.table.pool.config.translates_grpc_web(head.method_word));
         head.is_call |= translated;
         Box::new(Web::new(&asked, accept_of(headers), translated))
     });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_config::units::Dur;
+use plimsoll_config::units::ConfigDuration;
 use plimsoll_core::Tick;
 use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind, Rhythm};
 use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
@@ -275,7 +275,7 @@ fn hedge(given: &raw::Hedge) -> Result<Option<HedgeSpec>, String> {
     let share = after.strip_prefix('p').and_then(|number| number.parse::<f64>().ok()).map(|p| p / 100.0);
     let after = match share {
         Some(share) if (0.5..=0.999).contains(&share) => After::Share(share),
-        None if let Ok(Dur(span)) = after.parse()
+        None if let Ok(ConfigDuration(span)) = after.parse()
             && !span.is_zero() =>
         {
             After::Span(span)

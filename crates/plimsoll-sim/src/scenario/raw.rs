@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_config::units::{Dur, Rate, Share};
+use plimsoll_config::units::{ConfigDuration, Rate, Share};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// A value with a unit, read by the units of the configuration.
@@ -236,7 +236,9 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(Unit {
             what: "a duration such as \"100ms\"",
-            parse: |text| text.parse::<Dur>().map(|span| Self(span.0)).map_err(|error| error.to_string()),
+            parse: |text| {
+                text.parse::<ConfigDuration>().map(|span| Self(span.0)).map_err(|error| error.to_string())
+            },
             number: |_| Err("a duration needs a unit, such as \"100ms\"".to_owned()),
         })
     }

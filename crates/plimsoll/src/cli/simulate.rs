@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use plimsoll_config::units::Dur;
+use plimsoll_config::units::ConfigDuration;
 use plimsoll_sim::arrivals::Arrivals;
 use plimsoll_sim::chart::Chart;
 use plimsoll_sim::prequal::{self, COUNT, FIGURES};
@@ -38,7 +38,7 @@ pub(crate) struct Simulate {
     seeds: u64,
     /// Measure for so long, in virtual time
     #[arg(long, value_name = "TIME")]
-    duration: Option<Dur>,
+    duration: Option<ConfigDuration>,
     /// Load, as a part of what all destinations can do
     #[arg(long, value_name = "PART")]
     load: Option<f64>,
@@ -151,7 +151,7 @@ impl Simulate {
             Some(scenario) => scenario.map_err(|why| usage(format!("{name}: {why}")))?,
             None => from_file(name)?,
         };
-        if let Some(Dur(duration)) = self.duration {
+        if let Some(ConfigDuration(duration)) = self.duration {
             scenario.duration = duration;
         }
         if let Some(load) = self.load {
@@ -176,7 +176,7 @@ impl Simulate {
         let Some(mut figure) = figure else {
             return Err(usage(format!("--figure: give one of {FIGURES:?}")));
         };
-        if let Some(Dur(duration)) = self.duration {
+        if let Some(ConfigDuration(duration)) = self.duration {
             figure = figure.lasting(duration);
         }
         let mut runs = Vec::new();

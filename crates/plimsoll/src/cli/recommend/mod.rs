@@ -6,7 +6,7 @@ mod output;
 use std::path::PathBuf;
 
 use clap::Args;
-use plimsoll_config::units::Dur;
+use plimsoll_config::units::ConfigDuration;
 use plimsoll_core::balance::{Algorithm, Needs};
 use plimsoll_sim::recommend::past::Past;
 use plimsoll_sim::recommend::recommend;
@@ -36,7 +36,7 @@ pub(crate) struct Recommend {
     pool: Option<String>,
     /// Look at the running plimsoll for so long
     #[arg(long, value_name = "TIME", default_value = "10s")]
-    watch: Dur,
+    watch: ConfigDuration,
     /// The policy there is, where it is not plimsoll that tells
     #[arg(long, value_name = "NAME", requires = "log")]
     algorithm: Option<String>,
@@ -45,7 +45,7 @@ pub(crate) struct Recommend {
     destinations: Option<u16>,
     /// How long a message takes on average, where nobody tells
     #[arg(long, value_name = "TIME", default_value = "10ms")]
-    work: Dur,
+    work: ConfigDuration,
     /// Messages a destination works on at once; without it so many that two thirds are in use at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     slots: Option<u32>,
