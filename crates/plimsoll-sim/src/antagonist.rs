@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plimsoll_core::{Rng, Tick};
 
-use crate::chance::{exponential, normal};
+use crate::distributions::{exponential, normal};
 
 /// Neighbours are looked at so often.
 pub const STEP: Duration = Duration::from_millis(10);

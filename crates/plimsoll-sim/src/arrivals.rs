@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plimsoll_core::{Rng, Tick};
 
-use crate::chance::{Work, exponential};
+use crate::distributions::{Work, exponential};
 
 /// One message of a log.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]

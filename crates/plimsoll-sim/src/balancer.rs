@@ -9,8 +9,8 @@ use plimsoll_core::{
     Address, Destination, NoDestination, Rng, Snapshot, Tick, Ticket, Tried, Want, Weight, balance_load,
 };
 
+use crate::candidates::{Contender, Ear};
 use crate::scenario::{NEVER_EJECTS, Scenario};
-use crate::trial::{Contender, Ear};
 
 /// One balancer. Nothing it knows is known to another one.
 pub struct Balancer {
@@ -142,7 +142,7 @@ impl Balancer {
     }
 }
 
-fn member(index: usize, site: &crate::site::SiteSpec) -> Destination {
+fn member(index: usize, site: &crate::sim_destination::SiteSpec) -> Destination {
     let address = Address::Socket(([127, 0, 0, 1], 9000).into());
     Destination {
         weight: Weight::new(site.weight),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use plimsoll_core::balance::{Needs, Policy};
 use plimsoll_core::{NoDestination, Rng, Tick, Tried, Want};
 
-use crate::world::{Service, Station, World};
+use crate::open_loop::{Service, Station, World};
 
 /// What a policy says of itself, and is held to.
 #[derive(Copy, Clone, Debug, PartialEq)]

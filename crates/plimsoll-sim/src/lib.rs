@@ -13,29 +13,29 @@
 //! assert!(taken[0] > 2 * taken[1], "the fast one has fewer in flight, so it gets more: {taken:?}");
 //! ```
 
-pub mod agenda;
+pub mod access_log;
 pub mod antagonist;
 pub mod arrivals;
 pub mod balancer;
-pub mod chance;
+pub mod candidates;
 pub mod chart;
 pub mod contract;
-pub mod machine;
+pub mod distributions;
+pub mod event_queue;
+pub mod fault;
+pub mod open_loop;
 pub mod prequal;
 pub mod recommend;
-pub mod replay;
 pub mod report;
 pub mod run;
+pub mod run_stats;
 pub mod scenario;
-pub mod site;
-pub mod tally;
-pub mod trial;
-pub mod trouble;
-pub mod world;
+pub mod service_queue;
+pub mod sim_destination;
 
+pub use candidates::Contender;
 pub use contract::{Terms, contract};
+pub use open_loop::{Service, Station, World};
 pub use run::simulate;
+pub use run_stats::Tally;
 pub use scenario::Scenario;
-pub use tally::Tally;
-pub use trial::Contender;
-pub use world::{Service, Station, World};

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::candidates::Contender;
+use crate::run_stats::{Tally, mean_and_interval};
 use crate::scenario::Scenario;
-use crate::tally::{Tally, mean_and_interval};
-use crate::trial::Contender;
 
 /// The quantiles that are told.
 pub const QUANTILES: [(&str, f64); 5] =

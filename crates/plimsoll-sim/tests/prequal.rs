@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use plimsoll_core::Tick;
+use plimsoll_sim::candidates::{Probing, Score};
+use plimsoll_sim::fault::{Kind, Trouble};
 use plimsoll_sim::prequal::{figure, setup};
-use plimsoll_sim::trial::{Probing, Score};
-use plimsoll_sim::trouble::{Kind, Trouble};
 use plimsoll_sim::{Contender, Scenario, Tally, simulate};
 
 /// Sixteen probes must be a part of all destinations, or they would be used until they are stale.

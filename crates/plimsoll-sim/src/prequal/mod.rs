@@ -10,13 +10,13 @@ use plimsoll_core::Tick;
 use plimsoll_core::balance::Algorithm;
 
 use self::published::published;
+use crate::candidates::{Contender, Probing, Score};
 use crate::chart::Chart;
+use crate::fault::{Kind, Trouble};
 use crate::report::{Runs, ms, percent};
 use crate::run::simulate;
+use crate::run_stats::Tally;
 use crate::scenario::Scenario;
-use crate::tally::Tally;
-use crate::trial::{Contender, Probing, Score};
-use crate::trouble::{Kind, Trouble};
 
 pub use self::setup::{NEIGHBOURS, setup};
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::antagonist::{Neighbours, Shared};
-use crate::chance::Work;
+use crate::distributions::Work;
 use crate::scenario::{Scenario, Volume};
-use crate::site::{Engine, SiteSpec};
+use crate::sim_destination::{Engine, SiteSpec};
 
 /// The neighbours, which the paper does not describe. They and the size of the allocation were chosen once, so
 /// that a rotation fails more than a quarter of its messages at 1.74 times the allocation and meets the deadline

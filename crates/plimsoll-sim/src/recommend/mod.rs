@@ -1,18 +1,18 @@
 //! Which policy to use, by what was seen: candidates serve the past again, as it was and with what may go wrong.
 
-pub mod past;
+pub mod trace;
 
 use std::time::Duration;
 
 use plimsoll_core::balance::{Algorithm, Needs};
 use plimsoll_core::retry::{After, HedgeSpec};
 
-use self::past::Past;
+use self::trace::Past;
+use crate::candidates::Contender;
+use crate::fault::{Kind, Trouble};
 use crate::run::simulate;
+use crate::run_stats::{Tally, mean_and_interval};
 use crate::scenario::Scenario;
-use crate::tally::{Tally, mean_and_interval};
-use crate::trial::Contender;
-use crate::trouble::{Kind, Trouble};
 
 /// What is changed for less is changed for nothing.
 const WORTH_IT: f64 = 0.03;
@@ -255,10 +255,10 @@ fn marks(tally: &Tally) -> Marks {
 
 #[cfg(test)]
 mod tests {
-    use super::past::Seen;
+    use super::trace::Seen;
     use super::*;
     use crate::arrivals::Logged;
-    use crate::chance::Work;
+    use crate::distributions::Work;
 
     fn past(algorithm: Algorithm, slowness: &[f64]) -> Past {
         let seen = |(nth, &slowness): (usize, &f64)| Seen {

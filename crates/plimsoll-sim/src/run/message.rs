@@ -3,7 +3,7 @@
 use plimsoll_core::retry::{Attempt, Budget, Decision, RetrySpec, Told, decide, decide_told};
 use plimsoll_core::{Failure, Tick, Ticket, Tried};
 
-use crate::machine::Job;
+use crate::service_queue::Job;
 
 /// One try of one message, as events name it. A name is never used again: what comes too late finds nobody.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! How a scenario runs: one event after the other, in virtual time, from nothing but its seed.
 
+mod background;
 mod hedge;
 mod message;
-mod slow;
-mod weigh;
+mod weight_updater;
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use plimsoll_core::{DestinationId, Failure, Outcome, Rng, Tick};
 
 use self::hedge::Paces;
 use self::message::{Messages, Place, Try};
-use self::weigh::Scales;
-use crate::agenda::Agenda;
+use self::weight_updater::Scales;
 use crate::antagonist::STEP;
 use crate::arrivals::Stream;
 use crate::balancer::Balancer;
-use crate::chance::exponential;
+use crate::candidates::Contender;
+use crate::distributions::exponential;
+use crate::event_queue::Agenda;
+use crate::run_stats::Tally;
 use crate::scenario::Scenario;
-use crate::site::{Reading, Site, Welcome};
-use crate::tally::Tally;
-use crate::trial::Contender;
+use crate::sim_destination::{Reading, Site, Welcome};
 
 /// Loads are sampled so often.
 const SAMPLE: Duration = Duration::from_millis(100);
@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
             }
         }
         if self.scales.is_some() {
-            self.agenda.set(Tick::ZERO + weigh::EVERY, Event::Weigh);
+            self.agenda.set(Tick::ZERO + weight_updater::EVERY, Event::Weigh);
         }
     }
 
@@ -386,9 +386,9 @@ impl<'a> Run<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chance::Work;
+    use crate::distributions::Work;
     use crate::scenario::Volume;
-    use crate::site::{Engine, SiteSpec};
+    use crate::sim_destination::{Engine, SiteSpec};
 
     fn site(engine: Engine) -> SiteSpec {
         SiteSpec { group: "a".to_owned(), engine, weight: 1, priority: 0, troubles: Vec::new() }
@@ -434,8 +434,8 @@ mod tests {
     #[test]
     fn nobody_beats_who_knows_everything() {
         let mut sites = vec![site(Engine::Slots(2)); 10];
-        sites[3].troubles.push(crate::trouble::Trouble {
-            kind: crate::trouble::Kind::Slow(4.0),
+        sites[3].troubles.push(crate::fault::Trouble {
+            kind: crate::fault::Kind::Slow(4.0),
             from: Tick::ZERO,
             until: Tick::NEVER,
         });

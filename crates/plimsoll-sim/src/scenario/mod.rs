@@ -1,8 +1,8 @@
 //! What a simulation is about: destinations, balancers, work, and what is done when something fails.
 
-mod file;
-mod known;
-mod raw;
+mod built_in;
+mod parse;
+mod schema;
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::retry::{HedgeSpec, RetrySpec, RetryWhen};
 
 use crate::arrivals::Arrivals;
-use crate::chance::Work;
-use crate::site::SiteSpec;
-use crate::trial::Contender;
+use crate::candidates::Contender;
+use crate::distributions::Work;
+use crate::sim_destination::SiteSpec;
 
-pub use self::file::read;
-pub use self::known::{NAMES, known};
+pub use self::built_in::{NAMES, known};
+pub use self::parse::read;
 
 /// Everything a run depends on but its contender and its seed.
 #[derive(Clone, Debug, PartialEq)]

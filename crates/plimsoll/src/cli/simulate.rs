@@ -11,7 +11,7 @@ use plimsoll_sim::chart::Chart;
 use plimsoll_sim::prequal::{self, COUNT, FIGURES};
 use plimsoll_sim::report::{self, Runs};
 use plimsoll_sim::scenario::{NAMES, Volume, known, read};
-use plimsoll_sim::{Contender, Scenario, replay, simulate};
+use plimsoll_sim::{Contender, Scenario, access_log, simulate};
 use serde_json::json;
 
 use super::terminal::{complain, progress, say, table};
@@ -250,13 +250,17 @@ fn from_file(name: &str) -> Result<Scenario, (u8, String)> {
 fn log(path: &Path) -> Result<std::sync::Arc<[plimsoll_sim::arrivals::Logged]>, (u8, String)> {
     let wrong = |why: String| usage(format!("{}: {why}", path.display()));
     let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-    let log = replay::read(BufReader::new(file)).map_err(wrong)?;
+    let log = access_log::read(BufReader::new(file)).map_err(wrong)?;
     if let Some((line, why)) = log.first_bad {
         let count = log.bad_lines;
         complain(&format!("{}: {count} lines are left out; the first, line {line}, {why}", path.display()));
     }
     if log.cut {
-        complain(&format!("{}: only the first {} messages are taken", path.display(), replay::MAX_MESSAGES));
+        complain(&format!(
+            "{}: only the first {} messages are taken",
+            path.display(),
+            access_log::MAX_MESSAGES
+        ));
     }
     Ok(log.messages.into())
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use plimsoll_core::balance::Algorithm;
-use plimsoll_sim::chance::Work;
-use plimsoll_sim::recommend::past::{Assumed, MESSAGES_AT_LEAST, Past, Seen, beside_the_fastest};
-use plimsoll_sim::replay;
+use plimsoll_sim::access_log;
+use plimsoll_sim::distributions::Work;
+use plimsoll_sim::recommend::trace::{Assumed, MESSAGES_AT_LEAST, Past, Seen, beside_the_fastest};
 use serde_json::Value;
 
 use super::super::admin_client::{NoReply, ask};
@@ -19,7 +19,7 @@ impl Recommend {
     pub(super) fn of_log(&self, path: &Path) -> Result<Case, (u8, String)> {
         let wrong = |why: String| usage(format!("{}: {why}", path.display()));
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-        let log = replay::read(BufReader::new(file)).map_err(wrong)?;
+        let log = access_log::read(BufReader::new(file)).map_err(wrong)?;
         if let Some((line, why)) = log.first_bad {
             let count = log.bad_lines;
             complain(&format!(
@@ -152,7 +152,7 @@ impl Recommend {
 }
 
 /// What the log itself tells of times, to hold beside what the simulation makes of the policy there was.
-fn times(log: &replay::Log) -> Option<String> {
+fn times(log: &access_log::Log) -> Option<String> {
     let mut took: Vec<f64> = log.messages.iter().filter_map(|message| message.took).collect();
     took.sort_unstable_by(f64::total_cmp);
     let at = |share: f64| took.get((took.len() as f64 * share) as usize).map(|seconds| seconds * 1e3);

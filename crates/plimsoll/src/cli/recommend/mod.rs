@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::Args;
 use plimsoll_config::units::ConfigDuration;
 use plimsoll_core::balance::{Algorithm, Needs};
-use plimsoll_sim::recommend::past::Past;
 use plimsoll_sim::recommend::recommend;
+use plimsoll_sim::recommend::trace::Past;
 
 use super::terminal::{complain, progress, say};
 use super::{Admin, DOWN, OK, Output, USAGE};

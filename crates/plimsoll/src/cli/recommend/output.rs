@@ -6,7 +6,7 @@ use plimsoll_core::{Rng, Tick, Tried};
 use plimsoll_proxy::Clock;
 use plimsoll_sim::Contender;
 use plimsoll_sim::balancer::Balancer;
-use plimsoll_sim::recommend::past::Past;
+use plimsoll_sim::recommend::trace::Past;
 use plimsoll_sim::recommend::{Advice, Candidate, Course, Ground};
 use plimsoll_sim::report::{ms, percent};
 use serde_json::{Value, json};

@@ -10,8 +10,8 @@ use plimsoll_core::{Rng, Tick, Want};
 
 use super::score::{Known, Score};
 use super::{Ear, slot_of};
-use crate::chance::rounded;
-use crate::site::Reading;
+use crate::distributions::rounded;
+use crate::sim_destination::Reading;
 
 /// Loads remembered to know what is hot.
 const SEEN: usize = 128;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::retry::RetryWhen;
 
+use crate::access_log::Log;
 use crate::arrivals::{Arrivals, Logged};
-use crate::chance::Work;
-use crate::replay::Log;
+use crate::distributions::Work;
+use crate::fault::{Kind, Trouble};
 use crate::scenario::{NEVER_EJECTS, NO_RETRIES, Scenario, Volume};
-use crate::site::{Engine, SiteSpec};
-use crate::trouble::{Kind, Trouble};
+use crate::sim_destination::{Engine, SiteSpec};
 
 /// Fewer messages say nothing about the 99th of a hundred.
 pub const MESSAGES_AT_LEAST: usize = 200;
@@ -235,7 +235,7 @@ mod tests {
 
     fn log(count: u64, line: impl Fn(u64) -> String) -> Log {
         let text: String = (0..count).map(|nth| line(nth) + "\n").collect();
-        crate::replay::read(text.as_bytes()).expect("a log")
+        crate::access_log::read(text.as_bytes()).expect("a log")
     }
 
     fn own(nth: u64) -> String {

@@ -8,7 +8,7 @@ use plimsoll_core::balance::{Needs, Picker, Policy, Slot};
 use plimsoll_core::{Rng, Tick, Want};
 
 use super::Ear;
-use crate::site::Reading;
+use crate::sim_destination::Reading;
 
 /// How often everybody is asked.
 const POLLED_EVERY: Duration = Duration::from_millis(500);

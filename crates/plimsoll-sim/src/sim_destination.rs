@@ -6,8 +6,8 @@ use std::time::Duration;
 use plimsoll_core::{Rng, Tick};
 
 use crate::antagonist::{Antagonist, Shared};
-use crate::machine::{Job, Machine};
-use crate::trouble::{Condition, Trouble, condition, turns_at};
+use crate::fault::{Condition, Trouble, condition, turns_at};
+use crate::service_queue::{Job, Machine};
 
 /// Latencies remembered for each number in flight.
 const REMEMBERED: usize = 16;

@@ -7,13 +7,13 @@ use plimsoll_core::Tick;
 use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind, Rhythm};
 use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
 
-use super::raw::{self, File};
+use super::schema::{self, File};
 use super::{NEVER_EJECTS, NO_RETRIES, Scenario, Volume};
 use crate::antagonist::{Neighbours, Shared};
 use crate::arrivals::Arrivals;
-use crate::chance::Work;
-use crate::site::{Engine, SiteSpec};
-use crate::trouble::{Kind, Trouble};
+use crate::distributions::Work;
+use crate::fault::{Kind, Trouble};
+use crate::sim_destination::{Engine, SiteSpec};
 
 /// Bytes of a file.
 const MAX_BYTES: usize = 1 << 20;
@@ -132,7 +132,7 @@ fn positive(key: &str, number: f64) -> Result<f64, String> {
     good.then_some(number).ok_or_else(|| format!("{key}: {number} is not a number above 0"))
 }
 
-fn site(given: &raw::Destinations) -> Result<SiteSpec, String> {
+fn site(given: &schema::Destinations) -> Result<SiteSpec, String> {
     let engine = match (given.slots, given.cores, &given.shared) {
         (Some(slots), None, None) => Engine::Slots(between("slots", slots, 1, 1_000_000)?),
         (None, Some(cores), None) => Engine::Sharing(positive("cores", cores)?),
@@ -144,8 +144,9 @@ fn site(given: &raw::Destinations) -> Result<SiteSpec, String> {
     Ok(SiteSpec { group: given.group.clone(), engine, weight, priority, troubles })
 }
 
-fn shared(given: &raw::Shared) -> Result<Shared, String> {
-    let seconds = |span: Option<raw::Span>, default: f64| span.map_or(default, |span| span.0.as_secs_f64());
+fn shared(given: &schema::Shared) -> Result<Shared, String> {
+    let seconds =
+        |span: Option<schema::Span>, default: f64| span.map_or(default, |span| span.0.as_secs_f64());
     let neighbours = &given.neighbours;
     Ok(Shared {
         allocation: positive("allocation", given.allocation)?,
@@ -162,35 +163,35 @@ fn shared(given: &raw::Shared) -> Result<Shared, String> {
     })
 }
 
-fn trouble(given: &raw::Trouble) -> Result<Trouble, String> {
-    let span = |key: &str, span: Option<raw::Span>| {
+fn trouble(given: &schema::Trouble) -> Result<Trouble, String> {
+    let span = |key: &str, span: Option<schema::Span>| {
         let span = span.map(|span| span.0).filter(|span| !span.is_zero());
         span.ok_or_else(|| format!("troubles: {key} is missing, a duration"))
     };
     let factor = || positive("troubles, factor", given.factor.unwrap_or(0.0));
     let (kind, takes): (Kind, &[&str]) = match given.kind {
-        raw::Kind::Slow => (Kind::Slow(factor()?), &["factor"]),
-        raw::Kind::Cold => (Kind::Cold(factor()?), &["factor"]),
-        raw::Kind::Flapping => {
+        schema::Kind::Slow => (Kind::Slow(factor()?), &["factor"]),
+        schema::Kind::Cold => (Kind::Cold(factor()?), &["factor"]),
+        schema::Kind::Flapping => {
             (Kind::Flapping { up: span("up", given.up)?, down: span("down", given.down)? }, &["up", "down"])
         }
-        raw::Kind::FastFailing => {
+        schema::Kind::FastFailing => {
             let (after, status) = (span("after", given.after)?, given.status.unwrap_or(500));
             let status = between("troubles, status", status.into(), 500, 599)? as u16;
             (Kind::FastFailing { after, status }, &["after", "status"])
         }
-        raw::Kind::Pausing => {
+        schema::Kind::Pausing => {
             let (every, pause) = (span("every", given.every)?, span("pause", given.pause)?);
             (Kind::Pausing { every, pause }, &["every", "pause"])
         }
-        raw::Kind::Spells => {
+        schema::Kind::Spells => {
             let (factor, length) = (factor()?, span("length", given.length)?);
             let share = given.share.ok_or("troubles: share is missing, such as \"10%\"")?.0;
             (Kind::Spells { factor, length, share, seed: 0 }, &["factor", "length", "share"])
         }
-        raw::Kind::Stalling => (Kind::Stalling, &[]),
-        raw::Kind::Gray => (Kind::Gray, &[]),
-        raw::Kind::Down => (Kind::Down, &[]),
+        schema::Kind::Stalling => (Kind::Stalling, &[]),
+        schema::Kind::Gray => (Kind::Gray, &[]),
+        schema::Kind::Down => (Kind::Down, &[]),
     };
     let keys = [
         ("factor", given.factor.is_some()),
@@ -203,7 +204,7 @@ fn trouble(given: &raw::Trouble) -> Result<Trouble, String> {
         ("length", given.length.is_some()),
         ("share", given.share.is_some()),
     ];
-    if let Some(key) = raw::given(&keys).into_iter().find(|key| !takes.contains(key)) {
+    if let Some(key) = schema::given(&keys).into_iter().find(|key| !takes.contains(key)) {
         return Err(format!("troubles: {key} means nothing to {:?}", given.kind));
     }
     let from = Tick::ZERO + given.from.map_or(Duration::ZERO, |from| from.0);
@@ -214,8 +215,8 @@ fn trouble(given: &raw::Trouble) -> Result<Trouble, String> {
     Ok(Trouble { kind, from, until })
 }
 
-fn work(given: &raw::Work) -> Result<Work, String> {
-    let seconds = |span: &raw::Span| span.0.as_secs_f64();
+fn work(given: &schema::Work) -> Result<Work, String> {
+    let seconds = |span: &schema::Span| span.0.as_secs_f64();
     let mut all = Vec::new();
     all.extend(given.fixed.iter().map(|span| Work::Fixed(seconds(span))));
     all.extend(given.exponential.iter().map(|mean| Work::Exponential(seconds(mean))));
@@ -243,7 +244,7 @@ fn work(given: &raw::Work) -> Result<Work, String> {
     }
 }
 
-fn outlier(given: &raw::OutlierDetection) -> OutlierSpec {
+fn outlier(given: &schema::OutlierDetection) -> OutlierSpec {
     let base_ejection = given.base_ejection.map_or(NEVER_EJECTS.base_ejection, |span| span.0);
     OutlierSpec {
         consecutive_failures: given.consecutive_failures.unwrap_or(5),
@@ -256,7 +257,7 @@ fn outlier(given: &raw::OutlierDetection) -> OutlierSpec {
     }
 }
 
-fn health(given: &raw::HealthMonitoring) -> HealthSpec {
+fn health(given: &schema::HealthMonitoring) -> HealthSpec {
     HealthSpec {
         check_interval: given.check_interval.map_or(Duration::from_secs(5), |span| span.0),
         timeout: given.timeout.map_or(Duration::from_secs(2), |span| span.0),
@@ -269,7 +270,7 @@ fn health(given: &raw::HealthMonitoring) -> HealthSpec {
     }
 }
 
-fn hedge(given: &raw::Hedge) -> Result<Option<HedgeSpec>, String> {
+fn hedge(given: &schema::Hedge) -> Result<Option<HedgeSpec>, String> {
     let most = between("hedge.max", given.max.unwrap_or(1).into(), 0, plimsoll_core::Tried::MAX - 1)? as u8;
     let after = given.after.as_deref().unwrap_or("p95");
     let share = after.strip_prefix('p').and_then(|number| number.parse::<f64>().ok()).map(|p| p / 100.0);
@@ -285,7 +286,7 @@ fn hedge(given: &raw::Hedge) -> Result<Option<HedgeSpec>, String> {
     Ok((most > 0).then_some(HedgeSpec { after, most }))
 }
 
-fn retry(given: &raw::Retry) -> Result<RetrySpec, String> {
+fn retry(given: &schema::Retry) -> Result<RetrySpec, String> {
     let attempts =
         between("retry.attempts", given.attempts.unwrap_or(3).into(), 1, plimsoll_core::Tried::MAX)?;
     Ok(RetrySpec {

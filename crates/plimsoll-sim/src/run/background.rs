@@ -7,9 +7,9 @@ use plimsoll_core::pool::{Input, ProbeResult};
 use plimsoll_core::{DestinationId, Failure, Suspect, Tick};
 
 use super::message::Place;
-use super::weigh;
+use super::weight_updater;
 use super::{Event, Run, SAMPLE, STEP};
-use crate::site::Reading;
+use crate::sim_destination::Reading;
 
 impl Run<'_> {
     pub(super) fn suspect(&mut self, balancer: usize, suspect: Option<Suspect>) {
@@ -131,7 +131,7 @@ impl Run<'_> {
             }
         }
         if self.now < self.end {
-            self.agenda.set(self.now + weigh::EVERY, Event::Weigh);
+            self.agenda.set(self.now + weight_updater::EVERY, Event::Weigh);
         }
     }
 

@@ -5,8 +5,8 @@
 //! hear through [`Ear`].
 
 mod oracle;
-mod peer;
-mod pool;
+mod other_proxy;
+mod probing;
 mod score;
 mod yarp;
 
@@ -18,11 +18,11 @@ use plimsoll_core::balance::{Algorithm, Policy, Settings, Slot, custom};
 use plimsoll_core::formula::{Formula, Misread};
 use plimsoll_core::{Rng, Tick};
 
-use crate::site::Reading;
+use crate::sim_destination::Reading;
 
 pub use self::oracle::Oracle;
-pub use self::peer::Peer;
-pub use self::pool::{ProbePool, Probing};
+pub use self::other_proxy::Peer;
+pub use self::probing::{ProbePool, Probing};
 pub use self::score::Score;
 pub use self::yarp::Yarp;
 

@@ -12,7 +12,7 @@ use plimsoll_core::{
     Want, Weight, balance_load,
 };
 
-use crate::chance::exponential;
+use crate::distributions::exponential;
 
 /// How long a destination works on a message.
 #[derive(Copy, Clone, Debug, PartialEq)]
