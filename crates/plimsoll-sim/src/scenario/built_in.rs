@@ -6,7 +6,7 @@ macro_rules! built_in {
     ($($name:literal),+) => {
         /// Their names.
         pub const NAMES: &[&str] = &[$($name),+];
-        const TEXTS: &[&str] = &[$(include_str!(concat!("../../../../examples/simulations/", $name, ".yaml"))),+];
+        const TEXTS: &[&str] = &[$(include_str!(concat!("../../scenarios/", $name, ".yaml"))),+];
     };
 }
 
@@ -27,7 +27,7 @@ built_in!(
     "many-balancers"
 );
 
-/// The built-in scenario of that name, a file of `examples/simulations/`.
+/// The built-in scenario of that name, a file of `scenarios/`.
 pub fn known(name: &str) -> Option<Result<Scenario, String>> {
     let index = NAMES.iter().position(|&known| known == name)?;
     Some(read(TEXTS[index]))
