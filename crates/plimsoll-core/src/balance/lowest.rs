@@ -18,6 +18,10 @@ pub(super) const SCORED_UP_TO: usize = 16;
 
 /// What slots are compared by.
 pub(super) trait Score: Send + Sync {
+    /// Factor from the compared score to the reported one, which is per unit of weight: 256 where a score divides
+    /// by a weight in 256ths.
+    const REPORTED_UNIT: f64 = 1.0;
+
     /// Looks up what all are compared with, once for each message.
     fn prepare(&self, _now: Tick, _rng: &mut Rng) {}
 
@@ -74,7 +78,7 @@ impl<S: Score> Picker for LowestOfAll<S> {
     }
 
     fn score(&self, slot: usize, now: Tick) -> Option<f64> {
-        Some(self.score.of(slot, self.score.look(slot), now))
+        Some(self.score.of(slot, self.score.look(slot), now) * S::REPORTED_UNIT)
     }
 }
 
@@ -108,7 +112,7 @@ impl<S: Score> Picker for LowestOfSample<S> {
     }
 
     fn score(&self, slot: usize, now: Tick) -> Option<f64> {
-        Some(self.score.of(slot, self.score.look(slot), now))
+        Some(self.score.of(slot, self.score.look(slot), now) * S::REPORTED_UNIT)
     }
 }
 

@@ -46,6 +46,8 @@ impl Policy for PeakEwma {
 struct Costs(Box<[(Arc<Live>, f32)]>);
 
 impl Score for Costs {
+    const REPORTED_UNIT: f64 = 256.0;
+
     fn look(&self, slot: usize) -> Seen {
         let (live, _) = &self.0[slot];
         Seen { in_flight: live.in_flight(), word: live.measured().peak.word() }

@@ -66,6 +66,8 @@ struct Times {
 }
 
 impl Score for Times {
+    const REPORTED_UNIT: f64 = 256.0;
+
     fn prepare(&self, now: Tick, rng: &mut Rng) {
         let time = |slot: usize| self.loads[slot].0.measured().usual.read(now);
         self.pool.read(self.loads.len(), now, rng, time, |count| (count - 1) / 4);
@@ -117,6 +119,15 @@ mod tests {
             assert!((have / due - 1.0).abs() < 0.001 && have >= before, "e^{x}: {have} for {due}");
             before = have;
         }
+    }
+
+    #[test]
+    fn idle_destination_of_weight_1_is_reported_with_score_1() {
+        let slots = slots([(0, 256), (1, 512)]);
+        let picker = ResponseTime::new(1).build(slots.clone());
+        let _held = hold(&slots[1], 2);
+        let scores = [0, 1].map(|slot| picker.score(slot, Tick::ZERO));
+        assert_eq!(scores, [Some(1.0), Some(1.5)]);
     }
 
     /// The picks of an idle worker at these weights, loads and average times.
