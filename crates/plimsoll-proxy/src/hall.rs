@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_config::model::Protocol;
+use plimsoll_wire::client_hello::is_tls_handshake;
 
-use crate::adapter::{Connection, is_tls};
+use crate::adapter::Connection;
 use crate::http1::answer::Reason;
 use crate::listener::Guest;
 use crate::proxy_protocol::{self, Header, Origin, Told};
@@ -78,7 +79,7 @@ async fn wants_tls(connection: &mut Connection) -> Option<bool> {
             }
         }
     }
-    Some(is_tls(&connection.early))
+    Some(is_tls_handshake(&connection.early))
 }
 
 /// Remembers whose connection it is, where a destination wants to be told.

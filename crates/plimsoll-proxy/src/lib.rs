@@ -6,7 +6,6 @@
 
 mod access_log;
 pub mod adapter;
-mod base64;
 mod berth;
 mod clock;
 mod control;
@@ -15,8 +14,6 @@ mod decision_log;
 mod downstream;
 mod driver;
 mod forward;
-mod grpc;
-mod grpc_web;
 mod hall;
 mod http1;
 mod http2;
@@ -27,7 +24,6 @@ mod mqtt;
 mod orca;
 mod pending;
 mod probe;
-mod protobuf;
 mod proxy_protocol;
 mod queue;
 mod race;

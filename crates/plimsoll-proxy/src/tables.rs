@@ -15,36 +15,22 @@ use crate::counters::{ListenerTally, PerWorker, PoolTally, RuleTally};
 use crate::tls::trust::Trust;
 use crate::tls::vouch::Voucher;
 
-/// Header edits of a listener and a route, folded into one: what to drop, then what to append.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Edits {
-    /// Lower case; every copy that arrives is dropped.
-    replaced: Vec<String>,
-    /// Whole lines.
-    pub(crate) appended: Vec<u8>,
-}
+pub(crate) use plimsoll_wire::http1::HeaderEdits as Edits;
 
-impl Edits {
-    /// The edits of `stages`, applied one after the other.
-    pub(crate) fn fold(stages: &[&model::HeaderEdits]) -> Self {
-        let mut replaced: Vec<String> = Vec::new();
-        let mut lines: Vec<(&str, &str)> = Vec::new();
-        for stage in stages {
-            let gone = stage.remove.iter().chain(stage.set.iter().map(|(name, _)| name));
-            for name in gone {
-                lines.retain(|(line, _)| !line.eq_ignore_ascii_case(name));
-                replaced.push(name.to_ascii_lowercase());
-            }
-            lines.extend(stage.set.iter().chain(&stage.add).map(|(n, v)| (n.as_str(), v.as_str())));
+/// Folds the edits of `stages`, applied one after the other, into one: what to drop, then what to append.
+pub(crate) fn fold_edits(stages: &[&model::HeaderEdits]) -> Edits {
+    let mut dropped: Vec<String> = Vec::new();
+    let mut lines: Vec<(&str, &str)> = Vec::new();
+    for stage in stages {
+        let names = stage.remove.iter().chain(stage.set.iter().map(|(name, _)| name));
+        for name in names {
+            lines.retain(|(line, _)| !line.eq_ignore_ascii_case(name));
+            dropped.push(name.to_ascii_lowercase());
         }
-        let appended = lines.iter().flat_map(|(n, v)| format!("{n}: {v}\r\n").into_bytes()).collect();
-        Self { replaced, appended }
+        lines.extend(stage.set.iter().chain(&stage.add).map(|(n, v)| (n.as_str(), v.as_str())));
     }
-
-    /// Is an arriving line of this name dropped?
-    pub(crate) fn replaces(&self, name: &str) -> bool {
-        self.replaced.iter().any(|r| r.eq_ignore_ascii_case(name))
-    }
+    let appended = lines.iter().flat_map(|(n, v)| format!("{n}: {v}\r\n").into_bytes()).collect();
+    Edits { dropped, appended }
 }
 
 /// The latest snapshot of a pool: written by its driver, read by workers that compare a number first.
@@ -164,11 +150,11 @@ mod tests {
     fn a_route_edits_after_its_listener() {
         let listener = edits(&[("x-a", "1"), ("x-b", "1")], &[("x-c", "1")], &[]);
         let route = edits(&[("x-a", "2")], &[("x-c", "2")], &["x-b"]);
-        let folded = Edits::fold(&[&listener, &route]);
+        let folded = fold_edits(&[&listener, &route]);
         assert_eq!(
             String::from_utf8(folded.appended.clone()).expect("ascii"),
             "x-c: 1\r\nx-a: 2\r\nx-c: 2\r\n"
         );
-        assert!(folded.replaces("X-A") && folded.replaces("x-b") && !folded.replaces("x-c"));
+        assert!(folded.drops("X-A") && folded.drops("x-b") && !folded.drops("x-c"));
     }
 }

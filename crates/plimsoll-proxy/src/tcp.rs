@@ -1,8 +1,9 @@
 //! How a TCP connection finds its destination.
 
+use plimsoll_wire::client_hello;
+
 use crate::adapter::{Adapter, Connection, Passage};
 use crate::http1::answer::Reason;
-use crate::tls::hello::{self, Hello};
 
 /// TCP: a destination that can be connected to, then a tunnel.
 #[derive(Debug)]
@@ -45,10 +46,10 @@ async fn serve(mut connection: Connection) {
 /// for; who speaks something else asks for none. `None`: the client left.
 async fn read_hello(connection: &mut Connection) -> Option<Option<String>> {
     loop {
-        match hello::read(connection.buffer()) {
-            Hello::Incomplete => {}
-            Hello::Asks(name) => return Some(name),
-            Hello::NotTls => return Some(None),
+        match client_hello::parse(connection.buffer()) {
+            Ok(None) => {}
+            Ok(Some(hello)) => return Some(hello.server_name),
+            Err(_not_tls) => return Some(None),
         }
         if !matches!(connection.read().await, Ok(1..)) {
             return None;

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use plimsoll_wire::client_hello::is_tls_handshake;
+
 use super::{Adapter, Adapters, Connection, Recognised};
 use crate::http1::answer::Reason;
 use crate::tcp::Tcp;
-
-/// The first byte of a handshake of TLS (RFC 8446 section 5.1); no protocol here begins with it.
-const TLS: u8 = 22;
 
 /// Gives each connection to the adapter that recognises it.
 #[derive(Debug)]
@@ -46,7 +45,7 @@ async fn look(adapters: &Adapters, connection: &mut Connection) -> Option<Arc<dy
     loop {
         let first = &connection.early;
         // Not ended here: passed on as it is, to whom its hello asks for.
-        if is_tls(first) && connection.introduction.is_none() {
+        if is_tls_handshake(first) && connection.introduction.is_none() {
             return Some(Arc::new(Tcp));
         }
         let mut undecided = first.is_empty();
@@ -66,9 +65,4 @@ async fn look(adapters: &Adapters, connection: &mut Connection) -> Option<Arc<dy
             return None;
         }
     }
-}
-
-/// A connection that begins so wants a handshake.
-pub(crate) fn is_tls(first: &[u8]) -> bool {
-    first.first() == Some(&TLS)
 }

@@ -18,9 +18,10 @@ use tokio::sync::oneshot;
 
 pub use self::connection::{Connection, Fault, TimeLimit};
 use self::detect::Detect;
-pub(crate) use self::detect::is_tls;
 pub(crate) use self::passage::find_failed;
 pub use self::passage::{Destination, Failing, NotServed, Passage};
+pub use plimsoll_wire::Detection as Recognised;
+
 pub use crate::probe::custom::{Asked, Check};
 use crate::worker::{Door, Worker};
 use crate::{http1, mqtt, tcp, udp};
@@ -60,29 +61,6 @@ pub trait Adapter: fmt::Debug + Send + Sync {
     /// into one write and waits for nobody.
     fn turn_away(&self, connection: &mut Connection) {
         let _says_nothing_by_default = connection;
-    }
-}
-
-/// What the first bytes of a connection tell.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Recognised {
-    /// It is another protocol.
-    No,
-    /// So far it may be this one: more bytes will tell.
-    Perhaps,
-    /// It is this one.
-    Yes,
-}
-
-impl Recognised {
-    /// Compares with bytes every connection of the protocol begins with.
-    pub fn by_prefix(first: &[u8], prefix: &[u8]) -> Self {
-        let n = first.len().min(prefix.len());
-        match (first[..n] == prefix[..n], n == prefix.len()) {
-            (false, _) => Self::No,
-            (true, false) => Self::Perhaps,
-            (true, true) => Self::Yes,
-        }
     }
 }
 
@@ -157,22 +135,5 @@ impl Adapters {
             return Some(Arc::new(Detect(self.clone())));
         }
         self.adapters.iter().find(|adapter| adapter.word() == protocol.as_str()).cloned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_is_awaited_only_while_it_fits() {
-        for (first, recognised) in [
-            ("P", Recognised::Perhaps),
-            ("PRI", Recognised::Yes),
-            ("PRINT", Recognised::Yes),
-            ("PO", Recognised::No),
-        ] {
-            assert_eq!(Recognised::by_prefix(first.as_bytes(), b"PRI"), recognised, "{first}");
-        }
     }
 }

@@ -17,7 +17,7 @@ use crate::counters::PerWorker;
 use crate::driver::{Driver, Order, SUSPECTS};
 use crate::listener::Socket;
 use crate::probe::Speaks;
-use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable};
+use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable, fold_edits};
 use crate::tcp::Tcp;
 use crate::watch::{Wants, Watch};
 use crate::worker::{Command, DoorOrder};
@@ -157,14 +157,14 @@ impl Handle {
             .iter()
             .map(|r| {
                 let edits = [
-                    Edits::fold(&[&config.request_headers, &r.request_headers]),
-                    Edits::fold(&[&config.response_headers, &r.response_headers]),
+                    fold_edits(&[&config.request_headers, &r.request_headers]),
+                    fold_edits(&[&config.response_headers, &r.response_headers]),
                 ];
                 rule(&r.name, Some(r.matches.clone()), r.pool, r.subset.clone(), edits)
             })
             .collect();
         if let Some(pool) = config.pool {
-            let edits = [Edits::fold(&[&config.request_headers]), Edits::fold(&[&config.response_headers])];
+            let edits = [fold_edits(&[&config.request_headers]), fold_edits(&[&config.response_headers])];
             rules.push(rule(&"default".into(), None, pool, None, edits));
         }
         let shared =

@@ -2,8 +2,9 @@
 
 use std::task::{Context, Waker};
 
+use plimsoll_wire::grpc;
+
 use super::fields::{write_line, write_number};
-use crate::grpc;
 use crate::stream::Stream;
 
 /// An answer of our own: its status, the word for logs and metrics, and a sentence for people.
@@ -285,7 +286,7 @@ pub(crate) fn write(out: &mut Vec<u8>, refusal: Refusal, form: &Form, head_only:
 fn write_web(out: &mut Vec<u8>, refusal: Refusal, content_type: &[u8], keep_alive: bool) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     write_line(out, b"Content-Type", content_type);
-    write_line(out, b"grpc-status", grpc::from_http(refusal.status).as_bytes());
+    write_line(out, b"grpc-status", grpc::from_http_status(refusal.status).as_bytes());
     write_line(out, b"grpc-message", refusal.detail.as_bytes());
     out.extend_from_slice(b"Content-Length: 0\r\n");
     if !keep_alive {

@@ -209,7 +209,7 @@ pub(crate) fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8], edits: &Edits
     out.extend_from_slice(b"0\r\n");
     for line in trailers.split_inclusive(|&byte| byte == b'\n') {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
-        if !str::from_utf8(name).is_ok_and(|name| edits.replaces(name)) {
+        if !str::from_utf8(name).is_ok_and(|name| edits.drops(name)) {
             out.extend_from_slice(line);
         }
     }

@@ -9,6 +9,7 @@ use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, Pool, PoolProt
 use plimsoll_core::Tick;
 use plimsoll_core::circuit::Retrying;
 use plimsoll_core::route::host_name;
+use plimsoll_wire::grpc_web::Translator;
 
 use super::answer::{Form, Refusal};
 use super::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
@@ -17,7 +18,6 @@ use super::request::{self, Forwarding, RequestHead};
 use super::target::{Method, RequestFacts};
 use crate::access_log::LogDraft;
 use crate::counters::Overflow;
-use crate::grpc_web::Web;
 use crate::proxy_protocol::Origin;
 use crate::stream::Peer;
 use crate::tables::{Edits, PoolTable};
@@ -70,7 +70,7 @@ pub(crate) struct Job {
     /// It is a call of gRPC.
     pub(crate) is_call: bool,
     /// It is a call of gRPC-Web.
-    pub(crate) web: Option<Box<Web>>,
+    pub(crate) web: Option<Box<Translator>>,
     /// Body bytes so far, as they are after decoding.
     body_bytes: u64,
     pub(crate) client_timeouts: ClientTimeouts,
@@ -116,7 +116,7 @@ impl Job {
         }
         let Some(web) = &mut self.web else { return Ok(decoded.data) };
         let Range { start, end } = decoded.data;
-        let len = web.take(&mut bytes[start..end]).ok_or(Refusal::BAD_BASE64)?;
+        let len = web.decode_request(&mut bytes[start..end]).ok_or(Refusal::BAD_BASE64)?;
         self.body_is_sound()?;
         Ok(start..start + len)
     }
@@ -124,13 +124,13 @@ impl Job {
     /// The body may end where it does, if it has.
     pub(crate) fn body_is_sound(&self) -> Result<(), Refusal> {
         match &self.web {
-            Some(web) if self.body.is_done() && !web.is_whole() => Err(Refusal::BAD_BASE64),
+            Some(web) if self.body.is_done() && !web.is_request_complete() => Err(Refusal::BAD_BASE64),
             _ => Ok(()),
         }
     }
 
     /// The call of gRPC-Web whose answer is translated.
-    pub(crate) fn translated(&mut self) -> Option<&mut Web> {
+    pub(crate) fn translated(&mut self) -> Option<&mut Translator> {
         self.web.as_deref_mut().filter(|web| web.translated)
     }
 
@@ -239,7 +239,7 @@ pub(crate) fn prepare(
     let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
     let started = worker.now();
     let refused = |refusal| {
-        let web = head.web.map(|asked| Web::new(&asked, accept_of(headers), false));
+        let web = head.web.map(|asked| Translator::new(&asked, accept_of(headers), false));
         Err((refusal, form(web.as_ref(), head.accepts_json)))
     };
     if let Framing::Length(length) = head.framing
@@ -260,7 +260,7 @@ pub(crate) fn prepare(
             .get(rule)
             .is_some_and(|rule| rule.table.pool.config.translates_grpc_web(head.method_word));
         head.is_call |= translated;
-        Box::new(Web::new(&asked, accept_of(headers), translated))
+        Box::new(Translator::new(&asked, accept_of(headers), translated))
     });
     let mut out = worker.buffer();
     if let Some(rule) = view.rules.get(rule) {
@@ -287,9 +287,9 @@ fn accept_of<'b>(headers: &[httparse::Header<'b>]) -> Option<&'b [u8]> {
     headers.iter().find(|h| h.name.eq_ignore_ascii_case("accept")).map(|h| h.value)
 }
 
-fn form(web: Option<&Web>, json: bool) -> Form {
+fn form(web: Option<&Translator>, json: bool) -> Form {
     match web {
-        Some(web) => Form::Web(web.answer_type.clone()),
+        Some(web) => Form::Web(web.response_type.clone()),
         None if json => Form::Json,
         None => Form::Text,
     }

@@ -3,6 +3,9 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use plimsoll_wire::grpc;
+use plimsoll_wire::grpc_web::ContentType;
+
 use super::answer::Refusal;
 use super::body::Framing;
 use super::fields::{
@@ -10,8 +13,6 @@ use super::fields::{
 };
 use super::target::{Method, Target, valid_host};
 use super::{HeaderSlots, MAX_HEADERS};
-use crate::grpc;
-use crate::grpc_web::WebType;
 use crate::stream::Peer;
 use crate::tables::Edits;
 use plimsoll_config::model::Limits;
@@ -36,7 +37,7 @@ pub(crate) struct RequestHead<'b> {
     /// It is a call of gRPC.
     pub(crate) is_call: bool,
     /// It is a call of gRPC-Web, of this type.
-    pub(crate) web: Option<WebType<'b>>,
+    pub(crate) web: Option<ContentType<'b>>,
     /// How long the caller will wait for all of it.
     pub(crate) call_timeout: Option<Duration>,
     options: ConnectionOptions<'b>,
@@ -158,10 +159,10 @@ fn read_fields<'b>(
             }
             Field::Other if header.name.len() == "grpc-timeout".len() => {
                 if header.name.eq_ignore_ascii_case("content-type") {
-                    head.is_call = grpc::is_call(header.value);
-                    head.web = WebType::parse(header.value);
+                    head.is_call = grpc::is_grpc_content_type(header.value);
+                    head.web = ContentType::parse(header.value);
                 } else if header.name.eq_ignore_ascii_case("grpc-timeout") {
-                    head.call_timeout = grpc::timeout(header.value);
+                    head.call_timeout = grpc::parse_timeout(header.value);
                 }
             }
             _ => {}
@@ -234,7 +235,7 @@ pub(crate) fn write_head(
     out.extend_from_slice(head.target.path_and_query.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let host = if head.host.is_empty() { fallback_host.as_bytes() } else { head.host };
-    if !edits.replaces("host") {
+    if !edits.drops("host") {
         write_line(out, b"Host", host);
     }
     let mut forwarded_for: Option<&[u8]> = None;
@@ -250,7 +251,7 @@ pub(crate) fn write_head(
             Field::ClientCert => forwarding.trusted && forwarding.certificate.is_none(),
             Field::ForwardedFor => {
                 if forwarding.trusted
-                    && !edits.replaces("x-forwarded-for")
+                    && !edits.drops("x-forwarded-for")
                     && let Some(earlier) = forwarded_for.replace(header.value)
                 {
                     write_line(out, header.name.as_bytes(), earlier);
@@ -263,14 +264,14 @@ pub(crate) fn write_head(
         };
         let keep = keep
             && !(head.options.any_nominated() && head.options.nominates_foreign(header.name))
-            && !edits.replaces(header.name);
+            && !edits.drops(header.name);
         if keep && !head.retypes(header.name) {
             copier.keep(header, out);
         }
     }
     copier.flush(out);
-    if let (Some(web), true) = (&head.web, head.is_translated() && !edits.replaces("content-type")) {
-        write_line(out, b"Content-Type", &web.of_grpc());
+    if let (Some(web), true) = (&head.web, head.is_translated() && !edits.drops("content-type")) {
+        write_line(out, b"Content-Type", &web.to_grpc());
     }
     write_framing(out, head);
     write_forwarding(out, host, forwarding, forwarded_for, seen, edits);
@@ -310,7 +311,7 @@ fn write_forwarding(
     seen: Seen,
     edits: &Edits,
 ) {
-    if !edits.replaces("x-forwarded-for") {
+    if !edits.drops("x-forwarded-for") {
         out.extend_from_slice(b"X-Forwarded-For: ");
         if let Some(hops) = forwarded_for {
             out.extend_from_slice(hops);
@@ -323,13 +324,13 @@ fn write_forwarding(
         }
         out.extend_from_slice(b"\r\n");
     }
-    if !seen.proto && !edits.replaces("x-forwarded-proto") {
+    if !seen.proto && !edits.drops("x-forwarded-proto") {
         write_line(out, b"X-Forwarded-Proto", forwarding.scheme.as_bytes());
     }
-    if !seen.host && !edits.replaces("x-forwarded-host") {
+    if !seen.host && !edits.drops("x-forwarded-host") {
         write_line(out, b"X-Forwarded-Host", host);
     }
-    if let (Some(certificate), false) = (forwarding.certificate, edits.replaces("client-cert")) {
+    if let (Some(certificate), false) = (forwarding.certificate, edits.drops("client-cert")) {
         write_line(out, b"Client-Cert", certificate.as_bytes());
     }
     if forwarding.via {

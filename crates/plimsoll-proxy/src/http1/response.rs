@@ -1,10 +1,11 @@
 //! Whether a destination's answer is one, and how its head leaves for the client.
 
+use plimsoll_wire::orca;
+
 use super::HeaderSlots;
 use super::body::Framing;
 use super::fields::{ConnectionOptions, Field, LineCopier, content_length, field, write_line, write_number};
 use super::target::Method;
-use crate::orca;
 use crate::tables::Edits;
 
 /// An answer's head that was read and found unambiguous. Borrows the buffer it came in.
@@ -105,7 +106,7 @@ impl ResponseHead<'_> {
             Field::Upgrade => self.status == 426,
             _ => true,
         };
-        keep && !self.options.nominates(name) && !edits.replaces(name)
+        keep && !self.options.nominates(name) && !edits.drops(name)
     }
 
     /// The body is going to have another length than the destination told.
@@ -172,12 +173,12 @@ impl Hop<'_> {
     pub(crate) fn passes(&self, head: &ResponseHead<'_>, name: &str) -> bool {
         head.passes(name, self.edits)
             && !(self.content_type.is_some() && name.eq_ignore_ascii_case("content-type"))
-            && !(self.hides_load && orca::is_report(name))
+            && !(self.hides_load && orca::is_load_report(name))
     }
 
     /// The type to tell instead of the destination's.
     pub(crate) fn told_type(&self) -> Option<&[u8]> {
-        self.content_type.filter(|_| !self.edits.replaces("content-type"))
+        self.content_type.filter(|_| !self.edits.drops("content-type"))
     }
 }
 

@@ -10,9 +10,9 @@ use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, TE};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request};
+use plimsoll_wire::grpc;
+use plimsoll_wire::websocket::{ACCEPT, KEY, WEBSOCKET, accept_value};
 
-use super::handshake::{ACCEPT, KEY, WEBSOCKET, accept};
-use crate::grpc;
 use crate::http1::MAX_HEADERS;
 use crate::http1::answer::Refusal;
 use crate::http1::fields::{Field, field, write_line};
@@ -120,7 +120,7 @@ pub(super) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Op
     };
     let switches = method == "GET" && parsed.headers.iter().any(|header| is_switch(&header));
     let key = parsed.headers.iter().find(|header| switches && header.name.eq_ignore_ascii_case(KEY));
-    let accept = key.map(|key| accept(key.value));
+    let accept = key.map(|key| accept_value(key.value));
     let map = request.headers_mut();
     for header in parsed.headers.iter() {
         match field(header.name) {
@@ -131,7 +131,7 @@ pub(super) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Op
         }
     }
     // The field is for the next hop, so it is ours to say; servers of gRPC want it said.
-    if map.get(CONTENT_TYPE).is_some_and(|value| grpc::is_call(value.as_bytes())) {
+    if map.get(CONTENT_TYPE).is_some_and(|value| grpc::is_grpc_content_type(value.as_bytes())) {
         map.insert(TE, HeaderValue::from_static("trailers"));
     }
     *request.uri_mut() = Uri::from_parts(uri).ok()?;

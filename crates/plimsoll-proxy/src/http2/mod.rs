@@ -2,7 +2,6 @@
 
 pub(crate) mod call;
 mod frames;
-mod handshake;
 pub(crate) mod head;
 pub(crate) mod link;
 mod meter;

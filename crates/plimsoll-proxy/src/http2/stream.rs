@@ -10,15 +10,15 @@ use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
+use plimsoll_core::Rng;
+use plimsoll_wire::grpc_web::{ContentType, Translator};
+use plimsoll_wire::{grpc, websocket};
 
 use super::frames;
-use super::handshake;
 use super::head;
 use super::serve::Presence;
 use crate::downstream::Downstream;
 use crate::forward::{self, Verdict};
-use crate::grpc;
-use crate::grpc_web::{Web, WebType};
 use crate::http1::answer::{self, Form, Refusal};
 use crate::http1::body::BodyReader;
 use crate::http1::exchange::{End, Exchange};
@@ -46,6 +46,12 @@ struct Stream {
     call_type: Option<HeaderValue>,
     /// It asks for a tunnel of WebSocket; the destination is to answer with this.
     accept: Option<String>,
+}
+
+/// Generates a random WebSocket key for the HTTP/1 side of a tunnel.
+fn websocket_key(rng: &mut Rng) -> String {
+    let [low, high] = [rng.next_u64(), rng.next_u64()].map(u128::from);
+    websocket::encode_key((high << 64 | low).to_le_bytes())
 }
 
 /// Starts a stream. Its head is read here and now, so that the task it runs in does not carry it.
@@ -89,8 +95,8 @@ fn prepare(
     head: &http::request::Parts,
 ) -> Result<Box<Job>, (Refusal, Form)> {
     let switches = head::asks_for_websocket(head).map_err(|refusal| (refusal, Form::Text))?;
-    let key = switches.then(|| handshake::key(&mut worker.rng.borrow_mut()));
-    stream.accept = key.as_ref().map(|key| handshake::accept(key.as_bytes()));
+    let key = switches.then(|| websocket_key(&mut worker.rng.borrow_mut()));
+    stream.accept = key.as_ref().map(|key| websocket::accept_value(key.as_bytes()));
     let connection = &stream.presence.0;
     let view = connection.guest.door.view();
     let mut text = worker.buffer();
@@ -154,11 +160,11 @@ fn plain_answer(refusal: Refusal, json: bool) -> (Response<()>, Bytes) {
 }
 
 fn call_type(content_type: &[u8], accept: Option<&HeaderValue>) -> Option<HeaderValue> {
-    if grpc::is_call(content_type) {
+    if grpc::is_grpc_content_type(content_type) {
         return Some(HeaderValue::from_static("application/grpc"));
     }
-    let web = Web::new(&WebType::parse(content_type)?, accept.map(HeaderValue::as_bytes), false);
-    HeaderValue::from_bytes(&web.answer_type).ok()
+    let web = Translator::new(&ContentType::parse(content_type)?, accept.map(HeaderValue::as_bytes), false);
+    HeaderValue::from_bytes(&web.response_type).ok()
 }
 
 /// A client of gRPC looks for its status and no page.
@@ -166,7 +172,7 @@ fn grpc_answer(refusal: Refusal, call_type: HeaderValue) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, call_type);
-    headers.insert("grpc-status", HeaderValue::from_static(grpc::from_http(refusal.status)));
+    headers.insert("grpc-status", HeaderValue::from_static(grpc::from_http_status(refusal.status)));
     headers.insert("grpc-message", HeaderValue::from_static(refusal.detail));
     response
 }

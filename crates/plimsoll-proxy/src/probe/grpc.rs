@@ -9,10 +9,9 @@ use h2::RecvStream;
 use h2::client::SendRequest;
 use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, Request};
+use plimsoll_wire::{grpc, protobuf};
 
 use super::{AGENT, no_answer};
-use crate::grpc;
-use crate::protobuf;
 
 /// Bytes of the answer's message: two are enough, and a server may know fields that we do not.
 const MAX_MESSAGE: usize = 4096;
@@ -44,7 +43,7 @@ pub(super) async fn ask(
     if let Some(told) = failure(&head.headers) {
         return Err(told);
     }
-    if !head.headers.get(CONTENT_TYPE).is_some_and(|value| grpc::is_call(value.as_bytes())) {
+    if !head.headers.get(CONTENT_TYPE).is_some_and(|value| grpc::is_grpc_content_type(value.as_bytes())) {
         return Err("answered with something that is not gRPC".to_owned());
     }
     let (bytes, trailers) = whole(body).await?;
@@ -74,7 +73,7 @@ fn request(authority: &str, secure: bool, timeout: Duration) -> Result<Request<(
 fn message(service: &str) -> Bytes {
     let mut fields = Vec::new();
     if !service.is_empty() {
-        protobuf::write_text(&mut fields, 1, service);
+        protobuf::write_string(&mut fields, 1, service);
     }
     let mut message = BytesMut::with_capacity(PREFIX + fields.len());
     message.put_u8(0);
@@ -106,7 +105,7 @@ fn failure(fields: &HeaderMap) -> Option<String> {
     if status == b"0" {
         return None;
     }
-    let Some(word) = grpc::status_word(status) else {
+    let Some(word) = grpc::status_name(status) else {
         return Some(format!("answered with the grpc-status {}, which is none", printable(status)));
     };
     let told = fields.get("grpc-message").map(|words| printable(words.as_bytes())).unwrap_or_default();
@@ -140,7 +139,8 @@ fn verdict(bytes: &[u8]) -> Result<(), String> {
     if u32::from_be_bytes(len) as usize != message.len() {
         return Err("its message is malformed: its length is another than it says".to_owned());
     }
-    let status = protobuf::number(message, 1).map_err(|bad| format!("its message is malformed: {bad}"))?;
+    let status =
+        protobuf::find_varint(message, 1).map_err(|bad| format!("its message is malformed: {bad}"))?;
     // An enum is 32 bits wide, whatever came.
     match status.unwrap_or(0) as u32 {
         1 => Ok(()),

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use plimsoll_wire::base64;
+
 use super::stream::TlsStream;
 use super::vouch;
 use crate::adapter::Connection;
-use crate::base64;
 use crate::counters::Handshake;
 use crate::http1::answer::Reason;
 use crate::stream::Stream;

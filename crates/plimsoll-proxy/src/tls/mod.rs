@@ -1,7 +1,6 @@
 //! TLS on both sides: what is read from files, who is let in, who is believed.
 
 pub(crate) mod enter;
-pub(crate) mod hello;
 mod load;
 mod records;
 pub(crate) mod stream;

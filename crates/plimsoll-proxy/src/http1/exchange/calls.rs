@@ -1,6 +1,7 @@
 //! What an answer says about a call of gRPC, and how it becomes one of gRPC-Web.
 
-use crate::grpc;
+use plimsoll_wire::grpc;
+
 use crate::http1::body::write_chunk_head;
 use crate::http1::job::Job;
 use crate::http1::response::{Delivery, ResponseHead};
@@ -32,14 +33,15 @@ pub(super) fn answer_type(
     let is_type = |h: &&httparse::Header<'_>| h.name.eq_ignore_ascii_case("content-type");
     // Anything else was said by somebody who does not speak gRPC, and passes as it is.
     web.translated = head.status < 200
-        || (head.status == 200 && headers.iter().find(is_type).is_some_and(|h| grpc::is_call(h.value)));
+        || (head.status == 200
+            && headers.iter().find(is_type).is_some_and(|h| grpc::is_grpc_content_type(h.value)));
     if head.status != 200 || !web.translated {
         return None;
     }
-    web.status_told = status_told;
+    web.status_sent = status_told;
     // A frame of trailers follows, and all of it may be text.
     head.forget_length();
-    Some(web.answer_type.clone())
+    Some(web.response_type.clone())
 }
 
 /// Writes trailers as the last frame of a body, which is where clients of gRPC-Web look for them.
@@ -47,7 +49,7 @@ pub(super) fn write_web_end(out: &mut Vec<u8>, delivery: Delivery, job: &mut Job
     let view = job.view.clone();
     let edits = &view.rules[job.rule].table.response_edits;
     let Some(web) = job.translated() else { return };
-    let frame = web.last_frame(&std::mem::take(trailers), edits);
+    let frame = web.trailer_frame(&std::mem::take(trailers), edits);
     let before = out.len();
     match delivery {
         Delivery::Chunked => {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use plimsoll_core::retry::{self, Decision, Told};
 use plimsoll_core::{Failure, Outcome};
+use plimsoll_wire::grpc;
 
 use super::{End, Exchange, TURNS, calls, loads};
 use crate::downstream::Downstream;
-use crate::grpc;
 use crate::http1::MAX_HEADERS;
 use crate::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use crate::http1::job::Job;
@@ -101,7 +101,7 @@ impl Exchange {
         answer.finished = true;
         let mut trailers = self.upstream.trailer_lines();
         if job.is_call
-            && let Some(status) = calls::status_among(&trailers).map(grpc::as_http)
+            && let Some(status) = calls::status_among(&trailers).map(grpc::to_http_status)
         {
             let first_byte = Duration::ZERO;
             self.suspect = self.ticket.learn(now, Outcome::Answered { status, first_byte }).or(self.suspect);
@@ -169,7 +169,7 @@ impl Exchange {
             answer.reusable &= at + decoded.consumed == bytes.len();
             self.trailers_ended(worker, job);
         }
-        let text = job.translated().and_then(|web| web.write(&bytes[data.clone()]));
+        let text = job.translated().and_then(|web| web.encode_response(&bytes[data.clone()]));
         self.deliver_body(cx, client, job, &mut out, text.as_deref().unwrap_or(&bytes[data]))
     }
 
@@ -261,9 +261,11 @@ impl Exchange {
             _ => return Err(garbage),
         };
         let call = calls::status_in(job, headers);
-        let status = call.map_or(head.status, |told| head.status.max(grpc::as_http(told)));
+        let status = call.map_or(head.status, |told| head.status.max(grpc::to_http_status(told)));
         let told = match call {
-            Some(call) if head.status == 200 && has_no_body(&head) => grpc::status(call).map(Told::Call),
+            Some(call) if head.status == 200 && has_no_body(&head) => {
+                grpc::parse_status(call).map(Told::Call)
+            }
             _ => (head.status >= 400).then_some(Told::Status(head.status)),
         };
         let now = self.now(worker);

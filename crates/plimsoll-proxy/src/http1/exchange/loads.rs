@@ -1,6 +1,7 @@
 //! What an answer says of its destination's load, where its pool asks for that (ORCA).
 
 use plimsoll_core::Tick;
+use plimsoll_wire::orca::{MalformedReport, is_load_report};
 
 use super::Exchange;
 use crate::counters::Told;
@@ -17,7 +18,7 @@ pub(super) fn asked_for(job: &Job) -> bool {
 pub(super) fn in_head<'h>(
     headers: &'h [httparse::Header<'h>],
 ) -> impl Iterator<Item = (&'h str, &'h [u8])> + Clone {
-    headers.iter().filter(|h| orca::is_report(h.name)).map(|h| (h.name, h.value))
+    headers.iter().filter(|h| is_load_report(h.name)).map(|h| (h.name, h.value))
 }
 
 /// The reports among trailer lines.
@@ -36,7 +37,7 @@ pub(super) fn hide(lines: &mut Vec<u8>) {
 
 fn report_in(line: &[u8]) -> Option<(&str, &[u8])> {
     let colon = line.iter().position(|&byte| byte == b':')?;
-    let name = str::from_utf8(&line[..colon]).ok().filter(|name| orca::is_report(name))?;
+    let name = str::from_utf8(&line[..colon]).ok().filter(|name| is_load_report(name))?;
     Some((name, line[colon + 1..].trim_ascii()))
 }
 
@@ -58,7 +59,7 @@ impl Exchange {
                 self.ticket.reported().record(now, &report);
                 Told::Load
             }
-            Err(orca::Malformed) => Told::Nonsense,
+            Err(MalformedReport) => Told::Nonsense,
         };
         pool.tallies.of(worker.number).load_told(told);
     }

@@ -4,7 +4,7 @@
 //! trailers (a last frame of the body), and base64 in the body where the type says `-text`.
 
 use crate::base64::{Decoder, Encoder};
-use crate::tables::Edits;
+use crate::http1::HeaderEdits;
 
 /// The first byte of the frame that holds trailers.
 const TRAILERS: u8 = 0x80;
@@ -13,27 +13,27 @@ const PREFIX: u8 = 5;
 
 /// A type of gRPC-Web.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WebType<'b> {
+pub struct ContentType<'b> {
     /// Bodies are base64.
-    pub(crate) text: bool,
+    pub text: bool,
     /// What messages are made of, `+proto` if it is said; parameters are part of it.
     suffix: &'b [u8],
 }
 
-impl<'b> WebType<'b> {
-    pub(crate) fn parse(content_type: &'b [u8]) -> Option<Self> {
+impl<'b> ContentType<'b> {
+    pub fn parse(content_type: &'b [u8]) -> Option<Self> {
         let rest = content_type.strip_prefix(b"application/grpc-web")?;
         let (text, suffix) = rest.strip_prefix(b"-text").map_or((false, rest), |rest| (true, rest));
         suffix.first().is_none_or(|&next| matches!(next, b'+' | b';')).then_some(Self { text, suffix })
     }
 
     /// The same as gRPC has it.
-    pub(crate) fn of_grpc(&self) -> Vec<u8> {
+    pub fn to_grpc(&self) -> Vec<u8> {
         [b"application/grpc", self.suffix].concat()
     }
 
     /// The type of the answer: text, if the client says so, or asks in text and says nothing else.
-    fn of_answer(&self, accept: Option<&[u8]>) -> (Vec<u8>, bool) {
+    fn for_response(&self, accept: Option<&[u8]>) -> (Vec<u8>, bool) {
         let accepts =
             |wanted: &[u8]| accept.is_some_and(|all| all.windows(wanted.len()).any(|w| w == wanted));
         let text = accepts(b"application/grpc-web-text") || (self.text && !accepts(b"application/grpc-web"));
@@ -44,35 +44,35 @@ impl<'b> WebType<'b> {
 
 /// One call of gRPC-Web.
 #[derive(Debug)]
-pub(crate) struct Web {
+pub struct Translator {
     /// The type of its answers.
-    pub(crate) answer_type: Vec<u8>,
+    pub response_type: Vec<u8>,
     /// The destination speaks gRPC; else it gets what the client sends, and its answer passes as it is.
-    pub(crate) translated: bool,
+    pub translated: bool,
     /// The body comes in base64.
     request: Option<Decoder>,
     /// The answer goes out in base64.
     answer: Option<Encoder>,
     place: Place,
     /// The call's status stood in the head of its answer.
-    pub(crate) status_told: bool,
+    pub status_sent: bool,
 }
 
-impl Web {
-    pub(crate) fn new(asked: &WebType<'_>, accept: Option<&[u8]>, translated: bool) -> Self {
-        let (answer_type, text) = asked.of_answer(accept);
+impl Translator {
+    pub fn new(asked: &ContentType<'_>, accept: Option<&[u8]>, translated: bool) -> Self {
+        let (response_type, text) = asked.for_response(accept);
         Self {
-            answer_type,
+            response_type,
             translated,
             request: (translated && asked.text).then(Decoder::default),
             answer: text.then(Encoder::default),
             place: Place::default(),
-            status_told: false,
+            status_sent: false,
         }
     }
 
     /// Makes of body bytes of the client what gRPC has: so many bytes, at the front. `None`: it is not base64.
-    pub(crate) fn take(&mut self, bytes: &mut [u8]) -> Option<usize> {
+    pub fn decode_request(&mut self, bytes: &mut [u8]) -> Option<usize> {
         match &mut self.request {
             Some(decoder) => decoder.decode(bytes).ok(),
             None => Some(bytes.len()),
@@ -80,12 +80,12 @@ impl Web {
     }
 
     /// May the client's body end here?
-    pub(crate) fn is_whole(&self) -> bool {
-        self.request.as_ref().is_none_or(Decoder::is_whole)
+    pub fn is_request_complete(&self) -> bool {
+        self.request.as_ref().is_none_or(Decoder::is_complete)
     }
 
     /// Body bytes of an answer in text; `None` where they go out as they are.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub fn encode_response(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let encoder = self.answer.as_mut()?;
         let mut text = Vec::new();
         encoder.encode(bytes, &mut text);
@@ -97,19 +97,19 @@ impl Web {
     }
 
     /// The frame that ends an answer: its trailer lines, without those that `edits` take away.
-    pub(crate) fn last_frame(&mut self, trailers: &[u8], edits: &Edits) -> Vec<u8> {
+    pub fn trailer_frame(&mut self, trailers: &[u8], edits: &HeaderEdits) -> Vec<u8> {
         let mut frame = vec![TRAILERS, 0, 0, 0, 0];
-        let mut status_told = self.status_told;
+        let mut status_sent = self.status_sent;
         for line in trailers.split_inclusive(|&byte| byte == b'\n') {
             let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
             let name = str::from_utf8(name).unwrap_or_default();
-            status_told |= name.eq_ignore_ascii_case("grpc-status");
-            if !edits.replaces(name) {
+            status_sent |= name.eq_ignore_ascii_case("grpc-status");
+            if !edits.drops(name) {
                 frame.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
                 frame.extend_from_slice(&line[name.len()..]);
             }
         }
-        if !status_told {
+        if !status_sent {
             // What a client of gRPC makes of such an end. Clients of gRPC-Web would take it for a good one.
             frame.extend_from_slice(b"grpc-status: 2\r\ngrpc-message: the answer ended without a status\r\n");
         }
@@ -176,7 +176,7 @@ mod tests {
             ("application/grpc-web-texts", None),
         ];
         for (name, expected) in table {
-            let found = WebType::parse(name.as_bytes()).map(|t| (t.text, t.of_grpc()));
+            let found = ContentType::parse(name.as_bytes()).map(|t| (t.text, t.to_grpc()));
             assert_eq!(found, expected.map(|(text, grpc)| (text, grpc.into())), "{name}");
         }
     }
@@ -184,8 +184,8 @@ mod tests {
     #[test]
     fn the_answer_is_text_where_the_client_wants_it() {
         let answer = |asked: &'static str, accept: Option<&str>| {
-            let asked = WebType::parse(asked.as_bytes()).expect("a type");
-            String::from_utf8(asked.of_answer(accept.map(str::as_bytes)).0).expect("text")
+            let asked = ContentType::parse(asked.as_bytes()).expect("a type");
+            String::from_utf8(asked.for_response(accept.map(str::as_bytes)).0).expect("text")
         };
         let (text, binary) = ("application/grpc-web-text+proto", "application/grpc-web+proto");
         assert_eq!(answer(text, None), text);
@@ -195,30 +195,30 @@ mod tests {
         assert_eq!(answer(binary, Some("application/grpc-web-text")), text);
     }
 
-    fn web(name: &'static str) -> Web {
-        Web::new(&WebType::parse(name.as_bytes()).expect("a type"), None, true)
+    fn web(name: &'static str) -> Translator {
+        Translator::new(&ContentType::parse(name.as_bytes()).expect("a type"), None, true)
     }
 
     #[test]
     fn trailers_end_the_body() {
-        let none = Edits::default();
+        let none = HeaderEdits::default();
         let mut binary = web("application/grpc-web");
-        assert_eq!(binary.write(b"x"), None);
-        let frame = binary.last_frame(b"Grpc-Status: 0\r\nx-a: B:c\r\n", &none);
+        assert_eq!(binary.encode_response(b"x"), None);
+        let frame = binary.trailer_frame(b"Grpc-Status: 0\r\nx-a: B:c\r\n", &none);
         assert_eq!(frame, b"\x80\0\0\0\x1agrpc-status: 0\r\nx-a: B:c\r\n");
-        let untold = String::from_utf8_lossy(&binary.last_frame(b"", &none)).into_owned();
+        let untold = String::from_utf8_lossy(&binary.trailer_frame(b"", &none)).into_owned();
         assert!(untold.contains("grpc-status: 2\r\n"), "{untold:?}");
-        binary.status_told = true;
-        assert_eq!(binary.last_frame(b"", &none), b"\x80\0\0\0\0");
+        binary.status_sent = true;
+        assert_eq!(binary.trailer_frame(b"", &none), b"\x80\0\0\0\0");
     }
 
     #[test]
     fn text_is_padded_where_a_message_ends_and_not_within() {
         let mut text = web("application/grpc-web-text");
-        assert_eq!(text.write(b"\0\0\0").as_deref(), Some(&b"AAAA"[..]));
-        assert_eq!(text.write(b"\0\x04ab").as_deref(), Some(&b"AARh"[..]), "a byte waits");
-        assert_eq!(text.write(b"cd\0\0\0\0\0").as_deref(), Some(&b"YmNkAAAAAAA="[..]));
-        let frame = text.last_frame(b"grpc-status: 0\r\n", &Edits::default());
+        assert_eq!(text.encode_response(b"\0\0\0").as_deref(), Some(&b"AAAA"[..]));
+        assert_eq!(text.encode_response(b"\0\x04ab").as_deref(), Some(&b"AARh"[..]), "a byte waits");
+        assert_eq!(text.encode_response(b"cd\0\0\0\0\0").as_deref(), Some(&b"YmNkAAAAAAA="[..]));
+        let frame = text.trailer_frame(b"grpc-status: 0\r\n", &HeaderEdits::default());
         assert_eq!(frame, b"gAAAABBncnBjLXN0YXR1czogMA0K");
     }
 
@@ -235,7 +235,7 @@ mod tests {
             let (mut call, mut text, mut rest) = (web("application/grpc-web-text"), Vec::new(), &all[..]);
             for cut in cuts.iter().cycle() {
                 let (piece, after) = rest.split_at(rest.len().min(*cut));
-                text.extend(call.write(piece).expect("it is text"));
+                text.extend(call.encode_response(piece).expect("it is text"));
                 rest = after;
                 if rest.is_empty() {
                     break;
@@ -244,7 +244,7 @@ mod tests {
             let mut decoded = text.clone();
             let len = Decoder::default().decode(&mut decoded).expect("base64");
             prop_assert_eq!(&decoded[..len], &all[..], "no byte of the last message waits");
-            text.extend(call.last_frame(b"grpc-status: 0\r\n", &Edits::default()));
+            text.extend(call.trailer_frame(b"grpc-status: 0\r\n", &HeaderEdits::default()));
             let len = Decoder::default().decode(&mut text).expect("base64");
             prop_assert_eq!(&text[..len], &[&all[..], b"\x80\0\0\0\x10grpc-status: 0\r\n"].concat()[..]);
         }

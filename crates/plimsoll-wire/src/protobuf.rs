@@ -9,15 +9,15 @@ const MAX_DEPTH: u8 = 100;
 
 /// What is wrong with a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed(&'static str);
+pub struct MalformedMessage(&'static str);
 
-impl std::fmt::Display for Malformed {
+impl std::fmt::Display for MalformedMessage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.0)
     }
 }
 
-const CUT: Malformed = Malformed("it breaks off");
+const CUT: MalformedMessage = MalformedMessage("it breaks off");
 
 /// How a field is told, in the low bits of its key.
 const NUMBER: u8 = 0;
@@ -28,7 +28,7 @@ const GROUP_END: u8 = 4;
 const FOUR_BYTES: u8 = 5;
 
 /// Writes a field that is text.
-pub(crate) fn write_text(out: &mut Vec<u8>, field: u32, text: &str) {
+pub fn write_string(out: &mut Vec<u8>, field: u32, text: &str) {
     write_varint(out, u64::from(field) << 3 | u64::from(TEXT));
     write_varint(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
@@ -44,7 +44,7 @@ fn write_varint(out: &mut Vec<u8>, mut value: u64) {
 
 /// What a field is told as.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub(crate) enum Value<'m> {
+pub enum Value<'m> {
     /// A whole number.
     Number(u64),
     /// Eight bytes, read as what a message here has in them.
@@ -59,7 +59,7 @@ pub(crate) enum Value<'m> {
 ///
 /// # Errors
 /// The message is none.
-pub(crate) fn field<'m>(message: &mut &'m [u8]) -> Result<Option<(u32, Value<'m>)>, Malformed> {
+pub fn next_field<'m>(message: &mut &'m [u8]) -> Result<Option<(u32, Value<'m>)>, MalformedMessage> {
     if message.is_empty() {
         return Ok(None);
     }
@@ -77,7 +77,7 @@ pub(crate) fn field<'m>(message: &mut &'m [u8]) -> Result<Option<(u32, Value<'m>
             *message = rest;
             Value::Bytes(bytes)
         }
-        GROUP_END => return Err(Malformed("a group ends that never began")),
+        GROUP_END => return Err(MalformedMessage("a group ends that never began")),
         _ => {
             skip(message, number, form, MAX_DEPTH)?;
             Value::Strange
@@ -91,9 +91,9 @@ pub(crate) fn field<'m>(message: &mut &'m [u8]) -> Result<Option<(u32, Value<'m>
 ///
 /// # Errors
 /// The message is none.
-pub(crate) fn number(mut message: &[u8], wanted: u32) -> Result<Option<u64>, Malformed> {
+pub fn find_varint(mut message: &[u8], wanted: u32) -> Result<Option<u64>, MalformedMessage> {
     let mut found = None;
-    while let Some((number, value)) = field(&mut message)? {
+    while let Some((number, value)) = next_field(&mut message)? {
         if let (true, Value::Number(value)) = (number == wanted, value) {
             found = Some(value);
         }
@@ -102,16 +102,16 @@ pub(crate) fn number(mut message: &[u8], wanted: u32) -> Result<Option<u64>, Mal
 }
 
 /// A field's number and its form.
-fn key(bytes: &mut &[u8]) -> Result<(u32, u8), Malformed> {
-    let key = u32::try_from(varint(bytes)?).map_err(|_| Malformed("a field's number is too large"))?;
+fn key(bytes: &mut &[u8]) -> Result<(u32, u8), MalformedMessage> {
+    let key = u32::try_from(varint(bytes)?).map_err(|_| MalformedMessage("a field's number is too large"))?;
     match (key >> 3, key as u8 & 7) {
-        (0, _) => Err(Malformed("a field has the number 0")),
-        (_, 6..) => Err(Malformed("a field has a form that is none")),
+        (0, _) => Err(MalformedMessage("a field has the number 0")),
+        (_, 6..) => Err(MalformedMessage("a field has a form that is none")),
         known => Ok(known),
     }
 }
 
-fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+fn varint(bytes: &mut &[u8]) -> Result<u64, MalformedMessage> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first().ok_or(CUT)?;
@@ -124,10 +124,10 @@ fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
             return Ok(value);
         }
     }
-    Err(Malformed("a number has more than 64 bits"))
+    Err(MalformedMessage("a number has more than 64 bits"))
 }
 
-fn skip(bytes: &mut &[u8], field: u32, form: u8, depth: u8) -> Result<(), Malformed> {
+fn skip(bytes: &mut &[u8], field: u32, form: u8, depth: u8) -> Result<(), MalformedMessage> {
     let len = match form {
         NUMBER => return varint(bytes).map(drop),
         GROUP => return skip_group(bytes, field, depth.checked_sub(1)),
@@ -139,12 +139,12 @@ fn skip(bytes: &mut &[u8], field: u32, form: u8, depth: u8) -> Result<(), Malfor
     Ok(())
 }
 
-fn skip_group(bytes: &mut &[u8], field: u32, depth: Option<u8>) -> Result<(), Malformed> {
-    let depth = depth.ok_or(Malformed("its groups are nested too deep"))?;
+fn skip_group(bytes: &mut &[u8], field: u32, depth: Option<u8>) -> Result<(), MalformedMessage> {
+    let depth = depth.ok_or(MalformedMessage("its groups are nested too deep"))?;
     loop {
         match key(bytes)? {
             (number, GROUP_END) if number == field => return Ok(()),
-            (_, GROUP_END) => return Err(Malformed("a group ends that never began")),
+            (_, GROUP_END) => return Err(MalformedMessage("a group ends that never began")),
             (number, form) => skip(bytes, number, form, depth)?,
         }
     }
@@ -173,10 +173,10 @@ mod tests {
             (b"\x0a\x01x", None),
         ];
         for (message, expected) in table {
-            assert_eq!(number(message, 1), Ok(expected), "{message:?}");
+            assert_eq!(find_varint(message, 1), Ok(expected), "{message:?}");
         }
         let negative = b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
-        assert_eq!(number(negative, 1), Ok(Some(u64::MAX)));
+        assert_eq!(find_varint(negative, 1), Ok(Some(u64::MAX)));
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
             (&deep, "too deep"),
         ];
         for (message, why) in table {
-            let told = number(message, 1).expect_err("malformed");
+            let told = find_varint(message, 1).expect_err("malformed");
             assert!(told.to_string().contains(why), "{message:?}: {told}");
         }
     }
@@ -205,21 +205,21 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_it_fall(message in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _either_way = number(&message, 1);
+            let _either_way = find_varint(&message, 1);
         }
 
         #[test]
         fn a_number_is_found_among_strangers(value: u64, before in "[a-z]{0,300}", after: u64) {
             let mut message = Vec::new();
-            write_text(&mut message, 7, &before);
+            write_string(&mut message, 7, &before);
             write_varint(&mut message, 1 << 3);
             write_varint(&mut message, value);
             write_varint(&mut message, 2 << 3);
             write_varint(&mut message, after);
-            prop_assert_eq!(number(&message, 1), Ok(Some(value)));
+            prop_assert_eq!(find_varint(&message, 1), Ok(Some(value)));
             // And cut anywhere within, it is malformed or lacks what was cut.
             for cut in 0..message.len() {
-                let found = number(&message[..cut], 1);
+                let found = find_varint(&message[..cut], 1);
                 prop_assert!(found.is_err() || found == Ok(None) || found == Ok(Some(value)));
             }
         }

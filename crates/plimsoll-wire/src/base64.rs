@@ -19,11 +19,11 @@ const VALUES: [u8; 256] = {
 
 /// It is not base64.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NotBase64;
+pub struct InvalidBase64;
 
 /// Reads base64. Padding ends a group, and another may follow: whoever sends writes in pieces too.
 #[derive(Debug, Default)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     bits: u32,
     /// Letters of the group so far, padding included.
     have: u8,
@@ -32,7 +32,7 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// Decodes in place: a letter never yields more than a byte. Answers the bytes there are now.
-    pub(crate) fn decode(&mut self, text: &mut [u8]) -> Result<usize, NotBase64> {
+    pub fn decode(&mut self, text: &mut [u8]) -> Result<usize, InvalidBase64> {
         let mut len = 0;
         for at in 0..text.len() {
             if text[at] == b'=' {
@@ -41,7 +41,7 @@ impl Decoder {
             }
             let value = VALUES[usize::from(text[at])];
             if value == NONE || self.padded {
-                return Err(NotBase64);
+                return Err(InvalidBase64);
             }
             self.bits = self.bits << 6 | u32::from(value);
             self.have += 1;
@@ -58,15 +58,15 @@ impl Decoder {
     }
 
     /// Padding stands only where a byte is whole, and nothing is left of its bits.
-    fn pad(&mut self) -> Result<(), NotBase64> {
+    fn pad(&mut self) -> Result<(), InvalidBase64> {
         let left = match (self.have, self.padded) {
             (2, _) => 0b1111,
             (3, false) => 0b11,
             (3, true) => 0,
-            _ => return Err(NotBase64),
+            _ => return Err(InvalidBase64),
         };
         if self.bits & left != 0 {
-            return Err(NotBase64);
+            return Err(InvalidBase64);
         }
         (self.have, self.padded) = (self.have + 1, true);
         if self.have == 4 {
@@ -76,21 +76,21 @@ impl Decoder {
     }
 
     /// May the text end here?
-    pub(crate) fn is_whole(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.have == 0
     }
 }
 
 /// Writes base64.
 #[derive(Debug, Default)]
-pub(crate) struct Encoder {
+pub struct Encoder {
     carried: [u8; 2],
     count: usize,
 }
 
 impl Encoder {
     /// Writes all whole groups; up to two bytes wait for the next piece.
-    pub(crate) fn encode(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+    pub fn encode(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         out.reserve((self.count + bytes.len()) / 3 * 4);
         while self.count > 0 {
             let Some((&byte, rest)) = bytes.split_first() else { return };
@@ -109,7 +109,7 @@ impl Encoder {
     }
 
     /// Writes what waits, with padding.
-    pub(crate) fn pad(&mut self, out: &mut Vec<u8>) {
+    pub fn pad(&mut self, out: &mut Vec<u8>) {
         let [first, second] = self.carried;
         match std::mem::take(&mut self.count) {
             0 => {}
@@ -120,7 +120,7 @@ impl Encoder {
 }
 
 /// All of it at once.
-pub(crate) fn encode(bytes: &[u8]) -> String {
+pub fn encode(bytes: &[u8]) -> String {
     let (mut encoder, mut text) = (Encoder::default(), Vec::new());
     encoder.encode(bytes, &mut text);
     encoder.pad(&mut text);
@@ -145,14 +145,14 @@ mod tests {
 
     use super::*;
 
-    fn decoded(text: &str, step: usize) -> Result<Vec<u8>, NotBase64> {
+    fn decoded(text: &str, step: usize) -> Result<Vec<u8>, InvalidBase64> {
         let (mut decoder, mut bytes) = (Decoder::default(), Vec::new());
         for piece in text.as_bytes().chunks(step) {
             let mut piece = piece.to_vec();
             let len = decoder.decode(&mut piece)?;
             bytes.extend_from_slice(&piece[..len]);
         }
-        decoder.is_whole().then_some(bytes).ok_or(NotBase64)
+        decoder.is_complete().then_some(bytes).ok_or(InvalidBase64)
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
         ];
         for text in table {
             for step in 1..5 {
-                assert_eq!(decoded(text, step), Err(NotBase64), "{text:?} by {step}");
+                assert_eq!(decoded(text, step), Err(InvalidBase64), "{text:?} by {step}");
             }
         }
     }

@@ -1,0 +1,13 @@
+//! Parsers and serializers of the wire formats that Plimsoll handles.
+
+pub mod base64;
+pub mod client_hello;
+mod detection;
+pub mod grpc;
+pub mod grpc_web;
+pub mod http1;
+pub mod orca;
+pub mod protobuf;
+pub mod websocket;
+
+pub use self::detection::Detection;
