@@ -51,7 +51,7 @@ pub const POOL_LIMITS: PoolLimits = PoolLimits { requests: 0, connections: 0, pe
 /// How long a message waits for room.
 pub const WAIT: Duration = Duration::from_secs(1);
 /// Messages or connections at once.
-pub(crate) const AT_ONCE: RangeInclusive<i64> = 0..=1_000_000;
+pub(crate) const CONCURRENT: RangeInclusive<i64> = 0..=1_000_000;
 
 /// Size and count limits of a listener.
 pub const LIMITS: Limits = Limits {
@@ -135,7 +135,7 @@ pub(crate) const THRESHOLD: RangeInclusive<i64> = 1..=1000;
 /// Checks of one pool at once, each with a socket.
 pub(crate) const CONCURRENT_CHECKS: RangeInclusive<i64> = 1..=65_536;
 /// A span that may be anything between nothing and twice itself is none.
-pub(crate) const JITTER_MOST: f64 = 0.5;
+pub(crate) const MAX_JITTER: f64 = 0.5;
 /// Open connections: as many as a process may have files (Linux `fs.nr_open`).
 pub(crate) const CONNECTIONS: RangeInclusive<i64> = 1..=1_048_576;
 /// Connections ended in a second.

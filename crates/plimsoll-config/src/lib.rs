@@ -4,8 +4,6 @@
 //! column and path. The way: text → `parse` → a `tree` whose every node knows its place → `expand` (variables) →
 //! `check`, block by block, each value by a reader of its type → [`model`].
 
-#[cfg(test)]
-mod agreement;
 mod check;
 pub mod defaults;
 mod expand;
@@ -16,6 +14,8 @@ mod parse;
 mod problem;
 mod report;
 mod schema;
+#[cfg(test)]
+mod schema_consistency;
 mod schema_types;
 mod suggest;
 mod tree;

@@ -9,7 +9,7 @@ use crate::tree::Span;
 
 /// More problems than this are counted, not told: nobody reads them, and a hostile file could hold a
 /// million.
-const MAX_TOLD: usize = 200;
+const MAX_REPORTED: usize = 200;
 
 /// Does it stop the file from being used?
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
@@ -241,8 +241,8 @@ impl Source {
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     pub(crate) sources: Vec<Source>,
-    told: Vec<Problem>,
-    untold: usize,
+    reported: Vec<Problem>,
+    unreported: usize,
     errors: bool,
 }
 
@@ -254,14 +254,14 @@ impl Problems {
         span: Span,
         path: String,
         message: impl Into<String>,
-    ) -> Added<'_> {
+    ) -> ProblemBuilder<'_> {
         self.errors |= code.severity() == Severity::Error;
         if self.is_full() {
-            self.untold += 1;
-            return Added::nothing();
+            self.unreported += 1;
+            return ProblemBuilder::suppressed();
         }
         let at = locate(&self.sources, span);
-        self.told.push(Problem {
+        self.reported.push(Problem {
             severity: code.severity(),
             code,
             at,
@@ -270,12 +270,12 @@ impl Problems {
             help: None,
             related: Vec::new(),
         });
-        Added { problem: self.told.last_mut(), sources: &self.sources }
+        ProblemBuilder { problem: self.reported.last_mut(), sources: &self.sources }
     }
 
     /// No more are told, so nothing need be done to tell one well.
     pub(crate) fn is_full(&self) -> bool {
-        self.told.len() >= MAX_TOLD
+        self.reported.len() >= MAX_REPORTED
     }
 
     /// Was there one that stops the file?
@@ -285,28 +285,28 @@ impl Problems {
 
     /// All of them, in the order of the files.
     pub(crate) fn finish(mut self) -> (Vec<Problem>, Vec<Source>) {
-        if self.untold > 0 {
+        if self.unreported > 0 {
             let span = Span { source: 0, start: 0, end: 0 };
             let at = locate(&self.sources, span);
-            self.told.push(Problem {
+            self.reported.push(Problem {
                 severity: if self.errors { Severity::Error } else { Severity::Warning },
                 code: Code::TooLarge,
                 at,
                 path: String::new(),
-                message: format!("{} more problems are not shown", self.untold),
+                message: format!("{} more problems are not shown", self.unreported),
                 help: Some("correct these first".to_owned()),
                 related: Vec::new(),
             });
-            let last = self.told.len() - 1;
-            self.told[..last].sort_by_key(place);
+            let last = self.reported.len() - 1;
+            self.reported[..last].sort_by_key(sort_key);
         } else {
-            self.told.sort_by_key(place);
+            self.reported.sort_by_key(sort_key);
         }
-        (self.told, self.sources)
+        (self.reported, self.sources)
     }
 }
 
-fn place(problem: &Problem) -> (usize, usize) {
+fn sort_key(problem: &Problem) -> (usize, usize) {
     (problem.at.source, problem.at.bytes.start)
 }
 
@@ -326,14 +326,14 @@ fn locate(sources: &[Source], span: Span) -> Location {
 }
 
 /// A problem just added.
-pub(crate) struct Added<'p> {
+pub(crate) struct ProblemBuilder<'p> {
     problem: Option<&'p mut Problem>,
     sources: &'p [Source],
 }
 
-impl Added<'_> {
+impl ProblemBuilder<'_> {
     /// Stands for a problem that is not told.
-    pub(crate) fn nothing() -> Self {
+    pub(crate) fn suppressed() -> Self {
         Self { problem: None, sources: &[] }
     }
 

@@ -62,8 +62,8 @@ pub(crate) struct Scalar {
 pub(crate) enum Kind {
     Null,
     Bool(bool),
-    Whole(i64),
-    Number(f64),
+    Integer(i64),
+    Float(f64),
     Text,
     /// Its variable has no value, which was told already: nothing more is asked of it.
     Unresolved,
@@ -80,22 +80,22 @@ impl Kind {
         }
         let unsigned = plain.strip_prefix(['-', '+']).unwrap_or(plain);
         match unsigned {
-            ".inf" | ".Inf" | ".INF" => return Self::Number(f64::INFINITY),
-            ".nan" | ".NaN" | ".NAN" => return Self::Number(f64::NAN),
+            ".inf" | ".Inf" | ".INF" => return Self::Float(f64::INFINITY),
+            ".nan" | ".NaN" | ".NAN" => return Self::Float(f64::NAN),
             _ => {}
         }
         let radix =
             |prefix, radix| plain.strip_prefix(prefix).and_then(|d| i64::from_str_radix(d, radix).ok());
         if let Some(number) = radix("0o", 8).or_else(|| radix("0x", 16)) {
-            return Self::Whole(number);
+            return Self::Integer(number);
         }
         let numeric = |b: u8| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-');
         if !unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') || !plain.bytes().all(numeric) {
             return Self::Text;
         }
         match (plain.parse(), plain.parse()) {
-            (Ok(whole), _) => Self::Whole(whole),
-            (_, Ok(number)) => Self::Number(number),
+            (Ok(whole), _) => Self::Integer(whole),
+            (_, Ok(number)) => Self::Float(number),
             _ => Self::Text,
         }
     }
@@ -110,7 +110,7 @@ impl Node {
             Value::Scalar(scalar) => match scalar.kind {
                 Kind::Null => "nothing",
                 Kind::Bool(_) => "true or false",
-                Kind::Whole(_) | Kind::Number(_) => "a number",
+                Kind::Integer(_) | Kind::Float(_) => "a number",
                 Kind::Text | Kind::Unresolved => "text",
             },
         }
@@ -205,13 +205,13 @@ mod tests {
             ("true", Kind::Bool(true)),
             ("yes", Kind::Text),
             ("on", Kind::Text),
-            ("12", Kind::Whole(12)),
-            ("-12", Kind::Whole(-12)),
-            ("0x1F", Kind::Whole(31)),
-            ("012", Kind::Whole(12)),
-            ("0.8", Kind::Number(0.8)),
-            ("1e3", Kind::Number(1000.0)),
-            (".inf", Kind::Number(f64::INFINITY)),
+            ("12", Kind::Integer(12)),
+            ("-12", Kind::Integer(-12)),
+            ("0x1F", Kind::Integer(31)),
+            ("012", Kind::Integer(12)),
+            ("0.8", Kind::Float(0.8)),
+            ("1e3", Kind::Float(1000.0)),
+            (".inf", Kind::Float(f64::INFINITY)),
             ("1.2.3", Kind::Text),
             ("10.0.0.1:80", Kind::Text),
             ("1_000", Kind::Text),

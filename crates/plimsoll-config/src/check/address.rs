@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path as FilePath, PathBuf};
 
-use crate::check::config_node::Place;
-use crate::check::read::Reader;
-use crate::check::value_error::Wrong;
+use crate::check::config_node::ConfigNode;
+use crate::check::reader::Reader;
+use crate::check::value_error::ValueError;
 use crate::model::{DestinationAddress, ListenAddress};
 use crate::problem::Code;
 use crate::tree::{Kind, Scalar, Value};
@@ -22,23 +22,23 @@ impl Reader<'_> {
     /// An address, by one of the parsers below; a bare port is refused with the right spelling.
     pub(crate) fn address<T>(
         &mut self,
-        place: &Place<'_>,
+        node: &ConfigNode<'_>,
         host: &str,
-        parse: impl FnOnce(&str, &FilePath) -> Result<T, Wrong>,
+        parse: impl FnOnce(&str, &FilePath) -> Result<T, ValueError>,
     ) -> Option<T> {
-        if let Value::Scalar(Scalar { kind: Kind::Whole(_), .. }) = place.node.value {
-            let help = format!("write \"{host}:{}\"", place.shown());
-            self.refuse(place, Wrong::new(Code::BadAddress, "is a port without a host", help));
+        if let Value::Scalar(Scalar { kind: Kind::Integer(_), .. }) = node.tree.value {
+            let help = format!("write \"{host}:{}\"", node.shown());
+            self.reject(node, ValueError::new(Code::BadAddress, "is a port without a host", help));
             return None;
         }
         let dir = self.dir;
-        self.parsed(place, "an address", |text| parse(text, dir))
+        self.parsed(node, "an address", |text| parse(text, dir))
     }
 }
 
 /// Where to listen: an IP address and port, a port alone for all IPv4 interfaces, `localhost`, `unix:PATH`.
 /// Port 0 is good: the system chooses.
-pub(crate) fn listen(text: &str, dir: &FilePath) -> Result<ListenAddress, Wrong> {
+pub(crate) fn listen(text: &str, dir: &FilePath) -> Result<ListenAddress, ValueError> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path, dir).map(ListenAddress::Unix);
     }
@@ -46,31 +46,35 @@ pub(crate) fn listen(text: &str, dir: &FilePath) -> Result<ListenAddress, Wrong>
 }
 
 /// Where to receive datagrams: as [`listen`], without Unix sockets.
-pub(crate) fn listen_udp(text: &str, _: &FilePath) -> Result<ListenAddress, Wrong> {
+pub(crate) fn listen_udp(text: &str, _: &FilePath) -> Result<ListenAddress, ValueError> {
     if text.starts_with("unix:") {
         let help = "write it like \"0.0.0.0:53\", \":53\" (all IPv4 interfaces) or \"[::]:53\"";
-        return Err(Wrong::new(Code::BadAddress, "is a Unix socket, which takes no datagrams here", help));
+        return Err(ValueError::new(
+            Code::BadAddress,
+            "is a Unix socket, which takes no datagrams here",
+            help,
+        ));
     }
     listen_socket(text).map(ListenAddress::Udp)
 }
 
 /// As [`listen`], without Unix sockets.
-pub(crate) fn listen_socket(text: &str) -> Result<SocketAddr, Wrong> {
+pub(crate) fn listen_socket(text: &str) -> Result<SocketAddr, ValueError> {
     let (host, port) = split(text, LISTEN_HELP)?;
     let ip = match host {
         "" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         _ => ip(host).ok_or_else(|| {
             let what = "is not an address to listen on: its host is not an IP address";
-            Wrong::new(Code::BadAddress, what, LISTEN_HELP)
+            ValueError::new(Code::BadAddress, what, LISTEN_HELP)
         })?,
     };
     Ok(SocketAddr::new(ip, port))
 }
 
 /// Where to connect to: an IP address or host name and a port, or `unix:PATH`.
-pub(crate) fn destination(text: &str, dir: &FilePath) -> Result<DestinationAddress, Wrong> {
-    let refuse = |what, help: String| Err(Wrong::new(Code::BadAddress, what, help));
+pub(crate) fn destination(text: &str, dir: &FilePath) -> Result<DestinationAddress, ValueError> {
+    let refuse = |what, help: String| Err(ValueError::new(Code::BadAddress, what, help));
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path, dir).map(DestinationAddress::Unix);
     }
@@ -116,8 +120,8 @@ fn ip(host: &str) -> Option<IpAddr> {
     }
 }
 
-fn split<'a>(text: &'a str, help: &str) -> Result<(&'a str, u16), Wrong> {
-    let refuse = |what, help: &str| Err(Wrong::new(Code::BadAddress, what, help));
+fn split<'a>(text: &'a str, help: &str) -> Result<(&'a str, u16), ValueError> {
+    let refuse = |what, help: &str| Err(ValueError::new(Code::BadAddress, what, help));
     if let Some((scheme, rest)) = text.split_once("://") {
         let rest = rest.trim_end_matches('/');
         let help = format!(
@@ -138,8 +142,8 @@ fn split<'a>(text: &'a str, help: &str) -> Result<(&'a str, u16), Wrong> {
     }
 }
 
-fn unix(path: &str, dir: &FilePath) -> Result<PathBuf, Wrong> {
-    let refuse = |what| Wrong::new(Code::BadAddress, what, "write it like \"unix:/run/app.sock\"");
+fn unix(path: &str, dir: &FilePath) -> Result<PathBuf, ValueError> {
+    let refuse = |what| ValueError::new(Code::BadAddress, what, "write it like \"unix:/run/app.sock\"");
     if path.is_empty() || path.contains('\0') {
         return Err(refuse("has no path"));
     }

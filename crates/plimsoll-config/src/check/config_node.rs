@@ -4,38 +4,38 @@ use crate::tree::{Kind, Node, Path, Scalar, Span, Value, printable};
 
 /// A node, the key it stands under, and the way to it.
 #[derive(Clone, Debug)]
-pub(crate) struct Place<'t> {
-    pub(crate) node: &'t Node,
+pub(crate) struct ConfigNode<'t> {
+    pub(crate) tree: &'t Node,
     /// Where its key stands; `None` for items of lists and the root.
     pub(crate) key: Option<Span>,
     pub(crate) path: Path<'t>,
 }
 
-impl<'t> Place<'t> {
+impl<'t> ConfigNode<'t> {
     /// What an error about the value points at: the key, if the value takes no room or many lines.
     pub(crate) fn span(&self) -> Span {
-        match (&self.node.value, self.key) {
-            (Value::Scalar(_), Some(key)) if self.node.span.is_empty() => key,
+        match (&self.tree.value, self.key) {
+            (Value::Scalar(_), Some(key)) if self.tree.span.is_empty() => key,
             (Value::Block(_) | Value::List(_), Some(key)) => key,
-            _ => self.node.span,
+            _ => self.tree.span,
         }
     }
 
     /// The value as it stands in the file, never with the value of a variable.
     pub(crate) fn shown(&self) -> String {
-        match &self.node.value {
+        match &self.tree.value {
             Value::Scalar(scalar) => printable(scalar.written.as_deref().unwrap_or(&scalar.text)),
-            _ => self.node.kind().to_owned(),
+            _ => self.tree.kind().to_owned(),
         }
     }
 
     /// Holds the value of a variable: nothing derived from it may be shown.
     pub(crate) fn is_variable(&self) -> bool {
-        matches!(&self.node.value, Value::Scalar(Scalar { written: Some(_), .. }))
+        matches!(&self.tree.value, Value::Scalar(Scalar { written: Some(_), .. }))
     }
 
     pub(crate) fn scalar(&self) -> Option<&'t Scalar> {
-        match &self.node.value {
+        match &self.tree.value {
             Value::Scalar(scalar) => Some(scalar),
             _ => None,
         }
@@ -47,7 +47,7 @@ impl<'t> Place<'t> {
     }
 
     pub(crate) fn is_block(&self) -> bool {
-        matches!(self.node.value, Value::Block(_))
+        matches!(self.tree.value, Value::Block(_))
     }
 
     pub(crate) fn is_number_in_quotes(&self) -> bool {
@@ -55,10 +55,10 @@ impl<'t> Place<'t> {
     }
 
     pub(crate) fn is_empty_block(&self) -> bool {
-        matches!(&self.node.value, Value::Block(entries) if entries.is_empty())
+        matches!(&self.tree.value, Value::Block(entries) if entries.is_empty())
     }
 
-    pub(crate) fn is_switch(&self) -> bool {
+    pub(crate) fn is_bool(&self) -> bool {
         self.scalar().is_some_and(|scalar| matches!(scalar.kind, Kind::Bool(_)))
     }
 

@@ -8,17 +8,17 @@ use crate::tree::Span;
 
 /// What was given first, and where: of names, addresses and headers there may be one each.
 #[derive(Debug)]
-pub(crate) struct Firsts<K>(HashMap<K, Span>);
+pub(crate) struct FirstSeen<K>(HashMap<K, Span>);
 
-impl<K> Default for Firsts<K> {
+impl<K> Default for FirstSeen<K> {
     fn default() -> Self {
         Self(HashMap::new())
     }
 }
 
-impl<K: Eq + Hash> Firsts<K> {
+impl<K: Eq + Hash> FirstSeen<K> {
     /// Remembers it, or says where it was given before.
-    pub(crate) fn again(&mut self, key: K, span: Span) -> Option<Span> {
+    pub(crate) fn insert(&mut self, key: K, span: Span) -> Option<Span> {
         match self.0.entry(key) {
             Entry::Vacant(free) => {
                 free.insert(span);

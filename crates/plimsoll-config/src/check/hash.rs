@@ -2,13 +2,13 @@
 
 use plimsoll_core::balance::{Algorithm, HashSpec, Table as HashTable};
 
-use crate::check::config_node::Place;
+use crate::check::config_node::ConfigNode;
 use crate::check::headers::header_name;
 use crate::check::keys;
-use crate::check::read::Reader;
+use crate::check::reader::Reader;
 use crate::check::set_if_given::set_if_given;
 use crate::check::settings::Settings;
-use crate::check::value_error::Wrong;
+use crate::check::value_error::ValueError;
 use crate::model::{HashKey, Listener, Pool, Protocol};
 use crate::problem::Code;
 
@@ -24,17 +24,17 @@ const NAME_BYTES: usize = 256;
 
 impl Reader<'_> {
     /// Lays a `hash` block over `settings`. `algorithm_here`: the block it stands in decides the algorithm.
-    pub(crate) fn hash(&mut self, place: &Place<'_>, algorithm_here: bool, settings: &mut Settings) {
-        let Some(table) = self.table(place, &keys::HASH) else { return };
+    pub(crate) fn hash(&mut self, node: &ConfigNode<'_>, algorithm_here: bool, settings: &mut Settings) {
+        let Some(mapping) = self.mapping(node, &keys::HASH) else { return };
         let tables =
             [("ring", HashTable::Ring), ("maglev", HashTable::Maglev), ("rendezvous", HashTable::Rendezvous)];
-        let HashSpec { table: kind, bound } = &mut settings.hash;
-        set_if_given(kind, table.get("table").and_then(|p| self.word(p, &tables, &[])));
+        let HashSpec { table, bound } = &mut settings.hash;
+        set_if_given(table, mapping.get("table").and_then(|p| self.keyword(p, &tables, &[])));
         set_if_given(
             bound,
-            table.get("bound").and_then(|p| self.parsed(p, "a share like \"125%\"", parse_bound)),
+            mapping.get("bound").and_then(|p| self.parsed(p, "a share like \"125%\"", parse_bound)),
         );
-        let key = table.get("key");
+        let key = mapping.get("key");
         set_if_given(&mut settings.hash_key, key.and_then(|p| self.parsed(p, "what to hash by", parse_key)));
         if !algorithm_here {
             return;
@@ -48,33 +48,38 @@ impl Reader<'_> {
             (Algorithm::SourceHash, _) => {}
             (other, _) => {
                 let message = format!("`hash` is for hashing, and the algorithm here is `{}`", other.name());
-                self.problem(place, Code::Conflict, message)
+                self.problem(node, Code::Conflict, message)
                     .help("make the algorithm `hash` or `source_hash`, or remove this block");
             }
         }
     }
 
     /// Tells when a listener that sees no requests leads to a pool that hashes by something of them.
-    pub(crate) fn sees_keys(&mut self, place: &Place<'_>, listener: &Listener, pools: &[Pool]) {
+    pub(crate) fn check_hash_key_visible(
+        &mut self,
+        node: &ConfigNode<'_>,
+        listener: &Listener,
+        pools: &[Pool],
+    ) {
         if matches!(listener.protocol, Protocol::Http | Protocol::Auto) {
             return;
         }
-        let leads_to = listener.routes.iter().map(|route| route.pool).chain(listener.pool);
+        let target_pools = listener.routes.iter().map(|route| route.pool).chain(listener.pool);
         let by_request = |pool: &&Pool| pool.hash_key().is_some_and(|key| *key != HashKey::Source);
-        if let Some(pool) = leads_to.filter_map(|index| pools.get(index)).find(by_request) {
+        if let Some(pool) = target_pools.filter_map(|index| pools.get(index)).find(by_request) {
             let message = format!(
                 "the pool `{}` hashes by something of requests, and a `{}` listener sees none",
                 pool.name,
                 listener.protocol.as_str()
             );
-            self.problem(place, Code::Conflict, message)
+            self.problem(node, Code::Conflict, message)
                 .help("give the listener a pool with `hash: {key: source}`");
         }
     }
 }
 
-fn parse_key(text: &str) -> Result<HashKey, Wrong> {
-    let wrong = || Wrong::new(Code::BadValue, "is nothing to hash by", KEY_HELP);
+fn parse_key(text: &str) -> Result<HashKey, ValueError> {
+    let wrong = || ValueError::new(Code::BadValue, "is nothing to hash by", KEY_HELP);
     let name = |name: &str, kept_out: &[char]| {
         let good = |c: char| c.is_ascii_graphic() && !kept_out.contains(&c);
         let fits = (1..=NAME_BYTES).contains(&name.len()) && name.chars().all(good);
@@ -90,17 +95,17 @@ fn parse_key(text: &str) -> Result<HashKey, Wrong> {
     }
 }
 
-fn parse_bound(text: &str) -> Result<Option<u16>, Wrong> {
+fn parse_bound(text: &str) -> Result<Option<u16>, ValueError> {
     if text == "none" {
         return Ok(None);
     }
     let digits = text.strip_suffix('%').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
     let percent: u16 = digits
         .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| Wrong::new(Code::BadUnit, "is no bound", BOUND_HELP))?;
+        .ok_or_else(|| ValueError::new(Code::BadUnit, "is no bound", BOUND_HELP))?;
     if BOUND.contains(&percent) {
         Ok(Some(percent))
     } else {
-        Err(Wrong::new(Code::OutOfRange, "is out of range: 101% to 1000%", BOUND_HELP))
+        Err(ValueError::new(Code::OutOfRange, "is out of range: 101% to 1000%", BOUND_HELP))
     }
 }

@@ -1,10 +1,10 @@
 //! Which header lines a file may set, add, remove and ask for.
 
-use crate::check::config_node::Place;
-use crate::check::first_seen::Firsts;
+use crate::check::config_node::ConfigNode;
+use crate::check::first_seen::FirstSeen;
 use crate::check::keys;
-use crate::check::read::Reader;
-use crate::check::value_error::Wrong;
+use crate::check::reader::Reader;
+use crate::check::value_error::ValueError;
 use crate::model::HeaderEdits;
 use crate::problem::Code;
 use crate::tree::printable;
@@ -33,20 +33,20 @@ const TOO_MANY: &str = "at most 100 headers can be named here";
 
 impl Reader<'_> {
     /// `{set: {}, add: {}, remove: []}`
-    pub(crate) fn header_edits(&mut self, place: Option<&Place<'_>>) -> HeaderEdits {
+    pub(crate) fn header_edits(&mut self, node: Option<&ConfigNode<'_>>) -> HeaderEdits {
         let mut edits = HeaderEdits::default();
-        let Some(table) = place.and_then(|place| self.table(place, &keys::HEADERS)) else { return edits };
-        let mut set = Firsts::default();
-        let mut added = Firsts::default();
-        if let Some(place) = table.get("set") {
-            edits.set = self.header_lines(place, editable_name, &mut set);
+        let Some(mapping) = node.and_then(|node| self.mapping(node, &keys::HEADERS)) else { return edits };
+        let mut set = FirstSeen::default();
+        let mut added = FirstSeen::default();
+        if let Some(node) = mapping.get("set") {
+            edits.set = self.header_lines(node, editable_name, &mut set);
         }
-        if let Some(place) = table.get("add") {
-            edits.add = self.header_lines(place, addable_name, &mut added);
+        if let Some(node) = mapping.get("add") {
+            edits.add = self.header_lines(node, addable_name, &mut added);
         }
-        let removed = table.get("remove").map(|place| self.list(place)).unwrap_or_default();
-        if let (Some(place), true) = (table.get("remove"), removed.len() > LINES) {
-            self.problem(place, Code::TooLarge, TOO_MANY);
+        let removed = mapping.get("remove").map(|node| self.list(node)).unwrap_or_default();
+        if let (Some(node), true) = (mapping.get("remove"), removed.len() > LINES) {
+            self.problem(node, Code::TooLarge, TOO_MANY);
         }
         for item in removed.iter().take(LINES) {
             let Some(name) = self.parsed(item, "a header name", removable_name) else { continue };
@@ -61,21 +61,21 @@ impl Reader<'_> {
         edits
     }
 
-    /// Header names and values, each name once whatever its case; `good_name` refuses some.
+    /// Header names and values, each name once whatever its case; `parse_name` refuses some.
     pub(crate) fn header_lines(
         &mut self,
-        place: &Place<'_>,
-        good_name: fn(&str) -> Result<String, Wrong>,
-        seen: &mut Firsts<String>,
+        node: &ConfigNode<'_>,
+        parse_name: fn(&str) -> Result<String, ValueError>,
+        seen: &mut FirstSeen<String>,
     ) -> Vec<(String, String)> {
         let mut lines = Vec::new();
-        let entries = self.entries(place);
+        let entries = self.entries(node);
         if entries.len() > LINES {
-            self.problem(place, Code::TooLarge, TOO_MANY);
+            self.problem(node, Code::TooLarge, TOO_MANY);
         }
         for (key, value) in entries.into_iter().take(LINES) {
-            let span = value.key.unwrap_or(value.node.span);
-            let name = good_name(key);
+            let span = value.key.unwrap_or(value.tree.span);
+            let name = parse_name(key);
             let text = self.parsed(&value, "text", |text| header_value(text).map(str::to_owned));
             match name {
                 Err(wrong) => {
@@ -83,7 +83,7 @@ impl Reader<'_> {
                     self.problems.add(wrong.code, span, value.path.text(), message).maybe_help(wrong.help);
                 }
                 Ok(name) => {
-                    if let Some(first) = seen.again(name.clone(), span) {
+                    if let Some(first) = seen.insert(name.clone(), span) {
                         let line = self.line_of(first);
                         let message = format!("the header `{name}` is given twice; first on {line}");
                         self.problems
@@ -100,46 +100,46 @@ impl Reader<'_> {
 }
 
 /// A header name in lower case.
-pub(crate) fn header_name(text: &str) -> Result<String, Wrong> {
+pub(crate) fn header_name(text: &str) -> Result<String, ValueError> {
     if !is_token(text) || text.len() > NAME_BYTES {
         let help = "a name has letters, digits and any of !#$%&'*+-.^_`|~, at most 256 in all";
-        return Err(Wrong::new(Code::BadHeader, "is not a header name", help));
+        return Err(ValueError::new(Code::BadHeader, "is not a header name", help));
     }
     Ok(text.to_ascii_lowercase())
 }
 
-fn editable_name(text: &str) -> Result<String, Wrong> {
+fn editable_name(text: &str) -> Result<String, ValueError> {
     let name = header_name(text)?;
     if FRAMING.contains(&name.as_str()) {
         let help = "it says how a message is framed or a connection used, and the balancer alone writes it";
-        return Err(Wrong::new(Code::BadHeader, "cannot be edited", help));
+        return Err(ValueError::new(Code::BadHeader, "cannot be edited", help));
     }
     Ok(name)
 }
 
-fn addable_name(text: &str) -> Result<String, Wrong> {
+fn addable_name(text: &str) -> Result<String, ValueError> {
     let name = editable_name(text)?;
     if name == "host" {
         let help = "a request has one; `set` replaces it";
-        return Err(Wrong::new(Code::BadHeader, "cannot be added", help));
+        return Err(ValueError::new(Code::BadHeader, "cannot be added", help));
     }
     Ok(name)
 }
 
-fn removable_name(text: &str) -> Result<String, Wrong> {
+fn removable_name(text: &str) -> Result<String, ValueError> {
     let name = editable_name(text)?;
     if name == "host" {
         let help = "a request without it is not valid; `set` replaces it";
-        return Err(Wrong::new(Code::BadHeader, "cannot be removed", help));
+        return Err(ValueError::new(Code::BadHeader, "cannot be removed", help));
     }
     Ok(name)
 }
 
 /// The name of a line that a check adds to its request.
-pub(crate) fn check_name(text: &str) -> Result<String, Wrong> {
+pub(crate) fn check_name(text: &str) -> Result<String, ValueError> {
     let name = editable_name(text)?;
     if name == "host" {
-        return Err(Wrong::new(
+        return Err(ValueError::new(
             Code::BadHeader,
             "has a key of its own",
             "write it as `host`, beside `headers`",
@@ -149,8 +149,8 @@ pub(crate) fn check_name(text: &str) -> Result<String, Wrong> {
 }
 
 /// A value that is one line and survives the way: no control characters but tabs, no blanks at its ends.
-pub(crate) fn header_value(text: &str) -> Result<&str, Wrong> {
-    let refuse = |what, help| Err(Wrong::new(Code::BadHeader, what, help));
+pub(crate) fn header_value(text: &str) -> Result<&str, ValueError> {
+    let refuse = |what, help| Err(ValueError::new(Code::BadHeader, what, help));
     if text.chars().any(|c| c.is_control() && c != '\t') {
         return refuse("is not a header value: it holds a control character", "a value is one line of text");
     }

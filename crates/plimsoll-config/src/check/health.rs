@@ -2,76 +2,76 @@
 
 use plimsoll_core::health::Start;
 
-use crate::check::config_node::Place;
+use crate::check::config_node::ConfigNode;
 use crate::check::keys;
-use crate::check::read::Reader;
+use crate::check::mapping::Mapping;
+use crate::check::reader::Reader;
 use crate::check::set_if_given::set_if_given;
 use crate::check::settings::health::HealthSettings;
-use crate::check::table::Table;
 use crate::defaults;
 use crate::problem::Code;
 
 impl Reader<'_> {
     /// Lays a `health_monitoring` block over what held before.
-    pub(crate) fn health_monitoring(&mut self, place: &Place<'_>, health: &mut HealthSettings) {
-        let Some(table) = self.table(place, &keys::HEALTH_MONITORING) else { return };
-        let get = |key| table.get(key);
+    pub(crate) fn health_monitoring(&mut self, node: &ConfigNode<'_>, health: &mut HealthSettings) {
+        let Some(mapping) = self.mapping(node, &keys::HEALTH_MONITORING) else { return };
+        let get = |key| mapping.get(key);
         set_if_given(
             &mut health.check_interval,
-            get("check_interval").and_then(|p| self.dur(p, &defaults::INTERVAL)),
+            get("check_interval").and_then(|p| self.duration(p, &defaults::INTERVAL)),
         );
-        set_if_given(&mut health.timeout, get("timeout").and_then(|p| self.dur(p, &defaults::TIMEOUT)));
+        set_if_given(&mut health.timeout, get("timeout").and_then(|p| self.duration(p, &defaults::TIMEOUT)));
         let threshold = defaults::THRESHOLD;
         set_if_given(
             &mut health.failure_threshold,
-            get("failure_threshold").and_then(|p| self.whole(p, threshold.clone())),
+            get("failure_threshold").and_then(|p| self.integer(p, threshold.clone())),
         );
         set_if_given(
             &mut health.recovery_threshold,
-            get("recovery_threshold").and_then(|p| self.whole(p, threshold)),
+            get("recovery_threshold").and_then(|p| self.integer(p, threshold)),
         );
-        self.rhythm(&table, health);
-        self.asking(&table, &mut health.asking);
-        if let Some(port) = get("port").and_then(|p| self.whole(p, 1..=65_535)) {
+        self.rhythm(&mapping, health);
+        self.probe_settings(&mapping, &mut health.probe);
+        if let Some(port) = get("port").and_then(|p| self.integer(p, 1..=65_535)) {
             health.port = Some(port);
         }
-        set_if_given(&mut health.recovery, get("recovery_management").and_then(|p| self.switch(p)));
-        set_if_given(&mut health.alerting, get("alerting").and_then(|p| self.switch(p)));
+        set_if_given(&mut health.recovery, get("recovery_management").and_then(|p| self.boolean(p)));
+        set_if_given(&mut health.alerting, get("alerting").and_then(|p| self.boolean(p)));
     }
 
     /// The keys that say when checks are made, beside the interval.
-    fn rhythm(&mut self, table: &Table<'_>, health: &mut HealthSettings) {
-        let get = |key| table.get(key);
-        if let Some(place) = get("fast_interval")
-            && let Some(fast) = self.dur(place, &defaults::INTERVAL)
+    fn rhythm(&mut self, mapping: &Mapping<'_>, health: &mut HealthSettings) {
+        let get = |key| mapping.get(key);
+        if let Some(node) = get("fast_interval")
+            && let Some(fast) = self.duration(node, &defaults::INTERVAL)
         {
             if fast > health.check_interval {
                 let message = "the fast interval is longer than the usual one";
-                self.problem(place, Code::Conflict, message)
+                self.problem(node, Code::Conflict, message)
                     .help("it holds while a change is pending: make it shorter than `check_interval`");
             }
             health.fast_interval = Some(fast);
         }
-        if let Some(down) = get("down_interval").and_then(|p| self.dur(p, &defaults::INTERVAL)) {
+        if let Some(down) = get("down_interval").and_then(|p| self.duration(p, &defaults::INTERVAL)) {
             health.rhythm.down = Some(down);
         }
-        if let Some(place) = get("jitter")
-            && let Some(jitter) = self.share(place)
+        if let Some(node) = get("jitter")
+            && let Some(jitter) = self.share(node)
         {
-            if jitter > defaults::JITTER_MOST {
+            if jitter > defaults::MAX_JITTER {
                 self.problem(
-                    place,
+                    node,
                     Code::OutOfRange,
-                    format!("`{}` is out of range: 0% to 50%", place.shown()),
+                    format!("`{}` is out of range: 0% to 50%", node.shown()),
                 );
             }
             health.rhythm.jitter = jitter;
         }
         set_if_given(
             &mut health.rhythm.width,
-            get("max_concurrent").and_then(|p| self.whole(p, defaults::CONCURRENT_CHECKS)),
+            get("max_concurrent").and_then(|p| self.integer(p, defaults::CONCURRENT_CHECKS)),
         );
         let words = [("serving", Start::Serving), ("down", Start::Down)];
-        set_if_given(&mut health.rhythm.start, get("start").and_then(|p| self.word(p, &words, &[])));
+        set_if_given(&mut health.rhythm.start, get("start").and_then(|p| self.keyword(p, &words, &[])));
     }
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use plimsoll_core::retry::After;
 
-use crate::check::config_node::Place;
+use crate::check::config_node::ConfigNode;
 use crate::check::keys;
-use crate::check::read::Reader;
+use crate::check::reader::Reader;
 use crate::check::settings::Settings;
-use crate::check::value_error::Wrong;
+use crate::check::value_error::ValueError;
 use crate::defaults;
 use crate::problem::Code;
 use crate::units::ConfigDuration;
@@ -19,44 +19,45 @@ const HELP: &str = "write it like \"p95\", the share of answers that come sooner
 const SHARE: std::ops::RangeInclusive<f64> = 50.0..=99.9;
 
 /// Copies of a message: each is one more destination at work for the same answer.
-const MOST: std::ops::RangeInclusive<i64> = 0..=3;
+const MAX_HEDGES: std::ops::RangeInclusive<i64> = 0..=3;
 
 impl Reader<'_> {
     /// Lays a `hedge` block over `settings`.
-    pub(crate) fn hedge(&mut self, place: &Place<'_>, settings: &mut Settings) {
-        let Some(table) = self.table(place, &keys::HEDGE) else { return };
+    pub(crate) fn hedge(&mut self, node: &ConfigNode<'_>, settings: &mut Settings) {
+        let Some(mapping) = self.mapping(node, &keys::HEDGE) else { return };
         let mut hedge = settings.hedge.unwrap_or(defaults::HEDGE);
-        if let Some(after) = table.get("after").and_then(|p| self.parsed(p, "a time to wait", parse_after)) {
+        if let Some(after) = mapping.get("after").and_then(|p| self.parsed(p, "a time to wait", parse_after))
+        {
             hedge.after = after;
         }
-        if let Some(most) = table.get("max").and_then(|p| self.whole(p, MOST)) {
+        if let Some(most) = mapping.get("max").and_then(|p| self.integer(p, MAX_HEDGES)) {
             hedge.most = most;
         }
         settings.hedge = Some(hedge);
     }
 }
 
-fn parse_after(text: &str) -> Result<After, Wrong> {
+fn parse_after(text: &str) -> Result<After, ValueError> {
     if let Some(percent) = text.strip_prefix('p') {
         let plain = percent.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let percent: f64 = percent
             .parse()
             .ok()
             .filter(|_| plain)
-            .ok_or_else(|| Wrong::new(Code::BadValue, "is no time to wait", HELP))?;
+            .ok_or_else(|| ValueError::new(Code::BadValue, "is no time to wait", HELP))?;
         return match SHARE.contains(&percent) {
             true => Ok(After::Share(percent / 100.0)),
-            false => Err(Wrong::new(Code::OutOfRange, "is out of range: p50 to p99.9", HELP)),
+            false => Err(ValueError::new(Code::OutOfRange, "is out of range: p50 to p99.9", HELP)),
         };
     }
     match text.parse::<ConfigDuration>() {
-        Ok(ConfigDuration(span)) if (LEAST..=*defaults::TIMEOUT.end()).contains(&span) => {
+        Ok(ConfigDuration(span)) if (MIN_DELAY..=*defaults::TIMEOUT.end()).contains(&span) => {
             Ok(After::Span(span))
         }
-        Ok(_) => Err(Wrong::new(Code::OutOfRange, "is out of range: 1ms to 24h", HELP)),
-        Err(_) => Err(Wrong::new(Code::BadValue, "is no time to wait", HELP)),
+        Ok(_) => Err(ValueError::new(Code::OutOfRange, "is out of range: 1ms to 24h", HELP)),
+        Err(_) => Err(ValueError::new(Code::BadValue, "is no time to wait", HELP)),
     }
 }
 
 /// A timer is no finer.
-const LEAST: Duration = Duration::from_millis(1);
+const MIN_DELAY: Duration = Duration::from_millis(1);

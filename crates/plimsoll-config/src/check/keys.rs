@@ -7,25 +7,25 @@
 pub(crate) struct Keys {
     /// Where such blocks stand, as paths are written; `*` for a name.
     pub(crate) at: &'static str,
-    pub(crate) served: &'static [&'static str],
+    pub(crate) supported: &'static [&'static str],
     /// Known, and refused until they are built.
-    pub(crate) later: &'static [&'static str],
+    pub(crate) planned: &'static [&'static str],
     /// May be given twice, once as a switch and once as a block: the specification's Advanced example does.
     pub(crate) pairs: &'static [&'static str],
 }
 
 impl Keys {
-    const fn new(at: &'static str, served: &'static [&'static str]) -> Self {
-        Self { at, served, later: &[], pairs: &[] }
+    const fn new(at: &'static str, supported: &'static [&'static str]) -> Self {
+        Self { at, supported, planned: &[], pairs: &[] }
     }
 
-    pub(crate) fn knows(&self, key: &str) -> bool {
-        self.served.contains(&key) || self.later.contains(&key)
+    pub(crate) fn contains(&self, key: &str) -> bool {
+        self.supported.contains(&key) || self.planned.contains(&key)
     }
 }
 
 pub(crate) const TOP: Keys = Keys {
-    later: &["kafka", "state"],
+    planned: &["kafka", "state"],
     ..Keys::new(
         "",
         &[
@@ -44,12 +44,12 @@ pub(crate) const TOP: Keys = Keys {
     )
 };
 pub(crate) const SHUTDOWN: Keys = Keys::new("shutdown", &["grace"]);
-pub(crate) const ADMIN: Keys = Keys { later: &["tokens"], ..Keys::new("admin", &["address"]) };
+pub(crate) const ADMIN: Keys = Keys { planned: &["tokens"], ..Keys::new("admin", &["address"]) };
 pub(crate) const ACCESS_LOG: Keys = Keys::new("access_log", &["path"]);
 pub(crate) const DECISION_LOG: Keys = Keys::new("decision_log", &["path", "sample"]);
 
 pub(crate) const LISTENER: Keys = Keys {
-    later: &["http3"],
+    planned: &["http3"],
     ..Keys::new(
         "listeners[]",
         &[
@@ -93,14 +93,14 @@ pub(crate) const UDP: Keys = Keys::new("listeners[].udp", &["flow", "idle", "max
 pub(crate) const MQTT: Keys = Keys::new("listeners[].mqtt", &["rebalance"]);
 pub(crate) const HEADERS: Keys = Keys::new("listeners[].request_headers", &["set", "add", "remove"]);
 pub(crate) const ROUTE: Keys = Keys {
-    later: &["pools", "redirect", "deny", "rate_limit", "timeout"],
+    planned: &["pools", "redirect", "deny", "rate_limit", "timeout"],
     ..Keys::new(
         "listeners[].routes[]",
         &["name", "match", "pool", "subset", "subset_fallback", "request_headers", "response_headers"],
     )
 };
 pub(crate) const MATCH: Keys = Keys {
-    later: &["source"],
+    planned: &["source"],
     ..Keys::new("listeners[].routes[].match", &["host", "path_prefix", "method", "headers", "sni"])
 };
 
@@ -122,7 +122,7 @@ pub(crate) const DESTINATION_LIMITS: Keys =
     Keys::new("pools.*.destinations[].limits", &["requests", "connections"]);
 
 pub(crate) const LOAD_BALANCER: Keys = Keys {
-    later: &["session_affinity"],
+    planned: &["session_affinity"],
     pairs: &["dynamic_adjustment", "performance_monitoring"],
     ..Keys::new(
         "load_balancer",
@@ -149,7 +149,7 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
         ],
     )
 };
-pub(crate) const HASH: Keys = Keys::new("load_balancer.hash", &["key", "table", "bound"]);
+pub(crate) const HASH: Keys = Keys::new("load_balancer.hash", &["key", "mapping", "bound"]);
 pub(crate) const LOAD_REPORTS: Keys = Keys::new("load_balancer.load_reports", &["max_age", "orca"]);
 pub(crate) const OVERLOAD: Keys =
     Keys::new("load_balancer.overload", &["enabled", "threshold", "recover", "max_overloaded"]);
@@ -249,8 +249,8 @@ pub(crate) static ALL: [&Keys; 35] = [
 ];
 
 /// Where a key would be known: "at the top of the file", "in `pools.*`".
-pub(crate) fn places_of(key: &str) -> Vec<String> {
-    let known = ALL.iter().filter(|keys| keys.knows(key));
+pub(crate) fn blocks_with(key: &str) -> Vec<String> {
+    let known = ALL.iter().filter(|keys| keys.contains(key));
     known
         .map(|keys| match keys.at {
             "" => "at the top of the file".to_owned(),

@@ -6,116 +6,119 @@ use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{CALL_STATUSES, RetrySpec, RetryWhen};
 
-use crate::check::config_node::Place;
+use crate::check::config_node::ConfigNode;
 use crate::check::keys;
-use crate::check::read::Reader;
+use crate::check::mapping::Mapping;
+use crate::check::reader::Reader;
 use crate::check::set_if_given::set_if_given;
 use crate::check::settings::Settings;
-use crate::check::table::Table;
-use crate::check::value_error::Wrong;
+use crate::check::value_error::ValueError;
 use crate::defaults;
 use crate::problem::Code;
 use crate::units::ConfigDuration;
 
 impl Reader<'_> {
     /// Lays a `load_balancer` block over `settings`. `is_top`: the one at the top of the file.
-    pub(crate) fn load_balancer(&mut self, place: &Place<'_>, is_top: bool, settings: &mut Settings) {
-        let Some(table) = self.table(place, &keys::LOAD_BALANCER) else { return };
-        if let Some(place) = table.get("algorithm") {
-            settings.names_algorithm = true;
+    pub(crate) fn load_balancer(&mut self, node: &ConfigNode<'_>, is_top: bool, settings: &mut Settings) {
+        let Some(mapping) = self.mapping(node, &keys::LOAD_BALANCER) else { return };
+        if let Some(node) = mapping.get("algorithm") {
+            settings.algorithm_given = true;
             let known = Algorithm::ALL.into_iter().chain(self.extensions.policies.algorithms());
             let words: Vec<_> = known.map(|algorithm| (algorithm.name(), algorithm)).collect();
-            set_if_given(&mut settings.algorithm, self.word(place, &words, &[]));
+            set_if_given(&mut settings.algorithm, self.keyword(node, &words, &[]));
         }
         // What stands at the top of the file may be meant for pools that name the algorithm themselves.
-        let algorithm_here = table.get("algorithm").is_some() || !is_top;
-        if let Some(place) = table.get("hash") {
-            self.hash(place, algorithm_here, settings);
+        let algorithm_here = mapping.get("algorithm").is_some() || !is_top;
+        if let Some(node) = mapping.get("hash") {
+            self.hash(node, algorithm_here, settings);
         }
-        if let Some(place) = table.get("custom") {
-            self.custom(place, algorithm_here, settings);
+        if let Some(node) = mapping.get("custom") {
+            self.custom(node, algorithm_here, settings);
         }
-        if let Some(place) = table.get("load_reports") {
-            self.load_reports(place, settings);
+        if let Some(node) = mapping.get("load_reports") {
+            self.load_reports(node, settings);
         }
-        if let Some(place) = table.get("overload") {
-            self.overload(place, &mut settings.load);
+        if let Some(node) = mapping.get("overload") {
+            self.overload(node, &mut settings.load);
         }
         set_if_given(
             &mut settings.health_checking,
-            table.get("health_checking").and_then(|p| self.switch(p)),
+            mapping.get("health_checking").and_then(|p| self.boolean(p)),
         );
-        set_if_given(&mut settings.retry.failover, table.get("failover").and_then(|p| self.switch(p)));
-        if let Some(place) = table.get("health_monitoring") {
-            self.health_monitoring(place, &mut settings.health);
+        set_if_given(&mut settings.retry.failover, mapping.get("failover").and_then(|p| self.boolean(p)));
+        if let Some(node) = mapping.get("health_monitoring") {
+            self.health_monitoring(node, &mut settings.health);
         }
-        if let Some(place) = table.get("outlier_detection") {
-            self.outlier_detection(place, &mut settings.outlier);
+        if let Some(node) = mapping.get("outlier_detection") {
+            self.outlier_detection(node, &mut settings.outlier);
         }
-        if let Some(window) = table.get("slow_start").and_then(|p| self.dur(p, &defaults::TIMEOUT)) {
+        if let Some(window) = mapping.get("slow_start").and_then(|p| self.duration(p, &defaults::TIMEOUT)) {
             settings.slow_start = Some(window);
         }
-        set_if_given(&mut settings.panic_threshold, table.get("panic_threshold").and_then(|p| self.share(p)));
-        self.spread(&table, is_top, settings);
-        if let Some(place) = table.get("retry") {
-            self.retry(place, &mut settings.retry);
+        set_if_given(
+            &mut settings.panic_threshold,
+            mapping.get("panic_threshold").and_then(|p| self.share(p)),
+        );
+        self.spread(&mapping, is_top, settings);
+        if let Some(node) = mapping.get("retry") {
+            self.retry(node, &mut settings.retry);
         }
-        if let Some(place) = table.get("hedge") {
-            self.hedge(place, settings);
+        if let Some(node) = mapping.get("hedge") {
+            self.hedge(node, settings);
         }
-        if let Some(place) = table.get("performance") {
-            self.performance(place, settings);
+        if let Some(node) = mapping.get("performance") {
+            self.performance(node, settings);
         }
-        if let Some(place) = table.get("quality") {
-            self.quality(place, settings);
+        if let Some(node) = mapping.get("quality") {
+            self.quality(node, settings);
         }
-        self.feature(&table, "dynamic_adjustment", Self::dynamic_adjustment);
-        self.feature(&table, "performance_monitoring", Self::performance_monitoring);
+        self.feature(&mapping, "dynamic_adjustment", Self::dynamic_adjustment);
+        self.feature(&mapping, "performance_monitoring", Self::performance_monitoring);
     }
 
-    fn outlier_detection(&mut self, place: &Place<'_>, outlier: &mut OutlierSpec) {
-        let Some(table) = self.table(place, &keys::OUTLIER_DETECTION) else { return };
-        let failures = table.get("consecutive_failures").and_then(|p| self.whole(p, 0..=1_000_000));
+    fn outlier_detection(&mut self, node: &ConfigNode<'_>, outlier: &mut OutlierSpec) {
+        let Some(mapping) = self.mapping(node, &keys::OUTLIER_DETECTION) else { return };
+        let failures = mapping.get("consecutive_failures").and_then(|p| self.integer(p, 0..=1_000_000));
         set_if_given(&mut outlier.consecutive_failures, failures);
-        let base = table.get("base_ejection").and_then(|p| self.dur(p, &defaults::TIMEOUT));
+        let base = mapping.get("base_ejection").and_then(|p| self.duration(p, &defaults::TIMEOUT));
         set_if_given(&mut outlier.base_ejection, base);
         outlier.max_ejection = defaults::OUTLIER.max_ejection.max(outlier.base_ejection);
-        if let Some(interval) = table.get("interval").and_then(|p| self.dur(p, &defaults::INTERVAL)) {
+        if let Some(interval) = mapping.get("interval").and_then(|p| self.duration(p, &defaults::INTERVAL)) {
             outlier.interval = Some(interval);
         }
         let silence = |text: &str| match text {
             "none" => Ok(None),
             text => Ok(Some(text.parse::<ConfigDuration>()?.0)),
         };
-        if let Some(place) = table.get("silence")
-            && let Some(silence) = self.parsed(place, "a duration like \"1s\", or none", silence)
+        if let Some(node) = mapping.get("silence")
+            && let Some(silence) = self.parsed(node, "a duration like \"1s\", or none", silence)
         {
             if silence.is_some_and(|silence| !defaults::INTERVAL.contains(&silence)) {
                 self.problem(
-                    place,
+                    node,
                     Code::OutOfRange,
-                    format!("`{}` is out of range: 10ms to 1d", place.shown()),
+                    format!("`{}` is out of range: 10ms to 1d", node.shown()),
                 );
             }
             outlier.silence = silence;
         }
-        set_if_given(&mut outlier.max_ejected, table.get("max_ejected").and_then(|p| self.share(p)));
+        set_if_given(&mut outlier.max_ejected, mapping.get("max_ejected").and_then(|p| self.share(p)));
     }
 
-    fn retry(&mut self, place: &Place<'_>, retry: &mut RetrySpec) {
-        let Some(table) = self.table(place, &keys::RETRY) else { return };
+    fn retry(&mut self, node: &ConfigNode<'_>, retry: &mut RetrySpec) {
+        let Some(mapping) = self.mapping(node, &keys::RETRY) else { return };
         let most = i64::try_from(Tried::MAX).unwrap_or(i64::MAX);
-        set_if_given(&mut retry.attempts, table.get("attempts").and_then(|p| self.whole(p, 1..=most)));
-        set_if_given(&mut retry.budget, table.get("budget").and_then(|p| self.share(p)));
-        let Some(place) = table.get("when") else { return };
+        set_if_given(&mut retry.attempts, mapping.get("attempts").and_then(|p| self.integer(p, 1..=most)));
+        set_if_given(&mut retry.budget, mapping.get("budget").and_then(|p| self.share(p)));
+        let Some(node) = mapping.get("when") else { return };
         let mut when = RetryWhen::default();
-        for item in self.list(place) {
+        for item in self.list(node) {
             self.retry_when(&item, &mut when);
         }
         retry.when = when;
     }
 
-    fn retry_when(&mut self, item: &Place<'_>, when: &mut RetryWhen) {
+    fn retry_when(&mut self, item: &ConfigNode<'_>, when: &mut RetryWhen) {
         const WORDS: [&str; 4] = ["connect_failure", "reset", "empty_response", "timeout"];
         let Some(text) = self.text(item) else { return };
         match text {
@@ -130,7 +133,7 @@ impl Reader<'_> {
                     let known = CALL_STATUSES.map(|(word, _)| word).join(", ");
                     let help = format!("another destination may do better than {known}");
                     let what = "names no status of a call that is worth another try";
-                    self.refuse(item, Wrong::new(Code::BadValue, what, help));
+                    self.reject(item, ValueError::new(Code::BadValue, what, help));
                 }
             },
             _ => match text.strip_prefix("status:").map(failing_status) {
@@ -138,102 +141,107 @@ impl Reader<'_> {
                 Some(Some(status)) => when.statuses.push(status),
                 Some(None) => {
                     let help = "write it like \"status:503\"; only 400 to 599 can be failures";
-                    self.refuse(item, Wrong::new(Code::BadValue, "names no status of a failure", help));
+                    self.reject(item, ValueError::new(Code::BadValue, "names no status of a failure", help));
                 }
                 None => {
                     let help = match self.suggest(text, WORDS) {
                         Some(meant) => format!("did you mean `{meant}`?"),
                         None => format!("it is one of {}, status:503, grpc:UNAVAILABLE", WORDS.join(", ")),
                     };
-                    self.refuse(item, Wrong::new(Code::BadValue, "is no reason to try again", help));
+                    self.reject(item, ValueError::new(Code::BadValue, "is no reason to try again", help));
                 }
             },
         }
     }
 
-    fn performance(&mut self, place: &Place<'_>, settings: &mut Settings) {
-        let Some(table) = self.table(place, &keys::PERFORMANCE) else { return };
-        if let Some(total) = table.get("timeout").and_then(|p| self.dur(p, &defaults::TIMEOUT)) {
+    fn performance(&mut self, node: &ConfigNode<'_>, settings: &mut Settings) {
+        let Some(mapping) = self.mapping(node, &keys::PERFORMANCE) else { return };
+        if let Some(total) = mapping.get("timeout").and_then(|p| self.duration(p, &defaults::TIMEOUT)) {
             settings.total = Some(total);
         }
         set_if_given(
             &mut settings.parallel_checks,
-            table.get("parallel_processing").and_then(|p| self.switch(p)),
+            mapping.get("parallel_processing").and_then(|p| self.boolean(p)),
         );
-        set_if_given(&mut settings.optimization, table.get("optimization").and_then(|p| self.switch(p)));
-        set_if_given(&mut settings.caching, table.get("caching").and_then(|p| self.switch(p)));
+        set_if_given(&mut settings.optimization, mapping.get("optimization").and_then(|p| self.boolean(p)));
+        set_if_given(&mut settings.caching, mapping.get("caching").and_then(|p| self.boolean(p)));
     }
 
-    fn quality(&mut self, place: &Place<'_>, settings: &mut Settings) {
-        let Some(table) = self.table(place, &keys::QUALITY) else { return };
+    fn quality(&mut self, node: &ConfigNode<'_>, settings: &mut Settings) {
+        let Some(mapping) = self.mapping(node, &keys::QUALITY) else { return };
         set_if_given(
             &mut settings.retry.error_recovery,
-            table.get("error_recovery").and_then(|p| self.switch(p)),
+            mapping.get("error_recovery").and_then(|p| self.boolean(p)),
         );
         set_if_given(
             &mut settings.spread.backup_tiers,
-            table.get("failover_support").and_then(|p| self.switch(p)),
+            mapping.get("failover_support").and_then(|p| self.boolean(p)),
         );
-        set_if_given(&mut settings.outlier.learns, table.get("learning").and_then(|p| self.switch(p)));
+        set_if_given(&mut settings.outlier.learns, mapping.get("learning").and_then(|p| self.boolean(p)));
         set_if_given(
             &mut settings.quality_metrics,
-            table.get("quality_metrics").and_then(|p| self.switch(p)),
+            mapping.get("quality_metrics").and_then(|p| self.boolean(p)),
         );
     }
 
     /// A feature that does nothing yet, as a switch, a block, or both: then the switch says whether the block
     /// is enabled. A block alone is.
-    fn feature(&mut self, table: &Table<'_>, key: &str, read: fn(&mut Self, &Place<'_>) -> Option<bool>) {
-        let block = table.all(key).find(|place| place.is_block());
-        let switch = table.all(key).find(|place| !place.is_block());
-        let inner = block.and_then(|place| read(self, place));
+    fn feature(
+        &mut self,
+        mapping: &Mapping<'_>,
+        key: &str,
+        read: fn(&mut Self, &ConfigNode<'_>) -> Option<bool>,
+    ) {
+        let block = mapping.all(key).find(|node| node.is_block());
+        let switch = mapping.all(key).find(|node| !node.is_block());
+        let inner = block.and_then(|node| read(self, node));
         let outer = match switch {
-            Some(place) if place.is_switch() => self.switch(place),
-            Some(place) => {
-                self.wrong_type(place, "a switch or a block").help("write true, false, or a block of keys");
+            Some(node) if node.is_bool() => self.boolean(node),
+            Some(node) => {
+                self.wrong_type(node, "a switch or a block").help("write true, false, or a block of keys");
                 return;
             }
             None => None,
         };
-        if let (Some(place), Some(_), Some(_)) = (block, inner, outer) {
+        if let (Some(node), Some(_), Some(_)) = (block, inner, outer) {
             let message =
                 format!("`{key}` is switched twice: by `enabled` here, and by a switch beside the block");
-            self.problem(place, Code::Conflict, message).help("keep one of them");
+            self.problem(node, Code::Conflict, message).help("keep one of them");
         }
-        if let (Some(place), true) = (block.or(switch), outer.or(inner).unwrap_or(true)) {
-            self.not_active(place, key);
+        if let (Some(node), true) = (block.or(switch), outer.or(inner).unwrap_or(true)) {
+            self.not_active(node, key);
         }
     }
 
     /// Reads `enabled` and checks the rest.
-    fn dynamic_adjustment(&mut self, place: &Place<'_>) -> Option<bool> {
-        let table = self.table(place, &keys::DYNAMIC_ADJUSTMENT)?;
-        table.get("adjustment_interval").and_then(|p| self.dur(p, &defaults::INTERVAL));
+    fn dynamic_adjustment(&mut self, node: &ConfigNode<'_>) -> Option<bool> {
+        let mapping = self.mapping(node, &keys::DYNAMIC_ADJUSTMENT)?;
+        mapping.get("adjustment_interval").and_then(|p| self.duration(p, &defaults::INTERVAL));
         for key in ["performance_threshold", "health_threshold"] {
-            table.get(key).and_then(|p| self.share(p));
+            mapping.get(key).and_then(|p| self.share(p));
         }
-        table.get("learning").and_then(|p| self.switch(p));
-        table.get("enabled").and_then(|p| self.switch(p))
+        mapping.get("learning").and_then(|p| self.boolean(p));
+        mapping.get("enabled").and_then(|p| self.boolean(p))
     }
 
     /// Reads `enabled` and checks the rest.
-    fn performance_monitoring(&mut self, place: &Place<'_>) -> Option<bool> {
+    fn performance_monitoring(&mut self, node: &ConfigNode<'_>) -> Option<bool> {
         const METRICS: [(&str, ()); 4] =
             [("response_time", ()), ("throughput", ()), ("error_rate", ()), ("availability", ())];
-        let table = self.table(place, &keys::PERFORMANCE_MONITORING)?;
-        for item in table.get("metrics").map(|p| self.list(p)).unwrap_or_default() {
-            self.word(&item, &METRICS, &[]);
+        let mapping = self.mapping(node, &keys::PERFORMANCE_MONITORING)?;
+        for item in mapping.get("metrics").map(|p| self.list(p)).unwrap_or_default() {
+            self.keyword(&item, &METRICS, &[]);
         }
-        if let Some(thresholds) = table.get("thresholds").and_then(|p| self.table(p, &keys::THRESHOLDS)) {
-            thresholds.get("response_time").and_then(|p| self.dur(p, &defaults::TIMEOUT));
+        if let Some(thresholds) = mapping.get("thresholds").and_then(|p| self.mapping(p, &keys::THRESHOLDS)) {
+            thresholds.get("response_time").and_then(|p| self.duration(p, &defaults::TIMEOUT));
             thresholds.get("throughput").and_then(|p| self.rate(p));
             thresholds.get("error_rate").and_then(|p| self.share(p));
             thresholds.get("availability").and_then(|p| self.share(p));
         }
         for key in ["alerting", "optimization"] {
-            table.get(key).and_then(|p| self.switch(p));
+            mapping.get(key).and_then(|p| self.boolean(p));
         }
-        table.get("enabled").and_then(|p| self.switch(p))
+        mapping.get("enabled").and_then(|p| self.boolean(p))
     }
 }
 

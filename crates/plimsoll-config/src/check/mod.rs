@@ -1,42 +1,42 @@
 //! How a tree becomes a configuration: all of it is read, whatever is wrong with a part.
 
 mod address;
-mod asking;
+mod check_protocol;
 mod config_node;
-mod custom;
+mod custom_formula;
 mod first_seen;
 mod hash;
 mod headers;
 mod health;
 mod hedge;
 pub(crate) mod keys;
-mod limits;
 mod listener;
-mod load;
+mod listener_protocol;
 mod load_balancer;
+mod load_reports;
+mod mapping;
 mod names;
 mod pool;
+mod pool_limits;
+mod priority_and_locality;
 mod process;
-mod read;
+mod reader;
 mod route;
 mod set_if_given;
 mod settings;
-mod spoken;
-mod spread;
-mod table;
 mod tls;
 mod value_error;
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use config_node::Place;
-use listener::Taken;
+use config_node::ConfigNode;
+use listener::ClaimedAddresses;
+use mapping::Mapping;
 use plimsoll_core::health::ProbeKind;
 use pool::Pools;
-use read::Reader;
+use reader::Reader;
 use settings::Settings;
-use table::Table;
 
 use crate::defaults;
 use crate::extensions::Extensions;
@@ -52,30 +52,30 @@ pub(crate) fn check(
     problems: &mut Problems,
 ) -> Option<Config> {
     let mut reader = Reader { problems, dir, extensions };
-    let top = Place { node: root, key: None, path: Path::default() };
+    let top = ConfigNode { tree: root, key: None, path: Path::default() };
     if let Value::Scalar(Scalar { kind: Kind::Null, .. }) = root.value {
         nothing(&mut reader, &top, "the file is empty");
         return None;
     }
-    let table = reader.table(&top, &keys::TOP)?;
+    let mapping = reader.mapping(&top, &keys::TOP)?;
     let mut settings = Settings::default();
-    settings.zone.own = table.get("zone").and_then(|p| reader.own_zone(p));
-    if let Some(place) = table.get("load_balancer") {
-        reader.load_balancer(place, true, &mut settings);
+    settings.zone.own = mapping.get("zone").and_then(|p| reader.own_zone(p));
+    if let Some(node) = mapping.get("load_balancer") {
+        reader.load_balancer(node, true, &mut settings);
     }
-    let mut taken = Taken::default();
-    let (listeners, pools) = services(&mut reader, &top, &table, &settings, &mut taken);
-    let access_log = table.get("access_log").and_then(|p| reader.access_log(p));
+    let mut claimed = ClaimedAddresses::default();
+    let (listeners, pools) = services(&mut reader, &top, &mapping, &settings, &mut claimed);
+    let access_log = mapping.get("access_log").and_then(|p| reader.access_log(p));
     Some(Config {
-        workers: table.get("workers").and_then(|p| reader.workers(p)),
-        shutdown_grace: table
+        workers: mapping.get("workers").and_then(|p| reader.workers(p)),
+        shutdown_grace: mapping
             .get("shutdown")
             .and_then(|p| reader.shutdown(p))
             .unwrap_or(defaults::SHUTDOWN_GRACE),
         listeners: listeners.into_iter().map(Arc::new).collect(),
         pools: pools.into_iter().map(Arc::new).collect(),
-        admin: reader.admin(table.get("admin"), &mut taken),
-        decision_log: decision_log(&mut reader, &table, access_log.as_ref()),
+        admin: reader.admin(mapping.get("admin"), &mut claimed),
+        decision_log: decision_log(&mut reader, &mapping, access_log.as_ref()),
         access_log,
     })
 }
@@ -83,14 +83,14 @@ pub(crate) fn check(
 /// The decision log, which must not share a file with the access log: each reopens and writes its own.
 fn decision_log(
     reader: &mut Reader<'_>,
-    table: &Table<'_>,
+    mapping: &Mapping<'_>,
     access_log: Option<&AccessLog>,
 ) -> Option<DecisionLog> {
-    let place = table.get("decision_log")?;
-    let log = reader.decision_log(place)?;
+    let node = mapping.get("decision_log")?;
+    let log = reader.decision_log(node)?;
     if matches!(log.target, AccessLog::File(_)) && Some(&log.target) == access_log {
         let message = "the access log is written to this file already";
-        reader.problem(place, Code::Conflict, message).help("give each log a file of its own");
+        reader.problem(node, Code::Conflict, message).help("give each log a file of its own");
         return None;
     }
     Some(log)
@@ -99,42 +99,46 @@ fn decision_log(
 /// Listeners and pools, from the short form or the full one.
 fn services(
     reader: &mut Reader<'_>,
-    top: &Place<'_>,
-    table: &Table<'_>,
+    top: &ConfigNode<'_>,
+    mapping: &Mapping<'_>,
     settings: &Settings,
-    taken: &mut Taken,
+    claimed: &mut ClaimedAddresses,
 ) -> (Vec<Listener>, Vec<Pool>) {
-    let short = ["listen", "destinations"].map(|key| table.get(key));
-    let full = ["listeners", "pools"].map(|key| table.get(key));
-    let first = |places: [Option<&Place<'_>>; 2]| places.into_iter().flatten().next().and_then(|p| p.key);
+    let short = ["listen", "destinations"].map(|key| mapping.get(key));
+    let full = ["listeners", "pools"].map(|key| mapping.get(key));
+    let first = |nodes: [Option<&ConfigNode<'_>>; 2]| nodes.into_iter().flatten().next().and_then(|p| p.key);
     match (first(short), first(full)) {
         (None, None) => {
             nothing(reader, top, "nothing listens and nothing serves");
             (Vec::new(), Vec::new())
         }
         (Some(_), None) => {
-            short_is_whole(reader, top, short);
-            short_form(reader, short, settings, taken)
+            require_short_form_keys(reader, top, short);
+            short_form(reader, short, settings, claimed)
         }
-        (None, Some(_)) => full_form(reader, top, full, settings, taken),
+        (None, Some(_)) => full_form(reader, top, full, settings, claimed),
         (Some(_), Some(other)) => {
-            for place in short.into_iter().flatten() {
-                let at = place.key.unwrap_or(place.node.span);
+            for node in short.into_iter().flatten() {
+                let at = node.key.unwrap_or(node.tree.span);
                 let message = "the short form (`listen`, `destinations`) and the full one (`listeners`, `pools`) \
                                exclude each other";
                 reader
                     .problems
-                    .add(Code::Conflict, at, place.path.text(), message)
+                    .add(Code::Conflict, at, node.path.text(), message)
                     .help("move it to `listeners` or `pools`")
                     .related("the full form is used here", other);
             }
-            short_form(reader, short, settings, taken);
-            full_form(reader, top, full, settings, taken)
+            short_form(reader, short, settings, claimed);
+            full_form(reader, top, full, settings, claimed)
         }
     }
 }
 
-fn short_is_whole(reader: &mut Reader<'_>, top: &Place<'_>, [listen, destinations]: [Option<&Place<'_>>; 2]) {
+fn require_short_form_keys(
+    reader: &mut Reader<'_>,
+    top: &ConfigNode<'_>,
+    [listen, destinations]: [Option<&ConfigNode<'_>>; 2],
+) {
     if listen.is_none() {
         reader.missing(top, "listen", "write it like `listen: \"127.0.0.1:8080\"`");
     }
@@ -145,25 +149,25 @@ fn short_is_whole(reader: &mut Reader<'_>, top: &Place<'_>, [listen, destination
 
 fn short_form(
     reader: &mut Reader<'_>,
-    [listen, destinations]: [Option<&Place<'_>>; 2],
+    [listen, destinations]: [Option<&ConfigNode<'_>>; 2],
     settings: &Settings,
-    taken: &mut Taken,
+    claimed: &mut ClaimedAddresses,
 ) -> (Vec<Listener>, Vec<Pool>) {
-    let listener = listen.map(|place| reader.default_listener(place, taken));
-    let mut pool = destinations.map(|place| reader.default_pool(place, settings));
-    pool.iter_mut().for_each(check_for_answers);
+    let listener = listen.map(|node| reader.short_form_listener(node, claimed));
+    let mut pool = destinations.map(|node| reader.short_form_pool(node, settings));
+    pool.iter_mut().for_each(expect_responses);
     (listener.into_iter().collect(), pool.into_iter().collect())
 }
 
 fn full_form(
     reader: &mut Reader<'_>,
-    top: &Place<'_>,
-    [listeners, pools]: [Option<&Place<'_>>; 2],
+    top: &ConfigNode<'_>,
+    [listeners, pools]: [Option<&ConfigNode<'_>>; 2],
     settings: &Settings,
-    taken: &mut Taken,
+    claimed: &mut ClaimedAddresses,
 ) -> (Vec<Listener>, Vec<Pool>) {
     let entries = match pools {
-        Some(place) => reader.entries(place),
+        Some(node) => reader.entries(node),
         None => {
             reader.missing(
                 top,
@@ -175,37 +179,37 @@ fn full_form(
     };
     let mut names = Pools::new(&entries);
     let (mut pools, by_default): (Vec<Pool>, Vec<bool>) =
-        entries.iter().map(|(key, place)| reader.pool(key, place, settings)).unzip();
-    let Some(place) = listeners else {
+        entries.iter().map(|(key, node)| reader.pool(key, node, settings)).unzip();
+    let Some(node) = listeners else {
         let help = "write it like `listeners: [{name: web, address: \"127.0.0.1:8080\", pool: web}]`";
         reader.missing(top, "listeners", help);
         return (Vec::new(), pools);
     };
-    let items = reader.list(place);
-    if matches!(&place.node.value, Value::List(items) if items.is_empty()) {
-        reader.problem(place, Code::BadValue, "the list of listeners is empty");
+    let items = reader.list(node);
+    if matches!(&node.tree.value, Value::List(items) if items.is_empty()) {
+        reader.problem(node, Code::BadValue, "the list of listeners is empty");
     }
     let listeners: Vec<Listener> = items
         .iter()
         .filter_map(|item| {
-            let listener = reader.listener(item, &mut names, taken)?;
-            reader.takes_datagrams(item, &listener, &pools);
-            reader.sees_keys(item, &listener, &pools);
-            reader.sees_reports(item, &listener, &pools);
-            reader.gather_subsets(item, &listener, &mut pools);
+            let listener = reader.listener(item, &mut names, claimed)?;
+            reader.check_datagram_pool(item, &listener, &pools);
+            reader.check_hash_key_visible(item, &listener, &pools);
+            reader.check_reports_visible(item, &listener, &pools);
+            reader.collect_subsets(item, &listener, &mut pools);
             Some(listener)
         })
         .collect();
-    fit_checks(&listeners, pools.iter_mut().zip(by_default).enumerate());
+    adapt_checks(&listeners, pools.iter_mut().zip(by_default).enumerate());
     if !reader.problems.has_errors() {
-        names.tell_unused(reader);
+        names.warn_unused(reader);
     }
     (listeners, pools)
 }
 
 /// Checks of a pool that only udp listeners lead to are made over UDP, unless it says how: what serves
 /// datagrams has seldom a TCP port as well, and would be down from the first check on.
-fn fit_checks<'p>(listeners: &[Listener], pools: impl Iterator<Item = (usize, (&'p mut Pool, bool))>) {
+fn adapt_checks<'p>(listeners: &[Listener], pools: impl Iterator<Item = (usize, (&'p mut Pool, bool))>) {
     for (index, (pool, by_default)) in pools {
         let leads = |l: &&Listener| l.pool == Some(index) || l.routes.iter().any(|r| r.pool == index);
         let mut leading = listeners.iter().filter(leads).peekable();
@@ -215,15 +219,15 @@ fn fit_checks<'p>(listeners: &[Listener], pools: impl Iterator<Item = (usize, (&
         }
         let requests = |l: &Listener| matches!(l.protocol, Protocol::Http | Protocol::Auto);
         if listeners.iter().filter(leads).any(requests) {
-            check_for_answers(pool);
+            expect_responses(pool);
         }
     }
 }
 
 /// Destinations of requests that take them and answer none are asked for an answer, where else a connection would
 /// do. `OPTIONS *` is HTTP's own ping (RFC 9110, section 9.3.7), and whatever a server says to it, it answers.
-/// Where checks go to another port nobody knows what is spoken there.
-fn check_for_answers(pool: &mut Pool) {
+/// Where checks go to another port nobody knows what is traits there.
+fn expect_responses(pool: &mut Pool) {
     if let Some(health) = &mut pool.health
         && health.probe == ProbeKind::Tcp
         && health.port.is_none()
@@ -239,7 +243,7 @@ fn check_for_answers(pool: &mut Pool) {
     }
 }
 
-fn nothing(reader: &mut Reader<'_>, top: &Place<'_>, message: &str) {
+fn nothing(reader: &mut Reader<'_>, top: &ConfigNode<'_>, message: &str) {
     reader
         .problem(top, Code::MissingKey, message)
         .help("give it `listen` and `destinations`, or `listeners` and `pools`");

@@ -4,22 +4,22 @@ use plimsoll_core::Name;
 use plimsoll_core::route::{HostPattern, Match};
 
 use crate::check::address::is_host_name;
-use crate::check::asking::{method, path};
-use crate::check::config_node::Place;
-use crate::check::first_seen::Firsts;
+use crate::check::check_protocol::{method, path};
+use crate::check::config_node::ConfigNode;
+use crate::check::first_seen::FirstSeen;
 use crate::check::headers::header_name;
 use crate::check::keys;
+use crate::check::mapping::Mapping;
 use crate::check::pool::Pools;
-use crate::check::read::Reader;
-use crate::check::table::Table;
-use crate::check::value_error::Wrong;
+use crate::check::reader::Reader;
+use crate::check::value_error::ValueError;
 use crate::model::Route;
 use crate::problem::Code;
 use crate::tree::{Span, Value};
 
 /// What a listener's routes choose between.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Routed {
+pub(crate) enum RouteScope {
     /// Requests in the clear.
     Requests,
     /// Requests within TLS.
@@ -33,102 +33,112 @@ impl Reader<'_> {
     pub(crate) fn routes(
         &mut self,
         listener: &str,
-        place: &Place<'_>,
+        node: &ConfigNode<'_>,
         pools: &mut Pools<'_>,
-        routed: Routed,
+        scope: RouteScope,
     ) -> Vec<Route> {
-        let mut names = Firsts::default();
+        let mut names = FirstSeen::default();
         let mut catches_all: Option<Span> = None;
         let mut routes = Vec::new();
-        for (index, item) in self.list(place).iter().enumerate() {
-            let Some(table) = self.table(item, &keys::ROUTE) else { continue };
+        for (index, item) in self.list(node).iter().enumerate() {
+            let Some(mapping) = self.mapping(item, &keys::ROUTE) else { continue };
             if let Some(first) = catches_all {
                 let line = self.line_of(first);
                 let message = format!("no request comes here: the route on {line} takes them all");
                 self.problem(item, Code::Unreachable, message)
                     .related("this route matches every request", first);
-            } else if table.get("match").is_none_or(Place::is_empty_block) && !table.has_later() {
+            } else if mapping.get("match").is_none_or(ConfigNode::is_empty_block)
+                && !mapping.has_planned_key()
+            {
                 catches_all = Some(item.span());
             }
             let name =
-                self.route_name(&table, &mut names).unwrap_or_else(|| format!("{listener}/{index}").into());
-            routes.push(self.route(name, item, &table, pools));
-            self.routable(&table, routed);
+                self.route_name(&mapping, &mut names).unwrap_or_else(|| format!("{listener}/{index}").into());
+            routes.push(self.route(name, item, &mapping, pools));
+            self.check_route_scope(&mapping, scope);
         }
         routes
     }
 
     /// Tells what a listener of that kind cannot know of its messages.
-    fn routable(&mut self, table: &Table<'_>, routed: Routed) {
-        let (keys, why): (&[&str], _) = match routed {
-            Routed::Requests => (&["sni"], "is for TLS, and this listener ends none"),
-            Routed::TlsRequests => return,
-            Routed::Connections => (
+    fn check_route_scope(&mut self, mapping: &Mapping<'_>, scope: RouteScope) {
+        let (keys, why): (&[&str], _) = match scope {
+            RouteScope::Requests => (&["sni"], "is for TLS, and this listener ends none"),
+            RouteScope::TlsRequests => return,
+            RouteScope::Connections => (
                 &["host", "path_prefix", "method", "headers", "request_headers", "response_headers"],
                 "is for requests, and this listener sees none",
             ),
         };
-        let asked = table.get("match").filter(|p| p.is_block()).map(|p| self.entries(p)).unwrap_or_default();
-        let edits = table.entries().map(|(key, place)| (key, place.clone()));
-        for (key, place) in asked.into_iter().chain(edits).filter(|(key, _)| keys.contains(key)) {
-            let at = place.key.unwrap_or(place.node.span);
-            self.problems.add(Code::Conflict, at, place.path.text(), format!("`{key}` {why}"));
+        let asked =
+            mapping.get("match").filter(|p| p.is_block()).map(|p| self.entries(p)).unwrap_or_default();
+        let edits = mapping.entries().map(|(key, node)| (key, node.clone()));
+        for (key, node) in asked.into_iter().chain(edits).filter(|(key, _)| keys.contains(key)) {
+            let at = node.key.unwrap_or(node.tree.span);
+            self.problems.add(Code::Conflict, at, node.path.text(), format!("`{key}` {why}"));
         }
     }
 
-    fn route_name(&mut self, table: &Table<'_>, names: &mut Firsts<Name>) -> Option<Name> {
-        let place = table.get("name")?;
-        let name = self.name(place)?;
-        if let Some(first) = names.again(name.clone(), place.span()) {
-            self.duplicate_name("route", place, first);
+    fn route_name(&mut self, mapping: &Mapping<'_>, names: &mut FirstSeen<Name>) -> Option<Name> {
+        let node = mapping.get("name")?;
+        let name = self.name(node)?;
+        if let Some(first) = names.insert(name.clone(), node.span()) {
+            self.duplicate_name("route", node, first);
         }
         Some(name)
     }
 
-    fn route(&mut self, name: Name, place: &Place<'_>, table: &Table<'_>, pools: &mut Pools<'_>) -> Route {
-        let pool = match table.get("pool") {
-            Some(place) => pools.find(self, place),
-            None if table.has_later() => None,
+    fn route(
+        &mut self,
+        name: Name,
+        node: &ConfigNode<'_>,
+        mapping: &Mapping<'_>,
+        pools: &mut Pools<'_>,
+    ) -> Route {
+        let pool = match mapping.get("pool") {
+            Some(node) => pools.find(self, node),
+            None if mapping.has_planned_key() => None,
             None => {
-                self.missing(place, "pool", "say which pool the route leads to");
+                self.missing(node, "pool", "say which pool the route leads to");
                 None
             }
         };
         Route {
             name,
-            matches: table.get("match").map(|p| self.matches(p)).unwrap_or_default(),
+            matches: mapping.get("match").map(|p| self.matches(p)).unwrap_or_default(),
             pool: pool.unwrap_or(0),
-            subset: self.subset(table),
-            request_headers: self.header_edits(table.get("request_headers")),
-            response_headers: self.header_edits(table.get("response_headers")),
+            subset: self.subset(mapping),
+            request_headers: self.header_edits(mapping.get("request_headers")),
+            response_headers: self.header_edits(mapping.get("response_headers")),
         }
     }
 
-    /// Tells that a name was taken already.
-    pub(crate) fn duplicate_name(&mut self, what: &str, place: &Place<'_>, first: Span) {
+    /// Tells that a name was claimed already.
+    pub(crate) fn duplicate_name(&mut self, what: &str, node: &ConfigNode<'_>, first: Span) {
         let line = self.line_of(first);
-        let message = format!("the {what} `{}` is given twice; first on {line}", place.shown());
-        self.problem(place, Code::DuplicateName, message)
+        let message = format!("the {what} `{}` is given twice; first on {line}", node.shown());
+        self.problem(node, Code::DuplicateName, message)
             .help("give each its own name")
             .related("first given here", first);
     }
 
-    fn matches(&mut self, place: &Place<'_>) -> Match {
-        let Some(table) = self.table(place, &keys::MATCH) else { return Match::default() };
-        let host = table.get("host").and_then(|p| self.parsed(p, "a host", host_pattern));
-        let path_prefix = table.get("path_prefix").and_then(|p| self.parsed(p, "a path", path_prefix));
-        let methods = table.get("method").map(|p| self.methods(p)).unwrap_or_default();
-        let headers = table.get("headers").map(|p| self.header_lines(p, header_name, &mut Firsts::default()));
-        let sni = table.get("sni").and_then(|p| self.parsed(p, "a host", host_pattern));
+    fn matches(&mut self, node: &ConfigNode<'_>) -> Match {
+        let Some(mapping) = self.mapping(node, &keys::MATCH) else { return Match::default() };
+        let host = mapping.get("host").and_then(|p| self.parsed(p, "a host", host_pattern));
+        let path_prefix = mapping.get("path_prefix").and_then(|p| self.parsed(p, "a path", path_prefix));
+        let methods = mapping.get("method").map(|p| self.methods(p)).unwrap_or_default();
+        let headers =
+            mapping.get("headers").map(|p| self.header_lines(p, header_name, &mut FirstSeen::default()));
+        let sni = mapping.get("sni").and_then(|p| self.parsed(p, "a host", host_pattern));
         Match { host, sni, path_prefix, methods, headers: headers.unwrap_or_default() }
     }
 
-    fn methods(&mut self, place: &Place<'_>) -> Vec<String> {
-        if matches!(&place.node.value, Value::List(items) if items.is_empty()) {
-            self.problem(place, Code::BadValue, "the list of methods is empty: no request would match")
+    fn methods(&mut self, node: &ConfigNode<'_>) -> Vec<String> {
+        if matches!(&node.tree.value, Value::List(items) if items.is_empty()) {
+            self.problem(node, Code::BadValue, "the list of methods is empty: no request would match")
                 .help("leave `method` out to match them all");
         }
-        let items = self.one_or_more(place);
+        let items = self.one_or_more(node);
         items
             .iter()
             .filter_map(|p| self.parsed(p, "a method", |text| method(text).map(str::to_owned)))
@@ -137,8 +147,8 @@ impl Reader<'_> {
 }
 
 /// `api.example.com` or `*.example.com`; compared without port and case.
-fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
-    let refuse = |what, help: &str| Err(Wrong::new(Code::BadValue, what, help));
+fn host_pattern(text: &str) -> Result<HostPattern, ValueError> {
+    let refuse = |what, help: &str| Err(ValueError::new(Code::BadValue, what, help));
     let lower = text.to_ascii_lowercase();
     if lower == "*" {
         return refuse("matches every host", "leave `host` out instead");
@@ -169,11 +179,11 @@ fn is_bracketed_v6(text: &str) -> bool {
     inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
-fn path_prefix(text: &str) -> Result<String, Wrong> {
+fn path_prefix(text: &str) -> Result<String, ValueError> {
     match path(text)? {
         text if text.contains('?') => {
             let what = "is not a path: it holds a `?`";
-            Err(Wrong::new(Code::BadValue, what, "a path ends before the `?`; queries are not compared"))
+            Err(ValueError::new(Code::BadValue, what, "a path ends before the `?`; queries are not compared"))
         }
         text => Ok(text.to_owned()),
     }

@@ -4,49 +4,49 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use crate::check::address::is_host_name;
-use crate::check::config_node::Place;
+use crate::check::config_node::ConfigNode;
 use crate::check::keys;
-use crate::check::read::Reader;
-use crate::check::table::Table;
-use crate::check::value_error::Wrong;
+use crate::check::mapping::Mapping;
+use crate::check::reader::Reader;
+use crate::check::value_error::ValueError;
 use crate::model::{CertificateFiles, ClientAuth, ClientTls, ServerTls, TlsVersion};
 use crate::problem::Code;
 use crate::tree::Value;
 
 impl Reader<'_> {
     /// The `tls` of a listener.
-    pub(crate) fn server_tls(&mut self, place: &Place<'_>) -> Option<ServerTls> {
-        let table = self.table(place, &keys::SERVER_TLS)?;
-        let certificates = match table.get("certificates") {
-            Some(place) => self.certificates(place),
+    pub(crate) fn server_tls(&mut self, node: &ConfigNode<'_>) -> Option<ServerTls> {
+        let mapping = self.mapping(node, &keys::SERVER_TLS)?;
+        let certificates = match mapping.get("certificates") {
+            Some(node) => self.certificates(node),
             None => {
                 self.missing(
-                    place,
+                    node,
                     "certificates",
                     "write it like `certificates: [{cert: c.pem, key: k.pem}]`",
                 );
                 Vec::new()
             }
         };
-        let ca = table.get("client_ca").and_then(|p| self.file(p));
-        let min_version = table
+        let ca = mapping.get("client_ca").and_then(|p| self.file(p));
+        let min_version = mapping
             .get("min_version")
-            .and_then(|p| self.word(p, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)], &[]));
+            .and_then(|p| self.keyword(p, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)], &[]));
         Some(ServerTls {
             certificates,
-            client_auth: self.client_auth(&table, ca),
+            client_auth: self.client_auth(&mapping, ca),
             min_version: min_version.unwrap_or_default(),
         })
     }
 
-    fn client_auth(&mut self, table: &Table<'_>, ca: Option<PathBuf>) -> ClientAuth {
-        let wanted = table.get("client_auth");
+    fn client_auth(&mut self, mapping: &Mapping<'_>, ca: Option<PathBuf>) -> ClientAuth {
+        let wanted = mapping.get("client_auth");
         let required = wanted.and_then(|p| {
-            self.word(p, &[("none", None), ("optional", Some(false)), ("required", Some(true))], &[])
+            self.keyword(p, &[("none", None), ("optional", Some(false)), ("required", Some(true))], &[])
         });
-        match (wanted, required.flatten(), table.get("client_ca"), ca) {
-            (Some(place), Some(_), None, _) => {
-                self.problem(place, Code::Conflict, "`client_auth` needs authorities to believe")
+        match (wanted, required.flatten(), mapping.get("client_ca"), ca) {
+            (Some(node), Some(_), None, _) => {
+                self.problem(node, Code::Conflict, "`client_auth` needs authorities to believe")
                     .help("name their file: `client_ca: ca.pem`");
                 ClientAuth::None
             }
@@ -58,25 +58,29 @@ impl Reader<'_> {
         }
     }
 
-    fn certificates(&mut self, place: &Place<'_>) -> Vec<CertificateFiles> {
-        if matches!(&place.node.value, Value::List(items) if items.is_empty()) {
-            self.problem(place, Code::BadValue, "the list of certificates is empty");
+    fn certificates(&mut self, node: &ConfigNode<'_>) -> Vec<CertificateFiles> {
+        if matches!(&node.tree.value, Value::List(items) if items.is_empty()) {
+            self.problem(node, Code::BadValue, "the list of certificates is empty");
         }
-        let items = self.list(place);
+        let items = self.list(node);
         items.iter().filter_map(|item| self.certificate(item)).collect()
     }
 
-    fn certificate(&mut self, place: &Place<'_>) -> Option<CertificateFiles> {
-        let table = self.table(place, &keys::CERTIFICATE)?;
-        self.certificate_files(place, &table)
+    fn certificate(&mut self, node: &ConfigNode<'_>) -> Option<CertificateFiles> {
+        let mapping = self.mapping(node, &keys::CERTIFICATE)?;
+        self.certificate_files(node, &mapping)
     }
 
     /// `cert` and `key`, which only make sense together.
-    fn certificate_files(&mut self, place: &Place<'_>, table: &Table<'_>) -> Option<CertificateFiles> {
+    fn certificate_files(
+        &mut self,
+        node: &ConfigNode<'_>,
+        mapping: &Mapping<'_>,
+    ) -> Option<CertificateFiles> {
         let [cert, key] = ["cert", "key"].map(|name| {
-            let given = table.get(name);
+            let given = mapping.get(name);
             if given.is_none() {
-                self.missing(place, name, "a certificate and its key come as a pair of PEM files");
+                self.missing(node, name, "a certificate and its key come as a pair of PEM files");
             }
             given.and_then(|p| self.file(p))
         });
@@ -84,24 +88,24 @@ impl Reader<'_> {
     }
 
     /// The `tls` of a pool.
-    pub(crate) fn client_tls(&mut self, place: &Place<'_>) -> Option<ClientTls> {
-        if place.is_switch() {
-            return self.switch(place)?.then_some(ClientTls {
+    pub(crate) fn client_tls(&mut self, node: &ConfigNode<'_>) -> Option<ClientTls> {
+        if node.is_bool() {
+            return self.boolean(node)?.then_some(ClientTls {
                 ca: None,
                 server_name: None,
                 identity: None,
                 verify: true,
             });
         }
-        let table = self.table(place, &keys::CLIENT_TLS)?;
-        let ca = table.get("ca").and_then(|p| self.file(p));
-        let server_name = table.get("server_name").and_then(|p| self.parsed(p, "a host name", server_name));
-        let identity = match (table.get("cert"), table.get("key")) {
+        let mapping = self.mapping(node, &keys::CLIENT_TLS)?;
+        let ca = mapping.get("ca").and_then(|p| self.file(p));
+        let server_name = mapping.get("server_name").and_then(|p| self.parsed(p, "a host name", server_name));
+        let identity = match (mapping.get("cert"), mapping.get("key")) {
             (None, None) => None,
-            _ => self.certificate_files(place, &table),
+            _ => self.certificate_files(node, &mapping),
         };
-        let verify = table.get("verify").and_then(|p| {
-            let verify = self.switch(p)?;
+        let verify = mapping.get("verify").and_then(|p| {
+            let verify = self.boolean(p)?;
             if !verify {
                 let message =
                     "destinations are not verified: anybody in between can read and change messages";
@@ -109,23 +113,23 @@ impl Reader<'_> {
             }
             Some(verify)
         });
-        if let (Some(place), Some(_), Some(false)) = (table.get("ca"), &ca, verify) {
-            self.problem(place, Code::Conflict, "`ca` says whom to believe, `verify: false` that anybody is");
+        if let (Some(node), Some(_), Some(false)) = (mapping.get("ca"), &ca, verify) {
+            self.problem(node, Code::Conflict, "`ca` says whom to believe, `verify: false` that anybody is");
         }
         Some(ClientTls { ca, server_name, identity, verify: verify.unwrap_or(true) })
     }
 
     /// A file that can be read now, so that its absence is told here and not at the start.
-    fn file(&mut self, place: &Place<'_>) -> Option<PathBuf> {
-        let text = self.text(place)?;
+    fn file(&mut self, node: &ConfigNode<'_>) -> Option<PathBuf> {
+        let text = self.text(node)?;
         let path = self.dir.join(text);
         let opened = File::open(&path).and_then(|file| match file.metadata()?.is_dir() {
             true => Err(std::io::ErrorKind::IsADirectory.into()),
             false => Ok(()),
         });
         if let Err(error) = opened {
-            let message = format!("`{}` cannot be read: {error}", place.shown());
-            self.problem(place, Code::UnreadableFile, message)
+            let message = format!("`{}` cannot be read: {error}", node.shown());
+            self.problem(node, Code::UnreadableFile, message)
                 .help("relative paths start at the folder of the configuration");
             return None;
         }
@@ -133,10 +137,10 @@ impl Reader<'_> {
     }
 }
 
-fn server_name(text: &str) -> Result<String, Wrong> {
+fn server_name(text: &str) -> Result<String, ValueError> {
     match is_host_name(text) || text.parse::<std::net::IpAddr>().is_ok() {
         true => Ok(text.to_ascii_lowercase()),
-        false => Err(Wrong::new(
+        false => Err(ValueError::new(
             Code::BadValue,
             "is not a host name",
             "write the name the certificate is for, without port: `api.internal`",

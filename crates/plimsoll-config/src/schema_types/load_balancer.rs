@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 
 use super::Feature;
 use super::scalars::{
-    Algorithm, Bound, CheckProtocol, ConfigDuration, HashKey, HashTable, HedgeAfter, Metric, Overprovision,
-    Rate, RetryWhen, Share, Silence, Start, Status, Switch, Text, Whole, WholeOrNone, ZoneKeys,
+    Algorithm, Bool, Bound, CheckProtocol, ConfigDuration, DurationOrNone, HashKey, HashTable, HedgeAfter,
+    Integer, IntegerOrNone, Metric, Overprovision, Rate, RetryWhen, Share, Start, Status, Text, ZoneKeys,
 };
 
 /// How a pool balances, checks and tries again.
@@ -25,9 +25,9 @@ pub(super) struct LoadBalancer {
     /// Destinations that say they have too much to do are set aside; off unless asked for.
     overload: Option<Feature<Overload>>,
     /// Active checks; on unless `false`.
-    health_checking: Option<Switch>,
+    health_checking: Option<Bool>,
     /// Another destination is tried when one fails, where that is safe; on unless `false`.
-    failover: Option<Switch>,
+    failover: Option<Bool>,
     /// How destinations are checked.
     health_monitoring: Option<HealthMonitoring>,
     /// When failing traffic sets a destination aside.
@@ -61,7 +61,7 @@ struct LoadReports {
     /// What was said longer ago counts for nothing.
     max_age: Option<ConfigDuration>,
     /// Reports of load in answers (ORCA: `endpoint-load-metrics`) are read, and not passed on.
-    orca: Option<Switch>,
+    orca: Option<Bool>,
 }
 
 /// When a destination has too much to do.
@@ -69,7 +69,7 @@ struct LoadReports {
 #[schemars(deny_unknown_fields)]
 struct Overload {
     /// Off if `false`.
-    enabled: Option<Switch>,
+    enabled: Option<Bool>,
     /// From this load score on it is set aside.
     threshold: Option<Share>,
     /// Below this one it is taken back.
@@ -93,7 +93,7 @@ struct Hedge {
     /// How long it waits before that: `p95`, until so many of a hundred recent messages had their answers, or `30ms`.
     after: Option<HedgeAfter>,
     /// Copies of a message at most; 0 = none.
-    max: Option<Whole<0, 3>>,
+    max: Option<Integer<0, 3>>,
 }
 
 /// What messages are hashed by, and how keys find destinations.
@@ -113,9 +113,9 @@ struct Hash {
 #[schemars(deny_unknown_fields)]
 struct ZoneAware {
     /// On unless `false`.
-    enabled: Option<Switch>,
+    enabled: Option<Bool>,
     /// In flight at each of its destinations of weight 1: above it messages begin to spill over.
-    busy: Option<WholeOrNone>,
+    busy: Option<IntegerOrNone>,
     /// Whether keys are spread over the whole pool, or over the own zone first.
     keys: Option<ZoneKeys>,
 }
@@ -133,15 +133,15 @@ struct HealthMonitoring {
     /// Every span is longer or shorter by up to this share of it; at most 50%.
     jitter: Option<Share>,
     /// Checks of one pool at once.
-    max_concurrent: Option<Whole<1, 65536>>,
+    max_concurrent: Option<Integer<1, 65536>>,
     /// How a destination is taken that no check has asked yet.
     start: Option<Start>,
     /// A check without an answer by then has failed.
     timeout: Option<ConfigDuration>,
     /// Failures in a row that take a destination out; of the first check, one.
-    failure_threshold: Option<Whole<1, 256>>,
+    failure_threshold: Option<Integer<1, 256>>,
     /// Passes in a row that bring it back.
-    recovery_threshold: Option<Whole<1, 256>>,
+    recovery_threshold: Option<Integer<1, 256>>,
     /// A connection opens, a request is answered, `grpc.health.v1` says SERVING, a datagram is not refused, or a
     /// connection of MQTT is accepted.
     protocol: Option<CheckProtocol>,
@@ -158,7 +158,7 @@ struct HealthMonitoring {
     /// What the first 64 KiB of the answer to an HTTP check must contain.
     expect_body: Option<Text>,
     /// Another port than the one that serves.
-    port: Option<Whole<1, 65535>>,
+    port: Option<Integer<1, 65535>>,
     /// What a `grpc` check asks about; the whole server without it.
     service: Option<Text>,
     /// What a `udp` check sends; an empty datagram without it.
@@ -170,9 +170,9 @@ struct HealthMonitoring {
     /// That user's password.
     password: Option<Text>,
     /// Alerts when a destination or the pool goes or comes back; off unless `true`.
-    alerting: Option<Switch>,
+    alerting: Option<Bool>,
     /// A destination that passes its checks again serves one message first, and then a growing share.
-    recovery_management: Option<Switch>,
+    recovery_management: Option<Bool>,
 }
 
 /// When failing traffic sets a destination aside.
@@ -180,11 +180,11 @@ struct HealthMonitoring {
 #[schemars(deny_unknown_fields)]
 struct OutlierDetection {
     /// Bad outcomes in a row; 0 = never.
-    consecutive_failures: Option<Whole<0, 1_000_000>>,
+    consecutive_failures: Option<Integer<0, 1_000_000>>,
     /// All that serve are compared with each other so often.
     interval: Option<ConfigDuration>,
     /// Messages that wait for so long, and many times longer than usual, make a destination suspect; `none` = never.
-    silence: Option<Silence>,
+    silence: Option<DurationOrNone>,
     /// The first time; the n-th in a row lasts n times as long.
     base_ejection: Option<ConfigDuration>,
     /// At most this share of the pool is set aside at once.
@@ -196,7 +196,7 @@ struct OutlierDetection {
 #[schemars(deny_unknown_fields)]
 struct Retry {
     /// All tries of one message, the first included.
-    attempts: Option<Whole<1, 10>>,
+    attempts: Option<Integer<1, 10>>,
     /// What is worth another try.
     when: Option<Vec<RetryWhen>>,
     /// Repeats as a share of requests; a floor of 10 a second comes on top.
@@ -210,11 +210,11 @@ struct Performance {
     /// One message in the pool, all tries included.
     timeout: Option<ConfigDuration>,
     /// Decisions are remembered where that is cheaper than to decide again; on unless `false`.
-    caching: Option<Switch>,
+    caching: Option<Bool>,
     /// Checks run side by side; on unless `false`.
-    parallel_processing: Option<Switch>,
+    parallel_processing: Option<Bool>,
     /// Intervals and time limits of checks follow what is seen, within bounds.
-    optimization: Option<Switch>,
+    optimization: Option<Bool>,
 }
 
 /// Repeats, backup tiers and measures of quality.
@@ -222,13 +222,13 @@ struct Performance {
 #[schemars(deny_unknown_fields)]
 struct Quality {
     /// Safe repeats of failed messages; on unless `false`.
-    error_recovery: Option<Switch>,
+    error_recovery: Option<Bool>,
     /// Destinations with a `priority` above 0 may take over; on unless `false`.
-    failover_support: Option<Switch>,
+    failover_support: Option<Bool>,
     /// How close shares come to what was intended, and what that costs; off unless `true`.
-    quality_metrics: Option<Switch>,
+    quality_metrics: Option<Bool>,
     /// Outlier detection judges a destination by its own past, too.
-    learning: Option<Switch>,
+    learning: Option<Bool>,
 }
 
 /// Weights that follow performance and health.
@@ -236,7 +236,7 @@ struct Quality {
 #[schemars(deny_unknown_fields)]
 struct DynamicAdjustment {
     /// On unless `false`.
-    enabled: Option<Switch>,
+    enabled: Option<Bool>,
     /// How often weights move.
     adjustment_interval: Option<ConfigDuration>,
     /// A destination whose performance score is below loses weight.
@@ -244,7 +244,7 @@ struct DynamicAdjustment {
     /// A destination whose health score is below loses weight.
     health_threshold: Option<Share>,
     /// Learned capacity is kept.
-    learning: Option<Switch>,
+    learning: Option<Bool>,
 }
 
 /// Measures, thresholds and alerts.
@@ -252,15 +252,15 @@ struct DynamicAdjustment {
 #[schemars(deny_unknown_fields)]
 struct PerformanceMonitoring {
     /// On unless `false`.
-    enabled: Option<Switch>,
+    enabled: Option<Bool>,
     /// What is measured.
     metrics: Option<Vec<Metric>>,
     /// What is still good.
     thresholds: Option<Thresholds>,
     /// Alerts when a threshold is crossed.
-    alerting: Option<Switch>,
+    alerting: Option<Bool>,
     /// Recommendations.
-    optimization: Option<Switch>,
+    optimization: Option<Bool>,
 }
 
 /// What is still good.

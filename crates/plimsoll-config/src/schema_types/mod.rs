@@ -14,8 +14,8 @@ use schemars::JsonSchema;
 
 use self::load_balancer::LoadBalancer;
 use self::scalars::{
-    Accepts, Address, ClientAuth, ConfigDuration, GrpcWeb, ListenerProtocol, PoolProtocol, ProxyProtocol,
-    Share, Size, SubsetFallback, Switch, Text, TlsVersion, UdpFlow, Whole, Workers,
+    AcceptProxyProtocol, Address, Bool, ClientAuth, ConfigDuration, GrpcWeb, Integer, ListenerProtocol,
+    PoolProtocol, ProxyProtocol, Share, Size, SubsetFallback, Text, TlsVersion, UdpFlow, Workers,
 };
 
 /// A configuration of Plimsoll: the short form (`listen`, `destinations`) or the full one (`listeners`, `pools`).
@@ -23,7 +23,7 @@ use self::scalars::{
 #[schemars(deny_unknown_fields, title = "Plimsoll configuration")]
 pub(crate) struct File {
     /// Short form: where to listen for HTTP.
-    listen: Option<OneOrMore<Address>>,
+    listen: Option<OneOrMany<Address>>,
     /// Short form: the destinations of the one pool, named `default`.
     destinations: Option<Vec<DestinationForm>>,
     /// The zone this balancer stands in: its destinations are preferred as long as they can carry what comes.
@@ -87,13 +87,13 @@ struct Listener {
     /// Its name in metrics and logs; unique.
     name: Text,
     /// Where it accepts: `0.0.0.0:8080`, `:8080`, `[::]:443`, `unix:/path`, or a list of them.
-    address: OneOrMore<Address>,
+    address: OneOrMany<Address>,
     /// What it speaks: requests or bytes both ways, in the clear or within TLS, or datagrams.
     protocol: Option<ListenerProtocol>,
     /// How TLS ends here; for `https` and `tls`.
     tls: Option<ServerTls>,
     /// Connections of trusted proxies begin with a PROXY header.
-    proxy_protocol: Option<Accepts>,
+    proxy_protocol: Option<AcceptProxyProtocol>,
     /// Networks whose `X-Forwarded-*` and PROXY headers are believed.
     trusted_proxies: Option<Vec<Text>>,
     /// Time limits towards clients.
@@ -105,7 +105,7 @@ struct Listener {
     /// How clients are kept at their destinations; for `mqtt`.
     mqtt: Option<Mqtt>,
     /// Add `Via: 1.1 plimsoll` to requests and answers.
-    via: Option<Switch>,
+    via: Option<Bool>,
     /// Edits of every request, before the route's.
     request_headers: Option<HeaderEdits>,
     /// Edits of every answer, before the route's.
@@ -153,7 +153,7 @@ struct ClientTls {
     /// PEM file: the key to it.
     key: Option<Text>,
     /// `false`: anybody is believed.
-    verify: Option<Switch>,
+    verify: Option<Bool>,
 }
 
 /// Time limits towards clients.
@@ -177,17 +177,17 @@ struct ClientTimeouts {
 #[schemars(deny_unknown_fields)]
 struct Limits {
     /// Open connections, over all workers.
-    connections: Option<Whole<1, 1_048_576>>,
+    connections: Option<Integer<1, 1_048_576>>,
     /// Handshakes of TLS at once, over all workers.
-    handshakes: Option<Whole<1, 1_048_576>>,
+    handshakes: Option<Integer<1, 1_048_576>>,
     /// Requests of one connection; 0 = no limit.
-    requests: Option<Whole<0, 1_000_000_000>>,
+    requests: Option<Integer<0, 1_000_000_000>>,
     /// Streams of one HTTP/2 connection at once.
-    streams: Option<Whole<1, 10_000>>,
+    streams: Option<Integer<1, 10_000>>,
     /// Bytes of a request head, request line included.
     header_bytes: Option<Size>,
     /// Header lines of a request.
-    headers: Option<Whole<1, 256>>,
+    headers: Option<Integer<1, 256>>,
     /// Bytes of a request target.
     uri_bytes: Option<Size>,
     /// Bytes of a request body; 0 = no limit.
@@ -203,7 +203,7 @@ struct Udp {
     /// A client is forgotten when it has sent nothing for so long.
     idle: Option<ConfigDuration>,
     /// Flows at once, over all workers; at the limit the one idle longest makes room.
-    max_flows: Option<Whole<1, 1_048_576>>,
+    max_flows: Option<Integer<1, 1_048_576>>,
 }
 
 /// How clients of MQTT are kept at their destinations.
@@ -211,7 +211,7 @@ struct Udp {
 #[schemars(deny_unknown_fields)]
 struct Mqtt {
     /// Connections that may be ended each second because their clients belong to another destination; 0 = none.
-    rebalance: Option<Whole<0, 100_000>>,
+    rebalance: Option<Integer<0, 100_000>>,
 }
 
 /// Edits of header lines.
@@ -255,7 +255,7 @@ struct Match {
     /// The path starts so.
     path_prefix: Option<Text>,
     /// Any of these methods.
-    method: Option<OneOrMore<Text>>,
+    method: Option<OneOrMany<Text>>,
     /// Each of these headers has exactly this value.
     headers: Option<BTreeMap<String, Text>>,
     /// The name in the hello of TLS: `api.example.com` or `*.example.com`.
@@ -301,15 +301,15 @@ struct DestinationTimeouts {
 #[schemars(deny_unknown_fields)]
 struct PoolLimits {
     /// Messages: requests, connections of TCP and MQTT, flows of datagrams.
-    requests: Option<Whole<0, 1_000_000>>,
+    requests: Option<Integer<0, 1_000_000>>,
     /// Connections, idle ones included.
-    connections: Option<Whole<0, 1_000_000>>,
+    connections: Option<Integer<0, 1_000_000>>,
     /// Messages that wait until there is room; 0 = none: they are refused at once.
-    pending: Option<Whole<0, 1_000_000>>,
+    pending: Option<Integer<0, 1_000_000>>,
     /// How long a message waits at most.
     wait: Option<ConfigDuration>,
     /// Messages that are being tried again, beside what `retry.budget` allows.
-    retries: Option<Whole<0, 1_000_000>>,
+    retries: Option<Integer<0, 1_000_000>>,
     /// What each destination may have that does not say so itself.
     per_destination: Option<DestinationLimits>,
 }
@@ -319,9 +319,9 @@ struct PoolLimits {
 #[schemars(deny_unknown_fields)]
 struct DestinationLimits {
     /// Messages: requests, connections of TCP and MQTT, flows of datagrams.
-    requests: Option<Whole<0, 1_000_000>>,
+    requests: Option<Integer<0, 1_000_000>>,
     /// Connections, idle ones included.
-    connections: Option<Whole<0, 1_000_000>>,
+    connections: Option<Integer<0, 1_000_000>>,
 }
 
 /// An address, or a block with one.
@@ -341,9 +341,9 @@ struct Destination {
     /// `10.0.0.1:8080`, `app.internal:8080` or `unix:/path`.
     address: Address,
     /// Its share beside the others'; 0 takes no new work.
-    weight: Option<Whole<0, 65535>>,
+    weight: Option<Integer<0, 65535>>,
     /// 0 is first; higher numbers are backup tiers.
-    priority: Option<Whole<0, 255>>,
+    priority: Option<Integer<0, 255>>,
     /// Where it stands.
     zone: Option<Text>,
     /// Free labels.
@@ -356,14 +356,14 @@ struct Destination {
 #[derive(JsonSchema)]
 #[schemars(untagged, inline)]
 enum Feature<T> {
-    Switch(Switch),
+    Bool(Bool),
     Block(T),
 }
 
 /// One, or a list.
 #[derive(JsonSchema)]
 #[schemars(untagged, inline)]
-enum OneOrMore<T> {
+enum OneOrMany<T> {
     One(T),
-    More(Vec<T>),
+    Many(Vec<T>),
 }

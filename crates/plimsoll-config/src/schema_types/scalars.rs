@@ -38,9 +38,9 @@ value! {
     /// A duration with a unit.
     ConfigDuration = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$");
     /// A duration with a unit, or none.
-    Silence = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$|^none$");
+    DurationOrNone = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$|^none$");
     /// How a destination is taken that no check has asked yet.
-    Start = words(&["serving", "down"]);
+    Start = keywords(&["serving", "down"]);
     /// How often.
     Rate = pattern(r"^\d+(\.\d+)?/[smh]$");
     /// A share of the whole.
@@ -48,49 +48,49 @@ value! {
     /// Bytes with a unit, or 0.
     Size = or_text(json!({"const": 0}), r"^\d+(\.\d+)?(B|KB|kB|MB|GB|KiB|MiB|GiB)$|^0$");
     /// A switch.
-    Switch = or_variable(json!({"type": "boolean"}));
+    Bool = or_variable(json!({"type": "boolean"}));
     /// Statuses of HTTP.
     Status = or_text(json!({"type": "integer", "minimum": 100, "maximum": 599}), r"^\d{3}(-\d{3})?(,\d{3}(-\d{3})?)*$");
     /// `auto` or a number of threads.
     Workers = or_text(json!({"type": "integer", "minimum": 1, "maximum": 1024}), "^auto$");
     /// `none` or a whole number above 0.
-    WholeOrNone = or_text(json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}), "^none$");
+    IntegerOrNone = or_text(json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}), "^none$");
     /// Which destination takes a message.
-    Algorithm = words(&plimsoll_core::balance::Algorithm::ALL.map(plimsoll_core::balance::Algorithm::name));
+    Algorithm = keywords(&plimsoll_core::balance::Algorithm::ALL.map(plimsoll_core::balance::Algorithm::name));
     /// How long a message waits alone.
     HedgeAfter = pattern(r"^p\d{2}(\.\d+)?$|^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$");
     /// What messages are hashed by.
     HashKey = pattern(r"^(source|path|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+|(cookie|query):[!-~]+)$");
     /// How keys find destinations.
-    HashTable = words(&["ring", "maglev", "rendezvous"]);
+    HashTable = keywords(&["ring", "maglev", "rendezvous"]);
     /// What a destination may have in flight beside its share.
     Bound = pattern(r"^\d+%$|^none$");
     /// What a tier may lose before it overflows.
     Overprovision = pattern(r"^\d+%$|^none$");
     /// Where a message goes that nobody of its subset takes.
-    SubsetFallback = words(&["none", "any"]);
+    SubsetFallback = keywords(&["none", "any"]);
     /// What keys are spread over.
-    ZoneKeys = words(&["pool", "zone"]);
+    ZoneKeys = keywords(&["pool", "zone"]);
     /// What a listener speaks.
-    ListenerProtocol = words(&["http", "https", "tcp", "tls", "udp", "mqtt", "auto"]);
+    ListenerProtocol = keywords(&["http", "https", "tcp", "tls", "udp", "mqtt", "auto"]);
     /// What the datagrams of one client have in common.
-    UdpFlow = words(&["source", "datagram"]);
+    UdpFlow = keywords(&["source", "datagram"]);
     /// Whether clients must show a certificate.
-    ClientAuth = words(&["none", "optional", "required"]);
+    ClientAuth = keywords(&["none", "optional", "required"]);
     /// A version of TLS.
-    TlsVersion = words(&["1.2", "1.3"]);
+    TlsVersion = keywords(&["1.2", "1.3"]);
     /// What a pool speaks.
-    PoolProtocol = words(&["http1", "http2", "auto"]);
+    PoolProtocol = keywords(&["http1", "http2", "auto"]);
     /// What becomes of calls of gRPC-Web.
-    GrpcWeb = words(&["translate", "pass"]);
+    GrpcWeb = keywords(&["translate", "pass"]);
     /// How a check asks.
-    CheckProtocol = words(&["tcp", "http", "grpc", "udp", "mqtt"]);
+    CheckProtocol = keywords(&["tcp", "http", "grpc", "udp", "mqtt"]);
     /// Whether PROXY headers come.
-    Accepts = words(&["none", "accept"]);
+    AcceptProxyProtocol = keywords(&["none", "accept"]);
     /// PROXY headers to destinations.
-    ProxyProtocol = words(&["none", "v1", "v2"]);
+    ProxyProtocol = keywords(&["none", "v1", "v2"]);
     /// What performance monitoring measures.
-    Metric = words(&["response_time", "throughput", "error_rate", "availability"]);
+    Metric = keywords(&["response_time", "throughput", "error_rate", "availability"]);
     /// What is worth another try.
     RetryWhen = pattern(
         r"^(connect_failure|reset|empty_response|timeout|status:[45]\d\d|grpc:(CANCELLED|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|UNAVAILABLE))$",
@@ -105,8 +105,8 @@ fn or_text(number: Value, pattern: &str) -> Schema {
     json_schema!({"anyOf": [number, {"type": "string", "pattern": format!("{pattern}|{VARIABLE}")}]})
 }
 
-fn words(words: &[&str]) -> Schema {
-    or_variable(json!({"enum": words}))
+fn keywords(keywords: &[&str]) -> Schema {
+    or_variable(json!({"enum": keywords}))
 }
 
 fn or_variable(value: Value) -> Schema {
@@ -114,15 +114,15 @@ fn or_variable(value: Value) -> Schema {
 }
 
 /// A whole number within bounds.
-pub(crate) struct Whole<const LOW: i64, const HIGH: i64>;
+pub(crate) struct Integer<const LOW: i64, const HIGH: i64>;
 
-impl<const LOW: i64, const HIGH: i64> JsonSchema for Whole<LOW, HIGH> {
+impl<const LOW: i64, const HIGH: i64> JsonSchema for Integer<LOW, HIGH> {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        format!("Whole{LOW}To{HIGH}").into()
+        format!("Integer{LOW}To{HIGH}").into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {

@@ -2,9 +2,9 @@
 //!
 //! `▸` in an input marks where a problem is expected; the problems are named in the same order.
 
-mod meaning;
-mod shape;
-mod told;
+mod rendering;
+mod semantics;
+mod structure;
 mod values;
 
 use std::path::Path;

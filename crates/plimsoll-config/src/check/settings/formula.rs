@@ -6,19 +6,19 @@ use plimsoll_core::formula::Formula;
 
 /// What `algorithm: custom` scores by, as far as the file has said it.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Score {
+pub(crate) enum FormulaSetting {
     #[default]
-    Unsaid,
+    Unset,
     /// It was said, and what is wrong with it was told.
-    Wrong,
-    By(Arc<Formula>),
+    Invalid,
+    Valid(Arc<Formula>),
 }
 
-impl Score {
+impl FormulaSetting {
     pub(crate) fn formula(&self) -> Option<Arc<Formula>> {
         match self {
-            Self::By(formula) => Some(formula.clone()),
-            Self::Unsaid | Self::Wrong => None,
+            Self::Valid(formula) => Some(formula.clone()),
+            Self::Unset | Self::Invalid => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plimsoll_core::health::{HealthSpec, Rhythm};
 
-use super::probe::Asking;
+use super::probe::ProbeSettings;
 use crate::defaults;
 
 /// Settings of checks, before it is known whether there are any: blocks are laid over one another.
@@ -16,7 +16,7 @@ pub(crate) struct HealthSettings {
     pub(crate) timeout: Duration,
     pub(crate) failure_threshold: u32,
     pub(crate) recovery_threshold: u32,
-    pub(crate) asking: Asking,
+    pub(crate) probe: ProbeSettings,
     pub(crate) port: Option<u16>,
     pub(crate) rhythm: Rhythm,
     pub(crate) recovery: bool,
@@ -31,7 +31,7 @@ impl Default for HealthSettings {
             timeout: defaults::CHECK_TIMEOUT,
             failure_threshold: defaults::FAILURE_THRESHOLD,
             recovery_threshold: defaults::RECOVERY_THRESHOLD,
-            asking: Asking::default(),
+            probe: ProbeSettings::default(),
             port: None,
             rhythm: Rhythm::default(),
             recovery: false,
@@ -52,8 +52,8 @@ impl HealthSettings {
     }
 
     /// Nobody said how checks are made.
-    pub(crate) fn is_by_default(&self) -> bool {
-        self.asking.is_by_default()
+    pub(crate) fn protocol_is_default(&self) -> bool {
+        self.probe.protocol_is_default()
     }
 
     /// What they come to; `tunes`: intervals and time limits follow what is seen.
@@ -64,7 +64,7 @@ impl HealthSettings {
             timeout: self.timeout,
             failure_threshold: self.failure_threshold,
             recovery_threshold: self.recovery_threshold,
-            probe: self.asking.probe(),
+            probe: self.probe.probe(),
             if_gray: None,
             port: self.port,
             rhythm: Rhythm { fast: Some(fast), tunes, ..self.rhythm },

@@ -12,7 +12,7 @@ use plimsoll_core::health::{LoadSpec, OutlierSpec};
 use plimsoll_core::retry::{HedgeSpec, RetrySpec};
 use plimsoll_core::spread::SpreadSpec;
 
-use self::formula::Score;
+use self::formula::FormulaSetting;
 use self::health::HealthSettings;
 use self::zone::ZoneSettings;
 use crate::defaults;
@@ -23,10 +23,10 @@ use crate::model::HashKey;
 pub(crate) struct Settings {
     pub(crate) algorithm: Algorithm,
     /// Somebody has chosen it.
-    pub(crate) names_algorithm: bool,
+    pub(crate) algorithm_given: bool,
     pub(crate) hash: HashSpec,
     pub(crate) hash_key: HashKey,
-    pub(crate) score: Score,
+    pub(crate) formula: FormulaSetting,
     pub(crate) load: LoadSpec,
     pub(crate) orca: bool,
     pub(crate) health_checking: bool,
@@ -49,10 +49,10 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             algorithm: defaults::ALGORITHM,
-            names_algorithm: false,
+            algorithm_given: false,
             hash: defaults::HASH,
             hash_key: defaults::HASH_KEY,
-            score: Score::default(),
+            formula: FormulaSetting::default(),
             load: LoadSpec::default(),
             orca: defaults::ORCA,
             health_checking: true,

@@ -8,7 +8,7 @@ use crate::defaults;
 
 /// What a check speaks.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Asks {
+pub(crate) enum CheckProtocol {
     Tcp,
     Http,
     Grpc,
@@ -20,34 +20,34 @@ pub(crate) enum Asks {
 
 /// Everything that was said of it; blocks are laid over one another.
 #[derive(Clone, Debug)]
-pub(crate) struct Asking {
+pub(crate) struct ProbeSettings {
     /// `None`: nobody said how.
-    pub(crate) asks: Option<Asks>,
+    pub(crate) protocol: Option<CheckProtocol>,
     pub(crate) method: Arc<str>,
     pub(crate) path: Arc<str>,
     pub(crate) host: Option<Arc<str>>,
-    pub(crate) status: Arc<[(u16, u16)]>,
+    pub(crate) expected_status: Arc<[(u16, u16)]>,
     pub(crate) headers: Arc<[(Arc<str>, Arc<str>)]>,
-    pub(crate) body: Option<Arc<[u8]>>,
+    pub(crate) expected_body: Option<Arc<[u8]>>,
     pub(crate) send: Arc<[u8]>,
-    pub(crate) reply: Option<Arc<[u8]>>,
+    pub(crate) expected_reply: Option<Arc<[u8]>>,
     pub(crate) service: Arc<str>,
     pub(crate) username: Option<Arc<str>>,
     pub(crate) password: Arc<str>,
 }
 
-impl Default for Asking {
+impl Default for ProbeSettings {
     fn default() -> Self {
         Self {
-            asks: None,
+            protocol: None,
             method: defaults::CHECK_METHOD.into(),
             path: defaults::CHECK_PATH.into(),
             host: None,
-            status: [defaults::CHECK_EXPECT].into(),
+            expected_status: [defaults::CHECK_EXPECT].into(),
             headers: Arc::default(),
-            body: None,
+            expected_body: None,
             send: Arc::default(),
-            reply: None,
+            expected_reply: None,
             service: defaults::CHECK_SERVICE.into(),
             username: None,
             password: Arc::default(),
@@ -55,32 +55,36 @@ impl Default for Asking {
     }
 }
 
-impl Asking {
-    pub(crate) fn is_by_default(&self) -> bool {
-        self.asks.is_none()
+impl ProbeSettings {
+    pub(crate) fn protocol_is_default(&self) -> bool {
+        self.protocol.is_none()
     }
 
     pub(crate) fn probe(&self) -> ProbeKind {
-        match self.asks {
-            None | Some(Asks::Tcp) => ProbeKind::Tcp,
-            Some(Asks::Udp) => ProbeKind::Udp { send: self.send.clone(), expect: self.reply.clone() },
-            Some(Asks::Grpc) => ProbeKind::Grpc { service: self.service.clone(), host: self.host.clone() },
-            Some(Asks::Http) => ProbeKind::Http {
+        match self.protocol {
+            None | Some(CheckProtocol::Tcp) => ProbeKind::Tcp,
+            Some(CheckProtocol::Udp) => {
+                ProbeKind::Udp { send: self.send.clone(), expect: self.expected_reply.clone() }
+            }
+            Some(CheckProtocol::Grpc) => {
+                ProbeKind::Grpc { service: self.service.clone(), host: self.host.clone() }
+            }
+            Some(CheckProtocol::Http) => ProbeKind::Http {
                 method: self.method.clone(),
                 path: self.path.clone(),
                 host: self.host.clone(),
-                expect: self.status.clone(),
+                expect: self.expected_status.clone(),
                 headers: self.headers.clone(),
-                body: self.body.clone(),
+                body: self.expected_body.clone(),
             },
-            Some(Asks::Mqtt) => {
+            Some(CheckProtocol::Mqtt) => {
                 let login = |username: &Arc<str>| Login {
                     username: username.clone(),
                     password: self.password.clone(),
                 };
                 ProbeKind::Mqtt { login: self.username.as_ref().map(login) }
             }
-            Some(Asks::Other(word)) => ProbeKind::Other(word),
+            Some(CheckProtocol::Other(word)) => ProbeKind::Other(word),
         }
     }
 }

@@ -39,7 +39,7 @@ fn the_schema_knows_the_keys_the_reader_knows() {
         let block = block_at(&schema, keys.at);
         let told: BTreeSet<&str> =
             block["properties"].as_object().unwrap().keys().map(String::as_str).collect();
-        let read: BTreeSet<&str> = keys.served.iter().copied().collect();
+        let read: BTreeSet<&str> = keys.supported.iter().copied().collect();
         assert_eq!(told, read, "the keys of `{}`", keys.at);
         assert_eq!(block["additionalProperties"], json!(false), "{}", keys.at);
     }
@@ -118,8 +118,8 @@ fn json(node: &Node) -> Json {
         Value::Scalar(scalar) => match scalar.kind {
             Kind::Null => Json::Null,
             Kind::Bool(on) => json!(on),
-            Kind::Whole(number) => json!(number),
-            Kind::Number(number) => json!(number),
+            Kind::Integer(number) => json!(number),
+            Kind::Float(number) => json!(number),
             Kind::Text | Kind::Unresolved => json!(scalar.text),
         },
         Value::List(items) => items.iter().map(json).collect(),

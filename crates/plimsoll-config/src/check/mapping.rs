@@ -3,79 +3,83 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
-use crate::check::config_node::Place;
+use crate::check::config_node::ConfigNode;
 use crate::check::keys::{self, Keys};
-use crate::check::read::Reader;
+use crate::check::reader::Reader;
 use crate::problem::Code;
 use crate::tree::{Entry, Kind, Scalar, Span, Value, printable};
 
 /// The known keys of one block, each once, but for the pairs of the specification.
 #[derive(Debug)]
-pub(crate) struct Table<'t> {
+pub(crate) struct Mapping<'t> {
     keys: &'static Keys,
-    entries: Vec<(&'t str, Place<'t>)>,
+    entries: Vec<(&'t str, ConfigNode<'t>)>,
 }
 
-impl<'t> Table<'t> {
-    pub(crate) fn get(&self, key: &str) -> Option<&Place<'t>> {
+impl<'t> Mapping<'t> {
+    pub(crate) fn get(&self, key: &str) -> Option<&ConfigNode<'t>> {
         self.all(key).next()
     }
 
     /// All values of a key: two at most, for a switch and its block.
-    pub(crate) fn all<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a Place<'t>> + use<'a, 't> {
-        debug_assert!(self.keys.knows(key), "{key} is not among the keys of {}", self.keys.at);
+    pub(crate) fn all<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a ConfigNode<'t>> + use<'a, 't> {
+        debug_assert!(self.keys.contains(key), "{key} is not among the keys of {}", self.keys.at);
         let key = key.to_owned();
-        self.entries.iter().filter(move |(name, _)| *name == key).map(|(_, place)| place)
+        self.entries.iter().filter(move |(name, _)| *name == key).map(|(_, node)| node)
     }
 
     /// All of them, as they stand.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'t str, &Place<'t>)> {
-        self.entries.iter().map(|(key, place)| (*key, place))
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'t str, &ConfigNode<'t>)> {
+        self.entries.iter().map(|(key, node)| (*key, node))
     }
 
     /// It has a key of a later version, which was told already.
-    pub(crate) fn has_later(&self) -> bool {
-        self.entries.iter().any(|(name, _)| self.keys.later.contains(name))
+    pub(crate) fn has_planned_key(&self) -> bool {
+        self.entries.iter().any(|(name, _)| self.keys.planned.contains(name))
     }
 }
 
 impl Reader<'_> {
     /// The keys of a block. Unknown keys, keys of later versions and repeated keys are told here.
-    pub(crate) fn table<'t>(&mut self, place: &Place<'t>, keys: &'static Keys) -> Option<Table<'t>> {
-        let mut table = Table { keys, entries: Vec::new() };
-        for (key, span, value) in self.unique(place, keys.pairs)? {
-            if keys.later.contains(&key) {
-                let at = Place { key: Some(span), ..value.clone() };
+    pub(crate) fn mapping<'t>(&mut self, node: &ConfigNode<'t>, keys: &'static Keys) -> Option<Mapping<'t>> {
+        let mut mapping = Mapping { keys, entries: Vec::new() };
+        for (key, span, value) in self.unique(node, keys.pairs)? {
+            if keys.planned.contains(&key) {
+                let at = ConfigNode { key: Some(span), ..value.clone() };
                 self.problems.add(
                     Code::NotAvailableYet,
                     span,
                     at.path.text(),
                     format!("`{key}` is not available in this version yet"),
                 );
-            } else if !keys.served.contains(&key) {
+            } else if !keys.supported.contains(&key) {
                 self.unknown_key(key, span, &value, keys);
                 continue;
             }
-            table.entries.push((key, value));
+            mapping.entries.push((key, value));
         }
-        Some(table)
+        Some(mapping)
     }
 
     /// The entries of a block whose keys are free; repeated keys are told here.
-    pub(crate) fn entries<'t>(&mut self, place: &Place<'t>) -> Vec<(&'t str, Place<'t>)> {
-        let unique = self.unique(place, &[]).unwrap_or_default();
+    pub(crate) fn entries<'t>(&mut self, node: &ConfigNode<'t>) -> Vec<(&'t str, ConfigNode<'t>)> {
+        let unique = self.unique(node, &[]).unwrap_or_default();
         unique.into_iter().map(|(key, _, value)| (key, value)).collect()
     }
 
-    fn unique<'t>(&mut self, place: &Place<'t>, pairs: &[&str]) -> Option<Vec<(&'t str, Span, Place<'t>)>> {
-        let entries: &'t [Entry] = match &place.node.value {
+    fn unique<'t>(
+        &mut self,
+        node: &ConfigNode<'t>,
+        pairs: &[&str],
+    ) -> Option<Vec<(&'t str, Span, ConfigNode<'t>)>> {
+        let entries: &'t [Entry] = match &node.tree.value {
             Value::Block(entries) => entries,
             Value::Scalar(Scalar { kind: Kind::Null, .. }) => {
-                self.wrong_type(place, "a block of keys").help("give it keys, or remove it");
+                self.wrong_type(node, "a block of keys").help("give it keys, or remove it");
                 return None;
             }
             _ => {
-                self.wrong_type(place, "a block of keys");
+                self.wrong_type(node, "a block of keys");
                 return None;
             }
         };
@@ -83,7 +87,8 @@ impl Reader<'_> {
         let mut unique = Vec::new();
         for entry in entries {
             let key: &'t str = &entry.key.text;
-            let value = Place { node: &entry.value, key: Some(entry.key.span), path: place.path.key(key) };
+            let value =
+                ConfigNode { tree: &entry.value, key: Some(entry.key.span), path: node.path.key(key) };
             let pair = pairs.contains(&key);
             match seen.entry((key, pair && value.is_block())) {
                 Slot::Vacant(free) => {
@@ -96,8 +101,8 @@ impl Reader<'_> {
         Some(unique)
     }
 
-    fn duplicate_key(&mut self, key: &str, again: &Place<'_>, first: Span, pair: bool) {
-        let span = again.key.unwrap_or(again.node.span);
+    fn duplicate_key(&mut self, key: &str, again: &ConfigNode<'_>, first: Span, pair: bool) {
+        let span = again.key.unwrap_or(again.tree.span);
         let line = self.line_of(first);
         let help = match pair {
             true => "it may be given once as a switch and once as a block, no more",
@@ -114,16 +119,16 @@ impl Reader<'_> {
             .related("first given here", first);
     }
 
-    fn unknown_key(&mut self, key: &str, span: Span, value: &Place<'_>, keys: &'static Keys) {
-        let known = keys.served.iter().chain(keys.later).copied();
+    fn unknown_key(&mut self, key: &str, span: Span, value: &ConfigNode<'_>, keys: &'static Keys) {
+        let known = keys.supported.iter().chain(keys.planned).copied();
         let help = match (key, self.suggest(key, known)) {
             ("<<", _) => {
                 "merge keys are not part of YAML 1.2; `load_balancer` at the top holds defaults".to_owned()
             }
             (_, Some(meant)) => format!("did you mean `{meant}`?"),
-            _ => match keys::places_of(key) {
-                places if places.is_empty() => format!("keys here are {}", keys.served.join(", ")),
-                places => format!("`{key}` belongs {}", places.join(" or ")),
+            _ => match keys::blocks_with(key) {
+                nodes if nodes.is_empty() => format!("keys here are {}", keys.supported.join(", ")),
+                nodes => format!("`{key}` belongs {}", nodes.join(" or ")),
             },
         };
         let message = format!("unknown key `{}`", printable(key));
@@ -146,11 +151,11 @@ impl Reader<'_> {
     }
 
     /// Tells that a block lacks a key.
-    pub(crate) fn missing(&mut self, place: &Place<'_>, key: &str, help: &str) {
-        let path = place.path.text();
+    pub(crate) fn missing(&mut self, node: &ConfigNode<'_>, key: &str, help: &str) {
+        let path = node.path.text();
         let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
         self.problems
-            .add(Code::MissingKey, place.span(), path, format!("the key `{key}` is missing"))
+            .add(Code::MissingKey, node.span(), path, format!("the key `{key}` is missing"))
             .help(help);
     }
 }
