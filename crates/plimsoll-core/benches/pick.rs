@@ -1,5 +1,5 @@
 //! What one choice costs: every algorithm at 10, 64, 1,000 and 10,000 destinations, the bare pick and the whole
-//! `balance_load` with its ticket given and given back.
+//! `balance_load` with its assignment given and given back.
 //!
 //! `cargo bench -p plimsoll-core --bench pick`; in a minute: `cargo bench -p plimsoll-core --bench pick -- --quick pick`.
 //! Targets: round robin below 10 ns a pick, the others below 50 ns, at any size.
@@ -15,8 +15,8 @@ use plimsoll_core::formula::Formula;
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::spread::{SpreadSpec, ZoneSpec};
 use plimsoll_core::{
-    Address, Destination, DestinationId, Live, Outcome, Rng, Snapshot, Standing, Tick, Ticket, Want, Weight,
-    balance_load,
+    Address, Assignment, Destination, DestinationId, Live, Outcome, Rng, Snapshot, Standing, Tick, Want,
+    Weight, balance_load,
 };
 
 /// 64 is the largest pool of which least connections looks at everyone.
@@ -24,7 +24,7 @@ const SIZES: [u32; 4] = [10, 64, 1_000, 10_000];
 
 /// Weights 1 to 10, and 20 messages in flight somewhere for each 10 destinations, so that no algorithm may
 /// stop at the first idle one.
-fn busy_pool(algorithm: Algorithm, count: u32) -> (Snapshot, Vec<Ticket>) {
+fn busy_pool(algorithm: Algorithm, count: u32) -> (Snapshot, Vec<Assignment>) {
     let member = |i: u32| {
         let address = Address::Socket(([10, 0, (i >> 8) as u8, i as u8], 8080).into());
         let weight = Weight::new(1 + (i * 7 % 10) as u16);
@@ -68,7 +68,7 @@ fn picks(c: &mut Criterion) {
     }
 }
 
-fn tickets(c: &mut Criterion) {
+fn assignments(c: &mut Criterion) {
     for algorithm in Algorithm::ALL {
         let mut group = c.benchmark_group(format!("balance_load/{}", algorithm.name()));
         for count in SIZES {
@@ -175,5 +175,5 @@ fn tables(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, picks, keys, formulas, tiers, tickets, tables);
+criterion_group!(benches, picks, keys, formulas, tiers, assignments, tables);
 criterion_main!(benches);

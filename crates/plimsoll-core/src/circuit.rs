@@ -9,7 +9,7 @@ use crate::live::Live;
 /// What one destination may have at once; 0 = no limit.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct DestinationLimits {
-    /// Messages that hold a ticket.
+    /// Messages that hold an assignment.
     pub requests: u32,
     /// Connections, idle ones included.
     pub connections: u32,
@@ -18,7 +18,7 @@ pub struct DestinationLimits {
 /// What a pool may have at once over all its destinations; 0 = no limit, but for `pending`.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolLimits {
-    /// Messages that hold a ticket.
+    /// Messages that hold an assignment.
     pub requests: u32,
     /// Connections, idle ones included.
     pub connections: u32,
@@ -101,7 +101,7 @@ struct Front(AtomicU64);
 /// nothing read one counter, and that only in pools with limits.
 #[derive(Debug)]
 pub struct Circuit {
-    /// Messages that hold a ticket; counted only while the pool has a limit.
+    /// Messages that hold an assignment; counted only while the pool has a limit.
     pub requests: Gauge,
     /// Connections, idle ones included.
     pub connections: Gauge,

@@ -234,10 +234,10 @@ mod tests {
                 let told = explain(&snapshot, &want, Tick::ZERO, &mut rng);
                 let again = explain(&snapshot, &want, Tick::ZERO, &mut rng);
                 assert_eq!(told.order, again.order, "{algorithm:?}: telling changes nothing");
-                let ticket = balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("all serve");
-                assert_eq!(told.order[0], ticket.member(), "{algorithm:?}");
+                let assignment = balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("all serve");
+                assert_eq!(told.order[0], assignment.member(), "{algorithm:?}");
                 assert_eq!((told.decided, told.order.len()), (Some(Decided::Algorithm), 5));
-                held.push(ticket);
+                held.push(assignment);
             }
         }
     }

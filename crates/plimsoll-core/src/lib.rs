@@ -2,7 +2,7 @@
 //!
 //! Time, randomness and results are arguments, so a simulator runs a day of traffic in a second through
 //! the very code that serves. Two loops meet here and nowhere else: the fast loop (one message) calls
-//! [`balance_load`] on a [`Snapshot`] and finishes its [`Ticket`]; the slow loop owns a [`pool::Pool`] and
+//! [`balance_load`] on a [`Snapshot`] and finishes its [`Assignment`]; the slow loop owns a [`pool::Pool`] and
 //! publishes snapshots.
 
 pub mod alert;
@@ -29,7 +29,7 @@ pub mod time;
 
 pub use circuit::{Circuit, DestinationLimits, PoolLimits};
 pub use destination::{Address, AdminState, Destination, DestinationId, Name, Standing, Weight};
-pub use live::{Failure, Live, Outcome, Suspect, Ticket};
+pub use live::{Assignment, Failure, Live, Outcome, Suspect};
 pub use rng::Rng;
 pub use snapshot::{NoDestination, Snapshot, Tried, Want, balance_load};
 pub use time::Tick;

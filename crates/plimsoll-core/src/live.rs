@@ -1,12 +1,12 @@
 //! What messages show about one destination while it serves.
 
-mod ticket;
+mod assignment;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub use self::ticket::{Suspect, Ticket};
+pub use self::assignment::{Assignment, Suspect};
 use crate::circuit::{Circuit, DestinationLimits, Gauge};
 use crate::measure::{Measured, Reported};
 pub use crate::tally::{BUCKETS_MS, Counts, Progress, Tally, bucket_of};
@@ -83,13 +83,13 @@ impl Outcome {
 }
 
 /// The one try of a destination in probation, in one atomic: the low two bits say how it is, the others
-/// number the trials, so that a late ticket of an earlier trial can neither reopen nor decide a later one.
+/// number the trials, so that a late assignment of an earlier trial can neither reopen nor decide a later one.
 const TRIAL_BITS: u32 = 0b11;
 const TRIAL_CLOSED: u32 = 0;
 const TRIAL_OPEN: u32 = 1;
 const TRIAL_TAKEN: u32 = 2;
 
-/// The number of a trial; only the ticket that took it holds it.
+/// The number of a trial; only the assignment that took it holds it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trial(u32);
 
@@ -140,12 +140,12 @@ impl Live {
         }
     }
 
-    /// Messages that hold a ticket now, over all workers, those still connecting included.
+    /// Messages that hold an assignment now, over all workers, those still connecting included.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.now()
     }
 
-    /// The most messages that may hold a ticket at once; `None` = no limit.
+    /// The most messages that may hold an assignment at once; `None` = no limit.
     pub fn most_in_flight(&self) -> Option<u32> {
         self.in_flight.most()
     }
@@ -215,7 +215,7 @@ impl Live {
         self.streak.load(Relaxed)
     }
 
-    /// From this many bad outcomes in a row on, [`Ticket::finish`] reports a suspect.
+    /// From this many bad outcomes in a row on, [`Assignment::finish`] reports a suspect.
     pub fn set_suspect_at(&self, streak: u32) {
         self.suspect_at.store(streak.max(1), Relaxed);
     }
@@ -277,7 +277,7 @@ impl Live {
         sum
     }
 
-    /// Opens a new trial; tickets of earlier ones have no say in it. Called by the slow loop only.
+    /// Opens a new trial; assignments of earlier ones have no say in it. Called by the slow loop only.
     pub(crate) fn open_trial(&self) {
         let number = (self.trial.load(Relaxed) & !TRIAL_BITS).wrapping_add(TRIAL_BITS + 1);
         self.trial.store(number | TRIAL_OPEN, Relaxed);

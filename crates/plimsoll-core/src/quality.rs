@@ -163,10 +163,10 @@ mod tests {
     /// So many messages, each answered after as many milliseconds as its destination's rank says.
     fn send(snapshot: &Snapshot, count: usize, millis: &[u64]) {
         for _ in 0..count {
-            let ticket =
+            let assignment =
                 balance_load(snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1)).expect("serves");
-            let first_byte = Duration::from_millis(millis[ticket.member()]);
-            ticket.finish(Tick::ZERO, Outcome::Answered { status: 200, first_byte });
+            let first_byte = Duration::from_millis(millis[assignment.member()]);
+            assignment.finish(Tick::ZERO, Outcome::Answered { status: 200, first_byte });
         }
     }
 

@@ -96,7 +96,7 @@ impl std::ops::AddAssign for Progress {
 }
 
 /// One worker owns a tally, so plain load and store are enough: no locked instruction, no shared line.
-/// (A program that shares worker 0 between threads may lose a count in a race; it never loses a ticket.)
+/// (A program that shares worker 0 between threads may lose a count in a race; it never loses an assignment.)
 pub(crate) fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }

@@ -12,8 +12,8 @@ use plimsoll_core::pool::{
 };
 use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::{
-    Address, AdminState, Destination, DestinationId, Failure, Name, Outcome, Rng, Snapshot, Standing,
-    Suspect, Tick, Ticket, Tried, Want, Weight, balance_load,
+    Address, AdminState, Assignment, Destination, DestinationId, Failure, Name, Outcome, Rng, Snapshot,
+    Standing, Suspect, Tick, Tried, Want, Weight, balance_load,
 };
 
 const SEEDS: u64 = 150;
@@ -33,7 +33,7 @@ struct World {
     orders: Vec<ProbeOrder>,
     /// Checks ran side by side at some time since the last fetch.
     parallel: bool,
-    held: Vec<Ticket>,
+    held: Vec<Assignment>,
     suspects: VecDeque<Suspect>,
     ids: HashMap<DestinationId, Name>,
 }
@@ -168,19 +168,19 @@ impl World {
         }
         let repeatable = self.rng.below(2) == 0;
         let want = Want { worker: self.rng.index(2), tried: Some(&tried), repeatable, ..Want::default() };
-        let Ok(ticket) = balance_load(&snapshot, &want, self.now, &mut self.rng) else { return };
-        assert!(!tried.contains(ticket.id()), "seed {}: tried already", self.seed);
-        assert!(ticket.is_trial() || snapshot.members[ticket.member()].standing.serves());
-        self.held.push(ticket);
+        let Ok(assignment) = balance_load(&snapshot, &want, self.now, &mut self.rng) else { return };
+        assert!(!tried.contains(assignment.id()), "seed {}: tried already", self.seed);
+        assert!(assignment.is_trial() || snapshot.members[assignment.member()].standing.serves());
+        self.held.push(assignment);
         while self.rng.below(3) > 0 && !self.held.is_empty() || self.held.len() > 40 {
             let at = self.rng.index(self.held.len());
-            let ticket = self.held.swap_remove(at);
+            let assignment = self.held.swap_remove(at);
             if self.rng.below(10) == 0 {
                 continue; // cancelled
             }
-            let sick = self.ids.get(&ticket.id()).is_some_and(|name| self.sick.contains(name));
+            let sick = self.ids.get(&assignment.id()).is_some_and(|name| self.sick.contains(name));
             let outcome = self.outcome(sick);
-            self.suspects.extend(ticket.finish(self.now, outcome));
+            self.suspects.extend(assignment.finish(self.now, outcome));
         }
     }
 
@@ -248,9 +248,9 @@ impl World {
                 });
             }
             let want = Want { repeatable: true, ..Want::default() };
-            if let Ok(ticket) = balance_load(self.pool.snapshot(), &want, self.now, &mut self.rng)
+            if let Ok(assignment) = balance_load(self.pool.snapshot(), &want, self.now, &mut self.rng)
                 && let Some(suspect) =
-                    ticket.finish(self.now, Outcome::Answered { status: 200, first_byte: Duration::ZERO })
+                    assignment.finish(self.now, Outcome::Answered { status: 200, first_byte: Duration::ZERO })
             {
                 self.tell(Input::Suspect(suspect));
             }

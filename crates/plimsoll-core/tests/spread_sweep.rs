@@ -9,8 +9,8 @@ use plimsoll_core::snapshot::Member;
 use plimsoll_core::spread::{SpreadSpec, ZoneSpec};
 use plimsoll_core::subset::{Fallback, Subset};
 use plimsoll_core::{
-    Address, Destination, DestinationId, Live, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket,
-    Tried, Want, Weight, balance_load,
+    Address, Assignment, Destination, DestinationId, Live, Name, NoDestination, Rng, Snapshot, Standing,
+    Tick, Tried, Want, Weight, balance_load,
 };
 
 fn member(rank: u32, zone: Option<&str>, priority: u8, weight: u16, serves: bool) -> Member {
@@ -121,7 +121,7 @@ fn a_busy_zone_spills_over_little_by_little() {
         let all = picture(Algorithm::RoundRobin, &SpreadSpec::default(), &members[..4]);
         let mut rng = Rng::new(5);
         let hold = |_| balance_load(&all, &Want::default(), Tick::ZERO, &mut rng).expect("all serve");
-        let _held: Vec<Ticket> = (0..4 * in_flight).map(hold).collect();
+        let _held: Vec<Assignment> = (0..4 * in_flight).map(hold).collect();
         let snapshot = zoned(Algorithm::Random, ZoneSpec { busy: Some(10), ..zone("a") }, &members);
         let got = send(&snapshot, 20_000, &Want::default(), &mut Rng::new(1));
         got[4..].iter().sum::<usize>() as f64 / 20_000.0
@@ -139,11 +139,11 @@ fn what_a_zone_cannot_take_another_does() {
             (0..6).map(|n| member(n, Some(if n < 3 { "a" } else { "b" }), 0, 1, true)).collect();
         let snapshot = zoned(algorithm, zone("a"), &members);
         let (mut tried, mut order, mut rng) = (Tried::default(), Vec::new(), Rng::new(1));
-        while let Ok(ticket) =
+        while let Ok(assignment) =
             balance_load(&snapshot, &Want { tried: Some(&tried), ..Want::default() }, Tick::ZERO, &mut rng)
         {
-            tried.add(ticket.id());
-            order.push(ticket.member());
+            tried.add(assignment.id());
+            order.push(assignment.member());
         }
         order[..3].sort_unstable();
         order[3..].sort_unstable();

@@ -36,10 +36,10 @@ use crate::result::{HealthStatus, LoadDistribution, PerformanceMetrics, Recommen
 /// let destinations = [Destination::new("a", "10.0.0.1:80"), Destination::new("b", "10.0.0.2:80")];
 /// let balancer = LoadBalancer::new(&destinations, &LoadBalancingConfig::default())?;
 ///
-/// let ticket = balancer.assign()?;
-/// assert_eq!(ticket.destination().id, "a");
-/// // … send the message to ticket.destination().address …
-/// ticket.answered(200);
+/// let assignment = balancer.assign()?;
+/// assert_eq!(assignment.destination().id, "a");
+/// // … send the message to assignment.destination().address …
+/// assignment.answered(200);
 /// assert_eq!(balancer.assign()?.destination().id, "b");
 /// # Ok::<(), plimsoll::LoadBalancingError>(())
 /// ```
@@ -128,7 +128,7 @@ impl LoadBalancer {
     ///
     /// # Errors
     /// [`LoadBalancingError::NoneServing`] when no destination takes messages.
-    pub fn assign(&self) -> Result<Ticket, LoadBalancingError> {
+    pub fn assign(&self) -> Result<Assignment, LoadBalancingError> {
         self.shared.assign(Tried::default(), None)
     }
 
@@ -149,7 +149,7 @@ impl LoadBalancer {
     ///
     /// # Errors
     /// As [`assign`](Self::assign).
-    pub fn assign_for(&self, key: &[u8]) -> Result<Ticket, LoadBalancingError> {
+    pub fn assign_for(&self, key: &[u8]) -> Result<Assignment, LoadBalancingError> {
         self.shared.assign(Tried::default(), Some(hash(key)))
     }
 
@@ -160,15 +160,15 @@ impl LoadBalancer {
     /// # Errors
     /// As [`assign`](Self::assign).
     pub fn balance_load(&self) -> Result<LoadBalancingResult, LoadBalancingError> {
-        let ticket = self.assign()?;
+        let assignment = self.assign()?;
         let state = self.shared.lock();
         Ok(LoadBalancingResult {
-            selected_destination: ticket.destination().clone(),
+            selected_destination: assignment.destination().clone(),
             load_distribution: state.distribution(),
             health_status: self.shared.health(&state),
             performance: state.performance(self.shared.clock.now()),
             recommendations: pool_report::recommendations(&state.snapshot, &state.config),
-            ticket,
+            assignment,
         })
     }
 
@@ -199,14 +199,14 @@ impl Shared {
         state.health.status(&state.snapshot, &state.config, since)
     }
 
-    fn assign(self: &Arc<Self>, tried: Tried, key: Option<u64>) -> Result<Ticket, LoadBalancingError> {
+    fn assign(self: &Arc<Self>, tried: Tried, key: Option<u64>) -> Result<Assignment, LoadBalancingError> {
         let now = self.clock.now();
         let mut state = self.lock();
         let State { snapshot, dice, .. } = &mut *state;
         let want = Want { tried: Some(&tried), key, ..Want::default() };
         let held = balance_load(snapshot, &want, now, dice)?;
         let destination = state.given[held.member()].clone();
-        Ok(Ticket { shared: self.clone(), held, destination, tried, key })
+        Ok(Assignment { shared: self.clone(), held, destination, tried, key })
     }
 }
 
@@ -289,7 +289,7 @@ impl State {
     }
 
     /// Learns from how a message ended at its destination, if that is still one of ours.
-    fn learn(&mut self, held: &mut plimsoll_core::Ticket, outcome: Outcome, now: Tick) {
+    fn learn(&mut self, held: &mut plimsoll_core::Assignment, outcome: Outcome, now: Tick) {
         let Some(&place) = self.places.get(&held.id()) else {
             return; // It left the list while it worked.
         };
@@ -318,26 +318,26 @@ pub struct LoadBalancingResult {
     pub performance: PerformanceMetrics,
     /// What could be better.
     pub recommendations: Vec<Recommendation>,
-    /// The message's hold on its destination. Report its outcome to teach the balancer; until the ticket
+    /// The message's hold on its destination. Report its outcome to teach the balancer; until the assignment
     /// goes, the message counts as in flight. Dropped with the rest it counts as cancelled.
     #[serde(skip)]
-    pub ticket: Ticket,
+    pub assignment: Assignment,
 }
 
 /// One message's hold on a destination: counted in flight until it is finished or dropped.
 ///
 /// Dropped without a word the message counts as cancelled, and nothing is learned from it.
 #[derive(Debug)]
-#[must_use = "a dropped ticket is a cancelled message"]
-pub struct Ticket {
+#[must_use = "a dropped assignment is a cancelled message"]
+pub struct Assignment {
     shared: Arc<Shared>,
-    held: plimsoll_core::Ticket,
+    held: plimsoll_core::Assignment,
     destination: Arc<Destination>,
     tried: Tried,
     key: Option<u64>,
 }
 
-impl Ticket {
+impl Assignment {
     /// Who takes the message.
     pub fn destination(&self) -> &Destination {
         &self.destination

@@ -20,7 +20,7 @@ pub struct LoadBalancingConfig {
     pub health_checking: bool,
     /// Weights follow performance. Not available yet: `true` is refused.
     pub dynamic_adjustment: bool,
-    /// A message that failed may be tried at another destination ([`Ticket::failover`](crate::Ticket::failover)).
+    /// A message that failed may be tried at another destination ([`Assignment::failover`](crate::Assignment::failover)).
     pub failover: bool,
     /// Trends and alerts about performance. Not available yet: `true` is refused. (Response times, throughput
     /// and errors of reported outcomes are always told.)

@@ -23,7 +23,7 @@ static MEMORY: Mutex<Option<Memory>> = Mutex::new(None);
 
 /// Balances one message over `destinations`: the first of the seed's four functions.
 ///
-/// Calls with the same destinations (ids and addresses, in any order) remember: rotations go on, tickets held
+/// Calls with the same destinations (ids and addresses, in any order) remember: rotations go on, assignments held
 /// count as load, reported outcomes are learned, and other weights, priorities or another algorithm change
 /// only that. The process remembers [`MOST_SETS`] sets of destinations, and forgets the one not used for
 /// longest; a [`LoadBalancer`] of one's own never forgets, costs less, and can change its list.
@@ -43,7 +43,7 @@ static MEMORY: Mutex<Option<Memory>> = Mutex::new(None);
 /// for _ in 0..6 {
 ///     let result = balance_load(&destinations, &config).await?;
 ///     taken.push(result.selected_destination.id);
-///     result.ticket.answered(200);
+///     result.assignment.answered(200);
 /// }
 /// assert_eq!(taken, ["big", "small", "big", "big", "small", "big"]);
 /// # Ok(())

@@ -15,7 +15,7 @@ mod result;
 pub use plimsoll_core::balance::Algorithm;
 pub use plimsoll_core::{Failure, Outcome};
 
-pub use balancer::{LoadBalancer, LoadBalancingResult, Ticket};
+pub use balancer::{Assignment, LoadBalancer, LoadBalancingResult};
 pub use config::LoadBalancingConfig;
 pub use destination::{Destination, MOST_DESTINATIONS};
 pub use error::LoadBalancingError;

@@ -71,7 +71,7 @@ impl Judged {
     }
 }
 
-/// Who got how much since `started_before` (tickets of each member) was noted.
+/// Who got how much since `started_before` (assignments of each member) was noted.
 pub(crate) fn distribution(
     snapshot: &Snapshot,
     algorithm: Algorithm,

@@ -29,7 +29,7 @@ pub struct DestinationShare {
     pub intended_share: f64,
     /// The share it had; `None` before the first message.
     pub share: Option<f64>,
-    /// Messages that hold a ticket for it now.
+    /// Messages that hold an assignment for it now.
     pub in_flight: u32,
 }
 
@@ -102,7 +102,7 @@ pub struct PerformanceMetrics {
     pub error_rate: Option<f64>,
     /// Share of outcomes that are answers, of whatever status.
     pub availability: Option<f64>,
-    /// Messages that hold a ticket now.
+    /// Messages that hold an assignment now.
     pub in_flight: u32,
     /// Each destination by itself, in the order given.
     pub destinations: Vec<DestinationPerformance>,
@@ -126,7 +126,7 @@ pub struct DestinationPerformance {
     pub error_rate: Option<f64>,
     /// Share of outcomes that are answers.
     pub availability: Option<f64>,
-    /// Messages that hold a ticket for it now.
+    /// Messages that hold an assignment for it now.
     pub in_flight: u32,
 }
 

@@ -173,7 +173,7 @@ mod tests {
         let mut rng = Rng::new(1);
         let mut take = || balance_load(&snapshot, &Want::default(), Tick::ZERO, &mut rng).unwrap();
         let held: Vec<_> = (0..20).map(|_| take()).collect();
-        let near = held.iter().filter(|ticket| ticket.member() == 1).count();
+        let near = held.iter().filter(|assignment| assignment.member() == 1).count();
         assert_eq!((near, held.len()), (10, 20), "eight at once, and the rest shared");
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::DecisionLog;
 use plimsoll_core::explain::{Candidate, Decided, SetAside, candidates, decided};
-use plimsoll_core::{Name, NoDestination, Rng, Snapshot, Tick, Ticket, Tried, Want, balance_load};
+use plimsoll_core::{Assignment, Name, NoDestination, Rng, Snapshot, Tick, Tried, Want, balance_load};
 use serde_json::{Value, json};
 
 use crate::clock::Clock;
@@ -80,7 +80,7 @@ impl Observer {
         now: Tick,
         rng: &mut Rng,
         tally: impl FnOnce(&dyn Fn(&PoolTally)),
-    ) -> Result<Ticket, NoDestination> {
+    ) -> Result<Assignment, NoDestination> {
         let told = self.log.as_ref().filter(|log| rng.share() < log.sample);
         let untimed = self.untimed.get();
         if untimed > 0 && told.is_none() {
@@ -94,14 +94,14 @@ impl Observer {
         let took = self.clock.now().since(before);
         tally(&|tally| tally.took(took));
         if let Some((log, candidates, cached)) = explained {
-            let on_trial = chosen.as_ref().is_ok_and(Ticket::is_trial);
+            let on_trial = chosen.as_ref().is_ok_and(Assignment::is_trial);
             log.lines.push(Line {
                 time: Clock::wall(),
                 snapshot: snapshot.clone(),
                 decided: if on_trial { Decided::Trial } else { decided(want, &candidates) },
                 cache: cache(cached, remembered(snapshot, want)),
-                candidates: bounded(candidates, chosen.as_ref().ok().map(Ticket::member)),
-                chosen: chosen.as_ref().map(Ticket::member).map_err(|why| *why),
+                candidates: bounded(candidates, chosen.as_ref().ok().map(Assignment::member)),
+                chosen: chosen.as_ref().map(Assignment::member).map_err(|why| *why),
                 tried: want.tried.copied().unwrap_or_default(),
                 took,
             });

@@ -116,7 +116,7 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
             Err(NoDestination::AllTried) => return Ending::Refuse(last),
             Err(_) => return Ending::Refuse(Refusal::NO_DESTINATION),
         };
-        tried.add(chosen.ticket.id());
+        tried.add(chosen.assignment.id());
         job.tries += 1;
         let when = &pool.config.retry.when;
         job.others_left = when.lists_answers(job.is_call) && rule.has_untried(&tried);
@@ -206,14 +206,14 @@ async fn try_one<D: Downstream>(
     tried: &mut Tried,
     mut now: Tick,
 ) -> Try {
-    let Chosen { mut ticket, mut address } = chosen;
+    let Chosen { mut assignment, mut address } = chosen;
     let mut fresh_repeat_used = false;
     if let Some(log) = &mut job.log {
-        log.destination = Some(ticket.id());
+        log.destination = Some(assignment.id());
     }
     loop {
         let obtained = match fresh_repeat_used {
-            false => rule.pool.ready_upstream(ticket.id(), &address, job, now),
+            false => rule.pool.ready_upstream(assignment.id(), &address, job, now),
             true => None,
         };
         let mut reused = obtained.is_some();
@@ -222,7 +222,7 @@ async fn try_one<D: Downstream>(
             None => {
                 let deadline = (now + job.pool_timeouts.connect).min(job.total_deadline);
                 worker.timers.set(client.alarm(), deadline);
-                let wanted = rule.pool.wanted(ticket.id(), &address, job);
+                let wanted = rule.pool.wanted(assignment.id(), &address, job);
                 // Boxed, because it is rare and as large as the rest of the future together.
                 match within(client.alarm(), Box::pin(rule.pool.open(&wanted))).await {
                     Ok(opened) => {
@@ -230,13 +230,13 @@ async fn try_one<D: Downstream>(
                         opened.serve(job)
                     }
                     Err(failure) => {
-                        tell(rule, ticket.learn(worker.now(), Outcome::Failed(failure)));
+                        tell(rule, assignment.learn(worker.now(), Outcome::Failed(failure)));
                         return Try::Failed(Attempt { fresh_repeat_used, ..attempt(job, failure) });
                     }
                 }
             }
         };
-        let mut exchange = Exchange::new(upstream, ticket, now);
+        let mut exchange = Exchange::new(upstream, assignment, now);
         let end = match rule.pool.hedges() && may_be_hedged(job) {
             false => exchange.run(client, job).await,
             true => {
@@ -272,13 +272,13 @@ async fn try_one<D: Downstream>(
         let stale = attempt.is_stale();
         if stale && may_be_repeated_fresh(worker, rule, &attempt) {
             fresh_repeat_used = true;
-            ticket = exchange.ticket;
+            assignment = exchange.assignment;
             now = worker.now();
             continue;
         }
         // That a connection was stale says nothing about its destination, also where it may not be repeated.
         if !stale {
-            tell(rule, exchange.ticket.learn(worker.now(), Outcome::Failed(failure)));
+            tell(rule, exchange.assignment.learn(worker.now(), Outcome::Failed(failure)));
         }
         if exchange.answer_started() {
             return Try::Ended(cut_off(&exchange, client, failure));
@@ -325,13 +325,13 @@ fn delivered<D: Downstream>(
     let reusable = exchange.reusable(job);
     let closes = exchange.answer().is_none_or(|a| a.closes);
     let rests = exchange.answer().is_some_and(|a| a.body_withheld);
-    let Exchange { upstream, ticket, .. } = exchange;
+    let Exchange { upstream, assignment, .. } = exchange;
     match (upstream, reusable, rests) {
         (Upstream::Http1(stream), true, false) => {
-            rule.pool.give(ticket.id(), address.clone(), stream, job, now);
+            rule.pool.give(assignment.id(), address.clone(), stream, job, now);
         }
         (Upstream::Http1(stream), true, true) => {
-            rule.pool.give_to_rest(ticket.id(), address.clone(), stream, now);
+            rule.pool.give_to_rest(assignment.id(), address.clone(), stream, now);
         }
         (Upstream::Http2(_), ..) | (_, false, _) => {}
     }

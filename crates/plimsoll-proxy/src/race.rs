@@ -152,7 +152,7 @@ struct Race<'r> {
 impl<'r> Race<'r> {
     fn new(first: Runner, job: &Job, worker: &'r Rc<Worker>, rule: &'r Rule, tried: &'r mut Tried) -> Self {
         let most = rule.pool.pace.borrow().as_ref().map_or(0, |pace| pace.spec.most);
-        let started = first.exchange.ticket.started();
+        let started = first.exchange.assignment.started();
         let copies_left = most.saturating_sub(job.copies);
         let runners = vec![Entry { runner: first, is_copy: false, due: Tick::NEVER }];
         let mut race = Self {
@@ -254,15 +254,15 @@ impl<'r> Race<'r> {
     }
 
     fn could_not_open(&mut self, chosen: Chosen, failure: Failure, job: &Job) {
-        let Chosen { mut ticket, .. } = chosen;
-        tell(self.rule, ticket.learn(self.worker.now(), Outcome::Failed(failure)));
+        let Chosen { mut assignment, .. } = chosen;
+        tell(self.rule, assignment.learn(self.worker.now(), Outcome::Failed(failure)));
         self.count(Hedged::Failed);
         self.fallen = Some(attempt(job, failure));
     }
 
     fn send(&mut self, upstream: Upstream, chosen: Chosen, reused: bool) {
-        let Chosen { ticket, address } = chosen;
-        let exchange = Exchange::new(upstream, ticket, self.worker.now());
+        let Chosen { assignment, address } = chosen;
+        let exchange = Exchange::new(upstream, assignment, self.worker.now());
         let runner = Runner { exchange, address, reused };
         self.runners.push(Entry { runner, is_copy: true, due: Tick::NEVER });
     }
@@ -278,18 +278,18 @@ impl<'r> Race<'r> {
         self.copies_left -= 1;
         job.copies += 1;
         job.tries = job.tries.saturating_add(1);
-        self.tried.add(chosen.ticket.id());
+        self.tried.add(chosen.assignment.id());
         job.others_left &= self.rule.has_untried(self.tried);
         self.wait();
         let pool = &self.rule.pool;
         if let Some(upstream) =
-            pool.ready_upstream(chosen.ticket.id(), &chosen.address, job, chosen.ticket.started())
+            pool.ready_upstream(chosen.assignment.id(), &chosen.address, job, chosen.assignment.started())
         {
             self.send(upstream, chosen, true);
             return true;
         }
-        let deadline = (chosen.ticket.started() + job.pool_timeouts.connect).min(job.total_deadline);
-        let wanted = pool.wanted(chosen.ticket.id(), &chosen.address, job);
+        let deadline = (chosen.assignment.started() + job.pool_timeouts.connect).min(job.total_deadline);
+        let wanted = pool.wanted(chosen.assignment.id(), &chosen.address, job);
         let pool = pool.clone();
         let connecting = Box::pin(async move { pool.open(&wanted).await });
         self.opening = Some(Opening { chosen, deadline, connecting });
@@ -357,7 +357,7 @@ impl<'r> Race<'r> {
         let attempt = runner.attempt(job, failure);
         if !attempt.is_stale() {
             let now = self.worker.now();
-            tell(self.rule, runner.exchange.ticket.learn(now, Outcome::Failed(failure)));
+            tell(self.rule, runner.exchange.assignment.learn(now, Outcome::Failed(failure)));
         }
         if is_copy {
             self.count(Hedged::Failed);
@@ -386,7 +386,7 @@ impl<'r> Race<'r> {
             pace.answered(now.since(self.started));
         }
         if let Some(log) = &mut job.log {
-            log.destination = Some(winner.exchange.ticket.id());
+            log.destination = Some(winner.exchange.assignment.id());
         }
         self.leave_others(now);
         Box::new(winner)
@@ -402,7 +402,7 @@ impl<'r> Race<'r> {
             if is_copy {
                 self.count(Hedged::Lost);
             }
-            runner.exchange.ticket.outrun(now);
+            runner.exchange.assignment.outrun(now);
         }
         if self.opening.take().is_some() {
             self.count(Hedged::Lost);

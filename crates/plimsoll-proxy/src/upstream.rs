@@ -11,7 +11,7 @@ use std::time::Duration;
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{
-    Address, DestinationId, Live, Name, NoDestination, Rng, Snapshot, Standing, Tick, Ticket, Want,
+    Address, Assignment, DestinationId, Live, Name, NoDestination, Rng, Snapshot, Standing, Tick, Want,
 };
 use tokio::sync::Notify;
 
@@ -83,7 +83,7 @@ pub(crate) struct Wanted {
 /// A destination that takes a message, and where it listens.
 #[derive(Debug)]
 pub(crate) struct Chosen {
-    pub(crate) ticket: Ticket,
+    pub(crate) assignment: Assignment,
     pub(crate) address: Address,
 }
 
@@ -175,11 +175,11 @@ impl WorkerPool {
     ) -> Result<Chosen, NoDestination> {
         self.refresh();
         let snapshot = self.snapshot.borrow();
-        let ticket = self.observer.balance_load(&snapshot, want, now, rng, |note| {
+        let assignment = self.observer.balance_load(&snapshot, want, now, rng, |note| {
             note(self.table.borrow().tallies.of(want.worker));
         })?;
-        let member = &snapshot.members[ticket.member()].destination;
-        Ok(Chosen { ticket, address: member.address.clone() })
+        let member = &snapshot.members[assignment.member()].destination;
+        Ok(Chosen { assignment, address: member.address.clone() })
     }
 
     /// Messages that wait long are sent to a second destination as well.

@@ -80,7 +80,7 @@ impl From<&Gauge> for UseView {
 /// What a pool has at once, over all destinations and workers.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct CircuitView {
-    /// Messages that hold a ticket.
+    /// Messages that hold an assignment.
     pub requests: UseView,
     /// Connections, where they are counted: where the pool or a destination has a limit of them.
     pub connections: UseView,
@@ -123,7 +123,7 @@ pub struct DestinationView {
     pub standing: Standing,
     /// Since when it stands so.
     pub since: Tick,
-    /// Messages that hold a ticket.
+    /// Messages that hold an assignment.
     pub in_flight: u32,
     /// The same, and how many may.
     pub requests: UseView,

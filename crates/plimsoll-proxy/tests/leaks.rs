@@ -81,7 +81,7 @@ fn descriptors_and_memory_return_to_where_they_were() {
         .start();
     let resting = || {
         until("pooled connections are closed", || destinations.iter().all(|d| d.open() == 0));
-        until("no ticket is held", || balancer.pools()[0].destinations.iter().all(|d| d.in_flight == 0));
+        until("no assignment is held", || balancer.pools()[0].destinations.iter().all(|d| d.in_flight == 0));
         (descriptors(), memory())
     };
     storm(&balancer, 50);

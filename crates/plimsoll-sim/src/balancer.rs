@@ -6,7 +6,7 @@ use plimsoll_core::balance::Policy;
 use plimsoll_core::pool::{Action, Input, Pool, PoolSpec, ProbeOrder};
 use plimsoll_core::retry::Budget;
 use plimsoll_core::{
-    Address, Destination, NoDestination, Rng, Snapshot, Tick, Ticket, Tried, Want, Weight, balance_load,
+    Address, Assignment, Destination, NoDestination, Rng, Snapshot, Tick, Tried, Want, Weight, balance_load,
 };
 
 use crate::candidates::{Contender, Ear};
@@ -69,7 +69,7 @@ impl Balancer {
     ///
     /// # Errors
     /// As [`balance_load`].
-    pub fn choose(&mut self, worker: usize, tried: &Tried, now: Tick) -> Result<Ticket, NoDestination> {
+    pub fn choose(&mut self, worker: usize, tried: &Tried, now: Tick) -> Result<Assignment, NoDestination> {
         let want = Want { worker, tried: Some(tried), repeatable: true, ..Want::default() };
         balance_load(&self.snapshot, &want, now, &mut self.dice[worker])
     }

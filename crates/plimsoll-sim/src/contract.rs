@@ -65,7 +65,7 @@ fn steady(stations: &[Station]) -> f64 {
     LOAD * weight / MEAN.as_secs_f64()
 }
 
-/// Every pick is an index of a slot that was offered, and every ticket one of a destination that serves.
+/// Every pick is an index of a slot that was offered, and every assignment one of a destination that serves.
 fn never_a_stranger(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64) {
     let mut rng = Rng::new(seed);
     let publications = if make(1).needs() == Needs::Key { 2 } else { 8 };
@@ -118,10 +118,10 @@ fn a_retry_goes_to_the_next_untried(make: &dyn Fn(usize) -> Box<dyn Policy>, see
     let mut world = World::new(seed, make(1), &stations);
     for _ in 0..30 {
         let (mut tried, mut order) = (Tried::default(), Vec::new());
-        while let Ok(ticket) = world.choose(&Want { tried: Some(&tried), ..Want::default() }) {
-            assert!(!tried.contains(ticket.id()), "the next untried: one was tried twice, seed {seed}");
-            tried.add(ticket.id());
-            order.push(ticket.member());
+        while let Ok(assignment) = world.choose(&Want { tried: Some(&tried), ..Want::default() }) {
+            assert!(!tried.contains(assignment.id()), "the next untried: one was tried twice, seed {seed}");
+            tried.add(assignment.id());
+            order.push(assignment.member());
         }
         let serving = stations.iter().filter(|station| station.weight > 0).count();
         assert_eq!(order.len(), serving, "the next untried: not all were tried, seed {seed}");
@@ -172,8 +172,8 @@ fn workers_differ_by_one_each(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64
     for _ in 0..2_000 {
         // The square makes some workers busier than others.
         let worker = rng.index(workers) * rng.index(workers) / workers;
-        let ticket = world.choose(&Want { worker, ..Want::default() }).expect("all serve");
-        taken[ticket.member()] += 1;
+        let assignment = world.choose(&Want { worker, ..Want::default() }).expect("all serve");
+        taken[assignment.member()] += 1;
         let apart = taken.iter().max().zip(taken.iter().min()).map_or(0, |(most, least)| most - least);
         assert!(apart <= workers, "exact per worker: {taken:?} with {workers} workers, seed {seed}");
     }

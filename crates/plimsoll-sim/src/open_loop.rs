@@ -8,8 +8,8 @@ use std::time::Duration;
 use plimsoll_core::balance::{Needs, Policy};
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
-    Address, Destination, DestinationId, Live, NoDestination, Outcome, Rng, Snapshot, Standing, Tick, Ticket,
-    Want, Weight, balance_load,
+    Address, Assignment, Destination, DestinationId, Live, NoDestination, Outcome, Rng, Snapshot, Standing,
+    Tick, Want, Weight, balance_load,
 };
 
 use crate::distributions::exponential;
@@ -85,7 +85,7 @@ struct Held {
     until: Tick,
     /// Breaks ties of time, so that a run depends on nothing but its seed.
     order: u64,
-    ticket: Ticket,
+    assignment: Assignment,
 }
 
 impl PartialEq for Held {
@@ -167,7 +167,7 @@ impl World {
     ///
     /// # Errors
     /// As [`balance_load`].
-    pub fn choose(&mut self, want: &Want<'_>) -> Result<Ticket, NoDestination> {
+    pub fn choose(&mut self, want: &Want<'_>) -> Result<Assignment, NoDestination> {
         let key = match self.policy.needs() {
             Needs::Key => want.key.or_else(|| Some(self.fate.next_u64())),
             Needs::Nothing | Needs::Load | Needs::Answers | Needs::Probes => want.key,
@@ -175,16 +175,16 @@ impl World {
         balance_load(&self.snapshot, &Want { key, ..*want }, self.now, &mut self.dice)
     }
 
-    /// Sends one message: it holds its ticket for the service time of whoever takes it. Answers the index of
+    /// Sends one message: it holds its assignment for the service time of whoever takes it. Answers the index of
     /// that station.
     ///
     /// # Errors
     /// As [`balance_load`].
     pub fn send(&mut self, want: &Want<'_>) -> Result<usize, NoDestination> {
-        let ticket = self.choose(want)?;
-        let station = ticket.member();
+        let assignment = self.choose(want)?;
+        let station = assignment.member();
         let until = self.now + self.services[station].draw(&mut self.fate);
-        self.held.push(Reverse(Held { until, order: self.sent, ticket }));
+        self.held.push(Reverse(Held { until, order: self.sent, assignment }));
         self.sent += 1;
         Ok(station)
     }
@@ -193,9 +193,9 @@ impl World {
     pub fn pass(&mut self, span: Duration) {
         self.now += span;
         while self.held.peek().is_some_and(|Reverse(next)| next.until <= self.now) {
-            if let Some(Reverse(Held { until, ticket, .. })) = self.held.pop() {
-                let first_byte = until.since(ticket.started());
-                ticket.finish(until, Outcome::Answered { status: 200, first_byte });
+            if let Some(Reverse(Held { until, assignment, .. })) = self.held.pop() {
+                let first_byte = until.since(assignment.started());
+                assignment.finish(until, Outcome::Answered { status: 200, first_byte });
             }
         }
     }

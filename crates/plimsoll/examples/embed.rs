@@ -49,11 +49,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     for n in 1..=30 {
         // An echo may be repeated, so whoever fails is followed by another, until nobody is left.
-        let mut ticket = balancer.assign()?;
+        let mut assignment = balancer.assign()?;
         loop {
-            match send(&ticket.destination().address, &format!("message {n}")) {
-                Ok(_) => break ticket.answered(200),
-                Err(failure) => ticket = ticket.failover(Outcome::Failed(failure))?,
+            match send(&assignment.destination().address, &format!("message {n}")) {
+                Ok(_) => break assignment.answered(200),
+                Err(failure) => assignment = assignment.failover(Outcome::Failed(failure))?,
             }
         }
     }
@@ -81,6 +81,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     for one in &result.recommendations {
         println!("{} ({})", one.message, one.evidence.join("; "));
     }
-    result.ticket.answered(200);
+    result.assignment.answered(200);
     Ok(())
 }

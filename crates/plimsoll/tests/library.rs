@@ -22,9 +22,9 @@ fn balancer(destinations: &[Destination], algorithm: Algorithm) -> LoadBalancer 
 /// Who takes the next `count` messages, each over before the next comes.
 fn next(balancer: &LoadBalancer, count: usize) -> String {
     let one = |_| {
-        let ticket = balancer.assign().expect("someone serves");
-        let id = ticket.destination().id.clone();
-        ticket.answered(200);
+        let assignment = balancer.assign().expect("someone serves");
+        let id = assignment.destination().id.clone();
+        assignment.answered(200);
         id
     };
     (0..count).map(one).collect::<Vec<_>>().join(" ")
@@ -32,12 +32,12 @@ fn next(balancer: &LoadBalancer, count: usize) -> String {
 
 /// Reports `outcome` for the next message of `id`.
 fn report(balancer: &LoadBalancer, id: &str, outcome: Outcome) {
-    let mut ticket = balancer.assign().expect("someone serves");
-    while ticket.destination().id != id {
-        drop(ticket);
-        ticket = balancer.assign().expect("someone serves");
+    let mut assignment = balancer.assign().expect("someone serves");
+    while assignment.destination().id != id {
+        drop(assignment);
+        assignment = balancer.assign().expect("someone serves");
     }
-    ticket.finish(outcome);
+    assignment.finish(outcome);
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn calls_in_a_row_rotate_and_learn() {
         let result = balance_load(&destinations, &config).await.expect("good");
         assert_eq!(result.performance.samples, n);
         taken.push(result.selected_destination.id);
-        result.ticket.finish(Outcome::Answered { status: 200, first_byte: Duration::from_millis(8) });
+        result.assignment.finish(Outcome::Answered { status: 200, first_byte: Duration::from_millis(8) });
     }
     assert_eq!(taken.join(" "), "a b c a b c a");
     let last = balance_load(&destinations, &config).await.expect("good");
@@ -234,9 +234,9 @@ fn threads_share_one_exact_rotation() {
     let work = |balancer: LoadBalancer| {
         let mut seen = HashMap::new();
         for _ in 0..3_000 {
-            let ticket = balancer.assign().expect("all serve");
-            *seen.entry(ticket.destination().id.clone()).or_insert(0) += 1;
-            ticket.answered(200);
+            let assignment = balancer.assign().expect("all serve");
+            *seen.entry(assignment.destination().id.clone()).or_insert(0) += 1;
+            assignment.answered(200);
         }
         seen
     };

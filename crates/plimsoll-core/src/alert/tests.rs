@@ -118,8 +118,8 @@ impl World {
     fn message(&mut self, outcome: Outcome) {
         let snapshot = self.pool.snapshot().clone();
         let want = Want { repeatable: true, ..Want::default() };
-        if let Ok(ticket) = balance_load(&snapshot, &want, self.now, &mut Rng::new(1))
-            && let Some(suspect) = ticket.finish(self.now, outcome)
+        if let Ok(assignment) = balance_load(&snapshot, &want, self.now, &mut Rng::new(1))
+            && let Some(suspect) = assignment.finish(self.now, outcome)
         {
             self.pool.handle(self.now, Input::Suspect(suspect));
         }

@@ -195,11 +195,12 @@ mod tests {
     use super::super::tests::{picks, slots};
     use super::*;
     use crate::destination::DestinationId;
-    use crate::live::Ticket;
+    use crate::live::Assignment;
 
-    fn load(slot: &Slot, count: u32) -> Vec<Ticket> {
-        let ticket = |_| Ticket::take(DestinationId(0), 0, 0, &slot.live, Tick::ZERO).expect("no limit");
-        (0..count).map(ticket).collect()
+    fn load(slot: &Slot, count: u32) -> Vec<Assignment> {
+        let assignment =
+            |_| Assignment::take(DestinationId(0), 0, 0, &slot.live, Tick::ZERO).expect("no limit");
+        (0..count).map(assignment).collect()
     }
 
     /// The picks of an idle worker (nothing it picks stays in flight) at these loads.

@@ -268,7 +268,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::live::{Outcome, Ticket};
+    use crate::live::{Assignment, Outcome};
 
     /// Slots named a, b, c … with these ranks and weights.
     pub(crate) fn slots(ranks_and_weights: impl IntoIterator<Item = (u32, u32)>) -> Arc<[Slot]> {
@@ -304,9 +304,9 @@ pub(crate) mod tests {
     }
 
     /// So many messages in flight at `slot`.
-    pub(crate) fn hold(slot: &Slot, count: u32) -> Vec<Ticket> {
-        let ticket = |_| Ticket::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("no limit");
-        (0..count).map(ticket).collect()
+    pub(crate) fn hold(slot: &Slot, count: u32) -> Vec<Assignment> {
+        let assignment = |_| Assignment::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("no limit");
+        (0..count).map(assignment).collect()
     }
 
     /// One answer of `slot`, so long after it was chosen.

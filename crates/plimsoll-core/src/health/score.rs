@@ -42,14 +42,14 @@ mod tests {
 
     use super::*;
     use crate::destination::DestinationId;
-    use crate::live::{Outcome, Ticket};
+    use crate::live::{Assignment, Outcome};
 
     fn live(outcomes: &[(u16, u64)]) -> Arc<Live> {
         let live = Arc::new(Live::new(1));
         live.set_measures(true);
         for &(status, millis) in outcomes {
-            let ticket = Ticket::take(DestinationId(0), 0, 0, &live, Tick::ZERO).expect("no limit");
-            ticket
+            let assignment = Assignment::take(DestinationId(0), 0, 0, &live, Tick::ZERO).expect("no limit");
+            assignment
                 .finish(Tick::ZERO, Outcome::Answered { status, first_byte: Duration::from_millis(millis) });
         }
         live

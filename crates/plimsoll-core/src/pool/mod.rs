@@ -109,7 +109,7 @@ pub enum Input {
         /// What was seen.
         result: ProbeResult,
     },
-    /// A ticket's word about a destination.
+    /// An assignment's word about a destination.
     Suspect(Suspect),
     /// What a destination says of its load.
     LoadReport {

@@ -1,4 +1,4 @@
-//! What traffic shows of destinations, and what that changes: a word of a ticket, a comparison with peers, a
+//! What traffic shows of destinations, and what that changes: a word of an assignment, a comparison with peers, a
 //! silence.
 
 use std::mem;
@@ -32,7 +32,7 @@ impl Pool {
         }
         let room = self.room(rank);
         let entry = &mut self.entries[rank];
-        // A row that a good answer or a return has ended since the ticket spoke is no row.
+        // A row that a good answer or a return has ended since the assignment spoke is no row.
         let suspect = Suspect { streak: suspect.streak.min(entry.live.streak()), ..*suspect };
         let connects_only = entry.live.only_connects_failed();
         let verdict = entry.outlier.judge(now, &self.spec.outlier, &suspect, connects_only, room);

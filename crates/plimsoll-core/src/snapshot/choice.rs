@@ -2,13 +2,13 @@
 
 use super::{NoDestination, Snapshot, Tier, Want};
 use crate::balance::{Slot, rendezvous};
-use crate::live::Ticket;
+use crate::live::Assignment;
 use crate::rng::Rng;
 use crate::spread::Reach;
 use crate::subset::Fallback;
 use crate::time::Tick;
 
-/// Chooses a destination and gives a ticket for it: an open trial first, then the picker of the first tier,
+/// Chooses a destination and gives an assignment for it: an open trial first, then the picker of the first tier,
 /// then, for a message that has tried the picked one, the next untried; other tiers only when all of the
 /// first were tried or are full. Which tier is the first for a message is drawn where several take a share. A message
 /// with a home asks no picker: it goes there, and if that was tried, to the next. Who has as much as it may have at
@@ -21,7 +21,7 @@ pub fn balance_load(
     want: &Want<'_>,
     now: Tick,
     rng: &mut Rng,
-) -> Result<Ticket, NoDestination> {
+) -> Result<Assignment, NoDestination> {
     let Some(circuit) = &snapshot.circuit else {
         return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
     };
@@ -32,7 +32,7 @@ pub fn balance_load(
         return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
     }
     circuit.requests.enter().ok_or_else(|| nobody(snapshot, want))?;
-    let found = find(snapshot, want, now, rng).map(Ticket::counted);
+    let found = find(snapshot, want, now, rng).map(Assignment::counted);
     found.ok_or_else(|| {
         circuit.requests.leave();
         nobody(snapshot, want)
@@ -40,14 +40,14 @@ pub fn balance_load(
 }
 
 /// The choice among those who have room.
-fn find(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<Ticket> {
-    let take = |slot: &Slot| Ticket::take(slot.id, slot.rank as usize, want.worker, &slot.live, now);
+fn find(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<Assignment> {
+    let take = |slot: &Slot| Assignment::take(slot.id, slot.rank as usize, want.worker, &slot.live, now);
     if !snapshot.trials.is_empty() && (want.repeatable || now >= snapshot.trials_for_all) {
         let meant = |slot: &&Slot| !want.has_tried(slot.id) && snapshot.is_meant(slot, want);
         for slot in snapshot.trials.iter().filter(meant) {
             let Some(trial) = slot.live.take_trial() else { continue };
             match take(slot) {
-                Some(ticket) => return Some(ticket.on_trial(trial)),
+                Some(assignment) => return Some(assignment.on_trial(trial)),
                 None => slot.live.give_trial_back(trial),
             }
         }
@@ -169,7 +169,7 @@ fn pick<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option
     }
 }
 
-/// The same choice without a ticket for it, and without a trial: an index of members.
+/// The same choice without an assignment for it, and without a trial: an index of members.
 pub(crate) fn balance_load_dry(
     snapshot: &Snapshot,
     want: &Want<'_>,

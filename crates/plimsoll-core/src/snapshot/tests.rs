@@ -4,7 +4,7 @@ use super::*;
 use crate::balance::Algorithm;
 use crate::circuit::{DestinationLimits, PoolLimits};
 use crate::destination::{Address, Weight};
-use crate::live::Ticket;
+use crate::live::Assignment;
 
 pub(crate) fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -> Member {
     let address = Address::Socket(([127, 0, 0, 1], 9000).into());
@@ -32,9 +32,9 @@ fn walk(snapshot: &Snapshot) -> (Vec<usize>, NoDestination) {
     loop {
         let want = Want { tried: Some(&tried), ..Want::default() };
         match balance_load(snapshot, &want, Tick::ZERO, &mut rng) {
-            Ok(ticket) => {
-                tried.add(ticket.id());
-                order.push(ticket.member());
+            Ok(assignment) => {
+                tried.add(assignment.id());
+                order.push(assignment.member());
             }
             Err(why) => return (order, why),
         }
@@ -88,10 +88,13 @@ fn who_is_full_is_passed_over_and_then_the_next_tier_serves() {
         let snapshot = limited(2, 0, algorithm);
         let (want, mut rng) = (Want { key: Some(7), ..Want::default() }, Rng::new(1));
         let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
-        let mut held: Vec<Ticket> = (0..6).map(|_| ask(&want).expect("room")).collect();
-        let by = |held: &[Ticket], n| held.iter().filter(|ticket| ticket.member() == n).count();
+        let mut held: Vec<Assignment> = (0..6).map(|_| ask(&want).expect("room")).collect();
+        let by = |held: &[Assignment], n| held.iter().filter(|assignment| assignment.member() == n).count();
         assert_eq!([0, 1, 2].map(|n| by(&held, n)), [2, 2, 2], "{algorithm:?}");
-        assert!(held[..4].iter().all(|ticket| ticket.member() < 2), "{algorithm:?}: the backup is last");
+        assert!(
+            held[..4].iter().all(|assignment| assignment.member() < 2),
+            "{algorithm:?}: the backup is last"
+        );
         assert_eq!(ask(&want).err(), Some(NoDestination::Full), "{algorithm:?}");
         let freed = held.swap_remove(1).member();
         assert_eq!(ask(&want).expect("room again").member(), freed, "{algorithm:?}");
@@ -126,9 +129,9 @@ fn a_trial_without_room_is_for_somebody_else() {
     slot.live.open_trial();
     snapshot.trials = [slot.clone()].into();
     let want = Want { repeatable: true, ..Want::default() };
-    let held = Ticket::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("room");
-    let ticket = balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room");
-    assert!(!ticket.is_trial() && slot.live.trial_is_open());
+    let held = Assignment::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("room");
+    let assignment = balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room");
+    assert!(!assignment.is_trial() && slot.live.trial_is_open());
     drop(held);
     assert!(balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room").is_trial());
 }

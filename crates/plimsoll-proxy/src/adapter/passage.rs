@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use plimsoll_core::circuit::Retrying;
 use plimsoll_core::retry::{self, Attempt, Decision};
 use plimsoll_core::route::Facts;
-use plimsoll_core::{DestinationId, Failure, NoDestination, Outcome, Tick, Ticket, Tried, Want};
+use plimsoll_core::{Assignment, DestinationId, Failure, NoDestination, Outcome, Tick, Tried, Want};
 
 use super::{Connection, TimeLimit};
 use crate::access_log::ConnectionLine;
@@ -58,7 +58,7 @@ pub struct Passage {
 #[derive(Debug)]
 pub struct Destination {
     pub(crate) stream: Stream,
-    pub(crate) ticket: Ticket,
+    pub(crate) assignment: Assignment,
     pub(crate) early: Vec<u8>,
 }
 
@@ -166,11 +166,11 @@ impl Passage {
                 now = self.worker.now();
             }
             pool.tallies.of(self.worker.number).decided(chosen.as_ref().err().copied(), self.before);
-            let Ok(Chosen { ticket, address }) = chosen else {
+            let Ok(Chosen { assignment, address }) = chosen else {
                 let none = if self.tries == 0 { Reason::NoHealthyDestination } else { Reason::ConnectFailed };
                 return Err(self.not_served(none));
             };
-            self.tried.add(ticket.id());
+            self.tried.add(assignment.id());
             self.tries += 1;
             let deadline = (now + timeouts.connect).min(self.deadline());
             let origin = self.origin.as_deref();
@@ -178,15 +178,15 @@ impl Passage {
                 &self.worker,
                 &self.alarm,
                 &self.rule.pool,
-                (ticket.id(), &address),
+                (assignment.id(), &address),
                 origin,
                 deadline,
             )
             .await;
             now = self.worker.now();
             match connected {
-                Ok(stream) => return Ok(Destination { stream, ticket, early: Vec::new() }),
-                Err(failure) => self.learn(ticket, failure, false)?,
+                Ok(stream) => return Ok(Destination { stream, assignment, early: Vec::new() }),
+                Err(failure) => self.learn(assignment, failure, false)?,
             }
         }
     }
@@ -216,8 +216,8 @@ impl Passage {
     }
 
     /// Takes note that a destination failed, and whether another may be tried.
-    fn learn(&mut self, mut ticket: Ticket, failure: Failure, sent: bool) -> Result<(), NotServed> {
-        tell(&self.rule, ticket.learn(self.worker.now(), Outcome::Failed(failure)));
+    fn learn(&mut self, mut assignment: Assignment, failure: Failure, sent: bool) -> Result<(), NotServed> {
+        tell(&self.rule, assignment.learn(self.worker.now(), Outcome::Failed(failure)));
         let pool = self.rule.pool.table.borrow().clone();
         let now = self.worker.now();
         let attempt = Attempt { sent, ..find_failed(failure, self.tries) };
@@ -263,7 +263,7 @@ impl Passage {
             Failing::Refused => Failure::EmptyResponse,
             Failing::Silent => Failure::Timeout,
         };
-        self.learn(destination.ticket, failure, true)
+        self.learn(destination.assignment, failure, true)
     }
 
     /// Bounds what follows in time, as [`Connection::limit`] does.
@@ -279,8 +279,8 @@ impl Passage {
     pub fn served(&mut self, destination: &mut Destination) {
         self.retrying = None;
         let now = self.worker.now();
-        let first_byte = now.since(destination.ticket.started());
-        let told = destination.ticket.learn(now, Outcome::Answered { status: 200, first_byte });
+        let first_byte = now.since(destination.assignment.started());
+        let told = destination.assignment.learn(now, Outcome::Answered { status: 200, first_byte });
         tell(&self.rule, told);
     }
 
@@ -307,7 +307,7 @@ impl Passage {
         if !client.refused {
             let unsent = std::mem::take(&mut destination.early);
             let ends: [&mut dyn Mouth; 2] = [&mut client, &mut destination.stream];
-            self.carry(ends, &destination.ticket, early, unsent, idle).await;
+            self.carry(ends, &destination.assignment, early, unsent, idle).await;
         }
         if client.refused {
             self.not_served(Reason::BadProxyHeader);
@@ -318,12 +318,12 @@ impl Passage {
     pub(crate) async fn carry(
         &mut self,
         ends: [&mut dyn Mouth; 2],
-        ticket: &Ticket,
+        assignment: &Assignment,
         early: Vec<u8>,
         unsent: Vec<u8>,
         idle: Duration,
     ) {
-        self.destination = Some(ticket.id());
+        self.destination = Some(assignment.id());
         let pool_idle = self.rule.pool.table.borrow().config.timeouts.idle;
         let idle = idle.max(self.view.table.config.timeouts.idle).max(pool_idle);
         self.moved = tunnel(&self.worker, &self.alarm, ends, early, unsent, idle).await;
@@ -357,7 +357,7 @@ impl Drop for Passage {
 
 impl Destination {
     pub(crate) fn id(&self) -> DestinationId {
-        self.ticket.id()
+        self.assignment.id()
     }
 
     /// What was read of it and not taken yet. What an adapter leaves there goes to the client first.

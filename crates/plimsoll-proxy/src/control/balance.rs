@@ -17,6 +17,6 @@ impl Handle {
         let want = Want { worker, key: key.map(hash), ..Want::default() };
         let chosen = balance_load(&snapshot, &want, now, &mut Rng::new(now.as_nanos()));
         table.tallies.of(worker).decided(chosen.as_ref().err().copied(), None);
-        Some(chosen.map(|ticket| snapshot.members[ticket.member()].destination.name.clone()))
+        Some(chosen.map(|assignment| snapshot.members[assignment.member()].destination.name.clone()))
     }
 }

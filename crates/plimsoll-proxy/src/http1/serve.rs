@@ -347,13 +347,13 @@ impl Downstream for Client {
     async fn tunnel(&mut self, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange) {
         let early = std::mem::take(&mut self.inbox);
         let unsent = exchange.unsent().to_vec();
-        let Exchange { mut upstream, ticket, .. } = exchange;
+        let Exchange { mut upstream, assignment, .. } = exchange;
         let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
         let ends: [&mut dyn Mouth; 2] = [&mut self.stream, &mut upstream];
         let moved = tunnel(worker, &self.alarm, ends, early, unsent, idle).await;
         job.request_bytes += moved.to_destination;
         job.response_bytes += moved.to_client;
-        drop(ticket);
+        drop(assignment);
     }
 }
 

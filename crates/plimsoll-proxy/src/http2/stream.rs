@@ -290,13 +290,13 @@ impl Downstream for Stream {
         // What the client was told, where the destination said 101.
         job.status = 200;
         let unsent = exchange.unsent().to_vec();
-        let Exchange { mut upstream, ticket, .. } = exchange;
+        let Exchange { mut upstream, assignment, .. } = exchange;
         let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
         let alarm = self.alarm.clone();
         let moved = tunnel(worker, &alarm, [self, &mut upstream], Vec::new(), unsent, idle).await;
         job.request_bytes += moved.to_destination;
         job.response_bytes += moved.to_client;
-        drop(ticket);
+        drop(assignment);
     }
 }
 

@@ -161,7 +161,7 @@ async fn relay(
     let early = std::mem::take(&mut connection.early);
     let unsent = std::mem::take(&mut destination.early);
     let ends: [&mut dyn Mouth; 2] = [&mut client_end, &mut destination_end];
-    passage.carry(ends, &destination.ticket, early, unsent, idle).await;
+    passage.carry(ends, &destination.assignment, early, unsent, idle).await;
     if client_end.recalled {
         passage.ended(Reason::Rebalanced);
     }

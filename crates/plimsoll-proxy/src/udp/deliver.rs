@@ -108,14 +108,14 @@ impl Desk {
         let mut tries = Tries::default();
         loop {
             let chosen = self.choose(key, &mut tries, now)?;
-            let key = Key { destination: Some(chosen.ticket.id()), ..key };
+            let key = Key { destination: Some(chosen.assignment.id()), ..key };
             let slot = self.find(&key, now).unwrap_or_else(|| self.enter(key, now));
             let path = self.flows.get_mut(slot).and_then(|(_, flow)| flow.path.as_mut());
             if let Some(path) = path.filter(|path| path.address == chosen.address) {
                 // A trial is left to prove itself. Who has not replied to the datagram before is forgiven:
                 // that it ever will was not promised.
                 if !path.is_trial() {
-                    path.ticket = Some(chosen.ticket);
+                    path.assignment = Some(chosen.assignment);
                 }
             } else if !self.open(slot, chosen, &mut tries, now)? {
                 continue;
@@ -203,12 +203,12 @@ impl Desk {
     /// Opens a flow's way to the chosen destination. `false`: there is none and the flow is over, but another
     /// destination may be tried.
     fn open(&mut self, slot: u32, chosen: Chosen, tries: &mut Tries, now: Tick) -> Result<bool, Reason> {
-        let Chosen { mut ticket, address } = chosen;
+        let Chosen { mut assignment, address } = chosen;
         let generation = self.rule.pool.generation();
-        tries.tried.add(ticket.id());
+        tries.tried.add(assignment.id());
         let mut evicted = false;
         loop {
-            match Path::open(ticket, address.clone(), generation, self.epoll.get_ref(), slot, self.room) {
+            match Path::open(assignment, address.clone(), generation, self.epoll.get_ref(), slot, self.room) {
                 Ok(mut path) => {
                     path.trains = self.gate.can;
                     let Some((_, flow)) = self.flows.get_mut(slot) else { return Err(Reason::NoResources) };
@@ -220,7 +220,7 @@ impl Desk {
                 }
                 // Whoever has been silent longest gives its descriptor to who speaks now.
                 Err((Failure::NoResources, again)) if !std::mem::replace(&mut evicted, true) => {
-                    ticket = again;
+                    assignment = again;
                     if self.flows.oldest().is_some_and(|(oldest, _)| oldest != slot) {
                         self.evict(now);
                     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::SystemTime;
 
-use plimsoll_core::{Address, DestinationId, Failure, Outcome, Tick, Ticket};
+use plimsoll_core::{Address, Assignment, DestinationId, Failure, Outcome, Tick};
 use rustix::event::epoll;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Socket, Type};
@@ -50,7 +50,7 @@ pub(super) struct Path {
     /// refuses.
     pub(super) socket: Socket,
     /// Held for the life of the flow, or until the reply where a destination is chosen for each datagram.
-    pub(super) ticket: Option<Ticket>,
+    pub(super) assignment: Option<Assignment>,
     pub(super) destination: DestinationId,
     pub(super) address: Address,
     /// The snapshot that was looked at last.
@@ -101,20 +101,20 @@ impl Path {
     /// # Errors
     /// Whose fault it is that there is none.
     pub(super) fn open(
-        ticket: Ticket,
+        assignment: Assignment,
         address: Address,
         generation: u64,
         epoll: &OwnedFd,
         slot: u32,
         room: Room,
-    ) -> Result<Self, (Failure, Ticket)> {
+    ) -> Result<Self, (Failure, Assignment)> {
         match connect(&address, epoll, slot, room) {
             Ok(socket) => {
-                let destination = ticket.id();
+                let destination = assignment.id();
                 Ok(Self {
                     trains: Trains::default(),
                     socket,
-                    ticket: Some(ticket),
+                    assignment: Some(assignment),
                     destination,
                     address,
                     generation,
@@ -125,8 +125,8 @@ impl Path {
             }
             Err(error) => match Fault::of(&error) {
                 // No free port is "would block" too (`EAGAIN`).
-                Fault::Means | Fault::NotNow => Err((Failure::NoResources, ticket)),
-                Fault::Refused | Fault::Datagram | Fault::Train => Err((Failure::Connect, ticket)),
+                Fault::Means | Fault::NotNow => Err((Failure::NoResources, assignment)),
+                Fault::Refused | Fault::Datagram | Fault::Train => Err((Failure::Connect, assignment)),
             },
         }
     }
@@ -182,22 +182,25 @@ impl Path {
         if keeps_ticket && std::mem::replace(&mut self.heard, true) {
             return;
         }
-        let Some(mut ticket) = self.ticket.take() else { return };
-        let first_byte = now.since(ticket.started());
-        tell(rule, ticket.learn(now, Outcome::Answered { status: 200, first_byte }));
+        let Some(mut assignment) = self.assignment.take() else { return };
+        let first_byte = now.since(assignment.started());
+        tell(rule, assignment.learn(now, Outcome::Answered { status: 200, first_byte }));
         if keeps_ticket {
-            self.ticket = Some(ticket);
+            self.assignment = Some(assignment);
         }
     }
 
     /// The destination refused.
     pub(super) fn failed(self, rule: &Rule, now: Tick) -> DestinationId {
-        tell(rule, self.ticket.and_then(|ticket| ticket.finish(now, Outcome::Failed(Failure::Connect))));
+        tell(
+            rule,
+            self.assignment.and_then(|assignment| assignment.finish(now, Outcome::Failed(Failure::Connect))),
+        );
         self.destination
     }
 
     pub(super) fn is_trial(&self) -> bool {
-        self.ticket.as_ref().is_some_and(Ticket::is_trial)
+        self.assignment.as_ref().is_some_and(Assignment::is_trial)
     }
 }
 

@@ -61,14 +61,14 @@ impl Run<'_> {
         if !balancer.budget.withdraw(self.now) {
             return;
         }
-        let Ok(ticket) = balancer.choose(worker, &tried, self.now) else { return };
-        let site = ticket.member();
+        let Ok(assignment) = balancer.choose(worker, &tried, self.now) else { return };
+        let site = assignment.member();
         self.tally.second(self.now.since(Tick::ZERO)).taken[site] += 1;
         if self.is_measured(planned) {
             self.tally.taken[site] += 1;
             self.tally.copies += 1;
         }
-        let copy = self.messages.begin_try(place, ticket);
+        let copy = self.messages.begin_try(place, assignment);
         let at = self.half_way();
         self.agenda.set(at, Event::Reach(copy));
         self.plan_hedge(place);
@@ -77,7 +77,7 @@ impl Run<'_> {
     /// Somebody has answered: the others are not waited for.
     pub(super) fn outrun(&mut self, place: Place) {
         while let Some((place, open)) = self.messages.end_any_try(place) {
-            open.ticket.outrun(self.now);
+            open.assignment.outrun(self.now);
             self.call_off(place, open.site, open.there);
         }
     }

@@ -1,7 +1,7 @@
 //! Where a message is, and whether an event is still about it.
 
 use plimsoll_core::retry::{Attempt, Budget, Decision, RetrySpec, Told, decide, decide_told};
-use plimsoll_core::{Failure, Tick, Ticket, Tried};
+use plimsoll_core::{Assignment, Failure, Tick, Tried};
 
 use crate::service_queue::Job;
 
@@ -40,7 +40,7 @@ pub(super) struct Try {
     pub(super) there: bool,
     /// It was sent because another try took long.
     pub(super) is_copy: bool,
-    pub(super) ticket: Ticket,
+    pub(super) assignment: Assignment,
 }
 
 /// How a try ended.
@@ -111,13 +111,13 @@ impl Messages {
         self.at_mut(place)?.open.iter_mut().find(|open| open.nth == place.nth)
     }
 
-    /// It is on its way to the destination of `ticket`.
-    pub(super) fn begin_try(&mut self, place: Place, ticket: Ticket) -> Place {
+    /// It is on its way to the destination of `assignment`.
+    pub(super) fn begin_try(&mut self, place: Place, assignment: Assignment) -> Place {
         let Some(message) = self.at_mut(place) else { return place };
-        let (site, is_copy) = (ticket.member(), message.waits());
-        message.tried.add(ticket.id());
+        let (site, is_copy) = (assignment.member(), message.waits());
+        message.tried.add(assignment.id());
         message.tries += 1;
-        message.open.push(Try { nth: message.tries, site, there: false, is_copy, ticket });
+        message.open.push(Try { nth: message.tries, site, there: false, is_copy, assignment });
         place.of_try(message.tries)
     }
 

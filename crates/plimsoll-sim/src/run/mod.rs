@@ -231,10 +231,10 @@ impl<'a> Run<'a> {
             let best = *best;
             self.balancers[balancer].ear().into_iter().for_each(|ear| ear.is_told(best));
         }
-        let Ok(ticket) = self.balancers[balancer].choose(worker, &tried, self.now) else {
+        let Ok(assignment) = self.balancers[balancer].choose(worker, &tried, self.now) else {
             return self.end_badly(place);
         };
-        let site = ticket.member();
+        let site = assignment.member();
         if let Some((_, least, all)) = forecasts {
             self.tally.regret.0 += all[site] - least;
             self.tally.regret.1 += 1;
@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
             self.tally.taken[site] += 1;
             self.tally.retries += u64::from(!first);
         }
-        let place = self.messages.begin_try(place, ticket);
+        let place = self.messages.begin_try(place, assignment);
         let at = self.half_way();
         self.agenda.set(at, Event::Reach(place));
     }
@@ -298,11 +298,11 @@ impl<'a> Run<'a> {
     }
 
     fn answer(&mut self, place: Place, status: u16) {
-        let Some(Try { ticket, site, is_copy, .. }) = self.messages.end_try(place) else { return };
+        let Some(Try { assignment, site, is_copy, .. }) = self.messages.end_try(place) else { return };
         let Some(message) = self.messages.at(place) else { return };
         let (balancer, worker, planned) = (message.balancer, message.worker, message.planned);
-        let first_byte = self.now.since(ticket.started());
-        let suspect = ticket.finish(self.now, Outcome::Answered { status, first_byte });
+        let first_byte = self.now.since(assignment.started());
+        let suspect = assignment.finish(self.now, Outcome::Answered { status, first_byte });
         self.suspect(balancer, suspect);
         if status >= 500 {
             return self.again_or_end(place, message::Ended::Status(status));
@@ -321,9 +321,9 @@ impl<'a> Run<'a> {
     }
 
     fn fails(&mut self, place: Place, failure: Failure) {
-        let Some(Try { ticket, .. }) = self.messages.end_try(place) else { return };
+        let Some(Try { assignment, .. }) = self.messages.end_try(place) else { return };
         let Some(balancer) = self.messages.at(place).map(|message| message.balancer) else { return };
-        let suspect = ticket.finish(self.now, Outcome::Failed(failure));
+        let suspect = assignment.finish(self.now, Outcome::Failed(failure));
         self.suspect(balancer, suspect);
         self.again_or_end(place, message::Ended::Failed(failure));
     }
@@ -353,7 +353,7 @@ impl<'a> Run<'a> {
         let Some(message) = self.messages.at(place) else { return };
         let (balancer, planned) = (message.balancer, message.planned);
         while let Some((place, open)) = self.messages.end_any_try(place) {
-            let suspect = open.ticket.finish(self.now, Outcome::Failed(Failure::Timeout));
+            let suspect = open.assignment.finish(self.now, Outcome::Failed(Failure::Timeout));
             self.suspect(balancer, suspect);
             if let Some(scales) = &mut self.scales {
                 scales.failed(open.site);

@@ -48,7 +48,7 @@ fn a_new_address_is_a_new_endpoint() {
 #[test]
 fn a_departure_is_published_at_once_and_its_number_is_never_used_again() {
     let mut bench = Bench::up("a b", spec());
-    let (id, ticket) = (bench.report("a").id, bench.ticket("a"));
+    let (id, assignment) = (bench.report("a").id, bench.assignment("a"));
     bench.advance(SEC * 11);
     let order = bench.orders.iter().find(|order| order.id == id).expect("asked").clone();
     let published = bench.published.len();
@@ -57,7 +57,7 @@ fn a_departure_is_published_at_once_and_its_number_is_never_used_again() {
     bench.members("a b");
     assert_ne!(bench.report("a").id, id);
     bench.answer(&order, false);
-    ticket.finish(bench.now, RESET).into_iter().for_each(|suspect| bench.tell(Input::Suspect(suspect)));
+    assignment.finish(bench.now, RESET).into_iter().for_each(|suspect| bench.tell(Input::Suspect(suspect)));
     assert_eq!(bench.tiers(), "a b");
     let told = ["pool api: destination a left, was serving", "pool api: destination a joined, serving"];
     assert_eq!(bench.lines, told);

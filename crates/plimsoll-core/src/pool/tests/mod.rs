@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::*;
 use crate::destination::{Address, Health, Standing};
 use crate::health::Rhythm;
-use crate::live::{Failure, Outcome, Ticket};
+use crate::live::{Assignment, Failure, Outcome};
 use crate::snapshot::{NoDestination, Want, balance_load};
 
 const REFUSED: Outcome = Outcome::Failed(Failure::Connect);
@@ -172,24 +172,26 @@ impl Bench {
         snapshot.whole.tiers.iter().map(|t| tier(&t.slots)).collect::<Vec<_>>().join(" | ")
     }
 
-    fn ticket(&self, name: &str) -> Ticket {
+    fn assignment(&self, name: &str) -> Assignment {
         let members = &self.pool.snapshot().members;
         let rank = members.iter().position(|member| &*member.destination.name == name).expect(name);
-        Ticket::take(members[rank].id, rank, 0, &members[rank].live, self.now).expect("no limit")
+        Assignment::take(members[rank].id, rank, 0, &members[rank].live, self.now).expect("no limit")
     }
 
     /// So many messages of `name` end so.
     fn traffic(&mut self, name: &str, outcome: Outcome, count: usize) {
         for _ in 0..count {
-            if let Some(suspect) = self.ticket(name).finish(self.now, outcome) {
+            if let Some(suspect) = self.assignment(name).finish(self.now, outcome) {
                 self.tell(Input::Suspect(suspect));
             }
         }
     }
 
-    fn trial(&self, repeatable: bool) -> Option<Ticket> {
+    fn trial(&self, repeatable: bool) -> Option<Assignment> {
         let want = Want { repeatable, ..Want::default() };
-        balance_load(self.pool.snapshot(), &want, self.now, &mut Rng::new(1)).ok().filter(Ticket::is_trial)
+        balance_load(self.pool.snapshot(), &want, self.now, &mut Rng::new(1))
+            .ok()
+            .filter(Assignment::is_trial)
     }
 
     fn try_out(&mut self, outcome: Outcome) {

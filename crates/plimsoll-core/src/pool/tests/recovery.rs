@@ -9,12 +9,13 @@ fn slow() -> PoolSpec {
 /// Of a thousand messages now, those that `name` takes.
 fn taken(bench: &Bench, name: &str) -> usize {
     let mut rng = Rng::new(9);
-    let tickets = (0..1000).map(|_| {
+    let assignments = (0..1000).map(|_| {
         let snapshot = bench.pool.snapshot();
-        let ticket = balance_load(snapshot, &Want::default(), bench.now, &mut rng).expect("somebody serves");
-        snapshot.members[ticket.member()].destination.name.clone()
+        let assignment =
+            balance_load(snapshot, &Want::default(), bench.now, &mut rng).expect("somebody serves");
+        snapshot.members[assignment.member()].destination.name.clone()
     });
-    tickets.filter(|taker| &**taker == name).count()
+    assignments.filter(|taker| &**taker == name).count()
 }
 
 #[test]
@@ -78,8 +79,8 @@ fn a_key_stays_where_it_is_until_its_home_is_warm_enough_and_moves_once() {
     for _ in 0..12 {
         for (key, homes) in (0_u64..).zip(&mut homes) {
             let want = Want { home: Some(crate::hash::mix(key)), ..Want::default() };
-            let ticket = balance_load(bench.pool.snapshot(), &want, bench.now, &mut rng).expect("served");
-            homes.push(ticket.member());
+            let assignment = balance_load(bench.pool.snapshot(), &want, bench.now, &mut rng).expect("served");
+            homes.push(assignment.member());
         }
         bench.advance(SEC * 10);
     }

@@ -13,8 +13,8 @@ fn watchful() -> PoolSpec {
 }
 
 /// `count` messages that nobody answers, and as long as they are kept.
-fn hold(bench: &Bench, name: &str, count: usize) -> Vec<Ticket> {
-    (0..count).map(|_| bench.ticket(name)).collect()
+fn hold(bench: &Bench, name: &str, count: usize) -> Vec<Assignment> {
+    (0..count).map(|_| bench.assignment(name)).collect()
 }
 
 fn wait(bench: &mut Bench, half_seconds: u32) {
@@ -29,7 +29,7 @@ fn the_first_bad_outcome_brings_a_check_forward_and_many_bring_no_more() {
     bench.traffic("a", RESET, 1);
     assert_eq!(bench.orders.len(), 1);
     assert_eq!((&*bench.orders[0].name, &bench.orders[0].kind), ("a", &ProbeKind::Tcp));
-    let suspects = (0..3).filter_map(|_| bench.ticket("a").finish(bench.now, RESET)).count();
+    let suspects = (0..3).filter_map(|_| bench.assignment("a").finish(bench.now, RESET)).count();
     assert_eq!(suspects, 0, "the slow loop knows");
     bench.answer_all(true);
     bench.traffic("a", RESET, 1);
@@ -179,7 +179,7 @@ fn two_pools_with_one_address_share_nothing() {
     assert_eq!((one.word("a"), one.word("b")), ("ejected", "down"));
     other.round("");
     assert_eq!((other.word("a"), other.word("b"), &*other.tiers()), ("serving", "serving", "a b c"));
-    let suspect = other.ticket("a").finish(other.now, RESET).expect("the first is worth a check");
+    let suspect = other.assignment("a").finish(other.now, RESET).expect("the first is worth a check");
     assert_eq!(suspect.streak, 1, "its row has just begun");
 }
 

@@ -17,7 +17,7 @@ fn enough_bad_outcomes_eject_and_one_good_trial_brings_back() {
     assert_eq!(bench.tiers(), "b");
     bench.try_out(OK);
     assert_eq!(bench.tiers(), "a b");
-    assert_eq!(bench.ticket("a").finish(bench.now, RESET), None, "the row starts anew");
+    assert_eq!(bench.assignment("a").finish(bench.now, RESET), None, "the row starts anew");
     assert_eq!(
         bench.lines,
         [
@@ -67,12 +67,12 @@ fn a_trial_whose_word_is_lost_is_opened_once_more() {
 #[test]
 fn late_results_of_old_snapshots_neither_extend_nor_repeat_an_ejection() {
     let mut bench = Bench::unchecked("a b");
-    let late: Vec<Ticket> = (0..10).map(|_| bench.ticket("a")).collect();
+    let late: Vec<Assignment> = (0..10).map(|_| bench.assignment("a")).collect();
     bench.traffic("a", RESET, 5);
     let before = bench.report("a").ejection;
     bench.advance(SEC * 10);
     let mut late: Vec<Suspect> =
-        late.into_iter().filter_map(|ticket| ticket.finish(bench.now, RESET)).collect();
+        late.into_iter().filter_map(|assignment| assignment.finish(bench.now, RESET)).collect();
     let very_late = late.split_off(5);
     late.into_iter().for_each(|suspect| bench.tell(Input::Suspect(suspect)));
     assert_eq!(bench.report("a").ejection, before);

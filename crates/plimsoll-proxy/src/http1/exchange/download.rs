@@ -104,7 +104,8 @@ impl Exchange {
             && let Some(status) = calls::status_among(&trailers).map(grpc::to_http_status)
         {
             let first_byte = Duration::ZERO;
-            self.suspect = self.ticket.learn(now, Outcome::Answered { status, first_byte }).or(self.suspect);
+            self.suspect =
+                self.assignment.learn(now, Outcome::Answered { status, first_byte }).or(self.suspect);
         }
         if loads::asked_for(job) {
             self.learn_load(worker, job, now, loads::in_lines(&trailers));
@@ -273,10 +274,10 @@ impl Exchange {
         if reads_load && (head.status >= 200 || head.status == 101) {
             self.learn_load(worker, job, now, loads::in_head(headers));
         }
-        let first_byte = now.since(self.ticket.started());
+        let first_byte = now.since(self.assignment.started());
         let outcome = Outcome::Answered { status, first_byte };
         if self.is_outrun(job, outcome) || told.is_some_and(|told| self.is_rejected(worker, job, told)) {
-            self.suspect = self.ticket.learn(now, outcome);
+            self.suspect = self.assignment.learn(now, outcome);
             return Err(End::Rejected);
         }
         let content_type = calls::answer_type(job, &mut head, headers, call.is_some());
@@ -299,7 +300,7 @@ impl Exchange {
             _ => self.final_head(worker, client, job, &head),
         };
         if head.status >= 200 || head.status == 101 {
-            self.suspect = self.ticket.learn(now, outcome);
+            self.suspect = self.assignment.learn(now, outcome);
             job.status = head.status;
             if let Some(log) = &mut job.log {
                 log.first_byte = Some(first_byte);

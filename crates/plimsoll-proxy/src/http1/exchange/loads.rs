@@ -56,7 +56,7 @@ impl Exchange {
         let told = match read {
             Ok(report) if report.is_empty() => Told::Nothing,
             Ok(report) => {
-                self.ticket.reported().record(now, &report);
+                self.assignment.reported().record(now, &report);
                 Told::Load
             }
             Err(MalformedReport) => Told::Nonsense,

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plimsoll_core::{Failure, Outcome, Suspect, Tick, Ticket};
+use plimsoll_core::{Assignment, Failure, Outcome, Suspect, Tick};
 
 use self::download::Answer;
 pub(crate) use self::upstream::Upstream;
@@ -52,7 +52,7 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) upstream: Upstream,
-    pub(crate) ticket: Ticket,
+    pub(crate) assignment: Assignment,
     /// A word for the slow loop, if the outcome deserves one.
     pub(crate) suspect: Option<Suspect>,
     /// Bytes of the job's wire image that were sent.
@@ -71,10 +71,10 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// A try on `upstream`; `now` is the moment its destination was chosen.
-    pub(crate) fn new(upstream: Upstream, ticket: Ticket, now: Tick) -> Self {
+    pub(crate) fn new(upstream: Upstream, assignment: Assignment, now: Tick) -> Self {
         Self {
             upstream,
-            ticket,
+            assignment,
             suspect: None,
             sent: 0,
             upload: Pending::default(),
@@ -199,7 +199,7 @@ impl Exchange {
             () if self.now(worker) >= job.total_deadline => {
                 let now = self.now(worker);
                 if self.answer.is_none() && self.download.is_empty() && !self.waits_for_client_body(job) {
-                    self.suspect = self.ticket.learn(now, Outcome::Failed(Failure::Timeout));
+                    self.suspect = self.assignment.learn(now, Outcome::Failed(Failure::Timeout));
                 }
                 End::TotalTimeout
             }

@@ -18,7 +18,7 @@ use super::Case;
 /// Picks that are timed.
 const PICKS: u32 = 50_000;
 
-/// Nanoseconds one choice of each candidate takes on this machine, ticket and all.
+/// Nanoseconds one choice of each candidate takes on this machine, assignment and all.
 pub(super) fn costs(past: &Past, slots: usize, advice: &Advice) -> Vec<f64> {
     let scenario = past.scenario(slots, 0);
     let cost = |candidate: &Candidate| {

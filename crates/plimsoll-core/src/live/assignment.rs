@@ -27,7 +27,7 @@ pub struct Suspect {
 /// Dropped without [`finish`](Self::finish) it counts as cancelled: in-flight falls, nothing is learned, and
 /// a trial it had taken is open again.
 #[derive(Debug)]
-pub struct Ticket {
+pub struct Assignment {
     id: DestinationId,
     slot: usize,
     worker: usize,
@@ -43,7 +43,7 @@ pub struct Ticket {
     started: Tick,
 }
 
-impl Ticket {
+impl Assignment {
     /// A hold on a destination that has room for one more.
     #[inline]
     pub(crate) fn take(
@@ -82,12 +82,12 @@ impl Ticket {
         self
     }
 
-    /// Whose ticket this is.
+    /// Whose assignment this is.
     pub fn id(&self) -> DestinationId {
         self.id
     }
 
-    /// The index of the destination in [`crate::Snapshot::members`] of the snapshot that gave the ticket.
+    /// The index of the destination in [`crate::Snapshot::members`] of the snapshot that gave the assignment.
     pub fn member(&self) -> usize {
         self.slot
     }
@@ -108,7 +108,7 @@ impl Ticket {
     }
 
     /// Records how the destination answered, as soon as that is known (for HTTP: at the head of the
-    /// answer). The ticket goes on holding its place until it is dropped: in-flight ends with the body.
+    /// answer). The assignment goes on holding its place until it is dropped: in-flight ends with the body.
     /// A second call is ignored, unless it speaks against the destination ([`Failure::Truncated`], a bad
     /// status in the trailers of gRPC): then it takes the place of the good outcome, so a destination that
     /// breaks off every body has a row of bad ones.
@@ -193,7 +193,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Assignment {
     fn drop(&mut self) {
         self.live.in_flight.leave();
         if !self.learned {
@@ -217,8 +217,8 @@ mod tests {
 
     use super::*;
 
-    fn ticket(live: &Arc<Live>) -> Ticket {
-        Ticket::take(DestinationId(3), 0, 0, live, Tick::ZERO).expect("no limit")
+    fn assignment(live: &Arc<Live>) -> Assignment {
+        Assignment::take(DestinationId(3), 0, 0, live, Tick::ZERO).expect("no limit")
     }
 
     const OK: Outcome = Outcome::Answered { status: 200, first_byte: Duration::from_millis(7) };
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn in_flight_ends_with_the_ticket_and_not_with_the_answer() {
         let live = Arc::new(Live::new(1));
-        let mut held = ticket(&live);
+        let mut held = assignment(&live);
         assert_eq!(live.in_flight(), 1);
         assert_eq!(held.learn(Tick::ZERO, OK), None);
         assert_eq!(live.in_flight(), 1);
@@ -241,8 +241,8 @@ mod tests {
         let live = Arc::new(Live::new(1));
         let later = Tick::ZERO + Duration::from_millis(90);
         live.set_measures(true);
-        ticket(&live).finish(later, OK);
-        ticket(&live).outrun(later);
+        assignment(&live).finish(later, OK);
+        assignment(&live).outrun(later);
         assert_eq!((live.in_flight(), live.streak(), live.counts().answered()), (0, 0, 1));
         assert_eq!(live.measured().first_byte.read(later), Some(7e6 + 0.05 * 83e6));
     }
@@ -251,12 +251,12 @@ mod tests {
     fn answers_are_measured_only_where_a_policy_asked_for_it() {
         let live = Arc::new(Live::new(1));
         let later = Tick::ZERO + Duration::from_millis(7);
-        ticket(&live).finish(later, OK);
+        assignment(&live).finish(later, OK);
         assert_eq!(live.measured().first_byte.read(later), None);
         live.set_measures(true);
-        ticket(&live).finish(later, OK);
+        assignment(&live).finish(later, OK);
         assert_eq!(live.measured().first_byte.read(later), Some(7e6));
-        let mut broken_off = ticket(&live);
+        let mut broken_off = assignment(&live);
         broken_off.learn(later, OK);
         broken_off.finish(later, Outcome::Failed(Failure::Truncated));
         assert!(
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn a_dropped_ticket_teaches_nothing() {
         let live = Arc::new(Live::new(1));
-        drop(ticket(&live));
+        drop(assignment(&live));
         assert_eq!((live.in_flight(), live.counts().answered(), live.counts().failed()), (0, 0, 0));
         assert_eq!(live.counts().started, 1);
     }
@@ -278,10 +278,10 @@ mod tests {
         let live = Arc::new(Live::new(1));
         live.set_suspect_at(2);
         let bad = Outcome::Failed(Failure::Reset);
-        assert_eq!(ticket(&live).finish(Tick::ZERO, bad), None);
-        assert_eq!(ticket(&live).finish(Tick::ZERO, OK), None);
-        assert_eq!(ticket(&live).finish(Tick::ZERO, bad), None);
-        let suspect = ticket(&live).finish(Tick::ZERO, bad).expect("two in a row");
+        assert_eq!(assignment(&live).finish(Tick::ZERO, bad), None);
+        assert_eq!(assignment(&live).finish(Tick::ZERO, OK), None);
+        assert_eq!(assignment(&live).finish(Tick::ZERO, bad), None);
+        let suspect = assignment(&live).finish(Tick::ZERO, bad).expect("two in a row");
         assert_eq!((suspect.id, suspect.streak, suspect.trial), (DestinationId(3), 2, false));
     }
 
@@ -289,7 +289,7 @@ mod tests {
     fn what_we_lack_is_counted_and_blames_nobody() {
         let live = Arc::new(Live::new(1));
         live.open_trial();
-        ticket(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Reset));
+        assignment(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Reset));
         let trial = on_trial(&live).expect("open");
         assert_eq!(trial.finish(Tick::ZERO, Outcome::Failed(Failure::NoResources)), None);
         assert_eq!(live.streak(), 1, "neither a bad outcome nor a good one");
@@ -302,13 +302,13 @@ mod tests {
         let live = Arc::new(Live::new(1));
         live.set_suspect_at(3);
         let broken_off = || {
-            let mut ticket = ticket(&live);
-            assert_eq!(ticket.learn(Tick::ZERO, OK), None);
-            ticket.finish(Tick::ZERO, Outcome::Failed(Failure::Truncated))
+            let mut assignment = assignment(&live);
+            assert_eq!(assignment.learn(Tick::ZERO, OK), None);
+            assignment.finish(Tick::ZERO, Outcome::Failed(Failure::Truncated))
         };
         assert_eq!((broken_off(), broken_off()), (None, None));
         assert_eq!(broken_off().expect("three in a row").streak, 3);
-        ticket(&live).finish(Tick::ZERO, OK);
+        assignment(&live).finish(Tick::ZERO, OK);
         assert_eq!((broken_off(), live.streak()), (None, 1), "a whole answer ends the row for good");
     }
 
@@ -320,9 +320,9 @@ mod tests {
         assert!(!answered(429).blames_destination());
     }
 
-    fn on_trial(live: &Arc<Live>) -> Option<Ticket> {
+    fn on_trial(live: &Arc<Live>) -> Option<Assignment> {
         let trial = live.take_trial()?;
-        Some(ticket(live).on_trial(trial))
+        Some(assignment(live).on_trial(trial))
     }
 
     #[test]
@@ -355,12 +355,12 @@ mod tests {
     #[test]
     fn one_failure_that_reached_the_destination_marks_the_whole_row() {
         let live = Arc::new(Live::new(1));
-        ticket(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
+        assignment(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
         assert!(live.only_connects_failed());
-        ticket(&live).finish(Tick::ZERO, Outcome::Answered { status: 500, first_byte: Duration::ZERO });
-        ticket(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
+        assignment(&live).finish(Tick::ZERO, Outcome::Answered { status: 500, first_byte: Duration::ZERO });
+        assignment(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
         assert!(!live.only_connects_failed());
-        ticket(&live).finish(Tick::ZERO, OK);
+        assignment(&live).finish(Tick::ZERO, OK);
         assert!(live.only_connects_failed(), "a good answer ends the row");
     }
 }
