@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use plimsoll_core::live::{BUCKETS_MS, Counts};
+use plimsoll_core::stats::{BUCKETS_MS, Counts};
 
 use plimsoll_functions::monitor::errors;
 use plimsoll_functions::{

@@ -15,8 +15,8 @@ use plimsoll_core::formula::Formula;
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::spread::{SpreadSpec, ZoneSpec};
 use plimsoll_core::{
-    Address, Assignment, Destination, DestinationId, Live, Outcome, Rng, Snapshot, Standing, Tick, Want,
-    Weight, balance_load,
+    Address, Assignment, Destination, DestinationId, DestinationStats, Outcome, Rng, Snapshot, Standing,
+    Tick, Want, Weight, balance_load,
 };
 
 /// 64 is the largest pool of which least connections looks at everyone.
@@ -35,7 +35,7 @@ fn busy_pool(algorithm: Algorithm, count: u32) -> (Snapshot, Vec<Assignment>) {
             since: Tick::ZERO,
             weight: weight.in_256ths(),
             warmth: None,
-            live: Arc::new(Live::new(1)),
+            stats: Arc::new(DestinationStats::new(1)),
         }
     };
     let members: Vec<Member> = (0..count).map(member).collect();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCs
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
-use crate::live::Live;
+use crate::stats::DestinationStats;
 
 /// What one destination may have at once; 0 = no limit.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -149,23 +149,23 @@ impl Circuit {
         let _hung_before = self.bells.set(bells);
     }
 
-    /// Room for one more connection to the destination of `live`, if there is.
-    pub fn berth(self: &Arc<Self>, live: &Arc<Live>) -> Option<Berth> {
-        live.connections().enter()?;
+    /// Room for one more connection to the destination of `stats`, if there is.
+    pub fn berth(self: &Arc<Self>, stats: &Arc<DestinationStats>) -> Option<Berth> {
+        stats.connections().enter()?;
         if self.connections.enter().is_none() {
-            live.connections().leave();
+            stats.connections().leave();
             return None;
         }
-        Some(Berth { circuit: self.clone(), live: live.clone() })
+        Some(Berth { circuit: self.clone(), stats: stats.clone() })
     }
 
     /// Until this is dropped somebody waits for such room: all workers are told, and told again whenever a connection
     /// is closed.
-    pub fn wish_berth(self: &Arc<Self>, live: &Arc<Live>) -> Wish {
+    pub fn wish_berth(self: &Arc<Self>, stats: &Arc<DestinationStats>) -> Wish {
         self.wanted.fetch_add(1, SeqCst);
-        live.berths_wanted().fetch_add(1, SeqCst);
+        stats.berths_wanted().fetch_add(1, SeqCst);
         self.ring_all();
-        Wish { circuit: self.clone(), live: live.clone() }
+        Wish { circuit: self.clone(), stats: stats.clone() }
     }
 
     /// Somebody waits for room for a connection.
@@ -261,13 +261,13 @@ impl Circuit {
 #[derive(Debug)]
 pub struct Berth {
     circuit: Arc<Circuit>,
-    live: Arc<Live>,
+    stats: Arc<DestinationStats>,
 }
 
 impl Drop for Berth {
     fn drop(&mut self) {
         self.circuit.connections.leave();
-        self.live.connections().leave();
+        self.stats.connections().leave();
         if self.circuit.wants_berths() {
             self.circuit.ring_all();
         }
@@ -278,12 +278,12 @@ impl Drop for Berth {
 #[derive(Debug)]
 pub struct Wish {
     circuit: Arc<Circuit>,
-    live: Arc<Live>,
+    stats: Arc<DestinationStats>,
 }
 
 impl Drop for Wish {
     fn drop(&mut self) {
-        self.live.berths_wanted().fetch_sub(1, SeqCst);
+        self.stats.berths_wanted().fetch_sub(1, SeqCst);
         self.circuit.wanted.fetch_sub(1, SeqCst);
     }
 }
@@ -389,7 +389,7 @@ mod tests {
     fn a_connection_counts_for_its_destination_and_for_the_pool() {
         let circuit = Arc::new(Circuit::new(1));
         circuit.set_limits(&PoolLimits { connections: 2, ..PoolLimits::default() });
-        let [a, b] = [0, 1].map(|_| Arc::new(Live::new(1)));
+        let [a, b] = [0, 1].map(|_| Arc::new(DestinationStats::new(1)));
         a.set_limits(DestinationLimits { requests: 0, connections: 1 });
         let first = circuit.berth(&a).expect("room");
         assert!(circuit.berth(&a).is_none(), "the destination is full");

@@ -138,12 +138,12 @@ pub fn candidates(snapshot: &Snapshot, want: &Want<'_>, now: Tick) -> Vec<Candid
             (false, _) => Some(SetAside::Standing(m.standing)),
             (true, 0) => Some(SetAside::NoWeight),
             _ if !in_subset => Some(SetAside::Subset),
-            _ if m.live.is_full() => Some(SetAside::Full),
+            _ if m.stats.is_full() => Some(SetAside::Full),
             _ if share > 0.0 => None,
             _ if other_zone => Some(SetAside::Zone),
             _ => Some(SetAside::Backup),
         };
-        let in_flight = m.live.in_flight();
+        let in_flight = m.stats.in_flight();
         let load = f64::from(in_flight + 1) / (f64::from(m.weight.max(1)) / 256.0);
         let chance = m.warmth.map_or(1.0, |warmth| warmth.chance(now));
         Candidate { member, set_aside, in_flight, load, chance, share, score: scores[member] }
@@ -196,7 +196,7 @@ fn order(
     let (mut order, mut decided) = (Vec::new(), None);
     let may_try = want.repeatable || now >= snapshot.trials_for_all;
     if let Some(slot) =
-        snapshot.trials.iter().find(|slot| may_try && slot.live.trial_is_open() && !slot.live.is_full())
+        snapshot.trials.iter().find(|slot| may_try && slot.stats.trial_is_open() && !slot.stats.is_full())
     {
         order.push(slot.rank as usize);
         tried.add(slot.id);
@@ -250,7 +250,7 @@ mod tests {
         circuit.set_limits(&PoolLimits { pending: 1, ..PoolLimits::default() });
         snapshot.circuit = Some(circuit.clone());
         for member in &snapshot.members {
-            member.live.set_limits(DestinationLimits { requests: 1, connections: 0 });
+            member.stats.set_limits(DestinationLimits { requests: 1, connections: 0 });
         }
         let (want, mut rng) = (Want::default(), Rng::new(1));
         let mut held = vec![balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("room")];

@@ -5,8 +5,8 @@ use std::mem;
 use std::time::Duration;
 
 use crate::destination::DestinationId;
-use crate::live::Counts;
 use crate::snapshot::Snapshot;
+use crate::stats::Counts;
 use crate::time::Tick;
 
 /// Answers of a destination within a window before their mean says anything.
@@ -74,7 +74,7 @@ impl Quality {
             return;
         }
         self.ends = now + Self::WINDOW;
-        let counts = snapshot.members.iter().map(|member| (member.id, member.live.counts()));
+        let counts = snapshot.members.iter().map(|member| (member.id, member.stats.counts()));
         let before = mem::replace(&mut self.before, counts.collect());
         if mem::replace(&mut self.generation, snapshot.generation) == snapshot.generation {
             self.last = self.measure(&before, snapshot, heeds_weights);
@@ -135,9 +135,9 @@ mod tests {
     use super::*;
     use crate::balance::Algorithm;
     use crate::destination::{Address, Destination, Standing, Weight};
-    use crate::live::{Live, Outcome};
     use crate::rng::Rng;
     use crate::snapshot::{Member, Want, balance_load};
+    use crate::stats::{DestinationStats, Outcome};
 
     fn snapshot(weights: &[u16], generation: u64) -> Snapshot {
         let member = |(rank, &weight): (usize, &u16)| Member {
@@ -150,7 +150,7 @@ mod tests {
             since: Tick::ZERO,
             weight: Weight::new(weight).in_256ths(),
             warmth: None,
-            live: Arc::new(Live::new(1)),
+            stats: Arc::new(DestinationStats::new(1)),
         };
         let members = weights.iter().enumerate().map(member).collect();
         Snapshot::build("p".into(), generation, &*Algorithm::WeightedRoundRobin.policy(1), members)

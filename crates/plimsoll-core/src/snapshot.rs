@@ -13,9 +13,9 @@ use crate::balance::{DecisionTally, Needs, Part, Picker, Policy, Slot, rendezvou
 use crate::circuit::Circuit;
 use crate::destination::{Destination, DestinationId, Name, Standing};
 use crate::hash::hash;
-use crate::live::Live;
 use crate::rng::Rng;
 use crate::spread::{Reach, SpreadSpec, reach};
+use crate::stats::DestinationStats;
 use crate::subset::{Fallback, Subset};
 use crate::time::Tick;
 
@@ -38,8 +38,8 @@ pub struct Member {
     pub weight: u32,
     /// It is warming, for so long.
     pub warmth: Option<Warmth>,
-    /// Its live counters.
-    pub live: Arc<Live>,
+    /// Its counters.
+    pub stats: Arc<DestinationStats>,
 }
 
 impl Member {
@@ -56,7 +56,7 @@ impl Member {
             zone: self.destination.zone.clone(),
             labels: self.destination.labels.clone(),
             warmth: self.warmth,
-            live: self.live.clone(),
+            stats: self.stats.clone(),
         }
     }
 }
@@ -159,9 +159,9 @@ impl Snapshot {
     ) -> Self {
         for member in &members {
             let needs = policy.needs();
-            member.live.set_measures(matches!(needs, Needs::Answers | Needs::Probes));
+            member.stats.set_measures(matches!(needs, Needs::Answers | Needs::Probes));
             if needs == Needs::Probes {
-                member.live.measured().keep_near();
+                member.stats.measured().keep_near();
             }
         }
         let part = |subset: &Arc<Subset>| (subset.id(), reach(policy, &members, spec, Some(subset)));
@@ -224,7 +224,7 @@ impl Snapshot {
             .tiers
             .iter()
             .flat_map(|tier| tier.slots.iter())
-            .any(|slot| !want.has_tried(slot.id) && !slot.live.is_full())
+            .any(|slot| !want.has_tried(slot.id) && !slot.stats.is_full())
     }
 
     /// Is the destination of this slot one the message may go to at first?
@@ -240,7 +240,7 @@ impl Snapshot {
             let member = &self.members[*rank];
             let serves = member.standing.serves() && member.weight > 0;
             let fits = serves && subset.has(&member.destination) && !want.has_tried(member.id);
-            fits && !member.live.is_full()
+            fits && !member.stats.is_full()
         };
         let rank = (start..self.members.len()).chain(0..start).find(fit)?;
         Some(self.members[rank].slot(rank))

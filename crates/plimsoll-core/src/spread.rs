@@ -151,7 +151,7 @@ impl Busy {
 
     fn new(from: u32, own: Arc<[Slot]>) -> Self {
         let load: f32 = own.iter().map(load).sum::<f32>() / own.len() as f32;
-        let workers = own.first().map_or(1, |slot| slot.live.workers());
+        let workers = own.first().map_or(1, |slot| slot.stats.workers());
         let cells = (0..workers).map(|_| Cell(AtomicU32::new(load.to_bits()))).collect();
         Self { from: from as f32, own, cells }
     }
@@ -169,7 +169,7 @@ impl Busy {
 }
 
 fn load(slot: &Slot) -> f32 {
-    slot.live.in_flight() as f32 * 256.0 / slot.weight as f32
+    slot.stats.in_flight() as f32 * 256.0 / slot.weight as f32
 }
 
 /// What a snapshot's members are for one priority.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::live::Failure;
+use crate::stats::Failure;
 
 /// Upper bounds, in milliseconds, of the response-time buckets every histogram of the product uses: the
 /// OpenTelemetry semantic conventions' advice for `http.client.request.duration`.

@@ -261,7 +261,7 @@ impl World {
             assert_eq!(report.standing, Standing::Serving, "seed {}: {report:#?}", self.seed);
         }
         let members = &self.pool.snapshot().members;
-        assert!(members.iter().all(|member| member.live.in_flight() == 0), "seed {}", self.seed);
+        assert!(members.iter().all(|member| member.stats.in_flight() == 0), "seed {}", self.seed);
     }
 }
 

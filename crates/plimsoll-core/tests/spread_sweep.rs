@@ -9,8 +9,8 @@ use plimsoll_core::snapshot::Member;
 use plimsoll_core::spread::{SpreadSpec, ZoneSpec};
 use plimsoll_core::subset::{Fallback, Subset};
 use plimsoll_core::{
-    Address, Assignment, Destination, DestinationId, Live, Name, NoDestination, Rng, Snapshot, Standing,
-    Tick, Tried, Want, Weight, balance_load,
+    Address, Assignment, Destination, DestinationId, DestinationStats, Name, NoDestination, Rng, Snapshot,
+    Standing, Tick, Tried, Want, Weight, balance_load,
 };
 
 fn member(rank: u32, zone: Option<&str>, priority: u8, weight: u16, serves: bool) -> Member {
@@ -25,7 +25,7 @@ fn member(rank: u32, zone: Option<&str>, priority: u8, weight: u16, serves: bool
         since: Tick::ZERO,
         weight: weight.in_256ths(),
         warmth: None,
-        live: Arc::new(Live::new(1)),
+        stats: Arc::new(DestinationStats::new(1)),
     }
 }
 

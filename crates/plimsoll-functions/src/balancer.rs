@@ -9,7 +9,8 @@ use plimsoll_core::balance::{Algorithm, Policy};
 use plimsoll_core::hash::hash;
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
-    DestinationId, Live, NoDestination, Outcome, Rng, Snapshot, Standing, Tick, Tried, Want, balance_load,
+    DestinationId, DestinationStats, NoDestination, Outcome, Rng, Snapshot, Standing, Tick, Tried, Want,
+    balance_load,
 };
 use plimsoll_proxy::Clock;
 
@@ -226,7 +227,7 @@ impl State {
         let members = self.members(&given, now)?;
         self.places = members.iter().map(|member| member.id).zip(0..).collect();
         self.window.retain(|id| self.places.contains_key(&id));
-        self.started_before = members.iter().map(|member| member.live.counts().started).collect();
+        self.started_before = members.iter().map(|member| member.stats.counts().started).collect();
         let policy = self.policies.entry(config.algorithm).or_insert_with(|| config.algorithm.policy(1));
         let generation = self.snapshot.generation + 1;
         self.snapshot = Snapshot::build(self.snapshot.pool.clone(), generation, &**policy, members);
@@ -253,11 +254,11 @@ impl State {
         let mut next_id = self.next_id;
         let mut members = Vec::with_capacity(given.len());
         for destination in given {
-            let (id, since, live) = match known.get(&*destination.id) {
-                Some(member) => (member.id, member.since, member.live.clone()),
+            let (id, since, stats) = match known.get(&*destination.id) {
+                Some(member) => (member.id, member.since, member.stats.clone()),
                 None => {
                     next_id += 1;
-                    (DestinationId(next_id), now, Arc::new(Live::new(1)))
+                    (DestinationId(next_id), now, Arc::new(DestinationStats::new(1)))
                 }
             };
             let destination = destination.parse()?;
@@ -269,7 +270,7 @@ impl State {
                 since,
                 weight,
                 warmth: None,
-                live,
+                stats,
             });
         }
         self.next_id = next_id;

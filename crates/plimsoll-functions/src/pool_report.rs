@@ -15,7 +15,7 @@ use crate::result::{
 pub(crate) const FAILING_AT: u32 = 5;
 
 pub(crate) fn is_failing(member: &Member) -> bool {
-    member.live.streak() >= FAILING_AT
+    member.stats.streak() >= FAILING_AT
 }
 
 fn takes_messages(member: &Member) -> bool {
@@ -80,7 +80,7 @@ pub(crate) fn distribution(
     let intended = intended_shares(snapshot, algorithm.heeds_weights());
     let counts = snapshot.members.iter().zip(started_before);
     let taken: Vec<u64> =
-        counts.map(|(member, before)| member.live.counts().started.saturating_sub(*before)).collect();
+        counts.map(|(member, before)| member.stats.counts().started.saturating_sub(*before)).collect();
     let all: u64 = taken.iter().sum();
     let deviation = deviation(taken.iter().copied().zip(intended.iter().copied()));
     let share = |(member, (taken, intended_share)): (&Member, (u64, f64))| DestinationShare {
@@ -89,7 +89,7 @@ pub(crate) fn distribution(
         effective_weight: f64::from(member.weight) / 256.0,
         intended_share,
         share: (all > 0).then(|| taken as f64 / all as f64),
-        in_flight: member.live.in_flight(),
+        in_flight: member.stats.in_flight(),
     };
     let shares = snapshot.members.iter().zip(taken.into_iter().zip(intended)).map(share);
     LoadDistribution { deviation, destinations: shares.collect() }
@@ -99,7 +99,7 @@ pub(crate) fn performance(snapshot: &Snapshot, window: &Window, now: Tick) -> Pe
     let subjects = snapshot.members.iter().map(|member| Subject {
         id: member.id,
         name: &member.destination.name,
-        in_flight: member.live.in_flight(),
+        in_flight: member.stats.in_flight(),
     });
     window.metrics(now, &subjects.collect::<Vec<_>>())
 }
@@ -115,7 +115,7 @@ pub(crate) fn recommendations(snapshot: &Snapshot, config: &LoadBalancingConfig)
 }
 
 fn set_aside(member: &Member) -> Recommendation {
-    let (name, streak) = (&*member.destination.name, member.live.streak());
+    let (name, streak) = (&*member.destination.name, member.stats.streak());
     Recommendation {
         id: format!("failing_destination:{name}"),
         kind: "failing_destination".into(),

@@ -60,9 +60,9 @@ impl Picker for NearestPicker {
     fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
         if let Some(nearest) = &self.nearest {
             let place = self.places[nearest.pick(want, now, rng)];
-            let Slot { weight, live, .. } = &self.slots[place];
+            let Slot { weight, stats, .. } = &self.slots[place];
             // Weights are in 256ths.
-            if u64::from(live.in_flight()) * 256 < u64::from(ENOUGH) * u64::from(*weight) {
+            if u64::from(stats.in_flight()) * 256 < u64::from(ENOUGH) * u64::from(*weight) {
                 return place;
             }
         }
@@ -155,7 +155,9 @@ mod tests {
     #[test]
     fn who_is_near_and_full_is_passed_over() {
         use plimsoll_core::snapshot::Member;
-        use plimsoll_core::{Address, Destination, DestinationId, Live, Snapshot, Standing, balance_load};
+        use plimsoll_core::{
+            Address, Destination, DestinationId, DestinationStats, Snapshot, Standing, balance_load,
+        };
         let member = |(id, zone): (u32, &str)| Member {
             id: DestinationId(id),
             destination: Destination {
@@ -166,7 +168,7 @@ mod tests {
             since: Tick::ZERO,
             weight: 256,
             warmth: None,
-            live: Arc::new(Live::new(1)),
+            stats: Arc::new(DestinationStats::new(1)),
         };
         let members = [(0, "us-1"), (1, "eu-1")].map(member).into();
         let snapshot = Snapshot::build("p".into(), 1, &Nearest::new("eu-1", 1), members);

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use plimsoll_core::circuit::Berth;
-use plimsoll_core::{Address, DestinationId, Live};
+use plimsoll_core::{Address, DestinationId, DestinationStats};
 
 use crate::counters::Overflow;
 use crate::stream::Stream;
@@ -43,18 +43,18 @@ impl WorkerPool {
     }
 
     async fn berth(&self, id: DestinationId) -> io::Result<Berth> {
-        let live = self.live(id).ok_or(io::ErrorKind::NotFound)?;
+        let stats = self.stats(id).ok_or(io::ErrorKind::NotFound)?;
         let circuit = self.table.borrow().circuit.clone();
-        if let Some(berth) = circuit.berth(&live) {
+        if let Some(berth) = circuit.berth(&stats) {
             return Ok(berth);
         }
         let patience = self.table.borrow().config.timeouts.connect / 2;
-        let _wish = circuit.wish_berth(&live);
+        let _wish = circuit.wish_berth(&stats);
         let found = async {
             loop {
                 self.make_room();
                 let freed = self.berth_freed.notified();
-                if let Some(berth) = circuit.berth(&live) {
+                if let Some(berth) = circuit.berth(&stats) {
                     return berth;
                 }
                 freed.await;
@@ -70,8 +70,8 @@ impl WorkerPool {
     /// of all where the pool is.
     fn make_room(&self) {
         let circuit = self.table.borrow().circuit.clone();
-        for (id, live) in self.lives() {
-            if live.wants_berth() && live.connections().is_full() {
+        for (id, stats) in self.destination_stats() {
+            if stats.wants_berth() && stats.connections().is_full() {
                 self.close_coldest(Some(id));
             }
         }
@@ -93,10 +93,10 @@ impl WorkerPool {
         let table = self.table.borrow();
         table.circuit.wants_berths()
             && (table.circuit.connections.is_full()
-                || self.live(id).is_some_and(|live| live.wants_berth() && live.connections().is_full()))
+                || self.stats(id).is_some_and(|stats| stats.wants_berth() && stats.connections().is_full()))
     }
 
-    fn live(&self, id: DestinationId) -> Option<Arc<Live>> {
-        self.lives().find(|(known, _)| *known == id).map(|(_, live)| live)
+    fn stats(&self, id: DestinationId) -> Option<Arc<DestinationStats>> {
+        self.destination_stats().find(|(known, _)| *known == id).map(|(_, stats)| stats)
     }
 }

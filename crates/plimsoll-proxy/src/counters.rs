@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use plimsoll_core::live::{BUCKETS_MS, bucket_of};
+use plimsoll_core::stats::{BUCKETS_MS, bucket_of};
 use plimsoll_core::{Failure, NoDestination};
 
 use crate::http1::answer::Reason;

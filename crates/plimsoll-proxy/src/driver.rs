@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use plimsoll_core::alert::Alert;
 use plimsoll_core::event::{Event, Reason};
-use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
 use plimsoll_core::retry::Budget;
+use plimsoll_core::stats::BUCKETS_MS;
 use plimsoll_core::{DestinationId, Name, Snapshot, Standing, Suspect, Tick};
 use tokio::sync::{mpsc, oneshot};
 

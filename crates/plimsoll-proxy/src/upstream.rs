@@ -11,7 +11,8 @@ use std::time::Duration;
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{
-    Address, Assignment, DestinationId, Live, Name, NoDestination, Rng, Snapshot, Standing, Tick, Want,
+    Address, Assignment, DestinationId, DestinationStats, Name, NoDestination, Rng, Snapshot, Standing, Tick,
+    Want,
 };
 use tokio::sync::Notify;
 
@@ -377,10 +378,10 @@ impl WorkerPool {
     }
 
     /// The members and what all workers share about them.
-    pub(crate) fn lives(&self) -> impl Iterator<Item = (DestinationId, Arc<Live>)> + use<> {
+    pub(crate) fn lives(&self) -> impl Iterator<Item = (DestinationId, Arc<DestinationStats>)> + use<> {
         self.refresh();
         let snapshot = self.snapshot.borrow().clone();
-        (0..snapshot.members.len()).map(move |n| (snapshot.members[n].id, snapshot.members[n].live.clone()))
+        (0..snapshot.members.len()).map(move |n| (snapshot.members[n].id, snapshot.members[n].stats.clone()))
     }
 
     /// Closes what was idle for longest: of one destination, or of all.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use plimsoll_core::circuit::Gauge;
 use plimsoll_core::health::OutlierSpec;
-use plimsoll_core::live::Counts;
 use plimsoll_core::measure::LoadReport;
 use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::quality::deviation;
 use plimsoll_core::snapshot::HealthSummary;
+use plimsoll_core::stats::Counts;
 use plimsoll_core::{Name, Standing, Tick};
 
 use crate::counters::{ListenerCounts, PoolCounts, RuleCounts};

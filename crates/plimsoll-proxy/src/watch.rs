@@ -128,7 +128,7 @@ fn subjects(pool: &Pool, reports: &[DestinationReport]) -> Vec<Subject> {
     let members: HashMap<_, _> = pool.snapshot().members.iter().map(|member| (member.id, member)).collect();
     let subject = |report: &DestinationReport| {
         let member = members.get(&report.id)?;
-        let counts = member.live.counts();
+        let counts = member.stats.counts();
         let all = counts.answered() + counts.failed();
         Some(Subject {
             name: report.name.clone(),

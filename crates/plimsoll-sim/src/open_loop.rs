@@ -8,8 +8,8 @@ use std::time::Duration;
 use plimsoll_core::balance::{Needs, Policy};
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
-    Address, Assignment, Destination, DestinationId, Live, NoDestination, Outcome, Rng, Snapshot, Standing,
-    Tick, Want, Weight, balance_load,
+    Address, Assignment, Destination, DestinationId, DestinationStats, NoDestination, Outcome, Rng, Snapshot,
+    Standing, Tick, Want, Weight, balance_load,
 };
 
 use crate::distributions::exponential;
@@ -74,7 +74,7 @@ impl Station {
             since: Tick::ZERO,
             weight: weight.in_256ths(),
             warmth: None,
-            live: Arc::new(Live::new(workers)),
+            stats: Arc::new(DestinationStats::new(workers)),
         }
     }
 }
@@ -230,11 +230,11 @@ mod tests {
         let mut world = World::new(1, Algorithm::RoundRobin.policy(1), &[station]);
         world.send(&Want::default()).unwrap();
         world.pass(4 * MS);
-        let live = world.snapshot().members[0].live.clone();
-        assert_eq!((live.in_flight(), live.counts().answered()), (1, 0));
+        let stats = world.snapshot().members[0].stats.clone();
+        assert_eq!((stats.in_flight(), stats.counts().answered()), (1, 0));
         world.pass(MS);
-        assert_eq!((live.in_flight(), live.counts().answered()), (0, 1));
-        assert_eq!(live.counts().mean_first_byte(), Some(5 * MS));
+        assert_eq!((stats.in_flight(), stats.counts().answered()), (0, 1));
+        assert_eq!(stats.counts().mean_first_byte(), Some(5 * MS));
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
         let mut sum = 0;
         for _ in 0..2_000 {
             world.open_work(10, 1_000.0).unwrap();
-            sum += world.snapshot().members[0].live.in_flight();
+            sum += world.snapshot().members[0].stats.in_flight();
         }
         assert!((40_000..44_000).contains(&sum), "{}", f64::from(sum) / 2_000.0);
     }

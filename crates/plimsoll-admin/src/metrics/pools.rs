@@ -1,8 +1,8 @@
 //! What metrics tell of pools and their destinations.
 
 use plimsoll_core::alert;
-use plimsoll_core::live::BUCKETS_MS;
 use plimsoll_core::measure::Gauge;
+use plimsoll_core::stats::BUCKETS_MS;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_proxy::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, ORCA_RESULTS, OUTAGES_MS, PoolView,

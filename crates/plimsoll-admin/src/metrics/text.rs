@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use plimsoll_core::live::BUCKETS_MS;
+use plimsoll_core::stats::BUCKETS_MS;
 
 /// The text of one scrape.
 #[derive(Debug)]

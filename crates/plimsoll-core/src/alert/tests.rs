@@ -6,11 +6,11 @@ use super::*;
 use crate::balance::{Algorithm, Settings};
 use crate::destination::{Address, AdminState, Destination};
 use crate::health::{HealthSpec, OutlierSpec, ProbeKind, ProbeResult};
-use crate::live::{Failure, Outcome};
 use crate::pool::{Action, Input, Pool};
 use crate::rng::Rng;
 use crate::snapshot::{Want, balance_load};
 use crate::spread::SpreadSpec;
+use crate::stats::{Failure, Outcome};
 
 const SEC: Duration = Duration::from_secs(1);
 

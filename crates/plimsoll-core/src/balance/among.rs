@@ -60,7 +60,7 @@ pub(super) struct Median(Among);
 impl Median {
     /// Nanoseconds; `None` while nobody was measured.
     pub(super) fn read(&self, slots: &[Slot], now: Tick, rng: &mut Rng) -> Option<f32> {
-        let time = |slot: usize| slots[slot].live.measured().first_byte.read(now);
+        let time = |slot: usize| slots[slot].stats.measured().first_byte.read(now);
         // The lower middle, so that of two the slower one is the one that is compared.
         self.0.read(slots.len(), now, rng, time, |count| (count - 1) / 2)
     }

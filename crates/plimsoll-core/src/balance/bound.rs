@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::Slot;
 use super::least::EXACT_UP_TO;
-use crate::live::Live;
+use crate::stats::DestinationStats;
 
 /// Slots counted again by each pick, where there are too many to count all of them.
 const STRIDE: usize = 16;
@@ -27,7 +27,7 @@ pub(super) struct Bounds {
 
 #[derive(Debug)]
 struct Bounded {
-    live: Arc<Live>,
+    stats: Arc<DestinationStats>,
     share: f64,
 }
 
@@ -36,7 +36,7 @@ impl Bounds {
     pub(super) fn new(slots: &[Slot], percent: u16) -> Self {
         let weight: f64 = slots.iter().map(|slot| f64::from(slot.weight)).sum();
         let bounded =
-            |slot: &Slot| Bounded { live: slot.live.clone(), share: f64::from(slot.weight) / weight };
+            |slot: &Slot| Bounded { stats: slot.stats.clone(), share: f64::from(slot.weight) / weight };
         let parts = if slots.len() > EXACT_UP_TO { slots.len().div_ceil(STRIDE) } else { 0 };
         let bounds = Self {
             factor: f64::from(percent) / 100.0,
@@ -62,14 +62,14 @@ impl Bounds {
 
     /// May it take one more of `quota`?
     pub(super) fn has_room(&self, slot: usize, quota: f64) -> bool {
-        let Bounded { live, share } = &self.slots[slot];
-        f64::from(live.in_flight()) < (quota * share).ceil().max(1.0)
+        let Bounded { stats, share } = &self.slots[slot];
+        f64::from(stats.in_flight()) < (quota * share).ceil().max(1.0)
     }
 
     /// How full it is, beside others.
     pub(super) fn fullness(&self, slot: usize) -> f64 {
-        let Bounded { live, share } = &self.slots[slot];
-        f64::from(live.in_flight()) / share
+        let Bounded { stats, share } = &self.slots[slot];
+        f64::from(stats.in_flight()) / share
     }
 
     /// Counts the part whose turn it is. The difference is added, so the sum of parts is the total whoever counts
@@ -85,7 +85,7 @@ impl Bounds {
 }
 
 fn in_flight(slots: &[Bounded]) -> u64 {
-    slots.iter().map(|slot| u64::from(slot.live.in_flight())).sum()
+    slots.iter().map(|slot| u64::from(slot.stats.in_flight())).sum()
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ use super::lowest::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::formula::{Formula, Program, Reading, Source};
 use crate::health::score::score;
-use crate::live::Live;
 use crate::measure::{Gauge, Stamped, in_units};
 use crate::rng::Rng;
+use crate::stats::DestinationStats;
 use crate::time::Tick;
 
 /// What `custom` scores by where nobody says: as `weighted_least_connections`.
@@ -61,14 +61,14 @@ impl Policy for Custom {
     }
 
     fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
-        let programs = slots.iter().map(|slot| (slot.live.clone(), self.formula.program(slot))).collect();
+        let programs = slots.iter().map(|slot| (slot.stats.clone(), self.formula.program(slot))).collect();
         let scores = Scores { programs, pool: PoolMeans::default(), slots: slots.clone() };
         lowest(scores, &slots, self.turns.of(part))
     }
 }
 
 struct Scores {
-    programs: Box<[(Arc<Live>, Program)]>,
+    programs: Box<[(Arc<DestinationStats>, Program)]>,
     pool: PoolMeans,
     slots: Arc<[Slot]>,
 }
@@ -80,10 +80,10 @@ impl Score for Scores {
     }
 
     fn of(&self, slot: usize, _seen: Seen, now: Tick) -> f64 {
-        let (live, program) = &self.programs[slot];
-        let score = program.run(&Reader { live, scores: self, now });
+        let (stats, program) = &self.programs[slot];
+        let score = program.run(&Reader { stats, scores: self, now });
         if score.is_nan() {
-            live.note_unscored();
+            stats.note_unscored();
             return f64::INFINITY;
         }
         score
@@ -100,42 +100,42 @@ struct PoolMeans {
 }
 
 struct Reader<'r> {
-    live: &'r Live,
+    stats: &'r DestinationStats,
     scores: &'r Scores,
     now: Tick,
 }
 
 impl Source for Reader<'_> {
     fn read(&self, reading: Reading) -> f64 {
-        let Self { live, scores, now } = *self;
+        let Self { stats, scores, now } = *self;
         let pool = &scores.pool;
         match reading {
-            Reading::InFlight => f64::from(live.in_flight()),
+            Reading::InFlight => f64::from(stats.in_flight()),
             Reading::LatencyMs => {
-                let read = |live: &Live| live.measured().first_byte.read(now);
+                let read = |stats: &DestinationStats| stats.measured().first_byte.read(now);
                 self.known(read, &pool.latency) / 1e6
             }
-            Reading::ErrorRate => self.known(|live| live.measured().errors.read(now), &pool.errors),
+            Reading::ErrorRate => self.known(|stats| stats.measured().errors.read(now), &pool.errors),
             Reading::Health => {
                 // Chance decides only whom of a large pool the median is of.
                 let median = pool.median.read(&scores.slots, now, &mut Rng::new(now.as_nanos()));
-                score(live, median, now)
+                score(stats, median, now)
             }
             Reading::Load(gauge) => {
-                self.known(|live| live.reported().read(gauge, now), &pool.loads[gauge.index()])
+                self.known(|stats| stats.reported().read(gauge, now), &pool.loads[gauge.index()])
             }
-            Reading::Reports(gauge) => f64::from(u8::from(live.reported().read(gauge, now).is_some())),
+            Reading::Reports(gauge) => f64::from(u8::from(stats.reported().read(gauge, now).is_some())),
         }
     }
 }
 
 impl Reader<'_> {
-    fn known(&self, read: impl Fn(&Live) -> Option<f32>, mean: &Stamped) -> f64 {
-        f64::from(read(self.live).unwrap_or_else(|| self.mean(read, mean)))
+    fn known(&self, read: impl Fn(&DestinationStats) -> Option<f32>, mean: &Stamped) -> f64 {
+        f64::from(read(self.stats).unwrap_or_else(|| self.mean(read, mean)))
     }
 
     #[cold]
-    fn mean(&self, read: impl Fn(&Live) -> Option<f32>, mean: &Stamped) -> f32 {
+    fn mean(&self, read: impl Fn(&DestinationStats) -> Option<f32>, mean: &Stamped) -> f32 {
         if let Some(known) = mean.load(self.now)
             && known.elapsed < const { in_units(MEAN_FOR) }
         {
@@ -143,7 +143,7 @@ impl Reader<'_> {
         }
         let programs = &self.scores.programs;
         let step = programs.len().div_ceil(EXACT_UP_TO);
-        let known = programs.iter().step_by(step).filter_map(|(live, _)| read(live));
+        let known = programs.iter().step_by(step).filter_map(|(stats, _)| read(stats));
         let (sum, count) = known.fold((0.0, 0_u16), |(sum, count), value| (sum + value, count + 1));
         let value = if count == 0 { 0.0 } else { sum / f32::from(count) };
         mean.store(self.now, value);
@@ -173,8 +173,8 @@ mod tests {
     fn report(slot: &Slot, now: Tick, values: &[(Gauge, f64)]) {
         let mut report = LoadReport::default();
         values.iter().for_each(|&(gauge, value)| assert!(report.set(gauge, value)));
-        slot.live.reported().set_max_age(Duration::from_secs(10));
-        slot.live.reported().record(now, &report);
+        slot.stats.reported().set_max_age(Duration::from_secs(10));
+        slot.stats.reported().record(now, &report);
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
         slots[2].labels = Arc::new([("cost".into(), "7".into())]);
         let by_cost = picker("double(labels.cost) + in_flight", &slots);
         assert_eq!(ranks(&*by_cost, &slots, 3), "2 2 2");
-        let unscored: Vec<u32> = slots.iter().map(|slot| slot.live.unscored()).collect();
+        let unscored: Vec<u32> = slots.iter().map(|slot| slot.stats.unscored()).collect();
         assert_eq!(unscored, [3, 3, 0]);
         let by_nothing = picker("0 / 0", &slots);
         assert_eq!(ranks(&*by_nothing, &slots, 6), "0 1 2 0 1 2", "where nobody has one, all take turns");

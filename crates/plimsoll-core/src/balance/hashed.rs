@@ -323,7 +323,7 @@ mod tests {
                     let picked = picker.pick(&one_key, Tick::ZERO, &mut rng);
                     held.extend(hold(&slots[picked], 1));
                 }
-                let most = slots.iter().map(|slot| slot.live.in_flight()).max().expect("slots");
+                let most = slots.iter().map(|slot| slot.stats.in_flight()).max().expect("slots");
                 assert!(most <= 6, "{table:?} of {count}: {most} where 4 is the mean");
                 held.clear();
                 let home = owners(&*picker, 500);

@@ -6,9 +6,9 @@ use super::among::Median;
 use super::draw::Dice;
 use super::{Needs, Picker, Policy, Slot};
 use crate::health::score::score;
-use crate::live::Live;
 use crate::rng::Rng;
 use crate::snapshot::Want;
+use crate::stats::DestinationStats;
 use crate::time::Tick;
 
 /// Draws of one message. Where the mean score is a third, one in 600 messages needs more; it goes to the best seen.
@@ -33,8 +33,8 @@ impl Policy for HealthBased {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        let lives = slots.iter().map(|slot| slot.live.clone()).collect();
-        Box::new(HealthPicker { dice: Dice::by_weight(&slots), median: Median::default(), lives, slots })
+        let stats = slots.iter().map(|slot| slot.stats.clone()).collect();
+        Box::new(HealthPicker { dice: Dice::by_weight(&slots), median: Median::default(), stats, slots })
     }
 }
 
@@ -42,7 +42,7 @@ struct HealthPicker {
     dice: Dice,
     median: Median,
     /// Side by side: a slot is three lines of memory, and all that is asked of it is this.
-    lives: Box<[Arc<Live>]>,
+    stats: Box<[Arc<DestinationStats>]>,
     slots: Arc<[Slot]>,
 }
 
@@ -55,7 +55,7 @@ impl Picker for HealthPicker {
             if retries && want.has_tried(self.slots[drawn].id) {
                 continue;
             }
-            let score = score(&self.lives[drawn], median, now);
+            let score = score(&self.stats[drawn], median, now);
             if rng.share() < score {
                 return drawn;
             }

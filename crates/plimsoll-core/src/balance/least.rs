@@ -8,9 +8,9 @@ use super::cursor::{Cursors, Parts, Ring};
 use super::draw::Dice;
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::destination::Weight;
-use crate::live::Live;
 use crate::rng::Rng;
 use crate::snapshot::Want;
+use crate::stats::DestinationStats;
 use crate::time::Tick;
 
 /// Up to this many destinations every one is looked at; 64 counters are 64 cache lines, and more would take
@@ -85,18 +85,18 @@ impl Policy for LeastConnections {
 /// What a picker keeps of a slot to weigh its load: 16 bytes beside each other, not a slot's 80.
 #[derive(Debug)]
 pub(super) struct Load {
-    live: Arc<Live>,
+    stats: Arc<DestinationStats>,
     weight: u32,
     after: u32,
 }
 
 impl Load {
     pub(super) fn new(slot: &Slot, weight: u32) -> Self {
-        Self { live: slot.live.clone(), weight, after: slot.rank + 1 }
+        Self { stats: slot.stats.clone(), weight, after: slot.rank + 1 }
     }
 
     pub(super) fn reading(&self) -> Reading {
-        Reading { in_flight: self.live.in_flight(), weight: self.weight }
+        Reading { in_flight: self.stats.in_flight(), weight: self.weight }
     }
 }
 
@@ -195,11 +195,11 @@ mod tests {
     use super::super::tests::{picks, slots};
     use super::*;
     use crate::destination::DestinationId;
-    use crate::live::Assignment;
+    use crate::stats::Assignment;
 
     fn load(slot: &Slot, count: u32) -> Vec<Assignment> {
         let assignment =
-            |_| Assignment::take(DestinationId(0), 0, 0, &slot.live, Tick::ZERO).expect("no limit");
+            |_| Assignment::take(DestinationId(0), 0, 0, &slot.stats, Tick::ZERO).expect("no limit");
         (0..count).map(assignment).collect()
     }
 

@@ -29,9 +29,9 @@ use std::sync::Arc;
 use crate::destination::{Address, DestinationId, Name};
 use crate::formula::Formula;
 use crate::hash::mix;
-use crate::live::Live;
 use crate::rng::Rng;
 use crate::snapshot::Want;
+use crate::stats::DestinationStats;
 use crate::time::Tick;
 
 pub use self::decisions::DecisionTally;
@@ -64,7 +64,7 @@ pub struct Slot {
     /// It is warming: some messages pass it by.
     pub warmth: Option<Warmth>,
     /// What all workers share about it.
-    pub live: Arc<Live>,
+    pub stats: Arc<DestinationStats>,
 }
 
 /// What a policy needs to know of a message to choose well.
@@ -268,7 +268,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::live::{Assignment, Outcome};
+    use crate::stats::{Assignment, Outcome};
 
     /// Slots named a, b, c … with these ranks and weights.
     pub(crate) fn slots(ranks_and_weights: impl IntoIterator<Item = (u32, u32)>) -> Arc<[Slot]> {
@@ -283,11 +283,11 @@ pub(crate) mod tests {
             zone: None,
             labels: Arc::default(),
             warmth: None,
-            live: {
-                let live = Arc::new(Live::new(1));
-                live.set_measures(true);
-                live.measured().keep_near();
-                live
+            stats: {
+                let stats = Arc::new(DestinationStats::new(1));
+                stats.set_measures(true);
+                stats.measured().keep_near();
+                stats
             },
         };
         ranks_and_weights.into_iter().map(slot).collect()
@@ -305,7 +305,7 @@ pub(crate) mod tests {
 
     /// So many messages in flight at `slot`.
     pub(crate) fn hold(slot: &Slot, count: u32) -> Vec<Assignment> {
-        let assignment = |_| Assignment::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("no limit");
+        let assignment = |_| Assignment::take(slot.id, 0, 0, &slot.stats, Tick::ZERO).expect("no limit");
         (0..count).map(assignment).collect()
     }
 

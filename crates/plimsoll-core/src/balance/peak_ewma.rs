@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::cursor::Parts;
 use super::lowest::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
-use crate::live::Live;
+use crate::stats::DestinationStats;
 use crate::time::Tick;
 
 /// Peak EWMA, as Finagle and linkerd have it: a destination's [cost](crate::measure::Peak) times (in flight + 1),
@@ -37,25 +37,25 @@ impl Policy for PeakEwma {
     }
 
     fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
-        let costs = slots.iter().map(|slot| (slot.live.clone(), 1.0 / slot.weight as f32)).collect();
+        let costs = slots.iter().map(|slot| (slot.stats.clone(), 1.0 / slot.weight as f32)).collect();
         lowest(Costs(costs), &slots, self.0.of(part))
     }
 }
 
 /// Counters, and one over the weight.
-struct Costs(Box<[(Arc<Live>, f32)]>);
+struct Costs(Box<[(Arc<DestinationStats>, f32)]>);
 
 impl Score for Costs {
     const REPORTED_UNIT: f64 = 256.0;
 
     fn look(&self, slot: usize) -> Seen {
-        let (live, _) = &self.0[slot];
-        Seen { in_flight: live.in_flight(), word: live.measured().peak.word() }
+        let (stats, _) = &self.0[slot];
+        Seen { in_flight: stats.in_flight(), word: stats.measured().peak.word() }
     }
 
     fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {
-        let (live, per_weight) = &self.0[slot];
-        f64::from(live.measured().peak.of(seen.word, now) * (seen.in_flight as f32 + 1.0) * per_weight)
+        let (stats, per_weight) = &self.0[slot];
+        f64::from(stats.measured().peak.of(seen.word, now) * (seen.in_flight as f32 + 1.0) * per_weight)
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::desk::{Desk, POOL, Probe};
 use super::draw::Dice;
 use super::{Needs, Picker, Policy, Slot};
-use crate::live::Live;
 use crate::rng::Rng;
 use crate::snapshot::Want;
+use crate::stats::DestinationStats;
 use crate::time::Tick;
 
 /// Probes made for each message.
@@ -49,7 +49,7 @@ impl Policy for Prequal {
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
         let desks = (0..self.workers).map(|_| Desk::default()).collect();
-        let loads = slots.iter().map(|slot| (slot.live.clone(), 256.0 / slot.weight as f32)).collect();
+        let loads = slots.iter().map(|slot| (slot.stats.clone(), 256.0 / slot.weight as f32)).collect();
         let dice = Dice::by_weight(&slots);
         Box::new(PrequalPicker { dice, uses: Uses::of(slots.len()), desks, loads, slots })
     }
@@ -86,7 +86,7 @@ struct PrequalPicker {
     uses: Uses,
     desks: Box<[Desk]>,
     /// Counters, and what one message weighs.
-    loads: Box<[(Arc<Live>, f32)]>,
+    loads: Box<[(Arc<DestinationStats>, f32)]>,
     slots: Arc<[Slot]>,
 }
 
@@ -116,9 +116,9 @@ impl Picker for PrequalPicker {
 
 impl PrequalPicker {
     fn probe(&self, slot: usize, uses: u32, at: Tick) -> Probe {
-        let (live, per_weight) = &self.loads[slot];
-        let in_flight = live.in_flight();
-        let time = live.measured().near().and_then(|near| near.median(at, in_flight)).unwrap_or(0.0);
+        let (stats, per_weight) = &self.loads[slot];
+        let in_flight = stats.in_flight();
+        let time = stats.measured().near().and_then(|near| near.median(at, in_flight)).unwrap_or(0.0);
         let load = in_flight as f32 * per_weight;
         Probe { slot: slot as u32, uses, load, time, at }
     }

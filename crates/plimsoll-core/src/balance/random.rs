@@ -76,13 +76,13 @@ mod tests {
     use super::super::tests::{picks, slots};
     use super::*;
     use crate::destination::DestinationId;
-    use crate::live::Assignment;
+    use crate::stats::Assignment;
 
     #[test]
     fn the_lower_of_two_takes_it() {
         let slots = slots([(0, 1), (1, 1)]);
         let picker = P2c.build(slots.clone());
-        let _held = Assignment::take(DestinationId(0), 0, 0, &slots[0].live, Tick::ZERO);
+        let _held = Assignment::take(DestinationId(0), 0, 0, &slots[0].stats, Tick::ZERO);
         assert_eq!(picks(&*picker, &slots, 0, 5), "b b b b b");
     }
 
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn without_looking_loads_change_nothing() {
         let slots = slots([(0, 3), (1, 1)]);
-        let _held = Assignment::take(DestinationId(0), 0, 0, &slots[0].live, Tick::ZERO);
+        let _held = Assignment::take(DestinationId(0), 0, 0, &slots[0].stats, Tick::ZERO);
         let seen = picks(&*Random.build(slots.clone()), &slots, 0, 4000);
         assert!((2900..3100).contains(&seen.matches('a').count()));
     }

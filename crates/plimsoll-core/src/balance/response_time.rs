@@ -7,9 +7,9 @@ use super::among::Among;
 use super::cursor::Parts;
 use super::lowest::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
-use crate::live::Live;
 use crate::measure::Usual;
 use crate::rng::Rng;
+use crate::stats::DestinationStats;
 use crate::time::Tick;
 
 /// Times up to one and a half times the pool's (this is the logarithm of 1.5) are alike. Without that the fastest by a
@@ -54,13 +54,13 @@ impl Policy for ResponseTime {
     }
 
     fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
-        let loads = slots.iter().map(|slot| (slot.live.clone(), slot.weight)).collect();
+        let loads = slots.iter().map(|slot| (slot.stats.clone(), slot.weight)).collect();
         lowest(Times { loads, pool: Among::default() }, &slots, self.0.of(part))
     }
 }
 
 struct Times {
-    loads: Box<[(Arc<Live>, u32)]>,
+    loads: Box<[(Arc<DestinationStats>, u32)]>,
     /// What is usual among the faster ones.
     pool: Among,
 }
@@ -74,8 +74,8 @@ impl Score for Times {
     }
 
     fn look(&self, slot: usize) -> Seen {
-        let (live, _) = &self.loads[slot];
-        Seen { in_flight: live.in_flight(), word: live.measured().usual.word() }
+        let (stats, _) = &self.loads[slot];
+        Seen { in_flight: stats.in_flight(), word: stats.measured().usual.word() }
     }
 
     fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {

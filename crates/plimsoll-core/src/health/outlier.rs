@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::destination::Ejection;
 use crate::health::OutlierSpec;
-use crate::live::Suspect;
+use crate::stats::Suspect;
 use crate::time::Tick;
 
 /// A spared destination is told of at most this often, however often it fails.
@@ -189,7 +189,7 @@ impl Outlier {
 mod tests {
     use super::*;
     use crate::destination::DestinationId;
-    use crate::live::{Failure, Outcome};
+    use crate::stats::{Failure, Outcome};
 
     const SPEC: OutlierSpec = OutlierSpec {
         consecutive_failures: 5,

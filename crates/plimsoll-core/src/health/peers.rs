@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::live::Counts;
+use crate::stats::Counts;
 
 /// Messages within an interval below which a destination shows nothing (Envoy's `success_rate_request_volume`).
 pub(crate) const VOLUME: u64 = 100;

@@ -1,6 +1,6 @@
 //! How well a destination does, as one number from 0 to 1.
 
-use crate::live::Live;
+use crate::stats::DestinationStats;
 use crate::time::Tick;
 
 /// One is never scored below this: a destination that is back is noticed by the messages it still gets, a
@@ -18,15 +18,15 @@ pub const FLOOR: f64 = 0.05;
 /// - **failures in a row**: `2^−k`, which speaks at once where averages need time, and ends with one good answer.
 ///
 /// Whoever was not measured yet scores 1.
-pub fn score(live: &Live, median: Option<f32>, now: Tick) -> f64 {
-    let measured = live.measured();
+pub fn score(stats: &DestinationStats, median: Option<f32>, now: Tick) -> f64 {
+    let measured = stats.measured();
     let errors = measured.errors.read(now).map_or(0.0, f64::from);
     let slowness = match (measured.first_byte.read(now), median) {
         (Some(average), Some(median)) if median > 0.0 => f64::from(average) / f64::from(median),
         _ => 1.0,
     };
     let latency = if slowness > 1.0 { 2.0 / (1.0 + slowness) } else { 1.0 };
-    let row = halved(live.streak());
+    let row = halved(stats.streak());
     ((1.0 - errors) * latency * row).clamp(FLOOR, 1.0)
 }
 
@@ -42,21 +42,21 @@ mod tests {
 
     use super::*;
     use crate::destination::DestinationId;
-    use crate::live::{Assignment, Outcome};
+    use crate::stats::{Assignment, Outcome};
 
-    fn live(outcomes: &[(u16, u64)]) -> Arc<Live> {
-        let live = Arc::new(Live::new(1));
-        live.set_measures(true);
+    fn stats(outcomes: &[(u16, u64)]) -> Arc<DestinationStats> {
+        let stats = Arc::new(DestinationStats::new(1));
+        stats.set_measures(true);
         for &(status, millis) in outcomes {
-            let assignment = Assignment::take(DestinationId(0), 0, 0, &live, Tick::ZERO).expect("no limit");
+            let assignment = Assignment::take(DestinationId(0), 0, 0, &stats, Tick::ZERO).expect("no limit");
             assignment
                 .finish(Tick::ZERO, Outcome::Answered { status, first_byte: Duration::from_millis(millis) });
         }
-        live
+        stats
     }
 
     fn check(outcomes: &[(u16, u64)], median_ms: f32, expected: f64) {
-        let have = score(&live(outcomes), Some(median_ms * 1e6), Tick::ZERO);
+        let have = score(&stats(outcomes), Some(median_ms * 1e6), Tick::ZERO);
         assert!((have - expected).abs() < 0.005, "{outcomes:?} beside {median_ms} ms: {have}");
     }
 
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn silence_forgives_errors_and_not_the_row() {
         let later = Tick::ZERO + Duration::from_secs(100);
-        assert!(score(&live(&[(503, 0), (503, 0), (200, 1)]), None, later) > 0.999);
-        assert!(score(&live(&[(503, 0), (503, 0)]), None, later) <= 0.25);
+        assert!(score(&stats(&[(503, 0), (503, 0), (200, 1)]), None, later) > 0.999);
+        assert!(score(&stats(&[(503, 0), (503, 0)]), None, later) <= 0.25);
     }
 }

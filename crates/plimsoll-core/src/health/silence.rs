@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::live::Progress;
+use crate::stats::Progress;
 use crate::time::Tick;
 
 /// Silence of so many times the mean time to the first byte, its own and its peers', is none of the usual. (Of

@@ -13,8 +13,8 @@ use crate::health::checker::Shown;
 use crate::health::normal::Normal;
 use crate::health::silence::Silence;
 use crate::health::{Checker, LastCheck, Outlier, Start};
-use crate::live::{Counts, Live};
 use crate::pool::PoolSpec;
+use crate::stats::{Counts, DestinationStats};
 use crate::time::Tick;
 
 /// For so long the trial of an ejected destination waits for a message that may be repeated elsewhere if it
@@ -37,7 +37,7 @@ pub(super) struct Trial {
 pub(super) struct Entry {
     pub(super) id: DestinationId,
     pub(super) destination: Destination,
-    pub(super) live: Arc<Live>,
+    pub(super) stats: Arc<DestinationStats>,
     pub(super) admin: AdminState,
     pub(super) checker: Checker,
     pub(super) outlier: Outlier,
@@ -74,14 +74,14 @@ impl Entry {
     pub(super) fn new(
         id: DestinationId,
         destination: Destination,
-        live: Live,
+        stats: DestinationStats,
         now: Tick,
         checker: Checker,
     ) -> Self {
         Self {
             id,
             destination,
-            live: Arc::new(live),
+            stats: Arc::new(stats),
             admin: AdminState::Ready,
             down_by: (checker.health() == Health::Down).then_some(Reason::NotChecked),
             checker,
@@ -144,27 +144,27 @@ impl Entry {
         }
         self.normal = Normal::default();
         self.silence.forget();
-        self.live.listen();
+        self.stats.listen();
         self.outlier = Outlier::default();
-        self.live.reset_streak();
-        self.live.measured().forget();
-        self.live.reported().forget();
+        self.stats.reset_streak();
+        self.stats.measured().forget();
+        self.stats.reported().forget();
         self.overloaded = false;
     }
 
     /// What traffic showed since this was last asked.
     pub(super) fn shown(&mut self) -> Shown {
-        let now = self.live.counts();
+        let now = self.stats.counts();
         let before = std::mem::replace(&mut self.checked, now.clone());
         let bad = |counts: &Counts| counts.failed() + counts.classes[5];
-        let bad = bad(&now).saturating_sub(bad(&before)) + u64::from(self.live.streak());
+        let bad = bad(&now).saturating_sub(bad(&before)) + u64::from(self.stats.streak());
         Shown { good: now.answered().saturating_sub(before.answered()).saturating_sub(bad), bad }
     }
 
     /// A check was answered; says whether messages went well since the one before and none went badly.
     pub(super) fn went_well(&mut self) -> bool {
-        let answered = self.live.progress().0.answered;
-        std::mem::replace(&mut self.answered, answered) < answered && self.live.streak() == 0
+        let answered = self.stats.progress().0.answered;
+        std::mem::replace(&mut self.answered, answered) < answered && self.stats.streak() == 0
     }
 
     /// Traffic sets it aside: checks that pass say otherwise.
@@ -190,7 +190,7 @@ impl Entry {
             self.down_by = Some(Reason::ChecksFailed { count: self.checker.failures(), detail });
         } else {
             let count = self.checker.passes();
-            self.live.reset_streak();
+            self.stats.reset_streak();
             match recovery {
                 true => {
                     self.outlier.plan_trial();
@@ -245,7 +245,7 @@ impl Entry {
                 self.since = now;
             }
             if to.serves() {
-                self.live.reset_streak();
+                self.stats.reset_streak();
             }
             (self.standing, self.reason) = (to, Some(reason.clone()));
             Change { from, to, reason }
@@ -263,12 +263,12 @@ impl Entry {
             && self.tier_is_used(backup_tiers);
         match (fit, self.trial) {
             (true, None) => {
-                self.live.open_trial();
+                self.stats.open_trial();
                 self.trial = Some(Trial { for_all: now + TRIAL_RESERVED, again: now + TRIAL_LOST });
                 true
             }
             (true, Some(trial)) if trial.again <= now => {
-                self.live.open_trial();
+                self.stats.open_trial();
                 self.trial = Some(Trial { again: now + TRIAL_LOST, ..trial });
                 true
             }
@@ -282,7 +282,7 @@ impl Entry {
 
     /// Nobody takes the trial any more.
     pub(super) fn close_trial(&mut self) {
-        self.live.close_trial();
+        self.stats.close_trial();
         self.trial = None;
     }
 
@@ -329,7 +329,7 @@ impl Entry {
             consecutive_failures: self.checker.failures(),
             consecutive_passes: self.checker.passes(),
             ejections: self.outlier.ejections(),
-            streak: self.live.streak(),
+            streak: self.stats.streak(),
             contradicted: self.contradicted,
         }
     }

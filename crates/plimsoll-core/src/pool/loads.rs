@@ -17,7 +17,7 @@ impl Pool {
     /// A destination has said how loaded it is.
     pub(super) fn load_report(&mut self, now: Tick, name: &str, report: &LoadReport) {
         let Some(entry) = self.entries.iter().find(|entry| &*entry.destination.name == name) else { return };
-        entry.live.reported().record(now, report);
+        entry.stats.reported().record(now, report);
         if self.spec.load.overload.is_some() {
             self.weigh_at = now;
         }
@@ -26,7 +26,7 @@ impl Pool {
     /// Other rules than before: what was said counts by the new ones.
     pub(super) fn replace_load(&mut self, now: Tick) {
         for entry in &mut self.entries {
-            entry.live.reported().set_max_age(self.spec.load.max_age);
+            entry.stats.reported().set_max_age(self.spec.load.max_age);
             if self.spec.load.overload.is_none() && mem::take(&mut entry.overloaded) {
                 entry.relief = Some(Reason::Relieved { percent: None });
             }
@@ -41,7 +41,7 @@ impl Pool {
         self.weigh_at = now + LOOK_EACH;
         let mut full = Vec::new();
         for (rank, entry) in self.entries.iter_mut().enumerate() {
-            let score = entry.live.reported().report(now).score();
+            let score = entry.stats.reported().report(now).score();
             if entry.overloaded && score.is_none_or(|score| score < spec.recover as f32) {
                 entry.overloaded = false;
                 entry.relief = Some(Reason::Relieved { percent: score.map(percent) });
@@ -87,7 +87,7 @@ impl Pool {
                 return;
             }
             let helps = |e: &&mut super::Entry| e.overloaded && e.takes(e.stands_if_unloaded(), backup);
-            let score = |e: &super::Entry| e.live.reported().report(now).score().unwrap_or(0.0);
+            let score = |e: &super::Entry| e.stats.reported().report(now).score().unwrap_or(0.0);
             let of_use = self.entries.iter_mut().filter(helps);
             let Some(least) = of_use.min_by(|a, b| score(a).total_cmp(&score(b))) else { return };
             least.overloaded = false;

@@ -25,11 +25,11 @@ use crate::circuit::{Circuit, DestinationLimits, PoolLimits};
 use crate::destination::{AdminState, Destination, DestinationId, Ejection, Name, Weight};
 use crate::event::{Event, Reason};
 use crate::health::{HealthSpec, Lanes, LoadSpec, OutlierSpec, Room};
-use crate::live::Suspect;
 use crate::measure::LoadReport;
 use crate::rng::Rng;
 use crate::snapshot::Snapshot;
 use crate::spread::SpreadSpec;
+use crate::stats::Suspect;
 use crate::time::Tick;
 
 use self::agenda::Agenda;
@@ -350,7 +350,7 @@ impl Pool {
         if pool == PoolLimits::default() && self.entries.iter().all(none) {
             return None;
         }
-        self.entries.iter().for_each(|entry| entry.live.join_circuit(&self.circuit));
+        self.entries.iter().for_each(|entry| entry.stats.join_circuit(&self.circuit));
         Some(self.circuit.clone())
     }
 

@@ -9,7 +9,7 @@ use crate::balance::Settings;
 use crate::destination::{AdminState, Destination, DestinationId, Name, Weight};
 use crate::event::{Event, Reason};
 use crate::health::{Checker, Start};
-use crate::live::Live;
+use crate::stats::DestinationStats;
 use crate::time::Tick;
 
 impl Pool {
@@ -55,7 +55,7 @@ impl Pool {
                 entry.relief = Some(Reason::Moved);
             }
             entry.destination = destination;
-            entry.live.set_limits(entry.destination.limits);
+            entry.stats.set_limits(entry.destination.limits);
         }
         entry
     }
@@ -64,13 +64,13 @@ impl Pool {
         let id = DestinationId(self.next_id);
         // 4 billion joins: a thousand a second for seven weeks without a break.
         self.next_id = self.next_id.wrapping_add(1);
-        let live = Live::new(self.workers);
-        live.set_suspect_at(suspect_at(&self.spec.outlier));
-        live.reported().set_max_age(self.spec.load.max_age);
-        live.listen();
-        live.set_limits(destination.limits);
+        let stats = DestinationStats::new(self.workers);
+        stats.set_suspect_at(suspect_at(&self.spec.outlier));
+        stats.reported().set_max_age(self.spec.load.max_age);
+        stats.listen();
+        stats.set_limits(destination.limits);
         let checker = Checker::new(self.first_check(now, nth), self.start());
-        let mut entry = Entry::new(id, destination, live, now, checker);
+        let mut entry = Entry::new(id, destination, stats, now, checker);
         if self.runs {
             entry.warm_up(now, self.spec.window());
         }
@@ -95,7 +95,7 @@ impl Pool {
         }
         let named = |settings: &Settings| settings.formula.as_ref().map(|formula| formula.named().to_vec());
         if named(&old.settings) != named(&self.spec.settings) {
-            self.entries.iter().for_each(|entry| entry.live.reported().forget_named());
+            self.entries.iter().for_each(|entry| entry.stats.reported().forget_named());
         }
         self.dirty |= old.spread != self.spec.spread;
         if old.limits != self.spec.limits {
@@ -104,7 +104,7 @@ impl Pool {
         }
         self.touched = true;
         for entry in &mut self.entries {
-            entry.live.set_suspect_at(suspect_at(&self.spec.outlier));
+            entry.stats.set_suspect_at(suspect_at(&self.spec.outlier));
             if self.spec.outlier.consecutive_failures == 0 && entry.outlier.pardon(now) {
                 entry.relief = Some(Reason::DetectionOff);
             }

@@ -34,6 +34,6 @@ fn member(entry: &Entry) -> Member {
         since: entry.since,
         weight: entry.destination.weight.in_256ths(),
         warmth: entry.warmth.filter(|_| entry.standing == Standing::Warming),
-        live: entry.live.clone(),
+        stats: entry.stats.clone(),
     }
 }

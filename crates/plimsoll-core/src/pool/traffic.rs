@@ -10,9 +10,9 @@ use crate::health::Verdict;
 use crate::health::normal::{self, Normal};
 use crate::health::peers::{self, Window, Worse};
 use crate::health::silence::Judgement;
-use crate::live::{Failure, Outcome, Progress, Suspect};
 use crate::pool::Pool;
 use crate::pool::entry::Entry;
+use crate::stats::{Failure, Outcome, Progress, Suspect};
 use crate::time::Tick;
 
 /// Looks for silence are this far apart at least.
@@ -33,8 +33,8 @@ impl Pool {
         let room = self.room(rank);
         let entry = &mut self.entries[rank];
         // A row that a good answer or a return has ended since the assignment spoke is no row.
-        let suspect = Suspect { streak: suspect.streak.min(entry.live.streak()), ..*suspect };
-        let connects_only = entry.live.only_connects_failed();
+        let suspect = Suspect { streak: suspect.streak.min(entry.stats.streak()), ..*suspect };
+        let connects_only = entry.stats.only_connects_failed();
         let verdict = entry.outlier.judge(now, &self.spec.outlier, &suspect, connects_only, room);
         let last = match suspect.outcome {
             Outcome::Failed(failure) => Some(failure),
@@ -67,7 +67,7 @@ impl Pool {
     pub(super) fn compare(&mut self, now: Tick) {
         let serving = |entry: &Entry| entry.standing.serves() && entry.admin == AdminState::Ready;
         let window = |entry: &mut Entry| {
-            let (counts, fit) = (entry.live.counts(), serving(entry));
+            let (counts, fit) = (entry.stats.counts(), serving(entry));
             let window = Window::between(&mem::replace(&mut entry.counted, counts.clone()), &counts);
             // Who did not serve all the while has shown nothing.
             if fit { window } else { Window::default() }
@@ -109,7 +109,7 @@ impl Pool {
             }
             Verdict::Spared => {
                 let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
-                let streak = entry.live.streak();
+                let streak = entry.stats.streak();
                 self.panic(now);
                 self.tell(Event::EjectionSpared { pool, destination, streak });
             }
@@ -132,10 +132,11 @@ impl Pool {
     /// Looks for destinations that take messages and answer none.
     pub(super) fn look(&mut self, now: Tick) {
         let Some(least) = self.spec.outlier.silence else { return };
-        if self.entries.iter().all(|entry| entry.live.in_flight() == 0) {
+        if self.entries.iter().all(|entry| entry.stats.in_flight() == 0) {
             return self.entries.iter_mut().for_each(|entry| entry.silence.forget());
         }
-        let progress: Vec<(Progress, u32)> = self.entries.iter().map(|entry| entry.live.progress()).collect();
+        let progress: Vec<(Progress, u32)> =
+            self.entries.iter().map(|entry| entry.stats.progress()).collect();
         let mut all = Progress::default();
         progress.iter().for_each(|&(own, _)| all += own);
         for (rank, (own, waiting)) in progress.into_iter().enumerate() {

@@ -2,9 +2,9 @@
 
 use super::{NoDestination, Snapshot, Tier, Want};
 use crate::balance::{Slot, rendezvous};
-use crate::live::Assignment;
 use crate::rng::Rng;
 use crate::spread::Reach;
+use crate::stats::Assignment;
 use crate::subset::Fallback;
 use crate::time::Tick;
 
@@ -41,14 +41,14 @@ pub fn balance_load(
 
 /// The choice among those who have room.
 fn find(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<Assignment> {
-    let take = |slot: &Slot| Assignment::take(slot.id, slot.rank as usize, want.worker, &slot.live, now);
+    let take = |slot: &Slot| Assignment::take(slot.id, slot.rank as usize, want.worker, &slot.stats, now);
     if !snapshot.trials.is_empty() && (want.repeatable || now >= snapshot.trials_for_all) {
         let meant = |slot: &&Slot| !want.has_tried(slot.id) && snapshot.is_meant(slot, want);
         for slot in snapshot.trials.iter().filter(meant) {
-            let Some(trial) = slot.live.take_trial() else { continue };
+            let Some(trial) = slot.stats.take_trial() else { continue };
             match take(slot) {
                 Some(assignment) => return Some(assignment.on_trial(trial)),
-                None => slot.live.give_trial_back(trial),
+                None => slot.stats.give_trial_back(trial),
             }
         }
     }
@@ -176,7 +176,7 @@ pub(crate) fn balance_load_dry(
     now: Tick,
     rng: &mut Rng,
 ) -> Option<usize> {
-    let rank = |slot: &Slot| (!slot.live.is_full()).then_some(slot.rank);
+    let rank = |slot: &Slot| (!slot.stats.is_full()).then_some(slot.rank);
     let part = want.subset.and_then(|subset| snapshot.part(subset));
     let mut found = part.and_then(|part| part.place(want, now, rng, rank));
     if found.is_none() && want.subset.is_none_or(|subset| subset.fallback != Fallback::None) {

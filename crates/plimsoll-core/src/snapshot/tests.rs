@@ -4,12 +4,12 @@ use super::*;
 use crate::balance::Algorithm;
 use crate::circuit::{DestinationLimits, PoolLimits};
 use crate::destination::{Address, Weight};
-use crate::live::Assignment;
+use crate::stats::Assignment;
 
 pub(crate) fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -> Member {
     let address = Address::Socket(([127, 0, 0, 1], 9000).into());
     let destination = Destination { priority, ..Destination::new(&format!("d{rank}"), address) };
-    let live = Arc::new(Live::new(1));
+    let stats = Arc::new(DestinationStats::new(1));
     let weight = Weight::new(weight).in_256ths();
     Member {
         id: DestinationId(100 + rank),
@@ -18,7 +18,7 @@ pub(crate) fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -
         since: Tick::ZERO,
         weight,
         warmth: None,
-        live,
+        stats,
     }
 }
 
@@ -75,8 +75,8 @@ fn limited(each: u32, pool: u32, algorithm: Algorithm) -> Snapshot {
     let circuit = Arc::new(Circuit::new(1));
     circuit.set_limits(&PoolLimits { requests: pool, pending: 10, ..PoolLimits::default() });
     for member in &snapshot.members {
-        member.live.set_limits(DestinationLimits { requests: each, connections: 0 });
-        member.live.join_circuit(&circuit);
+        member.stats.set_limits(DestinationLimits { requests: each, connections: 0 });
+        member.stats.join_circuit(&circuit);
     }
     snapshot.circuit = Some(circuit);
     snapshot
@@ -126,12 +126,12 @@ fn a_pool_has_as_many_as_it_may_and_nobody_passes_the_line() {
 fn a_trial_without_room_is_for_somebody_else() {
     let mut snapshot = limited(1, 0, Algorithm::RoundRobin);
     let slot = snapshot.members[0].slot(0);
-    slot.live.open_trial();
+    slot.stats.open_trial();
     snapshot.trials = [slot.clone()].into();
     let want = Want { repeatable: true, ..Want::default() };
-    let held = Assignment::take(slot.id, 0, 0, &slot.live, Tick::ZERO).expect("room");
+    let held = Assignment::take(slot.id, 0, 0, &slot.stats, Tick::ZERO).expect("room");
     let assignment = balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room");
-    assert!(!assignment.is_trial() && slot.live.trial_is_open());
+    assert!(!assignment.is_trial() && slot.stats.trial_is_open());
     drop(held);
     assert!(balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room").is_trial());
 }

@@ -153,14 +153,14 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
             priority: d.priority,
             standing: member.standing,
             since: member.since,
-            in_flight: member.live.in_flight(),
-            requests: UseView { now: member.live.in_flight(), most: member.live.most_in_flight() },
-            connections: member.live.connections().into(),
-            streak: member.live.streak(),
-            unscored: member.live.unscored(),
-            load: member.live.reported().report(now),
-            load_age: member.live.reported().silence(now),
-            counts: member.live.counts(),
+            in_flight: member.stats.in_flight(),
+            requests: UseView { now: member.stats.in_flight(), most: member.stats.most_in_flight() },
+            connections: member.stats.connections().into(),
+            streak: member.stats.streak(),
+            unscored: member.stats.unscored(),
+            load: member.stats.reported().report(now),
+            load_age: member.stats.reported().silence(now),
+            counts: member.stats.counts(),
             report: reports.remove(&d.name),
             checks: report.checks.remove(&d.name).unwrap_or_default(),
             transitions: report.transitions.remove(&d.name).unwrap_or_default(),
@@ -189,7 +189,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
 fn circuit(table: &PoolTable, snapshot: &Snapshot) -> CircuitView {
     let circuit = &table.circuit;
     // The circuit counts them only while the pool has a limit.
-    let in_flight = snapshot.members.iter().map(|member| member.live.in_flight()).sum();
+    let in_flight = snapshot.members.iter().map(|member| member.stats.in_flight()).sum();
     let limited = snapshot.circuit.is_some();
     let pending =
         UseView { now: circuit.waiting().now(), most: circuit.waiting().most().filter(|_| limited) };

@@ -58,7 +58,7 @@ struct OfTwo {
 
 impl Picker for OfTwo {
     fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
-        let (count, load) = (self.slots.len(), |index: usize| self.slots[index].live.in_flight());
+        let (count, load) = (self.slots.len(), |index: usize| self.slots[index].stats.in_flight());
         let first = rng.index(count);
         let (second, takes_ties) = match self.peer {
             Peer::NginxRandomTwo if count > 1 => ((first + 1 + rng.index(count - 1)) % count, true),

@@ -158,7 +158,7 @@ impl BestProbe {
     fn compare(&self, state: &State, theta: u32, one: usize, other: usize) -> std::cmp::Ordering {
         let known = |place: usize| {
             let Probe { site, reading, .. } = state.probes[place];
-            let own = slot_of(&self.slots, site).map_or(0, |slot| self.slots[slot].live.in_flight());
+            let own = slot_of(&self.slots, site).map_or(0, |slot| self.slots[slot].stats.in_flight());
             Known { in_flight: reading.in_flight, latency: reading.latency, own }
         };
         self.pool.probing.score.compare(known(one), known(other), theta, self.pool.peers)

@@ -68,7 +68,7 @@ fn what_answers_told_is_looked_at_now_and_then() {
     let mut bench = Bench::new("a b", weighing(0.0, 0.5));
     let mut report = LoadReport::default();
     report.set(Gauge::Cpu, 0.95);
-    bench.pool.snapshot().members[0].live.reported().record(bench.now, &report);
+    bench.pool.snapshot().members[0].stats.reported().record(bench.now, &report);
     bench.advance(SEC);
     assert_eq!(bench.overloaded(), "a");
 }
@@ -80,7 +80,7 @@ fn the_fullest_go_first_and_never_more_than_the_pool_can_bear() {
         let mut report = LoadReport::default();
         report.set(Gauge::Score, score);
         let member = bench.pool.snapshot().members.iter().find(|member| &*member.destination.name == name);
-        member.expect("one of them").live.reported().record(bench.now, &report);
+        member.expect("one of them").stats.reported().record(bench.now, &report);
     }
     bench.advance(SEC);
     assert_eq!(bench.overloaded(), "b d", "half of four must be left");

@@ -13,7 +13,7 @@ fn whose_name_stays_keeps_everything() {
     let after = bench.pool.snapshot();
     for (old, name) in before.members.iter().zip(["a", "b", "c"]) {
         let new = after.members.iter().find(|m| &*m.destination.name == name).expect(name);
-        assert!(Arc::ptr_eq(&old.live, &new.live), "{name}");
+        assert!(Arc::ptr_eq(&old.stats, &new.stats), "{name}");
         assert_eq!((old.id, old.standing, old.since), (new.id, new.standing, new.since), "{name}");
     }
     for old in seen {

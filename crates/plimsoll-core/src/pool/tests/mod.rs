@@ -12,8 +12,8 @@ use std::time::Duration;
 use super::*;
 use crate::destination::{Address, Health, Standing};
 use crate::health::Rhythm;
-use crate::live::{Assignment, Failure, Outcome};
 use crate::snapshot::{NoDestination, Want, balance_load};
+use crate::stats::{Assignment, Failure, Outcome};
 
 const REFUSED: Outcome = Outcome::Failed(Failure::Connect);
 const RESET: Outcome = Outcome::Failed(Failure::Reset);
@@ -175,7 +175,7 @@ impl Bench {
     fn assignment(&self, name: &str) -> Assignment {
         let members = &self.pool.snapshot().members;
         let rank = members.iter().position(|member| &*member.destination.name == name).expect(name);
-        Assignment::take(members[rank].id, rank, 0, &members[rank].live, self.now).expect("no limit")
+        Assignment::take(members[rank].id, rank, 0, &members[rank].stats, self.now).expect("no limit")
     }
 
     /// So many messages of `name` end so.

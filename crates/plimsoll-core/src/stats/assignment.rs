@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{Failure, Live, Outcome, Trial};
+use super::{DestinationStats, Failure, Outcome, Trial};
 use crate::destination::DestinationId;
 use crate::measure::{Reported, slows};
 use crate::tally::{bucket_of, bump};
@@ -39,7 +39,7 @@ pub struct Assignment {
     ended_row: u32,
     /// Messages that were in flight there when it was chosen.
     others: u32,
-    live: Arc<Live>,
+    stats: Arc<DestinationStats>,
     started: Tick,
 }
 
@@ -50,12 +50,12 @@ impl Assignment {
         id: DestinationId,
         slot: usize,
         worker: usize,
-        live: &Arc<Live>,
+        stats: &Arc<DestinationStats>,
         now: Tick,
     ) -> Option<Self> {
-        let others = live.in_flight.enter()?;
-        bump(&live.tally(worker).started, 1);
-        let live = live.clone();
+        let others = stats.in_flight.enter()?;
+        bump(&stats.tally(worker).started, 1);
+        let stats = stats.clone();
         Some(Self {
             id,
             slot,
@@ -65,7 +65,7 @@ impl Assignment {
             counted: false,
             ended_row: 0,
             others,
-            live,
+            stats,
             started: now,
         })
     }
@@ -94,7 +94,7 @@ impl Assignment {
 
     /// What the destination says of its own load, where its answers tell.
     pub fn reported(&self) -> &Reported {
-        &self.live.reported
+        &self.stats.reported
     }
 
     /// When the destination was chosen.
@@ -117,7 +117,7 @@ impl Assignment {
             return self.learn_more(now, outcome);
         }
         self.measure(now, outcome);
-        let tally = self.live.tally(self.worker);
+        let tally = self.stats.tally(self.worker);
         bump(&tally.ended, 1);
         match outcome {
             Outcome::Answered { status, first_byte } => {
@@ -139,7 +139,7 @@ impl Assignment {
             return None;
         }
         if let Outcome::Failed(failure) = outcome {
-            bump(&self.live.tally(self.worker).failures[failure as usize], 1);
+            bump(&self.stats.tally(self.worker).failures[failure as usize], 1);
         }
         self.judge(outcome)
     }
@@ -147,16 +147,16 @@ impl Assignment {
     /// A message whose client went away before the answer teaches nothing, as ever: what it waited for says as
     /// much about the client's patience.
     fn measure(&self, now: Tick, outcome: Outcome) {
-        if self.live.measures.load(Relaxed) {
-            self.live.measured.record(now, outcome, now.since(self.started), self.others);
+        if self.stats.measures.load(Relaxed) {
+            self.stats.measured.record(now, outcome, now.since(self.started), self.others);
         }
     }
 
     /// Another destination answered the message first, and this one is not waited for: it counts as cancelled,
     /// but that it took so long is remembered.
     pub fn outrun(self, now: Tick) {
-        if !self.learned && self.live.measures.load(Relaxed) {
-            self.live.measured.record_at_least(now, now.since(self.started), self.others);
+        if !self.learned && self.stats.measures.load(Relaxed) {
+            self.stats.measured.record_at_least(now, now.since(self.started), self.others);
         }
     }
 
@@ -164,22 +164,22 @@ impl Assignment {
         if outcome == Outcome::Failed(Failure::NoResources) {
             return None;
         }
-        let trial = self.trial.take().is_some_and(|trial| self.live.trial_counts(trial));
+        let trial = self.trial.take().is_some_and(|trial| self.stats.trial_counts(trial));
         if !outcome.blames_destination() {
-            let row = self.live.streak.load(Relaxed);
+            let row = self.stats.streak.load(Relaxed);
             if row != 0 {
                 self.ended_row = row;
-                self.live.reset_streak();
+                self.stats.reset_streak();
             }
             return trial.then_some(Suspect { id: self.id, outcome, streak: 0, trial });
         }
         if outcome != Outcome::Failed(Failure::Connect) {
-            self.live.reached.store(true, Relaxed);
+            self.stats.reached.store(true, Relaxed);
         }
         let more = std::mem::take(&mut self.ended_row).saturating_add(1);
-        let streak = self.live.streak.fetch_add(more, Relaxed).saturating_add(more);
-        let news = self.live.is_news();
-        (trial || news || streak >= self.live.suspect_at.load(Relaxed)).then_some(Suspect {
+        let streak = self.stats.streak.fetch_add(more, Relaxed).saturating_add(more);
+        let news = self.stats.is_news();
+        (trial || news || streak >= self.stats.suspect_at.load(Relaxed)).then_some(Suspect {
             id: self.id,
             outcome,
             streak,
@@ -195,14 +195,14 @@ impl Assignment {
 
 impl Drop for Assignment {
     fn drop(&mut self) {
-        self.live.in_flight.leave();
+        self.stats.in_flight.leave();
         if !self.learned {
-            bump(&self.live.tally(self.worker).ended, 1);
+            bump(&self.stats.tally(self.worker).ended, 1);
         }
         if let Some(trial) = self.trial {
-            self.live.give_trial_back(trial);
+            self.stats.give_trial_back(trial);
         }
-        if let Some(circuit) = self.live.circuit.get() {
+        if let Some(circuit) = self.stats.circuit.get() {
             if self.counted {
                 circuit.requests.leave();
             }
@@ -217,99 +217,99 @@ mod tests {
 
     use super::*;
 
-    fn assignment(live: &Arc<Live>) -> Assignment {
-        Assignment::take(DestinationId(3), 0, 0, live, Tick::ZERO).expect("no limit")
+    fn assignment(stats: &Arc<DestinationStats>) -> Assignment {
+        Assignment::take(DestinationId(3), 0, 0, stats, Tick::ZERO).expect("no limit")
     }
 
     const OK: Outcome = Outcome::Answered { status: 200, first_byte: Duration::from_millis(7) };
 
     #[test]
     fn in_flight_ends_with_the_ticket_and_not_with_the_answer() {
-        let live = Arc::new(Live::new(1));
-        let mut held = assignment(&live);
-        assert_eq!(live.in_flight(), 1);
+        let stats = Arc::new(DestinationStats::new(1));
+        let mut held = assignment(&stats);
+        assert_eq!(stats.in_flight(), 1);
         assert_eq!(held.learn(Tick::ZERO, OK), None);
-        assert_eq!(live.in_flight(), 1);
+        assert_eq!(stats.in_flight(), 1);
         drop(held);
-        assert_eq!(live.in_flight(), 0);
-        assert_eq!(live.counts().classes[2], 1);
-        assert_eq!(live.counts().buckets[1], 1);
+        assert_eq!(stats.in_flight(), 0);
+        assert_eq!(stats.counts().classes[2], 1);
+        assert_eq!(stats.counts().buckets[1], 1);
     }
 
     #[test]
     fn who_is_outrun_has_not_failed() {
-        let live = Arc::new(Live::new(1));
+        let stats = Arc::new(DestinationStats::new(1));
         let later = Tick::ZERO + Duration::from_millis(90);
-        live.set_measures(true);
-        assignment(&live).finish(later, OK);
-        assignment(&live).outrun(later);
-        assert_eq!((live.in_flight(), live.streak(), live.counts().answered()), (0, 0, 1));
-        assert_eq!(live.measured().first_byte.read(later), Some(7e6 + 0.05 * 83e6));
+        stats.set_measures(true);
+        assignment(&stats).finish(later, OK);
+        assignment(&stats).outrun(later);
+        assert_eq!((stats.in_flight(), stats.streak(), stats.counts().answered()), (0, 0, 1));
+        assert_eq!(stats.measured().first_byte.read(later), Some(7e6 + 0.05 * 83e6));
     }
 
     #[test]
     fn answers_are_measured_only_where_a_policy_asked_for_it() {
-        let live = Arc::new(Live::new(1));
+        let stats = Arc::new(DestinationStats::new(1));
         let later = Tick::ZERO + Duration::from_millis(7);
-        assignment(&live).finish(later, OK);
-        assert_eq!(live.measured().first_byte.read(later), None);
-        live.set_measures(true);
-        assignment(&live).finish(later, OK);
-        assert_eq!(live.measured().first_byte.read(later), Some(7e6));
-        let mut broken_off = assignment(&live);
+        assignment(&stats).finish(later, OK);
+        assert_eq!(stats.measured().first_byte.read(later), None);
+        stats.set_measures(true);
+        assignment(&stats).finish(later, OK);
+        assert_eq!(stats.measured().first_byte.read(later), Some(7e6));
+        let mut broken_off = assignment(&stats);
         broken_off.learn(later, OK);
         broken_off.finish(later, Outcome::Failed(Failure::Truncated));
         assert!(
-            live.measured().first_byte.read(later) > Some(200e6),
+            stats.measured().first_byte.read(later) > Some(200e6),
             "what comes to light later counts, too"
         );
     }
 
     #[test]
     fn a_dropped_ticket_teaches_nothing() {
-        let live = Arc::new(Live::new(1));
-        drop(assignment(&live));
-        assert_eq!((live.in_flight(), live.counts().answered(), live.counts().failed()), (0, 0, 0));
-        assert_eq!(live.counts().started, 1);
+        let stats = Arc::new(DestinationStats::new(1));
+        drop(assignment(&stats));
+        assert_eq!((stats.in_flight(), stats.counts().answered(), stats.counts().failed()), (0, 0, 0));
+        assert_eq!(stats.counts().started, 1);
     }
 
     #[test]
     fn only_failures_in_a_row_make_a_suspect() {
-        let live = Arc::new(Live::new(1));
-        live.set_suspect_at(2);
+        let stats = Arc::new(DestinationStats::new(1));
+        stats.set_suspect_at(2);
         let bad = Outcome::Failed(Failure::Reset);
-        assert_eq!(assignment(&live).finish(Tick::ZERO, bad), None);
-        assert_eq!(assignment(&live).finish(Tick::ZERO, OK), None);
-        assert_eq!(assignment(&live).finish(Tick::ZERO, bad), None);
-        let suspect = assignment(&live).finish(Tick::ZERO, bad).expect("two in a row");
+        assert_eq!(assignment(&stats).finish(Tick::ZERO, bad), None);
+        assert_eq!(assignment(&stats).finish(Tick::ZERO, OK), None);
+        assert_eq!(assignment(&stats).finish(Tick::ZERO, bad), None);
+        let suspect = assignment(&stats).finish(Tick::ZERO, bad).expect("two in a row");
         assert_eq!((suspect.id, suspect.streak, suspect.trial), (DestinationId(3), 2, false));
     }
 
     #[test]
     fn what_we_lack_is_counted_and_blames_nobody() {
-        let live = Arc::new(Live::new(1));
-        live.open_trial();
-        assignment(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Reset));
-        let trial = on_trial(&live).expect("open");
+        let stats = Arc::new(DestinationStats::new(1));
+        stats.open_trial();
+        assignment(&stats).finish(Tick::ZERO, Outcome::Failed(Failure::Reset));
+        let trial = on_trial(&stats).expect("open");
         assert_eq!(trial.finish(Tick::ZERO, Outcome::Failed(Failure::NoResources)), None);
-        assert_eq!(live.streak(), 1, "neither a bad outcome nor a good one");
-        assert!(on_trial(&live).is_some(), "the trial proved nothing");
-        assert_eq!(live.counts().failures[Failure::NoResources as usize], 1);
+        assert_eq!(stats.streak(), 1, "neither a bad outcome nor a good one");
+        assert!(on_trial(&stats).is_some(), "the trial proved nothing");
+        assert_eq!(stats.counts().failures[Failure::NoResources as usize], 1);
     }
 
     #[test]
     fn an_answer_that_breaks_off_continues_the_row_it_ended() {
-        let live = Arc::new(Live::new(1));
-        live.set_suspect_at(3);
+        let stats = Arc::new(DestinationStats::new(1));
+        stats.set_suspect_at(3);
         let broken_off = || {
-            let mut assignment = assignment(&live);
+            let mut assignment = assignment(&stats);
             assert_eq!(assignment.learn(Tick::ZERO, OK), None);
             assignment.finish(Tick::ZERO, Outcome::Failed(Failure::Truncated))
         };
         assert_eq!((broken_off(), broken_off()), (None, None));
         assert_eq!(broken_off().expect("three in a row").streak, 3);
-        assignment(&live).finish(Tick::ZERO, OK);
-        assert_eq!((broken_off(), live.streak()), (None, 1), "a whole answer ends the row for good");
+        assignment(&stats).finish(Tick::ZERO, OK);
+        assert_eq!((broken_off(), stats.streak()), (None, 1), "a whole answer ends the row for good");
     }
 
     #[test]
@@ -320,47 +320,47 @@ mod tests {
         assert!(!answered(429).blames_destination());
     }
 
-    fn on_trial(live: &Arc<Live>) -> Option<Assignment> {
-        let trial = live.take_trial()?;
-        Some(assignment(live).on_trial(trial))
+    fn on_trial(stats: &Arc<DestinationStats>) -> Option<Assignment> {
+        let trial = stats.take_trial()?;
+        Some(assignment(stats).on_trial(trial))
     }
 
     #[test]
     fn a_trial_is_taken_once_and_comes_back_when_cancelled() {
-        let live = Arc::new(Live::new(1));
-        live.open_trial();
-        let first = on_trial(&live).expect("open");
-        assert!(on_trial(&live).is_none());
+        let stats = Arc::new(DestinationStats::new(1));
+        stats.open_trial();
+        let first = on_trial(&stats).expect("open");
+        assert!(on_trial(&stats).is_none());
         drop(first);
-        assert!(on_trial(&live).is_some(), "a cancelled trial proves nothing");
+        assert!(on_trial(&stats).is_some(), "a cancelled trial proves nothing");
     }
 
     #[test]
     fn a_ticket_of_an_earlier_trial_neither_reopens_nor_decides_a_later_one() {
-        let live = Arc::new(Live::new(1));
-        live.open_trial();
-        let (early, closed) = (on_trial(&live).expect("open"), live.clone());
+        let stats = Arc::new(DestinationStats::new(1));
+        stats.open_trial();
+        let (early, closed) = (on_trial(&stats).expect("open"), stats.clone());
         closed.close_trial();
         drop(early);
-        assert!(on_trial(&live).is_none(), "closed stays closed");
-        live.open_trial();
-        let early = on_trial(&live).expect("open");
-        live.close_trial();
-        live.open_trial();
-        let late = on_trial(&live).expect("open again");
+        assert!(on_trial(&stats).is_none(), "closed stays closed");
+        stats.open_trial();
+        let early = on_trial(&stats).expect("open");
+        stats.close_trial();
+        stats.open_trial();
+        let late = on_trial(&stats).expect("open again");
         assert_eq!(early.finish(Tick::ZERO, OK), None, "its trial is over");
         assert!(late.finish(Tick::ZERO, OK).expect("the trial's answer").trial);
     }
 
     #[test]
     fn one_failure_that_reached_the_destination_marks_the_whole_row() {
-        let live = Arc::new(Live::new(1));
-        assignment(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
-        assert!(live.only_connects_failed());
-        assignment(&live).finish(Tick::ZERO, Outcome::Answered { status: 500, first_byte: Duration::ZERO });
-        assignment(&live).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
-        assert!(!live.only_connects_failed());
-        assignment(&live).finish(Tick::ZERO, OK);
-        assert!(live.only_connects_failed(), "a good answer ends the row");
+        let stats = Arc::new(DestinationStats::new(1));
+        assignment(&stats).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
+        assert!(stats.only_connects_failed());
+        assignment(&stats).finish(Tick::ZERO, Outcome::Answered { status: 500, first_byte: Duration::ZERO });
+        assignment(&stats).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
+        assert!(!stats.only_connects_failed());
+        assignment(&stats).finish(Tick::ZERO, OK);
+        assert!(stats.only_connects_failed(), "a good answer ends the row");
     }
 }

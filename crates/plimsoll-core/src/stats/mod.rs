@@ -97,7 +97,7 @@ pub(crate) struct Trial(u32);
 /// messages in flight and what was measured, is in one line of memory, and nobody else's is.
 #[derive(Debug)]
 #[repr(C, align(128))]
-pub struct Live {
+pub struct DestinationStats {
     in_flight: Gauge,
     measured: Measured,
     streak: AtomicU32,
@@ -119,7 +119,7 @@ pub struct Live {
     tallies: Box<[Tally]>,
 }
 
-impl Live {
+impl DestinationStats {
     /// Counters for `workers` workers (at least one).
     pub fn new(workers: usize) -> Self {
         Self {
