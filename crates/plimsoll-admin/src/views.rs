@@ -10,7 +10,7 @@ use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::{Failure, Standing};
 use plimsoll_functions::{DestinationHealth, HealthStatus, LastCheck, LoadDistribution};
 use plimsoll_proxy::{
-    CLASSES, CandidateView, CircuitView, Clock, DestinationView, Explained, Handle, PoolView, UseView,
+    CLASSES, CandidateView, Clock, DestinationView, Explained, Handle, LimitView, LimitsView, PoolView,
 };
 use serde::Serialize;
 
@@ -49,20 +49,20 @@ struct Limits {
     wait_ms: f64,
 }
 
-impl From<UseView> for Use {
-    fn from(UseView { now, most }: UseView) -> Self {
-        Self { now, limit: most }
+impl From<LimitView> for Use {
+    fn from(LimitView { current, max }: LimitView) -> Self {
+        Self { now: current, limit: max }
     }
 }
 
-impl From<&CircuitView> for Limits {
-    fn from(circuit: &CircuitView) -> Self {
+impl From<&LimitsView> for Limits {
+    fn from(limits: &LimitsView) -> Self {
         Self {
-            requests: circuit.requests.into(),
-            connections: circuit.connections.into(),
-            pending: circuit.pending.into(),
-            retries: circuit.retries.into(),
-            wait_ms: millis(circuit.wait),
+            requests: limits.requests.into(),
+            connections: limits.connections.into(),
+            pending: limits.pending.into(),
+            retries: limits.retries.into(),
+            wait_ms: millis(limits.wait),
         }
     }
 }
@@ -180,7 +180,7 @@ impl Pool {
             state: pool.state(),
             health_status: health_status(pool, clock),
             load_distribution: load_distribution(pool),
-            limits: (&pool.circuit).into(),
+            limits: (&pool.limits).into(),
             destinations: pool.destinations.iter().map(|d| Destination::new(d, clock)).collect(),
         }
     }

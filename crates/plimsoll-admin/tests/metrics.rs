@@ -210,12 +210,12 @@ async fn methods_clients_invent_make_no_new_labels() {
 async fn limits_are_shown_where_there_are_some() {
     let world = World::start().await;
     let scrape = parse(&world.get("/metrics").await.body);
-    assert_eq!(scrape.sum("plimsoll_circuit_limit", &[("pool", "default"), ("reason", "requests")]), 100.0);
+    assert_eq!(scrape.sum("plimsoll_limit_max", &[("pool", "default"), ("reason", "requests")]), 100.0);
     assert_eq!(scrape.sum("plimsoll_destination_limit", &[("reason", "requests")]), 100.0, "50 each");
     for reason in ["requests", "pending", "destinations"] {
         let labels = [("pool", "default"), ("reason", reason)];
-        assert_eq!(scrape.all("plimsoll_circuit_open", &labels).count(), 1, "{reason}");
-        assert_eq!(scrape.sum("plimsoll_circuit_open", &labels), 0.0, "{reason}");
+        assert_eq!(scrape.all("plimsoll_limit_reached", &labels).count(), 1, "{reason}");
+        assert_eq!(scrape.sum("plimsoll_limit_reached", &labels), 0.0, "{reason}");
     }
-    assert_eq!(scrape.all("plimsoll_circuit_open", &[("reason", "retries")]).count(), 0, "no limit");
+    assert_eq!(scrape.all("plimsoll_limit_reached", &[("reason", "retries")]).count(), 0, "no limit");
 }

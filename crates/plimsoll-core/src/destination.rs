@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::circuit::DestinationLimits;
+use crate::limit::DestinationLimits;
 use crate::time::Tick;
 
 /// The name of a pool or destination: shared, compared by its text.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::destination::{Name, Standing};
 use crate::health::peers::Worse;
 use crate::health::silence::Silent;
-use crate::stats::Failure;
+use crate::outcome::Failure;
 use crate::time::Tick;
 
 /// Something happened in a pool. Its `Display` is the line for the log.

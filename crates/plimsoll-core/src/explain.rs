@@ -100,7 +100,7 @@ pub struct Explanation {
 pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Explanation {
     let candidates = candidates(snapshot, want, now);
     let fit = fit(&candidates);
-    let shut = snapshot.circuit.as_ref().is_some_and(|c| c.has_line() || c.requests.is_full());
+    let shut = snapshot.limiter.as_ref().is_some_and(|c| c.has_waiters() || c.requests.is_full());
     let (order, decided) = if shut { (Vec::new(), None) } else { order(snapshot, want, fit, now, rng) };
     let waits = order.is_empty() && !snapshot.reach(want).tiers.is_empty();
     Explanation { candidates, order, decided, waits }
@@ -219,7 +219,8 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
-    use crate::circuit::{Circuit, DestinationLimits, PoolLimits};
+    use crate::limit::{DestinationLimits, PoolLimits};
+    use crate::limiter::PoolLimiter;
     use crate::snapshot::balance_load;
     use crate::snapshot::tests::member;
 
@@ -246,9 +247,9 @@ mod tests {
     fn who_has_no_room_is_full_and_a_message_that_finds_nobody_waits() {
         let members = (0..2).map(|rank| member(rank, 0, 1, Standing::Serving)).collect();
         let mut snapshot = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), members);
-        let circuit = Arc::new(Circuit::new(1));
-        circuit.set_limits(&PoolLimits { pending: 1, ..PoolLimits::default() });
-        snapshot.circuit = Some(circuit.clone());
+        let limiter = Arc::new(PoolLimiter::new(1));
+        limiter.set_limits(&PoolLimits { pending: 1, ..PoolLimits::default() });
+        snapshot.limiter = Some(limiter.clone());
         for member in &snapshot.members {
             member.stats.set_limits(DestinationLimits { requests: 1, connections: 0 });
         }
@@ -261,7 +262,7 @@ mod tests {
         let told = explain(&snapshot, &want, Tick::ZERO, &mut rng);
         assert_eq!((told.order.len(), told.decided, told.waits), (0, None, true));
         drop(held);
-        circuit.join_line(false).expect("room in the line");
+        limiter.try_enqueue(false).expect("room in the line");
         assert!(explain(&snapshot, &want, Tick::ZERO, &mut rng).waits, "behind who waits already");
     }
 

@@ -7,14 +7,16 @@
 
 pub mod alert;
 pub mod balance;
-pub mod circuit;
 pub mod destination;
 pub mod event;
 pub mod explain;
 pub mod formula;
 pub mod hash;
 pub mod health;
+pub mod limit;
+pub mod limiter;
 pub mod measure;
+pub mod outcome;
 pub mod pool;
 pub mod quality;
 pub mod retry;
@@ -24,12 +26,14 @@ pub mod snapshot;
 pub mod spread;
 pub mod stats;
 pub mod subset;
-mod tally;
+mod sync;
 pub mod time;
 
-pub use circuit::{Circuit, DestinationLimits, PoolLimits};
 pub use destination::{Address, AdminState, Destination, DestinationId, Name, Standing, Weight};
+pub use limit::{DestinationLimits, PoolLimits};
+pub use limiter::PoolLimiter;
+pub use outcome::{Failure, Outcome};
 pub use rng::Rng;
 pub use snapshot::{NoDestination, Snapshot, Tried, Want, balance_load};
-pub use stats::{Assignment, DestinationStats, Failure, Outcome, Suspect};
+pub use stats::{Assignment, DestinationStats, FailureSignal};
 pub use time::Tick;

@@ -135,9 +135,10 @@ mod tests {
     use super::*;
     use crate::balance::Algorithm;
     use crate::destination::{Address, Destination, Standing, Weight};
+    use crate::outcome::Outcome;
     use crate::rng::Rng;
     use crate::snapshot::{Member, Want, balance_load};
-    use crate::stats::{DestinationStats, Outcome};
+    use crate::stats::DestinationStats;
 
     fn snapshot(weights: &[u16], generation: u64) -> Snapshot {
         let member = |(rank, &weight): (usize, &u16)| Member {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use crate::balance::warmth::Warmth;
 use crate::balance::{DecisionTally, Needs, Part, Picker, Policy, Slot, rendezvous};
-use crate::circuit::Circuit;
 use crate::destination::{Destination, DestinationId, Name, Standing};
 use crate::hash::hash;
+use crate::limiter::PoolLimiter;
 use crate::rng::Rng;
 use crate::spread::{Reach, SpreadSpec, reach};
 use crate::stats::DestinationStats;
@@ -137,7 +137,7 @@ pub struct Snapshot {
     /// From then on any message may be the trial, repeatable or not.
     pub trials_for_all: Tick,
     /// What the pool has at once; `None` where nothing of it has a limit.
-    pub circuit: Option<Arc<Circuit>>,
+    pub limiter: Option<Arc<PoolLimiter>>,
 }
 
 impl Snapshot {
@@ -159,7 +159,7 @@ impl Snapshot {
     ) -> Self {
         for member in &members {
             let needs = policy.needs();
-            member.stats.set_measures(matches!(needs, Needs::Answers | Needs::Probes));
+            member.stats.set_latency_tracking(matches!(needs, Needs::Answers | Needs::Probes));
             if needs == Needs::Probes {
                 member.stats.measured().keep_near();
             }
@@ -176,7 +176,7 @@ impl Snapshot {
             members: members.into(),
             trials: Box::default(),
             trials_for_all: Tick::NEVER,
-            circuit: None,
+            limiter: None,
         }
     }
 }

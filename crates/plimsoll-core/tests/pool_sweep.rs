@@ -12,8 +12,8 @@ use plimsoll_core::pool::{
 };
 use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::{
-    Address, AdminState, Assignment, Destination, DestinationId, Failure, Name, Outcome, Rng, Snapshot,
-    Standing, Suspect, Tick, Tried, Want, Weight, balance_load,
+    Address, AdminState, Assignment, Destination, DestinationId, Failure, FailureSignal, Name, Outcome, Rng,
+    Snapshot, Standing, Tick, Tried, Want, Weight, balance_load,
 };
 
 const SEEDS: u64 = 150;
@@ -34,7 +34,7 @@ struct World {
     /// Checks ran side by side at some time since the last fetch.
     parallel: bool,
     held: Vec<Assignment>,
-    suspects: VecDeque<Suspect>,
+    signals: VecDeque<FailureSignal>,
     ids: HashMap<DestinationId, Name>,
 }
 
@@ -55,7 +55,7 @@ impl World {
             orders: Vec::new(),
             parallel: true,
             held: Vec::new(),
-            suspects: VecDeque::new(),
+            signals: VecDeque::new(),
             ids: HashMap::new(),
         };
         world.fetch();
@@ -136,8 +136,8 @@ impl World {
             }
             38..75 => self.message(),
             75..88 => {
-                if let Some(suspect) = self.suspects.pop_front() {
-                    self.tell(Input::Suspect(suspect));
+                if let Some(signal) = self.signals.pop_front() {
+                    self.tell(Input::FailureSignal(signal));
                 }
             }
             _ => self.pass_time(),
@@ -180,7 +180,7 @@ impl World {
             }
             let sick = self.ids.get(&assignment.id()).is_some_and(|name| self.sick.contains(name));
             let outcome = self.outcome(sick);
-            self.suspects.extend(assignment.finish(self.now, outcome));
+            self.signals.extend(assignment.finish(self.now, outcome));
         }
     }
 
@@ -238,7 +238,7 @@ impl World {
             self.tell(Input::Weight { name: name.into(), weight: Weight::ONE });
         }
         self.held.clear();
-        self.suspects.clear();
+        self.signals.clear();
         for _ in 0..3000 {
             self.fetch();
             for order in std::mem::take(&mut self.orders) {
@@ -249,10 +249,10 @@ impl World {
             }
             let want = Want { repeatable: true, ..Want::default() };
             if let Ok(assignment) = balance_load(self.pool.snapshot(), &want, self.now, &mut self.rng)
-                && let Some(suspect) =
+                && let Some(signal) =
                     assignment.finish(self.now, Outcome::Answered { status: 200, first_byte: Duration::ZERO })
             {
-                self.tell(Input::Suspect(suspect));
+                self.tell(Input::FailureSignal(signal));
             }
             self.now = self.pool.poll_timeout().expect("checks are on").max(self.now);
             self.pool.handle_timeout(self.now);

@@ -296,7 +296,7 @@ impl State {
         };
         let member = &self.snapshot.members[place];
         let failed_before = pool_report::is_failing(member);
-        held.learn(now, outcome);
+        held.record(now, outcome);
         let turned = pool_report::is_failing(member) != failed_before;
         self.window.record(now, held.id(), outcome);
         if turned {

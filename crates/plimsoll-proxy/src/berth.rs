@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use plimsoll_core::circuit::Berth;
+use plimsoll_core::stats::ConnectionPermit;
 use plimsoll_core::{Address, DestinationId, DestinationStats};
 
 use crate::counters::Overflow;
@@ -17,12 +17,12 @@ use crate::upstream::WorkerPool;
 #[derive(Debug)]
 pub(crate) struct Moored {
     pub(crate) stream: Stream,
-    _berth: Berth,
+    _berth: ConnectionPermit,
 }
 
 impl Stream {
     /// The same, and it counts until it is closed.
-    fn moored(self, berth: Option<Berth>) -> Self {
+    fn moored(self, berth: Option<ConnectionPermit>) -> Self {
         match berth {
             Some(berth) => Self::Moored(Box::new(Moored { stream: self, _berth: berth })),
             None => self,
@@ -42,19 +42,19 @@ impl WorkerPool {
         Stream::connect(address).await.map(|stream| stream.moored(berth))
     }
 
-    async fn berth(&self, id: DestinationId) -> io::Result<Berth> {
+    async fn berth(&self, id: DestinationId) -> io::Result<ConnectionPermit> {
         let stats = self.stats(id).ok_or(io::ErrorKind::NotFound)?;
-        let circuit = self.table.borrow().circuit.clone();
-        if let Some(berth) = circuit.berth(&stats) {
+        let limiter = self.table.borrow().limiter.clone();
+        if let Some(berth) = limiter.acquire_connection(&stats) {
             return Ok(berth);
         }
         let patience = self.table.borrow().config.timeouts.connect / 2;
-        let _wish = circuit.wish_berth(&stats);
+        let _wish = limiter.want_connection(&stats);
         let found = async {
             loop {
                 self.make_room();
                 let freed = self.berth_freed.notified();
-                if let Some(berth) = circuit.berth(&stats) {
+                if let Some(berth) = limiter.acquire_connection(&stats) {
                     return berth;
                 }
                 freed.await;
@@ -69,20 +69,20 @@ impl WorkerPool {
     /// Closes idle connections that take up room somebody wants: one of each destination that is full, or the coldest
     /// of all where the pool is.
     fn make_room(&self) {
-        let circuit = self.table.borrow().circuit.clone();
+        let limiter = self.table.borrow().limiter.clone();
         for (id, stats) in self.destination_stats() {
-            if stats.wants_berth() && stats.connections().is_full() {
+            if stats.has_connection_waiters() && stats.connections().is_full() {
                 self.close_coldest(Some(id));
             }
         }
-        if circuit.connections.is_full() {
+        if limiter.connections.is_full() {
             self.close_coldest(None);
         }
     }
 
     /// Makes room where somebody wants it, and lets those who wait here look again.
     pub(crate) fn moor_others(&self) {
-        if self.table.borrow().circuit.wants_berths() {
+        if self.table.borrow().limiter.has_connection_waiters() {
             self.make_room();
             self.berth_freed.notify_waiters();
         }
@@ -91,9 +91,11 @@ impl WorkerPool {
     /// Is a connection that has just served better closed, because somebody wants its room?
     pub(crate) fn is_wanted(&self, id: DestinationId) -> bool {
         let table = self.table.borrow();
-        table.circuit.wants_berths()
-            && (table.circuit.connections.is_full()
-                || self.stats(id).is_some_and(|stats| stats.wants_berth() && stats.connections().is_full()))
+        table.limiter.has_connection_waiters()
+            && (table.limiter.connections.is_full()
+                || self
+                    .stats(id)
+                    .is_some_and(|stats| stats.has_connection_waiters() && stats.connections().is_full()))
     }
 
     fn stats(&self, id: DestinationId) -> Option<Arc<DestinationStats>> {

@@ -9,7 +9,7 @@ use plimsoll_core::event::{Event, Reason};
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
 use plimsoll_core::retry::Budget;
 use plimsoll_core::stats::BUCKETS_MS;
-use plimsoll_core::{DestinationId, Name, Snapshot, Standing, Suspect, Tick};
+use plimsoll_core::{DestinationId, FailureSignal, Name, Snapshot, Standing, Tick};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -18,7 +18,7 @@ use crate::tables::Feed;
 use crate::watch::{Wants, Watch, WatchView};
 
 /// Words from workers that may wait; the next bad outcome repeats a lost one.
-pub(crate) const SUSPECTS: usize = 1024;
+pub(crate) const MAX_SIGNALS: usize = 1024;
 
 /// Counts of a destination's active checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,7 +131,7 @@ pub(crate) enum Order {
 pub(crate) struct Driver {
     pub(crate) pool: Pool,
     pub(crate) orders: mpsc::UnboundedReceiver<Order>,
-    pub(crate) suspects: mpsc::Receiver<Suspect>,
+    pub(crate) signals: mpsc::Receiver<FailureSignal>,
     /// How checks speak to destinations.
     pub(crate) speaks: Speaks,
     pub(crate) feed: Arc<Feed>,
@@ -182,8 +182,8 @@ impl Driver {
                     }
                     None => return,
                 },
-                Some(suspect) = self.suspects.recv() => {
-                    self.pool.handle(self.clock.now(), Input::Suspect(suspect));
+                Some(signal) = self.signals.recv() => {
+                    self.pool.handle(self.clock.now(), Input::FailureSignal(signal));
                 }
                 Some(probed) = results.recv() => {
                     // Whatever else has come by now is one turn: what follows is done once for all of it.

@@ -6,7 +6,9 @@ use std::io;
 use std::rc::Rc;
 
 use plimsoll_core::retry::{self, Attempt, Decision};
-use plimsoll_core::{Address, DestinationId, Failure, NoDestination, Outcome, Suspect, Tick, Tried, Want};
+use plimsoll_core::{
+    Address, DestinationId, Failure, FailureSignal, NoDestination, Outcome, Tick, Tried, Want,
+};
 
 use crate::counters::Before;
 use crate::downstream::Downstream;
@@ -230,7 +232,7 @@ async fn try_one<D: Downstream>(
                         opened.serve(job)
                     }
                     Err(failure) => {
-                        tell(rule, assignment.learn(worker.now(), Outcome::Failed(failure)));
+                        tell(rule, assignment.record(worker.now(), Outcome::Failed(failure)));
                         return Try::Failed(Attempt { fresh_repeat_used, ..attempt(job, failure) });
                     }
                 }
@@ -251,7 +253,7 @@ async fn try_one<D: Downstream>(
                 }
             }
         };
-        tell(rule, exchange.suspect.take());
+        tell(rule, exchange.signal.take());
         let failure = match end {
             End::Failed(failure) => failure,
             End::Rejected => return Try::Rejected,
@@ -278,7 +280,7 @@ async fn try_one<D: Downstream>(
         }
         // That a connection was stale says nothing about its destination, also where it may not be repeated.
         if !stale {
-            tell(rule, exchange.assignment.learn(worker.now(), Outcome::Failed(failure)));
+            tell(rule, exchange.assignment.record(worker.now(), Outcome::Failed(failure)));
         }
         if exchange.answer_started() {
             return Try::Ended(cut_off(&exchange, client, failure));
@@ -377,10 +379,10 @@ fn refusal_of(failure: Failure) -> Refusal {
 }
 
 /// Passes a word on to the slow loop.
-pub(crate) fn tell(rule: &Rule, suspect: Option<Suspect>) {
-    if let Some(suspect) = suspect {
+pub(crate) fn tell(rule: &Rule, signal: Option<FailureSignal>) {
+    if let Some(signal) = signal {
         // A full queue loses nothing: the next bad outcome says it again.
-        let _said_again_later = rule.pool.table.borrow().suspects.try_send(suspect);
+        let _said_again_later = rule.pool.table.borrow().signals.try_send(signal);
     }
 }
 

@@ -52,6 +52,6 @@ pub use counters::{
 pub use driver::{CheckCounts, OUTAGES_MS, Spans, Watched};
 pub use monitor::{Monitor, MonitorView};
 pub use views::{
-    CircuitView, DestinationView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView, UseView,
+    DestinationView, LimitView, LimitsView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView,
 };
 pub use watch::WatchView;

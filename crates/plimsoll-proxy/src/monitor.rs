@@ -9,7 +9,7 @@ use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::pool::{DestinationReport, Input, Pool, PoolSpec};
 use plimsoll_core::retry::Budget;
 use plimsoll_core::spread::SpreadSpec;
-use plimsoll_core::{Destination, Name, Rng, Suspect, Tick};
+use plimsoll_core::{Destination, FailureSignal, Name, Rng, Tick};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -23,7 +23,7 @@ use crate::watch::{Wants, Watch, WatchView};
 pub struct Monitor {
     orders: mpsc::UnboundedSender<Order>,
     /// Nobody sends messages here, and the driver need not wonder why nobody can.
-    _suspects: mpsc::Sender<Suspect>,
+    _signals: mpsc::Sender<FailureSignal>,
 }
 
 /// What a monitor has seen.
@@ -46,14 +46,14 @@ impl Monitor {
     pub fn start(name: &str, health: HealthSpec, members: Vec<Destination>, clock: Clock, seed: u64) -> Self {
         let name: Name = name.into();
         let (orders, from_outside) = mpsc::unbounded_channel();
-        let (suspects, from_nobody) = mpsc::channel(1);
+        let (signals, from_nobody) = mpsc::channel(1);
         let pool = Pool::new(name.clone(), spec_of(health), members, 1, Rng::new(seed), clock.now());
         let feed = Arc::new(Feed::new(pool.snapshot().clone()));
         let wants = Wants { alerting: true, quality: false };
         let driver = Driver {
             pool,
             orders: from_outside,
-            suspects: from_nobody,
+            signals: from_nobody,
             speaks: Speaks::default(),
             feed,
             budget: Arc::new(Budget::new(0.0, 1)),
@@ -62,7 +62,7 @@ impl Monitor {
             lacks: false,
         };
         tokio::spawn(driver.run());
-        Self { orders, _suspects: suspects }
+        Self { orders, _signals: signals }
     }
 
     /// Monitors these from now on, so; whoever stays keeps what is known of it.

@@ -1,6 +1,6 @@
 //! Who waits for a place at a destination, and who is next.
 //!
-//! Each worker keeps a line of its own for each pool. What they share is in [`plimsoll_core::Circuit`]: how many wait
+//! Each worker keeps a line of its own for each pool. What they share is in [`plimsoll_core::PoolLimiter`]: how many wait
 //! in all, and the number of the first of each line. A message that ends where others wait rings at the worker whose
 //! first has waited longest; that worker then serves its line in order, for as long as nobody older waits elsewhere.
 //! A worker looks at its lines with each beat of the metronome too, so that whatever else makes room (a destination
@@ -170,7 +170,7 @@ impl WorkerPool {
             found: RefCell::default(),
             waker: RefCell::default(),
         };
-        waiter.number = self.table.borrow().circuit.join_line(!waiter.goes_anywhere())?;
+        waiter.number = self.table.borrow().limiter.try_enqueue(!waiter.goes_anywhere())?;
         let waiter = Rc::new(waiter);
         self.line.0.borrow_mut().push_back(waiter.clone());
         self.tell_front(worker.number);
@@ -179,16 +179,16 @@ impl WorkerPool {
     }
 
     fn tell_front(&self, worker: usize) {
-        self.table.borrow().circuit.set_front(worker, self.line.front());
+        self.table.borrow().limiter.set_queue_head(worker, self.line.front());
     }
 
     /// Gives a place to everybody in the line who can have one now.
     pub(crate) fn serve_line(&self, worker: usize, now: Tick, rng: &mut Rng) {
-        let circuit = self.table.borrow().circuit.clone();
+        let limiter = self.table.borrow().limiter.clone();
         let (mut at, mut full_parts) = (0, Vec::new());
         while let Some(waiter) = self.line.nth(at) {
-            if waiter.goes_anywhere() && !circuit.is_next(waiter.number) {
-                return circuit.ring_oldest();
+            if waiter.goes_anywhere() && !limiter.is_oldest(waiter.number) {
+                return limiter.wake_oldest();
             }
             if waiter.part().is_some_and(|part| full_parts.contains(&part)) {
                 at += 1;
@@ -204,7 +204,7 @@ impl WorkerPool {
                 }
                 found => {
                     self.line.remove(waiter.number);
-                    circuit.leave_line(!waiter.goes_anywhere());
+                    limiter.leave_queue(!waiter.goes_anywhere());
                     self.tell_front(worker);
                     *waiter.found.borrow_mut() = Some(found);
                     if let Some(waker) = waiter.waker.take() {
@@ -215,7 +215,7 @@ impl WorkerPool {
         }
         // What is left over is for who waits elsewhere.
         if at == 0 {
-            circuit.freed();
+            limiter.wake_waiters();
         }
     }
 }
@@ -233,8 +233,8 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if self.pool.line.remove(self.waiter.number).is_some() {
-            let circuit = self.pool.table.borrow().circuit.clone();
-            circuit.leave_line(!self.waiter.goes_anywhere());
+            let limiter = self.pool.table.borrow().limiter.clone();
+            limiter.leave_queue(!self.waiter.goes_anywhere());
             self.pool.tell_front(self.worker);
         }
     }

@@ -255,7 +255,7 @@ impl<'r> Race<'r> {
 
     fn could_not_open(&mut self, chosen: Chosen, failure: Failure, job: &Job) {
         let Chosen { mut assignment, .. } = chosen;
-        tell(self.rule, assignment.learn(self.worker.now(), Outcome::Failed(failure)));
+        tell(self.rule, assignment.record(self.worker.now(), Outcome::Failed(failure)));
         self.count(Hedged::Failed);
         self.fallen = Some(attempt(job, failure));
     }
@@ -334,7 +334,7 @@ impl<'r> Race<'r> {
         if now >= job.total_deadline {
             for Entry { runner, .. } in &mut self.runners {
                 runner.exchange.timed_out(self.worker, job);
-                tell(self.rule, runner.exchange.suspect.take());
+                tell(self.rule, runner.exchange.signal.take());
             }
             return Some(self.broken_off(End::TotalTimeout));
         }
@@ -357,7 +357,7 @@ impl<'r> Race<'r> {
         let attempt = runner.attempt(job, failure);
         if !attempt.is_stale() {
             let now = self.worker.now();
-            tell(self.rule, runner.exchange.assignment.learn(now, Outcome::Failed(failure)));
+            tell(self.rule, runner.exchange.assignment.record(now, Outcome::Failed(failure)));
         }
         if is_copy {
             self.count(Hedged::Failed);
@@ -368,7 +368,7 @@ impl<'r> Race<'r> {
     /// One answered what another may do better than, and that other is asked already.
     fn leave_rejected(&mut self, at: usize) {
         let Entry { mut runner, is_copy, .. } = self.runners.remove(at);
-        tell(self.rule, runner.exchange.suspect.take());
+        tell(self.rule, runner.exchange.signal.take());
         if is_copy {
             self.count(Hedged::Failed);
         }
@@ -402,7 +402,7 @@ impl<'r> Race<'r> {
             if is_copy {
                 self.count(Hedged::Lost);
             }
-            runner.exchange.assignment.outrun(now);
+            runner.exchange.assignment.cancelled_by_hedge(now);
         }
         if self.opening.take().is_some() {
             self.count(Hedged::Lost);

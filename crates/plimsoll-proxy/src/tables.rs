@@ -8,7 +8,7 @@ use plimsoll_config::model;
 use plimsoll_core::retry::Budget;
 use plimsoll_core::route::{self, Facts};
 use plimsoll_core::subset::Subset;
-use plimsoll_core::{Circuit, Name, Snapshot, Suspect};
+use plimsoll_core::{FailureSignal, Name, PoolLimiter, Snapshot};
 
 use crate::adapter::Adapter;
 use crate::counters::{ListenerTally, PerWorker, PoolTally, RuleTally};
@@ -72,8 +72,8 @@ pub(crate) struct PoolTable {
     pub(crate) feed: Arc<Feed>,
     pub(crate) budget: Arc<Budget>,
     /// What it has at once, and who waits for it.
-    pub(crate) circuit: Arc<Circuit>,
-    pub(crate) suspects: tokio::sync::mpsc::Sender<Suspect>,
+    pub(crate) limiter: Arc<PoolLimiter>,
+    pub(crate) signals: tokio::sync::mpsc::Sender<FailureSignal>,
     pub(crate) tallies: Arc<PerWorker<PoolTally>>,
 }
 

@@ -377,8 +377,10 @@ impl WorkerPool {
         add(list);
     }
 
-    /// The members and what all workers share about them.
-    pub(crate) fn lives(&self) -> impl Iterator<Item = (DestinationId, Arc<DestinationStats>)> + use<> {
+    /// Returns the statistics of each member, by its id.
+    pub(crate) fn destination_stats(
+        &self,
+    ) -> impl Iterator<Item = (DestinationId, Arc<DestinationStats>)> + use<> {
         self.refresh();
         let snapshot = self.snapshot.borrow().clone();
         (0..snapshot.members.len()).map(move |n| (snapshot.members[n].id, snapshot.members[n].stats.clone()))

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::circuit::Gauge;
 use plimsoll_core::health::OutlierSpec;
+use plimsoll_core::limit::Limit;
 use plimsoll_core::measure::LoadReport;
 use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::quality::deviation;
@@ -51,51 +51,51 @@ pub struct PoolView {
     pub ejections: BTreeMap<&'static str, u64>,
     /// Alerts, advice, and how well messages are spread.
     pub watch: WatchView,
-    /// What it has at once, and may have.
-    pub circuit: CircuitView,
+    /// Usage and limits of the pool.
+    pub limits: LimitsView,
 }
 
-/// How many there are of something, and how many there may be.
+/// Usage of something limited.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct UseView {
-    /// Now.
-    pub now: u32,
-    /// At most; `None` = no limit.
-    pub most: Option<u32>,
+pub struct LimitView {
+    /// Number in use now.
+    pub current: u32,
+    /// Limit; `None` = no limit.
+    pub max: Option<u32>,
 }
 
-impl UseView {
-    /// No more fit.
+impl LimitView {
+    /// Returns whether the limit is reached.
     pub fn is_full(self) -> bool {
-        self.most.is_some_and(|most| self.now >= most)
+        self.max.is_some_and(|max| self.current >= max)
     }
 }
 
-impl From<&Gauge> for UseView {
-    fn from(gauge: &Gauge) -> Self {
-        Self { now: gauge.now(), most: gauge.most() }
+impl From<&Limit> for LimitView {
+    fn from(limit: &Limit) -> Self {
+        Self { current: limit.current(), max: limit.max() }
     }
 }
 
-/// What a pool has at once, over all destinations and workers.
+/// Usage and limits of a pool, over all destinations and workers.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct CircuitView {
+pub struct LimitsView {
     /// Messages that hold an assignment.
-    pub requests: UseView,
+    pub requests: LimitView,
     /// Connections, where they are counted: where the pool or a destination has a limit of them.
-    pub connections: UseView,
+    pub connections: LimitView,
     /// Messages that wait for a place. They have a limit only where something of the pool does.
-    pub pending: UseView,
+    pub pending: LimitView,
     /// Messages that are being tried again.
-    pub retries: UseView,
+    pub retries: LimitView,
     /// How long a message waits at most.
     pub wait: Duration,
 }
 
-impl CircuitView {
-    /// Something of the pool has a limit, so a message may have to wait.
+impl LimitsView {
+    /// Returns whether anything of the pool has a limit, so that a message may have to wait.
     pub fn is_limited(&self) -> bool {
-        self.pending.most.is_some()
+        self.pending.max.is_some()
     }
 }
 
@@ -126,13 +126,13 @@ pub struct DestinationView {
     /// Messages that hold an assignment.
     pub in_flight: u32,
     /// The same, and how many may.
-    pub requests: UseView,
+    pub requests: LimitView,
     /// Connections, where they are counted: where it or its pool has a limit of them.
-    pub connections: UseView,
+    pub connections: LimitView,
     /// Bad outcomes of real traffic in a row.
     pub streak: u32,
     /// How often a formula had no number for it.
-    pub unscored: u32,
+    pub score_errors: u32,
     /// What it says of its own load, as far as that still counts.
     pub load: LoadReport,
     /// How long ago it last said anything of it.

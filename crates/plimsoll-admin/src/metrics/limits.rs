@@ -1,45 +1,45 @@
 //! What metrics tell of limits: how much there is, how much there may be, and whom that kept waiting.
 
-use plimsoll_proxy::{OVERFLOWS, PoolView, UseView};
+use plimsoll_proxy::{LimitView, OVERFLOWS, PoolView};
 
 use super::text::{Kind, Text};
 
 /// What a pool may have a limit of.
-fn kinds(pool: &PoolView) -> [(&'static str, UseView); 4] {
-    let c = &pool.circuit;
+fn kinds(pool: &PoolView) -> [(&'static str, LimitView); 4] {
+    let c = &pool.limits;
     [("requests", c.requests), ("connections", c.connections), ("pending", c.pending), ("retries", c.retries)]
 }
 
 pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
-    let mut family = text.gauge("plimsoll_circuit_open", "1 while a pool has as much as it may have.");
+    let mut family = text.gauge("plimsoll_limit_reached", "1 if the pool is at this limit, 0 otherwise.");
     for pool in pools {
         for (reason, used) in kinds(pool) {
-            if used.most.is_some() {
+            if used.max.is_some() {
                 family.sample(&[("pool", &pool.name), ("reason", reason)], u8::from(used.is_full()));
             }
         }
         // A pool is as good as full, too, when each of its destinations that serve is.
-        if pool.destinations.iter().any(|d| d.requests.most.is_some()) {
+        if pool.destinations.iter().any(|d| d.requests.max.is_some()) {
             let mut serving = pool.destinations.iter().filter(|d| d.standing.serves()).peekable();
             let full = serving.peek().is_some() && serving.all(|d| d.requests.is_full());
             family.sample(&[("pool", &pool.name), ("reason", "destinations")], u8::from(full));
         }
     }
-    let mut family = text.gauge("plimsoll_circuit_limit", "How much a pool may have at once.");
+    let mut family = text.gauge("plimsoll_limit_max", "Limit of a pool, by what is limited.");
     for pool in pools {
         for (reason, used) in kinds(pool) {
-            used.most.into_iter().for_each(|most| {
-                family.sample(&[("pool", &pool.name), ("reason", reason)], most);
+            used.max.into_iter().for_each(|max| {
+                family.sample(&[("pool", &pool.name), ("reason", reason)], max);
             });
         }
     }
-    let mut family = text.gauge("plimsoll_destination_limit", "How much a destination may have at once.");
+    let mut family = text.gauge("plimsoll_destination_limit", "Limit of a destination, by what is limited.");
     for pool in pools {
         for d in &pool.destinations {
             for (reason, used) in [("requests", d.requests), ("connections", d.connections)] {
-                used.most.into_iter().for_each(|most| {
+                used.max.into_iter().for_each(|max| {
                     let labels = [("pool", &*pool.name), ("destination", &*d.name), ("reason", reason)];
-                    family.sample(&labels, most);
+                    family.sample(&labels, max);
                 });
             }
         }
@@ -50,14 +50,14 @@ pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
 fn waits(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family = text.gauge("plimsoll_queue_length", "Messages that wait for a place at a destination.");
     for pool in pools {
-        family.sample(&[("pool", &pool.name)], pool.circuit.pending.now);
+        family.sample(&[("pool", &pool.name)], pool.limits.pending.current);
     }
     let mut family = text.family(
         Kind::Histogram,
         "plimsoll_queue_wait_seconds",
         "How long messages have waited for a place, those that got none included.",
     );
-    for pool in pools.iter().filter(|pool| pool.circuit.is_limited()) {
+    for pool in pools.iter().filter(|pool| pool.limits.is_limited()) {
         family.histogram(&[("pool", &pool.name)], &pool.counts.waits.buckets, pool.counts.waits.sum);
     }
     let mut family = text.counter("plimsoll_overflows_total", "Messages that a limit kept from something.");

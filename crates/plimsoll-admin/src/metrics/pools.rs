@@ -67,8 +67,8 @@ fn answers(text: &mut Text<'_>, pools: &[PoolView]) {
     );
     let mut shown = false;
     each(pools, |labels, _, d| {
-        if d.unscored > 0 || !std::mem::replace(&mut shown, true) {
-            family.sample(&labels, d.unscored);
+        if d.score_errors > 0 || !std::mem::replace(&mut shown, true) {
+            family.sample(&labels, d.score_errors);
         }
     });
     let mut family = text.gauge("plimsoll_destination_in_flight", "Messages a destination holds now.");

@@ -6,11 +6,11 @@ use super::*;
 use crate::balance::{Algorithm, Settings};
 use crate::destination::{Address, AdminState, Destination};
 use crate::health::{HealthSpec, OutlierSpec, ProbeKind, ProbeResult};
+use crate::outcome::{Failure, Outcome};
 use crate::pool::{Action, Input, Pool};
 use crate::rng::Rng;
 use crate::snapshot::{Want, balance_load};
 use crate::spread::SpreadSpec;
-use crate::stats::{Failure, Outcome};
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -119,9 +119,9 @@ impl World {
         let snapshot = self.pool.snapshot().clone();
         let want = Want { repeatable: true, ..Want::default() };
         if let Ok(assignment) = balance_load(&snapshot, &want, self.now, &mut Rng::new(1))
-            && let Some(suspect) = assignment.finish(self.now, outcome)
+            && let Some(signal) = assignment.finish(self.now, outcome)
         {
-            self.pool.handle(self.now, Input::Suspect(suspect));
+            self.pool.handle(self.now, Input::FailureSignal(signal));
         }
         self.act();
     }

@@ -83,7 +83,7 @@ impl Score for Scores {
         let (stats, program) = &self.programs[slot];
         let score = program.run(&Reader { stats, scores: self, now });
         if score.is_nan() {
-            stats.note_unscored();
+            stats.count_score_error();
             return f64::INFINITY;
         }
         score
@@ -238,8 +238,8 @@ mod tests {
         slots[2].labels = Arc::new([("cost".into(), "7".into())]);
         let by_cost = picker("double(labels.cost) + in_flight", &slots);
         assert_eq!(ranks(&*by_cost, &slots, 3), "2 2 2");
-        let unscored: Vec<u32> = slots.iter().map(|slot| slot.stats.unscored()).collect();
-        assert_eq!(unscored, [3, 3, 0]);
+        let score_errors: Vec<u32> = slots.iter().map(|slot| slot.stats.score_errors()).collect();
+        assert_eq!(score_errors, [3, 3, 0]);
         let by_nothing = picker("0 / 0", &slots);
         assert_eq!(ranks(&*by_nothing, &slots, 6), "0 1 2 0 1 2", "where nobody has one, all take turns");
     }

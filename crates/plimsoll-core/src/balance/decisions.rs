@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use crate::hash::mix;
-use crate::tally::bump;
+use crate::stats::bump;
 
 /// Keys a worker remembers of one table: 32 KiB, which stay in its cache beside everything else.
 const KEYS: usize = 2048;

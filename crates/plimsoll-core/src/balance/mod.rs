@@ -268,7 +268,8 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::stats::{Assignment, Outcome};
+    use crate::outcome::Outcome;
+    use crate::stats::Assignment;
 
     /// Slots named a, b, c … with these ranks and weights.
     pub(crate) fn slots(ranks_and_weights: impl IntoIterator<Item = (u32, u32)>) -> Arc<[Slot]> {
@@ -285,7 +286,7 @@ pub(crate) mod tests {
             warmth: None,
             stats: {
                 let stats = Arc::new(DestinationStats::new(1));
-                stats.set_measures(true);
+                stats.set_latency_tracking(true);
                 stats.measured().keep_near();
                 stats
             },

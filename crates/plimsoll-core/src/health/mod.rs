@@ -162,7 +162,7 @@ pub struct OutlierSpec {
     /// Destinations are compared with each other so often; `None` = they are not.
     pub interval: Option<Duration>,
     /// Messages that wait for so long, and for many times longer than they and its peers' usually do, make a
-    /// destination suspect before their own time limit does; `None` = they do not.
+    /// destination signal before their own time limit does; `None` = they do not.
     pub silence: Option<Duration>,
     /// Each is judged by what is usual of it, too (`quality.learning`), at every comparison.
     pub learns: bool,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::destination::Ejection;
 use crate::health::OutlierSpec;
-use crate::stats::Suspect;
+use crate::stats::FailureSignal;
 use crate::time::Tick;
 
 /// A spared destination is told of at most this often, however often it fails.
@@ -91,17 +91,17 @@ impl Outlier {
         &mut self,
         now: Tick,
         spec: &OutlierSpec,
-        suspect: &Suspect,
+        signal: &FailureSignal,
         connects_only: bool,
         room: Room,
     ) -> Verdict {
-        let bad = suspect.outcome.blames_destination();
-        let enough = spec.consecutive_failures > 0 && suspect.streak >= spec.consecutive_failures;
+        let bad = signal.outcome.blames_destination();
+        let enough = spec.consecutive_failures > 0 && signal.streak >= spec.consecutive_failures;
         match self.ejection {
-            Ejection::Probation if suspect.trial && bad => {
+            Ejection::Probation if signal.trial && bad => {
                 Verdict::TrialFailed(self.eject(now, spec, connects_only))
             }
-            Ejection::Probation if suspect.trial => {
+            Ejection::Probation if signal.trial => {
                 self.pardon(now);
                 Verdict::TrialPassed
             }
@@ -189,7 +189,7 @@ impl Outlier {
 mod tests {
     use super::*;
     use crate::destination::DestinationId;
-    use crate::stats::{Failure, Outcome};
+    use crate::outcome::{Failure, Outcome};
 
     const SPEC: OutlierSpec = OutlierSpec {
         consecutive_failures: 5,
@@ -208,8 +208,8 @@ mod tests {
         Tick::ZERO + Duration::from_secs(seconds)
     }
 
-    fn word(outcome: Outcome, streak: u32, trial: bool) -> Suspect {
-        Suspect { id: DestinationId(0), outcome, streak, trial }
+    fn word(outcome: Outcome, streak: u32, trial: bool) -> FailureSignal {
+        FailureSignal { id: DestinationId(0), outcome, streak, trial }
     }
 
     fn fail(outlier: &mut Outlier, seconds: u64) -> Verdict {

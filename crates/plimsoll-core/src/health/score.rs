@@ -42,11 +42,12 @@ mod tests {
 
     use super::*;
     use crate::destination::DestinationId;
-    use crate::stats::{Assignment, Outcome};
+    use crate::outcome::Outcome;
+    use crate::stats::Assignment;
 
     fn stats(outcomes: &[(u16, u64)]) -> Arc<DestinationStats> {
         let stats = Arc::new(DestinationStats::new(1));
-        stats.set_measures(true);
+        stats.set_latency_tracking(true);
         for &(status, millis) in outcomes {
             let assignment = Assignment::take(DestinationId(0), 0, 0, &stats, Tick::ZERO).expect("no limit");
             assignment

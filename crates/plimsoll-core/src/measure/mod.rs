@@ -22,7 +22,7 @@ pub use self::quantile::Quantile;
 pub use self::report::{Gauge, LoadReport, NAMED_MAX, Reported};
 pub use self::usual::Usual;
 
-use crate::stats::{Failure, Outcome};
+use crate::outcome::{Failure, Outcome};
 use crate::time::Tick;
 
 /// What a bad outcome counts as at least: whoever fails fast must not look fast (linkerd's load biaser:

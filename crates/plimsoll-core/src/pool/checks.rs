@@ -23,7 +23,7 @@ impl Pool {
             let entry = &mut self.entries[nth];
             if were_on && self.spec.health.is_some() {
                 entry.checker.hurry(due);
-                entry.stats.listen();
+                entry.stats.notify_next_failure();
                 continue;
             }
             if entry.checker.health() == Health::Down {
@@ -31,7 +31,7 @@ impl Pool {
             }
             // Who serves already goes on until a check speaks against it.
             entry.checker = Checker::new(due, Start::Serving);
-            entry.stats.listen();
+            entry.stats.notify_next_failure();
         }
     }
 
@@ -94,7 +94,7 @@ impl Pool {
         if let (Some(health), Some(&rank), false) = (&self.spec.health, self.index.get(&id), sent.stale) {
             let entry = &mut self.entries[rank];
             let passed = matches!(result, ProbeResult::Passed { .. });
-            entry.stats.listen();
+            entry.stats.notify_next_failure();
             let well = entry.went_well();
             if entry.checker.record(now, health, result, &mut self.rng) {
                 entry.contradicted.failed += u64::from(well && entry.checker.health() == Health::Down);

@@ -144,7 +144,7 @@ impl Entry {
         }
         self.normal = Normal::default();
         self.silence.forget();
-        self.stats.listen();
+        self.stats.notify_next_failure();
         self.outlier = Outlier::default();
         self.stats.reset_streak();
         self.stats.measured().forget();

@@ -21,15 +21,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::{Algorithm, Policy, Settings};
-use crate::circuit::{Circuit, DestinationLimits, PoolLimits};
 use crate::destination::{AdminState, Destination, DestinationId, Ejection, Name, Weight};
 use crate::event::{Event, Reason};
 use crate::health::{HealthSpec, Lanes, LoadSpec, OutlierSpec, Room};
+use crate::limit::{DestinationLimits, PoolLimits};
+use crate::limiter::PoolLimiter;
 use crate::measure::LoadReport;
 use crate::rng::Rng;
 use crate::snapshot::Snapshot;
 use crate::spread::SpreadSpec;
-use crate::stats::Suspect;
+use crate::stats::FailureSignal;
 use crate::time::Tick;
 
 use self::agenda::Agenda;
@@ -110,7 +111,7 @@ pub enum Input {
         result: ProbeResult,
     },
     /// An assignment's word about a destination.
-    Suspect(Suspect),
+    FailureSignal(FailureSignal),
     /// What a destination says of its load.
     LoadReport {
         /// Which; an unknown name changes nothing.
@@ -144,7 +145,7 @@ pub struct Pool {
     next_id: u32,
     agenda: Agenda,
     lanes: Lanes,
-    circuit: Arc<Circuit>,
+    limiter: Arc<PoolLimiter>,
     snapshot: Arc<Snapshot>,
     /// A witness may have changed: standings must be settled.
     touched: bool,
@@ -188,7 +189,7 @@ impl Pool {
             next_id: 0,
             agenda: Agenda::default(),
             lanes: Lanes::default(),
-            circuit: Arc::new(Circuit::new(workers)),
+            limiter: Arc::new(PoolLimiter::new(workers)),
             snapshot,
             touched: true,
             dirty: true,
@@ -201,7 +202,7 @@ impl Pool {
             panics_until: Tick::ZERO,
             look_at: Tick::NEVER,
         };
-        pool.circuit.set_limits(&pool.spec.limits);
+        pool.limiter.set_limits(&pool.spec.limits);
         pool.plan_comparison(now);
         pool.replace_load(now);
         pool.replace_members(now, members);
@@ -219,7 +220,7 @@ impl Pool {
             Input::Admin { name, state } => self.set_admin(now, &name, state),
             Input::Weight { name, weight } => self.set_weight(&name, weight),
             Input::Probed { id, result } => self.probed(now, id, result),
-            Input::Suspect(suspect) => self.suspect(now, &suspect),
+            Input::FailureSignal(signal) => self.signal(now, &signal),
             Input::LoadReport { name, report } => self.load_report(now, &name, &report),
         }
         self.handle_timeout(now);
@@ -267,8 +268,8 @@ impl Pool {
     }
 
     /// What it has at once, and who waits for it.
-    pub fn circuit(&self) -> &Arc<Circuit> {
-        &self.circuit
+    pub fn limiter(&self) -> &Arc<PoolLimiter> {
+        &self.limiter
     }
 
     /// How it is run.
@@ -338,20 +339,20 @@ impl Pool {
             let generation = self.snapshot.generation + 1;
             let mut picture =
                 picture::picture(&self.name, generation, &self.spec, &*self.policy, &self.entries);
-            picture.circuit = self.limited_circuit();
+            picture.limiter = self.limiter_if_limited();
             (self.snapshot, self.unpublished) = (Arc::new(picture), true);
         }
     }
 
-    /// The circuit, if anything of the pool has a limit; then all its messages tell it when they end.
-    fn limited_circuit(&self) -> Option<Arc<Circuit>> {
+    /// the limiter, if anything of the pool has a limit; then all its messages tell it when they end.
+    fn limiter_if_limited(&self) -> Option<Arc<PoolLimiter>> {
         let none = |entry: &Entry| entry.destination.limits == DestinationLimits::default();
         let pool = PoolLimits { pending: 0, ..self.spec.limits };
         if pool == PoolLimits::default() && self.entries.iter().all(none) {
             return None;
         }
-        self.entries.iter().for_each(|entry| entry.stats.join_circuit(&self.circuit));
-        Some(self.circuit.clone())
+        self.entries.iter().for_each(|entry| entry.stats.set_limiter(&self.limiter));
+        Some(self.limiter.clone())
     }
 
     /// Takes ejections back that the pool can no longer bear, the one that ends first before the others: when
@@ -398,7 +399,7 @@ impl Pool {
     }
 }
 
-const fn suspect_at(outlier: &OutlierSpec) -> u32 {
+const fn signal_threshold(outlier: &OutlierSpec) -> u32 {
     match outlier.consecutive_failures {
         0 => u32::MAX,
         some => some,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::mem;
 
 use super::entry::Entry;
-use super::{Pool, PoolSpec, suspect_at};
+use super::{Pool, PoolSpec, signal_threshold};
 use crate::balance::Settings;
 use crate::destination::{AdminState, Destination, DestinationId, Name, Weight};
 use crate::event::{Event, Reason};
@@ -65,9 +65,9 @@ impl Pool {
         // 4 billion joins: a thousand a second for seven weeks without a break.
         self.next_id = self.next_id.wrapping_add(1);
         let stats = DestinationStats::new(self.workers);
-        stats.set_suspect_at(suspect_at(&self.spec.outlier));
+        stats.set_signal_threshold(signal_threshold(&self.spec.outlier));
         stats.reported().set_max_age(self.spec.load.max_age);
-        stats.listen();
+        stats.notify_next_failure();
         stats.set_limits(destination.limits);
         let checker = Checker::new(self.first_check(now, nth), self.start());
         let mut entry = Entry::new(id, destination, stats, now, checker);
@@ -99,12 +99,12 @@ impl Pool {
         }
         self.dirty |= old.spread != self.spec.spread;
         if old.limits != self.spec.limits {
-            self.circuit.set_limits(&self.spec.limits);
+            self.limiter.set_limits(&self.spec.limits);
             self.dirty = true;
         }
         self.touched = true;
         for entry in &mut self.entries {
-            entry.stats.set_suspect_at(suspect_at(&self.spec.outlier));
+            entry.stats.set_signal_threshold(signal_threshold(&self.spec.outlier));
             if self.spec.outlier.consecutive_failures == 0 && entry.outlier.pardon(now) {
                 entry.relief = Some(Reason::DetectionOff);
             }

@@ -10,33 +10,34 @@ use crate::health::Verdict;
 use crate::health::normal::{self, Normal};
 use crate::health::peers::{self, Window, Worse};
 use crate::health::silence::Judgement;
+use crate::outcome::{Failure, Outcome};
 use crate::pool::Pool;
 use crate::pool::entry::Entry;
-use crate::stats::{Failure, Outcome, Progress, Suspect};
+use crate::stats::{FailureSignal, Progress};
 use crate::time::Tick;
 
 /// Looks for silence are this far apart at least.
 const LOOK_AT_LEAST: Duration = Duration::from_millis(10);
 
 impl Pool {
-    pub(super) fn suspect(&mut self, now: Tick, suspect: &Suspect) {
-        let Some(&rank) = self.index.get(&suspect.id) else { return };
+    pub(super) fn signal(&mut self, now: Tick, signal: &FailureSignal) {
+        let Some(&rank) = self.index.get(&signal.id) else { return };
         let entry = &self.entries[rank];
         // What goes wrong while it drains or is down anyway is no news.
         if entry.admin != AdminState::Ready || entry.checker.health() == Health::Down {
             return;
         }
-        let silent = suspect.outcome == Outcome::Failed(Failure::Timeout);
-        if suspect.outcome.blames_destination() {
+        let silent = signal.outcome == Outcome::Failed(Failure::Timeout);
+        if signal.outcome.blames_destination() {
             self.doubt(now, rank, silent);
         }
         let room = self.room(rank);
         let entry = &mut self.entries[rank];
         // A row that a good answer or a return has ended since the assignment spoke is no row.
-        let suspect = Suspect { streak: suspect.streak.min(entry.stats.streak()), ..*suspect };
+        let signal = FailureSignal { streak: signal.streak.min(entry.stats.streak()), ..*signal };
         let connects_only = entry.stats.only_connects_failed();
-        let verdict = entry.outlier.judge(now, &self.spec.outlier, &suspect, connects_only, room);
-        let last = match suspect.outcome {
+        let verdict = entry.outlier.judge(now, &self.spec.outlier, &signal, connects_only, room);
+        let last = match signal.outcome {
             Outcome::Failed(failure) => Some(failure),
             Outcome::Answered { .. } => None,
         };
@@ -45,16 +46,16 @@ impl Pool {
             Verdict::Spared => {
                 let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
                 self.panic(now);
-                return self.tell(Event::EjectionSpared { pool, destination, streak: suspect.streak });
+                return self.tell(Event::EjectionSpared { pool, destination, streak: signal.streak });
             }
             Verdict::Ejected(span) => {
-                entry.ejected(Reason::TrafficFailed { streak: suspect.streak, last, span });
+                entry.ejected(Reason::TrafficFailed { streak: signal.streak, last, span });
             }
             Verdict::TrialFailed(span) => entry.ejected_by = Some(Reason::TrialFailed { last, span }),
             Verdict::TrialPassed => entry.relief = Some(Reason::TrialPassed),
         }
         self.touched = true;
-        self.plan(suspect.id);
+        self.plan(signal.id);
     }
 
     pub(super) fn plan_comparison(&mut self, now: Tick) {

@@ -6,7 +6,7 @@ mod hedge;
 pub use self::budget::Budget;
 pub use self::hedge::{After, HedgeSpec};
 
-use crate::stats::Failure;
+use crate::outcome::Failure;
 use crate::time::Tick;
 
 /// Which failures are worth another try.

@@ -22,19 +22,19 @@ pub fn balance_load(
     now: Tick,
     rng: &mut Rng,
 ) -> Result<Assignment, NoDestination> {
-    let Some(circuit) = &snapshot.circuit else {
+    let Some(limiter) = &snapshot.limiter else {
         return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
     };
-    if circuit.has_line() && !want.waited {
+    if limiter.has_waiters() && !want.waited {
         return Err(nobody(snapshot, want));
     }
-    if circuit.requests.most().is_none() {
+    if limiter.requests.max().is_none() {
         return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
     }
-    circuit.requests.enter().ok_or_else(|| nobody(snapshot, want))?;
+    limiter.requests.try_acquire().ok_or_else(|| nobody(snapshot, want))?;
     let found = find(snapshot, want, now, rng).map(Assignment::counted);
     found.ok_or_else(|| {
-        circuit.requests.leave();
+        limiter.requests.release();
         nobody(snapshot, want)
     })
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::balance::Algorithm;
-use crate::circuit::{DestinationLimits, PoolLimits};
 use crate::destination::{Address, Weight};
+use crate::limit::{DestinationLimits, PoolLimits};
 use crate::stats::Assignment;
 
 pub(crate) fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -> Member {
@@ -72,13 +72,13 @@ fn one_candidate_is_taken_without_asking_an_algorithm() {
 fn limited(each: u32, pool: u32, algorithm: Algorithm) -> Snapshot {
     let members = (0..3).map(|rank| member(rank, u8::from(rank == 2), 1, Standing::Serving));
     let mut snapshot = Snapshot::build("pool".into(), 1, &*algorithm.policy(1), members.collect());
-    let circuit = Arc::new(Circuit::new(1));
-    circuit.set_limits(&PoolLimits { requests: pool, pending: 10, ..PoolLimits::default() });
+    let limiter = Arc::new(PoolLimiter::new(1));
+    limiter.set_limits(&PoolLimits { requests: pool, pending: 10, ..PoolLimits::default() });
     for member in &snapshot.members {
         member.stats.set_limits(DestinationLimits { requests: each, connections: 0 });
-        member.stats.join_circuit(&circuit);
+        member.stats.set_limiter(&limiter);
     }
-    snapshot.circuit = Some(circuit);
+    snapshot.limiter = Some(limiter);
     snapshot
 }
 
@@ -108,17 +108,17 @@ fn who_is_full_is_passed_over_and_then_the_next_tier_serves() {
 #[test]
 fn a_pool_has_as_many_as_it_may_and_nobody_passes_the_line() {
     let snapshot = limited(0, 2, Algorithm::P2c);
-    let circuit = snapshot.circuit.clone().expect("limited");
+    let limiter = snapshot.limiter.clone().expect("limited");
     let (want, mut rng) = (Want::default(), Rng::new(1));
     let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
     let held = [ask(&want).expect("room"), ask(&want).expect("room")];
-    assert_eq!((ask(&want).err(), circuit.requests.now()), (Some(NoDestination::Full), 2));
-    circuit.join_line(false).expect("room in the line");
+    assert_eq!((ask(&want).err(), limiter.requests.current()), (Some(NoDestination::Full), 2));
+    limiter.try_enqueue(false).expect("room in the line");
     drop(held);
-    assert_eq!(circuit.requests.now(), 0);
+    assert_eq!(limiter.requests.current(), 0);
     assert_eq!(ask(&want).err(), Some(NoDestination::Full), "somebody waits");
     assert!(ask(&Want { waited: true, ..want }).is_ok());
-    circuit.leave_line(false);
+    limiter.leave_queue(false);
     assert!(ask(&want).is_ok());
 }
 

@@ -1,137 +1,139 @@
-//! One message's hold on a destination, and what it teaches about it.
+//! One message's hold on a destination, and what its outcome records.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{DestinationStats, Failure, Outcome, Trial};
+use super::counts::{bucket_of, bump};
+use super::{DestinationStats, Trial};
 use crate::destination::DestinationId;
 use crate::measure::{Reported, slows};
-use crate::tally::{bucket_of, bump};
+use crate::outcome::{Failure, Outcome};
 use crate::time::Tick;
 
-/// A word to the slow loop: look at this destination.
+/// Signal to the slow loop that an outcome may change a destination's status.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Suspect {
-    /// Whom.
+pub struct FailureSignal {
+    /// The destination.
     pub id: DestinationId,
-    /// How its last message ended.
+    /// Outcome of its last message.
     pub outcome: Outcome,
-    /// Bad outcomes in a row, this one included; 0 when the outcome is good.
+    /// Number of consecutive bad outcomes, this one included; 0 when the outcome is good.
     pub streak: u32,
-    /// This message was the one trial of a probation.
+    /// The message was the trial of an ejected destination.
     pub trial: bool,
 }
 
-/// One message's hold on a destination: counted in flight from the choice to the end of the body.
+/// One message's hold on a destination: counted in flight from the pick to the end of the body.
 ///
-/// Dropped without [`finish`](Self::finish) it counts as cancelled: in-flight falls, nothing is learned, and
-/// a trial it had taken is open again.
+/// Dropped without [`finish`](Self::finish) it counts as cancelled: in-flight falls, nothing is recorded, and a
+/// trial it had taken is open again.
 #[derive(Debug)]
 pub struct Assignment {
     id: DestinationId,
-    slot: usize,
+    member: usize,
     worker: usize,
     trial: Option<Trial>,
-    learned: bool,
-    /// It counts among the requests of its pool.
+    recorded: bool,
+    /// The message counts among the requests of its pool.
     counted: bool,
-    /// The row of bad outcomes its good answer ended, in case that answer breaks off after all.
-    ended_row: u32,
-    /// Messages that were in flight there when it was chosen.
-    others: u32,
+    /// Streak that the good response ended, in case that response breaks off after all.
+    interrupted_streak: u32,
+    /// Messages in flight at the destination when it was picked.
+    in_flight_before: u32,
     stats: Arc<DestinationStats>,
     started: Tick,
 }
 
 impl Assignment {
-    /// A hold on a destination that has room for one more.
+    /// Takes a place at a destination; `None` if its limit is reached.
     #[inline]
     pub(crate) fn take(
         id: DestinationId,
-        slot: usize,
+        member: usize,
         worker: usize,
         stats: &Arc<DestinationStats>,
         now: Tick,
     ) -> Option<Self> {
-        let others = stats.in_flight.enter()?;
-        bump(&stats.tally(worker).started, 1);
+        let in_flight_before = stats.in_flight.try_acquire()?;
+        bump(&stats.counts_of(worker).started, 1);
         let stats = stats.clone();
         Some(Self {
             id,
-            slot,
+            member,
             worker,
             trial: None,
-            learned: false,
+            recorded: false,
             counted: false,
-            ended_row: 0,
-            others,
+            interrupted_streak: 0,
+            in_flight_before,
             stats,
             started: now,
         })
     }
 
-    /// It carries a trial.
+    /// Attaches the trial that the message carries.
     pub(crate) fn on_trial(mut self, trial: Trial) -> Self {
         self.trial = Some(trial);
         self
     }
 
-    /// It counts among the requests of its pool, where it has a place already.
+    /// Marks the message as counted among the requests of its pool, to be released there.
     pub(crate) fn counted(mut self) -> Self {
         self.counted = true;
         self
     }
 
-    /// Whose assignment this is.
+    /// The destination.
     pub fn id(&self) -> DestinationId {
         self.id
     }
 
-    /// The index of the destination in [`crate::Snapshot::members`] of the snapshot that gave the assignment.
+    /// Index of the destination in [`crate::Snapshot::members`] of the snapshot that gave the assignment.
     pub fn member(&self) -> usize {
-        self.slot
+        self.member
     }
 
-    /// What the destination says of its own load, where its answers tell.
+    /// The destination's latest report of its own load, to be updated from its responses.
     pub fn reported(&self) -> &Reported {
         &self.stats.reported
     }
 
-    /// When the destination was chosen.
+    /// Time of the pick.
     pub fn started(&self) -> Tick {
         self.started
     }
 
-    /// The message carries the one trial of an ejected destination.
+    /// Returns whether the message carries the trial of an ejected destination.
     pub fn is_trial(&self) -> bool {
         self.trial.is_some()
     }
 
-    /// Records how the destination answered, as soon as that is known (for HTTP: at the head of the
-    /// answer). The assignment goes on holding its place until it is dropped: in-flight ends with the body.
-    /// A second call is ignored, unless it speaks against the destination ([`Failure::Truncated`], a bad
-    /// status in the trailers of gRPC): then it takes the place of the good outcome, so a destination that
-    /// breaks off every body has a row of bad ones.
-    pub fn learn(&mut self, now: Tick, outcome: Outcome) -> Option<Suspect> {
-        if std::mem::replace(&mut self.learned, true) {
-            return self.learn_more(now, outcome);
+    /// Records the outcome as soon as it is known (for HTTP: at the head of the response). The assignment keeps its
+    /// place until it is dropped: in-flight ends with the body.
+    ///
+    /// A second call is ignored unless its outcome counts against the destination ([`Failure::Truncated`], a bad
+    /// status in gRPC trailers). Then it replaces the good outcome, so that a destination that breaks off every body
+    /// has a streak of bad outcomes.
+    pub fn record(&mut self, now: Tick, outcome: Outcome) -> Option<FailureSignal> {
+        if std::mem::replace(&mut self.recorded, true) {
+            return self.record_late(now, outcome);
         }
         self.measure(now, outcome);
-        let tally = self.stats.tally(self.worker);
-        bump(&tally.ended, 1);
+        let counts = self.stats.counts_of(self.worker);
+        bump(&counts.ended, 1);
         match outcome {
             Outcome::Answered { status, first_byte } => {
-                bump(&tally.classes[usize::from(status / 100).min(5)], 1);
-                bump(&tally.first_byte_nanos, first_byte.as_nanos() as u64);
-                bump(&tally.buckets[bucket_of(first_byte)], 1);
+                bump(&counts.classes[usize::from(status / 100).min(5)], 1);
+                bump(&counts.first_byte_nanos, first_byte.as_nanos() as u64);
+                bump(&counts.buckets[bucket_of(first_byte)], 1);
             }
-            Outcome::Failed(failure) => bump(&tally.failures[failure as usize], 1),
+            Outcome::Failed(failure) => bump(&counts.failures[failure as usize], 1),
         }
-        self.judge(outcome)
+        self.evaluate(outcome)
     }
 
-    /// What came to light after the answer had begun: it can only be worse.
-    fn learn_more(&mut self, now: Tick, outcome: Outcome) -> Option<Suspect> {
+    /// Records an outcome that became known after the response had begun. It can only be worse.
+    fn record_late(&mut self, now: Tick, outcome: Outcome) -> Option<FailureSignal> {
         if slows(outcome) {
             self.measure(now, outcome);
         }
@@ -139,47 +141,48 @@ impl Assignment {
             return None;
         }
         if let Outcome::Failed(failure) = outcome {
-            bump(&self.stats.tally(self.worker).failures[failure as usize], 1);
+            bump(&self.stats.counts_of(self.worker).failures[failure as usize], 1);
         }
-        self.judge(outcome)
+        self.evaluate(outcome)
     }
 
-    /// A message whose client went away before the answer teaches nothing, as ever: what it waited for says as
-    /// much about the client's patience.
+    /// Measures the latency. Cancelled messages never get here: how long their clients waited says as much about the
+    /// clients as about the destination.
     fn measure(&self, now: Tick, outcome: Outcome) {
-        if self.stats.measures.load(Relaxed) {
-            self.stats.measured.record(now, outcome, now.since(self.started), self.others);
+        if self.stats.latency_tracking.load(Relaxed) {
+            self.stats.measured.record(now, outcome, now.since(self.started), self.in_flight_before);
         }
     }
 
-    /// Another destination answered the message first, and this one is not waited for: it counts as cancelled,
-    /// but that it took so long is remembered.
-    pub fn outrun(self, now: Tick) {
-        if !self.learned && self.stats.measures.load(Relaxed) {
-            self.stats.measured.record_at_least(now, now.since(self.started), self.others);
+    /// Ends the assignment because another destination responded to the hedged message first. It counts as
+    /// cancelled, but the time it took is measured as a lower bound.
+    pub fn cancelled_by_hedge(self, now: Tick) {
+        if !self.recorded && self.stats.latency_tracking.load(Relaxed) {
+            self.stats.measured.record_at_least(now, now.since(self.started), self.in_flight_before);
         }
     }
 
-    fn judge(&mut self, outcome: Outcome) -> Option<Suspect> {
+    /// Updates the streak, and returns a signal where the slow loop has to look at the destination.
+    fn evaluate(&mut self, outcome: Outcome) -> Option<FailureSignal> {
         if outcome == Outcome::Failed(Failure::NoResources) {
             return None;
         }
-        let trial = self.trial.take().is_some_and(|trial| self.stats.trial_counts(trial));
+        let trial = self.trial.take().is_some_and(|trial| self.stats.trial.is_current(trial));
         if !outcome.blames_destination() {
-            let row = self.stats.streak.load(Relaxed);
-            if row != 0 {
-                self.ended_row = row;
+            let streak = self.stats.streak.load(Relaxed);
+            if streak != 0 {
+                self.interrupted_streak = streak;
                 self.stats.reset_streak();
             }
-            return trial.then_some(Suspect { id: self.id, outcome, streak: 0, trial });
+            return trial.then_some(FailureSignal { id: self.id, outcome, streak: 0, trial });
         }
         if outcome != Outcome::Failed(Failure::Connect) {
-            self.stats.reached.store(true, Relaxed);
+            self.stats.failed_after_connect.store(true, Relaxed);
         }
-        let more = std::mem::take(&mut self.ended_row).saturating_add(1);
+        let more = std::mem::take(&mut self.interrupted_streak).saturating_add(1);
         let streak = self.stats.streak.fetch_add(more, Relaxed).saturating_add(more);
-        let news = self.stats.is_news();
-        (trial || news || streak >= self.stats.suspect_at.load(Relaxed)).then_some(Suspect {
+        let first = self.stats.is_first_failure();
+        (trial || first || streak >= self.stats.signal_threshold.load(Relaxed)).then_some(FailureSignal {
             id: self.id,
             outcome,
             streak,
@@ -187,26 +190,26 @@ impl Assignment {
         })
     }
 
-    /// Records the outcome and gives the place back.
-    pub fn finish(mut self, now: Tick, outcome: Outcome) -> Option<Suspect> {
-        self.learn(now, outcome)
+    /// Records the outcome and releases the place.
+    pub fn finish(mut self, now: Tick, outcome: Outcome) -> Option<FailureSignal> {
+        self.record(now, outcome)
     }
 }
 
 impl Drop for Assignment {
     fn drop(&mut self) {
-        self.stats.in_flight.leave();
-        if !self.learned {
-            bump(&self.stats.tally(self.worker).ended, 1);
+        self.stats.in_flight.release();
+        if !self.recorded {
+            bump(&self.stats.counts_of(self.worker).ended, 1);
         }
         if let Some(trial) = self.trial {
             self.stats.give_trial_back(trial);
         }
-        if let Some(circuit) = self.stats.circuit.get() {
+        if let Some(limiter) = self.stats.limiter.get() {
             if self.counted {
-                circuit.requests.leave();
+                limiter.requests.release();
             }
-            circuit.freed();
+            limiter.wake_waiters();
         }
     }
 }
@@ -224,11 +227,11 @@ mod tests {
     const OK: Outcome = Outcome::Answered { status: 200, first_byte: Duration::from_millis(7) };
 
     #[test]
-    fn in_flight_ends_with_the_ticket_and_not_with_the_answer() {
+    fn in_flight_ends_with_the_assignment_and_not_with_the_response() {
         let stats = Arc::new(DestinationStats::new(1));
         let mut held = assignment(&stats);
         assert_eq!(stats.in_flight(), 1);
-        assert_eq!(held.learn(Tick::ZERO, OK), None);
+        assert_eq!(held.record(Tick::ZERO, OK), None);
         assert_eq!(stats.in_flight(), 1);
         drop(held);
         assert_eq!(stats.in_flight(), 0);
@@ -237,36 +240,33 @@ mod tests {
     }
 
     #[test]
-    fn who_is_outrun_has_not_failed() {
+    fn an_attempt_cancelled_by_a_hedge_has_not_failed() {
         let stats = Arc::new(DestinationStats::new(1));
         let later = Tick::ZERO + Duration::from_millis(90);
-        stats.set_measures(true);
+        stats.set_latency_tracking(true);
         assignment(&stats).finish(later, OK);
-        assignment(&stats).outrun(later);
+        assignment(&stats).cancelled_by_hedge(later);
         assert_eq!((stats.in_flight(), stats.streak(), stats.counts().answered()), (0, 0, 1));
         assert_eq!(stats.measured().first_byte.read(later), Some(7e6 + 0.05 * 83e6));
     }
 
     #[test]
-    fn answers_are_measured_only_where_a_policy_asked_for_it() {
+    fn latency_is_measured_only_where_the_policy_needs_it() {
         let stats = Arc::new(DestinationStats::new(1));
         let later = Tick::ZERO + Duration::from_millis(7);
         assignment(&stats).finish(later, OK);
         assert_eq!(stats.measured().first_byte.read(later), None);
-        stats.set_measures(true);
+        stats.set_latency_tracking(true);
         assignment(&stats).finish(later, OK);
         assert_eq!(stats.measured().first_byte.read(later), Some(7e6));
         let mut broken_off = assignment(&stats);
-        broken_off.learn(later, OK);
+        broken_off.record(later, OK);
         broken_off.finish(later, Outcome::Failed(Failure::Truncated));
-        assert!(
-            stats.measured().first_byte.read(later) > Some(200e6),
-            "what comes to light later counts, too"
-        );
+        assert!(stats.measured().first_byte.read(later) > Some(200e6), "a late outcome counts, too");
     }
 
     #[test]
-    fn a_dropped_ticket_teaches_nothing() {
+    fn a_dropped_assignment_records_nothing() {
         let stats = Arc::new(DestinationStats::new(1));
         drop(assignment(&stats));
         assert_eq!((stats.in_flight(), stats.counts().answered(), stats.counts().failed()), (0, 0, 0));
@@ -274,19 +274,19 @@ mod tests {
     }
 
     #[test]
-    fn only_failures_in_a_row_make_a_suspect() {
+    fn only_consecutive_failures_are_signalled() {
         let stats = Arc::new(DestinationStats::new(1));
-        stats.set_suspect_at(2);
+        stats.set_signal_threshold(2);
         let bad = Outcome::Failed(Failure::Reset);
         assert_eq!(assignment(&stats).finish(Tick::ZERO, bad), None);
         assert_eq!(assignment(&stats).finish(Tick::ZERO, OK), None);
         assert_eq!(assignment(&stats).finish(Tick::ZERO, bad), None);
-        let suspect = assignment(&stats).finish(Tick::ZERO, bad).expect("two in a row");
-        assert_eq!((suspect.id, suspect.streak, suspect.trial), (DestinationId(3), 2, false));
+        let signal = assignment(&stats).finish(Tick::ZERO, bad).expect("two in a row");
+        assert_eq!((signal.id, signal.streak, signal.trial), (DestinationId(3), 2, false));
     }
 
     #[test]
-    fn what_we_lack_is_counted_and_blames_nobody() {
+    fn a_lack_of_own_resources_is_counted_and_blames_no_destination() {
         let stats = Arc::new(DestinationStats::new(1));
         stats.open_trial();
         assignment(&stats).finish(Tick::ZERO, Outcome::Failed(Failure::Reset));
@@ -298,26 +298,18 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_breaks_off_continues_the_row_it_ended() {
+    fn a_response_that_breaks_off_continues_the_streak_it_ended() {
         let stats = Arc::new(DestinationStats::new(1));
-        stats.set_suspect_at(3);
+        stats.set_signal_threshold(3);
         let broken_off = || {
             let mut assignment = assignment(&stats);
-            assert_eq!(assignment.learn(Tick::ZERO, OK), None);
+            assert_eq!(assignment.record(Tick::ZERO, OK), None);
             assignment.finish(Tick::ZERO, Outcome::Failed(Failure::Truncated))
         };
         assert_eq!((broken_off(), broken_off()), (None, None));
         assert_eq!(broken_off().expect("three in a row").streak, 3);
         assignment(&stats).finish(Tick::ZERO, OK);
-        assert_eq!((broken_off(), stats.streak()), (None, 1), "a whole answer ends the row for good");
-    }
-
-    #[test]
-    fn a_503_blames_the_destination_and_a_501_the_request() {
-        let answered = |status| Outcome::Answered { status, first_byte: Duration::ZERO };
-        assert!(answered(503).blames_destination());
-        assert!(!answered(501).blames_destination());
-        assert!(!answered(429).blames_destination());
+        assert_eq!((broken_off(), stats.streak()), (None, 1), "a complete response ends the streak for good");
     }
 
     fn on_trial(stats: &Arc<DestinationStats>) -> Option<Assignment> {
@@ -336,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_of_an_earlier_trial_neither_reopens_nor_decides_a_later_one() {
+    fn an_assignment_of_an_earlier_trial_neither_reopens_nor_decides_a_later_one() {
         let stats = Arc::new(DestinationStats::new(1));
         stats.open_trial();
         let (early, closed) = (on_trial(&stats).expect("open"), stats.clone());
@@ -349,11 +341,11 @@ mod tests {
         stats.open_trial();
         let late = on_trial(&stats).expect("open again");
         assert_eq!(early.finish(Tick::ZERO, OK), None, "its trial is over");
-        assert!(late.finish(Tick::ZERO, OK).expect("the trial's answer").trial);
+        assert!(late.finish(Tick::ZERO, OK).expect("the trial's outcome").trial);
     }
 
     #[test]
-    fn one_failure_that_reached_the_destination_marks_the_whole_row() {
+    fn one_failure_after_connect_marks_the_whole_streak() {
         let stats = Arc::new(DestinationStats::new(1));
         assignment(&stats).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
         assert!(stats.only_connects_failed());
@@ -361,6 +353,6 @@ mod tests {
         assignment(&stats).finish(Tick::ZERO, Outcome::Failed(Failure::Connect));
         assert!(!stats.only_connects_failed());
         assignment(&stats).finish(Tick::ZERO, OK);
-        assert!(stats.only_connects_failed(), "a good answer ends the row");
+        assert!(stats.only_connects_failed(), "a good response ends the streak");
     }
 }

@@ -1,317 +1,235 @@
-//! What messages show about one destination while it serves.
+//! Statistics of one destination, shared by all workers.
 
 mod assignment;
+mod connection;
+mod counts;
+mod trial;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-pub use self::assignment::{Assignment, Suspect};
-use crate::circuit::{Circuit, DestinationLimits, Gauge};
+pub use self::assignment::{Assignment, FailureSignal};
+pub use self::connection::{ConnectionPermit, ConnectionWait};
+pub(crate) use self::counts::bump;
+pub use self::counts::{BUCKETS_MS, Counts, Progress, WorkerCounts, bucket_of};
+pub(crate) use self::trial::Trial;
+#[cfg(not(loom))]
+use self::trial::TrialSlot;
+/// Visible for the loom test only.
+#[cfg(loom)]
+pub use self::trial::{Trial, TrialSlot};
+use crate::limit::{DestinationLimits, Limit};
+use crate::limiter::PoolLimiter;
 use crate::measure::{Measured, Reported};
-pub use crate::tally::{BUCKETS_MS, Counts, Progress, Tally, bucket_of};
 
-/// How a try at a destination failed. The word says what happened, not whose message it was.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Failure {
-    /// No connection: refused, unreachable, timed out connecting. Nothing was sent.
-    Connect,
-    /// The connection broke after something was sent and before any byte of the answer.
-    Reset,
-    /// It closed cleanly without a byte of an answer.
-    EmptyResponse,
-    /// No answer, or no further byte of it, in time.
-    Timeout,
-    /// The answer was not one: bad framing, garbage, over a limit.
-    Garbage,
-    /// The answer broke off before its end.
-    Truncated,
-    /// Nothing was tried: we had no descriptor, port or memory for a connection. Says nothing about the
-    /// destination.
-    NoResources,
-}
-
-impl Failure {
-    /// All of them, in the order counters are kept.
-    pub const ALL: [Self; 7] = [
-        Self::Connect,
-        Self::Reset,
-        Self::EmptyResponse,
-        Self::Timeout,
-        Self::Garbage,
-        Self::Truncated,
-        Self::NoResources,
-    ];
-
-    /// The word used in metrics and logs.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Connect => "connect_failed",
-            Self::Reset => "reset",
-            Self::EmptyResponse => "empty_response",
-            Self::Timeout => "timeout",
-            Self::Garbage => "bad_response",
-            Self::Truncated => "truncated",
-            Self::NoResources => "no_resources",
-        }
-    }
-}
-
-/// How a message ended at its destination.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It answered. For HTTP the status; a TCP connection that was established counts as 200.
-    Answered {
-        /// 100 to 599.
-        status: u16,
-        /// From the send to the first byte of the answer.
-        first_byte: Duration,
-    },
-    /// It did not.
-    Failed(Failure),
-}
-
-impl Outcome {
-    /// Does this outcome speak against the destination? Every failure but our own does, and every 5xx but
-    /// 501 and 505, which speak about the request (HAProxy `observe layer7` draws the same line).
-    pub const fn blames_destination(self) -> bool {
-        match self {
-            Self::Answered { status, .. } => status >= 500 && status != 501 && status != 505,
-            Self::Failed(failure) => !matches!(failure, Failure::NoResources),
-        }
-    }
-}
-
-/// The one try of a destination in probation, in one atomic: the low two bits say how it is, the others
-/// number the trials, so that a late assignment of an earlier trial can neither reopen nor decide a later one.
-const TRIAL_BITS: u32 = 0b11;
-const TRIAL_CLOSED: u32 = 0;
-const TRIAL_OPEN: u32 = 1;
-const TRIAL_TAKEN: u32 = 2;
-
-/// The number of a trial; only the assignment that took it holds it.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Trial(u32);
-
-/// What all workers share about one destination. What every message writes and what every pick reads of it, the
-/// messages in flight and what was measured, is in one line of memory, and nobody else's is.
+/// Statistics of one destination, shared by all workers.
+///
+/// What every message writes and every pick reads, the messages in flight and the measured latency, shares the
+/// first cache lines with nothing of another destination.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub struct DestinationStats {
-    in_flight: Gauge,
+    in_flight: Limit,
     measured: Measured,
     streak: AtomicU32,
-    /// Who is told when there is room again; `None` where nothing has had a limit yet.
-    circuit: OnceLock<Arc<Circuit>>,
-    suspect_at: AtomicU32,
-    trial: AtomicU32,
-    reached: AtomicBool,
-    /// The next bad outcome is worth a word, whatever the row.
-    listens: AtomicBool,
-    /// Answers are measured.
-    measures: AtomicBool,
-    connections: Gauge,
-    berths_wanted: AtomicU32,
-    /// What it says of its load.
+    /// Limiter to notify when a message ends; unset while nothing of the pool ever had a limit.
+    limiter: OnceLock<Arc<PoolLimiter>>,
+    signal_threshold: AtomicU32,
+    trial: TrialSlot,
+    /// A bad outcome of the streak was not a failed connect.
+    failed_after_connect: AtomicBool,
+    /// The next bad outcome is signalled, whatever the streak.
+    notify_next_failure: AtomicBool,
+    latency_tracking: AtomicBool,
+    connections: Limit,
+    connection_waiters: AtomicU32,
     reported: Reported,
-    /// Times a score of it was no number.
-    unscored: AtomicU32,
-    tallies: Box<[Tally]>,
+    score_errors: AtomicU32,
+    workers: Box<[WorkerCounts]>,
 }
 
 impl DestinationStats {
-    /// Counters for `workers` workers (at least one).
+    /// Statistics for `workers` workers (at least one).
     pub fn new(workers: usize) -> Self {
         Self {
-            in_flight: Gauge::default(),
-            circuit: OnceLock::new(),
+            in_flight: Limit::default(),
+            limiter: OnceLock::new(),
             streak: AtomicU32::new(0),
-            suspect_at: AtomicU32::new(u32::MAX),
-            reached: AtomicBool::new(false),
-            listens: AtomicBool::new(false),
-            measures: AtomicBool::new(false),
+            signal_threshold: AtomicU32::new(u32::MAX),
+            failed_after_connect: AtomicBool::new(false),
+            notify_next_failure: AtomicBool::new(false),
+            latency_tracking: AtomicBool::new(false),
             measured: Measured::default(),
             reported: Reported::default(),
-            unscored: AtomicU32::new(0),
-            trial: AtomicU32::new(TRIAL_CLOSED),
-            connections: Gauge::default(),
-            berths_wanted: AtomicU32::new(0),
-            tallies: (0..workers.max(1)).map(|_| Tally::default()).collect(),
+            score_errors: AtomicU32::new(0),
+            trial: TrialSlot::default(),
+            connections: Limit::default(),
+            connection_waiters: AtomicU32::new(0),
+            workers: (0..workers.max(1)).map(|_| WorkerCounts::default()).collect(),
         }
     }
 
-    /// Messages that hold an assignment now, over all workers, those still connecting included.
+    /// Number of messages that hold an assignment, over all workers, those still connecting included.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.now()
+        self.in_flight.current()
     }
 
-    /// The most messages that may hold an assignment at once; `None` = no limit.
-    pub fn most_in_flight(&self) -> Option<u32> {
-        self.in_flight.most()
+    /// Maximum number of messages in flight; `None` = no limit.
+    pub fn max_in_flight(&self) -> Option<u32> {
+        self.in_flight.max()
     }
 
-    /// It takes no more messages until one ends.
+    /// Returns whether the limit of messages in flight is reached.
     pub fn is_full(&self) -> bool {
         self.in_flight.is_full()
     }
 
-    /// Connections to it, over all workers: counted while it or its pool has a limit of them.
-    pub fn connections(&self) -> &Gauge {
+    /// Number and limit of connections over all workers; counted while the destination or its pool has a limit.
+    pub fn connections(&self) -> &Limit {
         &self.connections
     }
 
-    /// Somebody waits to open a connection to it.
-    pub fn wants_berth(&self) -> bool {
-        self.berths_wanted.load(Relaxed) > 0
+    /// Returns whether a task waits to open a connection to the destination.
+    pub fn has_connection_waiters(&self) -> bool {
+        self.connection_waiters.load(Relaxed) > 0
     }
 
-    pub(crate) fn berths_wanted(&self) -> &AtomicU32 {
-        &self.berths_wanted
-    }
-
-    /// It may have so much at once from now on.
+    /// Changes the limits. What is held above them stays held.
     pub fn set_limits(&self, limits: DestinationLimits) {
-        self.in_flight.set_most(limits.requests);
-        self.connections.set_most(limits.connections);
+        self.in_flight.set_max(limits.requests);
+        self.connections.set_max(limits.connections);
     }
 
-    /// From now on `circuit` is told when a message ends. Once: it is the one of its pool for good.
-    pub fn join_circuit(&self, circuit: &Arc<Circuit>) {
-        let _joined_before = self.circuit.set(circuit.clone());
+    /// Sets the limiter to notify when a message ends. Only the first call has an effect: the limiter of a pool stays
+    /// the same.
+    pub fn set_limiter(&self, limiter: &Arc<PoolLimiter>) {
+        let _already_set = self.limiter.set(limiter.clone());
     }
 
-    /// For how many workers it counts.
+    /// Number of workers with counts of their own.
     pub fn workers(&self) -> usize {
-        self.tallies.len()
+        self.workers.len()
     }
 
-    /// From now on its answers are measured, or not: as the policy of its pool needs it. What was measured stays
-    /// known, and grows old.
-    pub fn set_measures(&self, on: bool) {
-        self.measures.store(on, Relaxed);
+    /// Switches the measurement of latencies on or off, as the policy of the pool needs it. Earlier measurements stay
+    /// and age.
+    pub fn set_latency_tracking(&self, on: bool) {
+        self.latency_tracking.store(on, Relaxed);
     }
 
-    /// What was measured of its answers; nothing before [`set_measures`](Self::set_measures).
+    /// Measured latencies; empty before [`set_latency_tracking`](Self::set_latency_tracking).
     pub fn measured(&self) -> &Measured {
         &self.measured
     }
 
-    /// What it says of its own load, where somebody hands that on.
+    /// The destination's latest report of its own load.
     pub fn reported(&self) -> &Reported {
         &self.reported
     }
 
-    /// How often a formula had no number for it.
-    pub fn unscored(&self) -> u32 {
-        self.unscored.load(Relaxed)
+    /// Number of times a formula had no number as the destination's score.
+    pub fn score_errors(&self) -> u32 {
+        self.score_errors.load(Relaxed)
     }
 
-    pub(crate) fn note_unscored(&self) {
-        self.unscored.fetch_add(1, Relaxed);
+    pub(crate) fn count_score_error(&self) {
+        self.score_errors.fetch_add(1, Relaxed);
     }
 
-    /// Bad outcomes in a row, over all workers.
+    /// Number of consecutive bad outcomes, over all workers.
     pub fn streak(&self) -> u32 {
         self.streak.load(Relaxed)
     }
 
-    /// From this many bad outcomes in a row on, [`Assignment::finish`] reports a suspect.
-    pub fn set_suspect_at(&self, streak: u32) {
-        self.suspect_at.store(streak.max(1), Relaxed);
+    /// Sets the number of consecutive bad outcomes from which [`Assignment::finish`] returns a signal.
+    pub fn set_signal_threshold(&self, streak: u32) {
+        self.signal_threshold.store(streak.max(1), Relaxed);
     }
 
-    /// The next bad outcome makes a suspect even if it is the first: a check may be brought forward for it. One
-    /// word is enough until this is called again, however many fail.
-    pub fn listen(&self) {
-        self.listens.store(true, Relaxed);
+    /// Requests a signal for the next bad outcome even if it is the first, so that a check can be brought forward.
+    /// Only one signal follows each call, however many messages fail.
+    pub fn notify_next_failure(&self) {
+        self.notify_next_failure.store(true, Relaxed);
     }
 
-    /// The first bad outcome since [`listen`](Self::listen).
-    fn is_news(&self) -> bool {
-        self.listens.load(Relaxed) && self.listens.swap(false, Relaxed)
+    /// Returns whether this is the first bad outcome since [`notify_next_failure`](Self::notify_next_failure).
+    fn is_first_failure(&self) -> bool {
+        self.notify_next_failure.load(Relaxed) && self.notify_next_failure.swap(false, Relaxed)
     }
 
-    /// How far it has got, and how many messages wait for an answer.
+    /// Returns the progress of all workers, and the number of messages that wait for a response.
     pub fn progress(&self) -> (Progress, u32) {
         let (mut progress, mut started) = (Progress::default(), 0);
-        for tally in &self.tallies {
-            started += tally.started.load(Relaxed);
+        for counts in &self.workers {
+            started += counts.started.load(Relaxed);
             progress += Progress {
-                answered: tally.classes.iter().map(|class| class.load(Relaxed)).sum(),
-                ended: tally.ended.load(Relaxed),
-                first_byte: Duration::from_nanos(tally.first_byte_nanos.load(Relaxed)),
+                answered: counts.classes.iter().map(|class| class.load(Relaxed)).sum(),
+                ended: counts.ended.load(Relaxed),
+                first_byte: Duration::from_nanos(counts.first_byte_nanos.load(Relaxed)),
             };
         }
-        // A program that shares worker 0 may lose a count: what is in flight is exact, and no more can wait.
+        // A program that shares worker 0 may lose a count: in-flight is exact, and no more messages can wait.
         let waiting = u32::try_from(started.saturating_sub(progress.ended)).unwrap_or(u32::MAX);
         (progress, waiting.min(self.in_flight()))
     }
 
-    /// Forgets the bad outcomes in a row: a new chance.
+    /// Resets the streak of bad outcomes.
     pub fn reset_streak(&self) {
         self.streak.store(0, Relaxed);
-        self.reached.store(false, Relaxed);
+        self.failed_after_connect.store(false, Relaxed);
     }
 
-    /// Every bad outcome in a row was a failure to connect: the destination itself has said nothing bad.
+    /// Returns whether every bad outcome of the streak was a failed connect.
     pub fn only_connects_failed(&self) -> bool {
-        !self.reached.load(Relaxed)
+        !self.failed_after_connect.load(Relaxed)
     }
 
-    /// Everything counted so far, summed over workers.
+    /// Returns all counts, summed over workers.
     pub fn counts(&self) -> Counts {
         let mut sum = Counts::default();
-        for tally in &self.tallies {
-            sum.started += tally.started.load(Relaxed);
-            sum.first_byte_nanos += tally.first_byte_nanos.load(Relaxed);
-            for (to, from) in sum.classes.iter_mut().zip(&tally.classes) {
+        for counts in &self.workers {
+            sum.started += counts.started.load(Relaxed);
+            sum.first_byte_nanos += counts.first_byte_nanos.load(Relaxed);
+            for (to, from) in sum.classes.iter_mut().zip(&counts.classes) {
                 *to += from.load(Relaxed);
             }
-            for (to, from) in sum.failures.iter_mut().zip(&tally.failures) {
+            for (to, from) in sum.failures.iter_mut().zip(&counts.failures) {
                 *to += from.load(Relaxed);
             }
-            for (to, from) in sum.buckets.iter_mut().zip(&tally.buckets) {
+            for (to, from) in sum.buckets.iter_mut().zip(&counts.buckets) {
                 *to += from.load(Relaxed);
             }
         }
         sum
     }
 
-    /// Opens a new trial; assignments of earlier ones have no say in it. Called by the slow loop only.
+    /// Opens a new trial. Called by the slow loop only.
     pub(crate) fn open_trial(&self) {
-        let number = (self.trial.load(Relaxed) & !TRIAL_BITS).wrapping_add(TRIAL_BITS + 1);
-        self.trial.store(number | TRIAL_OPEN, Relaxed);
+        self.trial.open();
     }
 
-    /// Somebody may take the trial.
+    /// Returns whether a message may take the trial.
     pub(crate) fn trial_is_open(&self) -> bool {
-        self.trial.load(Relaxed) & TRIAL_BITS == TRIAL_OPEN
+        self.trial.is_open()
     }
 
-    /// Nobody takes the trial any more, and who has taken it does not decide. Called by the slow loop only.
+    /// Closes the trial. Called by the slow loop only.
     pub(crate) fn close_trial(&self) {
-        self.trial.store(self.trial.load(Relaxed) & !TRIAL_BITS | TRIAL_CLOSED, Relaxed);
+        self.trial.close();
     }
 
-    /// Exactly one caller gets an answer for each opened trial.
+    /// Takes the trial. Exactly one caller succeeds for each opened trial.
     pub(crate) fn take_trial(&self) -> Option<Trial> {
-        let seen = self.trial.load(Relaxed);
-        let number = seen & !TRIAL_BITS;
-        (seen & TRIAL_BITS == TRIAL_OPEN
-            && self.trial.compare_exchange(seen, number | TRIAL_TAKEN, Relaxed, Relaxed).is_ok())
-        .then_some(Trial(number))
+        self.trial.take()
     }
 
-    /// Who took the trial proves nothing: another message may have it.
-    pub(crate) fn give_trial_back(&self, Trial(number): Trial) {
-        let _ = self.trial.compare_exchange(number | TRIAL_TAKEN, number | TRIAL_OPEN, Relaxed, Relaxed);
+    /// Opens the trial again after its message ended without a proof.
+    pub(crate) fn give_trial_back(&self, trial: Trial) {
+        self.trial.give_back(trial);
     }
 
-    fn trial_counts(&self, Trial(number): Trial) -> bool {
-        self.trial.load(Relaxed) == number | TRIAL_TAKEN
-    }
-
-    fn tally(&self, worker: usize) -> &Tally {
-        &self.tallies[worker % self.tallies.len()]
+    fn counts_of(&self, worker: usize) -> &WorkerCounts {
+        &self.workers[worker % self.workers.len()]
     }
 }

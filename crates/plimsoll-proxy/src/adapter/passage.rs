@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use plimsoll_core::circuit::Retrying;
+use plimsoll_core::limiter::RetryPermit;
 use plimsoll_core::retry::{self, Attempt, Decision};
 use plimsoll_core::route::Facts;
 use plimsoll_core::{Assignment, DestinationId, Failure, NoDestination, Outcome, Tick, Tried, Want};
@@ -51,7 +51,7 @@ pub struct Passage {
     /// It has waited for a place for so long.
     queued: Option<Duration>,
     /// It is being tried again.
-    retrying: Option<Retrying>,
+    retrying: Option<RetryPermit>,
 }
 
 /// A connection to a destination, and the hold on it.
@@ -217,12 +217,12 @@ impl Passage {
 
     /// Takes note that a destination failed, and whether another may be tried.
     fn learn(&mut self, mut assignment: Assignment, failure: Failure, sent: bool) -> Result<(), NotServed> {
-        tell(&self.rule, assignment.learn(self.worker.now(), Outcome::Failed(failure)));
+        tell(&self.rule, assignment.record(self.worker.now(), Outcome::Failed(failure)));
         let pool = self.rule.pool.table.borrow().clone();
         let now = self.worker.now();
         let attempt = Attempt { sent, ..find_failed(failure, self.tries) };
         if self.retrying.is_none() {
-            self.retrying = pool.circuit.retrying();
+            self.retrying = pool.limiter.acquire_retry();
         }
         if self.retrying.is_none() {
             pool.tallies.of(self.worker.number).overflowed(Overflow::Retries);
@@ -280,7 +280,7 @@ impl Passage {
         self.retrying = None;
         let now = self.worker.now();
         let first_byte = now.since(destination.assignment.started());
-        let told = destination.assignment.learn(now, Outcome::Answered { status: 200, first_byte });
+        let told = destination.assignment.record(now, Outcome::Answered { status: 200, first_byte });
         tell(&self.rule, told);
     }
 

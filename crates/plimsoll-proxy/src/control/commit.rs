@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::prepare::{NewSockets, Resolved, Secrets, requests_at_once, show};
 use super::{BoundAddress, Handle, ListenerState, PoolState, State};
 use crate::counters::PerWorker;
-use crate::driver::{Driver, Order, SUSPECTS};
+use crate::driver::{Driver, MAX_SIGNALS, Order};
 use crate::listener::Socket;
 use crate::probe::Speaks;
 use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable, fold_edits};
@@ -86,22 +86,22 @@ impl Handle {
                 trust,
                 feed: old.feed.clone(),
                 budget: old.budget.clone(),
-                circuit: old.circuit.clone(),
-                suspects: old.suspects.clone(),
+                limiter: old.limiter.clone(),
+                signals: old.signals.clone(),
                 tallies: old.tallies.clone(),
             });
             return known.table.clone();
         }
         state.next += 1;
         let (orders, from_control) = mpsc::unbounded_channel();
-        let (suspects, from_workers) = mpsc::channel(SUSPECTS);
+        let (signals, from_workers) = mpsc::channel(MAX_SIGNALS);
         let clock = self.0.clock;
         let rng = Rng::new(state.next ^ clock.now().as_nanos());
         // One place more than workers: for choices of the API.
         let places = self.0.workers + 1;
         let pool = Pool::new(config.name.clone(), spec, members, places, rng, clock.now());
-        let circuit = pool.circuit().clone();
-        circuit.hang_bells(self.0.bells.clone());
+        let limiter = pool.limiter().clone();
+        limiter.set_wakers(self.0.bells.clone());
         let feed = Arc::new(Feed::new(pool.snapshot().clone()));
         let budget = Arc::new(Budget::new(config.retry.budget, self.0.workers));
         let table = Arc::new(PoolTable {
@@ -110,14 +110,14 @@ impl Handle {
             trust,
             feed: feed.clone(),
             budget: budget.clone(),
-            circuit,
-            suspects,
+            limiter,
+            signals,
             tallies: Arc::new(PerWorker::new(places)),
         });
         let driver = Driver {
             pool,
             orders: from_control,
-            suspects: from_workers,
+            signals: from_workers,
             speaks,
             feed,
             budget,

@@ -219,8 +219,8 @@ impl Handle {
 
 /// Nobody has room for it now.
 fn tell_wait(rule: &RuleTable, explained: &mut Explained) {
-    let (line, wait) = (rule.pool.circuit.waiting(), rule.pool.config.wait);
-    let (now, most) = (line.now(), line.most().unwrap_or(u32::MAX));
+    let (line, wait) = (rule.pool.limiter.waiting(), rule.pool.config.wait);
+    let (now, most) = (line.current(), line.max().unwrap_or(u32::MAX));
     if line.is_full() {
         let refusal = Refusal::OVERFLOW;
         explained.refused = Some((refusal.status, refusal.reason.word(), refusal.detail));

@@ -15,7 +15,7 @@ use super::Handle;
 use super::prepare::show;
 use crate::driver::{Order, PoolReport};
 use crate::tables::{ListenerTable, PoolTable};
-use crate::views::{CircuitView, DestinationView, ListenerView, PoolView, RuleView, TrafficView, UseView};
+use crate::views::{DestinationView, LimitView, LimitsView, ListenerView, PoolView, RuleView, TrafficView};
 
 /// Why a report of load was not handed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,10 +154,10 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
             standing: member.standing,
             since: member.since,
             in_flight: member.stats.in_flight(),
-            requests: UseView { now: member.stats.in_flight(), most: member.stats.most_in_flight() },
+            requests: LimitView { current: member.stats.in_flight(), max: member.stats.max_in_flight() },
             connections: member.stats.connections().into(),
             streak: member.stats.streak(),
-            unscored: member.stats.unscored(),
+            score_errors: member.stats.score_errors(),
             load: member.stats.reported().report(now),
             load_age: member.stats.reported().silence(now),
             counts: member.stats.counts(),
@@ -182,22 +182,22 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
         decision_cache: snapshot.decisions.as_ref().map(|tally| tally.sums()),
         ejections: report.ejections,
         watch: report.watch,
-        circuit: circuit(table, &snapshot),
+        limits: limits_view(table, &snapshot),
     }
 }
 
-fn circuit(table: &PoolTable, snapshot: &Snapshot) -> CircuitView {
-    let circuit = &table.circuit;
-    // The circuit counts them only while the pool has a limit.
+fn limits_view(table: &PoolTable, snapshot: &Snapshot) -> LimitsView {
+    let limiter = &table.limiter;
+    // The limiter counts them only while the pool has a limit.
     let in_flight = snapshot.members.iter().map(|member| member.stats.in_flight()).sum();
-    let limited = snapshot.circuit.is_some();
+    let limited = snapshot.limiter.is_some();
     let pending =
-        UseView { now: circuit.waiting().now(), most: circuit.waiting().most().filter(|_| limited) };
-    CircuitView {
-        requests: UseView { now: in_flight, most: circuit.requests.most() },
-        connections: (&circuit.connections).into(),
+        LimitView { current: limiter.waiting().current(), max: limiter.waiting().max().filter(|_| limited) };
+    LimitsView {
+        requests: LimitView { current: in_flight, max: limiter.requests.max() },
+        connections: (&limiter.connections).into(),
         pending,
-        retries: (&circuit.retries).into(),
+        retries: (&limiter.retries).into(),
         wait: table.config.wait,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, Pool, PoolProtocol};
 use plimsoll_core::Tick;
-use plimsoll_core::circuit::Retrying;
+use plimsoll_core::limiter::RetryPermit;
 use plimsoll_core::route::host_name;
 use plimsoll_wire::grpc_web::Translator;
 
@@ -85,14 +85,14 @@ pub(crate) struct Job {
     /// Whose connection it came by, where a destination is to be told.
     pub(crate) origin: Option<Rc<Origin>>,
     /// It is being tried again.
-    pub(crate) retrying: Option<Retrying>,
+    pub(crate) retrying: Option<RetryPermit>,
 }
 
 impl Job {
     /// It may be tried again beside the others that are: then it counts among them until its end.
     pub(crate) fn may_try_again(&mut self, pool: &PoolTable, worker: usize) -> bool {
         if self.retrying.is_none() {
-            self.retrying = pool.circuit.retrying();
+            self.retrying = pool.limiter.acquire_retry();
         }
         if self.retrying.is_none() {
             pool.tallies.of(worker).overflowed(Overflow::Retries);

@@ -184,7 +184,7 @@ impl Path {
         }
         let Some(mut assignment) = self.assignment.take() else { return };
         let first_byte = now.since(assignment.started());
-        tell(rule, assignment.learn(now, Outcome::Answered { status: 200, first_byte }));
+        tell(rule, assignment.record(now, Outcome::Answered { status: 200, first_byte }));
         if keeps_ticket {
             self.assignment = Some(assignment);
         }

@@ -2,7 +2,6 @@
 
 mod balancing;
 mod checks;
-mod circuit;
 mod decisions;
 mod detect;
 mod failover;
@@ -15,6 +14,7 @@ mod limits;
 mod log;
 mod mqtt;
 mod orca;
+mod pool_limits;
 mod proxy_protocol;
 mod semantics;
 mod tcp;

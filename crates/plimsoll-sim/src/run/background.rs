@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::pool::{Input, ProbeResult};
-use plimsoll_core::{DestinationId, Failure, Suspect, Tick};
+use plimsoll_core::{DestinationId, Failure, FailureSignal, Tick};
 
 use super::message::Place;
 use super::weight_updater;
@@ -12,9 +12,9 @@ use super::{Event, Run, SAMPLE, STEP};
 use crate::sim_destination::Reading;
 
 impl Run<'_> {
-    pub(super) fn suspect(&mut self, balancer: usize, suspect: Option<Suspect>) {
-        if let Some(suspect) = suspect {
-            self.balancers[balancer].handle(self.now, Input::Suspect(suspect));
+    pub(super) fn signal(&mut self, balancer: usize, signal: Option<FailureSignal>) {
+        if let Some(signal) = signal {
+            self.balancers[balancer].handle(self.now, Input::FailureSignal(signal));
             self.heed(balancer);
         }
     }

@@ -77,7 +77,7 @@ impl Run<'_> {
     /// Somebody has answered: the others are not waited for.
     pub(super) fn outrun(&mut self, place: Place) {
         while let Some((place, open)) = self.messages.end_any_try(place) {
-            open.assignment.outrun(self.now);
+            open.assignment.cancelled_by_hedge(self.now);
             self.call_off(place, open.site, open.there);
         }
     }

@@ -302,8 +302,8 @@ impl<'a> Run<'a> {
         let Some(message) = self.messages.at(place) else { return };
         let (balancer, worker, planned) = (message.balancer, message.worker, message.planned);
         let first_byte = self.now.since(assignment.started());
-        let suspect = assignment.finish(self.now, Outcome::Answered { status, first_byte });
-        self.suspect(balancer, suspect);
+        let signal = assignment.finish(self.now, Outcome::Answered { status, first_byte });
+        self.signal(balancer, signal);
         if status >= 500 {
             return self.again_or_end(place, message::Ended::Status(status));
         }
@@ -323,8 +323,8 @@ impl<'a> Run<'a> {
     fn fails(&mut self, place: Place, failure: Failure) {
         let Some(Try { assignment, .. }) = self.messages.end_try(place) else { return };
         let Some(balancer) = self.messages.at(place).map(|message| message.balancer) else { return };
-        let suspect = assignment.finish(self.now, Outcome::Failed(failure));
-        self.suspect(balancer, suspect);
+        let signal = assignment.finish(self.now, Outcome::Failed(failure));
+        self.signal(balancer, signal);
         self.again_or_end(place, message::Ended::Failed(failure));
     }
 
@@ -353,8 +353,8 @@ impl<'a> Run<'a> {
         let Some(message) = self.messages.at(place) else { return };
         let (balancer, planned) = (message.balancer, message.planned);
         while let Some((place, open)) = self.messages.end_any_try(place) {
-            let suspect = open.assignment.finish(self.now, Outcome::Failed(Failure::Timeout));
-            self.suspect(balancer, suspect);
+            let signal = open.assignment.finish(self.now, Outcome::Failed(Failure::Timeout));
+            self.signal(balancer, signal);
             if let Some(scales) = &mut self.scales {
                 scales.failed(open.site);
             }

@@ -57,7 +57,10 @@ fn a_departure_is_published_at_once_and_its_number_is_never_used_again() {
     bench.members("a b");
     assert_ne!(bench.report("a").id, id);
     bench.answer(&order, false);
-    assignment.finish(bench.now, RESET).into_iter().for_each(|suspect| bench.tell(Input::Suspect(suspect)));
+    assignment
+        .finish(bench.now, RESET)
+        .into_iter()
+        .for_each(|signal| bench.tell(Input::FailureSignal(signal)));
     assert_eq!(bench.tiers(), "a b");
     let told = ["pool api: destination a left, was serving", "pool api: destination a joined, serving"];
     assert_eq!(bench.lines, told);

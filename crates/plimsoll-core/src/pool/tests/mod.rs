@@ -12,8 +12,9 @@ use std::time::Duration;
 use super::*;
 use crate::destination::{Address, Health, Standing};
 use crate::health::Rhythm;
+use crate::outcome::{Failure, Outcome};
 use crate::snapshot::{NoDestination, Want, balance_load};
-use crate::stats::{Assignment, Failure, Outcome};
+use crate::stats::Assignment;
 
 const REFUSED: Outcome = Outcome::Failed(Failure::Connect);
 const RESET: Outcome = Outcome::Failed(Failure::Reset);
@@ -181,8 +182,8 @@ impl Bench {
     /// So many messages of `name` end so.
     fn traffic(&mut self, name: &str, outcome: Outcome, count: usize) {
         for _ in 0..count {
-            if let Some(suspect) = self.assignment(name).finish(self.now, outcome) {
-                self.tell(Input::Suspect(suspect));
+            if let Some(signal) = self.assignment(name).finish(self.now, outcome) {
+                self.tell(Input::FailureSignal(signal));
             }
         }
     }
@@ -195,8 +196,8 @@ impl Bench {
     }
 
     fn try_out(&mut self, outcome: Outcome) {
-        let suspect =
+        let signal =
             self.trial(true).expect("a trial is open").finish(self.now, outcome).expect("a trial speaks");
-        self.tell(Input::Suspect(suspect));
+        self.tell(Input::FailureSignal(signal));
     }
 }

@@ -29,8 +29,8 @@ fn the_first_bad_outcome_brings_a_check_forward_and_many_bring_no_more() {
     bench.traffic("a", RESET, 1);
     assert_eq!(bench.orders.len(), 1);
     assert_eq!((&*bench.orders[0].name, &bench.orders[0].kind), ("a", &ProbeKind::Tcp));
-    let suspects = (0..3).filter_map(|_| bench.assignment("a").finish(bench.now, RESET)).count();
-    assert_eq!(suspects, 0, "the slow loop knows");
+    let signals = (0..3).filter_map(|_| bench.assignment("a").finish(bench.now, RESET)).count();
+    assert_eq!(signals, 0, "the slow loop knows");
     bench.answer_all(true);
     bench.traffic("a", RESET, 1);
     assert!(bench.orders.is_empty(), "not within the fast interval");
@@ -179,8 +179,8 @@ fn two_pools_with_one_address_share_nothing() {
     assert_eq!((one.word("a"), one.word("b")), ("ejected", "down"));
     other.round("");
     assert_eq!((other.word("a"), other.word("b"), &*other.tiers()), ("serving", "serving", "a b c"));
-    let suspect = other.assignment("a").finish(other.now, RESET).expect("the first is worth a check");
-    assert_eq!(suspect.streak, 1, "its row has just begun");
+    let signal = other.assignment("a").finish(other.now, RESET).expect("the first is worth a check");
+    assert_eq!(signal.streak, 1, "its row has just begun");
 }
 
 #[test]

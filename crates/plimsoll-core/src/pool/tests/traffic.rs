@@ -40,9 +40,9 @@ fn exactly_one_message_is_the_trial_and_for_a_second_only_a_repeatable_one() {
     assert!(bench.trial(true).is_none());
     drop(held);
     let held = bench.trial(true).expect("a cancelled trial proves nothing");
-    let suspect =
+    let signal =
         held.finish(bench.now, Outcome::Answered { status: 503, first_byte: SEC }).expect("a trial speaks");
-    bench.tell(Input::Suspect(suspect));
+    bench.tell(Input::FailureSignal(signal));
     assert!(bench.trial(true).is_none());
     bench.advance(SEC * 59);
     assert!(bench.trial(true).is_none(), "the second time is twice as long");
@@ -71,14 +71,14 @@ fn late_results_of_old_snapshots_neither_extend_nor_repeat_an_ejection() {
     bench.traffic("a", RESET, 5);
     let before = bench.report("a").ejection;
     bench.advance(SEC * 10);
-    let mut late: Vec<Suspect> =
+    let mut late: Vec<FailureSignal> =
         late.into_iter().filter_map(|assignment| assignment.finish(bench.now, RESET)).collect();
     let very_late = late.split_off(5);
-    late.into_iter().for_each(|suspect| bench.tell(Input::Suspect(suspect)));
+    late.into_iter().for_each(|signal| bench.tell(Input::FailureSignal(signal)));
     assert_eq!(bench.report("a").ejection, before);
     bench.advance(SEC * 20);
     bench.try_out(OK);
-    very_late.into_iter().for_each(|suspect| bench.tell(Input::Suspect(suspect)));
+    very_late.into_iter().for_each(|signal| bench.tell(Input::FailureSignal(signal)));
     assert_eq!(bench.tiers(), "a b", "that row had ended");
 }
 

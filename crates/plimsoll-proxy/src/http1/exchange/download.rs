@@ -104,8 +104,8 @@ impl Exchange {
             && let Some(status) = calls::status_among(&trailers).map(grpc::to_http_status)
         {
             let first_byte = Duration::ZERO;
-            self.suspect =
-                self.assignment.learn(now, Outcome::Answered { status, first_byte }).or(self.suspect);
+            self.signal =
+                self.assignment.record(now, Outcome::Answered { status, first_byte }).or(self.signal);
         }
         if loads::asked_for(job) {
             self.learn_load(worker, job, now, loads::in_lines(&trailers));
@@ -277,7 +277,7 @@ impl Exchange {
         let first_byte = now.since(self.assignment.started());
         let outcome = Outcome::Answered { status, first_byte };
         if self.is_outrun(job, outcome) || told.is_some_and(|told| self.is_rejected(worker, job, told)) {
-            self.suspect = self.assignment.learn(now, outcome);
+            self.signal = self.assignment.record(now, outcome);
             return Err(End::Rejected);
         }
         let content_type = calls::answer_type(job, &mut head, headers, call.is_some());
@@ -300,7 +300,7 @@ impl Exchange {
             _ => self.final_head(worker, client, job, &head),
         };
         if head.status >= 200 || head.status == 101 {
-            self.suspect = self.assignment.learn(now, outcome);
+            self.signal = self.assignment.record(now, outcome);
             job.status = head.status;
             if let Some(log) = &mut job.log {
                 log.first_byte = Some(first_byte);

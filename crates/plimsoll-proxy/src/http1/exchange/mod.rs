@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plimsoll_core::{Assignment, Failure, Outcome, Suspect, Tick};
+use plimsoll_core::{Assignment, Failure, FailureSignal, Outcome, Tick};
 
 use self::download::Answer;
 pub(crate) use self::upstream::Upstream;
@@ -54,7 +54,7 @@ pub(crate) struct Exchange {
     pub(crate) upstream: Upstream,
     pub(crate) assignment: Assignment,
     /// A word for the slow loop, if the outcome deserves one.
-    pub(crate) suspect: Option<Suspect>,
+    pub(crate) signal: Option<FailureSignal>,
     /// Bytes of the job's wire image that were sent.
     sent: usize,
     upload: Pending,
@@ -75,7 +75,7 @@ impl Exchange {
         Self {
             upstream,
             assignment,
-            suspect: None,
+            signal: None,
             sent: 0,
             upload: Pending::default(),
             upload_broken: false,
@@ -199,7 +199,7 @@ impl Exchange {
             () if self.now(worker) >= job.total_deadline => {
                 let now = self.now(worker);
                 if self.answer.is_none() && self.download.is_empty() && !self.waits_for_client_body(job) {
-                    self.suspect = self.assignment.learn(now, Outcome::Failed(Failure::Timeout));
+                    self.signal = self.assignment.record(now, Outcome::Failed(Failure::Timeout));
                 }
                 End::TotalTimeout
             }

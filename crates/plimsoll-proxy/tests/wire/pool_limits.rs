@@ -50,7 +50,7 @@ fn one_at_a_time(setup: &mut Setup) {
 }
 
 fn waiting(balancer: &Balancer) -> u32 {
-    balancer.pools()[0].circuit.pending.now
+    balancer.pools()[0].limits.pending.current
 }
 
 /// A client whose request is on its way to a destination that holds it, or in the line behind others.
@@ -84,9 +84,9 @@ fn no_destination_has_more_than_it_may_and_everybody_is_served() {
         }
     });
     assert_eq!([busy[0].most(), busy[1].most()], [2, 3], "as much as may be, and never more");
-    until("nobody is left", || balancer.pools()[0].circuit.requests.now == 0);
+    until("nobody is left", || balancer.pools()[0].limits.requests.current == 0);
     let view = balancer.pools().remove(0);
-    assert_eq!(view.circuit.pending.now, 0);
+    assert_eq!(view.limits.pending.current, 0);
     assert!(view.counts.waits.buckets.iter().sum::<u64>() > 0 && view.counts.overflows == [0; 4]);
 }
 
@@ -309,7 +309,7 @@ fn no_more_are_tried_again_at_once_than_may_be() {
     let balancer = Setup::http(&[&breaks, &serves]).with(|s| s.pools[0].limits.retries = 1).start();
     let mut retried = balancer.connect();
     retried.send(get("/retried"));
-    until("it is tried again", || balancer.pools()[0].circuit.retries.now == 1);
+    until("it is tried again", || balancer.pools()[0].limits.retries.current == 1);
     until("it is served", || serves.connections() == 1);
     let mut plain = balancer.connect();
     plain.send(get("/plain"));
@@ -319,7 +319,7 @@ fn no_more_are_tried_again_at_once_than_may_be() {
     assert_eq!(balancer.pools()[0].counts.overflows, [0, 0, 1, 0]);
     gate.open();
     assert_eq!((retried.answer().status, plain.answer().status), (200, 200));
-    until("nobody is tried again", || balancer.pools()[0].circuit.retries.now == 0);
+    until("nobody is tried again", || balancer.pools()[0].limits.retries.current == 0);
     assert!(order.lock().expect("sound").contains(&"/plain".to_owned()));
 }
 
@@ -341,7 +341,7 @@ fn idle_connections_count_and_make_room_for_others() {
                 for _ in 0..20 {
                     client.send(get("/"));
                     assert_eq!(client.answer().status, 200);
-                    most.fetch_max(balancer.destination(0).connections.now as usize, SeqCst);
+                    most.fetch_max(balancer.destination(0).connections.current as usize, SeqCst);
                 }
             });
         }
@@ -359,7 +359,7 @@ fn a_pool_with_one_connection_closes_it_for_another_destination() {
     for round in 0..10 {
         client.send(get("/"));
         assert_eq!(client.answer().text(), ["a", "b"][round % 2]);
-        assert_eq!(balancer.pools()[0].circuit.connections.now, 1);
+        assert_eq!(balancer.pools()[0].limits.connections.current, 1);
     }
     until("one is open", || destinations.iter().map(Destination::open).sum::<usize>() == 1);
     assert!(destinations.iter().all(|d| d.connections() == 5));
@@ -375,7 +375,7 @@ fn connections_of_a_reload_before_the_limit_make_way_for_those_that_count() {
     balancer.reload(&limited).expect("good");
     until("it is closed", || destination.open() == 0);
     assert_eq!(balancer.ask(get("/")).status, 200);
-    assert_eq!(balancer.destination(0).connections.now, 1);
+    assert_eq!(balancer.destination(0).connections.current, 1);
 }
 
 #[test]

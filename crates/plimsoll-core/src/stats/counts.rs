@@ -1,26 +1,26 @@
-//! What is counted about one destination, and how the counts of all workers are put together.
+//! Counts of one destination's messages, per worker and summed.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::stats::Failure;
+use crate::outcome::Failure;
 
-/// Upper bounds, in milliseconds, of the response-time buckets every histogram of the product uses: the
-/// OpenTelemetry semantic conventions' advice for `http.client.request.duration`.
+/// Upper bounds, in milliseconds, of the response-time buckets of every histogram: what the OpenTelemetry semantic
+/// conventions advise for `http.client.request.duration`.
 pub const BUCKETS_MS: [u64; 14] = [5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000];
 
-/// The index in a histogram of `BUCKETS_MS.len() + 1` buckets for `span`.
+/// Returns the index of `span` in a histogram of `BUCKETS_MS.len() + 1` buckets.
 pub fn bucket_of(span: Duration) -> usize {
     let nanos = span.as_nanos() as u64;
     BUCKETS_MS.iter().position(|&ms| nanos <= ms * 1_000_000).unwrap_or(BUCKETS_MS.len())
 }
 
-/// One worker's counts of one destination: written by that worker only, read by whoever scrapes.
+/// One worker's counts of one destination: written by that worker only, read by metrics and the slow loop.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Tally {
+pub struct WorkerCounts {
     pub(crate) started: AtomicU64,
-    /// Tickets that wait for no outcome any more: it is known, or nobody wants it.
+    /// Assignments whose outcome is known, or that were cancelled.
     pub(crate) ended: AtomicU64,
     pub(crate) classes: [AtomicU64; 6],
     pub(crate) failures: [AtomicU64; Failure::ALL.len()],
@@ -28,51 +28,51 @@ pub struct Tally {
     pub(crate) buckets: [AtomicU64; BUCKETS_MS.len() + 1],
 }
 
-/// A sum of tallies.
+/// Counts of one destination, summed over workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Tickets given out.
+    /// Number of assignments.
     pub started: u64,
-    /// Answers by status class; index 1 is 1xx … 5 is 5xx, index 0 stays 0.
+    /// Responses by status class; index 1 is 1xx … 5 is 5xx, index 0 stays 0.
     pub classes: [u64; 6],
     /// Failures, in the order of [`Failure::ALL`].
     pub failures: [u64; Failure::ALL.len()],
-    /// Sum of times to the first byte, nanoseconds.
+    /// Sum of the times to the first byte, in nanoseconds.
     pub first_byte_nanos: u64,
-    /// Answers by time to the first byte; see [`BUCKETS_MS`].
+    /// Responses by time to the first byte; see [`BUCKETS_MS`].
     pub buckets: [u64; BUCKETS_MS.len() + 1],
 }
 
 impl Counts {
-    /// Answers seen, of any status.
+    /// Number of responses, of any status.
     pub fn answered(&self) -> u64 {
         self.classes.iter().sum()
     }
 
-    /// Tries that failed.
+    /// Number of failed attempts.
     pub fn failed(&self) -> u64 {
         self.failures.iter().sum()
     }
 
-    /// Mean time to the first byte; `None` before the first answer.
+    /// Mean time to the first byte; `None` before the first response.
     pub fn mean_first_byte(&self) -> Option<Duration> {
         self.first_byte_nanos.checked_div(self.answered()).map(Duration::from_nanos)
     }
 }
 
-/// How far a destination has got with its messages: what a look at its silence needs.
+/// Progress of a destination with its messages, from which unresponsive ones are detected.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Answers seen, of any status.
+    /// Number of responses, of any status.
     pub answered: u64,
-    /// Messages that ended or were answered, however.
+    /// Number of messages that ended or got a response.
     pub ended: u64,
-    /// Sum of times to the first byte of those answered.
+    /// Sum of the times to the first byte.
     pub first_byte: Duration,
 }
 
 impl Progress {
-    /// What was done since `before`.
+    /// Returns the difference to an earlier state.
     pub fn since(&self, before: &Self) -> Self {
         Self {
             answered: self.answered.saturating_sub(before.answered),
@@ -81,7 +81,7 @@ impl Progress {
         }
     }
 
-    /// Of those answered; zero where there are none.
+    /// Mean time to the first byte; zero without a response.
     pub fn mean_first_byte(&self) -> Duration {
         Duration::from_nanos((self.first_byte.as_nanos() / u128::from(self.answered.max(1))) as u64)
     }
@@ -95,8 +95,9 @@ impl std::ops::AddAssign for Progress {
     }
 }
 
-/// One worker owns a tally, so plain load and store are enough: no locked instruction, no shared line.
-/// (A program that shares worker 0 between threads may lose a count in a race; it never loses an assignment.)
+/// Adds `by`. One worker owns the counter, so plain load and store are enough: no locked instruction, no shared line.
+///
+/// A program that shares worker 0 between threads may lose a count in a race; it never loses an assignment.
 pub(crate) fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
