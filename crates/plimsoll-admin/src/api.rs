@@ -10,7 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
-use plimsoll_core::measure::Gauge;
+use plimsoll_core::measure::LoadMetric;
 use plimsoll_proxy::{Ask, Handle, NotReported, PoolView, ReloadError, Unanswerable};
 use serde::Deserialize;
 use serde_json::json;
@@ -118,7 +118,7 @@ async fn destination(
     Ok(Json(Destination::new(found, handle.clock())))
 }
 
-/// A heartbeat: what a destination says of its load, by the name of each gauge.
+/// A heartbeat: what a destination says of its load, by the name of each metric.
 async fn load(
     State(handle): State<Handle>,
     names: Result<Path<(String, String)>, PathRejection>,
@@ -137,11 +137,11 @@ async fn load(
             let pool = find(&handle, &pool).await?;
             no_destination(&pool, &destination)
         }
-        NotReported::NoLoad(gauge) => {
-            unprocessable(format!("{gauge} is no load: numbers from 0 to 10^15, the score at most 1"))
+        NotReported::NoLoad(metric) => {
+            unprocessable(format!("{metric} is no load: numbers from 0 to 10^15, the score at most 1"))
         }
         NotReported::Nothing => {
-            let known = Gauge::KNOWN.map(|(name, _)| name).join(", ");
+            let known = LoadMetric::KNOWN.map(|(name, _)| name).join(", ");
             unprocessable(format!(
                 "nothing of it is known here; known are: {known}, and what the pool's formula reads"
             ))

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use plimsoll_core::measure::Gauge;
+use plimsoll_core::measure::LoadMetric;
 use plimsoll_core::pool::DestinationReport;
-use plimsoll_core::{Failure, Standing};
+use plimsoll_core::{Failure, Status};
 use plimsoll_functions::{DestinationHealth, HealthStatus, LastCheck, LoadDistribution};
 use plimsoll_proxy::{
     CLASSES, CandidateView, Clock, DestinationView, Explained, Handle, LimitView, LimitsView, PoolView,
@@ -76,7 +76,7 @@ pub(crate) struct Destination {
     weight: u16,
     effective_weight: f64,
     priority: u8,
-    standing: &'static str,
+    status: &'static str,
     /// Why it stands so, in a sentence; null for one that has served since it joined.
     reason: Option<String>,
     since: u64,
@@ -85,8 +85,8 @@ pub(crate) struct Destination {
     ejected_until: Option<u64>,
     /// See [`DestinationHealth::score`].
     score: Option<f64>,
-    /// What each of the three witnesses says, whoever of them decides.
-    witnesses: Option<Witnesses>,
+    /// The signals that the status follows from.
+    signals: Option<Signals>,
     consecutive_failures: u32,
     consecutive_successes: u32,
     last_check: Option<LastCheck>,
@@ -105,26 +105,27 @@ struct Load {
     score: Option<f32>,
     /// Its last word is so old.
     age_ms: Option<f64>,
-    /// What each gauge shows.
+    /// What each metric shows.
     gauges: BTreeMap<&'static str, f32>,
 }
 
 impl Load {
     fn new(d: &DestinationView) -> Option<Self> {
-        let gauges = Gauge::KNOWN.into_iter().filter_map(|(name, gauge)| Some((name, d.load.of(gauge)?)));
+        let gauges =
+            LoadMetric::KNOWN.into_iter().filter_map(|(name, metric)| Some((name, d.load.of(metric)?)));
         let load = Self { score: d.load.score(), age_ms: d.load_age.map(millis), gauges: gauges.collect() };
         (!d.load.is_empty()).then_some(load)
     }
 }
 
-/// The operator's word, the checks' and the traffic's, never mixed.
+/// The three signals a status follows from.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Witnesses {
+struct Signals {
     /// `ready`, `drain` or `maintenance`.
     operator: &'static str,
     /// `up`, `down`, or `unknown` before the first check and without checks.
-    checks: &'static str,
+    health_checks: &'static str,
     /// `clear`, `ejected` or `on_trial`.
     traffic: &'static str,
     /// How often traffic set it aside while its checks passed.
@@ -133,12 +134,12 @@ struct Witnesses {
     failed_in_vain: u64,
 }
 
-impl Witnesses {
+impl Signals {
     fn new(report: &DestinationReport) -> Self {
         Self {
-            operator: report.admin.word(),
-            checks: report.health.word(),
-            traffic: report.ejection.word(),
+            operator: report.admin.as_str(),
+            health_checks: report.health.as_str(),
+            traffic: report.ejection.as_str(),
             passed_in_vain: report.contradicted.passed,
             failed_in_vain: report.contradicted.failed,
         }
@@ -195,15 +196,15 @@ impl Destination {
             weight: d.weight,
             effective_weight: weight(d.effective_weight),
             priority: d.priority,
-            standing: d.standing.word(),
+            status: d.status.as_str(),
             reason: health.as_ref().and_then(|h| h.reason.clone()),
             since: clock.unix_millis(d.since),
-            ejected_until: match d.standing {
-                Standing::Ejected { until } => Some(clock.unix_millis(until.max(d.since))),
+            ejected_until: match d.status {
+                Status::Ejected { until } => Some(clock.unix_millis(until.max(d.since))),
                 _ => None,
             },
             score: health.as_ref().and_then(|h| h.score),
-            witnesses: d.report.as_ref().map(Witnesses::new),
+            signals: d.report.as_ref().map(Signals::new),
             consecutive_failures: health.as_ref().map_or(0, |h| h.consecutive_failures),
             consecutive_successes: health.as_ref().map_or(0, |h| h.consecutive_successes),
             last_check: health.and_then(|h| h.last_check),
@@ -220,7 +221,7 @@ impl Counts {
         let told = |count: &u64| *count > 0;
         let answers = CLASSES.into_iter().zip(d.counts.classes).filter(|(_, n)| told(n));
         let errors =
-            Failure::ALL.map(Failure::word).into_iter().zip(d.counts.failures).filter(|(_, n)| told(n));
+            Failure::ALL.map(Failure::as_str).into_iter().zip(d.counts.failures).filter(|(_, n)| told(n));
         Self {
             requests: d.counts.started,
             answers: answers.collect(),
@@ -339,7 +340,7 @@ struct Candidate {
     address: String,
     priority: u8,
     weight: u16,
-    standing: &'static str,
+    status: &'static str,
     set_aside: Option<&'static str>,
     because: Option<String>,
     in_flight: u32,
@@ -362,7 +363,7 @@ impl Explanation {
             address: c.address.clone(),
             priority: c.priority,
             weight: c.weight,
-            standing: c.standing.word(),
+            status: c.status.as_str(),
             set_aside: c.set_aside,
             because: c.because.clone(),
             in_flight: c.in_flight,

@@ -37,7 +37,7 @@ async fn pools_and_the_server_are_told_in_the_words_of_the_contract() {
     }
     assert_eq!(world.get("/v1/pools/default").await.json()["name"], "default");
     let d = world.get("/v1/pools/default/destinations/b%22%5C%2F%C3%A9").await.json();
-    assert_eq!((&d["standing"], &d["counts"]["requests"]), (&"serving".into(), &3.into()));
+    assert_eq!((&d["status"], &d["counts"]["requests"]), (&"serving".into(), &3.into()));
     assert_eq!(d["reason"], Value::Null);
     assert_ne!(d["score"], 0.0, "its checks pass, if any was made");
     assert_eq!(d["counts"]["answers"]["2xx"], 3);
@@ -132,8 +132,8 @@ async fn a_destination_that_reports_too_much_load_is_set_aside_until_it_has_less
     };
     let load = "/v1/pools/default/destinations/a/load";
     assert_eq!(report(load, r#"{"cpu": 0.95, "memory": 0.25, "queue": 3, "fans": 4}"#).await.status, 204);
-    let told = world.until("/v1/pools/default/destinations/a", |d| d["standing"] == "overloaded").await;
-    assert_eq!(told["reason"], "it reports a load of 95 %");
+    let told = world.until("/v1/pools/default/destinations/a", |d| d["status"] == "overloaded").await;
+    assert_eq!(told["reason"], "reported load is 95 %");
     assert_eq!(
         (&told["load"]["gauges"]["queue"], &told["load"]["gauges"]["memory"]),
         (&3.0.into(), &0.25.into())
@@ -142,7 +142,7 @@ async fn a_destination_that_reports_too_much_load_is_set_aside_until_it_has_less
     for line in [
         r#"plimsoll_destination_load_score{pool="default",destination="a"} 0.95"#,
         r#"plimsoll_destination_resource_usage_ratio{pool="default",destination="a",resource="memory"} 0.25"#,
-        r#"plimsoll_destination_state{pool="default",destination="a",state="overloaded"} 1"#,
+        r#"plimsoll_destination_status{pool="default",destination="a",status="overloaded"} 1"#,
     ] {
         assert!(metrics.contains(line), "{line} in\n{metrics}");
     }
@@ -152,7 +152,7 @@ async fn a_destination_that_reports_too_much_load_is_set_aside_until_it_has_less
     let d = world.get("/v1/pools/default/destinations/a").await.json();
     assert_eq!((&d["counts"]["requests"], &d["counts"]["checksFailed"]), (&0.into(), &0.into()));
     assert_eq!(report(load, r#"{"cpu": 0.5}"#).await.status, 204);
-    world.until("/v1/pools/default/destinations/a", |d| d["standing"] == "serving").await;
+    world.until("/v1/pools/default/destinations/a", |d| d["status"] == "serving").await;
     let wrong = |text: &str, reply: &Reply, status| {
         let told = problem(reply, status)["detail"].to_string();
         assert!(told.contains(text), "{told}");

@@ -114,10 +114,10 @@ async fn health_of_destinations_of_the_call_is_checked_there_and_then() {
     );
     let (up, gone) = (&told["destinations"][0], &told["destinations"][1]);
     assert_eq!(
-        (&up["standing"], &up["score"], &up["lastCheck"]["ok"]),
+        (&up["status"], &up["score"], &up["lastCheck"]["ok"]),
         (&"serving".into(), &1.0.into(), &true.into())
     );
-    assert_eq!((&gone["standing"], &gone["consecutiveFailures"]), (&"down".into(), &1.into()));
+    assert_eq!((&gone["status"], &gone["consecutiveFailures"]), (&"down".into(), &1.into()));
     assert_eq!(told["alerts"][0]["kind"], "destination_down");
 }
 

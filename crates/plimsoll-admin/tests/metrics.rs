@@ -148,9 +148,9 @@ async fn the_text_is_strictly_valid_and_its_numbers_are_those_of_the_traffic() {
     is("plimsoll_destination_requests_total", &[("pool", "default")], 7.0);
     is("plimsoll_destination_requests_total", &[("destination", "b\"\\/é")], 3.0);
     is("plimsoll_destination_response_seconds_count", &[], 7.0);
-    is("plimsoll_destination_state", &[("state", "serving")], 2.0);
-    is("plimsoll_destination_state", &[], 2.0);
-    is("plimsoll_pool_destinations", &[("state", "serving")], 2.0);
+    is("plimsoll_destination_status", &[("status", "serving")], 2.0);
+    is("plimsoll_destination_status", &[], 2.0);
+    is("plimsoll_pool_destinations", &[("status", "serving")], 2.0);
     is("plimsoll_destination_weight", &[], 2.0);
     is("plimsoll_decisions_total", &[("algorithm", "round_robin"), ("result", "assigned")], 7.0);
     is("plimsoll_retries_total", &[], 0.0);

@@ -15,8 +15,8 @@ use plimsoll_core::formula::Formula;
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::spread::{SpreadSpec, ZoneSpec};
 use plimsoll_core::{
-    Address, Assignment, Destination, DestinationId, DestinationStats, Outcome, Rng, Snapshot, Standing,
-    Tick, Want, Weight, balance_load,
+    Address, Assignment, Destination, DestinationId, DestinationStats, Outcome, Rng, Snapshot, Status, Tick,
+    Want, Weight, balance_load,
 };
 
 /// 64 is the largest pool of which least connections looks at everyone.
@@ -31,7 +31,7 @@ fn busy_pool(algorithm: Algorithm, count: u32) -> (Snapshot, Vec<Assignment>) {
         Member {
             id: DestinationId(i),
             destination: Destination { weight, ..Destination::new(&format!("d{i}"), address) },
-            standing: Standing::Serving,
+            status: Status::Serving,
             since: Tick::ZERO,
             weight: weight.in_256ths(),
             warmth: None,
@@ -145,7 +145,7 @@ fn tiers(c: &mut Criterion) {
             for (n, member) in members.iter_mut().enumerate() {
                 member.destination.zone = Some(if n % 3 == 0 { "a" } else { "b" }.into());
                 member.destination.priority = u8::from(spec.overprovision.is_some() && n % 2 == 0);
-                member.standing = if n % 4 == 1 { Standing::Down } else { Standing::Serving };
+                member.status = if n % 4 == 1 { Status::Down } else { Status::Serving };
             }
             let policy = Algorithm::Random.policy(1);
             let snapshot = Snapshot::spread("bench".into(), 1, &*policy, &spec, members);

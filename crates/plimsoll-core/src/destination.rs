@@ -1,4 +1,4 @@
-//! Whether one destination may serve now, and if not, why.
+//! The status of a destination: whether it may serve now, and if not, why.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,15 +8,15 @@ use std::sync::Arc;
 use crate::limit::DestinationLimits;
 use crate::time::Tick;
 
-/// The name of a pool or destination: shared, compared by its text.
+/// Name of a pool or destination: shared, compared by its text.
 pub type Name = Arc<str>;
 
-/// A destination's number in its pool: never used again for another one while the process lives, so that
-/// a late result can never be credited to a stranger.
+/// Number of a destination in its pool. It is never reused while the process runs, so that a late result cannot be
+/// credited to another destination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationId(pub u32);
 
-/// Where a destination listens.
+/// Address of a destination.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A TCP (or UDP) endpoint.
@@ -34,52 +34,52 @@ impl fmt::Display for Address {
     }
 }
 
-/// The base weight an operator gave: 0 to 65,535; 0 takes no new work.
+/// Base weight, as configured: 0 to 65,535; 0 takes no new work.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Weight(u16);
 
 impl Weight {
-    /// The weight of a destination that names none.
+    /// Default weight.
     pub const ONE: Self = Self(1);
 
-    /// A weight; every value is good.
+    /// Creates a weight; every value is valid.
     pub const fn new(weight: u16) -> Self {
         Self(weight)
     }
 
-    /// The plain number.
+    /// Returns the number.
     pub const fn get(self) -> u16 {
         self.0
     }
 
-    /// The same in 256ths, the unit of effective weights.
+    /// Returns the weight in 256ths, the unit of effective weights.
     pub const fn in_256ths(self) -> u32 {
         self.0 as u32 * 256
     }
 }
 
-/// One address that can serve, as the configuration (later: discovery) describes it. Its identity is its
-/// name: a changed weight or address resets nothing that was learned about it.
+/// One address that can serve, as configured. Its name is its identity: a changed weight or address resets nothing
+/// that was learned about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// Unique in its pool.
+    /// Name, unique in the pool.
     pub name: Name,
-    /// Where it listens.
+    /// Address to connect to.
     pub address: Address,
-    /// Base weight.
+    /// Configured base weight.
     pub weight: Weight,
-    /// 0 is the first tier; higher numbers are backup tiers.
+    /// Priority: 0 is the first tier, higher numbers are backup tiers.
     pub priority: u8,
-    /// Where it stands, for zone-aware policies.
+    /// Zone, for zone-aware balancing.
     pub zone: Option<Name>,
-    /// Free labels, in the order given.
+    /// Labels, in the configured order.
     pub labels: Arc<[(Name, Name)]>,
-    /// What it may have at once.
+    /// Limits of requests and connections.
     pub limits: DestinationLimits,
 }
 
 impl Destination {
-    /// A destination of weight 1 in the first tier.
+    /// Creates a destination of weight 1 in the first tier.
     pub fn new(name: &str, address: Address) -> Self {
         Self {
             name: name.into(),
@@ -93,45 +93,45 @@ impl Destination {
     }
 }
 
-/// What the operator wants of a destination.
+/// State that the operator requested.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum AdminState {
-    /// Serve.
+    /// The destination serves.
     #[default]
     Ready,
-    /// Finish what runs, take nothing new.
+    /// Running messages finish, no new ones are accepted.
     Drain,
-    /// Out, and not even checked.
+    /// Taken out of service, without health checks.
     Maintenance,
 }
 
-/// What active checks saw.
+/// Result of active health checks.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
-    /// Not checked yet: serves.
+    /// Not checked yet: the destination serves.
     #[default]
     Unknown,
-    /// Passing.
+    /// Checks pass.
     Up,
-    /// Failing.
+    /// Checks fail.
     Down,
 }
 
-/// What real traffic showed.
+/// Result of outlier detection on real traffic.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum Ejection {
-    /// Nothing against it.
+    /// Not ejected.
     #[default]
     None,
-    /// Set aside until then.
+    /// Ejected until this time.
     Until(Tick),
-    /// Its time is over: exactly one message may try it.
+    /// The ejection time is over: exactly one message, the trial, may be sent.
     Probation,
 }
 
 impl AdminState {
-    /// The word used in the API.
-    pub const fn word(self) -> &'static str {
+    /// Name in the API.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
             Self::Drain => "drain",
@@ -141,8 +141,8 @@ impl AdminState {
 }
 
 impl Health {
-    /// The word used in the API.
-    pub const fn word(self) -> &'static str {
+    /// Name in the API.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Up => "up",
@@ -152,8 +152,8 @@ impl Health {
 }
 
 impl Ejection {
-    /// The word used in the API.
-    pub const fn word(self) -> &'static str {
+    /// Name in the API.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "clear",
             Self::Until(_) => "ejected",
@@ -162,57 +162,58 @@ impl Ejection {
     }
 }
 
-/// The witnesses of a destination, never mixed, and what its pool knows of it.
+/// Inputs of a destination's status: the three signals (operator, health checks, traffic), never mixed, and what its
+/// pool knows.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Witnesses {
-    /// What the operator wants.
+pub struct HealthInputs {
+    /// Signal of the operator.
     pub admin: AdminState,
-    /// What checks saw.
+    /// Signal of the health checks.
     pub health: Health,
-    /// What traffic showed.
+    /// Signal of the traffic.
     pub ejection: Ejection,
-    /// The only destination of its pool: never taken out for failing.
-    pub lone: bool,
-    /// It says that it has too much to do.
+    /// The destination is the only one of its pool: never taken out for failing.
+    pub only_member: bool,
+    /// The destination reports a load above the threshold.
     pub overloaded: bool,
-    /// It has served again for a short time only.
+    /// The slow start is not over yet.
     pub warming: bool,
 }
 
-/// May a destination serve now, and if not, why.
+/// Status of a destination: whether it may serve now, and if not, why.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Takes its share.
+pub enum Status {
+    /// Receives its full share.
     Serving,
-    /// Takes a growing share.
+    /// Receives a growing share (slow start).
     Warming,
-    /// Finishes what runs, takes nothing new.
+    /// Finishes running messages, receives no new ones.
     Draining,
-    /// Failed real traffic; back at `until` for a trial.
+    /// Failed real traffic; gets a trial at `until`.
     Ejected {
-        /// When its trial begins.
+        /// Time of the trial.
         until: Tick,
     },
-    /// Set aside for a while because it says that it has too much to do; nothing is wrong with it.
+    /// Receives no new messages while it reports a load above the threshold; it has not failed.
     Overloaded,
-    /// Failed its checks.
+    /// Failed its health checks.
     Down,
     /// Taken out by the operator.
     Maintenance,
 }
 
-impl Standing {
-    /// Every word a standing can be told in, in the order metrics list them.
-    pub const WORDS: [&str; 7] =
+impl Status {
+    /// Names of all statuses, in the order of the metrics.
+    pub const NAMES: [&str; 7] =
         ["serving", "warming", "draining", "ejected", "overloaded", "down", "maintenance"];
 
-    /// Takes new messages.
+    /// Returns whether the destination receives new messages.
     pub const fn serves(self) -> bool {
         matches!(self, Self::Serving | Self::Warming)
     }
 
-    /// The word used in API, logs and metrics.
-    pub const fn word(self) -> &'static str {
+    /// Name in API, logs and metrics.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Serving => "serving",
             Self::Warming => "warming",
@@ -225,19 +226,19 @@ impl Standing {
     }
 }
 
-/// The one eligibility rule. The operator's word comes first, then checks, then traffic, then its own; a pool's only
-/// destination obeys the operator alone, because failing over to nothing helps nobody.
-pub const fn standing(seen: Witnesses) -> Standing {
-    match (seen.admin, seen.lone, seen.health, seen.ejection) {
-        (AdminState::Maintenance, ..) => Standing::Maintenance,
-        (AdminState::Drain, ..) => Standing::Draining,
-        (_, true, ..) => Standing::Serving,
-        (_, _, Health::Down, _) => Standing::Down,
-        (_, _, _, Ejection::Until(until)) => Standing::Ejected { until },
-        (_, _, _, Ejection::Probation) => Standing::Ejected { until: Tick::ZERO },
-        _ if seen.overloaded => Standing::Overloaded,
-        _ if seen.warming => Standing::Warming,
-        _ => Standing::Serving,
+/// Returns the status of a destination: the one eligibility rule. The operator comes first, then health checks, then
+/// traffic, then reported load. A pool's only destination follows the operator alone: there is no failover target.
+pub const fn status(inputs: HealthInputs) -> Status {
+    match (inputs.admin, inputs.only_member, inputs.health, inputs.ejection) {
+        (AdminState::Maintenance, ..) => Status::Maintenance,
+        (AdminState::Drain, ..) => Status::Draining,
+        (_, true, ..) => Status::Serving,
+        (_, _, Health::Down, _) => Status::Down,
+        (_, _, _, Ejection::Until(until)) => Status::Ejected { until },
+        (_, _, _, Ejection::Probation) => Status::Ejected { until: Tick::ZERO },
+        _ if inputs.overloaded => Status::Overloaded,
+        _ if inputs.warming => Status::Warming,
+        _ => Status::Serving,
     }
 }
 
@@ -247,15 +248,18 @@ mod tests {
 
     #[test]
     fn the_operator_outranks_checks_and_checks_outrank_traffic() {
-        let bad =
-            Witnesses { health: Health::Down, ejection: Ejection::Until(Tick::NEVER), ..Default::default() };
-        assert_eq!(standing(bad), Standing::Down);
-        assert_eq!(standing(Witnesses { admin: AdminState::Drain, ..bad }), Standing::Draining);
-        assert_eq!(standing(Witnesses { admin: AdminState::Maintenance, ..bad }), Standing::Maintenance);
-        assert_eq!(standing(Witnesses { lone: true, overloaded: true, ..bad }), Standing::Serving);
-        assert_eq!(standing(Witnesses { overloaded: true, ..bad }), Standing::Down);
-        let full = Witnesses { overloaded: true, warming: true, ..Default::default() };
-        assert_eq!(standing(full), Standing::Overloaded);
-        assert_eq!(standing(Witnesses::default()), Standing::Serving);
+        let bad = HealthInputs {
+            health: Health::Down,
+            ejection: Ejection::Until(Tick::NEVER),
+            ..Default::default()
+        };
+        assert_eq!(status(bad), Status::Down);
+        assert_eq!(status(HealthInputs { admin: AdminState::Drain, ..bad }), Status::Draining);
+        assert_eq!(status(HealthInputs { admin: AdminState::Maintenance, ..bad }), Status::Maintenance);
+        assert_eq!(status(HealthInputs { only_member: true, overloaded: true, ..bad }), Status::Serving);
+        assert_eq!(status(HealthInputs { overloaded: true, ..bad }), Status::Down);
+        let full = HealthInputs { overloaded: true, warming: true, ..Default::default() };
+        assert_eq!(status(full), Status::Overloaded);
+        assert_eq!(status(HealthInputs::default()), Status::Serving);
     }
 }

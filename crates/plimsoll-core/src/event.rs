@@ -1,147 +1,147 @@
-//! What the slow loop tells the world: one value per thing that happened, with its reason.
+//! Events of the slow loop: one value per change, with its reason.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::destination::{Name, Standing};
+use crate::destination::{Name, Status};
 use crate::health::peers::Worse;
 use crate::health::silence::Silent;
 use crate::outcome::Failure;
 use crate::time::Tick;
 
-/// Something happened in a pool. Its `Display` is the line for the log.
+/// Event in a pool. Its `Display` is the line for the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A destination joined a pool that was running already.
-    Joined {
-        /// Its pool.
+    /// A destination was added to a running pool.
+    MemberAdded {
+        /// Name of the pool.
         pool: Name,
-        /// Its name.
+        /// Name of the destination.
         destination: Name,
-        /// How it stands.
-        standing: Standing,
+        /// Initial status.
+        status: Status,
     },
-    /// A destination left.
-    Left {
-        /// Its pool.
+    /// A destination was removed from its pool.
+    MemberRemoved {
+        /// Name of the pool.
         pool: Name,
-        /// Its name.
+        /// Name of the destination.
         destination: Name,
-        /// How it stood.
-        standing: Standing,
+        /// Last status.
+        status: Status,
     },
-    /// A destination stands differently now. Also told when an ejected one comes up for its trial
-    /// (`to` is `Ejected` with `until` 0) and when it fails that.
-    StandingChanged {
-        /// Its pool.
+    /// The status of a destination changed. Also emitted when an ejected one comes up for its trial (`to` is `Ejected`
+    /// with `until` 0) and when the trial fails.
+    StatusChanged {
+        /// Name of the pool.
         pool: Name,
-        /// Its name.
+        /// Name of the destination.
         destination: Name,
-        /// How it stood.
-        from: Standing,
-        /// How it stands.
-        to: Standing,
-        /// Why.
+        /// Status before.
+        from: Status,
+        /// Status after.
+        to: Status,
+        /// Reason of the change.
         reason: Reason,
     },
-    /// A destination deserved ejection and was kept, because too few others would have been left. Told at
+    /// A destination met the conditions of an ejection and was kept, because too few others would be left. Emitted at
     /// most once per `base_ejection`.
-    EjectionSpared {
-        /// Its pool.
+    EjectionSkipped {
+        /// Name of the pool.
         pool: Name,
-        /// Its name.
+        /// Name of the destination.
         destination: Name,
-        /// Bad outcomes in a row.
+        /// Number of consecutive bad outcomes.
         streak: u32,
     },
 }
 
-/// Why a destination stands as it does.
+/// Reason of a destination's status.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reason {
-    /// The operator said so.
+    /// Request of the operator.
     Operator,
-    /// So many checks failed in a row; the last for this reason.
+    /// Consecutive health checks failed.
     ChecksFailed {
-        /// In a row.
+        /// Number of consecutive checks.
         count: u32,
-        /// What the last one saw.
+        /// Error of the last check.
         detail: String,
     },
-    /// So many checks passed in a row.
+    /// Consecutive health checks passed.
     ChecksPassed {
-        /// In a row.
+        /// Number of consecutive checks.
         count: u32,
     },
-    /// Checks were switched off, and what they saw no longer counts.
+    /// Health checks were switched off, and their results no longer count.
     ChecksOff,
-    /// So many bad outcomes in a row.
+    /// Consecutive messages had bad outcomes.
     TrafficFailed {
-        /// In a row.
+        /// Number of consecutive checks.
         streak: u32,
-        /// The last failure; `None` for an answer of 5xx.
+        /// Last failure; `None` for a response with status 5xx.
         last: Option<Failure>,
-        /// Set aside for so long.
+        /// Duration of the ejection.
         span: Duration,
     },
-    /// It did worse than its peers, or than it used to.
+    /// The destination performs worse than its peers, or than its own baseline.
     WorseThanPeers {
-        /// In what.
+        /// Measurement that is worse.
         worse: Worse,
-        /// Set aside for so long.
+        /// Duration of the ejection.
         span: Duration,
     },
-    /// It takes messages and answers none, while its peers do.
+    /// The destination accepts messages and responds to none, while its peers do.
     Silent {
-        /// How that looked.
+        /// Observation that led to the ejection.
         silent: Silent,
-        /// Set aside for so long.
+        /// Duration of the ejection.
         span: Duration,
     },
-    /// No check has asked it yet, and until then it does not serve.
+    /// No health check has finished yet, and the destination does not serve before.
     NotChecked,
-    /// Its time is over: one message may try it.
+    /// The ejection time is over: one message, the trial, may be sent.
     TrialOpened,
-    /// Its trial went well.
+    /// The trial passed.
     TrialPassed,
-    /// Its trial went badly.
+    /// The trial failed.
     TrialFailed {
-        /// How; `None` for an answer of 5xx.
+        /// Failure; `None` for a response with status 5xx.
         last: Option<Failure>,
-        /// Set aside for so long.
+        /// Duration of the ejection.
         span: Duration,
     },
-    /// Checks show that connecting works again, and failing to connect was all there was against it.
+    /// A health check connected, and failed connects were the only cause of the ejection.
     Reachable,
-    /// Outlier detection was switched off, and what traffic showed no longer counts.
+    /// Outlier detection was switched off, and its ejections no longer count.
     DetectionOff,
-    /// It says that it has too much to do.
+    /// The reported load is above the threshold.
     Overloaded {
-        /// Its load score.
+        /// Reported load score.
         percent: u8,
     },
-    /// It has less to do again.
-    Relieved {
-        /// Its load score; `None`: nothing it said counts any more.
+    /// The reported load is below the recovery threshold again.
+    LoadRecovered {
+        /// Reported load score; `None` when the reports are too old or no longer used.
         percent: Option<u8>,
     },
-    /// Too few others are left to do without it.
-    Needed,
-    /// It is the pool's only destination now, which is never taken out for failing.
-    Alone,
-    /// It has a new address: nothing is known against that.
-    Moved,
-    /// Its slow start is over.
+    /// Too few other destinations are left.
+    PanicThreshold,
+    /// The destination is the pool's only one now, which is never taken out for failing.
+    OnlyMember,
+    /// The address changed, so earlier failures no longer count.
+    AddressChanged,
+    /// The slow start is over.
     WarmedUp,
-    /// Checks pass again, so many in a row: one message is to show whether it serves.
+    /// Consecutive health checks passed again: one message is sent to validate the recovery.
     RecoveryPlanned {
-        /// In a row.
+        /// Number of consecutive checks.
         count: u32,
     },
 }
 
 impl Reason {
-    /// Traffic set it aside.
+    /// Returns whether the reason is an ejection by outlier detection.
     pub const fn ejects(&self) -> bool {
         matches!(
             self,
@@ -152,20 +152,20 @@ impl Reason {
         )
     }
 
-    /// It showed that it serves again.
+    /// Returns whether the reason proves that the destination serves again.
     pub const fn recovers(&self) -> bool {
         matches!(self, Self::ChecksPassed { .. } | Self::TrialPassed | Self::Reachable)
     }
 
-    /// The word used in API and metrics.
-    pub const fn word(&self) -> &'static str {
+    /// Name in API and metrics.
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Operator => "operator",
             Self::ChecksFailed { .. } => "checks_failed",
             Self::ChecksPassed { .. } => "checks_passed",
             Self::ChecksOff => "checks_off",
             Self::TrafficFailed { .. } => "traffic_failed",
-            Self::WorseThanPeers { worse, .. } => worse.word(),
+            Self::WorseThanPeers { worse, .. } => worse.as_str(),
             Self::Silent { .. } => "silent",
             Self::NotChecked => "not_checked",
             Self::TrialOpened => "trial_opened",
@@ -174,10 +174,10 @@ impl Reason {
             Self::Reachable => "reachable",
             Self::DetectionOff => "detection_off",
             Self::Overloaded { .. } => "overloaded",
-            Self::Relieved { .. } => "relieved",
-            Self::Needed => "needed",
-            Self::Alone => "alone",
-            Self::Moved => "moved",
+            Self::LoadRecovered { .. } => "load_recovered",
+            Self::PanicThreshold => "panic_threshold",
+            Self::OnlyMember => "only_member",
+            Self::AddressChanged => "address_changed",
             Self::WarmedUp => "warmed_up",
             Self::RecoveryPlanned { .. } => "recovery_planned",
         }
@@ -187,7 +187,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Operator => f.write_str("the operator said so"),
+            Self::Operator => f.write_str("requested by the operator"),
             Self::ChecksFailed { count: 0 | 1, detail } => write!(f, "a check failed: {detail}"),
             Self::ChecksFailed { count, detail } => {
                 write!(f, "{count} checks failed in a row, last: {detail}")
@@ -198,7 +198,7 @@ impl fmt::Display for Reason {
             Self::TrafficFailed { streak, last, span } => write!(
                 f,
                 "{streak} messages failed in a row, last: {}; trial in {}",
-                story(*last),
+                describe(*last),
                 seconds(*span)
             ),
             Self::WorseThanPeers { worse, span } => {
@@ -206,52 +206,54 @@ impl fmt::Display for Reason {
             }
             Self::Silent { silent: Silent { waiting, span: silence }, span } => write!(
                 f,
-                "{waiting} messages wait for an answer and it has given none for {}, while its peers do; trial in {}",
+                "{waiting} messages wait, with no response for {} while its peers respond; trial in {}",
                 seconds(*silence),
                 seconds(*span)
             ),
-            Self::NotChecked => f.write_str("it starts down, and no check has passed yet"),
-            Self::TrialOpened => f.write_str("its time is over, one message may try it"),
-            Self::TrialPassed => f.write_str("its trial went well"),
+            Self::NotChecked => {
+                f.write_str("the pool starts destinations down, and no health check has passed yet")
+            }
+            Self::TrialOpened => f.write_str("the ejection time is over, one message is sent as a trial"),
+            Self::TrialPassed => f.write_str("the trial passed"),
             Self::TrialFailed { last, span } => {
-                write!(f, "its trial failed: {}; next trial in {}", story(*last), seconds(*span))
+                write!(f, "the trial failed: {}; next trial in {}", describe(*last), seconds(*span))
             }
             Self::Reachable => {
-                f.write_str("a check connected, and failed connects were all it had against it")
+                f.write_str("a health check connected, and failed connects were the only cause")
             }
             Self::DetectionOff => f.write_str("outlier detection was switched off"),
-            Self::Overloaded { percent } | Self::Relieved { percent: Some(percent) } => {
-                write!(f, "it reports a load of {percent} %")
+            Self::Overloaded { percent } | Self::LoadRecovered { percent: Some(percent) } => {
+                write!(f, "reported load is {percent} %")
             }
-            Self::Relieved { percent: None } => {
-                f.write_str("its reports of load are too old, or no longer heeded")
+            Self::LoadRecovered { percent: None } => {
+                f.write_str("load reports are too old or no longer used")
             }
-            Self::Needed => f.write_str("too few others are left to do without it"),
-            Self::Alone => f.write_str("it is the pool's only destination now"),
-            Self::Moved => f.write_str("it has a new address"),
-            Self::WarmedUp => f.write_str("its slow start is over"),
+            Self::PanicThreshold => f.write_str("too few other destinations are left"),
+            Self::OnlyMember => f.write_str("it is the only destination of the pool"),
+            Self::AddressChanged => f.write_str("the address changed"),
+            Self::WarmedUp => f.write_str("the slow start is over"),
             Self::RecoveryPlanned { count } => {
-                write!(f, "{count} checks passed in a row: one message is to show that it serves")
+                write!(f, "{count} checks passed in a row: one message validates the recovery")
             }
         }
     }
 }
 
-/// A failure as people would say it.
-const fn story(last: Option<Failure>) -> &'static str {
+/// Describes a failure for the log.
+const fn describe(last: Option<Failure>) -> &'static str {
     match last {
-        None => "answered 5xx",
+        None => "status 5xx",
         Some(Failure::Connect) => "could not connect",
         Some(Failure::Reset) => "connection reset",
-        Some(Failure::EmptyResponse) => "closed without an answer",
-        Some(Failure::Timeout) => "no answer in time",
-        Some(Failure::Garbage) => "not a valid answer",
-        Some(Failure::Truncated) => "the answer broke off",
+        Some(Failure::EmptyResponse) => "closed without a response",
+        Some(Failure::Timeout) => "no response in time",
+        Some(Failure::Garbage) => "invalid response",
+        Some(Failure::Truncated) => "incomplete response",
         Some(Failure::NoResources) => "no descriptor, port or memory for a connection",
     }
 }
 
-/// A span as configuration writes it; milliseconds are as fine as anyone reads.
+/// Formats a duration as the configuration writes it, in whole milliseconds.
 fn seconds(span: Duration) -> String {
     format!("{:?}", Duration::from_millis(span.as_millis() as u64))
 }
@@ -259,25 +261,25 @@ fn seconds(span: Duration) -> String {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Joined { pool, destination, standing } => {
-                write!(f, "pool {pool}: destination {destination} joined, {}", standing.word())
+            Self::MemberAdded { pool, destination, status } => {
+                write!(f, "pool {pool}: destination {destination} added, {}", status.as_str())
             }
-            Self::Left { pool, destination, standing } => {
-                write!(f, "pool {pool}: destination {destination} left, was {}", standing.word())
+            Self::MemberRemoved { pool, destination, status } => {
+                write!(f, "pool {pool}: destination {destination} removed, was {}", status.as_str())
             }
-            Self::StandingChanged { pool, destination, from, to, reason } => {
+            Self::StatusChanged { pool, destination, from, to, reason } => {
                 write!(f, "pool {pool}: destination {destination} is ")?;
                 match (from, to) {
-                    (_, Standing::Ejected { until: Tick::ZERO }) => f.write_str("on trial"),
-                    (Standing::Ejected { .. }, Standing::Ejected { .. }) => f.write_str("still ejected"),
-                    _ => write!(f, "{} (was {})", to.word(), from.word()),
+                    (_, Status::Ejected { until: Tick::ZERO }) => f.write_str("on trial"),
+                    (Status::Ejected { .. }, Status::Ejected { .. }) => f.write_str("still ejected"),
+                    _ => write!(f, "{} (was {})", to.as_str(), from.as_str()),
                 }?;
                 write!(f, ": {reason}")
             }
-            Self::EjectionSpared { pool, destination, streak } => write!(
+            Self::EjectionSkipped { pool, destination, streak } => write!(
                 f,
                 "pool {pool}: destination {destination} failed {streak} messages in a row \
-                 and is kept: too few others would be left"
+                 and is not ejected: too few others would be left"
             ),
         }
     }
@@ -287,53 +289,53 @@ impl fmt::Display for Event {
 mod tests {
     use super::*;
 
-    fn line(from: Standing, to: Standing, reason: Reason) -> String {
-        Event::StandingChanged { pool: "api".into(), destination: "a".into(), from, to, reason }.to_string()
+    fn line(from: Status, to: Status, reason: Reason) -> String {
+        Event::StatusChanged { pool: "api".into(), destination: "a".into(), from, to, reason }.to_string()
     }
 
     #[test]
-    fn every_event_is_one_line_that_says_who_what_and_why() {
-        let until = Standing::Ejected { until: Tick::from_nanos(7) };
-        let probation = Standing::Ejected { until: Tick::ZERO };
+    fn every_event_is_one_line_with_destination_change_and_reason() {
+        let until = Status::Ejected { until: Tick::from_nanos(7) };
+        let probation = Status::Ejected { until: Tick::ZERO };
         let span = Duration::from_millis(30_000);
         assert_eq!(
             line(
-                Standing::Serving,
-                Standing::Down,
+                Status::Serving,
+                Status::Down,
                 Reason::ChecksFailed { count: 3, detail: "connection refused".into() }
             ),
             "pool api: destination a is down (was serving): 3 checks failed in a row, last: connection refused"
         );
         assert_eq!(
             line(
-                Standing::Serving,
-                Standing::Down,
+                Status::Serving,
+                Status::Down,
                 Reason::ChecksFailed { count: 1, detail: "status 500".into() }
             ),
             "pool api: destination a is down (was serving): a check failed: status 500"
         );
         let failed = Reason::TrafficFailed { streak: 5, last: Some(Failure::Timeout), span };
         assert_eq!(
-            line(Standing::Serving, until, failed),
+            line(Status::Serving, until, failed),
             "pool api: destination a is ejected (was serving): \
-             5 messages failed in a row, last: no answer in time; trial in 30s"
+             5 messages failed in a row, last: no response in time; trial in 30s"
         );
         assert_eq!(
             line(until, probation, Reason::TrialOpened),
-            "pool api: destination a is on trial: its time is over, one message may try it"
+            "pool api: destination a is on trial: the ejection time is over, one message is sent as a trial"
         );
         assert_eq!(
             line(probation, until, Reason::TrialFailed { last: None, span: span * 2 }),
-            "pool api: destination a is still ejected: its trial failed: answered 5xx; next trial in 60s"
+            "pool api: destination a is still ejected: the trial failed: status 5xx; next trial in 60s"
         );
         assert_eq!(
-            Event::Joined { pool: "api".into(), destination: "b".into(), standing: Standing::Serving }
+            Event::MemberAdded { pool: "api".into(), destination: "b".into(), status: Status::Serving }
                 .to_string(),
-            "pool api: destination b joined, serving"
+            "pool api: destination b added, serving"
         );
         assert_eq!(
-            Event::EjectionSpared { pool: "api".into(), destination: "b".into(), streak: 6 }.to_string(),
-            "pool api: destination b failed 6 messages in a row and is kept: too few others would be left"
+            Event::EjectionSkipped { pool: "api".into(), destination: "b".into(), streak: 6 }.to_string(),
+            "pool api: destination b failed 6 messages in a row and is not ejected: too few others would be left"
         );
     }
 }

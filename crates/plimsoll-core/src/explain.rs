@@ -1,6 +1,6 @@
 //! Why a message would go where it would go: the choice told candidate by candidate, and nothing changed by it.
 
-use crate::destination::{DestinationId, Standing};
+use crate::destination::{DestinationId, Status};
 use crate::rng::Rng;
 use crate::snapshot::{Member, Snapshot, Want, balance_load_dry};
 use crate::spread::Reach;
@@ -10,7 +10,7 @@ use crate::time::Tick;
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum SetAside {
     /// It may not serve.
-    Standing(Standing),
+    Status(Status),
     /// Weight 0 takes no new work.
     NoWeight,
     /// It has not the labels that the route asks for.
@@ -25,9 +25,9 @@ pub enum SetAside {
 
 impl SetAside {
     /// The word used in API and logs.
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Standing(standing) => standing.word(),
+            Self::Status(status) => status.as_str(),
             Self::NoWeight => "no_weight",
             Self::Subset => "subset",
             Self::Backup => "backup",
@@ -72,7 +72,7 @@ pub enum Decided {
 
 impl Decided {
     /// The word used in API and logs.
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trial => "trial",
             Self::Key => "key",
@@ -134,8 +134,8 @@ pub fn candidates(snapshot: &Snapshot, want: &Want<'_>, now: Tick) -> Vec<Candid
         let in_subset = std::ptr::eq(reach, &raw const snapshot.whole)
             || want.subset.is_none_or(|subset| subset.has(&m.destination));
         let (share, other_zone) = shares[member];
-        let set_aside = match (m.standing.serves(), m.weight) {
-            (false, _) => Some(SetAside::Standing(m.standing)),
+        let set_aside = match (m.status.serves(), m.weight) {
+            (false, _) => Some(SetAside::Status(m.status)),
             (true, 0) => Some(SetAside::NoWeight),
             _ if !in_subset => Some(SetAside::Subset),
             _ if m.stats.is_full() => Some(SetAside::Full),
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn it_tells_what_would_happen_and_then_that_happens() {
         for algorithm in [Algorithm::RoundRobin, Algorithm::WeightedRoundRobin, Algorithm::LeastConnections] {
-            let members = (0..5).map(|rank| member(rank, 0, 1 + rank as u16, Standing::Serving)).collect();
+            let members = (0..5).map(|rank| member(rank, 0, 1 + rank as u16, Status::Serving)).collect();
             let snapshot = Snapshot::build("p".into(), 1, &*algorithm.policy(1), members);
             let (mut rng, want) = (Rng::new(1), Want::default());
             let mut held = Vec::new();
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn who_has_no_room_is_full_and_a_message_that_finds_nobody_waits() {
-        let members = (0..2).map(|rank| member(rank, 0, 1, Standing::Serving)).collect();
+        let members = (0..2).map(|rank| member(rank, 0, 1, Status::Serving)).collect();
         let mut snapshot = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), members);
         let limiter = Arc::new(PoolLimiter::new(1));
         limiter.set_limits(&PoolLimits { pending: 1, ..PoolLimits::default() });
@@ -269,20 +269,16 @@ mod tests {
     #[test]
     fn who_is_out_is_out_for_a_reason() {
         let members = vec![
-            member(0, 0, 1, Standing::Down),
-            member(1, 0, 0, Standing::Serving),
-            member(2, 0, 1, Standing::Serving),
-            member(3, 1, 1, Standing::Serving),
+            member(0, 0, 1, Status::Down),
+            member(1, 0, 0, Status::Serving),
+            member(2, 0, 1, Status::Serving),
+            member(3, 1, 1, Status::Serving),
         ];
         let snapshot = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), members);
         let told = explain(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1));
         let why: Vec<_> = told.candidates.iter().map(|candidate| candidate.set_aside).collect();
-        let out = [
-            Some(SetAside::Standing(Standing::Down)),
-            Some(SetAside::NoWeight),
-            None,
-            Some(SetAside::Backup),
-        ];
+        let out =
+            [Some(SetAside::Status(Status::Down)), Some(SetAside::NoWeight), None, Some(SetAside::Backup)];
         assert_eq!(why, out);
         assert_eq!((told.order, told.decided), (vec![2, 3], Some(Decided::Lone)));
         assert_eq!(told.candidates[2].score, None, "a rotation compares nothing");
@@ -293,7 +289,7 @@ mod tests {
 
     #[test]
     fn scores_are_what_the_algorithm_compares() {
-        let members = vec![member(0, 0, 1, Standing::Serving), member(1, 0, 4, Standing::Serving)];
+        let members = vec![member(0, 0, 1, Status::Serving), member(1, 0, 4, Status::Serving)];
         let policy = Algorithm::WeightedLeastConnections.policy(1);
         let snapshot = Snapshot::build("p".into(), 1, &*policy, members);
         let _held = balance_load(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1)).expect("serves");

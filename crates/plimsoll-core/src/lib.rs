@@ -29,7 +29,7 @@ pub mod subset;
 mod sync;
 pub mod time;
 
-pub use destination::{Address, AdminState, Destination, DestinationId, Name, Standing, Weight};
+pub use destination::{Address, AdminState, Destination, DestinationId, Name, Status, Weight};
 pub use limit::{DestinationLimits, PoolLimits};
 pub use limiter::PoolLimiter;
 pub use outcome::{Failure, Outcome};

@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
-    use crate::destination::{Address, Destination, Standing, Weight};
+    use crate::destination::{Address, Destination, Status, Weight};
     use crate::outcome::Outcome;
     use crate::rng::Rng;
     use crate::snapshot::{Member, Want, balance_load};
@@ -147,7 +147,7 @@ mod tests {
                 &format!("d{rank}"),
                 Address::Socket(([127, 0, 0, 1], 9000).into()),
             ),
-            standing: Standing::Serving,
+            status: Status::Serving,
             since: Tick::ZERO,
             weight: Weight::new(weight).in_256ths(),
             warmth: None,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::balance::warmth::Warmth;
 use crate::balance::{DecisionTally, Needs, Part, Picker, Policy, Slot, rendezvous};
-use crate::destination::{Destination, DestinationId, Name, Standing};
+use crate::destination::{Destination, DestinationId, Name, Status};
 use crate::hash::hash;
 use crate::limiter::PoolLimiter;
 use crate::rng::Rng;
@@ -31,7 +31,7 @@ pub struct Member {
     /// As configured.
     pub destination: Destination,
     /// May it serve, and if not why.
-    pub standing: Standing,
+    pub status: Status,
     /// Since when it stands so.
     pub since: Tick,
     /// Effective weight, 256ths.
@@ -89,7 +89,7 @@ impl Tier {
 }
 
 /// How the destinations of a pool stand, all together: counted once, when the picture is made, and read by everybody
-/// who asks. It is as true as the picture: each change of a standing makes another one.
+/// who asks. It is as true as the picture: each change of a status makes another one.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthSummary {
     /// May serve.
@@ -100,7 +100,7 @@ pub struct HealthSummary {
 
 impl HealthSummary {
     fn of(members: &[Member]) -> Self {
-        let serving = members.iter().filter(|member| member.standing.serves()).count();
+        let serving = members.iter().filter(|member| member.status.serves()).count();
         Self { serving, total: members.len() }
     }
 
@@ -238,7 +238,7 @@ impl Snapshot {
         let start = rng.index(self.members.len());
         let fit = |rank: &usize| {
             let member = &self.members[*rank];
-            let serves = member.standing.serves() && member.weight > 0;
+            let serves = member.status.serves() && member.weight > 0;
             let fits = serves && subset.has(&member.destination) && !want.has_tried(member.id);
             fits && !member.stats.is_full()
         };

@@ -231,7 +231,7 @@ fn find(members: &[Member], spec: &SpreadSpec, subset: Option<&Subset>) -> BTree
         let found = by_priority.entry(destination.priority).or_default();
         found.all += u64::from(member.weight);
         found.zones.extend(destination.zone.clone());
-        if member.standing.serves() {
+        if member.status.serves() {
             found.serving += u64::from(member.weight);
             found.slots.push(member.slot(rank));
         }

@@ -13,7 +13,7 @@ use plimsoll_core::pool::{
 use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::{
     Address, AdminState, Assignment, Destination, DestinationId, Failure, FailureSignal, Name, Outcome, Rng,
-    Snapshot, Standing, Tick, Tried, Want, Weight, balance_load,
+    Snapshot, Status, Tick, Tried, Want, Weight, balance_load,
 };
 
 const SEEDS: u64 = 150;
@@ -170,7 +170,7 @@ impl World {
         let want = Want { worker: self.rng.index(2), tried: Some(&tried), repeatable, ..Want::default() };
         let Ok(assignment) = balance_load(&snapshot, &want, self.now, &mut self.rng) else { return };
         assert!(!tried.contains(assignment.id()), "seed {}: tried already", self.seed);
-        assert!(assignment.is_trial() || snapshot.members[assignment.member()].standing.serves());
+        assert!(assignment.is_trial() || snapshot.members[assignment.member()].status.serves());
         self.held.push(assignment);
         while self.rng.below(3) > 0 && !self.held.is_empty() || self.held.len() > 40 {
             let at = self.rng.index(self.held.len());
@@ -210,12 +210,11 @@ impl World {
         let told = |what: &str| format!("seed {}, step {step}: {what}\n{snapshot:#?}", self.seed);
         assert!(snapshot.members.iter().map(|m| &m.destination).eq(&self.members), "{}", told("members"));
         for (member, report) in snapshot.members.iter().zip(&reports) {
-            let same =
-                (member.id, member.standing, member.since) == (report.id, report.standing, report.since);
+            let same = (member.id, member.status, member.since) == (report.id, report.status, report.since);
             assert!(same, "{}", told("reports and snapshot differ"));
         }
         check_tiers(&snapshot, self.pool.spec(), &told);
-        check_witnesses(&reports, self.pool.spec(), &snapshot, &told);
+        check_signals(&reports, self.pool.spec(), &snapshot, &told);
         let most = self.ids.keys().max().copied();
         for report in &reports {
             if let Some(name) = self.ids.insert(report.id, report.name.clone()) {
@@ -258,7 +257,7 @@ impl World {
             self.pool.handle_timeout(self.now);
         }
         for report in self.pool.reports() {
-            assert_eq!(report.standing, Standing::Serving, "seed {}: {report:#?}", self.seed);
+            assert_eq!(report.status, Status::Serving, "seed {}: {report:#?}", self.seed);
         }
         let members = &self.pool.snapshot().members;
         assert!(members.iter().all(|member| member.stats.in_flight() == 0), "seed {}", self.seed);
@@ -279,21 +278,21 @@ fn check_tiers(snapshot: &Snapshot, spec: &PoolSpec, told: &dyn Fn(&str) -> Stri
             let member = &snapshot.members[slot.rank as usize];
             assert_eq!((slot.id, &slot.address), (member.id, &member.destination.address));
             assert_eq!(tier.priority, member.destination.priority);
-            assert!(member.standing.serves() && slot.weight > 0, "{}", told("a slot that may not serve"));
+            assert!(member.status.serves() && slot.weight > 0, "{}", told("a slot that may not serve"));
             assert!(slots.insert(slot.id), "{}", told("two slots"));
         }
     }
     for member in &snapshot.members {
         let fit = member.weight > 0 && used(member.destination.priority);
-        assert_eq!(slots.contains(&member.id), fit && member.standing.serves(), "{}", told("no slot"));
+        assert_eq!(slots.contains(&member.id), fit && member.status.serves(), "{}", told("no slot"));
         let trial = snapshot.trials.iter().any(|slot| slot.id == member.id);
-        let probation = member.standing == Standing::Ejected { until: Tick::ZERO };
+        let probation = member.status == Status::Ejected { until: Tick::ZERO };
         assert_eq!(trial, probation && fit, "{}", told("trials"));
     }
     assert_eq!(snapshot.trials.is_empty(), snapshot.trials_for_all == Tick::NEVER, "{}", told("trial time"));
 }
 
-fn check_witnesses(
+fn check_signals(
     reports: &[DestinationReport],
     spec: &PoolSpec,
     snapshot: &Snapshot,
@@ -308,7 +307,7 @@ fn check_witnesses(
         told("ejected while off")
     );
     if let [lone] = reports {
-        let serves = lone.standing.serves() || lone.admin != AdminState::Ready;
+        let serves = lone.status.serves() || lone.admin != AdminState::Ready;
         assert!(serves && out == 0, "{}", told("the only destination was taken out"));
     }
     let may_serve = |report: &&DestinationReport| {

@@ -10,18 +10,18 @@ use plimsoll_core::spread::{SpreadSpec, ZoneSpec};
 use plimsoll_core::subset::{Fallback, Subset};
 use plimsoll_core::{
     Address, Assignment, Destination, DestinationId, DestinationStats, Name, NoDestination, Rng, Snapshot,
-    Standing, Tick, Tried, Want, Weight, balance_load,
+    Status, Tick, Tried, Want, Weight, balance_load,
 };
 
 fn member(rank: u32, zone: Option<&str>, priority: u8, weight: u16, serves: bool) -> Member {
     let address = Address::Socket(([127, 0, 0, 1], 9000).into());
-    let standing = if serves { Standing::Serving } else { Standing::Down };
+    let status = if serves { Status::Serving } else { Status::Down };
     let plain = Destination::new(&format!("d{rank}"), address);
     let weight = Weight::new(weight);
     Member {
         id: DestinationId(rank),
         destination: Destination { zone: zone.map(Name::from), priority, weight, ..plain },
-        standing,
+        status,
         since: Tick::ZERO,
         weight: weight.in_256ths(),
         warmth: None,
@@ -79,7 +79,7 @@ fn every_destination_has_the_same_load_for_its_weight_whatever_zones_lose() {
         if rng.index(3) == 0 {
             members.push(member(members.len() as u32, None, 0, 3, true));
         }
-        let all: f64 = members.iter().filter(|m| m.standing.serves()).map(|m| f64::from(m.weight)).sum();
+        let all: f64 = members.iter().filter(|m| m.status.serves()).map(|m| f64::from(m.weight)).sum();
         let mut load = vec![0.0; members.len()];
         for &name in &ZONES[..zones] {
             let snapshot = zoned(Algorithm::Random, zone(name), &members);
@@ -88,7 +88,7 @@ fn every_destination_has_the_same_load_for_its_weight_whatever_zones_lose() {
             }
         }
         for (member, load) in members.iter().zip(&load) {
-            let fair = if member.standing.serves() { f64::from(member.weight) / all } else { 0.0 };
+            let fair = if member.status.serves() { f64::from(member.weight) / all } else { 0.0 };
             let far = (load - fair).abs();
             assert!(all == 0.0 || far < 1e-6, "seed {seed}, {}: {load} for {fair}", member.destination.name);
         }
@@ -270,7 +270,7 @@ fn a_message_for_a_subset_goes_nowhere_else_unless_it_may() {
     let why: Vec<_> = told(&snapshot, &two).candidates.iter().map(|c| c.set_aside).collect();
     assert_eq!(why, [Some(SetAside::Subset), Some(SetAside::Subset), None, None]);
     assert_eq!(told(&snapshot, &two).order, [2, 3]);
-    members.iter_mut().skip(2).for_each(|member| member.standing = Standing::Down);
+    members.iter_mut().skip(2).for_each(|member| member.status = Status::Down);
     let snapshot = picture(Algorithm::RoundRobin, &spec(vec![two.clone()]), &members);
     assert!(told(&snapshot, &two).order.is_empty());
     assert_eq!(told(&snapshot, &any).order, [0, 1], "the fallback is the route's");

@@ -9,7 +9,7 @@ use plimsoll_core::balance::{Algorithm, Policy};
 use plimsoll_core::hash::hash;
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
-    DestinationId, DestinationStats, NoDestination, Outcome, Rng, Snapshot, Standing, Tick, Tried, Want,
+    DestinationId, DestinationStats, NoDestination, Outcome, Rng, Snapshot, Status, Tick, Tried, Want,
     balance_load,
 };
 use plimsoll_proxy::Clock;
@@ -63,7 +63,7 @@ struct State {
     given: Vec<Arc<Destination>>,
     /// Where each of them stands in it.
     places: HashMap<DestinationId, usize>,
-    /// Tickets each member had given out when the picture was made.
+    /// Assignments of each member when the picture was made.
     started_before: Vec<u64>,
     window: Window,
     health: pool_report::Judged,
@@ -266,7 +266,7 @@ impl State {
             members.push(Member {
                 id,
                 destination,
-                standing: Standing::Serving,
+                status: Status::Serving,
                 since,
                 weight,
                 warmth: None,

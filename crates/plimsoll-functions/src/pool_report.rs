@@ -19,7 +19,7 @@ pub(crate) fn is_failing(member: &Member) -> bool {
 }
 
 fn takes_messages(member: &Member) -> bool {
-    member.standing.serves() && member.weight > 0
+    member.status.serves() && member.weight > 0
 }
 
 /// Destinations that take messages, and how many of them may be counted on.

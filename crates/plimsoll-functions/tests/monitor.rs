@@ -50,7 +50,7 @@ async fn it_checks_at_once_remembers_and_tells_of_changes() {
     let destinations = [Destination::new("b", b.to_string()), Destination::new("a", a.to_string())];
     let first = monitor_health(&destinations, &config()).await.expect("good");
     assert_eq!((first.health_status.state, first.health_status.serving), (HealthState::Degraded, 1));
-    let ids: Vec<_> = first.destinations.iter().map(|d| (&*d.id, d.standing, d.score)).collect();
+    let ids: Vec<_> = first.destinations.iter().map(|d| (&*d.id, d.status, d.score)).collect();
     assert_eq!(
         ids,
         [("b", "down", Some(0.0)), ("a", "serving", Some(1.0))],
@@ -77,7 +77,7 @@ async fn it_checks_at_once_remembers_and_tells_of_changes() {
     assert_eq!(back.errors, []);
     drop(opened);
     let down = until(&destinations, |result| !result.errors.is_empty()).await;
-    assert_eq!(down.destinations[0].standing, "down");
+    assert_eq!(down.destinations[0].status, "down");
 }
 
 #[tokio::test]

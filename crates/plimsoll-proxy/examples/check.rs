@@ -117,7 +117,7 @@ mod tests {
                 let pool = proxy.handle().pools().await.remove(0);
                 let [master, replica] = &pool.destinations[..] else { panic!("two") };
                 if replica.checks.failed > 0 && master.checks.passed > 1 {
-                    assert!(master.standing.serves() && replica.standing.word() == "down");
+                    assert!(master.status.serves() && replica.status.as_str() == "down");
                     let told = replica.report.as_ref().and_then(|r| r.last_check.clone()).unwrap();
                     assert_eq!(
                         (told.detail.as_str(), pool.check_type),

@@ -156,7 +156,7 @@ mod tests {
     fn who_is_near_and_full_is_passed_over() {
         use plimsoll_core::snapshot::Member;
         use plimsoll_core::{
-            Address, Destination, DestinationId, DestinationStats, Snapshot, Standing, balance_load,
+            Address, Destination, DestinationId, DestinationStats, Snapshot, Status, balance_load,
         };
         let member = |(id, zone): (u32, &str)| Member {
             id: DestinationId(id),
@@ -164,7 +164,7 @@ mod tests {
                 zone: Some(zone.into()),
                 ..Destination::new(zone, Address::Socket(([127, 0, 0, 1], 1).into()))
             },
-            standing: Standing::Serving,
+            status: Status::Serving,
             since: Tick::ZERO,
             weight: 256,
             warmth: None,

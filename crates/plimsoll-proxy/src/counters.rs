@@ -199,7 +199,7 @@ pub const RETRY_REASONS: [&str; Failure::ALL.len() + 1] = {
     let mut words = ["status"; Failure::ALL.len() + 1];
     let mut at = 0;
     while at < Failure::ALL.len() {
-        words[at] = Failure::ALL[at].word();
+        words[at] = Failure::ALL[at].as_str();
         at += 1;
     }
     words

@@ -151,9 +151,9 @@ fn text(line: &Line) -> String {
             let member = &line.snapshot.members[candidate.member];
             json!({
                 "id": &*member.destination.name,
-                "state": member.standing.word(),
+                "status": member.status.as_str(),
                 "score": candidate.score,
-                "set_aside": candidate.set_aside.map(SetAside::word),
+                "set_aside": candidate.set_aside.map(SetAside::as_str),
                 "in_flight": candidate.in_flight,
                 "load": candidate.load,
                 "chance": candidate.chance,
@@ -161,7 +161,7 @@ fn text(line: &Line) -> String {
         })
         .collect();
     let reason = match line.chosen {
-        Ok(_) => line.decided.word(),
+        Ok(_) => line.decided.as_str(),
         Err(NoDestination::Empty) => "empty",
         Err(NoDestination::NoneServing) => "none_serving",
         Err(NoDestination::AllTried) => "all_tried",

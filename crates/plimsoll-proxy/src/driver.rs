@@ -9,7 +9,7 @@ use plimsoll_core::event::{Event, Reason};
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
 use plimsoll_core::retry::Budget;
 use plimsoll_core::stats::BUCKETS_MS;
-use plimsoll_core::{DestinationId, FailureSignal, Name, Snapshot, Standing, Tick};
+use plimsoll_core::{DestinationId, FailureSignal, Name, Snapshot, Status, Tick};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -97,7 +97,7 @@ pub struct Watched {
 pub(crate) struct PoolReport {
     pub(crate) destinations: Vec<DestinationReport>,
     pub(crate) checks: HashMap<Name, CheckCounts>,
-    /// Changes of standing, by destination and the words of both.
+    /// Changes of status, by destination and the words of both.
     pub(crate) transitions: HashMap<Name, BTreeMap<(&'static str, &'static str), u64>>,
     /// How its checks and its recoveries went, of those who left too.
     pub(crate) watched: Watched,
@@ -280,16 +280,16 @@ impl Driver {
 
 /// Counts how long a destination that failed is out of service, and whether it comes back.
 fn watch(event: &Event, now: Tick, report: &mut PoolReport) {
-    let Event::StandingChanged { destination, from, to, reason, .. } = event else { return };
+    let Event::StatusChanged { destination, from, to, reason, .. } = event else { return };
     let watched = &mut report.watched;
-    if from.serves() && matches!(to, Standing::Down | Standing::Ejected { .. }) {
+    if from.serves() && matches!(to, Status::Down | Status::Ejected { .. }) {
         report.failed_at.insert(destination.clone(), now);
     } else if to.serves()
         && let Some(since) = report.failed_at.remove(destination)
     {
         watched.outages.record(now.since(since), &OUTAGES_MS);
         watched.recovered += u64::from(reason.recovers());
-    } else if matches!(to, Standing::Maintenance | Standing::Draining) {
+    } else if matches!(to, Status::Maintenance | Status::Draining) {
         report.failed_at.remove(destination);
     }
     watched.relapsed += u64::from(matches!(reason, Reason::TrialFailed { .. }));
@@ -298,29 +298,29 @@ fn watch(event: &Event, now: Tick, report: &mut PoolReport) {
 fn tell(event: &Event, now: Tick, report: &mut PoolReport) {
     watch(event, now, report);
     match event {
-        Event::StandingChanged { pool, destination, from, to, reason } => {
+        Event::StatusChanged { pool, destination, from, to, reason } => {
             // One that was down meanwhile is not ejected anew when it comes up before its time is over.
-            if reason.ejects() && (from.serves() || matches!(from, Standing::Ejected { .. })) {
-                *report.ejections.entry(reason.word()).or_default() += 1;
+            if reason.ejects() && (from.serves() || matches!(from, Status::Ejected { .. })) {
+                *report.ejections.entry(reason.as_str()).or_default() += 1;
             }
-            let (from, to) = (from.word(), to.word());
-            // The steps of an ejection are one standing.
+            let (from, to) = (from.as_str(), to.as_str());
+            // The steps of an ejection are one status.
             if from != to {
                 let changes = report.transitions.entry(destination.clone()).or_default();
                 *changes.entry((from, to)).or_default() += 1;
             }
-            tracing::info!(event = "standing_changed", %pool, %destination, from, to, "{event}");
+            tracing::info!(event = "status_changed", %pool, %destination, from, to, "{event}");
         }
-        Event::EjectionSpared { pool, destination, .. } => {
-            tracing::warn!(event = "ejection_spared", %pool, %destination, "{event}");
+        Event::EjectionSkipped { pool, destination, .. } => {
+            tracing::warn!(event = "ejection_skipped", %pool, %destination, "{event}");
         }
-        Event::Joined { pool, destination, .. } => {
-            tracing::debug!(event = "joined", %pool, %destination, "{event}");
+        Event::MemberAdded { pool, destination, .. } => {
+            tracing::debug!(event = "member_added", %pool, %destination, "{event}");
         }
-        Event::Left { pool, destination, .. } => {
+        Event::MemberRemoved { pool, destination, .. } => {
             report.transitions.remove(destination);
             report.failed_at.remove(destination);
-            tracing::info!(event = "left", %pool, %destination, "{event}");
+            tracing::info!(event = "member_removed", %pool, %destination, "{event}");
         }
     }
 }

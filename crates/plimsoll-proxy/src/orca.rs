@@ -1,7 +1,7 @@
 //! Mapping of ORCA metrics to the load metrics of a destination.
 
 use plimsoll_core::Name;
-use plimsoll_core::measure::{Gauge, LoadReport};
+use plimsoll_core::measure::{LoadMetric, LoadReport};
 use plimsoll_wire::orca::{self, Entry, MalformedReport, Metric};
 
 /// Reads the load report in `fields`, which hold nothing else; `None` where there is none. `named` are the names
@@ -20,16 +20,16 @@ pub(crate) fn read<'r>(
     Some(parsed.map(|()| report))
 }
 
-fn gauge_of(metric: Metric<'_>, named: &[Name]) -> Option<Gauge> {
+fn gauge_of(metric: Metric<'_>, named: &[Name]) -> Option<LoadMetric> {
     match metric {
-        Metric::Cpu => Some(Gauge::Cpu),
-        Metric::Memory => Some(Gauge::Memory),
-        Metric::Rps => Some(Gauge::Rps),
-        Metric::Eps => Some(Gauge::Eps),
-        Metric::Application => Some(Gauge::Application),
+        Metric::Cpu => Some(LoadMetric::Cpu),
+        Metric::Memory => Some(LoadMetric::Memory),
+        Metric::Rps => Some(LoadMetric::Rps),
+        Metric::Eps => Some(LoadMetric::Eps),
+        Metric::Application => Some(LoadMetric::Application),
         // A metric with a field of its own is not read from a map.
-        Metric::Utilization(name) | Metric::Named(name) => Gauge::from_name(name, named).filter(|gauge| {
-            !matches!(gauge, Gauge::Cpu | Gauge::Memory | Gauge::Rps | Gauge::Eps | Gauge::Application)
+        Metric::Utilization(name) | Metric::Named(name) => LoadMetric::from_name(name, named).filter(|gauge| {
+            !matches!(gauge, LoadMetric::Cpu | LoadMetric::Memory | LoadMetric::Rps | LoadMetric::Eps | LoadMetric::Application)
         }),
         _ => None,
     }
@@ -53,7 +53,7 @@ mod tests {
         read(std::iter::once((name, value)), &names()).expect("there is one")
     }
 
-    fn report(values: &[(Gauge, f64)]) -> LoadReport {
+    fn report(values: &[(LoadMetric, f64)]) -> LoadReport {
         let mut report = LoadReport::default();
         values.iter().for_each(|&(gauge, value)| assert!(report.set(gauge, value)));
         report
@@ -73,13 +73,13 @@ mod tests {
     #[test]
     fn every_encoding_yields_the_same_report() {
         let expected = report(&[
-            (Gauge::Cpu, 0.5),
-            (Gauge::Memory, 0.25),
-            (Gauge::Rps, 10.5),
-            (Gauge::Eps, 1.0),
-            (Gauge::Application, 1.25),
-            (Gauge::Network, 0.75),
-            (Gauge::Named(0), 3.0),
+            (LoadMetric::Cpu, 0.5),
+            (LoadMetric::Memory, 0.25),
+            (LoadMetric::Rps, 10.5),
+            (LoadMetric::Eps, 1.0),
+            (LoadMetric::Application, 1.25),
+            (LoadMetric::Network, 0.75),
+            (LoadMetric::Named(0), 3.0),
         ]);
         let text = "cpu_utilization=0.5, mem_utilization=0.25,rps_fractional=10.5,eps=1,application_utilization=1.25,\
                     utilization.network=0.75, named_metrics.kv_cache=3,named_metrics.stranger=-7, request_cost.depth=9";
@@ -193,8 +193,8 @@ mod tests {
                 let read = read_one("endpoint-load-metrics-bin", encode(&message[..cut]).as_bytes());
                 let expected = match cut {
                     0 => Ok(LoadReport::default()),
-                    9 => Ok(report(&[(Gauge::Cpu, cpu)])),
-                    _ if cut == message.len() => Ok(report(&[(Gauge::Cpu, cpu), (Gauge::Named(1), depth)])),
+                    9 => Ok(report(&[(LoadMetric::Cpu, cpu)])),
+                    _ if cut == message.len() => Ok(report(&[(LoadMetric::Cpu, cpu), (LoadMetric::Named(1), depth)])),
                     _ => Err(MalformedReport),
                 };
                 prop_assert_eq!(read, expected);

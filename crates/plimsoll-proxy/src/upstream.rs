@@ -11,7 +11,7 @@ use std::time::Duration;
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{
-    Address, Assignment, DestinationId, DestinationStats, Name, NoDestination, Rng, Snapshot, Standing, Tick,
+    Address, Assignment, DestinationId, DestinationStats, Name, NoDestination, Rng, Snapshot, Status, Tick,
     Want,
 };
 use tokio::sync::Notify;
@@ -199,8 +199,8 @@ impl WorkerPool {
         let snapshot = self.snapshot.borrow();
         let member = snapshot.members.iter().find(|member| member.id == id);
         member.is_some_and(|member| {
-            let finishes = member.standing.serves()
-                || matches!(member.standing, Standing::Draining | Standing::Overloaded);
+            let finishes =
+                member.status.serves() || matches!(member.status, Status::Draining | Status::Overloaded);
             finishes && member.destination.address == *address
         })
     }

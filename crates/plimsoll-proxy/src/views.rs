@@ -11,7 +11,7 @@ use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::quality::deviation;
 use plimsoll_core::snapshot::HealthSummary;
 use plimsoll_core::stats::Counts;
-use plimsoll_core::{Name, Standing, Tick};
+use plimsoll_core::{Name, Status, Tick};
 
 use crate::counters::{ListenerCounts, PoolCounts, RuleCounts};
 use crate::driver::{CheckCounts, Watched};
@@ -120,7 +120,7 @@ pub struct DestinationView {
     /// Tier; 0 is first.
     pub priority: u8,
     /// May it serve, and if not why.
-    pub standing: Standing,
+    pub status: Status,
     /// Since when it stands so.
     pub since: Tick,
     /// Messages that hold an assignment.
@@ -143,7 +143,7 @@ pub struct DestinationView {
     pub report: Option<DestinationReport>,
     /// Counts of its checks.
     pub checks: CheckCounts,
-    /// Changes of its standing, by the words of both.
+    /// Changes of its status, by the words of both.
     pub transitions: BTreeMap<(&'static str, &'static str), u64>,
 }
 

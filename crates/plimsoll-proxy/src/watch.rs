@@ -12,7 +12,7 @@ use plimsoll_core::{Name, Tick};
 
 use crate::clock::Clock;
 
-/// What is watched of a pool beside its standings.
+/// What is watched of a pool beside its statuses.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wants {
     /// Alerts are raised (`health_monitoring.alerting`).
@@ -28,7 +28,7 @@ pub struct WatchView {
     pub alerts: Vec<Alert>,
     /// Raised since the start, by kind in the order of [`Kind::ALL`].
     pub alerts_raised: [u64; Kind::ALL.len()],
-    /// Standing now, by kind in the order of [`Kind::ALL`].
+    /// Active now, by kind in the order of [`Kind::ALL`].
     pub alerts_active: [u64; Kind::ALL.len()],
     /// Alerts that were not raised, because too many stood.
     pub alerts_lost: u64,
@@ -93,7 +93,7 @@ impl Watch {
     /// Every alert that was raised or cleared, as a line of the log.
     fn tell(&mut self) {
         while let Some(alert) = self.alerts.poll_news() {
-            let (kind, severity) = (alert.kind.word(), alert.kind.severity().word());
+            let (kind, severity) = (alert.kind.as_str(), alert.kind.severity().as_str());
             let (id, subject, message) = (alert.id, &alert.subject, &alert.message);
             match alert.cleared_at {
                 None => tracing::warn!(event = "alert_raised", id, kind, severity, %subject, "{message}"),
@@ -106,7 +106,7 @@ impl Watch {
 
     pub(crate) fn acknowledge(&mut self, id: u64, by: &str) -> Option<Alert> {
         let known = self.alerts.acknowledge(id, by).cloned()?;
-        tracing::info!(event = "alert_acknowledged", id, by, kind = known.kind.word(), "{}", known.message);
+        tracing::info!(event = "alert_acknowledged", id, by, kind = known.kind.as_str(), "{}", known.message);
         Some(known)
     }
 
@@ -136,7 +136,7 @@ fn subjects(pool: &Pool, reports: &[DestinationReport]) -> Vec<Subject> {
             zone: member.destination.zone.clone(),
             priority: report.priority,
             weight: report.weight.get(),
-            standing: report.standing,
+            status: report.status,
             since: report.since,
             last_check: report.last_check.clone(),
             failed_checks: report.consecutive_failures,

@@ -62,7 +62,7 @@ fn no_descriptors_for_checks_blames_nobody() {
             balancer.destination(0).checks.not_made > 3
         });
         let view = balancer.destination(0);
-        assert_eq!((view.standing.word(), view.checks.failed), ("serving", 0));
+        assert_eq!((view.status.as_str(), view.checks.failed), ("serving", 0));
     }
     setrlimit(Resource::Nofile, before).expect("as it was");
     drop(hoard);
@@ -114,7 +114,7 @@ fn no_descriptors_left_is_survived() {
     });
     let view = balancer.destination(0);
     assert!(view.counts.failures[Failure::NoResources as usize] > 0, "it is counted");
-    assert_eq!(view.standing.word(), "serving", "and nobody is blamed for what we lack");
+    assert_eq!(view.status.as_str(), "serving", "and nobody is blamed for what we lack");
     drop((crowd, hoard));
     let watch = Watch::start();
     until("there is room again", || {

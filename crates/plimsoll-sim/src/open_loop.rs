@@ -9,7 +9,7 @@ use plimsoll_core::balance::{Needs, Policy};
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
     Address, Assignment, Destination, DestinationId, DestinationStats, NoDestination, Outcome, Rng, Snapshot,
-    Standing, Tick, Want, Weight, balance_load,
+    Status, Tick, Want, Weight, balance_load,
 };
 
 use crate::distributions::exponential;
@@ -70,7 +70,7 @@ impl Station {
                 priority,
                 ..Destination::new(&format!("station-{index}"), address)
             },
-            standing: Standing::Serving,
+            status: Status::Serving,
             since: Tick::ZERO,
             weight: weight.in_256ths(),
             warmth: None,
@@ -155,7 +155,7 @@ impl World {
     /// Publishes anew: station `index` serves if `serves(index)`, and is down otherwise.
     pub fn publish(&mut self, serves: impl Fn(usize) -> bool) {
         for (index, member) in self.members.iter_mut().enumerate() {
-            member.standing = if serves(index) { Standing::Serving } else { Standing::Down };
+            member.status = if serves(index) { Status::Serving } else { Status::Down };
         }
         let generation = self.snapshot.generation + 1;
         self.snapshot =

@@ -38,7 +38,7 @@ pub struct Tally {
     pub regret: (f64, u64),
     /// Probes beyond checks.
     pub probes: u64,
-    /// Changes of standing, over all balancers.
+    /// Changes of status, over all balancers.
     pub events: u64,
     /// Second by second, from the very start.
     pub seconds: Vec<Second>,

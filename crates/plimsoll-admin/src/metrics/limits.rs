@@ -20,7 +20,7 @@ pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
         }
         // A pool is as good as full, too, when each of its destinations that serve is.
         if pool.destinations.iter().any(|d| d.requests.max.is_some()) {
-            let mut serving = pool.destinations.iter().filter(|d| d.standing.serves()).peekable();
+            let mut serving = pool.destinations.iter().filter(|d| d.status.serves()).peekable();
             let full = serving.peek().is_some() && serving.all(|d| d.requests.is_full());
             family.sample(&[("pool", &pool.name), ("reason", "destinations")], u8::from(full));
         }

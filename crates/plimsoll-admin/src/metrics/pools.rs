@@ -1,9 +1,9 @@
 //! What metrics tell of pools and their destinations.
 
 use plimsoll_core::alert;
-use plimsoll_core::measure::Gauge;
+use plimsoll_core::measure::LoadMetric;
 use plimsoll_core::stats::BUCKETS_MS;
-use plimsoll_core::{Failure, Standing};
+use plimsoll_core::{Failure, Status};
 use plimsoll_proxy::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, ORCA_RESULTS, OUTAGES_MS, PoolView,
     RETRY_REASONS,
@@ -14,7 +14,7 @@ use super::text::{Family, Kind, Text};
 
 pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
     answers(text, pools);
-    standings(text, pools);
+    statuses(text, pools);
     loads(text, pools);
     decisions(text, pools);
     limits::write(text, pools);
@@ -58,7 +58,7 @@ fn answers(text: &mut Text<'_>, pools: &[PoolView]) {
         text.counter("plimsoll_destination_errors_total", "Tries at destinations that failed, by reason.");
     each(pools, |[pool, destination], _, d| {
         for (failure, &count) in Failure::ALL.iter().zip(&d.counts.failures) {
-            family.unless_zero(&[pool, destination, ("reason", failure.word())], count);
+            family.unless_zero(&[pool, destination, ("reason", failure.as_str())], count);
         }
     });
     let mut family = text.counter(
@@ -89,9 +89,10 @@ fn loads(text: &mut Text<'_>, pools: &[PoolView]) {
         "The share of a resource that a destination says it uses.",
     );
     each(pools, |[pool, destination], _, d| {
-        for (resource, gauge) in [("cpu", Gauge::Cpu), ("memory", Gauge::Memory), ("network", Gauge::Network)]
+        for (resource, metric) in
+            [("cpu", LoadMetric::Cpu), ("memory", LoadMetric::Memory), ("network", LoadMetric::Network)]
         {
-            if let Some(share) = d.load.of(gauge) {
+            if let Some(share) = d.load.of(metric) {
                 family.sample(&[pool, destination, ("resource", resource)], share);
             }
         }
@@ -105,21 +106,21 @@ fn loads(text: &mut Text<'_>, pools: &[PoolView]) {
     }
 }
 
-fn standings(text: &mut Text<'_>, pools: &[PoolView]) {
-    let mut family =
-        text.gauge("plimsoll_destination_state", "1 for the standing a destination has, else 0.");
+fn statuses(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family = text
+        .gauge("plimsoll_destination_status", "1 for the current status of a destination, 0 for the others.");
     each(pools, |[pool, destination], _, d| {
-        for word in Standing::WORDS {
-            family.sample(&[pool, destination, ("state", word)], u8::from(d.standing.word() == word));
+        for name in Status::NAMES {
+            family.sample(&[pool, destination, ("status", name)], u8::from(d.status.as_str() == name));
         }
     });
     let mut family = text.gauge("plimsoll_destination_weight", "The weight in force now.");
     each(pools, |labels, _, d| family.sample(&labels, f64::from(d.effective_weight) / 256.0));
-    let mut family = text.gauge("plimsoll_pool_destinations", "Destinations of a pool by standing.");
+    let mut family = text.gauge("plimsoll_pool_destinations", "Destinations of a pool by status.");
     for pool in pools {
-        for word in Standing::WORDS {
-            let count = pool.destinations.iter().filter(|d| d.standing.word() == word).count();
-            family.sample(&[("pool", &pool.name), ("state", word)], count);
+        for name in Status::NAMES {
+            let count = pool.destinations.iter().filter(|d| d.status.as_str() == name).count();
+            family.sample(&[("pool", &pool.name), ("status", name)], count);
         }
     }
 }
@@ -127,7 +128,7 @@ fn standings(text: &mut Text<'_>, pools: &[PoolView]) {
 /// Counts of a pool by how a message's try before had ended; the commonest is always there.
 fn by_reason(family: &mut Family<'_>, pool: &PoolView, counts: &[u64; RETRY_REASONS.len()]) {
     for (reason, &count) in RETRY_REASONS.iter().zip(counts) {
-        if count > 0 || *reason == Failure::Connect.word() {
+        if count > 0 || *reason == Failure::Connect.as_str() {
             family.sample(&[("pool", &pool.name), ("reason", reason)], count);
         }
     }
@@ -218,8 +219,8 @@ fn watched(text: &mut Text<'_>, pools: &[PoolView]) {
             let counts = if raised { &pool.watch.alerts_raised } else { &pool.watch.alerts_active };
             for (kind, &count) in alert::Kind::ALL.iter().zip(counts) {
                 if count > 0 || *kind == alert::Kind::DestinationDown {
-                    let severity = ("severity", kind.severity().word());
-                    family.sample(&[("pool", &pool.name), ("kind", kind.word()), severity], count);
+                    let severity = ("severity", kind.severity().as_str());
+                    family.sample(&[("pool", &pool.name), ("kind", kind.as_str()), severity], count);
                 }
             }
         }
@@ -285,10 +286,8 @@ fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
             family.sample(&[pool, destination, ("verdict", verdict)], count);
         }
     });
-    let mut family = text.counter(
-        "plimsoll_health_transitions_total",
-        "Changes of standing, by the standings before and after.",
-    );
+    let mut family = text
+        .counter("plimsoll_health_transitions_total", "Changes of status, by the status before and after.");
     each(pools, |[pool, destination], _, d| {
         for (&(from, to), &count) in &d.transitions {
             family.sample(&[pool, destination, ("from", from), ("to", to)], count);

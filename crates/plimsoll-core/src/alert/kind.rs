@@ -13,7 +13,7 @@ pub enum Severity {
 
 impl Severity {
     /// The word used in API, logs and metrics.
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Info => "info",
             Self::Warning => "warning",
@@ -58,7 +58,7 @@ impl Kind {
         [Self::DestinationDown, Self::DestinationEjected, Self::RecoveryFailed, Self::DestinationFlapping];
 
     /// The word used in API, logs and metrics.
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::DestinationDown => "destination_down",
             Self::DestinationEjected => "destination_ejected",

@@ -9,7 +9,7 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::destination::{Name, Standing};
+use crate::destination::{Name, Status};
 use crate::event::{Event, Reason};
 use crate::health::falls::{FALLS, Falls};
 use crate::pool::PoolSpec;
@@ -85,15 +85,15 @@ impl Alerts {
     /// Takes in what happened in the pool, which is run by `spec`.
     pub fn hear(&mut self, now: Tick, event: &Event, spec: &PoolSpec) {
         match event {
-            Event::StandingChanged { destination, to, reason, .. } => {
+            Event::StatusChanged { destination, to, reason, .. } => {
                 self.stands(now, destination, *to, reason, spec, event);
             }
-            Event::Left { destination, .. } => {
+            Event::MemberRemoved { destination, .. } => {
                 for kind in Kind::OF_DESTINATIONS {
                     self.clear(now, kind, destination);
                 }
             }
-            Event::Joined { .. } | Event::EjectionSpared { .. } => {}
+            Event::MemberAdded { .. } | Event::EjectionSkipped { .. } => {}
         }
     }
 
@@ -101,14 +101,14 @@ impl Alerts {
         &mut self,
         now: Tick,
         destination: &Name,
-        to: Standing,
+        to: Status,
         reason: &Reason,
         spec: &PoolSpec,
         event: &Event,
     ) {
         let message = event.to_string();
         match to {
-            Standing::Down => {
+            Status::Down => {
                 let value = match reason {
                     Reason::ChecksFailed { count, .. } => Some(f64::from((*count).max(1))),
                     _ => None,
@@ -118,7 +118,7 @@ impl Alerts {
                 let kind = Kind::DestinationDown;
                 self.raise(now, destination, Cause { kind, message, value, threshold });
             }
-            Standing::Ejected { .. } => match reason {
+            Status::Ejected { .. } => match reason {
                 Reason::TrafficFailed { streak, .. } => {
                     let (value, most) = (f64::from(*streak), f64::from(spec.outlier.consecutive_failures));
                     let (value, threshold) = (Some(value), Some(most));
@@ -130,18 +130,18 @@ impl Alerts {
                     self.raise(now, destination, Cause { kind, message, value: None, threshold: None });
                 }
                 Reason::TrialFailed { .. } => {
-                    let before = self.standing(Kind::RecoveryFailed, destination).and_then(|a| a.value);
+                    let before = self.status(Kind::RecoveryFailed, destination).and_then(|a| a.value);
                     let (kind, value) = (Kind::RecoveryFailed, Some(before.unwrap_or(0.0) + 1.0));
                     self.raise(now, destination, Cause { kind, message, value, threshold: None });
                 }
                 // Its trial is open, or planned: it does not serve yet, and that is known.
                 _ => {}
             },
-            Standing::Serving
-            | Standing::Warming
-            | Standing::Draining
-            | Standing::Overloaded
-            | Standing::Maintenance => {
+            Status::Serving
+            | Status::Warming
+            | Status::Draining
+            | Status::Overloaded
+            | Status::Maintenance => {
                 for kind in [Kind::DestinationDown, Kind::DestinationEjected, Kind::RecoveryFailed] {
                     self.clear(now, kind, destination);
                 }
@@ -153,9 +153,9 @@ impl Alerts {
     /// others (`panics`), and who keeps falling. To be called after a round of events and each second.
     pub fn look(&mut self, now: Tick, snapshot: &Snapshot, spec: &PoolSpec, panics: bool, falls: &Falls) {
         let pool = self.pool.clone();
-        let serving = snapshot.members.iter().filter(|member| member.standing.serves()).count();
-        let by_operator = |standing| matches!(standing, Standing::Draining | Standing::Maintenance);
-        let wanted = snapshot.members.iter().filter(|member| !by_operator(member.standing)).count();
+        let serving = snapshot.members.iter().filter(|member| member.status.serves()).count();
+        let by_operator = |status| matches!(status, Status::Draining | Status::Maintenance);
+        let wanted = snapshot.members.iter().filter(|member| !by_operator(member.status)).count();
         let share = Some(serving as f64 / wanted.max(1) as f64).filter(|_| wanted > 0);
         let told = format!("pool {pool}: {serving} of {wanted} destinations that should serve do");
         let pool_wide = |kind, message, threshold| Cause { kind, message, value: share, threshold };
@@ -205,8 +205,8 @@ impl Alerts {
 
     /// Nothing is watched any more: what stands is over.
     pub fn end(&mut self, now: Tick) {
-        let standing: Vec<_> = self.active.keys().cloned().collect();
-        for (kind, subject) in standing {
+        let status: Vec<_> = self.active.keys().cloned().collect();
+        for (kind, subject) in status {
             self.clear(now, kind, &subject);
         }
     }
@@ -245,7 +245,7 @@ impl Alerts {
         self.lost
     }
 
-    fn standing(&self, kind: Kind, subject: &Name) -> Option<&Alert> {
+    fn status(&self, kind: Kind, subject: &Name) -> Option<&Alert> {
         self.active.get(&(kind, subject.clone()))
     }
 

@@ -101,7 +101,7 @@ impl World {
         self.alerts.look(self.now, self.pool.snapshot(), self.pool.spec(), panics, &self.falls);
         while let Some(alert) = self.alerts.poll_news() {
             let sign = if alert.cleared_at.is_some() { '-' } else { '+' };
-            self.said.push(format!("{sign}{} {}", alert.kind.word(), alert.subject));
+            self.said.push(format!("{sign}{} {}", alert.kind.as_str(), alert.subject));
         }
     }
 
@@ -267,22 +267,22 @@ fn an_alert_is_acknowledged_once_and_leaves_with_its_destination() {
 fn what_is_kept_is_bounded_and_the_pool_always_finds_a_place() {
     let mut alerts = Alerts::new("api".into(), 1);
     let (spec, falls) = (spec(), Falls::default());
-    let change = |n: usize, to| Event::StandingChanged {
+    let change = |n: usize, to| Event::StatusChanged {
         pool: "api".into(),
         destination: format!("d{n}").into(),
-        from: Standing::Serving,
+        from: Status::Serving,
         to,
         reason: Reason::ChecksFailed { count: 3, detail: String::new() },
     };
     for n in 0..ACTIVE_MAX + 10 {
-        alerts.hear(Tick::ZERO, &change(n, Standing::Down), &spec);
+        alerts.hear(Tick::ZERO, &change(n, Status::Down), &spec);
     }
     assert_eq!((alerts.lost(), alerts.active()[0]), (10, ACTIVE_MAX as u64));
     let empty = Snapshot::build("api".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
     alerts.look(Tick::ZERO, &empty, &spec, true, &falls);
     assert_eq!((alerts.active()[Kind::PoolDown as usize], alerts.active()[Kind::PoolPanic as usize]), (1, 1));
     for n in 0..ACTIVE_MAX {
-        alerts.hear(Tick::ZERO, &change(n, Standing::Serving), &spec);
+        alerts.hear(Tick::ZERO, &change(n, Status::Serving), &spec);
     }
     assert_eq!(alerts.all().count(), PAST_MAX + 2);
     let mut ids: Vec<u64> = alerts.all().map(|alert| alert.id).collect();

@@ -10,7 +10,7 @@ use super::lowest::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::formula::{Formula, Program, Reading, Source};
 use crate::health::score::score;
-use crate::measure::{Gauge, Stamped, in_units};
+use crate::measure::{LoadMetric, Stamped, in_units};
 use crate::rng::Rng;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
@@ -95,7 +95,7 @@ impl Score for Scores {
 struct PoolMeans {
     latency: Stamped,
     errors: Stamped,
-    loads: [Stamped; Gauge::KINDS],
+    loads: [Stamped; LoadMetric::KINDS],
     median: Median,
 }
 
@@ -121,10 +121,10 @@ impl Source for Reader<'_> {
                 let median = pool.median.read(&scores.slots, now, &mut Rng::new(now.as_nanos()));
                 score(stats, median, now)
             }
-            Reading::Load(gauge) => {
-                self.known(|stats| stats.reported().read(gauge, now), &pool.loads[gauge.index()])
+            Reading::Load(metric) => {
+                self.known(|stats| stats.reported().read(metric, now), &pool.loads[metric.index()])
             }
-            Reading::Reports(gauge) => f64::from(u8::from(stats.reported().read(gauge, now).is_some())),
+            Reading::Reports(metric) => f64::from(u8::from(stats.reported().read(metric, now).is_some())),
         }
     }
 }
@@ -170,9 +170,9 @@ mod tests {
         picks(picker, slots, 0, count).replace("destination-", "")
     }
 
-    fn report(slot: &Slot, now: Tick, values: &[(Gauge, f64)]) {
+    fn report(slot: &Slot, now: Tick, values: &[(LoadMetric, f64)]) {
         let mut report = LoadReport::default();
-        values.iter().for_each(|&(gauge, value)| assert!(report.set(gauge, value)));
+        values.iter().for_each(|&(metric, value)| assert!(report.set(metric, value)));
         slot.stats.reported().set_max_age(Duration::from_secs(10));
         slot.stats.reported().record(now, &report);
     }
@@ -215,12 +215,12 @@ mod tests {
     fn reported_load_counts_while_it_is_young_and_the_silent_count_as_the_mean() {
         let slots = named(0.., &[256; 3]);
         let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
-        report(&slots[0], at(100), &[(Gauge::Cpu, 0.9), (Gauge::Named(0), 4.0)]);
-        report(&slots[1], at(105), &[(Gauge::Cpu, 0.3)]);
+        report(&slots[0], at(100), &[(LoadMetric::Cpu, 0.9), (LoadMetric::Named(0), 4.0)]);
+        report(&slots[1], at(105), &[(LoadMetric::Cpu, 0.3)]);
         let by_cpu = picker("load.cpu", &slots);
         let pick = |now| by_cpu.pick(&Want::default(), now, &mut Rng::new(1));
         assert_eq!(pick(at(105)), 1);
-        report(&slots[1], at(106), &[(Gauge::Cpu, 1.0)]);
+        report(&slots[1], at(106), &[(LoadMetric::Cpu, 1.0)]);
         assert_eq!(pick(at(106)), 0, "0.9 is less than 0.95 and 1");
         assert_eq!(
             (pick(at(112)), pick(at(112)), pick(at(112))),

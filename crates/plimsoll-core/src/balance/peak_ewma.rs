@@ -50,7 +50,7 @@ impl Score for Costs {
 
     fn look(&self, slot: usize) -> Seen {
         let (stats, _) = &self.0[slot];
-        Seen { in_flight: stats.in_flight(), word: stats.measured().peak.word() }
+        Seen { in_flight: stats.in_flight(), word: stats.measured().peak.bits() }
     }
 
     fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {

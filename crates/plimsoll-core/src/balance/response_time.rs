@@ -75,7 +75,7 @@ impl Score for Times {
 
     fn look(&self, slot: usize) -> Seen {
         let (stats, _) = &self.loads[slot];
-        Seen { in_flight: stats.in_flight(), word: stats.measured().usual.word() }
+        Seen { in_flight: stats.in_flight(), word: stats.measured().usual.bits() }
     }
 
     fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {

@@ -11,7 +11,7 @@ mod token;
 
 use crate::Name;
 use crate::balance::Slot;
-use crate::measure::Gauge;
+use crate::measure::LoadMetric;
 
 pub(crate) use self::program::{Program, Source};
 
@@ -62,8 +62,8 @@ impl Formula {
         &self.text
     }
 
-    /// What it reads as `load.NAME` beside the gauges that have names everywhere, in the order of
-    /// [`Gauge::Named`].
+    /// What it reads as `load.NAME` beside the metrics that have names everywhere, in the order of
+    /// [`LoadMetric::Named`].
     pub fn named(&self) -> &[Name] {
         &self.named
     }
@@ -92,9 +92,9 @@ pub(crate) enum Reading {
     LatencyMs,
     ErrorRate,
     Health,
-    Load(Gauge),
+    Load(LoadMetric),
     /// 1 if it has reported that lately, else 0.
-    Reports(Gauge),
+    Reports(LoadMetric),
 }
 
 /// A text about a destination.

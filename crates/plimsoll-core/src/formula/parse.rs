@@ -3,7 +3,7 @@
 use super::token::{Kind, Token, tokens};
 use super::{DEPTH_MAX, Misread, OPERATIONS_MAX, Operator, Reading, Term, Words};
 use crate::Name;
-use crate::measure::{Gauge, NAMED_MAX};
+use crate::measure::{LoadMetric, NAMED_MAX};
 
 /// What a part of a formula is.
 enum Part {
@@ -221,7 +221,7 @@ impl Parser {
     fn pick(&mut self, from: Part, name: &str, at: usize) -> Result<Part, Misread> {
         match from {
             Part::Labels => Ok(Part::Text(Words::Label(name.into()))),
-            Part::Load => Ok(Part::Number(Term::Read(Reading::Load(self.gauge(name, at)?)))),
+            Part::Load => Ok(Part::Number(Term::Read(Reading::Load(self.metric(name, at)?)))),
             other => {
                 let what = format!("there is no `{name}` in {}", other.kind());
                 Err(misread(at, what, Some("only `labels` and `load` have parts".to_owned())))
@@ -230,16 +230,16 @@ impl Parser {
     }
 
     /// What destinations report under that name.
-    fn gauge(&mut self, name: &str, at: usize) -> Result<Gauge, Misread> {
-        if let Some(gauge) = Gauge::from_name(name, &self.named) {
-            return Ok(gauge);
+    fn metric(&mut self, name: &str, at: usize) -> Result<LoadMetric, Misread> {
+        if let Some(metric) = LoadMetric::from_name(name, &self.named) {
+            return Ok(metric);
         }
         if self.named.len() == NAMED_MAX || name.is_empty() {
             let what = format!("a formula reads at most {NAMED_MAX} loads with names of their own");
             return Err(misread(at, what, None));
         }
         self.named.push(name.into());
-        Ok(Gauge::Named(self.named.len() as u8 - 1))
+        Ok(LoadMetric::Named(self.named.len() as u8 - 1))
     }
 
     fn name(&mut self) -> Result<(String, usize), Misread> {
@@ -307,8 +307,8 @@ impl Parser {
         self.expect(")")?;
         match part {
             Part::Text(Words::Label(key)) => Ok(Part::Truth(Term::HasLabel(key))),
-            Part::Number(Term::Read(Reading::Load(gauge))) => {
-                let reports = Term::Read(Reading::Reports(gauge));
+            Part::Number(Term::Read(Reading::Load(metric))) => {
+                let reports = Term::Read(Reading::Reports(metric));
                 Ok(Part::Truth(Term::Both(Operator::Unequal, Box::new([reports, Term::Number(0.0)]))))
             }
             _ => {

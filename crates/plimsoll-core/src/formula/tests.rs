@@ -16,9 +16,9 @@ impl Source for Fixed {
             Reading::LatencyMs => "latency_ms",
             Reading::ErrorRate => "error_rate",
             Reading::Health => "health",
-            Reading::Load(Gauge::Cpu) => "cpu",
+            Reading::Load(LoadMetric::Cpu) => "cpu",
             Reading::Load(_) => "load",
-            Reading::Reports(Gauge::Cpu) => "has_cpu",
+            Reading::Reports(LoadMetric::Cpu) => "has_cpu",
             Reading::Reports(_) => "has_load",
         };
         self.0[name]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::destination::{Address, Name, Standing};
+use crate::destination::{Address, Name, Status};
 use crate::health::falls::{FALLS, Falls};
 use crate::health::{HealthSpec, LastCheck, ProbeKind};
 use crate::time::Tick;
@@ -52,7 +52,7 @@ pub struct Subject {
     /// Base weight.
     pub weight: u16,
     /// May it serve.
-    pub standing: Standing,
+    pub status: Status,
     /// Since when it stands so.
     pub since: Tick,
     /// The last answer to a check.
@@ -65,7 +65,7 @@ pub struct Subject {
 
 impl Subject {
     fn is_out(&self) -> bool {
-        matches!(self.standing, Standing::Down | Standing::Ejected { .. })
+        matches!(self.status, Status::Down | Status::Ejected { .. })
     }
 
     fn good_share(&self) -> Option<f64> {
@@ -211,7 +211,7 @@ fn dead_weight(now: Tick, subject: &Subject, all: &[Subject]) -> Option<Recommen
         subject: name.clone(),
         message: format!("Repair `{name}`, or take it out of the configuration."),
         evidence: vec![
-            format!("it is {} for {} minutes", subject.standing.word(), out_for.as_secs() / 60),
+            format!("it is {} for {} minutes", subject.status.as_str(), out_for.as_secs() / 60),
             format!(
                 "{weight} of the {whole} parts of its tier's weight are on it, and the others carry them"
             ),
@@ -281,14 +281,14 @@ mod tests {
     use super::*;
     use crate::event::{Event, Reason};
 
-    fn subject(name: &str, zone: &str, standing: Standing) -> Subject {
+    fn subject(name: &str, zone: &str, status: Status) -> Subject {
         Subject {
             name: name.into(),
             address: Address::Socket(([10, 0, 0, 1], 80).into()),
             zone: Some(zone.into()),
             priority: 0,
             weight: 1,
-            standing,
+            status,
             since: Tick::ZERO,
             last_check: None,
             failed_checks: 0,
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_healthy_pool_needs_nothing_and_a_lone_destination_company() {
-        let (a, b) = (subject("a", "x", Standing::Serving), subject("b", "y", Standing::Serving));
+        let (a, b) = (subject("a", "x", Status::Serving), subject("b", "y", Status::Serving));
         check(Tick::ZERO, &[a.clone(), b], &Falls::default(), &[]);
         check(Tick::ZERO, &[a], &Falls::default(), &["no_redundancy:a"]);
         assert_eq!(advice(Tick::ZERO, &[], None, &Falls::default()), []);
@@ -338,8 +338,8 @@ mod tests {
 
     #[test]
     fn a_zone_that_is_out_is_told_as_one_and_only_beside_others() {
-        let out = |name| subject(name, "x", Standing::Down);
-        let (b, c) = (subject("b", "y", Standing::Serving), subject("c", "y", Standing::Down));
+        let out = |name| subject(name, "x", Status::Down);
+        let (b, c) = (subject("b", "y", Status::Serving), subject("c", "y", Status::Down));
         check(Tick::ZERO, &[out("a"), out("d"), b.clone(), c.clone()], &Falls::default(), &["zone_out:x"]);
         check(Tick::ZERO, &[out("a"), out("d"), c], &Falls::default(), &[]);
         check(Tick::ZERO, &[out("a"), b], &Falls::default(), &[]);
@@ -351,9 +351,9 @@ mod tests {
             last_check: failed(detail),
             failed_checks: 4,
             traffic,
-            ..subject(name, "x", Standing::Down)
+            ..subject(name, "x", Status::Down)
         };
-        let well = subject("w", "y", Standing::Serving);
+        let well = subject("w", "y", Status::Serving);
         let good = said("a", "answered 503", (100, 99));
         check(Tick::ZERO, &[good, well.clone()], &Falls::default(), &["check_disagrees:a"]);
         let bad = said("a", "answered 503", (100, 90));
@@ -369,7 +369,7 @@ mod tests {
 
     #[test]
     fn what_is_out_for_ten_minutes_is_dead_weight() {
-        let (down, up) = (subject("a", "x", Standing::Down), subject("b", "y", Standing::Serving));
+        let (down, up) = (subject("a", "x", Status::Down), subject("b", "y", Status::Serving));
         let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
         check(at(599), &[down.clone(), up.clone()], &Falls::default(), &[]);
         check(at(600), &[down, up], &Falls::default(), &["dead_weight:a"]);
@@ -378,11 +378,11 @@ mod tests {
     #[test]
     fn three_falls_in_five_minutes_are_flapping_and_a_slow_check_is_nearly_late() {
         let mut falls = Falls::default();
-        let fall = Event::StandingChanged {
+        let fall = Event::StatusChanged {
             pool: "p".into(),
             destination: "a".into(),
-            from: Standing::Serving,
-            to: Standing::Down,
+            from: Status::Serving,
+            to: Status::Down,
             reason: Reason::ChecksFailed { count: 3, detail: String::new() },
         };
         let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
@@ -393,8 +393,8 @@ mod tests {
             detail: String::new(),
         };
         let both = [
-            subject("a", "x", Standing::Serving),
-            Subject { last_check: Some(slow), ..subject("b", "y", Standing::Serving) },
+            subject("a", "x", Status::Serving),
+            Subject { last_check: Some(slow), ..subject("b", "y", Status::Serving) },
         ];
         for seconds in [0, 100, 200] {
             falls.hear(at(seconds), &fall);

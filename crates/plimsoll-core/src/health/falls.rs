@@ -23,8 +23,8 @@ impl Falls {
     /// Takes in what happened in the pool.
     pub fn hear(&mut self, now: Tick, event: &Event) {
         match event {
-            Event::StandingChanged { destination, from, to, .. }
-                if from.serves() && (to.word() == "down" || to.word() == "ejected") =>
+            Event::StatusChanged { destination, from, to, .. }
+                if from.serves() && (to.as_str() == "down" || to.as_str() == "ejected") =>
             {
                 let times = self.0.entry(destination.clone()).or_default();
                 if times.len() == Self::KEPT {
@@ -32,7 +32,7 @@ impl Falls {
                 }
                 times.push_back(now);
             }
-            Event::Left { destination, .. } => {
+            Event::MemberRemoved { destination, .. } => {
                 self.0.remove(destination);
             }
             _ => {}

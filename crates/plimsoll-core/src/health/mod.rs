@@ -84,7 +84,7 @@ impl fmt::Debug for Login {
 
 impl ProbeKind {
     /// The word used in configuration and metrics.
-    pub const fn word(&self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Http { .. } => "http",

@@ -78,7 +78,7 @@ pub enum Worse {
 
 impl Worse {
     /// The word used in API and metrics.
-    pub const fn word(&self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::SuccessRate { .. } => "success_rate",
             Self::FailureShare { .. } => "failure_share",

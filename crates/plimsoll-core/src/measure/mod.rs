@@ -19,7 +19,7 @@ pub use self::average::{Average, HALVED_AFTER};
 pub use self::near::Near;
 pub use self::peak::{DECAY, DEFAULT_RTT, Peak, RTT_AT_LEAST};
 pub use self::quantile::Quantile;
-pub use self::report::{Gauge, LoadReport, NAMED_MAX, Reported};
+pub use self::report::{LoadMetric, LoadReport, NAMED_MAX, Reported};
 pub use self::usual::Usual;
 
 use crate::outcome::{Failure, Outcome};
@@ -125,11 +125,11 @@ const AHEAD: u32 = 1 << 16;
 
 impl Stamped {
     pub(crate) fn load(&self, now: Tick) -> Option<Aged> {
-        Self::read(self.word(), now)
+        Self::read(self.bits(), now)
     }
 
     /// As it is kept: to be read later.
-    pub(crate) fn word(&self) -> u64 {
+    pub(crate) fn bits(&self) -> u64 {
         self.0.load(Relaxed)
     }
 

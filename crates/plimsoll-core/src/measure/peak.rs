@@ -28,12 +28,12 @@ pub struct Peak(Stamped);
 impl Peak {
     /// What it costs now, in nanoseconds. The first one who asks notes when that was.
     pub fn read(&self, now: Tick) -> f32 {
-        self.of(self.word(), now)
+        self.of(self.bits(), now)
     }
 
     /// As it is kept: who compares several loads them all at first.
-    pub(crate) fn word(&self) -> u64 {
-        self.0.word()
+    pub(crate) fn bits(&self) -> u64 {
+        self.0.bits()
     }
 
     /// What a word of it says.

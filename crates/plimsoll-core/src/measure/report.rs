@@ -9,7 +9,7 @@ use crate::time::Tick;
 
 /// What a destination can say of itself.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Gauge {
+pub enum LoadMetric {
     /// Processor in use, as a share of what it has; may exceed 1.
     Cpu,
     /// Memory in use, as a share.
@@ -35,12 +35,12 @@ pub enum Gauge {
 /// Names of its own that a formula may read.
 pub const NAMED_MAX: usize = 8;
 
-const KINDS: usize = Gauge::KINDS;
+const KINDS: usize = LoadMetric::KINDS;
 
 /// No destination has more of anything; more is nonsense.
 const MOST: f64 = 1e15;
 
-impl Gauge {
+impl LoadMetric {
     /// Those that have names everywhere, with their names.
     pub const KNOWN: [(&'static str, Self); 9] = [
         ("cpu", Self::Cpu),
@@ -71,9 +71,9 @@ impl Gauge {
         }
     }
 
-    /// The gauge of that name, one of `named` included.
+    /// The metric of that name, one of `named` included.
     pub fn from_name(name: &str, named: &[crate::Name]) -> Option<Self> {
-        let known = Self::KNOWN.iter().find(|(known, _)| *known == name).map(|&(_, gauge)| gauge);
+        let known = Self::KNOWN.iter().find(|(known, _)| *known == name).map(|&(_, metric)| metric);
         let own = || named.iter().take(NAMED_MAX).position(|known| **known == *name);
         known.or_else(|| Some(Self::Named(own()? as u8)))
     }
@@ -90,20 +90,20 @@ impl Default for LoadReport {
 }
 
 impl LoadReport {
-    /// Adds what one gauge shows. False, and nothing added, if that is no load: negative, beyond 10^15, not a
+    /// Adds what one metric shows. False, and nothing added, if that is no load: negative, beyond 10^15, not a
     /// number, or a score above 1.
-    pub fn set(&mut self, gauge: Gauge, value: f64) -> bool {
-        let most = if gauge == Gauge::Score { 1.0 } else { MOST };
+    pub fn set(&mut self, metric: LoadMetric, value: f64) -> bool {
+        let most = if metric == LoadMetric::Score { 1.0 } else { MOST };
         let fits = (0.0..=most).contains(&value);
         if fits {
-            self.0[gauge.index()] = Some(value as f32);
+            self.0[metric.index()] = Some(value as f32);
         }
         fits
     }
 
-    /// What it tells of one gauge.
-    pub const fn of(&self, gauge: Gauge) -> Option<f32> {
-        self.0[gauge.index()]
+    /// What it tells of one metric.
+    pub const fn of(&self, metric: LoadMetric) -> Option<f32> {
+        self.0[metric.index()]
     }
 
     /// It tells nothing.
@@ -114,9 +114,9 @@ impl LoadReport {
     /// From 0, idle, to 1, full: its own word for it if it gave one, else how full it says its application is, else
     /// the fullest of processor, memory and network.
     pub fn score(&self) -> Option<f32> {
-        let resources = [Gauge::Cpu, Gauge::Memory, Gauge::Network];
-        let fullest = || resources.into_iter().filter_map(|gauge| self.of(gauge)).reduce(f32::max);
-        let score = self.of(Gauge::Score).or(self.of(Gauge::Application)).or_else(fullest);
+        let resources = [LoadMetric::Cpu, LoadMetric::Memory, LoadMetric::Network];
+        let fullest = || resources.into_iter().filter_map(|metric| self.of(metric)).reduce(f32::max);
+        let score = self.of(LoadMetric::Score).or(self.of(LoadMetric::Application)).or_else(fullest);
         score.map(|score| score.min(1.0))
     }
 }
@@ -146,9 +146,9 @@ impl Reported {
         }
     }
 
-    /// What one gauge showed, if that is not too long ago.
-    pub fn read(&self, gauge: Gauge, now: Tick) -> Option<f32> {
-        self.cell(&self.cells.get()?[gauge.index()], now)
+    /// What one metric showed, if that is not too long ago.
+    pub fn read(&self, metric: LoadMetric, now: Tick) -> Option<f32> {
+        self.cell(&self.cells.get()?[metric.index()], now)
     }
 
     /// Everything that still counts.
@@ -177,7 +177,7 @@ impl Reported {
     /// Names mean something else now.
     pub(crate) fn forget_named(&self) {
         let cells = self.cells.get().into_iter().flat_map(|cells| cells.iter());
-        cells.skip(Gauge::KNOWN.len()).for_each(Stamped::forget);
+        cells.skip(LoadMetric::KNOWN.len()).for_each(Stamped::forget);
     }
 }
 
@@ -185,59 +185,59 @@ impl Reported {
 mod tests {
     use super::*;
 
-    fn report(values: &[(Gauge, f64)]) -> LoadReport {
+    fn report(values: &[(LoadMetric, f64)]) -> LoadReport {
         let mut report = LoadReport::default();
-        values.iter().for_each(|&(gauge, value)| assert!(report.set(gauge, value)));
+        values.iter().for_each(|&(metric, value)| assert!(report.set(metric, value)));
         report
     }
 
     #[test]
     fn the_score_is_its_own_word_before_ours() {
-        let usage = [(Gauge::Cpu, 0.5), (Gauge::Memory, 0.75), (Gauge::Network, 0.25)];
+        let usage = [(LoadMetric::Cpu, 0.5), (LoadMetric::Memory, 0.75), (LoadMetric::Network, 0.25)];
         assert_eq!(report(&[]).score(), None);
-        assert_eq!(report(&[(Gauge::Queue, 9.0)]).score(), None);
+        assert_eq!(report(&[(LoadMetric::Queue, 9.0)]).score(), None);
         assert_eq!(report(&usage).score(), Some(0.75));
-        assert_eq!(report(&[usage[0], (Gauge::Application, 2.5)]).score(), Some(1.0));
-        assert_eq!(report(&[(Gauge::Application, 0.5), (Gauge::Score, 0.25)]).score(), Some(0.25));
+        assert_eq!(report(&[usage[0], (LoadMetric::Application, 2.5)]).score(), Some(1.0));
+        assert_eq!(report(&[(LoadMetric::Application, 0.5), (LoadMetric::Score, 0.25)]).score(), Some(0.25));
     }
 
     #[test]
     fn what_is_no_load_is_refused() {
         let mut report = LoadReport::default();
         for value in [-0.1, f64::NAN, f64::INFINITY, 1e16] {
-            assert!(!report.set(Gauge::Cpu, value), "{value}");
+            assert!(!report.set(LoadMetric::Cpu, value), "{value}");
         }
-        assert!(!report.set(Gauge::Score, 1.01));
+        assert!(!report.set(LoadMetric::Score, 1.01));
         assert!(report.is_empty());
     }
 
     #[test]
     fn every_gauge_has_a_place_of_its_own() {
         let named: Vec<crate::Name> = (0..NAMED_MAX).map(|n| format!("own{n}").into()).collect();
-        let names = Gauge::KNOWN.map(|(name, _)| name.to_owned()).into_iter();
-        let gauges: Vec<Gauge> = names
+        let names = LoadMetric::KNOWN.map(|(name, _)| name.to_owned()).into_iter();
+        let metrics: Vec<LoadMetric> = names
             .chain(named.iter().map(|name| name.to_string()))
-            .map(|name| Gauge::from_name(&name, &named).expect("known"))
+            .map(|name| LoadMetric::from_name(&name, &named).expect("known"))
             .collect();
-        let places: std::collections::BTreeSet<usize> = gauges.iter().map(|gauge| gauge.index()).collect();
-        assert_eq!((places.len(), gauges.len()), (KINDS, KINDS));
-        assert_eq!(Gauge::from_name("own8", &named), None);
+        let places: std::collections::BTreeSet<usize> = metrics.iter().map(|metric| metric.index()).collect();
+        assert_eq!((places.len(), metrics.len()), (KINDS, KINDS));
+        assert_eq!(LoadMetric::from_name("own8", &named), None);
     }
 
     #[test]
     fn old_reports_count_for_nothing_and_what_one_does_not_tell_stays() {
         let (reported, at) = (Reported::default(), |seconds| Tick::ZERO + Duration::from_secs(seconds));
-        assert_eq!((reported.read(Gauge::Cpu, at(1)), reported.silence(at(1))), (None, None));
+        assert_eq!((reported.read(LoadMetric::Cpu, at(1)), reported.silence(at(1))), (None, None));
         reported.set_max_age(Duration::from_secs(10));
-        reported.record(at(1), &report(&[(Gauge::Cpu, 0.5), (Gauge::Memory, 0.75)]));
-        reported.record(at(8), &report(&[(Gauge::Cpu, 0.25)]));
-        assert_eq!(reported.report(at(9)), report(&[(Gauge::Cpu, 0.25), (Gauge::Memory, 0.75)]));
-        assert_eq!(reported.report(at(13)), report(&[(Gauge::Cpu, 0.25)]));
+        reported.record(at(1), &report(&[(LoadMetric::Cpu, 0.5), (LoadMetric::Memory, 0.75)]));
+        reported.record(at(8), &report(&[(LoadMetric::Cpu, 0.25)]));
+        assert_eq!(reported.report(at(9)), report(&[(LoadMetric::Cpu, 0.25), (LoadMetric::Memory, 0.75)]));
+        assert_eq!(reported.report(at(13)), report(&[(LoadMetric::Cpu, 0.25)]));
         assert_eq!(reported.report(at(30)), LoadReport::default());
         assert!(reported.silence(at(30)).is_some_and(|silence| silence.as_secs().abs_diff(22) <= 1));
-        reported.record(at(30), &report(&[(Gauge::Named(0), 3.0), (Gauge::Cpu, 0.5)]));
+        reported.record(at(30), &report(&[(LoadMetric::Named(0), 3.0), (LoadMetric::Cpu, 0.5)]));
         reported.forget_named();
-        assert_eq!(reported.report(at(30)), report(&[(Gauge::Cpu, 0.5)]));
+        assert_eq!(reported.report(at(30)), report(&[(LoadMetric::Cpu, 0.5)]));
         reported.forget();
         assert!(reported.report(at(30)).is_empty());
     }

@@ -20,12 +20,12 @@ impl Usual {
     /// The natural logarithm of nanoseconds. As with an [`Average`](super::Average) the time is halved for each
     /// [`HALVED_AFTER`] without a sample.
     pub fn read(&self, now: Tick) -> Option<f32> {
-        Self::of(self.word(), now)
+        Self::of(self.bits(), now)
     }
 
     /// As it is kept: who compares several loads them all at first.
-    pub(crate) fn word(&self) -> u64 {
-        self.0.word()
+    pub(crate) fn bits(&self) -> u64 {
+        self.0.bits()
     }
 
     /// What a word says.

@@ -1,12 +1,12 @@
-//! What the slow loop knows of one destination: the three witnesses, how it stands by them and why.
+//! What the slow loop knows of one destination: the three signals, how it stands by them and why.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::warmth::Warmth;
 use crate::destination::{
-    Address, AdminState, Destination, DestinationId, Ejection, Health, Name, Standing, Weight, Witnesses,
-    standing,
+    Address, AdminState, Destination, DestinationId, Ejection, Health, HealthInputs, Name, Status, Weight,
+    status,
 };
 use crate::event::Reason;
 use crate::health::checker::Shown;
@@ -42,7 +42,7 @@ pub(super) struct Entry {
     pub(super) checker: Checker,
     pub(super) outlier: Outlier,
     /// As last settled.
-    pub(super) standing: Standing,
+    pub(super) status: Status,
     pub(super) since: Tick,
     /// Why it stands so; `None` for one that has served since it joined.
     pub(super) reason: Option<Reason>,
@@ -62,7 +62,7 @@ pub(super) struct Entry {
     pub(super) warmth: Option<Warmth>,
     /// What the next change to serving will be put down to.
     pub(super) relief: Option<Reason>,
-    /// What took it down, and what had it ejected: told when the standing changes by that, maybe later.
+    /// What took it down, and what had it ejected: told when the status changes by that, maybe later.
     pub(super) down_by: Option<Reason>,
     pub(super) ejected_by: Option<Reason>,
     /// It says that it has too much to do, and others can do its work.
@@ -86,7 +86,7 @@ impl Entry {
             down_by: (checker.health() == Health::Down).then_some(Reason::NotChecked),
             checker,
             outlier: Outlier::default(),
-            standing: Standing::Serving,
+            status: Status::Serving,
             since: now,
             reason: None,
             trial: None,
@@ -104,26 +104,26 @@ impl Entry {
         }
     }
 
-    /// How it stands by its witnesses, settled or not.
-    pub(super) fn stands(&self, lone: bool) -> Standing {
+    /// How it stands by its signals, settled or not.
+    pub(super) fn stands(&self, lone: bool) -> Status {
         let (health, ejection) = (self.checker.health(), self.outlier.ejection());
         let (overloaded, warming) = (self.overloaded, self.warmth.is_some());
-        standing(Witnesses { admin: self.admin, health, ejection, lone, overloaded, warming })
+        status(HealthInputs { admin: self.admin, health, ejection, only_member: lone, overloaded, warming })
     }
 
     /// How it would stand without its ejection, among others.
-    pub(super) fn stands_if_pardoned(&self) -> Standing {
+    pub(super) fn stands_if_pardoned(&self) -> Status {
         let health = self.checker.health();
         let (overloaded, warming) = (self.overloaded, self.warmth.is_some());
         let (admin, ejection, lone) = (self.admin, Ejection::None, false);
-        standing(Witnesses { admin, health, ejection, lone, overloaded, warming })
+        status(HealthInputs { admin, health, ejection, only_member: lone, overloaded, warming })
     }
 
     /// How it would stand if it had less to do, among others.
-    pub(super) fn stands_if_unloaded(&self) -> Standing {
+    pub(super) fn stands_if_unloaded(&self) -> Status {
         let (health, ejection) = (self.checker.health(), self.outlier.ejection());
         let (admin, warming) = (self.admin, self.warmth.is_some());
-        standing(Witnesses { admin, health, ejection, lone: false, overloaded: false, warming })
+        status(HealthInputs { admin, health, ejection, only_member: false, overloaded: false, warming })
     }
 
     /// Its priority may be used.
@@ -131,9 +131,9 @@ impl Entry {
         backup_tiers || self.destination.priority == 0
     }
 
-    /// Standing so, it takes new messages.
-    pub(super) fn takes(&self, standing: Standing, backup_tiers: bool) -> bool {
-        standing.serves() && self.destination.weight.get() > 0 && self.tier_is_used(backup_tiers)
+    /// Status so, it takes new messages.
+    pub(super) fn takes(&self, status: Status, backup_tiers: bool) -> bool {
+        status.serves() && self.destination.weight.get() > 0 && self.tier_is_used(backup_tiers)
     }
 
     /// Nothing that was seen of it counts any more; its first check is due at `due`.
@@ -178,8 +178,8 @@ impl Entry {
     /// It takes a growing share for `window`.
     pub(super) fn warm_up(&mut self, now: Tick, window: Option<Duration>) {
         self.warmth = window.map(|window| Warmth { since: now, window });
-        if self.warmth.is_some() && self.standing == Standing::Serving {
-            self.standing = Standing::Warming;
+        if self.warmth.is_some() && self.status == Status::Serving {
+            self.status = Status::Warming;
         }
     }
 
@@ -221,33 +221,33 @@ impl Entry {
         self.outlier.handle_timeout(now) || self.next() <= now || warm
     }
 
-    /// Brings standing, trial and counters in line with the witnesses. Says what changed in the standing, if
+    /// Brings status, trial and counters in line with the signals. Says what changed in the status, if
     /// anything did, and whether a snapshot shows it differently now.
     pub(super) fn settle(&mut self, now: Tick, lone: bool, spec: &PoolSpec) -> (Option<Change>, bool) {
-        let (from, mut to) = (self.standing, self.stands(lone));
+        let (from, mut to) = (self.status, self.stands(lone));
         match (from, to) {
             // Who is needed at once has no time to warm up.
             (
-                Standing::Down | Standing::Ejected { .. } | Standing::Overloaded | Standing::Maintenance,
-                Standing::Serving,
-            ) if !lone && self.relief != Some(Reason::Needed) => {
+                Status::Down | Status::Ejected { .. } | Status::Overloaded | Status::Maintenance,
+                Status::Serving,
+            ) if !lone && self.relief != Some(Reason::PanicThreshold) => {
                 self.warmth = spec.window().map(|window| Warmth { since: now, window });
                 to = self.stands(lone);
             }
-            (_, Standing::Serving | Standing::Warming) => {}
+            (_, Status::Serving | Status::Warming) => {}
             // What comes back comes back cold, however far it had got.
             _ => self.warmth = None,
         }
         let relief = self.relief.take();
         let change = (from != to).then(|| {
             let reason = self.explain(from, to, lone, relief);
-            if from.word() != to.word() {
+            if from.as_str() != to.as_str() {
                 self.since = now;
             }
             if to.serves() {
                 self.stats.reset_streak();
             }
-            (self.standing, self.reason) = (to, Some(reason.clone()));
+            (self.status, self.reason) = (to, Some(reason.clone()));
             Change { from, to, reason }
         });
         let trial_moved = self.settle_trial(now, spec.spread.backup_tiers);
@@ -257,7 +257,7 @@ impl Entry {
 
     /// A trial is open exactly while nothing but its ejection keeps the destination out, and that is over.
     fn settle_trial(&mut self, now: Tick, backup_tiers: bool) -> bool {
-        let fit = matches!(self.standing, Standing::Ejected { .. })
+        let fit = matches!(self.status, Status::Ejected { .. })
             && self.outlier.ejection() == Ejection::Probation
             && self.destination.weight.get() > 0
             && self.tier_is_used(backup_tiers);
@@ -286,24 +286,24 @@ impl Entry {
         self.trial = None;
     }
 
-    fn explain(&self, from: Standing, to: Standing, lone: bool, relief: Option<Reason>) -> Reason {
+    fn explain(&self, from: Status, to: Status, lone: bool, relief: Option<Reason>) -> Reason {
         let known = match to {
-            Standing::Draining | Standing::Maintenance => None,
-            Standing::Down => self.down_by.clone(),
-            Standing::Ejected { .. } if self.outlier.ejection() == Ejection::Probation => {
+            Status::Draining | Status::Maintenance => None,
+            Status::Down => self.down_by.clone(),
+            Status::Ejected { .. } if self.outlier.ejection() == Ejection::Probation => {
                 match &self.ejected_by {
-                    Some(planned @ Reason::RecoveryPlanned { .. }) if from == Standing::Down => {
+                    Some(planned @ Reason::RecoveryPlanned { .. }) if from == Status::Down => {
                         Some(planned.clone())
                     }
                     _ => Some(Reason::TrialOpened),
                 }
             }
-            Standing::Ejected { .. } => self.ejected_by.clone(),
-            Standing::Overloaded => self.overloaded_by.clone(),
-            Standing::Serving | Standing::Warming => match from {
-                Standing::Draining | Standing::Maintenance => None,
-                Standing::Down | Standing::Ejected { .. } | Standing::Overloaded if lone => {
-                    Some(Reason::Alone)
+            Status::Ejected { .. } => self.ejected_by.clone(),
+            Status::Overloaded => self.overloaded_by.clone(),
+            Status::Serving | Status::Warming => match from {
+                Status::Draining | Status::Maintenance => None,
+                Status::Down | Status::Ejected { .. } | Status::Overloaded if lone => {
+                    Some(Reason::OnlyMember)
                 }
                 _ => relief,
             },
@@ -322,7 +322,7 @@ impl Entry {
             admin: self.admin,
             health: self.checker.health(),
             ejection: self.outlier.ejection(),
-            standing: self.standing,
+            status: self.status,
             since: self.since,
             reason: self.reason.clone(),
             last_check: self.checker.last().cloned(),
@@ -337,8 +337,8 @@ impl Entry {
 
 /// A destination stands differently now.
 pub(super) struct Change {
-    pub(super) from: Standing,
-    pub(super) to: Standing,
+    pub(super) from: Status,
+    pub(super) to: Status,
     pub(super) reason: Reason,
 }
 
@@ -362,8 +362,8 @@ pub struct DestinationReport {
     /// What traffic showed.
     pub ejection: Ejection,
     /// How it stands by these.
-    pub standing: Standing,
-    /// Since when; the steps of an ejection are one standing.
+    pub status: Status,
+    /// Since when; the steps of an ejection are one status.
     pub since: Tick,
     /// Why; `None` for one that has served since it joined.
     pub reason: Option<Reason>,

@@ -28,7 +28,7 @@ impl Pool {
         for entry in &mut self.entries {
             entry.stats.reported().set_max_age(self.spec.load.max_age);
             if self.spec.load.overload.is_none() && mem::take(&mut entry.overloaded) {
-                entry.relief = Some(Reason::Relieved { percent: None });
+                entry.relief = Some(Reason::LoadRecovered { percent: None });
             }
         }
         self.touched = true;
@@ -44,10 +44,10 @@ impl Pool {
             let score = entry.stats.reported().report(now).score();
             if entry.overloaded && score.is_none_or(|score| score < spec.recover as f32) {
                 entry.overloaded = false;
-                entry.relief = Some(Reason::Relieved { percent: score.map(percent) });
+                entry.relief = Some(Reason::LoadRecovered { percent: score.map(percent) });
                 self.touched = true;
             }
-            let serves = entry.standing.serves() && entry.admin == AdminState::Ready;
+            let serves = entry.status.serves() && entry.admin == AdminState::Ready;
             full.extend(
                 score.filter(|&score| serves && score >= spec.threshold as f32).map(|score| (rank, score)),
             );
@@ -91,7 +91,7 @@ impl Pool {
             let of_use = self.entries.iter_mut().filter(helps);
             let Some(least) = of_use.min_by(|a, b| score(a).total_cmp(&score(b))) else { return };
             least.overloaded = false;
-            least.relief = Some(Reason::Needed);
+            least.relief = Some(Reason::PanicThreshold);
         }
     }
 }

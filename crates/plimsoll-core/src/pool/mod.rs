@@ -147,7 +147,7 @@ pub struct Pool {
     lanes: Lanes,
     limiter: Arc<PoolLimiter>,
     snapshot: Arc<Snapshot>,
-    /// A witness may have changed: standings must be settled.
+    /// A witness may have changed: statuses must be settled.
     touched: bool,
     /// The picture has changed.
     dirty: bool,
@@ -302,7 +302,7 @@ impl Pool {
             others_serve: before
                 .iter()
                 .chain(after)
-                .any(|e| e.takes(e.standing, self.spec.spread.backup_tiers)),
+                .any(|e| e.takes(e.status, self.spec.spread.backup_tiers)),
             others_suffice: self.suffices(before.iter().chain(after)),
         }
     }
@@ -312,11 +312,11 @@ impl Pool {
         let backup = self.spec.spread.backup_tiers;
         let fit = |entry: &&Entry| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
         let all = self.entries.iter().filter(fit).count();
-        let serving = entries.filter(|entry| entry.takes(entry.standing, backup)).count();
+        let serving = entries.filter(|entry| entry.takes(entry.status, backup)).count();
         serving as f64 >= all as f64 * self.spec.panic_threshold - 1e-9
     }
 
-    /// Brings standings in line with the witnesses, tells what changed, and publishes if the picture did.
+    /// Brings statuses in line with the signals, tells what changed, and publishes if the picture did.
     fn settle(&mut self, now: Tick) {
         if mem::take(&mut self.touched) {
             self.unload(now);
@@ -331,7 +331,7 @@ impl Pool {
                 if let Some(Change { from, to, reason }) = change {
                     let (pool, destination) =
                         (self.name.clone(), self.entries[rank].destination.name.clone());
-                    self.tell(Event::StandingChanged { pool, destination, from, to, reason });
+                    self.tell(Event::StatusChanged { pool, destination, from, to, reason });
                 }
             }
         }
@@ -379,7 +379,7 @@ impl Pool {
                 });
             let Some(entry) = first else { break };
             entry.outlier.pardon(now);
-            entry.relief.get_or_insert(Reason::Needed);
+            entry.relief.get_or_insert(Reason::PanicThreshold);
             out -= 1;
             let id = entry.id;
             self.plan(id);

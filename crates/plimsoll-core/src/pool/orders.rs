@@ -52,7 +52,7 @@ impl Pool {
             if entry.destination.address != destination.address {
                 self.disown(entry.id);
                 entry.forget(now, self.start());
-                entry.relief = Some(Reason::Moved);
+                entry.relief = Some(Reason::AddressChanged);
             }
             entry.destination = destination;
             entry.stats.set_limits(entry.destination.limits);
@@ -75,7 +75,7 @@ impl Pool {
             entry.warm_up(now, self.spec.window());
         }
         let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
-        self.tell(Event::Joined { pool, destination, standing: entry.standing });
+        self.tell(Event::MemberAdded { pool, destination, status: entry.status });
         entry
     }
 
@@ -84,7 +84,7 @@ impl Pool {
         entry.close_trial();
         self.plan(entry.id);
         let (pool, destination) = (self.name.clone(), entry.destination.name);
-        self.tell(Event::Left { pool, destination, standing: entry.standing });
+        self.tell(Event::MemberRemoved { pool, destination, status: entry.status });
     }
 
     pub(super) fn replace_spec(&mut self, now: Tick, spec: PoolSpec) {

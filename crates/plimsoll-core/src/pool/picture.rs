@@ -1,7 +1,7 @@
 //! What a pool's snapshot shows beyond its members: which tiers are used, and who is on trial.
 
 use crate::balance::{Policy, Slot};
-use crate::destination::{Name, Standing};
+use crate::destination::{Name, Status};
 use crate::pool::PoolSpec;
 use crate::pool::entry::Entry;
 use crate::snapshot::{Member, Snapshot};
@@ -30,10 +30,10 @@ fn member(entry: &Entry) -> Member {
     Member {
         id: entry.id,
         destination: entry.destination.clone(),
-        standing: entry.standing,
+        status: entry.status,
         since: entry.since,
         weight: entry.destination.weight.in_256ths(),
-        warmth: entry.warmth.filter(|_| entry.standing == Standing::Warming),
+        warmth: entry.warmth.filter(|_| entry.status == Status::Warming),
         stats: entry.stats.clone(),
     }
 }

@@ -46,7 +46,7 @@ impl Pool {
             Verdict::Spared => {
                 let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
                 self.panic(now);
-                return self.tell(Event::EjectionSpared { pool, destination, streak: signal.streak });
+                return self.tell(Event::EjectionSkipped { pool, destination, streak: signal.streak });
             }
             Verdict::Ejected(span) => {
                 entry.ejected(Reason::TrafficFailed { streak: signal.streak, last, span });
@@ -66,7 +66,7 @@ impl Pool {
 
     /// Compares what destinations did since the last time, and sets aside who did worse than the others.
     pub(super) fn compare(&mut self, now: Tick) {
-        let serving = |entry: &Entry| entry.standing.serves() && entry.admin == AdminState::Ready;
+        let serving = |entry: &Entry| entry.status.serves() && entry.admin == AdminState::Ready;
         let window = |entry: &mut Entry| {
             let (counts, fit) = (entry.stats.counts(), serving(entry));
             let window = Window::between(&mem::replace(&mut entry.counted, counts.clone()), &counts);
@@ -112,7 +112,7 @@ impl Pool {
                 let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
                 let streak = entry.stats.streak();
                 self.panic(now);
-                self.tell(Event::EjectionSpared { pool, destination, streak });
+                self.tell(Event::EjectionSkipped { pool, destination, streak });
             }
             _ => {}
         }
@@ -147,7 +147,7 @@ impl Pool {
                 _ if entry.admin != AdminState::Ready || entry.checker.health() == Health::Down => {}
                 Judgement::Fine => {}
                 Judgement::Doubtful => self.doubt(now, rank, true),
-                Judgement::Silent(silent) if entry.standing.serves() => {
+                Judgement::Silent(silent) if entry.status.serves() => {
                     self.set_aside(now, rank, |span| Reason::Silent { silent, span });
                 }
                 Judgement::Silent(_) => {}

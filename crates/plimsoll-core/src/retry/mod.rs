@@ -147,7 +147,7 @@ pub enum StopReason {
 
 impl StopReason {
     /// The word used in metrics and logs.
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotSafe => "not_safe",
             Self::NotListed => "not_listed",

@@ -6,7 +6,7 @@ use crate::destination::{Address, Weight};
 use crate::limit::{DestinationLimits, PoolLimits};
 use crate::stats::Assignment;
 
-pub(crate) fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -> Member {
+pub(crate) fn member(rank: u32, priority: u8, weight: u16, status: Status) -> Member {
     let address = Address::Socket(([127, 0, 0, 1], 9000).into());
     let destination = Destination { priority, ..Destination::new(&format!("d{rank}"), address) };
     let stats = Arc::new(DestinationStats::new(1));
@@ -14,7 +14,7 @@ pub(crate) fn member(rank: u32, priority: u8, weight: u16, standing: Standing) -
     Member {
         id: DestinationId(100 + rank),
         destination,
-        standing,
+        status,
         since: Tick::ZERO,
         weight,
         warmth: None,
@@ -43,13 +43,13 @@ fn walk(snapshot: &Snapshot) -> (Vec<usize>, NoDestination) {
 
 #[test]
 fn the_next_untried_takes_a_retry_and_backup_tiers_come_last() {
-    let down = Standing::Down;
+    let down = Status::Down;
     let snapshot = picture(vec![
-        member(0, 1, 1, Standing::Serving),
-        member(1, 0, 1, Standing::Serving),
+        member(0, 1, 1, Status::Serving),
+        member(1, 0, 1, Status::Serving),
         member(2, 0, 1, down),
-        member(3, 0, 1, Standing::Warming),
-        member(4, 0, 0, Standing::Serving),
+        member(3, 0, 1, Status::Warming),
+        member(4, 0, 0, Status::Serving),
     ]);
     assert_eq!(snapshot.whole.tiers.iter().map(|tier| tier.priority).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(walk(&snapshot), (vec![1, 3, 0], NoDestination::AllTried));
@@ -63,14 +63,14 @@ fn one_candidate_is_taken_without_asking_an_algorithm() {
             panic!("nobody needs to ask");
         }
     }
-    let mut snapshot = picture(vec![member(0, 0, 1, Standing::Serving), member(1, 1, 1, Standing::Serving)]);
+    let mut snapshot = picture(vec![member(0, 0, 1, Status::Serving), member(1, 1, 1, Status::Serving)]);
     snapshot.whole.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Silent));
     assert_eq!(walk(&snapshot), (vec![0, 1], NoDestination::AllTried));
 }
 
 /// A picture of three, the third a backup, each with room for so many; the pool has room for `pool`.
 fn limited(each: u32, pool: u32, algorithm: Algorithm) -> Snapshot {
-    let members = (0..3).map(|rank| member(rank, u8::from(rank == 2), 1, Standing::Serving));
+    let members = (0..3).map(|rank| member(rank, u8::from(rank == 2), 1, Status::Serving));
     let mut snapshot = Snapshot::build("pool".into(), 1, &*algorithm.policy(1), members.collect());
     let limiter = Arc::new(PoolLimiter::new(1));
     limiter.set_limits(&PoolLimits { requests: pool, pending: 10, ..PoolLimits::default() });
@@ -139,6 +139,6 @@ fn a_trial_without_room_is_for_somebody_else() {
 #[test]
 fn nobody_there_and_nobody_serving_are_told_apart() {
     assert_eq!(walk(&picture(Vec::new())), (vec![], NoDestination::Empty));
-    let idle = picture(vec![member(0, 0, 0, Standing::Serving), member(1, 0, 1, Standing::Draining)]);
+    let idle = picture(vec![member(0, 0, 0, Status::Serving), member(1, 0, 1, Status::Draining)]);
     assert_eq!(walk(&idle), (vec![], NoDestination::NoneServing));
 }

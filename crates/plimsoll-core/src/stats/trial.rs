@@ -1,4 +1,6 @@
 //! The single trial request of an ejected destination.
+// Public for the loom test.
+#![allow(unreachable_pub)]
 
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use plimsoll_core::Standing;
+use plimsoll_core::Status;
 use plimsoll_core::alert;
 use plimsoll_core::health::advice;
 use plimsoll_core::pool::DestinationReport;
@@ -34,7 +34,7 @@ pub struct DestinationHealth {
     /// Who.
     pub id: String,
     /// `serving`, `warming`, `draining`, `ejected`, `down` or `maintenance`.
-    pub standing: &'static str,
+    pub status: &'static str,
     /// Why it stands so; `None` for one that has served since it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -100,8 +100,8 @@ impl Alert {
     pub fn of(pool: &str, alert: &alert::Alert, clock: Clock) -> Self {
         Self {
             id: format!("{pool}.{}", alert.id),
-            severity: alert.kind.severity().word(),
-            kind: alert.kind.word(),
+            severity: alert.kind.severity().as_str(),
+            kind: alert.kind.as_str(),
             subject: alert.subject.to_string(),
             message: alert.message.clone(),
             value: alert.value,
@@ -134,7 +134,7 @@ impl DestinationHealth {
         let last = report.last_check.as_ref();
         Self {
             id: report.name.to_string(),
-            standing: report.standing.word(),
+            status: report.status.as_str(),
             reason: report.reason.as_ref().map(ToString::to_string),
             since: clock.unix_millis(report.since),
             score: checks.score().map(|share| share * (-f64::from(streak.min(64))).exp2()),
@@ -167,7 +167,7 @@ pub(super) fn tell(
     if unchecked > 0 {
         return Err(HealthMonitoringError::TimedOut { unchecked });
     }
-    let serving = seen.destinations.iter().filter(|report| report.standing.serves()).count();
+    let serving = seen.destinations.iter().filter(|report| report.status.serves()).count();
     let health = |report| DestinationHealth::of(report, checks(report), 0, clock);
     Ok(HealthMonitoringResult {
         health_status: HealthStatus {
@@ -191,7 +191,7 @@ pub fn errors(
 ) -> Vec<HealthMonitoringError> {
     let out = |name: &&plimsoll_core::Name| {
         let of = reports.iter().find(|report| report.name == **name);
-        of.is_some_and(|report| matches!(report.standing, Standing::Down | Standing::Ejected { .. }))
+        of.is_some_and(|report| matches!(report.status, Status::Down | Status::Ejected { .. }))
     };
     let destinations: Vec<String> = relapsed.iter().filter(out).map(ToString::to_string).collect();
     let failed = (!destinations.is_empty()).then_some(HealthMonitoringError::RecoveryFailed { destinations });
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    fn report(name: &str, standing: Standing, checked: bool) -> DestinationReport {
+    fn report(name: &str, status: Status, checked: bool) -> DestinationReport {
         let last = Seen { at: Tick::ZERO, ok: true, latency: None, detail: String::new() };
         DestinationReport {
             id: DestinationId(0),
@@ -221,7 +221,7 @@ mod tests {
             admin: AdminState::Ready,
             health: Health::Up,
             ejection: Ejection::None,
-            standing,
+            status,
             since: Tick::ZERO,
             reason: None,
             last_check: checked.then_some(last),
@@ -244,25 +244,25 @@ mod tests {
 
     #[test]
     fn checks_that_nobody_could_make_are_an_error_and_not_a_failure_of_destinations() {
-        let mut view = seen(vec![report("a", Standing::Serving, false)]);
+        let mut view = seen(vec![report("a", Status::Serving, false)]);
         let mut lacking = CheckCounts::default();
         lacking.not_made = 3;
         view.checks.insert("a".into(), lacking);
         assert_eq!(told(&view), Err(HealthMonitoringError::ChecksNotMade { destinations: 1 }));
-        view.destinations.push(report("b", Standing::Serving, true));
+        view.destinations.push(report("b", Status::Serving, true));
         let result = told(&view).expect("b was checked");
         assert_eq!((result.destinations[0].score, &result.destinations[0].last_check), (None, &None));
     }
 
     #[test]
     fn destinations_that_were_not_checked_in_time_are_an_error() {
-        let view = seen(vec![report("a", Standing::Serving, false), report("b", Standing::Serving, true)]);
+        let view = seen(vec![report("a", Status::Serving, false), report("b", Status::Serving, true)]);
         assert_eq!(told(&view), Err(HealthMonitoringError::TimedOut { unchecked: 1 }));
     }
 
     #[test]
     fn alerts_that_were_lost_and_recoveries_that_did_not_last_are_told_beside_the_rest() {
-        let mut view = seen(vec![report("a", Standing::Down, true), report("b", Standing::Serving, true)]);
+        let mut view = seen(vec![report("a", Status::Down, true), report("b", Status::Serving, true)]);
         assert_eq!(told(&view).expect("checked").errors, []);
         view.watch.alerts_lost = 2;
         view.watch.relapsed = vec!["a".into(), "b".into()];

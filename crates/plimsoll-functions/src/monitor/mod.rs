@@ -57,7 +57,7 @@ static THREAD: Mutex<Option<mpsc::UnboundedSender<Question>>> = Mutex::new(None)
 ///
 /// The first call with a set of destinations (ids and addresses, in any order) checks each of them, waits for
 /// the answers, and goes on checking every `check_interval`; later calls tell at once what was seen since.
-/// Thresholds, streaks, standings and alerts are those of the proxy: it is the same code. The process monitors
+/// Thresholds, streaks, statuses and alerts are those of the proxy: it is the same code. The process monitors
 /// [`MOST_MONITORED`] sets of at most [`MOST_CHECKED`] destinations, on a thread of its own, and stops with the
 /// one not asked for longest, or for ten minutes.
 ///
@@ -72,7 +72,7 @@ static THREAD: Mutex<Option<mpsc::UnboundedSender<Question>>> = Mutex::new(None)
 /// let destinations = [Destination::new("a", "10.0.0.1:80"), Destination::new("b", "10.0.0.2:80")];
 /// let result = monitor_health(&destinations, &HealthMonitoringConfig::default()).await?;
 /// for destination in &result.destinations {
-///     println!("{} is {}", destination.id, destination.standing);
+///     println!("{} is {}", destination.id, destination.status);
 /// }
 /// # Ok(())
 /// # }

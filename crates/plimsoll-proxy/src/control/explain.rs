@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use plimsoll_config::model::Protocol;
 use plimsoll_core::explain::{Decided, SetAside, explain};
-use plimsoll_core::{Name, Rng, Standing, Want};
+use plimsoll_core::{Name, Rng, Status, Want};
 
 use super::Handle;
 use crate::http1::MAX_HEADERS;
@@ -67,7 +67,7 @@ pub struct CandidateView {
     /// Base weight.
     pub weight: u16,
     /// How it stands.
-    pub standing: Standing,
+    pub status: Status,
     /// Why it is out of the question, in a word; `None` for a candidate.
     pub set_aside: Option<&'static str>,
     /// And in a sentence.
@@ -134,8 +134,8 @@ impl Handle {
                 address: destination.address.to_string(),
                 priority: destination.priority,
                 weight: destination.weight.get(),
-                standing: member.standing,
-                set_aside: candidate.set_aside.map(SetAside::word),
+                status: member.status,
+                set_aside: candidate.set_aside.map(SetAside::as_str),
                 because: candidate.set_aside.map(|why| sentence(why, reason)),
                 in_flight: candidate.in_flight,
                 load: candidate.load,
@@ -145,7 +145,7 @@ impl Handle {
         }
         let name = |&member: &usize| snapshot.members[member].destination.name.clone();
         explained.order = told.order.iter().map(name).collect();
-        explained.decided = told.decided.map(Decided::word);
+        explained.decided = told.decided.map(Decided::as_str);
         self.tell_stages(rule, told.waits, explained);
     }
 
@@ -313,9 +313,9 @@ fn head(ask: &Ask, authority: &str, path: &str) -> Result<String, Unanswerable> 
 
 fn sentence(why: SetAside, reason: Option<String>) -> String {
     match why {
-        SetAside::Standing(standing) => match reason {
-            Some(reason) => format!("{}: {reason}", standing.word()),
-            None => standing.word().to_owned(),
+        SetAside::Status(status) => match reason {
+            Some(reason) => format!("{}: {reason}", status.as_str()),
+            None => status.as_str().to_owned(),
         },
         SetAside::NoWeight => "its weight is 0: it takes no new work".to_owned(),
         SetAside::Subset => "it has not the labels that the route asks for".to_owned(),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_config::model::{ListenAddress, Protocol};
 use plimsoll_core::alert::Alert;
-use plimsoll_core::measure::{Gauge, LoadReport};
+use plimsoll_core::measure::{LoadMetric, LoadReport};
 use plimsoll_core::pool::Input;
 use plimsoll_core::quality::intended_shares;
 use plimsoll_core::{Name, Snapshot, Tick};
@@ -24,7 +24,7 @@ pub enum NotReported {
     NoSuchPool,
     /// The pool has no such destination.
     NoSuchDestination,
-    /// This gauge cannot show that.
+    /// This metric cannot show that.
     NoLoad(String),
     /// It tells nothing.
     Nothing,
@@ -56,7 +56,7 @@ impl Handle {
         views
     }
 
-    /// Hands on what a destination says of its load, gauge by gauge, as its next of kin tells it: names that neither
+    /// Hands on what a destination says of its load, metric by metric, as its next of kin tells it: names that neither
     /// have a meaning everywhere nor are read by the pool's formula are left out.
     ///
     /// # Errors
@@ -74,10 +74,10 @@ impl Handle {
         let name = member.ok_or(NotReported::NoSuchDestination)?.destination.name.clone();
         let named = pool.table.config.formula.as_ref().map_or(&[][..], |formula| formula.named());
         let mut report = LoadReport::default();
-        for &(gauge, value) in gauges {
-            let known = Gauge::from_name(gauge, named);
+        for &(metric, value) in gauges {
+            let known = LoadMetric::from_name(metric, named);
             if known.is_some_and(|known| !report.set(known, value)) {
-                return Err(NotReported::NoLoad(gauge.to_owned()));
+                return Err(NotReported::NoLoad(metric.to_owned()));
             }
         }
         if report.is_empty() {
@@ -151,7 +151,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
             effective_weight: member.weight,
             intended_share,
             priority: d.priority,
-            standing: member.standing,
+            status: member.status,
             since: member.since,
             in_flight: member.stats.in_flight(),
             requests: LimitView { current: member.stats.in_flight(), max: member.stats.max_in_flight() },
@@ -172,7 +172,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
         generation: snapshot.generation,
         health: snapshot.health,
         destinations: destinations.collect(),
-        check_type: table.config.health.as_ref().map(|spec| spec.probe.word()),
+        check_type: table.config.health.as_ref().map(|spec| spec.probe.as_str()),
         outlier: table.config.outlier,
         hedges: table.config.hedge.is_some(),
         orca: table.config.orca,

@@ -141,7 +141,7 @@ fn a_destination_that_answers_nobody_is_found_long_before_the_time_limit() {
         .start();
     let watch = Watch::start();
     let mut held = Vec::new();
-    while balancer.destination(0).standing.serves() {
+    while balancer.destination(0).status.serves() {
         assert!(watch.elapsed() < secs(20), "never found");
         let mut client = balancer.connect();
         client.send(get("/"));
@@ -149,7 +149,7 @@ fn a_destination_that_answers_nobody_is_found_long_before_the_time_limit() {
         std::thread::sleep(ms(5));
     }
     let reason = balancer.destination(0).report.and_then(|report| report.reason).expect("a reason");
-    assert_eq!(reason.word(), "silent", "{reason}");
+    assert_eq!(reason.as_str(), "silent", "{reason}");
     for _ in 0..20 {
         assert_eq!(balancer.ask(get("/")).status, 200);
     }
@@ -189,7 +189,7 @@ fn one_client_alone_has_a_stopped_destination_checked_for_an_answer() {
     until("the first checks pass", || (0..2).all(|n| balancer.destination(n).checks.passed > 0));
     let mut client = balancer.connect();
     client.send(get("/"));
-    until("it is down", || balancer.destination(0).standing.word() == "down");
+    until("it is down", || balancer.destination(0).status.as_str() == "down");
     let asked: Vec<Vec<u8>> = gray.records();
     assert!(asked.iter().any(|bytes| bytes.starts_with(b"OPTIONS * HTTP/1.1\r\n")), "{asked:?}");
     assert!(!peer.records().iter().any(|bytes| bytes.starts_with(b"OPTIONS")), "its peer is in no doubt");

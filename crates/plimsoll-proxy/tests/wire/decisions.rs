@@ -42,7 +42,7 @@ fn each_choice_is_a_line_with_who_was_there_who_was_chosen_and_why() {
     assert_eq!((&line["pool"], &line["algorithm"]), (&"main".into(), &"least_connections".into()), "{line}");
     assert_eq!((&line["reason"], &line["candidates_total"]), (&"algorithm".into(), &2.into()), "{line}");
     let candidate = &line["candidates"][1];
-    assert_eq!((&candidate["id"], &candidate["state"]), (&"main-1".into(), &"serving".into()), "{line}");
+    assert_eq!((&candidate["id"], &candidate["status"]), (&"main-1".into(), &"serving".into()), "{line}");
     assert_eq!((&candidate["score"], &candidate["in_flight"]), (&1.0.into(), &0.into()), "{line}");
     assert!(line["took_us"].as_f64().is_some_and(|took| took > 0.0) && line["time"].is_string(), "{line}");
 }

@@ -305,12 +305,12 @@ fn clients_go_home_a_few_each_second_and_between_two_packets() {
         })
         .start();
     brokers[0].kill();
-    until("it is out", || !balancer.destination(0).standing.serves());
+    until("it is out", || !balancer.destination(0).status.serves());
     let version = |n: usize| if n.is_multiple_of(2) { V5 } else { V4 };
     let mut clients: Vec<Client> =
         (0..40).map(|n| join(&balancer, version(n), &format!("device-{n:02}"))).collect();
     brokers[0].restart();
-    until("it is back", || balancer.destination(0).standing.serves());
+    until("it is back", || balancer.destination(0).status.serves());
     let watch = Watch::start();
     until("some are moved", || balancer.refused("rebalanced") >= 5);
     assert!(watch.elapsed() > secs(8), "it was given time to settle: {:?}", watch.elapsed());

@@ -6,7 +6,7 @@ use plimsoll_config::model::PoolProtocol;
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::formula::Formula;
 use plimsoll_core::health::OverloadSpec;
-use plimsoll_core::measure::Gauge;
+use plimsoll_core::measure::LoadMetric;
 use plimsoll_proxy::ORCA_RESULTS;
 
 use crate::kit::http2::{Http2Client, Http2Destination, Played};
@@ -35,7 +35,7 @@ fn by_http2(destination: &Http2Destination, asks: bool) -> Balancer {
 }
 
 fn cpu(balancer: &Balancer) -> Option<f32> {
-    balancer.destination(0).load.of(Gauge::Cpu)
+    balancer.destination(0).load.of(LoadMetric::Cpu)
 }
 
 /// How many reports were taken, of no use, and malformed.
@@ -64,7 +64,11 @@ fn a_header_is_read_and_not_passed_on() {
         assert_eq!(answer.fields.one("x-own"), Some("1"), "{line}");
         assert!(!answer.fields.0.iter().any(|(name, _)| name.to_lowercase().starts_with(NAME)), "{line}");
         let load = balancer.destination(0).load;
-        assert_eq!((load.of(Gauge::Cpu), load.of(Gauge::Memory)), (Some(0.5), Some(0.25)), "{line}");
+        assert_eq!(
+            (load.of(LoadMetric::Cpu), load.of(LoadMetric::Memory)),
+            (Some(0.5), Some(0.25)),
+            "{line}"
+        );
         assert_eq!(load.score(), Some(0.5), "{line}");
         assert_eq!(reports(&balancer), [1, 0, 0], "{line}");
     }
@@ -166,12 +170,12 @@ fn who_tells_of_too_much_is_set_aside() {
         .start();
     until("the full one was asked and is set aside", || {
         balancer.ask(get("/"));
-        balancer.destination(0).standing.word() == "overloaded"
+        balancer.destination(0).status.as_str() == "overloaded"
     });
     let seen = full.requests().len();
     (0..10).for_each(|_| assert_eq!(balancer.ask(get("/")).text(), "idle"));
     assert_eq!(full.requests().len(), seen);
-    assert_eq!(balancer.destination(1).standing.word(), "serving");
+    assert_eq!(balancer.destination(1).status.as_str(), "serving");
 }
 
 #[test]
@@ -191,7 +195,7 @@ fn a_formula_reads_what_answers_call_by_a_name_of_their_own() {
     let seen = busy.requests().len();
     (0..10).for_each(|_| assert_eq!(balancer.ask(get("/")).status, 200));
     assert_eq!(busy.requests().len(), seen);
-    assert_eq!(balancer.destination(1).load.of(Gauge::Named(0)), Some(0.25));
+    assert_eq!(balancer.destination(1).load.of(LoadMetric::Named(0)), Some(0.25));
 }
 
 #[test]

@@ -342,7 +342,7 @@ fn refusals_in_a_row_eject_and_flows_follow() {
     for client in &clients {
         client.send("");
     }
-    until("it is ejected", || balancer.destination(0).standing.word() == "ejected");
+    until("it is ejected", || balancer.destination(0).status.as_str() == "ejected");
     for client in &clients {
         while client.hears_within(ms(1)).is_some() {}
         assert_eq!(client.ask_until_heard(""), "b");
@@ -481,22 +481,22 @@ fn checks_by_datagram() {
         port: None,
         rhythm: Rhythm::default(),
     };
-    let standings = |balancer: &Balancer| {
+    let statuses = |balancer: &Balancer| {
         let pool = balancer.pools().remove(0);
-        pool.destinations.iter().map(|d| d.standing.serves()).collect::<Vec<_>>()
+        pool.destinations.iter().map(|d| d.status.serves()).collect::<Vec<_>>()
     };
     let expects = Setup::udp(&addresses).with(|s| s.pools[0].health = Some(check(Some("good ping")))).start();
     let accepts = Setup::udp(&addresses).with(|s| s.pools[0].health = Some(check(None))).start();
-    until("who does not reply as expected is down", || standings(&expects) == [true, true, false, false]);
-    until("who refuses is down", || standings(&accepts) == [true, true, true, false]);
+    until("who does not reply as expected is down", || statuses(&expects) == [true, true, false, false]);
+    until("who refuses is down", || statuses(&accepts) == [true, true, true, false]);
     dies.kill();
-    until("it is down", || standings(&expects) == [true, false, false, false]);
-    until("it is down", || standings(&accepts) == [true, false, true, false]);
+    until("it is down", || statuses(&expects) == [true, false, false, false]);
+    until("it is down", || statuses(&accepts) == [true, false, true, false]);
     for _ in 0..4 {
         assert_eq!(Device::of(&expects).ask("x"), "good x");
     }
     let _back = Echo::at("good ", dies.address);
-    until("it is back", || standings(&expects) == [true, true, false, false]);
+    until("it is back", || statuses(&expects) == [true, true, false, false]);
 }
 
 #[test]
@@ -529,12 +529,12 @@ fn silence_passes_a_trial_and_a_refusal_does_not() {
         let balancer = setup.start();
         a.kill();
         let mut clients = Vec::new();
-        let mut talk = |standing: &str| {
-            until(standing, || {
+        let mut talk = |status: &str| {
+            until(status, || {
                 let client = Device::of(&balancer);
                 client.send("one way");
                 clients.push(client);
-                balancer.destination(0).standing.word() == standing
+                balancer.destination(0).status.as_str() == status
             });
         };
         talk("ejected");

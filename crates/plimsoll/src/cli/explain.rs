@@ -86,7 +86,7 @@ fn in_words(told: &Value) -> String {
             rows.push(vec![
                 text(&c["id"]),
                 text(&c["address"]),
-                text(&c["standing"]),
+                text(&c["status"]),
                 text(&c["weight"]),
                 text(&c["inFlight"]),
                 format!("{:.2}", c["load"].as_f64().unwrap_or(0.0)),

@@ -138,14 +138,14 @@ fn destinations(pool: &Value) -> Vec<Vec<String>> {
         rows.push(vec![
             text(&d["id"]),
             text(&d["address"]),
-            text(&d["standing"]),
+            text(&d["status"]),
             text(&d["weight"]),
             percent.map_or("-".to_owned(), |percent| format!("{percent:.1}%")),
             text(&counts["requests"]),
             text(&d["inFlight"]),
             number(counts["meanResponseMs"].as_f64(), 1),
             errors.to_string(),
-            if d["standing"] == "serving" { String::new() } else { text(&d["reason"]) },
+            if d["status"] == "serving" { String::new() } else { text(&d["reason"]) },
         ]);
     }
     rows
@@ -178,9 +178,9 @@ mod tests {
             "healthStatus": {"state": "degraded", "serving": 1, "total": 2},
             "loadDistribution": {"destinations": [{"share": 0.25}, {"share": null}]},
             "destinations": [
-                {"id": "a", "address": "127.0.0.1:1", "standing": "serving", "weight": 1, "inFlight": 2, "reason": "x",
+                {"id": "a", "address": "127.0.0.1:1", "status": "serving", "weight": 1, "inFlight": 2, "reason": "x",
                  "counts": {"requests": 5, "errors": {"reset": 1, "timeout": 2}, "meanResponseMs": 1.25}},
-                {"id": "b", "address": "127.0.0.1:2", "standing": "down", "weight": 1, "inFlight": 0,
+                {"id": "b", "address": "127.0.0.1:2", "status": "down", "weight": 1, "inFlight": 0,
                  "reason": "a check failed: answered 500",
                  "counts": {"requests": 0, "errors": {}, "meanResponseMs": null}},
             ],

@@ -65,7 +65,7 @@ fn a_lone_destination_serves_whatever_is_seen_and_what_was_seen_counts_when_comp
     assert_eq!((bench.word("a"), &*bench.tiers()), ("serving", "a"));
     assert_eq!(
         bench.lines.last().expect("told"),
-        "pool api: destination a is serving (was down): it is the pool's only destination now"
+        "pool api: destination a is serving (was down): it is the only destination of the pool"
     );
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::health::OverloadSpec;
-use crate::measure::Gauge;
+use crate::measure::LoadMetric;
 
 fn weighing(panic_threshold: f64, max_overloaded: f64) -> PoolSpec {
     let overload = OverloadSpec { threshold: 0.9, recover: 0.7, max_overloaded };
@@ -17,13 +17,13 @@ fn weighing(panic_threshold: f64, max_overloaded: f64) -> PoolSpec {
 impl Bench {
     fn load(&mut self, name: &str, score: f64) {
         let mut report = LoadReport::default();
-        assert!(report.set(Gauge::Score, score));
+        assert!(report.set(LoadMetric::Score, score));
         self.tell(Input::LoadReport { name: name.into(), report: Box::new(report) });
     }
 
     fn overloaded(&self) -> String {
         let reports = self.pool.reports();
-        let out = reports.iter().filter(|report| report.standing == Standing::Overloaded);
+        let out = reports.iter().filter(|report| report.status == Status::Overloaded);
         out.map(|report| &*report.name).collect::<Vec<_>>().join(" ")
     }
 }
@@ -37,7 +37,7 @@ fn an_overloaded_destination_is_set_aside_until_it_has_less_to_do() {
     assert_eq!(bench.overloaded(), "b");
     assert_eq!(
         bench.lines.last().expect("told"),
-        "pool api: destination b is overloaded (was serving): it reports a load of 90 %"
+        "pool api: destination b is overloaded (was serving): reported load is 90 %"
     );
     let snapshot = bench.published.last().expect("published");
     assert!(snapshot.whole.tiers[0].slots.iter().all(|slot| &*slot.name != "b"));
@@ -45,9 +45,7 @@ fn an_overloaded_destination_is_set_aside_until_it_has_less_to_do() {
     assert_eq!(bench.overloaded(), "b", "not before it is below the lower threshold");
     bench.load("b", 0.69);
     assert_eq!(bench.overloaded(), "");
-    assert!(
-        bench.lines.last().expect("told").ends_with("serving (was overloaded): it reports a load of 69 %")
-    );
+    assert!(bench.lines.last().expect("told").ends_with("serving (was overloaded): reported load is 69 %"));
 }
 
 #[test]
@@ -58,16 +56,14 @@ fn who_says_nothing_any_more_comes_back() {
     assert_eq!(bench.overloaded(), "b");
     bench.advance(SEC * 2);
     assert_eq!(bench.overloaded(), "");
-    assert!(
-        bench.lines.last().expect("told").ends_with("its reports of load are too old, or no longer heeded")
-    );
+    assert!(bench.lines.last().expect("told").ends_with("load reports are too old or no longer used"));
 }
 
 #[test]
 fn what_answers_told_is_looked_at_now_and_then() {
     let mut bench = Bench::new("a b", weighing(0.0, 0.5));
     let mut report = LoadReport::default();
-    report.set(Gauge::Cpu, 0.95);
+    report.set(LoadMetric::Cpu, 0.95);
     bench.pool.snapshot().members[0].stats.reported().record(bench.now, &report);
     bench.advance(SEC);
     assert_eq!(bench.overloaded(), "a");
@@ -78,7 +74,7 @@ fn the_fullest_go_first_and_never_more_than_the_pool_can_bear() {
     let mut bench = Bench::new("a b c d", weighing(0.5, 1.0));
     for (name, score) in [("a", 0.91), ("b", 0.99), ("c", 0.95), ("d", 0.97)] {
         let mut report = LoadReport::default();
-        report.set(Gauge::Score, score);
+        report.set(LoadMetric::Score, score);
         let member = bench.pool.snapshot().members.iter().find(|member| &*member.destination.name == name);
         member.expect("one of them").stats.reported().record(bench.now, &report);
     }
@@ -103,7 +99,7 @@ fn an_overloaded_destination_serves_better_than_none() {
     assert_eq!(bench.overloaded(), "a b");
     bench.admin("c", AdminState::Maintenance);
     assert_eq!(bench.overloaded(), "b", "the one with less to do is taken back");
-    assert!(bench.lines.iter().any(|line| line.contains("a is serving (was overloaded): too few others")));
+    assert!(bench.lines.iter().any(|line| line.contains("a is serving (was overloaded): too few other")));
 }
 
 #[test]

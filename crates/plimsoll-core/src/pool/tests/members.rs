@@ -14,7 +14,7 @@ fn whose_name_stays_keeps_everything() {
     for (old, name) in before.members.iter().zip(["a", "b", "c"]) {
         let new = after.members.iter().find(|m| &*m.destination.name == name).expect(name);
         assert!(Arc::ptr_eq(&old.stats, &new.stats), "{name}");
-        assert_eq!((old.id, old.standing, old.since), (new.id, new.standing, new.since), "{name}");
+        assert_eq!((old.id, old.status, old.since), (new.id, new.status, new.since), "{name}");
     }
     for old in seen {
         let new = bench.report(&old.name);
@@ -62,7 +62,7 @@ fn a_departure_is_published_at_once_and_its_number_is_never_used_again() {
         .into_iter()
         .for_each(|signal| bench.tell(Input::FailureSignal(signal)));
     assert_eq!(bench.tiers(), "a b");
-    let told = ["pool api: destination a left, was serving", "pool api: destination a joined, serving"];
+    let told = ["pool api: destination a removed, was serving", "pool api: destination a added, serving"];
     assert_eq!(bench.lines, told);
 }
 

@@ -10,7 +10,7 @@ mod traffic;
 use std::time::Duration;
 
 use super::*;
-use crate::destination::{Address, Health, Standing};
+use crate::destination::{Address, Health, Status};
 use crate::health::Rhythm;
 use crate::outcome::{Failure, Outcome};
 use crate::snapshot::{NoDestination, Want, balance_load};
@@ -161,7 +161,7 @@ impl Bench {
     }
 
     fn word(&self, name: &str) -> &'static str {
-        self.report(name).standing.word()
+        self.report(name).status.as_str()
     }
 
     /// The last snapshot's tiers, `a b | c`.

@@ -26,7 +26,7 @@ fn who_comes_back_takes_a_growing_share_and_never_more_than_its_own() {
         assert_eq!(bench.word("a"), "down");
         (0..2).for_each(|_| bench.round(""));
         assert_eq!((bench.word("a"), &*bench.tiers()), ("warming", "a b c d"));
-        // Tickets are dropped at once, so load says nothing: least connections rotates.
+        // Assignments are dropped at once, so load says nothing: least connections rotates.
         let mut last = 0;
         for _ in 0..5 {
             let now = taken(&bench, "a");
@@ -51,7 +51,7 @@ fn it_begins_with_a_tenth_and_ends_in_words() {
     bench.advance(SEC * 100);
     assert_eq!(
         bench.lines.last().map(String::as_str),
-        Some("pool api: destination a is serving (was warming): its slow start is over")
+        Some("pool api: destination a is serving (was warming): the slow start is over")
     );
 }
 
@@ -123,9 +123,9 @@ fn a_managed_recovery_is_planned_tried_validated_and_ramped() {
     assert_eq!(
         steps,
         [
-            "a is on trial: 2 checks passed in a row: one message is to show that it serves",
-            "a is warming (was ejected): its trial went well",
-            "a is serving (was warming): its slow start is over",
+            "a is on trial: 2 checks passed in a row: one message validates the recovery",
+            "a is warming (was ejected): the trial passed",
+            "a is serving (was warming): the slow start is over",
         ]
     );
     (0..3).for_each(|_| bench.round("a"));
@@ -149,7 +149,7 @@ fn who_does_worse_than_its_peers_is_set_aside_without_a_row_of_failures() {
     assert_eq!(bench.tiers(), "a b c");
     bench.advance(SEC);
     assert_eq!(
-        (bench.report("a").reason.map(|reason| reason.word()), &*bench.tiers()),
+        (bench.report("a").reason.map(|reason| reason.as_str()), &*bench.tiers()),
         (Some("failure_share"), "b c")
     );
     bench.advance(SEC * 30);
@@ -160,7 +160,7 @@ fn who_does_worse_than_its_peers_is_set_aside_without_a_row_of_failures() {
         bench.traffic("c", OK, 1);
     }
     bench.advance(SEC * 10);
-    assert_eq!(bench.report("a").reason.map(|reason| reason.word()), Some("slow"));
+    assert_eq!(bench.report("a").reason.map(|reason| reason.as_str()), Some("slow"));
     assert_eq!(
         bench.lines.last().map(|line| line.contains("its answers begin after 995 ms, its peers' after 0 ms")),
         Some(true),

@@ -31,7 +31,7 @@ fn so_many_failures_in_a_row_eject_and_one_trial_at_a_time_brings_back() {
     let ask = || balancer.ask(get("/"));
     until("it is ejected", || {
         assert_eq!(ask().status, 200, "the other one takes over");
-        balancer.destination(0).standing.word() == "ejected"
+        balancer.destination(0).status.as_str() == "ejected"
     });
     let at_ejection = sick.requests().len();
     assert!((3..=6).contains(&at_ejection), "{at_ejection} failures, 3 are enough");
@@ -57,7 +57,7 @@ fn so_many_failures_in_a_row_eject_and_one_trial_at_a_time_brings_back() {
     assert_eq!((ejections, changes), (2, 1), "once, and once more; it stood so all the time");
     well.open();
     until("it passes its trial", || ask().text() == "patient");
-    until("it is back", || balancer.destination(0).standing.word() == "serving");
+    until("it is back", || balancer.destination(0).status.as_str() == "serving");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn many_clients_at_once_are_one_trial_all_the_same() {
     let balancer = pool(&sick, &good, 1, 500);
     until("it is ejected", || {
         assert_eq!(balancer.ask(get("/")).status, 200);
-        balancer.destination(0).standing.word() == "ejected"
+        balancer.destination(0).status.as_str() == "ejected"
     });
     let before = sick.requests().len();
     let stop = Arc::new(AtomicBool::new(false));
@@ -104,7 +104,7 @@ fn a_post_is_no_trial_while_others_may_be() {
     let balancer = pool(&sick, &good, 1, 100);
     until("it is ejected", || {
         assert_eq!(balancer.ask(get("/")).status, 200);
-        balancer.destination(0).standing.word() == "ejected"
+        balancer.destination(0).status.as_str() == "ejected"
     });
     let (before, watch) = (sick.requests().len(), Watch::start());
     while watch.elapsed() < ms(700) {
@@ -127,12 +127,12 @@ fn a_destination_that_answers_503_is_ejected() {
     let mut seen = 0;
     until("it is ejected", || {
         seen += usize::from(balancer.ask(get("/")).status == 503);
-        balancer.destination(0).standing.word() == "ejected"
+        balancer.destination(0).status.as_str() == "ejected"
     });
     assert!((5..=20).contains(&seen), "{seen} clients got a 503; 5 in a row are enough");
     assert!((0..50).all(|_| balancer.ask(get("/")).text() == "good"));
     let spared = balancer.destination(1);
-    assert!(spared.standing.serves() && spared.streak == 0);
+    assert!(spared.status.serves() && spared.streak == 0);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn the_last_one_is_not_ejected_however_bad() {
     for _ in 0..40 {
         assert_eq!(balancer.ask(get("/")).status, 502);
     }
-    let ejected = balancer.pools()[0].destinations.iter().filter(|d| !d.standing.serves()).count();
+    let ejected = balancer.pools()[0].destinations.iter().filter(|d| !d.status.serves()).count();
     assert_eq!(ejected, 1);
 }
 
@@ -178,14 +178,14 @@ fn a_silent_destination_costs_a_client_one_timeout_at_most() {
                         client.send(get("/"));
                         if client.answer().status == 504 {
                             timeouts += 1;
-                            until("it is out", || !balancer.destination(0).standing.serves());
+                            until("it is out", || !balancer.destination(0).status.serves());
                         }
                     }
                     assert!(timeouts <= 1, "by checks: {by_checks}; one client had {timeouts} timeouts");
                 });
             }
         });
-        assert!(!balancer.destination(0).standing.serves(), "by checks: {by_checks}");
+        assert!(!balancer.destination(0).status.serves(), "by checks: {by_checks}");
     }
 }
 
@@ -218,7 +218,7 @@ fn a_silent_destination_is_ejected_by_the_total_time_too() {
     let balancer = Setup::http(&[&stopped, &good]).with(short_total).start();
     let late = (0..12).filter(|_| balancer.ask(get("/")).status == 504).count();
     assert!((2..=3).contains(&late), "{late} of 12 were late; 2 in a row are enough");
-    assert_eq!(balancer.destination(0).standing.word(), "ejected");
+    assert_eq!(balancer.destination(0).status.as_str(), "ejected");
     // A body that comes too slowly is the client's doing.
     let balancer = Setup::http(&[&good]).with(short_total).start();
     let answer = balancer.ask("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf");
@@ -246,5 +246,5 @@ fn posts_on_connections_gone_stale_eject_nobody() {
     clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
     let broken = (0..16).filter(|_| balancer.ask(post("/", "x")).status == 502).count();
     assert_eq!(broken, 8, "a POST that may have been carried out is not repeated");
-    assert!(balancer.destination(0).standing.serves(), "an old connection says nothing of the destination");
+    assert!(balancer.destination(0).status.serves(), "an old connection says nothing of the destination");
 }

@@ -4,7 +4,7 @@ mod contamination;
 mod ejection;
 mod flapping;
 mod repeats;
-mod standings;
+mod statuses;
 
 use plimsoll_core::health::{HealthSpec, ProbeKind, Rhythm};
 

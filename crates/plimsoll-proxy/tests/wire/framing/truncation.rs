@@ -142,7 +142,7 @@ fn a_destination_that_breaks_off_every_answer_is_ejected() {
         let mut client = balancer.connect();
         client.send(get("/"));
         let _broken_or_whole = client.try_answer("GET");
-        balancer.destination(0).standing.word() == "ejected"
+        balancer.destination(0).status.as_str() == "ejected"
     });
 }
 

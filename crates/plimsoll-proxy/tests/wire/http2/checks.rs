@@ -54,9 +54,9 @@ fn seen_at(balancer: &Balancer, n: usize) -> String {
 fn serving_passes_and_every_check_has_a_connection_of_its_own() {
     let (well, ill) = (destination(|| says(SERVING)), destination(|| says(b"\0\0\0\0\x02\x08\x02")));
     let balancer = checked(&[&well, &ill], asks("shop.Cart")).start();
-    until("the ill one is down", || balancer.destination(1).standing.word() == "down");
+    until("the ill one is down", || balancer.destination(1).status.as_str() == "down");
     until("the other one was asked", || balancer.destination(0).checks.passed > 2);
-    assert_eq!(balancer.destination(0).standing.word(), "serving");
+    assert_eq!(balancer.destination(0).status.as_str(), "serving");
     assert_eq!(balancer.pools()[0].check_type, Some("grpc"));
     let asked = &well.requests()[0];
     assert_eq!(asked.head.method(), "POST");

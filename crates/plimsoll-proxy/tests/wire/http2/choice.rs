@@ -110,7 +110,7 @@ fn http_1_chosen_by_name_is_understood_too() {
         assert_eq!(client.answer().text(), "ok");
     }
     until("it was checked", || balancer.destination(0).checks.passed > 1);
-    assert_eq!(balancer.destination(0).standing.word(), "serving");
+    assert_eq!(balancer.destination(0).status.as_str(), "serving");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn checks_ask_by_what_was_chosen() {
     let inner = chooses_http2(&files, &destination).start();
     let outer = before(&authority, &inner).with(|s| s.pools[0].health = Some(http_checks())).start();
     until("it was checked", || outer.destination(0).checks.passed > 1);
-    assert_eq!(outer.destination(0).standing.word(), "serving");
+    assert_eq!(outer.destination(0).status.as_str(), "serving");
     assert_eq!(outer.ask(get("/")).text(), "ok");
 }
 

@@ -91,9 +91,9 @@ fn many_at_once_share_one_connection() {
 fn checks_ask_by_http_2_too() {
     let (well, ill) = (echo(), Http2Destination::start(|_| Played::answer(500)));
     let balancer = before(&[&well, &ill]).with(|s| s.pools[0].health = Some(http_checks())).start();
-    until("the ill one is down", || balancer.destination(1).standing.word() == "down");
+    until("the ill one is down", || balancer.destination(1).status.as_str() == "down");
     until("the other one was asked", || balancer.destination(0).checks.passed > 1);
-    assert_eq!(balancer.destination(0).standing.word(), "serving");
+    assert_eq!(balancer.destination(0).status.as_str(), "serving");
     assert_eq!(well.requests()[0].head.headers()["user-agent"], "plimsoll-health");
 }
 
@@ -200,7 +200,7 @@ fn what_has_no_form_in_http_2_is_the_clients_fault_and_answered_at_once() {
         assert!(answer.status == 400 && answer.text().contains("no form in HTTP/2"), "{answer:?}");
     }
     assert!(watch.elapsed() < ms(5_000), "{:?}", watch.elapsed());
-    assert_eq!(balancer.destination(0).standing.word(), "serving");
+    assert_eq!(balancer.destination(0).status.as_str(), "serving");
     assert_eq!(balancer.ask(get("/a")).status, 200);
     assert_eq!(destination.requests().len() + other.requests().len(), 1);
 }
@@ -260,7 +260,7 @@ fn a_call_has_its_deadline_and_a_bad_status_counts_against_its_destination() {
         let mut client = Http2Client::connect(&balancer);
         until("it is ejected", || {
             client.ask(call().body(()).expect("a request"), b"x").expect("an answer");
-            balancer.destination(0).standing.word() == "ejected"
+            balancer.destination(0).status.as_str() == "ejected"
         });
     }
 }

@@ -319,7 +319,7 @@ fn edits_hold_for_the_last_frame_and_statuses_count() {
     let mut bodies = Vec::new();
     until("it is ejected", || {
         bodies.push(balancer.ask(call("grpc-web", MESSAGE)).text());
-        balancer.destination(0).standing.word() == "ejected"
+        balancer.destination(0).status.as_str() == "ejected"
     });
     assert!(bodies.iter().any(|body| body.ends_with("grpc-status: 14\r\n")), "{bodies:?}");
 }

@@ -347,7 +347,7 @@ fn a_destination_that_opens_no_tunnels_is_not_asked_for_one() {
     assert!(answer.status() == 502 && answer.text().contains("protocol_not_supported"), "{answer:?}");
     assert_eq!(balancer.refused("protocol_not_supported"), 2);
     until("it stands as before", || balancer.destination(0).in_flight == 0);
-    assert_eq!(balancer.destination(0).standing.word(), "serving");
+    assert_eq!(balancer.destination(0).status.as_str(), "serving");
     let watch = crate::kit::Watch::start();
     client.send(UPGRADE.replace("WebSocket", "something-else"));
     assert_eq!(client.answer().status, 200, "what cannot cross is no reason to refuse");

@@ -69,9 +69,9 @@ fn checks_follow_the_same_rules() {
             s.pools[0].health = Some(http_checks());
         })
         .start();
-    until("the one without TLS is down", || balancer.destination(1).standing.word() == "down");
+    until("the one without TLS is down", || balancer.destination(1).status.as_str() == "down");
     until("the other one was checked", || balancer.destination(0).checks.passed > 1);
-    assert_eq!(balancer.destination(0).standing.word(), "serving");
+    assert_eq!(balancer.destination(0).status.as_str(), "serving");
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn screen(destinations: &[&DestinationView], recent: &[u64], seen: &Tally, total
     for (d, &count) in destinations.iter().zip(recent) {
         rows.push(vec![
             d.name.to_string(),
-            d.standing.word().to_owned(),
+            d.status.as_str().to_owned(),
             percent(count, all),
             count.to_string(),
             d.in_flight.to_string(),
@@ -90,7 +90,7 @@ fn screen(destinations: &[&DestinationView], recent: &[u64], seen: &Tally, total
     let mut out = format!("{}\n", lines.next().unwrap_or_default());
     for (line, d) in lines.zip(destinations) {
         // Green serves, red does not.
-        let colour = if d.standing.serves() { 32 } else { 31 };
+        let colour = if d.status.serves() { 32 } else { 31 };
         let _never_fails = writeln!(out, "\x1b[{colour}m{line}\x1b[0m");
     }
     out + &format!("\nclients  {}\n         ctrl-c ends the demo\n", clients(seen, total))
@@ -104,9 +104,9 @@ fn line(
     total: &Tally,
 ) -> String {
     let all: u64 = recent.iter().sum();
-    let each = destinations.iter().zip(recent).map(|(d, &count)| match d.standing.serves() {
+    let each = destinations.iter().zip(recent).map(|(d, &count)| match d.status.serves() {
         true => format!("{} {}", d.name, percent(count, all)),
-        false => format!("{} {} ({})", d.name, percent(count, all), d.standing.word()),
+        false => format!("{} {} ({})", d.name, percent(count, all), d.status.as_str()),
     });
     format!("{second:>3}s  {}  |  {}\n", each.collect::<Vec<_>>().join("  "), clients(seen, total))
 }

@@ -37,7 +37,7 @@ fn the_backup_tier_takes_over_when_the_first_is_gone_and_gives_back() {
     }
     a.restart();
     until("the first tier is back", || ask() == "first");
-    until("checks have seen it", || balancer.destination(0).standing.serves());
+    until("checks have seen it", || balancer.destination(0).status.serves());
     let before = backup.requests().len();
     for _ in 0..20 {
         assert_eq!(ask(), "first");
@@ -101,7 +101,7 @@ fn a_lone_destination_is_never_taken_out() {
     for _ in 0..20 {
         assert_eq!(balancer.ask(get("/")).status, 502, "it is asked all the same");
     }
-    assert!(balancer.destination(0).standing.serves());
+    assert!(balancer.destination(0).status.serves());
     well.open();
     assert_eq!(balancer.ask(get("/")).text(), "well", "and serves the moment it is well");
 }
@@ -120,7 +120,7 @@ fn failing_checks_take_a_destination_out_before_a_client_meets_it() {
     let balancer = Setup::http(&[&sick, &well]).with(|s| s.pools[0].health = Some(http_checks())).start();
     until("the first check passes", || balancer.destination(0).checks.passed > 0);
     ill.open();
-    until("it is down", || balancer.destination(0).standing.word() == "down");
+    until("it is down", || balancer.destination(0).status.as_str() == "down");
     for _ in 0..20 {
         assert_eq!(balancer.ask(get("/")).text(), "well");
     }
