@@ -12,8 +12,8 @@ pub(crate) fn read<'r>(
 ) -> Option<Result<LoadReport, MalformedReport>> {
     let mut report = LoadReport::default();
     let accept = |entry: Entry<'_>| match gauge_of(entry.metric, named) {
-        Some(gauge) if entry.unique && report.of(gauge).is_some() => false,
-        Some(gauge) => report.set(gauge, entry.value),
+        Some(metric) if entry.unique && report.of(metric).is_some() => false,
+        Some(metric) => report.set(metric, entry.value),
         None => true,
     };
     let parsed = orca::parse(fields, accept)?;
@@ -28,9 +28,18 @@ fn gauge_of(metric: Metric<'_>, named: &[Name]) -> Option<LoadMetric> {
         Metric::Eps => Some(LoadMetric::Eps),
         Metric::Application => Some(LoadMetric::Application),
         // A metric with a field of its own is not read from a map.
-        Metric::Utilization(name) | Metric::Named(name) => LoadMetric::from_name(name, named).filter(|gauge| {
-            !matches!(gauge, LoadMetric::Cpu | LoadMetric::Memory | LoadMetric::Rps | LoadMetric::Eps | LoadMetric::Application)
-        }),
+        Metric::Utilization(name) | Metric::Named(name) => {
+            LoadMetric::from_name(name, named).filter(|metric| {
+                !matches!(
+                    metric,
+                    LoadMetric::Cpu
+                        | LoadMetric::Memory
+                        | LoadMetric::Rps
+                        | LoadMetric::Eps
+                        | LoadMetric::Application
+                )
+            })
+        }
         _ => None,
     }
 }
@@ -55,7 +64,7 @@ mod tests {
 
     fn report(values: &[(LoadMetric, f64)]) -> LoadReport {
         let mut report = LoadReport::default();
-        values.iter().for_each(|&(gauge, value)| assert!(report.set(gauge, value)));
+        values.iter().for_each(|&(metric, value)| assert!(report.set(metric, value)));
         report
     }
 

@@ -51,7 +51,7 @@ impl Desk {
             refuse(datagrams, Reason::BadRequest);
             return 0;
         }
-        if datagrams > 1 && self.keeps_ticket() {
+        if datagrams > 1 && self.keeps_assignment() {
             match self.deliver_in_flow(head.key(), &load, now) {
                 Ok(()) => return datagrams as u64,
                 Err(Undelivered::Train) => {}
@@ -64,7 +64,7 @@ impl Desk {
         let mut passed = 0;
         for (head, datagram) in run.apart() {
             let load = Load::one(&datagram);
-            let delivered = match self.keeps_ticket() {
+            let delivered = match self.keeps_assignment() {
                 true => self.deliver_in_flow(head.key(), &load, now),
                 false => self.deliver_by_choice(head.key(), &load, now),
             };
@@ -249,7 +249,7 @@ impl Desk {
         {
             tries.tried.add(path.failed(&self.rule, now));
         }
-        if !self.keeps_ticket() {
+        if !self.keeps_assignment() {
             self.end(slot, now);
         }
         tries.count = tries.count.max(1);

@@ -20,12 +20,12 @@ impl Desk {
             }
         }
         while let Some((slot, number, _)) = self.trials.pop_front_if(|(_, _, due)| *due <= now) {
-            let keeps_ticket = self.keeps_ticket();
+            let keeps_assignment = self.keeps_assignment();
             if let Some((_, flow)) = self.flows.get_mut(slot)
                 && flow.number == number
                 && let Some(path) = flow.path.as_mut().filter(|path| path.is_trial())
             {
-                path.replied(&self.rule, keeps_ticket, now);
+                path.replied(&self.rule, keeps_assignment, now);
             }
         }
         self.set_alarm(now);

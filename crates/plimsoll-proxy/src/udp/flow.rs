@@ -178,14 +178,14 @@ impl Path {
     }
 
     /// The destination has replied.
-    pub(super) fn replied(&mut self, rule: &Rule, keeps_ticket: bool, now: Tick) {
-        if keeps_ticket && std::mem::replace(&mut self.heard, true) {
+    pub(super) fn replied(&mut self, rule: &Rule, keeps_assignment: bool, now: Tick) {
+        if keeps_assignment && std::mem::replace(&mut self.heard, true) {
             return;
         }
         let Some(mut assignment) = self.assignment.take() else { return };
         let first_byte = now.since(assignment.started());
         tell(rule, assignment.record(now, Outcome::Answered { status: 200, first_byte }));
-        if keeps_ticket {
+        if keeps_assignment {
             self.assignment = Some(assignment);
         }
     }
@@ -235,10 +235,10 @@ impl Flow {
     }
 
     /// A reply has come from the destination.
-    pub(super) fn replied(&mut self, rule: &Rule, keeps_ticket: bool, now: Tick) {
+    pub(super) fn replied(&mut self, rule: &Rule, keeps_assignment: bool, now: Tick) {
         self.answered = true;
         if let Some(path) = &mut self.path {
-            path.replied(rule, keeps_ticket, now);
+            path.replied(rule, keeps_assignment, now);
         }
     }
 

@@ -154,7 +154,7 @@ impl Desk {
     }
 
     /// A flow has one destination for as long as it lives.
-    fn keeps_ticket(&self) -> bool {
+    fn keeps_assignment(&self) -> bool {
         self.config().flow == UdpFlow::Source
     }
 
@@ -274,7 +274,7 @@ impl Desk {
         rooms: Range<usize>,
         now: Tick,
     ) -> Result<(u64, usize), Fault> {
-        let (idle, keeps_ticket, round) = (self.config().idle, self.keeps_ticket(), self.round);
+        let (idle, keeps_assignment, round) = (self.config().idle, self.keeps_assignment(), self.round);
         let Some((key, flow)) = self.flows.get_mut(slot) else { return Err(Fault::NotNow) };
         let Some(path) = &mut flow.path else { return Err(Fault::NotNow) };
         let pieces = path.receive(batch, rooms.start, rooms.end, round)?;
@@ -287,14 +287,14 @@ impl Desk {
         if now.since(flow.last) >= idle {
             return Ok((datagrams, 0));
         }
-        flow.replied(&self.rule, keeps_ticket, now);
+        flow.replied(&self.rule, keeps_assignment, now);
         flow.moved.to_client += bytes;
         Ok((datagrams, pieces))
     }
 
     /// A destination refused: the flow goes elsewhere with its client's next datagram.
     fn lose(&mut self, slot: u32, now: Tick) {
-        let keeps = self.keeps_ticket();
+        let keeps = self.keeps_assignment();
         let Some((_, flow)) = self.flows.get_mut(slot) else { return };
         flow.avoid = flow.path.take().map(|path| path.failed(&self.rule, now));
         if !keeps {
