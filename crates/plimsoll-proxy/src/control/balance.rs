@@ -3,7 +3,7 @@
 use plimsoll_core::hash::hash;
 use plimsoll_core::{Name, NoDestination, Rng, Want, balance_load};
 
-use super::Handle;
+use crate::control::Handle;
 
 impl Handle {
     /// Chooses a destination of `pool` as a worker would, and tells its name; `None` where there is no such pool.

@@ -11,16 +11,16 @@ use plimsoll_core::retry::Budget;
 use plimsoll_core::{Destination, Name, PoolLimits, Rng};
 use tokio::sync::mpsc;
 
-use super::prepare::{NewSockets, Resolved, Secrets, requests_at_once, show};
-use super::{BoundAddress, Handle, ListenerState, PoolState, State};
-use crate::counters::PerWorker;
-use crate::driver::{Driver, MAX_SIGNALS, Order};
-use crate::listener::Socket;
-use crate::probe::Speaks;
-use crate::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable, fold_edits};
-use crate::tcp::Tcp;
-use crate::watch::{Wants, Watch};
-use crate::worker::{Command, DoorOrder};
+use crate::base::counters::PerWorker;
+use crate::control::prepare::{NewSockets, Resolved, Secrets, requests_at_once, show};
+use crate::control::{BoundAddress, Handle, ListenerState, PoolState, State};
+use crate::health::driver::{Driver, MAX_SIGNALS, Order};
+use crate::health::observer::{Wants, Watch};
+use crate::health::probe::Speaks;
+use crate::listener::accept::Socket;
+use crate::listener::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable, fold_edits};
+use crate::run::worker::{Command, DoorOrder};
+use crate::serve::tcp::Tcp;
 
 impl Handle {
     /// Takes a prepared configuration into force. Nothing here can fail.

@@ -6,7 +6,7 @@ use std::io;
 use plimsoll_config::Problem;
 use plimsoll_core::Name;
 
-use crate::tls::TlsError;
+use crate::net::tls::TlsError;
 
 /// Why there is no configuration to put to work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,14 +6,14 @@ use plimsoll_config::model::Protocol;
 use plimsoll_core::explain::{Decided, SetAside, explain};
 use plimsoll_core::{Name, Rng, Status, Want};
 
-use super::Handle;
+use crate::control::Handle;
+use crate::forward::hash_key;
+use crate::http::local_reply::Refusal;
+use crate::http::request;
+use crate::http::target::{Method, RequestFacts};
 use crate::http1::MAX_HEADERS;
-use crate::http1::answer::Refusal;
-use crate::http1::key;
-use crate::http1::request;
-use crate::http1::target::{Method, RequestFacts};
-use crate::stream::Peer;
-use crate::tables::{ListenerTable, RuleTable};
+use crate::listener::tables::{ListenerTable, RuleTable};
+use crate::net::stream::Peer;
 
 /// A request as somebody would send it.
 #[derive(Clone, Debug, Default)]
@@ -278,7 +278,7 @@ fn route(
     explained.stages.push(("admission", format!("{open} of {most} connections are open")));
     let peer = from.map_or(Peer::Unix, |ip| Peer::Socket(SocketAddr::new(ip, 0)));
     let by = pool.config.hash_key();
-    let key = by.and_then(|by| key::of_request(by, parsed.target.path_and_query, headers, peer));
+    let key = by.and_then(|by| hash_key::of_request(by, parsed.target.path_and_query, headers, peer));
     Some((rule, key))
 }
 

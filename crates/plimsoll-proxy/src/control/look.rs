@@ -11,11 +11,13 @@ use plimsoll_core::quality::intended_shares;
 use plimsoll_core::{Name, Snapshot, Tick};
 use tokio::sync::oneshot;
 
-use super::Handle;
-use super::prepare::show;
-use crate::driver::{Order, PoolReport};
-use crate::tables::{ListenerTable, PoolTable};
-use crate::views::{DestinationView, LimitView, LimitsView, ListenerView, PoolView, RuleView, TrafficView};
+use crate::control::Handle;
+use crate::control::prepare::show;
+use crate::control::views::{
+    DestinationView, LimitView, LimitsView, ListenerView, PoolView, RuleView, TrafficView,
+};
+use crate::health::driver::{Order, PoolReport};
+use crate::listener::tables::{ListenerTable, PoolTable};
 
 /// Why a report of load was not handed on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! How a configuration is put to work: all of it or nothing, and what it keeps of the one before.
 
+pub(crate) mod views;
+
 mod balance;
 mod commit;
 mod error;
@@ -19,22 +21,22 @@ use plimsoll_config::model::{Config, ListenAddress};
 use plimsoll_core::Name;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use self::error::{Invalid, ReloadError, StartError};
-pub use self::explain::{Ask, CandidateView, Explained, Unanswerable};
-pub use self::look::NotReported;
-use self::prepare::{Secrets, bind, find_adapters, resolve, unseal};
-use crate::access_log;
-use crate::adapter::Adapters;
-use crate::clock::Clock;
-use crate::counters::{PerWorker, RuleTally};
-use crate::decision_log;
-use crate::driver::Order;
-use crate::lines::LogState;
-use crate::queue::Bell;
-use crate::tables::{ListenerShared, ListenerTable, PoolTable};
-use crate::timer::start_metronome;
-use crate::views::ReloadsView;
-use crate::worker::{self, Command};
+use crate::base::clock::Clock;
+use crate::base::counters::{PerWorker, RuleTally};
+use crate::base::log_writer::LogState;
+use crate::base::timer::start_metronome;
+pub use crate::control::error::{Invalid, ReloadError, StartError};
+pub use crate::control::explain::{Ask, CandidateView, Explained, Unanswerable};
+pub use crate::control::look::NotReported;
+use crate::control::prepare::{Secrets, bind, find_adapters, resolve, unseal};
+use crate::control::views::ReloadsView;
+use crate::health::driver::Order;
+use crate::listener::adapter::Adapters;
+use crate::listener::tables::{ListenerShared, ListenerTable, PoolTable};
+use crate::log::access_log;
+use crate::log::decision_log;
+use crate::run::worker::{self, Command};
+use crate::upstream::queue::Bell;
 
 /// Reads the configuration anew.
 pub type Source = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;

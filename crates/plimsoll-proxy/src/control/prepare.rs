@@ -8,11 +8,11 @@ use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, Pool, Po
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::{Address, Destination, DestinationLimits, Name};
 
-use super::StartError;
-use crate::adapter::Adapters;
-use crate::listener;
-use crate::tls::trust::Trust;
-use crate::tls::vouch::Voucher;
+use crate::control::StartError;
+use crate::listener::accept;
+use crate::listener::adapter::Adapters;
+use crate::net::tls::client_config::Trust;
+use crate::net::tls::server_config::Voucher;
 
 /// Sockets bound for a configuration that is not in force yet.
 pub(super) type NewSockets = HashMap<(Name, ListenAddress), (ListenAddress, Vec<socket2::Socket>)>;
@@ -126,7 +126,7 @@ pub(super) fn bind(
                 continue;
             }
             let taken_over = current.values().any(|held| held.contains(address));
-            let bound = listener::bind(address, workers, taken_over).map_err(|error| StartError::Bind {
+            let bound = accept::bind(address, workers, taken_over).map_err(|error| StartError::Bind {
                 listener: l.name.clone(),
                 address: show(address),
                 error,

@@ -1,14 +1,5 @@
 //! HTTP/2 (RFC 9113) by the `h2` crate: frames are its business, what they mean is ours.
 
-pub(crate) mod call;
-mod frames;
-pub(crate) mod head;
-pub(crate) mod link;
-mod meter;
-pub(crate) mod serve;
-mod stream;
-pub(crate) mod wire;
-
 /// How a client begins that knows beforehand that HTTP/2 is spoken here (RFC 9113 section 3.4). No HTTP/1
 /// request is this.
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";

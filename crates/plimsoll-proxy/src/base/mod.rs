@@ -1,0 +1,9 @@
+//! What everything else stands on: clock, timers, buffers, counters, and what every connection borrows from its worker.
+
+pub(crate) mod clock;
+pub(crate) mod connection_lifetime;
+pub(crate) mod counters;
+pub(crate) mod handshake_queue;
+pub(crate) mod log_writer;
+pub(crate) mod timer;
+pub(crate) mod write_buffer;

@@ -1,0 +1,78 @@
+//! What carrying a message asks of the client's side, whichever protocol it speaks.
+
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use crate::base::timer::Alarm;
+use crate::forward::exchange::{End, Exchange};
+use crate::forward::request::Verdict;
+use crate::forward::request_context::Job;
+use crate::http::local_reply::Refusal;
+use crate::http::response::{Hop, ResponseHead};
+use crate::listener::accept::Guest;
+use crate::run::worker::Worker;
+
+/// The client's side of one message.
+pub(crate) trait Downstream {
+    /// The protocol frames bodies itself: they go out as they are, without chunks.
+    const FRAMES_BODIES: bool;
+
+    /// The presence that this message is part of.
+    fn guest(&self) -> &Guest;
+
+    /// What rings when the message has waited too long.
+    fn alarm(&self) -> &Rc<Alarm>;
+
+    /// Reads more of the request's body into `room`. Answers where it lies; when it has ended,
+    /// `job.body` is done.
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        job: &mut Job,
+        room: &mut [u8],
+    ) -> Poll<Result<Range<usize>, End>>;
+
+    /// Passes a head of an answer on, or writes it to `out`, which leaves with what follows. `ends` says that
+    /// no body follows.
+    fn pass_head(
+        &mut self,
+        out: &mut Vec<u8>,
+        bytes: &[u8],
+        head: &ResponseHead<'_>,
+        headers: &[httparse::Header<'_>],
+        hop: Hop<'_>,
+        ends: bool,
+    ) -> Result<(), End>;
+
+    /// Writes the parts as one piece; the answer counts bytes over all of them. `last` says that nothing
+    /// follows, not even trailers.
+    fn poll_write_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: [&[u8]; 3],
+        last: bool,
+    ) -> Poll<io::Result<usize>>;
+
+    /// The answer is out to its end, but for these trailer lines where bodies are not in chunks.
+    fn finish(&mut self, trailers: &[u8]) -> Result<(), End>;
+
+    /// Its connection has served enough: this answer says that it ends, where answers say so.
+    fn retires(&self, job: &Job) -> bool;
+
+    /// The client left while it was waiting.
+    fn is_gone(&mut self, cx: &mut Context<'_>, job: &Job) -> bool;
+
+    /// The answer cannot be finished: the client must see that.
+    fn break_off(&mut self);
+
+    /// What becomes of the connection after an answer, `closes` as its head told.
+    fn after(&self, closes: bool, job: &Job) -> Verdict;
+
+    /// Answers the client ourselves.
+    async fn refuse(&mut self, job: &mut Job, worker: &Rc<Worker>, refusal: Refusal) -> Verdict;
+
+    /// The destination switched protocols: bytes run both ways from here on.
+    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange);
+}

@@ -1,0 +1,211 @@
+//! How one try of a request runs on one connection: both directions at once, nothing kept that need not be.
+//!
+//! The whole exchange is one poll function. Each direction moves what it can until a socket says "later";
+//! neither waits for the other, so an early answer, a slow upload and an echo all work. Bytes live in the
+//! worker's scratch buffer; only what a socket would not take is copied.
+
+pub(crate) mod grpc_call;
+pub(crate) mod load_report;
+
+mod download;
+mod upload;
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use plimsoll_core::{Assignment, Failure, FailureSignal, Outcome, Tick};
+
+use crate::base::write_buffer::Pending;
+use crate::forward::downstream::Downstream;
+use crate::forward::exchange::download::Answer;
+use crate::forward::request_context::Job;
+use crate::http::local_reply::Refusal;
+use crate::run::worker::Worker;
+pub(crate) use crate::upstream::upstream_stream::Upstream;
+
+/// Turns of one direction before other connections get theirs.
+const TURNS: usize = 16;
+
+/// How a try ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The answer was delivered to its end.
+    Delivered,
+    /// The destination switched protocols; what follows is a tunnel.
+    Upgraded,
+    /// The destination failed.
+    Failed(Failure),
+    /// It answered with a status that another destination may do better than; nothing was passed on.
+    Rejected,
+    /// The client's fault; an answer may still be possible if none has begun.
+    Refused(Refusal),
+    /// The client went away.
+    ClientGone,
+    /// The client stopped reading.
+    ClientStalled,
+    /// The message's total time is over.
+    TotalTimeout,
+}
+
+/// One try.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) upstream: Upstream,
+    pub(crate) assignment: Assignment,
+    /// A word for the slow loop, if the outcome deserves one.
+    pub(crate) signal: Option<FailureSignal>,
+    /// Bytes of the job's wire image that were sent.
+    sent: usize,
+    upload: Pending,
+    /// The destination reads no more; it may have answered all the same.
+    upload_broken: bool,
+    /// An incomplete head of the answer.
+    partial: Vec<u8>,
+    informational: u8,
+    answer: Option<Answer>,
+    download: Pending,
+    now: Option<Tick>,
+    progress: bool,
+}
+
+impl Exchange {
+    /// A try on `upstream`; `now` is the moment its destination was chosen.
+    pub(crate) fn new(upstream: Upstream, assignment: Assignment, now: Tick) -> Self {
+        Self {
+            upstream,
+            assignment,
+            signal: None,
+            sent: 0,
+            upload: Pending::default(),
+            upload_broken: false,
+            partial: Vec::new(),
+            informational: 0,
+            answer: None,
+            download: Pending::default(),
+            now: Some(now),
+            progress: true,
+        }
+    }
+
+    /// Anything of the request may have left on this connection.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.sent > 0 && !self.upstream.never_ran()
+    }
+
+    /// The final answer, if its head arrived.
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        self.answer.as_ref()
+    }
+
+    /// The client got bytes of an answer (an informational one counts).
+    pub(crate) fn answer_started(&self) -> bool {
+        self.answer.is_some() || self.informational > 0
+    }
+
+    /// Bytes for the client that a switch of protocols left unsent.
+    pub(crate) fn unsent(&self) -> &[u8] {
+        self.download.rest()
+    }
+
+    /// After [`End::Delivered`]: may the upstream connection serve again?
+    pub(crate) fn reusable(&self, job: &Job) -> bool {
+        self.answer.as_ref().is_some_and(|a| a.reusable)
+            && !self.upload_broken
+            && self.sent == job.wire.len()
+            && self.upload.is_empty()
+            && job.body.is_done()
+    }
+
+    /// When it ended: read once per turn, not once per question.
+    pub(crate) fn ended_at(&self, worker: &Worker) -> Tick {
+        self.now.unwrap_or_else(|| worker.now())
+    }
+
+    /// Runs to the end.
+    pub(crate) async fn run<D: Downstream>(&mut self, client: &mut D, job: &mut Job) -> End {
+        let worker = client.guest().worker.clone();
+        std::future::poll_fn(|cx| match self.poll(cx, &worker, client, job) {
+            Err(end) => Poll::Ready(end),
+            Ok(()) => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Moves what can be moved. `Ok` means "later", `Err` tells how it ended.
+    fn poll<D: Downstream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Rc<Worker>,
+        client: &mut D,
+        job: &mut Job,
+    ) -> Result<(), End> {
+        self.poll_bytes(cx, worker, client, job)?;
+        if client.is_gone(cx, job) {
+            return Err(End::ClientGone);
+        }
+        if let Some(deadline) = self.next_deadline(worker, job) {
+            worker.timers.set(client.alarm(), deadline);
+        }
+        if client.alarm().poll(cx).is_ready() {
+            return Err(self.timed_out(worker, job));
+        }
+        Ok(())
+    }
+
+    /// Moves what can be moved, in both directions.
+    pub(crate) fn poll_bytes<D: Downstream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        client: &mut D,
+        job: &mut Job,
+    ) -> Result<(), End> {
+        self.poll_upload(cx, worker, client, job)?;
+        self.poll_download(cx, worker, client, job)
+    }
+
+    /// Until when the next byte must have moved, if that is new. Called when a turn is over.
+    pub(crate) fn next_deadline(&mut self, worker: &Worker, job: &Job) -> Option<Tick> {
+        let deadline = std::mem::take(&mut self.progress).then(|| self.deadline(worker, job));
+        self.now = None;
+        deadline
+    }
+
+    fn now(&mut self, worker: &Worker) -> Tick {
+        *self.now.get_or_insert_with(|| worker.now())
+    }
+
+    /// Until when the next byte must have moved, given who is to move it.
+    fn deadline(&mut self, worker: &Worker, job: &Job) -> Tick {
+        let (ours, theirs) = (&job.pool_timeouts, &job.client_timeouts);
+        let wait: Duration = match () {
+            () if !self.download.is_empty() => theirs.idle,
+            // Once an answer has begun either side may be the one to go on.
+            () if self.waits_for_client_body(job) && self.answer.is_some() => theirs.body.max(ours.response),
+            () if self.waits_for_client_body(job) => theirs.body,
+            () => ours.response,
+        };
+        (self.now(worker) + wait).min(job.total_deadline)
+    }
+
+    fn waits_for_client_body(&self, job: &Job) -> bool {
+        !job.body.is_done() && self.sent == job.wire.len() && self.upload.is_empty() && !self.upload_broken
+    }
+
+    /// Its alarm has rung: whose fault that is.
+    pub(crate) fn timed_out(&mut self, worker: &Worker, job: &Job) -> End {
+        match () {
+            () if self.now(worker) >= job.total_deadline => {
+                let now = self.now(worker);
+                if self.answer.is_none() && self.download.is_empty() && !self.waits_for_client_body(job) {
+                    self.signal = self.assignment.record(now, Outcome::Failed(Failure::Timeout));
+                }
+                End::TotalTimeout
+            }
+            () if !self.download.is_empty() => End::ClientStalled,
+            () if self.waits_for_client_body(job) => End::Refused(Refusal::BODY_TIMEOUT),
+            () => End::Failed(Failure::Timeout),
+        }
+    }
+}

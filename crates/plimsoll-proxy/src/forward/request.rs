@@ -1,0 +1,437 @@
+//! The life of a request, from its route to the end of its answer.
+//!
+//! route (done when the head was read) → balance_load → connection → exchange → outcome → retry or answer.
+
+use std::io;
+use std::rc::Rc;
+
+use plimsoll_core::retry::{self, Attempt, Decision};
+use plimsoll_core::{
+    Address, DestinationId, Failure, FailureSignal, NoDestination, Outcome, Tick, Tried, Want,
+};
+
+use crate::base::counters::Before;
+use crate::base::timer::Alarm;
+use crate::forward::downstream::Downstream;
+use crate::forward::exchange::{End, Exchange, Upstream};
+use crate::forward::hedge::{Raced, Runner, may_be_hedged, race};
+use crate::forward::request_context::Job;
+use crate::http::local_reply::{Reason, Refusal};
+use crate::net::proxy_protocol::Origin;
+use crate::net::stream::{Stream, is_for_want_of_means};
+use crate::run::worker::{Rule, Worker};
+use crate::upstream::pool::{Chosen, WorkerPool};
+use crate::upstream::queue::{self, Unplaced};
+
+/// What becomes of the client's connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Another request may come.
+    KeepAlive,
+    /// It is over.
+    Close,
+    /// It is over, and the client may still be sending: a close with bytes unread would be a reset, and
+    /// take back what is on its way.
+    Linger,
+}
+
+/// How the tries ended, all together.
+enum Ending {
+    /// The answer was delivered; it ended at this moment.
+    Answered(Verdict, Tick),
+    /// We answer ourselves.
+    Refuse(Refusal),
+    /// There is nobody to answer.
+    Gone(Reason),
+}
+
+/// How one destination was.
+enum Try {
+    /// That was it.
+    Ended(Ending),
+    /// It failed; whether another is tried is for [`retry::decide`] to say.
+    Failed(Attempt),
+    /// It answered, and another may do better: already decided.
+    Rejected,
+}
+
+/// Carries one request to a destination and its answer back.
+pub(crate) async fn forward<D: Downstream>(client: &mut D, job: &mut Job) -> Verdict {
+    let worker = client.guest().worker.clone();
+    let Some(rule) = job.view.rules.get(job.rule).cloned() else {
+        let verdict = refuse(client, job, &worker, Refusal::NO_ROUTE).await;
+        log(job, &worker, None, worker.now());
+        return verdict;
+    };
+    let tally = rule.table.tallies.of(worker.number);
+    tally.started.add(1);
+    let ending = tries(client, job, &worker, &rule).await;
+    let (verdict, now) = match ending {
+        Ending::Answered(verdict, now) => (verdict, now),
+        Ending::Refuse(refusal) => (refuse(client, job, &worker, refusal).await, worker.now()),
+        Ending::Gone(reason) => {
+            note(job, &worker, reason);
+            (Verdict::Close, worker.now())
+        }
+    };
+    let tally = rule.table.tallies.of(worker.number);
+    tally.ended.add(1);
+    tally.request_bytes.add(job.request_bytes);
+    tally.response_bytes.add(job.response_bytes);
+    tally.request(job.method, job.status, now.since(job.started));
+    job.retrying = None;
+    log(job, &worker, Some(&rule), now);
+    verdict
+}
+
+fn log(job: &mut Job, worker: &Worker, rule: Option<&Rule>, now: Tick) {
+    if let (Some(log), Some(draft)) = (&worker.log, job.log.take()) {
+        log.send(*draft, job, rule, now);
+    }
+}
+
+/// Tries destinations until one answers, none is left, or trying again would not be safe.
+async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>, rule: &Rule) -> Ending {
+    let pool = rule.pool.table.borrow().clone();
+    pool.budget.earn(worker.number);
+    let mut tried = Tried::default();
+    let mut before = None;
+    let mut last = Refusal::NO_DESTINATION;
+    let mut now = job.started;
+    loop {
+        let mut chosen = choose(job, worker, rule, &tried, now);
+        if matches!(chosen, Err(NoDestination::Full)) {
+            // Boxed, because it is rare.
+            chosen = match Box::pin(wait(client, job, worker, rule, &tried)).await {
+                Ok(chosen) => Ok(chosen),
+                Err(Unplaced::Nobody(why)) => Err(why),
+                Err(unplaced) => {
+                    pool.tallies.of(worker.number).decided(Some(NoDestination::Full), before);
+                    return unserved(job, worker, unplaced);
+                }
+            };
+            now = worker.now();
+        }
+        pool.tallies.of(worker.number).decided(chosen.as_ref().err().copied(), before);
+        let chosen = match chosen {
+            Ok(chosen) => chosen,
+            Err(NoDestination::AllTried) => return Ending::Refuse(last),
+            Err(_) => return Ending::Refuse(Refusal::NO_DESTINATION),
+        };
+        tried.add(chosen.assignment.id());
+        job.tries += 1;
+        let when = &pool.config.retry.when;
+        job.others_left = when.lists_answers(job.is_call) && rule.has_untried(&tried);
+        let failed = match try_one(client, job, worker, rule, chosen, &mut tried, now).await {
+            Try::Ended(ending) => return ending,
+            Try::Rejected => None,
+            Try::Failed(failed) => Some(failed),
+        };
+        now = worker.now();
+        if now >= job.total_deadline {
+            return Ending::Refuse(Refusal::TOTAL_TIMEOUT);
+        }
+        let Some(failed) = failed else {
+            before = Some(Before::Rejected);
+            continue;
+        };
+        last = refusal_of(failed.failure);
+        if !job.may_try_again(&pool, worker.number) {
+            return Ending::Refuse(last);
+        }
+        match retry::decide(&pool.config.retry, &failed, &pool.budget, now) {
+            Decision::Stop(_) => return Ending::Refuse(last),
+            Decision::Again | Decision::RepeatFresh => before = Some(Before::Failed(failed.failure)),
+        }
+    }
+}
+
+/// The destination of the next try.
+pub(crate) fn choose(
+    job: &Job,
+    worker: &Worker,
+    rule: &Rule,
+    tried: &Tried,
+    now: Tick,
+) -> Result<Chosen, NoDestination> {
+    rule.pool.balance_load(&want(job, worker, rule, tried), now, &mut worker.rng.borrow_mut())
+}
+
+fn want<'t>(job: &Job, worker: &Worker, rule: &'t Rule, tried: &'t Tried) -> Want<'t> {
+    Want {
+        worker: worker.number,
+        tried: Some(tried),
+        repeatable: job.method.idempotent(),
+        key: job.key,
+        home: None,
+        subset: rule.table.subset.as_deref(),
+        waited: false,
+    }
+}
+
+/// The same once there is room for it.
+async fn wait<D: Downstream>(
+    client: &mut D,
+    job: &mut Job,
+    worker: &Rc<Worker>,
+    rule: &Rule,
+    tried: &Tried,
+) -> Result<Chosen, Unplaced> {
+    let (want, alarm) = (want(job, worker, rule, tried), client.alarm().clone());
+    let began = worker.now();
+    let bounds = (&alarm, job.total_deadline);
+    let found = queue::wait(worker, &rule.pool, &want, bounds, |cx| client.is_gone(cx, job)).await;
+    if let Some(log) = &mut job.log {
+        *log.queued.get_or_insert_default() += worker.now().since(began);
+    }
+    found
+}
+
+/// It found no place, or not in time.
+fn unserved(job: &Job, worker: &Worker, unplaced: Unplaced) -> Ending {
+    match unplaced {
+        Unplaced::Gone => Ending::Gone(Reason::ClientClosed),
+        _ if worker.now() >= job.total_deadline => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
+        Unplaced::TimedOut => Ending::Refuse(Refusal::QUEUE_TIMEOUT),
+        Unplaced::Overflow => Ending::Refuse(Refusal::OVERFLOW),
+        Unplaced::Nobody(_) => Ending::Refuse(Refusal::NO_DESTINATION),
+    }
+}
+
+/// One destination: on a pooled connection if there is one, once more on a fresh one if that was stale.
+async fn try_one<D: Downstream>(
+    client: &mut D,
+    job: &mut Job,
+    worker: &Rc<Worker>,
+    rule: &Rule,
+    chosen: Chosen,
+    tried: &mut Tried,
+    mut now: Tick,
+) -> Try {
+    let Chosen { mut assignment, mut address } = chosen;
+    let mut fresh_repeat_used = false;
+    if let Some(log) = &mut job.log {
+        log.destination = Some(assignment.id());
+    }
+    loop {
+        let obtained = match fresh_repeat_used {
+            false => rule.pool.ready_upstream(assignment.id(), &address, job, now),
+            true => None,
+        };
+        let mut reused = obtained.is_some();
+        let upstream = match obtained {
+            Some(upstream) => upstream,
+            None => {
+                let deadline = (now + job.pool_timeouts.connect).min(job.total_deadline);
+                worker.timers.set(client.alarm(), deadline);
+                let wanted = rule.pool.wanted(assignment.id(), &address, job);
+                // Boxed, because it is rare and as large as the rest of the future together.
+                match within(client.alarm(), Box::pin(rule.pool.open(&wanted))).await {
+                    Ok(opened) => {
+                        now = worker.now();
+                        opened.serve(job)
+                    }
+                    Err(failure) => {
+                        tell(rule, assignment.record(worker.now(), Outcome::Failed(failure)));
+                        return Try::Failed(Attempt { fresh_repeat_used, ..attempt(job, failure) });
+                    }
+                }
+            }
+        };
+        let mut exchange = Exchange::new(upstream, assignment, now);
+        let end = match rule.pool.hedges() && may_be_hedged(job) {
+            false => exchange.run(client, job).await,
+            true => {
+                let first = Runner { exchange, address, reused };
+                match Box::pin(race(first, client, job, worker, rule, tried)).await {
+                    Raced::Ended(end, left) => {
+                        Runner { exchange, address, reused } = *left;
+                        end
+                    }
+                    Raced::BrokenOff(end) => return Try::Ended(broken_off(client, true, end)),
+                    Raced::AllFailed(attempt) => return Try::Failed(attempt),
+                }
+            }
+        };
+        tell(rule, exchange.signal.take());
+        let failure = match end {
+            End::Failed(failure) => failure,
+            End::Rejected => return Try::Rejected,
+            End::Upgraded => {
+                Box::pin(client.tunnel(job, worker, exchange)).await;
+                return Try::Ended(Ending::Answered(Verdict::Close, worker.now()));
+            }
+            End::Delivered => return Try::Ended(delivered(client, job, worker, rule, &address, exchange)),
+            other => return Try::Ended(broken_off(client, exchange.answer().is_none(), other)),
+        };
+        let attempt = Attempt {
+            sent: exchange.has_sent(),
+            reused_connection: reused,
+            fresh_repeat_used,
+            answer_started: exchange.answer_started(),
+            ..attempt(job, failure)
+        };
+        let stale = attempt.is_stale();
+        if stale && may_be_repeated_fresh(worker, rule, &attempt) {
+            fresh_repeat_used = true;
+            assignment = exchange.assignment;
+            now = worker.now();
+            continue;
+        }
+        // That a connection was stale says nothing about its destination, also where it may not be repeated.
+        if !stale {
+            tell(rule, exchange.assignment.record(worker.now(), Outcome::Failed(failure)));
+        }
+        if exchange.answer_started() {
+            return Try::Ended(cut_off(&exchange, client, failure));
+        }
+        return Try::Failed(attempt);
+    }
+}
+
+/// A try of this job that failed before anything was sent.
+pub(crate) fn attempt(job: &Job, failure: Failure) -> Attempt {
+    Attempt {
+        failure,
+        tries: job.tries,
+        idempotent: job.method.idempotent(),
+        sent: false,
+        reused_connection: false,
+        fresh_repeat_used: false,
+        body_replayable: !job.streamed,
+        answer_started: false,
+    }
+}
+
+/// It was only the pooled connection that failed: may the message have a fresh one?
+fn may_be_repeated_fresh(worker: &Worker, rule: &Rule, attempt: &Attempt) -> bool {
+    let pool = rule.pool.table.borrow();
+    let fresh =
+        retry::decide(&pool.config.retry, attempt, &pool.budget, worker.now()) == Decision::RepeatFresh;
+    if fresh {
+        pool.tallies.of(worker.number).repeated(attempt.failure);
+    }
+    fresh
+}
+
+/// The answer is with the client, to its end.
+fn delivered<D: Downstream>(
+    client: &D,
+    job: &Job,
+    worker: &Worker,
+    rule: &Rule,
+    address: &Address,
+    exchange: Exchange,
+) -> Ending {
+    let now = exchange.ended_at(worker);
+    let reusable = exchange.reusable(job);
+    let closes = exchange.answer().is_none_or(|a| a.closes);
+    let rests = exchange.answer().is_some_and(|a| a.body_withheld);
+    let Exchange { upstream, assignment, .. } = exchange;
+    match (upstream, reusable, rests) {
+        (Upstream::Http1(stream), true, false) => {
+            rule.pool.give(assignment.id(), address.clone(), stream, job, now);
+        }
+        (Upstream::Http1(stream), true, true) => {
+            rule.pool.give_to_rest(assignment.id(), address.clone(), stream, now);
+        }
+        (Upstream::Http2(_), ..) | (_, false, _) => {}
+    }
+    Ending::Answered(client.after(closes, job), now)
+}
+
+/// It ended, and not by the destination's fault.
+fn broken_off<D: Downstream>(client: &mut D, unanswered: bool, end: End) -> Ending {
+    match end {
+        End::Refused(refusal) if unanswered => Ending::Refuse(refusal),
+        End::Refused(refusal) => cut_off_for(client, refusal.reason),
+        End::TotalTimeout if unanswered => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
+        End::TotalTimeout => cut_off_for(client, Reason::TotalTimeout),
+        End::ClientStalled => cut_off_for(client, Reason::ClientTimeout),
+        _ => Ending::Gone(Reason::ClientClosed),
+    }
+}
+
+/// The answer had begun and cannot be finished: the client must see that.
+fn cut_off<D: Downstream>(exchange: &Exchange, client: &mut D, failure: Failure) -> Ending {
+    if exchange.answer().is_none() {
+        // Only an informational answer went out: a final one is still possible.
+        return Ending::Refuse(refusal_of(failure));
+    }
+    cut_off_for(client, refusal_of(failure).reason)
+}
+
+fn cut_off_for<D: Downstream>(client: &mut D, reason: Reason) -> Ending {
+    client.break_off();
+    Ending::Gone(reason)
+}
+
+fn refusal_of(failure: Failure) -> Refusal {
+    match failure {
+        Failure::Connect => Refusal::CONNECT_FAILED,
+        Failure::NoResources => Refusal::NO_RESOURCES,
+        Failure::Reset => Refusal::RESET,
+        Failure::EmptyResponse => Refusal::EMPTY_RESPONSE,
+        Failure::Timeout => Refusal::RESPONSE_TIMEOUT,
+        Failure::Garbage => Refusal::BAD_RESPONSE,
+        Failure::Truncated => Refusal { reason: Reason::Truncated, ..Refusal::BAD_RESPONSE },
+    }
+}
+
+/// Passes a word on to the slow loop.
+pub(crate) fn tell(rule: &Rule, signal: Option<FailureSignal>) {
+    if let Some(signal) = signal {
+        // A full queue loses nothing: the next bad outcome says it again.
+        let _said_again_later = rule.pool.table.borrow().signals.try_send(signal);
+    }
+}
+
+/// Connects to a destination of `pool` within `deadline`.
+///
+/// # Errors
+/// [`Failure::Connect`], or [`Failure::NoResources`] when it is our own means that did not suffice.
+pub(crate) async fn connect(
+    worker: &Worker,
+    alarm: &Rc<Alarm>,
+    pool: &WorkerPool,
+    (id, address): (DestinationId, &Address),
+    origin: Option<&Origin>,
+    deadline: Tick,
+) -> Result<Stream, Failure> {
+    worker.timers.set(alarm, deadline);
+    within(alarm, pool.connect(id, address, origin)).await
+}
+
+/// What a connection came to before its alarm rang.
+async fn within<T>(alarm: &Rc<Alarm>, opening: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
+    match alarm.within(opening).await {
+        Some(Ok(opened)) => Ok(opened),
+        Some(Err(error)) => Err(failure_of(&error)),
+        None => Err(Failure::Connect),
+    }
+}
+
+/// Why no connection came to be.
+pub(crate) fn failure_of(error: &io::Error) -> Failure {
+    if is_for_want_of_means(error) { Failure::NoResources } else { Failure::Connect }
+}
+
+/// Answers the client ourselves.
+async fn refuse<D: Downstream>(
+    client: &mut D,
+    job: &mut Job,
+    worker: &Rc<Worker>,
+    refusal: Refusal,
+) -> Verdict {
+    note(job, worker, refusal.reason);
+    job.status = refusal.status;
+    client.refuse(job, worker, refusal).await
+}
+
+/// Counts why, and leaves it for the log line.
+fn note(job: &mut Job, worker: &Worker, reason: Reason) {
+    job.view.table.shared.tallies.of(worker.number).refuse(reason);
+    if let Some(log) = &mut job.log {
+        log.reason = Some(reason);
+    }
+}

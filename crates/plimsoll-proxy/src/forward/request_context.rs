@@ -1,0 +1,383 @@
+//! One request on its way to a destination, as every try needs it.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, Pool, PoolProtocol};
+use plimsoll_core::Tick;
+use plimsoll_core::limiter::RetryPermit;
+use plimsoll_core::route::host_name;
+use plimsoll_wire::grpc_web::Translator;
+
+use crate::base::counters::Overflow;
+use crate::forward::hash_key;
+use crate::http::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
+use crate::http::local_reply::{Form, Refusal};
+use crate::http::request::{self, Forwarding, RequestHead};
+use crate::http::target::{Method, RequestFacts};
+use crate::listener::tables::{Edits, PoolTable};
+use crate::listener::tls_accept::Introduction;
+use crate::log::access_log::LogDraft;
+use crate::net::proxy_protocol::Origin;
+use crate::net::stream::Peer;
+use crate::run::worker::{DoorView, Worker};
+
+/// So much of a body is kept for another try: messages of gRPC are seldom longer, nor are forms.
+const KEPT_BODY: usize = 64 * 1024;
+
+/// One request on its way, with everything a second try needs.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) view: Rc<DoorView>,
+    /// Index into the view's rules.
+    pub(crate) rule: usize,
+    /// What its pool's algorithm hashes by, if it does.
+    pub(crate) key: Option<u64>,
+    pub(crate) method: Method,
+    pub(crate) http10: bool,
+    pub(crate) keep_alive: bool,
+    pub(crate) expects_continue: bool,
+    /// The client offered to switch protocols; the destination did.
+    pub(crate) upgrade: bool,
+    pub(crate) upgraded: bool,
+    pub(crate) accepts_json: bool,
+    /// Head and first body bytes as every try sends them.
+    pub(crate) wire: Vec<u8>,
+    /// Bytes of the head.
+    pub(crate) head_len: usize,
+    /// The rest of the body, still with the client.
+    pub(crate) body: BodyReader,
+    /// The body goes out in chunks.
+    pub(crate) chunked: bool,
+    /// Whether it does is not known before a destination has chosen what it speaks.
+    undecided: bool,
+    /// What `wire` has of the body, while that stands there in chunks that may have to go again.
+    unframed: Vec<u8>,
+    /// Body bytes beyond `wire` were read: they cannot be sent again.
+    pub(crate) streamed: bool,
+    /// Its body is kept for another try, while it is short.
+    keeps_body: bool,
+    /// Tries so far, this one included.
+    pub(crate) tries: u8,
+    /// Those of them that were sent while another was still to answer.
+    pub(crate) copies: u8,
+    /// A destination that may serve has not been tried yet.
+    pub(crate) others_left: bool,
+    /// Somebody else was asked as well and may still answer.
+    pub(crate) has_rivals: bool,
+    /// It is a call of gRPC.
+    pub(crate) is_call: bool,
+    /// It is a call of gRPC-Web.
+    pub(crate) web: Option<Box<Translator>>,
+    /// Body bytes so far, as they are after decoding.
+    body_bytes: u64,
+    pub(crate) client_timeouts: ClientTimeouts,
+    pub(crate) pool_timeouts: DestinationTimeouts,
+    pub(crate) total_deadline: Tick,
+    pub(crate) started: Tick,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    /// What the client was answered; 0 = nothing yet.
+    pub(crate) status: u16,
+    pub(crate) log: Option<Box<LogDraft>>,
+    /// Whose connection it came by, where a destination is to be told.
+    pub(crate) origin: Option<Rc<Origin>>,
+    /// It is being tried again.
+    pub(crate) retrying: Option<RetryPermit>,
+}
+
+impl Job {
+    /// It may be tried again beside the others that are: then it counts among them until its end.
+    pub(crate) fn may_try_again(&mut self, pool: &PoolTable, worker: usize) -> bool {
+        if self.retrying.is_none() {
+            self.retrying = pool.limiter.acquire_retry();
+        }
+        if self.retrying.is_none() {
+            pool.tallies.of(worker).overflowed(Overflow::Retries);
+        }
+        self.retrying.is_some()
+    }
+
+    /// Takes what belongs to the body from `bytes` and leaves the rest in `inbox`.
+    pub(crate) fn take_body(
+        &mut self,
+        inbox: &mut Vec<u8>,
+        bytes: &mut [u8],
+    ) -> Result<Range<usize>, Refusal> {
+        let decoded = self.body.decode(bytes).map_err(|_| Refusal::BAD_BODY)?;
+        inbox.extend_from_slice(&bytes[decoded.consumed..]);
+        self.request_bytes += decoded.consumed as u64;
+        self.body_bytes += decoded.data.len() as u64;
+        let limit = self.view.table.config.limits.body_bytes;
+        if limit > 0 && self.body_bytes > limit {
+            return Err(Refusal::BODY_TOO_LARGE);
+        }
+        let Some(web) = &mut self.web else { return Ok(decoded.data) };
+        let Range { start, end } = decoded.data;
+        let len = web.decode_request(&mut bytes[start..end]).ok_or(Refusal::BAD_BASE64)?;
+        self.body_is_sound()?;
+        Ok(start..start + len)
+    }
+
+    /// The body may end where it does, if it has.
+    pub(crate) fn body_is_sound(&self) -> Result<(), Refusal> {
+        match &self.web {
+            Some(web) if self.body.is_done() && !web.is_request_complete() => Err(Refusal::BAD_BASE64),
+            _ => Ok(()),
+        }
+    }
+
+    /// The call of gRPC-Web whose answer is translated.
+    pub(crate) fn translated(&mut self) -> Option<&mut Translator> {
+        self.web.as_deref_mut().filter(|web| web.translated)
+    }
+
+    /// Keeps body bytes for another try, as far as there may be one and there is room: then they leave
+    /// with the wire image. Whoever comes by HTTP/2 sends no body along with the head.
+    pub(crate) fn keep(&mut self, data: &[u8]) -> bool {
+        let kept = self.wire.len() - self.head_len;
+        if self.streamed || !self.keeps_body || kept + data.len() > KEPT_BODY {
+            return false;
+        }
+        let mut wire = std::mem::take(&mut self.wire);
+        match self.chunked {
+            true => self.write_chunk(&mut wire, data),
+            false => wire.extend_from_slice(data),
+        }
+        self.wire = wire;
+        if self.undecided && self.chunked {
+            self.unframed.extend_from_slice(data);
+        }
+        true
+    }
+
+    /// Writes body bytes in a chunk of our own, and the end of the body if this is it.
+    pub(crate) fn write_chunk(&self, out: &mut Vec<u8>, data: &[u8]) {
+        if !data.is_empty() {
+            write_chunk_head(out, data.len());
+            out.extend_from_slice(data);
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.body.is_done() {
+            write_last_chunk(out, self.body.trailers(), &self.view.rules[self.rule].table.request_edits);
+        }
+    }
+
+    /// The destination of the next try has chosen what it speaks: frames the body for it.
+    pub(crate) fn frame(&mut self, chunked: bool) {
+        if !self.undecided || self.chunked == chunked {
+            return;
+        }
+        let mut wire = std::mem::take(&mut self.wire);
+        self.chunked = chunked;
+        if chunked {
+            self.unframed = wire.split_off(self.head_len);
+            self.write_chunk(&mut wire, &self.unframed);
+        } else {
+            wire.truncate(self.head_len);
+            wire.append(&mut self.unframed);
+        }
+        self.wire = wire;
+    }
+
+    /// The protocol it came by frames bodies itself: a body in chunks comes as plain bytes, up to its end.
+    pub(crate) fn unchunk(&mut self) {
+        if self.body.is_chunked() {
+            self.body = BodyReader::new(Framing::UntilClose);
+        }
+    }
+
+    /// All of it is in the wire image, framed as any destination may have it.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        !self.streamed && !self.undecided && self.body.is_done()
+    }
+
+    /// How a refusal is put.
+    pub(crate) fn form(&self) -> Form {
+        form(self.web.as_deref(), self.accepts_json)
+    }
+
+    /// What is done to the lines of its answer.
+    pub(crate) fn response_edits(&self) -> &Edits {
+        &self.view.rules[self.rule].table.response_edits
+    }
+}
+
+/// Who asks, as far as the request on its way must know.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Asker<'c> {
+    pub(crate) peer: Peer,
+    pub(crate) introduction: Option<&'c Introduction>,
+    pub(crate) origin: Option<&'c Rc<Origin>>,
+}
+
+/// Makes a job of the request head at the front of `bytes`: checked, routed and written anew. `None` when the
+/// head is incomplete. The bytes behind it are the caller's.
+///
+/// # Errors
+/// What it is refused with, and in which form.
+pub(crate) fn prepare(
+    asker: Asker<'_>,
+    worker: &Rc<Worker>,
+    view: &Rc<DoorView>,
+    bytes: &[u8],
+) -> Result<Option<Box<Job>>, (Refusal, Form)> {
+    let mut slots = [const { std::mem::MaybeUninit::uninit() }; crate::http1::MAX_HEADERS];
+    let config = &view.table.config;
+    let parsed =
+        request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, Form::Text))?;
+    let Some((mut head, headers)) = parsed else { return Ok(None) };
+    if head.target.secure.is_some_and(|secure| secure != asker.introduction.is_some()) {
+        return Err((Refusal::WRONG_SCHEME, form(None, head.accepts_json)));
+    }
+    let sni = asker.introduction.and_then(|introduction| introduction.sni.as_deref());
+    let certificate = asker.introduction.and_then(|introduction| introduction.certificate.as_deref());
+    let trusted = view.table.trusts(asker.peer.ip());
+    let (path, method) = (head.target.path(), head.method_word);
+    let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
+    let started = worker.now();
+    let refused = |refusal| {
+        let web = head.web.map(|asked| Translator::new(&asked, accept_of(headers), false));
+        Err((refusal, form(web.as_ref(), head.accepts_json)))
+    };
+    if let Framing::Length(length) = head.framing
+        && config.limits.body_bytes > 0
+        && length > config.limits.body_bytes
+    {
+        return refused(Refusal::BODY_TOO_LARGE);
+    }
+    if let Some(asked) = sni
+        && !is_for(view, asked, head.host)
+    {
+        return refused(Refusal::MISDIRECTED);
+    }
+    let rule = view.table.route(&facts).unwrap_or(usize::MAX);
+    let web = head.web.map(|asked| {
+        let translated = view
+            .rules
+            .get(rule)
+            .is_some_and(|rule| rule.table.pool.config.translates_grpc_web(head.method_word));
+        head.is_call |= translated;
+        Box::new(Translator::new(&asked, accept_of(headers), translated))
+    });
+    let mut out = worker.buffer();
+    if let Some(rule) = view.rules.get(rule) {
+        let forwarding = Forwarding {
+            peer: asker.peer,
+            scheme: if asker.introduction.is_some() { "https" } else { "http" },
+            certificate,
+            trusted,
+            via: config.via,
+        };
+        let pool = &rule.table.pool.config.name;
+        request::write_head(&mut out, bytes, &head, headers, forwarding, &rule.table.request_edits, pool);
+    }
+    let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(asker.peer, &head, headers)));
+    let mut job = new_job(view, rule, started, &head, out, log);
+    job.origin = asker.origin.cloned();
+    let hash_key = view.rules.get(rule).and_then(|rule| rule.table.pool.config.hash_key());
+    job.key =
+        hash_key.and_then(|by| hash_key::of_request(by, head.target.path_and_query, headers, asker.peer));
+    job.web = web;
+    Ok(Some(job))
+}
+
+fn accept_of<'b>(headers: &[httparse::Header<'b>]) -> Option<&'b [u8]> {
+    headers.iter().find(|h| h.name.eq_ignore_ascii_case("accept")).map(|h| h.value)
+}
+
+fn form(web: Option<&Translator>, json: bool) -> Form {
+    match web {
+        Some(web) => Form::Web(web.response_type.clone()),
+        None if json => Form::Json,
+        None => Form::Text,
+    }
+}
+
+/// May a connection that was opened for `asked` carry a request for `host`? Where the certificate that was
+/// served is good for both, the client may well think so.
+fn is_for(view: &DoorView, asked: &str, host: &[u8]) -> bool {
+    let host = str::from_utf8(host_name(host)).unwrap_or_default();
+    host.is_empty()
+        || host.eq_ignore_ascii_case(asked)
+        || host.parse::<IpAddr>().is_ok()
+        || view.table.voucher.as_ref().is_some_and(|voucher| voucher.covers(asked, host))
+}
+
+fn new_job(
+    view: &Rc<DoorView>,
+    rule: usize,
+    started: Tick,
+    head: &RequestHead<'_>,
+    wire: Vec<u8>,
+    log: Option<Box<LogDraft>>,
+) -> Box<Job> {
+    let config = &view.table.config;
+    let pool = view.rules.get(rule).map(|rule| &rule.table.pool.config);
+    let mut pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
+    let mut client_timeouts = config.timeouts;
+    let mut total_deadline = pool_timeouts.total.map_or(Tick::NEVER, |total| started + total);
+    if head.is_call {
+        // Both sides of a call may be silent for as long as they like: only that nobody says anything counts.
+        pool_timeouts.response = pool_timeouts.response.max(pool_timeouts.idle);
+        client_timeouts.body = client_timeouts.body.max(client_timeouts.idle);
+        total_deadline = total_deadline.min(head.call_timeout.map_or(Tick::NEVER, |wait| started + wait));
+    }
+    let is_chunked = head.framing == Framing::Chunked;
+    let protocol = pool.map_or(PoolProtocol::Http1, |pool| pool.protocol);
+    Box::new(Job {
+        view: view.clone(),
+        rule,
+        key: None,
+        method: head.method,
+        http10: head.http10,
+        keep_alive: head.keep_alive,
+        expects_continue: head.expects_continue,
+        upgrade: head.upgrade.is_some(),
+        upgraded: false,
+        accepts_json: head.accepts_json,
+        head_len: wire.len(),
+        wire,
+        body: BodyReader::new(head.framing),
+        chunked: is_chunked && protocol == PoolProtocol::Http1,
+        undecided: is_chunked && protocol == PoolProtocol::Auto,
+        unframed: Vec::new(),
+        streamed: false,
+        keeps_body: pool.is_some_and(|pool| keeps_body(pool, head)),
+        tries: 0,
+        copies: 0,
+        others_left: false,
+        has_rivals: false,
+        body_bytes: 0,
+        is_call: head.is_call,
+        client_timeouts,
+        pool_timeouts,
+        total_deadline,
+        started,
+        request_bytes: head.len as u64,
+        response_bytes: 0,
+        status: 0,
+        web: None,
+        log,
+        origin: None,
+        retrying: None,
+    })
+}
+
+/// May another try need a body that was read already? Destinations of HTTP/2 refuse streams that have not run,
+/// whatever was sent on them. One that is told to be too long is not begun with.
+fn keeps_body(pool: &Pool, head: &RequestHead<'_>) -> bool {
+    let fits = !matches!(head.framing, Framing::Length(length) if length > KEPT_BODY as u64);
+    let repeats_calls = head.is_call && !pool.retry.when.calls.is_empty();
+    fits && (repeats_calls || (pool.protocol != PoolProtocol::Http1 && pool.retry.error_recovery))
+}
+
+/// Stands where no pool was found; the request ends before any of it is used.
+const NO_POOL: DestinationTimeouts = DestinationTimeouts {
+    connect: Duration::ZERO,
+    response: Duration::ZERO,
+    idle: Duration::ZERO,
+    total: None,
+};

@@ -1,0 +1,326 @@
+//! The slow loop of one pool: feeds its state machine, runs its checks, publishes its snapshots.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_core::alert::Alert;
+use plimsoll_core::event::{Event, Reason};
+use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
+use plimsoll_core::retry::Budget;
+use plimsoll_core::stats::BUCKETS_MS;
+use plimsoll_core::{DestinationId, FailureSignal, Name, Snapshot, Status, Tick};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::base::clock::Clock;
+use crate::health::observer::{Wants, Watch, WatchView};
+use crate::health::probe::{self, Speaks};
+use crate::listener::tables::Feed;
+
+/// Words from workers that may wait; the next bad outcome repeats a lost one.
+pub(crate) const MAX_SIGNALS: usize = 1024;
+
+/// Counts of a destination's active checks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckCounts {
+    /// Checks that passed.
+    pub passed: u64,
+    /// Checks that failed.
+    pub failed: u64,
+    /// Checks that were not made, because this process or machine lacked what they take.
+    pub not_made: u64,
+    /// Time spent in those that passed.
+    pub passed_time: Duration,
+    /// The latest, a bit each, 1 = passed; as many as `recent_count` says.
+    recent: u32,
+    recent_count: u32,
+}
+
+impl CheckCounts {
+    /// The share of the last 32 checks that passed, 0 to 1; `None` before the first.
+    pub fn score(&self) -> Option<f64> {
+        let passed = f64::from(self.recent.count_ones());
+        (self.recent_count > 0).then(|| passed / f64::from(self.recent_count))
+    }
+
+    fn note(&mut self, passed: bool) {
+        self.recent = self.recent << 1 | u32::from(passed);
+        self.recent_count = (self.recent_count + 1).min(u32::BITS);
+    }
+}
+
+/// How long something took, how often: spans by upper bound, and their sum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spans<const N: usize> {
+    /// By bound; the last for what is above all of them.
+    pub buckets: [u64; N],
+    /// All of them together.
+    pub sum: Duration,
+}
+
+impl<const N: usize> Default for Spans<N> {
+    fn default() -> Self {
+        Self { buckets: [0; N], sum: Duration::ZERO }
+    }
+}
+
+impl<const N: usize> Spans<N> {
+    fn record(&mut self, span: Duration, bounds_ms: &[u64]) {
+        let ms = span.as_nanos().div_ceil(1_000_000);
+        let bucket = bounds_ms.iter().position(|&bound| ms <= u128::from(bound)).unwrap_or(bounds_ms.len());
+        self.buckets[bucket.min(N - 1)] += 1;
+        self.sum += span;
+    }
+}
+
+/// Upper bounds, in milliseconds, of how long destinations are out of service: from a blink to hours.
+pub const OUTAGES_MS: [u64; 11] =
+    [1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000];
+
+/// How the checks of a pool and its recoveries went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Durations of checks that passed.
+    pub passed: Spans<{ BUCKETS_MS.len() + 1 }>,
+    /// Durations of checks that failed.
+    pub failed: Spans<{ BUCKETS_MS.len() + 1 }>,
+    /// From the moment a destination was taken out for failing until it served again.
+    pub outages: Spans<{ OUTAGES_MS.len() + 1 }>,
+    /// Destinations that showed that they serve again and came back.
+    pub recovered: u64,
+    /// Trials that failed.
+    pub relapsed: u64,
+}
+
+/// What a driver can tell beside its snapshot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PoolReport {
+    pub(crate) destinations: Vec<DestinationReport>,
+    pub(crate) checks: HashMap<Name, CheckCounts>,
+    /// Changes of status, by destination and the words of both.
+    pub(crate) transitions: HashMap<Name, BTreeMap<(&'static str, &'static str), u64>>,
+    /// How its checks and its recoveries went, of those who left too.
+    pub(crate) watched: Watched,
+    /// Since when a destination does not serve because it failed.
+    failed_at: HashMap<Name, Tick>,
+    /// By their reason, of those who left too.
+    pub(crate) ejections: BTreeMap<&'static str, u64>,
+    /// The pool in one word, and since when.
+    pub(crate) state: &'static str,
+    pub(crate) state_since: Tick,
+    pub(crate) watch: WatchView,
+}
+
+/// What the control plane tells a driver.
+pub(crate) enum Order {
+    Input(Box<Input>),
+    Speaks(Speaks),
+    Wants(Wants),
+    Report(oneshot::Sender<PoolReport>),
+    /// Say when every destination has been checked.
+    Checked(oneshot::Sender<()>),
+    /// Somebody knows of an alert.
+    Acknowledge {
+        id: u64,
+        by: String,
+        answer: oneshot::Sender<Option<Alert>>,
+    },
+}
+
+/// The parts a driver runs on.
+pub(crate) struct Driver {
+    pub(crate) pool: Pool,
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) signals: mpsc::Receiver<FailureSignal>,
+    /// How checks speak to destinations.
+    pub(crate) speaks: Speaks,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) clock: Clock,
+    pub(crate) watch: Watch,
+    /// The last check was not made, because we lacked something.
+    pub(crate) lacks: bool,
+}
+
+struct Probed {
+    id: DestinationId,
+    name: Name,
+    result: ProbeResult,
+    took: Duration,
+}
+
+impl Driver {
+    /// Runs until nobody gives orders any more.
+    pub(crate) async fn run(mut self) {
+        let (probed, mut results) = mpsc::unbounded_channel::<Probed>();
+        let mut report = PoolReport::default();
+        let mut unchecked: Vec<oneshot::Sender<()>> = Vec::new();
+        self.note_state(&self.feed.latest(), &mut report);
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            self.act(&probed, &mut report);
+            if !unchecked.is_empty() && self.all_checked(&report) {
+                for asker in unchecked.drain(..) {
+                    let _asker_left = asker.send(());
+                }
+            }
+            let wait = self.pool.poll_timeout().map(|at| at.since(self.clock.now()));
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(Order::Input(input)) => self.pool.handle(self.clock.now(), *input),
+                    Some(Order::Speaks(speaks)) => self.speaks = speaks,
+                    Some(Order::Checked(answer)) => unchecked.push(answer),
+                    Some(Order::Wants(wants)) => self.watch.want(self.clock.now(), wants),
+                    Some(Order::Acknowledge { id, by, answer }) => {
+                        let _asker_left = answer.send(self.watch.acknowledge(id, &by));
+                    }
+                    Some(Order::Report(answer)) => {
+                        report.destinations = self.pool.reports();
+                        report.watch = self.watch.report(self.clock.now(), &self.pool, &report.destinations);
+                        let _asker_left = answer.send(report.clone());
+                    }
+                    None => return,
+                },
+                Some(signal) = self.signals.recv() => {
+                    self.pool.handle(self.clock.now(), Input::FailureSignal(signal));
+                }
+                Some(probed) = results.recv() => {
+                    // Whatever else has come by now is one turn: what follows is done once for all of it.
+                    self.take(probed, &mut report);
+                    while let Ok(probed) = results.try_recv() {
+                        self.take(probed, &mut report);
+                    }
+                }
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
+                    self.pool.handle_timeout(self.clock.now());
+                }
+                _ = second.tick() => {
+                    self.budget.roll(self.clock.now());
+                    self.watch.look(self.clock.now(), &self.pool);
+                }
+            }
+        }
+    }
+
+    fn all_checked(&self, report: &PoolReport) -> bool {
+        let members = &self.feed.latest().members;
+        members.iter().all(|member| report.checks.contains_key(&member.destination.name))
+    }
+
+    fn note_state(&self, snapshot: &Snapshot, report: &mut PoolReport) {
+        let state = snapshot.health.state();
+        if state != report.state {
+            (report.state, report.state_since) = (state, self.clock.now());
+        }
+    }
+
+    fn take(&mut self, probed: Probed, report: &mut PoolReport) {
+        let counts = report.checks.entry(probed.name).or_default();
+        match &probed.result {
+            ProbeResult::Passed { latency } => {
+                counts.passed += 1;
+                counts.passed_time += *latency;
+                counts.note(true);
+                report.watched.passed.record(*latency, &BUCKETS_MS);
+            }
+            ProbeResult::Failed { .. } => {
+                counts.failed += 1;
+                counts.note(false);
+                report.watched.failed.record(probed.took, &BUCKETS_MS);
+            }
+            ProbeResult::NotMade => counts.not_made += 1,
+        }
+        // Told once, until a check was made again.
+        let lacks = matches!(probed.result, ProbeResult::NotMade);
+        if lacks && !self.lacks {
+            tracing::warn!(
+                event = "checks_not_made",
+                "no descriptors or memory are left for health checks: destinations stay as they are"
+            );
+        }
+        self.lacks = lacks;
+        self.pool.handle(self.clock.now(), Input::Probed { id: probed.id, result: probed.result });
+    }
+
+    fn act(&mut self, probed: &mpsc::UnboundedSender<Probed>, report: &mut PoolReport) {
+        let mut heard = false;
+        while let Some(action) = self.pool.poll_action() {
+            match action {
+                Action::Publish(snapshot) => {
+                    self.note_state(&snapshot, report);
+                    self.feed.publish(snapshot);
+                }
+                Action::Tell(event) => {
+                    heard = true;
+                    self.watch.hear(self.clock.now(), &event, &self.pool);
+                    tell(&event, self.clock.now(), report);
+                }
+                Action::Probe(order) => {
+                    let (probed, clock, speaks) = (probed.clone(), self.clock, self.speaks.clone());
+                    tokio::spawn(async move {
+                        let sent = clock.now();
+                        let result = probe::probe(&order, &speaks, clock).await;
+                        let took = clock.now().since(sent);
+                        let _driver_left =
+                            probed.send(Probed { id: order.id, name: order.name, result, took });
+                    });
+                }
+            }
+        }
+        if heard {
+            self.watch.look(self.clock.now(), &self.pool);
+        }
+        let members = &self.feed.latest().members;
+        if report.checks.len() > members.len() {
+            report.checks.retain(|name, _| members.iter().any(|m| m.destination.name == *name));
+        }
+    }
+}
+
+/// Counts how long a destination that failed is out of service, and whether it comes back.
+fn watch(event: &Event, now: Tick, report: &mut PoolReport) {
+    let Event::StatusChanged { destination, from, to, reason, .. } = event else { return };
+    let watched = &mut report.watched;
+    if from.serves() && matches!(to, Status::Down | Status::Ejected { .. }) {
+        report.failed_at.insert(destination.clone(), now);
+    } else if to.serves()
+        && let Some(since) = report.failed_at.remove(destination)
+    {
+        watched.outages.record(now.since(since), &OUTAGES_MS);
+        watched.recovered += u64::from(reason.recovers());
+    } else if matches!(to, Status::Maintenance | Status::Draining) {
+        report.failed_at.remove(destination);
+    }
+    watched.relapsed += u64::from(matches!(reason, Reason::TrialFailed { .. }));
+}
+
+fn tell(event: &Event, now: Tick, report: &mut PoolReport) {
+    watch(event, now, report);
+    match event {
+        Event::StatusChanged { pool, destination, from, to, reason } => {
+            // One that was down meanwhile is not ejected anew when it comes up before its time is over.
+            if reason.ejects() && (from.serves() || matches!(from, Status::Ejected { .. })) {
+                *report.ejections.entry(reason.as_str()).or_default() += 1;
+            }
+            let (from, to) = (from.as_str(), to.as_str());
+            // The steps of an ejection are one status.
+            if from != to {
+                let changes = report.transitions.entry(destination.clone()).or_default();
+                *changes.entry((from, to)).or_default() += 1;
+            }
+            tracing::info!(event = "status_changed", %pool, %destination, from, to, "{event}");
+        }
+        Event::EjectionSkipped { pool, destination, .. } => {
+            tracing::warn!(event = "ejection_skipped", %pool, %destination, "{event}");
+        }
+        Event::MemberAdded { pool, destination, .. } => {
+            tracing::debug!(event = "member_added", %pool, %destination, "{event}");
+        }
+        Event::MemberRemoved { pool, destination, .. } => {
+            report.transitions.remove(destination);
+            report.failed_at.remove(destination);
+            tracing::info!(event = "member_removed", %pool, %destination, "{event}");
+        }
+    }
+}

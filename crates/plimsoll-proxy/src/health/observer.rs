@@ -1,0 +1,147 @@
+//! What a driver tells people of its pool: alerts, advice, and how well messages are spread.
+
+use std::collections::HashMap;
+
+use plimsoll_core::alert::{Alert, Alerts, Kind};
+use plimsoll_core::event::Event;
+use plimsoll_core::health::advice::{Recommendation, Subject, advice};
+use plimsoll_core::health::falls::Falls;
+use plimsoll_core::pool::{DestinationReport, Pool};
+use plimsoll_core::quality::{Accuracy, Quality};
+use plimsoll_core::{Name, Tick};
+
+use crate::base::clock::Clock;
+
+/// What is watched of a pool beside its statuses.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wants {
+    /// Alerts are raised (`health_monitoring.alerting`).
+    pub(crate) alerting: bool,
+    /// The quality of balancing is measured (`quality.quality_metrics`).
+    pub(crate) quality: bool,
+}
+
+/// What was watched, as of now.
+#[derive(Clone, Debug, Default)]
+pub struct WatchView {
+    /// Alerts that stand, the gravest first, then those that are over, the latest first.
+    pub alerts: Vec<Alert>,
+    /// Raised since the start, by kind in the order of [`Kind::ALL`].
+    pub alerts_raised: [u64; Kind::ALL.len()],
+    /// Active now, by kind in the order of [`Kind::ALL`].
+    pub alerts_active: [u64; Kind::ALL.len()],
+    /// Alerts that were not raised, because too many stood.
+    pub alerts_lost: u64,
+    /// Destinations that deserve ejection are kept, because too few others would be left.
+    pub panics: bool,
+    /// Who went out more than once lately: whose recovery did not last.
+    pub relapsed: Vec<Name>,
+    /// What could be better about the pool's health.
+    pub advice: Vec<Recommendation>,
+    /// How well messages were spread; `None` where that is not measured, or nothing was sent.
+    pub accuracy: Option<Accuracy>,
+}
+
+/// One pool, watched.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    wants: Wants,
+    alerts: Alerts,
+    falls: Falls,
+    quality: Option<Quality>,
+}
+
+impl Watch {
+    /// Numbers of alerts go on from the wall's milliseconds, so those of another start are others.
+    pub(crate) fn new(pool: Name, wants: Wants, clock: Clock) -> Self {
+        let alerts = Alerts::new(pool, clock.unix_millis(clock.now()));
+        Self { wants, alerts, falls: Falls::default(), quality: wants.quality.then(Quality::default) }
+    }
+
+    /// Watches other things from now on; what is watched no longer is forgotten.
+    pub(crate) fn want(&mut self, now: Tick, wants: Wants) {
+        if !wants.alerting {
+            self.alerts.end(now);
+        }
+        if !wants.quality {
+            self.quality = None;
+        } else if self.quality.is_none() {
+            self.quality = Some(Quality::default());
+        }
+        self.wants = wants;
+        self.tell();
+    }
+
+    pub(crate) fn hear(&mut self, now: Tick, event: &Event, pool: &Pool) {
+        self.falls.hear(now, event);
+        if self.wants.alerting {
+            self.alerts.hear(now, event, pool.spec());
+        }
+    }
+
+    /// Looks at the pool as it is, after a round of events and each second.
+    pub(crate) fn look(&mut self, now: Tick, pool: &Pool) {
+        if let Some(quality) = &mut self.quality {
+            quality.handle_timeout(now, pool.snapshot(), pool.spec().algorithm.heeds_weights());
+        }
+        if self.wants.alerting {
+            self.alerts.look(now, pool.snapshot(), pool.spec(), pool.panics(now), &self.falls);
+            self.tell();
+        }
+    }
+
+    /// Every alert that was raised or cleared, as a line of the log.
+    fn tell(&mut self) {
+        while let Some(alert) = self.alerts.poll_news() {
+            let (kind, severity) = (alert.kind.as_str(), alert.kind.severity().as_str());
+            let (id, subject, message) = (alert.id, &alert.subject, &alert.message);
+            match alert.cleared_at {
+                None => tracing::warn!(event = "alert_raised", id, kind, severity, %subject, "{message}"),
+                Some(_) => {
+                    tracing::info!(event = "alert_cleared", id, kind, severity, %subject, "over: {message}")
+                }
+            }
+        }
+    }
+
+    pub(crate) fn acknowledge(&mut self, id: u64, by: &str) -> Option<Alert> {
+        let known = self.alerts.acknowledge(id, by).cloned()?;
+        tracing::info!(event = "alert_acknowledged", id, by, kind = known.kind.as_str(), "{}", known.message);
+        Some(known)
+    }
+
+    pub(crate) fn report(&self, now: Tick, pool: &Pool, reports: &[DestinationReport]) -> WatchView {
+        WatchView {
+            alerts: self.alerts.all().cloned().collect(),
+            alerts_raised: *self.alerts.raised(),
+            alerts_active: self.alerts.active(),
+            alerts_lost: self.alerts.lost(),
+            panics: pool.panics(now),
+            relapsed: self.falls.relapsed(now).collect(),
+            advice: advice(now, &subjects(pool, reports), pool.spec().health.as_ref(), &self.falls),
+            accuracy: self.quality.as_ref().and_then(Quality::last),
+        }
+    }
+}
+
+fn subjects(pool: &Pool, reports: &[DestinationReport]) -> Vec<Subject> {
+    let members: HashMap<_, _> = pool.snapshot().members.iter().map(|member| (member.id, member)).collect();
+    let subject = |report: &DestinationReport| {
+        let member = members.get(&report.id)?;
+        let counts = member.stats.counts();
+        let all = counts.answered() + counts.failed();
+        Some(Subject {
+            name: report.name.clone(),
+            address: report.address.clone(),
+            zone: member.destination.zone.clone(),
+            priority: report.priority,
+            weight: report.weight.get(),
+            status: report.status,
+            since: report.since,
+            last_check: report.last_check.clone(),
+            failed_checks: report.consecutive_failures,
+            traffic: (all, counts.answered() - counts.classes[5]),
+        })
+    };
+    reports.iter().filter_map(subject).collect()
+}

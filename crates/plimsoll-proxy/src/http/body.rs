@@ -1,0 +1,289 @@
+//! Where a message body ends, and what its bytes are.
+
+use std::ops::Range;
+
+use crate::http::fields::{Field, field};
+use crate::listener::tables::Edits;
+
+/// How the end of a body is told (RFC 9112 section 6).
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is none.
+    Empty,
+    /// So many bytes.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+    /// Up to the end of the connection; answers only.
+    UntilClose,
+}
+
+/// The framing of a body was wrong.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BadBody(pub(crate) &'static str);
+
+/// Reads one body out of the bytes of a connection and knows where it ends.
+#[derive(Debug)]
+pub(crate) struct BodyReader {
+    state: State,
+    /// Valid trailer lines, ready to be written.
+    trailers: Vec<u8>,
+    /// Bytes of size lines and trailers since the last data: bounded, so that framing cannot be a flood.
+    overhead: usize,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum State {
+    Done,
+    Length(u64),
+    UntilClose,
+    Size { digits: u8, value: u64 },
+    Extension { value: u64 },
+    SizeLf { value: u64 },
+    Data(u64),
+    DataCr,
+    DataLf,
+    TrailerStart,
+    TrailerLine { start: usize },
+    TrailerLf { start: usize },
+    EndLf,
+}
+
+/// What [`BodyReader::decode`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    /// Where in the buffer the body's bytes lie now, in one piece.
+    pub(crate) data: Range<usize>,
+    /// Bytes used up; what follows belongs to the next message.
+    pub(crate) consumed: usize,
+}
+
+impl BodyReader {
+    /// A chunk-size line with its extensions, and all trailers together, may be so long.
+    const MAX_OVERHEAD: usize = 8 * 1024;
+
+    pub(crate) fn new(framing: Framing) -> Self {
+        let state = match framing {
+            Framing::Empty | Framing::Length(0) => State::Done,
+            Framing::Length(n) => State::Length(n),
+            Framing::Chunked => State::Size { digits: 0, value: 0 },
+            Framing::UntilClose => State::UntilClose,
+        };
+        Self { state, trailers: Vec::new(), overhead: 0 }
+    }
+
+    /// A body that something else has read to its end, with these trailer lines.
+    pub(crate) fn ended(trailers: Vec<u8>) -> Self {
+        Self { state: State::Done, trailers, overhead: 0 }
+    }
+
+    /// It is in chunks.
+    pub(crate) fn is_chunked(&self) -> bool {
+        !matches!(self.state, State::Done | State::Length(_) | State::UntilClose)
+    }
+
+    /// The whole body was read.
+    pub(crate) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Only the end of the connection ends this body.
+    pub(crate) fn ends_with_connection(&self) -> bool {
+        self.state == State::UntilClose
+    }
+
+    /// Trailer lines worth forwarding, complete once [`is_done`](Self::is_done).
+    pub(crate) fn trailers(&self) -> &[u8] {
+        &self.trailers
+    }
+
+    /// Takes what belongs to the body from the front of `buffer`, moving chunk data together in place.
+    pub(crate) fn decode(&mut self, buffer: &mut [u8]) -> Result<Decoded, BadBody> {
+        match self.state {
+            State::Done => Ok(Decoded { data: 0..0, consumed: 0 }),
+            State::UntilClose => Ok(Decoded { data: 0..buffer.len(), consumed: buffer.len() }),
+            State::Length(left) => {
+                let taken = left.min(buffer.len() as u64);
+                self.state = if taken == left { State::Done } else { State::Length(left - taken) };
+                Ok(Decoded { data: 0..taken as usize, consumed: taken as usize })
+            }
+            _ => self.decode_chunks(buffer),
+        }
+    }
+
+    fn decode_chunks(&mut self, buffer: &mut [u8]) -> Result<Decoded, BadBody> {
+        let mut at = 0;
+        let mut data = 0..0;
+        while at < buffer.len() && self.state != State::Done {
+            if let State::Data(left) = self.state {
+                let taken = left.min((buffer.len() - at) as u64) as usize;
+                if data.is_empty() {
+                    data = at..at + taken;
+                } else {
+                    buffer.copy_within(at..at + taken, data.end);
+                    data.end += taken;
+                }
+                at += taken;
+                let left = left - taken as u64;
+                self.state = if left == 0 { State::DataCr } else { State::Data(left) };
+                self.overhead = 0;
+            } else {
+                self.step(buffer[at])?;
+                at += 1;
+            }
+        }
+        Ok(Decoded { data, consumed: at })
+    }
+
+    /// One byte of framing.
+    fn step(&mut self, byte: u8) -> Result<(), BadBody> {
+        self.overhead += 1;
+        if self.overhead > Self::MAX_OVERHEAD {
+            return Err(BadBody("chunk framing too long"));
+        }
+        self.state = match (self.state, byte) {
+            (State::Size { digits, value }, b) if b.is_ascii_hexdigit() => {
+                if digits == 15 {
+                    return Err(BadBody("chunk size too large"));
+                }
+                let digit = char::from(b).to_digit(16).unwrap_or(0);
+                State::Size { digits: digits + 1, value: value << 4 | u64::from(digit) }
+            }
+            (State::Size { digits: 1.., value }, b'\r') => State::SizeLf { value },
+            (State::Size { digits: 1.., value }, b';' | b' ' | b'\t') => State::Extension { value },
+            (State::Extension { value }, b'\r') => State::SizeLf { value },
+            (State::Extension { value }, b'\t' | b' '..=b'~' | 0x80..) => State::Extension { value },
+            (State::SizeLf { value: 0 }, b'\n') => State::TrailerStart,
+            (State::SizeLf { value }, b'\n') => State::Data(value),
+            (State::DataCr, b'\r') => State::DataLf,
+            (State::DataLf, b'\n') => State::Size { digits: 0, value: 0 },
+            (State::TrailerStart, b'\r') => State::EndLf,
+            (State::EndLf, b'\n') => State::Done,
+            (State::TrailerStart, b) if b != b'\n' => {
+                let start = self.trailers.len();
+                self.trailers.push(b);
+                State::TrailerLine { start }
+            }
+            (State::TrailerLine { start }, b'\r') => State::TrailerLf { start },
+            (State::TrailerLine { start }, b) if b != b'\n' => {
+                self.trailers.push(b);
+                State::TrailerLine { start }
+            }
+            (State::TrailerLf { start }, b'\n') => {
+                self.end_trailer(start)?;
+                State::TrailerStart
+            }
+            _ => return Err(BadBody("malformed chunk")),
+        };
+        Ok(())
+    }
+
+    /// Keeps a trailer line if it is valid and allowed to be one; framing, routing and hop-by-hop fields
+    /// never are (RFC 9110 section 6.5.1).
+    fn end_trailer(&mut self, start: usize) -> Result<(), BadBody> {
+        self.trailers.extend_from_slice(b"\r\n\r\n");
+        let mut slots = [httparse::EMPTY_HEADER; 1];
+        let parsed = httparse::parse_headers(&self.trailers[start..], &mut slots);
+        let Ok(httparse::Status::Complete((_, [header]))) = parsed else {
+            return Err(BadBody("malformed trailer"));
+        };
+        let keep = matches!(field(header.name), Field::Other | Field::Via);
+        let len = self.trailers.len();
+        self.trailers.truncate(if keep { len - 2 } else { start });
+        Ok(())
+    }
+}
+
+/// Starts a chunk of `len` data bytes.
+pub(crate) fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
+    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[len >> (place * 4) & 15]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Ends a chunked body. The edits of header lines hold for trailer lines too, as far as they take away: a
+/// field nobody is to see is not seen there either.
+pub(crate) fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8], edits: &Edits) {
+    out.extend_from_slice(b"0\r\n");
+    for line in trailers.split_inclusive(|&byte| byte == b'\n') {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        if !str::from_utf8(name).is_ok_and(|name| edits.drops(name)) {
+            out.extend_from_slice(line);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Decodes `wire` cut into pieces of `step` bytes; gives the body, the trailers and what was left over.
+    fn read(wire: &str, step: usize) -> Result<(String, String, String), BadBody> {
+        let mut reader = BodyReader::new(Framing::Chunked);
+        let (mut body, mut rest) = (Vec::new(), Vec::new());
+        for piece in wire.as_bytes().chunks(step) {
+            let mut piece = piece.to_vec();
+            let decoded = reader.decode(&mut piece)?;
+            body.extend_from_slice(&piece[decoded.data]);
+            rest.extend_from_slice(&piece[decoded.consumed..]);
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(reader.is_done() || rest.is_empty());
+        Ok((text(&body), text(reader.trailers()), text(&rest)))
+    }
+
+    #[test]
+    fn chunks_are_read_whatever_the_cuts() {
+        let wire = "5\r\nhello\r\n6;x=\"y\"\r\n world\r\n0\r\nX-Sum: 1\r\nHost: evil\r\n\r\nGET /";
+        for step in 1..=wire.len() {
+            let (body, trailers, rest) = read(wire, step).expect("valid");
+            assert_eq!((body.as_str(), trailers.as_str()), ("hello world", "X-Sum: 1\r\n"), "step {step}");
+            assert_eq!(rest, "GET /", "step {step}");
+        }
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused() {
+        for bad in [
+            "\r\n",
+            "g\r\n",
+            "5\nhello",
+            "5\r\nhello!\r\n",
+            "5\r\nhello\n",
+            "-1\r\n",
+            "0x5\r\n",
+            "5\rhello",
+            "1000000000000000\r\n",
+            "0\r\nbad trailer\r\n\r\n",
+            "0\r\n: x\r\n\r\n",
+            "0\r\n\n",
+            "5;a\nb\r\n",
+            "0\r\nA: b\rc\r\n\r\n",
+            " 5\r\nhello\r\n",
+        ] {
+            assert!(read(bad, 1).is_err(), "{bad:?} must be refused");
+            assert!(read(bad, 64).is_err(), "{bad:?} must be refused");
+        }
+        assert!(read(&format!("5;{}", "x".repeat(10_000)), 1000).is_err(), "endless extension");
+        assert!(read(&format!("0\r\n{}", "A: b\r\n".repeat(3000)), 1000).is_err(), "endless trailers");
+    }
+
+    #[test]
+    fn chunk_heads_are_plain_hex() {
+        for len in [1, 9, 10, 15, 16, 255, 256, 65_536, 262_144] {
+            let mut out = Vec::new();
+            write_chunk_head(&mut out, len);
+            assert_eq!(out, format!("{len:x}\r\n").into_bytes());
+        }
+    }
+
+    #[test]
+    fn a_length_takes_its_bytes_and_no_more() {
+        let mut reader = BodyReader::new(Framing::Length(5));
+        let decoded = reader.decode(&mut b"hello world".to_vec()).expect("plain");
+        assert_eq!((decoded.data, decoded.consumed, reader.is_done()), (0..5, 5, true));
+    }
+}

@@ -1,0 +1,305 @@
+//! How heads cross between HTTP/2 and HTTP/1.
+//!
+//! A request head is written as HTTP/1 and then read by the same strict reader as any other: there is one
+//! place that decides what is unambiguous, and nothing gets around it.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, TE};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request};
+use plimsoll_wire::grpc;
+use plimsoll_wire::websocket::{ACCEPT, KEY, WEBSOCKET, accept_value};
+
+use crate::http::fields::{Field, field, write_line};
+use crate::http::local_reply::Refusal;
+use crate::http::response::{Hop, ResponseHead};
+use crate::http1::MAX_HEADERS;
+
+/// Does it ask for a tunnel of WebSocket (RFC 8441)?
+///
+/// # Errors
+/// What other tunnels are refused with.
+pub(crate) fn asks_for_websocket(head: &request::Parts) -> Result<bool, Refusal> {
+    match (head.method == Method::CONNECT, head.extensions.get::<Protocol>()) {
+        (false, _) => Ok(false),
+        (true, None) => Err(Refusal::METHOD_NOT_ALLOWED),
+        (true, Some(asked)) if !asked.as_str().eq_ignore_ascii_case(WEBSOCKET) => {
+            Err(Refusal::UNKNOWN_PROTOCOL)
+        }
+        // A tunnel has no length.
+        (true, Some(_)) if head.headers.contains_key(CONTENT_LENGTH) => Err(Refusal::BAD_LENGTH),
+        (true, Some(_)) => Ok(true),
+    }
+}
+
+/// Writes a request head as HTTP/1 would have it. `ends` says that no body follows; with a `key` it asks to
+/// switch to WebSocket.
+///
+/// # Errors
+/// What the request is refused with when it has no such form.
+pub(crate) fn write_request(
+    out: &mut Vec<u8>,
+    head: &request::Parts,
+    ends: bool,
+    key: Option<&str>,
+) -> Result<(), Refusal> {
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    if target.is_empty() {
+        return Err(Refusal::BAD_TARGET);
+    }
+    out.extend_from_slice(key.map_or(head.method.as_str(), |_| "GET").as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = match (head.uri.authority(), hosts.next(), hosts.next()) {
+        (_, _, Some(_)) | (None, None, _) => return Err(Refusal::BAD_HOST),
+        (Some(authority), None, None) => authority.as_str().as_bytes(),
+        (None, Some(host), None) => host.as_bytes(),
+        (Some(authority), Some(host), None) => {
+            // Two names for one host would let two readers see two hosts (RFC 9113 section 8.3.1).
+            if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) {
+                return Err(Refusal::BAD_HOST);
+            }
+            host.as_bytes()
+        }
+    };
+    write_line(out, b"Host", host);
+    for (name, value) in &head.headers {
+        // The side of HTTP/2 has no key of its own, whatever it says (RFC 8441 section 5).
+        if name != HOST && name != COOKIE && !(key.is_some() && name == KEY) {
+            write_line(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    write_cookies(out, &head.headers);
+    if let Some(key) = key {
+        out.extend_from_slice(b"Connection: Upgrade\r\n");
+        write_line(out, b"Upgrade", WEBSOCKET.as_bytes());
+        write_line(out, b"Sec-WebSocket-Key", key.as_bytes());
+    } else if !ends && !head.headers.contains_key(CONTENT_LENGTH) {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// HTTP/2 may cut a `Cookie` into crumbs; HTTP/1 wants one line (RFC 9113 section 8.2.3).
+fn write_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter().peekable();
+    if crumbs.peek().is_none() {
+        return;
+    }
+    out.extend_from_slice(b"Cookie: ");
+    while let Some(crumb) = crumbs.next() {
+        out.extend_from_slice(crumb.as_bytes());
+        if crumbs.peek().is_some() {
+            out.extend_from_slice(b"; ");
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A request head that was written for a destination, as HTTP/2 has it. One that asks to switch to WebSocket
+/// becomes an extended CONNECT, and beside it stands what its key is to be answered with. `None` when a line has
+/// no such form.
+pub(crate) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Option<String>)> {
+    let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut []);
+    parsed.parse_with_uninit_headers(text, &mut slots).ok().filter(httparse::Status::is_complete)?;
+    let (method, target) = (parsed.method?, parsed.path?);
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(method.as_bytes()).ok()?;
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
+    uri.path_and_query = Some(target.parse().ok()?);
+    let is_switch = |h: &&httparse::Header<'_>| {
+        field(h.name) == Field::Upgrade && h.value.eq_ignore_ascii_case(WEBSOCKET.as_bytes())
+    };
+    let switches = method == "GET" && parsed.headers.iter().any(|header| is_switch(&header));
+    let key = parsed.headers.iter().find(|header| switches && header.name.eq_ignore_ascii_case(KEY));
+    let accept = key.map(|key| accept_value(key.value));
+    let map = request.headers_mut();
+    for header in parsed.headers.iter() {
+        match field(header.name) {
+            Field::Host => uri.authority = Some(Authority::try_from(header.value).ok()?),
+            Field::Connection | Field::TransferEncoding | Field::HopByHop | Field::Upgrade => {}
+            _ if accept.is_some() && header.name.eq_ignore_ascii_case(KEY) => {}
+            _ => append(map, header.name.as_bytes(), header.value)?,
+        }
+    }
+    // The field is for the next hop, so it is ours to say; servers of gRPC want it said.
+    if map.get(CONTENT_TYPE).is_some_and(|value| grpc::is_grpc_content_type(value.as_bytes())) {
+        map.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    *request.uri_mut() = Uri::from_parts(uri).ok()?;
+    if accept.is_some() {
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from_static(WEBSOCKET));
+    }
+    Some((request, accept))
+}
+
+/// Writes the head of an answer that opens a tunnel of WebSocket as HTTP/1 would have it.
+pub(crate) fn write_switch(head: &Response<()>, accept: &str) -> Bytes {
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n");
+    write_line(&mut out, b"Upgrade", WEBSOCKET.as_bytes());
+    for (name, value) in head.headers() {
+        if name != CONTENT_LENGTH && name != ACCEPT {
+            write_line(&mut out, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    write_line(&mut out, b"Sec-WebSocket-Accept", accept.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out.into()
+}
+
+/// Writes the head of an answer as HTTP/1 would have it, for the one reader of such heads. `ends` says that no
+/// body follows; what a HEAD is told of a body stays.
+pub(crate) fn write_answer(head: &Response<()>, ends: bool, to_head: bool) -> Bytes {
+    let mut out = Vec::with_capacity(512);
+    let status = head.status();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in head.headers() {
+        write_line(&mut out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    let has_body = !status.is_informational() && !matches!(status.as_u16(), 204 | 304) && !to_head;
+    if has_body && !head.headers().contains_key(CONTENT_LENGTH) {
+        let framing: &[u8] = if ends { b"Content-Length: 0\r\n" } else { b"Transfer-Encoding: chunked\r\n" };
+        out.extend_from_slice(framing);
+    }
+    out.extend_from_slice(b"\r\n");
+    out.into()
+}
+
+/// The head of an answer that switches to WebSocket, as HTTP/2 has it. `None` when it does not, or has not answered
+/// the key as it should.
+pub(crate) fn switch(
+    head: &ResponseHead<'_>,
+    headers: &[httparse::Header<'_>],
+    hop: Hop<'_>,
+    accept: &str,
+) -> Option<Response<()>> {
+    let answers = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(ACCEPT));
+    let is_right = answers.map(|header| header.value).eq([accept.as_bytes()]);
+    let to_websocket = head.upgrade.is_some_and(|to| to.eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
+    let mut response = answer(head, headers, hop, false).filter(|_| is_right && to_websocket)?;
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().remove(ACCEPT);
+    Some(response)
+}
+
+/// The head of an answer as HTTP/2 has it: lines that belong to the connection stay behind, and the edits
+/// are applied. `None` when a line has no such form.
+pub(crate) fn answer(
+    head: &ResponseHead<'_>,
+    headers: &[httparse::Header<'_>],
+    hop: Hop<'_>,
+    ends: bool,
+) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
+    let map = response.headers_mut();
+    for header in headers {
+        if hop.passes(head, header.name) && field(header.name) != Field::Upgrade {
+            append(map, header.name.as_bytes(), header.value)?;
+        }
+    }
+    if let Some(content_type) = hop.told_type() {
+        append(map, b"content-type", content_type)?;
+    }
+    // An answer that ends with its head needs no length to say so.
+    if let Some(length) = head.told_length().filter(|&length| length > 0 || !ends) {
+        map.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if hop.via {
+        append(map, b"via", b"1.1 plimsoll")?;
+    }
+    for (name, value) in lines(&hop.edits.appended) {
+        append(map, name, value)?;
+    }
+    Some(response)
+}
+
+fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Option<()> {
+    let name = HeaderName::from_bytes(name).ok()?;
+    map.append(name, HeaderValue::from_bytes(value.trim_ascii()).ok()?);
+    Some(())
+}
+
+/// The names and values of whole lines.
+fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    text.split(|&byte| byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|&byte| byte == b':')?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    })
+}
+
+/// Trailer lines as a map; what has no such form is left out.
+pub(crate) fn trailers(text: &[u8]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in lines(text) {
+        let _left_out = append(&mut map, name, value);
+    }
+    map
+}
+
+/// Trailers as lines, without fields that never are one (RFC 9110 section 6.5.1).
+pub(crate) fn trailer_lines(map: &HeaderMap) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (name, value) in map {
+        if matches!(field(name.as_str()), Field::Other | Field::Via) {
+            write_line(&mut text, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(request: http::request::Builder, ends: bool) -> Result<String, Refusal> {
+        let (head, ()) = request.body(()).expect("a request").into_parts();
+        let mut out = Vec::new();
+        write_request(&mut out, &head, ends, None).map(|()| String::from_utf8(out).expect("text"))
+    }
+
+    fn get() -> http::request::Builder {
+        http::Request::get("http://a.test/x?y=1")
+    }
+
+    #[test]
+    fn a_head_is_written_as_http_1() {
+        let request = get().header("accept", "*/*").header("cookie", "a=1").header("cookie", "b=2");
+        let text = "GET /x?y=1 HTTP/1.1\r\nHost: a.test\r\naccept: */*\r\nCookie: a=1; b=2\r\n\r\n";
+        assert_eq!(written(request, true), Ok(text.to_owned()));
+        assert!(written(get(), false).expect("fine").contains("\r\nTransfer-Encoding: chunked\r\n"));
+        let told = written(get().header("content-length", "5"), false).expect("fine");
+        assert!(told.contains("content-length: 5\r\n") && !told.contains("chunked"), "{told}");
+    }
+
+    #[test]
+    fn one_host_and_no_other() {
+        assert!(written(get().header("host", "A.TEST"), true).is_ok(), "the same, in other letters");
+        assert_eq!(written(get().header("host", "b.test"), true), Err(Refusal::BAD_HOST));
+        let twice = get().header("host", "a.test").header("host", "a.test");
+        assert_eq!(written(twice, true), Err(Refusal::BAD_HOST));
+        assert_eq!(written(http::Request::get("/x"), true), Err(Refusal::BAD_HOST));
+    }
+
+    #[test]
+    fn trailers_cross_without_what_is_none() {
+        let map = trailers(b"grpc-status: 0\r\nX-Sum: a: b\r\n");
+        assert_eq!(map["grpc-status"], "0");
+        assert_eq!(trailer_lines(&map), b"grpc-status: 0\r\nx-sum: a: b\r\n");
+        assert_eq!(trailer_lines(&trailers(b"host: evil\r\ncontent-length: 1\r\n")), b"");
+    }
+}

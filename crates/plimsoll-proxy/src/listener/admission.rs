@@ -1,0 +1,111 @@
+//! What a connection passes between the door and its protocol: the limit, the PROXY header, TLS.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use plimsoll_config::model::Protocol;
+use plimsoll_wire::client_hello::is_tls_handshake;
+
+use crate::http::local_reply::Reason;
+use crate::listener::accept::Guest;
+use crate::listener::adapter::Connection;
+use crate::listener::tables::ListenerTable;
+use crate::listener::tls_accept::enter;
+use crate::net::proxy_protocol::{self, Header, Origin, Told};
+use crate::net::stream::{Peer, Stream};
+use crate::run::worker::{Door, Worker};
+
+/// Lets a connection in, or turns it away when the listener is full.
+pub(crate) fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: Stream, peer: Peer) {
+    let view = door.view();
+    let table = &view.table;
+    let guest = Guest::enter(worker, door);
+    let mut connection =
+        Connection { guest, stream, peer, introduction: None, origin: None, wary: false, early: Vec::new() };
+    if table.shared.open.load(Relaxed) > table.config.limits.connections {
+        connection.count(Reason::ConnectionLimit);
+        if table.voucher.is_none() {
+            table.adapter.turn_away(&mut connection);
+        }
+        return;
+    }
+    if table.voucher.is_none() && !table.config.accepts_proxy_protocol {
+        find_origin(&mut connection, table, None);
+        return table.adapter.serve(connection);
+    }
+    tokio::task::spawn_local(pass(connection));
+}
+
+/// The way of a connection of which something is asked before its protocol begins.
+async fn pass(mut connection: Connection) {
+    let view = connection.guest.door.view();
+    let table = &view.table;
+    let mut told = None;
+    connection.wary = table.config.accepts_proxy_protocol && !table.trusts(connection.peer.ip());
+    if table.config.accepts_proxy_protocol && !connection.wary {
+        let limit = connection.limit(table.config.timeouts.header);
+        told = match limit.within(read_header(&mut connection)).await {
+            Some(Ok(told)) => Some(told),
+            Some(Err(())) => return,
+            None => return connection.count(Reason::HeaderTimeout),
+        };
+    }
+    if let Some(source) = told.as_ref().and_then(Told::source) {
+        connection.peer = Peer::Socket(source);
+    }
+    find_origin(&mut connection, table, told);
+    match wants_tls(&mut connection).await {
+        Some(true) if !enter(&mut connection).await => {}
+        Some(_) => table.adapter.serve(connection),
+        None => {}
+    }
+}
+
+/// Does TLS end here? Where the protocol is to be detected, the client's first byte says. `None`: none came.
+async fn wants_tls(connection: &mut Connection) -> Option<bool> {
+    let view = connection.guest.door.view();
+    let table = &view.table;
+    if table.voucher.is_none() || table.config.protocol != Protocol::Auto {
+        return Some(table.voucher.is_some());
+    }
+    if connection.early.is_empty() {
+        let limit = connection.limit(table.config.timeouts.header);
+        match limit.within(connection.read()).await {
+            Some(Ok(1..)) => {}
+            Some(_) => return None,
+            None => {
+                connection.count(Reason::HeaderTimeout);
+                return None;
+            }
+        }
+    }
+    Some(is_tls_handshake(&connection.early))
+}
+
+/// Remembers whose connection it is, where a destination wants to be told.
+fn find_origin(connection: &mut Connection, table: &ListenerTable, told: Option<Told>) {
+    if table.tells_origin {
+        connection.origin = Some(Origin::new(told, connection.peer, &connection.stream));
+    }
+}
+
+/// Reads the PROXY header a connection begins with, and leaves what follows in the buffer.
+async fn read_header(connection: &mut Connection) -> Result<Told, ()> {
+    loop {
+        match proxy_protocol::read(&connection.early) {
+            Header::Whole(told, len) => {
+                connection.early.drain(..len);
+                return Ok(told);
+            }
+            Header::Malformed => {
+                connection.count(Reason::BadProxyHeader);
+                connection.stream.reset_on_close();
+                return Err(());
+            }
+            Header::Incomplete => {}
+        }
+        if !matches!(connection.read().await, Ok(1..)) {
+            return Err(());
+        }
+    }
+}

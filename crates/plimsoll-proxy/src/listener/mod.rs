@@ -1,0 +1,8 @@
+//! How connections are accepted and made ready for their protocol.
+
+pub(crate) mod accept;
+pub(crate) mod accepted_connection;
+pub mod adapter;
+pub(crate) mod admission;
+pub(crate) mod tables;
+pub(crate) mod tls_accept;

@@ -1,0 +1,121 @@
+//! How a client comes in through TLS: its handshake, within limits, and what that told about it.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use plimsoll_wire::base64;
+
+use crate::base::counters::Handshake;
+use crate::http::local_reply::Reason;
+use crate::listener::adapter::Connection;
+use crate::listener::tables::ListenerTable;
+use crate::net::stream::Stream;
+use crate::net::tls::server_config;
+use crate::net::tls::tls_stream::TlsStream;
+use crate::run::worker::Worker;
+
+/// What a handshake told about a client.
+#[derive(Debug, Default)]
+pub(crate) struct Introduction {
+    /// The name it asked for, lower case.
+    pub(crate) sni: Option<Box<str>>,
+    /// The certificate it proved to have, as RFC 9440 writes it: DER in Base64, between colons.
+    pub(crate) certificate: Option<Box<str>>,
+}
+
+/// Runs the handshake of a new connection; `false` when it came to nothing, which is counted.
+pub(crate) async fn enter(connection: &mut Connection) -> bool {
+    let worker = connection.worker().clone();
+    let view = connection.guest.door.view();
+    let table = &view.table;
+    let Some(voucher) = &table.voucher else { return false };
+    let tally = table.shared.tallies.of(worker.number);
+    let _counted = Counted::enter(table);
+    if table.shared.handshakes.load(Relaxed) > table.config.limits.handshakes {
+        tally.refuse(Reason::HandshakeLimit);
+        return false;
+    }
+    let started = worker.now();
+    let alarm = worker.lend_alarm(started + table.config.timeouts.handshake);
+    let inner = std::mem::replace(&mut connection.stream, Stream::Gone);
+    let early = std::mem::take(&mut connection.early);
+    let Ok(mut stream) = TlsStream::server(inner, early, voucher.config.clone()) else { return false };
+    // Boxed, so that what a handshake needs is given back when it is over.
+    let shaken = alarm.within(Box::pin(shake_hands(&worker, &mut stream))).await;
+    match shaken {
+        Some(Ok(sni)) => {
+            let kind = if stream.is_resumed() { Handshake::Resumed } else { Handshake::Full };
+            tally.handshake(stream.version(), kind, worker.now().since(started));
+            let certificate = stream.peer_certificate().map(|der| in_base64(der).into());
+            let introduction = Introduction { sni: sni.map(String::into_boxed_str), certificate };
+            connection.stream = Stream::Tls(Box::new(stream));
+            connection.introduction = Some(Box::new(introduction));
+            true
+        }
+        Some(Err(error)) => {
+            tally.handshake(stream.version(), Handshake::Failed, worker.now().since(started));
+            tally.refuse(Reason::HandshakeFailed);
+            tracing::debug!(listener = %table.config.name, %error, "a handshake failed");
+            false
+        }
+        None => {
+            tally.refuse(Reason::HandshakeTimeout);
+            false
+        }
+    }
+}
+
+/// Answers the name the client asked for.
+async fn shake_hands(worker: &Worker, stream: &mut TlsStream) -> std::io::Result<Option<String>> {
+    std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await?;
+    // Until the hello was answered nothing dear has been done; from then on the rest is cheap.
+    worker.turnstile.pass().await;
+    let mut asked = None;
+    std::future::poll_fn(|cx| {
+        let polled = stream.poll_handshake(cx);
+        asked = asked.take().or_else(server_config::take_asked);
+        polled
+    })
+    .await?;
+    Ok(asked)
+}
+
+/// A handshake's presence, for the limit.
+struct Counted<'t>(&'t ListenerTable);
+
+impl<'t> Counted<'t> {
+    fn enter(table: &'t ListenerTable) -> Self {
+        table.shared.handshakes.fetch_add(1, Relaxed);
+        Self(table)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.shared.handshakes.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A byte sequence of a structured field (RFC 8941 section 3.3.5).
+fn in_base64(bytes: &[u8]) -> String {
+    format!(":{}:", base64::encode(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_as_in_rfc_4648() {
+        for (plain, coded) in [
+            ("", "::"),
+            ("f", ":Zg==:"),
+            ("fo", ":Zm8=:"),
+            ("foo", ":Zm9v:"),
+            ("foob", ":Zm9vYg==:"),
+            ("fooba", ":Zm9vYmE=:"),
+            ("foobar", ":Zm9vYmFy:"),
+        ] {
+            assert_eq!(in_base64(plain.as_bytes()), coded);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Whom a pool believes: how destinations must prove who they are, and how we prove it to them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use plimsoll_config::model::{ClientTls, Destination, DestinationAddress};
+use plimsoll_core::Name;
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::net::stream::Stream;
+use crate::net::tls::load::{self, TlsError};
+use crate::net::tls::tls_stream::TlsStream;
+
+/// Sessions kept for taking up again, for a whole pool.
+const SESSIONS: usize = 1024;
+
+/// A pool's side of TLS, as of one configuration.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    pub(crate) config: Arc<ClientConfig>,
+    /// The same, where only HTTP/1.1 will do.
+    http1: Arc<ClientConfig>,
+    names: HashMap<Name, ServerName<'static>>,
+    /// Tells whether anything it was made of has changed.
+    whole: u64,
+}
+
+/// What a destination may choose to have spoken within TLS.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// What the pool speaks.
+    Pool,
+    /// HTTP/1.1 where there is a choice.
+    Http1,
+    /// HTTP/2, whatever the pool speaks: a check may ask by another protocol than requests do.
+    Http2,
+}
+
+impl Trust {
+    /// Reads what `tls` names; `before` goes on as it is when nothing has changed.
+    ///
+    /// # Errors
+    /// The first file that cannot be used. A pool never believes more than was configured.
+    pub(crate) fn renewed(
+        tls: &ClientTls,
+        alpn: &[&[u8]],
+        destinations: &[Destination],
+        before: Option<&Arc<Self>>,
+    ) -> Result<Arc<Self>, TlsError> {
+        let identity = tls.identity.iter().flat_map(|pair| [pair.cert.as_path(), pair.key.as_path()]);
+        let addresses: Vec<_> = destinations.iter().map(|d| (&d.name, &d.address)).collect();
+        let whole = load::mark(&(tls, alpn, addresses), tls.ca.as_deref().into_iter().chain(identity))?;
+        if let Some(before) = before.filter(|before| before.whole == whole) {
+            return Ok(before.clone());
+        }
+        let config = Arc::new(Self::config(tls, alpn)?);
+        let http1 = match alpn {
+            [_, _, ..] => {
+                let mut http1 = ClientConfig::clone(&config);
+                http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+                Arc::new(http1)
+            }
+            _ => config.clone(),
+        };
+        let name_of = |d: &Destination| (d.name.clone(), server_name(tls, &d.address));
+        Ok(Arc::new(Self { config, http1, names: destinations.iter().map(name_of).collect(), whole }))
+    }
+
+    fn http2(&self) -> Arc<ClientConfig> {
+        let mut config = self.config.clone();
+        if config.alpn_protocols != [b"h2"] {
+            Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
+        }
+        config
+    }
+
+    fn config(tls: &ClientTls, alpn: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| load::wrong(std::path::Path::new("tls"), error))?;
+        let builder = match (&tls.ca, tls.verify) {
+            (_, false) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+            (Some(ca), true) => builder.with_root_certificates(load::authorities(ca)?),
+            (None, true) => builder.with_root_certificates(system_authorities()?),
+        };
+        let mut config = match &tls.identity {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                let identity = load::identity(&pair.cert, &pair.key)?;
+                builder
+                    .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity.key)))
+            }
+        };
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Ok(config)
+    }
+
+    /// Speaks TLS to `destination` on a connection that was just opened.
+    ///
+    /// # Errors
+    /// It could not prove to be who it must be, or broke off.
+    pub(crate) async fn shake_hands(
+        &self,
+        stream: Stream,
+        destination: &Name,
+        offer: Offer,
+    ) -> io::Result<Stream> {
+        let config = match offer {
+            Offer::Pool => self.config.clone(),
+            Offer::Http1 => self.http1.clone(),
+            Offer::Http2 => self.http2(),
+        };
+        let name = self.names.get(destination).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let mut secured = Box::new(TlsStream::client(stream, config, name)?);
+        std::future::poll_fn(|cx| secured.poll_handshake(cx)).await?;
+        if offer == Offer::Http2 && secured.alpn() != Some(b"h2") {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "HTTP/2 is not spoken there"));
+        }
+        Ok(Stream::Tls(secured))
+    }
+}
+
+/// `server_name`, else the host of the address; a Unix socket is `localhost`.
+fn server_name(tls: &ClientTls, address: &DestinationAddress) -> ServerName<'static> {
+    let from_text = |text: &str| ServerName::try_from(text.to_owned()).ok();
+    let named = tls.server_name.as_deref().and_then(from_text);
+    let own = || match address {
+        DestinationAddress::Socket(address) => Some(ServerName::from(address.ip())),
+        DestinationAddress::Name(host, _) => from_text(host),
+        DestinationAddress::Unix(_) => from_text("localhost"),
+    };
+    named.or_else(own).unwrap_or_else(|| ServerName::from(IpAddr::from([0, 0, 0, 0])))
+}
+
+/// The authorities this machine believes; with none of them nobody would ever be believed.
+fn system_authorities() -> Result<RootCertStore, TlsError> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    match roots.is_empty() {
+        true => Err(load::wrong(
+            std::path::Path::new("the system's authorities"),
+            "there are none; name a `ca`, or install ca-certificates",
+        )),
+        false => Ok(roots),
+    }
+}
+
+/// Believes everybody (`verify: false`): what is sent can be read and changed by whoever is in between.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

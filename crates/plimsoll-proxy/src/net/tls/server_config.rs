@@ -1,0 +1,217 @@
+//! How a listener proves who it is, and whom it lets in: certificates by name, client certificates, tickets.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use plimsoll_config::model::{ClientAuth, ServerTls, TlsVersion};
+use rustls::ServerConfig;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+
+use crate::net::tls::load::{self, TlsError};
+
+/// Tickets a TLS 1.3 client gets for a handshake: each costs time, and hardly a client uses two.
+const TICKETS: usize = 1;
+
+/// A listener's side of TLS, as of one configuration. Shared by all workers, so that a ticket one of them
+/// gave is taken by every other.
+#[derive(Debug)]
+pub(crate) struct Voucher {
+    pub(crate) config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+    /// Tells whether anything it was made of has changed.
+    whole: u64,
+    /// The same of whom it lets in.
+    admission: u64,
+}
+
+/// When a certificate ends, for whoever watches over that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The first name it is for, or its file.
+    pub name: String,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Voucher {
+    /// Reads what `tls` names; `before` goes on as it is when nothing has changed. Its tickets are good as
+    /// long as those who are let in are the same.
+    ///
+    /// # Errors
+    /// The first file that cannot be used. Nothing is ever served with less than was configured.
+    pub(crate) fn renewed(
+        tls: &ServerTls,
+        alpn: &[&[u8]],
+        before: Option<&Arc<Self>>,
+    ) -> Result<Arc<Self>, TlsError> {
+        let (ClientAuth::Optional(ca) | ClientAuth::Required(ca)) = &tls.client_auth else {
+            return Self::with_marks(tls, alpn, before, load::mark(&tls.client_auth, [])?);
+        };
+        let admission = load::mark(&tls.client_auth, [ca.as_path()])?;
+        Self::with_marks(tls, alpn, before, admission)
+    }
+
+    fn with_marks(
+        tls: &ServerTls,
+        alpn: &[&[u8]],
+        before: Option<&Arc<Self>>,
+        admission: u64,
+    ) -> Result<Arc<Self>, TlsError> {
+        let files = tls.certificates.iter().flat_map(|pair| [pair.cert.as_path(), pair.key.as_path()]);
+        let whole = load::mark(&(admission, alpn, tls), files)?;
+        if let Some(before) = before.filter(|before| before.whole == whole) {
+            return Ok(before.clone());
+        }
+        let tickets = match before.filter(|before| before.admission == admission) {
+            Some(before) => before.config.ticketer.clone(),
+            None => rustls::crypto::aws_lc_rs::Ticketer::new()
+                .map_err(|error| load::wrong(&tls.certificates[0].key, error))?,
+        };
+        let (config, certificates) = Self::config(tls, alpn, tickets)?;
+        Ok(Arc::new(Self { config: Arc::new(config), certificates, whole, admission }))
+    }
+
+    fn config(
+        tls: &ServerTls,
+        alpn: &[&[u8]],
+        tickets: Arc<dyn ProducesTickets>,
+    ) -> Result<(ServerConfig, Arc<Certificates>), TlsError> {
+        let certificates = Arc::new(Certificates::load(tls)?);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let versions: &[_] = match tls.min_version {
+            TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            TlsVersion::V1_3 => &[&rustls::version::TLS13],
+        };
+        let first = &tls.certificates[0].cert;
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions)
+            .map_err(|error| load::wrong(first, error))?;
+        let builder = match &tls.client_auth {
+            ClientAuth::None => builder.with_no_client_auth(),
+            ClientAuth::Optional(ca) | ClientAuth::Required(ca) => {
+                let roots = Arc::new(load::authorities(ca)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                let verifier = match tls.client_auth {
+                    ClientAuth::Optional(_) => verifier.allow_unauthenticated(),
+                    _ => verifier,
+                };
+                builder.with_client_cert_verifier(verifier.build().map_err(|error| load::wrong(ca, error))?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(certificates.clone());
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        config.ticketer = tickets;
+        config.send_tls13_tickets = TICKETS;
+        // Sessions live in tickets: a cache would be a lock that all workers share.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok((config, certificates))
+    }
+
+    /// Whether the certificate served for `asked` is good for `host` too, so that a client may send requests
+    /// for both on one connection (RFC 9110 section 7.4).
+    pub(crate) fn covers(&self, asked: &str, host: &str) -> bool {
+        let served = self.certificates.of(Some(asked));
+        served.names.iter().any(|name| match name.strip_prefix('*') {
+            Some(suffix) => {
+                host.split_once('.').is_some_and(|(_, rest)| suffix[1..].eq_ignore_ascii_case(rest))
+            }
+            None => name.eq_ignore_ascii_case(host),
+        })
+    }
+
+    pub(crate) fn expiries(&self) -> Vec<Expiry> {
+        self.certificates
+            .all
+            .iter()
+            .map(|c| Expiry { name: c.label.clone(), not_after: c.not_after })
+            .collect()
+    }
+}
+
+#[derive(Debug)]
+struct Served {
+    keys: Vec<Arc<CertifiedKey>>,
+    names: Vec<String>,
+    label: String,
+    not_after: i64,
+}
+
+/// The certificates of a listener by the names they are for. The first is for everybody else.
+#[derive(Debug)]
+struct Certificates {
+    all: Vec<Served>,
+    exact: HashMap<String, usize>,
+    /// By what follows the `*.`.
+    wildcard: HashMap<String, usize>,
+}
+
+impl Certificates {
+    fn load(tls: &ServerTls) -> Result<Self, TlsError> {
+        let mut all: Vec<Served> = Vec::new();
+        for pair in &tls.certificates {
+            let identity = load::identity(&pair.cert, &pair.key)?;
+            // An ECDSA and an RSA certificate for the same names stand side by side.
+            match all.iter_mut().find(|served| served.names == identity.names && !served.names.is_empty()) {
+                Some(served) => {
+                    served.keys.push(identity.key);
+                    served.not_after = served.not_after.min(identity.not_after);
+                }
+                None => {
+                    let label = identity.names.first().cloned();
+                    all.push(Served {
+                        keys: vec![identity.key],
+                        label: label.unwrap_or_else(|| pair.cert.display().to_string()),
+                        names: identity.names,
+                        not_after: identity.not_after,
+                    });
+                }
+            }
+        }
+        let (mut exact, mut wildcard) = (HashMap::new(), HashMap::new());
+        for (index, served) in all.iter().enumerate() {
+            for name in &served.names {
+                match name.strip_prefix("*.") {
+                    Some(domain) => wildcard.entry(domain.to_owned()).or_insert(index),
+                    None => exact.entry(name.clone()).or_insert(index),
+                };
+            }
+        }
+        Ok(Self { all, exact, wildcard })
+    }
+
+    fn of(&self, name: Option<&str>) -> &Served {
+        let name = name.map(str::to_ascii_lowercase);
+        let found = name.and_then(|name| {
+            let wild = || self.wildcard.get(name.split_once('.')?.1);
+            self.exact.get(&name).or_else(wild)
+        });
+        &self.all[found.copied().unwrap_or(0)]
+    }
+}
+
+thread_local! {
+    /// The name of the hello read last on this thread. rustls tells it to nobody else when it is used without
+    /// buffers; it is taken right after the call that set it.
+    static ASKED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The name the client asked for in the hello that was just read on this thread.
+pub(crate) fn take_asked() -> Option<String> {
+    ASKED.take()
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name();
+        ASKED.replace(name.map(str::to_owned));
+        let served = self.of(name);
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let strong = |key: &&Arc<CertifiedKey>| key.key.algorithm() != rustls::SignatureAlgorithm::RSA;
+        let usable = || served.keys.iter().filter(fits);
+        usable().find(strong).or_else(|| usable().next()).cloned()
+    }
+}

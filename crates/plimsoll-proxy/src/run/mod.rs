@@ -1,0 +1,3 @@
+//! Data-plane threads, and the registry of protocols they serve.
+
+pub(crate) mod worker;

@@ -1,0 +1,68 @@
+//! Which protocol a connection speaks, told by its first bytes: `protocol: auto`.
+
+use std::sync::Arc;
+
+use plimsoll_wire::client_hello::is_tls_handshake;
+
+use crate::http::local_reply::Reason;
+use crate::listener::adapter::{Adapter, Adapters, Connection, Recognised};
+use crate::serve::tcp::Tcp;
+
+/// Gives each connection to the adapter that recognises it.
+#[derive(Debug)]
+pub(crate) struct Detect(pub(crate) Adapters);
+
+impl Adapter for Detect {
+    fn word(&self) -> &'static str {
+        "auto"
+    }
+
+    fn alpn(&self) -> Vec<&'static [u8]> {
+        self.0.adapters.iter().flat_map(|adapter| adapter.alpn()).collect()
+    }
+
+    fn serve(&self, connection: Connection) {
+        let agreed = connection.stream.alpn();
+        match self.0.adapters.iter().find(|adapter| agreed.is_some_and(|name| adapter.alpn().contains(&name)))
+        {
+            Some(adapter) => adapter.serve(connection),
+            None => Connection::spawn(detect(self.0.clone(), connection)),
+        }
+    }
+}
+
+async fn detect(adapters: Adapters, mut connection: Connection) {
+    let limit = connection.limit(connection.patience());
+    match limit.within(look(&adapters, &mut connection)).await {
+        Some(Some(adapter)) => adapter.serve(connection),
+        Some(None) => {}
+        None => connection.count(Reason::HeaderTimeout),
+    }
+}
+
+/// Reads until somebody recognises the connection. `None`: the client left, or nobody will.
+async fn look(adapters: &Adapters, connection: &mut Connection) -> Option<Arc<dyn Adapter>> {
+    loop {
+        let first = &connection.early;
+        // Not ended here: passed on as it is, to whom its hello asks for.
+        if is_tls_handshake(first) && connection.introduction.is_none() {
+            return Some(Arc::new(Tcp));
+        }
+        let mut undecided = first.is_empty();
+        for adapter in adapters.adapters.iter().filter(|_| !first.is_empty()) {
+            match adapter.recognise(first) {
+                Recognised::Yes => return Some(adapter.clone()),
+                Recognised::Perhaps => undecided = true,
+                Recognised::No => {}
+            }
+        }
+        if !undecided {
+            connection.count(Reason::UnknownProtocol);
+            connection.stream.reset_on_close();
+            return None;
+        }
+        if !matches!(connection.read().await, Ok(1..)) {
+            return None;
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The life of one client connection: rest, a burst of requests, rest again.
+//!
+//! A resting connection is a socket, an alarm and a small task. What a request needs is boxed when bytes
+//! arrive and given back as soon as none are left.
+
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::base::connection_lifetime::Term;
+use crate::base::timer::Alarm;
+use crate::forward::downstream::Downstream;
+use crate::forward::exchange::{End, Exchange};
+use crate::forward::request::{self, Verdict};
+use crate::forward::request_context::{self, Asker, Job};
+use crate::http::local_reply::{self, Form, Reason, Refusal};
+use crate::http::response::{self, Hop, ResponseHead};
+use crate::http::target::Method;
+use crate::http2;
+use crate::listener::accept::Guest;
+use crate::listener::adapter::Connection;
+use crate::listener::tls_accept::Introduction;
+use crate::net::proxy_protocol::Origin;
+use crate::net::stream::{Peer, Stream};
+use crate::net::tunnel::{Mouth, tunnel};
+use crate::run::worker::{DoorView, Lent, SCRATCH, Worker};
+use crate::serve::h2;
+
+/// Bytes read at once while a head is awaited: a pipeline is taken in pieces.
+const READ_HEAD: usize = 64 * 1024;
+/// After a last answer the rest of what the client sends is read and thrown away for so long …
+const LINGER: Duration = Duration::from_secs(2);
+/// … and up to so many bytes, so that a reset does not destroy the answer on its way.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// The client's side of a connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) guest: Guest,
+    pub(crate) stream: Stream,
+    pub(crate) peer: Peer,
+    /// What its handshake of TLS told, if there was one.
+    introduction: Option<Box<Introduction>>,
+    origin: Option<Rc<Origin>>,
+    pub(crate) alarm: Lent,
+    /// Bytes that arrived and belong to what comes next.
+    pub(crate) inbox: Vec<u8>,
+    term: Term,
+    /// It has sent a whole request before.
+    greeted: bool,
+    /// It was asked whether it is still there.
+    watched: bool,
+    /// It speaks HTTP/2, as its first bytes in the inbox say.
+    speaks_http2: bool,
+}
+
+impl Client {
+    /// It has said more than was asked of it.
+    pub(crate) fn has_more(&self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        !self.inbox.is_empty() || self.stream.poll_read_ready(&mut nobody).is_ready()
+    }
+}
+
+/// Why the wait for a request ended without one.
+#[derive(Debug)]
+enum NoRequest {
+    /// Silence: rest again.
+    Silent,
+    /// The client closed, or its connection may end.
+    Closed,
+    /// A request that is none, or came too late.
+    Refused(Refusal, Form),
+}
+
+/// Serves one connection from its first byte to its last.
+pub(crate) async fn serve(connection: Connection) {
+    let Connection { guest, stream, peer, introduction, origin, early, .. } = connection;
+    let worker = guest.worker.clone();
+    let (alarm, term) = {
+        let (now, view) = (worker.now(), guest.door.view());
+        let config = &view.table.config;
+        let term = Term::begin(config, now, &mut worker.rng.borrow_mut());
+        (worker.lend_alarm(now + config.timeouts.header), term)
+    };
+    let mut client = Client {
+        guest,
+        stream,
+        peer,
+        introduction,
+        origin,
+        alarm,
+        inbox: early,
+        term,
+        greeted: false,
+        watched: false,
+        speaks_http2: false,
+    };
+    while rest(&mut client, &worker).await && busy(&mut client).await {
+        if !client.greeted {
+            // A wake-up without a byte prolongs nothing.
+            continue;
+        }
+        let idle = client.guest.door.view().table.config.timeouts.idle;
+        worker.timers.set(&client.alarm, worker.timers.about_now() + idle);
+    }
+    if client.speaks_http2 {
+        let Client { guest, stream, peer, introduction, origin, inbox: early, .. } = client;
+        let connection = Connection { guest, stream, peer, introduction, origin, wary: false, early };
+        Box::pin(h2::serve(connection)).await;
+    }
+}
+
+/// A burst in a box of its own, so that a resting connection does not carry its size.
+fn busy(client: &mut Client) -> Pin<Box<impl Future<Output = bool>>> {
+    Box::pin(burst(client))
+}
+
+/// Waits for a byte with nothing but the socket; `false` when the connection is to end.
+async fn rest(client: &mut Client, worker: &Worker) -> bool {
+    if !client.inbox.is_empty() {
+        return true;
+    }
+    client.inbox = Vec::new();
+    client.alarm.set_resting(true);
+    let readable = std::future::poll_fn(|cx| {
+        if client.stream.poll_read_ready(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        client.alarm.poll(cx).map(|()| false)
+    })
+    .await;
+    client.alarm.set_resting(false);
+    if !readable && !client.greeted && !worker.draining.get() {
+        client.guest.door.view().table.shared.tallies.of(worker.number).refuse(Reason::HeaderTimeout);
+    }
+    readable
+}
+
+/// Serves requests until the connection falls silent (`true`) or ends (`false`).
+async fn burst(client: &mut Client) -> bool {
+    let worker = client.guest.worker.clone();
+    loop {
+        let mut job = match next_request(client, &worker).await {
+            Ok(job) => job,
+            Err(NoRequest::Silent) => return true,
+            Err(NoRequest::Closed) => return false,
+            Err(NoRequest::Refused(refusal, form)) => {
+                refuse_unread(client, &worker, refusal, form).await;
+                return false;
+            }
+        };
+        match request::forward(client, &mut job).await {
+            Verdict::KeepAlive => {}
+            Verdict::Close => return false,
+            Verdict::Linger => {
+                linger(client, &worker).await;
+                return false;
+            }
+        }
+        worker.spare_buffer(std::mem::take(&mut job.wire));
+    }
+}
+
+/// Reads up to the end of a request head and makes a job of it.
+async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Job>, NoRequest> {
+    let view = client.guest.door.view();
+    let mut fresh = !client.inbox.is_empty();
+    let mut begun = false;
+    // A head that comes in drops is looked at when a line has ended, or when it has doubled.
+    let mut look_at = 0;
+    std::future::poll_fn(|cx| {
+        loop {
+            let mut scratch = worker.scratch.borrow_mut();
+            let have = client.inbox.len();
+            let mut end = have;
+            if !std::mem::take(&mut fresh) {
+                let room = have..(have + READ_HEAD).min(SCRATCH);
+                match client.stream.poll_read(cx, &mut scratch[room]) {
+                    Poll::Ready(Ok(n @ 1..)) => end += n,
+                    Poll::Ready(_) => return Poll::Ready(Err(NoRequest::Closed)),
+                    Poll::Pending if !begun => return Poll::Ready(Err(NoRequest::Silent)),
+                    Poll::Pending if client.alarm.poll(cx).is_ready() => {
+                        return Poll::Ready(Err(NoRequest::Refused(Refusal::HEADER_TIMEOUT, Form::Text)));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if end < look_at && !scratch[have..end].contains(&b'\n') {
+                client.inbox.extend_from_slice(&scratch[have..end]);
+                continue;
+            }
+            look_at = end * 2;
+            scratch[..have].copy_from_slice(&client.inbox);
+            if !client.greeted && client.introduction.is_none() && http2::may_begin(&scratch[..end]) {
+                client.inbox.extend_from_slice(&scratch[have..end]);
+                client.speaks_http2 = end >= http2::PREFACE.len();
+                if client.speaks_http2 {
+                    return Poll::Ready(Err(NoRequest::Closed));
+                }
+                begun = true;
+                continue;
+            }
+            match take_request(client, worker, &view, &mut scratch[..end]) {
+                Ok(Some(job)) => {
+                    client.greeted = true;
+                    return Poll::Ready(Ok(job));
+                }
+                Ok(None) => {
+                    client.inbox.extend_from_slice(&scratch[have..end]);
+                    // The first head's time began with the connection.
+                    if !std::mem::replace(&mut begun, true) && client.greeted {
+                        worker.timers.set(&client.alarm, worker.now() + view.table.config.timeouts.header);
+                    }
+                }
+                Err((refusal, form)) => {
+                    client.inbox.clear();
+                    return Poll::Ready(Err(NoRequest::Refused(refusal, form)));
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Makes a job of the request at the front of `bytes`, with what came of its body; `None` when its head is
+/// incomplete.
+fn take_request(
+    client: &mut Client,
+    worker: &Rc<Worker>,
+    view: &Rc<DoorView>,
+    bytes: &mut [u8],
+) -> Result<Option<Box<Job>>, (Refusal, Form)> {
+    let asker = Asker {
+        peer: client.peer,
+        introduction: client.introduction.as_deref(),
+        origin: client.origin.as_ref(),
+    };
+    let Some(mut job) = request_context::prepare(asker, worker, view, bytes)? else { return Ok(None) };
+    client.inbox.clear();
+    client.term.serve();
+    client.watched = false;
+    let rest = &mut bytes[job.request_bytes as usize..];
+    let data = job.take_body(&mut client.inbox, rest).map_err(|refusal| (refusal, job.form()))?;
+    let mut out = std::mem::take(&mut job.wire);
+    match job.chunked {
+        true => job.write_chunk(&mut out, &rest[data]),
+        false => out.extend_from_slice(&rest[data]),
+    }
+    job.wire = out;
+    Ok(Some(job))
+}
+
+impl Downstream for Client {
+    const FRAMES_BODIES: bool = false;
+
+    fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    fn alarm(&self) -> &Rc<Alarm> {
+        &self.alarm
+    }
+
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        job: &mut Job,
+        room: &mut [u8],
+    ) -> Poll<Result<Range<usize>, End>> {
+        let n = match self.stream.poll_read(cx, room) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(n @ 1..)) => n,
+            Poll::Ready(_) => return Poll::Ready(Err(End::ClientGone)),
+        };
+        Poll::Ready(job.take_body(&mut self.inbox, &mut room[..n]).map_err(End::Refused))
+    }
+
+    fn pass_head(
+        &mut self,
+        out: &mut Vec<u8>,
+        bytes: &[u8],
+        head: &ResponseHead<'_>,
+        headers: &[httparse::Header<'_>],
+        hop: Hop<'_>,
+        _ends: bool,
+    ) -> Result<(), End> {
+        response::write_head(out, bytes, head, headers, hop);
+        Ok(())
+    }
+
+    fn poll_write_parts(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: [&[u8]; 3],
+        _last: bool,
+    ) -> Poll<io::Result<usize>> {
+        self.stream.poll_write_parts(cx, parts)
+    }
+
+    fn finish(&mut self, _trailers: &[u8]) -> Result<(), End> {
+        Ok(())
+    }
+
+    fn retires(&self, job: &Job) -> bool {
+        self.term.is_over(job.started)
+    }
+
+    fn is_gone(&mut self, cx: &mut Context<'_>, job: &Job) -> bool {
+        if self.watched || !job.body.is_done() || self.stream.poll_read_ready(cx).is_pending() {
+            return false;
+        }
+        // Asked once: what else it says is the next request, or the end of its side.
+        self.watched = true;
+        self.stream.is_broken()
+    }
+
+    fn break_off(&mut self) {
+        self.stream.reset_on_close();
+    }
+
+    fn after(&self, closes: bool, job: &Job) -> Verdict {
+        match closes {
+            false => Verdict::KeepAlive,
+            true if job.body.is_done() && !self.has_more() => Verdict::Close,
+            true => Verdict::Linger,
+        }
+    }
+
+    async fn refuse(&mut self, job: &mut Job, worker: &Rc<Worker>, refusal: Refusal) -> Verdict {
+        let whole = job.body.is_done();
+        let ends = worker.draining.get() || self.guest.door.is_closing() || self.retires(job);
+        let keep = refusal.keeps_connection() && job.keep_alive && !job.http10 && whole && !ends;
+        let mut out = Vec::with_capacity(512);
+        local_reply::write(&mut out, refusal, &job.form(), job.method == Method::Head, keep);
+        job.response_bytes += out.len() as u64;
+        match (write_all(self, worker, &out).await, keep) {
+            (false, _) => Verdict::Close,
+            (true, true) => Verdict::KeepAlive,
+            (true, false) if whole && !self.has_more() => Verdict::Close,
+            (true, false) => Verdict::Linger,
+        }
+    }
+
+    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange) {
+        let early = std::mem::take(&mut self.inbox);
+        let unsent = exchange.unsent().to_vec();
+        let Exchange { mut upstream, assignment, .. } = exchange;
+        let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
+        let ends: [&mut dyn Mouth; 2] = [&mut self.stream, &mut upstream];
+        let moved = tunnel(worker, &self.alarm, ends, early, unsent, idle).await;
+        job.request_bytes += moved.to_destination;
+        job.response_bytes += moved.to_client;
+        drop(assignment);
+    }
+}
+
+/// Answers something that did not become a request, and ends the connection.
+async fn refuse_unread(client: &mut Client, worker: &Rc<Worker>, refusal: Refusal, form: Form) {
+    client.guest.door.view().table.shared.tallies.of(worker.number).refuse(refusal.reason);
+    if let Some(log) = &worker.log {
+        log.send_refusal(client.peer, &client.guest.door.view().table.config.name, refusal);
+    }
+    let mut out = Vec::with_capacity(256);
+    local_reply::write(&mut out, refusal, &form, false, false);
+    if write_all(client, worker, &out).await {
+        linger(client, worker).await;
+    }
+}
+
+/// Writes to the client until everything is out; `false` when it stopped taking.
+pub(crate) async fn write_all(client: &mut Client, worker: &Worker, bytes: &[u8]) -> bool {
+    let patience = client.guest.door.view().table.config.timeouts.idle;
+    worker.timers.set(&client.alarm, worker.now() + patience);
+    let mut at = 0;
+    std::future::poll_fn(|cx| {
+        while at < bytes.len() {
+            match client.stream.poll_write(cx, &bytes[at..]) {
+                Poll::Ready(Ok(n @ 1..)) => at += n,
+                Poll::Ready(_) => return Poll::Ready(false),
+                Poll::Pending => return client.alarm.poll(cx).map(|()| false),
+            }
+        }
+        Poll::Ready(true)
+    })
+    .await
+}
+
+/// Says "no more from me" and reads away what is still coming, so that the last answer arrives.
+async fn linger(client: &mut Client, worker: &Rc<Worker>) {
+    client.stream.shut_write();
+    worker.timers.set(&client.alarm, worker.now() + LINGER);
+    let mut left = LINGER_BYTES;
+    std::future::poll_fn(|cx| {
+        loop {
+            let mut scratch = worker.scratch.borrow_mut();
+            match client.stream.poll_read(cx, &mut scratch[..64 * 1024]) {
+                Poll::Ready(Ok(n)) if n > 0 && n < left => left -= n,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return client.alarm.poll(cx),
+            }
+        }
+    })
+    .await;
+}

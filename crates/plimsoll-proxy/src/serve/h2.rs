@@ -1,0 +1,207 @@
+//! The life of one HTTP/2 connection of a client: its settings, its streams, its end.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection as Frames};
+use plimsoll_config::model::Limits;
+use plimsoll_core::Tick;
+
+use crate::base::connection_lifetime::Term;
+use crate::base::timer::{Alarm, RESOLUTION};
+use crate::forward::request_context::Asker;
+use crate::http::local_reply::Reason;
+use crate::listener::accept::Guest;
+use crate::listener::adapter;
+use crate::listener::tls_accept::Introduction;
+use crate::net::h2_io::Wire;
+use crate::net::proxy_protocol::Origin;
+use crate::net::stream::Peer;
+use crate::serve::flood_detector::Meter;
+use crate::serve::h2_server_stream;
+
+/// Bytes a client may send on one stream before anybody has taken them.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// And on all streams of a connection together.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of an answer that wait to be framed, for each stream.
+const SEND_BUFFER: usize = 128 * 1024;
+/// Streams a client may reset before we have looked at them; beyond that it is an attack (CVE-2023-44487).
+const RESETS: usize = 32;
+/// Streams that we had to reset because of what the client sent (CVE-2025-8671).
+const FAULTS: usize = 128;
+/// A connection that ended in anger is closed so much later, and nothing is done for it meanwhile: whoever comes
+/// back at once, to do it again, comes ten times a second and not ten thousand.
+const PENANCE: Duration = Duration::from_millis(100);
+/// After a goodbye, so long until the connection is closed whatever the client does.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What all streams of a connection share.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) guest: Guest,
+    peer: Peer,
+    introduction: Option<Box<Introduction>>,
+    origin: Option<Rc<Origin>>,
+    alarm: Rc<Alarm>,
+    term: Term,
+    /// When the term is over; never, once that was said.
+    until: Cell<Tick>,
+    /// Streams being served.
+    active: Cell<usize>,
+    pub(crate) meter: Rc<Meter>,
+}
+
+impl Connection {
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker { peer: self.peer, introduction: self.introduction.as_deref(), origin: self.origin.as_ref() }
+    }
+}
+
+/// A stream's presence on its connection.
+#[derive(Debug)]
+pub(crate) struct Presence(pub(crate) Rc<Connection>);
+
+impl Presence {
+    fn enter(connection: &Rc<Connection>) -> Self {
+        connection.active.set(connection.active.get() + 1);
+        Self(connection.clone())
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        let Connection { guest, alarm, active, until, .. } = &*self.0;
+        active.set(active.get() - 1);
+        if active.get() == 0 {
+            let idle = guest.door.view().table.config.timeouts.idle;
+            let rests_until = guest.worker.timers.about_now() + idle;
+            guest.worker.timers.set(alarm, rests_until.min(until.get()));
+        }
+    }
+}
+
+/// Serves one connection from its preface to its last stream.
+pub(crate) async fn serve(connection: adapter::Connection) {
+    let adapter::Connection { guest, stream, peer, introduction, origin, early, .. } = connection;
+    let worker = guest.worker.clone();
+    let view = guest.door.view();
+    let (now, config) = (worker.now(), &view.table.config);
+    let alarm = worker.timers.alarm(now + config.timeouts.header);
+    let term = Term::begin(config, now, &mut worker.rng.borrow_mut());
+    let tally = view.table.shared.tallies.of(worker.number);
+    let meter = Rc::new(Meter::default());
+    meter.turn();
+    let wire = Wire::new(stream, early, meter.clone());
+    let handshake = settings(&config.limits).handshake(wire);
+    let mut frames = match alarm.within(handshake).await {
+        Some(Ok(frames)) => frames,
+        Some(Err(_)) => return tally.refuse(Reason::BadRequest),
+        None => return tally.refuse(Reason::HeaderTimeout),
+    };
+    alarm.set_resting(true);
+    let (until, active) = (Cell::new(term.until()), Cell::new(0));
+    let connection = Connection { guest, peer, introduction, origin, alarm, term, until, active, meter };
+    let connection = Rc::new(connection);
+    if converse(&mut frames, &connection).await == Ended::InAnger {
+        // An alarm of its own: streams that end meanwhile set the connection's.
+        let over = worker.lend_alarm(worker.now() + PENANCE);
+        std::future::poll_fn(|cx| over.poll(cx)).await;
+    }
+}
+
+/// How a conversation ended.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Ended {
+    /// As connections end.
+    InPeace,
+    /// By what the client did: a flood, or what is no HTTP/2.
+    InAnger,
+}
+
+fn settings(limits: &Limits) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limits.streams)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(Some(FAULTS))
+        .enable_connect_protocol();
+    builder
+}
+
+/// Moves frames and starts streams until the connection ends.
+async fn converse(frames: &mut Frames<Wire, Bytes>, connection: &Rc<Connection>) -> Ended {
+    let Connection { guest, alarm, term, until, active, meter, .. } = &**connection;
+    let worker = &guest.worker;
+    let mut said_goodbye = false;
+    let mut counted = worker.timers.about_now();
+    std::future::poll_fn(|cx| {
+        meter.turn();
+        let seconds = worker.timers.about_now().since(counted).as_secs();
+        meter.waited(seconds);
+        counted += Duration::from_secs(seconds);
+        loop {
+            match frames.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let presence = Presence::enter(connection);
+                    worker.timers.set(alarm, until.get());
+                    term.serve();
+                    h2_server_stream::start(presence, request, respond);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    if meter.is_flooded() {
+                        break;
+                    }
+                    if error.is_library() {
+                        let table = &guest.door.view().table;
+                        table.shared.tallies.of(worker.number).refuse(Reason::BadRequest);
+                        return Poll::Ready(Ended::InAnger);
+                    }
+                    return Poll::Ready(Ended::InPeace);
+                }
+                Poll::Ready(None) => return Poll::Ready(Ended::InPeace),
+                Poll::Pending => break,
+            }
+        }
+        if meter.is_flooded() {
+            guest.door.view().table.shared.tallies.of(worker.number).refuse(Reason::Flood);
+            return Poll::Ready(Ended::InAnger);
+        }
+        let ends = worker.draining.get() || guest.door.is_closing();
+        let retires = term.is_over(worker.timers.about_now() + RESOLUTION);
+        let rang = alarm.poll(cx).is_ready();
+        match (said_goodbye, rang, active.get()) {
+            // It was silent too long or served enough, or nobody should come in: what runs is finished.
+            (false, true, 0) => {}
+            (false, ..) if ends || retires => {}
+            (true, true, 0) => return Poll::Ready(Ended::InPeace),
+            // A drain rings for everybody who rests; who is busy goes on.
+            (_, true, _) => {
+                worker.timers.set(alarm, until.get());
+                return alarm.poll(cx).map(|()| Ended::InPeace);
+            }
+            _ => return Poll::Pending,
+        }
+        said_goodbye = true;
+        until.set(Tick::NEVER);
+        frames.graceful_shutdown();
+        let patience = match retires && !ends {
+            // It did nothing wrong, and may be taking its last answer still.
+            true => guest.door.view().table.config.timeouts.idle,
+            false => GOODBYE,
+        };
+        let over = if active.get() == 0 { worker.now() + patience } else { Tick::NEVER };
+        worker.timers.set(alarm, over);
+        // The goodbye is to leave now, and the alarm to be heard.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,11 @@
+//! Protocols on the client's side.
+
+pub(crate) mod detect;
+pub(crate) mod flood_detector;
+pub(crate) mod h1;
+pub(crate) mod h2;
+pub(crate) mod h2_server_stream;
+pub(crate) mod http;
+pub(crate) mod mqtt;
+pub(crate) mod tcp;
+pub(crate) mod udp;

@@ -1,0 +1,169 @@
+//! MQTT (3.1, 3.1.1 and 5): whose connection it is, said by its CONNECT, and where that client belongs.
+//!
+//! A client with an id goes to the same destination each time it connects, as long as that serves: its session is
+//! there, and nobody has to take it over. Which one that is follows from the id and the names of the destinations
+//! alone, so several balancers agree, and none remembers anything. A client without an id goes where the pool's
+//! algorithm says.
+
+pub(crate) mod packet_boundary;
+pub(crate) mod rebalancer;
+
+mod connack;
+mod connect;
+
+use std::time::Duration;
+
+use crate::http::local_reply::Reason;
+use crate::listener::adapter::{Adapter, Connection, Destination, Failing, Fault, Passage, Recognised};
+use crate::net::tunnel::Mouth;
+use crate::serve::mqtt::connack::{Answer, Refusal};
+use crate::serve::mqtt::connect::{Connect, Read, Version};
+use crate::serve::mqtt::packet_boundary::{ClientEnd, DestinationEnd, Lines};
+use crate::serve::mqtt::rebalancer::Homing;
+
+/// A server ends the connection of a client that was silent for 1.5 times its keep-alive; a little more is given
+/// here, so that the destination is the one who does it.
+const GRACE: Duration = Duration::from_secs(10);
+/// Where the client said that it need not say anything.
+const SILENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// MQTT.
+#[derive(Debug)]
+pub(crate) struct Mqtt;
+
+impl Adapter for Mqtt {
+    fn word(&self) -> &'static str {
+        "mqtt"
+    }
+
+    fn alpn(&self) -> Vec<&'static [u8]> {
+        vec![b"mqtt"]
+    }
+
+    fn recognise(&self, first: &[u8]) -> Recognised {
+        connect::recognise(first)
+    }
+
+    fn serve(&self, connection: Connection) {
+        Connection::spawn(serve(connection));
+    }
+}
+
+/// What is kept of a CONNECT while its destination is looked for.
+struct Wish {
+    version: Version,
+    key: Option<u64>,
+    keep_alive: u16,
+    packet: Vec<u8>,
+}
+
+async fn serve(mut connection: Connection) {
+    let limit = connection.limit(connection.patience());
+    let Some(read) = limit.within(read_connect(&mut connection)).await else {
+        return connection.refuse(Fault::TooSlow);
+    };
+    drop(limit);
+    let wish = match read {
+        Ok(wish) => wish,
+        Err(None) => return,
+        Err(Some((fault, answer))) => {
+            connection.refuse(fault);
+            return say(&mut connection, answer).await;
+        }
+    };
+    let unavailable = connack::refuse(Some(wish.version), Refusal::Unavailable);
+    let Some(mut passage) = connection.route("MQTT") else { return say(&mut connection, unavailable).await };
+    match find(&mut passage, &wish).await {
+        Some((destination, idle)) => relay(passage, connection, destination, &wish, idle).await,
+        None => say(&mut connection, unavailable).await,
+    }
+}
+
+/// Reads the CONNECT and takes it from the buffer. Who leaves is given no answer.
+async fn read_connect(connection: &mut Connection) -> Result<Wish, Option<(Fault, &'static [u8])>> {
+    let most = connection.most_bytes();
+    loop {
+        let (fault, version, why) = match connect::read(connection.buffer(), most) {
+            Read::Whole(Connect { version, key, keep_alive, len }) => {
+                let packet = connection.buffer().drain(..len).collect();
+                return Ok(Wish { version, key, keep_alive, packet });
+            }
+            Read::Incomplete if matches!(connection.read().await, Ok(1..)) => continue,
+            Read::Incomplete => return Err(None),
+            Read::Malformed(version) => (Fault::Malformed, version, Refusal::Malformed),
+            Read::UnknownVersion => (Fault::Malformed, None, Refusal::UnknownVersion),
+            Read::TooLarge(version) => (Fault::TooLarge, version, Refusal::TooLarge),
+        };
+        return Err(Some((fault, connack::refuse(version, why))));
+    }
+}
+
+/// A last word, for which nobody waits long.
+async fn say(connection: &mut Connection, word: &[u8]) {
+    let limit = connection.limit(Duration::from_secs(2));
+    let _best_effort = limit.within(connection.write_all(word)).await;
+    connection.end();
+}
+
+/// A destination that answered the CONNECT, and how long the connection may be silent; who says that it cannot
+/// serve is passed over.
+async fn find(passage: &mut Passage, wish: &Wish) -> Option<(Destination, Duration)> {
+    loop {
+        let mut destination = passage.next(wish.key).await.ok()?;
+        let limit = passage.limit(passage.patience());
+        let failing = match limit.within(ask(&mut destination, wish)).await {
+            Some(Answer::Given(theirs)) => {
+                passage.served(&mut destination);
+                return Some((destination, silence(theirs.unwrap_or(wish.keep_alive))));
+            }
+            Some(_) => Failing::Refused,
+            None => Failing::Silent,
+        };
+        passage.failed(destination, failing).ok()?;
+    }
+}
+
+async fn ask(destination: &mut Destination, wish: &Wish) -> Answer {
+    if destination.write_all(&wish.packet).await.is_err() {
+        return Answer::Unavailable;
+    }
+    loop {
+        match connack::read(destination.buffer(), wish.version) {
+            Answer::Incomplete if matches!(destination.read().await, Ok(1..)) => {}
+            Answer::Incomplete => return Answer::Unavailable,
+            answer => return answer,
+        }
+    }
+}
+
+fn silence(keep_alive: u16) -> Duration {
+    match keep_alive {
+        0 => SILENCE,
+        seconds => Duration::from_secs(u64::from(seconds)) * 3 / 2 + GRACE,
+    }
+}
+
+/// Runs packets both ways. A client that belongs to a destination may be asked to come home meanwhile.
+async fn relay(
+    mut passage: Passage,
+    mut connection: Connection,
+    mut destination: Destination,
+    wish: &Wish,
+    idle: Duration,
+) {
+    let Some(key) = wish.key else { return passage.relay_for(connection, destination, idle).await };
+    let lines = Lines::new(connection.buffer().len(), destination.buffer().len());
+    let (worker, door) = (connection.guest.worker.clone(), connection.guest.door.clone());
+    let place = (passage.rule(), destination.id());
+    let resident = Homing::enter(&worker, &door, key, place);
+    let mut client_end =
+        ClientEnd { stream: &mut connection.stream, lines: lines.clone(), resident, recalled: false };
+    let mut destination_end = DestinationEnd { stream: &mut destination.stream, lines };
+    let early = std::mem::take(&mut connection.early);
+    let unsent = std::mem::take(&mut destination.early);
+    let ends: [&mut dyn Mouth; 2] = [&mut client_end, &mut destination_end];
+    passage.carry(ends, &destination.assignment, early, unsent, idle).await;
+    if client_end.recalled {
+        passage.ended(Reason::Rebalanced);
+    }
+}

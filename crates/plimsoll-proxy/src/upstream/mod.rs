@@ -1,0 +1,8 @@
+//! A worker's side of a pool: connections to destinations, their limits, and the queue for them.
+
+pub(crate) mod connection_limit;
+pub(crate) mod h2_client_stream;
+pub(crate) mod h2_connections;
+pub(crate) mod pool;
+pub(crate) mod queue;
+pub(crate) mod upstream_stream;

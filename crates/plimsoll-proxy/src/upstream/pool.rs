@@ -1,0 +1,412 @@
+//! Where a connection to a destination comes from: the warmest idle one, or a new one.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
+use plimsoll_core::subset::Subset;
+use plimsoll_core::{
+    Address, Assignment, DestinationId, DestinationStats, Name, NoDestination, Rng, Snapshot, Status, Tick,
+    Want,
+};
+use tokio::sync::Notify;
+
+use crate::forward::exchange::Upstream;
+use crate::forward::hedge::Pace;
+use crate::forward::request_context::Job;
+use crate::listener::tables::PoolTable;
+use crate::log::decision_log::Observer;
+use crate::net::proxy_protocol::{self, Origin};
+use crate::net::stream::Stream;
+use crate::net::tls::client_config::Offer;
+use crate::upstream::h2_client_stream::Call;
+use crate::upstream::h2_connections::{Link, Links, Opened};
+use crate::upstream::queue::Line;
+
+/// Idle connections kept per destination and worker. More than a worker needs at once are never idle;
+/// the number bounds what a burst leaves behind.
+const MAX_IDLE: usize = 1024;
+
+/// How long a connection rests on which bytes may still come that nobody wants.
+const REST: Duration = Duration::from_millis(100);
+
+/// One worker's side of a pool: its copy of the snapshot and its idle connections.
+#[derive(Debug)]
+pub(crate) struct WorkerPool {
+    pub(crate) table: RefCell<Arc<PoolTable>>,
+    observer: Rc<Observer>,
+    generation: Cell<u64>,
+    snapshot: RefCell<Arc<Snapshot>>,
+    idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
+    links: Links,
+    pub(crate) worker: usize,
+    /// There may be room for a connection again.
+    pub(crate) berth_freed: Notify,
+    /// Who waits here for a place.
+    pub(crate) line: Line,
+    /// How long messages wait before a copy of them is sent, in a pool that hedges.
+    pub(crate) pace: RefCell<Option<Pace>>,
+}
+
+fn call(link: &Rc<Link>, job: &mut Job) -> Upstream {
+    job.frame(false);
+    let ends = job.body.is_done() && job.wire.len() == job.head_len;
+    Upstream::Http2(Box::new(Call::new(link, job.head_len, ends)))
+}
+
+impl Opened {
+    /// Serves this request.
+    pub(crate) fn serve(self, job: &mut Job) -> Upstream {
+        match self {
+            Self::Link(link) => call(&link, job),
+            Self::Http1(stream) => {
+                job.frame(true);
+                Upstream::Http1(stream)
+            }
+        }
+    }
+}
+
+/// A connection that a request wants: to whom, speaking what, and on whose behalf.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    id: DestinationId,
+    address: Address,
+    protocol: PoolProtocol,
+    origin: Option<Rc<Origin>>,
+}
+
+/// A destination that takes a message, and where it listens.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) assignment: Assignment,
+    pub(crate) address: Address,
+}
+
+/// Destination numbers are small and dense; one multiplication spreads them.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(u32::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    address: Address,
+    since: Tick,
+    /// It is not to be used before this moment. (Not `since`: a message that was chosen for earlier than the
+    /// connection became idle may well have it.)
+    rests_until: Tick,
+}
+
+impl WorkerPool {
+    pub(crate) fn new(table: Arc<PoolTable>, worker: usize, observer: Rc<Observer>) -> Self {
+        let snapshot = table.feed.latest();
+        Self {
+            generation: Cell::new(snapshot.generation),
+            snapshot: RefCell::new(snapshot),
+            pace: RefCell::new(table.config.hedge.map(Pace::new)),
+            table: RefCell::new(table),
+            observer,
+            idle: RefCell::default(),
+            links: Links::default(),
+            line: Line::default(),
+            worker,
+            berth_freed: Notify::new(),
+        }
+    }
+
+    /// Takes over a newer configuration. Idle connections stay, unless what proves their other end is new.
+    pub(crate) fn adopt(&self, table: &Arc<PoolTable>) {
+        let before = self.table.replace(table.clone());
+        let hedge = table.config.hedge;
+        let goes_on =
+            self.pace.borrow().as_ref().is_some_and(|pace| hedge.is_some_and(|spec| pace.follows(spec)));
+        if !goes_on {
+            self.pace.replace(hedge.map(Pace::new));
+        }
+        let same = match (&before.trust, &table.trust) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            _ => false,
+        };
+        // Only those opened from now on are counted.
+        let counts = table.config.limits_connections() && !before.config.limits_connections();
+        if !same || counts {
+            self.idle.borrow_mut().clear();
+            self.links.clear();
+        }
+    }
+
+    /// Takes over a newer snapshot if one was published: one atomic load when not.
+    fn refresh(&self) {
+        let table = self.table.borrow();
+        if table.feed.generation() != self.generation.get() {
+            let latest = table.feed.latest();
+            self.generation.set(latest.generation);
+            *self.snapshot.borrow_mut() = latest;
+        }
+    }
+
+    /// Chooses a destination for one message from the latest snapshot.
+    pub(crate) fn balance_load(
+        &self,
+        want: &Want<'_>,
+        now: Tick,
+        rng: &mut Rng,
+    ) -> Result<Chosen, NoDestination> {
+        self.refresh();
+        let snapshot = self.snapshot.borrow();
+        let assignment = self.observer.balance_load(&snapshot, want, now, rng, |note| {
+            note(self.table.borrow().tallies.of(want.worker));
+        })?;
+        let member = &snapshot.members[assignment.member()].destination;
+        Ok(Chosen { assignment, address: member.address.clone() })
+    }
+
+    /// Messages that wait long are sent to a second destination as well.
+    pub(crate) fn hedges(&self) -> bool {
+        self.pace.borrow().is_some()
+    }
+
+    /// The number of the pool's latest snapshot.
+    pub(crate) fn generation(&self) -> u64 {
+        self.table.borrow().feed.generation()
+    }
+
+    /// May a destination finish what it has begun, and is it still where it was?
+    pub(crate) fn keeps(&self, id: DestinationId, address: &Address) -> bool {
+        self.refresh();
+        let snapshot = self.snapshot.borrow();
+        let member = snapshot.members.iter().find(|member| member.id == id);
+        member.is_some_and(|member| {
+            let finishes =
+                member.status.serves() || matches!(member.status, Status::Draining | Status::Overloaded);
+            finishes && member.destination.address == *address
+        })
+    }
+
+    /// Where `key` belongs, and since when it stands as it does.
+    pub(crate) fn home(&self, key: u64, subset: Option<&Subset>) -> Option<(DestinationId, Tick)> {
+        self.refresh();
+        let snapshot = self.snapshot.borrow();
+        snapshot.home(key, subset).map(|member| (member.id, member.since))
+    }
+
+    /// Is there a destination for such a message that may serve, has room and was not tried?
+    pub(crate) fn has_untried(&self, want: &Want<'_>) -> bool {
+        self.snapshot.borrow().has_untried(want)
+    }
+
+    /// Opens a connection to a destination, which is told whose it is where the pool wants that, with TLS on
+    /// it where the pool speaks that.
+    pub(crate) async fn connect(
+        &self,
+        id: DestinationId,
+        address: &Address,
+        origin: Option<&Origin>,
+    ) -> io::Result<Stream> {
+        // Nobody knows what is said on it; a choice of the destination would be of no use to anybody.
+        self.connect_for(id, address, origin, Offer::Http1).await
+    }
+
+    async fn connect_for(
+        &self,
+        id: DestinationId,
+        address: &Address,
+        origin: Option<&Origin>,
+        offer: Offer,
+    ) -> io::Result<Stream> {
+        let mut stream = self.moor(id, address).await?;
+        let header = proxy_protocol::header(self.proxy_protocol(), origin);
+        stream.write_all(&header).await?;
+        let trust = self.table.borrow().trust.clone();
+        match trust {
+            None => Ok(stream),
+            Some(trust) => {
+                let name = self.name_of(id).ok_or(io::ErrorKind::NotFound)?;
+                let shaken = trust.shake_hands(stream, &name, offer).await;
+                shaken.inspect_err(|error| self.tell_of_handshake(&name, error))
+            }
+        }
+    }
+
+    /// Clients are only told that there is no connection. What rustls says names certificates, and no secrets.
+    fn tell_of_handshake(&self, destination: &Name, error: &io::Error) {
+        let pool = &self.table.borrow().config.name;
+        tracing::debug!(event = "no_handshake", %pool, %destination, %error, "a handshake with a destination failed");
+    }
+
+    /// What a request can have at once: an idle connection, or room on a link.
+    pub(crate) fn ready_upstream(
+        &self,
+        id: DestinationId,
+        address: &Address,
+        job: &mut Job,
+        now: Tick,
+    ) -> Option<Upstream> {
+        let protocol = self.protocol_for(job);
+        if protocol != PoolProtocol::Http1
+            && let Some(link) = self.links.take(id, address)
+        {
+            return Some(call(&link, job));
+        }
+        let idle = match protocol {
+            PoolProtocol::Http2 => None,
+            _ if self.is_private() => job.origin.as_ref()?.take(self.number(), id, address),
+            _ => self.take(id, address, now),
+        }?;
+        job.frame(true);
+        Some(Upstream::Http1(idle))
+    }
+
+    /// What it wants when there is nothing at once.
+    pub(crate) fn wanted(&self, id: DestinationId, address: &Address, job: &Job) -> Wanted {
+        let (protocol, origin) = (self.protocol_for(job), job.origin.clone());
+        Wanted { id, address: address.clone(), protocol, origin }
+    }
+
+    /// A new connection, or room on a new link.
+    ///
+    /// # Errors
+    /// It could not be opened.
+    pub(crate) async fn open(&self, wanted: &Wanted) -> io::Result<Opened> {
+        let Wanted { id, address, protocol, origin } = wanted;
+        let offer = if *protocol == PoolProtocol::Http1 { Offer::Http1 } else { Offer::Pool };
+        let connect = self.connect_for(*id, address, origin.as_deref(), offer);
+        match protocol {
+            PoolProtocol::Http1 => connect.await.map(Opened::Http1),
+            PoolProtocol::Http2 => self.links.open(*id, address, connect, false).await,
+            PoolProtocol::Auto => self.links.open(*id, address, connect, true).await,
+        }
+    }
+
+    fn number(&self) -> u64 {
+        self.table.borrow().number
+    }
+
+    fn proxy_protocol(&self) -> ProxyProtocol {
+        self.table.borrow().config.proxy_protocol
+    }
+
+    /// A connection to a destination is for one client only: it began with that one's header.
+    fn is_private(&self) -> bool {
+        self.proxy_protocol() != ProxyProtocol::None
+    }
+
+    /// What is spoken for this request. Where there is a choice, a switch of protocols goes by HTTP/1: every
+    /// destination that speaks both can be asked for it there, and few over HTTP/2.
+    fn protocol_for(&self, job: &Job) -> PoolProtocol {
+        match self.table.borrow().config.protocol {
+            PoolProtocol::Auto if job.upgrade => PoolProtocol::Http1,
+            protocol => protocol,
+        }
+    }
+
+    /// The destination's name, for a log line.
+    pub(crate) fn name_of(&self, id: DestinationId) -> Option<Name> {
+        self.snapshot.borrow().members.iter().find(|m| m.id == id).map(|m| m.destination.name.clone())
+    }
+
+    /// The most recently used idle connection that is still quiet; warm ones are the likeliest to live.
+    pub(crate) fn take(&self, id: DestinationId, address: &Address, now: Tick) -> Option<Stream> {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.get_mut(&id)?;
+        while let Some(mut candidate) = list.pop_back() {
+            if now < candidate.rests_until {
+                list.push_back(candidate);
+                return None;
+            }
+            if candidate.address == *address && candidate.stream.is_quiet() {
+                return Some(candidate.stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose last answer was read to its very end.
+    pub(crate) fn give(&self, id: DestinationId, address: Address, stream: Stream, job: &Job, now: Tick) {
+        if self.is_wanted(id) {
+            return;
+        }
+        if self.is_private() {
+            // What is kept for one client cannot be closed for another.
+            let kept = job.origin.as_ref().filter(|_| !self.table.borrow().config.limits_connections());
+            if let Some(origin) = kept {
+                origin.keep(self.number(), id, address, stream);
+            }
+            return;
+        }
+        self.keep(id, |list| list.push_back(Idle { stream, address, since: now, rests_until: Tick::ZERO }));
+    }
+
+    /// Keeps a connection whose last answer told of a body it must not have: a destination that sends one
+    /// all the same would have it taken for the next answer. Used again after a rest, if it was silent.
+    pub(crate) fn give_to_rest(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
+        if self.is_private() || self.is_wanted(id) {
+            return;
+        }
+        self.keep(id, |list| list.push_front(Idle { stream, address, since: now, rests_until: now + REST }));
+    }
+
+    fn keep(&self, id: DestinationId, add: impl FnOnce(&mut VecDeque<Idle>)) {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.entry(id).or_default();
+        if list.len() == MAX_IDLE {
+            list.pop_front();
+        }
+        add(list);
+    }
+
+    /// Returns the statistics of each member, by its id.
+    pub(crate) fn destination_stats(
+        &self,
+    ) -> impl Iterator<Item = (DestinationId, Arc<DestinationStats>)> + use<> {
+        self.refresh();
+        let snapshot = self.snapshot.borrow().clone();
+        (0..snapshot.members.len()).map(move |n| (snapshot.members[n].id, snapshot.members[n].stats.clone()))
+    }
+
+    /// Closes what was idle for longest: of one destination, or of all.
+    pub(crate) fn close_coldest(&self, of: Option<DestinationId>) {
+        let mut idle = self.idle.borrow_mut();
+        let lists = idle.iter_mut().filter(|(id, list)| !list.is_empty() && of.is_none_or(|of| of == **id));
+        let coldest = lists.min_by_key(|(_, list)| list.front().map(|idle| idle.since));
+        match coldest.and_then(|(_, list)| list.pop_front()) {
+            Some(closed) => drop(closed),
+            None => self.links.close_idle(of),
+        }
+    }
+
+    /// Closes what was idle too long, what the destination closed, and what belongs to nobody any more.
+    pub(crate) fn sweep(&self, now: Tick) {
+        let limit: Duration = self.table.borrow().config.timeouts.idle;
+        self.refresh();
+        let snapshot = self.snapshot.borrow();
+        self.links.sweep(|id| snapshot.members.iter().any(|m| m.id == id));
+        self.idle.borrow_mut().retain(|id, list| {
+            let member = snapshot.members.iter().any(|m| m.id == *id);
+            list.retain_mut(|idle| member && now.since(idle.since) < limit && idle.stream.is_quiet());
+            !list.is_empty()
+        });
+    }
+}
