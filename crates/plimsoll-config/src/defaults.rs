@@ -97,7 +97,7 @@ pub const OUTLIER: OutlierSpec = OutlierSpec {
     max_ejection: Duration::from_secs(300),
     max_ejected: 0.5,
     interval: Some(Duration::from_secs(10)),
-    silence: Some(Duration::from_secs(1)),
+    unresponsive_after: Some(Duration::from_secs(1)),
     learns: false,
 };
 
@@ -233,7 +233,7 @@ mod tests {
             ("outlier_detection.consecutive_failures", OUTLIER.consecutive_failures.to_string()),
             ("outlier_detection.base_ejection", dur(OUTLIER.base_ejection)),
             ("outlier_detection.interval", OUTLIER.interval.map_or(String::new(), dur)),
-            ("outlier_detection.silence", OUTLIER.silence.map_or(String::new(), dur)),
+            ("outlier_detection.unresponsive_after", OUTLIER.unresponsive_after.map_or(String::new(), dur)),
             ("outlier_detection.max_ejected", percent(OUTLIER.max_ejected)),
             ("retry.attempts", retry.attempts.to_string()),
             ("retry.budget", percent(retry.budget)),

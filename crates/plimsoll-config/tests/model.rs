@@ -323,13 +323,21 @@ fn zones_overflow_and_subsets() {
         config(&text).pools[0].spread.clone()
     };
     let usual = spread("", "").zone.unwrap();
-    assert_eq!((&*usual.own, usual.busy, usual.split_keys), ("eu-1", None, false));
-    let own = spread("zone_aware: {busy: 50, keys: zone}", "zone_aware: {busy: 80}").zone.unwrap();
-    assert_eq!((own.busy, own.split_keys), (Some(80), true));
-    assert_eq!(spread("zone_aware: {busy: 50}", "zone_aware: {busy: none}").zone.unwrap().busy, None);
+    assert_eq!((&*usual.own, usual.spill_over_at, usual.zone_local_keys), ("eu-1", None, false));
+    let own = spread("zone_aware: {spill_over_at: 50, keys: zone}", "zone_aware: {spill_over_at: 80}")
+        .zone
+        .unwrap();
+    assert_eq!((own.spill_over_at, own.zone_local_keys), (Some(80), true));
+    assert_eq!(
+        spread("zone_aware: {spill_over_at: 50}", "zone_aware: {spill_over_at: none}")
+            .zone
+            .unwrap()
+            .spill_over_at,
+        None
+    );
     assert_eq!(spread("", "zone_aware: false").zone, None);
-    assert_eq!(spread("zone_aware: false", "zone_aware: true").zone.unwrap().busy, None);
-    assert_eq!(pool("zone_aware: {busy: 9}", "").spread.zone, None, "no zone, no preference");
+    assert_eq!(spread("zone_aware: false", "zone_aware: true").zone.unwrap().spill_over_at, None);
+    assert_eq!(pool("zone_aware: {spill_over_at: 9}", "").spread.zone, None, "no zone, no preference");
     assert_eq!(pool("", "").spread.overprovision, None);
     assert_eq!(pool("overprovision: \"140%\"", "").spread.overprovision, Some(1.4));
     assert_eq!(

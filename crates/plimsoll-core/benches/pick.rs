@@ -129,7 +129,7 @@ fn formulas(c: &mut Criterion) {
 
 /// What it costs to draw which tier a message meets first: two zones, and a first priority that has lost half.
 fn tiers(c: &mut Criterion) {
-    let zone = |busy| Some(ZoneSpec { own: "a".into(), busy, split_keys: false });
+    let zone = |spill_over_at| Some(ZoneSpec { own: "a".into(), spill_over_at, zone_local_keys: false });
     let plain = SpreadSpec::default();
     let kinds = [
         ("one tier", plain.clone()),

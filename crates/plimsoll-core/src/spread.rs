@@ -41,10 +41,10 @@ pub struct ZoneSpec {
     /// Where this balancer stands.
     pub own: Name,
     /// So much in flight for each destination of the own zone (of weight 1) is enough: above it messages begin to
-    /// spill over, and at twice that they are spread over all zones. `None`: they are never too busy.
-    pub busy: Option<u32>,
+    /// spill over, and at twice that they are spread over all zones. `None`: they are never too spill_over_at.
+    pub spill_over_at: Option<u32>,
     /// Keys are spread like other messages; else a key's destination is the same whatever zone it comes from.
-    pub split_keys: bool,
+    pub zone_local_keys: bool,
 }
 
 /// Zones told apart; destinations of any further ones count as having none.
@@ -62,7 +62,7 @@ pub struct Reach {
 /// How the first tier is drawn.
 pub(crate) struct First {
     levels: Box<[Level]>,
-    /// What is expected of each tier as the first one met, busy or not.
+    /// What is expected of each tier as the first one met, spill_over_at or not.
     shares: Box<[f64]>,
 }
 
@@ -80,7 +80,7 @@ struct Zones {
     preferred: Lots,
     /// All by weight.
     even: Lots,
-    busy: Option<Busy>,
+    spill_over_at: Option<Busy>,
 }
 
 /// Tiers, and up to where draws of 32 bits fall to each.
@@ -126,8 +126,8 @@ impl First {
         let drawn = want.home.or(want.key).map_or_else(|| rng.next_u64(), |key| mix(key ^ SALT));
         let Some(level) = self.levels.iter().find(|level| drawn >> 32 < level.end) else { return 0 };
         let Some(zones) = &level.zones else { return level.tier };
-        let lots = match &zones.busy {
-            Some(busy) if busy.spills(want.worker, rng) => &zones.even,
+        let lots = match &zones.spill_over_at {
+            Some(spill_over_at) if spill_over_at.spills(want.worker, rng) => &zones.even,
             _ => &zones.preferred,
         };
         lots.draw(drawn & u64::from(u32::MAX))
@@ -190,7 +190,7 @@ pub(crate) fn reach(
     spec: &SpreadSpec,
     subset: Option<&Subset>,
 ) -> Reach {
-    let zone = spec.zone.as_ref().filter(|zone| zone.split_keys || policy.needs() != Needs::Key);
+    let zone = spec.zone.as_ref().filter(|zone| zone.zone_local_keys || policy.needs() != Needs::Key);
     let part = subset.map_or(0, Subset::id);
     let (mut tiers, mut levels, mut shares) = (Vec::new(), Vec::new(), Vec::new());
     let found: Vec<(u8, Found)> = find(members, spec, subset).into_iter().collect();
@@ -293,7 +293,7 @@ fn by_zone(
     }
     let everyone: Arc<[Slot]> = found.slots.clone().into();
     let demand = 1.0 / (known.len() + 1) as f64;
-    let (mut keep, mut weights, mut spare, mut busy) = (0.0, Vec::new(), Vec::new(), None);
+    let (mut keep, mut weights, mut spare, mut spill_over_at) = (0.0, Vec::new(), Vec::new(), None);
     for ((kind, name), slots) in groups {
         let weight =
             slots.iter().map(|slot| u64::from(slot.weight)).sum::<u64>() as f64 / found.serving as f64;
@@ -301,7 +301,7 @@ fn by_zone(
         match kind {
             0 => {
                 keep = (weight / demand).min(1.0);
-                busy = zone.busy.map(|from| Busy::new(from, slots.clone()));
+                spill_over_at = zone.spill_over_at.map(|from| Busy::new(from, slots.clone()));
             }
             1 => spare.push((tier, (weight - demand).max(0.0))),
             _ => spare.push((tier, weight)),
@@ -313,7 +313,7 @@ fn by_zone(
         tier.zoned = Some(kind == 0);
         tiers.push(tier);
     }
-    Some(Zones { preferred: preferred(keep, &weights, &spare), even: Lots::new(weights), busy })
+    Some(Zones { preferred: preferred(keep, &weights, &spare), even: Lots::new(weights), spill_over_at })
 }
 
 /// What the own zone keeps, and the others by what they have to spare; by weight where none has, which only rounding

@@ -367,7 +367,7 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
             max_ejected: [0.0, 0.1, 0.5, 1.0][rng.index(4)],
             interval: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(20))),
             learns: rng.below(2) == 0,
-            silence: (rng.below(2) == 0).then(|| Duration::from_millis(1 + rng.below(5000))),
+            unresponsive_after: (rng.below(2) == 0).then(|| Duration::from_millis(1 + rng.below(5000))),
         },
         spread: SpreadSpec { backup_tiers: rng.below(4) > 0, ..SpreadSpec::default() },
         slow_start: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(40))),

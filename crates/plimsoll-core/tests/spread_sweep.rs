@@ -30,7 +30,7 @@ fn member(rank: u32, zone: Option<&str>, priority: u8, weight: u16, serves: bool
 }
 
 fn zone(own: &str) -> ZoneSpec {
-    ZoneSpec { own: own.into(), busy: None, split_keys: false }
+    ZoneSpec { own: own.into(), spill_over_at: None, zone_local_keys: false }
 }
 
 fn picture(algorithm: Algorithm, spec: &SpreadSpec, members: &[Member]) -> Snapshot {
@@ -122,7 +122,7 @@ fn a_busy_zone_spills_over_little_by_little() {
         let mut rng = Rng::new(5);
         let hold = |_| balance_load(&all, &Want::default(), Tick::ZERO, &mut rng).expect("all serve");
         let _held: Vec<Assignment> = (0..4 * in_flight).map(hold).collect();
-        let snapshot = zoned(Algorithm::Random, ZoneSpec { busy: Some(10), ..zone("a") }, &members);
+        let snapshot = zoned(Algorithm::Random, ZoneSpec { spill_over_at: Some(10), ..zone("a") }, &members);
         let got = send(&snapshot, 20_000, &Want::default(), &mut Rng::new(1));
         got[4..].iter().sum::<usize>() as f64 / 20_000.0
     };
@@ -162,7 +162,7 @@ fn keys_and_homes_are_where_they_are_from_whatever_zone_a_message_comes() {
     };
     let [a, b] = ["a", "b"].map(|own| zoned(Algorithm::Hash, zone(own), &members));
     let [p, q] = ["a", "b"].map(|own| zoned(Algorithm::P2c, zone(own), &members));
-    let split = zoned(Algorithm::Hash, ZoneSpec { split_keys: true, ..zone("a") }, &members);
+    let split = zoned(Algorithm::Hash, ZoneSpec { zone_local_keys: true, ..zone("a") }, &members);
     for n in 0..1_000_u32 {
         let key = Want { key: Some(hash(&n.to_le_bytes())), ..Want::default() };
         let home = Want { home: key.key, ..Want::default() };

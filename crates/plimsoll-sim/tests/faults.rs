@@ -98,7 +98,7 @@ fn a_destination_that_answers_nobody_gets_nothing_after_four_seconds() {
         let after = tally.share(14, 20, of_group(&scenario, "silent"));
         assert!(after < 0.001, "{algorithm:?}: {after}");
     });
-    scenario.outlier.silence = None;
+    scenario.outlier.unresponsive_after = None;
     let tally = simulate(&scenario, &Contender::Production(Algorithm::RoundRobin), 7);
     let after = tally.share(14, 20, of_group(&scenario, "silent"));
     assert!(after > 0.08, "nothing else finds it before a minute is over: {after}");

@@ -154,7 +154,8 @@ pub(crate) const LOAD_REPORTS: Keys = Keys::new("load_balancer.load_reports", &[
 pub(crate) const OVERLOAD: Keys =
     Keys::new("load_balancer.overload", &["enabled", "threshold", "recover", "max_overloaded"]);
 pub(crate) const CUSTOM: Keys = Keys::new("load_balancer.custom", &["expression"]);
-pub(crate) const ZONE_AWARE: Keys = Keys::new("load_balancer.zone_aware", &["enabled", "busy", "keys"]);
+pub(crate) const ZONE_AWARE: Keys =
+    Keys::new("load_balancer.zone_aware", &["enabled", "spill_over_at", "keys"]);
 pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
     "load_balancer.health_monitoring",
     &[
@@ -186,7 +187,7 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
 );
 pub(crate) const OUTLIER_DETECTION: Keys = Keys::new(
     "load_balancer.outlier_detection",
-    &["consecutive_failures", "interval", "silence", "base_ejection", "max_ejected"],
+    &["consecutive_failures", "interval", "unresponsive_after", "base_ejection", "max_ejected"],
 );
 pub(crate) const RETRY: Keys = Keys::new("load_balancer.retry", &["attempts", "when", "budget"]);
 pub(crate) const HEDGE: Keys = Keys::new("load_balancer.hedge", &["after", "max"]);

@@ -86,21 +86,21 @@ impl Reader<'_> {
         if let Some(interval) = mapping.get("interval").and_then(|p| self.duration(p, &defaults::INTERVAL)) {
             outlier.interval = Some(interval);
         }
-        let silence = |text: &str| match text {
+        let parse = |text: &str| match text {
             "none" => Ok(None),
             text => Ok(Some(text.parse::<ConfigDuration>()?.0)),
         };
-        if let Some(node) = mapping.get("silence")
-            && let Some(silence) = self.parsed(node, "a duration like \"1s\", or none", silence)
+        if let Some(node) = mapping.get("unresponsive_after")
+            && let Some(after) = self.parsed(node, "a duration like \"1s\", or none", parse)
         {
-            if silence.is_some_and(|silence| !defaults::INTERVAL.contains(&silence)) {
+            if after.is_some_and(|after| !defaults::INTERVAL.contains(&after)) {
                 self.problem(
                     node,
                     Code::OutOfRange,
                     format!("`{}` is out of range: 10ms to 1d", node.shown()),
                 );
             }
-            outlier.silence = silence;
+            outlier.unresponsive_after = after;
         }
         set_if_given(&mut outlier.max_ejected, mapping.get("max_ejected").and_then(|p| self.share(p)));
     }

@@ -59,9 +59,9 @@ impl Reader<'_> {
     fn zone_aware(&mut self, node: &ConfigNode<'_>, zone: &mut ZoneSettings) {
         let Some(mapping) = self.mapping(node, &keys::ZONE_AWARE) else { return };
         zone.off = !mapping.get("enabled").and_then(|p| self.boolean(p)).unwrap_or(true);
-        if let Some(node) = mapping.get("busy") {
+        if let Some(node) = mapping.get("spill_over_at") {
             let none = node.is_text() && !node.is_number_in_quotes();
-            zone.busy = if none {
+            zone.spill_over_at = if none {
                 self.keyword(node, &[("none", ())], &[]);
                 None
             } else {
@@ -69,7 +69,10 @@ impl Reader<'_> {
             };
         }
         let keys = [("pool", false), ("zone", true)];
-        set_if_given(&mut zone.split_keys, mapping.get("keys").and_then(|p| self.keyword(p, &keys, &[])));
+        set_if_given(
+            &mut zone.zone_local_keys,
+            mapping.get("keys").and_then(|p| self.keyword(p, &keys, &[])),
+        );
     }
 
     /// The part of its pool a route is for.

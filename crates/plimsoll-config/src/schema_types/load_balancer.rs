@@ -115,7 +115,7 @@ struct ZoneAware {
     /// On unless `false`.
     enabled: Option<Bool>,
     /// In flight at each of its destinations of weight 1: above it messages begin to spill over.
-    busy: Option<IntegerOrNone>,
+    spill_over_at: Option<IntegerOrNone>,
     /// Whether keys are spread over the whole pool, or over the own zone first.
     keys: Option<ZoneKeys>,
 }
@@ -184,7 +184,7 @@ struct OutlierDetection {
     /// All that serve are compared with each other so often.
     interval: Option<ConfigDuration>,
     /// Messages that wait for so long, and many times longer than usual, make a destination suspect; `none` = never.
-    silence: Option<DurationOrNone>,
+    unresponsive_after: Option<DurationOrNone>,
     /// The first time; the n-th in a row lasts n times as long.
     base_ejection: Option<ConfigDuration>,
     /// At most this share of the pool is set aside at once.

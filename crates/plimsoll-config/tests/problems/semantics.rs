@@ -492,10 +492,16 @@ fn when_checks_are_made() {
     ] {
         check_policy(&format!("  health_monitoring: {{{keys}}}"), &[problem]);
     }
-    check_policy("  outlier_detection: {silence: 500ms}", &[]);
-    check_policy("  outlier_detection: {silence: none}", &[]);
-    check_policy("  outlier_detection: {silence: ▸1ms}", &["out-of-range outlier_detection.silence"]);
-    check_policy("  outlier_detection: {silence: ▸never}", &["bad-unit outlier_detection.silence"]);
+    check_policy("  outlier_detection: {unresponsive_after: 500ms}", &[]);
+    check_policy("  outlier_detection: {unresponsive_after: none}", &[]);
+    check_policy(
+        "  outlier_detection: {unresponsive_after: ▸1ms}",
+        &["out-of-range outlier_detection.unresponsive_after"],
+    );
+    check_policy(
+        "  outlier_detection: {unresponsive_after: ▸never}",
+        &["bad-unit outlier_detection.unresponsive_after"],
+    );
 }
 
 #[test]
@@ -561,7 +567,7 @@ fn limits_that_make_no_sense() {
 
 #[test]
 fn zones_overflow_and_subsets() {
-    check_policy("  zone_aware: {busy: ▸0}", &["out-of-range zone_aware.busy"]);
+    check_policy("  zone_aware: {spill_over_at: ▸0}", &["out-of-range zone_aware.spill_over_at"]);
     check_policy("  zone_aware: {keys: ▸all}", &["bad-value zone_aware.keys"]);
     check_policy("  zone_aware: ▸9", &["wrong-type zone_aware"]);
     check_policy("  overprovision: ▸1.4", &["wrong-type overprovision"]);
@@ -569,7 +575,7 @@ fn zones_overflow_and_subsets() {
     check("zone: ▸\"\"\nlisten: \":80\"\ndestinations: [\"a:1\"]", &["bad-value zone"]);
     check(
         "listeners: [{name: a, address: \":80\", pool: p}]\npools: {p: {destinations: [\"a:1\"], \
-         load_balancer: {▸zone_aware: {busy: 9}}}}",
+         load_balancer: {▸zone_aware: {spill_over_at: 9}}}}",
         &["conflict pools.p.load_balancer.zone_aware"],
     );
     check_route("{pool: api, ▸subset: {}}", &["bad-value [0].subset"]);

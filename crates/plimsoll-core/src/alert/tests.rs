@@ -35,7 +35,7 @@ fn spec() -> PoolSpec {
             max_ejection: SEC * 300,
             max_ejected: 1.0,
             interval: None,
-            silence: None,
+            unresponsive_after: None,
             learns: false,
         },
         spread: SpreadSpec::default(),

@@ -163,7 +163,7 @@ pub struct OutlierSpec {
     pub interval: Option<Duration>,
     /// Messages that wait for so long, and for many times longer than they and its peers' usually do, make a
     /// destination signal before their own time limit does; `None` = they do not.
-    pub silence: Option<Duration>,
+    pub unresponsive_after: Option<Duration>,
     /// Each is judged by what is usual of it, too (`quality.learning`), at every comparison.
     pub learns: bool,
     /// At most this share of the pool is ejected at once (one always may be, if others serve), 0.0 to 1.0.

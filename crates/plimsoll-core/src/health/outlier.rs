@@ -197,7 +197,7 @@ mod tests {
         max_ejection: Duration::from_secs(100),
         max_ejected: 0.5,
         interval: None,
-        silence: None,
+        unresponsive_after: None,
         learns: false,
     };
     const ROOM: Room = Room { members: 4, ejected: 0, others_serve: true, others_suffice: true };

@@ -121,7 +121,7 @@ impl Pool {
     pub(super) fn plan_look(&mut self, now: Tick) {
         let heard = self.spec.outlier.consecutive_failures > 0 || self.spec.health.is_some();
         // The only destination serves whatever it is like.
-        let silence = self.spec.outlier.silence.filter(|_| heard && self.entries.len() > 1);
+        let silence = self.spec.outlier.unresponsive_after.filter(|_| heard && self.entries.len() > 1);
         self.look_at = match silence {
             None => Tick::NEVER,
             // Who comes and goes often must not put it off for ever.
@@ -132,7 +132,7 @@ impl Pool {
 
     /// Looks for destinations that take messages and answer none.
     pub(super) fn look(&mut self, now: Tick) {
-        let Some(least) = self.spec.outlier.silence else { return };
+        let Some(least) = self.spec.outlier.unresponsive_after else { return };
         if self.entries.iter().all(|entry| entry.stats.in_flight() == 0) {
             return self.entries.iter_mut().for_each(|entry| entry.silence.forget());
         }

@@ -106,7 +106,7 @@ fn spec_of(health: HealthSpec) -> PoolSpec {
             base_ejection: Duration::ZERO,
             max_ejection: Duration::ZERO,
             interval: None,
-            silence: None,
+            unresponsive_after: None,
             learns: false,
             max_ejected: 0.0,
         },

@@ -238,7 +238,8 @@ fn the_own_zone_is_preferred_until_it_is_gone() {
             for (n, destination) in s.pools[0].destinations.iter_mut().enumerate() {
                 destination.zone = Some(if n < 2 { "here" } else { "there" }.into());
             }
-            s.pools[0].spread.zone = Some(ZoneSpec { own: "here".into(), busy: None, split_keys: false });
+            s.pools[0].spread.zone =
+                Some(ZoneSpec { own: "here".into(), spill_over_at: None, zone_local_keys: false });
         })
         .start();
     assert!((0..20).all(|_| who(&balancer, "/", "") != "c"));

@@ -135,7 +135,7 @@ fn a_destination_that_answers_nobody_is_found_long_before_the_time_limit() {
     let balancer = Setup::http(&[&gray, &peers[0], &peers[1]])
         .with(|s| {
             let pool = &mut s.pools[0];
-            (pool.outlier.consecutive_failures, pool.outlier.silence) = (5, Some(ms(200)));
+            (pool.outlier.consecutive_failures, pool.outlier.unresponsive_after) = (5, Some(ms(200)));
             pool.timeouts.response = secs(60);
         })
         .start();
@@ -182,7 +182,7 @@ fn one_client_alone_has_a_stopped_destination_checked_for_an_answer() {
                 rhythm,
                 ..checks(ProbeKind::Tcp)
             });
-            s.pools[0].outlier.silence = Some(ms(200));
+            s.pools[0].outlier.unresponsive_after = Some(ms(200));
             s.pools[0].timeouts.response = secs(60);
         })
         .start();

@@ -123,7 +123,7 @@ pub const NEVER_EJECTS: OutlierSpec = OutlierSpec {
     max_ejection: Duration::from_secs(300),
     max_ejected: 0.5,
     interval: None,
-    silence: None,
+    unresponsive_after: None,
     learns: false,
 };
 

@@ -252,7 +252,7 @@ fn outlier(given: &schema::OutlierDetection) -> OutlierSpec {
         max_ejection: NEVER_EJECTS.max_ejection.max(base_ejection),
         max_ejected: given.max_ejected.map_or(NEVER_EJECTS.max_ejected, |share| share.0),
         interval: Some(given.interval.map_or(INTERVAL, |span| span.0)).filter(|span| !span.is_zero()),
-        silence: given.silence.map(|span| span.0),
+        unresponsive_after: given.unresponsive_after.map(|span| span.0),
         learns: given.learning.unwrap_or(false),
     }
 }

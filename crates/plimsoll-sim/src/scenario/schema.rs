@@ -171,8 +171,8 @@ pub(super) struct OutlierDetection {
     pub(super) consecutive_failures: Option<u32>,
     pub(super) base_ejection: Option<Span>,
     pub(super) max_ejected: Option<Part>,
-    /// As `outlier_detection.silence` of the configuration; off without it.
-    pub(super) silence: Option<Span>,
+    /// As `outlier_detection.unresponsive_after` of the configuration; off without it.
+    pub(super) unresponsive_after: Option<Span>,
     /// As `quality.learning` of the configuration.
     pub(super) learning: Option<bool>,
     pub(super) interval: Option<Span>,

@@ -8,13 +8,13 @@ use plimsoll_core::spread::ZoneSpec;
 pub(crate) struct ZoneSettings {
     pub(crate) own: Option<Name>,
     pub(crate) off: bool,
-    pub(crate) busy: Option<u32>,
-    pub(crate) split_keys: bool,
+    pub(crate) spill_over_at: Option<u32>,
+    pub(crate) zone_local_keys: bool,
 }
 
 impl ZoneSettings {
     pub(crate) fn spec(&self) -> Option<ZoneSpec> {
         let own = self.own.clone().filter(|_| !self.off)?;
-        Some(ZoneSpec { own, busy: self.busy, split_keys: self.split_keys })
+        Some(ZoneSpec { own, spill_over_at: self.spill_over_at, zone_local_keys: self.zone_local_keys })
     }
 }

@@ -41,7 +41,7 @@ fn spec() -> PoolSpec {
         max_ejection: SEC * 300,
         max_ejected: 0.5,
         interval: None,
-        silence: None,
+        unresponsive_after: None,
         learns: false,
     };
     PoolSpec {

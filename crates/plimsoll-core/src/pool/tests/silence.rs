@@ -8,7 +8,7 @@ const DEEP: ProbeKind = ProbeKind::Other("deep");
 fn watchful() -> PoolSpec {
     let rhythm = Rhythm { fast: Some(SEC), jitter: 0.0, ..Rhythm::default() };
     let health = HealthSpec { rhythm, if_gray: Some(DEEP), ..checks() };
-    let outlier = OutlierSpec { silence: Some(SEC), ..spec().outlier };
+    let outlier = OutlierSpec { unresponsive_after: Some(SEC), ..spec().outlier };
     PoolSpec { health: Some(health), outlier, ..spec() }
 }
 

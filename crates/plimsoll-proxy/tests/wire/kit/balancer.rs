@@ -170,7 +170,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
             max_ejection: secs(300),
             max_ejected: 0.5,
             interval: None,
-            silence: None,
+            unresponsive_after: None,
             learns: false,
         },
         retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
