@@ -161,7 +161,7 @@ impl Snapshot {
             let needs = policy.needs();
             member.stats.set_latency_tracking(matches!(needs, Needs::Answers | Needs::Probes));
             if needs == Needs::Probes {
-                member.stats.measured().keep_near();
+                member.stats.measured().enable_latency_by_load();
             }
         }
         let part = |subset: &Arc<Subset>| (subset.id(), reach(policy, &members, spec, Some(subset)));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Slot;
 use super::least::EXACT_UP_TO;
-use crate::measure::{Stamped, in_units};
+use crate::measure::{TimestampedValue, in_units};
 use crate::rng::Rng;
 use crate::time::Tick;
 
@@ -13,7 +13,7 @@ const KNOWN_FOR: Duration = Duration::from_millis(100);
 
 /// One of the times of slots (of more than 64, of 64 drawn), by its place in their order.
 #[derive(Debug, Default)]
-pub(super) struct Among(Stamped);
+pub(super) struct Among(TimestampedValue);
 
 impl Among {
     /// What was known last, however old.

@@ -10,7 +10,7 @@ use super::lowest::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::formula::{Formula, Program, Reading, Source};
 use crate::health::score::score;
-use crate::measure::{LoadMetric, Stamped, in_units};
+use crate::measure::{LoadMetric, TimestampedValue, in_units};
 use crate::rng::Rng;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
@@ -93,9 +93,9 @@ impl Score for Scores {
 /// What is not known of a destination is the mean of what is known of the others: looked up now and then.
 #[derive(Debug, Default)]
 struct PoolMeans {
-    latency: Stamped,
-    errors: Stamped,
-    loads: [Stamped; LoadMetric::KINDS],
+    latency: TimestampedValue,
+    errors: TimestampedValue,
+    loads: [TimestampedValue; LoadMetric::KINDS],
     median: Median,
 }
 
@@ -130,12 +130,12 @@ impl Source for Reader<'_> {
 }
 
 impl Reader<'_> {
-    fn known(&self, read: impl Fn(&DestinationStats) -> Option<f32>, mean: &Stamped) -> f64 {
+    fn known(&self, read: impl Fn(&DestinationStats) -> Option<f32>, mean: &TimestampedValue) -> f64 {
         f64::from(read(self.stats).unwrap_or_else(|| self.mean(read, mean)))
     }
 
     #[cold]
-    fn mean(&self, read: impl Fn(&DestinationStats) -> Option<f32>, mean: &Stamped) -> f32 {
+    fn mean(&self, read: impl Fn(&DestinationStats) -> Option<f32>, mean: &TimestampedValue) -> f32 {
         if let Some(known) = mean.load(self.now)
             && known.elapsed < const { in_units(MEAN_FOR) }
         {

@@ -287,7 +287,7 @@ pub(crate) mod tests {
             stats: {
                 let stats = Arc::new(DestinationStats::new(1));
                 stats.set_latency_tracking(true);
-                stats.measured().keep_near();
+                stats.measured().enable_latency_by_load();
                 stats
             },
         };

@@ -8,7 +8,7 @@ use super::{Needs, Part, Picker, Policy, Slot};
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
-/// Peak EWMA, as Finagle and linkerd have it: a destination's [cost](crate::measure::Peak) times (in flight + 1),
+/// Peak EWMA, as Finagle and linkerd have it: a destination's [cost](crate::measure::PeakCost) times (in flight + 1),
 /// here over its weight; the lowest takes the message. Failures cost 5 s at least.
 ///
 /// Finagle and linkerd compare two drawn at random; here all are compared up to 16 destinations, and beyond that
@@ -50,12 +50,14 @@ impl Score for Costs {
 
     fn look(&self, slot: usize) -> Seen {
         let (stats, _) = &self.0[slot];
-        Seen { in_flight: stats.in_flight(), word: stats.measured().peak.bits() }
+        Seen { in_flight: stats.in_flight(), word: stats.measured().peak_cost.bits() }
     }
 
     fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {
         let (stats, per_weight) = &self.0[slot];
-        f64::from(stats.measured().peak.of(seen.word, now) * (seen.in_flight as f32 + 1.0) * per_weight)
+        f64::from(
+            stats.measured().peak_cost.decode(seen.word, now) * (seen.in_flight as f32 + 1.0) * per_weight,
+        )
     }
 }
 

@@ -118,7 +118,11 @@ impl PrequalPicker {
     fn probe(&self, slot: usize, uses: u32, at: Tick) -> Probe {
         let (stats, per_weight) = &self.loads[slot];
         let in_flight = stats.in_flight();
-        let time = stats.measured().near().and_then(|near| near.median(at, in_flight)).unwrap_or(0.0);
+        let time = stats
+            .measured()
+            .latency_by_load()
+            .and_then(|latencies| latencies.median(at, in_flight))
+            .unwrap_or(0.0);
         let load = in_flight as f32 * per_weight;
         Probe { slot: slot as u32, uses, load, time, at }
     }

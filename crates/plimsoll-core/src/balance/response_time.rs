@@ -7,7 +7,7 @@ use super::among::Among;
 use super::cursor::Parts;
 use super::lowest::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
-use crate::measure::Usual;
+use crate::measure::LogMean;
 use crate::rng::Rng;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
@@ -26,7 +26,7 @@ const SLOWEST: f32 = 100.0;
 /// the weight, times how much slower a destination usually is than the pool; the lowest takes the message, and
 /// those that tie take turns in configured order.
 ///
-/// Slower: its usual time ([`Usual`]) over that of the pool's faster quarter, where that is
+/// Slower: its usual time ([`LogMean`]) over that of the pool's faster quarter, where that is
 /// more than one and a half times. Less than a millisecond counts as one. So it is the same with services of a few
 /// milliseconds and of a second, heavy tails set nobody apart, single errors not for long, and where all are alike
 /// the one with the fewest in flight has it. One that was not measured yet is not slower.
@@ -69,17 +69,17 @@ impl Score for Times {
     const REPORTED_UNIT: f64 = 256.0;
 
     fn prepare(&self, now: Tick, rng: &mut Rng) {
-        let time = |slot: usize| self.loads[slot].0.measured().usual.read(now);
+        let time = |slot: usize| self.loads[slot].0.measured().log_mean.read(now);
         self.pool.read(self.loads.len(), now, rng, time, |count| (count - 1) / 4);
     }
 
     fn look(&self, slot: usize) -> Seen {
         let (stats, _) = &self.loads[slot];
-        Seen { in_flight: stats.in_flight(), word: stats.measured().usual.bits() }
+        Seen { in_flight: stats.in_flight(), word: stats.measured().log_mean.bits() }
     }
 
     fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64 {
-        let slowness = match (Usual::of(seen.word, now), self.pool.last(now)) {
+        let slowness = match (LogMean::decode(seen.word, now), self.pool.last(now)) {
             (Some(own), Some(pool)) => slowness(own.max(QUICK) - pool.max(QUICK)),
             _ => 1.0,
         };

@@ -1,38 +1,38 @@
-//! What a value was lately: nginx's moving average, which forgets by halves when nothing new is told.
+//! Moving average as in nginx, which is halved periodically while no sample arrives.
 
 use std::time::Duration;
 
-use super::{Stamped, halved, in_units};
+use super::timestamped::{TimestampedValue, halved, in_units};
 use crate::time::Tick;
 
-/// What one sample counts (nginx `least_time`): the last twenty make two thirds of the average.
-pub(crate) const NEWEST: f32 = 0.05;
+/// Weight of one sample (nginx `least_time`): the last twenty make two thirds of the average.
+pub(crate) const SAMPLE_WEIGHT: f32 = 0.05;
 
-/// Without a sample for so long, the average is halved, and again each time: a slow destination that nobody asks
-/// any more is asked again. nginx halves once per `fail_timeout`, 10 s by default, counted from when it last
-/// looked; here it is counted from the last sample, so that reading writes nothing.
-pub const HALVED_AFTER: Duration = Duration::from_secs(10);
+/// Period without a sample after which the average is halved, and again each period, so that a slow destination that
+/// gets no messages is tried again. nginx halves once per `fail_timeout`, 10 s by default, counted from its last look;
+/// here it is counted from the last sample, so that reading writes nothing.
+pub const HALVING_PERIOD: Duration = Duration::from_secs(10);
 
-/// A moving average; nothing until the first sample.
+/// A moving average; empty until the first sample.
 #[derive(Debug, Default)]
-pub struct Average(Stamped);
+pub struct Average(TimestampedValue);
 
 impl Average {
-    /// What it is now.
+    /// Returns the average as of now.
     pub fn read(&self, now: Tick) -> Option<f32> {
         let aged = self.0.load(now)?;
-        Some(aged.value * halved(aged.elapsed / const { in_units(HALVED_AFTER) }))
+        Some(aged.value * halved(aged.elapsed / const { in_units(HALVING_PERIOD) }))
     }
 
-    /// Learns a sample; the first one is the average.
+    /// Adds a sample; the first one becomes the average.
     pub(crate) fn record(&self, now: Tick, sample: f32) {
         self.record_onto(now, sample, sample);
     }
 
-    /// The same, with something to start from.
-    pub(crate) fn record_onto(&self, now: Tick, sample: f32, first: f32) {
-        let before = self.read(now).unwrap_or(first);
-        self.0.store(now, before + NEWEST * (sample - before));
+    /// Adds a sample to the average, or to `initial` if there is none yet.
+    pub(crate) fn record_onto(&self, now: Tick, sample: f32, initial: f32) {
+        let before = self.read(now).unwrap_or(initial);
+        self.0.store(now, before + SAMPLE_WEIGHT * (sample - before));
     }
 
     pub(crate) fn forget(&self) {
@@ -59,14 +59,14 @@ mod tests {
     }
 
     #[test]
-    fn silence_halves_it() {
+    fn a_period_without_samples_halves_the_average() {
         let average = Average::default();
         average.record(at(100), 64.0);
         for (seconds, expected) in [(109, 64.0), (111, 32.0), (121, 16.0), (161, 1.0)] {
             assert_eq!(average.read(at(seconds)), Some(expected), "{seconds}");
         }
         average.record(at(111), 32.0);
-        assert_eq!(average.read(at(111)), Some(32.0), "a sample meets what is left");
+        assert_eq!(average.read(at(111)), Some(32.0), "a sample is added to what is left");
         assert!(average.read(at(1_000_000)).is_some_and(|rest| rest < 1e-30));
     }
 }

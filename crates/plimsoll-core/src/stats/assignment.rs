@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::counts::{bucket_of, bump};
 use super::{DestinationStats, Trial};
 use crate::destination::DestinationId;
-use crate::measure::{Reported, slows};
+use crate::measure::{LoadReportState, slows};
 use crate::outcome::{Failure, Outcome};
 use crate::time::Tick;
 
@@ -94,7 +94,7 @@ impl Assignment {
     }
 
     /// The destination's latest report of its own load, to be updated from its responses.
-    pub fn reported(&self) -> &Reported {
+    pub fn reported(&self) -> &LoadReportState {
         &self.stats.reported
     }
 

@@ -21,7 +21,7 @@ use self::trial::TrialSlot;
 pub use self::trial::{Trial, TrialSlot};
 use crate::limit::{DestinationLimits, Limit};
 use crate::limiter::PoolLimiter;
-use crate::measure::{Measured, Reported};
+use crate::measure::{LoadReportState, Measurements};
 
 /// Statistics of one destination, shared by all workers.
 ///
@@ -31,7 +31,7 @@ use crate::measure::{Measured, Reported};
 #[repr(C, align(128))]
 pub struct DestinationStats {
     in_flight: Limit,
-    measured: Measured,
+    measured: Measurements,
     streak: AtomicU32,
     /// Limiter to notify when a message ends; unset while nothing of the pool ever had a limit.
     limiter: OnceLock<Arc<PoolLimiter>>,
@@ -44,7 +44,7 @@ pub struct DestinationStats {
     latency_tracking: AtomicBool,
     connections: Limit,
     connection_waiters: AtomicU32,
-    reported: Reported,
+    reported: LoadReportState,
     score_errors: AtomicU32,
     workers: Box<[WorkerCounts]>,
 }
@@ -60,8 +60,8 @@ impl DestinationStats {
             failed_after_connect: AtomicBool::new(false),
             notify_next_failure: AtomicBool::new(false),
             latency_tracking: AtomicBool::new(false),
-            measured: Measured::default(),
-            reported: Reported::default(),
+            measured: Measurements::default(),
+            reported: LoadReportState::default(),
             score_errors: AtomicU32::new(0),
             trial: TrialSlot::default(),
             connections: Limit::default(),
@@ -118,13 +118,13 @@ impl DestinationStats {
         self.latency_tracking.store(on, Relaxed);
     }
 
-    /// Measured latencies; empty before [`set_latency_tracking`](Self::set_latency_tracking).
-    pub fn measured(&self) -> &Measured {
+    /// Measurements latencies; empty before [`set_latency_tracking`](Self::set_latency_tracking).
+    pub fn measured(&self) -> &Measurements {
         &self.measured
     }
 
     /// The destination's latest report of its own load.
-    pub fn reported(&self) -> &Reported {
+    pub fn reported(&self) -> &LoadReportState {
         &self.reported
     }
 

@@ -161,7 +161,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
             streak: member.stats.streak(),
             score_errors: member.stats.score_errors(),
             load: member.stats.reported().report(now),
-            load_age: member.stats.reported().silence(now),
+            load_age: member.stats.reported().age(now),
             counts: member.stats.counts(),
             report: reports.remove(&d.name),
             checks: report.checks.remove(&d.name).unwrap_or_default(),

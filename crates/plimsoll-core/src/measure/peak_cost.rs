@@ -1,54 +1,54 @@
-//! What a destination costs: a slow answer at once, a fast one only with time.
+//! Latency of a destination as a cost: a slow response raises it at once, fast ones lower it over time.
 
 use std::time::Duration;
 
-use super::{Stamped, halved, in_units};
+use super::timestamped::{TimestampedValue, halved, in_units};
 use crate::time::Tick;
 
-/// The time in which all but 1/e of a cost is forgotten (Finagle, linkerd, Envoy: 10 s).
+/// Time constant in which a cost decays to 1/e (Finagle, linkerd, Envoy: 10 s).
 pub const DECAY: Duration = Duration::from_secs(10);
 
-/// What a destination is taken to cost before its first answer (linkerd's control client: 30 ms). It decays like
-/// any other cost, so that a newcomer is tried, and is not given everything before it has answered anything.
+/// Cost of a destination before its first response (linkerd's control client: 30 ms). It decays like any other cost, so
+/// that a new destination is tried, but does not receive all messages before it responded to one.
 pub const DEFAULT_RTT: Duration = Duration::from_millis(30);
 
-/// A cost is never less: below that all are alike, and only what they have to do counts. (linkerd: 1 ms, which
-/// would make all destinations alike that answer at once.)
-pub const RTT_AT_LEAST: Duration = Duration::from_micros(10);
+/// Minimum cost: below it all destinations are alike, and only their load counts. (linkerd: 1 ms, which would make all
+/// fast destinations alike.)
+pub const MIN_RTT: Duration = Duration::from_micros(10);
 
-/// A cost that follows peaks: Finagle's `PeakEwma.scala`. A sample above the cost is the cost; one below draws it
-/// down by its age, `cost·w + rtt·(1−w)` with `w = exp(−Δt/τ)`. What is read has decayed by its age.
+/// A cost that follows peaks: Finagle's `PeakEwma.scala`. A sample above the cost becomes the cost; one below lowers it
+/// by its age, `cost·w + rtt·(1−w)` with `w = exp(−Δt/τ)`. A read returns the cost decayed by its age.
 ///
-/// Finagle and tower write the decay down whenever they read; here a read writes nothing, because every worker
-/// reads every destination. It comes to the same, but that samples below the cost draw it towards themselves and
-/// not towards zero.
+/// Finagle and tower store the decayed cost at each read; here a read writes nothing, because every worker reads every
+/// destination. The result is the same, except that samples below the cost pull it towards themselves and not towards
+/// zero.
 #[derive(Debug, Default)]
-pub struct Peak(Stamped);
+pub struct PeakCost(TimestampedValue);
 
-impl Peak {
-    /// What it costs now, in nanoseconds. The first one who asks notes when that was.
+impl PeakCost {
+    /// Returns the cost as of now, in nanoseconds. The first read stores its time.
     pub fn read(&self, now: Tick) -> f32 {
-        self.of(self.bits(), now)
+        self.decode(self.bits(), now)
     }
 
-    /// As it is kept: who compares several loads them all at first.
+    /// Returns the encoded form. A comparison of several costs loads them all first.
     pub(crate) fn bits(&self) -> u64 {
         self.0.bits()
     }
 
-    /// What a word of it says.
-    pub(crate) fn of(&self, word: u64, now: Tick) -> f32 {
-        let cost = match Stamped::read(word, now) {
+    /// Decodes a cost.
+    pub(crate) fn decode(&self, bits: u64, now: Tick) -> f32 {
+        let cost = match TimestampedValue::decode(bits, now) {
             Some(aged) => aged.value * share_left(aged.elapsed),
             None => {
                 self.0.store(now, nanos(DEFAULT_RTT));
                 nanos(DEFAULT_RTT)
             }
         };
-        cost.max(nanos(RTT_AT_LEAST))
+        cost.max(nanos(MIN_RTT))
     }
 
-    /// Learns a sample.
+    /// Adds a sample.
     pub(crate) fn record(&self, now: Tick, rtt: Duration) {
         let rtt = nanos(rtt);
         let cost = self.0.load(now).map_or(rtt, |aged| {
@@ -57,8 +57,8 @@ impl Peak {
             let decayed = aged.value * left;
             if rtt > decayed { rtt } else { decayed + rtt * (1.0 - left) }
         });
-        // Where less than a unit has passed nothing has decayed, and the age must go on growing: were it set to 0
-        // by each of very many samples, the cost would never fall.
+        // Within one unit nothing decays, and the age must keep growing: reset by each of very many samples, the cost
+        // would never fall.
         let unchanged = self.0.load(now).is_some_and(|aged| aged.elapsed == 0 && cost <= aged.value);
         if !unchanged {
             self.0.store(now, cost);
@@ -74,8 +74,8 @@ const fn nanos(span: Duration) -> f32 {
     span.as_nanos() as f32
 }
 
-/// `exp(−elapsed/τ)` as a power of two: whole halvings exactly, and within one by a parabola through its ends and
-/// its middle, at most 0.3 % off. A pick computes up to 64 of these.
+/// Returns `exp(−elapsed/τ)` as a power of two: whole halvings exactly, and within one a parabola through its ends and its
+/// middle, at most 0.3 % off. A pick computes up to 64 of these.
 fn share_left(elapsed: u32) -> f32 {
     const HALVINGS_PER_UNIT: f32 = std::f32::consts::LOG2_E / in_units(DECAY) as f32;
     const BEND: f32 = 0.171_57;
@@ -95,12 +95,12 @@ mod tests {
         Tick::ZERO + Duration::from_millis(millis)
     }
 
-    fn millis(peak: &Peak, now: Tick) -> f32 {
+    fn millis(peak: &PeakCost, now: Tick) -> f32 {
         peak.read(now) / 1e6
     }
 
     #[test]
-    fn the_parabola_is_near_enough() {
+    fn the_parabola_is_within_half_a_percent() {
         for elapsed in (0..200_000).step_by(37) {
             let exact = (-f64::from(elapsed) / f64::from(in_units(DECAY))).exp();
             let ours = f64::from(share_left(elapsed));
@@ -110,8 +110,8 @@ mod tests {
     }
 
     #[test]
-    fn a_peak_counts_at_once_and_what_is_fast_with_time() {
-        let peak = Peak::default();
+    fn a_peak_counts_at_once_and_fast_responses_over_time() {
+        let peak = PeakCost::default();
         peak.record(at(1_000), 10 * MS);
         assert_eq!(millis(&peak, at(1_000)), 10.0);
         peak.record(at(1_010), 500 * MS);
@@ -125,8 +125,8 @@ mod tests {
     }
 
     #[test]
-    fn very_many_samples_do_not_hold_the_cost_up() {
-        let peak = Peak::default();
+    fn very_many_samples_do_not_stop_the_decay() {
+        let peak = PeakCost::default();
         peak.record(at(0) + Duration::from_nanos(1), 100 * MS);
         for n in 0..200_000_u64 {
             peak.record(Tick::from_nanos(n * 100_000), MS);
@@ -135,11 +135,11 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_costs_the_default_and_less_with_time_until_it_answers() {
-        let peak = Peak::default();
+    fn a_new_destination_starts_at_the_default_cost_which_decays() {
+        let peak = PeakCost::default();
         assert_eq!(millis(&peak, at(5_000)), 30.0);
         assert!((millis(&peak, at(15_000)) - 11.0).abs() < 0.2);
-        assert_eq!(millis(&peak, at(900_000)), 0.01, "but never nothing");
+        assert_eq!(millis(&peak, at(900_000)), 0.01, "never below the minimum");
         peak.record(at(15_000), 40 * MS);
         assert_eq!(millis(&peak, at(15_000)), 40.0);
     }

@@ -1,0 +1,116 @@
+//! Geometric moving average of latencies, which a single long one moves only a little.
+
+use std::f32::consts::LN_2;
+use std::time::Duration;
+
+use super::average::{HALVING_PERIOD, SAMPLE_WEIGHT};
+use super::timestamped::{TimestampedValue, in_units};
+use crate::time::Tick;
+
+/// Weight of a failure: three times that of a response, so that two in a row outweigh the rest. The effect of one alone
+/// is gone after some twenty responses.
+const FAILURE_WEIGHT: f32 = 3.0 * SAMPLE_WEIGHT;
+
+/// A moving average of logarithms; empty until the first sample. Heavy-tailed work moves it as little as other work:
+/// half a second among latencies of 5 ms raises it by a quarter, and an [`Average`](super::Average) sixfold.
+#[derive(Debug, Default)]
+pub struct LogMean(TimestampedValue);
+
+impl LogMean {
+    /// Returns the natural logarithm of the mean in nanoseconds. As with an [`Average`](super::Average), the mean is
+    /// halved for each [`HALVING_PERIOD`] without a sample.
+    pub fn read(&self, now: Tick) -> Option<f32> {
+        Self::decode(self.bits(), now)
+    }
+
+    /// Returns the encoded form. A comparison of several means loads them all first.
+    pub(crate) fn bits(&self) -> u64 {
+        self.0.bits()
+    }
+
+    /// Decodes a mean.
+    pub(crate) fn decode(bits: u64, now: Tick) -> Option<f32> {
+        let aged = TimestampedValue::decode(bits, now)?;
+        Some(aged.value - LN_2 * (aged.elapsed / const { in_units(HALVING_PERIOD) }) as f32)
+    }
+
+    /// Adds the latency of a response.
+    pub(crate) fn record(&self, now: Tick, span: Duration) {
+        self.add(now, span, SAMPLE_WEIGHT);
+    }
+
+    /// Adds a failure, counted as a response with this latency.
+    pub(crate) fn record_failure(&self, now: Tick, span: Duration) {
+        self.add(now, span, FAILURE_WEIGHT);
+    }
+
+    fn add(&self, now: Tick, span: Duration, weight: f32) {
+        let sample = logarithm(span);
+        let before = self.read(now).unwrap_or(sample);
+        self.0.store(now, before + weight * (sample - before));
+    }
+
+    /// Adds a lower bound of a latency, if it is above the mean.
+    pub(crate) fn record_at_least(&self, now: Tick, span: Duration) {
+        if self.read(now).is_some_and(|mean| logarithm(span) > mean) {
+            self.record(now, span);
+        }
+    }
+
+    pub(crate) fn forget(&self) {
+        self.0.forget();
+    }
+}
+
+/// Natural logarithm of a latency in nanoseconds, at least 0.
+fn logarithm(span: Duration) -> f32 {
+    (span.as_nanos() as f32).max(1.0).ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(seconds: u64) -> Tick {
+        Tick::from_nanos(seconds * 1_000_000_000)
+    }
+
+    fn millis(mean: &LogMean, now: Tick) -> f32 {
+        mean.read(now).expect("a sample").exp() / 1e6
+    }
+
+    #[test]
+    fn the_first_sample_is_the_mean_and_long_ones_count_by_their_logarithm() {
+        let mean = LogMean::default();
+        assert_eq!(mean.read(at(0)), None);
+        mean.record(at(0), 5 * MS);
+        assert!((millis(&mean, at(0)) - 5.0).abs() < 0.01);
+        mean.record(at(0), 500 * MS);
+        assert!((millis(&mean, at(0)) - 5.0 * 100_f32.powf(0.05)).abs() < 0.01);
+        mean.record(at(0), Duration::ZERO);
+        assert!(mean.read(at(0)).is_some_and(f32::is_finite));
+    }
+
+    #[test]
+    fn a_period_without_samples_halves_the_mean() {
+        let mean = LogMean::default();
+        mean.record(at(0), 80 * MS);
+        for (seconds, expected) in [(9, 80.0), (11, 40.0), (41, 5.0)] {
+            assert!((millis(&mean, at(seconds)) - expected).abs() < 0.01, "after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn a_cancelled_wait_counts_if_it_is_above_the_mean() {
+        let mean = LogMean::default();
+        mean.record_at_least(at(0), 80 * MS);
+        assert_eq!(mean.read(at(0)), None);
+        mean.record(at(0), 5 * MS);
+        mean.record_at_least(at(0), MS);
+        assert!((millis(&mean, at(0)) - 5.0).abs() < 0.01);
+        mean.record_at_least(at(0), 50 * MS);
+        assert!(millis(&mean, at(0)) > 5.5);
+    }
+}
