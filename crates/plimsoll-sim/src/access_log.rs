@@ -1,4 +1,4 @@
-//! What an access log says of when messages came and how long they took: the common and combined formats, and
+//! What an access log says of when messages came and how long they response_time: the common and combined formats, and
 //! this product's own lines of JSON.
 
 use std::io::BufRead;
@@ -6,35 +6,35 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::arrivals::Logged;
+use crate::arrivals::LoggedMessage;
 
 /// Longer lines are none.
 const MAX_LINE: usize = 64 << 10;
 /// Messages of one log; the rest is left out.
 pub const MAX_MESSAGES: usize = 5_000_000;
-/// Destinations told apart; messages of others are nobody's.
+/// Destinations error apart; messages of others are nobody's.
 const MAX_DESTINATIONS: usize = 1_000;
 /// So many lines in a row that are none, at the start: then the file is no access log.
-const HOPELESS: u64 = 100;
+const MAX_LEADING_INVALID: u64 = 100;
 
 /// What was read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Log {
+pub struct ParsedLog {
     /// In order of time, the first at 0.
-    pub messages: Vec<Logged>,
+    pub messages: Vec<LoggedMessage>,
     /// Who served them, where the log tells: names in order of their first message.
     pub destinations: Vec<String>,
     /// Lines that were none.
-    pub bad_lines: u64,
+    pub invalid_lines: u64,
     /// The number of the first of them, and what was wrong with it.
-    pub first_bad: Option<(u64, &'static str)>,
+    pub first_invalid: Option<(u64, &'static str)>,
     /// There was more than [`MAX_MESSAGES`].
-    pub cut: bool,
+    pub truncated: bool,
 }
 
 /// Our own line of JSON, as far as it matters.
 #[derive(Deserialize)]
-struct OwnLine {
+struct JsonLine {
     time: String,
     ttfb_ms: Option<f64>,
     total_ms: Option<f64>,
@@ -46,37 +46,43 @@ struct OwnLine {
 ///
 /// # Errors
 /// The log cannot be read, or is none; in a sentence, with a line number where there is one.
-pub fn read(mut from: impl BufRead) -> Result<Log, String> {
-    let mut seen: Vec<Seen> = Vec::new();
-    let mut log =
-        Log { messages: Vec::new(), destinations: Vec::new(), bad_lines: 0, first_bad: None, cut: false };
+pub fn read(mut from: impl BufRead) -> Result<ParsedLog, String> {
+    let mut lines: Vec<ParsedLine> = Vec::new();
+    let mut log = ParsedLog {
+        messages: Vec::new(),
+        destinations: Vec::new(),
+        invalid_lines: 0,
+        first_invalid: None,
+        truncated: false,
+    };
     let (mut line, mut number) = (Vec::new(), 0);
     while next_line(&mut from, &mut line).map_err(|error| error.to_string())? {
         number += 1;
-        if seen.len() == MAX_MESSAGES {
-            log.cut = true;
+        if lines.len() == MAX_MESSAGES {
+            log.truncated = true;
             break;
         }
-        match message(&line) {
+        match parse_line(&line) {
             Ok(None) => {}
-            Ok(Some((seen_now, name))) => {
-                let destination = name.and_then(|name| place(&mut log.destinations, name));
-                seen.push(Seen { destination, ..seen_now });
+            Ok(Some((parsed, name))) => {
+                let destination = name.and_then(|name| intern(&mut log.destinations, name));
+                lines.push(ParsedLine { destination, ..parsed });
             }
             Err(why) => {
-                log.bad_lines += 1;
-                let (first, what) = *log.first_bad.get_or_insert((number, why));
-                if seen.is_empty() && log.bad_lines >= HOPELESS {
+                log.invalid_lines += 1;
+                let (first, what) = *log.first_invalid.get_or_insert((number, why));
+                if lines.is_empty() && log.invalid_lines >= MAX_LEADING_INVALID {
                     return Err(format!("this is no access log: line {first} {what}"));
                 }
             }
         }
     }
-    if seen.is_empty() {
-        let why = log.first_bad.map_or("it is empty".to_owned(), |(line, why)| format!("line {line} {why}"));
+    if lines.is_empty() {
+        let why =
+            log.first_invalid.map_or("it is empty".to_owned(), |(line, why)| format!("line {line} {why}"));
         return Err(format!("this is no access log with a message in it: {why}"));
     }
-    log.messages = in_order(seen);
+    log.messages = into_messages(lines);
     Ok(log)
 }
 
@@ -103,55 +109,55 @@ fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<boo
 
 /// What a line tells.
 #[derive(Copy, Clone, Debug, Default)]
-struct Seen {
+struct ParsedLine {
     /// Seconds since 1970.
     at: f64,
     /// Whole ones: the rest is not known.
-    whole: bool,
-    took: Option<f64>,
+    whole_seconds: bool,
+    response_time: Option<f64>,
     destination: Option<u16>,
-    bad: bool,
+    failed: bool,
 }
 
 /// That, and who served it.
-type Message = (Seen, Option<String>);
+type ParsedMessage = (ParsedLine, Option<String>);
 
-/// The place of `name` in the list, which it joins if it is new and there is room.
-fn place(names: &mut Vec<String>, name: String) -> Option<u16> {
+/// The index of `name` in the list, which it joins if it is new and there is room.
+fn intern(names: &mut Vec<String>, name: String) -> Option<u16> {
     let known = names.iter().position(|known| *known == name);
-    let place = known.or_else(|| (names.len() < MAX_DESTINATIONS).then_some(names.len()))?;
+    let index = known.or_else(|| (names.len() < MAX_DESTINATIONS).then_some(names.len()))?;
     if known.is_none() {
         names.push(name);
     }
-    u16::try_from(place).ok()
+    u16::try_from(index).ok()
 }
 
 /// Nothing of an empty line.
-fn message(line: &[u8]) -> Result<Option<Message>, &'static str> {
+fn parse_line(line: &[u8]) -> Result<Option<ParsedMessage>, &'static str> {
     if line.len() > MAX_LINE {
         return Err("is longer than 64 KiB");
     }
     let line = line.trim_ascii();
     match line.first() {
         None => Ok(None),
-        Some(b'{') => own(line).map(Some),
-        Some(_) => common(line).map(Some),
+        Some(b'{') => parse_json(line).map(Some),
+        Some(_) => parse_common(line).map(Some),
     }
 }
 
-fn own(line: &[u8]) -> Result<Message, &'static str> {
-    let line: OwnLine = serde_json::from_slice(line).map_err(|_| "is no line of our JSON with a `time`")?;
+fn parse_json(line: &[u8]) -> Result<ParsedMessage, &'static str> {
+    let line: JsonLine = serde_json::from_slice(line).map_err(|_| "is no line of our JSON with a `time`")?;
     let at = rfc3339(&line.time).ok_or("has a `time` that is none")?;
     // What never reached a destination says nothing about how long one takes.
-    let took = line.destination.as_ref().and(line.ttfb_ms.or(line.total_ms));
-    let took = took.filter(|ms| ms.is_finite() && *ms >= 0.0).map(|ms| ms / 1e3);
+    let response_time = line.destination.as_ref().and(line.ttfb_ms.or(line.total_ms));
+    let response_time = response_time.filter(|ms| ms.is_finite() && *ms >= 0.0).map(|ms| ms / 1e3);
     // The line was written at the end; the message came when it began.
-    let bad = line.status.is_some_and(|status| status >= 500 && status != 501 && status != 505);
-    Ok((Seen { at, took, bad, ..Seen::default() }, line.destination))
+    let failed = line.status.is_some_and(|status| status >= 500 && status != 501 && status != 505);
+    Ok((ParsedLine { at, response_time, failed, ..ParsedLine::default() }, line.destination))
 }
 
 /// `client ident user [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 203 …`
-fn common(line: &[u8]) -> Result<Message, &'static str> {
+fn parse_common(line: &[u8]) -> Result<ParsedMessage, &'static str> {
     let open = line.iter().position(|&byte| byte == b'[').ok_or("has no [time]")?;
     let rest = &line[open + 1..];
     let close = rest.iter().take(64).position(|&byte| byte == b']').ok_or("has no [time]")?;
@@ -161,7 +167,7 @@ fn common(line: &[u8]) -> Result<Message, &'static str> {
         return Err("has no \"request\" after its time");
     }
     let at = clf_time(time).ok_or("has a time that is none")?;
-    Ok((Seen { at, whole: true, ..Seen::default() }, None))
+    Ok((ParsedLine { at, whole_seconds: true, ..ParsedLine::default() }, None))
 }
 
 /// `17/May/2015:10:05:03 +0000`
@@ -189,8 +195,8 @@ fn rfc3339(text: &str) -> Option<f64> {
         (number(date.next()?, 9999)?, number(date.next()?, 12)?, number(date.next()?, 31)?);
     let mut clock = rest.strip_suffix('Z')?.splitn(3, ':');
     let (hour, minute) = (number(clock.next()?, 23)?, number(clock.next()?, 59)?);
-    let (whole, part) = clock.next()?.split_once('.').unwrap_or(("", ""));
-    let second = number(if whole.is_empty() { rest.get(6..8)? } else { whole }, 60)?;
+    let (whole_seconds, part) = clock.next()?.split_once('.').unwrap_or(("", ""));
+    let second = number(if whole_seconds.is_empty() { rest.get(6..8)? } else { whole_seconds }, 60)?;
     let part: f64 = if part.is_empty() { 0.0 } else { format!("0.{}", number_text(part)?).parse().ok()? };
     Some(epoch(year, month.max(1), day, (hour, minute, second)) + part)
 }
@@ -199,8 +205,8 @@ fn number_text(text: &str) -> Option<&str> {
     (text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(text)
 }
 
-fn number(text: &str, most: u32) -> Option<u32> {
-    number_text(text)?.parse().ok().filter(|&number| number <= most)
+fn number(text: &str, max: u32) -> Option<u32> {
+    number_text(text)?.parse().ok().filter(|&number| number <= max)
 }
 
 /// Seconds since 1970 in UTC. A date to days: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
@@ -212,15 +218,17 @@ fn epoch(year: u32, month: u32, day: u32, (hour, minute, second): (u32, u32, u32
     days as f64 * 86_400.0 + f64::from(hour * 3600 + minute * 60 + second)
 }
 
-fn in_order(mut seen: Vec<Seen>) -> Vec<Logged> {
-    seen.sort_by(|a, b| a.at.total_cmp(&b.at));
-    let first = seen[0].at;
-    let mut messages = Vec::with_capacity(seen.len());
-    for alike in seen.chunk_by(|a, b| a.at == b.at) {
-        for (nth, &Seen { at, whole, took, destination, bad }) in alike.iter().enumerate() {
-            let within = if whole { (nth as f64 + 0.5) / alike.len() as f64 } else { 0.0 };
+fn into_messages(mut lines: Vec<ParsedLine>) -> Vec<LoggedMessage> {
+    lines.sort_by(|a, b| a.at.total_cmp(&b.at));
+    let first = lines[0].at;
+    let mut messages = Vec::with_capacity(lines.len());
+    for alike in lines.chunk_by(|a, b| a.at == b.at) {
+        for (nth, &ParsedLine { at, whole_seconds, response_time, destination, failed }) in
+            alike.iter().enumerate()
+        {
+            let within = if whole_seconds { (nth as f64 + 0.5) / alike.len() as f64 } else { 0.0 };
             let at = Duration::from_secs_f64(at - first + within);
-            messages.push(Logged { at, took, destination, bad });
+            messages.push(LoggedMessage { at, response_time, destination, failed });
         }
     }
     messages
@@ -235,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn common_and_combined_lines_tell_when_messages_came() {
+    fn common_and_combined_lines_hold_arrival_times() {
         let log = "::1 - - [17/May/2015:10:05:03 +0000] \"GET / HTTP/1.1\" 200 203\n\
              a - bob [17/May/2015:12:05:04 +0200] \"GET /x HTTP/1.1\" 200 - \"http://r/\" \"a [b] \\\"c\\\"\"\r\n\
              b - - [17/May/2015:10:05:03 +0000] \"\\x16\\x03\" 400 0\n\n\
@@ -244,24 +252,29 @@ mod tests {
     }
 
     #[test]
-    fn our_own_lines_tell_how_long_destinations_took_as_well() {
+    fn json_lines_hold_arrival_and_response_times() {
         let log = "{\"time\":\"2026-02-28T23:59:59.750Z\",\"destination\":\"a\",\"status\":503,\"ttfb_ms\":12.5,\"total_ms\":80}\n\
              {\"time\":\"2026-03-01T00:00:00.000Z\",\"destination\":null,\"total_ms\":0.1}\n";
-        let Log { messages, destinations, .. } = read(log.as_bytes()).expect("a log");
+        let ParsedLog { messages, destinations, .. } = read(log.as_bytes()).expect("a log");
         assert_eq!(destinations, ["a"]);
-        let first = Logged { at: Duration::ZERO, took: Some(0.0125), destination: Some(0), bad: true };
+        let first = LoggedMessage {
+            at: Duration::ZERO,
+            response_time: Some(0.0125),
+            destination: Some(0),
+            failed: true,
+        };
         assert_eq!(messages[0], first);
-        assert_eq!((messages[1].at.as_millis(), messages[1].took), (250, None));
+        assert_eq!((messages[1].at.as_millis(), messages[1].response_time), (250, None));
     }
 
     #[test]
-    fn what_is_no_line_is_counted_and_what_is_no_log_is_refused() {
+    fn invalid_lines_are_counted_and_other_files_rejected() {
         let good = "a - - [17/May/2015:10:05:03 +0000] \"GET / HTTP/1.1\" 200 1\n";
         let long = "x".repeat(1 << 20);
         let log = read(format!("nonsense\n{good}{long}\n{good}[31/Foo/2015:1:1:1 +0000] \"").as_bytes());
         let log = log.expect("two good lines");
-        assert_eq!((log.messages.len(), log.bad_lines), (2, 3));
-        assert_eq!(log.first_bad, Some((1, "has no [time]")));
+        assert_eq!((log.messages.len(), log.invalid_lines), (2, 3));
+        assert_eq!(log.first_invalid, Some((1, "has no [time]")));
         for (text, why) in [
             ("", "it is empty"),
             ("a b c\n", "line 1 has no [time]"),
@@ -270,8 +283,8 @@ mod tests {
             ("a [17/May/2015:10:05:03 +0000] GET", "line 1 has no \"request\""),
             ("a [99/May/2015:10:05:03 +0000] \"GET", "line 1 has a time"),
         ] {
-            let told = read(text.as_bytes()).expect_err(text);
-            assert!(told.contains(why), "{text}: {told}");
+            let error = read(text.as_bytes()).expect_err(text);
+            assert!(error.contains(why), "{text}: {error}");
         }
         assert!(read(vec![b'\n'; 10].as_slice()).is_err());
         assert!(read([0xff; 4096].as_slice()).is_err());

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use plimsoll_core::{Rng, Tick};
 
-use crate::distributions::{Work, exponential};
+use crate::distributions::{WorkDistribution, exponential};
 
 /// One message of a log.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
-pub struct Logged {
+pub struct LoggedMessage {
     /// Since the first one.
     pub at: Duration,
-    /// How long its destination took, in seconds, if the log says.
-    pub took: Option<f64>,
+    /// How long its destination response_time, in seconds, if the log says.
+    pub response_time: Option<f64>,
     /// Who served it, as a place in the log's list, if the log says.
     pub destination: Option<u16>,
     /// The answer counts against who served it.
-    pub bad: bool,
+    pub failed: bool,
 }
 
 /// How messages come: none waits for the answer to another.
@@ -36,14 +36,14 @@ pub enum Arrivals {
     },
     /// As they came once, so much faster or slower that the mean rate is the one asked for; from the start
     /// again when the log is at its end.
-    Replay(Arc<[Logged]>),
+    Replay(Arc<[LoggedMessage]>),
 }
 
 /// The messages of a run, one after the other.
 #[derive(Debug)]
-pub struct Stream {
+pub struct ArrivalStream {
     arrivals: Arrivals,
-    work: Work,
+    work: WorkDistribution,
     /// Messages a second.
     rate: f64,
     rng: Rng,
@@ -51,9 +51,9 @@ pub struct Stream {
     round: u32,
 }
 
-impl Stream {
+impl ArrivalStream {
     /// So many messages a second on average, in the rhythm of `arrivals`.
-    pub fn new(arrivals: Arrivals, work: Work, rate: f64, rng: Rng) -> Self {
+    pub fn new(arrivals: Arrivals, work: WorkDistribution, rate: f64, rng: Rng) -> Self {
         Self { arrivals, work, rate, rng, next: 0, round: 0 }
     }
 
@@ -70,7 +70,7 @@ impl Stream {
             }
             Arrivals::Replay(log) => {
                 let log = log.clone();
-                self.logged(&log)
+                self.replayed(&log)
             }
         }
     }
@@ -88,14 +88,16 @@ impl Stream {
         }
     }
 
-    fn logged(&mut self, log: &[Logged]) -> (Tick, f64) {
-        let Some(&Logged { at, took, .. }) = log.get(self.next) else { return (Tick::NEVER, 0.0) };
+    fn replayed(&mut self, log: &[LoggedMessage]) -> (Tick, f64) {
+        let Some(&LoggedMessage { at, response_time, .. }) = log.get(self.next) else {
+            return (Tick::NEVER, 0.0);
+        };
         let seconds = log.len() as f64 / self.rate;
         let span = log.last().map_or(1.0, |last| last.at.as_secs_f64()).max(1e-9);
         let from_start = f64::from(self.round) + at.as_secs_f64() / span;
         (self.next, self.round) =
             if self.next + 1 == log.len() { (0, self.round + 1) } else { (self.next + 1, self.round) };
-        let work = took.unwrap_or_else(|| self.work.draw(&mut self.rng));
+        let work = response_time.unwrap_or_else(|| self.work.draw(&mut self.rng));
         (Tick::ZERO + Duration::from_secs_f64(from_start * seconds), work)
     }
 }
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
 
     fn in_ten_seconds(arrivals: Arrivals) -> Vec<Tick> {
-        let mut stream = Stream::new(arrivals, Work::Fixed(0.1), 100.0, Rng::new(3));
+        let mut stream = ArrivalStream::new(arrivals, WorkDistribution::Fixed(0.1), 100.0, Rng::new(3));
         let mut now = Tick::ZERO;
         let next = std::iter::repeat_with(|| {
             now = stream.next(now).0;
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn every_rhythm_keeps_the_rate_it_was_given() {
+    fn every_arrival_process_keeps_the_configured_rate() {
         let poisson = in_ten_seconds(Arrivals::Poisson).len();
         assert!((900..1_100).contains(&poisson), "{poisson}");
         let (every, length) = (Duration::from_secs(5), Duration::from_secs(1));
@@ -123,7 +125,7 @@ mod tests {
         let within = bursts.iter().filter(|at| at.as_nanos() % 5_000_000_000 < 1_000_000_000).count();
         assert!((1_850..2_150).contains(&within), "{within}");
         assert!((700..900).contains(&(bursts.len() - within)), "{}", bursts.len());
-        let at = |ms| Logged { at: Duration::from_millis(ms), ..Logged::default() };
+        let at = |ms| LoggedMessage { at: Duration::from_millis(ms), ..LoggedMessage::default() };
         let replay = in_ten_seconds(Arrivals::Replay([at(0), at(10), at(3_000)].into()));
         assert!((999..=1_001).contains(&replay.len()), "{}", replay.len());
     }

@@ -1,8 +1,8 @@
-//! How results look in a picture: lines over one axis, as SVG.
+//! How results look in a picture: series over one axis, as SVG.
 
 use plotters::prelude::*;
 
-use crate::report::{Runs, ms};
+use crate::report::{CandidateRuns, ms};
 
 /// Size of a picture.
 const SIZE: (u32, u32) = (960, 600);
@@ -24,17 +24,17 @@ pub struct Chart {
     /// Above it.
     pub title: String,
     /// Below it.
-    pub across: String,
-    /// What is written at each place of the lower axis; places are the numbers 0, 1, 2 ….
-    pub places: Vec<String>,
+    pub x_label: String,
+    /// What is written at each place of the lower axis; x_ticks are the numbers 0, 1, 2 ….
+    pub x_ticks: Vec<String>,
     /// A name and its points: place and height.
-    pub lines: Vec<(String, Vec<(f64, f64)>)>,
+    pub series: Vec<(String, Vec<(f64, f64)>)>,
 }
 
 impl Chart {
-    /// Latency over quantiles, from the median to p99.99, with a line for each contender.
-    pub fn of_quantiles(title: &str, runs: &[Runs]) -> Self {
-        let points = |runs: &Runs| {
+    /// Latency over quantiles, from the median to p99.99, with a line for each candidate.
+    pub fn quantiles(title: &str, runs: &[CandidateRuns]) -> Self {
+        let points = |runs: &CandidateRuns| {
             let share = |nines: f64| 1.0 - 10.0_f64.powf(-nines);
             (0..=80)
                 .map(|step| f64::from(step) / 20.0)
@@ -43,9 +43,9 @@ impl Chart {
         };
         Self {
             title: title.to_owned(),
-            across: "this part of all messages is quicker".to_owned(),
-            places: ["0", "90%", "99%", "99.9%", "99.99%"].map(str::to_owned).to_vec(),
-            lines: runs.iter().map(|runs| (runs.contender.name(), points(runs))).collect(),
+            x_label: "this part of all messages is quicker".to_owned(),
+            x_ticks: ["0", "90%", "99%", "99.9%", "99.99%"].map(str::to_owned).to_vec(),
+            series: runs.iter().map(|runs| (runs.candidate.name(), points(runs))).collect(),
         }
     }
 
@@ -63,39 +63,39 @@ impl Chart {
         let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
         let heights: Vec<f64> = self
-            .lines
+            .series
             .iter()
             .flat_map(|(_, points)| points.iter().map(|point| point.1))
             .filter(|h| *h > 0.0)
             .collect();
-        let least = heights.iter().copied().fold(f64::INFINITY, f64::min).min(1e6);
-        let most = heights.iter().copied().fold(least, f64::max);
-        let last = self.places.len().saturating_sub(1).max(1) as f64;
+        let min = heights.iter().copied().fold(f64::INFINITY, f64::min).min(1e6);
+        let max = heights.iter().copied().fold(min, f64::max);
+        let last = self.x_ticks.len().saturating_sub(1).max(1) as f64;
         let mut chart = ChartBuilder::on(&root)
             .caption(&self.title, ("sans-serif", 22))
             .margin(12)
             .x_label_area_size(44)
             .y_label_area_size(64)
-            .build_cartesian_2d(0.0..last, (least * 0.8).log10()..(most * 1.25).log10())?;
-        let place = |at: &f64| {
+            .build_cartesian_2d(0.0..last, (min * 0.8).log10()..(max * 1.25).log10())?;
+        let tick = |at: &f64| {
             let whole = (at - at.round()).abs() < 1e-6;
-            self.places.get(at.round() as usize).filter(|_| whole).cloned().unwrap_or_default()
+            self.x_ticks.get(at.round() as usize).filter(|_| whole).cloned().unwrap_or_default()
         };
         chart
             .configure_mesh()
-            .x_labels(self.places.len())
-            .x_label_formatter(&place)
-            .x_desc(&self.across)
+            .x_labels(self.x_ticks.len())
+            .x_label_formatter(&tick)
+            .x_desc(&self.x_label)
             // Plotters labels only powers of ten of a logarithmic axis, and often there is none between.
             .y_label_formatter(&|height: &f64| ms(10.0_f64.powf(*height)))
             .y_desc("milliseconds")
             .label_style(("sans-serif", 14))
             .light_line_style(RGBColor(240, 240, 240))
             .draw()?;
-        for (index, (name, points)) in self.lines.iter().enumerate() {
+        for (index, (name, points)) in self.series.iter().enumerate() {
             let style = COLOURS[index % COLOURS.len()].stroke_width(2);
             let points = points.iter().filter(|(_, height)| *height > 0.0);
-            let points = points.map(|&(place, height)| (place, height.log10()));
+            let points = points.map(|&(x, height)| (x, height.log10()));
             chart
                 .draw_series(LineSeries::new(points, style))?
                 .label(name)
@@ -118,12 +118,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chart_is_an_svg_that_names_its_lines() {
+    fn a_chart_is_an_svg_with_labelled_series() {
         let chart = Chart {
             title: "a title".to_owned(),
-            across: "load".to_owned(),
-            places: vec!["0.7".to_owned(), "0.9".to_owned()],
-            lines: vec![("p2c".to_owned(), vec![(0.0, 10.0), (1.0, 5_000.0)])],
+            x_label: "load".to_owned(),
+            x_ticks: vec!["0.7".to_owned(), "0.9".to_owned()],
+            series: vec![("p2c".to_owned(), vec![(0.0, 10.0), (1.0, 5_000.0)])],
         };
         let svg = chart.svg().expect("drawn");
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");

@@ -22,7 +22,7 @@ pub fn rounded(mean: f64, rng: &mut Rng) -> usize {
 
 /// How much work a message is: seconds of one core that has nothing else to do.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Work {
+pub enum WorkDistribution {
     /// Always so much.
     Fixed(f64),
     /// Memoryless, with this mean.
@@ -52,7 +52,7 @@ pub enum Work {
     },
 }
 
-impl Work {
+impl WorkDistribution {
     /// One message's.
     pub fn draw(self, rng: &mut Rng) -> f64 {
         match self {
@@ -104,18 +104,18 @@ mod tests {
     #[test]
     fn draws_have_the_mean_they_claim() {
         let all = [
-            Work::Fixed(0.1),
-            Work::Exponential(0.1),
-            Work::Normal { mean: 0.1, deviation: 0.1 },
-            Work::Lognormal { median: 0.1, sigma: 1.0 },
-            Work::Bimodal { short: 0.01, long: 1.0, share: 0.1 },
+            WorkDistribution::Fixed(0.1),
+            WorkDistribution::Exponential(0.1),
+            WorkDistribution::Normal { mean: 0.1, deviation: 0.1 },
+            WorkDistribution::Lognormal { median: 0.1, sigma: 1.0 },
+            WorkDistribution::Bimodal { short: 0.01, long: 1.0, share: 0.1 },
         ];
         for work in all {
             let mut rng = Rng::new(5);
             let mean = (0..200_000).map(|_| work.draw(&mut rng)).sum::<f64>() / 200_000.0;
             assert!((mean / work.mean() - 1.0).abs() < 0.02, "{work:?}: {mean} for {}", work.mean());
         }
-        let one_cut_at_zero = Work::Normal { mean: 1.0, deviation: 1.0 }.mean();
+        let one_cut_at_zero = WorkDistribution::Normal { mean: 1.0, deviation: 1.0 }.mean();
         assert!((one_cut_at_zero - 1.2876).abs() < 1e-3, "{one_cut_at_zero}");
     }
 

@@ -7,55 +7,55 @@ use plimsoll_core::Tick;
 
 /// Events to come.
 #[derive(Debug)]
-pub struct Agenda<E> {
-    heap: BinaryHeap<Reverse<Due<E>>>,
-    set: u64,
+pub struct EventQueue<E> {
+    heap: BinaryHeap<Reverse<Scheduled<E>>>,
+    next_order: u64,
 }
 
 #[derive(Debug)]
-struct Due<E> {
+struct Scheduled<E> {
     at: Tick,
     /// Breaks ties of time, so that a run depends on nothing but its seed.
     order: u64,
     event: E,
 }
 
-impl<E> Default for Agenda<E> {
+impl<E> Default for EventQueue<E> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), set: 0 }
+        Self { heap: BinaryHeap::new(), next_order: 0 }
     }
 }
 
-impl<E> Agenda<E> {
+impl<E> EventQueue<E> {
     /// Sets an event; one at [`Tick::NEVER`] never comes.
-    pub fn set(&mut self, at: Tick, event: E) {
+    pub fn schedule(&mut self, at: Tick, event: E) {
         if at != Tick::NEVER {
-            self.heap.push(Reverse(Due { at, order: self.set, event }));
-            self.set += 1;
+            self.heap.push(Reverse(Scheduled { at, order: self.next_order, event }));
+            self.next_order += 1;
         }
     }
 
     /// The next event and its moment.
-    pub fn take(&mut self) -> Option<(Tick, E)> {
-        self.heap.pop().map(|Reverse(due)| (due.at, due.event))
+    pub fn pop(&mut self) -> Option<(Tick, E)> {
+        self.heap.pop().map(|Reverse(scheduled)| (scheduled.at, scheduled.event))
     }
 }
 
-impl<E> PartialEq for Due<E> {
+impl<E> PartialEq for Scheduled<E> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl<E> Eq for Due<E> {}
+impl<E> Eq for Scheduled<E> {}
 
-impl<E> PartialOrd for Due<E> {
+impl<E> PartialOrd for Scheduled<E> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl<E> Ord for Due<E> {
+impl<E> Ord for Scheduled<E> {
     fn cmp(&self, other: &Self) -> Ordering {
         (self.at, self.order).cmp(&(other.at, other.order))
     }
@@ -66,13 +66,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_decides_and_then_the_order_of_setting() {
-        let (mut agenda, at) = (Agenda::default(), Tick::from_nanos);
+    fn events_pop_in_order_of_time_then_of_scheduling() {
+        let (mut queue, at) = (EventQueue::default(), Tick::from_nanos);
         for (nanos, event) in [(5, 'b'), (9, 'd'), (5, 'c'), (1, 'a')] {
-            agenda.set(at(nanos), event);
+            queue.schedule(at(nanos), event);
         }
-        agenda.set(Tick::NEVER, 'x');
-        let order: String = std::iter::from_fn(|| agenda.take()).map(|(_, event)| event).collect();
+        queue.schedule(Tick::NEVER, 'x');
+        let order: String = std::iter::from_fn(|| queue.pop()).map(|(_, event)| event).collect();
         assert_eq!(order, "abcd");
     }
 }

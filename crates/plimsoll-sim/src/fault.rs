@@ -5,13 +5,13 @@ use std::time::Duration;
 use plimsoll_core::{Rng, Tick};
 
 /// A warming destination gets faster in steps of this length.
-const WARM_STEP: Duration = Duration::from_millis(100);
+const WARM_UP_STEP: Duration = Duration::from_millis(100);
 
 /// One ailment and its time.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub struct Trouble {
+pub struct SimFault {
     /// What.
-    pub kind: Kind,
+    pub kind: FaultKind,
     /// From then on.
     pub from: Tick,
     /// Until then.
@@ -20,7 +20,7 @@ pub struct Trouble {
 
 /// What can ail a destination.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Kind {
+pub enum FaultKind {
     /// Everything takes so many times as long.
     Slow(f64),
     /// Refuses connections and loses what it has, then serves, in turns.
@@ -42,7 +42,7 @@ pub enum Kind {
     /// Everything takes so many times as long at first, and gets better evenly.
     Cold(f64),
     /// Accepts and never answers.
-    Gray,
+    Unresponsive,
     /// Nothing moves for `pause` at a time.
     Pausing {
         /// From the start of one pause to the start of the next.
@@ -53,7 +53,7 @@ pub enum Kind {
     /// Refuses connections and loses what it has.
     Down,
     /// Now and then, by chance, everything takes so many times as long.
-    Spells {
+    SlowPeriods {
         /// How many times.
         factor: f64,
         /// Chance decides anew each time this has passed.
@@ -69,49 +69,49 @@ pub enum Kind {
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Condition {
     /// The part of its speed it works at.
-    pub pace: f64,
+    pub speed: f64,
     /// Refuses connections.
     pub down: bool,
     /// Accepts and never answers.
-    pub gray: bool,
+    pub unresponsive: bool,
     /// Answers after so long with this status.
-    pub fails: Option<(Duration, u16)>,
+    pub failure: Option<(Duration, u16)>,
 }
 
 impl Condition {
     /// Nothing ails it.
-    pub const WELL: Self = Self { pace: 1.0, down: false, gray: false, fails: None };
+    pub const HEALTHY: Self = Self { speed: 1.0, down: false, unresponsive: false, failure: None };
 }
 
-impl Trouble {
+impl SimFault {
     /// From the start to the end.
-    pub const fn always(kind: Kind) -> Self {
+    pub const fn always(kind: FaultKind) -> Self {
         Self { kind, from: Tick::ZERO, until: Tick::NEVER }
     }
 
     /// What it makes of a destination at `now`.
-    fn worsen(&self, now: Tick, mut condition: Condition) -> Condition {
+    fn apply(&self, now: Tick, mut condition: Condition) -> Condition {
         if now < self.from || now >= self.until {
             return condition;
         }
         let since = now.since(self.from);
         match self.kind {
-            Kind::Slow(factor) => condition.pace /= factor,
-            Kind::Flapping { up, down } => condition.down |= within(since, up + down) >= up,
-            Kind::FastFailing { after, status } => condition.fails = Some((after, status)),
-            Kind::Stalling => condition.pace = 0.0,
-            Kind::Cold(factor) => {
+            FaultKind::Slow(factor) => condition.speed /= factor,
+            FaultKind::Flapping { up, down } => condition.down |= phase(since, up + down) >= up,
+            FaultKind::FastFailing { after, status } => condition.failure = Some((after, status)),
+            FaultKind::Stalling => condition.speed = 0.0,
+            FaultKind::Cold(factor) => {
                 let warm = since.as_secs_f64() / self.until.since(self.from).as_secs_f64();
-                condition.pace /= factor + (1.0 - factor) * warm;
+                condition.speed /= factor + (1.0 - factor) * warm;
             }
-            Kind::Gray => condition.gray = true,
-            Kind::Pausing { every, pause } if within(since, every) < pause => condition.pace = 0.0,
-            Kind::Pausing { .. } => {}
-            Kind::Down => condition.down = true,
-            Kind::Spells { factor, length, share, seed } => {
+            FaultKind::Unresponsive => condition.unresponsive = true,
+            FaultKind::Pausing { every, pause } if phase(since, every) < pause => condition.speed = 0.0,
+            FaultKind::Pausing { .. } => {}
+            FaultKind::Down => condition.down = true,
+            FaultKind::SlowPeriods { factor, length, share, seed } => {
                 let turn = since.as_nanos() as u64 / length.as_nanos().max(1) as u64;
                 if Rng::new(seed ^ turn.wrapping_mul(0x9e37_79b9_7f4a_7c15)).share() < share {
-                    condition.pace /= factor;
+                    condition.speed /= factor;
                 }
             }
         }
@@ -120,17 +120,17 @@ impl Trouble {
 
     /// Collectors of garbage do not all begin at once: the first pause comes at this part of its turn; and nobody
     /// shares its bad spells with another.
-    pub fn anywhere_in_its_turn(mut self, part: f64) -> Self {
+    pub fn with_random_phase(mut self, part: f64) -> Self {
         match &mut self.kind {
-            Kind::Pausing { every, .. } => self.from += every.mul_f64(part),
-            Kind::Spells { seed, .. } => *seed = part.to_bits(),
+            FaultKind::Pausing { every, .. } => self.from += every.mul_f64(part),
+            FaultKind::SlowPeriods { seed, .. } => *seed = part.to_bits(),
             _ => {}
         }
         self
     }
 
     /// When it changes something next, after `now`.
-    fn turns_at(&self, now: Tick) -> Tick {
+    fn next_change(&self, now: Tick) -> Tick {
         if now < self.from {
             return self.from;
         }
@@ -138,33 +138,33 @@ impl Trouble {
             return Tick::NEVER;
         }
         let since = now.since(self.from);
-        let turns = |period: Duration, middle: Duration| {
-            let place = within(since, period);
+        let next_of = |period: Duration, middle: Duration| {
+            let place = phase(since, period);
             now + if place < middle { middle - place } else { period - place }
         };
         let next = match self.kind {
-            Kind::Flapping { up, down } => turns(up + down, up),
-            Kind::Pausing { every, pause } => turns(every, pause),
-            Kind::Cold(_) => now + WARM_STEP,
-            Kind::Spells { length, .. } => turns(length, length),
+            FaultKind::Flapping { up, down } => next_of(up + down, up),
+            FaultKind::Pausing { every, pause } => next_of(every, pause),
+            FaultKind::Cold(_) => now + WARM_UP_STEP,
+            FaultKind::SlowPeriods { length, .. } => next_of(length, length),
             _ => self.until,
         };
         next.min(self.until)
     }
 }
 
-/// How a destination with these troubles is at `now`.
-pub fn condition(troubles: &[Trouble], now: Tick) -> Condition {
-    troubles.iter().fold(Condition::WELL, |condition, trouble| trouble.worsen(now, condition))
+/// How a destination with these faults is at `now`.
+pub fn condition(faults: &[SimFault], now: Tick) -> Condition {
+    faults.iter().fold(Condition::HEALTHY, |condition, fault| fault.apply(now, condition))
 }
 
 /// When that changes next, after `now`.
-pub fn turns_at(troubles: &[Trouble], now: Tick) -> Tick {
-    troubles.iter().map(|trouble| trouble.turns_at(now)).min().unwrap_or(Tick::NEVER)
+pub fn next_change(faults: &[SimFault], now: Tick) -> Tick {
+    faults.iter().map(|fault| fault.next_change(now)).min().unwrap_or(Tick::NEVER)
 }
 
 /// How far `since` is into its period.
-fn within(since: Duration, period: Duration) -> Duration {
+fn phase(since: Duration, period: Duration) -> Duration {
     Duration::from_nanos((since.as_nanos() % period.as_nanos().max(1)) as u64)
 }
 
@@ -177,35 +177,38 @@ mod tests {
     }
 
     /// Every moment it changes, and how it is from then on.
-    fn course(kind: Kind) -> Vec<(u64, Condition)> {
-        let troubles = [Trouble { kind, from: s(1), until: s(8) }];
-        let (mut course, mut now) = (Vec::new(), Tick::ZERO);
-        while turns_at(&troubles, now) != Tick::NEVER {
-            now = turns_at(&troubles, now);
-            course.push((now.as_nanos() / 1_000_000_000, condition(&troubles, now)));
+    fn timeline(kind: FaultKind) -> Vec<(u64, Condition)> {
+        let faults = [SimFault { kind, from: s(1), until: s(8) }];
+        let (mut timeline, mut now) = (Vec::new(), Tick::ZERO);
+        while next_change(&faults, now) != Tick::NEVER {
+            now = next_change(&faults, now);
+            timeline.push((now.as_nanos() / 1_000_000_000, condition(&faults, now)));
         }
-        course
+        timeline
     }
 
     #[test]
-    fn troubles_come_and_go_when_they_say() {
-        const WELL: Condition = Condition::WELL;
-        let still = Condition { pace: 0.0, ..WELL };
-        let down = Condition { down: true, ..WELL };
+    fn faults_start_and_end_at_their_times() {
+        const HEALTHY: Condition = Condition::HEALTHY;
+        let still = Condition { speed: 0.0, ..HEALTHY };
+        let down = Condition { down: true, ..HEALTHY };
         let span = Duration::from_secs;
-        assert_eq!(course(Kind::Slow(4.0)), [(1, Condition { pace: 0.25, ..WELL }), (8, WELL)]);
-        assert_eq!(course(Kind::Stalling), [(1, still), (8, WELL)]);
-        assert_eq!(course(Kind::Gray), [(1, Condition { gray: true, ..WELL }), (8, WELL)]);
-        let flapping = course(Kind::Flapping { up: span(2), down: span(3) });
-        assert_eq!(flapping, [(1, WELL), (3, down), (6, WELL), (8, WELL)]);
-        let pausing = course(Kind::Pausing { every: span(4), pause: span(1) });
-        assert_eq!(pausing, [(1, still), (2, WELL), (5, still), (6, WELL), (8, WELL)]);
+        assert_eq!(timeline(FaultKind::Slow(4.0)), [(1, Condition { speed: 0.25, ..HEALTHY }), (8, HEALTHY)]);
+        assert_eq!(timeline(FaultKind::Stalling), [(1, still), (8, HEALTHY)]);
+        assert_eq!(
+            timeline(FaultKind::Unresponsive),
+            [(1, Condition { unresponsive: true, ..HEALTHY }), (8, HEALTHY)]
+        );
+        let flapping = timeline(FaultKind::Flapping { up: span(2), down: span(3) });
+        assert_eq!(flapping, [(1, HEALTHY), (3, down), (6, HEALTHY), (8, HEALTHY)]);
+        let pausing = timeline(FaultKind::Pausing { every: span(4), pause: span(1) });
+        assert_eq!(pausing, [(1, still), (2, HEALTHY), (5, still), (6, HEALTHY), (8, HEALTHY)]);
     }
 
     #[test]
-    fn the_cold_get_warm() {
-        let course = course(Kind::Cold(5.0));
-        assert!((course[0].1.pace - 0.2).abs() < 1e-9 && course.len() == 71, "{course:?}");
-        assert!(course.windows(2).all(|pair| pair[0].1.pace < pair[1].1.pace));
+    fn a_cold_destination_speeds_up_evenly() {
+        let timeline = timeline(FaultKind::Cold(5.0));
+        assert!((timeline[0].1.speed - 0.2).abs() < 1e-9 && timeline.len() == 71, "{timeline:?}");
+        assert!(timeline.windows(2).all(|pair| pair[0].1.speed < pair[1].1.speed));
     }
 }

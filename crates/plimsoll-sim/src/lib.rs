@@ -4,12 +4,12 @@
 //! ```
 //! use std::time::Duration;
 //! use plimsoll_core::balance::Algorithm;
-//! use plimsoll_sim::{Service, Station, World};
+//! use plimsoll_sim::{ServiceTime, OpenLoopServer, OpenLoop};
 //!
-//! let fast = Station::new(Service::Fixed(Duration::from_millis(1)));
-//! let slow = Station::new(Service::Fixed(Duration::from_millis(9)));
-//! let mut world = World::new(7, Algorithm::LeastConnections.policy(1), &[fast, slow]);
-//! let taken = world.open_work(10_000, 1_000.0).unwrap();
+//! let fast = OpenLoopServer::new(ServiceTime::Fixed(Duration::from_millis(1)));
+//! let slow = OpenLoopServer::new(ServiceTime::Fixed(Duration::from_millis(9)));
+//! let mut open_loop = OpenLoop::new(7, Algorithm::LeastConnections.policy(1), &[fast, slow]);
+//! let taken = open_loop.run_poisson(10_000, 1_000.0).unwrap();
 //! assert!(taken[0] > 2 * taken[1], "the fast one has fewer in flight, so it gets more: {taken:?}");
 //! ```
 
@@ -33,9 +33,9 @@ pub mod scenario;
 pub mod service_queue;
 pub mod sim_destination;
 
-pub use candidates::Contender;
-pub use contract::{Terms, contract};
-pub use open_loop::{Service, Station, World};
+pub use candidates::CandidatePolicy;
+pub use contract::{Guarantees, check_contract};
+pub use open_loop::{OpenLoop, OpenLoopServer, ServiceTime};
 pub use run::simulate;
-pub use run_stats::Tally;
+pub use run_stats::RunStats;
 pub use scenario::Scenario;

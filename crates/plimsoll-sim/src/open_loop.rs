@@ -16,14 +16,14 @@ use crate::distributions::exponential;
 
 /// How long a destination works on a message.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Service {
+pub enum ServiceTime {
     /// Always so long.
     Fixed(Duration),
     /// Exponentially distributed around this mean: the memoryless server of queueing theory.
     Exponential(Duration),
 }
 
-impl Service {
+impl ServiceTime {
     fn draw(self, rng: &mut Rng) -> Duration {
         match self {
             Self::Fixed(span) => span,
@@ -32,30 +32,30 @@ impl Service {
     }
 }
 
-/// A destination as the world builds it.
+/// A destination as the open_loop builds it.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub struct Station {
+pub struct OpenLoopServer {
     /// Base weight.
     pub weight: u16,
     /// Tier; 0 is first.
     pub priority: u8,
     /// How long it works on a message, however many it has.
-    pub service: Service,
+    pub service: ServiceTime,
 }
 
-impl Station {
-    /// A station of weight 1 in the first tier.
-    pub const fn new(service: Service) -> Self {
+impl OpenLoopServer {
+    /// A server of weight 1 in the first tier.
+    pub const fn new(service: ServiceTime) -> Self {
         Self { weight: 1, priority: 0, service }
     }
 
     /// The same with another weight.
-    pub const fn weighing(self, weight: u16) -> Self {
+    pub const fn with_weight(self, weight: u16) -> Self {
         Self { weight, ..self }
     }
 
     /// The same in another tier.
-    pub const fn in_tier(self, priority: u8) -> Self {
+    pub const fn with_priority(self, priority: u8) -> Self {
         Self { priority, ..self }
     }
 
@@ -68,7 +68,7 @@ impl Station {
             destination: Destination {
                 weight,
                 priority,
-                ..Destination::new(&format!("station-{index}"), address)
+                ..Destination::new(&format!("server-{index}"), address)
             },
             status: Status::Serving,
             since: Tick::ZERO,
@@ -81,28 +81,28 @@ impl Station {
 
 /// A message in service.
 #[derive(Debug)]
-struct Held {
+struct InService {
     until: Tick,
     /// Breaks ties of time, so that a run depends on nothing but its seed.
     order: u64,
     assignment: Assignment,
 }
 
-impl PartialEq for Held {
+impl PartialEq for InService {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Held {}
+impl Eq for InService {}
 
-impl PartialOrd for Held {
+impl PartialOrd for InService {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Held {
+impl Ord for InService {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.until, self.order).cmp(&(other.until, other.order))
     }
@@ -110,35 +110,35 @@ impl Ord for Held {
 
 /// One pool, its policy, and its destinations at work. Nothing in it waits and nothing in it is random but
 /// for the seed.
-pub struct World {
+pub struct OpenLoop {
     policy: Box<dyn Policy>,
-    services: Vec<Service>,
+    services: Vec<ServiceTime>,
     members: Vec<Member>,
     snapshot: Snapshot,
-    held: BinaryHeap<Reverse<Held>>,
+    in_service: BinaryHeap<Reverse<InService>>,
     now: Tick,
     sent: u64,
-    /// Dice of the balancer and of the world are apart, so that two policies meet the same workload.
-    dice: Rng,
-    fate: Rng,
+    /// Dice of the balancer and of the open_loop are apart, so that two policies meet the same workload.
+    policy_rng: Rng,
+    workload_rng: Rng,
 }
 
-impl World {
-    /// A world where all `stations` serve. Counters are kept for one worker; rotations for as many as the
+impl OpenLoop {
+    /// A open_loop where all `servers` serve. Counters are kept for one worker; rotations for as many as the
     /// policy was made for.
-    pub fn new(seed: u64, policy: Box<dyn Policy>, stations: &[Station]) -> Self {
+    pub fn new(seed: u64, policy: Box<dyn Policy>, servers: &[OpenLoopServer]) -> Self {
         let members: Vec<Member> =
-            stations.iter().enumerate().map(|(index, station)| station.member(index, 1)).collect();
+            servers.iter().enumerate().map(|(index, server)| server.member(index, 1)).collect();
         Self {
-            snapshot: Snapshot::build("world".into(), 0, &*policy, members.clone()),
+            snapshot: Snapshot::build("open_loop".into(), 0, &*policy, members.clone()),
             policy,
-            services: stations.iter().map(|station| station.service).collect(),
+            services: servers.iter().map(|server| server.service).collect(),
             members,
-            held: BinaryHeap::new(),
+            in_service: BinaryHeap::new(),
             now: Tick::ZERO,
             sent: 0,
-            dice: Rng::new(seed),
-            fate: Rng::new(!seed),
+            policy_rng: Rng::new(seed),
+            workload_rng: Rng::new(!seed),
         }
     }
 
@@ -152,7 +152,7 @@ impl World {
         &self.snapshot
     }
 
-    /// Publishes anew: station `index` serves if `serves(index)`, and is down otherwise.
+    /// Publishes anew: server `index` serves if `serves(index)`, and is down otherwise.
     pub fn publish(&mut self, serves: impl Fn(usize) -> bool) {
         for (index, member) in self.members.iter_mut().enumerate() {
             member.status = if serves(index) { Status::Serving } else { Status::Down };
@@ -169,31 +169,31 @@ impl World {
     /// As [`balance_load`].
     pub fn choose(&mut self, want: &Want<'_>) -> Result<Assignment, NoDestination> {
         let key = match self.policy.needs() {
-            Needs::Key => want.key.or_else(|| Some(self.fate.next_u64())),
+            Needs::Key => want.key.or_else(|| Some(self.workload_rng.next_u64())),
             Needs::Nothing | Needs::Load | Needs::Answers | Needs::Probes => want.key,
         };
-        balance_load(&self.snapshot, &Want { key, ..*want }, self.now, &mut self.dice)
+        balance_load(&self.snapshot, &Want { key, ..*want }, self.now, &mut self.policy_rng)
     }
 
     /// Sends one message: it holds its assignment for the service time of whoever takes it. Answers the index of
-    /// that station.
+    /// that server.
     ///
     /// # Errors
     /// As [`balance_load`].
     pub fn send(&mut self, want: &Want<'_>) -> Result<usize, NoDestination> {
         let assignment = self.choose(want)?;
-        let station = assignment.member();
-        let until = self.now + self.services[station].draw(&mut self.fate);
-        self.held.push(Reverse(Held { until, order: self.sent, assignment }));
+        let server = assignment.member();
+        let until = self.now + self.services[server].draw(&mut self.workload_rng);
+        self.in_service.push(Reverse(InService { until, order: self.sent, assignment }));
         self.sent += 1;
-        Ok(station)
+        Ok(server)
     }
 
     /// Lets time pass; whatever ends meanwhile is answered with 200 at its moment.
-    pub fn pass(&mut self, span: Duration) {
+    pub fn advance(&mut self, span: Duration) {
         self.now += span;
-        while self.held.peek().is_some_and(|Reverse(next)| next.until <= self.now) {
-            if let Some(Reverse(Held { until, assignment, .. })) = self.held.pop() {
+        while self.in_service.peek().is_some_and(|Reverse(next)| next.until <= self.now) {
+            if let Some(Reverse(InService { until, assignment, .. })) = self.in_service.pop() {
                 let first_byte = until.since(assignment.started());
                 assignment.finish(until, Outcome::Answered { status: 200, first_byte });
             }
@@ -201,18 +201,18 @@ impl World {
     }
 
     /// Open work: `messages` arrive at `per_second` on average, independent of each other and of the answers
-    /// (a Poisson process), all at worker 0. Answers how many each station took.
+    /// (a Poisson process), all at worker 0. Answers how many each server took.
     ///
     /// # Errors
     /// As [`balance_load`], at the first message nobody takes.
-    pub fn open_work(&mut self, messages: u32, per_second: f64) -> Result<Vec<u32>, NoDestination> {
-        let mut taken = vec![0; self.members.len()];
+    pub fn run_poisson(&mut self, messages: u32, per_second: f64) -> Result<Vec<u32>, NoDestination> {
+        let mut received = vec![0; self.members.len()];
         for _ in 0..messages {
-            let gap = exponential(&mut self.fate) / per_second;
-            self.pass(Duration::from_secs_f64(gap));
-            taken[self.send(&Want::default())?] += 1;
+            let gap = exponential(&mut self.workload_rng) / per_second;
+            self.advance(Duration::from_secs_f64(gap));
+            received[self.send(&Want::default())?] += 1;
         }
-        Ok(taken)
+        Ok(received)
     }
 }
 
@@ -226,26 +226,26 @@ mod tests {
 
     #[test]
     fn a_message_is_in_flight_for_its_service_time() {
-        let station = Station::new(Service::Fixed(5 * MS));
-        let mut world = World::new(1, Algorithm::RoundRobin.policy(1), &[station]);
-        world.send(&Want::default()).unwrap();
-        world.pass(4 * MS);
-        let stats = world.snapshot().members[0].stats.clone();
+        let server = OpenLoopServer::new(ServiceTime::Fixed(5 * MS));
+        let mut open_loop = OpenLoop::new(1, Algorithm::RoundRobin.policy(1), &[server]);
+        open_loop.send(&Want::default()).unwrap();
+        open_loop.advance(4 * MS);
+        let stats = open_loop.snapshot().members[0].stats.clone();
         assert_eq!((stats.in_flight(), stats.counts().answered()), (1, 0));
-        world.pass(MS);
+        open_loop.advance(MS);
         assert_eq!((stats.in_flight(), stats.counts().answered()), (0, 1));
         assert_eq!(stats.counts().mean_first_byte(), Some(5 * MS));
     }
 
     #[test]
-    fn load_is_arrivals_times_service_time() {
+    fn the_mean_load_follows_littles_law() {
         // Little's law: 1,000 a second for 20 ms each are 20 at a time, and one has just arrived.
-        let station = Station::new(Service::Exponential(20 * MS));
-        let mut world = World::new(3, Algorithm::RoundRobin.policy(1), &[station]);
+        let server = OpenLoopServer::new(ServiceTime::Exponential(20 * MS));
+        let mut open_loop = OpenLoop::new(3, Algorithm::RoundRobin.policy(1), &[server]);
         let mut sum = 0;
         for _ in 0..2_000 {
-            world.open_work(10, 1_000.0).unwrap();
-            sum += world.snapshot().members[0].stats.in_flight();
+            open_loop.run_poisson(10, 1_000.0).unwrap();
+            sum += open_loop.snapshot().members[0].stats.in_flight();
         }
         assert!((40_000..44_000).contains(&sum), "{}", f64::from(sum) / 2_000.0);
     }

@@ -2,58 +2,58 @@
 
 use serde_json::{Value, json};
 
-use crate::candidates::Contender;
-use crate::run_stats::{Tally, mean_and_interval};
+use crate::candidates::CandidatePolicy;
+use crate::run_stats::{RunStats, mean_and_interval};
 use crate::scenario::Scenario;
 
 /// The quantiles that are told.
 pub const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
-/// What one contender did, with one tally for each seed.
+/// What one candidate did, with one stats for each seed.
 #[derive(Clone, Debug)]
-pub struct Runs {
+pub struct CandidateRuns {
     /// Who.
-    pub contender: Contender,
+    pub candidate: CandidatePolicy,
     /// How.
-    pub tallies: Vec<Tally>,
+    pub stats: Vec<RunStats>,
 }
 
-impl Runs {
+impl CandidateRuns {
     /// The mean over seeds of what `of` tells of each, and half of its 95 % interval.
-    pub fn mean(&self, of: impl Fn(&Tally) -> f64) -> (f64, f64) {
-        mean_and_interval(&self.tallies.iter().map(of).collect::<Vec<f64>>())
+    pub fn mean(&self, of: impl Fn(&RunStats) -> f64) -> (f64, f64) {
+        mean_and_interval(&self.stats.iter().map(of).collect::<Vec<f64>>())
     }
 
     /// Mean over seeds of a quantile of latency, in milliseconds, and half of its interval.
     pub fn quantile_ms(&self, share: f64) -> (f64, f64) {
-        self.mean(|tally| tally.quantile(share) * 1e3)
+        self.mean(|stats| stats.quantile(share) * 1e3)
     }
 
     fn in_flight(&self, share: f64) -> f64 {
-        self.mean(|tally| tally.in_flight.value_at_quantile(share) as f64).0
+        self.mean(|stats| stats.in_flight.value_at_quantile(share) as f64).0
     }
 }
 
-/// A row for each contender, and the head before them. With several seeds p99 has its interval.
-pub fn table(runs: &[Runs]) -> Vec<Vec<String>> {
+/// A row for each candidate, and the head before them. With several seeds p99 has its interval.
+pub fn table(runs: &[CandidateRuns]) -> Vec<Vec<String>> {
     let head = "algorithm messages errors p50 p90 p99 p99.9 p99.99 in-flight:p50/p99/max imbalance regret";
     let mut rows: Vec<Vec<String>> = vec![head.split(' ').map(str::to_owned).collect()];
     rows.extend(runs.iter().map(|runs| {
         let mut row = vec![
-            runs.contender.name(),
-            format!("{:.0}", runs.mean(|tally| tally.messages as f64).0),
-            percent(runs.mean(Tally::error_share).0),
+            runs.candidate.name(),
+            format!("{:.0}", runs.mean(|stats| stats.messages as f64).0),
+            percent(runs.mean(RunStats::error_share).0),
         ];
         for (name, share) in QUANTILES {
             let (mean, half) = runs.quantile_ms(share);
-            let several = name == "p99" && runs.tallies.len() > 1;
+            let several = name == "p99" && runs.stats.len() > 1;
             row.push(if several { format!("{} ±{}", ms(mean), ms(half)) } else { ms(mean) });
         }
         let (half, tail, most) = (runs.in_flight(0.5), runs.in_flight(0.99), runs.in_flight(1.0));
         row.push(format!("{half:.0}/{tail:.0}/{most:.0}"));
-        row.push(format!("{:.3}", runs.mean(Tally::imbalance).0));
-        row.push(ms(runs.mean(Tally::mean_regret).0 * 1e3));
+        row.push(format!("{:.3}", runs.mean(RunStats::imbalance).0));
+        row.push(ms(runs.mean(RunStats::mean_regret).0 * 1e3));
         row
     }));
     rows
@@ -61,38 +61,38 @@ pub fn table(runs: &[Runs]) -> Vec<Vec<String>> {
 
 /// The share of each group of destinations beside what an equal part would be; nothing where there is but one
 /// group.
-pub fn groups(scenario: &Scenario, runs: &[Runs]) -> Vec<Vec<String>> {
+pub fn groups(scenario: &Scenario, runs: &[CandidateRuns]) -> Vec<Vec<String>> {
     let names = group_names(scenario);
     if names.len() < 2 {
         return Vec::new();
     }
-    let head = names
-        .iter()
-        .map(|(name, count)| format!("{name} ({})", percent(*count as f64 / scenario.sites.len() as f64)));
+    let head = names.iter().map(|(name, count)| {
+        format!("{name} ({})", percent(*count as f64 / scenario.destinations.len() as f64))
+    });
     let mut rows = vec![std::iter::once("share of messages".to_owned()).chain(head).collect::<Vec<_>>()];
     rows.extend(runs.iter().map(|runs| {
         let shares = names.iter().map(|(name, _)| percent(group_share(scenario, runs, name)));
-        std::iter::once(runs.contender.name()).chain(shares).collect()
+        std::iter::once(runs.candidate.name()).chain(shares).collect()
     }));
     rows
 }
 
 /// Everything of the table and more.
-pub fn json(scenario: &Scenario, first_seed: u64, runs: &[Runs]) -> Value {
+pub fn json(scenario: &Scenario, first_seed: u64, runs: &[CandidateRuns]) -> Value {
     json!({
         "scenario": scenario.name,
         "about": scenario.about,
-        "destinations": scenario.sites.len(),
+        "destinations": scenario.destinations.len(),
         "balancers": scenario.balancers,
         "workers": scenario.workers,
         "rate": scenario.rate(),
         "duration_s": scenario.duration.as_secs_f64(),
         "seed": first_seed,
-        "algorithms": runs.iter().map(|runs| contender(scenario, runs)).collect::<Vec<_>>(),
+        "algorithms": runs.iter().map(|runs| candidate(scenario, runs)).collect::<Vec<_>>(),
     })
 }
 
-fn contender(scenario: &Scenario, runs: &Runs) -> Value {
+fn candidate(scenario: &Scenario, runs: &CandidateRuns) -> Value {
     let latency: serde_json::Map<String, Value> = (QUANTILES.iter())
         .map(|&(name, share)| {
             let (mean, half) = runs.quantile_ms(share);
@@ -102,23 +102,23 @@ fn contender(scenario: &Scenario, runs: &Runs) -> Value {
     let groups = group_names(scenario).into_iter().map(|(name, count)| {
         json!({"group": name, "destinations": count, "share": group_share(scenario, runs, &name)})
     });
-    let mean = |of: fn(&Tally) -> f64| runs.mean(of).0;
+    let mean = |of: fn(&RunStats) -> f64| runs.mean(of).0;
     json!({
-        "algorithm": runs.contender.name(),
-        "runs": runs.tallies.len(),
-        "messages": mean(|tally| tally.messages as f64),
-        "error_share": mean(Tally::error_share),
-        "late": mean(|tally| tally.late as f64),
-        "failed": mean(|tally| tally.failed as f64),
-        "retries": mean(|tally| tally.retries as f64),
-        "copies": mean(|tally| tally.copies as f64),
-        "copies_won": mean(|tally| tally.copies_won as f64),
+        "algorithm": runs.candidate.name(),
+        "runs": runs.stats.len(),
+        "messages": mean(|stats| stats.messages as f64),
+        "error_share": mean(RunStats::error_share),
+        "timed_out": mean(|stats| stats.timed_out as f64),
+        "failed": mean(|stats| stats.failed as f64),
+        "retries": mean(|stats| stats.retries as f64),
+        "hedges": mean(|stats| stats.hedges as f64),
+        "hedges_won": mean(|stats| stats.hedges_won as f64),
         "latency_ms": latency,
         "in_flight": {"p50": runs.in_flight(0.5), "p99": runs.in_flight(0.99), "max": runs.in_flight(1.0)},
-        "imbalance": mean(Tally::imbalance),
-        "regret_ms": mean(Tally::mean_regret) * 1e3,
-        "probes_per_message": mean(|tally| tally.probes as f64 / (tally.messages.max(1)) as f64),
-        "events": mean(|tally| tally.events as f64),
+        "imbalance": mean(RunStats::imbalance),
+        "regret_ms": mean(RunStats::mean_regret) * 1e3,
+        "probes_per_message": mean(|stats| stats.probes as f64 / (stats.messages.max(1)) as f64),
+        "pool_events": mean(|stats| stats.pool_events as f64),
         "groups": groups.collect::<Vec<_>>(),
     })
 }
@@ -126,7 +126,7 @@ fn contender(scenario: &Scenario, runs: &Runs) -> Value {
 /// Groups in the order of the destinations, and how many each has.
 fn group_names(scenario: &Scenario) -> Vec<(String, usize)> {
     let mut names: Vec<(String, usize)> = Vec::new();
-    for site in &scenario.sites {
+    for site in &scenario.destinations {
         match names.iter_mut().find(|(name, _)| *name == site.group) {
             Some((_, count)) => *count += 1,
             None => names.push((site.group.clone(), 1)),
@@ -135,11 +135,11 @@ fn group_names(scenario: &Scenario) -> Vec<(String, usize)> {
     names
 }
 
-fn group_share(scenario: &Scenario, runs: &Runs, group: &str) -> f64 {
-    let of = |tally: &Tally| {
-        let all: u64 = tally.taken.iter().sum();
-        let some = tally.taken.iter().zip(&scenario.sites).filter(|(_, site)| site.group == group);
-        some.map(|(&taken, _)| taken).sum::<u64>() as f64 / all.max(1) as f64
+fn group_share(scenario: &Scenario, runs: &CandidateRuns, group: &str) -> f64 {
+    let of = |stats: &RunStats| {
+        let all: u64 = stats.attempts.iter().sum();
+        let some = stats.attempts.iter().zip(&scenario.destinations).filter(|(_, site)| site.group == group);
+        some.map(|(&attempts, _)| attempts).sum::<u64>() as f64 / all.max(1) as f64
     };
     runs.mean(of).0
 }

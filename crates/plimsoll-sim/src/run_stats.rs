@@ -11,7 +11,7 @@ const LONGEST_US: u64 = 3_600_000_000;
 
 /// One run's measurements, all of the time after warming up.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub struct RunStats {
     /// From the moment a message was planned for to its answer, in microseconds; of those given up, the
     /// deadline. Answers of 500 and refusals are errors and have no latency here: being quickly wrong is not
     /// being quick.
@@ -19,27 +19,27 @@ pub struct Tally {
     /// Messages.
     pub messages: u64,
     /// Given up at the deadline.
-    pub late: u64,
+    pub timed_out: u64,
     /// Answered with an error, or by nobody.
     pub failed: u64,
     /// Tries beyond the first, copies left aside.
     pub retries: u64,
     /// Copies sent because an answer took long.
-    pub copies: u64,
+    pub hedges: u64,
     /// Of these, who answered first.
-    pub copies_won: u64,
+    pub hedges_won: u64,
     /// Messages at each destination, sampled ten times a second.
     pub in_flight: Histogram<u64>,
     /// Tries each destination got.
-    pub taken: Vec<u64>,
+    pub attempts: Vec<u64>,
     /// Core seconds each destination spent.
     pub used: Vec<f64>,
     /// Seconds that picks were worse than the oracle's, and how many were looked at.
     pub regret: (f64, u64),
     /// Probes beyond checks.
     pub probes: u64,
-    /// Changes of status, over all balancers.
-    pub events: u64,
+    /// Changes of standing, over all balancers.
+    pub pool_events: u64,
     /// Second by second, from the very start.
     pub seconds: Vec<Second>,
 }
@@ -48,36 +48,36 @@ pub struct Tally {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Second {
     /// Tries each destination got.
-    pub taken: Vec<u32>,
+    pub attempts: Vec<u32>,
     /// Messages that ended badly.
     pub errors: u32,
     /// Messages that ended.
     pub ended: u32,
 }
 
-impl Tally {
+impl RunStats {
     /// Nothing measured yet, of so many destinations.
-    pub fn new(sites: usize) -> Self {
+    pub fn new(destinations: usize) -> Self {
         Self {
             latency: histogram(),
             messages: 0,
-            late: 0,
+            timed_out: 0,
             failed: 0,
             retries: 0,
-            copies: 0,
-            copies_won: 0,
+            hedges: 0,
+            hedges_won: 0,
             in_flight: histogram(),
-            taken: vec![0; sites],
-            used: vec![0.0; sites],
+            attempts: vec![0; destinations],
+            used: vec![0.0; destinations],
             regret: (0.0, 0),
             probes: 0,
-            events: 0,
+            pool_events: 0,
             seconds: Vec::new(),
         }
     }
 
     /// A latency.
-    pub fn answered(&mut self, latency: Duration) {
+    pub fn record_latency(&mut self, latency: Duration) {
         self.latency.saturating_record(latency.as_micros() as u64);
     }
 
@@ -88,13 +88,13 @@ impl Tally {
 
     /// Messages without a good answer, as a part of all.
     pub fn error_share(&self) -> f64 {
-        ratio((self.late + self.failed) as f64, self.messages as f64)
+        ratio((self.timed_out + self.failed) as f64, self.messages as f64)
     }
 
     /// How far shares of destinations lie from each other: standard deviation over mean.
     pub fn imbalance(&self) -> f64 {
-        let taken: Vec<f64> = self.taken.iter().map(|&taken| taken as f64).collect();
-        variation(&taken)
+        let attempts: Vec<f64> = self.attempts.iter().map(|&attempts| attempts as f64).collect();
+        variation(&attempts)
     }
 
     /// Mean seconds that a pick was worse than the oracle's.
@@ -106,8 +106,9 @@ impl Tally {
     pub fn second(&mut self, at: Duration) -> &mut Second {
         let index = at.as_secs() as usize;
         if self.seconds.len() <= index {
-            let sites = self.taken.len();
-            self.seconds.resize_with(index + 1, || Second { taken: vec![0; sites], ..Second::default() });
+            let destinations = self.attempts.len();
+            self.seconds
+                .resize_with(index + 1, || Second { attempts: vec![0; destinations], ..Second::default() });
         }
         &mut self.seconds[index]
     }
@@ -117,9 +118,9 @@ impl Tally {
         let seconds = &self.seconds[from.min(self.seconds.len())..until.min(self.seconds.len())];
         let (mut some, mut all) = (0.0, 0.0);
         for second in seconds {
-            for (site, &taken) in second.taken.iter().enumerate() {
-                all += f64::from(taken);
-                some += if which(site) { f64::from(taken) } else { 0.0 };
+            for (destination, &attempts) in second.attempts.iter().enumerate() {
+                all += f64::from(attempts);
+                some += if which(destination) { f64::from(attempts) } else { 0.0 };
             }
         }
         ratio(some, all)
@@ -159,15 +160,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_reach_into_the_tail() {
-        let mut tally = Tally::new(1);
-        (1..=100_000).for_each(|us| tally.answered(Duration::from_micros(us)));
-        let near = |share: f64, us: f64| (tally.quantile(share) * 1e6 / us - 1.0).abs() < 2e-3;
+    fn quantiles_cover_the_tail() {
+        let mut stats = RunStats::new(1);
+        (1..=100_000).for_each(|us| stats.record_latency(Duration::from_micros(us)));
+        let near = |share: f64, us: f64| (stats.quantile(share) * 1e6 / us - 1.0).abs() < 2e-3;
         assert!(near(0.5, 50_000.0) && near(0.99, 99_000.0) && near(0.9999, 99_990.0));
     }
 
     #[test]
-    fn spreads_are_what_they_are_called() {
+    fn variation_and_interval_match_known_values() {
         assert!(variation(&[3.0, 3.0, 3.0]).abs() < 1e-12);
         assert!((variation(&[1.0, 3.0]) - 0.5).abs() < 1e-12);
         let (mean, half) = mean_and_interval(&[1.0, 2.0, 3.0]);

@@ -11,25 +11,25 @@ use plimsoll_core::Tick;
 const NEVER_SECONDS: f64 = 1e8;
 
 /// A message at a destination; the number is its sender's.
-pub type Job = u64;
+pub type JobId = u64;
 
 /// What works on messages: at most `slots` at once, each at most at the speed of one core, all together at
 /// most at the speed of `capacity` cores, and the rest waits in order.
 ///
 /// Slots with a queue are `capacity = slots`; processor sharing is slots without bound. Everyone in service
-/// gets the same, so one sum, the work each has got so far since the start (`attained`), tells when each is
+/// gets the same, so one sum, the work each has attained so far since the start (`attained`), tells when each is
 /// done: on arrival its end is that sum plus its work. A change of speed then changes one number, not a list.
 #[derive(Debug)]
-pub struct Machine {
+pub struct ServiceQueue {
     slots: usize,
     capacity: f64,
-    pace: f64,
+    speed: f64,
     attained: f64,
     at: Tick,
     running: BinaryHeap<Reverse<Running>>,
-    waiting: VecDeque<(Job, f64)>,
+    waiting: VecDeque<(JobId, f64)>,
     /// Taken away while running; their place in the heap is cleared when it comes up.
-    gone: HashSet<Job>,
+    cancelled: HashSet<JobId>,
     /// Core seconds spent so far.
     used: f64,
 }
@@ -37,7 +37,7 @@ pub struct Machine {
 #[derive(Copy, Clone, Debug, PartialEq)]
 struct Running {
     end: f64,
-    job: Job,
+    job: JobId,
 }
 
 impl Eq for Running {}
@@ -54,7 +54,7 @@ impl Ord for Running {
     }
 }
 
-impl Machine {
+impl ServiceQueue {
     /// `slots` messages at once, each at full speed; the others wait, first come first served.
     pub fn slots(slots: usize) -> Self {
         Self::new(slots.max(1), slots.max(1) as f64)
@@ -69,12 +69,12 @@ impl Machine {
         Self {
             slots,
             capacity,
-            pace: 1.0,
+            speed: 1.0,
             attained: 0.0,
             at: Tick::ZERO,
             running: BinaryHeap::new(),
             waiting: VecDeque::new(),
-            gone: HashSet::new(),
+            cancelled: HashSet::new(),
             used: 0.0,
         }
     }
@@ -90,8 +90,8 @@ impl Machine {
     }
 
     /// Takes a message of `work` core seconds.
-    pub fn arrive(&mut self, now: Tick, job: Job, work: f64) {
-        self.pass(now);
+    pub fn arrive(&mut self, now: Tick, job: JobId, work: f64) {
+        self.progress_to(now);
         if self.in_service() < self.slots {
             self.running.push(Reverse(Running { end: self.attained + work, job }));
         } else {
@@ -100,124 +100,124 @@ impl Machine {
     }
 
     /// Its sender has given the message up.
-    pub fn leave(&mut self, now: Tick, job: Job) {
-        self.pass(now);
+    pub fn cancel(&mut self, now: Tick, job: JobId) {
+        self.progress_to(now);
         if let Some(place) = self.waiting.iter().position(|&(waiting, _)| waiting == job) {
             self.waiting.remove(place);
             return;
         }
-        self.gone.insert(job);
-        self.clear();
-        self.fill();
+        self.cancelled.insert(job);
+        self.discard_cancelled();
+        self.start_waiting();
     }
 
     /// Takes everything away.
-    pub fn drain(&mut self, now: Tick) -> Vec<Job> {
-        self.pass(now);
-        let mut jobs: Vec<Job> = self.running.drain().map(|Reverse(running)| running.job).collect();
-        jobs.retain(|job| !self.gone.contains(job));
+    pub fn drain(&mut self, now: Tick) -> Vec<JobId> {
+        self.progress_to(now);
+        let mut jobs: Vec<JobId> = self.running.drain().map(|Reverse(running)| running.job).collect();
+        jobs.retain(|job| !self.cancelled.contains(job));
         jobs.extend(self.waiting.drain(..).map(|(job, _)| job));
         jobs.sort_unstable();
-        self.gone.clear();
+        self.cancelled.clear();
         jobs
     }
 
     /// Has so many cores from now on.
     pub fn set_capacity(&mut self, now: Tick, capacity: f64) {
-        self.pass(now);
+        self.progress_to(now);
         self.capacity = capacity;
     }
 
     /// Works at this part of its speed from now on; 0 stands still.
-    pub fn set_pace(&mut self, now: Tick, pace: f64) {
-        self.pass(now);
-        self.pace = pace;
+    pub fn set_speed(&mut self, now: Tick, speed: f64) {
+        self.progress_to(now);
+        self.speed = speed;
     }
 
     /// When the next message is done, if nothing changes.
-    pub fn next(&self) -> Tick {
+    pub fn next_completion(&self) -> Tick {
         let Some(Reverse(first)) = self.running.peek() else { return Tick::NEVER };
         let seconds = (first.end - self.attained).max(0.0) / self.rate(self.in_service());
-        if seconds < NEVER_SECONDS { self.at + ceiled(seconds) } else { Tick::NEVER }
+        if seconds < NEVER_SECONDS { self.at + round_up(seconds) } else { Tick::NEVER }
     }
 
     /// Adds to `done` what is done by `now`, in order.
-    pub fn advance(&mut self, now: Tick, done: &mut Vec<Job>) {
-        while self.next() <= now {
-            let at = self.next();
-            self.pass(at);
+    pub fn advance(&mut self, now: Tick, done: &mut Vec<JobId>) {
+        while self.next_completion() <= now {
+            let at = self.next_completion();
+            self.progress_to(at);
             if let Some(Reverse(first)) = self.running.pop() {
                 self.attained = self.attained.max(first.end);
                 done.push(first.job);
             }
-            self.clear();
-            self.fill();
+            self.discard_cancelled();
+            self.start_waiting();
         }
-        self.pass(now);
+        self.progress_to(now);
     }
 
     /// In how many seconds a message of `work` would be done that came now, if nothing else came and nothing
     /// changed.
     pub fn forecast(&self, now: Tick, work: f64) -> f64 {
-        if self.pace <= 0.0 {
+        if self.speed <= 0.0 {
             return NEVER_SECONDS;
         }
         let since = now.since(self.at).as_secs_f64() * self.rate(self.in_service());
         let mut rest: Vec<f64> = (self.running.iter())
-            .filter(|Reverse(running)| !self.gone.contains(&running.job))
+            .filter(|Reverse(running)| !self.cancelled.contains(&running.job))
             .map(|Reverse(running)| (running.end - self.attained - since).max(0.0))
             .collect();
         let full = self.slots.saturating_sub(rest.len()) <= self.waiting.len();
         if full {
             let queued: f64 =
                 rest.iter().sum::<f64>() + self.waiting.iter().map(|&(_, work)| work).sum::<f64>();
-            return queued / (self.capacity * self.pace) + work / self.pace;
+            return queued / (self.capacity * self.speed) + work / self.speed;
         }
         rest.sort_unstable_by(f64::total_cmp);
-        let (mut seconds, mut got, mut others) = (0.0, 0.0, rest.len());
+        let (mut seconds, mut attained, mut others) = (0.0, 0.0, rest.len());
         for end in rest {
             let until = end.min(work);
-            seconds += (until - got) / self.rate(others + 1);
-            got = until;
+            seconds += (until - attained) / self.rate(others + 1);
+            attained = until;
             if end >= work {
                 return seconds;
             }
             others -= 1;
         }
-        seconds + (work - got) / self.rate(1)
+        seconds + (work - attained) / self.rate(1)
     }
 
     fn in_service(&self) -> usize {
-        self.running.len() - self.gone.len()
+        self.running.len() - self.cancelled.len()
     }
 
     /// The speed of each of so many in service, in cores.
     fn rate(&self, in_service: usize) -> f64 {
-        self.pace * (self.capacity / in_service.max(1) as f64).min(1.0)
+        self.speed * (self.capacity / in_service.max(1) as f64).min(1.0)
     }
 
-    fn pass(&mut self, now: Tick) {
+    fn progress_to(&mut self, now: Tick) {
         let (seconds, in_service) = (now.since(self.at).as_secs_f64(), self.in_service());
         self.at = self.at.max(now);
         if in_service > 0 {
-            let got = seconds * self.rate(in_service);
-            self.attained += got;
-            self.used += got * in_service as f64;
+            let attained = seconds * self.rate(in_service);
+            self.attained += attained;
+            self.used += attained * in_service as f64;
         } else {
             // Nobody counts from here: begin anew, and keep the numbers small.
             self.attained = 0.0;
         }
     }
 
-    fn clear(&mut self) {
+    fn discard_cancelled(&mut self) {
         while let Some(Reverse(first)) = self.running.peek()
-            && self.gone.remove(&first.job)
+            && self.cancelled.remove(&first.job)
         {
             self.running.pop();
         }
     }
 
-    fn fill(&mut self) {
+    fn start_waiting(&mut self) {
         while self.in_service() < self.slots
             && let Some((job, work)) = self.waiting.pop_front()
         {
@@ -227,7 +227,7 @@ impl Machine {
 }
 
 /// Not a nanosecond early: whoever wakes then finds it done.
-fn ceiled(seconds: f64) -> Duration {
+fn round_up(seconds: f64) -> Duration {
     Duration::from_nanos((seconds * 1e9).ceil() as u64)
 }
 
@@ -239,79 +239,79 @@ mod tests {
         Tick::ZERO + Duration::from_millis(ms)
     }
 
-    /// Runs it to the end: who was done when, in whole milliseconds.
-    fn ends(mut machine: Machine) -> Vec<(Job, u64)> {
+    /// CandidateRuns it to the end: who was done when, in whole milliseconds.
+    fn ends(mut queue: ServiceQueue) -> Vec<(JobId, u64)> {
         let (mut ends, mut done) = (Vec::new(), Vec::new());
-        while machine.next() != Tick::NEVER {
-            let now = machine.next();
-            machine.advance(now, &mut done);
+        while queue.next_completion() != Tick::NEVER {
+            let now = queue.next_completion();
+            queue.advance(now, &mut done);
             ends.extend(done.drain(..).map(|job| (job, (now.as_nanos() + 500_000) / 1_000_000)));
         }
         ends
     }
 
     #[test]
-    fn one_slot_serves_in_order() {
-        let mut machine = Machine::slots(1);
-        machine.arrive(ms(0), 1, 0.010);
-        machine.arrive(ms(2), 2, 0.001);
-        assert!((machine.forecast(ms(2), 0.005) - 0.014).abs() < 1e-9);
-        assert_eq!(ends(machine), [(1, 10), (2, 11)]);
+    fn one_slot_serves_jobs_in_order() {
+        let mut queue = ServiceQueue::slots(1);
+        queue.arrive(ms(0), 1, 0.010);
+        queue.arrive(ms(2), 2, 0.001);
+        assert!((queue.forecast(ms(2), 0.005) - 0.014).abs() < 1e-9);
+        assert_eq!(ends(queue), [(1, 10), (2, 11)]);
     }
 
     #[test]
-    fn who_shares_a_core_is_slower_by_the_number_of_sharers() {
-        let mut machine = Machine::sharing(1.0);
-        machine.arrive(ms(0), 1, 0.010);
-        machine.arrive(ms(0), 2, 0.002);
-        assert!((machine.forecast(ms(0), 0.002) - 0.006).abs() < 1e-9, "three share until it is done");
-        assert_eq!(ends(machine), [(2, 4), (1, 12)]);
+    fn jobs_sharing_a_core_take_longer_by_the_number_of_jobs() {
+        let mut queue = ServiceQueue::sharing(1.0);
+        queue.arrive(ms(0), 1, 0.010);
+        queue.arrive(ms(0), 2, 0.002);
+        assert!((queue.forecast(ms(0), 0.002) - 0.006).abs() < 1e-9, "three share until it is done");
+        assert_eq!(ends(queue), [(2, 4), (1, 12)]);
     }
 
     #[test]
-    fn nobody_is_faster_than_one_core() {
-        let mut machine = Machine::sharing(3.0);
-        machine.arrive(ms(0), 1, 0.010);
-        machine.arrive(ms(0), 2, 0.010);
-        assert_eq!(ends(machine), [(1, 10), (2, 10)]);
+    fn a_job_never_uses_more_than_one_core() {
+        let mut queue = ServiceQueue::sharing(3.0);
+        queue.arrive(ms(0), 1, 0.010);
+        queue.arrive(ms(0), 2, 0.010);
+        assert_eq!(ends(queue), [(1, 10), (2, 10)]);
     }
 
     #[test]
-    fn a_change_of_speed_counts_from_then_on() {
-        let mut machine = Machine::sharing(1.0);
-        machine.arrive(ms(0), 1, 0.010);
-        machine.set_pace(ms(4), 0.5);
-        assert_eq!(machine.next(), ms(16));
-        machine.set_pace(ms(6), 0.0);
-        assert_eq!(machine.next(), Tick::NEVER);
-        machine.set_pace(ms(100), 1.0);
-        assert_eq!(ends(machine), [(1, 105)]);
+    fn a_speed_change_applies_to_the_remaining_work() {
+        let mut queue = ServiceQueue::sharing(1.0);
+        queue.arrive(ms(0), 1, 0.010);
+        queue.set_speed(ms(4), 0.5);
+        assert_eq!(queue.next_completion(), ms(16));
+        queue.set_speed(ms(6), 0.0);
+        assert_eq!(queue.next_completion(), Tick::NEVER);
+        queue.set_speed(ms(100), 1.0);
+        assert_eq!(ends(queue), [(1, 105)]);
     }
 
     #[test]
-    fn who_leaves_makes_room() {
-        let mut machine = Machine::slots(1);
+    fn a_cancelled_job_frees_its_slot() {
+        let mut queue = ServiceQueue::slots(1);
         for job in 1..=4 {
-            machine.arrive(ms(0), job, 0.010);
+            queue.arrive(ms(0), job, 0.010);
         }
-        machine.leave(ms(5), 1);
-        machine.leave(ms(6), 3);
-        assert_eq!(machine.load(), 2);
-        assert_eq!(ends(machine), [(2, 15), (4, 25)]);
-        let mut shared = Machine::sharing(1.0);
+        queue.cancel(ms(5), 1);
+        queue.cancel(ms(6), 3);
+        assert_eq!(queue.load(), 2);
+        assert_eq!(ends(queue), [(2, 15), (4, 25)]);
+        let mut shared = ServiceQueue::sharing(1.0);
         shared.arrive(ms(0), 1, 0.010);
         shared.arrive(ms(0), 2, 0.020);
-        shared.leave(ms(10), 2);
+        shared.cancel(ms(10), 2);
         assert_eq!(shared.load(), 1);
         assert_eq!(ends(shared), [(1, 15)]);
     }
 
     #[test]
-    fn the_work_done_is_counted() {
-        let mut machine = Machine::sharing(1.0);
-        machine.arrive(ms(0), 1, 0.010);
-        machine.arrive(ms(0), 2, 0.010);
-        machine.advance(ms(50), &mut Vec::new());
-        assert!((machine.used() - 0.020).abs() < 1e-9, "{}", machine.used());
+    fn core_seconds_are_counted() {
+        let mut queue = ServiceQueue::sharing(1.0);
+        queue.arrive(ms(0), 1, 0.010);
+        queue.arrive(ms(0), 2, 0.010);
+        queue.advance(ms(50), &mut Vec::new());
+        assert!((queue.used() - 0.020).abs() < 1e-9, "{}", queue.used());
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use plimsoll_core::balance::{Algorithm, HashSpec, Needs, Picker, Policy, Settings, Slot, Table};
 use plimsoll_core::formula::Formula;
 use plimsoll_core::{Rng, Tick, Want};
-use plimsoll_sim::{Terms, contract};
+use plimsoll_sim::{Guarantees, check_contract};
 
 /// What each algorithm promises about shares: the intended ones, to within pure chance. (Algorithms that look
 /// at the load do better than that.)
-const fn terms(algorithm: Algorithm) -> Terms {
+const fn guarantees(algorithm: Algorithm) -> Guarantees {
     let rotates = matches!(algorithm, Algorithm::RoundRobin | Algorithm::WeightedRoundRobin);
     // A peak is the worst of many answers, so equal destinations differ by their luck for as long as it lasts.
     // An average wavers by a sixth where answers take exponential times, and with it health, and who is
@@ -23,11 +23,11 @@ const fn terms(algorithm: Algorithm) -> Terms {
         Algorithm::HealthBased | Algorithm::ResponseTime => 0.1,
         _ => 0.0,
     };
-    Terms { heeds_weights: algorithm.heeds_weights(), rotates, tolerance }
+    Guarantees { follows_weights: algorithm.heeds_weights(), rotates, tolerance }
 }
 
 fn keeps(algorithm: Algorithm) {
-    contract(&|workers| algorithm.policy(workers), &terms(algorithm));
+    check_contract(&|workers| algorithm.policy(workers), &guarantees(algorithm));
 }
 
 #[test]
@@ -44,7 +44,10 @@ fn custom_keeps_the_contract_by_any_formula() {
     ] {
         let formula = Some(Arc::new(Formula::parse(formula).expect("a formula")));
         let settings = Settings { formula, ..Settings::default() };
-        contract(&|workers| Algorithm::Custom.policy_with(workers, &settings), &terms(Algorithm::Custom));
+        check_contract(
+            &|workers| Algorithm::Custom.policy_with(workers, &settings),
+            &guarantees(Algorithm::Custom),
+        );
     }
 }
 
@@ -93,9 +96,11 @@ fn hash_keeps_the_contract() {
 fn every_table_with_a_bound_keeps_the_contract() {
     for table in [Table::Ring, Table::Rendezvous] {
         let settings = Settings { hash: HashSpec { table, bound: Some(125) }, ..Settings::default() };
-        let terms =
-            Terms { tolerance: if table == Table::Ring { 0.1 } else { 0.0 }, ..terms(Algorithm::Hash) };
-        contract(&|workers| Algorithm::Hash.policy_with(workers, &settings), &terms);
+        let ring_guarantees = Guarantees {
+            tolerance: if table == Table::Ring { 0.1 } else { 0.0 },
+            ..guarantees(Algorithm::Hash)
+        };
+        check_contract(&|workers| Algorithm::Hash.policy_with(workers, &settings), &ring_guarantees);
     }
 }
 
@@ -109,12 +114,12 @@ fn prequal_keeps_the_contract() {
     keeps(Algorithm::Prequal);
 }
 
-/// A policy out of a function of (number of slots, dice).
-struct Odd(fn(usize, &mut Rng) -> usize);
+/// A policy out of a function of (number of slots, policy_rng).
+struct FunctionPolicy(fn(usize, &mut Rng) -> usize);
 
-impl Policy for Odd {
+impl Policy for FunctionPolicy {
     fn name(&self) -> &'static str {
-        "odd"
+        "pick"
     }
 
     fn needs(&self) -> Needs {
@@ -122,32 +127,33 @@ impl Policy for Odd {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        Box::new(OddPicker(slots.len(), self.0))
+        Box::new(FunctionPicker(slots.len(), self.0))
     }
 }
 
-struct OddPicker(usize, fn(usize, &mut Rng) -> usize);
+struct FunctionPicker(usize, fn(usize, &mut Rng) -> usize);
 
-impl Picker for OddPicker {
+impl Picker for FunctionPicker {
     fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
         (self.1)(self.0, rng)
     }
 }
 
-/// The promise that `odd` is caught breaking.
-fn caught(odd: fn(usize, &mut Rng) -> usize, terms: Terms) -> String {
-    let broken = catch_unwind(|| contract(&|_| Box::new(Odd(odd)), &terms)).expect_err("a broken promise");
+/// The promise that `pick` is caught breaking.
+fn broken_guarantee(pick: fn(usize, &mut Rng) -> usize, guarantees: Guarantees) -> String {
+    let broken = catch_unwind(|| check_contract(&|_| Box::new(FunctionPolicy(pick)), &guarantees))
+        .expect_err("a broken promise");
     let message = broken.downcast_ref::<String>().expect("a message");
     message.split(':').next().unwrap_or_default().to_owned()
 }
 
 #[test]
-fn the_contract_notices_who_breaks_it() {
-    let chance = Terms { heeds_weights: false, rotates: false, tolerance: 0.0 };
-    assert_eq!(caught(|slots, _| slots, chance), "never a stranger");
-    assert_eq!(caught(|_, _| 0, chance), "survives republish");
+fn every_broken_guarantee_is_detected() {
+    let random = Guarantees { follows_weights: false, rotates: false, tolerance: 0.0 };
+    assert_eq!(broken_guarantee(|slots, _| slots, random), "serving destinations only");
+    assert_eq!(broken_guarantee(|_, _| 0, random), "even across republishes");
     let even = |slots: usize, rng: &mut Rng| rng.index(slots);
-    contract(&|_| Box::new(Odd(even)), &chance);
-    assert_eq!(caught(even, Terms { heeds_weights: true, ..chance }), "follows weights");
-    assert_eq!(caught(even, Terms { rotates: true, ..chance }), "exact per worker");
+    check_contract(&|_| Box::new(FunctionPolicy(even)), &random);
+    assert_eq!(broken_guarantee(even, Guarantees { follows_weights: true, ..random }), "follows weights");
+    assert_eq!(broken_guarantee(even, Guarantees { rotates: true, ..random }), "exact per worker");
 }

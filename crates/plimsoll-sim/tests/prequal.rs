@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use plimsoll_core::Tick;
-use plimsoll_sim::candidates::{Probing, Score};
-use plimsoll_sim::fault::{Kind, Trouble};
+use plimsoll_sim::candidates::{ProbeScore, ProbeSettings};
+use plimsoll_sim::fault::{FaultKind, SimFault};
 use plimsoll_sim::prequal::{figure, setup};
-use plimsoll_sim::{Contender, Scenario, Tally, simulate};
+use plimsoll_sim::{CandidatePolicy, RunStats, Scenario, simulate};
 
 /// Sixteen probes must be a part of all destinations, or they would be used until they are stale.
 const COUNT: usize = 50;
@@ -17,16 +17,16 @@ fn short(load: f64, seconds: u64) -> Scenario {
     scenario
 }
 
-fn run(scenario: &Scenario, name: &str) -> Tally {
-    simulate(scenario, &name.parse().expect("a contender"), 1)
+fn run(scenario: &Scenario, name: &str) -> RunStats {
+    simulate(scenario, &name.parse().expect("a candidate"), 1)
 }
 
-fn p99(scenario: &Scenario, contender: Contender) -> f64 {
-    simulate(scenario, &contender, 1).quantile(0.99)
+fn p99(scenario: &Scenario, candidate: CandidatePolicy) -> f64 {
+    simulate(scenario, &candidate, 1).quantile(0.99)
 }
 
 #[test]
-fn below_the_allocation_those_who_probe_come_first_and_who_does_not_look_comes_last() {
+fn below_the_allocation_probing_beats_two_choices_beats_round_robin() {
     let scenario = short(0.9, 6);
     let blind = run(&scenario, "round_robin").quantile(0.99);
     let choice = run(&scenario, "p2c").quantile(0.99);
@@ -35,7 +35,7 @@ fn below_the_allocation_those_who_probe_come_first_and_who_does_not_look_comes_l
 }
 
 #[test]
-fn far_above_the_allocation_a_rotation_fails_a_quarter_and_probing_nothing() {
+fn far_above_the_allocation_round_robin_fails_a_quarter_and_probing_none() {
     // Only what comes after a while fails: the deadline must pass first, and queues must grow.
     let mut scenario = setup(20, 1.74);
     (scenario.warm_up, scenario.duration) = (Duration::from_secs(10), Duration::from_secs(10));
@@ -45,36 +45,44 @@ fn far_above_the_allocation_a_rotation_fails_a_quarter_and_probing_nothing() {
 }
 
 #[test]
-fn less_than_a_probe_a_message_is_too_few() {
+fn fewer_than_one_probe_per_message_are_too_few() {
     let scenario = short(1.5, 3);
-    let of =
-        |probes| p99(&scenario, Contender::Probing(Probing { probes, removes: 0.25, ..Probing::PREQUAL }));
+    let of = |probes| {
+        p99(
+            &scenario,
+            CandidatePolicy::Probing(ProbeSettings { probes, removes: 0.25, ..ProbeSettings::PREQUAL }),
+        )
+    };
     let (many, one, few) = (of(3.0), of(1.0), of(0.5));
     assert!(few > 1.5 * one && one < 2.0 * many, "{many} {one} {few}");
 }
 
 #[test]
-fn neither_load_alone_nor_latency_alone_is_best_where_half_are_slow() {
+fn with_half_of_destinations_slow_load_and_latency_together_are_best() {
     let mut scenario = short(0.75, 6);
-    for site in scenario.sites.iter_mut().skip(1).step_by(2) {
-        site.troubles.push(Trouble { kind: Kind::Slow(2.0), from: Tick::ZERO, until: Tick::NEVER });
+    for destination in scenario.destinations.iter_mut().skip(1).step_by(2) {
+        destination.faults.push(SimFault {
+            kind: FaultKind::Slow(2.0),
+            from: Tick::ZERO,
+            until: Tick::NEVER,
+        });
     }
     let of = |quantile| {
-        let score = Score::HotCold(quantile);
-        p99(&scenario, Contender::Probing(Probing { score, ..Probing::PREQUAL }))
+        let score = ProbeScore::HotCold(quantile);
+        p99(&scenario, CandidatePolicy::Probing(ProbeSettings { score, ..ProbeSettings::PREQUAL }))
     };
     let (load, both, latency) = (of(0.0), of(0.9), of(1.0));
     assert!(both < 0.9 * load && both < latency, "{load} {both} {latency}");
 }
 
 #[test]
-fn where_all_are_alike_a_score_is_better_for_some_load_in_it() {
+fn with_equal_destinations_some_load_in_the_score_helps() {
     // With few destinations, so that the fastest is everybody's.
     let mut scenario = setup(40, 0.75);
     (scenario.warm_up, scenario.duration) = (Duration::from_secs(8), Duration::from_secs(12));
     let of = |share| {
-        let score = Score::Linear(share);
-        p99(&scenario, Contender::Probing(Probing { score, ..Probing::PREQUAL }))
+        let score = ProbeScore::Linear(share);
+        p99(&scenario, CandidatePolicy::Probing(ProbeSettings { score, ..ProbeSettings::PREQUAL }))
     };
     let (latency, mixed) = (of(0.0), of(0.9));
     assert!(mixed < 0.7 * latency, "{latency} {mixed}");

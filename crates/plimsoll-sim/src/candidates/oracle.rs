@@ -6,31 +6,31 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use plimsoll_core::balance::{Needs, Picker, Policy, Slot};
 use plimsoll_core::{Rng, Tick, Want};
 
-use super::{Ear, slot_of};
+use super::{PolicyFeedback, slot_of};
 
 /// Sends each message to the destination that would answer it first, if nothing else came. The simulation
 /// tells it who that is.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
-    told: Arc<AtomicUsize>,
+    fastest: Arc<AtomicUsize>,
 }
 
-struct Told {
-    told: Arc<AtomicUsize>,
+struct OraclePicker {
+    fastest: Arc<AtomicUsize>,
     slots: Arc<[Slot]>,
 }
 
-impl Ear for Oracle {
+impl PolicyFeedback for Oracle {
     fn policy(self: Arc<Self>) -> Box<dyn Policy> {
         Box::new((*self).clone())
     }
 
-    fn is_omniscient(&self) -> bool {
+    fn needs_forecast(&self) -> bool {
         true
     }
 
-    fn is_told(&self, site: usize) {
-        self.told.store(site, Relaxed);
+    fn set_fastest(&self, destination: usize) {
+        self.fastest.store(destination, Relaxed);
     }
 }
 
@@ -44,12 +44,12 @@ impl Policy for Oracle {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        Box::new(Told { told: self.told.clone(), slots })
+        Box::new(OraclePicker { fastest: self.fastest.clone(), slots })
     }
 }
 
-impl Picker for Told {
+impl Picker for OraclePicker {
     fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
-        slot_of(&self.slots, self.told.load(Relaxed)).unwrap_or_else(|| rng.index(self.slots.len()))
+        slot_of(&self.slots, self.fastest.load(Relaxed)).unwrap_or_else(|| rng.index(self.slots.len()))
     }
 }

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use plimsoll_core::balance::{Needs, Picker, Policy, Slot};
 use plimsoll_core::{Rng, Tick, Want};
 
-use super::Ear;
+use super::PolicyFeedback;
 
 /// A choice of two by what is in flight, counted over all workers. As those products are by default, nobody is
 /// set aside for the errors it answers, and nobody is checked. (nginx's `least_conn` with a `zone` and HAProxy's
 /// `leastconn` choose among equal destinations as `least_connections` does.)
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub enum OtherProxy {
     /// nginx, `random two least_conn`: two different ones, of equals the second drawn.
     NginxRandomTwo,
     /// Envoy, `LEAST_REQUEST` with `choice_count` 2 and equal weights: the same one may be drawn twice.
     EnvoyLeastRequest,
 }
 
-impl Peer {
+impl OtherProxy {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::NginxRandomTwo, Self::EnvoyLeastRequest];
 
@@ -31,13 +31,13 @@ impl Peer {
     }
 }
 
-impl Ear for Peer {
+impl PolicyFeedback for OtherProxy {
     fn policy(self: Arc<Self>) -> Box<dyn Policy> {
         Box::new(*self)
     }
 }
 
-impl Policy for Peer {
+impl Policy for OtherProxy {
     fn name(&self) -> &'static str {
         (*self).name()
     }
@@ -47,23 +47,23 @@ impl Policy for Peer {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        Box::new(OfTwo { peer: *self, slots })
+        Box::new(TwoChoicesPicker { proxy: *self, slots })
     }
 }
 
-struct OfTwo {
-    peer: Peer,
+struct TwoChoicesPicker {
+    proxy: OtherProxy,
     slots: Arc<[Slot]>,
 }
 
-impl Picker for OfTwo {
+impl Picker for TwoChoicesPicker {
     fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
         let (count, load) = (self.slots.len(), |index: usize| self.slots[index].stats.in_flight());
         let first = rng.index(count);
-        let (second, takes_ties) = match self.peer {
-            Peer::NginxRandomTwo if count > 1 => ((first + 1 + rng.index(count - 1)) % count, true),
-            Peer::NginxRandomTwo => return first,
-            Peer::EnvoyLeastRequest => (rng.index(count), false),
+        let (second, takes_ties) = match self.proxy {
+            OtherProxy::NginxRandomTwo if count > 1 => ((first + 1 + rng.index(count - 1)) % count, true),
+            OtherProxy::NginxRandomTwo => return first,
+            OtherProxy::EnvoyLeastRequest => (rng.index(count), false),
         };
         let (one, other) = (load(first), load(second));
         if other < one || (takes_ties && other == one) { second } else { first }
@@ -75,14 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn with_replacement_the_busier_of_two_is_still_drawn_at_times() {
-        let mut scenario = crate::scenario::known("two-slow").expect("known").expect("a scenario");
+    fn drawing_with_replacement_sometimes_picks_the_busier() {
+        let mut scenario = crate::scenario::built_in("two-slow").expect("known").expect("a scenario");
         scenario.duration = std::time::Duration::from_secs(5);
-        let of = |peer: Peer| {
-            let tally = crate::simulate(&scenario, &peer.name().parse().expect("known"), 1);
-            tally.quantile(0.99)
+        let p99 = |proxy: OtherProxy| {
+            let stats = crate::simulate(&scenario, &proxy.name().parse().expect("known"), 1);
+            stats.quantile(0.99)
         };
-        let (nginx, envoy) = (of(Peer::NginxRandomTwo), of(Peer::EnvoyLeastRequest));
+        let (nginx, envoy) = (p99(OtherProxy::NginxRandomTwo), p99(OtherProxy::EnvoyLeastRequest));
         assert!(nginx < envoy, "{nginx:?} {envoy:?}");
     }
 }

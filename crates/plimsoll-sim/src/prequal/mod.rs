@@ -10,12 +10,12 @@ use plimsoll_core::Tick;
 use plimsoll_core::balance::Algorithm;
 
 use self::published::published;
-use crate::candidates::{Contender, Probing, Score};
+use crate::candidates::{CandidatePolicy, ProbeScore, ProbeSettings};
 use crate::chart::Chart;
-use crate::fault::{Kind, Trouble};
-use crate::report::{Runs, ms, percent};
+use crate::fault::{FaultKind, SimFault};
+use crate::report::{CandidateRuns, ms, percent};
 use crate::run::simulate;
-use crate::run_stats::Tally;
+use crate::run_stats::RunStats;
 use crate::scenario::Scenario;
 
 pub use self::setup::{NEIGHBOURS, setup};
@@ -26,7 +26,7 @@ pub const FIGURES: [u8; 5] = [6, 7, 8, 9, 10];
 /// Destinations of the paper's test bed, and as many balancers.
 pub const COUNT: usize = 100;
 
-/// A figure: one scenario and one contender for each of its points.
+/// A figure: one scenario and one candidate for each of its points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     /// Its number in the paper.
@@ -34,7 +34,7 @@ pub struct Figure {
     /// What it shows.
     pub title: &'static str,
     /// What is varied.
-    pub across: &'static str,
+    pub varied: &'static str,
     /// Its points, in order.
     pub points: Vec<Point>,
 }
@@ -43,22 +43,22 @@ pub struct Figure {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
     /// Where on the lower axis.
-    pub place: String,
+    pub x: String,
     /// Whose line.
-    pub line: String,
+    pub series: String,
     /// Who runs.
-    pub contender: Contender,
+    pub candidate: CandidatePolicy,
     /// In what.
     pub scenario: Scenario,
 }
 
-/// Figure `number` with so many destinations; `contenders` take the place of the figure's own where it compares
-/// contenders (6 and 7).
-pub fn figure(number: u8, count: usize, contenders: &[Contender]) -> Option<Figure> {
-    let figure = |title, across, points| Some(Figure { number, title, across, points });
+/// Figure `number` with so many destinations; `candidates` take the place of the figure's own where it compares
+/// candidates (6 and 7).
+pub fn figure(number: u8, count: usize, candidates: &[CandidatePolicy]) -> Option<Figure> {
+    let figure = |title, varied, points| Some(Figure { number, title, varied, points });
     match number {
-        6 => figure("Load ramp", "load over allocation", ramp(count, contenders)),
-        7 => figure("Rules", "load over allocation", rules(count, contenders)),
+        6 => figure("Load ramp", "load over allocation", ramp(count, candidates)),
+        7 => figure("Rules", "load over allocation", rules(count, candidates)),
         8 => figure("Probe rate", "probes for each message", probe_rates(count)),
         9 => figure("Hot and cold", "quantile of load that is hot", quantiles(count)),
         10 => figure("Linear mixes", "share of load in the score", mixes(count)),
@@ -66,44 +66,44 @@ pub fn figure(number: u8, count: usize, contenders: &[Contender]) -> Option<Figu
     }
 }
 
-fn point(place: &str, contender: Contender, scenario: Scenario) -> Point {
-    Point { place: place.to_owned(), line: contender.name(), contender, scenario }
+fn point(x: &str, candidate: CandidatePolicy, scenario: Scenario) -> Point {
+    Point { x: x.to_owned(), series: candidate.name(), candidate, scenario }
 }
 
 /// Contenders at several loads.
-fn compare(count: usize, loads: &[f64], contenders: &[Contender]) -> Vec<Point> {
+fn compare_at(count: usize, loads: &[f64], candidates: &[CandidatePolicy]) -> Vec<Point> {
     let at = |&load: &f64| {
-        contenders.iter().map(move |one| point(&format!("{load:.2}"), one.clone(), setup(count, load)))
+        candidates.iter().map(move |one| point(&format!("{load:.2}"), one.clone(), setup(count, load)))
     };
     loads.iter().flat_map(at).collect()
 }
 
 /// Contenders by name; those the product does not have yet are left out.
-fn named(names: &[&str]) -> Vec<Contender> {
+fn named(names: &[&str]) -> Vec<CandidatePolicy> {
     names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
-fn ramp(count: usize, contenders: &[Contender]) -> Vec<Point> {
+fn ramp(count: usize, candidates: &[CandidatePolicy]) -> Vec<Point> {
     const LOADS: [f64; 9] = [0.75, 0.83, 0.93, 1.03, 1.14, 1.27, 1.41, 1.57, 1.74];
     let own = named(&["weighted_round_robin", "weighted_by_use", "p2c", "prequal", "hcl"]);
-    compare(count, &LOADS, if contenders.is_empty() { &own } else { contenders })
+    compare_at(count, &LOADS, if candidates.is_empty() { &own } else { candidates })
 }
 
-fn rules(count: usize, contenders: &[Contender]) -> Vec<Point> {
-    let production = Algorithm::ALL.map(Contender::Production);
+fn rules(count: usize, candidates: &[CandidatePolicy]) -> Vec<Point> {
+    let production = Algorithm::ALL.map(CandidatePolicy::Production);
     let trial = named(&["weighted_by_use", "yarp", "linear:0.5", "c3", "hcl", "oracle"]);
     let own = [&production[..], &trial].concat();
-    compare(count, &[0.7, 0.9], if contenders.is_empty() { &own } else { contenders })
+    compare_at(count, &[0.7, 0.9], if candidates.is_empty() { &own } else { candidates })
 }
 
 fn probe_rates(count: usize) -> Vec<Point> {
     let rate = |halves: i32| {
         let probes = 2.0_f64.powf(f64::from(halves) / 2.0);
         // More would be removed than comes in at the lower rates; the paper lowers it for all of them.
-        let probing = Probing { probes, removes: 0.25, ..Probing::PREQUAL };
-        let line = "hcl, r_remove 0.25".to_owned();
-        let contender = Contender::Probing(probing);
-        Point { place: format!("{probes:.2}"), line, contender, scenario: setup(count, 1.5) }
+        let probing = ProbeSettings { probes, removes: 0.25, ..ProbeSettings::PREQUAL };
+        let series = "hcl, r_remove 0.25".to_owned();
+        let candidate = CandidatePolicy::Probing(probing);
+        Point { x: format!("{probes:.2}"), series, candidate, scenario: setup(count, 1.5) }
     };
     (-2..=4).rev().map(rate).collect()
 }
@@ -111,35 +111,39 @@ fn probe_rates(count: usize) -> Vec<Point> {
 fn quantiles(count: usize) -> Vec<Point> {
     const QUANTILES: [f64; 14] =
         [0.0, 0.35, 0.39, 0.43, 0.48, 0.53, 0.59, 0.66, 0.73, 0.81, 0.9, 0.99, 0.999, 1.0];
-    let scores = QUANTILES.map(|quantile| (quantile, Score::HotCold(quantile)));
+    let scores = QUANTILES.map(|quantile| (quantile, ProbeScore::HotCold(quantile)));
     points(&uneven(count), "hcl", &scores)
 }
 
 fn mixes(count: usize) -> Vec<Point> {
     const SHARES: [f64; 13] = [0.0, 0.5, 0.7, 0.769, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1.0];
     // All alike: where half are slow whoever they are, latency tells more than load does.
-    let scenario = setup(count, LOAD_OF_SCORES);
-    let mut points = points(&scenario, "linear", &SHARES.map(|share| (share, Score::Linear(share))));
-    points.push(point("hcl", Contender::Probing(Probing::PREQUAL), scenario));
+    let scenario = setup(count, SCORE_LOAD);
+    let mut points = points(&scenario, "linear", &SHARES.map(|share| (share, ProbeScore::Linear(share))));
+    points.push(point("hcl", CandidatePolicy::Probing(ProbeSettings::PREQUAL), scenario));
     points
 }
 
-fn points(scenario: &Scenario, line: &str, scores: &[(f64, Score)]) -> Vec<Point> {
-    let of = |&(at, score): &(f64, Score)| {
-        let contender = Contender::Probing(Probing { score, ..Probing::PREQUAL });
-        Point { place: at.to_string(), line: line.to_owned(), contender, scenario: scenario.clone() }
+fn points(scenario: &Scenario, series: &str, scores: &[(f64, ProbeScore)]) -> Vec<Point> {
+    let of = |&(at, score): &(f64, ProbeScore)| {
+        let candidate = CandidatePolicy::Probing(ProbeSettings { score, ..ProbeSettings::PREQUAL });
+        Point { x: at.to_string(), series: series.to_owned(), candidate, scenario: scenario.clone() }
     };
     scores.iter().map(of).collect()
 }
 
 /// Part of the allocation, in figures 9 and 10.
-const LOAD_OF_SCORES: f64 = 0.75;
+const SCORE_LOAD: f64 = 0.75;
 
 /// Half of the destinations take twice as long, and load is three quarters.
 fn uneven(count: usize) -> Scenario {
-    let mut scenario = setup(count, LOAD_OF_SCORES);
-    for site in scenario.sites.iter_mut().skip(1).step_by(2) {
-        site.troubles.push(Trouble { kind: Kind::Slow(2.0), from: Tick::ZERO, until: Tick::NEVER });
+    let mut scenario = setup(count, SCORE_LOAD);
+    for destination in scenario.destinations.iter_mut().skip(1).step_by(2) {
+        destination.faults.push(SimFault {
+            kind: FaultKind::Slow(2.0),
+            from: Tick::ZERO,
+            until: Tick::NEVER,
+        });
     }
     scenario
 }
@@ -147,62 +151,62 @@ fn uneven(count: usize) -> Scenario {
 impl Figure {
     /// The same, measured for so long.
     #[must_use]
-    pub fn lasting(mut self, duration: Duration) -> Self {
+    pub fn with_duration(mut self, duration: Duration) -> Self {
         self.points.iter_mut().for_each(|point| point.scenario.duration = duration);
         self
     }
 
-    /// Runs point number `index`.
-    pub fn run(&self, index: usize, seeds: impl Iterator<Item = u64>) -> Runs {
-        let Point { contender, scenario, .. } = &self.points[index];
-        let tallies = seeds.map(|seed| simulate(scenario, contender, seed)).collect();
-        Runs { contender: contender.clone(), tallies }
+    /// CandidateRuns point number `index`.
+    pub fn run(&self, index: usize, seeds: impl Iterator<Item = u64>) -> CandidateRuns {
+        let Point { candidate, scenario, .. } = &self.points[index];
+        let stats = seeds.map(|seed| simulate(scenario, candidate, seed)).collect();
+        CandidateRuns { candidate: candidate.clone(), stats }
     }
 
     /// A row for each point, with what the paper has beside it.
-    pub fn table(&self, runs: &[Runs]) -> Vec<Vec<String>> {
+    pub fn table(&self, runs: &[CandidateRuns]) -> Vec<Vec<String>> {
         let head =
-            [self.across, "rule", "errors", "p50", "p90", "p99", "p99.9", "in flight p99", "probes", "paper"];
+            [self.varied, "rule", "errors", "p50", "p90", "p99", "p99.9", "in flight p99", "probes", "paper"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(self.points.iter().zip(runs).map(|(point, runs)| {
-            let mut row = vec![point.place.clone(), point.line.clone()];
-            row.push(percent(runs.mean(Tally::error_share).0));
+            let mut row = vec![point.x.clone(), point.series.clone()];
+            row.push(percent(runs.mean(RunStats::error_share).0));
             row.extend([0.5, 0.9, 0.99, 0.999].map(|share| {
                 let (mean, half) = runs.quantile_ms(share);
-                if share == 0.99 && runs.tallies.len() > 1 {
+                if share == 0.99 && runs.stats.len() > 1 {
                     format!("{} ±{}", ms(mean), ms(half))
                 } else {
                     ms(mean)
                 }
             }));
-            row.push(format!("{:.0}", runs.mean(|tally| tally.in_flight.value_at_quantile(0.99) as f64).0));
+            row.push(format!("{:.0}", runs.mean(|stats| stats.in_flight.value_at_quantile(0.99) as f64).0));
             row.push(format!(
                 "{:.2}",
-                runs.mean(|tally| tally.probes as f64 / tally.messages.max(1) as f64).0
+                runs.mean(|stats| stats.probes as f64 / stats.messages.max(1) as f64).0
             ));
-            row.push(published(self.number, &point.place, &point.line).unwrap_or("").to_owned());
+            row.push(published(self.number, &point.x, &point.series).unwrap_or("").to_owned());
             row
         }));
         rows
     }
 
     /// p99 over what is varied, with a line for each rule.
-    pub fn chart(&self, runs: &[Runs]) -> Chart {
+    pub fn chart(&self, runs: &[CandidateRuns]) -> Chart {
         let mut chart = Chart {
             title: format!("Prequal, figure {}: {} (p99)", self.number, self.title),
-            across: self.across.to_owned(),
+            x_label: self.varied.to_owned(),
             ..Chart::default()
         };
         for (point, runs) in self.points.iter().zip(runs) {
-            let known = chart.places.iter().position(|place| *place == point.place);
-            let place = known.unwrap_or_else(|| {
-                chart.places.push(point.place.clone());
-                chart.places.len() - 1
+            let known = chart.x_ticks.iter().position(|x| *x == point.x);
+            let x = known.unwrap_or_else(|| {
+                chart.x_ticks.push(point.x.clone());
+                chart.x_ticks.len() - 1
             });
-            let at = (place as f64, runs.quantile_ms(0.99).0);
-            match chart.lines.iter_mut().find(|(line, _)| *line == point.line) {
+            let at = (x as f64, runs.quantile_ms(0.99).0);
+            match chart.series.iter_mut().find(|(series, _)| *series == point.series) {
                 Some((_, points)) => points.push(at),
-                None => chart.lines.push((point.line.clone(), vec![at])),
+                None => chart.series.push((point.series.clone(), vec![at])),
             }
         }
         chart

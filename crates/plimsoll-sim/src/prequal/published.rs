@@ -1,8 +1,8 @@
 //! What the paper says of a point of one of its figures, in milliseconds where nothing else is said.
 
 /// Of the rule that is called `line` here, at `place`. Some rows of the paper are not known to us.
-pub(super) fn published(figure: u8, place: &str, line: &str) -> Option<&'static str> {
-    Some(match (figure, line, place) {
+pub(super) fn published(figure: u8, x: &str, series: &str) -> Option<&'static str> {
+    Some(match (figure, series, x) {
         (6, "weighted_round_robin", "1.03") => "p99.9 at the deadline",
         (6, "weighted_round_robin", "1.74") => "more than 25% fail",
         (6, "hcl" | "prequal", _) => "none fails",

@@ -1,4 +1,4 @@
-//! What goes on beside the messages: troubles and neighbours, pools and their checks, probes, samples.
+//! What goes on beside the messages: faults and neighbours, pools and their checks, probes, samples.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,146 +6,150 @@ use std::time::Duration;
 use plimsoll_core::pool::{Input, ProbeResult};
 use plimsoll_core::{DestinationId, Failure, FailureSignal, Tick};
 
-use super::message::Place;
+use super::message::AttemptId;
 use super::weight_updater;
-use super::{Event, Run, SAMPLE, STEP};
-use crate::sim_destination::Reading;
+use super::{Run, SAMPLE, STEP, SimEvent};
+use crate::sim_destination::ProbeResponse;
 
 impl Run<'_> {
-    pub(super) fn signal(&mut self, balancer: usize, signal: Option<FailureSignal>) {
+    pub(super) fn report_failure(&mut self, balancer: usize, signal: Option<FailureSignal>) {
         if let Some(signal) = signal {
             self.balancers[balancer].handle(self.now, Input::FailureSignal(signal));
-            self.heed(balancer);
+            self.schedule_pool(balancer);
         }
     }
 
     /// Does what a pool wants done, and wakes it when it asks for that.
-    pub(super) fn heed(&mut self, balancer: usize) {
-        for order in self.balancers[balancer].orders() {
-            let site = order.id.0 as usize;
-            let passes = self.sites[site].passes_checks();
+    pub(super) fn schedule_pool(&mut self, balancer: usize) {
+        for order in self.balancers[balancer].take_checks() {
+            let destination = order.id.0 as usize;
+            let passes = self.destinations[destination].passes_checks();
             let took = if passes { self.scenario.round_trip } else { order.timeout };
             let latency = passes.then_some(took);
-            self.agenda.set(self.now + took, Event::Checked { balancer, id: order.id, latency });
+            self.events.schedule(self.now + took, SimEvent::CheckResult { balancer, id: order.id, latency });
         }
-        let at = self.balancers[balancer].wakes_at().unwrap_or(Tick::NEVER);
-        if at != self.asleep_until[balancer] {
-            self.asleep_until[balancer] = at;
-            self.agenda.set(at.max(self.now), Event::Wake { balancer });
-        }
-    }
-
-    pub(super) fn wake(&mut self, balancer: usize) {
-        if self.asleep_until[balancer] <= self.now {
-            self.asleep_until[balancer] = Tick::NEVER;
-            self.balancers[balancer].wake(self.now);
-            self.heed(balancer);
+        let at = self.balancers[balancer].next_timeout().unwrap_or(Tick::NEVER);
+        if at != self.pool_timers[balancer] {
+            self.pool_timers[balancer] = at;
+            self.events.schedule(at.max(self.now), SimEvent::PoolTimer { balancer });
         }
     }
 
-    pub(super) fn checked(&mut self, balancer: usize, id: DestinationId, latency: Option<Duration>) {
+    pub(super) fn on_pool_timer(&mut self, balancer: usize) {
+        if self.pool_timers[balancer] <= self.now {
+            self.pool_timers[balancer] = Tick::NEVER;
+            self.balancers[balancer].handle_timeout(self.now);
+            self.schedule_pool(balancer);
+        }
+    }
+
+    pub(super) fn on_check_result(&mut self, balancer: usize, id: DestinationId, latency: Option<Duration>) {
         let result = latency.map_or_else(
             || ProbeResult::Failed { detail: "no good answer".to_owned() },
             |latency| ProbeResult::Passed { latency },
         );
         self.balancers[balancer].handle(self.now, Input::Probed { id, result });
-        self.heed(balancer);
+        self.schedule_pool(balancer);
     }
 
     pub(super) fn neighbours(&mut self) {
-        for site in 0..self.sites.len() {
-            self.settle_quietly(site);
-            if self.sites[site].step(self.now) {
-                self.plan_done(site);
+        for destination in 0..self.destinations.len() {
+            self.complete_due(destination);
+            if self.destinations[destination].step_neighbours(self.now) {
+                self.plan_done(destination);
             }
         }
         if self.now < self.end + self.scenario.deadline {
-            self.agenda.set(self.now + STEP, Event::Neighbours);
+            self.events.schedule(self.now + STEP, SimEvent::Neighbours);
         }
     }
 
     /// Before its speed changes, a destination is done with what is done.
-    fn settle_quietly(&mut self, site: usize) {
-        if self.sites[site].next() <= self.now {
-            self.settle(site);
+    fn complete_due(&mut self, destination: usize) {
+        if self.destinations[destination].next_completion() <= self.now {
+            self.complete(destination);
         }
     }
 
-    pub(super) fn turn(&mut self, site: usize) {
-        self.settle_quietly(site);
-        for job in self.sites[site].turn(self.now) {
-            let place = Place::of_job(job);
-            self.is_there(place, false);
-            let at = self.half_way();
-            self.agenda.set(at, Event::Fails(place, Failure::Reset));
+    pub(super) fn apply_faults(&mut self, destination: usize) {
+        self.complete_due(destination);
+        for job in self.destinations[destination].apply_faults(self.now) {
+            let id = AttemptId::from_job(job);
+            self.set_at_destination(id, false);
+            let at = self.one_way_arrival();
+            self.events.schedule(at, SimEvent::Failure(id, Failure::Reset));
         }
-        self.plan_done(site);
-        self.agenda.set(self.sites[site].turns_at(self.now), Event::Turn(site));
+        self.plan_done(destination);
+        self.events.schedule(
+            self.destinations[destination].next_fault_change(self.now),
+            SimEvent::FaultChange(destination),
+        );
     }
 
     /// Sends the probes that go out with a message.
-    pub(super) fn ask(&mut self, balancer: usize) {
-        let Some(ear) = self.balancers[balancer].ear().map(Arc::clone) else { return };
-        let mut whom = Vec::new();
-        ear.asks(self.sites.len(), self.balancers[balancer].dice(), &mut whom);
-        self.tally.probes += if self.is_measured(self.now) { whom.len() as u64 } else { 0 };
-        for site in whom {
-            let at = self.half_way();
-            self.agenda.set(at, Event::Probe { balancer, site });
+    pub(super) fn send_probes(&mut self, balancer: usize) {
+        let Some(feedback) = self.balancers[balancer].feedback().map(Arc::clone) else { return };
+        let mut targets = Vec::new();
+        feedback.choose_probes(self.destinations.len(), self.balancers[balancer].rng(), &mut targets);
+        self.stats.probes += if self.is_measured(self.now) { targets.len() as u64 } else { 0 };
+        for destination in targets {
+            let at = self.one_way_arrival();
+            self.events.schedule(at, SimEvent::Probe { balancer, destination });
         }
     }
 
-    pub(super) fn probe(&mut self, balancer: usize, site: usize) {
+    pub(super) fn probe(&mut self, balancer: usize, destination: usize) {
         // Who says nothing is no probe: it takes longer than the few milliseconds it would be waited for.
-        if let Some(reading) = self.sites[site].reading() {
-            let at = self.half_way();
-            self.agenda.set(at, Event::Heard { balancer, site, reading });
+        if let Some(response) = self.destinations[destination].probe_response() {
+            let at = self.one_way_arrival();
+            self.events.schedule(at, SimEvent::ProbeResponse { balancer, destination, response });
         }
     }
 
-    pub(super) fn heard(&mut self, balancer: usize, site: usize, reading: Reading) {
-        if let Some(ear) = self.balancers[balancer].ear() {
-            ear.hears(self.now, site, reading);
+    pub(super) fn on_probe_response(&mut self, balancer: usize, destination: usize, response: ProbeResponse) {
+        if let Some(feedback) = self.balancers[balancer].feedback() {
+            feedback.on_probe_response(self.now, destination, response);
         }
     }
 
     pub(super) fn poll(&mut self, balancer: usize) {
-        let Some(ear) = self.balancers[balancer].ear().map(Arc::clone) else { return };
-        for (index, site) in self.sites.iter().enumerate() {
-            if let Some(reading) = site.reading() {
-                ear.hears(self.now, index, reading);
+        let Some(feedback) = self.balancers[balancer].feedback().map(Arc::clone) else { return };
+        for (index, destination) in self.destinations.iter().enumerate() {
+            if let Some(response) = destination.probe_response() {
+                feedback.on_probe_response(self.now, index, response);
             }
         }
-        self.tally.probes += if self.is_measured(self.now) { self.sites.len() as u64 } else { 0 };
-        if let (true, Some(every)) = (self.now < self.end, ear.polls_every()) {
-            self.agenda.set(self.now + every, Event::Poll { balancer });
+        self.stats.probes += if self.is_measured(self.now) { self.destinations.len() as u64 } else { 0 };
+        if let (true, Some(every)) = (self.now < self.end, feedback.poll_interval()) {
+            self.events.schedule(self.now + every, SimEvent::Poll { balancer });
         }
     }
 
-    pub(super) fn weigh(&mut self) {
-        let used: Vec<f64> = self.sites.iter().map(|site| site.used()).collect();
-        if let Some(weights) = self.scales.as_mut().map(|scales| scales.weigh(&used)) {
+    pub(super) fn update_weights(&mut self) {
+        let used: Vec<f64> = self.destinations.iter().map(|destination| destination.used()).collect();
+        if let Some(weights) = self.weight_updater.as_mut().map(|weight_updater| weight_updater.update(&used))
+        {
             for balancer in 0..self.balancers.len() {
-                self.balancers[balancer].weigh(self.now, &weights);
-                self.heed(balancer);
+                self.balancers[balancer].set_weights(self.now, &weights);
+                self.schedule_pool(balancer);
             }
         }
         if self.now < self.end {
-            self.agenda.set(self.now + weight_updater::EVERY, Event::Weigh);
+            self.events.schedule(self.now + weight_updater::EVERY, SimEvent::UpdateWeights);
         }
     }
 
     pub(super) fn sample(&mut self) {
-        for site in 0..self.sites.len() {
-            self.tally.in_flight.saturating_record(self.sites[site].load() as u64);
-            let used = self.sites[site].used();
+        for destination in 0..self.destinations.len() {
+            self.stats.in_flight.saturating_record(self.destinations[destination].load() as u64);
+            let used = self.destinations[destination].used();
             if self.now == self.measured_from {
-                self.used_before[site] = used;
+                self.used_before[destination] = used;
             }
-            self.tally.used[site] = used - self.used_before[site];
+            self.stats.used[destination] = used - self.used_before[destination];
         }
         if self.now + SAMPLE < self.end {
-            self.agenda.set(self.now + SAMPLE, Event::Sample);
+            self.events.schedule(self.now + SAMPLE, SimEvent::Sample);
         }
     }
 }

@@ -5,18 +5,18 @@ use std::time::Duration;
 use plimsoll_core::Tick;
 use plimsoll_core::measure::Quantile;
 
-use super::message::Place;
-use super::{Event, Run};
+use super::message::AttemptId;
+use super::{Run, SimEvent};
 use crate::scenario::Scenario;
 
 /// How long answers take: what each worker of each balancer has learned, and tells nobody.
 #[derive(Debug, Default)]
-pub(super) struct Paces {
+pub(super) struct HedgeDelays {
     workers: usize,
     of: Vec<Quantile>,
 }
 
-impl Paces {
+impl HedgeDelays {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let share = scenario.hedge.and_then(|hedge| hedge.share());
         let count = scenario.balancers * scenario.workers;
@@ -24,9 +24,9 @@ impl Paces {
         Self { workers: scenario.workers, of }
     }
 
-    pub(super) fn learn(&mut self, balancer: usize, worker: usize, took: Duration) {
-        if let Some(pace) = self.of.get_mut(balancer * self.workers + worker) {
-            pace.record(took);
+    pub(super) fn record(&mut self, balancer: usize, worker: usize, took: Duration) {
+        if let Some(delay) = self.of.get_mut(balancer * self.workers + worker) {
+            delay.record(took);
         }
     }
 
@@ -37,48 +37,50 @@ impl Paces {
 
 impl Run<'_> {
     /// Wakes it when it has waited alone for long enough.
-    pub(super) fn plan_hedge(&mut self, place: Place) {
+    pub(super) fn plan_hedge(&mut self, id: AttemptId) {
         let Some(hedge) = self.scenario.hedge else { return };
-        let Some(message) = self.messages.at(place) else { return };
-        if message.copies >= hedge.most {
+        let Some(message) = self.messages.at(id) else { return };
+        if message.hedges >= hedge.most {
             return;
         }
-        if let Some(wait) = hedge.wait(self.paces.at(message.balancer, message.worker)) {
-            self.agenda.set(self.now + wait, Event::Hedge(place));
+        if let Some(wait) = hedge.wait(self.hedge_delays.at(message.balancer, message.worker)) {
+            self.events.schedule(self.now + wait, SimEvent::Hedge(id));
         }
     }
 
     /// One more copy, if somebody else may serve and the budget has it.
-    pub(super) fn hedge(&mut self, place: Place) {
-        let Some(message) = self.messages.at_mut(place).filter(|message| message.waits()) else { return };
+    pub(super) fn hedge(&mut self, id: AttemptId) {
+        let Some(message) = self.messages.at_mut(id).filter(|message| message.has_open_attempts()) else {
+            return;
+        };
         let (balancer, worker, tried, planned) =
             (message.balancer, message.worker, message.tried, message.planned);
         if tried.is_full() {
             return;
         }
-        message.copies += 1;
+        message.hedges += 1;
         let balancer = &mut self.balancers[balancer];
         if !balancer.budget.withdraw(self.now) {
             return;
         }
         let Ok(assignment) = balancer.choose(worker, &tried, self.now) else { return };
-        let site = assignment.member();
-        self.tally.second(self.now.since(Tick::ZERO)).taken[site] += 1;
+        let destination = assignment.member();
+        self.stats.second(self.now.since(Tick::ZERO)).attempts[destination] += 1;
         if self.is_measured(planned) {
-            self.tally.taken[site] += 1;
-            self.tally.copies += 1;
+            self.stats.attempts[destination] += 1;
+            self.stats.hedges += 1;
         }
-        let copy = self.messages.begin_try(place, assignment);
-        let at = self.half_way();
-        self.agenda.set(at, Event::Reach(copy));
-        self.plan_hedge(place);
+        let hedge = self.messages.begin_attempt(id, assignment);
+        let at = self.one_way_arrival();
+        self.events.schedule(at, SimEvent::Reach(hedge));
+        self.plan_hedge(id);
     }
 
     /// Somebody has answered: the others are not waited for.
-    pub(super) fn outrun(&mut self, place: Place) {
-        while let Some((place, open)) = self.messages.end_any_try(place) {
+    pub(super) fn cancel_others(&mut self, id: AttemptId) {
+        while let Some((id, open)) = self.messages.pop_attempt(id) {
             open.assignment.cancelled_by_hedge(self.now);
-            self.call_off(place, open.site, open.there);
+            self.cancel_at_destination(id, open.destination, open.at_destination);
         }
     }
 }

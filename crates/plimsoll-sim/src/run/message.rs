@@ -3,11 +3,11 @@
 use plimsoll_core::retry::{Attempt, Budget, Decision, RetrySpec, Told, decide, decide_told};
 use plimsoll_core::{Assignment, Failure, Tick, Tried};
 
-use crate::service_queue::Job;
+use crate::service_queue::JobId;
 
 /// One try of one message, as events name it. A name is never used again: what comes too late finds nobody.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct AttemptId {
     index: u32,
     /// Of the message.
     serial: u32,
@@ -26,26 +26,26 @@ pub(super) struct Message {
     pub(super) tried: Tried,
     pub(super) tries: u8,
     /// Copies sent because an answer took long.
-    pub(super) copies: u8,
+    pub(super) hedges: u8,
     /// Tries without an answer yet: one, or more where the message was hedged.
-    open: Vec<Try>,
+    open: Vec<OpenAttempt>,
 }
 
 /// One destination asked for one message.
 #[derive(Debug)]
-pub(super) struct Try {
+pub(super) struct OpenAttempt {
     nth: u8,
-    pub(super) site: usize,
+    pub(super) destination: usize,
     /// It is at its destination.
-    pub(super) there: bool,
+    pub(super) at_destination: bool,
     /// It was sent because another try took long.
-    pub(super) is_copy: bool,
+    pub(super) is_hedge: bool,
     pub(super) assignment: Assignment,
 }
 
 /// How a try ended.
 #[derive(Copy, Clone, Debug)]
-pub(super) enum Ended {
+pub(super) enum AttemptResult {
     Failed(Failure),
     Status(u16),
 }
@@ -58,25 +58,25 @@ pub(super) struct Messages {
     serial: u32,
 }
 
-impl Place {
+impl AttemptId {
     /// The number a destination knows it by.
-    pub(super) fn job(self) -> Job {
+    pub(super) fn job(self) -> JobId {
         // 24 bits of a serial are enough: a job is at its destination for less than 16 million messages.
         u64::from(self.index) << 32 | u64::from(self.serial & 0xff_ffff) << 8 | u64::from(self.nth)
     }
 
-    pub(super) fn of_job(job: Job) -> Self {
+    pub(super) fn from_job(job: JobId) -> Self {
         Self { index: (job >> 32) as u32, serial: (job >> 8) as u32 & 0xff_ffff, nth: job as u8 }
     }
 
-    fn of_try(self, nth: u8) -> Self {
+    fn with_attempt(self, nth: u8) -> Self {
         Self { nth, ..self }
     }
 }
 
 impl Messages {
     /// A new message, before its first try.
-    pub(super) fn enter(&mut self, planned: Tick, balancer: usize, worker: usize, work: f64) -> Place {
+    pub(super) fn add(&mut self, planned: Tick, balancer: usize, worker: usize, work: f64) -> AttemptId {
         self.serial = (self.serial + 1) & 0xff_ffff;
         let message = Message {
             serial: self.serial,
@@ -86,7 +86,7 @@ impl Messages {
             work,
             tried: Tried::default(),
             tries: 0,
-            copies: 0,
+            hedges: 0,
             open: Vec::new(),
         };
         let index = self.free.pop().unwrap_or_else(|| {
@@ -94,68 +94,80 @@ impl Messages {
             self.slots.len() as u32 - 1
         });
         self.slots[index as usize] = Some(message);
-        Place { index, serial: self.serial, nth: 0 }
+        AttemptId { index, serial: self.serial, nth: 0 }
     }
 
     /// The message, whichever of its tries is meant.
-    pub(super) fn at(&self, place: Place) -> Option<&Message> {
-        self.slots.get(place.index as usize)?.as_ref().filter(|message| message.serial == place.serial)
+    pub(super) fn at(&self, id: AttemptId) -> Option<&Message> {
+        self.slots.get(id.index as usize)?.as_ref().filter(|message| message.serial == id.serial)
     }
 
-    pub(super) fn at_mut(&mut self, place: Place) -> Option<&mut Message> {
-        self.slots.get_mut(place.index as usize)?.as_mut().filter(|message| message.serial == place.serial)
+    pub(super) fn at_mut(&mut self, id: AttemptId) -> Option<&mut Message> {
+        self.slots.get_mut(id.index as usize)?.as_mut().filter(|message| message.serial == id.serial)
     }
 
     /// This try, if nothing has come of it yet.
-    pub(super) fn open_try(&mut self, place: Place) -> Option<&mut Try> {
-        self.at_mut(place)?.open.iter_mut().find(|open| open.nth == place.nth)
+    pub(super) fn open_attempt(&mut self, id: AttemptId) -> Option<&mut OpenAttempt> {
+        self.at_mut(id)?.open.iter_mut().find(|open| open.nth == id.nth)
     }
 
     /// It is on its way to the destination of `assignment`.
-    pub(super) fn begin_try(&mut self, place: Place, assignment: Assignment) -> Place {
-        let Some(message) = self.at_mut(place) else { return place };
-        let (site, is_copy) = (assignment.member(), message.waits());
+    pub(super) fn begin_attempt(&mut self, id: AttemptId, assignment: Assignment) -> AttemptId {
+        let Some(message) = self.at_mut(id) else { return id };
+        let (destination, is_hedge) = (assignment.member(), message.has_open_attempts());
         message.tried.add(assignment.id());
         message.tries += 1;
-        message.open.push(Try { nth: message.tries, site, there: false, is_copy, assignment });
-        place.of_try(message.tries)
+        message.open.push(OpenAttempt {
+            nth: message.tries,
+            destination,
+            at_destination: false,
+            is_hedge,
+            assignment,
+        });
+        id.with_attempt(message.tries)
     }
 
     /// Something has come of this try.
-    pub(super) fn end_try(&mut self, place: Place) -> Option<Try> {
-        let open = &mut self.at_mut(place)?.open;
-        let index = open.iter().position(|open| open.nth == place.nth)?;
+    pub(super) fn end_attempt(&mut self, id: AttemptId) -> Option<OpenAttempt> {
+        let open = &mut self.at_mut(id)?.open;
+        let index = open.iter().position(|open| open.nth == id.nth)?;
         Some(open.swap_remove(index))
     }
 
-    /// Some try that is still open, and its place.
-    pub(super) fn end_any_try(&mut self, place: Place) -> Option<(Place, Try)> {
-        let open = self.at_mut(place)?.open.pop()?;
-        Some((place.of_try(open.nth), open))
+    /// Some try that is still open, and its id.
+    pub(super) fn pop_attempt(&mut self, id: AttemptId) -> Option<(AttemptId, OpenAttempt)> {
+        let open = self.at_mut(id)?.open.pop()?;
+        Some((id.with_attempt(open.nth), open))
     }
 
     /// It has ended.
-    pub(super) fn leave(&mut self, place: Place) {
-        if self.at(place).is_some() {
-            self.slots[place.index as usize] = None;
-            self.free.push(place.index);
+    pub(super) fn remove(&mut self, id: AttemptId) {
+        if self.at(id).is_some() {
+            self.slots[id.index as usize] = None;
+            self.free.push(id.index);
         }
     }
 }
 
 impl Message {
     /// Another destination is still asked.
-    pub(super) fn waits(&self) -> bool {
+    pub(super) fn has_open_attempts(&self) -> bool {
         !self.open.is_empty()
     }
 
     /// May it try another destination? Every simulated message may be repeated, and is whole.
-    pub(super) fn may_go_on(&self, spec: &RetrySpec, ended: Ended, budget: &Budget, now: Tick) -> bool {
+    pub(super) fn may_retry(
+        &self,
+        spec: &RetrySpec,
+        ended: AttemptResult,
+        budget: &Budget,
+        now: Tick,
+    ) -> bool {
         let decision = match ended {
-            Ended::Status(status) => {
+            AttemptResult::Status(status) => {
                 decide_told(spec, Told::Status(status), self.tries, true, true, budget, now)
             }
-            Ended::Failed(failure) => {
+            AttemptResult::Failed(failure) => {
                 let attempt = Attempt {
                     failure,
                     tries: self.tries,

@@ -9,65 +9,65 @@ use std::time::Duration;
 
 use plimsoll_core::{DestinationId, Failure, Outcome, Rng, Tick};
 
-use self::hedge::Paces;
-use self::message::{Messages, Place, Try};
-use self::weight_updater::Scales;
+use self::hedge::HedgeDelays;
+use self::message::{AttemptId, Messages, OpenAttempt};
+use self::weight_updater::WeightUpdater;
 use crate::antagonist::STEP;
-use crate::arrivals::Stream;
-use crate::balancer::Balancer;
-use crate::candidates::Contender;
+use crate::arrivals::ArrivalStream;
+use crate::balancer::SimBalancer;
+use crate::candidates::CandidatePolicy;
 use crate::distributions::exponential;
-use crate::event_queue::Agenda;
-use crate::run_stats::Tally;
+use crate::event_queue::EventQueue;
+use crate::run_stats::RunStats;
 use crate::scenario::Scenario;
-use crate::sim_destination::{Reading, Site, Welcome};
+use crate::sim_destination::{ArrivalResult, ProbeResponse, SimDestination};
 
 /// Loads are sampled so often.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// Of so many picks one is compared with the oracle's: comparing asks every destination.
-const COMPARED: u64 = 50;
+/// Of so many picks one is compare with the oracle's: comparing asks every destination.
+const REGRET_SAMPLING: u64 = 50;
 
 /// What happens.
 #[derive(Copy, Clone, Debug)]
-enum Event {
+enum SimEvent {
     /// The next message comes.
     Arrival,
     /// A try reaches its destination.
-    Reach(Place),
+    Reach(AttemptId),
     /// A destination is done with something.
-    Done { site: usize, version: u32 },
+    Done { destination: usize, version: u32 },
     /// An answer is back.
-    Answer(Place, u16),
+    Response(AttemptId, u16),
     /// The word that a try failed is back.
-    Fails(Place, Failure),
+    Failure(AttemptId, Failure),
     /// The client has waited long enough.
-    GiveUp(Place),
+    Deadline(AttemptId),
     /// An answer is late enough to ask somebody else as well.
-    Hedge(Place),
+    Hedge(AttemptId),
     /// Neighbours go on.
     Neighbours,
     /// Troubles begin or end.
-    Turn(usize),
+    FaultChange(usize),
     /// A pool has something to do.
-    Wake { balancer: usize },
+    PoolTimer { balancer: usize },
     /// A check is over.
-    Checked { balancer: usize, id: DestinationId, latency: Option<Duration> },
+    CheckResult { balancer: usize, id: DestinationId, latency: Option<Duration> },
     /// A probe is there.
-    Probe { balancer: usize, site: usize },
+    Probe { balancer: usize, destination: usize },
     /// Its answer is back.
-    Heard { balancer: usize, site: usize, reading: Reading },
+    ProbeResponse { balancer: usize, destination: usize, response: ProbeResponse },
     /// Everybody is asked.
     Poll { balancer: usize },
     /// Weights follow use.
-    Weigh,
+    UpdateWeights,
     /// Loads are looked at.
     Sample,
 }
 
-/// Runs `scenario` for `contender`. The same seed gives every contender the same messages, the same work and
+/// Runs `scenario` for `candidate`. The same seed gives every candidate the same messages, the same work and
 /// the same neighbours.
-pub fn simulate(scenario: &Scenario, contender: &Contender, seed: u64) -> Tally {
-    let mut run = Run::new(scenario, contender, seed);
+pub fn simulate(scenario: &Scenario, candidate: &CandidatePolicy, seed: u64) -> RunStats {
+    let mut run = Run::new(scenario, candidate, seed);
     run.start();
     run.finish()
 }
@@ -75,129 +75,136 @@ pub fn simulate(scenario: &Scenario, contender: &Contender, seed: u64) -> Tally 
 struct Run<'a> {
     scenario: &'a Scenario,
     now: Tick,
-    agenda: Agenda<Event>,
-    sites: Vec<Site>,
-    balancers: Vec<Balancer>,
+    events: EventQueue<SimEvent>,
+    destinations: Vec<SimDestination>,
+    balancers: Vec<SimBalancer>,
     /// Until when each is known to sleep.
-    asleep_until: Vec<Tick>,
+    pool_timers: Vec<Tick>,
     messages: Messages,
-    stream: Stream,
-    /// Work of the next message.
+    stream: ArrivalStream,
+    /// WorkDistribution of the next message.
     work: f64,
-    /// Who gets a message; the same for every contender.
-    fate: Rng,
+    /// Who gets a message; the same for every candidate.
+    route_rng: Rng,
     /// What chance adds on the way.
-    road: Rng,
-    scales: Option<Scales>,
-    paces: Paces,
+    network_rng: Rng,
+    weight_updater: Option<WeightUpdater>,
+    hedge_delays: HedgeDelays,
     picks: u64,
     measured_from: Tick,
     end: Tick,
     used_before: Vec<f64>,
-    tally: Tally,
+    stats: RunStats,
 }
 
 impl<'a> Run<'a> {
-    fn new(scenario: &'a Scenario, contender: &Contender, seed: u64) -> Self {
+    fn new(scenario: &'a Scenario, candidate: &CandidatePolicy, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let mut draw = || Rng::new(rng.next_u64());
-        let (arrivals, fate, road, mut places, mut dice) = (draw(), draw(), draw(), draw(), draw());
-        let count = scenario.sites.len();
-        let new_balancer = |_| Balancer::new(scenario, contender, &mut dice);
-        let new_site = |(index, spec)| Site::new(spec, index, Rng::new(places.next_u64()));
+        let (arrivals, route_rng, network_rng, mut destination_rng, mut balancer_rng) =
+            (draw(), draw(), draw(), draw(), draw());
+        let count = scenario.destinations.len();
+        let new_balancer = |_| SimBalancer::new(scenario, candidate, &mut balancer_rng);
+        let new_destination =
+            |(index, spec)| SimDestination::new(spec, index, Rng::new(destination_rng.next_u64()));
         let measured_from = Tick::ZERO + scenario.warm_up;
         Self {
             now: Tick::ZERO,
-            agenda: Agenda::default(),
-            sites: scenario.sites.iter().enumerate().map(new_site).collect(),
+            events: EventQueue::default(),
+            destinations: scenario.destinations.iter().enumerate().map(new_destination).collect(),
             balancers: (0..scenario.balancers).map(new_balancer).collect(),
-            asleep_until: vec![Tick::NEVER; scenario.balancers],
+            pool_timers: vec![Tick::NEVER; scenario.balancers],
             messages: Messages::default(),
-            stream: Stream::new(scenario.arrivals.clone(), scenario.work, scenario.rate(), arrivals),
+            stream: ArrivalStream::new(scenario.arrivals.clone(), scenario.work, scenario.rate(), arrivals),
             work: 0.0,
-            fate,
-            road,
-            scales: (*contender == Contender::WeightedByUse).then(|| Scales::new(scenario)),
-            paces: Paces::new(scenario),
+            route_rng,
+            network_rng,
+            weight_updater: (*candidate == CandidatePolicy::WeightedByUse)
+                .then(|| WeightUpdater::new(scenario)),
+            hedge_delays: HedgeDelays::new(scenario),
             picks: 0,
             measured_from,
             end: measured_from + scenario.duration,
             used_before: vec![0.0; count],
-            tally: Tally::new(count),
+            stats: RunStats::new(count),
             scenario,
         }
     }
 
     fn start(&mut self) {
         self.plan_arrival();
-        self.agenda.set(self.measured_from, Event::Sample);
-        if self.sites.iter().any(Site::has_neighbours) {
-            self.agenda.set(Tick::ZERO, Event::Neighbours);
+        self.events.schedule(self.measured_from, SimEvent::Sample);
+        if self.destinations.iter().any(SimDestination::has_neighbours) {
+            self.events.schedule(Tick::ZERO, SimEvent::Neighbours);
         }
-        for (index, site) in self.sites.iter().enumerate() {
-            self.agenda.set(site.turns_at(Tick::ZERO), Event::Turn(index));
+        for (index, destination) in self.destinations.iter().enumerate() {
+            self.events.schedule(destination.next_fault_change(Tick::ZERO), SimEvent::FaultChange(index));
         }
         for balancer in 0..self.balancers.len() {
-            self.heed(balancer);
-            if let Some(every) = self.balancers[balancer].ear().and_then(|ear| ear.polls_every()) {
-                let first = every.mul_f64(self.road.share());
-                self.agenda.set(Tick::ZERO + first, Event::Poll { balancer });
+            self.schedule_pool(balancer);
+            if let Some(every) =
+                self.balancers[balancer].feedback().and_then(|feedback| feedback.poll_interval())
+            {
+                let first = every.mul_f64(self.network_rng.share());
+                self.events.schedule(Tick::ZERO + first, SimEvent::Poll { balancer });
             }
         }
-        if self.scales.is_some() {
-            self.agenda.set(Tick::ZERO + weight_updater::EVERY, Event::Weigh);
+        if self.weight_updater.is_some() {
+            self.events.schedule(Tick::ZERO + weight_updater::EVERY, SimEvent::UpdateWeights);
         }
     }
 
     /// To the end, and on until the last message that was measured has ended.
-    fn finish(mut self) -> Tally {
+    fn finish(mut self) -> RunStats {
         let last = self.end + self.scenario.deadline;
-        while let Some((at, event)) = self.agenda.take()
+        while let Some((at, event)) = self.events.pop()
             && at <= last
         {
             self.now = at;
-            self.happen(event);
+            self.dispatch(event);
         }
-        self.tally.events = self.balancers.iter().map(Balancer::events).sum();
-        self.tally
+        self.stats.pool_events = self.balancers.iter().map(SimBalancer::events).sum();
+        self.stats
     }
 
-    fn happen(&mut self, event: Event) {
+    fn dispatch(&mut self, event: SimEvent) {
         match event {
-            Event::Arrival => self.arrival(),
-            Event::Reach(place) => self.reach(place),
-            Event::Done { site, version } => {
-                if self.sites[site].version == version {
-                    self.settle(site);
+            SimEvent::Arrival => self.arrival(),
+            SimEvent::Reach(id) => self.reach(id),
+            SimEvent::Done { destination, version } => {
+                if self.destinations[destination].version == version {
+                    self.complete(destination);
                 }
             }
-            Event::Answer(place, status) => self.answer(place, status),
-            Event::Fails(place, failure) => self.fails(place, failure),
-            Event::GiveUp(place) => self.give_up(place),
-            Event::Hedge(place) => self.hedge(place),
-            Event::Neighbours => self.neighbours(),
-            Event::Turn(site) => self.turn(site),
-            Event::Wake { balancer } => self.wake(balancer),
-            Event::Checked { balancer, id, latency } => self.checked(balancer, id, latency),
-            Event::Probe { balancer, site } => self.probe(balancer, site),
-            Event::Heard { balancer, site, reading } => self.heard(balancer, site, reading),
-            Event::Poll { balancer } => self.poll(balancer),
-            Event::Weigh => self.weigh(),
-            Event::Sample => self.sample(),
+            SimEvent::Response(id, status) => self.on_response(id, status),
+            SimEvent::Failure(id, failure) => self.on_failure(id, failure),
+            SimEvent::Deadline(id) => self.on_deadline(id),
+            SimEvent::Hedge(id) => self.hedge(id),
+            SimEvent::Neighbours => self.neighbours(),
+            SimEvent::FaultChange(destination) => self.apply_faults(destination),
+            SimEvent::PoolTimer { balancer } => self.on_pool_timer(balancer),
+            SimEvent::CheckResult { balancer, id, latency } => self.on_check_result(balancer, id, latency),
+            SimEvent::Probe { balancer, destination } => self.probe(balancer, destination),
+            SimEvent::ProbeResponse { balancer, destination, response } => {
+                self.on_probe_response(balancer, destination, response)
+            }
+            SimEvent::Poll { balancer } => self.poll(balancer),
+            SimEvent::UpdateWeights => self.update_weights(),
+            SimEvent::Sample => self.sample(),
         }
     }
 
     /// Half of a round trip, with what chance adds to it.
-    fn half_way(&mut self) -> Tick {
+    fn one_way_arrival(&mut self) -> Tick {
         let mean = self.scenario.jitter / 2;
-        self.now + self.scenario.round_trip / 2 + mean.mul_f64(exponential(&mut self.road))
+        self.now + self.scenario.round_trip / 2 + mean.mul_f64(exponential(&mut self.network_rng))
     }
 
     fn plan_arrival(&mut self) {
         let (at, work) = self.stream.next(self.now);
         self.work = work;
         if at < self.end {
-            self.agenda.set(at, Event::Arrival);
+            self.events.schedule(at, SimEvent::Arrival);
         }
     }
 
@@ -206,178 +213,184 @@ impl<'a> Run<'a> {
     }
 
     fn arrival(&mut self) {
-        let balancer = self.fate.index(self.balancers.len());
-        let worker = self.fate.index(self.scenario.workers);
-        let place = self.messages.enter(self.now, balancer, worker, self.work);
-        self.tally.messages += u64::from(self.is_measured(self.now));
+        let balancer = self.route_rng.index(self.balancers.len());
+        let worker = self.route_rng.index(self.scenario.workers);
+        let id = self.messages.add(self.now, balancer, worker, self.work);
+        self.stats.messages += u64::from(self.is_measured(self.now));
         self.balancers[balancer].budget.earn(worker);
-        self.agenda.set(self.now + self.scenario.deadline, Event::GiveUp(place));
-        self.ask(balancer);
-        self.choose(place);
-        self.plan_hedge(place);
+        self.events.schedule(self.now + self.scenario.deadline, SimEvent::Deadline(id));
+        self.send_probes(balancer);
+        self.choose(id);
+        self.plan_hedge(id);
         self.plan_arrival();
     }
 
-    /// One more try of the message at `place`.
-    fn choose(&mut self, place: Place) {
-        let Some(message) = self.messages.at(place) else { return };
+    /// One more try of the message at `id`.
+    fn choose(&mut self, id: AttemptId) {
+        let Some(message) = self.messages.at(id) else { return };
         let (balancer, worker, tried, work) = (message.balancer, message.worker, message.tried, message.work);
         let (first, planned) = (message.tries == 0, message.planned);
         self.picks += 1;
-        let omniscient = self.balancers[balancer].ear().is_some_and(|ear| ear.is_omniscient());
-        let compared = omniscient || (self.picks.is_multiple_of(COMPARED) && self.is_measured(planned));
-        let forecasts = compared.then(|| self.forecasts(work));
-        if let (true, Some((best, _, _))) = (omniscient, &forecasts) {
+        let needs_forecast =
+            self.balancers[balancer].feedback().is_some_and(|feedback| feedback.needs_forecast());
+        let compare =
+            needs_forecast || (self.picks.is_multiple_of(REGRET_SAMPLING) && self.is_measured(planned));
+        let forecasts = compare.then(|| self.forecasts(work));
+        if let (true, Some((best, _, _))) = (needs_forecast, &forecasts) {
             let best = *best;
-            self.balancers[balancer].ear().into_iter().for_each(|ear| ear.is_told(best));
+            self.balancers[balancer].feedback().into_iter().for_each(|feedback| feedback.set_fastest(best));
         }
         let Ok(assignment) = self.balancers[balancer].choose(worker, &tried, self.now) else {
-            return self.end_badly(place);
+            return self.fail_message(id);
         };
-        let site = assignment.member();
+        let destination = assignment.member();
         if let Some((_, least, all)) = forecasts {
-            self.tally.regret.0 += all[site] - least;
-            self.tally.regret.1 += 1;
+            self.stats.regret.0 += all[destination] - least;
+            self.stats.regret.1 += 1;
         }
         let now = self.now;
-        self.tally.second(now.since(Tick::ZERO)).taken[site] += 1;
+        self.stats.second(now.since(Tick::ZERO)).attempts[destination] += 1;
         if self.is_measured(planned) {
-            self.tally.taken[site] += 1;
-            self.tally.retries += u64::from(!first);
+            self.stats.attempts[destination] += 1;
+            self.stats.retries += u64::from(!first);
         }
-        let place = self.messages.begin_try(place, assignment);
-        let at = self.half_way();
-        self.agenda.set(at, Event::Reach(place));
+        let id = self.messages.begin_attempt(id, assignment);
+        let at = self.one_way_arrival();
+        self.events.schedule(at, SimEvent::Reach(id));
     }
 
     /// Who would answer a message of `work` first, in how many seconds, and in how many each of them would.
     fn forecasts(&self, work: f64) -> (usize, f64, Vec<f64>) {
         let never = self.scenario.deadline.as_secs_f64();
-        let all: Vec<f64> = self.sites.iter().map(|site| site.forecast(self.now, work, never)).collect();
+        let all: Vec<f64> =
+            self.destinations.iter().map(|destination| destination.forecast(self.now, work, never)).collect();
         let best = (0..all.len()).min_by(|&a, &b| all[a].total_cmp(&all[b])).unwrap_or(0);
         (best, all[best], all)
     }
 
-    fn reach(&mut self, place: Place) {
-        let Some(work) = self.messages.at(place).map(|message| message.work) else { return };
-        let Some(site) = self.messages.open_try(place).map(|open| open.site) else { return };
-        match self.sites[site].arrive(self.now, place.job(), work) {
-            Welcome::Taken => {
-                self.is_there(place, true);
-                self.plan_done(site);
+    fn reach(&mut self, id: AttemptId) {
+        let Some(work) = self.messages.at(id).map(|message| message.work) else { return };
+        let Some(destination) = self.messages.open_attempt(id).map(|open| open.destination) else { return };
+        match self.destinations[destination].arrive(self.now, id.job(), work) {
+            ArrivalResult::Accepted => {
+                self.set_at_destination(id, true);
+                self.plan_done(destination);
             }
-            Welcome::Refused => {
-                let at = self.half_way();
-                self.agenda.set(at, Event::Fails(place, Failure::Connect));
+            ArrivalResult::Refused => {
+                let at = self.one_way_arrival();
+                self.events.schedule(at, SimEvent::Failure(id, Failure::Connect));
             }
-            Welcome::Failed(after, status) => {
-                let at = self.half_way() + after;
-                self.agenda.set(at, Event::Answer(place, status));
+            ArrivalResult::Failed(after, status) => {
+                let at = self.one_way_arrival() + after;
+                self.events.schedule(at, SimEvent::Response(id, status));
             }
         }
     }
 
-    fn is_there(&mut self, place: Place, there: bool) -> bool {
-        self.messages.open_try(place).map(|open| open.there = there).is_some()
+    fn set_at_destination(&mut self, id: AttemptId, at_destination: bool) -> bool {
+        self.messages.open_attempt(id).map(|open| open.at_destination = at_destination).is_some()
     }
 
-    fn plan_done(&mut self, site: usize) {
-        let event = Event::Done { site, version: self.sites[site].version };
-        self.agenda.set(self.sites[site].next(), event);
+    fn plan_done(&mut self, destination: usize) {
+        let event = SimEvent::Done { destination, version: self.destinations[destination].version };
+        self.events.schedule(self.destinations[destination].next_completion(), event);
     }
 
     /// Sends home what a destination is done with.
-    fn settle(&mut self, site: usize) {
-        for place in self.sites[site].advance(self.now).into_iter().map(Place::of_job) {
-            if self.is_there(place, false) {
-                let at = self.half_way();
-                self.agenda.set(at, Event::Answer(place, 200));
+    fn complete(&mut self, destination: usize) {
+        for id in self.destinations[destination].advance(self.now).into_iter().map(AttemptId::from_job) {
+            if self.set_at_destination(id, false) {
+                let at = self.one_way_arrival();
+                self.events.schedule(at, SimEvent::Response(id, 200));
             }
         }
-        self.plan_done(site);
+        self.plan_done(destination);
     }
 
-    fn answer(&mut self, place: Place, status: u16) {
-        let Some(Try { assignment, site, is_copy, .. }) = self.messages.end_try(place) else { return };
-        let Some(message) = self.messages.at(place) else { return };
+    fn on_response(&mut self, id: AttemptId, status: u16) {
+        let Some(OpenAttempt { assignment, destination, is_hedge, .. }) = self.messages.end_attempt(id)
+        else {
+            return;
+        };
+        let Some(message) = self.messages.at(id) else { return };
         let (balancer, worker, planned) = (message.balancer, message.worker, message.planned);
         let first_byte = self.now.since(assignment.started());
         let signal = assignment.finish(self.now, Outcome::Answered { status, first_byte });
-        self.signal(balancer, signal);
+        self.report_failure(balancer, signal);
         if status >= 500 {
-            return self.again_or_end(place, message::Ended::Status(status));
+            return self.retry_or_fail(id, message::AttemptResult::Status(status));
         }
-        if let Some(scales) = &mut self.scales {
-            scales.served(site);
+        if let Some(weight_updater) = &mut self.weight_updater {
+            weight_updater.record_success(destination);
         }
-        self.paces.learn(balancer, worker, self.now.since(planned));
-        self.outrun(place);
-        self.messages.leave(place);
+        self.hedge_delays.record(balancer, worker, self.now.since(planned));
+        self.cancel_others(id);
+        self.messages.remove(id);
         self.ended(planned, true);
         if self.is_measured(planned) {
-            self.tally.copies_won += u64::from(is_copy);
-            self.tally.answered(self.now.since(planned));
+            self.stats.hedges_won += u64::from(is_hedge);
+            self.stats.record_latency(self.now.since(planned));
         }
     }
 
-    fn fails(&mut self, place: Place, failure: Failure) {
-        let Some(Try { assignment, .. }) = self.messages.end_try(place) else { return };
-        let Some(balancer) = self.messages.at(place).map(|message| message.balancer) else { return };
+    fn on_failure(&mut self, id: AttemptId, failure: Failure) {
+        let Some(OpenAttempt { assignment, .. }) = self.messages.end_attempt(id) else { return };
+        let Some(balancer) = self.messages.at(id).map(|message| message.balancer) else { return };
         let signal = assignment.finish(self.now, Outcome::Failed(failure));
-        self.signal(balancer, signal);
-        self.again_or_end(place, message::Ended::Failed(failure));
+        self.report_failure(balancer, signal);
+        self.retry_or_fail(id, message::AttemptResult::Failed(failure));
     }
 
     /// As the product decides; who has asked two waits for the other one first.
-    fn again_or_end(&mut self, place: Place, ended: message::Ended) {
-        let Some(message) = self.messages.at(place) else { return };
-        if message.waits() {
+    fn retry_or_fail(&mut self, id: AttemptId, ended: message::AttemptResult) {
+        let Some(message) = self.messages.at(id) else { return };
+        if message.has_open_attempts() {
             return;
         }
         let budget = &self.balancers[message.balancer].budget;
-        if message.may_go_on(&self.scenario.retry, ended, budget, self.now) {
-            self.choose(place);
+        if message.may_retry(&self.scenario.retry, ended, budget, self.now) {
+            self.choose(id);
         } else {
-            self.end_badly(place);
+            self.fail_message(id);
         }
     }
 
-    fn end_badly(&mut self, place: Place) {
-        let Some(planned) = self.messages.at(place).map(|message| message.planned) else { return };
-        self.tally.failed += u64::from(self.is_measured(planned));
-        self.messages.leave(place);
+    fn fail_message(&mut self, id: AttemptId) {
+        let Some(planned) = self.messages.at(id).map(|message| message.planned) else { return };
+        self.stats.failed += u64::from(self.is_measured(planned));
+        self.messages.remove(id);
         self.ended(planned, false);
     }
 
-    fn give_up(&mut self, place: Place) {
-        let Some(message) = self.messages.at(place) else { return };
+    fn on_deadline(&mut self, id: AttemptId) {
+        let Some(message) = self.messages.at(id) else { return };
         let (balancer, planned) = (message.balancer, message.planned);
-        while let Some((place, open)) = self.messages.end_any_try(place) {
+        while let Some((id, open)) = self.messages.pop_attempt(id) {
             let signal = open.assignment.finish(self.now, Outcome::Failed(Failure::Timeout));
-            self.signal(balancer, signal);
-            if let Some(scales) = &mut self.scales {
-                scales.failed(open.site);
+            self.report_failure(balancer, signal);
+            if let Some(weight_updater) = &mut self.weight_updater {
+                weight_updater.record_failure(open.destination);
             }
-            self.call_off(place, open.site, open.there);
+            self.cancel_at_destination(id, open.destination, open.at_destination);
         }
-        self.messages.leave(place);
+        self.messages.remove(id);
         self.ended(planned, false);
         if self.is_measured(planned) {
-            self.tally.late += 1;
-            self.tally.answered(self.scenario.deadline);
+            self.stats.timed_out += 1;
+            self.stats.record_latency(self.scenario.deadline);
         }
     }
 
     /// Nobody waits for this try any more.
-    fn call_off(&mut self, place: Place, site: usize, there: bool) {
-        if there && self.scenario.cancels {
-            self.sites[site].leave(self.now, place.job());
-            self.plan_done(site);
+    fn cancel_at_destination(&mut self, id: AttemptId, destination: usize, at_destination: bool) {
+        if at_destination && self.scenario.cancels {
+            self.destinations[destination].cancel(self.now, id.job());
+            self.plan_done(destination);
         }
     }
 
     fn ended(&mut self, planned: Tick, well: bool) {
-        let second = self.tally.second(planned.since(Tick::ZERO));
+        let second = self.stats.second(planned.since(Tick::ZERO));
         second.ended += 1;
         second.errors += u32::from(!well);
     }
@@ -386,81 +399,87 @@ impl<'a> Run<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distributions::Work;
-    use crate::scenario::Volume;
-    use crate::sim_destination::{Engine, SiteSpec};
+    use crate::distributions::WorkDistribution;
+    use crate::scenario::OfferedLoad;
+    use crate::sim_destination::{DestinationSpec, ServiceModel};
 
-    fn site(engine: Engine) -> SiteSpec {
-        SiteSpec { group: "a".to_owned(), engine, weight: 1, priority: 0, troubles: Vec::new() }
+    fn destination(service_model: ServiceModel) -> DestinationSpec {
+        DestinationSpec { group: "a".to_owned(), service_model, weight: 1, priority: 0, faults: Vec::new() }
     }
 
-    fn named(name: &str) -> Contender {
-        name.parse().expect("a contender")
+    fn named(name: &str) -> CandidatePolicy {
+        name.parse().expect("a candidate")
     }
 
     #[test]
-    fn one_server_with_one_queue_is_as_queueing_theory_says() {
+    fn one_server_matches_the_m_m_1_formulas() {
         // M/M/1 at rho 0.8: 10 ms / (1 - 0.8) on average, and of a sojourn that is exponential the median is
         // ln 2 of that. Processor sharing has the same mean.
-        for engine in [Engine::Slots(1), Engine::Sharing(1.0)] {
-            let mut scenario = Scenario::of("mm1", vec![site(engine)], Work::Exponential(0.010));
-            scenario.volume = Volume::Load(0.8);
+        for service_model in [ServiceModel::Slots(1), ServiceModel::Sharing(1.0)] {
+            let mut scenario =
+                Scenario::new("mm1", vec![destination(service_model)], WorkDistribution::Exponential(0.010));
+            scenario.offered_load = OfferedLoad::Utilization(0.8);
             (scenario.round_trip, scenario.jitter) = (Duration::ZERO, Duration::ZERO);
             (scenario.warm_up, scenario.duration) = (Duration::from_secs(20), Duration::from_secs(1_000));
-            let tally = simulate(&scenario, &named("random"), 1);
-            let mean = tally.latency.mean() / 1e6;
-            assert!((0.044..0.056).contains(&mean), "{engine:?}: {mean}");
-            if engine == Engine::Slots(1) {
-                let median = tally.quantile(0.5);
+            let stats = simulate(&scenario, &named("random"), 1);
+            let mean = stats.latency.mean() / 1e6;
+            assert!((0.044..0.056).contains(&mean), "{service_model:?}: {mean}");
+            if service_model == ServiceModel::Slots(1) {
+                let median = stats.quantile(0.5);
                 assert!((0.030..0.039).contains(&median), "{median}");
             }
-            let use_ = tally.used[0] / 1_000.0;
-            assert!((0.78..0.82).contains(&use_), "{use_}");
+            let utilization = stats.used[0] / 1_000.0;
+            assert!((0.78..0.82).contains(&utilization), "{utilization}");
         }
     }
 
     #[test]
     fn a_run_is_a_function_of_its_seed() {
-        let mut scenario = Scenario::of("seeds", vec![site(Engine::Slots(2)); 5], Work::Exponential(0.010));
+        let mut scenario = Scenario::new(
+            "seeds",
+            vec![destination(ServiceModel::Slots(2)); 5],
+            WorkDistribution::Exponential(0.010),
+        );
         scenario.duration = Duration::from_secs(3);
-        let told = |seed| {
-            let tally = simulate(&scenario, &named("hcl"), seed);
-            (tally.taken.clone(), tally.quantile(0.99).to_bits(), tally.probes)
+        let summary = |seed| {
+            let stats = simulate(&scenario, &named("hcl"), seed);
+            (stats.attempts.clone(), stats.quantile(0.99).to_bits(), stats.probes)
         };
-        assert_eq!(told(1), told(1));
-        assert_ne!(told(1), told(2));
+        assert_eq!(summary(1), summary(1));
+        assert_ne!(summary(1), summary(2));
     }
 
     #[test]
-    fn nobody_beats_who_knows_everything() {
-        let mut sites = vec![site(Engine::Slots(2)); 10];
-        sites[3].troubles.push(crate::fault::Trouble {
-            kind: crate::fault::Kind::Slow(4.0),
+    fn no_policy_beats_the_oracle() {
+        let mut destinations = vec![destination(ServiceModel::Slots(2)); 10];
+        destinations[3].faults.push(crate::fault::SimFault {
+            kind: crate::fault::FaultKind::Slow(4.0),
             from: Tick::ZERO,
             until: Tick::NEVER,
         });
-        let mut scenario = Scenario::of("oracle", sites, Work::Exponential(0.010));
+        let mut scenario = Scenario::new("oracle", destinations, WorkDistribution::Exponential(0.010));
         scenario.duration = Duration::from_secs(10);
         let run = |name: &str| simulate(&scenario, &named(name), 1);
         let oracle = run("oracle");
         assert!(oracle.mean_regret() < 1e-9);
         for name in ["round_robin", "random", "p2c", "least_connections", "hcl", "yarp", "c3", "linear:0.5"] {
-            let tally = run(name);
-            assert!(tally.mean_regret() > 0.0, "{name}");
-            assert!(tally.latency.mean() > oracle.latency.mean(), "{name}");
+            let stats = run(name);
+            assert!(stats.mean_regret() > 0.0, "{name}");
+            assert!(stats.latency.mean() > oracle.latency.mean(), "{name}");
         }
     }
 
     #[test]
-    fn what_is_late_is_given_up_and_frees_its_destination() {
-        let mut scenario = Scenario::of("late", vec![site(Engine::Slots(1))], Work::Fixed(0.030));
-        scenario.volume = Volume::Load(2.0);
+    fn a_message_past_its_deadline_frees_its_destination() {
+        let mut scenario =
+            Scenario::new("late", vec![destination(ServiceModel::Slots(1))], WorkDistribution::Fixed(0.030));
+        scenario.offered_load = OfferedLoad::Utilization(2.0);
         scenario.deadline = Duration::from_millis(100);
         scenario.duration = Duration::from_secs(20);
-        let tally = simulate(&scenario, &named("round_robin"), 1);
-        assert!((0.5..0.9).contains(&tally.error_share()), "{}", tally.error_share());
-        assert_eq!(tally.failed, 0);
-        assert_eq!(tally.latency.max() / 1_000, 100);
-        assert!(tally.in_flight.max() < 20, "{}", tally.in_flight.max());
+        let stats = simulate(&scenario, &named("round_robin"), 1);
+        assert!((0.5..0.9).contains(&stats.error_share()), "{}", stats.error_share());
+        assert_eq!(stats.failed, 0);
+        assert_eq!(stats.latency.max() / 1_000, 100);
+        assert!(stats.in_flight.max() < 20, "{}", stats.in_flight.max());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Scenario, read};
 
-macro_rules! built_in {
+macro_rules! scenarios {
     ($($name:literal),+) => {
         /// Their names.
         pub const NAMES: &[&str] = &[$($name),+];
@@ -10,10 +10,10 @@ macro_rules! built_in {
     };
 }
 
-built_in!(
+scenarios!(
     "steady",
     "two-slow",
-    "spells",
+    "slow-periods",
     "stalls",
     "refusing",
     "uniform",
@@ -21,15 +21,15 @@ built_in!(
     "fast-failing",
     "returning",
     "stalling",
-    "silent",
+    "unresponsive",
     "pauses",
     "heavy-tail",
     "many-balancers"
 );
 
 /// The built-in scenario of that name, a file of `scenarios/`.
-pub fn known(name: &str) -> Option<Result<Scenario, String>> {
-    let index = NAMES.iter().position(|&known| known == name)?;
+pub fn built_in(name: &str) -> Option<Result<Scenario, String>> {
+    let index = NAMES.iter().position(|&built_in| built_in == name)?;
     Some(read(TEXTS[index]))
 }
 
@@ -38,21 +38,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_scenario_is_one_and_has_its_file_s_name() {
+    fn every_built_in_scenario_parses_and_is_named_after_its_file() {
         for name in NAMES {
-            let scenario = known(name).expect("known").unwrap_or_else(|why| panic!("{name}: {why}"));
+            let scenario = built_in(name).expect("known").unwrap_or_else(|why| panic!("{name}: {why}"));
             assert_eq!(&scenario.name, name);
-            assert!(!scenario.about.is_empty() && !scenario.contenders.is_empty(), "{name}");
+            assert!(!scenario.about.is_empty() && !scenario.candidates.is_empty(), "{name}");
         }
-        assert!(known("nothing").is_none());
+        assert!(built_in("nothing").is_none());
     }
 
     #[test]
-    fn the_guide_s_scenario_is_one() {
+    fn the_scenario_of_the_guide_parses() {
         let guide = include_str!("../../../../docs/guide/simulating.md");
         let text =
             guide.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
         let scenario = read(text).expect("a scenario");
-        assert_eq!((scenario.sites.len(), scenario.balancers, scenario.workers), (10, 2, 4));
+        assert_eq!((scenario.destinations.len(), scenario.balancers, scenario.workers), (10, 2, 4));
     }
 }

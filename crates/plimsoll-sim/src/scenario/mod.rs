@@ -10,14 +10,14 @@ use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::retry::{HedgeSpec, RetrySpec, RetryWhen};
 
 use crate::arrivals::Arrivals;
-use crate::candidates::Contender;
-use crate::distributions::Work;
-use crate::sim_destination::SiteSpec;
+use crate::candidates::CandidatePolicy;
+use crate::distributions::WorkDistribution;
+use crate::sim_destination::DestinationSpec;
 
-pub use self::built_in::{NAMES, known};
+pub use self::built_in::{NAMES, built_in};
 pub use self::parse::read;
 
-/// Everything a run depends on but its contender and its seed.
+/// Everything a run depends on but its candidate and its seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
     /// Its name.
@@ -25,19 +25,19 @@ pub struct Scenario {
     /// What it shows, in a sentence.
     pub about: String,
     /// Who competes, if nobody says otherwise.
-    pub contenders: Vec<Contender>,
+    pub candidates: Vec<CandidatePolicy>,
     /// The destinations, in configured order.
-    pub sites: Vec<SiteSpec>,
+    pub destinations: Vec<DestinationSpec>,
     /// Balancers that know nothing of each other.
     pub balancers: usize,
     /// Workers of each; they share counters.
     pub workers: usize,
     /// How much work a message is.
-    pub work: Work,
+    pub work: WorkDistribution,
     /// In which rhythm they come.
     pub arrivals: Arrivals,
     /// How many of them.
-    pub volume: Volume,
+    pub offered_load: OfferedLoad,
     /// Who has no answer by then gives up.
     pub deadline: Duration,
     /// A destination stops working on what nobody waits for any more; else it works on, as a busy loop does.
@@ -68,9 +68,9 @@ pub struct Scenario {
 
 /// How many messages come.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Volume {
-    /// As a part of what all destinations can do, troubles and borrowed cores left aside.
-    Load(f64),
+pub enum OfferedLoad {
+    /// As a part of what all destinations can do, faults and borrowed cores left aside.
+    Utilization(f64),
     /// A second.
     Rate(f64),
 }
@@ -78,34 +78,34 @@ pub enum Volume {
 impl Scenario {
     /// Messages a second.
     pub fn rate(&self) -> f64 {
-        match self.volume {
-            Volume::Rate(rate) => rate,
-            Volume::Load(load) => {
-                let cores: f64 = self.sites.iter().map(|site| site.engine.capacity()).sum();
+        match self.offered_load {
+            OfferedLoad::Rate(rate) => rate,
+            OfferedLoad::Utilization(load) => {
+                let cores: f64 = self.destinations.iter().map(|site| site.service_model.capacity()).sum();
                 load * cores / self.work.mean()
             }
         }
     }
 
     /// A scenario of these destinations, with everything else as the product's defaults have it.
-    pub fn of(name: &str, sites: Vec<SiteSpec>, work: Work) -> Self {
+    pub fn new(name: &str, destinations: Vec<DestinationSpec>, work: WorkDistribution) -> Self {
         Self {
             name: name.to_owned(),
             about: String::new(),
-            contenders: Vec::new(),
-            sites,
+            candidates: Vec::new(),
+            destinations,
             balancers: 1,
             workers: 1,
             work,
             arrivals: Arrivals::Poisson,
-            volume: Volume::Load(0.7),
+            offered_load: OfferedLoad::Utilization(0.7),
             deadline: Duration::from_secs(5),
             cancels: true,
             round_trip: Duration::from_micros(200),
             jitter: Duration::from_micros(50),
             warm_up: Duration::ZERO,
             duration: Duration::from_secs(60),
-            outlier: NEVER_EJECTS,
+            outlier: NO_OUTLIER_DETECTION,
             health: None,
             slow_start: None,
             panic_threshold: 0.5,
@@ -117,7 +117,7 @@ impl Scenario {
 }
 
 /// No outlier detection.
-pub const NEVER_EJECTS: OutlierSpec = OutlierSpec {
+pub const NO_OUTLIER_DETECTION: OutlierSpec = OutlierSpec {
     consecutive_failures: 0,
     base_ejection: Duration::from_secs(30),
     max_ejection: Duration::from_secs(300),

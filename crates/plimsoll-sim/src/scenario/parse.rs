@@ -7,18 +7,18 @@ use plimsoll_core::Tick;
 use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind, Rhythm};
 use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
 
-use super::schema::{self, File};
-use super::{NEVER_EJECTS, NO_RETRIES, Scenario, Volume};
-use crate::antagonist::{Neighbours, Shared};
+use super::schema::{self, ScenarioFile};
+use super::{NO_OUTLIER_DETECTION, NO_RETRIES, OfferedLoad, Scenario};
+use crate::antagonist::{NeighbourSpec, SharedHost};
 use crate::arrivals::Arrivals;
-use crate::distributions::Work;
-use crate::fault::{Kind, Trouble};
-use crate::sim_destination::{Engine, SiteSpec};
+use crate::distributions::WorkDistribution;
+use crate::fault::{FaultKind, SimFault};
+use crate::sim_destination::{DestinationSpec, ServiceModel};
 
 /// Bytes of a file.
 const MAX_BYTES: usize = 1 << 20;
 /// Destinations of a scenario.
-const MAX_SITES: usize = 10_000;
+const MAX_DESTINATIONS: usize = 10_000;
 /// Balancers, and workers of one.
 const MAX_BALANCERS: usize = 1_000;
 /// Messages of one run, in all: some minutes of computing.
@@ -34,34 +34,33 @@ pub fn read(text: &str) -> Result<Scenario, String> {
     if text.len() > MAX_BYTES {
         return Err("the file is larger than 1 MiB".to_owned());
     }
-    let file: File = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let file: ScenarioFile = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
     scenario(&file)
 }
 
-fn scenario(file: &File) -> Result<Scenario, String> {
-    let mut sites = Vec::new();
-    for destinations in &file.destinations {
-        if sites.len().saturating_add(destinations.count) > MAX_SITES {
-            return Err(format!("destinations: more than {MAX_SITES}"));
+fn scenario(file: &ScenarioFile) -> Result<Scenario, String> {
+    let mut destinations = Vec::new();
+    for group in &file.destinations {
+        if destinations.len().saturating_add(group.count) > MAX_DESTINATIONS {
+            return Err(format!("destinations: more than {MAX_DESTINATIONS}"));
         }
-        let site =
-            site(destinations).map_err(|why| format!("destinations, {}: {why}", destinations.group))?;
-        sites.extend(std::iter::repeat_n(site, destinations.count));
+        let spec = destination_spec(group).map_err(|why| format!("destinations, {}: {why}", group.group))?;
+        destinations.extend(std::iter::repeat_n(spec, group.count));
     }
-    if sites.is_empty() {
+    if destinations.is_empty() {
         return Err("destinations: there are none".to_owned());
     }
-    let contenders = file.algorithms.iter().map(|name| name.parse()).collect::<Result<_, _>>();
+    let candidates = file.algorithms.iter().map(|name| name.parse()).collect::<Result<_, _>>();
     let mut scenario =
-        Scenario::of(&file.name, sites, work(&file.work).map_err(|why| format!("work: {why}"))?);
+        Scenario::new(&file.name, destinations, work(&file.work).map_err(|why| format!("work: {why}"))?);
     scenario.about = file.about.clone();
-    scenario.contenders = contenders.map_err(|why| format!("algorithms: {why}"))?;
-    scenario.balancers = between("balancers", file.balancers, 1, MAX_BALANCERS)?;
-    scenario.workers = between("workers", file.workers, 1, MAX_BALANCERS)?;
-    scenario.volume = match (file.load, file.rate) {
+    scenario.candidates = candidates.map_err(|why| format!("algorithms: {why}"))?;
+    scenario.balancers = in_range("balancers", file.balancers, 1, MAX_BALANCERS)?;
+    scenario.workers = in_range("workers", file.workers, 1, MAX_BALANCERS)?;
+    scenario.offered_load = match (file.load, file.rate) {
         (Some(_), Some(_)) => return Err("load and rate: give one of them".to_owned()),
-        (None, Some(rate)) => Volume::Rate(positive("rate", rate.0)?),
-        (load, None) => Volume::Load(positive("load", load.unwrap_or(0.7))?),
+        (None, Some(rate)) => OfferedLoad::Rate(positive("rate", rate.0)?),
+        (load, None) => OfferedLoad::Utilization(positive("load", load.unwrap_or(0.7))?),
     };
     scenario.cancels = file.cancels.unwrap_or(scenario.cancels);
     if let Some(bursts) = &file.bursts {
@@ -92,7 +91,7 @@ fn scenario(file: &File) -> Result<Scenario, String> {
         scenario.retry = retry(given)?;
     }
     scenario.hedge = file.hedge.as_ref().map(hedge).transpose()?.flatten();
-    checked(scenario)
+    validate(scenario)
 }
 
 impl Scenario {
@@ -100,12 +99,12 @@ impl Scenario {
     ///
     /// # Errors
     /// What is too much, in a sentence.
-    pub fn checked(self) -> Result<Self, String> {
-        checked(self)
+    pub fn validate(self) -> Result<Self, String> {
+        validate(self)
     }
 }
 
-fn checked(scenario: Scenario) -> Result<Scenario, String> {
+fn validate(scenario: Scenario) -> Result<Scenario, String> {
     let seconds = (scenario.warm_up + scenario.duration).as_secs_f64();
     let messages = scenario.rate() * seconds;
     if scenario.duration.is_zero() || scenario.deadline.is_zero() {
@@ -116,15 +115,15 @@ fn checked(scenario: Scenario) -> Result<Scenario, String> {
             "{messages:.0} messages are more than {MAX_MESSAGES:.0}: less load or less time"
         ));
     }
-    if scenario.balancers.saturating_mul(scenario.sites.len()) > 1_000_000 {
+    if scenario.balancers.saturating_mul(scenario.destinations.len()) > 1_000_000 {
         return Err("balancers times destinations are more than a million".to_owned());
     }
     Ok(scenario)
 }
 
-fn between(key: &str, number: usize, least: usize, most: usize) -> Result<usize, String> {
-    let good = (least..=most).contains(&number);
-    good.then_some(number).ok_or_else(|| format!("{key}: {number} is not from {least} to {most}"))
+fn in_range(key: &str, number: usize, min: usize, max: usize) -> Result<usize, String> {
+    let good = (min..=max).contains(&number);
+    good.then_some(number).ok_or_else(|| format!("{key}: {number} is not from {min} to {max}"))
 }
 
 fn positive(key: &str, number: f64) -> Result<f64, String> {
@@ -132,27 +131,27 @@ fn positive(key: &str, number: f64) -> Result<f64, String> {
     good.then_some(number).ok_or_else(|| format!("{key}: {number} is not a number above 0"))
 }
 
-fn site(given: &schema::Destinations) -> Result<SiteSpec, String> {
-    let engine = match (given.slots, given.cores, &given.shared) {
-        (Some(slots), None, None) => Engine::Slots(between("slots", slots, 1, 1_000_000)?),
-        (None, Some(cores), None) => Engine::Sharing(positive("cores", cores)?),
-        (None, None, Some(given)) => Engine::Shared(shared(given)?),
+fn destination_spec(given: &schema::Destinations) -> Result<DestinationSpec, String> {
+    let service_model = match (given.slots, given.cores, &given.shared) {
+        (Some(slots), None, None) => ServiceModel::Slots(in_range("slots", slots, 1, 1_000_000)?),
+        (None, Some(cores), None) => ServiceModel::Sharing(positive("cores", cores)?),
+        (None, None, Some(given)) => ServiceModel::Shared(shared(given)?),
         _ => return Err("give one of slots, cores and shared".to_owned()),
     };
-    let troubles = given.troubles.iter().map(trouble).collect::<Result<_, _>>()?;
+    let faults = given.faults.iter().map(fault).collect::<Result<_, _>>()?;
     let (weight, priority) = (given.weight.unwrap_or(1), given.priority);
-    Ok(SiteSpec { group: given.group.clone(), engine, weight, priority, troubles })
+    Ok(DestinationSpec { group: given.group.clone(), service_model, weight, priority, faults })
 }
 
-fn shared(given: &schema::Shared) -> Result<Shared, String> {
+fn shared(given: &schema::Shared) -> Result<SharedHost, String> {
     let seconds =
         |span: Option<schema::Span>, default: f64| span.map_or(default, |span| span.0.as_secs_f64());
     let neighbours = &given.neighbours;
-    Ok(Shared {
+    Ok(SharedHost {
         allocation: positive("allocation", given.allocation)?,
         burst: positive("burst", given.burst)?,
         machine: positive("machine", given.machine)?,
-        neighbours: Neighbours {
+        neighbours: NeighbourSpec {
             level: neighbours.level,
             noise: neighbours.noise,
             memory: positive("memory", seconds(neighbours.memory, 1.0))?,
@@ -163,35 +162,36 @@ fn shared(given: &schema::Shared) -> Result<Shared, String> {
     })
 }
 
-fn trouble(given: &schema::Trouble) -> Result<Trouble, String> {
+fn fault(given: &schema::Fault) -> Result<SimFault, String> {
     let span = |key: &str, span: Option<schema::Span>| {
         let span = span.map(|span| span.0).filter(|span| !span.is_zero());
-        span.ok_or_else(|| format!("troubles: {key} is missing, a duration"))
+        span.ok_or_else(|| format!("faults: {key} is missing, a duration"))
     };
-    let factor = || positive("troubles, factor", given.factor.unwrap_or(0.0));
-    let (kind, takes): (Kind, &[&str]) = match given.kind {
-        schema::Kind::Slow => (Kind::Slow(factor()?), &["factor"]),
-        schema::Kind::Cold => (Kind::Cold(factor()?), &["factor"]),
-        schema::Kind::Flapping => {
-            (Kind::Flapping { up: span("up", given.up)?, down: span("down", given.down)? }, &["up", "down"])
-        }
-        schema::Kind::FastFailing => {
+    let factor = || positive("faults, factor", given.factor.unwrap_or(0.0));
+    let (kind, takes): (FaultKind, &[&str]) = match given.kind {
+        schema::FaultName::Slow => (FaultKind::Slow(factor()?), &["factor"]),
+        schema::FaultName::Cold => (FaultKind::Cold(factor()?), &["factor"]),
+        schema::FaultName::Flapping => (
+            FaultKind::Flapping { up: span("up", given.up)?, down: span("down", given.down)? },
+            &["up", "down"],
+        ),
+        schema::FaultName::FastFailing => {
             let (after, status) = (span("after", given.after)?, given.status.unwrap_or(500));
-            let status = between("troubles, status", status.into(), 500, 599)? as u16;
-            (Kind::FastFailing { after, status }, &["after", "status"])
+            let status = in_range("faults, status", status.into(), 500, 599)? as u16;
+            (FaultKind::FastFailing { after, status }, &["after", "status"])
         }
-        schema::Kind::Pausing => {
+        schema::FaultName::Pausing => {
             let (every, pause) = (span("every", given.every)?, span("pause", given.pause)?);
-            (Kind::Pausing { every, pause }, &["every", "pause"])
+            (FaultKind::Pausing { every, pause }, &["every", "pause"])
         }
-        schema::Kind::Spells => {
+        schema::FaultName::SlowPeriods => {
             let (factor, length) = (factor()?, span("length", given.length)?);
-            let share = given.share.ok_or("troubles: share is missing, such as \"10%\"")?.0;
-            (Kind::Spells { factor, length, share, seed: 0 }, &["factor", "length", "share"])
+            let share = given.share.ok_or("faults: share is missing, such as \"10%\"")?.0;
+            (FaultKind::SlowPeriods { factor, length, share, seed: 0 }, &["factor", "length", "share"])
         }
-        schema::Kind::Stalling => (Kind::Stalling, &[]),
-        schema::Kind::Gray => (Kind::Gray, &[]),
-        schema::Kind::Down => (Kind::Down, &[]),
+        schema::FaultName::Stalling => (FaultKind::Stalling, &[]),
+        schema::FaultName::Unresponsive => (FaultKind::Unresponsive, &[]),
+        schema::FaultName::Down => (FaultKind::Down, &[]),
     };
     let keys = [
         ("factor", given.factor.is_some()),
@@ -205,34 +205,30 @@ fn trouble(given: &schema::Trouble) -> Result<Trouble, String> {
         ("share", given.share.is_some()),
     ];
     if let Some(key) = schema::given(&keys).into_iter().find(|key| !takes.contains(key)) {
-        return Err(format!("troubles: {key} means nothing to {:?}", given.kind));
+        return Err(format!("faults: {key} means nothing to {:?}", given.kind));
     }
     let from = Tick::ZERO + given.from.map_or(Duration::ZERO, |from| from.0);
     let until = given.until.map_or(Tick::NEVER, |until| Tick::ZERO + until.0);
-    if until <= from || (matches!(kind, Kind::Cold(_)) && until == Tick::NEVER) {
-        return Err("troubles: it must end, and after it began".to_owned());
+    if until <= from || (matches!(kind, FaultKind::Cold(_)) && until == Tick::NEVER) {
+        return Err("faults: it must end, and after it began".to_owned());
     }
-    Ok(Trouble { kind, from, until })
+    Ok(SimFault { kind, from, until })
 }
 
-fn work(given: &schema::Work) -> Result<Work, String> {
+fn work(given: &schema::Work) -> Result<WorkDistribution, String> {
     let seconds = |span: &schema::Span| span.0.as_secs_f64();
     let mut all = Vec::new();
-    all.extend(given.fixed.iter().map(|span| Work::Fixed(seconds(span))));
-    all.extend(given.exponential.iter().map(|mean| Work::Exponential(seconds(mean))));
-    all.extend(
-        given.normal.iter().map(|normal| Work::Normal {
-            mean: seconds(&normal.mean),
-            deviation: seconds(&normal.deviation),
-        }),
-    );
-    all.extend(
-        given
-            .lognormal
-            .iter()
-            .map(|lognormal| Work::Lognormal { median: seconds(&lognormal.median), sigma: lognormal.sigma }),
-    );
-    all.extend(given.bimodal.iter().map(|bimodal| Work::Bimodal {
+    all.extend(given.fixed.iter().map(|span| WorkDistribution::Fixed(seconds(span))));
+    all.extend(given.exponential.iter().map(|mean| WorkDistribution::Exponential(seconds(mean))));
+    all.extend(given.normal.iter().map(|normal| WorkDistribution::Normal {
+        mean: seconds(&normal.mean),
+        deviation: seconds(&normal.deviation),
+    }));
+    all.extend(given.lognormal.iter().map(|lognormal| WorkDistribution::Lognormal {
+        median: seconds(&lognormal.median),
+        sigma: lognormal.sigma,
+    }));
+    all.extend(given.bimodal.iter().map(|bimodal| WorkDistribution::Bimodal {
         short: seconds(&bimodal.short),
         long: seconds(&bimodal.long),
         share: bimodal.share.0,
@@ -245,12 +241,12 @@ fn work(given: &schema::Work) -> Result<Work, String> {
 }
 
 fn outlier(given: &schema::OutlierDetection) -> OutlierSpec {
-    let base_ejection = given.base_ejection.map_or(NEVER_EJECTS.base_ejection, |span| span.0);
+    let base_ejection = given.base_ejection.map_or(NO_OUTLIER_DETECTION.base_ejection, |span| span.0);
     OutlierSpec {
         consecutive_failures: given.consecutive_failures.unwrap_or(5),
         base_ejection,
-        max_ejection: NEVER_EJECTS.max_ejection.max(base_ejection),
-        max_ejected: given.max_ejected.map_or(NEVER_EJECTS.max_ejected, |share| share.0),
+        max_ejection: NO_OUTLIER_DETECTION.max_ejection.max(base_ejection),
+        max_ejected: given.max_ejected.map_or(NO_OUTLIER_DETECTION.max_ejected, |share| share.0),
         interval: Some(given.interval.map_or(INTERVAL, |span| span.0)).filter(|span| !span.is_zero()),
         unresponsive_after: given.unresponsive_after.map(|span| span.0),
         learns: given.learning.unwrap_or(false),
@@ -271,7 +267,7 @@ fn health(given: &schema::HealthMonitoring) -> HealthSpec {
 }
 
 fn hedge(given: &schema::Hedge) -> Result<Option<HedgeSpec>, String> {
-    let most = between("hedge.max", given.max.unwrap_or(1).into(), 0, plimsoll_core::Tried::MAX - 1)? as u8;
+    let most = in_range("hedge.max", given.max.unwrap_or(1).into(), 0, plimsoll_core::Tried::MAX - 1)? as u8;
     let after = given.after.as_deref().unwrap_or("p95");
     let share = after.strip_prefix('p').and_then(|number| number.parse::<f64>().ok()).map(|p| p / 100.0);
     let after = match share {
@@ -288,7 +284,7 @@ fn hedge(given: &schema::Hedge) -> Result<Option<HedgeSpec>, String> {
 
 fn retry(given: &schema::Retry) -> Result<RetrySpec, String> {
     let attempts =
-        between("retry.attempts", given.attempts.unwrap_or(3).into(), 1, plimsoll_core::Tried::MAX)?;
+        in_range("retry.attempts", given.attempts.unwrap_or(3).into(), 1, plimsoll_core::Tried::MAX)?;
     Ok(RetrySpec {
         attempts: attempts as u8,
         when: RetryWhen {
@@ -307,12 +303,12 @@ fn retry(given: &schema::Retry) -> Result<RetrySpec, String> {
 mod tests {
     use super::*;
 
-    const LEAST: &str = "name: a\ndestinations: [{group: x, count: 3, slots: 2}]\nwork: {fixed: 10ms}\n";
+    const MINIMAL: &str = "name: a\ndestinations: [{group: x, count: 3, slots: 2}]\nwork: {fixed: 10ms}\n";
 
     #[test]
-    fn the_least_file_is_a_scenario_with_the_defaults() {
-        let scenario = read(LEAST).expect("a scenario");
-        assert_eq!((scenario.sites.len(), scenario.balancers), (3, 1));
+    fn a_minimal_file_uses_the_defaults() {
+        let scenario = read(MINIMAL).expect("a scenario");
+        assert_eq!((scenario.destinations.len(), scenario.balancers), (3, 1));
         assert!((scenario.rate() - 420.0).abs() < 1e-9, "70 % of six slots of 10 ms: {}", scenario.rate());
         let json =
             r#"{"name":"a","destinations":[{"group":"x","count":3,"slots":2}],"work":{"fixed":"10ms"}}"#;
@@ -320,9 +316,9 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_has_its_sentence() {
+    fn each_mistake_has_its_message() {
         let wrong = |text: &str, with: &str| {
-            let why = read(&format!("{LEAST}{text}")).expect_err(text);
+            let why = read(&format!("{MINIMAL}{text}")).expect_err(text);
             assert!(why.contains(with), "{text}: {why}");
         };
         wrong("loda: 1", "loda");
@@ -346,9 +342,9 @@ mod tests {
         about("{group: x}", "slots");
         about("{group: x, slots: 1, cores: 1}", "give one");
         about("{group: x, slots: 1, count: 99999999}", "more than");
-        about("{group: x, slots: 1, troubles: [{kind: slow}]}", "factor");
-        about("{group: x, slots: 1, troubles: [{kind: gray, up: 1s}]}", "means nothing");
-        about("{group: x, slots: 1, troubles: [{kind: gray, from: 2s, until: 1s}]}", "end");
-        about("{group: x, slots: 1, troubles: [{kind: sad}]}", "slow");
+        about("{group: x, slots: 1, faults: [{kind: slow}]}", "factor");
+        about("{group: x, slots: 1, faults: [{kind: unresponsive, up: 1s}]}", "means nothing");
+        about("{group: x, slots: 1, faults: [{kind: unresponsive, from: 2s, until: 1s}]}", "end");
+        about("{group: x, slots: 1, faults: [{kind: sad}]}", "slow");
     }
 }

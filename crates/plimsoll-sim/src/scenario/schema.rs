@@ -21,7 +21,7 @@ pub(super) struct Part(pub(super) f64);
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct File {
+pub(super) struct ScenarioFile {
     pub(super) name: String,
     #[serde(default)]
     pub(super) about: String,
@@ -68,7 +68,7 @@ pub(super) struct Destinations {
     #[serde(default)]
     pub(super) priority: u8,
     #[serde(default)]
-    pub(super) troubles: Vec<Trouble>,
+    pub(super) faults: Vec<Fault>,
 }
 
 /// A machine shared with neighbours, in cores.
@@ -96,8 +96,8 @@ pub(super) struct Neighbours {
 
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Trouble {
-    pub(super) kind: Kind,
+pub(super) struct Fault {
+    pub(super) kind: FaultName,
     pub(super) from: Option<Span>,
     pub(super) until: Option<Span>,
     pub(super) factor: Option<f64>,
@@ -113,16 +113,16 @@ pub(super) struct Trouble {
 
 #[derive(Copy, Clone, Debug, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
+pub(super) enum FaultName {
     Slow,
     Flapping,
     FastFailing,
     Stalling,
     Cold,
-    Gray,
+    Unresponsive,
     Pausing,
     Down,
-    Spells,
+    SlowPeriods,
 }
 
 #[derive(Debug, serde::Deserialize)]

@@ -9,9 +9,9 @@ use plimsoll_config::units::ConfigDuration;
 use plimsoll_sim::arrivals::Arrivals;
 use plimsoll_sim::chart::Chart;
 use plimsoll_sim::prequal::{self, COUNT, FIGURES};
-use plimsoll_sim::report::{self, Runs};
-use plimsoll_sim::scenario::{NAMES, Volume, known, read};
-use plimsoll_sim::{Contender, Scenario, access_log, simulate};
+use plimsoll_sim::report::{self, CandidateRuns};
+use plimsoll_sim::scenario::{NAMES, OfferedLoad, built_in, read};
+use plimsoll_sim::{CandidatePolicy, Scenario, access_log, simulate};
 use serde_json::json;
 
 use super::terminal::{complain, progress, say, table};
@@ -19,7 +19,7 @@ use super::{FAILED, OK, USAGE};
 
 /// Bytes of a scenario file.
 const MAX_FILE: u64 = 1 << 20;
-/// Runs of one contender.
+/// CandidateRuns of one candidate.
 const MAX_SEEDS: u64 = 1_000;
 
 /// `plimsoll simulate`.
@@ -102,7 +102,7 @@ impl Simulate {
         }
     }
 
-    fn contenders(&self) -> Result<Vec<Contender>, (u8, String)> {
+    fn candidates(&self) -> Result<Vec<CandidatePolicy>, (u8, String)> {
         let names = self.algorithm.iter().flat_map(|names| names_in(names));
         names.map(|name| name.trim().parse().map_err(usage)).collect()
     }
@@ -117,18 +117,18 @@ impl Simulate {
             return Err(usage("--figure goes with `prequal`".to_owned()));
         }
         let scenario = self.scenario(name)?;
-        let mut contenders = self.contenders()?;
-        if contenders.is_empty() {
-            contenders.clone_from(&scenario.contenders);
+        let mut candidates = self.candidates()?;
+        if candidates.is_empty() {
+            candidates.clone_from(&scenario.candidates);
         }
-        if contenders.is_empty() {
+        if candidates.is_empty() {
             return Err(usage(format!("{name} names no algorithms: give some with --algorithm")));
         }
         let mut runs = Vec::new();
-        for contender in contenders {
-            progress(&contender.name());
-            let tallies = self.seeds().map(|seed| simulate(&scenario, &contender, seed)).collect();
-            runs.push(Runs { contender, tallies });
+        for candidate in candidates {
+            progress(&candidate.name());
+            let stats = self.seeds().map(|seed| simulate(&scenario, &candidate, seed)).collect();
+            runs.push(CandidateRuns { candidate, stats });
         }
         match self.output {
             Form::Json => say(&format!("{:#}\n", report::json(&scenario, self.seed, &runs))),
@@ -143,11 +143,11 @@ impl Simulate {
                 }
             }
         }
-        self.draw(|| Chart::of_quantiles(&scenario.name, &runs))
+        self.draw(|| Chart::quantiles(&scenario.name, &runs))
     }
 
     fn scenario(&self, name: &str) -> Result<Scenario, (u8, String)> {
-        let mut scenario = match known(name) {
+        let mut scenario = match built_in(name) {
             Some(scenario) => scenario.map_err(|why| usage(format!("{name}: {why}")))?,
             None => from_file(name)?,
         };
@@ -158,32 +158,32 @@ impl Simulate {
             if !(load.is_finite() && load > 0.0) {
                 return Err(usage(format!("--load: {load} is not a number above 0")));
             }
-            scenario.volume = Volume::Load(load);
+            scenario.offered_load = OfferedLoad::Utilization(load);
         }
         if let Some(path) = &self.replay {
             scenario.arrivals = Arrivals::Replay(log(path)?);
         }
-        scenario.checked().map_err(|why| usage(format!("{name}: {why}")))
+        scenario.validate().map_err(|why| usage(format!("{name}: {why}")))
     }
 
     fn figure(&self) -> Result<(), (u8, String)> {
         if self.load.is_some() || self.replay.is_some() {
             return Err(usage("--load and --replay: the figures have their own".to_owned()));
         }
-        let contenders = self.contenders()?;
+        let candidates = self.candidates()?;
         let figure =
-            self.figure.and_then(|number| prequal::figure(number, self.replicas.into(), &contenders));
+            self.figure.and_then(|number| prequal::figure(number, self.replicas.into(), &candidates));
         let Some(mut figure) = figure else {
             return Err(usage(format!("--figure: give one of {FIGURES:?}")));
         };
         if let Some(ConfigDuration(duration)) = self.duration {
-            figure = figure.lasting(duration);
+            figure = figure.with_duration(duration);
         }
         let mut runs = Vec::new();
         for (index, point) in figure.points.iter().enumerate() {
             let too_much = |why| usage(format!("prequal: {why}"));
-            point.scenario.clone().checked().map_err(too_much)?;
-            progress(&format!("{} of {}: {} at {}", index + 1, figure.points.len(), point.line, point.place));
+            point.scenario.clone().validate().map_err(too_much)?;
+            progress(&format!("{} of {}: {} at {}", index + 1, figure.points.len(), point.series, point.x));
             runs.push(figure.run(index, self.seeds()));
         }
         let rows = figure.table(&runs);
@@ -198,12 +198,12 @@ impl Simulate {
             Form::Json => {
                 let points = figure.points.iter().zip(&runs).map(|(point, runs)| {
                     let told = report::json(&point.scenario, self.seed, std::slice::from_ref(runs));
-                    json!({"place": point.place, "rule": point.line, "result": told["algorithms"][0]})
+                    json!({"x": point.x, "rule": point.series, "result": told["algorithms"][0]})
                 });
                 let points: Vec<_> = points.collect();
                 say(&format!(
                     "{:#}\n",
-                    json!({"figure": figure.number, "across": figure.across, "points": points})
+                    json!({"figure": figure.number, "varied": figure.varied, "points": points})
                 ));
             }
         }
@@ -225,14 +225,14 @@ fn usage(why: String) -> (u8, String) {
 fn list() -> Result<(), (u8, String)> {
     let mut rows = vec![vec!["scenario".to_owned(), "what it shows".to_owned()]];
     for name in NAMES {
-        let about = known(name).and_then(Result::ok).map(|scenario| scenario.about).unwrap_or_default();
+        let about = built_in(name).and_then(Result::ok).map(|scenario| scenario.about).unwrap_or_default();
         rows.push(vec![(*name).to_owned(), about]);
     }
     rows.push(vec![
         "prequal".to_owned(),
         "The evaluation of Prequal (NSDI 2024): --figure 6, 7, 8, 9 or 10.".to_owned(),
     ]);
-    say(&format!("{}\nAlgorithms: {}\n", table(&rows), Contender::names()));
+    say(&format!("{}\nAlgorithms: {}\n", table(&rows), CandidatePolicy::names()));
     Ok(())
 }
 
@@ -247,15 +247,15 @@ fn from_file(name: &str) -> Result<Scenario, (u8, String)> {
     read(&text).map_err(|why| usage(format!("{name}: {why}")))
 }
 
-fn log(path: &Path) -> Result<std::sync::Arc<[plimsoll_sim::arrivals::Logged]>, (u8, String)> {
+fn log(path: &Path) -> Result<std::sync::Arc<[plimsoll_sim::arrivals::LoggedMessage]>, (u8, String)> {
     let wrong = |why: String| usage(format!("{}: {why}", path.display()));
     let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
     let log = access_log::read(BufReader::new(file)).map_err(wrong)?;
-    if let Some((line, why)) = log.first_bad {
-        let count = log.bad_lines;
+    if let Some((line, why)) = log.first_invalid {
+        let count = log.invalid_lines;
         complain(&format!("{}: {count} lines are left out; the first, line {line}, {why}", path.display()));
     }
-    if log.cut {
+    if log.truncated {
         complain(&format!(
             "{}: only the first {} messages are taken",
             path.display(),

@@ -65,7 +65,7 @@ fn our_own_log_is_enough_to_name_a_policy_and_what_it_would_change() {
     let p99 = |name: &str| {
         let one = candidates.iter().find(|one| one["algorithm"] == name).unwrap();
         assert!(one["nanosAPick"].as_f64().is_some_and(|nanos| nanos > 0.0), "{one}");
-        one["grounds"][0]["p99Ms"].as_f64().unwrap()
+        one["variants"][0]["p99Ms"].as_f64().unwrap()
     };
     assert!(p99("least_connections") < p99("round_robin"), "{told:#}");
 }

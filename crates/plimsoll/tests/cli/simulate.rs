@@ -58,7 +58,7 @@ fn a_file_is_a_scenario_and_a_log_its_rhythm() {
 fn a_figure_is_a_point_for_each_place_and_rule() {
     let told = json(&["prequal", "--figure", "7", "--replicas", "4", "-a", "random,hcl", SHORT[0], SHORT[1]]);
     let points = told["points"].as_array().unwrap();
-    let lines: Vec<_> = points.iter().map(|point| (&point["place"], &point["rule"])).collect();
+    let lines: Vec<_> = points.iter().map(|point| (&point["x"], &point["rule"])).collect();
     let expected = [("0.70", "random"), ("0.70", "hcl"), ("0.90", "random"), ("0.90", "hcl")];
     assert_eq!(
         lines,

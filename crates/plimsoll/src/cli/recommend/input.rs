@@ -1,4 +1,4 @@
-//! What is seen of the past: in an access log, or of a running plimsoll between two looks.
+//! What is seen of the trace: in an access log, or of a running plimsoll between two looks.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use plimsoll_core::balance::Algorithm;
 use plimsoll_sim::access_log;
-use plimsoll_sim::distributions::Work;
-use plimsoll_sim::recommend::trace::{Assumed, MESSAGES_AT_LEAST, Past, Seen, beside_the_fastest};
+use plimsoll_sim::distributions::WorkDistribution;
+use plimsoll_sim::recommend::trace::{Assumptions, MIN_MESSAGES, ObservedDestination, Trace, slowdowns};
 use serde_json::Value;
 
 use super::super::admin_client::{NoReply, ask};
@@ -20,8 +20,8 @@ impl Recommend {
         let wrong = |why: String| usage(format!("{}: {why}", path.display()));
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
         let log = access_log::read(BufReader::new(file)).map_err(wrong)?;
-        if let Some((line, why)) = log.first_bad {
-            let count = log.bad_lines;
+        if let Some((line, why)) = log.first_invalid {
+            let count = log.invalid_lines;
             complain(&format!(
                 "{}: {count} lines are left out; the first, line {line}, {why}",
                 path.display()
@@ -38,22 +38,25 @@ impl Recommend {
             (names, _) => names,
         };
         let current = self.algorithm.as_deref().map_or(Ok(Algorithm::RoundRobin), algorithm)?;
-        let assumed =
-            Assumed { destinations, work: Work::Exponential(self.work.0.as_secs_f64()), algorithm: current };
-        let timed = log.messages.iter().filter(|message| message.took.is_some()).count();
-        let bad = log.messages.iter().filter(|message| message.bad).count();
-        let past = Past::of_log(&log, assumed).map_err(wrong)?;
+        let assumed = Assumptions {
+            destinations,
+            work: WorkDistribution::Exponential(self.work.0.as_secs_f64()),
+            algorithm: current,
+        };
+        let timed = log.messages.iter().filter(|message| message.response_time.is_some()).count();
+        let bad = log.messages.iter().filter(|message| message.failed).count();
+        let trace = Trace::from_log(&log, assumed).map_err(wrong)?;
         let mut evidence = vec![
             format!(
                 "{} messages in {}: {:.2} a second, served in the rhythm of the busiest stretches of ten minutes",
-                past.messages,
-                span(past.span),
-                past.rate
+                trace.messages,
+                span(trace.span),
+                trace.rate
             ),
-            slow_ones(&past),
+            slow_ones(&trace),
         ];
         evidence.extend(times(&log));
-        evidence.extend((past.stretches() < 2).then(|| {
+        evidence.extend((trace.window_count() < 2).then(|| {
             "one stretch only: intervals tell of the policies' own chance, not of how other days differ"
                 .to_owned()
         }));
@@ -75,7 +78,7 @@ impl Recommend {
             assumptions
                 .push(format!("the policy was {} (--algorithm), because no log tells", current.name()));
         }
-        Ok(Case { past, subject: path.display().to_string(), pool: None, evidence, assumptions })
+        Ok(Case { trace, subject: path.display().to_string(), pool: None, evidence, assumptions })
     }
 
     pub(super) fn of_running(&self) -> Result<Case, (u8, String)> {
@@ -91,9 +94,9 @@ impl Recommend {
         let current = algorithm(after["algorithm"].as_str().unwrap_or_default())?;
         let looks = between(&before, &after);
         let messages: u64 = looks.iter().map(|look| look.messages).sum();
-        if messages < MESSAGES_AT_LEAST as u64 {
+        if messages < MIN_MESSAGES as u64 {
             return Err(usage(format!(
-                "{name} took {messages} messages in {}: need at least {MESSAGES_AT_LEAST}; --watch longer, or --log",
+                "{name} took {messages} messages in {}: need at least {MIN_MESSAGES}; --watch longer, or --log",
                 span(self.watch.0)
             )));
         }
@@ -101,21 +104,23 @@ impl Recommend {
         let fastest = times.iter().flatten().copied().fold(f64::INFINITY, f64::min);
         let known = fastest.is_finite();
         let work = if known { fastest.max(1e-6) } else { self.work.0.as_secs_f64() };
-        let slowness = beside_the_fastest(&times);
-        let destinations =
-            looks.into_iter().zip(slowness).map(|(look, slowness)| Seen { slowness, ..look.seen });
-        let past = Past {
-            rhythm: None,
+        let slowdown = slowdowns(&times);
+        let destinations = looks
+            .into_iter()
+            .zip(slowdown)
+            .map(|(look, slowdown)| ObservedDestination { slowdown, ..look.seen });
+        let trace = Trace {
+            arrivals: None,
             rate: messages as f64 / self.watch.0.as_secs_f64(),
             messages,
             span: self.watch.0,
             destinations: destinations.collect(),
-            work: Work::Exponential(work),
+            work: WorkDistribution::Exponential(work),
             algorithm: current,
         };
         let evidence = vec![
-            format!("{messages} messages in {}: {:.1} a second", span(self.watch.0), past.rate),
-            slow_ones(&past),
+            format!("{messages} messages in {}: {:.1} a second", span(self.watch.0), trace.rate),
+            slow_ones(&trace),
         ];
         let mut assumptions = vec![
             "messages come independent of each other, and take exponential times (a log would tell: --log)"
@@ -124,7 +129,7 @@ impl Recommend {
         if !known {
             assumptions.push(format!("a message takes {} on average (--work)", span(self.work.0)));
         }
-        Ok(Case { past, subject: name.clone(), pool: Some(name), evidence, assumptions })
+        Ok(Case { trace, subject: name.clone(), pool: Some(name), evidence, assumptions })
     }
 
     fn only_pool(&self) -> Result<String, (u8, String)> {
@@ -152,8 +157,8 @@ impl Recommend {
 }
 
 /// What the log itself tells of times, to hold beside what the simulation makes of the policy there was.
-fn times(log: &access_log::Log) -> Option<String> {
-    let mut took: Vec<f64> = log.messages.iter().filter_map(|message| message.took).collect();
+fn times(log: &access_log::ParsedLog) -> Option<String> {
+    let mut took: Vec<f64> = log.messages.iter().filter_map(|message| message.response_time).collect();
     took.sort_unstable_by(f64::total_cmp);
     let at = |share: f64| took.get((took.len() as f64 * share) as usize).map(|seconds| seconds * 1e3);
     Some(format!("times in the log: p50 {:.1} ms, p99 {:.1} ms", at(0.5)?, at(0.99)?))
@@ -161,7 +166,7 @@ fn times(log: &access_log::Log) -> Option<String> {
 
 /// One destination between two looks.
 struct Look {
-    seen: Seen,
+    seen: ObservedDestination,
     messages: u64,
     seconds: Option<f64>,
 }
@@ -176,11 +181,11 @@ fn between(before: &Value, after: &Value) -> Vec<Look> {
         let (sum_then, answers_then) = then.map_or((0.0, 0), answers);
         let answers = answers_now.saturating_sub(answers_then);
         let seconds = (answers >= 20).then(|| ((sum_now - sum_then) / answers as f64 / 1e3).max(1e-6));
-        let seen = Seen {
+        let seen = ObservedDestination {
             name: now["id"].as_str().unwrap_or_default().to_owned(),
             weight: now["weight"].as_u64().unwrap_or(1).min(u64::from(u16::MAX)) as u16,
-            answers,
-            slowness: 1.0,
+            responses: answers,
+            slowdown: 1.0,
         };
         Look { seen, messages: requests(&now).saturating_sub(then.map_or(0, requests)), seconds }
     });
@@ -194,10 +199,10 @@ fn answers(destination: &Value) -> (f64, u64) {
     (counts["meanResponseMs"].as_f64().unwrap_or(0.0) * count as f64, count)
 }
 
-fn slow_ones(past: &Past) -> String {
-    let slow = past.destinations.iter().filter(|seen| seen.slowness > 1.0);
-    let slow: Vec<String> = slow.map(|seen| format!("{} {:.1}", seen.name, seen.slowness)).take(10).collect();
-    let (count, work) = (past.destinations.len(), past.work.mean() * 1e3);
+fn slow_ones(trace: &Trace) -> String {
+    let slow = trace.destinations.iter().filter(|seen| seen.slowdown > 1.0);
+    let slow: Vec<String> = slow.map(|seen| format!("{} {:.1}", seen.name, seen.slowdown)).take(10).collect();
+    let (count, work) = (trace.destinations.len(), trace.work.mean() * 1e3);
     let rest = if slow.is_empty() {
         "none is clearly slower".to_owned()
     } else {

@@ -9,12 +9,12 @@ use clap::Args;
 use plimsoll_config::units::ConfigDuration;
 use plimsoll_core::balance::{Algorithm, Needs};
 use plimsoll_sim::recommend::recommend;
-use plimsoll_sim::recommend::trace::Past;
+use plimsoll_sim::recommend::trace::Trace;
 
 use super::terminal::{complain, progress, say};
 use super::{Admin, DOWN, OK, Output, USAGE};
 
-/// Runs of one policy on one ground.
+/// Runs of one policy on one variant.
 const MAX_SEEDS: u64 = 100;
 
 pub(crate) const HELP: &str =
@@ -49,10 +49,10 @@ pub(crate) struct Recommend {
     /// Messages a destination works on at once; without it so many that two thirds are in use at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     slots: Option<u32>,
-    /// Where chance begins; the same seed and the same log give the same advice
+    /// Where chance begins; the same seed and the same log give the same recommendation
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Runs of each policy on each ground
+    /// Runs of each policy on each variant
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=MAX_SEEDS))]
     seeds: u64,
     /// For people or for programs
@@ -62,9 +62,9 @@ pub(crate) struct Recommend {
     admin: Admin,
 }
 
-/// Whose past it is, and what about it nobody told.
+/// Whose trace it is, and what about it nobody told.
 struct Case {
-    past: Past,
+    trace: Trace,
     /// The pool, or the log.
     subject: String,
     /// Its name in the configuration, if it has one.
@@ -94,7 +94,7 @@ impl Recommend {
     }
 
     fn tell(&self, mut case: Case) {
-        let why = match case.past.algorithm {
+        let why = match case.trace.algorithm {
             Algorithm::Custom => {
                 Some("its expression is its owner's; `plimsoll simulate -a custom:EXPRESSION` tries one")
             }
@@ -106,18 +106,18 @@ impl Recommend {
         if let Some(why) = why {
             return say(&output::keep(&case, why, self.output));
         }
-        let slots = self.slots.map_or_else(|| case.past.slots(), |slots| slots as usize);
+        let slots = self.slots.map_or_else(|| case.trace.slots(), |slots| slots as usize);
         if self.slots.is_none() {
             case.assumptions.push(format!(
                 "each destination has room for {slots} at once: the one with most to do then uses two thirds of that \
                  (--slots tells better; how much of a time is work and how much is waiting, nothing here says)"
             ));
         }
-        let advice = recommend(&case.past, slots, self.seed, self.seeds as usize, progress);
-        let costs = output::costs(&case.past, slots, &advice);
+        let recommendation = recommend(&case.trace, slots, self.seed, self.seeds as usize, progress);
+        let costs = output::costs(&case.trace, slots, &recommendation);
         say(&match self.output {
-            Output::Text => output::text(&case, &advice, &costs),
-            Output::Json => format!("{:#}\n", output::json(&case, &advice, &costs)),
+            Output::Text => output::text(&case, &recommendation, &costs),
+            Output::Json => format!("{:#}\n", output::json(&case, &recommendation, &costs)),
         });
     }
 }

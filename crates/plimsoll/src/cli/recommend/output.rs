@@ -4,10 +4,10 @@ use std::hint::black_box;
 
 use plimsoll_core::{Rng, Tick, Tried};
 use plimsoll_proxy::Clock;
-use plimsoll_sim::Contender;
-use plimsoll_sim::balancer::Balancer;
-use plimsoll_sim::recommend::trace::Past;
-use plimsoll_sim::recommend::{Advice, Candidate, Course, Ground};
+use plimsoll_sim::CandidatePolicy;
+use plimsoll_sim::balancer::SimBalancer;
+use plimsoll_sim::recommend::trace::Trace;
+use plimsoll_sim::recommend::{Evaluation, PolicyRecommendation, ScenarioVariant, VariantRuns};
 use plimsoll_sim::report::{ms, percent};
 use serde_json::{Value, json};
 
@@ -18,12 +18,12 @@ use super::Case;
 /// Picks that are timed.
 const PICKS: u32 = 50_000;
 
-/// Nanoseconds one choice of each candidate takes on this machine, assignment and all.
-pub(super) fn costs(past: &Past, slots: usize, advice: &Advice) -> Vec<f64> {
-    let scenario = past.scenario(slots, 0);
-    let cost = |candidate: &Candidate| {
-        let contender = Contender::Production(candidate.algorithm);
-        let mut balancer = Balancer::new(&scenario, &contender, &mut Rng::new(1));
+/// Nanoseconds one choice of each candidate takes on this machine, including its assignment.
+pub(super) fn costs(trace: &Trace, slots: usize, recommendation: &PolicyRecommendation) -> Vec<f64> {
+    let scenario = trace.scenario(slots, 0);
+    let cost = |candidate: &Evaluation| {
+        let policy = CandidatePolicy::Production(candidate.algorithm);
+        let mut balancer = SimBalancer::new(&scenario, &policy, &mut Rng::new(1));
         let (clock, tried) = (Clock::start(), Tried::default());
         let start = clock.now();
         for pick in 0..PICKS {
@@ -32,29 +32,30 @@ pub(super) fn costs(past: &Past, slots: usize, advice: &Advice) -> Vec<f64> {
         }
         clock.now().since(start).as_nanos() as f64 / f64::from(PICKS)
     };
-    advice.candidates.iter().map(cost).collect()
+    recommendation.candidates.iter().map(cost).collect()
 }
 
 pub(super) fn keep(case: &Case, why: &str, output: Output) -> String {
-    let why = format!("{}: keep {}: {why}", case.subject, case.past.algorithm.name());
+    let why = format!("{}: keep {}: {why}", case.subject, case.trace.algorithm.name());
     match output {
         Output::Text => why + "\n",
         Output::Json => format!("{:#}\n", json!({"recommendations": [], "message": why})),
     }
 }
 
-pub(super) fn text(case: &Case, advice: &Advice, costs: &[f64]) -> String {
-    let mut out = format!("{}\n  {}\n\n", message(case, advice), expected(advice));
-    if let Some(hedged) = &advice.hedged {
-        out += &format!("{}\n  {}\n\n", hedging_message(advice), hedging_effect(advice, hedged));
+pub(super) fn text(case: &Case, recommendation: &PolicyRecommendation, costs: &[f64]) -> String {
+    let mut out = format!("{}\n  {}\n\n", message(case, recommendation), expected(recommendation));
+    if let Some(hedged) = &recommendation.hedged {
+        out +=
+            &format!("{}\n  {}\n\n", hedging_message(recommendation), hedging_effect(recommendation, hedged));
     }
-    if advice.changes() || advice.hedged.is_some() {
-        out += &format!("{}\nThen: plimsoll reload\n\n", snippet(case, advice));
+    if recommendation.changes_algorithm() || recommendation.hedged.is_some() {
+        out += &format!("{}\nThen: plimsoll reload\n\n", snippet(case, recommendation));
     }
-    out += &table(&rows(advice, costs));
+    out += &table(&rows(recommendation, costs));
     out += "Milliseconds from the planned moment, p50 p99 p99.9; ns: one choice on this machine.\n\nSeen:\n";
     out += &list(&case.evidence);
-    out += "Assumed:\n";
+    out += "Assumptions:\n";
     out += &list(&case.assumptions);
     out
 }
@@ -63,64 +64,65 @@ fn list(lines: &[String]) -> String {
     lines.iter().map(|line| format!("  - {line}\n")).collect()
 }
 
-pub(super) fn json(case: &Case, advice: &Advice, costs: &[f64]) -> Value {
+pub(super) fn json(case: &Case, recommendation: &PolicyRecommendation, costs: &[f64]) -> Value {
     let mut recommendations = Vec::new();
     let evidence = |more: Vec<String>| [case.evidence.clone(), more, case.assumptions.clone()].concat();
-    if advice.changes() {
+    if recommendation.changes_algorithm() {
         recommendations.push(json!({
-            "id": format!("algorithm:{}:{}", case.subject, advice.best.algorithm.name()),
+            "id": format!("algorithm:{}:{}", case.subject, recommendation.best.algorithm.name()),
             "kind": "algorithm",
             "subject": case.subject,
-            "message": message(case, advice),
-            "evidence": evidence(beside(&advice.current, &advice.best)),
-            "expectedEffect": expected(advice),
-            "confidence": advice.confidence,
+            "message": message(case, recommendation),
+            "evidence": evidence(beside(&recommendation.current, &recommendation.best)),
+            "expectedEffect": expected(recommendation),
+            "confidence": recommendation.confidence,
             "command": "plimsoll reload",
-            "config": snippet(case, advice),
+            "config": snippet(case, recommendation),
         }));
     }
-    if let Some(hedged) = &advice.hedged {
+    if let Some(hedged) = &recommendation.hedged {
         recommendations.push(json!({
             "id": format!("hedge:{}", case.subject),
             "kind": "hedge",
             "subject": case.subject,
-            "message": hedging_message(advice),
-            "evidence": evidence(beside(&advice.best, hedged)),
-            "expectedEffect": hedging_effect(advice, hedged),
-            "confidence": advice.confidence,
+            "message": hedging_message(recommendation),
+            "evidence": evidence(beside(&recommendation.best, hedged)),
+            "expectedEffect": hedging_effect(recommendation, hedged),
+            "confidence": recommendation.confidence,
             "command": "plimsoll reload",
-            "config": snippet(case, advice),
+            "config": snippet(case, recommendation),
         }));
     }
-    let candidates = advice.candidates.iter().zip(costs).map(|(candidate, cost)| {
-        let grounds = Ground::ALL.iter().zip(&candidate.courses).map(|(ground, course)| {
-            let [p50, p99, p999] = course.quantiles_ms();
-            json!({"ground": ground.words(), "p50Ms": p50, "p99Ms": p99, "p999Ms": p999, "errorShare": course.errors()})
+    let candidates = recommendation.candidates.iter().zip(costs).map(|(candidate, cost)| {
+        let variants = ScenarioVariant::ALL.iter().zip(&candidate.variants).map(|(variant, runs)| {
+            let [p50, p99, p999] = runs.quantiles_ms();
+            json!({"variant": variant.description(), "p50Ms": p50, "p99Ms": p99, "p999Ms": p999, "errorShare": runs.error_share()})
         });
         let (name, state) = (candidate.algorithm.name(), candidate.state());
-        json!({"algorithm": name, "nanosAPick": cost, "state": state, "grounds": grounds.collect::<Vec<_>>()})
+        json!({"algorithm": name, "nanosAPick": cost, "state": state, "variants": variants.collect::<Vec<_>>()})
     });
     json!({
         "subject": case.subject,
-        "current": advice.current.algorithm.name(),
-        "message": message(case, advice),
+        "current": recommendation.current.algorithm.name(),
+        "message": message(case, recommendation),
         "recommendations": recommendations,
         "candidates": candidates.collect::<Vec<_>>(),
         "assumptions": case.assumptions,
     })
 }
 
-fn message(case: &Case, advice: &Advice) -> String {
-    let (current, best) = (advice.current.algorithm.name(), advice.best.algorithm.name());
-    match advice.changes() {
+fn message(case: &Case, recommendation: &PolicyRecommendation) -> String {
+    let (current, best) = (recommendation.current.algorithm.name(), recommendation.best.algorithm.name());
+    match recommendation.changes_algorithm() {
         true => format!("{}: use {best} in place of {current}", case.subject),
         false => format!("{}: keep {current}; nothing is better by more than chance", case.subject),
     }
 }
 
-/// Two policies on the ground as it was.
-fn effect(from: &Candidate, to: &Candidate) -> String {
-    let ([p50, p99, _], [to_p50, to_p99, _]) = (from.courses[0].quantiles_ms(), to.courses[0].quantiles_ms());
+/// Two policies on the variant as it was.
+fn effect(from: &Evaluation, to: &Evaluation) -> String {
+    let ([p50, p99, _], [to_p50, to_p99, _]) =
+        (from.variants[0].quantiles_ms(), to.variants[0].quantiles_ms());
     let alike = (to_p99 / p99 - 1.0).abs() < 0.03 && (to_p50 / p50 - 1.0).abs() < 0.03;
     let where_then =
         if alike { "; alike while all is well, better where a destination is in trouble" } else { "" };
@@ -130,51 +132,51 @@ fn effect(from: &Candidate, to: &Candidate) -> String {
         ms(to_p50),
         ms(p99),
         ms(to_p99),
-        percent(from.courses[0].errors()),
-        percent(to.courses[0].errors())
+        percent(from.variants[0].error_share()),
+        percent(to.variants[0].error_share())
     )
 }
 
-fn expected(advice: &Advice) -> String {
-    let (gain, half) = (advice.gain.0 * 100.0, advice.gain.1 * 100.0);
-    match advice.changes() {
+fn expected(recommendation: &PolicyRecommendation) -> String {
+    let (gain, half) = (recommendation.gain.0 * 100.0, recommendation.gain.1 * 100.0);
+    match recommendation.changes_algorithm() {
         true => format!(
-            "{}; over all grounds {gain:.1} % better (±{half:.1}), confidence {:.2}",
-            effect(&advice.current, &advice.best),
-            advice.confidence
+            "{}; over all variants {gain:.1} % better (±{half:.1}), confidence {:.2}",
+            effect(&recommendation.current, &recommendation.best),
+            recommendation.confidence
         ),
         false => format!("the best of the others would be {gain:.1} % better (±{half:.1})"),
     }
 }
 
-fn beside(from: &Candidate, to: &Candidate) -> Vec<String> {
-    let grounds = Ground::ALL.iter().zip(from.courses.iter().zip(&to.courses));
-    let line = |(ground, (from, to)): (&Ground, (&Course, &Course))| {
+fn beside(from: &Evaluation, to: &Evaluation) -> Vec<String> {
+    let variants = ScenarioVariant::ALL.iter().zip(from.variants.iter().zip(&to.variants));
+    let line = |(variant, (from, to)): (&ScenarioVariant, (&VariantRuns, &VariantRuns))| {
         let ([_, p99, p999], [_, to_p99, to_p999]) = (from.quantiles_ms(), to.quantiles_ms());
-        let words = ground.words();
+        let words = variant.description();
         format!("{words}: p99 {} to {} ms, p99.9 {} to {} ms", ms(p99), ms(to_p99), ms(p999), ms(to_p999))
     };
-    grounds.map(line).collect()
+    variants.map(line).collect()
 }
 
-fn hedging_message(advice: &Advice) -> String {
+fn hedging_message(recommendation: &PolicyRecommendation) -> String {
     format!(
         "hedge: send what waits longer than 95 of a hundred to a second destination, with {}",
-        advice.best.algorithm.name()
+        recommendation.best.algorithm.name()
     )
 }
 
-fn hedging_effect(advice: &Advice, hedged: &Candidate) -> String {
-    let lines = beside(&advice.best, hedged).join("; ");
+fn hedging_effect(recommendation: &PolicyRecommendation, hedged: &Evaluation) -> String {
+    let lines = beside(&recommendation.best, hedged).join("; ");
     format!(
         "{lines}; {} more messages to destinations, idempotent ones only",
-        percent(hedged.courses[0].copies())
+        percent(hedged.variants[0].hedge_share())
     )
 }
 
-fn snippet(case: &Case, advice: &Advice) -> String {
-    let hedge = if advice.hedged.is_some() { "\n  hedge: {after: p95, max: 1}" } else { "" };
-    let block = format!("load_balancer:\n  algorithm: {}{hedge}", advice.best.algorithm.name());
+fn snippet(case: &Case, recommendation: &PolicyRecommendation) -> String {
+    let hedge = if recommendation.hedged.is_some() { "\n  hedge: {after: p95, max: 1}" } else { "" };
+    let block = format!("load_balancer:\n  algorithm: {}{hedge}", recommendation.best.algorithm.name());
     match &case.pool {
         Some(pool) => {
             let within: Vec<String> = block.lines().map(|line| format!("    {line}")).collect();
@@ -184,16 +186,19 @@ fn snippet(case: &Case, advice: &Advice) -> String {
     }
 }
 
-fn rows(advice: &Advice, costs: &[f64]) -> Vec<Vec<String>> {
-    let head =
-        ["POLICY"].into_iter().chain(Ground::ALL.map(Ground::words)).chain(["ERRORS", "NS", "KEEPS OF EACH"]);
+fn rows(recommendation: &PolicyRecommendation, costs: &[f64]) -> Vec<Vec<String>> {
+    let head = ["POLICY"].into_iter().chain(ScenarioVariant::ALL.map(ScenarioVariant::description)).chain([
+        "ERRORS",
+        "NS",
+        "KEEPS OF EACH",
+    ]);
     let mut rows = vec![head.map(str::to_uppercase).collect::<Vec<_>>()];
-    rows.extend(advice.candidates.iter().zip(costs).map(|(candidate, cost)| {
-        let now = if candidate.algorithm == advice.current.algorithm { " (now)" } else { "" };
+    rows.extend(recommendation.candidates.iter().zip(costs).map(|(candidate, cost)| {
+        let now = if candidate.algorithm == recommendation.current.algorithm { " (now)" } else { "" };
         let mut row = vec![format!("{}{now}", candidate.algorithm.name())];
-        row.extend(candidate.courses.iter().map(|course| course.quantiles_ms().map(ms).join(" ")));
+        row.extend(candidate.variants.iter().map(|runs| runs.quantiles_ms().map(ms).join(" ")));
         row.extend([
-            percent(candidate.courses[0].errors()),
+            percent(candidate.variants[0].error_share()),
             format!("{cost:.0}"),
             candidate.state().to_owned(),
         ]);
