@@ -149,7 +149,7 @@ pub(crate) const LOAD_BALANCER: Keys = Keys {
         ],
     )
 };
-pub(crate) const HASH: Keys = Keys::new("load_balancer.hash", &["key", "mapping", "bound"]);
+pub(crate) const HASH: Keys = Keys::new("load_balancer.hash", &["key", "table", "bound"]);
 pub(crate) const LOAD_REPORTS: Keys = Keys::new("load_balancer.load_reports", &["max_age", "orca"]);
 pub(crate) const OVERLOAD: Keys =
     Keys::new("load_balancer.overload", &["enabled", "threshold", "recover", "max_overloaded"]);
