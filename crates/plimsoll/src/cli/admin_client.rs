@@ -1,5 +1,6 @@
-//! How the admin plane of a running plimsoll is asked: one request, one answer, plain HTTP/1.1.
+//! A blocking HTTP/1.1 client for the admin API of a running instance.
 
+use std::error::Error;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -7,47 +8,73 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Where the admin plane listens unless told otherwise.
-pub(crate) const DEFAULT: &str = "127.0.0.1:9900";
-/// Loopback answers at once or never.
-const CONNECT: Duration = Duration::from_secs(2);
-/// A reload looks names up before it answers.
-const ANSWER: Duration = Duration::from_secs(30);
-/// A pool of 10,000 destinations tells some 6 MiB.
-const MAX_ANSWER: u64 = 64 * 1024 * 1024;
+/// Address of the admin API unless configured otherwise.
+pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:9900";
+/// Time limit of a connection attempt and of sending the request; loopback needs microseconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time limit between bytes of the response; a reload resolves host names first.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum bytes of a response; the status of 10,000 destinations is about 6 MiB.
+const MAX_RESPONSE: u64 = 64 * 1024 * 1024;
 
-/// What came back.
+/// A response with a JSON body.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct AdminResponse {
     pub(crate) status: u16,
     pub(crate) body: Value,
 }
 
-/// Why nothing useful came back.
+/// Why a request got no usable response.
 #[derive(Debug)]
-pub(crate) enum NoReply {
-    /// Nobody is there.
-    Unreachable(String, io::Error),
-    /// Somebody is, and is not what we look for.
-    Strange(String, String),
+pub(crate) enum AdminError {
+    /// No connection, or it failed before the response was complete.
+    Unreachable { address: String, source: io::Error },
+    /// The response is not one of the admin API.
+    Unexpected { address: String, found: String },
 }
 
-impl fmt::Display for NoReply {
+impl fmt::Display for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(address, error) => write!(
+            Self::Unreachable { address, source } => write!(
                 f,
-                "nobody answers at {address} ({error}): is plimsoll running there? \
-                 --admin or PLIMSOLL_ADMIN names another address"
+                "cannot reach the admin API at {address} ({}). Is plimsoll running? Set another address with \
+                 --admin or PLIMSOLL_ADMIN",
+                short(source)
             ),
-            Self::Strange(address, why) => {
-                write!(f, "what answers at {address} is not the admin plane of plimsoll: {why}")
+            Self::Unexpected { address, found } => {
+                write!(f, "the server at {address} is not the admin API of plimsoll: {found}")
             }
         }
     }
 }
 
-/// `http://HOST:PORT/`, `HOST:PORT`, `:PORT` or `HOST` as `HOST:PORT`.
+impl Error for AdminError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Unreachable { source, .. } => Some(source),
+            Self::Unexpected { .. } => None,
+        }
+    }
+}
+
+/// Names the common causes without the error number that [`io::Error`] prints.
+fn short(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+        // A socket's time limit is reported under either name, depending on the system.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "timed out".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Returns the `detail` of a problem document.
+pub(crate) fn error_detail(body: &Value) -> &str {
+    body["detail"].as_str().unwrap_or("the response has no `detail`")
+}
+
+/// Normalizes `http://HOST:PORT/`, `HOST:PORT`, `:PORT` or `HOST` to `HOST:PORT`.
 fn authority(admin: &str) -> String {
     let bare = admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/');
     let has_port = bare.rfind(':').is_some_and(|colon| !bare[colon..].contains(']'));
@@ -58,51 +85,48 @@ fn authority(admin: &str) -> String {
     }
 }
 
-/// Asks, and reads the whole answer.
-pub(crate) fn ask(admin: &str, method: &str, path: &str) -> Result<Reply, NoReply> {
-    ask_with(admin, method, path, None)
+/// Sends a request without a body and reads the whole response.
+pub(crate) fn request(admin: &str, method: &str, path: &str) -> Result<AdminResponse, AdminError> {
+    request_with_body(admin, method, path, None)
 }
 
-/// The same with a body.
-pub(crate) fn ask_with(
+/// Sends a request with a JSON body and reads the whole response.
+pub(crate) fn request_with_body(
     admin: &str,
     method: &str,
     path: &str,
     body: Option<&Value>,
-) -> Result<Reply, NoReply> {
-    let authority = authority(admin);
+) -> Result<AdminResponse, AdminError> {
+    let address = authority(admin);
     let body = body.map(Value::to_string).unwrap_or_default();
-    let answer = exchange(&authority, method, path, &body).map_err(|error| {
-        // What a socket's time limit is called differs between systems, and neither name is clear.
-        let late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-        let error = if late { io::Error::new(error.kind(), "no answer in time") } else { error };
-        NoReply::Unreachable(authority.clone(), error)
-    })?;
-    read(&answer).map_err(|why| NoReply::Strange(authority, why))
+    match exchange(&address, method, path, &body) {
+        Ok(response) => parse(&response).map_err(|found| AdminError::Unexpected { address, found }),
+        Err(source) => Err(AdminError::Unreachable { address, source }),
+    }
 }
 
 fn exchange(authority: &str, method: &str, path: &str, body: &str) -> io::Result<Vec<u8>> {
     let mut stream = connect(authority)?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    stream.set_write_timeout(Some(CONNECT))?;
-    let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+    stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+    let content_type = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: plimsoll/{}\r\nContent-Length: {}\r\n\
-         {kind}Connection: close\r\n\r\n{body}",
+         {content_type}Connection: close\r\n\r\n{body}",
         env!("CARGO_PKG_VERSION"),
         body.len()
     );
     stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
-    Ok(answer)
+    let mut response = Vec::new();
+    stream.take(MAX_RESPONSE).read_to_end(&mut response)?;
+    Ok(response)
 }
 
 fn connect(authority: &str) -> io::Result<TcpStream> {
     let mut last = io::ErrorKind::NotFound.into();
     let addresses: Vec<SocketAddr> = authority.to_socket_addrs()?.collect();
     for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT) {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
@@ -110,14 +134,14 @@ fn connect(authority: &str) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn read(answer: &[u8]) -> Result<Reply, String> {
+fn parse(response: &[u8]) -> Result<AdminResponse, String> {
     let mut slots = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Response::new(&mut slots);
-    let Ok(httparse::Status::Complete(len)) = head.parse(answer) else {
-        return Err("it does not speak HTTP".to_owned());
+    let Ok(httparse::Status::Complete(len)) = head.parse(response) else {
+        return Err("expected an HTTP response".to_owned());
     };
-    let body = serde_json::from_slice(&answer[len..]).map_err(|_| "its answer is not JSON".to_owned())?;
-    Ok(Reply { status: head.code.unwrap_or(0), body })
+    let body = serde_json::from_slice(&response[len..]).map_err(|_| "expected a JSON body".to_owned())?;
+    Ok(AdminResponse { status: head.code.unwrap_or(0), body })
 }
 
 #[cfg(test)]
@@ -125,8 +149,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_may_be_written_in_many_ways() {
-        for (given, meant) in [
+    fn addresses_are_normalized() {
+        for (given, expected) in [
             ("127.0.0.1:9900", "127.0.0.1:9900"),
             ("http://localhost:1/", "localhost:1"),
             (":9901", "127.0.0.1:9901"),
@@ -134,14 +158,14 @@ mod tests {
             ("[::1]", "[::1]:9900"),
             ("[::1]:7", "[::1]:7"),
         ] {
-            assert_eq!(authority(given), meant);
+            assert_eq!(authority(given), expected);
         }
     }
 
     #[test]
-    fn strangers_are_told_from_the_admin_plane() {
-        assert_eq!(read(b"SSH-2.0-x\r\n").unwrap_err(), "it does not speak HTTP");
-        assert_eq!(read(b"HTTP/1.1 200 OK\r\n\r\n<html>").unwrap_err(), "its answer is not JSON");
-        assert_eq!(read(b"HTTP/1.1 200 OK\r\n\r\n{\"a\":1}").unwrap().body["a"], 1);
+    fn responses_of_other_servers_are_rejected() {
+        assert_eq!(parse(b"SSH-2.0-x\r\n").unwrap_err(), "expected an HTTP response");
+        assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\n<html>").unwrap_err(), "expected a JSON body");
+        assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\n{\"a\":1}").unwrap().body["a"], 1);
     }
 }

@@ -1,62 +1,65 @@
-//! Whether a configuration is valid, for people and for programs.
+//! `plimsoll check`: validates a configuration and reports all problems.
 
 use clap::Args;
 use plimsoll_config::{Code, Location, Problem, Severity, load_path, render_json, render_text};
 
-use super::terminal::{complain, say};
-use super::{FAILED, File, OK, Output, USAGE, config_file};
+use super::config_file;
+use super::exit_code::{FAILED, OK, USAGE};
+use super::options::{ConfigOption, TextFormat};
+use super::terminal::{error_line, print};
 
-/// `plimsoll check`.
+/// Flags of `plimsoll check`.
 #[derive(Args, Debug)]
-pub(crate) struct Check {
+pub(crate) struct CheckArgs {
     #[command(flatten)]
-    file: File,
-    /// For people or for programs
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-    /// Warnings count as errors
+    config: ConfigOption,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = TextFormat::Text)]
+    output: TextFormat,
+    /// Treat warnings as errors
     #[arg(long)]
     strict: bool,
 }
 
-impl Check {
+impl CheckArgs {
     pub(crate) fn run(self) -> u8 {
-        let path = match config_file::find(self.file.config) {
+        let path = match config_file::find(self.config.path) {
             Ok(path) => path,
-            Err(sentence) => {
-                complain(&sentence);
+            Err(message) => {
+                error_line(&message);
                 return USAGE;
             }
         };
         let loaded = match load_path(&path, &config_file::env) {
             Ok(loaded) => loaded,
             Err(error) => {
-                complain(&error.to_string());
+                error_line(&error.to_string());
                 return USAGE;
             }
         };
-        let sealed = loaded.config.as_ref().map(plimsoll_proxy::tls::check).unwrap_or_default();
-        let sealed: Vec<Problem> = sealed.into_iter().map(about_a_file).collect();
-        let problems = [&loaded.problems[..], &sealed].concat();
-        let counts = Counts::of(&problems);
-        let good = loaded.config.is_some() && sealed.is_empty() && !(self.strict && counts.warnings > 0);
+        let tls_problems = loaded.config.as_ref().map(plimsoll_proxy::tls::check).unwrap_or_default();
+        let tls_problems: Vec<Problem> = tls_problems.into_iter().map(file_problem).collect();
+        let problems = [&loaded.problems[..], &tls_problems].concat();
+        let counts = ProblemCounts::of(&problems);
+        let valid =
+            loaded.config.is_some() && tls_problems.is_empty() && !(self.strict && counts.warnings > 0);
         match self.output {
-            Output::Json => say(&format!("{}\n", render_json(&problems))),
-            Output::Text => {
+            TextFormat::Json => print(&format!("{}\n", render_json(&problems))),
+            TextFormat::Text => {
                 eprint!("{}", render_text(&loaded.problems, &loaded.sources));
-                for problem in &sealed {
+                for problem in &tls_problems {
                     eprintln!("error[{}]: {}\n  = path: {}\n", problem.code, problem.message, problem.path);
                 }
-                let verdict = if good { "valid" } else { "not valid" };
-                say(&format!("{}: {verdict}{}\n", path.display(), counts.in_words()));
+                let result = if valid { "valid" } else { "not valid" };
+                print(&format!("{}: {result}{}\n", path.display(), counts.describe()));
             }
         }
-        if good { OK } else { FAILED }
+        if valid { OK } else { FAILED }
     }
 }
 
-/// What is wrong is not in the configuration but in a file it names.
-fn about_a_file((path, error): (String, plimsoll_proxy::tls::TlsError)) -> Problem {
+/// Makes a problem of an error in a file that the configuration names.
+fn file_problem((path, error): (String, plimsoll_proxy::tls::TlsError)) -> Problem {
     let message = error.to_string();
     let file = error.file.display().to_string();
     Problem {
@@ -71,19 +74,19 @@ fn about_a_file((path, error): (String, plimsoll_proxy::tls::TlsError)) -> Probl
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-struct Counts {
+struct ProblemCounts {
     errors: usize,
     warnings: usize,
 }
 
-impl Counts {
+impl ProblemCounts {
     fn of(problems: &[Problem]) -> Self {
         let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
         Self { errors, warnings: problems.len() - errors }
     }
 
-    /// `, 1 error, 2 warnings`; nothing of what is not there.
-    fn in_words(self) -> String {
+    /// Formats as `, 1 error, 2 warnings`; zero counts are left out.
+    fn describe(self) -> String {
         let part = |count, word| match count {
             0 => String::new(),
             1 => format!(", 1 {word}"),
@@ -98,8 +101,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_in_words() {
-        assert_eq!(Counts { errors: 0, warnings: 0 }.in_words(), "");
-        assert_eq!(Counts { errors: 1, warnings: 2 }.in_words(), ", 1 error, 2 warnings");
+    fn zero_counts_are_left_out() {
+        assert_eq!(ProblemCounts { errors: 0, warnings: 0 }.describe(), "");
+        assert_eq!(ProblemCounts { errors: 1, warnings: 2 }.describe(), ", 1 error, 2 warnings");
     }
 }

@@ -1,7 +1,7 @@
-//! Where the program's own log lines go, and how they look.
+//! The program's own log: level, format and the thread that writes it to standard error.
 //!
-//! Lines wait in a bounded queue for a writer of their own: a stalled terminal or pipe never holds up
-//! health checks or traffic. What finds no room is dropped, and said so as soon as there is room again.
+//! Lines pass through a bounded queue, so that a stalled terminal or pipe never delays health checks or
+//! traffic. Lines that do not fit are dropped; their number is reported with the next line that does.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -12,28 +12,30 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that may wait.
-const QUEUE: usize = 4096;
-/// At the end of the program the last lines get so long to be written.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// Maximum number of queued lines.
+const QUEUE_LENGTH: usize = 4096;
+/// Time limit for writing the queued lines at exit.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Writes the last lines when it goes.
+/// Flushes the queue when dropped.
 #[derive(Debug)]
 pub(crate) struct LogGuard {
-    lines: SyncSender<Line>,
+    queue: SyncSender<LogItem>,
 }
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        let (written, wait) = sync_channel(1);
-        if self.lines.try_send(Line::Last(written)).is_ok() {
-            let _as_far_as_it_goes = wait.recv_timeout(FAREWELL);
+        let (flushed, wait) = sync_channel(1);
+        if self.queue.try_send(LogItem::Flush(flushed)).is_ok() {
+            let _best_effort = wait.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
 
-/// Starts logging to standard error: `level` unless PLIMSOLL_LOG says otherwise, for people on a terminal,
-/// as JSON lines elsewhere, or as PLIMSOLL_LOG_FORMAT says.
+/// Starts logging to standard error.
+///
+/// PLIMSOLL_LOG overrides `level`. PLIMSOLL_LOG_FORMAT sets the format; without it text is written to a
+/// terminal and JSON elsewhere.
 pub(crate) fn start(level: &str) -> LogGuard {
     let terminal = io::stderr().is_terminal();
     let json = match std::env::var("PLIMSOLL_LOG_FORMAT").as_deref() {
@@ -41,14 +43,15 @@ pub(crate) fn start(level: &str) -> LogGuard {
         Ok("text") => false,
         _ => !terminal,
     };
-    let (lines, queue) = sync_channel(QUEUE);
+    let (queue, items) = sync_channel(QUEUE_LENGTH);
     let dropped = Arc::new(AtomicU64::new(0));
-    let writer = Queue { lines: lines.clone(), dropped: dropped.clone() };
-    let _without_it_lines_wait_in_vain =
-        std::thread::Builder::new().name("log".into()).spawn(move || write(&queue, &dropped, json));
-    let wanted = std::env::var("PLIMSOLL_LOG").ok().filter(|wanted| !wanted.is_empty());
-    let filter = wanted.as_deref().map(EnvFilter::try_new);
-    let misread = matches!(filter, Some(Err(_)));
+    let writer = QueueWriter { queue: queue.clone(), dropped: dropped.clone() };
+    // Without the thread nothing is logged; the program works all the same.
+    let _thread =
+        std::thread::Builder::new().name("log".into()).spawn(move || write_items(&items, &dropped, json));
+    let given = std::env::var("PLIMSOLL_LOG").ok().filter(|given| !given.is_empty());
+    let filter = given.as_deref().map(EnvFilter::try_new);
+    let invalid = matches!(filter, Some(Err(_)));
     let filter = filter.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
     let started = if json {
@@ -58,50 +61,50 @@ pub(crate) fn start(level: &str) -> LogGuard {
         builder.with_ansi(colours).try_init()
     };
     debug_assert!(started.is_ok(), "logging is started once");
-    if misread {
-        tracing::warn!("PLIMSOLL_LOG is not a level (error, warn, info, debug, trace): using {level}");
+    if invalid {
+        tracing::warn!("PLIMSOLL_LOG: expected error, warn, info, debug or trace; using {level}");
     }
-    LogGuard { lines }
+    LogGuard { queue }
 }
 
-enum Line {
-    Text(Vec<u8>),
-    /// Nothing that matters comes after; answer when it is out.
-    Last(SyncSender<()>),
+enum LogItem {
+    Line(Vec<u8>),
+    /// Confirms that all items before it are written.
+    Flush(SyncSender<()>),
 }
 
-fn write(queue: &Receiver<Line>, dropped: &AtomicU64, json: bool) {
-    while let Ok(line) = queue.recv() {
+fn write_items(items: &Receiver<LogItem>, dropped: &AtomicU64, json: bool) {
+    while let Ok(item) = items.recv() {
         let mut out = io::stderr().lock();
-        let lost = dropped.swap(0, Relaxed);
-        let _nowhere_to_complain = match (lost, json) {
+        // Errors of standard error cannot be reported anywhere.
+        let _unwritable = match (dropped.swap(0, Relaxed), json) {
             (0, _) => Ok(()),
             (lost, true) => {
-                writeln!(out, "{{\"level\":\"WARN\",\"message\":\"{lost} log lines were dropped\"}}")
+                writeln!(out, "{{\"level\":\"WARN\",\"message\":\"dropped {lost} log lines\"}}")
             }
-            (lost, false) => writeln!(out, "plimsoll: {lost} log lines were dropped"),
+            (lost, false) => writeln!(out, "plimsoll: dropped {lost} log lines"),
         };
-        match line {
-            Line::Text(text) => {
-                let _nowhere_to_complain = out.write_all(&text);
+        match item {
+            LogItem::Line(text) => {
+                let _unwritable = out.write_all(&text);
             }
-            Line::Last(answer) => {
-                let _not_waited_for = answer.send(());
+            LogItem::Flush(flushed) => {
+                let _not_awaited = flushed.send(());
             }
         }
     }
 }
 
-/// The way into the queue; one line a write.
+/// Writes each line to the queue.
 #[derive(Clone, Debug)]
-struct Queue {
-    lines: SyncSender<Line>,
+struct QueueWriter {
+    queue: SyncSender<LogItem>,
     dropped: Arc<AtomicU64>,
 }
 
-impl Write for Queue {
+impl Write for QueueWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lines.try_send(Line::Text(line.to_owned())).is_err() {
+        if self.queue.try_send(LogItem::Line(line.to_owned())).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
         Ok(line.len())
@@ -112,7 +115,7 @@ impl Write for Queue {
     }
 }
 
-impl<'w> MakeWriter<'w> for Queue {
+impl<'w> MakeWriter<'w> for QueueWriter {
     type Writer = Self;
 
     fn make_writer(&'w self) -> Self {

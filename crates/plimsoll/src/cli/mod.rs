@@ -1,11 +1,13 @@
-//! Which verbs there are, what each takes, and what its exit code says.
+//! The command line: commands, flags, help texts and exit codes.
 
 mod admin_client;
 mod check;
 mod config_file;
 mod demo;
+mod exit_code;
 mod explain;
 mod logging;
+mod options;
 mod proxy_cmd;
 mod recommend;
 mod reload;
@@ -14,128 +16,111 @@ mod simulate;
 mod status;
 mod terminal;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::options::{AdminOption, ConfigOption};
 
 /// A load balancer for messages and traffic.
 #[derive(Debug, Parser)]
 #[command(name = "plimsoll", version, arg_required_else_help = true)]
-struct Command {
+struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
-    /// Serve in the foreground until told to stop
+enum Command {
+    /// Run the load balancer in the foreground
     #[command(after_help = RUN_HELP)]
-    Run(File),
-    /// Say everything that is wrong with a configuration
+    Run(ConfigOption),
+    /// Validate a configuration and report all problems
     #[command(visible_alias = "validate", after_help = CHECK_HELP)]
-    Check(check::Check),
-    /// Serve without a file: from one address to some others
-    #[command(after_help = QUICK_HELP)]
-    Proxy(proxy_cmd::Quick),
-    /// See it work: destinations, a balancer and live traffic in this one process
-    Demo(demo::Demo),
-    /// Tell how a running plimsoll is
+    Check(check::CheckArgs),
+    /// Run the load balancer from flags, without a configuration file
+    #[command(after_help = PROXY_HELP)]
+    Proxy(proxy_cmd::ProxyArgs),
+    /// Run a demonstration: destinations, the balancer and live traffic in one process
+    #[command(after_help = demo::HELP)]
+    Demo(demo::DemoArgs),
+    /// Show the health of a running instance
     #[command(after_help = STATUS_HELP)]
-    Status(status::Status),
-    /// Tell where a request would go and why, without sending it
+    Status(status::StatusArgs),
+    /// Show which destination a request would get and why, without sending it
     #[command(after_help = EXPLAIN_HELP)]
-    Explain(explain::Explain),
-    /// Have a running plimsoll read its configuration again, all or nothing
+    Explain(explain::ExplainArgs),
+    /// Reload the configuration of a running instance
     #[command(after_help = RELOAD_HELP)]
-    Reload(Admin),
-    /// Try algorithms in virtual time, against destinations of all kinds
+    Reload(AdminOption),
+    /// Compare algorithms in a simulation
     #[command(after_help = simulate::HELP)]
-    Simulate(simulate::Simulate),
-    /// Name the policy that suits what was seen, with what it would change
+    Simulate(simulate::SimulateArgs),
+    /// Recommend an algorithm for observed traffic
     #[command(after_help = recommend::HELP)]
-    Recommend(recommend::Recommend),
-    /// Print the JSON Schema of the configuration, for editors
+    Recommend(recommend::RecommendArgs),
+    /// Print the JSON Schema of the configuration
+    #[command(after_help = "Exit codes: 0 schema printed; 2 usage error")]
     Schema,
-    /// Print a completion script for a shell
+    /// Print a shell completion script
+    #[command(after_help = "Exit codes: 0 script printed; 2 usage error")]
     Completion {
-        /// Which shell.
+        /// Shell to complete for
         shell: clap_complete::Shell,
     },
 }
 
-/// Which configuration.
-#[derive(Args, Debug)]
-struct File {
-    /// A file, or a folder whose *.yaml are joined; without it /etc/plimsoll/config.yaml, if that exists
-    #[arg(short, long = "config", value_name = "FILE|DIR", env = "PLIMSOLL_CONFIG")]
-    config: Option<PathBuf>,
-}
+const RUN_HELP: &str = "Signals:
+  HUP        reload the configuration
+  TERM, INT  drain within `shutdown.grace`, then exit; a second one closes all connections at once
+  QUIT       drain without a deadline, then exit
+  USR1       reopen log files
 
-/// Which running plimsoll.
-#[derive(Args, Debug)]
-struct Admin {
-    /// Where its admin plane listens
-    #[arg(long = "admin", value_name = "ADDRESS", env = "PLIMSOLL_ADMIN", default_value = admin_client::DEFAULT)]
-    admin: String,
-}
+The log goes to stderr. PLIMSOLL_LOG sets its level (error, warn, info, debug or trace; default: info),
+PLIMSOLL_LOG_FORMAT its format (text or json; default: text on a terminal, else json).
 
-/// For whom an answer is.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-}
+Exit codes: 0 stopped cleanly; 1 cannot start; 2 usage error";
+const CHECK_HELP: &str = "Problems are printed to stderr (text) or stdout (json).
 
-/// Done: served and stopped cleanly, valid, healthy, applied.
-const OK: u8 = 0;
-/// It did not work: not started, invalid, refused.
-const FAILED: u8 = 1;
-/// The command line makes no sense, or names a file that cannot be read.
-const USAGE: u8 = 2;
-/// Some destinations of a pool do not serve.
-const DEGRADED: u8 = 3;
-/// A pool has no destination that serves, or nobody is there to ask.
-const DOWN: u8 = 4;
+Exit codes: 0 valid; 1 invalid (with --strict: or there are warnings); 2 usage error or unreadable file";
+const PROXY_HELP: &str = "Example:
+  plimsoll proxy --from :8080 --to 10.0.0.1:80,10.0.0.2:80
 
-const RUN_HELP: &str = "Signals: HUP reloads; TERM and INT drain, then exit (a second one: at once); QUIT \
-drains without a deadline; USR1 reopens logs.
-Logs go to stderr: PLIMSOLL_LOG sets the level (info), PLIMSOLL_LOG_FORMAT is text or json.
-Exit codes: 0 stopped cleanly, 1 could not start, 2 usage.";
-const CHECK_HELP: &str = "Exit codes: 0 valid, 1 invalid (with --strict also if there are warnings), 2 usage, \
-or the file cannot be read.";
-const QUICK_HELP: &str = "Example: plimsoll proxy --from :8080 --to 10.0.0.1:80,10.0.0.2:80
-Everything else is as with `run`.";
-const STATUS_HELP: &str = "Exit codes: 0 healthy, 3 degraded (some destinations of a pool do not serve), \
-4 down (none of a pool does, or plimsoll does not run).";
-const EXPLAIN_HELP: &str = "Example: plimsoll explain GET http://127.0.0.1:8080/v1/users -H 'x-tier: gold'
-Exit codes: 0 a destination would take it, 1 none would, 2 the question makes no sense, 4 plimsoll does not run.";
-const RELOAD_HELP: &str = "Exit codes: 0 applied, 1 refused (the old configuration goes on), 4 plimsoll does \
-not run.";
+Health checks, outlier detection, retries and the admin API have their defaults. Signals, log and exit codes \
+are those of `plimsoll run`.";
+const STATUS_HELP: &str = "Exit codes: 0 healthy; 2 usage error; 3 degraded (a pool has destinations that do not \
+serve); 4 down (a pool has no destination that serves) or the admin API is unreachable";
+const EXPLAIN_HELP: &str = "Example:
+  plimsoll explain GET http://127.0.0.1:8080/v1/users -H 'x-tier: gold' --from 10.1.2.3
 
-/// Does what the command line says.
+Exit codes: 0 a destination was found; 1 no destination was found; 2 usage error, or no listener accepts the \
+request; 4 the admin API is unreachable";
+const RELOAD_HELP: &str = "The new configuration is applied as a whole or not at all.
+
+Exit codes: 0 applied; 1 rejected, the running configuration is unchanged; 2 usage error; 4 the admin API is \
+unreachable";
+
+/// Parses the command line and runs its command.
 pub(crate) fn main() -> ExitCode {
-    let code = match Command::parse().verb {
-        Verb::Run(file) => run::run(file.config),
-        Verb::Check(check) => check.run(),
-        Verb::Proxy(quick) => quick.run(),
-        Verb::Demo(demo) => demo.run(),
-        Verb::Status(status) => status.run(),
-        Verb::Explain(explain) => explain.run(),
-        Verb::Reload(admin) => reload::run(&admin.admin),
-        Verb::Simulate(simulate) => simulate.run(),
-        Verb::Recommend(recommend) => recommend.run(),
-        Verb::Schema => {
-            terminal::say(&plimsoll_config::schema());
-            OK
+    let code = match Cli::parse().command {
+        Command::Run(config) => run::run(config.path),
+        Command::Check(check) => check.run(),
+        Command::Proxy(proxy) => proxy.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::Status(status) => status.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Reload(admin) => reload::run(&admin.address),
+        Command::Simulate(simulate) => simulate.run(),
+        Command::Recommend(recommend) => recommend.run(),
+        Command::Schema => {
+            terminal::print(&plimsoll_config::schema());
+            exit_code::OK
         }
-        Verb::Completion { shell } => {
+        Command::Completion { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Command::command(), "plimsoll", &mut script);
-            terminal::say(&String::from_utf8_lossy(&script));
-            OK
+            clap_complete::generate(shell, &mut Cli::command(), "plimsoll", &mut script);
+            terminal::print(&String::from_utf8_lossy(&script));
+            exit_code::OK
         }
     };
     ExitCode::from(code)
@@ -146,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
-        Command::command().debug_assert();
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

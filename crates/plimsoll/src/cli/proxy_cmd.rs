@@ -1,4 +1,4 @@
-//! What `plimsoll proxy` makes of its flags: the configuration somebody would have written.
+//! `plimsoll proxy`: a configuration made from flags.
 
 use std::path::Path;
 
@@ -7,29 +7,32 @@ use plimsoll_config::{Config, Loaded, Problem, load};
 use plimsoll_core::balance::Algorithm;
 use serde_json::json;
 
-use super::terminal::complain;
-use super::{USAGE, logging, run};
+use super::exit_code::USAGE;
+use super::terminal::error_line;
+use super::{logging, run};
 
-/// `plimsoll proxy`.
+/// Flags of `plimsoll proxy`.
 #[derive(Args, Debug)]
-pub(crate) struct Quick {
-    /// Where to listen; `:8080` is port 8080 of every address
+pub(crate) struct ProxyArgs {
+    /// Address to listen on; `:8080` is port 8080 on all interfaces
     #[arg(long, value_name = "ADDRESS")]
     from: String,
-    /// Where to send, with commas between
+    /// Destination addresses, comma-separated
     #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',', required = true)]
     to: Vec<String>,
-    /// What is spoken
-    #[arg(long, value_enum, default_value_t = Spoken::Http)]
-    protocol: Spoken,
-    /// Which destination takes a message
+    /// Listener protocol
+    #[arg(long, value_enum, default_value_t = ProxyProtocol::Http)]
+    protocol: ProxyProtocol,
+    /// Load balancing algorithm
     #[arg(long, value_name = "NAME", default_value = plimsoll_config::defaults::ALGORITHM.name(), value_parser = algorithms())]
     algorithm: String,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-enum Spoken {
+enum ProxyProtocol {
+    /// HTTP/1.1 and HTTP/2 without TLS.
     Http,
+    /// TCP connections, forwarded as they are.
     Tcp,
 }
 
@@ -37,12 +40,12 @@ fn algorithms() -> clap::builder::PossibleValuesParser {
     Algorithm::ALL.map(Algorithm::name).into()
 }
 
-impl Quick {
+impl ProxyArgs {
     pub(crate) fn run(self) -> u8 {
         let config = match self.config() {
             Ok(config) => config,
             Err(lines) => {
-                lines.iter().for_each(|line| complain(line));
+                lines.iter().for_each(|line| error_line(line));
                 return USAGE;
             }
         };
@@ -51,22 +54,22 @@ impl Quick {
         run::serve(config, source)
     }
 
-    /// The configuration, or what is wrong with the flags.
+    /// Builds the configuration, or returns the problems of the flags.
     fn config(&self) -> Result<Config, Vec<String>> {
         let destinations: Vec<&str> =
             self.to.iter().map(|to| to.trim()).filter(|to| !to.is_empty()).collect();
-        let protocol = if self.protocol == Spoken::Http { "http" } else { "tcp" };
+        let protocol = if self.protocol == ProxyProtocol::Http { "http" } else { "tcp" };
         let listener = json!({"name": "main", "address": self.from, "protocol": protocol, "pool": "default"});
         let pool = json!({"load_balancer": {"algorithm": self.algorithm}, "destinations": destinations});
-        // JSON is YAML.
+        // Every JSON document is a YAML document.
         let text = json!({"listeners": [listener], "pools": {"default": pool}}).to_string();
         let Loaded { config, problems, .. } = load(&text, "flags", Path::new("."), &|_| None);
-        config.ok_or_else(|| problems.iter().map(in_flags).collect())
+        config.ok_or_else(|| problems.iter().map(describe_by_flag).collect())
     }
 }
 
-/// A problem of the configuration in terms of the flag it came from.
-fn in_flags(problem: &Problem) -> String {
+/// Describes a problem of the configuration by the flag it came from.
+fn describe_by_flag(problem: &Problem) -> String {
     let flag = match &*problem.path {
         path if path.contains("address") && path.starts_with("listeners") => "--from",
         path if path.contains("algorithm") => "--algorithm",
@@ -82,14 +85,14 @@ mod tests {
 
     use super::*;
 
-    fn quick(from: &str, to: &str) -> Quick {
+    fn proxy_args(from: &str, to: &str) -> ProxyArgs {
         let to = to.split(',').map(str::to_owned).collect();
-        Quick { from: from.to_owned(), to, protocol: Spoken::Tcp, algorithm: "p2c".to_owned() }
+        ProxyArgs { from: from.to_owned(), to, protocol: ProxyProtocol::Tcp, algorithm: "p2c".to_owned() }
     }
 
     #[test]
-    fn flags_are_a_configuration() {
-        let config = quick(":8080", "127.0.0.1:1, backend:2").config().unwrap();
+    fn flags_make_a_configuration() {
+        let config = proxy_args(":8080", "127.0.0.1:1, backend:2").config().unwrap();
         assert_eq!(config.listeners[0].protocol, Protocol::Tcp);
         assert!(matches!(config.listeners[0].addresses[0], ListenAddress::Socket(a) if a.port() == 8080));
         assert_eq!(config.pools[0].algorithm, Algorithm::P2c);
@@ -99,11 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_by_flag() {
-        let lines = quick("nowhere", "127.0.0.1:1,127.0.0.1:x").config().unwrap_err();
+    fn problems_are_reported_by_flag() {
+        let lines = proxy_args("nowhere", "127.0.0.1:1,127.0.0.1:x").config().unwrap_err();
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].starts_with("--from: ") && lines[1].starts_with("--to: "), "{lines:?}");
-        let lines = quick("${HOME}:1", "127.0.0.1:1").config().unwrap_err();
+        let lines = proxy_args("${HOME}:1", "127.0.0.1:1").config().unwrap_err();
         assert!(lines[0].starts_with("--from: "), "{lines:?}");
     }
 }

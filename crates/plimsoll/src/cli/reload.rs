@@ -1,24 +1,23 @@
-//! What a reload came to.
+//! `plimsoll reload`: reloads the configuration of a running instance.
 
-use super::admin_client::ask;
-use super::terminal::{complain, say};
-use super::{DOWN, FAILED, OK};
+use super::admin_client::{error_detail, request};
+use super::exit_code::{DOWN, FAILED, OK};
+use super::terminal::{error_line, print};
 
-/// `plimsoll reload`.
+/// Asks the instance at `admin` to reload and prints the result.
 pub(crate) fn run(admin: &str) -> u8 {
-    let reply = match ask(admin, "POST", "/v1/config:reload") {
-        Ok(reply) => reply,
+    let response = match request(admin, "POST", "/v1/config:reload") {
+        Ok(response) => response,
         Err(error) => {
-            complain(&error.to_string());
+            error_line(&error.to_string());
             return DOWN;
         }
     };
-    if reply.status == 200 {
-        say(&format!("applied: {}\n", reply.body["summary"].as_str().unwrap_or("done")));
+    if response.status == 200 {
+        print(&format!("applied: {}\n", response.body["summary"].as_str().unwrap_or("done")));
         return OK;
     }
-    let detail = reply.body["detail"].as_str().unwrap_or("no reason was given");
-    eprintln!("{detail}\n");
-    complain("the reload was refused; the old configuration goes on");
+    eprintln!("{}\n", error_detail(&response.body));
+    error_line("the new configuration was rejected; the running configuration is unchanged");
     FAILED
 }

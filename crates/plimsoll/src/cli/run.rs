@@ -1,11 +1,11 @@
-//! How the balancer runs as a process: started whole or not at all, told by signals, stopped with care.
+//! `plimsoll run`: the life of the process, from start through signals to shutdown.
 
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_admin::Door;
+use plimsoll_admin::AdminListener;
 use plimsoll_config::Config;
 use plimsoll_config::model::Admin;
 use plimsoll_proxy::adapter::Adapters;
@@ -15,20 +15,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::terminal::complain;
-use super::{FAILED, OK, USAGE, config_file, logging};
+use super::exit_code::{FAILED, OK, USAGE};
+use super::terminal::error_line;
+use super::{config_file, logging};
 
-/// Connections that were cut get so long to go.
-const CUT_TAKES: Duration = Duration::from_secs(1);
-/// Without a deadline: as long as anybody will wait.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Time for closed connections to end before the process exits.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Deadline of a drain without a deadline.
+const NO_DEADLINE: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// `plimsoll run`.
+/// Loads the configuration and serves it until a signal stops the process.
 pub(crate) fn run(given: Option<PathBuf>) -> u8 {
     let path = match config_file::find(given) {
         Ok(path) => path,
-        Err(sentence) => {
-            complain(&sentence);
+        Err(message) => {
+            error_line(&message);
             return USAGE;
         }
     };
@@ -37,60 +38,67 @@ pub(crate) fn run(given: Option<PathBuf>) -> u8 {
         Ok(config) => serve(config, config_file::source(path)),
         Err(invalid) => {
             eprintln!("{}\n", invalid.text);
-            complain(&format!("{} cannot be used; nothing was started", path.display()));
+            error_line(&format!("{} is not valid; nothing was started", path.display()));
             FAILED
         }
     }
 }
 
-/// Serves `config` until a signal says stop. Logging has begun.
+/// Serves `config` until a signal stops the process. Logging must be set up.
 pub(crate) fn serve(config: Config, source: Source) -> u8 {
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = match runtime {
-        Ok(runtime) => runtime.block_on(live(config, source)),
+        Ok(runtime) => runtime.block_on(run_async(config, source)),
         Err(error) => Err(format!("cannot start the control plane: {error}")),
     };
     match served {
         Ok(()) => OK,
-        Err(sentence) => {
-            tracing::error!(event = "not_started", "{sentence}");
+        Err(message) => {
+            tracing::error!(event = "not_started", "{message}");
             FAILED
         }
     }
 }
 
-/// As many connections as the system lets us have: each takes two descriptors.
+/// Raises the soft limit of open files to the hard one: each proxied connection takes two descriptors.
 fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum {
         limit.current = limit.maximum;
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!(%error, "the limit of open files stays as it is");
+            tracing::warn!(%error, "cannot raise the limit of open files");
         }
     }
 }
 
-async fn live(config: Config, source: Source) -> Result<(), String> {
-    // Before anything listens, so that no signal finds us without an answer.
-    let mut signals = Signals::new().map_err(|error| format!("cannot watch for signals: {error}"))?;
-    let door = config.admin.as_ref().map(admin_door).transpose()?.flatten();
+async fn run_async(config: Config, source: Source) -> Result<(), String> {
+    // Before anything listens, so that an early signal does not kill the process.
+    let mut signals = Signals::new().map_err(|error| format!("cannot install signal handlers: {error}"))?;
+    let admin = config.admin.as_ref().map(bind_admin).transpose()?.flatten();
     let mut proxy =
         Proxy::start(config, source, Adapters::built_in()).await.map_err(|error| error.to_string())?;
     let handle = proxy.handle();
-    let admin = door.as_ref().map_or("off".to_owned(), |door| door.address().to_string());
-    if let Some(door) = door {
-        tokio::spawn(plimsoll_admin::serve(door, handle.clone()));
+    let admin_address = admin.as_ref().map_or("off".to_owned(), |admin| admin.address().to_string());
+    if let Some(admin) = admin {
+        tokio::spawn(plimsoll_admin::serve(admin, handle.clone()));
     }
     let listeners = addresses(&handle);
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(event = "ready", version, listeners, admin, workers = handle.workers(), "ready");
-    let first = until_told_to_stop(&mut signals, &handle).await;
-    stop(&mut proxy, &mut signals, first).await;
+    tracing::info!(
+        event = "ready",
+        version,
+        listeners,
+        admin = admin_address,
+        workers = handle.workers(),
+        "ready"
+    );
+    let action = wait_for_shutdown(&mut signals, &handle).await;
+    shut_down(&mut proxy, &mut signals, action).await;
     Ok(())
 }
 
-/// `web=127.0.0.1:8080 web=[::1]:8080`: where listeners really listen.
+/// Formats the bound addresses as `web=127.0.0.1:8080 web=[::1]:8080`.
 fn addresses(handle: &Handle) -> String {
     let listeners = handle.traffic().listeners;
     let pairs =
@@ -98,52 +106,52 @@ fn addresses(handle: &Handle) -> String {
     pairs.collect::<Vec<_>>().join(" ")
 }
 
-/// The usual admin address may be taken, by another plimsoll most likely; one that was configured may not.
-fn admin_door(admin: &Admin) -> Result<Option<Door>, String> {
+/// Binds the admin API. Only the default address may be in use: most likely by another plimsoll.
+fn bind_admin(admin: &Admin) -> Result<Option<AdminListener>, String> {
     match plimsoll_admin::bind(admin.address) {
-        Ok(door) => Ok(Some(door)),
+        Ok(listener) => Ok(Some(listener)),
         Err(error) if admin.configured => Err(error.to_string()),
         Err(error) => {
             tracing::warn!(
                 event = "admin_off",
-                "{error}; going on without. Another address: `admin: {{address: \"127.0.0.1:PORT\"}}`"
+                "{error}; continuing without the admin API. Set another address: `admin: {{address: \"127.0.0.1:PORT\"}}`"
             );
             Ok(None)
         }
     }
 }
 
-/// What a signal asks for.
+/// The action a signal requests.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Wish {
+enum SignalAction {
     Reload,
-    /// Drain within the grace.
+    /// Drain within the grace period.
     Stop,
-    /// Drain, however long it takes.
-    Drain,
+    /// Drain without a deadline.
+    DrainFully,
     ReopenLogs,
     Upgrade,
 }
 
-struct Signals([(Wish, Signal); 6]);
+struct Signals([(SignalAction, Signal); 6]);
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self([
-            (Wish::Reload, signal(SignalKind::hangup())?),
-            (Wish::Stop, signal(SignalKind::terminate())?),
-            (Wish::Stop, signal(SignalKind::interrupt())?),
-            (Wish::Drain, signal(SignalKind::quit())?),
-            (Wish::ReopenLogs, signal(SignalKind::user_defined1())?),
-            (Wish::Upgrade, signal(SignalKind::user_defined2())?),
+            (SignalAction::Reload, signal(SignalKind::hangup())?),
+            (SignalAction::Stop, signal(SignalKind::terminate())?),
+            (SignalAction::Stop, signal(SignalKind::interrupt())?),
+            (SignalAction::DrainFully, signal(SignalKind::quit())?),
+            (SignalAction::ReopenLogs, signal(SignalKind::user_defined1())?),
+            (SignalAction::Upgrade, signal(SignalKind::user_defined2())?),
         ]))
     }
 
-    async fn next(&mut self) -> Wish {
+    async fn next(&mut self) -> SignalAction {
         std::future::poll_fn(|cx| {
-            for (wish, signal) in &mut self.0 {
+            for (action, signal) in &mut self.0 {
                 if signal.poll_recv(cx).is_ready() {
-                    return std::task::Poll::Ready(*wish);
+                    return std::task::Poll::Ready(*action);
                 }
             }
             std::task::Poll::Pending
@@ -152,77 +160,84 @@ impl Signals {
     }
 }
 
-async fn until_told_to_stop(signals: &mut Signals, handle: &Handle) -> Wish {
-    // Reloads run beside: a slow one does not keep TERM waiting, and many HUPs are one.
-    let wanted = Arc::new(Notify::new());
+async fn wait_for_shutdown(signals: &mut Signals, handle: &Handle) -> SignalAction {
+    // Reloads run in a task of their own: a slow one does not delay TERM, and repeated HUPs are merged.
+    let requested = Arc::new(Notify::new());
     let reloading = tokio::spawn({
-        let (wanted, handle) = (wanted.clone(), handle.clone());
+        let (requested, handle) = (requested.clone(), handle.clone());
         async move {
             loop {
-                wanted.notified().await;
-                let _said_in_the_log = handle.reload().await;
+                requested.notified().await;
+                let _logged_by_the_proxy = handle.reload().await;
             }
         }
     });
     loop {
         match signals.next().await {
-            Wish::Reload => wanted.notify_one(),
-            wish @ (Wish::Stop | Wish::Drain) => {
+            SignalAction::Reload => requested.notify_one(),
+            action @ (SignalAction::Stop | SignalAction::DrainFully) => {
                 reloading.abort();
-                return wish;
+                return action;
             }
-            wish => minor(wish, handle),
+            action => run_action(action, handle),
         }
     }
 }
 
-/// Wishes that end nothing.
-fn minor(wish: Wish, handle: &Handle) {
-    match wish {
-        Wish::ReopenLogs => {
+/// Runs an action that does not end the process.
+fn run_action(action: SignalAction, handle: &Handle) {
+    match action {
+        SignalAction::ReopenLogs => {
             handle.reopen_logs();
-            tracing::info!(event = "logs_reopened", "logs are opened anew");
+            tracing::info!(event = "logs_reopened", "log files reopened");
         }
-        Wish::Upgrade => tracing::warn!(event = "no_upgrade", "a binary upgrade is not available yet"),
-        Wish::Reload => tracing::warn!(event = "reload_refused", "no reload: the proxy is shutting down"),
-        Wish::Stop | Wish::Drain => {}
+        SignalAction::Upgrade => tracing::warn!(event = "no_upgrade", "binary upgrade is not supported yet"),
+        SignalAction::Reload => {
+            tracing::warn!(event = "reload_refused", "reload rejected: the process is shutting down")
+        }
+        SignalAction::Stop | SignalAction::DrainFully => {}
     }
 }
 
-/// Drains, and cuts what is left when the grace is over or somebody insists.
-async fn stop(proxy: &mut Proxy, signals: &mut Signals, first: Wish) {
+/// Drains, and closes the remaining connections at the deadline or at a second signal.
+async fn shut_down(proxy: &mut Proxy, signals: &mut Signals, first: SignalAction) {
     let handle = proxy.handle();
     let grace = handle.shutdown_grace();
-    let mut deadline = pin!(sleep(if first == Wish::Stop { grace } else { FOREVER }));
-    let mut stopping = first == Wish::Stop;
+    let mut deadline = pin!(sleep(if first == SignalAction::Stop { grace } else { NO_DEADLINE }));
+    let mut stopping = first == SignalAction::Stop;
     handle.drain();
-    tracing::info!(event = "draining", connections = open(&handle), "draining: nothing new is taken");
+    tracing::info!(
+        event = "draining",
+        connections = active_connections(&handle),
+        "draining: no new connections accepted"
+    );
     let mut ended = pin!(proxy.ended());
-    let why = loop {
+    let reason = loop {
         tokio::select! {
             biased;
             () = &mut ended => {
-                tracing::info!(event = "stopped", "drained; all connections have ended");
+                tracing::info!(event = "stopped", "drained: all connections have ended");
                 return;
             }
-            () = &mut deadline => break "the grace is over",
-            wish = signals.next() => match wish {
-                Wish::Stop if stopping => break "told so again",
-                Wish::Stop => {
+            () = &mut deadline => break "grace period is over",
+            action = signals.next() => match action {
+                SignalAction::Stop if stopping => break "second signal received",
+                SignalAction::Stop => {
                     stopping = true;
                     deadline.set(sleep(grace));
                 }
-                wish => minor(wish, &handle),
+                action => run_action(action, &handle),
             },
         }
     };
-    let cut = open(&handle);
+    let closed = active_connections(&handle);
     handle.cut();
-    let _stuck_in_the_kernel = tokio::time::timeout(CUT_TAKES, ended).await;
-    tracing::warn!(event = "stopped", cut, "{why}: {cut} connections were cut");
+    // A connection that does not end in time ends with the process.
+    let _still_open = tokio::time::timeout(CLOSE_TIMEOUT, ended).await;
+    tracing::warn!(event = "stopped", closed, "{reason}: closed {closed} connections");
 }
 
-/// Client connections open now.
-fn open(handle: &Handle) -> u64 {
+/// Counts the client connections that are open.
+fn active_connections(handle: &Handle) -> u64 {
     handle.traffic().listeners.iter().map(|l| l.counts.active).sum()
 }

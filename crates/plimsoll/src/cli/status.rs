@@ -1,47 +1,42 @@
-//! How a running plimsoll is, in a table or as JSON, and as an exit code.
+//! `plimsoll status`: the health of a running instance, as a table, JSON and exit code.
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::admin_client::{NoReply, ask};
-use super::terminal::{complain, say, table};
-use super::{Admin, DEGRADED, DOWN, OK};
+use super::admin_client::{AdminError, error_detail, request};
+use super::exit_code::{DEGRADED, DOWN, OK};
+use super::options::{AdminOption, TableFormat};
+use super::terminal::{error_line, print, table};
 
-/// `plimsoll status`.
+/// Flags of `plimsoll status`.
 #[derive(Args, Debug)]
-pub(crate) struct Status {
-    /// For people or for programs
-    #[arg(short, long, value_enum, default_value_t = Form::Table)]
-    output: Form,
+pub(crate) struct StatusArgs {
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
+    output: TableFormat,
     #[command(flatten)]
-    admin: Admin,
+    admin: AdminOption,
 }
 
-#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    Table,
-    Json,
-}
-
-impl Status {
+impl StatusArgs {
     pub(crate) fn run(self) -> u8 {
-        let told = told(&self.admin.admin, "/v1/server")
-            .and_then(|server| Ok((server, told(&self.admin.admin, "/v1/pools")?)));
-        let (server, pools) = match told {
-            Ok(told) => told,
+        let admin = &self.admin.address;
+        let fetched = fetch(admin, "/v1/server").and_then(|server| Ok((server, fetch(admin, "/v1/pools")?)));
+        let (server, pools) = match fetched {
+            Ok(documents) => documents,
             Err(error) => {
-                complain(&error.to_string());
+                error_line(&error.to_string());
                 return DOWN;
             }
         };
         let health = server["health"].as_str().unwrap_or("down").to_owned();
         match self.output {
-            Form::Table => say(&in_words(&server, &pools["pools"])),
-            Form::Json => {
-                let whole = json!({"health": health, "server": server, "pools": pools["pools"]});
-                say(&format!("{whole:#}\n"));
+            TableFormat::Table => print(&format_status(&server, &pools["pools"])),
+            TableFormat::Json => {
+                let document = json!({"health": health, "server": server, "pools": pools["pools"]});
+                print(&format!("{document:#}\n"));
             }
         }
         match &*health {
@@ -52,18 +47,19 @@ impl Status {
     }
 }
 
-fn told(admin: &str, path: &str) -> Result<Value, NoReply> {
-    let reply = ask(admin, "GET", path)?;
-    match reply.status {
-        200 => Ok(reply.body),
+/// Fetches a document from the admin API.
+fn fetch(admin: &str, path: &str) -> Result<Value, AdminError> {
+    let response = request(admin, "GET", path)?;
+    match response.status {
+        200 => Ok(response.body),
         status => {
-            let detail = reply.body["detail"].as_str().unwrap_or("no reason was given");
-            Err(NoReply::Strange(admin.to_owned(), format!("{path} answered {status}: {detail}")))
+            let found = format!("{path}: response {status}: {}", error_detail(&response.body));
+            Err(AdminError::Unexpected { address: admin.to_owned(), found })
         }
     }
 }
 
-/// A text as it is, a missing one as a dash.
+/// Formats a value as text; null is a dash.
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -80,14 +76,14 @@ fn number(value: Option<f64>, decimals: usize) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
-fn in_words(server: &Value, pools: &Value) -> String {
+fn format_status(server: &Value, pools: &Value) -> String {
     let uptime = Duration::from_secs(server["uptimeMs"].as_u64().unwrap_or(0) / 1000);
     let mut out = format!(
         "plimsoll {}: {}, {}; up {}, {} workers\n",
         text(&server["version"]),
         text(&server["health"]),
         text(&server["state"]),
-        span(uptime),
+        format_duration(uptime),
         text(&server["workers"]),
     );
     for listener in list(&server["listeners"]) {
@@ -110,23 +106,23 @@ fn in_words(server: &Value, pools: &Value) -> String {
             text(&health["serving"]),
             text(&health["total"]),
         );
-        out += &table(&destinations(pool));
+        out += &table(&destination_rows(pool));
     }
     out
 }
 
-fn destinations(pool: &Value) -> Vec<Vec<String>> {
+fn destination_rows(pool: &Value) -> Vec<Vec<String>> {
     let head = [
         "DESTINATION",
         "ADDRESS",
-        "STANDING",
+        "STATUS",
         "WEIGHT",
         "SHARE",
         "REQUESTS",
         "IN FLIGHT",
         "MEAN MS",
         "ERRORS",
-        "WHY",
+        "REASON",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let shares = list(&pool["loadDistribution"]["destinations"]);
@@ -151,9 +147,9 @@ fn destinations(pool: &Value) -> Vec<Vec<String>> {
     rows
 }
 
-/// `3d 4h`, `4h 12m`, `12m 5s`, `5s`.
-fn span(span: Duration) -> String {
-    let s = span.as_secs();
+/// Formats a duration in its two largest units: `3d 4h`, `4h 12m`, `12m 5s`, `5s`.
+fn format_duration(duration: Duration) -> String {
+    let s = duration.as_secs();
     let parts = [(s / 86_400, 'd'), (s / 3600 % 24, 'h'), (s / 60 % 60, 'm'), (s % 60, 's')];
     let first = parts.iter().position(|(n, _)| *n > 0).unwrap_or(3);
     let shown = parts[first..].iter().take(2).map(|(n, unit)| format!("{n}{unit}"));
@@ -165,14 +161,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_told_in_their_two_largest_units() {
-        for (seconds, want) in [(0, "0s"), (59, "59s"), (60, "1m 0s"), (3_725, "1h 2m"), (90_061, "1d 1h")] {
-            assert_eq!(span(Duration::from_secs(seconds)), want);
+    fn durations_have_their_two_largest_units() {
+        for (seconds, expected) in
+            [(0, "0s"), (59, "59s"), (60, "1m 0s"), (3_725, "1h 2m"), (90_061, "1d 1h")]
+        {
+            assert_eq!(format_duration(Duration::from_secs(seconds)), expected);
         }
     }
 
     #[test]
-    fn what_is_unknown_is_a_dash_and_what_stands_aside_says_why() {
+    fn unknown_values_are_dashes_and_destinations_out_of_service_have_a_reason() {
         let pool = json!({
             "name": "api", "algorithm": "p2c",
             "healthStatus": {"state": "degraded", "serving": 1, "total": 2},
@@ -185,14 +183,14 @@ mod tests {
                  "counts": {"requests": 0, "errors": {}, "meanResponseMs": null}},
             ],
         });
-        let rows = destinations(&pool);
+        let rows = destination_rows(&pool);
         assert_eq!(rows[1][4..], ["25.0%", "5", "2", "1.2", "3", ""].map(str::to_owned));
         assert_eq!(
             rows[2][4..],
             ["-", "0", "0", "-", "0", "a check failed: answered 500"].map(str::to_owned)
         );
         assert!(
-            in_words(&json!({}), &json!([pool]))
+            format_status(&json!({}), &json!([pool]))
                 .contains("pool api (p2c): degraded, 1 of 2 destinations serve")
         );
     }

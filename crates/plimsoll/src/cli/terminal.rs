@@ -1,26 +1,26 @@
-//! How words reach the person at the terminal.
+//! Text on standard output and standard error.
 
 use std::io::{self, IsTerminal, Write};
 
-/// Writes to standard output. A reader that left (`| head`) is no reason to fail.
-pub(crate) fn say(text: &str) {
+/// Writes to standard output. A closed pipe (`| head`) is not an error.
+pub(crate) fn print(text: &str) {
     let mut out = io::stdout().lock();
-    let _reader_left = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let _pipe_closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Writes a line on what went wrong to standard error.
-pub(crate) fn complain(text: &str) {
-    let _reader_left = writeln!(io::stderr().lock(), "plimsoll: {}", text.trim_end());
+/// Writes an error message to standard error.
+pub(crate) fn error_line(text: &str) {
+    let _pipe_closed = writeln!(io::stderr().lock(), "plimsoll: {}", text.trim_end());
 }
 
-/// Tells somebody who watches what is going on; programs are told nothing.
+/// Reports progress of a long computation, on a terminal only.
 pub(crate) fn progress(what: &str) {
     if io::stderr().is_terminal() {
         eprintln!("… {what}");
     }
 }
 
-/// Columns as wide as their widest cell, two spaces between; the first row is the head.
+/// Formats rows as columns of equal width, two spaces apart; the first row is the header.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =

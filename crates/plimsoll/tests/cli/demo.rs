@@ -1,8 +1,8 @@
-//! The demonstration shows what it promises.
+//! `plimsoll demo`: balanced traffic without client errors.
 
-use crate::process::ends;
+use crate::process::run_to_end;
 
-/// The number behind `key` in `text`.
+/// Returns the number after `key` in `text`.
 fn number(text: &str, key: &str) -> u64 {
     let after = text.split(key).nth(1).unwrap_or_else(|| panic!("{key} is not in\n{text}"));
     let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
@@ -10,10 +10,10 @@ fn number(text: &str, key: &str) -> u64 {
 }
 
 #[test]
-fn traffic_is_balanced_and_no_client_sees_the_failures() {
-    let (code, out, err) = ends(&["demo", "--seconds", "3"]);
+fn traffic_is_balanced_and_failures_are_hidden_from_clients() {
+    let (code, out, err) = run_to_end(&["demo", "--seconds", "3"]);
     assert_eq!(code, 0, "{out}{err}");
-    assert!(!out.contains('\x1b'), "no drawing where there is no terminal");
+    assert!(!out.contains('\x1b'), "no escape sequences without a terminal");
     for line in ["http://127.0.0.1:", "  1s  ", "  2s  ", "  3s  "] {
         assert!(out.contains(line), "{line} is missing in\n{out}");
     }
@@ -32,5 +32,5 @@ fn traffic_is_balanced_and_no_client_sees_the_failures() {
     }
     assert!((all - 100.0_f64).abs() < 0.5, "{all}");
     let changes = summary.lines().find(|line| line.starts_with("flaky")).unwrap().split_whitespace().last();
-    assert!(changes.unwrap().parse::<u64>().unwrap() > 0, "it came and went\n{out}");
+    assert!(changes.unwrap().parse::<u64>().unwrap() > 0, "its status changed\n{out}");
 }

@@ -1,10 +1,10 @@
-//! The program as its users meet it: its verbs, its exit codes, its words, its signals.
+//! End-to-end tests of the program: commands, exit codes, output and signals.
 #![allow(clippy::unwrap_used)] // A test's helpers may do what a test may.
 
+mod commands;
 mod demo;
 mod process;
 mod recommend;
 mod run;
 mod simulate;
 mod stop;
-mod verbs;

@@ -1,4 +1,4 @@
-//! A plimsoll in a process of its own, destinations for it, and somebody who asks it.
+//! A plimsoll process, its destinations and a client.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// Whatever takes longer has failed.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+/// Time limit of every wait.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The program, in an environment that says nothing about it.
+/// Returns the program's command, without PLIMSOLL_* in its environment.
 pub(crate) fn plimsoll() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
     for name in ["CONFIG", "ADMIN", "LOG", "LOG_FORMAT"] {
@@ -22,12 +22,13 @@ pub(crate) fn plimsoll() -> Command {
     command
 }
 
-/// Runs it to its end: exit code, standard output, standard error.
-pub(crate) fn ends(args: &[&str]) -> (i32, String, String) {
-    told(&plimsoll().args(args).output().unwrap())
+/// Runs the program to its end: exit code, standard output, standard error.
+pub(crate) fn run_to_end(args: &[&str]) -> (i32, String, String) {
+    output_of(&plimsoll().args(args).output().unwrap())
 }
 
-pub(crate) fn told(output: &Output) -> (i32, String, String) {
+/// Returns exit code, standard output and standard error.
+pub(crate) fn output_of(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
@@ -36,18 +37,19 @@ pub(crate) fn told(output: &Output) -> (i32, String, String) {
 pub(crate) struct Running {
     child: Child,
     log: Receiver<Value>,
-    /// Its first listener.
-    pub(crate) listens: SocketAddr,
-    /// Its admin plane, as the log tells it: an address or `off`.
+    /// Address of its first listener.
+    pub(crate) address: SocketAddr,
+    /// Address of its admin API, or `off`.
     pub(crate) admin: String,
 }
 
 impl Running {
-    /// Starts it with the configuration at `path` and waits until it is ready.
+    /// Starts `plimsoll run` with the configuration at `path` and waits until it is ready.
     pub(crate) fn start(path: &Path) -> Self {
         Self::start_with(plimsoll().arg("run").arg("-c").arg(path))
     }
 
+    /// Starts a command and waits until it is ready.
     pub(crate) fn start_with(command: &mut Command) -> Self {
         let command = command.env("PLIMSOLL_LOG_FORMAT", "json").stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
@@ -61,67 +63,69 @@ impl Running {
                 }
             }
         });
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut running = Self { child, log, listens: nowhere, admin: String::new() };
-        let ready = running.until("ready");
+        let unset = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut running = Self { child, log, address: unset, admin: String::new() };
+        let ready = running.wait_for_log("ready");
         let first = ready["listeners"].as_str().unwrap().split([' ', '=']).nth(1).unwrap();
-        running.listens = first.parse().unwrap();
+        running.address = first.parse().unwrap();
         running.admin = ready["admin"].as_str().unwrap().to_owned();
         running
     }
 
-    /// The next line of the log about this event.
-    pub(crate) fn until(&mut self, event: &str) -> Value {
-        let mut before = Vec::new();
+    /// Waits for the next log line of an event.
+    pub(crate) fn wait_for_log(&mut self, event: &str) -> Value {
+        let mut others = Vec::new();
         loop {
-            match self.log.recv_timeout(LONG) {
+            match self.log.recv_timeout(TIMEOUT) {
                 Ok(line) if line["event"] == event => return line,
-                Ok(line) => before.push(line.to_string()),
-                Err(_) => panic!("the log never told of `{event}`, but:\n{}", before.join("\n")),
+                Ok(line) => others.push(line.to_string()),
+                Err(_) => panic!("no log line of `{event}`; instead:\n{}", others.join("\n")),
             }
         }
     }
 
+    /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Whether the process runs.
     pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Its exit code, once it has ended.
+    /// Waits for the end of the process and returns its exit code.
     pub(crate) fn exit_code(&mut self) -> i32 {
-        let (polls, pause) = (2000, LONG / 2000);
+        let (polls, pause) = (2000, TIMEOUT / 2000);
         for _ in 0..polls {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);
             }
             std::thread::sleep(pause);
         }
-        panic!("it never ended");
+        panic!("the process did not end");
     }
 
     /// Waits until new connections are refused.
-    pub(crate) fn until_refused(&self) {
-        let (polls, pause) = (1000, LONG / 1000);
+    pub(crate) fn wait_until_refused(&self) {
+        let (polls, pause) = (1000, TIMEOUT / 1000);
         for _ in 0..polls {
-            if TcpStream::connect_timeout(&self.listens, LONG).is_err() {
+            if TcpStream::connect_timeout(&self.address, TIMEOUT).is_err() {
                 return;
             }
             std::thread::sleep(pause);
         }
-        panic!("it still listens");
+        panic!("the process still listens");
     }
 
-    /// Asks its admin plane.
-    pub(crate) fn admin(&self, path: &str) -> Reply {
+    /// Sends a GET request to its admin API.
+    pub(crate) fn admin(&self, path: &str) -> Response {
         get(self.admin.parse().unwrap(), path)
     }
 
-    /// What `path` of its admin plane answers once `holds` does.
-    pub(crate) fn admin_until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        let (polls, pause) = (1000, LONG / 1000);
+    /// Polls `path` of its admin API until the body meets the condition.
+    pub(crate) fn poll_admin_until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let (polls, pause) = (1000, TIMEOUT / 1000);
         for _ in 0..polls {
             let value = serde_json::from_str(&self.admin(path).body).unwrap();
             if holds(&value) {
@@ -129,53 +133,53 @@ impl Running {
             }
             std::thread::sleep(pause);
         }
-        panic!("{path} never came to it");
+        panic!("{path}: condition not met in time");
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _reaped_already = self.child.wait();
+        let _already_ended = self.child.kill();
+        let _already_reaped = self.child.wait();
     }
 }
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: String,
 }
 
-/// One request on a connection of its own.
-pub(crate) fn get(address: SocketAddr, path: &str) -> Reply {
-    answer(ask(address, path))
+/// Sends a request on a new connection.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Response {
+    read_response(send_request(address, path))
 }
 
-/// Sends a request and leaves the answer for later.
-pub(crate) fn ask(address: SocketAddr, path: &str) -> TcpStream {
-    let mut stream = TcpStream::connect_timeout(&address, LONG).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
+/// Sends a request without reading the response.
+pub(crate) fn send_request(address: SocketAddr, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
     stream
 }
 
-/// The answer to what was asked on `stream`.
-pub(crate) fn answer(mut stream: TcpStream) -> Reply {
+/// Reads the response on `stream`.
+pub(crate) fn read_response(mut stream: TcpStream) -> Response {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Reply { status, head: head.to_owned(), body: body.to_owned() }
+    Response { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-/// A destination that answers with its name at once, and on `/slow` when it is told to.
+/// A destination that responds with its name: at once, or on `/slow` when released.
 pub(crate) struct Destination {
     pub(crate) address: SocketAddr,
-    /// A slow request has arrived.
+    /// Receives once per slow request.
     pub(crate) arrived: Receiver<()>,
-    /// Answers one slow request.
+    /// Releases one slow request.
     pub(crate) release: Sender<()>,
 }
 
@@ -199,11 +203,11 @@ impl Destination {
                         }
                         if std::mem::take(&mut slow) {
                             has_arrived.send(()).unwrap();
-                            let _the_test_is_over = released.lock().unwrap().recv();
+                            let _test_is_over = released.lock().unwrap().recv();
                         }
                         let length = name.len();
-                        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");
-                        if (&stream).write_all(answer.as_bytes()).is_err() || last {
+                        let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{name}");
+                        if (&stream).write_all(response.as_bytes()).is_err() || last {
                             return;
                         }
                     }
@@ -214,14 +218,14 @@ impl Destination {
     }
 }
 
-/// A folder with a configuration in it.
-pub(crate) struct Folder(tempfile::TempDir);
+/// A directory with a configuration file.
+pub(crate) struct Directory(tempfile::TempDir);
 
-impl Folder {
+impl Directory {
     pub(crate) fn with(text: &str) -> Self {
-        let folder = Self(tempfile::tempdir().unwrap());
-        folder.write(text);
-        folder
+        let directory = Self(tempfile::tempdir().unwrap());
+        directory.write(text);
+        directory
     }
 
     pub(crate) fn write(&self, text: &str) {
@@ -237,7 +241,7 @@ impl Folder {
     }
 }
 
-/// A configuration: a listener and an admin plane on free ports, one pool of `destinations`, and `more`.
+/// Returns a configuration: a listener and an admin API on free ports, one pool, and `more`.
 pub(crate) fn config(destinations: &[SocketAddr], more: &str) -> String {
     let destinations: Vec<String> = destinations.iter().map(|address| format!("\"{address}\"")).collect();
     format!(

@@ -1,4 +1,4 @@
-//! How the demonstration is shown: a table that is redrawn, or a line a second where nothing can be.
+//! The demo's output: a table that is redrawn on a terminal, one line per second elsewhere.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -7,42 +7,49 @@ use std::time::Duration;
 use plimsoll_proxy::{DestinationView, PoolView};
 
 use super::super::terminal::table;
-use super::client_stats::Tally;
+use super::client_stats::ClientStats;
 
-/// What stands on the screen.
+/// The output, with what is needed to redraw it.
 #[derive(Debug)]
-pub(crate) struct Board {
-    live: bool,
-    /// Lines of the last drawing.
+pub(crate) struct Dashboard {
+    /// Whether the table is redrawn in place.
+    redraws: bool,
+    /// Number of lines drawn last.
     drawn: usize,
-    /// Requests of each destination at the last drawing.
-    before: HashMap<String, u64>,
+    /// Requests of each destination when it was drawn last.
+    previous: HashMap<String, u64>,
 }
 
-impl Board {
-    /// On a terminal the table stays in its place.
-    pub(crate) fn new(live: bool) -> Self {
-        Self { live, drawn: 0, before: HashMap::new() }
+impl Dashboard {
+    /// Creates a dashboard that redraws its table in place, or prints lines.
+    pub(crate) fn new(redraws: bool) -> Self {
+        Self { redraws, drawn: 0, previous: HashMap::new() }
     }
 
-    /// The text that shows the second just past.
-    pub(crate) fn draw(&mut self, pools: &[PoolView], second: u64, seen: &Tally, total: &Tally) -> String {
+    /// Returns the text to print for the last second.
+    pub(crate) fn draw(
+        &mut self,
+        pools: &[PoolView],
+        second: u64,
+        recent_clients: &ClientStats,
+        total: &ClientStats,
+    ) -> String {
         let destinations: Vec<&DestinationView> = pools.iter().flat_map(|pool| &pool.destinations).collect();
         let recent: Vec<u64> = destinations
             .iter()
             .map(|d| {
-                let before = self.before.insert(d.name.to_string(), d.counts.started);
-                d.counts.started - before.unwrap_or(0)
+                let previous = self.previous.insert(d.name.to_string(), d.counts.started);
+                d.counts.started - previous.unwrap_or(0)
             })
             .collect();
-        if !self.live {
-            return line(&destinations, &recent, second, seen, total);
+        if !self.redraws {
+            return format_line(&destinations, &recent, second, recent_clients, total);
         }
-        let text = screen(&destinations, &recent, seen, total);
-        // Back to the first line of the last drawing, and clear from there.
-        let back = if self.drawn > 0 { format!("\x1b[{}F\x1b[J", self.drawn) } else { String::new() };
+        let text = format_table(&destinations, &recent, recent_clients, total);
+        // Cursor to the first line drawn last, then clear to the end of the screen.
+        let clear = if self.drawn > 0 { format!("\x1b[{}F\x1b[J", self.drawn) } else { String::new() };
         self.drawn = text.lines().count();
-        back + &text
+        clear + &text
     }
 }
 
@@ -53,25 +60,29 @@ fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-fn millis(span: Option<Duration>) -> String {
-    span.map_or("-".to_owned(), |span| format!("{:.1}", span.as_secs_f64() * 1e3))
+fn millis(duration: Option<Duration>) -> String {
+    duration.map_or("-".to_owned(), |duration| format!("{:.1}", duration.as_secs_f64() * 1e3))
 }
 
-/// What clients saw, in one line.
-fn clients(seen: &Tally, total: &Tally) -> String {
+/// Describes the clients' view in one line.
+fn client_summary(recent_clients: &ClientStats, total: &ClientStats) -> String {
     format!(
         "{} requests/s, p50 {} ms, p99 {} ms, client errors: {}",
-        seen.good + seen.bad,
-        millis(seen.quantile(0.5)),
-        millis(seen.quantile(0.99)),
-        total.bad,
+        recent_clients.succeeded + recent_clients.failed,
+        millis(recent_clients.quantile(0.5)),
+        millis(recent_clients.quantile(0.99)),
+        total.failed,
     )
 }
 
-fn screen(destinations: &[&DestinationView], recent: &[u64], seen: &Tally, total: &Tally) -> String {
+fn format_table(
+    destinations: &[&DestinationView],
+    recent: &[u64],
+    recent_clients: &ClientStats,
+    total: &ClientStats,
+) -> String {
     let all: u64 = recent.iter().sum();
-    let head =
-        ["DESTINATION", "STANDING", "SHARE", "REQUESTS/S", "IN FLIGHT", "MEAN MS", "REQUESTS", "ERRORS"];
+    let head = ["DESTINATION", "STATUS", "SHARE", "REQUESTS/S", "IN FLIGHT", "MEAN MS", "REQUESTS", "ERRORS"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (d, &count) in destinations.iter().zip(recent) {
         rows.push(vec![
@@ -89,30 +100,34 @@ fn screen(destinations: &[&DestinationView], recent: &[u64], seen: &Tally, total
     let mut lines = lines.lines();
     let mut out = format!("{}\n", lines.next().unwrap_or_default());
     for (line, d) in lines.zip(destinations) {
-        // Green serves, red does not.
+        // Green: serving. Red: not serving.
         let colour = if d.status.serves() { 32 } else { 31 };
         let _never_fails = writeln!(out, "\x1b[{colour}m{line}\x1b[0m");
     }
-    out + &format!("\nclients  {}\n         ctrl-c ends the demo\n", clients(seen, total))
+    out + &format!("\nclients  {}\n         ctrl-c stops the demo\n", client_summary(recent_clients, total))
 }
 
-fn line(
+fn format_line(
     destinations: &[&DestinationView],
     recent: &[u64],
     second: u64,
-    seen: &Tally,
-    total: &Tally,
+    recent_clients: &ClientStats,
+    total: &ClientStats,
 ) -> String {
     let all: u64 = recent.iter().sum();
     let each = destinations.iter().zip(recent).map(|(d, &count)| match d.status.serves() {
         true => format!("{} {}", d.name, percent(count, all)),
         false => format!("{} {} ({})", d.name, percent(count, all), d.status.as_str()),
     });
-    format!("{second:>3}s  {}  |  {}\n", each.collect::<Vec<_>>().join("  "), clients(seen, total))
+    format!(
+        "{second:>3}s  {}  |  {}\n",
+        each.collect::<Vec<_>>().join("  "),
+        client_summary(recent_clients, total)
+    )
 }
 
-/// The last word: what came of it all.
-pub(crate) fn summary(pools: &[PoolView], total: &Tally) -> String {
+/// Returns the summary printed at the end.
+pub(crate) fn summary(pools: &[PoolView], total: &ClientStats) -> String {
     let mut rows = vec![
         ["DESTINATION", "REQUESTS", "SHARE", "MEAN MS", "ERRORS", "CHANGES"].map(str::to_owned).to_vec(),
     ];
@@ -132,8 +147,8 @@ pub(crate) fn summary(pools: &[PoolView], total: &Tally) -> String {
     format!(
         "\n{}\nrequests: {}, client errors: {}{error}, p50 {} ms, p99 {} ms\n",
         table(&rows),
-        total.good + total.bad,
-        total.bad,
+        total.succeeded + total.failed,
+        total.failed,
         millis(total.quantile(0.5)),
         millis(total.quantile(0.99)),
     )

@@ -1,4 +1,4 @@
-//! The clients of the demonstration: a steady stream of requests that does not wait for slow answers.
+//! The demo's clients: open-loop HTTP requests at a constant rate.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,141 +13,146 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::client_stats::Tally;
+use super::client_stats::ClientStats;
 
-/// Connections that are kept open.
+/// Number of clients, each with one connection.
 pub(crate) const CLIENTS: usize = 32;
-/// Requests a second, whatever becomes of them.
+/// Requests per second, independent of response times.
 pub(crate) const PER_SECOND: u32 = 300;
-/// Requests that may wait for a free client: three seconds' worth. More count as errors.
-const WAITING: usize = 1024;
-/// A client waits so long for its answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Maximum number of requests waiting for a free client: about three seconds of traffic. More are failures.
+const MAX_WAITING: usize = 1024;
+/// Time limit of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// All clients, on a thread of their own.
+/// All clients, on one thread.
 #[derive(Debug)]
-pub(crate) struct Crowd {
-    tally: Arc<Mutex<Tally>>,
-    end: oneshot::Sender<()>,
+pub(crate) struct LoadGenerator {
+    stats: Arc<Mutex<ClientStats>>,
+    stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
 
-/// What clients share.
+/// State shared by all clients.
 struct Shared {
     address: SocketAddr,
     clock: Clock,
-    tally: Arc<Mutex<Tally>>,
-    /// When each request was due.
-    due: tokio::sync::Mutex<mpsc::Receiver<Tick>>,
+    stats: Arc<Mutex<ClientStats>>,
+    /// Scheduled times of the waiting requests.
+    scheduled: tokio::sync::Mutex<mpsc::Receiver<Tick>>,
 }
 
-fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
-    tally.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(stats: &Mutex<ClientStats>) -> MutexGuard<'_, ClientStats> {
+    stats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Crowd {
-    /// Begins to send to `address`.
+impl LoadGenerator {
+    /// Starts sending requests to `address`.
     ///
     /// # Errors
-    /// The system's.
+    /// An error of the system: no thread or no runtime.
     pub(crate) fn start(address: SocketAddr) -> io::Result<Self> {
-        let tally = Arc::new(Mutex::new(Tally::default()));
-        let (to, due) = mpsc::channel(WAITING);
-        let due = tokio::sync::Mutex::new(due);
-        let shared = Arc::new(Shared { address, clock: Clock::start(), tally: tally.clone(), due });
+        let stats = Arc::new(Mutex::new(ClientStats::default()));
+        let (schedule, scheduled) = mpsc::channel(MAX_WAITING);
+        let scheduled = tokio::sync::Mutex::new(scheduled);
+        let shared = Arc::new(Shared { address, clock: Clock::start(), stats: stats.clone(), scheduled });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (end, ended) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("clients".into())
-            .spawn(move || runtime.block_on(perform(shared, to, ended)))?;
-        Ok(Self { tally, end, thread })
+            .spawn(move || runtime.block_on(generate_load(shared, schedule, stopped)))?;
+        Ok(Self { stats, stop, thread })
     }
 
-    /// What was seen since the last call.
-    pub(crate) fn seen(&self) -> Tally {
-        std::mem::take(&mut lock(&self.tally))
+    /// Returns the counts since the last call.
+    pub(crate) fn take_stats(&self) -> ClientStats {
+        std::mem::take(&mut lock(&self.stats))
     }
 
-    /// Sends no more and waits for the last answers.
-    pub(crate) fn leave(self) -> Tally {
-        let _it_is_over_already = self.end.send(());
-        let _panicked_and_said_so = self.thread.join();
-        std::mem::take(&mut lock(&self.tally))
+    /// Stops sending, waits for the last responses and returns the counts since the last call.
+    pub(crate) fn stop(self) -> ClientStats {
+        let _already_stopped = self.stop.send(());
+        let _panic_is_reported = self.thread.join();
+        std::mem::take(&mut lock(&self.stats))
     }
 }
 
-async fn perform(shared: Arc<Shared>, to: mpsc::Sender<Tick>, mut ended: oneshot::Receiver<()>) {
+async fn generate_load(
+    shared: Arc<Shared>,
+    schedule: mpsc::Sender<Tick>,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(client(shared.clone()))).collect();
-    let mut beat = interval(Duration::from_secs(1) / PER_SECOND);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut ticker = interval(Duration::from_secs(1) / PER_SECOND);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Burst);
     loop {
         tokio::select! {
             biased;
-            _ = &mut ended => break,
-            _ = beat.tick() => if to.try_send(shared.clock.now()).is_err() {
-                lock(&shared.tally).bad("all clients were busy for seconds".to_owned());
+            _ = &mut stopped => break,
+            _ = ticker.tick() => if schedule.try_send(shared.clock.now()).is_err() {
+                lock(&shared.stats).record_failure("no client was free for three seconds".to_owned());
             },
         }
     }
-    drop(to);
+    drop(schedule);
     for client in clients {
-        let _panicked_and_said_so = client.await;
+        let _panic_is_reported = client.await;
     }
 }
 
-/// Sends what is due on one connection, opened anew whenever it broke.
+/// Sends scheduled requests on one connection, which is opened again after a failure.
 async fn client(shared: Arc<Shared>) {
     let mut connection = None;
     loop {
-        // The lock is held while waiting: clients take turns.
-        let Some(due) = shared.due.lock().await.recv().await else { return };
-        let answered = match timeout(PATIENCE, request(shared.address, &mut connection)).await {
+        // The lock is held while waiting, so the clients receive in turn.
+        let Some(scheduled) = shared.scheduled.lock().await.recv().await else { return };
+        let result = match timeout(REQUEST_TIMEOUT, send_request(shared.address, &mut connection)).await {
             Ok(Ok(200)) => Ok(()),
-            Ok(Ok(status)) => Err(format!("answered {status}")),
+            Ok(Ok(status)) => Err(format!("response status {status}")),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+            Err(_) => Err(format!("no response within {REQUEST_TIMEOUT:?}")),
         };
-        let latency = shared.clock.now().since(due);
-        match answered {
-            Ok(()) => lock(&shared.tally).good(latency),
+        let latency = shared.clock.now().since(scheduled);
+        match result {
+            Ok(()) => lock(&shared.stats).record_success(latency),
             Err(error) => {
                 connection = None;
-                lock(&shared.tally).bad(error);
+                lock(&shared.stats).record_failure(error);
             }
         }
     }
 }
 
-/// One request and its whole answer; its status.
-async fn request(address: SocketAddr, connection: &mut Option<TcpStream>) -> io::Result<u16> {
+/// Sends one request, reads the whole response and returns its status.
+async fn send_request(address: SocketAddr, connection: &mut Option<TcpStream>) -> io::Result<u16> {
     let mut stream = match connection.take() {
         Some(stream) => stream,
         None => TcpStream::connect(address).await?,
     };
     stream.write_all(b"GET /demo HTTP/1.1\r\nHost: demo\r\nUser-Agent: plimsoll-demo\r\n\r\n").await?;
-    let mut answer = Vec::with_capacity(512);
+    let mut response = Vec::with_capacity(512);
     loop {
-        if stream.read_buf(&mut answer).await? == 0 {
+        if stream.read_buf(&mut response).await? == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                "the connection ended within an answer",
+                "the connection was closed before the response was complete",
             ));
         }
-        if let Some((status, len)) = head(&answer)?
-            && answer.len() >= len
+        if let Some((status, len)) = parse_head(&response)?
+            && response.len() >= len
         {
-            *connection = (answer.len() == len).then_some(stream);
+            *connection = (response.len() == len).then_some(stream);
             return Ok(status);
         }
     }
 }
 
-/// Status and whole length of an answer whose head has arrived.
-fn head(answer: &[u8]) -> io::Result<Option<(u16, usize)>> {
+/// Returns status and total length of a response whose head is complete.
+fn parse_head(response_bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
     let mut slots = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut slots);
-    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "an answer that is none");
-    match response.parse(answer).map_err(|_| invalid())? {
+    let invalid =
+        || io::Error::new(io::ErrorKind::InvalidData, "expected an HTTP response with Content-Length");
+    match response.parse(response_bytes).map_err(|_| invalid())? {
         httparse::Status::Partial => Ok(None),
         httparse::Status::Complete(head) => {
             let length = response.headers.iter().find(|h| h.name.eq_ignore_ascii_case("content-length"));
@@ -162,9 +167,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_whole_when_its_length_says_so() {
-        assert_eq!(head(b"HTTP/1.1 200 OK\r\nContent-Le").unwrap(), None);
-        assert_eq!(head(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab").unwrap(), Some((200, 41)));
-        assert!(head(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+    fn response_is_complete_at_its_content_length() {
+        assert_eq!(parse_head(b"HTTP/1.1 200 OK\r\nContent-Le").unwrap(), None);
+        assert_eq!(parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab").unwrap(), Some((200, 41)));
+        assert!(parse_head(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The destinations of the demonstration: tiny HTTP servers, each with its own pace, one unreliable.
+//! The demo's destinations: minimal HTTP servers with different response times, one of them unreliable.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,88 +12,89 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// Names, and how long an answer takes.
-pub(crate) const CAST: [(&str, Duration); 4] = [
+/// Name and mean response time of each server.
+pub(crate) const SERVERS: [(&str, Duration); 4] = [
     ("fast", Duration::from_millis(2)),
     ("medium", Duration::from_millis(8)),
     ("slow", Duration::from_millis(25)),
     (FLAKY, Duration::from_millis(4)),
 ];
-/// The one that comes and goes: it closes its port and every connection, in the middle of an answer too.
+/// Name of the unreliable server: it repeatedly closes its port and all connections, even within a response.
 const FLAKY: &str = "flaky";
-/// It is there for so long, the first time; later for `UP`.
-const FIRST_UP: Duration = Duration::from_millis(1200);
-const UP: Duration = Duration::from_secs(4);
-/// … and away for so long.
-const AWAY: Duration = Duration::from_millis(1300);
-/// Answered at once.
-pub(crate) const HEALTH: &str = "/healthz";
-/// A request head may be so long.
+/// First uptime of the unreliable server.
+const FIRST_UPTIME: Duration = Duration::from_millis(1200);
+/// Later uptimes of the unreliable server.
+const UPTIME: Duration = Duration::from_secs(4);
+/// Downtime of the unreliable server.
+const DOWNTIME: Duration = Duration::from_millis(1300);
+/// Path of health checks, which get a response at once.
+pub(crate) const HEALTH_PATH: &str = "/healthz";
+/// Maximum bytes of a request head.
 const MAX_HEAD: usize = 16 * 1024;
 const BACKLOG: i32 = 128;
 
-/// All of them, on a thread of their own; they go when this goes.
+/// All servers, on one thread; they stop when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Stage {
-    places: Vec<(&'static str, SocketAddr)>,
-    _end: oneshot::Sender<()>,
+pub(crate) struct DemoServers {
+    addresses: Vec<(&'static str, SocketAddr)>,
+    _stop: oneshot::Sender<()>,
 }
 
-impl Stage {
-    /// Opens them.
+impl DemoServers {
+    /// Starts all servers.
     ///
     /// # Errors
-    /// The system's.
-    pub(crate) fn open() -> io::Result<Self> {
-        let mut actors = Vec::new();
-        for (name, pace) in CAST {
-            let port = Port::take()?;
-            // All listen before anybody comes to check.
+    /// An error of the system: no port, no thread or no runtime.
+    pub(crate) fn start() -> io::Result<Self> {
+        let mut servers = Vec::new();
+        for (name, response_time) in SERVERS {
+            let port = ReservedPort::reserve()?;
+            // All listen before the first health check.
             let socket = port.listen()?;
-            actors.push((socket, Actor { name, pace, port }));
+            servers.push((socket, DemoServer { name, response_time, port }));
         }
-        let places = actors.iter().map(|(_, actor)| (actor.name, actor.port.address)).collect();
+        let addresses = servers.iter().map(|(_, server)| (server.name, server.port.address)).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (end, ended) = oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<()>();
         std::thread::Builder::new().name("destinations".into()).spawn(move || {
             runtime.block_on(async {
-                for (socket, actor) in actors {
-                    tokio::spawn(actor.play(socket));
+                for (socket, server) in servers {
+                    tokio::spawn(server.run(socket));
                 }
-                let _the_other_end_went = ended.await;
+                let _sender_dropped = stopped.await;
             });
         })?;
-        Ok(Self { places, _end: end })
+        Ok(Self { addresses, _stop: stop })
     }
 
-    /// Names and addresses.
-    pub(crate) fn places(&self) -> Vec<(&'static str, SocketAddr)> {
-        self.places.clone()
+    /// Returns name and address of each server.
+    pub(crate) fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        self.addresses.clone()
     }
 }
 
-/// A port that stays ours while nobody listens on it: otherwise the kernel might give it to a client.
+/// A port that stays bound during a downtime: otherwise the kernel might assign it to a client.
 #[derive(Debug)]
-struct Port {
+struct ReservedPort {
     address: SocketAddr,
-    _holder: Socket,
+    _bound: Socket,
 }
 
-impl Port {
-    fn take() -> io::Result<Self> {
-        let holder = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-        let address = holder.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { address, _holder: holder })
+impl ReservedPort {
+    fn reserve() -> io::Result<Self> {
+        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { address, _bound: socket })
     }
 
     fn listen(&self) -> io::Result<Socket> {
-        let socket = bound(self.address)?;
+        let socket = bind(self.address)?;
         socket.listen(BACKLOG)?;
         Ok(socket)
     }
 }
 
-fn bound(address: SocketAddr) -> io::Result<Socket> {
+fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -101,62 +102,65 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-struct Actor {
+/// One server.
+struct DemoServer {
     name: &'static str,
-    pace: Duration,
-    port: Port,
+    response_time: Duration,
+    port: ReservedPort,
 }
 
-impl Actor {
-    async fn play(self, socket: Socket) {
-        let mut here = Some(socket);
-        let mut stay = FIRST_UP;
+impl DemoServer {
+    async fn run(self, socket: Socket) {
+        let mut listening = Some(socket);
+        let mut uptime = FIRST_UPTIME;
         loop {
-            if let Some(listener) = here.and_then(|socket| TcpListener::from_std(socket.into()).ok()) {
+            if let Some(listener) = listening.and_then(|socket| TcpListener::from_std(socket.into()).ok()) {
                 if self.name != FLAKY {
                     return self.serve(listener).await;
                 }
-                // When the time is over, the listener and all connections are dropped.
-                let _it_never_ends_by_itself = timeout(stay, self.serve(listener)).await;
-                stay = UP;
+                // At the end of the uptime the listener and all connections are dropped.
+                let _elapsed = timeout(uptime, self.serve(listener)).await;
+                uptime = UPTIME;
             }
-            sleep(AWAY).await;
-            here = self.port.listen().ok();
+            sleep(DOWNTIME).await;
+            listening = self.port.listen().ok();
         }
     }
 
     async fn serve(&self, listener: TcpListener) {
-        let mut conversations = JoinSet::new();
+        let mut connections = JoinSet::new();
         let mut rng = Rng::new(u64::from(self.port.address.port()));
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         let rng = Rng::new(rng.next_u64());
-                        conversations.spawn(converse(stream, self.name, self.pace, rng));
+                        connections.spawn(serve_connection(stream, self.name, self.response_time, rng));
                     }
                     Err(_) => sleep(Duration::from_millis(10)).await,
                 },
-                Some(_) = conversations.join_next() => {}
+                Some(_) = connections.join_next() => {}
             }
         }
     }
 }
 
-/// What a request head says that matters here.
+/// The parts of a request head that decide about the response.
 struct Request {
+    /// Bytes of the head.
     head: usize,
+    /// Bytes of the body.
     body: usize,
     is_check: bool,
     is_head: bool,
     closes: bool,
 }
 
-/// The head at the front of `bytes`; `None` when it is incomplete.
+/// Parses the request head at the start of `bytes`; `None` while it is incomplete.
 ///
 /// # Errors
-/// It is none that can be served here: not HTTP, or a body without a length.
-fn parse(bytes: &[u8]) -> Result<Option<Request>, ()> {
+/// The request is not supported: not HTTP, or a body without a length.
+fn parse_request(bytes: &[u8]) -> Result<Option<Request>, ()> {
     let mut slots = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut slots);
     let head = match request.parse(bytes) {
@@ -174,48 +178,49 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, ()> {
     Ok(Some(Request {
         head,
         body: find("content-length").map_or(Ok(0), str::parse).map_err(|_| ())?,
-        is_check: request.path == Some(HEALTH),
+        is_check: request.path == Some(HEALTH_PATH),
         is_head: request.method == Some("HEAD"),
         closes: request.version == Some(0)
             || find("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")),
     }))
 }
 
-/// Answers one connection's requests, one after the other.
-async fn converse(mut stream: TcpStream, name: &'static str, pace: Duration, mut rng: Rng) {
-    let mut seen = Vec::with_capacity(1024);
-    let _a_delay_of_40_ms_otherwise = stream.set_nodelay(true);
+/// Serves the requests of one connection.
+async fn serve_connection(mut stream: TcpStream, name: &'static str, response_time: Duration, mut rng: Rng) {
+    let mut buffer = Vec::with_capacity(1024);
+    // Without TCP_NODELAY, delayed acknowledgements add 40 ms.
+    let _best_effort = stream.set_nodelay(true);
     loop {
-        let request = match parse(&seen) {
+        let request = match parse_request(&buffer) {
             Ok(Some(request)) => request,
-            Ok(None) => match stream.read_buf(&mut seen).await {
+            Ok(None) => match stream.read_buf(&mut buffer).await {
                 Ok(1..) => continue,
                 _ => return,
             },
             Err(()) => return,
         };
-        seen.drain(..request.head);
+        buffer.drain(..request.head);
         let mut body = request.body;
         while body > 0 {
-            let here = body.min(seen.len());
-            seen.drain(..here);
-            body -= here;
-            if body > 0 && !matches!(stream.read_buf(&mut seen).await, Ok(1..)) {
+            let available = body.min(buffer.len());
+            buffer.drain(..available);
+            body -= available;
+            if body > 0 && !matches!(stream.read_buf(&mut buffer).await, Ok(1..)) {
                 return;
             }
         }
         if !request.is_check {
-            // Half as long to half as long again.
-            sleep(pace.mul_f64(0.5 + rng.share())).await;
+            // 50 % to 150 % of the mean.
+            sleep(response_time.mul_f64(0.5 + rng.share())).await;
         }
-        let answer = answer(name, request.is_head, request.closes);
-        if stream.write_all(answer.as_bytes()).await.is_err() || request.closes {
+        let response = response(name, request.is_head, request.closes);
+        if stream.write_all(response.as_bytes()).await.is_err() || request.closes {
             return;
         }
     }
 }
 
-fn answer(name: &str, is_head: bool, closes: bool) -> String {
+fn response(name: &str, is_head: bool, closes: bool) -> String {
     let body = format!("hello from {name}\n");
     let connection = if closes { "Connection: close\r\n" } else { "" };
     let length = body.len();

@@ -1,4 +1,4 @@
-//! Which policy `plimsoll recommend` names, from a log or from a running plimsoll, and how it tells that.
+//! `plimsoll recommend`: recommends an algorithm from an access log or from a running instance.
 
 mod input;
 mod output;
@@ -11,127 +11,131 @@ use plimsoll_core::balance::{Algorithm, Needs};
 use plimsoll_sim::recommend::recommend;
 use plimsoll_sim::recommend::trace::Trace;
 
-use super::terminal::{complain, progress, say};
-use super::{Admin, DOWN, OK, Output, USAGE};
+use super::exit_code::{OK, USAGE};
+use super::options::{AdminOption, TextFormat};
+use super::terminal::{error_line, print, progress};
 
-/// Runs of one policy on one variant.
+/// Maximum number of simulated runs of one algorithm in one variant.
 const MAX_SEEDS: u64 = 100;
 
 pub(crate) const HELP: &str =
-    "Messages as they came, from an access log or at the rate a running plimsoll has \
-now, are served again in virtual time by every policy that suits, as it was and with a destination in trouble.
-Examples: plimsoll recommend --log access.log
-          plimsoll recommend --log nginx.log --destinations 4 --work 20ms --algorithm least_connections
-          plimsoll recommend --pool api --watch 1m -o json
-Exit codes: 0 told, 2 usage, a log that is none, or too few messages, 4 plimsoll does not run.";
+    "Simulates the requests of an access log, or the current rate of a running instance, with every suitable \
+algorithm: as recorded, with one slow destination and with one that stalls.
 
-/// `plimsoll recommend`.
+Examples:
+  plimsoll recommend --log access.log
+  plimsoll recommend --log nginx.log --destinations 4 --work 20ms --algorithm least_connections
+  plimsoll recommend --pool api --watch 1m -o json
+
+Exit codes: 0 recommendation printed; 2 usage error, unreadable log or too few requests; 4 the admin API is \
+unreachable";
+
+/// Flags of `plimsoll recommend`.
 #[derive(Args, Debug)]
-pub(crate) struct Recommend {
-    /// An access log (common, combined or our JSON), instead of a running plimsoll
+pub(crate) struct RecommendArgs {
+    /// Access log (common, combined or plimsoll's JSON) to use instead of a running instance
     #[arg(long, value_name = "LOG", conflicts_with_all = ["pool", "watch"])]
     log: Option<PathBuf>,
-    /// Which pool of the running plimsoll, where there are several
+    /// Pool of the running instance [default: its only pool]
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
-    /// Look at the running plimsoll for so long
+    /// Time to observe the running instance, with a unit: 10s, 1m
     #[arg(long, value_name = "TIME", default_value = "10s")]
     watch: ConfigDuration,
-    /// The policy there is, where it is not plimsoll that tells
+    /// Algorithm in use when the log was written [default: round_robin]
     #[arg(long, value_name = "NAME", requires = "log")]
     algorithm: Option<String>,
-    /// Destinations, where the log names none
+    /// Number of destinations, if the log does not name them
     #[arg(long, value_name = "N", requires = "log", value_parser = clap::value_parser!(u16).range(1..=1000))]
     destinations: Option<u16>,
-    /// How long a message takes on average, where nobody tells
+    /// Mean service time of a request, if it was not measured
     #[arg(long, value_name = "TIME", default_value = "10ms")]
     work: ConfigDuration,
-    /// Messages a destination works on at once; without it so many that two thirds are in use at most
+    /// Requests a destination serves concurrently [default: as many as keep it at most two thirds busy]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     slots: Option<u32>,
-    /// Where chance begins; the same seed and the same log give the same recommendation
+    /// Random seed; the same seed and log give the same recommendation
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Runs of each policy on each variant
+    /// Number of simulated runs of each algorithm in each variant
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=MAX_SEEDS))]
     seeds: u64,
-    /// For people or for programs
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = TextFormat::Text)]
+    output: TextFormat,
     #[command(flatten)]
-    admin: Admin,
+    admin: AdminOption,
 }
 
-/// Whose trace it is, and what about it nobody told.
-struct Case {
+/// Observed traffic, with the assumptions made where nothing was observed.
+struct Observation {
     trace: Trace,
-    /// The pool, or the log.
+    /// Name of the pool or path of the log.
     subject: String,
-    /// Its name in the configuration, if it has one.
+    /// Name of the pool in the configuration; absent for a log.
     pool: Option<String>,
-    /// What was seen, in sentences.
+    /// Observations, as sentences.
     evidence: Vec<String>,
-    /// What was not, and was made up.
+    /// Assumptions, as sentences.
     assumptions: Vec<String>,
 }
 
-impl Recommend {
+/// Exit code and message of a failed command.
+type Failure = (u8, String);
+
+impl RecommendArgs {
     pub(crate) fn run(self) -> u8 {
-        let seen = match &self.log {
-            Some(path) => self.of_log(path),
-            None => self.of_running(),
+        let observed = match &self.log {
+            Some(path) => input::read_log(&self, path),
+            None => input::observe_instance(&self),
         };
-        match seen {
-            Ok(case) => {
-                self.tell(case);
+        match observed {
+            Ok(observation) => {
+                self.print_recommendation(observation);
                 OK
             }
-            Err((code, why)) => {
-                complain(&why);
+            Err((code, message)) => {
+                error_line(&message);
                 code
             }
         }
     }
 
-    fn tell(&self, mut case: Case) {
-        let why = match case.trace.algorithm {
-            Algorithm::Custom => {
-                Some("its expression is its owner's; `plimsoll simulate -a custom:EXPRESSION` tries one")
-            }
+    fn print_recommendation(&self, mut observation: Observation) {
+        let reason = match observation.trace.algorithm {
+            Algorithm::Custom => Some(
+                "a custom formula is not compared; try one with `plimsoll simulate -a custom:EXPRESSION`",
+            ),
             keyed if keyed.policy(1).needs() == Needs::Key => {
-                Some("it keeps each key at its destination, and nothing else does")
+                Some("it is the only kind that keeps each key at one destination")
             }
             _ => None,
         };
-        if let Some(why) = why {
-            return say(&output::keep(&case, why, self.output));
+        if let Some(reason) = reason {
+            return print(&output::keep(&observation, reason, self.output));
         }
-        let slots = self.slots.map_or_else(|| case.trace.slots(), |slots| slots as usize);
+        let slots = self.slots.map_or_else(|| observation.trace.slots(), |slots| slots as usize);
         if self.slots.is_none() {
-            case.assumptions.push(format!(
-                "each destination has room for {slots} at once: the one with most to do then uses two thirds of that \
-                 (--slots tells better; how much of a time is work and how much is waiting, nothing here says)"
+            observation.assumptions.push(format!(
+                "each destination serves {slots} requests at once, so that the busiest is two thirds busy (--slots); \
+                 how much of a response time is work and how much is waiting was not observed"
             ));
         }
-        let recommendation = recommend(&case.trace, slots, self.seed, self.seeds as usize, progress);
-        let costs = output::costs(&case.trace, slots, &recommendation);
-        say(&match self.output {
-            Output::Text => output::text(&case, &recommendation, &costs),
-            Output::Json => format!("{:#}\n", output::json(&case, &recommendation, &costs)),
+        let recommendation = recommend(&observation.trace, slots, self.seed, self.seeds as usize, progress);
+        let pick_nanos = output::measure_picks(&observation.trace, slots, &recommendation);
+        print(&match self.output {
+            TextFormat::Text => output::text(&observation, &recommendation, &pick_nanos),
+            TextFormat::Json => format!("{:#}\n", output::json(&observation, &recommendation, &pick_nanos)),
         });
     }
 }
 
-fn usage(why: String) -> (u8, String) {
-    (USAGE, why)
+fn usage(message: String) -> Failure {
+    (USAGE, message)
 }
 
-fn down(why: &impl ToString) -> (u8, String) {
-    (DOWN, why.to_string())
-}
-
-fn algorithm(name: &str) -> Result<Algorithm, (u8, String)> {
+fn parse_algorithm(name: &str) -> Result<Algorithm, Failure> {
     let all = || Algorithm::ALL.map(Algorithm::name).join(", ");
     Algorithm::from_name(name)
-        .ok_or_else(|| usage(format!("there is no algorithm `{name}`; there are {}", all())))
+        .ok_or_else(|| usage(format!("--algorithm: expected one of {}, found `{name}`", all())))
 }

@@ -1,0 +1,48 @@
+//! Flags that several commands share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::admin_client;
+
+/// The configuration to read.
+#[derive(Args, Debug)]
+pub(crate) struct ConfigOption {
+    /// Configuration file, or a directory whose *.yaml files are merged
+    /// [default: /etc/plimsoll/config.yaml, if it exists]
+    #[arg(short = 'c', long = "config", value_name = "FILE|DIR", env = "PLIMSOLL_CONFIG")]
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// The running instance to ask.
+#[derive(Args, Debug)]
+pub(crate) struct AdminOption {
+    /// Address of the admin API
+    #[arg(
+        long = "admin",
+        value_name = "HOST:PORT",
+        env = "PLIMSOLL_ADMIN",
+        default_value = admin_client::DEFAULT_ADDRESS
+    )]
+    pub(crate) address: String,
+}
+
+/// Output format of commands that print sentences.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TextFormat {
+    /// Readable text.
+    Text,
+    /// A JSON document.
+    Json,
+}
+
+/// Output format of commands that print a table.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableFormat {
+    /// A table.
+    #[value(alias = "text")]
+    Table,
+    /// A JSON document.
+    Json,
+}
