@@ -1,4 +1,4 @@
-//! Which path answers what.
+//! Routes and handlers of the API.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use crate::metrics;
 use crate::problem::Problem;
 use crate::views::{Destination, Explanation, Pool, Server};
 
-/// The whole API.
+/// Returns the router of the whole API.
 pub(crate) fn router(handle: Handle) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
@@ -31,7 +31,7 @@ pub(crate) fn router(handle: Handle) -> Router {
         .route("/v1/pools", get(pools))
         .route("/v1/pools/{pool}", get(pool))
         .route("/v1/pools/{pool}/destinations/{destination}", get(destination))
-        .route("/v1/pools/{pool}/destinations/{destination}/load", post(load))
+        .route("/v1/pools/{pool}/destinations/{destination}/load", post(report_load))
         .route("/v1/explain", post(explain))
         .route("/v1/balance", post(functions::balance))
         .route("/v1/health/monitor", post(functions::monitor))
@@ -39,28 +39,27 @@ pub(crate) fn router(handle: Handle) -> Router {
         .route("/v1/alerts/{id}/ack", post(functions::acknowledge))
         .route("/v1/recommendations", get(functions::recommendations))
         .route("/v1/config:reload", post(reload))
-        .fallback(no_such_path)
-        .method_not_allowed_fallback(wrong_method)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(guard))
         .with_state(handle)
 }
 
-async fn no_such_path() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path")
+async fn unknown_path() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "unknown path")
 }
 
-async fn wrong_method() -> Problem {
-    let detail =
-        "this path does not take this method; what changes something takes POST, what tells something GET";
+async fn method_not_allowed() -> Problem {
+    let detail = "method not allowed: use GET to read, POST to change";
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }
 
-/// The process lives: that is all.
+/// Liveness: the process responds.
 async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// New work is welcome here.
+/// Readiness: the process accepts new connections.
 async fn readyz(State(handle): State<Handle>) -> (StatusCode, &'static str) {
     match handle.is_draining() {
         false => (StatusCode::OK, "ready\n"),
@@ -69,17 +68,17 @@ async fn readyz(State(handle): State<Handle>) -> (StatusCode, &'static str) {
 }
 
 #[derive(Deserialize)]
-struct Wanted {
-    /// Beginnings of metric names, with commas between.
+struct MetricsQuery {
+    /// Prefixes of metric names, comma-separated.
     metrics: Option<String>,
 }
 
 async fn scrape(
     State(handle): State<Handle>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
+    query: Result<Query<MetricsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(wanted) = wanted.map_err(|error| bad_request(&error))?;
-    let text = metrics::text(&handle, wanted.metrics.as_deref()).await;
+    let Query(query) = query.map_err(|error| bad_request(&error))?;
+    let text = metrics::text(&handle, query.metrics.as_deref()).await;
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
@@ -103,7 +102,7 @@ async fn pool(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Pool>, Problem> {
     let Path(name) = name.map_err(|error| bad_request(&error))?;
-    let pool = find(&handle, &name).await?;
+    let pool = find_pool(&handle, &name).await?;
     Ok(Json(Pool::new(&pool, handle.clock())))
 }
 
@@ -112,14 +111,14 @@ async fn destination(
     names: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<Destination>, Problem> {
     let Path((pool, name)) = names.map_err(|error| bad_request(&error))?;
-    let pool = find(&handle, &pool).await?;
+    let pool = find_pool(&handle, &pool).await?;
     let found = pool.destinations.iter().find(|d| *d.name == *name);
-    let found = found.ok_or_else(|| no_destination(&pool, &name))?;
+    let found = found.ok_or_else(|| unknown_destination(&pool, &name))?;
     Ok(Json(Destination::new(found, handle.clock())))
 }
 
-/// A heartbeat: what a destination says of its load, by the name of each metric.
-async fn load(
+/// Records a load report of a destination: its metrics by name.
+async fn report_load(
     State(handle): State<Handle>,
     names: Result<Path<(String, String)>, PathRejection>,
     gauges: Result<Json<BTreeMap<String, f64>>, JsonRejection>,
@@ -134,53 +133,56 @@ async fn load(
     let unprocessable = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
     Err(match why {
         NotReported::NoSuchPool | NotReported::NoSuchDestination => {
-            let pool = find(&handle, &pool).await?;
-            no_destination(&pool, &destination)
+            let pool = find_pool(&handle, &pool).await?;
+            unknown_destination(&pool, &destination)
         }
         NotReported::NoLoad(metric) => {
-            unprocessable(format!("{metric} is no load: numbers from 0 to 10^15, the score at most 1"))
+            unprocessable(format!("`{metric}`: expected a number from 0 to 1e15 (`score`: to 1)"))
         }
         NotReported::Nothing => {
             let known = LoadMetric::KNOWN.map(|(name, _)| name).join(", ");
             unprocessable(format!(
-                "nothing of it is known here; known are: {known}, and what the pool's formula reads"
+                "unknown metrics: expected at least one of {known} or of those the pool's formula reads"
             ))
         }
     })
 }
 
-fn no_destination(pool: &PoolView, name: &str) -> Problem {
+fn unknown_destination(pool: &PoolView, name: &str) -> Problem {
     let known = pool.destinations.iter().map(|d| &*d.name);
-    unknown(&format!("pool {} has no destination", pool.name), name, known)
+    unknown_name(&format!("pool `{}` has no destination", pool.name), name, known)
 }
 
-pub(crate) async fn find(handle: &Handle, name: &str) -> Result<PoolView, Problem> {
+pub(crate) async fn find_pool(handle: &Handle, name: &str) -> Result<PoolView, Problem> {
     let mut pools = handle.pools().await;
     match pools.iter().position(|pool| *pool.name == *name) {
         Some(at) => Ok(pools.swap_remove(at)),
-        None => Err(unknown("there is no pool", name, pools.iter().map(|pool| &*pool.name))),
+        None => Err(unknown_name("no pool", name, pools.iter().map(|pool| &*pool.name))),
     }
 }
 
-/// Names told to someone who asked for one that does not exist; a pool may have thousands.
-const MAX_KNOWN: usize = 20;
+/// Maximum number of names listed in an error; a pool may have thousands.
+const MAX_LISTED: usize = 20;
 
-fn unknown<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> Problem {
+fn unknown_name<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> Problem {
     let mut known: Vec<&str> = known.collect();
-    let more = known.len() > MAX_KNOWN;
-    known.truncate(MAX_KNOWN);
+    let more = known.len() > MAX_LISTED;
+    known.truncate(MAX_LISTED);
     let more = if more { ", …" } else { "" };
-    Problem::new(StatusCode::NOT_FOUND, format!("{what} {name}; known are: {}{more}", known.join(", ")))
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        format!("{what} `{name}`; expected one of: {}{more}", known.join(", ")),
+    )
 }
 
-/// A request as it would be sent.
+/// Body of `POST /v1/explain`: the request to explain.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Question {
+struct ExplainRequest {
     #[serde(default = "get_method")]
     method: String,
     url: String,
-    /// `name: value`, in order.
+    /// Header lines, `name: value`.
     #[serde(default)]
     headers: Vec<String>,
     from: Option<IpAddr>,
@@ -190,36 +192,36 @@ fn get_method() -> String {
     "GET".to_owned()
 }
 
-/// What would become of a request; nothing is sent.
+/// Explains the handling of a request without sending it.
 async fn explain(
     State(handle): State<Handle>,
-    question: Result<Json<Question>, JsonRejection>,
+    body: Result<Json<ExplainRequest>, JsonRejection>,
 ) -> Result<Json<Explanation>, Problem> {
-    let Json(Question { method, url, headers, from }) =
-        question.map_err(|error| bad_request(&error.body_text()))?;
+    let Json(ExplainRequest { method, url, headers, from }) =
+        body.map_err(|error| bad_request(&error.body_text()))?;
     let header = |line: &String| match line.split_once(':') {
         Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
-        None => Err(bad_request(&format!("`{line}` is not like `name: value`"))),
+        None => Err(bad_request(&format!("headers: expected `name: value`, found `{line}`"))),
     };
     let headers = headers.iter().map(header).collect::<Result<_, _>>()?;
-    let told = handle.explain(&Ask { method, url, headers, from }).await;
-    let told = told.map_err(|Unanswerable(why)| bad_request(&why))?;
-    Ok(Json(Explanation::new(&told)))
+    let explained = handle.explain(&Ask { method, url, headers, from }).await;
+    let explained = explained.map_err(|Unanswerable(why)| bad_request(&why))?;
+    Ok(Json(Explanation::new(&explained)))
 }
 
-/// Runs to its end even if whoever asked does not wait.
+/// Reloads the configuration. The reload is completed even if the client disconnects.
 async fn reload(State(handle): State<Handle>) -> Response {
     let reloaded = tokio::spawn(async move { handle.reload().await }).await;
-    let refused = match reloaded {
+    let rejected = match reloaded {
         Ok(Ok(summary)) => return Json(json!({ "applied": true, "summary": summary })).into_response(),
         Ok(Err(error)) => error,
         Err(_) => {
-            let detail = "the reload ended unexpectedly; see the log";
+            let detail = "the reload failed unexpectedly; see the log";
             return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response();
         }
     };
-    let detail = refused.to_string();
-    match refused {
+    let detail = rejected.to_string();
+    match rejected {
         ReloadError::Invalid(invalid) => {
             let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
             problem.with_problems(&invalid.problems).into_response()

@@ -1,4 +1,4 @@
-//! The seed's functions over HTTP: on pools of the running balancer, and on destinations that come with the call.
+//! The specification's functions over HTTP, for pools of the running instance and for destinations of the call.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
@@ -14,49 +14,51 @@ use plimsoll_proxy::Handle;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::api::{bad_request, find};
+use crate::api::{bad_request, find_pool};
 use crate::problem::Problem;
 use crate::spec_views;
 
-/// Whom a call is about, and how.
+/// Body of a call: a pool, or destinations with a configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Call<C> {
-    /// A pool of this balancer, run as its configuration says …
+pub(crate) struct FunctionCall<C> {
+    /// Name of a pool of the running instance.
     pool: Option<String>,
-    /// … or these, …
+    /// Destinations, instead of a pool.
     destinations: Option<Vec<Destination>>,
-    /// … so.
+    /// Configuration for `destinations`.
     config: Option<C>,
-    /// What a pool that hashes chooses by.
+    /// Hash key of the message, for pools that hash.
     key: Option<String>,
 }
 
-/// The two ways to call.
-enum About<C> {
+/// The subject of a call.
+enum Subject<C> {
     Pool(String),
-    These(Vec<Destination>, C),
+    Destinations(Vec<Destination>, C),
 }
 
-impl<C: Default> Call<C> {
-    fn about(self) -> Result<About<C>, Problem> {
+impl<C: Default> FunctionCall<C> {
+    fn subject(self) -> Result<Subject<C>, Problem> {
         let problem = |detail: &str| Problem::new(StatusCode::BAD_REQUEST, detail);
         match (self.pool, self.destinations, self.config) {
-            (Some(pool), None, None) => Ok(About::Pool(pool)),
-            (Some(_), None, Some(_)) => Err(problem(
-                "a pool is run as its configuration says: leave `config` out, or give `destinations`",
-            )),
-            (None, Some(destinations), config) => Ok(About::These(destinations, config.unwrap_or_default())),
-            (Some(_), Some(_), _) => Err(problem("give `pool` or `destinations`, not both")),
-            (None, None, _) => Err(problem("give `pool`, or `destinations` and `config`")),
+            (Some(pool), None, None) => Ok(Subject::Pool(pool)),
+            (Some(_), None, Some(_)) => {
+                Err(problem("`config` is not allowed with `pool`, whose configuration applies"))
+            }
+            (None, Some(destinations), config) => {
+                Ok(Subject::Destinations(destinations, config.unwrap_or_default()))
+            }
+            (Some(_), Some(_), _) => Err(problem("expected `pool` or `destinations`, found both")),
+            (None, None, _) => Err(problem("expected `pool`, or `destinations` and `config`")),
         }
     }
 }
 
-/// The seed's `LoadBalancingResult`, of a pool.
+/// The specification's `LoadBalancingResult`, for a pool.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Balanced {
+struct PoolBalancingResult {
     selected_destination: Destination,
     load_distribution: LoadDistribution,
     health_status: HealthStatus,
@@ -64,37 +66,43 @@ struct Balanced {
     recommendations: Vec<Recommendation>,
 }
 
-/// `balanceLoad`: who takes the next message. Nothing is sent.
+/// `balanceLoad`: picks the destination of the next message. Nothing is sent.
 pub(crate) async fn balance(
     State(handle): State<Handle>,
-    call: Result<Json<Call<LoadBalancingConfig>>, JsonRejection>,
+    call: Result<Json<FunctionCall<LoadBalancingConfig>>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(mut call) = call.map_err(|error| bad_request(&error.body_text()))?;
     let key = call.key.take();
-    match call.about()? {
-        About::Pool(name) => Ok(Json(of_pool(&handle, &name, key.as_deref()).await?).into_response()),
-        About::These(..) if key.is_some() => {
-            Err(Problem::new(StatusCode::BAD_REQUEST, "`key` is for pools; give no key with `destinations`"))
+    match call.subject()? {
+        Subject::Pool(name) => Ok(Json(balance_pool(&handle, &name, key.as_deref()).await?).into_response()),
+        Subject::Destinations(..) if key.is_some() => {
+            Err(Problem::new(StatusCode::BAD_REQUEST, "`key` is not allowed with `destinations`"))
         }
-        About::These(destinations, config) => {
-            let result = balance_load(&destinations, &config).await.map_err(|error| unbalanced(&error))?;
+        Subject::Destinations(destinations, config) => {
+            let result =
+                balance_load(&destinations, &config).await.map_err(|error| balancing_problem(&error))?;
             Ok(Json(result).into_response())
         }
     }
 }
 
-async fn of_pool(handle: &Handle, name: &str, key: Option<&str>) -> Result<Balanced, Problem> {
-    let unavailable = |why: &dyn ToString| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why.to_string());
-    let chosen = match handle.balance_load(name, key.map(str::as_bytes)) {
-        Some(chosen) => Some(chosen.map_err(|why| unavailable(&why))?),
+async fn balance_pool(
+    handle: &Handle,
+    name: &str,
+    key: Option<&str>,
+) -> Result<PoolBalancingResult, Problem> {
+    let unavailable =
+        |reason: &dyn ToString| Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason.to_string());
+    let picked = match handle.balance_load(name, key.map(str::as_bytes)) {
+        Some(picked) => Some(picked.map_err(|reason| unavailable(&reason))?),
         None => None,
     };
-    // Also tells which pools there are, where this is none.
-    let pool = find(handle, name).await?;
-    let selected = pool.destinations.iter().find(|d| Some(&d.name) == chosen.as_ref());
-    let selected = selected.ok_or_else(|| unavailable(&"the pool has just changed; ask again"))?;
+    // An unknown pool is reported here, with the known ones.
+    let pool = find_pool(handle, name).await?;
+    let selected = pool.destinations.iter().find(|d| Some(&d.name) == picked.as_ref());
+    let selected = selected.ok_or_else(|| unavailable(&"the pool has just changed; retry"))?;
     let clock = handle.clock();
-    Ok(Balanced {
+    Ok(PoolBalancingResult {
         selected_destination: spec_views::destination(selected),
         load_distribution: spec_views::load_distribution(&pool),
         health_status: spec_views::health_status(&pool, clock),
@@ -103,7 +111,7 @@ async fn of_pool(handle: &Handle, name: &str, key: Option<&str>) -> Result<Balan
     })
 }
 
-fn unbalanced(error: &LoadBalancingError) -> Problem {
+fn balancing_problem(error: &LoadBalancingError) -> Problem {
     let status = match error {
         LoadBalancingError::NoneServing | LoadBalancingError::AllTried => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
@@ -111,28 +119,28 @@ fn unbalanced(error: &LoadBalancingError) -> Problem {
     Problem::new(status, error.to_string())
 }
 
-/// `monitorHealth`: how destinations are. Those that come with the call are checked from here on.
+/// `monitorHealth`: returns the health of destinations. Those of the call are checked from the first call on.
 pub(crate) async fn monitor(
     State(handle): State<Handle>,
-    call: Result<Json<Call<HealthMonitoringConfig>>, JsonRejection>,
+    call: Result<Json<FunctionCall<HealthMonitoringConfig>>, JsonRejection>,
 ) -> Result<Json<HealthMonitoringResult>, Problem> {
     let Json(call) = call.map_err(|error| bad_request(&error.body_text()))?;
     if call.key.is_some() {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "health has no `key`"));
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "`key` is not allowed"));
     }
-    match call.about()? {
-        About::Pool(name) => {
-            let pool = find(&handle, &name).await?;
+    match call.subject()? {
+        Subject::Pool(name) => {
+            let pool = find_pool(&handle, &name).await?;
             Ok(Json(spec_views::health(&pool, handle.clock())))
         }
-        About::These(destinations, config) => {
+        Subject::Destinations(destinations, config) => {
             let result = monitor_health(&destinations, &config).await;
-            Ok(Json(result.map_err(|error| unmonitored(&error))?))
+            Ok(Json(result.map_err(|error| monitoring_problem(&error))?))
         }
     }
 }
 
-fn unmonitored(error: &HealthMonitoringError) -> Problem {
+fn monitoring_problem(error: &HealthMonitoringError) -> Problem {
     let status = match error {
         HealthMonitoringError::BadDestinations { .. } | HealthMonitoringError::BadConfig { .. } => {
             StatusCode::UNPROCESSABLE_ENTITY
@@ -143,57 +151,58 @@ fn unmonitored(error: &HealthMonitoringError) -> Problem {
     Problem::new(status, error.to_string())
 }
 
-/// The alerts of all pools, those that stand first.
+/// Returns the alerts of all pools, active ones first.
 pub(crate) async fn alerts(State(handle): State<Handle>) -> Response {
     let (pools, clock) = (handle.pools().await, handle.clock());
-    let told = |pool| {
-        spec_views::alerts(pool, clock).map(|alert| OfPool { pool: pool.name.to_string(), told: alert })
+    let with_pool = |pool| {
+        spec_views::alerts(pool, clock).map(|alert| WithPool { pool: pool.name.to_string(), item: alert })
     };
-    let mut alerts: Vec<OfPool<Alert>> = pools.iter().flat_map(told).collect();
-    alerts.sort_by_key(|alert| alert.told.cleared_at.is_some());
+    let mut alerts: Vec<WithPool<Alert>> = pools.iter().flat_map(with_pool).collect();
+    alerts.sort_by_key(|alert| alert.item.cleared_at.is_some());
     Json(json!({ "alerts": alerts })).into_response()
 }
 
-/// What could be better about the health of all pools.
+/// Returns the recommendations of all pools.
 pub(crate) async fn recommendations(State(handle): State<Handle>) -> Response {
     let pools = handle.pools().await;
-    let told = |pool| {
-        spec_views::recommendations(pool).map(|found| OfPool { pool: pool.name.to_string(), told: found })
+    let with_pool = |pool| {
+        spec_views::recommendations(pool).map(|found| WithPool { pool: pool.name.to_string(), item: found })
     };
-    let found: Vec<OfPool<Recommendation>> = pools.iter().flat_map(told).collect();
+    let found: Vec<WithPool<Recommendation>> = pools.iter().flat_map(with_pool).collect();
     Json(json!({ "recommendations": found })).into_response()
 }
 
-/// Something of one pool among that of others.
+/// An item with the name of its pool.
 #[derive(Serialize)]
-struct OfPool<T> {
+struct WithPool<T> {
     pool: String,
     #[serde(flatten)]
-    told: T,
+    item: T,
 }
 
-/// Who acknowledges.
+/// Body of an acknowledgement.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Acknowledgement {
+    /// Name of the person or system that acknowledges.
     by: Option<String>,
 }
 
-/// Bytes of a name.
-const NAME: usize = 100;
+/// Maximum bytes of a name.
+const MAX_NAME: usize = 100;
 
-/// Somebody knows of an alert.
+/// Acknowledges an alert.
 pub(crate) async fn acknowledge(
     State(handle): State<Handle>,
     id: Result<Path<String>, PathRejection>,
-    said: Option<Json<Acknowledgement>>,
+    body: Option<Json<Acknowledgement>>,
 ) -> Result<Json<Alert>, Problem> {
     let Path(id) = id.map_err(|error| bad_request(&error))?;
-    let by = said.and_then(|Json(said)| said.by).unwrap_or_else(|| "admin".to_owned());
-    if by.is_empty() || by.len() > NAME || by.contains(char::is_control) {
-        return Err(bad_request(&"`by` is a name of one line, at most 100 bytes"));
+    let by = body.and_then(|Json(body)| body.by).unwrap_or_else(|| "admin".to_owned());
+    if by.is_empty() || by.len() > MAX_NAME || by.contains(char::is_control) {
+        return Err(bad_request(&"`by`: expected one line of 1 to 100 bytes"));
     }
-    let unknown = || Problem::new(StatusCode::NOT_FOUND, format!("there is no alert {id}"));
+    let unknown = || Problem::new(StatusCode::NOT_FOUND, format!("no alert `{id}`"));
     let (pool, number) = id.rsplit_once('.').ok_or_else(unknown)?;
     let number = number.parse().map_err(|_| unknown())?;
     let alert = handle.acknowledge(pool, number, &by).await.ok_or_else(unknown)?;

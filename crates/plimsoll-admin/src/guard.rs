@@ -1,8 +1,7 @@
-//! Which requests are heard: those meant for this machine, and no other site's.
+//! Rejection of requests that a browser sends on behalf of another site.
 //!
-//! The admin plane listens on loopback and asks nobody who they are, so what a browser can be tricked into
-//! sending must be refused: a name that resolves to 127.0.0.1 (DNS rebinding) shows in `Host`, a page of
-//! another site in `Origin` and `Sec-Fetch-Site`.
+//! The admin API listens on loopback without access control. A name that resolves to 127.0.0.1 (DNS rebinding)
+//! is recognized by `Host`, a page of another site by `Origin` and `Sec-Fetch-Site`.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,14 +14,14 @@ use axum::response::{IntoResponse, Response};
 
 use crate::problem::Problem;
 
-/// Bytes of a request body.
+/// Maximum bytes of a request body.
 const MAX_BODY: usize = 1024 * 1024;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Hears a request, or says why not.
+/// Passes a request on, or rejects it with 403 or 413.
 pub(crate) async fn guard(request: Request, next: Next) -> Response {
-    let mut response = match admit(&request) {
-        Ok(()) => pass(request, next).await,
+    let mut response = match check_origin(&request) {
+        Ok(()) => forward(request, next).await,
         Err(detail) => Problem::new(StatusCode::FORBIDDEN, detail).into_response(),
     };
     let headers = response.headers_mut();
@@ -31,48 +30,47 @@ pub(crate) async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
-async fn pass(request: Request, next: Next) -> Response {
+async fn forward(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     match to_bytes(body, MAX_BODY).await {
         Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
-        Err(_) => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB").into_response()
-        }
+        Err(_) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the request body is larger than 1 MiB")
+            .into_response(),
     }
 }
 
-fn admit(request: &Request) -> Result<(), &'static str> {
-    let host = only(request.headers(), &HOST)?.ok_or("a Host header is needed")?;
+fn check_origin(request: &Request) -> Result<(), &'static str> {
+    let host = single_value(request.headers(), &HOST)?.ok_or("expected a Host header, found none")?;
     let authority = request.uri().authority().map_or(host, |authority| authority.as_str());
     if !is_local(host) || !is_local(authority) {
-        return Err(
-            "Host must be localhost or a loopback address: the admin plane answers this machine only",
-        );
+        return Err("Host: expected localhost or a loopback address");
     }
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(());
     }
     let same = |origin: &str| origin.strip_prefix("http://").is_some_and(|o| o.eq_ignore_ascii_case(host));
-    if only(request.headers(), &ORIGIN)?.is_some_and(|origin| !same(origin)) {
-        return Err("requests of other sites are refused (Origin)");
+    if single_value(request.headers(), &ORIGIN)?.is_some_and(|origin| !same(origin)) {
+        return Err("Origin: requests from other sites are not allowed");
     }
-    match only(request.headers(), &SEC_FETCH_SITE)? {
+    match single_value(request.headers(), &SEC_FETCH_SITE)? {
         None | Some("same-origin" | "none") => Ok(()),
-        Some(_) => Err("requests of other sites are refused (Sec-Fetch-Site)"),
+        Some(_) => Err("Sec-Fetch-Site: requests from other sites are not allowed"),
     }
 }
 
-/// The value of a header that may stand there once.
-fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, &'static str> {
+/// Returns the value of a header that may occur once.
+fn single_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, &'static str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => value.to_str().map(Some).map_err(|_| "a header is not ASCII"),
-        (Some(_), Some(_)) => Err("a header stands there twice"),
+        (Some(value), None) => {
+            value.to_str().map(Some).map_err(|_| "Host, Origin and Sec-Fetch-Site: expected ASCII")
+        }
+        (Some(_), Some(_)) => Err("Host, Origin and Sec-Fetch-Site: expected at most one of each"),
     }
 }
 
-/// `localhost` or a loopback address, with or without a port.
+/// Whether `host` is `localhost` or a loopback address, with or without a port.
 fn is_local(host: &str) -> bool {
     let (name, port) = match host.rfind(':') {
         Some(colon) if !host[colon..].contains(']') => (&host[..colon], &host[colon + 1..]),
@@ -93,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_this_machine_are_local() {
+    fn only_loopback_hosts_are_local() {
         for host in
             ["localhost", "LocalHost:9900", "127.0.0.1", "127.0.0.1:1", "127.9.9.9:80", "[::1]", "[::1]:9900"]
         {
@@ -117,20 +115,20 @@ mod tests {
         }
     }
 
-    fn verdict(method: &str, headers: &[(&str, &str)]) -> Result<(), &'static str> {
+    fn check(method: &str, headers: &[(&str, &str)]) -> Result<(), &'static str> {
         let mut request = axum::http::Request::builder().method(method).uri("/v1/config:reload");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        admit(&request.body(Body::empty()).unwrap())
+        check_origin(&request.body(Body::empty()).unwrap())
     }
 
     #[test]
-    fn another_site_may_not_change_anything() {
+    fn requests_from_other_sites_are_rejected() {
         let host = ("host", "127.0.0.1:9900");
-        assert!(verdict("POST", &[host]).is_ok());
-        assert!(verdict("POST", &[host, ("origin", "http://127.0.0.1:9900")]).is_ok());
-        assert!(verdict("POST", &[host, ("sec-fetch-site", "same-origin")]).is_ok());
+        assert!(check("POST", &[host]).is_ok());
+        assert!(check("POST", &[host, ("origin", "http://127.0.0.1:9900")]).is_ok());
+        assert!(check("POST", &[host, ("sec-fetch-site", "same-origin")]).is_ok());
         for (name, value) in [
             ("origin", "https://evil.example"),
             ("origin", "null"),
@@ -140,9 +138,9 @@ mod tests {
             ("sec-fetch-site", "same-site"),
             ("host", "127.0.0.1:9900"),
         ] {
-            assert!(verdict("POST", &[host, (name, value)]).is_err(), "{name}: {value}");
+            assert!(check("POST", &[host, (name, value)]).is_err(), "{name}: {value}");
         }
-        assert!(verdict("GET", &[("host", "rebound.example:9900")]).is_err());
-        assert!(verdict("GET", &[]).is_err());
+        assert!(check("GET", &[("host", "rebound.example:9900")]).is_err());
+        assert!(check("GET", &[]).is_err());
     }
 }

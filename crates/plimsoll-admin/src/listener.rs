@@ -1,4 +1,4 @@
-//! Which connections the admin plane takes: from this machine, so many, none that is silent for ever.
+//! The admin API's listener: loopback only, with a connection limit and an idle timeout.
 
 use std::fmt;
 use std::io;
@@ -13,27 +13,28 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
-/// Connections at once: scrapers and a dashboard in some browsers, with room. More wait in the kernel's queue.
+/// Maximum number of connections: ample for scrapers and dashboards. More wait in the kernel's accept queue.
 const MAX_CONNECTIONS: usize = 256;
-/// A connection on which no byte moves for so long is closed; scrapers ask more often.
-const SILENCE: Duration = Duration::from_secs(60);
-/// Rest after a failed accept.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// Idle timeout of a connection; scrape intervals are shorter.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pause after a failed accept.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Where the admin plane listens.
+/// A bound address of the admin API, made by [`bind`].
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct AdminListener {
     listener: Arc<TcpListener>,
     address: SocketAddr,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-/// Why the admin plane cannot listen.
+/// Why the admin API cannot listen.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum BindError {
-    /// The address can be reached from other machines, and nobody is asked who they are yet.
+    /// The address is not a loopback one; there is no access control yet.
     NotLoopback(SocketAddr),
-    /// The system said no, most often because the address is in use.
+    /// An error of the system, most often because the address is in use.
     System(SocketAddr, io::Error),
 }
 
@@ -42,21 +43,28 @@ impl fmt::Display for BindError {
         match self {
             Self::NotLoopback(address) => write!(
                 f,
-                "admin: {address} can be reached from other machines, and the admin plane has no access \
-                 control yet: use 127.0.0.1 or [::1]"
+                "admin: {address} can be reached from other machines, but the admin API has no access control \
+                 yet; use 127.0.0.1 or [::1]"
             ),
             Self::System(address, error) => write!(f, "admin: cannot listen on {address}: {error}"),
         }
     }
 }
 
-impl std::error::Error for BindError {}
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System(_, error) => Some(error),
+            Self::NotLoopback(_) => None,
+        }
+    }
+}
 
-/// Listens on `address`, which must be a loopback one. Needs a tokio runtime.
+/// Binds the admin API to `address`, which must be a loopback address. Needs a tokio runtime.
 ///
 /// # Errors
-/// [`BindError`].
-pub fn bind(address: SocketAddr) -> Result<Door, BindError> {
+/// [`BindError`] if the address is not a loopback one or cannot be bound.
+pub fn bind(address: SocketAddr) -> Result<AdminListener, BindError> {
     if !address.ip().is_loopback() {
         return Err(BindError::NotLoopback(address));
     }
@@ -67,32 +75,36 @@ pub fn bind(address: SocketAddr) -> Result<Door, BindError> {
         Ok((listener.local_addr()?, listener))
     };
     let (address, listener) = open().map_err(|error| BindError::System(address, error))?;
-    Ok(Door { listener: Arc::new(listener), address, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)) })
+    Ok(AdminListener {
+        listener: Arc::new(listener),
+        address,
+        permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+    })
 }
 
-impl Door {
-    /// Where it really listens, port 0 resolved.
+impl AdminListener {
+    /// Returns the bound address, with port 0 resolved.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-impl axum::serve::Listener for Door {
-    type Io = Guest;
+impl axum::serve::Listener for AdminListener {
+    type Io = AdminConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Guest, SocketAddr) {
+    async fn accept(&mut self) -> (AdminConnection, SocketAddr) {
         loop {
             // The semaphore is never closed.
-            let Ok(place) = self.places.clone().acquire_owned().await else { continue };
+            let Ok(permit) = self.permits.clone().acquire_owned().await else { continue };
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    let silence = Box::pin(sleep(SILENCE));
-                    return (Guest { stream, silence, _place: place }, peer);
+                    let idle = Box::pin(sleep(IDLE_TIMEOUT));
+                    return (AdminConnection { stream, idle, _permit: permit }, peer);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the admin plane cannot accept; trying again");
-                    sleep(ACCEPT_REST).await;
+                    tracing::debug!(%error, "the admin API cannot accept a connection; retrying");
+                    sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
@@ -103,41 +115,41 @@ impl axum::serve::Listener for Door {
     }
 }
 
-/// One connection, with its place.
+/// A connection to the admin API; it is closed when idle too long.
 #[derive(Debug)]
-pub struct Guest {
+pub struct AdminConnection {
     stream: TcpStream,
-    silence: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    idle: Pin<Box<Sleep>>,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Guest {
-    /// Bytes moved, or have not for too long.
-    fn heard<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+impl AdminConnection {
+    /// Restarts the idle timeout after progress, or fails once it has elapsed.
+    fn check_idle<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.silence.as_mut().set(sleep(SILENCE));
+            self.idle.as_mut().set(sleep(IDLE_TIMEOUT));
             return polled;
         }
-        ready!(self.silence.as_mut().poll(cx));
+        ready!(self.idle.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Guest {
+impl AsyncRead for AdminConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.heard(cx, polled)
+        self.check_idle(cx, polled)
     }
 }
 
-impl AsyncWrite for Guest {
+impl AsyncWrite for AdminConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.heard(cx, polled)
+        self.check_idle(cx, polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

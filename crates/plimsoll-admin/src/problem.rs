@@ -1,4 +1,4 @@
-//! How the API says no: problem details (RFC 9457).
+//! Error responses of the API: problem documents (RFC 9457).
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
 
-/// An answer that says no, and why.
+/// An error response.
 #[derive(Debug, Serialize)]
 pub(crate) struct Problem {
     #[serde(rename = "type")]
@@ -14,17 +14,19 @@ pub(crate) struct Problem {
     title: &'static str,
     status: u16,
     detail: String,
-    /// What is wrong with a configuration, as `plimsoll check -o json` tells it.
+    /// Problems of a configuration, in the format of `plimsoll check -o json`.
     #[serde(skip_serializing_if = "Option::is_none")]
     problems: Option<Value>,
 }
 
 impl Problem {
+    /// Creates a problem without a type of its own (RFC 9457 section 4.2.1).
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
         Self { kind: "about:blank", title, status: status.as_u16(), detail: detail.into(), problems: None }
     }
 
+    /// Adds the problems of a configuration.
     pub(crate) fn with_problems(self, problems: &impl Serialize) -> Self {
         Self { problems: serde_json::to_value(problems).ok(), ..self }
     }

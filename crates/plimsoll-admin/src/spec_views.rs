@@ -1,12 +1,11 @@
-//! How a running pool is told in the words of the seed's functions.
+//! A running pool in the types of the specification's functions.
 //!
-//! Moments are milliseconds since 1970 (UTC), spans are milliseconds, shares run from 0 to 1. What was not
-//! observed yet is null.
+//! Times are milliseconds since 1970 (UTC), durations milliseconds, shares 0 to 1. A value that was not observed
+//! yet is null.
 
 use std::time::Duration;
 
 use plimsoll_core::stats::{BUCKETS_MS, Counts};
-
 use plimsoll_functions::monitor::errors;
 use plimsoll_functions::{
     Alert, Destination, DestinationHealth, DestinationPerformance, DestinationShare, HealthMonitoringResult,
@@ -14,15 +13,17 @@ use plimsoll_functions::{
 };
 use plimsoll_proxy::{Clock, DestinationView, PoolView};
 
+/// Converts a duration to milliseconds.
 pub(crate) fn millis(span: Duration) -> f64 {
     span.as_nanos() as f64 / 1e6
 }
 
+/// Converts a weight from 256ths.
 pub(crate) fn weight(in_256ths: u32) -> f64 {
     f64::from(in_256ths) / 256.0
 }
 
-/// How many may be counted on.
+/// Returns the health of a pool.
 pub(crate) fn health_status(pool: &PoolView, clock: Clock) -> HealthStatus {
     HealthStatus {
         state: HealthState::of_word(pool.state()),
@@ -32,7 +33,7 @@ pub(crate) fn health_status(pool: &PoolView, clock: Clock) -> HealthStatus {
     }
 }
 
-/// Who was chosen how often since the start, and should be now.
+/// Returns the traffic shares since the start and the intended ones.
 pub(crate) fn load_distribution(pool: &PoolView) -> LoadDistribution {
     let share = |d: &DestinationView| DestinationShare {
         id: d.name.to_string(),
@@ -48,7 +49,7 @@ pub(crate) fn load_distribution(pool: &PoolView) -> LoadDistribution {
     }
 }
 
-/// A destination of a pool as the functions know one.
+/// Returns a destination in the type of the functions.
 pub(crate) fn destination(d: &DestinationView) -> Destination {
     Destination {
         id: d.name.to_string(),
@@ -61,7 +62,7 @@ pub(crate) fn destination(d: &DestinationView) -> Destination {
     }
 }
 
-/// How the pool's destinations are, with alerts and advice.
+/// Returns the health of a pool's destinations, with alerts and recommendations.
 pub(crate) fn health(pool: &PoolView, clock: Clock) -> HealthMonitoringResult {
     let health = |d: &DestinationView| {
         let report = d.report.as_ref()?;
@@ -77,17 +78,17 @@ pub(crate) fn health(pool: &PoolView, clock: Clock) -> HealthMonitoringResult {
     }
 }
 
-/// Its alerts: those that stand first.
+/// Returns the alerts of a pool, active ones first.
 pub(crate) fn alerts(pool: &PoolView, clock: Clock) -> impl Iterator<Item = Alert> {
     pool.watch.alerts.iter().map(move |alert| Alert::of(&pool.name, alert, clock))
 }
 
-/// What could be better about its health.
+/// Returns the recommendations for a pool.
 pub(crate) fn recommendations(pool: &PoolView) -> impl Iterator<Item = Recommendation> {
     pool.watch.advice.iter().map(Recommendation::from)
 }
 
-/// What was counted since the start of the process.
+/// Returns the performance of a pool since the start of the process.
 pub(crate) fn performance(pool: &PoolView, clock: Clock) -> PerformanceMetrics {
     let window = clock.now().since(plimsoll_core::Tick::ZERO);
     let mut all = Counts::default();
@@ -128,7 +129,7 @@ fn add(to: &mut Counts, from: &Counts) {
     to.buckets.iter_mut().zip(from.buckets).for_each(|(to, from)| *to += from);
 }
 
-/// What counters since the start add up to.
+/// Metrics derived from counters and the time they cover.
 struct Sample<'c>(&'c Counts, Duration);
 
 impl Sample<'_> {
@@ -148,7 +149,7 @@ impl Sample<'_> {
         (self.all() > 0 && !self.1.is_zero()).then(|| self.all() as f64 / self.1.as_secs_f64())
     }
 
-    /// Failures, and answers of 5xx: counters do not tell 501 and 505 from the others.
+    /// Share of failures and 5xx responses. The counters do not separate 501 and 505 from other 5xx.
     fn error_rate(&self) -> Option<f64> {
         self.share(self.0.failed() + self.0.classes[5])
     }
@@ -164,16 +165,15 @@ impl Sample<'_> {
     }
 }
 
-/// The value so many are below, between the bounds of its bucket in proportion; of the last, open bucket its
-/// lower bound.
+/// Returns a quantile in milliseconds, interpolated within its bucket; the lower bound for the unbounded last one.
 fn quantile(buckets: &[u64], share: f64) -> f64 {
-    let wanted = buckets.iter().sum::<u64>() as f64 * share;
+    let rank = buckets.iter().sum::<u64>() as f64 * share;
     let mut below = 0.0;
     for (at, &count) in buckets.iter().enumerate() {
         let from = if at == 0 { 0.0 } else { BUCKETS_MS[at - 1] as f64 };
         let Some(&to) = BUCKETS_MS.get(at) else { return from };
-        if count > 0 && below + count as f64 >= wanted {
-            return from + (to as f64 - from) * (wanted - below) / count as f64;
+        if count > 0 && below + count as f64 >= rank {
+            return from + (to as f64 - from) * (rank - below) / count as f64;
         }
         below += count as f64;
     }
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_lies_within_its_bucket() {
+    fn quantiles_are_interpolated_within_a_bucket() {
         let mut buckets = vec![0; BUCKETS_MS.len() + 1];
         (buckets[0], buckets[1]) = (50, 50);
         assert_eq!((quantile(&buckets, 0.5), quantile(&buckets, 0.9)), (5.0, 9.0));

@@ -1,7 +1,7 @@
-//! How the API shows a running proxy: the contract's types as JSON.
+//! JSON views of a running proxy.
 //!
-//! Moments are milliseconds since 1970 (UTC), spans are milliseconds, shares run from 0 to 1. What was not
-//! observed yet is null.
+//! Times are milliseconds since 1970 (UTC), durations milliseconds, shares 0 to 1. A value that was not observed
+//! yet is null.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::spec_views::{health_status, load_distribution, millis, weight};
 
-/// One pool, whole.
+/// A pool with its destinations.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Pool {
@@ -29,27 +29,27 @@ pub(crate) struct Pool {
     destinations: Vec<Destination>,
 }
 
-/// How many there are now, and how many there may be; null = no limit.
+/// Current value and limit; a null limit is none.
 #[derive(Debug, Serialize)]
-struct Use {
+struct Usage {
     now: u32,
     limit: Option<u32>,
 }
 
-/// What a pool has at once and may have.
+/// Usage of a pool's limits.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Limits {
-    requests: Use,
-    connections: Use,
-    /// Messages that wait for a place; their limit is null where nothing makes them wait.
-    pending: Use,
-    retries: Use,
-    /// A message waits for so long at most.
+    requests: Usage,
+    connections: Usage,
+    /// Queued requests; the limit is null if no other limit can make them wait.
+    pending: Usage,
+    retries: Usage,
+    /// Maximum time in the queue.
     wait_ms: f64,
 }
 
-impl From<LimitView> for Use {
+impl From<LimitView> for Usage {
     fn from(LimitView { current, max }: LimitView) -> Self {
         Self { now: current, limit: max }
     }
@@ -67,7 +67,7 @@ impl From<&LimitsView> for Limits {
     }
 }
 
-/// One destination, whole: the contract's `DestinationHealth` and what else is known.
+/// A destination: the specification's `DestinationHealth` with load, limits and counts.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Destination {
@@ -77,35 +77,35 @@ pub(crate) struct Destination {
     effective_weight: f64,
     priority: u8,
     status: &'static str,
-    /// Why it stands so, in a sentence; null for one that has served since it joined.
+    /// Reason of the status, as a sentence; null if it has served since it was added.
     reason: Option<String>,
     since: u64,
-    /// An ejected destination is tried again then.
+    /// End of an ejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     ejected_until: Option<u64>,
-    /// See [`DestinationHealth::score`].
+    /// Health score, see [`DestinationHealth::score`].
     score: Option<f64>,
-    /// The signals that the status follows from.
+    /// The three signals the status follows from.
     signals: Option<Signals>,
     consecutive_failures: u32,
     consecutive_successes: u32,
     last_check: Option<LastCheck>,
     in_flight: u32,
-    /// What it says of its own load, if it said so lately.
+    /// Reported load; null without a recent report.
     load: Option<Load>,
     limits: DestinationLimits,
     counts: Counts,
 }
 
-/// What a destination says of its load.
+/// Load reported by a destination.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Load {
-    /// From 0, idle, to 1, full.
+    /// Load score, from 0 (idle) to 1 (fully loaded).
     score: Option<f32>,
-    /// Its last word is so old.
+    /// Age of the last report.
     age_ms: Option<f64>,
-    /// What each metric shows.
+    /// Reported metrics by name.
     gauges: BTreeMap<&'static str, f32>,
 }
 
@@ -118,19 +118,19 @@ impl Load {
     }
 }
 
-/// The three signals a status follows from.
+/// Signals of operator, health checks and traffic.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Signals {
-    /// `ready`, `drain` or `maintenance`.
+    /// Operator: `ready`, `drain` or `maintenance`.
     operator: &'static str,
-    /// `up`, `down`, or `unknown` before the first check and without checks.
+    /// Health checks: `up`, `down`, or `unknown` before the first check and without checks.
     health_checks: &'static str,
-    /// `clear`, `ejected` or `on_trial`.
+    /// Traffic: `clear`, `ejected` or `on_trial`.
     traffic: &'static str,
-    /// How often traffic set it aside while its checks passed.
+    /// Number of ejections while health checks passed.
     passed_in_vain: u64,
-    /// How often checks took it out while its messages went well.
+    /// Number of times health checks took it out of service while its messages succeeded.
     failed_in_vain: u64,
 }
 
@@ -146,26 +146,26 @@ impl Signals {
     }
 }
 
-/// What a destination has at once and may have.
+/// Usage of a destination's limits.
 #[derive(Debug, Serialize)]
 struct DestinationLimits {
-    requests: Use,
-    connections: Use,
+    requests: Usage,
+    connections: Usage,
 }
 
-/// Counts since the start.
+/// Counts since the start of the process.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Counts {
-    /// Messages it was chosen for.
+    /// Messages assigned to the destination.
     requests: u64,
-    /// Answers by class of status.
+    /// Responses by status class.
     answers: BTreeMap<&'static str, u64>,
     /// Failures by reason.
     errors: BTreeMap<&'static str, u64>,
-    /// To the first byte of its answers, on average.
+    /// Mean time to the first byte of a response.
     mean_response_ms: Option<f64>,
-    /// Bad outcomes of real traffic in a row.
+    /// Consecutive failures of messages.
     failures_in_a_row: u32,
     ejections: u32,
     transitions: u64,
@@ -218,10 +218,13 @@ impl Destination {
 
 impl Counts {
     fn new(d: &DestinationView) -> Self {
-        let told = |count: &u64| *count > 0;
-        let answers = CLASSES.into_iter().zip(d.counts.classes).filter(|(_, n)| told(n));
-        let errors =
-            Failure::ALL.map(Failure::as_str).into_iter().zip(d.counts.failures).filter(|(_, n)| told(n));
+        let is_counted = |count: &u64| *count > 0;
+        let answers = CLASSES.into_iter().zip(d.counts.classes).filter(|(_, n)| is_counted(n));
+        let errors = Failure::ALL
+            .map(Failure::as_str)
+            .into_iter()
+            .zip(d.counts.failures)
+            .filter(|(_, n)| is_counted(n));
         Self {
             requests: d.counts.started,
             answers: answers.collect(),
@@ -241,9 +244,9 @@ impl Counts {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Server {
     version: &'static str,
-    /// `running` or `draining`.
+    /// State: `running` or `draining`.
     state: &'static str,
-    /// Of its pools the worst: `healthy`, `degraded` or `down`.
+    /// Worst state of all pools: `healthy`, `degraded` or `down`.
     health: &'static str,
     started_at: u64,
     uptime_ms: u64,
@@ -257,7 +260,7 @@ pub(crate) struct Server {
 struct Listener {
     name: String,
     protocol: &'static str,
-    /// Where it really listens, port 0 resolved.
+    /// Bound addresses, with port 0 resolved.
     addresses: Vec<String>,
     connections: u64,
     connections_total: u64,
@@ -272,10 +275,10 @@ struct Reloads {
     last_success_at: u64,
 }
 
-/// The worst state of all pools.
+/// Returns the worst state of all pools.
 fn worst<'p>(pools: impl Iterator<Item = &'p PoolView>) -> &'static str {
     let order = ["healthy", "degraded", "down"];
-    let rank = |state| order.iter().position(|word| *word == state).unwrap_or(0);
+    let rank = |state| order.iter().position(|name| *name == state).unwrap_or(0);
     order[pools.map(|pool| rank(pool.state())).max().unwrap_or(0)]
 }
 
@@ -308,7 +311,7 @@ impl Server {
     }
 }
 
-/// What would become of a request.
+/// The explanation of a request.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Explanation {
@@ -318,12 +321,12 @@ pub(crate) struct Explanation {
     algorithm: Option<&'static str>,
     stages: Vec<Stage>,
     candidates: Vec<Candidate>,
-    /// What decided: `trial`, `key`, `lone` or `algorithm`.
+    /// Stage that decided: `trial`, `key`, `lone` or `algorithm`.
     decided_by: Option<&'static str>,
     winner: Option<String>,
-    /// Who would be tried next.
+    /// Destinations that would be tried next, in order.
     next: Vec<String>,
-    /// What the balancer would answer itself.
+    /// Local reply the request would get instead.
     refused: Option<Refused>,
 }
 
@@ -345,7 +348,9 @@ struct Candidate {
     because: Option<String>,
     in_flight: u32,
     load: f64,
-    chance: f64,
+    /// Share of its messages it gets during slow start; 1 otherwise.
+    slow_start: f64,
+    /// Score the algorithm compares; the lowest wins.
     score: Option<f64>,
 }
 
@@ -357,7 +362,7 @@ struct Refused {
 }
 
 impl Explanation {
-    pub(crate) fn new(told: &Explained) -> Self {
+    pub(crate) fn new(explained: &Explained) -> Self {
         let candidate = |c: &CandidateView| Candidate {
             id: c.name.to_string(),
             address: c.address.clone(),
@@ -368,22 +373,22 @@ impl Explanation {
             because: c.because.clone(),
             in_flight: c.in_flight,
             load: c.load,
-            chance: c.chance,
+            slow_start: c.chance,
             score: c.score,
         };
-        let mut order = told.order.iter().map(ToString::to_string);
+        let mut order = explained.order.iter().map(ToString::to_string);
         let stage = |(stage, outcome): &(&'static str, String)| Stage { stage, outcome: outcome.clone() };
         Self {
-            listener: told.listener.to_string(),
-            route: told.route.as_ref().map(ToString::to_string),
-            pool: told.pool.as_ref().map(ToString::to_string),
-            algorithm: told.algorithm,
-            stages: told.stages.iter().map(stage).collect(),
-            candidates: told.candidates.iter().map(candidate).collect(),
-            decided_by: told.decided,
+            listener: explained.listener.to_string(),
+            route: explained.route.as_ref().map(ToString::to_string),
+            pool: explained.pool.as_ref().map(ToString::to_string),
+            algorithm: explained.algorithm,
+            stages: explained.stages.iter().map(stage).collect(),
+            candidates: explained.candidates.iter().map(candidate).collect(),
+            decided_by: explained.decided,
             winner: order.next(),
             next: order.collect(),
-            refused: told.refused.map(|(status, reason, detail)| Refused { status, reason, detail }),
+            refused: explained.refused.map(|(status, reason, detail)| Refused { status, reason, detail }),
         }
     }
 }

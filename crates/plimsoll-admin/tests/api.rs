@@ -1,29 +1,29 @@
-//! What the admin plane answers, asked over real sockets beside a real proxy.
+//! The admin API over real sockets, beside a real proxy.
 
-mod world;
+mod test_proxy;
 
 use serde_json::Value;
-use world::{Reply, World};
+use test_proxy::{Response, TestProxy};
 
-fn problem(reply: &Reply, status: u16) -> Value {
-    assert_eq!(reply.status, status, "{reply:?}");
-    assert_eq!(reply.header("content-type"), Some("application/problem+json"));
-    let body: Value = reply.json();
+fn problem(response: &Response, status: u16) -> Value {
+    assert_eq!(response.status, status, "{response:?}");
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
+    let body: Value = response.json();
     assert_eq!(body["status"], status);
     assert_eq!(body["type"], "about:blank");
     body
 }
 
 #[tokio::test]
-async fn pools_and_the_server_are_told_in_the_words_of_the_contract() {
-    let world = World::start().await;
+async fn pools_and_server_have_the_specified_fields() {
+    let proxy = TestProxy::start().await;
     for _ in 0..6 {
-        assert_eq!(world.through("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await.status, 200);
+        assert_eq!(proxy.send("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await.status, 200);
     }
-    let reply = world.get("/v1/pools").await;
-    assert_eq!(reply.header("content-type"), Some("application/json"));
-    assert_eq!(reply.header("cache-control"), Some("no-store"));
-    let pools: Value = reply.json();
+    let response = proxy.get("/v1/pools").await;
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    let pools: Value = response.json();
     let pool = &pools["pools"][0];
     assert_eq!((&pool["name"], &pool["algorithm"]), (&"default".into(), &"round_robin".into()));
     assert_eq!(pool["healthStatus"]["total"], 2);
@@ -35,24 +35,24 @@ async fn pools_and_the_server_are_told_in_the_words_of_the_contract() {
         assert_eq!((&share["weight"], &share["effectiveWeight"]), (&1.into(), &1.0.into()));
         assert_eq!(share["inFlight"], 0);
     }
-    assert_eq!(world.get("/v1/pools/default").await.json()["name"], "default");
-    let d = world.get("/v1/pools/default/destinations/b%22%5C%2F%C3%A9").await.json();
+    assert_eq!(proxy.get("/v1/pools/default").await.json()["name"], "default");
+    let d = proxy.get("/v1/pools/default/destinations/b%22%5C%2F%C3%A9").await.json();
     assert_eq!((&d["status"], &d["counts"]["requests"]), (&"serving".into(), &3.into()));
     assert_eq!(d["reason"], Value::Null);
-    assert_ne!(d["score"], 0.0, "its checks pass, if any was made");
+    assert_ne!(d["score"], 0.0, "its checks pass, if there was one");
     assert_eq!(d["counts"]["answers"]["2xx"], 3);
     assert!(d["counts"]["meanResponseMs"].as_f64().unwrap() > 0.0);
-    let server = world.get("/v1/server").await.json();
+    let server = proxy.get("/v1/server").await.json();
     assert_eq!((&server["state"], &server["workers"]), (&"running".into(), &1.into()));
-    assert_eq!(server["listeners"][0]["addresses"][0], world.listens.to_string());
+    assert_eq!(server["listeners"][0]["addresses"][0], proxy.address.to_string());
     assert_eq!(server["listeners"][0]["connectionsTotal"], 6);
     assert_eq!(server["version"], env!("CARGO_PKG_VERSION"));
 }
 
 #[tokio::test]
-async fn a_check_that_passed_is_told_with_its_time() {
-    let world = World::start().await;
-    let check = world.until("/v1/pools/default/destinations/a", |d| !d["lastCheck"].is_null()).await;
+async fn passed_check_has_its_latency() {
+    let proxy = TestProxy::start().await;
+    let check = proxy.poll_until("/v1/pools/default/destinations/a", |d| !d["lastCheck"].is_null()).await;
     let check = &check["lastCheck"];
     assert_eq!((&check["ok"], &check["detail"]), (&true.into(), &"".into()));
     assert!(check["latencyMs"].as_f64().unwrap() > 0.0);
@@ -61,84 +61,84 @@ async fn a_check_that_passed_is_told_with_its_time() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_or_not_allowed_is_a_problem_with_its_reason() {
-    let world = World::start().await;
-    problem(&world.get("/nothing").await, 404);
-    let body = problem(&world.get("/v1/pools/defautl").await, 404);
-    assert!(body["detail"].as_str().unwrap().contains("known are: default"), "{body}");
-    problem(&world.get("/v1/pools/default/destinations/c").await, 404);
-    problem(&world.get("/v1/pools/%ff").await, 400);
-    problem(&world.get("/metrics?metrics=a&metrics=b").await, 400);
-    let wrong = world.get("/v1/config:reload").await;
+async fn unknown_paths_and_forbidden_requests_are_problems() {
+    let proxy = TestProxy::start().await;
+    problem(&proxy.get("/nothing").await, 404);
+    let body = problem(&proxy.get("/v1/pools/defautl").await, 404);
+    assert!(body["detail"].as_str().unwrap().contains("expected one of: default"), "{body}");
+    problem(&proxy.get("/v1/pools/default/destinations/c").await, 404);
+    problem(&proxy.get("/v1/pools/%ff").await, 400);
+    problem(&proxy.get("/metrics?metrics=a&metrics=b").await, 400);
+    let wrong = proxy.get("/v1/config:reload").await;
     problem(&wrong, 405);
     assert_eq!(wrong.header("allow"), Some("POST"));
-    problem(&world.ask("POST", "/v1/pools", "", "").await, 405);
-    problem(&world.ask("GET", "/v1/pools", "Host: rebound.example\r\n", "").await, 403);
-    problem(&world.ask("POST", "/v1/config:reload", "Origin: https://evil.example\r\n", "").await, 403);
-    problem(&world.ask("POST", "/v1/config:reload", "Sec-Fetch-Site: cross-site\r\n", "").await, 403);
+    problem(&proxy.request("POST", "/v1/pools", "", "").await, 405);
+    problem(&proxy.request("GET", "/v1/pools", "Host: rebound.example\r\n", "").await, 403);
+    problem(&proxy.request("POST", "/v1/config:reload", "Origin: https://evil.example\r\n", "").await, 403);
+    problem(&proxy.request("POST", "/v1/config:reload", "Sec-Fetch-Site: cross-site\r\n", "").await, 403);
     let large = format!("Content-Length: {}\r\n", 1024 * 1024 + 1);
-    problem(&world.ask("POST", "/v1/config:reload", &large, &"x".repeat(1024 * 1024 + 1)).await, 413);
-    assert_eq!(world.get("/v1/server").await.json()["reloads"]["succeeded"], 0);
+    problem(&proxy.request("POST", "/v1/config:reload", &large, &"x".repeat(1024 * 1024 + 1)).await, 413);
+    assert_eq!(proxy.get("/v1/server").await.json()["reloads"]["succeeded"], 0);
 }
 
 #[tokio::test]
-async fn a_reload_is_applied_or_refused_with_every_problem() {
-    let world = World::start().await;
-    world.offer(&world.config().replace("round_robin", "p2c"));
-    let reply = world.ask("POST", "/v1/config:reload", "", "").await;
-    assert_eq!(reply.status, 200);
-    assert_eq!(reply.json()["applied"], true);
-    world.until("/v1/pools/default", |pool| pool["algorithm"] == "p2c").await;
-    world.offer("listen: 127.0.0.1:0\ndestinations: []\nlaod_balancer: {}\n");
-    let body = problem(&world.ask("POST", "/v1/config:reload", "", "").await, 422);
+async fn reload_is_applied_or_rejected_with_all_problems() {
+    let proxy = TestProxy::start().await;
+    proxy.set_config(&proxy.config().replace("round_robin", "p2c"));
+    let response = proxy.request("POST", "/v1/config:reload", "", "").await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.json()["applied"], true);
+    proxy.poll_until("/v1/pools/default", |pool| pool["algorithm"] == "p2c").await;
+    proxy.set_config("listen: 127.0.0.1:0\ndestinations: []\nlaod_balancer: {}\n");
+    let body = problem(&proxy.request("POST", "/v1/config:reload", "", "").await, 422);
     assert!(body["problems"].as_array().unwrap().len() > 1, "{body}");
     assert!(body["problems"][0]["line"].is_number() && body["problems"][0]["code"].is_string());
     assert!(body["detail"].as_str().unwrap().contains("laod_balancer"));
-    let reloads = &world.get("/v1/server").await.json()["reloads"];
+    let reloads = &proxy.get("/v1/server").await.json()["reloads"];
     assert_eq!((&reloads["succeeded"], &reloads["failed"]), (&1.into(), &1.into()));
     assert_eq!(reloads["lastSucceeded"], false);
 }
 
 #[tokio::test]
-async fn readiness_ends_with_the_drain_and_health_does_not() {
-    let world = World::start().await;
-    assert_eq!(world.get("/healthz").await.status, 200);
-    assert_eq!(world.get("/readyz").await.status, 200);
-    world.handle.drain();
-    assert_eq!(world.get("/healthz").await.status, 200);
-    assert_eq!(world.get("/readyz").await.status, 503);
-    assert_eq!(world.get("/v1/server").await.json()["state"], "draining");
-    problem(&world.ask("POST", "/v1/config:reload", "", "").await, 409);
+async fn draining_ends_readiness_but_not_liveness() {
+    let proxy = TestProxy::start().await;
+    assert_eq!(proxy.get("/healthz").await.status, 200);
+    assert_eq!(proxy.get("/readyz").await.status, 200);
+    proxy.handle.drain();
+    assert_eq!(proxy.get("/healthz").await.status, 200);
+    assert_eq!(proxy.get("/readyz").await.status, 503);
+    assert_eq!(proxy.get("/v1/server").await.json()["state"], "draining");
+    problem(&proxy.request("POST", "/v1/config:reload", "", "").await, 409);
 }
 
 #[tokio::test]
-async fn other_machines_are_not_listened_to() {
-    let refused = plimsoll_admin::bind("0.0.0.0:0".parse().unwrap()).unwrap_err().to_string();
-    assert!(refused.contains("other machines"), "{refused}");
-    let door = plimsoll_admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let refused = plimsoll_admin::bind(door.address()).unwrap_err().to_string();
-    assert!(refused.contains("in use"), "{refused}");
+async fn only_loopback_addresses_are_bound() {
+    let error = plimsoll_admin::bind("0.0.0.0:0".parse().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("other machines"), "{error}");
+    let listener = plimsoll_admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let error = plimsoll_admin::bind(listener.address()).unwrap_err().to_string();
+    assert!(error.contains("in use"), "{error}");
 }
 
 #[tokio::test]
-async fn a_destination_that_reports_too_much_load_is_set_aside_until_it_has_less() {
-    let world = World::start().await;
-    let text = world.config();
-    world.offer(&text.replace("algorithm: round_robin,", "algorithm: round_robin, overload: true,"));
-    assert_eq!(world.ask("POST", "/v1/config:reload", "", "").await.status, 200);
+async fn destination_with_excessive_reported_load_is_overloaded_until_it_recovers() {
+    let proxy = TestProxy::start().await;
+    let text = proxy.config();
+    proxy.set_config(&text.replace("algorithm: round_robin,", "algorithm: round_robin, overload: true,"));
+    assert_eq!(proxy.request("POST", "/v1/config:reload", "", "").await.status, 200);
     let report = async |path: &str, body: &str| {
         let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-        world.ask("POST", path, &head, body).await
+        proxy.request("POST", path, &head, body).await
     };
     let load = "/v1/pools/default/destinations/a/load";
     assert_eq!(report(load, r#"{"cpu": 0.95, "memory": 0.25, "queue": 3, "fans": 4}"#).await.status, 204);
-    let told = world.until("/v1/pools/default/destinations/a", |d| d["status"] == "overloaded").await;
-    assert_eq!(told["reason"], "reported load is 95 %");
+    let body = proxy.poll_until("/v1/pools/default/destinations/a", |d| d["status"] == "overloaded").await;
+    assert_eq!(body["reason"], "reported load is 95 %");
     assert_eq!(
-        (&told["load"]["gauges"]["queue"], &told["load"]["gauges"]["memory"]),
+        (&body["load"]["gauges"]["queue"], &body["load"]["gauges"]["memory"]),
         (&3.0.into(), &0.25.into())
     );
-    let metrics = world.get("/metrics?metrics=plimsoll_destination_").await.body;
+    let metrics = proxy.get("/metrics?metrics=plimsoll_destination_").await.body;
     for line in [
         r#"plimsoll_destination_load_score{pool="default",destination="a"} 0.95"#,
         r#"plimsoll_destination_resource_usage_ratio{pool="default",destination="a",resource="memory"} 0.25"#,
@@ -147,49 +147,49 @@ async fn a_destination_that_reports_too_much_load_is_set_aside_until_it_has_less
         assert!(metrics.contains(line), "{line} in\n{metrics}");
     }
     for _ in 0..4 {
-        assert_eq!(world.through("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await.status, 200);
+        assert_eq!(proxy.send("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await.status, 200);
     }
-    let d = world.get("/v1/pools/default/destinations/a").await.json();
+    let d = proxy.get("/v1/pools/default/destinations/a").await.json();
     assert_eq!((&d["counts"]["requests"], &d["counts"]["checksFailed"]), (&0.into(), &0.into()));
     assert_eq!(report(load, r#"{"cpu": 0.5}"#).await.status, 204);
-    world.until("/v1/pools/default/destinations/a", |d| d["status"] == "serving").await;
-    let wrong = |text: &str, reply: &Reply, status| {
-        let told = problem(reply, status)["detail"].to_string();
-        assert!(told.contains(text), "{told}");
+    proxy.poll_until("/v1/pools/default/destinations/a", |d| d["status"] == "serving").await;
+    let wrong = |text: &str, response: &Response, status| {
+        let body = problem(response, status)["detail"].to_string();
+        assert!(body.contains(text), "{body}");
     };
-    wrong("cpu is no load", &report(load, r#"{"cpu": -1}"#).await, 422);
-    wrong("known are: cpu", &report(load, r#"{"fans": 4}"#).await, 422);
+    wrong("`cpu`: expected a number", &report(load, r#"{"cpu": -1}"#).await, 422);
+    wrong("expected at least one of cpu", &report(load, r#"{"fans": 4}"#).await, 422);
     wrong("has no destination", &report("/v1/pools/default/destinations/c/load", r#"{"cpu": 1}"#).await, 404);
     wrong("no pool", &report("/v1/pools/x/destinations/c/load", r#"{"cpu": 1}"#).await, 404);
     problem(&report(load, r#"{"cpu": "high"}"#).await, 400);
-    problem(&world.get(load).await, 405);
+    problem(&proxy.get(load).await, 405);
 }
 
 #[tokio::test]
-async fn a_request_is_explained_and_not_sent() {
-    let world = World::start().await;
-    let explain = async |question: Value| {
-        let body = question.to_string();
+async fn request_is_explained_without_being_sent() {
+    let proxy = TestProxy::start().await;
+    let explain = async |request: Value| {
+        let body = request.to_string();
         let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-        world.ask("POST", "/v1/explain", &head, &body).await
+        proxy.request("POST", "/v1/explain", &head, &body).await
     };
-    let url = format!("http://{}/x?y=1", world.listens);
-    let told = explain(serde_json::json!({"method": "GET", "url": url, "headers": ["x-a: 1"]})).await;
-    assert_eq!(told.status, 200, "{told:?}");
-    let told = told.json();
-    assert_eq!((&told["pool"], &told["algorithm"]), (&"default".into(), &"round_robin".into()));
-    assert_eq!((&told["winner"], &told["next"][0]), (&"a".into(), &"b\"\\/é".into()));
-    assert_eq!((&told["decidedBy"], &told["refused"]), (&"algorithm".into(), &Value::Null));
+    let url = format!("http://{}/x?y=1", proxy.address);
+    let body = explain(serde_json::json!({"method": "GET", "url": url, "headers": ["x-a: 1"]})).await;
+    assert_eq!(body.status, 200, "{body:?}");
+    let body = body.json();
+    assert_eq!((&body["pool"], &body["algorithm"]), (&"default".into(), &"round_robin".into()));
+    assert_eq!((&body["winner"], &body["next"][0]), (&"a".into(), &"b\"\\/é".into()));
+    assert_eq!((&body["decidedBy"], &body["refused"]), (&"algorithm".into(), &Value::Null));
     let stages: Vec<&str> =
-        told["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap()).collect();
+        body["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap()).collect();
     assert_eq!(
         stages,
         ["route", "admission", "health", "load assessment", "algorithm", "assignment", "failover"]
     );
-    assert_eq!(told["candidates"].as_array().unwrap().len(), 2);
+    assert_eq!(body["candidates"].as_array().unwrap().len(), 2);
     let again = explain(serde_json::json!({"url": url})).await.json();
-    assert_eq!(again["winner"], "a", "telling takes nobody's turn");
-    let pools = world.get("/v1/pools").await.json();
+    assert_eq!(again["winner"], "a", "explaining does not advance the rotation");
+    let pools = proxy.get("/v1/pools").await.json();
     assert_eq!(pools["pools"][0]["destinations"][0]["counts"]["requests"], 0);
     let refused = explain(serde_json::json!({"method": "CONNECT", "url": url})).await.json();
     assert_eq!((&refused["refused"]["status"], &refused["winner"]), (&405.into(), &Value::Null));
@@ -199,7 +199,7 @@ async fn a_request_is_explained_and_not_sent() {
         serde_json::json!({"url": url, "headers": ["no colon"]}),
         serde_json::json!({"url": url, "headers": ["a: b\r\nc: d"]}),
         serde_json::json!({"url": url, "form": "127.0.0.1"}),
-        serde_json::json!({"url": url, "from": "nobody"}),
+        serde_json::json!({"url": url, "from": "unknown"}),
     ] {
         problem(&explain(wrong).await, 400);
     }

@@ -1,12 +1,12 @@
-//! The text of /metrics is read as strictly as the format is written.
+//! /metrics parsed strictly by its format.
 
-mod world;
+mod test_proxy;
 
 use std::collections::{BTreeMap, HashSet};
 
-use world::World;
+use test_proxy::TestProxy;
 
-/// A sample: its name, its labels sorted, its value.
+/// Name, sorted labels and value of a sample.
 type Sample = (String, BTreeMap<String, String>, f64);
 
 #[derive(Default)]
@@ -23,8 +23,8 @@ fn valid_name(name: &str) -> bool {
             .all(|(at, b)| b.is_ascii_lowercase() || b == b'_' || (at > 0 && b.is_ascii_digit()))
 }
 
-/// Labels up to the closing brace; escapes resolved. Answers what follows.
-fn labels(mut rest: &str) -> (BTreeMap<String, String>, &str) {
+/// Parses labels up to the closing brace, with escapes resolved; returns the rest as well.
+fn parse_labels(mut rest: &str) -> (BTreeMap<String, String>, &str) {
     let mut labels = BTreeMap::new();
     loop {
         let (name, after) = rest.split_once("=\"").expect("a label has a value in quotes");
@@ -41,23 +41,23 @@ fn labels(mut rest: &str) -> (BTreeMap<String, String>, &str) {
                 (_, c) => value.push(c),
             }
         };
-        assert!(labels.insert(name.to_owned(), value).is_none(), "label {name} stands there twice");
+        assert!(labels.insert(name.to_owned(), value).is_none(), "duplicate label {name}");
         match rest.split_at(1) {
             (",", more) => rest = more,
             ("}", after) => return (labels, after),
-            (other, _) => panic!("{other:?} behind a label"),
+            (other, _) => panic!("{other:?} after a label"),
         }
     }
 }
 
-/// Reads a scrape: HELP and TYPE before the samples, each family in one piece, no series twice.
+/// Parses a scrape: HELP and TYPE precede the samples, families are contiguous, series unique.
 fn parse(text: &str) -> Scrape {
     let mut scrape = Scrape::default();
     let (mut family, mut helped, mut seen) = (String::new(), String::new(), HashSet::new());
     assert!(text.ends_with('\n'));
     for line in text.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
-            let (name, words) = help.split_once(' ').expect("HELP has words");
+            let (name, words) = help.split_once(' ').expect("HELP has a text");
             assert!(!words.is_empty() && valid_name(name), "{line}");
             helped = name.to_owned();
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
@@ -70,7 +70,7 @@ fn parse(text: &str) -> Scrape {
         } else {
             let (name, rest) = line.split_at(line.find(['{', ' ']).expect("a sample has a value"));
             let (labels, value) = match rest.strip_prefix('{') {
-                Some(rest) => labels(rest),
+                Some(rest) => parse_labels(rest),
                 None => (BTreeMap::new(), rest),
             };
             let suffix = name.strip_prefix(&*family).unwrap_or_else(|| panic!("{name} outside its family"));
@@ -120,21 +120,23 @@ impl Scrape {
 }
 
 #[tokio::test]
-async fn the_text_is_strictly_valid_and_its_numbers_are_those_of_the_traffic() {
-    let world = World::start().await;
+async fn text_is_valid_and_counts_the_traffic() {
+    let proxy = TestProxy::start().await;
     for _ in 0..5 {
-        world.through("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
+        proxy.send("GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
     }
-    world.through("POST /503 HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
-    world.through("GET /503 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
-    world.through("nonsense\r\n\r\n").await;
-    world.until("/v1/pools/default/destinations/a", |d| d["counts"]["checksPassed"].as_u64() > Some(0)).await;
-    let reply = world.get("/metrics").await;
-    assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
-    let scrape = parse(&reply.body);
+    proxy.send("POST /503 HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+    proxy.send("GET /503 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
+    proxy.send("nonsense\r\n\r\n").await;
+    proxy
+        .poll_until("/v1/pools/default/destinations/a", |d| d["counts"]["checksPassed"].as_u64() > Some(0))
+        .await;
+    let response = proxy.get("/metrics").await;
+    assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let scrape = parse(&response.body);
     scrape.check_histograms();
-    let is = |name: &str, with: &[(&str, &str)], want: f64| {
-        assert_eq!(scrape.sum(name, with), want, "{name} {with:?}\n{}", reply.body);
+    let is = |name: &str, with: &[(&str, &str)], expected: f64| {
+        assert_eq!(scrape.sum(name, with), expected, "{name} {with:?}\n{}", response.body);
     };
     let route = [("listener", "web"), ("route", "default"), ("pool", "default"), ("protocol", "http")];
     is("plimsoll_requests_total", &route, 7.0);
@@ -171,14 +173,14 @@ async fn the_text_is_strictly_valid_and_its_numbers_are_those_of_the_traffic() {
 }
 
 #[tokio::test]
-async fn the_page_lists_what_there_is() {
+async fn page_lists_exactly_the_existing_metrics() {
     let page = include_str!("../../../docs/metrics.md");
     let cells = page.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
     let listed: HashSet<&str> =
         cells.flat_map(|cell| cell.split(", ")).map(|name| name.trim().trim_matches('`')).collect();
-    let world = World::start().await;
-    world.through("nonsense\r\n\r\n").await;
-    for name in parse(&world.get("/metrics").await.body).kinds.keys() {
+    let proxy = TestProxy::start().await;
+    proxy.send("nonsense\r\n\r\n").await;
+    for name in parse(&proxy.get("/metrics").await.body).kinds.keys() {
         assert!(listed.contains(&**name), "docs/metrics.md does not list {name}");
     }
     let source = [
@@ -190,26 +192,26 @@ async fn the_page_lists_what_there_is() {
     ];
     for name in listed {
         let quoted = format!("\"{name}\"");
-        assert!(source.iter().any(|text| text.contains(&quoted)), "there is no {name}");
+        assert!(source.iter().any(|text| text.contains(&quoted)), "unknown metric {name}");
     }
 }
 
 #[tokio::test]
-async fn methods_clients_invent_make_no_new_labels() {
-    let world = World::start().await;
+async fn unknown_methods_share_one_label() {
+    let proxy = TestProxy::start().await;
     for method in ["BREW", "WHEN", "A", "PROPFIND"] {
-        world.through(&format!("{method} / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")).await;
+        proxy.send(&format!("{method} / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")).await;
     }
-    let scrape = parse(&world.get("/metrics?metrics=plimsoll_requests_total").await.body);
+    let scrape = parse(&proxy.get("/metrics?metrics=plimsoll_requests_total").await.body);
     assert_eq!(scrape.kinds.len(), 1);
     assert_eq!(scrape.sum("plimsoll_requests_total", &[("method", "other")]), 4.0);
     assert_eq!(scrape.samples.len(), 2, "GET and other");
 }
 
 #[tokio::test]
-async fn limits_are_shown_where_there_are_some() {
-    let world = World::start().await;
-    let scrape = parse(&world.get("/metrics").await.body);
+async fn limits_are_reported_where_configured() {
+    let proxy = TestProxy::start().await;
+    let scrape = parse(&proxy.get("/metrics").await.body);
     assert_eq!(scrape.sum("plimsoll_limit_max", &[("pool", "default"), ("reason", "requests")]), 100.0);
     assert_eq!(scrape.sum("plimsoll_destination_limit", &[("reason", "requests")]), 100.0, "50 each");
     for reason in ["requests", "pending", "destinations"] {

@@ -1,10 +1,10 @@
-//! What metrics tell of limits: how much there is, how much there may be, and whom that kept waiting.
+//! Metrics of limits, queues and overflows.
 
 use plimsoll_proxy::{LimitView, OVERFLOWS, PoolView};
 
 use super::text::{Kind, Text};
 
-/// What a pool may have a limit of.
+/// Returns the limits of a pool by name.
 fn kinds(pool: &PoolView) -> [(&'static str, LimitView); 4] {
     let c = &pool.limits;
     [("requests", c.requests), ("connections", c.connections), ("pending", c.pending), ("retries", c.retries)]
@@ -18,7 +18,7 @@ pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
                 family.sample(&[("pool", &pool.name), ("reason", reason)], u8::from(used.is_full()));
             }
         }
-        // A pool is as good as full, too, when each of its destinations that serve is.
+        // A pool whose serving destinations are all at their limits accepts no more requests either.
         if pool.destinations.iter().any(|d| d.requests.max.is_some()) {
             let mut serving = pool.destinations.iter().filter(|d| d.status.serves()).peekable();
             let full = serving.peek().is_some() && serving.all(|d| d.requests.is_full());
@@ -44,23 +44,26 @@ pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
             }
         }
     }
-    waits(text, pools);
+    queues(text, pools);
 }
 
-fn waits(text: &mut Text<'_>, pools: &[PoolView]) {
-    let mut family = text.gauge("plimsoll_queue_length", "Messages that wait for a place at a destination.");
+fn queues(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family = text.gauge("plimsoll_queue_length", "Requests queued for a destination.");
     for pool in pools {
         family.sample(&[("pool", &pool.name)], pool.limits.pending.current);
     }
     let mut family = text.family(
         Kind::Histogram,
         "plimsoll_queue_wait_seconds",
-        "How long messages have waited for a place, those that got none included.",
+        "Time requests spent in the queue, in seconds, including those that left it without a destination.",
     );
     for pool in pools.iter().filter(|pool| pool.limits.is_limited()) {
         family.histogram(&[("pool", &pool.name)], &pool.counts.waits.buckets, pool.counts.waits.sum);
     }
-    let mut family = text.counter("plimsoll_overflows_total", "Messages that a limit kept from something.");
+    let mut family = text.counter(
+        "plimsoll_overflows_total",
+        "Requests rejected or delayed because a limit was reached, by limit.",
+    );
     for pool in pools {
         for (reason, &count) in OVERFLOWS.iter().zip(&pool.counts.overflows) {
             if count > 0 || *reason == OVERFLOWS[0] {

@@ -1,7 +1,6 @@
-//! Which metrics there are, and where their numbers come from.
+//! All metric families, in the Prometheus text format.
 //!
-//! Names and labels are those of docs/metrics.md. Series that stay at zero are left out, but for the one of
-//! each family that tells it is there.
+//! Names and labels are those of docs/metrics.md. Series at zero are left out, except one of each family.
 
 mod limits;
 mod pools;
@@ -13,12 +12,13 @@ use plimsoll_proxy::{Handle, TrafficView};
 
 use self::text::Text;
 
+/// Content type of the response.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Everything, or the families whose names begin with one of `wanted` (commas between).
-pub(crate) async fn text(handle: &Handle, wanted: Option<&str>) -> String {
+/// Returns all families, or those whose names start with one of `prefixes` (comma-separated).
+pub(crate) async fn text(handle: &Handle, prefixes: Option<&str>) -> String {
     let (pools, view) = (handle.pools().await, handle.traffic());
-    let mut text = Text::new(wanted);
+    let mut text = Text::new(prefixes);
     build(&mut text);
     traffic::write(&mut text, &view);
     pools::write(&mut text, &pools);
@@ -28,26 +28,27 @@ pub(crate) async fn text(handle: &Handle, wanted: Option<&str>) -> String {
 }
 
 fn build(text: &mut Text<'_>) {
-    text.gauge("plimsoll_build_info", "Always 1; the version is in the label.")
+    text.gauge("plimsoll_build_info", "Always 1; the label holds the version.")
         .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
 }
 
 fn config(text: &mut Text<'_>, view: &TrafficView) {
     let reloads = view.reloads;
-    let mut family = text.counter("plimsoll_config_reloads_total", "Reloads of the configuration by result.");
+    let mut family = text.counter("plimsoll_config_reloads_total", "Configuration reloads, by result.");
     family.sample(&[("result", "success")], reloads.succeeded);
     family.sample(&[("result", "failure")], reloads.failed);
     text.gauge(
         "plimsoll_config_last_reload_successful",
-        "1 if the last reload was applied, 0 if it was refused.",
+        "1 if the last configuration reload was applied, 0 if it was rejected.",
     )
     .sample(&[], u8::from(reloads.last_succeeded));
     text.gauge(
         "plimsoll_config_last_reload_timestamp_seconds",
-        "When a configuration was last put to work, in seconds since the Unix epoch.",
+        "Time the current configuration was applied, in seconds since the Unix epoch.",
     )
     .sample(&[], reloads.last_success_at);
-    let mut family = text.counter("plimsoll_log_dropped_total", "Lines of the logs that found no room.");
+    let mut family =
+        text.counter("plimsoll_log_dropped_total", "Log lines dropped because the queue was full, by log.");
     family.sample(&[("log", "access")], view.log_dropped);
     family.sample(&[("log", "decisions")], view.decisions_dropped);
 }

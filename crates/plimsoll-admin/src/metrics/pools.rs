@@ -1,4 +1,4 @@
-//! What metrics tell of pools and their destinations.
+//! Metrics of pools and their destinations.
 
 use plimsoll_core::alert;
 use plimsoll_core::measure::LoadMetric;
@@ -13,32 +13,32 @@ use super::limits;
 use super::text::{Family, Kind, Text};
 
 pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
-    answers(text, pools);
+    responses(text, pools);
     statuses(text, pools);
-    loads(text, pools);
+    load_reports(text, pools);
     decisions(text, pools);
     limits::write(text, pools);
-    checks(text, pools);
+    health_checks(text, pools);
     recoveries(text, pools);
-    watched(text, pools);
+    alerts(text, pools);
 }
 
-/// Calls `tell` for every destination with its two labels.
-fn each<'p>(
+/// Calls `write` for every destination with its two labels.
+fn for_each_destination<'p>(
     pools: &'p [PoolView],
-    mut tell: impl FnMut([(&'static str, &'p str); 2], &'p PoolView, &'p DestinationView),
+    mut write: impl FnMut([(&'static str, &'p str); 2], &'p PoolView, &'p DestinationView),
 ) {
     for pool in pools {
         for d in &pool.destinations {
-            tell([("pool", &pool.name), ("destination", &d.name)], pool, d);
+            write([("pool", &pool.name), ("destination", &d.name)], pool, d);
         }
     }
 }
 
-fn answers(text: &mut Text<'_>, pools: &[PoolView]) {
+fn responses(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family =
-        text.counter("plimsoll_destination_requests_total", "Answers of destinations by class of status.");
-    each(pools, |[pool, destination], _, d| {
+        text.counter("plimsoll_destination_requests_total", "Responses from destinations, by status class.");
+    for_each_destination(pools, |[pool, destination], _, d| {
         for (class, &count) in CLASSES.iter().zip(&d.counts.classes) {
             if count > 0 || *class == "2xx" {
                 family.sample(&[pool, destination, ("code", class)], count);
@@ -48,47 +48,49 @@ fn answers(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family = text.family(
         Kind::Histogram,
         "plimsoll_destination_response_seconds",
-        "From the choice of a destination to the first byte of its answer.",
+        "Time from the selection of a destination to the first byte of its response, in seconds.",
     );
-    each(pools, |labels, _, d| {
+    for_each_destination(pools, |labels, _, d| {
         debug_assert_eq!(d.counts.buckets.len(), BUCKETS_MS.len() + 1);
         family.histogram(&labels, &d.counts.buckets, d.counts.first_byte_nanos as f64 / 1e9);
     });
     let mut family =
-        text.counter("plimsoll_destination_errors_total", "Tries at destinations that failed, by reason.");
-    each(pools, |[pool, destination], _, d| {
+        text.counter("plimsoll_destination_errors_total", "Failed attempts at a destination, by reason.");
+    for_each_destination(pools, |[pool, destination], _, d| {
         for (failure, &count) in Failure::ALL.iter().zip(&d.counts.failures) {
             family.unless_zero(&[pool, destination, ("reason", failure.as_str())], count);
         }
     });
     let mut family = text.counter(
         "plimsoll_destination_score_errors_total",
-        "Times a formula had no number for a destination, which then counts as the worst.",
+        "Times the formula of a custom algorithm gave no number for a destination, which then ranks last.",
     );
     let mut shown = false;
-    each(pools, |labels, _, d| {
+    for_each_destination(pools, |labels, _, d| {
         if d.score_errors > 0 || !std::mem::replace(&mut shown, true) {
             family.sample(&labels, d.score_errors);
         }
     });
-    let mut family = text.gauge("plimsoll_destination_in_flight", "Messages a destination holds now.");
-    each(pools, |labels, _, d| family.sample(&labels, d.in_flight));
+    let mut family = text.gauge("plimsoll_destination_in_flight", "Messages in flight at a destination.");
+    for_each_destination(pools, |labels, _, d| family.sample(&labels, d.in_flight));
 }
 
-/// What destinations say of themselves; nothing of those that say nothing.
-fn loads(text: &mut Text<'_>, pools: &[PoolView]) {
-    let mut family =
-        text.gauge("plimsoll_destination_load_score", "How loaded a destination says it is: 0 idle, 1 full.");
-    each(pools, |labels, _, d| {
+/// Load reports of destinations; no series while no report counts.
+fn load_reports(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family = text.gauge(
+        "plimsoll_destination_load_score",
+        "Load score reported by a destination, from 0 (idle) to 1 (fully loaded).",
+    );
+    for_each_destination(pools, |labels, _, d| {
         if let Some(score) = d.load.score() {
             family.sample(&labels, score);
         }
     });
     let mut family = text.gauge(
         "plimsoll_destination_resource_usage_ratio",
-        "The share of a resource that a destination says it uses.",
+        "Share of a resource in use as reported by a destination, where 1 is all of it.",
     );
-    each(pools, |[pool, destination], _, d| {
+    for_each_destination(pools, |[pool, destination], _, d| {
         for (resource, metric) in
             [("cpu", LoadMetric::Cpu), ("memory", LoadMetric::Memory), ("network", LoadMetric::Network)]
         {
@@ -98,7 +100,7 @@ fn loads(text: &mut Text<'_>, pools: &[PoolView]) {
         }
     });
     let mut family =
-        text.counter("plimsoll_orca_reports_total", "Reports of load in answers, by what they were worth.");
+        text.counter("plimsoll_orca_reports_total", "ORCA load reports in responses, by result.");
     for pool in pools.iter().filter(|pool| pool.orca) {
         for (result, &count) in ORCA_RESULTS.iter().zip(&pool.counts.orca) {
             family.sample(&[("pool", &pool.name), ("result", result)], count);
@@ -108,15 +110,15 @@ fn loads(text: &mut Text<'_>, pools: &[PoolView]) {
 
 fn statuses(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family = text
-        .gauge("plimsoll_destination_status", "1 for the current status of a destination, 0 for the others.");
-    each(pools, |[pool, destination], _, d| {
+        .gauge("plimsoll_destination_status", "1 for the status of a destination, 0 for the other statuses.");
+    for_each_destination(pools, |[pool, destination], _, d| {
         for name in Status::NAMES {
             family.sample(&[pool, destination, ("status", name)], u8::from(d.status.as_str() == name));
         }
     });
-    let mut family = text.gauge("plimsoll_destination_weight", "The weight in force now.");
-    each(pools, |labels, _, d| family.sample(&labels, f64::from(d.effective_weight) / 256.0));
-    let mut family = text.gauge("plimsoll_pool_destinations", "Destinations of a pool by status.");
+    let mut family = text.gauge("plimsoll_destination_weight", "Effective weight of a destination.");
+    for_each_destination(pools, |labels, _, d| family.sample(&labels, f64::from(d.effective_weight) / 256.0));
+    let mut family = text.gauge("plimsoll_pool_destinations", "Destinations of a pool, by status.");
     for pool in pools {
         for name in Status::NAMES {
             let count = pool.destinations.iter().filter(|d| d.status.as_str() == name).count();
@@ -125,8 +127,8 @@ fn statuses(text: &mut Text<'_>, pools: &[PoolView]) {
     }
 }
 
-/// Counts of a pool by how a message's try before had ended; the commonest is always there.
-fn by_reason(family: &mut Family<'_>, pool: &PoolView, counts: &[u64; RETRY_REASONS.len()]) {
+/// Writes counts by the failure of the attempt before; the most common one is always present.
+fn write_by_failure(family: &mut Family<'_>, pool: &PoolView, counts: &[u64; RETRY_REASONS.len()]) {
     for (reason, &count) in RETRY_REASONS.iter().zip(counts) {
         if count > 0 || *reason == Failure::Connect.as_str() {
             family.sample(&[("pool", &pool.name), ("reason", reason)], count);
@@ -135,7 +137,7 @@ fn by_reason(family: &mut Family<'_>, pool: &PoolView, counts: &[u64; RETRY_REAS
 }
 
 fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
-    let mut family = text.counter("plimsoll_decisions_total", "Choices of a destination, by how they ended.");
+    let mut family = text.counter("plimsoll_decisions_total", "Balancing decisions, by result.");
     for pool in pools {
         for (result, &count) in DECISIONS.iter().zip(&pool.counts.decisions) {
             if count > 0 || *result == DECISIONS[0] {
@@ -146,10 +148,8 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
             }
         }
     }
-    let mut family = text.counter(
-        "plimsoll_decision_cache_total",
-        "Messages whose destination was remembered by their key, and those that had it decided.",
-    );
+    let mut family =
+        text.counter("plimsoll_decision_cache_total", "Lookups in the decision cache, by result.");
     for pool in pools {
         for (result, count) in pool
             .decision_cache
@@ -163,7 +163,7 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family = text.family(
         Kind::Histogram,
         "plimsoll_decision_duration_seconds",
-        "How long choices of a destination took: one in 1,024, and all that the decision log tells.",
+        "Duration of balancing decisions in seconds: one in 1024, and all that the decision log records.",
     );
     for pool in pools {
         let labels = [("pool", &*pool.name), ("algorithm", pool.algorithm)];
@@ -172,27 +172,28 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
     }
     let mut family = text.gauge(
         "plimsoll_distribution_deviation_ratio",
-        "Half the sum of the differences between intended shares and those since the start: 0 is exact.",
+        "Total variation distance between the intended and the actual traffic shares since start (0 = exact).",
     );
     for pool in pools {
         if let Some(deviation) = pool.deviation() {
             family.sample(&[("pool", &pool.name)], deviation);
         }
     }
-    let mut family =
-        text.counter("plimsoll_retries_total", "Tries after a message's first, by how the one before ended.");
-    pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.retries));
-    let mut family = text.counter("plimsoll_failovers_total", "Of these the tries at another destination.");
-    pools.iter().for_each(|pool| by_reason(&mut family, pool, &pool.counts.failovers));
-    let mut family =
-        text.counter("plimsoll_hedges_total", "Copies of messages that waited long, by how they ended.");
+    let mut family = text.counter("plimsoll_retries_total", "Retries, by the failure that caused them.");
+    pools.iter().for_each(|pool| write_by_failure(&mut family, pool, &pool.counts.retries));
+    let mut family = text.counter(
+        "plimsoll_failovers_total",
+        "Retries that were sent to a different destination, by the failure before.",
+    );
+    pools.iter().for_each(|pool| write_by_failure(&mut family, pool, &pool.counts.failovers));
+    let mut family = text.counter("plimsoll_hedges_total", "Hedged requests, by outcome.");
     for pool in pools.iter().filter(|pool| pool.hedges) {
         for (result, &count) in HEDGES.iter().zip(&pool.counts.hedges) {
             family.sample(&[("pool", &pool.name), ("result", result)], count);
         }
     }
     let mut family =
-        text.counter("plimsoll_outlier_ejections_total", "Destinations set aside for what traffic showed.");
+        text.counter("plimsoll_outlier_ejections_total", "Ejections by outlier detection, by reason.");
     for pool in pools {
         let usual = "traffic_failed";
         let none = (!pool.ejections.contains_key(usual)).then_some((usual, 0));
@@ -202,16 +203,18 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
     }
 }
 
-/// What people are told of: alerts, panic, and how well messages are spread.
-fn watched(text: &mut Text<'_>, pools: &[PoolView]) {
-    let mut family =
-        text.gauge("plimsoll_pool_panic", "1 while destinations that fail are kept for want of others.");
+/// Alerts, panic mode and balancing accuracy.
+fn alerts(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family = text.gauge(
+        "plimsoll_pool_panic",
+        "1 while the pool is in panic mode: ejections are suspended because too few destinations are left.",
+    );
     for pool in pools {
         family.sample(&[("pool", &pool.name)], u8::from(pool.watch.panics));
     }
     for (name, help, raised) in [
-        ("plimsoll_alerts_total", "Alerts raised.", true),
-        ("plimsoll_alerts_active", "Alerts that stand now.", false),
+        ("plimsoll_alerts_total", "Alerts raised, by kind and severity.", true),
+        ("plimsoll_alerts_active", "Active alerts, by kind and severity.", false),
     ] {
         let kind = if raised { Kind::Counter } else { Kind::Gauge };
         let mut family = text.family(kind, name, help);
@@ -225,7 +228,8 @@ fn watched(text: &mut Text<'_>, pools: &[PoolView]) {
             }
         }
     }
-    let mut family = text.counter("plimsoll_alerts_lost_total", "Alerts not raised, because too many stood.");
+    let mut family =
+        text.counter("plimsoll_alerts_lost_total", "Alerts not raised because too many were active.");
     for pool in pools {
         family.sample(&[("pool", &pool.name)], pool.watch.alerts_lost);
     }
@@ -236,14 +240,14 @@ fn accuracy(text: &mut Text<'_>, pools: &[PoolView]) {
     let measured = || pools.iter().filter_map(|pool| Some((&*pool.name, pool.watch.accuracy?)));
     let mut family = text.gauge(
         "plimsoll_balance_deviation_ratio",
-        "As plimsoll_distribution_deviation_ratio, of the last whole ten seconds.",
+        "Total variation distance between the intended and the actual traffic shares of the last full ten seconds (0 = exact).",
     );
     for (pool, accuracy) in measured() {
         family.sample(&[("pool", pool)], accuracy.deviation);
     }
     let mut family = text.gauge(
         "plimsoll_balance_regret_seconds",
-        "How much longer the average answer of the last whole ten seconds took than that of the fastest destination.",
+        "Mean response time of the last full ten seconds minus that of the fastest destination, in seconds.",
     );
     for (pool, accuracy) in measured() {
         if let Some(regret) = accuracy.regret {
@@ -252,9 +256,10 @@ fn accuracy(text: &mut Text<'_>, pools: &[PoolView]) {
     }
 }
 
-fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
-    let mut family = text.counter("plimsoll_health_checks_total", "Active checks by result.");
-    each(pools, |[pool, destination], view, d| {
+fn health_checks(text: &mut Text<'_>, pools: &[PoolView]) {
+    let mut family =
+        text.counter("plimsoll_health_checks_total", "Active health checks, by type and result.");
+    for_each_destination(pools, |[pool, destination], view, d| {
         let Some(kind) = view.check_type else { return };
         for (result, count) in
             [("passed", d.checks.passed), ("failed", d.checks.failed), ("not_made", d.checks.not_made)]
@@ -265,7 +270,7 @@ fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family = text.family(
         Kind::Histogram,
         "plimsoll_health_check_duration_seconds",
-        "How long the active checks of a pool took, by result.",
+        "Duration of active health checks in seconds, by type and result.",
     );
     for pool in pools {
         let Some(kind) = pool.check_type else { continue };
@@ -276,9 +281,9 @@ fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
     }
     let mut family = text.counter(
         "plimsoll_health_check_contradictions_total",
-        "Verdicts of checks that traffic contradicted.",
+        "Health check results contradicted by traffic, by result.",
     );
-    each(pools, |[pool, destination], view, d| {
+    for_each_destination(pools, |[pool, destination], view, d| {
         let (Some(_), Some(report)) = (view.check_type, &d.report) else { return };
         for (verdict, count) in
             [("passed", report.contradicted.passed), ("failed", report.contradicted.failed)]
@@ -286,9 +291,11 @@ fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
             family.sample(&[pool, destination, ("verdict", verdict)], count);
         }
     });
-    let mut family = text
-        .counter("plimsoll_health_transitions_total", "Changes of status, by the status before and after.");
-    each(pools, |[pool, destination], _, d| {
+    let mut family = text.counter(
+        "plimsoll_health_transitions_total",
+        "Status changes of a destination, by the status before and after.",
+    );
+    for_each_destination(pools, |[pool, destination], _, d| {
         for (&(from, to), &count) in &d.transitions {
             family.sample(&[pool, destination, ("from", from), ("to", to)], count);
         }
@@ -296,10 +303,8 @@ fn checks(text: &mut Text<'_>, pools: &[PoolView]) {
 }
 
 fn recoveries(text: &mut Text<'_>, pools: &[PoolView]) {
-    let mut family = text.counter(
-        "plimsoll_recoveries_total",
-        "Attempts of destinations that had failed to come back, by result.",
-    );
+    let mut family =
+        text.counter("plimsoll_recoveries_total", "Recovery attempts of failed destinations, by result.");
     for pool in pools {
         for (result, count) in [("succeeded", pool.watched.recovered), ("failed", pool.watched.relapsed)] {
             family.sample(&[("pool", &pool.name), ("result", result)], count);
@@ -308,7 +313,7 @@ fn recoveries(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family = text.family(
         Kind::Histogram,
         "plimsoll_recovery_duration_seconds",
-        "From the moment a destination was taken out for failing until it served again.",
+        "Time a failed destination was out of service until it served again, in seconds.",
     );
     for pool in pools {
         let outages = &pool.watched.outages;

@@ -1,18 +1,18 @@
-//! How metrics are written: the Prometheus text format, version 0.0.4.
+//! Serializer of the Prometheus text format, version 0.0.4.
 
 use std::fmt::{Display, Write as _};
 
 use plimsoll_core::stats::BUCKETS_MS;
 
-/// The text of one scrape.
+/// The response to one scrape.
 #[derive(Debug)]
 pub(crate) struct Text<'f> {
     out: String,
-    /// Beginnings of the names that are wanted; `None` = all.
-    wanted: Option<Vec<&'f str>>,
+    /// Prefixes of the selected families; `None` selects all.
+    prefixes: Option<Vec<&'f str>>,
 }
 
-/// What kind of number a family is.
+/// Type of a metric family.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Counter,
@@ -20,65 +20,70 @@ pub(crate) enum Kind {
     Histogram,
 }
 
-/// All samples of one name. Its head is written with the first of them.
+/// All samples of one name. HELP and TYPE are written with the first sample.
 #[derive(Debug)]
 pub(crate) struct Family<'t> {
     out: &'t mut String,
     name: &'static str,
     kind: Kind,
     help: &'static str,
-    wanted: bool,
-    begun: bool,
+    selected: bool,
+    has_samples: bool,
 }
 
-/// Labels of a sample: names are ours, values anybody's.
+/// Labels of a sample. Values are escaped, names are not.
 pub(crate) type Labels<'l> = &'l [(&'static str, &'l str)];
 
 impl<'f> Text<'f> {
-    /// A text of the families whose names begin with one of `prefixes` (commas between).
+    /// Starts a response with the families whose names start with one of `prefixes` (comma-separated).
     pub(crate) fn new(prefixes: Option<&'f str>) -> Self {
-        let wanted = prefixes.map(|list| list.split(',').map(str::trim).filter(|p| !p.is_empty()).collect());
-        Self { out: String::with_capacity(64 * 1024), wanted }
+        let prefixes =
+            prefixes.map(|list| list.split(',').map(str::trim).filter(|p| !p.is_empty()).collect());
+        Self { out: String::with_capacity(64 * 1024), prefixes }
     }
 
+    /// Starts a family.
     pub(crate) fn family(&mut self, kind: Kind, name: &'static str, help: &'static str) -> Family<'_> {
-        let wanted =
-            self.wanted.as_ref().is_none_or(|list| list.iter().any(|prefix| name.starts_with(prefix)));
-        Family { out: &mut self.out, name, kind, help, wanted, begun: false }
+        let selected =
+            self.prefixes.as_ref().is_none_or(|list| list.iter().any(|prefix| name.starts_with(prefix)));
+        Family { out: &mut self.out, name, kind, help, selected, has_samples: false }
     }
 
+    /// Starts a family of counters.
     pub(crate) fn counter(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
         self.family(Kind::Counter, name, help)
     }
 
+    /// Starts a family of gauges.
     pub(crate) fn gauge(&mut self, name: &'static str, help: &'static str) -> Family<'_> {
         self.family(Kind::Gauge, name, help)
     }
 
+    /// Returns the response.
     pub(crate) fn finish(self) -> String {
         self.out
     }
 }
 
 impl Family<'_> {
-    /// One sample.
+    /// Writes a sample.
     pub(crate) fn sample(&mut self, labels: Labels<'_>, value: impl Display) {
         self.line("", labels, None, value);
     }
 
-    /// A sample that is left out while it is zero.
+    /// Writes a sample unless it is zero.
     pub(crate) fn unless_zero(&mut self, labels: Labels<'_>, value: u64) {
         if value > 0 {
             self.sample(labels, value);
         }
     }
 
-    /// Counts by bucket of [`BUCKETS_MS`], the last for what is above all of them, and their sum in seconds.
+    /// Writes a histogram with the bounds of [`BUCKETS_MS`]; the last bucket is unbounded, the sum in seconds.
     pub(crate) fn histogram(&mut self, labels: Labels<'_>, buckets: &[u64], sum: f64) {
         self.histogram_of(BUCKETS_MS.map(|ms| ms as f64 / 1e3), labels, buckets, sum);
     }
 
-    /// The same by other bounds, in seconds.
+    /// Writes a histogram with the given bounds in seconds.
     pub(crate) fn histogram_of(
         &mut self,
         bounds: impl IntoIterator<Item = f64>,
@@ -98,10 +103,10 @@ impl Family<'_> {
     }
 
     fn line(&mut self, suffix: &str, labels: Labels<'_>, le: Option<&str>, value: impl Display) {
-        if !self.wanted {
+        if !self.selected {
             return;
         }
-        if !std::mem::replace(&mut self.begun, true) {
+        if !std::mem::replace(&mut self.has_samples, true) {
             let kind = match self.kind {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
@@ -144,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_family_is_headed_once_and_only_if_it_has_samples() {
+    fn help_and_type_are_written_once_and_only_with_samples() {
         let mut text = Text::new(None);
         text.gauge("plimsoll_nothing", "Nothing.").unless_zero(&[], 0);
         let mut family = text.counter("plimsoll_x_total", "Some.");
@@ -176,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_wanted_is_written() {
+    fn only_selected_families_are_written() {
         let mut text = Text::new(Some("plimsoll_pool, process_"));
         text.gauge("plimsoll_pool_destinations", "P.").sample(&[], 1);
         text.gauge("plimsoll_requests_in_flight", "R.").sample(&[], 1);

@@ -1,4 +1,4 @@
-//! What metrics tell of listeners and routes.
+//! Metrics of listeners and routes.
 
 use std::collections::HashSet;
 
@@ -8,13 +8,13 @@ use plimsoll_proxy::{
 
 use super::text::{Kind, Text};
 
-/// A connection turned away at the door, beside those counted under this reason: `accept` itself failed.
+/// Reason of connections lost because `accept` failed.
 const ACCEPT_ERROR: &str = "accept_error";
-/// The reason of refusals at the door.
+/// Reason of connections rejected because of the connection limit.
 const CONNECTION_LIMIT: &str = "connection_limit";
 
 pub(crate) fn write(text: &mut Text<'_>, view: &TrafficView) {
-    // Routes of one listener and pool may share a name; then they share their counts too.
+    // Routes of one listener and pool with the same name share their counts.
     let mut seen = HashSet::new();
     let rules: Vec<&RuleView> =
         view.rules.iter().filter(|r| seen.insert((&r.listener, &r.route, &r.pool))).collect();
@@ -26,19 +26,19 @@ pub(crate) fn write(text: &mut Text<'_>, view: &TrafficView) {
     datagrams(text, &view.listeners);
 }
 
-/// The labels every rule's series carry.
-fn labels(rule: &RuleView) -> [(&'static str, &str); 3] {
+/// Returns the labels of all series of a rule.
+fn rule_labels(rule: &RuleView) -> [(&'static str, &str); 3] {
     [("listener", &rule.listener), ("route", &rule.route), ("pool", &rule.pool)]
 }
 
 fn requests(text: &mut Text<'_>, rules: &[&RuleView]) {
     let mut family = text.counter(
         "plimsoll_requests_total",
-        "Requests by class of status and method; for tcp, connections: 2xx when a destination was reached.",
+        "Requests, by status class and method; for TCP connections and UDP flows, 2xx if a destination was reached.",
     );
     for rule in rules {
-        let [listener, route, pool] = labels(rule);
-        // What is always there: the commonest series of each protocol.
+        let [listener, route, pool] = rule_labels(rule);
+        // The most common series of each protocol is always present.
         let usual = if rule.protocol.starts_with("http") { "GET" } else { "other" };
         for (method, classes) in METHODS.iter().zip(&rule.counts.requests) {
             for (class, &count) in CLASSES.iter().zip(classes) {
@@ -52,10 +52,10 @@ fn requests(text: &mut Text<'_>, rules: &[&RuleView]) {
     let mut family = text.family(
         Kind::Histogram,
         "plimsoll_request_duration_seconds",
-        "From the end of a request's head to the end of its answer.",
+        "Time from the end of the request head to the end of the response, in seconds.",
     );
     for rule in rules {
-        let [listener, route, pool] = labels(rule);
+        let [listener, route, pool] = rule_labels(rule);
         for (class, histogram) in CLASSES.iter().zip(&rule.counts.durations) {
             if *class == "2xx" || histogram.buckets.iter().any(|&count| count > 0) {
                 family.histogram(
@@ -66,9 +66,9 @@ fn requests(text: &mut Text<'_>, rules: &[&RuleView]) {
             }
         }
     }
-    let mut family = text.gauge("plimsoll_requests_in_flight", "Requests being served now.");
+    let mut family = text.gauge("plimsoll_requests_in_flight", "Requests in flight.");
     for rule in rules {
-        family.sample(&labels(rule), rule.counts.in_flight);
+        family.sample(&rule_labels(rule), rule.counts.in_flight);
     }
 }
 
@@ -76,32 +76,32 @@ fn bytes(text: &mut Text<'_>, rules: &[&RuleView]) {
     let mut family =
         text.counter("plimsoll_request_bytes_total", "Bytes received from clients, heads included.");
     for rule in rules {
-        family.sample(&labels(rule), rule.counts.request_bytes);
+        family.sample(&rule_labels(rule), rule.counts.request_bytes);
     }
     let mut family = text.counter("plimsoll_response_bytes_total", "Bytes sent to clients, heads included.");
     for rule in rules {
-        family.sample(&labels(rule), rule.counts.response_bytes);
+        family.sample(&rule_labels(rule), rule.counts.response_bytes);
     }
 }
 
-/// The labels every listener's series carry.
-fn door(l: &ListenerView) -> [(&'static str, &str); 2] {
+/// Returns the labels of all series of a listener.
+fn listener_labels(l: &ListenerView) -> [(&'static str, &str); 2] {
     [("listener", &l.name), ("protocol", l.protocol)]
 }
 
 fn connections(text: &mut Text<'_>, listeners: &[ListenerView]) {
-    let mut family = text.gauge("plimsoll_connections_active", "Client connections open now.");
+    let mut family = text.gauge("plimsoll_connections_active", "Open client connections.");
     for l in listeners {
-        family.sample(&door(l), l.counts.active);
+        family.sample(&listener_labels(l), l.counts.active);
     }
-    let mut family = text.counter("plimsoll_connections_total", "Client connections accepted.");
+    let mut family = text.counter("plimsoll_connections_total", "Accepted client connections.");
     for l in listeners {
-        family.sample(&door(l), l.counts.total);
+        family.sample(&listener_labels(l), l.counts.total);
     }
     let mut family =
-        text.counter("plimsoll_connections_rejected_total", "Client connections turned away at the door.");
+        text.counter("plimsoll_connections_rejected_total", "Rejected client connections, by reason.");
     for l in listeners {
-        let [name, protocol] = door(l);
+        let [name, protocol] = listener_labels(l);
         let limited: u64 =
             reasons().zip(&l.counts.refused).filter(|(r, _)| *r == CONNECTION_LIMIT).map(|(_, n)| n).sum();
         family.sample(&[name, protocol, ("reason", CONNECTION_LIMIT)], limited);
@@ -113,7 +113,7 @@ fn tls(text: &mut Text<'_>, listeners: &[ListenerView]) {
     let secured: Vec<_> = listeners.iter().filter(|l| !l.certificates.is_empty()).collect();
     let mut family = text.counter(
         "plimsoll_tls_handshakes_total",
-        "Handshakes of TLS with clients by version and end; one that failed early has no version.",
+        "TLS handshakes with clients, by version and result; early failures have no version.",
     );
     for l in &secured {
         for (version, ends) in TLS_VERSIONS.iter().zip(&l.counts.handshakes) {
@@ -127,7 +127,7 @@ fn tls(text: &mut Text<'_>, listeners: &[ListenerView]) {
     let mut family = text.family(
         Kind::Histogram,
         "plimsoll_tls_handshake_duration_seconds",
-        "From the first byte of a handshake with a client to its end.",
+        "Duration of TLS handshakes with clients, in seconds.",
     );
     for l in &secured {
         let durations = &l.counts.handshake_durations;
@@ -135,7 +135,7 @@ fn tls(text: &mut Text<'_>, listeners: &[ListenerView]) {
     }
     let mut family = text.gauge(
         "plimsoll_tls_certificate_not_after_seconds",
-        "When a certificate ends, in seconds since 1970, by the first name it is for.",
+        "Expiry time of a certificate in seconds since the Unix epoch, by its first name.",
     );
     for l in &secured {
         for certificate in &l.certificates {
@@ -148,19 +148,19 @@ fn datagrams(text: &mut Text<'_>, listeners: &[ListenerView]) {
     let udp: Vec<_> = listeners.iter().filter(|l| l.protocol == "udp").collect();
     let mut family = text.counter(
         "plimsoll_udp_datagrams_total",
-        "Datagrams by way; what came from one side and did not go to the other was dropped.",
+        "UDP datagrams, by direction; those received on one side but not sent on the other were dropped.",
     );
     for l in &udp {
         for (direction, &count) in DIRECTIONS.iter().zip(&l.counts.datagrams) {
             family.sample(&[("listener", &l.name), ("direction", direction)], count);
         }
     }
-    let mut family = text.gauge("plimsoll_udp_flows", "Flows of datagrams now.");
+    let mut family = text.gauge("plimsoll_udp_flows", "Active UDP flows.");
     for l in &udp {
         family.sample(&[("listener", &l.name)], l.counts.active);
     }
     let mut family =
-        text.counter("plimsoll_udp_flows_evicted_total", "Flows that ended before their time to make room.");
+        text.counter("plimsoll_udp_flows_evicted_total", "UDP flows ended early to make room for new ones.");
     for l in &udp {
         family.sample(&[("listener", &l.name)], l.counts.evicted);
     }
@@ -169,11 +169,10 @@ fn datagrams(text: &mut Text<'_>, listeners: &[ListenerView]) {
 fn refused(text: &mut Text<'_>, listeners: &[ListenerView]) {
     let mut family = text.counter(
         "plimsoll_refused_total",
-        "Requests and connections we answered ourselves or ended early, by reason; `client_closed` counts \
-         clients that left.",
+        "Requests and connections ended by the balancer with a local reply or early, by reason; client_closed counts clients that disconnected.",
     );
     for l in listeners {
-        let [name, protocol] = door(l);
+        let [name, protocol] = listener_labels(l);
         for (reason, &count) in reasons().zip(&l.counts.refused) {
             family.unless_zero(&[name, protocol, ("reason", reason)], count);
         }

@@ -1,5 +1,5 @@
-//! A proxy with two destinations and an admin plane, and somebody who asks.
-#![allow(dead_code)] // Each test file uses its part.
+//! A running proxy with two destinations and an admin API, and a client for both.
+#![allow(dead_code)] // Each test file uses a part of it.
 #![allow(clippy::unwrap_used)] // A test's helpers may do what a test may.
 
 use std::net::SocketAddr;
@@ -13,22 +13,22 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-pub(crate) struct World {
+pub(crate) struct TestProxy {
     pub(crate) handle: Handle,
-    pub(crate) listens: SocketAddr,
+    pub(crate) address: SocketAddr,
     admin: SocketAddr,
     text: Arc<Mutex<String>>,
     _proxy: Proxy,
 }
 
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct Response {
     pub(crate) status: u16,
     head: String,
     pub(crate) body: String,
 }
 
-impl Reply {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines.into_iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -39,21 +39,21 @@ impl Reply {
     }
 }
 
-/// A destination that answers everything with 200, and `/503` with that.
+/// Starts a destination that responds with 503 to `/503` and with 200 to all else.
 async fn destination() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut seen = Vec::new();
-                while stream.read_buf(&mut seen).await.is_ok_and(|n| n > 0) {
-                    while let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") {
-                        let bad = seen.starts_with(b"GET /503");
-                        seen.drain(..end + 4);
+                let mut buffer = Vec::new();
+                while stream.read_buf(&mut buffer).await.is_ok_and(|n| n > 0) {
+                    while let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                        let bad = buffer.starts_with(b"GET /503");
+                        buffer.drain(..end + 4);
                         let status = if bad { "503 Service Unavailable" } else { "200 OK" };
-                        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 3\r\n\r\nyes");
-                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                        let response = format!("HTTP/1.1 {status}\r\nContent-Length: 3\r\n\r\nyes");
+                        if stream.write_all(response.as_bytes()).await.is_err() {
                             return;
                         }
                     }
@@ -64,23 +64,23 @@ async fn destination() -> SocketAddr {
     address
 }
 
-async fn exchange(address: SocketAddr, request: &str) -> Reply {
-    let talk = async {
+async fn exchange(address: SocketAddr, request: &str) -> Response {
+    let transfer = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        // Refused bodies are not read to their end.
-        let _refused_early = stream.write_all(request.as_bytes()).await;
-        let mut answer = Vec::new();
-        let _reset_after_the_answer = stream.read_to_end(&mut answer).await;
-        String::from_utf8(answer).unwrap()
+        // The server does not read a rejected body to its end.
+        let _rejected_early = stream.write_all(request.as_bytes()).await;
+        let mut response = Vec::new();
+        let _reset_after_the_answer = stream.read_to_end(&mut response).await;
+        String::from_utf8(response).unwrap()
     };
-    let text = tokio::time::timeout(Duration::from_secs(10), talk).await.unwrap();
+    let text = tokio::time::timeout(Duration::from_secs(10), transfer).await.unwrap();
     let (head, body) =
-        text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {request:?}: {text:?}"));
+        text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response to {request:?}: {text:?}"));
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Reply { status, head: head.to_owned(), body: body.to_owned() }
+    Response { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-impl World {
+impl TestProxy {
     pub(crate) async fn start() -> Self {
         let (a, b) = (destination().await, destination().await);
         let text = format!(
@@ -101,41 +101,43 @@ impl World {
         let config = read().unwrap_or_else(|invalid| panic!("{}", invalid.text));
         let proxy = Proxy::start(config, Box::new(read), Adapters::built_in()).await.unwrap();
         let handle = proxy.handle();
-        let door = plimsoll_admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let admin = door.address();
-        tokio::spawn(plimsoll_admin::serve(door, handle.clone()));
-        let listens = handle.traffic().listeners[0].addresses[0].parse().unwrap();
-        Self { handle, listens, admin, text, _proxy: proxy }
+        let listener = plimsoll_admin::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let admin = listener.address();
+        tokio::spawn(plimsoll_admin::serve(listener, handle.clone()));
+        let address = handle.traffic().listeners[0].addresses[0].parse().unwrap();
+        Self { handle, address, admin, text, _proxy: proxy }
     }
 
-    /// The configuration the next reload will read, and its present text.
-    pub(crate) fn offer(&self, text: &str) {
+    /// Sets the configuration that the next reload reads.
+    pub(crate) fn set_config(&self, text: &str) {
         text.clone_into(&mut self.text.lock().unwrap());
     }
 
+    /// Returns the text of the configuration.
     pub(crate) fn config(&self) -> String {
         self.text.lock().unwrap().clone()
     }
 
-    /// Asks the proxy.
-    pub(crate) async fn through(&self, request: &str) -> Reply {
-        exchange(self.listens, request).await
+    /// Sends a request through the proxy.
+    pub(crate) async fn send(&self, request: &str) -> Response {
+        exchange(self.address, request).await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Reply {
-        self.ask("GET", path, "", "").await
+    /// Sends a GET request to the admin API.
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.request("GET", path, "", "").await
     }
 
-    /// Asks the admin plane; `head` may replace the `Host` line.
-    pub(crate) async fn ask(&self, method: &str, path: &str, head: &str, body: &str) -> Reply {
+    /// Sends a request to the admin API; `head` may replace the `Host` line.
+    pub(crate) async fn request(&self, method: &str, path: &str, head: &str, body: &str) -> Response {
         let host =
             if head.starts_with("Host:") { String::new() } else { format!("Host: {}\r\n", self.admin) };
         let request = format!("{method} {path} HTTP/1.1\r\n{host}{head}Connection: close\r\n\r\n{body}");
         exchange(self.admin, &request).await
     }
 
-    /// What `path` answers once `holds` does.
-    pub(crate) async fn until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    /// Polls `path` until its body meets the condition.
+    pub(crate) async fn poll_until(&self, path: &str, holds: impl Fn(&Value) -> bool) -> Value {
         for _ in 0..1000 {
             let value = self.get(path).await.json();
             if holds(&value) {
@@ -143,6 +145,6 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{path} never came to it");
+        panic!("{path}: condition not met in time");
     }
 }
