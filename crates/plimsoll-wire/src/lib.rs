@@ -6,8 +6,10 @@ mod detection;
 pub mod grpc;
 pub mod grpc_web;
 pub mod http1;
+pub mod mqtt;
 pub mod orca;
 pub mod protobuf;
+pub mod proxy_protocol;
 pub mod websocket;
 
 pub use self::detection::Detection;

@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_config::model::Protocol;
 use plimsoll_wire::client_hello::is_tls_handshake;
+use plimsoll_wire::proxy_protocol::Header;
 
 use crate::http::local_reply::Reason;
 use crate::listener::accept::Guest;
 use crate::listener::adapter::Connection;
 use crate::listener::tables::ListenerTable;
 use crate::listener::tls_accept::enter;
-use crate::net::proxy_protocol::{self, Header, Origin, Told};
+use crate::net::proxy_protocol::Origin;
 use crate::net::stream::{Peer, Stream};
 use crate::run::worker::{Door, Worker};
 
@@ -50,7 +51,7 @@ async fn pass(mut connection: Connection) {
             None => return connection.count(Reason::HeaderTimeout),
         };
     }
-    if let Some(source) = told.as_ref().and_then(Told::source) {
+    if let Some(source) = told.as_ref().and_then(Header::source) {
         connection.peer = Peer::Socket(source);
     }
     find_origin(&mut connection, table, told);
@@ -83,26 +84,26 @@ async fn wants_tls(connection: &mut Connection) -> Option<bool> {
 }
 
 /// Remembers whose connection it is, where a destination wants to be told.
-fn find_origin(connection: &mut Connection, table: &ListenerTable, told: Option<Told>) {
+fn find_origin(connection: &mut Connection, table: &ListenerTable, told: Option<Header>) {
     if table.tells_origin {
         connection.origin = Some(Origin::new(told, connection.peer, &connection.stream));
     }
 }
 
 /// Reads the PROXY header a connection begins with, and leaves what follows in the buffer.
-async fn read_header(connection: &mut Connection) -> Result<Told, ()> {
+async fn read_header(connection: &mut Connection) -> Result<Header, ()> {
     loop {
-        match proxy_protocol::read(&connection.early) {
-            Header::Whole(told, len) => {
+        match Header::parse(&connection.early) {
+            Ok(Some((header, len))) => {
                 connection.early.drain(..len);
-                return Ok(told);
+                return Ok(header);
             }
-            Header::Malformed => {
+            Err(_malformed) => {
                 connection.count(Reason::BadProxyHeader);
                 connection.stream.reset_on_close();
                 return Err(());
             }
-            Header::Incomplete => {}
+            Ok(None) => {}
         }
         if !matches!(connection.read().await, Ok(1..)) {
             return Err(());

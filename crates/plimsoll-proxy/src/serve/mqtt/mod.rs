@@ -8,16 +8,16 @@
 pub(crate) mod packet_boundary;
 pub(crate) mod rebalancer;
 
-mod connack;
-mod connect;
-
 use std::time::Duration;
+
+use plimsoll_core::hash::hash;
+use plimsoll_wire::mqtt::connack::{self, Connack, Rejection};
+use plimsoll_wire::mqtt::connect::{self, ConnectError};
+use plimsoll_wire::mqtt::{self, Version};
 
 use crate::http::local_reply::Reason;
 use crate::listener::adapter::{Adapter, Connection, Destination, Failing, Fault, Passage, Recognised};
 use crate::net::tunnel::Mouth;
-use crate::serve::mqtt::connack::{Answer, Refusal};
-use crate::serve::mqtt::connect::{Connect, Read, Version};
 use crate::serve::mqtt::packet_boundary::{ClientEnd, DestinationEnd, Lines};
 use crate::serve::mqtt::rebalancer::Homing;
 
@@ -41,7 +41,7 @@ impl Adapter for Mqtt {
     }
 
     fn recognise(&self, first: &[u8]) -> Recognised {
-        connect::recognise(first)
+        mqtt::detect(first)
     }
 
     fn serve(&self, connection: Connection) {
@@ -71,7 +71,7 @@ async fn serve(mut connection: Connection) {
             return say(&mut connection, answer).await;
         }
     };
-    let unavailable = connack::refuse(Some(wish.version), Refusal::Unavailable);
+    let unavailable = connack::reject(Some(wish.version), Rejection::Unavailable);
     let Some(mut passage) = connection.route("MQTT") else { return say(&mut connection, unavailable).await };
     match find(&mut passage, &wish).await {
         Some((destination, idle)) => relay(passage, connection, destination, &wish, idle).await,
@@ -83,18 +83,24 @@ async fn serve(mut connection: Connection) {
 async fn read_connect(connection: &mut Connection) -> Result<Wish, Option<(Fault, &'static [u8])>> {
     let most = connection.most_bytes();
     loop {
-        let (fault, version, why) = match connect::read(connection.buffer(), most) {
-            Read::Whole(Connect { version, key, keep_alive, len }) => {
+        let parsed = connect::parse(connection.buffer(), most).map(|connect| {
+            // Without an id the destination is to give the client one.
+            let key_of = |id: &[u8]| (!id.is_empty()).then(|| hash(id));
+            connect.map(|c| (c.version, key_of(c.client_id), c.keep_alive, c.len))
+        });
+        let (fault, version, why) = match parsed {
+            Ok(Some((version, key, keep_alive, len))) => {
                 let packet = connection.buffer().drain(..len).collect();
                 return Ok(Wish { version, key, keep_alive, packet });
             }
-            Read::Incomplete if matches!(connection.read().await, Ok(1..)) => continue,
-            Read::Incomplete => return Err(None),
-            Read::Malformed(version) => (Fault::Malformed, version, Refusal::Malformed),
-            Read::UnknownVersion => (Fault::Malformed, None, Refusal::UnknownVersion),
-            Read::TooLarge(version) => (Fault::TooLarge, version, Refusal::TooLarge),
+            Ok(None) if matches!(connection.read().await, Ok(1..)) => continue,
+            Ok(None) => return Err(None),
+            Err(ConnectError::UnsupportedVersion) => (Fault::Malformed, None, Rejection::UnsupportedVersion),
+            Err(ConnectError::TooLarge(version)) => (Fault::TooLarge, version, Rejection::TooLarge),
+            Err(ConnectError::Malformed(version)) => (Fault::Malformed, version, Rejection::Malformed),
+            Err(_) => (Fault::Malformed, None, Rejection::Malformed),
         };
-        return Err(Some((fault, connack::refuse(version, why))));
+        return Err(Some((fault, connack::reject(version, why))));
     }
 }
 
@@ -112,9 +118,9 @@ async fn find(passage: &mut Passage, wish: &Wish) -> Option<(Destination, Durati
         let mut destination = passage.next(wish.key).await.ok()?;
         let limit = passage.limit(passage.patience());
         let failing = match limit.within(ask(&mut destination, wish)).await {
-            Some(Answer::Given(theirs)) => {
+            Some(Connack::Final { keep_alive }) => {
                 passage.served(&mut destination);
-                return Some((destination, silence(theirs.unwrap_or(wish.keep_alive))));
+                return Some((destination, silence(keep_alive.unwrap_or(wish.keep_alive))));
             }
             Some(_) => Failing::Refused,
             None => Failing::Silent,
@@ -123,15 +129,15 @@ async fn find(passage: &mut Passage, wish: &Wish) -> Option<(Destination, Durati
     }
 }
 
-async fn ask(destination: &mut Destination, wish: &Wish) -> Answer {
+async fn ask(destination: &mut Destination, wish: &Wish) -> Connack {
     if destination.write_all(&wish.packet).await.is_err() {
-        return Answer::Unavailable;
+        return Connack::Unavailable;
     }
     loop {
-        match connack::read(destination.buffer(), wish.version) {
-            Answer::Incomplete if matches!(destination.read().await, Ok(1..)) => {}
-            Answer::Incomplete => return Answer::Unavailable,
-            answer => return answer,
+        match connack::parse(destination.buffer(), wish.version) {
+            None if matches!(destination.read().await, Ok(1..)) => {}
+            None => return Connack::Unavailable,
+            Some(response) => return response,
         }
     }
 }

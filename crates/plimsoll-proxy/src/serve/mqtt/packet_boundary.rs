@@ -5,70 +5,31 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use plimsoll_wire::mqtt::PacketBoundary;
+
 use crate::net::stream::Stream;
 use crate::net::tunnel::Mouth;
 use crate::serve::mqtt::rebalancer::Resident;
 
-/// Where packets begin and end in the bytes of one direction (MQTT 5.0 section 2.1).
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Framing {
-    /// A packet begins.
-    Kind,
-    /// Its length: so far, and the place of the next seven bits.
-    Length(u32, u32),
-    /// So many bytes of it are still to come.
-    Body(u32),
-}
-
-impl Framing {
-    fn pass(&mut self, mut bytes: &[u8]) {
-        while let [first, rest @ ..] = bytes {
-            match *self {
-                Self::Kind => (*self, bytes) = (Self::Length(0, 0), rest),
-                Self::Length(so_far, shift) => {
-                    let length = so_far | u32::from(first & 0x7f) << shift.min(21);
-                    bytes = rest;
-                    *self = match (first & 0x80 != 0, length) {
-                        (true, _) => Self::Length(length, shift + 7),
-                        (false, 0) => Self::Kind,
-                        (false, length) => Self::Body(length),
-                    };
-                }
-                Self::Body(left) => {
-                    let n = bytes.len().min(left as usize);
-                    bytes = &bytes[n..];
-                    *self = if n == left as usize { Self::Kind } else { Self::Body(left - n as u32) };
-                }
-            }
-        }
-    }
-}
-
 /// One direction: what was read of one end, and what the other end took of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Line {
     read: Cell<u64>,
     written: Cell<u64>,
-    framing: Cell<Framing>,
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Self { read: Cell::new(0), written: Cell::new(0), framing: Cell::new(Framing::Kind) }
-    }
+    boundary: Cell<PacketBoundary>,
 }
 
 impl Line {
     fn wrote(&self, bytes: &[u8]) {
-        let mut framing = self.framing.get();
-        framing.pass(bytes);
-        self.framing.set(framing);
+        let mut boundary = self.boundary.get();
+        boundary.advance(bytes);
+        self.boundary.set(boundary);
         self.written.set(self.written.get() + bytes.len() as u64);
     }
 
     /// Whole packets have passed, and nothing waits.
     fn is_whole(&self) -> bool {
-        self.framing.get() == Framing::Kind && self.read.get() == self.written.get()
+        self.boundary.get().is_at_boundary() && self.read.get() == self.written.get()
     }
 }
 
@@ -163,24 +124,5 @@ impl Mouth for DestinationEnd<'_> {
 
     fn is_broken_off(&mut self, _cx: &mut Context<'_>) -> bool {
         false
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packets_are_followed_whatever_the_cut() {
-        let long = [&[0x30, 0xc8, 0x01][..], &[7; 200]].concat();
-        let bytes = [&[0xc0, 0][..], &long, &[0x40, 2, 0, 1]].concat();
-        let ends = [2, 2 + long.len(), bytes.len()];
-        for cut in 1..=bytes.len() {
-            let mut framing = Framing::Kind;
-            framing.pass(&bytes[..cut]);
-            assert_eq!(framing == Framing::Kind, ends.contains(&cut), "{cut}");
-            framing.pass(&bytes[cut..]);
-            assert_eq!(framing, Framing::Kind, "{cut}");
-        }
     }
 }
