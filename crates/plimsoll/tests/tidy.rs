@@ -78,27 +78,50 @@ fn every_file_says_first_what_it_decides_and_stays_below_the_wall() {
 #[test]
 fn every_path_the_pages_name_exists() {
     let starts = ["crates/", "bench/", "docs/", "examples/", "deploy/", "fuzz/"];
-    for page in ["README.md", "docs/ARCHITECTURE.md"] {
-        for word in read(page).split(['`', '(', ')', ' ', '\n', ',']) {
+    for page in ["README.md", "CONTRIBUTING.md", "docs/ARCHITECTURE.md"] {
+        for word in read(page).split(['`', '(', ')', ' ', '\n', ',', '#', '|']) {
             let is_path = starts.iter().any(|start| word.starts_with(start));
             assert!(!is_path || root().join(word).exists(), "{page} names {word}, which does not exist");
         }
     }
 }
 
+/// The pages of the repository: those at the root and those below `docs`.
+fn pages() -> Vec<PathBuf> {
+    let at_the_root = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ROADMAP.md", "SECURITY.md"];
+    files("docs", ".md").into_iter().chain(at_the_root.map(|name| root().join(name))).collect()
+}
+
+/// The text of a page without its code blocks.
+fn prose(page: &str) -> String {
+    page.split("```").step_by(2).collect()
+}
+
+/// The anchors of a page's headings, as GitHub derives them.
+fn anchors(page: &str) -> Vec<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let titles = headings.map(|line| line.trim_start_matches('#').trim().to_lowercase());
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    titles.map(|title| title.chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
 #[test]
-fn every_link_between_pages_leads_somewhere() {
-    for page in
-        files("docs", ".md").into_iter().chain([root().join("README.md"), root().join("CHANGELOG.md")])
-    {
-        let text = fs::read_to_string(&page).expect("text");
+fn every_link_between_pages_leads_to_a_file_and_a_heading() {
+    for page in pages() {
+        let text = prose(&fs::read_to_string(&page).expect("text"));
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap_or_default();
-            if target.is_empty() || target.contains("://") {
+            if link.contains("://") {
                 continue;
             }
-            let target = page.parent().expect("a folder").join(target);
-            assert!(target.exists(), "{} links to {link}, which does not exist", page.display());
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if path.is_empty() { page.clone() } else { page.parent().expect("a folder").join(path) };
+            let shown = page.display();
+            assert!(target.exists(), "{shown} links to {link}, which does not exist");
+            if !anchor.is_empty() {
+                let headings = anchors(&prose(&fs::read_to_string(&target).expect("text")));
+                assert!(headings.iter().any(|h| h == anchor), "{shown} links to {link}: no such heading");
+            }
         }
     }
 }
