@@ -321,7 +321,7 @@ pub(crate) struct Explanation {
     algorithm: Option<&'static str>,
     stages: Vec<Stage>,
     candidates: Vec<Candidate>,
-    /// Stage that decided: `trial`, `key`, `lone` or `algorithm`.
+    /// Stage that decided: `trial`, `key`, `only_candidate` or `algorithm`.
     decided_by: Option<&'static str>,
     winner: Option<String>,
     /// Destinations that would be tried next, in order.

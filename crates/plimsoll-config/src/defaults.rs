@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_core::PoolLimits;
 use plimsoll_core::balance::{Algorithm, HashSpec, Table};
 use plimsoll_core::health::{OutlierSpec, OverloadSpec};
-use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
+use plimsoll_core::retry::{HedgeAfter, HedgeSpec, RetrySpec, RetryWhen};
 
 use crate::model::{ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, Udp, UdpFlow};
 
@@ -22,7 +22,7 @@ pub const WEIGHTED_ALGORITHM: Algorithm = Algorithm::WeightedRoundRobin;
 /// How keys find destinations.
 pub const HASH: HashSpec = HashSpec { table: Table::Maglev, bound: None };
 /// What a `hedge` block says that says nothing.
-pub const HEDGE: HedgeSpec = HedgeSpec { after: After::Share(0.95), most: 1 };
+pub const HEDGE: HedgeSpec = HedgeSpec { after: HedgeAfter::Quantile(0.95), max: 1 };
 
 /// What `hash` hashes by.
 pub const HASH_KEY: HashKey = HashKey::Source;
@@ -115,7 +115,7 @@ pub fn retry() -> RetrySpec {
         empty_response: true,
         timeout: false,
         statuses: Vec::new(),
-        calls: Vec::new(),
+        grpc_statuses: Vec::new(),
     };
     RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true }
 }
@@ -240,11 +240,11 @@ mod tests {
             (
                 "hedge.after",
                 match HEDGE.after {
-                    After::Share(share) => format!("p{}", share * 100.0),
-                    After::Span(span) => dur(span),
+                    HedgeAfter::Quantile(share) => format!("p{}", share * 100.0),
+                    HedgeAfter::Fixed(span) => dur(span),
                 },
             ),
-            ("hedge.max", HEDGE.most.to_string()),
+            ("hedge.max", HEDGE.max.to_string()),
         ]
     }
 

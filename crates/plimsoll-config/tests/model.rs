@@ -10,7 +10,7 @@ use plimsoll_config::model::{
 use plimsoll_config::{Severity, defaults, load};
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::{ProbeKind, Rhythm, Start};
-use plimsoll_core::retry::{After, HedgeSpec};
+use plimsoll_core::retry::{HedgeAfter, HedgeSpec};
 use plimsoll_core::route::HostPattern;
 use plimsoll_core::subset::Fallback;
 
@@ -140,7 +140,7 @@ fn retries_and_ejections() {
     let when = &pool.retry.when;
     assert!(when.timeout && !when.reset && !when.connect_failure && !when.empty_response);
     assert_eq!((&when.statuses, pool.retry.attempts, pool.retry.budget), (&vec![503, 429], 2, 0.05));
-    assert_eq!(when.calls, [14, 1]);
+    assert_eq!(when.grpc_statuses, [14, 1]);
     assert_eq!((pool.outlier.consecutive_failures, pool.outlier.max_ejected), (0, 0.1));
     assert_eq!(pool.outlier.base_ejection, Duration::from_secs(400));
     assert_eq!(pool.outlier.max_ejection, Duration::from_secs(400));
@@ -362,9 +362,9 @@ fn zones_overflow_and_subsets() {
 fn a_hedge_block_is_enough_and_a_pool_may_go_without() {
     let hedge = |keys: &str| pool("", &format!("load_balancer: {{{keys}}}")).hedge;
     assert_eq!(hedge(""), None);
-    assert_eq!(hedge("hedge: {}"), Some(HedgeSpec { after: After::Share(0.95), most: 1 }));
-    let after = After::Span(Duration::from_millis(30));
-    assert_eq!(hedge("hedge: {after: 30ms, max: 2}"), Some(HedgeSpec { after, most: 2 }));
+    assert_eq!(hedge("hedge: {}"), Some(HedgeSpec { after: HedgeAfter::Quantile(0.95), max: 1 }));
+    let after = HedgeAfter::Fixed(Duration::from_millis(30));
+    assert_eq!(hedge("hedge: {after: 30ms, max: 2}"), Some(HedgeSpec { after, max: 2 }));
     assert_eq!(pool("hedge: {after: p99}", "load_balancer: {hedge: {max: 0}}").hedge, None);
 }
 

@@ -1,8 +1,8 @@
-//! What one choice costs: every algorithm at 10, 64, 1,000 and 10,000 destinations, the bare pick and the whole
-//! `balance_load` with its assignment given and given back.
+//! Time per pick: every algorithm at 10, 64, 1,000 and 10,000 destinations, the bare pick and all of `balance_load`
+//! with the assignment acquired and released.
 //!
-//! `cargo bench -p plimsoll-core --bench pick`; in a minute: `cargo bench -p plimsoll-core --bench pick -- --quick pick`.
-//! Targets: round robin below 10 ns a pick, the others below 50 ns, at any size.
+//! `cargo bench -p plimsoll-core --bench pick`; within a minute: `cargo bench -p plimsoll-core --bench pick -- --quick pick`.
+//! Targets: round robin below 10 ns per pick, the others below 50 ns, at any size.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use plimsoll_core::{
     Want, Weight, balance_load,
 };
 
-/// 64 is the largest pool of which least connections looks at everyone.
+/// Pool sizes; 64 is the largest at which least connections compares all destinations.
 const SIZES: [u32; 4] = [10, 64, 1_000, 10_000];
 
-/// Weights 1 to 10, and 20 messages in flight somewhere for each 10 destinations, so that no algorithm may
-/// stop at the first idle one.
+/// Creates a pool with weights 1 to 10 and 20 messages in flight per 10 destinations, so that no algorithm may stop at
+/// the first idle one.
 fn busy_pool(algorithm: Algorithm, count: u32) -> (Snapshot, Vec<Assignment>) {
     let member = |i: u32| {
         let address = Address::Socket(([10, 0, (i >> 8) as u8, i as u8], 8080).into());
@@ -39,11 +39,11 @@ fn busy_pool(algorithm: Algorithm, count: u32) -> (Snapshot, Vec<Assignment>) {
         }
     };
     let members: Vec<Member> = (0..count).map(member).collect();
-    let everyone = Snapshot::build("bench".into(), 1, &*Algorithm::RoundRobin.policy(1), members.clone());
+    let all = Snapshot::build("bench".into(), 1, &*Algorithm::RoundRobin.policy(1), members.clone());
     let snapshot = Snapshot::build("bench".into(), 1, &*algorithm.policy(1), members);
     let mut rng = Rng::new(1);
-    let mut hold = |_| balance_load(&everyone, &Want::default(), Tick::ZERO, &mut rng).expect("all serve");
-    // Everybody has answered before, so that measured answers have something to be read from.
+    let mut hold = |_| balance_load(&all, &Want::default(), Tick::ZERO, &mut rng).expect("all serve");
+    // Every destination has responded before, so that latency measurements exist.
     for n in 0..count {
         let first_byte = Duration::from_millis(1 + u64::from(n * 13 % 90));
         hold(n).finish(Tick::ZERO, Outcome::Answered { status: 200, first_byte });
@@ -81,15 +81,14 @@ fn assignments(c: &mut Criterion) {
     }
 }
 
-/// Hashing by each table: keys that differ each time, and a hundred keys again and again, which is what a memory of
-/// decisions is for.
+/// Hashing with each table and a hundred repeated keys, the case that the key cache is for.
 fn keys(c: &mut Criterion) {
     let kinds = [
         ("ring", Table::Ring, None, true),
         ("maglev bounded", Table::Maglev, Some(125), true),
         ("ring bounded", Table::Ring, Some(125), true),
         ("rendezvous", Table::Rendezvous, None, false),
-        ("rendezvous remembered", Table::Rendezvous, None, true),
+        ("rendezvous cached", Table::Rendezvous, None, true),
     ];
     for (name, table, bound, caching) in kinds {
         let mut group = c.benchmark_group(format!("pick/hash {name}"));
@@ -110,7 +109,7 @@ fn keys(c: &mut Criterion) {
     }
 }
 
-/// `custom` by a formula that reads all there is to read; at most 2 µs at 100 destinations.
+/// `custom` with a formula that reads all variables; at most 2 µs at 100 destinations.
 fn formulas(c: &mut Criterion) {
     let text = "(in_flight + 1) / weight * latency_ms * (1 + 10 * error_rate) / health";
     let formula = Formula::parse(text).expect("a formula");
@@ -127,7 +126,7 @@ fn formulas(c: &mut Criterion) {
     }
 }
 
-/// What it costs to draw which tier a message meets first: two zones, and a first priority that has lost half.
+/// Selection of the first tier: two zones, and a first priority of which half is down.
 fn tiers(c: &mut Criterion) {
     let zone = |spill_over_at| Some(ZoneSpec { own: "a".into(), spill_over_at, zone_local_keys: false });
     let plain = SpreadSpec::default();
@@ -157,7 +156,7 @@ fn tiers(c: &mut Criterion) {
     }
 }
 
-/// What a new table costs, off the request path: below 100 ms for 10,000 destinations.
+/// Building a new table, off the request path: below 100 ms for 10,000 destinations.
 fn tables(c: &mut Criterion) {
     let mut group = c.benchmark_group("build/hash");
     for table in [Table::Maglev, Table::Ring] {
@@ -165,7 +164,7 @@ fn tables(c: &mut Criterion) {
             let (snapshot, _held) = busy_pool(Algorithm::RoundRobin, count);
             let settings = Settings { hash: HashSpec { table, bound: None }, ..Settings::default() };
             group.bench_function(BenchmarkId::new(format!("{table:?}"), count), |b| {
-                // A policy of its own each time: it keeps the tables it has built.
+                // A new policy each time, because a policy caches the tables it has built.
                 b.iter(|| {
                     let policy = Algorithm::Hash.policy_with(1, &settings);
                     policy.build(snapshot.whole.tiers[0].slots.clone())

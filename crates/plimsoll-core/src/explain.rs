@@ -1,4 +1,4 @@
-//! Why a message would go where it would go: the choice told candidate by candidate, and nothing changed by it.
+//! Explanation of a pick: all candidates, what decided, and no side effects.
 
 use crate::destination::{DestinationId, Status};
 use crate::rng::Rng;
@@ -6,25 +6,25 @@ use crate::snapshot::{Member, Snapshot, Want, balance_load_dry};
 use crate::spread::Reach;
 use crate::time::Tick;
 
-/// Why a destination is no candidate for a message.
+/// Why a destination is not a candidate for a message.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum SetAside {
-    /// It may not serve.
+    /// The status does not allow new messages.
     Status(Status),
-    /// Weight 0 takes no new work.
+    /// The weight is 0.
     NoWeight,
-    /// It has not the labels that the route asks for.
+    /// The labels do not match the subset of the route.
     Subset,
-    /// It is of a later tier, and the first one serves.
+    /// The destination is in a backup tier, and the first tier serves.
     Backup,
-    /// It has as much as it may have at once.
+    /// The limit of messages in flight is reached.
     Full,
-    /// It is of another zone, and the own one carries everything.
+    /// The destination is in another zone, and the local zone takes all messages.
     Zone,
 }
 
 impl SetAside {
-    /// The word used in API and logs.
+    /// Name in API and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Status(status) => status.as_str(),
@@ -37,95 +37,96 @@ impl SetAside {
     }
 }
 
-/// One destination, as the choice saw it.
+/// One destination in the explanation of a pick.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// Its index in [`Snapshot::members`].
+    /// Index in [`Snapshot::members`].
     pub member: usize,
-    /// Why it is out of the question; `None` for a candidate.
+    /// Reason for its exclusion; `None` for a candidate.
     pub set_aside: Option<SetAside>,
-    /// Messages in flight there.
+    /// Number of messages in flight.
     pub in_flight: u32,
-    /// (in flight + 1) / weight, which algorithms that look at load compare; without a weight they heed, by
-    /// in flight + 1 alone.
+    /// (in flight + 1) / weight, the load that algorithms compare.
     pub load: f64,
-    /// The chance with which it takes what the algorithm gives it; below 1 while it warms up.
+    /// Probability that the destination accepts a pick; below 1 during slow start.
     pub chance: f64,
-    /// What the algorithm compares it by, the lower the better; `None` where it compares nothing.
+    /// Score of the algorithm, lower is better; `None` where the algorithm compares no scores.
     pub score: Option<f64>,
-    /// The share of messages that meet its tier first, 0 to 1.
+    /// Share of the messages that are picked in its tier first, 0 to 1.
     pub share: f64,
 }
 
-/// What decided.
+/// What decided a pick.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Decided {
-    /// An ejected destination is on trial, and this message may be it.
+pub enum DecidedBy {
+    /// An ejected destination has an open trial, and the message takes it.
     Trial,
-    /// What the message keeps its destination by.
+    /// The hash key or session of the message.
     Key,
-    /// There was only one.
-    Lone,
-    /// The algorithm.
+    /// There was only one candidate.
+    OnlyCandidate,
+    /// The balancing algorithm.
     Algorithm,
 }
 
-impl Decided {
-    /// The word used in API and logs.
+impl DecidedBy {
+    /// Name in API and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Trial => "trial",
             Self::Key => "key",
-            Self::Lone => "lone",
+            Self::OnlyCandidate => "only_candidate",
             Self::Algorithm => "algorithm",
         }
     }
 }
 
-/// The choice of one message.
+/// Explanation of one pick.
 #[derive(Clone, Debug)]
 pub struct Explanation {
-    /// Everyone, in configured order.
+    /// All members, in configured order.
     pub candidates: Vec<Candidate>,
-    /// Who would take it: indices of members, the winner first, then who would be tried next, and so on.
+    /// Indices of members in the order of the attempts, the winner first.
     pub order: Vec<usize>,
-    /// What decided; `None` when nobody takes it.
-    pub decided: Option<Decided>,
-    /// It would have to wait: nobody who may serve has room, or others wait already.
+    /// What decided; `None` without a destination.
+    pub decided: Option<DecidedBy>,
+    /// Whether the message would wait: all destinations are at their limits, or other messages wait already.
     pub waits: bool,
 }
 
-/// Tells the choice that [`crate::balance_load`] would make now. Rotations stay where they are and no trial is
-/// taken; an algorithm that draws lots draws them from `rng`, so another message may be drawn another one.
+/// Explains the pick that [`crate::balance_load`] would make now. Rotations do not advance and no trial is taken. An
+/// algorithm that samples uses `rng`, so another message may get another destination.
 pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Explanation {
     let candidates = candidates(snapshot, want, now);
-    let fit = fit(&candidates);
-    let shut = snapshot.limiter.as_ref().is_some_and(|c| c.has_waiters() || c.requests.is_full());
-    let (order, decided) = if shut { (Vec::new(), None) } else { order(snapshot, want, fit, now, rng) };
+    let eligible = eligible(&candidates);
+    let must_wait =
+        snapshot.limiter.as_ref().is_some_and(|limiter| limiter.has_waiters() || limiter.requests.is_full());
+    let (order, decided) =
+        if must_wait { (Vec::new(), None) } else { order(snapshot, want, eligible, now, rng) };
     let waits = order.is_empty() && !snapshot.reach(want).tiers.is_empty();
     Explanation { candidates, order, decided, waits }
 }
 
-/// Those that are not set aside.
-fn fit(candidates: &[Candidate]) -> usize {
+/// Counts the candidates that are not excluded.
+fn eligible(candidates: &[Candidate]) -> usize {
     candidates.iter().filter(|candidate| candidate.set_aside.is_none()).count()
 }
 
-/// What decides over a message that meets these, where no trial is open.
-pub fn decided(want: &Want<'_>, candidates: &[Candidate]) -> Decided {
-    decided_among(want, fit(candidates))
+/// Returns what decides a pick among these candidates, without an open trial.
+pub fn decided(want: &Want<'_>, candidates: &[Candidate]) -> DecidedBy {
+    decided_by_count(want, eligible(candidates))
 }
 
-const fn decided_among(want: &Want<'_>, candidates: usize) -> Decided {
+const fn decided_by_count(want: &Want<'_>, candidates: usize) -> DecidedBy {
     match (want.home.is_some() || want.key.is_some(), candidates) {
-        (_, 1) => Decided::Lone,
-        (true, _) => Decided::Key,
-        (false, _) => Decided::Algorithm,
+        (_, 1) => DecidedBy::OnlyCandidate,
+        (true, _) => DecidedBy::Key,
+        (false, _) => DecidedBy::Algorithm,
     }
 }
 
-/// Everyone, in configured order, as the choice of a message would see them. Nothing is asked of a picker that
-/// it would remember.
+/// Returns all members, in configured order, as the pick of a message would see them. The pickers' state does not
+/// change.
 pub fn candidates(snapshot: &Snapshot, want: &Want<'_>, now: Tick) -> Vec<Candidate> {
     let reach = snapshot.reach(want);
     let shares = shares_of(reach, want, snapshot.members.len());
@@ -151,7 +152,7 @@ pub fn candidates(snapshot: &Snapshot, want: &Want<'_>, now: Tick) -> Vec<Candid
     snapshot.members.iter().enumerate().map(candidate).collect()
 }
 
-/// What the pickers would compare each member by.
+/// Returns the score of each member in its picker.
 fn scores(reach: &Reach, members: usize, now: Tick) -> Vec<Option<f64>> {
     let mut scores = vec![None; members];
     for tier in &reach.tiers {
@@ -162,11 +163,11 @@ fn scores(reach: &Reach, members: usize, now: Tick) -> Vec<Option<f64>> {
     scores
 }
 
-/// For each member the share of messages that meet its tier first, and whether that is another zone's.
+/// Returns for each member the share of messages that are picked in its tier first, and whether it is in another zone.
 fn shares_of(reach: &Reach, want: &Want<'_>, members: usize) -> Vec<(f64, bool)> {
     let mut shares = vec![(0.0, false); members];
     for (tier, share) in reach.tiers.iter().zip(reach.shares()) {
-        // Who has a home goes there from whatever zone.
+        // A message with a session goes to its destination from every zone.
         let (slots, share) = match want.home {
             Some(_) => {
                 let alike =
@@ -188,11 +189,11 @@ fn order(
     candidates: usize,
     now: Tick,
     rng: &mut Rng,
-) -> (Vec<usize>, Option<Decided>) {
-    /// Nobody's number: a message that has tried somebody takes nobody's turn.
-    const NOBODY: DestinationId = DestinationId(u32::MAX);
+) -> (Vec<usize>, Option<DecidedBy>) {
+    /// Id of no destination: a message that attempted one does not advance the rotation.
+    const NONE: DestinationId = DestinationId(u32::MAX);
     let mut tried = want.tried.copied().unwrap_or_default();
-    tried.add(NOBODY);
+    tried.add(NONE);
     let (mut order, mut decided) = (Vec::new(), None);
     let may_try = want.repeatable || now >= snapshot.trials_for_all;
     if let Some(slot) =
@@ -200,7 +201,7 @@ fn order(
     {
         order.push(slot.rank as usize);
         tried.add(slot.id);
-        decided = Some(Decided::Trial);
+        decided = Some(DecidedBy::Trial);
     }
     while !tried.is_full() {
         let Some(rank) = balance_load_dry(snapshot, &Want { tried: Some(&tried), ..*want }, now, rng) else {
@@ -208,7 +209,7 @@ fn order(
         };
         tried.add(snapshot.members[rank].id);
         order.push(rank);
-        decided.get_or_insert(decided_among(want, candidates));
+        decided.get_or_insert(decided_by_count(want, candidates));
     }
     (order, decided)
 }
@@ -225,26 +226,26 @@ mod tests {
     use crate::snapshot::tests::member;
 
     #[test]
-    fn it_tells_what_would_happen_and_then_that_happens() {
+    fn the_explained_pick_is_the_one_that_is_made() {
         for algorithm in [Algorithm::RoundRobin, Algorithm::WeightedRoundRobin, Algorithm::LeastConnections] {
             let members = (0..5).map(|rank| member(rank, 0, 1 + rank as u16, Status::Serving)).collect();
             let snapshot = Snapshot::build("p".into(), 1, &*algorithm.policy(1), members);
             let (mut rng, want) = (Rng::new(1), Want::default());
             let mut held = Vec::new();
             for _ in 0..20 {
-                let told = explain(&snapshot, &want, Tick::ZERO, &mut rng);
+                let explained = explain(&snapshot, &want, Tick::ZERO, &mut rng);
                 let again = explain(&snapshot, &want, Tick::ZERO, &mut rng);
-                assert_eq!(told.order, again.order, "{algorithm:?}: telling changes nothing");
+                assert_eq!(explained.order, again.order, "{algorithm:?}: an explanation changes nothing");
                 let assignment = balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("all serve");
-                assert_eq!(told.order[0], assignment.member(), "{algorithm:?}");
-                assert_eq!((told.decided, told.order.len()), (Some(Decided::Algorithm), 5));
+                assert_eq!(explained.order[0], assignment.member(), "{algorithm:?}");
+                assert_eq!((explained.decided, explained.order.len()), (Some(DecidedBy::Algorithm), 5));
                 held.push(assignment);
             }
         }
     }
 
     #[test]
-    fn who_has_no_room_is_full_and_a_message_that_finds_nobody_waits() {
+    fn a_destination_at_its_limit_is_full_and_a_message_without_one_waits() {
         let members = (0..2).map(|rank| member(rank, 0, 1, Status::Serving)).collect();
         let mut snapshot = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), members);
         let limiter = Arc::new(PoolLimiter::new(1));
@@ -255,19 +256,19 @@ mod tests {
         }
         let (want, mut rng) = (Want::default(), Rng::new(1));
         let mut held = vec![balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("room")];
-        let told = explain(&snapshot, &want, Tick::ZERO, &mut rng);
-        assert_eq!(told.candidates[held[0].member()].set_aside, Some(SetAside::Full));
-        assert_eq!((told.order, told.waits), (vec![1 - held[0].member()], false));
+        let explained = explain(&snapshot, &want, Tick::ZERO, &mut rng);
+        assert_eq!(explained.candidates[held[0].member()].set_aside, Some(SetAside::Full));
+        assert_eq!((explained.order, explained.waits), (vec![1 - held[0].member()], false));
         held.push(balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("room"));
-        let told = explain(&snapshot, &want, Tick::ZERO, &mut rng);
-        assert_eq!((told.order.len(), told.decided, told.waits), (0, None, true));
+        let explained = explain(&snapshot, &want, Tick::ZERO, &mut rng);
+        assert_eq!((explained.order.len(), explained.decided, explained.waits), (0, None, true));
         drop(held);
-        limiter.try_enqueue(false).expect("room in the line");
-        assert!(explain(&snapshot, &want, Tick::ZERO, &mut rng).waits, "behind who waits already");
+        limiter.try_enqueue(false).expect("below the limit");
+        assert!(explain(&snapshot, &want, Tick::ZERO, &mut rng).waits, "behind the queue");
     }
 
     #[test]
-    fn who_is_out_is_out_for_a_reason() {
+    fn every_exclusion_has_its_reason() {
         let members = vec![
             member(0, 0, 1, Status::Down),
             member(1, 0, 0, Status::Serving),
@@ -275,26 +276,26 @@ mod tests {
             member(3, 1, 1, Status::Serving),
         ];
         let snapshot = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), members);
-        let told = explain(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1));
-        let why: Vec<_> = told.candidates.iter().map(|candidate| candidate.set_aside).collect();
+        let explained = explain(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1));
+        let why: Vec<_> = explained.candidates.iter().map(|candidate| candidate.set_aside).collect();
         let out =
             [Some(SetAside::Status(Status::Down)), Some(SetAside::NoWeight), None, Some(SetAside::Backup)];
         assert_eq!(why, out);
-        assert_eq!((told.order, told.decided), (vec![2, 3], Some(Decided::Lone)));
-        assert_eq!(told.candidates[2].score, None, "a rotation compares nothing");
-        let nobody = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
-        let told = explain(&nobody, &Want::default(), Tick::ZERO, &mut Rng::new(1));
-        assert_eq!((told.order.len(), told.decided), (0, None));
+        assert_eq!((explained.order, explained.decided), (vec![2, 3], Some(DecidedBy::OnlyCandidate)));
+        assert_eq!(explained.candidates[2].score, None, "a rotation has no scores");
+        let empty = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
+        let explained = explain(&empty, &Want::default(), Tick::ZERO, &mut Rng::new(1));
+        assert_eq!((explained.order.len(), explained.decided), (0, None));
     }
 
     #[test]
-    fn scores_are_what_the_algorithm_compares() {
+    fn scores_are_those_of_the_algorithm() {
         let members = vec![member(0, 0, 1, Status::Serving), member(1, 0, 4, Status::Serving)];
         let policy = Algorithm::WeightedLeastConnections.policy(1);
         let snapshot = Snapshot::build("p".into(), 1, &*policy, members);
         let _held = balance_load(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1)).expect("serves");
-        let told = explain(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1));
-        let scores: Vec<_> = told.candidates.iter().map(|candidate| candidate.score).collect();
+        let explained = explain(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1));
+        let scores: Vec<_> = explained.candidates.iter().map(|candidate| candidate.score).collect();
         assert_eq!(scores, [Some(1.0), Some(0.5)], "the heavier one has one in flight");
     }
 }

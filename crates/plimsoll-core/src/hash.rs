@@ -1,8 +1,7 @@
-//! A hash that is the same in every process, on every machine and in every version: what is chosen by it stays
-//! chosen.
+//! A hash function that is the same in every process, on every machine and in every version.
 
-/// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>), its bits then mixed as MurmurHash3 finishes, because
-/// FNV alone leaves short texts close together.
+/// Returns the FNV-1a hash (<http://www.isthe.com/chongo/tech/comp/fnv/>), mixed by the finalizer of MurmurHash3: FNV
+/// alone maps short texts to close values.
 pub const fn hash(bytes: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut at = 0;
@@ -13,7 +12,7 @@ pub const fn hash(bytes: &[u8]) -> u64 {
     mix(hash)
 }
 
-/// Every bit of the answer depends on every bit of `x`.
+/// Mixes the bits, so that every bit of the result depends on every bit of `x`.
 pub const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -25,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_never_changes() {
+    fn the_hash_never_changes() {
         assert_eq!((hash(b""), hash(b"device-1")), (0xefd0_1f60_ba99_2926, hash(b"device-1")));
         assert_ne!(hash(b"device-1"), hash(b"device-2"));
     }

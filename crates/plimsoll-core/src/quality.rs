@@ -1,4 +1,4 @@
-//! How well messages are spread: how far from what was intended, and how much sooner answers could have come.
+//! Accuracy of balancing: deviation from the intended shares, and regret in latency.
 
 use std::collections::HashMap;
 use std::mem;
@@ -9,66 +9,65 @@ use crate::snapshot::Snapshot;
 use crate::stats::Counts;
 use crate::time::Tick;
 
-/// Answers of a destination within a window before their mean says anything.
-const ANSWERS: u64 = 5;
+/// Minimum number of responses of a destination in a window for a mean.
+const MIN_RESPONSES: u64 = 5;
 
-/// The share of the pool's messages that each member should get, 0 to 1: of its tier's share, by weight where the
-/// algorithm heeds weights, else all alike.
+/// Returns the share of the pool's messages that each member should receive, 0 to 1: its part of the tier's share, by
+/// weight where the algorithm uses weights, else equal.
 pub fn intended_shares(snapshot: &Snapshot, heeds_weights: bool) -> Vec<f64> {
     let mut shares = vec![0.0; snapshot.members.len()];
-    let pull = |weight: u32| if heeds_weights { f64::from(weight) } else { 1.0 };
+    let portion = |weight: u32| if heeds_weights { f64::from(weight) } else { 1.0 };
     for (tier, share) in snapshot.whole.tiers.iter().zip(snapshot.whole.shares()) {
-        let pulls: f64 = tier.slots.iter().map(|slot| pull(slot.weight)).sum();
+        let total: f64 = tier.slots.iter().map(|slot| portion(slot.weight)).sum();
         for slot in tier.slots.iter() {
-            shares[slot.rank as usize] = share * pull(slot.weight) / pulls;
+            shares[slot.rank as usize] = share * portion(slot.weight) / total;
         }
     }
     shares
 }
 
-/// How far shares are from the intended ones, of pairs of messages taken and share intended: half the sum of the
-/// differences, which is the part of all messages that would have to go elsewhere. 0 is exact, 1 is all wrong;
-/// `None` before the first message.
+/// Returns the total variation distance between actual and intended shares, from pairs of messages and intended share:
+/// half the sum of the differences, which is the share of messages that went to another destination than intended. 0
+/// is exact, 1 is the maximum; `None` without a message.
 pub fn deviation(taken: impl Iterator<Item = (u64, f64)> + Clone) -> Option<f64> {
     let all: u64 = taken.clone().map(|(messages, _)| messages).sum();
-    let apart = |(messages, intended): (u64, f64)| (messages as f64 / all as f64 - intended).abs();
-    (all > 0).then(|| taken.map(apart).sum::<f64>() / 2.0)
+    let difference = |(messages, intended): (u64, f64)| (messages as f64 / all as f64 - intended).abs();
+    (all > 0).then(|| taken.map(difference).sum::<f64>() / 2.0)
 }
 
-/// What a window of time showed.
+/// Accuracy within a window of time.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Accuracy {
-    /// See [`deviation`].
+    /// Deviation from the intended shares, see [`deviation`].
     pub deviation: f64,
-    /// How much longer the average answer took to its first byte than the average answer of the destination that
-    /// was fastest; `None` where fewer than two destinations of the first tier have answered often enough. An
-    /// estimate: had the fastest got all messages, it would not have been as fast.
+    /// Mean time to the first byte, minus that of the fastest destination; `None` where fewer than two destinations of
+    /// the first tier have enough responses. An estimate: with all messages, the fastest would have been slower.
     pub regret: Option<Duration>,
-    /// Messages of the window.
+    /// Number of messages in the window.
     pub messages: u64,
 }
 
-/// Measures one pool, window by window.
+/// Measures the accuracy of one pool, window by window.
 #[derive(Debug, Default)]
 pub struct Quality {
     before: HashMap<DestinationId, Counts>,
-    /// The picture the window began with.
+    /// Generation of the snapshot at the start of the window.
     generation: u64,
     ends: Tick,
     last: Option<Accuracy>,
 }
 
 impl Quality {
-    /// A window: long enough for some hundred messages where there is traffic at all.
+    /// Length of a window.
     pub const WINDOW: Duration = Duration::from_secs(10);
 
-    /// What the last whole window showed; `None` before that, and where nothing was sent in it.
+    /// Returns the accuracy of the last complete window; `None` before it, and if no message was sent in it.
     pub const fn last(&self) -> Option<Accuracy> {
         self.last
     }
 
-    /// Ends the window when it is time to, and begins the next. To be called each second. A window in which the
-    /// picture changed is measured by nobody: what was intended was not the same all the while.
+    /// Ends the window when its time is over, and starts the next. To be called each second. A window in which the
+    /// snapshot changed is not measured, because the intended shares changed within it.
     pub fn handle_timeout(&mut self, now: Tick, snapshot: &Snapshot, heeds_weights: bool) {
         if now < self.ends {
             return;
@@ -104,27 +103,27 @@ impl Quality {
         let intended = intended_shares(snapshot, heeds_weights);
         let taken = windows.iter().map(|&(started, ..)| started).zip(intended.iter().copied());
         let deviation = deviation(taken)?;
-        let fit = windows
+        let eligible = windows
             .iter()
             .zip(&intended)
-            .filter(|((_, answers, _), share)| *answers >= ANSWERS && **share > 0.0);
-        let answers = fit.map(|(&(_, answers, nanos), _)| (answers, nanos));
+            .filter(|((_, responses, _), share)| *responses >= MIN_RESPONSES && **share > 0.0);
+        let responses = eligible.map(|(&(_, responses, nanos), _)| (responses, nanos));
         Some(Accuracy {
             deviation,
-            regret: regret(answers),
+            regret: regret(responses),
             messages: windows.iter().map(|&(started, ..)| started).sum(),
         })
     }
 }
 
-/// Of answers and the time they took together, by destination.
+/// Returns the regret, from the number of responses and the sum of their latencies by destination.
 fn regret(taken: impl Iterator<Item = (u64, u64)> + Clone) -> Option<Duration> {
     if taken.clone().count() < 2 {
         return None;
     }
     let best =
-        taken.clone().map(|(answers, nanos)| nanos as f64 / answers as f64).fold(f64::INFINITY, f64::min);
-    let (all, nanos) = taken.fold((0, 0), |(all, sum), (answers, nanos)| (all + answers, sum + nanos));
+        taken.clone().map(|(responses, nanos)| nanos as f64 / responses as f64).fold(f64::INFINITY, f64::min);
+    let (all, nanos) = taken.fold((0, 0), |(all, sum), (responses, nanos)| (all + responses, sum + nanos));
     Some(Duration::from_nanos((nanos as f64 / all as f64 - best).max(0.0) as u64))
 }
 
@@ -161,7 +160,7 @@ mod tests {
         Tick::ZERO + Duration::from_secs(seconds)
     }
 
-    /// So many messages, each answered after as many milliseconds as its destination's rank says.
+    /// Sends messages; each gets its response after the milliseconds given for its destination.
     fn send(snapshot: &Snapshot, count: usize, millis: &[u64]) {
         for _ in 0..count {
             let assignment =
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn intended_shares_are_by_weight_where_that_counts() {
+    fn intended_shares_follow_weights_where_the_algorithm_uses_them() {
         let snapshot = snapshot(&[3, 1], 1);
         assert_eq!(intended_shares(&snapshot, true), [0.75, 0.25]);
         assert_eq!(intended_shares(&snapshot, false), [0.5, 0.5]);
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_tells_of_its_own_messages_only() {
+    fn a_window_counts_its_own_messages_only() {
         let (mut quality, snapshot) = (Quality::default(), snapshot(&[1, 1], 1));
         send(&snapshot, 10, &[1, 1]);
         quality.handle_timeout(at(0), &snapshot, true);
@@ -197,13 +196,13 @@ mod tests {
     }
 
     #[test]
-    fn who_gets_too_much_deviates_and_too_few_answers_tell_nothing() {
+    fn too_many_messages_deviate_and_too_few_responses_give_no_regret() {
         let (mut quality, snapshot) = (Quality::default(), snapshot(&[1, 1], 1));
         quality.handle_timeout(at(0), &snapshot, true);
         send(&snapshot, 8, &[10, 30]);
         quality.handle_timeout(at(10), &snapshot, true);
         assert_eq!(quality.last().map(|last| (last.deviation, last.regret)), Some((0.0, None)));
-        let lone = Snapshot::build(
+        let single = Snapshot::build(
             "p".into(),
             1,
             &*Algorithm::RoundRobin.policy(1),
@@ -214,13 +213,13 @@ mod tests {
                 .map(|m| Member { weight: if m.id.0 == 0 { 256 } else { 0 }, ..m })
                 .collect(),
         );
-        send(&lone, 20, &[10, 30]);
+        send(&single, 20, &[10, 30]);
         quality.handle_timeout(at(20), &snapshot, true);
         assert_eq!(quality.last().map(|last| last.deviation), Some(0.5));
     }
 
     #[test]
-    fn a_window_of_two_pictures_is_not_measured() {
+    fn a_window_with_two_snapshots_is_not_measured() {
         let (mut quality, first) = (Quality::default(), snapshot(&[1, 1], 1));
         quality.handle_timeout(at(0), &first, true);
         send(&first, 10, &[1, 1]);

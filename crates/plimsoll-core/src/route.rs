@@ -1,17 +1,17 @@
-//! Which rule a request falls under.
+//! Route matching: the first rule that matches a request.
 
-/// Which hosts a rule is for. Compared without port and case.
+/// Host condition of a rule, compared without port and case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
-    /// This one, lower case.
+    /// One host name, in lower case.
     Exact(String),
-    /// Any name that ends so; `*.example.com` is kept as `.example.com`.
+    /// Any subdomain; `*.example.com` is stored as `.example.com`.
     Suffix(String),
 }
 
 impl HostPattern {
-    /// Is `host`, already without its port, one of these? One or more labels stand for the `*`, as in Envoy
-    /// and nginx; the bare domain is not its own subdomain.
+    /// Returns whether `host`, without its port, matches. The `*` stands for one or more labels, as in Envoy and nginx;
+    /// the bare domain does not match.
     fn matches(&self, host: &[u8]) -> bool {
         match self {
             Self::Exact(name) => bare(name.as_bytes()).eq_ignore_ascii_case(host),
@@ -23,54 +23,54 @@ impl HostPattern {
     }
 }
 
-/// Which requests a rule is for; what is `None` or empty matches all.
+/// Conditions of a rule; a condition that is `None` or empty matches every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
-    /// The host.
+    /// Host of the request.
     pub host: Option<HostPattern>,
-    /// The name the client asked for in its hello of TLS; a client that named none is not covered.
+    /// Server name in the TLS ClientHello; a client without one does not match.
     pub sni: Option<HostPattern>,
-    /// The path starts so, byte for byte, as it is forwarded.
+    /// Prefix of the path as it is forwarded, compared byte by byte.
     pub path_prefix: Option<String>,
-    /// Any of these methods.
+    /// Allowed methods; any of them matches.
     pub methods: Vec<String>,
-    /// Each of these headers (lower-case names) has a line of exactly this value.
+    /// Header fields (lower-case names) that must each have a line with exactly this value.
     pub headers: Vec<(String, String)>,
 }
 
-/// What a rule may ask about a request, in whatever form the protocol at hand keeps it.
-pub trait Facts {
-    /// The `Host` header or the authority as it came, maybe with a port; empty if there is none.
+/// Properties of a request that rules match on, implemented for each protocol.
+pub trait RouteInput {
+    /// Returns the `Host` header field or the authority as received, possibly with a port; empty if there is none.
     fn host(&self) -> &[u8];
-    /// The path as it is forwarded, escapes untouched.
+    /// Returns the path as it is forwarded, with its escapes.
     fn path(&self) -> &[u8];
-    /// The method, case as it came (methods are case-sensitive).
+    /// Returns the method as received (methods are case-sensitive).
     fn method(&self) -> &[u8];
-    /// The name asked for in the hello of TLS, if there was one.
+    /// Returns the server name in the TLS ClientHello, if there was one.
     fn sni(&self) -> Option<&[u8]> {
         None
     }
-    /// Has any line of the header `lower_name` exactly this value?
+    /// Returns whether any line of the header field `lower_name` has exactly this value.
     fn header_is(&self, lower_name: &str, value: &str) -> bool;
 }
 
 impl Match {
-    /// Does the rule cover this request? Allocates nothing; the cheapest question comes first.
-    pub fn matches(&self, facts: &dyn Facts) -> bool {
-        self.path_prefix.as_ref().is_none_or(|prefix| facts.path().starts_with(prefix.as_bytes()))
-            && (self.methods.is_empty() || self.methods.iter().any(|m| m.as_bytes() == facts.method()))
-            && self.host.as_ref().is_none_or(|pattern| pattern.matches(host_name(facts.host())))
-            && self.sni.as_ref().is_none_or(|p| facts.sni().is_some_and(|name| p.matches(bare(name))))
-            && self.headers.iter().all(|(name, value)| facts.header_is(name, value))
+    /// Returns whether the rule matches a request. It allocates nothing and checks the cheapest condition first.
+    pub fn matches(&self, input: &dyn RouteInput) -> bool {
+        self.path_prefix.as_ref().is_none_or(|prefix| input.path().starts_with(prefix.as_bytes()))
+            && (self.methods.is_empty() || self.methods.iter().any(|m| m.as_bytes() == input.method()))
+            && self.host.as_ref().is_none_or(|pattern| pattern.matches(host_name(input.host())))
+            && self.sni.as_ref().is_none_or(|p| input.sni().is_some_and(|name| p.matches(bare(name))))
+            && self.headers.iter().all(|(name, value)| input.header_is(name, value))
     }
 }
 
-/// The index of the first rule that covers the request.
-pub fn first<'a>(mut rules: impl Iterator<Item = &'a Match>, facts: &dyn Facts) -> Option<usize> {
-    rules.position(|rule| rule.matches(facts))
+/// Returns the index of the first rule that matches a request.
+pub fn find_first<'a>(mut rules: impl Iterator<Item = &'a Match>, input: &dyn RouteInput) -> Option<usize> {
+    rules.position(|rule| rule.matches(input))
 }
 
-/// The name or IP address in a `Host` value: no port, no brackets, no trailing dot.
+/// Returns the name or IP address in a `Host` value, without port, brackets and trailing dot.
 pub fn host_name(raw: &[u8]) -> &[u8] {
     if raw.first() == Some(&b'[') {
         return bare(raw);
@@ -83,7 +83,7 @@ pub fn host_name(raw: &[u8]) -> &[u8] {
     }
 }
 
-/// `[::1]:80` → `::1`, `example.com.` → `example.com`, everything else as it is.
+/// Removes brackets and a trailing dot: `[::1]:80` → `::1`, `example.com.` → `example.com`.
 fn bare(host: &[u8]) -> &[u8] {
     if let Some(inside) = host.strip_prefix(b"[")
         && let Some(end) = inside.iter().position(|&byte| byte == b']')
@@ -104,7 +104,7 @@ mod tests {
         headers: &'a [(&'a str, &'a str)],
     }
 
-    impl Facts for Request<'_> {
+    impl RouteInput for Request<'_> {
         fn host(&self) -> &[u8] {
             self.host.as_bytes()
         }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_rule_covers_everything() {
+    fn an_empty_rule_matches_every_request() {
         assert!(Match::default().matches(&GET));
         assert!(Match::default().matches(&Request { host: "", path: "", method: "", headers: &[] }));
     }
@@ -196,12 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_covers_it_wins() {
+    fn the_first_matching_rule_wins() {
         let under = |prefix: &str| Match { path_prefix: Some(prefix.into()), ..Default::default() };
         let rules = [under("/v1/a"), under("/v1"), Match::default()];
-        let find = |path| first(rules.iter(), &Request { path, ..GET });
+        let find = |path| find_first(rules.iter(), &Request { path, ..GET });
         assert_eq!([find("/v1/ab"), find("/v1/b"), find("/")], [Some(0), Some(1), Some(2)]);
-        assert_eq!(first(rules[..2].iter(), &GET), None);
+        assert_eq!(find_first(rules[..2].iter(), &GET), None);
     }
 
     #[test]

@@ -1,31 +1,31 @@
-//! What a moment is: nanoseconds since the process started, monotonic, small enough for an atomic.
+//! Monotonic time in nanoseconds since the process started, small enough for an atomic.
 
 use std::ops::{Add, AddAssign};
 use std::time::Duration;
 
-/// A moment: nanoseconds since an arbitrary start. Monotonic; wall-clock jumps never show here.
+/// A point in time: nanoseconds since an arbitrary start. It is monotonic and independent of the wall clock.
 ///
 /// 64 bits of nanoseconds last 584 years.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(u64);
 
 impl Tick {
-    /// The moment everything starts.
+    /// Start of the time scale.
     pub const ZERO: Self = Self(0);
-    /// A moment that never comes.
+    /// Time that is never reached.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// The moment `nanos` nanoseconds after the start.
+    /// Creates a time from the nanoseconds since the start.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// Nanoseconds since the start.
+    /// Returns the nanoseconds since the start.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Time from `earlier` to this moment; zero if `earlier` lies in the future.
+    /// Returns the duration since `earlier`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

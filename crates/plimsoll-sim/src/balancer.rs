@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plimsoll_core::balance::Policy;
 use plimsoll_core::pool::{Action, Input, Pool, PoolSpec, ProbeOrder};
-use plimsoll_core::retry::Budget;
+use plimsoll_core::retry::RetryBudget;
 use plimsoll_core::{
     Address, Assignment, Destination, NoDestination, Rng, Snapshot, Tick, Tried, Want, Weight, balance_load,
 };
@@ -21,7 +21,7 @@ pub struct SimBalancer {
     feedback: Option<Arc<dyn PolicyFeedback>>,
     worker_rngs: Vec<Rng>,
     /// What it may repeat.
-    pub budget: Budget,
+    pub budget: RetryBudget,
     members: Vec<Destination>,
     checks: Vec<ProbeOrder>,
     events: u64,
@@ -56,7 +56,7 @@ impl SimBalancer {
             policy: feedback.clone().map(PolicyFeedback::policy),
             feedback,
             worker_rngs: (0..scenario.workers).map(|_| draw()).collect(),
-            budget: Budget::new(scenario.retry.budget, scenario.workers),
+            budget: RetryBudget::new(scenario.retry.budget, scenario.workers),
             members,
             checks: Vec::new(),
             events: 0,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use plimsoll_core::balance::Algorithm;
-use plimsoll_core::retry::{After, HedgeSpec};
+use plimsoll_core::retry::{HedgeAfter, HedgeSpec};
 use plimsoll_sim::scenario::built_in;
 use plimsoll_sim::{CandidatePolicy, RunStats, Scenario, simulate};
 
@@ -110,7 +110,7 @@ fn hedging_shortens_the_tail_of_a_stall_for_a_twentieth_more_requests() {
     scenario.duration = Duration::from_secs(40);
     let run = |scenario: &Scenario| simulate(scenario, &CandidatePolicy::Production(Algorithm::P2c), 7);
     let alone = run(&scenario);
-    scenario.hedge = Some(HedgeSpec { after: After::Share(0.95), most: 1 });
+    scenario.hedge = Some(HedgeSpec { after: HedgeAfter::Quantile(0.95), max: 1 });
     let hedged = run(&scenario);
     let tail = |stats: &RunStats| stats.quantile(0.9999);
     assert!(tail(&alone) > 1.0 && tail(&hedged) < 0.2, "{} {}", tail(&alone), tail(&hedged));
@@ -126,7 +126,7 @@ fn hedging_shortens_the_tail_of_a_stall_for_a_twentieth_more_requests() {
 fn hedging_stays_within_the_retry_budget() {
     let mut scenario = scenario("two-slow");
     (scenario.duration, scenario.retry.budget) = (Duration::from_secs(20), 0.01);
-    scenario.hedge = Some(HedgeSpec { after: After::Span(Duration::from_millis(1)), most: 3 });
+    scenario.hedge = Some(HedgeSpec { after: HedgeAfter::Fixed(Duration::from_millis(1)), max: 3 });
     let stats = simulate(&scenario, &CandidatePolicy::Production(Algorithm::P2c), 7);
     // One in a hundred, and the reserve of ten a second.
     let most = 0.01 * stats.messages as f64 + 10.0 * 25.0 + 100.0;

@@ -220,8 +220,8 @@ fn alerts(text: &mut Text<'_>, pools: &[PoolView]) {
         let mut family = text.family(kind, name, help);
         for pool in pools {
             let counts = if raised { &pool.watch.alerts_raised } else { &pool.watch.alerts_active };
-            for (kind, &count) in alert::Kind::ALL.iter().zip(counts) {
-                if count > 0 || *kind == alert::Kind::DestinationDown {
+            for (kind, &count) in alert::AlertKind::ALL.iter().zip(counts) {
+                if count > 0 || *kind == alert::AlertKind::DestinationDown {
                     let severity = ("severity", kind.severity().as_str());
                     family.sample(&[("pool", &pool.name), ("kind", kind.as_str()), severity], count);
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_core::retry::After;
+use plimsoll_core::retry::HedgeAfter;
 
 use crate::check::config_node::ConfigNode;
 use crate::check::keys;
@@ -31,13 +31,13 @@ impl Reader<'_> {
             hedge.after = after;
         }
         if let Some(most) = mapping.get("max").and_then(|p| self.integer(p, MAX_HEDGES)) {
-            hedge.most = most;
+            hedge.max = most;
         }
         settings.hedge = Some(hedge);
     }
 }
 
-fn parse_after(text: &str) -> Result<After, ValueError> {
+fn parse_after(text: &str) -> Result<HedgeAfter, ValueError> {
     if let Some(percent) = text.strip_prefix('p') {
         let plain = percent.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let percent: f64 = percent
@@ -46,13 +46,13 @@ fn parse_after(text: &str) -> Result<After, ValueError> {
             .filter(|_| plain)
             .ok_or_else(|| ValueError::new(Code::BadValue, "is no time to wait", HELP))?;
         return match SHARE.contains(&percent) {
-            true => Ok(After::Share(percent / 100.0)),
+            true => Ok(HedgeAfter::Quantile(percent / 100.0)),
             false => Err(ValueError::new(Code::OutOfRange, "is out of range: p50 to p99.9", HELP)),
         };
     }
     match text.parse::<ConfigDuration>() {
         Ok(ConfigDuration(span)) if (MIN_DELAY..=*defaults::TIMEOUT.end()).contains(&span) => {
-            Ok(After::Span(span))
+            Ok(HedgeAfter::Fixed(span))
         }
         Ok(_) => Err(ValueError::new(Code::OutOfRange, "is out of range: 1ms to 24h", HELP)),
         Err(_) => Err(ValueError::new(Code::BadValue, "is no time to wait", HELP)),

@@ -4,7 +4,7 @@
 use plimsoll_core::Tried;
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::OutlierSpec;
-use plimsoll_core::retry::{CALL_STATUSES, RetrySpec, RetryWhen};
+use plimsoll_core::retry::{GRPC_STATUSES, RetrySpec, RetryWhen};
 
 use crate::check::config_node::ConfigNode;
 use crate::check::keys;
@@ -127,10 +127,10 @@ impl Reader<'_> {
             "empty_response" => when.empty_response = true,
             "timeout" => when.timeout = true,
             _ if text.starts_with("grpc:") => match text.strip_prefix("grpc:").and_then(call_status) {
-                Some(status) if when.calls.contains(&status) => {}
-                Some(status) => when.calls.push(status),
+                Some(status) if when.grpc_statuses.contains(&status) => {}
+                Some(status) => when.grpc_statuses.push(status),
                 None => {
-                    let known = CALL_STATUSES.map(|(word, _)| word).join(", ");
+                    let known = GRPC_STATUSES.map(|(word, _)| word).join(", ");
                     let help = format!("another destination may do better than {known}");
                     let what = "names no status of a call that is worth another try";
                     self.reject(item, ValueError::new(Code::BadValue, what, help));
@@ -251,5 +251,5 @@ fn failing_status(text: &str) -> Option<u16> {
 }
 
 fn call_status(text: &str) -> Option<u8> {
-    CALL_STATUSES.iter().find(|(word, _)| *word == text).map(|&(_, status)| status)
+    GRPC_STATUSES.iter().find(|(word, _)| *word == text).map(|&(_, status)| status)
 }

@@ -287,7 +287,7 @@ fn build(
         outlier: settings.outlier,
         retry: settings.retry.clone(),
         spread: SpreadSpec { zone: settings.zone.spec(), ..settings.spread.clone() },
-        hedge: settings.hedge.filter(|hedge| hedge.most > 0),
+        hedge: settings.hedge.filter(|hedge| hedge.max > 0),
         slow_start: settings.slow_start,
         panic_threshold: settings.panic_threshold,
         recovery: settings.health_checking && settings.health.recovery(),

@@ -1,18 +1,18 @@
-//! What an alert may be about, and how grave that is.
+//! Kinds of alerts and their severity.
 
-/// How much an alert matters.
+/// Severity of an alert.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Good to know.
+    /// For information.
     Info,
-    /// Somebody should look at it today: messages are still served.
+    /// To be checked within a day: messages are still served.
     Warning,
-    /// Somebody should look at it now: messages are lost.
+    /// To be checked now: messages are lost.
     Critical,
 }
 
 impl Severity {
-    /// The word used in API, logs and metrics.
+    /// Name in API, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Info => "info",
@@ -22,27 +22,27 @@ impl Severity {
     }
 }
 
-/// What an alert is about.
+/// Kind of an alert.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Checks took a destination out.
+pub enum AlertKind {
+    /// A destination failed its health checks.
     DestinationDown,
-    /// Traffic set a destination aside.
+    /// Outlier detection ejected a destination.
     DestinationEjected,
-    /// A destination failed the trial that was to bring it back.
+    /// A destination failed its trial.
     RecoveryFailed,
-    /// A destination goes out again and again.
+    /// A destination fails and recovers repeatedly.
     DestinationFlapping,
-    /// Not all that should serve do.
+    /// Some destinations that should serve do not.
     PoolDegraded,
-    /// None serves.
+    /// No destination serves.
     PoolDown,
-    /// Destinations that fail are kept, for want of others.
+    /// Failing destinations are not ejected, because too few others would be left.
     PoolPanic,
 }
 
-impl Kind {
-    /// All of them, in the order they are declared.
+impl AlertKind {
+    /// All kinds, in the order of declaration.
     pub const ALL: [Self; 7] = [
         Self::DestinationDown,
         Self::DestinationEjected,
@@ -53,11 +53,11 @@ impl Kind {
         Self::PoolPanic,
     ];
 
-    /// Those about one destination.
+    /// Kinds of alerts about one destination.
     pub(super) const OF_DESTINATIONS: [Self; 4] =
         [Self::DestinationDown, Self::DestinationEjected, Self::RecoveryFailed, Self::DestinationFlapping];
 
-    /// The word used in API, logs and metrics.
+    /// Name in API, logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DestinationDown => "destination_down",
@@ -70,7 +70,7 @@ impl Kind {
         }
     }
 
-    /// How grave it is.
+    /// Returns the severity of the kind.
     pub const fn severity(self) -> Severity {
         match self {
             Self::DestinationEjected => Severity::Info,

@@ -1,4 +1,4 @@
-//! Alerts of a real pool in virtual time, and the bounds of what is kept.
+//! Alerts of a pool in virtual time, and the limits of what is kept.
 
 use std::time::Duration;
 
@@ -48,15 +48,15 @@ fn spec() -> PoolSpec {
     }
 }
 
-/// A pool and its alerts, driven as a driver does.
+/// A pool and its alerts, driven as the proxy's driver does.
 struct World {
     now: Tick,
     pool: Pool,
     alerts: Alerts,
     falls: Falls,
-    /// Who answers checks.
+    /// Whether each destination passes its checks.
     up: Vec<bool>,
-    said: Vec<String>,
+    changes: Vec<String>,
 }
 
 impl World {
@@ -73,7 +73,7 @@ impl World {
             alerts,
             falls: Falls::default(),
             up: vec![true; count],
-            said: Vec::new(),
+            changes: Vec::new(),
         };
         world.act();
         world
@@ -92,16 +92,16 @@ impl World {
                 }
                 Action::Tell(event) => {
                     self.falls.hear(self.now, &event);
-                    self.alerts.hear(self.now, &event, self.pool.spec());
+                    self.alerts.on_event(self.now, &event, self.pool.spec());
                 }
                 Action::Publish(_) => {}
             }
         }
         let panics = self.pool.panics(self.now);
-        self.alerts.look(self.now, self.pool.snapshot(), self.pool.spec(), panics, &self.falls);
-        while let Some(alert) = self.alerts.poll_news() {
+        self.alerts.evaluate(self.now, self.pool.snapshot(), self.pool.spec(), panics, &self.falls);
+        while let Some(alert) = self.alerts.poll_change() {
             let sign = if alert.cleared_at.is_some() { '-' } else { '+' };
-            self.said.push(format!("{sign}{} {}", alert.kind.as_str(), alert.subject));
+            self.changes.push(format!("{sign}{} {}", alert.kind.as_str(), alert.subject));
         }
     }
 
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// One message that fails wherever it goes, or does not.
+    /// Sends one message with this outcome.
     fn message(&mut self, outcome: Outcome) {
         let snapshot = self.pool.snapshot().clone();
         let want = Want { repeatable: true, ..Want::default() };
@@ -126,67 +126,72 @@ impl World {
         self.act();
     }
 
-    fn said(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.said)
+    fn take_changes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.changes)
     }
 }
 
 #[test]
-fn an_outage_is_told_once_and_cleared_when_it_is_over() {
+fn an_outage_raises_one_alert_which_is_cleared_afterwards() {
     let mut world = World::new(2, spec());
     world.run(SEC * 30);
-    assert_eq!(world.said(), [""; 0]);
+    assert_eq!(world.take_changes(), [""; 0]);
     world.up[0] = false;
     world.run(SEC * 300);
-    assert_eq!(world.said(), ["+destination_down d0", "+pool_degraded api"]);
-    let down = world.alerts.all().find(|alert| alert.kind == Kind::DestinationDown).expect("it is").clone();
+    assert_eq!(world.take_changes(), ["+destination_down d0", "+pool_degraded api"]);
+    let down =
+        world.alerts.all().find(|alert| alert.kind == AlertKind::DestinationDown).expect("active").clone();
     assert_eq!((down.value, down.threshold), (Some(3.0), Some(3.0)));
     assert!(down.message.contains("last: refused"), "{}", down.message);
     world.up[0] = true;
     world.run(SEC * 60);
-    assert_eq!(world.said(), ["-destination_down d0", "-pool_degraded api"]);
+    assert_eq!(world.take_changes(), ["-destination_down d0", "-pool_degraded api"]);
     let over: Vec<_> = world.alerts.all().collect();
-    assert_eq!((over.len(), over[0].kind), (2, Kind::PoolDegraded));
+    assert_eq!((over.len(), over[0].kind), (2, AlertKind::PoolDegraded));
     assert!(over.iter().all(|alert| alert.cleared_at > Some(alert.raised_at)));
     assert_eq!(world.alerts.active(), [0; 7]);
-    assert_eq!(world.alerts.raised()[Kind::DestinationDown as usize], 1);
+    assert_eq!(world.alerts.raised()[AlertKind::DestinationDown as usize], 1);
 }
 
 #[test]
-fn a_pool_without_anybody_is_down_and_no_longer_degraded() {
+fn a_pool_without_serving_destinations_is_down_and_no_longer_degraded() {
     let mut world = World::new(2, spec());
     world.run(SEC * 5);
     world.up = vec![false, false];
     world.run(SEC * 120);
-    let said = world.said();
+    let changes = world.take_changes();
     assert!(
-        said.contains(&"-pool_degraded api".into()) && said.contains(&"+pool_down api".into()),
-        "{said:?}"
+        changes.contains(&"-pool_degraded api".into()) && changes.contains(&"+pool_down api".into()),
+        "{changes:?}"
     );
-    assert_eq!(world.alerts.all().next().map(|alert| alert.kind), Some(Kind::PoolDown), "the gravest first");
+    assert_eq!(
+        world.alerts.all().next().map(|alert| alert.kind),
+        Some(AlertKind::PoolDown),
+        "the most severe first"
+    );
     world.up[1] = true;
     world.run(SEC * 60);
-    assert_eq!(world.said(), ["-destination_down d1", "-pool_down api", "+pool_degraded api"]);
+    assert_eq!(world.take_changes(), ["-destination_down d1", "-pool_down api", "+pool_degraded api"]);
 }
 
 #[test]
-fn what_the_operator_takes_out_is_no_alert_and_ends_one() {
+fn maintenance_raises_no_alert_and_clears_one() {
     let mut world = World::new(3, spec());
     world.run(SEC * 5);
     let admin = |name: &str| Input::Admin { name: name.into(), state: AdminState::Maintenance };
     world.pool.handle(world.now, admin("d2"));
     world.act();
-    assert_eq!(world.said(), [""; 0]);
+    assert_eq!(world.take_changes(), [""; 0]);
     world.up[0] = false;
     world.run(SEC * 60);
-    assert_eq!(world.said(), ["+destination_down d0", "+pool_degraded api"]);
+    assert_eq!(world.take_changes(), ["+destination_down d0", "+pool_degraded api"]);
     world.pool.handle(world.now, admin("d0"));
     world.act();
-    assert_eq!(world.said(), ["-destination_down d0", "-pool_degraded api"]);
+    assert_eq!(world.take_changes(), ["-destination_down d0", "-pool_degraded api"]);
 }
 
 #[test]
-fn ejections_failed_trials_and_returns() {
+fn ejections_and_failed_trials_raise_alerts_until_a_trial_passes() {
     let mut spec = spec();
     spec.health = None;
     let mut world = World::new(2, spec);
@@ -195,22 +200,25 @@ fn ejections_failed_trials_and_returns() {
     for outcome in [bad, good, bad] {
         world.message(outcome);
     }
-    assert_eq!(world.said(), ["+destination_ejected d0", "+pool_degraded api"]);
+    assert_eq!(world.take_changes(), ["+destination_ejected d0", "+pool_degraded api"]);
     world.run(SEC * 31);
     world.message(bad);
-    assert_eq!(world.said(), ["+recovery_failed d0"]);
+    assert_eq!(world.take_changes(), ["+recovery_failed d0"]);
     world.run(SEC * 61);
     world.message(bad);
-    assert_eq!(world.said(), [""; 0], "it is known that it cannot come back");
-    let failed = world.alerts.all().find(|alert| alert.kind == Kind::RecoveryFailed).expect("it stands");
+    assert_eq!(world.take_changes(), [""; 0], "the alert is active already");
+    let failed = world.alerts.all().find(|alert| alert.kind == AlertKind::RecoveryFailed).expect("active");
     assert_eq!(failed.value, Some(2.0), "two trials");
     world.run(SEC * 91);
     world.message(good);
-    assert_eq!(world.said(), ["-destination_ejected d0", "-recovery_failed d0", "-pool_degraded api"]);
+    assert_eq!(
+        world.take_changes(),
+        ["-destination_ejected d0", "-recovery_failed d0", "-pool_degraded api"]
+    );
 }
 
 #[test]
-fn a_pool_that_keeps_failing_destinations_panics_for_a_while() {
+fn skipped_ejections_raise_the_panic_alert_for_a_while() {
     let mut spec = spec();
     (spec.health, spec.panic_threshold) = (None, 1.0);
     let mut world = World::new(2, spec);
@@ -218,15 +226,15 @@ fn a_pool_that_keeps_failing_destinations_panics_for_a_while() {
     for _ in 0..4 {
         world.message(bad);
     }
-    assert_eq!(world.said(), ["+pool_panic api"]);
+    assert_eq!(world.take_changes(), ["+pool_panic api"]);
     world.run(SEC * 59);
-    assert_eq!(world.said(), [""; 0]);
+    assert_eq!(world.take_changes(), [""; 0]);
     world.run(SEC * 2);
-    assert_eq!(world.said(), ["-pool_panic api"]);
+    assert_eq!(world.take_changes(), ["-pool_panic api"]);
 }
 
 #[test]
-fn who_goes_out_three_times_flaps_until_it_has_been_quiet() {
+fn a_destination_that_fails_three_times_flaps_until_it_is_stable() {
     let mut world = World::new(2, spec());
     world.run(SEC * 5);
     for _ in 0..3 {
@@ -235,18 +243,18 @@ fn who_goes_out_three_times_flaps_until_it_has_been_quiet() {
         world.up[0] = true;
         world.run(SEC * 30);
     }
-    let said = world.said();
-    assert_eq!(said.iter().filter(|line| *line == "+destination_flapping d0").count(), 1, "{said:?}");
+    let changes = world.take_changes();
+    assert_eq!(changes.iter().filter(|line| *line == "+destination_flapping d0").count(), 1, "{changes:?}");
     world.run(SEC * 400);
-    assert_eq!(world.said(), ["-destination_flapping d0"]);
+    assert_eq!(world.take_changes(), ["-destination_flapping d0"]);
 }
 
 #[test]
-fn an_alert_is_acknowledged_once_and_leaves_with_its_destination() {
+fn an_alert_is_acknowledged_once_and_cleared_with_its_destination() {
     let mut world = World::new(2, spec());
     world.up[0] = false;
     world.run(SEC * 60);
-    let id = world.alerts.all().next().expect("one stands").id;
+    let id = world.alerts.all().next().expect("active").id;
     assert_eq!(
         world.alerts.acknowledge(id, "anna").and_then(|a| a.acknowledged_by.clone()),
         Some("anna".into())
@@ -256,15 +264,15 @@ fn an_alert_is_acknowledged_once_and_leaves_with_its_destination() {
         Some("anna".into())
     );
     assert_eq!(world.alerts.acknowledge(9999, "anna"), None);
-    world.said();
+    world.take_changes();
     world.pool.handle(world.now, Input::Members(Vec::new()));
     world.act();
-    let said = world.said();
-    assert!(said.contains(&"-destination_down d0".into()), "{said:?}");
+    let changes = world.take_changes();
+    assert!(changes.contains(&"-destination_down d0".into()), "{changes:?}");
 }
 
 #[test]
-fn what_is_kept_is_bounded_and_the_pool_always_finds_a_place() {
+fn alerts_are_bounded_and_those_about_the_pool_always_raised() {
     let mut alerts = Alerts::new("api".into(), 1);
     let (spec, falls) = (spec(), Falls::default());
     let change = |n: usize, to| Event::StatusChanged {
@@ -275,18 +283,21 @@ fn what_is_kept_is_bounded_and_the_pool_always_finds_a_place() {
         reason: Reason::ChecksFailed { count: 3, detail: String::new() },
     };
     for n in 0..ACTIVE_MAX + 10 {
-        alerts.hear(Tick::ZERO, &change(n, Status::Down), &spec);
+        alerts.on_event(Tick::ZERO, &change(n, Status::Down), &spec);
     }
     assert_eq!((alerts.lost(), alerts.active()[0]), (10, ACTIVE_MAX as u64));
     let empty = Snapshot::build("api".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
-    alerts.look(Tick::ZERO, &empty, &spec, true, &falls);
-    assert_eq!((alerts.active()[Kind::PoolDown as usize], alerts.active()[Kind::PoolPanic as usize]), (1, 1));
+    alerts.evaluate(Tick::ZERO, &empty, &spec, true, &falls);
+    assert_eq!(
+        (alerts.active()[AlertKind::PoolDown as usize], alerts.active()[AlertKind::PoolPanic as usize]),
+        (1, 1)
+    );
     for n in 0..ACTIVE_MAX {
-        alerts.hear(Tick::ZERO, &change(n, Status::Serving), &spec);
+        alerts.on_event(Tick::ZERO, &change(n, Status::Serving), &spec);
     }
     assert_eq!(alerts.all().count(), PAST_MAX + 2);
     let mut ids: Vec<u64> = alerts.all().map(|alert| alert.id).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), PAST_MAX + 2, "numbers are never used again");
+    assert_eq!(ids.len(), PAST_MAX + 2, "numbers are unique");
 }

@@ -1,40 +1,40 @@
-//! How many retries a pool may still make.
+//! Retry budget of a pool.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::time::Tick;
 
-/// How far back messages earn and retries cost: Finagle's default time to live of a deposit.
+/// Period that messages and retries count for: the default time to live of a deposit in Finagle.
 const HORIZON_SECONDS: u64 = 10;
-/// One retry in this time is always allowed: the floor of 10 a second.
+/// Time in which one retry is always allowed: the floor of 10 per second.
 const RESERVE_STEP: u64 = 100_000_000;
-/// The reserve holds 10 seconds of the floor, 100 retries, and is full at the start.
+/// Depth of the reserve: 10 seconds of the floor, 100 retries. It is full at the start.
 const RESERVE_DEPTH: u64 = HORIZON_SECONDS * 1_000_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-/// How many retries a pool may still make, so that retries never multiply an overload: a share of the
-/// messages of the last 10 seconds, less the retries of the last 10 seconds, and on top of it a reserve of
-/// up to 100 that refills at 10 a second. Finagle's `RetryBudget`, without a lock.
+/// Limits the retries of a pool, so that they never multiply an overload. Allowed are a share of the messages of the
+/// last 10 seconds, less the retries of the last 10 seconds, plus a reserve of up to 100 that refills at 10 per second:
+/// Finagle's `RetryBudget`, without a lock.
 ///
-/// No credit is paid out twice, whoever asks at the same time. The window moves by whole seconds, so it
+/// No credit is spent twice, however many threads withdraw at the same time. The window moves by whole seconds, so it
 /// covers the last 9 to 10.
 #[derive(Debug)]
-pub struct Budget {
-    /// The share, as the bits of an `f64`.
+pub struct RetryBudget {
+    /// Share of retries per message, as the bits of an `f64`.
     share: AtomicU64,
-    /// Messages of each worker since the start.
+    /// Number of messages of each worker since the start.
     earned: Box<[Padded]>,
-    /// Retries paid from the share since the start.
+    /// Number of retries charged to the share since the start.
     spent: AtomicU64,
-    /// Seconds since the start whose books are closed.
-    closed: AtomicU64,
-    /// `earned` and `spent` at the end of each of the last 10 closed seconds, at `second % 10`.
-    books: [(AtomicU64, AtomicU64); HORIZON_SECONDS as usize],
-    /// The reserve as one moment (GCRA, ITU-T I.371): full when it is past, empty at `RESERVE_DEPTH` ahead.
+    /// Number of completed seconds since the start.
+    completed: AtomicU64,
+    /// `earned` and `spent` at the end of each of the last 10 completed seconds, at `second % 10`.
+    history: [(AtomicU64, AtomicU64); HORIZON_SECONDS as usize],
+    /// Time at which the reserve is full (GCRA, ITU-T I.371); it is empty at `RESERVE_DEPTH` ahead of now.
     reserve: AtomicU64,
 }
 
-/// Where the books of `second` are kept, and before it ends those of the second a horizon ago.
+/// Returns the index of a second in the history; until it ends, the entry is that of the second 10 before.
 const fn slot_of(second: u64) -> usize {
     (second % HORIZON_SECONDS) as usize
 }
@@ -44,35 +44,35 @@ const fn slot_of(second: u64) -> usize {
 #[repr(align(128))]
 struct Padded(AtomicU64);
 
-impl Budget {
-    /// A budget of `share` retries per message, for `workers` workers (at least one); the reserve is full.
+impl RetryBudget {
+    /// Creates a budget of `share` retries per message for `workers` workers (at least one), with a full reserve.
     pub fn new(share: f64, workers: usize) -> Self {
         Self {
             share: AtomicU64::new(share.to_bits()),
             earned: (0..workers.max(1)).map(|_| Padded::default()).collect(),
             spent: AtomicU64::new(0),
-            closed: AtomicU64::new(0),
-            books: Default::default(),
+            completed: AtomicU64::new(0),
+            history: Default::default(),
             reserve: AtomicU64::new(0),
         }
     }
 
-    /// Another share from now on, for messages already counted too.
+    /// Changes the share, also for messages already counted.
     pub fn set_share(&self, share: f64) {
         self.share.store(share.to_bits(), Relaxed);
     }
 
-    /// One more message. A worker writes its own counter only: a plain load and store.
+    /// Counts a message. A worker writes only its own counter, with a plain load and store.
     pub fn earn(&self, worker: usize) {
         let counter = &self.earned[worker % self.earned.len()].0;
         counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
-    /// Pays for one retry, from the share first and then from the reserve; `false` if neither has it.
+    /// Charges one retry, to the share first and then to the reserve. Returns `false` if both are spent.
     pub fn withdraw(&self, now: Tick) -> bool {
         self.roll(now);
         let (earned_before, spent_before) = {
-            let (earned, spent) = &self.books[slot_of(self.closed.load(Relaxed))];
+            let (earned, spent) = &self.history[slot_of(self.completed.load(Relaxed))];
             (earned.load(Relaxed), spent.load(Relaxed))
         };
         let recent = self.total_earned().saturating_sub(earned_before);
@@ -83,18 +83,20 @@ impl Budget {
         from_share.is_ok() || self.draw_on_reserve(now)
     }
 
-    /// Closes the books of every second that is over; called about once a second by the slow loop, and by
-    /// [`withdraw`](Self::withdraw) in case it was not. Messages of seconds nobody closed in time count for
-    /// the first of them, so a silent slow loop makes the budget smaller, never larger.
+    /// Completes every second that is over. Called about once a second by the slow loop, and by
+    /// [`withdraw`](Self::withdraw) in case it was not. Messages of seconds that were completed late count for the
+    /// first of them, so a delayed slow loop makes the budget smaller, never larger.
     pub fn roll(&self, now: Tick) {
         let second = now.as_nanos() / SECOND;
-        let closed = self.closed.load(Relaxed);
-        if second <= closed || self.closed.compare_exchange(closed, second, Relaxed, Relaxed).is_err() {
+        let completed = self.completed.load(Relaxed);
+        if second <= completed
+            || self.completed.compare_exchange(completed, second, Relaxed, Relaxed).is_err()
+        {
             return;
         }
         let (earned, spent) = (self.total_earned(), self.spent.load(Relaxed));
-        for over in closed.max(second.saturating_sub(HORIZON_SECONDS))..second {
-            let (earned_then, spent_then) = &self.books[slot_of(over)];
+        for over in completed.max(second.saturating_sub(HORIZON_SECONDS))..second {
+            let (earned_then, spent_then) = &self.history[slot_of(over)];
             earned_then.store(earned, Relaxed);
             spent_then.store(spent, Relaxed);
         }
@@ -123,14 +125,14 @@ mod tests {
         Tick::from_nanos((seconds * 1e9) as u64)
     }
 
-    /// Retries granted at one moment, up to `most`.
-    fn drain(budget: &Budget, now: Tick, most: u32) -> u32 {
-        (0..most).take_while(|_| budget.withdraw(now)).count() as u32
+    /// Number of retries granted at one time, up to `max`.
+    fn drain(budget: &RetryBudget, now: Tick, max: u32) -> u32 {
+        (0..max).take_while(|_| budget.withdraw(now)).count() as u32
     }
 
     #[test]
-    fn the_reserve_is_a_hundred_at_once_and_ten_a_second_after() {
-        let budget = Budget::new(0.2, 4);
+    fn the_reserve_allows_a_hundred_retries_and_refills_at_ten_per_second() {
+        let budget = RetryBudget::new(0.2, 4);
         assert_eq!(drain(&budget, at(0.0), 1000), 100);
         assert_eq!(drain(&budget, at(0.5), 1000), 5);
         assert_eq!(drain(&budget, at(1.5), 1000), 10);
@@ -138,22 +140,22 @@ mod tests {
     }
 
     #[test]
-    fn messages_earn_their_share_for_ten_seconds() {
-        let budget = Budget::new(0.2, 4);
+    fn messages_count_for_ten_seconds() {
+        let budget = RetryBudget::new(0.2, 4);
         for worker in 0..4 {
             (0..250).for_each(|_| budget.earn(worker));
         }
         assert_eq!(drain(&budget, at(0.9), 1000), 200 + 100);
-        let budget = Budget::new(0.2, 1);
+        let budget = RetryBudget::new(0.2, 1);
         (0..1000).for_each(|_| budget.earn(0));
         (1..=9).for_each(|second| budget.roll(at(f64::from(second))));
-        assert_eq!(drain(&budget, at(9.5), 150), 150, "still in the horizon");
-        assert_eq!(drain(&budget, at(10.0), 1000), 100, "past it only the reserve is left");
+        assert_eq!(drain(&budget, at(9.5), 150), 150, "still within ten seconds");
+        assert_eq!(drain(&budget, at(10.0), 1000), 100, "after it only the reserve is left");
     }
 
     #[test]
     fn a_new_share_holds_at_once() {
-        let budget = Budget::new(0.0, 1);
+        let budget = RetryBudget::new(0.0, 1);
         (0..1000).for_each(|_| budget.earn(0));
         assert_eq!(drain(&budget, at(0.0), 1000), 100);
         budget.set_share(0.5);
@@ -166,7 +168,7 @@ mod tests {
     fn over_any_ten_seconds_retries_stay_within_share_and_floor() {
         for seed in 0..50 {
             let mut rng = crate::Rng::new(seed);
-            let budget = Budget::new(0.2, 3);
+            let budget = RetryBudget::new(0.2, 3);
             let (mut messages, mut granted) = (vec![0_u64; 120], vec![0_u64; 120]);
             for step in 0..12_000_u64 {
                 let (now, second) = (Tick::from_nanos(step * 10_000_000), (step / 100) as usize);
@@ -184,8 +186,8 @@ mod tests {
             for from in 0..110 {
                 let (all, repeated): (u64, u64) =
                     (messages[from..from + 10].iter().sum(), granted[from..from + 10].iter().sum());
-                // The reserve may be full when the ten seconds begin, and refills while they run; credit
-                // of the ten seconds before may be spent in their first.
+                // The reserve may be full at the start of the ten seconds, and refills during them; credit of the ten
+                // seconds before may be spent in the first of them.
                 let before: u64 = messages[from.saturating_sub(10)..from].iter().sum();
                 let most = (all + before) / 5 + 200;
                 assert!(repeated <= most, "seed {seed}, from {from}: {repeated} > {most}");
@@ -197,8 +199,8 @@ mod tests {
     }
 
     #[test]
-    fn no_credit_is_paid_twice() {
-        let budget = Budget::new(0.5, 4);
+    fn no_credit_is_spent_twice() {
+        let budget = RetryBudget::new(0.5, 4);
         (0..2000).for_each(|n| budget.earn(n));
         let granted: u32 = std::thread::scope(|scope| {
             let all: Vec<_> = (0..4).map(|_| scope.spawn(|| drain(&budget, at(0.1), 5000))).collect();

@@ -1,41 +1,40 @@
-//! When a message that has no answer yet is sent to a second destination as well.
+//! Hedging: when a message without a response is sent to a second destination as well.
 
 use std::time::Duration;
 
-/// How long a message waits alone.
+/// Delay before a hedged attempt.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub enum After {
-    /// Until so large a share (0.5 to 0.999) of the pool's recent messages had their answers.
-    Share(f64),
-    /// So long.
-    Span(Duration),
+pub enum HedgeAfter {
+    /// Quantile (0.5 to 0.999) of the pool's recent latencies.
+    Quantile(f64),
+    /// Fixed delay.
+    Fixed(Duration),
 }
 
-/// A pool's rule for hedging: Dean and Barroso, The Tail at Scale, 2013. Only messages that may be repeated are
-/// sent twice, and each copy is paid for from the retry budget.
+/// Hedging rules of a pool (Dean and Barroso, The Tail at Scale, 2013). Only idempotent requests are hedged, and each
+/// hedged attempt is charged to the retry budget.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct HedgeSpec {
-    /// How long a message waits before each copy.
-    pub after: After,
-    /// Copies of a message at most, 1 or more.
-    pub most: u8,
+    /// Delay before each hedged attempt.
+    pub after: HedgeAfter,
+    /// Maximum number of hedged attempts per message, at least 1.
+    pub max: u8,
 }
 
 impl HedgeSpec {
-    /// How long a message waits, where the pool's answers came within `pace` in that share. A share says nothing
-    /// before there are enough answers.
-    pub fn wait(&self, pace: Option<Duration>) -> Option<Duration> {
+    /// Returns the delay, given the measured quantile of the latencies. Without enough measurements there is none.
+    pub fn delay(&self, quantile: Option<Duration>) -> Option<Duration> {
         match self.after {
-            After::Span(span) => Some(span),
-            After::Share(_) => pace,
+            HedgeAfter::Fixed(delay) => Some(delay),
+            HedgeAfter::Quantile(_) => quantile,
         }
     }
 
-    /// The share that answers are to be measured for.
-    pub const fn share(&self) -> Option<f64> {
+    /// Returns the quantile to measure latencies for.
+    pub const fn quantile(&self) -> Option<f64> {
         match self.after {
-            After::Share(share) => Some(share),
-            After::Span(_) => None,
+            HedgeAfter::Quantile(quantile) => Some(quantile),
+            HedgeAfter::Fixed(_) => None,
         }
     }
 }

@@ -1,34 +1,34 @@
-//! May this message be tried again, where, and at whose expense.
+//! Whether a message is retried, where, and within which budget.
 
 mod budget;
 mod hedge;
 
-pub use self::budget::Budget;
-pub use self::hedge::{After, HedgeSpec};
+pub use self::budget::RetryBudget;
+pub use self::hedge::{HedgeAfter, HedgeSpec};
 
 use crate::outcome::Failure;
 use crate::time::Tick;
 
-/// Which failures are worth another try.
+/// Failures and responses that are retried.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetryWhen {
-    /// No connection came to be.
+    /// The connection could not be established.
     pub connect_failure: bool,
-    /// The connection broke before a byte of the answer.
+    /// The connection broke before any byte of the response.
     pub reset: bool,
-    /// It closed cleanly before a byte of the answer.
+    /// The connection was closed cleanly before any byte of the response.
     pub empty_response: bool,
-    /// No answer in time.
+    /// No response arrived in time.
     pub timeout: bool,
-    /// Answers with these statuses.
+    /// HTTP statuses of responses that are retried.
     pub statuses: Vec<u16>,
-    /// Calls of gRPC that ended with these statuses before they began ([`CALL_STATUSES`]).
-    pub calls: Vec<u8>,
+    /// Statuses of gRPC calls that are retried if the call ended without a message ([`GRPC_STATUSES`]).
+    pub grpc_statuses: Vec<u8>,
 }
 
-/// Statuses of gRPC that another destination may do better than, as Envoy lists them; all others speak about
-/// the call, which is the same everywhere.
-pub const CALL_STATUSES: [(&str, u8); 5] = [
+/// gRPC statuses that may be retried, as in Envoy. All others are about the call, which is the same at every
+/// destination.
+pub const GRPC_STATUSES: [(&str, u8); 5] = [
     ("CANCELLED", 1),
     ("DEADLINE_EXCEEDED", 4),
     ("RESOURCE_EXHAUSTED", 8),
@@ -36,31 +36,31 @@ pub const CALL_STATUSES: [(&str, u8); 5] = [
     ("UNAVAILABLE", 14),
 ];
 
-/// What a destination answered, where it may be better thrown away.
+/// Status of a response that may be discarded and retried.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// This status of HTTP.
-    Status(u16),
-    /// The end of a call of gRPC, with this status and nothing before it.
-    Call(u8),
+pub enum ResponseStatus {
+    /// HTTP status.
+    Http(u16),
+    /// gRPC status of a call that ended without a message.
+    Grpc(u8),
 }
 
 impl RetryWhen {
-    /// May an answer be better thrown away, to a call of gRPC or to any other request?
-    pub const fn lists_answers(&self, is_call: bool) -> bool {
-        !self.statuses.is_empty() || (is_call && !self.calls.is_empty())
+    /// Returns whether any response to this kind of request (a gRPC call or another) is retried.
+    pub const fn lists_responses(&self, is_grpc: bool) -> bool {
+        !self.statuses.is_empty() || (is_grpc && !self.grpc_statuses.is_empty())
     }
 
-    /// Is this answer worth another try?
-    pub fn lists_told(&self, told: Told) -> bool {
-        match told {
-            Told::Status(status) => self.statuses.contains(&status),
-            Told::Call(status) => self.calls.contains(&status),
+    /// Returns whether a response with this status is retried.
+    pub fn lists_response(&self, response: ResponseStatus) -> bool {
+        match response {
+            ResponseStatus::Http(status) => self.statuses.contains(&status),
+            ResponseStatus::Grpc(status) => self.grpc_statuses.contains(&status),
         }
     }
 
-    /// An answer that was not one, or broke off, is never worth another try: something did answer. Nor is
-    /// one that failed for want of our own means: another destination needs the same.
+    /// Returns whether a failure is retried. An invalid or truncated response never is: the destination did respond. A
+    /// lack of own resources never is either: another destination would need the same resources.
     const fn lists(&self, failure: Failure) -> bool {
         match failure {
             Failure::Connect => self.connect_failure,
@@ -72,81 +72,81 @@ impl RetryWhen {
     }
 }
 
-/// A pool's rules for trying again.
+/// Retry rules of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetrySpec {
-    /// All tries of one message, the first included: 1 to [`crate::Tried::MAX`].
+    /// Maximum number of attempts, the first included: 1 to [`crate::Tried::MAX`].
     pub attempts: u8,
-    /// What is worth another try.
+    /// Failures and responses that are retried.
     pub when: RetryWhen,
-    /// Retries as a share of requests, 0.0 to 1.0; a floor of 10 a second comes on top.
+    /// Retries as a share of requests, 0.0 to 1.0, in addition to a floor of 10 per second.
     pub budget: f64,
-    /// Another destination may be tried (`failover`).
+    /// Whether another destination may be used (`failover`).
     pub failover: bool,
-    /// Anything may be repeated at all (`quality.error_recovery`).
+    /// Whether anything may be repeated at all (`quality.error_recovery`).
     pub error_recovery: bool,
 }
 
-/// One failed try, as the caller saw it.
+/// A failed attempt, as the caller observed it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// How it failed.
+pub struct FailedAttempt {
+    /// Failure that ended the attempt.
     pub failure: Failure,
-    /// Counted tries so far, this one included; fresh repeats are not counted.
-    pub tries: u8,
-    /// Doing it twice is the same as doing it once (RFC 9110 §9.2.2).
+    /// Number of attempts so far, this one included; repeats on a fresh connection are not counted.
+    pub attempts: u8,
+    /// Whether the request is idempotent (RFC 9110 §9.2.2).
     pub idempotent: bool,
-    /// Any byte of the request may have left on this connection.
+    /// Whether any byte of the request may have been sent.
     pub sent: bool,
-    /// The connection came from the pool of idle ones.
+    /// Whether the connection was an idle one from the pool.
     pub reused_connection: bool,
-    /// This message has had its fresh repeat.
+    /// Whether the message was already repeated on a fresh connection.
     pub fresh_repeat_used: bool,
-    /// The body is empty or still wholly buffered.
+    /// Whether the body is empty or still completely buffered.
     pub body_replayable: bool,
-    /// A byte of an answer has gone to the client.
-    pub answer_started: bool,
+    /// Whether any byte of a response was sent to the client.
+    pub response_started: bool,
 }
 
-impl Attempt {
-    /// Only the pooled connection may have failed: that says nothing about its destination.
+impl FailedAttempt {
+    /// Returns whether only the idle connection may have failed, which proves nothing about the destination.
     pub const fn is_stale(&self) -> bool {
         self.reused_connection && matches!(self.failure, Failure::Reset | Failure::EmptyResponse)
     }
 }
 
-/// What comes after a failed try.
+/// What follows a failed attempt.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The same again on a new connection, to the same destination if need be; not counted as a try.
+    /// Repeat on a fresh connection, to the same destination if necessary; not counted as an attempt.
     RepeatFresh,
-    /// Another destination, if there is one the message has not tried.
-    Again,
-    /// This failure is the client's answer.
+    /// Retry at another destination, if one is left that was not attempted.
+    Retry,
+    /// No retry: the failure is reported to the client.
     Stop(StopReason),
 }
 
-/// Why a message is not tried again.
+/// Why a message is not retried.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum StopReason {
-    /// It may have been carried out, and twice is not the same as once.
+    /// The request is not idempotent and may have been executed.
     NotSafe,
     /// `retry.when` does not list this failure.
     NotListed,
-    /// It has had all its tries.
+    /// The maximum number of attempts is reached.
     AttemptsSpent,
-    /// The pool has repeated too much already.
+    /// The retry budget of the pool is spent.
     BudgetSpent,
     /// `quality.error_recovery` or `failover` is off.
     SwitchedOff,
-    /// The client has part of an answer.
-    AnswerStarted,
-    /// Part of the body is gone.
+    /// Part of a response was sent to the client.
+    ResponseStarted,
+    /// Part of the request body is no longer buffered.
     BodySpent,
 }
 
 impl StopReason {
-    /// The word used in metrics and logs.
+    /// Name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotSafe => "not_safe",
@@ -154,18 +154,18 @@ impl StopReason {
             Self::AttemptsSpent => "attempts_spent",
             Self::BudgetSpent => "budget_spent",
             Self::SwitchedOff => "switched_off",
-            Self::AnswerStarted => "answer_started",
+            Self::ResponseStarted => "response_started",
             Self::BodySpent => "body_spent",
         }
     }
 }
 
-/// What follows a try that failed.
+/// Decides what follows a failed attempt.
 ///
-/// A reused connection that breaks before any byte of an answer says only that it was stale: that is
-/// repeated once on a fresh one whatever `retry.when` lists. Connect failures draw nothing from the budget,
-/// nor does a fresh repeat of what never left; everything else does.
-pub fn decide(spec: &RetrySpec, attempt: &Attempt, budget: &Budget, now: Tick) -> Decision {
+/// A reused connection that breaks before any byte of the response was stale: the request is repeated once on a fresh
+/// one, whatever `retry.when` lists. Failed connects and repeats of what was never sent are free; everything else is
+/// charged to the budget.
+pub fn decide(spec: &RetrySpec, attempt: &FailedAttempt, budget: &RetryBudget, now: Tick) -> Decision {
     match allowed(spec, attempt) {
         Ok((decision, free)) if free || budget.withdraw(now) => decision,
         Ok(_) => Decision::Stop(StopReason::BudgetSpent),
@@ -173,13 +173,13 @@ pub fn decide(spec: &RetrySpec, attempt: &Attempt, budget: &Budget, now: Tick) -
     }
 }
 
-/// What may follow, and whether it is free of the budget.
-fn allowed(spec: &RetrySpec, attempt: &Attempt) -> Result<(Decision, bool), StopReason> {
+/// Returns what may follow, and whether it is free of charge to the budget.
+fn allowed(spec: &RetrySpec, attempt: &FailedAttempt) -> Result<(Decision, bool), StopReason> {
     if !spec.error_recovery {
         return Err(StopReason::SwitchedOff);
     }
-    if attempt.answer_started {
-        return Err(StopReason::AnswerStarted);
+    if attempt.response_started {
+        return Err(StopReason::ResponseStarted);
     }
     if attempt.sent && !attempt.idempotent {
         return Err(StopReason::NotSafe);
@@ -196,41 +196,41 @@ fn allowed(spec: &RetrySpec, attempt: &Attempt) -> Result<(Decision, bool), Stop
     if !spec.when.lists(attempt.failure) {
         return Err(StopReason::NotListed);
     }
-    if attempt.tries >= spec.attempts {
+    if attempt.attempts >= spec.attempts {
         return Err(StopReason::AttemptsSpent);
     }
-    Ok((Decision::Again, attempt.failure == Failure::Connect))
+    Ok((Decision::Retry, attempt.failure == Failure::Connect))
 }
 
-/// What follows an answer that has not gone to the client yet: [`Decision::Again`] if `retry.when` lists it
-/// (`status:503`, `grpc:UNAVAILABLE`) and the message may be done twice. Never a fresh repeat: the connection
-/// is good.
+/// Decides what follows a response that was not sent to the client yet: [`Decision::Retry`] if `retry.when` lists it
+/// (`status:503`, `grpc:UNAVAILABLE`) and the request may be executed twice. Never a fresh repeat: the connection
+/// works.
 ///
-/// Every call of gRPC is a POST, so its method says nothing. Who lists a status of gRPC says that a call which
-/// ended with it, without an answer, may be made again; Envoy's `retry_on: unavailable` says the same.
-pub fn decide_told(
+/// Every gRPC call is a POST, so its method does not tell whether it is idempotent. A listed gRPC status allows the
+/// retry of a call that ended with it without a message, as Envoy's `retry_on: unavailable` does.
+pub fn decide_on_response(
     spec: &RetrySpec,
-    told: Told,
-    tries: u8,
+    response: ResponseStatus,
+    attempts: u8,
     idempotent: bool,
     body_replayable: bool,
-    budget: &Budget,
+    budget: &RetryBudget,
     now: Tick,
 ) -> Decision {
-    let stop = if !spec.when.lists_told(told) {
+    let stop = if !spec.when.lists_response(response) {
         StopReason::NotListed
     } else if !spec.error_recovery || !spec.failover {
         StopReason::SwitchedOff
-    } else if !idempotent && matches!(told, Told::Status(_)) {
+    } else if !idempotent && matches!(response, ResponseStatus::Http(_)) {
         StopReason::NotSafe
     } else if !body_replayable {
         StopReason::BodySpent
-    } else if tries >= spec.attempts {
+    } else if attempts >= spec.attempts {
         StopReason::AttemptsSpent
     } else if !budget.withdraw(now) {
         StopReason::BudgetSpent
     } else {
-        return Decision::Again;
+        return Decision::Retry;
     };
     Decision::Stop(stop)
 }
@@ -247,82 +247,85 @@ mod tests {
             empty_response: true,
             timeout: false,
             statuses: Vec::new(),
-            calls: Vec::new(),
+            grpc_statuses: Vec::new(),
         },
         budget: 0.2,
         failover: true,
         error_recovery: true,
     };
-    /// An idempotent message whose connection broke on the first try.
-    const RESET: Attempt = Attempt {
+    /// An idempotent request whose connection broke at the first attempt.
+    const RESET: FailedAttempt = FailedAttempt {
         failure: Failure::Reset,
-        tries: 1,
+        attempts: 1,
         idempotent: true,
         sent: true,
         reused_connection: false,
         fresh_repeat_used: false,
         body_replayable: true,
-        answer_started: false,
+        response_started: false,
     };
-    const REFUSED: Attempt = Attempt { failure: Failure::Connect, sent: false, ..RESET };
-    const STALE: Attempt = Attempt { reused_connection: true, ..RESET };
+    const REFUSED: FailedAttempt = FailedAttempt { failure: Failure::Connect, sent: false, ..RESET };
+    const STALE: FailedAttempt = FailedAttempt { reused_connection: true, ..RESET };
 
-    fn after(attempt: Attempt) -> Decision {
-        decide(&SPEC, &attempt, &Budget::new(0.2, 1), Tick::ZERO)
+    fn after(attempt: FailedAttempt) -> Decision {
+        decide(&SPEC, &attempt, &RetryBudget::new(0.2, 1), Tick::ZERO)
     }
 
     fn stop(reason: StopReason) -> Decision {
         Decision::Stop(reason)
     }
 
-    fn drain(budget: &Budget) {
+    fn drain(budget: &RetryBudget) {
         while budget.withdraw(Tick::ZERO) {}
     }
 
     #[test]
-    fn what_reached_a_destination_is_repeated_only_if_twice_is_as_good_as_once() {
-        assert_eq!(after(RESET), Decision::Again);
-        assert_eq!(after(Attempt { idempotent: false, ..RESET }), stop(StopReason::NotSafe));
-        assert_eq!(after(Attempt { idempotent: false, ..STALE }), stop(StopReason::NotSafe));
+    fn a_sent_request_is_retried_only_if_it_is_idempotent() {
+        assert_eq!(after(RESET), Decision::Retry);
+        assert_eq!(after(FailedAttempt { idempotent: false, ..RESET }), stop(StopReason::NotSafe));
+        assert_eq!(after(FailedAttempt { idempotent: false, ..STALE }), stop(StopReason::NotSafe));
     }
 
     #[test]
-    fn what_never_left_is_repeated_even_for_post() {
-        assert_eq!(after(Attempt { idempotent: false, ..REFUSED }), Decision::Again);
-        let unsent = Attempt { idempotent: false, sent: false, ..STALE };
+    fn an_unsent_request_is_retried_even_for_post() {
+        assert_eq!(after(FailedAttempt { idempotent: false, ..REFUSED }), Decision::Retry);
+        let unsent = FailedAttempt { idempotent: false, sent: false, ..STALE };
         assert_eq!(after(unsent), Decision::RepeatFresh);
-        assert_eq!(after(Attempt { reused_connection: false, ..unsent }), Decision::Again);
+        assert_eq!(after(FailedAttempt { reused_connection: false, ..unsent }), Decision::Retry);
     }
 
     #[test]
-    fn a_stale_connection_is_repeated_once_outside_the_count_and_the_list() {
-        assert_eq!(after(Attempt { tries: 3, ..STALE }), Decision::RepeatFresh);
-        assert_eq!(after(Attempt { fresh_repeat_used: true, ..STALE }), Decision::Again);
+    fn a_stale_connection_is_repeated_once_uncounted_and_unlisted() {
+        assert_eq!(after(FailedAttempt { attempts: 3, ..STALE }), Decision::RepeatFresh);
+        assert_eq!(after(FailedAttempt { fresh_repeat_used: true, ..STALE }), Decision::Retry);
         let bare = RetrySpec { when: RetryWhen::default(), ..SPEC };
-        let budget = Budget::new(0.2, 1);
+        let budget = RetryBudget::new(0.2, 1);
         assert_eq!(decide(&bare, &STALE, &budget, Tick::ZERO), Decision::RepeatFresh);
-        let slow = Attempt { failure: Failure::Timeout, ..STALE };
+        let slow = FailedAttempt { failure: Failure::Timeout, ..STALE };
         assert_eq!(
             decide(&bare, &slow, &budget, Tick::ZERO),
             stop(StopReason::NotListed),
-            "slow is not stale"
+            "a timeout is not a stale connection"
         );
     }
 
     #[test]
     fn each_stop_has_its_reason() {
-        assert_eq!(after(Attempt { tries: 3, ..RESET }), stop(StopReason::AttemptsSpent));
-        assert_eq!(after(Attempt { tries: 3, ..REFUSED }), stop(StopReason::AttemptsSpent));
-        assert_eq!(after(Attempt { body_replayable: false, ..STALE }), stop(StopReason::BodySpent));
-        assert_eq!(after(Attempt { answer_started: true, ..STALE }), stop(StopReason::AnswerStarted));
+        assert_eq!(after(FailedAttempt { attempts: 3, ..RESET }), stop(StopReason::AttemptsSpent));
+        assert_eq!(after(FailedAttempt { attempts: 3, ..REFUSED }), stop(StopReason::AttemptsSpent));
+        assert_eq!(after(FailedAttempt { body_replayable: false, ..STALE }), stop(StopReason::BodySpent));
+        assert_eq!(
+            after(FailedAttempt { response_started: true, ..STALE }),
+            stop(StopReason::ResponseStarted)
+        );
         for failure in [Failure::Timeout, Failure::Garbage, Failure::Truncated] {
-            assert_eq!(after(Attempt { failure, ..RESET }), stop(StopReason::NotListed));
+            assert_eq!(after(FailedAttempt { failure, ..RESET }), stop(StopReason::NotListed));
         }
     }
 
     #[test]
-    fn the_two_switches() {
-        let budget = Budget::new(0.2, 1);
+    fn error_recovery_and_failover_switch_retries_off() {
+        let budget = RetryBudget::new(0.2, 1);
         let off = RetrySpec { error_recovery: false, ..SPEC };
         for attempt in [RESET, REFUSED, STALE] {
             assert_eq!(decide(&off, &attempt, &budget, Tick::ZERO), stop(StopReason::SwitchedOff));
@@ -333,24 +336,32 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_budget_stops_everything_but_what_never_left() {
-        let budget = Budget::new(0.0, 1);
+    fn an_empty_budget_stops_everything_except_unsent_requests() {
+        let budget = RetryBudget::new(0.0, 1);
         drain(&budget);
         let decide = |attempt| decide(&SPEC, &attempt, &budget, Tick::ZERO);
         assert_eq!(decide(RESET), stop(StopReason::BudgetSpent));
         assert_eq!(decide(STALE), stop(StopReason::BudgetSpent));
-        assert_eq!(decide(REFUSED), Decision::Again);
-        assert_eq!(decide(Attempt { sent: false, ..STALE }), Decision::RepeatFresh);
+        assert_eq!(decide(REFUSED), Decision::Retry);
+        assert_eq!(decide(FailedAttempt { sent: false, ..STALE }), Decision::RepeatFresh);
     }
 
     #[test]
     fn listed_statuses_follow_the_same_rules() {
         let spec = RetrySpec { when: RetryWhen { statuses: vec![503], ..SPEC.when }, ..SPEC };
-        let budget = Budget::new(0.2, 1);
-        let decide = |spec: &RetrySpec, status, tries, idempotent, whole| {
-            decide_told(spec, Told::Status(status), tries, idempotent, whole, &budget, Tick::ZERO)
+        let budget = RetryBudget::new(0.2, 1);
+        let decide = |spec: &RetrySpec, status, attempts, idempotent, whole| {
+            decide_on_response(
+                spec,
+                ResponseStatus::Http(status),
+                attempts,
+                idempotent,
+                whole,
+                &budget,
+                Tick::ZERO,
+            )
         };
-        assert_eq!(decide(&spec, 503, 1, true, true), Decision::Again);
+        assert_eq!(decide(&spec, 503, 1, true, true), Decision::Retry);
         assert_eq!(decide(&spec, 500, 1, true, true), stop(StopReason::NotListed));
         assert_eq!(decide(&spec, 503, 1, false, true), stop(StopReason::NotSafe));
         assert_eq!(decide(&spec, 503, 1, true, false), stop(StopReason::BodySpent));
@@ -362,21 +373,21 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_was_not_answered_is_made_again_although_it_is_a_post() {
-        let spec = RetrySpec { when: RetryWhen { calls: vec![14], ..SPEC.when }, ..SPEC };
-        let budget = Budget::new(0.2, 1);
-        let decide = |spec: &RetrySpec, told, tries, whole| {
-            decide_told(spec, told, tries, false, whole, &budget, Tick::ZERO)
+    fn a_grpc_call_without_a_message_is_retried_although_it_is_a_post() {
+        let spec = RetrySpec { when: RetryWhen { grpc_statuses: vec![14], ..SPEC.when }, ..SPEC };
+        let budget = RetryBudget::new(0.2, 1);
+        let decide = |spec: &RetrySpec, response, attempts, whole| {
+            decide_on_response(spec, response, attempts, false, whole, &budget, Tick::ZERO)
         };
-        assert_eq!(decide(&spec, Told::Call(14), 1, true), Decision::Again);
-        assert_eq!(decide(&spec, Told::Call(13), 1, true), stop(StopReason::NotListed));
-        assert_eq!(decide(&spec, Told::Status(14), 1, true), stop(StopReason::NotListed));
-        assert_eq!(decide(&spec, Told::Call(14), 1, false), stop(StopReason::BodySpent));
-        assert_eq!(decide(&spec, Told::Call(14), 3, true), stop(StopReason::AttemptsSpent));
+        assert_eq!(decide(&spec, ResponseStatus::Grpc(14), 1, true), Decision::Retry);
+        assert_eq!(decide(&spec, ResponseStatus::Grpc(13), 1, true), stop(StopReason::NotListed));
+        assert_eq!(decide(&spec, ResponseStatus::Http(14), 1, true), stop(StopReason::NotListed));
+        assert_eq!(decide(&spec, ResponseStatus::Grpc(14), 1, false), stop(StopReason::BodySpent));
+        assert_eq!(decide(&spec, ResponseStatus::Grpc(14), 3, true), stop(StopReason::AttemptsSpent));
         let off = RetrySpec { error_recovery: false, ..spec.clone() };
-        assert_eq!(decide(&off, Told::Call(14), 1, true), stop(StopReason::SwitchedOff));
+        assert_eq!(decide(&off, ResponseStatus::Grpc(14), 1, true), stop(StopReason::SwitchedOff));
         drain(&budget);
-        assert_eq!(decide(&spec, Told::Call(14), 1, true), stop(StopReason::BudgetSpent));
-        assert!(spec.when.lists_answers(true) && !spec.when.lists_answers(false));
+        assert_eq!(decide(&spec, ResponseStatus::Grpc(14), 1, true), stop(StopReason::BudgetSpent));
+        assert!(spec.when.lists_responses(true) && !spec.when.lists_responses(false));
     }
 }

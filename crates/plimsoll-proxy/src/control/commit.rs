@@ -7,7 +7,7 @@ use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, ProxyProtocol
 use plimsoll_core::balance::Settings;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
-use plimsoll_core::retry::Budget;
+use plimsoll_core::retry::RetryBudget;
 use plimsoll_core::{Destination, Name, PoolLimits, Rng};
 use tokio::sync::mpsc;
 
@@ -103,7 +103,7 @@ impl Handle {
         let limiter = pool.limiter().clone();
         limiter.set_wakers(self.0.bells.clone());
         let feed = Arc::new(Feed::new(pool.snapshot().clone()));
-        let budget = Arc::new(Budget::new(config.retry.budget, self.0.workers));
+        let budget = Arc::new(RetryBudget::new(config.retry.budget, self.0.workers));
         let table = Arc::new(PoolTable {
             number: state.next,
             config: config.clone(),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use plimsoll_config::model::Protocol;
-use plimsoll_core::explain::{Decided, SetAside, explain};
+use plimsoll_core::explain::{DecidedBy, SetAside, explain};
 use plimsoll_core::{Name, Rng, Status, Want};
 
 use crate::control::Handle;
@@ -49,7 +49,7 @@ pub struct Explained {
     pub candidates: Vec<CandidateView>,
     /// Names, the winner first, then who would be tried next where that is safe.
     pub order: Vec<Name>,
-    /// What decided: `trial`, `key`, `lone` or `algorithm`.
+    /// What decided: `trial`, `key`, `only_candidate` or `algorithm`.
     pub decided: Option<&'static str>,
     /// Each stage with what it came to, in order.
     pub stages: Vec<(&'static str, String)>,
@@ -145,7 +145,7 @@ impl Handle {
         }
         let name = |&member: &usize| snapshot.members[member].destination.name.clone();
         explained.order = told.order.iter().map(name).collect();
-        explained.decided = told.decided.map(Decided::as_str);
+        explained.decided = told.decided.map(DecidedBy::as_str);
         self.tell_stages(rule, told.waits, explained);
     }
 
@@ -167,7 +167,7 @@ impl Handle {
         tell("load assessment", format!("{winner} has {load} in flight"));
         let by = match explained.decided {
             Some("trial") => "an ejected destination is on trial, and this message may be it".to_owned(),
-            Some("lone") => "there is only one candidate: no algorithm was asked".to_owned(),
+            Some("only_candidate") => "there is only one candidate: no algorithm was asked".to_owned(),
             Some("key") => "what the message keeps its destination by".to_owned(),
             _ => format!("{} over {fit} candidates", explained.algorithm.unwrap_or_default()),
         };

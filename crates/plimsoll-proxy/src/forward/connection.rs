@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_core::limiter::RetryPermit;
-use plimsoll_core::retry::{self, Attempt, Decision};
-use plimsoll_core::route::Facts;
+use plimsoll_core::retry::{self, Decision, FailedAttempt};
+use plimsoll_core::route::RouteInput;
 use plimsoll_core::{Assignment, DestinationId, Failure, NoDestination, Outcome, Tick, Tried, Want};
 
 use crate::base::clock::Clock;
@@ -220,7 +220,7 @@ impl Passage {
         tell(&self.rule, assignment.record(self.worker.now(), Outcome::Failed(failure)));
         let pool = self.rule.pool.table.borrow().clone();
         let now = self.worker.now();
-        let attempt = Attempt { sent, ..find_failed(failure, self.tries) };
+        let attempt = FailedAttempt { sent, ..find_failed(failure, self.tries) };
         if self.retrying.is_none() {
             self.retrying = pool.limiter.acquire_retry();
         }
@@ -390,7 +390,7 @@ impl Destination {
 /// What routing may ask of a connection: the name in its hello.
 struct Asked<'a>(Option<&'a str>);
 
-impl Facts for Asked<'_> {
+impl RouteInput for Asked<'_> {
     fn host(&self) -> &[u8] {
         b""
     }
@@ -413,15 +413,15 @@ impl Facts for Asked<'_> {
 }
 
 /// A try that failed before anything was sent.
-pub(crate) fn find_failed(failure: Failure, tries: u8) -> Attempt {
-    Attempt {
+pub(crate) fn find_failed(failure: Failure, tries: u8) -> FailedAttempt {
+    FailedAttempt {
         failure,
-        tries,
+        attempts: tries,
         idempotent: true,
         sent: false,
         reused_connection: false,
         fresh_repeat_used: false,
         body_replayable: true,
-        answer_started: false,
+        response_started: false,
     }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use plimsoll_core::measure::Quantile;
-use plimsoll_core::retry::{Attempt, HedgeSpec};
+use plimsoll_core::retry::{FailedAttempt, HedgeSpec};
 use plimsoll_core::{Address, Failure, Outcome, Tick, Tried};
 use tokio::time::{Sleep, sleep};
 
@@ -42,11 +42,11 @@ struct Entry {
 
 impl Runner {
     /// What its failure comes to for the rules of trying again.
-    pub(crate) fn attempt(&self, job: &Job, failure: Failure) -> Attempt {
-        Attempt {
+    pub(crate) fn attempt(&self, job: &Job, failure: Failure) -> FailedAttempt {
+        FailedAttempt {
             sent: self.exchange.has_sent(),
             reused_connection: self.reused,
-            answer_started: self.exchange.answer_started(),
+            response_started: self.exchange.response_started(),
             ..attempt(job, failure)
         }
     }
@@ -61,7 +61,7 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn new(spec: HedgeSpec) -> Self {
-        Self { spec, times: spec.share().map(Quantile::new) }
+        Self { spec, times: spec.quantile().map(Quantile::new) }
     }
 
     /// It was made for this.
@@ -70,7 +70,7 @@ impl Pace {
     }
 
     fn wait(&self) -> Option<Duration> {
-        self.spec.wait(self.times.as_ref().and_then(Quantile::value))
+        self.spec.delay(self.times.as_ref().and_then(Quantile::value))
     }
 
     fn answered(&mut self, span: Duration) {
@@ -87,7 +87,7 @@ pub(crate) enum Raced {
     /// So, before anybody's answer began, and by no destination's fault.
     BrokenOff(End),
     /// All who were asked failed, this one last; it is blamed already.
-    AllFailed(Attempt),
+    AllFailed(FailedAttempt),
 }
 
 /// May this message be sent twice? The destination must do the same as often as it is asked, and all of it must
@@ -146,12 +146,12 @@ struct Race<'r> {
     /// What the client's alarm is set to.
     alarm_at: Option<Tick>,
     /// How the last of those who are out failed.
-    fallen: Option<Attempt>,
+    fallen: Option<FailedAttempt>,
 }
 
 impl<'r> Race<'r> {
     fn new(first: Runner, job: &Job, worker: &'r Rc<Worker>, rule: &'r Rule, tried: &'r mut Tried) -> Self {
-        let most = rule.pool.pace.borrow().as_ref().map_or(0, |pace| pace.spec.most);
+        let most = rule.pool.pace.borrow().as_ref().map_or(0, |pace| pace.spec.max);
         let started = first.exchange.assignment.started();
         let copies_left = most.saturating_sub(job.copies);
         let runners = vec![Entry { runner: first, is_copy: false, due: Tick::NEVER }];
@@ -219,7 +219,7 @@ impl<'r> Race<'r> {
             job.has_rivals = self.runners.len() > 1;
             let Entry { runner: Runner { exchange, .. }, due, .. } = &mut self.runners[at];
             let moved = exchange.poll_bytes(cx, self.worker, client, job);
-            let answered = exchange.answer_started();
+            let answered = exchange.response_started();
             match moved {
                 Ok(()) if answered => return Some(Decided::Answered(self.win(at, job))),
                 Ok(()) => {
@@ -378,7 +378,7 @@ impl<'r> Race<'r> {
     fn win(&mut self, at: usize, job: &mut Job) -> Box<Runner> {
         let Entry { runner: winner, is_copy, .. } = self.runners.remove(at);
         let now = winner.exchange.ended_at(self.worker);
-        let answered = winner.exchange.answer_started();
+        let answered = winner.exchange.response_started();
         if is_copy {
             self.count(if answered { Hedged::Won } else { Hedged::Failed });
         }

@@ -5,7 +5,7 @@
 use std::io;
 use std::rc::Rc;
 
-use plimsoll_core::retry::{self, Attempt, Decision};
+use plimsoll_core::retry::{self, Decision, FailedAttempt};
 use plimsoll_core::{
     Address, DestinationId, Failure, FailureSignal, NoDestination, Outcome, Tick, Tried, Want,
 };
@@ -50,7 +50,7 @@ enum Try {
     /// That was it.
     Ended(Ending),
     /// It failed; whether another is tried is for [`retry::decide`] to say.
-    Failed(Attempt),
+    Failed(FailedAttempt),
     /// It answered, and another may do better: already decided.
     Rejected,
 }
@@ -121,7 +121,7 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
         tried.add(chosen.assignment.id());
         job.tries += 1;
         let when = &pool.config.retry.when;
-        job.others_left = when.lists_answers(job.is_call) && rule.has_untried(&tried);
+        job.others_left = when.lists_responses(job.is_call) && rule.has_untried(&tried);
         let failed = match try_one(client, job, worker, rule, chosen, &mut tried, now).await {
             Try::Ended(ending) => return ending,
             Try::Rejected => None,
@@ -141,7 +141,7 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
         }
         match retry::decide(&pool.config.retry, &failed, &pool.budget, now) {
             Decision::Stop(_) => return Ending::Refuse(last),
-            Decision::Again | Decision::RepeatFresh => before = Some(Before::Failed(failed.failure)),
+            Decision::Retry | Decision::RepeatFresh => before = Some(Before::Failed(failed.failure)),
         }
     }
 }
@@ -233,7 +233,7 @@ async fn try_one<D: Downstream>(
                     }
                     Err(failure) => {
                         tell(rule, assignment.record(worker.now(), Outcome::Failed(failure)));
-                        return Try::Failed(Attempt { fresh_repeat_used, ..attempt(job, failure) });
+                        return Try::Failed(FailedAttempt { fresh_repeat_used, ..attempt(job, failure) });
                     }
                 }
             }
@@ -264,11 +264,11 @@ async fn try_one<D: Downstream>(
             End::Delivered => return Try::Ended(delivered(client, job, worker, rule, &address, exchange)),
             other => return Try::Ended(broken_off(client, exchange.answer().is_none(), other)),
         };
-        let attempt = Attempt {
+        let attempt = FailedAttempt {
             sent: exchange.has_sent(),
             reused_connection: reused,
             fresh_repeat_used,
-            answer_started: exchange.answer_started(),
+            response_started: exchange.response_started(),
             ..attempt(job, failure)
         };
         let stale = attempt.is_stale();
@@ -282,7 +282,7 @@ async fn try_one<D: Downstream>(
         if !stale {
             tell(rule, exchange.assignment.record(worker.now(), Outcome::Failed(failure)));
         }
-        if exchange.answer_started() {
+        if exchange.response_started() {
             return Try::Ended(cut_off(&exchange, client, failure));
         }
         return Try::Failed(attempt);
@@ -290,21 +290,21 @@ async fn try_one<D: Downstream>(
 }
 
 /// A try of this job that failed before anything was sent.
-pub(crate) fn attempt(job: &Job, failure: Failure) -> Attempt {
-    Attempt {
+pub(crate) fn attempt(job: &Job, failure: Failure) -> FailedAttempt {
+    FailedAttempt {
         failure,
-        tries: job.tries,
+        attempts: job.tries,
         idempotent: job.method.idempotent(),
         sent: false,
         reused_connection: false,
         fresh_repeat_used: false,
         body_replayable: !job.streamed,
-        answer_started: false,
+        response_started: false,
     }
 }
 
 /// It was only the pooled connection that failed: may the message have a fresh one?
-fn may_be_repeated_fresh(worker: &Worker, rule: &Rule, attempt: &Attempt) -> bool {
+fn may_be_repeated_fresh(worker: &Worker, rule: &Rule, attempt: &FailedAttempt) -> bool {
     let pool = rule.pool.table.borrow();
     let fresh =
         retry::decide(&pool.config.retry, attempt, &pool.budget, worker.now()) == Decision::RepeatFresh;

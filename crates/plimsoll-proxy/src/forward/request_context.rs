@@ -370,7 +370,7 @@ fn new_job(
 /// whatever was sent on them. One that is told to be too long is not begun with.
 fn keeps_body(pool: &Pool, head: &RequestHead<'_>) -> bool {
     let fits = !matches!(head.framing, Framing::Length(length) if length > KEPT_BODY as u64);
-    let repeats_calls = head.is_call && !pool.retry.when.calls.is_empty();
+    let repeats_calls = head.is_call && !pool.retry.when.grpc_statuses.is_empty();
     fits && (repeats_calls || (pool.protocol != PoolProtocol::Http1 && pool.retry.error_recovery))
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_core::alert::Alert;
 use plimsoll_core::event::{Event, Reason};
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
-use plimsoll_core::retry::Budget;
+use plimsoll_core::retry::RetryBudget;
 use plimsoll_core::stats::BUCKETS_MS;
 use plimsoll_core::{DestinationId, FailureSignal, Name, Snapshot, Status, Tick};
 use tokio::sync::{mpsc, oneshot};
@@ -135,7 +135,7 @@ pub(crate) struct Driver {
     /// How checks speak to destinations.
     pub(crate) speaks: Speaks,
     pub(crate) feed: Arc<Feed>,
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) budget: Arc<RetryBudget>,
     pub(crate) clock: Clock,
     pub(crate) watch: Watch,
     /// The last check was not made, because we lacked something.

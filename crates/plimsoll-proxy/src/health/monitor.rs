@@ -7,7 +7,7 @@ use std::time::Duration;
 use plimsoll_core::balance::{Algorithm, Settings};
 use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::pool::{DestinationReport, Input, Pool, PoolSpec};
-use plimsoll_core::retry::Budget;
+use plimsoll_core::retry::RetryBudget;
 use plimsoll_core::spread::SpreadSpec;
 use plimsoll_core::{Destination, FailureSignal, Name, Rng, Tick};
 use tokio::sync::{mpsc, oneshot};
@@ -56,7 +56,7 @@ impl Monitor {
             signals: from_nobody,
             speaks: Speaks::default(),
             feed,
-            budget: Arc::new(Budget::new(0.0, 1)),
+            budget: Arc::new(RetryBudget::new(0.0, 1)),
             clock,
             watch: Watch::new(name, wants, clock),
             lacks: false,

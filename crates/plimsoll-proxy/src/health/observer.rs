@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use plimsoll_core::alert::{Alert, Alerts, Kind};
+use plimsoll_core::alert::{Alert, AlertKind, Alerts};
 use plimsoll_core::event::Event;
 use plimsoll_core::health::advice::{Recommendation, Subject, advice};
 use plimsoll_core::health::falls::Falls;
@@ -26,10 +26,10 @@ pub(crate) struct Wants {
 pub struct WatchView {
     /// Alerts that stand, the gravest first, then those that are over, the latest first.
     pub alerts: Vec<Alert>,
-    /// Raised since the start, by kind in the order of [`Kind::ALL`].
-    pub alerts_raised: [u64; Kind::ALL.len()],
-    /// Active now, by kind in the order of [`Kind::ALL`].
-    pub alerts_active: [u64; Kind::ALL.len()],
+    /// Raised since the start, by kind in the order of [`AlertKind::ALL`].
+    pub alerts_raised: [u64; AlertKind::ALL.len()],
+    /// Active now, by kind in the order of [`AlertKind::ALL`].
+    pub alerts_active: [u64; AlertKind::ALL.len()],
     /// Alerts that were not raised, because too many stood.
     pub alerts_lost: u64,
     /// Destinations that deserve ejection are kept, because too few others would be left.
@@ -61,7 +61,7 @@ impl Watch {
     /// Watches other things from now on; what is watched no longer is forgotten.
     pub(crate) fn want(&mut self, now: Tick, wants: Wants) {
         if !wants.alerting {
-            self.alerts.end(now);
+            self.alerts.clear_all(now);
         }
         if !wants.quality {
             self.quality = None;
@@ -75,7 +75,7 @@ impl Watch {
     pub(crate) fn hear(&mut self, now: Tick, event: &Event, pool: &Pool) {
         self.falls.hear(now, event);
         if self.wants.alerting {
-            self.alerts.hear(now, event, pool.spec());
+            self.alerts.on_event(now, event, pool.spec());
         }
     }
 
@@ -85,14 +85,14 @@ impl Watch {
             quality.handle_timeout(now, pool.snapshot(), pool.spec().algorithm.heeds_weights());
         }
         if self.wants.alerting {
-            self.alerts.look(now, pool.snapshot(), pool.spec(), pool.panics(now), &self.falls);
+            self.alerts.evaluate(now, pool.snapshot(), pool.spec(), pool.panics(now), &self.falls);
             self.tell();
         }
     }
 
     /// Every alert that was raised or cleared, as a line of the log.
     fn tell(&mut self) {
-        while let Some(alert) = self.alerts.poll_news() {
+        while let Some(alert) = self.alerts.poll_change() {
             let (kind, severity) = (alert.kind.as_str(), alert.kind.severity().as_str());
             let (id, subject, message) = (alert.id, &alert.subject, &alert.message);
             match alert.cleared_at {

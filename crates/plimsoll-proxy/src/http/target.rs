@@ -127,7 +127,7 @@ pub(crate) struct RequestFacts<'b, 'h> {
     pub(crate) trusted: bool,
 }
 
-impl plimsoll_core::route::Facts for RequestFacts<'_, '_> {
+impl plimsoll_core::route::RouteInput for RequestFacts<'_, '_> {
     fn host(&self) -> &[u8] {
         self.host
     }

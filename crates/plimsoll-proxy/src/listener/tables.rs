@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 use plimsoll_config::model;
-use plimsoll_core::retry::Budget;
-use plimsoll_core::route::{self, Facts};
+use plimsoll_core::retry::RetryBudget;
+use plimsoll_core::route::{self, RouteInput};
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{FailureSignal, Name, PoolLimiter, Snapshot};
 
@@ -70,7 +70,7 @@ pub(crate) struct PoolTable {
     /// How TLS is spoken to its destinations, if it is.
     pub(crate) trust: Option<Arc<Trust>>,
     pub(crate) feed: Arc<Feed>,
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) budget: Arc<RetryBudget>,
     /// What it has at once, and who waits for it.
     pub(crate) limiter: Arc<PoolLimiter>,
     pub(crate) signals: tokio::sync::mpsc::Sender<FailureSignal>,
@@ -118,7 +118,7 @@ pub(crate) struct ListenerShared {
 
 impl ListenerTable {
     /// The first rule whose match holds.
-    pub(crate) fn route(&self, facts: &dyn Facts) -> Option<usize> {
+    pub(crate) fn route(&self, facts: &dyn RouteInput) -> Option<usize> {
         self.rules.iter().position(|rule| rule.matches.as_ref().is_none_or(|m| m.matches(facts)))
     }
 

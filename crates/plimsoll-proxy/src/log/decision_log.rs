@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::DecisionLog;
-use plimsoll_core::explain::{Candidate, Decided, SetAside, candidates, decided};
+use plimsoll_core::explain::{Candidate, DecidedBy, SetAside, candidates, decided};
 use plimsoll_core::{Assignment, Name, NoDestination, Rng, Snapshot, Tick, Tried, Want, balance_load};
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ struct Line {
     snapshot: Arc<Snapshot>,
     candidates: Vec<Candidate>,
     chosen: Result<usize, NoDestination>,
-    decided: Decided,
+    decided: DecidedBy,
     /// `hit` or `miss` where decisions are remembered and this one asked.
     cache: Option<&'static str>,
     tried: Tried,
@@ -98,7 +98,7 @@ impl Observer {
             log.lines.push(Line {
                 time: Clock::wall(),
                 snapshot: snapshot.clone(),
-                decided: if on_trial { Decided::Trial } else { decided(want, &candidates) },
+                decided: if on_trial { DecidedBy::Trial } else { decided(want, &candidates) },
                 cache: cache(cached, remembered(snapshot, want)),
                 candidates: bounded(candidates, chosen.as_ref().ok().map(Assignment::member)),
                 chosen: chosen.as_ref().map(Assignment::member).map_err(|why| *why),

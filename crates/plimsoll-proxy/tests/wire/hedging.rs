@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use plimsoll_config::model::PoolProtocol;
-use plimsoll_core::retry::{After, HedgeSpec};
+use plimsoll_core::retry::{HedgeAfter, HedgeSpec};
 use plimsoll_proxy::HEDGES;
 
 use crate::kit::http2::{Http2Destination, Played};
 use crate::kit::{Balancer, Destination, Gate, Setup, get, hello, ms, ok, post, secs, until};
 
-fn hedging(destinations: &[&Destination], after: After) -> Setup {
-    Setup::http(destinations).with(|s| s.pools[0].hedge = Some(HedgeSpec { after, most: 1 }))
+fn hedging(destinations: &[&Destination], after: HedgeAfter) -> Setup {
+    Setup::http(destinations).with(|s| s.pools[0].hedge = Some(HedgeSpec { after, max: 1 }))
 }
 
-const SOON: After = After::Span(Duration::from_millis(10));
-const NEVER: After = After::Span(Duration::from_secs(3600));
+const SOON: HedgeAfter = HedgeAfter::Fixed(Duration::from_millis(10));
+const NEVER: HedgeAfter = HedgeAfter::Fixed(Duration::from_secs(3600));
 
 /// A destination that answers with its name once its gate is open, and notes when the client leaves before.
 fn held(name: &'static str) -> (Destination, Gate) {
@@ -257,7 +257,7 @@ fn what_is_usual_is_learned_from_the_answers() {
     let (slow, gate) = held("slow");
     gate.open();
     let quick = Destination::start(hello("quick"));
-    let balancer = hedging(&[&slow, &quick], After::Share(0.95)).start();
+    let balancer = hedging(&[&slow, &quick], HedgeAfter::Quantile(0.95)).start();
     let mut client = balancer.connect();
     let ask = |client: &mut crate::kit::Client| {
         client.send(get("/"));
@@ -271,7 +271,7 @@ fn what_is_usual_is_learned_from_the_answers() {
         visit.request();
         visit.read_to_end();
     });
-    let setup = hedging(&[&stalls, &quick], After::Share(0.95));
+    let setup = hedging(&[&stalls, &quick], HedgeAfter::Quantile(0.95));
     assert!(balancer.reload(&setup).is_ok());
     let won = hedges(&balancer, "won");
     for _ in 0..4 {
@@ -288,7 +288,7 @@ fn copies_are_paid_for() {
         visit.read_to_end();
     });
     let quick = Destination::start(hello("quick"));
-    let setup = hedging(&[&stalls, &quick], After::Span(ms(1))).with(|s| {
+    let setup = hedging(&[&stalls, &quick], HedgeAfter::Fixed(ms(1))).with(|s| {
         s.pools[0].retry.budget = 0.0;
         s.pools[0].timeouts.response = secs(1);
     });

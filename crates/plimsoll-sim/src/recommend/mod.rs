@@ -5,7 +5,7 @@ pub mod trace;
 use std::time::Duration;
 
 use plimsoll_core::balance::{Algorithm, Needs};
-use plimsoll_core::retry::{After, HedgeSpec};
+use plimsoll_core::retry::{HedgeAfter, HedgeSpec};
 
 use self::trace::Trace;
 use crate::candidates::CandidatePolicy;
@@ -217,7 +217,8 @@ pub fn recommend(
     let (gain, confidence) = compare(&current, &first);
     let better = gain.0 > MIN_GAIN && gain.0 > gain.1;
     let best = if better { first } else { current.clone() };
-    let hedged = Some(evaluate(best.algorithm, Some(HedgeSpec { after: After::Share(0.95), most: 1 })));
+    let hedged =
+        Some(evaluate(best.algorithm, Some(HedgeSpec { after: HedgeAfter::Quantile(0.95), max: 1 })));
     let hedged = hedged.filter(|hedged| {
         let (gain, _) = compare(&best, hedged);
         let hedge_share = hedged.variants.iter().all(|runs| runs.hedge_share() < MAX_HEDGE_SHARE);

@@ -18,7 +18,7 @@ pub(super) struct HedgeDelays {
 
 impl HedgeDelays {
     pub(super) fn new(scenario: &Scenario) -> Self {
-        let share = scenario.hedge.and_then(|hedge| hedge.share());
+        let share = scenario.hedge.and_then(|hedge| hedge.quantile());
         let count = scenario.balancers * scenario.workers;
         let of = share.map_or_else(Vec::new, |share| (0..count).map(|_| Quantile::new(share)).collect());
         Self { workers: scenario.workers, of }
@@ -40,10 +40,10 @@ impl Run<'_> {
     pub(super) fn plan_hedge(&mut self, id: AttemptId) {
         let Some(hedge) = self.scenario.hedge else { return };
         let Some(message) = self.messages.at(id) else { return };
-        if message.hedges >= hedge.most {
+        if message.hedges >= hedge.max {
             return;
         }
-        if let Some(wait) = hedge.wait(self.hedge_delays.at(message.balancer, message.worker)) {
+        if let Some(wait) = hedge.delay(self.hedge_delays.at(message.balancer, message.worker)) {
             self.events.schedule(self.now + wait, SimEvent::Hedge(id));
         }
     }

@@ -1,6 +1,8 @@
 //! Where a message is, and whether an event is still about it.
 
-use plimsoll_core::retry::{Attempt, Budget, Decision, RetrySpec, Told, decide, decide_told};
+use plimsoll_core::retry::{
+    Decision, FailedAttempt, ResponseStatus, RetryBudget, RetrySpec, decide, decide_on_response,
+};
 use plimsoll_core::{Assignment, Failure, Tick, Tried};
 
 use crate::service_queue::JobId;
@@ -160,27 +162,27 @@ impl Message {
         &self,
         spec: &RetrySpec,
         ended: AttemptResult,
-        budget: &Budget,
+        budget: &RetryBudget,
         now: Tick,
     ) -> bool {
         let decision = match ended {
             AttemptResult::Status(status) => {
-                decide_told(spec, Told::Status(status), self.tries, true, true, budget, now)
+                decide_on_response(spec, ResponseStatus::Http(status), self.tries, true, true, budget, now)
             }
             AttemptResult::Failed(failure) => {
-                let attempt = Attempt {
+                let attempt = FailedAttempt {
                     failure,
-                    tries: self.tries,
+                    attempts: self.tries,
                     idempotent: true,
                     sent: failure != Failure::Connect,
                     reused_connection: false,
                     fresh_repeat_used: false,
                     body_replayable: true,
-                    answer_started: false,
+                    response_started: false,
                 };
                 decide(spec, &attempt, budget, now)
             }
         };
-        decision == Decision::Again
+        decision == Decision::Retry
     }
 }

@@ -136,7 +136,7 @@ pub const NO_RETRIES: RetrySpec = RetrySpec {
         empty_response: false,
         timeout: false,
         statuses: Vec::new(),
-        calls: Vec::new(),
+        grpc_statuses: Vec::new(),
     },
     budget: 0.2,
     failover: true,

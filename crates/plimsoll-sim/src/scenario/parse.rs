@@ -5,7 +5,7 @@ use std::time::Duration;
 use plimsoll_config::units::ConfigDuration;
 use plimsoll_core::Tick;
 use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind, Rhythm};
-use plimsoll_core::retry::{After, HedgeSpec, RetrySpec, RetryWhen};
+use plimsoll_core::retry::{HedgeAfter, HedgeSpec, RetrySpec, RetryWhen};
 
 use super::schema::{self, ScenarioFile};
 use super::{NO_OUTLIER_DETECTION, NO_RETRIES, OfferedLoad, Scenario};
@@ -271,15 +271,15 @@ fn hedge(given: &schema::Hedge) -> Result<Option<HedgeSpec>, String> {
     let after = given.after.as_deref().unwrap_or("p95");
     let share = after.strip_prefix('p').and_then(|number| number.parse::<f64>().ok()).map(|p| p / 100.0);
     let after = match share {
-        Some(share) if (0.5..=0.999).contains(&share) => After::Share(share),
+        Some(share) if (0.5..=0.999).contains(&share) => HedgeAfter::Quantile(share),
         None if let Ok(ConfigDuration(span)) = after.parse()
             && !span.is_zero() =>
         {
-            After::Span(span)
+            HedgeAfter::Fixed(span)
         }
         _ => return Err(format!("hedge.after: `{after}` is neither p50 to p99.9 nor a duration")),
     };
-    Ok((most > 0).then_some(HedgeSpec { after, most }))
+    Ok((most > 0).then_some(HedgeSpec { after, max: most }))
 }
 
 fn retry(given: &schema::Retry) -> Result<RetrySpec, String> {

@@ -150,7 +150,7 @@ fn explain_reports_the_destination_and_why_others_are_set_aside() {
     let text: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(
         (code, &text["winner"], &text["decidedBy"]),
-        (0, &a.address.to_string().into(), &"lone".into())
+        (0, &a.address.to_string().into(), &"only_candidate".into())
     );
     let (code, _, err) = run_to_end(&["explain", "GET", "http://127.0.0.1:1/", "--admin", &running.admin]);
     assert!(code == 2 && err.contains("no listener for requests has port 1"), "{code} {err}");

@@ -3,7 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plimsoll_core::retry::{self, Decision, Told};
+use plimsoll_core::retry::{self, Decision, ResponseStatus};
 use plimsoll_core::{Failure, Outcome};
 use plimsoll_wire::grpc;
 
@@ -265,9 +265,9 @@ impl Exchange {
         let status = call.map_or(head.status, |told| head.status.max(grpc::to_http_status(told)));
         let told = match call {
             Some(call) if head.status == 200 && has_no_body(&head) => {
-                grpc::parse_status(call).map(Told::Call)
+                grpc::parse_status(call).map(ResponseStatus::Grpc)
             }
-            _ => (head.status >= 400).then_some(Told::Status(head.status)),
+            _ => (head.status >= 400).then_some(ResponseStatus::Http(head.status)),
         };
         let now = self.now(worker);
         let reads_load = load_report::asked_for(job);
@@ -320,10 +320,10 @@ impl Exchange {
     }
 
     /// Is this answer better thrown away, because `retry.when` lists it and somebody else is left?
-    fn is_rejected(&mut self, worker: &Worker, job: &mut Job, told: Told) -> bool {
+    fn is_rejected(&mut self, worker: &Worker, job: &mut Job, response: ResponseStatus) -> bool {
         let pool = job.view.rules[job.rule].table.pool.clone();
         let spec = &pool.config.retry;
-        if !job.others_left || self.informational > 0 || !spec.when.lists_told(told) {
+        if !job.others_left || self.informational > 0 || !spec.when.lists_response(response) {
             return false;
         }
         let (idempotent, replayable) = (job.method.idempotent(), !job.streamed);
@@ -331,8 +331,8 @@ impl Exchange {
             return false;
         }
         let now = self.now(worker);
-        retry::decide_told(spec, told, job.tries, idempotent, replayable, &pool.budget, now)
-            == Decision::Again
+        retry::decide_on_response(spec, response, job.tries, idempotent, replayable, &pool.budget, now)
+            == Decision::Retry
     }
 
     fn final_head<D: Downstream>(

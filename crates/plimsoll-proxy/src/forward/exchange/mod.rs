@@ -99,7 +99,7 @@ impl Exchange {
     }
 
     /// The client got bytes of an answer (an informational one counts).
-    pub(crate) fn answer_started(&self) -> bool {
+    pub(crate) fn response_started(&self) -> bool {
         self.answer.is_some() || self.informational > 0
     }
 

@@ -24,7 +24,7 @@ fn before(destinations: &[&Http2Destination]) -> Setup {
     Setup::http(&[]).with(|s| {
         s.pools[0].protocol = PoolProtocol::Http2;
         s.pools[0].destinations = destinations.iter().enumerate().map(|(n, d)| d.as_member(n)).collect();
-        s.pools[0].retry.when.calls = vec![UNAVAILABLE];
+        s.pools[0].retry.when.grpc_statuses = vec![UNAVAILABLE];
     })
 }
 
@@ -90,7 +90,7 @@ fn what_was_answered_or_is_not_listed_is_not_made_again() {
         assert_eq!((a.requests().len() + b.requests().len(), balancer.retries()), (1, 0), "row {row}");
     }
     let (a, b) = (Http2Destination::start(|_| ends("14")), Http2Destination::start(|_| ends("14")));
-    let balancer = before(&[&a, &b]).with(|s| s.pools[0].retry.when.calls.clear()).start();
+    let balancer = before(&[&a, &b]).with(|s| s.pools[0].retry.when.grpc_statuses.clear()).start();
     assert_eq!(status(&ask(&balancer, b"x")), "14");
     // A request that is no call says nothing with such a line.
     let balancer = before(&[&a, &b]).start();
@@ -140,8 +140,9 @@ fn destinations_of_http_1_are_left_in_the_same_way() {
     let good = Destination::start(answers(
         "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n1\r\ny\r\n0\r\ngrpc-status: 0\r\n\r\n",
     ));
-    let balancer =
-        Setup::http(&[&busy, &good]).with(|s| s.pools[0].retry.when.calls = vec![UNAVAILABLE]).start();
+    let balancer = Setup::http(&[&busy, &good])
+        .with(|s| s.pools[0].retry.when.grpc_statuses = vec![UNAVAILABLE])
+        .start();
     for _ in 0..4 {
         let answer = ask(&balancer, b"hello");
         assert_eq!((status(&answer), answer.text().as_str()), ("0", "y"));

@@ -328,7 +328,7 @@ fn edits_hold_for_the_last_frame_and_statuses_count() {
 fn a_call_that_was_not_taken_up_is_made_again_elsewhere() {
     let busy = Http2Destination::start(|_| grpc().header("grpc-status", "14"));
     let good = echo();
-    let balancer = before(&[&busy, &good]).with(|s| s.pools[0].retry.when.calls = vec![14]).start();
+    let balancer = before(&[&busy, &good]).with(|s| s.pools[0].retry.when.grpc_statuses = vec![14]).start();
     let whole = [MESSAGE, TRAILERS].concat();
     for _ in 0..4 {
         let answer = Http2Client::connect(&balancer).ask(call2("grpc-web-text"), &base64(MESSAGE));

@@ -153,7 +153,7 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         empty_response: true,
         timeout: false,
         statuses: Vec::new(),
-        calls: Vec::new(),
+        grpc_statuses: Vec::new(),
     };
     Pool {
         name: name.into(),
