@@ -158,6 +158,9 @@ impl Refusal {
         Reason::BadRequest,
         "Transfer-Encoding is ambiguous: only a single `chunked` is accepted",
     );
+    /// RFC 9112, section 6.1: such a request may be smuggled.
+    pub(crate) const LENGTH_AND_TRANSFER_ENCODING: Self =
+        refusal(400, Reason::BadRequest, "Content-Length and Transfer-Encoding must not be sent together");
     pub(crate) const BAD_BODY: Self = refusal(400, Reason::BadRequest, "the chunked body is malformed");
     pub(crate) const BAD_BASE64: Self = refusal(400, Reason::BadRequest, "the body is not base64");
     pub(crate) const UNKNOWN_CODING: Self =

@@ -191,7 +191,7 @@ fn framing(length: Option<u64>, coding: Option<&[u8]>, http10: bool) -> Result<F
     match (coding, length) {
         (None, None) => Ok(Framing::Empty),
         (None, Some(length)) => Ok(Framing::Length(length)),
-        (Some(_), Some(_)) => Err(Refusal::BAD_TRANSFER_ENCODING),
+        (Some(_), Some(_)) => Err(Refusal::LENGTH_AND_TRANSFER_ENCODING),
         (Some(_), None) if http10 => Err(Refusal::BAD_TRANSFER_ENCODING),
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
         (Some(coding), None) => match members(coding).last() {

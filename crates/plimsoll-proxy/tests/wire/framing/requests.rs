@@ -77,6 +77,19 @@ fn a_length_beside_a_coding_is_refused() {
 }
 
 #[test]
+fn the_refusal_of_a_length_beside_a_coding_names_both() {
+    let destination = Destination::start(hello("ok"));
+    let balancer = Setup::http(&[&destination]).start();
+    let mut client = balancer.connect();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    );
+    let response = client.try_answer("POST").expect("a response");
+    let body = String::from_utf8_lossy(&response.body);
+    assert!(body.contains("Content-Length and Transfer-Encoding must not be sent together"), "{body}");
+}
+
+#[test]
 fn codings_in_disguise_are_refused() {
     let unknown = || Refuse(&[400, 501]);
     let rows = [
