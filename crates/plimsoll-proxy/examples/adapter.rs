@@ -8,7 +8,7 @@
 
 use plimsoll_config::{Extensions, load_with};
 use plimsoll_core::hash::hash;
-use plimsoll_proxy::adapter::{Adapter, Adapters, Connection, Failing, Fault, Recognised};
+use plimsoll_proxy::adapter::{Adapter, Adapters, Connection, Detection, Failing, Fault};
 use plimsoll_proxy::{Proxy, Source};
 
 const HELLO: &[u8] = b"METER ";
@@ -25,8 +25,8 @@ impl Adapter for Meters {
     }
 
     // For listeners of `protocol: auto`.
-    fn recognise(&self, first: &[u8]) -> Recognised {
-        Recognised::by_prefix(first, HELLO)
+    fn detect(&self, first: &[u8]) -> Detection {
+        Detection::by_prefix(first, HELLO)
     }
 
     fn serve(&self, connection: Connection) {

@@ -19,7 +19,15 @@ mod http2;
 mod listener;
 mod upstream;
 
-pub use crate::listener::adapter;
+/// Protocols of your own: the [`Adapter`](adapter::Adapter) trait, the registry, and custom health checks.
+pub mod adapter {
+    pub use crate::forward::connection::{Destination, Failing, NotServed, Passage};
+    pub use crate::health::probe::custom::{Asked, Check};
+    pub use crate::listener::accepted_connection::{Connection, Fault, TimeLimit};
+    pub use crate::listener::adapter::{Adapter, Datagrams};
+    pub use crate::run::registry::Adapters;
+    pub use plimsoll_wire::Detection;
+}
 pub use crate::net::tls;
 
 pub use crate::base::clock::Clock;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use plimsoll_core::stats::{BUCKETS_MS, bucket_of};
 use plimsoll_core::{Failure, NoDestination};
 
-use crate::http::local_reply::Reason;
+use crate::base::reason::Reason;
 use crate::http::target::Method;
 
 /// Status classes as metrics label them; index 0 is for requests that ended without a status.

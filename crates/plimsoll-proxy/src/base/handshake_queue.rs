@@ -1,29 +1,30 @@
-//! Whose handshake is next: one for each round of a worker, so that a flood of them starves no request.
+//! A queue for TLS handshakes that lets one through in each round of the event loop.
 //!
-//! The dear step of a handshake takes as long as ten requests. All that is ready runs between two of them.
+//! The expensive step of a handshake takes as long as ten requests. Between two of them the worker runs
+//! everything else that is ready, so a flood of handshakes does not starve requests.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// A worker's turnstile. Who comes first goes first; who leaves the queue holds up nobody.
+/// Queue of a worker's handshakes, in order of arrival. A cancelled waiter leaves the queue.
 #[derive(Debug)]
-pub(crate) struct Turnstile(Arc<Semaphore>);
+pub(crate) struct HandshakeQueue(Arc<Semaphore>);
 
-impl Default for Turnstile {
+impl Default for HandshakeQueue {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(1)))
     }
 }
 
-impl Turnstile {
-    /// Waits for a round in which nobody has gone through yet.
-    pub(crate) async fn pass(&self) {
-        let turn = self.0.clone().acquire_owned().await;
+impl HandshakeQueue {
+    /// Waits for a round of the event loop in which no other handshake runs.
+    pub(crate) async fn wait(&self) {
+        let permit = self.0.clone().acquire_owned().await;
         tokio::task::spawn_local(async move {
-            // Not before the worker has looked for what else is ready.
+            // Released only after the event loop has polled everything else that is ready.
             tokio::task::yield_now().await;
-            drop(turn);
+            drop(permit);
         });
     }
 }

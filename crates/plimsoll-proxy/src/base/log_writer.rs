@@ -67,6 +67,27 @@ pub(crate) fn start<T: Send + 'static>(
     Ok((Lines { queue, state }, thread))
 }
 
+/// A line of the access log, formatted on the writer's thread.
+pub(crate) trait LogRecord: std::fmt::Debug + Send {
+    /// Returns the line, without its end.
+    fn text(&self) -> String;
+}
+
+/// A worker's sender of access log records.
+#[derive(Clone, Debug)]
+pub(crate) struct LogSender(Lines<Box<dyn LogRecord>>);
+
+impl LogSender {
+    pub(crate) fn new(queue: Lines<Box<dyn LogRecord>>) -> Self {
+        Self(queue)
+    }
+
+    /// Queues the record, or counts it as dropped where the queue is full.
+    pub(crate) fn send(&self, record: impl LogRecord + 'static) {
+        self.0.push(Box::new(record));
+    }
+}
+
 enum Sink {
     Stdout,
     File { path: PathBuf, file: BufWriter<File> },

@@ -1,9 +1,12 @@
 //! What everything else stands on: clock, timers, buffers, counters, and what every connection borrows from its worker.
 
+pub(crate) mod buffers;
 pub(crate) mod clock;
 pub(crate) mod connection_lifetime;
+pub(crate) mod context;
 pub(crate) mod counters;
 pub(crate) mod handshake_queue;
 pub(crate) mod log_writer;
+pub(crate) mod reason;
 pub(crate) mod timer;
 pub(crate) mod write_buffer;

@@ -1,6 +1,6 @@
-//! When a waiting connection has waited too long: coarse alarms on one shared wheel per worker.
+//! When a waiting connection has waited too long: coarse timers on one shared wheel per worker.
 //!
-//! Setting an alarm is a store: each alarm is looked at about once a second anyway, and only a deadline
+//! Setting an timer is a store: each timer is looked at about once a second anyway, and only a deadline
 //! nearer than its next look costs an entry in the wheel. No timer is armed per request.
 
 use std::cell::{Cell, RefCell};
@@ -14,33 +14,33 @@ use std::time::Duration;
 use plimsoll_core::Tick;
 use tokio::sync::Notify;
 
-/// How late an alarm may ring.
+/// How late an timer may ring.
 pub(crate) const RESOLUTION: Duration = Duration::from_millis(16);
 const SLOTS: usize = 64;
 /// Alarms kept for the next ones who need one.
 const SPARES: usize = 4096;
 
-/// One connection's alarm.
+/// One connection's timer.
 #[derive(Debug)]
-pub(crate) struct Alarm {
+pub(crate) struct Timer {
     deadline: Cell<Tick>,
-    /// The slot's moment at which the wheel looks at this alarm next; other entries for it are stale.
+    /// The slot's moment at which the wheel looks at this timer next; other entries for it are stale.
     look: Cell<u64>,
-    rung: Cell<bool>,
+    fired: Cell<bool>,
     /// The connection rests between messages: a drain may end it.
     resting: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// A worker's wheel of alarms.
+/// A worker's wheel of timers.
 #[derive(Debug)]
 pub(crate) struct Timers {
-    slots: Box<[RefCell<Vec<Rc<Alarm>>>]>,
+    slots: Box<[RefCell<Vec<Rc<Timer>>>]>,
     /// The last slot moment that was turned, in units of [`RESOLUTION`].
     turned: Cell<u64>,
-    rest_is_over: Cell<bool>,
+    drain_idle_requested: Cell<bool>,
     /// Alarms nobody has: they stay in the wheel, so the next one to have them costs nothing there.
-    spare: RefCell<Vec<Rc<Alarm>>>,
+    spare: RefCell<Vec<Rc<Timer>>>,
 }
 
 fn slot_of(tick: Tick) -> u64 {
@@ -54,13 +54,13 @@ fn slot_of(tick: Tick) -> u64 {
 ///
 /// # Errors
 /// The system's, when it gives no thread.
-pub(crate) fn start_metronome(beats: Vec<Weak<Notify>>) -> io::Result<()> {
-    let beat = move || {
-        while beats.iter().filter_map(Weak::upgrade).map(|beat: Arc<Notify>| beat.notify_one()).count() > 0 {
+pub(crate) fn start_ticker(ticks: Vec<Weak<Notify>>) -> io::Result<()> {
+    let tick = move || {
+        while ticks.iter().filter_map(Weak::upgrade).map(|tick: Arc<Notify>| tick.notify_one()).count() > 0 {
             thread::sleep(RESOLUTION);
         }
     };
-    thread::Builder::new().name("metronome".into()).spawn(beat).map(drop)
+    thread::Builder::new().name("ticker".into()).spawn(tick).map(drop)
 }
 
 impl Timers {
@@ -68,46 +68,46 @@ impl Timers {
         Self {
             slots: (0..SLOTS).map(|_| RefCell::default()).collect(),
             turned: Cell::new(slot_of(now)),
-            rest_is_over: Cell::new(false),
+            drain_idle_requested: Cell::new(false),
             spare: RefCell::default(),
         }
     }
 
-    /// An alarm at `deadline`.
-    pub(crate) fn alarm(&self, deadline: Tick) -> Rc<Alarm> {
-        if let Some(alarm) = self.spare.borrow_mut().pop() {
-            self.set(&alarm, deadline);
-            return alarm;
+    /// An timer at `deadline`.
+    pub(crate) fn timer(&self, deadline: Tick) -> Rc<Timer> {
+        if let Some(timer) = self.spare.borrow_mut().pop() {
+            self.set(&timer, deadline);
+            return timer;
         }
-        let alarm = Rc::new(Alarm {
+        let timer = Rc::new(Timer {
             deadline: Cell::new(deadline),
             look: Cell::new(0),
-            rung: Cell::new(false),
+            fired: Cell::new(false),
             resting: Cell::new(false),
             waker: RefCell::new(None),
         });
-        self.place(&alarm);
-        alarm
+        self.place(&timer);
+        timer
     }
 
-    /// Takes back an alarm that nobody will hear or set any more.
-    pub(crate) fn give_back(&self, alarm: &Rc<Alarm>) {
+    /// Takes back an timer that nobody will hear or set any more.
+    pub(crate) fn give_back(&self, timer: &Rc<Timer>) {
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARES {
-            alarm.waker.take();
-            alarm.resting.set(false);
-            alarm.rung.set(false);
-            alarm.deadline.set(Tick::NEVER);
-            spare.push(alarm.clone());
+            timer.waker.take();
+            timer.resting.set(false);
+            timer.fired.set(false);
+            timer.deadline.set(Tick::NEVER);
+            spare.push(timer.clone());
         }
     }
 
-    /// Moves an alarm's deadline; a past ring is forgotten.
-    pub(crate) fn set(&self, alarm: &Rc<Alarm>, deadline: Tick) {
-        alarm.deadline.set(deadline);
-        alarm.rung.set(false);
-        if slot_of(deadline) + 1 < alarm.look.get() {
-            self.place(alarm);
+    /// Moves an timer's deadline; a past ring is forgotten.
+    pub(crate) fn set(&self, timer: &Rc<Timer>, deadline: Tick) {
+        timer.deadline.set(deadline);
+        timer.fired.set(false);
+        if slot_of(deadline) + 1 < timer.look.get() {
+            self.place(timer);
         }
     }
 
@@ -116,51 +116,51 @@ impl Timers {
         Tick::from_nanos(self.turned.get() * RESOLUTION.as_nanos() as u64)
     }
 
-    /// Connections that rest are to end: every resting alarm rings at its next look, within about a second.
-    pub(crate) fn end_rest(&self) {
-        self.rest_is_over.set(true);
+    /// Connections that rest are to end: every resting timer rings at its next look, within about a second.
+    pub(crate) fn drain_idle(&self) {
+        self.drain_idle_requested.set(true);
     }
 
     /// Rings what is due.
-    pub(crate) fn turn(&self, now: Tick) {
+    pub(crate) fn advance(&self, now: Tick) {
         let until = slot_of(now);
         let from = self.turned.get().max(until.saturating_sub(SLOTS as u64));
         for moment in from + 1..=until {
             self.turned.set(moment);
             let due = self.slots[moment as usize % SLOTS].take();
-            for alarm in due {
-                if alarm.look.get() <= moment && Rc::strong_count(&alarm) > 1 {
-                    self.look_at(&alarm, now);
+            for timer in due {
+                if timer.look.get() <= moment && Rc::strong_count(&timer) > 1 {
+                    self.look_at(&timer, now);
                 }
             }
         }
     }
 
-    fn look_at(&self, alarm: &Rc<Alarm>, now: Tick) {
-        if alarm.deadline.get() <= now || (alarm.resting.get() && self.rest_is_over.get()) {
-            alarm.rung.set(true);
-            if let Some(waker) = alarm.waker.borrow().as_ref() {
+    fn look_at(&self, timer: &Rc<Timer>, now: Tick) {
+        if timer.deadline.get() <= now || (timer.resting.get() && self.drain_idle_requested.get()) {
+            timer.fired.set(true);
+            if let Some(waker) = timer.waker.borrow().as_ref() {
                 waker.wake_by_ref();
             }
         }
-        self.place(alarm);
+        self.place(timer);
     }
 
-    fn place(&self, alarm: &Rc<Alarm>) {
+    fn place(&self, timer: &Rc<Timer>) {
         let soonest = self.turned.get() + 1;
-        let look = match alarm.rung.get() {
+        let look = match timer.fired.get() {
             true => soonest + SLOTS as u64 - 1,
-            false => (slot_of(alarm.deadline.get()) + 1).clamp(soonest, soonest + SLOTS as u64 - 1),
+            false => (slot_of(timer.deadline.get()) + 1).clamp(soonest, soonest + SLOTS as u64 - 1),
         };
-        alarm.look.set(look);
-        self.slots[look as usize % SLOTS].borrow_mut().push(alarm.clone());
+        timer.look.set(look);
+        self.slots[look as usize % SLOTS].borrow_mut().push(timer.clone());
     }
 }
 
-impl Alarm {
+impl Timer {
     /// Ready when the deadline has passed. Cheap: a flag and a comparison of wakers.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.rung.get() {
+        if self.fired.get() {
             return Poll::Ready(());
         }
         let mut waker = self.waker.borrow_mut();
@@ -194,22 +194,22 @@ mod tests {
         Tick::from_nanos(ms * 1_000_000)
     }
 
-    fn rung(alarm: &Alarm) -> bool {
-        alarm.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    fn fired(timer: &Timer) -> bool {
+        timer.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
     fn rings_after_its_deadline_and_never_before() {
         for deadline in [1, 15, 16, 17, 500, 1023, 1024, 5000, 60_000] {
             let timers = Timers::new(at(3));
-            let alarm = timers.alarm(at(deadline));
+            let timer = timers.timer(at(deadline));
             for now in (3..70_000).step_by(7) {
-                timers.turn(at(now));
-                if rung(&alarm) {
+                timers.advance(at(now));
+                if fired(&timer) {
                     assert!((deadline..deadline + 48).contains(&now), "{deadline} rang at {now}");
                     break;
                 }
-                assert!(now < deadline + 48, "{deadline} has not rung at {now}");
+                assert!(now < deadline + 48, "{deadline} has not fired at {now}");
             }
         }
     }
@@ -217,55 +217,55 @@ mod tests {
     #[test]
     fn a_deadline_moved_nearer_rings_nearer_and_moved_away_does_not_ring() {
         let timers = Timers::new(at(0));
-        let alarm = timers.alarm(at(60_000));
-        timers.turn(at(100));
-        timers.set(&alarm, at(200));
-        timers.turn(at(190));
-        assert!(!rung(&alarm));
-        timers.set(&alarm, at(9_000));
-        timers.turn(at(8_000));
-        assert!(!rung(&alarm));
-        timers.turn(at(9_100));
-        assert!(rung(&alarm));
+        let timer = timers.timer(at(60_000));
+        timers.advance(at(100));
+        timers.set(&timer, at(200));
+        timers.advance(at(190));
+        assert!(!fired(&timer));
+        timers.set(&timer, at(9_000));
+        timers.advance(at(8_000));
+        assert!(!fired(&timer));
+        timers.advance(at(9_100));
+        assert!(fired(&timer));
     }
 
     #[test]
     fn a_drain_ends_those_who_rest_and_nobody_else() {
         let timers = Timers::new(at(0));
-        let (resting, busy) = (timers.alarm(at(60_000)), timers.alarm(at(60_000)));
+        let (resting, busy) = (timers.timer(at(60_000)), timers.timer(at(60_000)));
         resting.set_resting(true);
-        timers.end_rest();
+        timers.drain_idle();
         for now in (0..1_200).step_by(16) {
-            timers.turn(at(now));
+            timers.advance(at(now));
         }
-        assert!(rung(&resting) && !rung(&busy));
+        assert!(fired(&resting) && !fired(&busy));
     }
 
     #[test]
     fn an_alarm_given_back_rings_for_the_next_one_as_a_new_one_would() {
         for deadline in [40, 500, 900, 5_000] {
             let timers = Timers::new(at(0));
-            let first = timers.alarm(at(30));
-            timers.turn(at(100));
-            assert!(rung(&first));
+            let first = timers.timer(at(30));
+            timers.advance(at(100));
+            assert!(fired(&first));
             timers.give_back(&first);
-            timers.turn(at(333));
-            let second = timers.alarm(at(333 + deadline));
-            assert!(Rc::ptr_eq(&first, &second) && !rung(&second));
-            timers.turn(at(332 + deadline));
-            assert!(!rung(&second), "{deadline}");
-            timers.turn(at(333 + deadline + 48));
-            assert!(rung(&second), "{deadline}");
+            timers.advance(at(333));
+            let second = timers.timer(at(333 + deadline));
+            assert!(Rc::ptr_eq(&first, &second) && !fired(&second));
+            timers.advance(at(332 + deadline));
+            assert!(!fired(&second), "{deadline}");
+            timers.advance(at(333 + deadline + 48));
+            assert!(fired(&second), "{deadline}");
         }
     }
 
     #[test]
     fn the_wheel_forgets_those_who_are_gone() {
         let timers = Timers::new(at(0));
-        let alarm = timers.alarm(at(10));
-        let weak = Rc::downgrade(&alarm);
-        drop(alarm);
-        timers.turn(at(2_000));
+        let timer = timers.timer(at(10));
+        let weak = Rc::downgrade(&timer);
+        drop(timer);
+        timers.advance(at(2_000));
         assert!(weak.upgrade().is_none());
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::task::Poll;
 
-use crate::run::worker::SCRATCH;
+use crate::base::buffers::SCRATCH;
 
 /// The first read, and every read after a socket was full: what waits is copied and kept, so this bounds
 /// what somebody who reads slowly holds. Reads grow while everything is taken.

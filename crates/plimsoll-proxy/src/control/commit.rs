@@ -17,10 +17,14 @@ use crate::control::{BoundAddress, Handle, ListenerState, PoolState, State};
 use crate::health::driver::{Driver, MAX_SIGNALS, Order};
 use crate::health::observer::{Wants, Watch};
 use crate::health::probe::Speaks;
+use crate::http::header_edits::fold_edits;
 use crate::listener::accept::Socket;
-use crate::listener::tables::{Edits, Feed, ListenerShared, ListenerTable, PoolTable, RuleTable, fold_edits};
-use crate::run::worker::{Command, DoorOrder};
+use crate::listener::tables::{ListenerShared, ListenerTable, RouteTable};
+use crate::run::worker::{Command, ListenerUpdate};
 use crate::serve::tcp::Tcp;
+use crate::upstream::table::Feed;
+use crate::upstream::table::PoolTable;
+use plimsoll_wire::http1::HeaderEdits;
 
 impl Handle {
     /// Takes a prepared configuration into force. Nothing here can fail.
@@ -40,7 +44,7 @@ impl Handle {
             .map(|(pool, members)| self.pool(&mut state, pool, members))
             .collect();
         state.pools.retain(|name, _| config.pools.iter().any(|pool| pool.name == *name));
-        let mut orders: Vec<Vec<DoorOrder>> = (0..self.0.workers).map(|_| Vec::new()).collect();
+        let mut orders: Vec<Vec<ListenerUpdate>> = (0..self.0.workers).map(|_| Vec::new()).collect();
         let mut tables = Vec::new();
         for l in &config.listeners {
             let table = self.table(&mut state, l, &pools);
@@ -48,12 +52,12 @@ impl Handle {
             tables.push(table);
         }
         state.listeners.retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
-        let used: Vec<_> = tables.iter().flat_map(|t| t.rules.iter().map(|r| r.tallies.clone())).collect();
+        let used: Vec<_> = tables.iter().flat_map(|t| t.routes.iter().map(|r| r.tallies.clone())).collect();
         state.tallies.retain(|_, tally| used.iter().any(|u| Arc::ptr_eq(u, tally)));
         state.tables = tables;
         state.config = Arc::new(config);
         for (worker, orders) in self.0.commands.iter().zip(orders) {
-            let _worker_has_ended = worker.send(Command::Doors(orders));
+            let _worker_has_ended = worker.send(Command::Listeners(orders));
         }
     }
 
@@ -136,13 +140,13 @@ impl Handle {
         config: &Arc<Listener>,
         pools: &[Arc<PoolTable>],
     ) -> Arc<ListenerTable> {
-        let mut rule = |name: &Name, matches, pool: usize, subset, edits: [Edits; 2]| {
+        let mut rule = |name: &Name, matches, pool: usize, subset, edits: [HeaderEdits; 2]| {
             let pool = pools[pool].clone();
             let key = [config.name.clone(), name.clone(), pool.config.name.clone()];
             let tallies =
                 state.tallies.entry(key).or_insert_with(|| Arc::new(PerWorker::new(self.0.workers))).clone();
             let [request_edits, response_edits] = edits;
-            Arc::new(RuleTable {
+            Arc::new(RouteTable {
                 name: name.clone(),
                 matches,
                 pool,
@@ -178,9 +182,16 @@ impl Handle {
         let voucher = state.secrets.vouchers.get(&config.name).cloned();
         // Looked for before: see `find_adapters`.
         let adapter = self.0.adapters.of(config.protocol).unwrap_or_else(|| Arc::new(Tcp));
-        let told = |rule: &Arc<RuleTable>| rule.pool.config.proxy_protocol != ProxyProtocol::None;
+        let told = |rule: &Arc<RouteTable>| rule.pool.config.proxy_protocol != ProxyProtocol::None;
         let tells_origin = rules.iter().any(told);
-        Arc::new(ListenerTable { config: config.clone(), rules, adapter, voucher, tells_origin, shared })
+        Arc::new(ListenerTable {
+            config: config.clone(),
+            routes: rules,
+            adapter,
+            voucher,
+            tells_origin,
+            shared,
+        })
     }
 
     /// Which sockets of a listener open and close at each worker.
@@ -190,7 +201,7 @@ impl Handle {
         config: &Arc<Listener>,
         table: &Arc<ListenerTable>,
         sockets: &mut NewSockets,
-        orders: &mut [Vec<DoorOrder>],
+        orders: &mut [Vec<ListenerUpdate>],
     ) {
         let known = state
             .listeners
@@ -213,7 +224,7 @@ impl Handle {
             }
         }
         for (orders, open) in orders.iter_mut().zip(open) {
-            orders.push(DoorOrder { table: table.clone(), open, close: close.clone() });
+            orders.push(ListenerUpdate { table: table.clone(), open, close: close.clone() });
         }
     }
 }

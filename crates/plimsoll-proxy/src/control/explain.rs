@@ -12,7 +12,7 @@ use crate::http::local_reply::Refusal;
 use crate::http::request;
 use crate::http::target::{Method, RequestFacts};
 use crate::http1::MAX_HEADERS;
-use crate::listener::tables::{ListenerTable, RuleTable};
+use crate::listener::tables::{ListenerTable, RouteTable};
 use crate::net::stream::Peer;
 
 /// A request as somebody would send it.
@@ -103,13 +103,13 @@ impl Handle {
             stages: Vec::new(),
         };
         if let Some((rule, key)) = route(&table, &head, ask.from, &mut explained) {
-            self.choose(&table.rules[rule], ask, key, &mut explained).await;
+            self.choose(&table.routes[rule], ask, key, &mut explained).await;
         }
         Ok(explained)
     }
 
     /// Who takes it, and why.
-    async fn choose(&self, rule: &RuleTable, ask: &Ask, key: Option<u64>, explained: &mut Explained) {
+    async fn choose(&self, rule: &RouteTable, ask: &Ask, key: Option<u64>, explained: &mut Explained) {
         let pool = &rule.pool;
         let snapshot = pool.feed.latest();
         explained.route = Some(rule.name.clone());
@@ -149,7 +149,7 @@ impl Handle {
         self.tell_stages(rule, told.waits, explained);
     }
 
-    fn tell_stages(&self, rule: &RuleTable, waits: bool, explained: &mut Explained) {
+    fn tell_stages(&self, rule: &RouteTable, waits: bool, explained: &mut Explained) {
         let fit = explained.candidates.iter().filter(|c| c.set_aside.is_none()).count();
         let out = explained.candidates.len() - fit;
         let mut tell = |stage, text| explained.stages.push((stage, text));
@@ -218,7 +218,7 @@ impl Handle {
 }
 
 /// Nobody has room for it now.
-fn tell_wait(rule: &RuleTable, explained: &mut Explained) {
+fn tell_wait(rule: &RouteTable, explained: &mut Explained) {
     let (line, wait) = (rule.pool.limiter.waiting(), rule.pool.config.wait);
     let (now, most) = (line.current(), line.max().unwrap_or(u32::MAX));
     if line.is_full() {
@@ -269,7 +269,7 @@ fn route(
         refuse(explained, Refusal::NO_ROUTE);
         return None;
     };
-    let RuleTable { name, pool, .. } = &*table.rules[rule];
+    let RouteTable { name, pool, .. } = &*table.routes[rule];
     explained
         .stages
         .push(("route", format!("{name} of listener {}, pool {}", table.config.name, pool.config.name)));

@@ -17,7 +17,8 @@ use crate::control::views::{
     DestinationView, LimitView, LimitsView, ListenerView, PoolView, RuleView, TrafficView,
 };
 use crate::health::driver::{Order, PoolReport};
-use crate::listener::tables::{ListenerTable, PoolTable};
+use crate::listener::tables::ListenerTable;
+use crate::upstream::table::PoolTable;
 
 /// Why a report of load was not handed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +120,7 @@ impl Handle {
             counts: table.shared.tallies.counts(),
         });
         let rules = state.tables.iter().flat_map(|table| {
-            table.rules.iter().map(move |rule| RuleView {
+            table.routes.iter().map(move |rule| RuleView {
                 listener: table.config.name.clone(),
                 route: rule.name.clone(),
                 pool: rule.pool.config.name.clone(),

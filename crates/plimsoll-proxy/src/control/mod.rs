@@ -24,19 +24,20 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::base::clock::Clock;
 use crate::base::counters::{PerWorker, RuleTally};
 use crate::base::log_writer::LogState;
-use crate::base::timer::start_metronome;
+use crate::base::timer::start_ticker;
 pub use crate::control::error::{Invalid, ReloadError, StartError};
 pub use crate::control::explain::{Ask, CandidateView, Explained, Unanswerable};
 pub use crate::control::look::NotReported;
 use crate::control::prepare::{Secrets, bind, find_adapters, resolve, unseal};
 use crate::control::views::ReloadsView;
 use crate::health::driver::Order;
-use crate::listener::adapter::Adapters;
-use crate::listener::tables::{ListenerShared, ListenerTable, PoolTable};
+use crate::listener::tables::{ListenerShared, ListenerTable};
 use crate::log::access_log;
 use crate::log::decision_log;
+use crate::run::registry::Adapters;
 use crate::run::worker::{self, Command};
 use crate::upstream::queue::Bell;
+use crate::upstream::table::PoolTable;
 
 /// Reads the configuration anew.
 pub type Source = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
@@ -140,14 +141,14 @@ impl Proxy {
         let (ended_to, ended) = mpsc::unbounded_channel();
         let mut commands = Vec::new();
         let mut threads = Vec::new();
-        let mut beats = Vec::new();
+        let mut ticks = Vec::new();
         for number in 0..workers {
             let (to, from) = mpsc::unbounded_channel();
             commands.push(to);
             let seed =
                 SystemTime::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_nanos() as u64) ^ (number as u64) << 48;
-            let beat = Arc::new(Notify::new());
-            beats.push(Arc::downgrade(&beat));
+            let tick = Arc::new(Notify::new());
+            ticks.push(Arc::downgrade(&tick));
             let start = worker::Start {
                 number,
                 workers,
@@ -155,14 +156,14 @@ impl Proxy {
                 seed,
                 log: log.clone(),
                 decisions: decisions.clone(),
-                beat,
+                tick,
                 commands: from,
             };
             let thread = spawn_worker(start, workers == cpus, ended_to.clone());
             threads.push(thread.map_err(|error| StartError::System { what: "start a worker", error })?);
         }
-        let bells = beats.iter().cloned().map(|beat| Waker::from(Arc::new(Bell(beat)))).collect();
-        start_metronome(beats).map_err(|error| StartError::System { what: "start the metronome", error })?;
+        let bells = ticks.iter().cloned().map(|tick| Waker::from(Arc::new(Bell(tick)))).collect();
+        start_ticker(ticks).map_err(|error| StartError::System { what: "start the metronome", error })?;
         let state = State {
             config: Arc::new(config.clone()),
             listeners: HashMap::new(),
@@ -306,7 +307,7 @@ impl Handle {
         }
         for worker in &self.0.commands {
             let (ask, answer) = oneshot::channel();
-            let _worker_has_ended = worker.send(Command::Settled(ask));
+            let _worker_has_ended = worker.send(Command::Sync(ask));
             let _worker_has_ended = answer.await;
         }
     }
@@ -323,7 +324,7 @@ impl Handle {
     /// Ends what a drain still waits for: connections are closed as they are. Nothing before a drain.
     pub fn cut(&self) {
         for worker in &self.0.commands {
-            let _worker_has_ended = worker.send(Command::Cut);
+            let _worker_has_ended = worker.send(Command::Abort);
         }
     }
 

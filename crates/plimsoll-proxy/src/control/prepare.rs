@@ -10,9 +10,9 @@ use plimsoll_core::{Address, Destination, DestinationLimits, Name};
 
 use crate::control::StartError;
 use crate::listener::accept;
-use crate::listener::adapter::Adapters;
 use crate::net::tls::client_config::Trust;
 use crate::net::tls::server_config::Voucher;
+use crate::run::registry::Adapters;
 
 /// Sockets bound for a configuration that is not in force yet.
 pub(super) type NewSockets = HashMap<(Name, ListenAddress), (ListenAddress, Vec<socket2::Socket>)>;

@@ -11,17 +11,21 @@ use plimsoll_core::route::RouteInput;
 use plimsoll_core::{Assignment, DestinationId, Failure, NoDestination, Outcome, Tick, Tried, Want};
 
 use crate::base::clock::Clock;
+use crate::base::context::TimerGuard;
+use crate::base::context::WorkerContext;
 use crate::base::counters::{Before, Overflow};
+use crate::base::reason::Reason;
 use crate::forward::hash_key;
 use crate::forward::request::{connect, tell};
-use crate::http::local_reply::Reason;
 use crate::http::target::Method;
-use crate::listener::adapter::{Connection, TimeLimit};
+use crate::listener::accepted_connection::Connection;
+use crate::listener::accepted_connection::TimeLimit;
+use crate::listener::worker_listener::ListenerRoutes;
+use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::ConnectionLine;
 use crate::net::proxy_protocol::{Origin, Wary};
 use crate::net::stream::{Peer, Stream};
 use crate::net::tunnel::{Mouth, Moved, tunnel};
-use crate::run::worker::{DoorView, Lent, Rule, Worker};
 use crate::upstream::pool::Chosen;
 use crate::upstream::queue::{self, Unplaced};
 
@@ -30,10 +34,10 @@ const READ: usize = 16 * 1024;
 
 /// One connection on its way to a destination. When it is dropped, it has ended: that is counted and logged.
 pub struct Passage {
-    worker: Rc<Worker>,
-    view: Rc<DoorView>,
-    rule: Rule,
-    alarm: Lent,
+    worker: Rc<WorkerContext>,
+    view: Rc<ListenerRoutes>,
+    rule: WorkerRoute,
+    timer: TimerGuard,
     protocol: &'static str,
     peer: Peer,
     /// What its pool's algorithm hashes by, if it does.
@@ -52,6 +56,14 @@ pub struct Passage {
     queued: Option<Duration>,
     /// It is being tried again.
     retrying: Option<RetryPermit>,
+}
+
+impl Connection {
+    /// Finds the route for this connection, by the name in its handshake, and begins its way to a destination.
+    /// `None`: there is no route, which is counted. The access log calls it `protocol`.
+    pub fn route(&self, protocol: &'static str) -> Option<Passage> {
+        Passage::begin(self, protocol, self.server_name())
+    }
 }
 
 /// A connection to a destination, and the hold on it.
@@ -106,8 +118,8 @@ impl Passage {
         server_name: Option<&str>,
     ) -> Option<Self> {
         let worker = connection.worker().clone();
-        let view = connection.guest.door.view();
-        let Some(rule) = view.table.route(&Asked(server_name)).map(|rule| view.rules[rule].clone()) else {
+        let view = connection.guard.listener.routes();
+        let Some(rule) = view.table.route(&Asked(server_name)).map(|rule| view.routes[rule].clone()) else {
             connection.count(Reason::NoRoute);
             return None;
         };
@@ -116,12 +128,12 @@ impl Passage {
         pool.budget.earn(worker.number);
         let started = worker.now();
         let time = worker.log.is_some().then(Clock::wall);
-        let alarm = worker.lend_alarm(started + pool.config.timeouts.connect);
+        let timer = worker.timer(started + pool.config.timeouts.connect);
         Some(Self {
             worker,
             view,
             rule,
-            alarm,
+            timer,
             protocol,
             peer: connection.peer,
             key: pool.config.hash_key().and_then(|_| hash_key::source(connection.peer)),
@@ -176,7 +188,7 @@ impl Passage {
             let origin = self.origin.as_deref();
             let connected = connect(
                 &self.worker,
-                &self.alarm,
+                &self.timer,
                 &self.rule.pool,
                 (assignment.id(), &address),
                 origin,
@@ -194,7 +206,7 @@ impl Passage {
     /// A destination once there is room. (That its client left is seen when it has a destination: to look for it
     /// is to read, and what is read belongs there.)
     async fn wait(&mut self, want: &Want<'_>) -> Result<Result<Chosen, NoDestination>, NotServed> {
-        let bounds = (&*self.alarm, self.deadline());
+        let bounds = (&*self.timer, self.deadline());
         let began = self.worker.now();
         let found = queue::wait(&self.worker, &self.rule.pool, want, bounds, |_| false).await;
         *self.queued.get_or_insert_default() += self.worker.now().since(began);
@@ -268,10 +280,10 @@ impl Passage {
 
     /// Bounds what follows in time, as [`Connection::limit`] does.
     pub fn limit(&self, time: Duration) -> TimeLimit {
-        TimeLimit(self.worker.lend_alarm(self.worker.now() + time))
+        TimeLimit(self.worker.timer(self.worker.now() + time))
     }
 
-    pub(crate) fn rule(&self) -> &Rule {
+    pub(crate) fn rule(&self) -> &WorkerRoute {
         &self.rule
     }
 
@@ -326,7 +338,7 @@ impl Passage {
         self.destination = Some(assignment.id());
         let pool_idle = self.rule.pool.table.borrow().config.timeouts.idle;
         let idle = idle.max(self.view.table.config.timeouts.idle).max(pool_idle);
-        self.moved = tunnel(&self.worker, &self.alarm, ends, early, unsent, idle).await;
+        self.moved = tunnel(&self.worker, &self.timer, ends, early, unsent, idle).await;
     }
 }
 
@@ -339,7 +351,7 @@ impl Drop for Passage {
         counts.response_bytes.add(self.moved.to_client);
         counts.request(Method::Other, if self.reason.is_none() { 200 } else { 0 }, total);
         if let (Some(log), Some(time)) = (&self.worker.log, self.time) {
-            log.send_connection(ConnectionLine {
+            log.send(ConnectionLine {
                 protocol: self.protocol,
                 time,
                 peer: self.peer,

@@ -5,14 +5,14 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::base::timer::Alarm;
+use crate::base::context::WorkerContext;
+use crate::base::timer::Timer;
 use crate::forward::exchange::{End, Exchange};
 use crate::forward::request::Verdict;
 use crate::forward::request_context::Job;
 use crate::http::local_reply::Refusal;
 use crate::http::response::{Hop, ResponseHead};
-use crate::listener::accept::Guest;
-use crate::run::worker::Worker;
+use crate::listener::worker_listener::ConnectionGuard;
 
 /// The client's side of one message.
 pub(crate) trait Downstream {
@@ -20,10 +20,10 @@ pub(crate) trait Downstream {
     const FRAMES_BODIES: bool;
 
     /// The presence that this message is part of.
-    fn guest(&self) -> &Guest;
+    fn guard(&self) -> &ConnectionGuard;
 
     /// What rings when the message has waited too long.
-    fn alarm(&self) -> &Rc<Alarm>;
+    fn timer(&self) -> &Rc<Timer>;
 
     /// Reads more of the request's body into `room`. Answers where it lies; when it has ended,
     /// `job.body` is done.
@@ -71,8 +71,8 @@ pub(crate) trait Downstream {
     fn after(&self, closes: bool, job: &Job) -> Verdict;
 
     /// Answers the client ourselves.
-    async fn refuse(&mut self, job: &mut Job, worker: &Rc<Worker>, refusal: Refusal) -> Verdict;
+    async fn refuse(&mut self, job: &mut Job, worker: &Rc<WorkerContext>, refusal: Refusal) -> Verdict;
 
     /// The destination switched protocols: bytes run both ways from here on.
-    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange);
+    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<WorkerContext>, exchange: Exchange);
 }

@@ -7,21 +7,22 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use plimsoll_core::measure::Quantile;
-use plimsoll_core::retry::{FailedAttempt, HedgeSpec};
+use plimsoll_core::retry::FailedAttempt;
 use plimsoll_core::{Address, Failure, Outcome, Tick, Tried};
 use tokio::time::{Sleep, sleep};
 
+use crate::base::context::WorkerContext;
 use crate::base::counters::Hedged;
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{End, Exchange, Upstream};
+use crate::forward::exchange::{End, Exchange, upstream_for};
 use crate::forward::request::{attempt, choose, failure_of, tell};
 use crate::forward::request_context::Job;
-use crate::run::worker::{Rule, Worker};
+use crate::listener::worker_listener::WorkerRoute;
 use crate::upstream::h2_connections::Opened;
+use crate::upstream::hedge_delay::HedgeDelay;
 use crate::upstream::pool::Chosen;
+use crate::upstream::upstream_stream::Upstream;
 
 /// One who was asked.
 #[derive(Debug)]
@@ -52,34 +53,6 @@ impl Runner {
     }
 }
 
-/// How long a message waits alone, as the pool's answers of late say; one per worker.
-#[derive(Debug)]
-pub(crate) struct Pace {
-    spec: HedgeSpec,
-    times: Option<Quantile>,
-}
-
-impl Pace {
-    pub(crate) fn new(spec: HedgeSpec) -> Self {
-        Self { spec, times: spec.quantile().map(Quantile::new) }
-    }
-
-    /// It was made for this.
-    pub(crate) fn follows(&self, spec: HedgeSpec) -> bool {
-        self.spec == spec
-    }
-
-    fn wait(&self) -> Option<Duration> {
-        self.spec.delay(self.times.as_ref().and_then(Quantile::value))
-    }
-
-    fn answered(&mut self, span: Duration) {
-        if let Some(times) = &mut self.times {
-            times.record(span);
-        }
-    }
-}
-
 /// How it ended.
 pub(crate) enum Raced {
     /// So, with the one who was left.
@@ -101,8 +74,8 @@ pub(crate) async fn race<D: Downstream>(
     first: Runner,
     client: &mut D,
     job: &mut Job,
-    worker: &Rc<Worker>,
-    rule: &Rule,
+    worker: &Rc<WorkerContext>,
+    rule: &WorkerRoute,
     tried: &mut Tried,
 ) -> Raced {
     let mut race = Race::new(first, job, worker, rule, tried);
@@ -133,8 +106,8 @@ struct Opening {
 }
 
 struct Race<'r> {
-    worker: &'r Rc<Worker>,
-    rule: &'r Rule,
+    worker: &'r Rc<WorkerContext>,
+    rule: &'r WorkerRoute,
     tried: &'r mut Tried,
     started: Tick,
     /// Who was asked and may still answer.
@@ -143,15 +116,21 @@ struct Race<'r> {
     /// When the next copy is due.
     due: Option<Pin<Box<Sleep>>>,
     copies_left: u8,
-    /// What the client's alarm is set to.
-    alarm_at: Option<Tick>,
+    /// What the client's timer is set to.
+    timer_at: Option<Tick>,
     /// How the last of those who are out failed.
     fallen: Option<FailedAttempt>,
 }
 
 impl<'r> Race<'r> {
-    fn new(first: Runner, job: &Job, worker: &'r Rc<Worker>, rule: &'r Rule, tried: &'r mut Tried) -> Self {
-        let most = rule.pool.pace.borrow().as_ref().map_or(0, |pace| pace.spec.max);
+    fn new(
+        first: Runner,
+        job: &Job,
+        worker: &'r Rc<WorkerContext>,
+        rule: &'r WorkerRoute,
+        tried: &'r mut Tried,
+    ) -> Self {
+        let most = rule.pool.hedge_delay.borrow().as_ref().map_or(0, |hedge_delay| hedge_delay.spec.max);
         let started = first.exchange.assignment.started();
         let copies_left = most.saturating_sub(job.copies);
         let runners = vec![Entry { runner: first, is_copy: false, due: Tick::NEVER }];
@@ -164,7 +143,7 @@ impl<'r> Race<'r> {
             opening: None,
             due: None,
             copies_left,
-            alarm_at: None,
+            timer_at: None,
             fallen: None,
         };
         race.wait();
@@ -173,7 +152,7 @@ impl<'r> Race<'r> {
 
     /// The next copy is due a wait from now.
     fn wait(&mut self) {
-        let wait = self.rule.pool.pace.borrow().as_ref().and_then(Pace::wait);
+        let wait = self.rule.pool.hedge_delay.borrow().as_ref().and_then(HedgeDelay::wait);
         self.due = wait.filter(|_| self.copies_left > 0).map(|wait| Box::pin(sleep(wait)));
     }
 
@@ -193,14 +172,14 @@ impl<'r> Race<'r> {
                 return Poll::Ready(self.broken_off(End::ClientGone));
             }
             let deadline = self.deadline(job);
-            // Setting an alarm that has rung would silence it.
-            if self.alarm_at.replace(deadline) != Some(deadline) {
-                self.worker.timers.set(client.alarm(), deadline);
+            // Setting an timer that has fired would silence it.
+            if self.timer_at.replace(deadline) != Some(deadline) {
+                self.worker.timers.set(client.timer(), deadline);
             }
-            if client.alarm().poll(cx).is_pending() {
+            if client.timer().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            self.alarm_at = None;
+            self.timer_at = None;
             if let Some(decided) = self.timed_out(job) {
                 return Poll::Ready(decided);
             }
@@ -247,7 +226,7 @@ impl<'r> Race<'r> {
         let Poll::Ready(connected) = opening.connecting.as_mut().poll(cx) else { return false };
         let Some(Opening { chosen, .. }) = self.opening.take() else { return false };
         match connected {
-            Ok(opened) => self.send(opened.serve(job), chosen, false),
+            Ok(opened) => self.send(upstream_for(opened, job), chosen, false),
             Err(error) => self.could_not_open(chosen, failure_of(&error), job),
         }
         true
@@ -282,14 +261,17 @@ impl<'r> Race<'r> {
         job.others_left &= self.rule.has_untried(self.tried);
         self.wait();
         let pool = &self.rule.pool;
-        if let Some(upstream) =
-            pool.ready_upstream(chosen.assignment.id(), &chosen.address, job, chosen.assignment.started())
-        {
-            self.send(upstream, chosen, true);
+        if let Some(upstream) = pool.ready_upstream(
+            chosen.assignment.id(),
+            &chosen.address,
+            &job.connection_needs(),
+            chosen.assignment.started(),
+        ) {
+            self.send(upstream_for(upstream, job), chosen, true);
             return true;
         }
         let deadline = (chosen.assignment.started() + job.pool_timeouts.connect).min(job.total_deadline);
-        let wanted = pool.wanted(chosen.assignment.id(), &chosen.address, job);
+        let wanted = pool.wanted(chosen.assignment.id(), &chosen.address, &job.connection_needs());
         let pool = pool.clone();
         let connecting = Box::pin(async move { pool.open(&wanted).await });
         self.opening = Some(Opening { chosen, deadline, connecting });
@@ -382,8 +364,8 @@ impl<'r> Race<'r> {
         if is_copy {
             self.count(if answered { Hedged::Won } else { Hedged::Failed });
         }
-        if answered && let Some(pace) = &mut *self.rule.pool.pace.borrow_mut() {
-            pace.answered(now.since(self.started));
+        if answered && let Some(hedge_delay) = &mut *self.rule.pool.hedge_delay.borrow_mut() {
+            hedge_delay.answered(now.since(self.started));
         }
         if let Some(log) = &mut job.log {
             log.destination = Some(winner.exchange.assignment.id());

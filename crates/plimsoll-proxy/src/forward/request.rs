@@ -10,18 +10,22 @@ use plimsoll_core::{
     Address, DestinationId, Failure, FailureSignal, NoDestination, Outcome, Tick, Tried, Want,
 };
 
+use crate::base::context::WorkerContext;
 use crate::base::counters::Before;
-use crate::base::timer::Alarm;
+use crate::base::reason::Reason;
+use crate::base::timer::Timer;
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{End, Exchange, Upstream};
+use crate::forward::exchange::{End, Exchange, upstream_for};
 use crate::forward::hedge::{Raced, Runner, may_be_hedged, race};
 use crate::forward::request_context::Job;
-use crate::http::local_reply::{Reason, Refusal};
+use crate::http::local_reply::Refusal;
+use crate::listener::worker_listener::WorkerRoute;
+use crate::log::access_log::RequestLine;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::{Stream, is_for_want_of_means};
-use crate::run::worker::{Rule, Worker};
 use crate::upstream::pool::{Chosen, WorkerPool};
 use crate::upstream::queue::{self, Unplaced};
+use crate::upstream::upstream_stream::Upstream;
 
 /// What becomes of the client's connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,8 +61,8 @@ enum Try {
 
 /// Carries one request to a destination and its answer back.
 pub(crate) async fn forward<D: Downstream>(client: &mut D, job: &mut Job) -> Verdict {
-    let worker = client.guest().worker.clone();
-    let Some(rule) = job.view.rules.get(job.rule).cloned() else {
+    let worker = client.guard().worker.clone();
+    let Some(rule) = job.view.routes.get(job.rule).cloned() else {
         let verdict = refuse(client, job, &worker, Refusal::NO_ROUTE).await;
         log(job, &worker, None, worker.now());
         return verdict;
@@ -84,14 +88,30 @@ pub(crate) async fn forward<D: Downstream>(client: &mut D, job: &mut Job) -> Ver
     verdict
 }
 
-fn log(job: &mut Job, worker: &Worker, rule: Option<&Rule>, now: Tick) {
+fn log(job: &mut Job, worker: &WorkerContext, rule: Option<&WorkerRoute>, now: Tick) {
     if let (Some(log), Some(draft)) = (&worker.log, job.log.take()) {
-        log.send(*draft, job, rule, now);
+        let destination = rule.zip(draft.destination).and_then(|(rule, id)| rule.pool.name_of(id));
+        log.send(RequestLine {
+            draft: *draft,
+            listener: job.view.table.config.name.clone(),
+            route: rule.map(|rule| rule.table.name.clone()),
+            pool: rule.map(|rule| rule.table.pool.config.name.clone()),
+            destination,
+            status: job.status,
+            request_bytes: job.request_bytes,
+            response_bytes: job.response_bytes,
+            total: now.since(job.started),
+        });
     }
 }
 
 /// Tries destinations until one answers, none is left, or trying again would not be safe.
-async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>, rule: &Rule) -> Ending {
+async fn tries<D: Downstream>(
+    client: &mut D,
+    job: &mut Job,
+    worker: &Rc<WorkerContext>,
+    rule: &WorkerRoute,
+) -> Ending {
     let pool = rule.pool.table.borrow().clone();
     pool.budget.earn(worker.number);
     let mut tried = Tried::default();
@@ -149,15 +169,15 @@ async fn tries<D: Downstream>(client: &mut D, job: &mut Job, worker: &Rc<Worker>
 /// The destination of the next try.
 pub(crate) fn choose(
     job: &Job,
-    worker: &Worker,
-    rule: &Rule,
+    worker: &WorkerContext,
+    rule: &WorkerRoute,
     tried: &Tried,
     now: Tick,
 ) -> Result<Chosen, NoDestination> {
     rule.pool.balance_load(&want(job, worker, rule, tried), now, &mut worker.rng.borrow_mut())
 }
 
-fn want<'t>(job: &Job, worker: &Worker, rule: &'t Rule, tried: &'t Tried) -> Want<'t> {
+fn want<'t>(job: &Job, worker: &WorkerContext, rule: &'t WorkerRoute, tried: &'t Tried) -> Want<'t> {
     Want {
         worker: worker.number,
         tried: Some(tried),
@@ -173,13 +193,13 @@ fn want<'t>(job: &Job, worker: &Worker, rule: &'t Rule, tried: &'t Tried) -> Wan
 async fn wait<D: Downstream>(
     client: &mut D,
     job: &mut Job,
-    worker: &Rc<Worker>,
-    rule: &Rule,
+    worker: &Rc<WorkerContext>,
+    rule: &WorkerRoute,
     tried: &Tried,
 ) -> Result<Chosen, Unplaced> {
-    let (want, alarm) = (want(job, worker, rule, tried), client.alarm().clone());
+    let (want, timer) = (want(job, worker, rule, tried), client.timer().clone());
     let began = worker.now();
-    let bounds = (&alarm, job.total_deadline);
+    let bounds = (&timer, job.total_deadline);
     let found = queue::wait(worker, &rule.pool, &want, bounds, |cx| client.is_gone(cx, job)).await;
     if let Some(log) = &mut job.log {
         *log.queued.get_or_insert_default() += worker.now().since(began);
@@ -188,7 +208,7 @@ async fn wait<D: Downstream>(
 }
 
 /// It found no place, or not in time.
-fn unserved(job: &Job, worker: &Worker, unplaced: Unplaced) -> Ending {
+fn unserved(job: &Job, worker: &WorkerContext, unplaced: Unplaced) -> Ending {
     match unplaced {
         Unplaced::Gone => Ending::Gone(Reason::ClientClosed),
         _ if worker.now() >= job.total_deadline => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
@@ -202,8 +222,8 @@ fn unserved(job: &Job, worker: &Worker, unplaced: Unplaced) -> Ending {
 async fn try_one<D: Downstream>(
     client: &mut D,
     job: &mut Job,
-    worker: &Rc<Worker>,
-    rule: &Rule,
+    worker: &Rc<WorkerContext>,
+    rule: &WorkerRoute,
     chosen: Chosen,
     tried: &mut Tried,
     mut now: Tick,
@@ -215,21 +235,21 @@ async fn try_one<D: Downstream>(
     }
     loop {
         let obtained = match fresh_repeat_used {
-            false => rule.pool.ready_upstream(assignment.id(), &address, job, now),
+            false => rule.pool.ready_upstream(assignment.id(), &address, &job.connection_needs(), now),
             true => None,
         };
         let mut reused = obtained.is_some();
         let upstream = match obtained {
-            Some(upstream) => upstream,
+            Some(opened) => upstream_for(opened, job),
             None => {
                 let deadline = (now + job.pool_timeouts.connect).min(job.total_deadline);
-                worker.timers.set(client.alarm(), deadline);
-                let wanted = rule.pool.wanted(assignment.id(), &address, job);
+                worker.timers.set(client.timer(), deadline);
+                let wanted = rule.pool.wanted(assignment.id(), &address, &job.connection_needs());
                 // Boxed, because it is rare and as large as the rest of the future together.
-                match within(client.alarm(), Box::pin(rule.pool.open(&wanted))).await {
+                match within(client.timer(), Box::pin(rule.pool.open(&wanted))).await {
                     Ok(opened) => {
                         now = worker.now();
-                        opened.serve(job)
+                        upstream_for(opened, job)
                     }
                     Err(failure) => {
                         tell(rule, assignment.record(worker.now(), Outcome::Failed(failure)));
@@ -304,7 +324,7 @@ pub(crate) fn attempt(job: &Job, failure: Failure) -> FailedAttempt {
 }
 
 /// It was only the pooled connection that failed: may the message have a fresh one?
-fn may_be_repeated_fresh(worker: &Worker, rule: &Rule, attempt: &FailedAttempt) -> bool {
+fn may_be_repeated_fresh(worker: &WorkerContext, rule: &WorkerRoute, attempt: &FailedAttempt) -> bool {
     let pool = rule.pool.table.borrow();
     let fresh =
         retry::decide(&pool.config.retry, attempt, &pool.budget, worker.now()) == Decision::RepeatFresh;
@@ -318,8 +338,8 @@ fn may_be_repeated_fresh(worker: &Worker, rule: &Rule, attempt: &FailedAttempt) 
 fn delivered<D: Downstream>(
     client: &D,
     job: &Job,
-    worker: &Worker,
-    rule: &Rule,
+    worker: &WorkerContext,
+    rule: &WorkerRoute,
     address: &Address,
     exchange: Exchange,
 ) -> Ending {
@@ -330,7 +350,7 @@ fn delivered<D: Downstream>(
     let Exchange { upstream, assignment, .. } = exchange;
     match (upstream, reusable, rests) {
         (Upstream::Http1(stream), true, false) => {
-            rule.pool.give(assignment.id(), address.clone(), stream, job, now);
+            rule.pool.give(assignment.id(), address.clone(), stream, job.origin.as_ref(), now);
         }
         (Upstream::Http1(stream), true, true) => {
             rule.pool.give_to_rest(assignment.id(), address.clone(), stream, now);
@@ -379,7 +399,7 @@ fn refusal_of(failure: Failure) -> Refusal {
 }
 
 /// Passes a word on to the slow loop.
-pub(crate) fn tell(rule: &Rule, signal: Option<FailureSignal>) {
+pub(crate) fn tell(rule: &WorkerRoute, signal: Option<FailureSignal>) {
     if let Some(signal) = signal {
         // A full queue loses nothing: the next bad outcome says it again.
         let _said_again_later = rule.pool.table.borrow().signals.try_send(signal);
@@ -391,20 +411,20 @@ pub(crate) fn tell(rule: &Rule, signal: Option<FailureSignal>) {
 /// # Errors
 /// [`Failure::Connect`], or [`Failure::NoResources`] when it is our own means that did not suffice.
 pub(crate) async fn connect(
-    worker: &Worker,
-    alarm: &Rc<Alarm>,
+    worker: &WorkerContext,
+    timer: &Rc<Timer>,
     pool: &WorkerPool,
     (id, address): (DestinationId, &Address),
     origin: Option<&Origin>,
     deadline: Tick,
 ) -> Result<Stream, Failure> {
-    worker.timers.set(alarm, deadline);
-    within(alarm, pool.connect(id, address, origin)).await
+    worker.timers.set(timer, deadline);
+    within(timer, pool.connect(id, address, origin)).await
 }
 
-/// What a connection came to before its alarm rang.
-async fn within<T>(alarm: &Rc<Alarm>, opening: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
-    match alarm.within(opening).await {
+/// What a connection came to before its timer rang.
+async fn within<T>(timer: &Rc<Timer>, opening: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
+    match timer.within(opening).await {
         Some(Ok(opened)) => Ok(opened),
         Some(Err(error)) => Err(failure_of(&error)),
         None => Err(Failure::Connect),
@@ -420,7 +440,7 @@ pub(crate) fn failure_of(error: &io::Error) -> Failure {
 async fn refuse<D: Downstream>(
     client: &mut D,
     job: &mut Job,
-    worker: &Rc<Worker>,
+    worker: &Rc<WorkerContext>,
     refusal: Refusal,
 ) -> Verdict {
     note(job, worker, refusal.reason);
@@ -429,7 +449,7 @@ async fn refuse<D: Downstream>(
 }
 
 /// Counts why, and leaves it for the log line.
-fn note(job: &mut Job, worker: &Worker, reason: Reason) {
+fn note(job: &mut Job, worker: &WorkerContext, reason: Reason) {
     job.view.table.shared.tallies.of(worker.number).refuse(reason);
     if let Some(log) = &mut job.log {
         log.reason = Some(reason);

@@ -11,18 +11,21 @@ use plimsoll_core::limiter::RetryPermit;
 use plimsoll_core::route::host_name;
 use plimsoll_wire::grpc_web::Translator;
 
+use crate::base::context::WorkerContext;
 use crate::base::counters::Overflow;
 use crate::forward::hash_key;
 use crate::http::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use crate::http::local_reply::{Form, Refusal};
 use crate::http::request::{self, Forwarding, RequestHead};
 use crate::http::target::{Method, RequestFacts};
-use crate::listener::tables::{Edits, PoolTable};
 use crate::listener::tls_accept::Introduction;
+use crate::listener::worker_listener::ListenerRoutes;
 use crate::log::access_log::LogDraft;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::Peer;
-use crate::run::worker::{DoorView, Worker};
+use crate::upstream::pool::ConnectionNeeds;
+use crate::upstream::table::PoolTable;
+use plimsoll_wire::http1::HeaderEdits;
 
 /// So much of a body is kept for another try: messages of gRPC are seldom longer, nor are forms.
 const KEPT_BODY: usize = 64 * 1024;
@@ -30,7 +33,7 @@ const KEPT_BODY: usize = 64 * 1024;
 /// One request on its way, with everything a second try needs.
 #[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) view: Rc<DoorView>,
+    pub(crate) view: Rc<ListenerRoutes>,
     /// Index into the view's rules.
     pub(crate) rule: usize,
     /// What its pool's algorithm hashes by, if it does.
@@ -100,6 +103,11 @@ impl Job {
         self.retrying.is_some()
     }
 
+    /// Returns what the request needs of a connection.
+    pub(crate) fn connection_needs(&self) -> ConnectionNeeds<'_> {
+        ConnectionNeeds { upgrade: self.upgrade, origin: self.origin.as_ref() }
+    }
+
     /// Takes what belongs to the body from `bytes` and leaves the rest in `inbox`.
     pub(crate) fn take_body(
         &mut self,
@@ -161,7 +169,7 @@ impl Job {
             out.extend_from_slice(b"\r\n");
         }
         if self.body.is_done() {
-            write_last_chunk(out, self.body.trailers(), &self.view.rules[self.rule].table.request_edits);
+            write_last_chunk(out, self.body.trailers(), &self.view.routes[self.rule].table.request_edits);
         }
     }
 
@@ -200,8 +208,8 @@ impl Job {
     }
 
     /// What is done to the lines of its answer.
-    pub(crate) fn response_edits(&self) -> &Edits {
-        &self.view.rules[self.rule].table.response_edits
+    pub(crate) fn response_edits(&self) -> &HeaderEdits {
+        &self.view.routes[self.rule].table.response_edits
     }
 }
 
@@ -220,8 +228,8 @@ pub(crate) struct Asker<'c> {
 /// What it is refused with, and in which form.
 pub(crate) fn prepare(
     asker: Asker<'_>,
-    worker: &Rc<Worker>,
-    view: &Rc<DoorView>,
+    worker: &Rc<WorkerContext>,
+    view: &Rc<ListenerRoutes>,
     bytes: &[u8],
 ) -> Result<Option<Box<Job>>, (Refusal, Form)> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; crate::http1::MAX_HEADERS];
@@ -256,14 +264,14 @@ pub(crate) fn prepare(
     let rule = view.table.route(&facts).unwrap_or(usize::MAX);
     let web = head.web.map(|asked| {
         let translated = view
-            .rules
+            .routes
             .get(rule)
             .is_some_and(|rule| rule.table.pool.config.translates_grpc_web(head.method_word));
         head.is_call |= translated;
         Box::new(Translator::new(&asked, accept_of(headers), translated))
     });
-    let mut out = worker.buffer();
-    if let Some(rule) = view.rules.get(rule) {
+    let mut out = worker.buffers.take();
+    if let Some(rule) = view.routes.get(rule) {
         let forwarding = Forwarding {
             peer: asker.peer,
             scheme: if asker.introduction.is_some() { "https" } else { "http" },
@@ -277,7 +285,7 @@ pub(crate) fn prepare(
     let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(asker.peer, &head, headers)));
     let mut job = new_job(view, rule, started, &head, out, log);
     job.origin = asker.origin.cloned();
-    let hash_key = view.rules.get(rule).and_then(|rule| rule.table.pool.config.hash_key());
+    let hash_key = view.routes.get(rule).and_then(|rule| rule.table.pool.config.hash_key());
     job.key =
         hash_key.and_then(|by| hash_key::of_request(by, head.target.path_and_query, headers, asker.peer));
     job.web = web;
@@ -298,7 +306,7 @@ fn form(web: Option<&Translator>, json: bool) -> Form {
 
 /// May a connection that was opened for `asked` carry a request for `host`? Where the certificate that was
 /// served is good for both, the client may well think so.
-fn is_for(view: &DoorView, asked: &str, host: &[u8]) -> bool {
+fn is_for(view: &ListenerRoutes, asked: &str, host: &[u8]) -> bool {
     let host = str::from_utf8(host_name(host)).unwrap_or_default();
     host.is_empty()
         || host.eq_ignore_ascii_case(asked)
@@ -307,7 +315,7 @@ fn is_for(view: &DoorView, asked: &str, host: &[u8]) -> bool {
 }
 
 fn new_job(
-    view: &Rc<DoorView>,
+    view: &Rc<ListenerRoutes>,
     rule: usize,
     started: Tick,
     head: &RequestHead<'_>,
@@ -315,7 +323,7 @@ fn new_job(
     log: Option<Box<LogDraft>>,
 ) -> Box<Job> {
     let config = &view.table.config;
-    let pool = view.rules.get(rule).map(|rule| &rule.table.pool.config);
+    let pool = view.routes.get(rule).map(|rule| &rule.table.pool.config);
     let mut pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
     let mut client_timeouts = config.timeouts;
     let mut total_deadline = pool_timeouts.total.map_or(Tick::NEVER, |total| started + total);

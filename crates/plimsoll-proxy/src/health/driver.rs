@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::clock::Clock;
 use crate::health::observer::{Wants, Watch, WatchView};
 use crate::health::probe::{self, Speaks};
-use crate::listener::tables::Feed;
+use crate::upstream::table::Feed;
 
 /// Words from workers that may wait; the next bad outcome repeats a lost one.
 pub(crate) const MAX_SIGNALS: usize = 1024;

@@ -16,7 +16,7 @@ use crate::base::clock::Clock;
 use crate::health::driver::{CheckCounts, Driver, Order};
 use crate::health::observer::{Wants, Watch, WatchView};
 use crate::health::probe::Speaks;
-use crate::listener::tables::Feed;
+use crate::upstream::table::Feed;
 
 /// A set of destinations whose health is monitored for as long as this lives.
 #[derive(Debug)]

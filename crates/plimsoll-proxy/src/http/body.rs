@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::http::fields::{Field, field};
-use crate::listener::tables::Edits;
+use plimsoll_wire::http1::HeaderEdits;
 
 /// How the end of a body is told (RFC 9112 section 6).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -205,7 +205,7 @@ pub(crate) fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
 
 /// Ends a chunked body. The edits of header lines hold for trailer lines too, as far as they take away: a
 /// field nobody is to see is not seen there either.
-pub(crate) fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8], edits: &Edits) {
+pub(crate) fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8], edits: &HeaderEdits) {
     out.extend_from_slice(b"0\r\n");
     for line in trailers.split_inclusive(|&byte| byte == b'\n') {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();

@@ -4,6 +4,7 @@ use std::task::{Context, Waker};
 
 use plimsoll_wire::grpc;
 
+use crate::base::reason::Reason;
 use crate::http::fields::{write_line, write_number};
 use crate::net::stream::Stream;
 
@@ -13,127 +14,6 @@ pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) reason: Reason,
     pub(crate) detail: &'static str,
-}
-
-/// The words for why the proxy answered itself or ended a connection; labels of counters and the `reason`
-/// of log lines.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reason {
-    BadRequest,
-    UriTooLong,
-    HeadersTooLarge,
-    VersionNotSupported,
-    MethodNotAllowed,
-    ExpectationFailed,
-    UnknownCoding,
-    UnknownProtocol,
-    ProtocolNotSupported,
-    BodyTooLarge,
-    HeaderTimeout,
-    BodyTimeout,
-    NoRoute,
-    NoHealthyDestination,
-    ConnectFailed,
-    NoResources,
-    Overflow,
-    QueueTimeout,
-    Reset,
-    EmptyResponse,
-    BadResponse,
-    Truncated,
-    ResponseTimeout,
-    TotalTimeout,
-    ConnectionLimit,
-    BadProxyHeader,
-    HandshakeFailed,
-    HandshakeTimeout,
-    HandshakeLimit,
-    Flood,
-    Misdirected,
-    ClientClosed,
-    ClientTimeout,
-    Rebalanced,
-    Shutdown,
-}
-
-impl Reason {
-    pub(crate) const ALL: [Self; 35] = [
-        Self::BadRequest,
-        Self::UriTooLong,
-        Self::HeadersTooLarge,
-        Self::VersionNotSupported,
-        Self::MethodNotAllowed,
-        Self::ExpectationFailed,
-        Self::UnknownCoding,
-        Self::UnknownProtocol,
-        Self::ProtocolNotSupported,
-        Self::BodyTooLarge,
-        Self::HeaderTimeout,
-        Self::BodyTimeout,
-        Self::NoRoute,
-        Self::NoHealthyDestination,
-        Self::ConnectFailed,
-        Self::NoResources,
-        Self::Overflow,
-        Self::QueueTimeout,
-        Self::Reset,
-        Self::EmptyResponse,
-        Self::BadResponse,
-        Self::Truncated,
-        Self::ResponseTimeout,
-        Self::TotalTimeout,
-        Self::ConnectionLimit,
-        Self::BadProxyHeader,
-        Self::HandshakeFailed,
-        Self::HandshakeTimeout,
-        Self::HandshakeLimit,
-        Self::Flood,
-        Self::Misdirected,
-        Self::ClientClosed,
-        Self::ClientTimeout,
-        Self::Rebalanced,
-        Self::Shutdown,
-    ];
-
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad_request",
-            Self::UriTooLong => "uri_too_long",
-            Self::HeadersTooLarge => "headers_too_large",
-            Self::VersionNotSupported => "version_not_supported",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::ExpectationFailed => "expectation_failed",
-            Self::UnknownCoding => "unknown_coding",
-            Self::UnknownProtocol => "unknown_protocol",
-            Self::ProtocolNotSupported => "protocol_not_supported",
-            Self::BodyTooLarge => "body_too_large",
-            Self::HeaderTimeout => "header_timeout",
-            Self::BodyTimeout => "body_timeout",
-            Self::NoRoute => "no_route",
-            Self::NoHealthyDestination => "no_healthy_destination",
-            Self::ConnectFailed => "connect_failed",
-            Self::NoResources => "no_resources",
-            Self::Overflow => "overflow",
-            Self::QueueTimeout => "queue_timeout",
-            Self::BadProxyHeader => "bad_proxy_header",
-            Self::HandshakeFailed => "handshake_failed",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::HandshakeLimit => "handshake_limit",
-            Self::Flood => "flood",
-            Self::Misdirected => "misdirected",
-            Self::Reset => "reset",
-            Self::EmptyResponse => "empty_response",
-            Self::BadResponse => "bad_response",
-            Self::Truncated => "truncated",
-            Self::ResponseTimeout => "timeout",
-            Self::TotalTimeout => "total_timeout",
-            Self::ConnectionLimit => "connection_limit",
-            Self::ClientClosed => "client_closed",
-            Self::ClientTimeout => "client_timeout",
-            Self::Rebalanced => "rebalanced",
-            Self::Shutdown => "shutdown",
-        }
-    }
 }
 
 const fn refusal(status: u16, reason: Reason, detail: &'static str) -> Refusal {
@@ -322,13 +202,6 @@ pub(crate) fn write_at_once(stream: &mut Stream, refusal: Refusal) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reasons_stand_at_their_own_index() {
-        for (place, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, place, "{}", reason.word());
-        }
-    }
 
     #[test]
     fn an_answer_tells_its_reason_in_both_forms() {

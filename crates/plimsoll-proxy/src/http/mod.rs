@@ -4,6 +4,7 @@ pub(crate) mod body;
 pub(crate) mod fields;
 pub(crate) mod h2_frames;
 pub(crate) mod h2_head;
+pub(crate) mod header_edits;
 pub(crate) mod local_reply;
 pub(crate) mod orca;
 #[cfg(test)]

@@ -11,8 +11,8 @@ use crate::http::request::{self, Forwarding};
 use crate::http::response::{self, Delivery, Hop, Persistence};
 use crate::http::target::Method;
 use crate::http1::{HeaderSlots, MAX_HEADERS};
-use crate::listener::tables::Edits;
 use crate::net::stream::Peer;
+use plimsoll_wire::http1::HeaderEdits;
 
 const LIMITS: Limits = Limits {
     requests: 0,
@@ -157,7 +157,7 @@ proptest! {
     fn a_request_leaves_with_the_framing_it_was_read_with(bytes in requests(), trusted: bool, via: bool) {
         let mut first = slots();
         if let Ok(Some((head, headers))) = request::parse(&bytes, &mut first, &LIMITS) {
-            let (forwarding, edits) = (Forwarding { peer: Peer::Unix, scheme: "http", certificate: None, trusted, via }, Edits::default());
+            let (forwarding, edits) = (Forwarding { peer: Peer::Unix, scheme: "http", certificate: None, trusted, via }, HeaderEdits::default());
             let mut out = Vec::new();
             request::write_head(&mut out, &bytes, &head, headers, forwarding, &edits, "pool");
             let mut second = slots();
@@ -183,7 +183,7 @@ proptest! {
         let mut first = slots();
         if let Ok(Some((head, headers))) = response::parse(&bytes, &mut first, method) {
             let delivery = response::delivery(head.framing, http10);
-            let edits = Edits::default();
+            let edits = HeaderEdits::default();
             let mut out = Vec::new();
             let hop = Hop { delivery, persistence: Persistence::Silent, edits: &edits, via: false, content_type: None, hides_load: false };
             response::write_head(&mut out, &bytes, &head, headers, hop);
@@ -222,7 +222,7 @@ proptest! {
             wire.extend_from_slice(body);
             wire.extend_from_slice(b"\r\n");
         }
-        write_last_chunk(&mut wire, trailers.as_bytes(), &crate::listener::tables::Edits::default());
+        write_last_chunk(&mut wire, trailers.as_bytes(), &plimsoll_wire::http1::HeaderEdits::default());
         let used = wire.len();
         wire.extend_from_slice(b"next");
         prop_assert_eq!(read(Framing::Chunked, &wire, &[7, 1, 1, 40]), Ok((bodies.concat(), trailers.into_bytes(), used, true)));

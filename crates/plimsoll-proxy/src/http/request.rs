@@ -13,9 +13,9 @@ use crate::http::fields::{
 use crate::http::local_reply::Refusal;
 use crate::http::target::{Method, Target, valid_host};
 use crate::http1::{HeaderSlots, MAX_HEADERS};
-use crate::listener::tables::Edits;
 use crate::net::stream::Peer;
 use plimsoll_config::model::Limits;
+use plimsoll_wire::http1::HeaderEdits;
 
 /// A request head that was read and found unambiguous. Borrows the buffer it came in.
 #[derive(Debug)]
@@ -224,7 +224,7 @@ pub(crate) fn write_head(
     head: &RequestHead<'_>,
     headers: &[httparse::Header<'_>],
     forwarding: Forwarding<'_>,
-    edits: &Edits,
+    edits: &HeaderEdits,
     fallback_host: &str,
 ) {
     out.extend_from_slice(head.method_word.as_bytes());
@@ -309,7 +309,7 @@ fn write_forwarding(
     forwarding: Forwarding<'_>,
     forwarded_for: Option<&[u8]>,
     seen: Seen,
-    edits: &Edits,
+    edits: &HeaderEdits,
 ) {
     if !edits.drops("x-forwarded-for") {
         out.extend_from_slice(b"X-Forwarded-For: ");

@@ -8,7 +8,7 @@ use crate::http::fields::{
 };
 use crate::http::target::Method;
 use crate::http1::HeaderSlots;
-use crate::listener::tables::Edits;
+use plimsoll_wire::http1::HeaderEdits;
 
 /// An answer's head that was read and found unambiguous. Borrows the buffer it came in.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ pub(crate) fn parse<'b, 'h>(
 
 impl ResponseHead<'_> {
     /// Does this line of the head go on to the client?
-    fn passes(&self, name: &str, edits: &Edits) -> bool {
+    fn passes(&self, name: &str, edits: &HeaderEdits) -> bool {
         let keep = match field(name) {
             Field::Connection | Field::ContentLength | Field::TransferEncoding | Field::HopByHop => false,
             Field::Upgrade => self.status == 426,
@@ -162,7 +162,7 @@ pub(crate) enum Persistence {
 pub(crate) struct Hop<'e> {
     pub(crate) delivery: Delivery,
     pub(crate) persistence: Persistence,
-    pub(crate) edits: &'e Edits,
+    pub(crate) edits: &'e HeaderEdits,
     pub(crate) via: bool,
     /// The body is of this type for the client, whatever the destination calls it.
     pub(crate) content_type: Option<&'e [u8]>,

@@ -1,4 +1,4 @@
-//! How a door is opened: its sockets, and how connections are taken from them.
+//! How a listener is opened: its sockets, and how connections are taken from them.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use plimsoll_config::model::ListenAddress;
@@ -17,11 +16,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::base::context::WorkerContext;
 use crate::listener::adapter::Datagrams;
 use crate::listener::admission::admit;
+use crate::listener::worker_listener::WorkerListener;
+use crate::net::socket_options;
 use crate::net::stream::{self, Peer, Stream};
-use crate::run::worker::{Door, Worker};
-use crate::serve::udp;
 
 /// Connections the kernel may hold for us; it caps the number itself (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -108,7 +108,7 @@ fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    udp::ask_for_address(&socket, address)?;
+    socket_options::ask_for_address(&socket, address)?;
     let _as_much_as_the_system_gives = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&address.into())?;
     Ok(socket)
@@ -196,12 +196,12 @@ fn accept_tcp(listener: &socket2::Socket) -> io::Result<(std::net::TcpStream, Pe
 
 /// A socket somebody accepts on.
 #[derive(Debug)]
-pub(crate) struct Accepting {
+pub(crate) struct AcceptTask {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-impl Accepting {
+impl AcceptTask {
     /// Takes in who has knocked already, then closes the socket. Done once this is awaited, or soon without.
     pub(crate) fn close(self) -> JoinHandle<()> {
         let _ended_already = self.stop.send(());
@@ -209,16 +209,20 @@ impl Accepting {
     }
 }
 
-/// Starts accepting on one more socket of a door.
-pub(crate) fn accept_on(worker: &Rc<Worker>, door: &Rc<Door>, socket: Socket) -> (u64, Accepting) {
-    let (worker, door) = (worker.clone(), door.clone());
+/// Starts accept_tasks on one more socket of a listener.
+pub(crate) fn accept_on(
+    worker: &Rc<WorkerContext>,
+    listener: &Rc<WorkerListener>,
+    socket: Socket,
+) -> (u64, AcceptTask) {
+    let (worker, listener) = (worker.clone(), listener.clone());
     let number = socket.number;
     let (stop, stopped) = oneshot::channel();
     if socket.inner.r#type().is_ok_and(|kind| kind == Type::DGRAM) {
-        let adapter = door.view().table.adapter.clone();
-        let datagrams = Datagrams { worker, door, socket: socket.inner, stopped };
+        let adapter = listener.routes().table.adapter.clone();
+        let datagrams = Datagrams { worker, listener, socket: socket.inner, stopped };
         let task = tokio::task::spawn_local(adapter.serve_datagrams(datagrams));
-        return (number, Accepting { stop, task });
+        return (number, AcceptTask { stop, task });
     }
     let task = tokio::task::spawn_local(async move {
         match Acceptor::new(socket.inner) {
@@ -226,28 +230,28 @@ pub(crate) fn accept_on(worker: &Rc<Worker>, door: &Rc<Door>, socket: Socket) ->
                 tokio::select! {
                     biased;
                     _ = stopped => {}
-                    () = accept(&worker, &door, &acceptor) => {}
+                    () = accept(&worker, &listener, &acceptor) => {}
                 }
                 // For their clients these are connections already: closing now would reset them.
-                acceptor.waiting().for_each(|(stream, peer)| admit(&worker, &door, stream, peer));
+                acceptor.waiting().for_each(|(stream, peer)| admit(&worker, &listener, stream, peer));
             }
             Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
         }
     });
-    (number, Accepting { stop, task })
+    (number, AcceptTask { stop, task })
 }
 
-async fn accept(worker: &Rc<Worker>, door: &Rc<Door>, acceptor: &Acceptor) {
+async fn accept(worker: &Rc<WorkerContext>, listener: &Rc<WorkerListener>, acceptor: &Acceptor) {
     let mut complained = false;
     loop {
         match acceptor.accept().await {
             Ok((stream, peer)) => {
                 complained = false;
-                admit(worker, door, stream, peer);
+                admit(worker, listener, stream, peer);
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                let view = door.view();
+                let view = listener.routes();
                 view.table.shared.tallies.of(worker.number).accept_errors.add(1);
                 if !std::mem::replace(&mut complained, true) {
                     tracing::warn!(listener = %view.table.config.name, %error, "cannot accept; trying again");
@@ -264,32 +268,6 @@ fn is_about_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
-}
-
-/// A connection's or a flow's presence: counted from accept to close, whatever ends it.
-#[derive(Debug)]
-pub(crate) struct Guest {
-    pub(crate) worker: Rc<Worker>,
-    pub(crate) door: Rc<Door>,
-}
-
-impl Guest {
-    pub(crate) fn enter(worker: &Rc<Worker>, door: &Rc<Door>) -> Self {
-        let view = door.view();
-        view.table.shared.open.fetch_add(1, Relaxed);
-        view.table.shared.tallies.of(worker.number).opened.add(1);
-        worker.connections.set(worker.connections.get() + 1);
-        Self { worker: worker.clone(), door: door.clone() }
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let view = self.door.view();
-        view.table.shared.open.fetch_sub(1, Relaxed);
-        view.table.shared.tallies.of(self.worker.number).closed.add(1);
-        self.worker.connections.set(self.worker.connections.get() - 1);
-    }
 }
 
 #[cfg(test)]

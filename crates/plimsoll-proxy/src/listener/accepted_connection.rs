@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::forward::connection::Passage;
-use crate::http::local_reply::Reason;
-use crate::listener::accept::Guest;
+use crate::base::context::TimerGuard;
+use crate::base::context::WorkerContext;
+use crate::base::reason::Reason;
 use crate::listener::tls_accept::Introduction;
+use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::{Peer, Stream};
-use crate::run::worker::{Lent, Worker};
 
 /// Bytes read at once while a protocol is still finding out what a client wants.
 const READ: usize = 16 * 1024;
@@ -20,7 +20,7 @@ const READ: usize = 16 * 1024;
 /// A client's connection that was let in.
 #[derive(Debug)]
 pub struct Connection {
-    pub(crate) guest: Guest,
+    pub(crate) guard: ConnectionGuard,
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
     /// What its handshake of TLS told, if there was one.
@@ -61,8 +61,8 @@ impl fmt::Display for Fault {
 }
 
 impl Connection {
-    pub(crate) fn worker(&self) -> &Rc<Worker> {
-        &self.guest.worker
+    pub(crate) fn worker(&self) -> &Rc<WorkerContext> {
+        &self.guard.worker
     }
 
     /// Runs `task` on this worker's thread until it ends.
@@ -85,17 +85,17 @@ impl Connection {
 
     /// How long a client may take to say what it wants (`timeouts: {header}` of the listener).
     pub fn patience(&self) -> Duration {
-        self.guest.door.view().table.config.timeouts.header
+        self.guard.listener.routes().table.config.timeouts.header
     }
 
     /// How many bytes that may have (`limits: {header_bytes}` of the listener).
     pub fn most_bytes(&self) -> usize {
-        self.guest.door.view().table.config.limits.header_bytes
+        self.guard.listener.routes().table.config.limits.header_bytes
     }
 
     /// Bounds what follows in time; the limit is kept to about 16 ms.
     pub fn limit(&self, time: Duration) -> TimeLimit {
-        TimeLimit(self.worker().lend_alarm(self.worker().now() + time))
+        TimeLimit(self.worker().timer(self.worker().now() + time))
     }
 
     /// What was read and not taken yet. What an adapter leaves there goes to the destination first.
@@ -108,9 +108,9 @@ impl Connection {
     /// # Errors
     /// The connection's.
     pub async fn read(&mut self) -> io::Result<usize> {
-        let Self { guest, stream, early, .. } = self;
+        let Self { guard, stream, early, .. } = self;
         std::future::poll_fn(|cx| {
-            let mut scratch = guest.worker.scratch.borrow_mut();
+            let mut scratch = guard.worker.scratch.borrow_mut();
             let read = stream.poll_read(cx, &mut scratch[..READ]);
             read.map_ok(|n| {
                 early.extend_from_slice(&scratch[..n]);
@@ -134,13 +134,7 @@ impl Connection {
     }
 
     pub(crate) fn count(&self, reason: Reason) {
-        self.guest.door.view().table.shared.tallies.of(self.worker().number).refuse(reason);
-    }
-
-    /// Finds the route for this connection, by the name in its handshake, and begins its way to a destination.
-    /// `None`: there is no route, which is counted. The access log calls it `protocol`.
-    pub fn route(&self, protocol: &'static str) -> Option<Passage> {
-        Passage::begin(self, protocol, self.server_name())
+        self.guard.listener.routes().table.shared.tallies.of(self.worker().number).refuse(reason);
     }
 
     /// Says "no more from me".
@@ -156,7 +150,7 @@ impl Connection {
 
 /// A bound in time for whatever is awaited within it.
 #[derive(Debug)]
-pub struct TimeLimit(pub(crate) Lent);
+pub struct TimeLimit(pub(crate) TimerGuard);
 
 impl TimeLimit {
     /// What `work` comes to; `None` when the time is up first.

@@ -1,4 +1,4 @@
-//! What a connection passes between the door and its protocol: the limit, the PROXY header, TLS.
+//! What a connection passes between the listener and its protocol: the limit, the PROXY header, TLS.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -7,22 +7,22 @@ use plimsoll_config::model::Protocol;
 use plimsoll_wire::client_hello::is_tls_handshake;
 use plimsoll_wire::proxy_protocol::Header;
 
-use crate::http::local_reply::Reason;
-use crate::listener::accept::Guest;
-use crate::listener::adapter::Connection;
+use crate::base::context::WorkerContext;
+use crate::base::reason::Reason;
+use crate::listener::accepted_connection::Connection;
 use crate::listener::tables::ListenerTable;
 use crate::listener::tls_accept::enter;
+use crate::listener::worker_listener::{ConnectionGuard, WorkerListener};
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::{Peer, Stream};
-use crate::run::worker::{Door, Worker};
 
 /// Lets a connection in, or turns it away when the listener is full.
-pub(crate) fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: Stream, peer: Peer) {
-    let view = door.view();
+pub(crate) fn admit(worker: &Rc<WorkerContext>, listener: &Rc<WorkerListener>, stream: Stream, peer: Peer) {
+    let view = listener.routes();
     let table = &view.table;
-    let guest = Guest::enter(worker, door);
+    let guard = ConnectionGuard::open(worker, listener);
     let mut connection =
-        Connection { guest, stream, peer, introduction: None, origin: None, wary: false, early: Vec::new() };
+        Connection { guard, stream, peer, introduction: None, origin: None, wary: false, early: Vec::new() };
     if table.shared.open.load(Relaxed) > table.config.limits.connections {
         connection.count(Reason::ConnectionLimit);
         if table.voucher.is_none() {
@@ -39,7 +39,7 @@ pub(crate) fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: Stream, peer: 
 
 /// The way of a connection of which something is asked before its protocol begins.
 async fn pass(mut connection: Connection) {
-    let view = connection.guest.door.view();
+    let view = connection.guard.listener.routes();
     let table = &view.table;
     let mut told = None;
     connection.wary = table.config.accepts_proxy_protocol && !table.trusts(connection.peer.ip());
@@ -64,7 +64,7 @@ async fn pass(mut connection: Connection) {
 
 /// Does TLS end here? Where the protocol is to be detected, the client's first byte says. `None`: none came.
 async fn wants_tls(connection: &mut Connection) -> Option<bool> {
-    let view = connection.guest.door.view();
+    let view = connection.guard.listener.routes();
     let table = &view.table;
     if table.voucher.is_none() || table.config.protocol != Protocol::Auto {
         return Some(table.voucher.is_some());

@@ -2,7 +2,8 @@
 
 pub(crate) mod accept;
 pub(crate) mod accepted_connection;
-pub mod adapter;
+pub(crate) mod adapter;
 pub(crate) mod admission;
 pub(crate) mod tables;
 pub(crate) mod tls_accept;
+pub(crate) mod worker_listener;

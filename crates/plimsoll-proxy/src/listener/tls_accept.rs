@@ -4,14 +4,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_wire::base64;
 
+use crate::base::context::WorkerContext;
 use crate::base::counters::Handshake;
-use crate::http::local_reply::Reason;
-use crate::listener::adapter::Connection;
+use crate::base::reason::Reason;
+use crate::listener::accepted_connection::Connection;
 use crate::listener::tables::ListenerTable;
 use crate::net::stream::Stream;
 use crate::net::tls::server_config;
 use crate::net::tls::tls_stream::TlsStream;
-use crate::run::worker::Worker;
 
 /// What a handshake told about a client.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(crate) struct Introduction {
 /// Runs the handshake of a new connection; `false` when it came to nothing, which is counted.
 pub(crate) async fn enter(connection: &mut Connection) -> bool {
     let worker = connection.worker().clone();
-    let view = connection.guest.door.view();
+    let view = connection.guard.listener.routes();
     let table = &view.table;
     let Some(voucher) = &table.voucher else { return false };
     let tally = table.shared.tallies.of(worker.number);
@@ -35,12 +35,12 @@ pub(crate) async fn enter(connection: &mut Connection) -> bool {
         return false;
     }
     let started = worker.now();
-    let alarm = worker.lend_alarm(started + table.config.timeouts.handshake);
+    let timer = worker.timer(started + table.config.timeouts.handshake);
     let inner = std::mem::replace(&mut connection.stream, Stream::Gone);
     let early = std::mem::take(&mut connection.early);
     let Ok(mut stream) = TlsStream::server(inner, early, voucher.config.clone()) else { return false };
     // Boxed, so that what a handshake needs is given back when it is over.
-    let shaken = alarm.within(Box::pin(shake_hands(&worker, &mut stream))).await;
+    let shaken = timer.within(Box::pin(shake_hands(&worker, &mut stream))).await;
     match shaken {
         Some(Ok(sni)) => {
             let kind = if stream.is_resumed() { Handshake::Resumed } else { Handshake::Full };
@@ -65,10 +65,10 @@ pub(crate) async fn enter(connection: &mut Connection) -> bool {
 }
 
 /// Answers the name the client asked for.
-async fn shake_hands(worker: &Worker, stream: &mut TlsStream) -> std::io::Result<Option<String>> {
+async fn shake_hands(worker: &WorkerContext, stream: &mut TlsStream) -> std::io::Result<Option<String>> {
     std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await?;
     // Until the hello was answered nothing dear has been done; from then on the rest is cheap.
-    worker.turnstile.pass().await;
+    worker.handshakes.wait().await;
     let mut asked = None;
     std::future::poll_fn(|cx| {
         let polled = stream.poll_handshake(cx);

@@ -6,26 +6,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::AccessLog;
-use plimsoll_core::{DestinationId, Name, Tick};
+use plimsoll_core::{DestinationId, Name};
 use serde_json::json;
 
 use crate::base::clock::Clock;
-use crate::base::log_writer::{self, Lines, Log, LogState, timestamp};
-use crate::forward::request_context::Job;
-use crate::http::local_reply::{Reason, Refusal};
+use crate::base::log_writer::{self, Log, LogRecord, LogSender, LogState, timestamp};
+use crate::base::reason::Reason;
+use crate::http::local_reply::Refusal;
 use crate::http::request::RequestHead;
 use crate::net::stream::Peer;
 use crate::net::tunnel::Moved;
-use crate::run::worker::Rule;
 
 /// Lines that may wait for the disk; what comes on top is dropped and counted.
 const QUEUE: usize = 65_536;
 /// Longest kept text of a field a client chose.
 const MAX_TEXT: usize = 2048;
-
-/// A worker's end of the queue.
-#[derive(Clone, Debug)]
-pub(crate) struct LogSender(Lines<Line>);
 
 /// The parts of a line known when the head was read.
 #[derive(Clone, Debug)]
@@ -47,13 +42,6 @@ pub(crate) struct LogDraft {
     pub(crate) queued: Option<Duration>,
 }
 
-#[derive(Debug)]
-enum Line {
-    Request(Box<RequestLine>),
-    Refused { time: SystemTime, peer: Peer, listener: Name, refusal: Refusal },
-    Connection(Box<ConnectionLine>),
-}
-
 /// A TCP connection, from accept to close, or a flow of datagrams.
 #[derive(Debug)]
 pub(crate) struct ConnectionLine {
@@ -71,18 +59,28 @@ pub(crate) struct ConnectionLine {
     pub(crate) total: Duration,
 }
 
+/// A request with its response.
 #[derive(Debug)]
-struct RequestLine {
-    draft: LogDraft,
-    listener: Name,
-    /// `None` where no route matched.
-    route: Option<Name>,
-    pool: Option<Name>,
-    destination: Option<Name>,
-    status: u16,
-    request_bytes: u64,
-    response_bytes: u64,
-    total: Duration,
+pub(crate) struct RequestLine {
+    pub(crate) draft: LogDraft,
+    pub(crate) listener: Name,
+    /// Name of the route; `None` where none matched.
+    pub(crate) route: Option<Name>,
+    pub(crate) pool: Option<Name>,
+    pub(crate) destination: Option<Name>,
+    pub(crate) status: u16,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+    pub(crate) total: Duration,
+}
+
+/// Bytes that were rejected before they became a request.
+#[derive(Debug)]
+pub(crate) struct RejectedLine {
+    pub(crate) time: SystemTime,
+    pub(crate) peer: Peer,
+    pub(crate) listener: Name,
+    pub(crate) reply: Refusal,
 }
 
 impl LogDraft {
@@ -108,90 +106,81 @@ impl LogDraft {
     }
 }
 
-impl LogSender {
-    pub(crate) fn send(&self, draft: LogDraft, job: &Job, rule: Option<&Rule>, now: Tick) {
-        let destination = rule.zip(draft.destination).and_then(|(rule, id)| rule.pool.name_of(id));
-        self.0.push(Line::Request(Box::new(RequestLine {
-            draft,
-            listener: job.view.table.config.name.clone(),
-            route: rule.map(|rule| rule.table.name.clone()),
-            pool: rule.map(|rule| rule.table.pool.config.name.clone()),
-            destination,
-            status: job.status,
-            request_bytes: job.request_bytes,
-            response_bytes: job.response_bytes,
-            total: now.since(job.started),
-        })));
-    }
-
-    /// A line for something that never became a request.
-    pub(crate) fn send_refusal(&self, peer: Peer, listener: &Name, refusal: Refusal) {
-        self.0.push(Line::Refused { time: Clock::wall(), peer, listener: listener.clone(), refusal });
-    }
-
-    /// A line for a TCP connection or a flow that has ended.
-    pub(crate) fn send_connection(&self, line: ConnectionLine) {
-        self.0.push(Line::Connection(Box::new(line)));
-    }
-}
-
-/// Starts the writer; it ends when every sender is gone, with everything written.
+/// Starts the writer. It ends when every sender was dropped, with everything written.
 ///
 /// # Errors
 /// The file cannot be opened or the thread not started.
 pub(crate) fn start(target: &AccessLog, state: Arc<LogState>) -> io::Result<(LogSender, JoinHandle<()>)> {
-    let (lines, thread) = log_writer::start(Log { name: "access-log", queue: QUEUE, text }, target, state)?;
-    Ok((LogSender(lines), thread))
+    let log: Log<Box<dyn LogRecord>> = Log { name: "access-log", queue: QUEUE, text: |record| record.text() };
+    let (lines, thread) = log_writer::start(log, target, state)?;
+    Ok((LogSender::new(lines), thread))
 }
 
-/// One line of JSON. `serde_json` escapes quotes and control characters, so no client can forge a line.
-fn text(line: &Line) -> String {
-    let value = match line {
-        Line::Refused { time, peer, listener, refusal } => json!({
-            "time": timestamp(*time),
-            "client": client(*peer),
-            "listener": &**listener,
-            "status": refusal.status,
-            "reason": refusal.reason.word(),
-            "detail": refusal.detail,
-        }),
-        Line::Connection(line) => json!({
-            "time": timestamp(line.time),
-            "client": client(line.peer),
-            "protocol": line.protocol,
-            "listener": &*line.listener,
-            "pool": &*line.pool,
-            "destination": line.destination.as_deref(),
-            "reason": line.reason.map(Reason::word),
-            "request_bytes": line.moved.to_destination,
-            "response_bytes": line.moved.to_client,
-            "queue_ms": line.queued.map(|span| span.as_nanos() as f64 / 1e6),
-            "total_ms": line.total.as_nanos() as f64 / 1e6,
-        }),
-        Line::Request(line) => json!({
-            "time": timestamp(line.draft.time),
-            "client": client(line.draft.peer),
-            "method": line.draft.method,
-            "target": line.draft.target,
-            "host": line.draft.host,
-            "protocol": if line.draft.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
-            "listener": &*line.listener,
-            "route": line.route.as_deref(),
-            "pool": line.pool.as_deref(),
-            "destination": line.destination.as_deref(),
-            "status": line.status,
-            "reason": line.draft.reason.map(Reason::word),
-            "request_bytes": line.request_bytes,
-            "response_bytes": line.response_bytes,
-            "queue_ms": line.draft.queued.map(|span| span.as_nanos() as f64 / 1e6),
-            "ttfb_ms": line.draft.first_byte.map(|span| span.as_nanos() as f64 / 1e6),
-            "total_ms": line.total.as_nanos() as f64 / 1e6,
-            "user_agent": line.draft.user_agent,
-            "request_id": line.draft.request_id,
-            "forwarded_for": line.draft.forwarded_for,
-        }),
-    };
-    value.to_string()
+// One line of JSON each. `serde_json` escapes quotes and control characters, so no client can forge a line.
+
+impl LogRecord for RejectedLine {
+    fn text(&self) -> String {
+        json!({
+            "time": timestamp(self.time),
+            "client": client(self.peer),
+            "listener": &*self.listener,
+            "status": self.reply.status,
+            "reason": self.reply.reason.word(),
+            "detail": self.reply.detail,
+        })
+        .to_string()
+    }
+}
+
+impl LogRecord for ConnectionLine {
+    fn text(&self) -> String {
+        json!({
+            "time": timestamp(self.time),
+            "client": client(self.peer),
+            "protocol": self.protocol,
+            "listener": &*self.listener,
+            "pool": &*self.pool,
+            "destination": self.destination.as_deref(),
+            "reason": self.reason.map(Reason::word),
+            "request_bytes": self.moved.to_destination,
+            "response_bytes": self.moved.to_client,
+            "queue_ms": self.queued.map(milliseconds),
+            "total_ms": milliseconds(self.total),
+        })
+        .to_string()
+    }
+}
+
+impl LogRecord for RequestLine {
+    fn text(&self) -> String {
+        json!({
+            "time": timestamp(self.draft.time),
+            "client": client(self.draft.peer),
+            "method": self.draft.method,
+            "target": self.draft.target,
+            "host": self.draft.host,
+            "protocol": if self.draft.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            "listener": &*self.listener,
+            "route": self.route.as_deref(),
+            "pool": self.pool.as_deref(),
+            "destination": self.destination.as_deref(),
+            "status": self.status,
+            "reason": self.draft.reason.map(Reason::word),
+            "request_bytes": self.request_bytes,
+            "response_bytes": self.response_bytes,
+            "queue_ms": self.draft.queued.map(milliseconds),
+            "ttfb_ms": self.draft.first_byte.map(milliseconds),
+            "total_ms": milliseconds(self.total),
+            "user_agent": self.draft.user_agent,
+            "request_id": self.draft.request_id,
+            "forwarded_for": self.draft.forwarded_for,
+        })
+        .to_string()
+    }
+}
+
+fn milliseconds(span: Duration) -> f64 {
+    span.as_nanos() as f64 / 1e6
 }
 
 fn client(peer: Peer) -> String {

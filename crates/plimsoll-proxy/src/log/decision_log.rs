@@ -27,7 +27,7 @@ const CANDIDATES: usize = 64;
 
 /// One worker's look at its choices.
 #[derive(Debug)]
-pub(crate) struct Observer {
+pub(crate) struct DecisionSampler {
     clock: Clock,
     /// Choices until the next is timed.
     untimed: Cell<u32>,
@@ -67,7 +67,7 @@ pub(crate) fn start(
     Ok((DecisionSender { lines, sample: config.sample }, thread))
 }
 
-impl Observer {
+impl DecisionSampler {
     pub(crate) fn new(clock: Clock, log: Option<DecisionSender>) -> Self {
         Self { clock, untimed: Cell::new(0), log }
     }

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::net::flood_detector::FloodDetector;
 use crate::net::stream::Stream;
-use crate::serve::flood_detector::Meter;
 
 /// A stream, and bytes of it that were read before anybody knew whose they were.
 #[derive(Debug)]
@@ -16,12 +16,12 @@ pub(crate) struct Wire {
     bare: Bare,
     early: Vec<u8>,
     early_at: usize,
-    meter: Rc<Meter>,
+    flood: Rc<FloodDetector>,
 }
 
 impl Wire {
-    pub(crate) fn new(stream: Stream, early: Vec<u8>, meter: Rc<Meter>) -> Self {
-        Self { bare: Bare(stream), early, early_at: 0, meter }
+    pub(crate) fn new(stream: Stream, early: Vec<u8>, flood: Rc<FloodDetector>) -> Self {
+        Self { bare: Bare(stream), early, early_at: 0, flood }
     }
 }
 
@@ -34,7 +34,7 @@ impl AsyncRead for Wire {
         if self.early_at < self.early.len() {
             let rest = &self.early[self.early_at..];
             let n = rest.len().min(buffer.remaining());
-            self.meter.read(&rest[..n])?;
+            self.flood.read(&rest[..n])?;
             buffer.put_slice(&rest[..n]);
             self.early_at += n;
             if self.early_at == self.early.len() {
@@ -42,7 +42,7 @@ impl AsyncRead for Wire {
             }
             return Poll::Ready(Ok(()));
         }
-        let left = self.meter.left();
+        let left = self.flood.left();
         if left == 0 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -50,7 +50,7 @@ impl AsyncRead for Wire {
         let room = buffer.initialize_unfilled();
         let most = room.len().min(left);
         let n = ready!(self.bare.0.poll_read(cx, &mut room[..most]))?;
-        self.meter.read(&room[..n])?;
+        self.flood.read(&room[..n])?;
         buffer.advance(n);
         Poll::Ready(Ok(()))
     }

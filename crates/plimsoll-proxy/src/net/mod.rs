@@ -1,7 +1,9 @@
 //! Byte streams: sockets, TLS, tunnels.
 
+pub(crate) mod flood_detector;
 pub(crate) mod h2_io;
 pub(crate) mod proxy_protocol;
+pub(crate) mod socket_options;
 pub(crate) mod stream;
 pub mod tls;
 pub(crate) mod tunnel;

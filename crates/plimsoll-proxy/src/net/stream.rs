@@ -6,13 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use plimsoll_core::Address;
+use plimsoll_core::stats::ConnectionPermit;
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::net::tls::tls_stream::TlsStream;
-use crate::upstream::connection_limit::Moored;
 
 /// A connected stream. Reads and writes go through tokio's `poll_*`, which take a short read or write as
 /// "drained" and so never pay for the system call that would only say so.
@@ -26,7 +26,7 @@ pub(crate) enum Stream {
     /// TLS on another stream.
     Tls(Box<TlsStream>),
     /// One whose number is limited.
-    Moored(Box<Moored>),
+    Limited(Box<Limited>),
     /// The event loop could not watch it any longer: ended, for reading and writing.
     Gone,
 }
@@ -91,7 +91,7 @@ impl Stream {
             Self::Unix(s) => read_into(Pin::new(s), cx, buffer),
             Self::Accepted(fd) => poll_read_accepted(fd, cx, buffer),
             Self::Tls(s) => s.poll_read(cx, buffer),
-            Self::Moored(m) => m.stream.poll_read(cx, buffer),
+            Self::Limited(m) => m.stream.poll_read(cx, buffer),
             Self::Gone => Poll::Ready(Ok(0)),
         }
     }
@@ -122,7 +122,7 @@ impl Stream {
             (Self::Tcp(s), parts) => Pin::new(s).poll_write_vectored(cx, &parts.map(IoSlice::new)),
             (Self::Unix(s), parts) => Pin::new(s).poll_write_vectored(cx, &parts.map(IoSlice::new)),
             (Self::Tls(s), parts) => s.poll_write_parts(cx, parts),
-            (Self::Moored(m), parts) => m.stream.poll_write_parts(cx, parts),
+            (Self::Limited(m), parts) => m.stream.poll_write_parts(cx, parts),
             (Self::Accepted(_) | Self::Gone, _) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -145,7 +145,7 @@ impl Stream {
             Self::Unix(s) => s.poll_read_ready(cx),
             Self::Accepted(fd) => fd.poll_read_ready(cx).map_ok(|_guard| ()),
             Self::Tls(s) => s.poll_read_ready(cx),
-            Self::Moored(m) => m.stream.poll_read_ready(cx),
+            Self::Limited(m) => m.stream.poll_read_ready(cx),
             Self::Gone => Poll::Ready(Ok(())),
         }
     }
@@ -157,7 +157,7 @@ impl Stream {
             Self::Tcp(s) => s.try_read(&mut byte),
             Self::Unix(s) => s.try_read(&mut byte),
             Self::Tls(s) => return s.is_quiet(),
-            Self::Moored(m) => return m.stream.is_quiet(),
+            Self::Limited(m) => return m.stream.is_quiet(),
             Self::Accepted(_) | Self::Gone => return false,
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
@@ -199,8 +199,25 @@ impl Stream {
             Self::Unix(s) => Some(SockRef::from(s)),
             Self::Accepted(fd) => Some(SockRef::from(fd.get_ref())),
             Self::Tls(s) => s.inner().socket(),
-            Self::Moored(m) => m.stream.socket(),
+            Self::Limited(m) => m.stream.socket(),
             Self::Gone => None,
+        }
+    }
+}
+
+/// A connection that counts.
+#[derive(Debug)]
+pub(crate) struct Limited {
+    stream: Stream,
+    _berth: ConnectionPermit,
+}
+
+impl Stream {
+    /// The same, and it counts until it is closed.
+    pub(crate) fn limited(self, berth: Option<ConnectionPermit>) -> Self {
+        match berth {
+            Some(berth) => Self::Limited(Box::new(Limited { stream: self, _berth: berth })),
+            None => self,
         }
     }
 }

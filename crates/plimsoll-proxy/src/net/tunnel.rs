@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::base::timer::{Alarm, RESOLUTION};
+use crate::base::context::WorkerContext;
+use crate::base::timer::{RESOLUTION, Timer};
 use crate::base::write_buffer::Pending;
 use crate::net::stream::Stream;
-use crate::run::worker::Worker;
 
 /// Reads of one direction before other connections get their turn.
 const TURNS: usize = 16;
@@ -139,15 +139,15 @@ impl Flow {
 ///
 /// `early` came from the client before the tunnel stood, `unsent` from the destination.
 pub(crate) async fn tunnel(
-    worker: &Rc<Worker>,
-    alarm: &Rc<Alarm>,
+    worker: &Rc<WorkerContext>,
+    timer: &Rc<Timer>,
     [client, upstream]: [&mut dyn Mouth; 2],
     early: Vec<u8>,
     unsent: Vec<u8>,
     idle: Duration,
 ) -> Moved {
     let (mut up, mut down) = (Flow::new(early), Flow::new(unsent));
-    worker.timers.set(alarm, worker.now() + idle);
+    worker.timers.set(timer, worker.now() + idle);
     std::future::poll_fn(|cx| {
         let mut scratch = worker.scratch.borrow_mut();
         let steps =
@@ -169,9 +169,9 @@ pub(crate) async fn tunnel(
             return Poll::Ready(());
         }
         if moved {
-            worker.timers.set(alarm, worker.timers.about_now() + idle + RESOLUTION);
+            worker.timers.set(timer, worker.timers.about_now() + idle + RESOLUTION);
         }
-        alarm.poll(cx)
+        timer.poll(cx)
     })
     .await;
     Moved { to_destination: up.moved, to_client: down.moved }

@@ -1,3 +1,4 @@
 //! Data-plane threads, and the registry of protocols they serve.
 
+pub(crate) mod registry;
 pub(crate) mod worker;

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use plimsoll_wire::client_hello::is_tls_handshake;
 
-use crate::http::local_reply::Reason;
-use crate::listener::adapter::{Adapter, Adapters, Connection, Recognised};
+use crate::base::reason::Reason;
+use crate::listener::accepted_connection::Connection;
+use crate::listener::adapter::Adapter;
 use crate::serve::tcp::Tcp;
+use plimsoll_wire::Detection;
 
 /// Gives each connection to the adapter that recognises it.
 #[derive(Debug)]
-pub(crate) struct Detect(pub(crate) Adapters);
+pub(crate) struct Detect(pub(crate) Vec<Arc<dyn Adapter>>);
 
 impl Adapter for Detect {
     fn word(&self) -> &'static str {
@@ -18,20 +20,19 @@ impl Adapter for Detect {
     }
 
     fn alpn(&self) -> Vec<&'static [u8]> {
-        self.0.adapters.iter().flat_map(|adapter| adapter.alpn()).collect()
+        self.0.iter().flat_map(|adapter| adapter.alpn()).collect()
     }
 
     fn serve(&self, connection: Connection) {
         let agreed = connection.stream.alpn();
-        match self.0.adapters.iter().find(|adapter| agreed.is_some_and(|name| adapter.alpn().contains(&name)))
-        {
+        match self.0.iter().find(|adapter| agreed.is_some_and(|name| adapter.alpn().contains(&name))) {
             Some(adapter) => adapter.serve(connection),
             None => Connection::spawn(detect(self.0.clone(), connection)),
         }
     }
 }
 
-async fn detect(adapters: Adapters, mut connection: Connection) {
+async fn detect(adapters: Vec<Arc<dyn Adapter>>, mut connection: Connection) {
     let limit = connection.limit(connection.patience());
     match limit.within(look(&adapters, &mut connection)).await {
         Some(Some(adapter)) => adapter.serve(connection),
@@ -41,7 +42,7 @@ async fn detect(adapters: Adapters, mut connection: Connection) {
 }
 
 /// Reads until somebody recognises the connection. `None`: the client left, or nobody will.
-async fn look(adapters: &Adapters, connection: &mut Connection) -> Option<Arc<dyn Adapter>> {
+async fn look(adapters: &[Arc<dyn Adapter>], connection: &mut Connection) -> Option<Arc<dyn Adapter>> {
     loop {
         let first = &connection.early;
         // Not ended here: passed on as it is, to whom its hello asks for.
@@ -49,11 +50,11 @@ async fn look(adapters: &Adapters, connection: &mut Connection) -> Option<Arc<dy
             return Some(Arc::new(Tcp));
         }
         let mut undecided = first.is_empty();
-        for adapter in adapters.adapters.iter().filter(|_| !first.is_empty()) {
-            match adapter.recognise(first) {
-                Recognised::Yes => return Some(adapter.clone()),
-                Recognised::Perhaps => undecided = true,
-                Recognised::No => {}
+        for adapter in adapters.iter().filter(|_| !first.is_empty()) {
+            match adapter.detect(first) {
+                Detection::Yes => return Some(adapter.clone()),
+                Detection::Perhaps => undecided = true,
+                Detection::No => {}
             }
         }
         if !undecided {

@@ -1,6 +1,6 @@
 //! The life of one client connection: rest, a burst of requests, rest again.
 //!
-//! A resting connection is a socket, an alarm and a small task. What a request needs is boxed when bytes
+//! A resting connection is a socket, an timer and a small task. What a request needs is boxed when bytes
 //! arrive and given back as soon as none are left.
 
 use std::io;
@@ -10,23 +10,29 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::base::buffers::SCRATCH;
+use crate::base::clock::Clock;
 use crate::base::connection_lifetime::Term;
-use crate::base::timer::Alarm;
+use crate::base::context::TimerGuard;
+use crate::base::context::WorkerContext;
+use crate::base::reason::Reason;
+use crate::base::timer::Timer;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{End, Exchange};
 use crate::forward::request::{self, Verdict};
 use crate::forward::request_context::{self, Asker, Job};
-use crate::http::local_reply::{self, Form, Reason, Refusal};
+use crate::http::local_reply::{self, Form, Refusal};
 use crate::http::response::{self, Hop, ResponseHead};
 use crate::http::target::Method;
 use crate::http2;
-use crate::listener::accept::Guest;
-use crate::listener::adapter::Connection;
+use crate::listener::accepted_connection::Connection;
 use crate::listener::tls_accept::Introduction;
+use crate::listener::worker_listener::ConnectionGuard;
+use crate::listener::worker_listener::ListenerRoutes;
+use crate::log::access_log::RejectedLine;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::{Peer, Stream};
 use crate::net::tunnel::{Mouth, tunnel};
-use crate::run::worker::{DoorView, Lent, SCRATCH, Worker};
 use crate::serve::h2;
 
 /// Bytes read at once while a head is awaited: a pipeline is taken in pieces.
@@ -39,13 +45,13 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// The client's side of a connection.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) guest: Guest,
+    pub(crate) guard: ConnectionGuard,
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
     /// What its handshake of TLS told, if there was one.
     introduction: Option<Box<Introduction>>,
     origin: Option<Rc<Origin>>,
-    pub(crate) alarm: Lent,
+    pub(crate) timer: TimerGuard,
     /// Bytes that arrived and belong to what comes next.
     pub(crate) inbox: Vec<u8>,
     term: Term,
@@ -78,21 +84,21 @@ enum NoRequest {
 
 /// Serves one connection from its first byte to its last.
 pub(crate) async fn serve(connection: Connection) {
-    let Connection { guest, stream, peer, introduction, origin, early, .. } = connection;
-    let worker = guest.worker.clone();
-    let (alarm, term) = {
-        let (now, view) = (worker.now(), guest.door.view());
+    let Connection { guard, stream, peer, introduction, origin, early, .. } = connection;
+    let worker = guard.worker.clone();
+    let (timer, term) = {
+        let (now, view) = (worker.now(), guard.listener.routes());
         let config = &view.table.config;
         let term = Term::begin(config, now, &mut worker.rng.borrow_mut());
-        (worker.lend_alarm(now + config.timeouts.header), term)
+        (worker.timer(now + config.timeouts.header), term)
     };
     let mut client = Client {
-        guest,
+        guard,
         stream,
         peer,
         introduction,
         origin,
-        alarm,
+        timer,
         inbox: early,
         term,
         greeted: false,
@@ -104,12 +110,12 @@ pub(crate) async fn serve(connection: Connection) {
             // A wake-up without a byte prolongs nothing.
             continue;
         }
-        let idle = client.guest.door.view().table.config.timeouts.idle;
-        worker.timers.set(&client.alarm, worker.timers.about_now() + idle);
+        let idle = client.guard.listener.routes().table.config.timeouts.idle;
+        worker.timers.set(&client.timer, worker.timers.about_now() + idle);
     }
     if client.speaks_http2 {
-        let Client { guest, stream, peer, introduction, origin, inbox: early, .. } = client;
-        let connection = Connection { guest, stream, peer, introduction, origin, wary: false, early };
+        let Client { guard, stream, peer, introduction, origin, inbox: early, .. } = client;
+        let connection = Connection { guard, stream, peer, introduction, origin, wary: false, early };
         Box::pin(h2::serve(connection)).await;
     }
 }
@@ -120,29 +126,29 @@ fn busy(client: &mut Client) -> Pin<Box<impl Future<Output = bool>>> {
 }
 
 /// Waits for a byte with nothing but the socket; `false` when the connection is to end.
-async fn rest(client: &mut Client, worker: &Worker) -> bool {
+async fn rest(client: &mut Client, worker: &WorkerContext) -> bool {
     if !client.inbox.is_empty() {
         return true;
     }
     client.inbox = Vec::new();
-    client.alarm.set_resting(true);
+    client.timer.set_resting(true);
     let readable = std::future::poll_fn(|cx| {
         if client.stream.poll_read_ready(cx).is_ready() {
             return Poll::Ready(true);
         }
-        client.alarm.poll(cx).map(|()| false)
+        client.timer.poll(cx).map(|()| false)
     })
     .await;
-    client.alarm.set_resting(false);
+    client.timer.set_resting(false);
     if !readable && !client.greeted && !worker.draining.get() {
-        client.guest.door.view().table.shared.tallies.of(worker.number).refuse(Reason::HeaderTimeout);
+        client.guard.listener.routes().table.shared.tallies.of(worker.number).refuse(Reason::HeaderTimeout);
     }
     readable
 }
 
 /// Serves requests until the connection falls silent (`true`) or ends (`false`).
 async fn burst(client: &mut Client) -> bool {
-    let worker = client.guest.worker.clone();
+    let worker = client.guard.worker.clone();
     loop {
         let mut job = match next_request(client, &worker).await {
             Ok(job) => job,
@@ -161,13 +167,13 @@ async fn burst(client: &mut Client) -> bool {
                 return false;
             }
         }
-        worker.spare_buffer(std::mem::take(&mut job.wire));
+        worker.buffers.give_back(std::mem::take(&mut job.wire));
     }
 }
 
 /// Reads up to the end of a request head and makes a job of it.
-async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Job>, NoRequest> {
-    let view = client.guest.door.view();
+async fn next_request(client: &mut Client, worker: &Rc<WorkerContext>) -> Result<Box<Job>, NoRequest> {
+    let view = client.guard.listener.routes();
     let mut fresh = !client.inbox.is_empty();
     let mut begun = false;
     // A head that comes in drops is looked at when a line has ended, or when it has doubled.
@@ -183,7 +189,7 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
                     Poll::Ready(Ok(n @ 1..)) => end += n,
                     Poll::Ready(_) => return Poll::Ready(Err(NoRequest::Closed)),
                     Poll::Pending if !begun => return Poll::Ready(Err(NoRequest::Silent)),
-                    Poll::Pending if client.alarm.poll(cx).is_ready() => {
+                    Poll::Pending if client.timer.poll(cx).is_ready() => {
                         return Poll::Ready(Err(NoRequest::Refused(Refusal::HEADER_TIMEOUT, Form::Text)));
                     }
                     Poll::Pending => return Poll::Pending,
@@ -213,7 +219,7 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
                     client.inbox.extend_from_slice(&scratch[have..end]);
                     // The first head's time began with the connection.
                     if !std::mem::replace(&mut begun, true) && client.greeted {
-                        worker.timers.set(&client.alarm, worker.now() + view.table.config.timeouts.header);
+                        worker.timers.set(&client.timer, worker.now() + view.table.config.timeouts.header);
                     }
                 }
                 Err((refusal, form)) => {
@@ -230,8 +236,8 @@ async fn next_request(client: &mut Client, worker: &Rc<Worker>) -> Result<Box<Jo
 /// incomplete.
 fn take_request(
     client: &mut Client,
-    worker: &Rc<Worker>,
-    view: &Rc<DoorView>,
+    worker: &Rc<WorkerContext>,
+    view: &Rc<ListenerRoutes>,
     bytes: &mut [u8],
 ) -> Result<Option<Box<Job>>, (Refusal, Form)> {
     let asker = Asker {
@@ -257,12 +263,12 @@ fn take_request(
 impl Downstream for Client {
     const FRAMES_BODIES: bool = false;
 
-    fn guest(&self) -> &Guest {
-        &self.guest
+    fn guard(&self) -> &ConnectionGuard {
+        &self.guard
     }
 
-    fn alarm(&self) -> &Rc<Alarm> {
-        &self.alarm
+    fn timer(&self) -> &Rc<Timer> {
+        &self.timer
     }
 
     fn poll_body(
@@ -330,9 +336,9 @@ impl Downstream for Client {
         }
     }
 
-    async fn refuse(&mut self, job: &mut Job, worker: &Rc<Worker>, refusal: Refusal) -> Verdict {
+    async fn refuse(&mut self, job: &mut Job, worker: &Rc<WorkerContext>, refusal: Refusal) -> Verdict {
         let whole = job.body.is_done();
-        let ends = worker.draining.get() || self.guest.door.is_closing() || self.retires(job);
+        let ends = worker.draining.get() || self.guard.listener.is_closing() || self.retires(job);
         let keep = refusal.keeps_connection() && job.keep_alive && !job.http10 && whole && !ends;
         let mut out = Vec::with_capacity(512);
         local_reply::write(&mut out, refusal, &job.form(), job.method == Method::Head, keep);
@@ -345,13 +351,13 @@ impl Downstream for Client {
         }
     }
 
-    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange) {
+    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<WorkerContext>, exchange: Exchange) {
         let early = std::mem::take(&mut self.inbox);
         let unsent = exchange.unsent().to_vec();
         let Exchange { mut upstream, assignment, .. } = exchange;
         let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
         let ends: [&mut dyn Mouth; 2] = [&mut self.stream, &mut upstream];
-        let moved = tunnel(worker, &self.alarm, ends, early, unsent, idle).await;
+        let moved = tunnel(worker, &self.timer, ends, early, unsent, idle).await;
         job.request_bytes += moved.to_destination;
         job.response_bytes += moved.to_client;
         drop(assignment);
@@ -359,10 +365,15 @@ impl Downstream for Client {
 }
 
 /// Answers something that did not become a request, and ends the connection.
-async fn refuse_unread(client: &mut Client, worker: &Rc<Worker>, refusal: Refusal, form: Form) {
-    client.guest.door.view().table.shared.tallies.of(worker.number).refuse(refusal.reason);
+async fn refuse_unread(client: &mut Client, worker: &Rc<WorkerContext>, refusal: Refusal, form: Form) {
+    client.guard.listener.routes().table.shared.tallies.of(worker.number).refuse(refusal.reason);
     if let Some(log) = &worker.log {
-        log.send_refusal(client.peer, &client.guest.door.view().table.config.name, refusal);
+        log.send(RejectedLine {
+            time: Clock::wall(),
+            peer: client.peer,
+            listener: client.guard.listener.routes().table.config.name.clone(),
+            reply: refusal,
+        });
     }
     let mut out = Vec::with_capacity(256);
     local_reply::write(&mut out, refusal, &form, false, false);
@@ -372,16 +383,16 @@ async fn refuse_unread(client: &mut Client, worker: &Rc<Worker>, refusal: Refusa
 }
 
 /// Writes to the client until everything is out; `false` when it stopped taking.
-pub(crate) async fn write_all(client: &mut Client, worker: &Worker, bytes: &[u8]) -> bool {
-    let patience = client.guest.door.view().table.config.timeouts.idle;
-    worker.timers.set(&client.alarm, worker.now() + patience);
+pub(crate) async fn write_all(client: &mut Client, worker: &WorkerContext, bytes: &[u8]) -> bool {
+    let patience = client.guard.listener.routes().table.config.timeouts.idle;
+    worker.timers.set(&client.timer, worker.now() + patience);
     let mut at = 0;
     std::future::poll_fn(|cx| {
         while at < bytes.len() {
             match client.stream.poll_write(cx, &bytes[at..]) {
                 Poll::Ready(Ok(n @ 1..)) => at += n,
                 Poll::Ready(_) => return Poll::Ready(false),
-                Poll::Pending => return client.alarm.poll(cx).map(|()| false),
+                Poll::Pending => return client.timer.poll(cx).map(|()| false),
             }
         }
         Poll::Ready(true)
@@ -390,9 +401,9 @@ pub(crate) async fn write_all(client: &mut Client, worker: &Worker, bytes: &[u8]
 }
 
 /// Says "no more from me" and reads away what is still coming, so that the last answer arrives.
-async fn linger(client: &mut Client, worker: &Rc<Worker>) {
+async fn linger(client: &mut Client, worker: &Rc<WorkerContext>) {
     client.stream.shut_write();
-    worker.timers.set(&client.alarm, worker.now() + LINGER);
+    worker.timers.set(&client.timer, worker.now() + LINGER);
     let mut left = LINGER_BYTES;
     std::future::poll_fn(|cx| {
         loop {
@@ -400,7 +411,7 @@ async fn linger(client: &mut Client, worker: &Rc<Worker>) {
             match client.stream.poll_read(cx, &mut scratch[..64 * 1024]) {
                 Poll::Ready(Ok(n)) if n > 0 && n < left => left -= n,
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return client.alarm.poll(cx),
+                Poll::Pending => return client.timer.poll(cx),
             }
         }
     })

@@ -11,16 +11,16 @@ use plimsoll_config::model::Limits;
 use plimsoll_core::Tick;
 
 use crate::base::connection_lifetime::Term;
-use crate::base::timer::{Alarm, RESOLUTION};
+use crate::base::reason::Reason;
+use crate::base::timer::{RESOLUTION, Timer};
 use crate::forward::request_context::Asker;
-use crate::http::local_reply::Reason;
-use crate::listener::accept::Guest;
-use crate::listener::adapter;
+use crate::listener::accepted_connection;
 use crate::listener::tls_accept::Introduction;
+use crate::listener::worker_listener::ConnectionGuard;
+use crate::net::flood_detector::FloodDetector;
 use crate::net::h2_io::Wire;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::Peer;
-use crate::serve::flood_detector::Meter;
 use crate::serve::h2_server_stream;
 
 /// Bytes a client may send on one stream before anybody has taken them.
@@ -42,17 +42,17 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// What all streams of a connection share.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) guest: Guest,
+    pub(crate) guard: ConnectionGuard,
     peer: Peer,
     introduction: Option<Box<Introduction>>,
     origin: Option<Rc<Origin>>,
-    alarm: Rc<Alarm>,
+    timer: Rc<Timer>,
     term: Term,
     /// When the term is over; never, once that was said.
     until: Cell<Tick>,
     /// Streams being served.
     active: Cell<usize>,
-    pub(crate) meter: Rc<Meter>,
+    pub(crate) flood: Rc<FloodDetector>,
 }
 
 impl Connection {
@@ -74,41 +74,41 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        let Connection { guest, alarm, active, until, .. } = &*self.0;
+        let Connection { guard, timer, active, until, .. } = &*self.0;
         active.set(active.get() - 1);
         if active.get() == 0 {
-            let idle = guest.door.view().table.config.timeouts.idle;
-            let rests_until = guest.worker.timers.about_now() + idle;
-            guest.worker.timers.set(alarm, rests_until.min(until.get()));
+            let idle = guard.listener.routes().table.config.timeouts.idle;
+            let rests_until = guard.worker.timers.about_now() + idle;
+            guard.worker.timers.set(timer, rests_until.min(until.get()));
         }
     }
 }
 
 /// Serves one connection from its preface to its last stream.
-pub(crate) async fn serve(connection: adapter::Connection) {
-    let adapter::Connection { guest, stream, peer, introduction, origin, early, .. } = connection;
-    let worker = guest.worker.clone();
-    let view = guest.door.view();
+pub(crate) async fn serve(connection: accepted_connection::Connection) {
+    let accepted_connection::Connection { guard, stream, peer, introduction, origin, early, .. } = connection;
+    let worker = guard.worker.clone();
+    let view = guard.listener.routes();
     let (now, config) = (worker.now(), &view.table.config);
-    let alarm = worker.timers.alarm(now + config.timeouts.header);
+    let timer = worker.timers.timer(now + config.timeouts.header);
     let term = Term::begin(config, now, &mut worker.rng.borrow_mut());
     let tally = view.table.shared.tallies.of(worker.number);
-    let meter = Rc::new(Meter::default());
-    meter.turn();
-    let wire = Wire::new(stream, early, meter.clone());
+    let flood = Rc::new(FloodDetector::default());
+    flood.turn();
+    let wire = Wire::new(stream, early, flood.clone());
     let handshake = settings(&config.limits).handshake(wire);
-    let mut frames = match alarm.within(handshake).await {
+    let mut frames = match timer.within(handshake).await {
         Some(Ok(frames)) => frames,
         Some(Err(_)) => return tally.refuse(Reason::BadRequest),
         None => return tally.refuse(Reason::HeaderTimeout),
     };
-    alarm.set_resting(true);
+    timer.set_resting(true);
     let (until, active) = (Cell::new(term.until()), Cell::new(0));
-    let connection = Connection { guest, peer, introduction, origin, alarm, term, until, active, meter };
+    let connection = Connection { guard, peer, introduction, origin, timer, term, until, active, flood };
     let connection = Rc::new(connection);
     if converse(&mut frames, &connection).await == Ended::InAnger {
-        // An alarm of its own: streams that end meanwhile set the connection's.
-        let over = worker.lend_alarm(worker.now() + PENANCE);
+        // An timer of its own: streams that end meanwhile set the connection's.
+        let over = worker.timer(worker.now() + PENANCE);
         std::future::poll_fn(|cx| over.poll(cx)).await;
     }
 }
@@ -138,29 +138,29 @@ fn settings(limits: &Limits) -> Builder {
 
 /// Moves frames and starts streams until the connection ends.
 async fn converse(frames: &mut Frames<Wire, Bytes>, connection: &Rc<Connection>) -> Ended {
-    let Connection { guest, alarm, term, until, active, meter, .. } = &**connection;
-    let worker = &guest.worker;
+    let Connection { guard, timer, term, until, active, flood, .. } = &**connection;
+    let worker = &guard.worker;
     let mut said_goodbye = false;
     let mut counted = worker.timers.about_now();
     std::future::poll_fn(|cx| {
-        meter.turn();
+        flood.turn();
         let seconds = worker.timers.about_now().since(counted).as_secs();
-        meter.waited(seconds);
+        flood.waited(seconds);
         counted += Duration::from_secs(seconds);
         loop {
             match frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let presence = Presence::enter(connection);
-                    worker.timers.set(alarm, until.get());
+                    worker.timers.set(timer, until.get());
                     term.serve();
                     h2_server_stream::start(presence, request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    if meter.is_flooded() {
+                    if flood.is_flooded() {
                         break;
                     }
                     if error.is_library() {
-                        let table = &guest.door.view().table;
+                        let table = &guard.listener.routes().table;
                         table.shared.tallies.of(worker.number).refuse(Reason::BadRequest);
                         return Poll::Ready(Ended::InAnger);
                     }
@@ -170,13 +170,13 @@ async fn converse(frames: &mut Frames<Wire, Bytes>, connection: &Rc<Connection>)
                 Poll::Pending => break,
             }
         }
-        if meter.is_flooded() {
-            guest.door.view().table.shared.tallies.of(worker.number).refuse(Reason::Flood);
+        if flood.is_flooded() {
+            guard.listener.routes().table.shared.tallies.of(worker.number).refuse(Reason::Flood);
             return Poll::Ready(Ended::InAnger);
         }
-        let ends = worker.draining.get() || guest.door.is_closing();
+        let ends = worker.draining.get() || guard.listener.is_closing();
         let retires = term.is_over(worker.timers.about_now() + RESOLUTION);
-        let rang = alarm.poll(cx).is_ready();
+        let rang = timer.poll(cx).is_ready();
         match (said_goodbye, rang, active.get()) {
             // It was silent too long or served enough, or nobody should come in: what runs is finished.
             (false, true, 0) => {}
@@ -184,8 +184,8 @@ async fn converse(frames: &mut Frames<Wire, Bytes>, connection: &Rc<Connection>)
             (true, true, 0) => return Poll::Ready(Ended::InPeace),
             // A drain rings for everybody who rests; who is busy goes on.
             (_, true, _) => {
-                worker.timers.set(alarm, until.get());
-                return alarm.poll(cx).map(|()| Ended::InPeace);
+                worker.timers.set(timer, until.get());
+                return timer.poll(cx).map(|()| Ended::InPeace);
             }
             _ => return Poll::Pending,
         }
@@ -194,12 +194,12 @@ async fn converse(frames: &mut Frames<Wire, Bytes>, connection: &Rc<Connection>)
         frames.graceful_shutdown();
         let patience = match retires && !ends {
             // It did nothing wrong, and may be taking its last answer still.
-            true => guest.door.view().table.config.timeouts.idle,
+            true => guard.listener.routes().table.config.timeouts.idle,
             false => GOODBYE,
         };
         let over = if active.get() == 0 { worker.now() + patience } else { Tick::NEVER };
-        worker.timers.set(alarm, over);
-        // The goodbye is to leave now, and the alarm to be heard.
+        worker.timers.set(timer, over);
+        // The goodbye is to leave now, and the timer to be heard.
         cx.waker().wake_by_ref();
         Poll::Pending
     })

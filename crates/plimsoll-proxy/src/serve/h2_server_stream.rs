@@ -14,7 +14,10 @@ use plimsoll_core::Rng;
 use plimsoll_wire::grpc_web::{ContentType, Translator};
 use plimsoll_wire::{grpc, websocket};
 
-use crate::base::timer::Alarm;
+use crate::base::clock::Clock;
+use crate::base::context::TimerGuard;
+use crate::base::context::WorkerContext;
+use crate::base::timer::Timer;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{End, Exchange};
 use crate::forward::request::{self, Verdict};
@@ -25,15 +28,15 @@ use crate::http::h2_head;
 use crate::http::local_reply::{self, Form, Refusal};
 use crate::http::response::{Hop, ResponseHead};
 use crate::http::target::Method;
-use crate::listener::accept::Guest;
+use crate::listener::worker_listener::ConnectionGuard;
+use crate::log::access_log::RejectedLine;
 use crate::net::tunnel::{Mouth, tunnel};
-use crate::run::worker::{Lent, Worker};
 use crate::serve::h2::Presence;
 
 /// The client's side of one stream.
 struct Stream {
     presence: Presence,
-    alarm: Lent,
+    timer: TimerGuard,
     body: RecvStream,
     /// Bytes of a frame for which there was no room.
     rest: Bytes,
@@ -56,11 +59,11 @@ fn websocket_key(rng: &mut Rng) -> String {
 
 /// Starts a stream. Its head is read here and now, so that the task it runs in does not carry it.
 pub(crate) fn start(presence: Presence, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-    let worker = presence.0.guest.worker.clone();
+    let worker = presence.0.guard.worker.clone();
     let (head, body) = request.into_parts();
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let mut stream = Box::new(Stream {
-        alarm: worker.lend_alarm(plimsoll_core::Tick::NEVER),
+        timer: worker.timer(plimsoll_core::Tick::NEVER),
         rest: Bytes::new(),
         respond,
         answer: None,
@@ -73,39 +76,44 @@ pub(crate) fn start(presence: Presence, request: Request<RecvStream>, respond: S
     match prepare(&mut stream, &worker, &head) {
         Ok(job) => drop(tokio::task::spawn_local(run(worker, stream, job))),
         Err((refusal, form)) => {
-            let table = &stream.presence.0.guest.door.view().table;
+            let table = &stream.presence.0.guard.listener.routes().table;
             table.shared.tallies.of(worker.number).refuse(refusal.reason);
             if let Some(log) = &worker.log {
-                log.send_refusal(stream.presence.0.asker().peer, &table.config.name, refusal);
+                log.send(RejectedLine {
+                    time: Clock::wall(),
+                    peer: stream.presence.0.asker().peer,
+                    listener: table.config.name.clone(),
+                    reply: refusal,
+                });
             }
             stream.answer_ourselves(refusal, form == Form::Json, false);
         }
     }
 }
 
-async fn run(worker: Rc<Worker>, mut stream: Box<Stream>, mut job: Box<Job>) {
+async fn run(worker: Rc<WorkerContext>, mut stream: Box<Stream>, mut job: Box<Job>) {
     request::forward(&mut *stream, &mut job).await;
-    worker.spare_buffer(std::mem::take(&mut job.wire));
+    worker.buffers.give_back(std::mem::take(&mut job.wire));
 }
 
 /// Makes a job of the head: by way of HTTP/1, so that one reader decides what is sound.
 fn prepare(
     stream: &mut Stream,
-    worker: &Rc<Worker>,
+    worker: &Rc<WorkerContext>,
     head: &http::request::Parts,
 ) -> Result<Box<Job>, (Refusal, Form)> {
     let switches = h2_head::asks_for_websocket(head).map_err(|refusal| (refusal, Form::Text))?;
     let key = switches.then(|| websocket_key(&mut worker.rng.borrow_mut()));
     stream.accept = key.as_ref().map(|key| websocket::accept_value(key.as_bytes()));
     let connection = &stream.presence.0;
-    let view = connection.guest.door.view();
-    let mut text = worker.buffer();
+    let view = connection.guard.listener.routes();
+    let mut text = worker.buffers.take();
     let written = h2_head::write_request(&mut text, head, stream.body.is_end_stream(), key.as_deref());
     let prepared = written
         .map_err(|refusal| (refusal, Form::Text))
         .and_then(|()| request_context::prepare(connection.asker(), worker, &view, &text));
-    connection.meter.used(text.len());
-    worker.spare_buffer(text);
+    connection.flood.used(text.len());
+    worker.buffers.give_back(text);
     let mut job = prepared?.ok_or((Refusal::BAD_HEADER, Form::Text))?;
     job.unchunk();
     Ok(job)
@@ -121,7 +129,7 @@ impl Stream {
             }
         }
         let n = self.rest.len().min(room.len());
-        self.presence.0.meter.used(n);
+        self.presence.0.flood.used(n);
         self.rest.copy_to_slice(&mut room[..n]);
         // More may come as soon as this has found its place: nobody reads on before it has.
         let _ended_already = self.body.flow_control().release_capacity(n);
@@ -180,12 +188,12 @@ fn grpc_answer(refusal: Refusal, call_type: HeaderValue) -> Response<()> {
 impl Downstream for Stream {
     const FRAMES_BODIES: bool = true;
 
-    fn guest(&self) -> &Guest {
-        &self.presence.0.guest
+    fn guard(&self) -> &ConnectionGuard {
+        &self.presence.0.guard
     }
 
-    fn alarm(&self) -> &Rc<Alarm> {
-        &self.alarm
+    fn timer(&self) -> &Rc<Timer> {
+        &self.timer
     }
 
     fn poll_body(
@@ -241,8 +249,8 @@ impl Downstream for Stream {
         let taken = ready!(h2_frames::poll_send(answer, cx, parts, last))?;
         self.ended |= last && taken == total;
         match taken == total {
-            true => self.presence.0.meter.answered(taken),
-            false => self.presence.0.meter.dribbled(taken),
+            true => self.presence.0.flood.answered(taken),
+            false => self.presence.0.flood.dribbled(taken),
         }
         Poll::Ready(Ok(taken))
     }
@@ -280,20 +288,20 @@ impl Downstream for Stream {
         Verdict::KeepAlive
     }
 
-    async fn refuse(&mut self, job: &mut Job, _worker: &Rc<Worker>, refusal: Refusal) -> Verdict {
+    async fn refuse(&mut self, job: &mut Job, _worker: &Rc<WorkerContext>, refusal: Refusal) -> Verdict {
         let head_only = job.method == Method::Head;
         job.response_bytes += self.answer_ourselves(refusal, job.accepts_json, head_only);
         Verdict::KeepAlive
     }
 
-    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<Worker>, exchange: Exchange) {
+    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<WorkerContext>, exchange: Exchange) {
         // What the client was told, where the destination said 101.
         job.status = 200;
         let unsent = exchange.unsent().to_vec();
         let Exchange { mut upstream, assignment, .. } = exchange;
         let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
-        let alarm = self.alarm.clone();
-        let moved = tunnel(worker, &alarm, [self, &mut upstream], Vec::new(), unsent, idle).await;
+        let timer = self.timer.clone();
+        let moved = tunnel(worker, &timer, [self, &mut upstream], Vec::new(), unsent, idle).await;
         job.request_bytes += moved.to_destination;
         job.response_bytes += moved.to_client;
         drop(assignment);

@@ -1,8 +1,10 @@
 //! How HTTP enters: HTTP/1.1 and HTTP/2 on one port, told apart by TLS or by their first bytes.
 
 use crate::http::local_reply::{Refusal, write_at_once};
-use crate::listener::adapter::{Adapter, Connection, Recognised};
+use crate::listener::accepted_connection::Connection;
+use crate::listener::adapter::Adapter;
 use crate::serve::{h1, h2};
+use plimsoll_wire::Detection;
 
 /// Methods are short words; what has none within so many bytes is no request.
 const MAX_METHOD: usize = 24;
@@ -22,12 +24,12 @@ impl Adapter for Http {
 
     /// A word in capitals and a blank: no method in use is written otherwise. The preface of HTTP/2 begins so
     /// too.
-    fn recognise(&self, first: &[u8]) -> Recognised {
+    fn detect(&self, first: &[u8]) -> Detection {
         let method = first.iter().take_while(|c| c.is_ascii_uppercase() || **c == b'-').count();
         match first.get(method) {
-            Some(b' ') if method > 0 => Recognised::Yes,
-            None if method <= MAX_METHOD => Recognised::Perhaps,
-            _ => Recognised::No,
+            Some(b' ') if method > 0 => Detection::Yes,
+            None if method <= MAX_METHOD => Detection::Perhaps,
+            _ => Detection::No,
         }
     }
 

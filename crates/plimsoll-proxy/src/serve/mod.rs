@@ -1,7 +1,6 @@
 //! Protocols on the client's side.
 
 pub(crate) mod detect;
-pub(crate) mod flood_detector;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h2_server_stream;

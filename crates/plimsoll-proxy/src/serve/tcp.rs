@@ -2,8 +2,10 @@
 
 use plimsoll_wire::client_hello;
 
-use crate::http::local_reply::Reason;
-use crate::listener::adapter::{Adapter, Connection, Passage};
+use crate::base::reason::Reason;
+use crate::forward::connection::Passage;
+use crate::listener::accepted_connection::Connection;
+use crate::listener::adapter::Adapter;
 
 /// TCP: a destination that can be connected to, then a tunnel.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ impl Adapter for Tcp {
 }
 
 async fn serve(mut connection: Connection) {
-    let view = connection.guest.door.view();
+    let view = connection.guard.listener.routes();
     let mut asked = None;
     if connection.introduction.is_none() && view.table.asks_for_sni() {
         let limit = connection.limit(view.table.config.timeouts.handshake);

@@ -13,23 +13,6 @@ use crate::base::counters::Overflow;
 use crate::net::stream::Stream;
 use crate::upstream::pool::WorkerPool;
 
-/// A connection that counts.
-#[derive(Debug)]
-pub(crate) struct Moored {
-    pub(crate) stream: Stream,
-    _berth: ConnectionPermit,
-}
-
-impl Stream {
-    /// The same, and it counts until it is closed.
-    fn moored(self, berth: Option<ConnectionPermit>) -> Self {
-        match berth {
-            Some(berth) => Self::Moored(Box::new(Moored { stream: self, _berth: berth })),
-            None => self,
-        }
-    }
-}
-
 impl WorkerPool {
     /// Opens a connection, once there is room for one more where its number is limited.
     ///
@@ -39,7 +22,7 @@ impl WorkerPool {
     pub(crate) async fn moor(&self, id: DestinationId, address: &Address) -> io::Result<Stream> {
         let limited = self.table.borrow().config.limits_connections();
         let berth = if limited { Some(self.berth(id).await?) } else { None };
-        Stream::connect(address).await.map(|stream| stream.moored(berth))
+        Stream::connect(address).await.map(|stream| stream.limited(berth))
     }
 
     async fn berth(&self, id: DestinationId) -> io::Result<ConnectionPermit> {

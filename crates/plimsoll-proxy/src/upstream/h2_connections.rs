@@ -12,9 +12,9 @@ use h2::{Ping, PingPong};
 use plimsoll_core::{Address, DestinationId};
 use tokio::sync::Notify;
 
+use crate::net::flood_detector::FloodDetector;
 use crate::net::h2_io::Wire;
 use crate::net::stream::Stream;
-use crate::serve::flood_detector::Meter;
 
 /// Requests at once on one connection, however many its destination would take: more would wait for each other.
 const STREAMS: usize = 100;
@@ -192,7 +192,7 @@ impl Links {
 
     /// Begins HTTP/2 on a new connection, for everybody.
     async fn link(group: &Group, stream: Stream, address: &Address, secure: bool) -> io::Result<Rc<Link>> {
-        let wire = Wire::new(stream, Vec::new(), Rc::new(Meter::unlimited()));
+        let wire = Wire::new(stream, Vec::new(), Rc::new(FloodDetector::unlimited()));
         let mut builder = Builder::new();
         builder
             .enable_push(false)

@@ -3,6 +3,8 @@
 pub(crate) mod connection_limit;
 pub(crate) mod h2_client_stream;
 pub(crate) mod h2_connections;
+pub(crate) mod hedge_delay;
 pub(crate) mod pool;
 pub(crate) mod queue;
+pub(crate) mod table;
 pub(crate) mod upstream_stream;

@@ -16,17 +16,14 @@ use plimsoll_core::{
 };
 use tokio::sync::Notify;
 
-use crate::forward::exchange::Upstream;
-use crate::forward::hedge::Pace;
-use crate::forward::request_context::Job;
-use crate::listener::tables::PoolTable;
-use crate::log::decision_log::Observer;
+use crate::log::decision_log::DecisionSampler;
 use crate::net::proxy_protocol::{self, Origin};
 use crate::net::stream::Stream;
 use crate::net::tls::client_config::Offer;
-use crate::upstream::h2_client_stream::Call;
-use crate::upstream::h2_connections::{Link, Links, Opened};
+use crate::upstream::h2_connections::{Links, Opened};
+use crate::upstream::hedge_delay::HedgeDelay;
 use crate::upstream::queue::Line;
+use crate::upstream::table::PoolTable;
 
 /// Idle connections kept per destination and worker. More than a worker needs at once are never idle;
 /// the number bounds what a burst leaves behind.
@@ -39,7 +36,7 @@ const REST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct WorkerPool {
     pub(crate) table: RefCell<Arc<PoolTable>>,
-    observer: Rc<Observer>,
+    sampler: Rc<DecisionSampler>,
     generation: Cell<u64>,
     snapshot: RefCell<Arc<Snapshot>>,
     idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
@@ -50,26 +47,16 @@ pub(crate) struct WorkerPool {
     /// Who waits here for a place.
     pub(crate) line: Line,
     /// How long messages wait before a copy of them is sent, in a pool that hedges.
-    pub(crate) pace: RefCell<Option<Pace>>,
+    pub(crate) hedge_delay: RefCell<Option<HedgeDelay>>,
 }
 
-fn call(link: &Rc<Link>, job: &mut Job) -> Upstream {
-    job.frame(false);
-    let ends = job.body.is_done() && job.wire.len() == job.head_len;
-    Upstream::Http2(Box::new(Call::new(link, job.head_len, ends)))
-}
-
-impl Opened {
-    /// Serves this request.
-    pub(crate) fn serve(self, job: &mut Job) -> Upstream {
-        match self {
-            Self::Link(link) => call(&link, job),
-            Self::Http1(stream) => {
-                job.frame(true);
-                Upstream::Http1(stream)
-            }
-        }
-    }
+/// What a request needs of a connection.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct ConnectionNeeds<'r> {
+    /// The client asks to switch protocols.
+    pub(crate) upgrade: bool,
+    /// Client's connection that the request came by, where the destination is told.
+    pub(crate) origin: Option<&'r Rc<Origin>>,
 }
 
 /// A connection that a request wants: to whom, speaking what, and on whose behalf.
@@ -119,14 +106,14 @@ struct Idle {
 }
 
 impl WorkerPool {
-    pub(crate) fn new(table: Arc<PoolTable>, worker: usize, observer: Rc<Observer>) -> Self {
+    pub(crate) fn new(table: Arc<PoolTable>, worker: usize, sampler: Rc<DecisionSampler>) -> Self {
         let snapshot = table.feed.latest();
         Self {
             generation: Cell::new(snapshot.generation),
             snapshot: RefCell::new(snapshot),
-            pace: RefCell::new(table.config.hedge.map(Pace::new)),
+            hedge_delay: RefCell::new(table.config.hedge.map(HedgeDelay::new)),
             table: RefCell::new(table),
-            observer,
+            sampler,
             idle: RefCell::default(),
             links: Links::default(),
             line: Line::default(),
@@ -139,10 +126,13 @@ impl WorkerPool {
     pub(crate) fn adopt(&self, table: &Arc<PoolTable>) {
         let before = self.table.replace(table.clone());
         let hedge = table.config.hedge;
-        let goes_on =
-            self.pace.borrow().as_ref().is_some_and(|pace| hedge.is_some_and(|spec| pace.follows(spec)));
+        let goes_on = self
+            .hedge_delay
+            .borrow()
+            .as_ref()
+            .is_some_and(|hedge_delay| hedge.is_some_and(|spec| hedge_delay.follows(spec)));
         if !goes_on {
-            self.pace.replace(hedge.map(Pace::new));
+            self.hedge_delay.replace(hedge.map(HedgeDelay::new));
         }
         let same = match (&before.trust, &table.trust) {
             (Some(before), Some(now)) => Arc::ptr_eq(before, now),
@@ -176,7 +166,7 @@ impl WorkerPool {
     ) -> Result<Chosen, NoDestination> {
         self.refresh();
         let snapshot = self.snapshot.borrow();
-        let assignment = self.observer.balance_load(&snapshot, want, now, rng, |note| {
+        let assignment = self.sampler.balance_load(&snapshot, want, now, rng, |note| {
             note(self.table.borrow().tallies.of(want.worker));
         })?;
         let member = &snapshot.members[assignment.member()].destination;
@@ -185,7 +175,7 @@ impl WorkerPool {
 
     /// Messages that wait long are sent to a second destination as well.
     pub(crate) fn hedges(&self) -> bool {
-        self.pace.borrow().is_some()
+        self.hedge_delay.borrow().is_some()
     }
 
     /// The number of the pool's latest snapshot.
@@ -261,27 +251,26 @@ impl WorkerPool {
         &self,
         id: DestinationId,
         address: &Address,
-        job: &mut Job,
+        needs: &ConnectionNeeds<'_>,
         now: Tick,
-    ) -> Option<Upstream> {
-        let protocol = self.protocol_for(job);
+    ) -> Option<Opened> {
+        let protocol = self.protocol_for(needs);
         if protocol != PoolProtocol::Http1
             && let Some(link) = self.links.take(id, address)
         {
-            return Some(call(&link, job));
+            return Some(Opened::Link(link));
         }
         let idle = match protocol {
             PoolProtocol::Http2 => None,
-            _ if self.is_private() => job.origin.as_ref()?.take(self.number(), id, address),
+            _ if self.is_private() => needs.origin?.take(self.number(), id, address),
             _ => self.take(id, address, now),
         }?;
-        job.frame(true);
-        Some(Upstream::Http1(idle))
+        Some(Opened::Http1(idle))
     }
 
     /// What it wants when there is nothing at once.
-    pub(crate) fn wanted(&self, id: DestinationId, address: &Address, job: &Job) -> Wanted {
-        let (protocol, origin) = (self.protocol_for(job), job.origin.clone());
+    pub(crate) fn wanted(&self, id: DestinationId, address: &Address, needs: &ConnectionNeeds<'_>) -> Wanted {
+        let (protocol, origin) = (self.protocol_for(needs), needs.origin.cloned());
         Wanted { id, address: address.clone(), protocol, origin }
     }
 
@@ -315,9 +304,9 @@ impl WorkerPool {
 
     /// What is spoken for this request. Where there is a choice, a switch of protocols goes by HTTP/1: every
     /// destination that speaks both can be asked for it there, and few over HTTP/2.
-    fn protocol_for(&self, job: &Job) -> PoolProtocol {
+    fn protocol_for(&self, needs: &ConnectionNeeds<'_>) -> PoolProtocol {
         match self.table.borrow().config.protocol {
-            PoolProtocol::Auto if job.upgrade => PoolProtocol::Http1,
+            PoolProtocol::Auto if needs.upgrade => PoolProtocol::Http1,
             protocol => protocol,
         }
     }
@@ -344,13 +333,20 @@ impl WorkerPool {
     }
 
     /// Keeps a connection whose last answer was read to its very end.
-    pub(crate) fn give(&self, id: DestinationId, address: Address, stream: Stream, job: &Job, now: Tick) {
+    pub(crate) fn give(
+        &self,
+        id: DestinationId,
+        address: Address,
+        stream: Stream,
+        origin: Option<&Rc<Origin>>,
+        now: Tick,
+    ) {
         if self.is_wanted(id) {
             return;
         }
         if self.is_private() {
             // What is kept for one client cannot be closed for another.
-            let kept = job.origin.as_ref().filter(|_| !self.table.borrow().config.limits_connections());
+            let kept = origin.filter(|_| !self.table.borrow().config.limits_connections());
             if let Some(origin) = kept {
                 origin.keep(self.number(), id, address, stream);
             }

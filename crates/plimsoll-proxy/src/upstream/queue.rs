@@ -3,7 +3,7 @@
 //! Each worker keeps a line of its own for each pool. What they share is in [`plimsoll_core::PoolLimiter`]: how many wait
 //! in all, and the number of the first of each line. A message that ends where others wait rings at the worker whose
 //! first has waited longest; that worker then serves its line in order, for as long as nobody older waits elsewhere.
-//! A worker looks at its lines with each beat of the metronome too, so that whatever else makes room (a destination
+//! A worker looks at its lines with each tick of the metronome too, so that whatever else makes room (a destination
 //! that comes back, a limit that was raised) is found within its resolution.
 //!
 //! The order is that of arrival over all workers, but for messages that arrive or are served at the same moment at
@@ -20,9 +20,9 @@ use plimsoll_core::subset::{Fallback, Subset};
 use plimsoll_core::{NoDestination, Rng, Tick, Tried, Want};
 use tokio::sync::Notify;
 
+use crate::base::context::WorkerContext;
 use crate::base::counters::Overflow;
-use crate::base::timer::Alarm;
-use crate::run::worker::Worker;
+use crate::base::timer::Timer;
 use crate::upstream::pool::{Chosen, WorkerPool};
 
 /// The worker looks at its lines.
@@ -34,8 +34,8 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(beat) = self.0.upgrade() {
-            beat.notify_one();
+        if let Some(tick) = self.0.upgrade() {
+            tick.notify_one();
         }
     }
 }
@@ -129,10 +129,10 @@ impl Waiter {
 /// A destination for a message that found none with room, once there is one: within the pool's `wait` and until
 /// `total`, and only while its client is there.
 pub(crate) async fn wait(
-    worker: &Rc<Worker>,
+    worker: &Rc<WorkerContext>,
     pool: &Rc<WorkerPool>,
     want: &Want<'_>,
-    (alarm, total): (&Rc<Alarm>, Tick),
+    (timer, total): (&Rc<Timer>, Tick),
     mut gone: impl FnMut(&mut Context<'_>) -> bool,
 ) -> Result<Chosen, Unplaced> {
     let table = pool.table.borrow().clone();
@@ -142,11 +142,11 @@ pub(crate) async fn wait(
         tally.overflowed(Overflow::Queue);
         return Err(Unplaced::Overflow);
     };
-    worker.timers.set(alarm, (began + table.config.wait).min(total));
+    worker.timers.set(timer, (began + table.config.wait).min(total));
     let found = std::future::poll_fn(|cx| match turn.poll(cx) {
         Poll::Ready(found) => Poll::Ready(found.map_err(Unplaced::Nobody)),
         Poll::Pending if gone(cx) => Poll::Ready(Err(Unplaced::Gone)),
-        Poll::Pending => alarm.poll(cx).map(|()| Err(Unplaced::TimedOut)),
+        Poll::Pending => timer.poll(cx).map(|()| Err(Unplaced::TimedOut)),
     })
     .await;
     tally.waited(worker.now().since(began));
@@ -159,7 +159,7 @@ pub(crate) async fn wait(
 impl WorkerPool {
     /// Puts a message at the end of the line; `None`: too many wait already. It may be served at once, if there was
     /// room after all.
-    fn line_up(self: &Rc<Self>, worker: &Worker, want: &Want<'_>, now: Tick) -> Option<Turn> {
+    fn line_up(self: &Rc<Self>, worker: &WorkerContext, want: &Want<'_>, now: Tick) -> Option<Turn> {
         let mut waiter = Waiter {
             number: 0,
             tried: want.tried.copied().unwrap_or_default(),

@@ -7,13 +7,14 @@ use plimsoll_core::retry::{self, Decision, ResponseStatus};
 use plimsoll_core::{Failure, Outcome};
 use plimsoll_wire::grpc;
 
+use crate::base::buffers::SCRATCH;
+use crate::base::context::WorkerContext;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{End, Exchange, TURNS, grpc_call, load_report};
 use crate::forward::request_context::Job;
 use crate::http::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use crate::http::response::{self, Delivery, Hop, Persistence, ResponseHead};
 use crate::http1::MAX_HEADERS;
-use crate::run::worker::{SCRATCH, Worker};
 
 /// Informational answers before the final one; more is a flood.
 const MAX_INFORMATIONAL: u8 = 16;
@@ -45,7 +46,7 @@ impl Exchange {
     pub(crate) fn poll_download<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        worker: &Worker,
+        worker: &WorkerContext,
         client: &mut D,
         job: &mut Job,
     ) -> Result<(), End> {
@@ -83,7 +84,7 @@ impl Exchange {
     }
 
     /// The destination closed. Only an answer that ends with its connection is whole then.
-    fn upstream_ended(&mut self, worker: &Worker, job: &mut Job, cleanly: bool) -> Result<(), End> {
+    fn upstream_ended(&mut self, worker: &WorkerContext, job: &mut Job, cleanly: bool) -> Result<(), End> {
         let now = self.ended_at(worker);
         if let Some(refusal) = self.upstream.refusal() {
             return Err(End::Refused(refusal));
@@ -127,7 +128,7 @@ impl Exchange {
     fn take_bytes<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        worker: &Worker,
+        worker: &WorkerContext,
         client: &mut D,
         job: &mut Job,
         bytes: &mut [u8],
@@ -175,7 +176,7 @@ impl Exchange {
     }
 
     /// The answer has ended, with the trailers that came behind its last chunk, if any did.
-    fn trailers_ended(&mut self, worker: &Worker, job: &Job) {
+    fn trailers_ended(&mut self, worker: &WorkerContext, job: &Job) {
         let Some(answer) = self.answer.as_mut().filter(|answer| !answer.body.trailers().is_empty()) else {
             return;
         };
@@ -248,7 +249,7 @@ impl Exchange {
     /// it is incomplete.
     fn take_head<D: Downstream>(
         &mut self,
-        worker: &Worker,
+        worker: &WorkerContext,
         client: &mut D,
         job: &mut Job,
         bytes: &[u8],
@@ -282,7 +283,7 @@ impl Exchange {
         }
         let content_type = grpc_call::answer_type(job, &mut head, headers, call.is_some());
         let view = job.view.clone();
-        let rule = &view.rules[job.rule].table;
+        let rule = &view.routes[job.rule].table;
         let via = job.view.table.config.via;
         let (delivery, persistence) = match head.status {
             101 if job.upgrade && head.upgrade.is_some() => (Delivery::Plain, Persistence::Upgrade),
@@ -320,8 +321,8 @@ impl Exchange {
     }
 
     /// Is this answer better thrown away, because `retry.when` lists it and somebody else is left?
-    fn is_rejected(&mut self, worker: &Worker, job: &mut Job, response: ResponseStatus) -> bool {
-        let pool = job.view.rules[job.rule].table.pool.clone();
+    fn is_rejected(&mut self, worker: &WorkerContext, job: &mut Job, response: ResponseStatus) -> bool {
+        let pool = job.view.routes[job.rule].table.pool.clone();
         let spec = &pool.config.retry;
         if !job.others_left || self.informational > 0 || !spec.when.lists_response(response) {
             return false;
@@ -337,7 +338,7 @@ impl Exchange {
 
     fn final_head<D: Downstream>(
         &mut self,
-        worker: &Worker,
+        worker: &WorkerContext,
         client: &mut D,
         job: &Job,
         head: &ResponseHead<'_>,
@@ -347,7 +348,7 @@ impl Exchange {
             false => response::delivery(head.framing, job.http10),
         };
         let body_read = job.body.is_done();
-        let ends = worker.draining.get() || client.guest().door.is_closing() || client.retires(job);
+        let ends = worker.draining.get() || client.guard().listener.is_closing() || client.retires(job);
         let closes = !job.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
         let framing = match head.framing {
             Framing::Chunked if self.upstream.frames_bodies() => Framing::UntilClose,

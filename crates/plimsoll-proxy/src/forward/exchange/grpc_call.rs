@@ -47,7 +47,7 @@ pub(crate) fn answer_type(
 /// Writes trailers as the last frame of a body, which is where clients of gRPC-Web look for them.
 pub(crate) fn write_web_end(out: &mut Vec<u8>, delivery: Delivery, job: &mut Job, trailers: &mut Vec<u8>) {
     let view = job.view.clone();
-    let edits = &view.rules[job.rule].table.response_edits;
+    let edits = &view.routes[job.rule].table.response_edits;
     let Some(web) = job.translated() else { return };
     let frame = web.trailer_frame(&std::mem::take(trailers), edits);
     let before = out.len();

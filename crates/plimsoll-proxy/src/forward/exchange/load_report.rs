@@ -3,15 +3,15 @@
 use plimsoll_core::Tick;
 use plimsoll_wire::orca::{MalformedReport, is_load_report};
 
+use crate::base::context::WorkerContext;
 use crate::base::counters::Told;
 use crate::forward::exchange::Exchange;
 use crate::forward::request_context::Job;
 use crate::http::orca;
-use crate::run::worker::Worker;
 
 /// Does the pool of this message read what answers say of load?
 pub(crate) fn asked_for(job: &Job) -> bool {
-    job.view.rules[job.rule].table.pool.config.orca
+    job.view.routes[job.rule].table.pool.config.orca
 }
 
 /// The reports in a head.
@@ -45,12 +45,12 @@ impl Exchange {
     /// Hands on what an answer says of its destination's load, and counts what it is worth.
     pub(crate) fn learn_load<'r>(
         &self,
-        worker: &Worker,
+        worker: &WorkerContext,
         job: &Job,
         now: Tick,
         reports: impl Iterator<Item = (&'r str, &'r [u8])>,
     ) {
-        let pool = &job.view.rules[job.rule].table.pool;
+        let pool = &job.view.routes[job.rule].table.pool;
         let named = pool.config.formula.as_ref().map_or(&[][..], |formula| formula.named());
         let Some(read) = orca::read(reports, named) else { return };
         let told = match read {

@@ -16,16 +16,33 @@ use std::time::Duration;
 
 use plimsoll_core::{Assignment, Failure, FailureSignal, Outcome, Tick};
 
+use crate::base::context::WorkerContext;
 use crate::base::write_buffer::Pending;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::download::Answer;
 use crate::forward::request_context::Job;
 use crate::http::local_reply::Refusal;
-use crate::run::worker::Worker;
-pub(crate) use crate::upstream::upstream_stream::Upstream;
+use crate::upstream::h2_client_stream::Call;
+use crate::upstream::h2_connections::Opened;
+use crate::upstream::upstream_stream::Upstream;
 
 /// Turns of one direction before other connections get theirs.
 const TURNS: usize = 16;
+
+/// Frames the request for the protocol of its connection, and returns the destination's side of the exchange.
+pub(crate) fn upstream_for(opened: Opened, job: &mut Job) -> Upstream {
+    match opened {
+        Opened::Http1(stream) => {
+            job.frame(true);
+            Upstream::Http1(stream)
+        }
+        Opened::Link(link) => {
+            job.frame(false);
+            let ends = job.body.is_done() && job.wire.len() == job.head_len;
+            Upstream::Http2(Box::new(Call::new(&link, job.head_len, ends)))
+        }
+    }
+}
 
 /// How a try ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -118,13 +135,13 @@ impl Exchange {
     }
 
     /// When it ended: read once per turn, not once per question.
-    pub(crate) fn ended_at(&self, worker: &Worker) -> Tick {
+    pub(crate) fn ended_at(&self, worker: &WorkerContext) -> Tick {
         self.now.unwrap_or_else(|| worker.now())
     }
 
     /// Runs to the end.
     pub(crate) async fn run<D: Downstream>(&mut self, client: &mut D, job: &mut Job) -> End {
-        let worker = client.guest().worker.clone();
+        let worker = client.guard().worker.clone();
         std::future::poll_fn(|cx| match self.poll(cx, &worker, client, job) {
             Err(end) => Poll::Ready(end),
             Ok(()) => Poll::Pending,
@@ -136,7 +153,7 @@ impl Exchange {
     fn poll<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        worker: &Rc<Worker>,
+        worker: &Rc<WorkerContext>,
         client: &mut D,
         job: &mut Job,
     ) -> Result<(), End> {
@@ -145,9 +162,9 @@ impl Exchange {
             return Err(End::ClientGone);
         }
         if let Some(deadline) = self.next_deadline(worker, job) {
-            worker.timers.set(client.alarm(), deadline);
+            worker.timers.set(client.timer(), deadline);
         }
-        if client.alarm().poll(cx).is_ready() {
+        if client.timer().poll(cx).is_ready() {
             return Err(self.timed_out(worker, job));
         }
         Ok(())
@@ -157,7 +174,7 @@ impl Exchange {
     pub(crate) fn poll_bytes<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        worker: &Worker,
+        worker: &WorkerContext,
         client: &mut D,
         job: &mut Job,
     ) -> Result<(), End> {
@@ -166,18 +183,18 @@ impl Exchange {
     }
 
     /// Until when the next byte must have moved, if that is new. Called when a turn is over.
-    pub(crate) fn next_deadline(&mut self, worker: &Worker, job: &Job) -> Option<Tick> {
+    pub(crate) fn next_deadline(&mut self, worker: &WorkerContext, job: &Job) -> Option<Tick> {
         let deadline = std::mem::take(&mut self.progress).then(|| self.deadline(worker, job));
         self.now = None;
         deadline
     }
 
-    fn now(&mut self, worker: &Worker) -> Tick {
+    fn now(&mut self, worker: &WorkerContext) -> Tick {
         *self.now.get_or_insert_with(|| worker.now())
     }
 
     /// Until when the next byte must have moved, given who is to move it.
-    fn deadline(&mut self, worker: &Worker, job: &Job) -> Tick {
+    fn deadline(&mut self, worker: &WorkerContext, job: &Job) -> Tick {
         let (ours, theirs) = (&job.pool_timeouts, &job.client_timeouts);
         let wait: Duration = match () {
             () if !self.download.is_empty() => theirs.idle,
@@ -193,8 +210,8 @@ impl Exchange {
         !job.body.is_done() && self.sent == job.wire.len() && self.upload.is_empty() && !self.upload_broken
     }
 
-    /// Its alarm has rung: whose fault that is.
-    pub(crate) fn timed_out(&mut self, worker: &Worker, job: &Job) -> End {
+    /// Its timer has fired: whose fault that is.
+    pub(crate) fn timed_out(&mut self, worker: &WorkerContext, job: &Job) -> End {
         match () {
             () if self.now(worker) >= job.total_deadline => {
                 let now = self.now(worker);

@@ -2,17 +2,17 @@
 
 use std::task::{Context, Poll};
 
+use crate::base::context::WorkerContext;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{End, Exchange, TURNS};
 use crate::forward::request_context::Job;
-use crate::run::worker::Worker;
 
 impl Exchange {
     /// Client to destination.
     pub(crate) fn poll_upload<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        worker: &Worker,
+        worker: &WorkerContext,
         client: &mut D,
         job: &mut Job,
     ) -> Result<(), End> {
@@ -53,7 +53,7 @@ impl Exchange {
     fn read_body<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
-        worker: &Worker,
+        worker: &WorkerContext,
         client: &mut D,
         job: &mut Job,
     ) -> Result<bool, End> {

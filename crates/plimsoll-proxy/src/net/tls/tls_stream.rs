@@ -14,9 +14,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, CommonState, ServerConfig};
 
+use crate::base::buffers::SCRATCH;
 use crate::net::stream::Stream;
 use crate::net::tls::records::{Outgoing, RECORD, RECORD_OVERHEAD, Room, put_out, take_in};
-use crate::run::worker::SCRATCH;
 
 /// Ciphertext read at once at most, and at least: a whole record.
 const READ: std::ops::RangeInclusive<usize> = RECORD + RECORD_OVERHEAD..=256 * 1024;

@@ -15,11 +15,14 @@ use plimsoll_wire::mqtt::connack::{self, Connack, Rejection};
 use plimsoll_wire::mqtt::connect::{self, ConnectError};
 use plimsoll_wire::mqtt::{self, Version};
 
-use crate::http::local_reply::Reason;
-use crate::listener::adapter::{Adapter, Connection, Destination, Failing, Fault, Passage, Recognised};
+use crate::base::reason::Reason;
+use crate::forward::connection::{Destination, Failing, Passage};
+use crate::listener::accepted_connection::{Connection, Fault};
+use crate::listener::adapter::Adapter;
 use crate::net::tunnel::Mouth;
 use crate::serve::mqtt::packet_boundary::{ClientEnd, DestinationEnd, Lines};
 use crate::serve::mqtt::rebalancer::Homing;
+use plimsoll_wire::Detection;
 
 /// A server ends the connection of a client that was silent for 1.5 times its keep-alive; a little more is given
 /// here, so that the destination is the one who does it.
@@ -40,7 +43,7 @@ impl Adapter for Mqtt {
         vec![b"mqtt"]
     }
 
-    fn recognise(&self, first: &[u8]) -> Recognised {
+    fn detect(&self, first: &[u8]) -> Detection {
         mqtt::detect(first)
     }
 
@@ -159,9 +162,9 @@ async fn relay(
 ) {
     let Some(key) = wish.key else { return passage.relay_for(connection, destination, idle).await };
     let lines = Lines::new(connection.buffer().len(), destination.buffer().len());
-    let (worker, door) = (connection.guest.worker.clone(), connection.guest.door.clone());
+    let (worker, listener) = (connection.guard.worker.clone(), connection.guard.listener.clone());
     let place = (passage.rule(), destination.id());
-    let resident = Homing::enter(&worker, &door, key, place);
+    let resident = Homing::enter(&worker, &listener, key, place);
     let mut client_end =
         ClientEnd { stream: &mut connection.stream, lines: lines.clone(), resident, recalled: false };
     let mut destination_end = DestinationEnd { stream: &mut destination.stream, lines };

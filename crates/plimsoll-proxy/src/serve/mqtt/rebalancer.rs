@@ -13,7 +13,9 @@ use std::time::Duration;
 use plimsoll_core::DestinationId;
 use plimsoll_core::subset::Subset;
 
-use crate::run::worker::{Door, Rule, Worker};
+use crate::base::context::WorkerContext;
+use crate::listener::worker_listener::WorkerListener;
+use crate::listener::worker_listener::WorkerRoute;
 use crate::upstream::pool::WorkerPool;
 
 /// Who belongs elsewhere is looked for so often.
@@ -32,8 +34,8 @@ pub(crate) struct Resident {
     pool: Rc<WorkerPool>,
     subset: Option<Arc<Subset>>,
     destination: DestinationId,
-    door: Rc<Door>,
-    /// Its place in the list of its door.
+    among: Rc<Homing>,
+    /// Its place in the list of its listener.
     at: Cell<usize>,
     recalled: Cell<bool>,
     waker: RefCell<Option<Waker>>,
@@ -56,7 +58,7 @@ impl Resident {
         }
     }
 
-    fn is_away(&self, worker: &Worker) -> bool {
+    fn is_away(&self, worker: &WorkerContext) -> bool {
         let home = self.pool.home(self.key, self.subset.as_deref());
         home.is_some_and(|(id, since)| {
             id != self.destination && worker.timers.about_now().since(since) >= SETTLED
@@ -66,7 +68,7 @@ impl Resident {
 
 impl Drop for Resident {
     fn drop(&mut self) {
-        let mut residents = self.door.homing.residents.borrow_mut();
+        let mut residents = self.among.residents.borrow_mut();
         let at = self.at.get();
         residents.swap_remove(at);
         if let Some(moved) = residents.get(at).and_then(Weak::upgrade) {
@@ -75,7 +77,7 @@ impl Drop for Resident {
     }
 }
 
-/// The connections of one door at one worker.
+/// The connections of one listener at one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Homing {
     residents: RefCell<Vec<Weak<Resident>>>,
@@ -85,26 +87,26 @@ pub(crate) struct Homing {
 impl Homing {
     /// A connection of `key` that runs to `destination`.
     pub(crate) fn enter(
-        worker: &Rc<Worker>,
-        door: &Rc<Door>,
+        worker: &Rc<WorkerContext>,
+        listener: &Rc<WorkerListener>,
         key: u64,
-        (rule, destination): (&Rule, DestinationId),
+        (rule, destination): (&WorkerRoute, DestinationId),
     ) -> Rc<Resident> {
-        let mut residents = door.homing.residents.borrow_mut();
+        let homing = listener.local.get::<Homing>();
+        let mut residents = homing.residents.borrow_mut();
         let (at, recalled, waker) = (Cell::new(residents.len()), Cell::new(false), RefCell::new(None));
         let (pool, subset) = (rule.pool.clone(), rule.table.subset.clone());
-        let door_of = door.clone();
-        let resident =
-            Rc::new(Resident { key, pool, subset, destination, door: door_of, at, recalled, waker });
+        let among = homing.clone();
+        let resident = Rc::new(Resident { key, pool, subset, destination, among, at, recalled, waker });
         residents.push(Rc::downgrade(&resident));
-        if !door.homing.runs.replace(true) {
-            tokio::task::spawn_local(run(worker.clone(), door.clone()));
+        if !homing.runs.replace(true) {
+            tokio::task::spawn_local(run(worker.clone(), listener.clone()));
         }
         resident
     }
 
     /// Looks at a part of all, in turn, and asks up to `most` to go. Answers how many were.
-    fn turn(&self, worker: &Worker, at: &mut usize, most: usize) -> usize {
+    fn turn(&self, worker: &WorkerContext, at: &mut usize, most: usize) -> usize {
         let residents = self.residents.borrow();
         let mut moved = 0;
         for _ in 0..LOOKS.min(residents.len()) {
@@ -130,24 +132,25 @@ impl Homing {
     }
 }
 
-/// Runs for as long as a door has connections with a home.
-async fn run(worker: Rc<Worker>, door: Rc<Door>) {
+/// Runs for as long as a listener has connections with a home.
+async fn run(worker: Rc<WorkerContext>, listener: Rc<WorkerListener>) {
+    let homing = listener.local.get::<Homing>();
     let (mut at, mut allowance, mut turns) = (0, 0.0, DRAIN_TURNS);
     loop {
-        let alarm = worker.lend_alarm(worker.now() + TURN);
-        std::future::poll_fn(|cx| alarm.poll(cx)).await;
-        if worker.draining.get() || door.is_closing() {
-            door.homing.leave(turns);
+        let timer = worker.timer(worker.now() + TURN);
+        std::future::poll_fn(|cx| timer.poll(cx)).await;
+        if worker.draining.get() || listener.is_closing() {
+            homing.leave(turns);
             turns = turns.saturating_sub(1);
         } else {
-            let view = door.view();
+            let view = listener.routes();
             let rate = view.table.config.mqtt.rebalance as f64 / worker.workers as f64;
             // What a second does not use is not saved up, but for the part of one that is less than a whole.
             allowance = f64::min(allowance + rate, rate.max(1.0));
-            allowance -= door.homing.turn(&worker, &mut at, allowance as usize) as f64;
+            allowance -= homing.turn(&worker, &mut at, allowance as usize) as f64;
         }
-        if door.homing.residents.borrow().is_empty() {
-            return door.homing.runs.set(false);
+        if homing.residents.borrow().is_empty() {
+            return homing.runs.set(false);
         }
     }
 }

@@ -4,11 +4,11 @@ use plimsoll_core::retry::{self, Decision};
 use plimsoll_core::{Failure, NoDestination, Outcome, Tick, Tried, Want};
 
 use crate::base::counters::Before;
+use crate::base::reason::Reason;
+use crate::forward::connection::find_failed;
 use crate::forward::hash_key;
 use crate::forward::request::tell;
-use crate::http::local_reply::Reason;
-use crate::listener::accept::Guest;
-use crate::listener::adapter::find_failed;
+use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::stream::Peer;
 use crate::serve::udp::batch::{Load, Run};
 use crate::serve::udp::flow::{Fault, Flow, Path};
@@ -150,8 +150,8 @@ impl Desk {
     fn enter(&mut self, key: Key, now: Tick) -> u32 {
         self.make_room(now);
         self.next += 1;
-        let guest = Guest::enter(&self.worker, &self.door);
-        self.flows.insert(key, Flow::new(self.next, guest, &self.rule, now))
+        let guard = ConnectionGuard::open(&self.worker, &self.listener);
+        self.flows.insert(key, Flow::new(self.next, guard, &self.rule, now))
     }
 
     /// Does this flow lead to a destination that may go on serving it? The one it has lost, if it has, is not

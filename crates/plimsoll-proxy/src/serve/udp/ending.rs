@@ -28,14 +28,14 @@ impl Desk {
                 path.replied(&self.rule, keeps_assignment, now);
             }
         }
-        self.set_alarm(now);
+        self.set_timer(now);
     }
 
-    /// The alarm rings for the flow idle longest; that others are touched meanwhile only makes it ring in vain.
-    pub(crate) fn set_alarm(&self, now: Tick) {
+    /// The timer rings for the flow idle longest; that others are touched meanwhile only makes it ring in vain.
+    pub(crate) fn set_timer(&self, now: Tick) {
         let oldest = self.flows.oldest().map_or(Tick::NEVER, |(_, flow)| flow.last + self.config().idle);
         let trial = self.trials.front().map_or(Tick::NEVER, |(_, _, due)| *due);
-        self.worker.timers.set(&self.alarm, oldest.min(trial).max(now));
+        self.worker.timers.set(&self.timer, oldest.min(trial).max(now));
     }
 
     pub(crate) fn end(&mut self, slot: u32, now: Tick) {

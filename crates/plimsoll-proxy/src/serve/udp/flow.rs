@@ -13,11 +13,11 @@ use socket2::{Domain, Socket, Type};
 use crate::base::clock::Clock;
 use crate::forward::request::tell;
 use crate::http::target::Method;
-use crate::listener::accept::Guest;
+use crate::listener::worker_listener::ConnectionGuard;
+use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::ConnectionLine;
 use crate::net::stream::{Peer, is_for_want_of_means};
 use crate::net::tunnel::Moved;
-use crate::run::worker::Rule;
 use crate::serve::udp::batch::{Batch, Head, Load};
 use crate::serve::udp::fd_budget::Room;
 use crate::serve::udp::flows::Key;
@@ -40,7 +40,7 @@ pub(crate) struct Flow {
     opened: Tick,
     /// For the log line; not asked for without a log.
     time: Option<SystemTime>,
-    guest: Guest,
+    guard: ConnectionGuard,
 }
 
 /// A flow's way to its destination.
@@ -176,7 +176,7 @@ impl Path {
     }
 
     /// The destination has replied.
-    pub(crate) fn replied(&mut self, rule: &Rule, keeps_assignment: bool, now: Tick) {
+    pub(crate) fn replied(&mut self, rule: &WorkerRoute, keeps_assignment: bool, now: Tick) {
         if keeps_assignment && std::mem::replace(&mut self.heard, true) {
             return;
         }
@@ -189,7 +189,7 @@ impl Path {
     }
 
     /// The destination refused.
-    pub(crate) fn failed(self, rule: &Rule, now: Tick) -> DestinationId {
+    pub(crate) fn failed(self, rule: &WorkerRoute, now: Tick) -> DestinationId {
         tell(
             rule,
             self.assignment.and_then(|assignment| assignment.finish(now, Outcome::Failed(Failure::Connect))),
@@ -216,9 +216,9 @@ fn connect(address: &Address, epoll: &OwnedFd, slot: u32, room: Room) -> io::Res
 }
 
 impl Flow {
-    pub(crate) fn new(number: u64, guest: Guest, rule: &Rule, now: Tick) -> Self {
-        rule.table.tallies.of(guest.worker.number).started.add(1);
-        let time = guest.worker.log.as_ref().map(|_| Clock::wall());
+    pub(crate) fn new(number: u64, guard: ConnectionGuard, rule: &WorkerRoute, now: Tick) -> Self {
+        rule.table.tallies.of(guard.worker.number).started.add(1);
+        let time = guard.worker.log.as_ref().map(|_| Clock::wall());
         Self {
             number,
             path: None,
@@ -228,12 +228,12 @@ impl Flow {
             answered: false,
             opened: now,
             time,
-            guest,
+            guard,
         }
     }
 
     /// A reply has come from the destination.
-    pub(crate) fn replied(&mut self, rule: &Rule, keeps_assignment: bool, now: Tick) {
+    pub(crate) fn replied(&mut self, rule: &WorkerRoute, keeps_assignment: bool, now: Tick) {
         self.answered = true;
         if let Some(path) = &mut self.path {
             path.replied(rule, keeps_assignment, now);
@@ -241,19 +241,19 @@ impl Flow {
     }
 
     /// Counts and logs a flow that is over.
-    pub(crate) fn end(self, key: &Key, rule: &Rule, now: Tick) {
-        let worker = &self.guest.worker;
+    pub(crate) fn end(self, key: &Key, rule: &WorkerRoute, now: Tick) {
+        let worker = &self.guard.worker;
         let counts = rule.table.tallies.of(worker.number);
         let total = now.since(self.opened);
         counts.ended.add(1);
         counts.request(Method::Other, if self.answered { 200 } else { 0 }, total);
         let (Some(log), Some(time)) = (&worker.log, self.time) else { return };
-        log.send_connection(ConnectionLine {
+        log.send(ConnectionLine {
             queued: None,
             protocol: "UDP",
             time,
             peer: Peer::Socket(key.client),
-            listener: self.guest.door.view().table.config.name.clone(),
+            listener: self.guard.listener.routes().table.config.name.clone(),
             pool: rule.table.pool.config.name.clone(),
             destination: self.path.as_ref().and_then(|path| rule.pool.name_of(path.destination)),
             reason: None,

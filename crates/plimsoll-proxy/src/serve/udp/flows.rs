@@ -28,7 +28,7 @@ struct Slot<T> {
     flow: Option<(Key, T)>,
 }
 
-/// The flows of one door.
+/// The flows of one listener.
 #[derive(Debug)]
 pub(crate) struct Flows<T> {
     slots: Vec<Slot<T>>,

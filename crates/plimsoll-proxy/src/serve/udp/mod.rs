@@ -1,6 +1,6 @@
 //! How datagrams go from clients to destinations and replies to the clients they are for.
 //!
-//! A door's socket at one worker is served by one task. It takes in what has arrived, many datagrams with one
+//! A listener's socket at one worker is served by one task. It takes in what has arrived, many datagrams with one
 //! system call, and passes each on over the socket of its flow, which is connected to the flow's destination:
 //! so a reply is known by the socket it comes to, nobody but the destination can send one, and a destination
 //! that refuses (ICMP) is known too. The sockets of flows are watched by an epoll of the task's own, and only
@@ -16,6 +16,7 @@ mod ending;
 mod flow;
 mod flows;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -30,25 +31,28 @@ use plimsoll_core::Tick;
 use rustix::event::{Timespec, epoll};
 use tokio::io::unix::AsyncFd;
 
-use crate::base::timer::Alarm;
-use crate::http::local_reply::Reason;
-use crate::listener::adapter::{Adapter, Connection, Datagrams};
+use crate::base::context::WorkerContext;
+use crate::base::reason::Reason;
+use crate::base::timer::Timer;
+use crate::listener::accepted_connection::Connection;
+use crate::listener::adapter::{Adapter, Datagrams};
+use crate::listener::worker_listener::ListenerRoutes;
+use crate::listener::worker_listener::WorkerListener;
+use crate::listener::worker_listener::WorkerRoute;
 use crate::net::stream::watch_reading;
-use crate::run::worker::{Door, DoorView, Rule, Worker};
 use crate::serve::udp::batch::BATCH;
-pub(crate) use crate::serve::udp::batch::Batch;
+use crate::serve::udp::batch::Batch;
 use crate::serve::udp::fd_budget::Room;
 use crate::serve::udp::flow::{Fault, Flow};
 use crate::serve::udp::flows::Flows;
 use crate::serve::udp::socket_io::Gate;
-pub(crate) use crate::serve::udp::socket_io::ask_for_address;
 
 /// Batches of each direction before others of the worker get their turn: a millisecond at most, or a few where
 /// a batch of trains is taken apart.
 const TURNS: usize = 4;
 /// So many sends towards destinations end a turn early: trains taken apart make more of a batch than its pieces.
 const SENDS: usize = TURNS * BATCH;
-/// Batches that are still passed on when a door closes.
+/// Batches that are still passed on when a listener closes.
 const LAST: usize = 64;
 /// A destination on trial that has not refused for so long has passed: many never reply.
 const TRIAL: Duration = Duration::from_secs(1);
@@ -63,7 +67,7 @@ impl Adapter for Udp {
         "udp"
     }
 
-    /// A door that has just become one for datagrams: its connections are over.
+    /// A listener that has just become one for datagrams: its connections are over.
     fn serve(&self, connection: Connection) {
         drop(connection);
     }
@@ -73,10 +77,13 @@ impl Adapter for Udp {
     }
 }
 
-/// Serves one socket of a door until it is to stop; flows end with it.
+/// Serves one socket of a listener until it is to stop; flows end with it.
+/// Receive buffers of a worker, allocated when its first datagram listener runs.
+type BatchBuffer = RefCell<Option<Box<Batch>>>;
+
 async fn serve(datagrams: Datagrams) {
-    let Datagrams { worker, door, socket, stopped } = datagrams;
-    let mut desk = match Desk::new(&worker, &door, socket) {
+    let Datagrams { worker, listener, socket, stopped } = datagrams;
+    let mut desk = match Desk::new(&worker, &listener, socket) {
         Ok(Some(desk)) => desk,
         Ok(None) => return,
         Err(error) => return tracing::error!(%error, "a socket for datagrams cannot be used"),
@@ -98,18 +105,20 @@ async fn serve(datagrams: Datagrams) {
 
 /// All of one socket's flows and what they share.
 struct Desk {
-    worker: Rc<Worker>,
-    door: Rc<Door>,
-    view: Rc<DoorView>,
+    worker: Rc<WorkerContext>,
+    /// Receive buffers, shared by the datagram listeners of the worker. Borrowed only between two awaits.
+    batch: Rc<BatchBuffer>,
+    listener: Rc<WorkerListener>,
+    view: Rc<ListenerRoutes>,
     /// The only one: what can be asked of a datagram is not known before its flow.
-    rule: Rule,
+    rule: WorkerRoute,
     gate: Gate,
     /// Watches the sockets of all flows, by the number of their slot.
     epoll: Rc<AsyncFd<OwnedFd>>,
     flows: Flows<Flow>,
     room: Room,
     /// Rings when the flow idle longest is to end, or sooner.
-    alarm: Rc<Alarm>,
+    timer: Rc<Timer>,
     /// Flows that carry a trial: slot, number, and when it is passed.
     trials: VecDeque<(u32, u64, Tick)>,
     /// The number of the next flow.
@@ -130,19 +139,24 @@ enum Way {
 }
 
 impl Desk {
-    fn new(worker: &Rc<Worker>, door: &Rc<Door>, socket: socket2::Socket) -> io::Result<Option<Self>> {
-        let view = door.view();
-        let Some(rule) = view.rules.last().cloned() else { return Ok(None) };
+    fn new(
+        worker: &Rc<WorkerContext>,
+        listener: &Rc<WorkerListener>,
+        socket: socket2::Socket,
+    ) -> io::Result<Option<Self>> {
+        let view = listener.routes();
+        let Some(rule) = view.routes.last().cloned() else { return Ok(None) };
         Ok(Some(Self {
             worker: worker.clone(),
-            door: door.clone(),
+            batch: worker.local.get(),
+            listener: listener.clone(),
             view,
             rule,
             gate: Gate::new(socket)?,
             epoll: Rc::new(watch_reading(epoll::create(epoll::CreateFlags::CLOEXEC)?)?),
             flows: Flows::new(),
             room: Room::of_system(),
-            alarm: worker.timers.alarm(Tick::NEVER),
+            timer: worker.timers.timer(Tick::NEVER),
             trials: VecDeque::new(),
             next: 0,
             sends: 0,
@@ -166,7 +180,8 @@ impl Desk {
     /// Ready when there may be more to do than one turn allows.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let worker = self.worker.clone();
-        let mut batch = worker.datagrams.borrow_mut();
+        let buffer = self.batch.clone();
+        let mut batch = buffer.borrow_mut();
         let batch = batch.get_or_insert_with(|| Box::new(Batch::new()));
         let now = worker.now();
         self.adopt(now);
@@ -187,7 +202,7 @@ impl Desk {
                     ready.clear_ready();
                 }
             }
-            if self.alarm.poll(cx).is_ready() {
+            if self.timer.poll(cx).is_ready() {
                 moved = true;
                 self.expire(now);
             }
@@ -203,16 +218,16 @@ impl Desk {
 
     /// Takes over a newer configuration. Flows stay while they lead to the same pool.
     fn adopt(&mut self, now: Tick) {
-        let view = self.door.view();
+        let view = self.listener.routes();
         if Rc::ptr_eq(&view, &self.view) || view.table.config.protocol != Protocol::Udp {
             return;
         }
-        let Some(rule) = view.rules.last().cloned() else { return };
+        let Some(rule) = view.routes.last().cloned() else { return };
         if !Rc::ptr_eq(&rule.pool, &self.rule.pool) {
             self.end_all(now);
         }
         (self.view, self.rule) = (view, rule);
-        self.set_alarm(now);
+        self.set_timer(now);
     }
 
     /// One batch from clients; the answer says how many it was.
@@ -234,7 +249,7 @@ impl Desk {
         self.count(Way::ToDestinations, passed);
         self.rule.table.tallies.of(self.worker.number).request_bytes.add(bytes);
         if was_empty || !self.trials.is_empty() {
-            self.set_alarm(now);
+            self.set_timer(now);
         }
         count
     }
@@ -307,7 +322,7 @@ impl Desk {
     fn close(mut self) {
         let worker = self.worker.clone();
         let now = worker.now();
-        if let Some(batch) = worker.datagrams.borrow_mut().as_mut() {
+        if let Some(batch) = self.batch.clone().borrow_mut().as_mut() {
             for _ in 0..LAST {
                 if self.take_from_clients(batch, now) < BATCH {
                     break;

@@ -5,26 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::SendFlags;
 use tokio::io::unix::AsyncFd;
 
 use crate::net::stream::watch_reading;
 use crate::serve::udp::batch::{BATCH, Batch, Head, Load, Run};
 use crate::serve::udp::gso::{self, Trains};
-
-/// Asks, for a socket that is to be bound to all addresses of the machine, to which of them each datagram
-/// comes. Before it is bound: what comes earlier would not say.
-///
-/// # Errors
-/// The system's.
-pub(crate) fn ask_for_address(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
-    match (address.ip().is_unspecified(), address) {
-        (false, _) => Ok(()),
-        (true, SocketAddr::V4(_)) => Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?),
-        (true, SocketAddr::V6(_)) => Ok(setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?),
-    }
-}
 
 /// A listener's socket at one worker.
 pub(crate) struct Gate {

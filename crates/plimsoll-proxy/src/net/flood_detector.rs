@@ -27,9 +27,9 @@ const fn cost(kind: u8, len: usize) -> u64 {
     }
 }
 
-/// One connection's meter.
+/// One connection's flood.
 #[derive(Debug, Default)]
-pub(crate) struct Meter {
+pub(crate) struct FloodDetector {
     unlimited: bool,
     turn: Cell<usize>,
     spent: Cell<u64>,
@@ -52,7 +52,7 @@ impl Default for Place {
     }
 }
 
-impl Meter {
+impl FloodDetector {
     /// For the other side, whom the configuration chose: nothing is counted.
     pub(crate) fn unlimited() -> Self {
         Self { unlimited: true, ..Self::default() }
@@ -145,34 +145,34 @@ mod tests {
         let wire =
             [vec![b'x'; PREFACE], frame(4, b"123456"), frame(6, b"12345678"), frame(0, b"data")].concat();
         for step in 1..=wire.len() {
-            let meter = Meter::default();
-            wire.chunks(step).for_each(|piece| meter.read(piece).expect("no flood"));
-            assert_eq!(meter.spent.get(), 72, "step {step}");
+            let flood = FloodDetector::default();
+            wire.chunks(step).for_each(|piece| flood.read(piece).expect("no flood"));
+            assert_eq!(flood.spent.get(), 72, "step {step}");
         }
     }
 
     #[test]
     fn a_flood_is_one_unless_use_excuses_it() {
-        let (meter, pings) = (Meter::default(), frame(6, b"12345678").repeat(100));
-        meter.read(&[0; PREFACE]).expect("the preface");
-        let many = (0..100).take_while(|_| meter.read(&pings).is_ok()).count();
+        let (flood, pings) = (FloodDetector::default(), frame(6, b"12345678").repeat(100));
+        flood.read(&[0; PREFACE]).expect("the preface");
+        let many = (0..100).take_while(|_| flood.read(&pings).is_ok()).count();
         assert_eq!(many, BURST as usize / 800);
-        meter.waited(60);
-        meter.used(1 << 20);
-        assert!(!meter.is_flooded());
+        flood.waited(60);
+        flood.used(1 << 20);
+        assert!(!flood.is_flooded());
     }
 
     #[test]
     fn who_acknowledges_each_small_piece_floods_nobody() {
-        let (meter, updates) = (Meter::default(), frame(8, b"1234").repeat(2));
-        meter.read(&[0; PREFACE]).expect("the preface");
+        let (flood, updates) = (FloodDetector::default(), frame(8, b"1234").repeat(2));
+        flood.read(&[0; PREFACE]).expect("the preface");
         for n in 0..10 * BURST {
-            meter.answered(1);
-            assert!(meter.read(&updates).is_ok(), "piece {n}");
+            flood.answered(1);
+            assert!(flood.read(&updates).is_ok(), "piece {n}");
         }
         let kept = (0..10 * BURST).take_while(|_| {
-            meter.dribbled(1);
-            meter.read(&updates).is_ok()
+            flood.dribbled(1);
+            flood.read(&updates).is_ok()
         });
         assert!(kept.count() <= BURST as usize, "byte by byte");
     }

@@ -1,0 +1,46 @@
+//! Header edits of a configuration, folded into what is dropped and what is appended.
+
+use plimsoll_config::model;
+use plimsoll_wire::http1::HeaderEdits;
+
+/// Folds the edits of `stages`, applied one after the other, into one: what to drop, then what to append.
+pub(crate) fn fold_edits(stages: &[&model::HeaderEdits]) -> HeaderEdits {
+    let mut dropped: Vec<String> = Vec::new();
+    let mut lines: Vec<(&str, &str)> = Vec::new();
+    for stage in stages {
+        let names = stage.remove.iter().chain(stage.set.iter().map(|(name, _)| name));
+        for name in names {
+            lines.retain(|(line, _)| !line.eq_ignore_ascii_case(name));
+            dropped.push(name.to_ascii_lowercase());
+        }
+        lines.extend(stage.set.iter().chain(&stage.add).map(|(n, v)| (n.as_str(), v.as_str())));
+    }
+    let appended = lines.iter().flat_map(|(n, v)| format!("{n}: {v}\r\n").into_bytes()).collect();
+    HeaderEdits { dropped, appended }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> model::HeaderEdits {
+        let pairs = |list: &[(&str, &str)]| list.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+        model::HeaderEdits {
+            set: pairs(set),
+            add: pairs(add),
+            remove: remove.iter().map(|n| (*n).into()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_route_edits_after_its_listener() {
+        let listener = edits(&[("x-a", "1"), ("x-b", "1")], &[("x-c", "1")], &[]);
+        let route = edits(&[("x-a", "2")], &[("x-c", "2")], &["x-b"]);
+        let folded = fold_edits(&[&listener, &route]);
+        assert_eq!(
+            String::from_utf8(folded.appended.clone()).expect("ascii"),
+            "x-c: 1\r\nx-a: 2\r\nx-c: 2\r\n"
+        );
+        assert!(folded.drops("X-A") && folded.drops("x-b") && !folded.drops("x-c"));
+    }
+}
