@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use plimsoll_functions::{
     Alert, Destination, HealthMonitoringConfig, HealthMonitoringError, HealthMonitoringResult, HealthStatus,
     LoadBalancingConfig, LoadBalancingError, LoadDistribution, PerformanceMetrics, Recommendation,
-    balance_load, monitor_health,
+    balance_load, monitor_health, pool_views,
 };
 use plimsoll_proxy::Handle;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,6 @@ use serde_json::json;
 
 use crate::api::{bad_request, find_pool};
 use crate::problem::Problem;
-use crate::spec_views;
 
 /// Body of a call: a pool, or destinations with a configuration.
 #[derive(Deserialize)]
@@ -103,11 +102,11 @@ async fn balance_pool(
     let selected = selected.ok_or_else(|| unavailable(&"the pool has just changed; retry"))?;
     let clock = handle.clock();
     Ok(PoolBalancingResult {
-        selected_destination: spec_views::destination(selected),
-        load_distribution: spec_views::load_distribution(&pool),
-        health_status: spec_views::health_status(&pool, clock),
-        performance: spec_views::performance(&pool, clock),
-        recommendations: spec_views::recommendations(&pool).collect(),
+        selected_destination: pool_views::destination(selected),
+        load_distribution: pool_views::load_distribution(&pool),
+        health_status: pool_views::health_status(&pool, clock),
+        performance: pool_views::performance(&pool, clock),
+        recommendations: pool_views::recommendations(&pool).collect(),
     })
 }
 
@@ -131,7 +130,7 @@ pub(crate) async fn monitor(
     match call.subject()? {
         Subject::Pool(name) => {
             let pool = find_pool(&handle, &name).await?;
-            Ok(Json(spec_views::health(&pool, handle.clock())))
+            Ok(Json(pool_views::health(&pool, handle.clock())))
         }
         Subject::Destinations(destinations, config) => {
             let result = monitor_health(&destinations, &config).await;
@@ -142,7 +141,7 @@ pub(crate) async fn monitor(
 
 fn monitoring_problem(error: &HealthMonitoringError) -> Problem {
     let status = match error {
-        HealthMonitoringError::BadDestinations { .. } | HealthMonitoringError::BadConfig { .. } => {
+        HealthMonitoringError::InvalidDestinations { .. } | HealthMonitoringError::InvalidConfig { .. } => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         HealthMonitoringError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
@@ -155,7 +154,7 @@ fn monitoring_problem(error: &HealthMonitoringError) -> Problem {
 pub(crate) async fn alerts(State(handle): State<Handle>) -> Response {
     let (pools, clock) = (handle.pools().await, handle.clock());
     let with_pool = |pool| {
-        spec_views::alerts(pool, clock).map(|alert| WithPool { pool: pool.name.to_string(), item: alert })
+        pool_views::alerts(pool, clock).map(|alert| WithPool { pool: pool.name.to_string(), item: alert })
     };
     let mut alerts: Vec<WithPool<Alert>> = pools.iter().flat_map(with_pool).collect();
     alerts.sort_by_key(|alert| alert.item.cleared_at.is_some());
@@ -166,7 +165,7 @@ pub(crate) async fn alerts(State(handle): State<Handle>) -> Response {
 pub(crate) async fn recommendations(State(handle): State<Handle>) -> Response {
     let pools = handle.pools().await;
     let with_pool = |pool| {
-        spec_views::recommendations(pool).map(|found| WithPool { pool: pool.name.to_string(), item: found })
+        pool_views::recommendations(pool).map(|found| WithPool { pool: pool.name.to_string(), item: found })
     };
     let found: Vec<WithPool<Recommendation>> = pools.iter().flat_map(with_pool).collect();
     Json(json!({ "recommendations": found })).into_response()
@@ -206,5 +205,5 @@ pub(crate) async fn acknowledge(
     let (pool, number) = id.rsplit_once('.').ok_or_else(unknown)?;
     let number = number.parse().map_err(|_| unknown())?;
     let alert = handle.acknowledge(pool, number, &by).await.ok_or_else(unknown)?;
-    Ok(Json(Alert::of(pool, &alert, handle.clock())))
+    Ok(Json(pool_views::alert(pool, &alert, handle.clock())))
 }

@@ -57,7 +57,6 @@ mod guard;
 mod listener;
 mod metrics;
 mod problem;
-mod spec_views;
 mod views;
 
 pub use listener::{AdminListener, BindError, bind};

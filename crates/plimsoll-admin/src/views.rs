@@ -8,13 +8,12 @@ use std::collections::BTreeMap;
 use plimsoll_core::measure::LoadMetric;
 use plimsoll_core::pool::DestinationReport;
 use plimsoll_core::{Failure, Status};
-use plimsoll_functions::{DestinationHealth, HealthStatus, LastCheck, LoadDistribution};
+use plimsoll_functions::pool_views::{destination_health, health_status, load_distribution, millis, weight};
+use plimsoll_functions::{HealthStatus, LastCheck, LoadDistribution};
 use plimsoll_proxy::{
     CLASSES, CandidateView, Clock, DestinationView, Explained, Handle, LimitView, LimitsView, PoolView,
 };
 use serde::Serialize;
-
-use crate::spec_views::{health_status, load_distribution, millis, weight};
 
 /// A pool with its destinations.
 #[derive(Debug, Serialize)]
@@ -83,7 +82,7 @@ pub(crate) struct Destination {
     /// End of an ejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     ejected_until: Option<u64>,
-    /// Health score, see [`DestinationHealth::score`].
+    /// Health score, see [`plimsoll_functions::DestinationHealth::score`].
     score: Option<f64>,
     /// The three signals the status follows from.
     signals: Option<Signals>,
@@ -189,7 +188,7 @@ impl Pool {
 
 impl Destination {
     pub(crate) fn new(d: &DestinationView, clock: Clock) -> Self {
-        let health = d.report.as_ref().map(|r| DestinationHealth::of(r, &d.checks, d.streak, clock));
+        let health = destination_health(d, clock);
         Self {
             id: d.name.to_string(),
             address: d.address.clone(),

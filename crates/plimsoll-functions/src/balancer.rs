@@ -1,4 +1,4 @@
-//! Who takes a message, in a program of one's own, and what is remembered from one message to the next.
+//! The [`LoadBalancer`]: assigns messages to destinations and learns from their outcomes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,19 +16,18 @@ use plimsoll_proxy::Clock;
 
 use crate::config::LoadBalancingConfig;
 use crate::destination::{self, Destination};
-use crate::entropy;
+use crate::entropy::random_seed;
 use crate::error::LoadBalancingError;
-use crate::outcome_window::Window;
+use crate::outcome_window::OutcomeWindow;
 use crate::pool_report;
 use crate::result::{HealthStatus, LoadDistribution, PerformanceMetrics, Recommendation};
 
-/// Balances messages over destinations and remembers: whose turn is next, who has how many in flight, and what
-/// was reported.
+/// Assigns messages to destinations and keeps the state between them: rotations, messages in flight, outcomes.
 ///
-/// Clones share one memory. It may be used from many threads: they take turns at a lock that is held for a
-/// choice (well under a microsecond; [`balance_load`](Self::balance_load) holds it longer, to look at every
-/// destination), so rotations and counts are exact over all of them. The proxy, which must scale with cores,
-/// does without: see [`plimsoll_core::Snapshot`].
+/// Clones share one state, which is protected by a lock, so rotations and counts are exact over all threads.
+/// The lock is held for a pick (well under a microsecond); [`balance_load`](Self::balance_load) holds it longer,
+/// to read every destination. The proxy, which must scale with cores, works without one: see
+/// [`plimsoll_core::Snapshot`].
 ///
 /// ```
 /// # extern crate plimsoll_functions as plimsoll;
@@ -37,11 +36,11 @@ use crate::result::{HealthStatus, LoadDistribution, PerformanceMetrics, Recommen
 /// let destinations = [Destination::new("a", "10.0.0.1:80"), Destination::new("b", "10.0.0.2:80")];
 /// let balancer = LoadBalancer::new(&destinations, &LoadBalancingConfig::default())?;
 ///
-/// let assignment = balancer.assign()?;
+/// let assignment = balancer.pick()?;
 /// assert_eq!(assignment.destination().id, "a");
 /// // … send the message to assignment.destination().address …
-/// assignment.answered(200);
-/// assert_eq!(balancer.assign()?.destination().id, "b");
+/// assignment.responded(200);
+/// assert_eq!(balancer.pick()?.destination().id, "b");
 /// # Ok::<(), plimsoll::LoadBalancingError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -55,21 +54,21 @@ struct Shared {
     state: Mutex<State>,
 }
 
-/// All that is remembered.
+/// The state behind the lock.
 struct State {
     config: LoadBalancingConfig,
     snapshot: Snapshot,
     /// The destinations as given, in the order of the snapshot's members.
     given: Vec<Arc<Destination>>,
-    /// Where each of them stands in it.
-    places: HashMap<DestinationId, usize>,
-    /// Assignments of each member when the picture was made.
+    /// Index of each destination among the members.
+    positions: HashMap<DestinationId, usize>,
+    /// Messages assigned to each member before the snapshot was built.
     started_before: Vec<u64>,
-    window: Window,
-    health: pool_report::Judged,
-    /// At most one for each algorithm: going back to one goes on where it was.
+    window: OutcomeWindow,
+    health: pool_report::HealthTracker,
+    /// At most one per algorithm, kept so that switching back continues a rotation.
     policies: HashMap<Algorithm, Box<dyn Policy>>,
-    dice: Rng,
+    rng: Rng,
     next_id: u32,
 }
 
@@ -83,10 +82,10 @@ impl std::fmt::Debug for State {
 }
 
 impl LoadBalancer {
-    /// A balancer over these destinations, which remembers nothing yet.
+    /// Creates a balancer without any history.
     ///
     /// # Errors
-    /// When a destination or the configuration is not good: see [`LoadBalancingError`].
+    /// [`LoadBalancingError`] if a destination or the configuration is invalid.
     pub fn new(
         destinations: &[Destination],
         config: &LoadBalancingConfig,
@@ -98,24 +97,25 @@ impl LoadBalancer {
             config: *config,
             snapshot: Snapshot::build("library".into(), 0, &*idle, Vec::new()),
             given: Vec::new(),
-            places: HashMap::new(),
+            positions: HashMap::new(),
             started_before: Vec::new(),
-            window: Window::new(now),
-            health: pool_report::Judged::new(now),
+            window: OutcomeWindow::new(now),
+            health: pool_report::HealthTracker::new(now),
             policies: HashMap::new(),
-            dice: Rng::new(entropy::seed()),
+            rng: Rng::new(random_seed()),
             next_id: 0,
         };
         state.update(destinations, config, now)?;
         Ok(Self { shared: Arc::new(Shared { clock, state: Mutex::new(state) }) })
     }
 
-    /// Takes over a changed list or configuration. A destination is known by its id: one that stays keeps its
-    /// place, its messages in flight and what was learned about it, whatever else of it changes; new ones come
-    /// after those that stay. Nothing changed means nothing is done.
+    /// Applies a changed list or configuration.
+    ///
+    /// Destinations are identified by their id: one that stays keeps its position, its messages in flight and its
+    /// history, whatever else of it changes. New ones come after those that stay. An unchanged list does nothing.
     ///
     /// # Errors
-    /// As [`new`](Self::new); then everything stays as it was.
+    /// As [`new`](Self::new); the state is unchanged then.
     pub fn update(
         &self,
         destinations: &[Destination],
@@ -125,43 +125,46 @@ impl LoadBalancer {
         self.shared.lock().update(destinations, config, now)
     }
 
-    /// Chooses who takes the next message.
+    /// Picks the destination of the next message.
     ///
     /// # Errors
-    /// [`LoadBalancingError::NoneServing`] when no destination takes messages.
-    pub fn assign(&self) -> Result<Assignment, LoadBalancingError> {
-        self.shared.assign(Tried::default(), None)
+    /// [`LoadBalancingError::NoneServing`] if no destination may serve.
+    pub fn pick(&self) -> Result<Assignment, LoadBalancingError> {
+        self.shared.pick(Tried::default(), None)
     }
 
-    /// The same for a message with a key (a session, a tenant, an address): with [`Algorithm::Hash`] or
-    /// [`Algorithm::SourceHash`] the same key goes to the same destination, in every process that has the same
-    /// ones. Other algorithms do not look at it; these two draw by weight for a message without.
+    /// Picks the destination of a message with a key: a session, a tenant or an address.
+    ///
+    /// With [`Algorithm::Hash`] or [`Algorithm::SourceHash`] a key goes to the same destination in every process
+    /// with the same destinations. Both pick at random by weight without a key; other algorithms ignore it.
     ///
     /// ```
     /// # extern crate plimsoll_functions as plimsoll;
     /// use plimsoll::{Algorithm, Destination, LoadBalancer, LoadBalancingConfig};
     ///
     /// let destinations = [Destination::new("a", "10.0.0.1:80"), Destination::new("b", "10.0.0.2:80")];
-    /// let balancer = LoadBalancer::new(&destinations, &LoadBalancingConfig::with(Algorithm::Hash))?;
-    /// let home = balancer.assign_for(b"session-7")?.destination().id.clone();
-    /// assert_eq!(balancer.assign_for(b"session-7")?.destination().id, home);
+    /// let balancer = LoadBalancer::new(&destinations, &LoadBalancingConfig::with_algorithm(Algorithm::Hash))?;
+    /// let selected = balancer.pick_with_key(b"session-7")?.destination().id.clone();
+    /// assert_eq!(balancer.pick_with_key(b"session-7")?.destination().id, selected);
     /// # Ok::<(), plimsoll::LoadBalancingError>(())
     /// ```
     ///
     /// # Errors
-    /// As [`assign`](Self::assign).
-    pub fn assign_for(&self, key: &[u8]) -> Result<Assignment, LoadBalancingError> {
-        self.shared.assign(Tried::default(), Some(hash(key)))
+    /// As [`pick`](Self::pick).
+    pub fn pick_with_key(&self, key: &[u8]) -> Result<Assignment, LoadBalancingError> {
+        self.shared.pick(Tried::default(), Some(hash(key)))
     }
 
-    /// Chooses who takes the next message, and tells how the pool stands: the seed's `balanceLoad`. Costs a
-    /// look at every destination and at the outcomes of the last minute (some 20 µs for three, 1 ms for
-    /// 10,000); [`assign`](Self::assign) costs neither (0.2 µs).
+    /// Picks the destination of the next message and reports the state of the pool: the specification's
+    /// `balanceLoad`.
+    ///
+    /// Reads every destination and the outcomes of the last minute (about 20 µs for three destinations, 1 ms for
+    /// 10,000); [`pick`](Self::pick) reads neither (0.2 µs).
     ///
     /// # Errors
-    /// As [`assign`](Self::assign).
+    /// As [`pick`](Self::pick).
     pub fn balance_load(&self) -> Result<LoadBalancingResult, LoadBalancingError> {
-        let assignment = self.assign()?;
+        let assignment = self.pick()?;
         let state = self.shared.lock();
         Ok(LoadBalancingResult {
             selected_destination: assignment.destination().clone(),
@@ -173,24 +176,25 @@ impl LoadBalancer {
         })
     }
 
-    /// Who got how much, and who should have.
+    /// Returns the actual and the intended shares of the destinations.
     pub fn load_distribution(&self) -> LoadDistribution {
         self.shared.lock().distribution()
     }
 
-    /// How many destinations may be counted on.
+    /// Returns the health of the pool.
     pub fn health_status(&self) -> HealthStatus {
         self.shared.health(&self.shared.lock())
     }
 
-    /// What reported outcomes say of the last minute.
+    /// Returns the performance in the last minute.
     pub fn performance(&self) -> PerformanceMetrics {
         self.shared.lock().performance(self.shared.clock.now())
     }
 }
 
 impl Shared {
-    /// A panic elsewhere leaves counters that are at worst one message old, so the lock is taken all the same.
+    /// Locks the state. After a panic of another thread its counters are at most one message off, so a poisoned
+    /// lock is used all the same.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -200,12 +204,12 @@ impl Shared {
         state.health.status(&state.snapshot, &state.config, since)
     }
 
-    fn assign(self: &Arc<Self>, tried: Tried, key: Option<u64>) -> Result<Assignment, LoadBalancingError> {
+    fn pick(self: &Arc<Self>, tried: Tried, key: Option<u64>) -> Result<Assignment, LoadBalancingError> {
         let now = self.clock.now();
         let mut state = self.lock();
-        let State { snapshot, dice, .. } = &mut *state;
+        let State { snapshot, rng, .. } = &mut *state;
         let want = Want { tried: Some(&tried), key, ..Want::default() };
-        let held = balance_load(snapshot, &want, now, dice)?;
+        let held = balance_load(snapshot, &want, now, rng)?;
         let destination = state.given[held.member()].clone();
         Ok(Assignment { shared: self.clone(), held, destination, tried, key })
     }
@@ -218,31 +222,33 @@ impl State {
         config: &LoadBalancingConfig,
         now: Tick,
     ) -> Result<(), LoadBalancingError> {
-        config.check()?;
-        destination::check(destinations)?;
+        config.validate()?;
+        destination::validate(destinations)?;
         let given = self.arrange(destinations);
         if given == self.given && *config == self.config {
             return Ok(());
         }
         let members = self.members(&given, now)?;
-        self.places = members.iter().map(|member| member.id).zip(0..).collect();
-        self.window.retain(|id| self.places.contains_key(&id));
+        self.positions = members.iter().map(|member| member.id).zip(0..).collect();
+        self.window.retain(|id| self.positions.contains_key(&id));
         self.started_before = members.iter().map(|member| member.stats.counts().started).collect();
         let policy = self.policies.entry(config.algorithm).or_insert_with(|| config.algorithm.policy(1));
         let generation = self.snapshot.generation + 1;
         self.snapshot = Snapshot::build(self.snapshot.pool.clone(), generation, &**policy, members);
         (self.given, self.config) = (given, *config);
-        self.judge(now);
+        self.update_health(now);
         Ok(())
     }
 
-    /// Those already known in the order they had, then the new ones; each with its id filled in.
+    /// Returns known destinations in their present order, then new ones, all with their id set.
     fn arrange(&self, destinations: &[Destination]) -> Vec<Arc<Destination>> {
-        let places: HashMap<&str, usize> = self.given.iter().map(|known| &*known.id).zip(0..).collect();
+        let positions: HashMap<&str, usize> = self.given.iter().map(|known| &*known.id).zip(0..).collect();
         let mut arranged: Vec<&Destination> = destinations.iter().collect();
-        arranged.sort_by_key(|destination| places.get(destination.known_as()).copied().unwrap_or(usize::MAX));
+        arranged.sort_by_key(|destination| {
+            positions.get(destination.id_or_address()).copied().unwrap_or(usize::MAX)
+        });
         let named = |destination: &Destination| Destination {
-            id: destination.known_as().to_owned(),
+            id: destination.id_or_address().to_owned(),
             ..destination.clone()
         };
         arranged.into_iter().map(named).map(Arc::new).collect()
@@ -285,49 +291,49 @@ impl State {
         pool_report::performance(&self.snapshot, &self.window, now)
     }
 
-    fn judge(&mut self, now: Tick) {
-        self.health.turn(pool_report::health_state(&self.snapshot, &self.config), now);
+    fn update_health(&mut self, now: Tick) {
+        self.health.set(pool_report::health_state(&self.snapshot, &self.config), now);
     }
 
-    /// Learns from how a message ended at its destination, if that is still one of ours.
-    fn learn(&mut self, held: &mut plimsoll_core::Assignment, outcome: Outcome, now: Tick) {
-        let Some(&place) = self.places.get(&held.id()) else {
-            return; // It left the list while it worked.
+    /// Records the outcome of a message, unless its destination was removed.
+    fn record(&mut self, held: &mut plimsoll_core::Assignment, outcome: Outcome, now: Tick) {
+        let Some(&position) = self.positions.get(&held.id()) else {
+            return;
         };
-        let member = &self.snapshot.members[place];
+        let member = &self.snapshot.members[position];
         let failed_before = pool_report::is_failing(member);
         held.record(now, outcome);
-        let turned = pool_report::is_failing(member) != failed_before;
+        let changed = pool_report::is_failing(member) != failed_before;
         self.window.record(now, held.id(), outcome);
-        if turned {
-            self.judge(now);
+        if changed {
+            self.update_health(now);
         }
     }
 }
 
-/// Who takes the message, and how the pool stands. As JSON it has the seed's five fields.
+/// The assignment of a message and the state of the pool. Its JSON has the five fields of the specification.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct LoadBalancingResult {
-    /// Who takes the message.
+    /// Destination of the message.
     pub selected_destination: Destination,
-    /// Who got how much, and who should have. This message included.
+    /// Actual and intended shares, with this message.
     pub load_distribution: LoadDistribution,
-    /// How many may be counted on.
+    /// Health of the pool.
     pub health_status: HealthStatus,
-    /// What reported outcomes say of the last minute.
+    /// Performance in the last minute.
     pub performance: PerformanceMetrics,
-    /// What could be better.
+    /// Recommended changes.
     pub recommendations: Vec<Recommendation>,
-    /// The message's hold on its destination. Report its outcome to teach the balancer; until the assignment
-    /// goes, the message counts as in flight. Dropped with the rest it counts as cancelled.
+    /// Assignment of the message: report its outcome here. Dropped, the message counts as cancelled.
     #[serde(skip)]
     pub assignment: Assignment,
 }
 
-/// One message's hold on a destination: counted in flight until it is finished or dropped.
+/// One message's hold on a destination: the message is in flight until this is finished or dropped.
 ///
-/// Dropped without a word the message counts as cancelled, and nothing is learned from it.
+/// Dropped without an outcome, the message counts as cancelled and no outcome is recorded.
 #[derive(Debug)]
 #[must_use = "a dropped assignment is a cancelled message"]
 pub struct Assignment {
@@ -339,31 +345,31 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Who takes the message.
+    /// Returns the destination of the message.
     pub fn destination(&self) -> &Destination {
         &self.destination
     }
 
-    /// The message is over, and this is how it ended.
+    /// Reports the outcome of the message.
     pub fn finish(mut self, outcome: Outcome) {
-        self.learn(outcome);
+        self.record(outcome);
     }
 
-    /// The message was answered just now, with this status (200 where there is no such thing).
-    pub fn answered(self, status: u16) {
+    /// Reports a response received now, with its status; 200 for protocols without one.
+    pub fn responded(self, status: u16) {
         let first_byte = self.shared.clock.now().since(self.held.started());
         self.finish(Outcome::Answered { status, first_byte });
     }
 
-    /// The message failed here: reports that, and chooses another destination for it, one it has not tried,
-    /// of a backup tier if need be. Whether it may be sent twice is the caller's to know.
+    /// Reports a failure and picks another destination, of a backup tier if necessary.
+    ///
+    /// The caller decides whether the message may be sent twice.
     ///
     /// # Errors
-    /// [`LoadBalancingError::AllTried`] when no other is left (or ten were tried),
-    /// [`LoadBalancingError::FailoverOff`] when the configuration forbids it. The outcome is reported in any
-    /// case.
+    /// [`LoadBalancingError::AllTried`] if no untried destination is left or ten were tried,
+    /// [`LoadBalancingError::FailoverOff`] if the configuration forbids it. The outcome is recorded in any case.
     pub fn failover(mut self, outcome: Outcome) -> Result<Self, LoadBalancingError> {
-        self.learn(outcome);
+        self.record(outcome);
         if !self.shared.lock().config.failover {
             return Err(LoadBalancingError::FailoverOff);
         }
@@ -371,11 +377,11 @@ impl Assignment {
         if self.tried.is_full() {
             return Err(NoDestination::AllTried.into());
         }
-        self.shared.assign(self.tried, self.key)
+        self.shared.pick(self.tried, self.key)
     }
 
-    fn learn(&mut self, outcome: Outcome) {
+    fn record(&mut self, outcome: Outcome) {
         let now = self.shared.clock.now();
-        self.shared.lock().learn(&mut self.held, outcome, now);
+        self.shared.lock().record(&mut self.held, outcome, now);
     }
 }

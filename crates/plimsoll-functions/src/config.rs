@@ -1,4 +1,4 @@
-//! What a program asks of the balancer: the seed's `LoadBalancingConfig`.
+//! Configuration of load balancing: the specification's `LoadBalancingConfig`.
 
 use serde::de::{Deserializer, Error, Unexpected};
 use serde::{Deserialize, Serialize, Serializer};
@@ -7,23 +7,31 @@ use plimsoll_core::balance::Algorithm;
 
 use crate::error::LoadBalancingError;
 
-/// How to balance. Keys left out take the values of [`Default`], which are those of the seed's basic example;
-/// unknown keys are errors.
+/// Configuration of load balancing.
+///
+/// In JSON, missing keys have the values of [`Default`], which are those of the specification's basic example;
+/// unknown keys are errors. In Rust, start from [`Default`] or [`with_algorithm`](Self::with_algorithm).
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct LoadBalancingConfig {
-    /// Who takes the next message.
-    #[serde(serialize_with = "algorithm_name", deserialize_with = "algorithm_of_name")]
+    /// Load balancing algorithm. Default: round robin.
+    #[serde(serialize_with = "serialize_algorithm", deserialize_with = "deserialize_algorithm")]
     pub algorithm: Algorithm,
-    /// Health is judged. The library opens no connections: it judges by the outcomes reported to it, and
-    /// tells; it does not yet set a failing destination aside. Off: every destination counts as healthy.
+    /// Whether reported outcomes are judged as health. Default: true.
+    ///
+    /// The library opens no connections, so health follows from reported outcomes alone. It is reported, but a
+    /// failing destination is not ejected yet. Off: every destination counts as healthy.
     pub health_checking: bool,
-    /// Weights follow performance. Not available yet: `true` is refused.
+    /// Whether weights follow performance. Default: false; true is not implemented yet.
     pub dynamic_adjustment: bool,
-    /// A message that failed may be tried at another destination ([`Assignment::failover`](crate::Assignment::failover)).
+    /// Whether a failed message may be tried at another destination. Default: true.
+    ///
+    /// See [`Assignment::failover`](crate::Assignment::failover).
     pub failover: bool,
-    /// Trends and alerts about performance. Not available yet: `true` is refused. (Response times, throughput
-    /// and errors of reported outcomes are always told.)
+    /// Whether trends and alerts of performance are computed. Default: false; true is not implemented yet.
+    ///
+    /// Response times, throughput and errors of reported outcomes are always available.
     pub performance_monitoring: bool,
 }
 
@@ -40,25 +48,38 @@ impl Default for LoadBalancingConfig {
 }
 
 impl LoadBalancingConfig {
-    /// The default with another algorithm.
-    pub fn with(algorithm: Algorithm) -> Self {
+    /// Returns the default configuration with this algorithm.
+    pub fn with_algorithm(algorithm: Algorithm) -> Self {
         Self { algorithm, ..Self::default() }
     }
 
-    pub(crate) fn check(&self) -> Result<(), LoadBalancingError> {
+    /// Sets whether reported outcomes are judged as health.
+    #[must_use]
+    pub fn with_health_checking(self, health_checking: bool) -> Self {
+        Self { health_checking, ..self }
+    }
+
+    /// Sets whether a failed message may be tried at another destination.
+    #[must_use]
+    pub fn with_failover(self, failover: bool) -> Self {
+        Self { failover, ..self }
+    }
+
+    /// Rejects features that are not implemented yet.
+    pub(crate) fn validate(&self) -> Result<(), LoadBalancingError> {
         match (self.dynamic_adjustment, self.performance_monitoring) {
-            (true, _) => Err(LoadBalancingError::NotYet { key: "dynamic_adjustment" }),
-            (_, true) => Err(LoadBalancingError::NotYet { key: "performance_monitoring" }),
+            (true, _) => Err(LoadBalancingError::NotImplemented { key: "dynamic_adjustment" }),
+            (_, true) => Err(LoadBalancingError::NotImplemented { key: "performance_monitoring" }),
             _ => Ok(()),
         }
     }
 }
 
-fn algorithm_name<S: Serializer>(algorithm: &Algorithm, to: S) -> Result<S::Ok, S::Error> {
+fn serialize_algorithm<S: Serializer>(algorithm: &Algorithm, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(algorithm.name())
 }
 
-fn algorithm_of_name<'de, D: Deserializer<'de>>(from: D) -> Result<Algorithm, D::Error> {
+fn deserialize_algorithm<'de, D: Deserializer<'de>>(from: D) -> Result<Algorithm, D::Error> {
     let name = String::deserialize(from)?;
     Algorithm::from_name(&name).ok_or_else(|| {
         let names: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
@@ -79,22 +100,26 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_are_the_seeds() {
-        let least = LoadBalancingConfig { failover: false, ..LoadBalancingConfig::with(Algorithm::P2c) };
+    fn keys_are_those_of_the_specification() {
+        let least =
+            LoadBalancingConfig { failover: false, ..LoadBalancingConfig::with_algorithm(Algorithm::P2c) };
         check(r#"{"algorithm": "p2c", "failover": false, "healthChecking": true}"#, Ok(least));
         check("{}", Ok(LoadBalancingConfig::default()));
         check(r#"{"algorithm": "fastest"}"#, Err("weighted_round_robin"));
         check(r#"{"health_checking": true}"#, Err("unknown field"));
-        let json = serde_json::to_value(least).expect("plain data");
+        let json = serde_json::to_value(least).expect("serializable");
         assert_eq!(json["algorithm"], "p2c");
         assert_eq!(json["performanceMonitoring"], false);
     }
 
     #[test]
-    fn what_is_not_there_yet_is_refused_by_name() {
+    fn unimplemented_features_are_rejected_by_key() {
         let config = LoadBalancingConfig { dynamic_adjustment: true, ..LoadBalancingConfig::default() };
-        assert_eq!(config.check(), Err(LoadBalancingError::NotYet { key: "dynamic_adjustment" }));
+        assert_eq!(config.validate(), Err(LoadBalancingError::NotImplemented { key: "dynamic_adjustment" }));
         let config = LoadBalancingConfig { performance_monitoring: true, ..LoadBalancingConfig::default() };
-        assert_eq!(config.check(), Err(LoadBalancingError::NotYet { key: "performance_monitoring" }));
+        assert_eq!(
+            config.validate(),
+            Err(LoadBalancingError::NotImplemented { key: "performance_monitoring" })
+        );
     }
 }

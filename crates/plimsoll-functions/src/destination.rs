@@ -1,4 +1,4 @@
-//! What a program may say of a destination.
+//! Destinations of a call.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -10,47 +10,47 @@ use plimsoll_core::{Address, Weight};
 
 use crate::error::LoadBalancingError;
 
-/// More destinations than this are refused in one call: up to here weighted rotations give each at least one
-/// turn.
-pub const MOST_DESTINATIONS: usize = 65_536;
+/// Maximum number of destinations of a call: weighted rotations give each of them at least one turn.
+pub const MAX_DESTINATIONS: usize = 65_536;
 
-/// One address that can serve.
+/// An address that can serve messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Destination {
-    /// Unique among the destinations of a call. Left empty it is the address.
+    /// Id, unique among the destinations of a call. Default: the address.
     #[serde(default)]
     pub id: String,
-    /// `IP:PORT` (IPv6 in brackets) or `unix:/PATH`. Host names are not resolved.
+    /// Address: `IP:PORT` (IPv6 in brackets) or `unix:/PATH`. Host names are not resolved.
     pub address: String,
-    /// Its part of the work, 0 to 65,535; 0 takes none.
-    #[serde(default = "one")]
+    /// Relative share of the traffic, 0 to 65,535; 0 gets none. Default: 1.
+    #[serde(default = "default_weight")]
     pub weight: u16,
-    /// 0 is the first tier; higher ones are backup tiers.
+    /// Tier: 0 is used first, higher ones are backup tiers. Default: 0.
     #[serde(default)]
     pub priority: u8,
-    /// Where it stands.
+    /// Zone the destination is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
-    /// Anything else worth knowing.
+    /// Labels for the program's own use.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// What it speaks. Told back, not looked at: the library moves no messages.
+    /// Protocol of the destination. It is returned but not used: the library transfers no messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
 }
 
-fn one() -> u16 {
+fn default_weight() -> u16 {
     1
 }
 
 impl Destination {
-    /// A destination of weight 1 in the first tier.
+    /// Creates a destination with weight 1 in the first tier.
     pub fn new(id: impl Into<String>, address: impl Into<String>) -> Self {
         Self {
             id: id.into(),
             address: address.into(),
-            weight: 1,
+            weight: default_weight(),
             priority: 0,
             zone: None,
             labels: BTreeMap::new(),
@@ -58,35 +58,44 @@ impl Destination {
         }
     }
 
-    /// The same with another weight.
+    /// Sets the weight.
     #[must_use]
-    pub fn weighing(self, weight: u16) -> Self {
+    pub fn with_weight(self, weight: u16) -> Self {
         Self { weight, ..self }
     }
 
-    /// The same in another tier.
+    /// Sets the tier.
     #[must_use]
-    pub fn in_tier(self, priority: u8) -> Self {
+    pub fn with_priority(self, priority: u8) -> Self {
         Self { priority, ..self }
     }
 
-    /// The id, or what stands for it.
-    pub(crate) fn known_as(&self) -> &str {
+    /// Sets the address.
+    #[must_use]
+    pub fn with_address(self, address: impl Into<String>) -> Self {
+        Self { address: address.into(), ..self }
+    }
+
+    /// Returns the id, or the address if there is none.
+    pub(crate) fn id_or_address(&self) -> &str {
         if self.id.is_empty() { &self.address } else { &self.id }
     }
 
-    /// The core's word for it.
+    /// Converts to the core's type.
+    ///
+    /// # Errors
+    /// [`LoadBalancingError::InvalidAddress`].
     pub(crate) fn parse(&self) -> Result<plimsoll_core::Destination, LoadBalancingError> {
-        let bad = || LoadBalancingError::BadAddress {
-            id: self.known_as().to_owned(),
+        let invalid = || LoadBalancingError::InvalidAddress {
+            id: self.id_or_address().to_owned(),
             address: self.address.clone(),
         };
         let address = match self.address.strip_prefix("unix:") {
             Some(path) if path.starts_with('/') => Address::Unix(Path::new(path).into()),
-            Some(_) => return Err(bad()),
+            Some(_) => return Err(invalid()),
             None => match self.address.parse::<SocketAddr>() {
                 Ok(address) if address.port() != 0 => Address::Socket(address),
-                _ => return Err(bad()),
+                _ => return Err(invalid()),
             },
         };
         Ok(plimsoll_core::Destination {
@@ -98,21 +107,23 @@ impl Destination {
                 .iter()
                 .map(|(key, value)| (key.as_str().into(), value.as_str().into()))
                 .collect(),
-            ..plimsoll_core::Destination::new(self.known_as(), address)
+            ..plimsoll_core::Destination::new(self.id_or_address(), address)
         })
     }
 }
 
-/// Is this a list to balance over? (Addresses are checked where they are parsed.)
-pub(crate) fn check(destinations: &[Destination]) -> Result<(), LoadBalancingError> {
+/// Validates number and ids of destinations; addresses are validated by [`Destination::parse`].
+pub(crate) fn validate(destinations: &[Destination]) -> Result<(), LoadBalancingError> {
     match destinations.len() {
         0 => return Err(LoadBalancingError::NoDestinations),
-        given if given > MOST_DESTINATIONS => return Err(LoadBalancingError::TooManyDestinations { given }),
+        given if given > MAX_DESTINATIONS => {
+            return Err(LoadBalancingError::TooManyDestinations { given, max: MAX_DESTINATIONS });
+        }
         _ => {}
     }
     let mut ids = HashSet::with_capacity(destinations.len());
-    match destinations.iter().find(|destination| !ids.insert(destination.known_as())) {
-        Some(twice) => Err(LoadBalancingError::DuplicateId { id: twice.known_as().to_owned() }),
+    match destinations.iter().find(|destination| !ids.insert(destination.id_or_address())) {
+        Some(twice) => Err(LoadBalancingError::DuplicateId { id: twice.id_or_address().to_owned() }),
         None => Ok(()),
     }
 }
@@ -122,29 +133,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_sockets_or_paths() {
+    fn addresses_are_socket_addresses_or_unix_paths() {
         for good in ["127.0.0.1:80", "[::1]:443", "unix:/run/x.sock"] {
             assert_eq!(Destination::new("", good).parse().expect(good).address.to_string(), good);
         }
         for bad in ["", "127.0.0.1", "127.0.0.1:0", "example.com:80", "unix:", "unix:x", "::1:80:90:"] {
             let error = Destination::new("x", bad).parse().expect_err(bad);
-            assert_eq!(error, LoadBalancingError::BadAddress { id: "x".into(), address: bad.into() });
+            assert_eq!(error, LoadBalancingError::InvalidAddress { id: "x".into(), address: bad.into() });
         }
     }
 
     #[test]
-    fn json_needs_only_an_address() {
+    fn json_requires_only_an_address() {
         let bare: Destination = serde_json::from_str(r#"{"address": "127.0.0.1:80"}"#).expect("enough");
         assert_eq!(bare, Destination::new("", "127.0.0.1:80"));
         assert_eq!(&*bare.parse().expect("good").name, "127.0.0.1:80");
     }
 
     #[test]
-    fn lists_are_bounded_and_ids_unique() {
+    fn lists_are_bounded_and_ids_are_unique() {
         let (a, b) = (Destination::new("a", "127.0.0.1:1"), Destination::new("", "a"));
-        assert_eq!(check(&[]), Err(LoadBalancingError::NoDestinations));
-        assert_eq!(check(&[a.clone(), b]), Err(LoadBalancingError::DuplicateId { id: "a".into() }));
-        let crowd = vec![a; MOST_DESTINATIONS + 1];
-        assert_eq!(check(&crowd), Err(LoadBalancingError::TooManyDestinations { given: 65_537 }));
+        assert_eq!(validate(&[]), Err(LoadBalancingError::NoDestinations));
+        assert_eq!(validate(&[a.clone(), b]), Err(LoadBalancingError::DuplicateId { id: "a".into() }));
+        let many = vec![a; MAX_DESTINATIONS + 1];
+        assert_eq!(
+            validate(&many),
+            Err(LoadBalancingError::TooManyDestinations { given: 65_537, max: MAX_DESTINATIONS })
+        );
     }
 }

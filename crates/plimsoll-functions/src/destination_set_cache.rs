@@ -1,68 +1,69 @@
-//! What is remembered for a set of destinations, from one call that brings them along to the next.
+//! A cache keyed by a set of destinations, with least-recently-used eviction.
 
 use std::collections::HashMap;
 
 use crate::destination::Destination;
 
-/// What makes two calls calls "with the same destinations": ids and addresses, in any order.
+/// Ids and addresses, sorted: the order of a call does not matter.
 type Key = Vec<(String, String)>;
 
-/// A bounded number of sets; the one not used for longest goes.
+/// Values by set of destinations. When full, the least recently used one is evicted.
 #[derive(Debug)]
-pub(crate) struct Sets<T> {
-    known: HashMap<Key, Remembered<T>>,
+pub(crate) struct DestinationSetCache<T> {
+    entries: HashMap<Key, CacheEntry<T>>,
     calls: u64,
-    most: usize,
+    capacity: usize,
 }
 
 #[derive(Debug)]
-struct Remembered<T> {
-    what: T,
+struct CacheEntry<T> {
+    value: T,
     last_call: u64,
 }
 
-impl<T> Sets<T> {
-    /// No sets yet, and never more than `most`.
-    pub(crate) fn new(most: usize) -> Self {
-        Self { known: HashMap::new(), calls: 0, most }
+impl<T> DestinationSetCache<T> {
+    /// Creates an empty cache for at most `capacity` sets.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { entries: HashMap::new(), calls: 0, capacity }
     }
 
-    /// What is remembered for these destinations.
-    pub(crate) fn find(&mut self, destinations: &[Destination]) -> Option<&mut T> {
+    /// Returns the value of these destinations.
+    pub(crate) fn get(&mut self, destinations: &[Destination]) -> Option<&mut T> {
         self.calls += 1;
-        let known = self.known.get_mut(&key(destinations))?;
-        known.last_call = self.calls;
-        Some(&mut known.what)
+        let entry = self.entries.get_mut(&key(destinations))?;
+        entry.last_call = self.calls;
+        Some(&mut entry.value)
     }
 
-    /// Remembers `what` for them.
-    pub(crate) fn add(&mut self, destinations: &[Destination], what: T) {
-        if self.known.len() >= self.most {
-            let oldest = self.known.iter().min_by_key(|(_, known)| known.last_call);
+    /// Inserts the value of these destinations.
+    pub(crate) fn insert(&mut self, destinations: &[Destination], value: T) {
+        if self.entries.len() >= self.capacity {
+            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.last_call);
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {
-                self.known.remove(&key);
+                self.entries.remove(&key);
             }
         }
         self.calls += 1;
-        self.known.insert(key(destinations), Remembered { what, last_call: self.calls });
+        self.entries.insert(key(destinations), CacheEntry { value, last_call: self.calls });
     }
 
-    /// Forgets what is not to stay.
-    pub(crate) fn retain(&mut self, mut stays: impl FnMut(&T) -> bool) {
-        self.known.retain(|_, known| stays(&known.what));
+    /// Removes the values for which `keep` returns false.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        self.entries.retain(|_, entry| keep(&entry.value));
     }
 }
 
 fn key(destinations: &[Destination]) -> Key {
-    let mut key: Key =
-        destinations.iter().map(|one| (one.known_as().to_owned(), one.address.clone())).collect();
+    let pair =
+        |destination: &Destination| (destination.id_or_address().to_owned(), destination.address.clone());
+    let mut key: Key = destinations.iter().map(pair).collect();
     key.sort_unstable();
     key
 }
 
 #[cfg(test)]
-impl<T> Sets<T> {
+impl<T> DestinationSetCache<T> {
     pub(crate) fn len(&self) -> usize {
-        self.known.len()
+        self.entries.len()
     }
 }

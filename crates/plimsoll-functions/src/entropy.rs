@@ -1,8 +1,8 @@
-//! What chance starts from.
+//! Random seeds from the operating system.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// A seed no other balancer has.
-pub(crate) fn seed() -> u64 {
+/// Returns a random seed.
+pub(crate) fn random_seed() -> u64 {
     RandomState::new().hash_one(())
 }

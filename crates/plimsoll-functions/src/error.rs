@@ -1,43 +1,47 @@
-//! Why a call of the library cannot be answered.
+//! Errors of load balancing.
 
 use std::fmt;
 
 use plimsoll_core::NoDestination;
 
-/// Why a call cannot be answered. Errors about the input name what is wrong with it; errors about the moment
-/// ([`NoneServing`](Self::NoneServing), [`AllTried`](Self::AllTried)) may pass.
+/// Why a message was not assigned.
+///
+/// Errors of the input name what was expected and found. [`NoneServing`](Self::NoneServing) and
+/// [`AllTried`](Self::AllTried) depend on the state of the destinations and may pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoadBalancingError {
     /// The list of destinations is empty.
     NoDestinations,
-    /// The list is longer than [`MOST_DESTINATIONS`](crate::MOST_DESTINATIONS).
+    /// The list of destinations is too long.
     TooManyDestinations {
-        /// How many there are.
+        /// Number of destinations given.
         given: usize,
+        /// Maximum number of destinations.
+        max: usize,
     },
     /// Two destinations have the same id.
     DuplicateId {
-        /// That id.
+        /// The repeated id.
         id: String,
     },
     /// An address is neither `IP:PORT` nor `unix:/PATH`.
-    BadAddress {
-        /// Whose.
+    InvalidAddress {
+        /// Id of the destination.
         id: String,
-        /// As given.
+        /// The address as given.
         address: String,
     },
-    /// A key of the configuration asks for something this version does not do yet.
-    NotYet {
-        /// The key, as in the configuration.
+    /// A configuration key enables a feature that is not implemented yet.
+    NotImplemented {
+        /// Name of the key.
         key: &'static str,
     },
-    /// There are destinations, and none may take a message (all have weight 0).
+    /// No destination may serve: all have weight 0.
     NoneServing,
-    /// The message has been tried at every destination that may take it, or ten times.
+    /// The message was tried at every destination that may serve, or ten times.
     AllTried,
-    /// The message failed, and `failover` is off: that failure is the answer.
+    /// The message failed and `failover` is off.
     FailoverOff,
 }
 
@@ -45,14 +49,14 @@ impl fmt::Display for LoadBalancingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoDestinations => NoDestination::Empty.fmt(f),
-            Self::TooManyDestinations { given } => {
-                write!(f, "{given} destinations are more than the {} of one pool", crate::MOST_DESTINATIONS)
+            Self::TooManyDestinations { given, max } => {
+                write!(f, "expected at most {max} destinations, found {given}")
             }
             Self::DuplicateId { id } => write!(f, "two destinations have the id `{id}`"),
-            Self::BadAddress { id, address } => {
-                write!(f, "address `{address}` of destination `{id}` is neither IP:PORT nor unix:/PATH")
+            Self::InvalidAddress { id, address } => {
+                write!(f, "destination `{id}`: expected address IP:PORT or unix:/PATH, found `{address}`")
             }
-            Self::NotYet { key } => write!(f, "`{key}` is not available yet; set it to false"),
+            Self::NotImplemented { key } => write!(f, "`{key}` is not implemented yet; set it to false"),
             Self::NoneServing => NoDestination::NoneServing.fmt(f),
             Self::AllTried => NoDestination::AllTried.fmt(f),
             Self::FailoverOff => f.write_str("the message failed and failover is off"),
@@ -63,12 +67,12 @@ impl fmt::Display for LoadBalancingError {
 impl std::error::Error for LoadBalancingError {}
 
 impl From<NoDestination> for LoadBalancingError {
-    fn from(why: NoDestination) -> Self {
-        match why {
+    fn from(reason: NoDestination) -> Self {
+        match reason {
             NoDestination::Empty => Self::NoDestinations,
-            // Destinations of the library have no limits.
-            NoDestination::NoneServing | NoDestination::Full => Self::NoneServing,
             NoDestination::AllTried => Self::AllTried,
+            // Destinations of the library have no limits, so `Full` does not occur.
+            _ => Self::NoneServing,
         }
     }
 }

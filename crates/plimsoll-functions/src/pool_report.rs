@@ -1,4 +1,4 @@
-//! How the pool of a balancer stands, told from what it counted.
+//! Health, distribution, performance and recommendations of a balancer's pool.
 
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::quality::{deviation, intended_shares};
@@ -6,72 +6,77 @@ use plimsoll_core::snapshot::Member;
 use plimsoll_core::{Snapshot, Tick};
 
 use crate::config::LoadBalancingConfig;
-use crate::outcome_window::{Subject, Window};
+use crate::outcome_window::{MeasuredDestination, OutcomeWindow};
 use crate::result::{
     DestinationShare, HealthState, HealthStatus, LoadDistribution, PerformanceMetrics, Recommendation,
 };
 
-/// So many bad outcomes in a row make a destination a failing one: what outlier detection takes by default.
-pub(crate) const FAILING_AT: u32 = 5;
+/// Consecutive failures that make a destination a failing one: the default of outlier detection.
+const FAILING_AT: u32 = 5;
 
+/// Whether a destination has failed too often in a row.
 pub(crate) fn is_failing(member: &Member) -> bool {
     member.stats.streak() >= FAILING_AT
 }
 
-fn takes_messages(member: &Member) -> bool {
+fn may_serve(member: &Member) -> bool {
     member.status.serves() && member.weight > 0
 }
 
-/// Destinations that take messages, and how many of them may be counted on.
-fn serving(snapshot: &Snapshot, config: &LoadBalancingConfig) -> (usize, usize) {
-    let takers = || snapshot.members.iter().filter(|member| takes_messages(member));
-    let good = takers().filter(|member| !(config.health_checking && is_failing(member)));
-    (takers().count(), good.count())
+/// Returns the number of destinations with a weight above 0, and how many of them are healthy.
+fn count_serving(snapshot: &Snapshot, config: &LoadBalancingConfig) -> (usize, usize) {
+    let candidates = || snapshot.members.iter().filter(|member| may_serve(member));
+    let healthy = candidates().filter(|member| !(config.health_checking && is_failing(member)));
+    (candidates().count(), healthy.count())
 }
 
+/// Returns the health of a pool.
 pub(crate) fn health_state(snapshot: &Snapshot, config: &LoadBalancingConfig) -> HealthState {
-    match serving(snapshot, config) {
+    match count_serving(snapshot, config) {
         (_, 0) => HealthState::Down,
-        (takers, good) if good < takers => HealthState::Degraded,
+        (candidates, healthy) if healthy < candidates => HealthState::Degraded,
         _ => HealthState::Healthy,
     }
 }
 
-/// What the pool was judged to be, and since when.
+/// The health of a pool, with the time of its last change.
 #[derive(Debug)]
-pub(crate) struct Judged {
+pub(crate) struct HealthTracker {
     state: HealthState,
     since: Tick,
 }
 
-impl Judged {
+impl HealthTracker {
+    /// Starts as healthy.
     pub(crate) fn new(now: Tick) -> Self {
         Self { state: HealthState::Healthy, since: now }
     }
 
-    pub(crate) fn turn(&mut self, state: HealthState, now: Tick) {
+    /// Sets the health; the time changes only with it.
+    pub(crate) fn set(&mut self, state: HealthState, now: Tick) {
         if self.state != state {
             *self = Self { state, since: now };
         }
     }
 
+    /// Returns the time of the last change.
     pub(crate) fn since(&self) -> Tick {
         self.since
     }
 
-    /// As told; `since` is [`since`](Self::since) by the clock on the wall.
+    /// Returns the health to report; `since` is the time of the last change in milliseconds since 1970.
     pub(crate) fn status(
         &self,
         snapshot: &Snapshot,
         config: &LoadBalancingConfig,
         since: u64,
     ) -> HealthStatus {
-        let (_, serving) = serving(snapshot, config);
+        let (_, serving) = count_serving(snapshot, config);
         HealthStatus { state: self.state, serving, total: snapshot.members.len(), since }
     }
 }
 
-/// Who got how much since `started_before` (assignments of each member) was noted.
+/// Returns the shares of the messages assigned since `started_before`, the earlier counts by member.
 pub(crate) fn distribution(
     snapshot: &Snapshot,
     algorithm: Algorithm,
@@ -79,24 +84,25 @@ pub(crate) fn distribution(
 ) -> LoadDistribution {
     let intended = intended_shares(snapshot, algorithm.heeds_weights());
     let counts = snapshot.members.iter().zip(started_before);
-    let taken: Vec<u64> =
+    let assigned: Vec<u64> =
         counts.map(|(member, before)| member.stats.counts().started.saturating_sub(*before)).collect();
-    let all: u64 = taken.iter().sum();
-    let deviation = deviation(taken.iter().copied().zip(intended.iter().copied()));
-    let share = |(member, (taken, intended_share)): (&Member, (u64, f64))| DestinationShare {
+    let total: u64 = assigned.iter().sum();
+    let deviation = deviation(assigned.iter().copied().zip(intended.iter().copied()));
+    let share = |(member, (assigned, intended_share)): (&Member, (u64, f64))| DestinationShare {
         id: member.destination.name.to_string(),
         weight: member.destination.weight.get(),
         effective_weight: f64::from(member.weight) / 256.0,
         intended_share,
-        share: (all > 0).then(|| taken as f64 / all as f64),
+        share: (total > 0).then(|| assigned as f64 / total as f64),
         in_flight: member.stats.in_flight(),
     };
-    let shares = snapshot.members.iter().zip(taken.into_iter().zip(intended)).map(share);
+    let shares = snapshot.members.iter().zip(assigned.into_iter().zip(intended)).map(share);
     LoadDistribution { deviation, destinations: shares.collect() }
 }
 
-pub(crate) fn performance(snapshot: &Snapshot, window: &Window, now: Tick) -> PerformanceMetrics {
-    let subjects = snapshot.members.iter().map(|member| Subject {
+/// Returns the performance within the window.
+pub(crate) fn performance(snapshot: &Snapshot, window: &OutcomeWindow, now: Tick) -> PerformanceMetrics {
+    let subjects = snapshot.members.iter().map(|member| MeasuredDestination {
         id: member.id,
         name: &member.destination.name,
         in_flight: member.stats.in_flight(),
@@ -104,47 +110,48 @@ pub(crate) fn performance(snapshot: &Snapshot, window: &Window, now: Tick) -> Pe
     window.metrics(now, &subjects.collect::<Vec<_>>())
 }
 
+/// Returns the recommendations for a pool.
 pub(crate) fn recommendations(snapshot: &Snapshot, config: &LoadBalancingConfig) -> Vec<Recommendation> {
     let members = snapshot.members.iter();
     let failing = members.filter(|member| config.health_checking && is_failing(member));
     failing
-        .map(set_aside)
-        .chain(add_another(snapshot))
-        .chain(heed_weights(snapshot, config.algorithm))
+        .map(recommend_removal)
+        .chain(recommend_redundancy(snapshot))
+        .chain(recommend_weighted_algorithm(snapshot, config.algorithm))
         .collect()
 }
 
-fn set_aside(member: &Member) -> Recommendation {
+fn recommend_removal(member: &Member) -> Recommendation {
     let (name, streak) = (&*member.destination.name, member.stats.streak());
     Recommendation {
         id: format!("failing_destination:{name}"),
         kind: "failing_destination".into(),
         subject: name.into(),
-        message: format!("Take `{name}` out of the list, or give it weight 0, until it answers again."),
+        message: format!("Remove `{name}` from the list, or set its weight to 0, until it responds again."),
         evidence: vec![format!("its last {streak} reported messages failed")],
-        expected_effect: "no further messages fail there".into(),
-        // Laplace's rule of succession: how likely the next one fails, too.
+        expected_effect: "no further messages fail at this destination".into(),
+        // Laplace's rule of succession: the probability that the next message fails.
         confidence: f64::from(streak + 1) / f64::from(streak + 2),
         command: None,
     }
 }
 
-fn add_another(snapshot: &Snapshot) -> Option<Recommendation> {
-    let mut takers = snapshot.members.iter().filter(|member| takes_messages(member));
-    let name = &*takers.next()?.destination.name;
-    takers.next().is_none().then(|| Recommendation {
+fn recommend_redundancy(snapshot: &Snapshot) -> Option<Recommendation> {
+    let mut candidates = snapshot.members.iter().filter(|member| may_serve(member));
+    let name = &*candidates.next()?.destination.name;
+    candidates.next().is_none().then(|| Recommendation {
         id: format!("no_redundancy:{name}"),
         kind: "no_redundancy".into(),
         subject: name.into(),
         message: "Add a second destination, if only as a backup tier (priority 1).".into(),
-        evidence: vec![format!("`{name}` is the only destination that takes messages")],
-        expected_effect: "its failure is no longer the failure of the pool".into(),
+        evidence: vec![format!("`{name}` is the only destination that may serve")],
+        expected_effect: "the pool survives the failure of one destination".into(),
         confidence: 1.0,
         command: None,
     })
 }
 
-fn heed_weights(snapshot: &Snapshot, algorithm: Algorithm) -> Option<Recommendation> {
+fn recommend_weighted_algorithm(snapshot: &Snapshot, algorithm: Algorithm) -> Option<Recommendation> {
     let slots = &snapshot.whole.tiers.first()?.slots;
     let differ = slots.iter().any(|slot| slot.weight != slots[0].weight);
     (differ && !algorithm.heeds_weights()).then(|| Recommendation {
@@ -152,7 +159,7 @@ fn heed_weights(snapshot: &Snapshot, algorithm: Algorithm) -> Option<Recommendat
         kind: "weights_ignored".into(),
         subject: "algorithm".into(),
         message: format!("Use `weighted_{}`.", algorithm.name()),
-        evidence: vec![format!("weights differ, and `{}` does not heed them", algorithm.name())],
+        evidence: vec![format!("weights differ, and `{}` ignores them", algorithm.name())],
         expected_effect: "shares follow the weights".into(),
         confidence: 1.0,
         command: None,
@@ -164,13 +171,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn since_is_when_the_state_turned_and_not_when_it_was_last_confirmed() {
+    fn since_is_the_time_of_the_last_change() {
         let at = Tick::from_nanos;
-        let mut judged = Judged::new(at(1));
-        judged.turn(HealthState::Healthy, at(2));
-        assert_eq!(judged.since(), at(1));
-        judged.turn(HealthState::Degraded, at(3));
-        judged.turn(HealthState::Degraded, at(4));
-        assert_eq!(judged.since(), at(3));
+        let mut health = HealthTracker::new(at(1));
+        health.set(HealthState::Healthy, at(2));
+        assert_eq!(health.since(), at(1));
+        health.set(HealthState::Degraded, at(3));
+        health.set(HealthState::Degraded, at(4));
+        assert_eq!(health.since(), at(3));
     }
 }

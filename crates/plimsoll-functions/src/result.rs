@@ -1,54 +1,57 @@
-//! What an answer tells of the pool: the words of the seed's `LoadBalancingResult`.
+//! Results: load distribution, health, performance and recommendations.
 
 use serde::{Deserialize, Serialize};
 
-/// How messages were spread since the destinations or the configuration last changed.
+/// Distribution of messages since the destinations or the configuration last changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct LoadDistribution {
-    /// In the order given.
+    /// Shares of the destinations, in the order given.
     pub destinations: Vec<DestinationShare>,
-    /// How far the shares are from the intended ones: half the sum of the differences, which is the part of
-    /// all messages that would have to go elsewhere. 0 is exact, 1 is all wrong; `None` before the first
+    /// Total variation distance between intended and actual shares: 0 is exact, 1 is the maximum.
+    ///
+    /// It is the share of all messages that would have to go to another destination; `None` before the first
     /// message.
     pub deviation: Option<f64>,
 }
 
-/// One destination's part of the work.
+/// One destination's share of the messages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct DestinationShare {
-    /// Who.
+    /// Id of the destination.
     pub id: String,
-    /// As given.
+    /// Configured weight.
     pub weight: u16,
-    /// As in force now.
+    /// Effective weight.
     pub effective_weight: f64,
-    /// The share it should have: of the first tier that serves, by weight where the algorithm heeds weights,
-    /// else all alike.
+    /// Intended share, 0 to 1: within the first tier that serves, by weight if the algorithm uses weights.
     pub intended_share: f64,
-    /// The share it had; `None` before the first message.
+    /// Actual share, 0 to 1; `None` before the first message.
     pub share: Option<f64>,
-    /// Messages that hold an assignment for it now.
+    /// Number of messages in flight.
     pub in_flight: u32,
 }
 
-/// How a pool is, in a word.
+/// Health of a pool.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum HealthState {
-    /// Every destination that takes messages answers them.
+    /// All destinations with a weight above 0 are healthy.
     Healthy,
-    /// Some fail.
+    /// Some destinations fail.
     Degraded,
-    /// All fail, or none takes messages.
+    /// All destinations fail, or none has a weight above 0.
     Down,
 }
 
 impl HealthState {
-    /// The state a pool's word stands for.
-    pub fn of_word(word: &str) -> Self {
-        match word {
+    /// Parses the name of a state; unknown names are [`Down`](Self::Down).
+    pub(crate) fn from_name(name: &str) -> Self {
+        match name {
             "healthy" => Self::Healthy,
             "degraded" => Self::Degraded,
             _ => Self::Down,
@@ -56,100 +59,105 @@ impl HealthState {
     }
 }
 
-/// How many destinations may be counted on.
+/// Health of a pool with its number of serving destinations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct HealthStatus {
-    /// In a word.
+    /// Health of the pool.
     pub state: HealthState,
-    /// Destinations that take messages and have not failed the last five reported to them.
+    /// Number of healthy destinations with a weight above 0.
     pub serving: usize,
-    /// All destinations.
+    /// Number of all destinations.
     pub total: usize,
-    /// Since when `state` is so: milliseconds since 1970.
+    /// Time of the last change of `state`, in milliseconds since 1970.
     pub since: u64,
 }
 
-/// Times to the first byte of the answer, milliseconds.
+/// Time to the first byte of a response, in milliseconds.
 #[derive(Copy, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct ResponseTime {
-    /// On average.
+    /// Arithmetic mean.
     pub mean: f64,
-    /// Half were at most so long.
+    /// Median response time.
     pub p50: f64,
-    /// Nine in ten were.
+    /// 90th percentile.
     pub p90: f64,
-    /// 99 in 100 were.
+    /// 99th percentile.
     pub p99: f64,
 }
 
-/// What reported outcomes say of the pool. Without outcomes nothing is known: `samples` is 0 and what would
-/// rest on them is `None`.
+/// Performance of a pool, from reported outcomes. Without outcomes, `samples` is 0 and all rates are `None`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct PerformanceMetrics {
-    /// How far back this looks: a minute, or less where the balancer is younger or 1,024 outcomes came
-    /// faster.
+    /// Time covered, in milliseconds: a minute, or less for a young balancer or more than 1,024 outcomes a minute.
     pub window_ms: f64,
-    /// Outcomes this rests on.
+    /// Number of outcomes.
     pub samples: usize,
-    /// Of those that answered.
+    /// Time to the first byte of a response.
     pub response_time_ms: Option<ResponseTime>,
-    /// Outcomes a second.
+    /// Outcomes per second.
     pub throughput_per_second: Option<f64>,
-    /// Share of outcomes that speak against the destination: failures, and answers of 5xx but 501 and 505.
+    /// Share of outcomes that count as failures of the destination: no response, or 5xx except 501 and 505.
     pub error_rate: Option<f64>,
-    /// Share of outcomes that are answers, of whatever status.
+    /// Share of outcomes that are responses, of any status.
     pub availability: Option<f64>,
-    /// Messages that hold an assignment now.
+    /// Number of messages in flight.
     pub in_flight: u32,
-    /// Each destination by itself, in the order given.
+    /// Performance of each destination, in the order given.
     pub destinations: Vec<DestinationPerformance>,
 }
 
-/// What reported outcomes say of one destination: the same as of the pool.
+/// Performance of one destination.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct DestinationPerformance {
-    /// Who.
+    /// Id of the destination.
     pub id: String,
-    /// As of the pool.
+    /// Time covered, in milliseconds.
     pub window_ms: f64,
-    /// Outcomes this rests on.
+    /// Number of outcomes.
     pub samples: usize,
-    /// Of those that answered.
+    /// Time to the first byte of a response.
     pub response_time_ms: Option<ResponseTime>,
-    /// Outcomes a second.
+    /// Outcomes per second.
     pub throughput_per_second: Option<f64>,
-    /// Share of outcomes that speak against it.
+    /// Share of outcomes that count as failures of the destination.
     pub error_rate: Option<f64>,
-    /// Share of outcomes that are answers.
+    /// Share of outcomes that are responses, of any status.
     pub availability: Option<f64>,
-    /// Messages that hold an assignment for it now.
+    /// Number of messages in flight.
     pub in_flight: u32,
 }
 
-/// What could be better, and why.
+/// A recommended change, with its evidence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Recommendation {
-    /// Same matter, same id.
+    /// Id; the same finding has the same id every time.
     pub id: String,
-    /// `failing_destination`, `no_redundancy`, `weights_ignored`; of monitoring also `check_wrong`,
-    /// `check_disagrees`, `check_nearly_late`, `flapping`, `zone_out`, `dead_weight`.
+    /// Kind: `failing_destination`, `no_redundancy` or `weights_ignored`.
+    ///
+    /// Health monitoring adds `check_wrong`, `check_disagrees`, `check_nearly_late`, `flapping`, `zone_out` and
+    /// `dead_weight`.
     pub kind: String,
-    /// What it is about: a destination's id, or a key of the configuration.
+    /// Id of a destination or key of the configuration.
     pub subject: String,
-    /// What to do.
+    /// Recommended action, as a sentence.
     pub message: String,
-    /// What was seen.
+    /// Observations that support it.
     pub evidence: Vec<String>,
-    /// What doing it would bring.
+    /// Effect to expect from the action.
     pub expected_effect: String,
-    /// How sure, 0 to 1.
+    /// Confidence, 0 to 1.
     pub confidence: f64,
-    /// A command that does it.
+    /// Shell command that applies or verifies it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! A program that balances its own messages: three echo servers on this machine, one of them dead.
+//! Balances messages of a program over three local echo servers, item of which is down.
 //!
 //! `cargo run -p plimsoll --example embed`
 
@@ -9,8 +9,8 @@ use std::thread;
 
 use plimsoll::{Algorithm, Destination, Failure, LoadBalancer, LoadBalancingConfig, Outcome};
 
-/// An echo server on a free port, for as long as the program runs.
-fn echo_server() -> std::io::Result<String> {
+/// Starts an echo server on a free port.
+fn start_echo_server() -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
     thread::spawn(move || {
@@ -25,40 +25,40 @@ fn echo_server() -> std::io::Result<String> {
     Ok(address)
 }
 
-/// An address where nobody listens.
-fn dead_server() -> std::io::Result<String> {
+/// Returns an address without a server.
+fn unused_address() -> std::io::Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
 fn send(address: &str, message: &str) -> Result<String, Failure> {
     let mut connection = TcpStream::connect(address).map_err(|_| Failure::Connect)?;
     connection.write_all(message.as_bytes()).map_err(|_| Failure::Reset)?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).map_err(|_| Failure::Reset)?;
-    if answer.is_empty() { Err(Failure::EmptyResponse) } else { Ok(answer) }
+    let mut response = String::new();
+    connection.read_to_string(&mut response).map_err(|_| Failure::Reset)?;
+    if response.is_empty() { Err(Failure::EmptyResponse) } else { Ok(response) }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let destinations = [
-        Destination::new("strong", echo_server()?).weighing(3),
-        Destination::new("weak", echo_server()?),
-        Destination::new("dead", dead_server()?),
+        Destination::new("strong", start_echo_server()?).with_weight(3),
+        Destination::new("weak", start_echo_server()?),
+        Destination::new("down", unused_address()?),
     ];
-    let config = LoadBalancingConfig::with(Algorithm::WeightedRoundRobin);
+    let config = LoadBalancingConfig::with_algorithm(Algorithm::WeightedRoundRobin);
     let balancer = LoadBalancer::new(&destinations, &config)?;
 
     for n in 1..=30 {
-        // An echo may be repeated, so whoever fails is followed by another, until nobody is left.
-        let mut assignment = balancer.assign()?;
+        // An echo may be repeated, so a failed message is sent to the next destination.
+        let mut assignment = balancer.pick()?;
         loop {
             match send(&assignment.destination().address, &format!("message {n}")) {
-                Ok(_) => break assignment.answered(200),
+                Ok(_) => break assignment.responded(200),
                 Err(failure) => assignment = assignment.failover(Outcome::Failed(failure))?,
             }
         }
     }
 
-    // The 31st, with all there is to tell.
+    // The 31st message, with the state of the pool.
     let result = balancer.balance_load()?;
     println!("next: {}", result.selected_destination.id);
     println!(
@@ -67,20 +67,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         result.health_status.serving,
         destinations.len()
     );
-    for one in &result.load_distribution.destinations {
+    for item in &result.load_distribution.destinations {
         println!(
             "{}: share {:.2}, intended {:.2}",
-            one.id,
-            one.share.unwrap_or_default(),
-            one.intended_share
+            item.id,
+            item.share.unwrap_or_default(),
+            item.intended_share
         );
     }
-    for one in &result.performance.destinations {
-        println!("{}: {} reported, error rate {:?}", one.id, one.samples, one.error_rate);
+    for item in &result.performance.destinations {
+        println!("{}: {} outcomes, error rate {:?}", item.id, item.samples, item.error_rate);
     }
-    for one in &result.recommendations {
-        println!("{} ({})", one.message, one.evidence.join("; "));
+    for item in &result.recommendations {
+        println!("{} ({})", item.message, item.evidence.join("; "));
     }
-    result.assignment.answered(200);
+    result.assignment.responded(200);
     Ok(())
 }

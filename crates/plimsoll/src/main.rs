@@ -1,4 +1,4 @@
-//! What the program does, by its first argument.
+//! The `plimsoll` binary.
 
 mod cli;
 

@@ -1,4 +1,4 @@
-//! What a program that embeds the balancer may rely on.
+//! Guarantees for programs that embed the balancer.
 
 use std::collections::HashMap;
 use std::thread;
@@ -16,36 +16,38 @@ fn three() -> [Destination; 3] {
 }
 
 fn balancer(destinations: &[Destination], algorithm: Algorithm) -> LoadBalancer {
-    LoadBalancer::new(destinations, &LoadBalancingConfig::with(algorithm)).expect("good")
+    LoadBalancer::new(destinations, &LoadBalancingConfig::with_algorithm(algorithm)).expect("valid")
 }
 
-/// Who takes the next `count` messages, each over before the next comes.
+/// Returns the destinations of the next `count` messages, each finished before the next.
 fn next(balancer: &LoadBalancer, count: usize) -> String {
     let one = |_| {
-        let assignment = balancer.assign().expect("someone serves");
+        let assignment = balancer.pick().expect("one serves");
         let id = assignment.destination().id.clone();
-        assignment.answered(200);
+        assignment.responded(200);
         id
     };
     (0..count).map(one).collect::<Vec<_>>().join(" ")
 }
 
-/// Reports `outcome` for the next message of `id`.
+/// Reports an outcome of the next message of destination `id`.
 fn report(balancer: &LoadBalancer, id: &str, outcome: Outcome) {
-    let mut assignment = balancer.assign().expect("someone serves");
+    let mut assignment = balancer.pick().expect("one serves");
     while assignment.destination().id != id {
         drop(assignment);
-        assignment = balancer.assign().expect("someone serves");
+        assignment = balancer.pick().expect("one serves");
     }
     assignment.finish(outcome);
 }
 
 #[tokio::test]
-async fn the_answer_has_the_fields_of_the_contract() {
+async fn result_has_the_specified_fields() {
     let [a, b, c] = three();
     let result =
-        balance_load(&[a.weighing(3), b, c], &LoadBalancingConfig::with(Algorithm::P2c)).await.expect("good");
-    let json = serde_json::to_value(&result).expect("plain data");
+        balance_load(&[a.with_weight(3), b, c], &LoadBalancingConfig::with_algorithm(Algorithm::P2c))
+            .await
+            .expect("valid");
+    let json = serde_json::to_value(&result).expect("serializable");
     let keys = |value: &serde_json::Value| -> Vec<String> {
         let mut keys: Vec<String> = value.as_object().expect("an object").keys().cloned().collect();
         keys.sort();
@@ -79,30 +81,33 @@ async fn the_answer_has_the_fields_of_the_contract() {
     };
     assert_eq!(of(&json["performance"], "destinations"), measures);
     assert_eq!(of(&json["performance"]["destinations"][0], "id"), measures);
-    assert!(json["performance"]["errorRate"].is_null(), "nothing was reported");
+    assert!(json["performance"]["errorRate"].is_null(), "no outcome was reported");
     assert_eq!(json["performance"]["inFlight"], 1);
 }
 
 #[tokio::test]
-async fn calls_in_a_row_rotate_and_learn() {
-    let destinations = three().map(|one| Destination { address: one.address.replace(":80", ":81"), ..one });
+async fn successive_calls_rotate_and_learn() {
+    let destinations = three().map(|one| {
+        let address = one.address.replace(":80", ":81");
+        one.with_address(address)
+    });
     let config = LoadBalancingConfig::default();
     let mut taken = Vec::new();
     for n in 0..7 {
-        let result = balance_load(&destinations, &config).await.expect("good");
+        let result = balance_load(&destinations, &config).await.expect("valid");
         assert_eq!(result.performance.samples, n);
         taken.push(result.selected_destination.id);
         result.assignment.finish(Outcome::Answered { status: 200, first_byte: Duration::from_millis(8) });
     }
     assert_eq!(taken.join(" "), "a b c a b c a");
-    let last = balance_load(&destinations, &config).await.expect("good");
-    let times = last.performance.response_time_ms.expect("seven answers");
+    let last = balance_load(&destinations, &config).await.expect("valid");
+    let times = last.performance.response_time_ms.expect("seven responses");
     assert_eq!((times.mean, times.p50, times.p99), (8.0, 8.0, 8.0));
     assert_eq!(last.performance.error_rate, Some(0.0));
 }
 
 #[tokio::test]
-async fn each_bad_call_has_its_own_error() {
+async fn invalid_calls_have_distinct_errors() {
     let check = async |destinations: &[Destination], config: LoadBalancingConfig, expected: &str| {
         let error = balance_load(destinations, &config).await.expect_err(expected);
         assert_eq!(error.to_string(), expected);
@@ -112,36 +117,38 @@ async fn each_bad_call_has_its_own_error() {
     let twice = [Destination::new("x", "10.0.0.1:80"), Destination::new("x", "10.0.0.2:80")];
     check(&twice, ok, "two destinations have the id `x`").await;
     let bad = [Destination::new("x", "nowhere")];
-    check(&bad, ok, "address `nowhere` of destination `x` is neither IP:PORT nor unix:/PATH").await;
-    let idle = three().map(|one| one.weighing(0));
+    check(&bad, ok, "destination `x`: expected address IP:PORT or unix:/PATH, found `nowhere`").await;
+    let idle = three().map(|one| one.with_weight(0));
     check(&idle, ok, "no destination of the pool may serve").await;
-    let adjust = LoadBalancingConfig { dynamic_adjustment: true, ..ok };
-    check(&three(), adjust, "`dynamic_adjustment` is not available yet; set it to false").await;
-    let monitor = LoadBalancingConfig { performance_monitoring: true, ..ok };
-    check(&three(), monitor, "`performance_monitoring` is not available yet; set it to false").await;
+    let mut adjust = ok;
+    adjust.dynamic_adjustment = true;
+    check(&three(), adjust, "`dynamic_adjustment` is not implemented yet; set it to false").await;
+    let mut monitor = ok;
+    monitor.performance_monitoring = true;
+    check(&three(), monitor, "`performance_monitoring` is not implemented yet; set it to false").await;
 }
 
 #[test]
-fn shares_are_told_beside_the_intended_ones() {
+fn actual_shares_are_reported_with_the_intended_ones() {
     let [a, b, c] = three();
-    let balancer = balancer(&[a.weighing(5), b, c.in_tier(1)], Algorithm::WeightedRoundRobin);
+    let balancer = balancer(&[a.with_weight(5), b, c.with_priority(1)], Algorithm::WeightedRoundRobin);
     let before = balancer.load_distribution();
     assert_eq!((before.deviation, before.destinations[0].share), (None, None));
     assert_eq!(next(&balancer, 2), "a a");
     let after = balancer.load_distribution();
-    let told: Vec<_> =
+    let shares: Vec<_> =
         after.destinations.iter().map(|one| (&*one.id, one.intended_share, one.share)).collect();
     let (five, one) = (5.0 / 6.0, 1.0 / 6.0);
-    assert_eq!(told, [("a", five, Some(1.0)), ("b", one, Some(0.0)), ("c", 0.0, Some(0.0))]);
+    assert_eq!(shares, [("a", five, Some(1.0)), ("b", one, Some(0.0)), ("c", 0.0, Some(0.0))]);
     assert!((after.deviation.expect("two messages") - one).abs() < 1e-9);
     next(&balancer, 4);
     assert_eq!(balancer.load_distribution().deviation, Some(0.0), "a whole cycle is exact");
 }
 
 #[test]
-fn a_ticket_is_load_until_it_goes() {
+fn held_assignment_counts_as_load() {
     let balancer = balancer(&three(), Algorithm::LeastConnections);
-    let held = [balancer.assign().expect("a"), balancer.assign().expect("b")];
+    let held = [balancer.pick().expect("a"), balancer.pick().expect("b")];
     assert_eq!(next(&balancer, 3), "c c c");
     let in_flight = |balancer: &LoadBalancer| -> Vec<u32> {
         balancer.load_distribution().destinations.iter().map(|one| one.in_flight).collect()
@@ -149,11 +156,11 @@ fn a_ticket_is_load_until_it_goes() {
     assert_eq!(in_flight(&balancer), [1, 1, 0]);
     drop(held);
     assert_eq!(in_flight(&balancer), [0, 0, 0]);
-    assert_eq!(balancer.performance().samples, 3, "nothing is learned from a cancelled message");
+    assert_eq!(balancer.performance().samples, 3, "cancelled messages have no outcome");
 }
 
 #[test]
-fn health_is_what_was_reported() {
+fn health_follows_from_reported_outcomes() {
     let balancer = balancer(&three(), Algorithm::RoundRobin);
     let state = |balancer: &LoadBalancer| {
         let status = balancer.health_status();
@@ -161,68 +168,72 @@ fn health_is_what_was_reported() {
     };
     assert!(balancer.health_status().since > 1_700_000_000_000, "milliseconds since 1970");
     (0..4).for_each(|_| report(&balancer, "a", FAILED));
-    assert_eq!(state(&balancer), (HealthState::Healthy, 3, 3), "four in a row prove nothing");
+    assert_eq!(state(&balancer), (HealthState::Healthy, 3, 3), "four consecutive failures are not enough");
     report(&balancer, "a", FAILED);
     assert_eq!(state(&balancer), (HealthState::Degraded, 2, 3));
     (0..5).for_each(|_| ["b", "c"].into_iter().for_each(|id| report(&balancer, id, FAILED)));
     assert_eq!(state(&balancer), (HealthState::Down, 0, 3));
     report(&balancer, "b", Outcome::Answered { status: 404, first_byte: Duration::ZERO });
-    assert_eq!(state(&balancer), (HealthState::Degraded, 1, 3), "an answer is an answer");
+    assert_eq!(state(&balancer), (HealthState::Degraded, 1, 3), "a response of any status is a success");
 
-    let unjudged = LoadBalancingConfig { health_checking: false, ..LoadBalancingConfig::default() };
-    balancer.update(&three(), &unjudged).expect("good");
+    let unchecked = LoadBalancingConfig::default().with_health_checking(false);
+    balancer.update(&three(), &unchecked).expect("valid");
     assert_eq!(state(&balancer), (HealthState::Healthy, 3, 3));
 }
 
 #[test]
-fn recommendations_come_from_what_was_seen() {
+fn recommendations_follow_from_observations() {
     let kinds = |balancer: &LoadBalancer| -> Vec<String> {
-        let result = balancer.balance_load().expect("someone serves");
+        let result = balancer.balance_load().expect("one serves");
         result.recommendations.into_iter().map(|one| one.id).collect()
     };
     assert!(kinds(&balancer(&three(), Algorithm::RoundRobin)).is_empty());
     let [a, b, c] = three();
-    let uneven = balancer(&[a.clone().weighing(2), b.clone(), c.clone()], Algorithm::LeastConnections);
+    let uneven = balancer(&[a.clone().with_weight(2), b.clone(), c.clone()], Algorithm::LeastConnections);
     assert_eq!(kinds(&uneven), ["weights_ignored:algorithm"]);
-    let lone = balancer(&[a, b.weighing(0)], Algorithm::Random);
+    let lone = balancer(&[a, b.with_weight(0)], Algorithm::Random);
     assert_eq!(kinds(&lone), ["no_redundancy:a"]);
     (0..5).for_each(|_| report(&lone, "a", FAILED));
     assert_eq!(kinds(&lone), ["failing_destination:a", "no_redundancy:a"]);
 }
 
 #[test]
-fn failover_tries_everyone_once_and_the_backup_last() {
+fn failover_tries_each_destination_once_and_the_backup_tier_last() {
     let [a, b, c] = three();
-    let destinations = [a.in_tier(1), b, c];
+    let destinations = [a.with_priority(1), b, c];
     let balancer = balancer(&destinations, Algorithm::RoundRobin);
-    let second = balancer.assign().expect("b").failover(FAILED).expect("c");
+    let second = balancer.pick().expect("b").failover(FAILED).expect("c");
     assert_eq!(second.destination().id, "c");
     let backup = second.failover(FAILED).expect("the backup");
     assert_eq!(backup.destination().id, "a");
     assert_eq!(backup.failover(FAILED).expect_err("no more"), LoadBalancingError::AllTried);
-    assert_eq!(balancer.performance().samples, 3, "every try was reported");
+    assert_eq!(balancer.performance().samples, 3, "every attempt was recorded");
 
-    let off = LoadBalancingConfig { failover: false, ..LoadBalancingConfig::default() };
-    balancer.update(&destinations, &off).expect("good");
-    let refused = balancer.assign().expect("someone").failover(FAILED);
+    let off = LoadBalancingConfig::default().with_failover(false);
+    balancer.update(&destinations, &off).expect("valid");
+    let refused = balancer.pick().expect("one serves").failover(FAILED);
     assert_eq!(refused.expect_err("off"), LoadBalancingError::FailoverOff);
 }
 
 #[test]
-fn a_changed_list_forgets_nobody_who_stays() {
+fn changed_list_keeps_the_state_of_remaining_destinations() {
     let config = LoadBalancingConfig::default();
     let balancer = balancer(&three(), Algorithm::RoundRobin);
     let [a, b, c] = three();
     let d = Destination::new("d", "10.0.0.4:80");
     assert_eq!(next(&balancer, 2), "a b");
-    let held = balancer.assign().expect("c");
-    let moved = Destination { address: "10.9.9.9:80".into(), ..c.clone() };
-    balancer.update(&[d.clone(), moved, a.clone(), b.clone()], &config).expect("good");
+    let held = balancer.pick().expect("c");
+    let moved = c.clone().with_address("10.9.9.9:80");
+    balancer.update(&[d.clone(), moved, a.clone(), b.clone()], &config).expect("valid");
     assert_eq!(balancer.load_distribution().destinations[2].in_flight, 1, "c by its id");
-    assert_eq!(next(&balancer, 5), "d a b c d", "newcomers last, and the rotation goes on");
-    balancer.update(&[a.clone(), b], &config).expect("good");
-    held.answered(200);
-    assert_eq!(balancer.performance().samples, 4, "of a and b; who left is forgotten, and so is its answer");
+    assert_eq!(next(&balancer, 5), "d a b c d", "new destinations come last, and the rotation continues");
+    balancer.update(&[a.clone(), b], &config).expect("valid");
+    held.responded(200);
+    assert_eq!(
+        balancer.performance().samples,
+        4,
+        "only of a and b: outcomes of removed destinations are dropped"
+    );
     let bad = [a, Destination::new("b", "nowhere")];
     assert!(balancer.update(&bad, &config).is_err());
     assert_eq!(balancer.health_status().total, 2, "a bad list changes nothing");
@@ -234,9 +245,9 @@ fn threads_share_one_exact_rotation() {
     let work = |balancer: LoadBalancer| {
         let mut seen = HashMap::new();
         for _ in 0..3_000 {
-            let assignment = balancer.assign().expect("all serve");
+            let assignment = balancer.pick().expect("all serve");
             *seen.entry(assignment.destination().id.clone()).or_insert(0) += 1;
-            assignment.answered(200);
+            assignment.responded(200);
         }
         seen
     };
@@ -257,19 +268,19 @@ fn threads_share_one_exact_rotation() {
 }
 
 #[test]
-fn a_key_keeps_its_destination_and_a_failover_follows_it() {
+fn key_keeps_its_destination_and_its_failover_order() {
     let balancer = balancer(&three(), Algorithm::Hash);
     let walk = |key: &str| {
-        let first = balancer.assign_for(key.as_bytes()).expect("serving");
-        let home = first.destination().id.clone();
+        let first = balancer.pick_with_key(key.as_bytes()).expect("serving");
+        let selected = first.destination().id.clone();
         let second = first.failover(Outcome::Failed(Failure::Connect)).expect("another");
-        (home, second.destination().id.clone())
+        (selected, second.destination().id.clone())
     };
     let walks: Vec<_> = (0..30).map(|n| walk(&format!("session-{n}"))).collect();
-    for (n, (home, next)) in walks.iter().enumerate() {
-        assert_ne!(home, next);
-        assert_eq!(walk(&format!("session-{n}")), (home.clone(), next.clone()));
+    for (n, (selected, next)) in walks.iter().enumerate() {
+        assert_ne!(selected, next);
+        assert_eq!(walk(&format!("session-{n}")), (selected.clone(), next.clone()));
     }
-    let homes: std::collections::BTreeSet<_> = walks.iter().map(|(home, _)| home).collect();
-    assert_eq!(homes.len(), 3, "keys spread");
+    let all_selected: std::collections::BTreeSet<_> = walks.iter().map(|(selected, _)| selected).collect();
+    assert_eq!(all_selected.len(), 3, "keys spread");
 }

@@ -1,4 +1,4 @@
-//! What a program asks of monitoring: the seed's `HealthMonitoringConfig`.
+//! Configuration of health monitoring: the specification's `HealthMonitoringConfig`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,26 +7,31 @@ use serde::{Deserialize, Serialize};
 
 use plimsoll_core::health::{HealthSpec, ProbeKind, Rhythm};
 
-use super::MOST_CHECKED;
 use super::error::HealthMonitoringError;
+use super::limits::MAX_MONITORED_DESTINATIONS;
 
-/// How to monitor. Spans are milliseconds in JSON. Keys left out take the values of [`Default`], which are those
-/// of the seed's basic example; unknown keys are errors.
+/// Configuration of health monitoring.
+///
+/// In JSON, durations are milliseconds, missing keys have the values of [`Default`], which are those of the
+/// specification's basic example, and unknown keys are errors. In Rust, start from [`Default`] and set fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct HealthMonitoringConfig {
-    /// From the end of one check of a destination to the start of the next: 100 ms to a day.
+    /// Time from the end of a check to the start of the next one, 100 ms to a day. Default: 30 s.
     #[serde(with = "millis")]
     pub check_interval: Duration,
-    /// A check without an answer by then has failed: 1 ms to a minute.
+    /// Time limit of a check, 1 ms to a minute. Default: 5 s.
     #[serde(with = "millis")]
     pub timeout: Duration,
-    /// Failures in a row that take a destination out, 1 to 256; of the very first check one is enough.
+    /// Consecutive failures that take a destination out of service, 1 to 256. Default: 3.
+    ///
+    /// The first check of all takes it out with one failure.
     pub failure_threshold: u32,
-    /// Passes in a row that bring it back, 1 to 256.
+    /// Consecutive passes that bring it back, 1 to 256. Default: 2.
     pub recovery_threshold: u32,
-    /// Without it a check opens a TCP connection; with it, it asks for this path by HTTP and wants a status from
-    /// 200 to 399. (Not in the seed.)
+    /// Path of an HTTP check, which passes with a status from 200 to 399. Default: none, a TCP connection is
+    /// enough. An extension of the specification.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
 }
@@ -36,8 +41,8 @@ mod millis {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u64(span.as_millis() as u64)
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(duration.as_millis() as u64)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
@@ -57,32 +62,35 @@ impl Default for HealthMonitoringConfig {
     }
 }
 
-/// Bytes of a path.
-const PATH: usize = 1024;
+/// Maximum bytes of a path.
+const MAX_PATH: usize = 1024;
 
 impl HealthMonitoringConfig {
-    /// The same as the core wants it.
+    /// Validates and converts to the core's type.
     pub(crate) fn spec(&self) -> Result<HealthSpec, HealthMonitoringError> {
-        let bad = |key, wants| Err(HealthMonitoringError::BadConfig { key, wants });
+        let invalid = |key, expected| Err(HealthMonitoringError::InvalidConfig { key, expected });
         let (ms, day) = (Duration::from_millis, Duration::from_secs(86_400));
         if !(ms(100)..=day).contains(&self.check_interval) {
-            return bad("check_interval", "100 ms to a day");
+            return invalid("check_interval", "100 ms to a day");
         }
         if !(ms(1)..=ms(60_000)).contains(&self.timeout) {
-            return bad("timeout", "1 ms to a minute");
+            return invalid("timeout", "1 ms to a minute");
         }
         if !(1..=256).contains(&self.failure_threshold) {
-            return bad("failure_threshold", "1 to 256");
+            return invalid("failure_threshold", "1 to 256");
         }
         if !(1..=256).contains(&self.recovery_threshold) {
-            return bad("recovery_threshold", "1 to 256");
+            return invalid("recovery_threshold", "1 to 256");
         }
         let probe = match &self.path {
             None => ProbeKind::Tcp,
             Some(path) => {
-                let fit = path.starts_with('/') && path.len() <= PATH;
-                if !fit || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-                    return bad("path", "a path like `/healthz`, of visible ASCII and at most 1,024 bytes");
+                let well_formed = path.starts_with('/') && path.len() <= MAX_PATH;
+                if !well_formed || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+                    return invalid(
+                        "path",
+                        "a path like `/healthz`, of visible ASCII and at most 1,024 bytes",
+                    );
                 }
                 ProbeKind::Http {
                     method: "GET".into(),
@@ -102,7 +110,7 @@ impl HealthMonitoringConfig {
             probe,
             if_gray: None,
             port: None,
-            rhythm: Rhythm { width: MOST_CHECKED, ..Rhythm::default() },
+            rhythm: Rhythm { width: MAX_MONITORED_DESTINATIONS, ..Rhythm::default() },
         })
     }
 }
@@ -112,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_milliseconds_and_unknown_keys_errors() {
+    fn durations_are_milliseconds_and_unknown_keys_are_errors() {
         let config: HealthMonitoringConfig =
             serde_json::from_str(r#"{"checkInterval": 250, "timeout": 40}"#).expect("good");
         assert_eq!((config.check_interval.as_millis(), config.timeout.as_millis()), (250, 40));
@@ -123,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_by_its_key() {
+    fn invalid_values_are_rejected_by_key() {
         let wrong = |change: &dyn Fn(&mut HealthMonitoringConfig)| {
             let mut config = HealthMonitoringConfig::default();
             change(&mut config);
             match config.spec() {
-                Err(HealthMonitoringError::BadConfig { key, .. }) => key,
+                Err(HealthMonitoringError::InvalidConfig { key, .. }) => key,
                 other => panic!("{other:?}"),
             }
         };

@@ -1,79 +1,90 @@
-//! Why monitoring cannot tell, or not all.
+//! Errors of health monitoring.
 
+use std::error::Error;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::LoadBalancingError;
 
-/// What went wrong with monitoring itself: the seed's four kinds of errors, and input that cannot be monitored.
-/// That a destination fails is no error: it is what monitoring is for.
+/// Why health monitoring failed, as a whole or in part. A failing destination is a result, not an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case", rename_all_fields = "camelCase")]
 #[non_exhaustive]
 pub enum HealthMonitoringError {
-    /// The list of destinations cannot be monitored.
-    BadDestinations {
-        /// Why.
-        why: String,
+    /// The list of destinations is invalid.
+    InvalidDestinations {
+        /// The problem of the list.
+        #[serde(serialize_with = "serialize_text")]
+        source: LoadBalancingError,
     },
-    /// A key of the configuration makes no sense.
-    BadConfig {
-        /// Which, as in the configuration.
+    /// A value of the configuration is invalid.
+    InvalidConfig {
+        /// Name of the key.
         key: &'static str,
-        /// What it may be.
-        wants: &'static str,
+        /// Expected values.
+        expected: &'static str,
     },
-    /// Health check failures: no check could be made, because this process or machine lacks what one takes
-    /// (descriptors, memory).
+    /// No check could be made: the process or machine lacked file descriptors or memory.
     ChecksNotMade {
-        /// How many destinations there are.
+        /// Number of destinations.
         destinations: usize,
     },
-    /// Timeout errors: some destinations were not checked in the time that their checks have.
+    /// Some destinations were not checked within the time limit of a check.
     TimedOut {
-        /// How many.
+        /// Number of destinations not checked.
         unchecked: usize,
     },
-    /// Alert generation failures: so many stand that others were not raised.
+    /// Some alerts were not raised because too many were active.
     AlertsLost {
-        /// How many were not.
+        /// Number of alerts not raised.
         lost: u64,
     },
-    /// Recovery failures: destinations came back and went out again, within five minutes.
+    /// Some destinations recovered and failed again within five minutes.
     RecoveryFailed {
-        /// Whose did.
+        /// Ids of the destinations.
         destinations: Vec<String>,
     },
-    /// The thread that monitors could not be started, or has ended.
+    /// The monitoring thread cannot be started or has ended.
     Stopped,
+}
+
+fn serialize_text<S: Serializer>(error: &LoadBalancingError, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(error)
 }
 
 impl fmt::Display for HealthMonitoringError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BadDestinations { why } => f.write_str(why),
-            Self::BadConfig { key, wants } => write!(f, "`{key}` is not {wants}"),
+            Self::InvalidDestinations { source } => source.fmt(f),
+            Self::InvalidConfig { key, expected } => write!(f, "`{key}`: expected {expected}"),
             Self::ChecksNotMade { destinations } => write!(
                 f,
-                "none of {destinations} destinations could be checked: this process lacks descriptors or memory"
+                "none of {destinations} destinations could be checked: the process lacks file descriptors or memory"
             ),
             Self::TimedOut { unchecked } => {
-                write!(f, "{unchecked} destinations were not checked in the time their checks have")
+                write!(f, "{unchecked} destinations were not checked within the time limit")
             }
-            Self::AlertsLost { lost } => write!(f, "{lost} alerts were not raised: too many stand"),
+            Self::AlertsLost { lost } => write!(f, "{lost} alerts were not raised: too many are active"),
             Self::RecoveryFailed { destinations } => {
-                write!(f, "came back and went out again: {}", destinations.join(", "))
+                write!(f, "recovered and failed again: {}", destinations.join(", "))
             }
-            Self::Stopped => f.write_str("the thread that monitors has ended or could not be started"),
+            Self::Stopped => f.write_str("the monitoring thread cannot be started or has ended"),
         }
     }
 }
 
-impl std::error::Error for HealthMonitoringError {}
+impl Error for HealthMonitoringError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::InvalidDestinations { source } => Some(source),
+            _ => None,
+        }
+    }
+}
 
 impl From<LoadBalancingError> for HealthMonitoringError {
-    fn from(error: LoadBalancingError) -> Self {
-        Self::BadDestinations { why: error.to_string() }
+    fn from(source: LoadBalancingError) -> Self {
+        Self::InvalidDestinations { source }
     }
 }

@@ -1,4 +1,4 @@
-//! What monitoring tells: the words of the seed's `HealthMonitoringResult`.
+//! Results of health monitoring: the specification's `HealthMonitoringResult`.
 
 use serde::Serialize;
 
@@ -11,93 +11,97 @@ use plimsoll_proxy::{CheckCounts, Clock, MonitorView};
 use super::error::HealthMonitoringError;
 use crate::result::{HealthState, HealthStatus, Recommendation};
 
-/// How a set of destinations is. Moments are milliseconds since 1970.
+/// Health of a set of destinations. Times are milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct HealthMonitoringResult {
-    /// All together.
+    /// Health of the whole set.
     pub health_status: HealthStatus,
-    /// Each by itself, in the order given.
+    /// Health of each destination, in the order given.
     pub destinations: Vec<DestinationHealth>,
-    /// Those that stand, the gravest first, then those that are over, the latest first: the last 256.
+    /// The last 256 alerts: active ones first, by severity, then cleared ones, the latest first.
     pub alerts: Vec<Alert>,
-    /// What could be better, each with what was seen.
+    /// Recommended changes, with their evidence.
     pub recommendations: Vec<Recommendation>,
-    /// What of monitoring itself, or of recoveries, went wrong; empty when nothing did. (Not in the seed.)
+    /// Partial failures of monitoring, and recoveries that failed. An extension of the specification.
     pub errors: Vec<HealthMonitoringError>,
 }
 
-/// How one destination is.
+/// Health of one destination.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct DestinationHealth {
-    /// Who.
+    /// Id of the destination.
     pub id: String,
-    /// `serving`, `warming`, `draining`, `ejected`, `down` or `maintenance`.
+    /// Status: `serving`, `warming`, `draining`, `ejected`, `down` or `maintenance`.
     pub status: &'static str,
-    /// Why it stands so; `None` for one that has served since it is known.
+    /// Reason of the status; `None` if it has served since it was added.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Since when it stands so.
+    /// Time of the last change of the status.
     pub since: u64,
-    /// The share of its last 32 checks that passed, halved by each bad outcome of real traffic in a row, 0 to 1;
-    /// `None` before the first check.
+    /// Health score, 0 to 1: the share of the last 32 checks that passed, halved per consecutive failure of real
+    /// traffic. `None` before the first check.
     pub score: Option<f64>,
-    /// Checks that failed in a row.
+    /// Number of consecutive failed checks.
     pub consecutive_failures: u32,
-    /// Checks that passed in a row.
+    /// Number of consecutive passed checks.
     pub consecutive_successes: u32,
-    /// `None` before the first.
+    /// Last check; `None` before the first one.
     pub last_check: Option<LastCheck>,
 }
 
-/// The last answer to a check.
+/// Result of the last check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct LastCheck {
-    /// When it came.
+    /// Time of the result.
     pub at: u64,
-    /// As expected.
+    /// Whether the check passed.
     pub ok: bool,
-    /// How long it took; `None` when it failed.
+    /// Duration in milliseconds; `None` if it failed.
     pub latency_ms: Option<f64>,
-    /// What was seen; empty when it passed.
+    /// Cause of the failure; empty if it passed.
     pub detail: String,
 }
 
-/// Something that people should know, from when it began to when it ended.
+/// A condition that needs attention, from its start to its end.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Alert {
-    /// Never used for another alert.
+    /// Id, unique over all alerts.
     pub id: String,
-    /// `info`, `warning` or `critical`.
+    /// Severity: `info`, `warning` or `critical`.
     pub severity: &'static str,
-    /// What it is, in a word.
+    /// Kind of the condition.
     pub kind: &'static str,
-    /// Whom it is about: a destination's id, or the pool's name.
+    /// Id of a destination or name of the pool.
     pub subject: String,
-    /// In a sentence.
+    /// Description, as a sentence.
     pub message: String,
-    /// What was measured, where that is a number.
+    /// Measured value, if it is a number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
-    /// And what it should not have reached.
+    /// Threshold the value reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
-    /// When it began.
+    /// Time it was raised.
     pub raised_at: u64,
-    /// When it ended; `None` while it stands.
+    /// Time it was cleared; `None` while it is active.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cleared_at: Option<u64>,
-    /// Who knows of it.
+    /// Name of the person or system that acknowledged it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acknowledged_by: Option<String>,
 }
 
 impl Alert {
-    /// An alert of `pool`, as told.
-    pub fn of(pool: &str, alert: &alert::Alert, clock: Clock) -> Self {
+    /// Converts an alert of `pool`.
+    pub(crate) fn new(pool: &str, alert: &alert::Alert, clock: Clock) -> Self {
         Self {
             id: format!("{pool}.{}", alert.id),
             severity: alert.kind.severity().as_str(),
@@ -129,8 +133,8 @@ impl From<&advice::Recommendation> for Recommendation {
 }
 
 impl DestinationHealth {
-    /// A destination that has been checked `checks` times, and failed `streak` messages in a row.
-    pub fn of(report: &DestinationReport, checks: &CheckCounts, streak: u32, clock: Clock) -> Self {
+    /// Converts a report; `streak` is the number of consecutive failures of real traffic.
+    pub(crate) fn new(report: &DestinationReport, checks: &CheckCounts, streak: u32, clock: Clock) -> Self {
         let last = report.last_check.as_ref();
         Self {
             id: report.name.to_string(),
@@ -150,41 +154,45 @@ impl DestinationHealth {
     }
 }
 
-/// What a monitor has seen, told.
-pub(super) fn tell(
+/// Converts the state of a monitor.
+///
+/// # Errors
+/// [`HealthMonitoringError::ChecksNotMade`] or [`HealthMonitoringError::TimedOut`] without results to report.
+pub(super) fn monitoring_result(
     pool: &str,
-    seen: &MonitorView,
+    view: &MonitorView,
     clock: Clock,
 ) -> Result<HealthMonitoringResult, HealthMonitoringError> {
     let none = CheckCounts::default();
-    let checks = |report: &DestinationReport| seen.checks.get(&report.name).unwrap_or(&none);
-    let total = seen.destinations.len();
-    if seen.destinations.iter().all(|report| report.last_check.is_none() && checks(report).not_made > 0) {
+    let checks = |report: &DestinationReport| view.checks.get(&report.name).unwrap_or(&none);
+    let total = view.destinations.len();
+    if view.destinations.iter().all(|report| report.last_check.is_none() && checks(report).not_made > 0) {
         return Err(HealthMonitoringError::ChecksNotMade { destinations: total });
     }
-    let untold = |report: &&DestinationReport| report.last_check.is_none() && checks(report).not_made == 0;
-    let unchecked = seen.destinations.iter().filter(untold).count();
+    let is_unchecked =
+        |report: &&DestinationReport| report.last_check.is_none() && checks(report).not_made == 0;
+    let unchecked = view.destinations.iter().filter(is_unchecked).count();
     if unchecked > 0 {
         return Err(HealthMonitoringError::TimedOut { unchecked });
     }
-    let serving = seen.destinations.iter().filter(|report| report.status.serves()).count();
-    let health = |report| DestinationHealth::of(report, checks(report), 0, clock);
+    let serving = view.destinations.iter().filter(|report| report.status.serves()).count();
+    let health = |report| DestinationHealth::new(report, checks(report), 0, clock);
     Ok(HealthMonitoringResult {
         health_status: HealthStatus {
-            state: HealthState::of_word(seen.state),
+            state: HealthState::from_name(view.state),
             serving,
             total,
-            since: clock.unix_millis(seen.state_since),
+            since: clock.unix_millis(view.state_since),
         },
-        destinations: seen.destinations.iter().map(health).collect(),
-        alerts: seen.watch.alerts.iter().map(|alert| Alert::of(pool, alert, clock)).collect(),
-        recommendations: seen.watch.advice.iter().map(Recommendation::from).collect(),
-        errors: errors(&seen.watch.relapsed, &seen.destinations, seen.watch.alerts_lost),
+        destinations: view.destinations.iter().map(health).collect(),
+        alerts: view.watch.alerts.iter().map(|alert| Alert::new(pool, alert, clock)).collect(),
+        recommendations: view.watch.advice.iter().map(Recommendation::from).collect(),
+        errors: partial_errors(&view.watch.relapsed, &view.destinations, view.watch.alerts_lost),
     })
 }
 
-/// What went wrong and still lets the rest be told.
-pub fn errors(
+/// Returns the partial failures of monitoring.
+pub(crate) fn partial_errors(
     relapsed: &[plimsoll_core::Name],
     reports: &[DestinationReport],
     lost: u64,
@@ -204,14 +212,14 @@ mod tests {
     use std::collections::HashMap;
 
     use plimsoll_core::destination::{AdminState, Ejection, Health};
-    use plimsoll_core::health::LastCheck as Seen;
+    use plimsoll_core::health::LastCheck as CoreCheck;
     use plimsoll_core::{Address, DestinationId, Tick, Weight};
     use plimsoll_proxy::WatchView;
 
     use super::*;
 
     fn report(name: &str, status: Status, checked: bool) -> DestinationReport {
-        let last = Seen { at: Tick::ZERO, ok: true, latency: None, detail: String::new() };
+        let last = CoreCheck { at: Tick::ZERO, ok: true, latency: None, detail: String::new() };
         DestinationReport {
             id: DestinationId(0),
             name: name.into(),
@@ -233,40 +241,40 @@ mod tests {
         }
     }
 
-    fn seen(destinations: Vec<DestinationReport>) -> MonitorView {
+    fn view(destinations: Vec<DestinationReport>) -> MonitorView {
         let (checks, watch) = (HashMap::new(), WatchView::default());
         MonitorView { state: "healthy", state_since: Tick::ZERO, destinations, checks, watch }
     }
 
-    fn told(seen: &MonitorView) -> Result<HealthMonitoringResult, HealthMonitoringError> {
-        tell("p", seen, Clock::start())
+    fn result(view: &MonitorView) -> Result<HealthMonitoringResult, HealthMonitoringError> {
+        monitoring_result("p", view, Clock::start())
     }
 
     #[test]
-    fn checks_that_nobody_could_make_are_an_error_and_not_a_failure_of_destinations() {
-        let mut view = seen(vec![report("a", Status::Serving, false)]);
+    fn checks_that_could_not_be_made_are_an_error() {
+        let mut view = view(vec![report("a", Status::Serving, false)]);
         let mut lacking = CheckCounts::default();
         lacking.not_made = 3;
         view.checks.insert("a".into(), lacking);
-        assert_eq!(told(&view), Err(HealthMonitoringError::ChecksNotMade { destinations: 1 }));
+        assert_eq!(result(&view), Err(HealthMonitoringError::ChecksNotMade { destinations: 1 }));
         view.destinations.push(report("b", Status::Serving, true));
-        let result = told(&view).expect("b was checked");
+        let result = result(&view).expect("b was checked");
         assert_eq!((result.destinations[0].score, &result.destinations[0].last_check), (None, &None));
     }
 
     #[test]
-    fn destinations_that_were_not_checked_in_time_are_an_error() {
-        let view = seen(vec![report("a", Status::Serving, false), report("b", Status::Serving, true)]);
-        assert_eq!(told(&view), Err(HealthMonitoringError::TimedOut { unchecked: 1 }));
+    fn unchecked_destinations_are_an_error() {
+        let view = view(vec![report("a", Status::Serving, false), report("b", Status::Serving, true)]);
+        assert_eq!(result(&view), Err(HealthMonitoringError::TimedOut { unchecked: 1 }));
     }
 
     #[test]
-    fn alerts_that_were_lost_and_recoveries_that_did_not_last_are_told_beside_the_rest() {
-        let mut view = seen(vec![report("a", Status::Down, true), report("b", Status::Serving, true)]);
-        assert_eq!(told(&view).expect("checked").errors, []);
+    fn lost_alerts_and_failed_recoveries_are_reported_with_the_result() {
+        let mut view = view(vec![report("a", Status::Down, true), report("b", Status::Serving, true)]);
+        assert_eq!(result(&view).expect("checked").errors, []);
         view.watch.alerts_lost = 2;
         view.watch.relapsed = vec!["a".into(), "b".into()];
-        let errors = told(&view).expect("checked").errors;
+        let errors = result(&view).expect("checked").errors;
         let failed = HealthMonitoringError::RecoveryFailed { destinations: vec!["a".to_owned()] };
         assert_eq!(errors, [failed, HealthMonitoringError::AlertsLost { lost: 2 }], "b serves again");
         let json = serde_json::to_value(&errors).expect("plain data");

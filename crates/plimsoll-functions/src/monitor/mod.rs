@@ -1,8 +1,9 @@
-//! How destinations are, asked again and again: the second of the seed's four functions.
+//! The [`monitor_health`] function and the thread that runs its checks.
 
 mod config;
 mod error;
 mod health;
+mod limits;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,53 +16,53 @@ use tokio::time::{MissedTickBehavior, interval};
 
 pub use self::config::HealthMonitoringConfig;
 pub use self::error::HealthMonitoringError;
-pub use self::health::{Alert, DestinationHealth, HealthMonitoringResult, LastCheck, errors};
+pub(crate) use self::health::partial_errors;
+pub use self::health::{Alert, DestinationHealth, HealthMonitoringResult, LastCheck};
+pub use self::limits::{MAX_MONITORED_DESTINATIONS, MAX_MONITORED_SETS};
 use crate::destination::{self, Destination};
-use crate::destination_set_cache::Sets;
-use crate::entropy;
+use crate::destination_set_cache::DestinationSetCache;
+use crate::entropy::random_seed;
+use crate::error::LoadBalancingError;
 
-/// Sets of destinations that are monitored at once; the one not asked for longest goes. Each costs its checks.
-pub const MOST_MONITORED: usize = 16;
-/// Destinations of a set, which are all checked at once: each check holds a descriptor for a moment.
-pub const MOST_CHECKED: usize = 1024;
-/// A set nobody has asked for during so long, or ten of its intervals if that is longer, is checked no more.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
-/// Beside the time a check has: for starting a thousand of them on a busy machine.
-const GRACE: Duration = Duration::from_secs(2);
-/// What alerts call the set.
-const POOL: &str = "monitored";
+/// A set without calls for this time, or ten check intervals if that is longer, is no longer checked.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Added to the time limit of a check, for starting a thousand of them on a busy machine.
+const START_ALLOWANCE: Duration = Duration::from_secs(2);
+/// Name of a set in its alerts.
+const SET_NAME: &str = "monitored";
 
-/// A call, as the thread that monitors gets it.
-struct Question {
+/// A call, as sent to the monitoring thread.
+struct MonitoringRequest {
     destinations: Vec<Destination>,
     members: Vec<plimsoll_core::Destination>,
     spec: HealthSpec,
-    answer: oneshot::Sender<Result<HealthMonitoringResult, HealthMonitoringError>>,
+    reply: oneshot::Sender<Result<HealthMonitoringResult, HealthMonitoringError>>,
 }
 
-/// One set that is monitored.
+/// A monitored set of destinations.
 #[derive(Debug)]
-struct Watched {
+struct MonitoredSet {
     monitor: Monitor,
-    asked: Tick,
+    last_call: Tick,
     interval: Duration,
-    /// As it was last asked for.
-    wanted: (HealthSpec, Vec<plimsoll_core::Destination>),
+    /// Configuration and destinations of the last call.
+    requested: (HealthSpec, Vec<plimsoll_core::Destination>),
 }
 
-// The other global mutable state of the library, for the reason the first has (see `memory`): a function without
-// an object must know the second time what it saw the first time, and go on looking meanwhile.
-static THREAD: Mutex<Option<mpsc::UnboundedSender<Question>>> = Mutex::new(None);
+// Global state, because the specification's `monitorHealth` is a function without an object that must continue its
+// checks between calls.
+static THREAD: Mutex<Option<mpsc::UnboundedSender<MonitoringRequest>>> = Mutex::new(None);
 
-/// Tells how `destinations` are: the second of the seed's four functions.
+/// Checks destinations and returns their health: the specification's `monitorHealth`.
 ///
-/// The first call with a set of destinations (ids and addresses, in any order) checks each of them, waits for
-/// the answers, and goes on checking every `check_interval`; later calls tell at once what was seen since.
-/// Thresholds, streaks, statuses and alerts are those of the proxy: it is the same code. The process monitors
-/// [`MOST_MONITORED`] sets of at most [`MOST_CHECKED`] destinations, on a thread of its own, and stops with the
-/// one not asked for longest, or for ten minutes.
+/// The first call with a set of destinations (ids and addresses, in any order) checks each of them and waits for
+/// the results. Checks then continue every `check_interval`, and later calls return the latest results at once.
+/// Thresholds, statuses and alerts are those of the proxy, with the same code.
 ///
-/// The future needs no particular runtime.
+/// The process monitors [`MAX_MONITORED_SETS`] sets of at most [`MAX_MONITORED_DESTINATIONS`] destinations, on one
+/// thread. The least recently requested set is evicted, and so is one without calls for ten minutes.
+///
+/// The future runs on any runtime.
 ///
 /// ```no_run
 /// # extern crate plimsoll_functions as plimsoll;
@@ -79,33 +80,33 @@ static THREAD: Mutex<Option<mpsc::UnboundedSender<Question>>> = Mutex::new(None)
 /// ```
 ///
 /// # Errors
-/// [`HealthMonitoringError`]: what is wrong with the input, or why nothing can be told. That destinations fail is
-/// no error.
+/// [`HealthMonitoringError`] if the input is invalid or no result is available. A failing destination is not an
+/// error.
 pub async fn monitor_health(
     destinations: &[Destination],
     config: &HealthMonitoringConfig,
 ) -> Result<HealthMonitoringResult, HealthMonitoringError> {
     let spec = config.spec()?;
-    destination::check(destinations)?;
-    if destinations.len() > MOST_CHECKED {
-        let why = format!("{} destinations are more than the {MOST_CHECKED} of one set", destinations.len());
-        return Err(HealthMonitoringError::BadDestinations { why });
+    destination::validate(destinations)?;
+    if destinations.len() > MAX_MONITORED_DESTINATIONS {
+        let (given, max) = (destinations.len(), MAX_MONITORED_DESTINATIONS);
+        return Err(LoadBalancingError::TooManyDestinations { given, max }.into());
     }
     let members = destinations.iter().map(Destination::parse).collect::<Result<Vec<_>, _>>()?;
-    let (answer, told) = oneshot::channel();
-    ask(Question { destinations: destinations.to_vec(), members, spec, answer })?;
-    told.await.map_err(|_| HealthMonitoringError::Stopped)?
+    let (reply, result) = oneshot::channel();
+    send_request(MonitoringRequest { destinations: destinations.to_vec(), members, spec, reply })?;
+    result.await.map_err(|_| HealthMonitoringError::Stopped)?
 }
 
-/// Passes a question to the thread, which is started for the first one.
-fn ask(question: Question) -> Result<(), HealthMonitoringError> {
+/// Sends a request to the monitoring thread, which is started for the first one.
+fn send_request(request: MonitoringRequest) -> Result<(), HealthMonitoringError> {
     let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
-    let question = match &*thread {
-        Some(running) => match running.send(question) {
+    let request = match &*thread {
+        Some(running) => match running.send(request) {
             Ok(()) => return Ok(()),
             Err(unsent) => unsent.0,
         },
-        None => question,
+        None => request,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|_| HealthMonitoringError::Stopped)?;
@@ -113,62 +114,63 @@ fn ask(question: Question) -> Result<(), HealthMonitoringError> {
     let run = move || runtime.block_on(serve(from));
     let started = std::thread::Builder::new().name("health".into()).spawn(run);
     started.map_err(|_| HealthMonitoringError::Stopped)?;
-    let asked = to.send(question).map_err(|_| HealthMonitoringError::Stopped);
+    let sent = to.send(request).map_err(|_| HealthMonitoringError::Stopped);
     *thread = Some(to);
-    asked
+    sent
 }
 
-/// The life of the thread.
-async fn serve(mut questions: mpsc::UnboundedReceiver<Question>) {
-    let (clock, mut sets) = (Clock::start(), Sets::new(MOST_MONITORED));
+/// Runs the monitoring thread.
+async fn serve(mut requests: mpsc::UnboundedReceiver<MonitoringRequest>) {
+    let (clock, mut sets) = (Clock::start(), DestinationSetCache::new(MAX_MONITORED_SETS));
     let mut sweep = interval(Duration::from_secs(30));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            question = questions.recv() => match question {
-                Some(question) => answer(question, &mut sets, clock),
+            request = requests.recv() => match request {
+                Some(request) => handle_request(request, &mut sets, clock),
                 None => return,
             },
             _ = sweep.tick() => {
                 let now = clock.now();
-                sets.retain(|set: &Watched| now.since(set.asked) < FORGOTTEN_AFTER.max(set.interval * 10));
+                sets.retain(|set: &MonitoredSet| now.since(set.last_call) < IDLE_TIMEOUT.max(set.interval * 10));
             }
         }
     }
 }
 
-/// Finds or begins the set that is asked for, and tells of it as soon as it has been checked.
-fn answer(question: Question, sets: &mut Sets<Watched>, clock: Clock) {
-    let Question { destinations, members, spec, answer } = question;
-    let wanted = (spec, members);
-    let patience = wanted.0.timeout + GRACE;
-    if let Some(known) = sets.find(&destinations) {
-        known.asked = clock.now();
-        if known.wanted != wanted {
-            known.monitor.update(wanted.0.clone(), wanted.1.clone());
-            (known.interval, known.wanted) = (wanted.0.check_interval, wanted);
+/// Finds or starts the monitor of a set, and replies once it has been checked.
+fn handle_request(request: MonitoringRequest, sets: &mut DestinationSetCache<MonitoredSet>, clock: Clock) {
+    let MonitoringRequest { destinations, members, spec, reply } = request;
+    let requested = (spec, members);
+    let time_limit = requested.0.timeout + START_ALLOWANCE;
+    if let Some(known) = sets.get(&destinations) {
+        known.last_call = clock.now();
+        if known.requested != requested {
+            known.monitor.update(requested.0.clone(), requested.1.clone());
+            (known.interval, known.requested) = (requested.0.check_interval, requested);
         }
     } else {
-        let monitor = Monitor::start(POOL, wanted.0.clone(), wanted.1.clone(), clock, entropy::seed());
-        let interval = wanted.0.check_interval;
-        sets.add(&destinations, Watched { monitor, asked: clock.now(), interval, wanted });
+        let monitor =
+            Monitor::start(SET_NAME, requested.0.clone(), requested.1.clone(), clock, random_seed());
+        let interval = requested.0.check_interval;
+        sets.insert(&destinations, MonitoredSet { monitor, last_call: clock.now(), interval, requested });
     }
-    let Some(known) = sets.find(&destinations) else { return };
-    let seen = known.monitor.seen(patience);
+    let Some(known) = sets.get(&destinations) else { return };
+    let checked = known.monitor.seen(time_limit);
     tokio::spawn(async move {
-        let told = match seen.await {
-            Some(seen) => health::tell(POOL, &in_order(seen, &destinations), clock),
+        let result = match checked.await {
+            Some(view) => health::monitoring_result(SET_NAME, &in_call_order(view, &destinations), clock),
             None => Err(HealthMonitoringError::Stopped),
         };
-        let _caller_left = answer.send(told);
+        let _caller_dropped = reply.send(result);
     });
 }
 
-/// The reports in the order of this call.
-fn in_order(mut seen: MonitorView, destinations: &[Destination]) -> MonitorView {
-    let place = |name: &str| destinations.iter().position(|one| one.known_as() == name);
-    seen.destinations.sort_by_cached_key(|report| place(&report.name));
-    seen
+/// Sorts the reports in the order of the call.
+fn in_call_order(mut view: MonitorView, destinations: &[Destination]) -> MonitorView {
+    let position = |name: &str| destinations.iter().position(|one| one.id_or_address() == name);
+    view.destinations.sort_by_cached_key(|report| position(&report.name));
+    view
 }
 
 #[cfg(test)]
@@ -176,25 +178,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_monitored_is_said_before_anything_is_started() {
+    fn invalid_input_is_rejected_before_monitoring_starts() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let monitor = |destinations: &[Destination], config: &HealthMonitoringConfig| {
             runtime.block_on(monitor_health(destinations, config)).expect_err("refused")
         };
-        let usual = HealthMonitoringConfig::default();
+        let default = HealthMonitoringConfig::default();
         let a = Destination::new("a", "127.0.0.1:1");
-        let bad = |error: HealthMonitoringError| match error {
-            HealthMonitoringError::BadDestinations { why } => why,
+        let message = |error: HealthMonitoringError| match error {
+            HealthMonitoringError::InvalidDestinations { source } => source.to_string(),
             other => panic!("{other:?}"),
         };
-        assert!(bad(monitor(&[], &usual)).contains("no destinations"));
-        assert!(bad(monitor(&[a.clone(), a.clone()], &usual)).contains("`a`"));
-        assert!(bad(monitor(&[Destination::new("x", "example.com:80")], &usual)).contains("example.com:80"));
-        let crowd: Vec<_> = (0..=MOST_CHECKED)
+        assert!(message(monitor(&[], &default)).contains("no destinations"));
+        assert!(message(monitor(&[a.clone(), a.clone()], &default)).contains("`a`"));
+        assert!(
+            message(monitor(&[Destination::new("x", "example.com:80")], &default)).contains("example.com:80")
+        );
+        let many: Vec<_> = (0..=MAX_MONITORED_DESTINATIONS)
             .map(|n| Destination::new(n.to_string(), format!("127.0.0.1:{}", n + 1)))
             .collect();
-        assert!(bad(monitor(&crowd, &usual)).contains("1025"));
-        let hasty = HealthMonitoringConfig { timeout: Duration::ZERO, ..usual };
-        assert!(matches!(monitor(&[a], &hasty), HealthMonitoringError::BadConfig { key: "timeout", .. }));
+        assert!(message(monitor(&many, &default)).contains("1025"));
+        let no_timeout = HealthMonitoringConfig { timeout: Duration::ZERO, ..default };
+        assert!(matches!(
+            monitor(&[a], &no_timeout),
+            HealthMonitoringError::InvalidConfig { key: "timeout", .. }
+        ));
     }
 }

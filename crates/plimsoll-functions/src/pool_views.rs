@@ -1,32 +1,35 @@
-//! A running pool in the types of the specification's functions.
+//! Results for a pool of a running proxy, for servers of the functions such as the admin API.
 //!
 //! Times are milliseconds since 1970 (UTC), durations milliseconds, shares 0 to 1. A value that was not observed
-//! yet is null.
+//! yet is `None`.
 
 use std::time::Duration;
 
 use plimsoll_core::stats::{BUCKETS_MS, Counts};
-use plimsoll_functions::monitor::errors;
-use plimsoll_functions::{
-    Alert, Destination, DestinationHealth, DestinationPerformance, DestinationShare, HealthMonitoringResult,
-    HealthState, HealthStatus, LoadDistribution, PerformanceMetrics, Recommendation, ResponseTime,
-};
+
 use plimsoll_proxy::{Clock, DestinationView, PoolView};
 
+use crate::destination::Destination;
+use crate::monitor::{Alert, DestinationHealth, HealthMonitoringResult, partial_errors};
+use crate::result::{
+    DestinationPerformance, DestinationShare, HealthState, HealthStatus, LoadDistribution,
+    PerformanceMetrics, Recommendation, ResponseTime,
+};
+
 /// Converts a duration to milliseconds.
-pub(crate) fn millis(span: Duration) -> f64 {
+pub fn millis(span: Duration) -> f64 {
     span.as_nanos() as f64 / 1e6
 }
 
 /// Converts a weight from 256ths.
-pub(crate) fn weight(in_256ths: u32) -> f64 {
+pub fn weight(in_256ths: u32) -> f64 {
     f64::from(in_256ths) / 256.0
 }
 
 /// Returns the health of a pool.
-pub(crate) fn health_status(pool: &PoolView, clock: Clock) -> HealthStatus {
+pub fn health_status(pool: &PoolView, clock: Clock) -> HealthStatus {
     HealthStatus {
-        state: HealthState::of_word(pool.state()),
+        state: HealthState::from_name(pool.state()),
         serving: pool.serving(),
         total: pool.destinations.len(),
         since: clock.unix_millis(pool.state_since),
@@ -34,7 +37,7 @@ pub(crate) fn health_status(pool: &PoolView, clock: Clock) -> HealthStatus {
 }
 
 /// Returns the traffic shares since the start and the intended ones.
-pub(crate) fn load_distribution(pool: &PoolView) -> LoadDistribution {
+pub fn load_distribution(pool: &PoolView) -> LoadDistribution {
     let share = |d: &DestinationView| DestinationShare {
         id: d.name.to_string(),
         weight: d.weight,
@@ -50,7 +53,7 @@ pub(crate) fn load_distribution(pool: &PoolView) -> LoadDistribution {
 }
 
 /// Returns a destination in the type of the functions.
-pub(crate) fn destination(d: &DestinationView) -> Destination {
+pub fn destination(d: &DestinationView) -> Destination {
     Destination {
         id: d.name.to_string(),
         address: d.address.clone(),
@@ -63,33 +66,39 @@ pub(crate) fn destination(d: &DestinationView) -> Destination {
 }
 
 /// Returns the health of a pool's destinations, with alerts and recommendations.
-pub(crate) fn health(pool: &PoolView, clock: Clock) -> HealthMonitoringResult {
-    let health = |d: &DestinationView| {
-        let report = d.report.as_ref()?;
-        Some(DestinationHealth::of(report, &d.checks, d.streak, clock))
-    };
+pub fn health(pool: &PoolView, clock: Clock) -> HealthMonitoringResult {
     let reports: Vec<_> = pool.destinations.iter().filter_map(|d| d.report.clone()).collect();
     HealthMonitoringResult {
         health_status: health_status(pool, clock),
-        destinations: pool.destinations.iter().filter_map(health).collect(),
+        destinations: pool.destinations.iter().filter_map(|d| destination_health(d, clock)).collect(),
         alerts: alerts(pool, clock).collect(),
         recommendations: recommendations(pool).collect(),
-        errors: errors(&pool.watch.relapsed, &reports, pool.watch.alerts_lost),
+        errors: partial_errors(&pool.watch.relapsed, &reports, pool.watch.alerts_lost),
     }
 }
 
+/// Returns the health of one destination; `None` before its pool has reported.
+pub fn destination_health(d: &DestinationView, clock: Clock) -> Option<DestinationHealth> {
+    d.report.as_ref().map(|report| DestinationHealth::new(report, &d.checks, d.streak, clock))
+}
+
+/// Converts an alert of `pool`.
+pub fn alert(pool: &str, alert: &plimsoll_core::alert::Alert, clock: Clock) -> Alert {
+    Alert::new(pool, alert, clock)
+}
+
 /// Returns the alerts of a pool, active ones first.
-pub(crate) fn alerts(pool: &PoolView, clock: Clock) -> impl Iterator<Item = Alert> {
-    pool.watch.alerts.iter().map(move |alert| Alert::of(&pool.name, alert, clock))
+pub fn alerts(pool: &PoolView, clock: Clock) -> impl Iterator<Item = Alert> {
+    pool.watch.alerts.iter().map(move |alert| Alert::new(&pool.name, alert, clock))
 }
 
 /// Returns the recommendations for a pool.
-pub(crate) fn recommendations(pool: &PoolView) -> impl Iterator<Item = Recommendation> {
+pub fn recommendations(pool: &PoolView) -> impl Iterator<Item = Recommendation> {
     pool.watch.advice.iter().map(Recommendation::from)
 }
 
 /// Returns the performance of a pool since the start of the process.
-pub(crate) fn performance(pool: &PoolView, clock: Clock) -> PerformanceMetrics {
+pub fn performance(pool: &PoolView, clock: Clock) -> PerformanceMetrics {
     let window = clock.now().since(plimsoll_core::Tick::ZERO);
     let mut all = Counts::default();
     for d in &pool.destinations {
