@@ -1,5 +1,5 @@
-//! What an access log says of when messages came and how long they response_time: the common and combined formats, and
-//! this product's own lines of JSON.
+//! Reader of access logs: arrival and response times from the common and combined formats and from this
+//! product's JSON lines.
 
 use std::io::BufRead;
 use std::time::Duration;
@@ -8,31 +8,31 @@ use serde::Deserialize;
 
 use crate::arrivals::LoggedMessage;
 
-/// Longer lines are none.
+/// Maximum length of a line, in bytes.
 const MAX_LINE: usize = 64 << 10;
-/// Messages of one log; the rest is left out.
+/// Maximum messages of one log; the rest is ignored.
 pub const MAX_MESSAGES: usize = 5_000_000;
-/// Destinations error apart; messages of others are nobody's.
+/// Maximum destinations of one log; messages of others have no destination.
 const MAX_DESTINATIONS: usize = 1_000;
-/// So many lines in a row that are none, at the start: then the file is no access log.
+/// Invalid lines at the start after which the file is rejected.
 const MAX_LEADING_INVALID: u64 = 100;
 
-/// What was read.
+/// Messages of a log and how well it could be read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParsedLog {
-    /// In order of time, the first at 0.
+    /// Messages in order of time, the first at 0.
     pub messages: Vec<LoggedMessage>,
-    /// Who served them, where the log tells: names in order of their first message.
+    /// Names of the destinations in order of their first message, where the log has them.
     pub destinations: Vec<String>,
-    /// Lines that were none.
+    /// Number of lines that could not be parsed.
     pub invalid_lines: u64,
-    /// The number of the first of them, and what was wrong with it.
+    /// Line number of the first invalid line, and what is wrong with it.
     pub first_invalid: Option<(u64, &'static str)>,
-    /// There was more than [`MAX_MESSAGES`].
+    /// Whether the log has more than [`MAX_MESSAGES`] messages.
     pub truncated: bool,
 }
 
-/// Our own line of JSON, as far as it matters.
+/// Fields of a JSON line that the simulation uses.
 #[derive(Deserialize)]
 struct JsonLine {
     time: String,
@@ -42,10 +42,11 @@ struct JsonLine {
     status: Option<u16>,
 }
 
-/// Reads a whole log. Formats that tell whole seconds have the messages of one second spread evenly over it.
+/// Reads a whole log. Where times are whole seconds, the messages of one second are spread evenly over it.
 ///
 /// # Errors
-/// The log cannot be read, or is none; in a sentence, with a line number where there is one.
+/// A message for the user if the log cannot be read or has no valid line, with a line number where there is
+/// one.
 pub fn read(mut from: impl BufRead) -> Result<ParsedLog, String> {
     let mut lines: Vec<ParsedLine> = Vec::new();
     let mut log = ParsedLog {
@@ -72,21 +73,22 @@ pub fn read(mut from: impl BufRead) -> Result<ParsedLog, String> {
                 log.invalid_lines += 1;
                 let (first, what) = *log.first_invalid.get_or_insert((number, why));
                 if lines.is_empty() && log.invalid_lines >= MAX_LEADING_INVALID {
-                    return Err(format!("this is no access log: line {first} {what}"));
+                    return Err(format!("not an access log: line {first} {what}"));
                 }
             }
         }
     }
     if lines.is_empty() {
-        let why =
-            log.first_invalid.map_or("it is empty".to_owned(), |(line, why)| format!("line {line} {why}"));
-        return Err(format!("this is no access log with a message in it: {why}"));
+        let why = log
+            .first_invalid
+            .map_or("the file is empty".to_owned(), |(line, why)| format!("line {line} {why}"));
+        return Err(format!("not an access log, or without messages: {why}"));
     }
     log.messages = into_messages(lines);
     Ok(log)
 }
 
-/// The next line, without its end; one that is too long is read to its end and kept in part.
+/// Reads the next line without its end; an overlong one is consumed and kept in part.
 fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
     line.clear();
     let mut any = false;
@@ -107,22 +109,22 @@ fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<boo
     }
 }
 
-/// What a line tells.
+/// Values of one line.
 #[derive(Copy, Clone, Debug, Default)]
 struct ParsedLine {
-    /// Seconds since 1970.
+    /// Time in seconds since 1970.
     at: f64,
-    /// Whole ones: the rest is not known.
+    /// Whether the fraction of the second is unknown.
     whole_seconds: bool,
     response_time: Option<f64>,
     destination: Option<u16>,
     failed: bool,
 }
 
-/// That, and who served it.
+/// A line's values and the name of its destination.
 type ParsedMessage = (ParsedLine, Option<String>);
 
-/// The index of `name` in the list, which it joins if it is new and there is room.
+/// Returns the index of `name` in the list, adding it while there is capacity.
 fn intern(names: &mut Vec<String>, name: String) -> Option<u16> {
     let known = names.iter().position(|known| *known == name);
     let index = known.or_else(|| (names.len() < MAX_DESTINATIONS).then_some(names.len()))?;
@@ -132,7 +134,7 @@ fn intern(names: &mut Vec<String>, name: String) -> Option<u16> {
     u16::try_from(index).ok()
 }
 
-/// Nothing of an empty line.
+/// Parses a line; an empty one yields no message.
 fn parse_line(line: &[u8]) -> Result<Option<ParsedMessage>, &'static str> {
     if line.len() > MAX_LINE {
         return Err("is longer than 64 KiB");
@@ -146,12 +148,12 @@ fn parse_line(line: &[u8]) -> Result<Option<ParsedMessage>, &'static str> {
 }
 
 fn parse_json(line: &[u8]) -> Result<ParsedMessage, &'static str> {
-    let line: JsonLine = serde_json::from_slice(line).map_err(|_| "is no line of our JSON with a `time`")?;
-    let at = rfc3339(&line.time).ok_or("has a `time` that is none")?;
-    // What never reached a destination says nothing about how long one takes.
+    let line: JsonLine = serde_json::from_slice(line).map_err(|_| "is not a JSON log line with a `time`")?;
+    let at = rfc3339(&line.time).ok_or("has an invalid `time`")?;
+    // A request that never reached a destination has no response time of one.
     let response_time = line.destination.as_ref().and(line.ttfb_ms.or(line.total_ms));
     let response_time = response_time.filter(|ms| ms.is_finite() && *ms >= 0.0).map(|ms| ms / 1e3);
-    // The line was written at the end; the message came when it began.
+    // The line is written at the end; `time` is the start of the message.
     let failed = line.status.is_some_and(|status| status >= 500 && status != 501 && status != 505);
     Ok((ParsedLine { at, response_time, failed, ..ParsedLine::default() }, line.destination))
 }
@@ -161,12 +163,12 @@ fn parse_common(line: &[u8]) -> Result<ParsedMessage, &'static str> {
     let open = line.iter().position(|&byte| byte == b'[').ok_or("has no [time]")?;
     let rest = &line[open + 1..];
     let close = rest.iter().take(64).position(|&byte| byte == b']').ok_or("has no [time]")?;
-    let time = std::str::from_utf8(&rest[..close]).map_err(|_| "has a time that is none")?;
+    let time = std::str::from_utf8(&rest[..close]).map_err(|_| "has an invalid time")?;
     let after = rest[close + 1..].trim_ascii_start();
     if after.first() != Some(&b'"') {
         return Err("has no \"request\" after its time");
     }
-    let at = clf_time(time).ok_or("has a time that is none")?;
+    let at = clf_time(time).ok_or("has an invalid time")?;
     Ok((ParsedLine { at, whole_seconds: true, ..ParsedLine::default() }, None))
 }
 
@@ -209,7 +211,7 @@ fn number(text: &str, max: u32) -> Option<u32> {
     number_text(text)?.parse().ok().filter(|&number| number <= max)
 }
 
-/// Seconds since 1970 in UTC. A date to days: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+/// Seconds since 1970 in UTC. Date to days: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 fn epoch(year: u32, month: u32, day: u32, (hour, minute, second): (u32, u32, u32)) -> f64 {
     let year = i64::from(year) - i64::from(month <= 2);
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -276,12 +278,12 @@ mod tests {
         assert_eq!((log.messages.len(), log.invalid_lines), (2, 3));
         assert_eq!(log.first_invalid, Some((1, "has no [time]")));
         for (text, why) in [
-            ("", "it is empty"),
+            ("", "the file is empty"),
             ("a b c\n", "line 1 has no [time]"),
-            ("{\"a\":1}\n", "line 1 is no line of our JSON"),
-            ("{\"time\":\"yesterday\"}\n", "line 1 has a `time`"),
+            ("{\"a\":1}\n", "line 1 is not a JSON log line"),
+            ("{\"time\":\"yesterday\"}\n", "line 1 has an invalid `time`"),
             ("a [17/May/2015:10:05:03 +0000] GET", "line 1 has no \"request\""),
-            ("a [99/May/2015:10:05:03 +0000] \"GET", "line 1 has a time"),
+            ("a [99/May/2015:10:05:03 +0000] \"GET", "line 1 has an invalid time"),
         ] {
             let error = read(text.as_bytes()).expect_err(text);
             assert!(error.contains(why), "{text}: {error}");
@@ -289,6 +291,6 @@ mod tests {
         assert!(read(vec![b'\n'; 10].as_slice()).is_err());
         assert!(read([0xff; 4096].as_slice()).is_err());
         let many = "no\n".repeat(1_000);
-        assert!(read(many.as_bytes()).expect_err("no log").contains("no access log"));
+        assert!(read(many.as_bytes()).expect_err("no log").contains("not an access log"));
     }
 }

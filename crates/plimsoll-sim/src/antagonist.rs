@@ -1,4 +1,4 @@
-//! How much of a machine its neighbours leave to a destination, from moment to moment.
+//! Interference by other tenants of a host: how many cores they leave to a destination over time.
 
 use std::time::Duration;
 
@@ -6,43 +6,43 @@ use plimsoll_core::{Rng, Tick};
 
 use crate::distributions::{exponential, normal};
 
-/// Neighbours are looked at so often.
+/// Interval between two updates of the neighbours' use.
 pub const STEP: Duration = Duration::from_millis(10);
 
-/// A machine that a destination shares with others, in cores: it may always use `allocation`, and up to
-/// `burst` of what neighbours leave free.
+/// Host that a destination shares with others, in cores. It may always use `allocation`, and up to `burst` of
+/// what the neighbours leave free.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct SharedHost {
-    /// What is kept for it whatever the neighbours do.
+    /// Cores guaranteed to the destination.
     pub allocation: f64,
-    /// It never gets more.
+    /// Maximum cores of the destination.
     pub burst: f64,
-    /// The whole machine.
+    /// Cores of the whole host.
     pub machine: f64,
-    /// The neighbours.
+    /// Behaviour of the neighbours.
     pub neighbours: NeighbourSpec,
 }
 
-/// What neighbours use: a noisy level that in bursting takes the whole machine.
+/// Cores used by the neighbours: a noisy level, and bursts in which they use the whole host.
 ///
-/// The noise is an Ornstein-Uhlenbeck process; bursting and quiet times are exponentially long.
+/// The noise is an Ornstein-Uhlenbeck process; bursts and quiet times are exponentially distributed.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct NeighbourSpec {
-    /// Their usual use, in cores.
+    /// Mean use outside of bursts, in cores.
     pub level: f64,
     /// Standard deviation of the noise, in cores.
     pub noise: f64,
-    /// How long the noise remembers, in seconds.
+    /// Time constant of the noise, in seconds.
     pub memory: f64,
-    /// What part of all machines has neighbours that burst, 0 to 1.
+    /// Share of hosts whose neighbours burst, 0 to 1.
     pub hot: f64,
     /// Mean length of a burst, in seconds.
     pub burst: f64,
-    /// Mean time between bursting of a hot machine, in seconds.
+    /// Mean time between two bursts on a hot host, in seconds.
     pub quiet: f64,
 }
 
-/// The neighbours of one machine at work.
+/// Running state of the neighbours on one host.
 #[derive(Clone, Debug)]
 pub struct Antagonist {
     shared: SharedHost,
@@ -54,7 +54,8 @@ pub struct Antagonist {
 }
 
 impl Antagonist {
-    /// Number `index` of many machines. Hot ones are spread evenly among them, so that every seed has as many.
+    /// Creates the neighbours of host `index`. Hot hosts are spread evenly, so that every seed has the same
+    /// number of them.
     pub fn new(shared: SharedHost, index: usize, mut rng: Rng) -> Self {
         let hot_before = |index: usize| (index as f64 * shared.neighbours.hot + 1e-9) as usize;
         let hot = hot_before(index + 1) > hot_before(index);
@@ -62,7 +63,7 @@ impl Antagonist {
         Self { shared, hot, bursting: true, toggles_at: Tick::ZERO, noise, rng }
     }
 
-    /// One step on: the cores the destination has from now to the next step.
+    /// Advances by one step and returns the cores the destination has until the next one.
     pub fn step(&mut self, now: Tick) -> f64 {
         let NeighbourSpec { level, noise, memory, burst, quiet, .. } = self.shared.neighbours;
         if self.hot && self.toggles_at <= now {

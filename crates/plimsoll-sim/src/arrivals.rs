@@ -1,4 +1,4 @@
-//! When messages come.
+//! Arrival processes: when messages arrive and how much work each of them is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,44 +7,45 @@ use plimsoll_core::{Rng, Tick};
 
 use crate::distributions::{WorkDistribution, exponential};
 
-/// One message of a log.
+/// One message of an access log.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub struct LoggedMessage {
-    /// Since the first one.
+    /// Offset from the first message of the log.
     pub at: Duration,
-    /// How long its destination response_time, in seconds, if the log says.
+    /// Response time of the destination in seconds, if the log has it.
     pub response_time: Option<f64>,
-    /// Who served it, as a place in the log's list, if the log says.
+    /// Index of the destination in the log's list, if the log has it.
     pub destination: Option<u16>,
-    /// The answer counts against who served it.
+    /// Whether the response counts against the destination.
     pub failed: bool,
 }
 
-/// How messages come: none waits for the answer to another.
+/// Arrival process of an open-loop workload: no message waits for the response to another.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arrivals {
-    /// Independent of each other.
+    /// Independent arrivals at a constant mean rate.
     Poisson,
-    /// The same, but for bursts of `factor` times as many; the rate asked for is that outside of bursts.
+    /// Poisson arrivals with bursts of `factor` times the rate; the configured rate is the one outside of
+    /// bursts.
     Bursts {
-        /// How many times as many.
+        /// Rate within a burst over the rate outside of it.
         factor: f64,
-        /// From the start of one to the start of the next.
+        /// Time from the start of one burst to the start of the next.
         every: Duration,
-        /// Length.
+        /// Length of one burst.
         length: Duration,
     },
-    /// As they came once, so much faster or slower that the mean rate is the one asked for; from the start
-    /// again when the log is at its end.
+    /// Arrival times of a log, scaled so that the mean rate is the configured one; the log repeats when it
+    /// ends.
     Replay(Arc<[LoggedMessage]>),
 }
 
-/// The messages of a run, one after the other.
+/// Iterator over the messages of a run.
 #[derive(Debug)]
 pub struct ArrivalStream {
     arrivals: Arrivals,
     work: WorkDistribution,
-    /// Messages a second.
+    /// Mean rate, in messages per second.
     rate: f64,
     rng: Rng,
     next: usize,
@@ -52,12 +53,12 @@ pub struct ArrivalStream {
 }
 
 impl ArrivalStream {
-    /// So many messages a second on average, in the rhythm of `arrivals`.
+    /// Creates a stream of `rate` messages per second on average.
     pub fn new(arrivals: Arrivals, work: WorkDistribution, rate: f64, rng: Rng) -> Self {
         Self { arrivals, work, rate, rng, next: 0, round: 0 }
     }
 
-    /// When the next one after `now` comes, and how much work it is.
+    /// Returns the arrival time of the next message after `now`, and its work.
     pub fn next(&mut self, now: Tick) -> (Tick, f64) {
         match &self.arrivals {
             Arrivals::Poisson => {
@@ -75,8 +76,8 @@ impl ArrivalStream {
         }
     }
 
-    /// A Poisson process of the highest rate, of which only as many are kept as are due (Lewis and Shedler
-    /// 1979).
+    /// Next arrival of a Poisson process with a varying rate, by thinning one of the highest rate (Lewis and
+    /// Shedler 1979).
     fn thinned(&mut self, mut at: Tick, factor: f64, every: Duration, length: Duration) -> Tick {
         loop {
             at += Duration::from_secs_f64(exponential(&mut self.rng) / (self.rate * factor.max(1.0)));

@@ -1,4 +1,4 @@
-//! A balancer of a simulation: the product's pool and the product's choice, in virtual time.
+//! Simulated balancer: the product's pool and `balance_load`, in virtual time.
 
 use std::sync::Arc;
 
@@ -12,23 +12,24 @@ use plimsoll_core::{
 use crate::candidates::{CandidatePolicy, PolicyFeedback};
 use crate::scenario::{NO_OUTLIER_DETECTION, Scenario};
 
-/// One balancer. Nothing it knows is known to another one.
+/// One balancer; it shares no state with other balancers.
 pub struct SimBalancer {
     pool: Pool,
     snapshot: Arc<Snapshot>,
-    /// Of a policy on trial, which the pool itself cannot be configured with.
+    /// Policy of a candidate that the pool itself cannot be configured with.
     policy: Option<Box<dyn Policy>>,
     feedback: Option<Arc<dyn PolicyFeedback>>,
     worker_rngs: Vec<Rng>,
-    /// What it may repeat.
-    pub budget: RetryBudget,
+    /// Retry budget of this balancer.
+    pub budget: Budget,
     members: Vec<Destination>,
     checks: Vec<ProbeOrder>,
     events: u64,
 }
 
 impl SimBalancer {
-    /// A balancer of `scenario` at its start. Destinations are numbered in configured order, here and there.
+    /// Creates a balancer of `scenario`. Destinations are numbered in configured order here and in the
+    /// scenario.
     pub fn new(scenario: &Scenario, candidate: &CandidatePolicy, rng: &mut Rng) -> Self {
         let members: Vec<Destination> =
             scenario.destinations.iter().enumerate().map(|(index, spec)| member(index, spec)).collect();
@@ -65,53 +66,53 @@ impl SimBalancer {
         balancer
     }
 
-    /// Chooses for one message: the product's own choice.
+    /// Chooses a destination for one message with the product's `balance_load`.
     ///
     /// # Errors
-    /// As [`balance_load`].
+    /// The error of [`balance_load`].
     pub fn choose(&mut self, worker: usize, tried: &Tried, now: Tick) -> Result<Assignment, NoDestination> {
         let want = Want { worker, tried: Some(tried), repeatable: true, ..Want::default() };
         balance_load(&self.snapshot, &want, now, &mut self.worker_rngs[worker])
     }
 
-    /// Tells the pool something.
+    /// Passes an input to the pool.
     pub fn handle(&mut self, now: Tick, input: Input) {
         self.pool.handle(now, input);
         self.run_actions();
     }
 
-    /// Lets the pool do what is due.
+    /// Runs the pool's work that is due.
     pub fn handle_timeout(&mut self, now: Tick) {
         self.pool.handle_timeout(now);
         self.run_actions();
     }
 
-    /// When the pool has something to do next.
+    /// Returns the time of the pool's next timeout.
     pub fn next_timeout(&self) -> Option<Tick> {
         self.pool.poll_timeout()
     }
 
-    /// Checks to make now.
+    /// Returns the health checks to start now.
     pub fn take_checks(&mut self) -> Vec<ProbeOrder> {
         std::mem::take(&mut self.checks)
     }
 
-    /// What it is told beyond outcomes, if it is on trial.
+    /// Returns the feedback interface of a candidate that is not an algorithm of the product.
     pub fn feedback(&self) -> Option<&Arc<dyn PolicyFeedback>> {
         self.feedback.as_ref()
     }
 
-    /// Dice of its own, for what it asks.
+    /// Returns the random numbers of this balancer.
     pub fn rng(&mut self) -> &mut Rng {
         &mut self.worker_rngs[0]
     }
 
-    /// What its pool has told so far: ejections, returns, checks that failed.
+    /// Returns how many events the pool has emitted: ejections, returns, failed checks.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// Gives every destination another weight, all at once.
+    /// Sets the weights of all destinations at once.
     pub fn set_weights(&mut self, now: Tick, weights: &[u16]) {
         for (member, &weight) in self.members.iter_mut().zip(weights) {
             member.weight = Weight::new(weight);
@@ -125,14 +126,14 @@ impl SimBalancer {
                 Action::Publish(snapshot) => self.snapshot = self.with_policy(snapshot),
                 Action::Probe(order) => self.checks.push(order),
                 Action::Tell(_) => self.events += 1,
-                // A later action of the product that a simulation has no part in changes nothing here.
+                // Actions added to the product later have no effect in a simulation.
                 #[allow(unreachable_patterns)]
                 _ => {}
             }
         }
     }
 
-    /// The same picture with a picker on trial.
+    /// Rebuilds the snapshot with the candidate's picker.
     fn with_policy(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let Some(policy) = &self.policy else { return snapshot };
         let (pool, generation) = (snapshot.pool.clone(), snapshot.generation);

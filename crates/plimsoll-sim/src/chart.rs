@@ -1,12 +1,12 @@
-//! How results look in a picture: series over one axis, as SVG.
+//! Charts of results as SVG: lines over one axis.
 
 use plotters::prelude::*;
 
 use crate::report::{CandidateRuns, ms};
 
-/// Size of a picture.
+/// Size of a chart in pixels.
 const SIZE: (u32, u32) = (960, 600);
-/// Okabe and Ito's colours, which colour-blind people can tell apart, and black.
+/// Okabe and Ito's palette for colour-blind readers, and black.
 const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -18,21 +18,21 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(160, 160, 0),
 ];
 
-/// Lines over one axis; heights, in milliseconds, on a logarithmic scale.
+/// Line chart; heights are milliseconds on a logarithmic scale.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chart {
-    /// Above it.
+    /// Title above the chart.
     pub title: String,
-    /// Below it.
+    /// Label of the horizontal axis.
     pub x_label: String,
-    /// What is written at each place of the lower axis; x_ticks are the numbers 0, 1, 2 ….
+    /// Tick labels of the horizontal axis, at 0, 1, 2 ….
     pub x_ticks: Vec<String>,
-    /// A name and its points: place and height.
+    /// Name and points of each line, as horizontal position and height.
     pub series: Vec<(String, Vec<(f64, f64)>)>,
 }
 
 impl Chart {
-    /// Latency over quantiles, from the median to p99.99, with a line for each candidate.
+    /// Returns the latency by quantile, from the median to p99.99, with a line for each candidate.
     pub fn quantiles(title: &str, runs: &[CandidateRuns]) -> Self {
         let points = |runs: &CandidateRuns| {
             let share = |nines: f64| 1.0 - 10.0_f64.powf(-nines);
@@ -43,16 +43,16 @@ impl Chart {
         };
         Self {
             title: title.to_owned(),
-            x_label: "this part of all messages is quicker".to_owned(),
+            x_label: "share of messages with a lower latency".to_owned(),
             x_ticks: ["0", "90%", "99%", "99.9%", "99.99%"].map(str::to_owned).to_vec(),
             series: runs.iter().map(|runs| (runs.candidate.name(), points(runs))).collect(),
         }
     }
 
-    /// The picture.
+    /// Draws the chart as SVG.
     ///
     /// # Errors
-    /// What could not be drawn, in a sentence.
+    /// The drawing error of the plotting library.
     pub fn svg(&self) -> Result<String, String> {
         let mut text = String::new();
         self.draw(&mut text).map_err(|error| error.to_string())?;
@@ -86,7 +86,7 @@ impl Chart {
             .x_labels(self.x_ticks.len())
             .x_label_formatter(&tick)
             .x_desc(&self.x_label)
-            // Plotters labels only powers of ten of a logarithmic axis, and often there is none between.
+            // Plotters labels only powers of ten on a logarithmic axis, and often the range holds none.
             .y_label_formatter(&|height: &f64| ms(10.0_f64.powf(*height)))
             .y_desc("milliseconds")
             .label_style(("sans-serif", 14))
@@ -130,6 +130,6 @@ mod tests {
         for word in ["a title", "p2c", "0.9", "polyline"] {
             assert!(svg.contains(word), "{word}: {svg}");
         }
-        assert!(Chart::default().svg().is_ok(), "nothing to draw is drawn as nothing");
+        assert!(Chart::default().svg().is_ok(), "an empty chart is drawn");
     }
 }

@@ -1,7 +1,7 @@
-//! What every policy must keep, whatever it chooses by.
+//! Guarantees of every balancing policy, whatever it chooses by.
 //!
-//! A built-in policy and one written elsewhere are in_service to the same promises: run [`contract`] in a test.
-//! Whoever breaks one gets a panic that names the promise and the seed.
+//! Built-in and custom policies are checked the same way: call [`check_contract`] in a test. A violation
+//! panics with the name of the guarantee and the random seed.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use plimsoll_core::{NoDestination, Rng, Tick, Tried, Want};
 
 use crate::open_loop::{OpenLoop, OpenLoopServer, ServiceTime};
 
-/// What a policy says of itself, and is in_service to.
+/// What a policy guarantees about the shares of destinations.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Guarantees {
-    /// Shares follow the weights; otherwise they are equal.
+    /// Whether shares follow the weights; otherwise they are equal.
     pub follows_weights: bool,
-    /// Shares are exact within a turn or two per worker, not just on average.
+    /// Whether shares are exact within two messages per worker, not only on average.
     pub rotates: bool,
-    /// How far a share may lie from the one intended, as a part of it, beyond five standard deviations of
-    /// pure chance. Without meaning where `rotates`.
+    /// Maximum relative deviation of a share from the intended one, beyond five standard deviations of random
+    /// sampling. Ignored where `rotates` is set.
     pub tolerance: f64,
 }
 
 const MEAN: Duration = Duration::from_millis(10);
 const SERVER: OpenLoopServer = OpenLoopServer::new(ServiceTime::Exponential(MEAN));
-/// Messages in flight per unit of weight in "steady open work": enough that a policy which looks at load
-/// sees differences.
+/// Messages in flight per unit of weight under steady load: enough for load-aware policies to see
+/// differences.
 const LOAD: f64 = 8.0;
 const SEEDS: std::ops::Range<u64> = 0..12;
 
-/// Holds the policy that `make` makes, for so many workers, to every promise.
+/// Checks every guarantee of the policy that `make` creates for a number of workers.
 ///
 /// # Panics
-/// When a promise is broken.
+/// When a guarantee is violated.
 pub fn check_contract(make: &dyn Fn(usize) -> Box<dyn Policy>, guarantees: &Guarantees) {
     for seed in SEEDS {
         picks_only_serving_destinations(make, seed);
@@ -49,7 +49,7 @@ pub fn check_contract(make: &dyn Fn(usize) -> Box<dyn Policy>, guarantees: &Guar
     starves_no_destination(make, 4);
 }
 
-/// Between 1 and `most` servers of random weight, in up to two tiers; now and then a weight is 0.
+/// Draws between 1 and `most` servers of random weight in up to two tiers; some weights are 0.
 fn servers(rng: &mut Rng, most: usize) -> Vec<OpenLoopServer> {
     let spread = [1, 3, 100, 65_535][rng.index(4)];
     let mut servers: Vec<OpenLoopServer> = (0..=rng.index(most))
@@ -59,13 +59,13 @@ fn servers(rng: &mut Rng, most: usize) -> Vec<OpenLoopServer> {
     servers
 }
 
-/// Steady open work for these servers: messages a second.
+/// Arrival rate of steady load for these servers, in messages per second.
 fn steady(servers: &[OpenLoopServer]) -> f64 {
     let weight: f64 = servers.iter().map(|server| f64::from(server.weight)).sum();
     LOAD * weight / MEAN.as_secs_f64()
 }
 
-/// Every pick is an index of a slot that was offered, and every assignment one of a destination that serves.
+/// Every pick is the index of an offered slot, and every assignment is at a serving destination.
 fn picks_only_serving_destinations(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64) {
     let mut rng = Rng::new(seed);
     let publications = if make(1).needs() == Needs::Key { 2 } else { 8 };
@@ -89,7 +89,10 @@ fn picks_only_serving_destinations(make: &dyn Fn(usize) -> Box<dyn Policy>, seed
                 match open_loop.send(&Want::default()) {
                     Ok(index) => {
                         let serves = !down[index] && servers[index].weight > 0;
-                        assert!(serves, "serving destinations only: {index} does not serve, seed {seed}");
+                        assert!(
+                            serves,
+                            "serving destinations only: destination {index} is not serving, seed {seed}"
+                        );
                     }
                     Err(why) => assert_eq!(why, NoDestination::NoneServing, "seed {seed}"),
                 }
@@ -98,7 +101,7 @@ fn picks_only_serving_destinations(make: &dyn Fn(usize) -> Box<dyn Policy>, seed
     }
 }
 
-/// A run is a function of its seed.
+/// A run is a function of its random seed.
 fn the_same_seed_gives_the_same_picks(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64) {
     let run = || {
         let mut rng = Rng::new(seed);
@@ -114,7 +117,7 @@ fn the_same_seed_gives_the_same_picks(make: &dyn Fn(usize) -> Box<dyn Policy>, s
     assert_eq!(run(), run(), "same seed, same picks: seed {seed}");
 }
 
-/// A message that goes on trying meets everyone who serves once, the first tier before the second.
+/// Repeated attempts visit each serving destination once, and the first tier before the second.
 fn a_retry_visits_each_destination_once(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64) {
     let mut rng = Rng::new(seed);
     let servers = servers(&mut rng, Tried::MAX);
@@ -124,13 +127,17 @@ fn a_retry_visits_each_destination_once(make: &dyn Fn(usize) -> Box<dyn Policy>,
         while let Ok(assignment) = open_loop.choose(&Want { tried: Some(&tried), ..Want::default() }) {
             assert!(
                 !tried.contains(assignment.id()),
-                "untried destinations first: one was tried twice, seed {seed}"
+                "untried destinations first: a destination was tried twice, seed {seed}"
             );
             tried.add(assignment.id());
             order.push(assignment.member());
         }
         let serving = servers.iter().filter(|server| server.weight > 0).count();
-        assert_eq!(order.len(), serving, "untried destinations first: not all were tried, seed {seed}");
+        assert_eq!(
+            order.len(),
+            serving,
+            "untried destinations first: not every destination was tried, seed {seed}"
+        );
         assert!(
             order.is_sorted_by_key(|&index| servers[index].priority),
             "untried destinations first: a backup tier came first, seed {seed}"
@@ -138,7 +145,7 @@ fn a_retry_visits_each_destination_once(make: &dyn Fn(usize) -> Box<dyn Policy>,
     }
 }
 
-/// Destinations come and go while work goes on: whoever serves gets a fair part, nobody else gets any.
+/// Destinations join and leave under load: each serving one gets a fair share, and no other gets a message.
 fn spreads_evenly_across_republishes(
     make: &dyn Fn(usize) -> Box<dyn Policy>,
     guarantees: &Guarantees,
@@ -148,7 +155,7 @@ fn spreads_evenly_across_republishes(
     let servers = [SERVER; 6];
     let mut open_loop = OpenLoop::new(seed, make(1), &servers);
     let (mut received, mut due) = ([0; 6], [0.0; 6]);
-    // Tables of keys take their time to build, and a test has little.
+    // Tables for keys take long to build, and the test must be fast.
     let (rounds, more) = if make(1).needs() == Needs::Key { (60, 10) } else { (600, 1) };
     for round in 0..rounds {
         let up: Vec<bool> = servers.iter().map(|_| rng.below(3) > 0).collect();
@@ -161,7 +168,7 @@ fn spreads_evenly_across_republishes(
         let messages = more * (1 + round % 7);
         for (server, n) in open_loop.run_poisson(messages, steady(&servers)).into_iter().flatten().enumerate()
         {
-            assert!(n == 0 || up[server], "even across republishes: {server} is gone, seed {seed}");
+            assert!(n == 0 || up[server], "even across republishes: server {server} is down, seed {seed}");
             received[server] += n;
             due[server] += if up[server] { f64::from(messages) / serving as f64 } else { 0.0 };
         }
@@ -169,11 +176,11 @@ fn spreads_evenly_across_republishes(
     let apart = 0.25 + guarantees.tolerance;
     for (&received, due) in received.iter().zip(due) {
         let fair = ((1.0 - apart) * due..(1.0 + apart) * due).contains(&f64::from(received));
-        assert!(fair, "even across republishes: one took {received} for {due:.0}, seed {seed}");
+        assert!(fair, "even across republishes: a server received {received} of {due:.0}, seed {seed}");
     }
 }
 
-/// Exact per worker: with W workers, however unevenly they work, equal destinations differ by at most W.
+/// With W workers, however uneven their load, equal destinations differ by at most W messages.
 fn rotates_exactly_per_worker(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64) {
     let mut rng = Rng::new(seed);
     let workers = 1 + rng.index(8);
@@ -181,7 +188,7 @@ fn rotates_exactly_per_worker(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64
     let mut open_loop = OpenLoop::new(seed, make(workers), &servers);
     let mut received = vec![0_usize; servers.len()];
     for _ in 0..2_000 {
-        // The square makes some workers busier than others.
+        // The product of two draws makes some workers busier than others.
         let worker = rng.index(workers) * rng.index(workers) / workers;
         let assignment = open_loop.choose(&Want { worker, ..Want::default() }).expect("all serve");
         received[assignment.member()] += 1;
@@ -190,7 +197,7 @@ fn rotates_exactly_per_worker(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64
     }
 }
 
-/// Under steady open work each share is the intended one, as near as the guarantees say.
+/// Under steady load each share is the intended one within the guaranteed tolerance.
 fn shares_follow_weights(
     make: &dyn Fn(usize) -> Box<dyn Policy>,
     guarantees: &Guarantees,
@@ -211,12 +218,12 @@ fn shares_follow_weights(
         let allowed = if guarantees.rotates { 2.0 } else { guarantees.tolerance * due + 5.0 * due.sqrt() };
         assert!(
             (f64::from(received) - due).abs() <= allowed,
-            "follows weights: {received} for {due:.1} give or take {allowed:.1} (weight {weight}), seed {seed}"
+            "follows weights: received {received}, expected {due:.1} ± {allowed:.1} (weight {weight}), seed {seed}"
         );
     }
 }
 
-/// The lightest of a very uneven pool gets its messages, too.
+/// The destination of the lowest weight in a very uneven pool receives messages.
 fn starves_no_destination(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64) {
     let mut servers = vec![SERVER; 8];
     servers[3].weight = 200;

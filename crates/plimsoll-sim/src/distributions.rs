@@ -1,59 +1,59 @@
-//! Which numbers chance gives: the distributions of work and of gaps.
+//! Distributions of work and of the time between arrivals.
 
 use plimsoll_core::Rng;
 
-/// A normal number that is to be above 0 is drawn again so often: 1 in 10^50 is not, with a mean above 0.
+/// Draws of a normal number until it is above 0; with a mean above 0 all of them fail once in 10^50.
 const REDRAWS: usize = 170;
 
-/// An exponentially distributed number with mean 1.
+/// Draws an exponentially distributed number with mean 1.
 pub fn exponential(rng: &mut Rng) -> f64 {
     -(1.0 - rng.share()).ln()
 }
 
-/// A normally distributed number with mean 0 and standard deviation 1 (Box and Muller 1958).
+/// Draws a normally distributed number with mean 0 and standard deviation 1 (Box and Muller 1958).
 pub fn normal(rng: &mut Rng) -> f64 {
     (2.0 * exponential(rng)).sqrt() * (std::f64::consts::TAU * rng.share()).cos()
 }
 
-/// A whole number near `mean`: the fraction decides by chance, so the mean is kept.
+/// Rounds up or down at random so that the mean is `mean`.
 pub fn rounded(mean: f64, rng: &mut Rng) -> usize {
     mean as usize + usize::from(rng.share() < mean.fract())
 }
 
-/// How much work a message is: seconds of one core that has nothing else to do.
+/// Distribution of the work of a message, in seconds of one otherwise idle core.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum WorkDistribution {
-    /// Always so much.
+    /// Constant work.
     Fixed(f64),
-    /// Memoryless, with this mean.
+    /// Exponentially distributed work with this mean.
     Exponential(f64),
-    /// Normal with this mean and deviation; what is not above 0 is drawn again.
+    /// Normally distributed work; values not above 0 are drawn again.
     Normal {
-        /// With what is drawn again.
+        /// Mean before redrawing.
         mean: f64,
-        /// With what is drawn again.
+        /// Standard deviation before redrawing.
         deviation: f64,
     },
-    /// Heavy-tailed: the logarithm is normal.
+    /// Heavy-tailed work: the logarithm is normally distributed.
     Lognormal {
-        /// Half are shorter.
+        /// Median work.
         median: f64,
-        /// Deviation of the logarithm; 1.5 is a web service with reports in it.
+        /// Standard deviation of the logarithm; 1.5 fits a web service that also makes reports.
         sigma: f64,
     },
-    /// Two kinds of messages.
+    /// Work of one of two fixed sizes.
     Bimodal {
-        /// Most.
+        /// Work of a short message.
         short: f64,
-        /// The others.
+        /// Work of a long message.
         long: f64,
-        /// What part is long, 0 to 1.
+        /// Share of long messages, 0 to 1.
         share: f64,
     },
 }
 
 impl WorkDistribution {
-    /// One message's.
+    /// Draws the work of one message.
     pub fn draw(self, rng: &mut Rng) -> f64 {
         match self {
             Self::Fixed(span) => span,
@@ -73,7 +73,7 @@ impl WorkDistribution {
         }
     }
 
-    /// Of many messages.
+    /// Returns the mean work.
     pub fn mean(self) -> f64 {
         match self {
             Self::Fixed(mean) | Self::Exponential(mean) => mean,
@@ -84,8 +84,8 @@ impl WorkDistribution {
     }
 }
 
-/// The mean of a normal number that is above 0, by summing: the closed form needs an error function, which the
-/// standard library has not.
+/// Mean of a normal number above 0, by summation: the closed form needs an error function, which the standard
+/// library does not have.
 fn cut_mean(mean: f64, deviation: f64) -> f64 {
     if deviation <= 0.0 {
         return mean.max(0.0);

@@ -1,11 +1,12 @@
-//! What happens next: events in order of virtual time, those of the same moment in the order they were set.
+//! Queue of scheduled events, ordered by virtual time and, within the same moment, by the order of
+//! scheduling.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use plimsoll_core::Tick;
 
-/// Events to come.
+/// Events that have not happened yet.
 #[derive(Debug)]
 pub struct EventQueue<E> {
     heap: BinaryHeap<Reverse<Scheduled<E>>>,
@@ -15,7 +16,7 @@ pub struct EventQueue<E> {
 #[derive(Debug)]
 struct Scheduled<E> {
     at: Tick,
-    /// Breaks ties of time, so that a run depends on nothing but its seed.
+    /// Breaks ties of time, so that a run depends on its random seed alone.
     order: u64,
     event: E,
 }
@@ -27,7 +28,7 @@ impl<E> Default for EventQueue<E> {
 }
 
 impl<E> EventQueue<E> {
-    /// Sets an event; one at [`Tick::NEVER`] never comes.
+    /// Schedules an event; one at [`Tick::NEVER`] is dropped.
     pub fn schedule(&mut self, at: Tick, event: E) {
         if at != Tick::NEVER {
             self.heap.push(Reverse(Scheduled { at, order: self.next_order, event }));
@@ -35,7 +36,7 @@ impl<E> EventQueue<E> {
         }
     }
 
-    /// The next event and its moment.
+    /// Removes and returns the next event and its time.
     pub fn pop(&mut self) -> Option<(Tick, E)> {
         self.heap.pop().map(|Reverse(scheduled)| (scheduled.at, scheduled.event))
     }

@@ -1,95 +1,95 @@
-//! What ails a destination, and when.
+//! Faults of simulated destinations and the times they are active.
 
 use std::time::Duration;
 
 use plimsoll_core::{Rng, Tick};
 
-/// A warming destination gets faster in steps of this length.
+/// Interval at which a cold destination speeds up.
 const WARM_UP_STEP: Duration = Duration::from_millis(100);
 
-/// One ailment and its time.
+/// One fault and the time it is active.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct SimFault {
-    /// What.
+    /// Kind of the fault.
     pub kind: FaultKind,
-    /// From then on.
+    /// Start of the fault.
     pub from: Tick,
-    /// Until then.
+    /// End of the fault.
     pub until: Tick,
 }
 
-/// What can ail a destination.
+/// Kind of fault a destination can have.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum FaultKind {
-    /// Everything takes so many times as long.
+    /// Slower by this factor.
     Slow(f64),
-    /// Refuses connections and loses what it has, then serves, in turns.
+    /// Alternately serves, and refuses connections after dropping its messages.
     Flapping {
-        /// Serves for so long.
+        /// Time it serves.
         up: Duration,
-        /// Then is away for so long.
+        /// Time it is down.
         down: Duration,
     },
-    /// Answers everything at once with an error.
+    /// Immediate error responses.
     FastFailing {
-        /// So quickly.
+        /// Response time of the errors.
         after: Duration,
-        /// 500 or another status that speaks against it.
+        /// Status of the errors, 500 or above.
         status: u16,
     },
-    /// Nothing moves.
+    /// Stalled: no message makes progress.
     Stalling,
-    /// Everything takes so many times as long at first, and gets better evenly.
+    /// Slower by this factor at first, then speeding up evenly until the end.
     Cold(f64),
-    /// Accepts and never answers.
+    /// Accepts messages and never responds.
     Unresponsive,
-    /// Nothing moves for `pause` at a time.
+    /// Recurring stalls of length `pause`.
     Pausing {
-        /// From the start of one pause to the start of the next.
+        /// Time from the start of one pause to the start of the next.
         every: Duration,
-        /// Its length.
+        /// Length of one pause.
         pause: Duration,
     },
-    /// Refuses connections and loses what it has.
+    /// Refuses connections and drops its messages.
     Down,
-    /// Now and then, by chance, everything takes so many times as long.
+    /// Random periods in which everything is slower.
     SlowPeriods {
-        /// How many times.
+        /// Factor by which it is slower.
         factor: f64,
-        /// Chance decides anew each time this has passed.
+        /// Length of one period.
         length: Duration,
-        /// How likely it is.
+        /// Probability that a period is slow.
         share: f64,
-        /// Each destination has spells of its own.
+        /// Random seed of the destination, so that destinations have different periods.
         seed: u64,
     },
 }
 
-/// How a destination is at one moment.
+/// Combined effect of all faults at one moment.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// The part of its speed it works at.
+    /// Speed as a share of full speed.
     pub speed: f64,
-    /// Refuses connections.
+    /// Whether connections are refused.
     pub down: bool,
-    /// Accepts and never answers.
+    /// Whether messages are accepted without a response.
     pub unresponsive: bool,
-    /// Answers after so long with this status.
+    /// Time and status of immediate error responses.
     pub failure: Option<(Duration, u16)>,
 }
 
 impl Condition {
-    /// Nothing ails it.
+    /// Condition without faults.
     pub const HEALTHY: Self = Self { speed: 1.0, down: false, unresponsive: false, failure: None };
 }
 
 impl SimFault {
-    /// From the start to the end.
+    /// Creates a fault that is active for the whole run.
     pub const fn always(kind: FaultKind) -> Self {
         Self { kind, from: Tick::ZERO, until: Tick::NEVER }
     }
 
-    /// What it makes of a destination at `now`.
+    /// Adds the effect at `now` to a condition.
     fn apply(&self, now: Tick, mut condition: Condition) -> Condition {
         if now < self.from || now >= self.until {
             return condition;
@@ -118,8 +118,8 @@ impl SimFault {
         condition
     }
 
-    /// Collectors of garbage do not all begin at once: the first pause comes at this part of its turn; and nobody
-    /// shares its bad spells with another.
+    /// Shifts recurring faults, `part` of 0 to 1, so that destinations with the same fault (such as garbage
+    /// collection) do not have it in step.
     pub fn with_random_phase(mut self, part: f64) -> Self {
         match &mut self.kind {
             FaultKind::Pausing { every, .. } => self.from += every.mul_f64(part),
@@ -129,7 +129,7 @@ impl SimFault {
         self
     }
 
-    /// When it changes something next, after `now`.
+    /// Returns the time of the next change of its effect after `now`.
     fn next_change(&self, now: Tick) -> Tick {
         if now < self.from {
             return self.from;
@@ -153,17 +153,17 @@ impl SimFault {
     }
 }
 
-/// How a destination with these faults is at `now`.
+/// Returns the condition of a destination with these faults at `now`.
 pub fn condition(faults: &[SimFault], now: Tick) -> Condition {
     faults.iter().fold(Condition::HEALTHY, |condition, fault| fault.apply(now, condition))
 }
 
-/// When that changes next, after `now`.
+/// Returns the time of the next change of the condition after `now`.
 pub fn next_change(faults: &[SimFault], now: Tick) -> Tick {
     faults.iter().map(|fault| fault.next_change(now)).min().unwrap_or(Tick::NEVER)
 }
 
-/// How far `since` is into its period.
+/// Offset of `since` in its period.
 fn phase(since: Duration, period: Duration) -> Duration {
     Duration::from_nanos((since.as_nanos() % period.as_nanos().max(1)) as u64)
 }
@@ -176,7 +176,7 @@ mod tests {
         Tick::ZERO + Duration::from_secs(seconds)
     }
 
-    /// Every moment it changes, and how it is from then on.
+    /// Every time the condition changes, and the condition from then on.
     fn timeline(kind: FaultKind) -> Vec<(u64, Condition)> {
         let faults = [SimFault { kind, from: s(1), until: s(8) }];
         let (mut timeline, mut now) = (Vec::new(), Tick::ZERO);

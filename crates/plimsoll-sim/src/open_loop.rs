@@ -1,4 +1,4 @@
-//! What happens to a pool under work when time is a number: arrivals, choices, service, departures.
+//! Open-loop simulation of one pool: arrivals, choices, service and departures in virtual time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,12 +14,12 @@ use plimsoll_core::{
 
 use crate::distributions::exponential;
 
-/// How long a destination works on a message.
+/// Time a destination works on a message.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum ServiceTime {
-    /// Always so long.
+    /// Constant service time.
     Fixed(Duration),
-    /// Exponentially distributed around this mean: the memoryless server of queueing theory.
+    /// Exponentially distributed service time with this mean, as in M/M/1.
     Exponential(Duration),
 }
 
@@ -32,29 +32,29 @@ impl ServiceTime {
     }
 }
 
-/// A destination as the open_loop builds it.
+/// Destination of an open-loop simulation.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct OpenLoopServer {
-    /// Base weight.
+    /// Base weight of the destination.
     pub weight: u16,
-    /// Tier; 0 is first.
+    /// Priority tier; 0 is first.
     pub priority: u8,
-    /// How long it works on a message, however many it has.
+    /// Service time of a message, independent of the load.
     pub service: ServiceTime,
 }
 
 impl OpenLoopServer {
-    /// A server of weight 1 in the first tier.
+    /// Creates a server of weight 1 in the first tier.
     pub const fn new(service: ServiceTime) -> Self {
         Self { weight: 1, priority: 0, service }
     }
 
-    /// The same with another weight.
+    /// Sets the base weight.
     pub const fn with_weight(self, weight: u16) -> Self {
         Self { weight, ..self }
     }
 
-    /// The same in another tier.
+    /// Sets the priority tier.
     pub const fn with_priority(self, priority: u8) -> Self {
         Self { priority, ..self }
     }
@@ -79,11 +79,11 @@ impl OpenLoopServer {
     }
 }
 
-/// A message in service.
+/// Message in service.
 #[derive(Debug)]
 struct InService {
     until: Tick,
-    /// Breaks ties of time, so that a run depends on nothing but its seed.
+    /// Breaks ties of time, so that a run depends on its random seed alone.
     order: u64,
     assignment: Assignment,
 }
@@ -108,8 +108,7 @@ impl Ord for InService {
     }
 }
 
-/// One pool, its policy, and its destinations at work. Nothing in it waits and nothing in it is random but
-/// for the seed.
+/// One pool with its policy and its destinations. Nothing in it waits, and only the seed makes it random.
 pub struct OpenLoop {
     policy: Box<dyn Policy>,
     services: Vec<ServiceTime>,
@@ -118,14 +117,14 @@ pub struct OpenLoop {
     in_service: BinaryHeap<Reverse<InService>>,
     now: Tick,
     sent: u64,
-    /// Dice of the balancer and of the open_loop are apart, so that two policies meet the same workload.
+    /// Separate random numbers for the policy and the workload, so that two policies get the same workload.
     policy_rng: Rng,
     workload_rng: Rng,
 }
 
 impl OpenLoop {
-    /// A open_loop where all `servers` serve. Counters are kept for one worker; rotations for as many as the
-    /// policy was made for.
+    /// Creates a simulation in which all `servers` serve. Counters are kept for one worker; rotations for as
+    /// many as the policy was created for.
     pub fn new(seed: u64, policy: Box<dyn Policy>, servers: &[OpenLoopServer]) -> Self {
         let members: Vec<Member> =
             servers.iter().enumerate().map(|(index, server)| server.member(index, 1)).collect();
@@ -142,17 +141,17 @@ impl OpenLoop {
         }
     }
 
-    /// The moment it is.
+    /// Returns the current virtual time.
     pub fn now(&self) -> Tick {
         self.now
     }
 
-    /// The picture in force.
+    /// Returns the current snapshot.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
 
-    /// Publishes anew: server `index` serves if `serves(index)`, and is down otherwise.
+    /// Publishes a snapshot in which server `index` serves if `serves(index)`, and is down otherwise.
     pub fn publish(&mut self, serves: impl Fn(usize) -> bool) {
         for (index, member) in self.members.iter_mut().enumerate() {
             member.status = if serves(index) { Status::Serving } else { Status::Down };
@@ -162,11 +161,11 @@ impl OpenLoop {
             Snapshot::build(self.snapshot.pool.clone(), generation, &*self.policy, self.members.clone());
     }
 
-    /// Chooses for one message, without serving it. Where the policy needs a key and `want` has none, each message
-    /// has another.
+    /// Chooses a destination for one message without serving it. Where the policy needs a key and `want` has
+    /// none, each message gets a random one.
     ///
     /// # Errors
-    /// As [`balance_load`].
+    /// The error of [`balance_load`].
     pub fn choose(&mut self, want: &Want<'_>) -> Result<Assignment, NoDestination> {
         let key = match self.policy.needs() {
             Needs::Key => want.key.or_else(|| Some(self.workload_rng.next_u64())),
@@ -175,11 +174,11 @@ impl OpenLoop {
         balance_load(&self.snapshot, &Want { key, ..*want }, self.now, &mut self.policy_rng)
     }
 
-    /// Sends one message: it holds its assignment for the service time of whoever takes it. Answers the index of
-    /// that server.
+    /// Sends one message, which holds its assignment for the service time, and returns the index of its
+    /// server.
     ///
     /// # Errors
-    /// As [`balance_load`].
+    /// The error of [`balance_load`].
     pub fn send(&mut self, want: &Want<'_>) -> Result<usize, NoDestination> {
         let assignment = self.choose(want)?;
         let server = assignment.member();
@@ -189,7 +188,7 @@ impl OpenLoop {
         Ok(server)
     }
 
-    /// Lets time pass; whatever ends meanwhile is answered with 200 at its moment.
+    /// Advances the virtual time; messages completed meanwhile get a response of 200 at their time.
     pub fn advance(&mut self, span: Duration) {
         self.now += span;
         while self.in_service.peek().is_some_and(|Reverse(next)| next.until <= self.now) {
@@ -200,11 +199,11 @@ impl OpenLoop {
         }
     }
 
-    /// Open work: `messages` arrive at `per_second` on average, independent of each other and of the answers
-    /// (a Poisson process), all at worker 0. Answers how many each server took.
+    /// Sends `messages` at `per_second` on average, independent of each other and of the responses (a Poisson
+    /// process), all at worker 0. Returns how many each server received.
     ///
     /// # Errors
-    /// As [`balance_load`], at the first message nobody takes.
+    /// The error of [`balance_load`] at the first message that has no destination.
     pub fn run_poisson(&mut self, messages: u32, per_second: f64) -> Result<Vec<u32>, NoDestination> {
         let mut received = vec![0; self.members.len()];
         for _ in 0..messages {
@@ -239,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_mean_load_follows_littles_law() {
-        // Little's law: 1,000 a second for 20 ms each are 20 at a time, and one has just arrived.
+        // Little's law: 1,000 per second of 20 ms each are 20 in flight, and one has just arrived.
         let server = OpenLoopServer::new(ServiceTime::Exponential(20 * MS));
         let mut open_loop = OpenLoop::new(3, Algorithm::RoundRobin.policy(1), &[server]);
         let mut sum = 0;

@@ -1,4 +1,4 @@
-//! How runs are told: as a table for people, as JSON for programs.
+//! Reports of runs: tables for the terminal and JSON.
 
 use serde_json::{Value, json};
 
@@ -6,26 +6,26 @@ use crate::candidates::CandidatePolicy;
 use crate::run_stats::{RunStats, mean_and_interval};
 use crate::scenario::Scenario;
 
-/// The quantiles that are told.
+/// Quantiles in every report.
 pub const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999)];
 
-/// What one candidate did, with one stats for each seed.
+/// Results of one candidate, one for each seed.
 #[derive(Clone, Debug)]
 pub struct CandidateRuns {
-    /// Who.
+    /// Policy under test.
     pub candidate: CandidatePolicy,
-    /// How.
+    /// Statistics of each run.
     pub stats: Vec<RunStats>,
 }
 
 impl CandidateRuns {
-    /// The mean over seeds of what `of` tells of each, and half of its 95 % interval.
+    /// Returns the mean of `of` over all runs, and half of its 95 % interval.
     pub fn mean(&self, of: impl Fn(&RunStats) -> f64) -> (f64, f64) {
         mean_and_interval(&self.stats.iter().map(of).collect::<Vec<f64>>())
     }
 
-    /// Mean over seeds of a quantile of latency, in milliseconds, and half of its interval.
+    /// Returns the mean of a latency quantile in milliseconds, and half of its 95 % interval.
     pub fn quantile_ms(&self, share: f64) -> (f64, f64) {
         self.mean(|stats| stats.quantile(share) * 1e3)
     }
@@ -35,7 +35,7 @@ impl CandidateRuns {
     }
 }
 
-/// A row for each candidate, and the head before them. With several seeds p99 has its interval.
+/// Returns a header row and a row for each candidate. With several seeds p99 has its interval.
 pub fn table(runs: &[CandidateRuns]) -> Vec<Vec<String>> {
     let head = "algorithm messages errors p50 p90 p99 p99.9 p99.99 in-flight:p50/p99/max imbalance regret";
     let mut rows: Vec<Vec<String>> = vec![head.split(' ').map(str::to_owned).collect()];
@@ -59,8 +59,7 @@ pub fn table(runs: &[CandidateRuns]) -> Vec<Vec<String>> {
     rows
 }
 
-/// The share of each group of destinations beside what an equal part would be; nothing where there is but one
-/// group.
+/// Returns the share of messages of each group of destinations beside an equal share; empty with one group.
 pub fn groups(scenario: &Scenario, runs: &[CandidateRuns]) -> Vec<Vec<String>> {
     let names = group_names(scenario);
     if names.len() < 2 {
@@ -77,7 +76,7 @@ pub fn groups(scenario: &Scenario, runs: &[CandidateRuns]) -> Vec<Vec<String>> {
     rows
 }
 
-/// Everything of the table and more.
+/// Returns the contents of the table and more as JSON.
 pub fn json(scenario: &Scenario, first_seed: u64, runs: &[CandidateRuns]) -> Value {
     json!({
         "scenario": scenario.name,
@@ -123,7 +122,7 @@ fn candidate(scenario: &Scenario, runs: &CandidateRuns) -> Value {
     })
 }
 
-/// Groups in the order of the destinations, and how many each has.
+/// Groups in the order of the destinations, with the number of destinations.
 fn group_names(scenario: &Scenario) -> Vec<(String, usize)> {
     let mut names: Vec<(String, usize)> = Vec::new();
     for site in &scenario.destinations {
@@ -144,7 +143,7 @@ fn group_share(scenario: &Scenario, runs: &CandidateRuns, group: &str) -> f64 {
     runs.mean(of).0
 }
 
-/// Milliseconds with three digits that mean something.
+/// Formats milliseconds with three significant digits.
 pub fn ms(ms: f64) -> String {
     match ms {
         ms if ms >= 100.0 => format!("{ms:.0}"),
@@ -153,7 +152,7 @@ pub fn ms(ms: f64) -> String {
     }
 }
 
-/// A share in percent.
+/// Formats a share in percent.
 pub fn percent(share: f64) -> String {
     format!("{:.2}%", share * 100.0)
 }

@@ -1,62 +1,61 @@
-//! What is measured in a run.
+//! Statistics of a simulated run.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Two digits after the first: an error of 0.1 %.
+/// Significant digits of the histograms: an error of 0.1 %.
 const DIGITS: u8 = 3;
-/// The longest span a histogram can hold, in microseconds: an hour.
+/// Maximum value of the histograms in microseconds: an hour.
 const LONGEST_US: u64 = 3_600_000_000;
 
-/// One run's measurements, all of the time after warming up.
+/// Statistics of one run, without the warm-up.
 #[derive(Clone, Debug)]
 pub struct RunStats {
-    /// From the moment a message was planned for to its answer, in microseconds; of those given up, the
-    /// deadline. Answers of 500 and refusals are errors and have no latency here: being quickly wrong is not
-    /// being quick.
+    /// Time from the planned arrival to the response in microseconds; the deadline for messages that timed
+    /// out. Errors have no latency here: a fast error is not a fast response.
     pub latency: Histogram<u64>,
-    /// Messages.
+    /// Number of messages.
     pub messages: u64,
-    /// Given up at the deadline.
+    /// Messages that reached their deadline.
     pub timed_out: u64,
-    /// Answered with an error, or by nobody.
+    /// Messages that ended with an error response or without a destination.
     pub failed: u64,
-    /// Tries beyond the first, copies left aside.
+    /// Attempts after the first, without hedged ones.
     pub retries: u64,
-    /// Copies sent because an answer took long.
+    /// Hedged attempts.
     pub hedges: u64,
-    /// Of these, who answered first.
+    /// Hedged attempts that gave the first response.
     pub hedges_won: u64,
     /// Messages at each destination, sampled ten times a second.
     pub in_flight: Histogram<u64>,
-    /// Tries each destination got.
+    /// Attempts at each destination.
     pub attempts: Vec<u64>,
-    /// Core seconds each destination spent.
+    /// Core seconds spent by each destination.
     pub used: Vec<f64>,
-    /// Seconds that picks were worse than the oracle's, and how many were looked at.
+    /// Sum of the seconds by which picks were worse than the oracle's, and the number of picks compared.
     pub regret: (f64, u64),
-    /// Probes beyond checks.
+    /// Probes other than health checks.
     pub probes: u64,
-    /// Changes of standing, over all balancers.
+    /// Status changes and other pool events, over all balancers.
     pub pool_events: u64,
-    /// Second by second, from the very start.
+    /// Counts of each second from the start, warm-up included.
     pub seconds: Vec<Second>,
 }
 
-/// One second of a run.
+/// Counts of one second of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Second {
-    /// Tries each destination got.
+    /// Attempts at each destination.
     pub attempts: Vec<u32>,
-    /// Messages that ended badly.
+    /// Messages that ended with an error.
     pub errors: u32,
     /// Messages that ended.
     pub ended: u32,
 }
 
 impl RunStats {
-    /// Nothing measured yet, of so many destinations.
+    /// Creates empty statistics for a number of destinations.
     pub fn new(destinations: usize) -> Self {
         Self {
             latency: histogram(),
@@ -76,33 +75,33 @@ impl RunStats {
         }
     }
 
-    /// A latency.
+    /// Records the latency of a message.
     pub fn record_latency(&mut self, latency: Duration) {
         self.latency.saturating_record(latency.as_micros() as u64);
     }
 
-    /// The latency that this part of all messages did not exceed, in seconds.
+    /// Returns the latency in seconds that a share of all messages did not exceed.
     pub fn quantile(&self, share: f64) -> f64 {
         self.latency.value_at_quantile(share) as f64 / 1e6
     }
 
-    /// Messages without a good answer, as a part of all.
+    /// Returns the share of messages without a successful response.
     pub fn error_share(&self) -> f64 {
         ratio((self.timed_out + self.failed) as f64, self.messages as f64)
     }
 
-    /// How far shares of destinations lie from each other: standard deviation over mean.
+    /// Returns how uneven the attempts are: standard deviation over mean.
     pub fn imbalance(&self) -> f64 {
         let attempts: Vec<f64> = self.attempts.iter().map(|&attempts| attempts as f64).collect();
         variation(&attempts)
     }
 
-    /// Mean seconds that a pick was worse than the oracle's.
+    /// Returns the mean seconds by which a pick was worse than the oracle's.
     pub fn mean_regret(&self) -> f64 {
         ratio(self.regret.0, self.regret.1 as f64)
     }
 
-    /// The second that `at` lies in, of a run with so many destinations.
+    /// Returns the counts of the second that `at` is in.
     pub fn second(&mut self, at: Duration) -> &mut Second {
         let index = at.as_secs() as usize;
         if self.seconds.len() <= index {
@@ -113,7 +112,7 @@ impl RunStats {
         &mut self.seconds[index]
     }
 
-    /// What part of all tries in the seconds `from..until` went to destinations that `which` names.
+    /// Returns the share of attempts in the seconds `from..until` that went to destinations matching `which`.
     pub fn share(&self, from: usize, until: usize, which: impl Fn(usize) -> bool) -> f64 {
         let seconds = &self.seconds[from.min(self.seconds.len())..until.min(self.seconds.len())];
         let (mut some, mut all) = (0.0, 0.0);
@@ -135,14 +134,14 @@ fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-/// Standard deviation over mean.
+/// Coefficient of variation: standard deviation over mean.
 pub fn variation(values: &[f64]) -> f64 {
     let mean = ratio(values.iter().sum(), values.len() as f64);
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
     ratio(ratio(variance, values.len() as f64).sqrt(), mean)
 }
 
-/// The mean of some runs and half of its 95 % interval (Student's t); no interval of one run.
+/// Mean of several runs and half of its 95 % interval (Student's t); the interval of one run is 0.
 pub fn mean_and_interval(values: &[f64]) -> (f64, f64) {
     const T: [f64; 10] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23];
     let count = values.len() as f64;

@@ -1,5 +1,5 @@
-//! When a destination is done with each of its messages: slots with a queue before them, or a processor that
-//! all share. Both are one rule with other numbers.
+//! Completion times of the messages at a destination: slots with a queue, or processor sharing. Both follow
+//! one rule with different numbers.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet, VecDeque};
@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use plimsoll_core::Tick;
 
-/// Longer than any run: work that long counts as never done.
+/// Seconds beyond every run: work that long counts as never completed.
 const NEVER_SECONDS: f64 = 1e8;
 
-/// A message at a destination; the number is its sender's.
+/// Message at a destination, numbered by its sender.
 pub type JobId = u64;
 
-/// What works on messages: at most `slots` at once, each at most at the speed of one core, all together at
-/// most at the speed of `capacity` cores, and the rest waits in order.
+/// Service of messages: at most `slots` at once, each at most at the speed of one core, all together at most
+/// at the speed of `capacity` cores. Other messages wait in order.
 ///
-/// Slots with a queue are `capacity = slots`; processor sharing is slots without bound. Everyone in service
-/// gets the same, so one sum, the work each has attained so far since the start (`attained`), tells when each is
-/// done: on arrival its end is that sum plus its work. A change of speed then changes one number, not a list.
+/// Slots with a queue are `capacity = slots`; processor sharing has unlimited slots. All messages in service
+/// get equal speed, so one sum, the attained service per message since the start (`attained`), gives each
+/// completion: on arrival a message's end is that sum plus its work. A change of speed then changes one
+/// number, not a list.
 #[derive(Debug)]
 pub struct ServiceQueue {
     slots: usize,
@@ -28,7 +29,7 @@ pub struct ServiceQueue {
     at: Tick,
     running: BinaryHeap<Reverse<Running>>,
     waiting: VecDeque<(JobId, f64)>,
-    /// Taken away while running; their place in the heap is cleared when it comes up.
+    /// Jobs cancelled while running; their heap entries are removed when they reach the top.
     cancelled: HashSet<JobId>,
     /// Core seconds spent so far.
     used: f64,
@@ -55,12 +56,12 @@ impl Ord for Running {
 }
 
 impl ServiceQueue {
-    /// `slots` messages at once, each at full speed; the others wait, first come first served.
+    /// Creates `slots` that serve one message each at full speed; the others wait in order of arrival.
     pub fn slots(slots: usize) -> Self {
         Self::new(slots.max(1), slots.max(1) as f64)
     }
 
-    /// All at once, sharing `capacity` cores.
+    /// Creates a server that works on all messages at once, sharing `capacity` cores.
     pub fn sharing(capacity: f64) -> Self {
         Self::new(usize::MAX, capacity)
     }
@@ -79,17 +80,17 @@ impl ServiceQueue {
         }
     }
 
-    /// Messages here, those that wait included.
+    /// Returns the messages at the destination, waiting ones included.
     pub fn load(&self) -> usize {
         self.in_service() + self.waiting.len()
     }
 
-    /// Core seconds spent so far.
+    /// Returns the core seconds spent so far.
     pub fn used(&self) -> f64 {
         self.used
     }
 
-    /// Takes a message of `work` core seconds.
+    /// Adds a message of `work` core seconds.
     pub fn arrive(&mut self, now: Tick, job: JobId, work: f64) {
         self.progress_to(now);
         if self.in_service() < self.slots {
@@ -99,7 +100,7 @@ impl ServiceQueue {
         }
     }
 
-    /// Its sender has given the message up.
+    /// Removes a message that its sender has given up.
     pub fn cancel(&mut self, now: Tick, job: JobId) {
         self.progress_to(now);
         if let Some(place) = self.waiting.iter().position(|&(waiting, _)| waiting == job) {
@@ -111,7 +112,7 @@ impl ServiceQueue {
         self.start_waiting();
     }
 
-    /// Takes everything away.
+    /// Removes all messages and returns them.
     pub fn drain(&mut self, now: Tick) -> Vec<JobId> {
         self.progress_to(now);
         let mut jobs: Vec<JobId> = self.running.drain().map(|Reverse(running)| running.job).collect();
@@ -122,26 +123,26 @@ impl ServiceQueue {
         jobs
     }
 
-    /// Has so many cores from now on.
+    /// Sets the cores available from now on.
     pub fn set_capacity(&mut self, now: Tick, capacity: f64) {
         self.progress_to(now);
         self.capacity = capacity;
     }
 
-    /// Works at this part of its speed from now on; 0 stands still.
+    /// Sets the speed as a share of full speed; 0 stalls.
     pub fn set_speed(&mut self, now: Tick, speed: f64) {
         self.progress_to(now);
         self.speed = speed;
     }
 
-    /// When the next message is done, if nothing changes.
+    /// Returns when the next message completes if nothing changes.
     pub fn next_completion(&self) -> Tick {
         let Some(Reverse(first)) = self.running.peek() else { return Tick::NEVER };
         let seconds = (first.end - self.attained).max(0.0) / self.rate(self.in_service());
         if seconds < NEVER_SECONDS { self.at + round_up(seconds) } else { Tick::NEVER }
     }
 
-    /// Adds to `done` what is done by `now`, in order.
+    /// Appends the messages completed by `now` to `done`, in order.
     pub fn advance(&mut self, now: Tick, done: &mut Vec<JobId>) {
         while self.next_completion() <= now {
             let at = self.next_completion();
@@ -156,8 +157,8 @@ impl ServiceQueue {
         self.progress_to(now);
     }
 
-    /// In how many seconds a message of `work` would be done that came now, if nothing else came and nothing
-    /// changed.
+    /// Returns the seconds until a message of `work` arriving now would complete, if nothing else arrived and
+    /// nothing changed.
     pub fn forecast(&self, now: Tick, work: f64) -> f64 {
         if self.speed <= 0.0 {
             return NEVER_SECONDS;
@@ -191,7 +192,7 @@ impl ServiceQueue {
         self.running.len() - self.cancelled.len()
     }
 
-    /// The speed of each of so many in service, in cores.
+    /// Speed of each message with `in_service` of them in service, in cores.
     fn rate(&self, in_service: usize) -> f64 {
         self.speed * (self.capacity / in_service.max(1) as f64).min(1.0)
     }
@@ -204,7 +205,7 @@ impl ServiceQueue {
             self.attained += attained;
             self.used += attained * in_service as f64;
         } else {
-            // Nobody counts from here: begin anew, and keep the numbers small.
+            // No message is in service: restarting the sum keeps its numbers small and exact.
             self.attained = 0.0;
         }
     }
@@ -226,7 +227,7 @@ impl ServiceQueue {
     }
 }
 
-/// Not a nanosecond early: whoever wakes then finds it done.
+/// Rounds up to a nanosecond, so that the message is complete when its event fires.
 fn round_up(seconds: f64) -> Duration {
     Duration::from_nanos((seconds * 1e9).ceil() as u64)
 }
@@ -239,7 +240,7 @@ mod tests {
         Tick::ZERO + Duration::from_millis(ms)
     }
 
-    /// CandidateRuns it to the end: who was done when, in whole milliseconds.
+    /// Runs to the end; returns each job with its completion in whole milliseconds.
     fn ends(mut queue: ServiceQueue) -> Vec<(JobId, u64)> {
         let (mut ends, mut done) = (Vec::new(), Vec::new());
         while queue.next_completion() != Tick::NEVER {

@@ -1,4 +1,4 @@
-//! What one simulated destination does with a message: takes it, refuses it, failure it, forgets it.
+//! Simulated destination: accepts, refuses, fails or never answers a message.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -9,24 +9,24 @@ use crate::antagonist::{Antagonist, SharedHost};
 use crate::fault::{Condition, SimFault, condition, next_change};
 use crate::service_queue::{JobId, ServiceQueue};
 
-/// Latencies remembered for each number in flight.
+/// Latencies kept for each number of messages in flight.
 const LATENCIES_KEPT: usize = 16;
-/// From this number in flight on, all count as one.
+/// Number of messages in flight from which on all counts share one entry.
 const IN_FLIGHT_LEVELS: u32 = 256;
 
-/// What works there.
+/// How a destination serves its messages.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum ServiceModel {
-    /// So many messages at once, the others wait in order.
+    /// A fixed number of messages at once; the others wait in order.
     Slots(usize),
-    /// All at once, sharing so many cores.
+    /// All messages at once, sharing a number of cores.
     Sharing(f64),
-    /// All at once, sharing what the neighbours on the queue leave.
+    /// All messages at once, sharing the cores that the neighbours on the host leave.
     Shared(SharedHost),
 }
 
 impl ServiceModel {
-    /// Cores that are there for it in any case: what a load of 1 fills.
+    /// Returns the guaranteed cores; a load of 1 uses all of them.
     pub fn capacity(&self) -> f64 {
         match *self {
             Self::Slots(slots) => slots as f64,
@@ -36,60 +36,61 @@ impl ServiceModel {
     }
 }
 
-/// A destination as a scenario describes it.
+/// Destination of a scenario.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DestinationSpec {
-    /// Its kind, for the report.
+    /// Group of the destination in reports.
     pub group: String,
-    /// What works there.
+    /// How it serves its messages.
     pub service_model: ServiceModel,
-    /// Base weight.
+    /// Base weight of the destination.
     pub weight: u16,
-    /// Tier.
+    /// Priority tier; 0 is first.
     pub priority: u8,
-    /// What ails it.
+    /// Faults it has during the run.
     pub faults: Vec<SimFault>,
 }
 
-/// What becomes of a message that arrives.
+/// Result of an arrival at a destination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum ArrivalResult {
-    /// It is worked on, or unanswered.
+    /// Accepted for service, or never answered.
     Accepted,
-    /// No connection.
+    /// Connection refused.
     Refused,
-    /// Answered with an error after so long.
+    /// Error response with this status after this time.
     Failed(Duration, u16),
 }
 
-/// What a destination says of itself when asked.
+/// Response to a probe.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub struct ProbeResponse {
-    /// Messages there now.
+    /// Messages at the destination now.
     pub in_flight: u32,
-    /// The median of recent latencies of messages that found about as many there, in seconds; 0 before any.
+    /// Median of recent latencies of messages that arrived at about this load, in seconds; 0 before the
+    /// first.
     pub latency: f64,
 }
 
-/// One destination at work.
+/// Running state of one destination.
 #[derive(Debug)]
 pub struct SimDestination {
     queue: ServiceQueue,
     antagonist: Option<Antagonist>,
     faults: Vec<SimFault>,
     condition: Condition,
-    /// Accepted and unanswered.
+    /// Messages accepted that will never get a response.
     unanswered: Vec<JobId>,
-    /// What each message in work found here, and when it came.
+    /// Load found and arrival time of each message in service.
     arrivals: HashMap<JobId, (u32, Tick)>,
-    /// How long the last answers took, by what they had found here.
+    /// Latencies of the last responses by the load found at arrival.
     recent_latencies: Vec<VecDeque<f64>>,
-    /// Grows with every change, so that an event about an earlier state is known by its number.
+    /// Version that increases with every change, so that events about an earlier state are recognised.
     pub version: u32,
 }
 
 impl SimDestination {
-    /// Destination number `index` at the start of a run.
+    /// Creates destination `index` at the start of a run.
     pub fn new(spec: &DestinationSpec, index: usize, mut rng: Rng) -> Self {
         let queue = match spec.service_model {
             ServiceModel::Slots(slots) => ServiceQueue::slots(slots),
@@ -114,22 +115,22 @@ impl SimDestination {
         destination
     }
 
-    /// Messages here.
+    /// Returns the number of messages at the destination.
     pub fn load(&self) -> usize {
         self.queue.load() + self.unanswered.len()
     }
 
-    /// Core seconds spent so far.
+    /// Returns the core seconds spent so far.
     pub fn used(&self) -> f64 {
         self.queue.used()
     }
 
-    /// When the next message is done, if nothing changes.
+    /// Returns when the next message completes if nothing changes.
     pub fn next_completion(&self) -> Tick {
         self.queue.next_completion()
     }
 
-    /// A message arrives.
+    /// Handles the arrival of a message.
     pub fn arrive(&mut self, now: Tick, job: JobId, work: f64) -> ArrivalResult {
         match self.condition {
             Condition { down: true, .. } => ArrivalResult::Refused,
@@ -147,7 +148,7 @@ impl SimDestination {
         }
     }
 
-    /// A message is given up by its sender.
+    /// Removes a message that its sender has given up.
     pub fn cancel(&mut self, now: Tick, job: JobId) {
         match self.unanswered.iter().position(|&unanswered| unanswered == job) {
             Some(place) => {
@@ -161,7 +162,8 @@ impl SimDestination {
         }
     }
 
-    /// What is done by `now`. How long each took is remembered, whether anybody still waits for it or not.
+    /// Returns the messages completed by `now`. The latency of each is recorded even if its sender has given
+    /// it up.
     pub fn advance(&mut self, now: Tick) -> Vec<JobId> {
         let mut done = Vec::new();
         self.queue.advance(now, &mut done);
@@ -174,7 +176,7 @@ impl SimDestination {
         done
     }
 
-    /// Its faults may have changed. Answers what it loses by that.
+    /// Applies the faults active at `now` and returns the messages dropped by that.
     pub fn apply_faults(&mut self, now: Tick) -> Vec<JobId> {
         self.condition = condition(&self.faults, now);
         self.queue.set_speed(now, self.condition.speed);
@@ -188,12 +190,12 @@ impl SimDestination {
         lost
     }
 
-    /// When its faults change next.
+    /// Returns when its faults change next.
     pub fn next_fault_change(&self, now: Tick) -> Tick {
         next_change(&self.faults, now)
     }
 
-    /// One step of its neighbours; says whether that changed anything.
+    /// Advances the neighbours by one step; returns whether that changes the service of a message.
     pub fn step_neighbours(&mut self, now: Tick) -> bool {
         let Some(antagonist) = &mut self.antagonist else { return false };
         let cores = antagonist.step(now);
@@ -202,12 +204,12 @@ impl SimDestination {
         self.queue.load() > 0
     }
 
-    /// It shares its queue.
+    /// Returns whether it shares its host.
     pub fn has_neighbours(&self) -> bool {
         self.antagonist.is_some()
     }
 
-    /// A message that had found `in_flight` here was answered after so many seconds.
+    /// Records the latency of a message that arrived with `in_flight` others.
     fn record_latency(&mut self, in_flight: u32, seconds: f64) {
         let level = in_flight.min(IN_FLIGHT_LEVELS - 1) as usize;
         if self.recent_latencies.len() <= level {
@@ -220,7 +222,7 @@ impl SimDestination {
         recent.push_back(seconds);
     }
 
-    /// What it says when asked; `None` from one that does not answer.
+    /// Returns the response to a probe; `None` if the destination does not respond in time.
     pub fn probe_response(&self) -> Option<ProbeResponse> {
         if self.condition.down || self.condition.unresponsive || self.condition.speed <= 0.0 {
             return None;
@@ -229,12 +231,13 @@ impl SimDestination {
         Some(ProbeResponse { in_flight, latency: self.latency_at(in_flight) })
     }
 
-    /// Passes a check that only looks for an answer of 200.
+    /// Returns whether it passes a health check that expects 200.
     pub fn passes_checks(&self) -> bool {
         self.probe_response().is_some() && self.condition.failure.is_none()
     }
 
-    /// In how many seconds a message of `work` would be answered that came now; bad luck counts as `never`.
+    /// Returns the seconds until a message of `work` arriving now would get its response; `never` if it would
+    /// fail.
     pub fn forecast(&self, now: Tick, work: f64, never: f64) -> f64 {
         if self.condition.down || self.condition.unresponsive || self.condition.failure.is_some() {
             return never;
@@ -242,9 +245,9 @@ impl SimDestination {
         self.queue.forecast(now, work).min(never)
     }
 
-    /// The median of what those took that had found `in_flight` here, or a number as nearest to it as there is
-    /// one. If that is a lower one, so much more as there are more now: else a destination that was never this
-    /// full would tell of better times, and go on filling.
+    /// Median latency of messages that arrived with `in_flight` others, or with the nearest number recorded.
+    /// From a lower number it is scaled up: otherwise a destination that was never this full would report its
+    /// better times and keep filling.
     fn latency_at(&self, in_flight: u32) -> f64 {
         let known =
             |level: &u32| self.recent_latencies.get(*level as usize).is_some_and(|recent| !recent.is_empty());

@@ -1,4 +1,4 @@
-//! Whether the built-in policies keep the contract, and whether the contract notices those that do not.
+//! Checks that the built-in policies keep their guarantees, and that violations are detected.
 
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -8,17 +8,16 @@ use plimsoll_core::formula::Formula;
 use plimsoll_core::{Rng, Tick, Want};
 use plimsoll_sim::{Guarantees, check_contract};
 
-/// What each algorithm promises about shares: the intended ones, to within pure chance. (Algorithms that look
-/// at the load do better than that.)
+/// Guarantees of each algorithm: the intended shares, within random sampling. (Load-aware algorithms do
+/// better.)
 const fn guarantees(algorithm: Algorithm) -> Guarantees {
     let rotates = matches!(algorithm, Algorithm::RoundRobin | Algorithm::WeightedRoundRobin);
-    // A peak is the worst of many answers, so equal destinations differ by their luck for as long as it lasts.
-    // An average wavers by a sixth where answers take exponential times, and with it health, and who is
-    // slower than the others.
+    // A peak is the maximum of many responses, so equal destinations differ for as long as one lasts. With
+    // exponential response times an average varies by a sixth, and with it the health score and the slowdown.
     let tolerance = match algorithm {
         Algorithm::PeakEwma => 0.5,
-        // Prequal promises nothing about shares: who is known to be slow gets none while others are cold, and here
-        // answers take as long whatever there is to do.
+        // Prequal guarantees no shares: a destination known to be slow gets none while others are cold, and
+        // here response times do not depend on the load.
         Algorithm::Prequal => 1.0,
         Algorithm::HealthBased | Algorithm::ResponseTime => 0.1,
         _ => 0.0,
@@ -91,7 +90,7 @@ fn hash_keeps_the_contract() {
     keeps(Algorithm::Hash);
 }
 
-/// (`source_hash` is the same policy by another name.)
+/// Covers `source_hash` too, which is the same policy by another name.
 #[test]
 fn every_table_with_a_bound_keeps_the_contract() {
     for table in [Table::Ring, Table::Rendezvous] {
@@ -114,7 +113,7 @@ fn prequal_keeps_the_contract() {
     keeps(Algorithm::Prequal);
 }
 
-/// A policy out of a function of (number of slots, policy_rng).
+/// Policy made from a function of the number of slots and random numbers.
 struct FunctionPolicy(fn(usize, &mut Rng) -> usize);
 
 impl Policy for FunctionPolicy {
@@ -139,10 +138,10 @@ impl Picker for FunctionPicker {
     }
 }
 
-/// The promise that `pick` is caught breaking.
+/// Returns the name of the guarantee that `pick` violates.
 fn broken_guarantee(pick: fn(usize, &mut Rng) -> usize, guarantees: Guarantees) -> String {
     let broken = catch_unwind(|| check_contract(&|_| Box::new(FunctionPolicy(pick)), &guarantees))
-        .expect_err("a broken promise");
+        .expect_err("a broken guarantee");
     let message = broken.downcast_ref::<String>().expect("a message");
     message.split(':').next().unwrap_or_default().to_owned()
 }

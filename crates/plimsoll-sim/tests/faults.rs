@@ -1,4 +1,4 @@
-//! What becomes of destinations in fault under the product's own pools: ejection, return, retries.
+//! Behaviour of the product's pools with faulty destinations: ejection, recovery, retries.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ fn a_recovered_destination_ramps_up_in_its_slow_start_window() {
     each(&scenario, |algorithm, stats| {
         let share = |second| stats.share(second, second + 1, of_group(&scenario, "returning"));
         let back = (30..41).find(|&second| share(second) > 0.002).unwrap_or_else(|| panic!("{algorithm:?}"));
-        // A fifth is fair; the window begins with a tenth of that and ends with all of it. (A key is sent nowhere
-        // else, so a hash gives of its keys what the window lets through.)
+        // A fifth is a fair share; the window starts with a tenth of that and ends with all of it. (A key is
+        // sent to no other destination, so a hash serves those of its keys that the window admits.)
         for second in back..back + 10 {
             let most = 0.2 + 0.035;
             assert!(share(second) < most, "{algorithm:?}, second {second}: {}", share(second));
@@ -35,7 +35,7 @@ fn a_recovered_destination_ramps_up_in_its_slow_start_window() {
     });
 }
 
-/// Where the destinations of a group are in the list.
+/// Returns whether a destination is in the group.
 fn of_group<'a>(scenario: &'a Scenario, group: &'a str) -> impl Fn(usize) -> bool + 'a {
     move |destination| scenario.destinations[destination].group == group
 }
@@ -53,7 +53,7 @@ fn a_fast_failing_destination_gets_under_one_percent_after_a_second() {
     });
 }
 
-/// Where all are alike, each gets as much.
+/// Whether the algorithm gives equal destinations equal shares.
 fn is_even(algorithm: Algorithm) -> bool {
     let even = ["round_robin", "weighted_round_robin", "random", "p2c"];
     even.contains(&algorithm.name()) || algorithm.name().ends_with("least_connections")
@@ -77,11 +77,11 @@ fn a_recovered_destination_stays_within_its_fair_share() {
     for name in ["round_robin", "weighted_round_robin", "random", "p2c", "least_connections"] {
         let stats = simulate(&scenario, &name.parse().expect("known"), 7);
         let share = |second| stats.share(second, second + 1, of_group(&scenario, "returning"));
-        assert!(share(20) < 0.01, "{name}: it is away: {}", share(20));
+        assert!(share(20) < 0.01, "{name}: it is down: {}", share(20));
         let back = (30..42).find(|&second| share(second) > 0.02).expect("it comes back");
-        // A message each time it is tried while it is away, and no more.
+        // Only trial messages are sent while it is down.
         assert!(back <= 40, "{name}: {back}");
-        // 1,200 messages a second: chance alone makes a fifth of them 0.2 give or take 0.035.
+        // At 1,200 messages a second random sampling makes a fifth of them 0.2 ± 0.035.
         let most = (30..42).map(share).fold(0.0, f64::max);
         assert!(most < 0.235, "{name}: {most}");
         assert!(stats.error_share() < 1e-3, "{name}: {}", stats.error_share());
@@ -101,7 +101,7 @@ fn an_unresponsive_destination_gets_nothing_after_four_seconds() {
     scenario.outlier.unresponsive_after = None;
     let stats = simulate(&scenario, &CandidatePolicy::Production(Algorithm::RoundRobin), 7);
     let after = stats.share(14, 20, of_group(&scenario, "unresponsive"));
-    assert!(after > 0.08, "nothing else finds it before a minute is over: {after}");
+    assert!(after > 0.08, "nothing else detects it within a minute: {after}");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn hedging_stays_within_the_retry_budget() {
     (scenario.duration, scenario.retry.budget) = (Duration::from_secs(20), 0.01);
     scenario.hedge = Some(HedgeSpec { after: HedgeAfter::Fixed(Duration::from_millis(1)), max: 3 });
     let stats = simulate(&scenario, &CandidatePolicy::Production(Algorithm::P2c), 7);
-    // One in a hundred, and the reserve of ten a second.
+    // One percent, and the reserve of ten a second.
     let most = 0.01 * stats.messages as f64 + 10.0 * 25.0 + 100.0;
     assert!(stats.hedges > 100 && (stats.hedges as f64) < most, "{} of {}", stats.hedges, stats.messages);
 }

@@ -1,4 +1,4 @@
-//! The shapes of Prequal's evaluation, in a shortened form: fewer destinations, seconds instead of minutes.
+//! Shapes of Prequal's results, shortened: fewer destinations, seconds instead of minutes.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use plimsoll_sim::fault::{FaultKind, SimFault};
 use plimsoll_sim::prequal::{figure, setup};
 use plimsoll_sim::{CandidatePolicy, RunStats, Scenario, simulate};
 
-/// Sixteen probes must be a part of all destinations, or they would be used until they are stale.
+/// Number of destinations; the sixteen probes must be a part of them, or each would be used until it expires.
 const COUNT: usize = 50;
 
 fn short(load: f64, seconds: u64) -> Scenario {
@@ -36,7 +36,7 @@ fn below_the_allocation_probing_beats_two_choices_beats_round_robin() {
 
 #[test]
 fn far_above_the_allocation_round_robin_fails_a_quarter_and_probing_none() {
-    // Only what comes after a while fails: the deadline must pass first, and queues must grow.
+    // Failures take time to appear: queues must grow and the deadline must pass.
     let mut scenario = setup(20, 1.74);
     (scenario.warm_up, scenario.duration) = (Duration::from_secs(10), Duration::from_secs(10));
     let rotation = run(&scenario, "weighted_round_robin").error_share();
@@ -77,7 +77,7 @@ fn with_half_of_destinations_slow_load_and_latency_together_are_best() {
 
 #[test]
 fn with_equal_destinations_some_load_in_the_score_helps() {
-    // With few destinations, so that the fastest is everybody's.
+    // With few destinations the fastest one is the same for all balancers.
     let mut scenario = setup(40, 0.75);
     (scenario.warm_up, scenario.duration) = (Duration::from_secs(8), Duration::from_secs(12));
     let of = |share| {

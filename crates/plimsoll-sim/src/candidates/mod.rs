@@ -1,8 +1,7 @@
-//! Who competes in a simulation: the policies of the product, and some from papers that are only tried here.
+//! Policies a simulation can compare: the product's algorithms, and policies from papers and other products.
 //!
-//! Those on trial enter by the product's own seam (`Policy`, `Picker`), so that everything else about them is
-//! the product's, too. What they need beyond it, answers to probes and readings that come with an answer, they
-//! hear through [`PolicyFeedback`].
+//! The latter implement the product's own `Policy` and `Picker`, so that everything around them is the
+//! product's. What they need beyond that, probe responses and polls, they get through [`PolicyFeedback`].
 
 mod oracle;
 mod other_proxy;
@@ -26,53 +25,54 @@ pub use self::probing::{ProbeSettings, ProbingPolicy};
 pub use self::score::ProbeScore;
 pub use self::yarp::Yarp;
 
-/// How a policy on trial learns what production policies do not.
+/// Information that a policy gets in a simulation beyond what the product provides.
 pub trait PolicyFeedback: Send + Sync {
-    /// The same as a policy of the product.
+    /// Returns the policy for the product's pool.
     fn policy(self: Arc<Self>) -> Box<dyn Policy>;
 
-    /// Whom to probe on behalf of a message that is about to be balanced.
+    /// Chooses the destinations to probe with a message that is about to be balanced.
     fn choose_probes(&self, _destinations: usize, _rng: &mut Rng, _targets: &mut Vec<usize>) {}
 
-    /// A probe was answered.
+    /// Records the response to a probe.
     fn on_probe_response(&self, _now: Tick, _destination: usize, _response: ProbeResponse) {}
 
-    /// Everyone is asked so often, besides.
+    /// Returns the interval at which all destinations are polled.
     fn poll_interval(&self) -> Option<Duration> {
         None
     }
 
-    /// Wants to be fastest who would answer the next message first, as nobody can know.
+    /// Returns whether it needs to know which destination would respond to the next message first.
     fn needs_forecast(&self) -> bool {
         false
     }
 
-    /// That one.
+    /// Sets the destination that would respond to the next message first.
     fn set_fastest(&self, _destination: usize) {}
 }
 
-/// Who competes.
+/// Policy that a simulation can run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CandidatePolicy {
-    /// An algorithm of the product, as it is configured.
+    /// Algorithm of the product with its default settings.
     Production(Algorithm),
-    /// `custom` with this formula.
+    /// Algorithm `custom` with this formula.
     Custom(Arc<Formula>),
-    /// `weighted_round_robin` whose weights follow goodput over processor use, as in Prequal's evaluation.
+    /// Algorithm `weighted_round_robin` with weights by goodput over processor use, as in Prequal's
+    /// evaluation.
     WeightedByUse,
-    /// Probes in a pool, and a score over them.
+    /// Pool of probes with a score, as in Prequal.
     Probing(ProbeSettings),
-    /// The better of two by what was polled half a second ago at most (YARP's PowerOfTwoChoices, as Prequal's
-    /// authors ran it).
+    /// Less loaded of two random destinations by loads polled every half second (YARP's PowerOfTwoChoices, as
+    /// in Prequal's evaluation).
     Yarp,
-    /// Another product.
+    /// Algorithm of another proxy.
     OtherProxy(OtherProxy),
-    /// Who would answer first, if nothing else came: better than anything real, and no policy.
+    /// Destination that would respond first if nothing else arrived: a bound that no real policy reaches.
     Oracle,
 }
 
 impl CandidatePolicy {
-    /// As it is written; [`CandidatePolicy::from_str`] reads it.
+    /// Returns the name that [`CandidatePolicy::from_str`] parses.
     pub fn name(&self) -> String {
         match self {
             Self::Production(algorithm) => algorithm.name().to_owned(),
@@ -90,7 +90,8 @@ impl CandidatePolicy {
         }
     }
 
-    /// What a balancer with so many workers and balancers listens with, if it is on trial.
+    /// Returns the feedback interface of one balancer of `balancers`, unless it is an algorithm of the
+    /// product.
     pub fn feedback(&self, balancers: usize, destinations: usize) -> Option<Arc<dyn PolicyFeedback>> {
         match self {
             Self::Production(_) | Self::Custom(_) | Self::WeightedByUse => None,
@@ -101,7 +102,7 @@ impl CandidatePolicy {
         }
     }
 
-    /// The algorithm its pools are configured with.
+    /// Returns the algorithm its pools are configured with.
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Self::Production(algorithm) => *algorithm,
@@ -111,13 +112,13 @@ impl CandidatePolicy {
         }
     }
 
-    /// What that is fastest.
+    /// Returns the settings of that algorithm.
     pub fn settings(&self) -> Settings {
         let formula = if let Self::Custom(formula) = self { Some(formula.clone()) } else { None };
         Settings { formula, ..Settings::default() }
     }
 
-    /// Every name that can be written, for messages.
+    /// Returns every name for messages.
     pub fn names() -> String {
         let production = Algorithm::ALL.map(Algorithm::name).join(", ");
         let others = OtherProxy::ALL.map(OtherProxy::name).join(", ");
@@ -134,7 +135,7 @@ impl FromStr for CandidatePolicy {
         let (name, number) = text.split_once(':').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let share = |number: &str| {
             number.parse().ok().filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| {
-                format!("`{text}` is no algorithm: what follows `{name}:` is a number from 0 to 1")
+                format!("`{text}` is not an algorithm: expected a number from 0 to 1 after `{name}:`")
             })
         };
         let probing = |score| Self::Probing(ProbeSettings { score, ..ProbeSettings::PREQUAL });
@@ -150,7 +151,7 @@ impl FromStr for CandidatePolicy {
                 let formula = formula.map(|_| &text["custom:".len()..]).unwrap_or(custom::DEFAULT);
                 let describe = |misread: Misread| {
                     let help = misread.help.map(|help| format!(" ({help})")).unwrap_or_default();
-                    format!("`{text}` is no algorithm: {}{help}", misread.what)
+                    format!("`{text}` is not an algorithm: {}{help}", misread.what)
                 };
                 Ok(Self::Custom(Arc::new(Formula::parse(formula).map_err(describe)?)))
             }
@@ -165,10 +166,10 @@ impl FromStr for CandidatePolicy {
 }
 
 fn unknown(text: &str) -> String {
-    format!("there is no algorithm `{text}`; there are {}", CandidatePolicy::names())
+    format!("unknown algorithm `{text}`; expected one of {}", CandidatePolicy::names())
 }
 
-/// The index in `slots`, which are in order of rank, of destination `destination`.
+/// Returns the index of a destination in `slots`, which are in order of rank.
 fn slot_of(slots: &[Slot], destination: usize) -> Option<usize> {
     slots.binary_search_by_key(&(destination as u32), |slot| slot.rank).ok()
 }

@@ -1,4 +1,4 @@
-//! What a picker would do that knew everything.
+//! Picker with perfect knowledge, as a bound for others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -8,8 +8,8 @@ use plimsoll_core::{Rng, Tick, Want};
 
 use super::{PolicyFeedback, slot_of};
 
-/// Sends each message to the destination that would answer it first, if nothing else came. The simulation
-/// tells it who that is.
+/// Sends each message to the destination that would respond first if nothing else arrived. The simulation
+/// computes that destination.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     fastest: Arc<AtomicUsize>,

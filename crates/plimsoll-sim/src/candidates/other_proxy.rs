@@ -1,4 +1,4 @@
-//! Which destination some other load balancers take, as their sources have it in 2025.
+//! Algorithms of other proxies, from their sources of 2025.
 
 use std::sync::Arc;
 
@@ -7,22 +7,24 @@ use plimsoll_core::{Rng, Tick, Want};
 
 use super::PolicyFeedback;
 
-/// A choice of two by what is in flight, counted over all workers. As those products are by default, nobody is
-/// set aside for the errors it answers, and nobody is checked. (nginx's `least_conn` with a `zone` and HAProxy's
-/// `leastconn` choose among equal destinations as `least_connections` does.)
+/// Less loaded of two random destinations, by messages in flight over all workers. As in the defaults of
+/// those products, no destination is ejected for its errors and there are no health checks. (nginx's
+/// `least_conn` with a `zone` and HAProxy's `leastconn` choose among equal destinations as
+/// `least_connections` does.)
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum OtherProxy {
-    /// nginx, `random two least_conn`: two different ones, of equals the second drawn.
+    /// nginx, `random two least_conn`: two different destinations; the second drawn wins a tie.
     NginxRandomTwo,
-    /// Envoy, `LEAST_REQUEST` with `choice_count` 2 and equal weights: the same one may be drawn twice.
+    /// Envoy, `LEAST_REQUEST` with `choice_count` 2 and equal weights: the same destination may be drawn
+    /// twice.
     EnvoyLeastRequest,
 }
 
 impl OtherProxy {
-    /// All of them.
+    /// Every proxy in order.
     pub const ALL: [Self; 2] = [Self::NginxRandomTwo, Self::EnvoyLeastRequest];
 
-    /// As it is written.
+    /// Returns the name in scenarios and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NginxRandomTwo => "nginx_random_two",

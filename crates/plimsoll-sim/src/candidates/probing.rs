@@ -1,5 +1,5 @@
-//! Which destination a balancer takes that probes a few for each message and keeps the answers for a while:
-//! Prequal's asynchronous probing (Wydrowski et al., NSDI 2024, sections 4.1 to 4.3).
+//! Asynchronous probing of Prequal: a few probes with each message, whose responses are kept for a while
+//! (Wydrowski et al., NSDI 2024, sections 4.1 to 4.3).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,41 +13,41 @@ use super::{PolicyFeedback, slot_of};
 use crate::distributions::rounded;
 use crate::sim_destination::ProbeResponse;
 
-/// Loads remembered to know what is hot.
+/// Loads kept to estimate their distribution.
 const LOADS_KEPT: usize = 128;
-/// Below this many probes, chance decides.
+/// Minimum probes to choose by; with fewer the choice is random.
 const MIN_PROBES: usize = 2;
 
-/// How a probe pool is kept. The constants have the paper's names.
+/// Settings of a probe pool. The constants have the paper's names.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct ProbeSettings {
-    /// What it chooses by.
+    /// Rule that compares two probes.
     pub score: ProbeScore,
-    /// Probes for each message, `r_probe`; fractions by chance.
+    /// Probes per message, `r_probe`; a fraction is rounded at random.
     pub probes: f64,
-    /// Probes thrown away for each message, the oldest and the worst in turn, `r_remove`.
+    /// Probes removed per message, alternating between the oldest and the worst, `r_remove`.
     pub removes: f64,
 }
 
 impl ProbeSettings {
-    /// The paper's baseline: `Q_RIF = 2^-0.25`, three probes a message, one removed.
+    /// Baseline of the paper: `Q_RIF = 2^-0.25`, three probes per message, one removed.
     pub const PREQUAL: Self = Self { score: ProbeScore::HotCold(0.840_896), probes: 3.0, removes: 1.0 };
-    /// Probes kept, `m`.
+    /// Maximum probes kept, `m`.
     const SIZE: usize = 16;
-    /// How fast the pool may shrink, `delta`.
+    /// Net rate at which the pool grows, `delta`.
     const DELTA: f64 = 1.0;
-    /// Older probes are dropped.
+    /// Maximum age of a probe.
     const AGE: Duration = Duration::from_secs(1);
 
-    /// How often a probe may be used, `b_reuse`, with so many destinations.
+    /// Returns how often a probe may be used, `b_reuse`, with a number of destinations.
     fn uses(&self, destinations: usize) -> f64 {
         let fresh = (1.0 - Self::SIZE as f64 / destinations as f64).max(0.0) * self.probes - self.removes;
-        // More is removed than comes in: what there is may be used until it is old.
+        // More probes are removed than added: each may be used until it expires.
         if fresh <= 0.0 { f64::from(u16::MAX) } else { ((1.0 + Self::DELTA) / fresh).max(1.0) }
     }
 }
 
-/// One balancer's probes. A picker made of it shares them.
+/// Probes of one balancer, shared with its picker.
 #[derive(Clone)]
 pub struct ProbingPolicy {
     probing: ProbeSettings,
@@ -58,7 +58,7 @@ pub struct ProbingPolicy {
 
 #[derive(Default)]
 struct ProbeState {
-    /// Oldest first.
+    /// Probes kept, the oldest first.
     probes: Vec<KeptProbe>,
     recent_loads: VecDeque<u32>,
     rng: Option<Rng>,
@@ -74,12 +74,12 @@ struct KeptProbe {
 }
 
 impl ProbingPolicy {
-    /// A pool of a balancer that has so many balancers, itself included.
+    /// Creates the policy of one balancer of `balancers`.
     pub fn new(probing: ProbeSettings, balancers: usize, destinations: usize) -> Self {
         Self { probing, balancers, destinations, state: Arc::default() }
     }
 
-    /// One thread runs a simulation, so nobody can have died holding it.
+    /// A simulation runs on one thread, so the lock is never poisoned in practice.
     fn state(&self) -> MutexGuard<'_, ProbeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,7 +166,7 @@ impl ProbingPicker {
         self.pool.probing.score.compare(state(one), state(other), theta, self.pool.balancers)
     }
 
-    /// How many in flight are still cold.
+    /// Maximum messages in flight at a cold destination.
     fn theta(&self, state: &ProbeState) -> u32 {
         let ProbeScore::HotCold(quantile) = self.pool.probing.score else { return u32::MAX };
         if quantile >= 1.0 {
@@ -175,11 +175,11 @@ impl ProbingPicker {
         let mut recent_loads: Vec<u32> = state.recent_loads.iter().copied().collect();
         recent_loads.sort_unstable();
         let index = (quantile * recent_loads.len() as f64) as usize;
-        // At 0 everyone is hot, and the rule is pure load.
+        // At 0 all destinations are hot, and the rule compares loads only.
         if quantile <= 0.0 { 0 } else { recent_loads.get(index).copied().unwrap_or(0) }
     }
 
-    /// The oldest and the worst in turn.
+    /// Removes the oldest or the worst probe, alternately.
     fn remove_one(&self, state: &mut ProbeState) {
         let worst = state.worst_is_next;
         state.worst_is_next = !worst;
@@ -196,7 +196,8 @@ impl ProbingPicker {
 }
 
 impl ProbeState {
-    /// Uses the probe at `index` once: the message it sends there counts, and at some time it is used up.
+    /// Uses the probe at `index` once: the message sent there counts, and after its last use the probe is
+    /// removed.
     fn use_probe(&mut self, index: usize) -> usize {
         let probe = &mut self.probes[index];
         let destination = probe.destination;

@@ -1,35 +1,36 @@
-//! Which of several probes is the best one, and which the worst.
+//! Comparison of two probed destinations.
 
 use std::cmp::Ordering;
 
-/// What a probe pool chooses by.
+/// Rule that compares two probes.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum ProbeScore {
-    /// Prequal's hot-cold lexicographic rule: hot is who has more in flight than this quantile of what was
-    /// recent_loads lately. Of the cold the one with the least latency; if all are hot, the one with the fewest in
-    /// flight.
+    /// Prequal's hot-cold lexicographic rule. A destination is hot if its load is above this quantile of
+    /// recent loads. The cold destination of the lowest latency wins; if all are hot, the one of the lowest
+    /// load.
     HotCold(f64),
-    /// `(1 - share) * latency + share * alpha * in flight`, with alpha the latency of an idle destination.
+    /// Linear mix `(1 - share) * latency + share * alpha * in flight`, with alpha the latency of an idle
+    /// destination.
     Linear(f64),
-    /// C3 (Suresh et al., NSDI 2015): latency, and the cube of the queue to be expected.
+    /// Score of C3 (Suresh et al., NSDI 2015): latency and the cube of the expected queue.
     C3,
 }
 
-/// Seconds a message takes at an idle destination; Prequal's alpha.
+/// Latency of an idle destination in seconds; Prequal's alpha.
 pub(super) const ALPHA: f64 = 0.075;
 
-/// What is state of one destination.
+/// Values of one destination that a rule compares.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(super) struct ProbedState {
     pub(super) in_flight: u32,
     pub(super) latency: f64,
-    /// Messages this balancer itself has there.
+    /// Messages of this balancer at the destination.
     pub(super) own: u32,
 }
 
 impl ProbeScore {
-    /// Less is better. `theta` is how many in flight are still cold; `balancers` balancers send to the same
-    /// destinations.
+    /// Compares two destinations; the lesser is better. `theta` is the maximum load of a cold one;
+    /// `balancers` send to the same destinations.
     pub(super) fn compare(
         self,
         one: ProbedState,
@@ -53,8 +54,8 @@ fn linear(share: f64, state: ProbedState) -> f64 {
     (1.0 - share) * state.latency + share * ALPHA * f64::from(state.in_flight)
 }
 
-/// `R - 1/mu + q^3 / mu` with `q = 1 + own * balancers + in flight`; 1/mu is taken for the same everywhere,
-/// because a processor that is shared shows no service time of its own.
+/// Computes `R - 1/mu + q^3 / mu` with `q = 1 + own * balancers + in flight`. 1/mu is the same for all,
+/// because processor sharing shows no service time of one message.
 fn c3(state: ProbedState, balancers: usize) -> f64 {
     let queue = 1.0 + f64::from(state.own) * balancers as f64 + f64::from(state.in_flight);
     state.latency - ALPHA + queue.powi(3) * ALPHA

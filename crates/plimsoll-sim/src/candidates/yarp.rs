@@ -1,4 +1,4 @@
-//! What two random choices are worth when what is known of them is half a second old.
+//! Two random choices with polled loads that are up to half a second old.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -10,10 +10,10 @@ use plimsoll_core::{Rng, Tick, Want};
 use super::PolicyFeedback;
 use crate::sim_destination::ProbeResponse;
 
-/// How often everybody is asked.
+/// Interval between two polls of all destinations.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The less loaded of two at random, by the messages in flight that destinations fastest when last polled.
+/// Less loaded of two random destinations, by the loads of the last poll.
 #[derive(Clone, Debug)]
 pub struct Yarp {
     in_flight: Arc<[AtomicU32]>,
@@ -25,7 +25,7 @@ struct YarpPicker {
 }
 
 impl Yarp {
-    /// For so many destinations.
+    /// Creates the policy for a number of destinations.
     pub fn new(destinations: usize) -> Self {
         Self { in_flight: (0..destinations).map(|_| AtomicU32::new(0)).collect() }
     }

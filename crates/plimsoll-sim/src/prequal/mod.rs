@@ -1,5 +1,5 @@
-//! The evaluation of Prequal (Wydrowski et al., NSDI 2024), run again: which figures there are, what each
-//! varies, and what the paper says came of it.
+//! Evaluation of Prequal (Wydrowski et al., NSDI 2024), repeated: its figures, what each varies, and the
+//! paper's results.
 
 mod published;
 mod setup;
@@ -20,40 +20,40 @@ use crate::scenario::Scenario;
 
 pub use self::setup::{NEIGHBOURS, setup};
 
-/// The figures that can be made.
+/// Numbers of the figures that can be repeated.
 pub const FIGURES: [u8; 5] = [6, 7, 8, 9, 10];
 
 /// Destinations of the paper's test bed, and as many balancers.
 pub const COUNT: usize = 100;
 
-/// A figure: one scenario and one candidate for each of its points.
+/// Figure of the paper: a scenario and a candidate for each of its points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
-    /// Its number in the paper.
+    /// Number of the figure in the paper.
     pub number: u8,
-    /// What it shows.
+    /// Title of the figure.
     pub title: &'static str,
-    /// What is varied.
+    /// Name of the parameter that is varied.
     pub varied: &'static str,
-    /// Its points, in order.
+    /// Points of the figure in order.
     pub points: Vec<Point>,
 }
 
-/// One point of a figure.
+/// Point of a figure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// Where on the lower axis.
+    /// Value of the varied parameter.
     pub x: String,
-    /// Whose line.
+    /// Name of the point's line.
     pub series: String,
-    /// Who runs.
+    /// Policy to run.
     pub candidate: CandidatePolicy,
-    /// In what.
+    /// Scenario to run it in.
     pub scenario: Scenario,
 }
 
-/// Figure `number` with so many destinations; `candidates` take the place of the figure's own where it compares
-/// candidates (6 and 7).
+/// Returns figure `number` with `count` destinations. `candidates` replace the figure's own where it compares
+/// policies (6 and 7).
 pub fn figure(number: u8, count: usize, candidates: &[CandidatePolicy]) -> Option<Figure> {
     let figure = |title, varied, points| Some(Figure { number, title, varied, points });
     match number {
@@ -70,7 +70,7 @@ fn point(x: &str, candidate: CandidatePolicy, scenario: Scenario) -> Point {
     Point { x: x.to_owned(), series: candidate.name(), candidate, scenario }
 }
 
-/// Contenders at several loads.
+/// Points of every candidate at several loads.
 fn compare_at(count: usize, loads: &[f64], candidates: &[CandidatePolicy]) -> Vec<Point> {
     let at = |&load: &f64| {
         candidates.iter().map(move |one| point(&format!("{load:.2}"), one.clone(), setup(count, load)))
@@ -78,7 +78,7 @@ fn compare_at(count: usize, loads: &[f64], candidates: &[CandidatePolicy]) -> Ve
     loads.iter().flat_map(at).collect()
 }
 
-/// Contenders by name; those the product does not have yet are left out.
+/// Candidates by name; those the product does not have yet are left out.
 fn named(names: &[&str]) -> Vec<CandidatePolicy> {
     names.iter().filter_map(|name| name.parse().ok()).collect()
 }
@@ -99,7 +99,8 @@ fn rules(count: usize, candidates: &[CandidatePolicy]) -> Vec<Point> {
 fn probe_rates(count: usize) -> Vec<Point> {
     let rate = |halves: i32| {
         let probes = 2.0_f64.powf(f64::from(halves) / 2.0);
-        // More would be removed than comes in at the lower rates; the paper lowers it for all of them.
+        // At the lower rates more probes would be removed than added; the paper lowers the rate of removal
+        // for all of them.
         let probing = ProbeSettings { probes, removes: 0.25, ..ProbeSettings::PREQUAL };
         let series = "hcl, r_remove 0.25".to_owned();
         let candidate = CandidatePolicy::Probing(probing);
@@ -117,7 +118,8 @@ fn quantiles(count: usize) -> Vec<Point> {
 
 fn mixes(count: usize) -> Vec<Point> {
     const SHARES: [f64; 13] = [0.0, 0.5, 0.7, 0.769, 0.8, 0.85, 0.9, 0.92, 0.94, 0.96, 0.98, 0.99, 1.0];
-    // All alike: where half are slow whoever they are, latency tells more than load does.
+    // All destinations are equal here: where half of them are permanently slow, latency predicts more than
+    // load.
     let scenario = setup(count, SCORE_LOAD);
     let mut points = points(&scenario, "linear", &SHARES.map(|share| (share, ProbeScore::Linear(share))));
     points.push(point("hcl", CandidatePolicy::Probing(ProbeSettings::PREQUAL), scenario));
@@ -132,10 +134,10 @@ fn points(scenario: &Scenario, series: &str, scores: &[(f64, ProbeScore)]) -> Ve
     scores.iter().map(of).collect()
 }
 
-/// Part of the allocation, in figures 9 and 10.
+/// Load in figures 9 and 10, as a share of the allocation.
 const SCORE_LOAD: f64 = 0.75;
 
-/// Half of the destinations take twice as long, and load is three quarters.
+/// Scenario with half of the destinations twice as slow, at a load of three quarters.
 fn uneven(count: usize) -> Scenario {
     let mut scenario = setup(count, SCORE_LOAD);
     for destination in scenario.destinations.iter_mut().skip(1).step_by(2) {
@@ -149,21 +151,21 @@ fn uneven(count: usize) -> Scenario {
 }
 
 impl Figure {
-    /// The same, measured for so long.
+    /// Sets the time that is measured.
     #[must_use]
     pub fn with_duration(mut self, duration: Duration) -> Self {
         self.points.iter_mut().for_each(|point| point.scenario.duration = duration);
         self
     }
 
-    /// CandidateRuns point number `index`.
+    /// Runs point `index` with each seed.
     pub fn run(&self, index: usize, seeds: impl Iterator<Item = u64>) -> CandidateRuns {
         let Point { candidate, scenario, .. } = &self.points[index];
         let stats = seeds.map(|seed| simulate(scenario, candidate, seed)).collect();
         CandidateRuns { candidate: candidate.clone(), stats }
     }
 
-    /// A row for each point, with what the paper has beside it.
+    /// Returns a row for each point, with the paper's result in the last column.
     pub fn table(&self, runs: &[CandidateRuns]) -> Vec<Vec<String>> {
         let head =
             [self.varied, "rule", "errors", "p50", "p90", "p99", "p99.9", "in flight p99", "probes", "paper"];
@@ -190,7 +192,7 @@ impl Figure {
         rows
     }
 
-    /// p99 over what is varied, with a line for each rule.
+    /// Returns a chart of p99 over the varied parameter, with a line for each rule.
     pub fn chart(&self, runs: &[CandidateRuns]) -> Chart {
         let mut chart = Chart {
             title: format!("Prequal, figure {}: {} (p99)", self.number, self.title),

@@ -1,11 +1,11 @@
-//! What the paper says of a point of one of its figures, in milliseconds where nothing else is said.
+//! Results of the paper, in milliseconds unless a unit is given.
 
-/// Of the rule that is called `line` here, at `place`. Some rows of the paper are not known to us.
+/// Returns the paper's result for the line `series` at `x`. Some of its rows are not known to us.
 pub(super) fn published(figure: u8, x: &str, series: &str) -> Option<&'static str> {
     Some(match (figure, series, x) {
         (6, "weighted_round_robin", "1.03") => "p99.9 at the deadline",
         (6, "weighted_round_robin", "1.74") => "more than 25% fail",
-        (6, "hcl" | "prequal", _) => "none fails",
+        (6, "hcl" | "prequal", _) => "no failures",
         (7, "round_robin", "0.70") => "p90 4984, p99 late",
         (7, "round_robin", "0.90") => "p90 late, p99 late",
         (7, "weighted_by_use", "0.70") => "p90 173, p99 314",

@@ -1,4 +1,4 @@
-//! Which policy to use, by what was seen: candidates serve the trace again, as it was and with what may go wrong.
+//! Recommendation of an algorithm: candidates serve a recorded trace again, unchanged and with faults.
 
 pub mod trace;
 
@@ -14,32 +14,32 @@ use crate::run::simulate;
 use crate::run_stats::{RunStats, mean_and_interval};
 use crate::scenario::Scenario;
 
-/// What is changed for less is changed for nothing.
+/// Minimum relative gain that justifies a change.
 const MIN_GAIN: f64 = 0.03;
-/// More messages that fail, as a part of all, are never made good by times.
+/// Maximum increase of the share of failed messages.
 const MAX_ADDED_ERRORS: f64 = 0.000_5;
-/// Copies may be this part of all messages, where hedging is recommended.
+/// Maximum hedged attempts per message where hedging is recommended.
 const MAX_HEDGE_SHARE: f64 = 0.1;
 
-/// How the trace is played again.
+/// Variant of the trace's scenario.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum ScenarioVariant {
-    /// As it was.
+    /// Scenario as recorded.
     Unchanged,
-    /// The first destination takes three times as long.
+    /// First destination three times slower.
     OneSlow,
-    /// The first destination stands still for two seconds now and then.
+    /// First destination stalled for two seconds at regular intervals.
     OneStalls,
 }
 
 impl ScenarioVariant {
-    /// All of them.
+    /// Every variant in order.
     pub const ALL: [Self; 3] = [Self::Unchanged, Self::OneSlow, Self::OneStalls];
 
-    /// For people.
+    /// Returns the name for reports.
     pub const fn description(self) -> &'static str {
         match self {
-            Self::Unchanged => "as it was",
+            Self::Unchanged => "as recorded",
             Self::OneSlow => "one three times slower",
             Self::OneStalls => "one stalls for 2 s",
         }
@@ -59,7 +59,7 @@ impl ScenarioVariant {
     }
 }
 
-/// What one policy did on one variant, run by run.
+/// Runs of one algorithm on one variant.
 #[derive(Clone, Debug, Default)]
 pub struct VariantRuns {
     runs: Vec<RunSummary>,
@@ -79,7 +79,7 @@ impl VariantRuns {
         mean_and_interval(&self.runs.iter().map(of).collect::<Vec<_>>()).0
     }
 
-    /// Mean milliseconds that half of all messages did not exceed, 99 of a hundred, 999 of a thousand.
+    /// Returns the mean p50, p99 and p99.9 in milliseconds.
     pub fn quantiles_ms(&self) -> [f64; 3] {
         [
             self.mean(|summary| summary.p50),
@@ -89,29 +89,29 @@ impl VariantRuns {
         .map(|seconds| seconds * 1e3)
     }
 
-    /// The part of messages that failed.
+    /// Returns the mean share of failed messages.
     pub fn error_share(&self) -> f64 {
         self.mean(|summary| summary.errors)
     }
 
-    /// Copies for each message.
+    /// Returns the mean hedged attempts per message.
     pub fn hedge_share(&self) -> f64 {
         self.mean(|summary| summary.hedge_share)
     }
 }
 
-/// What one policy did.
+/// Results of one algorithm on all variants.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// Which.
+    /// Algorithm under test.
     pub algorithm: Algorithm,
-    /// On each variant, in the order of [`ScenarioVariant::ALL`].
+    /// Results on each variant, in the order of [`ScenarioVariant::ALL`].
     pub variants: [VariantRuns; 3],
 }
 
 impl Evaluation {
-    /// How bad each run was: logarithms of the tail's times, so that differences are parts. What was seen counts
-    /// as much as what may go wrong.
+    /// Returns the score of each run, lower is better: logarithms of latency quantiles, so that differences
+    /// are relative. The recorded variant counts as much as the two with faults.
     fn scores(&self) -> Vec<f64> {
         let [was, slow, stall] = &self.variants;
         let tail = |runs: &VariantRuns, run: usize| {
@@ -129,48 +129,48 @@ impl Evaluation {
         self.variants.iter().map(VariantRuns::error_share).sum::<f64>() / 3.0
     }
 
-    /// What a policy keeps of each destination.
+    /// Returns the state the algorithm keeps per destination.
     pub fn state(&self) -> &'static str {
         state(self.algorithm)
     }
 }
 
-/// What an algorithm keeps of each destination beside what every pool counts.
+/// Returns the state an algorithm keeps per destination beside the counters of every pool.
 pub fn state(algorithm: Algorithm) -> &'static str {
     match algorithm.policy(1).needs() {
         Needs::Nothing => "none",
-        Needs::Key => "a table by key",
-        Needs::Load => "the count in flight",
-        Needs::Answers => "averages of its responses",
-        Needs::Probes => "1 KiB of its recent times",
+        Needs::Key => "lookup table",
+        Needs::Load => "in-flight count",
+        Needs::Answers => "response averages",
+        Needs::Probes => "1 KiB of recent latencies",
     }
 }
 
-/// What comes of it.
+/// Recommendation with its evidence.
 #[derive(Clone, Debug)]
 pub struct PolicyRecommendation {
-    /// The policy there was, and what it did.
+    /// Results of the current algorithm.
     pub current: Evaluation,
-    /// The one that did best; the same, where none is better by enough.
+    /// Results of the best algorithm; the current one if no other is better by enough.
     pub best: Evaluation,
-    /// How much better, as a part, and half of its 95 % interval over runs.
+    /// Relative gain of the best algorithm, and half of its 95 % interval over runs.
     pub gain: (f64, f64),
-    /// How sure it is that it is better at all, 0 to 1 (Laplace's rule over runs).
+    /// Confidence that the algorithm is better at all, 0 to 1 (Laplace's rule over runs).
     pub confidence: f64,
-    /// The best one with hedging, where that is worth its hedge_share.
+    /// Results of the best algorithm with hedging, where the gain justifies the hedged attempts.
     pub hedged: Option<Evaluation>,
-    /// All, the best first.
+    /// Results of all algorithms, the best first.
     pub candidates: Vec<Evaluation>,
 }
 
 impl PolicyRecommendation {
-    /// Somebody else should serve.
+    /// Returns whether another algorithm is recommended.
     pub fn changes_algorithm(&self) -> bool {
         self.best.algorithm != self.current.algorithm
     }
 }
 
-/// Everything worth trying in place of what there is: who heeds weights, where they differ.
+/// Returns the algorithms to try; only weight-aware ones where weights differ.
 pub fn candidates(trace: &Trace) -> Vec<Algorithm> {
     let weighted = trace.destinations.iter().any(|seen| seen.weight != trace.destinations[0].weight);
     let all = [
@@ -194,8 +194,8 @@ pub fn candidates(trace: &Trace) -> Vec<Algorithm> {
     chosen
 }
 
-/// Plays the trace again, `runs` times for each candidate and variant, with seeds from `seed` on. `tell` hears who is
-/// next.
+/// Replays the trace `runs` times for each algorithm and variant, with seeds from `seed` on. `report` is
+/// called with the name of each algorithm before its runs.
 pub fn recommend(
     trace: &Trace,
     slots: usize,
@@ -234,7 +234,8 @@ fn mean(values: &[f64]) -> f64 {
     mean_and_interval(values).0
 }
 
-/// How much better `other` is than `one`, run by run: the mean part with its interval, and how sure that is.
+/// Returns the relative gain of `other` over `one` run by run, as a mean with its interval, and the
+/// confidence in it.
 fn compare(one: &Evaluation, other: &Evaluation) -> ((f64, f64), f64) {
     let gains: Vec<f64> =
         (one.scores().iter().zip(other.scores())).map(|(one, other)| 1.0 - (other - one).exp()).collect();
@@ -321,7 +322,7 @@ mod tests {
         let mut trace = trace(Algorithm::RoundRobin, &[1.0, 1.0]);
         trace.destinations[0].weight = 5;
         let all = candidates(&trace);
-        assert!(all.contains(&Algorithm::RoundRobin), "what there is is among them: {all:?}");
+        assert!(all.contains(&Algorithm::RoundRobin), "the current algorithm is included: {all:?}");
         assert!(all.iter().all(|one| one.heeds_weights() || *one == Algorithm::RoundRobin), "{all:?}");
     }
 }

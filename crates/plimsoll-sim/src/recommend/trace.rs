@@ -1,4 +1,4 @@
-//! What is known of the messages a recommendation is made from, and the variant they are played on again.
+//! Recorded messages that a recommendation is based on, and the scenario that replays them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,77 +13,77 @@ use crate::fault::{FaultKind, SimFault};
 use crate::scenario::{NO_OUTLIER_DETECTION, NO_RETRIES, OfferedLoad, Scenario};
 use crate::sim_destination::{DestinationSpec, ServiceModel};
 
-/// Fewer messages say nothing about the 99th of a hundred.
+/// Minimum messages of a trace; with fewer a p99 means nothing.
 pub const MIN_MESSAGES: usize = 200;
-/// A log is cut into windows of this length, of which the busiest are played again.
+/// Length of the windows a log is split into; the busiest of them are replayed.
 const WINDOW: Duration = Duration::from_secs(600);
-/// Messages of one run at most.
+/// Maximum messages of one run.
 const MAX_RUN_MESSAGES: usize = 30_000;
-/// Of a run at the rate that was seen, so many at least: the 999th of a thousand is then five messages' word.
+/// Minimum messages of a run without a log: five messages are then above its p99.9.
 const MIN_RUN_MESSAGES: f64 = 5_000.0;
-/// With fewer responses a destination's own time says nothing.
+/// Minimum responses for a mean of a destination's own.
 const MIN_RESPONSES: usize = 20;
-/// Slower than the fastest by less is taken for chance.
+/// Minimum factor over the fastest destination that counts as slower.
 const MIN_SLOWDOWN: f64 = 1.25;
-/// What part of their slots destinations are taken to use, if nobody says how many they have.
+/// Utilization assumed where the slots of destinations are not given.
 const ASSUMED_LOAD: f64 = 0.65;
 
-/// What was seen.
+/// Recorded traffic of one pool.
 #[derive(Clone, Debug)]
 pub struct Trace {
-    /// In which arrivals messages came; without it they come independent of each other.
+    /// Recorded arrivals; without them messages arrive independently.
     pub arrivals: Option<Arc<[LoggedMessage]>>,
-    /// Messages a second, all in all.
+    /// Mean rate in messages per second.
     pub rate: f64,
-    /// Messages seen.
+    /// Number of messages recorded.
     pub messages: u64,
-    /// In so much time.
+    /// Time covered by the trace.
     pub span: Duration,
-    /// Who served them.
+    /// Destinations that served the messages.
     pub destinations: Vec<ObservedDestination>,
-    /// How long an answer of the fastest destination takes, in seconds.
+    /// Response time of the fastest destination.
     pub work: WorkDistribution,
-    /// The policy there was.
+    /// Algorithm in use while recording.
     pub algorithm: Algorithm,
 }
 
-/// What was seen of one destination.
+/// Recorded values of one destination.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ObservedDestination {
-    /// Its name.
+    /// Name of the destination.
     pub name: String,
-    /// Base weight.
+    /// Base weight of the destination.
     pub weight: u16,
-    /// Answers that told how long they response_time.
+    /// Responses with a known response time.
     pub responses: u64,
-    /// How many times as long as the fastest one's they response_time; 1 where that is not known.
+    /// Response time over that of the fastest destination; 1 if unknown.
     pub slowdown: f64,
 }
 
-/// What a log does not say.
+/// Values assumed where the log does not have them.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Assumptions {
-    /// How many destinations, where it names none.
+    /// Number of destinations if the log names none.
     pub destinations: usize,
-    /// How long one takes, where it does not tell.
+    /// Response time if the log has none.
     pub work: WorkDistribution,
-    /// The policy there was.
+    /// Algorithm in use while recording.
     pub algorithm: Algorithm,
 }
 
 impl Trace {
-    /// What a log tells.
+    /// Builds a trace from a log.
     ///
     /// # Errors
-    /// There are too few messages in it.
+    /// A message for the user if the log has too few messages or spans no time.
     pub fn from_log(log: &ParsedLog, assumptions: Assumptions) -> Result<Self, String> {
         let count = log.messages.len();
         let span = log.messages.last().map_or(Duration::ZERO, |last| last.at);
         if count < MIN_MESSAGES {
-            return Err(format!("it has {count} messages: need at least {MIN_MESSAGES}"));
+            return Err(format!("the log has {count} messages: need at least {MIN_MESSAGES}"));
         }
         if span.is_zero() {
-            return Err("all its messages came at the same moment".to_owned());
+            return Err("all messages of the log have the same time".to_owned());
         }
         let mut messages = log.messages.clone();
         let destinations = observe(&log.destinations, &messages, assumptions.destinations);
@@ -104,8 +104,8 @@ impl Trace {
         })
     }
 
-    /// Slots of each destination, if nobody says how many: so that in the busiest window the one with most to do
-    /// uses two thirds of them.
+    /// Returns slots per destination, if they are not given: in the busiest window the most loaded
+    /// destination uses two thirds of them.
     pub fn slots(&self) -> usize {
         let busiest = self.busiest_windows().iter().map(|window| window.rate).fold(self.rate, f64::max);
         let all: u64 = self.destinations.iter().map(|seen| seen.responses).sum();
@@ -116,12 +116,12 @@ impl Trace {
         (busiest * self.work.mean() * most / ASSUMED_LOAD).ceil().clamp(1.0, 100_000.0) as usize
     }
 
-    /// How many different windows are played.
+    /// Returns the number of windows that are replayed.
     pub fn window_count(&self) -> usize {
         self.busiest_windows().len()
     }
 
-    /// Run number `run` of all.
+    /// Returns the scenario of run `run`.
     pub fn scenario(&self, slots: usize, run: usize) -> Scenario {
         let specs = self.destinations.iter().map(|seen| destination_spec(seen, slots)).collect();
         let mut scenario = Scenario::new("trace", specs, self.work);
@@ -147,7 +147,7 @@ impl Trace {
         scenario
     }
 
-    /// The windows of the log with the most messages, those first.
+    /// Windows of the log with the highest rates, the highest first.
     fn busiest_windows(&self) -> Vec<TraceWindow> {
         let Some(messages) = &self.arrivals else { return Vec::new() };
         let number = |message: &LoggedMessage| message.at.as_secs() / WINDOW.as_secs();
@@ -166,7 +166,7 @@ impl Trace {
     }
 }
 
-/// Stretches played again.
+/// Maximum number of windows replayed.
 const MAX_WINDOWS: usize = 20;
 
 struct TraceWindow {
@@ -202,8 +202,8 @@ fn mean(messages: &[LoggedMessage]) -> Option<f64> {
         .then(|| (response_time.iter().sum::<f64>() / response_time.len() as f64).max(1e-6))
 }
 
-/// Each destination beside the fastest, by the geometric mean of its times: one report among a thousand pages
-/// makes nobody slow.
+/// Slowdown of each destination, from the geometric mean of its response times, which one long request among
+/// a thousand short ones barely changes.
 fn observe(names: &[String], messages: &[LoggedMessage], otherwise: usize) -> Vec<ObservedDestination> {
     let seen =
         |name: String, responses: u64, slowdown| ObservedDestination { name, weight: 1, responses, slowdown };
@@ -226,7 +226,7 @@ fn observe(names: &[String], messages: &[LoggedMessage], otherwise: usize) -> Ve
     names.iter().zip(&sums).zip(slowdown).map(|((name, sum), slow)| seen(name.clone(), sum.1, slow)).collect()
 }
 
-/// How many times as long as the fastest each takes; small differences are none.
+/// Returns each destination's factor over the fastest; small differences count as 1.
 pub fn slowdowns(times: &[Option<f64>]) -> Vec<f64> {
     let fastest = times.iter().flatten().copied().fold(f64::INFINITY, f64::min).max(1e-6);
     let ratio = |time: &Option<f64>| time.map_or(1.0, |time| time / fastest);
@@ -265,13 +265,17 @@ mod tests {
             matches!(seen[..], [("a", one), ("b", three)] if one == 1.0 && (three - 3.0).abs() < 1e-9),
             "{seen:?}"
         );
-        assert!((trace.work.mean() - 0.010).abs() < 1e-9, "what b takes longer is its own: {:?}", trace.work);
+        assert!(
+            (trace.work.mean() - 0.010).abs() < 1e-9,
+            "the work excludes the slowdown of b: {:?}",
+            trace.work
+        );
         assert!((trace.rate - 100.0).abs() < 1.0);
         let scenario = trace.scenario(trace.slots(), 0);
         assert_eq!(
             (scenario.destinations.len(), trace.slots()),
             (2, 3),
-            "1.5 at once at b are two thirds of the slots"
+            "1.5 messages in flight at b are two thirds of the slots"
         );
         assert!((scenario.rate() - 100.0).abs() < 1.0);
     }
@@ -289,7 +293,7 @@ mod tests {
 
     #[test]
     fn the_busiest_ten_minutes_of_a_long_log_come_first() {
-        // Ten minutes at one a second, then ten at five, then ten at two.
+        // Ten minutes at one message per second, then ten at five, then ten at two.
         let mut messages = Vec::new();
         for (nth, rate) in [(0_u64, 1_u64), (1, 5), (2, 2)] {
             let at = |n: u64| Duration::from_millis(nth * 600_000 + n * 1_000 / rate);

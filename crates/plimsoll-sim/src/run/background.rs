@@ -1,4 +1,4 @@
-//! What goes on beside the messages: faults and neighbours, pools and their checks, probes, samples.
+//! Events beside the messages: faults, neighbours, pool timers, health checks, probes, samples.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ impl Run<'_> {
         }
     }
 
-    /// Does what a pool wants done, and wakes it when it asks for that.
+    /// Starts the health checks a pool asks for and schedules its next timeout.
     pub(super) fn schedule_pool(&mut self, balancer: usize) {
         for order in self.balancers[balancer].take_checks() {
             let destination = order.id.0 as usize;
@@ -45,7 +45,7 @@ impl Run<'_> {
 
     pub(super) fn on_check_result(&mut self, balancer: usize, id: DestinationId, latency: Option<Duration>) {
         let result = latency.map_or_else(
-            || ProbeResult::Failed { detail: "no good answer".to_owned() },
+            || ProbeResult::Failed { detail: "no successful response".to_owned() },
             |latency| ProbeResult::Passed { latency },
         );
         self.balancers[balancer].handle(self.now, Input::Probed { id, result });
@@ -64,7 +64,7 @@ impl Run<'_> {
         }
     }
 
-    /// Before its speed changes, a destination is done with what is done.
+    /// Completes what is due before the speed of a destination changes.
     fn complete_due(&mut self, destination: usize) {
         if self.destinations[destination].next_completion() <= self.now {
             self.complete(destination);
@@ -99,7 +99,8 @@ impl Run<'_> {
     }
 
     pub(super) fn probe(&mut self, balancer: usize, destination: usize) {
-        // Who says nothing is no probe: it takes longer than the few milliseconds it would be waited for.
+        // A destination that does not respond sends no probe response: probes are waited for a few
+        // milliseconds only.
         if let Some(response) = self.destinations[destination].probe_response() {
             let at = self.one_way_arrival();
             self.events.schedule(at, SimEvent::ProbeResponse { balancer, destination, response });

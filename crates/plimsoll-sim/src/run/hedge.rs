@@ -1,4 +1,4 @@
-//! When a message that takes long is sent to a second destination as well, as the proxy does it.
+//! Hedged attempts: when a slow message is sent to a second destination too, as in the proxy.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::message::AttemptId;
 use super::{Run, SimEvent};
 use crate::scenario::Scenario;
 
-/// How long answers take: what each worker of each balancer has learned, and tells nobody.
+/// Learned hedge delay of each worker of each balancer; workers do not share it.
 #[derive(Debug, Default)]
 pub(super) struct HedgeDelays {
     workers: usize,
@@ -36,7 +36,7 @@ impl HedgeDelays {
 }
 
 impl Run<'_> {
-    /// Wakes it when it has waited alone for long enough.
+    /// Schedules a hedged attempt after the hedge delay.
     pub(super) fn plan_hedge(&mut self, id: AttemptId) {
         let Some(hedge) = self.scenario.hedge else { return };
         let Some(message) = self.messages.at(id) else { return };
@@ -48,7 +48,7 @@ impl Run<'_> {
         }
     }
 
-    /// One more copy, if somebody else may serve and the budget has it.
+    /// Sends one hedged attempt if another destination is available and the budget allows it.
     pub(super) fn hedge(&mut self, id: AttemptId) {
         let Some(message) = self.messages.at_mut(id).filter(|message| message.has_open_attempts()) else {
             return;
@@ -76,7 +76,7 @@ impl Run<'_> {
         self.plan_hedge(id);
     }
 
-    /// Somebody has answered: the others are not waited for.
+    /// Cancels the other attempts after the first response.
     pub(super) fn cancel_others(&mut self, id: AttemptId) {
         while let Some((id, open)) = self.messages.pop_attempt(id) {
             open.assignment.cancelled_by_hedge(self.now);

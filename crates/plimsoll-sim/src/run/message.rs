@@ -1,4 +1,4 @@
-//! Where a message is, and whether an event is still about it.
+//! Messages in progress, and whether an event still concerns one of them.
 
 use plimsoll_core::retry::{
     Decision, FailedAttempt, ResponseStatus, RetryBudget, RetrySpec, decide, decide_on_response,
@@ -7,17 +7,18 @@ use plimsoll_core::{Assignment, Failure, Tick, Tried};
 
 use crate::service_queue::JobId;
 
-/// One try of one message, as events name it. A name is never used again: what comes too late finds nobody.
+/// Identifier of one attempt of one message. It is not reused, so that events about a finished attempt have
+/// no effect.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(super) struct AttemptId {
     index: u32,
-    /// Of the message.
+    /// Serial number of the message.
     serial: u32,
-    /// Of the try; 0 names the message as a whole.
+    /// Number of the attempt; 0 means the message as a whole.
     nth: u8,
 }
 
-/// One message on its way.
+/// Message in progress.
 #[derive(Debug)]
 pub(super) struct Message {
     serial: u32,
@@ -27,32 +28,32 @@ pub(super) struct Message {
     pub(super) work: f64,
     pub(super) tried: Tried,
     pub(super) tries: u8,
-    /// Copies sent because an answer took long.
+    /// Hedged attempts so far.
     pub(super) hedges: u8,
-    /// Tries without an answer yet: one, or more where the message was hedged.
+    /// Attempts without a response: one, or several where the message was hedged.
     open: Vec<OpenAttempt>,
 }
 
-/// One destination asked for one message.
+/// Attempt without a response.
 #[derive(Debug)]
 pub(super) struct OpenAttempt {
     nth: u8,
     pub(super) destination: usize,
-    /// It is at its destination.
+    /// Whether it has arrived at its destination.
     pub(super) at_destination: bool,
-    /// It was sent because another try took long.
+    /// Whether it is a hedged attempt.
     pub(super) is_hedge: bool,
     pub(super) assignment: Assignment,
 }
 
-/// How a try ended.
+/// Result of an attempt.
 #[derive(Copy, Clone, Debug)]
 pub(super) enum AttemptResult {
     Failed(Failure),
     Status(u16),
 }
 
-/// Every message on its way.
+/// All messages in progress.
 #[derive(Debug, Default)]
 pub(super) struct Messages {
     slots: Vec<Option<Message>>,
@@ -61,9 +62,10 @@ pub(super) struct Messages {
 }
 
 impl AttemptId {
-    /// The number a destination knows it by.
+    /// Returns the number by which the destination identifies the attempt.
     pub(super) fn job(self) -> JobId {
-        // 24 bits of a serial are enough: a job is at its destination for less than 16 million messages.
+        // 24 bits of the serial are enough: an attempt is at its destination for less than 16 million
+        // messages.
         u64::from(self.index) << 32 | u64::from(self.serial & 0xff_ffff) << 8 | u64::from(self.nth)
     }
 
@@ -77,7 +79,7 @@ impl AttemptId {
 }
 
 impl Messages {
-    /// A new message, before its first try.
+    /// Adds a message before its first attempt.
     pub(super) fn add(&mut self, planned: Tick, balancer: usize, worker: usize, work: f64) -> AttemptId {
         self.serial = (self.serial + 1) & 0xff_ffff;
         let message = Message {
@@ -99,7 +101,7 @@ impl Messages {
         AttemptId { index, serial: self.serial, nth: 0 }
     }
 
-    /// The message, whichever of its tries is meant.
+    /// Returns the message of an attempt.
     pub(super) fn at(&self, id: AttemptId) -> Option<&Message> {
         self.slots.get(id.index as usize)?.as_ref().filter(|message| message.serial == id.serial)
     }
@@ -108,12 +110,12 @@ impl Messages {
         self.slots.get_mut(id.index as usize)?.as_mut().filter(|message| message.serial == id.serial)
     }
 
-    /// This try, if nothing has come of it yet.
+    /// Returns the attempt if it has no result yet.
     pub(super) fn open_attempt(&mut self, id: AttemptId) -> Option<&mut OpenAttempt> {
         self.at_mut(id)?.open.iter_mut().find(|open| open.nth == id.nth)
     }
 
-    /// It is on its way to the destination of `assignment`.
+    /// Adds an attempt at the destination of `assignment`.
     pub(super) fn begin_attempt(&mut self, id: AttemptId, assignment: Assignment) -> AttemptId {
         let Some(message) = self.at_mut(id) else { return id };
         let (destination, is_hedge) = (assignment.member(), message.has_open_attempts());
@@ -129,20 +131,20 @@ impl Messages {
         id.with_attempt(message.tries)
     }
 
-    /// Something has come of this try.
+    /// Removes an attempt that has a result.
     pub(super) fn end_attempt(&mut self, id: AttemptId) -> Option<OpenAttempt> {
         let open = &mut self.at_mut(id)?.open;
         let index = open.iter().position(|open| open.nth == id.nth)?;
         Some(open.swap_remove(index))
     }
 
-    /// Some try that is still open, and its id.
+    /// Removes any one attempt that has no result yet.
     pub(super) fn pop_attempt(&mut self, id: AttemptId) -> Option<(AttemptId, OpenAttempt)> {
         let open = self.at_mut(id)?.open.pop()?;
         Some((id.with_attempt(open.nth), open))
     }
 
-    /// It has ended.
+    /// Removes a message that has ended.
     pub(super) fn remove(&mut self, id: AttemptId) {
         if self.at(id).is_some() {
             self.slots[id.index as usize] = None;
@@ -152,12 +154,13 @@ impl Messages {
 }
 
 impl Message {
-    /// Another destination is still asked.
+    /// Returns whether another attempt has no result yet.
     pub(super) fn has_open_attempts(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// May it try another destination? Every simulated message may be repeated, and is whole.
+    /// Returns whether another destination may be tried. Every simulated message is idempotent and can be
+    /// replayed.
     pub(super) fn may_retry(
         &self,
         spec: &RetrySpec,

@@ -1,4 +1,4 @@
-//! How a scenario runs: one event after the other, in virtual time, from nothing but its seed.
+//! Runs a scenario event by event in virtual time; the result depends on the random seed alone.
 
 mod background;
 mod hedge;
@@ -22,50 +22,50 @@ use crate::run_stats::RunStats;
 use crate::scenario::Scenario;
 use crate::sim_destination::{ArrivalResult, ProbeResponse, SimDestination};
 
-/// Loads are sampled so often.
+/// Interval at which the load of destinations is sampled.
 const SAMPLE: Duration = Duration::from_millis(100);
-/// Of so many picks one is compare with the oracle's: comparing asks every destination.
+/// One pick of this many is compared with the oracle's, because the comparison asks every destination.
 const REGRET_SAMPLING: u64 = 50;
 
-/// What happens.
+/// Event of a simulation.
 #[derive(Copy, Clone, Debug)]
 enum SimEvent {
-    /// The next message comes.
+    /// Arrival of the next message at a balancer.
     Arrival,
-    /// A try reaches its destination.
+    /// Arrival of an attempt at its destination.
     Reach(AttemptId),
-    /// A destination is done with something.
+    /// Completion of a message at a destination.
     Done { destination: usize, version: u32 },
-    /// An answer is back.
+    /// Arrival of a response at the balancer.
     Response(AttemptId, u16),
-    /// The word that a try failed is back.
+    /// Arrival of a connection failure at the balancer.
     Failure(AttemptId, Failure),
-    /// The client has waited long enough.
+    /// Deadline of a message.
     Deadline(AttemptId),
-    /// An answer is late enough to ask somebody else as well.
+    /// Hedge delay of a message has passed.
     Hedge(AttemptId),
-    /// Neighbours go on.
+    /// Next step of the neighbours.
     Neighbours,
-    /// Troubles begin or end.
+    /// Start or end of a fault.
     FaultChange(usize),
-    /// A pool has something to do.
+    /// Timeout of a pool.
     PoolTimer { balancer: usize },
-    /// A check is over.
+    /// Result of a health check.
     CheckResult { balancer: usize, id: DestinationId, latency: Option<Duration> },
-    /// A probe is there.
+    /// Arrival of a probe at a destination.
     Probe { balancer: usize, destination: usize },
-    /// Its answer is back.
+    /// Arrival of a probe response at the balancer.
     ProbeResponse { balancer: usize, destination: usize, response: ProbeResponse },
-    /// Everybody is asked.
+    /// Poll of all destinations.
     Poll { balancer: usize },
-    /// Weights follow use.
+    /// Update of the weights by use.
     UpdateWeights,
-    /// Loads are looked at.
+    /// Sample of the loads.
     Sample,
 }
 
-/// Runs `scenario` for `candidate`. The same seed gives every candidate the same messages, the same work and
-/// the same neighbours.
+/// Runs `scenario` for `candidate`. With the same seed every candidate gets the same messages, the same work
+/// and the same neighbours.
 pub fn simulate(scenario: &Scenario, candidate: &CandidatePolicy, seed: u64) -> RunStats {
     let mut run = Run::new(scenario, candidate, seed);
     run.start();
@@ -78,15 +78,15 @@ struct Run<'a> {
     events: EventQueue<SimEvent>,
     destinations: Vec<SimDestination>,
     balancers: Vec<SimBalancer>,
-    /// Until when each is known to sleep.
+    /// Time of each pool's scheduled timeout event.
     pool_timers: Vec<Tick>,
     messages: Messages,
     stream: ArrivalStream,
-    /// WorkDistribution of the next message.
+    /// Work of the next message.
     work: f64,
-    /// Who gets a message; the same for every candidate.
+    /// Chooses the balancer and worker of a message; the same sequence for every candidate.
     route_rng: Rng,
-    /// What chance adds on the way.
+    /// Adds jitter to the network.
     network_rng: Rng,
     weight_updater: Option<WeightUpdater>,
     hedge_delays: HedgeDelays,
@@ -154,7 +154,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// To the end, and on until the last message that was measured has ended.
+    /// Runs until the last measured message has ended.
     fn finish(mut self) -> RunStats {
         let last = self.end + self.scenario.deadline;
         while let Some((at, event)) = self.events.pop()
@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Half of a round trip, with what chance adds to it.
+    /// Arrival time of what is sent now: half of a round trip, with jitter.
     fn one_way_arrival(&mut self) -> Tick {
         let mean = self.scenario.jitter / 2;
         self.now + self.scenario.round_trip / 2 + mean.mul_f64(exponential(&mut self.network_rng))
@@ -225,7 +225,7 @@ impl<'a> Run<'a> {
         self.plan_arrival();
     }
 
-    /// One more try of the message at `id`.
+    /// Starts one more attempt of the message at `id`.
     fn choose(&mut self, id: AttemptId) {
         let Some(message) = self.messages.at(id) else { return };
         let (balancer, worker, tried, work) = (message.balancer, message.worker, message.tried, message.work);
@@ -259,7 +259,8 @@ impl<'a> Run<'a> {
         self.events.schedule(at, SimEvent::Reach(id));
     }
 
-    /// Who would answer a message of `work` first, in how many seconds, and in how many each of them would.
+    /// Returns the destination that would respond to a message of `work` first, its seconds, and the seconds
+    /// of each.
     fn forecasts(&self, work: f64) -> (usize, f64, Vec<f64>) {
         let never = self.scenario.deadline.as_secs_f64();
         let all: Vec<f64> =
@@ -296,7 +297,7 @@ impl<'a> Run<'a> {
         self.events.schedule(self.destinations[destination].next_completion(), event);
     }
 
-    /// Sends home what a destination is done with.
+    /// Sends the responses of the messages completed at a destination.
     fn complete(&mut self, destination: usize) {
         for id in self.destinations[destination].advance(self.now).into_iter().map(AttemptId::from_job) {
             if self.set_at_destination(id, false) {
@@ -341,7 +342,7 @@ impl<'a> Run<'a> {
         self.retry_or_fail(id, message::AttemptResult::Failed(failure));
     }
 
-    /// As the product decides; who has asked two waits for the other one first.
+    /// Retries or ends a message as the product decides; a hedged message waits for its other attempts first.
     fn retry_or_fail(&mut self, id: AttemptId, ended: message::AttemptResult) {
         let Some(message) = self.messages.at(id) else { return };
         if message.has_open_attempts() {
@@ -381,7 +382,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Nobody waits for this try any more.
+    /// Cancels an attempt at its destination, if destinations notice that.
     fn cancel_at_destination(&mut self, id: AttemptId, destination: usize, at_destination: bool) {
         if at_destination && self.scenario.cancels {
             self.destinations[destination].cancel(self.now, id.job());
@@ -413,8 +414,8 @@ mod tests {
 
     #[test]
     fn one_server_matches_the_m_m_1_formulas() {
-        // M/M/1 at rho 0.8: 10 ms / (1 - 0.8) on average, and of a sojourn that is exponential the median is
-        // ln 2 of that. Processor sharing has the same mean.
+        // M/M/1 at a utilization of 0.8: a mean of 10 ms / (1 - 0.8), and the median of an exponential
+        // sojourn time is ln 2 of that. Processor sharing has the same mean.
         for service_model in [ServiceModel::Slots(1), ServiceModel::Sharing(1.0)] {
             let mut scenario =
                 Scenario::new("mm1", vec![destination(service_model)], WorkDistribution::Exponential(0.010));

@@ -1,18 +1,18 @@
-//! Which weights follow from what each destination got done and what that cost it.
+//! Weights computed from the goodput of each destination and its use of processor time.
 
 use std::time::Duration;
 
 use crate::scenario::Scenario;
 
-/// Weights are set so often.
+/// Interval between two updates.
 pub(super) const EVERY: Duration = Duration::from_secs(2);
-/// How long use and goodput remember.
+/// Time constant of the averages, in seconds.
 const MEMORY: f64 = 10.0;
-/// The weight of an average destination: fine enough for steps of 3 %, coarse enough to be built quickly.
+/// Weight of an average destination: fine enough for steps of 3 %, coarse enough to build quickly.
 const MEAN_WEIGHT: f64 = 32.0;
 
-/// Goodput over processor use of each destination, smoothed: the weights of the weighted round robin that
-/// Prequal replaced, `q / u`, less what it failed.
+/// Goodput over processor use of each destination, smoothed: the weights `q / u` of the weighted round robin
+/// that Prequal replaced, less the share of failures.
 #[derive(Debug)]
 pub(super) struct WeightUpdater {
     allocation: Vec<f64>,
@@ -50,7 +50,7 @@ impl WeightUpdater {
         self.failed[destination] += 1.0;
     }
 
-    /// The weights now, where destinations have spent `used` core seconds since the start.
+    /// Returns the weights after `used` core seconds per destination since the start.
     pub(super) fn update(&mut self, used: &[f64]) -> Vec<u16> {
         let keep = (-EVERY.as_secs_f64() / MEMORY).exp();
         let blend = |old: &mut f64, new: f64| *old = *old * keep + new * (1.0 - keep);
@@ -70,7 +70,7 @@ impl WeightUpdater {
             .collect();
         let known: Vec<f64> = raw.iter().flatten().copied().collect();
         let mean = (known.iter().sum::<f64>() / known.len().max(1) as f64).max(1e-9);
-        // Never nothing: who gets nothing can never show that it is better now.
+        // At least 1: a destination without messages could never show that it has recovered.
         let weight = |raw: &Option<f64>| {
             raw.map_or(MEAN_WEIGHT, |raw| raw / mean * MEAN_WEIGHT).clamp(1.0, 4.0 * MEAN_WEIGHT)
         };

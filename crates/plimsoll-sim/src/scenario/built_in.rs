@@ -1,10 +1,10 @@
-//! Which scenarios are built in.
+//! Scenarios built into the program.
 
 use super::{Scenario, read};
 
 macro_rules! scenarios {
     ($($name:literal),+) => {
-        /// Their names.
+        /// Names of the built-in scenarios.
         pub const NAMES: &[&str] = &[$($name),+];
         const TEXTS: &[&str] = &[$(include_str!(concat!("../../scenarios/", $name, ".yaml"))),+];
     };
@@ -27,7 +27,7 @@ scenarios!(
     "many-balancers"
 );
 
-/// The built-in scenario of that name, a file of `scenarios/`.
+/// Returns the built-in scenario of that name, a file of `scenarios/`.
 pub fn built_in(name: &str) -> Option<Result<Scenario, String>> {
     let index = NAMES.iter().position(|&built_in| built_in == name)?;
     Some(read(TEXTS[index]))

@@ -1,4 +1,4 @@
-//! What a simulation is about: destinations, balancers, work, and what is done when something fails.
+//! Scenario of a simulation: destinations, balancers, workload, and handling of failures.
 
 mod built_in;
 mod parse;
@@ -17,66 +17,67 @@ use crate::sim_destination::DestinationSpec;
 pub use self::built_in::{NAMES, built_in};
 pub use self::parse::read;
 
-/// Everything a run depends on but its candidate and its seed.
+/// Everything a run depends on except its candidate and its random seed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scenario {
-    /// Its name.
+    /// Name of the scenario.
     pub name: String,
-    /// What it shows, in a sentence.
+    /// Sentence on what it shows.
     pub about: String,
-    /// Who competes, if nobody says otherwise.
+    /// Policies to compare by default.
     pub candidates: Vec<CandidatePolicy>,
-    /// The destinations, in configured order.
+    /// Destinations in configured order.
     pub destinations: Vec<DestinationSpec>,
-    /// Balancers that know nothing of each other.
+    /// Number of independent balancers.
     pub balancers: usize,
-    /// Workers of each; they share counters.
+    /// Workers of each balancer; they share counters.
     pub workers: usize,
-    /// How much work a message is.
+    /// Work of a message.
     pub work: WorkDistribution,
-    /// In which rhythm they come.
+    /// Arrival process of the messages.
     pub arrivals: Arrivals,
-    /// How many of them.
+    /// Rate of the messages.
     pub offered_load: OfferedLoad,
-    /// Who has no answer by then gives up.
+    /// Time after which the client gives up a message.
     pub deadline: Duration,
-    /// A destination stops working on what nobody waits for any more; else it works on, as a busy loop does.
+    /// Whether a destination stops working on a message that was given up; otherwise it continues, as a busy
+    /// loop does.
     pub cancels: bool,
-    /// From a balancer to a destination and back.
+    /// Network time from a balancer to a destination and back.
     pub round_trip: Duration,
-    /// What chance adds to that, on average.
+    /// Mean jitter of a round trip.
     pub jitter: Duration,
-    /// Nothing is measured before.
+    /// Time before anything is measured.
     pub warm_up: Duration,
-    /// So long is measured.
+    /// Time that is measured.
     pub duration: Duration,
-    /// What traffic may show.
+    /// Outlier detection of the pools.
     pub outlier: OutlierSpec,
-    /// What checks ask.
+    /// Health checks of the pools.
     pub health: Option<HealthSpec>,
-    /// Who comes back takes a growing share for so long.
+    /// Time in which a recovered destination's share grows.
     pub slow_start: Option<Duration>,
-    /// Ejections may not leave fewer than this share of the destinations.
+    /// Minimum share of destinations that ejections leave in service.
     pub panic_threshold: f64,
-    /// Who passes its checks again serves one message first.
+    /// Whether a recovered destination serves a trial message first.
     pub recovery: bool,
-    /// What is tried again.
+    /// Retries of failed attempts.
     pub retry: RetrySpec,
-    /// What is sent to a second destination as well.
+    /// Hedging of slow messages.
     pub hedge: Option<HedgeSpec>,
 }
 
-/// How many messages come.
+/// Rate of arriving messages.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum OfferedLoad {
-    /// As a part of what all destinations can do, faults and borrowed cores left aside.
+    /// Share of the guaranteed capacity of all destinations, without faults and burst cores.
     Utilization(f64),
-    /// A second.
+    /// Messages per second.
     Rate(f64),
 }
 
 impl Scenario {
-    /// Messages a second.
+    /// Returns the messages per second.
     pub fn rate(&self) -> f64 {
         match self.offered_load {
             OfferedLoad::Rate(rate) => rate,
@@ -87,7 +88,8 @@ impl Scenario {
         }
     }
 
-    /// A scenario of these destinations, with everything else as the product's defaults have it.
+    /// Creates a scenario of these destinations without retries, hedging, health checks and outlier
+    /// detection.
     pub fn new(name: &str, destinations: Vec<DestinationSpec>, work: WorkDistribution) -> Self {
         Self {
             name: name.to_owned(),
@@ -116,7 +118,7 @@ impl Scenario {
     }
 }
 
-/// No outlier detection.
+/// Outlier detection that ejects no destination.
 pub const NO_OUTLIER_DETECTION: OutlierSpec = OutlierSpec {
     consecutive_failures: 0,
     base_ejection: Duration::from_secs(30),
@@ -127,7 +129,7 @@ pub const NO_OUTLIER_DETECTION: OutlierSpec = OutlierSpec {
     learns: false,
 };
 
-/// Nothing is tried again.
+/// Retry rules that allow no retry.
 pub const NO_RETRIES: RetrySpec = RetrySpec {
     attempts: 1,
     when: RetryWhen {

@@ -1,4 +1,4 @@
-//! What a scenario file means, and why one is none.
+//! Parser of scenario files.
 
 use std::time::Duration;
 
@@ -15,21 +15,21 @@ use crate::distributions::WorkDistribution;
 use crate::fault::{FaultKind, SimFault};
 use crate::sim_destination::{DestinationSpec, ServiceModel};
 
-/// Bytes of a file.
+/// Maximum size of a file in bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// Destinations of a scenario.
+/// Maximum destinations of a scenario.
 const MAX_DESTINATIONS: usize = 10_000;
-/// Balancers, and workers of one.
+/// Maximum balancers, and workers of each.
 const MAX_BALANCERS: usize = 1_000;
-/// Messages of one run, in all: some minutes of computing.
+/// Maximum messages of one run: some minutes of computing.
 const MAX_MESSAGES: f64 = 5e7;
-/// From one comparison of destinations with each other to the next.
+/// Default interval between two comparisons of destinations.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The scenario that `text`, YAML or JSON, describes.
+/// Parses a scenario from YAML or JSON.
 ///
 /// # Errors
-/// One sentence on what is wrong, with its line where it has one.
+/// A message for the user, with a line number where there is one.
 pub fn read(text: &str) -> Result<Scenario, String> {
     if text.len() > MAX_BYTES {
         return Err("the file is larger than 1 MiB".to_owned());
@@ -48,7 +48,7 @@ fn scenario(file: &ScenarioFile) -> Result<Scenario, String> {
         destinations.extend(std::iter::repeat_n(spec, group.count));
     }
     if destinations.is_empty() {
-        return Err("destinations: there are none".to_owned());
+        return Err("destinations: expected at least one".to_owned());
     }
     let candidates = file.algorithms.iter().map(|name| name.parse()).collect::<Result<_, _>>();
     let mut scenario =
@@ -58,7 +58,7 @@ fn scenario(file: &ScenarioFile) -> Result<Scenario, String> {
     scenario.balancers = in_range("balancers", file.balancers, 1, MAX_BALANCERS)?;
     scenario.workers = in_range("workers", file.workers, 1, MAX_BALANCERS)?;
     scenario.offered_load = match (file.load, file.rate) {
-        (Some(_), Some(_)) => return Err("load and rate: give one of them".to_owned()),
+        (Some(_), Some(_)) => return Err("load and rate: expected only one of them".to_owned()),
         (None, Some(rate)) => OfferedLoad::Rate(positive("rate", rate.0)?),
         (load, None) => OfferedLoad::Utilization(positive("load", load.unwrap_or(0.7))?),
     };
@@ -95,10 +95,10 @@ fn scenario(file: &ScenarioFile) -> Result<Scenario, String> {
 }
 
 impl Scenario {
-    /// The same, if it can be run in bearable time.
+    /// Returns the scenario if it can be run in acceptable time.
     ///
     /// # Errors
-    /// What is too much, in a sentence.
+    /// A message for the user about the limit that is exceeded.
     pub fn validate(self) -> Result<Self, String> {
         validate(self)
     }
@@ -108,27 +108,28 @@ fn validate(scenario: Scenario) -> Result<Scenario, String> {
     let seconds = (scenario.warm_up + scenario.duration).as_secs_f64();
     let messages = scenario.rate() * seconds;
     if scenario.duration.is_zero() || scenario.deadline.is_zero() {
-        return Err("duration and deadline must be longer than nothing".to_owned());
+        return Err("duration and deadline must be above 0".to_owned());
     }
     if !messages.is_finite() || messages > MAX_MESSAGES {
         return Err(format!(
-            "{messages:.0} messages are more than {MAX_MESSAGES:.0}: less load or less time"
+            "{messages:.0} messages are more than the limit of {MAX_MESSAGES:.0}: reduce the load or the duration"
         ));
     }
     if scenario.balancers.saturating_mul(scenario.destinations.len()) > 1_000_000 {
-        return Err("balancers times destinations are more than a million".to_owned());
+        return Err("balancers times destinations must be at most 1000000".to_owned());
     }
     Ok(scenario)
 }
 
 fn in_range(key: &str, number: usize, min: usize, max: usize) -> Result<usize, String> {
     let good = (min..=max).contains(&number);
-    good.then_some(number).ok_or_else(|| format!("{key}: {number} is not from {min} to {max}"))
+    good.then_some(number)
+        .ok_or_else(|| format!("{key}: expected a number from {min} to {max}, found {number}"))
 }
 
 fn positive(key: &str, number: f64) -> Result<f64, String> {
     let good = number.is_finite() && number > 0.0;
-    good.then_some(number).ok_or_else(|| format!("{key}: {number} is not a number above 0"))
+    good.then_some(number).ok_or_else(|| format!("{key}: expected a number above 0, found {number}"))
 }
 
 fn destination_spec(given: &schema::Destinations) -> Result<DestinationSpec, String> {
@@ -136,7 +137,7 @@ fn destination_spec(given: &schema::Destinations) -> Result<DestinationSpec, Str
         (Some(slots), None, None) => ServiceModel::Slots(in_range("slots", slots, 1, 1_000_000)?),
         (None, Some(cores), None) => ServiceModel::Sharing(positive("cores", cores)?),
         (None, None, Some(given)) => ServiceModel::Shared(shared(given)?),
-        _ => return Err("give one of slots, cores and shared".to_owned()),
+        _ => return Err("expected exactly one of slots, cores and shared".to_owned()),
     };
     let faults = given.faults.iter().map(fault).collect::<Result<_, _>>()?;
     let (weight, priority) = (given.weight.unwrap_or(1), given.priority);
@@ -165,7 +166,7 @@ fn shared(given: &schema::Shared) -> Result<SharedHost, String> {
 fn fault(given: &schema::Fault) -> Result<SimFault, String> {
     let span = |key: &str, span: Option<schema::Span>| {
         let span = span.map(|span| span.0).filter(|span| !span.is_zero());
-        span.ok_or_else(|| format!("faults: {key} is missing, a duration"))
+        span.ok_or_else(|| format!("faults: missing {key}, a duration such as \"1s\""))
     };
     let factor = || positive("faults, factor", given.factor.unwrap_or(0.0));
     let (kind, takes): (FaultKind, &[&str]) = match given.kind {
@@ -186,7 +187,7 @@ fn fault(given: &schema::Fault) -> Result<SimFault, String> {
         }
         schema::FaultName::SlowPeriods => {
             let (factor, length) = (factor()?, span("length", given.length)?);
-            let share = given.share.ok_or("faults: share is missing, such as \"10%\"")?.0;
+            let share = given.share.ok_or("faults: missing share, such as \"10%\"")?.0;
             (FaultKind::SlowPeriods { factor, length, share, seed: 0 }, &["factor", "length", "share"])
         }
         schema::FaultName::Stalling => (FaultKind::Stalling, &[]),
@@ -205,12 +206,12 @@ fn fault(given: &schema::Fault) -> Result<SimFault, String> {
         ("share", given.share.is_some()),
     ];
     if let Some(key) = schema::given(&keys).into_iter().find(|key| !takes.contains(key)) {
-        return Err(format!("faults: {key} means nothing to {:?}", given.kind));
+        return Err(format!("faults: {key} does not apply to {:?}", given.kind));
     }
     let from = Tick::ZERO + given.from.map_or(Duration::ZERO, |from| from.0);
     let until = given.until.map_or(Tick::NEVER, |until| Tick::ZERO + until.0);
     if until <= from || (matches!(kind, FaultKind::Cold(_)) && until == Tick::NEVER) {
-        return Err("faults: it must end, and after it began".to_owned());
+        return Err("faults: expected an `until` after `from`".to_owned());
     }
     Ok(SimFault { kind, from, until })
 }
@@ -235,7 +236,7 @@ fn work(given: &schema::Work) -> Result<WorkDistribution, String> {
     }));
     match all[..] {
         [work] if work.mean() > 0.0 && work.mean().is_finite() => Ok(work),
-        [_] => Err("a message must be some work".to_owned()),
+        [_] => Err("expected work above 0".to_owned()),
         _ => Err("give one of fixed, exponential, normal, lognormal and bimodal".to_owned()),
     }
 }
@@ -322,9 +323,9 @@ mod tests {
             assert!(why.contains(with), "{text}: {why}");
         };
         wrong("loda: 1", "loda");
-        wrong("load: 0", "load: 0 is not");
+        wrong("load: 0", "above 0, found 0");
         wrong("load: 1e12", "more than");
-        wrong("load: 1\nrate: 5/s", "give one");
+        wrong("load: 1\nrate: 5/s", "only one");
         wrong("deadline: 5", "unit");
         wrong("balancers: 0", "balancers");
         wrong("algorithms: [fastest]", "round_robin");
@@ -338,13 +339,13 @@ mod tests {
             let why = read(&text).expect_err(destination);
             assert!(why.contains(with), "{destination}: {why}");
         };
-        about("", "none");
+        about("", "at least one");
         about("{group: x}", "slots");
-        about("{group: x, slots: 1, cores: 1}", "give one");
+        about("{group: x, slots: 1, cores: 1}", "exactly one");
         about("{group: x, slots: 1, count: 99999999}", "more than");
         about("{group: x, slots: 1, faults: [{kind: slow}]}", "factor");
-        about("{group: x, slots: 1, faults: [{kind: unresponsive, up: 1s}]}", "means nothing");
-        about("{group: x, slots: 1, faults: [{kind: unresponsive, from: 2s, until: 1s}]}", "end");
+        about("{group: x, slots: 1, faults: [{kind: unresponsive, up: 1s}]}", "does not apply");
+        about("{group: x, slots: 1, faults: [{kind: unresponsive, from: 2s, until: 1s}]}", "until");
         about("{group: x, slots: 1, faults: [{kind: sad}]}", "slow");
     }
 }

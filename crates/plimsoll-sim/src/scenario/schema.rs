@@ -1,4 +1,4 @@
-//! What a scenario file may say, key by key.
+//! Schema of scenario files.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,15 +7,15 @@ use std::time::Duration;
 use plimsoll_config::units::{ConfigDuration, Rate, Share};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// A value with a unit, read by the units of the configuration.
+/// Duration with a unit, as in the configuration.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(super) struct Span(pub(super) Duration);
 
-/// `1000/s`.
+/// Rate such as `1000/s`.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(super) struct PerSecond(pub(super) f64);
 
-/// `20%` or 0.2.
+/// Share such as `20%` or 0.2.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(super) struct Part(pub(super) f64);
 
@@ -54,7 +54,7 @@ fn one() -> usize {
     1
 }
 
-/// Some destinations that are alike.
+/// Group of equal destinations.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Destinations {
@@ -71,7 +71,7 @@ pub(super) struct Destinations {
     pub(super) faults: Vec<Fault>,
 }
 
-/// A machine shared with neighbours, in cores.
+/// Host shared with neighbours, in cores.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Shared {
@@ -171,9 +171,9 @@ pub(super) struct OutlierDetection {
     pub(super) consecutive_failures: Option<u32>,
     pub(super) base_ejection: Option<Span>,
     pub(super) max_ejected: Option<Part>,
-    /// As `outlier_detection.unresponsive_after` of the configuration; off without it.
+    /// Same key as `outlier_detection.unresponsive_after` of the configuration; off by default.
     pub(super) unresponsive_after: Option<Span>,
-    /// As `quality.learning` of the configuration.
+    /// Same switch as `quality.learning` of the configuration.
     pub(super) learning: Option<bool>,
     pub(super) interval: Option<Span>,
 }
@@ -193,7 +193,7 @@ pub(super) struct HealthMonitoring {
 pub(super) struct Retry {
     pub(super) attempts: Option<u8>,
     pub(super) budget: Option<Part>,
-    /// Statuses that are worth another try, as `status:503` of the configuration.
+    /// Statuses to retry, as `status:503` of the configuration.
     #[serde(default)]
     pub(super) statuses: Vec<u16>,
 }
@@ -205,7 +205,7 @@ pub(super) struct Hedge {
     pub(super) max: Option<u8>,
 }
 
-/// Text is read by `parse`, a bare number by `number`.
+/// Visitor that parses text with `parse` and a plain number with `number`.
 struct Unit<T> {
     what: &'static str,
     parse: fn(&str) -> Result<T, String>,
@@ -266,7 +266,7 @@ impl<'de> Deserialize<'de> for Part {
     }
 }
 
-/// Keys of one block that were given, by name.
+/// Names of the keys of one block that are present.
 pub(super) fn given<'a>(keys: &[(&'a str, bool)]) -> Vec<&'a str> {
     let given: BTreeMap<&str, bool> = keys.iter().copied().collect();
     given.into_iter().filter(|&(_, given)| given).map(|(name, _)| name).collect()

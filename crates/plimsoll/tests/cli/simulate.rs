@@ -94,7 +94,7 @@ fn usage_errors_are_reported_with_exit_code_2() {
         (&["prequal"], "[6, 7, 8, 9, 10]"),
         (&["prequal", "--figure", "5"], "[6, 7, 8, 9, 10]"),
         (&["uniform", "--replay", "/does/not/exist"], "/does/not/exist"),
-        (&["uniform", "--replay", file], "no access log"),
+        (&["uniform", "--replay", file], "not an access log"),
         (&[file], "slots"),
     ] {
         let (code, out, err) = run_to_end(&[&["simulate"], args].concat());
