@@ -1,4 +1,4 @@
-//! The least a balancer can cost: a relay that moves bytes both ways and never looks at them.
+//! Baseline relay: the least a proxy can cost. It copies bytes both ways without parsing them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,22 +6,22 @@ use std::os::fd::OwnedFd;
 
 use crate::datagrams;
 use crate::epoll::{Epoll, Ready};
-use crate::machine;
+use crate::host;
 use crate::socket::{self, Moved};
 
-/// The blind relay: every contender is measured beside it, so that numbers of different machines compare.
+/// Relay bytes without parsing them: the baseline of every comparison
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where clients connect
+    /// Address clients connect to
     #[arg(long)]
     listen: SocketAddr,
-    /// Where each accepted connection is opened to, in turn
+    /// Addresses to relay to; accepted connections take turns
     #[arg(long, required = true, value_delimiter = ',')]
     to: Vec<SocketAddr>,
-    /// Bytes one receive may take: 64 KiB suits messages, 256 KiB suits bulk
+    /// Maximum bytes of one receive: 64 KiB suits messages, 256 KiB suits bulk
     #[arg(long, default_value_t = 64 * 1024)]
     buffer: usize,
-    /// Relay datagrams instead
+    /// Relay datagrams instead of connections
     #[arg(long)]
     datagrams: bool,
 }
@@ -29,8 +29,8 @@ pub(crate) struct Args {
 const LISTENER: u64 = u64::MAX;
 
 pub(crate) fn serve(args: &Args) -> io::Result<()> {
-    machine::end_with_parent()?;
-    machine::raise_open_files();
+    host::end_with_parent()?;
+    host::raise_open_files();
     if args.datagrams {
         return datagrams::relay(args.listen, &args.to);
     }
@@ -52,7 +52,7 @@ pub(crate) fn serve(args: &Args) -> io::Result<()> {
                 closed.push(ready.token as usize / 2);
             }
         }
-        // Only now may a slot be used again: the batch may have held more events of the closed pair.
+        // Freed here and not earlier: the batch may have held more events of the closed pair.
         relay.free.append(&mut closed);
     }
 }
@@ -64,24 +64,24 @@ struct Relay {
     buffer: Vec<u8>,
 }
 
-/// The client at 0, the destination at 1; the token of an end is twice the slot plus its place here.
+/// Client at 0, destination at 1; the token of an end is twice the slot plus its index here.
 struct Pair {
     ends: [End; 2],
 }
 
 struct End {
     socket: OwnedFd,
-    /// Bytes for this end that its socket had no room for. While any wait, the other end is not read.
+    /// Bytes that the socket of this end did not accept yet. While any wait, the other end is not read.
     pending: Vec<u8>,
-    /// This end has said that it sends no more.
+    /// The end has announced that it sends no more.
     ending: bool,
-    /// ... and everything it sent has been read.
+    /// Everything the end sent has been read.
     ended: bool,
 }
 
 impl Relay {
-    /// Pairs an accepted client with a new connection. A destination that refuses costs the client its
-    /// connection, and nothing else.
+    /// Pairs an accepted client with a new connection. If the destination refuses, only this client's
+    /// connection is closed.
     fn open(&mut self, client: OwnedFd, to: SocketAddr) -> io::Result<()> {
         let Ok(destination) = socket::connect(to, None) else { return Ok(()) };
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -94,7 +94,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Moves what one event allows. False once the pair is closed.
+    /// Handles one event. Returns false once the pair is closed.
     fn serve(&mut self, ready: Ready) -> bool {
         let (slot, side) = (ready.token as usize / 2, ready.token as usize % 2);
         let Some(pair) = &mut self.pairs[slot] else { return true };
@@ -120,7 +120,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Receives from `from` and sends to the other end until the one is drained or the other full.
+    /// Receives from `from` and sends to the other end until the one is drained or the other is full.
     fn pump(&mut self, from: usize, buffer: &mut [u8]) -> io::Result<()> {
         let [client, destination] = &mut self.ends;
         let (from, to) = if from == 0 { (client, destination) } else { (destination, client) };
@@ -148,7 +148,7 @@ impl End {
         Self { socket, pending: Vec::new(), ending: false, ended: false }
     }
 
-    /// One send; what it did not take waits for room. A short send is a full socket: no second try.
+    /// Sends once and keeps the rest. A short send means a full socket, so there is no second attempt.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let sent = match socket::send(&self.socket, bytes)? {
             Moved::Bytes(count) => count,

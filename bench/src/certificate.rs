@@ -1,4 +1,4 @@
-//! Which certificate the contenders show, and who vouches for it: both made afresh for every run.
+//! Certificate of the proxies and the authority that signed it, both created for every run.
 
 use std::fs;
 use std::io;
@@ -7,22 +7,22 @@ use std::path::{Path, PathBuf};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::CertificateDer;
 
-/// The name that clients ask for.
+/// Server name that clients send.
 pub(crate) const NAME: &str = "localhost";
 
-/// The files of a run, in the folder they were made in.
+/// Files of a run's certificate.
 pub(crate) struct Certificate {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
-    /// Both of them in one file, as HAProxy wants it.
+    /// Certificate and key in one file, as HAProxy expects.
     pub(crate) pair: PathBuf,
-    /// What a client must believe.
+    /// Certificate authority that clients trust.
     pub(crate) authority: CertificateDer<'static>,
 }
 
 impl Certificate {
-    /// A P-256 certificate for [`NAME`], signed by an authority with a key of the same kind. The authority is
-    /// not sent along, so every contender sends as many bytes.
+    /// Creates a P-256 certificate for [`NAME`], signed by an authority with a key of the same kind. The
+    /// authority is not sent along, so every proxy sends as many bytes.
     pub(crate) fn make(folder: &Path) -> io::Result<Self> {
         let key = || KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(io::Error::other);
         let mut params = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! What health checks cost: the balancer's CPU time while it checks a thousand destinations and does nothing else.
+//! Cost of health checks: CPU time of a proxy that checks a thousand destinations and has no traffic.
 
 use std::fmt::Write as _;
 use std::io;
@@ -11,57 +11,52 @@ use std::thread;
 use std::time::Duration;
 
 use crate::epoll::Epoll;
-use crate::peers::{self, Running};
+use crate::proxies::{self, ChildProcess};
 use crate::socket::{self, Moved};
-use crate::{clock, machine, process};
+use crate::{clock, host, process};
 
-/// Measure the balancer's CPU time for checks of many destinations, by TCP and by HTTP
+/// Measure the CPU time of health checks of many destinations, by TCP and by HTTP
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Plimsoll's binary
+    /// Path of the plimsoll binary
     #[arg(long, default_value = "target/release/plimsoll")]
     plimsoll: PathBuf,
-    /// Destinations, each with a listening socket of its own
+    /// Number of destinations, each with its own listening socket
     #[arg(long, default_value_t = 1000)]
     destinations: u32,
-    /// Checks a second, all destinations together
+    /// Health checks per second over all destinations
     #[arg(long, default_value_t = 1000)]
     rate: u32,
-    /// Seconds that are measured
+    /// Seconds to measure
     #[arg(long, default_value = "10", value_parser = clock::seconds)]
     seconds: Duration,
-    /// The CPU of the balancer; the destinations have the other one
+    /// CPU of the proxy; the destinations use the other one
     #[arg(long, default_value_t = 0)]
     balancer_cpu: usize,
     #[arg(long, default_value_t = 1)]
     destination_cpu: usize,
 }
 
-/// How checks are made, as the pool's block says it; the first row is what the process costs without any.
+/// Kinds of checks and their configuration; the first row is the cost of the idle process.
 const KINDS: [(&str, &str); 3] = [
     ("none", "health_checking: false"),
     ("tcp", "health_monitoring: {protocol: tcp, check_interval: INTERVAL}"),
     ("http", "health_monitoring: {path: /healthz, check_interval: INTERVAL}"),
 ];
-/// First checks, allocations and threads are over by then.
+/// Time for first checks, allocations and thread starts.
 const WARM_UP: Duration = Duration::from_secs(3);
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 
 pub(crate) fn run(args: &Args) -> io::Result<()> {
-    machine::raise_open_files();
-    machine::pin(&[args.destination_cpu])?;
-    let crowd = Crowd::start(args.destinations)?;
-    println!(
-        "{}; {} destinations, {} checks/s asked for\n",
-        machine::describe(),
-        args.destinations,
-        args.rate
-    );
-    println!("| check | checks/s made | CPU of the balancer | for each check |");
+    host::raise_open_files();
+    host::pin(&[args.destination_cpu])?;
+    let checked = CheckedDestinations::start(args.destinations)?;
+    println!("{}; {} destinations, {} checks/s requested\n", host::describe(), args.destinations, args.rate);
+    println!("| check | checks/s measured | CPU of the proxy | per check |");
     println!("|---|---:|---:|---:|");
     let mut idle = Duration::ZERO;
     for (kind, block) in KINDS {
-        let measured = measure(args, &crowd, kind, block)?;
+        let measured = measure(args, &checked, kind, block)?;
         let seconds = args.seconds.as_secs_f64();
         let own = measured.cpu.saturating_sub(idle);
         println!(
@@ -85,28 +80,28 @@ struct Measured {
     checks: u64,
 }
 
-fn measure(args: &Args, crowd: &Crowd, kind: &str, block: &str) -> io::Result<Measured> {
-    let folder = peers::folder()?;
+fn measure(args: &Args, checked: &CheckedDestinations, kind: &str, block: &str) -> io::Result<Measured> {
+    let folder = proxies::folder()?;
     let listen = socket::free_addresses(1)?[0];
-    // A span begins when a check ends: the rate comes out a little below.
+    // An interval starts when a check ends, so the rate is a little lower.
     let interval = Duration::from_secs(1) * args.destinations / args.rate.max(1);
     let block = block.replace("INTERVAL", &format!("{}ms", interval.as_millis().max(10)));
-    let file = configuration(folder.path(), listen, &block, &crowd.addresses)?;
+    let file = configuration(folder.path(), listen, &block, &checked.addresses)?;
     let command = [args.plimsoll.to_string_lossy().into_owned(), "run".to_owned(), "-c".to_owned(), file];
-    machine::pin(&[args.balancer_cpu])?;
-    let started = Running::start(&command, folder.path());
-    machine::pin(&[args.destination_cpu])?;
+    host::pin(&[args.balancer_cpu])?;
+    let started = ChildProcess::start(&command, folder.path());
+    host::pin(&[args.destination_cpu])?;
     let mut balancer = started?;
     balancer.ready(Duration::from_secs(15), || TcpStream::connect(listen).map(drop))?;
     thread::sleep(WARM_UP);
     let family = process::tree(balancer.id())?;
-    let (before, made) = (process::cpu_time(&family)?, crowd.asked.load(Relaxed));
+    let (before, made) = (process::cpu_time(&family)?, checked.checks.load(Relaxed));
     thread::sleep(args.seconds);
-    let (after, made_then) = (process::cpu_time(&family)?, crowd.asked.load(Relaxed));
+    let (after, made_then) = (process::cpu_time(&family)?, checked.checks.load(Relaxed));
     balancer.stop(Duration::from_secs(2))?;
     let checks = made_then - made;
     if (kind == "none") != (checks == 0) {
-        return Err(io::Error::other(format!("{kind}: {checks} checks; it printed:\n{}", balancer.output())));
+        return Err(io::Error::other(format!("{kind}: {checks} checks; output:\n{}", balancer.output())));
     }
     Ok(Measured { cpu: after.since(&before).total, checks })
 }
@@ -124,29 +119,29 @@ fn configuration(folder: &Path, listen: SocketAddr, block: &str, to: &[SocketAdd
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// Destinations that answer every request alike, all on one thread of this process.
-struct Crowd {
+/// Destinations that send the same response to every request, on one thread of this process.
+struct CheckedDestinations {
     addresses: Vec<SocketAddr>,
-    /// Connections they were asked by.
-    asked: Arc<AtomicU64>,
+    /// Connections accepted, one per check.
+    checks: Arc<AtomicU64>,
 }
 
-impl Crowd {
+impl CheckedDestinations {
     fn start(count: u32) -> io::Result<Self> {
         let addresses = socket::free_addresses(count as usize)?;
         let listeners = addresses.iter().map(|&at| socket::listen(at)).collect::<io::Result<Vec<_>>>()?;
-        let asked = Arc::new(AtomicU64::new(0));
-        let counter = asked.clone();
+        let checks = Arc::new(AtomicU64::new(0));
+        let counter = checks.clone();
         thread::spawn(move || {
             if let Err(error) = serve(&listeners, &counter) {
-                eprintln!("plimsoll-bench: the destinations ended: {error}");
+                eprintln!("plimsoll-bench: destinations failed: {error}");
             }
         });
-        Ok(Self { addresses, asked })
+        Ok(Self { addresses, checks })
     }
 }
 
-fn serve(listeners: &[OwnedFd], asked: &AtomicU64) -> io::Result<()> {
+fn serve(listeners: &[OwnedFd], checks: &AtomicU64) -> io::Result<()> {
     let mut epoll = Epoll::new()?;
     for (index, listener) in listeners.iter().enumerate() {
         epoll.watch_listener(listener, index as u64)?;
@@ -158,7 +153,7 @@ fn serve(listeners: &[OwnedFd], asked: &AtomicU64) -> io::Result<()> {
             let token = epoll.ready(index).token as usize;
             if let Some(listener) = listeners.get(token) {
                 while let Some(socket) = socket::accept(listener)? {
-                    asked.fetch_add(1, Relaxed);
+                    checks.fetch_add(1, Relaxed);
                     let slot = free.pop().unwrap_or_else(|| {
                         open.push(None);
                         open.len() - 1
@@ -174,16 +169,16 @@ fn serve(listeners: &[OwnedFd], asked: &AtomicU64) -> io::Result<()> {
                 closed.push(slot);
             }
         }
-        // Only now may a slot be used again: the batch may have held more events of the closed socket.
+        // Freed here and not earlier: the batch may have held more events of the closed socket.
         free.append(&mut closed);
     }
 }
 
-/// Answers what came; says whether that was all.
+/// Responds to a request and returns whether the connection is finished.
 fn is_done(socket: impl AsFd, buffer: &mut [u8]) -> bool {
     match socket::receive(&socket, buffer) {
         Ok(Moved::Bytes(_)) => {
-            let _gone_already = socket::send(&socket, ANSWER);
+            let _closed_already = socket::send(&socket, RESPONSE);
             true
         }
         Ok(Moved::Blocked) => false,

@@ -1,26 +1,26 @@
-//! What time it is: the one file of the harness that reads a clock.
+//! Clock of the harness; no other file reads one.
 #![expect(clippy::disallowed_methods, reason = "measuring needs a clock; every other file asks here")]
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A monotonic reading, for latencies and deadlines.
+/// Returns the monotonic time, for latencies and deadlines.
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The wall clock to the second, in UTC, for the head of a report.
+/// Returns the wall-clock time to the second in UTC, for the head of a report.
 pub(crate) fn date() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
-/// A seed nobody chose, for a run that was given none. The report prints it.
+/// Returns a random seed for a run without `--seed`; the report prints it.
 pub(crate) fn seed() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(1, |elapsed| elapsed.as_nanos() as u64)
 }
 
-/// A length of time from the command line, in seconds.
+/// Parses seconds from the command line.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("'{text}' is no number of seconds"))?;
+    let seconds: f64 = text.parse().map_err(|_| format!("expected a number, found '{text}' of seconds"))?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

@@ -1,4 +1,4 @@
-//! How datagrams are echoed and relayed: the backends and the floor of the scenarios over UDP.
+//! Datagram echo and relay: backends and baseline of the UDP scenarios.
 
 use std::collections::HashMap;
 use std::io;
@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use crate::epoll::Epoll;
 use crate::socket::{self, Moved};
 
-/// Longer than any datagram.
+/// Buffer size above the maximum size of a datagram.
 const BUFFER: usize = 64 * 1024;
 
-/// Sends every datagram back to where it came from.
+/// Sends every datagram back to its source.
 pub(crate) fn echo(addresses: &[SocketAddr]) -> io::Result<()> {
     let mut epoll = Epoll::new()?;
     let mut sockets = Vec::new();
@@ -31,7 +31,7 @@ pub(crate) fn echo(addresses: &[SocketAddr]) -> io::Result<()> {
     }
 }
 
-/// The blind relay: a connected socket for each client, and nothing looked at.
+/// Relays datagrams without parsing them, with a connected socket for each client.
 pub(crate) fn relay(listen: SocketAddr, to: &[SocketAddr]) -> io::Result<()> {
     let listener = socket::bind_datagrams(listen)?;
     let mut epoll = Epoll::new()?;
@@ -59,7 +59,7 @@ pub(crate) fn relay(listen: SocketAddr, to: &[SocketAddr]) -> io::Result<()> {
                         flows.len() - 1
                     }
                 };
-                // A datagram that cannot be sent is lost, as datagrams are.
+                // A datagram that cannot be sent is lost, as UDP allows.
                 let _ = socket::send(&flows[place].0, &buffer[..length]);
             }
         }

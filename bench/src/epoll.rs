@@ -1,4 +1,4 @@
-//! Which sockets are ready, or whether it is time: edge-triggered epoll, one token for each.
+//! Edge-triggered epoll with one token per socket, and a timer.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,24 +11,24 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-/// How many events one wait may return.
+/// Maximum events of one wait.
 const BATCH: usize = 256;
 
-/// An epoll descriptor together with the events of its last wait.
+/// Epoll descriptor with the events of its last wait.
 pub(crate) struct Epoll {
     fd: OwnedFd,
     events: Vec<epoll::Event>,
 }
 
-/// One ready socket.
+/// Ready socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Ready {
     pub(crate) token: u64,
-    /// Something to read, or an end or an error that a read will tell.
+    /// Readable: data, an end, or an error that a read returns.
     pub(crate) readable: bool,
-    /// Room to send.
+    /// Writable.
     pub(crate) writable: bool,
-    /// The peer sends no more: read on until the end, a short read is not the last one.
+    /// The other side sends no more: read on until the end, even after a short read.
     pub(crate) ended: bool,
 }
 
@@ -38,19 +38,19 @@ impl Epoll {
         Ok(Self { fd, events: Vec::with_capacity(BATCH) })
     }
 
-    /// Reports every edge of `socket`, in both directions; armed once, never changed.
+    /// Registers both directions of `socket` once, edge-triggered.
     pub(crate) fn watch(&self, socket: impl AsFd, token: u64) -> io::Result<()> {
         let edges =
             epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         Ok(epoll::add(&self.fd, socket, epoll::EventData::new_u64(token), edges)?)
     }
 
-    /// Reports a listener as long as it has something to accept.
+    /// Registers a listener, level-triggered.
     pub(crate) fn watch_listener(&self, listener: impl AsFd, token: u64) -> io::Result<()> {
         Ok(epoll::add(&self.fd, listener, epoll::EventData::new_u64(token), epoll::EventFlags::IN)?)
     }
 
-    /// Waits for at least one event or the timeout (to the millisecond), and says how many there are.
+    /// Waits for an event or the timeout (in milliseconds) and returns the number of events.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let timeout = timeout.map(timespec);
         self.events.clear();
@@ -60,7 +60,7 @@ impl Epoll {
         }
     }
 
-    /// The event at `index` of the last wait.
+    /// Returns the event at `index` of the last wait.
     pub(crate) fn ready(&self, index: usize) -> Ready {
         let epoll::Event { flags, data } = self.events[index];
         let ending = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
@@ -73,7 +73,7 @@ impl Epoll {
     }
 }
 
-/// Ends a wait at a moment finer than a millisecond.
+/// Timer that ends a wait with a resolution finer than a millisecond.
 pub(crate) struct Timer {
     fd: OwnedFd,
 }
@@ -84,7 +84,7 @@ impl Timer {
         Ok(Self { fd: timerfd_create(TimerfdClockId::Monotonic, flags)? })
     }
 
-    /// Makes the timer ready after `delay`, once; at once when it is zero.
+    /// Arms the timer once after `delay`; immediately if it is zero.
     pub(crate) fn ring_in(&self, delay: Duration) -> io::Result<()> {
         let once = Itimerspec {
             it_interval: timespec(Duration::ZERO),

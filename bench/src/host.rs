@@ -1,4 +1,4 @@
-//! What machine this is, and whether it was left to us while we measured.
+//! Host of the measurement: CPUs, time taken by others, limits, description.
 
 use std::fs;
 use std::io;
@@ -7,19 +7,19 @@ use std::process::Command;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// Where the time of the machine's CPUs has gone up to one moment, in clock ticks.
+/// CPU time of the host up to one moment, in clock ticks.
 pub(crate) struct Ticks {
     all: u64,
     steal: u64,
-    /// Ticks of work, by CPU.
+    /// Ticks of work by CPU.
     busy: Vec<u64>,
 }
 
-/// What happened to the machine between two moments.
+/// Use of the host between two moments.
 pub(crate) struct Quiet {
-    /// The share of all CPU time that the hypervisor gave to others, 0 to 1.
+    /// Share of all CPU time taken by the hypervisor, 0 to 1.
     pub(crate) steal: f64,
-    /// Seconds of work, by CPU.
+    /// Seconds of work by CPU.
     pub(crate) busy: Vec<f64>,
 }
 
@@ -48,7 +48,7 @@ impl Ticks {
     }
 }
 
-/// Keeps this process, and all it starts from now on, on these CPUs.
+/// Pins this process and its future children to these CPUs.
 pub(crate) fn pin(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     cpus.iter().for_each(|&cpu| set.set(cpu));
@@ -56,18 +56,17 @@ pub(crate) fn pin(cpus: &[usize]) -> io::Result<()> {
         .map_err(|errno| io::Error::other(format!("cannot run on CPU {cpus:?}: {errno}; see --cpus")))
 }
 
-/// Gives this thread the least of its CPU's time while others want some.
+/// Gives this thread the lowest scheduling priority.
 pub(crate) fn be_nice() -> io::Result<()> {
     Ok(rustix::process::setpriority_process(None, 19)?)
 }
 
-/// Ends this process when the one that started it ends, so that a killed harness leaves nothing behind.
+/// Ends this process when its parent ends, so that a killed harness leaves no processes.
 pub(crate) fn end_with_parent() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::TERM))?)
 }
 
-/// Raises the limit on open files as far as this user may, for this process and its children, and says how
-/// far that is.
+/// Raises the limit on open files of this process and its children as far as permitted, and returns it.
 pub(crate) fn raise_open_files() -> u64 {
     const WANTED: u64 = 65_536;
     let most = Rlimit { current: Some(WANTED), maximum: Some(WANTED) };
@@ -84,7 +83,7 @@ pub(crate) fn raise_open_files() -> u64 {
     maximum
 }
 
-/// Kernel and CPU, in one line.
+/// Returns kernel and CPU in one line.
 pub(crate) fn describe() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -94,7 +93,7 @@ pub(crate) fn describe() -> String {
     format!("Linux {}, {} x {model}", kernel.trim(), models.len())
 }
 
-/// The first line that `program` prints about its version, on either stream.
+/// Returns the first line of the version output of `program`, from either stream.
 pub(crate) fn version(program: &str, flag: &str) -> String {
     let Ok(output) = Command::new(program).arg(flag).output() else { return "unknown".to_owned() };
     let text = [output.stdout, output.stderr].concat();
@@ -107,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steal_is_a_share_of_all_and_work_is_counted_by_cpu() {
+    fn steal_is_a_share_of_all_time_and_work_is_counted_by_cpu() {
         let then = Ticks::parse("cpu 0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0\n");
         let now = Ticks::parse(
             "cpu 60 0 60 60 0 0 0 20 9 9\ncpu0 50 10 20 10 0 5 5 10\ncpu1 0 0 0 9 9 0 0 0\nintr 1",

@@ -1,4 +1,4 @@
-//! Which part of the harness a command line asks for.
+//! Benchmarks of Plimsoll beside other proxies.
 
 use std::process::ExitCode;
 
@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod abuse;
 mod backend;
+mod baseline;
 mod block;
 mod certificate;
 mod checks;
@@ -13,50 +14,49 @@ mod clock;
 mod counts;
 mod datagrams;
 mod epoll;
-mod floor;
+mod faults;
+mod host;
 mod load;
-mod machine;
-mod peers;
 mod process;
+mod proxies;
 mod report;
 mod run;
 mod scenario;
 mod socket;
 mod stats;
-mod troubles;
 
-/// Measures Plimsoll beside its peers in the same run.
+/// Benchmark Plimsoll and other proxies in the same run
 #[derive(Parser)]
 #[command(version, about)]
 struct CommandLine {
     #[command(subcommand)]
-    part: Part,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Part {
+enum Command {
     Run(run::Args),
     Abuse(abuse::Args),
     Checks(checks::Args),
-    Troubles(troubles::Args),
+    Faults(faults::Args),
     Counts(counts::Args),
-    Floor(floor::Args),
+    Baseline(baseline::Args),
     Backend(backend::Args),
-    Destinations(troubles::destinations::Args),
+    Destinations(faults::destinations::Args),
     Load(load::Args),
 }
 
 fn main() -> ExitCode {
-    let done = match CommandLine::parse().part {
-        Part::Counts(args) => counts::run(&args),
-        Part::Checks(args) => checks::run(&args).map(|()| ExitCode::SUCCESS),
-        Part::Abuse(args) => abuse::run(&args).map(|()| ExitCode::SUCCESS),
-        Part::Troubles(args) => troubles::run(&args).map(|()| ExitCode::SUCCESS),
-        Part::Destinations(args) => troubles::destinations::serve(&args).map(|()| ExitCode::SUCCESS),
-        Part::Run(args) => run::run(&args).map(|()| ExitCode::SUCCESS),
-        Part::Floor(args) => floor::serve(&args).map(|()| ExitCode::SUCCESS),
-        Part::Backend(args) => backend::serve(&args).map(|()| ExitCode::SUCCESS),
-        Part::Load(args) => load::run(&args).map(|()| ExitCode::SUCCESS),
+    let done = match CommandLine::parse().command {
+        Command::Counts(args) => counts::run(&args),
+        Command::Checks(args) => checks::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Abuse(args) => abuse::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Faults(args) => faults::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Destinations(args) => faults::destinations::serve(&args).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => run::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Baseline(args) => baseline::serve(&args).map(|()| ExitCode::SUCCESS),
+        Command::Backend(args) => backend::serve(&args).map(|()| ExitCode::SUCCESS),
+        Command::Load(args) => load::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,

@@ -1,38 +1,38 @@
-//! What a contender has used: CPU time and memory, of all its threads and processes.
+//! CPU time and memory of a proxy, over all its threads and processes.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// CPU time used up to one moment.
+/// CPU time up to one moment.
 pub(crate) struct CpuTime {
     /// Nanoseconds on a CPU by thread, from the scheduler.
     threads: BTreeMap<u32, u64>,
-    /// User and system clock ticks of the whole processes, threads that have ended included.
+    /// User and system clock ticks of the processes, ended threads included.
     user: u64,
     system: u64,
 }
 
-/// CPU time used between two moments.
+/// CPU time between two moments.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct CpuUse {
     pub(crate) total: Duration,
-    /// The share of it in user mode, 0 to 1. Sampled by the kernel's tick, so good to a few per cent.
+    /// Share of it in user mode, 0 to 1. The kernel samples it, so it is accurate to a few percent.
     pub(crate) user_share: f64,
-    /// Threads ended in between and took a time along that `total` misses.
+    /// Whether threads ended in between, whose time is missing from `total`.
     pub(crate) incomplete: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
-    /// Resident bytes, summed over the processes: what they share is counted in each.
+    /// Resident bytes summed over the processes; shared pages count in each.
     pub(crate) resident: u64,
-    /// The same with shared pages divided among those who share them.
+    /// Proportional bytes: shared pages are divided among the processes that share them.
     pub(crate) proportional: u64,
 }
 
-/// `root` and all its descendants.
+/// Returns `root` and all its descendants.
 pub(crate) fn tree(root: u32) -> io::Result<Vec<u32>> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for entry in fs::read_dir("/proc")? {
@@ -104,7 +104,7 @@ fn parent(pid: u32) -> Option<u32> {
     Some(field(after_name(&stat), 1) as u32)
 }
 
-/// What follows the command name, which may itself hold spaces and brackets; field 0 is the state.
+/// Fields after the command name, which may itself hold spaces and brackets; field 0 is the state.
 fn after_name(stat: &str) -> &str {
     stat.rsplit_once(") ").map_or("", |(_, rest)| rest)
 }
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_summed_over_threads_old_and_new() {
+    fn cpu_time_is_summed_over_old_and_new_threads() {
         let before = time(&[(1, 1_000_000_000), (2, 500_000_000)], 100, 50);
         let after = time(&[(1, 1_600_000_000), (2, 500_000_000), (3, 400_000_000)], 125, 125);
         let used = after.since(&before);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_ended_is_noticed() {
+    fn an_ended_thread_is_detected() {
         let before = time(&[(1, 0), (2, 0)], 0, 0);
         let after = time(&[(1, 500_000_000)], 50, 50);
         assert!(after.since(&before).incomplete);

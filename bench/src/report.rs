@@ -1,55 +1,55 @@
-//! How the numbers are shown: markdown tables that say where they come from.
+//! Report of a comparison: markdown tables with the command, host and versions.
 
 use std::path::PathBuf;
 
-use crate::block::{Contender, Cpu, Idle, Reading, Sample};
-use crate::peers::Peer;
+use crate::block::{Competitor, Cpu, Idle, Measurement, Sample};
+use crate::proxies::Proxy;
 use crate::run::Samples;
 use crate::scenario::{Measure, Scenario};
 use crate::stats::{Ratio, Rng, median};
-use crate::{clock, machine};
+use crate::{clock, host};
 
 pub(crate) struct Report {
     command: String,
     date: String,
     machine: String,
     seed: u64,
-    /// Name and version of each contender.
+    /// Name and version of each proxy.
     versions: Vec<(&'static str, String)>,
     pub(crate) sections: Vec<Section>,
 }
 
-/// The outcome of one scenario.
+/// Result of one scenario.
 pub(crate) struct Section {
     scenario: &'static Scenario,
-    /// The line-up in its order: a name and the samples that count.
+    /// Name and valid samples of each proxy.
     rows: Vec<Row>,
     subject: String,
-    /// The subject against each other contender.
+    /// Ratio of the subject to each other proxy.
     ratios: Vec<(String, Option<Ratio>)>,
     remarks: Vec<String>,
 }
 
 struct Row {
     name: String,
-    /// The table's cells after the name.
+    /// Cells of the table after the name.
     cells: Vec<String>,
     primary: Option<f64>,
 }
 
 impl Report {
-    pub(crate) fn new(seed: u64, wanted: &[Peer], present: &[(Peer, PathBuf)]) -> Self {
-        let version = |peer: &Peer| match present.iter().find(|(there, _)| there == peer) {
-            Some((_, program)) => peer.version(program),
+    pub(crate) fn new(seed: u64, wanted: &[Proxy], present: &[(Proxy, PathBuf)]) -> Self {
+        let version = |proxy: &Proxy| match present.iter().find(|(there, _)| there == proxy) {
+            Some((_, program)) => proxy.version(program),
             None => "**not installed: skipped**".to_owned(),
         };
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         Self {
             command: format!("plimsoll-bench {}", arguments.join(" ")),
             date: clock::date(),
-            machine: machine::describe(),
+            machine: host::describe(),
             seed,
-            versions: wanted.iter().map(|peer| (peer.name(), version(peer))).collect(),
+            versions: wanted.iter().map(|proxy| (proxy.name(), version(proxy))).collect(),
             sections: Vec::new(),
         }
     }
@@ -59,8 +59,8 @@ impl Report {
             self.versions.iter().map(|(name, version)| format!("| {name} | {version} |\n")).collect();
         let sections: Vec<String> = self.sections.iter().map(Section::render).collect();
         format!(
-            "# Plimsoll beside its peers\n\n- command: `{}`\n- date: {}\n- machine: {}\n- seed: {}\n\n\
-             | contender | version |\n|---|---|\n{versions}\n{}\n{}",
+            "# Plimsoll and other proxies\n\n- command: `{}`\n- date: {}\n- machine: {}\n- seed: {}\n\n\
+             | proxy | version |\n|---|---|\n{versions}\n{}\n{}",
             self.command,
             self.date,
             self.machine,
@@ -70,18 +70,18 @@ impl Report {
         )
     }
 
-    /// Every ratio in one table.
+    /// Returns the table of all ratios.
     pub(crate) fn summary(&self) -> String {
-        let mut text = "## Ratios\n\nBelow 1 the first one is cheaper. Median of the blocks, 95 % interval.\n\n\
-                        | scenario | of | to | ratio | interval | blocks | so it is |\n|---|---|---|---|---|---|---|\n"
+        let mut text = "## Ratios\n\nBelow 1 the subject is cheaper. Median of the blocks, 95 % interval.\n\n\
+                        | scenario | of | to | ratio | interval | blocks | result |\n|---|---|---|---|---|---|---|\n"
             .to_owned();
         for section in &self.sections {
-            for (peer, ratio) in &section.ratios {
+            for (proxy, ratio) in &section.ratios {
                 let cells = ratio.map_or("– | – | 0 | not measured".to_owned(), |ratio| {
                     let Ratio { median, low, high, blocks } = ratio;
                     format!("**{median:.3}** | {low:.3} to {high:.3} | {blocks} | {}", ratio.verdict())
                 });
-                text += &format!("| {} | {} | {peer} | {cells} |\n", section.scenario.name, section.subject);
+                text += &format!("| {} | {} | {proxy} | {cells} |\n", section.scenario.name, section.subject);
             }
         }
         text
@@ -91,40 +91,41 @@ impl Report {
 impl Section {
     pub(crate) fn new(
         scenario: &'static Scenario,
-        lineup: &[Contender],
-        subject: Peer,
+        competitors: &[Competitor],
+        subject: Proxy,
         samples: &Samples,
         rng: &mut Rng,
     ) -> Self {
         let usable = |block: usize, place: usize| match samples[block].get(&place) {
-            Some(Ok(sample)) if sample.faults.is_empty() => Some(sample),
+            Some(Ok(sample)) if sample.rejections.is_empty() => Some(sample),
             _ => None,
         };
         let of = |place: usize| -> Vec<&Sample> {
             (0..samples.len()).filter_map(|block| usable(block, place)).collect()
         };
-        let rows = lineup
+        let rows = competitors
             .iter()
             .enumerate()
-            .map(|(place, contender)| {
-                Row::new(contender.name(), &of(place), samples.len(), columns(scenario).len())
-            })
+            .map(|(place, proxy)| Row::new(proxy.name(), &of(place), samples.len(), columns(scenario).len()))
             .collect();
-        // To compare worker counts the subject comes first and again.
-        let first = lineup.iter().position(|contender| contender.peer == subject);
+        // To compare worker counts the subject is listed twice, the measured one first.
+        let first = competitors.iter().position(|competitor| competitor.proxy == subject);
         let pairs = |first: usize, second: usize| -> Vec<(f64, f64)> {
             let both = |block| {
-                Some((usable(block, first)?.reading.primary(), usable(block, second)?.reading.primary()))
+                Some((
+                    usable(block, first)?.measurement.primary(),
+                    usable(block, second)?.measurement.primary(),
+                ))
             };
             (0..samples.len()).filter_map(both).collect()
         };
         let ratios = first.map_or(Vec::new(), |first| {
-            let others = (0..lineup.len()).filter(|&place| place != first);
-            others.map(|place| (lineup[place].name(), Ratio::of(&pairs(first, place), rng))).collect()
+            let others = (0..competitors.len()).filter(|&place| place != first);
+            others.map(|place| (competitors[place].name(), Ratio::of(&pairs(first, place), rng))).collect()
         });
-        let subject = first.map_or(String::new(), |place| lineup[place].name());
-        let mut remarks = remarks(lineup, samples);
-        remarks.extend(scenario.absent().map(|(peer, why)| format!("{}: left out: {why}", peer.name())));
+        let subject = first.map_or(String::new(), |place| competitors[place].name());
+        let mut remarks = remarks(competitors, samples);
+        remarks.extend(scenario.absent().map(|(proxy, why)| format!("{}: left out: {why}", proxy.name())));
         Self { scenario, rows, subject, ratios, remarks }
     }
 
@@ -132,7 +133,7 @@ impl Section {
         let (unit, columns) = (self.scenario.unit(), columns(self.scenario));
         let (dashes, columns) = ("|---".repeat(columns.len()), columns.join(" | "));
         let mut text = format!(
-            "## {}\n\n{}.\n\n| contender | {unit} | {columns} | blocks |\n|---|---{dashes}|---|\n",
+            "## {}\n\n{}.\n\n| proxy | {unit} | {columns} | blocks |\n|---|---{dashes}|---|\n",
             self.scenario.name, self.scenario.about
         );
         for row in &self.rows {
@@ -148,14 +149,15 @@ impl Section {
 }
 
 impl Row {
-    /// Each cell is the median over the blocks that count.
+    /// Creates a row with the median of each cell over the valid blocks.
     fn new(name: String, samples: &[&Sample], blocks: usize, columns: usize) -> Self {
-        let readings = || samples.iter().map(|sample| &sample.reading);
-        let primary = median(&readings().map(Reading::primary).collect::<Vec<f64>>());
-        let cpu =
-            readings().filter_map(|reading| if let Reading::Cpu(cpu) = reading { Some(cpu) } else { None });
-        let idle = readings()
-            .filter_map(|reading| if let Reading::Memory(idle) = reading { Some(idle) } else { None });
+        let readings = || samples.iter().map(|sample| &sample.measurement);
+        let primary = median(&readings().map(Measurement::primary).collect::<Vec<f64>>());
+        let cpu = readings()
+            .filter_map(|measurement| if let Measurement::Cpu(cpu) = measurement { Some(cpu) } else { None });
+        let idle = readings().filter_map(|measurement| {
+            if let Measurement::Memory(idle) = measurement { Some(idle) } else { None }
+        });
         let mut cells = cpu_cells(&cpu.collect::<Vec<&Cpu>>());
         cells.extend(idle_cells(&idle.collect::<Vec<&Idle>>()));
         if samples.is_empty() {
@@ -166,7 +168,7 @@ impl Row {
     }
 }
 
-/// What stands beside the primary number.
+/// Names of the columns after the primary number.
 fn columns(scenario: &Scenario) -> &'static [&'static str] {
     match scenario.measure {
         Measure::CpuPerMessage | Measure::TwoWorkers => {
@@ -211,28 +213,28 @@ fn idle_cells(samples: &[&Idle]) -> Vec<String> {
 
 fn time(seconds: f64) -> String {
     match seconds * 1e6 {
-        // h2load does not tell.
+        // h2load reports no quantiles.
         0.0 => "–".to_owned(),
         micros if micros < 1000.0 => format!("{micros:.0} µs"),
         micros => format!("{:.1} ms", micros / 1000.0),
     }
 }
 
-/// Why blocks were not counted, and what else to know; each once, with the number of times.
-fn remarks(lineup: &[Contender], samples: &Samples) -> Vec<String> {
+/// Returns the reasons for discarded blocks and other remarks, each once with its count.
+fn remarks(competitors: &[Competitor], samples: &Samples) -> Vec<String> {
     let mut said: Vec<(String, usize)> = Vec::new();
-    for (place, contender) in lineup.iter().enumerate() {
+    for (place, proxy) in competitors.iter().enumerate() {
         for block in samples {
             let lines: Vec<String> = match block.get(&place) {
                 Some(Ok(sample)) => {
-                    let faults = sample.faults.iter().map(|fault| format!("block discarded: {fault}"));
-                    faults.chain(sample.notes.iter().cloned()).collect()
+                    let reasons = sample.rejections.iter().map(|reason| format!("block discarded: {reason}"));
+                    reasons.chain(sample.notes.iter().cloned()).collect()
                 }
                 Some(Err(error)) => vec![format!("not measured: {error}")],
                 None => Vec::new(),
             };
             for line in lines {
-                let line = format!("{}: {}", contender.name(), line.replace('\n', "; "));
+                let line = format!("{}: {}", proxy.name(), line.replace('\n', "; "));
                 match said.iter_mut().find(|(known, _)| *known == line) {
                     Some((_, count)) => *count += 1,
                     None => said.push((line, 1)),
@@ -245,13 +247,13 @@ fn remarks(lineup: &[Contender], samples: &Samples) -> Vec<String> {
     said.into_iter().map(counted).collect()
 }
 
-/// Says on the terminal how one measurement went, while the run goes on.
+/// Prints the result of one measurement during the run.
 pub(crate) fn progress(scenario: &Scenario, block: usize, name: &str, sample: &Result<Sample, String>) {
     let outcome = match sample {
-        Ok(sample) if sample.faults.is_empty() => {
-            format!("{:.2} {}", sample.reading.primary(), scenario.unit())
+        Ok(sample) if sample.rejections.is_empty() => {
+            format!("{:.2} {}", sample.measurement.primary(), scenario.unit())
         }
-        Ok(sample) => format!("discarded: {}", sample.faults.join(", ")),
+        Ok(sample) => format!("discarded: {}", sample.rejections.join(", ")),
         Err(error) => format!("not measured: {error}"),
     };
     eprintln!("{} block {} {name}: {outcome}", scenario.name, block + 1);

@@ -1,4 +1,4 @@
-//! Which contenders are measured in which scenarios, how often and in which order.
+//! Comparison of proxies over scenarios and blocks.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,52 +6,52 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::block::{self, Contender, Sample, Window};
+use crate::block::{self, Competitor, Sample, Window};
 use crate::certificate::Certificate;
 use crate::load::driver;
-use crate::load::pace::{self, Pace};
-use crate::peers::{self, Http, Peer, Programs, Running, Traffic};
+use crate::load::load_mode::{self, LoadMode};
+use crate::proxies::{self, ChildProcess, Http, Programs, Proxy, Traffic};
 use crate::report::{self, Report, Section};
 use crate::scenario::{self, Measure, Scenario};
 use crate::stats::{self, Rng};
-use crate::{clock, machine, socket};
+use crate::{clock, host, socket};
 
-/// Measure contenders side by side
+/// Compare the CPU time and memory of proxies
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Scenarios by name; all by default
+    /// Scenarios to run [default: all]
     #[arg(long, value_delimiter = ',')]
     scenario: Vec<String>,
-    /// Contenders; those that are not installed are skipped, loudly
-    #[arg(long, value_delimiter = ',', value_enum, default_value = "plimsoll,nginx,haproxy,envoy,floor")]
-    contenders: Vec<Peer>,
-    /// The one whose cost is divided by the cost of the others
+    /// Proxies to compare; missing ones are reported and skipped
+    #[arg(long, value_delimiter = ',', value_enum, default_value = "plimsoll,nginx,haproxy,envoy,baseline")]
+    proxies: Vec<Proxy>,
+    /// Proxy whose cost is divided by that of each other one
     #[arg(long, value_enum, default_value = "plimsoll")]
-    subject: Peer,
-    /// Plimsoll's binary
+    subject: Proxy,
+    /// Path of the plimsoll binary
     #[arg(long, default_value = "target/release/plimsoll")]
     plimsoll: PathBuf,
-    /// Measured seconds of each contender in each block
+    /// Seconds to measure each proxy in each block
     #[arg(long, default_value = "20", value_parser = clock::seconds)]
     seconds: Duration,
-    /// Seconds of the same load before that
+    /// Seconds of warm-up with the same load
     #[arg(long, default_value = "5", value_parser = clock::seconds)]
     warmup: Duration,
     #[arg(long, default_value_t = 10)]
     blocks: usize,
-    /// Messages a second from an open-loop client, instead of as many as are answered
-    #[arg(long, value_parser = pace::rate)]
+    /// Send this many messages per second open-loop, instead of closed-loop
+    #[arg(long, value_parser = load_mode::rate)]
     rate: Option<f64>,
-    /// What answers behind the balancers; nginx has no modes for TCP and UDP, and serves HTTP/2 in any case
+    /// Backends; nginx has no modes for TCP and UDP, and always serves HTTP/2
     #[arg(long, value_enum, default_value = "own")]
     backend: Backend,
-    /// The balancer's CPU, and the one that client and backends share
+    /// CPU of the proxy, and CPU of client and backends
     #[arg(long, value_delimiter = ',', num_args = 1, default_value = "0,1")]
     cpus: Vec<usize>,
-    /// Repeats the order and the intervals of an earlier run
+    /// Random seed of an earlier run, to repeat its order and intervals
     #[arg(long)]
     seed: Option<u64>,
-    /// Write the report here as well
+    /// Write the report to this file as well
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -67,28 +67,28 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     let seed = args.seed.unwrap_or_else(clock::seed);
     let window = args.window()?;
     let present = args.present();
-    let folder = peers::folder()?;
+    let folder = proxies::folder()?;
     let certificate = Certificate::make(folder.path())?;
-    let mut report = Report::new(seed, &args.contenders, &present);
+    let mut report = Report::new(seed, &args.proxies, &present);
     let mut rng = Rng::new(seed);
     for scenario in scenarios {
         if let Some(program) = scenario.missing() {
             eprintln!("*** {}: skipped: {program} is not installed ***", scenario.name);
             continue;
         }
-        for (peer, why) in scenario.absent() {
-            eprintln!("*** {}: {} left out: {why} ***", scenario.name, peer.name());
+        for (proxy, why) in scenario.absent() {
+            eprintln!("*** {}: {} left out: {why} ***", scenario.name, proxy.name());
         }
-        let lineup = lineup(scenario, &present, args.subject);
-        if lineup.is_empty() {
-            eprintln!("*** {}: skipped: no contender for it is there ***", scenario.name);
+        let competitors = competitors(scenario, &present, args.subject);
+        if competitors.is_empty() {
+            eprintln!("*** {}: skipped: no proxy for it is installed ***", scenario.name);
             continue;
         }
-        let samples = measure(scenario, &lineup, args, &certificate, &window, &mut rng)?;
-        let section = Section::new(scenario, &lineup, args.subject, &samples, &mut rng);
+        let samples = measure(scenario, &competitors, args, &certificate, &window, &mut rng)?;
+        let section = Section::new(scenario, &competitors, args.subject, &samples, &mut rng);
         println!("{}", section.render());
         report.sections.push(section);
-        // After each one, so that a run cut short leaves what it had.
+        // Written after each scenario, so that an aborted run keeps its results.
         if let Some(path) = &args.out {
             std::fs::write(path, report.render())?;
         }
@@ -97,32 +97,32 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     Ok(())
 }
 
-/// Samples by block, then by place in the line-up; `None` where a contender could not be measured.
+/// Samples by block, then by index of the proxy; an error where it could not be measured.
 pub(crate) type Samples = Vec<BTreeMap<usize, Result<Sample, String>>>;
 
 fn measure(
     scenario: &Scenario,
-    lineup: &[Contender],
+    competitors: &[Competitor],
     args: &Args,
     certificate: &Certificate,
     window: &Window,
     rng: &mut Rng,
 ) -> io::Result<Samples> {
     window.pin_client(scenario)?;
-    let folder = peers::folder()?;
+    let folder = proxies::folder()?;
     let backends = socket::free_addresses(2)?;
     let mut serving = args.backends(scenario, &backends, folder.path(), window)?;
     for &address in &backends {
         serving.ready(Duration::from_secs(5), || driver::answers(scenario.direct(address)))?;
     }
     let mut samples = Samples::new();
-    for (number, order) in stats::orders(lineup.len(), args.blocks, rng).into_iter().enumerate() {
+    for (number, order) in stats::orders(competitors.len(), args.blocks, rng).into_iter().enumerate() {
         let mut block = BTreeMap::new();
         for place in order {
-            let contender = &lineup[place];
-            let sample = block::measure(scenario, contender, &backends, certificate, window)
+            let proxy = &competitors[place];
+            let sample = block::measure(scenario, proxy, &backends, certificate, window)
                 .map_err(|error| error.to_string());
-            report::progress(scenario, number, &contender.name(), &sample);
+            report::progress(scenario, number, &proxy.name(), &sample);
             block.insert(place, sample);
         }
         samples.push(block);
@@ -130,18 +130,18 @@ fn measure(
     Ok(samples)
 }
 
-/// The contenders of one scenario. To compare worker counts, the subject stands against itself.
-fn lineup(scenario: &Scenario, present: &[(Peer, PathBuf)], subject: Peer) -> Vec<Contender> {
-    let with = |(peer, program): &(Peer, PathBuf), workers| Contender {
-        peer: *peer,
+/// Proxies of one scenario. To compare worker counts, the subject is compared with itself.
+fn competitors(scenario: &Scenario, present: &[(Proxy, PathBuf)], subject: Proxy) -> Vec<Competitor> {
+    let with = |(proxy, program): &(Proxy, PathBuf), workers| Competitor {
+        proxy: *proxy,
         program: program.clone(),
         workers,
     };
     if scenario.measure == Measure::TwoWorkers {
-        let found = present.iter().find(|(peer, _)| *peer == subject && subject != Peer::Floor);
+        let found = present.iter().find(|(proxy, _)| *proxy == subject && subject != Proxy::Baseline);
         return found.map_or(Vec::new(), |entry| vec![with(entry, 2), with(entry, 1)]);
     }
-    let able = present.iter().filter(|(peer, _)| scenario.without(*peer).is_none());
+    let able = present.iter().filter(|(proxy, _)| scenario.without(*proxy).is_none());
     able.map(|entry| with(entry, 1)).collect()
 }
 
@@ -153,13 +153,13 @@ impl Args {
         self.scenario.iter().map(|name| scenario::find(name).map_err(io::Error::other)).collect()
     }
 
-    fn present(&self) -> Vec<(Peer, PathBuf)> {
+    fn present(&self) -> Vec<(Proxy, PathBuf)> {
         let programs = Programs { plimsoll: self.plimsoll.clone() };
         let mut present = Vec::new();
-        for &peer in &self.contenders {
-            match peer.program(&programs) {
-                Some(program) => present.push((peer, program)),
-                None => eprintln!("*** {}: skipped: not installed ***", peer.name()),
+        for &proxy in &self.proxies {
+            match proxy.program(&programs) {
+                Some(program) => present.push((proxy, program)),
+                None => eprintln!("*** {}: skipped: not installed ***", proxy.name()),
             }
         }
         present
@@ -171,25 +171,25 @@ impl Args {
         addresses: &[SocketAddr],
         folder: &Path,
         window: &Window,
-    ) -> io::Result<Running> {
+    ) -> io::Result<ChildProcess> {
         let requests = matches!(scenario.traffic(), Traffic::Http { back: Http::One, .. });
         if self.backend == Backend::Nginx && requests {
-            return Running::backends_of_nginx(Http::One, addresses, window.open_files, folder);
+            return ChildProcess::backends_of_nginx(Http::One, addresses, window.open_files, folder);
         }
         scenario.backends(addresses, window.open_files, folder)
     }
 
     fn window(&self) -> io::Result<Window> {
         let &[balancer_cpu, client_cpu] = self.cpus.as_slice() else {
-            return Err(io::Error::other("--cpus takes two numbers, as in 0,1"));
+            return Err(io::Error::other("--cpus: expected two numbers, such as 0,1"));
         };
         Ok(Window {
             warmup: self.warmup,
             measured: self.seconds,
-            pace: self.rate.map_or(Pace::Closed, Pace::Rate),
+            mode: self.rate.map_or(LoadMode::Closed, LoadMode::Rate),
             balancer_cpu,
             client_cpu,
-            open_files: machine::raise_open_files(),
+            open_files: host::raise_open_files(),
         })
     }
 }

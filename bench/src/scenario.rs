@@ -1,4 +1,4 @@
-//! Which kinds of work are measured.
+//! Scenarios: kinds of work that are measured.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,8 +12,8 @@ use crate::load::client::Client;
 use crate::load::driver::Driver;
 use crate::load::exchange::{self, Exchange, Expect};
 use crate::load::h2load::H2load;
-use crate::load::secure::{Handshakes, Terms};
-use crate::peers::{self, Buffers, Http, Peer, Running, Traffic};
+use crate::load::tls::{Handshakes, TlsSettings};
+use crate::proxies::{self, Buffers, ChildProcess, Http, Proxy, Traffic};
 
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -22,19 +22,18 @@ pub(crate) struct Scenario {
     pub(crate) connections: usize,
     pub(crate) work: Work,
     pub(crate) buffers: Buffers,
-    /// How clients begin their TLS, if they speak it.
+    /// Kind of TLS handshakes, if clients use TLS.
     pub(crate) handshakes: Option<Handshakes>,
 }
 
-/// What is compared.
+/// Quantity that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Measure {
-    /// CPU time of the balancer for each message.
+    /// CPU time of the proxy per message.
     CpuPerMessage,
-    /// Resident memory of the balancer for each idle connection.
+    /// Resident memory of the proxy per idle connection.
     MemoryPerConnection,
-    /// CPU time for each message of the subject with two workers against the subject with one, with both
-    /// CPUs free for all.
+    /// CPU time per message of the subject with two workers over that with one, on both CPUs.
     TwoWorkers,
 }
 
@@ -46,17 +45,17 @@ pub(crate) enum Work {
         browser: bool,
         close: bool,
     },
-    /// A message of 64 bytes, and as many back or this many.
+    /// Message of 64 bytes, echoed or answered with a reply of fixed size.
     Tcp {
         reply: Option<usize>,
     },
-    /// HTTP/2 with 16 requests at a time on each connection, 128 bytes each, and what backends speak.
+    /// HTTP/2 with 16 concurrent requests per connection and replies of 128 bytes.
     Http2 {
         back: Http,
     },
-    /// A datagram of 64 bytes, and the same back.
+    /// Datagram of 64 bytes, echoed.
     Udp,
-    /// A packet of MQTT of 64 bytes, and the same back: first of all a CONNECT.
+    /// MQTT packet of 64 bytes, echoed; the first is a CONNECT.
     Mqtt,
 }
 
@@ -71,22 +70,27 @@ const BULK: Work = Work::Tcp { reply: Some(1 << 20) };
 pub(crate) const ALL: [Scenario; 21] = [
     cpu("h1-keepalive-64", "HTTP/1.1 keep-alive, 128 B replies, 64 connections", 64, SMALL),
     cpu("h1-keepalive-1000", "HTTP/1.1 keep-alive, 128 B replies, 1000 connections", 1000, SMALL),
-    cpu("h1-30-headers", "HTTP/1.1 keep-alive, a browser's 30 headers, 600 B of headers back", 64, BROWSER),
+    cpu(
+        "h1-30-headers",
+        "HTTP/1.1 keep-alive, a browser's 30 headers, 600 B of response headers",
+        64,
+        BROWSER,
+    ),
     cpu("h1-conn-per-request", "HTTP/1.1, a client connection for every request, 64 at a time", 64, CLOSE),
     cpu("h1-1mib", "HTTP/1.1 keep-alive, 1 MiB replies, 16 connections, buffers as shipped", 16, LARGE)
         .with(Buffers::ShippedForBulk),
-    cpu("h1-1mib-tuned", "as h1-1mib, the peers tuned for it", 16, LARGE).with(Buffers::TunedForBulk),
-    cpu("tcp-small", "TCP, 64 B there and back, 64 connections", 64, ECHO),
-    cpu("tcp-bulk", "TCP, 64 B there and 1 MiB back, 16 connections, buffers as shipped", 16, BULK)
+    cpu("h1-1mib-tuned", "as h1-1mib, competitors tuned for it", 16, LARGE).with(Buffers::TunedForBulk),
+    cpu("tcp-small", "TCP, 64 B each way, 64 connections", 64, ECHO),
+    cpu("tcp-bulk", "TCP, 64 B requests and 1 MiB replies, 16 connections, buffers as shipped", 16, BULK)
         .with(Buffers::ShippedForBulk),
-    cpu("tcp-bulk-tuned", "as tcp-bulk, the peers tuned for it", 16, BULK).with(Buffers::TunedForBulk),
+    cpu("tcp-bulk-tuned", "as tcp-bulk, competitors tuned for it", 16, BULK).with(Buffers::TunedForBulk),
     cpu(
         "mqtt",
-        "MQTT, packets of 64 B there and back, 64 clients kept at their brokers (nginx, Envoy: plain TCP)",
+        "MQTT, packets of 64 B each way, 64 clients with session affinity (nginx, Envoy: plain TCP)",
         64,
         Work::Mqtt,
     ),
-    cpu("udp-echo", "UDP, 64 B there and back, 32 clients", 32, Work::Udp),
+    cpu("udp-echo", "UDP, 64 B each way, 32 clients", 32, Work::Udp),
     Scenario {
         measure: Measure::MemoryPerConnection,
         ..cpu("idle-memory", "HTTP/1.1, idle keep-alive connections after one request each", 10_000, SMALL)
@@ -138,7 +142,7 @@ pub(crate) fn find(name: &str) -> Result<&'static Scenario, String> {
     let known = || ALL.map(|scenario| scenario.name).join(", ");
     ALL.iter()
         .find(|scenario| scenario.name == name)
-        .ok_or_else(|| format!("no scenario '{name}'; there are: {}", known()))
+        .ok_or_else(|| format!("unknown scenario '{name}'; expected one of {}", known()))
 }
 
 impl Scenario {
@@ -160,64 +164,64 @@ impl Scenario {
         }
     }
 
-    /// A program that it needs beside the contenders, and that is not installed.
+    /// Returns a program that the scenario needs and that is not installed.
     pub(crate) fn missing(&self) -> Option<&'static str> {
         let needed: &[&str] = match self.work {
             Work::Http2 { back: Http::Two } => &["h2load", "nginx"],
             Work::Http2 { back: Http::One } => &["h2load"],
             Work::Get { .. } | Work::Tcp { .. } | Work::Udp | Work::Mqtt => &[],
         };
-        needed.iter().find(|program| peers::find(program).is_none()).copied()
+        needed.iter().find(|program| proxies::find(program).is_none()).copied()
     }
 
-    /// Why a contender has no part in it, if so.
-    pub(crate) fn without(&self, peer: Peer) -> Option<&'static str> {
-        match (peer, self.traffic()) {
-            (Peer::Floor, _) if self.handshakes.is_some() => Some("a blind relay speaks no TLS"),
-            (Peer::Floor, Traffic::Http { front, back }) if front != back => {
-                Some("a blind relay does not turn HTTP/2 into HTTP/1.1")
+    /// Returns why a proxy is left out of the scenario, if it is.
+    pub(crate) fn without(&self, proxy: Proxy) -> Option<&'static str> {
+        match (proxy, self.traffic()) {
+            (Proxy::Baseline, _) if self.handshakes.is_some() => Some("the baseline relay does not use TLS"),
+            (Proxy::Baseline, Traffic::Http { front, back }) if front != back => {
+                Some("the baseline relay does not convert HTTP/2 to HTTP/1.1")
             }
-            (Peer::Haproxy, Traffic::Udp) => Some("it passes on no datagrams"),
+            (Proxy::Haproxy, Traffic::Udp) => Some("it forwards no datagrams"),
             _ => None,
         }
     }
 
-    /// Who has no part in it, and why.
-    pub(crate) fn absent(&self) -> impl Iterator<Item = (Peer, &'static str)> {
-        Peer::value_variants().iter().filter_map(|&peer| Some((peer, self.without(peer)?)))
+    /// Returns the proxies that are left out, with the reason.
+    pub(crate) fn absent(&self) -> impl Iterator<Item = (Proxy, &'static str)> {
+        Proxy::value_variants().iter().filter_map(|&proxy| Some((proxy, self.without(proxy)?)))
     }
 
-    /// The backends, in one process.
+    /// Starts the backends in one process.
     pub(crate) fn backends(
         &self,
         addresses: &[SocketAddr],
         open_files: u64,
         folder: &Path,
-    ) -> io::Result<Running> {
+    ) -> io::Result<ChildProcess> {
         let (mode, reply) = match self.work {
             Work::Http2 { back: Http::Two } => {
-                return Running::backends_of_nginx(Http::Two, addresses, open_files, folder);
+                return ChildProcess::backends_of_nginx(Http::Two, addresses, open_files, folder);
             }
             Work::Get { .. } | Work::Http2 { back: Http::One } => (Mode::Http, 0),
             Work::Tcp { reply: None } | Work::Mqtt => (Mode::Echo, 0),
             Work::Tcp { reply: Some(length) } => (Mode::Bulk, length),
             Work::Udp => (Mode::Datagrams, 0),
         };
-        Running::backends(mode, reply, addresses, folder)
+        ChildProcess::backends(mode, reply, addresses, folder)
     }
 
-    /// What drives this work through a balancer.
+    /// Returns the client that sends this work through a proxy.
     pub(crate) fn driver(&self, target: SocketAddr, certificate: &Certificate) -> io::Result<Driver> {
         if matches!(self.work, Work::Http2 { .. }) {
             return Ok(Driver::H2load(H2load::new(target, self.handshakes.is_some())?));
         }
-        let terms = |handshakes| Terms::new(certificate.authority.clone(), handshakes);
-        let terms = self.handshakes.map(terms).transpose()?;
+        let tls = |handshakes| TlsSettings::new(certificate.authority.clone(), handshakes);
+        let tls = self.handshakes.map(tls).transpose()?;
         let exchange = self.exchange(target);
-        Ok(Driver::Own(Box::new(Client::new(target, exchange, terms)?)))
+        Ok(Driver::Own(Box::new(Client::new(target, exchange, tls)?)))
     }
 
-    /// The same straight to a backend.
+    /// Returns the client that sends this work straight to a backend.
     pub(crate) fn direct(&self, backend: SocketAddr) -> io::Result<Driver> {
         if matches!(self.work, Work::Http2 { back: Http::Two }) {
             return Ok(Driver::H2load(H2load::new(backend, false)?));
@@ -248,7 +252,7 @@ impl Scenario {
         }
     }
 
-    /// What one unit of the primary number is.
+    /// Returns the unit of the primary number.
     pub(crate) fn unit(&self) -> &'static str {
         match self.measure {
             Measure::CpuPerMessage | Measure::TwoWorkers => "CPU µs/request",
@@ -269,23 +273,23 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_has_a_part_wherever_bytes_may_pass_as_they_are() {
-        let without = without(Peer::Floor);
+    fn the_baseline_is_left_out_where_bytes_must_change() {
+        let without = without(Proxy::Baseline);
         let tls = ["tls-keepalive-64", "tls-handshake", "tls-resume", "tls-1mib", "tls-idle-memory"];
         assert_eq!(without, [tls.as_slice(), &["h2c-64", "h2-tls"]].concat());
     }
 
     #[test]
-    fn haproxy_has_a_part_wherever_there_are_connections() {
-        assert_eq!(without(Peer::Haproxy), ["udp-echo"]);
-        for peer in [Peer::Plimsoll, Peer::Nginx, Peer::Envoy] {
-            assert!(without(peer).is_empty(), "{}", peer.name());
+    fn haproxy_is_left_out_of_datagrams_only() {
+        assert_eq!(without(Proxy::Haproxy), ["udp-echo"]);
+        for proxy in [Proxy::Plimsoll, Proxy::Nginx, Proxy::Envoy] {
+            assert!(without(proxy).is_empty(), "{}", proxy.name());
         }
     }
 
-    /// The scenarios that a contender has no part in.
-    fn without(peer: Peer) -> Vec<&'static str> {
-        let absent = ALL.iter().filter(|scenario| scenario.without(peer).is_some());
+    /// Returns the scenarios that a proxy is left out of.
+    fn without(proxy: Proxy) -> Vec<&'static str> {
+        let absent = ALL.iter().filter(|scenario| scenario.without(proxy).is_some());
         absent.map(|scenario| scenario.name).collect()
     }
 }

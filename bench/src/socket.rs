@@ -1,4 +1,4 @@
-//! How a socket is made, and what one send or receive on it came to.
+//! Non-blocking sockets, and results of one send or receive.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
@@ -7,22 +7,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 
-/// Longer than any burst of connections a scenario opens at once; the kernel caps it at somaxconn.
+/// Backlog above any burst of connections in a scenario; the kernel caps it at somaxconn.
 const BACKLOG: i32 = 4096;
 
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
-/// What one non-blocking receive or send came to.
+/// Result of one non-blocking receive or send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moved {
     Bytes(usize),
-    /// Nothing to read, or no room to send: an edge will tell when to go on.
+    /// Nothing to read or no space to send; the next edge signals when to continue.
     Blocked,
-    /// The peer has ended its direction (receive only).
+    /// The other side has ended its direction (receive only).
     Ended,
 }
 
-/// A non-blocking listener whose accepted sockets inherit `TCP_NODELAY`.
+/// Creates a non-blocking listener; accepted sockets inherit `TCP_NODELAY`.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = tcp(address)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -32,7 +32,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The next waiting connection, non-blocking, or `None`.
+/// Accepts the next connection, non-blocking, or returns `None`.
 pub(crate) fn accept(listener: impl AsFd) -> io::Result<Option<OwnedFd>> {
     match net::accept_with(listener, FLAGS) {
         Ok(socket) => Ok(Some(socket)),
@@ -41,8 +41,8 @@ pub(crate) fn accept(listener: impl AsFd) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// A connection under way to `target`; from `source` if given, so that one target can be reached by more
-/// connections than one address has ports. On loopback the handshake is done when this returns.
+/// Starts a connection to `target`, from `source` if given, so that one target can be reached by more
+/// connections than one address has ports. On loopback the handshake is finished when this returns.
 pub(crate) fn connect(target: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<OwnedFd> {
     let socket = tcp(target)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
@@ -72,21 +72,21 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<Moved> {
     }
 }
 
-/// A non-blocking socket for datagrams at `address`.
+/// Creates a non-blocking datagram socket at `address`.
 pub(crate) fn bind_datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = udp(address)?;
     net::bind(&socket, &address)?;
     Ok(socket)
 }
 
-/// A non-blocking socket for datagrams to and from `target` alone.
+/// Creates a non-blocking datagram socket connected to `target`.
 pub(crate) fn connect_datagrams(target: SocketAddr) -> io::Result<OwnedFd> {
     let socket = udp(target)?;
     net::connect(&socket, &target)?;
     Ok(socket)
 }
 
-/// The next waiting datagram and where it came from, or `None`.
+/// Receives the next datagram and its source, or returns `None`.
 pub(crate) fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Option<(usize, SocketAddr)>> {
     match net::recvfrom(socket, buffer, RecvFlags::empty()) {
         Ok((_, length, from)) => Ok(from.and_then(|f| SocketAddr::try_from(f).ok()).map(|f| (length, f))),
@@ -95,7 +95,7 @@ pub(crate) fn receive_from(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<O
     }
 }
 
-/// Sends a datagram; one there is no room for is lost.
+/// Sends a datagram; it is lost if there is no buffer space.
 pub(crate) fn send_to(socket: impl AsFd, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
     match net::sendto(socket, bytes, SendFlags::NOSIGNAL, &to) {
         Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
@@ -103,13 +103,13 @@ pub(crate) fn send_to(socket: impl AsFd, bytes: &[u8], to: SocketAddr) -> io::Re
     }
 }
 
-/// Tells the peer that no more will be sent. A peer that is gone already is not an error here.
+/// Ends the sending direction. A connection that is closed already is not an error here.
 pub(crate) fn end(socket: impl AsFd) {
     let _ = net::shutdown(socket, net::Shutdown::Write);
 }
 
-/// `count` loopback addresses with ports nobody listens on, by TCP or by UDP, below the range that outgoing
-/// connections draw from, so that no client socket can take one before its server starts.
+/// Returns `count` unused loopback addresses for TCP and UDP, with ports below the ephemeral range, so that
+/// no client socket can take one before its server starts.
 pub(crate) fn free_addresses(count: usize) -> io::Result<Vec<SocketAddr>> {
     let first = 20_000 + (std::process::id() % 8_000) as u16;
     let mut found = Vec::with_capacity(count);
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_where_datagrams_are_taken_is_not_free() {
+    fn an_address_with_a_datagram_socket_is_not_free() {
         let free = free_addresses(1).expect("a free port");
         let _taken = bind_datagrams(free[0]).expect("free");
         assert!(!free_addresses(1).expect("another").contains(&free[0]));

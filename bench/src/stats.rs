@@ -1,7 +1,6 @@
-//! What paired blocks say about a ratio, and how sure that is.
+//! Statistics of paired blocks: ratios with confidence intervals, and the order of measurements.
 
-/// A small deterministic generator (splitmix64): it shuffles blocks, draws bootstrap samples, and
-/// plans work and trouble.
+/// Deterministic random numbers (splitmix64) for the order of blocks, bootstrap samples, work and faults.
 pub(crate) struct Rng(u64);
 
 impl Rng {
@@ -9,7 +8,7 @@ impl Rng {
         Self(seed)
     }
 
-    /// A generator for one purpose: the same for the same numbers, unlike that of any others.
+    /// Creates a generator for one purpose, distinct for distinct arguments.
     pub(crate) fn at(seed: u64, what: u64, number: u64) -> Self {
         let mut rng = Self(seed);
         for part in [what, number] {
@@ -18,12 +17,12 @@ impl Rng {
         rng
     }
 
-    /// A number below `bound`, which is small enough that the bias does not matter.
+    /// Draws a number below `bound`, which is small enough that the bias does not matter.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound.max(1) as u64) as usize
     }
 
-    /// A number from 0 to below 1.
+    /// Draws a number from 0 to below 1.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -37,7 +36,7 @@ impl Rng {
     }
 }
 
-/// The median of per-block ratios with its 95 % bootstrap interval.
+/// Median of per-block ratios with its 95 % bootstrap interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Ratio {
     pub(crate) median: f64,
@@ -48,14 +47,14 @@ pub(crate) struct Ratio {
 
 const RESAMPLES: usize = 10_000;
 
-/// The interval's upper end must be below this to call the subject ahead, its lower end above the inverse to
-/// call it behind.
+/// Threshold of a result: the upper end of the interval must be below it for "ahead", the lower end above its
+/// inverse for "behind".
 const AHEAD: f64 = 0.97;
 
 impl Ratio {
-    /// From pairs (subject, peer) measured in the same block. `None` without any.
+    /// Computes the ratio from pairs (subject, other) of the same block; `None` without any.
     pub(crate) fn of(pairs: &[(f64, f64)], rng: &mut Rng) -> Option<Self> {
-        let logs: Vec<f64> = pairs.iter().map(|(subject, peer)| (subject / peer).ln()).collect();
+        let logs: Vec<f64> = pairs.iter().map(|(subject, proxy)| (subject / proxy).ln()).collect();
         let middle = median(&logs)?;
         let mut drawn: Vec<f64> = (0..RESAMPLES)
             .filter_map(|_| {
@@ -68,11 +67,11 @@ impl Ratio {
         Some(Self { median: middle.exp(), low: at(0.025), high: at(0.975), blocks: logs.len() })
     }
 
-    /// What may be claimed. Fewer than six blocks cannot bound a median with 95 % confidence: the chance that
-    /// all of them fall on one side is 2/2^n.
+    /// Returns the result in one word. Fewer than six blocks cannot bound a median with 95 % confidence: the
+    /// chance that all of them fall on one side is 2/2^n.
     pub(crate) fn verdict(&self) -> &'static str {
         match () {
-            () if self.blocks < 6 => "too few blocks to say",
+            () if self.blocks < 6 => "too few blocks",
             () if self.high < AHEAD => "ahead",
             () if self.low > 1.0 / AHEAD => "behind",
             () => "level",
@@ -80,7 +79,7 @@ impl Ratio {
     }
 }
 
-/// The middle value, or the mean of the two in the middle; `None` of nothing.
+/// Returns the middle value, or the mean of the two in the middle; `None` without values.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -89,13 +88,12 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     Some(if sorted.len() % 2 == 1 { upper } else { (sorted[middle - 1] + upper) / 2.0 })
 }
 
-/// Who is measured in which order in each block: the line-up turned by one place a block from a random start,
-/// and every second block backwards, so that two blocks in a row mirror each other (A B, B A) and no
-/// contender keeps a place.
-pub(crate) fn orders(contenders: usize, blocks: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
-    let start = rng.below(contenders);
+/// Returns the order of measurements in each block: rotated by one from a random start, and reversed in every
+/// second block, so that two consecutive blocks mirror each other (A B, B A) and no proxy keeps its position.
+pub(crate) fn orders(proxies: usize, blocks: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
+    let start = rng.below(proxies);
     let turned = |block: usize| -> Vec<usize> {
-        let order = (0..contenders).map(|place| (start + block / 2 + place) % contenders.max(1));
+        let order = (0..proxies).map(|place| (start + block / 2 + place) % proxies.max(1));
         if block.is_multiple_of(2) { order.collect() } else { order.rev().collect() }
     };
     (0..blocks).map(turned).collect()
@@ -106,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_the_middle() {
+    fn the_median_is_the_middle_value() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
         assert_eq!(median(&[]), None);
@@ -122,15 +120,15 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_that_jumps_about_is_level() {
+    fn a_noisy_ratio_is_level() {
         let pairs: Vec<(f64, f64)> = (0..10).map(|block| (10.0 + f64::from(block % 2) * 2.0, 11.0)).collect();
         assert_eq!(Ratio::of(&pairs, &mut Rng::new(1)).expect("ten pairs").verdict(), "level");
-        assert_eq!(Ratio::of(&pairs[..2], &mut Rng::new(1)).expect("two").verdict(), "too few blocks to say");
+        assert_eq!(Ratio::of(&pairs[..2], &mut Rng::new(1)).expect("two").verdict(), "too few blocks");
         assert_eq!(Ratio::of(&[], &mut Rng::new(1)), None);
     }
 
     #[test]
-    fn blocks_mirror_each_other_and_give_every_contender_every_place() {
+    fn blocks_mirror_each_other_and_every_proxy_gets_every_position() {
         for seed in 0..20 {
             let orders = orders(3, 6, &mut Rng::new(seed));
             assert!(orders.chunks(2).all(|pair| pair[0].iter().eq(pair[1].iter().rev())), "seed {seed}");

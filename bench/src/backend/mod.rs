@@ -1,5 +1,4 @@
-//! How a backend serves its connections: as cheaply as a loop on epoll can, since it shares its CPU with the
-//! client.
+//! Backend that serves connections as cheaply as an epoll loop can, since it shares its CPU with the client.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,27 +6,27 @@ use std::os::fd::OwnedFd;
 
 use crate::datagrams;
 use crate::epoll::{Epoll, Ready};
-use crate::machine;
+use crate::host;
 use crate::socket::{self, Moved};
 
-mod site;
+mod replies;
 
-use site::{Answer, Site};
+use replies::{Replies, Reply};
 
-/// One process for all backends of a run: a single loop batches better than two would.
+/// Serve all backends of a run in one process: one loop batches better than two
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Addresses to serve; each is a destination of its own
+    /// Addresses to serve; each is a destination
     #[arg(long, required = true, value_delimiter = ',')]
     listen: Vec<SocketAddr>,
-    /// http: fixed replies by path (/0 /128 /1k /100k /1m, /headers/128); echo: every byte back;
-    /// bulk: a large reply to every message; datagrams: every datagram back
+    /// http: fixed replies by path (/0 /128 /1k /100k /1m, /headers/128); echo: every byte back; bulk: a
+    /// large reply to every message; datagrams: every datagram back
     #[arg(long, value_enum, default_value = "http")]
     mode: Mode,
-    /// Bytes of a message, in bulk mode
+    /// Bytes of a message in bulk mode
     #[arg(long, default_value_t = 64)]
     message: usize,
-    /// Bytes of a reply, in bulk mode
+    /// Bytes of a reply in bulk mode
     #[arg(long, default_value_t = 1 << 20)]
     reply: usize,
 }
@@ -41,7 +40,7 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    /// As the command line has it.
+    /// Returns the name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -52,16 +51,16 @@ impl Mode {
     }
 }
 
-/// Large enough for the batch of small messages a proxy may send at once.
+/// Size of the receive buffer: a whole batch of small messages that a proxy may send at once.
 const BUFFER: usize = 64 * 1024;
 
 pub(crate) fn serve(args: &Args) -> io::Result<()> {
-    machine::end_with_parent()?;
-    machine::raise_open_files();
-    let site = match args.mode {
-        Mode::Http => Site::http(),
-        Mode::Echo => Site::Echo,
-        Mode::Bulk => Site::bulk(args.message, args.reply),
+    host::end_with_parent()?;
+    host::raise_open_files();
+    let replies = match args.mode {
+        Mode::Http => Replies::http(),
+        Mode::Echo => Replies::Echo,
+        Mode::Bulk => Replies::bulk(args.message, args.reply),
         Mode::Datagrams => return datagrams::echo(&args.listen),
     };
     let mut epoll = Epoll::new()?;
@@ -81,7 +80,7 @@ pub(crate) fn serve(args: &Args) -> io::Result<()> {
                 while let Some(client) = socket::accept(listener)? {
                     connections.open(client, &epoll)?;
                 }
-            } else if !connections.serve(ready, &site, &mut buffer) {
+            } else if !connections.serve(ready, &replies, &mut buffer) {
                 closed.push(ready.token as usize - connections.first);
             }
         }
@@ -89,7 +88,7 @@ pub(crate) fn serve(args: &Args) -> io::Result<()> {
     }
 }
 
-/// Open connections by slot; the token is the slot plus `first`, the listeners come before.
+/// Open connections by slot; the token is the slot plus `first`, after the listeners.
 struct Connections {
     first: usize,
     slots: Vec<Option<Connection>>,
@@ -98,10 +97,10 @@ struct Connections {
 
 struct Connection {
     socket: OwnedFd,
-    /// Received, not yet a whole message.
+    /// Received bytes of an incomplete message.
     partial: Vec<u8>,
-    /// The answer being sent, and how far it is.
-    answer: Option<(Answer, usize)>,
+    /// Reply being sent, and the bytes of it sent so far.
+    answer: Option<(Reply, usize)>,
     readable: bool,
     ending: bool,
     close_after: bool,
@@ -121,13 +120,13 @@ impl Connections {
         Ok(())
     }
 
-    /// Answers what one event brought. False once the connection is closed.
-    fn serve(&mut self, ready: Ready, site: &Site, buffer: &mut [u8]) -> bool {
+    /// Handles one event. Returns false once the connection is closed.
+    fn serve(&mut self, ready: Ready, replies: &Replies, buffer: &mut [u8]) -> bool {
         let slot = ready.token as usize - self.first;
         let Some(connection) = &mut self.slots[slot] else { return true };
         connection.readable |= ready.readable;
         connection.ending |= ready.ended;
-        let open = connection.advance(site, buffer).unwrap_or(false);
+        let open = connection.advance(replies, buffer).unwrap_or(false);
         if !open {
             self.slots[slot] = None;
         }
@@ -136,16 +135,16 @@ impl Connections {
 }
 
 impl Connection {
-    /// Sends, answers and receives until a direction blocks. False when the connection is done.
-    fn advance(&mut self, site: &Site, buffer: &mut [u8]) -> io::Result<bool> {
+    /// Sends and receives until a direction blocks. Returns false when the connection is finished.
+    fn advance(&mut self, replies: &Replies, buffer: &mut [u8]) -> io::Result<bool> {
         loop {
-            if !self.flush(site)? {
+            if !self.flush(replies)? {
                 return Ok(true);
             }
             if self.close_after {
                 return Ok(false);
             }
-            if self.answer_partial(site)? {
+            if self.answer_partial(replies)? {
                 continue;
             }
             if !self.readable {
@@ -154,7 +153,7 @@ impl Connection {
             match socket::receive(&self.socket, buffer)? {
                 Moved::Bytes(count) => {
                     self.readable = count == buffer.len() || self.ending;
-                    self.take(site, &buffer[..count])?;
+                    self.take(replies, &buffer[..count])?;
                 }
                 Moved::Blocked => self.readable = false,
                 Moved::Ended => return Ok(false),
@@ -162,31 +161,31 @@ impl Connection {
         }
     }
 
-    /// Answers straight from the receive buffer; only what is left over is kept.
-    fn take(&mut self, site: &Site, mut bytes: &[u8]) -> io::Result<()> {
+    /// Responds straight from the receive buffer; only incomplete messages are kept.
+    fn take(&mut self, replies: &Replies, mut bytes: &[u8]) -> io::Result<()> {
         while self.partial.is_empty() && self.answer.is_none() && !self.close_after {
-            let Some(read) = site.read(bytes)? else { break };
+            let Some(read) = replies.read(bytes)? else { break };
             bytes = &bytes[read.used..];
             self.answer = Some((read.answer, 0));
             self.close_after = read.close;
-            self.flush(site)?;
+            self.flush(replies)?;
         }
         self.partial.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn answer_partial(&mut self, site: &Site) -> io::Result<bool> {
-        let Some(read) = site.read(&self.partial)? else { return Ok(false) };
+    fn answer_partial(&mut self, replies: &Replies) -> io::Result<bool> {
+        let Some(read) = replies.read(&self.partial)? else { return Ok(false) };
         self.partial.drain(..read.used);
         self.answer = Some((read.answer, 0));
         self.close_after = read.close;
         Ok(true)
     }
 
-    /// True when nothing is left to send.
-    fn flush(&mut self, site: &Site) -> io::Result<bool> {
+    /// Returns whether everything is sent.
+    fn flush(&mut self, replies: &Replies) -> io::Result<bool> {
         let Some((answer, sent)) = &mut self.answer else { return Ok(true) };
-        let bytes = site.bytes(answer);
+        let bytes = replies.bytes(answer);
         if let Moved::Bytes(count) = socket::send(&self.socket, &bytes[*sent..])? {
             *sent += count;
         }

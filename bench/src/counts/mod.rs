@@ -1,4 +1,4 @@
-//! What one request takes in system calls and instructions, and whether that is more than allowed.
+//! System calls and instructions per request, and limits on them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,43 +8,43 @@ use std::time::Duration;
 
 use crate::certificate::Certificate;
 use crate::load::driver::{self, Driver};
-use crate::peers::{self, Buffers, Job, Peer, Programs, Running};
+use crate::proxies::{self, Buffers, ChildProcess, Programs, Proxy, Setup};
 use crate::scenario::{self, Scenario};
-use crate::{machine, socket};
+use crate::{host, socket};
 
 mod instructions;
 mod syscalls;
 
 use syscalls::Allowed;
 
-/// Count system calls and user instructions per request: free of noise, so a gate for CI
+/// Count system calls and user instructions per request, without noise and so usable as a CI gate
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "plimsoll")]
-    contender: Peer,
-    /// What the requests are like
+    proxy: Proxy,
+    /// Scenario that defines the requests
     #[arg(long, default_value = "h1-keepalive-64")]
     scenario: String,
-    /// Plimsoll's binary
+    /// Path of the plimsoll binary
     #[arg(long, default_value = "target/release/plimsoll")]
     plimsoll: PathBuf,
-    /// Keep-alive connections; one makes every request meet the same state, and so the counts exact
+    /// Keep-alive connections; with one every request meets the same state and the counts are exact
     #[arg(long, default_value_t = 1)]
     connections: usize,
-    /// Requests counted
+    /// Requests to count
     #[arg(long, default_value_t = 5000)]
     requests: u64,
-    /// Fail when a request takes more of a system call than this: NAME=COUNT, and so for each of several.
-    /// NAME may also be receive, send (all calls of that kind), failed or total
+    /// Fail if a request takes more of a system call: NAME=COUNT, repeatable with commas. NAME may also be
+    /// receive, send (all calls of that kind), failed or total
     #[arg(long, value_delimiter = ',')]
     expect_syscalls: Vec<Allowed>,
-    /// How much more than allowed passes: timers and health checks make calls of their own
+    /// Excess that still passes: timers and health checks make calls of their own
     #[arg(long, default_value_t = 0.05)]
     tolerance: f64,
-    /// Fail when a request takes more user instructions than this
+    /// Fail if a request takes more user instructions than this
     #[arg(long)]
     max_instructions: Option<f64>,
-    /// Leave out one of the two
+    /// Run one of the two counts only
     #[arg(long, value_enum)]
     only: Option<Count>,
 }
@@ -55,26 +55,27 @@ enum Count {
     Instructions,
 }
 
-/// Requests that warm connections and caches before any are counted.
+/// Requests that warm up connections and caches.
 const WARM: u64 = 500;
-/// Enough for the connections that are counted.
+/// Limit on open files, enough for the counted connections.
 const OPEN_FILES: u64 = 4096;
-/// valgrind runs a program some fifty times slower, and first reads its debug information.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Time limit for starting under valgrind, which is about fifty times slower and first reads debug
+/// information.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Time to sleep again before being told to end: valgrind delivers a signal just before a wait as readily as
-/// in it, and there it is not seen before the next event.
+/// Time for the proxy to sleep before it is stopped: valgrind may deliver a signal just before a wait, where
+/// it is noticed only at the next event.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Fails when a gate is exceeded; what cannot be counted here is skipped, loudly, and fails a gate on it.
+/// Fails when a limit is exceeded. A count whose tool is missing is skipped with a message, and fails its
+/// limit.
 pub(crate) fn run(args: &Args) -> io::Result<ExitCode> {
     let scenario = scenario::find(&args.scenario).map_err(io::Error::other)?;
     let programs = Programs { plimsoll: args.plimsoll.clone() };
-    let program = args.contender.program(&programs);
-    let program =
-        program.ok_or_else(|| io::Error::other(format!("{}: not installed", args.contender.name())))?;
-    machine::raise_open_files();
-    let (name, version) = (args.contender.name(), args.contender.version(&program));
+    let program = args.proxy.program(&programs);
+    let program = program.ok_or_else(|| io::Error::other(format!("{}: not installed", args.proxy.name())))?;
+    host::raise_open_files();
+    let (name, version) = (args.proxy.name(), args.proxy.version(&program));
     println!("{name} ({version}), {}, {} connection(s)\n", scenario.name, args.connections);
     let bench = Bench { args, scenario, program };
     let mut passed = true;
@@ -93,11 +94,11 @@ struct Bench<'a> {
     program: PathBuf,
 }
 
-/// A contender with backends behind it and a warm client before it.
+/// Proxy with backends and a warm client.
 struct Warm {
     driver: Driver,
-    balancer: Running,
-    _backends: Running,
+    balancer: ChildProcess,
+    _backends: ChildProcess,
     folder: tempfile::TempDir,
 }
 
@@ -129,26 +130,26 @@ impl Bench<'_> {
         Ok(passed)
     }
 
-    /// All user instructions of a contender that served this many requests, start and end included.
+    /// Returns all user instructions of a proxy that served a number of requests, start and end included.
     fn instructions_of(&self, valgrind: &Path, requests: u64) -> io::Result<u64> {
-        let folder = peers::folder()?;
+        let folder = proxies::folder()?;
         let out = folder.path().join("callgrind.out");
         let mut warm = self.warm(&instructions::prefix(valgrind, &out))?;
         exchange(&mut warm.driver, requests - WARM)?;
         drop(warm.driver);
         thread::sleep(SETTLE);
-        warm.balancer.stop(PATIENCE)?;
+        warm.balancer.stop(START_TIMEOUT)?;
         instructions::read(&out)
     }
 
-    /// Starts everything and sends the first requests. `prefix` is a program to run the contender under.
+    /// Starts everything and sends the first requests. `prefix` is a program to run the proxy under.
     fn warm(&self, prefix: &[String]) -> io::Result<Warm> {
-        let folder = peers::folder()?;
+        let folder = proxies::folder()?;
         let addresses = socket::free_addresses(4)?;
         let certificate = Certificate::make(folder.path())?;
         let mut backends = self.scenario.backends(&addresses[..2], OPEN_FILES, folder.path())?;
         let (listen, admin) = (addresses[2], addresses[3]);
-        let job = Job {
+        let setup = Setup {
             listen,
             admin,
             backends: &addresses[..2],
@@ -163,10 +164,10 @@ impl Bench<'_> {
         for &address in &addresses[..2] {
             backends.ready(Duration::from_secs(5), || driver::answers(self.scenario.direct(address)))?;
         }
-        let command = [prefix.to_vec(), self.args.contender.prepare(&self.program, &job)?].concat();
-        let mut balancer = Running::start(&command, folder.path())?;
+        let command = [prefix.to_vec(), self.args.proxy.prepare(&self.program, &setup)?].concat();
+        let mut balancer = ChildProcess::start(&command, folder.path())?;
         let front = || self.scenario.driver(listen, &certificate);
-        balancer.ready(PATIENCE, || driver::answers(front()))?;
+        balancer.ready(START_TIMEOUT, || driver::answers(front()))?;
         let mut driver = front()?;
         driver.open(self.args.connections)?;
         exchange(&mut driver, WARM)?;
@@ -174,17 +175,17 @@ impl Bench<'_> {
     }
 }
 
-/// Exactly this many requests, all answered well: a count over failures would mean nothing.
+/// Sends exactly this many requests; an error in one of them would make the count meaningless.
 fn exchange(driver: &mut Driver, requests: u64) -> io::Result<()> {
-    let tally = driver.exchange(requests)?;
-    if tally.faults.is_empty() {
+    let stats = driver.exchange(requests)?;
+    if stats.errors.is_empty() {
         return Ok(());
     }
-    Err(io::Error::other(format!("wrong answers while counting: {:?}", tally.faults)))
+    Err(io::Error::other(format!("unexpected responses while counting: {:?}", stats.errors)))
 }
 
 fn find(tool: &str) -> Option<PathBuf> {
-    let found = peers::find(tool);
+    let found = proxies::find(tool);
     if found.is_none() {
         eprintln!("*** {tool}: skipped: not installed ***");
     }

@@ -1,4 +1,4 @@
-//! Which system calls a program makes while it serves a known number of requests, as strace counts them.
+//! System calls of a program while it serves a number of requests, counted by strace.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::peers::Running;
+use crate::proxies::ChildProcess;
 use crate::{clock, process};
 
-/// At most so many of a system call per request.
+/// Limit on one system call per request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Allowed {
     name: String,
@@ -35,7 +35,7 @@ const SEND: [&str; 7] = ["write", "writev", "sendto", "sendmsg", "sendmmsg", "se
 /// Follows every thread of `program` while `work` runs.
 pub(super) fn count(
     strace: &Path,
-    program: &Running,
+    program: &ChildProcess,
     folder: &Path,
     work: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<Table> {
@@ -46,7 +46,7 @@ pub(super) fn count(
     family.iter().for_each(|pid| command.extend(["-p".to_owned(), pid.to_string()]));
     let attached = folder.join("strace");
     fs::create_dir_all(&attached)?;
-    let mut tracer = Running::start(&command, &attached)?;
+    let mut tracer = ChildProcess::start(&command, &attached)?;
     wait_until_attached(&mut tracer, threads(&family)?)?;
     let worked = work();
     tracer.signal(Signal::INT);
@@ -55,8 +55,8 @@ pub(super) fn count(
     Ok(Table::parse(&fs::read_to_string(out)?))
 }
 
-/// strace says so for each process, and for each thread of it.
-fn wait_until_attached(tracer: &mut Running, threads: usize) -> io::Result<()> {
+/// Number of threads strace has attached to; it prints a line for each process and thread.
+fn wait_until_attached(tracer: &mut ChildProcess, threads: usize) -> io::Result<()> {
     let deadline = clock::now() + Duration::from_secs(10);
     loop {
         let output = tracer.output();
@@ -66,13 +66,13 @@ fn wait_until_attached(tracer: &mut Running, threads: usize) -> io::Result<()> {
             return Ok(());
         }
         if clock::now() > deadline {
-            return Err(io::Error::other(format!("strace did not attach; it printed:\n{output}")));
+            return Err(io::Error::other(format!("strace did not attach; output:\n{output}")));
         }
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// "Process 7 attached" is one; "Process 7 attached with 3 threads" is three.
+/// Parses "Process 7 attached" as one and "Process 7 attached with 3 threads" as three.
 fn attached_by(line: &str) -> usize {
     let count = line.split_once(" with ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
     count.unwrap_or(1)
@@ -90,14 +90,14 @@ impl FromStr for Allowed {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, count) = text.split_once('=').ok_or("write NAME=COUNT, as in recvfrom=2")?;
-        let count = count.trim().parse().map_err(|_| format!("'{count}' is no number"))?;
+        let (name, count) = text.split_once('=').ok_or("expected NAME=COUNT, such as recvfrom=2")?;
+        let count = count.trim().parse().map_err(|_| format!("expected a number, found '{count}'"))?;
         Ok(Self { name: name.trim().to_owned(), count })
     }
 }
 
 impl Table {
-    /// Rows of calls, perhaps errors, and a name; lines that are no such row are headings and rules.
+    /// Parses rows of calls, errors if any, and a name; other lines are headings and rules.
     fn parse(text: &str) -> Self {
         let row = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -111,13 +111,13 @@ impl Table {
         Self(text.lines().filter_map(row).collect())
     }
 
-    /// Calls by the name of a gate: a system call, or one of the four sums.
+    /// Returns the calls for the name of a limit: a system call, or one of the four sums.
     fn named(&self, name: &str) -> u64 {
         let sum = |names: &[&str]| names.iter().map(|name| self.named(name)).sum();
         match name {
             "receive" => sum(&RECEIVE),
-            // A worker is woken by a write each beat of its clock: that goes by time and not by requests, and a
-            // machine with other work gives a request more of it.
+            // A worker is woken by a write at each tick of its clock. That depends on time and not on
+            // requests, and on a busy machine a request takes longer.
             "send" => sum(&SEND) - self.named("clock_nanosleep").min(self.named("write")),
             "failed" => self.0.values().map(|calls| calls.failed).sum(),
             "total" => self.0.values().map(|calls| calls.all).sum(),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn beats_of_the_clock_are_no_sends() {
+    fn clock_ticks_do_not_count_as_sends() {
         let table = Table::parse("20000 sendto\n291 write\n288 clock_nanosleep\n");
         assert_eq!(table.named("send"), 20_003);
         assert_eq!(Table::parse("7 write\n").named("send"), 7);

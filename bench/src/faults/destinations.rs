@@ -1,4 +1,5 @@
-//! When a destination answers what: a few messages at once, the others in order, each after its time.
+//! Destinations of a fault case: each serves a few messages at once and the others in order, with simulated
+//! work.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -7,23 +8,23 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::trouble::{Case, Trouble};
+use super::fault_schedule::{Case, FaultSchedule};
 use crate::epoll::{Epoll, Timer};
 use crate::socket::{self, Moved};
 use crate::stats::Rng;
-use crate::{clock, machine};
+use crate::{clock, host};
 
-/// Serve the ten destinations of `troubles`: work is waiting, no CPU is used up
+/// Serve the ten destinations of `faults`; work is waiting and uses no CPU
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Addresses to serve; each is a destination of its own
+    /// Addresses to serve; each is a destination
     #[arg(long, required = true, value_delimiter = ',')]
     listen: Vec<SocketAddr>,
     #[arg(long, value_enum)]
     case: Case,
     #[arg(long)]
     seed: u64,
-    /// When measuring begins, after GET /start
+    /// Seconds of warm-up after GET /start
     #[arg(long, value_parser = clock::seconds)]
     warmup: Duration,
     /// Messages that a destination works on at once
@@ -31,17 +32,17 @@ pub(crate) struct Args {
     slots: usize,
 }
 
-/// What a message takes where nothing ails, on average; exponentially distributed.
+/// Mean work of a message without faults; exponentially distributed.
 const MEAN_WORK: Duration = super::MEAN_WORK;
-/// What it takes to fail, or to answer a health check.
+/// Time of a failure or of a response to a health check.
 const AT_ONCE: Duration = Duration::from_millis(1);
 const BUFFER: usize = 16 * 1024;
-/// No head of a run is longer; what is, a balancer has spoilt.
+/// Maximum size of a request head; a longer one means that a proxy corrupted it.
 const LONGEST_HEAD: usize = 8 * 1024;
 
 pub(crate) fn serve(args: &Args) -> io::Result<()> {
-    machine::end_with_parent()?;
-    machine::raise_open_files();
+    host::end_with_parent()?;
+    host::raise_open_files();
     let mut epoll = Epoll::new()?;
     let timer = Timer::new()?;
     let listeners =
@@ -73,20 +74,20 @@ pub(crate) fn serve(args: &Args) -> io::Result<()> {
 
 /// All destinations of a run with their connections.
 struct House {
-    trouble: Trouble,
+    faults: FaultSchedule,
     seed: u64,
     start: Instant,
     slots: usize,
     destinations: Vec<Destination>,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
-    /// What is under way: its end, connection and stamp. One whose stamp is no longer its connection's was
-    /// given up.
+    /// Messages in progress: end, connection and stamp. If the stamp is not its connection's any more, the
+    /// message was given up.
     running: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     stamp: u64,
-    /// How often each message has come, by its number.
+    /// Arrivals of each message by its number.
     copies: HashMap<u64, u64>,
-    /// Messages that came, and those of them whose client went away before the answer.
+    /// Messages that arrived, and those whose client closed the connection before the response.
     came: u64,
     given_up: u64,
 }
@@ -94,7 +95,7 @@ struct House {
 #[derive(Default)]
 struct Destination {
     busy: usize,
-    /// Waiting: connection, stamp, work.
+    /// Waiting messages: connection, stamp, work.
     queue: VecDeque<(usize, u64, Duration)>,
 }
 
@@ -102,18 +103,18 @@ struct Connection {
     socket: OwnedFd,
     destination: usize,
     partial: Vec<u8>,
-    job: Option<Job>,
+    setup: Option<Setup>,
 }
 
-struct Job {
+struct Setup {
     stamp: u64,
     answer: String,
-    /// It has one of the destination's slots, or waits for one; else it takes none.
-    place: Place,
+    /// Whether it has or waits for one of the destination's slots; otherwise it needs none.
+    place: Placement,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Placement {
     Slot,
     Queue,
     None,
@@ -122,7 +123,7 @@ enum Place {
 impl House {
     fn new(args: &Args) -> Self {
         Self {
-            trouble: Trouble::new(args.case, args.seed, args.warmup, args.listen.len()),
+            faults: FaultSchedule::new(args.case, args.seed, args.warmup, args.listen.len()),
             seed: args.seed,
             start: clock::now(),
             slots: args.slots,
@@ -145,15 +146,15 @@ impl House {
     }
 
     fn open(&mut self, place: usize, socket: OwnedFd, destination: usize) {
-        let connection = Connection { socket, destination, partial: Vec::new(), job: None };
+        let connection = Connection { socket, destination, partial: Vec::new(), setup: None };
         self.connections[place] = Some(connection);
     }
 
-    /// Takes in what a connection brought, or its end.
+    /// Handles the bytes or the end of a connection.
     fn hear(&mut self, place: usize, now: Instant) {
         let mut buffer = [0; BUFFER];
         loop {
-            // An event of this round may be about a connection that an earlier one has ended.
+            // An event of this batch may concern a connection that an earlier one closed.
             let Some(connection) = &mut self.connections[place] else { return };
             match socket::receive(&connection.socket, &mut buffer) {
                 Ok(Moved::Bytes(count)) => connection.partial.extend_from_slice(&buffer[..count]),
@@ -167,10 +168,10 @@ impl House {
         }
     }
 
-    /// Begins the next whole request of a connection that is not at work.
+    /// Starts the next complete request of an idle connection.
     fn begin(&mut self, place: usize, now: Instant) {
         let Some(connection) = &mut self.connections[place] else { return };
-        let idle = connection.job.is_none();
+        let idle = connection.setup.is_none();
         let Some(head) = head(&connection.partial).filter(|_| idle) else { return };
         let path = String::from_utf8_lossy(&connection.partial[..head]).into_owned();
         connection.partial.drain(..head);
@@ -180,9 +181,9 @@ impl House {
             "start" => {
                 (self.start, self.came, self.given_up) = (now, 0, 0);
                 self.copies.clear();
-                self.answer_at(place, now, ok("started"));
+                self.respond_at(place, now, ok("started"));
             }
-            "counts" => self.answer_at(place, now, ok(&format!("{} {}", self.came, self.given_up))),
+            "counts" => self.respond_at(place, now, ok(&format!("{} {}", self.came, self.given_up))),
             word => match word.parse() {
                 Ok(number) => self.message(place, destination, number, now),
                 Err(_) => self.check(place, destination, now),
@@ -196,18 +197,18 @@ impl House {
         let copy = self.copies.entry(number).or_default();
         *copy += 1;
         let work = MEAN_WORK.mul_f64(-(1.0 - Rng::at(self.seed, *copy << 8, number).unit()).ln());
-        if self.trouble.fails(destination, at) {
-            return self.answer_at(place, now + AT_ONCE, FAILURE.to_owned());
+        if self.faults.fails(destination, at) {
+            return self.respond_at(place, now + AT_ONCE, FAILURE.to_owned());
         }
         let free = self.destinations[destination].busy < self.slots;
         let stamp = self.next_stamp();
-        let job = Job {
+        let setup = Setup {
             stamp,
             answer: ok(&format!("{number} {destination}")),
-            place: if free { Place::Slot } else { Place::Queue },
+            place: if free { Placement::Slot } else { Placement::Queue },
         };
         if let Some(connection) = &mut self.connections[place] {
-            connection.job = Some(job);
+            connection.setup = Some(setup);
         }
         match free {
             true => self.run(place, stamp, destination, work, now),
@@ -215,19 +216,19 @@ impl House {
         }
     }
 
-    /// A health check takes no slot, but is answered by the same process: late when that stands still, badly
-    /// when it fails.
+    /// A health check takes no slot, but the same process responds: late while it stalls, with 503 while it
+    /// fails.
     fn check(&mut self, place: usize, destination: usize, now: Instant) {
         let at = now.saturating_duration_since(self.start);
-        let answer = if self.trouble.fails(destination, at) { FAILURE.to_owned() } else { ok("well") };
-        let end = self.start + self.trouble.done(destination, at, AT_ONCE);
-        self.answer_at(place, end, answer);
+        let answer = if self.faults.fails(destination, at) { FAILURE.to_owned() } else { ok("well") };
+        let end = self.start + self.faults.done(destination, at, AT_ONCE);
+        self.respond_at(place, end, answer);
     }
 
-    fn answer_at(&mut self, place: usize, end: Instant, answer: String) {
+    fn respond_at(&mut self, place: usize, end: Instant, answer: String) {
         let stamp = self.next_stamp();
         if let Some(connection) = &mut self.connections[place] {
-            connection.job = Some(Job { stamp, answer, place: Place::None });
+            connection.setup = Some(Setup { stamp, answer, place: Placement::None });
         }
         self.running.push(Reverse((end, place, stamp)));
     }
@@ -235,35 +236,35 @@ impl House {
     fn run(&mut self, place: usize, stamp: u64, destination: usize, work: Duration, now: Instant) {
         self.destinations[destination].busy += 1;
         let at = now.saturating_duration_since(self.start);
-        let end = self.start + self.trouble.done(destination, at, work);
+        let end = self.start + self.faults.done(destination, at, work);
         self.running.push(Reverse((end, place, stamp)));
     }
 
-    /// Gives a free slot to the first who waits for it still.
+    /// Gives a free slot to the first message that still waits for one.
     fn next_in_queue(&mut self, destination: usize, now: Instant) {
         self.destinations[destination].busy -= 1;
         while let Some((place, stamp, work)) = self.destinations[destination].queue.pop_front() {
-            let Some(job) = self.job(place, stamp) else { continue };
-            job.place = Place::Slot;
+            let Some(setup) = self.setup(place, stamp) else { continue };
+            setup.place = Placement::Slot;
             return self.run(place, stamp, destination, work, now);
         }
     }
 
-    /// Answers what is done, and says when the next will be.
+    /// Sends the responses that are due and returns the time of the next.
     fn finish(&mut self, now: Instant) -> Option<Instant> {
         while let Some(&Reverse((end, place, stamp))) = self.running.peek() {
             if end > now {
                 return Some(end);
             }
             self.running.pop();
-            let Some(job) = self.job(place, stamp) else { continue };
-            let (answer, had) = (std::mem::take(&mut job.answer), job.place);
+            let Some(setup) = self.setup(place, stamp) else { continue };
+            let (answer, had) = (std::mem::take(&mut setup.answer), setup.place);
             let Some(connection) = &mut self.connections[place] else { continue };
-            connection.job = None;
+            connection.setup = None;
             let destination = connection.destination;
-            // So short an answer finds room, or the connection is of no more use.
+            // The socket buffer holds so short a response, or the connection is unusable.
             let sent = matches!(socket::send(&connection.socket, answer.as_bytes()), Ok(Moved::Bytes(n)) if n == answer.len());
-            if had == Place::Slot {
+            if had == Placement::Slot {
                 self.next_in_queue(destination, now);
             }
             match sent {
@@ -274,21 +275,21 @@ impl House {
         None
     }
 
-    /// Drops a connection and whatever it was for: its client gave up, so its slot is free at once.
+    /// Closes a connection and gives up its message: the slot is free at once.
     fn close(&mut self, place: usize, now: Instant) {
         let Some(connection) = self.connections[place].take() else { return };
         self.free.push(place);
-        if let Some(job) = connection.job {
-            self.given_up += u64::from(job.place != Place::None);
-            if job.place == Place::Slot {
+        if let Some(setup) = connection.setup {
+            self.given_up += u64::from(setup.place != Placement::None);
+            if setup.place == Placement::Slot {
                 self.next_in_queue(connection.destination, now);
             }
         }
     }
 
-    fn job(&mut self, place: usize, stamp: u64) -> Option<&mut Job> {
-        let job = self.connections[place].as_mut()?.job.as_mut()?;
-        (job.stamp == stamp).then_some(job)
+    fn setup(&mut self, place: usize, stamp: u64) -> Option<&mut Setup> {
+        let setup = self.connections[place].as_mut()?.setup.as_mut()?;
+        (setup.stamp == stamp).then_some(setup)
     }
 
     fn next_stamp(&mut self) -> u64 {
@@ -303,7 +304,7 @@ fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// How long the first head is, if it is whole.
+/// Returns the length of the first head if it is complete.
 fn head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
@@ -325,7 +326,7 @@ mod tests {
         })
     }
 
-    /// A client of a destination that has asked for this path.
+    /// Connects to a destination and requests a path.
     fn ask(house: &mut House, destination: usize, path: &str, now: Instant) -> (usize, UnixStream) {
         let (mut client, served) = UnixStream::pair().expect("a pair");
         for socket in [&client, &served] {
@@ -338,14 +339,14 @@ mod tests {
         (place, client)
     }
 
-    fn heard(client: &mut UnixStream) -> String {
+    fn stats(client: &mut UnixStream) -> String {
         let mut buffer = [0; 200];
         let count = client.read(&mut buffer).unwrap_or(0);
         String::from_utf8_lossy(&buffer[..count]).into_owned()
     }
 
     #[test]
-    fn four_are_worked_on_at_once_and_the_others_in_order() {
+    fn four_messages_are_served_at_once_and_the_others_in_order() {
         let mut house = house(Case::Steady);
         let start = house.start;
         let mut clients: Vec<_> =
@@ -356,20 +357,20 @@ mod tests {
         while let Some(now) = next {
             next = house.finish(now);
             let answered = |(number, (_, client)): (usize, &mut (usize, UnixStream))| {
-                heard(client).ends_with(&format!("{number} 0")).then_some(number)
+                stats(client).ends_with(&format!("{number} 0")).then_some(number)
             };
             order.extend(clients.iter_mut().enumerate().filter_map(answered));
             assert!(house.destinations[0].busy <= 4);
         }
         let first = |number| order.iter().position(|it| *it == number).expect("all were answered");
         assert_eq!(order.len(), 8);
-        // In order, the last begins when four are done, and so ends after them.
+        // In order: the fifth starts when one of the four ends.
         assert!(first(7) >= 4, "{order:?}");
         assert_eq!(house.destinations[0].busy, 0);
     }
 
     #[test]
-    fn who_goes_away_leaves_a_free_slot_and_no_place_in_the_queue() {
+    fn a_closed_connection_frees_its_slot_and_leaves_the_queue() {
         let mut house = house(Case::Steady);
         let start = house.start;
         let mut clients: Vec<_> =
@@ -379,26 +380,26 @@ mod tests {
             drop(client);
             house.hear(place, start);
         }
-        // The fifth had waited and was given up; the sixth has the slot of the first.
+        // The fifth waited and was given up; the sixth has the slot of the first.
         assert_eq!((house.destinations[0].busy, house.given_up), (4, 2));
         while let Some(now) = house.finish(clock::now() + Duration::from_secs(1)) {
             assert!(now > start);
         }
-        assert!(clients.iter_mut().all(|(_, client)| heard(client).starts_with("HTTP/1.1 200")));
+        assert!(clients.iter_mut().all(|(_, client)| stats(client).starts_with("HTTP/1.1 200")));
         assert_eq!(house.destinations[0].busy, 0);
     }
 
     #[test]
-    fn one_that_fails_says_so_to_messages_and_checks_and_takes_no_slot() {
+    fn a_failing_destination_fails_messages_and_checks_without_a_slot() {
         let mut house = house(Case::Failing);
-        let failing = (0..10).find(|&it| house.trouble.fails(it, Duration::from_secs(9))).expect("one");
+        let failing = (0..10).find(|&it| house.faults.fails(it, Duration::from_secs(9))).expect("one");
         let now = house.start + Duration::from_secs(9);
         for path in ["/7", "/healthz"] {
             let (_, mut client) = ask(&mut house, failing, path, now);
             house.finish(now);
-            assert_eq!(heard(&mut client), "", "{path}: not before its time");
+            assert_eq!(stats(&mut client), "", "{path}: not before its time");
             house.finish(now + AT_ONCE);
-            assert!(heard(&mut client).starts_with("HTTP/1.1 503"), "{path}");
+            assert!(stats(&mut client).starts_with("HTTP/1.1 503"), "{path}");
         }
         assert_eq!(house.destinations[failing].busy, 0);
     }

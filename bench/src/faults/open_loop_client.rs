@@ -1,4 +1,4 @@
-//! When messages are sent, over which connections, and how long each took from its planned moment.
+//! Open-loop client: sends messages at planned times and measures latency from those.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,27 +11,28 @@ use crate::epoll::{Epoll, Timer};
 use crate::socket::{self, Moved};
 use crate::stats::Rng;
 
-/// What one contender is asked.
-pub(super) struct Offer {
+/// Load that a client sends.
+pub(super) struct LoadSpec {
     pub(super) target: SocketAddr,
     pub(super) seed: u64,
-    /// Messages a second, at random moments (Poisson).
+    /// Messages per second, at random times (Poisson).
     pub(super) rate: f64,
-    /// What is planned before this is sent, but not measured.
+    /// Warm-up: messages planned in it are sent but not measured.
     pub(super) warmup: Duration,
     pub(super) measured: Duration,
 }
 
-/// What came of it.
+/// Results of a client.
 #[derive(Default)]
-pub(super) struct Heard {
-    /// From the planned moment to the last byte, of all good answers measured and of those that never came.
+pub(super) struct ClientStats {
+    /// Time from the planned arrival to the last byte, of all measured successful responses and of those that
+    /// never came.
     pub(super) latencies: Vec<Duration>,
-    /// Answers other than 200, lost connections, wrong bodies and missing answers, warm-up included.
+    /// Responses other than 200, lost connections, wrong bodies and missing responses, warm-up included.
     pub(super) errors: Errors,
-    /// Good answers by destination.
+    /// Successful responses by destination.
     pub(super) answered_by: Vec<u64>,
-    /// How late the client itself was at worst, a measure of the machine.
+    /// Maximum delay of the client itself, which shows how busy the host was.
     pub(super) latest_send: Duration,
     pub(super) connections: usize,
 }
@@ -43,17 +44,17 @@ pub(super) struct Errors {
     pub(super) missing: u64,
 }
 
-/// More than any policy needs, but one that lets a destination that stands still collect everything.
+/// Maximum connections: more than any policy needs, and a limit where a stalled destination holds them all.
 const MOST_CONNECTIONS: usize = 4096;
-/// How long answers may take after the last message was sent.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time to wait for responses after the last message is sent.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMER: u64 = u64::MAX;
 
-pub(super) fn drive(offer: &Offer) -> io::Result<Heard> {
+pub(super) fn drive(load: &LoadSpec) -> io::Result<ClientStats> {
     let mut epoll = Epoll::new()?;
     let timer = Timer::new()?;
     epoll.watch(&timer, TIMER)?;
-    let mut client = Client::new(offer);
+    let mut client = Client::new(load);
     while let Some(next) = client.send_due(&epoll, clock::now())? {
         timer.ring_in(next.saturating_duration_since(clock::now()))?;
         for index in 0..epoll.wait(None)? {
@@ -63,25 +64,26 @@ pub(super) fn drive(offer: &Offer) -> io::Result<Heard> {
             }
         }
     }
-    Ok(client.heard())
+    Ok(client.stats())
 }
 
 struct Client<'a> {
-    offer: &'a Offer,
+    load: &'a LoadSpec,
     start: Instant,
-    /// Draws the moments of messages, and nothing else.
+    /// Random numbers of the arrival times only.
     arrivals: Rng,
-    /// Draws connections: the latest used would keep all of a quiet spell at one worker.
+    /// Random numbers that choose connections: the most recently used would keep all traffic of a quiet
+    /// period at one worker.
     picks: Rng,
     next: Option<Instant>,
     number: u64,
-    /// Planned and not yet sent, as no connection was free.
+    /// Planned messages that wait for a free connection.
     waiting: VecDeque<Message>,
     connections: Vec<Option<Connection>>,
     /// Connections without a message.
     idle: Vec<usize>,
     busy: usize,
-    heard: Heard,
+    stats: ClientStats,
 }
 
 #[derive(Clone, Copy)]
@@ -98,38 +100,39 @@ struct Connection {
 
 enum Answer {
     Incomplete,
-    /// A 200 from this destination.
+    /// Status 200 from this destination.
     Good(usize),
     Status,
     Broken,
 }
 
 impl<'a> Client<'a> {
-    fn new(offer: &'a Offer) -> Self {
+    fn new(load: &'a LoadSpec) -> Self {
         let start = clock::now();
         let mut client = Self {
-            offer,
+            load,
             start,
-            arrivals: Rng::at(offer.seed, 1, 1),
-            picks: Rng::at(offer.seed, 1, 2),
+            arrivals: Rng::at(load.seed, 1, 1),
+            picks: Rng::at(load.seed, 1, 2),
             next: Some(start),
             number: 0,
             waiting: VecDeque::new(),
             connections: Vec::new(),
             idle: Vec::new(),
             busy: 0,
-            heard: Heard { answered_by: vec![0; super::DESTINATIONS], ..Heard::default() },
+            stats: ClientStats { answered_by: vec![0; super::DESTINATIONS], ..ClientStats::default() },
         };
         client.plan(start);
         client
     }
 
-    /// Sends all that is due, and says when to look again; `None` when everything is answered or given up.
+    /// Sends all messages that are due and returns the next time to act; `None` when all have a response or
+    /// were given up.
     fn send_due(&mut self, epoll: &Epoll, now: Instant) -> io::Result<Option<Instant>> {
         while let Some(planned) = self.next.filter(|next| *next <= now) {
             self.waiting.push_back(Message { number: self.number, planned });
             self.number += 1;
-            self.heard.latest_send = self.heard.latest_send.max(now - planned);
+            self.stats.latest_send = self.stats.latest_send.max(now - planned);
             self.plan(planned);
         }
         while let Some(&message) = self.waiting.front() {
@@ -137,15 +140,15 @@ impl<'a> Client<'a> {
             self.waiting.pop_front();
             self.send(place, message);
         }
-        let deadline = self.start + self.offer.warmup + self.offer.measured + PATIENCE;
+        let deadline = self.start + self.load.warmup + self.load.measured + START_TIMEOUT;
         let done = self.next.is_none() && self.busy == 0 && self.waiting.is_empty();
         Ok((!done && now < deadline).then(|| self.next.unwrap_or(deadline)))
     }
 
     fn plan(&mut self, after: Instant) {
-        let gap = -(1.0 - self.arrivals.unit()).ln() / self.offer.rate;
+        let gap = -(1.0 - self.arrivals.unit()).ln() / self.load.rate;
         let next = after + Duration::from_secs_f64(gap);
-        self.next = Some(next).filter(|next| *next < self.start + self.offer.warmup + self.offer.measured);
+        self.next = Some(next).filter(|next| *next < self.start + self.load.warmup + self.load.measured);
     }
 
     fn free_connection(&mut self, epoll: &Epoll) -> io::Result<Option<usize>> {
@@ -156,7 +159,7 @@ impl<'a> Client<'a> {
         if self.connections.len() == MOST_CONNECTIONS {
             return Ok(None);
         }
-        let socket = socket::connect(self.offer.target, None)?;
+        let socket = socket::connect(self.load.target, None)?;
         let place = self.connections.len();
         epoll.watch(&socket, place as u64)?;
         self.connections.push(Some(Connection { socket, partial: Vec::new(), message: None }));
@@ -172,11 +175,11 @@ impl<'a> Client<'a> {
             self.busy += 1;
         } else {
             self.connections[place] = None;
-            self.heard.errors.broken += 1;
+            self.stats.errors.broken += 1;
         }
     }
 
-    /// Takes in what a connection brought.
+    /// Handles the bytes received on a connection.
     fn hear(&mut self, place: usize) {
         let mut buffer = [0; 4096];
         loop {
@@ -205,46 +208,46 @@ impl<'a> Client<'a> {
         self.idle.push(place);
         self.busy -= 1;
         let (Some(destination), Some(message)) = (by, message) else {
-            self.heard.errors.status += 1;
+            self.stats.errors.status += 1;
             return;
         };
-        if let Some(count) = self.heard.answered_by.get_mut(destination) {
+        if let Some(count) = self.stats.answered_by.get_mut(destination) {
             *count += 1;
         }
         self.measure(message, now);
     }
 
     fn measure(&mut self, message: Message, now: Instant) {
-        if message.planned >= self.start + self.offer.warmup {
-            self.heard.latencies.push(now.saturating_duration_since(message.planned));
+        if message.planned >= self.start + self.load.warmup {
+            self.stats.latencies.push(now.saturating_duration_since(message.planned));
         }
     }
 
-    /// Drops a connection; whatever was under way on it has failed.
+    /// Closes a connection; a message on it has failed.
     fn lose(&mut self, place: usize) {
         let connection = self.connections[place].take();
         self.idle.retain(|idle| *idle != place);
         if connection.is_some_and(|connection| connection.message.is_some()) {
             self.busy -= 1;
-            self.heard.errors.broken += 1;
+            self.stats.errors.broken += 1;
         }
     }
 
-    fn heard(mut self) -> Heard {
+    fn stats(mut self) -> ClientStats {
         let now = clock::now();
         let unsent = std::mem::take(&mut self.waiting);
         let unanswered: Vec<Message> =
             self.connections.iter().flatten().filter_map(|it| it.message).collect();
         for message in unanswered.into_iter().chain(unsent) {
-            self.heard.errors.missing += 1;
+            self.stats.errors.missing += 1;
             self.measure(message, now);
         }
-        self.heard.connections = self.connections.len();
-        self.heard
+        self.stats.connections = self.connections.len();
+        self.stats
     }
 }
 
-/// What some bytes are as an answer to message `number`.
+/// Parses bytes as the response to message `number`.
 fn answer(bytes: &[u8], number: u64) -> Answer {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
@@ -278,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_counts_only_whole_good_and_to_the_message_asked() {
+    fn a_response_counts_only_complete_successful_and_for_its_message() {
         let good = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n17 3";
         assert!(matches!(answer(good, 17), Answer::Good(3)));
         assert!(matches!(answer(good, 18), Answer::Broken));
@@ -289,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_plans_the_same_moments() {
-        let offer = Offer {
+        let load = LoadSpec {
             target: SocketAddr::from(([127, 0, 0, 1], 1)),
             seed: 3,
             rate: 1000.0,
@@ -297,7 +300,7 @@ mod tests {
             measured: Duration::from_secs(10),
         };
         let planned = || {
-            let mut client = Client::new(&offer);
+            let mut client = Client::new(&load);
             let mut moments = Vec::new();
             while let Some(next) = client.next {
                 moments.push(next - client.start);

@@ -1,4 +1,4 @@
-//! Who is compared under which policy, and how each is told.
+//! Proxies with the policies that are compared, and their configurations.
 
 use std::fs;
 use std::io;
@@ -7,28 +7,28 @@ use std::path::Path;
 
 use clap::ValueEnum;
 
-use crate::peers::{Peer, Programs, nginx_user};
+use crate::proxies::{Programs, Proxy, nginx_user};
 
-/// A balancer with a policy, written as `peer` or `peer:policy`.
+/// Proxy with a policy, written as `proxy` or `proxy:policy`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Contender {
-    pub(super) peer: Peer,
-    /// A word of `POLICIES`, or an algorithm of Plimsoll; empty for the default.
+pub(super) struct ProxyPolicy {
+    pub(super) proxy: Proxy,
+    /// Policy from `POLICIES`, or an algorithm of Plimsoll; empty for the default.
     policy: String,
 }
 
-/// The policies that each peer can be asked for; the first is the best one that we found.
-const POLICIES: [(Peer, &[&str]); 3] = [
-    (Peer::Nginx, &["least_conn", "random", "round_robin"]),
-    (Peer::Haproxy, &["leastconn", "random", "roundrobin"]),
-    (Peer::Envoy, &["full_scan", "least_request", "round_robin", "hedge"]),
+/// Policies of each proxy; the first is the best one that we found.
+const POLICIES: [(Proxy, &[&str]); 3] = [
+    (Proxy::Nginx, &["least_conn", "random", "round_robin"]),
+    (Proxy::Haproxy, &["leastconn", "random", "roundrobin"]),
+    (Proxy::Envoy, &["full_scan", "least_request", "round_robin", "hedge"]),
 ];
 
-/// The policy of Plimsoll's that is no algorithm: a second copy of what takes long.
+/// Policy of Plimsoll that switches hedging on.
 const HEDGE: &str = "hedge";
 
-/// Where a contender listens, what it balances over, and with how much.
-pub(super) struct Place<'a> {
+/// Addresses and workers of a proxy in one round.
+pub(super) struct Placement<'a> {
     pub(super) listen: SocketAddr,
     pub(super) admin: SocketAddr,
     pub(super) destinations: &'a [SocketAddr],
@@ -36,84 +36,85 @@ pub(super) struct Place<'a> {
     pub(super) folder: &'a Path,
 }
 
-impl Contender {
-    /// From the command line.
+impl ProxyPolicy {
+    /// Parses the command-line form.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let (peer, policy) = text.split_once(':').unwrap_or((text, ""));
-        let peer = Peer::from_str(peer, true)?;
-        let known = POLICIES.iter().find(|(of, _)| *of == peer);
-        match (peer, known) {
-            (Peer::Plimsoll, _) => Ok(Self { peer, policy: policy.to_owned() }),
+        let (proxy, policy) = text.split_once(':').unwrap_or((text, ""));
+        let proxy = Proxy::from_str(proxy, true)?;
+        let known = POLICIES.iter().find(|(of, _)| *of == proxy);
+        match (proxy, known) {
+            (Proxy::Plimsoll, _) => Ok(Self { proxy, policy: policy.to_owned() }),
             (_, Some((_, known))) if policy.is_empty() || known.contains(&policy) => {
                 let policy = if policy.is_empty() { known[0] } else { policy };
-                Ok(Self { peer, policy: policy.to_owned() })
+                Ok(Self { proxy, policy: policy.to_owned() })
             }
             (_, Some((_, known))) => {
-                Err(format!("{} has no policy '{policy}'; there are: {}", peer.name(), known.join(", ")))
+                Err(format!("{} has no policy '{policy}'; there are: {}", proxy.name(), known.join(", ")))
             }
-            (_, None) => Err(format!("{} does not choose among destinations", peer.name())),
+            (_, None) => Err(format!("{} does not choose among destinations", proxy.name())),
         }
     }
 
-    /// Plimsoll with an algorithm.
+    /// Returns Plimsoll with an algorithm.
     pub(super) fn with_algorithm(algorithm: &str) -> Self {
-        Self { peer: Peer::Plimsoll, policy: algorithm.to_owned() }
+        Self { proxy: Proxy::Plimsoll, policy: algorithm.to_owned() }
     }
 
     pub(super) fn name(&self) -> String {
         match self.policy.as_str() {
-            "" => format!("{} (default)", self.peer.name()),
-            policy => format!("{} {policy}", self.peer.name()),
+            "" => format!("{} (default)", self.proxy.name()),
+            policy => format!("{} {policy}", self.proxy.name()),
         }
     }
 
-    pub(super) fn is_peer(&self) -> bool {
-        self.peer != Peer::Plimsoll
+    pub(super) fn is_competitor(&self) -> bool {
+        self.proxy != Proxy::Plimsoll
     }
 
-    /// Whether it sends second copies of what is not answered yet.
+    /// Returns whether the policy sends hedged requests.
     pub(super) fn hedges(&self) -> bool {
         self.policy.split('+').any(|word| word == HEDGE)
     }
 
-    /// Writes the configuration and gives the command line that runs it in the foreground.
-    pub(super) fn prepare(&self, programs: &Programs, place: &Place) -> io::Result<Vec<String>> {
-        let program = self.peer.program(programs);
+    /// Writes the configuration and returns the command line that runs it in the foreground.
+    pub(super) fn prepare(&self, programs: &Programs, place: &Placement) -> io::Result<Vec<String>> {
+        let program = self.proxy.program(programs);
         let program =
-            program.ok_or_else(|| io::Error::other(format!("{} is not installed", self.peer.name())))?;
+            program.ok_or_else(|| io::Error::other(format!("{} is not installed", self.proxy.name())))?;
         let policy = self.policy.as_str();
-        let (file, text) = match self.peer {
-            Peer::Nginx => ("nginx.conf", nginx(place, policy)),
-            Peer::Haproxy => ("haproxy.cfg", haproxy(place, policy)),
-            Peer::Envoy => ("envoy.yaml", envoy(place, policy)),
-            Peer::Plimsoll | Peer::Floor => ("plimsoll.yaml", plimsoll(place, policy)),
+        let (file, text) = match self.proxy {
+            Proxy::Nginx => ("nginx.conf", nginx(place, policy)),
+            Proxy::Haproxy => ("haproxy.cfg", haproxy(place, policy)),
+            Proxy::Envoy => ("envoy.yaml", envoy(place, policy)),
+            Proxy::Plimsoll | Proxy::Baseline => ("plimsoll.yaml", plimsoll(place, policy)),
         };
         let path = place.folder.join(file);
         fs::write(&path, text)?;
         let path = path.to_string_lossy().into_owned();
         let folder = place.folder.to_string_lossy().into_owned();
         let workers = place.workers.to_string();
-        let arguments = match self.peer {
-            Peer::Nginx => vec!["-p", &folder, "-e", "error.log", "-c", &path],
-            Peer::Haproxy => vec!["-db", "-f", &path],
-            Peer::Envoy => {
+        let arguments = match self.proxy {
+            Proxy::Nginx => vec!["-p", &folder, "-e", "error.log", "-c", &path],
+            Proxy::Haproxy => vec!["-db", "-f", &path],
+            Proxy::Envoy => {
                 vec!["-c", &path, "--concurrency", &workers, "--disable-hot-restart", "-l", "error"]
             }
-            Peer::Plimsoll | Peer::Floor => vec!["run", "-c", &path],
+            Proxy::Plimsoll | Proxy::Baseline => vec!["run", "-c", &path],
         };
         Ok(std::iter::once(&*program.to_string_lossy()).chain(arguments).map(str::to_owned).collect())
     }
 }
 
-impl Place<'_> {
-    /// One line for each destination.
+impl Placement<'_> {
+    /// Concatenates one line per destination.
     fn each(&self, line: impl Fn(usize, SocketAddr) -> String) -> String {
         self.destinations.iter().enumerate().map(|(index, &address)| line(index, address)).collect()
     }
 }
 
-/// Nothing but what is asked for: the defaults are what is measured. `hedge` may follow an algorithm by `+`.
-fn plimsoll(place: &Place, policy: &str) -> String {
+/// Configures listener and destinations only, so that the defaults are measured. `hedge` may follow an
+/// algorithm after `+`.
+fn plimsoll(place: &Placement, policy: &str) -> String {
     let hedge = policy.split('+').any(|word| word == HEDGE);
     let algorithm = policy.split('+').find(|word| !word.is_empty() && *word != HEDGE);
     let algorithm = algorithm.map(|algorithm| format!("    algorithm: {algorithm}\n")).unwrap_or_default();
@@ -133,9 +134,9 @@ fn plimsoll(place: &Place, policy: &str) -> String {
     )
 }
 
-/// One shared memory zone, so that workers know of each other; what fails goes to another at once, and one
-/// failure sets a server aside for ten seconds, as shipped.
-fn nginx(place: &Place, policy: &str) -> String {
+/// Configures one shared memory zone for all workers; failed requests go to another server at once, and one
+/// failure marks a server as failed for ten seconds, as shipped.
+fn nginx(place: &Placement, policy: &str) -> String {
     let policy = match policy {
         "least_conn" => "        least_conn;\n",
         "random" => "        random two least_conn;\n",
@@ -162,8 +163,8 @@ fn nginx(place: &Place, policy: &str) -> String {
     )
 }
 
-/// Checks by HTTP every second, errors of traffic observed, and retries of what failed on another server.
-fn haproxy(place: &Place, policy: &str) -> String {
+/// Configures HTTP checks every second, observation of traffic errors, and retries on another server.
+fn haproxy(place: &Placement, policy: &str) -> String {
     let policy = if policy == "random" { "random(2)" } else { policy };
     format!(
         "global\n    maxconn 8192\n    nbthread {workers}\n\
@@ -180,9 +181,9 @@ fn haproxy(place: &Place, policy: &str) -> String {
     )
 }
 
-/// Outlier detection by errors in a row, checks by HTTP every second, and retries of what failed on another
-/// host, within a budget. `hedge` sends a second copy of what took longer than 50 ms.
-fn envoy(place: &Place, policy: &str) -> String {
+/// Configures ejection after consecutive errors, HTTP checks every second, and retries on another host within
+/// a budget. `hedge` sends a second request after 50 ms.
+fn envoy(place: &Placement, policy: &str) -> String {
     let balancing = match policy {
         "round_robin" => "    lb_policy: ROUND_ROBIN\n",
         "least_request" => "    lb_policy: LEAST_REQUEST\n    least_request_lb_config: {choice_count: 2}\n",
@@ -267,23 +268,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_contender_is_read_with_its_best_policy_or_the_one_asked_for() {
-        let name = |text| Contender::parse(text).map(|contender| contender.name());
+    fn a_proxy_parses_with_its_best_policy_or_the_given_one() {
+        let name = |text| ProxyPolicy::parse(text).map(|proxy| proxy.name());
         assert_eq!(name("nginx"), Ok("nginx least_conn".to_owned()));
         assert_eq!(name("haproxy:random"), Ok("haproxy random".to_owned()));
         assert_eq!(name("plimsoll"), Ok("plimsoll (default)".to_owned()));
         assert_eq!(name("plimsoll:p2c+hedge"), Ok("plimsoll p2c+hedge".to_owned()));
         assert!(name("nginx:fastest").is_err_and(|error| error.contains("least_conn")));
-        assert!(name("floor").is_err());
+        assert!(name("baseline").is_err());
     }
 
     #[test]
-    fn the_default_of_plimsoll_is_told_nothing_of_balancing() {
+    fn the_default_of_plimsoll_configures_no_balancing() {
         let destinations = [SocketAddr::from(([127, 0, 0, 1], 3))];
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let folder = Path::new(".");
         let place =
-            Place { listen: address, admin: address, destinations: &destinations, workers: 1, folder };
+            Placement { listen: address, admin: address, destinations: &destinations, workers: 1, folder };
         assert!(!plimsoll(&place, "").contains("load_balancer"));
         let both = plimsoll(&place, "p2c+hedge");
         let expected =

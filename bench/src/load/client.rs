@@ -1,4 +1,4 @@
-//! Which connection carries the next message of a load client, and what came back on it.
+//! Load client: sends messages over its connections and checks the responses.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -6,41 +6,41 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::exchange::{Exchange, Expect, Fault, Fed, Reply};
+use super::exchange::{Exchange, ExchangeError, Expect, Fed, Reply};
 use super::histogram::Histogram;
-use super::pace::{Pace, Schedule};
-use super::secure::{Secure, Terms};
+use super::load_mode::{LoadMode, Schedule};
+use super::tls::{TlsSettings, TlsStream};
 use crate::clock;
 use crate::epoll::{Epoll, Ready, Timer};
 use crate::socket::{self, Moved};
 
-/// What a client saw since its tally was last taken.
-pub(crate) struct Tally {
+/// Results since the last call of `take_stats`.
+pub(crate) struct LoadStats {
     pub(crate) done: u64,
     pub(crate) latencies: Histogram,
-    pub(crate) faults: BTreeMap<Fault, u64>,
+    pub(crate) errors: BTreeMap<ExchangeError, u64>,
 }
 
-/// A load client on one thread.
+/// Load client on one thread.
 pub(crate) struct Client {
     target: SocketAddr,
     exchange: Exchange,
-    /// With them, it speaks TLS.
-    terms: Option<Terms>,
+    /// TLS settings, if it uses TLS.
+    tls: Option<TlsSettings>,
     epoll: Epoll,
     connections: Vec<Connection>,
     idle: VecDeque<usize>,
     schedule: Schedule,
-    /// Ends a wait when the next planned message is due; made by the first drive at a rate.
+    /// Timer for the next planned message; created by the first run at a rate.
     timer: Option<Timer>,
-    tally: Tally,
+    stats: LoadStats,
     buffer: Vec<u8>,
 }
 
 struct Connection {
     socket: OwnedFd,
-    secure: Option<Box<Secure>>,
-    /// Differs from the client's exchange by the connection's number, when echoes are checked.
+    secure: Option<Box<TlsStream>>,
+    /// Differs from the client's exchange by the number of the connection when echoes are checked.
     exchange: Option<Box<Exchange>>,
     started: Instant,
     sent: usize,
@@ -52,35 +52,35 @@ struct Connection {
 enum State {
     Idle,
     Busy,
-    /// Answered; the server was asked to close and has not yet.
+    /// Response received; waiting for the server to close as requested.
     Closing,
 }
 
 const TIMER: u64 = u64::MAX;
-/// A run in which nothing is answered for this long has failed.
+/// Time without a response after which a run has failed.
 const STALLED: Duration = Duration::from_secs(5);
-/// So has one with this many faults.
+/// Number of errors after which a run has failed.
 const FAULTS: u64 = 1000;
-/// One source address has 28,000 ports by default; connections beyond this number take another address.
+/// One source address has 28,000 ports by default; further connections use another address.
 const PER_SOURCE: usize = 20_000;
 
 impl Client {
-    pub(crate) fn new(target: SocketAddr, exchange: Exchange, terms: Option<Terms>) -> io::Result<Self> {
+    pub(crate) fn new(target: SocketAddr, exchange: Exchange, tls: Option<TlsSettings>) -> io::Result<Self> {
         Ok(Self {
             target,
             exchange,
-            terms,
+            tls,
             epoll: Epoll::new()?,
             connections: Vec::new(),
             idle: VecDeque::new(),
             schedule: Schedule::count(0),
             timer: None,
-            tally: Tally::new(),
+            stats: LoadStats::new(),
             buffer: vec![0; 256 * 1024],
         })
     }
 
-    /// Opens more connections; they idle until a drive uses them, before those that were there.
+    /// Opens more connections; they are used first in the next run.
     pub(crate) fn open(&mut self, count: usize) -> io::Result<()> {
         for _ in 0..count {
             let number = self.connections.len();
@@ -99,11 +99,11 @@ impl Client {
         Ok(())
     }
 
-    /// Sends at `pace` for `period`. Messages under way at the end stay so, for the next drive to go on with.
-    pub(crate) fn drive(&mut self, pace: Pace, period: Duration) -> io::Result<()> {
+    /// Sends in a load mode for `period`. Messages in progress at the end stay so for the next run.
+    pub(crate) fn drive(&mut self, mode: LoadMode, period: Duration) -> io::Result<()> {
         let now = clock::now();
-        self.schedule = Schedule::new(pace, now);
-        if matches!(pace, Pace::Rate(_)) && self.timer.is_none() {
+        self.schedule = Schedule::new(mode, now);
+        if matches!(mode, LoadMode::Rate(_)) && self.timer.is_none() {
             let timer = Timer::new()?;
             self.epoll.watch(&timer, TIMER)?;
             self.timer = Some(timer);
@@ -111,34 +111,34 @@ impl Client {
         self.turn_until(now + period, u64::MAX)
     }
 
-    /// Sends `count` messages in all, as fast as the connections answer, and waits for every answer.
+    /// Sends `count` messages as fast as the connections respond, and waits for every response.
     pub(crate) fn exchange(&mut self, count: u64) -> io::Result<()> {
         self.schedule = Schedule::count(count);
-        let goal = self.tally.answered() + count;
+        let goal = self.stats.answered() + count;
         self.turn_until(clock::now() + Duration::from_secs(600), goal)
     }
 
-    /// What was seen since the last call.
-    pub(crate) fn take_tally(&mut self) -> Tally {
-        std::mem::replace(&mut self.tally, Tally::new())
+    /// Returns the results since the last call.
+    pub(crate) fn take_stats(&mut self) -> LoadStats {
+        std::mem::replace(&mut self.stats, LoadStats::new())
     }
 
     fn turn_until(&mut self, deadline: Instant, goal: u64) -> io::Result<()> {
-        let (mut answered, mut progress) = (self.tally.answered(), clock::now());
+        let (mut answered, mut progress) = (self.stats.answered(), clock::now());
         loop {
             let now = clock::now();
-            if self.tally.answered() != answered {
-                (answered, progress) = (self.tally.answered(), now);
+            if self.stats.answered() != answered {
+                (answered, progress) = (self.stats.answered(), now);
             }
             if now >= deadline || answered >= goal {
                 return Ok(());
             }
             if now - progress > STALLED {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer for 5 s"));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no response for 5 s"));
             }
-            let faults: u64 = self.tally.faults.values().sum();
+            let faults: u64 = self.stats.errors.values().sum();
             if faults > FAULTS {
-                return Err(io::Error::other(format!("{faults} failures: {:?}", self.tally.faults)));
+                return Err(io::Error::other(format!("{faults} errors: {:?}", self.stats.errors)));
             }
             self.dispatch(now)?;
             if let (Some(next), Some(timer)) = (self.schedule.next(), &self.timer) {
@@ -154,9 +154,9 @@ impl Client {
         }
     }
 
-    /// Starts what the schedule allows on the connections that idle.
+    /// Starts the messages that the schedule allows on idle connections.
     fn dispatch(&mut self, now: Instant) -> io::Result<()> {
-        // Each at most once: one that fails at once is idle again, for the next turn.
+        // Each connection at most once: one that fails at once is idle again.
         for _ in 0..self.idle.len() {
             let Some(planned) = self.schedule.permit(now) else { break };
             if let Some(number) = self.idle.pop_front() {
@@ -202,7 +202,7 @@ impl Client {
                 }
                 Ok(Moved::Blocked) => readable = false,
                 Ok(Moved::Ended) => return self.ended(number),
-                Err(_) => return self.fail(number, Fault::Socket),
+                Err(_) => return self.fail(number, ExchangeError::Socket),
             }
         }
         Ok(())
@@ -211,8 +211,8 @@ impl Client {
     fn answered(&mut self, number: usize) -> io::Result<()> {
         let now = clock::now();
         let connection = &mut self.connections[number];
-        self.tally.done += 1;
-        self.tally.latencies.record(now.saturating_duration_since(connection.started));
+        self.stats.done += 1;
+        self.stats.latencies.record(now.saturating_duration_since(connection.started));
         if matches!(self.exchange.expect, Expect::Http { close: true, .. }) {
             connection.state = State::Closing;
             return Ok(());
@@ -220,7 +220,7 @@ impl Client {
         self.next(number, now)
     }
 
-    /// The connection is free: the next message starts at once, if one is due.
+    /// Starts the next message on a free connection if one is due.
     fn next(&mut self, number: usize, now: Instant) -> io::Result<()> {
         self.connections[number].state = State::Idle;
         match self.schedule.permit(now) {
@@ -234,7 +234,7 @@ impl Client {
 
     fn ended(&mut self, number: usize) -> io::Result<()> {
         if self.connections[number].state != State::Closing {
-            return self.fail(number, Fault::Ended);
+            return self.fail(number, ExchangeError::Ended);
         }
         let socket = self.connect(number)?;
         let connection = &mut self.connections[number];
@@ -245,9 +245,9 @@ impl Client {
         self.next(number, clock::now())
     }
 
-    /// Counts a fault and replaces the connection; an idle one stays idle.
-    fn fail(&mut self, number: usize, fault: Fault) -> io::Result<()> {
-        *self.tally.faults.entry(fault).or_default() += 1;
+    /// Counts an error and replaces the connection; an idle one stays idle.
+    fn fail(&mut self, number: usize, fault: ExchangeError) -> io::Result<()> {
+        *self.stats.errors.entry(fault).or_default() += 1;
         let (socket, secure) = (self.connect(number)?, self.secure()?);
         let connection = &mut self.connections[number];
         connection.socket = socket;
@@ -260,8 +260,8 @@ impl Client {
         Ok(())
     }
 
-    fn secure(&self) -> io::Result<Option<Box<Secure>>> {
-        self.terms.as_ref().map(|terms| Secure::new(terms).map(Box::new)).transpose()
+    fn secure(&self) -> io::Result<Option<Box<TlsStream>>> {
+        self.tls.as_ref().map(|tls| TlsStream::new(tls).map(Box::new)).transpose()
     }
 
     fn connect(&self, number: usize) -> io::Result<OwnedFd> {
@@ -281,22 +281,22 @@ impl Client {
 }
 
 impl Connection {
-    /// Begins the exchange.
-    fn ask(&mut self, shared: &Exchange) -> Result<(), Fault> {
+    /// Starts the exchange.
+    fn ask(&mut self, shared: &Exchange) -> Result<(), ExchangeError> {
         if let Some(secure) = &mut self.secure {
             secure.ask(&self.exchange.as_deref().unwrap_or(shared).request)?;
         }
         self.send(shared)
     }
 
-    /// Sends what the socket takes.
-    fn send(&mut self, shared: &Exchange) -> Result<(), Fault> {
+    /// Sends what the socket accepts.
+    fn send(&mut self, shared: &Exchange) -> Result<(), ExchangeError> {
         let request = &self.exchange.as_deref().unwrap_or(shared).request;
         let bytes = self.secure.as_ref().map_or_else(|| &request[self.sent..], |secure| secure.outgoing());
         if bytes.is_empty() {
             return Ok(());
         }
-        if let Moved::Bytes(count) = socket::send(&self.socket, bytes).map_err(|_| Fault::Socket)? {
+        if let Moved::Bytes(count) = socket::send(&self.socket, bytes).map_err(|_| ExchangeError::Socket)? {
             match &mut self.secure {
                 Some(secure) => secure.has_sent(count),
                 None => self.sent += count,
@@ -305,45 +305,45 @@ impl Connection {
         Ok(())
     }
 
-    fn take(&mut self, shared: &Exchange, bytes: &mut [u8]) -> Result<Fed, Fault> {
+    fn take(&mut self, shared: &Exchange, bytes: &mut [u8]) -> Result<Fed, ExchangeError> {
         let Self { state, reply, exchange, secure, .. } = self;
         let exchange = exchange.as_deref().unwrap_or(shared);
         let mut feed = |plain: &[u8]| match state {
             State::Busy => reply.feed(exchange, plain),
-            State::Idle | State::Closing => Err(Fault::Length),
+            State::Idle | State::Closing => Err(ExchangeError::Length),
         };
         let Some(secure) = secure else { return feed(bytes) };
         let fed = secure.take(bytes, &exchange.request, feed)?;
-        // The client's part of the handshake, and the request with it.
+        // The end of the client's handshake, and the request with it.
         self.send(shared)?;
         Ok(fed)
     }
 }
 
-impl Tally {
+impl LoadStats {
     fn new() -> Self {
         Self::of(0)
     }
 
-    /// This many answered well; how fast is not known.
+    /// Creates results of successful responses without latencies.
     pub(super) fn of(done: u64) -> Self {
-        Self { done, latencies: Histogram::new(), faults: BTreeMap::new() }
+        Self { done, latencies: Histogram::new(), errors: BTreeMap::new() }
     }
 
-    /// Messages that were answered or failed.
+    /// Returns the messages with a response or an error.
     fn answered(&self) -> u64 {
-        self.done + self.faults.values().sum::<u64>()
+        self.done + self.errors.values().sum::<u64>()
     }
 }
 
-/// An echo exchange whose message begins with the number of its connection, so that bytes of another
-/// connection are noticed.
+/// Returns an echo exchange whose message has the number of its connection, so that bytes of another
+/// connection are detected.
 fn stamped(exchange: &Exchange, number: usize) -> Option<Box<Exchange>> {
     if exchange.expect != Expect::Echo {
         return None;
     }
     let mut own = exchange.clone();
-    // In digits and at the end, so that a packet with an id stays one.
+    // Digits at the end, so that a packet with an id stays valid.
     let stamp = format!("{number:08}");
     own.request.iter_mut().rev().zip(stamp.bytes().rev()).for_each(|(byte, stamp)| *byte = stamp);
     Some(Box::new(own))
@@ -358,10 +358,10 @@ mod tests {
     use crate::load::exchange;
 
     #[test]
-    fn what_was_opened_last_is_used_first() {
+    fn the_connection_opened_last_is_used_first() {
         let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let target = server.local_addr().expect("bound");
-        // Answers one request on each of four connections, and would answer no second one.
+        // Responds to one request on each of four connections, and to no second one.
         let serving = thread::spawn(move || {
             for _ in 0..4 {
                 let (mut socket, _) = server.accept().expect("a connection");
@@ -383,7 +383,7 @@ mod tests {
             client.open(2).expect("connections");
             client.exchange(2).expect("an answer on each of them");
         }
-        assert!(client.take_tally().faults.is_empty());
+        assert!(client.take_stats().errors.is_empty());
         serving.join().expect("four connections");
     }
 }

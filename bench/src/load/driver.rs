@@ -1,11 +1,11 @@
-//! Who drives a scenario: the client of this harness, or for HTTP/2 h2load.
+//! Driver of a scenario: the client of this harness, or h2load for HTTP/2.
 
 use std::io;
 use std::time::Duration;
 
-use super::client::{Client, Tally};
+use super::client::{Client, LoadStats};
 use super::h2load::H2load;
-use super::pace::Pace;
+use super::load_mode::LoadMode;
 
 pub(crate) enum Driver {
     Own(Box<Client>),
@@ -13,7 +13,7 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
-    /// So many more connections.
+    /// Opens more connections.
     pub(crate) fn open(&mut self, count: usize) -> io::Result<()> {
         match self {
             Self::Own(client) => client.open(count),
@@ -24,45 +24,45 @@ impl Driver {
         }
     }
 
-    pub(crate) fn warm_up(&mut self, pace: Pace, period: Duration) -> io::Result<Tally> {
+    pub(crate) fn warm_up(&mut self, mode: LoadMode, period: Duration) -> io::Result<LoadStats> {
         match self {
-            Self::Own(client) => drive(client, pace, period),
-            Self::H2load(program) => program.warm_up(pace, period),
+            Self::Own(client) => drive(client, mode, period),
+            Self::H2load(program) => program.warm_up(mode, period),
         }
     }
 
-    /// After a warm-up: drives for `period`, or about so long.
-    pub(crate) fn measure(&mut self, pace: Pace, period: Duration) -> io::Result<Tally> {
+    /// Sends for about `period`, after a warm-up.
+    pub(crate) fn measure(&mut self, mode: LoadMode, period: Duration) -> io::Result<LoadStats> {
         match self {
-            Self::Own(client) => drive(client, pace, period),
-            Self::H2load(program) => program.measure(pace, period),
+            Self::Own(client) => drive(client, mode, period),
+            Self::H2load(program) => program.measure(mode, period),
         }
     }
 
-    /// This many messages in all, and every answer.
-    pub(crate) fn exchange(&mut self, count: u64) -> io::Result<Tally> {
+    /// Sends this many messages and waits for every response.
+    pub(crate) fn exchange(&mut self, count: u64) -> io::Result<LoadStats> {
         match self {
             Self::Own(client) => {
                 client.exchange(count)?;
-                Ok(client.take_tally())
+                Ok(client.take_stats())
             }
-            Self::H2load(program) => program.exchange(Pace::Closed, count),
+            Self::H2load(program) => program.exchange(LoadMode::Closed, count),
         }
     }
 }
 
-/// Whether one message over a connection of its own is answered well.
+/// Checks that one message over its own connection gets the expected response.
 pub(crate) fn answers(driver: io::Result<Driver>) -> io::Result<()> {
     let mut driver = driver?;
     driver.open(1)?;
-    let tally = driver.exchange(1)?;
-    if tally.faults.is_empty() {
+    let stats = driver.exchange(1)?;
+    if stats.errors.is_empty() {
         return Ok(());
     }
-    Err(io::Error::other(format!("it answered wrongly: {:?}", tally.faults)))
+    Err(io::Error::other(format!("unexpected response: {:?}", stats.errors)))
 }
 
-fn drive(client: &mut Client, pace: Pace, period: Duration) -> io::Result<Tally> {
-    client.drive(pace, period)?;
-    Ok(client.take_tally())
+fn drive(client: &mut Client, mode: LoadMode, period: Duration) -> io::Result<LoadStats> {
+    client.drive(mode, period)?;
+    Ok(client.take_stats())
 }

@@ -1,71 +1,71 @@
-//! Whether the bytes of a reply are the reply that was asked for.
+//! Expected responses: checks the bytes of a reply.
 
 use std::mem::MaybeUninit;
 
-/// One message as it is sent, and what must come back.
+/// Message to send and its expected reply.
 #[derive(Clone)]
 pub(crate) struct Exchange {
     pub(crate) request: Vec<u8>,
     pub(crate) expect: Expect,
-    /// Over UDP: a message is a datagram. One that is lost leaves its connection silent, and is missed.
+    /// Whether each message is a datagram. After a lost one its connection is not used any more.
     pub(crate) datagrams: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
-    /// Status 200 with a body of this length; with `close`, the end of the connection after it.
+    /// Status 200 with a body of this length; with `close`, the connection ends after it.
     Http { body: usize, close: bool },
-    /// The request itself.
+    /// Echo of the request.
     Echo,
-    /// This many bytes.
+    /// Number of bytes.
     Bytes(usize),
 }
 
-/// A CONNECT of MQTT 3.1.1 of 64 bytes, which ends with the client's id: any echo is as good as a CONNACK to who
-/// only passes packets on.
+/// Returns a CONNECT of MQTT 3.1.1 of 64 bytes that ends with the client id; a proxy that only forwards
+/// packets treats its echo like a CONNACK.
 pub(crate) fn connect() -> Vec<u8> {
     let mut packet = b"\x10\x3e\0\x04MQTT\x04\x02\0\x3c\0\x32".to_vec();
     packet.resize(64, b'm');
     packet
 }
 
-/// Why an exchange failed.
+/// Error of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Fault {
-    /// The connection was refused or broke.
+pub(crate) enum ExchangeError {
+    /// Connection refused or broken.
     Socket,
-    /// The connection ended before the reply did.
+    /// Connection closed before the end of the reply.
     Ended,
-    /// Not HTTP, or another status than 200.
+    /// Not HTTP, or a status other than 200.
     Status,
-    /// Another length than was asked for, or bytes after the end.
+    /// Unexpected length, or bytes after the end.
     Length,
-    /// Other bytes than were sent, on an echo.
+    /// Echo differs from the message.
     Content,
-    /// TLS failed: a certificate that is not to be believed, an alert, or what is no TLS.
+    /// TLS error: untrusted certificate, alert, or not TLS.
     Tls,
-    /// A full handshake where one was to be resumed, or the other way round.
+    /// Full handshake where a resumed one was expected, or the reverse.
     Handshake,
 }
 
-/// What fed bytes came to.
+/// Progress of a reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fed {
     More,
     Whole,
 }
 
-/// How much of a reply has arrived.
+/// Received part of a reply.
 #[derive(Default)]
 pub(crate) struct Reply {
     head: Vec<u8>,
-    /// Bytes still to come, once that is known.
+    /// Bytes still missing, once known.
     left: Option<usize>,
 }
 
 impl Reply {
-    /// Takes the next received bytes of the reply to `exchange`.
-    pub(crate) fn feed(&mut self, exchange: &Exchange, bytes: &[u8]) -> Result<Fed, Fault> {
+    /// Handles the next received bytes of the reply to `exchange`.
+    pub(crate) fn feed(&mut self, exchange: &Exchange, bytes: &[u8]) -> Result<Fed, ExchangeError> {
         let left = match (self.left, exchange.expect) {
             (Some(left), _) => left,
             (None, Expect::Bytes(count)) => count,
@@ -75,13 +75,13 @@ impl Reply {
         if exchange.expect == Expect::Echo {
             let at = exchange.request.len() - left;
             if exchange.request.get(at..at + bytes.len()) != Some(bytes) {
-                return Err(Fault::Content);
+                return Err(ExchangeError::Content);
             }
         }
         self.take(left, bytes.len())
     }
 
-    fn feed_head(&mut self, body: usize, bytes: &[u8]) -> Result<Fed, Fault> {
+    fn feed_head(&mut self, body: usize, bytes: &[u8]) -> Result<Fed, ExchangeError> {
         if self.head.is_empty() {
             return match head_length(bytes, body)? {
                 Some(length) => self.take(body, bytes.len() - length),
@@ -96,15 +96,15 @@ impl Reply {
         self.feed_head(body, &head)
     }
 
-    fn take(&mut self, left: usize, count: usize) -> Result<Fed, Fault> {
-        let left = left.checked_sub(count).ok_or(Fault::Length)?;
+    fn take(&mut self, left: usize, count: usize) -> Result<Fed, ExchangeError> {
+        let left = left.checked_sub(count).ok_or(ExchangeError::Length)?;
         self.left = (left > 0).then_some(left);
         Ok(if left == 0 { Fed::Whole } else { Fed::More })
     }
 }
 
-/// The length of a response head that says 200 and a body of `body` bytes; `None` while it is incomplete.
-fn head_length(bytes: &[u8], body: usize) -> Result<Option<usize>, Fault> {
+/// Length of a response head with status 200 and a body of `body` bytes; `None` while it is incomplete.
+fn head_length(bytes: &[u8], body: usize) -> Result<Option<usize>, ExchangeError> {
     let mut headers = [const { MaybeUninit::uninit() }; 64];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -115,20 +115,20 @@ fn head_length(bytes: &[u8], body: usize) -> Result<Option<usize>, Fault> {
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(Fault::Status),
+        Err(_) => return Err(ExchangeError::Status),
     };
     if response.code != Some(200) {
-        return Err(Fault::Status);
+        return Err(ExchangeError::Status);
     }
     let declared = response
         .headers
         .iter()
         .find(|header| header.name.len() == 14 && header.name.eq_ignore_ascii_case("content-length"))
         .and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
-    if declared == Some(body) { Ok(Some(length)) } else { Err(Fault::Length) }
+    if declared == Some(body) { Ok(Some(length)) } else { Err(ExchangeError::Length) }
 }
 
-/// A GET for `path`, with the two headers of a plain client or the 30 of a browser (about 1.2 KB).
+/// Returns a GET for `path`, with the two headers of a plain client or the 30 of a browser (about 1.2 KB).
 pub(crate) fn get(host: &str, path: &str, browser: bool, close: bool) -> Vec<u8> {
     let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
     request.push_str(if browser { BROWSER } else { "User-Agent: plimsoll-bench\r\n" });
@@ -139,7 +139,7 @@ pub(crate) fn get(host: &str, path: &str, browser: bool, close: bool) -> Vec<u8>
     request.into_bytes()
 }
 
-/// What a browser sends to an application behind a content network; with Host, 30 headers.
+/// Headers that a browser sends through a content network; with Host, 30 headers.
 const BROWSER: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36\r\n\
     Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n\
     Accept-Language: en-GB,en;q=0.9,de;q=0.8\r\n\
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_whole_however_it_is_cut() {
+    fn a_reply_is_complete_for_every_fragmentation() {
         let bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
         for cut in 1..bytes.len() {
             let mut reply = Reply::default();
@@ -189,13 +189,22 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_reply_is_a_fault() {
+    fn a_wrong_reply_is_an_error() {
         let check = |body, bytes: &[u8]| Reply::default().feed(&exchange(body), bytes);
-        assert_eq!(check(0, b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"), Err(Fault::Status));
-        assert_eq!(check(0, b"nonsense\r\n\r\n"), Err(Fault::Status));
-        assert_eq!(check(9, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"), Err(Fault::Length));
-        assert_eq!(check(5, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello!"), Err(Fault::Length));
-        assert_eq!(check(5, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"), Err(Fault::Length));
+        assert_eq!(check(0, b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"), Err(ExchangeError::Status));
+        assert_eq!(check(0, b"nonsense\r\n\r\n"), Err(ExchangeError::Status));
+        assert_eq!(
+            check(9, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"),
+            Err(ExchangeError::Length)
+        );
+        assert_eq!(
+            check(5, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello!"),
+            Err(ExchangeError::Length)
+        );
+        assert_eq!(
+            check(5, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"),
+            Err(ExchangeError::Length)
+        );
     }
 
     #[test]
@@ -204,8 +213,8 @@ mod tests {
         let mut reply = Reply::default();
         assert_eq!(reply.feed(&echo, b"pi"), Ok(Fed::More));
         assert_eq!(reply.feed(&echo, b"ng"), Ok(Fed::Whole));
-        assert_eq!(Reply::default().feed(&echo, b"pong"), Err(Fault::Content));
-        assert_eq!(Reply::default().feed(&echo, b"pinging"), Err(Fault::Content));
+        assert_eq!(Reply::default().feed(&echo, b"pong"), Err(ExchangeError::Content));
+        assert_eq!(Reply::default().feed(&echo, b"pinging"), Err(ExchangeError::Content));
     }
 
     #[test]

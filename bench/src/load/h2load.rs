@@ -1,6 +1,6 @@
-//! How h2load (of nghttp2) drives HTTP/2, and whether all that it was told is as it should be.
+//! HTTP/2 load by h2load (of nghttp2), and checks of its output.
 //!
-//! It is a client in C that is no work of ours and that others measure with, and as cheap as a client can be.
+//! h2load is an independent client in C that is widely used for measurements and uses little CPU.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,18 +8,18 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use super::client::Tally;
-use super::pace::Pace;
-use crate::{certificate, peers};
+use super::client::LoadStats;
+use super::load_mode::LoadMode;
+use crate::{certificate, proxies};
 
-/// Requests under way at a time on each connection.
+/// Concurrent requests on each connection.
 pub(crate) const STREAMS: usize = 16;
-/// What is asked for, and how long each answer must be.
+/// Path of the requests, and the length of each response body.
 const PATH: &str = "/128";
 const BODY: u64 = 128;
-/// A connection on which nothing happens for so long has failed.
+/// Time without activity after which a connection has failed.
 const STALLED: &str = "5s";
-/// A warm-up tells the rate from which the measured count is planned, so there must be one.
+/// Minimum warm-up: its rate gives the number of measured requests.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 pub(crate) struct H2load {
@@ -27,73 +27,73 @@ pub(crate) struct H2load {
     target: SocketAddr,
     secure: bool,
     connections: usize,
-    /// Answers a second in the warm-up.
+    /// Responses per second in the warm-up.
     rate: f64,
 }
 
-/// What it printed, as far as it matters.
+/// Values of h2load's output.
 #[derive(Debug, PartialEq)]
 struct Printed {
     protocol: String,
-    /// Version and suite of TLS.
+    /// TLS version and cipher suite.
     tls: Option<(String, String)>,
     rate: f64,
     done: u64,
-    /// Requests that failed or were never answered.
+    /// Requests that failed or got no response.
     failed: u64,
     good: u64,
-    /// Answers of another status than 2xx.
+    /// Responses with a status other than 2xx.
     bad: u64,
     body: u64,
 }
 
 impl H2load {
     pub(crate) fn new(target: SocketAddr, secure: bool) -> io::Result<Self> {
-        let program = peers::find("h2load");
+        let program = proxies::find("h2load");
         let missing = || io::Error::other("h2load is not installed (Debian: apt-get install nghttp2-client)");
         Ok(Self { program: program.ok_or_else(missing)?, target, secure, connections: 0, rate: 0.0 })
     }
 
-    /// So many more connections in each of the coming runs.
+    /// Adds connections to each of the following runs.
     pub(super) fn open(&mut self, count: usize) {
         self.connections += count;
     }
 
-    /// Drives for `period`, on connections that end with it.
-    pub(super) fn warm_up(&mut self, pace: Pace, period: Duration) -> io::Result<Tally> {
+    /// Sends for `period`, on connections that end with it.
+    pub(super) fn warm_up(&mut self, mode: LoadMode, period: Duration) -> io::Result<LoadStats> {
         let period = format!("{}ms", period.max(SHORTEST).as_millis());
-        let printed = self.run(&["-D", &period], pace)?;
+        let printed = self.run(&["-D", &period], mode)?;
         if printed.bad > 0 || printed.failed > 0 {
             return Err(printed.wrong());
         }
         self.rate = printed.rate;
-        Ok(Tally::of(printed.done))
+        Ok(LoadStats::of(printed.done))
     }
 
-    /// As many requests as `period` should take, on connections of their own. A count and no length of time:
-    /// so none is under way when it ends, and the work of a balancer belongs to it from beginning to end.
-    pub(super) fn measure(&mut self, pace: Pace, period: Duration) -> io::Result<Tally> {
-        self.exchange(pace, (self.rate * period.as_secs_f64()).ceil() as u64)
+    /// Sends as many requests as fit in `period`, on new connections. A count instead of a time leaves no
+    /// request in progress at the end, so all work of the proxy belongs to the run.
+    pub(super) fn measure(&mut self, mode: LoadMode, period: Duration) -> io::Result<LoadStats> {
+        self.exchange(mode, (self.rate * period.as_secs_f64()).ceil() as u64)
     }
 
-    /// This many requests, each of which must have been answered well.
-    pub(super) fn exchange(&mut self, pace: Pace, count: u64) -> io::Result<Tally> {
+    /// Sends this many requests; each must get a successful response.
+    pub(super) fn exchange(&mut self, mode: LoadMode, count: u64) -> io::Result<LoadStats> {
         if count == 0 {
-            return Ok(Tally::of(0));
+            return Ok(LoadStats::of(0));
         }
-        // It wants a request for each connection at least.
+        // h2load requires a request per connection at least.
         let count = count.max(self.connections as u64);
-        let printed = self.run(&["-n", &count.to_string()], pace)?;
-        if printed.is_good(count) { Ok(Tally::of(count)) } else { Err(printed.wrong()) }
+        let printed = self.run(&["-n", &count.to_string()], mode)?;
+        if printed.is_good(count) { Ok(LoadStats::of(count)) } else { Err(printed.wrong()) }
     }
 
-    fn run(&self, amount: &[&str], pace: Pace) -> io::Result<Printed> {
+    fn run(&self, amount: &[&str], mode: LoadMode) -> io::Result<Printed> {
         let (connections, streams) = (self.connections.to_string(), STREAMS.to_string());
         let scheme = if self.secure { "https" } else { "http" };
         let mut command = Command::new(&self.program);
         command.args(["-c", &connections, "-m", &streams, "-N", STALLED]).args(amount);
         command.args(["--tls13-ciphers", SUITE, "--groups", "X25519", "--npn-list", "h2"]);
-        if let Pace::Rate(rate) = pace {
+        if let LoadMode::Rate(rate) = mode {
             command.args(["--rps", &(rate / self.connections.max(1) as f64).to_string()]);
         }
         command.args(["--connect-to", &self.target.to_string()]);
@@ -110,7 +110,7 @@ impl H2load {
     }
 }
 
-/// The one suite that is offered, as by the client of this harness.
+/// The only cipher suite offered, as by the client of this harness.
 const SUITE: &str = "TLS_AES_128_GCM_SHA256";
 
 impl Printed {
@@ -140,31 +140,31 @@ impl Printed {
         })
     }
 
-    /// Every one of `count` was answered with a 2xx, and all bodies together have the length they should have.
+    /// Checks that all of `count` got a 2xx, and that the bodies have the expected length in total.
     fn is_good(&self, count: u64) -> bool {
         let whole = self.done == count && self.good == count && self.body == count * BODY;
         whole && self.failed == 0 && self.bad == 0
     }
 
-    /// HTTP/2 it was, and the TLS that all are measured with.
+    /// Checks that HTTP/2 was used, with the TLS of all measurements.
     fn speaks(&self, secure: bool) -> io::Result<()> {
         let wanted = if secure { "h2" } else { "h2c" };
         if self.done == 0 {
-            return Err(io::Error::other("HTTP/2 is not spoken there: h2load was answered nothing"));
+            return Err(io::Error::other("h2load got no HTTP/2 response"));
         }
         if self.protocol != wanted {
             let protocol = &self.protocol;
-            return Err(io::Error::other(format!("spoken was '{protocol}' and not HTTP/2 ('{wanted}')")));
+            return Err(io::Error::other(format!("expected HTTP/2 ('{wanted}'), found '{protocol}'")));
         }
         let tls = self.tls.as_ref().map(|(version, suite)| (version.as_str(), suite.as_str()));
         if secure && tls != Some(("TLSv1.3", SUITE)) {
-            return Err(io::Error::other(format!("not TLS 1.3 with {SUITE}: {tls:?}")));
+            return Err(io::Error::other(format!("expected TLS 1.3 with {SUITE}, found {tls:?}")));
         }
         Ok(())
     }
 
     fn wrong(&self) -> io::Error {
-        io::Error::other(format!("wrong answers: {self:?}"))
+        io::Error::other(format!("unexpected responses: {self:?}"))
     }
 }
 
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_h2load_prints_is_good_or_not() {
+    fn h2load_output_is_checked() {
         check("", "", true, true);
         check("1000 2xx, 0 3xx", "999 2xx, 1 3xx", false, true);
         check("1000 2xx, 0 3xx, 0 4xx, 0", "999 2xx, 0 3xx, 0 4xx, 1", false, true);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_read_and_anything_else_is_no_outcome() {
+    fn the_rate_is_parsed_and_other_output_rejected() {
         assert_eq!(Printed::parse(GOOD).map(|printed| printed.rate), Some(45_806.42));
         assert_eq!(Printed::parse("unable to resolve"), None);
     }

@@ -1,8 +1,8 @@
-//! Which latencies were seen, to within 2 %, in a table of fixed size.
+//! Latency histogram with an error of 2 % and a fixed size.
 
 use std::time::Duration;
 
-/// Values below this are kept exactly; each power of two above is cut into half as many buckets.
+/// Values below this are exact; each power of two above has half as many buckets.
 const CUTS: u64 = 128;
 
 pub(crate) struct Histogram {
@@ -20,7 +20,7 @@ impl Histogram {
         self.total += 1;
     }
 
-    /// The latency that `share` (0 to 1) of all did not exceed; zero when nothing was recorded.
+    /// Returns the latency that `share` (0 to 1) of all did not exceed; zero without values.
     pub(crate) fn quantile(&self, share: f64) -> Duration {
         let rank = (self.total as f64 * share).ceil() as u64;
         let mut seen = 0;

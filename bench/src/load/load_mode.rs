@@ -1,46 +1,48 @@
-//! When the next message is due.
+//! Schedule of messages: closed loop, fixed rate, or a fixed count.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How often messages are sent.
+/// Load mode of a client.
 #[derive(Clone, Copy)]
-pub(crate) enum Pace {
-    /// The next one as soon as the last is answered, on every connection.
+pub(crate) enum LoadMode {
+    /// Closed loop: the next message of a connection follows the response to the last.
     Closed,
-    /// This many a second, whatever the answers do. A message that finds no free connection waits, and its
-    /// latency counts from the planned moment.
+    /// Open loop with this many messages per second. A message that finds no free connection waits, and its
+    /// latency counts from the planned time.
     Rate(f64),
 }
 
-/// A rate from the command line, in messages a second.
+/// Parses messages per second from the command line.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| format!("'{text}' is no number"))?;
+    let rate: f64 = text.parse().map_err(|_| format!("expected a number, found '{text}'"))?;
     let sendable = (0.001..=10_000_000.0).contains(&rate);
-    sendable.then_some(rate).ok_or_else(|| format!("'{text}' is not between 0.001 and 10,000,000"))
+    sendable
+        .then_some(rate)
+        .ok_or_else(|| format!("expected a number from 0.001 to 10,000,000, found '{text}'"))
 }
 
-/// A pace under way.
+/// Running schedule of a load mode.
 pub(super) enum Schedule {
     Closed,
     /// `planned` holds the messages that are due and wait for a free connection: at most the rate times the
-    /// length of a drive.
+    /// length of a run.
     Rate {
         next: Instant,
         period: Duration,
         planned: VecDeque<Instant>,
     },
-    /// As closed, until none are left.
+    /// Closed loop until none are left.
     Count {
         left: u64,
     },
 }
 
 impl Schedule {
-    pub(super) fn new(pace: Pace, now: Instant) -> Self {
-        match pace {
-            Pace::Closed => Self::Closed,
-            Pace::Rate(rate) => {
+    pub(super) fn new(mode: LoadMode, now: Instant) -> Self {
+        match mode {
+            LoadMode::Closed => Self::Closed,
+            LoadMode::Rate(rate) => {
                 let period = Duration::from_secs_f64(1.0 / rate);
                 Self::Rate { next: now, period, planned: VecDeque::new() }
             }
@@ -51,7 +53,7 @@ impl Schedule {
         Self::Count { left }
     }
 
-    /// The planned moment of a message that may be sent now.
+    /// Returns the planned time of a message that may be sent now.
     pub(super) fn permit(&mut self, now: Instant) -> Option<Instant> {
         self.queue(now);
         match self {
@@ -64,7 +66,7 @@ impl Schedule {
         }
     }
 
-    /// Queues every message whose moment has come.
+    /// Queues the messages that are due.
     pub(super) fn queue(&mut self, now: Instant) {
         if let Self::Rate { next, period, planned } = self {
             while *next <= now {
@@ -74,7 +76,7 @@ impl Schedule {
         }
     }
 
-    /// When the next message is due, if that is a matter of time.
+    /// Returns when the next message is due, if that depends on time.
     pub(super) fn next(&self) -> Option<Instant> {
         match self {
             Self::Rate { next, .. } => Some(*next),
@@ -91,7 +93,7 @@ mod tests {
     #[test]
     fn a_late_message_keeps_its_planned_moment() {
         let start = clock::now();
-        let mut schedule = Schedule::new(Pace::Rate(1000.0), start);
+        let mut schedule = Schedule::new(LoadMode::Rate(1000.0), start);
         let late = start + Duration::from_micros(2500);
         let planned: Vec<Duration> =
             std::iter::from_fn(|| schedule.permit(late)).map(|planned| planned - start).collect();
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_ends() {
+    fn a_count_schedule_ends() {
         let mut schedule = Schedule::count(2);
         let permits = [(); 3].map(|()| schedule.permit(clock::now()).is_some());
         assert_eq!(permits, [true, true, false]);

@@ -1,4 +1,4 @@
-//! What a load client run by hand does, and prints.
+//! Load client as a command of its own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,75 +13,75 @@ pub(crate) mod driver;
 pub(crate) mod exchange;
 pub(crate) mod h2load;
 mod histogram;
-pub(crate) mod pace;
-pub(crate) mod secure;
+pub(crate) mod load_mode;
+pub(crate) mod tls;
 
 use client::Client;
 use exchange::{Exchange, Expect};
-use pace::Pace;
-use secure::{Handshakes, Terms};
+use load_mode::LoadMode;
+use tls::{Handshakes, TlsSettings};
 
 use crate::{certificate, clock};
 
-/// A closed-loop client, or an open-loop one with --rate.
+/// Send load to an address: closed-loop, or open-loop with --rate
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[arg(long)]
     target: SocketAddr,
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Seconds before the measured ones
+    /// Seconds of warm-up
     #[arg(long, default_value = "1", value_parser = clock::seconds)]
     warmup: Duration,
     #[arg(long, default_value = "5", value_parser = clock::seconds)]
     seconds: Duration,
-    /// Path to ask for
+    /// Request path
     #[arg(long, default_value = "/128")]
     path: String,
-    /// Body length that each answer must have
+    /// Expected length of each response body
     #[arg(long, default_value_t = 128)]
     body: usize,
     /// Send the 30 headers of a browser
     #[arg(long)]
     browser: bool,
-    /// A connection for every request
+    /// Open a connection for every request
     #[arg(long)]
     close: bool,
-    /// Messages a second, planned ahead; latency counts from the planned moment
-    #[arg(long, value_parser = pace::rate)]
+    /// Messages per second at planned times; latency counts from those
+    #[arg(long, value_parser = load_mode::rate)]
     rate: Option<f64>,
-    /// Raw TCP instead of HTTP: bytes of a message, which must be echoed
+    /// Use raw TCP instead of HTTP: bytes of a message, which must be echoed
     #[arg(long)]
     tcp: Option<usize>,
     /// With --tcp: bytes of the reply, instead of an echo
     #[arg(long, requires = "tcp")]
     reply: Option<usize>,
-    /// Speak TLS 1.3 with a server that has a certificate for localhost of this authority (PEM)
+    /// Use TLS 1.3; this authority (PEM) must have signed the server's certificate for localhost
     #[arg(long)]
     ca: Option<PathBuf>,
-    /// With --ca and --close: take up earlier sessions by their tickets
+    /// With --ca and --close: resume sessions with tickets
     #[arg(long, requires = "ca")]
     resume: bool,
-    /// Datagrams instead of HTTP: bytes of each, which must be echoed
+    /// Use datagrams instead of HTTP: bytes of each, which must be echoed
     #[arg(long, conflicts_with_all = ["tcp", "ca"])]
     udp: Option<usize>,
 }
 
 pub(crate) fn run(args: &Args) -> io::Result<()> {
-    let mut client = Client::new(args.target, args.exchange(), args.terms()?)?;
-    let pace = args.rate.map_or(Pace::Closed, Pace::Rate);
+    let mut client = Client::new(args.target, args.exchange(), args.tls()?)?;
+    let mode = args.rate.map_or(LoadMode::Closed, LoadMode::Rate);
     client.open(args.connections)?;
-    client.drive(pace, args.warmup)?;
-    client.take_tally();
-    client.drive(pace, args.seconds)?;
-    let tally = client.take_tally();
+    client.drive(mode, args.warmup)?;
+    client.take_stats();
+    client.drive(mode, args.seconds)?;
+    let stats = client.take_stats();
     println!(
-        "{:.0}/s, p50 {:?}, p99 {:?}, p99.9 {:?}, faults {:?}",
-        tally.done as f64 / args.seconds.as_secs_f64(),
-        tally.latencies.quantile(0.5),
-        tally.latencies.quantile(0.99),
-        tally.latencies.quantile(0.999),
-        tally.faults,
+        "{:.0}/s, p50 {:?}, p99 {:?}, p99.9 {:?}, errors {:?}",
+        stats.done as f64 / args.seconds.as_secs_f64(),
+        stats.latencies.quantile(0.5),
+        stats.latencies.quantile(0.99),
+        stats.latencies.quantile(0.999),
+        stats.errors,
     );
     Ok(())
 }
@@ -109,10 +109,10 @@ impl Args {
         }
     }
 
-    fn terms(&self) -> io::Result<Option<Terms>> {
+    fn tls(&self) -> io::Result<Option<TlsSettings>> {
         let Some(path) = &self.ca else { return Ok(None) };
         let authority = CertificateDer::from_pem_file(path).map_err(io::Error::other)?;
         let handshakes = if self.resume { Handshakes::Resumed } else { Handshakes::Full };
-        Terms::new(authority, handshakes).map(Some)
+        TlsSettings::new(authority, handshakes).map(Some)
     }
 }

@@ -1,5 +1,5 @@
-//! How a connection of the load client speaks TLS: as cheaply as it can, since it shares its CPU with the
-//! backends. rustls decrypts in the client's own buffer and keeps none of its own (`rustls::unbuffered`).
+//! TLS of the load client. It is as cheap as possible because it shares its CPU with the backends: rustls
+//! decrypts in the client's own buffer and keeps none of its own (`rustls::unbuffered`).
 
 use std::io;
 use std::sync::Arc;
@@ -13,28 +13,28 @@ use rustls::unbuffered::{
 };
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 
-use super::exchange::{Fault, Fed};
+use super::exchange::{ExchangeError, Fed};
 use crate::certificate;
 
-/// How connections begin.
+/// Kind of handshakes that connections use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Handshakes {
-    /// Each as if it were the first.
+    /// Full handshake on every connection.
     Full,
-    /// With a ticket of the connection before it. The first one of each place has none.
+    /// Resumption with a ticket of the previous connection; the first one of each place is full.
     Resumed,
 }
 
-/// What all TLS connections of a client have in common.
+/// TLS settings shared by all connections of a client.
 #[derive(Clone)]
-pub(crate) struct Terms {
+pub(crate) struct TlsSettings {
     config: Arc<ClientConfig>,
     handshakes: Handshakes,
 }
 
-impl Terms {
-    /// TLS 1.3 with one cipher suite and one group, so that all servers do the same work. The server must
-    /// have a certificate of `authority`.
+impl TlsSettings {
+    /// Creates settings for TLS 1.3 with one cipher suite and one group, so that all servers do the same
+    /// work. The server's certificate must be signed by `authority`.
     pub(crate) fn new(authority: CertificateDer<'static>, handshakes: Handshakes) -> io::Result<Self> {
         let mut provider = aws_lc_rs::default_provider();
         provider.cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
@@ -51,78 +51,78 @@ impl Terms {
     }
 }
 
-/// TLS in one place of a client: of the connection there, and of all that follow it there.
-pub(super) struct Secure {
+/// TLS session of one place of a client, kept across its connections.
+pub(super) struct TlsStream {
     config: Arc<ClientConfig>,
     handshakes: Handshakes,
-    /// A connection here was answered, and so left a ticket.
+    /// Whether a connection here got a response, and so a ticket.
     has_ticket: bool,
     session: Session,
 }
 
-/// TLS of one connection.
+/// TLS state of one connection.
 struct Session {
     side: UnbufferedClientConnection,
-    /// A piece of a record that has not ended yet.
+    /// Incomplete record.
     partial: Vec<u8>,
-    /// Encrypted, and from this place on not sent yet.
+    /// Encrypted bytes, and how many of them are sent.
     outgoing: Vec<u8>,
     sent: usize,
-    /// The request at hand is in `outgoing`, or was.
+    /// Whether the current request is in `outgoing` or sent.
     asked: bool,
-    /// An answer came, and the handshake was of the right kind.
+    /// Whether a response came after the expected kind of handshake.
     known: bool,
 }
 
-/// What encoding a message of TLS itself takes at first; a longer one tells its size.
+/// Initial size for encoding a TLS message; rustls reports the size of a longer one.
 const MESSAGE: usize = 1024;
-/// What a record adds to a request: head, type and tag.
+/// Overhead of a record for a request: header, type and tag.
 const OVERHEAD: usize = 22;
 
-impl Secure {
-    pub(super) fn new(terms: &Terms) -> io::Result<Self> {
-        let mut config = terms.config.clone();
-        if terms.handshakes == Handshakes::Resumed {
-            // A memory for each place: of a common one, rustls keeps eight tickets for a server.
+impl TlsStream {
+    pub(super) fn new(tls: &TlsSettings) -> io::Result<Self> {
+        let mut config = tls.config.clone();
+        if tls.handshakes == Handshakes::Resumed {
+            // One session store per place: in a shared one, rustls keeps eight tickets for a server.
             Arc::make_mut(&mut config).resumption = Resumption::in_memory_sessions(1);
         }
         let session = Session::new(&config)?;
-        Ok(Self { config, handshakes: terms.handshakes, has_ticket: false, session })
+        Ok(Self { config, handshakes: tls.handshakes, has_ticket: false, session })
     }
 
-    /// For another connection, after the one so far ended as it should.
+    /// Starts another connection after the last one ended normally.
     pub(super) fn renew(&mut self) -> io::Result<()> {
         self.session = Session::new(&self.config)?;
         Ok(())
     }
 
-    /// Takes up a request: encrypted now, or when the handshake is done.
-    pub(super) fn ask(&mut self, request: &[u8]) -> Result<(), Fault> {
+    /// Queues a request: encrypted now, or when the handshake is complete.
+    pub(super) fn ask(&mut self, request: &[u8]) -> Result<(), ExchangeError> {
         self.session.asked = false;
         let mut partial = std::mem::take(&mut self.session.partial);
-        let used = self.session.process(&mut partial, request, |_| Err(Fault::Length))?;
+        let used = self.session.process(&mut partial, request, |_| Err(ExchangeError::Length))?;
         self.session.partial = partial.split_off(used);
         Ok(())
     }
 
-    /// Puts what is kept of a record to the front of the buffer that is received into, and says how long it is.
+    /// Copies an incomplete record to the front of the receive buffer and returns its length.
     pub(super) fn restore(&self, buffer: &mut [u8]) -> usize {
         let kept = &self.session.partial;
         buffer[..kept.len()].copy_from_slice(kept);
         kept.len()
     }
 
-    /// Takes in ciphertext, the restored bytes included, and feeds the plaintext.
+    /// Decrypts received bytes, restored ones included, and passes on the plaintext.
     pub(super) fn take(
         &mut self,
         incoming: &mut [u8],
         request: &[u8],
-        mut feed: impl FnMut(&[u8]) -> Result<Fed, Fault>,
-    ) -> Result<Fed, Fault> {
+        mut feed: impl FnMut(&[u8]) -> Result<Fed, ExchangeError>,
+    ) -> Result<Fed, ExchangeError> {
         let mut fed = Fed::More;
         let used = self.session.process(incoming, request, |plain| {
-            // Nothing was asked for beyond a whole answer.
-            fed = if fed == Fed::Whole { Err(Fault::Length) } else { feed(plain) }?;
+            // No bytes are expected after a complete response.
+            fed = if fed == Fed::Whole { Err(ExchangeError::Length) } else { feed(plain) }?;
             Ok(())
         })?;
         self.session.partial.clear();
@@ -133,18 +133,18 @@ impl Secure {
         Ok(fed)
     }
 
-    /// Whether the handshake was of the kind that was to be measured.
-    fn know(&mut self) -> Result<(), Fault> {
+    /// Checks that the handshake was of the expected kind.
+    fn know(&mut self) -> Result<(), ExchangeError> {
         let wanted = match self.handshakes {
             Handshakes::Resumed if self.has_ticket => HandshakeKind::Resumed,
             Handshakes::Resumed | Handshakes::Full => HandshakeKind::Full,
         };
         self.has_ticket = true;
         self.session.known = self.session.side.handshake_kind() == Some(wanted);
-        if self.session.known { Ok(()) } else { Err(Fault::Handshake) }
+        if self.session.known { Ok(()) } else { Err(ExchangeError::Handshake) }
     }
 
-    /// What is to be sent.
+    /// Returns the bytes to send.
     pub(super) fn outgoing(&self) -> &[u8] {
         &self.session.outgoing[self.session.sent..]
     }
@@ -168,34 +168,35 @@ impl Session {
             partial: Vec::new(),
             outgoing: Vec::new(),
             sent: 0,
-            // Until a request is at hand, the handshake does not begin.
+            // The handshake starts with the first request.
             asked: true,
             known: false,
         })
     }
 
-    /// Feeds rustls until it wants more, or the request is on its way; answers how much it used up.
+    /// Runs rustls until it needs more bytes or the request is encrypted; returns the bytes consumed.
     fn process(
         &mut self,
         incoming: &mut [u8],
         request: &[u8],
-        mut plain: impl FnMut(&[u8]) -> Result<(), Fault>,
-    ) -> Result<usize, Fault> {
+        mut plain: impl FnMut(&[u8]) -> Result<(), ExchangeError>,
+    ) -> Result<usize, ExchangeError> {
         let mut used = 0;
         loop {
             let UnbufferedStatus { mut discard, state, .. } =
                 self.side.process_tls_records(&mut incoming[used..]);
             let mut wants_more = false;
-            match state.map_err(|_| Fault::Tls)? {
+            match state.map_err(|_| ExchangeError::Tls)? {
                 ConnectionState::ReadTraffic(mut records) => {
                     while let Some(record) = records.next_record() {
-                        let AppDataRecord { discard: more, payload } = record.map_err(|_| Fault::Tls)?;
+                        let AppDataRecord { discard: more, payload } =
+                            record.map_err(|_| ExchangeError::Tls)?;
                         discard += more;
                         plain(payload)?;
                     }
                 }
                 ConnectionState::EncodeTlsData(message) => encode(message, &mut self.outgoing)?,
-                // It is in `outgoing`, which leaves before anything is received.
+                // The request is in `outgoing`, which is sent before anything is received.
                 ConnectionState::TransmitTlsData(message) => message.done(),
                 ConnectionState::WriteTraffic(traffic) => {
                     if !self.asked {
@@ -215,7 +216,10 @@ impl Session {
     }
 }
 
-fn encode(mut message: EncodeTlsData<'_, ClientConnectionData>, to: &mut Vec<u8>) -> Result<(), Fault> {
+fn encode(
+    mut message: EncodeTlsData<'_, ClientConnectionData>,
+    to: &mut Vec<u8>,
+) -> Result<(), ExchangeError> {
     append(to, MESSAGE, |to| match message.encode(to) {
         Err(EncodeError::InsufficientSize(size)) => Err(Some(size)),
         other => other.map_err(|_| None),
@@ -226,19 +230,19 @@ fn encrypt(
     mut traffic: WriteTraffic<'_, ClientConnectionData>,
     request: &[u8],
     to: &mut Vec<u8>,
-) -> Result<(), Fault> {
+) -> Result<(), ExchangeError> {
     append(to, request.len() + OVERHEAD, |to| match traffic.encrypt(request, to) {
         Err(EncryptError::InsufficientSize(size)) => Err(Some(size)),
         other => other.map_err(|_| None),
     })
 }
 
-/// Appends what `write` puts into a slice, which it is given again when it was too small.
+/// Appends the output of `write`, with a larger buffer if the first one was too small.
 fn append(
     to: &mut Vec<u8>,
     likely: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<InsufficientSizeError>>,
-) -> Result<(), Fault> {
+) -> Result<(), ExchangeError> {
     let start = to.len();
     let mut size = likely;
     loop {
@@ -249,7 +253,7 @@ fn append(
                 return Ok(());
             }
             Err(Some(more)) if more.required_size > size => size = more.required_size,
-            Err(_) => return Err(Fault::Tls),
+            Err(_) => return Err(ExchangeError::Tls),
         }
     }
 }
@@ -262,12 +266,12 @@ mod tests {
 
     use super::*;
     use crate::certificate::Certificate;
-    use crate::peers;
+    use crate::proxies;
 
     const REQUEST: &[u8] = b"ping";
 
     fn certificate() -> (tempfile::TempDir, Certificate) {
-        let folder = peers::folder().expect("a folder");
+        let folder = proxies::folder().expect("a folder");
         let certificate = Certificate::make(folder.path()).expect("a certificate");
         (folder, certificate)
     }
@@ -287,8 +291,8 @@ mod tests {
         Arc::new(config)
     }
 
-    /// Asks for an echo on a connection of its own; ciphertext comes in pieces of this size.
-    fn echo(secure: &mut Secure, server: &Arc<ServerConfig>, piece: usize) -> Result<(), Fault> {
+    /// Requests an echo on a new connection, with ciphertext in pieces of this size.
+    fn echo(secure: &mut TlsStream, server: &Arc<ServerConfig>, piece: usize) -> Result<(), ExchangeError> {
         let mut server = ServerConnection::new(server.clone()).expect("a server");
         let (mut buffer, mut answer) = (vec![0; 64 * 1024], Vec::new());
         secure.ask(REQUEST)?;
@@ -296,7 +300,7 @@ mod tests {
             let sent = secure.outgoing().to_vec();
             secure.has_sent(sent.len());
             server.read_tls(&mut sent.as_slice()).expect("room");
-            server.process_new_packets().map_err(|_| Fault::Tls)?;
+            server.process_new_packets().map_err(|_| ExchangeError::Tls)?;
             let mut plain = [0; 100];
             if let Ok(count) = io::Read::read(&mut server.reader(), &mut plain) {
                 io::Write::write_all(&mut server.writer(), &plain[..count]).expect("room");
@@ -320,13 +324,13 @@ mod tests {
         }
     }
 
-    fn secure(certificate: &Certificate, handshakes: Handshakes) -> Secure {
-        let terms = Terms::new(certificate.authority.clone(), handshakes).expect("terms");
-        Secure::new(&terms).expect("a client")
+    fn secure(certificate: &Certificate, handshakes: Handshakes) -> TlsStream {
+        let tls = TlsSettings::new(certificate.authority.clone(), handshakes).expect("tls");
+        TlsStream::new(&tls).expect("a client")
     }
 
     #[test]
-    fn a_request_is_answered_however_records_are_cut() {
+    fn a_response_is_read_for_every_fragmentation_of_records() {
         let (_folder, certificate) = certificate();
         let server = server(&certificate, 1);
         for piece in [1, 7, 1000, 100_000] {
@@ -339,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn every_connection_but_the_first_must_resume_if_asked_to() {
+    fn every_connection_but_the_first_must_resume() {
         let (_folder, certificate) = certificate();
         let mut secure = secure(&certificate, Handshakes::Resumed);
         let with_tickets = server(&certificate, 1);
@@ -347,13 +351,13 @@ mod tests {
             assert_eq!(echo(&mut secure, &with_tickets, 100_000), Ok(()));
             secure.renew().expect("another");
         }
-        assert_eq!(echo(&mut secure, &server(&certificate, 0), 100_000), Err(Fault::Handshake));
+        assert_eq!(echo(&mut secure, &server(&certificate, 0), 100_000), Err(ExchangeError::Handshake));
     }
 
     #[test]
-    fn another_authority_is_not_believed() {
+    fn another_authority_is_not_trusted() {
         let ((_folder, believed), (_another, shown)) = (certificate(), certificate());
         let mut secure = secure(&believed, Handshakes::Full);
-        assert_eq!(echo(&mut secure, &server(&shown, 1), 100_000), Err(Fault::Tls));
+        assert_eq!(echo(&mut secure, &server(&shown, 1), 100_000), Err(ExchangeError::Tls));
     }
 }

@@ -1,13 +1,13 @@
-//! How Envoy is configured for a job. Its buffers grow by themselves; nothing is to be tuned for bulk.
+//! Configuration of Envoy. Its buffers grow on demand, so bulk needs no tuning.
 
 use std::io;
 use std::net::SocketAddr;
 
-use super::{Http, Job, Traffic};
+use super::{Http, Setup, Traffic};
 
-pub(super) fn prepare(job: &Job) -> io::Result<Vec<String>> {
-    let file = job.write("envoy.yaml", &configuration(job))?;
-    let workers = job.workers.to_string();
+pub(super) fn prepare(setup: &Setup) -> io::Result<Vec<String>> {
+    let file = setup.write("envoy.yaml", &configuration(setup))?;
+    let workers = setup.workers.to_string();
     let arguments = ["-c", &file, "--concurrency", &workers, "--disable-hot-restart", "-l", "warn"];
     Ok(arguments.map(str::to_owned).to_vec())
 }
@@ -67,39 +67,39 @@ const HTTP2_TO_BACKENDS: &str = r#"    typed_extension_protocol_options:
         explicit_http_config: {http2_protocol_options: {}}
 "#;
 
-fn configuration(job: &Job) -> String {
-    let filters = match job.traffic {
+fn configuration(setup: &Setup) -> String {
+    let filters = match setup.traffic {
         Traffic::Http { front: Http::One, .. } => HTTP.replace("{codec}", "HTTP1"),
         Traffic::Http { front: Http::Two, .. } => HTTP.replace("{codec}", "HTTP2"),
         Traffic::Tcp | Traffic::Mqtt => TCP.to_owned(),
         Traffic::Udp => UDP.to_owned(),
     };
-    let over = match job.traffic {
+    let over = match setup.traffic {
         Traffic::Http { back: Http::Two, .. } => HTTP2_TO_BACKENDS,
         _ => "",
     };
-    let (kind, transport) = match job.traffic {
+    let (kind, transport) = match setup.traffic {
         Traffic::Udp => ("listener_filters:", "protocol: UDP, "),
         _ => ("filter_chains:\n    - filters:", ""),
     };
     let endpoints =
-        job.each_backend(|_, address| format!("        - endpoint: {{address: {}}}\n", place(address, "")));
+        setup.each_backend(|_, address| format!("        - endpoint: {{address: {}}}\n", place(address, "")));
     format!(
         "static_resources:\n  listeners:\n  - name: web\n    address: {listen}\n    \
-         {kind}{filters}{terms}  \
+         {kind}{filters}{tls}  \
          clusters:\n  - name: app\n    type: STATIC\n    lb_policy: ROUND_ROBIN\n    connect_timeout: 5s\n    \
          circuit_breakers:\n      thresholds:\n      - max_connections: 100000\n        \
          max_pending_requests: 100000\n        max_requests: 100000\n{over}    \
          load_assignment:\n      cluster_name: app\n      endpoints:\n      - lb_endpoints:\n{endpoints}",
-        listen = place(job.listen, transport),
-        terms = terms(job),
+        listen = place(setup.listen, transport),
+        tls = tls(setup),
     )
 }
 
-/// How the listener speaks TLS.
-fn terms(job: &Job) -> String {
-    let Some(certificate) = job.certificate else { return String::new() };
-    let alpn = match job.traffic {
+/// TLS context of the listener.
+fn tls(setup: &Setup) -> String {
+    let Some(certificate) = setup.certificate else { return String::new() };
+    let alpn = match setup.traffic {
         Traffic::Http { front: Http::Two, .. } => "            alpn_protocols: [h2]\n",
         _ => "",
     };

@@ -1,22 +1,22 @@
-//! How HAProxy is configured for a job.
+//! Configuration of HAProxy.
 
 use std::io;
 
-use super::{Buffers, Http, Job, Traffic};
+use super::{Buffers, Http, Setup, Traffic};
 
-pub(super) fn prepare(job: &Job) -> io::Result<Vec<String>> {
-    let file = job.write("haproxy.cfg", &configuration(job))?;
-    // -db: in the foreground, in one process
+pub(super) fn prepare(setup: &Setup) -> io::Result<Vec<String>> {
+    let file = setup.write("haproxy.cfg", &configuration(setup))?;
+    // Option -db: foreground, one process.
     Ok(vec!["-db".to_owned(), "-f".to_owned(), file])
 }
 
-fn configuration(job: &Job) -> String {
-    let over = if matches!(job.traffic, Traffic::Http { back: Http::Two, .. }) { " proto h2" } else { "" };
-    let servers = job.each_backend(|index, address| format!("    server s{index} {address}{over}\n"));
+fn configuration(setup: &Setup) -> String {
+    let over = if matches!(setup.traffic, Traffic::Http { back: Http::Two, .. }) { " proto h2" } else { "" };
+    let servers = setup.each_backend(|index, address| format!("    server s{index} {address}{over}\n"));
     // Two descriptors for each connection, and some of its own.
-    let connections = job.open_files.saturating_sub(200) / 2;
-    let scheme = if job.certificate.is_some() { "https" } else { "http" };
-    let (mode, features) = match job.traffic {
+    let connections = setup.open_files.saturating_sub(200) / 2;
+    let scheme = if setup.certificate.is_some() { "https" } else { "http" };
+    let (mode, features) = match setup.traffic {
         Traffic::Http { .. } => (
             "http",
             format!(
@@ -32,26 +32,26 @@ fn configuration(job: &Job) -> String {
              stick on req.payload(0,0),mqtt_field_value(connect,client_identifier)\n"
                 .to_owned(),
         ),
-        // No datagrams: see `Scenario::without`.
+        // HAProxy forwards no datagrams: see `Scenario::without`.
         Traffic::Tcp | Traffic::Udp => ("tcp", String::new()),
     };
-    // For large replies this is cheaper than splicing; the memory of every busy connection pays for it.
-    let buffers = if job.buffers == Buffers::TunedForBulk { "    tune.bufsize 262144\n" } else { "" };
+    // Cheaper than splicing for large replies, at the price of memory per busy connection.
+    let buffers = if setup.buffers == Buffers::TunedForBulk { "    tune.bufsize 262144\n" } else { "" };
     format!(
         "global\n    maxconn {connections}\n    nbthread {workers}\n{buffers}\
          defaults\n    mode {mode}\n    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n\
-         frontend web\n    bind {listen}{terms}\n    default_backend app\n\
+         frontend web\n    bind {listen}{tls}\n    default_backend app\n\
          backend app\n    balance roundrobin\n{features}{servers}",
-        workers = job.workers,
-        listen = job.listen,
-        terms = terms(job),
+        workers = setup.workers,
+        listen = setup.listen,
+        tls = tls(setup),
     )
 }
 
-/// What is spoken on the listener.
-fn terms(job: &Job) -> String {
-    let two = matches!(job.traffic, Traffic::Http { front: Http::Two, .. });
-    match job.certificate {
+/// TLS and protocol options of the listener.
+fn tls(setup: &Setup) -> String {
+    let two = matches!(setup.traffic, Traffic::Http { front: Http::Two, .. });
+    match setup.certificate {
         None if two => " proto h2".to_owned(),
         None => String::new(),
         Some(certificate) => {

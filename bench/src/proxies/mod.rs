@@ -1,4 +1,4 @@
-//! How a contender is started, known to be ready, and ended.
+//! Proxies under test: configuration, start, readiness and stop.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::backend::Mode;
 use crate::certificate::Certificate;
-use crate::{clock, machine, process};
+use crate::{clock, host, process};
 
 mod envoy;
 mod haproxy;
@@ -21,96 +21,96 @@ mod plimsoll;
 
 pub(crate) use nginx::user as nginx_user;
 
-/// Who takes part.
+/// Proxy under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Peer {
+pub(crate) enum Proxy {
     Plimsoll,
     Nginx,
     Haproxy,
     Envoy,
-    /// The blind relay of this harness
-    Floor,
+    /// Baseline relay of this harness
+    Baseline,
 }
 
-/// Where the programs of the contenders are.
+/// Paths of the proxies' programs.
 #[derive(Clone)]
 pub(crate) struct Programs {
     /// Plimsoll's binary, which need not be on PATH.
     pub(crate) plimsoll: PathBuf,
 }
 
-/// What a contender is asked to do; every one is configured for the same features.
-pub(crate) struct Job<'a> {
+/// Setup of a proxy; all proxies are configured for the same features.
+pub(crate) struct Setup<'a> {
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) backends: &'a [SocketAddr],
     pub(crate) traffic: Traffic,
-    /// To be shown to clients, who speak TLS then.
+    /// Certificate for clients, which use TLS if there is one.
     pub(crate) certificate: Option<&'a Certificate>,
     pub(crate) buffers: Buffers,
     pub(crate) workers: usize,
-    /// No master process, where there is one: for tools that follow one process.
+    /// Run without a master process, for tools that follow one process.
     pub(crate) single_process: bool,
-    /// Connections it must be able to hold.
+    /// Limit on open files for its connections.
     pub(crate) open_files: u64,
-    /// Where its files go.
+    /// Folder for its files.
     pub(crate) folder: &'a Path,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Traffic {
-    /// Requests, in the version that clients speak and in the one that backends do.
+    /// HTTP, with the versions used by clients and by backends.
     Http {
         front: Http,
         back: Http,
     },
     Tcp,
     Udp,
-    /// TCP, and each client of MQTT kept at its backend where the peer can do that.
+    /// TCP, with session affinity of MQTT clients where the proxy supports it.
     Mqtt,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Http {
-    /// HTTP/1.1.
+    /// Version HTTP/1.1.
     One,
-    /// HTTP/2; without TLS, by prior knowledge (RFC 9113 section 3.3).
+    /// Version HTTP/2; without TLS, by prior knowledge (RFC 9113 section 3.3).
     Two,
 }
 
-/// What the buffers of a contender are sized for. Plimsoll is never tuned.
+/// Buffer sizes of a proxy. Plimsoll is never tuned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Buffers {
-    /// As shipped.
+    /// Default sizes.
     Shipped,
-    /// As shipped, but the floor reads 256 KiB at a time: large replies are what it will carry.
+    /// Default sizes, but 256 KiB for the baseline, because it carries large replies.
     ShippedForBulk,
-    /// The settings that we found to be the cheapest for large replies.
+    /// Cheapest settings for large replies that we found.
     TunedForBulk,
 }
 
-/// A started process; dropped, it ends.
-pub(crate) struct Running {
+/// Started process; dropping it stops the process.
+pub(crate) struct ChildProcess {
     child: Child,
     log: PathBuf,
 }
 
-impl Peer {
+impl Proxy {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plimsoll => "plimsoll",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
-            Self::Floor => "floor",
+            Self::Baseline => "baseline",
         }
     }
 
-    /// The program, if this machine has it.
+    /// Returns the program's path if it is installed.
     pub(crate) fn program(self, programs: &Programs) -> Option<PathBuf> {
         match self {
             Self::Plimsoll => Some(programs.plimsoll.clone()).filter(|path| path.is_file()),
-            Self::Floor => Some(own_program()),
+            Self::Baseline => Some(own_program()),
             Self::Nginx | Self::Haproxy => find(self.name()),
             Self::Envoy => match std::env::var_os("ENVOY_BIN") {
                 Some(path) => Some(PathBuf::from(path)).filter(|path| path.is_file()),
@@ -121,29 +121,29 @@ impl Peer {
 
     pub(crate) fn version(self, program: &Path) -> String {
         let flag = if matches!(self, Self::Nginx | Self::Haproxy) { "-v" } else { "--version" };
-        machine::version(&program.to_string_lossy(), flag)
+        host::version(&program.to_string_lossy(), flag)
     }
 
-    /// Writes the configuration and gives the command line that runs it in the foreground.
-    pub(crate) fn prepare(self, program: &Path, job: &Job) -> io::Result<Vec<String>> {
+    /// Writes the configuration and returns the command line that runs it in the foreground.
+    pub(crate) fn prepare(self, program: &Path, setup: &Setup) -> io::Result<Vec<String>> {
         let arguments = match self {
-            Self::Plimsoll => plimsoll::prepare(job)?,
-            Self::Nginx => nginx::prepare(program, job)?,
-            Self::Haproxy => haproxy::prepare(job)?,
-            Self::Envoy => envoy::prepare(job)?,
-            Self::Floor => floor(job),
+            Self::Plimsoll => plimsoll::prepare(setup)?,
+            Self::Nginx => nginx::prepare(program, setup)?,
+            Self::Haproxy => haproxy::prepare(setup)?,
+            Self::Envoy => envoy::prepare(setup)?,
+            Self::Baseline => baseline(setup),
         };
         Ok([vec![program.to_string_lossy().into_owned()], arguments].concat())
     }
 }
 
-impl Job<'_> {
-    /// One line for each backend.
+impl Setup<'_> {
+    /// Concatenates one line per backend.
     fn each_backend(&self, line: impl Fn(usize, SocketAddr) -> String) -> String {
         self.backends.iter().enumerate().map(|(index, &address)| line(index, address)).collect()
     }
 
-    /// Writes a configuration file and gives its path.
+    /// Writes a configuration file and returns its path.
     fn write(&self, name: &str, text: &str) -> io::Result<String> {
         let path = self.folder.join(name);
         fs::write(&path, text)?;
@@ -151,13 +151,13 @@ impl Job<'_> {
     }
 }
 
-fn floor(job: &Job) -> Vec<String> {
-    let to: Vec<String> = job.backends.iter().map(SocketAddr::to_string).collect();
-    let buffer = if job.buffers == Buffers::Shipped { 64 * 1024 } else { 256 * 1024 };
+fn baseline(setup: &Setup) -> Vec<String> {
+    let to: Vec<String> = setup.backends.iter().map(SocketAddr::to_string).collect();
+    let buffer = if setup.buffers == Buffers::Shipped { 64 * 1024 } else { 256 * 1024 };
     let mut arguments = [
-        "floor",
+        "baseline",
         "--listen",
-        &job.listen.to_string(),
+        &setup.listen.to_string(),
         "--to",
         &to.join(","),
         "--buffer",
@@ -165,23 +165,23 @@ fn floor(job: &Job) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    if job.traffic == Traffic::Udp {
+    if setup.traffic == Traffic::Udp {
         arguments.push("--datagrams".to_owned());
     }
     arguments
 }
 
-/// A folder for the files of one process; dropped, it is deleted.
+/// Creates a folder for the files of one process; dropping it deletes the folder.
 pub(crate) fn folder() -> io::Result<tempfile::TempDir> {
     tempfile::Builder::new().prefix("plimsoll-bench-").tempdir()
 }
 
-/// This very program, even when a build has replaced its file meanwhile.
+/// Returns the path of this program, valid even after a build has replaced its file.
 pub(crate) fn own_program() -> PathBuf {
     PathBuf::from(format!("/proc/{}/exe", std::process::id()))
 }
 
-/// A program on PATH or among the system's daemons.
+/// Finds a program on PATH or among the system's daemons.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders =
@@ -189,8 +189,8 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
     folders.map(|folder| folder.join(name)).find(|candidate| candidate.is_file())
 }
 
-impl Running {
-    /// Starts a command line; what it prints goes to a file in `folder`.
+impl ChildProcess {
+    /// Starts a command line; its output goes to a file in `folder`.
     pub(crate) fn start(command: &[String], folder: &Path) -> io::Result<Self> {
         let log = folder.join("output.log");
         let output = File::options().create(true).append(true).open(&log)?;
@@ -203,7 +203,7 @@ impl Running {
         Ok(Self { child, log })
     }
 
-    /// The backends of a run, in this harness's own process.
+    /// Starts the backends of a run in a process of this program.
     pub(crate) fn backends(
         mode: Mode,
         reply: usize,
@@ -218,7 +218,7 @@ impl Running {
         Self::start(&command, folder)
     }
 
-    /// The backends of a run in an nginx: no work of ours, at a higher price.
+    /// Starts the backends of a run in an nginx: independent of this harness, but more expensive.
     pub(crate) fn backends_of_nginx(
         version: Http,
         addresses: &[SocketAddr],
@@ -234,13 +234,13 @@ impl Running {
         self.child.id()
     }
 
-    /// Waits until `answers` has nothing to complain of.
+    /// Waits until `answers` returns no error.
     pub(crate) fn ready(
         &mut self,
-        patience: Duration,
+        timeout: Duration,
         mut answers: impl FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
-        let deadline = clock::now() + patience;
+        let deadline = clock::now() + timeout;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.failure(&format!("ended with {status}")));
@@ -255,16 +255,16 @@ impl Running {
         }
     }
 
-    /// Asks it to end, and waits.
-    pub(crate) fn stop(&mut self, patience: Duration) -> io::Result<()> {
+    /// Asks the process to end, and waits.
+    pub(crate) fn stop(&mut self, timeout: Duration) -> io::Result<()> {
         self.signal(Signal::TERM);
-        self.ended(patience)
+        self.ended(timeout)
     }
 
-    /// Waits for its end; whatever is left after `patience` is killed.
-    pub(crate) fn ended(&mut self, patience: Duration) -> io::Result<()> {
+    /// Waits for the end; processes left after `timeout` are killed.
+    pub(crate) fn ended(&mut self, timeout: Duration) -> io::Result<()> {
         let family = process::tree(self.id())?;
-        let deadline = clock::now() + patience;
+        let deadline = clock::now() + timeout;
         while self.child.try_wait()?.is_none() && clock::now() < deadline {
             thread::sleep(Duration::from_millis(10));
         }
@@ -281,7 +281,7 @@ impl Running {
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
-    /// What it has printed so far.
+    /// Returns the output so far.
     pub(crate) fn output(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -290,11 +290,11 @@ impl Running {
         let output = self.output();
         let tail: Vec<&str> = output.lines().rev().take(8).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
-        io::Error::other(format!("{what}; it printed:\n{}", tail.join("\n")))
+        io::Error::other(format!("{what}; output:\n{}", tail.join("\n")))
     }
 }
 
-impl Drop for Running {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.stop(Duration::from_secs(2));
@@ -310,12 +310,12 @@ mod tests {
     const TWO: Traffic = Traffic::Http { front: Http::Two, back: Http::One };
     const THROUGHOUT: Traffic = Traffic::Http { front: Http::Two, back: Http::Two };
 
-    /// What each contender is told; every one of `phrases` must be in it, in this order.
+    /// Checks the configuration of a proxy: all `phrases` must be in it, in this order.
     fn check(traffic: Traffic, secure: bool, file: &str, phrases: &[&str]) {
         let folder = folder().expect("a folder");
         let certificate = Certificate::make(folder.path()).expect("a certificate");
         let addresses = [1, 2, 3, 4].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let job = Job {
+        let setup = Setup {
             listen: addresses[0],
             admin: addresses[1],
             backends: &addresses[2..],
@@ -327,17 +327,17 @@ mod tests {
             open_files: 1000,
             folder: folder.path(),
         };
-        let peer = match file {
-            "plimsoll.yaml" => Peer::Plimsoll,
-            "nginx.conf" => Peer::Nginx,
-            "haproxy.cfg" => Peer::Haproxy,
-            "envoy.yaml" => Peer::Envoy,
-            _ => Peer::Floor,
+        let proxy = match file {
+            "plimsoll.yaml" => Proxy::Plimsoll,
+            "nginx.conf" => Proxy::Nginx,
+            "haproxy.cfg" => Proxy::Haproxy,
+            "envoy.yaml" => Proxy::Envoy,
+            _ => Proxy::Baseline,
         };
-        // Asked how it was built, as nginx is, this program says nothing.
-        let command = peer.prepare(Path::new("true"), &job).expect("a configuration");
-        let text = match peer {
-            Peer::Floor => command.join(" ") + "\n",
+        // As a stand-in for nginx, this program prints nothing about its build.
+        let command = proxy.prepare(Path::new("true"), &setup).expect("a configuration");
+        let text = match proxy {
+            Proxy::Baseline => command.join(" ") + "\n",
             _ => fs::read_to_string(folder.path().join(file)).expect("written"),
         };
         let text = text.replace(&folder.path().to_string_lossy().into_owned(), "");
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn plimsoll_is_told_what_to_speak() {
+    fn plimsoll_is_configured_for_each_protocol() {
         let file = "plimsoll.yaml";
         check(ONE, false, file, &["protocol: http, pool", "[\"127.0.0.1:3\", \"127.0.0.1:4\"]"]);
         let tls =
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn nginx_is_told_what_to_speak() {
+    fn nginx_is_configured_for_each_protocol() {
         let file = "nginx.conf";
         check(ONE, false, file, &["127.0.0.1:1 backlog=4096;", "proxy_pass", "proxy_set_header"]);
         let tls = ["backlog=4096 ssl;", "ssl_protocols TLSv1.2 TLSv1.3;", "ssl_certificate /cert.pem;"];
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn haproxy_is_told_what_to_speak() {
+    fn haproxy_is_configured_for_each_protocol() {
         let file = "haproxy.cfg";
         check(ONE, false, file, &["bind 127.0.0.1:1\n", "Forwarded-Proto http\n", "s0 127.0.0.1:3\n"]);
         check(ONE, true, file, &["ssl crt /pair.pem ssl-min-ver TLSv1.2\n", "Forwarded-Proto https\n"]);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn envoy_is_told_what_to_speak() {
+    fn envoy_is_configured_for_each_protocol() {
         let file = "envoy.yaml";
         check(ONE, false, file, &["codec_type: HTTP1\n", "  clusters:\n"]);
         let tls = "DownstreamTlsContext\n          common_tls_context:\n            tls_params:";
@@ -409,8 +409,8 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_is_told_what_to_relay() {
-        let file = "floor";
+    fn the_baseline_is_configured_for_each_protocol() {
+        let file = "baseline";
         check(Traffic::Tcp, false, file, &["--to 127.0.0.1:3,127.0.0.1:4", "--buffer 65536\n"]);
         check(Traffic::Udp, false, file, &["--to 127.0.0.1:3,127.0.0.1:4", "--datagrams\n"]);
     }

@@ -1,4 +1,4 @@
-//! How nginx is configured for a job.
+//! Configuration of nginx.
 
 use std::fs;
 use std::io;
@@ -6,26 +6,26 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Buffers, Http, Job, Traffic};
+use super::{Buffers, Http, Setup, Traffic};
 
-pub(super) fn prepare(program: &Path, job: &Job) -> io::Result<Vec<String>> {
-    let module = match job.traffic {
+pub(super) fn prepare(program: &Path, setup: &Setup) -> io::Result<Vec<String>> {
+    let module = match setup.traffic {
         Traffic::Http { .. } => String::new(),
         Traffic::Tcp | Traffic::Udp | Traffic::Mqtt => stream_module(program)?,
     };
-    let file = job.write("nginx.conf", &configuration(job, &module))?;
-    let folder = job.folder.to_string_lossy().into_owned();
-    let log = job.folder.join("error.log").to_string_lossy().into_owned();
+    let file = setup.write("nginx.conf", &configuration(setup, &module))?;
+    let folder = setup.folder.to_string_lossy().into_owned();
+    let log = setup.folder.join("error.log").to_string_lossy().into_owned();
     Ok(vec!["-p".to_owned(), folder, "-e".to_owned(), log, "-c".to_owned(), file])
 }
 
-fn configuration(job: &Job, module: &str) -> String {
-    let Job { workers, open_files, .. } = job;
-    let master = if job.single_process { "off" } else { "on" };
+fn configuration(setup: &Setup, module: &str) -> String {
+    let Setup { workers, open_files, .. } = setup;
+    let master = if setup.single_process { "off" } else { "on" };
     let user = user();
-    let service = match job.traffic {
-        Traffic::Http { front, back } => http(job, front, back),
-        Traffic::Tcp | Traffic::Udp | Traffic::Mqtt => stream(job),
+    let service = match setup.traffic {
+        Traffic::Http { front, back } => http(setup, front, back),
+        Traffic::Tcp | Traffic::Udp | Traffic::Mqtt => stream(setup),
     };
     format!(
         "{module}{user}daemon off;\nmaster_process {master};\nworker_processes {workers};\n\
@@ -34,8 +34,8 @@ fn configuration(job: &Job, module: &str) -> String {
     )
 }
 
-/// The command line of an nginx as backends: the paths of the HTTP/1.1 scenarios from files, or by prior
-/// knowledge of HTTP/2 the one of theirs from memory.
+/// Returns the command line of an nginx as backend: files for the paths of the HTTP/1.1 scenarios, or one
+/// path from memory for HTTP/2 by prior knowledge.
 pub(super) fn backend(
     program: &Path,
     version: Http,
@@ -43,12 +43,12 @@ pub(super) fn backend(
     open_files: u64,
     folder: &Path,
 ) -> io::Result<Vec<String>> {
-    let (terms, site) = match version {
+    let (tls, site) = match version {
         Http::One => ("", files(folder)?),
         Http::Two => (" http2", format!("        location = /128 {{ return 200 {}; }}\n", "x".repeat(128))),
     };
     let listen: String =
-        addresses.iter().map(|address| format!("        listen {address} backlog=4096{terms};\n")).collect();
+        addresses.iter().map(|address| format!("        listen {address} backlog=4096{tls};\n")).collect();
     let configuration = format!(
         "{user}daemon off;\nworker_processes 1;\nworker_rlimit_nofile {open_files};\npid nginx.pid;\n\
          events {{ worker_connections {open_files}; }}\nhttp {{\n    access_log off;\n    sendfile on;\n    \
@@ -64,7 +64,7 @@ pub(super) fn backend(
         .to_vec())
 }
 
-/// Writes the files that are asked for, and gives the line that serves them.
+/// Writes the files of the backend and returns the directive that serves them.
 fn files(folder: &Path) -> io::Result<String> {
     fs::create_dir_all(folder.join("site/headers"))?;
     for (path, length) in [("0", 0), ("128", 128), ("1m", 1 << 20), ("headers/128", 128)] {
@@ -73,17 +73,17 @@ fn files(folder: &Path) -> io::Result<String> {
     Ok(format!("        root {};\n", folder.join("site").display()))
 }
 
-fn http(job: &Job, front: Http, back: Http) -> String {
-    let servers = job.each_backend(|_, address| format!("        server {address};\n"));
+fn http(setup: &Setup, front: Http, back: Http) -> String {
+    let servers = setup.each_backend(|_, address| format!("        server {address};\n"));
     let temporary = temporary_folders();
-    // Unbuffered, one large buffer carries the reply; nginx wants the others large as well.
-    let buffers = if job.buffers == Buffers::TunedForBulk {
+    // Without buffering, one large buffer carries the reply; nginx requires the others to be large as well.
+    let buffers = if setup.buffers == Buffers::TunedForBulk {
         "    proxy_buffering off;\n    proxy_buffer_size 256k;\n    proxy_buffers 4 256k;\n    \
          proxy_busy_buffers_size 512k;\n"
     } else {
         ""
     };
-    let (terms, files) = match job.certificate {
+    let (tls, files) = match setup.certificate {
         Some(certificate) => (
             " ssl",
             format!(
@@ -95,8 +95,8 @@ fn http(job: &Job, front: Http, back: Http) -> String {
         ),
         None => ("", String::new()),
     };
-    let terms = if front == Http::Two { format!("{terms} http2") } else { terms.to_owned() };
-    // Of nginx's modules, only the one for gRPC speaks HTTP/2 to backends; it carries any request.
+    let tls = if front == Http::Two { format!("{tls} http2") } else { tls.to_owned() };
+    // Only nginx's gRPC module uses HTTP/2 to backends; it forwards any request.
     let (kind, pass) = match back {
         Http::One => {
             let pass = "            proxy_pass http://app;\n            proxy_http_version 1.1;\n            \
@@ -110,28 +110,29 @@ fn http(job: &Job, front: Http, back: Http) -> String {
          keepalive_requests 1000000000;\n    proxy_max_temp_file_size 0;\n{temporary}{buffers}    \
          upstream app {{\n{servers}        keepalive 1024;\n        keepalive_requests 1000000000;\n        \
          keepalive_timeout 3600s;\n    }}\n    \
-         server {{\n        listen {listen} backlog=4096{terms};\n{files}        location / {{\n{pass}            \
+         server {{\n        listen {listen} backlog=4096{tls};\n{files}        location / {{\n{pass}            \
          {kind}_set_header Host $http_host;\n            \
          {kind}_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n            \
          {kind}_set_header X-Forwarded-Proto $scheme;\n            \
          {kind}_set_header X-Forwarded-Host $http_host;\n        }}\n    }}\n}}\n",
-        listen = job.listen,
+        listen = setup.listen,
     )
 }
 
-fn stream(job: &Job) -> String {
-    let servers = job.each_backend(|_, address| format!("        server {address};\n"));
-    let buffer = if job.buffers == Buffers::TunedForBulk { "    proxy_buffer_size 256k;\n" } else { "" };
-    let how = if job.traffic == Traffic::Udp { "udp" } else { "backlog=4096" };
+fn stream(setup: &Setup) -> String {
+    let servers = setup.each_backend(|_, address| format!("        server {address};\n"));
+    let buffer = if setup.buffers == Buffers::TunedForBulk { "    proxy_buffer_size 256k;\n" } else { "" };
+    let how = if setup.traffic == Traffic::Udp { "udp" } else { "backlog=4096" };
     format!(
         "stream {{\n    tcp_nodelay on;\n    proxy_timeout 3600s;\n{buffer}    \
          upstream app {{\n{servers}    }}\n    \
          server {{\n        listen {listen} {how};\n        proxy_pass app;\n    }}\n}}\n",
-        listen = job.listen,
+        listen = setup.listen,
     )
 }
 
-/// Started by root, nginx would run its workers as a user who may not enter the folder of this run.
+/// Returns the user directive: as root, nginx would run workers as a user without access to the folder of
+/// this run.
 pub(crate) fn user() -> &'static str {
     if rustix::process::geteuid().is_root() { "user root;\n" } else { "" }
 }
@@ -142,7 +143,7 @@ fn temporary_folders() -> String {
         .concat()
 }
 
-/// The line that loads the stream module, where it is built as a module of its own (Debian: the package
+/// Returns the directive that loads the stream module where it is built separately (Debian: the package
 /// libnginx-mod-stream).
 fn stream_module(program: &Path) -> io::Result<String> {
     let output = Command::new(program).arg("-V").output()?;

@@ -1,16 +1,16 @@
-//! How Plimsoll is configured for a job: its defaults, and nothing tuned.
+//! Configuration of Plimsoll: its defaults, without tuning.
 
 use std::io;
 
-use super::{Http, Job, Traffic};
+use super::{Http, Setup, Traffic};
 
-pub(super) fn prepare(job: &Job) -> io::Result<Vec<String>> {
-    let file = job.write("plimsoll.yaml", &configuration(job))?;
+pub(super) fn prepare(setup: &Setup) -> io::Result<Vec<String>> {
+    let file = setup.write("plimsoll.yaml", &configuration(setup))?;
     Ok(vec!["run".to_owned(), "-c".to_owned(), file])
 }
 
-fn configuration(job: &Job) -> String {
-    let protocol = match (job.traffic, job.certificate) {
+fn configuration(setup: &Setup) -> String {
+    let protocol = match (setup.traffic, setup.certificate) {
         (Traffic::Http { .. }, None) => "http",
         (Traffic::Http { .. }, Some(_)) => "https",
         (Traffic::Tcp, None) => "tcp",
@@ -18,16 +18,16 @@ fn configuration(job: &Job) -> String {
         (Traffic::Udp, _) => "udp",
         (Traffic::Mqtt, _) => "mqtt",
     };
-    let tls = job.certificate.map_or(String::new(), |certificate| {
+    let tls = setup.certificate.map_or(String::new(), |certificate| {
         let (cert, key) = (certificate.cert.display(), certificate.key.display());
         format!(", tls: {{certificates: [{{cert: \"{cert}\", key: \"{key}\"}}]}}")
     });
-    let pool = match job.traffic {
+    let pool = match setup.traffic {
         Traffic::Http { back: Http::Two, .. } => "    protocol: http2\n",
         _ => "",
     };
-    let destinations: Vec<String> = job.backends.iter().map(|address| format!("\"{address}\"")).collect();
-    let Job { listen, admin, workers, .. } = job;
+    let destinations: Vec<String> = setup.backends.iter().map(|address| format!("\"{address}\"")).collect();
+    let Setup { listen, admin, workers, .. } = setup;
     format!(
         "workers: {workers}\n\
          admin: {{address: \"{admin}\"}}\n\

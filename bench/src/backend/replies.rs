@@ -1,11 +1,11 @@
-//! What a backend answers to the bytes it was sent.
+//! Replies of a backend.
 
 use std::io;
 use std::mem::MaybeUninit;
 
-/// The fixed replies of a backend, rendered once.
-pub(crate) enum Site {
-    /// The path of a request, and head and body of its reply. The last one answers any other path.
+/// Fixed replies of a backend, rendered once.
+pub(crate) enum Replies {
+    /// Request path, and head and body of its reply. The last one serves any other path.
     Http(Vec<(String, Vec<u8>)>),
     Echo,
     Bulk {
@@ -14,20 +14,20 @@ pub(crate) enum Site {
     },
 }
 
-/// An answer to one message.
-pub(crate) enum Answer {
-    /// The reply at this index.
+/// Reply to one message.
+pub(crate) enum Reply {
+    /// Index of a fixed reply.
     Fixed(usize),
-    /// The message itself.
+    /// Echo of the message.
     Same(Vec<u8>),
 }
 
-/// One message found at the front of some bytes.
+/// Message at the front of received bytes.
 pub(crate) struct Read {
-    /// Its length.
+    /// Length in bytes.
     pub(crate) used: usize,
-    pub(crate) answer: Answer,
-    /// The peer wants the connection closed after the answer.
+    pub(crate) answer: Reply,
+    /// Whether the connection must be closed after the reply.
     pub(crate) close: bool,
 }
 
@@ -43,19 +43,19 @@ const SIZES: [(&str, usize); 9] = [
     ("/", 0),
 ];
 
-/// What real services add to a reply, some 600 bytes of it.
+/// Headers that real services add to a reply, some 600 bytes of them.
 const MANY_HEADERS: &str = "cache-control: private, max-age=0, must-revalidate\r\n\
     content-security-policy: default-src 'self'; img-src 'self' data: https://img.example.com; frame-ancestors 'none'\r\n\
     etag: W/\"5f3c1a9be2d84710\"\r\n\
     last-modified: Fri, 20 Nov 2026 08:12:31 GMT\r\n\
     permissions-policy: camera=(), microphone=(), geolocation=()\r\n\
     referrer-policy: strict-origin-when-cross-origin\r\n\
-    set-cookie: session=8f14e45fceea167a5a36dedd4bea2543; Path=/; HttpOnly; Secure; SameSite=Lax\r\n\
+    set-cookie: session=8f14e45fceea167a5a36dedd4bea2543; Path=/; HttpOnly; TlsStream; SameSite=Lax\r\n\
     strict-transport-security: max-age=31536000; includeSubDomains\r\n\
     vary: Accept-Encoding, Accept-Language\r\n\
     x-content-type-options: nosniff\r\n";
 
-impl Site {
+impl Replies {
     pub(crate) fn http() -> Self {
         let mut replies = vec![("/headers/128".to_owned(), reply(200, MANY_HEADERS, 128))];
         replies.extend(SIZES.iter().map(|&(path, length)| (path.to_owned(), reply(200, "", length))));
@@ -67,8 +67,8 @@ impl Site {
         Self::Bulk { message: message.max(1), reply: vec![b'x'; reply] }
     }
 
-    /// The first message in `bytes`, or `None` while it is incomplete. What is no HTTP/1 request, or one with
-    /// a body, is an error: no scenario sends it, so a balancer has spoilt it.
+    /// Parses the first message in `bytes`, or returns `None` while it is incomplete. An invalid HTTP/1
+    /// request, or one with a body, is an error: no scenario sends it, so a proxy corrupted it.
     pub(crate) fn read(&self, bytes: &[u8]) -> io::Result<Option<Read>> {
         if bytes.is_empty() {
             return Ok(None);
@@ -76,21 +76,21 @@ impl Site {
         match self {
             Self::Http(replies) => read_request(bytes, replies),
             Self::Echo => {
-                Ok(Some(Read { used: bytes.len(), answer: Answer::Same(bytes.to_vec()), close: false }))
+                Ok(Some(Read { used: bytes.len(), answer: Reply::Same(bytes.to_vec()), close: false }))
             }
             Self::Bulk { message, .. } => {
                 let whole = bytes.len() >= *message;
-                Ok(whole.then_some(Read { used: *message, answer: Answer::Fixed(0), close: false }))
+                Ok(whole.then_some(Read { used: *message, answer: Reply::Fixed(0), close: false }))
             }
         }
     }
 
-    pub(crate) fn bytes<'a>(&'a self, answer: &'a Answer) -> &'a [u8] {
+    pub(crate) fn bytes<'a>(&'a self, answer: &'a Reply) -> &'a [u8] {
         match (self, answer) {
-            (_, Answer::Same(bytes)) => bytes,
-            (Self::Http(replies), Answer::Fixed(index)) => &replies[*index].1,
-            (Self::Bulk { reply, .. }, Answer::Fixed(_)) => reply,
-            (Self::Echo, Answer::Fixed(_)) => &[],
+            (_, Reply::Same(bytes)) => bytes,
+            (Self::Http(replies), Reply::Fixed(index)) => &replies[*index].1,
+            (Self::Bulk { reply, .. }, Reply::Fixed(_)) => reply,
+            (Self::Echo, Reply::Fixed(_)) => &[],
         }
     }
 }
@@ -117,7 +117,7 @@ fn read_request(bytes: &[u8], replies: &[(String, Vec<u8>)]) -> io::Result<Optio
     }
     let path = request.path.unwrap_or_default();
     let found = replies.iter().position(|(known, _)| known == path).unwrap_or(replies.len() - 1);
-    Ok(Some(Read { used, answer: Answer::Fixed(found), close }))
+    Ok(Some(Read { used, answer: Reply::Fixed(found), close }))
 }
 
 fn reply(status: u16, headers: &str, length: usize) -> Vec<u8> {
@@ -135,24 +135,24 @@ fn reply(status: u16, headers: &str, length: usize) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn answered(site: &Site, bytes: &[u8]) -> Option<(usize, usize, bool)> {
-        let read = site.read(bytes).expect("a well-formed message")?;
-        Some((read.used, site.bytes(&read.answer).len(), read.close))
+    fn answered(replies: &Replies, bytes: &[u8]) -> Option<(usize, usize, bool)> {
+        let read = replies.read(bytes).expect("a well-formed message")?;
+        Some((read.used, replies.bytes(&read.answer).len(), read.close))
     }
 
     #[test]
-    fn a_request_is_answered_by_its_path() {
-        let site = Site::http();
+    fn the_reply_depends_on_the_path() {
+        let replies = Replies::http();
         let (used, length, close) =
-            answered(&site, b"GET /1k HTTP/1.1\r\nHost: a\r\n\r\nGET").expect("whole");
+            answered(&replies, b"GET /1k HTTP/1.1\r\nHost: a\r\n\r\nGET").expect("whole");
         assert_eq!((used, close), (29, false));
         assert!((1024..1400).contains(&length));
-        assert_eq!(answered(&site, b"GET /1k HTTP/1.1\r\nHost: a\r\n"), None);
+        assert_eq!(answered(&replies, b"GET /1k HTTP/1.1\r\nHost: a\r\n"), None);
     }
 
     #[test]
-    fn a_request_that_asks_to_close_is_obeyed() {
-        let read = answered(&Site::http(), b"GET /0 HTTP/1.1\r\nConnection: Close\r\n\r\n");
+    fn a_close_request_closes_the_connection() {
+        let read = answered(&Replies::http(), b"GET /0 HTTP/1.1\r\nConnection: Close\r\n\r\n");
         assert!(read.expect("whole").2);
     }
 
@@ -162,9 +162,9 @@ mod tests {
     }
 
     #[test]
-    fn bulk_waits_for_a_whole_message() {
-        let site = Site::bulk(64, 1000);
-        assert_eq!(answered(&site, &[0; 63]), None);
-        assert_eq!(answered(&site, &[0; 65]), Some((64, 1000, false)));
+    fn bulk_waits_for_a_complete_message() {
+        let replies = Replies::bulk(64, 1000);
+        assert_eq!(answered(&replies, &[0; 63]), None);
+        assert_eq!(answered(&replies, &[0; 65]), Some((64, 1000, false)));
     }
 }
