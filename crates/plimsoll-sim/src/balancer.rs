@@ -21,7 +21,7 @@ pub struct SimBalancer {
     feedback: Option<Arc<dyn PolicyFeedback>>,
     worker_rngs: Vec<Rng>,
     /// Retry budget of this balancer.
-    pub budget: Budget,
+    pub budget: RetryBudget,
     members: Vec<Destination>,
     checks: Vec<ProbeOrder>,
     events: u64,
