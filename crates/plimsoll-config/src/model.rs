@@ -14,7 +14,7 @@ use plimsoll_core::health::LoadSpec;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{HedgeSpec, RetrySpec};
 use plimsoll_core::route::Match;
-use plimsoll_core::spread::SpreadSpec;
+use plimsoll_core::snapshot::SpreadSpec;
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{DestinationLimits, Name, PoolLimits, Weight};
 

@@ -13,7 +13,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use plimsoll_core::balance::{Algorithm, HashSpec, Settings, Table};
 use plimsoll_core::formula::Formula;
 use plimsoll_core::snapshot::Member;
-use plimsoll_core::spread::{SpreadSpec, ZoneSpec};
+use plimsoll_core::snapshot::{SpreadSpec, ZoneSpec};
 use plimsoll_core::{
     Address, Assignment, Destination, DestinationId, DestinationStats, Outcome, Rng, Snapshot, Status, Tick,
     Want, Weight, balance_load,

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::destination::{Name, Status};
-use crate::health::peers::Worse;
-use crate::health::silence::Silent;
+use crate::health::peer_comparison::Worse;
+use crate::health::unresponsive::Silent;
 use crate::outcome::Failure;
 use crate::time::Tick;
 

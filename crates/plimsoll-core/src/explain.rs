@@ -3,7 +3,7 @@
 use crate::destination::{DestinationId, Status};
 use crate::rng::Rng;
 use crate::snapshot::{Member, Snapshot, Want, balance_load_dry};
-use crate::spread::Reach;
+use crate::snapshot::Reach;
 use crate::time::Tick;
 
 /// Why a destination is not a candidate for a message.

@@ -10,7 +10,7 @@ use plimsoll_core::health::{HealthSpec, OutlierSpec, Rhythm, Start};
 use plimsoll_core::pool::{
     Action, DestinationReport, Input, Pool, PoolSpec, ProbeKind, ProbeOrder, ProbeResult,
 };
-use plimsoll_core::spread::SpreadSpec;
+use plimsoll_core::snapshot::SpreadSpec;
 use plimsoll_core::{
     Address, AdminState, Assignment, Destination, DestinationId, Failure, FailureSignal, Name, Outcome, Rng,
     Snapshot, Status, Tick, Tried, Want, Weight, balance_load,

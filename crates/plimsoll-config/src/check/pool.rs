@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use plimsoll_core::spread::SpreadSpec;
+use plimsoll_core::snapshot::SpreadSpec;
 use plimsoll_core::{DestinationLimits, Name, Weight};
 
 use crate::check::address;

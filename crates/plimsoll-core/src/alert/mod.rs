@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::destination::{Name, Status};
 use crate::event::{Event, Reason};
-use crate::health::falls::{FALLS, Falls};
+use crate::alert::flapping::{FALLS, Falls};
 use crate::pool::PoolSpec;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;

@@ -10,7 +10,7 @@ use crate::outcome::{Failure, Outcome};
 use crate::pool::{Action, Input, Pool};
 use crate::rng::Rng;
 use crate::snapshot::{Want, balance_load};
-use crate::spread::SpreadSpec;
+use crate::snapshot::SpreadSpec;
 
 const SEC: Duration = Duration::from_secs(1);
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::among::Median;
-use super::cursor::Parts;
-use super::least::EXACT_UP_TO;
-use super::lowest::{Score, Seen, lowest};
+use super::latency_quantile::Median;
+use super::rotation_state::Parts;
+use super::least_loaded::EXACT_UP_TO;
+use super::lowest_score::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::formula::{Formula, Program, Reading, Source};
 use crate::health::score::score;
@@ -156,7 +156,7 @@ mod tests {
     use super::super::tests::{answer, hold, named, picks};
     use super::*;
     use crate::measure::LoadReport;
-    use crate::snapshot::Want;
+    use crate::balance::Want;
 
     const MS: Duration = Duration::from_millis(1);
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::among::Median;
-use super::draw::Dice;
+use super::latency_quantile::Median;
+use super::sampling::Dice;
 use super::{Needs, Picker, Policy, Slot};
 use crate::health::score::score;
 use crate::rng::Rng;
-use crate::snapshot::Want;
+use crate::balance::Want;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 

@@ -1,28 +1,28 @@
 //! The seam every algorithm enters by: a policy as configured, a picker as built for one snapshot.
 
-mod alias;
-mod among;
-mod bound;
-mod cursor;
+mod alias_table;
+mod latency_quantile;
+mod bounded_load;
+mod rotation_state;
 pub mod custom;
-mod decisions;
-mod desk;
-mod draw;
-pub mod hashed;
+mod key_cache;
+mod probe_pool;
+mod sampling;
+pub mod consistent_hash;
 pub mod health_based;
-pub mod least;
-mod lowest;
+pub mod least_loaded;
+mod lowest_score;
 mod maglev;
 pub mod peak_ewma;
 pub mod prequal;
 pub mod random;
-mod registered;
+mod custom_registry;
+mod request;
 pub mod rendezvous;
 pub mod response_time;
 mod ring;
 pub mod rotation;
-mod sequence;
-pub mod warmth;
+mod smooth_sequence;
 
 use std::sync::Arc;
 
@@ -30,14 +30,14 @@ use crate::destination::{Address, DestinationId, Name};
 use crate::formula::Formula;
 use crate::hash::mix;
 use crate::rng::Rng;
-use crate::snapshot::Want;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
-pub use self::decisions::DecisionTally;
-pub use self::hashed::{HashSpec, Table};
-pub use self::registered::{Policies, Registered};
-use self::warmth::Warmth;
+pub use self::key_cache::DecisionTally;
+pub use self::consistent_hash::{HashSpec, Table};
+pub use self::custom_registry::{Policies, Registered};
+pub use self::request::{Tried, Want};
+use crate::slow_start::Warmth;
 
 /// One destination that may serve, as a picker sees it.
 #[derive(Clone, Debug)]
@@ -241,20 +241,20 @@ impl Algorithm {
 
     /// The same, as configured.
     pub fn policy_with(self, workers: usize, settings: &Settings) -> Box<dyn Policy> {
-        let hashed = |policy: hashed::Hashed| -> Box<dyn Policy> {
+        let hashed = |policy: consistent_hash::Hashed| -> Box<dyn Policy> {
             Box::new(if settings.caching { policy.remembering(workers) } else { policy })
         };
         match self {
             Self::RoundRobin => Box::new(rotation::RoundRobin::new(workers)),
             Self::WeightedRoundRobin => Box::new(rotation::WeightedRoundRobin::new(workers)),
-            Self::LeastConnections => Box::new(least::LeastConnections::unweighted(workers)),
-            Self::WeightedLeastConnections => Box::new(least::LeastConnections::weighted(workers)),
+            Self::LeastConnections => Box::new(least_loaded::LeastConnections::unweighted(workers)),
+            Self::WeightedLeastConnections => Box::new(least_loaded::LeastConnections::weighted(workers)),
             Self::Random => Box::new(random::Random),
             Self::P2c => Box::new(random::P2c),
             Self::ResponseTime => Box::new(response_time::ResponseTime::new(workers)),
             Self::PeakEwma => Box::new(peak_ewma::PeakEwma::new(workers)),
-            Self::SourceHash => hashed(hashed::Hashed::by_source(settings.hash)),
-            Self::Hash => hashed(hashed::Hashed::by_key(settings.hash)),
+            Self::SourceHash => hashed(consistent_hash::Hashed::by_source(settings.hash)),
+            Self::Hash => hashed(consistent_hash::Hashed::by_key(settings.hash)),
             Self::HealthBased => Box::new(health_based::HealthBased),
             Self::Prequal => Box::new(prequal::Prequal::new(workers)),
             Self::Custom => Box::new(custom::Custom::new(workers, settings.formula.clone())),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::cursor::Parts;
-use super::lowest::{Score, Seen, lowest};
+use super::rotation_state::Parts;
+use super::lowest_score::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::stats::DestinationStats;
 use crate::time::Tick;
@@ -68,7 +68,7 @@ mod tests {
     use super::super::tests::{answer, hold, picks, slots};
     use super::*;
     use crate::rng::Rng;
-    use crate::snapshot::Want;
+    use crate::balance::Want;
 
     const MS: Duration = Duration::from_millis(1);
 

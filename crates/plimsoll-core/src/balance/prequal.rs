@@ -3,11 +3,11 @@
 use std::array;
 use std::sync::Arc;
 
-use super::desk::{Desk, POOL, Probe};
-use super::draw::Dice;
+use super::probe_pool::{Desk, POOL, Probe};
+use super::sampling::Dice;
 use super::{Needs, Picker, Policy, Slot};
 use crate::rng::Rng;
-use crate::snapshot::Want;
+use crate::balance::Want;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 

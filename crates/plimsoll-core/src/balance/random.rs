@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::draw::Dice;
-use super::least::Load;
+use super::sampling::Dice;
+use super::least_loaded::Load;
 use super::{Needs, Picker, Policy, Slot};
 use crate::rng::Rng;
-use crate::snapshot::Want;
+use crate::balance::Want;
 use crate::time::Tick;
 
 /// By weight, without looking: each message is drawn on its own.

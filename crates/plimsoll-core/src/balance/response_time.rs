@@ -3,9 +3,9 @@
 use std::hint::select_unpredictable;
 use std::sync::Arc;
 
-use super::among::Among;
-use super::cursor::Parts;
-use super::lowest::{Score, Seen, lowest};
+use super::latency_quantile::Among;
+use super::rotation_state::Parts;
+use super::lowest_score::{Score, Seen, lowest};
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::measure::LogMean;
 use crate::rng::Rng;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::cursor::{Cursors, Parts, Ring};
-use super::sequence::Sequence;
+use super::rotation_state::{Cursors, Parts, Ring};
+use super::smooth_sequence::Sequence;
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::rng::Rng;
-use crate::snapshot::Want;
+use crate::balance::Want;
 use crate::time::Tick;
 
 /// Each destination in turn, in configured order, whatever its weight (weight 0 is never among the slots).
@@ -148,7 +148,7 @@ impl Picker for SequencePicker {
 mod tests {
     use super::super::tests::{picks, slots};
     use super::*;
-    use crate::snapshot::Tried;
+    use crate::balance::Tried;
 
     fn check(policy: &dyn Policy, weights: &[u32], worker: usize, expected: &str) {
         let slots = slots((0..).zip(weights.iter().copied()));

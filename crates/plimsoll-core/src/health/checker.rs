@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::destination::Health;
-use crate::health::rhythm::{PROVES, Pulse, SPARED_MAX, Start};
+use crate::health::schedule::{PROVES, Pulse, SPARED_MAX, Start};
 use crate::health::{HealthSpec, ProbeKind, ProbeResult};
 use crate::rng::Rng;
 use crate::time::Tick;
@@ -197,7 +197,7 @@ fn one_line(detail: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::rhythm::Rhythm;
+    use crate::health::schedule::Rhythm;
 
     fn spec(failure_threshold: u32, recovery_threshold: u32) -> HealthSpec {
         HealthSpec {

@@ -1,16 +1,14 @@
 //! What active checks ask and what real traffic may show before a destination is set aside.
 
-pub mod advice;
 pub mod checker;
-pub mod falls;
-pub mod lanes;
-pub mod normal;
+pub mod check_queue;
+pub mod baseline;
 pub mod outlier;
 pub mod overload;
-pub mod peers;
-pub mod rhythm;
+pub mod peer_comparison;
+pub mod schedule;
 pub mod score;
-pub mod silence;
+pub mod unresponsive;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,10 +17,10 @@ use std::time::Duration;
 use crate::destination::{Address, DestinationId, Name};
 
 pub use checker::{Checker, LastCheck};
-pub use lanes::Lanes;
+pub use check_queue::Lanes;
 pub use outlier::{Outlier, Room, Verdict};
 pub use overload::{LoadSpec, OverloadSpec};
-pub use rhythm::{Rhythm, Start};
+pub use schedule::{Rhythm, Start};
 
 /// How one active check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]

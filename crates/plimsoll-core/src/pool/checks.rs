@@ -6,7 +6,7 @@ use crate::destination::{Address, AdminState, DestinationId, Health};
 use crate::event::Reason;
 use crate::health::{Checker, ProbeOrder, ProbeResult, Start};
 use crate::pool::Pool;
-use crate::pool::entry::Entry;
+use crate::pool::member_state::Entry;
 use crate::time::Tick;
 
 /// First checks run at once, so many of them in each millisecond.

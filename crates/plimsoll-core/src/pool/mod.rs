@@ -5,12 +5,12 @@
 //! their words from one to the other, and publishes a snapshot when the picture has changed. One driver
 //! owns it, feeds it inputs, wakes it at [`Pool::poll_timeout`] and carries out its actions.
 
-mod agenda;
+mod timers;
 mod checks;
-mod entry;
-mod loads;
-mod orders;
-mod picture;
+mod member_state;
+mod load_reports;
+mod members;
+mod snapshot_builder;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -29,14 +29,14 @@ use crate::limiter::PoolLimiter;
 use crate::measure::LoadReport;
 use crate::rng::Rng;
 use crate::snapshot::Snapshot;
-use crate::spread::SpreadSpec;
+use crate::snapshot::SpreadSpec;
 use crate::stats::FailureSignal;
 use crate::time::Tick;
 
-use self::agenda::Agenda;
-use self::entry::{Change, Entry};
+use self::timers::Agenda;
+use self::member_state::{Change, Entry};
 
-pub use self::entry::{Contradicted, DestinationReport};
+pub use self::member_state::{Contradicted, DestinationReport};
 pub use crate::health::{LastCheck, ProbeKind, ProbeOrder, ProbeResult};
 
 /// Events kept for a driver that does not fetch them; past it the oldest are lost.
@@ -177,7 +177,7 @@ impl Pool {
         now: Tick,
     ) -> Self {
         let policy = spec.algorithm.policy_with(workers, &spec.settings);
-        let snapshot = Arc::new(picture::picture(&name, 0, &spec, &*policy, &[]));
+        let snapshot = Arc::new(snapshot_builder::picture(&name, 0, &spec, &*policy, &[]));
         let mut pool = Self {
             name,
             spec,
@@ -338,7 +338,7 @@ impl Pool {
         if mem::take(&mut self.dirty) {
             let generation = self.snapshot.generation + 1;
             let mut picture =
-                picture::picture(&self.name, generation, &self.spec, &*self.policy, &self.entries);
+                snapshot_builder::picture(&self.name, generation, &self.spec, &*self.policy, &self.entries);
             picture.limiter = self.limiter_if_limited();
             (self.snapshot, self.unpublished) = (Arc::new(picture), true);
         }

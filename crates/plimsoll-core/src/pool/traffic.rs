@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::destination::{AdminState, Health};
 use crate::event::{Event, Reason};
 use crate::health::Verdict;
-use crate::health::normal::{self, Normal};
-use crate::health::peers::{self, Window, Worse};
-use crate::health::silence::Judgement;
+use crate::health::baseline::{self, Normal};
+use crate::health::peer_comparison::{self, Window, Worse};
+use crate::health::unresponsive::Judgement;
 use crate::outcome::{Failure, Outcome};
 use crate::pool::Pool;
-use crate::pool::entry::Entry;
+use crate::pool::member_state::Entry;
 use crate::stats::{FailureSignal, Progress};
 use crate::time::Tick;
 
@@ -82,12 +82,12 @@ impl Pool {
     /// Who did worse than the others; where each is known by its own past, also who did worse than it used to,
     /// and not who is slower than the others as ever.
     fn worse(&mut self, windows: &[Window]) -> Vec<(usize, Worse)> {
-        let mut found = peers::worse(windows);
+        let mut found = peer_comparison::worse(windows);
         if self.spec.outlier.learns {
             let normals: Vec<Normal> = self.entries.iter().map(|entry| entry.normal).collect();
             let slow = |worse: &Worse| matches!(worse, Worse::Latency { .. });
             found.retain(|(rank, worse)| !(slow(worse) && normals[*rank].excuses(&windows[*rank])));
-            for (rank, worse) in normal::unusual(windows, &normals) {
+            for (rank, worse) in baseline::unusual(windows, &normals) {
                 if found.iter().all(|(known, _)| *known != rank) {
                     found.push((rank, worse));
                 }

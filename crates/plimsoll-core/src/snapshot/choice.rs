@@ -1,9 +1,9 @@
 //! Which destination takes this message.
 
-use super::{NoDestination, Snapshot, Tier, Want};
+use super::{NoDestination, Snapshot, Tier};
 use crate::balance::{Slot, rendezvous};
 use crate::rng::Rng;
-use crate::spread::Reach;
+use super::priority_and_locality::Reach;
 use crate::stats::Assignment;
 use crate::subset::Fallback;
 use crate::time::Tick;

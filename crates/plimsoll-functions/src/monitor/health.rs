@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use plimsoll_core::Status;
 use plimsoll_core::alert;
-use plimsoll_core::health::advice;
+use plimsoll_core::alert::recommendation;
 use plimsoll_core::pool::DestinationReport;
 use plimsoll_proxy::{CheckCounts, Clock, MonitorView};
 

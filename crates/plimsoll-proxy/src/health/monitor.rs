@@ -8,7 +8,7 @@ use plimsoll_core::balance::{Algorithm, Settings};
 use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::pool::{DestinationReport, Input, Pool, PoolSpec};
 use plimsoll_core::retry::RetryBudget;
-use plimsoll_core::spread::SpreadSpec;
+use plimsoll_core::snapshot::SpreadSpec;
 use plimsoll_core::{Destination, FailureSignal, Name, Rng, Tick};
 use tokio::sync::{mpsc, oneshot};
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use plimsoll_core::alert::{Alert, AlertKind, Alerts};
 use plimsoll_core::event::Event;
-use plimsoll_core::health::advice::{Recommendation, Subject, advice};
-use plimsoll_core::health::falls::Falls;
+use plimsoll_core::alert::recommendation::{Recommendation, Subject, advice};
+use plimsoll_core::alert::flapping::Falls;
 use plimsoll_core::pool::{DestinationReport, Pool};
 use plimsoll_core::quality::{Accuracy, Quality};
 use plimsoll_core::{Name, Tick};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use plimsoll_config::model::{HashKey, Route};
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::route::Match;
-use plimsoll_core::spread::ZoneSpec;
+use plimsoll_core::snapshot::ZoneSpec;
 use plimsoll_core::subset::{Fallback, Subset};
 
 use crate::kit::{Balancer, Destination, Place, Setup, get, ms, route};

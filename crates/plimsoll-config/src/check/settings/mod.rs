@@ -10,7 +10,7 @@ use std::time::Duration;
 use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::{LoadSpec, OutlierSpec};
 use plimsoll_core::retry::{HedgeSpec, RetrySpec};
-use plimsoll_core::spread::SpreadSpec;
+use plimsoll_core::snapshot::SpreadSpec;
 
 use self::formula::FormulaSetting;
 use self::health::HealthSettings;

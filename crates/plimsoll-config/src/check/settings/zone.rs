@@ -1,7 +1,7 @@
 //! Zone of this balancer and how it is preferred.
 
 use plimsoll_core::Name;
-use plimsoll_core::spread::ZoneSpec;
+use plimsoll_core::snapshot::ZoneSpec;
 
 /// What `zone` and `zone_aware` come to.
 #[derive(Clone, Debug, Default)]

@@ -1,10 +1,10 @@
 //! What a pool promises, in virtual time: the bench its promises are tried on.
 
 mod checks;
-mod loads;
+mod load_reports;
 mod members;
 mod recovery;
-mod silence;
+mod unresponsive;
 mod traffic;
 
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Slot;
-use super::least::EXACT_UP_TO;
+use super::least_loaded::EXACT_UP_TO;
 use crate::measure::{TimestampedValue, in_units};
 use crate::rng::Rng;
 use crate::time::Tick;

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::health::peers::{VOLUME, Window, Worse, median};
+use crate::health::peer_comparison::{VOLUME, Window, Worse, median};
 
 /// An interval moves what is usual by this part: in two minutes or so (at ten seconds each) half of a change has
 /// become usual, and what lasts is nobody's fault for ever.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::mem;
 
-use super::entry::Entry;
+use super::member_state::Entry;
 use super::{Pool, PoolSpec, signal_threshold};
 use crate::balance::Settings;
 use crate::destination::{AdminState, Destination, DestinationId, Name, Weight};

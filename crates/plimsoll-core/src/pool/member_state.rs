@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::warmth::Warmth;
+use crate::slow_start::Warmth;
 use crate::destination::{
     Address, AdminState, Destination, DestinationId, Ejection, Health, HealthInputs, Name, Status, Weight,
     status,
 };
 use crate::event::Reason;
 use crate::health::checker::Shown;
-use crate::health::normal::Normal;
-use crate::health::silence::Silence;
+use crate::health::baseline::Normal;
+use crate::health::unresponsive::Silence;
 use crate::health::{Checker, LastCheck, Outlier, Start};
 use crate::pool::PoolSpec;
 use crate::stats::{Counts, DestinationStats};

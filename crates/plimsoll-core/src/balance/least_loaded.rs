@@ -4,12 +4,12 @@ use std::hint::select_unpredictable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::cursor::{Cursors, Parts, Ring};
-use super::draw::Dice;
+use super::rotation_state::{Cursors, Parts, Ring};
+use super::sampling::Dice;
 use super::{Needs, Part, Picker, Policy, Slot};
 use crate::destination::Weight;
 use crate::rng::Rng;
-use crate::snapshot::Want;
+use crate::balance::Want;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 

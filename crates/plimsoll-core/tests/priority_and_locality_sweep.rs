@@ -6,7 +6,7 @@ use plimsoll_core::balance::Algorithm;
 use plimsoll_core::explain::{SetAside, explain};
 use plimsoll_core::hash::hash;
 use plimsoll_core::snapshot::Member;
-use plimsoll_core::spread::{SpreadSpec, ZoneSpec};
+use plimsoll_core::snapshot::{SpreadSpec, ZoneSpec};
 use plimsoll_core::subset::{Fallback, Subset};
 use plimsoll_core::{
     Address, Assignment, Destination, DestinationId, DestinationStats, Name, NoDestination, Rng, Snapshot,

@@ -2,16 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::bound::Bounds;
-use super::decisions::{DecisionTally, Decisions};
-use super::draw::Dice;
+use super::bounded_load::Bounds;
+use super::key_cache::{DecisionTally, Decisions};
+use super::sampling::Dice;
 use super::maglev::Maglev;
 use super::rendezvous;
 use super::ring::HashRing;
 use super::{Needs, Picker, Policy, Slot};
 use crate::hash::mix;
 use crate::rng::Rng;
-use crate::snapshot::{Tried, Want};
+use crate::balance::{Tried, Want};
 use crate::time::Tick;
 
 /// How keys find their slots.

@@ -8,13 +8,13 @@ mod want;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::balance::warmth::Warmth;
+use crate::slow_start::Warmth;
 use crate::balance::{DecisionTally, Needs, Part, Picker, Policy, Slot, rendezvous};
 use crate::destination::{Destination, DestinationId, Name, Status};
 use crate::hash::hash;
 use crate::limiter::PoolLimiter;
 use crate::rng::Rng;
-use crate::spread::{Reach, SpreadSpec, reach};
+use self::priority_and_locality::{Reach, SpreadSpec, reach};
 use crate::stats::DestinationStats;
 use crate::subset::{Fallback, Subset};
 use crate::time::Tick;

@@ -3,7 +3,7 @@
 use crate::balance::{Policy, Slot};
 use crate::destination::{Name, Status};
 use crate::pool::PoolSpec;
-use crate::pool::entry::Entry;
+use crate::pool::member_state::Entry;
 use crate::snapshot::{Member, Snapshot};
 use crate::time::Tick;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::Slot;
-use super::least::EXACT_UP_TO;
+use super::least_loaded::EXACT_UP_TO;
 use crate::stats::DestinationStats;
 
 /// Slots counted again by each pick, where there are too many to count all of them.

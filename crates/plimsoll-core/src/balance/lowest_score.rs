@@ -4,16 +4,16 @@ use std::hint::select_unpredictable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::cursor::{Cursors, Ring};
-use super::draw::Dice;
-use super::least::SAMPLE;
+use super::rotation_state::{Cursors, Ring};
+use super::sampling::Dice;
+use super::least_loaded::SAMPLE;
 use super::{Picker, Slot};
 use crate::rng::Rng;
-use crate::snapshot::Want;
+use crate::balance::Want;
 use crate::time::Tick;
 
 /// Up to this many slots every one is looked at. A score costs several times what a counter alone does, so the
-/// 50 ns a pick may cost are used up sooner than with [`EXACT_UP_TO`](super::least::EXACT_UP_TO).
+/// 50 ns a pick may cost are used up sooner than with [`EXACT_UP_TO`](super::least_loaded::EXACT_UP_TO).
 pub(super) const SCORED_UP_TO: usize = 16;
 
 /// What slots are compared by.
@@ -42,7 +42,7 @@ pub(super) struct Seen {
 }
 
 /// A picker of the lowest score. Up to 16 slots the choice is exact, and those that tie take turns per worker, in
-/// configured order, as with [`LeastConnections`](super::least::LeastConnections); beyond that it is the best of
+/// configured order, as with [`LeastConnections`](super::least_loaded::LeastConnections); beyond that it is the best of
 /// five different ones drawn by weight, of equals the first drawn.
 pub(super) fn lowest(score: impl Score + 'static, slots: &[Slot], cursors: Arc<Cursors>) -> Box<dyn Picker> {
     if slots.len() > SCORED_UP_TO {

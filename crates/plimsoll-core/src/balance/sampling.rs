@@ -1,7 +1,7 @@
 //! Which slots chance offers: one, two different ones, or a handful of different ones.
 
 use super::Slot;
-use super::alias::Alias;
+use super::alias_table::Alias;
 use crate::rng::Rng;
 
 /// A second or later draw that repeats an earlier one is drawn again this often. What may repeat has at most

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::destination::{Address, Name, Status};
-use crate::health::falls::{FALLS, Falls};
+use crate::alert::flapping::{FALLS, Falls};
 use crate::health::{HealthSpec, LastCheck, ProbeKind};
 use crate::time::Tick;
 
