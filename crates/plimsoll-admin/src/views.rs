@@ -139,8 +139,8 @@ impl Signals {
             operator: report.admin.as_str(),
             health_checks: report.health.as_str(),
             traffic: report.ejection.as_str(),
-            passed_in_vain: report.contradicted.passed,
-            failed_in_vain: report.contradicted.failed,
+            passed_in_vain: report.contradictions.passed,
+            failed_in_vain: report.contradictions.failed,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use plimsoll_core::PoolLimits;
-use plimsoll_core::balance::{Algorithm, HashSpec, Table};
+use plimsoll_core::balance::{Algorithm, HashSpec, HashTable};
 use plimsoll_core::health::{OutlierSpec, OverloadSpec};
 use plimsoll_core::retry::{HedgeAfter, HedgeSpec, RetrySpec, RetryWhen};
 
@@ -20,7 +20,7 @@ pub const ALGORITHM: Algorithm = Algorithm::ResponseTime;
 /// The same where they do not: only a rotation gives each its share at any load.
 pub const WEIGHTED_ALGORITHM: Algorithm = Algorithm::WeightedRoundRobin;
 /// How keys find destinations.
-pub const HASH: HashSpec = HashSpec { table: Table::Maglev, bound: None };
+pub const HASH: HashSpec = HashSpec { table: HashTable::Maglev, bound: None };
 /// What a `hedge` block says that says nothing.
 pub const HEDGE: HedgeSpec = HedgeSpec { after: HedgeAfter::Quantile(0.95), max: 1 };
 
@@ -98,7 +98,7 @@ pub const OUTLIER: OutlierSpec = OutlierSpec {
     max_ejected: 0.5,
     interval: Some(Duration::from_secs(10)),
     unresponsive_after: Some(Duration::from_secs(1)),
-    learns: false,
+    learning: false,
 };
 
 /// When a destination has too much to do, where that is asked for.
@@ -162,7 +162,7 @@ mod tests {
     use plimsoll_core::health::LoadSpec;
 
     use super::*;
-    use plimsoll_core::health::{Rhythm, Start};
+    use plimsoll_core::health::{CheckSchedule, Start};
 
     use crate::model::GrpcWeb;
     use crate::units::{ConfigDuration, Size};
@@ -220,8 +220,8 @@ mod tests {
             ("hash.table", format!("{:?}", HASH.table).to_lowercase()),
             ("health_monitoring.check_interval", dur(CHECK_INTERVAL)),
             ("health_monitoring.fast_interval", dur(CHECK_FAST_INTERVAL)),
-            ("health_monitoring.jitter", percent(Rhythm::JITTER)),
-            ("health_monitoring.max_concurrent", Rhythm::WIDTH.to_string()),
+            ("health_monitoring.jitter", percent(CheckSchedule::JITTER)),
+            ("health_monitoring.max_concurrent", CheckSchedule::MAX_CONCURRENT.to_string()),
             ("health_monitoring.start", format!("{:?}", Start::default()).to_lowercase()),
             ("health_monitoring.timeout", dur(CHECK_TIMEOUT)),
             ("health_monitoring.failure_threshold", FAILURE_THRESHOLD.to_string()),

@@ -14,7 +14,7 @@ use plimsoll_core::health::LoadSpec;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{HedgeSpec, RetrySpec};
 use plimsoll_core::route::Match;
-use plimsoll_core::snapshot::SpreadSpec;
+use plimsoll_core::snapshot::TierSpec;
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{DestinationLimits, Name, PoolLimits, Weight};
 
@@ -368,7 +368,7 @@ pub struct Pool {
     /// Tries and repeats.
     pub retry: RetrySpec,
     /// Backup tiers, zones, and the subsets that routes ask for.
-    pub spread: SpreadSpec,
+    pub tiers: TierSpec,
     /// Second copies of messages that wait long for their answer; `None` = there are none.
     pub hedge: Option<HedgeSpec>,
     /// Who comes back takes a growing share for so long; `None` = all of it at once.

@@ -42,7 +42,7 @@ fn the_basic_example_of_the_specification() {
     assert_eq!((health.failure_threshold, health.recovery_threshold), (3, 2));
     assert_eq!(pool.timeouts.total, Some(Duration::from_secs(5)));
     assert!(
-        pool.parallel_checks && pool.spread.backup_tiers && pool.retry.failover && pool.retry.error_recovery
+        pool.parallel_checks && pool.tiers.backup_tiers && pool.retry.failover && pool.retry.error_recovery
     );
 }
 

@@ -9,7 +9,7 @@ use plimsoll_config::model::{
 };
 use plimsoll_config::{Severity, defaults, load};
 use plimsoll_core::balance::Algorithm;
-use plimsoll_core::health::{ProbeKind, Rhythm, Start};
+use plimsoll_core::health::{CheckSchedule, ProbeKind, Start};
 use plimsoll_core::retry::{HedgeAfter, HedgeSpec};
 use plimsoll_core::route::HostPattern;
 use plimsoll_core::subset::Fallback;
@@ -48,7 +48,7 @@ fn the_least_file_takes_every_default() {
     let pool = &config.pools[0];
     assert_eq!((&*pool.name, pool.algorithm), ("default", Algorithm::ResponseTime));
     assert_eq!((pool.outlier, &pool.retry), (defaults::OUTLIER, &defaults::retry()));
-    assert_eq!((pool.parallel_checks, pool.spread.backup_tiers), (true, true));
+    assert_eq!((pool.parallel_checks, pool.tiers.backup_tiers), (true, true));
     assert_eq!(pool.timeouts, defaults::DESTINATION_TIMEOUTS);
     let health = pool.health.as_ref().unwrap();
     assert_eq!((health.check_interval, health.timeout), (defaults::CHECK_INTERVAL, defaults::CHECK_TIMEOUT));
@@ -127,7 +127,7 @@ fn the_switches_of_the_specification() {
         "",
     );
     assert!(!all_off.retry.failover && !all_off.retry.error_recovery);
-    assert!(!all_off.parallel_checks && !all_off.spread.backup_tiers);
+    assert!(!all_off.parallel_checks && !all_off.tiers.backup_tiers);
     assert_eq!(pool("performance: {timeout: 7s}", "").timeouts.total, Some(Duration::from_secs(7)));
 }
 
@@ -265,31 +265,31 @@ pools:
 fn when_checks_are_made() {
     let health = |keys: &str| pool("", &format!("load_balancer: {{{keys}}}")).health.unwrap();
     let plain = health("health_monitoring: {}");
-    assert_eq!((plain.rhythm.fast, plain.rhythm.down), (Some(Duration::from_secs(1)), None));
+    assert_eq!((plain.schedule.fast, plain.schedule.down), (Some(Duration::from_secs(1)), None));
     let quick = health("health_monitoring: {check_interval: 200ms}");
-    assert_eq!(quick.rhythm.fast, Some(Duration::from_millis(200)), "never longer than the interval");
+    assert_eq!(quick.schedule.fast, Some(Duration::from_millis(200)), "never longer than the interval");
     let all = health(
         "health_monitoring: {fast_interval: 2s, down_interval: 1m, jitter: 0.1, max_concurrent: 7, start: down}, \
          performance: {optimization: true}",
     );
-    let expected = Rhythm {
+    let expected = CheckSchedule {
         fast: Some(Duration::from_secs(2)),
         down: Some(Duration::from_secs(60)),
         jitter: 0.1,
-        width: 7,
+        max_concurrent: 7,
         start: Start::Down,
-        tunes: true,
+        adaptive: true,
     };
-    assert_eq!(all.rhythm, expected);
+    assert_eq!(all.schedule, expected);
 }
 
 #[test]
 fn requests_that_nobody_answers_have_their_destination_asked_for_an_answer() {
-    let gray = |pool: Pool| pool.health.unwrap().if_gray;
-    let ping = gray(pool("", "")).expect("an http listener leads to it");
+    let probe = |pool: Pool| pool.health.unwrap().probe_if_unresponsive;
+    let ping = probe(pool("", "")).expect("an http listener leads to it");
     assert!(matches!(ping, ProbeKind::Http { method, path, .. } if (&*method, &*path) == ("OPTIONS", "*")));
-    assert_eq!(gray(pool("health_monitoring: {path: /up}", "")), None, "that asks for one anyway");
-    assert_eq!(gray(pool("health_monitoring: {port: 9000}", "")), None, "who knows what is spoken there");
+    assert_eq!(probe(pool("health_monitoring: {path: /up}", "")), None, "that asks for one anyway");
+    assert_eq!(probe(pool("health_monitoring: {port: 9000}", "")), None, "who knows what is spoken there");
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn zones_overflow_and_subsets() {
             "zone: eu-1\nload_balancer: {{{top}}}\nlisteners: [{{name: l, address: \":80\", pool: p}}]\n\
              pools: {{p: {{destinations: [\"a:1\"], load_balancer: {{{own}}}}}}}"
         );
-        config(&text).pools[0].spread.clone()
+        config(&text).pools[0].tiers.clone()
     };
     let usual = spread("", "").zone.unwrap();
     assert_eq!((&*usual.own, usual.spill_over_at, usual.zone_local_keys), ("eu-1", None, false));
@@ -337,11 +337,11 @@ fn zones_overflow_and_subsets() {
     );
     assert_eq!(spread("", "zone_aware: false").zone, None);
     assert_eq!(spread("zone_aware: false", "zone_aware: true").zone.unwrap().spill_over_at, None);
-    assert_eq!(pool("zone_aware: {spill_over_at: 9}", "").spread.zone, None, "no zone, no preference");
-    assert_eq!(pool("", "").spread.overprovision, None);
-    assert_eq!(pool("overprovision: \"140%\"", "").spread.overprovision, Some(1.4));
+    assert_eq!(pool("zone_aware: {spill_over_at: 9}", "").tiers.zone, None, "no zone, no preference");
+    assert_eq!(pool("", "").tiers.overprovision, None);
+    assert_eq!(pool("overprovision: \"140%\"", "").tiers.overprovision, Some(1.4));
     assert_eq!(
-        pool("overprovision: \"140%\"", "load_balancer: {overprovision: none}").spread.overprovision,
+        pool("overprovision: \"140%\"", "load_balancer: {overprovision: none}").tiers.overprovision,
         None
     );
 
@@ -355,7 +355,7 @@ fn zones_overflow_and_subsets() {
         |route: &plimsoll_config::model::Route| route.subset.as_ref().map(|s| (s.text(), s.fallback));
     assert_eq!(fallback(strict), Some(("a=1, b=2".into(), Fallback::None)));
     assert_eq!(fallback(any), Some(("a=1, b=2".into(), Fallback::Any)));
-    assert_eq!((fallback(all), config.pools[0].spread.subsets.len()), (None, 1), "one table for both");
+    assert_eq!((fallback(all), config.pools[0].tiers.subsets.len()), (None, 1), "one table for both");
 }
 
 #[test]

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
-use plimsoll_core::balance::{Algorithm, HashSpec, Settings, Table};
+use plimsoll_core::balance::{Algorithm, AlgorithmSettings, HashSpec, HashTable};
 use plimsoll_core::formula::Formula;
 use plimsoll_core::snapshot::Member;
-use plimsoll_core::snapshot::{SpreadSpec, ZoneSpec};
+use plimsoll_core::snapshot::{TierSpec, ZoneSpec};
 use plimsoll_core::{
-    Address, Assignment, Destination, DestinationId, DestinationStats, Outcome, Rng, Snapshot, Status, Tick,
-    Want, Weight, balance_load,
+    Address, Assignment, Destination, DestinationId, DestinationStats, Outcome, PickRequest, Rng, Snapshot,
+    Status, Tick, Weight, balance_load,
 };
 
 /// Pool sizes; 64 is the largest at which least connections compares all destinations.
@@ -34,7 +34,7 @@ fn busy_pool(algorithm: Algorithm, count: u32) -> (Snapshot, Vec<Assignment>) {
             status: Status::Serving,
             since: Tick::ZERO,
             weight: weight.in_256ths(),
-            warmth: None,
+            slow_start: None,
             stats: Arc::new(DestinationStats::new(1)),
         }
     };
@@ -42,7 +42,7 @@ fn busy_pool(algorithm: Algorithm, count: u32) -> (Snapshot, Vec<Assignment>) {
     let all = Snapshot::build("bench".into(), 1, &*Algorithm::RoundRobin.policy(1), members.clone());
     let snapshot = Snapshot::build("bench".into(), 1, &*algorithm.policy(1), members);
     let mut rng = Rng::new(1);
-    let mut hold = |_| balance_load(&all, &Want::default(), Tick::ZERO, &mut rng).expect("all serve");
+    let mut hold = |_| balance_load(&all, &PickRequest::default(), Tick::ZERO, &mut rng).expect("all serve");
     // Every destination has responded before, so that latency measurements exist.
     for n in 0..count {
         let first_byte = Duration::from_millis(1 + u64::from(n * 13 % 90));
@@ -56,11 +56,11 @@ fn picks(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("pick/{}", algorithm.name()));
         for count in SIZES {
             let (snapshot, _held) = busy_pool(algorithm, count);
-            let (mut rng, picker, mut key) = (Rng::new(2), &snapshot.whole.tiers[0].picker, 0_u64);
+            let (mut rng, picker, mut key) = (Rng::new(2), &snapshot.pool_tiers.tiers[0].picker, 0_u64);
             group.bench_function(BenchmarkId::from_parameter(count), |b| {
                 b.iter(|| {
                     key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                    let want = Want { key: Some(key), ..Want::default() };
+                    let want = PickRequest { key: Some(key), ..PickRequest::default() };
                     picker.pick(black_box(&want), Tick::ZERO, &mut rng)
                 });
             });
@@ -75,7 +75,9 @@ fn assignments(c: &mut Criterion) {
             let (snapshot, _held) = busy_pool(algorithm, count);
             let mut rng = Rng::new(2);
             group.bench_function(BenchmarkId::from_parameter(count), |b| {
-                b.iter(|| balance_load(&snapshot, black_box(&Want::default()), Tick::ZERO, &mut rng).is_ok());
+                b.iter(|| {
+                    balance_load(&snapshot, black_box(&PickRequest::default()), Tick::ZERO, &mut rng).is_ok()
+                });
             });
         }
     }
@@ -84,25 +86,33 @@ fn assignments(c: &mut Criterion) {
 /// Hashing with each table and a hundred repeated keys, the case that the key cache is for.
 fn keys(c: &mut Criterion) {
     let kinds = [
-        ("ring", Table::Ring, None, true),
-        ("maglev bounded", Table::Maglev, Some(125), true),
-        ("ring bounded", Table::Ring, Some(125), true),
-        ("rendezvous", Table::Rendezvous, None, false),
-        ("rendezvous cached", Table::Rendezvous, None, true),
+        ("ring", HashTable::Ring, None, true),
+        ("maglev bounded", HashTable::Maglev, Some(125), true),
+        ("ring bounded", HashTable::Ring, Some(125), true),
+        ("rendezvous", HashTable::Rendezvous, None, false),
+        ("rendezvous cached", HashTable::Rendezvous, None, true),
     ];
     for (name, table, bound, caching) in kinds {
         let mut group = c.benchmark_group(format!("pick/hash {name}"));
         for count in SIZES {
             let (snapshot, _held) = busy_pool(Algorithm::RoundRobin, count);
-            let settings = Settings { hash: HashSpec { table, bound }, caching, ..Settings::default() };
+            let settings = AlgorithmSettings {
+                hash: HashSpec { table, bound },
+                caching,
+                ..AlgorithmSettings::default()
+            };
             let policy = Algorithm::Hash.policy_with(1, &settings);
-            let picker = policy.build(snapshot.whole.tiers[0].slots.clone());
+            let picker = policy.build(snapshot.pool_tiers.tiers[0].slots.clone());
             let (mut rng, mut number) = (Rng::new(2), 0_u64);
             group.bench_function(BenchmarkId::from_parameter(count), |b| {
                 b.iter(|| {
                     number = (number + 1) % 100;
                     let key = Some(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                    picker.pick(black_box(&Want { key, ..Want::default() }), Tick::ZERO, &mut rng)
+                    picker.pick(
+                        black_box(&PickRequest { key, ..PickRequest::default() }),
+                        Tick::ZERO,
+                        &mut rng,
+                    )
                 });
             });
         }
@@ -113,15 +123,15 @@ fn keys(c: &mut Criterion) {
 fn formulas(c: &mut Criterion) {
     let text = "(in_flight + 1) / weight * latency_ms * (1 + 10 * error_rate) / health";
     let formula = Formula::parse(text).expect("a formula");
-    let settings = Settings { formula: Some(Arc::new(formula)), ..Settings::default() };
+    let settings = AlgorithmSettings { formula: Some(Arc::new(formula)), ..AlgorithmSettings::default() };
     let mut group = c.benchmark_group("pick/formula");
     for count in [10, 16, 100, 1_000, 10_000] {
         let (snapshot, _held) = busy_pool(Algorithm::ResponseTime, count);
         let policy = Algorithm::Custom.policy_with(1, &settings);
-        let picker = policy.build(snapshot.whole.tiers[0].slots.clone());
+        let picker = policy.build(snapshot.pool_tiers.tiers[0].slots.clone());
         let mut rng = Rng::new(2);
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
-            b.iter(|| picker.pick(black_box(&Want::default()), Tick::ZERO, &mut rng));
+            b.iter(|| picker.pick(black_box(&PickRequest::default()), Tick::ZERO, &mut rng));
         });
     }
 }
@@ -129,12 +139,12 @@ fn formulas(c: &mut Criterion) {
 /// Selection of the first tier: two zones, and a first priority of which half is down.
 fn tiers(c: &mut Criterion) {
     let zone = |spill_over_at| Some(ZoneSpec { own: "a".into(), spill_over_at, zone_local_keys: false });
-    let plain = SpreadSpec::default();
+    let plain = TierSpec::default();
     let kinds = [
         ("one tier", plain.clone()),
-        ("zones", SpreadSpec { zone: zone(None), ..plain.clone() }),
-        ("zones with a bound", SpreadSpec { zone: zone(Some(1_000)), ..plain.clone() }),
-        ("overflow", SpreadSpec { overprovision: Some(1.0), ..plain }),
+        ("zones", TierSpec { zone: zone(None), ..plain.clone() }),
+        ("zones with a bound", TierSpec { zone: zone(Some(1_000)), ..plain.clone() }),
+        ("overflow", TierSpec { overprovision: Some(1.0), ..plain }),
     ];
     for (name, spec) in kinds {
         let mut group = c.benchmark_group(format!("pick/{name}, random"));
@@ -147,10 +157,12 @@ fn tiers(c: &mut Criterion) {
                 member.status = if n % 4 == 1 { Status::Down } else { Status::Serving };
             }
             let policy = Algorithm::Random.policy(1);
-            let snapshot = Snapshot::spread("bench".into(), 1, &*policy, &spec, members);
+            let snapshot = Snapshot::build_with("bench".into(), 1, &*policy, &spec, members);
             let mut rng = Rng::new(2);
             group.bench_function(BenchmarkId::from_parameter(count), |b| {
-                b.iter(|| balance_load(&snapshot, black_box(&Want::default()), Tick::ZERO, &mut rng).is_ok());
+                b.iter(|| {
+                    balance_load(&snapshot, black_box(&PickRequest::default()), Tick::ZERO, &mut rng).is_ok()
+                });
             });
         }
     }
@@ -159,15 +171,16 @@ fn tiers(c: &mut Criterion) {
 /// Building a new table, off the request path: below 100 ms for 10,000 destinations.
 fn tables(c: &mut Criterion) {
     let mut group = c.benchmark_group("build/hash");
-    for table in [Table::Maglev, Table::Ring] {
+    for table in [HashTable::Maglev, HashTable::Ring] {
         for count in SIZES {
             let (snapshot, _held) = busy_pool(Algorithm::RoundRobin, count);
-            let settings = Settings { hash: HashSpec { table, bound: None }, ..Settings::default() };
+            let settings =
+                AlgorithmSettings { hash: HashSpec { table, bound: None }, ..AlgorithmSettings::default() };
             group.bench_function(BenchmarkId::new(format!("{table:?}"), count), |b| {
                 // A new policy each time, because a policy caches the tables it has built.
                 b.iter(|| {
                     let policy = Algorithm::Hash.policy_with(1, &settings);
-                    policy.build(snapshot.whole.tiers[0].slots.clone())
+                    policy.build(snapshot.pool_tiers.tiers[0].slots.clone())
                 });
             });
         }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::destination::{Name, Status};
-use crate::health::peer_comparison::Worse;
-use crate::health::unresponsive::Silent;
+use crate::health::peer_comparison::OutlierKind;
+use crate::health::unresponsive::Unresponsive;
 use crate::outcome::Failure;
 use crate::time::Tick;
 
@@ -87,14 +87,14 @@ pub enum Reason {
     /// The destination performs worse than its peers, or than its own baseline.
     WorseThanPeers {
         /// Measurement that is worse.
-        worse: Worse,
+        worse: OutlierKind,
         /// Duration of the ejection.
         span: Duration,
     },
     /// The destination accepts messages and responds to none, while its peers do.
-    Silent {
+    Unresponsive {
         /// Observation that led to the ejection.
-        silent: Silent,
+        observation: Unresponsive,
         /// Duration of the ejection.
         span: Duration,
     },
@@ -147,7 +147,7 @@ impl Reason {
             self,
             Self::TrafficFailed { .. }
                 | Self::WorseThanPeers { .. }
-                | Self::Silent { .. }
+                | Self::Unresponsive { .. }
                 | Self::TrialFailed { .. }
         )
     }
@@ -166,7 +166,7 @@ impl Reason {
             Self::ChecksOff => "checks_off",
             Self::TrafficFailed { .. } => "traffic_failed",
             Self::WorseThanPeers { worse, .. } => worse.as_str(),
-            Self::Silent { .. } => "silent",
+            Self::Unresponsive { .. } => "unresponsive",
             Self::NotChecked => "not_checked",
             Self::TrialOpened => "trial_opened",
             Self::TrialPassed => "trial_passed",
@@ -204,7 +204,7 @@ impl fmt::Display for Reason {
             Self::WorseThanPeers { worse, span } => {
                 write!(f, "{worse}; trial in {}", seconds(*span))
             }
-            Self::Silent { silent: Silent { waiting, span: silence }, span } => write!(
+            Self::Unresponsive { observation: Unresponsive { waiting, span: silence }, span } => write!(
                 f,
                 "{waiting} messages wait, with no response for {} while its peers respond; trial in {}",
                 seconds(*silence),

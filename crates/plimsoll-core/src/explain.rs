@@ -1,9 +1,10 @@
 //! Explanation of a pick: all candidates, what decided, and no side effects.
 
+use crate::balance::PickRequest;
 use crate::destination::{DestinationId, Status};
 use crate::rng::Rng;
-use crate::snapshot::{Member, Snapshot, Want, balance_load_dry};
-use crate::snapshot::Reach;
+use crate::snapshot::TierSet;
+use crate::snapshot::{Member, Snapshot, balance_load_dry};
 use crate::time::Tick;
 
 /// Why a destination is not a candidate for a message.
@@ -96,14 +97,14 @@ pub struct Explanation {
 
 /// Explains the pick that [`crate::balance_load`] would make now. Rotations do not advance and no trial is taken. An
 /// algorithm that samples uses `rng`, so another message may get another destination.
-pub fn explain(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Explanation {
+pub fn explain(snapshot: &Snapshot, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> Explanation {
     let candidates = candidates(snapshot, want, now);
     let eligible = eligible(&candidates);
     let must_wait =
         snapshot.limiter.as_ref().is_some_and(|limiter| limiter.has_waiters() || limiter.requests.is_full());
     let (order, decided) =
         if must_wait { (Vec::new(), None) } else { order(snapshot, want, eligible, now, rng) };
-    let waits = order.is_empty() && !snapshot.reach(want).tiers.is_empty();
+    let waits = order.is_empty() && !snapshot.tiers_for(want).tiers.is_empty();
     Explanation { candidates, order, decided, waits }
 }
 
@@ -113,12 +114,12 @@ fn eligible(candidates: &[Candidate]) -> usize {
 }
 
 /// Returns what decides a pick among these candidates, without an open trial.
-pub fn decided(want: &Want<'_>, candidates: &[Candidate]) -> DecidedBy {
+pub fn decided(want: &PickRequest<'_>, candidates: &[Candidate]) -> DecidedBy {
     decided_by_count(want, eligible(candidates))
 }
 
-const fn decided_by_count(want: &Want<'_>, candidates: usize) -> DecidedBy {
-    match (want.home.is_some() || want.key.is_some(), candidates) {
+const fn decided_by_count(want: &PickRequest<'_>, candidates: usize) -> DecidedBy {
+    match (want.affinity_key.is_some() || want.key.is_some(), candidates) {
         (_, 1) => DecidedBy::OnlyCandidate,
         (true, _) => DecidedBy::Key,
         (false, _) => DecidedBy::Algorithm,
@@ -127,12 +128,12 @@ const fn decided_by_count(want: &Want<'_>, candidates: usize) -> DecidedBy {
 
 /// Returns all members, in configured order, as the pick of a message would see them. The pickers' state does not
 /// change.
-pub fn candidates(snapshot: &Snapshot, want: &Want<'_>, now: Tick) -> Vec<Candidate> {
-    let reach = snapshot.reach(want);
+pub fn candidates(snapshot: &Snapshot, want: &PickRequest<'_>, now: Tick) -> Vec<Candidate> {
+    let reach = snapshot.tiers_for(want);
     let shares = shares_of(reach, want, snapshot.members.len());
     let scores = scores(reach, snapshot.members.len(), now);
     let candidate = |(member, m): (usize, &Member)| {
-        let in_subset = std::ptr::eq(reach, &raw const snapshot.whole)
+        let in_subset = std::ptr::eq(reach, &raw const snapshot.pool_tiers)
             || want.subset.is_none_or(|subset| subset.has(&m.destination));
         let (share, other_zone) = shares[member];
         let set_aside = match (m.status.serves(), m.weight) {
@@ -146,14 +147,14 @@ pub fn candidates(snapshot: &Snapshot, want: &Want<'_>, now: Tick) -> Vec<Candid
         };
         let in_flight = m.stats.in_flight();
         let load = f64::from(in_flight + 1) / (f64::from(m.weight.max(1)) / 256.0);
-        let chance = m.warmth.map_or(1.0, |warmth| warmth.chance(now));
+        let chance = m.slow_start.map_or(1.0, |slow_start| slow_start.chance(now));
         Candidate { member, set_aside, in_flight, load, chance, share, score: scores[member] }
     };
     snapshot.members.iter().enumerate().map(candidate).collect()
 }
 
 /// Returns the score of each member in its picker.
-fn scores(reach: &Reach, members: usize, now: Tick) -> Vec<Option<f64>> {
+fn scores(reach: &TierSet, members: usize, now: Tick) -> Vec<Option<f64>> {
     let mut scores = vec![None; members];
     for tier in &reach.tiers {
         for (at, slot) in tier.slots.iter().enumerate() {
@@ -164,20 +165,20 @@ fn scores(reach: &Reach, members: usize, now: Tick) -> Vec<Option<f64>> {
 }
 
 /// Returns for each member the share of messages that are picked in its tier first, and whether it is in another zone.
-fn shares_of(reach: &Reach, want: &Want<'_>, members: usize) -> Vec<(f64, bool)> {
+fn shares_of(reach: &TierSet, want: &PickRequest<'_>, members: usize) -> Vec<(f64, bool)> {
     let mut shares = vec![(0.0, false); members];
     for (tier, share) in reach.tiers.iter().zip(reach.shares()) {
         // A message with a session goes to its destination from every zone.
-        let (slots, share) = match want.home {
+        let (slots, share) = match want.affinity_key {
             Some(_) => {
                 let alike =
                     reach.tiers.iter().zip(reach.shares()).filter(|(t, _)| t.priority == tier.priority);
-                (&tier.everyone, alike.map(|(_, share)| share).sum())
+                (&tier.all_members, alike.map(|(_, share)| share).sum())
             }
             None => (&tier.slots, share),
         };
         for slot in slots.iter() {
-            shares[slot.rank as usize] = (share, tier.zoned == Some(false));
+            shares[slot.rank as usize] = (share, tier.local_zone == Some(false));
         }
     }
     shares
@@ -185,7 +186,7 @@ fn shares_of(reach: &Reach, want: &Want<'_>, members: usize) -> Vec<(f64, bool)>
 
 fn order(
     snapshot: &Snapshot,
-    want: &Want<'_>,
+    want: &PickRequest<'_>,
     candidates: usize,
     now: Tick,
     rng: &mut Rng,
@@ -204,7 +205,8 @@ fn order(
         decided = Some(DecidedBy::Trial);
     }
     while !tried.is_full() {
-        let Some(rank) = balance_load_dry(snapshot, &Want { tried: Some(&tried), ..*want }, now, rng) else {
+        let Some(rank) = balance_load_dry(snapshot, &PickRequest { tried: Some(&tried), ..*want }, now, rng)
+        else {
             break;
         };
         tried.add(snapshot.members[rank].id);
@@ -230,7 +232,7 @@ mod tests {
         for algorithm in [Algorithm::RoundRobin, Algorithm::WeightedRoundRobin, Algorithm::LeastConnections] {
             let members = (0..5).map(|rank| member(rank, 0, 1 + rank as u16, Status::Serving)).collect();
             let snapshot = Snapshot::build("p".into(), 1, &*algorithm.policy(1), members);
-            let (mut rng, want) = (Rng::new(1), Want::default());
+            let (mut rng, want) = (Rng::new(1), PickRequest::default());
             let mut held = Vec::new();
             for _ in 0..20 {
                 let explained = explain(&snapshot, &want, Tick::ZERO, &mut rng);
@@ -254,7 +256,7 @@ mod tests {
         for member in &snapshot.members {
             member.stats.set_limits(DestinationLimits { requests: 1, connections: 0 });
         }
-        let (want, mut rng) = (Want::default(), Rng::new(1));
+        let (want, mut rng) = (PickRequest::default(), Rng::new(1));
         let mut held = vec![balance_load(&snapshot, &want, Tick::ZERO, &mut rng).expect("room")];
         let explained = explain(&snapshot, &want, Tick::ZERO, &mut rng);
         assert_eq!(explained.candidates[held[0].member()].set_aside, Some(SetAside::Full));
@@ -276,7 +278,7 @@ mod tests {
             member(3, 1, 1, Status::Serving),
         ];
         let snapshot = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), members);
-        let explained = explain(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1));
+        let explained = explain(&snapshot, &PickRequest::default(), Tick::ZERO, &mut Rng::new(1));
         let why: Vec<_> = explained.candidates.iter().map(|candidate| candidate.set_aside).collect();
         let out =
             [Some(SetAside::Status(Status::Down)), Some(SetAside::NoWeight), None, Some(SetAside::Backup)];
@@ -284,7 +286,7 @@ mod tests {
         assert_eq!((explained.order, explained.decided), (vec![2, 3], Some(DecidedBy::OnlyCandidate)));
         assert_eq!(explained.candidates[2].score, None, "a rotation has no scores");
         let empty = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
-        let explained = explain(&empty, &Want::default(), Tick::ZERO, &mut Rng::new(1));
+        let explained = explain(&empty, &PickRequest::default(), Tick::ZERO, &mut Rng::new(1));
         assert_eq!((explained.order.len(), explained.decided), (0, None));
     }
 
@@ -293,8 +295,9 @@ mod tests {
         let members = vec![member(0, 0, 1, Status::Serving), member(1, 0, 4, Status::Serving)];
         let policy = Algorithm::WeightedLeastConnections.policy(1);
         let snapshot = Snapshot::build("p".into(), 1, &*policy, members);
-        let _held = balance_load(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1)).expect("serves");
-        let explained = explain(&snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1));
+        let _held =
+            balance_load(&snapshot, &PickRequest::default(), Tick::ZERO, &mut Rng::new(1)).expect("serves");
+        let explained = explain(&snapshot, &PickRequest::default(), Tick::ZERO, &mut Rng::new(1));
         let scores: Vec<_> = explained.candidates.iter().map(|candidate| candidate.score).collect();
         assert_eq!(scores, [Some(1.0), Some(0.5)], "the heavier one has one in flight");
     }

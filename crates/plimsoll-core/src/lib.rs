@@ -22,14 +22,14 @@ pub mod quality;
 pub mod retry;
 pub mod rng;
 pub mod route;
+pub mod slow_start;
 pub mod snapshot;
 pub mod stats;
-pub mod slow_start;
 pub mod subset;
 mod sync;
 pub mod time;
 
-pub use balance::{Tried, Want};
+pub use balance::{AttemptedSet, PickRequest};
 pub use destination::{Address, AdminState, Destination, DestinationId, Name, Status, Weight};
 pub use limit::{DestinationLimits, PoolLimits};
 pub use limiter::PoolLimiter;

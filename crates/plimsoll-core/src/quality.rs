@@ -17,7 +17,7 @@ const MIN_RESPONSES: u64 = 5;
 pub fn intended_shares(snapshot: &Snapshot, heeds_weights: bool) -> Vec<f64> {
     let mut shares = vec![0.0; snapshot.members.len()];
     let portion = |weight: u32| if heeds_weights { f64::from(weight) } else { 1.0 };
-    for (tier, share) in snapshot.whole.tiers.iter().zip(snapshot.whole.shares()) {
+    for (tier, share) in snapshot.pool_tiers.tiers.iter().zip(snapshot.pool_tiers.shares()) {
         let total: f64 = tier.slots.iter().map(|slot| portion(slot.weight)).sum();
         for slot in tier.slots.iter() {
             shares[slot.rank as usize] = share * portion(slot.weight) / total;
@@ -133,10 +133,11 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
+    use crate::balance::PickRequest;
     use crate::destination::{Address, Destination, Status, Weight};
     use crate::outcome::Outcome;
     use crate::rng::Rng;
-    use crate::snapshot::{Member, Want, balance_load};
+    use crate::snapshot::{Member, balance_load};
     use crate::stats::DestinationStats;
 
     fn snapshot(weights: &[u16], generation: u64) -> Snapshot {
@@ -149,7 +150,7 @@ mod tests {
             status: Status::Serving,
             since: Tick::ZERO,
             weight: Weight::new(weight).in_256ths(),
-            warmth: None,
+            slow_start: None,
             stats: Arc::new(DestinationStats::new(1)),
         };
         let members = weights.iter().enumerate().map(member).collect();
@@ -163,8 +164,8 @@ mod tests {
     /// Sends messages; each gets its response after the milliseconds given for its destination.
     fn send(snapshot: &Snapshot, count: usize, millis: &[u64]) {
         for _ in 0..count {
-            let assignment =
-                balance_load(snapshot, &Want::default(), Tick::ZERO, &mut Rng::new(1)).expect("serves");
+            let assignment = balance_load(snapshot, &PickRequest::default(), Tick::ZERO, &mut Rng::new(1))
+                .expect("serves");
             let first_byte = Duration::from_millis(millis[assignment.member()]);
             assignment.finish(Tick::ZERO, Outcome::Answered { status: 200, first_byte });
         }

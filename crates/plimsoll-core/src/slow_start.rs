@@ -15,14 +15,14 @@ const LEAST: f64 = 0.1;
 
 /// A destination is warming: since when, and for how long.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Warmth {
+pub struct SlowStart {
     /// It has served again since.
     pub since: Tick,
     /// It is warm then.
     pub window: Duration,
 }
 
-impl Warmth {
+impl SlowStart {
     /// When it is over.
     pub fn until(&self) -> Tick {
         self.since + self.window
@@ -36,7 +36,7 @@ impl Warmth {
 
     /// Whether it takes a message. Of messages with a key some keys come home early and the others later, and
     /// none of them goes back and forth.
-    pub fn admits(&self, key: Option<u64>, now: Tick, rng: &mut Rng) -> bool {
+    pub fn admit(&self, key: Option<u64>, now: Tick, rng: &mut Rng) -> bool {
         let drawn = match key {
             Some(key) => (mix(!key) >> 11) as f64 / (1_u64 << 53) as f64,
             None => rng.share(),
@@ -57,21 +57,22 @@ mod tests {
 
     #[test]
     fn the_chance_grows_evenly_from_a_tenth() {
-        let warmth = Warmth { since: at(50), window: WINDOW };
+        let slow_start = SlowStart { since: at(50), window: WINDOW };
         for (seconds, chance) in [(50, 0.1), (60, 0.1), (75, 0.25), (100, 0.5), (150, 1.0), (900, 1.0)] {
-            assert!((warmth.chance(at(seconds)) - chance).abs() < 1e-9, "{seconds}");
+            assert!((slow_start.chance(at(seconds)) - chance).abs() < 1e-9, "{seconds}");
         }
-        assert_eq!(Warmth { window: Duration::ZERO, ..warmth }.chance(at(51)), 1.0);
+        assert_eq!(SlowStart { window: Duration::ZERO, ..slow_start }.chance(at(51)), 1.0);
     }
 
     #[test]
     fn keys_come_home_one_after_the_other_and_stay() {
-        let (warmth, mut rng) = (Warmth { since: at(0), window: WINDOW }, Rng::new(1));
+        let (slow_start, mut rng) = (SlowStart { since: at(0), window: WINDOW }, Rng::new(1));
         for key in 0..1000 {
-            let home: Vec<bool> = (0..100).map(|s| warmth.admits(Some(mix(key)), at(s), &mut rng)).collect();
+            let home: Vec<bool> =
+                (0..100).map(|s| slow_start.admit(Some(mix(key)), at(s), &mut rng)).collect();
             assert!(home.is_sorted(), "{key}");
         }
-        let half = (0..1000).filter(|&key| warmth.admits(Some(mix(key)), at(50), &mut rng)).count();
+        let half = (0..1000).filter(|&key| slow_start.admit(Some(mix(key)), at(50), &mut rng)).count();
         assert!((440..560).contains(&half), "{half}");
     }
 }

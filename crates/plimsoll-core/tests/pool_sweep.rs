@@ -4,16 +4,16 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::balance::{Algorithm, HashSpec, Settings, Table};
+use plimsoll_core::balance::{Algorithm, AlgorithmSettings, HashSpec, HashTable};
 use plimsoll_core::destination::{Ejection, Health};
-use plimsoll_core::health::{HealthSpec, OutlierSpec, Rhythm, Start};
+use plimsoll_core::health::{CheckSchedule, HealthSpec, OutlierSpec, Start};
 use plimsoll_core::pool::{
-    Action, DestinationReport, Input, Pool, PoolSpec, ProbeKind, ProbeOrder, ProbeResult,
+    Action, DestinationReport, Input, Pool, PoolSpec, ProbeKind, ProbeRequest, ProbeResult,
 };
-use plimsoll_core::snapshot::SpreadSpec;
+use plimsoll_core::snapshot::TierSpec;
 use plimsoll_core::{
-    Address, AdminState, Assignment, Destination, DestinationId, Failure, FailureSignal, Name, Outcome, Rng,
-    Snapshot, Status, Tick, Tried, Want, Weight, balance_load,
+    Address, AdminState, Assignment, AttemptedSet, Destination, DestinationId, Failure, FailureSignal, Name,
+    Outcome, PickRequest, Rng, Snapshot, Status, Tick, Weight, balance_load,
 };
 
 const SEEDS: u64 = 150;
@@ -30,7 +30,7 @@ struct World {
     sick: HashSet<Name>,
     /// The last few snapshots fetched: workers may hold on to old ones.
     snapshots: VecDeque<Arc<Snapshot>>,
-    orders: Vec<ProbeOrder>,
+    orders: Vec<ProbeRequest>,
     /// Checks ran side by side at some time since the last fetch.
     parallel: bool,
     held: Vec<Assignment>,
@@ -76,10 +76,14 @@ impl World {
                     probes += 1;
                     self.orders.push(order);
                 }
-                Action::Tell(event) => assert!(!event.to_string().contains('\n')),
+                Action::Emit(event) => assert!(!event.to_string().contains('\n')),
             }
         }
-        assert!(published <= 1 && probes <= Rhythm::WIDTH, "seed {}: {probes} probes", self.seed);
+        assert!(
+            published <= 1 && probes <= CheckSchedule::MAX_CONCURRENT,
+            "seed {}: {probes} probes",
+            self.seed
+        );
         assert!(self.parallel || probes <= 1, "seed {}: one at a time", self.seed);
         self.parallel = self.pool.spec().parallel_checks;
         while self.snapshots.len() > 4 {
@@ -91,7 +95,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, input: Input) {
+    fn handle(&mut self, input: Input) {
         self.parallel |= matches!(&input, Input::Spec(spec) if spec.parallel_checks);
         self.pool.handle(self.now, input);
     }
@@ -104,24 +108,24 @@ impl World {
         match self.rng.below(100) {
             0..4 => {
                 self.members = random_members(&mut self.rng);
-                self.tell(Input::Members(self.members.clone()));
+                self.handle(Input::Members(self.members.clone()));
             }
             4..6 => {
                 let spec = random_spec(&mut self.rng);
-                self.tell(Input::Spec(spec));
+                self.handle(Input::Spec(spec));
             }
             6..9 => {
                 let states =
                     [AdminState::Ready, AdminState::Ready, AdminState::Drain, AdminState::Maintenance];
                 let (name, state) = (self.name(), states[self.rng.index(4)]);
-                self.tell(Input::Admin { name, state });
+                self.handle(Input::Admin { name, state });
             }
             9..11 => {
                 let (name, weight) = (self.name(), Weight::new(self.rng.below(4) as u16));
                 if let Some(member) = self.members.iter_mut().find(|member| member.name == name) {
                     member.weight = weight;
                 }
-                self.tell(Input::Weight { name, weight });
+                self.handle(Input::Weight { name, weight });
             }
             11..15 => {
                 let name = self.name();
@@ -132,12 +136,12 @@ impl World {
             15..35 => self.answer(),
             35..38 => {
                 let id = DestinationId(self.rng.below(40) as u32);
-                self.tell(Input::Probed { id, result: ProbeResult::Failed { detail: "stray\r\n".into() } });
+                self.handle(Input::Probed { id, result: ProbeResult::Failed { detail: "stray\r\n".into() } });
             }
             38..75 => self.message(),
             75..88 => {
                 if let Some(signal) = self.signals.pop_front() {
-                    self.tell(Input::FailureSignal(signal));
+                    self.handle(Input::FailureSignal(signal));
                 }
             }
             _ => self.pass_time(),
@@ -155,19 +159,24 @@ impl World {
         } else {
             ProbeResult::Passed { latency: Duration::from_millis(1) }
         };
-        self.tell(Input::Probed { id: order.id, result });
+        self.handle(Input::Probed { id: order.id, result });
     }
 
     fn message(&mut self) {
         let latest = self.rng.below(4) > 0;
         let at = if latest { self.snapshots.len() - 1 } else { self.rng.index(self.snapshots.len()) };
         let snapshot = self.snapshots[at].clone();
-        let mut tried = Tried::default();
+        let mut tried = AttemptedSet::default();
         if self.rng.below(4) == 0 && !snapshot.members.is_empty() {
             tried.add(snapshot.members[self.rng.index(snapshot.members.len())].id);
         }
         let repeatable = self.rng.below(2) == 0;
-        let want = Want { worker: self.rng.index(2), tried: Some(&tried), repeatable, ..Want::default() };
+        let want = PickRequest {
+            worker: self.rng.index(2),
+            tried: Some(&tried),
+            repeatable,
+            ..PickRequest::default()
+        };
         let Ok(assignment) = balance_load(&snapshot, &want, self.now, &mut self.rng) else { return };
         assert!(!tried.contains(assignment.id()), "seed {}: tried already", self.seed);
         assert!(assignment.is_trial() || snapshot.members[assignment.member()].status.serves());
@@ -230,28 +239,28 @@ impl World {
         self.sick.clear();
         let mut spec = random_spec(&mut self.rng);
         spec.health.get_or_insert(health(1, 2));
-        spec.spread.backup_tiers = true;
-        self.tell(Input::Spec(spec));
+        spec.tiers.backup_tiers = true;
+        self.handle(Input::Spec(spec));
         for name in NAMES {
-            self.tell(Input::Admin { name: name.into(), state: AdminState::Ready });
-            self.tell(Input::Weight { name: name.into(), weight: Weight::ONE });
+            self.handle(Input::Admin { name: name.into(), state: AdminState::Ready });
+            self.handle(Input::Weight { name: name.into(), weight: Weight::ONE });
         }
         self.held.clear();
         self.signals.clear();
         for _ in 0..3000 {
             self.fetch();
             for order in std::mem::take(&mut self.orders) {
-                self.tell(Input::Probed {
+                self.handle(Input::Probed {
                     id: order.id,
                     result: ProbeResult::Passed { latency: Duration::ZERO },
                 });
             }
-            let want = Want { repeatable: true, ..Want::default() };
+            let want = PickRequest { repeatable: true, ..PickRequest::default() };
             if let Ok(assignment) = balance_load(self.pool.snapshot(), &want, self.now, &mut self.rng)
                 && let Some(signal) =
                     assignment.finish(self.now, Outcome::Answered { status: 200, first_byte: Duration::ZERO })
             {
-                self.tell(Input::FailureSignal(signal));
+                self.handle(Input::FailureSignal(signal));
             }
             self.now = self.pool.poll_timeout().expect("checks are on").max(self.now);
             self.pool.handle_timeout(self.now);
@@ -266,10 +275,10 @@ impl World {
 
 /// Exactly those that may serve have a slot, in tiers by priority; exactly those in probation are on trial.
 fn check_tiers(snapshot: &Snapshot, spec: &PoolSpec, told: &dyn Fn(&str) -> String) {
-    let used = |priority| spec.spread.backup_tiers || priority == 0;
+    let used = |priority| spec.tiers.backup_tiers || priority == 0;
     let mut slots = HashSet::new();
     let mut above = None;
-    for tier in &snapshot.whole.tiers {
+    for tier in &snapshot.pool_tiers.tiers {
         assert!(above < Some(tier.priority) && used(tier.priority), "{}", told("order of tiers"));
         above = Some(tier.priority);
         assert!(!tier.slots.is_empty(), "{}", told("an empty tier"));
@@ -314,10 +323,10 @@ fn check_signals(
         report.admin == AdminState::Ready
             && report.health != Health::Down
             && report.weight.get() > 0
-            && (spec.spread.backup_tiers || report.priority == 0)
+            && (spec.tiers.backup_tiers || report.priority == 0)
     };
     let some = reports.iter().any(|report| may_serve(&report));
-    assert!(!some || !snapshot.whole.tiers.is_empty(), "{}", told("traffic alone emptied the pool"));
+    assert!(!some || !snapshot.pool_tiers.tiers.is_empty(), "{}", told("traffic alone emptied the pool"));
     let unknown = reports.iter().all(|report| report.health == Health::Unknown);
     assert!(spec.health.is_some() || unknown, "{}", told("health without checks"));
 }
@@ -329,21 +338,21 @@ fn health(failure_threshold: u32, seconds: u64) -> HealthSpec {
         failure_threshold,
         recovery_threshold: 1 + failure_threshold / 2,
         probe: ProbeKind::Tcp,
-        if_gray: None,
+        probe_if_unresponsive: None,
         port: None,
-        rhythm: Rhythm::default(),
+        schedule: CheckSchedule::default(),
     }
 }
 
-fn random_rhythm(rng: &mut Rng) -> Rhythm {
+fn random_rhythm(rng: &mut Rng) -> CheckSchedule {
     let perhaps = |rng: &mut Rng| (rng.below(2) == 0).then(|| Duration::from_millis(100 + rng.below(60_000)));
-    Rhythm {
+    CheckSchedule {
         fast: perhaps(rng),
         down: perhaps(rng),
         jitter: [0.0, 0.05, 0.5][rng.index(3)],
-        width: 1 + rng.index(4),
+        max_concurrent: 1 + rng.index(4),
         start: [Start::Serving, Start::Down][rng.index(2)],
-        tunes: rng.below(2) == 0,
+        adaptive: rng.below(2) == 0,
     }
 }
 
@@ -351,12 +360,12 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
     PoolSpec {
         algorithm: Algorithm::ALL[rng.index(Algorithm::ALL.len())],
         // The one table that takes no time to build.
-        settings: Settings {
-            hash: HashSpec { table: Table::Rendezvous, bound: None },
-            ..Settings::default()
+        settings: AlgorithmSettings {
+            hash: HashSpec { table: HashTable::Rendezvous, bound: None },
+            ..AlgorithmSettings::default()
         },
         health: (rng.below(4) > 0).then(|| HealthSpec {
-            rhythm: random_rhythm(rng),
+            schedule: random_rhythm(rng),
             ..health(1 + rng.below(3) as u32, 1 + rng.below(20))
         }),
         parallel_checks: rng.below(2) == 0,
@@ -366,15 +375,15 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
             max_ejection: Duration::from_secs(1 + rng.below(100)),
             max_ejected: [0.0, 0.1, 0.5, 1.0][rng.index(4)],
             interval: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(20))),
-            learns: rng.below(2) == 0,
+            learning: rng.below(2) == 0,
             unresponsive_after: (rng.below(2) == 0).then(|| Duration::from_millis(1 + rng.below(5000))),
         },
-        spread: SpreadSpec { backup_tiers: rng.below(4) > 0, ..SpreadSpec::default() },
+        tiers: TierSpec { backup_tiers: rng.below(4) > 0, ..TierSpec::default() },
         slow_start: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(40))),
         panic_threshold: [0.0, 0.5, 1.0][rng.index(3)],
         recovery: rng.below(3) == 0,
         load: Default::default(),
-        keeps_lone: true,
+        keep_only_member: true,
         limits: Default::default(),
     }
 }
@@ -420,7 +429,7 @@ fn a_driver_that_fetches_nothing_costs_a_bounded_queue() {
         world.step();
     }
     let pending = std::iter::from_fn(|| world.pool.poll_action())
-        .filter(|action| !matches!(action, Action::Tell(_)))
+        .filter(|action| !matches!(action, Action::Emit(_)))
         .count();
     assert!(pending <= 1 + NAMES.len(), "{pending}");
 }

@@ -6,11 +6,11 @@ use plimsoll_core::balance::Algorithm;
 use plimsoll_core::explain::{SetAside, explain};
 use plimsoll_core::hash::hash;
 use plimsoll_core::snapshot::Member;
-use plimsoll_core::snapshot::{SpreadSpec, ZoneSpec};
+use plimsoll_core::snapshot::{TierSpec, ZoneSpec};
 use plimsoll_core::subset::{Fallback, Subset};
 use plimsoll_core::{
-    Address, Assignment, Destination, DestinationId, DestinationStats, Name, NoDestination, Rng, Snapshot,
-    Status, Tick, Tried, Want, Weight, balance_load,
+    Address, Assignment, AttemptedSet, Destination, DestinationId, DestinationStats, Name, NoDestination,
+    PickRequest, Rng, Snapshot, Status, Tick, Weight, balance_load,
 };
 
 fn member(rank: u32, zone: Option<&str>, priority: u8, weight: u16, serves: bool) -> Member {
@@ -24,7 +24,7 @@ fn member(rank: u32, zone: Option<&str>, priority: u8, weight: u16, serves: bool
         status,
         since: Tick::ZERO,
         weight: weight.in_256ths(),
-        warmth: None,
+        slow_start: None,
         stats: Arc::new(DestinationStats::new(1)),
     }
 }
@@ -33,18 +33,18 @@ fn zone(own: &str) -> ZoneSpec {
     ZoneSpec { own: own.into(), spill_over_at: None, zone_local_keys: false }
 }
 
-fn picture(algorithm: Algorithm, spec: &SpreadSpec, members: &[Member]) -> Snapshot {
-    Snapshot::spread("p".into(), 1, &*algorithm.policy(1), spec, members.to_vec())
+fn picture(algorithm: Algorithm, spec: &TierSpec, members: &[Member]) -> Snapshot {
+    Snapshot::build_with("p".into(), 1, &*algorithm.policy(1), spec, members.to_vec())
 }
 
 fn zoned(algorithm: Algorithm, zone: ZoneSpec, members: &[Member]) -> Snapshot {
-    picture(algorithm, &SpreadSpec { zone: Some(zone), ..SpreadSpec::default() }, members)
+    picture(algorithm, &TierSpec { zone: Some(zone), ..TierSpec::default() }, members)
 }
 
 /// The share of messages each member is to get, by the shares of tiers and weights within.
 fn due(snapshot: &Snapshot, members: usize) -> Vec<f64> {
     let mut due = vec![0.0; members];
-    for (tier, share) in snapshot.whole.tiers.iter().zip(snapshot.whole.shares()) {
+    for (tier, share) in snapshot.pool_tiers.tiers.iter().zip(snapshot.pool_tiers.shares()) {
         let all: f64 = tier.slots.iter().map(|slot| f64::from(slot.weight)).sum();
         tier.slots.iter().for_each(|slot| due[slot.rank as usize] += share * f64::from(slot.weight) / all);
     }
@@ -52,7 +52,7 @@ fn due(snapshot: &Snapshot, members: usize) -> Vec<f64> {
 }
 
 /// How many of `count` messages each member gets; nothing stays in flight.
-fn send(snapshot: &Snapshot, count: usize, want: &Want<'_>, rng: &mut Rng) -> Vec<usize> {
+fn send(snapshot: &Snapshot, count: usize, want: &PickRequest<'_>, rng: &mut Rng) -> Vec<usize> {
     let mut got = vec![0; snapshot.members.len()];
     for _ in 0..count {
         got[balance_load(snapshot, want, Tick::ZERO, rng).expect("somebody serves").member()] += 1;
@@ -102,7 +102,7 @@ fn the_own_zone_carries_what_it_can_and_no_step_is_a_cliff() {
         let members: Vec<Member> =
             (0..12).map(|n| member(n, Some(if n < 6 { "a" } else { "b" }), 0, 1, n >= lost)).collect();
         let snapshot = zoned(Algorithm::LeastConnections, zone("a"), &members);
-        let got = send(&snapshot, 20_000, &Want::default(), &mut Rng::new(u64::from(lost)));
+        let got = send(&snapshot, 20_000, &PickRequest::default(), &mut Rng::new(u64::from(lost)));
         let local = got[..6].iter().sum::<usize>() as f64 / 20_000.0;
         let carries = f64::from(6 - lost) / f64::from(12 - lost) * 2.0;
         assert!((local - carries).abs() < 0.015, "{lost} lost: {local} for {carries}");
@@ -110,7 +110,7 @@ fn the_own_zone_carries_what_it_can_and_no_step_is_a_cliff() {
         before = local;
     }
     let own_only: Vec<Member> = (0..4).map(|n| member(n, Some("a"), 0, 1, true)).collect();
-    assert_eq!(zoned(Algorithm::P2c, zone("a"), &own_only).whole.tiers.len(), 1);
+    assert_eq!(zoned(Algorithm::P2c, zone("a"), &own_only).pool_tiers.tiers.len(), 1);
 }
 
 #[test]
@@ -118,12 +118,12 @@ fn a_busy_zone_spills_over_little_by_little() {
     let members: Vec<Member> =
         (0..8).map(|n| member(n, Some(if n < 4 { "a" } else { "b" }), 0, 1, true)).collect();
     let share = |in_flight: usize| {
-        let all = picture(Algorithm::RoundRobin, &SpreadSpec::default(), &members[..4]);
+        let all = picture(Algorithm::RoundRobin, &TierSpec::default(), &members[..4]);
         let mut rng = Rng::new(5);
-        let hold = |_| balance_load(&all, &Want::default(), Tick::ZERO, &mut rng).expect("all serve");
+        let hold = |_| balance_load(&all, &PickRequest::default(), Tick::ZERO, &mut rng).expect("all serve");
         let _held: Vec<Assignment> = (0..4 * in_flight).map(hold).collect();
         let snapshot = zoned(Algorithm::Random, ZoneSpec { spill_over_at: Some(10), ..zone("a") }, &members);
-        let got = send(&snapshot, 20_000, &Want::default(), &mut Rng::new(1));
+        let got = send(&snapshot, 20_000, &PickRequest::default(), &mut Rng::new(1));
         got[4..].iter().sum::<usize>() as f64 / 20_000.0
     };
     for (in_flight, spilled) in [(0, 0.0), (10, 0.0), (12, 0.1), (15, 0.25), (20, 0.5), (90, 0.5)] {
@@ -138,10 +138,13 @@ fn what_a_zone_cannot_take_another_does() {
         let members: Vec<Member> =
             (0..6).map(|n| member(n, Some(if n < 3 { "a" } else { "b" }), 0, 1, true)).collect();
         let snapshot = zoned(algorithm, zone("a"), &members);
-        let (mut tried, mut order, mut rng) = (Tried::default(), Vec::new(), Rng::new(1));
-        while let Ok(assignment) =
-            balance_load(&snapshot, &Want { tried: Some(&tried), ..Want::default() }, Tick::ZERO, &mut rng)
-        {
+        let (mut tried, mut order, mut rng) = (AttemptedSet::default(), Vec::new(), Rng::new(1));
+        while let Ok(assignment) = balance_load(
+            &snapshot,
+            &PickRequest { tried: Some(&tried), ..PickRequest::default() },
+            Tick::ZERO,
+            &mut rng,
+        ) {
             tried.add(assignment.id());
             order.push(assignment.member());
         }
@@ -157,18 +160,21 @@ fn what_a_zone_cannot_take_another_does() {
 fn keys_and_homes_are_where_they_are_from_whatever_zone_a_message_comes() {
     let members: Vec<Member> =
         (0..9).map(|n| member(n, Some(["a", "b", "c"][n as usize % 3]), 0, 1, true)).collect();
-    let to = |snapshot: &Snapshot, want: &Want<'_>| {
+    let to = |snapshot: &Snapshot, want: &PickRequest<'_>| {
         balance_load(snapshot, want, Tick::ZERO, &mut Rng::new(3)).expect("all serve").member()
     };
     let [a, b] = ["a", "b"].map(|own| zoned(Algorithm::Hash, zone(own), &members));
     let [p, q] = ["a", "b"].map(|own| zoned(Algorithm::P2c, zone(own), &members));
     let split = zoned(Algorithm::Hash, ZoneSpec { zone_local_keys: true, ..zone("a") }, &members);
     for n in 0..1_000_u32 {
-        let key = Want { key: Some(hash(&n.to_le_bytes())), ..Want::default() };
-        let home = Want { home: key.key, ..Want::default() };
+        let key = PickRequest { key: Some(hash(&n.to_le_bytes())), ..PickRequest::default() };
+        let home = PickRequest { affinity_key: key.key, ..PickRequest::default() };
         assert_eq!(to(&a, &key), to(&b, &key));
         assert_eq!(to(&p, &home), to(&q, &home));
-        assert_eq!(p.home(n.into(), None).map(|m| m.id), q.home(n.into(), None).map(|m| m.id));
+        assert_eq!(
+            p.preferred_destination(n.into(), None).map(|m| m.id),
+            q.preferred_destination(n.into(), None).map(|m| m.id)
+        );
         assert_eq!(to(&split, &key) % 3, 0, "asked for, keys stay in the own zone");
         assert_eq!(to(&split, &key), to(&split, &key));
     }
@@ -183,14 +189,14 @@ fn overflow(serving: [u32; 3], factor: Option<f64>) -> String {
             members.push(member(members.len() as u32, None, priority as u8, 1, n < serves));
         });
     }
-    let spec = SpreadSpec { overprovision: factor, ..SpreadSpec::default() };
+    let spec = TierSpec { overprovision: factor, ..TierSpec::default() };
     let snapshot = picture(Algorithm::RoundRobin, &spec, &members);
     let mut shares = [0.0; 3];
-    for (tier, share) in snapshot.whole.tiers.iter().zip(snapshot.whole.shares()) {
+    for (tier, share) in snapshot.pool_tiers.tiers.iter().zip(snapshot.pool_tiers.shares()) {
         shares[usize::from(tier.priority)] += share;
     }
     if shares.iter().sum::<f64>() > 0.0 {
-        let got = send(&snapshot, 10_000, &Want::default(), &mut Rng::new(1));
+        let got = send(&snapshot, 10_000, &PickRequest::default(), &mut Rng::new(1));
         let sums = [&got[..10], &got[10..20], &got[20..]].map(|part| part.iter().sum::<usize>());
         for (sum, share) in sums.iter().zip(shares) {
             assert!((*sum as f64 / 10_000.0 - share).abs() < 0.02, "{sums:?} for {shares:?}");
@@ -246,16 +252,21 @@ fn a_message_for_a_subset_goes_nowhere_else_unless_it_may() {
     let mut members = versions();
     let (two, any, none) =
         (version("2", Fallback::None), version("2", Fallback::Any), version("3", Fallback::None));
-    let spec = |subsets| SpreadSpec { subsets, ..SpreadSpec::default() };
+    let spec = |subsets| TierSpec { subsets, ..TierSpec::default() };
     for algorithm in Algorithm::ALL {
         // Also where the snapshot is older than the route.
         for subsets in [vec![two.clone(), none.clone()], vec![]] {
             let snapshot = picture(algorithm, &spec(subsets), &members);
-            let got = send(&snapshot, 100, &Want { subset: Some(&two), ..Want::default() }, &mut Rng::new(1));
+            let got = send(
+                &snapshot,
+                100,
+                &PickRequest { subset: Some(&two), ..PickRequest::default() },
+                &mut Rng::new(1),
+            );
             assert_eq!((got[0] + got[1], got[2] + got[3]), (0, 100), "{algorithm:?}");
             let nobody = balance_load(
                 &snapshot,
-                &Want { subset: Some(&none), ..Want::default() },
+                &PickRequest { subset: Some(&none), ..PickRequest::default() },
                 Tick::ZERO,
                 &mut Rng::new(1),
             );
@@ -263,7 +274,7 @@ fn a_message_for_a_subset_goes_nowhere_else_unless_it_may() {
         }
     }
     let told = |snapshot: &Snapshot, subset: &Subset| {
-        let want = Want { subset: Some(subset), ..Want::default() };
+        let want = PickRequest { subset: Some(subset), ..PickRequest::default() };
         explain(snapshot, &want, Tick::ZERO, &mut Rng::new(1))
     };
     let snapshot = picture(Algorithm::RoundRobin, &spec(vec![two.clone()]), &members);
@@ -274,7 +285,7 @@ fn a_message_for_a_subset_goes_nowhere_else_unless_it_may() {
     let snapshot = picture(Algorithm::RoundRobin, &spec(vec![two.clone()]), &members);
     assert!(told(&snapshot, &two).order.is_empty());
     assert_eq!(told(&snapshot, &any).order, [0, 1], "the fallback is the route's");
-    let want = Want { subset: Some(&any), ..Want::default() };
+    let want = PickRequest { subset: Some(&any), ..PickRequest::default() };
     let got = send(&snapshot, 100, &want, &mut Rng::new(1));
     assert_eq!(got, [50, 50, 0, 0]);
 }
@@ -291,14 +302,14 @@ fn zones_priorities_and_subsets_compose() {
         });
     }
     let half = Arc::new(Subset::new(vec![("half".into(), "1".into())], Fallback::None));
-    let spec = SpreadSpec {
+    let spec = TierSpec {
         overprovision: Some(1.0),
         zone: Some(zone("a")),
         subsets: vec![half.clone()],
-        ..SpreadSpec::default()
+        ..TierSpec::default()
     };
     let snapshot = picture(Algorithm::P2c, &spec, &members);
-    let want = Want { subset: Some(&half), ..Want::default() };
+    let want = PickRequest { subset: Some(&half), ..PickRequest::default() };
     let got = send(&snapshot, 40_000, &want, &mut Rng::new(7));
     let share = |ranks: &[usize]| ranks.iter().map(|&rank| got[rank]).sum::<usize>() as f64 / 40_000.0;
     // Three of four serve: 75 % stay in the first priority. There zone a has one of three left and keeps two thirds.

@@ -9,8 +9,8 @@ use plimsoll_core::balance::{Algorithm, Policy};
 use plimsoll_core::hash::hash;
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
-    DestinationId, DestinationStats, NoDestination, Outcome, Rng, Snapshot, Status, Tick, Tried, Want,
-    balance_load,
+    AttemptedSet, DestinationId, DestinationStats, NoDestination, Outcome, PickRequest, Rng, Snapshot,
+    Status, Tick, balance_load,
 };
 use plimsoll_proxy::Clock;
 
@@ -130,7 +130,7 @@ impl LoadBalancer {
     /// # Errors
     /// [`LoadBalancingError::NoneServing`] if no destination may serve.
     pub fn pick(&self) -> Result<Assignment, LoadBalancingError> {
-        self.shared.pick(Tried::default(), None)
+        self.shared.pick(AttemptedSet::default(), None)
     }
 
     /// Picks the destination of a message with a key: a session, a tenant or an address.
@@ -152,7 +152,7 @@ impl LoadBalancer {
     /// # Errors
     /// As [`pick`](Self::pick).
     pub fn pick_with_key(&self, key: &[u8]) -> Result<Assignment, LoadBalancingError> {
-        self.shared.pick(Tried::default(), Some(hash(key)))
+        self.shared.pick(AttemptedSet::default(), Some(hash(key)))
     }
 
     /// Picks the destination of the next message and reports the state of the pool: the specification's
@@ -204,11 +204,15 @@ impl Shared {
         state.health.status(&state.snapshot, &state.config, since)
     }
 
-    fn pick(self: &Arc<Self>, tried: Tried, key: Option<u64>) -> Result<Assignment, LoadBalancingError> {
+    fn pick(
+        self: &Arc<Self>,
+        tried: AttemptedSet,
+        key: Option<u64>,
+    ) -> Result<Assignment, LoadBalancingError> {
         let now = self.clock.now();
         let mut state = self.lock();
         let State { snapshot, rng, .. } = &mut *state;
-        let want = Want { tried: Some(&tried), key, ..Want::default() };
+        let want = PickRequest { tried: Some(&tried), key, ..PickRequest::default() };
         let held = balance_load(snapshot, &want, now, rng)?;
         let destination = state.given[held.member()].clone();
         Ok(Assignment { shared: self.clone(), held, destination, tried, key })
@@ -275,7 +279,7 @@ impl State {
                 status: Status::Serving,
                 since,
                 weight,
-                warmth: None,
+                slow_start: None,
                 stats,
             });
         }
@@ -340,7 +344,7 @@ pub struct Assignment {
     shared: Arc<Shared>,
     held: plimsoll_core::Assignment,
     destination: Arc<Destination>,
-    tried: Tried,
+    tried: AttemptedSet,
     key: Option<u64>,
 }
 

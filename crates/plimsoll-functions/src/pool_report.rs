@@ -152,7 +152,7 @@ fn recommend_redundancy(snapshot: &Snapshot) -> Option<Recommendation> {
 }
 
 fn recommend_weighted_algorithm(snapshot: &Snapshot, algorithm: Algorithm) -> Option<Recommendation> {
-    let slots = &snapshot.whole.tiers.first()?.slots;
+    let slots = &snapshot.pool_tiers.tiers.first()?.slots;
     let differ = slots.iter().any(|slot| slot.weight != slots[0].weight);
     (differ && !algorithm.heeds_weights()).then(|| Recommendation {
         id: "weights_ignored:algorithm".into(),

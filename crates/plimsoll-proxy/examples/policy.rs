@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use plimsoll_config::{Extensions, load_with};
-use plimsoll_core::balance::{Algorithm, Needs, Picker, Policies, Policy, Slot};
-use plimsoll_core::{Rng, Tick, Want};
+use plimsoll_core::balance::{Algorithm, Needs, Picker, Policy, PolicyRegistry, Slot};
+use plimsoll_core::{PickRequest, Rng, Tick};
 use plimsoll_proxy::adapter::Adapters;
 use plimsoll_proxy::{Proxy, Source};
 
@@ -18,7 +18,7 @@ const ENOUGH: u32 = 8;
 /// `nearest`: whoever has the least to do among the near, while one of those has room; else among all.
 struct Nearest {
     zone: &'static str,
-    /// Policies may be made of others: this one chooses among those it is given.
+    /// PolicyRegistry may be made of others: this one chooses among those it is given.
     fair: Box<dyn Policy>,
 }
 
@@ -57,7 +57,7 @@ struct NearestPicker {
 
 impl Picker for NearestPicker {
     // On the request path: no lock, no allocation. The answer is an index among all slots.
-    fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         if let Some(nearest) = &self.nearest {
             let place = self.places[nearest.pick(want, now, rng)];
             let Slot { weight, stats, .. } = &self.slots[place];
@@ -72,7 +72,7 @@ impl Picker for NearestPicker {
 
 /// A balancer that knows one policy more.
 async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
-    let policies = Policies::built_in().with(|workers| Box::new(Nearest::new("eu-1", workers)));
+    let policies = PolicyRegistry::built_in().with(|workers| Box::new(Nearest::new("eu-1", workers)));
     let extensions = Extensions { policies, ..Extensions::default() };
     let read = move || {
         let env = |name: &str| std::env::var(name).ok();
@@ -167,13 +167,13 @@ mod tests {
             status: Status::Serving,
             since: Tick::ZERO,
             weight: 256,
-            warmth: None,
+            slow_start: None,
             stats: Arc::new(DestinationStats::new(1)),
         };
         let members = [(0, "us-1"), (1, "eu-1")].map(member).into();
         let snapshot = Snapshot::build("p".into(), 1, &Nearest::new("eu-1", 1), members);
         let mut rng = Rng::new(1);
-        let mut take = || balance_load(&snapshot, &Want::default(), Tick::ZERO, &mut rng).unwrap();
+        let mut take = || balance_load(&snapshot, &PickRequest::default(), Tick::ZERO, &mut rng).unwrap();
         let held: Vec<_> = (0..20).map(|_| take()).collect();
         let near = held.iter().filter(|assignment| assignment.member() == 1).count();
         assert_eq!((near, held.len()), (10, 20), "eight at once, and the rest shared");

@@ -10,7 +10,7 @@ use std::net::UdpSocket;
 use std::sync::{Mutex, PoisonError};
 
 use plimsoll_core::Failure;
-use plimsoll_core::health::{HealthSpec, ProbeKind, Rhythm};
+use plimsoll_core::health::{CheckSchedule, HealthSpec, ProbeKind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use kit::{Client, Destination, Setup, Watch, get, ms, ok, secs, until};
@@ -40,9 +40,9 @@ fn no_descriptors_for_checks_blames_nobody() {
             failure_threshold: 1,
             recovery_threshold: 1,
             probe,
-            if_gray: None,
+            probe_if_unresponsive: None,
             port: None,
-            rhythm: Rhythm::default(),
+            schedule: CheckSchedule::default(),
         })
     };
     let by_tcp = Setup::http(&[&destination]).with(|s| s.pools[0].health = check(ProbeKind::Tcp));

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use plimsoll_core::balance::Policy;
-use plimsoll_core::pool::{Action, Input, Pool, PoolSpec, ProbeOrder};
+use plimsoll_core::pool::{Action, Input, Pool, PoolSpec, ProbeRequest};
 use plimsoll_core::retry::RetryBudget;
 use plimsoll_core::{
-    Address, Assignment, Destination, NoDestination, Rng, Snapshot, Tick, Tried, Want, Weight, balance_load,
+    Address, Assignment, AttemptedSet, Destination, NoDestination, PickRequest, Rng, Snapshot, Tick, Weight,
+    balance_load,
 };
 
 use crate::candidates::{CandidatePolicy, PolicyFeedback};
@@ -23,7 +24,7 @@ pub struct SimBalancer {
     /// Retry budget of this balancer.
     pub budget: RetryBudget,
     members: Vec<Destination>,
-    checks: Vec<ProbeOrder>,
+    checks: Vec<ProbeRequest>,
     events: u64,
 }
 
@@ -39,13 +40,13 @@ impl SimBalancer {
             health: scenario.health.clone().filter(|_| !without_health),
             parallel_checks: true,
             outlier: if without_health { NO_OUTLIER_DETECTION } else { scenario.outlier },
-            spread: Default::default(),
+            tiers: Default::default(),
             settings: candidate.settings(),
             slow_start: scenario.slow_start,
             panic_threshold: scenario.panic_threshold,
             recovery: scenario.recovery,
             load: Default::default(),
-            keeps_lone: true,
+            keep_only_member: true,
             limits: Default::default(),
         };
         let mut draw = || Rng::new(rng.next_u64());
@@ -70,8 +71,13 @@ impl SimBalancer {
     ///
     /// # Errors
     /// The error of [`balance_load`].
-    pub fn choose(&mut self, worker: usize, tried: &Tried, now: Tick) -> Result<Assignment, NoDestination> {
-        let want = Want { worker, tried: Some(tried), repeatable: true, ..Want::default() };
+    pub fn choose(
+        &mut self,
+        worker: usize,
+        tried: &AttemptedSet,
+        now: Tick,
+    ) -> Result<Assignment, NoDestination> {
+        let want = PickRequest { worker, tried: Some(tried), repeatable: true, ..PickRequest::default() };
         balance_load(&self.snapshot, &want, now, &mut self.worker_rngs[worker])
     }
 
@@ -93,7 +99,7 @@ impl SimBalancer {
     }
 
     /// Returns the health checks to start now.
-    pub fn take_checks(&mut self) -> Vec<ProbeOrder> {
+    pub fn take_checks(&mut self) -> Vec<ProbeRequest> {
         std::mem::take(&mut self.checks)
     }
 
@@ -125,7 +131,7 @@ impl SimBalancer {
             match action {
                 Action::Publish(snapshot) => self.snapshot = self.with_policy(snapshot),
                 Action::Probe(order) => self.checks.push(order),
-                Action::Tell(_) => self.events += 1,
+                Action::Emit(_) => self.events += 1,
                 // Actions added to the product later have no effect in a simulation.
                 #[allow(unreachable_patterns)]
                 _ => {}

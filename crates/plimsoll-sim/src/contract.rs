@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use plimsoll_core::balance::{Needs, Policy};
-use plimsoll_core::{NoDestination, Rng, Tick, Tried, Want};
+use plimsoll_core::{AttemptedSet, NoDestination, PickRequest, Rng, Tick};
 
 use crate::open_loop::{OpenLoop, OpenLoopServer, ServiceTime};
 
@@ -75,9 +75,9 @@ fn picks_only_serving_destinations(make: &dyn Fn(usize) -> Box<dyn Policy>, seed
         for _ in 0..publications {
             let down: Vec<bool> = servers.iter().map(|_| rng.below(3) == 0).collect();
             open_loop.publish(|index| !down[index]);
-            for tier in &open_loop.snapshot().whole.tiers {
+            for tier in &open_loop.snapshot().pool_tiers.tiers {
                 for worker in [0, 1, 2, 77] {
-                    let want = Want { worker, ..Want::default() };
+                    let want = PickRequest { worker, ..PickRequest::default() };
                     let picked = tier.picker.pick(&want, Tick::ZERO, &mut rng);
                     assert!(
                         picked < tier.slots.len(),
@@ -86,7 +86,7 @@ fn picks_only_serving_destinations(make: &dyn Fn(usize) -> Box<dyn Policy>, seed
                 }
             }
             for _ in 0..20 {
-                match open_loop.send(&Want::default()) {
+                match open_loop.send(&PickRequest::default()) {
                     Ok(index) => {
                         let serves = !down[index] && servers[index].weight > 0;
                         assert!(
@@ -110,7 +110,7 @@ fn the_same_seed_gives_the_same_picks(make: &dyn Fn(usize) -> Box<dyn Policy>, s
         let mut picks = Vec::new();
         for _ in 0..200 {
             open_loop.advance(Duration::from_micros(rng.below(500)));
-            picks.push(open_loop.send(&Want::default()));
+            picks.push(open_loop.send(&PickRequest::default()));
         }
         picks
     };
@@ -120,11 +120,13 @@ fn the_same_seed_gives_the_same_picks(make: &dyn Fn(usize) -> Box<dyn Policy>, s
 /// Repeated attempts visit each serving destination once, and the first tier before the second.
 fn a_retry_visits_each_destination_once(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64) {
     let mut rng = Rng::new(seed);
-    let servers = servers(&mut rng, Tried::MAX);
+    let servers = servers(&mut rng, AttemptedSet::MAX);
     let mut open_loop = OpenLoop::new(seed, make(1), &servers);
     for _ in 0..30 {
-        let (mut tried, mut order) = (Tried::default(), Vec::new());
-        while let Ok(assignment) = open_loop.choose(&Want { tried: Some(&tried), ..Want::default() }) {
+        let (mut tried, mut order) = (AttemptedSet::default(), Vec::new());
+        while let Ok(assignment) =
+            open_loop.choose(&PickRequest { tried: Some(&tried), ..PickRequest::default() })
+        {
             assert!(
                 !tried.contains(assignment.id()),
                 "untried destinations first: a destination was tried twice, seed {seed}"
@@ -162,7 +164,11 @@ fn spreads_evenly_across_republishes(
         open_loop.publish(|index| up[index]);
         let serving = up.iter().filter(|&&up| up).count();
         if serving == 0 {
-            assert_eq!(open_loop.send(&Want::default()), Err(NoDestination::NoneServing), "seed {seed}");
+            assert_eq!(
+                open_loop.send(&PickRequest::default()),
+                Err(NoDestination::NoneServing),
+                "seed {seed}"
+            );
             continue;
         }
         let messages = more * (1 + round % 7);
@@ -190,7 +196,8 @@ fn rotates_exactly_per_worker(make: &dyn Fn(usize) -> Box<dyn Policy>, seed: u64
     for _ in 0..2_000 {
         // The product of two draws makes some workers busier than others.
         let worker = rng.index(workers) * rng.index(workers) / workers;
-        let assignment = open_loop.choose(&Want { worker, ..Want::default() }).expect("all serve");
+        let assignment =
+            open_loop.choose(&PickRequest { worker, ..PickRequest::default() }).expect("all serve");
         received[assignment.member()] += 1;
         let apart = received.iter().max().zip(received.iter().min()).map_or(0, |(most, least)| most - least);
         assert!(apart <= workers, "exact per worker: {received:?} with {workers} workers, seed {seed}");

@@ -8,8 +8,8 @@ use std::time::Duration;
 use plimsoll_core::balance::{Needs, Policy};
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
-    Address, Assignment, Destination, DestinationId, DestinationStats, NoDestination, Outcome, Rng, Snapshot,
-    Status, Tick, Want, Weight, balance_load,
+    Address, Assignment, Destination, DestinationId, DestinationStats, NoDestination, Outcome, PickRequest,
+    Rng, Snapshot, Status, Tick, Weight, balance_load,
 };
 
 use crate::distributions::exponential;
@@ -73,7 +73,7 @@ impl OpenLoopServer {
             status: Status::Serving,
             since: Tick::ZERO,
             weight: weight.in_256ths(),
-            warmth: None,
+            slow_start: None,
             stats: Arc::new(DestinationStats::new(workers)),
         }
     }
@@ -166,12 +166,12 @@ impl OpenLoop {
     ///
     /// # Errors
     /// The error of [`balance_load`].
-    pub fn choose(&mut self, want: &Want<'_>) -> Result<Assignment, NoDestination> {
+    pub fn choose(&mut self, want: &PickRequest<'_>) -> Result<Assignment, NoDestination> {
         let key = match self.policy.needs() {
             Needs::Key => want.key.or_else(|| Some(self.workload_rng.next_u64())),
-            Needs::Nothing | Needs::Load | Needs::Answers | Needs::Probes => want.key,
+            Needs::Nothing | Needs::Load | Needs::ResponseTimes | Needs::Probes => want.key,
         };
-        balance_load(&self.snapshot, &Want { key, ..*want }, self.now, &mut self.policy_rng)
+        balance_load(&self.snapshot, &PickRequest { key, ..*want }, self.now, &mut self.policy_rng)
     }
 
     /// Sends one message, which holds its assignment for the service time, and returns the index of its
@@ -179,7 +179,7 @@ impl OpenLoop {
     ///
     /// # Errors
     /// The error of [`balance_load`].
-    pub fn send(&mut self, want: &Want<'_>) -> Result<usize, NoDestination> {
+    pub fn send(&mut self, want: &PickRequest<'_>) -> Result<usize, NoDestination> {
         let assignment = self.choose(want)?;
         let server = assignment.member();
         let until = self.now + self.services[server].draw(&mut self.workload_rng);
@@ -209,7 +209,7 @@ impl OpenLoop {
         for _ in 0..messages {
             let gap = exponential(&mut self.workload_rng) / per_second;
             self.advance(Duration::from_secs_f64(gap));
-            received[self.send(&Want::default())?] += 1;
+            received[self.send(&PickRequest::default())?] += 1;
         }
         Ok(received)
     }
@@ -227,7 +227,7 @@ mod tests {
     fn a_message_is_in_flight_for_its_service_time() {
         let server = OpenLoopServer::new(ServiceTime::Fixed(5 * MS));
         let mut open_loop = OpenLoop::new(1, Algorithm::RoundRobin.policy(1), &[server]);
-        open_loop.send(&Want::default()).unwrap();
+        open_loop.send(&PickRequest::default()).unwrap();
         open_loop.advance(4 * MS);
         let stats = open_loop.snapshot().members[0].stats.clone();
         assert_eq!((stats.in_flight(), stats.counts().answered()), (1, 0));

@@ -3,9 +3,11 @@
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use plimsoll_core::balance::{Algorithm, HashSpec, Needs, Picker, Policy, Settings, Slot, Table};
+use plimsoll_core::balance::{
+    Algorithm, AlgorithmSettings, HashSpec, HashTable, Needs, Picker, Policy, Slot,
+};
 use plimsoll_core::formula::Formula;
-use plimsoll_core::{Rng, Tick, Want};
+use plimsoll_core::{PickRequest, Rng, Tick};
 use plimsoll_sim::{Guarantees, check_contract};
 
 /// Guarantees of each algorithm: the intended shares, within random sampling. (Load-aware algorithms do
@@ -42,7 +44,7 @@ fn custom_keeps_the_contract_by_any_formula() {
         "zone == 'eu' ? 1e9 : (in_flight + 1) / weight",
     ] {
         let formula = Some(Arc::new(Formula::parse(formula).expect("a formula")));
-        let settings = Settings { formula, ..Settings::default() };
+        let settings = AlgorithmSettings { formula, ..AlgorithmSettings::default() };
         check_contract(
             &|workers| Algorithm::Custom.policy_with(workers, &settings),
             &guarantees(Algorithm::Custom),
@@ -93,10 +95,11 @@ fn hash_keeps_the_contract() {
 /// Covers `source_hash` too, which is the same policy by another name.
 #[test]
 fn every_table_with_a_bound_keeps_the_contract() {
-    for table in [Table::Ring, Table::Rendezvous] {
-        let settings = Settings { hash: HashSpec { table, bound: Some(125) }, ..Settings::default() };
+    for table in [HashTable::Ring, HashTable::Rendezvous] {
+        let settings =
+            AlgorithmSettings { hash: HashSpec { table, bound: Some(125) }, ..AlgorithmSettings::default() };
         let ring_guarantees = Guarantees {
-            tolerance: if table == Table::Ring { 0.1 } else { 0.0 },
+            tolerance: if table == HashTable::Ring { 0.1 } else { 0.0 },
             ..guarantees(Algorithm::Hash)
         };
         check_contract(&|workers| Algorithm::Hash.policy_with(workers, &settings), &ring_guarantees);
@@ -133,7 +136,7 @@ impl Policy for FunctionPolicy {
 struct FunctionPicker(usize, fn(usize, &mut Rng) -> usize);
 
 impl Picker for FunctionPicker {
-    fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
         (self.1)(self.0, rng)
     }
 }

@@ -286,7 +286,7 @@ fn health_checks(text: &mut Text<'_>, pools: &[PoolView]) {
     for_each_destination(pools, |[pool, destination], view, d| {
         let (Some(_), Some(report)) = (view.check_type, &d.report) else { return };
         for (verdict, count) in
-            [("passed", report.contradicted.passed), ("failed", report.contradicted.failed)]
+            [("passed", report.contradictions.passed), ("failed", report.contradictions.failed)]
         {
             family.sample(&[pool, destination, ("verdict", verdict)], count);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plimsoll_core::balance::Algorithm;
-use plimsoll_core::formula::{Formula, Misread};
+use plimsoll_core::formula::{Formula, FormulaError};
 
 use crate::check::config_node::ConfigNode;
 use crate::check::keys;
@@ -50,7 +50,7 @@ impl Reader<'_> {
 
     fn formula(&mut self, node: &ConfigNode<'_>) -> Option<Formula> {
         let text = self.text(node)?;
-        let Misread { at, what, help } = match Formula::parse(text) {
+        let FormulaError { offset: at, message: what, help } = match Formula::parse(text) {
             Ok(formula) => return Some(formula),
             Err(misread) => misread,
         };

@@ -1,6 +1,6 @@
 //! What messages are hashed by, and how keys find destinations.
 
-use plimsoll_core::balance::{Algorithm, HashSpec, Table as HashTable};
+use plimsoll_core::balance::{Algorithm, HashSpec, HashTable};
 
 use crate::check::config_node::ConfigNode;
 use crate::check::headers::header_name;

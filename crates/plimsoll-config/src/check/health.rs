@@ -53,7 +53,7 @@ impl Reader<'_> {
             health.fast_interval = Some(fast);
         }
         if let Some(down) = get("down_interval").and_then(|p| self.duration(p, &defaults::INTERVAL)) {
-            health.rhythm.down = Some(down);
+            health.schedule.down = Some(down);
         }
         if let Some(node) = get("jitter")
             && let Some(jitter) = self.share(node)
@@ -65,13 +65,13 @@ impl Reader<'_> {
                     format!("`{}` is out of range: 0% to 50%", node.shown()),
                 );
             }
-            health.rhythm.jitter = jitter;
+            health.schedule.jitter = jitter;
         }
         set_if_given(
-            &mut health.rhythm.width,
+            &mut health.schedule.max_concurrent,
             get("max_concurrent").and_then(|p| self.integer(p, defaults::CONCURRENT_CHECKS)),
         );
         let words = [("serving", Start::Serving), ("down", Start::Down)];
-        set_if_given(&mut health.rhythm.start, get("start").and_then(|p| self.keyword(p, &words, &[])));
+        set_if_given(&mut health.schedule.start, get("start").and_then(|p| self.keyword(p, &words, &[])));
     }
 }

@@ -1,7 +1,7 @@
 //! What one `load_balancer` block changes, laid over what held before: the defaults of the program, then the
 //! block at the top of the file, then the pool's own.
 
-use plimsoll_core::Tried;
+use plimsoll_core::AttemptedSet;
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::{GRPC_STATUSES, RetrySpec, RetryWhen};
@@ -107,7 +107,7 @@ impl Reader<'_> {
 
     fn retry(&mut self, node: &ConfigNode<'_>, retry: &mut RetrySpec) {
         let Some(mapping) = self.mapping(node, &keys::RETRY) else { return };
-        let most = i64::try_from(Tried::MAX).unwrap_or(i64::MAX);
+        let most = i64::try_from(AttemptedSet::MAX).unwrap_or(i64::MAX);
         set_if_given(&mut retry.attempts, mapping.get("attempts").and_then(|p| self.integer(p, 1..=most)));
         set_if_given(&mut retry.budget, mapping.get("budget").and_then(|p| self.share(p)));
         let Some(node) = mapping.get("when") else { return };
@@ -174,10 +174,10 @@ impl Reader<'_> {
             mapping.get("error_recovery").and_then(|p| self.boolean(p)),
         );
         set_if_given(
-            &mut settings.spread.backup_tiers,
+            &mut settings.tiers.backup_tiers,
             mapping.get("failover_support").and_then(|p| self.boolean(p)),
         );
-        set_if_given(&mut settings.outlier.learns, mapping.get("learning").and_then(|p| self.boolean(p)));
+        set_if_given(&mut settings.outlier.learning, mapping.get("learning").and_then(|p| self.boolean(p)));
         set_if_given(
             &mut settings.quality_metrics,
             mapping.get("quality_metrics").and_then(|p| self.boolean(p)),

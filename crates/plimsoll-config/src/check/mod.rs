@@ -232,7 +232,7 @@ fn expect_responses(pool: &mut Pool) {
         && health.probe == ProbeKind::Tcp
         && health.port.is_none()
     {
-        health.if_gray = Some(ProbeKind::Http {
+        health.probe_if_unresponsive = Some(ProbeKind::Http {
             method: "OPTIONS".into(),
             path: "*".into(),
             host: None,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use plimsoll_core::snapshot::SpreadSpec;
+use plimsoll_core::snapshot::TierSpec;
 use plimsoll_core::{DestinationLimits, Name, Weight};
 
 use crate::check::address;
@@ -286,7 +286,7 @@ fn build(
         parallel_checks: settings.parallel_checks,
         outlier: settings.outlier,
         retry: settings.retry.clone(),
-        spread: SpreadSpec { zone: settings.zone.spec(), ..settings.spread.clone() },
+        tiers: TierSpec { zone: settings.zone.spec(), ..settings.tiers.clone() },
         hedge: settings.hedge.filter(|hedge| hedge.max > 0),
         slow_start: settings.slow_start,
         panic_threshold: settings.panic_threshold,

@@ -38,7 +38,7 @@ impl Reader<'_> {
     pub(crate) fn spread(&mut self, mapping: &Mapping<'_>, is_top: bool, settings: &mut Settings) {
         if let Some(node) = mapping.get("overprovision") {
             let factor = self.parsed(node, "a share like \"140%\"", parse_overprovision);
-            set_if_given(&mut settings.spread.overprovision, factor);
+            set_if_given(&mut settings.tiers.overprovision, factor);
         }
         let Some(node) = mapping.get("zone_aware") else { return };
         // At the top it may be the same file for balancers with and without a zone.
@@ -113,7 +113,7 @@ impl Reader<'_> {
                 self.problem(node, Code::Unreachable, message)
                     .help("give a destination these `labels`, or change the route's `subset`");
             }
-            let known = &mut pool.spread.subsets;
+            let known = &mut pool.tiers.subsets;
             if known.iter().any(|known| known.id() == subset.id()) {
                 continue;
             }

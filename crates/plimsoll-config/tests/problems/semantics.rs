@@ -262,7 +262,7 @@ fn a_program_may_speak_more() {
 
 #[test]
 fn a_program_may_balance_by_a_policy_of_its_own() {
-    use plimsoll_core::balance::{Algorithm, Needs, Picker, Policies, Policy, Slot};
+    use plimsoll_core::balance::{Algorithm, Needs, Picker, Policy, PolicyRegistry, Slot};
     struct Mine;
     impl Policy for Mine {
         fn name(&self) -> &'static str {
@@ -276,7 +276,7 @@ fn a_program_may_balance_by_a_policy_of_its_own() {
         }
     }
     let text = "listen: \":80\"\ndestinations: [\"a:1\"]\nload_balancer: {algorithm: mine}";
-    let policies = Policies::built_in().with(|_| Box::new(Mine));
+    let policies = PolicyRegistry::built_in().with(|_| Box::new(Mine));
     let extensions = plimsoll_config::Extensions { policies: policies.clone(), ..Default::default() };
     let read = |text: &str| plimsoll_config::load_with(text, "f", "".as_ref(), &|_| None, &extensions);
     let config = read(text).config.expect("a good configuration");

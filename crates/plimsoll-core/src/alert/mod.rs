@@ -3,15 +3,17 @@
 //! They follow from the pool's events and snapshots, without a clock or a thread: the driver passes both in and polls
 //! for the changes.
 
+pub mod flapping;
 mod kind;
+pub mod recommendation;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::alert::flapping::{FLAPPING_AT, FlapDetector};
 use crate::destination::{Name, Status};
 use crate::event::{Event, Reason};
-use crate::alert::flapping::{FALLS, Falls};
 use crate::pool::PoolSpec;
 use crate::snapshot::Snapshot;
 use crate::time::Tick;
@@ -154,7 +156,14 @@ impl Alerts {
 
     /// Updates the alerts about the pool as a whole: the number of destinations that serve, the panic mode (`panics`) and
     /// flapping destinations. To be called after each batch of events and each second.
-    pub fn evaluate(&mut self, now: Tick, snapshot: &Snapshot, spec: &PoolSpec, panics: bool, falls: &Falls) {
+    pub fn evaluate(
+        &mut self,
+        now: Tick,
+        snapshot: &Snapshot,
+        spec: &PoolSpec,
+        panics: bool,
+        flaps: &FlapDetector,
+    ) {
         let pool = self.pool.clone();
         let serving = snapshot.members.iter().filter(|member| member.status.serves()).count();
         let by_operator = |status| matches!(status, Status::Draining | Status::Maintenance);
@@ -181,11 +190,11 @@ impl Alerts {
         } else {
             self.clear(now, AlertKind::PoolPanic, &pool);
         }
-        self.evaluate_flapping(now, falls);
+        self.evaluate_flapping(now, flaps);
     }
 
-    fn evaluate_flapping(&mut self, now: Tick, falls: &Falls) {
-        let is_flapping = |alert: &Alert| falls.recent(&alert.subject, now) > 0;
+    fn evaluate_flapping(&mut self, now: Tick, flaps: &FlapDetector) {
+        let is_flapping = |alert: &Alert| flaps.recent(&alert.subject, now) > 0;
         let mut over = Vec::new();
         for alert in self.active.values().filter(|alert| alert.kind == AlertKind::DestinationFlapping) {
             if !is_flapping(alert) {
@@ -196,13 +205,13 @@ impl Alerts {
             self.clear(now, AlertKind::DestinationFlapping, &subject);
         }
         let room = ACTIVE_MAX.saturating_sub(self.active.len());
-        for (name, count) in falls.flapping(now).take(room) {
+        for (name, count) in flaps.flapping(now).take(room) {
             let message = format!(
                 "pool {}: destination {name} failed at least {count} times within {} minutes",
                 self.pool,
-                Falls::WINDOW.as_secs() / 60
+                FlapDetector::WINDOW.as_secs() / 60
             );
-            let (value, threshold) = (Some(count as f64), Some(FALLS as f64));
+            let (value, threshold) = (Some(count as f64), Some(FLAPPING_AT as f64));
             self.raise(now, &name, Cause { kind: AlertKind::DestinationFlapping, message, value, threshold });
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::alert::flapping::{FLAPPING_AT, FlapDetector};
 use crate::destination::{Address, Name, Status};
-use crate::alert::flapping::{FALLS, Falls};
 use crate::health::{HealthSpec, LastCheck, ProbeKind};
 use crate::time::Tick;
 
@@ -40,7 +40,7 @@ pub struct Recommendation {
 
 /// A destination, as advice needs it.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct DestinationSummary {
     /// Its name.
     pub name: Name,
     /// Where it listens.
@@ -63,7 +63,7 @@ pub struct Subject {
     pub traffic: (u64, u64),
 }
 
-impl Subject {
+impl DestinationSummary {
     fn is_out(&self) -> bool {
         matches!(self.status, Status::Down | Status::Ejected { .. })
     }
@@ -75,11 +75,11 @@ impl Subject {
 }
 
 /// What could be done about a pool of `subjects` that is checked as `health` says.
-pub fn advice(
+pub fn recommend(
     now: Tick,
-    subjects: &[Subject],
+    subjects: &[DestinationSummary],
     health: Option<&HealthSpec>,
-    falls: &Falls,
+    flaps: &FlapDetector,
 ) -> Vec<Recommendation> {
     let mut found: Vec<Recommendation> = Vec::new();
     let wrong = health.and_then(|health| check_is_wrong(subjects, health));
@@ -88,7 +88,7 @@ pub fn advice(
     found.extend(zones_out(subjects));
     for subject in subjects {
         if let Some(health) = health {
-            found.extend(flapping(now, subject, health, falls));
+            found.extend(flapping(now, subject, health, flaps));
             found.extend(check_disagrees(subject).filter(|_| !all_alike));
             found.extend(check_nearly_late(subject, health));
         }
@@ -99,9 +99,9 @@ pub fn advice(
 }
 
 /// All fail their checks with one and the same answer: it is the question.
-fn check_is_wrong(subjects: &[Subject], health: &HealthSpec) -> Option<Recommendation> {
+fn check_is_wrong(subjects: &[DestinationSummary], health: &HealthSpec) -> Option<Recommendation> {
     let ProbeKind::Http { path, .. } = &health.probe else { return None };
-    let detail = |subject: &Subject| {
+    let detail = |subject: &DestinationSummary| {
         let last = subject.last_check.as_ref().filter(|last| !last.ok)?;
         last.detail.starts_with("answered 4").then(|| last.detail.clone())
     };
@@ -131,7 +131,7 @@ fn check_is_wrong(subjects: &[Subject], health: &HealthSpec) -> Option<Recommend
 }
 
 /// Its checks fail and its messages do not.
-fn check_disagrees(subject: &Subject) -> Option<Recommendation> {
+fn check_disagrees(subject: &DestinationSummary) -> Option<Recommendation> {
     let last = subject.last_check.as_ref().filter(|last| !last.ok)?;
     let good = subject.good_share().filter(|share| *share >= GOOD_SHARE)?;
     let name = &subject.name;
@@ -151,9 +151,14 @@ fn check_disagrees(subject: &Subject) -> Option<Recommendation> {
 }
 
 /// It comes back too soon.
-fn flapping(now: Tick, subject: &Subject, health: &HealthSpec, falls: &Falls) -> Option<Recommendation> {
-    let count = falls.recent(&subject.name, now);
-    if count < FALLS {
+fn flapping(
+    now: Tick,
+    subject: &DestinationSummary,
+    health: &HealthSpec,
+    flaps: &FlapDetector,
+) -> Option<Recommendation> {
+    let count = flaps.recent(&subject.name, now);
+    if count < FLAPPING_AT {
         return None;
     }
     let (name, have) = (&subject.name, health.recovery_threshold);
@@ -167,7 +172,7 @@ fn flapping(now: Tick, subject: &Subject, health: &HealthSpec, falls: &Falls) ->
         ),
         evidence: vec![format!(
             "it went out {count} times or more within {} minutes, and came back each time after {have} good checks",
-            Falls::WINDOW.as_secs() / 60
+            FlapDetector::WINDOW.as_secs() / 60
         )],
         expected_effect: format!(
             "it serves only after {want} good checks in a row: fewer messages meet it while it fails"
@@ -178,7 +183,7 @@ fn flapping(now: Tick, subject: &Subject, health: &HealthSpec, falls: &Falls) ->
 }
 
 /// Its checks pass, and only just.
-fn check_nearly_late(subject: &Subject, health: &HealthSpec) -> Option<Recommendation> {
+fn check_nearly_late(subject: &DestinationSummary, health: &HealthSpec) -> Option<Recommendation> {
     let latency = subject.last_check.as_ref()?.latency?;
     if latency.as_secs_f64() < health.timeout.as_secs_f64() * NEARLY_LATE {
         return None;
@@ -197,7 +202,11 @@ fn check_nearly_late(subject: &Subject, health: &HealthSpec) -> Option<Recommend
 }
 
 /// It is out for good, and its weight is in the configuration all the same.
-fn dead_weight(now: Tick, subject: &Subject, all: &[Subject]) -> Option<Recommendation> {
+fn dead_weight(
+    now: Tick,
+    subject: &DestinationSummary,
+    all: &[DestinationSummary],
+) -> Option<Recommendation> {
     let out_for = now.since(subject.since);
     if !subject.is_out() || subject.weight == 0 || out_for < OUT_FOR_GOOD {
         return None;
@@ -223,7 +232,7 @@ fn dead_weight(now: Tick, subject: &Subject, all: &[Subject]) -> Option<Recommen
 }
 
 /// Everybody of a zone is out and others are not: it is the zone.
-fn zones_out(subjects: &[Subject]) -> Vec<Recommendation> {
+fn zones_out(subjects: &[DestinationSummary]) -> Vec<Recommendation> {
     let mut zones: BTreeMap<&Name, (u64, u64)> = BTreeMap::new();
     for subject in subjects {
         if let Some(zone) = &subject.zone {
@@ -254,7 +263,7 @@ fn zones_out(subjects: &[Subject]) -> Vec<Recommendation> {
 }
 
 /// There is one, and nobody behind it.
-fn no_redundancy(subjects: &[Subject]) -> Option<Recommendation> {
+fn no_redundancy(subjects: &[DestinationSummary]) -> Option<Recommendation> {
     let mut takers = subjects.iter().filter(|subject| subject.weight > 0);
     let name = takers.next()?.name.clone();
     takers.next().is_none().then(|| Recommendation {
@@ -281,8 +290,8 @@ mod tests {
     use super::*;
     use crate::event::{Event, Reason};
 
-    fn subject(name: &str, zone: &str, status: Status) -> Subject {
-        Subject {
+    fn subject(name: &str, zone: &str, status: Status) -> DestinationSummary {
+        DestinationSummary {
             name: name.into(),
             address: Address::Socket(([10, 0, 0, 1], 80).into()),
             zone: Some(zone.into()),
@@ -310,9 +319,9 @@ mod tests {
                 headers: Arc::new([]),
                 body: None,
             },
-            if_gray: None,
+            probe_if_unresponsive: None,
             port: None,
-            rhythm: Default::default(),
+            schedule: Default::default(),
         }
     }
 
@@ -320,8 +329,13 @@ mod tests {
         Some(LastCheck { at: Tick::ZERO, ok: false, latency: None, detail: detail.into() })
     }
 
-    fn check(now: Tick, subjects: &[Subject], falls: &Falls, expected: &[&str]) -> Vec<Recommendation> {
-        let found = advice(now, subjects, Some(&spec()), falls);
+    fn check(
+        now: Tick,
+        subjects: &[DestinationSummary],
+        flaps: &FlapDetector,
+        expected: &[&str],
+    ) -> Vec<Recommendation> {
+        let found = recommend(now, subjects, Some(&spec()), flaps);
         let ids: Vec<&str> = found.iter().map(|one| &*one.id).collect();
         assert_eq!(ids, expected);
         assert!(found.iter().all(|one| !one.evidence.is_empty() && (0.0..=1.0).contains(&one.confidence)));
@@ -331,23 +345,28 @@ mod tests {
     #[test]
     fn a_healthy_pool_needs_nothing_and_a_lone_destination_company() {
         let (a, b) = (subject("a", "x", Status::Serving), subject("b", "y", Status::Serving));
-        check(Tick::ZERO, &[a.clone(), b], &Falls::default(), &[]);
-        check(Tick::ZERO, &[a], &Falls::default(), &["no_redundancy:a"]);
-        assert_eq!(advice(Tick::ZERO, &[], None, &Falls::default()), []);
+        check(Tick::ZERO, &[a.clone(), b], &FlapDetector::default(), &[]);
+        check(Tick::ZERO, &[a], &FlapDetector::default(), &["no_redundancy:a"]);
+        assert_eq!(recommend(Tick::ZERO, &[], None, &FlapDetector::default()), []);
     }
 
     #[test]
     fn a_zone_that_is_out_is_told_as_one_and_only_beside_others() {
         let out = |name| subject(name, "x", Status::Down);
         let (b, c) = (subject("b", "y", Status::Serving), subject("c", "y", Status::Down));
-        check(Tick::ZERO, &[out("a"), out("d"), b.clone(), c.clone()], &Falls::default(), &["zone_out:x"]);
-        check(Tick::ZERO, &[out("a"), out("d"), c], &Falls::default(), &[]);
-        check(Tick::ZERO, &[out("a"), b], &Falls::default(), &[]);
+        check(
+            Tick::ZERO,
+            &[out("a"), out("d"), b.clone(), c.clone()],
+            &FlapDetector::default(),
+            &["zone_out:x"],
+        );
+        check(Tick::ZERO, &[out("a"), out("d"), c], &FlapDetector::default(), &[]);
+        check(Tick::ZERO, &[out("a"), b], &FlapDetector::default(), &[]);
     }
 
     #[test]
     fn checks_that_say_other_than_traffic_and_questions_that_are_wrong() {
-        let said = |name: &str, detail: &str, traffic| Subject {
+        let said = |name: &str, detail: &str, traffic| DestinationSummary {
             last_check: failed(detail),
             failed_checks: 4,
             traffic,
@@ -355,29 +374,29 @@ mod tests {
         };
         let well = subject("w", "y", Status::Serving);
         let good = said("a", "answered 503", (100, 99));
-        check(Tick::ZERO, &[good, well.clone()], &Falls::default(), &["check_disagrees:a"]);
+        check(Tick::ZERO, &[good, well.clone()], &FlapDetector::default(), &["check_disagrees:a"]);
         let bad = said("a", "answered 503", (100, 90));
-        check(Tick::ZERO, &[bad, well.clone()], &Falls::default(), &[]);
+        check(Tick::ZERO, &[bad, well.clone()], &FlapDetector::default(), &[]);
         let few = said("a", "answered 503", (19, 19));
-        check(Tick::ZERO, &[few, well], &Falls::default(), &[]);
+        check(Tick::ZERO, &[few, well], &FlapDetector::default(), &[]);
         let alike = [said("a", "answered 404", (0, 0)), said("b", "answered 404", (0, 0))];
-        let told = check(Tick::ZERO, &alike, &Falls::default(), &["check_wrong:health_monitoring"]);
+        let told = check(Tick::ZERO, &alike, &FlapDetector::default(), &["check_wrong:health_monitoring"]);
         assert_eq!(told[0].command.as_deref(), Some("curl -i http://10.0.0.1:80/healthz"));
         let apart = [said("a", "answered 404", (0, 0)), said("b", "answered 403", (0, 0))];
-        check(Tick::ZERO, &apart, &Falls::default(), &[]);
+        check(Tick::ZERO, &apart, &FlapDetector::default(), &[]);
     }
 
     #[test]
     fn what_is_out_for_ten_minutes_is_dead_weight() {
         let (down, up) = (subject("a", "x", Status::Down), subject("b", "y", Status::Serving));
         let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
-        check(at(599), &[down.clone(), up.clone()], &Falls::default(), &[]);
-        check(at(600), &[down, up], &Falls::default(), &["dead_weight:a"]);
+        check(at(599), &[down.clone(), up.clone()], &FlapDetector::default(), &[]);
+        check(at(600), &[down, up], &FlapDetector::default(), &["dead_weight:a"]);
     }
 
     #[test]
     fn three_falls_in_five_minutes_are_flapping_and_a_slow_check_is_nearly_late() {
-        let mut falls = Falls::default();
+        let mut flaps = FlapDetector::default();
         let fall = Event::StatusChanged {
             pool: "p".into(),
             destination: "a".into(),
@@ -394,13 +413,13 @@ mod tests {
         };
         let both = [
             subject("a", "x", Status::Serving),
-            Subject { last_check: Some(slow), ..subject("b", "y", Status::Serving) },
+            DestinationSummary { last_check: Some(slow), ..subject("b", "y", Status::Serving) },
         ];
         for seconds in [0, 100, 200] {
-            falls.hear(at(seconds), &fall);
+            flaps.on_event(at(seconds), &fall);
         }
-        let told = check(at(299), &both, &falls, &["flapping:a", "check_nearly_late:b"]);
+        let told = check(at(299), &both, &flaps, &["flapping:a", "check_nearly_late:b"]);
         assert!(told[0].message.contains("from 2 to 4"), "{}", told[0].message);
-        check(at(300), &both, &falls, &["check_nearly_late:b"]);
+        check(at(300), &both, &flaps, &["check_nearly_late:b"]);
     }
 }

@@ -3,30 +3,31 @@
 use std::time::Duration;
 
 use super::*;
-use crate::balance::{Algorithm, Settings};
+use crate::balance::PickRequest;
+use crate::balance::{Algorithm, AlgorithmSettings};
 use crate::destination::{Address, AdminState, Destination};
 use crate::health::{HealthSpec, OutlierSpec, ProbeKind, ProbeResult};
 use crate::outcome::{Failure, Outcome};
 use crate::pool::{Action, Input, Pool};
 use crate::rng::Rng;
-use crate::snapshot::{Want, balance_load};
-use crate::snapshot::SpreadSpec;
+use crate::snapshot::TierSpec;
+use crate::snapshot::balance_load;
 
 const SEC: Duration = Duration::from_secs(1);
 
 fn spec() -> PoolSpec {
     PoolSpec {
         algorithm: Algorithm::RoundRobin,
-        settings: Settings::default(),
+        settings: AlgorithmSettings::default(),
         health: Some(HealthSpec {
             check_interval: SEC * 10,
             timeout: SEC,
             failure_threshold: 3,
             recovery_threshold: 2,
             probe: ProbeKind::Tcp,
-            if_gray: None,
+            probe_if_unresponsive: None,
             port: None,
-            rhythm: Default::default(),
+            schedule: Default::default(),
         }),
         parallel_checks: true,
         outlier: OutlierSpec {
@@ -36,13 +37,13 @@ fn spec() -> PoolSpec {
             max_ejected: 1.0,
             interval: None,
             unresponsive_after: None,
-            learns: false,
+            learning: false,
         },
-        spread: SpreadSpec::default(),
+        tiers: TierSpec::default(),
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
-        keeps_lone: true,
+        keep_only_member: true,
         load: Default::default(),
         limits: Default::default(),
     }
@@ -53,7 +54,7 @@ struct World {
     now: Tick,
     pool: Pool,
     alerts: Alerts,
-    falls: Falls,
+    flaps: FlapDetector,
     /// Whether each destination passes its checks.
     up: Vec<bool>,
     changes: Vec<String>,
@@ -71,7 +72,7 @@ impl World {
             now: Tick::ZERO,
             pool,
             alerts,
-            falls: Falls::default(),
+            flaps: FlapDetector::default(),
             up: vec![true; count],
             changes: Vec::new(),
         };
@@ -90,15 +91,15 @@ impl World {
                     };
                     self.pool.handle(self.now, Input::Probed { id: order.id, result });
                 }
-                Action::Tell(event) => {
-                    self.falls.hear(self.now, &event);
+                Action::Emit(event) => {
+                    self.flaps.on_event(self.now, &event);
                     self.alerts.on_event(self.now, &event, self.pool.spec());
                 }
                 Action::Publish(_) => {}
             }
         }
-        let panics = self.pool.panics(self.now);
-        self.alerts.evaluate(self.now, self.pool.snapshot(), self.pool.spec(), panics, &self.falls);
+        let panics = self.pool.is_in_panic(self.now);
+        self.alerts.evaluate(self.now, self.pool.snapshot(), self.pool.spec(), panics, &self.flaps);
         while let Some(alert) = self.alerts.poll_change() {
             let sign = if alert.cleared_at.is_some() { '-' } else { '+' };
             self.changes.push(format!("{sign}{} {}", alert.kind.as_str(), alert.subject));
@@ -117,7 +118,7 @@ impl World {
     /// Sends one message with this outcome.
     fn message(&mut self, outcome: Outcome) {
         let snapshot = self.pool.snapshot().clone();
-        let want = Want { repeatable: true, ..Want::default() };
+        let want = PickRequest { repeatable: true, ..PickRequest::default() };
         if let Ok(assignment) = balance_load(&snapshot, &want, self.now, &mut Rng::new(1))
             && let Some(signal) = assignment.finish(self.now, outcome)
         {
@@ -274,7 +275,7 @@ fn an_alert_is_acknowledged_once_and_cleared_with_its_destination() {
 #[test]
 fn alerts_are_bounded_and_those_about_the_pool_always_raised() {
     let mut alerts = Alerts::new("api".into(), 1);
-    let (spec, falls) = (spec(), Falls::default());
+    let (spec, flaps) = (spec(), FlapDetector::default());
     let change = |n: usize, to| Event::StatusChanged {
         pool: "api".into(),
         destination: format!("d{n}").into(),
@@ -287,7 +288,7 @@ fn alerts_are_bounded_and_those_about_the_pool_always_raised() {
     }
     assert_eq!((alerts.lost(), alerts.active()[0]), (10, ACTIVE_MAX as u64));
     let empty = Snapshot::build("api".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
-    alerts.evaluate(Tick::ZERO, &empty, &spec, true, &falls);
+    alerts.evaluate(Tick::ZERO, &empty, &spec, true, &flaps);
     assert_eq!(
         (alerts.active()[AlertKind::PoolDown as usize], alerts.active()[AlertKind::PoolPanic as usize]),
         (1, 1)

@@ -15,9 +15,9 @@ struct Column {
 /// given distribution", 1991), but with whole numbers: a chance is off by at most 2^-32, and the same weights
 /// make the same table everywhere.
 #[derive(Debug)]
-pub(super) struct Alias(Box<[Column]>);
+pub(super) struct AliasTable(Box<[Column]>);
 
-impl Alias {
+impl AliasTable {
     /// A table for these weights: not empty, not all 0.
     pub(super) fn new(weights: &[u32]) -> Self {
         let count = weights.len() as u64;
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     /// The exact chance of each index, read off the table in 2^-32ths of a column.
-    fn chances(table: &Alias) -> Vec<f64> {
+    fn chances(table: &AliasTable) -> Vec<f64> {
         let mut sums = vec![0_u64; table.0.len()];
         for (index, column) in table.0.iter().enumerate() {
             sums[index] += u64::from(column.threshold);
@@ -80,7 +80,7 @@ mod tests {
             let mut weights: Vec<u32> = (0..=rng.index(200)).map(|_| rng.below(top) as u32).collect();
             weights[0] = weights[0].max(1);
             let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
-            for (index, chance) in chances(&Alias::new(&weights)).into_iter().enumerate() {
+            for (index, chance) in chances(&AliasTable::new(&weights)).into_iter().enumerate() {
                 let due = f64::from(weights[index]) / total;
                 assert!(
                     (chance - due).abs() <= 2_f64.powi(-31),
@@ -92,15 +92,15 @@ mod tests {
 
     #[test]
     fn weight_0_is_never_drawn_and_a_single_one_always() {
-        let table = Alias::new(&[0, 3, 0, 1]);
+        let table = AliasTable::new(&[0, 3, 0, 1]);
         let mut rng = Rng::new(1);
         assert!((0..10_000).all(|_| [1, 3].contains(&table.draw(&mut rng))));
-        assert_eq!(Alias::new(&[7]).draw(&mut rng), 0);
+        assert_eq!(AliasTable::new(&[7]).draw(&mut rng), 0);
     }
 
     #[test]
     fn draws_follow_the_weights() {
-        let (table, mut rng, mut seen) = (Alias::new(&[5, 1, 4]), Rng::new(2), [0_u32; 3]);
+        let (table, mut rng, mut seen) = (AliasTable::new(&[5, 1, 4]), Rng::new(2), [0_u32; 3]);
         for _ in 0..100_000 {
             seen[table.draw(&mut rng)] += 1;
         }

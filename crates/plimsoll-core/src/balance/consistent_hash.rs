@@ -3,20 +3,20 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::bounded_load::Bounds;
-use super::key_cache::{DecisionTally, Decisions};
-use super::sampling::Dice;
+use super::key_cache::{KeyCache, KeyCacheStats};
 use super::maglev::Maglev;
 use super::rendezvous;
 use super::ring::HashRing;
+use super::sampling::WeightedSampler;
 use super::{Needs, Picker, Policy, Slot};
+use crate::balance::{AttemptedSet, PickRequest};
 use crate::hash::mix;
 use crate::rng::Rng;
-use crate::balance::{Tried, Want};
 use crate::time::Tick;
 
 /// How keys find their slots.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub enum Table {
+pub enum HashTable {
     /// A ring of points: only the keys of who left move; shares within a few percent of the weights.
     Ring,
     /// Maglev's table: even shares, found at once; a few other keys move, too.
@@ -30,7 +30,7 @@ pub enum Table {
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct HashSpec {
     /// How keys find their slots.
-    pub table: Table,
+    pub table: HashTable,
     /// What a slot may have in flight, in percent of its share of all; above 100. `None`: no bound.
     pub bound: Option<u16>,
 }
@@ -46,20 +46,20 @@ const DRAWS: u64 = 8;
 ///
 /// A message without a key is drawn by weight.
 #[derive(Debug)]
-pub struct Hashed {
+pub struct ConsistentHash {
     name: &'static str,
     spec: HashSpec,
     /// The tables built last, the newest at the end: most publications change nothing that a table depends on.
-    built: Mutex<Vec<(u64, Arc<Order>)>>,
-    /// Decisions are remembered, and this is how often that was of use.
-    tally: Option<Arc<DecisionTally>>,
+    built: Mutex<Vec<(u64, Arc<LookupTable>)>>,
+    /// KeyCache are remembered, and this is how often that was of use.
+    tally: Option<Arc<KeyCacheStats>>,
 }
 
 /// Tables kept: one for each tier of a pool and of its subsets, as far as anybody has so many. A table is a quarter
 /// of a megabyte at most.
-const KEPT: usize = 32;
+const MAX_TABLES: usize = 32;
 
-impl Hashed {
+impl ConsistentHash {
     /// `source_hash`.
     pub const fn by_source(spec: HashSpec) -> Self {
         Self::new("source_hash", spec)
@@ -77,24 +77,25 @@ impl Hashed {
     /// The same, remembering what each of `workers` workers decided, where the table is one that takes longer to
     /// ask: rendezvous looks at all, while a ring and Maglev's table answer at once.
     pub fn remembering(self, workers: usize) -> Self {
-        let dear = self.spec.table == Table::Rendezvous;
-        Self { tally: dear.then(|| Arc::new(DecisionTally::new(workers))), ..self }
+        let dear = self.spec.table == HashTable::Rendezvous;
+        Self { tally: dear.then(|| Arc::new(KeyCacheStats::new(workers))), ..self }
     }
 
     /// The table over these slots, built anew if it is not known. It depends on nothing but seeds and weights, in
     /// this order.
-    fn order(&self, slots: &[Slot]) -> Arc<Order> {
-        let print = slots.iter().fold(0, |print, slot| mix(mix(print ^ slot.seed) ^ u64::from(slot.weight)));
+    fn order(&self, slots: &[Slot]) -> Arc<LookupTable> {
+        let print =
+            slots.iter().fold(0, |print, slot| mix(mix(print ^ slot.name_hash) ^ u64::from(slot.weight)));
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         let order = match built.iter().position(|(known, _)| *known == print) {
             Some(place) => built.remove(place).1,
             None => Arc::new(match self.spec.table {
-                Table::Ring => Order::Ring(HashRing::new(slots)),
-                Table::Maglev => Order::Maglev(Maglev::new(slots)),
-                Table::Rendezvous => Order::Rendezvous(self.tally.clone().map(Decisions::new)),
+                HashTable::Ring => LookupTable::Ring(HashRing::new(slots)),
+                HashTable::Maglev => LookupTable::Maglev(Maglev::new(slots)),
+                HashTable::Rendezvous => LookupTable::Rendezvous(self.tally.clone().map(KeyCache::new)),
             }),
         };
-        if built.len() == KEPT {
+        if built.len() == MAX_TABLES {
             built.remove(0);
         }
         built.push((print, order.clone()));
@@ -102,7 +103,7 @@ impl Hashed {
     }
 }
 
-impl Policy for Hashed {
+impl Policy for ConsistentHash {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -111,45 +112,45 @@ impl Policy for Hashed {
         Needs::Key
     }
 
-    fn decisions(&self) -> Option<Arc<DecisionTally>> {
+    fn key_cache(&self) -> Option<Arc<KeyCacheStats>> {
         self.tally.clone()
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
         let order = self.order(&slots);
         let bounds = self.spec.bound.map(|percent| Bounds::new(&slots, percent));
-        Box::new(HashedPicker { order, bounds, dice: Dice::by_weight(&slots), slots })
+        Box::new(ConsistentHashPicker { order, bounds, sampler: WeightedSampler::by_weight(&slots), slots })
     }
 }
 
 #[derive(Debug)]
-enum Order {
+enum LookupTable {
     Ring(HashRing),
     Maglev(Maglev),
-    Rendezvous(Option<Decisions>),
+    Rendezvous(Option<KeyCache>),
 }
 
-struct HashedPicker {
-    order: Arc<Order>,
+struct ConsistentHashPicker {
+    order: Arc<LookupTable>,
     bounds: Option<Bounds>,
-    dice: Dice,
+    sampler: WeightedSampler,
     slots: Arc<[Slot]>,
 }
 
-impl Picker for HashedPicker {
-    fn pick(&self, want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
-        let Some(key) = want.key else { return self.dice.one(rng) };
+impl Picker for ConsistentHashPicker {
+    fn pick(&self, want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
+        let Some(key) = want.key else { return self.sampler.one(rng) };
         let tried = want.tried.filter(|tried| !tried.is_empty());
         match &*self.order {
-            Order::Rendezvous(None) => self.highest(key, tried),
-            Order::Rendezvous(Some(decisions)) => self.remembered(decisions, want.worker, key, tried),
+            LookupTable::Rendezvous(None) => self.highest(key, tried),
+            LookupTable::Rendezvous(Some(decisions)) => self.remembered(decisions, want.worker, key, tried),
             // Numbers in a row would be neighbours on the ring.
-            Order::Ring(ring) => {
+            LookupTable::Ring(ring) => {
                 let place = ring.place(mix(key));
                 self.follow(tried, rng, |step| ring.slot(place, step as usize))
             }
             // Envoy hashes a retry's key anew, too: neighbours in the table are strangers to each other.
-            Order::Maglev(table) => {
+            LookupTable::Maglev(table) => {
                 self.follow(tried, rng, |step| table.slot(mix(key ^ step.wrapping_mul(STRIDE))))
             }
         }
@@ -159,14 +160,14 @@ impl Picker for HashedPicker {
 /// Odd, so that no two steps of a key's sequence are the same; the golden ratio of 2^64.
 const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
-impl HashedPicker {
+impl ConsistentHashPicker {
     /// The first of the key's sequence that was not tried and is below its bound.
-    fn follow(&self, tried: Option<&Tried>, rng: &mut Rng, sequence: impl Fn(u64) -> usize) -> usize {
+    fn follow(&self, tried: Option<&AttemptedSet>, rng: &mut Rng, sequence: impl Fn(u64) -> usize) -> usize {
         let first = sequence(0);
         let quota = self.bounds.as_ref().map(|bounds| (bounds, bounds.quota()));
         let mut roomiest = None;
         for step in 0..STEPS + DRAWS {
-            let slot = if step < STEPS { sequence(step) } else { self.dice.one(rng) };
+            let slot = if step < STEPS { sequence(step) } else { self.sampler.one(rng) };
             if tried.is_some_and(|tried| tried.contains(self.slots[slot].id)) {
                 continue;
             }
@@ -185,7 +186,13 @@ impl HashedPicker {
     }
 
     /// The same as [`highest`](Self::highest). What is remembered is who that is when nobody is full or was tried.
-    fn remembered(&self, decisions: &Decisions, worker: usize, key: u64, tried: Option<&Tried>) -> usize {
+    fn remembered(
+        &self,
+        decisions: &KeyCache,
+        worker: usize,
+        key: u64,
+        tried: Option<&AttemptedSet>,
+    ) -> usize {
         let any = || rendezvous::highest(&self.slots, key, |_| true).unwrap_or(0);
         let home = decisions.of(worker, key, any);
         let untried = tried.is_none_or(|tried| !tried.contains(self.slots[home].id));
@@ -193,7 +200,7 @@ impl HashedPicker {
         if untried && self.bounds.as_ref().is_none_or(fits) { home } else { self.highest(key, tried) }
     }
 
-    fn highest(&self, key: u64, tried: Option<&Tried>) -> usize {
+    fn highest(&self, key: u64, tried: Option<&AttemptedSet>) -> usize {
         let untried = |slot: usize| tried.is_none_or(|tried| !tried.contains(self.slots[slot].id));
         let bounded = self.bounds.as_ref().and_then(|bounds| {
             let quota = bounds.quota();
@@ -209,20 +216,21 @@ mod tests {
     use super::*;
     use crate::hash::hash;
 
-    const TABLES: [Table; 3] = [Table::Ring, Table::Maglev, Table::Rendezvous];
+    const TABLES: [HashTable; 3] = [HashTable::Ring, HashTable::Maglev, HashTable::Rendezvous];
 
-    fn picker(table: Table, bound: Option<u16>, slots: &[Slot]) -> Box<dyn Picker> {
-        Hashed::by_key(HashSpec { table, bound }).build(slots.into())
+    fn picker(table: HashTable, bound: Option<u16>, slots: &[Slot]) -> Box<dyn Picker> {
+        ConsistentHash::by_key(HashSpec { table, bound }).build(slots.into())
     }
 
-    fn pick(picker: &dyn Picker, key: u64, tried: &Tried) -> usize {
-        let want = Want { key: Some(hash(&key.to_le_bytes())), tried: Some(tried), ..Want::default() };
+    fn pick(picker: &dyn Picker, key: u64, tried: &AttemptedSet) -> usize {
+        let want =
+            PickRequest { key: Some(hash(&key.to_le_bytes())), tried: Some(tried), ..PickRequest::default() };
         picker.pick(&want, Tick::ZERO, &mut Rng::new(key))
     }
 
     /// Who has each of these keys.
     fn owners(picker: &dyn Picker, keys: u64) -> Vec<usize> {
-        (0..keys).map(|key| pick(picker, key, &Tried::default())).collect()
+        (0..keys).map(|key| pick(picker, key, &AttemptedSet::default())).collect()
     }
 
     #[test]
@@ -249,7 +257,10 @@ mod tests {
                 let backwards: Vec<Slot> = slots.iter().rev().cloned().collect();
                 let (one, other) = (picker(table, None, &slots), picker(table, None, &backwards));
                 for key in 0..300 {
-                    let (a, b) = (pick(&*one, key, &Tried::default()), pick(&*other, key, &Tried::default()));
+                    let (a, b) = (
+                        pick(&*one, key, &AttemptedSet::default()),
+                        pick(&*other, key, &AttemptedSet::default()),
+                    );
                     assert_eq!(slots[a].name, backwards[b].name, "{table:?}, seed {seed}");
                 }
             }
@@ -258,7 +269,8 @@ mod tests {
 
     #[test]
     fn when_one_leaves_few_others_move_and_when_it_returns_all_is_as_before() {
-        for (table, most) in [(Table::Ring, 0.0), (Table::Maglev, 0.06), (Table::Rendezvous, 0.0)] {
+        for (table, most) in [(HashTable::Ring, 0.0), (HashTable::Maglev, 0.06), (HashTable::Rendezvous, 0.0)]
+        {
             let slots = named(0.., &[256; 12]);
             let without: Vec<Slot> = slots.iter().filter(|slot| slot.rank != 5).cloned().collect();
             let before = owners(&*picker(table, None, &slots), 10_000);
@@ -272,15 +284,15 @@ mod tests {
 
     #[test]
     fn a_table_is_built_once_for_the_same_slots_and_weights() {
-        let policy = Hashed::by_key(HashSpec::default());
+        let policy = ConsistentHash::by_key(HashSpec::default());
         let (slots, heavier) = (named(0.., &[256; 3]), named(0.., &[256, 256, 512]));
         let first = policy.order(&slots);
         assert!(Arc::ptr_eq(&first, &policy.order(&named(0.., &[256; 3]))));
         assert!(!Arc::ptr_eq(&first, &policy.order(&heavier)));
         assert!(!Arc::ptr_eq(&first, &policy.order(&slots[..2])));
         assert!(Arc::ptr_eq(&first, &policy.order(&slots)));
-        (3..3 + KEPT as u32).for_each(|from| drop(policy.order(&named(from.., &[256; 2]))));
-        assert_eq!(policy.built.lock().expect("no panic").len(), KEPT);
+        (3..3 + MAX_TABLES as u32).for_each(|from| drop(policy.order(&named(from.., &[256; 2]))));
+        assert_eq!(policy.built.lock().expect("no panic").len(), MAX_TABLES);
         assert!(!Arc::ptr_eq(&first, &policy.order(&slots)), "not for ever");
     }
 
@@ -291,7 +303,7 @@ mod tests {
             let (one, other) = (picker(table, None, &slots), picker(table, None, &slots));
             let mut seconds = [0; 8];
             for key in 0..3_000 {
-                let mut tried = Tried::default();
+                let mut tried = AttemptedSet::default();
                 let mut walk = Vec::new();
                 for _ in 0..4 {
                     let picked = pick(&*one, key, &tried);
@@ -318,7 +330,7 @@ mod tests {
                 let slots = named(0.., &vec![256; count as usize]);
                 let picker = picker(table, Some(125), &slots);
                 let (mut held, mut rng) = (Vec::new(), Rng::new(1));
-                let one_key = Want { key: Some(hash(b"popular")), ..Want::default() };
+                let one_key = PickRequest { key: Some(hash(b"popular")), ..PickRequest::default() };
                 for _ in 0..4 * count {
                     let picked = picker.pick(&one_key, Tick::ZERO, &mut rng);
                     held.extend(hold(&slots[picked], 1));
@@ -336,13 +348,13 @@ mod tests {
     fn what_is_remembered_is_what_would_be_decided() {
         for bound in [None, Some(125)] {
             let slots = named(0.., &[256; 20]);
-            let spec = HashSpec { table: Table::Rendezvous, bound };
-            let policy = Hashed::by_key(spec).remembering(1);
+            let spec = HashSpec { table: HashTable::Rendezvous, bound };
+            let policy = ConsistentHash::by_key(spec).remembering(1);
             let (remembers, decides) =
                 (policy.build(slots.clone().into()), picker(spec.table, bound, &slots));
             let (mut held, mut rng) = (Vec::new(), Rng::new(2));
             for n in 0..5_000 {
-                let (key, mut tried) = (rng.below(40), Tried::default());
+                let (key, mut tried) = (rng.below(40), AttemptedSet::default());
                 (0..rng.index(3)).for_each(|_| tried.add(slots[rng.index(20)].id));
                 let picked = pick(&*remembers, key, &tried);
                 assert_eq!(picked, pick(&*decides, key, &tried), "{bound:?}, message {n}");
@@ -351,7 +363,7 @@ mod tests {
                     held.swap_remove(rng.index(60));
                 }
             }
-            let (hits, misses) = policy.decisions().expect("it remembers").sums();
+            let (hits, misses) = policy.key_cache().expect("it remembers").sums();
             assert_eq!((hits, misses), (4_960, 40), "{bound:?}");
             // Another table has decisions of its own, and the same one the same.
             let before = policy.order(&slots);
@@ -359,7 +371,7 @@ mod tests {
             assert!(!Arc::ptr_eq(&before, &policy.order(&slots[1..])));
         }
         assert!(
-            Hashed::by_key(HashSpec::default()).remembering(1).decisions().is_none(),
+            ConsistentHash::by_key(HashSpec::default()).remembering(1).key_cache().is_none(),
             "Maglev is quicker"
         );
     }
@@ -367,8 +379,9 @@ mod tests {
     #[test]
     fn a_message_without_a_key_is_drawn_by_weight() {
         let slots = named(0.., &[256, 768]);
-        let (picker, mut rng) = (picker(Table::Maglev, None, &slots), Rng::new(3));
-        let picked = (0..4_000).filter(|_| picker.pick(&Want::default(), Tick::ZERO, &mut rng) == 1).count();
+        let (picker, mut rng) = (picker(HashTable::Maglev, None, &slots), Rng::new(3));
+        let picked =
+            (0..4_000).filter(|_| picker.pick(&PickRequest::default(), Tick::ZERO, &mut rng) == 1).count();
         assert!((2_850..3_150).contains(&picked), "{picked}");
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::latency_quantile::Median;
-use super::rotation_state::Parts;
 use super::least_loaded::EXACT_UP_TO;
 use super::lowest_score::{Score, Seen, lowest};
-use super::{Needs, Part, Picker, Policy, Slot};
+use super::rotation_state::PartitionRotations;
+use super::{Needs, Partition, Picker, Policy, Slot};
 use crate::formula::{Formula, Program, Reading, Source};
 use crate::health::score::score;
 use crate::measure::{LoadMetric, TimestampedValue, in_units};
@@ -31,7 +31,7 @@ const MEAN_FOR: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Custom {
     formula: Arc<Formula>,
-    turns: Parts,
+    turns: PartitionRotations,
 }
 
 impl Custom {
@@ -39,7 +39,7 @@ impl Custom {
     pub fn new(workers: usize, formula: Option<Arc<Formula>>) -> Self {
         let formula = formula.or_else(|| Formula::parse(DEFAULT).ok().map(Arc::new));
         let formula = formula.expect("a test reads the default");
-        Self { formula, turns: Parts::new(workers) }
+        Self { formula, turns: PartitionRotations::new(workers) }
     }
 }
 
@@ -50,17 +50,17 @@ impl Policy for Custom {
 
     fn needs(&self) -> Needs {
         match (self.formula.reads_answers(), self.formula.reads_load()) {
-            (true, _) => Needs::Answers,
+            (true, _) => Needs::ResponseTimes,
             (_, true) => Needs::Load,
             _ => Needs::Nothing,
         }
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        self.build_part(slots, Part::WHOLE)
+        self.build_partition(slots, Partition::WHOLE)
     }
 
-    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
+    fn build_partition(&self, slots: Arc<[Slot]>, part: Partition) -> Box<dyn Picker> {
         let programs = slots.iter().map(|slot| (slot.stats.clone(), self.formula.program(slot))).collect();
         let scores = Scores { programs, pool: PoolMeans::default(), slots: slots.clone() };
         lowest(scores, &slots, self.turns.of(part))
@@ -155,8 +155,8 @@ impl Reader<'_> {
 mod tests {
     use super::super::tests::{answer, hold, named, picks};
     use super::*;
+    use crate::balance::PickRequest;
     use crate::measure::LoadReport;
-    use crate::balance::Want;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -218,7 +218,7 @@ mod tests {
         report(&slots[0], at(100), &[(LoadMetric::Cpu, 0.9), (LoadMetric::Named(0), 4.0)]);
         report(&slots[1], at(105), &[(LoadMetric::Cpu, 0.3)]);
         let by_cpu = picker("load.cpu", &slots);
-        let pick = |now| by_cpu.pick(&Want::default(), now, &mut Rng::new(1));
+        let pick = |now| by_cpu.pick(&PickRequest::default(), now, &mut Rng::new(1));
         assert_eq!(pick(at(105)), 1);
         report(&slots[1], at(106), &[(LoadMetric::Cpu, 1.0)]);
         assert_eq!(pick(at(106)), 0, "0.9 is less than 0.95 and 1");
@@ -228,7 +228,7 @@ mod tests {
             "only one counts, so all are alike"
         );
         let own = picker("has(load.gpu) ? load.gpu : 5", &slots);
-        assert_eq!(own.pick(&Want::default(), at(105), &mut Rng::new(1)), 0);
+        assert_eq!(own.pick(&PickRequest::default(), at(105), &mut Rng::new(1)), 0);
     }
 
     #[test]
@@ -250,7 +250,9 @@ mod tests {
         let first_half = picker("(id.startsWith('destination-1') ? 0 : 1) + load.cpu", &slots);
         let mut rng = Rng::new(3);
         let hits = (0..10_000)
-            .filter(|_| slots[first_half.pick(&Want::default(), Tick::ZERO, &mut rng)].name.contains("-1"))
+            .filter(|_| {
+                slots[first_half.pick(&PickRequest::default(), Tick::ZERO, &mut rng)].name.contains("-1")
+            })
             .count();
         assert!((4000..5200).contains(&hits), "one in nine, and the best of five: {hits}");
     }

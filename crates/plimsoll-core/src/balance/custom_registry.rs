@@ -10,12 +10,12 @@ type Make = dyn Fn(usize) -> Box<dyn Policy> + Send + Sync;
 
 /// A policy of the embedding program, under the name by which configurations call it.
 #[derive(Copy, Clone)]
-pub struct Registered {
+pub struct RegisteredPolicy {
     name: &'static str,
     make: &'static Make,
 }
 
-impl Registered {
+impl RegisteredPolicy {
     /// What configurations call it.
     pub const fn name(self) -> &'static str {
         self.name
@@ -26,22 +26,22 @@ impl Registered {
     }
 }
 
-impl fmt::Debug for Registered {
+impl fmt::Debug for RegisteredPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.name.fmt(f)
     }
 }
 
 /// A name stands for one policy: a registry takes no second one of it.
-impl PartialEq for Registered {
+impl PartialEq for RegisteredPolicy {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
 }
 
-impl Eq for Registered {}
+impl Eq for RegisteredPolicy {}
 
-impl Hash for Registered {
+impl Hash for RegisteredPolicy {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.name.hash(state);
     }
@@ -50,9 +50,9 @@ impl Hash for Registered {
 /// The policies of the embedding program: given to what reads its configuration, whose `algorithm` may then name
 /// them. Made once, when the program starts; what is registered is never given back.
 #[derive(Clone, Debug, Default)]
-pub struct Policies(Vec<Registered>);
+pub struct PolicyRegistry(Vec<RegisteredPolicy>);
 
-impl Policies {
+impl PolicyRegistry {
     /// None beside the built-in ones.
     pub const fn built_in() -> Self {
         Self(Vec::new())
@@ -75,7 +75,7 @@ impl Policies {
         assert!(word, "`{name}` is no name for a policy: lower-case letters, digits and `_`");
         let taken = Algorithm::from_name(name).is_some() || self.of(name).is_some();
         assert!(!taken, "there is a policy `{name}` already");
-        self.0.push(Registered { name, make: Box::leak(Box::new(make)) });
+        self.0.push(RegisteredPolicy { name, make: Box::leak(Box::new(make)) });
         self
     }
 
@@ -114,23 +114,23 @@ mod tests {
         }
     }
 
-    fn with(policies: Policies, name: &'static str) -> Policies {
+    fn with(policies: PolicyRegistry, name: &'static str) -> PolicyRegistry {
         policies.with(move |_| Box::new(Named(name)))
     }
 
     #[test]
     fn a_registered_policy_answers_to_its_name() {
-        let policies = with(Policies::built_in(), "dice");
-        let dice = policies.of("dice").expect("registered");
-        assert_eq!((dice.name(), dice.policy(1).name()), ("dice", "dice"));
-        assert_eq!(policies.algorithms().collect::<Vec<_>>(), [dice]);
+        let policies = with(PolicyRegistry::built_in(), "sampler");
+        let sampler = policies.of("sampler").expect("registered");
+        assert_eq!((sampler.name(), sampler.policy(1).name()), ("sampler", "sampler"));
+        assert_eq!(policies.algorithms().collect::<Vec<_>>(), [sampler]);
         assert_eq!(policies.of("random"), None, "that one is built in");
     }
 
     #[test]
     fn a_name_that_is_taken_or_is_none_is_refused() {
-        for wrong in ["random", "dice", "Dice", "", "my-own", "1st", "two words"] {
-            let again = || with(with(Policies::built_in(), "dice"), wrong);
+        for wrong in ["random", "sampler", "WeightedSampler", "", "my-own", "1st", "two words"] {
+            let again = || with(with(PolicyRegistry::built_in(), "sampler"), wrong);
             assert!(catch_unwind(again).is_err(), "{wrong}");
         }
     }

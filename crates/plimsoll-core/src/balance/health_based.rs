@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::latency_quantile::Median;
-use super::sampling::Dice;
+use super::sampling::WeightedSampler;
 use super::{Needs, Picker, Policy, Slot};
+use crate::balance::PickRequest;
 use crate::health::score::score;
 use crate::rng::Rng;
-use crate::balance::Want;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
@@ -29,17 +29,22 @@ impl Policy for HealthBased {
     }
 
     fn needs(&self) -> Needs {
-        Needs::Answers
+        Needs::ResponseTimes
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
         let stats = slots.iter().map(|slot| slot.stats.clone()).collect();
-        Box::new(HealthPicker { dice: Dice::by_weight(&slots), median: Median::default(), stats, slots })
+        Box::new(HealthPicker {
+            sampler: WeightedSampler::by_weight(&slots),
+            median: Median::default(),
+            stats,
+            slots,
+        })
     }
 }
 
 struct HealthPicker {
-    dice: Dice,
+    sampler: WeightedSampler,
     median: Median,
     /// Side by side: a slot is three lines of memory, and all that is asked of it is this.
     stats: Box<[Arc<DestinationStats>]>,
@@ -47,11 +52,11 @@ struct HealthPicker {
 }
 
 impl Picker for HealthPicker {
-    fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         let median = self.median.read(&self.slots, now, rng);
         let (mut best, mut most, retries) = (None, 0.0, want.is_retry());
         for _ in 0..DRAWS {
-            let drawn = self.dice.one(rng);
+            let drawn = self.sampler.one(rng);
             if retries && want.has_tried(self.slots[drawn].id) {
                 continue;
             }
@@ -63,7 +68,7 @@ impl Picker for HealthPicker {
                 (best, most) = (Some(drawn), score);
             }
         }
-        best.unwrap_or_else(|| self.dice.one(rng))
+        best.unwrap_or_else(|| self.sampler.one(rng))
     }
 }
 
@@ -79,7 +84,7 @@ mod tests {
     fn shares(slots: &[Slot], now: Tick) -> Vec<f64> {
         let (picker, mut rng) = (HealthBased.build(slots.into()), Rng::new(7));
         let mut taken = vec![0_u32; slots.len()];
-        (0..50_000).for_each(|_| taken[picker.pick(&Want::default(), now, &mut rng)] += 1);
+        (0..50_000).for_each(|_| taken[picker.pick(&PickRequest::default(), now, &mut rng)] += 1);
         taken.into_iter().map(|n| f64::from(n) / 50_000.0).collect()
     }
 

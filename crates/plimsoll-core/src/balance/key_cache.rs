@@ -14,7 +14,7 @@ const WAYS: usize = 4;
 
 /// How often workers found a key decided, and how often not. Lives as long as its policy.
 #[derive(Debug)]
-pub struct DecisionTally(Box<[Counts]>);
+pub struct KeyCacheStats(Box<[Counts]>);
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -23,7 +23,7 @@ struct Counts {
     misses: AtomicU64,
 }
 
-impl DecisionTally {
+impl KeyCacheStats {
     pub(super) fn new(workers: usize) -> Self {
         Self((0..workers.max(1)).map(|_| Counts::default()).collect())
     }
@@ -44,9 +44,9 @@ impl DecisionTally {
 /// The decisions of one table. It belongs to that table, and a change of who serves or of weights makes another one:
 /// what it holds is never stale, and nothing is ever cleared.
 #[derive(Debug)]
-pub(super) struct Decisions {
+pub(super) struct KeyCache {
     desks: Box<[OnceLock<Box<[Line]>>]>,
-    tally: Arc<DecisionTally>,
+    tally: Arc<KeyCacheStats>,
 }
 
 /// Keys that may be in each other's way.
@@ -62,8 +62,8 @@ struct Entry {
     owner: AtomicU64,
 }
 
-impl Decisions {
-    pub(super) fn new(tally: Arc<DecisionTally>) -> Self {
+impl KeyCache {
+    pub(super) fn new(tally: Arc<KeyCacheStats>) -> Self {
         Self { desks: tally.0.iter().map(|_| OnceLock::new()).collect(), tally }
     }
 
@@ -100,8 +100,8 @@ mod tests {
 
     #[test]
     fn it_says_what_was_decided_and_nothing_else() {
-        let tally = Arc::new(DecisionTally::new(2));
-        let decisions = Decisions::new(tally.clone());
+        let tally = Arc::new(KeyCacheStats::new(2));
+        let decisions = KeyCache::new(tally.clone());
         let owner = |key: u64| (mix(key ^ 7) % 1_000) as usize;
         let mut rng = Rng::new(1);
         // Ten times as many keys as there is room for, 0 and its neighbours among them.
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn threads_that_share_a_worker_find_no_strangers_owner() {
-        let decisions = Decisions::new(Arc::new(DecisionTally::new(1)));
+        let decisions = KeyCache::new(Arc::new(KeyCacheStats::new(1)));
         std::thread::scope(|scope| {
             for seed in 0..4 {
                 let decisions = &decisions;

@@ -13,9 +13,9 @@ const KNOWN_FOR: Duration = Duration::from_millis(100);
 
 /// One of the times of slots (of more than 64, of 64 drawn), by its place in their order.
 #[derive(Debug, Default)]
-pub(super) struct Among(TimestampedValue);
+pub(super) struct LatencyQuantile(TimestampedValue);
 
-impl Among {
+impl LatencyQuantile {
     /// What was known last, however old.
     pub(super) fn last(&self, now: Tick) -> Option<f32> {
         self.0.load(now).map(|aged| aged.value)
@@ -55,7 +55,7 @@ impl Among {
 
 /// The median of slots' average times: what health scores compare with.
 #[derive(Debug, Default)]
-pub(super) struct Median(Among);
+pub(super) struct Median(LatencyQuantile);
 
 impl Median {
     /// Nanoseconds; `None` while nobody was measured.
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn it_is_looked_up_again_after_its_time() {
-        let (among, mut rng) = (Among::default(), Rng::new(1));
+        let (among, mut rng) = (LatencyQuantile::default(), Rng::new(1));
         let mut read = |now, times: &[Option<f32>]| {
             among.read(times.len(), now, &mut rng, |slot| times[slot], |count| (count - 1) / 2)
         };
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn of_very_many_some_are_looked_at() {
-        let (among, mut rng) = (Among::default(), Rng::new(1));
+        let (among, mut rng) = (LatencyQuantile::default(), Rng::new(1));
         let looked_at = std::cell::Cell::new(0);
         let time = |slot: usize| {
             looked_at.set(looked_at.get() + 1);

@@ -4,12 +4,12 @@ use std::hint::select_unpredictable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::rotation_state::{Cursors, Parts, Ring};
-use super::sampling::Dice;
-use super::{Needs, Part, Picker, Policy, Slot};
+use super::rotation_state::{PartitionRotations, Ring, RotationStates};
+use super::sampling::WeightedSampler;
+use super::{Needs, Partition, Picker, Policy, Slot};
+use crate::balance::PickRequest;
 use crate::destination::Weight;
 use crate::rng::Rng;
-use crate::balance::Want;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
@@ -35,18 +35,18 @@ pub const SAMPLE: usize = 5;
 #[derive(Debug)]
 pub struct LeastConnections {
     weighted: bool,
-    cursors: Parts,
+    cursors: PartitionRotations,
 }
 
 impl LeastConnections {
     /// `least_connections` for `workers` workers.
     pub fn unweighted(workers: usize) -> Self {
-        Self { weighted: false, cursors: Parts::new(workers) }
+        Self { weighted: false, cursors: PartitionRotations::new(workers) }
     }
 
     /// `weighted_least_connections` for `workers` workers.
     pub fn weighted(workers: usize) -> Self {
-        Self { weighted: true, cursors: Parts::new(workers) }
+        Self { weighted: true, cursors: PartitionRotations::new(workers) }
     }
 }
 
@@ -60,16 +60,20 @@ impl Policy for LeastConnections {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        self.build_part(slots, Part::WHOLE)
+        self.build_partition(slots, Partition::WHOLE)
     }
 
-    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
+    fn build_partition(&self, slots: Arc<[Slot]>, part: Partition) -> Box<dyn Picker> {
         let alike = Weight::ONE.in_256ths();
         let loads = slots.iter().map(|slot| Load::new(slot, if self.weighted { slot.weight } else { alike }));
         let loads: Box<[Load]> = loads.collect();
         if slots.len() > EXACT_UP_TO {
-            let dice = if self.weighted { Dice::by_weight(&slots) } else { Dice::even(&slots) };
-            return Box::new(BestOfSample { dice, loads });
+            let sampler = if self.weighted {
+                WeightedSampler::by_weight(&slots)
+            } else {
+                WeightedSampler::even(&slots)
+            };
+            return Box::new(BestOfSample { sampler, loads });
         }
         let cursors = self.cursors.of(part);
         cursors.start(|worker| Ring::start_of(&slots, worker));
@@ -123,7 +127,7 @@ impl Reading {
 
 struct BestOfAll {
     heaviest: u32,
-    cursors: Arc<Cursors>,
+    cursors: Arc<RotationStates>,
     ring: Ring,
     loads: Box<[Load]>,
 }
@@ -150,7 +154,7 @@ impl BestOfAll {
 }
 
 impl Picker for BestOfAll {
-    fn pick(&self, want: &Want<'_>, _now: Tick, _rng: &mut Rng) -> usize {
+    fn pick(&self, want: &PickRequest<'_>, _now: Tick, _rng: &mut Rng) -> usize {
         // The scan begins after the last one picked and keeps the first of equals, so whoever ties takes
         // turns. (Beginning at a counter instead would favour the one behind a run of busy ones.)
         let cursor = self.cursors.of(want.worker);
@@ -170,13 +174,13 @@ impl Picker for BestOfAll {
 }
 
 struct BestOfSample {
-    dice: Dice,
+    sampler: WeightedSampler,
     loads: Box<[Load]>,
 }
 
 impl Picker for BestOfSample {
-    fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
-        let (drawn, count) = self.dice.some::<SAMPLE>(rng);
+    fn pick(&self, _want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
+        let (drawn, count) = self.sampler.some::<SAMPLE>(rng);
         let first = (drawn[0], self.loads[drawn[0]].reading());
         let lower = |best: (usize, Reading), &index: &usize| {
             let reading = self.loads[index].reading();
@@ -241,7 +245,7 @@ mod tests {
             let busy: Vec<_> = slots.iter().step_by(2).map(|slot| load(slot, 50)).collect();
             let (picker, mut rng) = (policy.build(slots.clone()), Rng::new(3));
             let picked: Vec<usize> =
-                (0..10_000).map(|_| picker.pick(&Want::default(), Tick::ZERO, &mut rng)).collect();
+                (0..10_000).map(|_| picker.pick(&PickRequest::default(), Tick::ZERO, &mut rng)).collect();
             let busy_share = picked.iter().filter(|&&index| index % 2 == 0).count() as f64 / 10_000.0;
             assert!((0.02..0.05).contains(&busy_share), "half to the power of five, not {busy_share}");
             drop(busy);

@@ -4,12 +4,12 @@ use std::hint::select_unpredictable;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::rotation_state::{Cursors, Ring};
-use super::sampling::Dice;
 use super::least_loaded::SAMPLE;
+use super::rotation_state::{Ring, RotationStates};
+use super::sampling::WeightedSampler;
 use super::{Picker, Slot};
+use crate::balance::PickRequest;
 use crate::rng::Rng;
-use crate::balance::Want;
 use crate::time::Tick;
 
 /// Up to this many slots every one is looked at. A score costs several times what a counter alone does, so the
@@ -44,9 +44,13 @@ pub(super) struct Seen {
 /// A picker of the lowest score. Up to 16 slots the choice is exact, and those that tie take turns per worker, in
 /// configured order, as with [`LeastConnections`](super::least_loaded::LeastConnections); beyond that it is the best of
 /// five different ones drawn by weight, of equals the first drawn.
-pub(super) fn lowest(score: impl Score + 'static, slots: &[Slot], cursors: Arc<Cursors>) -> Box<dyn Picker> {
+pub(super) fn lowest(
+    score: impl Score + 'static,
+    slots: &[Slot],
+    cursors: Arc<RotationStates>,
+) -> Box<dyn Picker> {
     if slots.len() > SCORED_UP_TO {
-        return Box::new(LowestOfSample { dice: Dice::by_weight(slots), score });
+        return Box::new(LowestOfSample { sampler: WeightedSampler::by_weight(slots), score });
     }
     cursors.start(|worker| Ring::start_of(slots, worker));
     let after = slots.iter().map(|slot| slot.rank + 1).collect();
@@ -54,14 +58,14 @@ pub(super) fn lowest(score: impl Score + 'static, slots: &[Slot], cursors: Arc<C
 }
 
 struct LowestOfAll<S> {
-    cursors: Arc<Cursors>,
+    cursors: Arc<RotationStates>,
     ring: Ring,
     after: Box<[u32]>,
     score: S,
 }
 
 impl<S: Score> Picker for LowestOfAll<S> {
-    fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         self.score.prepare(now, rng);
         let cursor = self.cursors.of(want.worker);
         let start = self.ring.at(cursor.load(Relaxed)).slot as usize;
@@ -93,14 +97,14 @@ fn first_lowest(scores: &[f64], start: usize) -> usize {
 }
 
 struct LowestOfSample<S> {
-    dice: Dice,
+    sampler: WeightedSampler,
     score: S,
 }
 
 impl<S: Score> Picker for LowestOfSample<S> {
-    fn pick(&self, _want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         self.score.prepare(now, rng);
-        let (drawn, count) = self.dice.some::<SAMPLE>(rng);
+        let (drawn, count) = self.sampler.some::<SAMPLE>(rng);
         // Where fewer were drawn the others are the first slot, which costs a look at it.
         let seen = drawn.map(|slot| self.score.look(slot));
         let score = |nth: usize| (drawn[nth], self.score.of(drawn[nth], seen[nth], now));

@@ -89,14 +89,14 @@ impl Turn {
 /// The slots by weight, lightest first, and by seed within a weight.
 fn groups(slots: &[Slot], size: u32) -> Vec<Group> {
     let mut order: Vec<usize> = (0..slots.len()).collect();
-    order.sort_unstable_by_key(|&index| (slots[index].weight, slots[index].seed, slots[index].rank));
+    order.sort_unstable_by_key(|&index| (slots[index].weight, slots[index].name_hash, slots[index].rank));
     let mut groups: Vec<Group> = Vec::new();
     for index in order {
         let slot = &slots[index];
         let turn = Turn {
             slot: index as u32,
-            at: (slot.seed % u64::from(size)) as u32,
-            skip: (mix(!slot.seed) % u64::from(size - 1)) as u32 + 1,
+            at: (slot.name_hash % u64::from(size)) as u32,
+            skip: (mix(!slot.name_hash) % u64::from(size - 1)) as u32 + 1,
         };
         match groups.last_mut().filter(|group| group.weight == u64::from(slot.weight)) {
             Some(group) => group.members.push(turn),

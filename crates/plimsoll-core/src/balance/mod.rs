@@ -1,27 +1,27 @@
 //! The seam every algorithm enters by: a policy as configured, a picker as built for one snapshot.
 
 mod alias_table;
-mod latency_quantile;
 mod bounded_load;
-mod rotation_state;
-pub mod custom;
-mod key_cache;
-mod probe_pool;
-mod sampling;
 pub mod consistent_hash;
+pub mod custom;
+mod custom_registry;
 pub mod health_based;
+mod key_cache;
+mod latency_quantile;
 pub mod least_loaded;
 mod lowest_score;
 mod maglev;
 pub mod peak_ewma;
 pub mod prequal;
+mod probe_pool;
 pub mod random;
-mod custom_registry;
-mod request;
 pub mod rendezvous;
+mod request;
 pub mod response_time;
 mod ring;
 pub mod rotation;
+mod rotation_state;
+mod sampling;
 mod smooth_sequence;
 
 use std::sync::Arc;
@@ -33,11 +33,11 @@ use crate::rng::Rng;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
-pub use self::key_cache::DecisionTally;
-pub use self::consistent_hash::{HashSpec, Table};
-pub use self::custom_registry::{Policies, Registered};
-pub use self::request::{Tried, Want};
-use crate::slow_start::Warmth;
+pub use self::consistent_hash::{HashSpec, HashTable};
+pub use self::custom_registry::{PolicyRegistry, RegisteredPolicy};
+pub use self::key_cache::KeyCacheStats;
+pub use self::request::{AttemptedSet, PickRequest};
+use crate::slow_start::SlowStart;
 
 /// One destination that may serve, as a picker sees it.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub struct Slot {
     /// Unique in the pool.
     pub name: Name,
     /// The hash of its name: where keys find it, in every process alike.
-    pub seed: u64,
+    pub name_hash: u64,
     /// Where it listens.
     pub address: Address,
     /// Effective weight in 256ths, above 0.
@@ -62,7 +62,7 @@ pub struct Slot {
     /// Free labels.
     pub labels: Arc<[(Name, Name)]>,
     /// It is warming: some messages pass it by.
-    pub warmth: Option<Warmth>,
+    pub slow_start: Option<SlowStart>,
     /// What all workers share about it.
     pub stats: Arc<DestinationStats>,
 }
@@ -72,12 +72,12 @@ pub struct Slot {
 pub enum Needs {
     /// Nothing: rotations and dice.
     Nothing,
-    /// What it is to keep its destination by ([`Want::key`]).
+    /// What it is to keep its destination by ([`PickRequest::key`]).
     Key,
     /// The messages in flight at each destination.
     Load,
     /// That, and how each destination answers: it is measured only where a policy says so.
-    Answers,
+    ResponseTimes,
     /// That, and how soon it answers by how much there is to do.
     Probes,
 }
@@ -95,23 +95,23 @@ pub trait Policy: Send + Sync {
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker>;
 
     /// The same for a part of the pool that takes messages beside other parts: a rotation over it goes on by
-    /// itself. Policies that do not rotate have nothing to tell apart.
-    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
+    /// itself. PolicyRegistry that do not rotate have nothing to tell apart.
+    fn build_partition(&self, slots: Arc<[Slot]>, part: Partition) -> Box<dyn Picker> {
         let _ = part;
         self.build(slots)
     }
 
     /// How often it found a message's destination decided before, if it remembers such things.
-    fn decisions(&self) -> Option<Arc<DecisionTally>> {
+    fn key_cache(&self) -> Option<Arc<KeyCacheStats>> {
         None
     }
 }
 
 /// A part of a pool, the same over republishing: its rotations stand where they stood.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Part(u64);
+pub struct Partition(u64);
 
-impl Part {
+impl Partition {
     /// What a pool is without parts.
     pub const WHOLE: Self = Self(0);
 
@@ -127,7 +127,7 @@ impl Part {
 /// An algorithm built for one snapshot. It sees only destinations that may serve and never decides who may.
 pub trait Picker: Send + Sync {
     /// The index of the slot that takes this message. No lock, no allocation.
-    fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize;
+    fn pick(&self, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize;
 
     /// What it would compare that slot by now, the lower the better; `None` where nothing is compared, or not
     /// by one number. For people: no choice asks for it.
@@ -166,21 +166,21 @@ pub enum Algorithm {
     /// Lowest score by a formula.
     Custom,
     /// One of the embedding program.
-    Registered(Registered),
+    Registered(RegisteredPolicy),
 }
 
 /// What algorithms are told beside their names; each heeds its own part.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct AlgorithmSettings {
     /// For `source_hash` and `hash`.
     pub hash: HashSpec,
     /// For `custom`; without one it is [`custom::DEFAULT`].
     pub formula: Option<Arc<Formula>>,
-    /// Decisions are remembered where that is cheaper than to decide again.
+    /// KeyCache are remembered where that is cheaper than to decide again.
     pub caching: bool,
 }
 
-impl Default for Settings {
+impl Default for AlgorithmSettings {
     fn default() -> Self {
         Self { hash: HashSpec::default(), formula: None, caching: true }
     }
@@ -236,12 +236,12 @@ impl Algorithm {
 
     /// A policy for a pool served by `workers` workers, with everything else as it is by default.
     pub fn policy(self, workers: usize) -> Box<dyn Policy> {
-        self.policy_with(workers, &Settings::default())
+        self.policy_with(workers, &AlgorithmSettings::default())
     }
 
     /// The same, as configured.
-    pub fn policy_with(self, workers: usize, settings: &Settings) -> Box<dyn Policy> {
-        let hashed = |policy: consistent_hash::Hashed| -> Box<dyn Policy> {
+    pub fn policy_with(self, workers: usize, settings: &AlgorithmSettings) -> Box<dyn Policy> {
+        let hashed = |policy: consistent_hash::ConsistentHash| -> Box<dyn Policy> {
             Box::new(if settings.caching { policy.remembering(workers) } else { policy })
         };
         match self {
@@ -253,8 +253,8 @@ impl Algorithm {
             Self::P2c => Box::new(random::P2c),
             Self::ResponseTime => Box::new(response_time::ResponseTime::new(workers)),
             Self::PeakEwma => Box::new(peak_ewma::PeakEwma::new(workers)),
-            Self::SourceHash => hashed(consistent_hash::Hashed::by_source(settings.hash)),
-            Self::Hash => hashed(consistent_hash::Hashed::by_key(settings.hash)),
+            Self::SourceHash => hashed(consistent_hash::ConsistentHash::by_source(settings.hash)),
+            Self::Hash => hashed(consistent_hash::ConsistentHash::by_key(settings.hash)),
             Self::HealthBased => Box::new(health_based::HealthBased),
             Self::Prequal => Box::new(prequal::Prequal::new(workers)),
             Self::Custom => Box::new(custom::Custom::new(workers, settings.formula.clone())),
@@ -275,7 +275,7 @@ pub(crate) mod tests {
     pub(crate) fn slots(ranks_and_weights: impl IntoIterator<Item = (u32, u32)>) -> Arc<[Slot]> {
         let slot = |(rank, weight): (u32, u32)| Slot {
             id: DestinationId(rank),
-            seed: crate::hash::hash(&rank.to_le_bytes()),
+            name_hash: crate::hash::hash(&rank.to_le_bytes()),
             name: String::from(char::from(b'a' + (rank % 26) as u8)).into(),
             address: Address::Socket(([127, 0, 0, 1], 9000).into()),
             weight,
@@ -283,7 +283,7 @@ pub(crate) mod tests {
             priority: 0,
             zone: None,
             labels: Arc::default(),
-            warmth: None,
+            slow_start: None,
             stats: {
                 let stats = Arc::new(DestinationStats::new(1));
                 stats.set_latency_tracking(true);
@@ -299,7 +299,7 @@ pub(crate) mod tests {
         let slots = slots(ranks.into_iter().zip(weights.iter().copied()));
         let named = |slot: &Slot| {
             let name: Name = format!("destination-{}", slot.rank).into();
-            Slot { seed: crate::hash::hash(name.as_bytes()), name, ..slot.clone() }
+            Slot { name_hash: crate::hash::hash(name.as_bytes()), name, ..slot.clone() }
         };
         slots.iter().map(named).collect()
     }
@@ -317,7 +317,7 @@ pub(crate) mod tests {
 
     /// The names of the next `count` picks of `worker`, with a space between.
     pub(crate) fn picks(picker: &dyn Picker, slots: &[Slot], worker: usize, count: usize) -> String {
-        let (want, mut rng) = (Want { worker, ..Want::default() }, Rng::new(1));
+        let (want, mut rng) = (PickRequest { worker, ..PickRequest::default() }, Rng::new(1));
         let names: Vec<&str> =
             (0..count).map(|_| &*slots[picker.pick(&want, Tick::ZERO, &mut rng)].name).collect();
         names.join(" ")

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::rotation_state::Parts;
 use super::lowest_score::{Score, Seen, lowest};
-use super::{Needs, Part, Picker, Policy, Slot};
+use super::rotation_state::PartitionRotations;
+use super::{Needs, Partition, Picker, Policy, Slot};
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
@@ -14,12 +14,12 @@ use crate::time::Tick;
 /// Finagle and linkerd compare two drawn at random; here all are compared up to 16 destinations, and beyond that
 /// five drawn by weight.
 #[derive(Debug)]
-pub struct PeakEwma(Parts);
+pub struct PeakEwma(PartitionRotations);
 
 impl PeakEwma {
     /// `peak_ewma` for `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self(Parts::new(workers))
+        Self(PartitionRotations::new(workers))
     }
 }
 
@@ -29,14 +29,14 @@ impl Policy for PeakEwma {
     }
 
     fn needs(&self) -> Needs {
-        Needs::Answers
+        Needs::ResponseTimes
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        self.build_part(slots, Part::WHOLE)
+        self.build_partition(slots, Partition::WHOLE)
     }
 
-    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
+    fn build_partition(&self, slots: Arc<[Slot]>, part: Partition) -> Box<dyn Picker> {
         let costs = slots.iter().map(|slot| (slot.stats.clone(), 1.0 / slot.weight as f32)).collect();
         lowest(Costs(costs), &slots, self.0.of(part))
     }
@@ -67,8 +67,8 @@ mod tests {
 
     use super::super::tests::{answer, hold, picks, slots};
     use super::*;
+    use crate::balance::PickRequest;
     use crate::rng::Rng;
-    use crate::balance::Want;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -101,7 +101,7 @@ mod tests {
         let picker = PeakEwma::new(1).build(slots.clone());
         let pick = |now| {
             answer(&slots[1], now, 200, 20 * MS);
-            picker.pick(&Want::default(), now, &mut Rng::new(1))
+            picker.pick(&PickRequest::default(), now, &mut Rng::new(1))
         };
         assert_eq!((pick(at(100)), pick(at(120)), pick(at(150))), (1, 1, 1));
         assert_eq!(pick(at(160)), 0, "6 times 10 s: a 400th of 5 s is left");

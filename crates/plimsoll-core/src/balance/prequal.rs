@@ -3,11 +3,11 @@
 use std::array;
 use std::sync::Arc;
 
-use super::probe_pool::{Desk, POOL, Probe};
-use super::sampling::Dice;
+use super::probe_pool::{POOL, Probe, ProbePool};
+use super::sampling::WeightedSampler;
 use super::{Needs, Picker, Policy, Slot};
+use crate::balance::PickRequest;
 use crate::rng::Rng;
-use crate::balance::Want;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
@@ -48,10 +48,10 @@ impl Policy for Prequal {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        let desks = (0..self.workers).map(|_| Desk::default()).collect();
+        let desks = (0..self.workers).map(|_| ProbePool::default()).collect();
         let loads = slots.iter().map(|slot| (slot.stats.clone(), 256.0 / slot.weight as f32)).collect();
-        let dice = Dice::by_weight(&slots);
-        Box::new(PrequalPicker { dice, uses: Uses::of(slots.len()), desks, loads, slots })
+        let sampler = WeightedSampler::by_weight(&slots);
+        Box::new(PrequalPicker { sampler, uses: Uses::of(slots.len()), desks, loads, slots })
     }
 }
 
@@ -82,19 +82,19 @@ fn uses(destinations: usize) -> f64 {
 }
 
 struct PrequalPicker {
-    dice: Dice,
+    sampler: WeightedSampler,
     uses: Uses,
-    desks: Box<[Desk]>,
+    desks: Box<[ProbePool]>,
     /// Counters, and what one message weighs.
     loads: Box<[(Arc<DestinationStats>, f32)]>,
     slots: Arc<[Slot]>,
 }
 
 impl Picker for PrequalPicker {
-    fn pick(&self, want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         let desk = self.desks.get(want.worker).unwrap_or_else(|| &self.desks[want.worker % self.desks.len()]);
         desk.expire(now);
-        let slots: [usize; PROBES] = array::from_fn(|_| self.dice.one(rng));
+        let slots: [usize; PROBES] = array::from_fn(|_| self.sampler.one(rng));
         let uses = self.uses.draw(rng);
         // All are looked at before anything is made of them, so that what they read comes together.
         let probes = slots.map(|slot| self.probe(slot, uses, now));
@@ -105,7 +105,7 @@ impl Picker for PrequalPicker {
             true => desk.best_of(|slot| !want.has_tried(self.slots[slot].id)),
         };
         let Some(place) = choice.filter(|_| desk.len() > 1 || self.slots.len() == 1) else {
-            return self.dice.one(rng);
+            return self.sampler.one(rng);
         };
         let slot = desk.slot(place);
         desk.note_use(place, self.loads[slot].1);
@@ -140,7 +140,7 @@ mod tests {
     fn shares(slots: &[Slot], now: Tick) -> Vec<f64> {
         let (picker, mut rng) = (Prequal::new(1).build(slots.into()), Rng::new(5));
         let mut taken = vec![0_u32; slots.len()];
-        (0..20_000).for_each(|_| taken[picker.pick(&Want::default(), now, &mut rng)] += 1);
+        (0..20_000).for_each(|_| taken[picker.pick(&PickRequest::default(), now, &mut rng)] += 1);
         taken.into_iter().map(|n| f64::from(n) / 20_000.0).collect()
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::time::Tick;
 
-/// Probes kept by a worker. [`Order`] has room for as many.
+/// Probes kept by a worker. [`AgeOrder`] has room for as many.
 pub(super) const POOL: usize = 16;
 /// A probe is of no use any more when it is so old.
 const AGE: Duration = Duration::from_secs(1);
@@ -29,11 +29,11 @@ const PLACE: u64 = POOL as u64 - 1;
 ///
 /// A message looks for the best, the worst, the oldest, and for three slots it might know already. Going through
 /// sixteen probes for each of these was most of the price of a pick, so what is compared is in one word per place
-/// ([`rank`]) that names the place itself, the order of age is one word ([`Order`]), and one byte of each slot is
+/// ([`rank`]) that names the place itself, the order of age is one word ([`AgeOrder`]), and one byte of each slot is
 /// kept apart, eight to a word.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(super) struct Desk {
+pub(super) struct ProbePool {
     ranks: [AtomicU64; POOL],
     /// The lowest byte of each slot.
     marks: [AtomicU64; POOL / 8],
@@ -46,12 +46,12 @@ pub(super) struct Desk {
     seen: [AtomicU32; SEEN],
 }
 
-impl Default for Desk {
+impl Default for ProbePool {
     fn default() -> Self {
         Self {
             ranks: array::from_fn(|_| AtomicU64::new(FREE)),
             marks: array::from_fn(|_| AtomicU64::new(0)),
-            order: AtomicU64::new(Order::CONFIGURED.0),
+            order: AtomicU64::new(AgeOrder::CONFIGURED.0),
             len: AtomicUsize::new(0),
             hot_above: AtomicU32::new(NEVER_HOT.to_bits()),
             worst_next: AtomicBool::new(false),
@@ -116,9 +116,9 @@ fn rank(place: usize, load_and_time: u64, hot_above: f32) -> u64 {
 
 /// Places by the age of their probes, the oldest first, and the free ones behind: sixteen numbers of four bits.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-struct Order(u64);
+struct AgeOrder(u64);
 
-impl Order {
+impl AgeOrder {
     const CONFIGURED: Self = Self(0xfedc_ba98_7654_3210);
 
     fn nth(self, n: usize) -> usize {
@@ -144,7 +144,7 @@ impl Order {
     }
 }
 
-impl Desk {
+impl ProbePool {
     /// Probes there are.
     pub(super) fn len(&self) -> usize {
         self.len.load(Relaxed).min(POOL)
@@ -155,8 +155,8 @@ impl Desk {
         self.places[place].slot() as usize
     }
 
-    fn order(&self) -> Order {
-        Order(self.order.load(Relaxed))
+    fn order(&self) -> AgeOrder {
+        AgeOrder(self.order.load(Relaxed))
     }
 
     fn oldest(&self) -> usize {
@@ -193,7 +193,7 @@ impl Desk {
     }
 
     /// A place for the newest probe, which is of this slot.
-    fn room(&self, order: Order, len: usize, slot: u32) -> usize {
+    fn room(&self, order: AgeOrder, len: usize, slot: u32) -> usize {
         let place = if len == POOL {
             self.order.store(order.put(0, POOL - 1).0, Relaxed);
             order.nth(0)
@@ -309,8 +309,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn desk(hot_above: f32, loads_and_times: &[(f32, f32)]) -> Desk {
-        let desk = Desk { hot_above: AtomicU32::new(hot_above.to_bits()), ..Desk::default() };
+    fn desk(hot_above: f32, loads_and_times: &[(f32, f32)]) -> ProbePool {
+        let desk = ProbePool { hot_above: AtomicU32::new(hot_above.to_bits()), ..ProbePool::default() };
         for (slot, &(load, time)) in loads_and_times.iter().enumerate() {
             let at = Tick::ZERO + slot as u32 * MS;
             desk.add(Probe { slot: slot as u32, uses: 1, load, time, at });
@@ -319,7 +319,7 @@ mod tests {
     }
 
     /// Whose probes there are, the oldest first.
-    fn slots(desk: &Desk) -> Vec<u32> {
+    fn slots(desk: &ProbePool) -> Vec<u32> {
         (0..desk.len()).map(|nth| desk.places[desk.order().nth(nth)].slot()).collect()
     }
 
@@ -335,7 +335,7 @@ mod tests {
         check(9.0, 0);
         let desk = desk(9.0, &[(9.0, 1.0), (5.0, 30.0), (2.0, 40.0)]);
         assert_eq!(desk.best_of(|slot| slot != 0).map(|place| desk.slot(place)), Some(1));
-        assert_eq!((Desk::default().best(), Desk::default().best_of(|_| true)), (None, None));
+        assert_eq!((ProbePool::default().best(), ProbePool::default().best_of(|_| true)), (None, None));
     }
 
     #[test]
@@ -353,7 +353,7 @@ mod tests {
     fn a_use_makes_it_more_loaded_and_the_last_one_ends_it() {
         let desk = desk(5.0, &[(1.0, 2.0), (5.0, 1.0)]);
         desk.add(Probe { slot: 1, uses: 2, load: 5.0, time: 1.0, at: Tick::ZERO });
-        let used = |desk: &Desk| {
+        let used = |desk: &ProbePool| {
             let place = desk.best().expect("some");
             let slot = desk.slot(place);
             desk.note_use(place, 1.0);
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn the_quantile_makes_about_a_sixth_hot_and_those_known_are_judged_anew() {
-        let desk = Desk::default();
+        let desk = ProbePool::default();
         desk.add(Probe { slot: 0, load: 40.0, time: 1.0, ..Probe::default() });
         desk.add(Probe { slot: 1, load: 3.0, time: 2.0, ..Probe::default() });
         assert_eq!(desk.best().map(|place| desk.slot(place)), Some(1), "both are hot");
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn an_order_moves_one_and_keeps_the_others() {
         for (n, later) in (0..POOL).flat_map(|later| (0..=later).map(move |n| (n, later))) {
-            let moved = Order(Order::CONFIGURED.0.rotate_left(20)).put(n, later);
+            let moved = AgeOrder(AgeOrder::CONFIGURED.0.rotate_left(20)).put(n, later);
             let have: Vec<usize> = (0..POOL).map(|nth| moved.nth(nth)).collect();
             let mut due: Vec<usize> = (0..POOL).map(|nth| (nth + POOL - 5) % POOL).collect();
             let place = due.remove(n);
@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn it_keeps_what_a_list_would() {
         for seed in 0..200 {
-            let (mut rng, desk, mut list) = (Rng::new(seed), Desk::default(), Vec::<Probe>::new());
+            let (mut rng, desk, mut list) = (Rng::new(seed), ProbePool::default(), Vec::<Probe>::new());
             for step in 0..300 {
                 let slot = rng.below([8, 40, 1_000][seed as usize % 3]) as u32;
                 let (load, time) = (rng.below(3) as f32, step as f32 + 1.0);

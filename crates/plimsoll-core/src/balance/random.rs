@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::sampling::Dice;
 use super::least_loaded::Load;
+use super::sampling::WeightedSampler;
 use super::{Needs, Picker, Policy, Slot};
+use crate::balance::PickRequest;
 use crate::rng::Rng;
-use crate::balance::Want;
 use crate::time::Tick;
 
 /// By weight, without looking: each message is drawn on its own.
@@ -23,14 +23,14 @@ impl Policy for Random {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        Box::new(RandomPicker(Dice::by_weight(&slots)))
+        Box::new(RandomPicker(WeightedSampler::by_weight(&slots)))
     }
 }
 
-struct RandomPicker(Dice);
+struct RandomPicker(WeightedSampler);
 
 impl Picker for RandomPicker {
-    fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
         self.0.one(rng)
     }
 }
@@ -51,18 +51,18 @@ impl Policy for P2c {
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
         let loads = slots.iter().map(|slot| Load::new(slot, slot.weight)).collect();
-        Box::new(P2cPicker { dice: Dice::by_weight(&slots), loads })
+        Box::new(P2cPicker { sampler: WeightedSampler::by_weight(&slots), loads })
     }
 }
 
 struct P2cPicker {
-    dice: Dice,
+    sampler: WeightedSampler,
     loads: Box<[Load]>,
 }
 
 impl Picker for P2cPicker {
-    fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
-        let (first, second) = self.dice.two(rng);
+    fn pick(&self, _want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
+        let (first, second) = self.sampler.two(rng);
         if self.loads[second].reading().is_below(self.loads[first].reading()) { second } else { first }
     }
 

@@ -14,7 +14,7 @@ pub fn home(slots: &[Slot], key: u64, fit: impl Fn(&Slot) -> bool) -> Option<&Sl
 pub(super) fn highest(slots: &[Slot], key: u64, fit: impl Fn(usize) -> bool) -> Option<usize> {
     let mut best: Option<(usize, f64)> = None;
     for index in (0..slots.len()).filter(|&index| fit(index)) {
-        let distance = distance(slots[index].seed, key) / f64::from(slots[index].weight);
+        let distance = distance(slots[index].name_hash, key) / f64::from(slots[index].weight);
         if best.is_none_or(|(_, least)| distance < least) {
             best = Some((index, distance));
         }

@@ -1,24 +1,22 @@
 //! What a message asks of the choice: where it has been, what it keeps its destination by; and why nobody takes it.
 
-use std::fmt;
-
 use crate::destination::DestinationId;
 use crate::subset::Subset;
 
 /// The destinations one message has tried already; a bounded list on the stack.
 #[derive(Copy, Clone, Debug)]
-pub struct Tried {
+pub struct AttemptedSet {
     ids: [DestinationId; Self::MAX],
     len: u8,
 }
 
-impl Default for Tried {
+impl Default for AttemptedSet {
     fn default() -> Self {
         Self { ids: [DestinationId(0); Self::MAX], len: 0 }
     }
 }
 
-impl Tried {
+impl AttemptedSet {
     /// More tries than this are never made for one message (`retry.attempts` is held below it).
     pub const MAX: usize = 10;
 
@@ -50,25 +48,25 @@ impl Tried {
 
 /// What one message wants of the choice.
 #[derive(Copy, Clone, Debug, Default)]
-pub struct Want<'a> {
+pub struct PickRequest<'a> {
     /// The worker that asks: rotations go on per worker.
     pub worker: usize,
     /// Whom it has tried.
-    pub tried: Option<&'a Tried>,
+    pub tried: Option<&'a AttemptedSet>,
     /// It may be repeated elsewhere if it fails: fit to be the trial of an ejected destination.
     pub repeatable: bool,
     /// The hash of what it keeps its destination by whatever the pool's algorithm is: the same for the same client
     /// ([`Snapshot::home`](super::Snapshot::home)). No picker is asked then.
-    pub home: Option<u64>,
+    pub affinity_key: Option<u64>,
     /// The hash of what policies that need a key choose by ([`Needs::Key`](crate::balance::Needs::Key)); the others do not look at it.
     pub key: Option<u64>,
     /// It has waited in the line, and is the next of its worker's. Others do not pass the line.
-    pub waited: bool,
+    pub dequeued: bool,
     /// The part of the pool it is for.
     pub subset: Option<&'a Subset>,
 }
 
-impl Want<'_> {
+impl PickRequest<'_> {
     /// The message was tried elsewhere before. Its second try takes nobody's turn: were a rotation to go on
     /// with each retry, then of two destinations the dead one would be first for every message.
     pub fn is_retry(&self) -> bool {
@@ -79,29 +77,3 @@ impl Want<'_> {
         self.tried.is_some_and(|tried| tried.contains(id))
     }
 }
-
-/// Why no destination takes the message.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum NoDestination {
-    /// The pool has no destinations at all.
-    Empty,
-    /// It has some, and none may serve.
-    NoneServing,
-    /// This message has tried all that may serve.
-    AllTried,
-    /// Those that may serve have as much as they may have at once, or others wait for them already.
-    Full,
-}
-
-impl fmt::Display for NoDestination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "the pool has no destinations",
-            Self::NoneServing => "no destination of the pool may serve",
-            Self::AllTried => "every destination that may serve was tried",
-            Self::Full => "every destination that may serve is at its limit",
-        })
-    }
-}
-
-impl std::error::Error for NoDestination {}

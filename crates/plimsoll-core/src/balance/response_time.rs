@@ -3,10 +3,10 @@
 use std::hint::select_unpredictable;
 use std::sync::Arc;
 
-use super::latency_quantile::Among;
-use super::rotation_state::Parts;
+use super::latency_quantile::LatencyQuantile;
 use super::lowest_score::{Score, Seen, lowest};
-use super::{Needs, Part, Picker, Policy, Slot};
+use super::rotation_state::PartitionRotations;
+use super::{Needs, Partition, Picker, Policy, Slot};
 use crate::measure::LogMean;
 use crate::rng::Rng;
 use crate::stats::DestinationStats;
@@ -31,12 +31,12 @@ const SLOWEST: f32 = 100.0;
 /// milliseconds and of a second, heavy tails set nobody apart, single errors not for long, and where all are alike
 /// the one with the fewest in flight has it. One that was not measured yet is not slower.
 #[derive(Debug)]
-pub struct ResponseTime(Parts);
+pub struct ResponseTime(PartitionRotations);
 
 impl ResponseTime {
     /// `response_time` for `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self(Parts::new(workers))
+        Self(PartitionRotations::new(workers))
     }
 }
 
@@ -46,23 +46,23 @@ impl Policy for ResponseTime {
     }
 
     fn needs(&self) -> Needs {
-        Needs::Answers
+        Needs::ResponseTimes
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        self.build_part(slots, Part::WHOLE)
+        self.build_partition(slots, Partition::WHOLE)
     }
 
-    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
+    fn build_partition(&self, slots: Arc<[Slot]>, part: Partition) -> Box<dyn Picker> {
         let loads = slots.iter().map(|slot| (slot.stats.clone(), slot.weight)).collect();
-        lowest(Times { loads, pool: Among::default() }, &slots, self.0.of(part))
+        lowest(Times { loads, pool: LatencyQuantile::default() }, &slots, self.0.of(part))
     }
 }
 
 struct Times {
     loads: Box<[(Arc<DestinationStats>, u32)]>,
     /// What is usual among the faster ones.
-    pool: Among,
+    pool: LatencyQuantile,
 }
 
 impl Score for Times {
@@ -203,7 +203,7 @@ mod tests {
         let at = |seconds: u64| {
             let now = Tick::ZERO + Duration::from_secs(seconds);
             (0..200).for_each(|_| answer(&slots[1], now, 200, Duration::from_millis(90)));
-            picker.pick(&crate::Want::default(), now, &mut crate::Rng::new(1))
+            picker.pick(&crate::PickRequest::default(), now, &mut crate::Rng::new(1))
         };
         assert_eq!(at(51), 1, "5 s halved five times is still more than 90 ms and a half");
         assert_eq!(at(62), 0);

@@ -33,9 +33,9 @@ impl HashRing {
         let mut points = Vec::new();
         for (index, slot) in slots.iter().enumerate() {
             let count = (f64::from(slot.weight) * scale).round().max(1.0) as u64;
-            points.extend((0..count).map(|number| (mix(slot.seed ^ mix(number)), index as u32)));
+            points.extend((0..count).map(|number| (mix(slot.name_hash ^ mix(number)), index as u32)));
         }
-        points.sort_unstable_by_key(|&(hash, index)| (hash, slots[index as usize].seed));
+        points.sort_unstable_by_key(|&(hash, index)| (hash, slots[index as usize].name_hash));
         Self { starts: starts(&points), points: points.into() }
     }
 

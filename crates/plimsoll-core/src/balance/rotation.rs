@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::rotation_state::{Cursors, Parts, Ring};
+use super::rotation_state::{PartitionRotations, Ring, RotationStates};
 use super::smooth_sequence::Sequence;
-use super::{Needs, Part, Picker, Policy, Slot};
+use super::{Needs, Partition, Picker, Policy, Slot};
+use crate::balance::PickRequest;
 use crate::rng::Rng;
-use crate::balance::Want;
 use crate::time::Tick;
 
 /// Each destination in turn, in configured order, whatever its weight (weight 0 is never among the slots).
@@ -19,13 +19,13 @@ use crate::time::Tick;
 /// in or taken out.)
 #[derive(Debug)]
 pub struct RoundRobin {
-    cursors: Parts,
+    cursors: PartitionRotations,
 }
 
 impl RoundRobin {
     /// A rotation for each of `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self { cursors: Parts::new(workers) }
+        Self { cursors: PartitionRotations::new(workers) }
     }
 }
 
@@ -39,10 +39,10 @@ impl Policy for RoundRobin {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        self.build_part(slots, Part::WHOLE)
+        self.build_partition(slots, Partition::WHOLE)
     }
 
-    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
+    fn build_partition(&self, slots: Arc<[Slot]>, part: Partition) -> Box<dyn Picker> {
         let cursors = self.cursors.of(part);
         cursors.start(|worker| Ring::start_of(&slots, worker));
         Box::new(RoundRobinPicker { cursors, ring: Ring::new(&slots) })
@@ -50,12 +50,12 @@ impl Policy for RoundRobin {
 }
 
 struct RoundRobinPicker {
-    cursors: Arc<Cursors>,
+    cursors: Arc<RotationStates>,
     ring: Ring,
 }
 
 impl Picker for RoundRobinPicker {
-    fn pick(&self, want: &Want<'_>, _now: Tick, _rng: &mut Rng) -> usize {
+    fn pick(&self, want: &PickRequest<'_>, _now: Tick, _rng: &mut Rng) -> usize {
         let cursor = self.cursors.of(want.worker);
         let mut rank = cursor.load(Relaxed);
         loop {
@@ -86,13 +86,13 @@ impl Picker for RoundRobinPicker {
 /// the second, and so on.
 #[derive(Debug)]
 pub struct WeightedRoundRobin {
-    cursors: Parts,
+    cursors: PartitionRotations,
 }
 
 impl WeightedRoundRobin {
     /// A rotation for each of `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self { cursors: Parts::new(workers) }
+        Self { cursors: PartitionRotations::new(workers) }
     }
 }
 
@@ -106,10 +106,10 @@ impl Policy for WeightedRoundRobin {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        self.build_part(slots, Part::WHOLE)
+        self.build_partition(slots, Partition::WHOLE)
     }
 
-    fn build_part(&self, slots: Arc<[Slot]>, part: Part) -> Box<dyn Picker> {
+    fn build_partition(&self, slots: Arc<[Slot]>, part: Partition) -> Box<dyn Picker> {
         let weights: Vec<u32> = slots.iter().map(|slot| slot.weight).collect();
         let sequence = Sequence::new(&weights);
         let turns = sequence.len() as u64;
@@ -129,14 +129,14 @@ const fn step(turns: u64) -> u64 {
 }
 
 struct SequencePicker {
-    cursors: Arc<Cursors>,
+    cursors: Arc<RotationStates>,
     sequence: Sequence,
     turns: u64,
     step: u64,
 }
 
 impl Picker for SequencePicker {
-    fn pick(&self, want: &Want<'_>, _now: Tick, _rng: &mut Rng) -> usize {
+    fn pick(&self, want: &PickRequest<'_>, _now: Tick, _rng: &mut Rng) -> usize {
         let step = if want.is_retry() { 0 } else { self.step };
         let share = self.cursors.of(want.worker).fetch_add(step, Relaxed);
         let place = (u128::from(share) * u128::from(self.turns)) >> 64;
@@ -148,7 +148,7 @@ impl Picker for SequencePicker {
 mod tests {
     use super::super::tests::{picks, slots};
     use super::*;
-    use crate::balance::Tried;
+    use crate::balance::AttemptedSet;
 
     fn check(policy: &dyn Policy, weights: &[u32], worker: usize, expected: &str) {
         let slots = slots((0..).zip(weights.iter().copied()));
@@ -194,7 +194,7 @@ mod tests {
                 }
                 let picker = policy.build(slots(ranks.iter().map(|&rank| (rank, 256))));
                 for _ in 0..rng.index(4) {
-                    let picked = ranks[picker.pick(&Want::default(), Tick::ZERO, &mut Rng::new(0))];
+                    let picked = ranks[picker.pick(&PickRequest::default(), Tick::ZERO, &mut Rng::new(0))];
                     let due = next.and_then(|next| ranks.iter().copied().find(|&rank| rank >= next));
                     if next.is_some() {
                         assert_eq!(picked, due.unwrap_or(ranks[0]), "seed {seed}: {ranks:?} after {next:?}");
@@ -211,9 +211,9 @@ mod tests {
             let slots = slots([(0, 1), (1, 1), (2, 1)]);
             let picker = policy.build(slots.clone());
             assert_eq!(picks(&*picker, &slots, 0, 1), "a");
-            let mut tried = Tried::default();
+            let mut tried = AttemptedSet::default();
             tried.add(slots[0].id);
-            let again = Want { tried: Some(&tried), ..Want::default() };
+            let again = PickRequest { tried: Some(&tried), ..PickRequest::default() };
             for _ in 0..3 {
                 assert_eq!(picker.pick(&again, Tick::ZERO, &mut Rng::new(1)), 1, "{}", policy.name());
             }
@@ -256,10 +256,10 @@ mod tests {
             let picker = WeightedRoundRobin::new(1).build(slots((0..).zip(weights.iter().copied())));
             let start = rng.index(sequence.len());
             for _ in 0..start {
-                picker.pick(&Want::default(), Tick::ZERO, &mut rng);
+                picker.pick(&PickRequest::default(), Tick::ZERO, &mut rng);
             }
             for turn in start..start + 3 * sequence.len() {
-                let picked = picker.pick(&Want::default(), Tick::ZERO, &mut rng);
+                let picked = picker.pick(&PickRequest::default(), Tick::ZERO, &mut rng);
                 assert_eq!(
                     picked,
                     sequence.at(turn % sequence.len()),
@@ -275,7 +275,8 @@ mod tests {
             let picker = policy.build(slots((0..7).map(|rank| (rank, 256))));
             let count = || {
                 let (mut seen, mut rng) = ([0; 7], Rng::new(0));
-                (0..7_000).for_each(|_| seen[picker.pick(&Want::default(), Tick::ZERO, &mut rng)] += 1);
+                (0..7_000)
+                    .for_each(|_| seen[picker.pick(&PickRequest::default(), Tick::ZERO, &mut rng)] += 1);
                 seen
             };
             let seen = std::thread::scope(|scope| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use super::{Part, Slot};
+use super::{Partition, Slot};
 
 /// One worker's place. It has its line (and the neighbour the prefetcher drags along) for itself.
 #[derive(Debug, Default)]
@@ -13,12 +13,12 @@ struct Cursor(AtomicU64);
 
 /// The places of all workers. Belongs to the policy, so it outlives every picker.
 #[derive(Debug)]
-pub(super) struct Cursors {
+pub(super) struct RotationStates {
     cells: Box<[Cursor]>,
     started: Once,
 }
 
-impl Cursors {
+impl RotationStates {
     /// Places for `workers` workers (at least one).
     pub(super) fn new(workers: usize) -> Self {
         Self { cells: (0..workers.max(1)).map(|_| Cursor::default()).collect(), started: Once::new() }
@@ -44,12 +44,12 @@ impl Cursors {
 
 /// The places in each part of a pool. Only building a picker looks here.
 #[derive(Debug)]
-pub(super) struct Parts {
+pub(super) struct PartitionRotations {
     workers: usize,
-    cursors: Mutex<BTreeMap<Part, Arc<Cursors>>>,
+    cursors: Mutex<BTreeMap<Partition, Arc<RotationStates>>>,
 }
 
-impl Parts {
+impl PartitionRotations {
     /// So many places are kept: 64 subsets in four zones with two priorities each. Past that all begin anew.
     const KEPT: usize = 512;
 
@@ -59,12 +59,12 @@ impl Parts {
     }
 
     /// The places in one part.
-    pub(super) fn of(&self, part: Part) -> Arc<Cursors> {
+    pub(super) fn of(&self, part: Partition) -> Arc<RotationStates> {
         let mut cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
         if cursors.len() >= Self::KEPT && !cursors.contains_key(&part) {
             cursors.clear();
         }
-        cursors.entry(part).or_insert_with(|| Arc::new(Cursors::new(self.workers))).clone()
+        cursors.entry(part).or_insert_with(|| Arc::new(RotationStates::new(self.workers))).clone()
     }
 }
 

@@ -1,45 +1,45 @@
 //! Which slots chance offers: one, two different ones, or a handful of different ones.
 
 use super::Slot;
-use super::alias_table::Alias;
+use super::alias_table::AliasTable;
 use crate::rng::Rng;
 
 /// A second or later draw that repeats an earlier one is drawn again this often. What may repeat has at most
 /// half the weight, so all of them repeat once in 2^32 times; then the next in the list is taken.
 const REDRAWS: usize = 32;
 
-/// Dice over the slots of one snapshot.
+/// WeightedSampler over the slots of one snapshot.
 #[derive(Debug)]
-pub(super) enum Dice {
+pub(super) enum WeightedSampler {
     /// All alike.
     Even(usize),
     /// By weight.
     Loaded {
         /// Over all slots.
-        all: Alias,
+        all: AliasTable,
         /// Where one slot has more than half of all weight: that slot, and dice over the others.
-        others: Option<(usize, Alias)>,
+        others: Option<(usize, AliasTable)>,
     },
 }
 
-impl Dice {
-    /// Dice that ignore weights.
+impl WeightedSampler {
+    /// WeightedSampler that ignore weights.
     pub(super) fn even(slots: &[Slot]) -> Self {
         Self::Even(slots.len())
     }
 
-    /// Dice by weight; equal weights need no table.
+    /// WeightedSampler by weight; equal weights need no table.
     pub(super) fn by_weight(slots: &[Slot]) -> Self {
         if slots.iter().all(|slot| slot.weight == slots[0].weight) {
             return Self::even(slots);
         }
         let mut weights: Vec<u32> = slots.iter().map(|slot| slot.weight).collect();
-        let all = Alias::new(&weights);
+        let all = AliasTable::new(&weights);
         let total: u64 = weights.iter().map(|&w| u64::from(w)).sum();
         let heavy = weights.iter().position(|&w| u64::from(w) * 2 > total);
         let others = heavy.map(|heavy| {
             weights[heavy] = 0;
-            (heavy, Alias::new(&weights))
+            (heavy, AliasTable::new(&weights))
         });
         Self::Loaded { all, others }
     }
@@ -113,17 +113,17 @@ mod tests {
     use super::super::tests::slots;
     use super::*;
 
-    fn dice(weights: &[u32]) -> Dice {
-        Dice::by_weight(&slots((0..).zip(weights.iter().copied())))
+    fn sampler(weights: &[u32]) -> WeightedSampler {
+        WeightedSampler::by_weight(&slots((0..).zip(weights.iter().copied())))
     }
 
     /// How often each ordered pair comes, and how often it should: the second drawn from what is left.
     fn check_pairs(weights: &[u32]) {
-        let (dice, mut rng, draws) = (dice(weights), Rng::new(9), 200_000);
+        let (sampler, mut rng, draws) = (sampler(weights), Rng::new(9), 200_000);
         let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
         let mut seen = vec![vec![0_u32; weights.len()]; weights.len()];
         for _ in 0..draws {
-            let (first, second) = dice.two(&mut rng);
+            let (first, second) = sampler.two(&mut rng);
             seen[first][second] += 1;
         }
         for (first, row) in seen.iter().enumerate() {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn one_slot_is_drawn_twice() {
-        assert_eq!(dice(&[4]).two(&mut Rng::new(1)), (0, 0));
+        assert_eq!(sampler(&[4]).two(&mut Rng::new(1)), (0, 0));
     }
 
     #[test]
@@ -157,9 +157,9 @@ mod tests {
         let mut weights = vec![1; 65];
         for heavy in [1, 2, 1_000_000] {
             weights[7] = heavy;
-            let (dice, mut rng, mut all) = (dice(&weights), Rng::new(5), 0);
+            let (sampler, mut rng, mut all) = (sampler(&weights), Rng::new(5), 0);
             for _ in 0..2_000 {
-                let (mut drawn, count) = dice.some::<5>(&mut rng);
+                let (mut drawn, count) = sampler.some::<5>(&mut rng);
                 drawn[..count].sort_unstable();
                 assert!(count >= 2 && drawn[..count].is_sorted_by(|a, b| a < b), "{drawn:?}");
                 all += u32::from(count == 5);

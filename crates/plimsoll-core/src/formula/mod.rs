@@ -38,11 +38,11 @@ impl PartialEq for Formula {
 
 /// Why a text is no formula.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misread {
+pub struct FormulaError {
     /// The byte it is about; the length of the text for its end.
-    pub at: usize,
+    pub offset: usize,
     /// What is wrong: a sentence without a full stop.
-    pub what: String,
+    pub message: String,
     /// What may be meant.
     pub help: Option<String>,
 }
@@ -51,8 +51,8 @@ impl Formula {
     /// The formula that `text` is.
     ///
     /// # Errors
-    /// [`Misread`] says what is wrong and where.
-    pub fn parse(text: &str) -> Result<Self, Misread> {
+    /// [`FormulaError`] says what is wrong and where.
+    pub fn parse(text: &str) -> Result<Self, FormulaError> {
         let (term, named) = parse::parse(text)?;
         Ok(Self { text: text.into(), term, named: named.into() })
     }

@@ -1,12 +1,12 @@
 //! What a formula means: its grammar, its words, and which kinds of values go together.
 
 use super::token::{Kind, Token, tokens};
-use super::{DEPTH_MAX, Misread, OPERATIONS_MAX, Operator, Reading, Term, Words};
+use super::{DEPTH_MAX, FormulaError, OPERATIONS_MAX, Operator, Reading, Term, Words};
 use crate::Name;
 use crate::measure::{LoadMetric, NAMED_MAX};
 
 /// What a part of a formula is.
-enum Part {
+enum Partition {
     Number(Term),
     Truth(Term),
     Text(Words),
@@ -16,7 +16,7 @@ enum Part {
     Load,
 }
 
-impl Part {
+impl Partition {
     const fn kind(&self) -> &'static str {
         match self {
             Self::Number(_) => "a number",
@@ -37,7 +37,7 @@ const LEVELS: [&[&str]; 5] =
     [&["||"], &["&&"], &["==", "!=", "<", "<=", ">", ">=", "in"], &["+", "-"], &["*", "/", "%"]];
 
 /// The term, and the names it reads of loads.
-pub(super) fn parse(text: &str) -> Result<(Term, Vec<Name>), Misread> {
+pub(super) fn parse(text: &str) -> Result<(Term, Vec<Name>), FormulaError> {
     let mut parser = Parser { tokens: tokens(text)?, next: 0, depth: 0, operations: 0, named: Vec::new() };
     let part = parser.expression()?;
     let token = parser.here();
@@ -45,10 +45,10 @@ pub(super) fn parse(text: &str) -> Result<(Term, Vec<Name>), Misread> {
         return Err(misread(token.at, format!("{} was not expected here", token.kind.shown()), None));
     }
     match part {
-        Part::Number(term) => Ok((term, parser.named)),
+        Partition::Number(term) => Ok((term, parser.named)),
         other => {
             let help = match other {
-                Part::Truth(_) => "write it like `condition ? 0 : 1`: the lowest number wins",
+                Partition::Truth(_) => "write it like `condition ? 0 : 1`: the lowest number wins",
                 _ => "the lowest number wins, so it must give one",
             };
             Err(misread(0, format!("it gives {}, not a number", other.kind()), Some(help.to_owned())))
@@ -82,7 +82,7 @@ impl Parser {
         is
     }
 
-    fn expect(&mut self, sign: &str) -> Result<(), Misread> {
+    fn expect(&mut self, sign: &str) -> Result<(), FormulaError> {
         if self.takes(sign) {
             return Ok(());
         }
@@ -95,7 +95,10 @@ impl Parser {
     }
 
     /// A part within another: bounded, because each level is one of our own calls.
-    fn deeper<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T, Misread>) -> Result<T, Misread> {
+    fn deeper<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, FormulaError>,
+    ) -> Result<T, FormulaError> {
         if self.depth == DEPTH_MAX {
             let what = format!("it is more than {DEPTH_MAX} levels deep here");
             return Err(misread(self.here().at, what, Some("make it simpler".to_owned())));
@@ -106,14 +109,14 @@ impl Parser {
         read
     }
 
-    fn expression(&mut self) -> Result<Part, Misread> {
+    fn expression(&mut self) -> Result<Partition, FormulaError> {
         self.deeper(|parser| {
             let at = parser.here().at;
             let first = parser.joined(0)?;
             if !parser.takes("?") {
                 return Ok(first);
             }
-            let Part::Truth(test) = first else {
+            let Partition::Truth(test) = first else {
                 let what = format!("a condition stands before `?`, and this is {}", first.kind());
                 return Err(misread(at, what, Some("compare it: `in_flight > 0 ? … : …`".to_owned())));
             };
@@ -123,8 +126,12 @@ impl Parser {
             let no = parser.expression()?;
             parser.count(colon)?;
             match (yes, no) {
-                (Part::Number(a), Part::Number(b)) => Ok(Part::Number(Term::Choice(Box::new([test, a, b])))),
-                (Part::Truth(a), Part::Truth(b)) => Ok(Part::Truth(Term::Choice(Box::new([test, a, b])))),
+                (Partition::Number(a), Partition::Number(b)) => {
+                    Ok(Partition::Number(Term::Choice(Box::new([test, a, b]))))
+                }
+                (Partition::Truth(a), Partition::Truth(b)) => {
+                    Ok(Partition::Truth(Term::Choice(Box::new([test, a, b]))))
+                }
                 (a, b) => {
                     let what = format!(
                         "both sides of `:` are numbers or conditions; here {} and {}",
@@ -138,7 +145,7 @@ impl Parser {
     }
 
     /// Operators of `level` and of those that bind more tightly.
-    fn joined(&mut self, level: usize) -> Result<Part, Misread> {
+    fn joined(&mut self, level: usize) -> Result<Partition, FormulaError> {
         let Some(signs) = LEVELS.get(level) else { return self.signed() };
         let mut left = self.joined(level + 1)?;
         loop {
@@ -162,7 +169,7 @@ impl Parser {
         }
     }
 
-    fn signed(&mut self) -> Result<Part, Misread> {
+    fn signed(&mut self) -> Result<Partition, FormulaError> {
         let at = self.here().at;
         let (not, minus) = (self.takes("!"), self.takes("-"));
         if !not && !minus {
@@ -174,8 +181,8 @@ impl Parser {
         self.count(at)?;
         let part = self.deeper(Self::signed)?;
         match (part, not) {
-            (Part::Truth(term), true) => Ok(Part::Truth(Term::Not(Box::new(term)))),
-            (Part::Number(term), false) => Ok(Part::Number(Term::Negated(Box::new(term)))),
+            (Partition::Truth(term), true) => Ok(Partition::Truth(Term::Not(Box::new(term)))),
+            (Partition::Number(term), false) => Ok(Partition::Number(Term::Negated(Box::new(term)))),
             (part, _) => {
                 let (sign, wants) = if not { ("!", "a condition") } else { ("-", "a number") };
                 Err(misread(at, format!("`{sign}` wants {wants}, and this is {}", part.kind()), None))
@@ -184,7 +191,7 @@ impl Parser {
     }
 
     /// A value, with what is picked from it.
-    fn member(&mut self) -> Result<Part, Misread> {
+    fn member(&mut self) -> Result<Partition, FormulaError> {
         let mut part = self.value()?;
         loop {
             let at = self.here().at;
@@ -200,14 +207,14 @@ impl Parser {
             } else if self.takes(".") {
                 let (name, name_at) = self.name()?;
                 part = match (part, &*name) {
-                    (Part::Text(words), "startsWith") => {
+                    (Partition::Text(words), "startsWith") => {
                         self.expect("(")?;
                         let prefix = self.expression()?;
                         self.expect(")")?;
-                        let Part::Text(prefix) = prefix else {
+                        let Partition::Text(prefix) = prefix else {
                             return Err(misread(name_at, "`startsWith` wants a text".to_owned(), None));
                         };
-                        Part::Truth(Term::StartsWith(words, prefix))
+                        Partition::Truth(Term::StartsWith(words, prefix))
                     }
                     (part, _) => self.pick(part, &name, name_at)?,
                 };
@@ -218,10 +225,10 @@ impl Parser {
         }
     }
 
-    fn pick(&mut self, from: Part, name: &str, at: usize) -> Result<Part, Misread> {
+    fn pick(&mut self, from: Partition, name: &str, at: usize) -> Result<Partition, FormulaError> {
         match from {
-            Part::Labels => Ok(Part::Text(Words::Label(name.into()))),
-            Part::Load => Ok(Part::Number(Term::Read(Reading::Load(self.metric(name, at)?)))),
+            Partition::Labels => Ok(Partition::Text(Words::Label(name.into()))),
+            Partition::Load => Ok(Partition::Number(Term::Read(Reading::Load(self.metric(name, at)?)))),
             other => {
                 let what = format!("there is no `{name}` in {}", other.kind());
                 Err(misread(at, what, Some("only `labels` and `load` have parts".to_owned())))
@@ -230,7 +237,7 @@ impl Parser {
     }
 
     /// What destinations report under that name.
-    fn metric(&mut self, name: &str, at: usize) -> Result<LoadMetric, Misread> {
+    fn metric(&mut self, name: &str, at: usize) -> Result<LoadMetric, FormulaError> {
         if let Some(metric) = LoadMetric::from_name(name, &self.named) {
             return Ok(metric);
         }
@@ -242,7 +249,7 @@ impl Parser {
         Ok(LoadMetric::Named(self.named.len() as u8 - 1))
     }
 
-    fn name(&mut self) -> Result<(String, usize), Misread> {
+    fn name(&mut self) -> Result<(String, usize), FormulaError> {
         match self.take() {
             Token { kind: Kind::Name(name), at } => Ok((name, at)),
             token => Err(misread(
@@ -253,12 +260,12 @@ impl Parser {
         }
     }
 
-    fn value(&mut self) -> Result<Part, Misread> {
+    fn value(&mut self) -> Result<Partition, FormulaError> {
         let Token { kind, at } = self.take();
         self.count(at)?;
         match kind {
-            Kind::Number(number) => Ok(Part::Number(Term::Number(number))),
-            Kind::Text(text) => Ok(Part::Text(Words::These(text.into()))),
+            Kind::Number(number) => Ok(Partition::Number(Term::Number(number))),
+            Kind::Text(text) => Ok(Partition::Text(Words::These(text.into()))),
             Kind::Sign("(") => {
                 let inner = self.expression()?;
                 self.expect(")")?;
@@ -272,7 +279,7 @@ impl Parser {
         }
     }
 
-    fn call(&mut self, name: &str, at: usize) -> Result<Part, Misread> {
+    fn call(&mut self, name: &str, at: usize) -> Result<Partition, FormulaError> {
         self.expect("(")?;
         if name == "has" {
             return self.has(at);
@@ -292,24 +299,24 @@ impl Parser {
             _ => return Err(unknown("function", name, &FUNCTIONS, at)),
         };
         let mut numbers = arguments.into_iter().map(|part| match part {
-            Part::Number(term) => Ok(term),
+            Partition::Number(term) => Ok(term),
             other => Err(misread(at, format!("`{name}` wants numbers, and one is {}", other.kind()), None)),
         });
         let first =
             numbers.next().unwrap_or_else(|| Err(misread(at, format!("`{name}` wants numbers"), None)))?;
         let all = numbers.try_fold(first, |a, b| Ok(Term::Both(operator, Box::new([a, b?]))))?;
-        Ok(Part::Number(all))
+        Ok(Partition::Number(all))
     }
 
     /// Is there a label, or has a load been reported?
-    fn has(&mut self, at: usize) -> Result<Part, Misread> {
+    fn has(&mut self, at: usize) -> Result<Partition, FormulaError> {
         let part = self.member()?;
         self.expect(")")?;
         match part {
-            Part::Text(Words::Label(key)) => Ok(Part::Truth(Term::HasLabel(key))),
-            Part::Number(Term::Read(Reading::Load(metric))) => {
+            Partition::Text(Words::Label(key)) => Ok(Partition::Truth(Term::HasLabel(key))),
+            Partition::Number(Term::Read(Reading::Load(metric))) => {
                 let reports = Term::Read(Reading::Reports(metric));
-                Ok(Part::Truth(Term::Both(Operator::Unequal, Box::new([reports, Term::Number(0.0)]))))
+                Ok(Partition::Truth(Term::Both(Operator::Unequal, Box::new([reports, Term::Number(0.0)]))))
             }
             _ => {
                 let help = Some("write it like `has(labels.tier)` or `has(load.cpu)`".to_owned());
@@ -319,7 +326,7 @@ impl Parser {
     }
 
     /// One operation more.
-    fn count(&mut self, at: usize) -> Result<(), Misread> {
+    fn count(&mut self, at: usize) -> Result<(), FormulaError> {
         self.operations += 1;
         if self.operations > OPERATIONS_MAX / 2 {
             let what = format!("it has more than {} operations", OPERATIONS_MAX / 2);
@@ -329,58 +336,60 @@ impl Parser {
     }
 }
 
-fn variable(name: &str, at: usize) -> Result<Part, Misread> {
-    let read = |reading| Ok(Part::Number(Term::Read(reading)));
+fn variable(name: &str, at: usize) -> Result<Partition, FormulaError> {
+    let read = |reading| Ok(Partition::Number(Term::Read(reading)));
     match name {
         "in_flight" => read(Reading::InFlight),
         "latency_ms" => read(Reading::LatencyMs),
         "error_rate" => read(Reading::ErrorRate),
         "health" => read(Reading::Health),
-        "weight" => Ok(Part::Number(Term::Weight)),
-        "priority" => Ok(Part::Number(Term::Priority)),
-        "id" => Ok(Part::Text(Words::Id)),
-        "zone" => Ok(Part::Text(Words::Zone)),
-        "labels" => Ok(Part::Labels),
-        "load" => Ok(Part::Load),
-        "true" => Ok(Part::Truth(Term::Number(1.0))),
-        "false" => Ok(Part::Truth(Term::Number(0.0))),
+        "weight" => Ok(Partition::Number(Term::Weight)),
+        "priority" => Ok(Partition::Number(Term::Priority)),
+        "id" => Ok(Partition::Text(Words::Id)),
+        "zone" => Ok(Partition::Text(Words::Zone)),
+        "labels" => Ok(Partition::Labels),
+        "load" => Ok(Partition::Load),
+        "true" => Ok(Partition::Truth(Term::Number(1.0))),
+        "false" => Ok(Partition::Truth(Term::Number(0.0))),
         _ => Err(unknown("variable", name, &VARIABLES, at)),
     }
 }
 
-fn number_in(arguments: Vec<Part>, at: usize) -> Result<Part, Misread> {
-    match <[Part; 1]>::try_from(arguments) {
-        Ok([Part::Text(words)]) => Ok(Part::Number(Term::NumberIn(words))),
-        Ok([Part::Number(term)]) => Ok(Part::Number(term)),
+fn number_in(arguments: Vec<Partition>, at: usize) -> Result<Partition, FormulaError> {
+    match <[Partition; 1]>::try_from(arguments) {
+        Ok([Partition::Text(words)]) => Ok(Partition::Number(Term::NumberIn(words))),
+        Ok([Partition::Number(term)]) => Ok(Partition::Number(term)),
         _ => Err(misread(at, "`double` wants one text, the number in which it gives".to_owned(), None)),
     }
 }
 
-fn join(sign: &'static str, left: Part, right: Part, at: usize) -> Result<Part, Misread> {
+fn join(sign: &'static str, left: Partition, right: Partition, at: usize) -> Result<Partition, FormulaError> {
     use Operator::{Add, And, AtMost, Divide, Equal, Less, Multiply, Or, Rest, Subtract, Unequal};
     let both = |operator, a, b| Term::Both(operator, Box::new([a, b]));
     let (left_kind, right_kind) = (left.kind(), right.kind());
     Ok(match (sign, left, right) {
-        ("+", Part::Number(a), Part::Number(b)) => Part::Number(both(Add, a, b)),
-        ("-", Part::Number(a), Part::Number(b)) => Part::Number(both(Subtract, a, b)),
-        ("*", Part::Number(a), Part::Number(b)) => Part::Number(both(Multiply, a, b)),
-        ("/", Part::Number(a), Part::Number(b)) => Part::Number(both(Divide, a, b)),
-        ("%", Part::Number(a), Part::Number(b)) => Part::Number(both(Rest, a, b)),
-        ("<", Part::Number(a), Part::Number(b)) => Part::Truth(both(Less, a, b)),
-        ("<=", Part::Number(a), Part::Number(b)) => Part::Truth(both(AtMost, a, b)),
-        (">", Part::Number(a), Part::Number(b)) => Part::Truth(both(Less, b, a)),
-        (">=", Part::Number(a), Part::Number(b)) => Part::Truth(both(AtMost, b, a)),
-        ("==", Part::Number(a), Part::Number(b)) | ("==", Part::Truth(a), Part::Truth(b)) => {
-            Part::Truth(both(Equal, a, b))
+        ("+", Partition::Number(a), Partition::Number(b)) => Partition::Number(both(Add, a, b)),
+        ("-", Partition::Number(a), Partition::Number(b)) => Partition::Number(both(Subtract, a, b)),
+        ("*", Partition::Number(a), Partition::Number(b)) => Partition::Number(both(Multiply, a, b)),
+        ("/", Partition::Number(a), Partition::Number(b)) => Partition::Number(both(Divide, a, b)),
+        ("%", Partition::Number(a), Partition::Number(b)) => Partition::Number(both(Rest, a, b)),
+        ("<", Partition::Number(a), Partition::Number(b)) => Partition::Truth(both(Less, a, b)),
+        ("<=", Partition::Number(a), Partition::Number(b)) => Partition::Truth(both(AtMost, a, b)),
+        (">", Partition::Number(a), Partition::Number(b)) => Partition::Truth(both(Less, b, a)),
+        (">=", Partition::Number(a), Partition::Number(b)) => Partition::Truth(both(AtMost, b, a)),
+        ("==", Partition::Number(a), Partition::Number(b))
+        | ("==", Partition::Truth(a), Partition::Truth(b)) => Partition::Truth(both(Equal, a, b)),
+        ("!=", Partition::Number(a), Partition::Number(b))
+        | ("!=", Partition::Truth(a), Partition::Truth(b)) => Partition::Truth(both(Unequal, a, b)),
+        ("==", Partition::Text(a), Partition::Text(b)) => Partition::Truth(Term::Same(a, b)),
+        ("!=", Partition::Text(a), Partition::Text(b)) => {
+            Partition::Truth(Term::Not(Box::new(Term::Same(a, b))))
         }
-        ("!=", Part::Number(a), Part::Number(b)) | ("!=", Part::Truth(a), Part::Truth(b)) => {
-            Part::Truth(both(Unequal, a, b))
+        ("&&", Partition::Truth(a), Partition::Truth(b)) => Partition::Truth(both(And, a, b)),
+        ("||", Partition::Truth(a), Partition::Truth(b)) => Partition::Truth(both(Or, a, b)),
+        ("in", Partition::Text(Words::These(key)), Partition::Labels) => {
+            Partition::Truth(Term::HasLabel(key))
         }
-        ("==", Part::Text(a), Part::Text(b)) => Part::Truth(Term::Same(a, b)),
-        ("!=", Part::Text(a), Part::Text(b)) => Part::Truth(Term::Not(Box::new(Term::Same(a, b)))),
-        ("&&", Part::Truth(a), Part::Truth(b)) => Part::Truth(both(And, a, b)),
-        ("||", Part::Truth(a), Part::Truth(b)) => Part::Truth(both(Or, a, b)),
-        ("in", Part::Text(Words::These(key)), Part::Labels) => Part::Truth(Term::HasLabel(key)),
         ("in", ..) => {
             let help = Some("write it like `\"tier\" in labels`".to_owned());
             return Err(misread(at, "`in` asks whether there is a label".to_owned(), help));
@@ -394,7 +403,7 @@ fn join(sign: &'static str, left: Part, right: Part, at: usize) -> Result<Part, 
     })
 }
 
-fn unknown(what: &str, name: &str, known: &[&str], at: usize) -> Misread {
+fn unknown(what: &str, name: &str, known: &[&str], at: usize) -> FormulaError {
     let help = match nearest(name, known) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("there are {}", known.join(", ")),
@@ -422,6 +431,6 @@ fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     near.filter(|(distance, _)| *distance <= limit).map(|(_, known)| known)
 }
 
-fn misread(at: usize, what: String, help: Option<String>) -> Misread {
-    Misread { at, what, help }
+fn misread(at: usize, what: String, help: Option<String>) -> FormulaError {
+    FormulaError { offset: at, message: what, help }
 }

@@ -123,15 +123,15 @@ fn what_is_wrong_is_told_with_its_place() {
         ("load.a+load.b+load.c+load.d+load.e+load.f+load.g+load.h+load.i", 61, "at most 8", ""),
     ] {
         let misread = Formula::parse(text).expect_err(text);
-        assert_eq!(misread.at, at, "{text}: {misread:?}");
-        assert!(misread.what.contains(what), "{text}: {misread:?}");
+        assert_eq!(misread.offset, at, "{text}: {misread:?}");
+        assert!(misread.message.contains(what), "{text}: {misread:?}");
         assert!(misread.help.clone().unwrap_or_default().contains(help), "{text}: {misread:?}");
     }
 }
 
 #[test]
 fn what_it_may_cost_is_bounded() {
-    let refused = |text: String| Formula::parse(&text).expect_err("too much").what;
+    let refused = |text: String| Formula::parse(&text).expect_err("too much").message;
     for deep in ["(", "-", "true?1:", "!", "min(", "true?true?"] {
         let told = refused(deep.repeat(1000 / deep.len()));
         assert!(told.contains("levels deep") || told.contains("operations"), "{deep}: {told}");
@@ -177,7 +177,9 @@ fn no_text_makes_it_panic() {
         let text: String = (0..rng.index(24)).map(|_| PIECES[rng.index(PIECES.len())]).collect();
         match Formula::parse(&text) {
             Ok(_) => drop(value(&text)),
-            Err(misread) => assert!(text.is_char_boundary(misread.at), "seed {seed}: {text:?} {misread:?}"),
+            Err(misread) => {
+                assert!(text.is_char_boundary(misread.offset), "seed {seed}: {text:?} {misread:?}")
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Where a word of a formula begins and ends, and of which kind it is.
 
-use super::{LENGTH_MAX, Misread};
+use super::{FormulaError, LENGTH_MAX};
 
 /// One word of a formula.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,10 +39,10 @@ const SIGNS: [&str; 22] = [
 ];
 
 /// The words of a formula, the end included.
-pub(super) fn tokens(text: &str) -> Result<Vec<Token>, Misread> {
+pub(super) fn tokens(text: &str) -> Result<Vec<Token>, FormulaError> {
     if text.len() > LENGTH_MAX {
         let what = format!("it has {} bytes, and at most {LENGTH_MAX} are read", text.len());
-        return Err(Misread { at: 0, what, help: None });
+        return Err(FormulaError { offset: 0, message: what, help: None });
     }
     let (mut tokens, mut at) = (Vec::new(), 0);
     while let Some(first) = text[at..].chars().next() {
@@ -68,7 +68,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token>, Misread> {
     Ok(tokens)
 }
 
-fn sign(text: &str, at: usize, first: char) -> Result<(Kind, usize), Misread> {
+fn sign(text: &str, at: usize, first: char) -> Result<(Kind, usize), FormulaError> {
     if let Some(sign) = SIGNS.into_iter().find(|sign| text[at..].starts_with(sign)) {
         return Ok((Kind::Sign(sign), sign.len()));
     }
@@ -78,10 +78,10 @@ fn sign(text: &str, at: usize, first: char) -> Result<(Kind, usize), Misread> {
         '^' => Some("there are no powers; multiply instead".to_owned()),
         _ => None,
     };
-    Err(Misread { at, what: format!("{first:?} has no meaning here"), help })
+    Err(FormulaError { offset: at, message: format!("{first:?} has no meaning here"), help })
 }
 
-fn number(text: &str, at: usize) -> Result<(Kind, usize), Misread> {
+fn number(text: &str, at: usize) -> Result<(Kind, usize), FormulaError> {
     let rest = &text.as_bytes()[at..];
     let digits = |from: usize| rest[from..].iter().take_while(|b| b.is_ascii_digit()).count();
     let mut len = digits(0);
@@ -99,12 +99,12 @@ fn number(text: &str, at: usize) -> Result<(Kind, usize), Misread> {
         Ok(value) if !joined && f64::is_finite(value) => Ok((Kind::Number(value), len)),
         _ => {
             let help = Some("write numbers like 3, 0.5 or 1e6, without a unit".to_owned());
-            Err(Misread { at, what: "this is no number".to_owned(), help })
+            Err(FormulaError { offset: at, message: "this is no number".to_owned(), help })
         }
     }
 }
 
-fn quoted(text: &str, at: usize, quote: char) -> Result<(Kind, usize), Misread> {
+fn quoted(text: &str, at: usize, quote: char) -> Result<(Kind, usize), FormulaError> {
     let (mut value, mut escaped) = (String::new(), false);
     for (offset, c) in text[at + 1..].char_indices() {
         match c {
@@ -115,12 +115,16 @@ fn quoted(text: &str, at: usize, quote: char) -> Result<(Kind, usize), Misread> 
             _ if escaped => {
                 let what = format!("a backslash before {c:?} has no meaning here");
                 let help = Some("only \\\\, \\\" and \\' are known".to_owned());
-                return Err(Misread { at: at + 1 + offset, what, help });
+                return Err(FormulaError { offset: at + 1 + offset, message: what, help });
             }
             '\\' => escaped = true,
             _ if c == quote => return Ok((Kind::Text(value), offset + 2)),
             _ => value.push(c),
         }
     }
-    Err(Misread { at, what: "this text has no end".to_owned(), help: Some(format!("add a {quote}")) })
+    Err(FormulaError {
+        offset: at,
+        message: "this text has no end".to_owned(),
+        help: Some(format!("add a {quote}")),
+    })
 }

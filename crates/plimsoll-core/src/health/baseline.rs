@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::health::peer_comparison::{VOLUME, Window, Worse, median};
+use crate::health::peer_comparison::{OutlierKind, VOLUME, Window, median};
 
 /// An interval moves what is usual by this part: in two minutes or so (at ten seconds each) half of a change has
 /// become usual, and what lasts is nobody's fault for ever.
@@ -29,7 +29,7 @@ const AS_EVER: f64 = 1.5;
 
 /// What is usual of one destination.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
-pub struct Normal {
+pub struct Baseline {
     /// Mean time to the first byte, seconds.
     first_byte: f64,
     /// Share of messages that speak against it.
@@ -37,7 +37,7 @@ pub struct Normal {
     intervals: u32,
 }
 
-impl Normal {
+impl Baseline {
     /// Takes in an interval, if it holds enough messages.
     pub fn learn(&mut self, window: &Window) {
         if window.volume < VOLUME {
@@ -55,7 +55,7 @@ impl Normal {
     }
 
     /// It is known, and no slower now than ever: it is not set aside for being slower than others.
-    pub fn excuses(&self, window: &Window) -> bool {
+    pub fn is_within_baseline(&self, window: &Window) -> bool {
         self.is_known() && window.first_byte.as_secs_f64() <= self.first_byte * AS_EVER
     }
 
@@ -71,34 +71,36 @@ impl Normal {
 }
 
 /// Those of `windows` that are far from what is usual of them, while the others are not, by index.
-pub fn unusual(windows: &[Window], normals: &[Normal]) -> Vec<(usize, Worse)> {
-    let pairs = windows.iter().zip(normals).enumerate();
-    let known: Vec<(usize, &Window, &Normal)> = pairs
-        .filter(|(_, (window, normal))| window.volume >= VOLUME && normal.is_known())
-        .map(|(index, (window, normal))| (index, window, normal))
+pub fn outliers(windows: &[Window], baselines: &[Baseline]) -> Vec<(usize, OutlierKind)> {
+    let pairs = windows.iter().zip(baselines).enumerate();
+    let known: Vec<(usize, &Window, &Baseline)> = pairs
+        .filter(|(_, (window, baseline))| window.volume >= VOLUME && baseline.is_known())
+        .map(|(index, (window, baseline))| (index, window, baseline))
         .collect();
     let others = |index: usize| known.iter().filter(move |(other, ..)| *other != index);
-    let judge = |&(index, window, normal): &(usize, &Window, &Normal)| {
+    let judge = |&(index, window, baseline): &(usize, &Window, &Baseline)| {
         // Without peers nobody can tell a trouble of its own from one of all.
-        let ratios = median(others(index).map(|(_, window, normal)| normal.ratio(window)))?;
-        let excesses = median(others(index).map(|(_, window, normal)| normal.excess(window)))?;
-        fails_more(window, normal, excesses).or_else(|| slower(window, normal, ratios)).map(|w| (index, w))
+        let ratios = median(others(index).map(|(_, window, baseline)| baseline.ratio(window)))?;
+        let excesses = median(others(index).map(|(_, window, baseline)| baseline.excess(window)))?;
+        fails_more(window, baseline, excesses)
+            .or_else(|| slower(window, baseline, ratios))
+            .map(|w| (index, w))
     };
     known.iter().filter_map(judge).collect()
 }
 
-fn slower(window: &Window, normal: &Normal, others: f64) -> Option<Worse> {
-    let (ratio, by) = (normal.ratio(window), window.first_byte.as_secs_f64() - normal.first_byte);
-    let usual = Duration::from_secs_f64(normal.first_byte);
+fn slower(window: &Window, baseline: &Baseline, others: f64) -> Option<OutlierKind> {
+    let (ratio, by) = (baseline.ratio(window), window.first_byte.as_secs_f64() - baseline.first_byte);
+    let usual = Duration::from_secs_f64(baseline.first_byte);
     (ratio > SLOWER && by > SLOWER_BY && ratio > others * APART)
-        .then_some(Worse::SlowerThanUsual { mean: window.first_byte, usual })
+        .then_some(OutlierKind::SlowerThanUsual { mean: window.first_byte, usual })
 }
 
-fn fails_more(window: &Window, normal: &Normal, others: f64) -> Option<Worse> {
-    let (share, usual, excess) = (window.failure_share(), normal.failures, normal.excess(window));
+fn fails_more(window: &Window, baseline: &Baseline, others: f64) -> Option<OutlierKind> {
+    let (share, usual, excess) = (window.failure_share(), baseline.failures, baseline.excess(window));
     let deviation = (usual * (1.0 - usual) / window.volume as f64).sqrt();
     let least = FAILS_MORE_BY.max(deviation * DEVIATIONS).max(others.max(0.0) * APART);
-    (excess > least).then_some(Worse::FailsMoreThanUsual { share, usual })
+    (excess > least).then_some(OutlierKind::FailsMoreThanUsual { share, usual })
 }
 
 #[cfg(test)]
@@ -109,21 +111,21 @@ mod tests {
         Window { volume, bad, first_byte: Duration::from_millis(ms) }
     }
 
-    fn used_to(window: &Window) -> Normal {
-        let mut normal = Normal::default();
-        (0..20).for_each(|_| normal.learn(window));
-        normal
+    fn used_to(window: &Window) -> Baseline {
+        let mut baseline = Baseline::default();
+        (0..20).for_each(|_| baseline.learn(window));
+        baseline
     }
 
     /// Who is strange, where all used to be like `before` and are like `now`.
     fn found(before: &[Window], now: &[Window]) -> Vec<(usize, &'static str)> {
-        let normals: Vec<Normal> = before.iter().map(used_to).collect();
+        let baselines: Vec<Baseline> = before.iter().map(used_to).collect();
         let word = |worse| match worse {
-            Worse::SlowerThanUsual { .. } => "slower",
-            Worse::FailsMoreThanUsual { .. } => "fails",
+            OutlierKind::SlowerThanUsual { .. } => "slower",
+            OutlierKind::FailsMoreThanUsual { .. } => "fails",
             _ => "else",
         };
-        unusual(now, &normals).into_iter().map(|(index, worse)| (index, word(worse))).collect()
+        outliers(now, &baselines).into_iter().map(|(index, worse)| (index, word(worse))).collect()
     }
 
     #[test]
@@ -166,23 +168,27 @@ mod tests {
     #[test]
     fn nobody_is_judged_by_a_past_that_is_too_short_or_alone() {
         let (quick, slow) = (window(500, 0, 20), window(500, 0, 900));
-        let mut young = Normal::default();
+        let mut young = Baseline::default();
         (1..KNOWN_AFTER).for_each(|_| young.learn(&quick));
         let old = used_to(&quick);
-        assert!(unusual(&[slow, quick], &[young, old]).is_empty());
-        assert!(unusual(&[slow], &[old]).is_empty());
-        assert!(unusual(&[window(99, 0, 900), quick], &[old, old]).is_empty(), "too few messages");
-        assert!(!young.excuses(&quick) && old.excuses(&quick) && !old.excuses(&slow));
+        assert!(outliers(&[slow, quick], &[young, old]).is_empty());
+        assert!(outliers(&[slow], &[old]).is_empty());
+        assert!(outliers(&[window(99, 0, 900), quick], &[old, old]).is_empty(), "too few messages");
+        assert!(
+            !young.is_within_baseline(&quick)
+                && old.is_within_baseline(&quick)
+                && !old.is_within_baseline(&slow)
+        );
     }
 
     #[test]
     fn what_lasts_becomes_usual() {
         let (quick, slow) = (window(500, 0, 20), window(500, 0, 400));
-        let mut normals = [used_to(&quick); 3];
+        let mut baselines = [used_to(&quick); 3];
         let found = (0..60)
             .filter(|_| {
-                let found = !unusual(&[slow, quick, quick], &normals).is_empty();
-                normals[0].learn(&slow);
+                let found = !outliers(&[slow, quick, quick], &baselines).is_empty();
+                baselines[0].learn(&slow);
                 found
             })
             .count();

@@ -26,13 +26,13 @@ enum Check {
 /// The checks of a pool under way. A lane is taken until the answer comes, even if nobody wants it any
 /// more: what was asked for runs.
 #[derive(Debug, Default)]
-pub struct Lanes {
+pub struct CheckQueue {
     checks: BTreeMap<DestinationId, Check>,
     queue: VecDeque<DestinationId>,
     sent: usize,
 }
 
-impl Lanes {
+impl CheckQueue {
     /// Queues a check, unless one waits or runs already.
     pub fn ask(&mut self, id: DestinationId) {
         if let Entry::Vacant(free) = self.checks.entry(id) {
@@ -83,7 +83,7 @@ impl Lanes {
     }
 
     /// What a check of `id` would say no longer counts: one that waits is dropped, one that is out goes on.
-    pub fn disown(&mut self, id: DestinationId) {
+    pub fn invalidate(&mut self, id: DestinationId) {
         match self.checks.get_mut(&id) {
             Some(Check::Sent(sent)) => sent.stale = true,
             Some(Check::Waiting) => {
@@ -105,10 +105,10 @@ mod tests {
         DestinationId(n)
     }
 
-    fn send_all(lanes: &mut Lanes, width: usize) -> Vec<u32> {
+    fn send_all(check_queue: &mut CheckQueue, width: usize) -> Vec<u32> {
         std::iter::from_fn(|| {
-            let next = lanes.next(width)?;
-            lanes.sent(next, Tick::ZERO, SOON);
+            let next = check_queue.next(width)?;
+            check_queue.sent(next, Tick::ZERO, SOON);
             Some(next.0)
         })
         .collect()
@@ -116,47 +116,47 @@ mod tests {
 
     #[test]
     fn one_lane_serves_in_the_order_of_asking() {
-        let mut lanes = Lanes::default();
-        [3, 1, 2, 1].into_iter().for_each(|n| lanes.ask(id(n)));
-        assert_eq!(send_all(&mut lanes, 1), [3]);
-        lanes.ask(id(3));
-        assert!(lanes.answered(id(3)).is_some());
-        lanes.ask(id(3));
-        assert_eq!(send_all(&mut lanes, 1), [1]);
-        lanes.answered(id(1));
-        assert_eq!(send_all(&mut lanes, 3), [2, 3]);
+        let mut check_queue = CheckQueue::default();
+        [3, 1, 2, 1].into_iter().for_each(|n| check_queue.ask(id(n)));
+        assert_eq!(send_all(&mut check_queue, 1), [3]);
+        check_queue.ask(id(3));
+        assert!(check_queue.answered(id(3)).is_some());
+        check_queue.ask(id(3));
+        assert_eq!(send_all(&mut check_queue, 1), [1]);
+        check_queue.answered(id(1));
+        assert_eq!(send_all(&mut check_queue, 3), [2, 3]);
     }
 
     #[test]
     fn an_answer_nobody_asked_for_is_none() {
-        let mut lanes = Lanes::default();
-        lanes.ask(id(1));
-        assert_eq!(lanes.answered(id(1)), None, "it only waits");
-        send_all(&mut lanes, 1);
-        assert!(lanes.answered(id(1)).is_some());
-        assert_eq!(lanes.answered(id(1)), None, "a second answer");
+        let mut check_queue = CheckQueue::default();
+        check_queue.ask(id(1));
+        assert_eq!(check_queue.answered(id(1)), None, "it only waits");
+        send_all(&mut check_queue, 1);
+        assert!(check_queue.answered(id(1)).is_some());
+        assert_eq!(check_queue.answered(id(1)), None, "a second answer");
     }
 
     #[test]
     fn a_disowned_check_keeps_its_lane_until_it_ends() {
-        let mut lanes = Lanes::default();
-        [1, 2, 3].into_iter().for_each(|n| lanes.ask(id(n)));
-        send_all(&mut lanes, 1);
-        lanes.disown(id(1));
-        lanes.disown(id(2));
-        assert_eq!(send_all(&mut lanes, 1), []);
-        assert!(lanes.answered(id(1)).is_some_and(|sent| sent.stale));
-        assert_eq!(send_all(&mut lanes, 1), [3], "2 was dropped from the queue");
+        let mut check_queue = CheckQueue::default();
+        [1, 2, 3].into_iter().for_each(|n| check_queue.ask(id(n)));
+        send_all(&mut check_queue, 1);
+        check_queue.invalidate(id(1));
+        check_queue.invalidate(id(2));
+        assert_eq!(send_all(&mut check_queue, 1), []);
+        assert!(check_queue.answered(id(1)).is_some_and(|sent| sent.stale));
+        assert_eq!(send_all(&mut check_queue, 1), [3], "2 was dropped from the queue");
     }
 
     #[test]
     fn a_check_sent_again_takes_no_second_lane() {
-        let mut lanes = Lanes::default();
-        lanes.ask(id(1));
-        send_all(&mut lanes, 1);
-        lanes.sent(id(1), SOON, SOON);
-        lanes.answered(id(1));
-        lanes.ask(id(2));
-        assert_eq!(send_all(&mut lanes, 1), [2]);
+        let mut check_queue = CheckQueue::default();
+        check_queue.ask(id(1));
+        send_all(&mut check_queue, 1);
+        check_queue.sent(id(1), SOON, SOON);
+        check_queue.answered(id(1));
+        check_queue.ask(id(2));
+        assert_eq!(send_all(&mut check_queue, 1), [2]);
     }
 }

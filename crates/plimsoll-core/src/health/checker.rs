@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::destination::Health;
-use crate::health::schedule::{PROVES, Pulse, SPARED_MAX, Start};
+use crate::health::schedule::{CheckLatency, MAX_SKIPPED, MIN_EVIDENCE, Start};
 use crate::health::{HealthSpec, ProbeKind, ProbeResult};
 use crate::rng::Rng;
 use crate::time::Tick;
@@ -26,7 +26,7 @@ pub struct LastCheck {
 
 /// What traffic showed of a destination since its last check.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
+pub struct TrafficSince {
     /// Messages answered well.
     pub good: u64,
     /// Messages that speak against it.
@@ -49,7 +49,7 @@ pub struct Checker {
     gray: bool,
     /// Checks in a row that were not made because traffic showed enough.
     spared: u32,
-    pulse: Pulse,
+    check_latency: CheckLatency,
 }
 
 impl Checker {
@@ -68,7 +68,7 @@ impl Checker {
             last: None,
             gray: false,
             spared: 0,
-            pulse: Pulse::default(),
+            check_latency: CheckLatency::default(),
         }
     }
 
@@ -94,9 +94,9 @@ impl Checker {
 
     /// Traffic speaks against it: asks at once, but not within the fast interval of the last answer. `silent`:
     /// messages wait for it in vain, so the next checks ask for an answer.
-    pub fn doubt(&mut self, now: Tick, spec: &HealthSpec, silent: bool) {
+    pub fn expedite(&mut self, now: Tick, spec: &HealthSpec, silent: bool) {
         self.gray |= silent;
-        let fast = spec.rhythm.fast.unwrap_or(spec.check_interval);
+        let fast = spec.schedule.fast.unwrap_or(spec.check_interval);
         self.hurry(self.last.as_ref().map_or(now, |last| now.max(last.at + fast)));
     }
 
@@ -117,27 +117,27 @@ impl Checker {
 
     /// How the next check asks.
     pub fn probe<'s>(&self, spec: &'s HealthSpec) -> &'s ProbeKind {
-        spec.if_gray.as_ref().filter(|_| self.gray).unwrap_or(&spec.probe)
+        spec.probe_if_unresponsive.as_ref().filter(|_| self.gray).unwrap_or(&spec.probe)
     }
 
     /// How long the next check may take. What was learned of its answers makes that shorter only while nothing
     /// is against it, and only where more than one failure takes it out: a verdict never rests on a guess.
-    pub fn patience(&self, spec: &HealthSpec) -> Duration {
+    pub fn probe_timeout(&self, spec: &HealthSpec) -> Duration {
         let calm = self.failures == 0 && !self.gray && self.health == Health::Up;
-        match spec.rhythm.tunes && calm && spec.failure_threshold > 1 {
-            true => self.pulse.patience(spec.timeout),
+        match spec.schedule.adaptive && calm && spec.failure_threshold > 1 {
+            true => self.check_latency.probe_timeout(spec.timeout),
             false => spec.timeout,
         }
     }
 
     /// A check is due: puts it off by an interval if traffic has `shown` all it would. Says whether it did.
-    pub fn spare(&mut self, now: Tick, spec: &HealthSpec, shown: Shown, rng: &mut Rng) -> bool {
+    pub fn skip_check(&mut self, now: Tick, spec: &HealthSpec, shown: TrafficSince, rng: &mut Rng) -> bool {
         let calm = self.health == Health::Up && self.failures == 0 && !self.gray;
-        let proved = shown.good >= PROVES && shown.bad == 0;
-        let spares = spec.rhythm.tunes && calm && proved && self.spared < SPARED_MAX;
+        let proved = shown.good >= MIN_EVIDENCE && shown.bad == 0;
+        let spares = spec.schedule.adaptive && calm && proved && self.spared < MAX_SKIPPED;
         if spares {
             self.spared += 1;
-            self.due = now + spec.rhythm.jittered(spec.check_interval, rng);
+            self.due = now + spec.schedule.jittered(spec.check_interval, rng);
         }
         spares
     }
@@ -149,12 +149,12 @@ impl Checker {
         let first = !self.known;
         let last = match result {
             ProbeResult::NotMade => {
-                self.due = now + spec.rhythm.jittered(spec.check_interval, rng);
+                self.due = now + spec.schedule.jittered(spec.check_interval, rng);
                 return false;
             }
             ProbeResult::Passed { latency } => {
                 (self.passes, self.failures, self.gray) = (self.passes.saturating_add(1), 0, false);
-                self.pulse.record(latency);
+                self.check_latency.record(latency);
                 if first || self.passes >= spec.recovery_threshold {
                     self.health = Health::Up;
                 }
@@ -169,16 +169,16 @@ impl Checker {
             }
         };
         (self.last, self.known, self.spared) = (Some(last), true, 0);
-        self.due = now + spec.rhythm.jittered(self.span(spec), rng);
+        self.due = now + spec.schedule.jittered(self.span(spec), rng);
         (before == Health::Down) != (self.health == Health::Down)
     }
 
     /// To the next check, as things are.
     fn span(&self, spec: &HealthSpec) -> Duration {
         match (self.health == Health::Down, self.failures > 0) {
-            (false, true) | (true, false) => spec.rhythm.fast.unwrap_or(spec.check_interval),
+            (false, true) | (true, false) => spec.schedule.fast.unwrap_or(spec.check_interval),
             (true, true) => {
-                spec.rhythm.while_down(spec.check_interval, self.failures, spec.failure_threshold)
+                spec.schedule.while_down(spec.check_interval, self.failures, spec.failure_threshold)
             }
             (false, false) => spec.check_interval,
         }
@@ -197,7 +197,7 @@ fn one_line(detail: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::schedule::Rhythm;
+    use crate::health::schedule::CheckSchedule;
 
     fn spec(failure_threshold: u32, recovery_threshold: u32) -> HealthSpec {
         HealthSpec {
@@ -206,9 +206,9 @@ mod tests {
             failure_threshold,
             recovery_threshold,
             probe: ProbeKind::Tcp,
-            if_gray: None,
+            probe_if_unresponsive: None,
             port: None,
-            rhythm: Rhythm::default(),
+            schedule: CheckSchedule::default(),
         }
     }
 
@@ -297,8 +297,9 @@ mod tests {
 
     /// Without jitter, fast at one second, and 60 seconds for those that stay down.
     fn paced() -> HealthSpec {
-        let rhythm = Rhythm { fast: Some(SEC), down: Some(SEC * 60), jitter: 0.0, ..Rhythm::default() };
-        HealthSpec { rhythm, ..spec(3, 2) }
+        let schedule =
+            CheckSchedule { fast: Some(SEC), down: Some(SEC * 60), jitter: 0.0, ..CheckSchedule::default() };
+        HealthSpec { schedule, ..spec(3, 2) }
     }
 
     fn passed() -> ProbeResult {
@@ -343,24 +344,24 @@ mod tests {
         let mut checker = Checker::new(Tick::ZERO, Start::Serving);
         let at = |seconds| Tick::ZERO + SEC * seconds;
         checker.record(at(10), &spec, passed(), &mut rng);
-        checker.doubt(at(10), &spec, false);
+        checker.expedite(at(10), &spec, false);
         assert_eq!(checker.due(), at(11));
-        checker.doubt(at(15), &spec, false);
+        checker.expedite(at(15), &spec, false);
         assert_eq!(checker.due(), at(11), "never later");
         checker.record(at(11), &spec, passed(), &mut rng);
-        checker.doubt(at(15), &spec, false);
+        checker.expedite(at(15), &spec, false);
         assert_eq!(checker.due(), at(15));
     }
 
     #[test]
     fn who_answers_no_message_must_answer_a_check() {
         let deep = ProbeKind::Udp { send: [1].into(), expect: None };
-        let spec = HealthSpec { if_gray: Some(deep.clone()), ..paced() };
+        let spec = HealthSpec { probe_if_unresponsive: Some(deep.clone()), ..paced() };
         let (mut rng, mut checker) = (Rng::new(1), Checker::new(Tick::ZERO, Start::Serving));
         checker.record(Tick::ZERO, &spec, passed(), &mut rng);
-        checker.doubt(Tick::ZERO, &spec, false);
+        checker.expedite(Tick::ZERO, &spec, false);
         assert_eq!(checker.probe(&spec), &ProbeKind::Tcp);
-        checker.doubt(Tick::ZERO, &spec, true);
+        checker.expedite(Tick::ZERO, &spec, true);
         for _ in 0..5 {
             assert_eq!(checker.probe(&spec), &deep, "until it answers");
             checker.record(Tick::ZERO, &spec, failed(), &mut rng);
@@ -373,33 +374,33 @@ mod tests {
     fn good_traffic_spares_checks_but_never_five_in_a_row() {
         let mut spec = paced();
         let (mut rng, mut checker) = (Rng::new(1), Checker::new(Tick::ZERO, Start::Serving));
-        let good = Shown { good: PROVES, bad: 0 };
+        let good = TrafficSince { good: MIN_EVIDENCE, bad: 0 };
         checker.record(Tick::ZERO, &spec, passed(), &mut rng);
-        assert!(!checker.spare(Tick::ZERO, &spec, good, &mut rng), "off");
-        spec.rhythm.tunes = true;
-        for shown in [Shown { good: PROVES - 1, bad: 0 }, Shown { good: 1000, bad: 1 }] {
-            assert!(!checker.spare(Tick::ZERO, &spec, shown, &mut rng), "{shown:?}");
+        assert!(!checker.skip_check(Tick::ZERO, &spec, good, &mut rng), "off");
+        spec.schedule.adaptive = true;
+        for shown in [TrafficSince { good: MIN_EVIDENCE - 1, bad: 0 }, TrafficSince { good: 1000, bad: 1 }] {
+            assert!(!checker.skip_check(Tick::ZERO, &spec, shown, &mut rng), "{shown:?}");
         }
         for nth in 1..=3 {
-            (0..SPARED_MAX).for_each(|_| assert!(checker.spare(checker.due(), &spec, good, &mut rng)));
+            (0..MAX_SKIPPED).for_each(|_| assert!(checker.skip_check(checker.due(), &spec, good, &mut rng)));
             assert_eq!(checker.due().since(Tick::ZERO), SEC * 50 * nth);
-            assert!(!checker.spare(checker.due(), &spec, good, &mut rng));
+            assert!(!checker.skip_check(checker.due(), &spec, good, &mut rng));
             checker.record(checker.due(), &spec, passed(), &mut rng);
         }
         checker.record(checker.due(), &spec, failed(), &mut rng);
-        assert!(!checker.spare(checker.due(), &spec, good, &mut rng), "the checks know better");
+        assert!(!checker.skip_check(checker.due(), &spec, good, &mut rng), "the checks know better");
     }
 
     #[test]
     fn time_limits_that_were_learned_never_take_a_destination_down_alone() {
         let mut spec = paced();
-        spec.rhythm.tunes = true;
+        spec.schedule.adaptive = true;
         let (mut rng, mut checker) = (Rng::new(1), Checker::new(Tick::ZERO, Start::Serving));
         (0..20).for_each(|_| assert!(!checker.record(Tick::ZERO, &spec, passed(), &mut rng)));
-        assert_eq!(checker.patience(&spec), Duration::from_millis(100));
+        assert_eq!(checker.probe_timeout(&spec), Duration::from_millis(100));
         let strict = HealthSpec { failure_threshold: 1, ..spec.clone() };
-        assert_eq!(checker.patience(&strict), spec.timeout, "one failure would be enough");
+        assert_eq!(checker.probe_timeout(&strict), spec.timeout, "one failure would be enough");
         checker.record(Tick::ZERO, &spec, failed(), &mut rng);
-        assert_eq!(checker.patience(&spec), spec.timeout, "the second opinion has all its time");
+        assert_eq!(checker.probe_timeout(&spec), spec.timeout, "the second opinion has all its time");
     }
 }

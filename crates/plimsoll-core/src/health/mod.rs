@@ -1,8 +1,8 @@
 //! What active checks ask and what real traffic may show before a destination is set aside.
 
-pub mod checker;
-pub mod check_queue;
 pub mod baseline;
+pub mod check_queue;
+pub mod checker;
 pub mod outlier;
 pub mod overload;
 pub mod peer_comparison;
@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use crate::destination::{Address, DestinationId, Name};
 
+pub use check_queue::CheckQueue;
 pub use checker::{Checker, LastCheck};
-pub use check_queue::Lanes;
-pub use outlier::{Outlier, Room, Verdict};
+pub use outlier::{EjectionCapacity, Outlier, OutlierDecision};
 pub use overload::{LoadSpec, OverloadSpec};
-pub use schedule::{Rhythm, Start};
+pub use schedule::{CheckSchedule, Start};
 
 /// How one active check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,16 +109,16 @@ pub struct HealthSpec {
     pub probe: ProbeKind,
     /// How it asks a destination that takes messages and answers none, where a connection proves nothing;
     /// `None` = as ever.
-    pub if_gray: Option<ProbeKind>,
+    pub probe_if_unresponsive: Option<ProbeKind>,
     /// Another port than the one that serves.
     pub port: Option<u16>,
     /// When checks are made.
-    pub rhythm: Rhythm,
+    pub schedule: CheckSchedule,
 }
 
 /// One check to be made. Whoever takes the order answers it, with a time-out as a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeOrder {
+pub struct ProbeRequest {
     /// Whom the answer is about.
     pub id: DestinationId,
     /// Its name.
@@ -131,7 +131,7 @@ pub struct ProbeOrder {
     pub kind: ProbeKind,
 }
 
-/// The answer to a [`ProbeOrder`].
+/// The answer to a [`ProbeRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeResult {
     /// As expected.
@@ -163,7 +163,7 @@ pub struct OutlierSpec {
     /// destination signal before their own time limit does; `None` = they do not.
     pub unresponsive_after: Option<Duration>,
     /// Each is judged by what is usual of it, too (`quality.learning`), at every comparison.
-    pub learns: bool,
+    pub learning: bool,
     /// At most this share of the pool is ejected at once (one always may be, if others serve), 0.0 to 1.0.
     pub max_ejected: f64,
 }

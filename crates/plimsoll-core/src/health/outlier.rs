@@ -12,7 +12,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How much ejecting a pool can bear.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct EjectionCapacity {
     /// Destinations of the pool.
     pub members: usize,
     /// Of these ejected, those on trial included.
@@ -23,7 +23,7 @@ pub struct Room {
     pub others_suffice: bool,
 }
 
-impl Room {
+impl EjectionCapacity {
     /// How many of `members` destinations may be ejected at once: `max_ejected` of them, and one in any case.
     pub fn most(members: usize, spec: &OutlierSpec) -> usize {
         // A hair more, so that 0.29 of 100 is 29.
@@ -38,7 +38,7 @@ impl Room {
 
 /// What came of a word about a destination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum OutlierDecision {
     /// Nothing.
     Nothing,
     /// It deserved ejection, and the pool cannot spare it.
@@ -93,36 +93,36 @@ impl Outlier {
         spec: &OutlierSpec,
         signal: &FailureSignal,
         connects_only: bool,
-        room: Room,
-    ) -> Verdict {
+        room: EjectionCapacity,
+    ) -> OutlierDecision {
         let bad = signal.outcome.blames_destination();
         let enough = spec.consecutive_failures > 0 && signal.streak >= spec.consecutive_failures;
         match self.ejection {
             Ejection::Probation if signal.trial && bad => {
-                Verdict::TrialFailed(self.eject(now, spec, connects_only))
+                OutlierDecision::TrialFailed(self.eject(now, spec, connects_only))
             }
             Ejection::Probation if signal.trial => {
-                self.pardon(now);
-                Verdict::TrialPassed
+                self.uneject(now);
+                OutlierDecision::TrialPassed
             }
             Ejection::None if bad && enough && room.allows(spec) => {
-                self.forgive(now, spec.base_ejection);
-                Verdict::Ejected(self.eject(now, spec, connects_only))
+                self.decay_multiplier(now, spec.base_ejection);
+                OutlierDecision::Ejected(self.eject(now, spec, connects_only))
             }
             Ejection::None if bad && enough => self.spare(now, spec),
-            _ => Verdict::Nothing,
+            _ => OutlierDecision::Nothing,
         }
     }
 
     /// Its interval was worse than the others': sets it aside if the pool can spare it.
-    pub fn set_aside(&mut self, now: Tick, spec: &OutlierSpec, room: Room) -> Verdict {
+    pub fn set_aside(&mut self, now: Tick, spec: &OutlierSpec, room: EjectionCapacity) -> OutlierDecision {
         match self.ejection {
             Ejection::None if room.allows(spec) => {
-                self.forgive(now, spec.base_ejection);
-                Verdict::Ejected(self.eject(now, spec, false))
+                self.decay_multiplier(now, spec.base_ejection);
+                OutlierDecision::Ejected(self.eject(now, spec, false))
             }
             Ejection::None => self.spare(now, spec),
-            _ => Verdict::Nothing,
+            _ => OutlierDecision::Nothing,
         }
     }
 
@@ -145,12 +145,12 @@ impl Outlier {
     /// A check passed that was sent at `sent`. It ends an ejection for failed connects, if it was sent after
     /// them; of anything else a check knows nothing. Says whether it did.
     pub fn check_passed(&mut self, now: Tick, sent: Tick) -> bool {
-        self.connects_only && sent >= self.began && self.pardon(now)
+        self.connects_only && sent >= self.began && self.uneject(now)
     }
 
     /// Ends an ejection; what came before goes on counting for the length of the next. Says whether there
     /// was one.
-    pub fn pardon(&mut self, now: Tick) -> bool {
+    pub fn uneject(&mut self, now: Tick) -> bool {
         let was_out = self.is_out();
         if was_out {
             self.ejection = Ejection::None;
@@ -170,18 +170,18 @@ impl Outlier {
     }
 
     /// Each `base_ejection` of staying well takes one off the row.
-    fn forgive(&mut self, now: Tick, base: Duration) {
+    fn decay_multiplier(&mut self, now: Tick, base: Duration) {
         let periods = now.since(self.well_since).as_nanos() / base.as_nanos().max(1);
         self.in_a_row = self.in_a_row.saturating_sub(u32::try_from(periods).unwrap_or(u32::MAX));
     }
 
-    fn spare(&mut self, now: Tick, spec: &OutlierSpec) -> Verdict {
+    fn spare(&mut self, now: Tick, spec: &OutlierSpec) -> OutlierDecision {
         let quiet = spec.base_ejection.max(TELL_EVERY);
         if self.told_spared.is_some_and(|told| now.since(told) < quiet) {
-            return Verdict::Nothing;
+            return OutlierDecision::Nothing;
         }
         self.told_spared = Some(now);
-        Verdict::Spared
+        OutlierDecision::Spared
     }
 }
 
@@ -198,9 +198,10 @@ mod tests {
         max_ejected: 0.5,
         interval: None,
         unresponsive_after: None,
-        learns: false,
+        learning: false,
     };
-    const ROOM: Room = Room { members: 4, ejected: 0, others_serve: true, others_suffice: true };
+    const ROOM: EjectionCapacity =
+        EjectionCapacity { members: 4, ejected: 0, others_serve: true, others_suffice: true };
     const BAD: Outcome = Outcome::Failed(Failure::Reset);
     const GOOD: Outcome = Outcome::Answered { status: 200, first_byte: Duration::ZERO };
 
@@ -212,11 +213,11 @@ mod tests {
         FailureSignal { id: DestinationId(0), outcome, streak, trial }
     }
 
-    fn fail(outlier: &mut Outlier, seconds: u64) -> Verdict {
+    fn fail(outlier: &mut Outlier, seconds: u64) -> OutlierDecision {
         outlier.judge(at(seconds), &SPEC, &word(BAD, 5, false), false, ROOM)
     }
 
-    fn trial(outlier: &mut Outlier, seconds: u64, outcome: Outcome) -> Verdict {
+    fn trial(outlier: &mut Outlier, seconds: u64, outcome: Outcome) -> OutlierDecision {
         outlier.handle_timeout(at(seconds));
         outlier.judge(at(seconds), &SPEC, &word(outcome, 6, true), false, ROOM)
     }
@@ -229,21 +230,21 @@ mod tests {
     fn enough_in_a_row_eject_and_one_good_trial_brings_back() {
         let mut outlier = Outlier::default();
         let four = word(BAD, 4, false);
-        assert_eq!(outlier.judge(at(0), &SPEC, &four, false, ROOM), Verdict::Nothing);
-        assert_eq!(fail(&mut outlier, 0), Verdict::Ejected(secs(30)));
+        assert_eq!(outlier.judge(at(0), &SPEC, &four, false, ROOM), OutlierDecision::Nothing);
+        assert_eq!(fail(&mut outlier, 0), OutlierDecision::Ejected(secs(30)));
         assert!(!outlier.handle_timeout(at(29)));
         assert!(outlier.handle_timeout(at(30)));
         assert_eq!(outlier.ejection(), Ejection::Probation);
-        assert_eq!(trial(&mut outlier, 31, GOOD), Verdict::TrialPassed);
+        assert_eq!(trial(&mut outlier, 31, GOOD), OutlierDecision::TrialPassed);
         assert_eq!(outlier.ejection(), Ejection::None);
     }
 
     #[test]
     fn each_ejection_in_a_row_is_longer_up_to_the_limit() {
         let mut outlier = Outlier::default();
-        assert_eq!(fail(&mut outlier, 0), Verdict::Ejected(secs(30)));
+        assert_eq!(fail(&mut outlier, 0), OutlierDecision::Ejected(secs(30)));
         for (seconds, span) in [(30, 60), (90, 90), (180, 100), (280, 100), (380, 100)] {
-            assert_eq!(trial(&mut outlier, seconds, BAD), Verdict::TrialFailed(secs(span)));
+            assert_eq!(trial(&mut outlier, seconds, BAD), OutlierDecision::TrialFailed(secs(span)));
         }
         assert_eq!(outlier.ejections(), 6);
     }
@@ -254,10 +255,14 @@ mod tests {
         fail(&mut outlier, 0);
         trial(&mut outlier, 30, BAD);
         trial(&mut outlier, 90, BAD);
-        assert_eq!(trial(&mut outlier, 180, GOOD), Verdict::TrialPassed);
-        assert_eq!(fail(&mut outlier, 210), Verdict::Ejected(secs(90)), "one period well takes one of three");
+        assert_eq!(trial(&mut outlier, 180, GOOD), OutlierDecision::TrialPassed);
+        assert_eq!(
+            fail(&mut outlier, 210),
+            OutlierDecision::Ejected(secs(90)),
+            "one period well takes one of three"
+        );
         trial(&mut outlier, 300, GOOD);
-        assert_eq!(fail(&mut outlier, 10_000), Verdict::Ejected(secs(30)));
+        assert_eq!(fail(&mut outlier, 10_000), OutlierDecision::Ejected(secs(30)));
     }
 
     #[test]
@@ -265,11 +270,11 @@ mod tests {
         let mut outlier = Outlier::default();
         fail(&mut outlier, 0);
         let before = outlier.ejection();
-        assert_eq!(fail(&mut outlier, 20), Verdict::Nothing);
-        assert_eq!(trial(&mut outlier, 20, GOOD), Verdict::Nothing, "no trial is open");
+        assert_eq!(fail(&mut outlier, 20), OutlierDecision::Nothing);
+        assert_eq!(trial(&mut outlier, 20, GOOD), OutlierDecision::Nothing, "no trial is open");
         assert_eq!(outlier.ejection(), before);
         outlier.handle_timeout(at(30));
-        assert_eq!(fail(&mut outlier, 31), Verdict::Nothing, "only the trial decides in probation");
+        assert_eq!(fail(&mut outlier, 31), OutlierDecision::Nothing, "only the trial decides in probation");
         assert_eq!(outlier.ejection(), Ejection::Probation);
     }
 
@@ -277,27 +282,30 @@ mod tests {
     fn the_pool_is_never_emptied() {
         let verdict = |members, ejected, others_serve, max_ejected| {
             let spec = OutlierSpec { max_ejected, ..SPEC };
-            let room = Room { members, ejected, others_serve, others_suffice: true };
+            let room = EjectionCapacity { members, ejected, others_serve, others_suffice: true };
             Outlier::default().judge(at(0), &spec, &word(BAD, 5, false), false, room)
         };
-        assert_eq!(verdict(4, 1, true, 0.5), Verdict::Ejected(secs(30)));
-        assert_eq!(verdict(4, 2, true, 0.5), Verdict::Spared);
-        assert_eq!(verdict(3, 0, true, 0.1), Verdict::Ejected(secs(30)), "one always may go");
-        assert_eq!(verdict(3, 0, true, 0.0), Verdict::Ejected(secs(30)));
-        assert_eq!(verdict(3, 1, true, 0.1), Verdict::Spared);
-        assert_eq!(verdict(2, 1, false, 1.0), Verdict::Spared, "but never the last that serves");
-        assert_eq!(verdict(1, 0, false, 1.0), Verdict::Spared);
-        assert_eq!(verdict(100, 28, true, 0.29), Verdict::Ejected(secs(30)));
-        assert_eq!(verdict(100, 29, true, 0.29), Verdict::Spared);
+        assert_eq!(verdict(4, 1, true, 0.5), OutlierDecision::Ejected(secs(30)));
+        assert_eq!(verdict(4, 2, true, 0.5), OutlierDecision::Spared);
+        assert_eq!(verdict(3, 0, true, 0.1), OutlierDecision::Ejected(secs(30)), "one always may go");
+        assert_eq!(verdict(3, 0, true, 0.0), OutlierDecision::Ejected(secs(30)));
+        assert_eq!(verdict(3, 1, true, 0.1), OutlierDecision::Spared);
+        assert_eq!(verdict(2, 1, false, 1.0), OutlierDecision::Spared, "but never the last that serves");
+        assert_eq!(verdict(1, 0, false, 1.0), OutlierDecision::Spared);
+        assert_eq!(verdict(100, 28, true, 0.29), OutlierDecision::Ejected(secs(30)));
+        assert_eq!(verdict(100, 29, true, 0.29), OutlierDecision::Spared);
     }
 
     #[test]
     fn a_spared_one_is_told_of_once_per_base_ejection() {
         let mut outlier = Outlier::default();
-        let full = Room { ejected: 2, ..ROOM };
+        let full = EjectionCapacity { ejected: 2, ..ROOM };
         let mut told = |seconds| outlier.judge(at(seconds), &SPEC, &word(BAD, 9, false), false, full);
-        assert_eq!([told(0), told(1), told(29)], [Verdict::Spared, Verdict::Nothing, Verdict::Nothing]);
-        assert_eq!(told(30), Verdict::Spared);
+        assert_eq!(
+            [told(0), told(1), told(29)],
+            [OutlierDecision::Spared, OutlierDecision::Nothing, OutlierDecision::Nothing]
+        );
+        assert_eq!(told(30), OutlierDecision::Spared);
     }
 
     #[test]
@@ -320,7 +328,7 @@ mod tests {
     fn switched_off_it_never_ejects() {
         let off = OutlierSpec { consecutive_failures: 0, ..SPEC };
         let verdict = Outlier::default().judge(at(0), &off, &word(BAD, u32::MAX, false), true, ROOM);
-        assert_eq!(verdict, Verdict::Nothing);
+        assert_eq!(verdict, OutlierDecision::Nothing);
     }
 
     #[test]
@@ -334,7 +342,7 @@ mod tests {
             let spec = OutlierSpec { base_ejection: base, max_ejection: max, ..SPEC };
             let mut outlier = Outlier::default();
             let first = outlier.judge(at(1), &spec, &word(BAD, 5, false), false, ROOM);
-            assert_eq!(first, Verdict::Ejected(base.min(max)));
+            assert_eq!(first, OutlierDecision::Ejected(base.min(max)));
             outlier.handle_timeout(Tick::NEVER);
             outlier.judge(Tick::NEVER, &spec, &word(BAD, 5, true), false, ROOM);
         }

@@ -40,7 +40,7 @@ pub struct Window {
 
 /// In what a destination does worse.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub enum Worse {
+pub enum OutlierKind {
     /// Its share of good answers is too far below the others'.
     SuccessRate {
         /// Its share, 0 to 1.
@@ -76,7 +76,7 @@ pub enum Worse {
     },
 }
 
-impl Worse {
+impl OutlierKind {
     /// The word used in API and metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -89,7 +89,7 @@ impl Worse {
     }
 }
 
-impl fmt::Display for Worse {
+impl fmt::Display for OutlierKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SuccessRate { share, least } => write!(
@@ -146,7 +146,7 @@ impl Window {
 }
 
 /// Those of `windows` that do worse than the others, by index, the worst first of each kind.
-pub fn worse(windows: &[Window]) -> Vec<(usize, Worse)> {
+pub fn outliers(windows: &[Window]) -> Vec<(usize, OutlierKind)> {
     let mut found = by_success_rate(windows);
     for index in 0..windows.len() {
         if found.iter().all(|(known, _)| *known != index)
@@ -159,7 +159,7 @@ pub fn worse(windows: &[Window]) -> Vec<(usize, Worse)> {
 }
 
 /// Envoy's success-rate detection: strictly below the mean less 1.9 deviations (of the population).
-fn by_success_rate(windows: &[Window]) -> Vec<(usize, Worse)> {
+fn by_success_rate(windows: &[Window]) -> Vec<(usize, OutlierKind)> {
     let rates: Vec<(usize, f64)> = (windows.iter().enumerate())
         .filter(|(_, window)| window.volume >= VOLUME)
         .map(|(index, window)| (index, 1.0 - window.failure_share()))
@@ -173,24 +173,24 @@ fn by_success_rate(windows: &[Window]) -> Vec<(usize, Worse)> {
     let least = mean - DEVIATIONS * variance.sqrt();
     let mut low: Vec<_> = rates.into_iter().filter(|&(_, rate)| rate < least - 1e-9).collect();
     low.sort_by(|a, b| a.1.total_cmp(&b.1));
-    low.into_iter().map(|(index, share)| (index, Worse::SuccessRate { share, least })).collect()
+    low.into_iter().map(|(index, share)| (index, OutlierKind::SuccessRate { share, least })).collect()
 }
 
-fn by_failure_share(windows: &[Window], index: usize) -> Option<Worse> {
+fn by_failure_share(windows: &[Window], index: usize) -> Option<OutlierKind> {
     let share = windows[index].failure_share();
     let others = others(windows, index, FAILURE_VOLUME).map(Window::failure_share);
     let fails = windows[index].volume >= FAILURE_VOLUME && share >= FAILURE_SHARE;
-    (fails && median(others)? < share / 2.0).then_some(Worse::FailureShare { share })
+    (fails && median(others)? < share / 2.0).then_some(OutlierKind::FailureShare { share })
 }
 
-fn by_latency(windows: &[Window], index: usize) -> Option<Worse> {
+fn by_latency(windows: &[Window], index: usize) -> Option<OutlierKind> {
     let mean = windows[index].first_byte;
     let means: Vec<f64> =
         others(windows, index, VOLUME).map(|other| other.first_byte.as_secs_f64()).collect();
     let enough = windows[index].volume >= VOLUME && means.len() >= SLOWER_PEERS;
     let others = Duration::from_secs_f64(median(means.into_iter())?);
     let slower = mean > others.mul_f64(SLOWER) && mean > others + SLOWER_BY;
-    (enough && slower).then_some(Worse::Latency { mean, others })
+    (enough && slower).then_some(OutlierKind::Latency { mean, others })
 }
 
 fn others(windows: &[Window], index: usize, volume: u64) -> impl Iterator<Item = &Window> {
@@ -214,12 +214,12 @@ mod tests {
 
     fn found(windows: &[Window]) -> Vec<(usize, &'static str)> {
         let word = |worse| match worse {
-            Worse::SuccessRate { .. } => "rate",
-            Worse::FailureShare { .. } => "failures",
-            Worse::Latency { .. } => "latency",
+            OutlierKind::SuccessRate { .. } => "rate",
+            OutlierKind::FailureShare { .. } => "failures",
+            OutlierKind::Latency { .. } => "latency",
             _ => "by itself",
         };
-        worse(windows).into_iter().map(|(index, worse)| (index, word(worse))).collect()
+        outliers(windows).into_iter().map(|(index, worse)| (index, word(worse))).collect()
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::rng::Rng;
 
-/// With [`Rhythm::tunes`]: so many checks in a row may be spared because traffic showed what they would have
+/// With [`CheckSchedule::adaptive`]: so many checks in a row may be spared because traffic showed what they would have
 /// shown; then one is made whatever traffic shows.
-pub const SPARED_MAX: u32 = 4;
+pub const MAX_SKIPPED: u32 = 4;
 /// So many good answers since the last check, and no bad one, show what a check would have shown.
-pub const PROVES: u64 = 10;
-/// With [`Rhythm::tunes`] a check may take no less than this part of its time limit …
+pub const MIN_EVIDENCE: u64 = 10;
+/// With [`CheckSchedule::adaptive`] a check may take no less than this part of its time limit …
 const TIGHTEST_PART: u32 = 10;
 /// … and no less than this: below it a busy scheduler is taken for a sick destination.
 const TIGHTEST: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ pub enum Start {
 
 /// When checks are made, beside the interval that holds while nothing happens.
 #[derive(Copy, Clone, Debug, PartialEq)]
-pub struct Rhythm {
+pub struct CheckSchedule {
     /// Between checks while a change is pending: after a failure of one that is up, after a pass of one that is
     /// down, and when traffic raises a doubt. `None` = the interval as ever.
     pub fast: Option<Duration>,
@@ -38,16 +38,16 @@ pub struct Rhythm {
     /// bursts.
     pub jitter: f64,
     /// Checks of one pool under way at once; each holds a socket for a moment.
-    pub width: usize,
+    pub max_concurrent: usize,
     /// Before the first check.
     pub start: Start,
     /// Intervals and time limits follow what is seen (`performance.optimization`).
-    pub tunes: bool,
+    pub adaptive: bool,
 }
 
-impl Rhythm {
+impl CheckSchedule {
     /// Checks of one pool under way at once, where nobody says otherwise.
-    pub const WIDTH: usize = 1024;
+    pub const MAX_CONCURRENT: usize = 1024;
     /// HAProxy recommends 2 to 5 % (`spread-checks`).
     pub const JITTER: f64 = 0.05;
 
@@ -68,28 +68,28 @@ impl Rhythm {
     }
 }
 
-impl Default for Rhythm {
+impl Default for CheckSchedule {
     fn default() -> Self {
         Self {
             fast: None,
             down: None,
             jitter: Self::JITTER,
-            width: Self::WIDTH,
+            max_concurrent: Self::MAX_CONCURRENT,
             start: Start::Serving,
-            tunes: false,
+            adaptive: false,
         }
     }
 }
 
 /// How long checks take: a mean and a mean deviation, as TCP keeps them of round trips (RFC 6298).
 #[derive(Copy, Clone, Debug, Default)]
-pub(crate) struct Pulse {
+pub(crate) struct CheckLatency {
     mean: Duration,
     deviation: Duration,
     samples: u32,
 }
 
-impl Pulse {
+impl CheckLatency {
     pub(crate) fn record(&mut self, latency: Duration) {
         self.samples = self.samples.saturating_add(1);
         if self.samples == 1 {
@@ -102,7 +102,7 @@ impl Pulse {
 
     /// How long a check may take where `limit` is the most: twice what TCP would wait for an answer, within
     /// bounds. All of `limit` as long as too little is known.
-    pub(crate) fn patience(&self, limit: Duration) -> Duration {
+    pub(crate) fn probe_timeout(&self, limit: Duration) -> Duration {
         if self.samples < KNOWN_AFTER {
             return limit;
         }
@@ -119,29 +119,29 @@ mod tests {
 
     #[test]
     fn who_stays_down_is_asked_less_and_less_often() {
-        let rhythm = Rhythm { down: Some(SEC * 60), ..Rhythm::default() };
-        let spans: Vec<u64> = (3..9).map(|n| rhythm.while_down(SEC * 5, n, 3).as_secs()).collect();
+        let schedule = CheckSchedule { down: Some(SEC * 60), ..CheckSchedule::default() };
+        let spans: Vec<u64> = (3..9).map(|n| schedule.while_down(SEC * 5, n, 3).as_secs()).collect();
         assert_eq!(spans, [5, 10, 20, 40, 60, 60]);
-        assert_eq!(rhythm.while_down(SEC * 5, u32::MAX, 3), SEC * 60);
-        assert_eq!(Rhythm::default().while_down(SEC * 5, 100, 3), SEC * 5);
-        let eager = Rhythm { down: Some(SEC), ..Rhythm::default() };
+        assert_eq!(schedule.while_down(SEC * 5, u32::MAX, 3), SEC * 60);
+        assert_eq!(CheckSchedule::default().while_down(SEC * 5, 100, 3), SEC * 5);
+        let eager = CheckSchedule { down: Some(SEC), ..CheckSchedule::default() };
         assert_eq!(eager.while_down(SEC * 5, 3, 3), SEC, "as HAProxy's downinter");
     }
 
     #[test]
     fn patience_follows_what_is_seen_and_never_leaves_its_bounds() {
         let limit = SEC * 2;
-        let mut pulse = Pulse::default();
+        let mut check_latency = CheckLatency::default();
         for n in 0..100 {
-            assert!(n >= KNOWN_AFTER || pulse.patience(limit) == limit, "too early: {n}");
-            pulse.record(Duration::from_millis(1));
+            assert!(n >= KNOWN_AFTER || check_latency.probe_timeout(limit) == limit, "too early: {n}");
+            check_latency.record(Duration::from_millis(1));
         }
-        assert_eq!(pulse.patience(limit), Duration::from_millis(200));
-        (0..100).for_each(|_| pulse.record(Duration::from_millis(300)));
-        let patience = pulse.patience(limit);
+        assert_eq!(check_latency.probe_timeout(limit), Duration::from_millis(200));
+        (0..100).for_each(|_| check_latency.record(Duration::from_millis(300)));
+        let patience = check_latency.probe_timeout(limit);
         assert!((SEC / 2..SEC).contains(&patience), "{patience:?}");
-        (0..100).for_each(|_| pulse.record(SEC * 5));
-        assert_eq!(pulse.patience(limit), limit);
-        assert_eq!(pulse.patience(Duration::from_millis(50)), Duration::from_millis(50));
+        (0..100).for_each(|_| check_latency.record(SEC * 5));
+        assert_eq!(check_latency.probe_timeout(limit), limit);
+        assert_eq!(check_latency.probe_timeout(Duration::from_millis(50)), Duration::from_millis(50));
     }
 }

@@ -9,24 +9,24 @@ use std::time::Duration;
 use crate::stats::Progress;
 use crate::time::Tick;
 
-/// Silence of so many times the mean time to the first byte, its own and its peers', is none of the usual. (Of
+/// UnresponsiveDetector of so many times the mean time to the first byte, its own and its peers', is none of the usual. (Of
 /// waits that are spread exponentially one in 20,000 is longer.)
 const UNUSUAL: u32 = 10;
 
 /// What is to be thought of a destination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Judgement {
+pub enum ResponseState {
     /// Nothing.
     Fine,
     /// Its messages wait for longer than they should: worth a check.
     Doubtful,
     /// Messages enough to set it aside have waited for longer than they should, while its peers answered.
-    Silent(Silent),
+    Unresponsive(Unresponsive),
 }
 
 /// What a silence looked like.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct Silent {
+pub struct Unresponsive {
     /// Messages that wait for an answer.
     pub waiting: u32,
     /// It has answered none for so long.
@@ -35,7 +35,7 @@ pub struct Silent {
 
 /// The silence of one destination, as far as it is one.
 #[derive(Copy, Clone, Debug)]
-pub struct Silence {
+pub struct UnresponsiveDetector {
     /// What it had answered when it last answered something or had nothing to answer.
     heard: u64,
     since: Tick,
@@ -49,7 +49,7 @@ pub struct Silence {
     doubted: Option<Tick>,
 }
 
-impl Default for Silence {
+impl Default for UnresponsiveDetector {
     fn default() -> Self {
         // No destination has ended so many messages: the first look begins.
         let heard = u64::MAX;
@@ -64,7 +64,7 @@ impl Default for Silence {
     }
 }
 
-impl Silence {
+impl UnresponsiveDetector {
     /// Looks at a destination that has done `own` so far, while its peers had done `peers`; `waiting` messages
     /// wait there. Below `least` no silence is unusual; `row` messages set it aside, 0 never.
     pub fn look(
@@ -75,17 +75,17 @@ impl Silence {
         waiting: u32,
         least: Duration,
         row: u32,
-    ) -> Judgement {
+    ) -> ResponseState {
         if waiting == 0 || own.ended != self.heard {
             *self = Self { heard: own.ended, since: now, peers: *peers, ..Self::default() };
-            return Judgement::Fine;
+            return ResponseState::Fine;
         }
         let span = now.since(self.since);
         let meanwhile = peers.since(&self.peers);
         let usual = own.mean_first_byte().max(meanwhile.mean_first_byte());
         let unusual = least.max(usual.saturating_mul(UNUSUAL));
         if span < unusual {
-            return Judgement::Fine;
+            return ResponseState::Fine;
         }
         let doubted = *self.doubted.get_or_insert_with(|| {
             self.held = waiting;
@@ -94,14 +94,14 @@ impl Silence {
         self.held = self.held.min(waiting);
         let enough = row > 0 && self.held >= row && meanwhile.answered >= u64::from(self.held.max(row));
         if enough && now.since(doubted) >= unusual {
-            return Judgement::Silent(Silent { waiting, span });
+            return ResponseState::Unresponsive(Unresponsive { waiting, span });
         }
         if span < self.told_at {
-            return Judgement::Fine;
+            return ResponseState::Fine;
         }
         // A wait that checks say nothing against is told less and less often.
         self.told_at = span.saturating_mul(2);
-        Judgement::Doubtful
+        ResponseState::Doubtful
     }
 
     /// Begins anew.
@@ -123,7 +123,7 @@ mod tests {
 
     /// One letter for each look: what is waiting there, and what its peers answer from look to look.
     fn check(waiting: &[u32], peers_answer: u64, mean_ms: u64, expected: &str) {
-        let (mut silence, mut peers) = (Silence::default(), 0);
+        let (mut silence, mut peers) = (UnresponsiveDetector::default(), 0);
         let mean = Duration::from_millis(mean_ms);
         let own = progress(100, mean);
         let mut now = Tick::ZERO;
@@ -134,9 +134,9 @@ mod tests {
                 now += LOOK;
                 peers += peers_answer;
                 match silence.look(now, &own, &progress(peers, mean), waiting, LEAST, 5) {
-                    Judgement::Fine => '.',
-                    Judgement::Doubtful => '?',
-                    Judgement::Silent(_) => '!',
+                    ResponseState::Fine => '.',
+                    ResponseState::Doubtful => '?',
+                    ResponseState::Unresponsive(_) => '!',
                 }
             })
             .collect();
@@ -164,16 +164,22 @@ mod tests {
 
     #[test]
     fn an_answer_or_an_empty_hand_begins_anew() {
-        let mut silence = Silence::default();
+        let mut silence = UnresponsiveDetector::default();
         let mean = Duration::from_millis(5);
         let mut now = Tick::ZERO;
         for n in 0..100 {
             now += LEAST;
             let judged = silence.look(now, &progress(n, mean), &progress(n * 10, mean), 50, LEAST, 5);
-            assert_eq!(judged, Judgement::Fine);
+            assert_eq!(judged, ResponseState::Fine);
         }
         now += LEAST * 100;
-        assert_eq!(silence.look(now, &progress(99, mean), &progress(0, mean), 0, LEAST, 5), Judgement::Fine);
-        assert_eq!(silence.look(now, &progress(99, mean), &progress(0, mean), 9, LEAST, 5), Judgement::Fine);
+        assert_eq!(
+            silence.look(now, &progress(99, mean), &progress(0, mean), 0, LEAST, 5),
+            ResponseState::Fine
+        );
+        assert_eq!(
+            silence.look(now, &progress(99, mean), &progress(0, mean), 9, LEAST, 5),
+            ResponseState::Fine
+        );
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::destination::{Address, AdminState, DestinationId, Health};
 use crate::event::Reason;
-use crate::health::{Checker, ProbeOrder, ProbeResult, Start};
+use crate::health::{Checker, ProbeRequest, ProbeResult, Start};
 use crate::pool::Pool;
-use crate::pool::member_state::Entry;
+use crate::pool::member_state::MemberState;
 use crate::time::Tick;
 
 /// First checks run at once, so many of them in each millisecond.
@@ -18,7 +18,7 @@ impl Pool {
     /// Other checks than before: what they said of a destination stays if both are on, and all are asked anew.
     pub(super) fn replace_checks(&mut self, now: Tick, were_on: bool) {
         for nth in 0..self.entries.len() {
-            self.disown(self.entries[nth].id);
+            self.invalidate(self.entries[nth].id);
             let due = self.first_check(now, nth);
             let entry = &mut self.entries[nth];
             if were_on && self.spec.health.is_some() {
@@ -27,7 +27,7 @@ impl Pool {
                 continue;
             }
             if entry.checker.health() == Health::Down {
-                entry.relief = Some(Reason::ChecksOff);
+                entry.clear_reason = Some(Reason::ChecksOff);
             }
             // Who serves already goes on until a check speaks against it.
             entry.checker = Checker::new(due, Start::Serving);
@@ -43,14 +43,14 @@ impl Pool {
 
     /// The moment of `id` has come: a check to make, an ejection that is over, an answer that is not coming.
     pub(super) fn wake(&mut self, now: Tick, id: DestinationId) {
-        if self.lanes.out(id).is_some_and(|sent| sent.until <= now) {
-            self.lanes.answered(id);
+        if self.check_queue.out(id).is_some_and(|sent| sent.until <= now) {
+            self.check_queue.answered(id);
             self.orders.retain(|order| order.id != id);
         }
         if let Some(&rank) = self.index.get(&id) {
             self.touched |= self.entries[rank].handle_timeout(now);
             if self.is_checked(rank) && self.entries[rank].checker.due() <= now && !self.spares(now, rank) {
-                self.lanes.ask(id);
+                self.check_queue.ask(id);
             }
         }
         self.plan(id);
@@ -59,27 +59,27 @@ impl Pool {
     /// Traffic has shown what the check would, and it is put off.
     fn spares(&mut self, now: Tick, rank: usize) -> bool {
         let (Some(health), entry) = (&self.spec.health, &mut self.entries[rank]) else { return false };
-        if !health.rhythm.tunes {
+        if !health.schedule.adaptive {
             return false;
         }
         let shown = entry.shown();
-        entry.checker.spare(now, health, shown, &mut self.rng)
+        entry.checker.skip_check(now, health, shown, &mut self.rng)
     }
 
     /// Sends as many of the waiting checks as there are lanes for.
     pub(super) fn send_checks(&mut self, now: Tick) {
         let Some(health) = &self.spec.health else { return };
-        let width = if self.spec.parallel_checks { health.rhythm.width } else { 1 };
-        while let Some(id) = self.lanes.next(width) {
+        let width = if self.spec.parallel_checks { health.schedule.max_concurrent } else { 1 };
+        while let Some(id) = self.check_queue.next(width) {
             let (Some(health), Some(&rank)) = (&self.spec.health, self.index.get(&id)) else { continue };
             let lost = health.timeout.saturating_add(health.check_interval).max(LOST_AT_LEAST);
-            self.lanes.sent(id, now, now + lost);
-            let Entry { destination, checker, .. } = &self.entries[rank];
-            self.orders.push_back(ProbeOrder {
+            self.check_queue.sent(id, now, now + lost);
+            let MemberState { destination, checker, .. } = &self.entries[rank];
+            self.orders.push_back(ProbeRequest {
                 id,
                 name: destination.name.clone(),
                 address: at_port(&destination.address, health.port),
-                timeout: checker.patience(health),
+                timeout: checker.probe_timeout(health),
                 kind: checker.probe(health).clone(),
             });
             self.plan(id);
@@ -90,20 +90,20 @@ impl Pool {
         if self.orders.iter().any(|order| order.id == id) {
             return; // The order is still here: nobody can have answered it.
         }
-        let Some(sent) = self.lanes.answered(id) else { return };
+        let Some(sent) = self.check_queue.answered(id) else { return };
         if let (Some(health), Some(&rank), false) = (&self.spec.health, self.index.get(&id), sent.stale) {
             let entry = &mut self.entries[rank];
             let passed = matches!(result, ProbeResult::Passed { .. });
             entry.stats.notify_next_failure();
             let well = entry.went_well();
             if entry.checker.record(now, health, result, &mut self.rng) {
-                entry.contradicted.failed += u64::from(well && entry.checker.health() == Health::Down);
+                entry.contradictions.failed += u64::from(well && entry.checker.health() == Health::Down);
                 entry.health_flipped(self.spec.recovery);
                 self.touched = true;
             }
             let up = entry.checker.health() != Health::Down;
             if passed && up && entry.outlier.check_passed(now, sent.at) {
-                entry.relief.get_or_insert(Reason::Reachable);
+                entry.clear_reason.get_or_insert(Reason::Reachable);
                 self.touched = true;
             }
         }
@@ -112,23 +112,23 @@ impl Pool {
 
     /// Traffic speaks against the destination at `rank`: its next check is brought forward. `silent`: its
     /// messages wait in vain.
-    pub(super) fn doubt(&mut self, now: Tick, rank: usize, silent: bool) {
+    pub(super) fn expedite_check(&mut self, now: Tick, rank: usize, silent: bool) {
         if let (Some(health), true) = (&self.spec.health, self.is_checked(rank)) {
             let entry = &mut self.entries[rank];
-            entry.checker.doubt(now, health, silent);
+            entry.checker.expedite(now, health, silent);
             let id = entry.id;
             self.plan(id);
         }
     }
 
     /// What a check of `id` would say no longer counts; one the driver has not fetched yet is taken back.
-    pub(super) fn disown(&mut self, id: DestinationId) {
+    pub(super) fn invalidate(&mut self, id: DestinationId) {
         match self.orders.iter().position(|order| order.id == id) {
             Some(place) => {
                 self.orders.remove(place);
-                self.lanes.answered(id);
+                self.check_queue.answered(id);
             }
-            None => self.lanes.disown(id),
+            None => self.check_queue.invalidate(id),
         }
     }
 
@@ -141,15 +141,15 @@ impl Pool {
     /// Puts the next moment of `id` on the agenda.
     pub(super) fn plan(&mut self, id: DestinationId) {
         let rank = self.index.get(&id).copied();
-        let check = match (self.lanes.out(id), rank) {
+        let check = match (self.check_queue.out(id), rank) {
             (Some(sent), _) => sent.until,
-            (None, Some(rank)) if self.is_checked(rank) && !self.lanes.waits(id) => {
+            (None, Some(rank)) if self.is_checked(rank) && !self.check_queue.waits(id) => {
                 self.entries[rank].checker.due()
             }
             _ => Tick::NEVER,
         };
         let traffic = rank.map_or(Tick::NEVER, |rank| self.entries[rank].next());
-        self.agenda.set(id, check.min(traffic));
+        self.timers.set(id, check.min(traffic));
     }
 
     fn is_checked(&self, rank: usize) -> bool {

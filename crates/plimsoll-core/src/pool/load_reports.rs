@@ -19,7 +19,7 @@ impl Pool {
         let Some(entry) = self.entries.iter().find(|entry| &*entry.destination.name == name) else { return };
         entry.stats.reported().record(now, report);
         if self.spec.load.overload.is_some() {
-            self.weigh_at = now;
+            self.evaluate_load_at = now;
         }
     }
 
@@ -28,23 +28,23 @@ impl Pool {
         for entry in &mut self.entries {
             entry.stats.reported().set_max_age(self.spec.load.max_age);
             if self.spec.load.overload.is_none() && mem::take(&mut entry.overloaded) {
-                entry.relief = Some(Reason::LoadRecovered { percent: None });
+                entry.clear_reason = Some(Reason::LoadRecovered { percent: None });
             }
         }
         self.touched = true;
-        self.weigh_at = if self.spec.load.overload.is_some() { now } else { Tick::NEVER };
+        self.evaluate_load_at = if self.spec.load.overload.is_some() { now } else { Tick::NEVER };
     }
 
     /// Sets aside who has too much to do, the fullest first, and takes back who has less again.
-    pub(super) fn weigh(&mut self, now: Tick) {
+    pub(super) fn evaluate_load(&mut self, now: Tick) {
         let Some(spec) = self.spec.load.overload else { return };
-        self.weigh_at = now + LOOK_EACH;
+        self.evaluate_load_at = now + LOOK_EACH;
         let mut full = Vec::new();
         for (rank, entry) in self.entries.iter_mut().enumerate() {
             let score = entry.stats.reported().report(now).score();
             if entry.overloaded && score.is_none_or(|score| score < spec.recover as f32) {
                 entry.overloaded = false;
-                entry.relief = Some(Reason::LoadRecovered { percent: score.map(percent) });
+                entry.clear_reason = Some(Reason::LoadRecovered { percent: score.map(percent) });
                 self.touched = true;
             }
             let serves = entry.status.serves() && entry.admin == AdminState::Ready;
@@ -61,7 +61,7 @@ impl Pool {
             }
             let entry = &mut self.entries[rank];
             entry.overloaded = true;
-            entry.overloaded_by = Some(Reason::Overloaded { percent: percent(score) });
+            entry.overload_reason = Some(Reason::Overloaded { percent: percent(score) });
             self.touched = true;
             self.settle(now);
         }
@@ -76,8 +76,8 @@ impl Pool {
 
     /// Takes overloaded destinations back that the pool cannot do without any more, the least loaded first: one
     /// that has too much to do serves better than none, and than one that failed.
-    pub(super) fn unload(&mut self, now: Tick) {
-        let (backup, lone) = (self.spec.spread.backup_tiers, self.entries.len() == 1);
+    pub(super) fn restore_overloaded(&mut self, now: Tick) {
+        let (backup, lone) = (self.spec.tiers.backup_tiers, self.entries.len() == 1);
         while self.entries.iter().any(|entry| entry.overloaded) {
             let fit =
                 self.entries.iter().filter(|e| e.destination.weight.get() > 0 && e.tier_is_used(backup));
@@ -86,12 +86,12 @@ impl Pool {
             if serving > 0 && serving as f64 >= wanted {
                 return;
             }
-            let helps = |e: &&mut super::Entry| e.overloaded && e.takes(e.stands_if_unloaded(), backup);
-            let score = |e: &super::Entry| e.stats.reported().report(now).score().unwrap_or(0.0);
+            let helps = |e: &&mut super::MemberState| e.overloaded && e.takes(e.stands_if_unloaded(), backup);
+            let score = |e: &super::MemberState| e.stats.reported().report(now).score().unwrap_or(0.0);
             let of_use = self.entries.iter_mut().filter(helps);
             let Some(least) = of_use.min_by(|a, b| score(a).total_cmp(&score(b))) else { return };
             least.overloaded = false;
-            least.relief = Some(Reason::PanicThreshold);
+            least.clear_reason = Some(Reason::PanicThreshold);
         }
     }
 }

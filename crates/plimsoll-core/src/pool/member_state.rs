@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::slow_start::Warmth;
 use crate::destination::{
     Address, AdminState, Destination, DestinationId, Ejection, Health, HealthInputs, Name, Status, Weight,
     status,
 };
 use crate::event::Reason;
-use crate::health::checker::Shown;
-use crate::health::baseline::Normal;
-use crate::health::unresponsive::Silence;
+use crate::health::baseline::Baseline;
+use crate::health::checker::TrafficSince;
+use crate::health::unresponsive::UnresponsiveDetector;
 use crate::health::{Checker, LastCheck, Outlier, Start};
 use crate::pool::PoolSpec;
+use crate::slow_start::SlowStart;
 use crate::stats::{Counts, DestinationStats};
 use crate::time::Tick;
 
@@ -34,7 +34,7 @@ pub(super) struct Trial {
 }
 
 /// One destination of a pool.
-pub(super) struct Entry {
+pub(super) struct MemberState {
     pub(super) id: DestinationId,
     pub(super) destination: Destination,
     pub(super) stats: Arc<DestinationStats>,
@@ -53,24 +53,24 @@ pub(super) struct Entry {
     checked: Counts,
     /// What it had answered at its last check.
     answered: u64,
-    pub(super) contradicted: Contradicted,
+    pub(super) contradictions: Contradictions,
     /// What is usual of it.
-    pub(super) normal: Normal,
+    pub(super) baseline: Baseline,
     /// For how long it has answered nothing.
-    pub(super) silence: Silence,
+    pub(super) unresponsive: UnresponsiveDetector,
     /// It came back a short time ago.
-    pub(super) warmth: Option<Warmth>,
+    pub(super) slow_start: Option<SlowStart>,
     /// What the next change to serving will be put down to.
-    pub(super) relief: Option<Reason>,
+    pub(super) clear_reason: Option<Reason>,
     /// What took it down, and what had it ejected: told when the status changes by that, maybe later.
-    pub(super) down_by: Option<Reason>,
-    pub(super) ejected_by: Option<Reason>,
+    pub(super) down_reason: Option<Reason>,
+    pub(super) ejected_reason: Option<Reason>,
     /// It says that it has too much to do, and others can do its work.
     pub(super) overloaded: bool,
-    pub(super) overloaded_by: Option<Reason>,
+    pub(super) overload_reason: Option<Reason>,
 }
 
-impl Entry {
+impl MemberState {
     pub(super) fn new(
         id: DestinationId,
         destination: Destination,
@@ -83,7 +83,7 @@ impl Entry {
             destination,
             stats: Arc::new(stats),
             admin: AdminState::Ready,
-            down_by: (checker.health() == Health::Down).then_some(Reason::NotChecked),
+            down_reason: (checker.health() == Health::Down).then_some(Reason::NotChecked),
             checker,
             outlier: Outlier::default(),
             status: Status::Serving,
@@ -93,28 +93,28 @@ impl Entry {
             counted: Counts::default(),
             checked: Counts::default(),
             answered: 0,
-            contradicted: Contradicted::default(),
-            normal: Normal::default(),
-            silence: Silence::default(),
-            warmth: None,
-            relief: None,
-            ejected_by: None,
+            contradictions: Contradictions::default(),
+            baseline: Baseline::default(),
+            unresponsive: UnresponsiveDetector::default(),
+            slow_start: None,
+            clear_reason: None,
+            ejected_reason: None,
             overloaded: false,
-            overloaded_by: None,
+            overload_reason: None,
         }
     }
 
     /// How it stands by its signals, settled or not.
     pub(super) fn stands(&self, lone: bool) -> Status {
         let (health, ejection) = (self.checker.health(), self.outlier.ejection());
-        let (overloaded, warming) = (self.overloaded, self.warmth.is_some());
+        let (overloaded, warming) = (self.overloaded, self.slow_start.is_some());
         status(HealthInputs { admin: self.admin, health, ejection, only_member: lone, overloaded, warming })
     }
 
     /// How it would stand without its ejection, among others.
-    pub(super) fn stands_if_pardoned(&self) -> Status {
+    pub(super) fn status_if_unejected(&self) -> Status {
         let health = self.checker.health();
-        let (overloaded, warming) = (self.overloaded, self.warmth.is_some());
+        let (overloaded, warming) = (self.overloaded, self.slow_start.is_some());
         let (admin, ejection, lone) = (self.admin, Ejection::None, false);
         status(HealthInputs { admin, health, ejection, only_member: lone, overloaded, warming })
     }
@@ -122,7 +122,7 @@ impl Entry {
     /// How it would stand if it had less to do, among others.
     pub(super) fn stands_if_unloaded(&self) -> Status {
         let (health, ejection) = (self.checker.health(), self.outlier.ejection());
-        let (admin, warming) = (self.admin, self.warmth.is_some());
+        let (admin, warming) = (self.admin, self.slow_start.is_some());
         status(HealthInputs { admin, health, ejection, only_member: false, overloaded: false, warming })
     }
 
@@ -140,10 +140,10 @@ impl Entry {
     pub(super) fn forget(&mut self, due: Tick, start: Start) {
         self.checker = Checker::new(due, start);
         if self.checker.health() == Health::Down {
-            self.down_by = Some(Reason::NotChecked);
+            self.down_reason = Some(Reason::NotChecked);
         }
-        self.normal = Normal::default();
-        self.silence.forget();
+        self.baseline = Baseline::default();
+        self.unresponsive.forget();
         self.stats.notify_next_failure();
         self.outlier = Outlier::default();
         self.stats.reset_streak();
@@ -153,12 +153,12 @@ impl Entry {
     }
 
     /// What traffic showed since this was last asked.
-    pub(super) fn shown(&mut self) -> Shown {
+    pub(super) fn shown(&mut self) -> TrafficSince {
         let now = self.stats.counts();
         let before = std::mem::replace(&mut self.checked, now.clone());
         let bad = |counts: &Counts| counts.failed() + counts.classes[5];
         let bad = bad(&now).saturating_sub(bad(&before)) + u64::from(self.stats.streak());
-        Shown { good: now.answered().saturating_sub(before.answered()).saturating_sub(bad), bad }
+        TrafficSince { good: now.answered().saturating_sub(before.answered()).saturating_sub(bad), bad }
     }
 
     /// A check was answered; says whether messages went well since the one before and none went badly.
@@ -169,16 +169,16 @@ impl Entry {
 
     /// Traffic sets it aside: checks that pass say otherwise.
     pub(super) fn ejected(&mut self, reason: Reason) {
-        self.ejected_by = Some(reason);
+        self.ejected_reason = Some(reason);
         if self.checker.health() == Health::Up {
-            self.contradicted.passed += 1;
+            self.contradictions.passed += 1;
         }
     }
 
     /// It takes a growing share for `window`.
-    pub(super) fn warm_up(&mut self, now: Tick, window: Option<Duration>) {
-        self.warmth = window.map(|window| Warmth { since: now, window });
-        if self.warmth.is_some() && self.status == Status::Serving {
+    pub(super) fn begin_slow_start(&mut self, now: Tick, window: Option<Duration>) {
+        self.slow_start = window.map(|window| SlowStart { since: now, window });
+        if self.slow_start.is_some() && self.status == Status::Serving {
             self.status = Status::Warming;
         }
     }
@@ -187,23 +187,23 @@ impl Entry {
     pub(super) fn health_flipped(&mut self, recovery: bool) {
         if self.checker.health() == Health::Down {
             let detail = self.checker.last().map(|last| last.detail.clone()).unwrap_or_default();
-            self.down_by = Some(Reason::ChecksFailed { count: self.checker.failures(), detail });
+            self.down_reason = Some(Reason::ChecksFailed { count: self.checker.failures(), detail });
         } else {
             let count = self.checker.passes();
             self.stats.reset_streak();
             match recovery {
                 true => {
                     self.outlier.plan_trial();
-                    self.ejected_by = Some(Reason::RecoveryPlanned { count });
+                    self.ejected_reason = Some(Reason::RecoveryPlanned { count });
                 }
-                false => self.relief = Some(Reason::ChecksPassed { count }),
+                false => self.clear_reason = Some(Reason::ChecksPassed { count }),
             }
         }
     }
 
     /// When it has something to settle next, whatever checks and traffic say.
     pub(super) fn next(&self) -> Tick {
-        let warm = self.warmth.map_or(Tick::NEVER, |warmth| warmth.until());
+        let warm = self.slow_start.map_or(Tick::NEVER, |slow_start| slow_start.until());
         match (self.outlier.ejection(), self.trial) {
             (Ejection::Until(until), _) => until,
             (_, Some(trial)) => trial.again,
@@ -213,10 +213,10 @@ impl Entry {
 
     /// Its moment may have come; says whether it has something to settle.
     pub(super) fn handle_timeout(&mut self, now: Tick) -> bool {
-        let warm = self.warmth.is_some_and(|warmth| warmth.until() <= now);
+        let warm = self.slow_start.is_some_and(|slow_start| slow_start.until() <= now);
         if warm {
-            self.warmth = None;
-            self.relief.get_or_insert(Reason::WarmedUp);
+            self.slow_start = None;
+            self.clear_reason.get_or_insert(Reason::WarmedUp);
         }
         self.outlier.handle_timeout(now) || self.next() <= now || warm
     }
@@ -230,17 +230,17 @@ impl Entry {
             (
                 Status::Down | Status::Ejected { .. } | Status::Overloaded | Status::Maintenance,
                 Status::Serving,
-            ) if !lone && self.relief != Some(Reason::PanicThreshold) => {
-                self.warmth = spec.window().map(|window| Warmth { since: now, window });
+            ) if !lone && self.clear_reason != Some(Reason::PanicThreshold) => {
+                self.slow_start = spec.window().map(|window| SlowStart { since: now, window });
                 to = self.stands(lone);
             }
             (_, Status::Serving | Status::Warming) => {}
             // What comes back comes back cold, however far it had got.
-            _ => self.warmth = None,
+            _ => self.slow_start = None,
         }
-        let relief = self.relief.take();
+        let clear_reason = self.clear_reason.take();
         let change = (from != to).then(|| {
-            let reason = self.explain(from, to, lone, relief);
+            let reason = self.explain(from, to, lone, clear_reason);
             if from.as_str() != to.as_str() {
                 self.since = now;
             }
@@ -250,7 +250,7 @@ impl Entry {
             (self.status, self.reason) = (to, Some(reason.clone()));
             Change { from, to, reason }
         });
-        let trial_moved = self.settle_trial(now, spec.spread.backup_tiers);
+        let trial_moved = self.settle_trial(now, spec.tiers.backup_tiers);
         let differs = change.is_some() || trial_moved;
         (change, differs)
     }
@@ -286,26 +286,26 @@ impl Entry {
         self.trial = None;
     }
 
-    fn explain(&self, from: Status, to: Status, lone: bool, relief: Option<Reason>) -> Reason {
+    fn explain(&self, from: Status, to: Status, lone: bool, clear_reason: Option<Reason>) -> Reason {
         let known = match to {
             Status::Draining | Status::Maintenance => None,
-            Status::Down => self.down_by.clone(),
+            Status::Down => self.down_reason.clone(),
             Status::Ejected { .. } if self.outlier.ejection() == Ejection::Probation => {
-                match &self.ejected_by {
+                match &self.ejected_reason {
                     Some(planned @ Reason::RecoveryPlanned { .. }) if from == Status::Down => {
                         Some(planned.clone())
                     }
                     _ => Some(Reason::TrialOpened),
                 }
             }
-            Status::Ejected { .. } => self.ejected_by.clone(),
-            Status::Overloaded => self.overloaded_by.clone(),
+            Status::Ejected { .. } => self.ejected_reason.clone(),
+            Status::Overloaded => self.overload_reason.clone(),
             Status::Serving | Status::Warming => match from {
                 Status::Draining | Status::Maintenance => None,
                 Status::Down | Status::Ejected { .. } | Status::Overloaded if lone => {
                     Some(Reason::OnlyMember)
                 }
-                _ => relief,
+                _ => clear_reason,
             },
         };
         known.unwrap_or(Reason::Operator)
@@ -330,7 +330,7 @@ impl Entry {
             consecutive_passes: self.checker.passes(),
             ejections: self.outlier.ejections(),
             streak: self.stats.streak(),
-            contradicted: self.contradicted,
+            contradictions: self.contradictions,
         }
     }
 }
@@ -378,12 +378,12 @@ pub struct DestinationReport {
     /// Bad outcomes of its messages in a row.
     pub streak: u32,
     /// How often checks and traffic said the opposite.
-    pub contradicted: Contradicted,
+    pub contradictions: Contradictions,
 }
 
 /// Verdicts of checks that traffic contradicted: how accurate they are.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub struct Contradicted {
+pub struct Contradictions {
     /// Traffic set the destination aside, and its checks passed.
     pub passed: u64,
     /// Checks took the destination out, and its messages went well.

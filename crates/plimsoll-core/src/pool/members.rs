@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::mem;
 
-use super::member_state::Entry;
+use super::member_state::MemberState;
 use super::{Pool, PoolSpec, signal_threshold};
-use crate::balance::Settings;
+use crate::balance::AlgorithmSettings;
 use crate::destination::{AdminState, Destination, DestinationId, Name, Weight};
 use crate::event::{Event, Reason};
 use crate::health::{Checker, Start};
@@ -15,7 +15,7 @@ use crate::time::Tick;
 impl Pool {
     pub(super) fn replace_members(&mut self, now: Tick, members: Vec<Destination>) {
         let order: Vec<DestinationId> = self.entries.iter().map(|entry| entry.id).collect();
-        let mut left: HashMap<Name, Entry> =
+        let mut left: HashMap<Name, MemberState> =
             self.entries.drain(..).map(|entry| (entry.destination.name.clone(), entry)).collect();
         let (mut seen, mut joined) = (HashSet::new(), 0);
         for destination in members {
@@ -32,7 +32,7 @@ impl Pool {
             self.entries.push(entry);
         }
         self.index = self.entries.iter().enumerate().map(|(rank, entry)| (entry.id, rank)).collect();
-        let mut left: Vec<Entry> = left.into_values().collect();
+        let mut left: Vec<MemberState> = left.into_values().collect();
         left.sort_by_key(|entry| entry.id);
         left.into_iter().for_each(|entry| self.leave(entry));
         self.dirty |= !self.entries.iter().map(|entry| entry.id).eq(order);
@@ -43,16 +43,16 @@ impl Pool {
 
     /// Before a destination's first check.
     fn start(&self) -> Start {
-        self.spec.health.as_ref().map_or(Start::Serving, |health| health.rhythm.start)
+        self.spec.health.as_ref().map_or(Start::Serving, |health| health.schedule.start)
     }
 
-    fn keep(&mut self, now: Tick, mut entry: Entry, destination: Destination) -> Entry {
+    fn keep(&mut self, now: Tick, mut entry: MemberState, destination: Destination) -> MemberState {
         if entry.destination != destination {
             self.dirty = true;
             if entry.destination.address != destination.address {
-                self.disown(entry.id);
+                self.invalidate(entry.id);
                 entry.forget(now, self.start());
-                entry.relief = Some(Reason::AddressChanged);
+                entry.clear_reason = Some(Reason::AddressChanged);
             }
             entry.destination = destination;
             entry.stats.set_limits(entry.destination.limits);
@@ -60,7 +60,7 @@ impl Pool {
         entry
     }
 
-    fn join(&mut self, now: Tick, destination: Destination, nth: usize) -> Entry {
+    fn join(&mut self, now: Tick, destination: Destination, nth: usize) -> MemberState {
         let id = DestinationId(self.next_id);
         // 4 billion joins: a thousand a second for seven weeks without a break.
         self.next_id = self.next_id.wrapping_add(1);
@@ -70,21 +70,21 @@ impl Pool {
         stats.notify_next_failure();
         stats.set_limits(destination.limits);
         let checker = Checker::new(self.first_check(now, nth), self.start());
-        let mut entry = Entry::new(id, destination, stats, now, checker);
+        let mut entry = MemberState::new(id, destination, stats, now, checker);
         if self.runs {
-            entry.warm_up(now, self.spec.window());
+            entry.begin_slow_start(now, self.spec.window());
         }
         let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
-        self.tell(Event::MemberAdded { pool, destination, status: entry.status });
+        self.emit(Event::MemberAdded { pool, destination, status: entry.status });
         entry
     }
 
-    fn leave(&mut self, mut entry: Entry) {
-        self.disown(entry.id);
+    fn leave(&mut self, mut entry: MemberState) {
+        self.invalidate(entry.id);
         entry.close_trial();
         self.plan(entry.id);
         let (pool, destination) = (self.name.clone(), entry.destination.name);
-        self.tell(Event::MemberRemoved { pool, destination, status: entry.status });
+        self.emit(Event::MemberRemoved { pool, destination, status: entry.status });
     }
 
     pub(super) fn replace_spec(&mut self, now: Tick, spec: PoolSpec) {
@@ -93,11 +93,12 @@ impl Pool {
             self.policy = self.spec.algorithm.policy_with(self.workers, &self.spec.settings);
             self.dirty = true;
         }
-        let named = |settings: &Settings| settings.formula.as_ref().map(|formula| formula.named().to_vec());
+        let named =
+            |settings: &AlgorithmSettings| settings.formula.as_ref().map(|formula| formula.named().to_vec());
         if named(&old.settings) != named(&self.spec.settings) {
             self.entries.iter().for_each(|entry| entry.stats.reported().forget_named());
         }
-        self.dirty |= old.spread != self.spec.spread;
+        self.dirty |= old.tiers != self.spec.tiers;
         if old.limits != self.spec.limits {
             self.limiter.set_limits(&self.spec.limits);
             self.dirty = true;
@@ -105,8 +106,8 @@ impl Pool {
         self.touched = true;
         for entry in &mut self.entries {
             entry.stats.set_signal_threshold(signal_threshold(&self.spec.outlier));
-            if self.spec.outlier.consecutive_failures == 0 && entry.outlier.pardon(now) {
-                entry.relief = Some(Reason::DetectionOff);
+            if self.spec.outlier.consecutive_failures == 0 && entry.outlier.uneject(now) {
+                entry.clear_reason = Some(Reason::DetectionOff);
             }
         }
         if old.health != self.spec.health {
@@ -133,7 +134,7 @@ impl Pool {
             entry.forget(now, start);
         }
         if state == AdminState::Maintenance {
-            self.disown(id);
+            self.invalidate(id);
         }
         self.touched = true;
         self.plan(id);

@@ -5,14 +5,14 @@
 //! their words from one to the other, and publishes a snapshot when the picture has changed. One driver
 //! owns it, feeds it inputs, wakes it at [`Pool::poll_timeout`] and carries out its actions.
 
-mod timers;
 mod checks;
-mod member_state;
 mod load_reports;
+mod member_state;
 mod members;
 mod snapshot_builder;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod traffic;
 
 use std::collections::{HashMap, VecDeque};
@@ -20,24 +20,24 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::{Algorithm, Policy, Settings};
+use crate::balance::{Algorithm, AlgorithmSettings, Policy};
 use crate::destination::{AdminState, Destination, DestinationId, Ejection, Name, Weight};
 use crate::event::{Event, Reason};
-use crate::health::{HealthSpec, Lanes, LoadSpec, OutlierSpec, Room};
+use crate::health::{CheckQueue, EjectionCapacity, HealthSpec, LoadSpec, OutlierSpec};
 use crate::limit::{DestinationLimits, PoolLimits};
 use crate::limiter::PoolLimiter;
 use crate::measure::LoadReport;
 use crate::rng::Rng;
 use crate::snapshot::Snapshot;
-use crate::snapshot::SpreadSpec;
+use crate::snapshot::TierSpec;
 use crate::stats::FailureSignal;
 use crate::time::Tick;
 
-use self::timers::Agenda;
-use self::member_state::{Change, Entry};
+use self::member_state::{Change, MemberState};
+use self::timers::Timers;
 
-pub use self::member_state::{Contradicted, DestinationReport};
-pub use crate::health::{LastCheck, ProbeKind, ProbeOrder, ProbeResult};
+pub use self::member_state::{Contradictions, DestinationReport};
+pub use crate::health::{LastCheck, ProbeKind, ProbeRequest, ProbeResult};
 
 /// Events kept for a driver that does not fetch them; past it the oldest are lost.
 pub const EVENTS_MAX: usize = 16_384;
@@ -48,15 +48,15 @@ pub struct PoolSpec {
     /// Who takes a message.
     pub algorithm: Algorithm,
     /// What that is told.
-    pub settings: Settings,
+    pub settings: AlgorithmSettings,
     /// Active checks; `None` = off.
     pub health: Option<HealthSpec>,
-    /// Checks run side by side, as many as their rhythm allows; off: one at a time.
+    /// Checks run side by side, as many as their schedule allows; off: one at a time.
     pub parallel_checks: bool,
     /// What real traffic may show.
     pub outlier: OutlierSpec,
     /// Where messages may go.
-    pub spread: SpreadSpec,
+    pub tiers: TierSpec,
     /// Who comes back takes a growing share for so long; `None` = all of it at once.
     pub slow_start: Option<Duration>,
     /// Ejections may not leave fewer than this share of the destinations; 0 = they may.
@@ -66,7 +66,7 @@ pub struct PoolSpec {
     /// What becomes of what destinations say of their load.
     pub load: LoadSpec,
     /// The pool's only destination is never taken out for failing: failing over to nothing helps nobody.
-    pub keeps_lone: bool,
+    pub keep_only_member: bool,
     /// What it may have at once, over all destinations.
     pub limits: PoolLimits,
 }
@@ -103,7 +103,7 @@ pub enum Input {
         /// How much.
         weight: Weight,
     },
-    /// The answer to a [`ProbeOrder`].
+    /// The answer to a [`ProbeRequest`].
     Probed {
         /// From the order.
         id: DestinationId,
@@ -125,11 +125,11 @@ pub enum Input {
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Make this check and answer with [`Input::Probed`].
-    Probe(ProbeOrder),
+    Probe(ProbeRequest),
     /// This is the picture now; it replaces all earlier ones.
     Publish(Arc<Snapshot>),
     /// Tell whoever listens.
-    Tell(Event),
+    Emit(Event),
 }
 
 /// One pool's slow loop.
@@ -140,11 +140,11 @@ pub struct Pool {
     rng: Rng,
     policy: Box<dyn Policy>,
     /// In configured order.
-    entries: Vec<Entry>,
+    entries: Vec<MemberState>,
     index: HashMap<DestinationId, usize>,
     next_id: u32,
-    agenda: Agenda,
-    lanes: Lanes,
+    timers: Timers,
+    check_queue: CheckQueue,
     limiter: Arc<PoolLimiter>,
     snapshot: Arc<Snapshot>,
     /// A witness may have changed: statuses must be settled.
@@ -152,14 +152,14 @@ pub struct Pool {
     /// The picture has changed.
     dirty: bool,
     unpublished: bool,
-    orders: VecDeque<ProbeOrder>,
+    orders: VecDeque<ProbeRequest>,
     events: VecDeque<Event>,
     /// It has begun: who joins from now on comes cold.
     runs: bool,
     /// When destinations are next compared with each other.
     compare_at: Tick,
     /// When their loads are next looked at.
-    weigh_at: Tick,
+    evaluate_load_at: Tick,
     /// A destination that deserved ejection was kept a short time ago; over then.
     panics_until: Tick,
     /// When it is next looked for who has fallen silent.
@@ -187,8 +187,8 @@ impl Pool {
             entries: Vec::new(),
             index: HashMap::new(),
             next_id: 0,
-            agenda: Agenda::default(),
-            lanes: Lanes::default(),
+            timers: Timers::default(),
+            check_queue: CheckQueue::default(),
             limiter: Arc::new(PoolLimiter::new(workers)),
             snapshot,
             touched: true,
@@ -198,7 +198,7 @@ impl Pool {
             events: VecDeque::new(),
             runs: false,
             compare_at: Tick::NEVER,
-            weigh_at: Tick::NEVER,
+            evaluate_load_at: Tick::NEVER,
             panics_until: Tick::ZERO,
             look_at: Tick::NEVER,
         };
@@ -228,7 +228,7 @@ impl Pool {
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Tick) {
-        for id in self.agenda.take_due(now) {
+        for id in self.timers.take_due(now) {
             self.wake(now, id);
         }
         self.send_checks(now);
@@ -236,8 +236,8 @@ impl Pool {
             self.compare(now);
             self.plan_comparison(now);
         }
-        if self.weigh_at <= now {
-            self.weigh(now);
+        if self.evaluate_load_at <= now {
+            self.evaluate_load(now);
         }
         if self.look_at <= now {
             self.look(now);
@@ -248,9 +248,9 @@ impl Pool {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        let traffic =
-            Some(self.compare_at.min(self.look_at).min(self.weigh_at)).filter(|&at| at != Tick::NEVER);
-        self.agenda.next().into_iter().chain(traffic).min()
+        let traffic = Some(self.compare_at.min(self.look_at).min(self.evaluate_load_at))
+            .filter(|&at| at != Tick::NEVER);
+        self.timers.next().into_iter().chain(traffic).min()
     }
 
     /// The next thing to do; a snapshot always comes first. Fetch until `None`.
@@ -259,7 +259,7 @@ impl Pool {
             return Some(Action::Publish(self.snapshot.clone()));
         }
         let order = self.orders.pop_front().map(Action::Probe);
-        order.or_else(|| self.events.pop_front().map(Action::Tell))
+        order.or_else(|| self.events.pop_front().map(Action::Emit))
     }
 
     /// The last snapshot published.
@@ -279,13 +279,13 @@ impl Pool {
 
     /// What is known of each destination, in configured order.
     pub fn reports(&self) -> Vec<DestinationReport> {
-        self.entries.iter().map(Entry::report).collect()
+        self.entries.iter().map(MemberState::report).collect()
     }
 
     /// Destinations that deserve ejection are kept, or were taken back, because too few others would be left.
     /// Nobody tells when that is over, so it is when nothing of the kind has been seen for as long as two first
     /// ejections: of one that fails on it is told once in the time of one.
-    pub fn panics(&self, now: Tick) -> bool {
+    pub fn is_in_panic(&self, now: Tick) -> bool {
         now < self.panics_until
     }
 
@@ -294,23 +294,20 @@ impl Pool {
     }
 
     /// What ejecting the destination at `rank` would cost the pool.
-    fn room(&self, rank: usize) -> Room {
+    fn room(&self, rank: usize) -> EjectionCapacity {
         let (before, after) = (&self.entries[..rank], &self.entries[rank + 1..]);
-        Room {
+        EjectionCapacity {
             members: self.entries.len(),
             ejected: self.entries.iter().filter(|entry| entry.outlier.is_out()).count(),
-            others_serve: before
-                .iter()
-                .chain(after)
-                .any(|e| e.takes(e.status, self.spec.spread.backup_tiers)),
+            others_serve: before.iter().chain(after).any(|e| e.takes(e.status, self.spec.tiers.backup_tiers)),
             others_suffice: self.suffices(before.iter().chain(after)),
         }
     }
 
     /// Those of `entries` that serve are as many of the whole pool as must be left.
-    fn suffices<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> bool {
-        let backup = self.spec.spread.backup_tiers;
-        let fit = |entry: &&Entry| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
+    fn suffices<'e>(&self, entries: impl Iterator<Item = &'e MemberState>) -> bool {
+        let backup = self.spec.tiers.backup_tiers;
+        let fit = |entry: &&MemberState| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
         let all = self.entries.iter().filter(fit).count();
         let serving = entries.filter(|entry| entry.takes(entry.status, backup)).count();
         serving as f64 >= all as f64 * self.spec.panic_threshold - 1e-9
@@ -319,8 +316,8 @@ impl Pool {
     /// Brings statuses in line with the signals, tells what changed, and publishes if the picture did.
     fn settle(&mut self, now: Tick) {
         if mem::take(&mut self.touched) {
-            self.unload(now);
-            self.readmit(now);
+            self.restore_overloaded(now);
+            self.uneject_for_capacity(now);
             let lone = self.spares_lone();
             for rank in 0..self.entries.len() {
                 let (change, differs) = self.entries[rank].settle(now, lone, &self.spec);
@@ -331,7 +328,7 @@ impl Pool {
                 if let Some(Change { from, to, reason }) = change {
                     let (pool, destination) =
                         (self.name.clone(), self.entries[rank].destination.name.clone());
-                    self.tell(Event::StatusChanged { pool, destination, from, to, reason });
+                    self.emit(Event::StatusChanged { pool, destination, from, to, reason });
                 }
             }
         }
@@ -346,7 +343,7 @@ impl Pool {
 
     /// the limiter, if anything of the pool has a limit; then all its messages tell it when they end.
     fn limiter_if_limited(&self) -> Option<Arc<PoolLimiter>> {
-        let none = |entry: &Entry| entry.destination.limits == DestinationLimits::default();
+        let none = |entry: &MemberState| entry.destination.limits == DestinationLimits::default();
         let pool = PoolLimits { pending: 0, ..self.spec.limits };
         if pool == PoolLimits::default() && self.entries.iter().all(none) {
             return None;
@@ -357,20 +354,20 @@ impl Pool {
 
     /// Takes ejections back that the pool can no longer bear, the one that ends first before the others: when
     /// the pool has shrunk below them, and when too few would serve for nothing but ejections.
-    fn readmit(&mut self, now: Tick) {
-        let (count, backup) = (self.entries.len(), self.spec.spread.backup_tiers);
+    fn uneject_for_capacity(&mut self, now: Tick) {
+        let (count, backup) = (self.entries.len(), self.spec.tiers.backup_tiers);
         let lone = self.spares_lone();
-        let most = if lone { 0 } else { Room::most(count, &self.spec.outlier) };
+        let most = if lone { 0 } else { EjectionCapacity::most(count, &self.spec.outlier) };
         let mut out = self.entries.iter().filter(|entry| entry.outlier.is_out()).count();
         while out > 0 {
-            let stand = |entry: &&Entry| entry.takes(entry.stands(lone), backup);
+            let stand = |entry: &&MemberState| entry.takes(entry.stands(lone), backup);
             let serving = self.entries.iter().filter(stand).count();
-            let fit = |entry: &&Entry| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
+            let fit = |entry: &&MemberState| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
             let wanted = self.entries.iter().filter(fit).count() as f64 * self.spec.panic_threshold - 1e-9;
             let served = serving > 0 && serving as f64 >= wanted;
-            let fit = |entry: &&mut Entry| {
+            let fit = |entry: &&mut MemberState| {
                 entry.outlier.is_out()
-                    && (out > most || !served && entry.takes(entry.stands_if_pardoned(), backup))
+                    && (out > most || !served && entry.takes(entry.status_if_unejected(), backup))
             };
             let first =
                 self.entries.iter_mut().filter(fit).min_by_key(|entry| match entry.outlier.ejection() {
@@ -378,8 +375,8 @@ impl Pool {
                     Ejection::None | Ejection::Probation => Tick::ZERO,
                 });
             let Some(entry) = first else { break };
-            entry.outlier.pardon(now);
-            entry.relief.get_or_insert(Reason::PanicThreshold);
+            entry.outlier.uneject(now);
+            entry.clear_reason.get_or_insert(Reason::PanicThreshold);
             out -= 1;
             let id = entry.id;
             self.plan(id);
@@ -388,10 +385,10 @@ impl Pool {
     }
 
     fn spares_lone(&self) -> bool {
-        self.entries.len() == 1 && self.spec.keeps_lone
+        self.entries.len() == 1 && self.spec.keep_only_member
     }
 
-    fn tell(&mut self, event: Event) {
+    fn emit(&mut self, event: Event) {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
         }

@@ -3,7 +3,7 @@
 use crate::balance::{Policy, Slot};
 use crate::destination::{Name, Status};
 use crate::pool::PoolSpec;
-use crate::pool::member_state::Entry;
+use crate::pool::member_state::MemberState;
 use crate::snapshot::{Member, Snapshot};
 use crate::time::Tick;
 
@@ -13,10 +13,10 @@ pub(super) fn picture(
     generation: u64,
     spec: &PoolSpec,
     policy: &dyn Policy,
-    entries: &[Entry],
+    entries: &[MemberState],
 ) -> Snapshot {
     let members = entries.iter().map(member).collect();
-    let mut snapshot = Snapshot::spread(pool.clone(), generation, policy, &spec.spread, members);
+    let mut snapshot = Snapshot::build_with(pool.clone(), generation, policy, &spec.tiers, members);
     let on_trial = entries.iter().zip(&snapshot.members).enumerate().filter(|(_, (e, _))| e.trial.is_some());
     let trials: Vec<Slot> = on_trial.map(|(rank, (_, member))| member.slot(rank)).collect();
     snapshot.trials = trials.into();
@@ -26,14 +26,14 @@ pub(super) fn picture(
     snapshot
 }
 
-fn member(entry: &Entry) -> Member {
+fn member(entry: &MemberState) -> Member {
     Member {
         id: entry.id,
         destination: entry.destination.clone(),
         status: entry.status,
         since: entry.since,
         weight: entry.destination.weight.in_256ths(),
-        warmth: entry.warmth.filter(|_| entry.status == Status::Warming),
+        slow_start: entry.slow_start.filter(|_| entry.status == Status::Warming),
         stats: entry.stats.clone(),
     }
 }

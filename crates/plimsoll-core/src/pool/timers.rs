@@ -7,12 +7,12 @@ use crate::time::Tick;
 
 /// At most one moment per destination, found by time.
 #[derive(Debug, Default)]
-pub(super) struct Agenda {
+pub(super) struct Timers {
     by_time: BTreeSet<(Tick, DestinationId)>,
     by_id: HashMap<DestinationId, Tick>,
 }
 
-impl Agenda {
+impl Timers {
     /// Replaces the moment of `id`; [`Tick::NEVER`] strikes it.
     pub(super) fn set(&mut self, id: DestinationId, at: Tick) {
         let before = if at == Tick::NEVER { self.by_id.remove(&id) } else { self.by_id.insert(id, at) };
@@ -51,17 +51,17 @@ mod tests {
 
     #[test]
     fn the_last_word_counts_and_time_decides_the_order() {
-        let (mut agenda, at, id) = (Agenda::default(), Tick::from_nanos, DestinationId);
+        let (mut timers, at, id) = (Timers::default(), Tick::from_nanos, DestinationId);
         for (n, nanos) in [(1, 30), (2, 10), (3, 20), (1, 5), (3, 40), (4, 7)] {
-            agenda.set(id(n), at(nanos));
+            timers.set(id(n), at(nanos));
         }
-        agenda.set(id(4), Tick::NEVER);
-        assert_eq!(agenda.next(), Some(at(5)));
-        assert_eq!(agenda.take_due(at(10)), [id(1), id(2)]);
-        assert_eq!(agenda.next(), Some(at(40)));
-        assert_eq!(agenda.take_due(at(39)), []);
-        assert_eq!(agenda.take_due(at(40)), [id(3)]);
-        assert_eq!(agenda.next(), None);
-        assert!(agenda.by_id.is_empty());
+        timers.set(id(4), Tick::NEVER);
+        assert_eq!(timers.next(), Some(at(5)));
+        assert_eq!(timers.take_due(at(10)), [id(1), id(2)]);
+        assert_eq!(timers.next(), Some(at(40)));
+        assert_eq!(timers.take_due(at(39)), []);
+        assert_eq!(timers.take_due(at(40)), [id(3)]);
+        assert_eq!(timers.next(), None);
+        assert!(timers.by_id.is_empty());
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crate::destination::{AdminState, Health};
 use crate::event::{Event, Reason};
-use crate::health::Verdict;
-use crate::health::baseline::{self, Normal};
-use crate::health::peer_comparison::{self, Window, Worse};
-use crate::health::unresponsive::Judgement;
+use crate::health::OutlierDecision;
+use crate::health::baseline::{self, Baseline};
+use crate::health::peer_comparison::{self, OutlierKind, Window};
+use crate::health::unresponsive::ResponseState;
 use crate::outcome::{Failure, Outcome};
 use crate::pool::Pool;
-use crate::pool::member_state::Entry;
+use crate::pool::member_state::MemberState;
 use crate::stats::{FailureSignal, Progress};
 use crate::time::Tick;
 
@@ -29,7 +29,7 @@ impl Pool {
         }
         let silent = signal.outcome == Outcome::Failed(Failure::Timeout);
         if signal.outcome.blames_destination() {
-            self.doubt(now, rank, silent);
+            self.expedite_check(now, rank, silent);
         }
         let room = self.room(rank);
         let entry = &mut self.entries[rank];
@@ -42,17 +42,19 @@ impl Pool {
             Outcome::Answered { .. } => None,
         };
         match verdict {
-            Verdict::Nothing => return,
-            Verdict::Spared => {
+            OutlierDecision::Nothing => return,
+            OutlierDecision::Spared => {
                 let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
                 self.panic(now);
-                return self.tell(Event::EjectionSkipped { pool, destination, streak: signal.streak });
+                return self.emit(Event::EjectionSkipped { pool, destination, streak: signal.streak });
             }
-            Verdict::Ejected(span) => {
+            OutlierDecision::Ejected(span) => {
                 entry.ejected(Reason::TrafficFailed { streak: signal.streak, last, span });
             }
-            Verdict::TrialFailed(span) => entry.ejected_by = Some(Reason::TrialFailed { last, span }),
-            Verdict::TrialPassed => entry.relief = Some(Reason::TrialPassed),
+            OutlierDecision::TrialFailed(span) => {
+                entry.ejected_reason = Some(Reason::TrialFailed { last, span })
+            }
+            OutlierDecision::TrialPassed => entry.clear_reason = Some(Reason::TrialPassed),
         }
         self.touched = true;
         self.plan(signal.id);
@@ -66,8 +68,8 @@ impl Pool {
 
     /// Compares what destinations did since the last time, and sets aside who did worse than the others.
     pub(super) fn compare(&mut self, now: Tick) {
-        let serving = |entry: &Entry| entry.status.serves() && entry.admin == AdminState::Ready;
-        let window = |entry: &mut Entry| {
+        let serving = |entry: &MemberState| entry.status.serves() && entry.admin == AdminState::Ready;
+        let window = |entry: &mut MemberState| {
             let (counts, fit) = (entry.stats.counts(), serving(entry));
             let window = Window::between(&mem::replace(&mut entry.counted, counts.clone()), &counts);
             // Who did not serve all the while has shown nothing.
@@ -81,18 +83,20 @@ impl Pool {
 
     /// Who did worse than the others; where each is known by its own past, also who did worse than it used to,
     /// and not who is slower than the others as ever.
-    fn worse(&mut self, windows: &[Window]) -> Vec<(usize, Worse)> {
-        let mut found = peer_comparison::worse(windows);
-        if self.spec.outlier.learns {
-            let normals: Vec<Normal> = self.entries.iter().map(|entry| entry.normal).collect();
-            let slow = |worse: &Worse| matches!(worse, Worse::Latency { .. });
-            found.retain(|(rank, worse)| !(slow(worse) && normals[*rank].excuses(&windows[*rank])));
-            for (rank, worse) in baseline::unusual(windows, &normals) {
+    fn worse(&mut self, windows: &[Window]) -> Vec<(usize, OutlierKind)> {
+        let mut found = peer_comparison::outliers(windows);
+        if self.spec.outlier.learning {
+            let baselines: Vec<Baseline> = self.entries.iter().map(|entry| entry.baseline).collect();
+            let slow = |worse: &OutlierKind| matches!(worse, OutlierKind::Latency { .. });
+            found.retain(|(rank, worse)| {
+                !(slow(worse) && baselines[*rank].is_within_baseline(&windows[*rank]))
+            });
+            for (rank, worse) in baseline::outliers(windows, &baselines) {
                 if found.iter().all(|(known, _)| *known != rank) {
                     found.push((rank, worse));
                 }
             }
-            self.entries.iter_mut().zip(windows).for_each(|(entry, window)| entry.normal.learn(window));
+            self.entries.iter_mut().zip(windows).for_each(|(entry, window)| entry.baseline.learn(window));
         }
         found
     }
@@ -102,17 +106,17 @@ impl Pool {
         let room = self.room(rank);
         let entry = &mut self.entries[rank];
         match entry.outlier.set_aside(now, &self.spec.outlier, room) {
-            Verdict::Ejected(span) => {
+            OutlierDecision::Ejected(span) => {
                 entry.ejected(reason(span));
                 self.touched = true;
                 // Before the next is judged: what this one leaves must do.
                 self.settle(now);
             }
-            Verdict::Spared => {
+            OutlierDecision::Spared => {
                 let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
                 let streak = entry.stats.streak();
                 self.panic(now);
-                self.tell(Event::EjectionSkipped { pool, destination, streak });
+                self.emit(Event::EjectionSkipped { pool, destination, streak });
             }
             _ => {}
         }
@@ -134,7 +138,7 @@ impl Pool {
     pub(super) fn look(&mut self, now: Tick) {
         let Some(least) = self.spec.outlier.unresponsive_after else { return };
         if self.entries.iter().all(|entry| entry.stats.in_flight() == 0) {
-            return self.entries.iter_mut().for_each(|entry| entry.silence.forget());
+            return self.entries.iter_mut().for_each(|entry| entry.unresponsive.forget());
         }
         let progress: Vec<(Progress, u32)> =
             self.entries.iter().map(|entry| entry.stats.progress()).collect();
@@ -143,18 +147,18 @@ impl Pool {
         for (rank, (own, waiting)) in progress.into_iter().enumerate() {
             let row = self.spec.outlier.consecutive_failures;
             let entry = &mut self.entries[rank];
-            match entry.silence.look(now, &own, &all.since(&own), waiting, least, row) {
+            match entry.unresponsive.look(now, &own, &all.since(&own), waiting, least, row) {
                 _ if entry.admin != AdminState::Ready || entry.checker.health() == Health::Down => {}
-                Judgement::Fine => {}
-                Judgement::Doubtful => self.doubt(now, rank, true),
-                Judgement::Silent(silent) if entry.status.serves() => {
-                    self.set_aside(now, rank, |span| Reason::Silent { silent, span });
+                ResponseState::Fine => {}
+                ResponseState::Doubtful => self.expedite_check(now, rank, true),
+                ResponseState::Unresponsive(observation) if entry.status.serves() => {
+                    self.set_aside(now, rank, |span| Reason::Unresponsive { observation, span });
                 }
-                Judgement::Silent(_) => {}
+                ResponseState::Unresponsive(_) => {}
             }
         }
         // A check may be due by that.
-        for id in self.agenda.take_due(now) {
+        for id in self.timers.take_due(now) {
             self.wake(now, id);
         }
         self.send_checks(now);

@@ -75,7 +75,7 @@ impl RetryWhen {
 /// Retry rules of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetrySpec {
-    /// Maximum number of attempts, the first included: 1 to [`crate::Tried::MAX`].
+    /// Maximum number of attempts, the first included: 1 to [`crate::AttemptedSet::MAX`].
     pub attempts: u8,
     /// Failures and responses that are retried.
     pub when: RetryWhen,

@@ -1,9 +1,9 @@
 //! Which destination takes this message.
 
+use super::priority_and_locality::TierSet;
 use super::{NoDestination, Snapshot, Tier};
-use crate::balance::{Slot, rendezvous};
+use crate::balance::{PickRequest, Slot, rendezvous};
 use crate::rng::Rng;
-use super::priority_and_locality::Reach;
 use crate::stats::Assignment;
 use crate::subset::Fallback;
 use crate::time::Tick;
@@ -18,14 +18,14 @@ use crate::time::Tick;
 /// [`NoDestination`] says why nobody takes the message.
 pub fn balance_load(
     snapshot: &Snapshot,
-    want: &Want<'_>,
+    want: &PickRequest<'_>,
     now: Tick,
     rng: &mut Rng,
 ) -> Result<Assignment, NoDestination> {
     let Some(limiter) = &snapshot.limiter else {
         return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
     };
-    if limiter.has_waiters() && !want.waited {
+    if limiter.has_waiters() && !want.dequeued {
         return Err(nobody(snapshot, want));
     }
     if limiter.requests.max().is_none() {
@@ -40,7 +40,7 @@ pub fn balance_load(
 }
 
 /// The choice among those who have room.
-fn find(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<Assignment> {
+fn find(snapshot: &Snapshot, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> Option<Assignment> {
     let take = |slot: &Slot| Assignment::take(slot.id, slot.rank as usize, want.worker, &slot.stats, now);
     if !snapshot.trials.is_empty() && (want.repeatable || now >= snapshot.trials_for_all) {
         let meant = |slot: &&Slot| !want.has_tried(slot.id) && snapshot.is_meant(slot, want);
@@ -61,14 +61,14 @@ fn find(snapshot: &Snapshot, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Optio
             return found;
         }
     }
-    snapshot.whole.place(want, now, rng, take)
+    snapshot.pool_tiers.place(want, now, rng, take)
 }
 
 /// Why nobody takes it.
 #[cold]
-fn nobody(snapshot: &Snapshot, want: &Want<'_>) -> NoDestination {
+fn nobody(snapshot: &Snapshot, want: &PickRequest<'_>) -> NoDestination {
     let strict = want.subset.filter(|subset| subset.fallback == Fallback::None);
-    let reach = strict.map_or(Some(&snapshot.whole), |subset| snapshot.part(subset));
+    let reach = strict.map_or(Some(&snapshot.pool_tiers), |subset| snapshot.part(subset));
     let untried = |tier: &Tier| tier.slots.iter().any(|slot| !want.has_tried(slot.id));
     match (snapshot.members.is_empty(), reach.filter(|reach| !reach.tiers.is_empty())) {
         (true, _) => NoDestination::Empty,
@@ -78,16 +78,16 @@ fn nobody(snapshot: &Snapshot, want: &Want<'_>) -> NoDestination {
     }
 }
 
-impl Reach {
+impl TierSet {
     /// Which tier the message meets first.
-    pub(super) fn first_for(&self, want: &Want<'_>, rng: &mut Rng) -> usize {
+    pub(super) fn first_for(&self, want: &PickRequest<'_>, rng: &mut Rng) -> usize {
         self.first.as_ref().map_or(0, |first| first.draw(want, rng))
     }
 
     /// What `take` gives of the first one met who has room, then of the others in order.
     fn place<T>(
         &self,
-        want: &Want<'_>,
+        want: &PickRequest<'_>,
         now: Tick,
         rng: &mut Rng,
         take: impl Fn(&Slot) -> Option<T> + Copy,
@@ -104,7 +104,7 @@ impl Reach {
 /// What `take` gives of the one who is chosen, or if it is full of the next who has room.
 fn place<T>(
     tier: &Tier,
-    want: &Want<'_>,
+    want: &PickRequest<'_>,
     now: Tick,
     rng: &mut Rng,
     take: impl Fn(&Slot) -> Option<T>,
@@ -118,7 +118,7 @@ fn place<T>(
     let mut tried = want.tried.copied().unwrap_or_default();
     tried.add(first.id);
     for _ in 1..CHOICES {
-        let next = choose(tier, &Want { tried: Some(&tried), ..*want }, now, rng)?;
+        let next = choose(tier, &PickRequest { tried: Some(&tried), ..*want }, now, rng)?;
         if let Some(taken) = take(next) {
             return Some(taken);
         }
@@ -132,7 +132,7 @@ fn place<T>(
 
 /// Who of a tier takes the message. A warming destination lets some pass by, to whom the picker chooses next;
 /// where all others were tried or pass it by too, the first choice stands.
-fn choose<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
+fn choose<'s>(tier: &'s Tier, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
     /// Picks before the next in the list will do.
     const PICKS: usize = 3;
     // One candidate needs no algorithm.
@@ -140,16 +140,17 @@ fn choose<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Opti
         return Some(lone).filter(|lone| !want.has_tried(lone.id));
     }
     let first = pick(tier, want, now, rng)?;
-    let key = want.home.or(want.key);
-    let lets_by =
-        |slot: &Slot, rng: &mut Rng| slot.warmth.is_some_and(|warmth| !warmth.admits(key, now, rng));
+    let key = want.affinity_key.or(want.key);
+    let lets_by = |slot: &Slot, rng: &mut Rng| {
+        slot.slow_start.is_some_and(|slow_start| !slow_start.admit(key, now, rng))
+    };
     if !lets_by(first, rng) {
         return Some(first);
     }
     // What a key leads to next is asked as by a message that was there already; a rotation just goes on.
     let mut tried = want.tried.copied().unwrap_or_default();
     tried.add(first.id);
-    let next = if key.is_some() { Want { tried: Some(&tried), ..*want } } else { *want };
+    let next = if key.is_some() { PickRequest { tried: Some(&tried), ..*want } } else { *want };
     for _ in 1..PICKS {
         if let Some(slot) = pick(tier, &next, now, rng).filter(|slot| !lets_by(slot, rng)) {
             return Some(slot);
@@ -157,14 +158,14 @@ fn choose<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Opti
     }
     let slots = tier.slots_for(want);
     let after = slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
-    let warm = |slot: &&Slot| slot.warmth.is_none() && !want.has_tried(slot.id);
+    let warm = |slot: &&Slot| slot.slow_start.is_none() && !want.has_tried(slot.id);
     slots[after..].iter().chain(&slots[..after]).find(warm).or(Some(first))
 }
 
 /// What the message's home or the picker says.
-fn pick<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
-    match want.home {
-        Some(home) => rendezvous::home(&tier.everyone, home, |slot| !want.has_tried(slot.id)),
+fn pick<'s>(tier: &'s Tier, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
+    match want.affinity_key {
+        Some(home) => rendezvous::home(&tier.all_members, home, |slot| !want.has_tried(slot.id)),
         None => next_untried(&tier.slots, tier.picker.pick(want, now, rng), want),
     }
 }
@@ -172,7 +173,7 @@ fn pick<'s>(tier: &'s Tier, want: &Want<'_>, now: Tick, rng: &mut Rng) -> Option
 /// The same choice without an assignment for it, and without a trial: an index of members.
 pub(crate) fn balance_load_dry(
     snapshot: &Snapshot,
-    want: &Want<'_>,
+    want: &PickRequest<'_>,
     now: Tick,
     rng: &mut Rng,
 ) -> Option<usize> {
@@ -180,12 +181,12 @@ pub(crate) fn balance_load_dry(
     let part = want.subset.and_then(|subset| snapshot.part(subset));
     let mut found = part.and_then(|part| part.place(want, now, rng, rank));
     if found.is_none() && want.subset.is_none_or(|subset| subset.fallback != Fallback::None) {
-        found = snapshot.whole.place(want, now, rng, rank);
+        found = snapshot.pool_tiers.place(want, now, rng, rank);
     }
     found.map(|rank| rank as usize)
 }
 
-fn next_untried<'s>(slots: &'s [Slot], picked: usize, want: &Want<'_>) -> Option<&'s Slot> {
+fn next_untried<'s>(slots: &'s [Slot], picked: usize, want: &PickRequest<'_>) -> Option<&'s Slot> {
     let first = &slots[picked];
     if !want.has_tried(first.id) {
         return Some(first);

@@ -7,16 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::balance::{Needs, Part, Policy, Slot};
+use crate::balance::PickRequest;
+use crate::balance::{Needs, Partition, Policy, Slot};
 use crate::destination::Name;
 use crate::hash::{hash, mix};
 use crate::rng::Rng;
-use crate::snapshot::{Member, Tier, Want};
+use crate::snapshot::{Member, Tier};
 use crate::subset::Subset;
 
 /// Where a pool's messages may go, as configured.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SpreadSpec {
+pub struct TierSpec {
     /// Priorities above 0 may take over.
     pub backup_tiers: bool,
     /// Envoy's overprovisioning factor: a priority takes its whole share while (serving / all) times this is at least
@@ -25,11 +26,11 @@ pub struct SpreadSpec {
     pub overprovision: Option<f64>,
     /// The own zone is preferred.
     pub zone: Option<ZoneSpec>,
-    /// Parts that routes ask for, at most [`Subset::MAX`]; no two have one number.
+    /// PartitionRotations that routes ask for, at most [`Subset::MAX`]; no two have one number.
     pub subsets: Vec<Arc<Subset>>,
 }
 
-impl Default for SpreadSpec {
+impl Default for TierSpec {
     fn default() -> Self {
         Self { backup_tiers: true, overprovision: None, zone: None, subsets: Vec::new() }
     }
@@ -52,22 +53,22 @@ const ZONES: usize = 32;
 
 /// Tiers, best first, and which of them a message meets first.
 #[derive(Default)]
-pub struct Reach {
+pub struct TierSet {
     /// A message that the first one met cannot take goes on with the others in this order.
     pub tiers: Box<[Tier]>,
     /// `None`: the first takes everything it can.
-    pub(crate) first: Option<First>,
+    pub(crate) first: Option<TierSelector>,
 }
 
 /// How the first tier is drawn.
-pub(crate) struct First {
-    levels: Box<[Level]>,
+pub(crate) struct TierSelector {
+    levels: Box<[PriorityLevel]>,
     /// What is expected of each tier as the first one met, spill_over_at or not.
     shares: Box<[f64]>,
 }
 
 /// One priority.
-struct Level {
+struct PriorityLevel {
     /// Draws below this, and not below that of the level before, meet it first.
     end: u64,
     tier: usize,
@@ -77,16 +78,16 @@ struct Level {
 /// The tiers of one priority, one for each zone.
 struct Zones {
     /// The first is the own zone's, if that has any: as much as it is to carry, and what others have to spare.
-    preferred: Lots,
+    preferred: WeightedDraw,
     /// All by weight.
-    even: Lots,
+    even: WeightedDraw,
     spill_over_at: Option<Busy>,
 }
 
 /// Tiers, and up to where draws of 32 bits fall to each.
-struct Lots(Box<[(u64, usize)]>);
+struct WeightedDraw(Box<[(u64, usize)]>);
 
-impl Lots {
+impl WeightedDraw {
     fn new(shares: impl IntoIterator<Item = (usize, f64)>) -> Self {
         let mut sum = 0.0;
         let ends = shares.into_iter().map(|(tier, share)| {
@@ -109,7 +110,7 @@ fn threshold(share: f64) -> u64 {
     (share.clamp(0.0, 1.0) * (1_u64 << 32) as f64) as u64
 }
 
-impl Reach {
+impl TierSet {
     /// The share of messages that meet each tier first, in the order of tiers.
     pub fn shares(&self) -> Vec<f64> {
         match &self.first {
@@ -119,11 +120,11 @@ impl Reach {
     }
 }
 
-impl First {
+impl TierSelector {
     /// The index of the tier this message meets first. The same key meets the same one while the shares stay.
-    pub(crate) fn draw(&self, want: &Want<'_>, rng: &mut Rng) -> usize {
+    pub(crate) fn draw(&self, want: &PickRequest<'_>, rng: &mut Rng) -> usize {
         const SALT: u64 = 0x7a6f_6e65_2074_6965;
-        let drawn = want.home.or(want.key).map_or_else(|| rng.next_u64(), |key| mix(key ^ SALT));
+        let drawn = want.affinity_key.or(want.key).map_or_else(|| rng.next_u64(), |key| mix(key ^ SALT));
         let Some(level) = self.levels.iter().find(|level| drawn >> 32 < level.end) else { return 0 };
         let Some(zones) = &level.zones else { return level.tier };
         let lots = match &zones.spill_over_at {
@@ -184,12 +185,12 @@ struct Found {
 }
 
 /// The tiers `members` make, of `subset` only if there is one.
-pub(crate) fn reach(
+pub(crate) fn build_tiers(
     policy: &dyn Policy,
     members: &[Member],
-    spec: &SpreadSpec,
+    spec: &TierSpec,
     subset: Option<&Subset>,
-) -> Reach {
+) -> TierSet {
     let zone = spec.zone.as_ref().filter(|zone| zone.zone_local_keys || policy.needs() != Needs::Key);
     let part = subset.map_or(0, Subset::id);
     let (mut tiers, mut levels, mut shares) = (Vec::new(), Vec::new(), Vec::new());
@@ -200,7 +201,7 @@ pub(crate) fn reach(
         let zones = zone.and_then(|zone| by_zone(policy, members, zone, priority, part, &found, &mut tiers));
         if zones.is_none() {
             let slots: Arc<[Slot]> = found.slots.into();
-            tiers.push(Tier::new(policy, priority, Part::new(priority, part), slots));
+            tiers.push(Tier::new(policy, priority, Partition::new(priority, part), slots));
         }
         shares.resize(tiers.len(), 0.0);
         match &zones {
@@ -213,14 +214,14 @@ pub(crate) fn reach(
                 }
             }
         }
-        levels.push(Level { end: threshold(end), tier, zones });
+        levels.push(PriorityLevel { end: threshold(end), tier, zones });
     }
     let strict = levels.first().is_none_or(|level| level.end == 1 << 32 && level.zones.is_none());
-    let first = (!strict).then(|| First { levels: levels.into(), shares: shares.into() });
-    Reach { tiers: tiers.into(), first }
+    let first = (!strict).then(|| TierSelector { levels: levels.into(), shares: shares.into() });
+    TierSet { tiers: tiers.into(), first }
 }
 
-fn find(members: &[Member], spec: &SpreadSpec, subset: Option<&Subset>) -> BTreeMap<u8, Found> {
+fn find(members: &[Member], spec: &TierSpec, subset: Option<&Subset>) -> BTreeMap<u8, Found> {
     let mut by_priority: BTreeMap<u8, Found> = BTreeMap::new();
     for (rank, member) in members.iter().enumerate() {
         let destination = &member.destination;
@@ -291,7 +292,7 @@ fn by_zone(
     if groups.len() < 2 {
         return None;
     }
-    let everyone: Arc<[Slot]> = found.slots.clone().into();
+    let all_members: Arc<[Slot]> = found.slots.clone().into();
     let demand = 1.0 / (known.len() + 1) as f64;
     let (mut keep, mut weights, mut spare, mut spill_over_at) = (0.0, Vec::new(), Vec::new(), None);
     for ((kind, name), slots) in groups {
@@ -308,17 +309,22 @@ fn by_zone(
         }
         weights.push((tier, weight));
         let named = name.map_or(u64::from(kind), |name| hash(name.as_bytes()));
-        let mut tier = Tier::new(policy, priority, Part::new(priority, mix(part ^ mix(named + 1))), slots);
-        tier.everyone = everyone.clone();
-        tier.zoned = Some(kind == 0);
+        let mut tier =
+            Tier::new(policy, priority, Partition::new(priority, mix(part ^ mix(named + 1))), slots);
+        tier.all_members = all_members.clone();
+        tier.local_zone = Some(kind == 0);
         tiers.push(tier);
     }
-    Some(Zones { preferred: preferred(keep, &weights, &spare), even: Lots::new(weights), spill_over_at })
+    Some(Zones {
+        preferred: preferred(keep, &weights, &spare),
+        even: WeightedDraw::new(weights),
+        spill_over_at,
+    })
 }
 
 /// What the own zone keeps, and the others by what they have to spare; by weight where none has, which only rounding
 /// can bring about.
-fn preferred(keep: f64, weights: &[(usize, f64)], spare: &[(usize, f64)]) -> Lots {
+fn preferred(keep: f64, weights: &[(usize, f64)], spare: &[(usize, f64)]) -> WeightedDraw {
     let own = weights.len() > spare.len();
     let kept = weights.first().filter(|_| own).map(|&(tier, _)| (tier, keep));
     let others = &weights[usize::from(own)..];
@@ -326,5 +332,5 @@ fn preferred(keep: f64, weights: &[(usize, f64)], spare: &[(usize, f64)]) -> Lot
     let shares = if sum(spare) > 1e-9 { spare } else { others };
     let all = sum(shares);
     let rest = 1.0 - kept.map_or(0.0, |(_, keep)| keep);
-    Lots::new(kept.into_iter().chain(shares.iter().map(|&(tier, share)| (tier, rest * share / all))))
+    WeightedDraw::new(kept.into_iter().chain(shares.iter().map(|&(tier, share)| (tier, rest * share / all))))
 }

@@ -1,7 +1,7 @@
 //! Who takes a message, and why nobody does.
 
 use super::*;
-use crate::balance::Algorithm;
+use crate::balance::{Algorithm, AttemptedSet};
 use crate::destination::{Address, Weight};
 use crate::limit::{DestinationLimits, PoolLimits};
 use crate::stats::Assignment;
@@ -17,7 +17,7 @@ pub(crate) fn member(rank: u32, priority: u8, weight: u16, status: Status) -> Me
         status,
         since: Tick::ZERO,
         weight,
-        warmth: None,
+        slow_start: None,
         stats,
     }
 }
@@ -28,9 +28,9 @@ fn picture(members: Vec<Member>) -> Snapshot {
 
 /// Sends one message that goes on trying until nobody is left, and tells the order of members.
 fn walk(snapshot: &Snapshot) -> (Vec<usize>, NoDestination) {
-    let (mut tried, mut order, mut rng) = (Tried::default(), Vec::new(), Rng::new(1));
+    let (mut tried, mut order, mut rng) = (AttemptedSet::default(), Vec::new(), Rng::new(1));
     loop {
-        let want = Want { tried: Some(&tried), ..Want::default() };
+        let want = PickRequest { tried: Some(&tried), ..PickRequest::default() };
         match balance_load(snapshot, &want, Tick::ZERO, &mut rng) {
             Ok(assignment) => {
                 tried.add(assignment.id());
@@ -51,20 +51,20 @@ fn the_next_untried_takes_a_retry_and_backup_tiers_come_last() {
         member(3, 0, 1, Status::Warming),
         member(4, 0, 0, Status::Serving),
     ]);
-    assert_eq!(snapshot.whole.tiers.iter().map(|tier| tier.priority).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(snapshot.pool_tiers.tiers.iter().map(|tier| tier.priority).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(walk(&snapshot), (vec![1, 3, 0], NoDestination::AllTried));
 }
 
 #[test]
 fn one_candidate_is_taken_without_asking_an_algorithm() {
-    struct Silent;
-    impl Picker for Silent {
-        fn pick(&self, _: &Want<'_>, _: Tick, _: &mut Rng) -> usize {
+    struct Unresponsive;
+    impl Picker for Unresponsive {
+        fn pick(&self, _: &PickRequest<'_>, _: Tick, _: &mut Rng) -> usize {
             panic!("nobody needs to ask");
         }
     }
     let mut snapshot = picture(vec![member(0, 0, 1, Status::Serving), member(1, 1, 1, Status::Serving)]);
-    snapshot.whole.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Silent));
+    snapshot.pool_tiers.tiers.iter_mut().for_each(|tier| tier.picker = Box::new(Unresponsive));
     assert_eq!(walk(&snapshot), (vec![0, 1], NoDestination::AllTried));
 }
 
@@ -86,8 +86,8 @@ fn limited(each: u32, pool: u32, algorithm: Algorithm) -> Snapshot {
 fn who_is_full_is_passed_over_and_then_the_next_tier_serves() {
     for algorithm in Algorithm::ALL {
         let snapshot = limited(2, 0, algorithm);
-        let (want, mut rng) = (Want { key: Some(7), ..Want::default() }, Rng::new(1));
-        let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
+        let (want, mut rng) = (PickRequest { key: Some(7), ..PickRequest::default() }, Rng::new(1));
+        let mut ask = |want: &PickRequest<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
         let mut held: Vec<Assignment> = (0..6).map(|_| ask(&want).expect("room")).collect();
         let by = |held: &[Assignment], n| held.iter().filter(|assignment| assignment.member() == n).count();
         assert_eq!([0, 1, 2].map(|n| by(&held, n)), [2, 2, 2], "{algorithm:?}");
@@ -98,9 +98,9 @@ fn who_is_full_is_passed_over_and_then_the_next_tier_serves() {
         assert_eq!(ask(&want).err(), Some(NoDestination::Full), "{algorithm:?}");
         let freed = held.swap_remove(1).member();
         assert_eq!(ask(&want).expect("room again").member(), freed, "{algorithm:?}");
-        let mut tried = Tried::default();
+        let mut tried = AttemptedSet::default();
         (0..3).for_each(|n| tried.add(DestinationId(100 + n)));
-        let all = Want { tried: Some(&tried), ..want };
+        let all = PickRequest { tried: Some(&tried), ..want };
         assert_eq!(ask(&all).err(), Some(NoDestination::AllTried), "{algorithm:?}");
     }
 }
@@ -109,15 +109,15 @@ fn who_is_full_is_passed_over_and_then_the_next_tier_serves() {
 fn a_pool_has_as_many_as_it_may_and_nobody_passes_the_line() {
     let snapshot = limited(0, 2, Algorithm::P2c);
     let limiter = snapshot.limiter.clone().expect("limited");
-    let (want, mut rng) = (Want::default(), Rng::new(1));
-    let mut ask = |want: &Want<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
+    let (want, mut rng) = (PickRequest::default(), Rng::new(1));
+    let mut ask = |want: &PickRequest<'_>| balance_load(&snapshot, want, Tick::ZERO, &mut rng);
     let held = [ask(&want).expect("room"), ask(&want).expect("room")];
     assert_eq!((ask(&want).err(), limiter.requests.current()), (Some(NoDestination::Full), 2));
     limiter.try_enqueue(false).expect("room in the line");
     drop(held);
     assert_eq!(limiter.requests.current(), 0);
     assert_eq!(ask(&want).err(), Some(NoDestination::Full), "somebody waits");
-    assert!(ask(&Want { waited: true, ..want }).is_ok());
+    assert!(ask(&PickRequest { dequeued: true, ..want }).is_ok());
     limiter.leave_queue(false);
     assert!(ask(&want).is_ok());
 }
@@ -128,7 +128,7 @@ fn a_trial_without_room_is_for_somebody_else() {
     let slot = snapshot.members[0].slot(0);
     slot.stats.open_trial();
     snapshot.trials = [slot.clone()].into();
-    let want = Want { repeatable: true, ..Want::default() };
+    let want = PickRequest { repeatable: true, ..PickRequest::default() };
     let held = Assignment::take(slot.id, 0, 0, &slot.stats, Tick::ZERO).expect("room");
     let assignment = balance_load(&snapshot, &want, Tick::ZERO, &mut Rng::new(1)).expect("room");
     assert!(!assignment.is_trial() && slot.stats.trial_is_open());

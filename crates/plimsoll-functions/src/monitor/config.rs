@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use plimsoll_core::health::{HealthSpec, ProbeKind, Rhythm};
+use plimsoll_core::health::{CheckSchedule, HealthSpec, ProbeKind};
 
 use super::error::HealthMonitoringError;
 use super::limits::MAX_MONITORED_DESTINATIONS;
@@ -108,9 +108,12 @@ impl HealthMonitoringConfig {
             failure_threshold: self.failure_threshold,
             recovery_threshold: self.recovery_threshold,
             probe,
-            if_gray: None,
+            probe_if_unresponsive: None,
             port: None,
-            rhythm: Rhythm { width: MAX_MONITORED_DESTINATIONS, ..Rhythm::default() },
+            schedule: CheckSchedule {
+                max_concurrent: MAX_MONITORED_DESTINATIONS,
+                ..CheckSchedule::default()
+            },
         })
     }
 }

@@ -117,8 +117,8 @@ impl Alert {
     }
 }
 
-impl From<&advice::Recommendation> for Recommendation {
-    fn from(found: &advice::Recommendation) -> Self {
+impl From<&recommendation::Recommendation> for Recommendation {
+    fn from(found: &recommendation::Recommendation) -> Self {
         Self {
             id: found.id.clone(),
             kind: found.kind.to_owned(),
@@ -237,7 +237,7 @@ mod tests {
             consecutive_passes: 0,
             ejections: 0,
             streak: 0,
-            contradicted: Default::default(),
+            contradictions: Default::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Who takes a message that somebody else carries: a choice made for the API.
 
 use plimsoll_core::hash::hash;
-use plimsoll_core::{Name, NoDestination, Rng, Want, balance_load};
+use plimsoll_core::{Name, NoDestination, PickRequest, Rng, balance_load};
 
 use crate::control::Handle;
 
@@ -14,7 +14,7 @@ impl Handle {
         let table = self.state().pools.get(pool)?.table.clone();
         let (snapshot, now) = (table.feed.latest(), self.clock().now());
         let worker = self.0.workers;
-        let want = Want { worker, key: key.map(hash), ..Want::default() };
+        let want = PickRequest { worker, key: key.map(hash), ..PickRequest::default() };
         let chosen = balance_load(&snapshot, &want, now, &mut Rng::new(now.as_nanos()));
         table.tallies.of(worker).decided(chosen.as_ref().err().copied(), None);
         Some(chosen.map(|assignment| snapshot.members[assignment.member()].destination.name.clone()))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, ProxyProtocol};
-use plimsoll_core::balance::Settings;
+use plimsoll_core::balance::AlgorithmSettings;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::RetryBudget;
@@ -232,16 +232,16 @@ impl Handle {
 fn spec_of(pool: &PoolConfig) -> PoolSpec {
     PoolSpec {
         algorithm: pool.algorithm,
-        settings: Settings { hash: pool.hash, formula: pool.formula.clone(), caching: pool.caching },
+        settings: AlgorithmSettings { hash: pool.hash, formula: pool.formula.clone(), caching: pool.caching },
         health: pool.health.clone(),
         parallel_checks: pool.parallel_checks,
         outlier: pool.outlier,
-        spread: pool.spread.clone(),
+        tiers: pool.tiers.clone(),
         slow_start: pool.slow_start,
         panic_threshold: pool.panic_threshold,
         recovery: pool.recovery,
         load: pool.load,
-        keeps_lone: true,
+        keep_only_member: true,
         limits: PoolLimits {
             requests: requests_at_once(pool.protocol, pool.limits.requests, pool.limits.connections),
             ..pool.limits

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use plimsoll_config::model::Protocol;
 use plimsoll_core::explain::{DecidedBy, SetAside, explain};
-use plimsoll_core::{Name, Rng, Status, Want};
+use plimsoll_core::{Name, PickRequest, Rng, Status};
 
 use crate::control::Handle;
 use crate::forward::hash_key;
@@ -117,7 +117,7 @@ impl Handle {
         explained.algorithm = Some(snapshot.algorithm);
         let subset = rule.subset.as_deref();
         let repeatable = Method::parse(&ask.method).idempotent();
-        let want = Want { repeatable, key, subset, ..Want::default() };
+        let want = PickRequest { repeatable, key, subset, ..PickRequest::default() };
         let now = self.clock().now();
         let told = explain(&snapshot, &want, now, &mut Rng::new(now.as_nanos()));
         let views = self.pools().await;

@@ -182,7 +182,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
         state_since: report.state_since,
         counts: table.tallies.counts(),
         watched: report.watched,
-        decision_cache: snapshot.decisions.as_ref().map(|tally| tally.sums()),
+        decision_cache: snapshot.key_cache.as_ref().map(|tally| tally.sums()),
         ejections: report.ejections,
         watch: report.watch,
         limits: limits_view(table, &snapshot),

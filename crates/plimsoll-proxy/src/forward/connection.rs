@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use plimsoll_core::limiter::RetryPermit;
 use plimsoll_core::retry::{self, Decision, FailedAttempt};
 use plimsoll_core::route::RouteInput;
-use plimsoll_core::{Assignment, DestinationId, Failure, NoDestination, Outcome, Tick, Tried, Want};
+use plimsoll_core::{
+    Assignment, AttemptedSet, DestinationId, Failure, NoDestination, Outcome, PickRequest, Tick,
+};
 
 use crate::base::clock::Clock;
 use crate::base::context::TimerGuard;
@@ -46,7 +48,7 @@ pub struct Passage {
     started: Tick,
     /// The time of its log line, if there is to be one.
     time: Option<SystemTime>,
-    tried: Tried,
+    tried: AttemptedSet,
     tries: u8,
     before: Option<Before>,
     destination: Option<DestinationId>,
@@ -140,7 +142,7 @@ impl Passage {
             origin: connection.origin.clone(),
             started,
             time,
-            tried: Tried::default(),
+            tried: AttemptedSet::default(),
             tries: 0,
             before: None,
             destination: None,
@@ -163,14 +165,14 @@ impl Passage {
         loop {
             let (worker, key) = (self.worker.number, self.key);
             let (tried, table) = (self.tried, self.rule.table.clone());
-            let want = Want {
+            let want = PickRequest {
                 worker,
                 tried: Some(&tried),
                 repeatable: true,
-                home,
+                affinity_key: home,
                 key,
                 subset: table.subset.as_deref(),
-                waited: false,
+                dequeued: false,
             };
             let mut chosen = self.rule.pool.balance_load(&want, now, &mut self.worker.rng.borrow_mut());
             if matches!(chosen, Err(NoDestination::Full)) {
@@ -205,7 +207,7 @@ impl Passage {
 
     /// A destination once there is room. (That its client left is seen when it has a destination: to look for it
     /// is to read, and what is read belongs there.)
-    async fn wait(&mut self, want: &Want<'_>) -> Result<Result<Chosen, NoDestination>, NotServed> {
+    async fn wait(&mut self, want: &PickRequest<'_>) -> Result<Result<Chosen, NoDestination>, NotServed> {
         let bounds = (&*self.timer, self.deadline());
         let began = self.worker.now();
         let found = queue::wait(&self.worker, &self.rule.pool, want, bounds, |_| false).await;

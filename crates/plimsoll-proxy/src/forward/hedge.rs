@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use plimsoll_core::retry::FailedAttempt;
-use plimsoll_core::{Address, Failure, Outcome, Tick, Tried};
+use plimsoll_core::{Address, AttemptedSet, Failure, Outcome, Tick};
 use tokio::time::{Sleep, sleep};
 
 use crate::base::context::WorkerContext;
@@ -76,7 +76,7 @@ pub(crate) async fn race<D: Downstream>(
     job: &mut Job,
     worker: &Rc<WorkerContext>,
     rule: &WorkerRoute,
-    tried: &mut Tried,
+    tried: &mut AttemptedSet,
 ) -> Raced {
     let mut race = Race::new(first, job, worker, rule, tried);
     let decided = std::future::poll_fn(|cx| race.poll(cx, client, job)).await;
@@ -108,7 +108,7 @@ struct Opening {
 struct Race<'r> {
     worker: &'r Rc<WorkerContext>,
     rule: &'r WorkerRoute,
-    tried: &'r mut Tried,
+    tried: &'r mut AttemptedSet,
     started: Tick,
     /// Who was asked and may still answer.
     runners: Vec<Entry>,
@@ -128,7 +128,7 @@ impl<'r> Race<'r> {
         job: &Job,
         worker: &'r Rc<WorkerContext>,
         rule: &'r WorkerRoute,
-        tried: &'r mut Tried,
+        tried: &'r mut AttemptedSet,
     ) -> Self {
         let most = rule.pool.hedge_delay.borrow().as_ref().map_or(0, |hedge_delay| hedge_delay.spec.max);
         let started = first.exchange.assignment.started();

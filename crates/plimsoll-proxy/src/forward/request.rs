@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use plimsoll_core::retry::{self, Decision, FailedAttempt};
 use plimsoll_core::{
-    Address, DestinationId, Failure, FailureSignal, NoDestination, Outcome, Tick, Tried, Want,
+    Address, AttemptedSet, DestinationId, Failure, FailureSignal, NoDestination, Outcome, PickRequest, Tick,
 };
 
 use crate::base::context::WorkerContext;
@@ -114,7 +114,7 @@ async fn tries<D: Downstream>(
 ) -> Ending {
     let pool = rule.pool.table.borrow().clone();
     pool.budget.earn(worker.number);
-    let mut tried = Tried::default();
+    let mut tried = AttemptedSet::default();
     let mut before = None;
     let mut last = Refusal::NO_DESTINATION;
     let mut now = job.started;
@@ -171,21 +171,26 @@ pub(crate) fn choose(
     job: &Job,
     worker: &WorkerContext,
     rule: &WorkerRoute,
-    tried: &Tried,
+    tried: &AttemptedSet,
     now: Tick,
 ) -> Result<Chosen, NoDestination> {
     rule.pool.balance_load(&want(job, worker, rule, tried), now, &mut worker.rng.borrow_mut())
 }
 
-fn want<'t>(job: &Job, worker: &WorkerContext, rule: &'t WorkerRoute, tried: &'t Tried) -> Want<'t> {
-    Want {
+fn want<'t>(
+    job: &Job,
+    worker: &WorkerContext,
+    rule: &'t WorkerRoute,
+    tried: &'t AttemptedSet,
+) -> PickRequest<'t> {
+    PickRequest {
         worker: worker.number,
         tried: Some(tried),
         repeatable: job.method.idempotent(),
         key: job.key,
-        home: None,
+        affinity_key: None,
         subset: rule.table.subset.as_deref(),
-        waited: false,
+        dequeued: false,
     }
 }
 
@@ -195,7 +200,7 @@ async fn wait<D: Downstream>(
     job: &mut Job,
     worker: &Rc<WorkerContext>,
     rule: &WorkerRoute,
-    tried: &Tried,
+    tried: &AttemptedSet,
 ) -> Result<Chosen, Unplaced> {
     let (want, timer) = (want(job, worker, rule, tried), client.timer().clone());
     let began = worker.now();
@@ -225,7 +230,7 @@ async fn try_one<D: Downstream>(
     worker: &Rc<WorkerContext>,
     rule: &WorkerRoute,
     chosen: Chosen,
-    tried: &mut Tried,
+    tried: &mut AttemptedSet,
     mut now: Tick,
 ) -> Try {
     let Chosen { mut assignment, mut address } = chosen;

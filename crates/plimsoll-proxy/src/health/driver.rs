@@ -251,7 +251,7 @@ impl Driver {
                     self.note_state(&snapshot, report);
                     self.feed.publish(snapshot);
                 }
-                Action::Tell(event) => {
+                Action::Emit(event) => {
                     heard = true;
                     self.watch.hear(self.clock.now(), &event, &self.pool);
                     tell(&event, self.clock.now(), report);

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::balance::{Algorithm, Settings};
+use plimsoll_core::balance::{Algorithm, AlgorithmSettings};
 use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::pool::{DestinationReport, Input, Pool, PoolSpec};
 use plimsoll_core::retry::RetryBudget;
-use plimsoll_core::snapshot::SpreadSpec;
+use plimsoll_core::snapshot::TierSpec;
 use plimsoll_core::{Destination, FailureSignal, Name, Rng, Tick};
 use tokio::sync::{mpsc, oneshot};
 
@@ -98,7 +98,7 @@ impl Monitor {
 fn spec_of(health: HealthSpec) -> PoolSpec {
     PoolSpec {
         algorithm: Algorithm::RoundRobin,
-        settings: Settings::default(),
+        settings: AlgorithmSettings::default(),
         health: Some(health),
         parallel_checks: true,
         outlier: OutlierSpec {
@@ -107,14 +107,14 @@ fn spec_of(health: HealthSpec) -> PoolSpec {
             max_ejection: Duration::ZERO,
             interval: None,
             unresponsive_after: None,
-            learns: false,
+            learning: false,
             max_ejected: 0.0,
         },
-        spread: SpreadSpec::default(),
+        tiers: TierSpec::default(),
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
-        keeps_lone: false,
+        keep_only_member: false,
         load: Default::default(),
         limits: Default::default(),
     }

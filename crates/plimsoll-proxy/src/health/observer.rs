@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use plimsoll_core::alert::flapping::FlapDetector;
+use plimsoll_core::alert::recommendation::{DestinationSummary, Recommendation, recommend};
 use plimsoll_core::alert::{Alert, AlertKind, Alerts};
 use plimsoll_core::event::Event;
-use plimsoll_core::alert::recommendation::{Recommendation, Subject, advice};
-use plimsoll_core::alert::flapping::Falls;
 use plimsoll_core::pool::{DestinationReport, Pool};
 use plimsoll_core::quality::{Accuracy, Quality};
 use plimsoll_core::{Name, Tick};
@@ -47,7 +47,7 @@ pub struct WatchView {
 pub(crate) struct Watch {
     wants: Wants,
     alerts: Alerts,
-    falls: Falls,
+    flaps: FlapDetector,
     quality: Option<Quality>,
 }
 
@@ -55,7 +55,7 @@ impl Watch {
     /// Numbers of alerts go on from the wall's milliseconds, so those of another start are others.
     pub(crate) fn new(pool: Name, wants: Wants, clock: Clock) -> Self {
         let alerts = Alerts::new(pool, clock.unix_millis(clock.now()));
-        Self { wants, alerts, falls: Falls::default(), quality: wants.quality.then(Quality::default) }
+        Self { wants, alerts, flaps: FlapDetector::default(), quality: wants.quality.then(Quality::default) }
     }
 
     /// Watches other things from now on; what is watched no longer is forgotten.
@@ -73,7 +73,7 @@ impl Watch {
     }
 
     pub(crate) fn hear(&mut self, now: Tick, event: &Event, pool: &Pool) {
-        self.falls.hear(now, event);
+        self.flaps.on_event(now, event);
         if self.wants.alerting {
             self.alerts.on_event(now, event, pool.spec());
         }
@@ -85,7 +85,7 @@ impl Watch {
             quality.handle_timeout(now, pool.snapshot(), pool.spec().algorithm.heeds_weights());
         }
         if self.wants.alerting {
-            self.alerts.evaluate(now, pool.snapshot(), pool.spec(), pool.panics(now), &self.falls);
+            self.alerts.evaluate(now, pool.snapshot(), pool.spec(), pool.is_in_panic(now), &self.flaps);
             self.tell();
         }
     }
@@ -116,21 +116,21 @@ impl Watch {
             alerts_raised: *self.alerts.raised(),
             alerts_active: self.alerts.active(),
             alerts_lost: self.alerts.lost(),
-            panics: pool.panics(now),
-            relapsed: self.falls.relapsed(now).collect(),
-            advice: advice(now, &subjects(pool, reports), pool.spec().health.as_ref(), &self.falls),
+            panics: pool.is_in_panic(now),
+            relapsed: self.flaps.repeated_failures(now).collect(),
+            advice: recommend(now, &subjects(pool, reports), pool.spec().health.as_ref(), &self.flaps),
             accuracy: self.quality.as_ref().and_then(Quality::last),
         }
     }
 }
 
-fn subjects(pool: &Pool, reports: &[DestinationReport]) -> Vec<Subject> {
+fn subjects(pool: &Pool, reports: &[DestinationReport]) -> Vec<DestinationSummary> {
     let members: HashMap<_, _> = pool.snapshot().members.iter().map(|member| (member.id, member)).collect();
     let subject = |report: &DestinationReport| {
         let member = members.get(&report.id)?;
         let counts = member.stats.counts();
         let all = counts.answered() + counts.failed();
-        Some(Subject {
+        Some(DestinationSummary {
             name: report.name.clone(),
             address: report.address.clone(),
             zone: member.destination.zone.clone(),

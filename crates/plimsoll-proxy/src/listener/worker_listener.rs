@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use plimsoll_core::{Tried, Want};
+use plimsoll_core::{AttemptedSet, PickRequest};
 
 use crate::base::context::{LocalState, WorkerContext};
 use crate::listener::tables::{ListenerTable, RouteTable};
@@ -36,9 +36,9 @@ pub(crate) struct WorkerRoute {
 
 impl WorkerRoute {
     /// Reports whether a destination of this route may serve and was not tried yet.
-    pub(crate) fn has_untried(&self, tried: &Tried) -> bool {
+    pub(crate) fn has_untried(&self, tried: &AttemptedSet) -> bool {
         let subset = self.table.subset.as_deref();
-        self.pool.has_untried(&Want { tried: Some(tried), subset, ..Want::default() })
+        self.pool.has_untried(&PickRequest { tried: Some(tried), subset, ..PickRequest::default() })
     }
 }
 

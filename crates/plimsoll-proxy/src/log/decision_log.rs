@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::DecisionLog;
 use plimsoll_core::explain::{Candidate, DecidedBy, SetAside, candidates, decided};
-use plimsoll_core::{Assignment, Name, NoDestination, Rng, Snapshot, Tick, Tried, Want, balance_load};
+use plimsoll_core::{
+    Assignment, AttemptedSet, Name, NoDestination, PickRequest, Rng, Snapshot, Tick, balance_load,
+};
 use serde_json::{Value, json};
 
 use crate::base::clock::Clock;
@@ -50,7 +52,7 @@ struct Line {
     decided: DecidedBy,
     /// `hit` or `miss` where decisions are remembered and this one asked.
     cache: Option<&'static str>,
-    tried: Tried,
+    tried: AttemptedSet,
     took: Duration,
 }
 
@@ -76,7 +78,7 @@ impl DecisionSampler {
     pub(crate) fn balance_load(
         &self,
         snapshot: &Arc<Snapshot>,
-        want: &Want<'_>,
+        want: &PickRequest<'_>,
         now: Tick,
         rng: &mut Rng,
         tally: impl FnOnce(&dyn Fn(&PoolTally)),
@@ -111,8 +113,8 @@ impl DecisionSampler {
 }
 
 /// Decisions that this worker found made before, and that it did not.
-fn remembered(snapshot: &Snapshot, want: &Want<'_>) -> Option<(u64, u64)> {
-    snapshot.decisions.as_ref().map(|tally| tally.of(want.worker))
+fn remembered(snapshot: &Snapshot, want: &PickRequest<'_>) -> Option<(u64, u64)> {
+    snapshot.key_cache.as_ref().map(|tally| tally.of(want.worker))
 }
 
 /// What the choice between two counts found.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{
-    Address, Assignment, DestinationId, DestinationStats, Name, NoDestination, Rng, Snapshot, Status, Tick,
-    Want,
+    Address, Assignment, DestinationId, DestinationStats, Name, NoDestination, PickRequest, Rng, Snapshot,
+    Status, Tick,
 };
 use tokio::sync::Notify;
 
@@ -160,7 +160,7 @@ impl WorkerPool {
     /// Chooses a destination for one message from the latest snapshot.
     pub(crate) fn balance_load(
         &self,
-        want: &Want<'_>,
+        want: &PickRequest<'_>,
         now: Tick,
         rng: &mut Rng,
     ) -> Result<Chosen, NoDestination> {
@@ -199,11 +199,11 @@ impl WorkerPool {
     pub(crate) fn home(&self, key: u64, subset: Option<&Subset>) -> Option<(DestinationId, Tick)> {
         self.refresh();
         let snapshot = self.snapshot.borrow();
-        snapshot.home(key, subset).map(|member| (member.id, member.since))
+        snapshot.preferred_destination(key, subset).map(|member| (member.id, member.since))
     }
 
     /// Is there a destination for such a message that may serve, has room and was not tried?
-    pub(crate) fn has_untried(&self, want: &Want<'_>) -> bool {
+    pub(crate) fn has_untried(&self, want: &PickRequest<'_>) -> bool {
         self.snapshot.borrow().has_untried(want)
     }
 

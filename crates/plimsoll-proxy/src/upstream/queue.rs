@@ -17,7 +17,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use plimsoll_core::subset::{Fallback, Subset};
-use plimsoll_core::{NoDestination, Rng, Tick, Tried, Want};
+use plimsoll_core::{AttemptedSet, NoDestination, PickRequest, Rng, Tick};
 use tokio::sync::Notify;
 
 use crate::base::context::WorkerContext;
@@ -49,7 +49,7 @@ pub(crate) struct Line(RefCell<VecDeque<Rc<Waiter>>>);
 struct Waiter {
     /// In the order of arrival over all workers.
     number: u64,
-    tried: Tried,
+    tried: AttemptedSet,
     repeatable: bool,
     home: Option<u64>,
     key: Option<u64>,
@@ -113,15 +113,15 @@ impl Waiter {
         self.subset.as_ref().filter(|subset| subset.fallback == Fallback::None).map(Subset::id)
     }
 
-    fn want(&self, worker: usize) -> Want<'_> {
-        Want {
+    fn want(&self, worker: usize) -> PickRequest<'_> {
+        PickRequest {
             worker,
             tried: Some(&self.tried),
             repeatable: self.repeatable,
-            home: self.home,
+            affinity_key: self.home,
             key: self.key,
             subset: self.subset.as_ref(),
-            waited: true,
+            dequeued: true,
         }
     }
 }
@@ -131,7 +131,7 @@ impl Waiter {
 pub(crate) async fn wait(
     worker: &Rc<WorkerContext>,
     pool: &Rc<WorkerPool>,
-    want: &Want<'_>,
+    want: &PickRequest<'_>,
     (timer, total): (&Rc<Timer>, Tick),
     mut gone: impl FnMut(&mut Context<'_>) -> bool,
 ) -> Result<Chosen, Unplaced> {
@@ -159,12 +159,12 @@ pub(crate) async fn wait(
 impl WorkerPool {
     /// Puts a message at the end of the line; `None`: too many wait already. It may be served at once, if there was
     /// room after all.
-    fn line_up(self: &Rc<Self>, worker: &WorkerContext, want: &Want<'_>, now: Tick) -> Option<Turn> {
+    fn line_up(self: &Rc<Self>, worker: &WorkerContext, want: &PickRequest<'_>, now: Tick) -> Option<Turn> {
         let mut waiter = Waiter {
             number: 0,
             tried: want.tried.copied().unwrap_or_default(),
             repeatable: want.repeatable,
-            home: want.home,
+            home: want.affinity_key,
             key: want.key,
             subset: want.subset.cloned(),
             found: RefCell::default(),

@@ -200,7 +200,7 @@ fn versions(destinations: &[Destination; 3], fallback: Fallback) -> Setup {
         for (n, destination) in s.pools[0].destinations.iter_mut().enumerate() {
             destination.labels = vec![("version".into(), if n == 0 { "1" } else { "2" }.into())].into();
         }
-        s.pools[0].spread.subsets = vec![subset.clone()];
+        s.pools[0].tiers.subsets = vec![subset.clone()];
         let matches = Match { path_prefix: Some("/new".into()), ..Match::default() };
         s.listeners[0].routes = vec![Route { subset: Some(subset), ..route("new", 0, matches) }];
     })
@@ -238,7 +238,7 @@ fn the_own_zone_is_preferred_until_it_is_gone() {
             for (n, destination) in s.pools[0].destinations.iter_mut().enumerate() {
                 destination.zone = Some(if n < 2 { "here" } else { "there" }.into());
             }
-            s.pools[0].spread.zone =
+            s.pools[0].tiers.zone =
                 Some(ZoneSpec { own: "here".into(), spill_over_at: None, zone_local_keys: false });
         })
         .start();

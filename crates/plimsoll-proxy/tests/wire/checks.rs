@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 
 use plimsoll_config::model::DestinationAddress;
-use plimsoll_core::health::{HealthSpec, Login, ProbeKind, Rhythm};
+use plimsoll_core::health::{CheckSchedule, HealthSpec, Login, ProbeKind};
 
 use crate::failover::checks;
 use crate::kit::{
@@ -174,12 +174,12 @@ fn one_client_alone_has_a_stopped_destination_checked_for_an_answer() {
     };
     let balancer = Setup::http(&[&gray, &peer])
         .with(|s| {
-            let rhythm = Rhythm { fast: Some(ms(50)), ..Rhythm::default() };
+            let schedule = CheckSchedule { fast: Some(ms(50)), ..CheckSchedule::default() };
             s.pools[0].health = Some(HealthSpec {
                 check_interval: secs(60),
                 failure_threshold: 2,
-                if_gray: Some(ping),
-                rhythm,
+                probe_if_unresponsive: Some(ping),
+                schedule,
                 ..checks(ProbeKind::Tcp)
             });
             s.pools[0].outlier.unresponsive_after = Some(ms(200));

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use plimsoll_config::model::{AccessLog, DestinationAddress, ListenAddress, UdpFlow};
-use plimsoll_core::health::{HealthSpec, ProbeKind, Rhythm};
+use plimsoll_core::health::{CheckSchedule, HealthSpec, ProbeKind};
 use plimsoll_core::{Failure, Weight};
 
 use crate::kit::{Balancer, PATIENCE, Place, Setup, Temporary, Watch, ms, noise, secs, until};
@@ -477,9 +477,9 @@ fn checks_by_datagram() {
             send: b"ping".as_slice().into(),
             expect: expect.map(|text| text.as_bytes().into()),
         },
-        if_gray: None,
+        probe_if_unresponsive: None,
         port: None,
-        rhythm: Rhythm::default(),
+        schedule: CheckSchedule::default(),
     };
     let statuses = |balancer: &Balancer| {
         let pool = balancer.pools().remove(0);

@@ -13,8 +13,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::balance::{Algorithm, Policy, Settings, Slot, custom};
-use plimsoll_core::formula::{Formula, Misread};
+use plimsoll_core::balance::{Algorithm, AlgorithmSettings, Policy, Slot, custom};
+use plimsoll_core::formula::{Formula, FormulaError};
 use plimsoll_core::{Rng, Tick};
 
 use crate::sim_destination::ProbeResponse;
@@ -113,9 +113,9 @@ impl CandidatePolicy {
     }
 
     /// Returns the settings of that algorithm.
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self) -> AlgorithmSettings {
         let formula = if let Self::Custom(formula) = self { Some(formula.clone()) } else { None };
-        Settings { formula, ..Settings::default() }
+        AlgorithmSettings { formula, ..AlgorithmSettings::default() }
     }
 
     /// Returns every name for messages.
@@ -149,9 +149,9 @@ impl FromStr for CandidatePolicy {
             ("weighted_by_use", None) => Ok(Self::WeightedByUse),
             ("custom", formula) => {
                 let formula = formula.map(|_| &text["custom:".len()..]).unwrap_or(custom::DEFAULT);
-                let describe = |misread: Misread| {
+                let describe = |misread: FormulaError| {
                     let help = misread.help.map(|help| format!(" ({help})")).unwrap_or_default();
-                    format!("`{text}` is not an algorithm: {}{help}", misread.what)
+                    format!("`{text}` is not an algorithm: {}{help}", misread.message)
                 };
                 Ok(Self::Custom(Arc::new(Formula::parse(formula).map_err(describe)?)))
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use plimsoll_core::balance::{Needs, Picker, Policy, Slot};
-use plimsoll_core::{Rng, Tick, Want};
+use plimsoll_core::{PickRequest, Rng, Tick};
 
 use super::{PolicyFeedback, slot_of};
 
@@ -49,7 +49,7 @@ impl Policy for Oracle {
 }
 
 impl Picker for OraclePicker {
-    fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
         slot_of(&self.slots, self.fastest.load(Relaxed)).unwrap_or_else(|| rng.index(self.slots.len()))
     }
 }

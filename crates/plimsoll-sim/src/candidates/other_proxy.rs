@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plimsoll_core::balance::{Needs, Picker, Policy, Slot};
-use plimsoll_core::{Rng, Tick, Want};
+use plimsoll_core::{PickRequest, Rng, Tick};
 
 use super::PolicyFeedback;
 
@@ -59,7 +59,7 @@ struct TwoChoicesPicker {
 }
 
 impl Picker for TwoChoicesPicker {
-    fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
         let (count, load) = (self.slots.len(), |index: usize| self.slots[index].stats.in_flight());
         let first = rng.index(count);
         let (second, takes_ties) = match self.proxy {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use plimsoll_core::balance::{Needs, Picker, Policy, Slot};
-use plimsoll_core::{Rng, Tick, Want};
+use plimsoll_core::{PickRequest, Rng, Tick};
 
 use super::score::{ProbeScore, ProbedState};
 use super::{PolicyFeedback, slot_of};
@@ -136,7 +136,7 @@ struct ProbingPicker {
 }
 
 impl Picker for ProbingPicker {
-    fn pick(&self, _want: &Want<'_>, now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         let mut state = self.pool.state();
         state.probes.retain(|probe| now.since(probe.at) <= ProbeSettings::AGE);
         state.probes.retain(|probe| slot_of(&self.slots, probe.destination).is_some());

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use plimsoll_core::balance::{Needs, Picker, Policy, Slot};
-use plimsoll_core::{Rng, Tick, Want};
+use plimsoll_core::{PickRequest, Rng, Tick};
 
 use super::PolicyFeedback;
 use crate::sim_destination::ProbeResponse;
@@ -60,7 +60,7 @@ impl Policy for Yarp {
 }
 
 impl Picker for YarpPicker {
-    fn pick(&self, _want: &Want<'_>, _now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
         let load = |index: usize| self.in_flight[self.slots[index].rank as usize].load(Relaxed);
         let (one, other) = (rng.index(self.slots.len()), rng.index(self.slots.len()));
         if load(other) < load(one) { other } else { one }

@@ -141,7 +141,7 @@ pub fn state(algorithm: Algorithm) -> &'static str {
         Needs::Nothing => "none",
         Needs::Key => "lookup table",
         Needs::Load => "in-flight count",
-        Needs::Answers => "response averages",
+        Needs::ResponseTimes => "response averages",
         Needs::Probes => "1 KiB of recent latencies",
     }
 }

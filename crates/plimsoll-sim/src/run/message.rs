@@ -3,7 +3,7 @@
 use plimsoll_core::retry::{
     Decision, FailedAttempt, ResponseStatus, RetryBudget, RetrySpec, decide, decide_on_response,
 };
-use plimsoll_core::{Assignment, Failure, Tick, Tried};
+use plimsoll_core::{Assignment, AttemptedSet, Failure, Tick};
 
 use crate::service_queue::JobId;
 
@@ -26,7 +26,7 @@ pub(super) struct Message {
     pub(super) balancer: usize,
     pub(super) worker: usize,
     pub(super) work: f64,
-    pub(super) tried: Tried,
+    pub(super) tried: AttemptedSet,
     pub(super) tries: u8,
     /// Hedged attempts so far.
     pub(super) hedges: u8,
@@ -88,7 +88,7 @@ impl Messages {
             balancer,
             worker,
             work,
-            tried: Tried::default(),
+            tried: AttemptedSet::default(),
             tries: 0,
             hedges: 0,
             open: Vec::new(),

@@ -126,7 +126,7 @@ pub const NO_OUTLIER_DETECTION: OutlierSpec = OutlierSpec {
     max_ejected: 0.5,
     interval: None,
     unresponsive_after: None,
-    learns: false,
+    learning: false,
 };
 
 /// Retry rules that allow no retry.

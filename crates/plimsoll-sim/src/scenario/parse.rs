@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use plimsoll_config::units::ConfigDuration;
 use plimsoll_core::Tick;
-use plimsoll_core::health::{HealthSpec, OutlierSpec, ProbeKind, Rhythm};
+use plimsoll_core::health::{CheckSchedule, HealthSpec, OutlierSpec, ProbeKind};
 use plimsoll_core::retry::{HedgeAfter, HedgeSpec, RetrySpec, RetryWhen};
 
 use super::schema::{self, ScenarioFile};
@@ -250,7 +250,7 @@ fn outlier(given: &schema::OutlierDetection) -> OutlierSpec {
         max_ejected: given.max_ejected.map_or(NO_OUTLIER_DETECTION.max_ejected, |share| share.0),
         interval: Some(given.interval.map_or(INTERVAL, |span| span.0)).filter(|span| !span.is_zero()),
         unresponsive_after: given.unresponsive_after.map(|span| span.0),
-        learns: given.learning.unwrap_or(false),
+        learning: given.learning.unwrap_or(false),
     }
 }
 
@@ -261,14 +261,15 @@ fn health(given: &schema::HealthMonitoring) -> HealthSpec {
         failure_threshold: given.failure_threshold.unwrap_or(3),
         recovery_threshold: given.recovery_threshold.unwrap_or(2),
         probe: ProbeKind::Tcp,
-        if_gray: None,
+        probe_if_unresponsive: None,
         port: None,
-        rhythm: Rhythm::default(),
+        schedule: CheckSchedule::default(),
     }
 }
 
 fn hedge(given: &schema::Hedge) -> Result<Option<HedgeSpec>, String> {
-    let most = in_range("hedge.max", given.max.unwrap_or(1).into(), 0, plimsoll_core::Tried::MAX - 1)? as u8;
+    let most =
+        in_range("hedge.max", given.max.unwrap_or(1).into(), 0, plimsoll_core::AttemptedSet::MAX - 1)? as u8;
     let after = given.after.as_deref().unwrap_or("p95");
     let share = after.strip_prefix('p').and_then(|number| number.parse::<f64>().ok()).map(|p| p / 100.0);
     let after = match share {
@@ -285,7 +286,7 @@ fn hedge(given: &schema::Hedge) -> Result<Option<HedgeSpec>, String> {
 
 fn retry(given: &schema::Retry) -> Result<RetrySpec, String> {
     let attempts =
-        in_range("retry.attempts", given.attempts.unwrap_or(3).into(), 1, plimsoll_core::Tried::MAX)?;
+        in_range("retry.attempts", given.attempts.unwrap_or(3).into(), 1, plimsoll_core::AttemptedSet::MAX)?;
     Ok(RetrySpec {
         attempts: attempts as u8,
         when: RetryWhen {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll_core::health::{HealthSpec, Rhythm};
+use plimsoll_core::health::{CheckSchedule, HealthSpec};
 
 use super::probe::ProbeSettings;
 use crate::defaults;
@@ -18,7 +18,7 @@ pub(crate) struct HealthSettings {
     pub(crate) recovery_threshold: u32,
     pub(crate) probe: ProbeSettings,
     pub(crate) port: Option<u16>,
-    pub(crate) rhythm: Rhythm,
+    pub(crate) schedule: CheckSchedule,
     pub(crate) recovery: bool,
     pub(crate) alerting: bool,
 }
@@ -33,7 +33,7 @@ impl Default for HealthSettings {
             recovery_threshold: defaults::RECOVERY_THRESHOLD,
             probe: ProbeSettings::default(),
             port: None,
-            rhythm: Rhythm::default(),
+            schedule: CheckSchedule::default(),
             recovery: false,
             alerting: false,
         }
@@ -56,8 +56,8 @@ impl HealthSettings {
         self.probe.protocol_is_default()
     }
 
-    /// What they come to; `tunes`: intervals and time limits follow what is seen.
-    pub(crate) fn spec(&self, tunes: bool) -> HealthSpec {
+    /// What they come to; `adaptive`: intervals and time limits follow what is seen.
+    pub(crate) fn spec(&self, adaptive: bool) -> HealthSpec {
         let fast = self.fast_interval.unwrap_or(defaults::CHECK_FAST_INTERVAL).min(self.check_interval);
         HealthSpec {
             check_interval: self.check_interval,
@@ -65,9 +65,9 @@ impl HealthSettings {
             failure_threshold: self.failure_threshold,
             recovery_threshold: self.recovery_threshold,
             probe: self.probe.probe(),
-            if_gray: None,
+            probe_if_unresponsive: None,
             port: self.port,
-            rhythm: Rhythm { fast: Some(fast), tunes, ..self.rhythm },
+            schedule: CheckSchedule { fast: Some(fast), adaptive, ..self.schedule },
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use plimsoll_core::balance::{Algorithm, HashSpec};
 use plimsoll_core::health::{LoadSpec, OutlierSpec};
 use plimsoll_core::retry::{HedgeSpec, RetrySpec};
-use plimsoll_core::snapshot::SpreadSpec;
+use plimsoll_core::snapshot::TierSpec;
 
 use self::formula::FormulaSetting;
 use self::health::HealthSettings;
@@ -36,7 +36,7 @@ pub(crate) struct Settings {
     pub(crate) optimization: bool,
     pub(crate) outlier: OutlierSpec,
     pub(crate) retry: RetrySpec,
-    pub(crate) spread: SpreadSpec,
+    pub(crate) tiers: TierSpec,
     pub(crate) zone: ZoneSettings,
     pub(crate) hedge: Option<HedgeSpec>,
     pub(crate) slow_start: Option<Duration>,
@@ -62,7 +62,7 @@ impl Default for Settings {
             optimization: false,
             outlier: defaults::OUTLIER,
             retry: defaults::retry(),
-            spread: SpreadSpec::default(),
+            tiers: TierSpec::default(),
             zone: ZoneSettings::default(),
             hedge: None,
             slow_start: None,

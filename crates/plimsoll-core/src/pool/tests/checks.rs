@@ -48,7 +48,7 @@ fn when_checks_took_everyone_out_the_answer_is_quick() {
     let mut bench = Bench::new("a b", spec());
     bench.answer_all(false);
     assert_eq!(bench.tiers(), "");
-    let answer = balance_load(bench.pool.snapshot(), &Want::default(), bench.now, &mut Rng::new(1));
+    let answer = balance_load(bench.pool.snapshot(), &PickRequest::default(), bench.now, &mut Rng::new(1));
     assert_eq!(answer.err(), Some(NoDestination::NoneServing));
 }
 
@@ -92,13 +92,13 @@ fn checks_switched_off_forget_and_switched_on_begin_anew() {
     bench.answer_all(false);
     bench.advance(SEC * 11);
     let out = mem::take(&mut bench.orders);
-    bench.tell(Input::Spec(PoolSpec { health: None, ..spec() }));
+    bench.handle(Input::Spec(PoolSpec { health: None, ..spec() }));
     assert_eq!(bench.tiers(), "a b");
     bench.answer(&out[0], false);
     assert_eq!((bench.report("a").health, bench.pool.poll_timeout().is_some()), (Health::Unknown, true));
     bench.answer(&out[1], false);
     assert_eq!(bench.pool.poll_timeout(), None);
-    bench.tell(Input::Spec(spec()));
+    bench.handle(Input::Spec(spec()));
     assert_eq!(bench.orders.len(), 2);
 }
 
@@ -107,7 +107,7 @@ fn changed_checks_are_asked_at_once_and_what_is_known_stays() {
     let mut bench = Bench::new("a b", spec());
     bench.answer_all(false);
     let health = Some(HealthSpec { port: Some(9000), ..checks() });
-    bench.tell(Input::Spec(PoolSpec { health, ..spec() }));
+    bench.handle(Input::Spec(PoolSpec { health, ..spec() }));
     assert_eq!(bench.tiers(), "");
     let asked: Vec<String> = bench.orders.iter().map(|order| order.address.to_string()).collect();
     assert_eq!(asked, ["127.0.0.97:9000", "127.0.0.98:9000"]);
@@ -155,7 +155,7 @@ fn a_crowd_is_checked_at_once_but_not_in_one_moment() {
     pool.handle_timeout(now + Duration::from_millis(1));
     assert_eq!(probes(&mut pool), 64);
     pool.handle_timeout(now + Duration::from_millis(100));
-    assert_eq!(probes(&mut pool), Rhythm::WIDTH - 128, "no more sockets than that");
+    assert_eq!(probes(&mut pool), CheckSchedule::MAX_CONCURRENT - 128, "no more sockets than that");
 }
 
 #[test]

@@ -18,7 +18,7 @@ impl Bench {
     fn load(&mut self, name: &str, score: f64) {
         let mut report = LoadReport::default();
         assert!(report.set(LoadMetric::Score, score));
-        self.tell(Input::LoadReport { name: name.into(), report: Box::new(report) });
+        self.handle(Input::LoadReport { name: name.into(), report: Box::new(report) });
     }
 
     fn overloaded(&self) -> String {
@@ -40,7 +40,7 @@ fn an_overloaded_destination_is_set_aside_until_it_has_less_to_do() {
         "pool api: destination b is overloaded (was serving): reported load is 90 %"
     );
     let snapshot = bench.published.last().expect("published");
-    assert!(snapshot.whole.tiers[0].slots.iter().all(|slot| &*slot.name != "b"));
+    assert!(snapshot.pool_tiers.tiers[0].slots.iter().all(|slot| &*slot.name != "b"));
     bench.load("b", 0.8);
     assert_eq!(bench.overloaded(), "b", "not before it is below the lower threshold");
     bench.load("b", 0.69);
@@ -107,7 +107,7 @@ fn rules_that_are_gone_hold_nobody_back() {
     let mut bench = Bench::new("a b c", weighing(0.5, 0.5));
     bench.load("b", 1.0);
     assert_eq!(bench.overloaded(), "b");
-    bench.tell(Input::Spec(PoolSpec { load: LoadSpec::default(), ..weighing(0.5, 0.5) }));
+    bench.handle(Input::Spec(PoolSpec { load: LoadSpec::default(), ..weighing(0.5, 0.5) }));
     assert_eq!(bench.overloaded(), "");
     bench.load("b", 1.0);
     bench.advance(SEC * 2);

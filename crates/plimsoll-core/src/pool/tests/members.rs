@@ -60,7 +60,7 @@ fn a_departure_is_published_at_once_and_its_number_is_never_used_again() {
     assignment
         .finish(bench.now, RESET)
         .into_iter()
-        .for_each(|signal| bench.tell(Input::FailureSignal(signal)));
+        .for_each(|signal| bench.handle(Input::FailureSignal(signal)));
     assert_eq!(bench.tiers(), "a b");
     let told = ["pool api: destination a removed, was serving", "pool api: destination a added, serving"];
     assert_eq!(bench.lines, told);
@@ -69,12 +69,12 @@ fn a_departure_is_published_at_once_and_its_number_is_never_used_again() {
 #[test]
 fn weight_zero_takes_nothing_new_and_stands_as_it_did() {
     let mut bench = Bench::unchecked("a b");
-    bench.tell(Input::Weight { name: "a".into(), weight: Weight::new(0) });
+    bench.handle(Input::Weight { name: "a".into(), weight: Weight::new(0) });
     assert_eq!((bench.word("a"), &*bench.tiers()), ("serving", "b"));
-    bench.tell(Input::Weight { name: "b".into(), weight: Weight::new(0) });
+    bench.handle(Input::Weight { name: "b".into(), weight: Weight::new(0) });
     assert_eq!(bench.tiers(), "");
-    bench.tell(Input::Weight { name: "a".into(), weight: Weight::new(3) });
-    assert_eq!(bench.published.last().expect("published").whole.tiers[0].slots[0].weight, 3 * 256);
+    bench.handle(Input::Weight { name: "a".into(), weight: Weight::new(3) });
+    assert_eq!(bench.published.last().expect("published").pool_tiers.tiers[0].slots[0].weight, 3 * 256);
 }
 
 #[test]
@@ -83,10 +83,7 @@ fn tiers_follow_priority_and_the_switch() {
     assert_eq!(bench.tiers(), "b d | c | a");
     (0..3).for_each(|_| bench.round("bd"));
     assert_eq!(bench.tiers(), "c | a", "the backups take over");
-    bench.tell(Input::Spec(PoolSpec {
-        spread: SpreadSpec { backup_tiers: false, ..spec().spread },
-        ..spec()
-    }));
+    bench.handle(Input::Spec(PoolSpec { tiers: TierSpec { backup_tiers: false, ..spec().tiers }, ..spec() }));
     assert_eq!(bench.tiers(), "");
     (0..2).for_each(|_| bench.round(""));
     assert_eq!(bench.tiers(), "b d");
@@ -97,10 +94,10 @@ fn the_same_algorithm_keeps_its_policy_and_another_brings_its_own() {
     let mut bench = Bench::unchecked("a b");
     let policy = |bench: &Bench| std::ptr::from_ref(&*bench.pool.policy).cast::<()>();
     let before = policy(&bench);
-    bench.tell(Input::Spec(spec()));
+    bench.handle(Input::Spec(spec()));
     bench.members("a b c");
     assert_eq!(policy(&bench), before);
-    bench.tell(Input::Spec(PoolSpec { algorithm: Algorithm::P2c, ..spec() }));
+    bench.handle(Input::Spec(PoolSpec { algorithm: Algorithm::P2c, ..spec() }));
     assert_eq!(bench.pool.snapshot().algorithm, "p2c");
 }
 

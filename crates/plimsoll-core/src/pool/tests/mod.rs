@@ -4,16 +4,17 @@ mod checks;
 mod load_reports;
 mod members;
 mod recovery;
-mod unresponsive;
 mod traffic;
+mod unresponsive;
 
 use std::time::Duration;
 
 use super::*;
+use crate::balance::PickRequest;
 use crate::destination::{Address, Health, Status};
-use crate::health::Rhythm;
+use crate::health::CheckSchedule;
 use crate::outcome::{Failure, Outcome};
-use crate::snapshot::{NoDestination, Want, balance_load};
+use crate::snapshot::{NoDestination, balance_load};
 use crate::stats::Assignment;
 
 const REFUSED: Outcome = Outcome::Failed(Failure::Connect);
@@ -28,9 +29,9 @@ fn checks() -> HealthSpec {
         failure_threshold: 3,
         recovery_threshold: 2,
         probe: ProbeKind::Tcp,
-        if_gray: None,
+        probe_if_unresponsive: None,
         port: None,
-        rhythm: Rhythm::default(),
+        schedule: CheckSchedule::default(),
     }
 }
 
@@ -42,20 +43,20 @@ fn spec() -> PoolSpec {
         max_ejected: 0.5,
         interval: None,
         unresponsive_after: None,
-        learns: false,
+        learning: false,
     };
     PoolSpec {
         algorithm: Algorithm::RoundRobin,
-        settings: Settings::default(),
+        settings: AlgorithmSettings::default(),
         health: Some(checks()),
         parallel_checks: true,
         outlier,
-        spread: SpreadSpec::default(),
+        tiers: TierSpec::default(),
         slow_start: None,
         panic_threshold: 0.0,
         recovery: false,
         load: LoadSpec::default(),
-        keeps_lone: true,
+        keep_only_member: true,
         limits: Default::default(),
     }
 }
@@ -79,7 +80,7 @@ struct Bench {
     pool: Pool,
     now: Tick,
     published: Vec<Arc<Snapshot>>,
-    orders: Vec<ProbeOrder>,
+    orders: Vec<ProbeRequest>,
     lines: Vec<String>,
 }
 
@@ -109,22 +110,22 @@ impl Bench {
             match action {
                 Action::Publish(snapshot) => self.published.push(snapshot),
                 Action::Probe(order) => self.orders.push(order),
-                Action::Tell(event) => self.lines.push(event.to_string()),
+                Action::Emit(event) => self.lines.push(event.to_string()),
             }
         }
     }
 
-    fn tell(&mut self, input: Input) {
+    fn handle(&mut self, input: Input) {
         self.pool.handle(self.now, input);
         self.fetch();
     }
 
     fn members(&mut self, text: &str) {
-        self.tell(Input::Members(destinations(text)));
+        self.handle(Input::Members(destinations(text)));
     }
 
     fn admin(&mut self, name: &str, state: AdminState) {
-        self.tell(Input::Admin { name: name.into(), state });
+        self.handle(Input::Admin { name: name.into(), state });
     }
 
     fn advance(&mut self, span: Duration) {
@@ -133,13 +134,13 @@ impl Bench {
         self.fetch();
     }
 
-    fn answer(&mut self, order: &ProbeOrder, ok: bool) {
+    fn answer(&mut self, order: &ProbeRequest, ok: bool) {
         let result = if ok {
             ProbeResult::Passed { latency: Duration::from_millis(3) }
         } else {
             ProbeResult::Failed { detail: "connection refused".into() }
         };
-        self.tell(Input::Probed { id: order.id, result });
+        self.handle(Input::Probed { id: order.id, result });
     }
 
     fn answer_all(&mut self, ok: bool) {
@@ -170,7 +171,7 @@ impl Bench {
             slots.iter().map(|slot| &*slot.name).collect::<Vec<_>>().join(" ")
         };
         let snapshot = self.published.last().expect("published");
-        snapshot.whole.tiers.iter().map(|t| tier(&t.slots)).collect::<Vec<_>>().join(" | ")
+        snapshot.pool_tiers.tiers.iter().map(|t| tier(&t.slots)).collect::<Vec<_>>().join(" | ")
     }
 
     fn assignment(&self, name: &str) -> Assignment {
@@ -183,13 +184,13 @@ impl Bench {
     fn traffic(&mut self, name: &str, outcome: Outcome, count: usize) {
         for _ in 0..count {
             if let Some(signal) = self.assignment(name).finish(self.now, outcome) {
-                self.tell(Input::FailureSignal(signal));
+                self.handle(Input::FailureSignal(signal));
             }
         }
     }
 
     fn trial(&self, repeatable: bool) -> Option<Assignment> {
-        let want = Want { repeatable, ..Want::default() };
+        let want = PickRequest { repeatable, ..PickRequest::default() };
         balance_load(self.pool.snapshot(), &want, self.now, &mut Rng::new(1))
             .ok()
             .filter(Assignment::is_trial)
@@ -198,6 +199,6 @@ impl Bench {
     fn try_out(&mut self, outcome: Outcome) {
         let signal =
             self.trial(true).expect("a trial is open").finish(self.now, outcome).expect("a trial speaks");
-        self.tell(Input::FailureSignal(signal));
+        self.handle(Input::FailureSignal(signal));
     }
 }

@@ -12,7 +12,7 @@ fn taken(bench: &Bench, name: &str) -> usize {
     let assignments = (0..1000).map(|_| {
         let snapshot = bench.pool.snapshot();
         let assignment =
-            balance_load(snapshot, &Want::default(), bench.now, &mut rng).expect("somebody serves");
+            balance_load(snapshot, &PickRequest::default(), bench.now, &mut rng).expect("somebody serves");
         snapshot.members[assignment.member()].destination.name.clone()
     });
     assignments.filter(|taker| &**taker == name).count()
@@ -78,7 +78,7 @@ fn a_key_stays_where_it_is_until_its_home_is_warm_enough_and_moves_once() {
     let mut homes: Vec<Vec<usize>> = vec![Vec::new(); 300];
     for _ in 0..12 {
         for (key, homes) in (0_u64..).zip(&mut homes) {
-            let want = Want { home: Some(crate::hash::mix(key)), ..Want::default() };
+            let want = PickRequest { affinity_key: Some(crate::hash::mix(key)), ..PickRequest::default() };
             let assignment = balance_load(bench.pool.snapshot(), &want, bench.now, &mut rng).expect("served");
             homes.push(assignment.member());
         }

@@ -42,7 +42,7 @@ fn exactly_one_message_is_the_trial_and_for_a_second_only_a_repeatable_one() {
     let held = bench.trial(true).expect("a cancelled trial proves nothing");
     let signal =
         held.finish(bench.now, Outcome::Answered { status: 503, first_byte: SEC }).expect("a trial speaks");
-    bench.tell(Input::FailureSignal(signal));
+    bench.handle(Input::FailureSignal(signal));
     assert!(bench.trial(true).is_none());
     bench.advance(SEC * 59);
     assert!(bench.trial(true).is_none(), "the second time is twice as long");
@@ -74,11 +74,11 @@ fn late_results_of_old_snapshots_neither_extend_nor_repeat_an_ejection() {
     let mut late: Vec<FailureSignal> =
         late.into_iter().filter_map(|assignment| assignment.finish(bench.now, RESET)).collect();
     let very_late = late.split_off(5);
-    late.into_iter().for_each(|signal| bench.tell(Input::FailureSignal(signal)));
+    late.into_iter().for_each(|signal| bench.handle(Input::FailureSignal(signal)));
     assert_eq!(bench.report("a").ejection, before);
     bench.advance(SEC * 20);
     bench.try_out(OK);
-    very_late.into_iter().for_each(|signal| bench.tell(Input::FailureSignal(signal)));
+    very_late.into_iter().for_each(|signal| bench.handle(Input::FailureSignal(signal)));
     assert_eq!(bench.tiers(), "a b", "that row had ended");
 }
 
@@ -169,7 +169,7 @@ fn detection_switched_off_never_ejects_and_forgives() {
     bench.traffic("a", RESET, 5);
     let mut off = PoolSpec { health: None, ..spec() };
     off.outlier.consecutive_failures = 0;
-    bench.tell(Input::Spec(off));
+    bench.handle(Input::Spec(off));
     assert_eq!(bench.tiers(), "a b c d");
     bench.traffic("a", RESET, 1000);
     assert_eq!(bench.tiers(), "a b c d");
@@ -188,7 +188,7 @@ fn ejected_and_on_trial_is_one_standing_since_one_moment() {
 
 #[test]
 fn with_learning_each_is_judged_by_its_own_past() {
-    let outlier = OutlierSpec { interval: Some(SEC * 10), learns: true, ..spec().outlier };
+    let outlier = OutlierSpec { interval: Some(SEC * 10), learning: true, ..spec().outlier };
     let mut bench = Bench::new("a b c", PoolSpec { health: None, outlier, ..spec() });
     let answer = |ms| Outcome::Answered { status: 200, first_byte: Duration::from_millis(ms) };
     let interval = |bench: &mut Bench, a, b, c| {

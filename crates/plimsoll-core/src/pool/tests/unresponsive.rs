@@ -6,8 +6,8 @@ const DEEP: ProbeKind = ProbeKind::Other("deep");
 
 /// Checks every 10 s and every second at doubt; a second of silence is unusual.
 fn watchful() -> PoolSpec {
-    let rhythm = Rhythm { fast: Some(SEC), jitter: 0.0, ..Rhythm::default() };
-    let health = HealthSpec { rhythm, if_gray: Some(DEEP), ..checks() };
+    let schedule = CheckSchedule { fast: Some(SEC), jitter: 0.0, ..CheckSchedule::default() };
+    let health = HealthSpec { schedule, probe_if_unresponsive: Some(DEEP), ..checks() };
     let outlier = OutlierSpec { unresponsive_after: Some(SEC), ..spec().outlier };
     PoolSpec { health: Some(health), outlier, ..spec() }
 }
@@ -90,7 +90,7 @@ fn a_destination_that_answers_nobody_while_its_peers_do_is_set_aside_within_seco
     assert_eq!(bench.tiers(), "b c");
     let line = bench.lines.last().expect("told");
     assert!(line.contains("messages wait, with no response for"), "{line}");
-    assert_eq!(bench.report("a").reason.expect("one").as_str(), "silent");
+    assert_eq!(bench.report("a").reason.expect("one").as_str(), "unresponsive");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_client_that_gave_up_is_no_message_that_waits() {
 #[test]
 fn good_traffic_spares_checks_and_a_doubt_asks_at_once() {
     let mut spec = watchful();
-    spec.health.as_mut().expect("checks").rhythm.tunes = true;
+    spec.health.as_mut().expect("checks").schedule.adaptive = true;
     let mut bench = Bench::up("a b", spec);
     let mut asked = Vec::new();
     for _ in 0..10 {
@@ -156,7 +156,7 @@ fn sorted_as(asked: &[String]) -> impl Fn(&'static str) -> String + '_ {
 #[test]
 fn who_starts_down_serves_when_its_first_check_passes() {
     let mut spec = spec();
-    spec.health.as_mut().expect("checks").rhythm.start = crate::health::Start::Down;
+    spec.health.as_mut().expect("checks").schedule.start = crate::health::Start::Down;
     let mut bench = Bench::new("a b c", spec);
     assert_eq!((bench.word("a"), &*bench.tiers()), ("down", ""));
     assert_eq!(bench.report("a").reason, Some(Reason::NotChecked));
@@ -193,7 +193,7 @@ fn it_is_counted_how_often_checks_and_traffic_say_the_opposite() {
         bench.round("b c");
     }
     let seen = |name| {
-        let counts = bench.report(name).contradicted;
+        let counts = bench.report(name).contradictions;
         (counts.passed, counts.failed)
     };
     assert_eq!([seen("a"), seen("b"), seen("c")], [(1, 0), (0, 1), (0, 0)]);

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::pool::ProbeOrder;
+use plimsoll_core::pool::ProbeRequest;
 use plimsoll_core::{Address, Name};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
@@ -55,7 +55,7 @@ impl Asked {
     }
 }
 
-pub(crate) async fn ask(word: &str, order: &ProbeOrder, speaks: &Speaks) -> Result<(), String> {
+pub(crate) async fn ask(word: &str, order: &ProbeRequest, speaks: &Speaks) -> Result<(), String> {
     let Some(check) = speaks.check.clone() else { return Err(format!("nobody here checks by `{word}`")) };
     let asked = Asked {
         destination: order.name.clone(),

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::health::ProbeKind;
-use plimsoll_core::pool::{ProbeOrder, ProbeResult};
+use plimsoll_core::pool::{ProbeRequest, ProbeResult};
 use plimsoll_core::{Address, Name};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -46,7 +46,7 @@ pub(crate) struct Speaks {
 }
 
 /// Runs the check to its verdict; never longer than the order's time limit.
-pub(crate) async fn probe(order: &ProbeOrder, speaks: &Speaks, clock: Clock) -> ProbeResult {
+pub(crate) async fn probe(order: &ProbeRequest, speaks: &Speaks, clock: Clock) -> ProbeResult {
     let started = clock.now();
     match tokio::time::timeout(order.timeout, ask(order, speaks)).await {
         Ok(Ok(())) => ProbeResult::Passed { latency: clock.now().since(started) },
@@ -88,7 +88,7 @@ fn millis(span: Duration) -> String {
     format!("{} ms", span.as_millis())
 }
 
-async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), Miss> {
+async fn ask(order: &ProbeRequest, speaks: &Speaks) -> Result<(), Miss> {
     if let ProbeKind::Udp { send, expect } = &order.kind {
         return ask_by_datagram(&order.address, send, expect.as_deref()).await;
     }
@@ -105,7 +105,7 @@ async fn ask(order: &ProbeOrder, speaks: &Speaks) -> Result<(), Miss> {
 
 /// Nothing is said but one request, if that, and nothing goodbye is said by: no bytes of ours can be lost with the
 /// connection.
-fn is_bare(order: &ProbeOrder, speaks: &Speaks) -> bool {
+fn is_bare(order: &ProbeRequest, speaks: &Speaks) -> bool {
     let asks_once = match order.kind {
         ProbeKind::Tcp => true,
         ProbeKind::Http { .. } => speaks.protocol != PoolProtocol::Http2,
@@ -138,7 +138,7 @@ async fn connect(address: &Address, name: &Name, speaks: &Speaks, offer: Offer) 
     Ok(stream)
 }
 
-async fn converse(order: &ProbeOrder, stream: Stream, speaks: &Speaks) -> Result<(), String> {
+async fn converse(order: &ProbeRequest, stream: Stream, speaks: &Speaks) -> Result<(), String> {
     let secure = speaks.trust.is_some();
     match &order.kind {
         ProbeKind::Tcp | ProbeKind::Udp { .. } => Ok(()),

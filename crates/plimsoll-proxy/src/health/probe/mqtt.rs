@@ -6,7 +6,7 @@
 
 use plimsoll_core::hash::hash;
 use plimsoll_core::health::Login;
-use plimsoll_core::pool::ProbeOrder;
+use plimsoll_core::pool::ProbeRequest;
 
 use crate::net::stream::Stream;
 
@@ -25,7 +25,7 @@ const NOT_AUTHORIZED: u8 = 5;
 
 /// How a check calls itself: a broker ends an older connection of the same name, so no two balancers and no two
 /// of their pools' destinations may share one. At most 23 letters and digits, which every broker takes.
-pub(crate) fn client_id(order: &ProbeOrder) -> String {
+pub(crate) fn client_id(order: &ProbeRequest) -> String {
     let told = format!("{} {} {} {}", std::process::id(), order.id.0, order.name, order.address);
     format!("plimsoll{:015x}", hash(told.as_bytes()) >> 4)
 }

@@ -1,7 +1,7 @@
 //! Where one datagram of a client goes: its flow's destination, a chosen one, or another when that refuses.
 
 use plimsoll_core::retry::{self, Decision};
-use plimsoll_core::{Failure, NoDestination, Outcome, Tick, Tried, Want};
+use plimsoll_core::{AttemptedSet, Failure, NoDestination, Outcome, PickRequest, Tick};
 
 use crate::base::counters::Before;
 use crate::base::reason::Reason;
@@ -19,7 +19,7 @@ use crate::upstream::pool::Chosen;
 /// The tries of one datagram.
 #[derive(Default)]
 struct Tries {
-    tried: Tried,
+    tried: AttemptedSet,
     count: u8,
     before: Option<Before>,
 }
@@ -179,14 +179,20 @@ impl Desk {
         let hashed = pool.table.borrow().config.hash_key().is_some();
         let key = if hashed { hash_key::source(Peer::Socket(key.client)) } else { None };
         let subset = self.rule.table.subset.as_deref();
-        let mut ask = |tried: &Tried| {
-            let want = Want { worker: worker.number, tried: Some(tried), key, subset, ..Want::default() };
+        let mut ask = |tried: &AttemptedSet| {
+            let want = PickRequest {
+                worker: worker.number,
+                tried: Some(tried),
+                key,
+                subset,
+                ..PickRequest::default()
+            };
             pool.balance_load(&want, now, &mut rng)
         };
         let mut chosen = ask(&tries.tried);
         if tries.count == 0 && matches!(chosen, Err(NoDestination::AllTried)) {
             // The one lost before is the only one there is.
-            tries.tried = Tried::default();
+            tries.tried = AttemptedSet::default();
             chosen = ask(&tries.tried);
         }
         let missed = chosen.as_ref().err().copied();

@@ -6,7 +6,7 @@ mod flapping;
 mod repeats;
 mod statuses;
 
-use plimsoll_core::health::{HealthSpec, ProbeKind, Rhythm};
+use plimsoll_core::health::{CheckSchedule, HealthSpec, ProbeKind};
 
 use crate::kit::{Visit, ms};
 
@@ -30,9 +30,9 @@ pub(crate) fn checks(kind: ProbeKind) -> HealthSpec {
         failure_threshold: 1,
         recovery_threshold: 1,
         probe: kind,
-        if_gray: None,
+        probe_if_unresponsive: None,
         port: None,
-        rhythm: Rhythm::default(),
+        schedule: CheckSchedule::default(),
     }
 }
 

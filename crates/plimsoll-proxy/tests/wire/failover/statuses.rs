@@ -47,7 +47,7 @@ fn the_backup_tier_takes_over_when_the_first_is_gone_and_gives_back() {
 
 #[test]
 fn backup_tiers_may_be_switched_off() {
-    let ([a, b, backup], balancer) = tiers(|s| s.pools[0].spread.backup_tiers = false);
+    let ([a, b, backup], balancer) = tiers(|s| s.pools[0].tiers.backup_tiers = false);
     a.kill();
     b.kill();
     for _ in 0..20 {

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use plimsoll_core::{Rng, Tick, Tried};
+use plimsoll_core::{AttemptedSet, Rng, Tick};
 use plimsoll_proxy::Clock;
 use plimsoll_sim::CandidatePolicy;
 use plimsoll_sim::balancer::SimBalancer;
@@ -24,7 +24,7 @@ pub(super) fn measure_picks(trace: &Trace, slots: usize, recommendation: &Policy
     let cost = |candidate: &Evaluation| {
         let contender = CandidatePolicy::Production(candidate.algorithm);
         let mut balancer = SimBalancer::new(&scenario, &contender, &mut Rng::new(1));
-        let (clock, tried) = (Clock::start(), Tried::default());
+        let (clock, tried) = (Clock::start(), AttemptedSet::default());
         let start = clock.now();
         for pick in 0..PICKS {
             let now = Tick::from_nanos(u64::from(pick) * 1_000);
