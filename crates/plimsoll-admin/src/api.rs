@@ -11,14 +11,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use plimsoll_core::measure::LoadMetric;
-use plimsoll_proxy::{Ask, Handle, NotReported, PoolView, ReloadError, Unanswerable};
+use plimsoll_proxy::{Ask, Handle, NotReported, ReloadError, Unanswerable};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::functions;
 use crate::guard::guard;
+use crate::lookup::{find_pool, unknown_destination};
 use crate::metrics;
-use crate::problem::Problem;
+use crate::problem::{Problem, bad_request};
 use crate::views::{Destination, Explanation, Pool, Server};
 
 /// Returns the router of the whole API.
@@ -82,10 +83,6 @@ async fn scrape(
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
-pub(crate) fn bad_request(error: &impl ToString) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, error.to_string())
-}
-
 async fn server(State(handle): State<Handle>) -> Json<Server> {
     let pools = handle.pools().await;
     Json(Server::new(&handle, &pools))
@@ -146,33 +143,6 @@ async fn report_load(
             ))
         }
     })
-}
-
-fn unknown_destination(pool: &PoolView, name: &str) -> Problem {
-    let known = pool.destinations.iter().map(|d| &*d.name);
-    unknown_name(&format!("pool `{}` has no destination", pool.name), name, known)
-}
-
-pub(crate) async fn find_pool(handle: &Handle, name: &str) -> Result<PoolView, Problem> {
-    let mut pools = handle.pools().await;
-    match pools.iter().position(|pool| *pool.name == *name) {
-        Some(at) => Ok(pools.swap_remove(at)),
-        None => Err(unknown_name("no pool", name, pools.iter().map(|pool| &*pool.name))),
-    }
-}
-
-/// Maximum number of names listed in an error; a pool may have thousands.
-const MAX_LISTED: usize = 20;
-
-fn unknown_name<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> Problem {
-    let mut known: Vec<&str> = known.collect();
-    let more = known.len() > MAX_LISTED;
-    known.truncate(MAX_LISTED);
-    let more = if more { ", …" } else { "" };
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        format!("{what} `{name}`; expected one of: {}{more}", known.join(", ")),
-    )
 }
 
 /// Body of `POST /v1/explain`: the request to explain.

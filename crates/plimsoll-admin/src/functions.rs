@@ -14,8 +14,8 @@ use plimsoll_proxy::Handle;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::api::{bad_request, find_pool};
-use crate::problem::Problem;
+use crate::lookup::find_pool;
+use crate::problem::{Problem, bad_request};
 
 /// Body of a call: a pool, or destinations with a configuration.
 #[derive(Deserialize)]
@@ -43,7 +43,7 @@ impl<C: Default> FunctionCall<C> {
         match (self.pool, self.destinations, self.config) {
             (Some(pool), None, None) => Ok(Subject::Pool(pool)),
             (Some(_), None, Some(_)) => {
-                Err(problem("`config` is not allowed with `pool`, whose configuration applies"))
+                Err(problem("`config` is not allowed with `pool`: the pool has its own"))
             }
             (None, Some(destinations), config) => {
                 Ok(Subject::Destinations(destinations, config.unwrap_or_default()))

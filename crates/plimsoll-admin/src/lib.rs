@@ -47,14 +47,15 @@
 //!
 //! # Security
 //!
-//! There is no access control yet, so [`bind`] accepts loopback addresses only. Requests whose `Host` is not an
-//! address of this machine (DNS rebinding) and requests from pages of other sites are rejected with 403. Request
-//! bodies are limited to 1 MiB and connections to 256, each with an idle timeout of one minute.
+//! There is no access control yet, so [`bind`] accepts loopback addresses only. Requests for other hosts (DNS
+//! rebinding) and requests from pages of other sites are rejected with 403. Request bodies are limited to 1 MiB
+//! and connections to 256, each with an idle timeout of one minute.
 
 mod api;
 mod functions;
 mod guard;
 mod listener;
+mod lookup;
 mod metrics;
 mod problem;
 mod views;

@@ -32,6 +32,11 @@ impl Problem {
     }
 }
 
+/// Returns the problem of an invalid request.
+pub(crate) fn bad_request(error: &impl ToString) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, error.to_string())
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

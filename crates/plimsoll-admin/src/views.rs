@@ -159,7 +159,7 @@ struct Counts {
     /// Messages assigned to the destination.
     requests: u64,
     /// Responses by status class.
-    answers: BTreeMap<&'static str, u64>,
+    responses: BTreeMap<&'static str, u64>,
     /// Failures by reason.
     errors: BTreeMap<&'static str, u64>,
     /// Mean time to the first byte of a response.
@@ -218,7 +218,7 @@ impl Destination {
 impl Counts {
     fn new(d: &DestinationView) -> Self {
         let is_counted = |count: &u64| *count > 0;
-        let answers = CLASSES.into_iter().zip(d.counts.classes).filter(|(_, n)| is_counted(n));
+        let responses = CLASSES.into_iter().zip(d.counts.classes).filter(|(_, n)| is_counted(n));
         let errors = Failure::ALL
             .map(Failure::as_str)
             .into_iter()
@@ -226,7 +226,7 @@ impl Counts {
             .filter(|(_, n)| is_counted(n));
         Self {
             requests: d.counts.started,
-            answers: answers.collect(),
+            responses: responses.collect(),
             errors: errors.collect(),
             mean_response_ms: d.counts.mean_first_byte().map(millis),
             failures_in_a_row: d.streak,
@@ -372,7 +372,7 @@ impl Explanation {
             because: c.because.clone(),
             in_flight: c.in_flight,
             load: c.load,
-            slow_start: c.chance,
+            slow_start: c.slow_start,
             score: c.score,
         };
         let mut order = explained.order.iter().map(ToString::to_string);

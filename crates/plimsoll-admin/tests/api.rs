@@ -40,7 +40,7 @@ async fn pools_and_server_have_the_specified_fields() {
     assert_eq!((&d["status"], &d["counts"]["requests"]), (&"serving".into(), &3.into()));
     assert_eq!(d["reason"], Value::Null);
     assert_ne!(d["score"], 0.0, "its checks pass, if there was one");
-    assert_eq!(d["counts"]["answers"]["2xx"], 3);
+    assert_eq!(d["counts"]["responses"]["2xx"], 3);
     assert!(d["counts"]["meanResponseMs"].as_f64().unwrap() > 0.0);
     let server = proxy.get("/v1/server").await.json();
     assert_eq!((&server["state"], &server["workers"]), (&"running".into(), &1.into()));

@@ -50,7 +50,7 @@ pub struct Candidate {
     /// (in flight + 1) / weight, the load that algorithms compare.
     pub load: f64,
     /// Probability that the destination accepts a pick; below 1 during slow start.
-    pub chance: f64,
+    pub slow_start: f64,
     /// Score of the algorithm, lower is better; `None` where the algorithm compares no scores.
     pub score: Option<f64>,
     /// Share of the messages that are picked in its tier first, 0 to 1.
@@ -147,8 +147,8 @@ pub fn candidates(snapshot: &Snapshot, want: &PickRequest<'_>, now: Tick) -> Vec
         };
         let in_flight = m.stats.in_flight();
         let load = f64::from(in_flight + 1) / (f64::from(m.weight.max(1)) / 256.0);
-        let chance = m.slow_start.map_or(1.0, |slow_start| slow_start.chance(now));
-        Candidate { member, set_aside, in_flight, load, chance, share, score: scores[member] }
+        let slow_start = m.slow_start.map_or(1.0, |ramp| ramp.chance(now));
+        Candidate { member, set_aside, in_flight, load, slow_start, share, score: scores[member] }
     };
     snapshot.members.iter().enumerate().map(candidate).collect()
 }

@@ -328,7 +328,7 @@ pub struct LoadBalancingResult {
     pub health_status: HealthStatus,
     /// Performance in the last minute.
     pub performance: PerformanceMetrics,
-    /// Recommended changes.
+    /// Recommended changes of the pool.
     pub recommendations: Vec<Recommendation>,
     /// Assignment of the message: report its outcome here. Dropped, the message counts as cancelled.
     #[serde(skip)]

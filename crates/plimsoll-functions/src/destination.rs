@@ -84,7 +84,7 @@ impl Destination {
     /// Converts to the core's type.
     ///
     /// # Errors
-    /// [`LoadBalancingError::InvalidAddress`].
+    /// [`LoadBalancingError::InvalidAddress`] if the address has another form.
     pub(crate) fn parse(&self) -> Result<plimsoll_core::Destination, LoadBalancingError> {
         let invalid = || LoadBalancingError::InvalidAddress {
             id: self.id_or_address().to_owned(),

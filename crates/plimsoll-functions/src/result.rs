@@ -23,9 +23,9 @@ pub struct LoadDistribution {
 pub struct DestinationShare {
     /// Id of the destination.
     pub id: String,
-    /// Configured weight.
+    /// Weight as configured, 0 to 65,535.
     pub weight: u16,
-    /// Effective weight.
+    /// Weight in effect now.
     pub effective_weight: f64,
     /// Intended share, 0 to 1: within the first tier that serves, by weight if the algorithm uses weights.
     pub intended_share: f64,
@@ -79,13 +79,13 @@ pub struct HealthStatus {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ResponseTime {
-    /// Arithmetic mean.
+    /// Mean of all response times.
     pub mean: f64,
     /// Median response time.
     pub p50: f64,
-    /// 90th percentile.
+    /// 90th percentile response time.
     pub p90: f64,
-    /// 99th percentile.
+    /// 99th percentile response time.
     pub p99: f64,
 }
 

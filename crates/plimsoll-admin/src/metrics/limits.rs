@@ -18,7 +18,7 @@ pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
                 family.sample(&[("pool", &pool.name), ("reason", reason)], u8::from(used.is_full()));
             }
         }
-        // A pool whose serving destinations are all at their limits accepts no more requests either.
+        // With all serving destinations at their limits the pool accepts no more requests either.
         if pool.destinations.iter().any(|d| d.requests.max.is_some()) {
             let mut serving = pool.destinations.iter().filter(|d| d.status.serves()).peekable();
             let full = serving.peek().is_some() && serving.all(|d| d.requests.is_full());

@@ -15,7 +15,7 @@ use self::text::Text;
 /// Content type of the response.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Returns all families, or those whose names start with one of `prefixes` (comma-separated).
+/// Returns all families, or those selected by `prefixes` of their names (comma-separated).
 pub(crate) async fn text(handle: &Handle, prefixes: Option<&str>) -> String {
     let (pools, view) = (handle.pools().await, handle.traffic());
     let mut text = Text::new(prefixes);

@@ -35,7 +35,7 @@ pub(crate) struct Family<'t> {
 pub(crate) type Labels<'l> = &'l [(&'static str, &'l str)];
 
 impl<'f> Text<'f> {
-    /// Starts a response with the families whose names start with one of `prefixes` (comma-separated).
+    /// Starts a response with the families selected by `prefixes` of their names (comma-separated).
     pub(crate) fn new(prefixes: Option<&'f str>) -> Self {
         let prefixes =
             prefixes.map(|list| list.split(',').map(str::trim).filter(|p| !p.is_empty()).collect());

@@ -22,7 +22,7 @@ pub enum HealthMonitoringError {
     InvalidConfig {
         /// Name of the key.
         key: &'static str,
-        /// Expected values.
+        /// Values that were expected.
         expected: &'static str,
     },
     /// No check could be made: the process or machine lacked file descriptors or memory.

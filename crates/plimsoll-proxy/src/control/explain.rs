@@ -76,8 +76,8 @@ pub struct CandidateView {
     pub in_flight: u32,
     /// (in flight + 1) / weight.
     pub load: f64,
-    /// The chance with which it takes what it is given, 0 to 1.
-    pub chance: f64,
+    /// Share of its messages it gets during slow start, 0 to 1; otherwise 1.
+    pub slow_start: f64,
     /// What the algorithm compares it by, the lower the better; `None` where it compares nothing.
     pub score: Option<f64>,
 }
@@ -139,7 +139,7 @@ impl Handle {
                 because: candidate.set_aside.map(|why| sentence(why, reason)),
                 in_flight: candidate.in_flight,
                 load: candidate.load,
-                chance: candidate.chance,
+                slow_start: candidate.slow_start,
                 score: candidate.score,
             });
         }

@@ -158,7 +158,7 @@ fn text(line: &Line) -> String {
                 "set_aside": candidate.set_aside.map(SetAside::as_str),
                 "in_flight": candidate.in_flight,
                 "load": candidate.load,
-                "chance": candidate.chance,
+                "slow_start": candidate.slow_start,
             })
         })
         .collect();

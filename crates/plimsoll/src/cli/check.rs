@@ -13,8 +13,7 @@ use super::terminal::{error_line, print};
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     config: ConfigOption,
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t = TextFormat::Text)]
+    #[arg(help = "Output format", short, long, value_enum, default_value_t = TextFormat::Text)]
     output: TextFormat,
     /// Treat warnings as errors
     #[arg(long)]

@@ -23,8 +23,7 @@ pub(crate) struct ExplainArgs {
     /// Client IP address to assume [default: none]
     #[arg(long, value_name = "IP")]
     from: Option<IpAddr>,
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t = TextFormat::Text)]
+    #[arg(help = "Output format", short, long, value_enum, default_value_t = TextFormat::Text)]
     output: TextFormat,
     #[command(flatten)]
     admin: AdminOption,

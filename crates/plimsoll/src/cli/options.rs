@@ -9,7 +9,7 @@ use super::admin_client;
 /// The configuration to read.
 #[derive(Args, Debug)]
 pub(crate) struct ConfigOption {
-    /// Configuration file, or a directory whose *.yaml files are merged
+    /// Configuration file, or a directory of *.yaml files to merge
     /// [default: /etc/plimsoll/config.yaml, if it exists]
     #[arg(short = 'c', long = "config", value_name = "FILE|DIR", env = "PLIMSOLL_CONFIG")]
     pub(crate) path: Option<PathBuf>,
@@ -31,18 +31,18 @@ pub(crate) struct AdminOption {
 /// Output format of commands that print sentences.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TextFormat {
-    /// Readable text.
+    /// Text for reading.
     Text,
-    /// A JSON document.
+    /// One JSON document.
     Json,
 }
 
 /// Output format of commands that print a table.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TableFormat {
-    /// A table.
+    /// Table for reading.
     #[value(alias = "text")]
     Table,
-    /// A JSON document.
+    /// One JSON document.
     Json,
 }

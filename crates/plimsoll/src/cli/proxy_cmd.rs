@@ -20,8 +20,7 @@ pub(crate) struct ProxyArgs {
     /// Destination addresses, comma-separated
     #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',', required = true)]
     to: Vec<String>,
-    /// Listener protocol
-    #[arg(long, value_enum, default_value_t = ProxyProtocol::Http)]
+    #[arg(help = "Listener protocol", long, value_enum, default_value_t = ProxyProtocol::Http)]
     protocol: ProxyProtocol,
     /// Load balancing algorithm
     #[arg(long, value_name = "NAME", default_value = plimsoll_config::defaults::ALGORITHM.name(), value_parser = algorithms())]

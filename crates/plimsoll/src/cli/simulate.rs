@@ -43,11 +43,10 @@ pub(crate) struct SimulateArgs {
     /// Load as a share of the total capacity: 0.8 [default: that of the scenario]
     #[arg(long, value_name = "SHARE")]
     load: Option<f64>,
-    /// Access log (common, combined or plimsoll's JSON) whose arrival times are replayed at the scenario's rate
+    /// Access log (common, combined or plimsoll's JSON) to replay the arrival times of, at the scenario's rate
     #[arg(long, value_name = "LOG")]
     replay: Option<PathBuf>,
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
+    #[arg(help = "Output format", short, long, value_enum, default_value_t = TableFormat::Table)]
     output: TableFormat,
     /// Write a chart to this SVG file
     #[arg(long, value_name = "FILE.svg")]
@@ -163,7 +162,7 @@ impl SimulateArgs {
     fn run_figure(&self) -> Result<(), (u8, String)> {
         if self.load.is_some() || self.replay.is_some() {
             return Err(usage(
-                "--load and --replay: not valid with `prequal`, whose figures have their own load".to_owned(),
+                "--load and --replay: not valid with `prequal`: its figures set the load".to_owned(),
             ));
         }
         let candidates = self.candidates()?;

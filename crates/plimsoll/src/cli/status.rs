@@ -13,8 +13,7 @@ use super::terminal::{error_line, print, table};
 /// Flags of `plimsoll status`.
 #[derive(Args, Debug)]
 pub(crate) struct StatusArgs {
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t = TableFormat::Table)]
+    #[arg(help = "Output format", short, long, value_enum, default_value_t = TableFormat::Table)]
     output: TableFormat,
     #[command(flatten)]
     admin: AdminOption,

@@ -146,7 +146,7 @@ async fn send_request(address: SocketAddr, connection: &mut Option<TcpStream>) -
     }
 }
 
-/// Returns status and total length of a response whose head is complete.
+/// Returns status and total length of a response; `None` while its head is incomplete.
 fn parse_head(response_bytes: &[u8]) -> io::Result<Option<(u16, usize)>> {
     let mut slots = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut slots);

@@ -102,7 +102,7 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// One server.
+/// One of the demo's servers.
 struct DemoServer {
     name: &'static str,
     response_time: Duration,

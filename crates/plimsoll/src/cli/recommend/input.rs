@@ -108,7 +108,7 @@ pub(super) fn observe_instance(args: &RecommendArgs) -> Result<Observation, Fail
     let destinations = samples
         .into_iter()
         .zip(slowdown)
-        .map(|(sample, slowdown)| ObservedDestination { slowdown, ..sample.seen });
+        .map(|(sample, slowdown)| ObservedDestination { slowdown, ..sample.destination });
     let trace = Trace {
         arrivals: None,
         rate: messages as f64 / args.watch.0.as_secs_f64(),
@@ -167,7 +167,7 @@ fn describe_times(log: &access_log::ParsedLog) -> Option<String> {
 
 /// Traffic of one destination between two samples.
 struct DestinationSample {
-    seen: ObservedDestination,
+    destination: ObservedDestination,
     messages: u64,
     seconds: Option<f64>,
 }
@@ -180,16 +180,20 @@ fn difference(before: &Value, after: &Value) -> Vec<DestinationSample> {
         let requests = |d: &Value| d["counts"]["requests"].as_u64().unwrap_or(0);
         let (sum_now, responses_now) = responses(&now);
         let (sum_then, responses_then) = then.map_or((0.0, 0), responses);
-        let answers = responses_now.saturating_sub(responses_then);
+        let responses = responses_now.saturating_sub(responses_then);
         let seconds =
-            (answers >= MIN_RESPONSES).then(|| ((sum_now - sum_then) / answers as f64 / 1e3).max(1e-6));
-        let seen = ObservedDestination {
+            (responses >= MIN_RESPONSES).then(|| ((sum_now - sum_then) / responses as f64 / 1e3).max(1e-6));
+        let destination = ObservedDestination {
             name: now["id"].as_str().unwrap_or_default().to_owned(),
             weight: now["weight"].as_u64().unwrap_or(1).min(u64::from(u16::MAX)) as u16,
-            responses: answers,
+            responses,
             slowdown: 1.0,
         };
-        DestinationSample { seen, messages: requests(&now).saturating_sub(then.map_or(0, requests)), seconds }
+        DestinationSample {
+            destination,
+            messages: requests(&now).saturating_sub(then.map_or(0, requests)),
+            seconds,
+        }
     });
     samples.collect()
 }
@@ -197,13 +201,13 @@ fn difference(before: &Value, after: &Value) -> Vec<DestinationSample> {
 /// Returns the total time in milliseconds and the number of all responses so far.
 fn responses(destination: &Value) -> (f64, u64) {
     let counts = &destination["counts"];
-    let count = counts["answers"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
+    let count = counts["responses"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
     (counts["meanResponseMs"].as_f64().unwrap_or(0.0) * count as f64, count)
 }
 
 fn describe_slow_destinations(trace: &Trace) -> String {
-    let slow = trace.destinations.iter().filter(|seen| seen.slowdown > 1.0);
-    let slow: Vec<String> = slow.map(|seen| format!("{} {:.1}", seen.name, seen.slowdown)).take(10).collect();
+    let slow = trace.destinations.iter().filter(|d| d.slowdown > 1.0);
+    let slow: Vec<String> = slow.map(|d| format!("{} {:.1}", d.name, d.slowdown)).take(10).collect();
     let (count, work) = (trace.destinations.len(), trace.work.mean() * 1e3);
     let rest = if slow.is_empty() {
         "none is clearly slower".to_owned()

@@ -60,8 +60,7 @@ pub(crate) struct RecommendArgs {
     /// Number of simulated runs of each algorithm in each variant
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=MAX_SEEDS))]
     seeds: u64,
-    /// Output format
-    #[arg(short, long, value_enum, default_value_t = TextFormat::Text)]
+    #[arg(help = "Output format", short, long, value_enum, default_value_t = TextFormat::Text)]
     output: TextFormat,
     #[command(flatten)]
     admin: AdminOption,
