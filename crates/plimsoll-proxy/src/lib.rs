@@ -14,8 +14,6 @@ pub(crate) mod serve;
 
 mod control;
 mod forward;
-mod http1;
-mod http2;
 mod listener;
 mod upstream;
 

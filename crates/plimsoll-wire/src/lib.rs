@@ -6,6 +6,7 @@ mod detection;
 pub mod grpc;
 pub mod grpc_web;
 pub mod http1;
+pub mod http2;
 pub mod mqtt;
 pub mod orca;
 pub mod protobuf;

@@ -10,13 +10,13 @@ use plimsoll_core::stats::{BUCKETS_MS, bucket_of};
 use plimsoll_core::{Failure, NoDestination};
 
 use crate::base::reason::Reason;
-use crate::http::target::Method;
+use plimsoll_wire::http1::target::Method;
 
 /// Status classes as metrics label them; index 0 is for requests that ended without a status.
 pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Methods as metrics label them.
-pub const METHODS: [&str; Method::LABELS.len()] = Method::LABELS;
+pub const METHODS: [&str; Method::NAMES.len()] = Method::NAMES;
 
 /// Why the proxy answered itself or ended a connection, as metrics label it.
 pub fn reasons() -> impl Iterator<Item = &'static str> {

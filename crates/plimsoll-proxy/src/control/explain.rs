@@ -9,11 +9,13 @@ use plimsoll_core::{Name, PickRequest, Rng, Status};
 use crate::control::Handle;
 use crate::forward::hash_key;
 use crate::http::local_reply::Refusal;
-use crate::http::request;
-use crate::http::target::{Method, RequestFacts};
-use crate::http1::MAX_HEADERS;
+use crate::http::request_facts::RequestFacts;
+use crate::http::request_limits;
 use crate::listener::tables::{ListenerTable, RouteTable};
 use crate::net::stream::Peer;
+use plimsoll_wire::http1::MAX_HEADERS;
+use plimsoll_wire::http1::request;
+use plimsoll_wire::http1::target::Method;
 
 /// A request as somebody would send it.
 #[derive(Clone, Debug, Default)]
@@ -116,7 +118,7 @@ impl Handle {
         explained.pool = Some(pool.config.name.clone());
         explained.algorithm = Some(snapshot.algorithm);
         let subset = rule.subset.as_deref();
-        let repeatable = Method::parse(&ask.method).idempotent();
+        let repeatable = Method::parse(&ask.method).is_idempotent();
         let want = PickRequest { repeatable, key, subset, ..PickRequest::default() };
         let now = self.clock().now();
         let told = explain(&snapshot, &want, now, &mut Rng::new(now.as_nanos()));
@@ -245,21 +247,22 @@ fn route(
         explained.refused = Some((refusal.status, refusal.reason.word(), refusal.detail));
         explained.stages.push(("route", format!("refused with {}: {}", refusal.status, refusal.detail)));
     };
-    let (parsed, headers) = match request::parse(head.as_bytes(), &mut slots, &table.config.limits) {
-        Ok(Some(parsed)) => parsed,
-        Ok(None) => {
-            refuse(explained, Refusal::BAD_REQUEST_LINE);
-            return None;
-        }
-        Err(refusal) => {
-            refuse(explained, refusal);
-            return None;
-        }
-    };
+    let (parsed, headers) =
+        match request::parse(head.as_bytes(), &mut slots, &request_limits(&table.config.limits)) {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => {
+                refuse(explained, Refusal::BAD_REQUEST_LINE);
+                return None;
+            }
+            Err(error) => {
+                refuse(explained, error.into());
+                return None;
+            }
+        };
     let facts = RequestFacts {
         host: parsed.host,
         path: parsed.target.path(),
-        method: parsed.method_word,
+        method: parsed.method_name,
         headers,
         sni: None,
         certificate: None,

@@ -19,7 +19,6 @@ use crate::base::counters::{Before, Overflow};
 use crate::base::reason::Reason;
 use crate::forward::hash_key;
 use crate::forward::request::{connect, tell};
-use crate::http::target::Method;
 use crate::listener::accepted_connection::Connection;
 use crate::listener::accepted_connection::TimeLimit;
 use crate::listener::worker_listener::ListenerRoutes;
@@ -30,6 +29,7 @@ use crate::net::stream::{Peer, Stream};
 use crate::net::tunnel::{Mouth, Moved, tunnel};
 use crate::upstream::pool::Chosen;
 use crate::upstream::queue::{self, Unplaced};
+use plimsoll_wire::http1::target::Method;
 
 /// Bytes read at once of a destination before its bytes are passed on as they are.
 const READ: usize = 16 * 1024;

@@ -11,8 +11,8 @@ use crate::forward::exchange::{End, Exchange};
 use crate::forward::request::Verdict;
 use crate::forward::request_context::Job;
 use crate::http::local_reply::Refusal;
-use crate::http::response::{Hop, ResponseHead};
 use crate::listener::worker_listener::ConnectionGuard;
+use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
 
 /// The client's side of one message.
 pub(crate) trait Downstream {
@@ -42,7 +42,7 @@ pub(crate) trait Downstream {
         bytes: &[u8],
         head: &ResponseHead<'_>,
         headers: &[httparse::Header<'_>],
-        hop: Hop<'_>,
+        hop: ResponseRewrite<'_>,
         ends: bool,
     ) -> Result<(), End>;
 

@@ -66,7 +66,7 @@ pub(crate) enum Raced {
 /// May this message be sent twice? The destination must do the same as often as it is asked, and all of it must
 /// be at hand, framed alike for everybody.
 pub(crate) fn may_be_hedged(job: &Job) -> bool {
-    job.method.idempotent() && job.is_at_hand() && !job.upgrade
+    job.method.is_idempotent() && job.is_at_hand() && !job.upgrade
 }
 
 /// Runs a try that others may be sent after, to its end.

@@ -186,7 +186,7 @@ fn want<'t>(
     PickRequest {
         worker: worker.number,
         tried: Some(tried),
-        repeatable: job.method.idempotent(),
+        repeatable: job.method.is_idempotent(),
         key: job.key,
         affinity_key: None,
         subset: rule.table.subset.as_deref(),
@@ -319,7 +319,7 @@ pub(crate) fn attempt(job: &Job, failure: Failure) -> FailedAttempt {
     FailedAttempt {
         failure,
         attempts: job.tries,
-        idempotent: job.method.idempotent(),
+        idempotent: job.method.is_idempotent(),
         sent: false,
         reused_connection: false,
         fresh_repeat_used: false,

@@ -14,10 +14,9 @@ use plimsoll_wire::grpc_web::Translator;
 use crate::base::context::WorkerContext;
 use crate::base::counters::Overflow;
 use crate::forward::hash_key;
-use crate::http::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use crate::http::local_reply::{Form, Refusal};
-use crate::http::request::{self, Forwarding, RequestHead};
-use crate::http::target::{Method, RequestFacts};
+use crate::http::request_facts::RequestFacts;
+use crate::http::request_limits;
 use crate::listener::tls_accept::Introduction;
 use crate::listener::worker_listener::ListenerRoutes;
 use crate::log::access_log::LogDraft;
@@ -26,6 +25,9 @@ use crate::net::stream::Peer;
 use crate::upstream::pool::ConnectionNeeds;
 use crate::upstream::table::PoolTable;
 use plimsoll_wire::http1::HeaderEdits;
+use plimsoll_wire::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
+use plimsoll_wire::http1::request::{self, Forwarding, RequestHead};
+use plimsoll_wire::http1::target::Method;
 
 /// So much of a body is kept for another try: messages of gRPC are seldom longer, nor are forms.
 const KEPT_BODY: usize = 64 * 1024;
@@ -232,10 +234,10 @@ pub(crate) fn prepare(
     view: &Rc<ListenerRoutes>,
     bytes: &[u8],
 ) -> Result<Option<Box<Job>>, (Refusal, Form)> {
-    let mut slots = [const { std::mem::MaybeUninit::uninit() }; crate::http1::MAX_HEADERS];
+    let mut slots = [const { std::mem::MaybeUninit::uninit() }; plimsoll_wire::http1::MAX_HEADERS];
     let config = &view.table.config;
-    let parsed =
-        request::parse(bytes, &mut slots, &config.limits).map_err(|refusal| (refusal, Form::Text))?;
+    let parsed = request::parse(bytes, &mut slots, &request_limits(&config.limits))
+        .map_err(|error| (error.into(), Form::Text))?;
     let Some((mut head, headers)) = parsed else { return Ok(None) };
     if head.target.secure.is_some_and(|secure| secure != asker.introduction.is_some()) {
         return Err((Refusal::WRONG_SCHEME, form(None, head.accepts_json)));
@@ -243,11 +245,11 @@ pub(crate) fn prepare(
     let sni = asker.introduction.and_then(|introduction| introduction.sni.as_deref());
     let certificate = asker.introduction.and_then(|introduction| introduction.certificate.as_deref());
     let trusted = view.table.trusts(asker.peer.ip());
-    let (path, method) = (head.target.path(), head.method_word);
+    let (path, method) = (head.target.path(), head.method_name);
     let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
     let started = worker.now();
     let refused = |refusal| {
-        let web = head.web.map(|asked| Translator::new(&asked, accept_of(headers), false));
+        let web = head.grpc_web.map(|asked| Translator::new(&asked, accept_of(headers), false));
         Err((refusal, form(web.as_ref(), head.accepts_json)))
     };
     if let Framing::Length(length) = head.framing
@@ -262,18 +264,18 @@ pub(crate) fn prepare(
         return refused(Refusal::MISDIRECTED);
     }
     let rule = view.table.route(&facts).unwrap_or(usize::MAX);
-    let web = head.web.map(|asked| {
+    let web = head.grpc_web.map(|asked| {
         let translated = view
             .routes
             .get(rule)
-            .is_some_and(|rule| rule.table.pool.config.translates_grpc_web(head.method_word));
-        head.is_call |= translated;
+            .is_some_and(|rule| rule.table.pool.config.translates_grpc_web(head.method_name));
+        head.is_grpc |= translated;
         Box::new(Translator::new(&asked, accept_of(headers), translated))
     });
     let mut out = worker.buffers.take();
     if let Some(rule) = view.routes.get(rule) {
         let forwarding = Forwarding {
-            peer: asker.peer,
+            client: asker.peer.ip(),
             scheme: if asker.introduction.is_some() { "https" } else { "http" },
             certificate,
             trusted,
@@ -327,11 +329,11 @@ fn new_job(
     let mut pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
     let mut client_timeouts = config.timeouts;
     let mut total_deadline = pool_timeouts.total.map_or(Tick::NEVER, |total| started + total);
-    if head.is_call {
+    if head.is_grpc {
         // Both sides of a call may be silent for as long as they like: only that nobody says anything counts.
         pool_timeouts.response = pool_timeouts.response.max(pool_timeouts.idle);
         client_timeouts.body = client_timeouts.body.max(client_timeouts.idle);
-        total_deadline = total_deadline.min(head.call_timeout.map_or(Tick::NEVER, |wait| started + wait));
+        total_deadline = total_deadline.min(head.grpc_timeout.map_or(Tick::NEVER, |wait| started + wait));
     }
     let is_chunked = head.framing == Framing::Chunked;
     let protocol = pool.map_or(PoolProtocol::Http1, |pool| pool.protocol);
@@ -340,7 +342,7 @@ fn new_job(
         rule,
         key: None,
         method: head.method,
-        http10: head.http10,
+        http10: head.is_http10,
         keep_alive: head.keep_alive,
         expects_continue: head.expects_continue,
         upgrade: head.upgrade.is_some(),
@@ -359,7 +361,7 @@ fn new_job(
         others_left: false,
         has_rivals: false,
         body_bytes: 0,
-        is_call: head.is_call,
+        is_call: head.is_grpc,
         client_timeouts,
         pool_timeouts,
         total_deadline,
@@ -378,7 +380,7 @@ fn new_job(
 /// whatever was sent on them. One that is told to be too long is not begun with.
 fn keeps_body(pool: &Pool, head: &RequestHead<'_>) -> bool {
     let fits = !matches!(head.framing, Framing::Length(length) if length > KEPT_BODY as u64);
-    let repeats_calls = head.is_call && !pool.retry.when.grpc_statuses.is_empty();
+    let repeats_calls = head.is_grpc && !pool.retry.when.grpc_statuses.is_empty();
     fits && (repeats_calls || (pool.protocol != PoolProtocol::Http1 && pool.retry.error_recovery))
 }
 

@@ -13,10 +13,10 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request};
 use plimsoll_wire::grpc;
 use plimsoll_wire::websocket::{ACCEPT, KEY, WEBSOCKET, accept_value};
 
-use crate::http::fields::{Field, field, write_line};
 use crate::http::local_reply::Refusal;
-use crate::http::response::{Hop, ResponseHead};
-use crate::http1::MAX_HEADERS;
+use plimsoll_wire::http1::MAX_HEADERS;
+use plimsoll_wire::http1::fields::{Field, classify_field, write_field};
+use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
 
 /// Does it ask for a tunnel of WebSocket (RFC 8441)?
 ///
@@ -67,18 +67,18 @@ pub(crate) fn write_request(
             host.as_bytes()
         }
     };
-    write_line(out, b"Host", host);
+    write_field(out, b"Host", host);
     for (name, value) in &head.headers {
         // The side of HTTP/2 has no key of its own, whatever it says (RFC 8441 section 5).
         if name != HOST && name != COOKIE && !(key.is_some() && name == KEY) {
-            write_line(out, name.as_str().as_bytes(), value.as_bytes());
+            write_field(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
     write_cookies(out, &head.headers);
     if let Some(key) = key {
         out.extend_from_slice(b"Connection: Upgrade\r\n");
-        write_line(out, b"Upgrade", WEBSOCKET.as_bytes());
-        write_line(out, b"Sec-WebSocket-Key", key.as_bytes());
+        write_field(out, b"Upgrade", WEBSOCKET.as_bytes());
+        write_field(out, b"Sec-WebSocket-Key", key.as_bytes());
     } else if !ends && !head.headers.contains_key(CONTENT_LENGTH) {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
@@ -116,14 +116,14 @@ pub(crate) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Op
     uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
     uri.path_and_query = Some(target.parse().ok()?);
     let is_switch = |h: &&httparse::Header<'_>| {
-        field(h.name) == Field::Upgrade && h.value.eq_ignore_ascii_case(WEBSOCKET.as_bytes())
+        classify_field(h.name) == Field::Upgrade && h.value.eq_ignore_ascii_case(WEBSOCKET.as_bytes())
     };
     let switches = method == "GET" && parsed.headers.iter().any(|header| is_switch(&header));
     let key = parsed.headers.iter().find(|header| switches && header.name.eq_ignore_ascii_case(KEY));
     let accept = key.map(|key| accept_value(key.value));
     let map = request.headers_mut();
     for header in parsed.headers.iter() {
-        match field(header.name) {
+        match classify_field(header.name) {
             Field::Host => uri.authority = Some(Authority::try_from(header.value).ok()?),
             Field::Connection | Field::TransferEncoding | Field::HopByHop | Field::Upgrade => {}
             _ if accept.is_some() && header.name.eq_ignore_ascii_case(KEY) => {}
@@ -146,13 +146,13 @@ pub(crate) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Op
 pub(crate) fn write_switch(head: &Response<()>, accept: &str) -> Bytes {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n");
-    write_line(&mut out, b"Upgrade", WEBSOCKET.as_bytes());
+    write_field(&mut out, b"Upgrade", WEBSOCKET.as_bytes());
     for (name, value) in head.headers() {
         if name != CONTENT_LENGTH && name != ACCEPT {
-            write_line(&mut out, name.as_str().as_bytes(), value.as_bytes());
+            write_field(&mut out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
-    write_line(&mut out, b"Sec-WebSocket-Accept", accept.as_bytes());
+    write_field(&mut out, b"Sec-WebSocket-Accept", accept.as_bytes());
     out.extend_from_slice(b"\r\n");
     out.into()
 }
@@ -168,7 +168,7 @@ pub(crate) fn write_answer(head: &Response<()>, ends: bool, to_head: bool) -> By
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
     for (name, value) in head.headers() {
-        write_line(&mut out, name.as_str().as_bytes(), value.as_bytes());
+        write_field(&mut out, name.as_str().as_bytes(), value.as_bytes());
     }
     let has_body = !status.is_informational() && !matches!(status.as_u16(), 204 | 304) && !to_head;
     if has_body && !head.headers().contains_key(CONTENT_LENGTH) {
@@ -184,7 +184,7 @@ pub(crate) fn write_answer(head: &Response<()>, ends: bool, to_head: bool) -> By
 pub(crate) fn switch(
     head: &ResponseHead<'_>,
     headers: &[httparse::Header<'_>],
-    hop: Hop<'_>,
+    hop: ResponseRewrite<'_>,
     accept: &str,
 ) -> Option<Response<()>> {
     let answers = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(ACCEPT));
@@ -201,22 +201,22 @@ pub(crate) fn switch(
 pub(crate) fn answer(
     head: &ResponseHead<'_>,
     headers: &[httparse::Header<'_>],
-    hop: Hop<'_>,
+    hop: ResponseRewrite<'_>,
     ends: bool,
 ) -> Option<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
     let map = response.headers_mut();
     for header in headers {
-        if hop.passes(head, header.name) && field(header.name) != Field::Upgrade {
+        if hop.passes(head, header.name) && classify_field(header.name) != Field::Upgrade {
             append(map, header.name.as_bytes(), header.value)?;
         }
     }
-    if let Some(content_type) = hop.told_type() {
+    if let Some(content_type) = hop.replaced_content_type() {
         append(map, b"content-type", content_type)?;
     }
     // An answer that ends with its head needs no length to say so.
-    if let Some(length) = head.told_length().filter(|&length| length > 0 || !ends) {
+    if let Some(length) = head.content_length().filter(|&length| length > 0 || !ends) {
         map.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     if hop.via {
@@ -255,8 +255,8 @@ pub(crate) fn trailers(text: &[u8]) -> HeaderMap {
 pub(crate) fn trailer_lines(map: &HeaderMap) -> Vec<u8> {
     let mut text = Vec::new();
     for (name, value) in map {
-        if matches!(field(name.as_str()), Field::Other | Field::Via) {
-            write_line(&mut text, name.as_str().as_bytes(), value.as_bytes());
+        if matches!(classify_field(name.as_str()), Field::Other | Field::Via) {
+            write_field(&mut text, name.as_str().as_bytes(), value.as_bytes());
         }
     }
     text

@@ -3,10 +3,11 @@
 use std::task::{Context, Waker};
 
 use plimsoll_wire::grpc;
+use plimsoll_wire::http1::RequestError;
 
 use crate::base::reason::Reason;
-use crate::http::fields::{write_line, write_number};
 use crate::net::stream::Stream;
+use plimsoll_wire::http1::fields::{write_decimal, write_field};
 
 /// An answer of our own: its status, the word for logs and metrics, and a sentence for people.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -101,6 +102,26 @@ impl Refusal {
     }
 }
 
+impl From<RequestError> for Refusal {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::RequestLine => Self::BAD_REQUEST_LINE,
+            RequestError::Target => Self::BAD_TARGET,
+            RequestError::Header => Self::BAD_HEADER,
+            RequestError::Host => Self::BAD_HOST,
+            RequestError::ContentLength => Self::BAD_LENGTH,
+            RequestError::TransferEncoding => Self::BAD_TRANSFER_ENCODING,
+            RequestError::LengthAndTransferEncoding => Self::LENGTH_AND_TRANSFER_ENCODING,
+            RequestError::UnsupportedCoding => Self::UNKNOWN_CODING,
+            RequestError::TargetTooLong => Self::URI_TOO_LONG,
+            RequestError::HeadTooLarge => Self::HEAD_TOO_LARGE,
+            RequestError::UnsupportedVersion => Self::VERSION_NOT_SUPPORTED,
+            RequestError::Method => Self::METHOD_NOT_ALLOWED,
+            RequestError::Expectation => Self::EXPECTATION_FAILED,
+        }
+    }
+}
+
 /// The phrase of each status we answer with.
 const fn phrase(status: u16) -> &'static str {
     match status {
@@ -142,13 +163,13 @@ pub(crate) fn write(out: &mut Vec<u8>, refusal: Refusal, form: &Form, head_only:
     let status = refusal.status;
     let (content_type, body) = body(refusal, json);
     out.extend_from_slice(b"HTTP/1.1 ");
-    write_number(out, u64::from(status));
+    write_decimal(out, u64::from(status));
     out.push(b' ');
     out.extend_from_slice(phrase(status).as_bytes());
     out.extend_from_slice(b"\r\nContent-Type: ");
     out.extend_from_slice(content_type.as_bytes());
     out.extend_from_slice(b"\r\nContent-Length: ");
-    write_number(out, body.len() as u64);
+    write_decimal(out, body.len() as u64);
     out.extend_from_slice(b"\r\n");
     if status == 503 {
         out.extend_from_slice(b"Retry-After: 1\r\n");
@@ -168,9 +189,9 @@ pub(crate) fn write(out: &mut Vec<u8>, refusal: Refusal, form: &Form, head_only:
 /// The answer to a call of gRPC-Web: its clients look for a status of gRPC in the head.
 fn write_web(out: &mut Vec<u8>, refusal: Refusal, content_type: &[u8], keep_alive: bool) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-    write_line(out, b"Content-Type", content_type);
-    write_line(out, b"grpc-status", grpc::from_http_status(refusal.status).as_bytes());
-    write_line(out, b"grpc-message", refusal.detail.as_bytes());
+    write_field(out, b"Content-Type", content_type);
+    write_field(out, b"grpc-status", grpc::from_http_status(refusal.status).as_bytes());
+    write_field(out, b"grpc-message", refusal.detail.as_bytes());
     out.extend_from_slice(b"Content-Length: 0\r\n");
     if !keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");

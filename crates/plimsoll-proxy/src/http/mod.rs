@@ -1,14 +1,16 @@
 //! What joins the HTTP parsers of `plimsoll-wire` and the sockets: local replies, header edits, translations.
 
-pub(crate) mod body;
-pub(crate) mod fields;
 pub(crate) mod h2_frames;
 pub(crate) mod h2_head;
 pub(crate) mod header_edits;
 pub(crate) mod local_reply;
 pub(crate) mod orca;
-#[cfg(test)]
-pub(crate) mod properties;
-pub(crate) mod request;
-pub(crate) mod response;
-pub(crate) mod target;
+pub(crate) mod request_facts;
+
+use plimsoll_config::model::Limits;
+use plimsoll_wire::http1::RequestLimits;
+
+/// Returns the limits of a request head as the parser takes them.
+pub(crate) const fn request_limits(limits: &Limits) -> RequestLimits {
+    RequestLimits { target_bytes: limits.uri_bytes, head_bytes: limits.header_bytes, headers: limits.headers }
+}

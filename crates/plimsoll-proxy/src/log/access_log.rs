@@ -13,9 +13,9 @@ use crate::base::clock::Clock;
 use crate::base::log_writer::{self, Log, LogRecord, LogSender, LogState, timestamp};
 use crate::base::reason::Reason;
 use crate::http::local_reply::Refusal;
-use crate::http::request::RequestHead;
 use crate::net::stream::Peer;
 use crate::net::tunnel::Moved;
+use plimsoll_wire::http1::request::RequestHead;
 
 /// Lines that may wait for the disk; what comes on top is dropped and counted.
 const QUEUE: usize = 65_536;
@@ -91,10 +91,10 @@ impl LogDraft {
         Self {
             time: Clock::wall(),
             peer,
-            method: clip(head.method_word.as_bytes()),
+            method: clip(head.method_name.as_bytes()),
             target: clip(head.target.path_and_query.as_bytes()),
             host: clip(head.host),
-            http10: head.http10,
+            http10: head.is_http10,
             user_agent: find("user-agent"),
             request_id: find("x-request-id"),
             forwarded_for: find("x-forwarded-for"),

@@ -22,9 +22,6 @@ use crate::forward::exchange::{End, Exchange};
 use crate::forward::request::{self, Verdict};
 use crate::forward::request_context::{self, Asker, Job};
 use crate::http::local_reply::{self, Form, Refusal};
-use crate::http::response::{self, Hop, ResponseHead};
-use crate::http::target::Method;
-use crate::http2;
 use crate::listener::accepted_connection::Connection;
 use crate::listener::tls_accept::Introduction;
 use crate::listener::worker_listener::ConnectionGuard;
@@ -34,6 +31,9 @@ use crate::net::proxy_protocol::Origin;
 use crate::net::stream::{Peer, Stream};
 use crate::net::tunnel::{Mouth, tunnel};
 use crate::serve::h2;
+use plimsoll_wire::http1::response::{self, ResponseHead, ResponseRewrite};
+use plimsoll_wire::http1::target::Method;
+use plimsoll_wire::http2;
 
 /// Bytes read at once while a head is awaited: a pipeline is taken in pieces.
 const READ_HEAD: usize = 64 * 1024;
@@ -291,7 +291,7 @@ impl Downstream for Client {
         bytes: &[u8],
         head: &ResponseHead<'_>,
         headers: &[httparse::Header<'_>],
-        hop: Hop<'_>,
+        hop: ResponseRewrite<'_>,
         _ends: bool,
     ) -> Result<(), End> {
         response::write_head(out, bytes, head, headers, hop);

@@ -22,16 +22,16 @@ use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{End, Exchange};
 use crate::forward::request::{self, Verdict};
 use crate::forward::request_context::{self, Job};
-use crate::http::body::BodyReader;
 use crate::http::h2_frames;
 use crate::http::h2_head;
 use crate::http::local_reply::{self, Form, Refusal};
-use crate::http::response::{Hop, ResponseHead};
-use crate::http::target::Method;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::log::access_log::RejectedLine;
 use crate::net::tunnel::{Mouth, tunnel};
 use crate::serve::h2::Presence;
+use plimsoll_wire::http1::body::BodyReader;
+use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
+use plimsoll_wire::http1::target::Method;
 
 /// The client's side of one stream.
 struct Stream {
@@ -218,7 +218,7 @@ impl Downstream for Stream {
         _bytes: &[u8],
         head: &ResponseHead<'_>,
         headers: &[httparse::Header<'_>],
-        hop: Hop<'_>,
+        hop: ResponseRewrite<'_>,
         ends: bool,
     ) -> Result<(), End> {
         let garbage = End::Failed(plimsoll_core::Failure::Garbage);

@@ -12,9 +12,9 @@ use crate::base::context::WorkerContext;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{End, Exchange, TURNS, grpc_call, load_report};
 use crate::forward::request_context::Job;
-use crate::http::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
-use crate::http::response::{self, Delivery, Hop, Persistence, ResponseHead};
-use crate::http1::MAX_HEADERS;
+use plimsoll_wire::http1::MAX_HEADERS;
+use plimsoll_wire::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
+use plimsoll_wire::http1::response::{self, Delivery, Persistence, ResponseHead, ResponseRewrite};
 
 /// Informational answers before the final one; more is a flood.
 const MAX_INFORMATIONAL: u8 = 16;
@@ -296,7 +296,7 @@ impl Exchange {
                 if job.http10 || (head.status == 100 && !job.expects_continue) {
                     return Ok(head.len);
                 }
-                (Delivery::Plain, Persistence::Silent)
+                (Delivery::Plain, Persistence::Implicit)
             }
             _ => self.final_head(worker, client, job, &head),
         };
@@ -308,7 +308,7 @@ impl Exchange {
             }
         }
         let (edits, content_type) = (&rule.response_edits, content_type.as_deref());
-        let hop = Hop { delivery, persistence, edits, via, content_type, hides_load: reads_load };
+        let hop = ResponseRewrite { delivery, persistence, edits, via, content_type, hides_load: reads_load };
         let ends = self.answer.as_ref().is_some_and(|answer| answer.finished);
         client.pass_head(out, bytes, &head, headers, hop, ends)?;
         job.upgraded = head.status == 101;
@@ -327,7 +327,7 @@ impl Exchange {
         if !job.others_left || self.informational > 0 || !spec.when.lists_response(response) {
             return false;
         }
-        let (idempotent, replayable) = (job.method.idempotent(), !job.streamed);
+        let (idempotent, replayable) = (job.method.is_idempotent(), !job.streamed);
         if !job.may_try_again(&pool, worker.number) {
             return false;
         }
@@ -364,14 +364,14 @@ impl Exchange {
             body: BodyReader::new(framing),
             delivery,
             reusable: head.keep_alive,
-            body_withheld: head.body_withheld,
+            body_withheld: head.body_omitted,
             closes,
             finished: has_no_body(head),
         });
         let persistence = match (closes, job.http10) {
             (true, _) => Persistence::Close,
             (false, true) => Persistence::KeepAlive,
-            (false, false) => Persistence::Silent,
+            (false, false) => Persistence::Implicit,
         };
         (delivery, persistence)
     }

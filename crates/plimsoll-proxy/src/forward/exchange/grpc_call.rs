@@ -3,8 +3,8 @@
 use plimsoll_wire::grpc;
 
 use crate::forward::request_context::Job;
-use crate::http::body::write_chunk_head;
-use crate::http::response::{Delivery, ResponseHead};
+use plimsoll_wire::http1::body::write_chunk_head;
+use plimsoll_wire::http1::response::{Delivery, ResponseHead};
 
 /// The status of a call in the head of its answer: it failed before it began.
 pub(crate) fn status_in<'b>(job: &Job, headers: &[httparse::Header<'b>]) -> Option<&'b [u8]> {
@@ -40,7 +40,7 @@ pub(crate) fn answer_type(
     }
     web.status_sent = status_told;
     // A frame of trailers follows, and all of it may be text.
-    head.forget_length();
+    head.clear_length();
     Some(web.response_type.clone())
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::health::probe::{AGENT, MAX_HEAD, by_http2, contains, no_answer};
-use crate::http::body::{BodyReader, Framing};
 use crate::net::stream::Stream;
+use plimsoll_wire::http1::body::{BodyReader, Framing};
 
 /// So much of a body is looked at; what is expected stands near its beginning, or not at all.
 const BODY: usize = 64 * 1024;

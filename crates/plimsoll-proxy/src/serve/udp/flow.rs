@@ -12,7 +12,6 @@ use socket2::{Domain, Socket, Type};
 
 use crate::base::clock::Clock;
 use crate::forward::request::tell;
-use crate::http::target::Method;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::ConnectionLine;
@@ -22,6 +21,7 @@ use crate::serve::udp::batch::{Batch, Head, Load};
 use crate::serve::udp::fd_budget::Room;
 use crate::serve::udp::flows::Key;
 use crate::serve::udp::gso::{self, Trains};
+use plimsoll_wire::http1::target::Method;
 
 /// One flow. It holds its place among the listener's guests until it is dropped.
 #[derive(Debug)]

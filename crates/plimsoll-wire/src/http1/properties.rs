@@ -4,26 +4,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use plimsoll_config::model::Limits;
+use super::body::{BodyReader, Framing, MalformedBody, write_chunk_head, write_last_chunk};
+use super::request::{self, Forwarding, RequestLimits};
+use super::response::{self, Delivery, Persistence, ResponseRewrite};
+use super::target::Method;
+use super::{HeaderEdits, HeaderSlots, MAX_HEADERS};
 
-use crate::http::body::{BadBody, BodyReader, Framing, write_chunk_head, write_last_chunk};
-use crate::http::request::{self, Forwarding};
-use crate::http::response::{self, Delivery, Hop, Persistence};
-use crate::http::target::Method;
-use crate::http1::{HeaderSlots, MAX_HEADERS};
-use crate::net::stream::Peer;
-use plimsoll_wire::http1::HeaderEdits;
-
-const LIMITS: Limits = Limits {
-    requests: 0,
-    streams: 1,
-    connections: 1,
-    handshakes: 1,
-    header_bytes: 65_536,
-    headers: 100,
-    uri_bytes: 8192,
-    body_bytes: 0,
-};
+const LIMITS: RequestLimits = RequestLimits { target_bytes: 8192, head_bytes: 65_536, headers: 100 };
 
 const fn slots<'b>() -> HeaderSlots<'b> {
     [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS]
@@ -133,7 +120,11 @@ fn chunks() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// What a reader makes of `wire` when it comes in these pieces: data, bytes used up, and is it done?
-fn read(framing: Framing, wire: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, Vec<u8>, usize, bool), BadBody> {
+fn read(
+    framing: Framing,
+    wire: &[u8],
+    cuts: &[usize],
+) -> Result<(Vec<u8>, Vec<u8>, usize, bool), MalformedBody> {
     let mut reader = BodyReader::new(framing);
     let (mut data, mut used, mut at) = (Vec::new(), 0, 0);
     for cut in cuts.iter().chain([&wire.len()]) {
@@ -157,7 +148,7 @@ proptest! {
     fn a_request_leaves_with_the_framing_it_was_read_with(bytes in requests(), trusted: bool, via: bool) {
         let mut first = slots();
         if let Ok(Some((head, headers))) = request::parse(&bytes, &mut first, &LIMITS) {
-            let (forwarding, edits) = (Forwarding { peer: Peer::Unix, scheme: "http", certificate: None, trusted, via }, HeaderEdits::default());
+            let (forwarding, edits) = (Forwarding { client: None, scheme: "http", certificate: None, trusted, via }, HeaderEdits::default());
             let mut out = Vec::new();
             request::write_head(&mut out, &bytes, &head, headers, forwarding, &edits, "pool");
             let mut second = slots();
@@ -171,21 +162,21 @@ proptest! {
             prop_assert_eq!(again.upgrade, head.upgrade);
             prop_assert_eq!(again.expects_continue, head.expects_continue);
             let host: &[u8] = if head.host.is_empty() { b"pool" } else { head.host };
-            prop_assert_eq!((again.host, again.http10), (host, false));
+            prop_assert_eq!((again.host, again.is_http10), (host, false));
             let hosts = headers.iter().filter(|h| h.name.eq_ignore_ascii_case("host")).count();
             prop_assert_eq!(hosts, 1);
         }
     }
 
     #[test]
-    fn an_answer_leaves_with_the_framing_it_was_read_with(bytes in answers(), head_only: bool, http10: bool) {
+    fn an_answer_leaves_with_the_framing_it_was_read_with(bytes in answers(), head_only: bool, is_http10: bool) {
         let method = if head_only { Method::Head } else { Method::Get };
         let mut first = slots();
         if let Ok(Some((head, headers))) = response::parse(&bytes, &mut first, method) {
-            let delivery = response::delivery(head.framing, http10);
+            let delivery = response::delivery(head.framing, is_http10);
             let edits = HeaderEdits::default();
             let mut out = Vec::new();
-            let hop = Hop { delivery, persistence: Persistence::Silent, edits: &edits, via: false, content_type: None, hides_load: false };
+            let hop = ResponseRewrite { delivery, persistence: Persistence::Implicit, edits: &edits, via: false, content_type: None, hides_load: false };
             response::write_head(&mut out, &bytes, &head, headers, hop);
             let mut second = slots();
             let Ok(Some((again, _))) = response::parse(&out, &mut second, method) else {
@@ -222,7 +213,7 @@ proptest! {
             wire.extend_from_slice(body);
             wire.extend_from_slice(b"\r\n");
         }
-        write_last_chunk(&mut wire, trailers.as_bytes(), &plimsoll_wire::http1::HeaderEdits::default());
+        write_last_chunk(&mut wire, trailers.as_bytes(), &HeaderEdits::default());
         let used = wire.len();
         wire.extend_from_slice(b"next");
         prop_assert_eq!(read(Framing::Chunked, &wire, &[7, 1, 1, 40]), Ok((bodies.concat(), trailers.into_bytes(), used, true)));

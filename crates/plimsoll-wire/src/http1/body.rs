@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use crate::http::fields::{Field, field};
-use plimsoll_wire::http1::HeaderEdits;
+use super::HeaderEdits;
+use super::fields::{Field, classify_field};
 
 /// How the end of a body is told (RFC 9112 section 6).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub enum Framing {
     /// There is none.
     Empty,
     /// So many bytes.
@@ -20,11 +20,11 @@ pub(crate) enum Framing {
 
 /// The framing of a body was wrong.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BadBody(pub(crate) &'static str);
+pub struct MalformedBody(pub &'static str);
 
 /// Reads one body out of the bytes of a connection and knows where it ends.
 #[derive(Debug)]
-pub(crate) struct BodyReader {
+pub struct BodyReader {
     state: State,
     /// Valid trailer lines, ready to be written.
     trailers: Vec<u8>,
@@ -51,18 +51,18 @@ enum State {
 
 /// What [`BodyReader::decode`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Decoded {
+pub struct Decoded {
     /// Where in the buffer the body's bytes lie now, in one piece.
-    pub(crate) data: Range<usize>,
+    pub data: Range<usize>,
     /// Bytes used up; what follows belongs to the next message.
-    pub(crate) consumed: usize,
+    pub consumed: usize,
 }
 
 impl BodyReader {
     /// A chunk-size line with its extensions, and all trailers together, may be so long.
     const MAX_OVERHEAD: usize = 8 * 1024;
 
-    pub(crate) fn new(framing: Framing) -> Self {
+    pub fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::Empty | Framing::Length(0) => State::Done,
             Framing::Length(n) => State::Length(n),
@@ -73,32 +73,32 @@ impl BodyReader {
     }
 
     /// A body that something else has read to its end, with these trailer lines.
-    pub(crate) fn ended(trailers: Vec<u8>) -> Self {
+    pub fn ended(trailers: Vec<u8>) -> Self {
         Self { state: State::Done, trailers, overhead: 0 }
     }
 
     /// It is in chunks.
-    pub(crate) fn is_chunked(&self) -> bool {
+    pub fn is_chunked(&self) -> bool {
         !matches!(self.state, State::Done | State::Length(_) | State::UntilClose)
     }
 
     /// The whole body was read.
-    pub(crate) fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// Only the end of the connection ends this body.
-    pub(crate) fn ends_with_connection(&self) -> bool {
+    pub fn ends_with_connection(&self) -> bool {
         self.state == State::UntilClose
     }
 
     /// Trailer lines worth forwarding, complete once [`is_done`](Self::is_done).
-    pub(crate) fn trailers(&self) -> &[u8] {
+    pub fn trailers(&self) -> &[u8] {
         &self.trailers
     }
 
     /// Takes what belongs to the body from the front of `buffer`, moving chunk data together in place.
-    pub(crate) fn decode(&mut self, buffer: &mut [u8]) -> Result<Decoded, BadBody> {
+    pub fn decode(&mut self, buffer: &mut [u8]) -> Result<Decoded, MalformedBody> {
         match self.state {
             State::Done => Ok(Decoded { data: 0..0, consumed: 0 }),
             State::UntilClose => Ok(Decoded { data: 0..buffer.len(), consumed: buffer.len() }),
@@ -111,7 +111,7 @@ impl BodyReader {
         }
     }
 
-    fn decode_chunks(&mut self, buffer: &mut [u8]) -> Result<Decoded, BadBody> {
+    fn decode_chunks(&mut self, buffer: &mut [u8]) -> Result<Decoded, MalformedBody> {
         let mut at = 0;
         let mut data = 0..0;
         while at < buffer.len() && self.state != State::Done {
@@ -136,15 +136,15 @@ impl BodyReader {
     }
 
     /// One byte of framing.
-    fn step(&mut self, byte: u8) -> Result<(), BadBody> {
+    fn step(&mut self, byte: u8) -> Result<(), MalformedBody> {
         self.overhead += 1;
         if self.overhead > Self::MAX_OVERHEAD {
-            return Err(BadBody("chunk framing too long"));
+            return Err(MalformedBody("chunk framing too long"));
         }
         self.state = match (self.state, byte) {
             (State::Size { digits, value }, b) if b.is_ascii_hexdigit() => {
                 if digits == 15 {
-                    return Err(BadBody("chunk size too large"));
+                    return Err(MalformedBody("chunk size too large"));
                 }
                 let digit = char::from(b).to_digit(16).unwrap_or(0);
                 State::Size { digits: digits + 1, value: value << 4 | u64::from(digit) }
@@ -173,21 +173,21 @@ impl BodyReader {
                 self.end_trailer(start)?;
                 State::TrailerStart
             }
-            _ => return Err(BadBody("malformed chunk")),
+            _ => return Err(MalformedBody("malformed chunk")),
         };
         Ok(())
     }
 
     /// Keeps a trailer line if it is valid and allowed to be one; framing, routing and hop-by-hop fields
     /// never are (RFC 9110 section 6.5.1).
-    fn end_trailer(&mut self, start: usize) -> Result<(), BadBody> {
+    fn end_trailer(&mut self, start: usize) -> Result<(), MalformedBody> {
         self.trailers.extend_from_slice(b"\r\n\r\n");
         let mut slots = [httparse::EMPTY_HEADER; 1];
         let parsed = httparse::parse_headers(&self.trailers[start..], &mut slots);
         let Ok(httparse::Status::Complete((_, [header]))) = parsed else {
-            return Err(BadBody("malformed trailer"));
+            return Err(MalformedBody("malformed trailer"));
         };
-        let keep = matches!(field(header.name), Field::Other | Field::Via);
+        let keep = matches!(classify_field(header.name), Field::Other | Field::Via);
         let len = self.trailers.len();
         self.trailers.truncate(if keep { len - 2 } else { start });
         Ok(())
@@ -195,7 +195,7 @@ impl BodyReader {
 }
 
 /// Starts a chunk of `len` data bytes.
-pub(crate) fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
+pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
     for place in (0..digits).rev() {
         out.push(b"0123456789abcdef"[len >> (place * 4) & 15]);
@@ -205,7 +205,7 @@ pub(crate) fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
 
 /// Ends a chunked body. The edits of header lines hold for trailer lines too, as far as they take away: a
 /// field nobody is to see is not seen there either.
-pub(crate) fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8], edits: &HeaderEdits) {
+pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8], edits: &HeaderEdits) {
     out.extend_from_slice(b"0\r\n");
     for line in trailers.split_inclusive(|&byte| byte == b'\n') {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     /// Decodes `wire` cut into pieces of `step` bytes; gives the body, the trailers and what was left over.
-    fn read(wire: &str, step: usize) -> Result<(String, String, String), BadBody> {
+    fn read(wire: &str, step: usize) -> Result<(String, String, String), MalformedBody> {
         let mut reader = BodyReader::new(Framing::Chunked);
         let (mut body, mut rest) = (Vec::new(), Vec::new());
         for piece in wire.as_bytes().chunks(step) {

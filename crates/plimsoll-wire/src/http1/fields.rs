@@ -2,7 +2,7 @@
 
 /// Header fields this proxy acts upon. Everything else is the destination's business and passes as it is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Field {
+pub enum Field {
     Host,
     Connection,
     ContentLength,
@@ -24,7 +24,7 @@ pub(crate) enum Field {
 }
 
 /// Tells the field by its name: length and first letter decide almost every time, the comparison confirms.
-pub(crate) fn field(name: &str) -> Field {
+pub fn classify_field(name: &str) -> Field {
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     match (name.len(), name.as_bytes()[0] | 0x20) {
         (2, b't') if is("te") => Field::HopByHop,
@@ -53,8 +53,8 @@ pub(crate) fn field(name: &str) -> Field {
     }
 }
 
-/// The members of a comma-separated list, trimmed, without empty ones (RFC 9110 section 5.6.1).
-pub(crate) fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The list_members of a comma-separated list, trimmed, without empty ones (RFC 9110 section 5.6.1).
+pub fn list_members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|m| !m.is_empty())
 }
 
@@ -63,18 +63,18 @@ const MAX_NOMINATED: usize = 16;
 
 /// What the `Connection` lines of one message say.
 #[derive(Debug, Default)]
-pub(crate) struct ConnectionOptions<'b> {
-    pub(crate) close: bool,
-    pub(crate) keep_alive: bool,
-    pub(crate) upgrade: bool,
+pub struct ConnectionOptions<'b> {
+    pub close: bool,
+    pub keep_alive: bool,
+    pub upgrade: bool,
     nominated: [&'b [u8]; MAX_NOMINATED],
     count: usize,
 }
 
 impl<'b> ConnectionOptions<'b> {
     /// Reads one `Connection` line; `false` when it nominates too many fields.
-    pub(crate) fn read(&mut self, value: &'b [u8]) -> bool {
-        for option in members(value) {
+    pub fn read(&mut self, value: &'b [u8]) -> bool {
+        for option in list_members(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
@@ -91,25 +91,26 @@ impl<'b> ConnectionOptions<'b> {
     }
 
     /// Is this field nominated to end at this hop?
-    pub(crate) fn nominates(&self, name: &str) -> bool {
+    pub fn nominates(&self, name: &str) -> bool {
         self.nominated[..self.count].iter().any(|n| n.eq_ignore_ascii_case(name.as_bytes()))
     }
 
     /// Is it nominated, and none of the fields in which this proxy speaks for the client?
-    pub(crate) fn nominates_foreign(&self, name: &str) -> bool {
+    pub fn nominates_foreign(&self, name: &str) -> bool {
         use Field::{ForwardedFor, ForwardedHost, ForwardedOther, ForwardedProto};
-        let ours = matches!(field(name), ForwardedFor | ForwardedProto | ForwardedHost | ForwardedOther);
+        let ours =
+            matches!(classify_field(name), ForwardedFor | ForwardedProto | ForwardedHost | ForwardedOther);
         !ours && self.nominates(name)
     }
 
     /// Does any line nominate anything?
-    pub(crate) fn any_nominated(&self) -> bool {
+    pub fn any_nominated(&self) -> bool {
         self.count > 0
     }
 }
 
 /// The number in a `Content-Length` line: digits and nothing else, no overflow.
-pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
+pub fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -118,18 +119,18 @@ pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
 
 /// Copies kept header lines to `out`, whole runs of adjacent lines at once. A line that does not end in
 /// exactly CR LF right after its value is written anew, so what leaves is always `name: value CR LF`.
-pub(crate) struct LineCopier<'b> {
+pub struct LineCopier<'b> {
     input: &'b [u8],
     run: std::ops::Range<usize>,
 }
 
 impl<'b> LineCopier<'b> {
     /// `input` is the buffer the header slices point into.
-    pub(crate) fn new(input: &'b [u8]) -> Self {
+    pub fn new(input: &'b [u8]) -> Self {
         Self { input, run: 0..0 }
     }
 
-    pub(crate) fn keep(&mut self, header: &httparse::Header<'b>, out: &mut Vec<u8>) {
+    pub fn keep(&mut self, header: &httparse::Header<'b>, out: &mut Vec<u8>) {
         let start = self.offset(header.name.as_bytes());
         let value_end = match header.value {
             [] => start + header.name.len() + 1,
@@ -143,11 +144,11 @@ impl<'b> LineCopier<'b> {
             self.run.end = value_end + 2;
         } else {
             self.flush(out);
-            write_line(out, header.name.as_bytes(), header.value);
+            write_field(out, header.name.as_bytes(), header.value);
         }
     }
 
-    pub(crate) fn flush(&mut self, out: &mut Vec<u8>) {
+    pub fn flush(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.input[self.run.clone()]);
         self.run = 0..0;
     }
@@ -158,7 +159,7 @@ impl<'b> LineCopier<'b> {
 }
 
 /// `name: value CR LF`.
-pub(crate) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -166,7 +167,7 @@ pub(crate) fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// A number in decimal digits, without a formatter.
-pub(crate) fn write_number(out: &mut Vec<u8>, mut number: u64) {
+pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
     loop {
@@ -204,18 +205,18 @@ mod tests {
 
     #[test]
     fn fields_are_told_apart_whatever_their_case() {
-        assert_eq!(field("HOST"), Field::Host);
-        assert_eq!(field("tRansfer-encoding"), Field::TransferEncoding);
-        assert_eq!(field("X-Forwarded-Port"), Field::ForwardedOther);
-        assert_eq!(field("X-Forwarded"), Field::Other);
-        assert_eq!(field("x"), Field::Other);
+        assert_eq!(classify_field("HOST"), Field::Host);
+        assert_eq!(classify_field("tRansfer-encoding"), Field::TransferEncoding);
+        assert_eq!(classify_field("X-Forwarded-Port"), Field::ForwardedOther);
+        assert_eq!(classify_field("X-Forwarded"), Field::Other);
+        assert_eq!(classify_field("x"), Field::Other);
     }
 
     #[test]
     fn numbers() {
         let mut out = Vec::new();
-        write_number(&mut out, 0);
-        write_number(&mut out, u64::MAX);
+        write_decimal(&mut out, 0);
+        write_decimal(&mut out, u64::MAX);
         assert_eq!(out, b"018446744073709551615");
     }
 }

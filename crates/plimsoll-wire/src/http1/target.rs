@@ -2,19 +2,19 @@
 
 /// The parts of a request target that matter here.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target<'b> {
+pub struct Target<'b> {
     /// Path and query as they are forwarded; `*` for `OPTIONS *`.
-    pub(crate) path_and_query: &'b str,
+    pub path_and_query: &'b str,
     /// The authority of an absolute-form target; it overrides `Host` (RFC 9112 section 3.2.2).
-    pub(crate) authority: Option<&'b str>,
+    pub authority: Option<&'b str>,
     /// Does the scheme of an absolute-form target ask for TLS? It must be what is spoken.
-    pub(crate) secure: Option<bool>,
+    pub secure: Option<bool>,
 }
 
 impl<'b> Target<'b> {
     /// Reads origin-form, absolute-form (`http`, `https`) and, for OPTIONS, asterisk-form. `None` for anything
     /// else: other forms, fragments, userinfo, bytes outside printable ASCII.
-    pub(crate) fn parse(raw: &'b str, options: bool) -> Option<Self> {
+    pub fn parse(raw: &'b str, options: bool) -> Option<Self> {
         if raw.bytes().any(|b| !(0x21..=0x7e).contains(&b) || b == b'#') {
             return None;
         }
@@ -31,7 +31,7 @@ impl<'b> Target<'b> {
             _ => return None,
         };
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        if !valid_host(authority.as_bytes()) {
+        if !is_valid_host(authority.as_bytes()) {
             return None;
         }
         let path_and_query = match path {
@@ -43,7 +43,7 @@ impl<'b> Target<'b> {
     }
 
     /// The path without the query, as it is forwarded: never empty.
-    pub(crate) fn path(&self) -> &'b str {
+    pub fn path(&self) -> &'b str {
         match self.path_and_query.split_once('?') {
             Some(("", _)) => "/",
             Some((path, _)) => path,
@@ -53,7 +53,7 @@ impl<'b> Target<'b> {
 }
 
 /// Is this a `host[:port]` (RFC 3986 section 3.2.2, no userinfo)?
-pub(crate) fn valid_host(host: &[u8]) -> bool {
+pub fn is_valid_host(host: &[u8]) -> bool {
     let (name, port) = split_port(host);
     let name_ok = match name {
         [] => false,
@@ -75,7 +75,7 @@ fn split_port(host: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// The methods metrics tell apart; what clients invent is `other`, so labels stay bounded.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Method {
+pub enum Method {
     Get,
     Head,
     Post,
@@ -89,10 +89,10 @@ pub(crate) enum Method {
 }
 
 impl Method {
-    pub(crate) const LABELS: [&str; 10] =
+    pub const NAMES: [&str; 10] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "other"];
 
-    pub(crate) fn parse(word: &str) -> Self {
+    pub fn parse(word: &str) -> Self {
         match word {
             "GET" => Self::Get,
             "HEAD" => Self::Head,
@@ -108,47 +108,8 @@ impl Method {
     }
 
     /// Safe to do twice (RFC 9110 section 9.2.2).
-    pub(crate) const fn idempotent(self) -> bool {
+    pub const fn is_idempotent(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace)
-    }
-}
-
-/// What routing may ask of a request.
-pub(crate) struct RequestFacts<'b, 'h> {
-    pub(crate) host: &'b [u8],
-    pub(crate) path: &'b str,
-    pub(crate) method: &'b str,
-    pub(crate) headers: &'h [httparse::Header<'b>],
-    /// The name asked for in the hello of TLS.
-    pub(crate) sni: Option<&'h str>,
-    /// The certificate the client proved to have; `Client-Cert` means this and not what it says itself.
-    pub(crate) certificate: Option<&'h str>,
-    /// What it says itself is believed.
-    pub(crate) trusted: bool,
-}
-
-impl plimsoll_core::route::RouteInput for RequestFacts<'_, '_> {
-    fn host(&self) -> &[u8] {
-        self.host
-    }
-
-    fn path(&self) -> &[u8] {
-        self.path.as_bytes()
-    }
-
-    fn method(&self) -> &[u8] {
-        self.method.as_bytes()
-    }
-
-    fn sni(&self) -> Option<&[u8]> {
-        self.sni.map(str::as_bytes)
-    }
-
-    fn header_is(&self, lower_name: &str, value: &str) -> bool {
-        if lower_name == "client-cert" && (self.certificate.is_some() || !self.trusted) {
-            return self.certificate == Some(value);
-        }
-        self.headers.iter().any(|h| h.name.eq_ignore_ascii_case(lower_name) && h.value == value.as_bytes())
     }
 }
 
@@ -187,10 +148,10 @@ mod tests {
     #[test]
     fn hosts() {
         for good in ["a", "a.b:80", "[::1]:8080", "127.0.0.1", "a_b", "xn--a"] {
-            assert!(valid_host(good.as_bytes()), "{good}");
+            assert!(is_valid_host(good.as_bytes()), "{good}");
         }
         for bad in ["", ":80", "a:b", "a b", "u@h", "a/b", "[::1", "a:123456", "a,b", "[]", "a\0"] {
-            assert!(!valid_host(bad.as_bytes()), "{bad}");
+            assert!(!is_valid_host(bad.as_bytes()), "{bad}");
         }
     }
 }

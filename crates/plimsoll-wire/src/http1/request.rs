@@ -1,92 +1,156 @@
 //! Whether a request head is unambiguous, and how it leaves for a destination.
 
+use std::fmt;
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use plimsoll_wire::grpc;
-use plimsoll_wire::grpc_web::ContentType;
-
-use crate::http::body::Framing;
-use crate::http::fields::{
-    ConnectionOptions, Field, LineCopier, content_length, field, members, write_line, write_number,
+use super::body::Framing;
+use super::fields::{
+    ConnectionOptions, Field, LineCopier, classify_field, content_length, list_members, write_decimal,
+    write_field,
 };
-use crate::http::local_reply::Refusal;
-use crate::http::target::{Method, Target, valid_host};
-use crate::http1::{HeaderSlots, MAX_HEADERS};
-use crate::net::stream::Peer;
-use plimsoll_config::model::Limits;
-use plimsoll_wire::http1::HeaderEdits;
+use super::target::{Method, Target, is_valid_host};
+use super::{HeaderEdits, HeaderSlots, MAX_HEADERS};
+use crate::grpc;
+use crate::grpc_web::ContentType;
+
+/// Limits of a request head.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Longest request target in bytes.
+    pub target_bytes: usize,
+    /// Longest head in bytes.
+    pub head_bytes: usize,
+    /// Most header lines; at most [`MAX_HEADERS`].
+    pub headers: usize,
+}
+
+/// Reason why a request head is rejected.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// The request line is malformed.
+    RequestLine,
+    /// The request target is malformed.
+    Target,
+    /// A header line is malformed.
+    Header,
+    /// The host is missing, malformed or ambiguous.
+    Host,
+    /// `Content-Length` is malformed or ambiguous.
+    ContentLength,
+    /// `Transfer-Encoding` is ambiguous.
+    TransferEncoding,
+    /// `Content-Length` and `Transfer-Encoding` come together (RFC 9112 section 6.1).
+    LengthAndTransferEncoding,
+    /// The transfer coding is unknown.
+    UnsupportedCoding,
+    /// The request target is longer than the limit.
+    TargetTooLong,
+    /// The head has more bytes or lines than the limits.
+    HeadTooLarge,
+    /// The HTTP version is neither 1.0 nor 1.1.
+    UnsupportedVersion,
+    /// The method is CONNECT or TRACE.
+    Method,
+    /// `Expect` is not `100-continue`.
+    Expectation,
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RequestLine => "expected a method, a target and a version, found a malformed request line",
+            Self::Target => "expected a target in origin-form or absolute-form, found another one",
+            Self::Header => "expected a header line, found a malformed one",
+            Self::Host => "expected exactly one valid Host, found none, several or an invalid one",
+            Self::ContentLength => "expected one decimal Content-Length, found an invalid or a second one",
+            Self::TransferEncoding => "expected `Transfer-Encoding: chunked`, found an ambiguous framing",
+            Self::LengthAndTransferEncoding => {
+                "expected Content-Length or Transfer-Encoding, found both in one request"
+            }
+            Self::UnsupportedCoding => "expected `Transfer-Encoding: chunked`, found another transfer coding",
+            Self::TargetTooLong => "expected a request target within the limit, found a longer one",
+            Self::HeadTooLarge => "expected a request head within the limits, found a larger one",
+            Self::UnsupportedVersion => "expected HTTP/1.0 or HTTP/1.1, found another version",
+            Self::Method => "expected a method other than CONNECT and TRACE",
+            Self::Expectation => "expected `Expect: 100-continue`, found another expectation",
+        })
+    }
+}
+
+impl std::error::Error for RequestError {}
 
 /// A request head that was read and found unambiguous. Borrows the buffer it came in.
 #[derive(Debug)]
-pub(crate) struct RequestHead<'b> {
-    pub(crate) method: Method,
-    pub(crate) method_word: &'b str,
-    pub(crate) target: Target<'b>,
+pub struct RequestHead<'b> {
+    pub method: Method,
+    pub method_name: &'b str,
+    pub target: Target<'b>,
     /// The authority it is for; empty for an HTTP/1.0 request without one.
-    pub(crate) host: &'b [u8],
-    pub(crate) http10: bool,
-    pub(crate) framing: Framing,
+    pub host: &'b [u8],
+    pub is_http10: bool,
+    pub framing: Framing,
     /// The client wants to go on after this request.
-    pub(crate) keep_alive: bool,
-    pub(crate) expects_continue: bool,
+    pub keep_alive: bool,
+    pub expects_continue: bool,
     /// The protocol of an `Upgrade` this proxy will tunnel.
-    pub(crate) upgrade: Option<&'b [u8]>,
+    pub upgrade: Option<&'b [u8]>,
     /// Problems are answered in JSON if the client takes it.
-    pub(crate) accepts_json: bool,
+    pub accepts_json: bool,
     /// It is a call of gRPC.
-    pub(crate) is_call: bool,
+    pub is_grpc: bool,
     /// It is a call of gRPC-Web, of this type.
-    pub(crate) web: Option<ContentType<'b>>,
+    pub grpc_web: Option<ContentType<'b>>,
     /// How long the caller will wait for all of it.
-    pub(crate) call_timeout: Option<Duration>,
+    pub grpc_timeout: Option<Duration>,
     options: ConnectionOptions<'b>,
     /// Bytes of the head.
-    pub(crate) len: usize,
+    pub len: usize,
 }
 
 /// Reads a request head from the front of `buffer`. `Ok(None)`: more bytes are needed.
-pub(crate) fn parse<'b, 'h>(
+pub fn parse<'b, 'h>(
     buffer: &'b [u8],
     slots: &'h mut HeaderSlots<'b>,
-    limits: &Limits,
-) -> Result<Option<(RequestHead<'b>, &'h [httparse::Header<'b>])>, Refusal> {
+    limits: &RequestLimits,
+) -> Result<Option<(RequestHead<'b>, &'h [httparse::Header<'b>])>, RequestError> {
     let mut request = httparse::Request::new(&mut []);
     let len = match request.parse_with_uninit_headers(buffer, slots) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return too_long(buffer, limits).map_or(Ok(None), Err),
-        Err(error) => return Err(too_long(buffer, limits).unwrap_or_else(|| refusal_for(error))),
+        Err(error) => return Err(too_long(buffer, limits).unwrap_or_else(|| error_of(error))),
     };
     let headers: &'h [httparse::Header<'b>] = request.headers;
     let (Some(word), Some(raw_target), Some(version)) = (request.method, request.path, request.version)
     else {
-        return Err(Refusal::BAD_REQUEST_LINE);
+        return Err(RequestError::RequestLine);
     };
-    if raw_target.len() > limits.uri_bytes {
-        return Err(Refusal::URI_TOO_LONG);
+    if raw_target.len() > limits.target_bytes {
+        return Err(RequestError::TargetTooLong);
     }
-    if len > limits.header_bytes || headers.len() > limits.headers {
-        return Err(Refusal::HEAD_TOO_LARGE);
+    if len > limits.head_bytes || headers.len() > limits.headers {
+        return Err(RequestError::HeadTooLarge);
     }
     let method = Method::parse(word);
     if matches!(method, Method::Connect | Method::Trace) {
-        return Err(Refusal::METHOD_NOT_ALLOWED);
+        return Err(RequestError::Method);
     }
-    let target = Target::parse(raw_target, method == Method::Options).ok_or(Refusal::BAD_TARGET)?;
+    let target = Target::parse(raw_target, method == Method::Options).ok_or(RequestError::Target)?;
     let head = RequestHead {
         method,
-        method_word: word,
+        method_name: word,
         target,
         host: b"",
-        http10: version == 0,
+        is_http10: version == 0,
         framing: Framing::Empty,
         keep_alive: version == 1,
         expects_continue: false,
         upgrade: None,
         accepts_json: false,
-        is_call: false,
-        web: None,
-        call_timeout: None,
+        is_grpc: false,
+        grpc_web: None,
+        grpc_timeout: None,
         options: ConnectionOptions::default(),
         len,
     };
@@ -96,7 +160,7 @@ pub(crate) fn parse<'b, 'h>(
 impl RequestHead<'_> {
     /// A call of gRPC-Web that leaves as one of gRPC.
     fn is_translated(&self) -> bool {
-        self.is_call && self.web.is_some()
+        self.is_grpc && self.grpc_web.is_some()
     }
 
     /// Is this the line that tells its type, which is another one there?
@@ -106,52 +170,52 @@ impl RequestHead<'_> {
 }
 
 /// An incomplete head that is already over a limit.
-fn too_long(buffer: &[u8], limits: &Limits) -> Option<Refusal> {
+fn too_long(buffer: &[u8], limits: &RequestLimits) -> Option<RequestError> {
     let first_line = buffer.iter().position(|&b| b == b'\n').unwrap_or(buffer.len());
     // The longest method and version around a target of the longest kind.
-    if first_line > limits.uri_bytes + 64 {
-        return Some(Refusal::URI_TOO_LONG);
+    if first_line > limits.target_bytes + 64 {
+        return Some(RequestError::TargetTooLong);
     }
-    (buffer.len() > limits.header_bytes).then_some(Refusal::HEAD_TOO_LARGE)
+    (buffer.len() > limits.head_bytes).then_some(RequestError::HeadTooLarge)
 }
 
-fn refusal_for(error: httparse::Error) -> Refusal {
+fn error_of(error: httparse::Error) -> RequestError {
     match error {
-        httparse::Error::Version => Refusal::VERSION_NOT_SUPPORTED,
-        httparse::Error::TooManyHeaders => Refusal::HEAD_TOO_LARGE,
-        httparse::Error::Token => Refusal::BAD_REQUEST_LINE,
-        _ => Refusal::BAD_HEADER,
+        httparse::Error::Version => RequestError::UnsupportedVersion,
+        httparse::Error::TooManyHeaders => RequestError::HeadTooLarge,
+        httparse::Error::Token => RequestError::RequestLine,
+        _ => RequestError::Header,
     }
 }
 
 fn read_fields<'b>(
     mut head: RequestHead<'b>,
     headers: &[httparse::Header<'b>],
-) -> Result<RequestHead<'b>, Refusal> {
+) -> Result<RequestHead<'b>, RequestError> {
     let mut host = None;
     let mut length = None;
     let mut coding: Option<&[u8]> = None;
     let mut upgrade = None;
     for header in headers {
-        match field(header.name) {
-            Field::Host if host.replace(header.value).is_some() || !valid_host(header.value) => {
-                return Err(Refusal::BAD_HOST);
+        match classify_field(header.name) {
+            Field::Host if host.replace(header.value).is_some() || !is_valid_host(header.value) => {
+                return Err(RequestError::Host);
             }
-            Field::Connection if !head.options.read(header.value) => return Err(Refusal::BAD_HEADER),
+            Field::Connection if !head.options.read(header.value) => return Err(RequestError::Header),
             Field::ContentLength => {
-                let this = content_length(header.value).ok_or(Refusal::BAD_LENGTH)?;
+                let this = content_length(header.value).ok_or(RequestError::ContentLength)?;
                 if length.replace(this).is_some_and(|other| other != this) {
-                    return Err(Refusal::BAD_LENGTH);
+                    return Err(RequestError::ContentLength);
                 }
             }
             Field::TransferEncoding if coding.replace(header.value).is_some() => {
-                return Err(Refusal::BAD_TRANSFER_ENCODING);
+                return Err(RequestError::TransferEncoding);
             }
             Field::Expect => {
                 if !header.value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal::EXPECTATION_FAILED);
+                    return Err(RequestError::Expectation);
                 }
-                head.expects_continue = !head.http10;
+                head.expects_continue = !head.is_http10;
             }
             Field::Upgrade => upgrade = Some(header.value),
             Field::Other if header.name.eq_ignore_ascii_case("accept") => {
@@ -159,66 +223,66 @@ fn read_fields<'b>(
             }
             Field::Other if header.name.len() == "grpc-timeout".len() => {
                 if header.name.eq_ignore_ascii_case("content-type") {
-                    head.is_call = grpc::is_grpc_content_type(header.value);
-                    head.web = ContentType::parse(header.value);
+                    head.is_grpc = grpc::is_grpc_content_type(header.value);
+                    head.grpc_web = ContentType::parse(header.value);
                 } else if header.name.eq_ignore_ascii_case("grpc-timeout") {
-                    head.call_timeout = grpc::parse_timeout(header.value);
+                    head.grpc_timeout = grpc::parse_timeout(header.value);
                 }
             }
             _ => {}
         }
     }
-    head.framing = framing(length, coding, head.http10)?;
+    head.framing = framing(length, coding, head.is_http10)?;
     head.host = match (host, head.target.authority) {
-        (None, _) if !head.http10 => return Err(Refusal::BAD_HOST),
+        (None, _) if !head.is_http10 => return Err(RequestError::Host),
         (_, Some(authority)) => authority.as_bytes(),
         (host, None) => host.unwrap_or_default(),
     };
-    head.keep_alive = !head.options.close && (!head.http10 || head.options.keep_alive);
+    head.keep_alive = !head.options.close && (!head.is_http10 || head.options.keep_alive);
     head.upgrade = upgrade.filter(|protocols| {
-        head.options.upgrade && !head.http10 && head.framing == Framing::Empty && tunnelled(protocols)
+        head.options.upgrade && !head.is_http10 && head.framing == Framing::Empty && tunnelled(protocols)
     });
     Ok(head)
 }
 
 /// `h2c` is not forwarded: it would change the protocol behind the back of everything that looks at it.
 fn tunnelled(protocols: &[u8]) -> bool {
-    members(protocols).next().is_some()
-        && members(protocols).all(|p| !p.eq_ignore_ascii_case(b"h2c") && !p.eq_ignore_ascii_case(b"h2"))
+    list_members(protocols).next().is_some()
+        && list_members(protocols).all(|p| !p.eq_ignore_ascii_case(b"h2c") && !p.eq_ignore_ascii_case(b"h2"))
 }
 
-fn framing(length: Option<u64>, coding: Option<&[u8]>, http10: bool) -> Result<Framing, Refusal> {
+fn framing(length: Option<u64>, coding: Option<&[u8]>, is_http10: bool) -> Result<Framing, RequestError> {
     match (coding, length) {
         (None, None) => Ok(Framing::Empty),
         (None, Some(length)) => Ok(Framing::Length(length)),
-        (Some(_), Some(_)) => Err(Refusal::LENGTH_AND_TRANSFER_ENCODING),
-        (Some(_), None) if http10 => Err(Refusal::BAD_TRANSFER_ENCODING),
+        (Some(_), Some(_)) => Err(RequestError::LengthAndTransferEncoding),
+        (Some(_), None) if is_http10 => Err(RequestError::TransferEncoding),
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-        (Some(coding), None) => match members(coding).last() {
-            Some(last) if last.eq_ignore_ascii_case(b"chunked") && members(coding).count() > 1 => {
-                Err(Refusal::UNKNOWN_CODING)
+        (Some(coding), None) => match list_members(coding).last() {
+            Some(last) if last.eq_ignore_ascii_case(b"chunked") && list_members(coding).count() > 1 => {
+                Err(RequestError::UnsupportedCoding)
             }
-            _ => Err(Refusal::BAD_TRANSFER_ENCODING),
+            _ => Err(RequestError::TransferEncoding),
         },
     }
 }
 
 /// What the proxy adds about the client.
 #[derive(Copy, Clone, Debug)]
-pub(crate) struct Forwarding<'a> {
-    pub(crate) peer: Peer,
+pub struct Forwarding<'a> {
+    pub client: Option<IpAddr>,
     /// `http`, or `https` where TLS ends here.
-    pub(crate) scheme: &'static str,
+    pub scheme: &'static str,
     /// The certificate it proved to have, as RFC 9440 writes it.
-    pub(crate) certificate: Option<&'a str>,
+    pub certificate: Option<&'a str>,
     /// Incoming `X-Forwarded-*` are believed and continued.
-    pub(crate) trusted: bool,
-    pub(crate) via: bool,
+    pub trusted: bool,
+    pub via: bool,
 }
 
 /// Writes the head as it goes to the destination: request line in origin-form, kept lines as they came,
 /// framing and forwarding lines our own.
-pub(crate) fn write_head(
+pub fn write_head(
     out: &mut Vec<u8>,
     buffer: &[u8],
     head: &RequestHead<'_>,
@@ -227,7 +291,7 @@ pub(crate) fn write_head(
     edits: &HeaderEdits,
     fallback_host: &str,
 ) {
-    out.extend_from_slice(head.method_word.as_bytes());
+    out.extend_from_slice(head.method_name.as_bytes());
     out.push(b' ');
     if head.target.path_and_query.starts_with('?') {
         out.push(b'/');
@@ -236,13 +300,13 @@ pub(crate) fn write_head(
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let host = if head.host.is_empty() { fallback_host.as_bytes() } else { head.host };
     if !edits.drops("host") {
-        write_line(out, b"Host", host);
+        write_field(out, b"Host", host);
     }
     let mut forwarded_for: Option<&[u8]> = None;
     let mut seen = Seen::default();
     let mut copier = LineCopier::new(&buffer[..head.len]);
     for header in headers {
-        let keep = match field(header.name) {
+        let keep = match classify_field(header.name) {
             Field::Other => true,
             Field::Via => !head.options.nominates("via"),
             Field::Expect => head.expects_continue,
@@ -254,7 +318,7 @@ pub(crate) fn write_head(
                     && !edits.drops("x-forwarded-for")
                     && let Some(earlier) = forwarded_for.replace(header.value)
                 {
-                    write_line(out, header.name.as_bytes(), earlier);
+                    write_field(out, header.name.as_bytes(), earlier);
                 }
                 false
             }
@@ -270,8 +334,8 @@ pub(crate) fn write_head(
         }
     }
     copier.flush(out);
-    if let (Some(web), true) = (&head.web, head.is_translated() && !edits.drops("content-type")) {
-        write_line(out, b"Content-Type", &web.to_grpc());
+    if let (Some(web), true) = (&head.grpc_web, head.is_translated() && !edits.drops("content-type")) {
+        write_field(out, b"Content-Type", &web.to_grpc());
     }
     write_framing(out, head);
     write_forwarding(out, host, forwarding, forwarded_for, seen, edits);
@@ -288,10 +352,10 @@ struct Seen {
 fn write_framing(out: &mut Vec<u8>, head: &RequestHead<'_>) {
     match head.framing {
         // Decoded it has another length, which is not known yet.
-        Framing::Length(_) if head.is_translated() && head.web.is_some_and(|web| web.text) => {}
+        Framing::Length(_) if head.is_translated() && head.grpc_web.is_some_and(|web| web.text) => {}
         Framing::Length(length) => {
             out.extend_from_slice(b"Content-Length: ");
-            write_number(out, length);
+            write_decimal(out, length);
             out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -299,7 +363,7 @@ fn write_framing(out: &mut Vec<u8>, head: &RequestHead<'_>) {
     }
     if let Some(protocol) = head.upgrade {
         out.extend_from_slice(b"Connection: Upgrade\r\n");
-        write_line(out, b"Upgrade", protocol);
+        write_field(out, b"Upgrade", protocol);
     }
 }
 
@@ -317,33 +381,33 @@ fn write_forwarding(
             out.extend_from_slice(hops);
             out.extend_from_slice(b", ");
         }
-        match forwarding.peer.ip() {
-            Some(std::net::IpAddr::V4(ip)) => write_ipv4(out, ip),
+        match forwarding.client {
+            Some(IpAddr::V4(ip)) => write_ipv4(out, ip),
             Some(ip) => write!(out, "{ip}").unwrap_or(()),
             None => out.extend_from_slice(b"unix:"),
         }
         out.extend_from_slice(b"\r\n");
     }
     if !seen.proto && !edits.drops("x-forwarded-proto") {
-        write_line(out, b"X-Forwarded-Proto", forwarding.scheme.as_bytes());
+        write_field(out, b"X-Forwarded-Proto", forwarding.scheme.as_bytes());
     }
     if !seen.host && !edits.drops("x-forwarded-host") {
-        write_line(out, b"X-Forwarded-Host", host);
+        write_field(out, b"X-Forwarded-Host", host);
     }
     if let (Some(certificate), false) = (forwarding.certificate, edits.drops("client-cert")) {
-        write_line(out, b"Client-Cert", certificate.as_bytes());
+        write_field(out, b"Client-Cert", certificate.as_bytes());
     }
     if forwarding.via {
         out.extend_from_slice(b"Via: 1.1 plimsoll\r\n");
     }
 }
 
-fn write_ipv4(out: &mut Vec<u8>, ip: std::net::Ipv4Addr) {
+fn write_ipv4(out: &mut Vec<u8>, ip: Ipv4Addr) {
     for (place, octet) in ip.octets().into_iter().enumerate() {
         if place > 0 {
             out.push(b'.');
         }
-        write_number(out, u64::from(octet));
+        write_decimal(out, u64::from(octet));
     }
 }
 
