@@ -20,13 +20,13 @@ pub(crate) struct Epoll {
     events: Vec<epoll::Event>,
 }
 
-/// Ready socket.
+/// Event of a ready socket.
 #[derive(Clone, Copy)]
 pub(crate) struct Ready {
     pub(crate) token: u64,
     /// Readable: data, an end, or an error that a read returns.
     pub(crate) readable: bool,
-    /// Writable.
+    /// Writable without blocking.
     pub(crate) writable: bool,
     /// The other side sends no more: read on until the end, even after a short read.
     pub(crate) ended: bool,

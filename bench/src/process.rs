@@ -20,7 +20,7 @@ pub(crate) struct CpuUse {
     pub(crate) total: Duration,
     /// Share of it in user mode, 0 to 1. The kernel samples it, so it is accurate to a few percent.
     pub(crate) user_share: f64,
-    /// Whether threads ended in between, whose time is missing from `total`.
+    /// Whether threads ended in between, so that their time is missing from `total`.
     pub(crate) incomplete: bool,
 }
 

@@ -222,7 +222,7 @@ fn time(seconds: f64) -> String {
 
 /// Returns the reasons for discarded blocks and other remarks, each once with its count.
 fn remarks(competitors: &[Competitor], samples: &Samples) -> Vec<String> {
-    let mut said: Vec<(String, usize)> = Vec::new();
+    let mut remarks: Vec<(String, usize)> = Vec::new();
     for (place, proxy) in competitors.iter().enumerate() {
         for block in samples {
             let lines: Vec<String> = match block.get(&place) {
@@ -235,16 +235,16 @@ fn remarks(competitors: &[Competitor], samples: &Samples) -> Vec<String> {
             };
             for line in lines {
                 let line = format!("{}: {}", proxy.name(), line.replace('\n', "; "));
-                match said.iter_mut().find(|(known, _)| *known == line) {
+                match remarks.iter_mut().find(|(known, _)| *known == line) {
                     Some((_, count)) => *count += 1,
-                    None => said.push((line, 1)),
+                    None => remarks.push((line, 1)),
                 }
             }
         }
     }
     let counted =
         |(line, count): (String, usize)| if count > 1 { format!("{line} ({count} blocks)") } else { line };
-    said.into_iter().map(counted).collect()
+    remarks.into_iter().map(counted).collect()
 }
 
 /// Prints the result of one measurement during the run.

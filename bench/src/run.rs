@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Proxies to compare; missing ones are reported and skipped
     #[arg(long, value_delimiter = ',', value_enum, default_value = "plimsoll,nginx,haproxy,envoy,baseline")]
     proxies: Vec<Proxy>,
-    /// Proxy whose cost is divided by that of each other one
+    /// Proxy that the others are compared with: its cost is divided by theirs
     #[arg(long, value_enum, default_value = "plimsoll")]
     subject: Proxy,
     /// Path of the plimsoll binary

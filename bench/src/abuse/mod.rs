@@ -144,13 +144,13 @@ struct Abuser {
 impl Abuser {
     fn start(target: SocketAddr, attack: &'static Attack) -> io::Result<Self> {
         let (stop, connections) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (told, count) = (stop.clone(), connections.clone());
+        let (stopped, count) = (stop.clone(), connections.clone());
         let thread = thread::Builder::new().name("abuser".into()).spawn(move || {
             // The attacker yields to the load client on their CPU, which is not the one measured.
             let _without_it_the_numbers_are_worse = host::be_nice();
-            while !told.load(Relaxed) {
+            while !stopped.load(Relaxed) {
                 count.fetch_add(1, Relaxed);
-                let _ended_by_the_balancer = attack.once(target, &told);
+                let _closed_by_the_proxy = attack.once(target, &stopped);
             }
         })?;
         Ok(Self { stop, connections, thread })

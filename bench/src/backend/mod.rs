@@ -100,7 +100,7 @@ struct Connection {
     /// Received bytes of an incomplete message.
     partial: Vec<u8>,
     /// Reply being sent, and the bytes of it sent so far.
-    answer: Option<(Reply, usize)>,
+    reply: Option<(Reply, usize)>,
     readable: bool,
     ending: bool,
     close_after: bool,
@@ -115,7 +115,7 @@ impl Connections {
         epoll.watch(&socket, (slot + self.first) as u64)?;
         let (readable, ending, close_after) = (false, false, false);
         let connection =
-            Connection { socket, partial: Vec::new(), answer: None, readable, ending, close_after };
+            Connection { socket, partial: Vec::new(), reply: None, readable, ending, close_after };
         self.slots[slot] = Some(connection);
         Ok(())
     }
@@ -144,7 +144,7 @@ impl Connection {
             if self.close_after {
                 return Ok(false);
             }
-            if self.answer_partial(replies)? {
+            if self.reply_to_partial(replies)? {
                 continue;
             }
             if !self.readable {
@@ -163,10 +163,10 @@ impl Connection {
 
     /// Responds straight from the receive buffer; only incomplete messages are kept.
     fn take(&mut self, replies: &Replies, mut bytes: &[u8]) -> io::Result<()> {
-        while self.partial.is_empty() && self.answer.is_none() && !self.close_after {
+        while self.partial.is_empty() && self.reply.is_none() && !self.close_after {
             let Some(read) = replies.read(bytes)? else { break };
             bytes = &bytes[read.used..];
-            self.answer = Some((read.answer, 0));
+            self.reply = Some((read.reply, 0));
             self.close_after = read.close;
             self.flush(replies)?;
         }
@@ -174,24 +174,24 @@ impl Connection {
         Ok(())
     }
 
-    fn answer_partial(&mut self, replies: &Replies) -> io::Result<bool> {
+    fn reply_to_partial(&mut self, replies: &Replies) -> io::Result<bool> {
         let Some(read) = replies.read(&self.partial)? else { return Ok(false) };
         self.partial.drain(..read.used);
-        self.answer = Some((read.answer, 0));
+        self.reply = Some((read.reply, 0));
         self.close_after = read.close;
         Ok(true)
     }
 
     /// Returns whether everything is sent.
     fn flush(&mut self, replies: &Replies) -> io::Result<bool> {
-        let Some((answer, sent)) = &mut self.answer else { return Ok(true) };
-        let bytes = replies.bytes(answer);
+        let Some((reply, sent)) = &mut self.reply else { return Ok(true) };
+        let bytes = replies.bytes(reply);
         if let Moved::Bytes(count) = socket::send(&self.socket, &bytes[*sent..])? {
             *sent += count;
         }
         let done = *sent == bytes.len();
         if done {
-            self.answer = None;
+            self.reply = None;
         }
         Ok(done)
     }

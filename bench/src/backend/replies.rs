@@ -19,14 +19,14 @@ pub(crate) enum Reply {
     /// Index of a fixed reply.
     Fixed(usize),
     /// Echo of the message.
-    Same(Vec<u8>),
+    Echo(Vec<u8>),
 }
 
 /// Message at the front of received bytes.
 pub(crate) struct Read {
     /// Length in bytes.
     pub(crate) used: usize,
-    pub(crate) answer: Reply,
+    pub(crate) reply: Reply,
     /// Whether the connection must be closed after the reply.
     pub(crate) close: bool,
 }
@@ -76,18 +76,18 @@ impl Replies {
         match self {
             Self::Http(replies) => read_request(bytes, replies),
             Self::Echo => {
-                Ok(Some(Read { used: bytes.len(), answer: Reply::Same(bytes.to_vec()), close: false }))
+                Ok(Some(Read { used: bytes.len(), reply: Reply::Echo(bytes.to_vec()), close: false }))
             }
             Self::Bulk { message, .. } => {
                 let whole = bytes.len() >= *message;
-                Ok(whole.then_some(Read { used: *message, answer: Reply::Fixed(0), close: false }))
+                Ok(whole.then_some(Read { used: *message, reply: Reply::Fixed(0), close: false }))
             }
         }
     }
 
-    pub(crate) fn bytes<'a>(&'a self, answer: &'a Reply) -> &'a [u8] {
-        match (self, answer) {
-            (_, Reply::Same(bytes)) => bytes,
+    pub(crate) fn bytes<'a>(&'a self, reply: &'a Reply) -> &'a [u8] {
+        match (self, reply) {
+            (_, Reply::Echo(bytes)) => bytes,
             (Self::Http(replies), Reply::Fixed(index)) => &replies[*index].1,
             (Self::Bulk { reply, .. }, Reply::Fixed(_)) => reply,
             (Self::Echo, Reply::Fixed(_)) => &[],
@@ -117,7 +117,7 @@ fn read_request(bytes: &[u8], replies: &[(String, Vec<u8>)]) -> io::Result<Optio
     }
     let path = request.path.unwrap_or_default();
     let found = replies.iter().position(|(known, _)| known == path).unwrap_or(replies.len() - 1);
-    Ok(Some(Read { used, answer: Reply::Fixed(found), close }))
+    Ok(Some(Read { used, reply: Reply::Fixed(found), close }))
 }
 
 fn reply(status: u16, headers: &str, length: usize) -> Vec<u8> {
@@ -135,24 +135,24 @@ fn reply(status: u16, headers: &str, length: usize) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn answered(replies: &Replies, bytes: &[u8]) -> Option<(usize, usize, bool)> {
+    fn reply_to(replies: &Replies, bytes: &[u8]) -> Option<(usize, usize, bool)> {
         let read = replies.read(bytes).expect("a well-formed message")?;
-        Some((read.used, replies.bytes(&read.answer).len(), read.close))
+        Some((read.used, replies.bytes(&read.reply).len(), read.close))
     }
 
     #[test]
     fn the_reply_depends_on_the_path() {
         let replies = Replies::http();
         let (used, length, close) =
-            answered(&replies, b"GET /1k HTTP/1.1\r\nHost: a\r\n\r\nGET").expect("whole");
+            reply_to(&replies, b"GET /1k HTTP/1.1\r\nHost: a\r\n\r\nGET").expect("whole");
         assert_eq!((used, close), (29, false));
         assert!((1024..1400).contains(&length));
-        assert_eq!(answered(&replies, b"GET /1k HTTP/1.1\r\nHost: a\r\n"), None);
+        assert_eq!(reply_to(&replies, b"GET /1k HTTP/1.1\r\nHost: a\r\n"), None);
     }
 
     #[test]
     fn a_close_request_closes_the_connection() {
-        let read = answered(&Replies::http(), b"GET /0 HTTP/1.1\r\nConnection: Close\r\n\r\n");
+        let read = reply_to(&Replies::http(), b"GET /0 HTTP/1.1\r\nConnection: Close\r\n\r\n");
         assert!(read.expect("whole").2);
     }
 
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn bulk_waits_for_a_complete_message() {
         let replies = Replies::bulk(64, 1000);
-        assert_eq!(answered(&replies, &[0; 63]), None);
-        assert_eq!(answered(&replies, &[0; 65]), Some((64, 1000, false)));
+        assert_eq!(reply_to(&replies, &[0; 63]), None);
+        assert_eq!(reply_to(&replies, &[0; 65]), Some((64, 1000, false)));
     }
 }

@@ -67,7 +67,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// it is noticed only at the next event.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Fails when a limit is exceeded. A count whose tool is missing is skipped with a message, and fails its
+/// Fails when a limit is exceeded. A count without its tool is skipped with a message, and fails its
 /// limit.
 pub(crate) fn run(args: &Args) -> io::Result<ExitCode> {
     let scenario = scenario::find(&args.scenario).map_err(io::Error::other)?;

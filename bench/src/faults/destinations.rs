@@ -52,28 +52,28 @@ pub(crate) fn serve(args: &Args) -> io::Result<()> {
     }
     let at_timer = listeners.len() as u64;
     epoll.watch(&timer, at_timer)?;
-    let mut house = House::new(args);
+    let mut server = DestinationServer::new(args);
     loop {
         for index in 0..epoll.wait(None)? {
             let token = epoll.ready(index).token;
             if let Some(listener) = listeners.get(token as usize) {
                 while let Some(client) = socket::accept(listener)? {
-                    let place = house.vacant();
-                    epoll.watch(&client, at_timer + 1 + place as u64)?;
-                    house.open(place, client, token as usize);
+                    let index = server.vacant();
+                    epoll.watch(&client, at_timer + 1 + index as u64)?;
+                    server.open(index, client, token as usize);
                 }
             } else if token != at_timer {
-                house.hear((token - at_timer - 1) as usize, clock::now());
+                server.on_readable((token - at_timer - 1) as usize, clock::now());
             }
         }
-        if let Some(next) = house.finish(clock::now()) {
+        if let Some(next) = server.send_due(clock::now()) {
             timer.ring_in(next.saturating_duration_since(clock::now()))?;
         }
     }
 }
 
 /// All destinations of a run with their connections.
-struct House {
+struct DestinationServer {
     faults: FaultSchedule,
     seed: u64,
     start: Instant,
@@ -87,8 +87,8 @@ struct House {
     stamp: u64,
     /// Arrivals of each message by its number.
     copies: HashMap<u64, u64>,
-    /// Messages that arrived, and those whose client closed the connection before the response.
-    came: u64,
+    /// Messages that arrived, and those given up by their client before the response.
+    arrived: u64,
     given_up: u64,
 }
 
@@ -103,24 +103,24 @@ struct Connection {
     socket: OwnedFd,
     destination: usize,
     partial: Vec<u8>,
-    setup: Option<Setup>,
+    pending: Option<PendingResponse>,
 }
 
-struct Setup {
+struct PendingResponse {
     stamp: u64,
-    answer: String,
+    response: String,
     /// Whether it has or waits for one of the destination's slots; otherwise it needs none.
-    place: Placement,
+    index: SlotState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Placement {
+enum SlotState {
     Slot,
     Queue,
     None,
 }
 
-impl House {
+impl DestinationServer {
     fn new(args: &Args) -> Self {
         Self {
             faults: FaultSchedule::new(args.case, args.seed, args.warmup, args.listen.len()),
@@ -133,7 +133,7 @@ impl House {
             running: BinaryHeap::new(),
             stamp: 0,
             copies: HashMap::new(),
-            came: 0,
+            arrived: 0,
             given_up: 0,
         }
     }
@@ -145,151 +145,151 @@ impl House {
         })
     }
 
-    fn open(&mut self, place: usize, socket: OwnedFd, destination: usize) {
-        let connection = Connection { socket, destination, partial: Vec::new(), setup: None };
-        self.connections[place] = Some(connection);
+    fn open(&mut self, index: usize, socket: OwnedFd, destination: usize) {
+        let connection = Connection { socket, destination, partial: Vec::new(), pending: None };
+        self.connections[index] = Some(connection);
     }
 
     /// Handles the bytes or the end of a connection.
-    fn hear(&mut self, place: usize, now: Instant) {
+    fn on_readable(&mut self, index: usize, now: Instant) {
         let mut buffer = [0; BUFFER];
         loop {
             // An event of this batch may concern a connection that an earlier one closed.
-            let Some(connection) = &mut self.connections[place] else { return };
+            let Some(connection) = &mut self.connections[index] else { return };
             match socket::receive(&connection.socket, &mut buffer) {
                 Ok(Moved::Bytes(count)) => connection.partial.extend_from_slice(&buffer[..count]),
                 Ok(Moved::Blocked) => return,
-                Ok(Moved::Ended) | Err(_) => return self.close(place, now),
+                Ok(Moved::Ended) | Err(_) => return self.close(index, now),
             }
             if connection.partial.len() > LONGEST_HEAD {
-                return self.close(place, now);
+                return self.close(index, now);
             }
-            self.begin(place, now);
+            self.begin(index, now);
         }
     }
 
     /// Starts the next complete request of an idle connection.
-    fn begin(&mut self, place: usize, now: Instant) {
-        let Some(connection) = &mut self.connections[place] else { return };
-        let idle = connection.setup.is_none();
-        let Some(head) = head(&connection.partial).filter(|_| idle) else { return };
+    fn begin(&mut self, index: usize, now: Instant) {
+        let Some(connection) = &mut self.connections[index] else { return };
+        let idle = connection.pending.is_none();
+        let Some(head) = head_length(&connection.partial).filter(|_| idle) else { return };
         let path = String::from_utf8_lossy(&connection.partial[..head]).into_owned();
         connection.partial.drain(..head);
         let destination = connection.destination;
         let path = path.split_ascii_whitespace().nth(1).unwrap_or_default();
         match path.trim_start_matches('/') {
             "start" => {
-                (self.start, self.came, self.given_up) = (now, 0, 0);
+                (self.start, self.arrived, self.given_up) = (now, 0, 0);
                 self.copies.clear();
-                self.respond_at(place, now, ok("started"));
+                self.respond_at(index, now, ok("started"));
             }
-            "counts" => self.respond_at(place, now, ok(&format!("{} {}", self.came, self.given_up))),
+            "counts" => self.respond_at(index, now, ok(&format!("{} {}", self.arrived, self.given_up))),
             word => match word.parse() {
-                Ok(number) => self.message(place, destination, number, now),
-                Err(_) => self.check(place, destination, now),
+                Ok(number) => self.message(index, destination, number, now),
+                Err(_) => self.check(index, destination, now),
             },
         }
     }
 
-    fn message(&mut self, place: usize, destination: usize, number: u64, now: Instant) {
+    fn message(&mut self, index: usize, destination: usize, number: u64, now: Instant) {
         let at = now.saturating_duration_since(self.start);
-        self.came += 1;
+        self.arrived += 1;
         let copy = self.copies.entry(number).or_default();
         *copy += 1;
         let work = MEAN_WORK.mul_f64(-(1.0 - Rng::at(self.seed, *copy << 8, number).unit()).ln());
         if self.faults.fails(destination, at) {
-            return self.respond_at(place, now + AT_ONCE, FAILURE.to_owned());
+            return self.respond_at(index, now + AT_ONCE, FAILURE.to_owned());
         }
         let free = self.destinations[destination].busy < self.slots;
         let stamp = self.next_stamp();
-        let setup = Setup {
+        let pending = PendingResponse {
             stamp,
-            answer: ok(&format!("{number} {destination}")),
-            place: if free { Placement::Slot } else { Placement::Queue },
+            response: ok(&format!("{number} {destination}")),
+            index: if free { SlotState::Slot } else { SlotState::Queue },
         };
-        if let Some(connection) = &mut self.connections[place] {
-            connection.setup = Some(setup);
+        if let Some(connection) = &mut self.connections[index] {
+            connection.pending = Some(pending);
         }
         match free {
-            true => self.run(place, stamp, destination, work, now),
-            false => self.destinations[destination].queue.push_back((place, stamp, work)),
+            true => self.run(index, stamp, destination, work, now),
+            false => self.destinations[destination].queue.push_back((index, stamp, work)),
         }
     }
 
     /// A health check takes no slot, but the same process responds: late while it stalls, with 503 while it
     /// fails.
-    fn check(&mut self, place: usize, destination: usize, now: Instant) {
+    fn check(&mut self, index: usize, destination: usize, now: Instant) {
         let at = now.saturating_duration_since(self.start);
-        let answer = if self.faults.fails(destination, at) { FAILURE.to_owned() } else { ok("well") };
+        let response = if self.faults.fails(destination, at) { FAILURE.to_owned() } else { ok("well") };
         let end = self.start + self.faults.done(destination, at, AT_ONCE);
-        self.respond_at(place, end, answer);
+        self.respond_at(index, end, response);
     }
 
-    fn respond_at(&mut self, place: usize, end: Instant, answer: String) {
+    fn respond_at(&mut self, index: usize, end: Instant, response: String) {
         let stamp = self.next_stamp();
-        if let Some(connection) = &mut self.connections[place] {
-            connection.setup = Some(Setup { stamp, answer, place: Placement::None });
+        if let Some(connection) = &mut self.connections[index] {
+            connection.pending = Some(PendingResponse { stamp, response, index: SlotState::None });
         }
-        self.running.push(Reverse((end, place, stamp)));
+        self.running.push(Reverse((end, index, stamp)));
     }
 
-    fn run(&mut self, place: usize, stamp: u64, destination: usize, work: Duration, now: Instant) {
+    fn run(&mut self, index: usize, stamp: u64, destination: usize, work: Duration, now: Instant) {
         self.destinations[destination].busy += 1;
         let at = now.saturating_duration_since(self.start);
         let end = self.start + self.faults.done(destination, at, work);
-        self.running.push(Reverse((end, place, stamp)));
+        self.running.push(Reverse((end, index, stamp)));
     }
 
     /// Gives a free slot to the first message that still waits for one.
     fn next_in_queue(&mut self, destination: usize, now: Instant) {
         self.destinations[destination].busy -= 1;
-        while let Some((place, stamp, work)) = self.destinations[destination].queue.pop_front() {
-            let Some(setup) = self.setup(place, stamp) else { continue };
-            setup.place = Placement::Slot;
-            return self.run(place, stamp, destination, work, now);
+        while let Some((index, stamp, work)) = self.destinations[destination].queue.pop_front() {
+            let Some(pending) = self.pending(index, stamp) else { continue };
+            pending.index = SlotState::Slot;
+            return self.run(index, stamp, destination, work, now);
         }
     }
 
     /// Sends the responses that are due and returns the time of the next.
-    fn finish(&mut self, now: Instant) -> Option<Instant> {
-        while let Some(&Reverse((end, place, stamp))) = self.running.peek() {
+    fn send_due(&mut self, now: Instant) -> Option<Instant> {
+        while let Some(&Reverse((end, index, stamp))) = self.running.peek() {
             if end > now {
                 return Some(end);
             }
             self.running.pop();
-            let Some(setup) = self.setup(place, stamp) else { continue };
-            let (answer, had) = (std::mem::take(&mut setup.answer), setup.place);
-            let Some(connection) = &mut self.connections[place] else { continue };
-            connection.setup = None;
+            let Some(pending) = self.pending(index, stamp) else { continue };
+            let (response, had) = (std::mem::take(&mut pending.response), pending.index);
+            let Some(connection) = &mut self.connections[index] else { continue };
+            connection.pending = None;
             let destination = connection.destination;
             // The socket buffer holds so short a response, or the connection is unusable.
-            let sent = matches!(socket::send(&connection.socket, answer.as_bytes()), Ok(Moved::Bytes(n)) if n == answer.len());
-            if had == Placement::Slot {
+            let sent = matches!(socket::send(&connection.socket, response.as_bytes()), Ok(Moved::Bytes(n)) if n == response.len());
+            if had == SlotState::Slot {
                 self.next_in_queue(destination, now);
             }
             match sent {
-                true => self.begin(place, now),
-                false => self.close(place, now),
+                true => self.begin(index, now),
+                false => self.close(index, now),
             }
         }
         None
     }
 
     /// Closes a connection and gives up its message: the slot is free at once.
-    fn close(&mut self, place: usize, now: Instant) {
-        let Some(connection) = self.connections[place].take() else { return };
-        self.free.push(place);
-        if let Some(setup) = connection.setup {
-            self.given_up += u64::from(setup.place != Placement::None);
-            if setup.place == Placement::Slot {
+    fn close(&mut self, index: usize, now: Instant) {
+        let Some(connection) = self.connections[index].take() else { return };
+        self.free.push(index);
+        if let Some(pending) = connection.pending {
+            self.given_up += u64::from(pending.index != SlotState::None);
+            if pending.index == SlotState::Slot {
                 self.next_in_queue(connection.destination, now);
             }
         }
     }
 
-    fn setup(&mut self, place: usize, stamp: u64) -> Option<&mut Setup> {
-        let setup = self.connections[place].as_mut()?.setup.as_mut()?;
-        (setup.stamp == stamp).then_some(setup)
+    fn pending(&mut self, index: usize, stamp: u64) -> Option<&mut PendingResponse> {
+        let pending = self.connections[index].as_mut()?.pending.as_mut()?;
+        (pending.stamp == stamp).then_some(pending)
     }
 
     fn next_stamp(&mut self) -> u64 {
@@ -305,7 +305,7 @@ fn ok(body: &str) -> String {
 }
 
 /// Returns the length of the first head if it is complete.
-fn head(bytes: &[u8]) -> Option<usize> {
+fn head_length(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
@@ -316,8 +316,8 @@ mod tests {
 
     use super::*;
 
-    fn house(case: Case) -> House {
-        House::new(&Args {
+    fn new_server(case: Case) -> DestinationServer {
+        DestinationServer::new(&Args {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)); 10],
             case,
             seed: 5,
@@ -327,16 +327,21 @@ mod tests {
     }
 
     /// Connects to a destination and requests a path.
-    fn ask(house: &mut House, destination: usize, path: &str, now: Instant) -> (usize, UnixStream) {
+    fn request(
+        server: &mut DestinationServer,
+        destination: usize,
+        path: &str,
+        now: Instant,
+    ) -> (usize, UnixStream) {
         let (mut client, served) = UnixStream::pair().expect("a pair");
         for socket in [&client, &served] {
             socket.set_nonblocking(true).expect("non-blocking");
         }
-        let place = house.vacant();
-        house.open(place, served.into(), destination);
+        let index = server.vacant();
+        server.open(index, served.into(), destination);
         write!(client, "GET {path} HTTP/1.1\r\n\r\n").expect("room");
-        house.hear(place, now);
-        (place, client)
+        server.on_readable(index, now);
+        (index, client)
     }
 
     fn stats(client: &mut UnixStream) -> String {
@@ -347,60 +352,60 @@ mod tests {
 
     #[test]
     fn four_messages_are_served_at_once_and_the_others_in_order() {
-        let mut house = house(Case::Steady);
-        let start = house.start;
+        let mut server = new_server(Case::Steady);
+        let start = server.start;
         let mut clients: Vec<_> =
-            (0..8).map(|number| ask(&mut house, 0, &format!("/{number}"), start)).collect();
-        assert_eq!((house.destinations[0].busy, house.destinations[0].queue.len()), (4, 4));
+            (0..8).map(|number| request(&mut server, 0, &format!("/{number}"), start)).collect();
+        assert_eq!((server.destinations[0].busy, server.destinations[0].queue.len()), (4, 4));
         let mut order = Vec::new();
-        let mut next = house.finish(start);
+        let mut next = server.send_due(start);
         while let Some(now) = next {
-            next = house.finish(now);
+            next = server.send_due(now);
             let answered = |(number, (_, client)): (usize, &mut (usize, UnixStream))| {
                 stats(client).ends_with(&format!("{number} 0")).then_some(number)
             };
             order.extend(clients.iter_mut().enumerate().filter_map(answered));
-            assert!(house.destinations[0].busy <= 4);
+            assert!(server.destinations[0].busy <= 4);
         }
         let first = |number| order.iter().position(|it| *it == number).expect("all were answered");
         assert_eq!(order.len(), 8);
         // In order: the fifth starts when one of the four ends.
         assert!(first(7) >= 4, "{order:?}");
-        assert_eq!(house.destinations[0].busy, 0);
+        assert_eq!(server.destinations[0].busy, 0);
     }
 
     #[test]
     fn a_closed_connection_frees_its_slot_and_leaves_the_queue() {
-        let mut house = house(Case::Steady);
-        let start = house.start;
+        let mut server = new_server(Case::Steady);
+        let start = server.start;
         let mut clients: Vec<_> =
-            (0..6).map(|number| ask(&mut house, 0, &format!("/{number}"), start)).collect();
+            (0..6).map(|number| request(&mut server, 0, &format!("/{number}"), start)).collect();
         for gone in [4, 0] {
-            let (place, client) = clients.remove(gone);
+            let (index, client) = clients.remove(gone);
             drop(client);
-            house.hear(place, start);
+            server.on_readable(index, start);
         }
         // The fifth waited and was given up; the sixth has the slot of the first.
-        assert_eq!((house.destinations[0].busy, house.given_up), (4, 2));
-        while let Some(now) = house.finish(clock::now() + Duration::from_secs(1)) {
+        assert_eq!((server.destinations[0].busy, server.given_up), (4, 2));
+        while let Some(now) = server.send_due(clock::now() + Duration::from_secs(1)) {
             assert!(now > start);
         }
         assert!(clients.iter_mut().all(|(_, client)| stats(client).starts_with("HTTP/1.1 200")));
-        assert_eq!(house.destinations[0].busy, 0);
+        assert_eq!(server.destinations[0].busy, 0);
     }
 
     #[test]
     fn a_failing_destination_fails_messages_and_checks_without_a_slot() {
-        let mut house = house(Case::Failing);
-        let failing = (0..10).find(|&it| house.faults.fails(it, Duration::from_secs(9))).expect("one");
-        let now = house.start + Duration::from_secs(9);
+        let mut server = new_server(Case::Failing);
+        let failing = (0..10).find(|&it| server.faults.fails(it, Duration::from_secs(9))).expect("one");
+        let now = server.start + Duration::from_secs(9);
         for path in ["/7", "/healthz"] {
-            let (_, mut client) = ask(&mut house, failing, path, now);
-            house.finish(now);
+            let (_, mut client) = request(&mut server, failing, path, now);
+            server.send_due(now);
             assert_eq!(stats(&mut client), "", "{path}: not before its time");
-            house.finish(now + AT_ONCE);
+            server.send_due(now + AT_ONCE);
             assert!(stats(&mut client).starts_with("HTTP/1.1 503"), "{path}");
         }
-        assert_eq!(house.destinations[failing].busy, 0);
+        assert_eq!(server.destinations[failing].busy, 0);
     }
 }

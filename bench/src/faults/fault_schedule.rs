@@ -7,7 +7,7 @@ use crate::stats::Rng;
 /// Fault of the destinations in a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Case {
-    /// No faults
+    /// Destinations without any faults
     Steady,
     /// Two destinations are three times slower, all the time
     Slow,

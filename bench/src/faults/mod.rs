@@ -73,11 +73,11 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     host::raise_open_files();
     let cases = if args.case.is_empty() { Case::ALL.to_vec() } else { args.case.clone() };
     let mut competitors = args.competitors();
-    let mut tables = head(args);
+    let mut tables = report_head(args);
     println!("{tables}");
     let mut all = Vec::new();
     for case in cases {
-        let rows = meet(args, case, &mut competitors)?;
+        let rows = run_case(args, case, &mut competitors)?;
         let table = report::table(case, &rows);
         println!("{table}");
         tables += &format!("{table}\n");
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
 }
 
 /// Runs all proxies in one case. A proxy that does not start is reported and left out from here on.
-fn meet(args: &Args, case: Case, competitors: &mut Vec<ProxyPolicy>) -> io::Result<Vec<Row>> {
+fn run_case(args: &Args, case: Case, competitors: &mut Vec<ProxyPolicy>) -> io::Result<Vec<Row>> {
     let mut rows: Vec<Row> =
         competitors.iter().map(|it| Row { proxy: it.clone(), rounds: Vec::new() }).collect();
     for turn in 0..args.seeds {
@@ -106,7 +106,7 @@ fn meet(args: &Args, case: Case, competitors: &mut Vec<ProxyPolicy>) -> io::Resu
             if !competitors.contains(&row.proxy) {
                 continue;
             }
-            match round(args, case, seed, &row.proxy) {
+            match run_round(args, case, seed, &row.proxy) {
                 Ok(round) => row.rounds.push(round),
                 Err(error) => {
                     eprintln!("*** {}: left out: {error} ***", row.proxy.name());
@@ -120,14 +120,14 @@ fn meet(args: &Args, case: Case, competitors: &mut Vec<ProxyPolicy>) -> io::Resu
 }
 
 /// Runs one proxy, freshly started, with freshly started destinations.
-fn round(args: &Args, case: Case, seed: u64, proxy: &ProxyPolicy) -> io::Result<Round> {
+fn run_round(args: &Args, case: Case, seed: u64, proxy: &ProxyPolicy) -> io::Result<Round> {
     let folder = proxies::folder()?;
     let addresses = socket::free_addresses(DESTINATIONS + 2)?;
     let (destinations, own) = addresses.split_at(DESTINATIONS);
     let (balancer_cpus, client_cpus) = args.cpus()?;
     host::pin(&client_cpus)?;
     let mut serving = args.destinations(case, seed, destinations, folder.path())?;
-    serving.ready(START, || destinations.iter().try_for_each(|&address| ask(address, "counts").map(drop)))?;
+    serving.ready(START, || destinations.iter().try_for_each(|&address| get(address, "counts").map(drop)))?;
     let place = Placement {
         listen: own[0],
         admin: own[1],
@@ -140,7 +140,7 @@ fn round(args: &Args, case: Case, seed: u64, proxy: &ProxyPolicy) -> io::Result<
     let started = ChildProcess::start(&command, folder.path());
     host::pin(&client_cpus)?;
     let mut balancer = started?;
-    balancer.ready(START, || ask(own[0], "healthz").map(drop))?;
+    balancer.ready(START, || get(own[0], "healthz").map(drop))?;
     let load = LoadSpec {
         target: own[0],
         seed,
@@ -149,26 +149,26 @@ fn round(args: &Args, case: Case, seed: u64, proxy: &ProxyPolicy) -> io::Result<
         measured: args.seconds,
     };
     let ours = [vec![std::process::id(), serving.id()], process::tree(balancer.id())?].concat();
-    let watch = Watch::begin(&ours)?;
-    ask(destinations[0], "start")?;
+    let host_use = HostUse::begin(&ours)?;
+    get(destinations[0], "start")?;
     let stats = open_loop_client::drive(&load)?;
-    let (steal, others) = watch.end(&ours)?;
-    let counts = ask(destinations[0], "counts")?;
-    let (came, given_up) = counts.split_once(' ').unwrap_or_default();
+    let (steal, others) = host_use.end(&ours)?;
+    let counts = get(destinations[0], "counts")?;
+    let (arrived, given_up) = counts.split_once(' ').unwrap_or_default();
     balancer.stop(Duration::from_secs(2))?;
     serving.stop(Duration::from_secs(2))?;
     let number = |text: &str| text.parse().map_err(io::Error::other);
-    Ok(Round { stats, came: number(came)?, given_up: number(given_up)?, steal, others })
+    Ok(Round { stats, arrived: number(arrived)?, given_up: number(given_up)?, steal, others })
 }
 
 /// CPU time of the host and of our processes at the start of a round.
-struct Watch {
+struct HostUse {
     machine: host::Ticks,
     ours: process::CpuTime,
     at: Instant,
 }
 
-impl Watch {
+impl HostUse {
     fn begin(ours: &[u32]) -> io::Result<Self> {
         Ok(Self { machine: host::Ticks::read()?, ours: process::cpu_time(ours)?, at: clock::now() })
     }
@@ -183,7 +183,7 @@ impl Watch {
 }
 
 /// Sends one request on its own connection and returns the body of a 200.
-fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
+fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     stream.write_all(
@@ -191,7 +191,7 @@ fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
     )?;
     let mut text = String::new();
     let mut buffer = [0; 1024];
-    while !whole(&text) {
+    while !is_complete(&text) {
         match stream.read(&mut buffer)? {
             0 => break,
             count => text += &String::from_utf8_lossy(&buffer[..count]),
@@ -204,7 +204,7 @@ fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
 }
 
 /// Returns whether a response is complete.
-fn whole(text: &str) -> bool {
+fn is_complete(text: &str) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let head = head.to_ascii_lowercase();
     let length =
@@ -268,7 +268,7 @@ fn command() -> String {
     format!("plimsoll-bench {}", arguments.join(" "))
 }
 
-fn head(args: &Args) -> String {
+fn report_head(args: &Args) -> String {
     let programs = Programs { plimsoll: args.plimsoll.clone() };
     let mut seen = Vec::new();
     let mut versions = Vec::new();

@@ -31,7 +31,7 @@ pub(super) struct ClientStats {
     /// Responses other than 200, lost connections, wrong bodies and missing responses, warm-up included.
     pub(super) errors: Errors,
     /// Successful responses by destination.
-    pub(super) answered_by: Vec<u64>,
+    pub(super) responses_by: Vec<u64>,
     /// Maximum delay of the client itself, which shows how busy the host was.
     pub(super) latest_send: Duration,
     pub(super) connections: usize,
@@ -98,7 +98,7 @@ struct Connection {
     message: Option<Message>,
 }
 
-enum Answer {
+enum ParsedResponse {
     Incomplete,
     /// Status 200 from this destination.
     Good(usize),
@@ -120,7 +120,7 @@ impl<'a> Client<'a> {
             connections: Vec::new(),
             idle: Vec::new(),
             busy: 0,
-            stats: ClientStats { answered_by: vec![0; super::DESTINATIONS], ..ClientStats::default() },
+            stats: ClientStats { responses_by: vec![0; super::DESTINATIONS], ..ClientStats::default() },
         };
         client.plan(start);
         client
@@ -136,9 +136,9 @@ impl<'a> Client<'a> {
             self.plan(planned);
         }
         while let Some(&message) = self.waiting.front() {
-            let Some(place) = self.free_connection(epoll)? else { break };
+            let Some(index) = self.free_connection(epoll)? else { break };
             self.waiting.pop_front();
-            self.send(place, message);
+            self.send(index, message);
         }
         let deadline = self.start + self.load.warmup + self.load.measured + START_TIMEOUT;
         let done = self.next.is_none() && self.busy == 0 && self.waiting.is_empty();
@@ -160,58 +160,59 @@ impl<'a> Client<'a> {
             return Ok(None);
         }
         let socket = socket::connect(self.load.target, None)?;
-        let place = self.connections.len();
-        epoll.watch(&socket, place as u64)?;
+        let index = self.connections.len();
+        epoll.watch(&socket, index as u64)?;
         self.connections.push(Some(Connection { socket, partial: Vec::new(), message: None }));
-        Ok(Some(place))
+        Ok(Some(index))
     }
 
-    fn send(&mut self, place: usize, message: Message) {
-        let Some(connection) = &mut self.connections[place] else { return };
+    fn send(&mut self, index: usize, message: Message) {
+        let Some(connection) = &mut self.connections[index] else { return };
         let request = format!("GET /{} HTTP/1.1\r\nHost: app.example\r\n\r\n", message.number);
         let sent = socket::send(&connection.socket, request.as_bytes());
         if matches!(sent, Ok(Moved::Bytes(count)) if count == request.len()) {
             connection.message = Some(message);
             self.busy += 1;
         } else {
-            self.connections[place] = None;
+            self.connections[index] = None;
             self.stats.errors.broken += 1;
         }
     }
 
     /// Handles the bytes received on a connection.
-    fn hear(&mut self, place: usize) {
+    fn hear(&mut self, index: usize) {
         let mut buffer = [0; 4096];
         loop {
-            let Some(connection) = &mut self.connections[place] else { return };
+            let Some(connection) = &mut self.connections[index] else { return };
             match socket::receive(&connection.socket, &mut buffer) {
                 Ok(Moved::Bytes(count)) => connection.partial.extend_from_slice(&buffer[..count]),
                 Ok(Moved::Blocked) => return,
-                Ok(Moved::Ended) | Err(_) => return self.lose(place),
+                Ok(Moved::Ended) | Err(_) => return self.close(index),
             }
-            let answer =
-                connection.message.map_or(Answer::Broken, |it| answer(&connection.partial, it.number));
-            match answer {
-                Answer::Incomplete => continue,
-                Answer::Good(destination) => self.answered(place, Some(destination)),
-                Answer::Status => self.answered(place, None),
-                Answer::Broken => return self.lose(place),
+            let response = connection
+                .message
+                .map_or(ParsedResponse::Broken, |it| parse_response(&connection.partial, it.number));
+            match response {
+                ParsedResponse::Incomplete => continue,
+                ParsedResponse::Good(destination) => self.on_response(index, Some(destination)),
+                ParsedResponse::Status => self.on_response(index, None),
+                ParsedResponse::Broken => return self.close(index),
             }
         }
     }
 
-    fn answered(&mut self, place: usize, by: Option<usize>) {
+    fn on_response(&mut self, index: usize, by: Option<usize>) {
         let now = clock::now();
-        let Some(connection) = &mut self.connections[place] else { return };
+        let Some(connection) = &mut self.connections[index] else { return };
         let message = connection.message.take();
         connection.partial.clear();
-        self.idle.push(place);
+        self.idle.push(index);
         self.busy -= 1;
         let (Some(destination), Some(message)) = (by, message) else {
             self.stats.errors.status += 1;
             return;
         };
-        if let Some(count) = self.stats.answered_by.get_mut(destination) {
+        if let Some(count) = self.stats.responses_by.get_mut(destination) {
             *count += 1;
         }
         self.measure(message, now);
@@ -224,9 +225,9 @@ impl<'a> Client<'a> {
     }
 
     /// Closes a connection; a message on it has failed.
-    fn lose(&mut self, place: usize) {
-        let connection = self.connections[place].take();
-        self.idle.retain(|idle| *idle != place);
+    fn close(&mut self, index: usize) {
+        let connection = self.connections[index].take();
+        self.idle.retain(|idle| *idle != index);
         if connection.is_some_and(|connection| connection.message.is_some()) {
             self.busy -= 1;
             self.stats.errors.broken += 1;
@@ -236,9 +237,8 @@ impl<'a> Client<'a> {
     fn stats(mut self) -> ClientStats {
         let now = clock::now();
         let unsent = std::mem::take(&mut self.waiting);
-        let unanswered: Vec<Message> =
-            self.connections.iter().flatten().filter_map(|it| it.message).collect();
-        for message in unanswered.into_iter().chain(unsent) {
+        let open: Vec<Message> = self.connections.iter().flatten().filter_map(|it| it.message).collect();
+        for message in open.into_iter().chain(unsent) {
             self.stats.errors.missing += 1;
             self.measure(message, now);
         }
@@ -248,31 +248,31 @@ impl<'a> Client<'a> {
 }
 
 /// Parses bytes as the response to message `number`.
-fn answer(bytes: &[u8], number: u64) -> Answer {
+fn parse_response(bytes: &[u8], number: u64) -> ParsedResponse {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let head = match response.parse(bytes) {
         Ok(httparse::Status::Complete(head)) => head,
-        Ok(httparse::Status::Partial) => return Answer::Incomplete,
-        Err(_) => return Answer::Broken,
+        Ok(httparse::Status::Partial) => return ParsedResponse::Incomplete,
+        Err(_) => return ParsedResponse::Broken,
     };
     let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
     let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
-    let Some(length) = length else { return Answer::Broken };
+    let Some(length) = length else { return ParsedResponse::Broken };
     let body = &bytes[head..];
     match (body.len().cmp(&length), response.code) {
-        (std::cmp::Ordering::Less, _) => Answer::Incomplete,
-        (std::cmp::Ordering::Greater, _) => Answer::Broken,
+        (std::cmp::Ordering::Less, _) => ParsedResponse::Incomplete,
+        (std::cmp::Ordering::Greater, _) => ParsedResponse::Broken,
         (_, Some(200)) => {
             let text = std::str::from_utf8(body).unwrap_or_default();
             let parsed =
                 text.split_once(' ').and_then(|(of, by)| Some((of.parse::<u64>().ok()?, by.parse().ok()?)));
             match parsed {
-                Some((of, by)) if of == number => Answer::Good(by),
-                _ => Answer::Broken,
+                Some((of, by)) if of == number => ParsedResponse::Good(by),
+                _ => ParsedResponse::Broken,
             }
         }
-        _ => Answer::Status,
+        _ => ParsedResponse::Status,
     }
 }
 
@@ -283,11 +283,14 @@ mod tests {
     #[test]
     fn a_response_counts_only_complete_successful_and_for_its_message() {
         let good = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n17 3";
-        assert!(matches!(answer(good, 17), Answer::Good(3)));
-        assert!(matches!(answer(good, 18), Answer::Broken));
-        assert!(matches!(answer(&good[..good.len() - 1], 17), Answer::Incomplete));
-        assert!(matches!(answer(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", 17), Answer::Status));
-        assert!(matches!(answer(b"HTTP/1.1 200 OK\r\n\r\n17 3", 17), Answer::Broken));
+        assert!(matches!(parse_response(good, 17), ParsedResponse::Good(3)));
+        assert!(matches!(parse_response(good, 18), ParsedResponse::Broken));
+        assert!(matches!(parse_response(&good[..good.len() - 1], 17), ParsedResponse::Incomplete));
+        assert!(matches!(
+            parse_response(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", 17),
+            ParsedResponse::Status
+        ));
+        assert!(matches!(parse_response(b"HTTP/1.1 200 OK\r\n\r\n17 3", 17), ParsedResponse::Broken));
     }
 
     #[test]

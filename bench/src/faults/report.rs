@@ -12,7 +12,7 @@ use super::proxy_policy::ProxyPolicy;
 pub(super) struct Round {
     pub(super) stats: ClientStats,
     /// Messages that arrived at destinations, and those of them that were given up.
-    pub(super) came: u64,
+    pub(super) arrived: u64,
     pub(super) given_up: u64,
     /// Share of the machine's time taken by the hypervisor.
     pub(super) steal: f64,
@@ -57,8 +57,8 @@ impl Row {
 
     /// Returns how many more messages arrived at destinations than clients sent, as a share.
     fn extra(&self) -> f64 {
-        let good = self.sum(|round| round.stats.answered_by.iter().sum());
-        self.sum(|round| round.came) as f64 / (good + self.errors()).max(1) as f64 - 1.0
+        let good = self.sum(|round| round.stats.responses_by.iter().sum());
+        self.sum(|round| round.arrived) as f64 / (good + self.errors()).max(1) as f64 - 1.0
     }
 
     fn latest_send(&self) -> Duration {
@@ -148,7 +148,7 @@ pub(super) fn json(case: Case, rows: &[Row]) -> Value {
             "missing": row.sum(|round| round.stats.errors.missing),
             "extra": row.extra(),
             "given_up": row.sum(|round| round.given_up),
-            "answered_by": row.rounds.iter().map(|round| &round.stats.answered_by).collect::<Vec<_>>(),
+            "responses_by": row.rounds.iter().map(|round| &round.stats.responses_by).collect::<Vec<_>>(),
             "connections": row.rounds.iter().map(|round| round.stats.connections).max(),
             "latest_send": ms(row.latest_send()),
             "others": row.rounds.iter().map(|round| round.others).collect::<Vec<_>>(),
@@ -180,9 +180,9 @@ mod tests {
 
     fn row(proxy: &str, millis: u64) -> Row {
         let latencies = (1..=100).map(|rank| Duration::from_millis(rank * millis)).collect();
-        let stats = ClientStats { latencies, answered_by: vec![95], ..ClientStats::default() };
+        let stats = ClientStats { latencies, responses_by: vec![95], ..ClientStats::default() };
         let proxy = ProxyPolicy::parse(proxy).expect("known");
-        Row { proxy, rounds: vec![Round { stats, came: 100, given_up: 0, steal: 0.0, others: 0.0 }] }
+        Row { proxy, rounds: vec![Round { stats, arrived: 100, given_up: 0, steal: 0.0, others: 0.0 }] }
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Client {
         connection.started = planned;
         connection.sent = 0;
         connection.state = State::Busy;
-        match connection.ask(&self.exchange) {
+        match connection.send_request(&self.exchange) {
             Ok(()) => Ok(()),
             Err(fault) => self.fail(number, fault),
         }
@@ -282,9 +282,9 @@ impl Client {
 
 impl Connection {
     /// Starts the exchange.
-    fn ask(&mut self, shared: &Exchange) -> Result<(), ExchangeError> {
+    fn send_request(&mut self, shared: &Exchange) -> Result<(), ExchangeError> {
         if let Some(secure) = &mut self.secure {
-            secure.ask(&self.exchange.as_deref().unwrap_or(shared).request)?;
+            secure.send_request(&self.exchange.as_deref().unwrap_or(shared).request)?;
         }
         self.send(shared)
     }
@@ -336,7 +336,7 @@ impl LoadStats {
     }
 }
 
-/// Returns an echo exchange whose message has the number of its connection, so that bytes of another
+/// Returns an echo exchange with the number of its connection, so that bytes of another
 /// connection are detected.
 fn stamped(exchange: &Exchange, number: usize) -> Option<Box<Exchange>> {
     if exchange.expect != Expect::Echo {

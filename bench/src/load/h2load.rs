@@ -101,11 +101,11 @@ impl H2load {
         let output = command.output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let printed = Printed::parse(&text).ok_or_else(|| {
-            let said = [text.as_str(), &String::from_utf8_lossy(&output.stderr)].concat();
-            let last: Vec<&str> = said.lines().rev().take(3).collect();
+            let printed_lines = [text.as_str(), &String::from_utf8_lossy(&output.stderr)].concat();
+            let last: Vec<&str> = printed_lines.lines().rev().take(3).collect();
             io::Error::other(format!("h2load: {}", last.join("; ")))
         })?;
-        printed.speaks(self.secure)?;
+        printed.check_protocol(self.secure)?;
         Ok(printed)
     }
 }
@@ -147,7 +147,7 @@ impl Printed {
     }
 
     /// Checks that HTTP/2 was used, with the TLS of all measurements.
-    fn speaks(&self, secure: bool) -> io::Result<()> {
+    fn check_protocol(&self, secure: bool) -> io::Result<()> {
         let wanted = if secure { "h2" } else { "h2c" };
         if self.done == 0 {
             return Err(io::Error::other("h2load got no HTTP/2 response"));
@@ -181,9 +181,13 @@ mod tests {
         traffic: 106.23KB (108784) total, 48.83KB (50000) headers (space savings 49.49%), 125.00KB (128000) data\n\
         time for request:      309us      6.79ms      3.94ms      1.55ms    69.60%\n";
 
-    fn check(from: &str, to: &str, good: bool, spoken: bool) {
+    fn check(from: &str, to: &str, good: bool, protocol_ok: bool) {
         let printed = Printed::parse(&GOOD.replace(from, to)).expect("what h2load prints");
-        assert_eq!((printed.is_good(1000), printed.speaks(true).is_ok()), (good, spoken), "{to}");
+        assert_eq!(
+            (printed.is_good(1000), printed.check_protocol(true).is_ok()),
+            (good, protocol_ok),
+            "{to}"
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) struct Args {
     warmup: Duration,
     #[arg(long, default_value = "5", value_parser = clock::seconds)]
     seconds: Duration,
-    /// Request path
+    /// Path of the requests
     #[arg(long, default_value = "/128")]
     path: String,
     /// Expected length of each response body

@@ -63,7 +63,7 @@ pub(super) struct TlsStream {
 /// TLS state of one connection.
 struct Session {
     side: UnbufferedClientConnection,
-    /// Incomplete record.
+    /// Start of an incomplete record.
     partial: Vec<u8>,
     /// Encrypted bytes, and how many of them are sent.
     outgoing: Vec<u8>,
@@ -97,7 +97,7 @@ impl TlsStream {
     }
 
     /// Queues a request: encrypted now, or when the handshake is complete.
-    pub(super) fn ask(&mut self, request: &[u8]) -> Result<(), ExchangeError> {
+    pub(super) fn send_request(&mut self, request: &[u8]) -> Result<(), ExchangeError> {
         self.session.asked = false;
         let mut partial = std::mem::take(&mut self.session.partial);
         let used = self.session.process(&mut partial, request, |_| Err(ExchangeError::Length))?;
@@ -295,7 +295,7 @@ mod tests {
     fn echo(secure: &mut TlsStream, server: &Arc<ServerConfig>, piece: usize) -> Result<(), ExchangeError> {
         let mut server = ServerConnection::new(server.clone()).expect("a server");
         let (mut buffer, mut answer) = (vec![0; 64 * 1024], Vec::new());
-        secure.ask(REQUEST)?;
+        secure.send_request(REQUEST)?;
         loop {
             let sent = secure.outgoing().to_vec();
             secure.has_sent(sent.len());

@@ -72,7 +72,7 @@ pub(crate) enum Traffic {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Http {
-    /// Version HTTP/1.1.
+    /// Version 1.1 of HTTP.
     One,
     /// Version HTTP/2; without TLS, by prior knowledge (RFC 9113 section 3.3).
     Two,
@@ -81,7 +81,7 @@ pub(crate) enum Http {
 /// Buffer sizes of a proxy. Plimsoll is never tuned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Buffers {
-    /// Default sizes.
+    /// Sizes of the proxy's defaults.
     Shipped,
     /// Default sizes, but 256 KiB for the baseline, because it carries large replies.
     ShippedForBulk,

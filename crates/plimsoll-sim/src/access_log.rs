@@ -19,6 +19,7 @@ const MAX_LEADING_INVALID: u64 = 100;
 
 /// Messages of a log and how well it could be read.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ParsedLog {
     /// Messages in order of time, the first at 0.
     pub messages: Vec<LoggedMessage>,
@@ -172,7 +173,7 @@ fn parse_common(line: &[u8]) -> Result<ParsedMessage, &'static str> {
     Ok((ParsedLine { at, whole_seconds: true, ..ParsedLine::default() }, None))
 }
 
-/// `17/May/2015:10:05:03 +0000`
+/// Parses a time such as `17/May/2015:10:05:03 +0000`.
 fn clf_time(text: &str) -> Option<f64> {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -189,7 +190,7 @@ fn clf_time(text: &str) -> Option<f64> {
     Some(if sign == "-" { seconds + away } else { seconds - away })
 }
 
-/// `2026-11-22T10:05:03.250Z`
+/// Parses a time such as `2026-11-22T10:05:03.250Z`.
 fn rfc3339(text: &str) -> Option<f64> {
     let (date, rest) = text.split_once('T')?;
     let mut date = date.splitn(3, '-');

@@ -34,7 +34,7 @@ pub struct NeighbourSpec {
     pub noise: f64,
     /// Time constant of the noise, in seconds.
     pub memory: f64,
-    /// Share of hosts whose neighbours burst, 0 to 1.
+    /// Share of hosts with bursting neighbours, 0 to 1.
     pub hot: f64,
     /// Mean length of a burst, in seconds.
     pub burst: f64,

@@ -22,6 +22,7 @@ pub struct LoggedMessage {
 
 /// Arrival process of an open-loop workload: no message waits for the response to another.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Arrivals {
     /// Independent arrivals at a constant mean rate.
     Poisson,

@@ -10,7 +10,7 @@ use plimsoll_core::{AttemptedSet, NoDestination, PickRequest, Rng, Tick};
 
 use crate::open_loop::{OpenLoop, OpenLoopServer, ServiceTime};
 
-/// What a policy guarantees about the shares of destinations.
+/// Guarantees of a policy about the shares of destinations.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct Guarantees {
     /// Whether shares follow the weights; otherwise they are equal.

@@ -22,8 +22,9 @@ pub fn rounded(mean: f64, rng: &mut Rng) -> usize {
 
 /// Distribution of the work of a message, in seconds of one otherwise idle core.
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum WorkDistribution {
-    /// Constant work.
+    /// Constant work per message.
     Fixed(f64),
     /// Exponentially distributed work with this mean.
     Exponential(f64),
@@ -36,7 +37,7 @@ pub enum WorkDistribution {
     },
     /// Heavy-tailed work: the logarithm is normally distributed.
     Lognormal {
-        /// Median work.
+        /// Median of the work.
         median: f64,
         /// Standard deviation of the logarithm; 1.5 fits a web service that also makes reports.
         sigma: f64,

@@ -20,6 +20,7 @@ pub struct SimFault {
 
 /// Kind of fault a destination can have.
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum FaultKind {
     /// Slower by this factor.
     Slow(f64),

@@ -16,6 +16,7 @@ use crate::distributions::exponential;
 
 /// Time a destination works on a message.
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ServiceTime {
     /// Constant service time.
     Fixed(Duration),

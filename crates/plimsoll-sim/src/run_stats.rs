@@ -11,6 +11,7 @@ const LONGEST_US: u64 = 3_600_000_000;
 
 /// Statistics of one run, without the warm-up.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RunStats {
     /// Time from the planned arrival to the response in microseconds; the deadline for messages that timed
     /// out. Errors have no latency here: a fast error is not a fast response.
@@ -23,7 +24,7 @@ pub struct RunStats {
     pub failed: u64,
     /// Attempts after the first, without hedged ones.
     pub retries: u64,
-    /// Hedged attempts.
+    /// Number of hedged attempts.
     pub hedges: u64,
     /// Hedged attempts that gave the first response.
     pub hedges_won: u64,
@@ -45,6 +46,7 @@ pub struct RunStats {
 
 /// Counts of one second of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Second {
     /// Attempts at each destination.
     pub attempts: Vec<u32>,

@@ -16,6 +16,7 @@ const IN_FLIGHT_LEVELS: u32 = 256;
 
 /// How a destination serves its messages.
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ServiceModel {
     /// A fixed number of messages at once; the others wait in order.
     Slots(usize),
@@ -56,7 +57,7 @@ pub struct DestinationSpec {
 pub enum ArrivalResult {
     /// Accepted for service, or never answered.
     Accepted,
-    /// Connection refused.
+    /// Connection was refused.
     Refused,
     /// Error response with this status after this time.
     Failed(Duration, u16),

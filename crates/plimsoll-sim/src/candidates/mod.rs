@@ -52,6 +52,7 @@ pub trait PolicyFeedback: Send + Sync {
 
 /// Policy that a simulation can run.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum CandidatePolicy {
     /// Algorithm of the product with its default settings.
     Production(Algorithm),

@@ -12,6 +12,7 @@ use super::PolicyFeedback;
 /// `least_conn` with a `zone` and HAProxy's `leastconn` choose among equal destinations as
 /// `least_connections` does.)
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OtherProxy {
     /// nginx, `random two least_conn`: two different destinations; the second drawn wins a tie.
     NginxRandomTwo,

@@ -1,4 +1,4 @@
-//! Asynchronous probing of Prequal: a few probes with each message, whose responses are kept for a while
+//! Asynchronous probing of Prequal: a few probes with each message, and responses that are kept for a while
 //! (Wydrowski et al., NSDI 2024, sections 4.1 to 4.3).
 
 use std::collections::VecDeque;

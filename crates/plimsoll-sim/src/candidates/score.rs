@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 /// Rule that compares two probes.
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ProbeScore {
     /// Prequal's hot-cold lexicographic rule. A destination is hot if its load is above this quantile of
     /// recent loads. The cold destination of the lowest latency wins; if all are hot, the one of the lowest

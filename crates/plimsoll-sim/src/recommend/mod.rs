@@ -23,6 +23,7 @@ const MAX_HEDGE_SHARE: f64 = 0.1;
 
 /// Variant of the trace's scenario.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ScenarioVariant {
     /// Scenario as recorded.
     Unchanged,
@@ -102,6 +103,7 @@ impl VariantRuns {
 
 /// Results of one algorithm on all variants.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// Algorithm under test.
     pub algorithm: Algorithm,
@@ -148,6 +150,7 @@ pub fn state(algorithm: Algorithm) -> &'static str {
 
 /// Recommendation with its evidence.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PolicyRecommendation {
     /// Results of the current algorithm.
     pub current: Evaluation,

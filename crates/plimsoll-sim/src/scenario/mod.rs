@@ -69,6 +69,7 @@ pub struct Scenario {
 
 /// Rate of arriving messages.
 #[derive(Copy, Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum OfferedLoad {
     /// Share of the guaranteed capacity of all destinations, without faults and burst cores.
     Utilization(f64),
