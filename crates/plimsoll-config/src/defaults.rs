@@ -1,35 +1,36 @@
-//! What holds when a file says nothing, and how far it may go when it does; docs/defaults.md has the reasons.
+//! Default values and ranges of configuration keys. docs/defaults.md gives the reason of each.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use plimsoll_core::PoolLimits;
 use plimsoll_core::balance::{Algorithm, HashSpec, HashTable};
-use plimsoll_core::health::{OutlierSpec, OverloadSpec};
+use plimsoll_core::health::{CheckSchedule, LoadSpec, OutlierSpec, OverloadSpec, Start};
 use plimsoll_core::retry::{HedgeAfter, HedgeSpec, RetrySpec, RetryWhen};
+use plimsoll_core::subset::Fallback;
+use plimsoll_core::{DestinationLimits, PoolLimits, Weight};
 
-use crate::model::{ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, Udp, UdpFlow};
+use crate::model::{ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, Protocol, Udp, UdpFlow};
 
-/// Where the admin plane listens unless told otherwise.
+/// Address of the admin plane.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
-/// How long TERM waits for what runs.
+/// Maximum time that running messages get to finish after TERM.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
-/// Which destination takes a message, where all weigh alike.
+/// Algorithm of a pool whose destinations have equal weights.
 pub const ALGORITHM: Algorithm = Algorithm::ResponseTime;
-/// The same where they do not: only a rotation gives each its share at any load.
+/// Algorithm of a pool whose destinations have different weights. Only a rotation keeps the shares at any load.
 pub const WEIGHTED_ALGORITHM: Algorithm = Algorithm::WeightedRoundRobin;
-/// How keys find destinations.
+/// Table and bound of consistent hashing.
 pub const HASH: HashSpec = HashSpec { table: HashTable::Maglev, bound: None };
-/// What a `hedge` block says that says nothing.
+/// Hedging of a pool with an empty `hedge` block.
 pub const HEDGE: HedgeSpec = HedgeSpec { after: HedgeAfter::Quantile(0.95), max: 1 };
 
-/// What `hash` hashes by.
+/// Key of `algorithm: hash`.
 pub const HASH_KEY: HashKey = HashKey::Source;
-/// `Via` is added to nothing.
+/// Whether `Via` is added to requests and responses.
 pub const VIA: bool = false;
 
-/// Time limits towards clients.
+/// Timeouts of client connections.
 pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
     handshake: Duration::from_secs(10),
     header: Duration::from_secs(10),
@@ -38,7 +39,7 @@ pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
     connection: None,
 };
 
-/// Time limits towards destinations.
+/// Timeouts of connections to destinations.
 pub const DESTINATION_TIMEOUTS: DestinationTimeouts = DestinationTimeouts {
     connect: Duration::from_secs(1),
     response: Duration::from_secs(60),
@@ -46,12 +47,12 @@ pub const DESTINATION_TIMEOUTS: DestinationTimeouts = DestinationTimeouts {
     total: None,
 };
 
-/// What a pool may have at once.
+/// Concurrency limits of a pool.
 pub const POOL_LIMITS: PoolLimits = PoolLimits { requests: 0, connections: 0, pending: 1024, retries: 0 };
-/// How long a message waits for room.
+/// Concurrency limits of a destination.
+pub const DESTINATION_LIMITS: DestinationLimits = DestinationLimits { requests: 0, connections: 0 };
+/// Maximum time that a message waits in the queue of a pool.
 pub const WAIT: Duration = Duration::from_secs(1);
-/// Messages or connections at once.
-pub(crate) const CONCURRENT: RangeInclusive<i64> = 0..=1_000_000;
 
 /// Size and count limits of a listener.
 pub const LIMITS: Limits = Limits {
@@ -65,32 +66,34 @@ pub const LIMITS: Limits = Limits {
     body_bytes: 0,
 };
 
-/// How a udp listener keeps clients and destinations together.
+/// Flow settings of a UDP listener.
 pub const UDP: Udp = Udp { flow: UdpFlow::Source, idle: Duration::from_secs(60), max_flows: 65_536 };
 
-/// How clients of MQTT are kept at their destinations.
+/// Settings of an MQTT listener.
 pub const MQTT: Mqtt = Mqtt { rebalance: 10 };
 
-/// From the end of one check to the start of the next.
+/// Interval from the end of a check to the start of the next.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// The same while a change is pending; never longer than the interval.
+/// Interval of checks while a status change is pending, capped by the check interval.
 pub const CHECK_FAST_INTERVAL: Duration = Duration::from_secs(1);
-/// A check without an answer by then has failed.
+/// Maximum duration of a check.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Failures in a row that take a destination out.
+/// Consecutive failed checks after which a destination is down.
 pub const FAILURE_THRESHOLD: u32 = 3;
-/// Passes in a row that bring it back.
+/// Consecutive passed checks after which a destination serves again.
 pub const RECOVERY_THRESHOLD: u32 = 2;
-/// How an HTTP check asks.
+/// Method of an HTTP check.
 pub const CHECK_METHOD: &str = "GET";
-/// What an HTTP check asks for.
+/// Path of an HTTP check.
 pub const CHECK_PATH: &str = "/";
-/// Statuses an HTTP check takes for good.
+/// Range of statuses with which an HTTP check passes.
 pub const CHECK_EXPECT: (u16, u16) = (200, 399);
-/// Whom a gRPC check asks about: the whole server.
+/// Service name of a gRPC check. The empty name is the whole server.
 pub const CHECK_SERVICE: &str = "";
+/// Datagram that a UDP check sends.
+pub const CHECK_DATAGRAM: &str = "";
 
-/// When real traffic sets a destination aside.
+/// Ejection of destinations that fail real traffic.
 pub const OUTLIER: OutlierSpec = OutlierSpec {
     consecutive_failures: 5,
     base_ejection: Duration::from_secs(30),
@@ -101,13 +104,13 @@ pub const OUTLIER: OutlierSpec = OutlierSpec {
     learning: false,
 };
 
-/// When a destination has too much to do, where that is asked for.
+/// Overload protection of a pool with `overload: true`.
 pub const OVERLOAD: OverloadSpec = OverloadSpec { threshold: 0.9, recover: 0.8, max_overloaded: 0.5 };
 
-/// Ejections leave at least this share of a pool.
+/// Minimum share of a pool that ejections leave in service.
 pub const PANIC_THRESHOLD: f64 = 0.5;
 
-/// Tries and repeats.
+/// Returns the retry settings of a pool.
 pub fn retry() -> RetrySpec {
     let when = RetryWhen {
         connect_failure: true,
@@ -120,145 +123,96 @@ pub fn retry() -> RetrySpec {
     RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true }
 }
 
+/// Number of data-plane threads: one per available CPU.
+pub(crate) const WORKERS_AUTO: &str = "auto";
+/// Whether the admin plane is on.
+pub(crate) const ADMIN_ENABLED: bool = true;
+/// Whether the access log is on.
+pub(crate) const ACCESS_LOG_ENABLED: bool = false;
+/// Whether the decision log is on.
+pub(crate) const DECISION_LOG_ENABLED: bool = false;
+/// Output of a log.
+pub(crate) const LOG_PATH: &str = "stdout";
+/// Share of balancing decisions in the decision log.
+pub(crate) const DECISION_SAMPLE: f64 = 0.01;
+/// Protocol of a listener.
+pub(crate) const LISTENER_PROTOCOL: Protocol = Protocol::Http;
+/// Whether a PROXY header is required from trusted proxies.
+pub(crate) const ACCEPTS_PROXY_PROTOCOL: bool = false;
+/// Fallback of a route with a subset.
+pub(crate) const SUBSET_FALLBACK: Fallback = Fallback::None;
+/// Whether a pool uses TLS to its destinations.
+pub(crate) const POOL_TLS: bool = false;
+/// Whether the certificates of destinations are verified.
+pub(crate) const VERIFY_DESTINATIONS: bool = true;
+/// Weight of a destination.
+pub(crate) const WEIGHT: Weight = Weight::ONE;
+/// Priority tier of a destination.
+pub(crate) const PRIORITY: u8 = 0;
+/// Whether destinations are checked actively.
+pub(crate) const HEALTH_CHECKING: bool = true;
+/// Random deviation of check intervals.
+pub(crate) const CHECK_JITTER: f64 = CheckSchedule::JITTER;
+/// Concurrent checks of a pool.
+pub(crate) const MAX_CONCURRENT_CHECKS: usize = CheckSchedule::MAX_CONCURRENT;
+/// Status of a destination before its first check.
+pub(crate) const CHECK_START: Start = Start::Serving;
+/// Whether status changes raise alerts.
+pub(crate) const ALERTING: bool = false;
+/// Whether a recovered destination gets a trial message first.
+pub(crate) const RECOVERY_MANAGEMENT: bool = false;
+/// Maximum age of a load report.
+pub(crate) const LOAD_REPORT_MAX_AGE: Duration = LoadSpec::MAX_AGE;
+/// Whether ORCA load reports in responses are read.
+pub(crate) const ORCA: bool = false;
+/// Whether overload protection is on.
+pub(crate) const OVERLOAD_ENABLED: bool = false;
+/// Overprovisioning factor of a priority tier.
+pub(crate) const OVERPROVISION: Option<f64> = None;
+/// Whether destinations of the own zone are preferred.
+pub(crate) const ZONE_AWARE: bool = true;
+/// Whether backup tiers are used.
+pub(crate) const BACKUP_TIERS: bool = true;
+/// Whether balancing decisions are cached.
+pub(crate) const CACHING: bool = true;
+/// Whether health checks run concurrently.
+pub(crate) const PARALLEL_CHECKS: bool = true;
+/// Whether check intervals and timeouts adapt to traffic.
+pub(crate) const OPTIMIZATION: bool = false;
+/// Whether the quality of the distribution is measured.
+pub(crate) const QUALITY_METRICS: bool = false;
+/// Whether outlier detection uses a learned baseline.
+pub(crate) const LEARNING: bool = OUTLIER.learning;
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Time limits: a shorter one would cut off what it should only bound.
+/// Range of timeouts. A longer one is a mistake in the unit.
 pub(crate) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
-/// Checks more often than that are load, not checks.
+/// Range of check intervals. More frequent checks would be load.
 pub(crate) const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY;
-/// None at all is good: TERM then ends at once.
+/// Range of the shutdown grace. With zero, TERM ends the process at once.
 pub(crate) const GRACE: RangeInclusive<Duration> = Duration::ZERO..=DAY;
-/// Threads.
+/// Range of the number of data-plane threads.
 pub(crate) const WORKERS: RangeInclusive<i64> = 1..=1024;
-/// Checks in a row.
+/// Range of consecutive checks.
 pub(crate) const THRESHOLD: RangeInclusive<i64> = 1..=1000;
-/// Checks of one pool at once, each with a socket.
+/// Range of concurrent checks of a pool. Each uses a socket.
 pub(crate) const CONCURRENT_CHECKS: RangeInclusive<i64> = 1..=65_536;
-/// A span that may be anything between nothing and twice itself is none.
+/// Maximum jitter. With more, an interval could be anything between nothing and twice its length.
 pub(crate) const MAX_JITTER: f64 = 0.5;
-/// Open connections: as many as a process may have files (Linux `fs.nr_open`).
+/// Range of concurrent messages or connections of a pool.
+pub(crate) const CONCURRENT: RangeInclusive<i64> = 0..=1_000_000;
+/// Range of open connections, up to the open files a Linux process may have (`fs.nr_open`).
 pub(crate) const CONNECTIONS: RangeInclusive<i64> = 1..=1_048_576;
-/// Connections ended in a second.
+/// Range of connections closed per second for rebalancing.
 pub(crate) const REBALANCE: RangeInclusive<i64> = 0..=100_000;
-/// Requests of a connection: more than any lives to see.
+/// Range of requests per connection.
 pub(crate) const REQUESTS: RangeInclusive<i64> = 0..=1_000_000_000;
-/// Streams of a connection, each of which may hold a window of bytes.
+/// Range of streams per connection. Each may hold a window of bytes.
 pub(crate) const STREAMS: RangeInclusive<i64> = 1..=10_000;
-/// Header lines.
+/// Range of header fields.
 pub(crate) const HEADERS: RangeInclusive<i64> = 1..=256;
-/// Bytes of a head, which is held in memory.
+/// Range of the size of a head, which is held in memory.
 pub(crate) const HEADER_BYTES: RangeInclusive<u64> = 1024..=128 << 10;
-/// Bytes of a target, part of the head.
+/// Range of the size of a request target, which is a part of the head.
 pub(crate) const URI_BYTES: RangeInclusive<u64> = 64..=1 << 20;
-
-/// Reports of load in answers are read.
-pub(crate) const ORCA: bool = false;
-
-/// The share of choices that the decision log tells.
-pub(crate) const DECISION_SAMPLE: f64 = 0.01;
-
-#[cfg(test)]
-mod tests {
-    use plimsoll_core::health::LoadSpec;
-
-    use super::*;
-    use plimsoll_core::health::{CheckSchedule, Start};
-
-    use crate::model::GrpcWeb;
-    use crate::units::{ConfigDuration, Size};
-
-    /// Every row of docs/defaults.md that this crate answers for: key, value as it is written there.
-    fn rows() -> Vec<(&'static str, String)> {
-        let dur = |d: Duration| ConfigDuration(d).to_string();
-        let (client, upstream) = (CLIENT_TIMEOUTS, DESTINATION_TIMEOUTS);
-        let retry = retry();
-        let percent = |share: f64| format!("{}%", share * 100.0);
-        vec![
-            ("admin.address", ADMIN.to_string()),
-            ("shutdown.grace", dur(SHUTDOWN_GRACE)),
-            ("listeners[].via", VIA.to_string()),
-            ("listeners[].timeouts.handshake", dur(client.handshake)),
-            ("listeners[].timeouts.header", dur(client.header)),
-            ("listeners[].timeouts.body", dur(client.body)),
-            ("listeners[].timeouts.idle", dur(client.idle)),
-            ("decision_log.sample", percent(DECISION_SAMPLE)),
-            ("panic_threshold", percent(PANIC_THRESHOLD)),
-            ("load_reports.max_age", dur(LoadSpec::MAX_AGE)),
-            ("load_reports.orca", ORCA.to_string()),
-            ("overload.threshold", percent(OVERLOAD.threshold)),
-            ("overload.recover", percent(OVERLOAD.recover)),
-            ("overload.max_overloaded", percent(OVERLOAD.max_overloaded)),
-            ("listeners[].mqtt.rebalance", MQTT.rebalance.to_string()),
-            ("listeners[].limits.connections", LIMITS.connections.to_string()),
-            ("listeners[].limits.handshakes", LIMITS.handshakes.to_string()),
-            ("listeners[].limits.requests", LIMITS.requests.to_string()),
-            ("listeners[].limits.streams", LIMITS.streams.to_string()),
-            ("listeners[].limits.header_bytes", Size(LIMITS.header_bytes as u64).to_string()),
-            ("listeners[].limits.headers", LIMITS.headers.to_string()),
-            ("listeners[].limits.uri_bytes", Size(LIMITS.uri_bytes as u64).to_string()),
-            ("listeners[].limits.body_bytes", Size(LIMITS.body_bytes).to_string()),
-            (
-                "listeners[].udp.flow",
-                if UDP.flow == UdpFlow::Source { "source" } else { "datagram" }.to_owned(),
-            ),
-            ("listeners[].udp.idle", dur(UDP.idle)),
-            ("listeners[].udp.max_flows", UDP.max_flows.to_string()),
-            (
-                "pools.*.grpc_web",
-                if GrpcWeb::default() == GrpcWeb::Translate { "translate" } else { "pass" }.to_owned(),
-            ),
-            ("pools.*.timeouts.connect", dur(upstream.connect)),
-            ("pools.*.timeouts.response", dur(upstream.response)),
-            ("pools.*.timeouts.idle", dur(upstream.idle)),
-            ("pools.*.limits.requests", POOL_LIMITS.requests.to_string()),
-            ("pools.*.limits.connections", POOL_LIMITS.connections.to_string()),
-            ("pools.*.limits.pending", POOL_LIMITS.pending.to_string()),
-            ("pools.*.limits.wait", dur(WAIT)),
-            ("pools.*.limits.retries", POOL_LIMITS.retries.to_string()),
-            ("load_balancer.algorithm", ALGORITHM.name().to_owned()),
-            ("hash.key", format!("{HASH_KEY:?}").to_lowercase()),
-            ("hash.table", format!("{:?}", HASH.table).to_lowercase()),
-            ("health_monitoring.check_interval", dur(CHECK_INTERVAL)),
-            ("health_monitoring.fast_interval", dur(CHECK_FAST_INTERVAL)),
-            ("health_monitoring.jitter", percent(CheckSchedule::JITTER)),
-            ("health_monitoring.max_concurrent", CheckSchedule::MAX_CONCURRENT.to_string()),
-            ("health_monitoring.start", format!("{:?}", Start::default()).to_lowercase()),
-            ("health_monitoring.timeout", dur(CHECK_TIMEOUT)),
-            ("health_monitoring.failure_threshold", FAILURE_THRESHOLD.to_string()),
-            ("health_monitoring.recovery_threshold", RECOVERY_THRESHOLD.to_string()),
-            ("health_monitoring.method", CHECK_METHOD.to_owned()),
-            ("health_monitoring.path", CHECK_PATH.to_owned()),
-            ("health_monitoring.expect_status", format!("{}-{}", CHECK_EXPECT.0, CHECK_EXPECT.1)),
-            ("health_monitoring.service", format!("{CHECK_SERVICE:?}")),
-            ("outlier_detection.consecutive_failures", OUTLIER.consecutive_failures.to_string()),
-            ("outlier_detection.base_ejection", dur(OUTLIER.base_ejection)),
-            ("outlier_detection.interval", OUTLIER.interval.map_or(String::new(), dur)),
-            ("outlier_detection.unresponsive_after", OUTLIER.unresponsive_after.map_or(String::new(), dur)),
-            ("outlier_detection.max_ejected", percent(OUTLIER.max_ejected)),
-            ("retry.attempts", retry.attempts.to_string()),
-            ("retry.budget", percent(retry.budget)),
-            (
-                "hedge.after",
-                match HEDGE.after {
-                    HedgeAfter::Quantile(share) => format!("p{}", share * 100.0),
-                    HedgeAfter::Fixed(span) => dur(span),
-                },
-            ),
-            ("hedge.max", HEDGE.max.to_string()),
-        ]
-    }
-
-    #[test]
-    fn the_table_in_the_docs_is_true() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/defaults.md");
-        let text = std::fs::read_to_string(path).unwrap();
-        for (key, value) in rows() {
-            let row = format!("| `{key}` | `{value}` | ");
-            let reason = text.lines().find_map(|line| line.strip_prefix(&row));
-            assert!(
-                reason.is_some_and(|r| r.len() > 10),
-                "docs/defaults.md lacks this row with a reason: {row}"
-            );
-        }
-    }
-}

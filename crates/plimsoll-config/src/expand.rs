@@ -1,6 +1,6 @@
-//! What `${…}` stands for: a variable of the environment, its default, or the text of a secret file.
+//! Expansion of `${…}` to an environment variable, its default, or the text of a secret file.
 //!
-//! The tree keeps both texts of such a scalar, and only the written one is ever shown.
+//! The tree keeps both texts of such a scalar, and only the written one is shown.
 
 use std::io::Read as _;
 use std::path::Path as FilePath;
@@ -8,26 +8,26 @@ use std::path::Path as FilePath;
 use crate::problem::{Code, Problems};
 use crate::tree::{Kind, Node, Path, Scalar, Value};
 
-/// Bytes that all variables of a file may expand to: as much as a file may hold.
+/// Maximum bytes that the variables of a file expand to, as many as a file may have.
 const MAX_EXPANDED: usize = crate::parse::MAX_FILE_BYTES;
-/// Bytes of one secret file.
+/// Maximum bytes of a secret file.
 const MAX_SECRET: u64 = 64 << 10;
-/// Secret files one file may name.
+/// Maximum number of secret files that a file refers to.
 const MAX_SECRETS: usize = 1024;
 
-const HELP: &str = "write `${NAME}`, `${NAME:-default}` or `${file:/path}`; `$${` stands for `${` itself";
+const HELP: &str = "write `${NAME}`, `${NAME:-default}` or `${file:/path}`; `$${` is a literal `${`";
 
-/// Where values come from.
+/// Sources of the values of variables.
 pub(crate) struct Expander<'e> {
     pub(crate) env: &'e dyn Fn(&str) -> Option<String>,
-    /// Relative paths start here.
+    /// Folder that relative paths start at.
     pub(crate) dir: &'e FilePath,
     bytes: usize,
     secrets: usize,
 }
 
-/// Why one `${…}` has no value; the text may be shown.
-struct Unresolved {
+/// Reason why a variable has no value, which may be shown.
+struct ExpandError {
     code: Code,
     message: String,
     help: &'static str,
@@ -38,7 +38,7 @@ impl<'e> Expander<'e> {
         Self { env, dir, bytes: 0, secrets: 0 }
     }
 
-    /// Resolves every scalar of the tree; what cannot be resolved is a problem and keeps its text.
+    /// Resolves the variables of every scalar. One that cannot be resolved is reported and keeps its text.
     pub(crate) fn expand<'t>(&mut self, node: &'t mut Node, path: &Path<'t>, problems: &mut Problems) {
         match &mut node.value {
             Value::Scalar(scalar) => {
@@ -62,7 +62,7 @@ impl<'e> Expander<'e> {
         }
     }
 
-    fn scalar(&mut self, scalar: &mut Scalar) -> Result<(), Unresolved> {
+    fn scalar(&mut self, scalar: &mut Scalar) -> Result<(), ExpandError> {
         if !scalar.text.contains("${") {
             return Ok(());
         }
@@ -73,8 +73,8 @@ impl<'e> Expander<'e> {
         Ok(())
     }
 
-    /// The text with all variables resolved, and whether there were any.
-    fn text(&mut self, written: &str) -> Result<(String, bool), Unresolved> {
+    /// Returns the text with all variables resolved, and whether there were any.
+    fn text(&mut self, written: &str) -> Result<(String, bool), ExpandError> {
         let mut text = String::new();
         let mut rest = written;
         let mut variables = false;
@@ -88,13 +88,13 @@ impl<'e> Expander<'e> {
             }
             text.push_str(before);
             let Some((inside, after)) = from[2..].split_once('}') else {
-                return Err(bad("a `${` is not closed".to_owned(), HELP));
+                return Err(bad_variable("a `${` is not closed".to_owned(), HELP));
             };
             let value = self.value(inside)?;
             self.bytes += value.len();
             if self.bytes > MAX_EXPANDED {
-                let message = "the variables of this file stand for more than 4 MiB".to_owned();
-                return Err(Unresolved { code: Code::TooLarge, message, help: "shorten them" });
+                let message = "the variables of this file expand to more than 4 MiB".to_owned();
+                return Err(ExpandError { code: Code::TooLarge, message, help: "use shorter values" });
             }
             text.push_str(&value);
             rest = after;
@@ -104,7 +104,7 @@ impl<'e> Expander<'e> {
         Ok((text, variables))
     }
 
-    fn value(&mut self, inside: &str) -> Result<String, Unresolved> {
+    fn value(&mut self, inside: &str) -> Result<String, ExpandError> {
         if let Some(path) = inside.strip_prefix("file:") {
             return self.secret(path);
         }
@@ -114,40 +114,44 @@ impl<'e> Expander<'e> {
         };
         let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !starts_well || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err(bad("this is not the name of a variable".to_owned(), HELP));
+            return Err(bad_variable("this is not a valid variable name".to_owned(), HELP));
         }
         let found = (self.env)(name);
         match (found, default) {
             (Some(value), _) if !value.is_empty() => Ok(value),
             (_, Some(default)) => Ok(default.to_owned()),
             (Some(empty), None) => Ok(empty),
-            (None, None) => Err(bad(
+            (None, None) => Err(bad_variable(
                 format!("the environment has no variable `{name}`"),
-                "set it, or give a default: `${NAME:-default}`",
+                "set it, or add a default: `${NAME:-default}`",
             )),
         }
     }
 
-    fn secret(&mut self, path: &str) -> Result<String, Unresolved> {
+    fn secret(&mut self, path: &str) -> Result<String, ExpandError> {
         self.secrets += 1;
         if self.secrets > MAX_SECRETS {
-            return Err(bad("more than 1,024 secret files are named".to_owned(), "name fewer"));
+            return Err(bad_variable(
+                "too many secret files: expected at most 1,024".to_owned(),
+                "use fewer secret files",
+            ));
         }
         let shown = crate::tree::printable(path);
         read_secret(&self.dir.join(path)).map_err(|why| {
-            bad(
+            bad_variable(
                 format!("the file `{shown}` cannot be read: {why}"),
-                "the program's user must be able to read it",
+                "check that the file exists and that the user of this process may read it",
             )
         })
     }
 }
 
-/// The text of a file without its last line end. Only plain files: a pipe could keep us waiting.
+/// Returns the text of a regular file without trailing line ends. Other files are rejected, because reading a pipe could
+/// block.
 fn read_secret(path: &FilePath) -> Result<String, String> {
     let file = std::fs::metadata(path).map_err(|e| e.to_string())?;
     if !file.is_file() {
-        return Err("it is not a plain file".to_owned());
+        return Err("it is not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
@@ -160,8 +164,8 @@ fn read_secret(path: &FilePath) -> Result<String, String> {
     Ok(text)
 }
 
-fn bad(message: String, help: &'static str) -> Unresolved {
-    Unresolved { code: Code::BadVariable, message, help }
+fn bad_variable(message: String, help: &'static str) -> ExpandError {
+    ExpandError { code: Code::BadVariable, message, help }
 }
 
 #[cfg(test)]
@@ -180,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_defaults_and_escapes() {
+    fn variables_have_defaults_and_an_escape() {
         check("${A}", Ok("alpha"));
         check("x-${A}-${B:-beta}-y", Ok("x-alpha-beta-y"));
         check("${EMPTY:-full}", Ok("full"));
@@ -190,13 +194,13 @@ mod tests {
         check("$5 and $A", Ok("$5 and $A"));
         check("${B}", Err("the environment has no variable `B`"));
         check("${A", Err("a `${` is not closed"));
-        check("${1A}", Err("this is not the name of a variable"));
-        check("${A:?no}", Err("this is not the name of a variable"));
-        check("${}", Err("this is not the name of a variable"));
+        check("${1A}", Err("this is not a valid variable name"));
+        check("${A:?no}", Err("this is not a valid variable name"));
+        check("${}", Err("this is not a valid variable name"));
     }
 
     #[test]
-    fn a_secret_file_loses_its_last_line_end() {
+    fn the_last_line_end_of_a_secret_file_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("s"), "hush\n").unwrap();
         let mut expander = Expander::new(&|_| None, dir.path());

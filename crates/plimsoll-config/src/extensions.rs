@@ -2,13 +2,13 @@
 
 use plimsoll_core::balance::PolicyRegistry;
 
-/// What the embedding program can beside what every one can: words its configurations may use.
+/// Protocols, health checks and policies of the embedding program, which its configurations may name.
 #[derive(Clone, Debug, Default)]
 pub struct Extensions {
-    /// What listeners speak: the words of the program's own adapters.
+    /// Names of the program's own protocol adapters.
     pub protocols: Vec<&'static str>,
-    /// What checks ask by: the words of the program's own.
+    /// Names of the program's own health checks.
     pub checks: Vec<&'static str>,
-    /// Which destination takes a message: policies of the program's own.
+    /// PolicyRegistry of the program's own, beside the built-in ones.
     pub policies: PolicyRegistry,
 }

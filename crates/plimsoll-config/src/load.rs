@@ -1,6 +1,7 @@
-//! How a file, or a folder of files, becomes a configuration or a list of problems.
+//! Loading of a file, or of a folder of files.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -12,31 +13,32 @@ use crate::parse::{MAX_FILE_BYTES, parse};
 use crate::problem::{Code, Problem, Problems, Source};
 use crate::tree::{self, Entry, Kind, Node, Scalar, Span, Value};
 
-/// Files of one folder.
+/// Maximum number of files of a folder.
 const MAX_FILES: usize = 1024;
-/// Bytes of all files of a folder.
+/// Maximum bytes of all files of a folder.
 const MAX_FOLDER_BYTES: usize = 4 * MAX_FILE_BYTES;
 
-/// What came of a load.
+/// Result of loading a configuration.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Loaded {
-    /// The configuration, if there are no errors.
+    /// Configuration; `None` if there are errors.
     pub config: Option<Config>,
     /// Errors and warnings, in the order of the files.
     pub problems: Vec<Problem>,
-    /// The files that were read, for [`crate::render_text`].
+    /// Files that were read, for [`crate::render_text`].
     pub sources: Vec<Source>,
 }
 
-/// Loads a configuration from its text. `file` is its name in messages, relative paths start at `dir`, and
-/// `env` gives the values of variables.
+/// Loads a configuration from its text.
 ///
-/// Reads no file but those that `${file:…}` names.
+/// `file` is its name in messages, relative paths start at `dir`, and `env` returns the values of variables. Only files
+/// that the configuration refers to are read.
 pub fn load(text: &str, file: &str, dir: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
     load_with(text, file, dir, env, &Extensions::default())
 }
 
-/// As [`load`], for a program with `extensions` of its own.
+/// Loads a configuration as [`load`], for a program with extensions.
 pub fn load_with(
     text: &str,
     file: &str,
@@ -45,23 +47,25 @@ pub fn load_with(
     extensions: &Extensions,
 ) -> Loaded {
     let mut problems = Problems::default();
-    let root = tree_of(file, text, dir, env, &mut problems);
+    let root = parse_text(file, text, dir, env, &mut problems);
     finish(root, dir, extensions, problems)
 }
 
-/// Loads a file, or all `*.yaml` of a folder in the order of their names: lists and blocks at the top are
-/// joined, anything else that is given twice is an error. Relative paths start at the folder.
+/// Loads a file, or all `*.yaml` files of a folder in the order of their names.
+///
+/// Top-level lists and blocks of several files are joined; any other key that is given twice is an error. Relative paths
+/// start at the folder.
 ///
 /// # Errors
-/// When a file cannot be read at all; the error says which and why.
+/// If a file cannot be read. The error names the file and the reason.
 pub fn load_path(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> io::Result<Loaded> {
     load_path_with(path, env, &Extensions::default())
 }
 
-/// As [`load_path`], for a program with `extensions` of its own.
+/// Loads a path as [`load_path`], for a program with extensions.
 ///
 /// # Errors
-/// When a file cannot be read at all; the error says which and why.
+/// If a file cannot be read. The error names the file and the reason.
 pub fn load_path_with(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
@@ -71,7 +75,7 @@ pub fn load_path_with(
     if !path.is_dir() {
         let dir = path.parent().unwrap_or(Path::new(""));
         let bytes = read(path)?;
-        let root = tree_of_bytes(path, &bytes, dir, env, &mut problems);
+        let root = parse_bytes(path, &bytes, dir, env, &mut problems);
         return Ok(finish(root, dir, extensions, problems));
     }
     let mut merged: Option<Node> = None;
@@ -83,7 +87,7 @@ pub fn load_path_with(
         if total > MAX_FOLDER_BYTES {
             return Err(io::Error::other(format!("the files of {} are larger than 16 MiB", path.display())));
         }
-        let root = tree_of_bytes(&file, &bytes, path, env, &mut problems);
+        let root = parse_bytes(&file, &bytes, path, env, &mut problems);
         complete &= root.is_some();
         merged = match (merged, root) {
             (Some(before), Some(root)) => Some(merge(before, root, &mut problems)),
@@ -92,7 +96,7 @@ pub fn load_path_with(
     }
     let mut loaded = finish(merged, path, extensions, problems);
     if !complete {
-        // What seems to be missing may stand in the file that could not be read.
+        // Missing keys and pools may be in the file that could not be parsed.
         loaded.problems.retain(|p| !matches!(p.code, Code::MissingKey | Code::UnknownPool));
     }
     Ok(loaded)
@@ -105,7 +109,7 @@ fn finish(root: Option<Node>, dir: &Path, extensions: &Extensions, mut problems:
     Loaded { config, problems, sources }
 }
 
-fn tree_of_bytes(
+fn parse_bytes(
     path: &Path,
     bytes: &[u8],
     dir: &Path,
@@ -114,7 +118,7 @@ fn tree_of_bytes(
 ) -> Option<Node> {
     let name = path.display().to_string();
     match std::str::from_utf8(bytes) {
-        Ok(text) => tree_of(&name, text, dir, env, problems),
+        Ok(text) => parse_text(&name, text, dir, env, problems),
         Err(error) => {
             let source = add_source(problems, &name, &String::from_utf8_lossy(bytes));
             let at = u32::try_from(error.valid_up_to()).unwrap_or(u32::MAX);
@@ -127,7 +131,7 @@ fn tree_of_bytes(
     }
 }
 
-fn tree_of(
+fn parse_text(
     name: &str,
     text: &str,
     dir: &Path,
@@ -145,11 +149,33 @@ fn add_source(problems: &mut Problems, name: &str, text: &str) -> u32 {
     u32::try_from(problems.sources.len() - 1).unwrap_or(u32::MAX)
 }
 
-/// The whole file, or one byte more than may be read.
+/// Error of the file system with the path it is about.
+#[derive(Debug)]
+struct ReadError {
+    message: String,
+    source: io::Error,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.message, self.source)
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Adds a message to an error of the file system, which stays its source.
+fn read_error(message: String, source: io::Error) -> io::Error {
+    io::Error::new(source.kind(), ReadError { message, source })
+}
+
+/// Reads a file, at most one byte more than the limit.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let with_name = |error: io::Error| {
-        io::Error::new(error.kind(), format!("cannot read the configuration {}: {error}", path.display()))
-    };
+    let with_name = |error| read_error(format!("cannot read the configuration {}", path.display()), error);
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(with_name)?;
     file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(with_name)?;
@@ -158,9 +184,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 fn yaml_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let shown = dir.display();
-    let with_name = |error: io::Error| {
-        io::Error::new(error.kind(), format!("cannot read the configuration folder {shown}: {error}"))
-    };
+    let with_name = |error| read_error(format!("cannot read the configuration folder {shown}"), error);
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(with_name)? {
         let path = entry.map_err(with_name)?.path();
@@ -169,18 +193,18 @@ fn yaml_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
             files.push(path);
         }
         if files.len() > MAX_FILES {
-            return Err(io::Error::other(format!("the folder {shown} holds more than 1,024 *.yaml files")));
+            return Err(io::Error::other(format!("the folder {shown} has more than 1,024 *.yaml files")));
         }
     }
     if files.is_empty() {
-        let message = format!("the configuration folder {shown} holds no *.yaml file");
+        let message = format!("the configuration folder {shown} has no *.yaml file");
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     }
     files.sort();
     Ok(files)
 }
 
-/// Joins two files at their top level. What cannot be joined stands there twice, which the check refuses.
+/// Joins two files at their top level. Keys that cannot be joined are kept twice, which the check reports.
 fn merge(before: Node, after: Node, problems: &mut Problems) -> Node {
     let empty = |node: &Node| matches!(node.value, Value::Scalar(Scalar { kind: Kind::Null, .. }));
     if empty(&before) || empty(&after) {
@@ -201,7 +225,7 @@ fn merge(before: Node, after: Node, problems: &mut Problems) -> Node {
 }
 
 fn merge_entries(mut before: Vec<Entry>, after: Vec<Entry>) -> Vec<Entry> {
-    // The first of each name; those already joined are taken out, so that a second one of the same file is not.
+    // First entry of each name. Joined ones are removed, so that a second key of the same file is not joined.
     let mut known: HashMap<Box<str>, usize> = HashMap::new();
     for (index, entry) in before.iter().enumerate() {
         known.entry(entry.key.text.clone()).or_insert(index);

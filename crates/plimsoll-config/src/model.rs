@@ -1,5 +1,6 @@
-//! The configuration as the rest of the program sees it: every value checked, every name resolved.
+//! Checked configuration: every value is valid and every name is resolved.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -18,82 +19,84 @@ use plimsoll_core::snapshot::TierSpec;
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{DestinationLimits, Name, PoolLimits, Weight};
 
-/// A whole configuration, ready to run.
+/// Checked configuration of the whole process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Data-plane threads; `None` = as many as CPUs this process may use.
+    /// Number of data-plane threads; `None` = number of CPUs that this process may use.
     pub workers: Option<NonZeroUsize>,
-    /// How long TERM waits for what runs.
+    /// Maximum time that running messages get to finish after TERM.
     pub shutdown_grace: Duration,
-    /// Names are unique; never empty.
+    /// Listeners with unique names, at least one.
     pub listeners: Vec<Arc<Listener>>,
-    /// Names are unique.
+    /// Pools with unique names.
     pub pools: Vec<Arc<Pool>>,
-    /// `None` = `admin: false`.
+    /// Admin plane; `None` = off (`admin: false`).
     pub admin: Option<Admin>,
-    /// `None` = off.
+    /// Access log; `None` = off.
     pub access_log: Option<AccessLog>,
-    /// `None` = off.
+    /// Decision log; `None` = off.
     pub decision_log: Option<DecisionLog>,
 }
 
-/// Where the admin plane listens.
+/// Settings of the admin plane.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Admin {
-    /// Loopback only, for now.
+    /// Loopback address and port.
     pub address: SocketAddr,
-    /// The file named it: if it is busy, the program does not start. Otherwise it says so and goes on.
+    /// Whether the file names the address. A configured address that is in use prevents the start; the default address
+    /// that is in use is only logged.
     pub configured: bool,
 }
 
-/// Where the lines of a log go.
+/// Output of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLog {
-    /// Standard output.
+    /// Standard output of the process.
     Stdout,
-    /// Appended to this file; reopened on USR1.
+    /// File that lines are appended to, reopened on USR1.
     File(PathBuf),
 }
 
-/// Which decisions are told one by one, and where.
+/// Settings of the decision log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecisionLog {
-    /// Where lines go.
+    /// Output of the lines.
     pub target: AccessLog,
-    /// The share of choices that are told, above 0 and up to 1.
+    /// Share of balancing decisions that are logged, above 0 and up to 1.
     pub sample: f64,
 }
 
-/// Where a listener accepts.
+/// Address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
-    /// TCP.
+    /// TCP address and port.
     Socket(SocketAddr),
-    /// A Unix stream socket.
+    /// Path of a Unix stream socket.
     Unix(PathBuf),
-    /// UDP: another port than TCP's of that number.
+    /// UDP address and port. It does not conflict with the TCP port of the same number.
     Udp(SocketAddr),
 }
 
-/// What a listener speaks.
+/// Protocol of a listener after TLS termination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1.
+    /// HTTP/1.1 and HTTP/2 requests.
     Http,
-    /// Bytes both ways.
+    /// Byte streams over TCP.
     Tcp,
-    /// Datagrams both ways.
+    /// Datagrams over UDP.
     Udp,
-    /// Packets of MQTT, each client's to its own destination.
+    /// MQTT connections, each to its preferred destination.
     Mqtt,
-    /// What each connection's first bytes say: HTTP, MQTT, TLS, or what the embedding program added.
+    /// Detection from the first bytes of a connection: HTTP, MQTT, TLS, or a protocol of the embedding program.
     Auto,
-    /// What the embedding program calls so.
+    /// Protocol of the embedding program, by its name.
     Other(&'static str),
 }
 
 impl Protocol {
-    /// The adapter's word for it.
+    /// Returns the name of the protocol, by which its adapter is found.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -101,307 +104,386 @@ impl Protocol {
             Self::Udp => "udp",
             Self::Mqtt => "mqtt",
             Self::Auto => "auto",
-            Self::Other(word) => word,
+            Self::Other(name) => name,
         }
     }
 }
 
-/// What the datagrams of one client have in common.
+/// Scope of a balancing decision for datagrams.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum UdpFlow {
-    /// Their destination: chosen with the first, kept until the client is silent for too long.
+    /// One destination for all datagrams of a client address, until the flow is idle for too long.
     #[default]
     Source,
-    /// Nothing: a destination is chosen for each.
+    /// One destination for each datagram.
     Datagram,
 }
 
-/// How a udp listener keeps clients and destinations together.
+impl UdpFlow {
+    /// All variants, in the order of the documentation.
+    pub const ALL: [Self; 2] = [Self::Source, Self::Datagram];
+
+    /// Returns the keyword of the configuration file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Datagram => "datagram",
+        }
+    }
+}
+
+/// Flow settings of a UDP listener.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Udp {
-    /// What the datagrams of one client have in common.
+    /// Scope of a balancing decision.
     pub flow: UdpFlow,
-    /// A client is forgotten when it has sent nothing for so long.
+    /// Time after the client's last datagram at which its flow ends.
     pub idle: Duration,
-    /// Flows at once, over all workers; at the limit the one idle longest makes room.
+    /// Maximum number of concurrent flows over all workers. At the limit the flow that is idle longest ends.
     pub max_flows: usize,
 }
 
-/// How clients of MQTT are kept at their destinations.
+/// Settings of an MQTT listener.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Mqtt {
-    /// Connections that may be ended each second, over all workers, because their clients belong elsewhere;
-    /// 0 = none.
+    /// Maximum number of connections per second that are closed to move clients back to their preferred destination,
+    /// over all workers; 0 = none.
     pub rebalance: usize,
 }
 
-/// Which header of the PROXY protocol goes to destinations.
+/// Version of the PROXY header sent to destinations.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum ProxyProtocol {
-    /// None.
+    /// No PROXY header.
     #[default]
     None,
-    /// The line of text.
+    /// Version 1, a line of text.
     V1,
-    /// The binary one, with what clients' proxies added.
+    /// Version 2, binary, with the TLVs that the client's proxy added.
     V2,
 }
 
-/// One front door.
+impl ProxyProtocol {
+    /// All variants, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::None, Self::V1, Self::V2];
+
+    /// Returns the keyword of the configuration file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
+/// Listening addresses with their protocol, limits and routes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// Unique.
+    /// Name, unique among listeners.
     pub name: Name,
-    /// At least one.
+    /// Addresses that this listener accepts on, at least one.
     pub addresses: Vec<ListenAddress>,
-    /// What it speaks, once TLS is off.
+    /// Protocol after TLS termination.
     pub protocol: Protocol,
-    /// TLS ends here (`https`, `tls`).
+    /// TLS termination; `None` = TLS is not terminated here.
     pub tls: Option<ServerTls>,
-    /// Connections of trusted proxies begin with a header of the PROXY protocol.
+    /// Whether connections of trusted proxies must begin with a PROXY header.
     pub accepts_proxy_protocol: bool,
-    /// Whose `X-Forwarded-*` and PROXY headers are believed.
+    /// Networks whose `X-Forwarded-*` and PROXY headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
-    /// Time limits towards clients.
+    /// Timeouts of client connections.
     pub timeouts: ClientTimeouts,
-    /// Size and count limits.
+    /// Size and count limits of connections and requests.
     pub limits: Limits,
-    /// Of udp listeners.
+    /// Flow settings of a UDP listener.
     pub udp: Udp,
-    /// Of mqtt listeners.
+    /// Settings of an MQTT listener.
     pub mqtt: Mqtt,
-    /// Add `Via: 1.1 plimsoll` to requests and answers.
+    /// Whether `Via: 1.1 plimsoll` is added to requests and responses.
     pub via: bool,
-    /// Edits of every request, before the route's.
+    /// Header edits of every request, applied before those of the route.
     pub request_headers: HeaderEdits,
-    /// Edits of every answer, before the route's.
+    /// Header edits of every response, applied before those of the route.
     pub response_headers: HeaderEdits,
-    /// In order; the first that matches wins. Empty on udp listeners.
+    /// Routes in order of precedence; the first that matches is used. Empty on UDP listeners.
     pub routes: Vec<Route>,
-    /// The last resort, an index into [`Config::pools`].
+    /// Pool for messages that no route matches, as an index into [`Config::pools`].
     pub pool: Option<usize>,
 }
 
-/// A certificate chain and the key to it: PEM files.
+/// PEM files of a certificate chain and its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate first, then those that vouch for it.
+    /// Certificate chain, the own certificate first.
     pub cert: PathBuf,
-    /// PKCS#8, PKCS#1 or SEC1.
+    /// Private key in PKCS#8, PKCS#1 or SEC1 format.
     pub key: PathBuf,
 }
 
-/// Whether clients must prove who they are.
+/// Requirement of client certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// They are not asked.
+    /// Client certificates are not requested.
     #[default]
     None,
-    /// Who has a certificate of these authorities may show it; a wrong one is refused.
+    /// Client certificates are optional. One that is not of these authorities is rejected.
     Optional(PathBuf),
-    /// Nobody comes in without a certificate of these authorities.
+    /// Client certificates of these authorities are required.
     Required(PathBuf),
 }
 
-/// The oldest version of TLS that is spoken.
+/// Minimum TLS version.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum TlsVersion {
-    /// 1.2 and newer.
+    /// TLS 1.2 and newer.
     #[default]
     V1_2,
-    /// 1.3 only.
+    /// TLS 1.3 only.
     V1_3,
 }
 
-/// How a listener ends TLS.
+impl TlsVersion {
+    /// All variants, in the order of the documentation.
+    pub const ALL: [Self; 2] = [Self::V1_2, Self::V1_3];
+
+    /// Returns the keyword of the configuration file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V1_2 => "1.2",
+            Self::V1_3 => "1.3",
+        }
+    }
+}
+
+/// TLS termination of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
-    /// At least one; by the names in them, and the first for everybody else.
+    /// Certificates, at least one. They are selected by server name; the first is used if no name matches.
     pub certificates: Vec<CertificateFiles>,
-    /// Whether clients must prove who they are.
+    /// Requirement of client certificates.
     pub client_auth: ClientAuth,
-    /// The oldest version spoken.
+    /// Minimum TLS version.
     pub min_version: TlsVersion,
 }
 
-/// How a pool speaks TLS to its destinations.
+/// TLS to the destinations of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTls {
-    /// Who vouches for them; `None` = whom the system believes.
+    /// Certificate authorities of the destinations; `None` = those of the system.
     pub ca: Option<PathBuf>,
-    /// The name they must have a certificate for; `None` = the host of their address.
+    /// Server name that destinations must present a certificate for; `None` = the host of the address.
     pub server_name: Option<String>,
-    /// How we prove who we are.
+    /// Client certificate, for destinations that require one.
     pub identity: Option<CertificateFiles>,
-    /// `false`: anybody is believed.
+    /// Whether the certificates of destinations are verified.
     pub verify: bool,
 }
 
-/// Time limits towards clients.
+/// Timeouts of client connections.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct ClientTimeouts {
-    /// For the handshake of TLS, from the first silent moment of a connection.
+    /// Maximum duration of the TLS handshake, counted from the accepted connection.
     pub handshake: Duration,
-    /// For the whole head of a request, from the first silent moment of a connection or the first byte of
-    /// a later request.
+    /// Maximum time to receive a whole request head, counted from the accepted connection or from the first byte of a
+    /// later request.
     pub header: Duration,
-    /// Between two bytes of a request body.
+    /// Maximum gap between two bytes of a request body.
     pub body: Duration,
-    /// Between two requests; for tcp and tunnels: without a byte either way.
+    /// Maximum idle time between two requests; for TCP and tunnels, without a byte in either direction.
     pub idle: Duration,
-    /// A connection takes requests for so long, and up to a tenth less; `None` = no limit.
+    /// Maximum age of a connection that still accepts requests, reduced by up to 10% at random; `None` = no limit.
     pub connection: Option<Duration>,
 }
 
 /// Size and count limits of a listener.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections, over all workers.
+    /// Maximum number of open connections over all workers.
     pub connections: usize,
-    /// Handshakes of TLS at once, over all workers.
+    /// Maximum number of concurrent TLS handshakes over all workers.
     pub handshakes: usize,
-    /// Requests of one connection; 0 = no limit.
+    /// Maximum number of requests per connection; 0 = no limit.
     pub requests: usize,
-    /// Streams of one HTTP/2 connection at once.
+    /// Maximum number of concurrent streams per HTTP/2 connection.
     pub streams: u32,
-    /// Bytes of a request head, request line included.
+    /// Maximum bytes of a request head, including the request line.
     pub header_bytes: usize,
-    /// Header lines of a request.
+    /// Maximum number of header fields per request.
     pub headers: usize,
-    /// Bytes of a request target.
+    /// Maximum bytes of a request target.
     pub uri_bytes: usize,
-    /// Bytes of a request body; 0 = no limit.
+    /// Maximum bytes of a request body; 0 = no limit.
     pub body_bytes: u64,
 }
 
-/// Edits of header lines. Names are valid and lower case, values are valid and free of CR, LF, NUL.
+/// Header edits. Names are valid and in lower case; values are valid and free of CR, LF and NUL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
-    /// Replaces every copy.
+    /// Headers to set. All existing fields of that name are replaced.
     pub set: Vec<(String, String)>,
-    /// Beside what is there.
+    /// Headers to add. Existing fields of that name stay.
     pub add: Vec<(String, String)>,
-    /// Every copy goes.
+    /// Headers to remove.
     pub remove: Vec<String>,
 }
 
-/// One rule of a listener.
+/// Route of a listener: match conditions and the pool for matching messages.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
-    /// Its label in metrics and logs: the `name` given, or `listener/index`.
+    /// Name in metrics and logs: the `name` of the file, or `LISTENER/INDEX`.
     pub name: Name,
-    /// Which requests.
+    /// Match conditions, all of which must hold.
     pub matches: Match,
-    /// Where to: an index into [`Config::pools`].
+    /// Pool for matching messages, as an index into [`Config::pools`].
     pub pool: usize,
-    /// The part of that pool it is for; `None` = all of it.
+    /// Subset of the pool for matching messages; `None` = the whole pool.
     pub subset: Option<Arc<Subset>>,
-    /// After the listener's.
+    /// Header edits of requests, applied after those of the listener.
     pub request_headers: HeaderEdits,
-    /// After the listener's.
+    /// Header edits of responses, applied after those of the listener.
     pub response_headers: HeaderEdits,
 }
 
-/// What a pool speaks to its destinations, where requests are carried.
+/// HTTP version to the destinations of a pool.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum PoolProtocol {
-    /// HTTP/1.1.
+    /// HTTP/1.1 for all requests.
     #[default]
     Http1,
-    /// HTTP/2: agreed on within TLS, or known beforehand without.
+    /// HTTP/2: negotiated within TLS, or with prior knowledge without TLS.
     Http2,
-    /// What each destination chooses within TLS (ALPN).
+    /// HTTP/1.1 or HTTP/2, negotiated with each destination (ALPN).
     Auto,
 }
 
-/// What becomes of calls of gRPC-Web.
+impl PoolProtocol {
+    /// All variants, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Auto];
+
+    /// Returns the keyword of the configuration file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+/// Handling of gRPC-Web calls.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum GrpcWeb {
-    /// They reach destinations as gRPC.
+    /// Calls are translated to gRPC.
     #[default]
     Translate,
-    /// Destinations speak it themselves.
+    /// Calls are passed unchanged.
     Pass,
 }
 
-/// What of a message decides where it goes, for algorithms that hash.
+impl GrpcWeb {
+    /// All variants, in the order of the documentation.
+    pub const ALL: [Self; 2] = [Self::Translate, Self::Pass];
+
+    /// Returns the keyword of the configuration file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Translate => "translate",
+            Self::Pass => "pass",
+        }
+    }
+}
+
+/// Key of consistent hashing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum HashKey {
-    /// The client's address.
+    /// IP address of the client.
     #[default]
     Source,
-    /// The value of a header, by its name in lower case.
+    /// Value of the header with this name in lower case.
     Header(String),
-    /// The value of a cookie.
+    /// Value of the cookie with this name.
     Cookie(String),
-    /// The path without the query.
+    /// Path without the query.
     Path,
-    /// The value of a parameter of the query.
+    /// Value of the query parameter with this name.
     Query(String),
 }
 
-/// Destinations balanced together.
+impl fmt::Display for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source => f.write_str("source"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Path => f.write_str("path"),
+            Self::Query(name) => write!(f, "query:{name}"),
+        }
+    }
+}
+
+/// Pool of destinations that are balanced together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
-    /// Unique.
+    /// Name, unique among pools.
     pub name: Name,
-    /// Which of them takes a message.
+    /// Algorithm that picks a destination for each message.
     pub algorithm: Algorithm,
-    /// How keys find destinations, for algorithms that hash.
+    /// Table and bound of consistent hashing.
     pub hash: HashSpec,
-    /// What `algorithm: hash` hashes by.
+    /// Key of `algorithm: hash`.
     pub hash_key: HashKey,
-    /// What `algorithm: custom` scores by.
+    /// Formula of `algorithm: custom`.
     pub formula: Option<Arc<Formula>>,
-    /// What becomes of what destinations say of their load.
+    /// Handling of load reports and overload.
     pub load: LoadSpec,
-    /// They say it in their answers, too (`load_reports.orca`).
+    /// Whether ORCA load reports in responses are read (`load_reports.orca`).
     pub orca: bool,
-    /// Decisions are remembered where that is cheaper than to decide again (`performance.caching`).
+    /// Whether balancing decisions are cached (`performance.caching`).
     pub caching: bool,
-    /// Active checks; `None` = `health_checking: false`.
+    /// Active health checks; `None` = off (`health_checking: false`).
     pub health: Option<HealthSpec>,
-    /// Checks run side by side (`performance.parallel_processing`).
+    /// Whether health checks run concurrently (`performance.parallel_processing`).
     pub parallel_checks: bool,
-    /// Passive ejection.
+    /// Ejection of destinations that fail real traffic.
     pub outlier: OutlierSpec,
-    /// Tries and repeats.
+    /// Retries of failed messages.
     pub retry: RetrySpec,
-    /// Backup tiers, zones, and the subsets that routes ask for.
+    /// Backup tiers, zones, and the subsets of routes.
     pub tiers: TierSpec,
-    /// Second copies of messages that wait long for their answer; `None` = there are none.
+    /// Hedged attempts of slow requests; `None` = off.
     pub hedge: Option<HedgeSpec>,
-    /// Who comes back takes a growing share for so long; `None` = all of it at once.
+    /// Duration over which the share of a returning destination grows; `None` = full share at once.
     pub slow_start: Option<Duration>,
-    /// Ejections may not leave fewer than this share of the destinations; 0 = they may.
+    /// Minimum share of destinations that ejections leave in service; 0 = no minimum.
     pub panic_threshold: f64,
-    /// Who passes its checks again serves one message first, and then takes a growing share
+    /// Whether a recovered destination first gets a trial message and then a growing share
     /// (`health_monitoring.recovery_management`).
     pub recovery: bool,
-    /// People are told when destinations and the pool go or come back (`health_monitoring.alerting`).
+    /// Whether status changes raise alerts (`health_monitoring.alerting`).
     pub alerting: bool,
-    /// How well messages are spread is measured (`quality.quality_metrics`).
+    /// Whether the quality of the distribution is measured (`quality.quality_metrics`).
     pub quality_metrics: bool,
-    /// What is spoken to them.
+    /// HTTP version to the destinations.
     pub protocol: PoolProtocol,
-    /// How they are told whose connection it is.
+    /// PROXY header sent to the destinations.
     pub proxy_protocol: ProxyProtocol,
-    /// What becomes of calls of gRPC-Web; of use with HTTP/2 only.
+    /// Handling of gRPC-Web calls, which applies to HTTP/2 only.
     pub grpc_web: GrpcWeb,
-    /// TLS is spoken to them.
+    /// TLS to the destinations; `None` = plain text.
     pub tls: Option<ClientTls>,
-    /// Time limits towards destinations.
+    /// Timeouts of connections to destinations.
     pub timeouts: DestinationTimeouts,
-    /// What it may have at once, over all destinations and workers.
+    /// Concurrency limits over all destinations and workers.
     pub limits: PoolLimits,
-    /// How long a message waits for room at most.
+    /// Maximum time that a message waits in the queue.
     pub wait: Duration,
-    /// Names are unique.
+    /// Destinations with unique names.
     pub destinations: Vec<Destination>,
 }
 
 impl Pool {
-    /// What messages are hashed by, if the algorithm asks for it.
+    /// Returns the hash key, if the algorithm uses one.
     pub const fn hash_key(&self) -> Option<&HashKey> {
         match self.algorithm {
             Algorithm::SourceHash => Some(&HashKey::Source),
@@ -410,56 +492,56 @@ impl Pool {
         }
     }
 
-    /// Has it, or one of its destinations, a limit of connections?
+    /// Returns whether the pool, or one of its destinations, has a connection limit.
     pub fn limits_connections(&self) -> bool {
         self.limits.connections > 0 || self.destinations.iter().any(|d| d.limits.connections > 0)
     }
 
-    /// Does a call of gRPC-Web with this method reach its destination as gRPC?
+    /// Returns whether a gRPC-Web call with this method is translated to gRPC.
     pub fn translates_grpc_web(&self, method: &str) -> bool {
         self.protocol == PoolProtocol::Http2 && self.grpc_web == GrpcWeb::Translate && method == "POST"
     }
 }
 
-/// Time limits towards destinations.
+/// Timeouts of connections to destinations.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct DestinationTimeouts {
-    /// To connect.
+    /// Maximum time to establish a connection.
     pub connect: Duration,
-    /// To the first byte of the answer and between its bytes.
+    /// Maximum time to the first byte of the response, and between two of its bytes.
     pub response: Duration,
-    /// A pooled connection without work; a tunnel without a byte either way.
+    /// Maximum idle time of a pooled connection; for tunnels, without a byte in either direction.
     pub idle: Duration,
-    /// One message in the pool, all tries included (`performance.timeout`); `None` = no limit.
+    /// Maximum time of a message in the pool, all attempts included (`performance.timeout`); `None` = no limit.
     pub total: Option<Duration>,
 }
 
-/// A destination's address before it is resolved.
+/// Address of a destination before name resolution.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DestinationAddress {
-    /// An IP address and port.
+    /// IP address and port.
     Socket(SocketAddr),
-    /// A host name and port, resolved when the configuration is put to work.
+    /// Host name and port, resolved when the configuration is applied.
     Name(String, u16),
-    /// A Unix stream socket.
+    /// Path of a Unix stream socket.
     Unix(PathBuf),
 }
 
-/// One destination.
+/// Destination of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Destination {
-    /// `id`, or the address as written.
+    /// Name: the `id` of the file, or the address as written.
     pub name: Name,
-    /// Where it listens.
+    /// Address that the destination listens on.
     pub address: DestinationAddress,
-    /// Base weight; 0 takes no new work.
+    /// Base weight; 0 = no new messages.
     pub weight: Weight,
-    /// 0 is first; higher numbers are backup tiers.
+    /// Priority tier: 0 is used first, higher numbers are backup tiers.
     pub priority: u8,
-    /// Free text.
+    /// Zone in which the destination runs.
     pub zone: Option<Name>,
-    /// Free labels, sorted by key.
+    /// Labels, sorted by key.
     pub labels: Arc<[(Name, Name)]>,
-    /// What it may have at once, over all workers.
+    /// Concurrency limits over all workers.
     pub limits: DestinationLimits,
 }

@@ -1,4 +1,4 @@
-//! How the text of a file becomes a tree, within bounds that hostile text cannot cross.
+//! Parser of YAML into a tree, with limits on size, depth and aliases.
 
 use std::collections::HashMap;
 
@@ -7,14 +7,14 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, Tag};
 use crate::problem::{Code, Problems};
 use crate::tree::{Entry, Key, Kind, Node, Scalar, Span, Value};
 
-/// Bytes of one file.
+/// Maximum bytes of a file.
 pub(crate) const MAX_FILE_BYTES: usize = 4 << 20;
-/// Blocks within blocks, and lists within lists.
+/// Maximum nesting depth of blocks and lists.
 const MAX_DEPTH: usize = 64;
-/// Values of one file, after every alias stands for a copy of what it names.
+/// Maximum number of values of a file, with each alias counted as a copy of its value.
 const MAX_NODES: usize = 1 << 20;
 
-/// The tree of file number `source`, or nothing and a problem. An empty file is an empty tree.
+/// Parses the file with index `source`, or reports a problem. An empty file is an empty tree.
 pub(crate) fn parse(text: &str, source: u32, problems: &mut Problems) -> Option<Node> {
     let top = Span { source, start: 0, end: 0 };
     if text.len() > MAX_FILE_BYTES {
@@ -31,44 +31,42 @@ pub(crate) fn parse(text: &str, source: u32, problems: &mut Problems) -> Option<
     let mut builder = Builder { frames: Vec::new(), anchors: HashMap::new(), nodes: 0, root: None };
     for event in Parser::new_from_str_with_options(text, options) {
         let step = match event {
-            Ok((event, span)) => builder.take(event, range(source, span)),
+            Ok((event, span)) => builder.handle_event(event, range(source, span)),
             Err(error) => Err(syntax(source, &error)),
         };
-        if let Err(refusal) = step {
+        if let Err(error) = step {
             problems
-                .add(refusal.code, refusal.span, String::new(), refusal.message)
-                .maybe_help(refusal.help.map(str::to_owned));
+                .add(error.code, error.span, String::new(), error.message)
+                .maybe_help(error.help.map(str::to_owned));
             return None;
         }
     }
     Some(builder.root.unwrap_or(Node { span: top, value: Value::Scalar(plain("")) }))
 }
 
-struct Refusal {
+struct ParseError {
     code: Code,
     span: Span,
     message: String,
     help: Option<&'static str>,
 }
 
-fn refuse(code: Code, span: Span, message: &str, help: &'static str) -> Refusal {
-    Refusal { code, span, message: message.to_owned(), help: Some(help) }
+fn parse_error(code: Code, span: Span, message: &str, help: &'static str) -> ParseError {
+    ParseError { code, span, message: message.to_owned(), help: Some(help) }
 }
 
-fn syntax(source: u32, error: &ScanError) -> Refusal {
+fn syntax(source: u32, error: &ScanError) -> ParseError {
     let at = offset(error.marker().byte_offset().unwrap_or(0));
     let (code, help) = match error.kind() {
-        ErrorKind::RecursionLimitExceeded => (Code::TooLarge, Some("at most 64 levels are read")),
+        ErrorKind::RecursionLimitExceeded => (Code::TooLarge, Some("expected at most 64 levels")),
         ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation | ErrorKind::TabInIndentation => {
-            (Code::YamlSyntax, Some("indent with blanks, not with tabs"))
+            (Code::YamlSyntax, Some("indent with spaces, not with tabs"))
         }
-        ErrorKind::UnknownAnchor => {
-            (Code::YamlSyntax, Some("a text that starts with `*` must stand in quotes"))
-        }
+        ErrorKind::UnknownAnchor => (Code::YamlSyntax, Some("a text that starts with `*` must be in quotes")),
         _ => (Code::YamlSyntax, None),
     };
     let span = Span { source, start: at, end: at };
-    Refusal { code, span, message: format!("this is not valid YAML: {}", error.info()), help }
+    ParseError { code, span, message: format!("invalid YAML: {}", error.info()), help }
 }
 
 fn range(source: u32, span: granit_parser::Span) -> Span {
@@ -76,7 +74,7 @@ fn range(source: u32, span: granit_parser::Span) -> Span {
     Span { source, start: offset(bytes.start), end: offset(bytes.end) }
 }
 
-/// Files are far below 4 GiB, see [`MAX_FILE_BYTES`].
+/// Converts a byte offset. Files are far below 4 GiB, see [`MAX_FILE_BYTES`].
 fn offset(byte: usize) -> u32 {
     u32::try_from(byte).unwrap_or(u32::MAX)
 }
@@ -85,13 +83,13 @@ fn plain(text: &str) -> Scalar {
     Scalar { text: text.into(), kind: Kind::of(text), quoted: false, written: None }
 }
 
-/// An open list or block.
+/// List or block that is not closed yet.
 struct Frame {
     span: Span,
     anchor: usize,
-    /// Values in it so far, itself included.
+    /// Number of values so far, including this one.
     nodes: usize,
-    /// Levels below it, itself included.
+    /// Number of levels, including this one.
     depth: usize,
     inner: Inner,
 }
@@ -101,7 +99,7 @@ enum Inner {
     Block(Vec<Entry>, Option<Key>),
 }
 
-/// A finished value with its measures, so that an alias can be weighed before it is copied.
+/// Finished value with its size, so that limits are checked before an alias is copied.
 #[derive(Clone)]
 struct Finished {
     node: Node,
@@ -117,18 +115,18 @@ struct Builder {
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Refusal> {
+    fn handle_event(&mut self, event: Event<'_>, span: Span) -> Result<(), ParseError> {
         match event {
-            Event::DocumentStart(..) if self.root.is_some() => Err(refuse(
+            Event::DocumentStart(..) if self.root.is_some() => Err(parse_error(
                 Code::UnsupportedYaml,
                 span,
                 "a second document starts here",
-                "a file holds one configuration: remove the `---`",
+                "a file has one configuration: remove `---`",
             )),
             Event::Scalar(text, style, anchor, tag) => {
                 let scalar = scalar(&text, style, tag.as_deref(), span)?;
                 let node = Node { span, value: Value::Scalar(scalar) };
-                self.weigh(span, 1, 0)?;
+                self.check_limits(span, 1, 0)?;
                 self.finish(Finished { node, nodes: 1, depth: 0 }, anchor)
             }
             Event::SequenceStart(_, anchor, tag) => {
@@ -145,15 +143,15 @@ impl Builder {
         }
     }
 
-    fn open(&mut self, inner: Inner, anchor: usize, span: Span) -> Result<(), Refusal> {
+    fn open(&mut self, inner: Inner, anchor: usize, span: Span) -> Result<(), ParseError> {
         if matches!(self.frames.last(), Some(Frame { inner: Inner::Block(_, None), .. })) {
             return Err(not_a_key(span));
         }
         self.frames.push(Frame { span, anchor, nodes: 1, depth: 1, inner });
-        self.weigh(span, 1, 0)
+        self.check_limits(span, 1, 0)
     }
 
-    fn close(&mut self, end: Span) -> Result<(), Refusal> {
+    fn close(&mut self, end: Span) -> Result<(), ParseError> {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
         let value = match frame.inner {
             Inner::List(items) => Value::List(items),
@@ -163,42 +161,42 @@ impl Builder {
         self.finish(Finished { node, nodes: frame.nodes, depth: frame.depth }, frame.anchor)
     }
 
-    fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Refusal> {
+    fn alias(&mut self, anchor: usize, span: Span) -> Result<(), ParseError> {
         let Some(named) = self.anchors.get(&anchor) else {
-            return Err(refuse(
+            return Err(parse_error(
                 Code::UnsupportedYaml,
                 span,
-                "this alias stands inside the value it names",
-                "a value cannot hold itself",
+                "this alias refers to a value that contains it",
+                "a value cannot contain itself",
             ));
         };
         let (nodes, depth) = (named.nodes, named.depth);
-        self.weigh(span, nodes, depth)?;
+        self.check_limits(span, nodes, depth)?;
         let copy = self.anchors[&anchor].clone();
         self.finish(copy, 0)
     }
 
-    /// Refuses what would make the tree too large, before it is built.
-    fn weigh(&mut self, span: Span, nodes: usize, depth: usize) -> Result<(), Refusal> {
+    /// Checks the limits of size and depth before a value is added.
+    fn check_limits(&mut self, span: Span, nodes: usize, depth: usize) -> Result<(), ParseError> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            let help = "at most 1,048,576 values are read; an alias counts as all it names";
-            return Err(refuse(Code::TooLarge, span, "the file holds too many values", help));
+            let help = "expected at most 1,048,576 values; an alias counts as all values it refers to";
+            return Err(parse_error(Code::TooLarge, span, "the file has too many values", help));
         }
         if self.frames.len() + depth > MAX_DEPTH {
-            return Err(refuse(
+            return Err(parse_error(
                 Code::TooLarge,
                 span,
-                "the file is nested too deep",
-                "at most 64 levels are read",
+                "the file is nested too deeply",
+                "expected at most 64 levels",
             ));
         }
         Ok(())
     }
 
-    fn finish(&mut self, done: Finished, anchor: usize) -> Result<(), Refusal> {
+    fn finish(&mut self, done: Finished, anchor: usize) -> Result<(), ParseError> {
         if anchor > 0 {
-            self.weigh(done.node.span, done.nodes, 0)?;
+            self.check_limits(done.node.span, done.nodes, 0)?;
             self.anchors.insert(anchor, done.clone());
         }
         let Some(frame) = self.frames.last_mut() else {
@@ -218,19 +216,19 @@ impl Builder {
     }
 }
 
-fn as_key(node: Node) -> Result<Key, Refusal> {
+fn as_key(node: Node) -> Result<Key, ParseError> {
     match node.value {
         Value::Scalar(scalar) if scalar.kind != Kind::Null => Ok(Key { text: scalar.text, span: node.span }),
         _ => Err(not_a_key(node.span)),
     }
 }
 
-fn not_a_key(span: Span) -> Refusal {
-    let help = "a key is a word; a text that starts with `{`, `[` or `*` must stand in quotes";
-    refuse(Code::UnsupportedYaml, span, "this cannot be a key", help)
+fn not_a_key(span: Span) -> ParseError {
+    let help = "expected a text; a key that starts with `{`, `[` or `*` must be in quotes";
+    parse_error(Code::UnsupportedYaml, span, "this value is not a valid key", help)
 }
 
-fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Result<Scalar, Refusal> {
+fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Result<Scalar, ParseError> {
     let quoted = style != ScalarStyle::Plain;
     let core = tag.map(|tag| tag.core_suffix().unwrap_or("other"));
     let quoted = match core {
@@ -245,14 +243,14 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Resu
     })
 }
 
-fn collection_tag(tag: Option<&Tag>, expected: &str, span: Span) -> Result<(), Refusal> {
+fn collection_tag(tag: Option<&Tag>, expected: &str, span: Span) -> Result<(), ParseError> {
     match tag {
         Some(tag) if tag.core_suffix() != Some(expected) => Err(unknown_tag(span)),
         _ => Ok(()),
     }
 }
 
-fn unknown_tag(span: Span) -> Refusal {
-    let help = "remove it; a text that starts with `!` must stand in quotes";
-    refuse(Code::UnsupportedYaml, span, "tags like `!name` have no meaning here", help)
+fn unknown_tag(span: Span) -> ParseError {
+    let help = "remove it; a text that starts with `!` must be in quotes";
+    parse_error(Code::UnsupportedYaml, span, "tags like `!name` are not supported", help)
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, and where.
+//! Problems of a configuration with their locations.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,75 +7,75 @@ use serde::{Serialize, Serializer};
 
 use crate::tree::Span;
 
-/// More problems than this are counted, not told: nobody reads them, and a hostile file could hold a
-/// million.
+/// Maximum number of reported problems. Further ones are only counted, because a hostile file may have a million.
 const MAX_REPORTED: usize = 200;
 
-/// Does it stop the file from being used?
+/// Severity of a problem.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The file is refused.
+    /// The configuration is rejected.
     Error,
-    /// The file works, but not quite as it reads.
+    /// The configuration is valid, but a part of it has no effect or is dangerous.
     Warning,
 }
 
-/// The kind of a problem: a stable word for programs.
+/// Kind of a problem, with a stable code for programs.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Code {
-    /// Not YAML, or not text at all.
+    /// Invalid YAML, or not UTF-8 text.
     YamlSyntax,
-    /// Valid YAML that means nothing here: tags, several documents, keys that are not text.
+    /// YAML that is not supported: tags, several documents, keys that are not text.
     UnsupportedYaml,
-    /// Over a limit of size, depth or number.
+    /// Limit of size, depth or number exceeded.
     TooLarge,
-    /// A key is given twice.
+    /// Key that is given twice.
     DuplicateKey,
-    /// No key of that name exists there.
+    /// Key that does not exist in its block.
     UnknownKey,
-    /// A key that must be there is not.
+    /// Required key that is missing.
     MissingKey,
-    /// A list where a text belongs, and the like.
+    /// Value of another type, such as a list instead of a text.
     WrongType,
-    /// The right type, but not a value of its kind.
+    /// Value of the right type that is not valid.
     BadValue,
-    /// A number, time, share or size without its unit, or with a wrong one.
+    /// Duration, rate, share or size without a valid unit.
     BadUnit,
-    /// Too small or too large.
+    /// Value that is too small or too large.
     OutOfRange,
-    /// Not an address one could listen on or connect to.
+    /// Text that is not a valid address.
     BadAddress,
-    /// Two listeners want the same address.
+    /// Address that two listeners use.
     AddressConflict,
-    /// No pool has that name.
+    /// Name of a pool that does not exist.
     UnknownPool,
-    /// A name is given twice.
+    /// Name that is given twice.
     DuplicateName,
-    /// Keys that exclude each other.
+    /// Keys or values that exclude each other.
     Conflict,
-    /// A header name or value that must not be sent, or may not be edited.
+    /// Header name or value that is not valid or may not be edited.
     BadHeader,
-    /// `${…}` that cannot be resolved.
+    /// Variable (`${…}`) that cannot be resolved.
     BadVariable,
-    /// A file it names is not there, or not for us to read.
+    /// File that is missing or not readable.
     UnreadableFile,
-    /// A certificate, key or authority that is none, or does not fit. Found by whoever loads them.
+    /// Certificate, key or authority that is not valid. Reported when TLS files are loaded.
     BadCertificate,
-    /// Allowed, and dangerous.
+    /// Setting that is allowed, but dangerous.
     Insecure,
-    /// A key or value of a later version.
+    /// Key or value of a later version.
     NotAvailableYet,
-    /// A key of the specification that is accepted and does nothing yet.
+    /// Key of the specification that is accepted, but not active yet.
     NotActiveYet,
-    /// No listener and no route leads to it.
+    /// Pool that no listener and no route uses.
     UnusedPool,
-    /// A rule or destination no message can reach.
+    /// Route or destination that no message can reach.
     Unreachable,
 }
 
 impl Code {
-    /// All of them.
+    /// All codes, errors and warnings.
     pub const ALL: [Self; 24] = [
         Self::YamlSyntax,
         Self::UnsupportedYaml,
@@ -103,7 +103,7 @@ impl Code {
         Self::Unreachable,
     ];
 
-    /// The word for programs.
+    /// Returns the code, such as `unknown-key`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::YamlSyntax => "yaml-syntax",
@@ -133,7 +133,7 @@ impl Code {
         }
     }
 
-    /// Warnings are the same everywhere: a code is either one or the other.
+    /// Returns the severity, which is fixed for each code.
     pub const fn severity(self) -> Severity {
         match self {
             Self::NotActiveYet | Self::UnusedPool | Self::Unreachable | Self::Insecure => Severity::Warning,
@@ -154,74 +154,75 @@ impl Serialize for Code {
     }
 }
 
-/// A place in a file.
+/// Location in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Location {
-    /// The file as the caller named it.
+    /// Name of the file as given by the caller.
     pub file: String,
-    /// From 1.
+    /// Line, counted from 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// Column in characters, counted from 1.
     pub column: usize,
-    /// Index of the file among [`crate::Loaded::sources`].
+    /// Index of the file in [`crate::Loaded::sources`].
     #[serde(skip)]
     pub source: usize,
-    /// Bytes of its text.
+    /// Byte range in the text of the file.
     #[serde(skip)]
     pub bytes: Range<usize>,
 }
 
-/// Another place a problem has to do with.
+/// Another location that a problem refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Related {
-    /// What is there.
+    /// Description of the location.
     pub message: String,
-    /// Where.
+    /// Location in a file.
     #[serde(flatten)]
     pub at: Location,
 }
 
-/// One thing that is wrong with a configuration.
+/// Problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Does it stop the file?
+    /// Severity, which follows from the code.
     pub severity: Severity,
-    /// Its kind.
+    /// Kind of the problem.
     pub code: Code,
-    /// Where.
+    /// Location in a file.
     #[serde(flatten)]
     pub at: Location,
-    /// Which key: `pools.api.destinations[1].address`; empty for the whole file.
+    /// Path of the key, such as `pools.api.destinations[1].address`; empty for the whole file.
     pub path: String,
-    /// What is wrong. Never holds the value of a variable.
+    /// Message with what was expected and found. It never contains the value of a variable.
     pub message: String,
-    /// What would be right.
+    /// Suggestion for a correction.
     pub help: Option<String>,
-    /// The other place, for what is given twice.
+    /// Other locations, such as the first of two equal keys.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub related: Vec<Related>,
 }
 
-/// One file as it was read.
+/// File of a configuration as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// As the caller named it.
+    /// Name of the file as given by the caller.
     pub name: String,
-    /// Its text.
+    /// Text of the file.
     pub text: String,
-    /// Where each line starts.
+    /// Byte offset of the start of each line.
     lines: Vec<usize>,
 }
 
 impl Source {
-    /// A file of that name and text.
+    /// Returns a file with this name and text.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         let text = text.into();
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         Self { name: name.into(), text, lines }
     }
 
-    /// The line (from 1) and column (from 1, in characters) of a byte.
+    /// Returns the line and column (in characters) of a byte, both counted from 1.
     pub(crate) fn line_and_column(&self, byte: usize) -> (usize, usize) {
         let line = self.lines.partition_point(|start| *start <= byte).max(1);
         let start = self.lines[line - 1];
@@ -229,7 +230,7 @@ impl Source {
         (line, before.chars().count() + 1)
     }
 
-    /// The bytes of a line (from 1), without its end.
+    /// Returns the byte range of a line, counted from 1, without its end.
     pub(crate) fn line(&self, line: usize) -> Range<usize> {
         let start = self.lines.get(line - 1).copied().unwrap_or(self.text.len());
         let end = self.lines.get(line).map_or(self.text.len(), |next| next - 1);
@@ -237,7 +238,7 @@ impl Source {
     }
 }
 
-/// Collects the problems of a load, and the files they are in.
+/// Problems found while loading, with their files.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
     pub(crate) sources: Vec<Source>,
@@ -247,7 +248,7 @@ pub(crate) struct Problems {
 }
 
 impl Problems {
-    /// Adds one; returns it for a word of help or another place.
+    /// Adds a problem and returns it, so that help and related locations can be added.
     pub(crate) fn add(
         &mut self,
         code: Code,
@@ -273,17 +274,17 @@ impl Problems {
         ProblemBuilder { problem: self.reported.last_mut(), sources: &self.sources }
     }
 
-    /// No more are told, so nothing need be done to tell one well.
+    /// Returns whether further problems are only counted, so that no help is needed.
     pub(crate) fn is_full(&self) -> bool {
         self.reported.len() >= MAX_REPORTED
     }
 
-    /// Was there one that stops the file?
+    /// Returns whether there is an error among the problems.
     pub(crate) fn has_errors(&self) -> bool {
         self.errors
     }
 
-    /// All of them, in the order of the files.
+    /// Returns all problems in the order of the files, and the files.
     pub(crate) fn finish(mut self) -> (Vec<Problem>, Vec<Source>) {
         if self.unreported > 0 {
             let span = Span { source: 0, start: 0, end: 0 };
@@ -294,7 +295,7 @@ impl Problems {
                 at,
                 path: String::new(),
                 message: format!("{} more problems are not shown", self.unreported),
-                help: Some("correct these first".to_owned()),
+                help: Some("fix the problems above first".to_owned()),
                 related: Vec::new(),
             });
             let last = self.reported.len() - 1;
@@ -325,24 +326,24 @@ fn locate(sources: &[Source], span: Span) -> Location {
     }
 }
 
-/// A problem just added.
+/// Problem that was just added.
 pub(crate) struct ProblemBuilder<'p> {
     problem: Option<&'p mut Problem>,
     sources: &'p [Source],
 }
 
 impl ProblemBuilder<'_> {
-    /// Stands for a problem that is not told.
+    /// Returns a builder of a problem that is not reported.
     pub(crate) fn suppressed() -> Self {
         Self { problem: None, sources: &[] }
     }
 
-    /// What would be right.
+    /// Adds a suggestion.
     pub(crate) fn help(self, help: impl Into<String>) -> Self {
         self.maybe_help(Some(help.into()))
     }
 
-    /// What would be right, if it is known.
+    /// Adds a suggestion, if there is one.
     pub(crate) fn maybe_help(mut self, help: Option<String>) -> Self {
         if let (Some(problem), Some(help)) = (&mut self.problem, help) {
             problem.help = Some(help);
@@ -350,7 +351,7 @@ impl ProblemBuilder<'_> {
         self
     }
 
-    /// Another place it has to do with.
+    /// Adds a related location.
     pub(crate) fn related(mut self, message: &str, span: Span) -> Self {
         if let Some(problem) = &mut self.problem {
             problem.related.push(Related { message: message.to_owned(), at: locate(self.sources, span) });

@@ -1,4 +1,4 @@
-//! How problems are told: to people with the lines they are in, to programs as JSON.
+//! Output of problems as text with source lines, and as JSON.
 
 use std::ops::Range;
 
@@ -7,10 +7,10 @@ use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer,
 
 use crate::problem::{Location, Problem, Severity, Source};
 
-/// Bytes shown of a line before what is wrong with it, and half of those shown after.
-const AROUND: usize = 100;
+/// Bytes of a line that are shown before the marked part. Twice as many are shown after its start.
+const CONTEXT_BYTES: usize = 100;
 
-/// All problems as text for people, in the manner of `rustc`; empty if there are none. `sources` are those of
+/// Returns all problems as text in the style of `rustc`, or an empty text if there are none. `sources` are those of
 /// [`crate::Loaded`].
 pub fn render_text(problems: &[Problem], sources: &[Source]) -> String {
     let renderer = Renderer::plain().decor_style(DecorStyle::Ascii);
@@ -22,10 +22,10 @@ pub fn render_text(problems: &[Problem], sources: &[Source]) -> String {
     text
 }
 
-/// All problems as a JSON array of `{severity, code, file, line, column, path, message, help}`; `related`
-/// names the other place of what is given twice.
+/// Returns all problems as a JSON array of `{severity, code, file, line, column, path, message, help}`. `related` has
+/// other locations, such as the first of two equal keys.
 pub fn render_json(problems: &[Problem]) -> String {
-    // The types hold nothing that JSON cannot say: no maps, no floats.
+    // Serialization cannot fail: the types have neither maps nor floats.
     serde_json::to_string_pretty(problems).unwrap_or_default()
 }
 
@@ -34,9 +34,9 @@ fn group<'p>(problem: &'p Problem, sources: &'p [Source]) -> Group<'p> {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let mut elements = place(&problem.at, AnnotationKind::Primary, None, sources);
+    let mut elements = snippet(&problem.at, AnnotationKind::Primary, None, sources);
     for related in &problem.related {
-        elements.extend(place(&related.at, AnnotationKind::Context, Some(&related.message), sources));
+        elements.extend(snippet(&related.at, AnnotationKind::Context, Some(&related.message), sources));
     }
     if !problem.path.is_empty() {
         elements.push(Level::NOTE.with_name("path").message(&problem.path).into());
@@ -47,8 +47,8 @@ fn group<'p>(problem: &'p Problem, sources: &'p [Source]) -> Group<'p> {
     level.primary_title(&problem.message).id(problem.code.as_str()).elements(elements)
 }
 
-/// The file, line and column, and the line itself.
-fn place<'p>(
+/// Returns the file name, line and column, with the source line.
+fn snippet<'p>(
     at: &'p Location,
     kind: AnnotationKind,
     label: Option<&'p str>,
@@ -63,14 +63,14 @@ fn place<'p>(
     let snippet = Snippet::source(&source.text[window.clone()])
         .line_start(at.line)
         .annotation(kind.span(marked).label(label));
-    // A snippet counts its columns from where it starts, so one cut off on the left names its place itself.
+    // A snippet counts columns from its start, so a line that is cut off on the left needs an explicit origin.
     match window.start == line.start {
         true => vec![snippet.path(at.file.as_str()).into()],
         false => vec![origin.into(), snippet.into()],
     }
 }
 
-/// The part of a line that is shown: all of it, or what stands around the marked bytes.
+/// Returns the part of a line that is shown: the whole line, or the bytes around the marked part.
 fn window(text: &str, line: &Range<usize>, marked: &Range<usize>) -> Option<Range<usize>> {
     let shown = text.get(line.clone())?;
     if shown.trim().is_empty() {
@@ -78,7 +78,7 @@ fn window(text: &str, line: &Range<usize>, marked: &Range<usize>) -> Option<Rang
     }
     let end = line.start + shown.trim_end().len();
     let floor = |at: usize| (line.start..=at.min(end)).rev().find(|at| text.is_char_boundary(*at));
-    let near = marked.start.saturating_sub(line.start) <= AROUND;
-    let from = if near { line.start } else { floor(marked.start - AROUND)? };
-    Some(from..floor(marked.start.saturating_add(2 * AROUND))?.max(from))
+    let near = marked.start.saturating_sub(line.start) <= CONTEXT_BYTES;
+    let from = if near { line.start } else { floor(marked.start - CONTEXT_BYTES)? };
+    Some(from..floor(marked.start.saturating_add(2 * CONTEXT_BYTES))?.max(from))
 }

@@ -1,4 +1,4 @@
-//! How the values of a file are told to editors: the JSON Schema.
+//! JSON Schema of the configuration file, for editors.
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -7,18 +7,20 @@ use serde_json::{Value, json};
 
 use crate::schema_types::File;
 
-/// The JSON Schema (draft 2020-12) of a configuration file, in its tidy form: the pair of a switch and a block
-/// that the specification's example shows is YAML only.
+/// Returns the JSON Schema (draft 2020-12) of a configuration file, with descriptions and defaults.
+///
+/// It describes one block per feature: the pair of a boolean and a block with the same key, as in an example of the
+/// specification, is valid YAML here but cannot be expressed in JSON Schema.
 pub fn schema() -> String {
     let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(without_null));
     let schema = settings.into_generator().into_root_schema_for::<File>();
-    // A schema is JSON by its type.
+    // A `Schema` is always serializable.
     let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
     text.push('\n');
     text
 }
 
-/// An `Option` may be left out; it may not be null.
+/// Removes `null` from the types of optional keys: a key may be absent, but not null.
 fn without_null(schema: &mut Schema) {
     let null = json!({"type": "null"});
     if let Some(Value::Array(types)) = schema.get_mut("type") {
@@ -34,7 +36,8 @@ fn without_null(schema: &mut Schema) {
             let one = one.clone();
             schema.remove("anyOf");
             for (key, value) in one {
-                schema.insert(key, value);
+                // The description of the key stands above the description of its type.
+                schema.ensure_object().entry(key).or_insert(value);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Whether the schema, the reader, the examples and the guide say the same.
+//! Tests that compare the schema with the reader, the examples and the documentation.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn schema() -> Json {
     serde_json::from_str(&crate::schema()).unwrap()
 }
 
-/// Set `UPDATE_SCHEMA=1` to write it anew.
+/// Compares the published schema, or writes it if `UPDATE_SCHEMA=1` is set.
 #[test]
 fn the_published_schema_is_current() {
     let path = root("config.schema.json");
@@ -33,19 +33,19 @@ fn the_published_schema_is_current() {
 }
 
 #[test]
-fn the_schema_knows_the_keys_the_reader_knows() {
+fn the_schema_has_the_keys_of_the_reader() {
     let schema = schema();
     for keys in keys::ALL {
         let block = block_at(&schema, keys.at);
-        let told: BTreeSet<&str> =
+        let described: BTreeSet<&str> =
             block["properties"].as_object().unwrap().keys().map(String::as_str).collect();
         let read: BTreeSet<&str> = keys.supported.iter().copied().collect();
-        assert_eq!(told, read, "the keys of `{}`", keys.at);
+        assert_eq!(described, read, "the keys of `{}`", keys.at);
         assert_eq!(block["additionalProperties"], json!(false), "{}", keys.at);
     }
 }
 
-/// The object schema of the blocks at a path like `listeners[].routes[]` or `pools.*.timeouts`.
+/// Returns the object schema of the blocks at a path like `listeners[].routes[]` or `pools.*.timeouts`.
 fn block_at<'s>(schema: &'s Json, at: &str) -> &'s Json {
     let mut here = schema;
     for step in at.split('.').filter(|step| !step.is_empty()) {
@@ -92,7 +92,7 @@ fn every_example_is_valid_by_the_schema() {
 }
 
 #[test]
-fn the_schema_refuses_what_the_reader_refuses() {
+fn the_schema_rejects_what_the_reader_rejects() {
     let schema = schema();
     for text in [
         "listen: 8080",
@@ -112,7 +112,7 @@ fn the_schema_refuses_what_the_reader_refuses() {
     }
 }
 
-/// The tidy form of a tree: of the pair of a switch and a block, the block.
+/// Converts a tree to JSON. The last of several equal keys is kept.
 fn json(node: &Node) -> Json {
     match &node.value {
         Value::Scalar(scalar) => match scalar.kind {
@@ -133,11 +133,11 @@ fn json(node: &Node) -> Json {
     }
 }
 
-/// As much of JSON Schema as ours uses; anything else in it is refused.
+/// Validates a value with the rules of JSON Schema that the schema uses. Any other rule is an error.
 fn validate(root: &Json, schema: &Json, value: &Json) -> Result<(), String> {
     let Some(rules) = schema.as_object() else { return Err(format!("not a schema: {schema}")) };
     for (rule, with) in rules {
-        let good = match rule.as_str() {
+        let valid = match rule.as_str() {
             "$ref" => return validate(root, resolve(root, schema), value),
             "anyOf" => with.as_array().unwrap().iter().any(|choice| validate(root, choice, value).is_ok()),
             "const" => with == value,
@@ -166,10 +166,10 @@ fn validate(root: &Json, schema: &Json, value: &Json) -> Result<(), String> {
                 }
                 true
             }
-            "properties" | "$schema" | "title" | "description" | "$defs" => true,
+            "properties" | "$schema" | "title" | "description" | "default" | "$defs" => true,
             _ => return Err(format!("the rule {rule} is not known")),
         };
-        if !good {
+        if !valid {
             return Err(format!("{value} is not {rule} {with}"));
         }
     }
@@ -189,7 +189,7 @@ fn is_type(name: &str, value: &Json) -> bool {
 }
 
 #[test]
-fn the_guide_lists_every_code_and_its_files_are_good() {
+fn the_guide_lists_every_code_and_its_files_are_valid() {
     let guide = std::fs::read_to_string(root("docs/guide/configuration.md")).unwrap();
     for code in Code::ALL {
         assert!(guide.contains(&format!("| `{code}` | ")), "the guide lacks {code}");
@@ -200,5 +200,72 @@ fn the_guide_lists_every_code_and_its_files_are_good() {
     for text in files {
         let loaded = crate::load(text, "guide", Path::new(""), &|_| None);
         assert!(loaded.problems.is_empty(), "{}", crate::render_text(&loaded.problems, &loaded.sources));
+    }
+}
+
+/// Keys of the schema with their defaults, by the paths that docs/defaults.md uses.
+fn documented_defaults(schema: &Json) -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    for keys in keys::ALL {
+        let block = block_at(schema, keys.at);
+        for (key, property) in block["properties"].as_object().unwrap() {
+            let path = if keys.at.is_empty() { key.clone() } else { format!("{}.{key}", keys.at) };
+            let path =
+                path.trim_start_matches("load_balancer.").replace("pools.*.destinations", "destinations");
+            if let Some(default) = property.get("default") {
+                rows.push((path, documented(default)));
+            }
+        }
+    }
+    rows
+}
+
+/// A default as docs/defaults.md writes it.
+fn documented(default: &Json) -> String {
+    match default {
+        Json::String(text) if text.is_empty() => "\"\"".to_owned(),
+        Json::String(text) => text.clone(),
+        Json::Array(items) if !items.is_empty() => {
+            items.iter().filter_map(Json::as_str).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[test]
+fn the_docs_list_every_default_with_a_reason() {
+    let text = std::fs::read_to_string(root("docs/defaults.md")).unwrap();
+    let has_reason =
+        |row: &str| text.lines().any(|line| line.strip_prefix(row).is_some_and(|r| r.len() > 10));
+    let rows: Vec<String> = documented_defaults(&schema())
+        .into_iter()
+        .map(|(path, value)| format!("| `{path}` | `{value}` | "))
+        .collect();
+    assert!(rows.len() > 100, "{} defaults", rows.len());
+    let missing: Vec<&String> = rows.iter().filter(|row| !has_reason(row)).collect();
+    assert!(missing.is_empty(), "docs/defaults.md lacks these rows with a reason: {missing:#?}");
+}
+
+#[test]
+fn every_default_is_valid_by_the_schema() {
+    let schema = schema();
+    for keys in keys::ALL {
+        for (key, property) in block_at(&schema, keys.at)["properties"].as_object().unwrap() {
+            if let Some(default) = property.get("default") {
+                validate(&schema, property, default)
+                    .unwrap_or_else(|why| panic!("the default of `{key}` in `{}`: {why}", keys.at));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_key_of_the_schema_has_a_description() {
+    let schema = schema();
+    for keys in keys::ALL {
+        for (key, property) in block_at(&schema, keys.at)["properties"].as_object().unwrap() {
+            let words = property["description"].as_str().unwrap_or_default().split_whitespace().count();
+            assert!(words >= 3, "`{key}` in `{}` has no description", keys.at);
+        }
     }
 }

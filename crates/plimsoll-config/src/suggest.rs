@@ -1,10 +1,9 @@
-//! Which known word a misspelt one was meant to be.
+//! Suggestion of a known word for a misspelt one.
 
-/// Words longer than this are not compared: nobody mistypes a name that long, and comparing costs its
-/// square.
-const LONGEST: usize = 40;
+/// Maximum length of words that are compared. The comparison takes quadratic time.
+const MAX_LENGTH: usize = 40;
 
-/// What people coming from other balancers write, and what it is called here.
+/// Terms of other load balancers, with the keys of this one.
 const SYNONYMS: [(&str, &str); 16] = [
     ("backend", "pool"),
     ("backends", "pools"),
@@ -24,27 +23,27 @@ const SYNONYMS: [(&str, &str); 16] = [
     ("upstreams", "pools"),
 ];
 
-/// The word of `known` closest to `word`, if one is close enough to be meant.
+/// Returns the word of `known` that is most similar to `word`, if one is similar enough.
 pub(crate) fn suggest<'k>(word: &str, known: impl IntoIterator<Item = &'k str> + Clone) -> Option<&'k str> {
-    if word.is_empty() || word.len() > LONGEST {
+    if word.is_empty() || word.len() > MAX_LENGTH {
         return None;
     }
     let plain = word.to_ascii_lowercase().replace('-', "_");
-    let synonym = SYNONYMS.iter().find(|(other, _)| *other == plain).map(|(_, ours)| *ours);
+    let synonym = SYNONYMS.iter().find(|(other, _)| *other == plain).map(|(_, key)| *key);
     if let Some(found) = known.clone().into_iter().find(|k| *k == plain || Some(*k) == synonym) {
         return Some(found);
     }
     let limit = (plain.chars().count() / 3).max(1);
     known
         .into_iter()
-        .filter(|k| k.len() <= LONGEST)
+        .filter(|k| k.len() <= MAX_LENGTH)
         .map(|k| (distance(&plain, &k.to_ascii_lowercase()), k))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, k)| k)
 }
 
-/// Optimal string alignment: letters inserted, dropped, replaced, or two neighbours swapped.
+/// Returns the optimal string alignment distance: insertions, deletions, replacements and swaps of neighbours.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before = vec![0; b.len() + 1];
@@ -68,9 +67,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_finger_is_recognised_and_a_stranger_is_not() {
+    fn similar_words_are_suggested_and_others_are_not() {
         let known = ["algorithm", "destinations", "pool", "pools", "timeouts"];
-        for (word, meant) in [
+        for (word, suggestion) in [
             ("algoritm", Some("algorithm")),
             ("algorihtm", Some("algorithm")),
             ("timeout", Some("timeouts")),
@@ -80,7 +79,7 @@ mod tests {
             ("colour", None),
             ("", None),
         ] {
-            assert_eq!(suggest(word, known), meant, "{word}");
+            assert_eq!(suggest(word, known), suggestion, "{word}");
         }
         assert_eq!(suggest(&"pool".repeat(100), known), None);
     }

@@ -1,11 +1,11 @@
-//! What a file says before anyone asks whether it makes sense: a tree whose every node knows its place.
+//! Tree of a configuration file, in which every node has its location.
 //!
 //! Repeated keys are all kept, so that an error can name both lines.
 
 use std::fmt::Write as _;
 use std::rc::Rc;
 
-/// A place: bytes of one of the files.
+/// Byte range in one of the files.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
     /// Index of the file.
@@ -20,13 +20,14 @@ impl Span {
     }
 }
 
-/// A value and its place.
+/// Value with its location.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) span: Span,
     pub(crate) value: Value,
 }
 
+/// Value of a node.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Scalar(Scalar),
@@ -34,30 +35,33 @@ pub(crate) enum Value {
     Block(Vec<Entry>),
 }
 
+/// Key and value of a block.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) key: Key,
     pub(crate) value: Node,
 }
 
+/// Key of a block with its location.
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
     pub(crate) text: Box<str>,
     pub(crate) span: Span,
 }
 
+/// Scalar value with its type.
 #[derive(Clone, Debug)]
 pub(crate) struct Scalar {
-    /// Variables resolved.
+    /// Text with resolved variables.
     pub(crate) text: Box<str>,
     pub(crate) kind: Kind,
-    /// In quotes, so always text.
+    /// Whether the scalar is in quotes, and therefore a text.
     pub(crate) quoted: bool,
-    /// As it stands in the file, when `text` holds the value of a variable: then `text` is never shown.
+    /// Text as written in the file, if `text` contains the value of a variable. Then `text` is never shown.
     pub(crate) written: Option<Box<str>>,
 }
 
-/// What a scalar is by the core schema of YAML 1.2.
+/// Type of a scalar by the core schema of YAML 1.2.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(crate) enum Kind {
     Null,
@@ -65,12 +69,12 @@ pub(crate) enum Kind {
     Integer(i64),
     Float(f64),
     Text,
-    /// Its variable has no value, which was told already: nothing more is asked of it.
+    /// Text with a variable that has no value, which has been reported.
     Unresolved,
 }
 
 impl Kind {
-    /// YAML 1.2.2, section 10.3.2. `yes`, `on` and the like are text.
+    /// Returns the type of a plain scalar (YAML 1.2.2, section 10.3.2). `yes` and `on` are texts.
     pub(crate) fn of(plain: &str) -> Self {
         match plain {
             "" | "~" | "null" | "Null" | "NULL" => return Self::Null,
@@ -102,7 +106,7 @@ impl Kind {
 }
 
 impl Node {
-    /// What kind of value it is, in the words of the documentation.
+    /// Returns the type of the value, as messages name it.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.value {
             Value::List(_) => "a list",
@@ -117,7 +121,7 @@ impl Node {
     }
 }
 
-/// The way from the root of a file to a node.
+/// Path from the root of a file to a node.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Path<'t>(Option<Rc<Link<'t>>>);
 
@@ -142,7 +146,7 @@ impl<'t> Path<'t> {
         Self(Some(Rc::new(Link { up: self.clone(), step: Step::Index(index) })))
     }
 
-    /// `pools.api.destinations[1].address`
+    /// Returns the path as a text, such as `pools.api.destinations[1].address`.
     pub(crate) fn text(&self) -> String {
         let mut steps = Vec::new();
         let mut at = self;
@@ -171,12 +175,12 @@ impl<'t> Path<'t> {
     }
 }
 
-/// A text fit for a terminal and one line: control characters escaped, and not too long.
+/// Returns a text for one line of a terminal, with control characters escaped and a limited length.
 pub(crate) fn printable(text: &str) -> String {
-    const LONGEST: usize = 80;
+    const MAX_CHARS: usize = 80;
     let mut shown = String::new();
     for (count, c) in text.chars().enumerate() {
-        if count == LONGEST {
+        if count == MAX_CHARS {
             shown.push('…');
             break;
         }
@@ -188,7 +192,7 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
-/// Marks that turn the direction of text or take no room: they make one name look like another.
+/// Returns whether a character is invisible or changes the text direction, and so makes one name look like another.
 pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_reads_like_the_file() {
+    fn paths_use_dots_and_indexes() {
         let path = Path::default().key("pools").key("a.b").key("destinations").index(1).key("address");
         assert_eq!(path.text(), "pools.\"a.b\".destinations[1].address");
         assert_eq!(Path::default().key("a\u{1b}[31m").text(), "\"a\\u{1b}[31m\"");

@@ -1,43 +1,44 @@
-//! What a number with a unit means: durations, rates, shares and sizes, each refused in words when it is
-//! none.
+//! Numbers with a unit: durations, rates, shares and sizes.
 //!
-//! Own parsers instead of `humantime` and `bytesize`: the first reads `1M` as a month, the second takes
-//! `10M` and `10` as bytes, and both are mistakes a file should not survive.
+//! The parsers replace `humantime`, which reads `1M` as a month, and `bytesize`, which accepts `10M` and `10` as bytes.
+//! Both are mistakes that a configuration should not survive.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Why a text is not a value of its kind. The words never hold a piece of the text, which may be a secret.
+/// Reason why a text is not a valid value. It never contains a part of the text, which may be a secret.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UnitError {
-    /// Follows the text: "has no unit".
-    pub what: &'static str,
-    /// What is right.
+    /// Predicate that follows the text, such as "has no unit".
+    pub reason: &'static str,
+    /// Description of valid values.
     pub help: &'static str,
 }
 
 impl fmt::Display for UnitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the value {}; {}", self.what, self.help)
+        write!(f, "the value {}; {}", self.reason, self.help)
     }
 }
 
 impl std::error::Error for UnitError {}
 
-/// A duration: `30s`, `100ms`, `1m30s`, `1.5h`. Units: ns, us, ms, s, m, h, d. At most 584 years.
+/// Duration with a unit: `30s`, `100ms`, `1m30s`, `1.5h`. Units: ns, us, ms, s, m, h, d. At most 584 years.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConfigDuration(pub Duration);
 
-/// How often: `1000/s`, `90/m`, `5/h`; kept as events per second.
+/// Rate in events per second, written like `1000/s`, `90/m` or `5/h`.
 #[derive(Copy, Clone, Debug, PartialEq, PartialOrd)]
 pub struct Rate(pub f64);
 
-/// A part of the whole, 0.0 to 1.0: `1%`, `99.9%`, `0.01`.
+/// Share from 0.0 to 1.0, written like `1%`, `99.9%` or `0.01`.
 #[derive(Copy, Clone, Debug, PartialEq, PartialOrd)]
 pub struct Share(pub f64);
 
-/// Bytes: `64KiB`, `10MB`, `512B`, `0`. KiB, MiB, GiB count in 1024s; KB (or kB), MB, GB in 1000s.
+/// Number of bytes, written like `64KiB`, `10MB`, `512B` or `0`. KiB, MiB and GiB are powers of 1024; KB (or kB), MB
+/// and GB are powers of 1000.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
@@ -73,22 +74,22 @@ impl FromStr for ConfigDuration {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let refuse = |what| Err(UnitError { what, help: DURATION_HELP });
+        let error = |reason| Err(UnitError { reason, help: DURATION_HELP });
         let mut rest = text;
         let mut nanos: u64 = 0;
         if rest.is_empty() {
-            return refuse("is not a duration");
+            return error("is not a duration");
         }
         while !rest.is_empty() {
             let (number, after) = split_number(rest);
             let name = &after[..after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len())];
-            let Some(number) = Decimal::parse(number) else { return refuse("is not a duration") };
+            let Some(number) = Decimal::parse(number) else { return error("is not a duration") };
             let Some((_, unit)) = TIME_UNITS.iter().find(|(unit, _)| *unit == name) else {
-                return refuse(if name.is_empty() { "has no unit" } else { "has a unit that is not known" });
+                return error(if name.is_empty() { "has no unit" } else { "has an unknown unit" });
             };
             match number.times(*unit).and_then(|part| nanos.checked_add(part)) {
                 Some(sum) => nanos = sum,
-                None => return refuse("is too long a time"),
+                None => return error("is too long"),
             }
             rest = &after[name.len()..];
         }
@@ -96,7 +97,7 @@ impl FromStr for ConfigDuration {
     }
 }
 
-/// In units that people use: `60s` and `90s`, but `2m` and `24h`.
+/// Uses the largest units that are common: `60s` and `90s`, but `2m` and `24h`.
 impl fmt::Display for ConfigDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX);
@@ -119,17 +120,17 @@ impl FromStr for Rate {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let refuse = |what| UnitError { what, help: RATE_HELP };
+        let error = |reason| UnitError { reason, help: RATE_HELP };
         let Some((count, per)) = text.split_once('/') else {
-            return Err(refuse("is not a rate: it has no `/s`, `/m` or `/h`"));
+            return Err(error("is not a rate: expected a number with `/s`, `/m` or `/h`"));
         };
         let seconds = match per {
             "s" => 1.0,
             "m" => 60.0,
             "h" => 3_600.0,
-            _ => return Err(refuse("is not a rate: it does not end in `/s`, `/m` or `/h`")),
+            _ => return Err(error("is not a rate: expected `/s`, `/m` or `/h` at the end")),
         };
-        let count = Decimal::parse(count).ok_or(refuse("is not a rate: a number comes before the `/`"))?;
+        let count = Decimal::parse(count).ok_or(error("is not a rate: expected a number before the `/`"))?;
         Ok(Self(count.to_f64() / seconds))
     }
 }
@@ -138,24 +139,24 @@ impl FromStr for Share {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let refuse = |what| UnitError { what, help: SHARE_HELP };
-        let not_one = refuse("is not a share");
+        let error = |reason| UnitError { reason, help: SHARE_HELP };
+        let not_a_share = error("is not a share");
         match text.strip_suffix('%') {
-            Some(number) => Self::from_number(Decimal::parse(number).ok_or(not_one)?.to_f64() / 100.0),
-            None => Self::from_number(Decimal::parse(text).ok_or(not_one)?.to_f64()),
+            Some(number) => Self::from_number(Decimal::parse(number).ok_or(not_a_share)?.to_f64() / 100.0),
+            None => Self::from_number(Decimal::parse(text).ok_or(not_a_share)?.to_f64()),
         }
     }
 }
 
 impl Share {
-    /// A share written as a plain number, 0 to 1.
+    /// Returns a share that is written as a plain number.
     ///
     /// # Errors
-    /// When it is outside 0 to 1.
+    /// If the number is not between 0 and 1.
     pub fn from_number(number: f64) -> Result<Self, UnitError> {
         match number {
             n if (0.0..=1.0).contains(&n) => Ok(Self(n)),
-            _ => Err(UnitError { what: "is not a share between 0 and 1 (0% and 100%)", help: SHARE_HELP }),
+            _ => Err(UnitError { reason: "is not a share between 0 and 1 (0% and 100%)", help: SHARE_HELP }),
         }
     }
 }
@@ -164,16 +165,16 @@ impl FromStr for Size {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let refuse = |what| UnitError { what, help: SIZE_HELP };
+        let error = |reason| UnitError { reason, help: SIZE_HELP };
         let (number, unit) = split_number(text);
-        let number = Decimal::parse(number).ok_or(refuse("is not a size"))?;
+        let number = Decimal::parse(number).ok_or(error("is not a size"))?;
         let unit = match SIZE_UNITS.iter().find(|(name, _)| *name == unit) {
             Some((_, bytes)) => *bytes,
             None if unit.is_empty() && number.is_zero() => 1,
-            None if unit.is_empty() => return Err(refuse("has no unit")),
-            None => return Err(refuse("has a unit that is not known")),
+            None if unit.is_empty() => return Err(error("has no unit")),
+            None => return Err(error("has an unknown unit")),
         };
-        number.times(unit).map(Self).ok_or(refuse("is too large"))
+        number.times(unit).map(Self).ok_or(error("is too large"))
     }
 }
 
@@ -190,12 +191,12 @@ impl fmt::Display for Size {
     }
 }
 
-/// Digits with an optional fraction; no sign, no exponent.
+/// Decimal number without sign and exponent.
 #[derive(Copy, Clone)]
 struct Decimal {
     whole: u64,
     fraction: u64,
-    /// 10 to the number of digits of `fraction`.
+    /// Power of 10 for the digits of `fraction`.
     scale: u64,
 }
 
@@ -226,7 +227,7 @@ impl Decimal {
         u64::try_from(whole + fraction).ok()
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "rates and shares are no counters")]
+    #[expect(clippy::cast_precision_loss, reason = "rates and shares need no exact integers")]
     fn to_f64(self) -> f64 {
         self.whole as f64 + self.fraction as f64 / self.scale as f64
     }
@@ -241,8 +242,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
-        let good = [
+    fn durations_need_a_known_unit() {
+        let valid = [
             ("30s", 30_000),
             ("100ms", 100),
             ("1m30s", 90_000),
@@ -251,35 +252,35 @@ mod tests {
             ("1d", 86_400_000),
             ("0s", 0),
         ];
-        for (text, millis) in good {
+        for (text, millis) in valid {
             assert_eq!(text.parse(), Ok(ConfigDuration(Duration::from_millis(millis))), "{text}");
         }
-        let bad = [
+        let invalid = [
             ("", "is not a duration"),
             ("30", "has no unit"),
             ("1m30", "has no unit"),
             ("30 s", "has no unit"),
-            ("1M", "has a unit that is not known"),
-            ("30sec", "has a unit that is not known"),
+            ("1M", "has an unknown unit"),
+            ("30sec", "has an unknown unit"),
             ("-5s", "is not a duration"),
             ("s", "is not a duration"),
             ("1..2s", "is not a duration"),
-            ("99999999999d", "is too long a time"),
+            ("99999999999d", "is too long"),
         ];
-        for (text, what) in bad {
-            assert_eq!(text.parse::<ConfigDuration>().map_err(|e| e.what), Err(what), "{text}");
+        for (text, reason) in invalid {
+            assert_eq!(text.parse::<ConfigDuration>().map_err(|e| e.reason), Err(reason), "{text}");
         }
     }
 
     #[test]
-    fn a_duration_is_told_as_it_is_written() {
+    fn a_duration_is_printed_as_it_is_written() {
         for text in ["30s", "100ms", "60s", "90s", "2m30s", "24h", "0s", "2h1ms"] {
             assert_eq!(text.parse::<ConfigDuration>().map(|d| d.to_string()), Ok(text.to_owned()));
         }
     }
 
     #[test]
-    fn rates_are_per_second() {
+    fn rates_are_stored_per_second() {
         for (text, per_second) in [("1000/s", 1000.0), ("90/m", 1.5), ("3600/h", 1.0), ("0.5/s", 0.5)] {
             assert_eq!(text.parse(), Ok(Rate(per_second)), "{text}");
         }
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_between_none_and_all() {
+    fn shares_are_between_0_and_1() {
         for (text, share) in [("1%", 0.01), ("50%", 0.5), ("100%", 1.0), ("0.25", 0.25), ("0", 0.0)] {
             assert_eq!(text.parse(), Ok(Share(share)), "{text}");
         }
@@ -300,8 +301,8 @@ mod tests {
     }
 
     #[test]
-    fn sizes_say_which_kilo_they_mean() {
-        let good = [
+    fn sizes_distinguish_powers_of_1000_and_1024() {
+        let valid = [
             ("64KiB", 65_536),
             ("10MB", 10_000_000),
             ("512B", 512),
@@ -309,7 +310,7 @@ mod tests {
             ("1.5KiB", 1_536),
             ("1kB", 1_000),
         ];
-        for (text, bytes) in good {
+        for (text, bytes) in valid {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
         for text in ["64", "64K", "10m", "", "KiB", "-1KiB", "99999999999GiB"] {

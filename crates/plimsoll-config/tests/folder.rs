@@ -1,4 +1,4 @@
-//! What a folder of files comes to, and what cannot be read at all.
+//! Folders of files, and files that cannot be read.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -15,7 +15,7 @@ fn folder(files: &[(&str, &str)]) -> (tempfile::TempDir, Loaded) {
     (dir, loaded)
 }
 
-/// Each problem as `code file:line path`.
+/// Returns each problem as `code file:line path`.
 fn problems(files: &[(&str, &str)]) -> Vec<String> {
     let (dir, loaded) = folder(files);
     let base = |file: &str| Path::new(file).strip_prefix(dir.path()).unwrap().display().to_string();
@@ -49,7 +49,7 @@ fn lists_and_blocks_are_joined_in_the_order_of_names() {
 }
 
 #[test]
-fn what_is_given_twice_names_both_files() {
+fn a_repeated_key_names_both_files() {
     let pool = "pools: {a: {destinations: [\"a:1\"]}}\n";
     assert_eq!(
         problems(&[("a.yaml", LISTENER), ("b.yaml", pool), ("c.yaml", pool)]),
@@ -80,15 +80,15 @@ fn what_is_given_twice_names_both_files() {
 }
 
 #[test]
-fn one_bad_file_does_not_hide_the_others_problems() {
-    let told = problems(&[("a.yaml", "listen: [\n"), ("b.yaml", "workrs: 1\n"), ("c.yaml", "[]")]);
-    assert_eq!(told[0], "yaml-syntax a.yaml:1 ");
-    assert!(told.contains(&"unknown-key b.yaml:1 workrs".to_owned()), "{told:?}");
-    assert!(told.contains(&"wrong-type c.yaml:1 ".to_owned()), "{told:?}");
+fn an_invalid_file_does_not_hide_the_problems_of_others() {
+    let reported = problems(&[("a.yaml", "listen: [\n"), ("b.yaml", "workrs: 1\n"), ("c.yaml", "[]")]);
+    assert_eq!(reported[0], "yaml-syntax a.yaml:1 ");
+    assert!(reported.contains(&"unknown-key b.yaml:1 workrs".to_owned()), "{reported:?}");
+    assert!(reported.contains(&"wrong-type c.yaml:1 ".to_owned()), "{reported:?}");
 }
 
 #[test]
-fn relative_paths_and_secrets_start_at_the_files_folder() {
+fn relative_paths_and_secrets_start_at_the_folder_of_the_file() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("port"), "9001\n").unwrap();
     let file = dir.path().join("plimsoll.yaml");
@@ -100,12 +100,12 @@ fn relative_paths_and_secrets_start_at_the_files_folder() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_in_words() {
+fn unreadable_files_are_reported_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
-    let told = |path: &Path| load_path(path, &|_| None).unwrap_err().to_string();
+    let error = |path: &Path| load_path(path, &|_| None).unwrap_err().to_string();
     let gone = dir.path().join("gone.yaml");
-    assert!(told(&gone).starts_with(&format!("cannot read the configuration {}: ", gone.display())));
-    assert!(told(dir.path()).ends_with("holds no *.yaml file"));
+    assert!(error(&gone).starts_with(&format!("cannot read the configuration {}: ", gone.display())));
+    assert!(error(dir.path()).ends_with("has no *.yaml file"));
 
     let bad = dir.path().join("bad.yaml");
     std::fs::write(&bad, b"listen: \"\xff\"").unwrap();

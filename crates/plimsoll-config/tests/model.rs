@@ -1,4 +1,4 @@
-//! What a good file comes to: every default, every key, and how blocks are laid over one another.
+//! Models of valid files: defaults, keys, and the precedence of blocks.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,12 +17,12 @@ use plimsoll_core::subset::Fallback;
 fn config(text: &str) -> Config {
     let env = |name: &str| (name == "WEIGHT").then(|| "7".to_owned());
     let loaded = load(text, "test.yaml", Path::new("/etc/plimsoll"), &env);
-    let told = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
-    assert!(loaded.problems.iter().all(|p| p.severity == Severity::Warning), "{told}");
+    let report = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
+    assert!(loaded.problems.iter().all(|p| p.severity == Severity::Warning), "{report}");
     loaded.config.expect("a configuration without errors")
 }
 
-/// The pool `p` of a file with these keys in it, and these defaults.
+/// Returns the pool `p` of a file with these keys of the pool and these defaults.
 fn pool(defaults: &str, keys: &str) -> Pool {
     let text = format!(
         "load_balancer: {{{defaults}}}\nlisteners: [{{name: l, address: \":80\", pool: p}}]\n\
@@ -32,7 +32,7 @@ fn pool(defaults: &str, keys: &str) -> Pool {
 }
 
 #[test]
-fn the_least_file_takes_every_default() {
+fn the_shortest_file_has_every_default() {
     let config = config("listen: \"127.0.0.1:8080\"\ndestinations: [\"127.0.0.1:9001\", app:80]");
     assert_eq!((config.workers, config.shutdown_grace), (None, defaults::SHUTDOWN_GRACE));
     assert_eq!(config.admin.map(|admin| (admin.address, admin.configured)), Some((defaults::ADMIN, false)));
@@ -62,7 +62,7 @@ fn the_least_file_takes_every_default() {
 }
 
 #[test]
-fn a_pool_is_laid_over_the_defaults_key_by_key() {
+fn a_pool_overrides_the_defaults_key_by_key() {
     let defaults =
         "algorithm: p2c, failover: false, health_monitoring: {path: /up, timeout: 3s}, retry: {attempts: 5}";
     let pool = pool(
@@ -78,7 +78,7 @@ fn a_pool_is_laid_over_the_defaults_key_by_key() {
 }
 
 #[test]
-fn every_key_of_checks() {
+fn check_keys_set_the_probe() {
     let keys = "load_balancer: {health_monitoring: {check_interval: 200ms, timeout: 1s, failure_threshold: 2, \
                 recovery_threshold: 1, protocol: http, path: \"/h?x\", method: HEAD, host: \"app:8080\", \
                 expect_status: \"200-299, 304\", port: 9000}}";
@@ -96,14 +96,14 @@ fn every_key_of_checks() {
 }
 
 #[test]
-fn calls_of_grpc_web_reach_pools_of_http_2_as_grpc() {
+fn grpc_web_calls_are_translated_for_http2_pools() {
     let translates = |keys: &str| pool("", keys).translates_grpc_web("POST");
     assert!(translates("protocol: http2") && !pool("", "protocol: http2").translates_grpc_web("GET"));
     assert!(!translates("protocol: http2, grpc_web: pass") && !translates("protocol: http1"));
 }
 
 #[test]
-fn checks_by_grpc() {
+fn grpc_checks_have_a_service_and_a_host() {
     let probe = |top: &str, own: &str| {
         let keys = |keys: &str| format!("health_monitoring: {{{keys}}}");
         pool(&keys(top), &format!("load_balancer: {{{}}}", keys(own))).health.unwrap().probe
@@ -114,13 +114,13 @@ fn checks_by_grpc() {
     };
     assert_eq!(probe("", "protocol: grpc"), asks("", None));
     assert_eq!(probe("", "protocol: grpc, service: a.B, host: \"app:1\""), asks("a.B", Some("app:1")));
-    assert_eq!(probe("protocol: grpc", "service: a.B"), asks("a.B", None), "laid over one another");
+    assert_eq!(probe("protocol: grpc", "service: a.B"), asks("a.B", None), "blocks override each other");
     assert_eq!(probe("protocol: grpc", "host: app"), asks("", Some("app")));
     assert!(matches!(probe("protocol: grpc", "path: /up"), ProbeKind::Http { .. }));
 }
 
 #[test]
-fn the_switches_of_the_specification() {
+fn booleans_of_the_specification_switch_features_off() {
     let all_off = pool(
         "failover: false, performance: {parallel_processing: false}, quality: {error_recovery: false, \
          failover_support: false}",
@@ -132,7 +132,7 @@ fn the_switches_of_the_specification() {
 }
 
 #[test]
-fn retries_and_ejections() {
+fn retry_and_ejection_keys_are_read() {
     let keys = "load_balancer: {retry: {attempts: 2, when: [timeout, \"status:503\", \"status:503\", \"status:429\", \
                 \"grpc:UNAVAILABLE\", \"grpc:CANCELLED\", \"grpc:UNAVAILABLE\"], \
                 budget: 5%}, outlier_detection: {consecutive_failures: 0, base_ejection: 400s, max_ejected: 10%}}";
@@ -147,7 +147,7 @@ fn retries_and_ejections() {
 }
 
 #[test]
-fn the_process() {
+fn process_keys_are_read() {
     let with = |lines: &str| config(&format!("listen: \":80\"\ndestinations: [\"a:1\"]\n{lines}"));
     assert_eq!(with("workers: 4").workers.map(usize::from), Some(4));
     assert_eq!(with("workers: ${WEIGHT}").workers.map(usize::from), Some(7));
@@ -162,17 +162,17 @@ fn the_process() {
     let file = AccessLog::File(PathBuf::from("/etc/plimsoll/log/a.log"));
     assert_eq!(with("access_log: {path: log/a.log}").access_log, Some(file));
     assert_eq!(with("access_log: false").access_log, None);
-    let told = |text: &str| with(text).decision_log;
-    assert_eq!(told("decision_log: false"), None);
+    let decision_log = |text: &str| with(text).decision_log;
+    assert_eq!(decision_log("decision_log: false"), None);
     let one_in_a_hundred = Some(DecisionLog { target: AccessLog::Stdout, sample: 0.01 });
-    assert_eq!(told("decision_log: true"), one_in_a_hundred);
+    assert_eq!(decision_log("decision_log: true"), one_in_a_hundred);
     let file = AccessLog::File(PathBuf::from("/etc/plimsoll/d.log"));
     let all = Some(DecisionLog { target: file, sample: 1.0 });
-    assert_eq!(told("decision_log: {path: d.log, sample: 1}"), all);
+    assert_eq!(decision_log("decision_log: {path: d.log, sample: 1}"), all);
 }
 
 #[test]
-fn listeners_and_routes() {
+fn listener_and_route_keys_are_read() {
     let config = config(
         "listeners:
   - name: web
@@ -236,7 +236,7 @@ pools:
 }
 
 #[test]
-fn a_udp_listener_and_its_checks() {
+fn pools_of_udp_listeners_are_checked_by_udp() {
     let text = r#"
 listeners:
   - {name: dns, address: ":53", protocol: udp, udp: {flow: datagram, idle: 5s}, pool: dns}
@@ -257,12 +257,16 @@ pools:
     let probe = |pool: usize| config.pools[pool].health.clone().unwrap().probe;
     let asks = ProbeKind::Udp { send: b"\x124".as_slice().into(), expect: Some(b"\x12".as_slice().into()) };
     assert_eq!(probe(0), asks);
-    assert_eq!(probe(1), ProbeKind::Udp { send: [].into(), expect: None }, "only datagrams lead there");
-    assert_eq!(probe(2), ProbeKind::Tcp, "connections do too");
+    assert_eq!(
+        probe(1),
+        ProbeKind::Udp { send: [].into(), expect: None },
+        "only a UDP listener uses the pool"
+    );
+    assert_eq!(probe(2), ProbeKind::Tcp, "a TCP listener uses the pool, too");
 }
 
 #[test]
-fn when_checks_are_made() {
+fn schedule_keys_of_checks_are_read() {
     let health = |keys: &str| pool("", &format!("load_balancer: {{{keys}}}")).health.unwrap();
     let plain = health("health_monitoring: {}");
     assert_eq!((plain.schedule.fast, plain.schedule.down), (Some(Duration::from_secs(1)), None));
@@ -284,12 +288,20 @@ fn when_checks_are_made() {
 }
 
 #[test]
-fn requests_that_nobody_answers_have_their_destination_asked_for_an_answer() {
-    let probe = |pool: Pool| pool.health.unwrap().probe_if_unresponsive;
-    let ping = probe(pool("", "")).expect("an http listener leads to it");
+fn unresponsive_destinations_of_http_pools_get_an_http_check() {
+    let gray = |pool: Pool| pool.health.unwrap().probe_if_unresponsive;
+    let ping = gray(pool("", "")).expect("an HTTP listener uses the pool");
     assert!(matches!(ping, ProbeKind::Http { method, path, .. } if (&*method, &*path) == ("OPTIONS", "*")));
-    assert_eq!(probe(pool("health_monitoring: {path: /up}", "")), None, "that asks for one anyway");
-    assert_eq!(probe(pool("health_monitoring: {port: 9000}", "")), None, "who knows what is spoken there");
+    assert_eq!(
+        gray(pool("health_monitoring: {path: /up}", "")),
+        None,
+        "the check is an HTTP request already"
+    );
+    assert_eq!(
+        gray(pool("health_monitoring: {port: 9000}", "")),
+        None,
+        "the protocol of the other port is unknown"
+    );
 }
 
 #[test]
@@ -301,7 +313,7 @@ fn a_password_is_not_printed() {
 }
 
 #[test]
-fn a_destination_has_the_limits_it_says_and_else_those_of_all() {
+fn destinations_without_limits_have_those_of_the_pool() {
     let config = config(
         "listeners: [{name: a, address: \":80\", pool: a}]\npools: {a: {limits: {requests: 9, wait: 3s, \
          per_destination: {requests: 5}}, destinations: [\"a:1\", {address: \"b:1\", limits: {requests: 0}}]}}",
@@ -314,7 +326,7 @@ fn a_destination_has_the_limits_it_says_and_else_those_of_all() {
 }
 
 #[test]
-fn zones_overflow_and_subsets() {
+fn zone_overflow_and_subset_keys_are_read() {
     let spread = |top: &str, own: &str| {
         let text = format!(
             "zone: eu-1\nload_balancer: {{{top}}}\nlisteners: [{{name: l, address: \":80\", pool: p}}]\n\
@@ -322,8 +334,8 @@ fn zones_overflow_and_subsets() {
         );
         config(&text).pools[0].tiers.clone()
     };
-    let usual = spread("", "").zone.unwrap();
-    assert_eq!((&*usual.own, usual.spill_over_at, usual.zone_local_keys), ("eu-1", None, false));
+    let default = spread("", "").zone.unwrap();
+    assert_eq!((&*default.own, default.spill_over_at, default.zone_local_keys), ("eu-1", None, false));
     let own = spread("zone_aware: {spill_over_at: 50, keys: zone}", "zone_aware: {spill_over_at: 80}")
         .zone
         .unwrap();
@@ -337,7 +349,7 @@ fn zones_overflow_and_subsets() {
     );
     assert_eq!(spread("", "zone_aware: false").zone, None);
     assert_eq!(spread("zone_aware: false", "zone_aware: true").zone.unwrap().spill_over_at, None);
-    assert_eq!(pool("zone_aware: {spill_over_at: 9}", "").tiers.zone, None, "no zone, no preference");
+    assert_eq!(pool("zone_aware: {spill_over_at: 9}", "").tiers.zone, None, "no preference without a zone");
     assert_eq!(pool("", "").tiers.overprovision, None);
     assert_eq!(pool("overprovision: \"140%\"", "").tiers.overprovision, Some(1.4));
     assert_eq!(
@@ -355,11 +367,15 @@ fn zones_overflow_and_subsets() {
         |route: &plimsoll_config::model::Route| route.subset.as_ref().map(|s| (s.text(), s.fallback));
     assert_eq!(fallback(strict), Some(("a=1, b=2".into(), Fallback::None)));
     assert_eq!(fallback(any), Some(("a=1, b=2".into(), Fallback::Any)));
-    assert_eq!((fallback(all), config.pools[0].tiers.subsets.len()), (None, 1), "one table for both");
+    assert_eq!(
+        (fallback(all), config.pools[0].tiers.subsets.len()),
+        (None, 1),
+        "equal subsets share one table"
+    );
 }
 
 #[test]
-fn a_hedge_block_is_enough_and_a_pool_may_go_without() {
+fn a_hedge_block_enables_hedging_and_max_0_disables_it() {
     let hedge = |keys: &str| pool("", &format!("load_balancer: {{{keys}}}")).hedge;
     assert_eq!(hedge(""), None);
     assert_eq!(hedge("hedge: {}"), Some(HedgeSpec { after: HedgeAfter::Quantile(0.95), max: 1 }));
@@ -369,7 +385,7 @@ fn a_hedge_block_is_enough_and_a_pool_may_go_without() {
 }
 
 #[test]
-fn weights_that_differ_are_shares_unless_an_algorithm_is_named() {
+fn different_weights_use_weighted_round_robin_by_default() {
     let algorithm = |defaults: &str, weights: &[(u16, u8)]| {
         let one = |(n, (weight, priority)): (u8, &(u16, u8))| {
             format!("{{address: \"a:{n}\", weight: {weight}, priority: {priority}}}")
@@ -381,7 +397,11 @@ fn weights_that_differ_are_shares_unless_an_algorithm_is_named() {
     };
     assert_eq!(algorithm("", &[(3, 0), (3, 0)]), Algorithm::ResponseTime);
     assert_eq!(algorithm("", &[(3, 0), (1, 0)]), Algorithm::WeightedRoundRobin);
-    assert_eq!(algorithm("", &[(3, 0), (0, 0)]), Algorithm::ResponseTime, "one takes no work");
-    assert_eq!(algorithm("", &[(3, 0), (3, 0), (1, 1)]), Algorithm::ResponseTime, "another tier");
+    assert_eq!(algorithm("", &[(3, 0), (0, 0)]), Algorithm::ResponseTime, "weight 0 is ignored");
+    assert_eq!(
+        algorithm("", &[(3, 0), (3, 0), (1, 1)]),
+        Algorithm::ResponseTime,
+        "tiers are compared separately"
+    );
     assert_eq!(algorithm("algorithm: p2c", &[(3, 0), (1, 0)]), Algorithm::P2c);
 }

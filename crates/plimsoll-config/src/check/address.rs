@@ -1,4 +1,4 @@
-//! Which texts are addresses to listen on or to connect to.
+//! Addresses of listeners and destinations.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path as FilePath, PathBuf};
@@ -15,11 +15,11 @@ const LISTEN_HELP: &str =
 const DESTINATION_HELP: &str =
     "write it like \"10.0.0.1:8080\", \"app.internal:8080\", \"[fd00::1]:8080\" or \"unix:/run/app.sock\"";
 
-/// Longest path of a Unix socket: `sun_path` of Linux less its final NUL.
+/// Maximum bytes of the path of a Unix socket: `sun_path` of Linux without its final NUL.
 const UNIX_PATH_BYTES: usize = 107;
 
 impl Reader<'_> {
-    /// An address, by one of the parsers below; a bare port is refused with the right spelling.
+    /// Reads an address with one of the parsers below. A bare port is rejected with the right spelling.
     pub(crate) fn address<T>(
         &mut self,
         node: &ConfigNode<'_>,
@@ -36,8 +36,8 @@ impl Reader<'_> {
     }
 }
 
-/// Where to listen: an IP address and port, a port alone for all IPv4 interfaces, `localhost`, `unix:PATH`.
-/// Port 0 is good: the system chooses.
+/// Parses an address to listen on: an IP address and port, a port for all IPv4 interfaces, `localhost`, or `unix:PATH`.
+/// The system chooses a port for port 0.
 pub(crate) fn listen(text: &str, dir: &FilePath) -> Result<ListenAddress, ValueError> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path, dir).map(ListenAddress::Unix);
@@ -45,65 +45,67 @@ pub(crate) fn listen(text: &str, dir: &FilePath) -> Result<ListenAddress, ValueE
     listen_socket(text).map(ListenAddress::Socket)
 }
 
-/// Where to receive datagrams: as [`listen`], without Unix sockets.
+/// Parses an address to receive datagrams on: as [`listen`], without Unix sockets.
 pub(crate) fn listen_udp(text: &str, _: &FilePath) -> Result<ListenAddress, ValueError> {
     if text.starts_with("unix:") {
         let help = "write it like \"0.0.0.0:53\", \":53\" (all IPv4 interfaces) or \"[::]:53\"";
         return Err(ValueError::new(
             Code::BadAddress,
-            "is a Unix socket, which takes no datagrams here",
+            "is a Unix socket, which UDP listeners do not support",
             help,
         ));
     }
     listen_socket(text).map(ListenAddress::Udp)
 }
 
-/// As [`listen`], without Unix sockets.
+/// Parses an address as [`listen`], without Unix sockets.
 pub(crate) fn listen_socket(text: &str) -> Result<SocketAddr, ValueError> {
     let (host, port) = split(text, LISTEN_HELP)?;
     let ip = match host {
         "" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         _ => ip(host).ok_or_else(|| {
-            let what = "is not an address to listen on: its host is not an IP address";
-            ValueError::new(Code::BadAddress, what, LISTEN_HELP)
+            let reason = "is not a valid listen address: its host is not an IP address";
+            ValueError::new(Code::BadAddress, reason, LISTEN_HELP)
         })?,
     };
     Ok(SocketAddr::new(ip, port))
 }
 
-/// Where to connect to: an IP address or host name and a port, or `unix:PATH`.
+/// Parses the address of a destination: an IP address or host name with a port, or `unix:PATH`.
 pub(crate) fn destination(text: &str, dir: &FilePath) -> Result<DestinationAddress, ValueError> {
-    let refuse = |what, help: String| Err(ValueError::new(Code::BadAddress, what, help));
+    let error = |reason, help: String| Err(ValueError::new(Code::BadAddress, reason, help));
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path, dir).map(DestinationAddress::Unix);
     }
     let (host, port) = split(text, DESTINATION_HELP)?;
     if host.is_empty() {
-        return refuse("has no host", format!("write \"127.0.0.1:{port}\" for this machine"));
+        return error("has no host", format!("write \"127.0.0.1:{port}\" for this machine"));
     }
     if port == 0 {
-        return refuse("has port 0, which nothing can be reached at", DESTINATION_HELP.to_owned());
+        return error("has port 0, which cannot be connected to", DESTINATION_HELP.to_owned());
     }
     match ip(host) {
-        Some(ip) if ip.is_unspecified() => {
-            refuse("is no address to connect to", format!("write \"127.0.0.1:{port}\" for this machine"))
-        }
+        Some(ip) if ip.is_unspecified() => error(
+            "is not a valid destination address",
+            format!("write \"127.0.0.1:{port}\" for this machine"),
+        ),
         Some(ip) if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
-            refuse("is an address of many machines", DESTINATION_HELP.to_owned())
+            error("is a multicast or broadcast address", DESTINATION_HELP.to_owned())
         }
         Some(ip) => Ok(DestinationAddress::Socket(SocketAddr::new(ip, port))),
         None if is_host_name(host) => Ok(DestinationAddress::Name(host.to_ascii_lowercase(), port)),
-        None => refuse("has no host name or IP address", DESTINATION_HELP.to_owned()),
+        None => error("has no valid host name or IP address", DESTINATION_HELP.to_owned()),
     }
 }
 
-/// A name of DNS, underscores allowed; never mistaken for an IP address: the last label is no number.
+/// Returns whether a text is a DNS name, with underscores allowed. The last label is not a number, so that an invalid IP
+/// address is not taken for a name.
 pub(crate) fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
-        let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         (1..=63).contains(&label.len())
-            && label.chars().all(good)
+            && label.chars().all(allowed)
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -112,7 +114,7 @@ pub(crate) fn is_host_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// An IP address as it stands before a port: IPv6 in brackets.
+/// Parses the IP address before a port, with IPv6 in brackets.
 fn ip(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -121,35 +123,35 @@ fn ip(host: &str) -> Option<IpAddr> {
 }
 
 fn split<'a>(text: &'a str, help: &str) -> Result<(&'a str, u16), ValueError> {
-    let refuse = |what, help: &str| Err(ValueError::new(Code::BadAddress, what, help));
+    let error = |reason, help: &str| Err(ValueError::new(Code::BadAddress, reason, help));
     if let Some((scheme, rest)) = text.split_once("://") {
         let rest = rest.trim_end_matches('/');
         let help = format!(
             "write \"{rest}\"{}",
-            if scheme == "https" { "; the scheme says nothing here" } else { "" }
+            if scheme == "https" { "; use `tls` on the pool or listener for TLS" } else { "" }
         );
-        return refuse("is a URL, not an address", &help);
+        return error("is a URL, not an address", &help);
     }
-    let Some((host, port)) = text.rsplit_once(':') else { return refuse("has no port", help) };
+    let Some((host, port)) = text.rsplit_once(':') else { return error("has no port", help) };
     if host.contains(':') && !host.starts_with('[') {
-        return refuse("is an IPv6 address without brackets", "write it like \"[::1]:8080\"");
+        return error("is an IPv6 address without brackets", "write it like \"[::1]:8080\"");
     }
     let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     match port.parse() {
         Ok(port) if digits => Ok((host, port)),
-        _ if digits => refuse("has a port above 65535", help),
-        _ => refuse("has no port", help),
+        _ if digits => error("has a port above 65535", help),
+        _ => error("has no port", help),
     }
 }
 
 fn unix(path: &str, dir: &FilePath) -> Result<PathBuf, ValueError> {
-    let refuse = |what| ValueError::new(Code::BadAddress, what, "write it like \"unix:/run/app.sock\"");
+    let error = |reason| ValueError::new(Code::BadAddress, reason, "write it like \"unix:/run/app.sock\"");
     if path.is_empty() || path.contains('\0') {
-        return Err(refuse("has no path"));
+        return Err(error("has no path"));
     }
     let path = dir.join(path);
     if path.as_os_str().len() > UNIX_PATH_BYTES {
-        return Err(refuse("has a path of more than 107 bytes, which no Unix socket can have"));
+        return Err(error("has a path that is too long for a Unix socket (at most 107 bytes)"));
     }
     Ok(path)
 }
@@ -159,22 +161,24 @@ mod tests {
     use super::*;
 
     fn listens(text: &str) -> Result<String, &'static str> {
-        listen(text, FilePath::new("/etc/p")).map_err(|w| w.what).map(|address| match address {
+        listen(text, FilePath::new("/etc/p")).map_err(|error| error.reason).map(|address| match address {
             ListenAddress::Socket(address) | ListenAddress::Udp(address) => address.to_string(),
             ListenAddress::Unix(path) => format!("unix:{}", path.display()),
         })
     }
 
     fn connects(text: &str) -> Result<String, &'static str> {
-        destination(text, FilePath::new("/etc/p")).map_err(|w| w.what).map(|address| match address {
-            DestinationAddress::Socket(address) => address.to_string(),
-            DestinationAddress::Name(host, port) => format!("name {host} {port}"),
-            DestinationAddress::Unix(path) => format!("unix:{}", path.display()),
-        })
+        destination(text, FilePath::new("/etc/p")).map_err(|error| error.reason).map(
+            |address| match address {
+                DestinationAddress::Socket(address) => address.to_string(),
+                DestinationAddress::Name(host, port) => format!("name {host} {port}"),
+                DestinationAddress::Unix(path) => format!("unix:{}", path.display()),
+            },
+        )
     }
 
     #[test]
-    fn addresses_to_listen_on() {
+    fn listen_addresses_have_an_ip_address_or_a_unix_path() {
         for (text, address) in [
             ("127.0.0.1:8080", "127.0.0.1:8080"),
             (":8080", "0.0.0.0:8080"),
@@ -193,7 +197,7 @@ mod tests {
             ("127.0.0.1:+80", "has no port"),
             ("127.0.0.1:65536", "has a port above 65535"),
             ("::1:80", "is an IPv6 address without brackets"),
-            ("example.com:80", "is not an address to listen on: its host is not an IP address"),
+            ("example.com:80", "is not a valid listen address: its host is not an IP address"),
             ("http://127.0.0.1:80/", "is a URL, not an address"),
             ("unix:", "has no path"),
             ("", "has no port"),
@@ -204,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_to_connect_to() {
+    fn destination_addresses_have_a_host_and_a_port() {
         for (text, address) in [
             ("127.0.0.1:9001", "127.0.0.1:9001"),
             ("[fd00::1]:80", "[fd00::1]:80"),
@@ -217,13 +221,13 @@ mod tests {
         }
         for (text, what) in [
             (":9001", "has no host"),
-            ("a:0", "has port 0, which nothing can be reached at"),
-            ("0.0.0.0:80", "is no address to connect to"),
-            ("224.0.0.1:80", "is an address of many machines"),
-            ("300.1.1.1:80", "has no host name or IP address"),
-            ("a b:80", "has no host name or IP address"),
-            ("-a:80", "has no host name or IP address"),
-            ("a..b:80", "has no host name or IP address"),
+            ("a:0", "has port 0, which cannot be connected to"),
+            ("0.0.0.0:80", "is not a valid destination address"),
+            ("224.0.0.1:80", "is a multicast or broadcast address"),
+            ("300.1.1.1:80", "has no valid host name or IP address"),
+            ("a b:80", "has no valid host name or IP address"),
+            ("-a:80", "has no valid host name or IP address"),
+            ("a..b:80", "has no valid host name or IP address"),
         ] {
             assert_eq!(connects(text), Err(what), "{text}");
         }

@@ -1,4 +1,4 @@
-//! What a check asks by: its protocol, told by its word or by a key that only one of them has.
+//! Protocol of health checks, given by `protocol` or implied by a key of one protocol.
 
 use std::sync::Arc;
 
@@ -14,49 +14,52 @@ use crate::check::value_error::ValueError;
 use crate::problem::Code;
 use crate::tree::{Kind, Scalar, Value};
 
-/// Keys that only one kind of check has, and what they say of a check that is of another kind. One of them alone
-/// asks for a check of its kind; but a `host` beside `protocol: grpc` is a good key, too.
-const OF_HTTP: Of = Of {
-    asks: CheckProtocol::Http,
+/// Keys of HTTP checks. One of them implies `protocol: http`, except `host`, which gRPC checks have as well.
+const HTTP_KEYS: ProtocolKeys = ProtocolKeys {
+    protocol: CheckProtocol::Http,
     keys: &["path", "method", "expect_status", "headers", "expect_body"],
-    message: "only an `http` check has a path, method, headers, status or body",
-    help: "remove this key, or write `protocol: http`",
+    message: "this key applies to `protocol: http` only",
+    help: "remove this key, or set `protocol: http`",
 };
-const OF_UDP: Of = Of {
-    asks: CheckProtocol::Udp,
+/// Keys of UDP checks.
+const UDP_KEYS: ProtocolKeys = ProtocolKeys {
+    protocol: CheckProtocol::Udp,
     keys: &["send", "expect"],
-    message: "only a `udp` check sends and expects a datagram",
-    help: "remove this key, or write `protocol: udp`",
+    message: "this key applies to `protocol: udp` only",
+    help: "remove this key, or set `protocol: udp`",
 };
-const OF_GRPC: Of = Of {
-    asks: CheckProtocol::Grpc,
+/// Keys of gRPC checks.
+const GRPC_KEYS: ProtocolKeys = ProtocolKeys {
+    protocol: CheckProtocol::Grpc,
     keys: &["service"],
-    message: "only a `grpc` check asks about a service",
-    help: "remove this key, or write `protocol: grpc`",
+    message: "this key applies to `protocol: grpc` only",
+    help: "remove this key, or set `protocol: grpc`",
 };
-const OF_MQTT: Of = Of {
-    asks: CheckProtocol::Mqtt,
+/// Keys of MQTT checks.
+const MQTT_KEYS: ProtocolKeys = ProtocolKeys {
+    protocol: CheckProtocol::Mqtt,
     keys: &["username", "password"],
-    message: "only an `mqtt` check has a name and a password",
-    help: "remove this key, or write `protocol: mqtt`",
+    message: "this key applies to `protocol: mqtt` only",
+    help: "remove this key, or set `protocol: mqtt`",
 };
 
-struct Of {
-    asks: CheckProtocol,
+/// Keys of one protocol, and the problem they cause with another.
+struct ProtocolKeys {
+    protocol: CheckProtocol,
     keys: &'static [&'static str],
     message: &'static str,
     help: &'static str,
 }
 
-/// Bytes of a service's name.
+/// Maximum bytes of a service name.
 const SERVICE: usize = 256;
-/// Bytes a check sends or looks for: what fits one Ethernet frame.
+/// Maximum bytes that a check sends or expects. They fit into one Ethernet frame.
 const DATAGRAM: usize = 1400;
-/// Bytes of a name or a password; MQTT allows 65,535.
+/// Maximum bytes of a user name or password. MQTT allows 65,535.
 const LOGIN: usize = 1024;
 
 impl Reader<'_> {
-    /// Lays the keys that say what checks ask over what held before.
+    /// Reads the protocol and content of checks over `probe`.
     pub(crate) fn probe_settings(&mut self, mapping: &Mapping<'_>, probe: &mut ProbeSettings) {
         self.probe_protocol(mapping, probe);
         let get = |key| mapping.get(key);
@@ -84,13 +87,14 @@ impl Reader<'_> {
         }
         set_if_given(&mut probe.password, login("password"));
         if let (Some(node), None) = (get("password"), &probe.username) {
-            self.problem(node, Code::MissingKey, "a password without a name")
-                .help("MQTT 3.1.1 sends a password only with a `username`");
+            self.problem(node, Code::MissingKey, "`password` requires `username`")
+                .help("MQTT 3.1.1 sends a password only with a user name");
         }
     }
 
+    /// Reads the protocol of checks, and reports keys of another protocol.
     fn probe_protocol(&mut self, mapping: &Mapping<'_>, probe: &mut ProbeSettings) {
-        let words: Vec<(&str, CheckProtocol)> = [
+        let keywords: Vec<(&str, CheckProtocol)> = [
             ("tcp", CheckProtocol::Tcp),
             ("http", CheckProtocol::Http),
             ("grpc", CheckProtocol::Grpc),
@@ -98,33 +102,34 @@ impl Reader<'_> {
             ("mqtt", CheckProtocol::Mqtt),
         ]
         .into_iter()
-        .chain(self.extensions.checks.iter().map(|&word| (word, CheckProtocol::Other(word))))
+        .chain(self.extensions.checks.iter().map(|&name| (name, CheckProtocol::Other(name))))
         .collect();
-        let told = mapping.get("protocol").and_then(|p| self.keyword(p, &words, &[]));
-        let given = |of: &Of| of.keys.iter().find_map(|key| mapping.get(key));
-        let host = mapping.get("host");
-        let by_host = host.filter(|_| !matches!(told.or(probe.protocol), Some(CheckProtocol::Grpc)));
-        let implied = given(&OF_HTTP).or(by_host).map(|_| CheckProtocol::Http);
-        let asks = told.or(implied).or(given(&OF_UDP).map(|_| CheckProtocol::Udp));
-        for of in [&OF_HTTP, &OF_UDP, &OF_GRPC, &OF_MQTT] {
-            // What nobody chose may still be chosen by a pool's own block; a service or a name chooses nothing.
-            let chosen = match of.asks {
-                CheckProtocol::Http | CheckProtocol::Udp => asks,
-                _ => Some(asks.or(probe.protocol).unwrap_or(CheckProtocol::Tcp)),
+        let given = mapping.get("protocol").and_then(|p| self.keyword(p, &keywords, &[]));
+        let first_of = |keys: &ProtocolKeys| keys.keys.iter().find_map(|key| mapping.get(key));
+        let host = mapping.get("host").filter(|_| given.or(probe.protocol) != Some(CheckProtocol::Grpc));
+        let implied_http = first_of(&HTTP_KEYS).or(host).map(|_| CheckProtocol::Http);
+        let implied_udp = first_of(&UDP_KEYS).map(|_| CheckProtocol::Udp);
+        let protocol = given.or(implied_http).or(implied_udp);
+        for keys in [&HTTP_KEYS, &UDP_KEYS, &GRPC_KEYS, &MQTT_KEYS] {
+            // HTTP and UDP keys without a protocol leave the choice to the pool's own block. A service or a user name
+            // implies no protocol.
+            let chosen = match keys.protocol {
+                CheckProtocol::Http | CheckProtocol::Udp => protocol,
+                _ => Some(protocol.or(probe.protocol).unwrap_or(CheckProtocol::Tcp)),
             };
-            let key = given(of).or(by_host.filter(|_| of.asks == CheckProtocol::Http));
-            if let (Some(node), Some(chosen)) = (key, chosen)
-                && chosen != of.asks
+            let node = first_of(keys).or(host.filter(|_| keys.protocol == CheckProtocol::Http));
+            if let (Some(node), Some(chosen)) = (node, chosen)
+                && chosen != keys.protocol
             {
-                self.problem(node, Code::Conflict, of.message).help(of.help);
+                self.problem(node, Code::Conflict, keys.message).help(keys.help);
             }
         }
-        if asks.is_some() {
-            probe.protocol = asks;
+        if protocol.is_some() {
+            probe.protocol = protocol;
         }
     }
 
-    /// Further lines of an HTTP check.
+    /// Reads the additional headers of an HTTP check.
     fn check_headers(&mut self, node: &ConfigNode<'_>) -> Arc<[(Arc<str>, Arc<str>)]> {
         let lines = self.header_lines(node, headers::check_name, &mut FirstSeen::default());
         lines.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
@@ -136,12 +141,16 @@ impl Reader<'_> {
             probe.expected_body = Some(body);
         }
         if &*probe.method == "HEAD" {
-            self.problem(node, Code::Conflict, "the answer to a HEAD request has no body")
-                .help("make the `method` GET, or remove this key");
+            self.problem(
+                node,
+                Code::Conflict,
+                "`expect_body` does not apply to `method: HEAD`, whose response has no body",
+            )
+            .help("set `method: GET`, or remove this key");
         }
     }
 
-    /// `"200-399"`, `"200,204"` or `200`.
+    /// Reads statuses such as `"200-399"`, `"200,204"` or `200`.
     fn expect_status(&mut self, node: &ConfigNode<'_>) -> Option<Arc<[(u16, u16)]>> {
         if let Value::Scalar(Scalar { kind: Kind::Integer(_), .. }) = node.tree.value {
             return self.integer(node, 100..=599).map(|status| [(status, status)].into());
@@ -150,21 +159,20 @@ impl Reader<'_> {
     }
 }
 
-/// A service's name, as in `package.Service`; any text is one, but what would tear a line of the log.
+/// Parses a service name such as `package.Service`. Control characters are rejected, because they would break log lines.
 fn service(text: &str) -> Result<Arc<str>, ValueError> {
     match text.len() {
         ..=SERVICE if !text.contains(char::is_control) => Ok(text.into()),
         ..=SERVICE => Err(ValueError::new(
             Code::BadValue,
-            "is not the name of a service",
+            "is not a valid service name",
             "write it like \"package.Service\"",
         )),
-        _ => {
-            Err(ValueError::new(Code::TooLarge, "is too long for the name of a service", "at most 256 bytes"))
-        }
+        _ => Err(ValueError::new(Code::TooLarge, "is too long for a service name", "at most 256 bytes")),
     }
 }
 
+/// Parses the content of a check.
 fn datagram(text: &str) -> Result<Arc<[u8]>, ValueError> {
     match text.len() {
         ..=DATAGRAM => Ok(text.as_bytes().into()),
@@ -172,14 +180,16 @@ fn datagram(text: &str) -> Result<Arc<[u8]>, ValueError> {
     }
 }
 
+/// Parses a user name or password.
 fn login(text: &str) -> Result<Arc<str>, ValueError> {
     match text.len() {
         ..=LOGIN if !text.contains('\0') => Ok(text.into()),
-        ..=LOGIN => Err(ValueError::new(Code::BadValue, "holds a NUL", "MQTT allows none in texts")),
+        ..=LOGIN => Err(ValueError::new(Code::BadValue, "contains NUL", "MQTT does not allow NUL in texts")),
         _ => Err(ValueError::new(Code::TooLarge, "is too long", "at most 1,024 bytes")),
     }
 }
 
+/// Parses a list of statuses and ranges.
 fn statuses(text: &str) -> Result<Arc<[(u16, u16)]>, ValueError> {
     let status = |text: &str| {
         let text = text.trim();
@@ -192,42 +202,45 @@ fn statuses(text: &str) -> Result<Arc<[(u16, u16)]>, ValueError> {
     };
     text.split(',').map(range).collect::<Option<Arc<[_]>>>().ok_or_else(|| {
         let help = "write it like \"200-399\", \"200,204\" or 200; statuses are 100 to 599";
-        ValueError::new(Code::BadValue, "is not a list of statuses", help)
+        ValueError::new(Code::BadValue, "is not a valid list of statuses", help)
     })
 }
 
-/// A path in origin form, as it may stand in a request line.
+/// Parses a path in origin form, as in a request line.
 pub(crate) fn path(text: &str) -> Result<&str, ValueError> {
-    let refuse = |what, help| Err(ValueError::new(Code::BadValue, what, help));
+    let error = |reason, help| Err(ValueError::new(Code::BadValue, reason, help));
     if !text.starts_with('/') {
-        return refuse("is not a path: it does not start with `/`", "write it like \"/healthz\"");
+        return error("is not a valid path: expected `/` at the start", "write it like \"/healthz\"");
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) || text.contains('#') {
-        return refuse("is not a path", "blanks, `#` and letters outside ASCII are written like `%20`");
+        return error("is not a valid path", "escape spaces, `#` and non-ASCII characters like `%20`");
     }
     if text.len() > 2048 {
-        return refuse("is too long for a path", "at most 2,048 bytes");
+        return error("is too long for a path", "at most 2,048 bytes");
     }
     Ok(text)
 }
 
-/// A method, upper case as they all are.
+/// Parses a method in upper case.
 pub(crate) fn method(text: &str) -> Result<&str, ValueError> {
     let upper = text.to_ascii_uppercase();
     match is_token(text) && text.len() <= 32 {
         true if upper == text => Ok(text),
-        true => Err(ValueError::new(Code::BadValue, "is not a method", format!("did you mean `{upper}`?"))),
-        false => Err(ValueError::new(Code::BadValue, "is not a method", "write it like GET or HEAD")),
+        true => {
+            Err(ValueError::new(Code::BadValue, "is not a valid method", format!("did you mean `{upper}`?")))
+        }
+        false => Err(ValueError::new(Code::BadValue, "is not a valid method", "write it like GET or HEAD")),
     }
 }
 
+/// Parses the value of a `Host` header.
 fn host(text: &str) -> Result<Arc<str>, ValueError> {
     let value = header_value(text)?;
     match !value.is_empty() && value.bytes().all(|b| b.is_ascii_graphic()) {
         true => Ok(value.into()),
         false => Err(ValueError::new(
             Code::BadValue,
-            "is not a host",
+            "is not a valid host",
             "write it like \"app.internal\" or \"app:8080\"",
         )),
     }

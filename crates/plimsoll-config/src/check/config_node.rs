@@ -2,17 +2,19 @@
 
 use crate::tree::{Kind, Node, Path, Scalar, Span, Value, printable};
 
-/// A node, the key it stands under, and the way to it.
+/// Node of the tree with its key and path.
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigNode<'t> {
+    /// Value in the tree.
     pub(crate) tree: &'t Node,
-    /// Where its key stands; `None` for items of lists and the root.
+    /// Span of the key; `None` for list items and the root.
     pub(crate) key: Option<Span>,
+    /// Path from the root of the file.
     pub(crate) path: Path<'t>,
 }
 
 impl<'t> ConfigNode<'t> {
-    /// What an error about the value points at: the key, if the value takes no room or many lines.
+    /// Returns the span that problems of the value point at: the key, if the value is empty or spans lines.
     pub(crate) fn span(&self) -> Span {
         match (&self.tree.value, self.key) {
             (Value::Scalar(_), Some(key)) if self.tree.span.is_empty() => key,
@@ -21,7 +23,7 @@ impl<'t> ConfigNode<'t> {
         }
     }
 
-    /// The value as it stands in the file, never with the value of a variable.
+    /// Returns the value as written in the file, never the value of a variable.
     pub(crate) fn shown(&self) -> String {
         match &self.tree.value {
             Value::Scalar(scalar) => printable(scalar.written.as_deref().unwrap_or(&scalar.text)),
@@ -29,7 +31,7 @@ impl<'t> ConfigNode<'t> {
         }
     }
 
-    /// Holds the value of a variable: nothing derived from it may be shown.
+    /// Returns whether the text contains the value of a variable, which must not be shown.
     pub(crate) fn is_variable(&self) -> bool {
         matches!(&self.tree.value, Value::Scalar(Scalar { written: Some(_), .. }))
     }
@@ -41,7 +43,7 @@ impl<'t> ConfigNode<'t> {
         }
     }
 
-    /// Its variable could not be resolved, and that was told.
+    /// Returns whether a variable of the text could not be resolved, which has been reported.
     pub(crate) fn is_unresolved(&self) -> bool {
         self.scalar().is_some_and(|scalar| scalar.kind == Kind::Unresolved)
     }

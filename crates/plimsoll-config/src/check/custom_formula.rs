@@ -1,4 +1,4 @@
-//! By which formula `algorithm: custom` scores destinations.
+//! Formula of `algorithm: custom`.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::problem::Code;
 use crate::tree::Span;
 
 impl Reader<'_> {
-    /// Lays a `custom` block over `settings`. `algorithm_here`: the block it stands in decides the algorithm.
+    /// Reads a `custom` block over `settings`. With `algorithm_here`, the enclosing block determines the algorithm.
     pub(crate) fn custom(&mut self, node: &ConfigNode<'_>, algorithm_here: bool, settings: &mut Settings) {
         let Some(mapping) = self.mapping(node, &keys::CUSTOM) else {
             settings.formula = FormulaSetting::Invalid;
@@ -31,40 +31,40 @@ impl Reader<'_> {
         };
         if algorithm_here && settings.algorithm != Algorithm::Custom {
             let message = format!(
-                "`custom` is for `algorithm: custom`, and the algorithm here is `{}`",
+                "`custom` applies to `algorithm: custom`, found `algorithm: {}`",
                 settings.algorithm.name()
             );
-            self.problem(node, Code::Conflict, message)
-                .help("make the algorithm `custom`, or remove this block");
+            self.problem(node, Code::Conflict, message).help("set `algorithm: custom`, or remove this block");
         }
     }
 
-    /// Tells when a pool is to score and nothing said how. `node` is the pool's.
+    /// Reports `algorithm: custom` without a formula, at the node of the pool.
     pub(crate) fn require_formula(&mut self, node: &ConfigNode<'_>, settings: &Settings) {
         if settings.algorithm == Algorithm::Custom && matches!(settings.formula, FormulaSetting::Unset) {
-            let help = "write it like `custom: {expression: \"(in_flight + 1) / weight\"}`; the lowest wins";
-            let message = "`algorithm: custom` needs an expression to score destinations by";
+            let help =
+                "write it like `custom: {expression: \"(in_flight + 1) / weight\"}`; the lowest score wins";
+            let message = "`algorithm: custom` requires `custom.expression`";
             self.problem(node, Code::MissingKey, message).help(help);
         }
     }
 
     fn formula(&mut self, node: &ConfigNode<'_>) -> Option<Formula> {
         let text = self.text(node)?;
-        let FormulaError { offset: at, message: what, help } = match Formula::parse(text) {
+        let FormulaError { offset, message, help } = match Formula::parse(text) {
             Ok(formula) => return Some(formula),
-            Err(misread) => misread,
+            Err(error) => error,
         };
         if node.is_variable() {
-            self.problem(node, Code::BadValue, "the value of this variable is no expression");
+            self.problem(node, Code::BadValue, "the value of this variable is not a valid expression");
             return None;
         }
-        let span = self.within(node, text, at);
-        self.problems.add(Code::BadValue, span, node.path.text(), what).maybe_help(help);
+        let span = self.span_of(node, text, offset);
+        self.problems.add(Code::BadValue, span, node.path.text(), message).maybe_help(help);
         None
     }
 
-    /// Where byte `at` of a text stands in its file, if it stands there as it is meant.
-    fn within(&self, node: &ConfigNode<'_>, text: &str, at: usize) -> Span {
+    /// Returns the span of byte `at` of a text, or of the whole value if the text is written differently in the file.
+    fn span_of(&self, node: &ConfigNode<'_>, text: &str, at: usize) -> Span {
         let span = node.span();
         let source = self.problems.sources.get(span.source as usize);
         let written = source.and_then(|source| source.text.get(span.start as usize..span.end as usize));

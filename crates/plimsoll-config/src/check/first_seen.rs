@@ -6,7 +6,7 @@ use std::hash::Hash;
 
 use crate::tree::Span;
 
-/// What was given first, and where: of names, addresses and headers there may be one each.
+/// Span at which each value was given first.
 #[derive(Debug)]
 pub(crate) struct FirstSeen<K>(HashMap<K, Span>);
 
@@ -17,7 +17,7 @@ impl<K> Default for FirstSeen<K> {
 }
 
 impl<K: Eq + Hash> FirstSeen<K> {
-    /// Remembers it, or says where it was given before.
+    /// Inserts a value, or returns the span of its first occurrence.
     pub(crate) fn insert(&mut self, key: K, span: Span) -> Option<Span> {
         match self.0.entry(key) {
             Entry::Vacant(free) => {

@@ -1,4 +1,4 @@
-//! Which header lines a file may set, add, remove and ask for.
+//! Names and values of headers that a file may set, add, remove and match.
 
 use crate::check::config_node::ConfigNode;
 use crate::check::first_seen::FirstSeen;
@@ -9,8 +9,8 @@ use crate::model::HeaderEdits;
 use crate::problem::Code;
 use crate::tree::printable;
 
-/// Lines that frame a message or belong to one connection; the balancer alone writes them (RFC 9110,
-/// section 7.6.1; RFC 9112, section 6).
+/// Headers of message framing and of one connection, which only the balancer writes (RFC 9110, section 7.6.1;
+/// RFC 9112, section 6).
 const FRAMING: [&str; 9] = [
     "connection",
     "content-length",
@@ -23,16 +23,17 @@ const FRAMING: [&str; 9] = [
     "http2-settings",
 ];
 
-/// Longest header name and value: far below the smallest limit of servers in use (8 KiB for a head).
+/// Maximum bytes of a header name. Name and value stay far below the smallest common head limit of servers (8 KiB).
 const NAME_BYTES: usize = 256;
+/// Maximum bytes of a header value.
 const VALUE_BYTES: usize = 4096;
 
-/// Names in one list: as many as a head may have lines unless told otherwise.
+/// Maximum number of names in one list, as many as a head may have fields by default.
 const LINES: usize = 100;
-const TOO_MANY: &str = "at most 100 headers can be named here";
+const TOO_MANY: &str = "too many headers: expected at most 100";
 
 impl Reader<'_> {
-    /// `{set: {}, add: {}, remove: []}`
+    /// Reads header edits: `{set: {}, add: {}, remove: []}`.
     pub(crate) fn header_edits(&mut self, node: Option<&ConfigNode<'_>>) -> HeaderEdits {
         let mut edits = HeaderEdits::default();
         let Some(mapping) = node.and_then(|node| self.mapping(node, &keys::HEADERS)) else { return edits };
@@ -51,9 +52,9 @@ impl Reader<'_> {
         for item in removed.iter().take(LINES) {
             let Some(name) = self.parsed(item, "a header name", removable_name) else { continue };
             if let Some(span) = set.get(&name).or(added.get(&name)) {
-                let message = format!("`{}` is removed here and given a value elsewhere", item.shown());
+                let message = format!("`{}` is both removed and given a value", item.shown());
                 self.problem(item, Code::Conflict, message)
-                    .help("keep one: `set` replaces every copy that comes in")
+                    .help("keep one of them: `set` replaces all existing fields")
                     .related("given a value here", span);
             }
             edits.remove.push(name);
@@ -61,12 +62,12 @@ impl Reader<'_> {
         edits
     }
 
-    /// Header names and values, each name once whatever its case; `parse_name` refuses some.
+    /// Reads header names and values, each name once regardless of case. `parse_name` rejects some names.
     pub(crate) fn header_lines(
         &mut self,
         node: &ConfigNode<'_>,
         parse_name: fn(&str) -> Result<String, ValueError>,
-        seen: &mut FirstSeen<String>,
+        names: &mut FirstSeen<String>,
     ) -> Vec<(String, String)> {
         let mut lines = Vec::new();
         let entries = self.entries(node);
@@ -78,17 +79,17 @@ impl Reader<'_> {
             let name = parse_name(key);
             let text = self.parsed(&value, "text", |text| header_value(text).map(str::to_owned));
             match name {
-                Err(wrong) => {
-                    let message = format!("`{}` {}", printable(key), wrong.what);
-                    self.problems.add(wrong.code, span, value.path.text(), message).maybe_help(wrong.help);
+                Err(error) => {
+                    let message = format!("`{}` {}", printable(key), error.reason);
+                    self.problems.add(error.code, span, value.path.text(), message).maybe_help(error.help);
                 }
                 Ok(name) => {
-                    if let Some(first) = seen.insert(name.clone(), span) {
+                    if let Some(first) = names.insert(name.clone(), span) {
                         let line = self.line_of(first);
                         let message = format!("the header `{name}` is given twice; first on {line}");
                         self.problems
                             .add(Code::DuplicateName, span, value.path.text(), message)
-                            .help("header names are the same in upper and lower case: keep one of them")
+                            .help("header names are not case-sensitive: keep one of them")
                             .related("first given here", first);
                     }
                     lines.extend(text.map(|text| (name, text)));
@@ -99,75 +100,81 @@ impl Reader<'_> {
     }
 }
 
-/// A header name in lower case.
+/// Parses a header name and returns it in lower case.
 pub(crate) fn header_name(text: &str) -> Result<String, ValueError> {
     if !is_token(text) || text.len() > NAME_BYTES {
-        let help = "a name has letters, digits and any of !#$%&'*+-.^_`|~, at most 256 in all";
-        return Err(ValueError::new(Code::BadHeader, "is not a header name", help));
+        let help = "expected letters, digits and !#$%&'*+-.^_`|~, at most 256 characters";
+        return Err(ValueError::new(Code::BadHeader, "is not a valid header name", help));
     }
     Ok(text.to_ascii_lowercase())
 }
 
+/// Parses a header name that may be set.
 fn editable_name(text: &str) -> Result<String, ValueError> {
     let name = header_name(text)?;
     if FRAMING.contains(&name.as_str()) {
-        let help = "it says how a message is framed or a connection used, and the balancer alone writes it";
+        let help = "the balancer itself writes this header, because it controls framing or the connection";
         return Err(ValueError::new(Code::BadHeader, "cannot be edited", help));
     }
     Ok(name)
 }
 
+/// Parses a header name that may be added.
 fn addable_name(text: &str) -> Result<String, ValueError> {
     let name = editable_name(text)?;
     if name == "host" {
-        let help = "a request has one; `set` replaces it";
+        let help = "a request has exactly one `host`; use `set` to replace it";
         return Err(ValueError::new(Code::BadHeader, "cannot be added", help));
     }
     Ok(name)
 }
 
+/// Parses a header name that may be removed.
 fn removable_name(text: &str) -> Result<String, ValueError> {
     let name = editable_name(text)?;
     if name == "host" {
-        let help = "a request without it is not valid; `set` replaces it";
+        let help = "a request must have a `host`; use `set` to replace it";
         return Err(ValueError::new(Code::BadHeader, "cannot be removed", help));
     }
     Ok(name)
 }
 
-/// The name of a line that a check adds to its request.
+/// Parses the name of an additional header of an HTTP check.
 pub(crate) fn check_name(text: &str) -> Result<String, ValueError> {
     let name = editable_name(text)?;
     if name == "host" {
         return Err(ValueError::new(
             Code::BadHeader,
             "has a key of its own",
-            "write it as `host`, beside `headers`",
+            "use the key `host` beside `headers`",
         ));
     }
     Ok(name)
 }
 
-/// A value that is one line and survives the way: no control characters but tabs, no blanks at its ends.
+/// Parses a header value: one line without control characters except tabs, and without spaces at its ends.
 pub(crate) fn header_value(text: &str) -> Result<&str, ValueError> {
-    let refuse = |what, help| Err(ValueError::new(Code::BadHeader, what, help));
+    let error = |reason, help| Err(ValueError::new(Code::BadHeader, reason, help));
     if text.chars().any(|c| c.is_control() && c != '\t') {
-        return refuse("is not a header value: it holds a control character", "a value is one line of text");
+        return error(
+            "is not a valid header value: it contains a control character",
+            "expected one line of text",
+        );
     }
     if text.trim_matches([' ', '\t']).len() != text.len() {
-        return refuse(
-            "is not a header value: it starts or ends with a blank",
-            "blanks there are lost on the way",
+        return error(
+            "is not a valid header value: it starts or ends with a space",
+            "remove the spaces, which are not part of a header value",
         );
     }
     if text.len() > VALUE_BYTES {
-        return refuse("is too long for a header value", "at most 4,096 bytes");
+        return error("is too long for a header value", "at most 4,096 bytes");
     }
     Ok(text)
 }
 
-/// A token of HTTP (RFC 9110, section 5.6.2).
+/// Returns whether a text is an HTTP token (RFC 9110, section 5.6.2).
 pub(crate) fn is_token(text: &str) -> bool {
-    let good = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !text.is_empty() && text.bytes().all(good)
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(allowed)
 }

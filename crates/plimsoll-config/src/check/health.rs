@@ -1,4 +1,4 @@
-//! How destinations are checked: how often, how patiently, and by which thresholds.
+//! Health checks: intervals, timeouts and thresholds.
 
 use plimsoll_core::health::Start;
 
@@ -12,7 +12,7 @@ use crate::defaults;
 use crate::problem::Code;
 
 impl Reader<'_> {
-    /// Lays a `health_monitoring` block over what held before.
+    /// Reads a `health_monitoring` block over `health`.
     pub(crate) fn health_monitoring(&mut self, node: &ConfigNode<'_>, health: &mut HealthSettings) {
         let Some(mapping) = self.mapping(node, &keys::HEALTH_MONITORING) else { return };
         let get = |key| mapping.get(key);
@@ -30,7 +30,7 @@ impl Reader<'_> {
             &mut health.recovery_threshold,
             get("recovery_threshold").and_then(|p| self.integer(p, threshold)),
         );
-        self.rhythm(&mapping, health);
+        self.check_schedule(&mapping, health);
         self.probe_settings(&mapping, &mut health.probe);
         if let Some(port) = get("port").and_then(|p| self.integer(p, 1..=65_535)) {
             health.port = Some(port);
@@ -39,16 +39,15 @@ impl Reader<'_> {
         set_if_given(&mut health.alerting, get("alerting").and_then(|p| self.boolean(p)));
     }
 
-    /// The keys that say when checks are made, beside the interval.
-    fn rhythm(&mut self, mapping: &Mapping<'_>, health: &mut HealthSettings) {
+    /// Reads the schedule of checks beside the interval.
+    fn check_schedule(&mut self, mapping: &Mapping<'_>, health: &mut HealthSettings) {
         let get = |key| mapping.get(key);
         if let Some(node) = get("fast_interval")
             && let Some(fast) = self.duration(node, &defaults::INTERVAL)
         {
             if fast > health.check_interval {
-                let message = "the fast interval is longer than the usual one";
-                self.problem(node, Code::Conflict, message)
-                    .help("it holds while a change is pending: make it shorter than `check_interval`");
+                let message = "`fast_interval` is longer than `check_interval`";
+                self.problem(node, Code::Conflict, message).help("set it to at most `check_interval`");
             }
             health.fast_interval = Some(fast);
         }
@@ -62,7 +61,7 @@ impl Reader<'_> {
                 self.problem(
                     node,
                     Code::OutOfRange,
-                    format!("`{}` is out of range: 0% to 50%", node.shown()),
+                    format!("`{}` is out of range: expected 0% to 50%", node.shown()),
                 );
             }
             health.schedule.jitter = jitter;
@@ -71,7 +70,7 @@ impl Reader<'_> {
             &mut health.schedule.max_concurrent,
             get("max_concurrent").and_then(|p| self.integer(p, defaults::CONCURRENT_CHECKS)),
         );
-        let words = [("serving", Start::Serving), ("down", Start::Down)];
-        set_if_given(&mut health.schedule.start, get("start").and_then(|p| self.keyword(p, &words, &[])));
+        let keywords = [("serving", Start::Serving), ("down", Start::Down)];
+        set_if_given(&mut health.schedule.start, get("start").and_then(|p| self.keyword(p, &keywords, &[])));
     }
 }

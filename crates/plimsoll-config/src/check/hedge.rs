@@ -1,4 +1,4 @@
-//! When a message without an answer is sent to a second destination as well.
+//! Hedged attempts: delay and number.
 
 use std::time::Duration;
 
@@ -13,25 +13,24 @@ use crate::defaults;
 use crate::problem::Code;
 use crate::units::ConfigDuration;
 
-const HELP: &str = "write it like \"p95\", the share of answers that come sooner (p50 to p99.9), or \"30ms\"";
+const HELP: &str = "write it like \"p95\", a quantile of response times (p50 to p99.9), or \"30ms\"";
 
-/// Percent. Below half, most messages would be sent twice; above 999 of a thousand there is next to nothing to win.
+/// Range of the quantile in percent. Below 50 most messages would be hedged; above 99.9 hedging has almost no effect.
 const SHARE: std::ops::RangeInclusive<f64> = 50.0..=99.9;
 
-/// Copies of a message: each is one more destination at work for the same answer.
+/// Range of hedged attempts per message. Each occupies one more destination.
 const MAX_HEDGES: std::ops::RangeInclusive<i64> = 0..=3;
 
 impl Reader<'_> {
-    /// Lays a `hedge` block over `settings`.
+    /// Reads a `hedge` block over `settings`.
     pub(crate) fn hedge(&mut self, node: &ConfigNode<'_>, settings: &mut Settings) {
         let Some(mapping) = self.mapping(node, &keys::HEDGE) else { return };
         let mut hedge = settings.hedge.unwrap_or(defaults::HEDGE);
-        if let Some(after) = mapping.get("after").and_then(|p| self.parsed(p, "a time to wait", parse_after))
-        {
+        if let Some(after) = mapping.get("after").and_then(|p| self.parsed(p, "a delay", parse_after)) {
             hedge.after = after;
         }
-        if let Some(most) = mapping.get("max").and_then(|p| self.integer(p, MAX_HEDGES)) {
-            hedge.max = most;
+        if let Some(max) = mapping.get("max").and_then(|p| self.integer(p, MAX_HEDGES)) {
+            hedge.max = max;
         }
         settings.hedge = Some(hedge);
     }
@@ -44,20 +43,20 @@ fn parse_after(text: &str) -> Result<HedgeAfter, ValueError> {
             .parse()
             .ok()
             .filter(|_| plain)
-            .ok_or_else(|| ValueError::new(Code::BadValue, "is no time to wait", HELP))?;
+            .ok_or_else(|| ValueError::new(Code::BadValue, "is not a valid delay", HELP))?;
         return match SHARE.contains(&percent) {
             true => Ok(HedgeAfter::Quantile(percent / 100.0)),
-            false => Err(ValueError::new(Code::OutOfRange, "is out of range: p50 to p99.9", HELP)),
+            false => Err(ValueError::new(Code::OutOfRange, "is out of range: expected p50 to p99.9", HELP)),
         };
     }
     match text.parse::<ConfigDuration>() {
         Ok(ConfigDuration(span)) if (MIN_DELAY..=*defaults::TIMEOUT.end()).contains(&span) => {
             Ok(HedgeAfter::Fixed(span))
         }
-        Ok(_) => Err(ValueError::new(Code::OutOfRange, "is out of range: 1ms to 24h", HELP)),
-        Err(_) => Err(ValueError::new(Code::BadValue, "is no time to wait", HELP)),
+        Ok(_) => Err(ValueError::new(Code::OutOfRange, "is out of range: expected 1ms to 24h", HELP)),
+        Err(_) => Err(ValueError::new(Code::BadValue, "is not a valid delay", HELP)),
     }
 }
 
-/// A timer is no finer.
+/// Minimum delay. Timers have a coarser resolution.
 const MIN_DELAY: Duration = Duration::from_millis(1);

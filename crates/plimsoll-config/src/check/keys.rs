@@ -1,16 +1,17 @@
-//! Which keys each block knows: those served now and those of later versions.
+//! Keys of each block: those supported now and those of later versions.
 //!
-//! The schema says the same of the served ones in its own words; a test holds both together.
+//! The schema describes the supported ones; a test compares both.
 
-/// The keys of one kind of block.
+/// Keys of one kind of block.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    /// Where such blocks stand, as paths are written; `*` for a name.
+    /// Path of such blocks, with `*` for a name and `[]` for an index.
     pub(crate) at: &'static str,
+    /// Keys of this version.
     pub(crate) supported: &'static [&'static str],
-    /// Known, and refused until they are built.
+    /// Keys of later versions, which are rejected.
     pub(crate) planned: &'static [&'static str],
-    /// May be given twice, once as a switch and once as a block: the specification's Advanced example does.
+    /// Keys that may be given twice, once as a boolean and once as a block, as in an example of the specification.
     pub(crate) pairs: &'static [&'static str],
 }
 
@@ -19,6 +20,7 @@ impl Keys {
         Self { at, supported, planned: &[], pairs: &[] }
     }
 
+    /// Returns whether the key is supported or planned.
     pub(crate) fn contains(&self, key: &str) -> bool {
         self.supported.contains(&key) || self.planned.contains(&key)
     }
@@ -210,12 +212,13 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
     &["enabled", "adjustment_interval", "performance_threshold", "health_threshold", "learning"],
 );
 
-/// Every block there is, outer ones first.
-pub(crate) static ALL: [&Keys; 35] = [
+/// All kinds of blocks, outer ones first.
+pub(crate) static ALL: [&Keys; 37] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
     &ACCESS_LOG,
+    &DECISION_LOG,
     &LISTENER,
     &SERVER_TLS,
     &CERTIFICATE,
@@ -242,6 +245,7 @@ pub(crate) static ALL: [&Keys; 35] = [
     &HEALTH_MONITORING,
     &OUTLIER_DETECTION,
     &RETRY,
+    &HEDGE,
     &PERFORMANCE,
     &QUALITY,
     &PERFORMANCE_MONITORING,
@@ -249,7 +253,7 @@ pub(crate) static ALL: [&Keys; 35] = [
     &DYNAMIC_ADJUSTMENT,
 ];
 
-/// Where a key would be known: "at the top of the file", "in `pools.*`".
+/// Returns the blocks that have a key, such as "at the top of the file" or "in `pools.*`".
 pub(crate) fn blocks_with(key: &str) -> Vec<String> {
     let known = ALL.iter().filter(|keys| keys.contains(key));
     known

@@ -1,4 +1,4 @@
-//! Where a listener accepts, what it speaks and where it leads.
+//! Items of `listeners`: addresses, protocol, limits and pools.
 
 use std::net::IpAddr;
 
@@ -23,10 +23,10 @@ use crate::model::{
 use crate::problem::Code;
 use crate::tree::Value;
 
-/// Keys of a listener that mean something for requests only.
+/// Keys that apply to requests only.
 const HTTP_ONLY: [&str; 3] = ["via", "request_headers", "response_headers"];
 
-/// Names and addresses given so far.
+/// Names and addresses of listeners that are in use already.
 #[derive(Default)]
 pub(crate) struct ClaimedAddresses {
     names: FirstSeen<Name>,
@@ -34,7 +34,7 @@ pub(crate) struct ClaimedAddresses {
 }
 
 impl Reader<'_> {
-    /// One item of `listeners`.
+    /// Reads an item of `listeners`.
     pub(crate) fn listener(
         &mut self,
         node: &ConfigNode<'_>,
@@ -55,19 +55,10 @@ impl Reader<'_> {
                 Vec::new()
             }
         };
-        let mut listener = plain(name, addresses, protocol);
-        if let Some(node) = mapping.get("proxy_protocol").filter(|_| traits.has_connections()) {
-            let words = [("none", false), ("accept", true)];
-            set_if_given(&mut listener.accepts_proxy_protocol, self.keyword(node, &words, &[]));
-        }
-        if !traits.carries_requests() {
-            self.only_http(&mapping, &HTTP_ONLY, traits);
-            if !listener.accepts_proxy_protocol {
-                self.only_http(&mapping, &["trusted_proxies"], traits);
-            }
-        }
+        let mut listener = new_listener(name, addresses, protocol);
+        self.proxy_trust(&mapping, traits, &mut listener);
         if protocol == Protocol::Udp {
-            self.not_for_datagrams(&mapping);
+            self.reject_connection_keys(&mapping);
         }
         if let Some(node) = mapping.get("udp") {
             self.udp(node, traits, protocol_known, &mut listener.udp);
@@ -77,39 +68,54 @@ impl Reader<'_> {
         }
         listener.tls = self.listener_tls(node, &mapping, traits, protocol_known);
         let has_connections = traits.has_connections();
-        let ends_tls = listener.tls.is_some() || traits.tls == Tls::Always;
-        let sees_client_hello = traits.sees_client_hello(ends_tls, mapping.get("routes").is_some());
+        let terminates_tls = listener.tls.is_some() || traits.tls == Tls::Always;
+        let sees_client_hello = traits.sees_client_hello(terminates_tls, mapping.get("routes").is_some());
         if let Some(node) = mapping.get("timeouts").filter(|_| has_connections) {
             self.client_timeouts(node, traits, sees_client_hello, &mut listener.timeouts);
         }
         if let Some(node) = mapping.get("limits").filter(|_| has_connections) {
             self.limits(node, traits, sees_client_hello, &mut listener.limits);
         }
-        if let Some(node) = mapping.get("trusted_proxies") {
-            listener.trusted_proxies = self.list(node).iter().filter_map(|p| self.network(p)).collect();
-        }
-        if let Some(node) = mapping.get("proxy_protocol")
-            && listener.accepts_proxy_protocol
-            && listener.trusted_proxies.is_empty()
-        {
-            self.problem(node, Code::Conflict, "nobody is trusted to send a PROXY header")
-                .help("name the networks of those who do in `trusted_proxies`");
-        }
         set_if_given(&mut listener.via, mapping.get("via").and_then(|p| self.boolean(p)));
         listener.request_headers = self.header_edits(mapping.get("request_headers"));
         listener.response_headers = self.header_edits(mapping.get("response_headers"));
-        listener.pool = mapping.get("pool").and_then(|p| pools.find(self, p));
+        listener.pool = mapping.get("pool").and_then(|p| pools.resolve(self, p));
         if let Some(node) = mapping.get("routes").filter(|_| has_connections) {
-            listener.routes = self.routes(&listener.name, node, pools, traits.route_scope(ends_tls));
+            listener.routes = self.routes(&listener.name, node, pools, traits.route_scope(terminates_tls));
         }
-        let leads = mapping.get("pool").is_some() || mapping.get("routes").is_some();
-        if !leads && protocol_known {
-            self.missing(node, "pool", traits.needs_pool());
+        let has_target = mapping.get("pool").is_some() || mapping.get("routes").is_some();
+        if !has_target && protocol_known {
+            self.missing(node, "pool", traits.missing_pool_help());
         }
         Some(listener)
     }
 
-    /// The `tls` block, which belongs to the protocols that end TLS and to no other.
+    /// Reads which proxies are trusted, and whether they must send PROXY headers.
+    fn proxy_trust(&mut self, mapping: &Mapping<'_>, traits: ProtocolTraits, listener: &mut Listener) {
+        let node = mapping.get("proxy_protocol");
+        if let Some(node) = node.filter(|_| traits.has_connections()) {
+            let keywords = [("none", false), ("accept", true)];
+            set_if_given(&mut listener.accepts_proxy_protocol, self.keyword(node, &keywords, &[]));
+        }
+        if !traits.carries_requests() {
+            self.reject_request_keys(mapping, &HTTP_ONLY, traits);
+            if !listener.accepts_proxy_protocol {
+                self.reject_request_keys(mapping, &["trusted_proxies"], traits);
+            }
+        }
+        if let Some(node) = mapping.get("trusted_proxies") {
+            listener.trusted_proxies = self.list(node).iter().filter_map(|p| self.network(p)).collect();
+        }
+        if let Some(node) = node
+            && listener.accepts_proxy_protocol
+            && listener.trusted_proxies.is_empty()
+        {
+            self.problem(node, Code::Conflict, "`proxy_protocol: accept` requires `trusted_proxies`")
+                .help("list the networks of the proxies that send PROXY headers in `trusted_proxies`");
+        }
+    }
+
+    /// Reads the `tls` block, which applies only to protocols that terminate TLS.
     fn listener_tls(
         &mut self,
         listener: &ConfigNode<'_>,
@@ -117,7 +123,7 @@ impl Reader<'_> {
         traits: ProtocolTraits,
         protocol_known: bool,
     ) -> Option<ServerTls> {
-        let word = traits.word;
+        let name = traits.name;
         match (mapping.get("tls"), traits.tls) {
             (Some(node), Tls::Always | Tls::IfGiven) => self.server_tls(node),
             (None, Tls::Always) => {
@@ -127,26 +133,30 @@ impl Reader<'_> {
             }
             (Some(node), Tls::Never) if protocol_known => {
                 let help = match traits.protocol {
-                    Protocol::Http => "make its protocol `https`",
-                    Protocol::Udp => "remove it: datagrams are passed on as they are",
-                    _ => "make its protocol `tls`",
+                    Protocol::Http => "set `protocol: https`",
+                    Protocol::Udp => "remove it: datagrams are forwarded unchanged",
+                    _ => "set `protocol: tls`",
                 };
-                self.problem(node, Code::Conflict, format!("a listener of protocol `{word}` ends no TLS"))
-                    .help(help);
+                self.problem(
+                    node,
+                    Code::Conflict,
+                    format!("a listener with `protocol: {name}` does not terminate TLS"),
+                )
+                .help(help);
                 None
             }
             _ => None,
         }
     }
 
-    /// The listener of the short form.
+    /// Reads the listener of the short form.
     pub(crate) fn short_form_listener(
         &mut self,
         address: &ConfigNode<'_>,
         claimed: &mut ClaimedAddresses,
     ) -> Listener {
         let addresses = self.listen_addresses(address, Protocol::Http, claimed);
-        Listener { pool: Some(0), ..plain("default".into(), addresses, Protocol::Http) }
+        Listener { pool: Some(0), ..new_listener("default".into(), addresses, Protocol::Http) }
     }
 
     fn listener_name(
@@ -156,7 +166,7 @@ impl Reader<'_> {
         claimed: &mut ClaimedAddresses,
     ) -> Name {
         let Some(node) = mapping.get("name") else {
-            self.missing(node, "name", "metrics and logs call the listener by it");
+            self.missing(node, "name", "metrics and logs identify the listener by its name");
             return "".into();
         };
         let Some(name) = self.name(node) else { return "".into() };
@@ -166,6 +176,7 @@ impl Reader<'_> {
         name
     }
 
+    /// Reads an address or a list of addresses.
     fn listen_addresses(
         &mut self,
         node: &ConfigNode<'_>,
@@ -176,7 +187,7 @@ impl Reader<'_> {
             self.problem(node, Code::BadValue, "the list of addresses is empty");
         }
         let mut addresses = Vec::new();
-        for item in self.one_or_more(node) {
+        for item in self.one_or_many(node) {
             let parse = if protocol == Protocol::Udp { address::listen_udp } else { address::listen };
             if let Some(address) = self.address(&item, "", parse) {
                 self.claim_address(&item, &address, claimed);
@@ -186,7 +197,7 @@ impl Reader<'_> {
         addresses
     }
 
-    /// Tells when two want one address. Port 0 is a new port each time.
+    /// Claims an address, and reports one that is in use already. Port 0 is a new port each time.
     pub(crate) fn claim_address(
         &mut self,
         node: &ConfigNode<'_>,
@@ -202,13 +213,14 @@ impl Reader<'_> {
         }
         if let Some(first) = claimed.addresses.insert(address.clone(), node.span()) {
             let line = self.line_of(first);
-            let message = format!("`{}` is listened on twice; first on {line}", node.shown());
+            let message = format!("`{}` is already used by another listener, on {line}", node.shown());
             self.problem(node, Code::AddressConflict, message)
-                .help("give each its own address or port")
+                .help("use different addresses or ports")
                 .related("first given here", first);
         }
     }
 
+    /// Reads the timeouts of client connections.
     fn client_timeouts(
         &mut self,
         node: &ConfigNode<'_>,
@@ -218,13 +230,13 @@ impl Reader<'_> {
     ) {
         let Some(mapping) = self.mapping(node, &keys::CLIENT_TIMEOUTS) else { return };
         if !traits.reads_header() {
-            self.only_http(&mapping, &["header"], traits);
+            self.reject_request_keys(&mapping, &["header"], traits);
         }
         if !traits.carries_requests() {
-            self.only_http(&mapping, &["body", "connection"], traits);
+            self.reject_request_keys(&mapping, &["body", "connection"], traits);
         }
         if !sees_client_hello {
-            self.only_tls(&mapping, "handshake");
+            self.reject_tls_key(&mapping, "handshake");
         }
         let mut read = |key| mapping.get(key).and_then(|p| self.duration(p, &defaults::TIMEOUT));
         set_if_given(&mut timeouts.handshake, read("handshake"));
@@ -234,6 +246,7 @@ impl Reader<'_> {
         timeouts.connection = read("connection");
     }
 
+    /// Reads the size and count limits.
     fn limits(
         &mut self,
         node: &ConfigNode<'_>,
@@ -243,18 +256,18 @@ impl Reader<'_> {
     ) {
         let Some(mapping) = self.mapping(node, &keys::LIMITS) else { return };
         if !sees_client_hello {
-            self.only_tls(&mapping, "handshakes");
+            self.reject_tls_key(&mapping, "handshakes");
         }
         set_if_given(
             &mut limits.handshakes,
             mapping.get("handshakes").and_then(|p| self.count(p, defaults::CONNECTIONS)),
         );
         if !traits.reads_header() {
-            self.only_http(&mapping, &["header_bytes"], traits);
+            self.reject_request_keys(&mapping, &["header_bytes"], traits);
         }
         if !traits.carries_requests() {
             let keys = ["requests", "streams", "headers", "uri_bytes", "body_bytes"];
-            self.only_http(&mapping, &keys, traits);
+            self.reject_request_keys(&mapping, &keys, traits);
         }
         set_if_given(
             &mut limits.connections,
@@ -273,11 +286,11 @@ impl Reader<'_> {
             mapping.get("headers").and_then(|p| self.count(p, defaults::HEADERS)),
         );
         let bytes = |size: u64| usize::try_from(size).ok();
-        let head = mapping.get("header_bytes").and_then(|p| self.size(p, defaults::HEADER_BYTES));
-        set_if_given(&mut limits.header_bytes, head.and_then(bytes));
-        let target = mapping.get("uri_bytes").and_then(|p| self.size(p, defaults::URI_BYTES));
-        match target.and_then(bytes) {
-            Some(target) => limits.uri_bytes = target,
+        let header_bytes = mapping.get("header_bytes").and_then(|p| self.size(p, defaults::HEADER_BYTES));
+        set_if_given(&mut limits.header_bytes, header_bytes.and_then(bytes));
+        let uri_bytes = mapping.get("uri_bytes").and_then(|p| self.size(p, defaults::URI_BYTES));
+        match uri_bytes.and_then(bytes) {
+            Some(bytes) => limits.uri_bytes = bytes,
             None => limits.uri_bytes = limits.uri_bytes.min(limits.header_bytes),
         }
         set_if_given(
@@ -285,96 +298,100 @@ impl Reader<'_> {
             mapping.get("body_bytes").and_then(|p| self.size(p, 0..=u64::MAX)),
         );
         if let (Some(node), true) = (mapping.get("uri_bytes"), limits.uri_bytes > limits.header_bytes) {
-            self.problem(node, Code::Conflict, "`uri_bytes` is above `header_bytes`, which it is a part of");
+            self.problem(node, Code::Conflict, "`uri_bytes` is larger than `header_bytes`");
         }
     }
 
-    /// A number that bounds something, so 0 would let nothing in.
+    /// Reads a limit, for which 0 is not valid.
     fn count(&mut self, node: &ConfigNode<'_>, range: std::ops::RangeInclusive<i64>) -> Option<usize> {
         self.integer(node, range)
     }
 
-    /// The `udp` block, which belongs to that protocol and to no other.
+    /// Reads the `udp` block, which applies only to that protocol.
     fn udp(&mut self, node: &ConfigNode<'_>, traits: ProtocolTraits, protocol_known: bool, udp: &mut Udp) {
         if traits.protocol != Protocol::Udp && protocol_known {
-            let message = format!("a listener of protocol `{}` receives no datagrams", traits.word);
-            self.problem(node, Code::Conflict, message).help("make its protocol `udp`, or remove it");
+            let message = format!("`udp` does not apply to a listener with `protocol: {}`", traits.name);
+            self.problem(node, Code::Conflict, message).help("set `protocol: udp`, or remove this block");
         }
         let Some(mapping) = self.mapping(node, &keys::UDP) else { return };
-        let flows = [("source", UdpFlow::Source), ("datagram", UdpFlow::Datagram)];
+        let flows = UdpFlow::ALL.map(|flow| (flow.as_str(), flow));
         set_if_given(&mut udp.flow, mapping.get("flow").and_then(|p| self.keyword(p, &flows, &[])));
         set_if_given(&mut udp.idle, mapping.get("idle").and_then(|p| self.duration(p, &defaults::TIMEOUT)));
         let flows = mapping.get("max_flows").and_then(|p| self.count(p, defaults::CONNECTIONS));
         set_if_given(&mut udp.max_flows, flows);
     }
 
-    /// The `mqtt` block, which belongs to that protocol.
+    /// Reads the `mqtt` block, which applies only to that protocol and to `auto`.
     fn mqtt(&mut self, node: &ConfigNode<'_>, traits: ProtocolTraits, protocol_known: bool, mqtt: &mut Mqtt) {
         if !matches!(traits.protocol, Protocol::Mqtt | Protocol::Auto) && protocol_known {
-            let message = format!("a listener of protocol `{}` has no clients of MQTT", traits.word);
-            self.problem(node, Code::Conflict, message).help("make its protocol `mqtt`, or remove it");
+            let message = format!("`mqtt` does not apply to a listener with `protocol: {}`", traits.name);
+            self.problem(node, Code::Conflict, message).help("set `protocol: mqtt`, or remove this block");
         }
         let Some(mapping) = self.mapping(node, &keys::MQTT) else { return };
         let rebalance = mapping.get("rebalance").and_then(|p| self.count(p, defaults::REBALANCE));
         set_if_given(&mut mqtt.rebalance, rebalance);
     }
 
-    /// Tells when a udp listener leads to a pool whose destinations take no datagrams.
+    /// Reports a UDP listener whose pool cannot receive datagrams.
     pub(crate) fn check_datagram_pool(&mut self, node: &ConfigNode<'_>, listener: &Listener, pools: &[Pool]) {
         let Some(pool) = listener.pool.and_then(|index| pools.get(index)) else { return };
         if listener.protocol != Protocol::Udp {
             return;
         }
         if pool.tls.is_some() {
-            let message =
-                format!("the pool `{}` speaks TLS, and datagrams are passed on as they are", pool.name);
+            let message = format!("the pool `{}` uses TLS, which a UDP listener does not support", pool.name);
             self.problem(node, Code::Conflict, message).help("give the listener a pool without `tls`");
         }
         let is_unix = |d: &&crate::model::Destination| matches!(d.address, DestinationAddress::Unix(_));
         if let Some(unix) = pool.destinations.iter().find(is_unix) {
-            let message = format!("the destination `{}` of its pool is a Unix socket", unix.name);
-            self.problem(node, Code::Conflict, message).help("datagrams go to an IP address and port");
+            let message = format!(
+                "the destination `{}` is a Unix socket, which a UDP listener does not support",
+                unix.name
+            );
+            self.problem(node, Code::Conflict, message).help("use an IP address and port");
         }
         if pool.limits_connections() {
-            let message = format!(
-                "the pool `{}` limits its connections, and datagrams are passed on without",
-                pool.name
-            );
+            let message =
+                format!("the pool `{}` limits connections, which a UDP listener does not use", pool.name);
             self.problem(node, Code::Conflict, message)
-                .help("limit its `requests` instead: flows of datagrams count as such");
+                .help("limit `requests` instead: each flow counts as a request");
         }
         if pool.proxy_protocol != ProxyProtocol::None {
-            let message = format!("the pool `{}` sends PROXY headers, and datagrams have none", pool.name);
+            let message = format!(
+                "the pool `{}` sends PROXY headers, which a UDP listener does not support",
+                pool.name
+            );
             self.problem(node, Code::Conflict, message)
                 .help("give the listener a pool without `proxy_protocol`");
         }
     }
 
-    /// `10.0.0.0/8`, or one address.
+    /// Reads a network such as `10.0.0.0/8`, or a single address.
     fn network(&mut self, node: &ConfigNode<'_>) -> Option<IpNet> {
         self.parsed(node, "a network", |text| {
             let net = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
             let help = "write it like \"10.0.0.0/8\", \"fd00::/8\" or \"10.0.0.1\"";
             let net: IpNet =
-                net.ok_or_else(|| ValueError::new(Code::BadAddress, "is not a network", help))?;
+                net.ok_or_else(|| ValueError::new(Code::BadAddress, "is not a valid network", help))?;
             match net.trunc() == net {
                 true => Ok(net),
                 false => {
-                    let help = format!("write \"{}\" for the network, or the address alone", net.trunc());
-                    Err(ValueError::new(Code::BadAddress, "has bits set beyond its prefix", help))
+                    let help = format!("write \"{}\" for the network, or only the address", net.trunc());
+                    Err(ValueError::new(Code::BadAddress, "has bits set after its prefix", help))
                 }
             }
         })
     }
 }
 
-fn plain(name: Name, addresses: Vec<ListenAddress>, protocol: Protocol) -> Listener {
+/// Returns a listener with all defaults.
+fn new_listener(name: Name, addresses: Vec<ListenAddress>, protocol: Protocol) -> Listener {
     Listener {
         name,
         addresses,
         protocol,
         tls: None,
-        accepts_proxy_protocol: false,
+        accepts_proxy_protocol: defaults::ACCEPTS_PROXY_PROTOCOL,
         trusted_proxies: Vec::new(),
         timeouts: defaults::CLIENT_TIMEOUTS,
         limits: defaults::LIMITS,

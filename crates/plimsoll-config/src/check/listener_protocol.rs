@@ -1,4 +1,4 @@
-//! What a listener speaks, and which of its keys that makes sense of.
+//! Protocol of a listener, and the keys that apply to it.
 
 use crate::check::config_node::ConfigNode;
 use crate::check::mapping::Mapping;
@@ -7,27 +7,27 @@ use crate::check::route::RouteScope;
 use crate::model::Protocol;
 use crate::problem::Code;
 
-/// What the word after `protocol` says of a listener.
+/// Properties of a listener that follow from its `protocol`.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct ProtocolTraits {
-    pub(crate) word: &'static str,
+    pub(crate) name: &'static str,
     pub(crate) protocol: Protocol,
     pub(crate) tls: Tls,
 }
 
-/// Whether a listener ends TLS.
+/// Whether a listener terminates TLS.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Tls {
-    /// Its protocol says no.
+    /// The protocol excludes TLS termination.
     Never,
-    /// Its protocol says so: it must say how.
+    /// The protocol requires a `tls` block.
     Always,
-    /// If it says how.
+    /// TLS is terminated if a `tls` block is given.
     IfGiven,
 }
 
-const fn traits(word: &'static str, protocol: Protocol, tls: Tls) -> ProtocolTraits {
-    ProtocolTraits { word, protocol, tls }
+const fn traits(name: &'static str, protocol: Protocol, tls: Tls) -> ProtocolTraits {
+    ProtocolTraits { name, protocol, tls }
 }
 
 pub(crate) const HTTP: ProtocolTraits = traits("http", Protocol::Http, Tls::Never);
@@ -41,93 +41,102 @@ pub(crate) const PROTOCOLS: [ProtocolTraits; 7] = [
     traits("auto", Protocol::Auto, Tls::IfGiven),
 ];
 
-/// Keys that mean nothing where there are no connections.
+/// Keys that apply to connections, but not to datagrams.
 const NOT_FOR_DATAGRAMS: [&str; 4] = ["proxy_protocol", "timeouts", "limits", "routes"];
 
 impl ProtocolTraits {
-    /// It carries requests.
+    /// Returns whether the listener receives HTTP requests.
     pub(crate) fn carries_requests(self) -> bool {
         matches!(self.protocol, Protocol::Http | Protocol::Auto)
     }
 
-    /// Its clients say first what they want, within limits.
+    /// Returns whether clients begin with a header, whose size and time are limited.
     pub(crate) fn reads_header(self) -> bool {
         !matches!(self.protocol, Protocol::Tcp | Protocol::Udp)
     }
 
-    /// It has connections.
+    /// Returns whether the listener has connections.
     pub(crate) fn has_connections(self) -> bool {
         self.protocol != Protocol::Udp
     }
 
-    /// What it sees of the hellos of TLS: those it answers, and those it passes on and may route by.
-    pub(crate) fn sees_client_hello(self, ends_tls: bool, routes: bool) -> bool {
-        ends_tls || self.protocol == Protocol::Auto || (self.protocol == Protocol::Tcp && routes)
+    /// Returns whether the listener reads a TLS ClientHello, to terminate TLS or to route by server name.
+    pub(crate) fn sees_client_hello(self, terminates_tls: bool, routes: bool) -> bool {
+        terminates_tls || self.protocol == Protocol::Auto || (self.protocol == Protocol::Tcp && routes)
     }
 
-    /// What its routes choose between.
-    pub(crate) fn route_scope(self, ends_tls: bool) -> RouteScope {
-        match (self.carries_requests(), ends_tls || self.protocol == Protocol::Auto) {
+    /// Returns the kind of messages that its routes match.
+    pub(crate) fn route_scope(self, terminates_tls: bool) -> RouteScope {
+        match (self.carries_requests(), terminates_tls || self.protocol == Protocol::Auto) {
             (true, false) => RouteScope::Requests,
             (true, true) => RouteScope::TlsRequests,
             (false, _) => RouteScope::Connections,
         }
     }
 
-    pub(crate) fn needs_pool(self) -> &'static str {
+    /// Returns the help text of a missing pool.
+    pub(crate) fn missing_pool_help(self) -> &'static str {
         match self.protocol {
-            Protocol::Http => "say which pool takes its requests, here or in `routes`",
-            Protocol::Udp => "say which pool takes its datagrams",
-            _ => "say which pool takes its connections",
+            Protocol::Http => "name the pool for its requests, here or in `routes`",
+            Protocol::Udp => "name the pool for its datagrams",
+            _ => "name the pool for its connections",
         }
     }
 }
 
 impl Reader<'_> {
-    /// The word after `protocol`: one of ours, or one the embedding program added.
+    /// Reads the protocol of a listener: a built-in one, or one of the embedding program.
     pub(crate) fn listener_protocol(&mut self, node: &ConfigNode<'_>) -> Option<ProtocolTraits> {
-        let own = PROTOCOLS.into_iter().map(|traits| (traits.word, traits));
+        let built_in = PROTOCOLS.into_iter().map(|traits| (traits.name, traits));
         let added = self
             .extensions
             .protocols
             .iter()
-            .map(|&word| (word, traits(word, Protocol::Other(word), Tls::IfGiven)));
-        let words: Vec<_> = own.chain(added).collect();
-        self.keyword(node, &words, &[])
+            .map(|&name| (name, traits(name, Protocol::Other(name), Tls::IfGiven)));
+        let keywords: Vec<_> = built_in.chain(added).collect();
+        self.keyword(node, &keywords, &[])
     }
 
-    /// Tells of keys for requests at a listener that sees none.
-    pub(crate) fn only_http(&mut self, mapping: &Mapping<'_>, keys: &[&str], traits: ProtocolTraits) {
+    /// Reports keys that apply to requests only.
+    pub(crate) fn reject_request_keys(
+        &mut self,
+        mapping: &Mapping<'_>,
+        keys: &[&str],
+        traits: ProtocolTraits,
+    ) {
         for key in keys {
             let Some(node) = mapping.get(key) else { continue };
             let at = node.key.unwrap_or(node.tree.span);
-            let message = format!("`{key}` is for requests, and a `{}` listener sees none", traits.word);
+            let message =
+                format!("`{key}` applies to requests, which a `{}` listener does not receive", traits.name);
             self.problems
                 .add(Code::Conflict, at, node.path.text(), message)
-                .help("remove it, or make the listener's protocol `http`");
+                .help("remove it, or set `protocol: http`");
         }
     }
 
-    pub(crate) fn only_tls(&mut self, mapping: &Mapping<'_>, key: &str) {
+    /// Reports a key that applies to TLS only.
+    pub(crate) fn reject_tls_key(&mut self, mapping: &Mapping<'_>, key: &str) {
         let Some(node) = mapping.get(key) else { return };
         let at = node.key.unwrap_or(node.tree.span);
-        let message = format!("`{key}` is for TLS, and this listener sees none");
+        let message = format!("`{key}` applies to TLS, which this listener does not use");
         self.problems
             .add(Code::Conflict, at, node.path.text(), message)
-            .help("remove it, or make the listener's protocol `https` or `tls`");
+            .help("remove it, or set `protocol: https` or `protocol: tls`");
     }
 
-    pub(crate) fn not_for_datagrams(&mut self, mapping: &Mapping<'_>) {
+    /// Reports keys that apply to connections only.
+    pub(crate) fn reject_connection_keys(&mut self, mapping: &Mapping<'_>) {
         for key in NOT_FOR_DATAGRAMS {
             let Some(node) = mapping.get(key) else { continue };
             let at = node.key.unwrap_or(node.tree.span);
             let help = match key {
-                "timeouts" => "remove it; `udp: {idle: …}` says when a silent client is forgotten",
-                "limits" => "remove it; `udp: {max_flows: …}` bounds how many clients there are",
+                "timeouts" => "remove it; `udp: {idle: …}` sets the idle timeout of flows",
+                "limits" => "remove it; `udp: {max_flows: …}` limits the number of flows",
                 "routes" => "remove it, and name the one pool with `pool`",
                 _ => "remove it",
             };
-            let message = format!("`{key}` is for connections, and a `udp` listener has none");
+            let message = format!("`{key}` applies to connections, which a `udp` listener does not have");
             self.problems.add(Code::Conflict, at, node.path.text(), message).help(help);
         }
     }

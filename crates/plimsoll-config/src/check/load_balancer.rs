@@ -1,5 +1,4 @@
-//! What one `load_balancer` block changes, laid over what held before: the defaults of the program, then the
-//! block at the top of the file, then the pool's own.
+//! Blocks of `load_balancer`. The block at the top of the file overrides the defaults, and the pool's own overrides both.
 
 use plimsoll_core::AttemptedSet;
 use plimsoll_core::balance::Algorithm;
@@ -18,16 +17,16 @@ use crate::problem::Code;
 use crate::units::ConfigDuration;
 
 impl Reader<'_> {
-    /// Lays a `load_balancer` block over `settings`. `is_top`: the one at the top of the file.
+    /// Reads a `load_balancer` block over `settings`. `is_top` marks the one at the top of the file.
     pub(crate) fn load_balancer(&mut self, node: &ConfigNode<'_>, is_top: bool, settings: &mut Settings) {
         let Some(mapping) = self.mapping(node, &keys::LOAD_BALANCER) else { return };
         if let Some(node) = mapping.get("algorithm") {
             settings.algorithm_given = true;
             let known = Algorithm::ALL.into_iter().chain(self.extensions.policies.algorithms());
-            let words: Vec<_> = known.map(|algorithm| (algorithm.name(), algorithm)).collect();
-            set_if_given(&mut settings.algorithm, self.keyword(node, &words, &[]));
+            let keywords: Vec<_> = known.map(|algorithm| (algorithm.name(), algorithm)).collect();
+            set_if_given(&mut settings.algorithm, self.keyword(node, &keywords, &[]));
         }
-        // What stands at the top of the file may be meant for pools that name the algorithm themselves.
+        // The block at the top may have settings for pools that set the algorithm themselves.
         let algorithm_here = mapping.get("algorithm").is_some() || !is_top;
         if let Some(node) = mapping.get("hash") {
             self.hash(node, algorithm_here, settings);
@@ -59,7 +58,7 @@ impl Reader<'_> {
             &mut settings.panic_threshold,
             mapping.get("panic_threshold").and_then(|p| self.share(p)),
         );
-        self.spread(&mapping, is_top, settings);
+        self.priority_and_locality(&mapping, is_top, settings);
         if let Some(node) = mapping.get("retry") {
             self.retry(node, &mut settings.retry);
         }
@@ -76,6 +75,7 @@ impl Reader<'_> {
         self.feature(&mapping, "performance_monitoring", Self::performance_monitoring);
     }
 
+    /// Reads an `outlier_detection` block over `outlier`.
     fn outlier_detection(&mut self, node: &ConfigNode<'_>, outlier: &mut OutlierSpec) {
         let Some(mapping) = self.mapping(node, &keys::OUTLIER_DETECTION) else { return };
         let failures = mapping.get("consecutive_failures").and_then(|p| self.integer(p, 0..=1_000_000));
@@ -97,7 +97,7 @@ impl Reader<'_> {
                 self.problem(
                     node,
                     Code::OutOfRange,
-                    format!("`{}` is out of range: 10ms to 1d", node.shown()),
+                    format!("`{}` is out of range: expected 10ms to 24h", node.shown()),
                 );
             }
             outlier.unresponsive_after = after;
@@ -105,10 +105,11 @@ impl Reader<'_> {
         set_if_given(&mut outlier.max_ejected, mapping.get("max_ejected").and_then(|p| self.share(p)));
     }
 
+    /// Reads a `retry` block over `retry`.
     fn retry(&mut self, node: &ConfigNode<'_>, retry: &mut RetrySpec) {
         let Some(mapping) = self.mapping(node, &keys::RETRY) else { return };
-        let most = i64::try_from(AttemptedSet::MAX).unwrap_or(i64::MAX);
-        set_if_given(&mut retry.attempts, mapping.get("attempts").and_then(|p| self.integer(p, 1..=most)));
+        let max = i64::try_from(AttemptedSet::MAX).unwrap_or(i64::MAX);
+        set_if_given(&mut retry.attempts, mapping.get("attempts").and_then(|p| self.integer(p, 1..=max)));
         set_if_given(&mut retry.budget, mapping.get("budget").and_then(|p| self.share(p)));
         let Some(node) = mapping.get("when") else { return };
         let mut when = RetryWhen::default();
@@ -118,8 +119,9 @@ impl Reader<'_> {
         retry.when = when;
     }
 
+    /// Reads one retry condition.
     fn retry_when(&mut self, item: &ConfigNode<'_>, when: &mut RetryWhen) {
-        const WORDS: [&str; 4] = ["connect_failure", "reset", "empty_response", "timeout"];
+        const CONDITIONS: [&str; 4] = ["connect_failure", "reset", "empty_response", "timeout"];
         let Some(text) = self.text(item) else { return };
         match text {
             "connect_failure" => when.connect_failure = true,
@@ -131,29 +133,30 @@ impl Reader<'_> {
                 Some(status) => when.grpc_statuses.push(status),
                 None => {
                     let known = GRPC_STATUSES.map(|(word, _)| word).join(", ");
-                    let help = format!("another destination may do better than {known}");
-                    let what = "names no status of a call that is worth another try";
-                    self.reject(item, ValueError::new(Code::BadValue, what, help));
+                    let help = format!("expected `grpc:` and one of {known}");
+                    let reason = "is not a retryable gRPC status";
+                    self.reject(item, ValueError::new(Code::BadValue, reason, help));
                 }
             },
             _ => match text.strip_prefix("status:").map(failing_status) {
                 Some(Some(status)) if when.statuses.contains(&status) => {}
                 Some(Some(status)) => when.statuses.push(status),
                 Some(None) => {
-                    let help = "write it like \"status:503\"; only 400 to 599 can be failures";
-                    self.reject(item, ValueError::new(Code::BadValue, "names no status of a failure", help));
+                    let help = "write it like \"status:503\", with a status from 400 to 599";
+                    self.reject(item, ValueError::new(Code::BadValue, "is not a failure status", help));
                 }
                 None => {
-                    let help = match self.suggest(text, WORDS) {
+                    let help = match self.suggest(text, CONDITIONS) {
                         Some(meant) => format!("did you mean `{meant}`?"),
-                        None => format!("it is one of {}, status:503, grpc:UNAVAILABLE", WORDS.join(", ")),
+                        None => format!("expected one of {}, status:NNN, grpc:STATUS", CONDITIONS.join(", ")),
                     };
-                    self.reject(item, ValueError::new(Code::BadValue, "is no reason to try again", help));
+                    self.reject(item, ValueError::new(Code::BadValue, "is not a retry condition", help));
                 }
             },
         }
     }
 
+    /// Reads a `performance` block over `settings`.
     fn performance(&mut self, node: &ConfigNode<'_>, settings: &mut Settings) {
         let Some(mapping) = self.mapping(node, &keys::PERFORMANCE) else { return };
         if let Some(total) = mapping.get("timeout").and_then(|p| self.duration(p, &defaults::TIMEOUT)) {
@@ -167,6 +170,7 @@ impl Reader<'_> {
         set_if_given(&mut settings.caching, mapping.get("caching").and_then(|p| self.boolean(p)));
     }
 
+    /// Reads a `quality` block over `settings`.
     fn quality(&mut self, node: &ConfigNode<'_>, settings: &mut Settings) {
         let Some(mapping) = self.mapping(node, &keys::QUALITY) else { return };
         set_if_given(
@@ -184,8 +188,8 @@ impl Reader<'_> {
         );
     }
 
-    /// A feature that does nothing yet, as a switch, a block, or both: then the switch says whether the block
-    /// is enabled. A block alone is.
+    /// Reads a feature that is not active yet: a boolean, a block, or both, in which case the boolean enables the block.
+    /// A block alone is enabled.
     fn feature(
         &mut self,
         mapping: &Mapping<'_>,
@@ -193,27 +197,27 @@ impl Reader<'_> {
         read: fn(&mut Self, &ConfigNode<'_>) -> Option<bool>,
     ) {
         let block = mapping.all(key).find(|node| node.is_block());
-        let switch = mapping.all(key).find(|node| !node.is_block());
+        let boolean = mapping.all(key).find(|node| !node.is_block());
         let inner = block.and_then(|node| read(self, node));
-        let outer = match switch {
+        let outer = match boolean {
             Some(node) if node.is_bool() => self.boolean(node),
             Some(node) => {
-                self.wrong_type(node, "a switch or a block").help("write true, false, or a block of keys");
+                self.wrong_type(node, "a boolean or a block").help("write true, false, or a block of keys");
                 return;
             }
             None => None,
         };
         if let (Some(node), Some(_), Some(_)) = (block, inner, outer) {
             let message =
-                format!("`{key}` is switched twice: by `enabled` here, and by a switch beside the block");
+                format!("`{key}` is enabled twice: by `enabled` here, and by a boolean beside the block");
             self.problem(node, Code::Conflict, message).help("keep one of them");
         }
-        if let (Some(node), true) = (block.or(switch), outer.or(inner).unwrap_or(true)) {
+        if let (Some(node), true) = (block.or(boolean), outer.or(inner).unwrap_or(true)) {
             self.not_active(node, key);
         }
     }
 
-    /// Reads `enabled` and checks the rest.
+    /// Returns `enabled`, and checks the other keys.
     fn dynamic_adjustment(&mut self, node: &ConfigNode<'_>) -> Option<bool> {
         let mapping = self.mapping(node, &keys::DYNAMIC_ADJUSTMENT)?;
         mapping.get("adjustment_interval").and_then(|p| self.duration(p, &defaults::INTERVAL));
@@ -224,7 +228,7 @@ impl Reader<'_> {
         mapping.get("enabled").and_then(|p| self.boolean(p))
     }
 
-    /// Reads `enabled` and checks the rest.
+    /// Returns `enabled`, and checks the other keys.
     fn performance_monitoring(&mut self, node: &ConfigNode<'_>) -> Option<bool> {
         const METRICS: [(&str, ()); 4] =
             [("response_time", ()), ("throughput", ()), ("error_rate", ()), ("availability", ())];

@@ -1,4 +1,4 @@
-//! What becomes of what destinations say of their load.
+//! Load reports from destinations, and overload protection.
 
 use plimsoll_core::health::LoadSpec;
 
@@ -12,7 +12,7 @@ use crate::model::{Listener, Pool, Protocol};
 use crate::problem::Code;
 
 impl Reader<'_> {
-    /// Lays a `load_reports` block over `settings`.
+    /// Reads a `load_reports` block over `settings`.
     pub(crate) fn load_reports(&mut self, node: &ConfigNode<'_>, settings: &mut Settings) {
         let Some(mapping) = self.mapping(node, &keys::LOAD_REPORTS) else { return };
         set_if_given(&mut settings.orca, mapping.get("orca").and_then(|p| self.boolean(p)));
@@ -22,7 +22,7 @@ impl Reader<'_> {
         );
     }
 
-    /// Tells when a listener that sees no answers leads to a pool that reads reports in them.
+    /// Reports a listener without HTTP responses whose pool reads load reports in them.
     pub(crate) fn check_reports_visible(
         &mut self,
         node: &ConfigNode<'_>,
@@ -35,17 +35,16 @@ impl Reader<'_> {
         let target_pools = listener.routes.iter().map(|route| route.pool).chain(listener.pool);
         if let Some(pool) = target_pools.filter_map(|index| pools.get(index)).find(|pool| pool.orca) {
             let message = format!(
-                "the pool `{}` reads reports of load in answers, and a `{}` listener sees none",
+                "the pool `{}` reads load reports in HTTP responses, which a `{}` listener does not receive",
                 pool.name,
                 listener.protocol.as_str()
             );
-            self.problem(node, Code::Conflict, message).help(
-                "give the listener a pool with `load_reports: {orca: false}`; heartbeats count there, too",
-            );
+            self.problem(node, Code::Conflict, message)
+                .help("use a pool with `load_reports: {orca: false}`; heartbeats report load there, too");
         }
     }
 
-    /// Lays `overload`, a switch or a block, over `load`.
+    /// Reads `overload`, a boolean or a block, over `load`.
     pub(crate) fn overload(&mut self, node: &ConfigNode<'_>, load: &mut LoadSpec) {
         if node.is_bool() {
             load.overload = self.boolean(node).unwrap_or(false).then_some(defaults::OVERLOAD);
@@ -56,17 +55,18 @@ impl Reader<'_> {
         let threshold = mapping.get("threshold");
         set_if_given(&mut spec.threshold, threshold.and_then(|p| self.share(p)));
         let recover = mapping.get("recover").and_then(|p| self.share(p));
-        // Who names one of them means the usual distance to the other.
+        // A threshold alone keeps the default distance between both.
         let distance = defaults::OVERLOAD.threshold - defaults::OVERLOAD.recover;
         spec.recover = recover.unwrap_or((spec.threshold - distance).max(0.0));
         set_if_given(&mut spec.max_overloaded, mapping.get("max_overloaded").and_then(|p| self.share(p)));
         if let (Some(node), true) = (threshold, spec.threshold <= 0.0) {
-            self.problem(node, Code::OutOfRange, "at a threshold of 0 every destination is overloaded")
+            self.problem(node, Code::OutOfRange, "`threshold` is out of range: expected more than 0%")
                 .help("write it like \"90%\"");
         }
         if let (Some(node), true) = (mapping.get("recover"), spec.recover > spec.threshold) {
-            let message = "a destination would be claimed back while it is still above the threshold";
-            self.problem(node, Code::Conflict, message).help("make `recover` lower than `threshold`");
+            let message =
+                "`recover` is higher than `threshold`: a destination would recover while it is overloaded";
+            self.problem(node, Code::Conflict, message).help("set `recover` lower than `threshold`");
         }
         let on = mapping.get("enabled").and_then(|p| self.boolean(p)).unwrap_or(true);
         load.overload = on.then_some(spec);

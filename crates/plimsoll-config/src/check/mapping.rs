@@ -1,4 +1,4 @@
-//! Which keys a block may have, and which of them it has.
+//! Keys and values of a block.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -9,7 +9,7 @@ use crate::check::reader::Reader;
 use crate::problem::Code;
 use crate::tree::{Entry, Kind, Scalar, Span, Value, printable};
 
-/// The known keys of one block, each once, but for the pairs of the specification.
+/// Known keys of one block, each once, except for the pairs of the specification.
 #[derive(Debug)]
 pub(crate) struct Mapping<'t> {
     keys: &'static Keys,
@@ -17,30 +17,31 @@ pub(crate) struct Mapping<'t> {
 }
 
 impl<'t> Mapping<'t> {
+    /// Returns the value of a key.
     pub(crate) fn get(&self, key: &str) -> Option<&ConfigNode<'t>> {
         self.all(key).next()
     }
 
-    /// All values of a key: two at most, for a switch and its block.
+    /// Returns all values of a key: two for a pair of a boolean and a block, otherwise at most one.
     pub(crate) fn all<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a ConfigNode<'t>> + use<'a, 't> {
         debug_assert!(self.keys.contains(key), "{key} is not among the keys of {}", self.keys.at);
         let key = key.to_owned();
         self.entries.iter().filter(move |(name, _)| *name == key).map(|(_, node)| node)
     }
 
-    /// All of them, as they stand.
+    /// Returns all keys with their values, in the order of the file.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&'t str, &ConfigNode<'t>)> {
         self.entries.iter().map(|(key, node)| (*key, node))
     }
 
-    /// It has a key of a later version, which was told already.
+    /// Returns whether the block has a key of a later version, which has been reported already.
     pub(crate) fn has_planned_key(&self) -> bool {
         self.entries.iter().any(|(name, _)| self.keys.planned.contains(name))
     }
 }
 
 impl Reader<'_> {
-    /// The keys of a block. Unknown keys, keys of later versions and repeated keys are told here.
+    /// Reads the keys of a block, and reports unknown keys, keys of later versions and repeated keys.
     pub(crate) fn mapping<'t>(&mut self, node: &ConfigNode<'t>, keys: &'static Keys) -> Option<Mapping<'t>> {
         let mut mapping = Mapping { keys, entries: Vec::new() };
         for (key, span, value) in self.unique(node, keys.pairs)? {
@@ -61,7 +62,7 @@ impl Reader<'_> {
         Some(mapping)
     }
 
-    /// The entries of a block whose keys are free; repeated keys are told here.
+    /// Reads the entries of a block with arbitrary keys, and reports repeated keys.
     pub(crate) fn entries<'t>(&mut self, node: &ConfigNode<'t>) -> Vec<(&'t str, ConfigNode<'t>)> {
         let unique = self.unique(node, &[]).unwrap_or_default();
         unique.into_iter().map(|(key, _, value)| (key, value)).collect()
@@ -75,7 +76,7 @@ impl Reader<'_> {
         let entries: &'t [Entry] = match &node.tree.value {
             Value::Block(entries) => entries,
             Value::Scalar(Scalar { kind: Kind::Null, .. }) => {
-                self.wrong_type(node, "a block of keys").help("give it keys, or remove it");
+                self.wrong_type(node, "a block of keys").help("add keys, or remove this key");
                 return None;
             }
             _ => {
@@ -83,14 +84,14 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let mut seen: HashMap<(&str, bool), Span> = HashMap::new();
+        let mut first_spans: HashMap<(&str, bool), Span> = HashMap::new();
         let mut unique = Vec::new();
         for entry in entries {
             let key: &'t str = &entry.key.text;
             let value =
                 ConfigNode { tree: &entry.value, key: Some(entry.key.span), path: node.path.key(key) };
             let pair = pairs.contains(&key);
-            match seen.entry((key, pair && value.is_block())) {
+            match first_spans.entry((key, pair && value.is_block())) {
                 Slot::Vacant(free) => {
                     free.insert(entry.key.span);
                     unique.push((key, entry.key.span, value));
@@ -105,7 +106,7 @@ impl Reader<'_> {
         let span = again.key.unwrap_or(again.tree.span);
         let line = self.line_of(first);
         let help = match pair {
-            true => "it may be given once as a switch and once as a block, no more",
+            true => "give it once as a boolean and once as a block, or only once",
             false => "keep one of them",
         };
         self.problems
@@ -127,7 +128,7 @@ impl Reader<'_> {
             }
             (_, Some(meant)) => format!("did you mean `{meant}`?"),
             _ => match keys::blocks_with(key) {
-                nodes if nodes.is_empty() => format!("keys here are {}", keys.supported.join(", ")),
+                nodes if nodes.is_empty() => format!("expected one of {}", keys.supported.join(", ")),
                 nodes => format!("`{key}` belongs {}", nodes.join(" or ")),
             },
         };
@@ -135,7 +136,7 @@ impl Reader<'_> {
         self.problems.add(Code::UnknownKey, span, value.path.text(), message).help(help);
     }
 
-    /// `line 7`, with the file's name if there are several.
+    /// Returns `line 7`, with the name of the file if there are several.
     pub(crate) fn line_of(&self, span: Span) -> String {
         if self.problems.is_full() {
             return String::new();
@@ -150,7 +151,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Tells that a block lacks a key.
+    /// Reports a missing key of a block.
     pub(crate) fn missing(&mut self, node: &ConfigNode<'_>, key: &str, help: &str) {
         let path = node.path.text();
         let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };

@@ -1,4 +1,4 @@
-//! How a tree becomes a configuration: all of it is read, whatever is wrong with a part.
+//! Checks of a configuration tree, which report all problems at once and build the model.
 
 mod address;
 mod check_protocol;
@@ -44,7 +44,8 @@ use crate::model::{AccessLog, Config, DecisionLog, Listener, Pool, Protocol};
 use crate::problem::{Code, Problems};
 use crate::tree::{Kind, Node, Path, Scalar, Value};
 
-/// The configuration a tree means, for a program with `extensions` of its own. With errors among the problems it has gaps and must not be used.
+/// Checks a tree and builds its configuration, for a program with `extensions`. With errors among the problems it is
+/// incomplete and must not be used.
 pub(crate) fn check(
     root: &Node,
     dir: &FilePath,
@@ -54,7 +55,7 @@ pub(crate) fn check(
     let mut reader = Reader { problems, dir, extensions };
     let top = ConfigNode { tree: root, key: None, path: Path::default() };
     if let Value::Scalar(Scalar { kind: Kind::Null, .. }) = root.value {
-        nothing(&mut reader, &top, "the file is empty");
+        report_empty(&mut reader, &top, "the file is empty");
         return None;
     }
     let mapping = reader.mapping(&top, &keys::TOP)?;
@@ -64,7 +65,7 @@ pub(crate) fn check(
         reader.load_balancer(node, true, &mut settings);
     }
     let mut claimed = ClaimedAddresses::default();
-    let (listeners, pools) = services(&mut reader, &top, &mapping, &settings, &mut claimed);
+    let (listeners, pools) = listeners_and_pools(&mut reader, &top, &mapping, &settings, &mut claimed);
     let access_log = mapping.get("access_log").and_then(|p| reader.access_log(p));
     Some(Config {
         workers: mapping.get("workers").and_then(|p| reader.workers(p)),
@@ -80,7 +81,7 @@ pub(crate) fn check(
     })
 }
 
-/// The decision log, which must not share a file with the access log: each reopens and writes its own.
+/// Reads the decision log. It must not share a file with the access log, because each reopens its own.
 fn decision_log(
     reader: &mut Reader<'_>,
     mapping: &Mapping<'_>,
@@ -89,15 +90,15 @@ fn decision_log(
     let node = mapping.get("decision_log")?;
     let log = reader.decision_log(node)?;
     if matches!(log.target, AccessLog::File(_)) && Some(&log.target) == access_log {
-        let message = "the access log is written to this file already";
-        reader.problem(node, Code::Conflict, message).help("give each log a file of its own");
+        let message = "the decision log and the access log are the same file";
+        reader.problem(node, Code::Conflict, message).help("use a file for each log");
         return None;
     }
     Some(log)
 }
 
-/// Listeners and pools, from the short form or the full one.
-fn services(
+/// Reads listeners and pools, from the short form or the full form.
+fn listeners_and_pools(
     reader: &mut Reader<'_>,
     top: &ConfigNode<'_>,
     mapping: &Mapping<'_>,
@@ -109,7 +110,7 @@ fn services(
     let first = |nodes: [Option<&ConfigNode<'_>>; 2]| nodes.into_iter().flatten().next().and_then(|p| p.key);
     match (first(short), first(full)) {
         (None, None) => {
-            nothing(reader, top, "nothing listens and nothing serves");
+            report_empty(reader, top, "the configuration has no listeners and no pools");
             (Vec::new(), Vec::new())
         }
         (Some(_), None) => {
@@ -120,12 +121,12 @@ fn services(
         (Some(_), Some(other)) => {
             for node in short.into_iter().flatten() {
                 let at = node.key.unwrap_or(node.tree.span);
-                let message = "the short form (`listen`, `destinations`) and the full one (`listeners`, `pools`) \
+                let message = "the short form (`listen`, `destinations`) and the full form (`listeners`, `pools`) \
                                exclude each other";
                 reader
                     .problems
                     .add(Code::Conflict, at, node.path.text(), message)
-                    .help("move it to `listeners` or `pools`")
+                    .help("move this key to `listeners` or `pools`")
                     .related("the full form is used here", other);
             }
             short_form(reader, short, settings, claimed);
@@ -134,6 +135,7 @@ fn services(
     }
 }
 
+/// Reports a missing key of the short form.
 fn require_short_form_keys(
     reader: &mut Reader<'_>,
     top: &ConfigNode<'_>,
@@ -147,6 +149,7 @@ fn require_short_form_keys(
     }
 }
 
+/// Reads the short form: one listener and one pool.
 fn short_form(
     reader: &mut Reader<'_>,
     [listen, destinations]: [Option<&ConfigNode<'_>>; 2],
@@ -159,6 +162,7 @@ fn short_form(
     (listener.into_iter().collect(), pool.into_iter().collect())
 }
 
+/// Reads the full form.
 fn full_form(
     reader: &mut Reader<'_>,
     top: &ConfigNode<'_>,
@@ -207,26 +211,27 @@ fn full_form(
     (listeners, pools)
 }
 
-/// Checks of a pool that only udp listeners lead to are made over UDP, unless it says how: what serves
-/// datagrams has seldom a TCP port as well, and would be down from the first check on.
+/// Checks pools that only UDP listeners use over UDP, unless a protocol is given. A UDP service rarely has a TCP port as
+/// well, and would be down from the first check on.
 fn adapt_checks<'p>(listeners: &[Listener], pools: impl Iterator<Item = (usize, (&'p mut Pool, bool))>) {
     for (index, (pool, by_default)) in pools {
-        let leads = |l: &&Listener| l.pool == Some(index) || l.routes.iter().any(|r| r.pool == index);
-        let mut leading = listeners.iter().filter(leads).peekable();
-        let only_udp = leading.peek().is_some() && leading.all(|l| l.protocol == Protocol::Udp);
+        let uses = |l: &&Listener| l.pool == Some(index) || l.routes.iter().any(|r| r.pool == index);
+        let mut users = listeners.iter().filter(uses).peekable();
+        let only_udp = users.peek().is_some() && users.all(|l| l.protocol == Protocol::Udp);
         if let (true, Some(health)) = (only_udp && by_default, &mut pool.health) {
             health.probe = ProbeKind::Udp { send: Arc::default(), expect: None };
         }
         let requests = |l: &Listener| matches!(l.protocol, Protocol::Http | Protocol::Auto);
-        if listeners.iter().filter(leads).any(requests) {
+        if listeners.iter().filter(uses).any(requests) {
             expect_responses(pool);
         }
     }
 }
 
-/// Destinations of requests that take them and answer none are asked for an answer, where else a connection would
-/// do. `OPTIONS *` is HTTP's own ping (RFC 9110, section 9.3.7), and whatever a server says to it, it answers.
-/// Where checks go to another port nobody knows what is traits there.
+/// Adds an HTTP check for suspected unresponsive destinations, which accept connections but do not respond.
+///
+/// `OPTIONS *` is a ping of HTTP (RFC 9110, section 9.3.7), and any response passes. It is left out if checks use
+/// another port, whose protocol is not known.
 fn expect_responses(pool: &mut Pool) {
     if let Some(health) = &mut pool.health
         && health.probe == ProbeKind::Tcp
@@ -243,8 +248,9 @@ fn expect_responses(pool: &mut Pool) {
     }
 }
 
-fn nothing(reader: &mut Reader<'_>, top: &ConfigNode<'_>, message: &str) {
+/// Reports a configuration without listeners and pools.
+fn report_empty(reader: &mut Reader<'_>, top: &ConfigNode<'_>, message: &str) {
     reader
         .problem(top, Code::MissingKey, message)
-        .help("give it `listen` and `destinations`, or `listeners` and `pools`");
+        .help("add `listen` and `destinations`, or `listeners` and `pools`");
 }

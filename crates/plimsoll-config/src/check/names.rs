@@ -6,44 +6,45 @@ use crate::check::value_error::ValueError;
 use crate::problem::Code;
 use crate::tree::is_invisible;
 
-/// Bytes of a destination's name: a host name of DNS with its port fits.
+/// Maximum bytes of a destination's name. A DNS host name with its port fits.
 const ID_BYTES: usize = 260;
-/// Bytes of a zone or a label's value.
+/// Maximum bytes of a zone or of the value of a label.
 const LABEL_BYTES: usize = 256;
 
-/// Letters, digits, `_`, `-` and `.`, at most 64: fit for a metric label, a log field and `POOL/DEST`.
+/// Parses a name that is valid as a metric label, a log field and a part of `POOL/DEST`.
 pub(crate) fn name(text: &str) -> Result<&str, ValueError> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     match text.len() {
-        1..=64 if text.chars().all(good) && text != "." && text != ".." => Ok(text),
+        1..=64 if text.chars().all(allowed) && text != "." && text != ".." => Ok(text),
         _ => Err(ValueError::new(
             Code::BadValue,
-            "is not a name",
-            "a name has 1 to 64 letters, digits, `_`, `-` and `.`",
+            "is not a valid name",
+            "expected 1 to 64 letters, digits, `_`, `-` and `.`",
         )),
     }
 }
 
-/// A destination's name stands in logs, metrics and commands: one word that can be seen.
+/// Parses the id of a destination: one visible word, as it is printed in logs, metrics and commands.
 pub(crate) fn id(text: &str) -> Result<Name, ValueError> {
-    let unseen = |c: char| c.is_control() || c.is_whitespace() || is_invisible(c);
+    let forbidden = |c: char| c.is_control() || c.is_whitespace() || is_invisible(c);
     match text.len() {
-        1..=ID_BYTES if !text.contains(unseen) => Ok(text.into()),
+        1..=ID_BYTES if !text.contains(forbidden) => Ok(text.into()),
         _ => Err(ValueError::new(
             Code::BadValue,
-            "is not a name",
-            "an id is one word without blanks, at most 260 bytes",
+            "is not a valid id",
+            "expected one word without spaces, at most 260 bytes",
         )),
     }
 }
 
+/// Parses a zone or the value of a label.
 pub(crate) fn label(text: &str) -> Result<Name, ValueError> {
     match text.len() {
         0..=LABEL_BYTES if !text.contains(char::is_control) => Ok(text.into()),
         _ => Err(ValueError::new(
             Code::BadValue,
-            "is not a label",
-            "a label is one line of text, at most 256 bytes",
+            "is not a valid label",
+            "expected one line of text, at most 256 bytes",
         )),
     }
 }

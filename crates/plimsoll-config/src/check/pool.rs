@@ -1,4 +1,4 @@
-//! Which destinations a pool has, and by which rules they are balanced.
+//! Entries of `pools`: destinations and their settings.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use crate::check::address;
 use crate::check::config_node::ConfigNode;
 use crate::check::first_seen::FirstSeen;
 use crate::check::keys;
+use crate::check::mapping::Mapping;
 use crate::check::names::{id, label, name};
 use crate::check::pool_limits::PoolLimitSettings;
 use crate::check::reader::Reader;
@@ -17,14 +18,14 @@ use crate::check::set_if_given::set_if_given;
 use crate::check::settings::Settings;
 use crate::check::value_error::ValueError;
 use crate::defaults;
-use crate::model::{Destination, DestinationTimeouts, GrpcWeb, Pool, PoolProtocol, ProxyProtocol};
+use crate::model::{ClientTls, Destination, DestinationTimeouts, GrpcWeb, Pool, PoolProtocol, ProxyProtocol};
 use crate::problem::Code;
 use crate::tree::{Value, printable};
 
-/// Labels of one destination.
+/// Maximum number of labels of a destination.
 const LABELS: usize = 64;
 
-/// The names of all pools and which of them something leads to.
+/// Pools by name, with the information whether a listener or route uses them.
 pub(crate) struct Pools<'t> {
     pools: Vec<(&'t str, ConfigNode<'t>, bool)>,
     index: HashMap<&'t str, usize>,
@@ -36,8 +37,8 @@ impl<'t> Pools<'t> {
         Self { pools: entries.iter().map(|(name, node)| (*name, node.clone(), false)).collect(), index }
     }
 
-    /// The index of the pool a key names.
-    pub(crate) fn find(&mut self, reader: &mut Reader<'_>, node: &ConfigNode<'_>) -> Option<usize> {
+    /// Returns the index of a pool by its name.
+    pub(crate) fn resolve(&mut self, reader: &mut Reader<'_>, node: &ConfigNode<'_>) -> Option<usize> {
         let text = reader.text(node)?;
         if let Some(index) = self.index.get(text) {
             self.pools[*index].2 = true;
@@ -46,20 +47,24 @@ impl<'t> Pools<'t> {
         let names = self.pools.iter().map(|(name, ..)| *name);
         let help = match reader.suggest(text, names.clone().take(1000)) {
             Some(meant) => format!("did you mean `{}`?", printable(meant)),
-            None if self.pools.is_empty() => "there are no pools; give them under `pools`".to_owned(),
+            None if self.pools.is_empty() => "no pools are defined; add them under `pools`".to_owned(),
             None => {
                 let some: Vec<String> = names.take(10).map(printable).collect();
-                format!("pools are {}{}", some.join(", "), if self.pools.len() > 10 { ", …" } else { "" })
+                format!(
+                    "expected one of {}{}",
+                    some.join(", "),
+                    if self.pools.len() > 10 { ", …" } else { "" }
+                )
             }
         };
-        reader.reject(node, ValueError::new(Code::UnknownPool, "is not a pool", help));
+        reader.reject(node, ValueError::new(Code::UnknownPool, "is not a pool of this configuration", help));
         None
     }
 
-    /// Tells which pools nothing leads to.
+    /// Reports pools that no listener and no route uses.
     pub(crate) fn warn_unused(&self, reader: &mut Reader<'_>) {
         for (name, node, _) in self.pools.iter().filter(|(_, _, used)| !used) {
-            let message = format!("no listener and no route leads to the pool `{}`", printable(name));
+            let message = format!("no listener and no route uses the pool `{}`", printable(name));
             let span = node.key.unwrap_or(node.tree.span);
             reader.problems.add(Code::UnusedPool, span, node.path.text(), message);
         }
@@ -67,88 +72,98 @@ impl<'t> Pools<'t> {
 }
 
 impl Reader<'_> {
-    /// One entry of `pools`, and whether nobody said what its checks speak.
+    /// Reads an entry of `pools`, and returns whether the protocol of its checks is the default.
     pub(crate) fn pool(&mut self, key: &str, node: &ConfigNode<'_>, defaults: &Settings) -> (Pool, bool) {
-        if let Err(wrong) = name(key) {
-            let message = format!("`{}` {}", printable(key), wrong.what);
+        if let Err(error) = name(key) {
+            let message = format!("`{}` {}", printable(key), error.reason);
             let span = node.key.unwrap_or(node.tree.span);
-            self.problems.add(wrong.code, span, node.path.text(), message).maybe_help(wrong.help);
+            self.problems.add(error.code, span, node.path.text(), message).maybe_help(error.help);
         }
         let mut settings = defaults.clone();
-        let mut timeouts = defaults::DESTINATION_TIMEOUTS;
-        let mut destinations = Vec::new();
-        let mut tls = None;
-        let mut protocol = PoolProtocol::default();
-        let mut proxy_protocol = ProxyProtocol::default();
-        let mut grpc_web = GrpcWeb::default();
-        let mut at_once = PoolLimitSettings::default();
-        if let Some(mapping) = self.mapping(node, &keys::POOL) {
-            if let Some(node) = mapping.get("protocol") {
-                let words = [
-                    ("http1", PoolProtocol::Http1),
-                    ("http2", PoolProtocol::Http2),
-                    ("auto", PoolProtocol::Auto),
-                ];
-                protocol = self.keyword(node, &words, &[]).unwrap_or_default();
-            }
-            if let Some(node) = mapping.get("grpc_web") {
-                let words = [("translate", GrpcWeb::Translate), ("pass", GrpcWeb::Pass)];
-                grpc_web = self.keyword(node, &words, &[]).unwrap_or_default();
-                if protocol != PoolProtocol::Http2 {
-                    let message = "only pools that are known to speak HTTP/2 have calls translated: here those of gRPC-Web pass as they are";
-                    let help = "write `protocol: http2`, or remove this key";
-                    self.problem(node, Code::Conflict, message).help(help);
-                }
-            }
-            if let Some(node) = mapping.get("proxy_protocol") {
-                let words =
-                    [("none", ProxyProtocol::None), ("v1", ProxyProtocol::V1), ("v2", ProxyProtocol::V2)];
-                proxy_protocol = self.keyword(node, &words, &[]).unwrap_or_default();
-                if proxy_protocol != ProxyProtocol::None && protocol != PoolProtocol::Http1 {
-                    let message = "connections of HTTP/2 carry the requests of many clients, and a PROXY header is about one";
-                    self.problem(node, Code::Conflict, message).help(
-                        "remove it (X-Forwarded-For tells the same), or make the pool's protocol `http1`",
-                    );
-                }
-            }
-            tls = mapping.get("tls").and_then(|p| self.client_tls(p));
-            let speaks_tls = tls.is_some() || mapping.get("tls").is_some_and(|p| !p.is_bool());
-            if let (Some(node), PoolProtocol::Auto, false) = (mapping.get("protocol"), protocol, speaks_tls) {
-                let message = "`auto` lets destinations choose within TLS (ALPN), and this pool speaks none";
-                self.problem(node, Code::Conflict, message)
-                    .help("give the pool `tls`, or say what they speak: `http1` or `http2`");
-            }
-            if let Some(node) = mapping.get("load_balancer") {
-                self.load_balancer(node, false, &mut settings);
-            }
-            self.require_formula(mapping.get("load_balancer").unwrap_or(node), &settings);
-            if let Some(node) = mapping.get("timeouts") {
-                self.destination_timeouts(node, &mut timeouts);
-            }
-            if let Some(node) = mapping.get("limits") {
-                at_once = self.pool_limits(node);
-            }
-            match mapping.get("destinations") {
-                Some(node) => destinations = self.destinations(node, at_once.each),
-                None => self.missing(node, "destinations", "give the pool a list of addresses"),
-            }
-            if let Some(node) = mapping.get("limits") {
-                self.check_queue_used(node, &at_once, &destinations);
-            }
+        let Some(mapping) = self.mapping(node, &keys::POOL) else {
+            let pool = build(key, &settings, defaults::DESTINATION_TIMEOUTS, Vec::new());
+            return (pool, settings.health.protocol_is_default());
+        };
+        let protocol = self.pool_protocol(&mapping);
+        let grpc_web = self.grpc_web(&mapping, protocol);
+        let proxy_protocol = self.sent_proxy_protocol(&mapping, protocol);
+        let tls = self.pool_tls(&mapping, protocol);
+        if let Some(node) = mapping.get("load_balancer") {
+            self.load_balancer(node, false, &mut settings);
         }
-        let PoolLimitSettings { limits, wait, .. } = at_once;
+        self.require_formula(mapping.get("load_balancer").unwrap_or(node), &settings);
+        let mut timeouts = defaults::DESTINATION_TIMEOUTS;
+        if let Some(node) = mapping.get("timeouts") {
+            self.destination_timeouts(node, &mut timeouts);
+        }
+        let limits = mapping.get("limits").map(|p| self.pool_limits(p)).unwrap_or_default();
+        let destinations = match mapping.get("destinations") {
+            Some(node) => self.destinations(node, limits.per_destination),
+            None => {
+                self.missing(node, "destinations", "give the pool a list of addresses");
+                Vec::new()
+            }
+        };
+        if let Some(node) = mapping.get("limits") {
+            self.check_queue_used(node, &limits, &destinations);
+        }
+        let PoolLimitSettings { limits, wait, .. } = limits;
         let rest = build(key, &settings, timeouts, destinations);
         let pool = Pool { protocol, proxy_protocol, grpc_web, tls, limits, wait, ..rest };
         (pool, settings.health.protocol_is_default())
     }
 
-    /// The pool of the short form.
+    /// Reads the HTTP version to destinations.
+    fn pool_protocol(&mut self, mapping: &Mapping<'_>) -> PoolProtocol {
+        let keywords = PoolProtocol::ALL.map(|protocol| (protocol.as_str(), protocol));
+        mapping.get("protocol").and_then(|p| self.keyword(p, &keywords, &[])).unwrap_or_default()
+    }
+
+    /// Reads the handling of gRPC-Web calls, which are translated for HTTP/2 only.
+    fn grpc_web(&mut self, mapping: &Mapping<'_>, protocol: PoolProtocol) -> GrpcWeb {
+        let Some(node) = mapping.get("grpc_web") else { return GrpcWeb::default() };
+        let keywords = GrpcWeb::ALL.map(|handling| (handling.as_str(), handling));
+        let grpc_web = self.keyword(node, &keywords, &[]).unwrap_or_default();
+        if protocol != PoolProtocol::Http2 {
+            let message = "`grpc_web` applies to pools with `protocol: http2` only";
+            self.problem(node, Code::Conflict, message).help("set `protocol: http2`, or remove this key");
+        }
+        grpc_web
+    }
+
+    /// Reads the PROXY header sent to destinations, which identifies one client per connection.
+    fn sent_proxy_protocol(&mut self, mapping: &Mapping<'_>, protocol: PoolProtocol) -> ProxyProtocol {
+        let Some(node) = mapping.get("proxy_protocol") else { return ProxyProtocol::default() };
+        let keywords = ProxyProtocol::ALL.map(|version| (version.as_str(), version));
+        let version = self.keyword(node, &keywords, &[]).unwrap_or_default();
+        if version != ProxyProtocol::None && protocol != PoolProtocol::Http1 {
+            let message = "a PROXY header identifies one client, and an HTTP/2 connection carries requests of many clients";
+            self.problem(node, Code::Conflict, message)
+                .help("remove it (X-Forwarded-For has the client's address), or set `protocol: http1`");
+        }
+        version
+    }
+
+    /// Reads TLS to destinations, which `protocol: auto` requires.
+    fn pool_tls(&mut self, mapping: &Mapping<'_>, protocol: PoolProtocol) -> Option<ClientTls> {
+        let tls = mapping.get("tls").and_then(|p| self.client_tls(p));
+        let uses_tls = tls.is_some() || mapping.get("tls").is_some_and(|p| !p.is_bool());
+        if let (Some(node), PoolProtocol::Auto, false) = (mapping.get("protocol"), protocol, uses_tls) {
+            let message = "`protocol: auto` is negotiated within TLS (ALPN), which this pool does not use";
+            self.problem(node, Code::Conflict, message)
+                .help("add `tls`, or set `protocol: http1` or `protocol: http2`");
+        }
+        tls
+    }
+
+    /// Reads the pool of the short form.
     pub(crate) fn short_form_pool(&mut self, destinations: &ConfigNode<'_>, settings: &Settings) -> Pool {
         self.require_formula(destinations, settings);
-        let destinations = self.destinations(destinations, DestinationLimits::default());
+        let destinations = self.destinations(destinations, defaults::DESTINATION_LIMITS);
         build("default", settings, defaults::DESTINATION_TIMEOUTS, destinations)
     }
 
+    /// Reads the timeouts of connections to destinations.
     fn destination_timeouts(&mut self, node: &ConfigNode<'_>, timeouts: &mut DestinationTimeouts) {
         let Some(mapping) = self.mapping(node, &keys::DESTINATION_TIMEOUTS) else { return };
         let mut read = |key| mapping.get(key).and_then(|p| self.duration(p, &defaults::TIMEOUT));
@@ -157,53 +172,59 @@ impl Reader<'_> {
         set_if_given(&mut timeouts.idle, read("idle"));
     }
 
+    /// Reads the list of destinations.
     fn destinations(&mut self, node: &ConfigNode<'_>, limits: DestinationLimits) -> Vec<Destination> {
         let items = self.list(node);
         if items.is_empty() && matches!(&node.tree.value, Value::List(_)) {
             self.problem(node, Code::BadValue, "the list of destinations is empty")
-                .help("a pool needs a destination to send to");
+                .help("add at least one destination");
         }
-        let mut seen = FirstSeen::default();
+        let mut names = FirstSeen::default();
         let mut destinations = Vec::new();
         for item in &items {
-            destinations.extend(self.destination(item, &mut seen, limits));
+            destinations.extend(self.destination(item, &mut names, limits));
         }
         if !destinations.is_empty() && destinations.iter().all(|d| d.weight.get() == 0) {
             self.problem(
                 node,
                 Code::Unreachable,
-                "every destination has weight 0: the pool takes no new work",
+                "every destination has weight 0: the pool accepts no messages",
             );
         }
         destinations
     }
 
-    /// A destination has this name, whatever else may be wrong with it.
-    fn destination_named(&mut self, name: &Name, named_at: &ConfigNode<'_>, seen: &mut FirstSeen<Name>) {
-        let Some(first) = seen.insert(name.clone(), named_at.span()) else { return };
+    /// Reports a name that another destination of the pool has. It is called before other checks of the destination.
+    fn claim_destination_name(
+        &mut self,
+        name: &Name,
+        named_at: &ConfigNode<'_>,
+        names: &mut FirstSeen<Name>,
+    ) {
+        let Some(first) = names.insert(name.clone(), named_at.span()) else { return };
         let line = self.line_of(first);
         let message = format!("the destination `{}` is given twice; first on {line}", named_at.shown());
         self.problem(named_at, Code::DuplicateName, message)
-            .help("give each its own `id`; without one, the address is the name")
+            .help("give each destination its own `id`; without one, the address is the name")
             .related("first given here", first);
     }
 
-    /// An address, or a block with one.
+    /// Reads a destination: an address, or a block with an address.
     fn destination(
         &mut self,
         node: &ConfigNode<'_>,
-        seen: &mut FirstSeen<Name>,
+        names: &mut FirstSeen<Name>,
         limits: DestinationLimits,
     ) -> Option<Destination> {
         if !node.is_block() {
             let address = self.address(node, "127.0.0.1", address::destination)?;
             let name = self.text(node)?.into();
-            self.destination_named(&name, node, seen);
+            self.claim_destination_name(&name, node, names);
             return Some(Destination {
                 name,
                 address,
-                weight: Weight::ONE,
-                priority: 0,
+                weight: defaults::WEIGHT,
+                priority: defaults::PRIORITY,
                 zone: None,
                 labels: Arc::default(),
                 limits,
@@ -212,7 +233,7 @@ impl Reader<'_> {
         let mapping = self.mapping(node, &keys::DESTINATION)?;
         let id: Option<Name> = mapping.get("id").and_then(|p| {
             let id = self.parsed(p, "a name", id)?;
-            self.destination_named(&id, p, seen);
+            self.claim_destination_name(&id, p, names);
             Some(id)
         });
         let weight = mapping.get("weight").and_then(|p| self.integer(p, 0..=65_535));
@@ -229,33 +250,33 @@ impl Reader<'_> {
             Some(id) => id,
             None => {
                 let name = self.text(at)?.into();
-                self.destination_named(&name, at, seen);
+                self.claim_destination_name(&name, at, names);
                 name
             }
         };
         Some(Destination {
             name,
             address,
-            weight: weight.map_or(Weight::ONE, Weight::new),
-            priority: priority.unwrap_or(0),
+            weight: weight.map_or(defaults::WEIGHT, Weight::new),
+            priority: priority.unwrap_or(defaults::PRIORITY),
             zone,
             labels: labels.into(),
             limits,
         })
     }
 
-    /// Labels, sorted by key.
+    /// Reads labels and sorts them by key.
     pub(crate) fn labels(&mut self, node: &ConfigNode<'_>) -> Vec<(Name, Name)> {
         let entries = self.entries(node);
         if entries.len() > LABELS {
-            self.problem(node, Code::TooLarge, "there are at most 64 labels");
+            self.problem(node, Code::TooLarge, "too many labels: expected at most 64");
         }
         let mut labels = Vec::new();
         for (key, value) in entries.into_iter().take(LABELS) {
-            if let Err(wrong) = name(key) {
-                let message = format!("`{}` {}", printable(key), wrong.what);
+            if let Err(error) = name(key) {
+                let message = format!("`{}` {}", printable(key), error.reason);
                 let span = value.key.unwrap_or(value.tree.span);
-                self.problems.add(wrong.code, span, value.path.text(), message).maybe_help(wrong.help);
+                self.problems.add(error.code, span, value.path.text(), message).maybe_help(error.help);
             }
             labels.extend(self.parsed(&value, "text", label).map(|text| (Name::from(key), text)));
         }
@@ -264,6 +285,7 @@ impl Reader<'_> {
     }
 }
 
+/// Returns a pool with these settings and the defaults of the keys beside them.
 fn build(
     name: &str,
     settings: &Settings,
@@ -304,7 +326,7 @@ fn build(
     }
 }
 
-/// Do all that take work have the same weight beside those of their priority?
+/// Returns whether the destinations of each priority have equal weights. Weight 0 is ignored.
 fn equal_weights(destinations: &[Destination]) -> bool {
     let mut of_priority = [None; 256];
     destinations.iter().filter(|destination| destination.weight.get() > 0).all(|destination| {

@@ -1,4 +1,4 @@
-//! What a pool and its destinations may have at once, and who waits for room.
+//! Concurrency limits of a pool and its destinations, and its queue.
 
 use std::time::Duration;
 
@@ -13,77 +13,88 @@ use crate::defaults;
 use crate::model::Destination;
 use crate::problem::Code;
 
-/// What a pool's `limits` come to.
+/// Settings of a pool's `limits` block.
 pub(crate) struct PoolLimitSettings {
+    /// Limits of the pool.
     pub(crate) limits: PoolLimits,
+    /// Maximum time in the queue.
     pub(crate) wait: Duration,
-    /// Of destinations that say nothing themselves.
-    pub(crate) each: DestinationLimits,
+    /// Limits of destinations without limits of their own.
+    pub(crate) per_destination: DestinationLimits,
 }
 
 impl Default for PoolLimitSettings {
     fn default() -> Self {
-        let each = DestinationLimits::default();
-        Self { limits: defaults::POOL_LIMITS, wait: defaults::WAIT, each }
+        Self {
+            limits: defaults::POOL_LIMITS,
+            wait: defaults::WAIT,
+            per_destination: defaults::DESTINATION_LIMITS,
+        }
     }
 }
 
 impl Reader<'_> {
+    /// Reads the `limits` block of a pool.
     pub(crate) fn pool_limits(&mut self, node: &ConfigNode<'_>) -> PoolLimitSettings {
-        let mut at_once = PoolLimitSettings::default();
-        let Some(mapping) = self.mapping(node, &keys::POOL_LIMITS) else { return at_once };
+        let mut settings = PoolLimitSettings::default();
+        let Some(mapping) = self.mapping(node, &keys::POOL_LIMITS) else { return settings };
         let mut read = |key| mapping.get(key).and_then(|p| self.integer(p, defaults::CONCURRENT));
-        set_if_given(&mut at_once.limits.requests, read("requests"));
-        set_if_given(&mut at_once.limits.connections, read("connections"));
-        set_if_given(&mut at_once.limits.pending, read("pending"));
-        set_if_given(&mut at_once.limits.retries, read("retries"));
+        set_if_given(&mut settings.limits.requests, read("requests"));
+        set_if_given(&mut settings.limits.connections, read("connections"));
+        set_if_given(&mut settings.limits.pending, read("pending"));
+        set_if_given(&mut settings.limits.retries, read("retries"));
         set_if_given(
-            &mut at_once.wait,
+            &mut settings.wait,
             mapping.get("wait").and_then(|p| self.duration(p, &defaults::TIMEOUT)),
         );
         if let Some(node) = mapping.get("per_destination")
             && let Some(mapping) = self.mapping(node, &keys::PER_DESTINATION)
         {
-            at_once.each = self.limits_of_one(&mapping, at_once.each);
+            settings.per_destination = self.read_destination_limits(&mapping, settings.per_destination);
         }
-        if let (Some(node), 0) = (mapping.get("wait"), at_once.limits.pending) {
-            let message = "`pending: 0` lets nobody wait, and `wait` says for how long";
+        if let (Some(node), 0) = (mapping.get("wait"), settings.limits.pending) {
+            let message = "`wait` has no effect with `pending: 0`, which disables the queue";
             self.problem(node, Code::Conflict, message).help("remove one of the two");
         }
-        at_once
+        settings
     }
 
-    /// Tells of a queue in which nobody ever waits.
+    /// Reports queue settings without a limit that fills the queue.
     pub(crate) fn check_queue_used(
         &mut self,
         node: &ConfigNode<'_>,
-        at_once: &PoolLimitSettings,
+        settings: &PoolLimitSettings,
         all: &[Destination],
     ) {
-        let (limits, none) = (&at_once.limits, DestinationLimits::default());
+        let (limits, none) = (&settings.limits, DestinationLimits::default());
         if limits.requests > 0 || limits.connections > 0 || all.iter().any(|d| d.limits != none) {
             return;
         }
         let Some(mapping) = self.mapping(node, &keys::POOL_LIMITS) else { return };
         if let Some(node) = mapping.get("pending").or(mapping.get("wait")) {
-            let message = "nobody ever waits: neither the pool nor a destination of it has a limit";
+            let message = "the queue is never used: neither the pool nor a destination has a limit";
             self.problem(node, Code::Conflict, message)
-                .help("give it one, like `requests: 100` or `per_destination: {requests: 100}`");
+                .help("add a limit, such as `requests: 100` or `per_destination: {requests: 100}`");
         }
     }
 
+    /// Reads the `limits` block of a destination over the limits of its pool.
     pub(crate) fn destination_limits(
         &mut self,
         node: &ConfigNode<'_>,
         limits: DestinationLimits,
     ) -> DestinationLimits {
         match self.mapping(node, &keys::DESTINATION_LIMITS) {
-            Some(mapping) => self.limits_of_one(&mapping, limits),
+            Some(mapping) => self.read_destination_limits(&mapping, limits),
             None => limits,
         }
     }
 
-    fn limits_of_one(&mut self, mapping: &Mapping<'_>, mut limits: DestinationLimits) -> DestinationLimits {
+    fn read_destination_limits(
+        &mut self,
+        mapping: &Mapping<'_>,
+        mut limits: DestinationLimits,
+    ) -> DestinationLimits {
         let mut read = |key| mapping.get(key).and_then(|p| self.integer(p, defaults::CONCURRENT));
         set_if_given(&mut limits.requests, read("requests"));
         set_if_given(&mut limits.connections, read("connections"));

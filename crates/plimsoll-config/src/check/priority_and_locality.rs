@@ -1,4 +1,4 @@
-//! Where a pool's messages may go: zones, overflow, and the subsets routes ask for.
+//! Zones, overflow between priority tiers, and the subsets of routes.
 
 use std::sync::Arc;
 
@@ -14,45 +14,52 @@ use crate::check::set_if_given::set_if_given;
 use crate::check::settings::Settings;
 use crate::check::settings::zone::ZoneSettings;
 use crate::check::value_error::ValueError;
+use crate::defaults;
 use crate::model::{Listener, Pool};
 use crate::problem::Code;
 
-const OVERPROVISION_HELP: &str = "write it like \"140%\": a tier overflows when less than the inverse of that is left; \"none\" for no overflow";
+const OVERPROVISION_HELP: &str = "write it like \"140%\", or \"none\" for no overflow";
 
-/// Below 100 % a whole tier would overflow; beyond 1000 % nine of ten may be gone before anything does.
+/// Range of the overprovisioning factor in percent. Below 100 a whole tier would overflow; with 1000 a tier overflows
+/// only after nine of ten destinations are lost.
 const OVERPROVISION: std::ops::RangeInclusive<u16> = 100..=1000;
 
 impl Reader<'_> {
-    /// The zone this balancer stands in.
+    /// Reads the zone in which this balancer runs.
     pub(crate) fn own_zone(&mut self, node: &ConfigNode<'_>) -> Option<Name> {
         let own: Name = self.parsed(node, "text", label)?;
         if own.is_empty() {
-            self.problem(node, Code::BadValue, "the zone has no name")
-                .help("name it as the destinations' `zone` does, or leave it out");
+            self.problem(node, Code::BadValue, "the zone is empty")
+                .help("use the name in the destinations' `zone`, or remove this key");
             return None;
         }
         Some(own)
     }
 
-    /// Lays `zone_aware` and `overprovision` over `settings`. `is_top`: they stand at the top of the file.
-    pub(crate) fn spread(&mut self, mapping: &Mapping<'_>, is_top: bool, settings: &mut Settings) {
+    /// Reads `zone_aware` and `overprovision` over `settings`. `is_top` marks the block at the top of the file.
+    pub(crate) fn priority_and_locality(
+        &mut self,
+        mapping: &Mapping<'_>,
+        is_top: bool,
+        settings: &mut Settings,
+    ) {
         if let Some(node) = mapping.get("overprovision") {
             let factor = self.parsed(node, "a share like \"140%\"", parse_overprovision);
             set_if_given(&mut settings.tiers.overprovision, factor);
         }
         let Some(node) = mapping.get("zone_aware") else { return };
-        // At the top it may be the same file for balancers with and without a zone.
+        // The block at the top may be shared by balancers with and without a zone.
         let off = is_top || node.is_bool() && self.boolean(node) == Some(false);
         if settings.zone.own.is_none() && !off {
-            self.problem(node, Code::Conflict, "nobody said which zone this balancer stands in")
-                .help("write `zone: \"…\"` at the top of the file, or remove this");
+            self.problem(node, Code::Conflict, "`zone_aware` requires the zone of this balancer")
+                .help("set `zone: \"…\"` at the top of the file, or remove this key");
         }
         if node.is_bool() {
             set_if_given(&mut settings.zone.off, self.boolean(node).map(|on| !on));
         } else if node.is_block() {
             self.zone_aware(node, &mut settings.zone);
         } else {
-            self.wrong_type(node, "a switch or a block").help("write true, false, or a block of keys");
+            self.wrong_type(node, "a boolean or a block").help("write true, false, or a block of keys");
         }
     }
 
@@ -75,54 +82,58 @@ impl Reader<'_> {
         );
     }
 
-    /// The part of its pool a route is for.
+    /// Reads the subset of the pool that a route uses.
     pub(crate) fn subset(&mut self, mapping: &Mapping<'_>) -> Option<Arc<Subset>> {
-        let words = [("none", Fallback::None), ("any", Fallback::Any)];
+        let keywords = [("none", Fallback::None), ("any", Fallback::Any)];
         let fallback = mapping.get("subset_fallback");
-        let word = fallback.and_then(|p| self.keyword(p, &words, &[]));
+        let value = fallback.and_then(|p| self.keyword(p, &keywords, &[]));
         let Some(node) = mapping.get("subset") else {
             if let Some(node) = fallback {
-                self.problem(node, Code::Conflict, "`subset_fallback` is for a route with a `subset`")
-                    .help("give the route a `subset`, or remove this key");
+                self.problem(node, Code::Conflict, "`subset_fallback` applies to a route with a `subset`")
+                    .help("add a `subset`, or remove this key");
             }
             return None;
         };
         let labels = self.labels(node);
         if labels.is_empty() {
             if node.is_empty_block() {
-                self.problem(node, Code::BadValue, "the subset names no label: it would be the whole pool")
-                    .help("write it like `subset: {version: \"2\"}`, or leave it out");
+                self.problem(node, Code::BadValue, "the subset has no labels, so it would be the whole pool")
+                    .help("write it like `subset: {version: \"2\"}`, or remove this key");
             }
             return None;
         }
-        Some(Arc::new(Subset::new(labels, word.unwrap_or_default())))
+        Some(Arc::new(Subset::new(labels, value.unwrap_or(defaults::SUBSET_FALLBACK))))
     }
 
-    /// Gives pools the subsets that a listener's routes ask of them, and tells of those nobody is in.
+    /// Adds the subsets of a listener's routes to their pools, and reports subsets without destinations.
     pub(crate) fn collect_subsets(&mut self, node: &ConfigNode<'_>, listener: &Listener, pools: &mut [Pool]) {
         for route in &listener.routes {
             let (Some(subset), Some(pool)) = (&route.subset, pools.get_mut(route.pool)) else { continue };
             let labels = |d: &crate::model::Destination| subset.covers(&d.labels);
             if !pool.destinations.is_empty() && !pool.destinations.iter().any(labels) {
                 let message = format!(
-                    "the route `{}` asks for {}, and no destination of `{}` has that",
+                    "no destination matches: the route `{}` requires the labels {}, which no destination of `{}` has",
                     route.name,
                     subset.text(),
                     pool.name
                 );
                 self.problem(node, Code::Unreachable, message)
-                    .help("give a destination these `labels`, or change the route's `subset`");
+                    .help("add these `labels` to a destination, or change the `subset` of the route");
             }
-            let known = &mut pool.tiers.subsets;
-            if known.iter().any(|known| known.id() == subset.id()) {
+            let subsets = &mut pool.tiers.subsets;
+            if subsets.iter().any(|known| known.id() == subset.id()) {
                 continue;
             }
-            if known.len() == Subset::MAX {
-                let message = format!("routes ask for more than {} subsets of `{}`", Subset::MAX, pool.name);
-                self.problem(node, Code::TooLarge, message).help("divide the pool");
+            if subsets.len() == Subset::MAX {
+                let message = format!(
+                    "too many subsets: routes use more than {} of the pool `{}`",
+                    Subset::MAX,
+                    pool.name
+                );
+                self.problem(node, Code::TooLarge, message).help("split the pool");
                 return;
             }
-            known.push(subset.clone());
+            subsets.push(subset.clone());
         }
     }
 }
@@ -134,10 +145,10 @@ fn parse_overprovision(text: &str) -> Result<Option<f64>, ValueError> {
     let digits = text.strip_suffix('%').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
     let percent: u16 = digits
         .and_then(|digits| digits.parse().ok())
-        .ok_or_else(|| ValueError::new(Code::BadUnit, "is no share", OVERPROVISION_HELP))?;
+        .ok_or_else(|| ValueError::new(Code::BadUnit, "is not a valid factor", OVERPROVISION_HELP))?;
     if OVERPROVISION.contains(&percent) {
         Ok(Some(f64::from(percent) / 100.0))
     } else {
-        Err(ValueError::new(Code::OutOfRange, "is out of range: 100% to 1000%", OVERPROVISION_HELP))
+        Err(ValueError::new(Code::OutOfRange, "is out of range: expected 100% to 1000%", OVERPROVISION_HELP))
     }
 }

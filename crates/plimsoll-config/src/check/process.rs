@@ -1,4 +1,4 @@
-//! What concerns the whole process: threads, shutdown, the admin plane, the access log.
+//! Settings of the process: threads, shutdown, admin plane and logs.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::model::{AccessLog, Admin, DecisionLog, ListenAddress};
 use crate::problem::Code;
 
 impl Reader<'_> {
-    /// `auto` or a number of threads.
+    /// Reads the number of data-plane threads, or `auto`.
     pub(crate) fn workers(&mut self, node: &ConfigNode<'_>) -> Option<NonZeroUsize> {
         if node.is_number_in_quotes() || !node.is_text() {
             return self.integer(node, defaults::WORKERS).and_then(NonZeroUsize::new);
@@ -22,40 +22,41 @@ impl Reader<'_> {
         None
     }
 
+    /// Reads a `shutdown` block.
     pub(crate) fn shutdown(&mut self, node: &ConfigNode<'_>) -> Option<Duration> {
         let mapping = self.mapping(node, &keys::SHUTDOWN)?;
         mapping.get("grace").and_then(|p| self.duration(p, &defaults::GRACE))
     }
 
-    /// `{address: …}`, or a switch.
+    /// Reads `admin`: `{address: …}`, or a boolean.
     pub(crate) fn admin(
         &mut self,
         node: Option<&ConfigNode<'_>>,
         claimed: &mut ClaimedAddresses,
     ) -> Option<Admin> {
-        let usual = Admin { address: defaults::ADMIN, configured: false };
-        let Some(node) = node else { return Some(usual) };
+        let default = Admin { address: defaults::ADMIN, configured: false };
+        let Some(node) = node else { return Some(default) };
         if node.is_bool() {
-            return self.boolean(node)?.then_some(usual);
+            return self.boolean(node)?.then_some(default);
         }
         if !node.is_block() {
             self.wrong_type(node, "a block or false").help("write `admin: {address: \"127.0.0.1:9900\"}`");
             return None;
         }
         let mapping = self.mapping(node, &keys::ADMIN)?;
-        let Some(node) = mapping.get("address") else { return Some(usual) };
+        let Some(node) = mapping.get("address") else { return Some(default) };
         let address = self.address(node, "127.0.0.1", |text, _| address::listen_socket(text))?;
         if !address.ip().is_loopback() {
-            let message = format!("`{}` can be reached from other machines", node.shown());
+            let message = format!("`{}` is not a loopback address", node.shown());
             self.problem(node, Code::BadAddress, message)
-                .help("the admin plane has no passwords in this version: give it a loopback address");
+                .help("the admin plane has no authentication in this version: use a loopback address");
             return None;
         }
         self.claim_address(node, &ListenAddress::Socket(address), claimed);
         Some(Admin { address, configured: true })
     }
 
-    /// `{path: stdout}`, `{path: FILE}`, or a switch.
+    /// Reads `access_log`: `{path: stdout}`, `{path: FILE}`, or a boolean.
     pub(crate) fn access_log(&mut self, node: &ConfigNode<'_>) -> Option<AccessLog> {
         if node.is_bool() {
             return self.boolean(node)?.then_some(AccessLog::Stdout);
@@ -68,7 +69,7 @@ impl Reader<'_> {
         self.log_path(mapping.get("path"))
     }
 
-    /// `{path: stdout, sample: "1%"}`, `{path: FILE, …}`, or a switch.
+    /// Reads `decision_log`: `{path: stdout, sample: "1%"}`, `{path: FILE, …}`, or a boolean.
     pub(crate) fn decision_log(&mut self, node: &ConfigNode<'_>) -> Option<DecisionLog> {
         let sample = defaults::DECISION_SAMPLE;
         if node.is_bool() {
@@ -84,8 +85,8 @@ impl Reader<'_> {
             Some(node) => {
                 let share = self.share(node)?;
                 if share == 0.0 {
-                    self.problem(node, Code::OutOfRange, "nothing would be logged")
-                        .help("write `decision_log: false`, or a share above 0");
+                    self.problem(node, Code::OutOfRange, "`sample` is out of range: expected more than 0%")
+                        .help("write a share above 0%, or `decision_log: false`");
                     return None;
                 }
                 share
@@ -95,13 +96,13 @@ impl Reader<'_> {
         Some(DecisionLog { target: target?, sample })
     }
 
-    /// Where the lines of a log go.
+    /// Reads the output of a log.
     fn log_path(&mut self, node: Option<&ConfigNode<'_>>) -> Option<AccessLog> {
         let Some(node) = node else { return Some(AccessLog::Stdout) };
         match self.text(node)? {
-            "stdout" => Some(AccessLog::Stdout),
+            defaults::LOG_PATH => Some(AccessLog::Stdout),
             path if path.is_empty() || path.contains('\0') => {
-                self.problem(node, Code::BadValue, "this is not a path")
+                self.problem(node, Code::BadValue, "the path is empty or contains NUL")
                     .help("write `stdout` or the path of a file");
                 None
             }

@@ -1,6 +1,6 @@
-//! How one value of the tree becomes a value of its type, or a problem with its node.
+//! Readers of typed values, which report each invalid value with its location.
 //!
-//! Every reader returns `None` after it has told why; the caller keeps its default and goes on, so that all
+//! Every reader returns `None` after it has reported a problem. The caller keeps its default and goes on, so that all
 //! problems of a file are found in one pass.
 
 use std::ops::RangeInclusive;
@@ -18,16 +18,18 @@ use crate::suggest::suggest;
 use crate::tree::{Kind, Scalar, Value};
 use crate::units::{ConfigDuration, Rate, Share, Size};
 
-/// Reads values and collects what is wrong with them.
+/// Reads values and collects their problems.
 pub(crate) struct Reader<'r> {
+    /// Problems found so far.
     pub(crate) problems: &'r mut Problems,
-    /// Relative paths start here.
+    /// Folder that relative paths start at.
     pub(crate) dir: &'r FilePath,
-    /// What the program can beside what it always can.
+    /// Protocols, checks and policies of the embedding program.
     pub(crate) extensions: &'r Extensions,
 }
 
 impl Reader<'_> {
+    /// Adds a problem of a value.
     pub(crate) fn problem(
         &mut self,
         node: &ConfigNode<'_>,
@@ -37,26 +39,26 @@ impl Reader<'_> {
         self.problems.add(code, node.span(), node.path.text(), message)
     }
 
-    /// Tells why a text is refused.
-    pub(crate) fn reject(&mut self, node: &ConfigNode<'_>, wrong: ValueError) {
-        let help = wrong.help.filter(|_| !node.is_variable());
-        let message = format!("`{}` {}", node.shown(), wrong.what);
-        self.problem(node, wrong.code, message).maybe_help(help);
+    /// Reports why a text is not a valid value.
+    pub(crate) fn reject(&mut self, node: &ConfigNode<'_>, error: ValueError) {
+        let help = error.help.filter(|_| !node.is_variable());
+        let message = format!("`{}` {}", node.shown(), error.reason);
+        self.problem(node, error.code, message).maybe_help(help);
     }
 
-    /// Tells that a key or value belongs to a later version.
+    /// Reports a key or value of a later version.
     pub(crate) fn not_available(&mut self, node: &ConfigNode<'_>, what: &str) {
         self.problem(node, Code::NotAvailableYet, format!("`{what}` is not available in this version yet"));
     }
 
-    /// Tells that a key of the specification does nothing yet.
+    /// Reports a key of the specification that is not active yet.
     pub(crate) fn not_active(&mut self, node: &ConfigNode<'_>, what: &str) {
-        let message = format!("`{what}` is not active yet: this version accepts it and does nothing with it");
+        let message = format!("`{what}` is accepted but has no effect in this version");
         let span = node.key.unwrap_or(node.tree.span);
         self.problems.add(Code::NotActiveYet, span, node.path.text(), message);
     }
 
-    /// Tells that a value is of another type; of a variable without a value all was told.
+    /// Reports a value of another type. A variable without a value has been reported already.
     pub(crate) fn wrong_type(&mut self, node: &ConfigNode<'_>, expected: &str) -> ProblemBuilder<'_> {
         if node.is_unresolved() {
             return ProblemBuilder::suppressed();
@@ -65,7 +67,7 @@ impl Reader<'_> {
         self.problem(node, Code::WrongType, format!("expected {expected}, found {found}"))
     }
 
-    /// Any text.
+    /// Reads a text.
     pub(crate) fn text<'t>(&mut self, node: &ConfigNode<'t>) -> Option<&'t str> {
         self.text_for(node, "text")
     }
@@ -85,7 +87,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A text, by a parser of its own.
+    /// Reads a text and parses it.
     pub(crate) fn parsed<T>(
         &mut self,
         node: &ConfigNode<'_>,
@@ -93,14 +95,15 @@ impl Reader<'_> {
         parse: impl FnOnce(&str) -> Result<T, ValueError>,
     ) -> Option<T> {
         let text = self.text_for(node, expected)?;
-        parse(text).map_err(|wrong| self.reject(node, wrong)).ok()
+        parse(text).map_err(|error| self.reject(node, error)).ok()
     }
 
-    /// A name of a listener, pool or route: it becomes a label in metrics and a word of commands.
+    /// Reads the name of a listener or route.
     pub(crate) fn name(&mut self, node: &ConfigNode<'_>) -> Option<Name> {
         self.parsed(node, "a name", |text| name(text).map(Name::from))
     }
 
+    /// Reads `true` or `false`.
     pub(crate) fn boolean(&mut self, node: &ConfigNode<'_>) -> Option<bool> {
         if let Some(Scalar { kind: Kind::Bool(on), .. }) = node.scalar() {
             return Some(*on);
@@ -112,13 +115,13 @@ impl Reader<'_> {
             Some("off" | "no" | "false" | "disabled" | "0") if !node.is_variable() => {
                 "write false, without quotes"
             }
-            _ => "a switch is true or false",
+            _ => "write true or false",
         };
         self.wrong_type(node, "true or false").help(help);
         None
     }
 
-    /// A whole number within bounds.
+    /// Reads a whole number within a range.
     pub(crate) fn integer<T: TryFrom<i64>>(
         &mut self,
         node: &ConfigNode<'_>,
@@ -129,7 +132,7 @@ impl Reader<'_> {
             Some(Scalar { kind: Kind::Integer(number), .. }) => {
                 let fits = range.contains(number).then(|| T::try_from(*number).ok()).flatten();
                 if fits.is_none() {
-                    let message = format!("`{}` is out of range: {low} to {high}", node.shown());
+                    let message = format!("`{}` is out of range: expected {low} to {high}", node.shown());
                     self.problem(node, Code::OutOfRange, message);
                 }
                 fits
@@ -146,6 +149,7 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads a duration within a range.
     pub(crate) fn duration(
         &mut self,
         node: &ConfigNode<'_>,
@@ -164,24 +168,26 @@ impl Reader<'_> {
             self.problem(
                 node,
                 Code::OutOfRange,
-                format!("`{}` is out of range: {low} to {high}", node.shown()),
+                format!("`{}` is out of range: expected {low} to {high}", node.shown()),
             );
             return None;
         }
         Some(dur)
     }
 
+    /// Reads a rate as events per second.
     pub(crate) fn rate(&mut self, node: &ConfigNode<'_>) -> Option<f64> {
         if let Some(Scalar { kind: Kind::Integer(_) | Kind::Float(_), .. }) = node.scalar() {
-            let help = format!("write \"{}/s\" for so many a second", node.shown());
+            let help = format!("write \"{}/s\" for events per second", node.shown());
             self.reject(node, ValueError::new(Code::BadUnit, "has no unit", help));
             return None;
         }
         self.parsed(node, "a rate like \"1000/s\"", |text| Ok(text.parse::<Rate>()?.0))
     }
 
+    /// Reads a share as a number from 0 to 1.
     pub(crate) fn share(&mut self, node: &ConfigNode<'_>) -> Option<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "only 0 and 1 are good")]
+        #[expect(clippy::cast_precision_loss, reason = "only 0 and 1 are valid")]
         let number = match node.scalar()?.kind {
             Kind::Integer(whole) => whole as f64,
             Kind::Float(number) => number,
@@ -194,17 +200,18 @@ impl Reader<'_> {
             .map_err(|error| {
                 let meant = (1.0..=100.0).contains(&number);
                 let help = if meant { format!("write \"{number}%\"") } else { error.help.to_owned() };
-                self.reject(node, ValueError::new(Code::OutOfRange, error.what, help));
+                self.reject(node, ValueError::new(Code::OutOfRange, error.reason, help));
             })
             .ok()
     }
 
+    /// Reads a number of bytes within a range.
     pub(crate) fn size(&mut self, node: &ConfigNode<'_>, range: RangeInclusive<u64>) -> Option<u64> {
         let bytes = match node.scalar() {
             Some(Scalar { kind: Kind::Integer(0), .. }) => 0,
             Some(Scalar { kind: Kind::Integer(_) | Kind::Float(_), .. }) => {
                 let shown = node.shown();
-                let help = format!("write \"{shown}B\" for bytes or \"{shown}KiB\" for 1,024 times as many");
+                let help = format!("write \"{shown}B\" for bytes or \"{shown}KiB\" for units of 1024 bytes");
                 self.reject(node, ValueError::new(Code::BadUnit, "has no unit", help));
                 return None;
             }
@@ -215,41 +222,41 @@ impl Reader<'_> {
             self.problem(
                 node,
                 Code::OutOfRange,
-                format!("`{}` is out of range: {low} to {high}", node.shown()),
+                format!("`{}` is out of range: expected {low} to {high}", node.shown()),
             );
             return None;
         }
         Some(bytes)
     }
 
-    /// One of a few words; `later` ones are known and refused.
+    /// Reads one of several keywords. Those of later versions (`planned`) are reported as not available yet.
     pub(crate) fn keyword<T: Copy>(
         &mut self,
         node: &ConfigNode<'_>,
-        words: &[(&str, T)],
+        keywords: &[(&str, T)],
         planned: &[&str],
     ) -> Option<T> {
-        let text = self.text_for(node, "a word")?;
-        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+        let text = self.text_for(node, "a keyword")?;
+        if let Some((_, value)) = keywords.iter().find(|(word, _)| *word == text) {
             return Some(*value);
         }
         if planned.contains(&text) {
             self.not_available(node, &node.shown());
             return None;
         }
-        let known = words.iter().map(|(word, _)| *word).chain(planned.iter().copied());
+        let known = keywords.iter().map(|(word, _)| *word).chain(planned.iter().copied());
         let help = match self.suggest(text, known) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => {
-                let all: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                format!("it is one of {}", all.join(", "))
+                let all: Vec<&str> = keywords.iter().map(|(word, _)| *word).collect();
+                format!("expected one of {}", all.join(", "))
             }
         };
-        self.reject(node, ValueError::new(Code::BadValue, "is not known here", help));
+        self.reject(node, ValueError::new(Code::BadValue, "is not a valid value", help));
         None
     }
 
-    /// The word that was meant. Searching costs time, so it ends with the telling.
+    /// Returns the most similar known word. No search is made once problems are only counted.
     pub(crate) fn suggest<'k>(
         &self,
         word: &str,
@@ -258,7 +265,7 @@ impl Reader<'_> {
         if self.problems.is_full() { None } else { suggest(word, known) }
     }
 
-    /// The items of a list.
+    /// Reads the items of a list.
     pub(crate) fn list<'t>(&mut self, node: &ConfigNode<'t>) -> Vec<ConfigNode<'t>> {
         match &node.tree.value {
             Value::List(items) => items
@@ -273,8 +280,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The items of a list, or the one item that stands in its stead.
-    pub(crate) fn one_or_more<'t>(&mut self, node: &ConfigNode<'t>) -> Vec<ConfigNode<'t>> {
+    /// Reads the items of a list, or a single value as a list of one item.
+    pub(crate) fn one_or_many<'t>(&mut self, node: &ConfigNode<'t>) -> Vec<ConfigNode<'t>> {
         match &node.tree.value {
             Value::Scalar(scalar) if scalar.kind != Kind::Null => vec![node.clone()],
             _ => self.list(node),

@@ -1,4 +1,4 @@
-//! Which requests a route is for, and where it leads.
+//! Routes of a listener: match conditions and pools.
 
 use plimsoll_core::Name;
 use plimsoll_core::route::{HostPattern, Match};
@@ -17,19 +17,19 @@ use crate::model::Route;
 use crate::problem::Code;
 use crate::tree::{Span, Value};
 
-/// What a listener's routes choose between.
+/// Kind of messages that the routes of a listener match.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RouteScope {
-    /// Requests in the clear.
+    /// Requests without TLS.
     Requests,
     /// Requests within TLS.
     TlsRequests,
-    /// Connections, of which only the hello of TLS can be asked.
+    /// Connections, of which only the TLS ClientHello can be matched.
     Connections,
 }
 
 impl Reader<'_> {
-    /// The routes of a listener.
+    /// Reads the routes of a listener.
     pub(crate) fn routes(
         &mut self,
         listener: &str,
@@ -44,7 +44,7 @@ impl Reader<'_> {
             let Some(mapping) = self.mapping(item, &keys::ROUTE) else { continue };
             if let Some(first) = catches_all {
                 let line = self.line_of(first);
-                let message = format!("no request comes here: the route on {line} takes them all");
+                let message = format!("this route is never used: the route on {line} matches every request");
                 self.problem(item, Code::Unreachable, message)
                     .related("this route matches every request", first);
             } else if mapping.get("match").is_none_or(ConfigNode::is_empty_block)
@@ -60,20 +60,20 @@ impl Reader<'_> {
         routes
     }
 
-    /// Tells what a listener of that kind cannot know of its messages.
+    /// Reports match conditions and edits that do not apply to these messages.
     fn check_route_scope(&mut self, mapping: &Mapping<'_>, scope: RouteScope) {
         let (keys, why): (&[&str], _) = match scope {
-            RouteScope::Requests => (&["sni"], "is for TLS, and this listener ends none"),
+            RouteScope::Requests => (&["sni"], "applies to TLS, which this listener does not terminate"),
             RouteScope::TlsRequests => return,
             RouteScope::Connections => (
                 &["host", "path_prefix", "method", "headers", "request_headers", "response_headers"],
-                "is for requests, and this listener sees none",
+                "applies to requests, which this listener does not receive",
             ),
         };
-        let asked =
+        let conditions =
             mapping.get("match").filter(|p| p.is_block()).map(|p| self.entries(p)).unwrap_or_default();
         let edits = mapping.entries().map(|(key, node)| (key, node.clone()));
-        for (key, node) in asked.into_iter().chain(edits).filter(|(key, _)| keys.contains(key)) {
+        for (key, node) in conditions.into_iter().chain(edits).filter(|(key, _)| keys.contains(key)) {
             let at = node.key.unwrap_or(node.tree.span);
             self.problems.add(Code::Conflict, at, node.path.text(), format!("`{key}` {why}"));
         }
@@ -96,10 +96,10 @@ impl Reader<'_> {
         pools: &mut Pools<'_>,
     ) -> Route {
         let pool = match mapping.get("pool") {
-            Some(node) => pools.find(self, node),
+            Some(node) => pools.resolve(self, node),
             None if mapping.has_planned_key() => None,
             None => {
-                self.missing(node, "pool", "say which pool the route leads to");
+                self.missing(node, "pool", "name the pool for matching requests");
                 None
             }
         };
@@ -113,12 +113,12 @@ impl Reader<'_> {
         }
     }
 
-    /// Tells that a name was claimed already.
+    /// Reports a name that is in use already.
     pub(crate) fn duplicate_name(&mut self, what: &str, node: &ConfigNode<'_>, first: Span) {
         let line = self.line_of(first);
         let message = format!("the {what} `{}` is given twice; first on {line}", node.shown());
         self.problem(node, Code::DuplicateName, message)
-            .help("give each its own name")
+            .help("use different names")
             .related("first given here", first);
     }
 
@@ -135,10 +135,10 @@ impl Reader<'_> {
 
     fn methods(&mut self, node: &ConfigNode<'_>) -> Vec<String> {
         if matches!(&node.tree.value, Value::List(items) if items.is_empty()) {
-            self.problem(node, Code::BadValue, "the list of methods is empty: no request would match")
-                .help("leave `method` out to match them all");
+            self.problem(node, Code::BadValue, "the list of methods is empty: no request matches")
+                .help("remove `method` to match all requests");
         }
-        let items = self.one_or_more(node);
+        let items = self.one_or_many(node);
         items
             .iter()
             .filter_map(|p| self.parsed(p, "a method", |text| method(text).map(str::to_owned)))
@@ -146,18 +146,18 @@ impl Reader<'_> {
     }
 }
 
-/// `api.example.com` or `*.example.com`; compared without port and case.
+/// Parses `api.example.com` or `*.example.com`, which are compared without port and case.
 fn host_pattern(text: &str) -> Result<HostPattern, ValueError> {
-    let refuse = |what, help: &str| Err(ValueError::new(Code::BadValue, what, help));
+    let error = |reason, help: &str| Err(ValueError::new(Code::BadValue, reason, help));
     let lower = text.to_ascii_lowercase();
     if lower == "*" {
-        return refuse("matches every host", "leave `host` out instead");
+        return error("matches every host", "remove `host` instead");
     }
     if let Some(suffix) = lower.strip_prefix('*') {
         return match suffix.strip_prefix('.').is_some_and(is_host_name) {
             true => Ok(HostPattern::Suffix(suffix.to_owned())),
             false => {
-                refuse("is not a host pattern", "a `*` stands for whole labels at the start: `*.example.com`")
+                error("is not a valid host pattern", "`*` matches whole labels at the start: `*.example.com`")
             }
         };
     }
@@ -165,12 +165,12 @@ fn host_pattern(text: &str) -> Result<HostPattern, ValueError> {
     match is_ip || is_host_name(&lower) {
         true => Ok(HostPattern::Exact(lower)),
         false if !is_bracketed_v6(&lower) && lower.rsplit_once(':').is_some() => {
-            refuse("has a port, which is not compared", "leave the port out")
+            error("has a port, which is not compared", "remove the port")
         }
         false if !text.is_ascii() => {
-            refuse("is not a host name", "write it in ASCII, as browsers send it: `xn--…`")
+            error("is not a valid host name", "write it in ASCII, as browsers send it: `xn--…`")
         }
-        false => refuse("is not a host name", "write it like `api.example.com` or `*.example.com`"),
+        false => error("is not a valid host name", "write it like `api.example.com` or `*.example.com`"),
     }
 }
 
@@ -182,8 +182,8 @@ fn is_bracketed_v6(text: &str) -> bool {
 fn path_prefix(text: &str) -> Result<String, ValueError> {
     match path(text)? {
         text if text.contains('?') => {
-            let what = "is not a path: it holds a `?`";
-            Err(ValueError::new(Code::BadValue, what, "a path ends before the `?`; queries are not compared"))
+            let reason = "is not a valid path: it contains `?`";
+            Err(ValueError::new(Code::BadValue, reason, "remove the query, which is not compared"))
         }
         text => Ok(text.to_owned()),
     }
@@ -194,16 +194,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts() {
+    fn host_patterns_are_exact_or_suffixes() {
         let exact = |text: &str| Ok(HostPattern::Exact(text.to_owned()));
-        let good = [
+        let valid = [
             ("API.example.com", exact("api.example.com")),
             ("*.Example.com", Ok(HostPattern::Suffix(".example.com".to_owned()))),
             ("10.0.0.1", exact("10.0.0.1")),
             ("[::1]", exact("[::1]")),
             ("localhost", exact("localhost")),
         ];
-        for (text, pattern) in good {
+        for (text, pattern) in valid {
             assert_eq!(host_pattern(text), pattern, "{text}");
         }
         for text in

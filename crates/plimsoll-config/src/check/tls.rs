@@ -1,4 +1,4 @@
-//! Who proves what to whom: the TLS of a listener and of a pool.
+//! TLS of listeners and pools.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -9,12 +9,13 @@ use crate::check::keys;
 use crate::check::mapping::Mapping;
 use crate::check::reader::Reader;
 use crate::check::value_error::ValueError;
+use crate::defaults;
 use crate::model::{CertificateFiles, ClientAuth, ClientTls, ServerTls, TlsVersion};
 use crate::problem::Code;
 use crate::tree::Value;
 
 impl Reader<'_> {
-    /// The `tls` of a listener.
+    /// Reads the `tls` block of a listener.
     pub(crate) fn server_tls(&mut self, node: &ConfigNode<'_>) -> Option<ServerTls> {
         let mapping = self.mapping(node, &keys::SERVER_TLS)?;
         let certificates = match mapping.get("certificates") {
@@ -31,7 +32,7 @@ impl Reader<'_> {
         let ca = mapping.get("client_ca").and_then(|p| self.file(p));
         let min_version = mapping
             .get("min_version")
-            .and_then(|p| self.keyword(p, &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)], &[]));
+            .and_then(|p| self.keyword(p, &TlsVersion::ALL.map(|version| (version.as_str(), version)), &[]));
         Some(ServerTls {
             certificates,
             client_auth: self.client_auth(&mapping, ca),
@@ -46,13 +47,13 @@ impl Reader<'_> {
         });
         match (wanted, required.flatten(), mapping.get("client_ca"), ca) {
             (Some(node), Some(_), None, _) => {
-                self.problem(node, Code::Conflict, "`client_auth` needs authorities to believe")
-                    .help("name their file: `client_ca: ca.pem`");
+                self.problem(node, Code::Conflict, "`client_auth` requires certificate authorities")
+                    .help("add their file: `client_ca: ca.pem`");
                 ClientAuth::None
             }
             (Some(_), None, Some(_), _) if required == Some(None) => ClientAuth::None,
             (_, Some(false), _, Some(ca)) => ClientAuth::Optional(ca),
-            // A `client_ca` alone means what it says: its clients and nobody else.
+            // A `client_ca` alone requires certificates of these authorities.
             (_, _, Some(_), Some(ca)) => ClientAuth::Required(ca),
             _ => ClientAuth::None,
         }
@@ -71,7 +72,7 @@ impl Reader<'_> {
         self.certificate_files(node, &mapping)
     }
 
-    /// `cert` and `key`, which only make sense together.
+    /// Reads `cert` and `key`, which are only valid together.
     fn certificate_files(
         &mut self,
         node: &ConfigNode<'_>,
@@ -80,21 +81,21 @@ impl Reader<'_> {
         let [cert, key] = ["cert", "key"].map(|name| {
             let given = mapping.get(name);
             if given.is_none() {
-                self.missing(node, name, "a certificate and its key come as a pair of PEM files");
+                self.missing(node, name, "a certificate and its private key are two PEM files");
             }
             given.and_then(|p| self.file(p))
         });
         Some(CertificateFiles { cert: cert?, key: key? })
     }
 
-    /// The `tls` of a pool.
+    /// Reads the `tls` of a pool.
     pub(crate) fn client_tls(&mut self, node: &ConfigNode<'_>) -> Option<ClientTls> {
         if node.is_bool() {
             return self.boolean(node)?.then_some(ClientTls {
                 ca: None,
                 server_name: None,
                 identity: None,
-                verify: true,
+                verify: defaults::VERIFY_DESTINATIONS,
             });
         }
         let mapping = self.mapping(node, &keys::CLIENT_TLS)?;
@@ -108,18 +109,19 @@ impl Reader<'_> {
             let verify = self.boolean(p)?;
             if !verify {
                 let message =
-                    "destinations are not verified: anybody in between can read and change messages";
-                self.problem(p, Code::Insecure, message).help("name their authority with `ca` instead");
+                    "destinations are not verified: an attacker on the network can read and change messages";
+                self.problem(p, Code::Insecure, message)
+                    .help("set `ca` to their certificate authority instead");
             }
             Some(verify)
         });
         if let (Some(node), Some(_), Some(false)) = (mapping.get("ca"), &ca, verify) {
-            self.problem(node, Code::Conflict, "`ca` says whom to believe, `verify: false` that anybody is");
+            self.problem(node, Code::Conflict, "`ca` has no effect with `verify: false`");
         }
-        Some(ClientTls { ca, server_name, identity, verify: verify.unwrap_or(true) })
+        Some(ClientTls { ca, server_name, identity, verify: verify.unwrap_or(defaults::VERIFY_DESTINATIONS) })
     }
 
-    /// A file that can be read now, so that its absence is told here and not at the start.
+    /// Reads the path of a file and opens it, so that a missing file is reported by the check and not at the start.
     fn file(&mut self, node: &ConfigNode<'_>) -> Option<PathBuf> {
         let text = self.text(node)?;
         let path = self.dir.join(text);
@@ -142,8 +144,8 @@ fn server_name(text: &str) -> Result<String, ValueError> {
         true => Ok(text.to_ascii_lowercase()),
         false => Err(ValueError::new(
             Code::BadValue,
-            "is not a host name",
-            "write the name the certificate is for, without port: `api.internal`",
+            "is not a valid host name",
+            "write the name in the certificate, without port: `api.internal`",
         )),
     }
 }

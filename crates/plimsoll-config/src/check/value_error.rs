@@ -1,25 +1,27 @@
-//! Why a text is not a valid value.
+//! Error of a text that is not a valid value.
 
 use crate::problem::Code;
 use crate::units::UnitError;
 
-/// Why a text is not a value of its kind. `what` follows the text and never holds a piece of it; `help` may,
-/// and is left out when the text is the value of a variable.
+/// Reason why a text is not a valid value.
+///
+/// `reason` follows the text in messages and never contains a part of it. `help` may, and is left out when the text is
+/// the value of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ValueError {
     pub(crate) code: Code,
-    pub(crate) what: &'static str,
+    pub(crate) reason: &'static str,
     pub(crate) help: Option<String>,
 }
 
 impl ValueError {
-    pub(crate) fn new(code: Code, what: &'static str, help: impl Into<String>) -> Self {
-        Self { code, what, help: Some(help.into()) }
+    pub(crate) fn new(code: Code, reason: &'static str, help: impl Into<String>) -> Self {
+        Self { code, reason, help: Some(help.into()) }
     }
 }
 
 impl From<UnitError> for ValueError {
     fn from(error: UnitError) -> Self {
-        Self::new(Code::BadUnit, error.what, error.help)
+        Self::new(Code::BadUnit, error.reason, error.help)
     }
 }

@@ -1,278 +1,352 @@
-//! The shape of a `load_balancer` block: how a pool balances, checks and tries again.
+//! Shape of a `load_balancer` block.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
 use super::Feature;
+use super::default_values::{
+    duration, duration_or_none, hedge_delay, keyword, or_none, percent, retry_conditions, status_range,
+};
 use super::scalars::{
     Algorithm, Bool, Bound, CheckProtocol, ConfigDuration, DurationOrNone, HashKey, HashTable, HedgeAfter,
     Integer, IntegerOrNone, Metric, Overprovision, Rate, RetryWhen, Share, Start, Status, Text, ZoneKeys,
 };
+use crate::defaults;
 
-/// How a pool balances, checks and tries again.
+/// Load balancing, health check and retry settings of a pool.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct LoadBalancer {
-    /// Which destination takes a message.
+    /// Algorithm that picks a destination for each message. Destinations of different weights use
+    /// `weighted_round_robin` by default.
+    #[schemars(extend("default" = defaults::ALGORITHM.name()))]
     algorithm: Option<Algorithm>,
-    /// For `algorithm: hash` and `source_hash`.
+    /// Consistent hashing settings, for `algorithm: hash` and `source_hash`.
     hash: Option<Hash>,
-    /// For `algorithm: custom`.
+    /// Custom score of a destination, for `algorithm: custom`.
     custom: Option<Custom>,
-    /// What becomes of what destinations say of their load.
+    /// Handling of load reports from destinations.
     load_reports: Option<LoadReports>,
-    /// Destinations that say they have too much to do are set aside; off unless asked for.
+    /// Overload protection by reported load: a block, or `true` for its defaults.
+    #[schemars(extend("default" = defaults::OVERLOAD_ENABLED))]
     overload: Option<Feature<Overload>>,
-    /// Active checks; on unless `false`.
+    /// Whether destinations are checked actively.
+    #[schemars(extend("default" = defaults::HEALTH_CHECKING))]
     health_checking: Option<Bool>,
-    /// Another destination is tried when one fails, where that is safe; on unless `false`.
+    /// Whether a message is retried on another destination after a failure, where that is safe.
+    #[schemars(extend("default" = defaults::retry().failover))]
     failover: Option<Bool>,
-    /// How destinations are checked.
+    /// Active health checks of destinations.
     health_monitoring: Option<HealthMonitoring>,
-    /// When failing traffic sets a destination aside.
+    /// Ejection of destinations that fail real traffic.
     outlier_detection: Option<OutlierDetection>,
-    /// A destination that comes back takes a growing share for so long.
+    /// Duration over which the share of a returning destination grows to its full weight; 1ms to 24h. No slow start
+    /// by default.
     slow_start: Option<ConfigDuration>,
-    /// Ejections leave at least this share of the pool; 0% = they need not.
+    /// Minimum share of the pool that ejections leave in service; 0% = no minimum.
+    #[schemars(extend("default" = percent(defaults::PANIC_THRESHOLD)))]
     panic_threshold: Option<Share>,
-    /// A tier overflows to the next when what is left of it, times this, is less than the whole; `none` = never.
+    /// Overprovisioning factor of a priority tier, 100% to 1000%: messages overflow to the next tier if the available
+    /// share of the tier times this factor is below 100%. `none` = overflow only if no destination is left.
+    #[schemars(extend("default" = or_none(defaults::OVERPROVISION)))]
     overprovision: Option<Overprovision>,
-    /// The own zone is preferred; on where `zone` is given, unless `false`.
+    /// Preference for destinations of the balancer's own `zone`: a block, `true` or `false`.
+    #[schemars(extend("default" = defaults::ZONE_AWARE))]
     zone_aware: Option<Feature<ZoneAware>>,
-    /// Tries and repeats.
+    /// Retries of failed messages.
     retry: Option<Retry>,
-    /// A message that waits long for its answer is sent to a second destination as well.
+    /// Hedged attempts of slow requests. No hedging by default.
     hedge: Option<Hedge>,
-    /// Deadline and effort.
+    /// Total timeout and processing effort.
     performance: Option<Performance>,
-    /// Repeats, backup tiers and measures of quality.
+    /// Retries, backup tiers and quality measurement.
     quality: Option<Quality>,
-    /// Weights that follow performance and health. Not active yet.
+    /// Automatic weight adjustment by performance and health. Accepted, but not active yet.
+    #[schemars(extend("default" = false))]
     dynamic_adjustment: Option<Feature<DynamicAdjustment>>,
-    /// Measures, thresholds and alerts. Not active yet.
+    /// Performance measurement with thresholds and alerts. Accepted, but not active yet.
+    #[schemars(extend("default" = false))]
     performance_monitoring: Option<Feature<PerformanceMonitoring>>,
 }
 
-/// What becomes of what destinations say of their load.
+/// Handling of load reports from destinations.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct LoadReports {
-    /// What was said longer ago counts for nothing.
+    /// Maximum age of a load report that is still used; 10ms to 24h.
+    #[schemars(extend("default" = duration(defaults::LOAD_REPORT_MAX_AGE)))]
     max_age: Option<ConfigDuration>,
-    /// Reports of load in answers (ORCA: `endpoint-load-metrics`) are read, and not passed on.
+    /// Whether ORCA load reports in response headers (`endpoint-load-metrics`) are read and removed.
+    #[schemars(extend("default" = defaults::ORCA))]
     orca: Option<Bool>,
 }
 
-/// When a destination has too much to do.
+/// Overload protection by the load that destinations report.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Overload {
-    /// Off if `false`.
+    /// Whether overload protection is on. `true` if the block is given.
+    #[schemars(extend("default" = true))]
     enabled: Option<Bool>,
-    /// From this load score on it is set aside.
+    /// Load score from which on a destination is set aside, above 0% and up to 100%.
+    #[schemars(extend("default" = percent(defaults::OVERLOAD.threshold)))]
     threshold: Option<Share>,
-    /// Below this one it is taken back.
+    /// Load score below which a destination is used again. 10 percentage points below `threshold` by default.
+    #[schemars(extend("default" = percent(defaults::OVERLOAD.recover)))]
     recover: Option<Share>,
-    /// So large a share of the pool at most, at once.
+    /// Maximum share of the pool that may be set aside at once.
+    #[schemars(extend("default" = percent(defaults::OVERLOAD.max_overloaded)))]
     max_overloaded: Option<Share>,
 }
 
-/// What destinations are scored by.
+/// Custom score of a destination, for `algorithm: custom`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Custom {
-    /// A CEL expression that gives a number for a destination; the lowest takes the message.
+    /// CEL expression that returns a number for a destination; the lowest score wins. Example:
+    /// `(in_flight + 1) / weight`.
     expression: Text,
 }
 
-/// When a message without an answer is sent to a second destination as well.
+/// Hedged attempts: a second attempt at another destination if the response is late. The first response wins.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Hedge {
-    /// How long it waits before that: `p95`, until so many of a hundred recent messages had their answers, or `30ms`.
+    /// Delay before a hedged attempt: a quantile of recent response times (`p50` to `p99.9`) or a duration (1ms to
+    /// 24h).
+    #[schemars(extend("default" = hedge_delay(defaults::HEDGE.after)))]
     after: Option<HedgeAfter>,
-    /// Copies of a message at most; 0 = none.
+    /// Maximum number of hedged attempts per message; 0 = none.
+    #[schemars(extend("default" = defaults::HEDGE.max))]
     max: Option<Integer<0, 3>>,
 }
 
-/// What messages are hashed by, and how keys find destinations.
+/// Consistent hashing settings.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Hash {
-    /// `source`, `path`, `header:NAME`, `cookie:NAME` or `query:NAME`.
+    /// Hash key: `source` (the client's IP address), `path`, `header:NAME`, `cookie:NAME` or `query:NAME`.
+    #[schemars(extend("default" = defaults::HASH_KEY.to_string()))]
     key: Option<HashKey>,
-    /// How keys find destinations.
+    /// Hash table: `ring`, `maglev` or `rendezvous`.
+    #[schemars(extend("default" = keyword(defaults::HASH.table)))]
     table: Option<HashTable>,
-    /// What a destination may have in flight, in percent of its share of all; `none` without a bound.
+    /// Maximum load of a destination relative to its fair share, 101% to 1000%, or `none`. Messages above it go to the
+    /// next destination.
+    #[schemars(extend("default" = or_none(defaults::HASH.bound)))]
     bound: Option<Bound>,
 }
 
-/// How the own zone is preferred.
+/// Preference for destinations of the balancer's own zone.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct ZoneAware {
-    /// On unless `false`.
+    /// Whether destinations of the own zone are preferred. `true` if the block is given.
+    #[schemars(extend("default" = true))]
     enabled: Option<Bool>,
-    /// In flight at each of its destinations of weight 1: above it messages begin to spill over.
+    /// Number of messages in flight per destination of weight 1 above which messages spill over to other zones; 1 to
+    /// 1,000,000, or `none`.
+    #[schemars(extend("default" = "none"))]
     spill_over_at: Option<IntegerOrNone>,
-    /// Whether keys are spread over the whole pool, or over the own zone first.
+    /// Destinations over which hash keys are spread: `pool` (all) or `zone` (the own zone first).
+    #[schemars(extend("default" = "pool"))]
     keys: Option<ZoneKeys>,
 }
 
-/// How destinations are checked.
+/// Active health checks of destinations.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct HealthMonitoring {
-    /// From the end of one check to the start of the next.
+    /// Interval from the end of a check to the start of the next; 10ms to 24h.
+    #[schemars(extend("default" = duration(defaults::CHECK_INTERVAL)))]
     check_interval: Option<ConfigDuration>,
-    /// The same while a change is pending: after a first failure or a first pass, and when traffic raises a doubt.
+    /// Interval while a status change is pending (after a first failure or success, or a failure of traffic); 10ms to
+    /// 24h, and at most `check_interval`.
+    #[schemars(extend("default" = duration(defaults::CHECK_FAST_INTERVAL)))]
     fast_interval: Option<ConfigDuration>,
-    /// The same for destinations that are down: the spans double up to this.
+    /// Maximum interval of checks of a destination that is down, to which the interval doubles; 10ms to 24h.
+    /// `check_interval` by default.
     down_interval: Option<ConfigDuration>,
-    /// Every span is longer or shorter by up to this share of it; at most 50%.
+    /// Random deviation of each interval, 0% to 50% of it.
+    #[schemars(extend("default" = percent(defaults::CHECK_JITTER)))]
     jitter: Option<Share>,
-    /// Checks of one pool at once.
+    /// Maximum number of concurrent checks of this pool.
+    #[schemars(extend("default" = defaults::MAX_CONCURRENT_CHECKS))]
     max_concurrent: Option<Integer<1, 65536>>,
-    /// How a destination is taken that no check has asked yet.
+    /// Status of a destination before its first check: `serving` or `down`.
+    #[schemars(extend("default" = keyword(defaults::CHECK_START)))]
     start: Option<Start>,
-    /// A check without an answer by then has failed.
+    /// Maximum duration of a check, after which it has failed; 1ms to 24h.
+    #[schemars(extend("default" = duration(defaults::CHECK_TIMEOUT)))]
     timeout: Option<ConfigDuration>,
-    /// Failures in a row that take a destination out; of the first check, one.
-    failure_threshold: Option<Integer<1, 256>>,
-    /// Passes in a row that bring it back.
-    recovery_threshold: Option<Integer<1, 256>>,
-    /// A connection opens, a request is answered, `grpc.health.v1` says SERVING, a datagram is not refused, or a
-    /// connection of MQTT is accepted.
+    /// Number of consecutive failed checks after which a destination is down. The very first check needs one failure.
+    #[schemars(extend("default" = defaults::FAILURE_THRESHOLD))]
+    failure_threshold: Option<Integer<1, 1000>>,
+    /// Number of consecutive passed checks after which a destination serves again.
+    #[schemars(extend("default" = defaults::RECOVERY_THRESHOLD))]
+    recovery_threshold: Option<Integer<1, 1000>>,
+    /// Protocol of checks: `tcp` (connect), `http` (request), `grpc` (`grpc.health.v1`), `udp` (datagram) or `mqtt`
+    /// (CONNECT). `udp` by default in pools that only `udp` listeners use.
+    #[schemars(extend("default" = "tcp"))]
     protocol: Option<CheckProtocol>,
-    /// What is asked for; implies `protocol: http`.
+    /// Path of an HTTP check. Implies `protocol: http`.
+    #[schemars(extend("default" = defaults::CHECK_PATH))]
     path: Option<Text>,
-    /// How it is asked for.
+    /// Method of an HTTP check, such as `GET` or `HEAD`. Implies `protocol: http`.
+    #[schemars(extend("default" = defaults::CHECK_METHOD))]
     method: Option<Text>,
-    /// The `Host` header, and the `:authority` of a `grpc` check; the destination's address without one.
+    /// `Host` header of an HTTP check, or `:authority` of a gRPC check. The destination's address by default.
     host: Option<Text>,
-    /// Good statuses: `"200-399"`, `"200,204"` or 200.
+    /// Statuses with which an HTTP check passes: a status, ranges, or a list, such as `"200-399"` or `"200,204"`.
+    #[schemars(extend("default" = status_range(defaults::CHECK_EXPECT)))]
     expect_status: Option<Status>,
-    /// Further lines of the request of an HTTP check.
+    /// Additional headers of an HTTP check, by name.
+    #[schemars(extend("default" = {}))]
     headers: Option<BTreeMap<String, Text>>,
-    /// What the first 64 KiB of the answer to an HTTP check must contain.
+    /// Text that the first 64 KiB of the response to an HTTP check must contain; at most 1400 bytes. Any response by
+    /// default.
     expect_body: Option<Text>,
-    /// Another port than the one that serves.
+    /// Port of checks, if it differs from the port of the destination.
     port: Option<Integer<1, 65535>>,
-    /// What a `grpc` check asks about; the whole server without it.
+    /// Service name of a gRPC check. The empty name is the whole server.
+    #[schemars(extend("default" = defaults::CHECK_SERVICE))]
     service: Option<Text>,
-    /// What a `udp` check sends; an empty datagram without it.
+    /// Datagram that a UDP check sends; at most 1400 bytes. Implies `protocol: udp`.
+    #[schemars(extend("default" = defaults::CHECK_DATAGRAM))]
     send: Option<Text>,
-    /// What the answer to a `udp` check must contain; without it, silence is good and a refusal is not.
+    /// Text that the reply to a UDP check must contain; at most 1400 bytes. By default no reply is required, and only
+    /// an ICMP refusal fails the check.
     expect: Option<Text>,
-    /// Whose connection an `mqtt` check opens; nobody's without it.
+    /// User name of an MQTT check. Anonymous by default.
     username: Option<Text>,
-    /// That user's password.
+    /// Password of an MQTT check, for its `username`. No password by default.
     password: Option<Text>,
-    /// Alerts when a destination or the pool goes or comes back; off unless `true`.
+    /// Whether status changes of destinations and of the pool raise alerts.
+    #[schemars(extend("default" = defaults::ALERTING))]
     alerting: Option<Bool>,
-    /// A destination that passes its checks again serves one message first, and then a growing share.
+    /// Whether a recovered destination first gets a single trial message and then a growing share.
+    #[schemars(extend("default" = defaults::RECOVERY_MANAGEMENT))]
     recovery_management: Option<Bool>,
 }
 
-/// When failing traffic sets a destination aside.
+/// Ejection of destinations that fail real traffic.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct OutlierDetection {
-    /// Bad outcomes in a row; 0 = never.
+    /// Number of consecutive failures that eject a destination; 0 = never.
+    #[schemars(extend("default" = defaults::OUTLIER.consecutive_failures))]
     consecutive_failures: Option<Integer<0, 1_000_000>>,
-    /// All that serve are compared with each other so often.
+    /// Interval at which the destinations in service are compared with each other; 10ms to 24h.
+    #[schemars(extend("default" = duration_or_none(defaults::OUTLIER.interval)))]
     interval: Option<ConfigDuration>,
-    /// Messages that wait for so long, and many times longer than usual, make a destination suspect; `none` = never.
+    /// Time without a response after which a destination is suspected to be unresponsive, if that is also many times
+    /// longer than usual; 10ms to 24h, or `none`.
+    #[schemars(extend("default" = duration_or_none(defaults::OUTLIER.unresponsive_after)))]
     unresponsive_after: Option<DurationOrNone>,
-    /// The first time; the n-th in a row lasts n times as long.
+    /// Duration of the first ejection; the n-th consecutive one lasts n times as long, up to 300s. 1ms to 24h.
+    #[schemars(extend("default" = duration(defaults::OUTLIER.base_ejection)))]
     base_ejection: Option<ConfigDuration>,
-    /// At most this share of the pool is set aside at once.
+    /// Maximum share of the pool that may be ejected at once.
+    #[schemars(extend("default" = percent(defaults::OUTLIER.max_ejected)))]
     max_ejected: Option<Share>,
 }
 
-/// Tries and repeats.
+/// Retries of failed messages.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Retry {
-    /// All tries of one message, the first included.
+    /// Maximum number of attempts per message, the first included.
+    #[schemars(extend("default" = defaults::retry().attempts))]
     attempts: Option<Integer<1, 10>>,
-    /// What is worth another try.
+    /// Conditions under which a message is retried: `connect_failure`, `reset`, `empty_response`, `timeout`,
+    /// `status:NNN` (400 to 599) or `grpc:STATUS`.
+    #[schemars(extend("default" = retry_conditions(&defaults::retry())))]
     when: Option<Vec<RetryWhen>>,
-    /// Repeats as a share of requests; a floor of 10 a second comes on top.
+    /// Maximum number of retries as a share of requests. 10 retries per second are allowed in addition.
+    #[schemars(extend("default" = percent(defaults::retry().budget)))]
     budget: Option<Share>,
 }
 
-/// Deadline and effort.
+/// Total timeout and processing effort.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Performance {
-    /// One message in the pool, all tries included.
+    /// Maximum time of a message in the pool, all attempts included; 1ms to 24h. No limit by default.
     timeout: Option<ConfigDuration>,
-    /// Decisions are remembered where that is cheaper than to decide again; on unless `false`.
+    /// Whether balancing decisions are cached where that is faster than deciding again.
+    #[schemars(extend("default" = defaults::CACHING))]
     caching: Option<Bool>,
-    /// Checks run side by side; on unless `false`.
+    /// Whether health checks run concurrently.
+    #[schemars(extend("default" = defaults::PARALLEL_CHECKS))]
     parallel_processing: Option<Bool>,
-    /// Intervals and time limits of checks follow what is seen, within bounds.
+    /// Whether intervals and timeouts of checks adapt to observed traffic and response times.
+    #[schemars(extend("default" = defaults::OPTIMIZATION))]
     optimization: Option<Bool>,
 }
 
-/// Repeats, backup tiers and measures of quality.
+/// Retries, backup tiers and quality measurement.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Quality {
-    /// Safe repeats of failed messages; on unless `false`.
+    /// Whether failed messages are retried where that is safe.
+    #[schemars(extend("default" = defaults::retry().error_recovery))]
     error_recovery: Option<Bool>,
-    /// Destinations with a `priority` above 0 may take over; on unless `false`.
+    /// Whether destinations with a `priority` above 0 take over when lower tiers fail.
+    #[schemars(extend("default" = defaults::BACKUP_TIERS))]
     failover_support: Option<Bool>,
-    /// How close shares come to what was intended, and what that costs; off unless `true`.
+    /// Whether the deviation from the intended traffic shares and its cost are measured.
+    #[schemars(extend("default" = defaults::QUALITY_METRICS))]
     quality_metrics: Option<Bool>,
-    /// Outlier detection judges a destination by its own past, too.
+    /// Whether outlier detection also compares a destination with its own learned baseline.
+    #[schemars(extend("default" = defaults::LEARNING))]
     learning: Option<Bool>,
 }
 
-/// Weights that follow performance and health.
+/// Automatic weight adjustment by performance and health. Accepted, but not active yet.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct DynamicAdjustment {
-    /// On unless `false`.
+    /// Whether weight adjustment is on. `true` if the block is given.
+    #[schemars(extend("default" = true))]
     enabled: Option<Bool>,
-    /// How often weights move.
+    /// Interval of weight adjustments; 10ms to 24h. Not active yet.
     adjustment_interval: Option<ConfigDuration>,
-    /// A destination whose performance score is below loses weight.
+    /// Performance score, 0 to 1, below which a destination loses weight. Not active yet.
     performance_threshold: Option<Share>,
-    /// A destination whose health score is below loses weight.
+    /// Health score, 0 to 1, below which a destination loses weight. Not active yet.
     health_threshold: Option<Share>,
-    /// Learned capacity is kept.
+    /// Whether the learned capacity of destinations is kept. Not active yet.
     learning: Option<Bool>,
 }
 
-/// Measures, thresholds and alerts.
+/// Performance measurement with thresholds and alerts. Accepted, but not active yet.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct PerformanceMonitoring {
-    /// On unless `false`.
+    /// Whether performance monitoring is on. `true` if the block is given.
+    #[schemars(extend("default" = true))]
     enabled: Option<Bool>,
-    /// What is measured.
+    /// Metrics to measure: `response_time`, `throughput`, `error_rate`, `availability`. Not active yet.
     metrics: Option<Vec<Metric>>,
-    /// What is still good.
+    /// Thresholds of acceptable performance. Not active yet.
     thresholds: Option<Thresholds>,
-    /// Alerts when a threshold is crossed.
+    /// Whether a crossed threshold raises an alert. Not active yet.
     alerting: Option<Bool>,
-    /// Recommendations.
+    /// Whether recommendations are made. Not active yet.
     optimization: Option<Bool>,
 }
 
-/// What is still good.
+/// Thresholds of acceptable performance. Accepted, but not active yet.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Thresholds {
-    /// The 99th percentile at most.
+    /// Maximum response time (99th percentile), such as `100ms`. Not active yet.
     response_time: Option<ConfigDuration>,
-    /// At least, while there is demand.
+    /// Minimum throughput while there is demand, such as `1000/s`. Not active yet.
     throughput: Option<Rate>,
-    /// At most.
+    /// Maximum error rate (share of failed requests). Not active yet.
     error_rate: Option<Share>,
-    /// At least.
+    /// Minimum availability (share of successful requests). Not active yet.
     availability: Option<Share>,
 }

@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-/// A text that holds the value of a variable; what it is can be known only when it is resolved.
+use crate::model;
+
+/// Pattern of a text with a variable. Its value is known only when the variable is resolved.
 const VARIABLE: &str = r"\$\{";
 
-/// A value told by its schema alone.
+/// Defines a unit type for each scalar, with its JSON Schema.
 macro_rules! value {
     ($(#[doc = $doc:literal] $name:ident = $schema:expr;)*) => {$(
         #[doc = $doc]
@@ -31,67 +33,67 @@ macro_rules! value {
 }
 
 value! {
-    /// Any text.
+    /// A text without restrictions.
     Text = json_schema!({"type": "string"});
     /// Host and port, or a Unix socket.
     Address = json_schema!({"type": "string", "pattern": format!(r":\d+$|^unix:.|{VARIABLE}")});
     /// A duration with a unit.
     ConfigDuration = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$");
-    /// A duration with a unit, or none.
+    /// A duration with a unit, or `none`.
     DurationOrNone = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$|^none$");
-    /// How a destination is taken that no check has asked yet.
+    /// Status of a destination before its first check.
     Start = keywords(&["serving", "down"]);
-    /// How often.
+    /// Events per second, minute or hour.
     Rate = pattern(r"^\d+(\.\d+)?/[smh]$");
-    /// A share of the whole.
+    /// A share in percent, or a number from 0 to 1.
     Share = or_text(json!({"type": "number", "minimum": 0, "maximum": 1}), r"^\d+(\.\d+)?%$|^[01](\.\d+)?$");
-    /// Bytes with a unit, or 0.
+    /// A number of bytes with a unit, or 0.
     Size = or_text(json!({"const": 0}), r"^\d+(\.\d+)?(B|KB|kB|MB|GB|KiB|MiB|GiB)$|^0$");
-    /// A switch.
+    /// A boolean value.
     Bool = or_variable(json!({"type": "boolean"}));
-    /// Statuses of HTTP.
+    /// HTTP statuses, as ranges or a list.
     Status = or_text(json!({"type": "integer", "minimum": 100, "maximum": 599}), r"^\d{3}(-\d{3})?(,\d{3}(-\d{3})?)*$");
     /// `auto` or a number of threads.
     Workers = or_text(json!({"type": "integer", "minimum": 1, "maximum": 1024}), "^auto$");
     /// `none` or a whole number above 0.
     IntegerOrNone = or_text(json!({"type": "integer", "minimum": 1, "maximum": 1_000_000}), "^none$");
-    /// Which destination takes a message.
+    /// A load balancing algorithm.
     Algorithm = keywords(&plimsoll_core::balance::Algorithm::ALL.map(plimsoll_core::balance::Algorithm::name));
-    /// How long a message waits alone.
+    /// Delay before a hedged attempt.
     HedgeAfter = pattern(r"^p\d{2}(\.\d+)?$|^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$");
-    /// What messages are hashed by.
+    /// Key of consistent hashing.
     HashKey = pattern(r"^(source|path|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+|(cookie|query):[!-~]+)$");
-    /// How keys find destinations.
+    /// Table of consistent hashing.
     HashTable = keywords(&["ring", "maglev", "rendezvous"]);
-    /// What a destination may have in flight beside its share.
+    /// Bound of the load of a destination in consistent hashing.
     Bound = pattern(r"^\d+%$|^none$");
-    /// What a tier may lose before it overflows.
+    /// Overprovisioning factor of a priority tier.
     Overprovision = pattern(r"^\d+%$|^none$");
-    /// Where a message goes that nobody of its subset takes.
+    /// Fallback of a route with a subset.
     SubsetFallback = keywords(&["none", "any"]);
-    /// What keys are spread over.
+    /// Destinations that hash keys are spread over.
     ZoneKeys = keywords(&["pool", "zone"]);
-    /// What a listener speaks.
+    /// Protocol of a listener.
     ListenerProtocol = keywords(&["http", "https", "tcp", "tls", "udp", "mqtt", "auto"]);
-    /// What the datagrams of one client have in common.
-    UdpFlow = keywords(&["source", "datagram"]);
-    /// Whether clients must show a certificate.
+    /// Scope of a balancing decision for datagrams.
+    UdpFlow = keywords(&model::UdpFlow::ALL.map(model::UdpFlow::as_str));
+    /// Requirement of client certificates.
     ClientAuth = keywords(&["none", "optional", "required"]);
-    /// A version of TLS.
-    TlsVersion = keywords(&["1.2", "1.3"]);
-    /// What a pool speaks.
-    PoolProtocol = keywords(&["http1", "http2", "auto"]);
-    /// What becomes of calls of gRPC-Web.
-    GrpcWeb = keywords(&["translate", "pass"]);
-    /// How a check asks.
+    /// A TLS version.
+    TlsVersion = keywords(&model::TlsVersion::ALL.map(model::TlsVersion::as_str));
+    /// HTTP version to destinations.
+    PoolProtocol = keywords(&model::PoolProtocol::ALL.map(model::PoolProtocol::as_str));
+    /// Handling of gRPC-Web calls.
+    GrpcWeb = keywords(&model::GrpcWeb::ALL.map(model::GrpcWeb::as_str));
+    /// Protocol of health checks.
     CheckProtocol = keywords(&["tcp", "http", "grpc", "udp", "mqtt"]);
-    /// Whether PROXY headers come.
+    /// PROXY protocol of accepted connections.
     AcceptProxyProtocol = keywords(&["none", "accept"]);
-    /// PROXY headers to destinations.
-    ProxyProtocol = keywords(&["none", "v1", "v2"]);
-    /// What performance monitoring measures.
+    /// PROXY protocol version to destinations.
+    ProxyProtocol = keywords(&model::ProxyProtocol::ALL.map(model::ProxyProtocol::as_str));
+    /// A metric of performance monitoring.
     Metric = keywords(&["response_time", "throughput", "error_rate", "availability"]);
-    /// What is worth another try.
+    /// A retry condition.
     RetryWhen = pattern(
         r"^(connect_failure|reset|empty_response|timeout|status:[45]\d\d|grpc:(CANCELLED|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|UNAVAILABLE))$",
     );

@@ -1,6 +1,6 @@
-//! Every class of bad input, with the code, place and path it is told by.
+//! Problems of invalid files, with code, location and path.
 //!
-//! `▸` in an input marks where a problem is expected; the problems are named in the same order.
+//! `▸` in an input marks the location of a problem. The expected problems are in the same order.
 
 mod rendering;
 mod semantics;
@@ -20,7 +20,7 @@ fn load_text(text: &str) -> Loaded {
     load(text, "test.yaml", Path::new("/etc/plimsoll"), &env)
 }
 
-/// The text without its marks, and their lines and columns.
+/// Returns the text without its marks, and the lines and columns of the marks.
 fn unmark(marked: &str) -> (String, Vec<(usize, usize)>) {
     let (mut text, mut places) = (String::new(), Vec::new());
     let (mut line, mut column) = (1, 1);
@@ -37,39 +37,39 @@ fn unmark(marked: &str) -> (String, Vec<(usize, usize)>) {
     (text, places)
 }
 
-/// `expected` are codes and paths: "unknown-key load_balancer.algoritm".
+/// Compares the problems with `expected`, which are codes and paths such as "unknown-key load_balancer.algoritm".
 fn check(marked: &str, expected: &[&str]) {
     let (text, places) = unmark(marked);
     let loaded = load_text(&text);
     let errors = loaded.problems.iter().any(|p| p.severity == Severity::Error);
     assert_eq!(loaded.config.is_none(), errors, "a configuration with errors, or none without: {text}");
-    let told: Vec<_> = loaded
+    let reported: Vec<_> = loaded
         .problems
         .iter()
         .map(|p| (p.at.line, p.at.column, format!("{} {}", p.code, p.path).trim_end().to_owned()))
         .collect();
-    assert_eq!(places.len(), expected.len(), "as many marks as problems: {marked}\ntold: {told:#?}");
+    assert_eq!(places.len(), expected.len(), "marks and problems differ: {marked}\nreported: {reported:#?}");
     let expected: Vec<_> = places
         .into_iter()
         .zip(expected)
         .map(|((line, column), what)| (line, column, (*what).to_owned()))
         .collect();
-    assert_eq!(told, expected, "\n{text}");
+    assert_eq!(reported, expected, "\n{text}");
 }
 
-/// The short form with lines added.
+/// Checks the short form with more lines.
 fn check_short(lines: &str, expected: &[&str]) {
     check(&format!("listen: \":80\"\ndestinations: [\"a:1\", \"b:1\"]\n{lines}"), expected);
 }
 
-/// The short form with a `load_balancer`; paths are within it.
+/// Checks the short form with a `load_balancer` block. Paths are relative to the block.
 fn check_policy(block: &str, expected: &[&str]) {
     let expected: Vec<_> = expected.iter().map(|e| e.replacen(' ', " load_balancer.", 1)).collect();
     let expected: Vec<_> = expected.iter().map(String::as_str).collect();
     check_short(&format!("load_balancer:\n{block}"), &expected);
 }
 
-/// A listener with more keys; paths are within it.
+/// Checks a listener with more keys. Paths are relative to the listener.
 fn check_listener(keys: &str, expected: &[&str]) {
     let text = format!(
         "listeners: [{{name: web, address: \":80\", pool: api, {keys}}}]\npools: {{api: {{destinations: [\"a:1\"]}}}}"
@@ -78,7 +78,7 @@ fn check_listener(keys: &str, expected: &[&str]) {
     check(&text, &expected.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// A listener with one route; paths are within the list of routes.
+/// Checks a listener with routes. Paths are relative to the list of routes.
 fn check_route(keys: &str, expected: &[&str]) {
     let text = format!(
         "listeners: [{{name: web, address: \":80\", routes: [{keys}]}}]\npools: {{api: {{destinations: [\"a:1\"]}}}}"
@@ -87,7 +87,7 @@ fn check_route(keys: &str, expected: &[&str]) {
     check(&text, &expected.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
-/// The short form with these destinations; paths are within the list.
+/// Checks the short form with these destinations. Paths are relative to the list.
 fn check_destinations(destinations: &str, expected: &[&str]) {
     let expected: Vec<_> = expected.iter().map(|e| e.replacen(' ', " destinations", 1)).collect();
     let expected: Vec<_> = expected.iter().map(String::as_str).collect();
@@ -103,7 +103,7 @@ fn help_short(lines: &str) -> String {
 }
 
 #[test]
-fn a_good_file_has_no_problems() {
+fn a_valid_file_has_no_problems() {
     check_short("", &[]);
     check_policy("  algorithm: p2c", &[]);
     check_listener("via: true", &[]);

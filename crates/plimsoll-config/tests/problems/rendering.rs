@@ -1,9 +1,9 @@
-//! How problems are told, and what never is.
+//! Output of problems as text and JSON.
 
 use crate::{check, check_short, load_text};
 
 #[test]
-fn variables_that_cannot_be_resolved() {
+fn unresolved_variables_are_reported_once() {
     check(
         "listen: ▸\"${NOPE}\"\ndestinations: [▸\"${NOPE}:80\"]",
         &["bad-variable listen", "bad-variable destinations[0]"],
@@ -18,7 +18,7 @@ fn variables_that_cannot_be_resolved() {
 }
 
 #[test]
-fn the_value_of_a_variable_is_never_told() {
+fn values_of_variables_are_never_shown() {
     let text = "listen: \"${SECRET}\"\ndestinations: [\"${SECRET}\", \"${SECRET}\"]\nworkers: ${NUMBER}\n\
                 shutdown: {grace: \"${SECRET}\"}\naccess_log: \"${SECRET}\"\nadmin: {address: \"${SECRET}\"}\n\
                 load_balancer: {algorithm: \"${SECRET}\", failover: \"${SECRET}\", retry: {when: [\"${SECRET}\"], \
@@ -26,16 +26,16 @@ fn the_value_of_a_variable_is_never_told() {
                 port: \"${NUMBER}\", expect_status: \"${SECRET}\"}}";
     let loaded = load_text(text);
     assert!(loaded.problems.len() > 12, "{:?}", loaded.problems);
-    let told = plimsoll_config::render_text(&loaded.problems, &loaded.sources)
+    let output = plimsoll_config::render_text(&loaded.problems, &loaded.sources)
         + &plimsoll_config::render_json(&loaded.problems);
-    assert!(!told.contains("hunter2") && !told.contains("70000"), "{told}");
-    assert!(told.contains("`${SECRET}` has no port"), "{told}");
+    assert!(!output.contains("hunter2") && !output.contains("70000"), "{output}");
+    assert!(output.contains("`${SECRET}` has no port"), "{output}");
 }
 
 #[test]
-fn the_text_for_people() {
+fn text_output_has_source_lines() {
     let loaded = load_text("listen: \":80\"\ndestinations: [\"a:1\"]\nload_balancer:\n  algoritm: p2c\n");
-    let told = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
+    let output = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
     let expected = "\
 error[unknown-key]: unknown key `algoritm`
  --> test.yaml:4:3
@@ -47,11 +47,11 @@ error[unknown-key]: unknown key `algoritm`
   = help: did you mean `algorithm`?
 
 ";
-    assert_eq!(told, expected);
+    assert_eq!(output, expected);
 }
 
 #[test]
-fn the_text_for_programs() {
+fn json_output_has_related_locations() {
     let loaded = load_text("listen: \":80\"\ndestinations: [\"a:1\"]\nworkers: 1\nworkers: 2\n");
     let expected = r#"[
   {

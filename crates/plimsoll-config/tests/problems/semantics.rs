@@ -1,11 +1,11 @@
-//! Values that are good alone and wrong together, and those of later versions.
+//! Values that conflict with each other, and keys of later versions.
 
 use crate::{
     check, check_destinations, check_listener, check_policy, check_route, check_short, help, load_text,
 };
 
 #[test]
-fn names_and_addresses_given_twice() {
+fn repeated_names_and_addresses_are_rejected() {
     check_destinations("\"a:1\", ▸\"a:1\"", &["duplicate-name [1]"]);
     check_destinations("{id: x, address: \"a:1\"}, {id: ▸x, address: \"b:1\"}", &["duplicate-name [1].id"]);
     check_destinations("{id: \"b:1\", address: \"a:1\"}, ▸\"b:1\"", &["duplicate-name [1]"]);
@@ -41,7 +41,7 @@ fn names_and_addresses_given_twice() {
 }
 
 #[test]
-fn what_nothing_leads_to() {
+fn unused_pools_and_unreachable_routes_are_reported() {
     check(
         "listeners: [{name: a, address: \":80\", pool: ▸apl}]\npools: {api: {destinations: [\"a:1\"]}}",
         &["unknown-pool listeners[0].pool"],
@@ -60,7 +60,7 @@ fn what_nothing_leads_to() {
 }
 
 #[test]
-fn combinations_that_cannot_be() {
+fn conflicting_keys_are_rejected() {
     check(
         "▸listen: \":80\"\n▸destinations: [\"a:1\"]\nlisteners: [{name: a, address: \":81\", pool: p}]\npools: \
          {p: {destinations: [▸x]}}",
@@ -89,11 +89,11 @@ fn combinations_that_cannot_be() {
     check_policy("  health_monitoring: {protocol: tcp, path: ▸/x}", &["conflict health_monitoring.path"]);
 }
 
-/// A file everybody can read, in the place of a certificate: what is in it is not asked here.
+/// A readable file in place of a certificate, whose content is not checked here.
 const FILE: &str = "/etc/passwd";
 
 #[test]
-fn tls_of_listeners() {
+fn tls_keys_of_listeners_are_checked() {
     let tls = |more: &str| format!("tls: {{certificates: [{{cert: {FILE}, key: {FILE}}}]{more}}}");
     check_listener(&format!("protocol: https, {}", tls("")), &[]);
     check_listener(
@@ -126,7 +126,7 @@ fn tls_of_listeners() {
 }
 
 #[test]
-fn tls_of_pools() {
+fn tls_keys_of_pools_are_checked() {
     let check_pool = |tls: &str, expected: &[&str]| {
         let expected: Vec<_> = expected.iter().map(|e| e.replacen(' ', " pools.p.", 1)).collect();
         let expected: Vec<_> = expected.iter().map(String::as_str).collect();
@@ -134,8 +134,8 @@ fn tls_of_pools() {
         let (mark, tls) = tls.strip_prefix('▸').map_or(("", tls), |tls| ("▸", tls));
         check(&format!("{text}{mark}tls: {tls}}}}}"), &expected);
     };
-    for good in ["true", "false", "{}", "{server_name: a.b}"] {
-        check_pool(good, &[]);
+    for valid in ["true", "false", "{}", "{server_name: a.b}"] {
+        check_pool(valid, &[]);
     }
     check_pool(&format!("{{ca: {FILE}, cert: {FILE}, key: {FILE}}}"), &[]);
     check_pool("{verify: ▸false}", &["insecure tls.verify"]);
@@ -150,7 +150,7 @@ fn tls_of_pools() {
 }
 
 #[test]
-fn a_udp_listener_has_no_connections_no_requests_and_no_tls() {
+fn keys_of_connections_requests_and_tls_are_rejected_for_udp() {
     check_listener("protocol: udp, udp: {flow: source, idle: 2h, max_flows: 100}", &[]);
     check_listener("protocol: udp", &[]);
     check_listener(
@@ -201,13 +201,13 @@ fn a_udp_listener_has_no_connections_no_requests_and_no_tls() {
 }
 
 #[test]
-fn a_proxy_header_is_believed_of_somebody_and_told_about_one_client() {
+fn proxy_headers_require_trusted_proxies_and_http1() {
     for protocol in ["http", "tcp"] {
         let trusts = "proxy_protocol: accept, trusted_proxies: [10.0.0.0/8]";
         check_listener(&format!("protocol: {protocol}, {trusts}"), &[]);
-        for nobody in ["", ", trusted_proxies: []"] {
+        for trusted in ["", ", trusted_proxies: []"] {
             check_listener(
-                &format!("protocol: {protocol}, proxy_protocol: ▸accept{nobody}"),
+                &format!("protocol: {protocol}, proxy_protocol: ▸accept{trusted}"),
                 &["conflict proxy_protocol"],
             );
         }
@@ -228,7 +228,7 @@ fn a_proxy_header_is_believed_of_somebody_and_told_about_one_client() {
 }
 
 #[test]
-fn mqtt_and_detection_have_their_own_keys() {
+fn mqtt_keys_are_rejected_for_other_protocols() {
     check_listener("protocol: mqtt, mqtt: {rebalance: 0}, timeouts: {header: 5s, idle: 1h}", &[]);
     check_listener("protocol: mqtt, limits: {header_bytes: 4KiB}", &[]);
     check_listener(
@@ -250,18 +250,18 @@ fn mqtt_and_detection_have_their_own_keys() {
 }
 
 #[test]
-fn a_program_may_speak_more() {
+fn protocols_of_the_embedding_program_are_accepted() {
     let text = "listeners: [{name: a, address: \":80\", protocol: meters, pool: p}]\npools: {p: {destinations: [\"a:1\"]}}";
     let env = |_: &str| None;
     let extensions = plimsoll_config::Extensions { protocols: vec!["meters"], ..Default::default() };
     let loaded = plimsoll_config::load_with(text, "f", "".as_ref(), &env, &extensions);
-    let config = loaded.config.expect("a good configuration");
+    let config = loaded.config.expect("a valid configuration");
     assert_eq!(config.listeners[0].protocol, plimsoll_config::model::Protocol::Other("meters"));
     assert!(load_text(text).config.is_none());
 }
 
 #[test]
-fn a_program_may_balance_by_a_policy_of_its_own() {
+fn policies_of_the_embedding_program_are_accepted() {
     use plimsoll_core::balance::{Algorithm, Needs, Picker, Policy, PolicyRegistry, Slot};
     struct Mine;
     impl Policy for Mine {
@@ -279,15 +279,15 @@ fn a_program_may_balance_by_a_policy_of_its_own() {
     let policies = PolicyRegistry::built_in().with(|_| Box::new(Mine));
     let extensions = plimsoll_config::Extensions { policies: policies.clone(), ..Default::default() };
     let read = |text: &str| plimsoll_config::load_with(text, "f", "".as_ref(), &|_| None, &extensions);
-    let config = read(text).config.expect("a good configuration");
+    let config = read(text).config.expect("a valid configuration");
     assert_eq!(Some(config.pools[0].algorithm), policies.of("mine"));
-    let told = read(&text.replace("mine", "mind"));
-    assert_eq!(told.problems[0].help.as_deref(), Some("did you mean `mine`?"));
+    let loaded = read(&text.replace("mine", "mind"));
+    assert_eq!(loaded.problems[0].help.as_deref(), Some("did you mean `mine`?"));
     assert!(load_text(text).config.is_none());
 }
 
 #[test]
-fn a_check_over_udp_is_not_one_over_http() {
+fn keys_of_udp_and_http_checks_exclude_each_other() {
     check_policy("  health_monitoring: {protocol: udp, send: ping, expect: pong}", &[]);
     check_policy("  health_monitoring: {send: ping}", &[]);
     check_policy("  health_monitoring: {protocol: udp, path: ▸/x}", &["conflict health_monitoring.path"]);
@@ -305,7 +305,7 @@ fn a_check_over_udp_is_not_one_over_http() {
 }
 
 #[test]
-fn hashing_and_what_it_is_told() {
+fn hash_keys_are_checked_with_their_algorithm() {
     check_policy("  algorithm: hash\n  hash: {key: \"cookie:sid\", table: ring, bound: \"125%\"}", &[]);
     check_policy("  algorithm: source_hash\n  hash: {key: source, table: rendezvous, bound: none}", &[]);
     for (key, value) in
@@ -332,7 +332,7 @@ fn hashing_and_what_it_is_told() {
 }
 
 #[test]
-fn a_formula_is_read_where_it_is_of_use_and_its_mistakes_have_places() {
+fn errors_of_a_formula_have_locations() {
     let custom =
         |rest: &str, expected: &[&str]| check_policy(&format!("  algorithm: custom\n{rest}"), expected);
     let wrong = &["bad-value custom.expression"];
@@ -361,7 +361,7 @@ fn a_formula_is_read_where_it_is_of_use_and_its_mistakes_have_places() {
 }
 
 #[test]
-fn an_overload_is_above_where_it_ends() {
+fn the_overload_threshold_is_above_the_recovery_threshold() {
     check_policy("  overload: true", &[]);
     check_policy("  overload: {threshold: 70%}\n  load_reports: {max_age: 5s}", &[]);
     check_policy("  overload: {threshold: ▸0}", &["out-of-range overload.threshold"]);
@@ -370,21 +370,23 @@ fn an_overload_is_above_where_it_ends() {
     check_policy("  load_reports: {max_age: ▸1ms}", &["out-of-range load_reports.max_age"]);
     let text = "listen: \":80\"\ndestinations: [\"a:1\"]\nload_balancer: {overload: OVERLOAD}";
     let overload = |block: &str| {
-        load_text(&text.replace("OVERLOAD", block)).config.expect("good").pools[0].load.overload
+        load_text(&text.replace("OVERLOAD", block)).config.expect("a valid configuration").pools[0]
+            .load
+            .overload
     };
     let recover = overload("{threshold: 70%}").expect("on").recover;
-    assert!((recover - 0.6).abs() < 1e-9, "as far below as by default: {recover}");
+    assert!((recover - 0.6).abs() < 1e-9, "the default distance is kept: {recover}");
     assert_eq!((overload("false"), overload("{enabled: false, threshold: 50%}")), (None, None));
 }
 
 #[test]
-fn reports_in_answers_are_for_listeners_that_see_answers() {
+fn orca_reports_require_http_listeners() {
     check_policy("  load_reports: {orca: true, max_age: 5s}", &[]);
     check_policy("  load_reports: {orca: ▸maybe}", &["wrong-type load_reports.orca"]);
     check_policy("  load_reports: {▸orcas: true}", &["unknown-key load_reports.orcas"]);
     let with = |protocol: &str, orca: bool| {
         format!(
-            "listeners: [{{name: door, address: \":80\", protocol: {protocol}, pool: p}}]\n\
+            "listeners: [{{name: web, address: \":80\", protocol: {protocol}, pool: p}}]\n\
              pools: {{p: {{destinations: [\"a:1\"], load_balancer: {{load_reports: {{orca: {orca}}}}}}}}}"
         )
     };
@@ -398,7 +400,7 @@ fn reports_in_answers_are_for_listeners_that_see_answers() {
 }
 
 #[test]
-fn what_comes_later_is_refused_in_words() {
+fn keys_of_later_versions_are_reported_as_such() {
     check_short(
         "▸kafka: {}\n▸state: {}\nadmin: {▸tokens: []}",
         &["not-available-yet kafka", "not-available-yet state", "not-available-yet admin.tokens"],
@@ -409,17 +411,17 @@ fn what_comes_later_is_refused_in_words() {
         check_route(&format!("{{▸{key}: x}}"), &[format!("not-available-yet [0].{key}").as_str()]);
     }
     check_route("{pool: api, match: {▸source: []}}", &["not-available-yet [0].match.source"]);
-    let told = load_text("listen: \":80\"\ndestinations: [\"a:1\"]\nkafka: {}");
-    assert_eq!(told.problems[0].message, "`kafka` is not available in this version yet");
+    let loaded = load_text("listen: \":80\"\ndestinations: [\"a:1\"]\nkafka: {}");
+    assert_eq!(loaded.problems[0].message, "`kafka` is not available in this version yet");
 }
 
 #[test]
-fn when_to_hedge_is_a_share_or_a_time() {
-    for good in ["p95", "p50", "p99.9", "30ms", "1s"] {
-        check_policy(&format!("  hedge: {{after: {good}}}"), &[]);
+fn the_hedge_delay_is_a_quantile_or_a_duration() {
+    for valid in ["p95", "p50", "p99.9", "30ms", "1s"] {
+        check_policy(&format!("  hedge: {{after: {valid}}}"), &[]);
     }
-    for bad in ["p", "p9x", "p+95", "soon", "95%"] {
-        check_policy(&format!("  hedge: {{after: ▸{bad}}}"), &["bad-value hedge.after"]);
+    for invalid in ["p", "p9x", "p+95", "soon", "95%"] {
+        check_policy(&format!("  hedge: {{after: ▸{invalid}}}"), &["bad-value hedge.after"]);
     }
     for far in ["p49", "p100", "10us"] {
         check_policy(&format!("  hedge: {{after: ▸{far}}}"), &["out-of-range hedge.after"]);
@@ -429,7 +431,7 @@ fn when_to_hedge_is_a_share_or_a_time() {
 }
 
 #[test]
-fn keys_of_the_specification_that_do_nothing_yet_are_warned_of_when_they_are_on() {
+fn inactive_keys_of_the_specification_are_warned_of_when_they_are_on() {
     let policy = |on: &str| {
         "  ▸dynamic_adjustment: ON\n  \
          ▸performance_monitoring: ON"
@@ -443,7 +445,7 @@ fn keys_of_the_specification_that_do_nothing_yet_are_warned_of_when_they_are_on(
 }
 
 #[test]
-fn what_becomes_of_grpc_web_is_for_pools_of_http_2() {
+fn grpc_web_requires_an_http2_pool() {
     let with = |keys: &str| {
         format!(
             "listeners: [{{name: web, address: \":80\", pool: p}}]\npools: {{p: {{{keys}, destinations: [\"a:1\"]}}}}"
@@ -457,7 +459,7 @@ fn what_becomes_of_grpc_web_is_for_pools_of_http_2() {
 }
 
 #[test]
-fn what_a_check_has_not() {
+fn keys_of_other_check_protocols_are_rejected() {
     check_policy(
         "  health_monitoring: {protocol: grpc, path: ▸/up, send: ▸x}",
         &["conflict health_monitoring.path", "conflict health_monitoring.send"],
@@ -479,9 +481,9 @@ fn what_a_check_has_not() {
 }
 
 #[test]
-fn when_checks_are_made() {
-    let good = "check_interval: 5s, fast_interval: 1s, down_interval: 1m, jitter: 10%, max_concurrent: 8, start: down";
-    check_policy(&format!("  health_monitoring: {{{good}}}"), &[]);
+fn schedule_keys_of_checks_are_checked() {
+    let valid = "check_interval: 5s, fast_interval: 1s, down_interval: 1m, jitter: 10%, max_concurrent: 8, start: down";
+    check_policy(&format!("  health_monitoring: {{{valid}}}"), &[]);
     for (keys, problem) in [
         ("check_interval: 1s, fast_interval: ▸2s", "conflict health_monitoring.fast_interval"),
         ("fast_interval: ▸1ms", "out-of-range health_monitoring.fast_interval"),
@@ -505,13 +507,13 @@ fn when_checks_are_made() {
 }
 
 #[test]
-fn what_checks_ask_and_expect() {
-    for good in [
+fn content_keys_of_checks_are_checked() {
+    for valid in [
         "headers: {x-a: b, user-agent: me}, expect_body: fine",
         "protocol: mqtt",
         "protocol: mqtt, username: me, password: x",
     ] {
-        check_policy(&format!("  health_monitoring: {{{good}}}"), &[]);
+        check_policy(&format!("  health_monitoring: {{{valid}}}"), &[]);
     }
     let long = format!("expect_body: ▸{}", "x".repeat(1401));
     for (keys, problem) in [
@@ -530,7 +532,7 @@ fn what_checks_ask_and_expect() {
 }
 
 #[test]
-fn checks_of_the_program_that_embeds_this_one_are_known_by_their_words() {
+fn checks_of_the_embedding_program_are_accepted() {
     let text =
         "listen: \":80\"\ndestinations: [\"a:1\"]\nload_balancer: {health_monitoring: {protocol: mine}}";
     let words = plimsoll_config::Extensions { checks: vec!["mine"], ..Default::default() };
@@ -541,7 +543,7 @@ fn checks_of_the_program_that_embeds_this_one_are_known_by_their_words() {
 }
 
 #[test]
-fn limits_that_make_no_sense() {
+fn useless_limits_are_rejected() {
     let pool = |limits: &str, destination: &str, expected: &[&str]| {
         let listeners = "listeners: [{name: a, address: \":80\", pool: a}]";
         let pool = format!("{{limits: {limits}, destinations: [{destination}]}}");
@@ -566,7 +568,7 @@ fn limits_that_make_no_sense() {
 }
 
 #[test]
-fn zones_overflow_and_subsets() {
+fn zone_overflow_and_subset_keys_are_checked() {
     check_policy("  zone_aware: {spill_over_at: ▸0}", &["out-of-range zone_aware.spill_over_at"]);
     check_policy("  zone_aware: {keys: ▸all}", &["bad-value zone_aware.keys"]);
     check_policy("  zone_aware: ▸9", &["wrong-type zone_aware"]);

@@ -1,11 +1,11 @@
-//! Files that are no YAML, or not of the shape of a configuration.
+//! Invalid YAML, and files without the structure of a configuration.
 
 use crate::{
     check, check_destinations, check_listener, check_policy, check_route, check_short, help_short, load_text,
 };
 
 #[test]
-fn what_is_no_yaml() {
+fn invalid_yaml_is_rejected() {
     check("listen: ▸\"x", &["yaml-syntax"]);
     check("a:\n\t▸- b", &["yaml-syntax"]);
     check("a: [b\nc▸: d", &["yaml-syntax"]);
@@ -14,7 +14,7 @@ fn what_is_no_yaml() {
 }
 
 #[test]
-fn yaml_that_means_nothing_here() {
+fn unsupported_yaml_is_rejected() {
     check("a: b\n▸---\nc: d", &["unsupported-yaml"]);
     check("a: !secret ▸b", &["unsupported-yaml"]);
     check("a: !!set ▸{b}", &["unsupported-yaml"]);
@@ -29,12 +29,12 @@ fn yaml_that_means_nothing_here() {
 }
 
 #[test]
-fn an_alias_is_what_it_names() {
+fn an_alias_is_a_copy_of_its_value() {
     check_short("load_balancer: {performance: {timeout: &t 5s}, health_monitoring: {timeout: *t}}", &[]);
 }
 
 #[test]
-fn files_without_content() {
+fn empty_files_are_rejected() {
     check("▸", &["missing-key"]);
     check("▸# nothing\n", &["missing-key"]);
     check("▸workers: 2", &["missing-key"]);
@@ -43,7 +43,7 @@ fn files_without_content() {
 }
 
 #[test]
-fn keys_given_twice() {
+fn repeated_keys_are_rejected() {
     check_short("workers: 1\n▸workers: 1", &["duplicate-key workers"]);
     check_policy("  failover: true\n  ▸failover: false", &["duplicate-key failover"]);
     check_destinations("{address: \"a:1\", labels: {x: a, ▸x: b}}", &["duplicate-key [0].labels.x"]);
@@ -58,7 +58,7 @@ fn keys_given_twice() {
 }
 
 #[test]
-fn the_pair_of_switch_and_block() {
+fn a_boolean_and_a_block_may_share_a_key() {
     check_policy("  dynamic_adjustment: {}\n  dynamic_adjustment: false", &[]);
     check_policy(
         "  ▸dynamic_adjustment: {}\n  dynamic_adjustment: true",
@@ -102,11 +102,11 @@ fn unknown_keys_are_all_told_with_a_suggestion() {
     assert_eq!(help_short("backends: []"), "did you mean `pools`?");
     assert_eq!(help_short("timeouts: {}"), "`timeouts` belongs in `listeners[]` or in `pools.*`");
     assert_eq!(help_short("algorithm: p2c"), "`algorithm` belongs in `load_balancer`");
-    assert_eq!(help_short("colour: red").split(',').next(), Some("keys here are listen"));
+    assert_eq!(help_short("colour: red").split(',').next(), Some("expected one of listen"));
 }
 
 #[test]
-fn keys_that_are_missing() {
+fn missing_keys_are_reported() {
     check("▸listen: \":80\"", &["missing-key destinations"]);
     check("▸destinations: [\"a:1\"]", &["missing-key listen"]);
     check(
@@ -128,7 +128,7 @@ fn keys_that_are_missing() {
 }
 
 #[test]
-fn wrong_types() {
+fn wrong_types_are_rejected() {
     check_short("▸workers: [2]", &["wrong-type workers"]);
     check_short("▸workers:", &["wrong-type workers"]);
     check_short("workers: ▸2.5", &["wrong-type workers"]);

@@ -1,11 +1,11 @@
-//! Values that are not of their kind.
+//! Values that are invalid by themselves.
 
 use crate::{
     check, check_destinations, check_listener, check_policy, check_route, check_short, help, help_short,
 };
 
 #[test]
-fn wrong_units() {
+fn missing_and_unknown_units_are_rejected() {
     check_short("shutdown: {grace: ▸30}", &["bad-unit shutdown.grace"]);
     check_short("shutdown: {grace: ▸\"30\"}", &["bad-unit shutdown.grace"]);
     check_short("shutdown: {grace: ▸30 seconds}", &["bad-unit shutdown.grace"]);
@@ -23,7 +23,7 @@ fn wrong_units() {
 }
 
 #[test]
-fn numbers_out_of_range() {
+fn numbers_out_of_range_are_rejected() {
     check_short("workers: ▸0", &["out-of-range workers"]);
     check_short("workers: ▸1025", &["out-of-range workers"]);
     check_policy(
@@ -44,7 +44,7 @@ fn numbers_out_of_range() {
 }
 
 #[test]
-fn bad_addresses() {
+fn invalid_addresses_are_rejected() {
     check("listen: ▸8080\ndestinations: [▸9001]", &["bad-address listen", "bad-address destinations[0]"]);
     check(
         "listen: ▸example.com:80\ndestinations: [▸\"http://a\"]",
@@ -64,7 +64,7 @@ fn bad_addresses() {
 }
 
 #[test]
-fn names_that_are_none() {
+fn invalid_names_are_rejected() {
     check(
         "listeners: [{name: ▸\"x y\", address: \":80\", pool: a/b}]\npools: {▸a/b: {destinations: [\"a:1\"]}}",
         &["bad-value listeners[0].name", "bad-value pools.\"a/b\""],
@@ -75,7 +75,7 @@ fn names_that_are_none() {
 }
 
 #[test]
-fn header_lines_that_must_not_be() {
+fn headers_of_framing_and_invalid_headers_are_rejected() {
     check_listener("request_headers: {set: {▸\"a b\": x}}", &["bad-header request_headers.set.\"a b\""]);
     for value in ["x\\r\\ny: z", "x\\0", " x", "x\\e[31m"] {
         check_listener(
@@ -100,7 +100,7 @@ fn header_lines_that_must_not_be() {
 }
 
 #[test]
-fn values_that_are_not_of_their_kind() {
+fn invalid_values_are_rejected() {
     check_short("workers: ▸many", &["bad-value workers"]);
     check_short("access_log: {path: ▸\"\"}", &["bad-value access_log.path"]);
     check_short("decision_log: {path: ▸\"\"}", &["bad-value decision_log.path"]);

@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use plimsoll_core::formula::Formula;
 
-/// What `algorithm: custom` scores by, as far as the file has said it.
+/// Formula of `algorithm: custom`, from all blocks.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum FormulaSetting {
+    /// No block gives a formula.
     #[default]
     Unset,
-    /// It was said, and what is wrong with it was told.
+    /// The formula is invalid, which has been reported.
     Invalid,
+    /// Formula of the file.
     Valid(Arc<Formula>),
 }
 
 impl FormulaSetting {
+    /// Returns the formula, if it is valid.
     pub(crate) fn formula(&self) -> Option<Arc<Formula>> {
         match self {
             Self::Valid(formula) => Some(formula.clone()),

@@ -7,11 +7,11 @@ use plimsoll_core::health::{CheckSchedule, HealthSpec};
 use super::probe::ProbeSettings;
 use crate::defaults;
 
-/// Settings of checks, before it is known whether there are any: blocks are laid over one another.
+/// Settings of health checks from all blocks, whether checks are on or not.
 #[derive(Clone, Debug)]
 pub(crate) struct HealthSettings {
     pub(crate) check_interval: Duration,
-    /// `None`: nobody said.
+    /// Interval while a change is pending; `None` = not given.
     pub(crate) fast_interval: Option<Duration>,
     pub(crate) timeout: Duration,
     pub(crate) failure_threshold: u32,
@@ -34,29 +34,29 @@ impl Default for HealthSettings {
             probe: ProbeSettings::default(),
             port: None,
             schedule: CheckSchedule::default(),
-            recovery: false,
-            alerting: false,
+            recovery: defaults::RECOVERY_MANAGEMENT,
+            alerting: defaults::ALERTING,
         }
     }
 }
 
 impl HealthSettings {
-    /// Who passes its checks again proves itself before it is given its share.
+    /// Returns whether a recovered destination gets a trial message first.
     pub(crate) fn recovery(&self) -> bool {
         self.recovery
     }
 
-    /// People are told when destinations and the pool go or come back.
+    /// Returns whether status changes raise alerts.
     pub(crate) fn alerting(&self) -> bool {
         self.alerting
     }
 
-    /// Nobody said how checks are made.
+    /// Returns whether no block determines the protocol of checks.
     pub(crate) fn protocol_is_default(&self) -> bool {
         self.probe.protocol_is_default()
     }
 
-    /// What they come to; `adaptive`: intervals and time limits follow what is seen.
+    /// Returns the checks. With `adaptive`, intervals and timeouts adapt to traffic.
     pub(crate) fn spec(&self, adaptive: bool) -> HealthSpec {
         let fast = self.fast_interval.unwrap_or(defaults::CHECK_FAST_INTERVAL).min(self.check_interval);
         HealthSpec {

@@ -18,11 +18,11 @@ use self::zone::ZoneSettings;
 use crate::defaults;
 use crate::model::HashKey;
 
-/// What a pool's `load_balancer` block comes to.
+/// Settings of a pool's `load_balancer` block.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) algorithm: Algorithm,
-    /// Somebody has chosen it.
+    /// Whether a block sets the algorithm.
     pub(crate) algorithm_given: bool,
     pub(crate) hash: HashSpec,
     pub(crate) hash_key: HashKey,
@@ -55,11 +55,11 @@ impl Default for Settings {
             formula: FormulaSetting::default(),
             load: LoadSpec::default(),
             orca: defaults::ORCA,
-            health_checking: true,
+            health_checking: defaults::HEALTH_CHECKING,
             health: HealthSettings::default(),
-            caching: true,
-            parallel_checks: true,
-            optimization: false,
+            caching: defaults::CACHING,
+            parallel_checks: defaults::PARALLEL_CHECKS,
+            optimization: defaults::OPTIMIZATION,
             outlier: defaults::OUTLIER,
             retry: defaults::retry(),
             tiers: TierSpec::default(),
@@ -68,7 +68,7 @@ impl Default for Settings {
             slow_start: None,
             panic_threshold: defaults::PANIC_THRESHOLD,
             total: None,
-            quality_metrics: false,
+            quality_metrics: defaults::QUALITY_METRICS,
         }
     }
 }

@@ -6,7 +6,7 @@ use plimsoll_core::health::{Login, ProbeKind};
 
 use crate::defaults;
 
-/// What a check speaks.
+/// Protocol of a health check.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CheckProtocol {
     Tcp,
@@ -14,14 +14,14 @@ pub(crate) enum CheckProtocol {
     Grpc,
     Udp,
     Mqtt,
-    /// What the embedding program calls so.
+    /// Check of the embedding program, by its name.
     Other(&'static str),
 }
 
-/// Everything that was said of it; blocks are laid over one another.
+/// Settings of a health check's protocol and content, from all blocks.
 #[derive(Clone, Debug)]
 pub(crate) struct ProbeSettings {
-    /// `None`: nobody said how.
+    /// Protocol given or implied; `None` = not given.
     pub(crate) protocol: Option<CheckProtocol>,
     pub(crate) method: Arc<str>,
     pub(crate) path: Arc<str>,
@@ -46,7 +46,7 @@ impl Default for ProbeSettings {
             expected_status: [defaults::CHECK_EXPECT].into(),
             headers: Arc::default(),
             expected_body: None,
-            send: Arc::default(),
+            send: defaults::CHECK_DATAGRAM.as_bytes().into(),
             expected_reply: None,
             service: defaults::CHECK_SERVICE.into(),
             username: None,
@@ -56,10 +56,12 @@ impl Default for ProbeSettings {
 }
 
 impl ProbeSettings {
+    /// Returns whether no block determines the protocol.
     pub(crate) fn protocol_is_default(&self) -> bool {
         self.protocol.is_none()
     }
 
+    /// Returns the check.
     pub(crate) fn probe(&self) -> ProbeKind {
         match self.protocol {
             None | Some(CheckProtocol::Tcp) => ProbeKind::Tcp,
@@ -84,7 +86,7 @@ impl ProbeSettings {
                 };
                 ProbeKind::Mqtt { login: self.username.as_ref().map(login) }
             }
-            Some(CheckProtocol::Other(word)) => ProbeKind::Other(word),
+            Some(CheckProtocol::Other(name)) => ProbeKind::Other(name),
         }
     }
 }
