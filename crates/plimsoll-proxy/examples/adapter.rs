@@ -8,7 +8,7 @@
 
 use plimsoll_config::{Extensions, load_with};
 use plimsoll_core::hash::hash;
-use plimsoll_proxy::adapter::{Adapter, Adapters, Connection, Detection, Failing, Fault};
+use plimsoll_proxy::adapter::{Adapter, Adapters, Connection, Detection, Fault, UpstreamFault};
 use plimsoll_proxy::{Proxy, Source};
 
 const HELLO: &[u8] = b"METER ";
@@ -41,11 +41,11 @@ async fn serve(mut connection: Connection) {
         Some(Err(fault)) => return connection.refuse(fault),
         None => return connection.refuse(Fault::TooSlow),
     };
-    let Some(mut passage) = connection.route("METERS") else { return };
+    let Some(mut session) = connection.route("METERS") else { return };
     let number = hash(line.trim_ascii());
     // Each try is another collector; who cannot be reached is passed over by `next` itself.
-    while let Ok(mut collector) = passage.next(Some(number)).await {
-        let limit = passage.limit(passage.patience());
+    while let Ok(mut collector) = session.next(Some(number)).await {
+        let limit = session.limit(session.response_timeout());
         let asked = async {
             collector.write_all(&line).await.ok()?;
             while !collector.buffer().contains(&b'\n') {
@@ -55,13 +55,13 @@ async fn serve(mut connection: Connection) {
         };
         let failing = match limit.within(asked).await {
             Some(Some(true)) => {
-                passage.served(&mut collector);
-                return passage.relay(connection, collector).await;
+                session.served(&mut collector);
+                return session.relay(connection, collector).await;
             }
-            Some(_) => Failing::Refused,
-            None => Failing::Silent,
+            Some(_) => UpstreamFault::Refused,
+            None => UpstreamFault::TimedOut,
         };
-        if passage.failed(collector, failing).is_err() {
+        if session.failed(collector, failing).is_err() {
             break;
         }
     }

@@ -19,7 +19,7 @@ mod upstream;
 
 /// Protocols of your own: the [`Adapter`](adapter::Adapter) trait, the registry, and custom health checks.
 pub mod adapter {
-    pub use crate::forward::connection::{Destination, Failing, NotServed, Passage};
+    pub use crate::forward::connection::{Destination, Unavailable, UpstreamFault, UpstreamSession};
     pub use crate::health::probe::custom::{Asked, Check};
     pub use crate::listener::accepted_connection::{Connection, Fault, TimeLimit};
     pub use crate::listener::adapter::{Adapter, Datagrams};

@@ -1,5 +1,7 @@
 //! Reasons for a local reply or the end of a connection, as counters and log lines name them.
 
+use plimsoll_core::Failure;
+
 /// The words for why the proxy answered itself or ended a connection; labels of counters and the `reason`
 /// of log lines.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -117,6 +119,21 @@ impl Reason {
             Self::ClientTimeout => "client_timeout",
             Self::Rebalanced => "rebalanced",
             Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl From<Failure> for Reason {
+    /// Returns the reason that stands for a failed attempt, for every protocol.
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Connect => Self::ConnectFailed,
+            Failure::NoResources => Self::NoResources,
+            Failure::Reset => Self::Reset,
+            Failure::EmptyResponse => Self::EmptyResponse,
+            Failure::Timeout => Self::ResponseTimeout,
+            Failure::Garbage => Self::BadResponse,
+            Failure::Truncated => Self::Truncated,
         }
     }
 }

@@ -5,20 +5,16 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use plimsoll_core::limiter::RetryPermit;
-use plimsoll_core::retry::{self, Decision, FailedAttempt};
+use plimsoll_core::retry::FailedAttempt;
 use plimsoll_core::route::RouteInput;
-use plimsoll_core::{
-    Assignment, AttemptedSet, DestinationId, Failure, NoDestination, Outcome, PickRequest, Tick,
-};
+use plimsoll_core::{Assignment, DestinationId, Failure, Outcome, Tick};
 
 use crate::base::clock::Clock;
 use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
-use crate::base::counters::{Before, Overflow};
 use crate::base::reason::Reason;
+use crate::forward::attempts::{Attempts, Target, connect_within, record_failure, report};
 use crate::forward::hash_key;
-use crate::forward::request::{connect, tell};
 use crate::listener::accepted_connection::Connection;
 use crate::listener::accepted_connection::TimeLimit;
 use crate::listener::worker_listener::ListenerRoutes;
@@ -28,17 +24,16 @@ use crate::net::proxy_protocol::{Origin, Wary};
 use crate::net::stream::{Peer, Stream};
 use crate::net::tunnel::{Mouth, Moved, tunnel};
 use crate::upstream::pool::Chosen;
-use crate::upstream::queue::{self, Unplaced};
 use plimsoll_wire::http1::target::Method;
 
 /// Bytes read at once of a destination before its bytes are passed on as they are.
 const READ: usize = 16 * 1024;
 
 /// One connection on its way to a destination. When it is dropped, it has ended: that is counted and logged.
-pub struct Passage {
+pub struct UpstreamSession {
     worker: Rc<WorkerContext>,
     view: Rc<ListenerRoutes>,
-    rule: WorkerRoute,
+    route: WorkerRoute,
     timer: TimerGuard,
     protocol: &'static str,
     peer: Peer,
@@ -48,23 +43,17 @@ pub struct Passage {
     started: Tick,
     /// The time of its log line, if there is to be one.
     time: Option<SystemTime>,
-    tried: AttemptedSet,
-    tries: u8,
-    before: Option<Before>,
+    attempts: Attempts,
     destination: Option<DestinationId>,
     reason: Option<Reason>,
     moved: Moved,
-    /// It has waited for a place for so long.
-    queued: Option<Duration>,
-    /// It is being tried again.
-    retrying: Option<RetryPermit>,
 }
 
 impl Connection {
     /// Finds the route for this connection, by the name in its handshake, and begins its way to a destination.
     /// `None`: there is no route, which is counted. The access log calls it `protocol`.
-    pub fn route(&self, protocol: &'static str) -> Option<Passage> {
-        Passage::begin(self, protocol, self.server_name())
+    pub fn route(&self, protocol: &'static str) -> Option<UpstreamSession> {
+        UpstreamSession::begin(self, protocol, self.server_name())
     }
 }
 
@@ -78,41 +67,41 @@ pub struct Destination {
 
 /// How a destination that was connected to did not serve.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Failing {
+pub enum UpstreamFault {
     /// It ended the connection, or said that it cannot serve now.
     Refused,
     /// It did not say anything in time.
-    Silent,
+    TimedOut,
 }
 
 /// Why no destination serves a connection.
 #[derive(Copy, Clone, PartialEq, Eq)]
-pub struct NotServed(Reason);
+pub struct Unavailable(Reason);
 
-impl fmt::Debug for NotServed {
+impl fmt::Debug for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NotServed").field(&self.0.word()).finish()
+        f.debug_tuple("Unavailable").field(&self.0.word()).finish()
     }
 }
 
-impl fmt::Display for NotServed {
+impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.word())
     }
 }
 
-impl std::error::Error for NotServed {}
+impl std::error::Error for Unavailable {}
 
-impl fmt::Debug for Passage {
+impl fmt::Debug for UpstreamSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passage")
+        f.debug_struct("UpstreamSession")
             .field("peer", &self.peer)
-            .field("tries", &self.tries)
+            .field("attempts", &self.attempts.count())
             .finish_non_exhaustive()
     }
 }
 
-impl Passage {
+impl UpstreamSession {
     /// The way of a connection that asks for `server_name`, and is called `protocol` in the log.
     pub(crate) fn begin(
         connection: &Connection,
@@ -121,12 +110,13 @@ impl Passage {
     ) -> Option<Self> {
         let worker = connection.worker().clone();
         let view = connection.guard.listener.routes();
-        let Some(rule) = view.table.route(&Asked(server_name)).map(|rule| view.routes[rule].clone()) else {
+        let Some(route) = view.table.route(&Asked(server_name)).map(|route| view.routes[route].clone())
+        else {
             connection.count(Reason::NoRoute);
             return None;
         };
-        rule.table.tallies.of(worker.number).started.add(1);
-        let pool = rule.pool.table.borrow().clone();
+        route.table.tallies.of(worker.number).started.add(1);
+        let pool = route.pool.table.borrow().clone();
         pool.budget.earn(worker.number);
         let started = worker.now();
         let time = worker.log.is_some().then(Clock::wall);
@@ -134,7 +124,7 @@ impl Passage {
         Some(Self {
             worker,
             view,
-            rule,
+            route,
             timer,
             protocol,
             peer: connection.peer,
@@ -142,123 +132,66 @@ impl Passage {
             origin: connection.origin.clone(),
             started,
             time,
-            tried: AttemptedSet::default(),
-            tries: 0,
-            before: None,
+            attempts: Attempts::default(),
             destination: None,
             reason: None,
             moved: Moved::default(),
-            queued: None,
-            retrying: None,
         })
     }
 
-    /// A destination that can be connected to and was not tried yet. Connections with the same `home` go to
-    /// the same one for as long as it serves; without, the pool's algorithm chooses.
+    /// Connects to a destination that was not tried yet. Connections with the same `home` go to the same destination
+    /// while it serves; without it, the pool's algorithm decides. While all destinations are at their limits, the
+    /// connection waits in the pool's queue; a client that disconnects meanwhile is noticed afterwards, because
+    /// noticing it takes a read, and what is read belongs to the destination.
     ///
     /// # Errors
-    /// None may serve, or none could be connected to.
-    pub async fn next(&mut self, home: Option<u64>) -> Result<Destination, NotServed> {
-        let pool = self.rule.pool.table.borrow().clone();
-        let timeouts = pool.config.timeouts;
-        let mut now = self.worker.now();
+    /// No destination may serve, or none could be connected to.
+    pub async fn next(&mut self, home: Option<u64>) -> Result<Destination, Unavailable> {
+        let (worker, route) = (self.worker.clone(), self.route.clone());
+        let target = self.target(&worker, &route, home);
         loop {
-            let (worker, key) = (self.worker.number, self.key);
-            let (tried, table) = (self.tried, self.rule.table.clone());
-            let want = PickRequest {
-                worker,
-                tried: Some(&tried),
-                repeatable: true,
-                affinity_key: home,
-                key,
-                subset: table.subset.as_deref(),
-                dequeued: false,
-            };
-            let mut chosen = self.rule.pool.balance_load(&want, now, &mut self.worker.rng.borrow_mut());
-            if matches!(chosen, Err(NoDestination::Full)) {
-                chosen = self.wait(&want).await?;
-                now = self.worker.now();
-            }
-            pool.tallies.of(self.worker.number).decided(chosen.as_ref().err().copied(), self.before);
-            let Ok(Chosen { assignment, address }) = chosen else {
-                let none = if self.tries == 0 { Reason::NoHealthyDestination } else { Reason::ConnectFailed };
-                return Err(self.not_served(none));
-            };
-            self.tried.add(assignment.id());
-            self.tries += 1;
-            let deadline = (now + timeouts.connect).min(self.deadline());
-            let origin = self.origin.as_deref();
-            let connected = connect(
-                &self.worker,
-                &self.timer,
-                &self.rule.pool,
-                (assignment.id(), &address),
-                origin,
-                deadline,
-            )
-            .await;
-            now = self.worker.now();
-            match connected {
+            let now = worker.now();
+            let chosen = self.attempts.next(&target, &self.timer, |_| false, now).await;
+            let Chosen { assignment, address } = chosen.map_err(|error| self.unavailable(error.reason()))?;
+            let timeout = route.table.pool.config.timeouts.connect;
+            worker.timers.set(&self.timer, (assignment.started() + timeout).min(target.deadline));
+            let opening = route.pool.connect(assignment.id(), &address, self.origin.as_deref());
+            match connect_within(&self.timer, opening).await {
                 Ok(stream) => return Ok(Destination { stream, assignment, early: Vec::new() }),
-                Err(failure) => self.learn(assignment, failure, false)?,
+                Err(failure) => self.failed_attempt(assignment, failure, false)?,
             }
         }
     }
 
-    /// A destination once there is room. (That its client left is seen when it has a destination: to look for it
-    /// is to read, and what is read belongs there.)
-    async fn wait(&mut self, want: &PickRequest<'_>) -> Result<Result<Chosen, NoDestination>, NotServed> {
-        let bounds = (&*self.timer, self.deadline());
-        let began = self.worker.now();
-        let found = queue::wait(&self.worker, &self.rule.pool, want, bounds, |_| false).await;
-        *self.queued.get_or_insert_default() += self.worker.now().since(began);
-        let why = match found {
-            Ok(chosen) => return Ok(Ok(chosen)),
-            Err(Unplaced::Nobody(why)) => return Ok(Err(why)),
-            Err(Unplaced::Overflow) => Reason::Overflow,
-            Err(Unplaced::TimedOut | Unplaced::Gone) => Reason::QueueTimeout,
-        };
-        let tallies = self.rule.pool.table.borrow().tallies.clone();
-        tallies.of(self.worker.number).decided(Some(NoDestination::Full), self.before);
-        Err(self.not_served(why))
+    fn target<'m>(
+        &self,
+        worker: &'m Rc<WorkerContext>,
+        route: &'m WorkerRoute,
+        home: Option<u64>,
+    ) -> Target<'m> {
+        let total = route.table.pool.config.timeouts.total;
+        let deadline = total.map_or(Tick::NEVER, |total| self.started + total);
+        Target { worker, route, key: self.key, home, repeatable: true, deadline }
     }
 
-    /// When the time of all tries together is up.
-    fn deadline(&self) -> Tick {
-        let total = self.rule.pool.table.borrow().config.timeouts.total;
-        total.map_or(Tick::NEVER, |total| self.started + total)
+    /// Records a failed attempt, and decides whether another follows.
+    fn failed_attempt(
+        &mut self,
+        mut assignment: Assignment,
+        failure: Failure,
+        sent: bool,
+    ) -> Result<(), Unavailable> {
+        let (worker, route) = (self.worker.clone(), self.route.clone());
+        let now = worker.now();
+        record_failure(&route, &mut assignment, failure, now);
+        let attempt = FailedAttempt { sent, ..self.attempts.unsent(failure, true, true) };
+        let followed = self.attempts.failed(&self.target(&worker, &route, None), &attempt, now);
+        followed.map_err(|error| self.unavailable(error.reason()))
     }
 
-    /// Takes note that a destination failed, and whether another may be tried.
-    fn learn(&mut self, mut assignment: Assignment, failure: Failure, sent: bool) -> Result<(), NotServed> {
-        tell(&self.rule, assignment.record(self.worker.now(), Outcome::Failed(failure)));
-        let pool = self.rule.pool.table.borrow().clone();
-        let now = self.worker.now();
-        let attempt = FailedAttempt { sent, ..find_failed(failure, self.tries) };
-        if self.retrying.is_none() {
-            self.retrying = pool.limiter.acquire_retry();
-        }
-        if self.retrying.is_none() {
-            pool.tallies.of(self.worker.number).overflowed(Overflow::Retries);
-        }
-        if now >= self.deadline()
-            || self.retrying.is_none()
-            || matches!(retry::decide(&pool.config.retry, &attempt, &pool.budget, now), Decision::Stop(_))
-        {
-            return Err(self.not_served(match failure {
-                Failure::NoResources => Reason::NoResources,
-                Failure::Timeout => Reason::ResponseTimeout,
-                Failure::Connect => Reason::ConnectFailed,
-                _ => Reason::EmptyResponse,
-            }));
-        }
-        self.before = Some(Before::Failed(failure));
-        Ok(())
-    }
-
-    fn not_served(&mut self, reason: Reason) -> NotServed {
+    fn unavailable(&mut self, reason: Reason) -> Unavailable {
         self.ended(reason);
-        NotServed(reason)
+        Unavailable(reason)
     }
 
     /// Counts why we ended it, and leaves that for the log line.
@@ -272,12 +205,12 @@ impl Passage {
     ///
     /// # Errors
     /// No other may be tried.
-    pub fn failed(&mut self, destination: Destination, how: Failing) -> Result<(), NotServed> {
+    pub fn failed(&mut self, destination: Destination, how: UpstreamFault) -> Result<(), Unavailable> {
         let failure = match how {
-            Failing::Refused => Failure::EmptyResponse,
-            Failing::Silent => Failure::Timeout,
+            UpstreamFault::Refused => Failure::EmptyResponse,
+            UpstreamFault::TimedOut => Failure::Timeout,
         };
-        self.learn(destination.assignment, failure, true)
+        self.failed_attempt(destination.assignment, failure, true)
     }
 
     /// Bounds what follows in time, as [`Connection::limit`] does.
@@ -285,22 +218,24 @@ impl Passage {
         TimeLimit(self.worker.timer(self.worker.now() + time))
     }
 
-    pub(crate) fn rule(&self) -> &WorkerRoute {
-        &self.rule
+    pub(crate) fn route(&self) -> &WorkerRoute {
+        &self.route
     }
 
     /// The destination serves: its time to do so counts as its latency.
     pub fn served(&mut self, destination: &mut Destination) {
-        self.retrying = None;
+        self.attempts.finish();
         let now = self.worker.now();
         let first_byte = now.since(destination.assignment.started());
-        let told = destination.assignment.record(now, Outcome::Answered { status: 200, first_byte });
-        tell(&self.rule, told);
+        report(
+            &self.route,
+            destination.assignment.record(now, Outcome::Answered { status: 200, first_byte }),
+        );
     }
 
     /// How long a destination may take to answer (`timeouts: {response}` of the pool).
-    pub fn patience(&self) -> Duration {
-        self.rule.pool.table.borrow().config.timeouts.response
+    pub fn response_timeout(&self) -> Duration {
+        self.route.pool.table.borrow().config.timeouts.response
     }
 
     /// Runs bytes both ways until both ends are done, one breaks, or nothing moves for as long as the listener
@@ -324,7 +259,7 @@ impl Passage {
             self.carry(ends, &destination.assignment, early, unsent, idle).await;
         }
         if client.refused {
-            self.not_served(Reason::BadProxyHeader);
+            self.unavailable(Reason::BadProxyHeader);
         }
     }
 
@@ -338,16 +273,16 @@ impl Passage {
         idle: Duration,
     ) {
         self.destination = Some(assignment.id());
-        let pool_idle = self.rule.pool.table.borrow().config.timeouts.idle;
+        let pool_idle = self.route.pool.table.borrow().config.timeouts.idle;
         let idle = idle.max(self.view.table.config.timeouts.idle).max(pool_idle);
         self.moved = tunnel(&self.worker, &self.timer, ends, early, unsent, idle).await;
     }
 }
 
-impl Drop for Passage {
+impl Drop for UpstreamSession {
     fn drop(&mut self) {
         let total = self.worker.now().since(self.started);
-        let counts = self.rule.table.tallies.of(self.worker.number);
+        let counts = self.route.table.tallies.of(self.worker.number);
         counts.ended.add(1);
         counts.request_bytes.add(self.moved.to_destination);
         counts.response_bytes.add(self.moved.to_client);
@@ -358,11 +293,11 @@ impl Drop for Passage {
                 time,
                 peer: self.peer,
                 listener: self.view.table.config.name.clone(),
-                pool: self.rule.table.pool.config.name.clone(),
-                destination: self.destination.and_then(|id| self.rule.pool.name_of(id)),
+                pool: self.route.table.pool.config.name.clone(),
+                destination: self.destination.and_then(|id| self.route.pool.name_of(id)),
                 reason: self.reason,
                 moved: self.moved,
-                queued: self.queued,
+                queued: self.attempts.queued(),
                 total,
             });
         }
@@ -423,19 +358,5 @@ impl RouteInput for Asked<'_> {
 
     fn sni(&self) -> Option<&[u8]> {
         self.0.map(str::as_bytes)
-    }
-}
-
-/// A try that failed before anything was sent.
-pub(crate) fn find_failed(failure: Failure, tries: u8) -> FailedAttempt {
-    FailedAttempt {
-        failure,
-        attempts: tries,
-        idempotent: true,
-        sent: false,
-        reused_connection: false,
-        fresh_repeat_used: false,
-        body_replayable: true,
-        response_started: false,
     }
 }

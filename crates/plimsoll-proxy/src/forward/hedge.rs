@@ -1,390 +1,369 @@
-//! Whether a message that waits for its answer is sent to a second destination, and whose answer it gets.
+//! Hedged requests: a request that waits long for its response is sent to a second destination as well, and the
+//! first response wins.
 //!
-//! Only in pools that hedge. Until an answer begins all who were asked are listened to; then the others are left
-//! (their connection closes, their stream is reset) and the rest is a try like any other.
+//! Only in pools that hedge. Until a response starts, all attempts are polled. Then the others are cancelled (their
+//! connection is closed, their stream reset), and the rest runs like any other exchange.
 
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use plimsoll_core::retry::FailedAttempt;
-use plimsoll_core::{Address, AttemptedSet, Failure, Outcome, Tick};
+use plimsoll_core::{Address, Failure, Tick};
 use tokio::time::{Sleep, sleep};
 
-use crate::base::context::WorkerContext;
 use crate::base::counters::Hedged;
+use crate::forward::attempts::{Target, connect_failure, record_failure, report};
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{End, Exchange, upstream_for};
-use crate::forward::request::{attempt, choose, failure_of, tell};
-use crate::forward::request_context::Job;
-use crate::listener::worker_listener::WorkerRoute;
+use crate::forward::exchange::{Exchange, ExchangeEnd, upstream_for};
+use crate::forward::request_context::RequestContext;
 use crate::upstream::h2_connections::Opened;
 use crate::upstream::hedge_delay::HedgeDelay;
 use crate::upstream::pool::Chosen;
 use crate::upstream::upstream_stream::Upstream;
 
-/// One who was asked.
+/// One attempt: an exchange with a destination.
 #[derive(Debug)]
-pub(crate) struct Runner {
+pub(crate) struct Attempt {
     pub(crate) exchange: Exchange,
     pub(crate) address: Address,
-    /// It runs on a connection that had served before.
+    /// The connection was idle before.
     pub(crate) reused: bool,
 }
 
-/// Somebody who was asked and may still answer.
-struct Entry {
-    runner: Runner,
-    is_copy: bool,
-    /// When its next byte is due.
-    due: Tick,
-}
-
-impl Runner {
-    /// What its failure comes to for the rules of trying again.
-    pub(crate) fn attempt(&self, job: &Job, failure: Failure) -> FailedAttempt {
+impl Attempt {
+    /// Describes the failure of this attempt for the retry rules.
+    pub(crate) fn failed(&self, request: &RequestContext, failure: Failure) -> FailedAttempt {
         FailedAttempt {
             sent: self.exchange.has_sent(),
             reused_connection: self.reused,
             response_started: self.exchange.response_started(),
-            ..attempt(job, failure)
+            ..request.unsent_attempt(failure)
         }
     }
 }
 
-/// How it ended.
-pub(crate) enum Raced {
-    /// So, with the one who was left.
-    Ended(End, Box<Runner>),
-    /// So, before anybody's answer began, and by no destination's fault.
-    BrokenOff(End),
-    /// All who were asked failed, this one last; it is blamed already.
+/// How a hedged request ended.
+pub(crate) enum HedgeOutcome {
+    /// The selected attempt ended this way.
+    Ended(ExchangeEnd, Box<Attempt>),
+    /// The request ended before any response started, and not because of a destination.
+    Aborted(ExchangeEnd),
+    /// All attempts failed; the last failure is recorded already.
     AllFailed(FailedAttempt),
 }
 
-/// May this message be sent twice? The destination must do the same as often as it is asked, and all of it must
-/// be at hand, framed alike for everybody.
-pub(crate) fn may_be_hedged(job: &Job) -> bool {
-    job.method.is_idempotent() && job.is_at_hand() && !job.upgrade
+/// Reports whether a request may be sent twice: it must be idempotent, completely buffered, and framed alike for
+/// every destination.
+pub(crate) fn may_be_hedged(request: &RequestContext) -> bool {
+    request.method.is_idempotent() && request.is_buffered() && !request.upgrade
 }
 
-/// Runs a try that others may be sent after, to its end.
-pub(crate) async fn race<D: Downstream>(
-    first: Runner,
+/// Runs an attempt to its end, beside hedged attempts that start while it waits.
+pub(crate) async fn run_hedged<D: Downstream>(
+    first: Attempt,
     client: &mut D,
-    job: &mut Job,
-    worker: &Rc<WorkerContext>,
-    rule: &WorkerRoute,
-    tried: &mut AttemptedSet,
-) -> Raced {
-    let mut race = Race::new(first, job, worker, rule, tried);
-    let decided = std::future::poll_fn(|cx| race.poll(cx, client, job)).await;
-    drop(race);
-    job.has_rivals = false;
+    request: &mut RequestContext,
+    target: &Target<'_>,
+) -> HedgeOutcome {
+    let mut hedged = HedgedRequest::new(first, request, target);
+    let decided = std::future::poll_fn(|cx| hedged.poll(cx, client, request)).await;
+    drop(hedged);
+    request.is_hedged = false;
     match decided {
-        Decided::Answered(mut winner) => {
-            let end = winner.exchange.run(client, job).await;
-            Raced::Ended(end, winner)
+        Decided::Selected(mut selected) => {
+            let end = selected.exchange.run(client, request).await;
+            HedgeOutcome::Ended(end, selected)
         }
-        Decided::Over(raced) => raced,
+        Decided::Over(outcome) => outcome,
     }
 }
 
 enum Decided {
-    /// This one's answer has begun.
-    Answered(Box<Runner>),
-    /// There is no more to it.
-    Over(Raced),
+    /// The response of this attempt has started.
+    Selected(Box<Attempt>),
+    /// The request has ended.
+    Over(HedgeOutcome),
 }
 
-/// A connection for a copy, on its way.
+/// An attempt that may still respond.
+struct Running {
+    attempt: Attempt,
+    /// The attempt is a hedge, and not the first one.
+    is_hedge: bool,
+    /// Deadline of its next byte.
+    due: Tick,
+}
+
+/// A connection that is being opened for a hedged attempt.
 struct Opening {
     chosen: Chosen,
     deadline: Tick,
     connecting: Pin<Box<dyn Future<Output = io::Result<Opened>>>>,
 }
 
-struct Race<'r> {
-    worker: &'r Rc<WorkerContext>,
-    rule: &'r WorkerRoute,
-    tried: &'r mut AttemptedSet,
+struct HedgedRequest<'r> {
+    target: &'r Target<'r>,
     started: Tick,
-    /// Who was asked and may still answer.
-    runners: Vec<Entry>,
+    running: Vec<Running>,
     opening: Option<Opening>,
-    /// When the next copy is due.
+    /// Fires when the next hedged attempt is due.
     due: Option<Pin<Box<Sleep>>>,
-    copies_left: u8,
-    /// What the client's timer is set to.
+    hedges_left: u8,
+    /// Deadline that the client's timer is set to.
     timer_at: Option<Tick>,
-    /// How the last of those who are out failed.
-    fallen: Option<FailedAttempt>,
+    last_failed: Option<FailedAttempt>,
 }
 
-impl<'r> Race<'r> {
-    fn new(
-        first: Runner,
-        job: &Job,
-        worker: &'r Rc<WorkerContext>,
-        rule: &'r WorkerRoute,
-        tried: &'r mut AttemptedSet,
-    ) -> Self {
-        let most = rule.pool.hedge_delay.borrow().as_ref().map_or(0, |hedge_delay| hedge_delay.spec.max);
-        let started = first.exchange.assignment.started();
-        let copies_left = most.saturating_sub(job.copies);
-        let runners = vec![Entry { runner: first, is_copy: false, due: Tick::NEVER }];
-        let mut race = Self {
-            worker,
-            rule,
-            tried,
-            started,
-            runners,
+impl<'r> HedgedRequest<'r> {
+    fn new(first: Attempt, request: &RequestContext, target: &'r Target<'r>) -> Self {
+        let max = target.route.pool.hedge_delay.borrow().as_ref().map_or(0, |delay| delay.spec.max);
+        let mut hedged = Self {
+            target,
+            started: first.exchange.assignment.started(),
+            running: vec![Running { attempt: first, is_hedge: false, due: Tick::NEVER }],
             opening: None,
             due: None,
-            copies_left,
+            hedges_left: max.saturating_sub(request.hedges),
             timer_at: None,
-            fallen: None,
+            last_failed: None,
         };
-        race.wait();
-        race
+        hedged.schedule_next();
+        hedged
     }
 
-    /// The next copy is due a wait from now.
-    fn wait(&mut self) {
-        let wait = self.rule.pool.hedge_delay.borrow().as_ref().and_then(HedgeDelay::wait);
-        self.due = wait.filter(|_| self.copies_left > 0).map(|wait| Box::pin(sleep(wait)));
+    /// Schedules the next hedged attempt, one delay from now.
+    fn schedule_next(&mut self) {
+        let delay = self.target.route.pool.hedge_delay.borrow().as_ref().and_then(HedgeDelay::wait);
+        self.due = delay.filter(|_| self.hedges_left > 0).map(|delay| Box::pin(sleep(delay)));
     }
 
-    fn poll<D: Downstream>(&mut self, cx: &mut Context<'_>, client: &mut D, job: &mut Job) -> Poll<Decided> {
+    fn poll<D: Downstream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut D,
+        request: &mut RequestContext,
+    ) -> Poll<Decided> {
         loop {
-            if let Some(decided) = self.poll_runners(cx, client, job) {
+            if let Some(decided) = self.poll_running(cx, client, request) {
                 return Poll::Ready(decided);
             }
-            if self.poll_opening(cx, job) || self.poll_due(cx, job) {
+            if self.poll_opening(cx, request) || self.poll_due(cx, request) {
                 continue;
             }
-            if self.runners.is_empty() && self.opening.is_none() {
-                let failed = self.fallen.take().unwrap_or_else(|| attempt(job, Failure::Connect));
-                return Poll::Ready(Decided::Over(Raced::AllFailed(failed)));
+            if self.running.is_empty() && self.opening.is_none() {
+                let failed =
+                    self.last_failed.take().unwrap_or_else(|| request.unsent_attempt(Failure::Connect));
+                return Poll::Ready(Decided::Over(HedgeOutcome::AllFailed(failed)));
             }
-            if client.is_gone(cx, job) {
-                return Poll::Ready(self.broken_off(End::ClientGone));
+            if client.is_gone(cx, request.body.is_done()) {
+                return Poll::Ready(self.abort(ExchangeEnd::ClientGone));
             }
-            let deadline = self.deadline(job);
-            // Setting an timer that has fired would silence it.
+            let deadline = self.deadline(request);
+            // Setting a timer that has fired would cancel it.
             if self.timer_at.replace(deadline) != Some(deadline) {
-                self.worker.timers.set(client.timer(), deadline);
+                self.target.worker.timers.set(client.timer(), deadline);
             }
             if client.timer().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             self.timer_at = None;
-            if let Some(decided) = self.timed_out(job) {
+            if let Some(decided) = self.timed_out(request) {
                 return Poll::Ready(decided);
             }
         }
     }
 
-    /// Moves everybody's bytes.
-    fn poll_runners<D: Downstream>(
+    /// Moves the bytes of all attempts.
+    fn poll_running<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
         client: &mut D,
-        job: &mut Job,
+        request: &mut RequestContext,
     ) -> Option<Decided> {
         let mut at = 0;
-        while at < self.runners.len() {
-            job.has_rivals = self.runners.len() > 1;
-            let Entry { runner: Runner { exchange, .. }, due, .. } = &mut self.runners[at];
-            let moved = exchange.poll_bytes(cx, self.worker, client, job);
-            let answered = exchange.response_started();
+        while at < self.running.len() {
+            request.is_hedged = self.running.len() > 1;
+            let Running { attempt: Attempt { exchange, .. }, due, .. } = &mut self.running[at];
+            let moved = exchange.poll_io(cx, self.target.worker, client, request);
+            let responded = exchange.response_started();
             match moved {
-                Ok(()) if answered => return Some(Decided::Answered(self.win(at, job))),
+                Ok(()) if responded => return Some(Decided::Selected(self.select(at, request))),
                 Ok(()) => {
-                    *due = exchange.next_deadline(self.worker, job).unwrap_or(*due);
+                    *due = exchange.next_deadline(self.target.worker, request).unwrap_or(*due);
                     at += 1;
                 }
-                Err(end) if answered || self.is_alone() => {
-                    return Some(Decided::Over(Raced::Ended(end, self.win(at, job))));
+                Err(end) if responded || self.is_alone() => {
+                    return Some(Decided::Over(HedgeOutcome::Ended(end, self.select(at, request))));
                 }
-                Err(End::Failed(failure)) => self.fall(at, failure, job),
-                Err(End::Rejected) => self.leave_rejected(at),
-                Err(end) => return Some(self.broken_off(end)),
+                Err(ExchangeEnd::Failed(failure)) => self.fail(at, failure, request),
+                Err(ExchangeEnd::Rejected) => self.drop_rejected(at),
+                Err(end) => return Some(self.abort(end)),
             }
         }
         None
     }
 
     fn is_alone(&self) -> bool {
-        self.runners.len() == 1 && self.opening.is_none()
+        self.running.len() == 1 && self.opening.is_none()
     }
 
-    /// The copy's connection; `true` when there is news.
-    fn poll_opening(&mut self, cx: &mut Context<'_>, job: &mut Job) -> bool {
+    /// Polls the connection of a hedged attempt; returns whether something has changed.
+    fn poll_opening(&mut self, cx: &mut Context<'_>, request: &mut RequestContext) -> bool {
         let Some(opening) = &mut self.opening else { return false };
         let Poll::Ready(connected) = opening.connecting.as_mut().poll(cx) else { return false };
         let Some(Opening { chosen, .. }) = self.opening.take() else { return false };
         match connected {
-            Ok(opened) => self.send(upstream_for(opened, job), chosen, false),
-            Err(error) => self.could_not_open(chosen, failure_of(&error), job),
+            Ok(opened) => self.start(upstream_for(opened, request), chosen, false),
+            Err(error) => self.fail_to_connect(chosen, connect_failure(&error), request),
         }
         true
     }
 
-    fn could_not_open(&mut self, chosen: Chosen, failure: Failure, job: &Job) {
-        let Chosen { mut assignment, .. } = chosen;
-        tell(self.rule, assignment.record(self.worker.now(), Outcome::Failed(failure)));
+    fn fail_to_connect(&mut self, mut chosen: Chosen, failure: Failure, request: &RequestContext) {
+        let now = self.target.worker.now();
+        record_failure(self.target.route, &mut chosen.assignment, failure, now);
         self.count(Hedged::Failed);
-        self.fallen = Some(attempt(job, failure));
+        self.last_failed = Some(request.unsent_attempt(failure));
     }
 
-    fn send(&mut self, upstream: Upstream, chosen: Chosen, reused: bool) {
+    fn start(&mut self, upstream: Upstream, chosen: Chosen, reused: bool) {
         let Chosen { assignment, address } = chosen;
-        let exchange = Exchange::new(upstream, assignment, self.worker.now());
-        let runner = Runner { exchange, address, reused };
-        self.runners.push(Entry { runner, is_copy: true, due: Tick::NEVER });
+        let exchange = Exchange::new(upstream, assignment, self.target.worker.now());
+        let attempt = Attempt { exchange, address, reused };
+        self.running.push(Running { attempt, is_hedge: true, due: Tick::NEVER });
     }
 
-    /// Sends a copy when it is time; `true` when there is one.
-    fn poll_due(&mut self, cx: &mut Context<'_>, job: &mut Job) -> bool {
+    /// Starts a hedged attempt when it is due; returns whether one was started.
+    fn poll_due(&mut self, cx: &mut Context<'_>, request: &mut RequestContext) -> bool {
         let Some(due) = &mut self.due else { return false };
         if self.opening.is_some() || due.as_mut().poll(cx).is_pending() {
             return false;
         }
         self.due = None;
-        let Some(chosen) = self.choose(job) else { return false };
-        self.copies_left -= 1;
-        job.copies += 1;
-        job.tries = job.tries.saturating_add(1);
-        self.tried.add(chosen.assignment.id());
-        job.others_left &= self.rule.has_untried(self.tried);
-        self.wait();
-        let pool = &self.rule.pool;
-        if let Some(upstream) = pool.ready_upstream(
-            chosen.assignment.id(),
-            &chosen.address,
-            &job.connection_needs(),
-            chosen.assignment.started(),
-        ) {
-            self.send(upstream_for(upstream, job), chosen, true);
+        let Some(chosen) = self.pick(request) else { return false };
+        self.hedges_left -= 1;
+        request.hedges += 1;
+        request.untried_left &= request.attempts.has_untried(self.target.route);
+        self.schedule_next();
+        let (pool, needs) = (&self.target.route.pool, request.connection_needs());
+        let (id, now) = (chosen.assignment.id(), chosen.assignment.started());
+        if let Some(ready) = pool.ready_upstream(id, &chosen.address, &needs, now) {
+            self.start(upstream_for(ready, request), chosen, true);
             return true;
         }
-        let deadline = (chosen.assignment.started() + job.pool_timeouts.connect).min(job.total_deadline);
-        let wanted = pool.wanted(chosen.assignment.id(), &chosen.address, &job.connection_needs());
+        let deadline = (now + request.pool_timeouts.connect).min(request.total_deadline);
+        let wanted = pool.wanted(id, &chosen.address, &needs);
         let pool = pool.clone();
         let connecting = Box::pin(async move { pool.open(&wanted).await });
         self.opening = Some(Opening { chosen, deadline, connecting });
         true
     }
 
-    /// Whom to ask as well, where there is somebody and it is paid for.
-    fn choose(&mut self, job: &Job) -> Option<Chosen> {
-        let now = self.worker.now();
-        if !self.rule.has_untried(self.tried) {
+    /// Picks the destination of a hedged attempt, where one is left and the retry budget allows it.
+    fn pick(&mut self, request: &mut RequestContext) -> Option<Chosen> {
+        let now = self.target.worker.now();
+        if !request.attempts.has_untried(self.target.route) {
             self.count(Hedged::Nobody);
             return None;
         }
-        if !self.rule.pool.table.borrow().budget.withdraw(now) {
+        if !self.target.route.pool.table.borrow().budget.withdraw(now) {
             self.count(Hedged::NoBudget);
             return None;
         }
-        let chosen = choose(job, self.worker, self.rule, self.tried, now);
-        let missed = chosen.as_ref().err().copied();
-        self.rule.pool.table.borrow().tallies.of(self.worker.number).decided(missed, None);
-        // A copy does not wait for a place: the message waits already.
-        let chosen = chosen.ok();
+        let chosen = request.attempts.next_hedged(self.target, now);
         if chosen.is_none() {
             self.count(Hedged::Nobody);
         }
         chosen
     }
 
-    fn count(&self, how: Hedged) {
-        self.rule.pool.table.borrow().tallies.of(self.worker.number).hedged(how);
+    fn count(&self, outcome: Hedged) {
+        let pool = self.target.route.pool.table.borrow();
+        pool.tallies.of(self.target.worker.number).hedged(outcome);
     }
 
-    /// When the next byte that is due is late.
-    fn deadline(&self, job: &Job) -> Tick {
+    /// Returns the earliest deadline of all attempts.
+    fn deadline(&self, request: &RequestContext) -> Tick {
         let opening = self.opening.iter().map(|opening| opening.deadline);
-        self.runners.iter().map(|entry| entry.due).chain(opening).fold(job.total_deadline, Tick::min)
+        self.running.iter().map(|running| running.due).chain(opening).fold(request.total_deadline, Tick::min)
     }
 
-    /// Those whose time is over have failed.
-    fn timed_out(&mut self, job: &mut Job) -> Option<Decided> {
-        let now = self.worker.now();
-        if now >= job.total_deadline {
-            for Entry { runner, .. } in &mut self.runners {
-                runner.exchange.timed_out(self.worker, job);
-                tell(self.rule, runner.exchange.signal.take());
+    /// Fails the attempts whose deadline has passed.
+    fn timed_out(&mut self, request: &mut RequestContext) -> Option<Decided> {
+        let now = self.target.worker.now();
+        if now >= request.total_deadline {
+            for Running { attempt, .. } in &mut self.running {
+                attempt.exchange.timed_out(self.target.worker, request);
+                report(self.target.route, attempt.exchange.signal.take());
             }
-            return Some(self.broken_off(End::TotalTimeout));
+            return Some(self.abort(ExchangeEnd::TotalTimeout));
         }
         if let Some(opening) = self.opening.take_if(|opening| opening.deadline <= now) {
-            self.could_not_open(opening.chosen, Failure::Connect, job);
+            self.fail_to_connect(opening.chosen, Failure::Connect, request);
         }
-        while let Some(late) = self.runners.iter().position(|entry| entry.due <= now) {
+        while let Some(late) = self.running.iter().position(|running| running.due <= now) {
             if self.is_alone() {
-                let end = self.runners[late].runner.exchange.timed_out(self.worker, job);
-                return Some(Decided::Over(Raced::Ended(end, self.win(late, job))));
+                let end = self.running[late].attempt.exchange.timed_out(self.target.worker, request);
+                return Some(Decided::Over(HedgeOutcome::Ended(end, self.select(late, request))));
             }
-            self.fall(late, Failure::Timeout, job);
+            self.fail(late, Failure::Timeout, request);
         }
         None
     }
 
-    /// One failed while others may still answer.
-    fn fall(&mut self, at: usize, failure: Failure, job: &Job) {
-        let Entry { mut runner, is_copy, .. } = self.runners.remove(at);
-        let attempt = runner.attempt(job, failure);
-        if !attempt.is_stale() {
-            let now = self.worker.now();
-            tell(self.rule, runner.exchange.assignment.record(now, Outcome::Failed(failure)));
+    /// Records the failure of an attempt while others may still respond.
+    fn fail(&mut self, at: usize, failure: Failure, request: &RequestContext) {
+        let Running { mut attempt, is_hedge, .. } = self.running.remove(at);
+        let failed = attempt.failed(request, failure);
+        if !failed.is_stale() {
+            let now = self.target.worker.now();
+            record_failure(self.target.route, &mut attempt.exchange.assignment, failure, now);
         }
-        if is_copy {
+        if is_hedge {
             self.count(Hedged::Failed);
         }
-        self.fallen = Some(attempt);
+        self.last_failed = Some(failed);
     }
 
-    /// One answered what another may do better than, and that other is asked already.
-    fn leave_rejected(&mut self, at: usize) {
-        let Entry { mut runner, is_copy, .. } = self.runners.remove(at);
-        tell(self.rule, runner.exchange.signal.take());
-        if is_copy {
+    /// Drops an attempt whose response is better replaced by that of another attempt, which is running already.
+    fn drop_rejected(&mut self, at: usize) {
+        let Running { mut attempt, is_hedge, .. } = self.running.remove(at);
+        report(self.target.route, attempt.exchange.signal.take());
+        if is_hedge {
             self.count(Hedged::Failed);
         }
     }
 
-    /// This one it is; the others are left.
-    fn win(&mut self, at: usize, job: &mut Job) -> Box<Runner> {
-        let Entry { runner: winner, is_copy, .. } = self.runners.remove(at);
-        let now = winner.exchange.ended_at(self.worker);
-        let answered = winner.exchange.response_started();
-        if is_copy {
-            self.count(if answered { Hedged::Won } else { Hedged::Failed });
+    /// Selects one attempt, and cancels the others.
+    fn select(&mut self, at: usize, request: &mut RequestContext) -> Box<Attempt> {
+        let Running { attempt: selected, is_hedge, .. } = self.running.remove(at);
+        let now = selected.exchange.ended_at(self.target.worker);
+        let responded = selected.exchange.response_started();
+        if is_hedge {
+            self.count(if responded { Hedged::Won } else { Hedged::Failed });
         }
-        if answered && let Some(hedge_delay) = &mut *self.rule.pool.hedge_delay.borrow_mut() {
-            hedge_delay.answered(now.since(self.started));
+        if responded && let Some(delay) = &mut *self.target.route.pool.hedge_delay.borrow_mut() {
+            delay.answered(now.since(self.started));
         }
-        if let Some(log) = &mut job.log {
-            log.destination = Some(winner.exchange.assignment.id());
+        if let Some(log) = &mut request.log {
+            log.destination = Some(selected.exchange.assignment.id());
         }
-        self.leave_others(now);
-        Box::new(winner)
+        self.cancel_others(now);
+        Box::new(selected)
     }
 
-    fn broken_off(&mut self, end: End) -> Decided {
-        self.leave_others(self.worker.now());
-        Decided::Over(Raced::BrokenOff(end))
+    fn abort(&mut self, end: ExchangeEnd) -> Decided {
+        self.cancel_others(self.target.worker.now());
+        Decided::Over(HedgeOutcome::Aborted(end))
     }
 
-    fn leave_others(&mut self, now: Tick) {
-        for Entry { runner, is_copy, .. } in std::mem::take(&mut self.runners) {
-            if is_copy {
+    fn cancel_others(&mut self, now: Tick) {
+        for Running { attempt, is_hedge, .. } in std::mem::take(&mut self.running) {
+            if is_hedge {
                 self.count(Hedged::Lost);
             }
-            runner.exchange.assignment.cancelled_by_hedge(now);
+            attempt.exchange.assignment.cancelled_by_hedge(now);
         }
         if self.opening.take().is_some() {
             self.count(Hedged::Lost);

@@ -1,5 +1,6 @@
 //! The life of a message: attempts, exchanges, hedging.
 
+pub(crate) mod attempts;
 pub(crate) mod connection;
 pub(crate) mod downstream;
 pub(crate) mod exchange;

@@ -1,462 +1,340 @@
-//! The life of a request, from its route to the end of its answer.
+//! The life of a request, from its route to the end of its response.
 //!
-//! route (done when the head was read) → balance_load → connection → exchange → outcome → retry or answer.
+//! Each attempt picks a destination ([`Attempts`](crate::forward::attempts::Attempts)), obtains a connection, and runs
+//! an exchange on it, hedged where the pool asks for that. The outcome is recorded, and a failure is followed by
+//! another attempt where that is safe; otherwise the client gets a local reply.
 
-use std::io;
 use std::rc::Rc;
 
 use plimsoll_core::retry::{self, Decision, FailedAttempt};
-use plimsoll_core::{
-    Address, AttemptedSet, DestinationId, Failure, FailureSignal, NoDestination, Outcome, PickRequest, Tick,
-};
+use plimsoll_core::{Address, Assignment, Failure, Tick};
 
 use crate::base::context::WorkerContext;
-use crate::base::counters::Before;
 use crate::base::reason::Reason;
-use crate::base::timer::Timer;
-use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{End, Exchange, upstream_for};
-use crate::forward::hedge::{Raced, Runner, may_be_hedged, race};
-use crate::forward::request_context::Job;
+use crate::forward::attempts::{AttemptError, Target, connect_within, record_failure, report};
+use crate::forward::downstream::{AfterResponse, Downstream};
+use crate::forward::exchange::{Exchange, ExchangeEnd, upstream_for};
+use crate::forward::hedge::{Attempt, HedgeOutcome, may_be_hedged, run_hedged};
+use crate::forward::request_context::RequestContext;
 use crate::http::local_reply::Refusal;
 use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::RequestLine;
-use crate::net::proxy_protocol::Origin;
-use crate::net::stream::{Stream, is_for_want_of_means};
-use crate::upstream::pool::{Chosen, WorkerPool};
-use crate::upstream::queue::{self, Unplaced};
+use crate::upstream::pool::Chosen;
 use crate::upstream::upstream_stream::Upstream;
 
-/// What becomes of the client's connection.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Another request may come.
-    KeepAlive,
-    /// It is over.
-    Close,
-    /// It is over, and the client may still be sending: a close with bytes unread would be a reset, and
-    /// take back what is on its way.
-    Linger,
+/// How all attempts together ended.
+enum RequestEnd {
+    /// The response was delivered; its last byte was sent at this time.
+    Delivered(AfterResponse, Tick),
+    /// The client gets a local reply.
+    LocalReply(Refusal),
+    /// The client cannot get a reply any more.
+    Aborted(Reason),
 }
 
-/// How the tries ended, all together.
-enum Ending {
-    /// The answer was delivered; it ended at this moment.
-    Answered(Verdict, Tick),
-    /// We answer ourselves.
-    Refuse(Refusal),
-    /// There is nobody to answer.
-    Gone(Reason),
-}
-
-/// How one destination was.
-enum Try {
-    /// That was it.
-    Ended(Ending),
-    /// It failed; whether another is tried is for [`retry::decide`] to say.
+/// How one attempt ended.
+enum AttemptEnd {
+    /// The request has ended.
+    Ended(RequestEnd),
+    /// The attempt failed; the retry rules decide what follows.
     Failed(FailedAttempt),
-    /// It answered, and another may do better: already decided.
-    Rejected,
+    /// The response was discarded for a retry, which is already decided.
+    Discarded,
 }
 
-/// Carries one request to a destination and its answer back.
-pub(crate) async fn forward<D: Downstream>(client: &mut D, job: &mut Job) -> Verdict {
+/// Carries a request to a destination and the response back.
+pub(crate) async fn forward<D: Downstream>(client: &mut D, request: &mut RequestContext) -> AfterResponse {
     let worker = client.guard().worker.clone();
-    let Some(rule) = job.view.routes.get(job.rule).cloned() else {
-        let verdict = refuse(client, job, &worker, Refusal::NO_ROUTE).await;
-        log(job, &worker, None, worker.now());
-        return verdict;
+    let Some(route) = request.view.routes.get(request.route).cloned() else {
+        let after = reply(client, request, &worker, Refusal::NO_ROUTE).await;
+        log(request, &worker, None, worker.now());
+        return after;
     };
-    let tally = rule.table.tallies.of(worker.number);
-    tally.started.add(1);
-    let ending = tries(client, job, &worker, &rule).await;
-    let (verdict, now) = match ending {
-        Ending::Answered(verdict, now) => (verdict, now),
-        Ending::Refuse(refusal) => (refuse(client, job, &worker, refusal).await, worker.now()),
-        Ending::Gone(reason) => {
-            note(job, &worker, reason);
-            (Verdict::Close, worker.now())
+    let counters = route.table.tallies.of(worker.number);
+    counters.started.add(1);
+    let (after, now) = match run_attempts(client, request, &worker, &route).await {
+        RequestEnd::Delivered(after, now) => (after, now),
+        RequestEnd::LocalReply(refusal) => (reply(client, request, &worker, refusal).await, worker.now()),
+        RequestEnd::Aborted(reason) => {
+            count_reason(request, &worker, reason);
+            (AfterResponse::Close, worker.now())
         }
     };
-    let tally = rule.table.tallies.of(worker.number);
-    tally.ended.add(1);
-    tally.request_bytes.add(job.request_bytes);
-    tally.response_bytes.add(job.response_bytes);
-    tally.request(job.method, job.status, now.since(job.started));
-    job.retrying = None;
-    log(job, &worker, Some(&rule), now);
-    verdict
+    counters.ended.add(1);
+    counters.request_bytes.add(request.request_bytes);
+    counters.response_bytes.add(request.response_bytes);
+    counters.request(request.method, request.status, now.since(request.started));
+    request.attempts.finish();
+    log(request, &worker, Some(&route), now);
+    after
 }
 
-fn log(job: &mut Job, worker: &WorkerContext, rule: Option<&WorkerRoute>, now: Tick) {
-    if let (Some(log), Some(draft)) = (&worker.log, job.log.take()) {
-        let destination = rule.zip(draft.destination).and_then(|(rule, id)| rule.pool.name_of(id));
-        log.send(RequestLine {
-            draft: *draft,
-            listener: job.view.table.config.name.clone(),
-            route: rule.map(|rule| rule.table.name.clone()),
-            pool: rule.map(|rule| rule.table.pool.config.name.clone()),
-            destination,
-            status: job.status,
-            request_bytes: job.request_bytes,
-            response_bytes: job.response_bytes,
-            total: now.since(job.started),
-        });
-    }
+fn log(request: &mut RequestContext, worker: &WorkerContext, route: Option<&WorkerRoute>, now: Tick) {
+    let (Some(log), Some(draft)) = (&worker.log, request.log.take()) else { return };
+    let destination = route.zip(draft.destination).and_then(|(route, id)| route.pool.name_of(id));
+    log.send(RequestLine {
+        draft: *draft,
+        listener: request.view.table.config.name.clone(),
+        route: route.map(|route| route.table.name.clone()),
+        pool: route.map(|route| route.table.pool.config.name.clone()),
+        destination,
+        status: request.status,
+        request_bytes: request.request_bytes,
+        response_bytes: request.response_bytes,
+        queued: request.attempts.queued(),
+        total: now.since(request.started),
+    });
 }
 
-/// Tries destinations until one answers, none is left, or trying again would not be safe.
-async fn tries<D: Downstream>(
+/// Attempts destinations until one delivers a response, none is left, or another attempt would not be safe.
+async fn run_attempts<D: Downstream>(
     client: &mut D,
-    job: &mut Job,
+    request: &mut RequestContext,
     worker: &Rc<WorkerContext>,
-    rule: &WorkerRoute,
-) -> Ending {
-    let pool = rule.pool.table.borrow().clone();
-    pool.budget.earn(worker.number);
-    let mut tried = AttemptedSet::default();
-    let mut before = None;
-    let mut last = Refusal::NO_DESTINATION;
-    let mut now = job.started;
+    route: &WorkerRoute,
+) -> RequestEnd {
+    let target = Target {
+        worker,
+        route,
+        key: request.key,
+        home: None,
+        repeatable: request.method.is_idempotent(),
+        deadline: request.total_deadline,
+    };
+    route.table.pool.budget.earn(worker.number);
+    let mut now = request.started;
     loop {
-        let mut chosen = choose(job, worker, rule, &tried, now);
-        if matches!(chosen, Err(NoDestination::Full)) {
-            // Boxed, because it is rare.
-            chosen = match Box::pin(wait(client, job, worker, rule, &tried)).await {
-                Ok(chosen) => Ok(chosen),
-                Err(Unplaced::Nobody(why)) => Err(why),
-                Err(unplaced) => {
-                    pool.tallies.of(worker.number).decided(Some(NoDestination::Full), before);
-                    return unserved(job, worker, unplaced);
-                }
-            };
-            now = worker.now();
-        }
-        pool.tallies.of(worker.number).decided(chosen.as_ref().err().copied(), before);
-        let chosen = match chosen {
+        let (timer, complete) = (client.timer().clone(), request.body.is_done());
+        let is_gone = |cx: &mut std::task::Context<'_>| client.is_gone(cx, complete);
+        let chosen = match request.attempts.next(&target, &timer, is_gone, now).await {
             Ok(chosen) => chosen,
-            Err(NoDestination::AllTried) => return Ending::Refuse(last),
-            Err(_) => return Ending::Refuse(Refusal::NO_DESTINATION),
+            Err(error) => return attempts_over(error),
         };
-        tried.add(chosen.assignment.id());
-        job.tries += 1;
-        let when = &pool.config.retry.when;
-        job.others_left = when.lists_responses(job.is_call) && rule.has_untried(&tried);
-        let failed = match try_one(client, job, worker, rule, chosen, &mut tried, now).await {
-            Try::Ended(ending) => return ending,
-            Try::Rejected => None,
-            Try::Failed(failed) => Some(failed),
+        let when = &route.table.pool.config.retry.when;
+        request.untried_left = when.lists_responses(request.is_grpc) && request.attempts.has_untried(route);
+        let followed = match run_attempt(client, request, &target, chosen).await {
+            AttemptEnd::Ended(end) => return end,
+            AttemptEnd::Discarded => request.attempts.discarded(&target, worker.now()),
+            AttemptEnd::Failed(failed) => request.attempts.failed(&target, &failed, worker.now()),
         };
+        if let Err(error) = followed {
+            return attempts_over(error);
+        }
         now = worker.now();
-        if now >= job.total_deadline {
-            return Ending::Refuse(Refusal::TOTAL_TIMEOUT);
-        }
-        let Some(failed) = failed else {
-            before = Some(Before::Rejected);
-            continue;
-        };
-        last = refusal_of(failed.failure);
-        if !job.may_try_again(&pool, worker.number) {
-            return Ending::Refuse(last);
-        }
-        match retry::decide(&pool.config.retry, &failed, &pool.budget, now) {
-            Decision::Stop(_) => return Ending::Refuse(last),
-            Decision::Retry | Decision::RepeatFresh => before = Some(Before::Failed(failed.failure)),
-        }
     }
 }
 
-/// The destination of the next try.
-pub(crate) fn choose(
-    job: &Job,
-    worker: &WorkerContext,
-    rule: &WorkerRoute,
-    tried: &AttemptedSet,
-    now: Tick,
-) -> Result<Chosen, NoDestination> {
-    rule.pool.balance_load(&want(job, worker, rule, tried), now, &mut worker.rng.borrow_mut())
+/// Returns the reply that reports why no attempt follows.
+fn attempts_over(error: AttemptError) -> RequestEnd {
+    RequestEnd::LocalReply(match error {
+        AttemptError::NoDestination => Refusal::NO_DESTINATION,
+        AttemptError::Failed(failure) => failure.into(),
+        AttemptError::Overflow => Refusal::OVERFLOW,
+        AttemptError::QueueTimeout => Refusal::QUEUE_TIMEOUT,
+        AttemptError::TotalTimeout => Refusal::TOTAL_TIMEOUT,
+        AttemptError::ClientGone => return RequestEnd::Aborted(error.reason()),
+    })
 }
 
-fn want<'t>(
-    job: &Job,
-    worker: &WorkerContext,
-    rule: &'t WorkerRoute,
-    tried: &'t AttemptedSet,
-) -> PickRequest<'t> {
-    PickRequest {
-        worker: worker.number,
-        tried: Some(tried),
-        repeatable: job.method.is_idempotent(),
-        key: job.key,
-        affinity_key: None,
-        subset: rule.table.subset.as_deref(),
-        dequeued: false,
-    }
-}
-
-/// The same once there is room for it.
-async fn wait<D: Downstream>(
+/// Sends the request to one destination: on an idle connection if there is one, and once more on a fresh one if that
+/// was stale.
+async fn run_attempt<D: Downstream>(
     client: &mut D,
-    job: &mut Job,
-    worker: &Rc<WorkerContext>,
-    rule: &WorkerRoute,
-    tried: &AttemptedSet,
-) -> Result<Chosen, Unplaced> {
-    let (want, timer) = (want(job, worker, rule, tried), client.timer().clone());
-    let began = worker.now();
-    let bounds = (&timer, job.total_deadline);
-    let found = queue::wait(worker, &rule.pool, &want, bounds, |cx| client.is_gone(cx, job)).await;
-    if let Some(log) = &mut job.log {
-        *log.queued.get_or_insert_default() += worker.now().since(began);
-    }
-    found
-}
-
-/// It found no place, or not in time.
-fn unserved(job: &Job, worker: &WorkerContext, unplaced: Unplaced) -> Ending {
-    match unplaced {
-        Unplaced::Gone => Ending::Gone(Reason::ClientClosed),
-        _ if worker.now() >= job.total_deadline => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
-        Unplaced::TimedOut => Ending::Refuse(Refusal::QUEUE_TIMEOUT),
-        Unplaced::Overflow => Ending::Refuse(Refusal::OVERFLOW),
-        Unplaced::Nobody(_) => Ending::Refuse(Refusal::NO_DESTINATION),
-    }
-}
-
-/// One destination: on a pooled connection if there is one, once more on a fresh one if that was stale.
-async fn try_one<D: Downstream>(
-    client: &mut D,
-    job: &mut Job,
-    worker: &Rc<WorkerContext>,
-    rule: &WorkerRoute,
+    request: &mut RequestContext,
+    target: &Target<'_>,
     chosen: Chosen,
-    tried: &mut AttemptedSet,
-    mut now: Tick,
-) -> Try {
+) -> AttemptEnd {
     let Chosen { mut assignment, mut address } = chosen;
+    let mut now = assignment.started();
     let mut fresh_repeat_used = false;
-    if let Some(log) = &mut job.log {
+    if let Some(log) = &mut request.log {
         log.destination = Some(assignment.id());
     }
     loop {
-        let obtained = match fresh_repeat_used {
-            false => rule.pool.ready_upstream(assignment.id(), &address, &job.connection_needs(), now),
-            true => None,
+        let connected = connect(client, request, target, &assignment, &address, !fresh_repeat_used).await;
+        let (upstream, reused) = match connected {
+            Ok(connected) => connected,
+            Err(failure) => {
+                record_failure(target.route, &mut assignment, failure, target.worker.now());
+                let unsent = request.unsent_attempt(failure);
+                return AttemptEnd::Failed(FailedAttempt { fresh_repeat_used, ..unsent });
+            }
         };
-        let mut reused = obtained.is_some();
-        let upstream = match obtained {
-            Some(opened) => upstream_for(opened, job),
-            None => {
-                let deadline = (now + job.pool_timeouts.connect).min(job.total_deadline);
-                worker.timers.set(client.timer(), deadline);
-                let wanted = rule.pool.wanted(assignment.id(), &address, &job.connection_needs());
-                // Boxed, because it is rare and as large as the rest of the future together.
-                match within(client.timer(), Box::pin(rule.pool.open(&wanted))).await {
-                    Ok(opened) => {
-                        now = worker.now();
-                        upstream_for(opened, job)
-                    }
-                    Err(failure) => {
-                        tell(rule, assignment.record(worker.now(), Outcome::Failed(failure)));
-                        return Try::Failed(FailedAttempt { fresh_repeat_used, ..attempt(job, failure) });
-                    }
+        if !reused {
+            now = target.worker.now();
+        }
+        let mut attempt = Attempt { exchange: Exchange::new(upstream, assignment, now), address, reused };
+        let end = match target.route.pool.hedges() && may_be_hedged(request) {
+            false => attempt.exchange.run(client, request).await,
+            true => match Box::pin(run_hedged(attempt, client, request, target)).await {
+                HedgeOutcome::Ended(end, selected) => {
+                    attempt = *selected;
+                    end
                 }
+                HedgeOutcome::Aborted(end) => return AttemptEnd::Ended(aborted(client, true, end)),
+                HedgeOutcome::AllFailed(failed) => return AttemptEnd::Failed(failed),
+            },
+        };
+        match finish_attempt(client, request, target, attempt, end, fresh_repeat_used).await {
+            Next::End(end) => return end,
+            Next::RepeatFresh(repeated) => {
+                (assignment, address) = *repeated;
+                fresh_repeat_used = true;
+                now = target.worker.now();
             }
-        };
-        let mut exchange = Exchange::new(upstream, assignment, now);
-        let end = match rule.pool.hedges() && may_be_hedged(job) {
-            false => exchange.run(client, job).await,
-            true => {
-                let first = Runner { exchange, address, reused };
-                match Box::pin(race(first, client, job, worker, rule, tried)).await {
-                    Raced::Ended(end, left) => {
-                        Runner { exchange, address, reused } = *left;
-                        end
-                    }
-                    Raced::BrokenOff(end) => return Try::Ended(broken_off(client, true, end)),
-                    Raced::AllFailed(attempt) => return Try::Failed(attempt),
-                }
-            }
-        };
-        tell(rule, exchange.signal.take());
-        let failure = match end {
-            End::Failed(failure) => failure,
-            End::Rejected => return Try::Rejected,
-            End::Upgraded => {
-                Box::pin(client.tunnel(job, worker, exchange)).await;
-                return Try::Ended(Ending::Answered(Verdict::Close, worker.now()));
-            }
-            End::Delivered => return Try::Ended(delivered(client, job, worker, rule, &address, exchange)),
-            other => return Try::Ended(broken_off(client, exchange.answer().is_none(), other)),
-        };
-        let attempt = FailedAttempt {
-            sent: exchange.has_sent(),
-            reused_connection: reused,
-            fresh_repeat_used,
-            response_started: exchange.response_started(),
-            ..attempt(job, failure)
-        };
-        let stale = attempt.is_stale();
-        if stale && may_be_repeated_fresh(worker, rule, &attempt) {
-            fresh_repeat_used = true;
-            assignment = exchange.assignment;
-            now = worker.now();
-            continue;
         }
-        // That a connection was stale says nothing about its destination, also where it may not be repeated.
-        if !stale {
-            tell(rule, exchange.assignment.record(worker.now(), Outcome::Failed(failure)));
-        }
-        if exchange.response_started() {
-            return Try::Ended(cut_off(&exchange, client, failure));
-        }
-        return Try::Failed(attempt);
     }
 }
 
-/// A try of this job that failed before anything was sent.
-pub(crate) fn attempt(job: &Job, failure: Failure) -> FailedAttempt {
-    FailedAttempt {
-        failure,
-        attempts: job.tries,
-        idempotent: job.method.is_idempotent(),
-        sent: false,
-        reused_connection: false,
-        fresh_repeat_used: false,
-        body_replayable: !job.streamed,
-        response_started: false,
-    }
+/// What follows an exchange with a destination.
+enum Next {
+    End(AttemptEnd),
+    /// The idle connection was stale: the request is repeated on a fresh one.
+    RepeatFresh(Box<(Assignment, Address)>),
 }
 
-/// It was only the pooled connection that failed: may the message have a fresh one?
-fn may_be_repeated_fresh(worker: &WorkerContext, rule: &WorkerRoute, attempt: &FailedAttempt) -> bool {
-    let pool = rule.pool.table.borrow();
-    let fresh =
-        retry::decide(&pool.config.retry, attempt, &pool.budget, worker.now()) == Decision::RepeatFresh;
+/// Obtains a connection for an attempt: an idle one if `may_reuse`, else a new one. Also returns whether it was idle.
+async fn connect<D: Downstream>(
+    client: &D,
+    request: &mut RequestContext,
+    target: &Target<'_>,
+    assignment: &Assignment,
+    address: &Address,
+    may_reuse: bool,
+) -> Result<(Upstream, bool), Failure> {
+    let (pool, id, now) = (&target.route.pool, assignment.id(), assignment.started());
+    if may_reuse && let Some(ready) = pool.ready_upstream(id, address, &request.connection_needs(), now) {
+        return Ok((upstream_for(ready, request), true));
+    }
+    let now = if may_reuse { now } else { target.worker.now() };
+    let deadline = (now + request.pool_timeouts.connect).min(request.total_deadline);
+    target.worker.timers.set(client.timer(), deadline);
+    let wanted = pool.wanted(id, address, &request.connection_needs());
+    // Boxed because it is rare, and as large as the rest of the future together.
+    let opened = connect_within(client.timer(), Box::pin(pool.open(&wanted))).await?;
+    Ok((upstream_for(opened, request), false))
+}
+
+/// Settles an attempt whose exchange has ended.
+async fn finish_attempt<D: Downstream>(
+    client: &mut D,
+    request: &mut RequestContext,
+    target: &Target<'_>,
+    attempt: Attempt,
+    end: ExchangeEnd,
+    fresh_repeat_used: bool,
+) -> Next {
+    let Target { worker, route, .. } = *target;
+    let mut attempt = attempt;
+    report(route, attempt.exchange.signal.take());
+    let failure = match end {
+        ExchangeEnd::Failed(failure) => failure,
+        ExchangeEnd::Rejected => return Next::End(AttemptEnd::Discarded),
+        ExchangeEnd::Upgraded => {
+            Box::pin(client.tunnel(request, worker, attempt.exchange)).await;
+            let end = RequestEnd::Delivered(AfterResponse::Close, worker.now());
+            return Next::End(AttemptEnd::Ended(end));
+        }
+        ExchangeEnd::Delivered => {
+            return Next::End(AttemptEnd::Ended(delivered(client, request, target, attempt)));
+        }
+        other => {
+            let unanswered = attempt.exchange.response().is_none();
+            return Next::End(AttemptEnd::Ended(aborted(client, unanswered, other)));
+        }
+    };
+    let failed = FailedAttempt { fresh_repeat_used, ..attempt.failed(request, failure) };
+    let stale = failed.is_stale();
+    if stale && may_be_repeated_fresh(target, &failed) {
+        return Next::RepeatFresh(Box::new((attempt.exchange.assignment, attempt.address)));
+    }
+    // A stale connection says nothing about its destination, also where the request may not be repeated.
+    if !stale {
+        record_failure(route, &mut attempt.exchange.assignment, failure, worker.now());
+    }
+    Next::End(match attempt.exchange.response_started() {
+        true => AttemptEnd::Ended(truncated(&attempt.exchange, client, failure)),
+        false => AttemptEnd::Failed(failed),
+    })
+}
+
+/// Reports whether a request whose idle connection was stale may be repeated on a fresh one.
+fn may_be_repeated_fresh(target: &Target<'_>, failed: &FailedAttempt) -> bool {
+    let pool = target.route.pool.table.borrow();
+    let now = target.worker.now();
+    let fresh = retry::decide(&pool.config.retry, failed, &pool.budget, now) == Decision::RepeatFresh;
     if fresh {
-        pool.tallies.of(worker.number).repeated(attempt.failure);
+        pool.tallies.of(target.worker.number).repeated(failed.failure);
     }
     fresh
 }
 
-/// The answer is with the client, to its end.
+/// Ends a request whose response was sent to the client in full, and keeps the connection for the next one.
 fn delivered<D: Downstream>(
     client: &D,
-    job: &Job,
-    worker: &WorkerContext,
-    rule: &WorkerRoute,
-    address: &Address,
-    exchange: Exchange,
-) -> Ending {
-    let now = exchange.ended_at(worker);
-    let reusable = exchange.reusable(job);
-    let closes = exchange.answer().is_none_or(|a| a.closes);
-    let rests = exchange.answer().is_some_and(|a| a.body_withheld);
+    request: &RequestContext,
+    target: &Target<'_>,
+    attempt: Attempt,
+) -> RequestEnd {
+    let Attempt { exchange, address, .. } = attempt;
+    let (pool, now) = (&target.route.pool, exchange.ended_at(target.worker));
+    let reusable = exchange.reusable(request);
+    let closes = exchange.response().is_none_or(|response| response.closes);
+    let body_withheld = exchange.response().is_some_and(|response| response.body_withheld);
     let Exchange { upstream, assignment, .. } = exchange;
-    match (upstream, reusable, rests) {
+    match (upstream, reusable, body_withheld) {
         (Upstream::Http1(stream), true, false) => {
-            rule.pool.give(assignment.id(), address.clone(), stream, job.origin.as_ref(), now);
+            pool.give(assignment.id(), address, stream, request.origin.as_ref(), now);
         }
-        (Upstream::Http1(stream), true, true) => {
-            rule.pool.give_to_rest(assignment.id(), address.clone(), stream, now);
-        }
+        (Upstream::Http1(stream), true, true) => pool.give_to_rest(assignment.id(), address, stream, now),
         (Upstream::Http2(_), ..) | (_, false, _) => {}
     }
-    Ending::Answered(client.after(closes, job), now)
+    RequestEnd::Delivered(client.after(closes, request), now)
 }
 
-/// It ended, and not by the destination's fault.
-fn broken_off<D: Downstream>(client: &mut D, unanswered: bool, end: End) -> Ending {
+/// Ends a request whose exchange ended for a reason that is not the destination's.
+fn aborted<D: Downstream>(client: &mut D, unanswered: bool, end: ExchangeEnd) -> RequestEnd {
     match end {
-        End::Refused(refusal) if unanswered => Ending::Refuse(refusal),
-        End::Refused(refusal) => cut_off_for(client, refusal.reason),
-        End::TotalTimeout if unanswered => Ending::Refuse(Refusal::TOTAL_TIMEOUT),
-        End::TotalTimeout => cut_off_for(client, Reason::TotalTimeout),
-        End::ClientStalled => cut_off_for(client, Reason::ClientTimeout),
-        _ => Ending::Gone(Reason::ClientClosed),
+        ExchangeEnd::Refused(refusal) if unanswered => RequestEnd::LocalReply(refusal),
+        ExchangeEnd::Refused(refusal) => cut_off(client, refusal.reason),
+        ExchangeEnd::TotalTimeout if unanswered => RequestEnd::LocalReply(Refusal::TOTAL_TIMEOUT),
+        ExchangeEnd::TotalTimeout => cut_off(client, Reason::TotalTimeout),
+        ExchangeEnd::ClientStalled => cut_off(client, Reason::ClientTimeout),
+        _ => RequestEnd::Aborted(Reason::ClientClosed),
     }
 }
 
-/// The answer had begun and cannot be finished: the client must see that.
-fn cut_off<D: Downstream>(exchange: &Exchange, client: &mut D, failure: Failure) -> Ending {
-    if exchange.answer().is_none() {
-        // Only an informational answer went out: a final one is still possible.
-        return Ending::Refuse(refusal_of(failure));
+/// Ends a request whose response had started and cannot be finished.
+fn truncated<D: Downstream>(exchange: &Exchange, client: &mut D, failure: Failure) -> RequestEnd {
+    if exchange.response().is_none() {
+        // Only an informational response was sent: a final one is still possible.
+        return RequestEnd::LocalReply(failure.into());
     }
-    cut_off_for(client, refusal_of(failure).reason)
+    cut_off(client, failure.into())
 }
 
-fn cut_off_for<D: Downstream>(client: &mut D, reason: Reason) -> Ending {
+/// Ends the client's side so that the client cannot take the response for a complete one.
+fn cut_off<D: Downstream>(client: &mut D, reason: Reason) -> RequestEnd {
     client.break_off();
-    Ending::Gone(reason)
+    RequestEnd::Aborted(reason)
 }
 
-fn refusal_of(failure: Failure) -> Refusal {
-    match failure {
-        Failure::Connect => Refusal::CONNECT_FAILED,
-        Failure::NoResources => Refusal::NO_RESOURCES,
-        Failure::Reset => Refusal::RESET,
-        Failure::EmptyResponse => Refusal::EMPTY_RESPONSE,
-        Failure::Timeout => Refusal::RESPONSE_TIMEOUT,
-        Failure::Garbage => Refusal::BAD_RESPONSE,
-        Failure::Truncated => Refusal { reason: Reason::Truncated, ..Refusal::BAD_RESPONSE },
-    }
-}
-
-/// Passes a word on to the slow loop.
-pub(crate) fn tell(rule: &WorkerRoute, signal: Option<FailureSignal>) {
-    if let Some(signal) = signal {
-        // A full queue loses nothing: the next bad outcome says it again.
-        let _said_again_later = rule.pool.table.borrow().signals.try_send(signal);
-    }
-}
-
-/// Connects to a destination of `pool` within `deadline`.
-///
-/// # Errors
-/// [`Failure::Connect`], or [`Failure::NoResources`] when it is our own means that did not suffice.
-pub(crate) async fn connect(
-    worker: &WorkerContext,
-    timer: &Rc<Timer>,
-    pool: &WorkerPool,
-    (id, address): (DestinationId, &Address),
-    origin: Option<&Origin>,
-    deadline: Tick,
-) -> Result<Stream, Failure> {
-    worker.timers.set(timer, deadline);
-    within(timer, pool.connect(id, address, origin)).await
-}
-
-/// What a connection came to before its timer rang.
-async fn within<T>(timer: &Rc<Timer>, opening: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
-    match timer.within(opening).await {
-        Some(Ok(opened)) => Ok(opened),
-        Some(Err(error)) => Err(failure_of(&error)),
-        None => Err(Failure::Connect),
-    }
-}
-
-/// Why no connection came to be.
-pub(crate) fn failure_of(error: &io::Error) -> Failure {
-    if is_for_want_of_means(error) { Failure::NoResources } else { Failure::Connect }
-}
-
-/// Answers the client ourselves.
-async fn refuse<D: Downstream>(
+/// Sends a local reply to the client.
+async fn reply<D: Downstream>(
     client: &mut D,
-    job: &mut Job,
+    request: &mut RequestContext,
     worker: &Rc<WorkerContext>,
     refusal: Refusal,
-) -> Verdict {
-    note(job, worker, refusal.reason);
-    job.status = refusal.status;
-    client.refuse(job, worker, refusal).await
+) -> AfterResponse {
+    count_reason(request, worker, refusal.reason);
+    request.status = refusal.status;
+    client.refuse(request, worker, refusal).await
 }
 
-/// Counts why, and leaves it for the log line.
-fn note(job: &mut Job, worker: &WorkerContext, reason: Reason) {
-    job.view.table.shared.tallies.of(worker.number).refuse(reason);
-    if let Some(log) = &mut job.log {
+/// Counts why a request ended without a destination's response, and adds it to the log line.
+fn count_reason(request: &mut RequestContext, worker: &WorkerContext, reason: Reason) {
+    request.view.table.shared.tallies.of(worker.number).refuse(reason);
+    if let Some(log) = &mut request.log {
         log.reason = Some(reason);
     }
 }

@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, Pool, PoolProtocol};
-use plimsoll_core::Tick;
-use plimsoll_core::limiter::RetryPermit;
+use plimsoll_core::retry::FailedAttempt;
 use plimsoll_core::route::host_name;
+use plimsoll_core::{Failure, Tick};
 use plimsoll_wire::grpc_web::Translator;
 
 use crate::base::context::WorkerContext;
-use crate::base::counters::Overflow;
+use crate::forward::attempts::Attempts;
 use crate::forward::hash_key;
 use crate::http::local_reply::{Form, Refusal};
 use crate::http::request_facts::RequestFacts;
@@ -23,7 +23,6 @@ use crate::log::access_log::LogDraft;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::Peer;
 use crate::upstream::pool::ConnectionNeeds;
-use crate::upstream::table::PoolTable;
 use plimsoll_wire::http1::HeaderEdits;
 use plimsoll_wire::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use plimsoll_wire::http1::request::{self, Forwarding, RequestHead};
@@ -34,10 +33,10 @@ const KEPT_BODY: usize = 64 * 1024;
 
 /// One request on its way, with everything a second try needs.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct RequestContext {
     pub(crate) view: Rc<ListenerRoutes>,
     /// Index into the view's rules.
-    pub(crate) rule: usize,
+    pub(crate) route: usize,
     /// What its pool's algorithm hashes by, if it does.
     pub(crate) key: Option<u64>,
     pub(crate) method: Method,
@@ -49,7 +48,7 @@ pub(crate) struct Job {
     pub(crate) upgraded: bool,
     pub(crate) accepts_json: bool,
     /// Head and first body bytes as every try sends them.
-    pub(crate) wire: Vec<u8>,
+    pub(crate) encoded: Vec<u8>,
     /// Bytes of the head.
     pub(crate) head_len: usize,
     /// The rest of the body, still with the client.
@@ -57,23 +56,22 @@ pub(crate) struct Job {
     /// The body goes out in chunks.
     pub(crate) chunked: bool,
     /// Whether it does is not known before a destination has chosen what it speaks.
-    undecided: bool,
-    /// What `wire` has of the body, while that stands there in chunks that may have to go again.
-    unframed: Vec<u8>,
-    /// Body bytes beyond `wire` were read: they cannot be sent again.
+    framing_undecided: bool,
+    /// What `encoded` has of the body, while that stands there in chunks that may have to go again.
+    raw_body: Vec<u8>,
+    /// Body bytes beyond `encoded` were read: they cannot be sent again.
     pub(crate) streamed: bool,
     /// Its body is kept for another try, while it is short.
     keeps_body: bool,
-    /// Tries so far, this one included.
-    pub(crate) tries: u8,
-    /// Those of them that were sent while another was still to answer.
-    pub(crate) copies: u8,
+    pub(crate) attempts: Attempts,
+    /// Number of hedged attempts so far.
+    pub(crate) hedges: u8,
     /// A destination that may serve has not been tried yet.
-    pub(crate) others_left: bool,
+    pub(crate) untried_left: bool,
     /// Somebody else was asked as well and may still answer.
-    pub(crate) has_rivals: bool,
+    pub(crate) is_hedged: bool,
     /// It is a call of gRPC.
-    pub(crate) is_call: bool,
+    pub(crate) is_grpc: bool,
     /// It is a call of gRPC-Web.
     pub(crate) web: Option<Box<Translator>>,
     /// Body bytes so far, as they are after decoding.
@@ -89,20 +87,12 @@ pub(crate) struct Job {
     pub(crate) log: Option<Box<LogDraft>>,
     /// Whose connection it came by, where a destination is to be told.
     pub(crate) origin: Option<Rc<Origin>>,
-    /// It is being tried again.
-    pub(crate) retrying: Option<RetryPermit>,
 }
 
-impl Job {
-    /// It may be tried again beside the others that are: then it counts among them until its end.
-    pub(crate) fn may_try_again(&mut self, pool: &PoolTable, worker: usize) -> bool {
-        if self.retrying.is_none() {
-            self.retrying = pool.limiter.acquire_retry();
-        }
-        if self.retrying.is_none() {
-            pool.tallies.of(worker).overflowed(Overflow::Retries);
-        }
-        self.retrying.is_some()
+impl RequestContext {
+    /// Describes an attempt that failed before anything was sent.
+    pub(crate) fn unsent_attempt(&self, failure: Failure) -> FailedAttempt {
+        self.attempts.unsent(failure, self.method.is_idempotent(), !self.streamed)
     }
 
     /// Returns what the request needs of a connection.
@@ -145,20 +135,20 @@ impl Job {
     }
 
     /// Keeps body bytes for another try, as far as there may be one and there is room: then they leave
-    /// with the wire image. Whoever comes by HTTP/2 sends no body along with the head.
+    /// with the encoded image. Whoever comes by HTTP/2 sends no body along with the head.
     pub(crate) fn keep(&mut self, data: &[u8]) -> bool {
-        let kept = self.wire.len() - self.head_len;
+        let kept = self.encoded.len() - self.head_len;
         if self.streamed || !self.keeps_body || kept + data.len() > KEPT_BODY {
             return false;
         }
-        let mut wire = std::mem::take(&mut self.wire);
+        let mut encoded = std::mem::take(&mut self.encoded);
         match self.chunked {
-            true => self.write_chunk(&mut wire, data),
-            false => wire.extend_from_slice(data),
+            true => self.write_chunk(&mut encoded, data),
+            false => encoded.extend_from_slice(data),
         }
-        self.wire = wire;
-        if self.undecided && self.chunked {
-            self.unframed.extend_from_slice(data);
+        self.encoded = encoded;
+        if self.framing_undecided && self.chunked {
+            self.raw_body.extend_from_slice(data);
         }
         true
     }
@@ -171,25 +161,25 @@ impl Job {
             out.extend_from_slice(b"\r\n");
         }
         if self.body.is_done() {
-            write_last_chunk(out, self.body.trailers(), &self.view.routes[self.rule].table.request_edits);
+            write_last_chunk(out, self.body.trailers(), &self.view.routes[self.route].table.request_edits);
         }
     }
 
     /// The destination of the next try has chosen what it speaks: frames the body for it.
     pub(crate) fn frame(&mut self, chunked: bool) {
-        if !self.undecided || self.chunked == chunked {
+        if !self.framing_undecided || self.chunked == chunked {
             return;
         }
-        let mut wire = std::mem::take(&mut self.wire);
+        let mut encoded = std::mem::take(&mut self.encoded);
         self.chunked = chunked;
         if chunked {
-            self.unframed = wire.split_off(self.head_len);
-            self.write_chunk(&mut wire, &self.unframed);
+            self.raw_body = encoded.split_off(self.head_len);
+            self.write_chunk(&mut encoded, &self.raw_body);
         } else {
-            wire.truncate(self.head_len);
-            wire.append(&mut self.unframed);
+            encoded.truncate(self.head_len);
+            encoded.append(&mut self.raw_body);
         }
-        self.wire = wire;
+        self.encoded = encoded;
     }
 
     /// The protocol it came by frames bodies itself: a body in chunks comes as plain bytes, up to its end.
@@ -199,9 +189,9 @@ impl Job {
         }
     }
 
-    /// All of it is in the wire image, framed as any destination may have it.
-    pub(crate) fn is_at_hand(&self) -> bool {
-        !self.streamed && !self.undecided && self.body.is_done()
+    /// All of it is in the encoded image, framed as any destination may have it.
+    pub(crate) fn is_buffered(&self) -> bool {
+        !self.streamed && !self.framing_undecided && self.body.is_done()
     }
 
     /// How a refusal is put.
@@ -211,40 +201,40 @@ impl Job {
 
     /// What is done to the lines of its answer.
     pub(crate) fn response_edits(&self) -> &HeaderEdits {
-        &self.view.routes[self.rule].table.response_edits
+        &self.view.routes[self.route].table.response_edits
     }
 }
 
 /// Who asks, as far as the request on its way must know.
 #[derive(Copy, Clone, Debug)]
-pub(crate) struct Asker<'c> {
+pub(crate) struct ClientInfo<'c> {
     pub(crate) peer: Peer,
     pub(crate) introduction: Option<&'c Introduction>,
     pub(crate) origin: Option<&'c Rc<Origin>>,
 }
 
-/// Makes a job of the request head at the front of `bytes`: checked, routed and written anew. `None` when the
+/// Makes a request of the request head at the front of `bytes`: checked, routed and written anew. `None` when the
 /// head is incomplete. The bytes behind it are the caller's.
 ///
 /// # Errors
 /// What it is refused with, and in which form.
-pub(crate) fn prepare(
-    asker: Asker<'_>,
+pub(crate) fn parse_and_route(
+    client: ClientInfo<'_>,
     worker: &Rc<WorkerContext>,
     view: &Rc<ListenerRoutes>,
     bytes: &[u8],
-) -> Result<Option<Box<Job>>, (Refusal, Form)> {
+) -> Result<Option<Box<RequestContext>>, (Refusal, Form)> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; plimsoll_wire::http1::MAX_HEADERS];
     let config = &view.table.config;
     let parsed = request::parse(bytes, &mut slots, &request_limits(&config.limits))
         .map_err(|error| (error.into(), Form::Text))?;
     let Some((mut head, headers)) = parsed else { return Ok(None) };
-    if head.target.secure.is_some_and(|secure| secure != asker.introduction.is_some()) {
+    if head.target.secure.is_some_and(|secure| secure != client.introduction.is_some()) {
         return Err((Refusal::WRONG_SCHEME, form(None, head.accepts_json)));
     }
-    let sni = asker.introduction.and_then(|introduction| introduction.sni.as_deref());
-    let certificate = asker.introduction.and_then(|introduction| introduction.certificate.as_deref());
-    let trusted = view.table.trusts(asker.peer.ip());
+    let sni = client.introduction.and_then(|introduction| introduction.sni.as_deref());
+    let certificate = client.introduction.and_then(|introduction| introduction.certificate.as_deref());
+    let trusted = view.table.trusts(client.peer.ip());
     let (path, method) = (head.target.path(), head.method_name);
     let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
     let started = worker.now();
@@ -275,8 +265,8 @@ pub(crate) fn prepare(
     let mut out = worker.buffers.take();
     if let Some(rule) = view.routes.get(rule) {
         let forwarding = Forwarding {
-            client: asker.peer.ip(),
-            scheme: if asker.introduction.is_some() { "https" } else { "http" },
+            client: client.peer.ip(),
+            scheme: if client.introduction.is_some() { "https" } else { "http" },
             certificate,
             trusted,
             via: config.via,
@@ -284,14 +274,14 @@ pub(crate) fn prepare(
         let pool = &rule.table.pool.config.name;
         request::write_head(&mut out, bytes, &head, headers, forwarding, &rule.table.request_edits, pool);
     }
-    let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(asker.peer, &head, headers)));
-    let mut job = new_job(view, rule, started, &head, out, log);
-    job.origin = asker.origin.cloned();
+    let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(client.peer, &head, headers)));
+    let mut request = new_context(view, rule, started, &head, out, log);
+    request.origin = client.origin.cloned();
     let hash_key = view.routes.get(rule).and_then(|rule| rule.table.pool.config.hash_key());
-    job.key =
-        hash_key.and_then(|by| hash_key::of_request(by, head.target.path_and_query, headers, asker.peer));
-    job.web = web;
-    Ok(Some(job))
+    request.key =
+        hash_key.and_then(|by| hash_key::of_request(by, head.target.path_and_query, headers, client.peer));
+    request.web = web;
+    Ok(Some(request))
 }
 
 fn accept_of<'b>(headers: &[httparse::Header<'b>]) -> Option<&'b [u8]> {
@@ -316,16 +306,16 @@ fn is_for(view: &ListenerRoutes, asked: &str, host: &[u8]) -> bool {
         || view.table.voucher.as_ref().is_some_and(|voucher| voucher.covers(asked, host))
 }
 
-fn new_job(
+fn new_context(
     view: &Rc<ListenerRoutes>,
-    rule: usize,
+    route: usize,
     started: Tick,
     head: &RequestHead<'_>,
-    wire: Vec<u8>,
+    encoded: Vec<u8>,
     log: Option<Box<LogDraft>>,
-) -> Box<Job> {
+) -> Box<RequestContext> {
     let config = &view.table.config;
-    let pool = view.routes.get(rule).map(|rule| &rule.table.pool.config);
+    let pool = view.routes.get(route).map(|route| &route.table.pool.config);
     let mut pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
     let mut client_timeouts = config.timeouts;
     let mut total_deadline = pool_timeouts.total.map_or(Tick::NEVER, |total| started + total);
@@ -337,9 +327,9 @@ fn new_job(
     }
     let is_chunked = head.framing == Framing::Chunked;
     let protocol = pool.map_or(PoolProtocol::Http1, |pool| pool.protocol);
-    Box::new(Job {
+    Box::new(RequestContext {
         view: view.clone(),
-        rule,
+        route,
         key: None,
         method: head.method,
         http10: head.is_http10,
@@ -348,20 +338,20 @@ fn new_job(
         upgrade: head.upgrade.is_some(),
         upgraded: false,
         accepts_json: head.accepts_json,
-        head_len: wire.len(),
-        wire,
+        head_len: encoded.len(),
+        encoded,
         body: BodyReader::new(head.framing),
         chunked: is_chunked && protocol == PoolProtocol::Http1,
-        undecided: is_chunked && protocol == PoolProtocol::Auto,
-        unframed: Vec::new(),
+        framing_undecided: is_chunked && protocol == PoolProtocol::Auto,
+        raw_body: Vec::new(),
         streamed: false,
         keeps_body: pool.is_some_and(|pool| keeps_body(pool, head)),
-        tries: 0,
-        copies: 0,
-        others_left: false,
-        has_rivals: false,
+        attempts: Attempts::default(),
+        hedges: 0,
+        untried_left: false,
+        is_hedged: false,
         body_bytes: 0,
-        is_call: head.is_grpc,
+        is_grpc: head.is_grpc,
         client_timeouts,
         pool_timeouts,
         total_deadline,
@@ -372,7 +362,6 @@ fn new_job(
         web: None,
         log,
         origin: None,
-        retrying: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::task::{Context, Waker};
 
+use plimsoll_core::Failure;
 use plimsoll_wire::grpc;
 use plimsoll_wire::http1::RequestError;
 
@@ -220,9 +221,31 @@ pub(crate) fn write_at_once(stream: &mut Stream, refusal: Refusal) {
     stream.shut_write();
 }
 
+impl From<Failure> for Refusal {
+    /// Returns the reply that reports the failure of the last attempt.
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Connect => Self::CONNECT_FAILED,
+            Failure::NoResources => Self::NO_RESOURCES,
+            Failure::Reset => Self::RESET,
+            Failure::EmptyResponse => Self::EMPTY_RESPONSE,
+            Failure::Timeout => Self::RESPONSE_TIMEOUT,
+            Failure::Garbage => Self::BAD_RESPONSE,
+            Failure::Truncated => Self { reason: failure.into(), ..Self::BAD_RESPONSE },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reply_to_a_failure_has_the_reason_of_the_failure() {
+        for failure in Failure::ALL {
+            assert_eq!(Refusal::from(failure).reason, Reason::from(failure), "{failure:?}");
+        }
+    }
 
     #[test]
     fn an_answer_tells_its_reason_in_both_forms() {

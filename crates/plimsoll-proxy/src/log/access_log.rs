@@ -38,8 +38,6 @@ pub(crate) struct LogDraft {
     /// From the choice of the destination to the first byte of its answer.
     pub(crate) first_byte: Option<Duration>,
     pub(crate) reason: Option<Reason>,
-    /// It has waited for a place for so long.
-    pub(crate) queued: Option<Duration>,
 }
 
 /// A TCP connection, from accept to close, or a flow of datagrams.
@@ -71,6 +69,8 @@ pub(crate) struct RequestLine {
     pub(crate) status: u16,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    /// Time spent in the pool's queue.
+    pub(crate) queued: Option<Duration>,
     pub(crate) total: Duration,
 }
 
@@ -101,7 +101,6 @@ impl LogDraft {
             destination: None,
             first_byte: None,
             reason: None,
-            queued: None,
         }
     }
 }
@@ -168,7 +167,7 @@ impl LogRecord for RequestLine {
             "reason": self.draft.reason.map(Reason::word),
             "request_bytes": self.request_bytes,
             "response_bytes": self.response_bytes,
-            "queue_ms": self.draft.queued.map(milliseconds),
+            "queue_ms": self.queued.map(milliseconds),
             "ttfb_ms": self.draft.first_byte.map(milliseconds),
             "total_ms": milliseconds(self.total),
             "user_agent": self.draft.user_agent,

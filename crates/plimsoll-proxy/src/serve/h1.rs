@@ -17,10 +17,11 @@ use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
 use crate::base::timer::Timer;
+use crate::forward::downstream::AfterResponse;
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{End, Exchange};
-use crate::forward::request::{self, Verdict};
-use crate::forward::request_context::{self, Asker, Job};
+use crate::forward::exchange::{Exchange, ExchangeEnd};
+use crate::forward::request;
+use crate::forward::request_context::{self, ClientInfo, RequestContext};
 use crate::http::local_reply::{self, Form, Refusal};
 use crate::listener::accepted_connection::Connection;
 use crate::listener::tls_accept::Introduction;
@@ -150,8 +151,8 @@ async fn rest(client: &mut Client, worker: &WorkerContext) -> bool {
 async fn burst(client: &mut Client) -> bool {
     let worker = client.guard.worker.clone();
     loop {
-        let mut job = match next_request(client, &worker).await {
-            Ok(job) => job,
+        let mut request = match next_request(client, &worker).await {
+            Ok(request) => request,
             Err(NoRequest::Silent) => return true,
             Err(NoRequest::Closed) => return false,
             Err(NoRequest::Refused(refusal, form)) => {
@@ -159,20 +160,23 @@ async fn burst(client: &mut Client) -> bool {
                 return false;
             }
         };
-        match request::forward(client, &mut job).await {
-            Verdict::KeepAlive => {}
-            Verdict::Close => return false,
-            Verdict::Linger => {
+        match request::forward(client, &mut request).await {
+            AfterResponse::KeepAlive => {}
+            AfterResponse::Close => return false,
+            AfterResponse::Linger => {
                 linger(client, &worker).await;
                 return false;
             }
         }
-        worker.buffers.give_back(std::mem::take(&mut job.wire));
+        worker.buffers.give_back(std::mem::take(&mut request.encoded));
     }
 }
 
-/// Reads up to the end of a request head and makes a job of it.
-async fn next_request(client: &mut Client, worker: &Rc<WorkerContext>) -> Result<Box<Job>, NoRequest> {
+/// Reads up to the end of a request head and makes a request of it.
+async fn next_request(
+    client: &mut Client,
+    worker: &Rc<WorkerContext>,
+) -> Result<Box<RequestContext>, NoRequest> {
     let view = client.guard.listener.routes();
     let mut fresh = !client.inbox.is_empty();
     let mut begun = false;
@@ -211,9 +215,9 @@ async fn next_request(client: &mut Client, worker: &Rc<WorkerContext>) -> Result
                 continue;
             }
             match take_request(client, worker, &view, &mut scratch[..end]) {
-                Ok(Some(job)) => {
+                Ok(Some(request)) => {
                     client.greeted = true;
-                    return Poll::Ready(Ok(job));
+                    return Poll::Ready(Ok(request));
                 }
                 Ok(None) => {
                     client.inbox.extend_from_slice(&scratch[have..end]);
@@ -232,32 +236,34 @@ async fn next_request(client: &mut Client, worker: &Rc<WorkerContext>) -> Result
     .await
 }
 
-/// Makes a job of the request at the front of `bytes`, with what came of its body; `None` when its head is
+/// Makes a request of the request at the front of `bytes`, with what came of its body; `None` when its head is
 /// incomplete.
 fn take_request(
     client: &mut Client,
     worker: &Rc<WorkerContext>,
     view: &Rc<ListenerRoutes>,
     bytes: &mut [u8],
-) -> Result<Option<Box<Job>>, (Refusal, Form)> {
-    let asker = Asker {
+) -> Result<Option<Box<RequestContext>>, (Refusal, Form)> {
+    let client_info = ClientInfo {
         peer: client.peer,
         introduction: client.introduction.as_deref(),
         origin: client.origin.as_ref(),
     };
-    let Some(mut job) = request_context::prepare(asker, worker, view, bytes)? else { return Ok(None) };
+    let Some(mut request) = request_context::parse_and_route(client_info, worker, view, bytes)? else {
+        return Ok(None);
+    };
     client.inbox.clear();
     client.term.serve();
     client.watched = false;
-    let rest = &mut bytes[job.request_bytes as usize..];
-    let data = job.take_body(&mut client.inbox, rest).map_err(|refusal| (refusal, job.form()))?;
-    let mut out = std::mem::take(&mut job.wire);
-    match job.chunked {
-        true => job.write_chunk(&mut out, &rest[data]),
+    let rest = &mut bytes[request.request_bytes as usize..];
+    let data = request.take_body(&mut client.inbox, rest).map_err(|refusal| (refusal, request.form()))?;
+    let mut out = std::mem::take(&mut request.encoded);
+    match request.chunked {
+        true => request.write_chunk(&mut out, &rest[data]),
         false => out.extend_from_slice(&rest[data]),
     }
-    job.wire = out;
-    Ok(Some(job))
+    request.encoded = out;
+    Ok(Some(request))
 }
 
 impl Downstream for Client {
@@ -274,15 +280,15 @@ impl Downstream for Client {
     fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
-        job: &mut Job,
+        request: &mut RequestContext,
         room: &mut [u8],
-    ) -> Poll<Result<Range<usize>, End>> {
+    ) -> Poll<Result<Range<usize>, ExchangeEnd>> {
         let n = match self.stream.poll_read(cx, room) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(n @ 1..)) => n,
-            Poll::Ready(_) => return Poll::Ready(Err(End::ClientGone)),
+            Poll::Ready(_) => return Poll::Ready(Err(ExchangeEnd::ClientGone)),
         };
-        Poll::Ready(job.take_body(&mut self.inbox, &mut room[..n]).map_err(End::Refused))
+        Poll::Ready(request.take_body(&mut self.inbox, &mut room[..n]).map_err(ExchangeEnd::Refused))
     }
 
     fn pass_head(
@@ -293,7 +299,7 @@ impl Downstream for Client {
         headers: &[httparse::Header<'_>],
         hop: ResponseRewrite<'_>,
         _ends: bool,
-    ) -> Result<(), End> {
+    ) -> Result<(), ExchangeEnd> {
         response::write_head(out, bytes, head, headers, hop);
         Ok(())
     }
@@ -307,16 +313,16 @@ impl Downstream for Client {
         self.stream.poll_write_parts(cx, parts)
     }
 
-    fn finish(&mut self, _trailers: &[u8]) -> Result<(), End> {
+    fn finish(&mut self, _trailers: &[u8]) -> Result<(), ExchangeEnd> {
         Ok(())
     }
 
-    fn retires(&self, job: &Job) -> bool {
-        self.term.is_over(job.started)
+    fn retires(&self, request: &RequestContext) -> bool {
+        self.term.is_over(request.started)
     }
 
-    fn is_gone(&mut self, cx: &mut Context<'_>, job: &Job) -> bool {
-        if self.watched || !job.body.is_done() || self.stream.poll_read_ready(cx).is_pending() {
+    fn is_gone(&mut self, cx: &mut Context<'_>, request_complete: bool) -> bool {
+        if self.watched || !request_complete || self.stream.poll_read_ready(cx).is_pending() {
             return false;
         }
         // Asked once: what else it says is the next request, or the end of its side.
@@ -328,38 +334,43 @@ impl Downstream for Client {
         self.stream.reset_on_close();
     }
 
-    fn after(&self, closes: bool, job: &Job) -> Verdict {
+    fn after(&self, closes: bool, request: &RequestContext) -> AfterResponse {
         match closes {
-            false => Verdict::KeepAlive,
-            true if job.body.is_done() && !self.has_more() => Verdict::Close,
-            true => Verdict::Linger,
+            false => AfterResponse::KeepAlive,
+            true if request.body.is_done() && !self.has_more() => AfterResponse::Close,
+            true => AfterResponse::Linger,
         }
     }
 
-    async fn refuse(&mut self, job: &mut Job, worker: &Rc<WorkerContext>, refusal: Refusal) -> Verdict {
-        let whole = job.body.is_done();
-        let ends = worker.draining.get() || self.guard.listener.is_closing() || self.retires(job);
-        let keep = refusal.keeps_connection() && job.keep_alive && !job.http10 && whole && !ends;
+    async fn refuse(
+        &mut self,
+        request: &mut RequestContext,
+        worker: &Rc<WorkerContext>,
+        refusal: Refusal,
+    ) -> AfterResponse {
+        let whole = request.body.is_done();
+        let ends = worker.draining.get() || self.guard.listener.is_closing() || self.retires(request);
+        let keep = refusal.keeps_connection() && request.keep_alive && !request.http10 && whole && !ends;
         let mut out = Vec::with_capacity(512);
-        local_reply::write(&mut out, refusal, &job.form(), job.method == Method::Head, keep);
-        job.response_bytes += out.len() as u64;
+        local_reply::write(&mut out, refusal, &request.form(), request.method == Method::Head, keep);
+        request.response_bytes += out.len() as u64;
         match (write_all(self, worker, &out).await, keep) {
-            (false, _) => Verdict::Close,
-            (true, true) => Verdict::KeepAlive,
-            (true, false) if whole && !self.has_more() => Verdict::Close,
-            (true, false) => Verdict::Linger,
+            (false, _) => AfterResponse::Close,
+            (true, true) => AfterResponse::KeepAlive,
+            (true, false) if whole && !self.has_more() => AfterResponse::Close,
+            (true, false) => AfterResponse::Linger,
         }
     }
 
-    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<WorkerContext>, exchange: Exchange) {
+    async fn tunnel(&mut self, request: &mut RequestContext, worker: &Rc<WorkerContext>, exchange: Exchange) {
         let early = std::mem::take(&mut self.inbox);
         let unsent = exchange.unsent().to_vec();
         let Exchange { mut upstream, assignment, .. } = exchange;
-        let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
+        let idle = request.client_timeouts.idle.max(request.pool_timeouts.idle);
         let ends: [&mut dyn Mouth; 2] = [&mut self.stream, &mut upstream];
         let moved = tunnel(worker, &self.timer, ends, early, unsent, idle).await;
-        job.request_bytes += moved.to_destination;
-        job.response_bytes += moved.to_client;
+        request.request_bytes += moved.to_destination;
+        request.response_bytes += moved.to_client;
         drop(assignment);
     }
 }

@@ -13,7 +13,7 @@ use plimsoll_core::Tick;
 use crate::base::connection_lifetime::Term;
 use crate::base::reason::Reason;
 use crate::base::timer::{RESOLUTION, Timer};
-use crate::forward::request_context::Asker;
+use crate::forward::request_context::ClientInfo;
 use crate::listener::accepted_connection;
 use crate::listener::tls_accept::Introduction;
 use crate::listener::worker_listener::ConnectionGuard;
@@ -56,8 +56,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn asker(&self) -> Asker<'_> {
-        Asker { peer: self.peer, introduction: self.introduction.as_deref(), origin: self.origin.as_ref() }
+    pub(crate) fn client_info(&self) -> ClientInfo<'_> {
+        ClientInfo {
+            peer: self.peer,
+            introduction: self.introduction.as_deref(),
+            origin: self.origin.as_ref(),
+        }
     }
 }
 

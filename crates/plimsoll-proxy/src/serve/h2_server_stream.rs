@@ -18,10 +18,11 @@ use crate::base::clock::Clock;
 use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
 use crate::base::timer::Timer;
+use crate::forward::downstream::AfterResponse;
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{End, Exchange};
-use crate::forward::request::{self, Verdict};
-use crate::forward::request_context::{self, Job};
+use crate::forward::exchange::{Exchange, ExchangeEnd};
+use crate::forward::request;
+use crate::forward::request_context::{self, RequestContext};
 use crate::http::h2_frames;
 use crate::http::h2_head;
 use crate::http::local_reply::{self, Form, Refusal};
@@ -74,14 +75,14 @@ pub(crate) fn start(presence: Presence, request: Request<RecvStream>, respond: S
         presence,
     });
     match prepare(&mut stream, &worker, &head) {
-        Ok(job) => drop(tokio::task::spawn_local(run(worker, stream, job))),
+        Ok(request) => drop(tokio::task::spawn_local(run(worker, stream, request))),
         Err((refusal, form)) => {
             let table = &stream.presence.0.guard.listener.routes().table;
             table.shared.tallies.of(worker.number).refuse(refusal.reason);
             if let Some(log) = &worker.log {
                 log.send(RejectedLine {
                     time: Clock::wall(),
-                    peer: stream.presence.0.asker().peer,
+                    peer: stream.presence.0.client_info().peer,
                     listener: table.config.name.clone(),
                     reply: refusal,
                 });
@@ -91,17 +92,17 @@ pub(crate) fn start(presence: Presence, request: Request<RecvStream>, respond: S
     }
 }
 
-async fn run(worker: Rc<WorkerContext>, mut stream: Box<Stream>, mut job: Box<Job>) {
-    request::forward(&mut *stream, &mut job).await;
-    worker.buffers.give_back(std::mem::take(&mut job.wire));
+async fn run(worker: Rc<WorkerContext>, mut stream: Box<Stream>, mut request: Box<RequestContext>) {
+    request::forward(&mut *stream, &mut request).await;
+    worker.buffers.give_back(std::mem::take(&mut request.encoded));
 }
 
-/// Makes a job of the head: by way of HTTP/1, so that one reader decides what is sound.
+/// Makes a request of the head: by way of HTTP/1, so that one reader decides what is sound.
 fn prepare(
     stream: &mut Stream,
     worker: &Rc<WorkerContext>,
     head: &http::request::Parts,
-) -> Result<Box<Job>, (Refusal, Form)> {
+) -> Result<Box<RequestContext>, (Refusal, Form)> {
     let switches = h2_head::asks_for_websocket(head).map_err(|refusal| (refusal, Form::Text))?;
     let key = switches.then(|| websocket_key(&mut worker.rng.borrow_mut()));
     stream.accept = key.as_ref().map(|key| websocket::accept_value(key.as_bytes()));
@@ -111,12 +112,12 @@ fn prepare(
     let written = h2_head::write_request(&mut text, head, stream.body.is_end_stream(), key.as_deref());
     let prepared = written
         .map_err(|refusal| (refusal, Form::Text))
-        .and_then(|()| request_context::prepare(connection.asker(), worker, &view, &text));
+        .and_then(|()| request_context::parse_and_route(connection.client_info(), worker, &view, &text));
     connection.flood.used(text.len());
     worker.buffers.give_back(text);
-    let mut job = prepared?.ok_or((Refusal::BAD_HEADER, Form::Text))?;
-    job.unchunk();
-    Ok(job)
+    let mut request = prepared?.ok_or((Refusal::BAD_HEADER, Form::Text))?;
+    request.unchunk();
+    Ok(request)
 }
 
 impl Stream {
@@ -199,17 +200,17 @@ impl Downstream for Stream {
     fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
-        job: &mut Job,
+        request: &mut RequestContext,
         room: &mut [u8],
-    ) -> Poll<Result<Range<usize>, End>> {
-        let n = ready!(self.poll_data(cx, room)).map_err(|_| End::ClientGone)?;
+    ) -> Poll<Result<Range<usize>, ExchangeEnd>> {
+        let n = ready!(self.poll_data(cx, room)).map_err(|_| ExchangeEnd::ClientGone)?;
         if n == 0 {
-            let trailers = ready!(self.body.poll_trailers(cx)).map_err(|_| End::ClientGone)?;
+            let trailers = ready!(self.body.poll_trailers(cx)).map_err(|_| ExchangeEnd::ClientGone)?;
             let lines = trailers.map(|map| h2_head::trailer_lines(&map)).unwrap_or_default();
-            job.body = BodyReader::ended(lines);
-            return Poll::Ready(job.body_is_sound().map(|()| 0..0).map_err(End::Refused));
+            request.body = BodyReader::ended(lines);
+            return Poll::Ready(request.body_is_sound().map(|()| 0..0).map_err(ExchangeEnd::Refused));
         }
-        Poll::Ready(job.take_body(&mut Vec::new(), &mut room[..n]).map_err(End::Refused))
+        Poll::Ready(request.take_body(&mut Vec::new(), &mut room[..n]).map_err(ExchangeEnd::Refused))
     }
 
     fn pass_head(
@@ -220,17 +221,17 @@ impl Downstream for Stream {
         headers: &[httparse::Header<'_>],
         hop: ResponseRewrite<'_>,
         ends: bool,
-    ) -> Result<(), End> {
-        let garbage = End::Failed(plimsoll_core::Failure::Garbage);
+    ) -> Result<(), ExchangeEnd> {
+        let garbage = ExchangeEnd::Failed(plimsoll_core::Failure::Garbage);
         let response = match &self.accept {
             Some(accept) if head.status == 101 => h2_head::switch(head, headers, hop, accept),
             _ => h2_head::answer(head, headers, hop, ends),
         };
         let response = response.ok_or(garbage)?;
         if response.status().is_informational() {
-            return self.respond.send_informational(response).map_err(|_| End::ClientGone);
+            return self.respond.send_informational(response).map_err(|_| ExchangeEnd::ClientGone);
         }
-        let answer = self.respond.send_response(response, ends).map_err(|_| End::ClientGone)?;
+        let answer = self.respond.send_response(response, ends).map_err(|_| ExchangeEnd::ClientGone)?;
         self.answer = Some(answer);
         self.ended = ends;
         Ok(())
@@ -255,22 +256,22 @@ impl Downstream for Stream {
         Poll::Ready(Ok(taken))
     }
 
-    fn finish(&mut self, trailers: &[u8]) -> Result<(), End> {
+    fn finish(&mut self, trailers: &[u8]) -> Result<(), ExchangeEnd> {
         let Some(answer) = self.answer.as_mut().filter(|_| !self.ended) else { return Ok(()) };
         self.ended = true;
         let sent = match trailers {
             [] => answer.send_data(Bytes::new(), true),
             lines => answer.send_trailers(h2_head::trailers(lines)),
         };
-        sent.map_err(|_| End::ClientGone)
+        sent.map_err(|_| ExchangeEnd::ClientGone)
     }
 
     /// Said by a goodbye to the whole connection.
-    fn retires(&self, _job: &Job) -> bool {
+    fn retires(&self, _job: &RequestContext) -> bool {
         false
     }
 
-    fn is_gone(&mut self, cx: &mut Context<'_>, _job: &Job) -> bool {
+    fn is_gone(&mut self, cx: &mut Context<'_>, _request_complete: bool) -> bool {
         match &mut self.answer {
             None => self.respond.poll_reset(cx).is_ready(),
             Some(answer) => !self.ended && answer.poll_reset(cx).is_ready(),
@@ -284,26 +285,31 @@ impl Downstream for Stream {
         }
     }
 
-    fn after(&self, _closes: bool, _job: &Job) -> Verdict {
-        Verdict::KeepAlive
+    fn after(&self, _closes: bool, _job: &RequestContext) -> AfterResponse {
+        AfterResponse::KeepAlive
     }
 
-    async fn refuse(&mut self, job: &mut Job, _worker: &Rc<WorkerContext>, refusal: Refusal) -> Verdict {
-        let head_only = job.method == Method::Head;
-        job.response_bytes += self.answer_ourselves(refusal, job.accepts_json, head_only);
-        Verdict::KeepAlive
+    async fn refuse(
+        &mut self,
+        request: &mut RequestContext,
+        _worker: &Rc<WorkerContext>,
+        refusal: Refusal,
+    ) -> AfterResponse {
+        let head_only = request.method == Method::Head;
+        request.response_bytes += self.answer_ourselves(refusal, request.accepts_json, head_only);
+        AfterResponse::KeepAlive
     }
 
-    async fn tunnel(&mut self, job: &mut Job, worker: &Rc<WorkerContext>, exchange: Exchange) {
+    async fn tunnel(&mut self, request: &mut RequestContext, worker: &Rc<WorkerContext>, exchange: Exchange) {
         // What the client was told, where the destination said 101.
-        job.status = 200;
+        request.status = 200;
         let unsent = exchange.unsent().to_vec();
         let Exchange { mut upstream, assignment, .. } = exchange;
-        let idle = job.client_timeouts.idle.max(job.pool_timeouts.idle);
+        let idle = request.client_timeouts.idle.max(request.pool_timeouts.idle);
         let timer = self.timer.clone();
         let moved = tunnel(worker, &timer, [self, &mut upstream], Vec::new(), unsent, idle).await;
-        job.request_bytes += moved.to_destination;
-        job.response_bytes += moved.to_client;
+        request.request_bytes += moved.to_destination;
+        request.response_bytes += moved.to_client;
         drop(assignment);
     }
 }

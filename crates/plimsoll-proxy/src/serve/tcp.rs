@@ -3,7 +3,7 @@
 use plimsoll_wire::client_hello;
 
 use crate::base::reason::Reason;
-use crate::forward::connection::Passage;
+use crate::forward::connection::UpstreamSession;
 use crate::listener::accepted_connection::Connection;
 use crate::listener::adapter::Adapter;
 
@@ -33,11 +33,13 @@ async fn serve(mut connection: Connection) {
         }
     }
     let asked = asked.as_deref().or(connection.server_name());
-    let Some(mut passage) = Passage::begin(&connection, "TCP", asked) else { return connection.reset() };
-    match passage.next(None).await {
+    let Some(mut session) = UpstreamSession::begin(&connection, "TCP", asked) else {
+        return connection.reset();
+    };
+    match session.next(None).await {
         Ok(mut destination) => {
-            passage.served(&mut destination);
-            passage.relay(connection, destination).await;
+            session.served(&mut destination);
+            session.relay(connection, destination).await;
         }
         // A reset tells the client that nobody served it; an end of data would look like an empty answer.
         Err(_counted) => connection.reset(),

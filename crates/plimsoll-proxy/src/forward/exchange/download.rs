@@ -1,4 +1,4 @@
-//! The other direction: the answer, from the destination to the client.
+//! The other direction: the response, from the destination to the client.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,27 +10,27 @@ use plimsoll_wire::grpc;
 use crate::base::buffers::SCRATCH;
 use crate::base::context::WorkerContext;
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{End, Exchange, TURNS, grpc_call, load_report};
-use crate::forward::request_context::Job;
+use crate::forward::exchange::{Exchange, ExchangeEnd, MAX_ITERATIONS, grpc_call, load_report};
+use crate::forward::request_context::RequestContext;
 use plimsoll_wire::http1::MAX_HEADERS;
 use plimsoll_wire::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use plimsoll_wire::http1::response::{self, Delivery, Persistence, ResponseHead, ResponseRewrite};
 
-/// Informational answers before the final one; more is a flood.
+/// Informational responses before the final one; more is a flood.
 const MAX_INFORMATIONAL: u8 = 16;
-/// A head of an answer may be so long; nginx and HAProxy give it a buffer of 4 to 16 KiB.
+/// A head of an response may be so long; nginx and HAProxy give it a buffer of 4 to 16 KiB.
 const MAX_HEAD: usize = 64 * 1024;
 /// Body bytes copied behind their head into one buffer; more leave by a gathering write instead.
 const COPY_BELOW: usize = 16 * 1024;
 
-/// The final answer, from its head on.
+/// The final response, from its head on.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     body: BodyReader,
     delivery: Delivery,
     /// The upstream connection can serve again once the body ended.
     pub(crate) reusable: bool,
-    /// It told of a body that this kind of answer never has (HEAD, 204, 304).
+    /// It told of a body that this kind of response never has (HEAD, 204, 304).
     pub(crate) body_withheld: bool,
     /// The client was told that the connection ends.
     pub(crate) closes: bool,
@@ -48,21 +48,21 @@ impl Exchange {
         cx: &mut Context<'_>,
         worker: &WorkerContext,
         client: &mut D,
-        job: &mut Job,
-    ) -> Result<(), End> {
-        for _ in 0..TURNS {
+        request: &mut RequestContext,
+    ) -> Result<(), ExchangeEnd> {
+        for _ in 0..MAX_ITERATIONS {
             if !self.download.is_empty() {
                 match client.poll_write_parts(cx, [self.download.rest(), b"", b""], self.nothing_follows()) {
                     Poll::Pending => return Ok(()),
                     Poll::Ready(Ok(n @ 1..)) => self.download.advance(n),
-                    Poll::Ready(_) => return Err(End::ClientGone),
+                    Poll::Ready(_) => return Err(ExchangeEnd::ClientGone),
                 }
-                self.progress = true;
+                self.made_progress = true;
                 continue;
             }
-            if let Some(answer) = self.answer.as_ref().filter(|answer| answer.finished) {
-                client.finish(answer.body.trailers())?;
-                return Err(End::Delivered);
+            if let Some(response) = self.response.as_ref().filter(|response| response.finished) {
+                client.finish(response.body.trailers())?;
+                return Err(ExchangeEnd::Delivered);
             }
             let mut scratch = worker.scratch.borrow_mut();
             let have = self.partial.len();
@@ -72,120 +72,128 @@ impl Exchange {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(n @ 1..)) => have + n,
                 Poll::Ready(ended) => {
-                    self.upstream_ended(worker, job, ended.is_ok())?;
+                    self.upstream_ended(worker, request, ended.is_ok())?;
                     continue;
                 }
             };
-            self.progress = true;
-            self.take_bytes(cx, worker, client, job, &mut scratch[..end])?;
+            self.made_progress = true;
+            self.on_response_bytes(cx, worker, client, request, &mut scratch[..end])?;
         }
         cx.waker().wake_by_ref();
         Ok(())
     }
 
-    /// The destination closed. Only an answer that ends with its connection is whole then.
-    fn upstream_ended(&mut self, worker: &WorkerContext, job: &mut Job, cleanly: bool) -> Result<(), End> {
+    /// The destination closed. Only an response that ends with its connection is whole then.
+    fn upstream_ended(
+        &mut self,
+        worker: &WorkerContext,
+        request: &mut RequestContext,
+        cleanly: bool,
+    ) -> Result<(), ExchangeEnd> {
         let now = self.ended_at(worker);
         if let Some(refusal) = self.upstream.refusal() {
-            return Err(End::Refused(refusal));
+            return Err(ExchangeEnd::Refused(refusal));
         }
-        let Some(answer) = &mut self.answer else {
-            return Err(End::Failed(match (self.partial.is_empty() && self.informational == 0, cleanly) {
-                (true, false) => Failure::Reset,
-                (true, true) => Failure::EmptyResponse,
-                (false, _) => Failure::Garbage,
-            }));
+        let Some(response) = &mut self.response else {
+            return Err(ExchangeEnd::Failed(
+                match (self.partial.is_empty() && self.informational == 0, cleanly) {
+                    (true, false) => Failure::Reset,
+                    (true, true) => Failure::EmptyResponse,
+                    (false, _) => Failure::Garbage,
+                },
+            ));
         };
-        if !cleanly || !answer.body.ends_with_connection() {
-            return Err(End::Failed(Failure::Truncated));
+        if !cleanly || !response.body.ends_with_connection() {
+            return Err(ExchangeEnd::Failed(Failure::Truncated));
         }
-        answer.finished = true;
+        response.finished = true;
         let mut trailers = self.upstream.trailer_lines();
-        if job.is_call
+        if request.is_grpc
             && let Some(status) = grpc_call::status_among(&trailers).map(grpc::to_http_status)
         {
             let first_byte = Duration::ZERO;
             self.signal =
                 self.assignment.record(now, Outcome::Answered { status, first_byte }).or(self.signal);
         }
-        if load_report::asked_for(job) {
-            self.learn_load(worker, job, now, load_report::in_lines(&trailers));
+        if load_report::asked_for(request) {
+            self.learn_load(worker, request, now, load_report::in_lines(&trailers));
             load_report::hide(&mut trailers);
         }
-        let Some(answer) = &mut self.answer else { return Ok(()) };
+        let Some(response) = &mut self.response else { return Ok(()) };
         let out = self.download.buffer();
-        if job.web.is_some() {
-            grpc_call::write_web_end(out, answer.delivery, job, &mut trailers);
+        if request.web.is_some() {
+            grpc_call::write_web_end(out, response.delivery, request, &mut trailers);
         }
-        answer.body = BodyReader::ended(trailers);
-        if answer.delivery == Delivery::Chunked {
-            write_last_chunk(out, answer.body.trailers(), job.response_edits());
+        response.body = BodyReader::ended(trailers);
+        if response.delivery == Delivery::Chunked {
+            write_last_chunk(out, response.body.trailers(), request.response_edits());
         }
         Ok(())
     }
 
-    /// Bytes of an answer: heads first, then body.
-    fn take_bytes<D: Downstream>(
+    /// Bytes of an response: heads first, then body.
+    fn on_response_bytes<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
         worker: &WorkerContext,
         client: &mut D,
-        job: &mut Job,
+        request: &mut RequestContext,
         bytes: &mut [u8],
-    ) -> Result<(), End> {
+    ) -> Result<(), ExchangeEnd> {
         let mut out = worker.out.borrow_mut();
         out.clear();
         let mut at = 0;
-        let nothing_passed_on = self.answer.is_none();
-        while self.answer.is_none() {
-            match self.take_head(worker, client, job, &bytes[at..], &mut out)? {
+        let nothing_passed_on = self.response.is_none();
+        while self.response.is_none() {
+            match self.take_head(worker, client, request, &bytes[at..], &mut out)? {
                 0 => {
                     self.partial.clear();
                     self.partial.extend_from_slice(&bytes[at..]);
-                    return self.deliver(cx, client, job, [&out, b"", b""]);
+                    return self.deliver(cx, client, request, [&out, b"", b""]);
                 }
                 len => at += len,
             }
-            if job.upgraded {
+            if request.upgraded {
                 self.download.buffer().extend_from_slice(&out);
                 self.download.buffer().extend_from_slice(&bytes[at..]);
-                return Err(End::Upgraded);
+                return Err(ExchangeEnd::Upgraded);
             }
         }
         self.partial = Vec::new();
-        let Some(answer) = &mut self.answer else { return Ok(()) };
-        let Ok(decoded) = answer.body.decode(&mut bytes[at..]) else {
+        let Some(response) = &mut self.response else { return Ok(()) };
+        let Ok(decoded) = response.body.decode(&mut bytes[at..]) else {
             if nothing_passed_on {
-                self.answer = None;
-                return Err(End::Failed(Failure::Garbage));
+                self.response = None;
+                return Err(ExchangeEnd::Failed(Failure::Garbage));
             }
-            return Err(End::Failed(Failure::Truncated));
+            return Err(ExchangeEnd::Failed(Failure::Truncated));
         };
         let data = decoded.data.start + at..decoded.data.end + at;
-        if answer.body.is_done() && D::FRAMES_BODIES && self.upstream.goes_on() {
+        if response.body.is_done() && D::FRAMES_BODIES && self.upstream.goes_on() {
             // Trailers may follow; HTTP/2 itself sees to the length.
-            answer.body = BodyReader::new(Framing::UntilClose);
-        } else if answer.body.is_done() {
-            answer.finished = true;
-            // Bytes behind an answer belong to nobody; the connection they came on is not used again.
-            answer.reusable &= at + decoded.consumed == bytes.len();
-            self.trailers_ended(worker, job);
+            response.body = BodyReader::new(Framing::UntilClose);
+        } else if response.body.is_done() {
+            response.finished = true;
+            // Bytes behind an response belong to nobody; the connection they came on is not used again.
+            response.reusable &= at + decoded.consumed == bytes.len();
+            self.trailers_ended(worker, request);
         }
-        let text = job.translated().and_then(|web| web.encode_response(&bytes[data.clone()]));
-        self.deliver_body(cx, client, job, &mut out, text.as_deref().unwrap_or(&bytes[data]))
+        let text = request.translated().and_then(|web| web.encode_response(&bytes[data.clone()]));
+        self.deliver_body(cx, client, request, &mut out, text.as_deref().unwrap_or(&bytes[data]))
     }
 
-    /// The answer has ended, with the trailers that came behind its last chunk, if any did.
-    fn trailers_ended(&mut self, worker: &WorkerContext, job: &Job) {
-        let Some(answer) = self.answer.as_mut().filter(|answer| !answer.body.trailers().is_empty()) else {
+    /// The response has ended, with the trailers that came behind its last chunk, if any did.
+    fn trailers_ended(&mut self, worker: &WorkerContext, request: &RequestContext) {
+        let Some(response) = self.response.as_mut().filter(|response| !response.body.trailers().is_empty())
+        else {
             return;
         };
-        if load_report::asked_for(job) {
-            let mut trailers = answer.body.trailers().to_vec();
+        if load_report::asked_for(request) {
+            let mut trailers = response.body.trailers().to_vec();
             load_report::hide(&mut trailers);
-            let told = std::mem::replace(&mut answer.body, BodyReader::ended(trailers));
+            let told = std::mem::replace(&mut response.body, BodyReader::ended(trailers));
             let now = self.now(worker);
-            self.learn_load(worker, job, now, load_report::in_lines(told.trailers()));
+            self.learn_load(worker, request, now, load_report::in_lines(told.trailers()));
         }
     }
 
@@ -193,18 +201,18 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         client: &mut D,
-        job: &mut Job,
+        request: &mut RequestContext,
         out: &mut Vec<u8>,
         data: &[u8],
-    ) -> Result<(), End> {
-        let Some(answer) = &self.answer else { return Ok(()) };
-        let chunked = answer.delivery == Delivery::Chunked;
+    ) -> Result<(), ExchangeEnd> {
+        let Some(response) = &self.response else { return Ok(()) };
+        let chunked = response.delivery == Delivery::Chunked;
         if chunked && !data.is_empty() {
             write_chunk_head(out, data.len());
         }
         let last = |to: &mut Vec<u8>| {
-            if chunked && answer.finished {
-                write_last_chunk(to, answer.body.trailers(), job.response_edits());
+            if chunked && response.finished {
+                write_last_chunk(to, response.body.trailers(), request.response_edits());
             }
         };
         if data.len() < COPY_BELOW {
@@ -213,14 +221,14 @@ impl Exchange {
                 out.extend_from_slice(b"\r\n");
             }
             last(out);
-            return self.deliver(cx, client, job, [out, b"", b""]);
+            return self.deliver(cx, client, request, [out, b"", b""]);
         }
         let mut tail = Vec::new();
         if chunked {
             tail.extend_from_slice(b"\r\n");
             last(&mut tail);
         }
-        self.deliver(cx, client, job, [out, data, &tail])
+        self.deliver(cx, client, request, [out, data, &tail])
     }
 
     /// Sends to the client, keeping what its socket does not take.
@@ -228,21 +236,23 @@ impl Exchange {
         &mut self,
         cx: &mut Context<'_>,
         client: &mut D,
-        job: &mut Job,
+        request: &mut RequestContext,
         parts: [&[u8]; 3],
-    ) -> Result<(), End> {
+    ) -> Result<(), ExchangeEnd> {
         let total: usize = parts.iter().map(|p| p.len()).sum();
-        job.response_bytes += total as u64;
+        request.response_bytes += total as u64;
         if total == 0 {
             return Ok(());
         }
         let polled = client.poll_write_parts(cx, parts, self.nothing_follows());
-        self.download.wrote(polled, parts).map(drop).map_err(|_| End::ClientGone)
+        self.download.wrote(polled, parts).map(drop).map_err(|_| ExchangeEnd::ClientGone)
     }
 
-    /// The answer ends with what is sent now.
+    /// The response ends with what is sent now.
     fn nothing_follows(&self) -> bool {
-        self.answer.as_ref().is_some_and(|answer| answer.finished && answer.body.trailers().is_empty())
+        self.response
+            .as_ref()
+            .is_some_and(|response| response.finished && response.body.trailers().is_empty())
     }
 
     /// Reads one head from the front of `bytes` and writes it for the client. Answers its length, or 0 when
@@ -251,18 +261,18 @@ impl Exchange {
         &mut self,
         worker: &WorkerContext,
         client: &mut D,
-        job: &mut Job,
+        request: &mut RequestContext,
         bytes: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<usize, End> {
+    ) -> Result<usize, ExchangeEnd> {
         let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
-        let garbage = End::Failed(Failure::Garbage);
-        let (mut head, headers) = match response::parse(bytes, &mut slots, job.method) {
+        let garbage = ExchangeEnd::Failed(Failure::Garbage);
+        let (mut head, headers) = match response::parse(bytes, &mut slots, request.method) {
             Ok(Some(parsed)) if parsed.0.len <= MAX_HEAD => parsed,
             Ok(None) if bytes.len() < MAX_HEAD => return Ok(0),
             _ => return Err(garbage),
         };
-        let call = grpc_call::status_in(job, headers);
+        let call = grpc_call::status_in(request, headers);
         let status = call.map_or(head.status, |told| head.status.max(grpc::to_http_status(told)));
         let told = match call {
             Some(call) if head.status == 200 && has_no_body(&head) => {
@@ -271,96 +281,110 @@ impl Exchange {
             _ => (head.status >= 400).then_some(ResponseStatus::Http(head.status)),
         };
         let now = self.now(worker);
-        let reads_load = load_report::asked_for(job);
+        let reads_load = load_report::asked_for(request);
         if reads_load && (head.status >= 200 || head.status == 101) {
-            self.learn_load(worker, job, now, load_report::in_head(headers));
+            self.learn_load(worker, request, now, load_report::in_head(headers));
         }
         let first_byte = now.since(self.assignment.started());
         let outcome = Outcome::Answered { status, first_byte };
-        if self.is_outrun(job, outcome) || told.is_some_and(|told| self.is_rejected(worker, job, told)) {
+        if self.is_outrun(request, outcome)
+            || told.is_some_and(|told| self.is_rejected(worker, request, told))
+        {
             self.signal = self.assignment.record(now, outcome);
-            return Err(End::Rejected);
+            return Err(ExchangeEnd::Rejected);
         }
-        let content_type = grpc_call::answer_type(job, &mut head, headers, call.is_some());
-        let view = job.view.clone();
-        let rule = &view.routes[job.rule].table;
-        let via = job.view.table.config.via;
+        let content_type = grpc_call::answer_type(request, &mut head, headers, call.is_some());
+        let view = request.view.clone();
+        let rule = &view.routes[request.route].table;
+        let via = request.view.table.config.via;
         let (delivery, persistence) = match head.status {
-            101 if job.upgrade && head.upgrade.is_some() => (Delivery::Plain, Persistence::Upgrade),
+            101 if request.upgrade && head.upgrade.is_some() => (Delivery::Plain, Persistence::Upgrade),
             101 => return Err(garbage),
             100..=199 => {
                 self.informational += 1;
                 if self.informational > MAX_INFORMATIONAL {
                     return Err(garbage);
                 }
-                if job.http10 || (head.status == 100 && !job.expects_continue) {
+                if request.http10 || (head.status == 100 && !request.expects_continue) {
                     return Ok(head.len);
                 }
                 (Delivery::Plain, Persistence::Implicit)
             }
-            _ => self.final_head(worker, client, job, &head),
+            _ => self.final_head(worker, client, request, &head),
         };
         if head.status >= 200 || head.status == 101 {
             self.signal = self.assignment.record(now, outcome);
-            job.status = head.status;
-            if let Some(log) = &mut job.log {
+            request.status = head.status;
+            if let Some(log) = &mut request.log {
                 log.first_byte = Some(first_byte);
             }
         }
         let (edits, content_type) = (&rule.response_edits, content_type.as_deref());
         let hop = ResponseRewrite { delivery, persistence, edits, via, content_type, hides_load: reads_load };
-        let ends = self.answer.as_ref().is_some_and(|answer| answer.finished);
+        let ends = self.response.as_ref().is_some_and(|response| response.finished);
         client.pass_head(out, bytes, &head, headers, hop, ends)?;
-        job.upgraded = head.status == 101;
+        request.upgraded = head.status == 101;
         Ok(head.len)
     }
 
-    /// Does this answer speak against its destination, while another was asked that may do better?
-    fn is_outrun(&self, job: &Job, outcome: Outcome) -> bool {
-        job.has_rivals && self.informational == 0 && outcome.blames_destination()
+    /// Does this response speak against its destination, while another was asked that may do better?
+    fn is_outrun(&self, request: &RequestContext, outcome: Outcome) -> bool {
+        request.is_hedged && self.informational == 0 && outcome.blames_destination()
     }
 
-    /// Is this answer better thrown away, because `retry.when` lists it and somebody else is left?
-    fn is_rejected(&mut self, worker: &WorkerContext, job: &mut Job, response: ResponseStatus) -> bool {
-        let pool = job.view.routes[job.rule].table.pool.clone();
+    /// Is this response better thrown away, because `retry.when` lists it and somebody else is left?
+    fn is_rejected(
+        &mut self,
+        worker: &WorkerContext,
+        request: &mut RequestContext,
+        response: ResponseStatus,
+    ) -> bool {
+        let pool = request.view.routes[request.route].table.pool.clone();
         let spec = &pool.config.retry;
-        if !job.others_left || self.informational > 0 || !spec.when.lists_response(response) {
+        if !request.untried_left || self.informational > 0 || !spec.when.lists_response(response) {
             return false;
         }
-        let (idempotent, replayable) = (job.method.is_idempotent(), !job.streamed);
-        if !job.may_try_again(&pool, worker.number) {
+        let (idempotent, replayable) = (request.method.is_idempotent(), !request.streamed);
+        if !request.attempts.acquire_retry_permit(&pool, worker.number) {
             return false;
         }
         let now = self.now(worker);
-        retry::decide_on_response(spec, response, job.tries, idempotent, replayable, &pool.budget, now)
-            == Decision::Retry
+        retry::decide_on_response(
+            spec,
+            response,
+            request.attempts.count(),
+            idempotent,
+            replayable,
+            &pool.budget,
+            now,
+        ) == Decision::Retry
     }
 
     fn final_head<D: Downstream>(
         &mut self,
         worker: &WorkerContext,
         client: &mut D,
-        job: &Job,
+        request: &RequestContext,
         head: &ResponseHead<'_>,
     ) -> (Delivery, Persistence) {
         let delivery = match D::FRAMES_BODIES {
             true => Delivery::Plain,
-            false => response::delivery(head.framing, job.http10),
+            false => response::delivery(head.framing, request.http10),
         };
-        let body_read = job.body.is_done();
-        let ends = worker.draining.get() || client.guard().listener.is_closing() || client.retires(job);
-        let closes = !job.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
+        let body_read = request.body.is_done();
+        let ends = worker.draining.get() || client.guard().listener.is_closing() || client.retires(request);
+        let closes = !request.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
         let framing = match head.framing {
             Framing::Chunked if self.upstream.frames_bodies() => Framing::UntilClose,
             // Its trailers come behind the last byte, and HTTP/2 itself sees to the length.
             Framing::Length(1..)
-                if self.upstream.frames_bodies() && (job.is_call || load_report::asked_for(job)) =>
+                if self.upstream.frames_bodies() && (request.is_grpc || load_report::asked_for(request)) =>
             {
                 Framing::UntilClose
             }
             framing => framing,
         };
-        self.answer = Some(Answer {
+        self.response = Some(Response {
             body: BodyReader::new(framing),
             delivery,
             reusable: head.keep_alive,
@@ -368,7 +392,7 @@ impl Exchange {
             closes,
             finished: has_no_body(head),
         });
-        let persistence = match (closes, job.http10) {
+        let persistence = match (closes, request.http10) {
             (true, _) => Persistence::Close,
             (false, true) => Persistence::KeepAlive,
             (false, false) => Persistence::Implicit,

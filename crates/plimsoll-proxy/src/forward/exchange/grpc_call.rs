@@ -1,14 +1,14 @@
-//! What an answer says about a call of gRPC, and how it becomes one of gRPC-Web.
+//! What an response says about a call of gRPC, and how it becomes one of gRPC-Web.
 
 use plimsoll_wire::grpc;
 
-use crate::forward::request_context::Job;
+use crate::forward::request_context::RequestContext;
 use plimsoll_wire::http1::body::write_chunk_head;
 use plimsoll_wire::http1::response::{Delivery, ResponseHead};
 
-/// The status of a call in the head of its answer: it failed before it began.
-pub(crate) fn status_in<'b>(job: &Job, headers: &[httparse::Header<'b>]) -> Option<&'b [u8]> {
-    if !job.is_call {
+/// The status of a call in the head of its response: it failed before it began.
+pub(crate) fn status_in<'b>(request: &RequestContext, headers: &[httparse::Header<'b>]) -> Option<&'b [u8]> {
+    if !request.is_grpc {
         return None;
     }
     headers.iter().find(|h| h.name.eq_ignore_ascii_case("grpc-status")).map(|h| h.value)
@@ -22,14 +22,14 @@ pub(crate) fn status_among(lines: &[u8]) -> Option<&[u8]> {
         .map(<[u8]>::trim_ascii)
 }
 
-/// The type that an answer of gRPC has for a client of gRPC-Web.
+/// The type that an response of gRPC has for a client of gRPC-Web.
 pub(crate) fn answer_type(
-    job: &mut Job,
+    request: &mut RequestContext,
     head: &mut ResponseHead<'_>,
     headers: &[httparse::Header<'_>],
     status_told: bool,
 ) -> Option<Vec<u8>> {
-    let web = job.translated()?;
+    let web = request.translated()?;
     let is_type = |h: &&httparse::Header<'_>| h.name.eq_ignore_ascii_case("content-type");
     // Anything else was said by somebody who does not speak gRPC, and passes as it is.
     web.translated = head.status < 200
@@ -45,10 +45,15 @@ pub(crate) fn answer_type(
 }
 
 /// Writes trailers as the last frame of a body, which is where clients of gRPC-Web look for them.
-pub(crate) fn write_web_end(out: &mut Vec<u8>, delivery: Delivery, job: &mut Job, trailers: &mut Vec<u8>) {
-    let view = job.view.clone();
-    let edits = &view.routes[job.rule].table.response_edits;
-    let Some(web) = job.translated() else { return };
+pub(crate) fn write_web_end(
+    out: &mut Vec<u8>,
+    delivery: Delivery,
+    request: &mut RequestContext,
+    trailers: &mut Vec<u8>,
+) {
+    let view = request.view.clone();
+    let edits = &view.routes[request.route].table.response_edits;
+    let Some(web) = request.translated() else { return };
     let frame = web.trailer_frame(&std::mem::take(trailers), edits);
     let before = out.len();
     match delivery {
@@ -59,5 +64,5 @@ pub(crate) fn write_web_end(out: &mut Vec<u8>, delivery: Delivery, job: &mut Job
         }
         Delivery::Plain | Delivery::UntilClose => out.extend_from_slice(&frame),
     }
-    job.response_bytes += (out.len() - before) as u64;
+    request.response_bytes += (out.len() - before) as u64;
 }

@@ -1,4 +1,4 @@
-//! What an answer says of its destination's load, where its pool asks for that (ORCA).
+//! What an response says of its destination's load, where its pool asks for that (ORCA).
 
 use plimsoll_core::Tick;
 use plimsoll_wire::orca::{MalformedReport, is_load_report};
@@ -6,12 +6,12 @@ use plimsoll_wire::orca::{MalformedReport, is_load_report};
 use crate::base::context::WorkerContext;
 use crate::base::counters::Told;
 use crate::forward::exchange::Exchange;
-use crate::forward::request_context::Job;
+use crate::forward::request_context::RequestContext;
 use crate::http::orca;
 
-/// Does the pool of this message read what answers say of load?
-pub(crate) fn asked_for(job: &Job) -> bool {
-    job.view.routes[job.rule].table.pool.config.orca
+/// Does the pool of this message read what responses say of load?
+pub(crate) fn asked_for(request: &RequestContext) -> bool {
+    request.view.routes[request.route].table.pool.config.orca
 }
 
 /// The reports in a head.
@@ -42,15 +42,15 @@ fn report_in(line: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 impl Exchange {
-    /// Hands on what an answer says of its destination's load, and counts what it is worth.
+    /// Hands on what an response says of its destination's load, and counts what it is worth.
     pub(crate) fn learn_load<'r>(
         &self,
         worker: &WorkerContext,
-        job: &Job,
+        request: &RequestContext,
         now: Tick,
         reports: impl Iterator<Item = (&'r str, &'r [u8])>,
     ) {
-        let pool = &job.view.routes[job.rule].table.pool;
+        let pool = &request.view.routes[request.route].table.pool;
         let named = pool.config.formula.as_ref().map_or(&[][..], |formula| formula.named());
         let Some(read) = orca::read(reports, named) else { return };
         let told = match read {

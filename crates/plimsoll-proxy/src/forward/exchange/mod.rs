@@ -1,7 +1,7 @@
 //! How one try of a request runs on one connection: both directions at once, nothing kept that need not be.
 //!
 //! The whole exchange is one poll function. Each direction moves what it can until a socket says "later";
-//! neither waits for the other, so an early answer, a slow upload and an echo all work. Bytes live in the
+//! neither waits for the other, so an early response, a slow upload and an echo all work. Bytes live in the
 //! worker's scratch buffer; only what a socket would not take is copied.
 
 pub(crate) mod grpc_call;
@@ -19,35 +19,35 @@ use plimsoll_core::{Assignment, Failure, FailureSignal, Outcome, Tick};
 use crate::base::context::WorkerContext;
 use crate::base::write_buffer::Pending;
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::download::Answer;
-use crate::forward::request_context::Job;
+use crate::forward::exchange::download::Response;
+use crate::forward::request_context::RequestContext;
 use crate::http::local_reply::Refusal;
 use crate::upstream::h2_client_stream::Call;
 use crate::upstream::h2_connections::Opened;
 use crate::upstream::upstream_stream::Upstream;
 
 /// Turns of one direction before other connections get theirs.
-const TURNS: usize = 16;
+const MAX_ITERATIONS: usize = 16;
 
 /// Frames the request for the protocol of its connection, and returns the destination's side of the exchange.
-pub(crate) fn upstream_for(opened: Opened, job: &mut Job) -> Upstream {
+pub(crate) fn upstream_for(opened: Opened, request: &mut RequestContext) -> Upstream {
     match opened {
         Opened::Http1(stream) => {
-            job.frame(true);
+            request.frame(true);
             Upstream::Http1(stream)
         }
         Opened::Link(link) => {
-            job.frame(false);
-            let ends = job.body.is_done() && job.wire.len() == job.head_len;
-            Upstream::Http2(Box::new(Call::new(&link, job.head_len, ends)))
+            request.frame(false);
+            let ends = request.body.is_done() && request.encoded.len() == request.head_len;
+            Upstream::Http2(Box::new(Call::new(&link, request.head_len, ends)))
         }
     }
 }
 
 /// How a try ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The answer was delivered to its end.
+pub(crate) enum ExchangeEnd {
+    /// The response was delivered to its end.
     Delivered,
     /// The destination switched protocols; what follows is a tunnel.
     Upgraded,
@@ -55,7 +55,7 @@ pub(crate) enum End {
     Failed(Failure),
     /// It answered with a status that another destination may do better than; nothing was passed on.
     Rejected,
-    /// The client's fault; an answer may still be possible if none has begun.
+    /// The client's fault; an response may still be possible if none has begun.
     Refused(Refusal),
     /// The client went away.
     ClientGone,
@@ -72,18 +72,18 @@ pub(crate) struct Exchange {
     pub(crate) assignment: Assignment,
     /// A word for the slow loop, if the outcome deserves one.
     pub(crate) signal: Option<FailureSignal>,
-    /// Bytes of the job's wire image that were sent.
+    /// Bytes of the request's wire image that were sent.
     sent: usize,
     upload: Pending,
     /// The destination reads no more; it may have answered all the same.
     upload_broken: bool,
-    /// An incomplete head of the answer.
+    /// An incomplete head of the response.
     partial: Vec<u8>,
     informational: u8,
-    answer: Option<Answer>,
+    response: Option<Response>,
     download: Pending,
     now: Option<Tick>,
-    progress: bool,
+    made_progress: bool,
 }
 
 impl Exchange {
@@ -98,10 +98,10 @@ impl Exchange {
             upload_broken: false,
             partial: Vec::new(),
             informational: 0,
-            answer: None,
+            response: None,
             download: Pending::default(),
             now: Some(now),
-            progress: true,
+            made_progress: true,
         }
     }
 
@@ -110,14 +110,14 @@ impl Exchange {
         self.sent > 0 && !self.upstream.never_ran()
     }
 
-    /// The final answer, if its head arrived.
-    pub(crate) fn answer(&self) -> Option<&Answer> {
-        self.answer.as_ref()
+    /// The final response, if its head arrived.
+    pub(crate) fn response(&self) -> Option<&Response> {
+        self.response.as_ref()
     }
 
-    /// The client got bytes of an answer (an informational one counts).
+    /// The client got bytes of an response (an informational one counts).
     pub(crate) fn response_started(&self) -> bool {
-        self.answer.is_some() || self.informational > 0
+        self.response.is_some() || self.informational > 0
     }
 
     /// Bytes for the client that a switch of protocols left unsent.
@@ -125,13 +125,13 @@ impl Exchange {
         self.download.rest()
     }
 
-    /// After [`End::Delivered`]: may the upstream connection serve again?
-    pub(crate) fn reusable(&self, job: &Job) -> bool {
-        self.answer.as_ref().is_some_and(|a| a.reusable)
+    /// After [`ExchangeEnd::Delivered`]: may the upstream connection serve again?
+    pub(crate) fn reusable(&self, request: &RequestContext) -> bool {
+        self.response.as_ref().is_some_and(|a| a.reusable)
             && !self.upload_broken
-            && self.sent == job.wire.len()
+            && self.sent == request.encoded.len()
             && self.upload.is_empty()
-            && job.body.is_done()
+            && request.body.is_done()
     }
 
     /// When it ended: read once per turn, not once per question.
@@ -140,9 +140,13 @@ impl Exchange {
     }
 
     /// Runs to the end.
-    pub(crate) async fn run<D: Downstream>(&mut self, client: &mut D, job: &mut Job) -> End {
+    pub(crate) async fn run<D: Downstream>(
+        &mut self,
+        client: &mut D,
+        request: &mut RequestContext,
+    ) -> ExchangeEnd {
         let worker = client.guard().worker.clone();
-        std::future::poll_fn(|cx| match self.poll(cx, &worker, client, job) {
+        std::future::poll_fn(|cx| match self.poll(cx, &worker, client, request) {
             Err(end) => Poll::Ready(end),
             Ok(()) => Poll::Pending,
         })
@@ -155,36 +159,36 @@ impl Exchange {
         cx: &mut Context<'_>,
         worker: &Rc<WorkerContext>,
         client: &mut D,
-        job: &mut Job,
-    ) -> Result<(), End> {
-        self.poll_bytes(cx, worker, client, job)?;
-        if client.is_gone(cx, job) {
-            return Err(End::ClientGone);
+        request: &mut RequestContext,
+    ) -> Result<(), ExchangeEnd> {
+        self.poll_io(cx, worker, client, request)?;
+        if client.is_gone(cx, request.body.is_done()) {
+            return Err(ExchangeEnd::ClientGone);
         }
-        if let Some(deadline) = self.next_deadline(worker, job) {
+        if let Some(deadline) = self.next_deadline(worker, request) {
             worker.timers.set(client.timer(), deadline);
         }
         if client.timer().poll(cx).is_ready() {
-            return Err(self.timed_out(worker, job));
+            return Err(self.timed_out(worker, request));
         }
         Ok(())
     }
 
     /// Moves what can be moved, in both directions.
-    pub(crate) fn poll_bytes<D: Downstream>(
+    pub(crate) fn poll_io<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
         worker: &WorkerContext,
         client: &mut D,
-        job: &mut Job,
-    ) -> Result<(), End> {
-        self.poll_upload(cx, worker, client, job)?;
-        self.poll_download(cx, worker, client, job)
+        request: &mut RequestContext,
+    ) -> Result<(), ExchangeEnd> {
+        self.poll_upload(cx, worker, client, request)?;
+        self.poll_download(cx, worker, client, request)
     }
 
     /// Until when the next byte must have moved, if that is new. Called when a turn is over.
-    pub(crate) fn next_deadline(&mut self, worker: &WorkerContext, job: &Job) -> Option<Tick> {
-        let deadline = std::mem::take(&mut self.progress).then(|| self.deadline(worker, job));
+    pub(crate) fn next_deadline(&mut self, worker: &WorkerContext, request: &RequestContext) -> Option<Tick> {
+        let deadline = std::mem::take(&mut self.made_progress).then(|| self.deadline(worker, request));
         self.now = None;
         deadline
     }
@@ -194,35 +198,41 @@ impl Exchange {
     }
 
     /// Until when the next byte must have moved, given who is to move it.
-    fn deadline(&mut self, worker: &WorkerContext, job: &Job) -> Tick {
-        let (ours, theirs) = (&job.pool_timeouts, &job.client_timeouts);
+    fn deadline(&mut self, worker: &WorkerContext, request: &RequestContext) -> Tick {
+        let (ours, theirs) = (&request.pool_timeouts, &request.client_timeouts);
         let wait: Duration = match () {
             () if !self.download.is_empty() => theirs.idle,
-            // Once an answer has begun either side may be the one to go on.
-            () if self.waits_for_client_body(job) && self.answer.is_some() => theirs.body.max(ours.response),
-            () if self.waits_for_client_body(job) => theirs.body,
+            // Once an response has begun either side may be the one to go on.
+            () if self.waits_for_client_body(request) && self.response.is_some() => {
+                theirs.body.max(ours.response)
+            }
+            () if self.waits_for_client_body(request) => theirs.body,
             () => ours.response,
         };
-        (self.now(worker) + wait).min(job.total_deadline)
+        (self.now(worker) + wait).min(request.total_deadline)
     }
 
-    fn waits_for_client_body(&self, job: &Job) -> bool {
-        !job.body.is_done() && self.sent == job.wire.len() && self.upload.is_empty() && !self.upload_broken
+    fn waits_for_client_body(&self, request: &RequestContext) -> bool {
+        !request.body.is_done()
+            && self.sent == request.encoded.len()
+            && self.upload.is_empty()
+            && !self.upload_broken
     }
 
     /// Its timer has fired: whose fault that is.
-    pub(crate) fn timed_out(&mut self, worker: &WorkerContext, job: &Job) -> End {
+    pub(crate) fn timed_out(&mut self, worker: &WorkerContext, request: &RequestContext) -> ExchangeEnd {
         match () {
-            () if self.now(worker) >= job.total_deadline => {
+            () if self.now(worker) >= request.total_deadline => {
                 let now = self.now(worker);
-                if self.answer.is_none() && self.download.is_empty() && !self.waits_for_client_body(job) {
+                if self.response.is_none() && self.download.is_empty() && !self.waits_for_client_body(request)
+                {
                     self.signal = self.assignment.record(now, Outcome::Failed(Failure::Timeout));
                 }
-                End::TotalTimeout
+                ExchangeEnd::TotalTimeout
             }
-            () if !self.download.is_empty() => End::ClientStalled,
-            () if self.waits_for_client_body(job) => End::Refused(Refusal::BODY_TIMEOUT),
-            () => End::Failed(Failure::Timeout),
+            () if !self.download.is_empty() => ExchangeEnd::ClientStalled,
+            () if self.waits_for_client_body(request) => ExchangeEnd::Refused(Refusal::BODY_TIMEOUT),
+            () => ExchangeEnd::Failed(Failure::Timeout),
         }
     }
 }

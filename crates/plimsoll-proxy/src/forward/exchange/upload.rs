@@ -4,8 +4,8 @@ use std::task::{Context, Poll};
 
 use crate::base::context::WorkerContext;
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{End, Exchange, TURNS};
-use crate::forward::request_context::Job;
+use crate::forward::exchange::{Exchange, ExchangeEnd, MAX_ITERATIONS};
+use crate::forward::request_context::RequestContext;
 
 impl Exchange {
     /// Client to destination.
@@ -14,21 +14,21 @@ impl Exchange {
         cx: &mut Context<'_>,
         worker: &WorkerContext,
         client: &mut D,
-        job: &mut Job,
-    ) -> Result<(), End> {
-        for _ in 0..TURNS {
+        request: &mut RequestContext,
+    ) -> Result<(), ExchangeEnd> {
+        for _ in 0..MAX_ITERATIONS {
             if self.upload_broken {
                 return Ok(());
             }
-            let unsent = match &job.wire[self.sent..] {
+            let unsent = match &request.encoded[self.sent..] {
                 [] => self.upload.rest(),
                 wire => wire,
             };
             if unsent.is_empty() {
-                if job.body.is_done() {
-                    self.upstream.finish(job.body.trailers());
+                if request.body.is_done() {
+                    self.upstream.finish(request.body.trailers());
                 }
-                if job.body.is_done() || !self.read_body(cx, worker, client, job)? {
+                if request.body.is_done() || !self.read_body(cx, worker, client, request)? {
                     return Ok(());
                 }
                 continue;
@@ -36,8 +36,8 @@ impl Exchange {
             match self.upstream.poll_write(cx, unsent) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(n @ 1..)) => {
-                    self.progress = true;
-                    match self.sent < job.wire.len() {
+                    self.made_progress = true;
+                    match self.sent < request.encoded.len() {
                         true => self.sent += n,
                         false => self.upload.advance(n),
                     }
@@ -55,20 +55,20 @@ impl Exchange {
         cx: &mut Context<'_>,
         worker: &WorkerContext,
         client: &mut D,
-        job: &mut Job,
-    ) -> Result<bool, End> {
+        request: &mut RequestContext,
+    ) -> Result<bool, ExchangeEnd> {
         let mut scratch = worker.scratch.borrow_mut();
-        let data = match client.poll_body(cx, job, &mut scratch[..self.upload.read_size()]) {
+        let data = match client.poll_body(cx, request, &mut scratch[..self.upload.read_size()]) {
             Poll::Pending => return Ok(false),
             Poll::Ready(data) => data?,
         };
-        self.progress = true;
-        if self.answer.is_none() && job.keep(&scratch[data.clone()]) {
+        self.made_progress = true;
+        if self.response.is_none() && request.keep(&scratch[data.clone()]) {
             return Ok(true);
         }
-        job.streamed = true;
-        if job.chunked {
-            job.write_chunk(self.upload.buffer(), &scratch[data]);
+        request.streamed = true;
+        if request.chunked {
+            request.write_chunk(self.upload.buffer(), &scratch[data]);
             return Ok(true);
         }
         if data.is_empty() {

@@ -16,7 +16,7 @@ use plimsoll_wire::mqtt::connect::{self, ConnectError};
 use plimsoll_wire::mqtt::{self, Version};
 
 use crate::base::reason::Reason;
-use crate::forward::connection::{Destination, Failing, Passage};
+use crate::forward::connection::{Destination, UpstreamFault, UpstreamSession};
 use crate::listener::accepted_connection::{Connection, Fault};
 use crate::listener::adapter::Adapter;
 use crate::net::tunnel::Mouth;
@@ -75,9 +75,9 @@ async fn serve(mut connection: Connection) {
         }
     };
     let unavailable = connack::reject(Some(wish.version), Rejection::Unavailable);
-    let Some(mut passage) = connection.route("MQTT") else { return say(&mut connection, unavailable).await };
-    match find(&mut passage, &wish).await {
-        Some((destination, idle)) => relay(passage, connection, destination, &wish, idle).await,
+    let Some(mut session) = connection.route("MQTT") else { return say(&mut connection, unavailable).await };
+    match find(&mut session, &wish).await {
+        Some((destination, idle)) => relay(session, connection, destination, &wish, idle).await,
         None => say(&mut connection, unavailable).await,
     }
 }
@@ -116,19 +116,19 @@ async fn say(connection: &mut Connection, word: &[u8]) {
 
 /// A destination that answered the CONNECT, and how long the connection may be silent; who says that it cannot
 /// serve is passed over.
-async fn find(passage: &mut Passage, wish: &Wish) -> Option<(Destination, Duration)> {
+async fn find(session: &mut UpstreamSession, wish: &Wish) -> Option<(Destination, Duration)> {
     loop {
-        let mut destination = passage.next(wish.key).await.ok()?;
-        let limit = passage.limit(passage.patience());
+        let mut destination = session.next(wish.key).await.ok()?;
+        let limit = session.limit(session.response_timeout());
         let failing = match limit.within(ask(&mut destination, wish)).await {
             Some(Connack::Final { keep_alive }) => {
-                passage.served(&mut destination);
+                session.served(&mut destination);
                 return Some((destination, silence(keep_alive.unwrap_or(wish.keep_alive))));
             }
-            Some(_) => Failing::Refused,
-            None => Failing::Silent,
+            Some(_) => UpstreamFault::Refused,
+            None => UpstreamFault::TimedOut,
         };
-        passage.failed(destination, failing).ok()?;
+        session.failed(destination, failing).ok()?;
     }
 }
 
@@ -154,16 +154,16 @@ fn silence(keep_alive: u16) -> Duration {
 
 /// Runs packets both ways. A client that belongs to a destination may be asked to come home meanwhile.
 async fn relay(
-    mut passage: Passage,
+    mut session: UpstreamSession,
     mut connection: Connection,
     mut destination: Destination,
     wish: &Wish,
     idle: Duration,
 ) {
-    let Some(key) = wish.key else { return passage.relay_for(connection, destination, idle).await };
+    let Some(key) = wish.key else { return session.relay_for(connection, destination, idle).await };
     let lines = Lines::new(connection.buffer().len(), destination.buffer().len());
     let (worker, listener) = (connection.guard.worker.clone(), connection.guard.listener.clone());
-    let place = (passage.rule(), destination.id());
+    let place = (session.route(), destination.id());
     let resident = Homing::enter(&worker, &listener, key, place);
     let mut client_end =
         ClientEnd { stream: &mut connection.stream, lines: lines.clone(), resident, recalled: false };
@@ -171,8 +171,8 @@ async fn relay(
     let early = std::mem::take(&mut connection.early);
     let unsent = std::mem::take(&mut destination.early);
     let ends: [&mut dyn Mouth; 2] = [&mut client_end, &mut destination_end];
-    passage.carry(ends, &destination.assignment, early, unsent, idle).await;
+    session.carry(ends, &destination.assignment, early, unsent, idle).await;
     if client_end.recalled {
-        passage.ended(Reason::Rebalanced);
+        session.ended(Reason::Rebalanced);
     }
 }

@@ -1,13 +1,10 @@
 //! Where one datagram of a client goes: its flow's destination, a chosen one, or another when that refuses.
 
-use plimsoll_core::retry::{self, Decision};
-use plimsoll_core::{AttemptedSet, Failure, NoDestination, Outcome, PickRequest, Tick};
+use plimsoll_core::{Failure, Outcome, Tick};
 
-use crate::base::counters::Before;
 use crate::base::reason::Reason;
-use crate::forward::connection::find_failed;
+use crate::forward::attempts::{AttemptError, Attempts, Target, report};
 use crate::forward::hash_key;
-use crate::forward::request::tell;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::stream::Peer;
 use crate::serve::udp::batch::{Load, Run};
@@ -15,14 +12,6 @@ use crate::serve::udp::flow::{Fault, Flow, Path};
 use crate::serve::udp::flows::Key;
 use crate::serve::udp::{Desk, TRIAL, reason_of};
 use crate::upstream::pool::Chosen;
-
-/// The tries of one datagram.
-#[derive(Default)]
-struct Tries {
-    tried: AttemptedSet,
-    count: u8,
-    before: Option<Before>,
-}
 
 /// Why datagrams were not passed on.
 enum Undelivered {
@@ -79,16 +68,16 @@ impl Desk {
 
     /// To the destination of the client's flow. A lost one is replaced.
     fn deliver_in_flow(&mut self, key: Key, load: &Load<'_>, now: Tick) -> Result<(), Undelivered> {
-        let mut tries = Tries::default();
+        let mut attempts = Attempts::default();
         loop {
             let found = self.find(&key, now);
-            let slot = match found.filter(|&slot| self.leads(slot, &mut tries)) {
+            let slot = match found.filter(|&slot| self.leads(slot, &mut attempts)) {
                 Some(slot) => slot,
                 None => {
                     // Chosen first: who cannot be served pushes nobody out.
-                    let chosen = self.choose(key, &mut tries, now)?;
+                    let chosen = self.choose(key, &mut attempts, now)?;
                     let slot = found.unwrap_or_else(|| self.enter(key, now));
-                    match self.open(slot, chosen, &mut tries, now)? {
+                    match self.open(slot, chosen, &mut attempts, now)? {
                         true => slot,
                         false => continue,
                     }
@@ -96,7 +85,7 @@ impl Desk {
             };
             match self.send(slot, load) {
                 Ok(()) => return Ok(()),
-                Err(Fault::Refused) => self.refused(slot, &mut tries, now)?,
+                Err(Fault::Refused) => self.refused(slot, &mut attempts, now)?,
                 Err(Fault::Train) => return Err(Undelivered::Train),
                 Err(fault) => return Err(reason_of(fault).into()),
             }
@@ -105,9 +94,9 @@ impl Desk {
 
     /// To a destination chosen for this datagram alone, over the client's flow to it.
     fn deliver_by_choice(&mut self, key: Key, load: &Load<'_>, now: Tick) -> Result<(), Undelivered> {
-        let mut tries = Tries::default();
+        let mut attempts = Attempts::default();
         loop {
-            let chosen = self.choose(key, &mut tries, now)?;
+            let chosen = self.choose(key, &mut attempts, now)?;
             let key = Key { destination: Some(chosen.assignment.id()), ..key };
             let slot = self.find(&key, now).unwrap_or_else(|| self.enter(key, now));
             let path = self.flows.get_mut(slot).and_then(|(_, flow)| flow.path.as_mut());
@@ -117,12 +106,12 @@ impl Desk {
                 if !path.is_trial() {
                     path.assignment = Some(chosen.assignment);
                 }
-            } else if !self.open(slot, chosen, &mut tries, now)? {
+            } else if !self.open(slot, chosen, &mut attempts, now)? {
                 continue;
             }
             match self.send(slot, load) {
                 Ok(()) => return Ok(()),
-                Err(Fault::Refused) => self.refused(slot, &mut tries, now)?,
+                Err(Fault::Refused) => self.refused(slot, &mut attempts, now)?,
                 Err(Fault::Train) => return Err(Undelivered::Train),
                 Err(fault) => return Err(reason_of(fault).into()),
             }
@@ -156,7 +145,7 @@ impl Desk {
 
     /// Does this flow lead to a destination that may go on serving it? The one it has lost, if it has, is not
     /// to be the next.
-    fn leads(&mut self, slot: u32, tries: &mut Tries) -> bool {
+    fn leads(&mut self, slot: u32, attempts: &mut Attempts) -> bool {
         let generation = self.rule.pool.generation();
         let Some((_, flow)) = self.flows.get_mut(slot) else { return false };
         if let Some(path) = &mut flow.path
@@ -168,50 +157,34 @@ impl Desk {
             }
         }
         if let Some(lost) = flow.avoid.take() {
-            tries.tried.add(lost);
+            attempts.exclude(lost);
         }
         flow.path.is_some()
     }
 
-    fn choose(&self, key: Key, tries: &mut Tries, now: Tick) -> Result<Chosen, Reason> {
-        let (worker, pool) = (&self.worker, &self.rule.pool);
-        let mut rng = worker.rng.borrow_mut();
-        let hashed = pool.table.borrow().config.hash_key().is_some();
+    /// Returns where a datagram may go. Datagrams are never queued: late ones are worth less than none.
+    fn target(&self, key: Option<u64>) -> Target<'_> {
+        let (worker, route) = (&self.worker, &self.rule);
+        Target { worker, route, key, home: None, repeatable: true, deadline: Tick::NEVER }
+    }
+
+    fn choose(&self, key: Key, attempts: &mut Attempts, now: Tick) -> Result<Chosen, Reason> {
+        let hashed = self.rule.pool.table.borrow().config.hash_key().is_some();
         let key = if hashed { hash_key::source(Peer::Socket(key.client)) } else { None };
-        let subset = self.rule.table.subset.as_deref();
-        let mut ask = |tried: &AttemptedSet| {
-            let want = PickRequest {
-                worker: worker.number,
-                tried: Some(tried),
-                key,
-                subset,
-                ..PickRequest::default()
-            };
-            pool.balance_load(&want, now, &mut rng)
-        };
-        let mut chosen = ask(&tries.tried);
-        if tries.count == 0 && matches!(chosen, Err(NoDestination::AllTried)) {
-            // The one lost before is the only one there is.
-            tries.tried = AttemptedSet::default();
-            chosen = ask(&tries.tried);
-        }
-        let missed = chosen.as_ref().err().copied();
-        pool.table.borrow().tallies.of(worker.number).decided(missed, tries.before);
-        tries.count += 1;
-        // Datagrams do not wait: what comes too late is worth less than nothing.
-        chosen.map_err(|why| match (why, tries.before) {
-            (NoDestination::Full, _) => Reason::Overflow,
-            (_, None) => Reason::NoHealthyDestination,
-            (_, Some(_)) => Reason::ConnectFailed,
-        })
+        attempts.next_unqueued(&self.target(key), now).map_err(AttemptError::reason)
     }
 
     /// Opens a flow's way to the chosen destination. `false`: there is none and the flow is over, but another
     /// destination may be tried.
-    fn open(&mut self, slot: u32, chosen: Chosen, tries: &mut Tries, now: Tick) -> Result<bool, Reason> {
+    fn open(
+        &mut self,
+        slot: u32,
+        chosen: Chosen,
+        attempts: &mut Attempts,
+        now: Tick,
+    ) -> Result<bool, Reason> {
         let Chosen { mut assignment, address } = chosen;
         let generation = self.rule.pool.generation();
-        tries.tried.add(assignment.id());
         let mut evicted = false;
         loop {
             match Path::open(assignment, address.clone(), generation, self.epoll.get_ref(), slot, self.room) {
@@ -232,9 +205,9 @@ impl Desk {
                     }
                 }
                 Err((failure, failed)) => {
-                    tell(&self.rule, failed.finish(now, Outcome::Failed(failure)));
+                    report(&self.rule, failed.finish(now, Outcome::Failed(failure)));
                     self.end(slot, now);
-                    return self.again(failure, tries, now).map(|()| false);
+                    return self.again(failure, attempts, now).map(|()| false);
                 }
             }
         }
@@ -249,27 +222,21 @@ impl Desk {
     }
 
     /// The destination has refused an earlier datagram, and the system told of it instead of sending this one.
-    fn refused(&mut self, slot: u32, tries: &mut Tries, now: Tick) -> Result<(), Reason> {
+    fn refused(&mut self, slot: u32, attempts: &mut Attempts, now: Tick) -> Result<(), Reason> {
         if let Some((_, flow)) = self.flows.get_mut(slot)
             && let Some(path) = flow.path.take()
         {
-            tries.tried.add(path.failed(&self.rule, now));
+            attempts.replaces(path.failed(&self.rule, now));
         }
         if !self.keeps_assignment() {
             self.end(slot, now);
         }
-        tries.count = tries.count.max(1);
-        self.again(Failure::Connect, tries, now)
+        self.again(Failure::Connect, attempts, now)
     }
 
-    /// May another destination be tried?
-    fn again(&self, failure: Failure, tries: &mut Tries, now: Tick) -> Result<(), Reason> {
-        tries.before = Some(Before::Failed(failure));
-        let pool = self.rule.pool.table.borrow();
-        match retry::decide(&pool.config.retry, &find_failed(failure, tries.count), &pool.budget, now) {
-            Decision::Stop(_) if failure == Failure::NoResources => Err(Reason::NoResources),
-            Decision::Stop(_) => Err(Reason::ConnectFailed),
-            _ => Ok(()),
-        }
+    /// Decides whether the datagram is sent to another destination.
+    fn again(&self, failure: Failure, attempts: &mut Attempts, now: Tick) -> Result<(), Reason> {
+        let failed = attempts.unsent(failure, true, true);
+        attempts.failed(&self.target(None), &failed, now).map_err(AttemptError::reason)
     }
 }

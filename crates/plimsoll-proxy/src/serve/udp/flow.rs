@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Socket, Type};
 
 use crate::base::clock::Clock;
-use crate::forward::request::tell;
+use crate::forward::attempts::report;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::ConnectionLine;
@@ -182,7 +182,7 @@ impl Path {
         }
         let Some(mut assignment) = self.assignment.take() else { return };
         let first_byte = now.since(assignment.started());
-        tell(rule, assignment.record(now, Outcome::Answered { status: 200, first_byte }));
+        report(rule, assignment.record(now, Outcome::Answered { status: 200, first_byte }));
         if keeps_assignment {
             self.assignment = Some(assignment);
         }
@@ -190,7 +190,7 @@ impl Path {
 
     /// The destination refused.
     pub(crate) fn failed(self, rule: &WorkerRoute, now: Tick) -> DestinationId {
-        tell(
+        report(
             rule,
             self.assignment.and_then(|assignment| assignment.finish(now, Outcome::Failed(Failure::Connect))),
         );
