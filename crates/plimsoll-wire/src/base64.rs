@@ -1,10 +1,12 @@
-//! What bytes base64 stands for, and back, a piece at a time (RFC 4648 section 4).
+//! Streaming base64 (RFC 4648 section 4).
 //!
-//! Both carry what does not fill a group over to the next piece, which no function on whole texts does.
+//! Decoder and encoder take their input in pieces and carry incomplete groups over to the next piece.
+
+use std::fmt;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// What stands where a letter has no value.
+/// Value of bytes outside the alphabet.
 const NONE: u8 = 0xff;
 
 const VALUES: [u8; 256] = {
@@ -17,21 +19,32 @@ const VALUES: [u8; 256] = {
     values
 };
 
-/// It is not base64.
+/// The text is not base64.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct InvalidBase64;
 
-/// Reads base64. Padding ends a group, and another may follow: whoever sends writes in pieces too.
+impl fmt::Display for InvalidBase64 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected base64, found a byte or padding that does not belong there")
+    }
+}
+
+impl std::error::Error for InvalidBase64 {}
+
+/// Base64 decoder. Further groups may follow padding, because senders encode in pieces too.
 #[derive(Debug, Default)]
 pub struct Decoder {
     bits: u32,
-    /// Letters of the group so far, padding included.
+    /// Characters of the current group, padding included.
     have: u8,
     padded: bool,
 }
 
 impl Decoder {
-    /// Decodes in place: a letter never yields more than a byte. Answers the bytes there are now.
+    /// Decodes `text` in place and returns the number of decoded bytes at its front.
+    ///
+    /// # Errors
+    /// [`InvalidBase64`]; the content of `text` is unspecified then.
     pub fn decode(&mut self, text: &mut [u8]) -> Result<usize, InvalidBase64> {
         let mut len = 0;
         for at in 0..text.len() {
@@ -45,7 +58,7 @@ impl Decoder {
             }
             self.bits = self.bits << 6 | u32::from(value);
             self.have += 1;
-            // The second letter completes a byte, and so does each that follows.
+            // The second character completes a byte, and so does each that follows.
             if self.have > 1 {
                 text[len] = (self.bits >> (8 - 2 * self.have)) as u8;
                 len += 1;
@@ -57,7 +70,7 @@ impl Decoder {
         Ok(len)
     }
 
-    /// Padding stands only where a byte is whole, and nothing is left of its bits.
+    /// Accepts padding where a byte is complete and the bits left over are zero.
     fn pad(&mut self) -> Result<(), InvalidBase64> {
         let left = match (self.have, self.padded) {
             (2, _) => 0b1111,
@@ -75,13 +88,13 @@ impl Decoder {
         Ok(())
     }
 
-    /// May the text end here?
+    /// Reports whether the text may end here: no group is incomplete.
     pub fn is_complete(&self) -> bool {
         self.have == 0
     }
 }
 
-/// Writes base64.
+/// Base64 encoder.
 #[derive(Debug, Default)]
 pub struct Encoder {
     carried: [u8; 2],
@@ -89,7 +102,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Writes all whole groups; up to two bytes wait for the next piece.
+    /// Appends all complete groups to `out`; up to two bytes wait for the next piece.
     pub fn encode(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
         out.reserve((self.count + bytes.len()) / 3 * 4);
         while self.count > 0 {
@@ -108,7 +121,7 @@ impl Encoder {
         self.count = rest.len();
     }
 
-    /// Writes what waits, with padding.
+    /// Appends the waiting bytes to `out`, with padding.
     pub fn pad(&mut self, out: &mut Vec<u8>) {
         let [first, second] = self.carried;
         match std::mem::take(&mut self.count) {
@@ -119,20 +132,20 @@ impl Encoder {
     }
 }
 
-/// All of it at once.
+/// Encodes all of `bytes`, with padding.
 pub fn encode(bytes: &[u8]) -> String {
     let (mut encoder, mut text) = (Encoder::default(), Vec::new());
     encoder.encode(bytes, &mut text);
     encoder.pad(&mut text);
-    // It is ASCII by its alphabet.
+    // The alphabet is ASCII.
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// Writes so many letters of a group, and padding for the rest.
-fn write_group(group: [u8; 3], letters: usize, out: &mut Vec<u8>) {
+/// Appends the first `characters` of a group, and padding for the rest.
+fn write_group(group: [u8; 3], characters: usize, out: &mut Vec<u8>) {
     let [a, b, c] = group.map(u32::from);
     let bits = a << 16 | b << 8 | c;
-    let letter = |place: usize| match place < letters {
+    let letter = |place: usize| match place < characters {
         true => ALPHABET[(bits >> (18 - 6 * place) & 63) as usize],
         false => b'=',
     };
@@ -156,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_the_rfc() {
+    fn the_examples_of_the_rfc_round_trip() {
         let table = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
         for (bytes, text) in table {
             let (mut encoder, mut out) = (Encoder::default(), Vec::new());
@@ -170,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn padded_pieces_may_follow_one_another() {
+    fn padded_pieces_may_follow_each_other() {
         for step in 1..9 {
             assert_eq!(decoded("Zg==Zm8=Zm9v", step), Ok(b"ffofoo".to_vec()), "by {step}");
         }
     }
 
     #[test]
-    fn what_is_not_base64_is_told() {
+    fn invalid_base64_is_rejected() {
         let table = [
             "Z", "Zg", "Zm8", "Zg=", "=", "Z===", "Zg=a", "Zg=g", "Zm8==", "Z g=", "Zm9v\n", "Zm-_", "Zh==",
             "Zm9=",
@@ -191,7 +204,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_whatever_the_pieces(
+        fn encoded_bytes_decode_whatever_the_pieces(
             pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..40), any::<bool>()), 0..8),
             step in 1_usize..30,
         ) {
@@ -209,7 +222,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_fall(mut text in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn no_bytes_cause_a_panic(mut text in prop::collection::vec(any::<u8>(), 0..100)) {
             let len = text.len();
             prop_assert!(Decoder::default().decode(&mut text).unwrap_or(0) <= len);
         }

@@ -1,16 +1,16 @@
-//! What gRPC says in its own words: deadlines, and statuses that are no HTTP statuses.
+//! gRPC: content type, deadlines and statuses.
 //!
 //! Source: the gRPC project's `PROTOCOL-HTTP2.md` and `http-grpc-status-mapping.md`.
 
 use std::time::Duration;
 
-/// Does a body of this type carry calls?
+/// Reports whether a body of this content type carries gRPC messages.
 pub fn is_grpc_content_type(content_type: &[u8]) -> bool {
     content_type.starts_with(b"application/grpc")
         && content_type.get(16).is_none_or(|&next| matches!(next, b'+' | b';'))
 }
 
-/// A `grpc-timeout`: one to eight digits and a unit.
+/// Parses a `grpc-timeout`: one to eight digits and a unit.
 pub fn parse_timeout(value: &[u8]) -> Option<Duration> {
     let (&unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
@@ -28,7 +28,7 @@ pub fn parse_timeout(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// Statuses by their number (the gRPC project's `statuscodes.md`).
+/// Names of the statuses by their number (the gRPC project's `statuscodes.md`).
 const STATUSES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -49,7 +49,7 @@ const STATUSES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// The number in a `grpc-status`, if there is such a status.
+/// Parses the number of a `grpc-status`; `None` for an unknown one.
 pub fn parse_status(value: &[u8]) -> Option<u8> {
     let number = match value {
         [ones @ b'0'..=b'9'] => ones - b'0',
@@ -59,15 +59,16 @@ pub fn parse_status(value: &[u8]) -> Option<u8> {
     (usize::from(number) < STATUSES.len()).then_some(number)
 }
 
-/// The word of a `grpc-status`.
+/// Returns the name of a `grpc-status`; `None` for an unknown one.
 pub fn status_name(value: &[u8]) -> Option<&'static str> {
     parse_status(value).map(|number| STATUSES[usize::from(number)])
 }
 
-/// What a call's status says about its destination, as the HTTP status that says the same: 503 for
-/// UNAVAILABLE, 500 for INTERNAL, UNKNOWN and DATA_LOSS, 429 for RESOURCE_EXHAUSTED (it has too much to do, which
-/// is not held against it but counts as slow), 200 for all that speak about the call. DEADLINE_EXCEEDED took as
-/// long as it took: what was measured says so.
+/// Returns the HTTP status that means the same about the destination as a `grpc-status`:
+/// - 503 for UNAVAILABLE;
+/// - 500 for UNKNOWN, INTERNAL and DATA_LOSS;
+/// - 429 for RESOURCE_EXHAUSTED: overload is no failure but counts as slow;
+/// - 200 for all others, which are about the call. DEADLINE_EXCEEDED shows in the measured latency.
 pub fn to_http_status(status: &[u8]) -> u16 {
     match status {
         b"14" => 503,
@@ -77,7 +78,7 @@ pub fn to_http_status(status: &[u8]) -> u16 {
     }
 }
 
-/// The status a client of gRPC gets for an HTTP status of ours.
+/// Returns the `grpc-status` of a local reply with this HTTP status.
 pub const fn from_http_status(status: u16) -> &'static str {
     match status {
         404 | 405 | 501 => "12",
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_known_by_their_type() {
+    fn grpc_is_known_by_its_content_type() {
         for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
             assert!(is_grpc_content_type(good.as_bytes()), "{good}");
         }
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn timeouts_have_a_unit() {
+    fn a_timeout_needs_digits_and_a_unit() {
         assert_eq!(parse_timeout(b"100m"), Some(Duration::from_millis(100)));
         assert_eq!(parse_timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         for bad in ["", "m", "1", "1s", "-1S", "123456789S", "1 S"] {

@@ -1,38 +1,40 @@
-//! How calls of gRPC-Web become calls of gRPC, and their answers gRPC-Web again.
+//! Translation of gRPC-Web requests to gRPC, and of gRPC responses to gRPC-Web.
 //!
-//! Source: the gRPC project's `PROTOCOL-WEB.md`. Messages are the same on both sides. What differs: the type,
-//! trailers (a last frame of the body), and base64 in the body where the type says `-text`.
+//! Source: the gRPC project's `PROTOCOL-WEB.md`. Messages are equal on both sides. Three things differ: the content
+//! type, the trailers (the last frame of the body), and base64 in the body where the type ends in `-text`.
 
 use crate::base64::{Decoder, Encoder};
 use crate::http1::HeaderEdits;
 
-/// The first byte of the frame that holds trailers.
+/// First byte of the frame that holds the trailers.
 const TRAILERS: u8 = 0x80;
-/// Bytes before a message: whether it is compressed, and its length.
+/// Bytes before a message: the compressed flag and the length.
 const PREFIX: u8 = 5;
 
-/// A type of gRPC-Web.
+/// Content type of gRPC-Web.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct ContentType<'b> {
-    /// Bodies are base64.
+    /// True if bodies are base64.
     pub text: bool,
-    /// What messages are made of, `+proto` if it is said; parameters are part of it.
+    /// Message format and parameters, such as `+proto`.
     suffix: &'b [u8],
 }
 
 impl<'b> ContentType<'b> {
+    /// Parses a `Content-Type`; `None` if it is not gRPC-Web.
     pub fn parse(content_type: &'b [u8]) -> Option<Self> {
         let rest = content_type.strip_prefix(b"application/grpc-web")?;
         let (text, suffix) = rest.strip_prefix(b"-text").map_or((false, rest), |rest| (true, rest));
         suffix.first().is_none_or(|&next| matches!(next, b'+' | b';')).then_some(Self { text, suffix })
     }
 
-    /// The same as gRPC has it.
+    /// Returns the corresponding content type of gRPC.
     pub fn to_grpc(&self) -> Vec<u8> {
         [b"application/grpc", self.suffix].concat()
     }
 
-    /// The type of the answer: text, if the client says so, or asks in text and says nothing else.
+    /// Returns the content type of the response and whether it is text: if `Accept` asks for it, or if the request
+    /// is text and `Accept` does not ask for binary.
     fn for_response(&self, accept: Option<&[u8]>) -> (Vec<u8>, bool) {
         let accepts =
             |wanted: &[u8]| accept.is_some_and(|all| all.windows(wanted.len()).any(|w| w == wanted));
@@ -42,36 +44,37 @@ impl<'b> ContentType<'b> {
     }
 }
 
-/// One call of gRPC-Web.
+/// Translator of one request and its response.
 #[derive(Debug)]
 pub struct Translator {
-    /// The type of its answers.
+    /// Content type of the response.
     pub response_type: Vec<u8>,
-    /// The destination speaks gRPC; else it gets what the client sends, and its answer passes as it is.
+    /// True if the destination uses gRPC; false if it understands gRPC-Web itself and nothing is translated.
     pub translated: bool,
-    /// The body comes in base64.
+    /// Decoder of a request body in base64.
     request: Option<Decoder>,
-    /// The answer goes out in base64.
-    answer: Option<Encoder>,
-    place: Place,
-    /// The call's status stood in the head of its answer.
+    /// Encoder of a response body in base64.
+    response: Option<Encoder>,
+    position: MessagePosition,
+    /// True if the response head had the `grpc-status`.
     pub status_sent: bool,
 }
 
 impl Translator {
-    pub fn new(asked: &ContentType<'_>, accept: Option<&[u8]>, translated: bool) -> Self {
-        let (response_type, text) = asked.for_response(accept);
+    /// Builds a translator for a request of type `requested`, whose client accepts `accept`.
+    pub fn new(requested: &ContentType<'_>, accept: Option<&[u8]>, translated: bool) -> Self {
+        let (response_type, text) = requested.for_response(accept);
         Self {
             response_type,
             translated,
-            request: (translated && asked.text).then(Decoder::default),
-            answer: text.then(Encoder::default),
-            place: Place::default(),
+            request: (translated && requested.text).then(Decoder::default),
+            response: text.then(Encoder::default),
+            position: MessagePosition::default(),
             status_sent: false,
         }
     }
 
-    /// Makes of body bytes of the client what gRPC has: so many bytes, at the front. `None`: it is not base64.
+    /// Decodes request body bytes in place and returns their number; `None` if they are not valid base64.
     pub fn decode_request(&mut self, bytes: &mut [u8]) -> Option<usize> {
         match &mut self.request {
             Some(decoder) => decoder.decode(bytes).ok(),
@@ -79,24 +82,24 @@ impl Translator {
         }
     }
 
-    /// May the client's body end here?
+    /// Reports whether the request body may end here.
     pub fn is_request_complete(&self) -> bool {
         self.request.as_ref().is_none_or(Decoder::is_complete)
     }
 
-    /// Body bytes of an answer in text; `None` where they go out as they are.
+    /// Encodes response body bytes; `None` if they are sent unchanged.
     pub fn encode_response(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        let encoder = self.answer.as_mut()?;
+        let encoder = self.response.as_mut()?;
         let mut text = Vec::new();
         encoder.encode(bytes, &mut text);
-        // Nobody waits for the last bytes of a message; those of a part of one may wait for the rest.
-        if self.place.advance(bytes) {
+        // The end of a message must not wait; the last bytes of an incomplete message may.
+        if self.position.advance(bytes) {
             encoder.pad(&mut text);
         }
         Some(text)
     }
 
-    /// The frame that ends an answer: its trailer lines, without those that `edits` take away.
+    /// Returns the frame that ends a response: its trailer lines without those that `edits` drop.
     pub fn trailer_frame(&mut self, trailers: &[u8], edits: &HeaderEdits) -> Vec<u8> {
         let mut frame = vec![TRAILERS, 0, 0, 0, 0];
         let mut status_sent = self.status_sent;
@@ -110,13 +113,15 @@ impl Translator {
             }
         }
         if !status_sent {
-            // What a client of gRPC makes of such an end. Clients of gRPC-Web would take it for a good one.
-            frame.extend_from_slice(b"grpc-status: 2\r\ngrpc-message: the answer ended without a status\r\n");
+            // gRPC clients treat a missing status as UNKNOWN; gRPC-Web clients would treat it as success.
+            frame.extend_from_slice(
+                b"grpc-status: 2\r\ngrpc-message: the response ended without a status\r\n",
+            );
         }
-        // Trailers come in a head of HTTP/2, which is far shorter than four bytes can tell.
+        // Trailers come in an HTTP/2 header section, which is far shorter than four bytes can express.
         let len = u32::try_from(frame.len() - usize::from(PREFIX)).unwrap_or(u32::MAX);
         frame[1..5].copy_from_slice(&len.to_be_bytes());
-        let Some(encoder) = &mut self.answer else { return frame };
+        let Some(encoder) = &mut self.response else { return frame };
         let mut text = Vec::new();
         encoder.encode(&frame, &mut text);
         encoder.pad(&mut text);
@@ -124,18 +129,18 @@ impl Translator {
     }
 }
 
-/// Where in the row of messages an answer stands.
+/// Position in the sequence of messages of a response.
 #[derive(Debug, Default)]
-struct Place {
-    /// Of the prefix.
+struct MessagePosition {
+    /// Bytes of the current prefix.
     have: u8,
     len: u32,
-    /// Of the message.
+    /// Bytes left of the current message.
     left: u32,
 }
 
-impl Place {
-    /// Goes on by these bytes. Does a message end there?
+impl MessagePosition {
+    /// Advances by `bytes` and reports whether a message ends there.
     fn advance(&mut self, mut bytes: &[u8]) -> bool {
         while let Some((&byte, rest)) = bytes.split_first() {
             if self.left > 0 {
@@ -148,7 +153,7 @@ impl Place {
             self.len = self.len << 8 | u32::from(byte);
             self.have += 1;
             if self.have == PREFIX {
-                // The first of the five bytes has left at the top.
+                // The flag byte was shifted out at the top.
                 (self.have, self.left) = (0, std::mem::take(&mut self.len));
             }
         }
@@ -163,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_are_told_apart() {
+    fn content_types_are_told_apart() {
         let table: [(&str, Option<(bool, &str)>); 9] = [
             ("application/grpc-web", Some((false, "application/grpc"))),
             ("application/grpc-web+proto", Some((false, "application/grpc+proto"))),
@@ -182,17 +187,17 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_is_text_where_the_client_wants_it() {
-        let answer = |asked: &'static str, accept: Option<&str>| {
-            let asked = ContentType::parse(asked.as_bytes()).expect("a type");
-            String::from_utf8(asked.for_response(accept.map(str::as_bytes)).0).expect("text")
+    fn the_response_is_text_if_the_client_accepts_it() {
+        let response = |requested: &'static str, accept: Option<&str>| {
+            let requested = ContentType::parse(requested.as_bytes()).expect("a type");
+            String::from_utf8(requested.for_response(accept.map(str::as_bytes)).0).expect("text")
         };
         let (text, binary) = ("application/grpc-web-text+proto", "application/grpc-web+proto");
-        assert_eq!(answer(text, None), text);
-        assert_eq!(answer(text, Some("*/*")), text);
-        assert_eq!(answer(text, Some("application/grpc-web+proto")), binary);
-        assert_eq!(answer(binary, Some("*/*")), binary);
-        assert_eq!(answer(binary, Some("application/grpc-web-text")), text);
+        assert_eq!(response(text, None), text);
+        assert_eq!(response(text, Some("*/*")), text);
+        assert_eq!(response(text, Some("application/grpc-web+proto")), binary);
+        assert_eq!(response(binary, Some("*/*")), binary);
+        assert_eq!(response(binary, Some("application/grpc-web-text")), text);
     }
 
     fn web(name: &'static str) -> Translator {
@@ -206,14 +211,14 @@ mod tests {
         assert_eq!(binary.encode_response(b"x"), None);
         let frame = binary.trailer_frame(b"Grpc-Status: 0\r\nx-a: B:c\r\n", &none);
         assert_eq!(frame, b"\x80\0\0\0\x1agrpc-status: 0\r\nx-a: B:c\r\n");
-        let untold = String::from_utf8_lossy(&binary.trailer_frame(b"", &none)).into_owned();
-        assert!(untold.contains("grpc-status: 2\r\n"), "{untold:?}");
+        let without_status = String::from_utf8_lossy(&binary.trailer_frame(b"", &none)).into_owned();
+        assert!(without_status.contains("grpc-status: 2\r\n"), "{without_status:?}");
         binary.status_sent = true;
         assert_eq!(binary.trailer_frame(b"", &none), b"\x80\0\0\0\0");
     }
 
     #[test]
-    fn text_is_padded_where_a_message_ends_and_not_within() {
+    fn text_is_padded_at_the_end_of_a_message() {
         let mut text = web("application/grpc-web-text");
         assert_eq!(text.encode_response(b"\0\0\0").as_deref(), Some(&b"AAAA"[..]));
         assert_eq!(text.encode_response(b"\0\x04ab").as_deref(), Some(&b"AARh"[..]), "a byte waits");
@@ -224,7 +229,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_answer_in_text_is_the_same_whatever_the_pieces(
+        fn a_text_response_is_equal_whatever_the_pieces(
             messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..6),
             cuts in prop::collection::vec(1_usize..50, 1..20),
         ) {

@@ -1,34 +1,43 @@
-//! Where a message body ends, and what its bytes are.
+//! Message bodies: framing, decoding and chunked encoding (RFC 9112 sections 6 and 7).
 
+use std::fmt;
 use std::ops::Range;
 
 use super::HeaderEdits;
 use super::fields::{Field, classify_field};
 
-/// How the end of a body is told (RFC 9112 section 6).
+/// How the end of a body is determined (RFC 9112 section 6.3).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// The message has no body.
     Empty,
-    /// So many bytes.
+    /// The body has this number of bytes.
     Length(u64),
-    /// In chunks.
+    /// The chunked transfer coding.
     Chunked,
-    /// Up to the end of the connection; answers only.
+    /// The end of the connection; responses only.
     UntilClose,
 }
 
-/// The framing of a body was wrong.
+/// The chunked coding of a body is malformed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub struct MalformedBody(pub &'static str);
+pub struct MalformedBody(&'static str);
 
-/// Reads one body out of the bytes of a connection and knows where it ends.
+impl fmt::Display for MalformedBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected a chunked body, found a {}", self.0)
+    }
+}
+
+impl std::error::Error for MalformedBody {}
+
+/// Decoder of one message body, which finds its end in the bytes of a connection.
 #[derive(Debug)]
 pub struct BodyReader {
     state: State,
-    /// Valid trailer lines, ready to be written.
+    /// Valid trailer lines, each with its CR LF.
     trailers: Vec<u8>,
-    /// Bytes of size lines and trailers since the last data: bounded, so that framing cannot be a flood.
+    /// Bytes of chunk headers and trailers since the last data: bounded, so that framing cannot be a flood.
     overhead: usize,
 }
 
@@ -49,19 +58,20 @@ enum State {
     EndLf,
 }
 
-/// What [`BodyReader::decode`] found.
+/// Result of [`BodyReader::decode`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Where in the buffer the body's bytes lie now, in one piece.
+    /// Range of the buffer that holds the decoded bytes, in one piece.
     pub data: Range<usize>,
-    /// Bytes used up; what follows belongs to the next message.
+    /// Number of bytes consumed; the bytes behind them belong to the next message once the body is complete.
     pub consumed: usize,
 }
 
 impl BodyReader {
-    /// A chunk-size line with its extensions, and all trailers together, may be so long.
+    /// Longest chunk header with its extensions, and longest trailer section, in bytes.
     const MAX_OVERHEAD: usize = 8 * 1024;
 
+    /// Builds a decoder for a body with this framing.
     pub fn new(framing: Framing) -> Self {
         let state = match framing {
             Framing::Empty | Framing::Length(0) => State::Done,
@@ -72,12 +82,12 @@ impl BodyReader {
         Self { state, trailers: Vec::new(), overhead: 0 }
     }
 
-    /// A body that something else has read to its end, with these trailer lines.
+    /// Builds a decoder of a body that was received completely by other means, with these trailer lines.
     pub fn ended(trailers: Vec<u8>) -> Self {
         Self { state: State::Done, trailers, overhead: 0 }
     }
 
-    /// It is in chunks.
+    /// Reports whether the body is in the chunked coding.
     pub fn is_chunked(&self) -> bool {
         !matches!(self.state, State::Done | State::Length(_) | State::UntilClose)
     }
@@ -87,17 +97,20 @@ impl BodyReader {
         self.state == State::Done
     }
 
-    /// Only the end of the connection ends this body.
+    /// Reports whether only the end of the connection ends this body.
     pub fn ends_with_connection(&self) -> bool {
         self.state == State::UntilClose
     }
 
-    /// Trailer lines worth forwarding, complete once [`is_done`](Self::is_done).
+    /// Returns the trailer lines to forward, complete once [`is_done`](Self::is_done).
     pub fn trailers(&self) -> &[u8] {
         &self.trailers
     }
 
-    /// Takes what belongs to the body from the front of `buffer`, moving chunk data together in place.
+    /// Decodes the part of the body at the front of `buffer`; the data of several chunks is moved together in place.
+    ///
+    /// # Errors
+    /// [`MalformedBody`]: where the next message begins is unknown, so the connection must be closed.
     pub fn decode(&mut self, buffer: &mut [u8]) -> Result<Decoded, MalformedBody> {
         match self.state {
             State::Done => Ok(Decoded { data: 0..0, consumed: 0 }),
@@ -135,16 +148,16 @@ impl BodyReader {
         Ok(Decoded { data, consumed: at })
     }
 
-    /// One byte of framing.
+    /// Advances by one byte of framing.
     fn step(&mut self, byte: u8) -> Result<(), MalformedBody> {
         self.overhead += 1;
         if self.overhead > Self::MAX_OVERHEAD {
-            return Err(MalformedBody("chunk framing too long"));
+            return Err(MalformedBody("chunk header or trailer section that is too long"));
         }
         self.state = match (self.state, byte) {
             (State::Size { digits, value }, b) if b.is_ascii_hexdigit() => {
                 if digits == 15 {
-                    return Err(MalformedBody("chunk size too large"));
+                    return Err(MalformedBody("chunk size of more than 15 digits"));
                 }
                 let digit = char::from(b).to_digit(16).unwrap_or(0);
                 State::Size { digits: digits + 1, value: value << 4 | u64::from(digit) }
@@ -178,8 +191,8 @@ impl BodyReader {
         Ok(())
     }
 
-    /// Keeps a trailer line if it is valid and allowed to be one; framing, routing and hop-by-hop fields
-    /// never are (RFC 9110 section 6.5.1).
+    /// Keeps a trailer line if it is valid and allowed; fields for framing, routing and hop-by-hop use are not
+    /// (RFC 9110 section 6.5.1).
     fn end_trailer(&mut self, start: usize) -> Result<(), MalformedBody> {
         self.trailers.extend_from_slice(b"\r\n\r\n");
         let mut slots = [httparse::EMPTY_HEADER; 1];
@@ -194,7 +207,7 @@ impl BodyReader {
     }
 }
 
-/// Starts a chunk of `len` data bytes.
+/// Appends the header of a chunk with `len` data bytes.
 pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
     for place in (0..digits).rev() {
@@ -203,8 +216,8 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Ends a chunked body. The edits of header lines hold for trailer lines too, as far as they take away: a
-/// field nobody is to see is not seen there either.
+/// Appends the last chunk and the trailer section. Fields that `edits` drop from headers are dropped from trailers
+/// too.
 pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8], edits: &HeaderEdits) {
     out.extend_from_slice(b"0\r\n");
     for line in trailers.split_inclusive(|&byte| byte == b'\n') {
@@ -220,7 +233,7 @@ pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8], edits: &HeaderEdits)
 mod tests {
     use super::*;
 
-    /// Decodes `wire` cut into pieces of `step` bytes; gives the body, the trailers and what was left over.
+    /// Decodes `wire` cut into pieces of `step` bytes. Returns the body, the trailers and the bytes left over.
     fn read(wire: &str, step: usize) -> Result<(String, String, String), MalformedBody> {
         let mut reader = BodyReader::new(Framing::Chunked);
         let (mut body, mut rest) = (Vec::new(), Vec::new());
@@ -236,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_read_whatever_the_cuts() {
+    fn chunks_decode_wherever_they_are_cut() {
         let wire = "5\r\nhello\r\n6;x=\"y\"\r\n world\r\n0\r\nX-Sum: 1\r\nHost: evil\r\n\r\nGET /";
         for step in 1..=wire.len() {
             let (body, trailers, rest) = read(wire, step).expect("valid");
@@ -246,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_chunks_are_refused() {
+    fn malformed_chunks_are_rejected() {
         for bad in [
             "\r\n",
             "g\r\n",
@@ -264,15 +277,15 @@ mod tests {
             "0\r\nA: b\rc\r\n\r\n",
             " 5\r\nhello\r\n",
         ] {
-            assert!(read(bad, 1).is_err(), "{bad:?} must be refused");
-            assert!(read(bad, 64).is_err(), "{bad:?} must be refused");
+            assert!(read(bad, 1).is_err(), "{bad:?} must be rejected");
+            assert!(read(bad, 64).is_err(), "{bad:?} must be rejected");
         }
         assert!(read(&format!("5;{}", "x".repeat(10_000)), 1000).is_err(), "endless extension");
         assert!(read(&format!("0\r\n{}", "A: b\r\n".repeat(3000)), 1000).is_err(), "endless trailers");
     }
 
     #[test]
-    fn chunk_heads_are_plain_hex() {
+    fn chunk_headers_are_plain_hexadecimal() {
         for len in [1, 9, 10, 15, 16, 255, 256, 65_536, 262_144] {
             let mut out = Vec::new();
             write_chunk_head(&mut out, len);
@@ -281,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_takes_its_bytes_and_no_more() {
+    fn a_length_consumes_its_bytes_and_no_more() {
         let mut reader = BodyReader::new(Framing::Length(5));
         let decoded = reader.decode(&mut b"hello world".to_vec()).expect("plain");
         assert_eq!((decoded.data, decoded.consumed, reader.is_done()), (0..5, 5, true));

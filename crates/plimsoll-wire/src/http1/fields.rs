@@ -1,32 +1,46 @@
-//! Which header lines are ours to read, drop or keep, and how kept lines are copied.
+//! Header fields: classification, parsing of values, copying of lines.
 
-/// Header fields this proxy acts upon. Everything else is the destination's business and passes as it is.
+/// Header fields that an intermediary acts upon. All others are forwarded unchanged.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Field {
+    /// `Host`, the authority of a request.
     Host,
+    /// `Connection`, options of this hop.
     Connection,
+    /// `Content-Length`, the length of a body.
     ContentLength,
+    /// `Transfer-Encoding`, the coding of a body.
     TransferEncoding,
+    /// `Expect`, such as `100-continue`.
     Expect,
+    /// `Upgrade`, a switch of protocols.
     Upgrade,
-    /// Ends at this hop and is never forwarded: `Keep-Alive`, `Proxy-Connection`, `TE`, `HTTP2-Settings`,
+    /// Fields of this hop that are never forwarded: `Keep-Alive`, `Proxy-Connection`, `TE`, `HTTP2-Settings`,
     /// `Proxy-Authenticate`, `Proxy-Authorization`.
     HopByHop,
-    /// `X-Forwarded-*` and `Forwarded`: believed only from trusted peers.
+    /// `X-Forwarded-For`, accepted from trusted peers only.
     ForwardedFor,
+    /// `X-Forwarded-Proto`, accepted from trusted peers only.
     ForwardedProto,
+    /// `X-Forwarded-Host`, accepted from trusted peers only.
     ForwardedHost,
+    /// `Forwarded` and other `X-Forwarded-*` fields, accepted from trusted peers only.
     ForwardedOther,
-    /// `Client-Cert` and `Client-Cert-Chain` (RFC 9440): believed only from trusted peers.
+    /// `Client-Cert` and `Client-Cert-Chain` (RFC 9440), accepted from trusted peers only.
     ClientCert,
+    /// `Via`, the intermediaries so far.
     Via,
+    /// Fields that are forwarded unchanged.
     Other,
 }
 
-/// Tells the field by its name: length and first letter decide almost every time, the comparison confirms.
+/// Classifies a field by its name. Length and first letter decide nearly always; one comparison confirms.
+#[inline]
 pub fn classify_field(name: &str) -> Field {
     let is = |known: &str| name.eq_ignore_ascii_case(known);
-    match (name.len(), name.as_bytes()[0] | 0x20) {
+    let Some(first) = name.as_bytes().first() else { return Field::Other };
+    match (name.len(), first | 0x20) {
         (2, b't') if is("te") => Field::HopByHop,
         (3, b'v') if is("via") => Field::Via,
         (4, b'h') if is("host") => Field::Host,
@@ -53,27 +67,31 @@ pub fn classify_field(name: &str) -> Field {
     }
 }
 
-/// The list_members of a comma-separated list, trimmed, without empty ones (RFC 9110 section 5.6.1).
+/// Splits a comma-separated list into its trimmed, non-empty members (RFC 9110 section 5.6.1).
+#[inline]
 pub fn list_members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|m| !m.is_empty())
 }
 
-/// More nominated fields than this are refused: nobody needs them, and each costs a comparison a line.
+/// Most fields that `Connection` may nominate: each costs a comparison per header line.
 const MAX_NOMINATED: usize = 16;
 
-/// What the `Connection` lines of one message say.
+/// Options in the `Connection` lines of one message (RFC 9110 section 7.6.1).
 #[derive(Debug, Default)]
 pub struct ConnectionOptions<'b> {
+    /// True if `close` is among them.
     pub close: bool,
+    /// True if `keep-alive` is among them.
     pub keep_alive: bool,
+    /// True if `upgrade` is among them.
     pub upgrade: bool,
     nominated: [&'b [u8]; MAX_NOMINATED],
     count: usize,
 }
 
 impl<'b> ConnectionOptions<'b> {
-    /// Reads one `Connection` line; `false` when it nominates too many fields.
-    pub fn read(&mut self, value: &'b [u8]) -> bool {
+    /// Adds the options of one `Connection` line; returns `false` if they nominate too many fields.
+    pub fn add(&mut self, value: &'b [u8]) -> bool {
         for option in list_members(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;
@@ -90,26 +108,27 @@ impl<'b> ConnectionOptions<'b> {
         true
     }
 
-    /// Is this field nominated to end at this hop?
+    /// Reports whether the field `name` is nominated to end at this hop.
     pub fn nominates(&self, name: &str) -> bool {
         self.nominated[..self.count].iter().any(|n| n.eq_ignore_ascii_case(name.as_bytes()))
     }
 
-    /// Is it nominated, and none of the fields in which this proxy speaks for the client?
-    pub fn nominates_foreign(&self, name: &str) -> bool {
+    /// Reports whether the field `name` is nominated and may be: a client cannot remove the forwarding fields.
+    pub fn nominates_removable(&self, name: &str) -> bool {
         use Field::{ForwardedFor, ForwardedHost, ForwardedOther, ForwardedProto};
-        let ours =
+        let is_forwarding =
             matches!(classify_field(name), ForwardedFor | ForwardedProto | ForwardedHost | ForwardedOther);
-        !ours && self.nominates(name)
+        !is_forwarding && self.nominates(name)
     }
 
-    /// Does any line nominate anything?
+    /// Reports whether any field is nominated.
     pub fn any_nominated(&self) -> bool {
         self.count > 0
     }
 }
 
-/// The number in a `Content-Length` line: digits and nothing else, no overflow.
+/// Parses a `Content-Length`: only decimal digits, without overflow.
+#[inline]
 pub fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
@@ -117,19 +136,23 @@ pub fn content_length(value: &[u8]) -> Option<u64> {
     Some(value.iter().fold(0, |n, &digit| n * 10 + u64::from(digit - b'0')))
 }
 
-/// Copies kept header lines to `out`, whole runs of adjacent lines at once. A line that does not end in
-/// exactly CR LF right after its value is written anew, so what leaves is always `name: value CR LF`.
+/// Copies header lines, runs of adjacent lines at once. A line that does not end in CR LF right behind its value is
+/// written anew, so the output always has the form `name: value CR LF`.
+#[derive(Debug)]
 pub struct LineCopier<'b> {
     input: &'b [u8],
     run: std::ops::Range<usize>,
 }
 
 impl<'b> LineCopier<'b> {
-    /// `input` is the buffer the header slices point into.
+    /// Builds a copier of lines from `input`, the buffer that the headers point into.
+    #[inline]
     pub fn new(input: &'b [u8]) -> Self {
         Self { input, run: 0..0 }
     }
 
+    /// Copies one line to `out`, at once or with the lines that follow it.
+    #[inline]
     pub fn keep(&mut self, header: &httparse::Header<'b>, out: &mut Vec<u8>) {
         let start = self.offset(header.name.as_bytes());
         let value_end = match header.value {
@@ -148,6 +171,8 @@ impl<'b> LineCopier<'b> {
         }
     }
 
+    /// Copies the lines that are still pending to `out`.
+    #[inline]
     pub fn flush(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.input[self.run.clone()]);
         self.run = 0..0;
@@ -158,7 +183,8 @@ impl<'b> LineCopier<'b> {
     }
 }
 
-/// `name: value CR LF`.
+/// Appends `name: value CR LF` to `out`.
+#[inline]
 pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -166,7 +192,8 @@ pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A number in decimal digits, without a formatter.
+/// Appends a number in decimal digits to `out`, without the cost of a formatter.
+#[inline]
 pub fn write_decimal(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
@@ -186,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_length_is_digits_only() {
+    fn content_length_has_digits_only() {
         assert_eq!(content_length(b"0"), Some(0));
         assert_eq!(content_length(b"9999999999999999999"), Some(9_999_999_999_999_999_999));
         for bad in ["", "+1", "-1", "1 ", "0x1", "1,1", "99999999999999999999"] {
@@ -195,16 +222,16 @@ mod tests {
     }
 
     #[test]
-    fn connection_options_nominate_fields_and_are_bounded() {
+    fn connection_options_nominate_a_bounded_number_of_fields() {
         let mut options = ConnectionOptions::default();
-        assert!(options.read(b"close, X-Secret ,,Upgrade"));
+        assert!(options.add(b"close, X-Secret ,,Upgrade"));
         assert!(options.close && options.upgrade && options.nominates("x-secret"));
         let many = vec!["a"; 17].join(",");
-        assert!(!ConnectionOptions::default().read(many.as_bytes()));
+        assert!(!ConnectionOptions::default().add(many.as_bytes()));
     }
 
     #[test]
-    fn fields_are_told_apart_whatever_their_case() {
+    fn fields_are_classified_whatever_their_case() {
         assert_eq!(classify_field("HOST"), Field::Host);
         assert_eq!(classify_field("tRansfer-encoding"), Field::TransferEncoding);
         assert_eq!(classify_field("X-Forwarded-Port"), Field::ForwardedOther);
@@ -213,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers() {
+    fn decimals_have_no_leading_zeros() {
         let mut out = Vec::new();
         write_decimal(&mut out, 0);
         write_decimal(&mut out, u64::MAX);

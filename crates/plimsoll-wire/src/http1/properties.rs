@@ -1,4 +1,4 @@
-//! What holds for every message there is: no panic, one framing before and after, no matter how it was cut.
+//! Properties of all messages: no panic, and the framing parsed is the framing written, wherever bytes are cut.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ const fn slots<'b>() -> HeaderSlots<'b> {
     [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS]
 }
 
-/// Header lines of which many frame, route or nominate, most of them well formed.
+/// Generates header lines; many frame, route or nominate, and most are well formed.
 fn lines() -> impl Strategy<Value = String> {
     let names = select(vec![
         "Host",
@@ -84,7 +84,7 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => sound, 1 => vec(any::<u8>(), 0..200)]
 }
 
-fn answers() -> impl Strategy<Value = Vec<u8>> {
+fn responses() -> impl Strategy<Value = Vec<u8>> {
     let starts = select(vec![
         "HTTP/1.1 200 OK\r\n",
         "HTTP/1.0 200 OK\r\n",
@@ -100,7 +100,7 @@ fn answers() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => sound, 1 => vec(any::<u8>(), 0..200)]
 }
 
-/// Bytes of a chunked body, sound or nearly so.
+/// Generates chunked bodies, valid or nearly so.
 fn chunks() -> impl Strategy<Value = Vec<u8>> {
     let chunk = (vec(any::<u8>(), 0..40), select(vec!["\r\n", ";a=b\r\n", " \r\n", "\n", "x\r\n"]), 0..20_u8)
         .prop_map(|(data, line, luck)| {
@@ -119,7 +119,7 @@ fn chunks() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => sound, 1 => vec(select(b"0123456789abcdefF\r\n; :x\0".to_vec()), 0..60)]
 }
 
-/// What a reader makes of `wire` when it comes in these pieces: data, bytes used up, and is it done?
+/// Decodes `wire` in pieces. Returns the data, the trailers, the bytes consumed and whether the body is complete.
 fn read(
     framing: Framing,
     wire: &[u8],
@@ -145,7 +145,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_request_leaves_with_the_framing_it_was_read_with(bytes in requests(), trusted: bool, via: bool) {
+    fn a_request_is_written_with_the_framing_it_was_parsed_with(bytes in requests(), trusted: bool, via: bool) {
         let mut first = slots();
         if let Ok(Some((head, headers))) = request::parse(&bytes, &mut first, &LIMITS) {
             let (forwarding, edits) = (Forwarding { client: None, scheme: "http", certificate: None, trusted, via }, HeaderEdits::default());
@@ -169,7 +169,7 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_leaves_with_the_framing_it_was_read_with(bytes in answers(), head_only: bool, is_http10: bool) {
+    fn a_response_is_written_with_the_framing_it_was_parsed_with(bytes in responses(), head_only: bool, is_http10: bool) {
         let method = if head_only { Method::Head } else { Method::Get };
         let mut first = slots();
         if let Ok(Some((head, headers))) = response::parse(&bytes, &mut first, method) {
@@ -193,7 +193,7 @@ proptest! {
     }
 
     #[test]
-    fn cuts_change_nothing(wire in chunks(), cuts in vec(0..30_usize, 0..40), length in 0..60_u64) {
+    fn decoding_does_not_depend_on_cuts(wire in chunks(), cuts in vec(0..30_usize, 0..40), length in 0..60_u64) {
         for framing in [Framing::Chunked, Framing::Length(length), Framing::UntilClose, Framing::Empty] {
             let (whole, pieces) = (read(framing, &wire, &[]), read(framing, &wire, &cuts));
             let single = read(framing, &wire, &vec![1; wire.len()]);
@@ -206,7 +206,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_in_chunks_is_read_as_it_was(bodies in vec(vec(any::<u8>(), 1..300), 0..8), trailers in "(X-[a-z]{1,5}: [a-z]{0,9}\r\n){0,3}") {
+    fn a_chunked_body_round_trips(bodies in vec(vec(any::<u8>(), 1..300), 0..8), trailers in "(X-[a-z]{1,5}: [a-z]{0,9}\r\n){0,3}") {
         let mut wire = Vec::new();
         for body in &bodies {
             write_chunk_head(&mut wire, body.len());

@@ -1,4 +1,4 @@
-//! Whether a request head is unambiguous, and how it leaves for a destination.
+//! Request heads: strict parsing, and serialization for a destination.
 
 use std::fmt;
 use std::io::Write as _;
@@ -81,35 +81,44 @@ impl fmt::Display for RequestError {
 
 impl std::error::Error for RequestError {}
 
-/// A request head that was read and found unambiguous. Borrows the buffer it came in.
+/// An unambiguous request head. It borrows the buffer it was parsed from.
 #[derive(Debug)]
 pub struct RequestHead<'b> {
+    /// Method of the request.
     pub method: Method,
+    /// Method name as it was received.
     pub method_name: &'b str,
+    /// Request target.
     pub target: Target<'b>,
-    /// The authority it is for; empty for an HTTP/1.0 request without one.
+    /// Authority of the request; empty for an HTTP/1.0 request without one.
     pub host: &'b [u8],
+    /// True for HTTP/1.0, false for HTTP/1.1.
     pub is_http10: bool,
+    /// Framing of the body.
     pub framing: Framing,
-    /// The client wants to go on after this request.
+    /// True if the client wants to keep the connection after this request.
     pub keep_alive: bool,
+    /// True if the client waits for `100 Continue`.
     pub expects_continue: bool,
-    /// The protocol of an `Upgrade` this proxy will tunnel.
+    /// Protocols of an `Upgrade` that may be forwarded.
     pub upgrade: Option<&'b [u8]>,
-    /// Problems are answered in JSON if the client takes it.
+    /// True if `Accept` allows JSON, for problem details in local replies.
     pub accepts_json: bool,
-    /// It is a call of gRPC.
+    /// True if the request is a gRPC call.
     pub is_grpc: bool,
-    /// It is a call of gRPC-Web, of this type.
+    /// Content type of a gRPC-Web call.
     pub grpc_web: Option<ContentType<'b>>,
-    /// How long the caller will wait for all of it.
+    /// Timeout of a gRPC call (`grpc-timeout`).
     pub grpc_timeout: Option<Duration>,
     options: ConnectionOptions<'b>,
-    /// Bytes of the head.
+    /// Length of the head in bytes.
     pub len: usize,
 }
 
-/// Reads a request head from the front of `buffer`. `Ok(None)`: more bytes are needed.
+/// Parses the request head at the front of `buffer`. `Ok(None)`: more bytes are needed.
+///
+/// # Errors
+/// [`RequestError`]: where the next request begins is unknown, so the connection must be closed.
 pub fn parse<'b, 'h>(
     buffer: &'b [u8],
     slots: &'h mut HeaderSlots<'b>,
@@ -158,21 +167,21 @@ pub fn parse<'b, 'h>(
 }
 
 impl RequestHead<'_> {
-    /// A call of gRPC-Web that leaves as one of gRPC.
+    /// Reports whether a gRPC-Web call is forwarded as gRPC.
     fn is_translated(&self) -> bool {
         self.is_grpc && self.grpc_web.is_some()
     }
 
-    /// Is this the line that tells its type, which is another one there?
-    fn retypes(&self, name: &str) -> bool {
+    /// Reports whether the field `name` is the content type, which translation replaces.
+    fn replaces(&self, name: &str) -> bool {
         self.is_translated() && name.eq_ignore_ascii_case("content-type")
     }
 }
 
-/// An incomplete head that is already over a limit.
+/// Checks the limits of an incomplete head.
 fn too_long(buffer: &[u8], limits: &RequestLimits) -> Option<RequestError> {
     let first_line = buffer.iter().position(|&b| b == b'\n').unwrap_or(buffer.len());
-    // The longest method and version around a target of the longest kind.
+    // 64 bytes leave space for the method and the version.
     if first_line > limits.target_bytes + 64 {
         return Some(RequestError::TargetTooLong);
     }
@@ -201,7 +210,7 @@ fn read_fields<'b>(
             Field::Host if host.replace(header.value).is_some() || !is_valid_host(header.value) => {
                 return Err(RequestError::Host);
             }
-            Field::Connection if !head.options.read(header.value) => return Err(RequestError::Header),
+            Field::Connection if !head.options.add(header.value) => return Err(RequestError::Header),
             Field::ContentLength => {
                 let this = content_length(header.value).ok_or(RequestError::ContentLength)?;
                 if length.replace(this).is_some_and(|other| other != this) {
@@ -240,13 +249,16 @@ fn read_fields<'b>(
     };
     head.keep_alive = !head.options.close && (!head.is_http10 || head.options.keep_alive);
     head.upgrade = upgrade.filter(|protocols| {
-        head.options.upgrade && !head.is_http10 && head.framing == Framing::Empty && tunnelled(protocols)
+        head.options.upgrade
+            && !head.is_http10
+            && head.framing == Framing::Empty
+            && is_forwarded_upgrade(protocols)
     });
     Ok(head)
 }
 
-/// `h2c` is not forwarded: it would change the protocol behind the back of everything that looks at it.
-fn tunnelled(protocols: &[u8]) -> bool {
+/// Reports whether an `Upgrade` is forwarded. A switch to HTTP/2 is not: the proxy could not inspect what follows.
+fn is_forwarded_upgrade(protocols: &[u8]) -> bool {
     list_members(protocols).next().is_some()
         && list_members(protocols).all(|p| !p.eq_ignore_ascii_case(b"h2c") && !p.eq_ignore_ascii_case(b"h2"))
 }
@@ -267,21 +279,23 @@ fn framing(length: Option<u64>, coding: Option<&[u8]>, is_http10: bool) -> Resul
     }
 }
 
-/// What the proxy adds about the client.
+/// Facts about the client that the proxy forwards.
 #[derive(Copy, Clone, Debug)]
 pub struct Forwarding<'a> {
+    /// Address of the client; `None` on a Unix socket.
     pub client: Option<IpAddr>,
-    /// `http`, or `https` where TLS ends here.
+    /// Scheme of the request: `https` where the proxy terminates TLS, else `http`.
     pub scheme: &'static str,
-    /// The certificate it proved to have, as RFC 9440 writes it.
+    /// Verified certificate of the client, encoded for `Client-Cert` (RFC 9440).
     pub certificate: Option<&'a str>,
-    /// Incoming `X-Forwarded-*` are believed and continued.
+    /// True if received `X-Forwarded-*` fields are kept and continued.
     pub trusted: bool,
+    /// True to append a `Via` field.
     pub via: bool,
 }
 
-/// Writes the head as it goes to the destination: request line in origin-form, kept lines as they came,
-/// framing and forwarding lines our own.
+/// Appends the head for the destination to `out`: the request line in origin-form, forwarded lines unchanged, and
+/// framing and forwarding fields of the proxy. `buffer` is the one that `head` and `headers` were parsed from.
 pub fn write_head(
     out: &mut Vec<u8>,
     buffer: &[u8],
@@ -311,7 +325,7 @@ pub fn write_head(
             Field::Via => !head.options.nominates("via"),
             Field::Expect => head.expects_continue,
             Field::ForwardedOther => forwarding.trusted,
-            // What we know ourselves is never told beside what somebody else says.
+            // A verified certificate replaces one that a trusted peer claims.
             Field::ClientCert => forwarding.trusted && forwarding.certificate.is_none(),
             Field::ForwardedFor => {
                 if forwarding.trusted
@@ -327,9 +341,9 @@ pub fn write_head(
             _ => false,
         };
         let keep = keep
-            && !(head.options.any_nominated() && head.options.nominates_foreign(header.name))
+            && !(head.options.any_nominated() && head.options.nominates_removable(header.name))
             && !edits.drops(header.name);
-        if keep && !head.retypes(header.name) {
+        if keep && !head.replaces(header.name) {
             copier.keep(header, out);
         }
     }
@@ -351,7 +365,7 @@ struct Seen {
 
 fn write_framing(out: &mut Vec<u8>, head: &RequestHead<'_>) {
     match head.framing {
-        // Decoded it has another length, which is not known yet.
+        // The decoded body has another length, which is not known yet.
         Framing::Length(_) if head.is_translated() && head.grpc_web.is_some_and(|web| web.text) => {}
         Framing::Length(length) => {
             out.extend_from_slice(b"Content-Length: ");

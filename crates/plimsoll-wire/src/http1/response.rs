@@ -1,39 +1,53 @@
-//! Whether a destination's answer is one, and how its head leaves for the client.
+//! Response heads: strict parsing, and serialization for the client.
 
-use crate::orca;
+use std::fmt;
 
-use super::HeaderEdits;
-use super::HeaderSlots;
 use super::body::Framing;
 use super::fields::{
     ConnectionOptions, Field, LineCopier, classify_field, content_length, write_decimal, write_field,
 };
 use super::target::Method;
+use super::{HeaderEdits, HeaderSlots};
+use crate::orca;
 
-/// An answer's head that was read and found unambiguous. Borrows the buffer it came in.
+/// An unambiguous response head. It borrows the buffer it was parsed from.
 #[derive(Debug)]
 pub struct ResponseHead<'b> {
+    /// Status code, 100 to 599.
     pub status: u16,
     reason: &'b str,
+    /// Framing of the body.
     pub framing: Framing,
-    /// The destination will take another request on this connection.
+    /// True if the destination accepts another request on this connection.
     pub keep_alive: bool,
-    /// The protocol it switches to; only in a 101.
+    /// Protocols of `Upgrade` in a 101 response.
     pub upgrade: Option<&'b [u8]>,
-    /// It tells of a body, and none follows: HEAD, 204, 304.
+    /// True if the head describes a body that is not sent (HEAD, 204, 304).
     pub body_omitted: bool,
-    /// Its `Content-Length`, also where no body follows (HEAD, 304).
+    /// `Content-Length`, also where no body follows (HEAD, 304).
     length: Option<u64>,
     options: ConnectionOptions<'b>,
-    /// Bytes of the head.
+    /// Length of the head in bytes.
     pub len: usize,
 }
 
-/// The answer is none: malformed, or framed ambiguously.
+/// The response head is malformed, or its framing is ambiguous.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct MalformedResponse;
 
-/// Reads an answer's head from the front of `buffer`. `Ok(None)`: more bytes are needed.
+impl fmt::Display for MalformedResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected an HTTP/1 response head, found a malformed or ambiguous one")
+    }
+}
+
+impl std::error::Error for MalformedResponse {}
+
+/// Parses the response head at the front of `buffer`, in response to a request with this method. `Ok(None)`: more
+/// bytes are needed.
+///
+/// # Errors
+/// [`MalformedResponse`]: the connection cannot be used any more.
 pub fn parse<'b, 'h>(
     buffer: &'b [u8],
     slots: &'h mut HeaderSlots<'b>,
@@ -64,7 +78,7 @@ pub fn parse<'b, 'h>(
     let mut chunked = None;
     for header in headers {
         match classify_field(header.name) {
-            Field::Connection if !head.options.read(header.value) => return Err(MalformedResponse),
+            Field::Connection if !head.options.add(header.value) => return Err(MalformedResponse),
             Field::ContentLength => {
                 let this = content_length(header.value).ok_or(MalformedResponse)?;
                 if head.length.replace(this).is_some_and(|other| other != this) {
@@ -101,7 +115,7 @@ pub fn parse<'b, 'h>(
 }
 
 impl ResponseHead<'_> {
-    /// Does this line of the head go on to the client?
+    /// Reports whether the field `name` is forwarded to the client.
     fn passes(&self, name: &str, edits: &HeaderEdits) -> bool {
         let keep = match classify_field(name) {
             Field::Connection | Field::ContentLength | Field::TransferEncoding | Field::HopByHop => false,
@@ -111,31 +125,31 @@ impl ResponseHead<'_> {
         keep && !self.options.nominates(name) && !edits.drops(name)
     }
 
-    /// The body is going to have another length than the destination told.
+    /// Removes the length, for a body whose length changes.
     pub fn clear_length(&mut self) {
         if let Framing::Length(1..) = self.framing {
             (self.framing, self.length) = (Framing::Chunked, None);
         }
     }
 
-    /// The length the client is told, where the body has the one that the head told us.
+    /// Returns the `Content-Length` to send to the client.
     pub fn content_length(&self) -> Option<u64> {
         self.length.filter(|_| self.status >= 200 && self.status != 204)
     }
 }
 
-/// How the body goes to the client.
+/// Framing of a body towards the client.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// There is none, or it has the length the head tells.
+    /// No body, or a body with the length in the head.
     Plain,
-    /// In chunks of our own.
+    /// The chunked transfer coding, with chunks of the proxy.
     Chunked,
-    /// Up to the end of the connection: for clients of HTTP/1.0.
+    /// The end of the connection, for HTTP/1.0 clients.
     UntilClose,
 }
 
-/// The way a body framed so reaches a client of that version.
+/// Returns how a body with this framing is sent to a client.
 pub fn delivery(framing: Framing, is_http10: bool) -> Delivery {
     match framing {
         Framing::Empty | Framing::Length(_) => Delivery::Plain,
@@ -144,47 +158,52 @@ pub fn delivery(framing: Framing, is_http10: bool) -> Delivery {
     }
 }
 
-/// What the client is told about the connection.
+/// `Connection` field of a response.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// Nothing: it goes on, as HTTP/1.1 does.
+    /// No field: connections of HTTP/1.1 persist.
     Implicit,
-    /// `keep-alive`, for an HTTP/1.0 client that asked.
+    /// `keep-alive`, for an HTTP/1.0 client that asked for it.
     KeepAlive,
-    /// `close`.
+    /// `close`: the connection ends with this response.
     Close,
-    /// `upgrade`, with what follows.
+    /// `upgrade`, with the protocols of the response.
     Upgrade,
 }
 
-/// What this hop does to an answer.
+/// Changes that the proxy makes to a response head.
 #[derive(Copy, Clone, Debug)]
 pub struct ResponseRewrite<'e> {
+    /// Framing of the body towards the client.
     pub delivery: Delivery,
+    /// `Connection` field for the client.
     pub persistence: Persistence,
+    /// Configured header edits.
     pub edits: &'e HeaderEdits,
+    /// True to append a `Via` field.
     pub via: bool,
-    /// The body is of this type for the client, whatever the destination calls it.
+    /// Content type that replaces the destination's.
     pub content_type: Option<&'e [u8]>,
-    /// What it says of its destination's load was for us.
+    /// True to drop load reports, which are for the proxy.
     pub hides_load: bool,
 }
 
 impl ResponseRewrite<'_> {
-    /// Does this line of the head go on to the client?
+    /// Reports whether the field `name` is forwarded to the client.
+    #[inline]
     pub fn passes(&self, head: &ResponseHead<'_>, name: &str) -> bool {
         head.passes(name, self.edits)
             && !(self.content_type.is_some() && name.eq_ignore_ascii_case("content-type"))
             && !(self.hides_load && orca::is_load_report(name))
     }
 
-    /// The type to tell instead of the destination's.
+    /// Returns the content type to send instead of the destination's.
     pub fn replaced_content_type(&self) -> Option<&[u8]> {
         self.content_type.filter(|_| !self.edits.drops("content-type"))
     }
 }
 
-/// Writes the head as it goes to the client.
+/// Appends the head for the client to `out`; `buffer` is the one that `head` and `headers` were parsed from.
 pub fn write_head(
     out: &mut Vec<u8>,
     buffer: &[u8],

@@ -1,19 +1,19 @@
-//! What a request target and a host may look like, and what they mean.
+//! Methods, request targets and hosts.
 
-/// The parts of a request target that matter here.
+/// Parts of a request target (RFC 9112 section 3.2).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Target<'b> {
-    /// Path and query as they are forwarded; `*` for `OPTIONS *`.
+    /// Path and query as they are forwarded; `*` for the asterisk-form.
     pub path_and_query: &'b str,
-    /// The authority of an absolute-form target; it overrides `Host` (RFC 9112 section 3.2.2).
+    /// Authority of the absolute-form, which overrides `Host` (RFC 9112 section 3.2.2).
     pub authority: Option<&'b str>,
-    /// Does the scheme of an absolute-form target ask for TLS? It must be what is spoken.
+    /// Scheme of the absolute-form: true for `https`, false for `http`. It must match the connection.
     pub secure: Option<bool>,
 }
 
 impl<'b> Target<'b> {
-    /// Reads origin-form, absolute-form (`http`, `https`) and, for OPTIONS, asterisk-form. `None` for anything
-    /// else: other forms, fragments, userinfo, bytes outside printable ASCII.
+    /// Parses the origin-form, the absolute-form (`http`, `https`) and, for OPTIONS, the asterisk-form. Returns `None`
+    /// for other forms, fragments, user information and bytes outside printable ASCII.
     pub fn parse(raw: &'b str, options: bool) -> Option<Self> {
         if raw.bytes().any(|b| !(0x21..=0x7e).contains(&b) || b == b'#') {
             return None;
@@ -42,7 +42,7 @@ impl<'b> Target<'b> {
         Some(Self { path_and_query, authority: Some(authority), secure: Some(secure) })
     }
 
-    /// The path without the query, as it is forwarded: never empty.
+    /// Returns the path without the query, as it is forwarded: never empty.
     pub fn path(&self) -> &'b str {
         match self.path_and_query.split_once('?') {
             Some(("", _)) => "/",
@@ -52,7 +52,7 @@ impl<'b> Target<'b> {
     }
 }
 
-/// Is this a `host[:port]` (RFC 3986 section 3.2.2, no userinfo)?
+/// Reports whether `host` is a valid `host[:port]` without user information (RFC 3986 section 3.2).
 pub fn is_valid_host(host: &[u8]) -> bool {
     let (name, port) = split_port(host);
     let name_ok = match name {
@@ -73,27 +73,40 @@ fn split_port(host: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// The methods metrics tell apart; what clients invent is `other`, so labels stay bounded.
+/// Request methods. All unknown ones are [`Other`](Self::Other), so metric labels stay bounded.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Method {
+    /// The method `GET`.
     Get,
+    /// The method `HEAD`.
     Head,
+    /// The method `POST`.
     Post,
+    /// The method `PUT`.
     Put,
+    /// The method `DELETE`.
     Delete,
+    /// The method `PATCH`.
     Patch,
+    /// The method `OPTIONS`.
     Options,
+    /// The method `TRACE`.
     Trace,
+    /// The method `CONNECT`.
     Connect,
+    /// Any other method.
     Other,
 }
 
 impl Method {
+    /// Names by the order of the variants; `other` for [`Other`](Self::Other).
     pub const NAMES: [&str; 10] =
         ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "other"];
 
-    pub fn parse(word: &str) -> Self {
-        match word {
+    /// Parses a method name, which is case-sensitive.
+    #[inline]
+    pub fn parse(name: &str) -> Self {
+        match name {
             "GET" => Self::Get,
             "HEAD" => Self::Head,
             "POST" => Self::Post,
@@ -107,7 +120,7 @@ impl Method {
         }
     }
 
-    /// Safe to do twice (RFC 9110 section 9.2.2).
+    /// Reports whether the method is idempotent (RFC 9110 section 9.2.2).
     pub const fn is_idempotent(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace)
     }
@@ -118,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn forms_of_a_target() {
+    fn targets_have_three_forms() {
         let parse = |raw| Target::parse(raw, false).map(|t| (t.path_and_query, t.authority, t.secure));
         assert_eq!(parse("/a?b"), Some(("/a?b", None, None)));
         assert_eq!(parse("http://h:80/a"), Some(("/a", Some("h:80"), Some(false))));
@@ -146,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn a_host_is_a_name_or_address_with_an_optional_port() {
         for good in ["a", "a.b:80", "[::1]:8080", "127.0.0.1", "a_b", "xn--a"] {
             assert!(is_valid_host(good.as_bytes()), "{good}");
         }
