@@ -109,7 +109,7 @@ impl Answer {
         loop {
             while !raw.is_empty() && !reader.is_done() {
                 let decoded =
-                    reader.decode(&mut raw).map_err(|bad| format!("its body is none: {}", bad.0))?;
+                    reader.decode(&mut raw).map_err(|error| format!("its body is malformed: {error}"))?;
                 body.extend_from_slice(&raw[decoded.data]);
                 raw.drain(..decoded.consumed);
                 if decoded.consumed == 0 {
