@@ -2,8 +2,8 @@
 //!
 //! A program of its own, because it measures the memory of the whole process.
 
-#[path = "wire/kit/mod.rs"]
-#[allow(dead_code, unused_imports)] // The tests of `wire` use all of it.
+#[path = "e2e/kit/mod.rs"]
+#[allow(dead_code, unused_imports)] // The tests of `e2e` use all of it.
 mod kit;
 
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 //! Datagrams: each to a destination, each reply to its client and nobody else, whatever ends in between.
 
-mod bursts;
+mod segments;
 
 use std::collections::HashSet;
 use std::io::ErrorKind::{TimedOut, WouldBlock};

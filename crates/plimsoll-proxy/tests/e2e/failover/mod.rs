@@ -1,9 +1,9 @@
 //! What clients notice of failing destinations: as little as is safe.
 
-mod contamination;
 mod ejection;
 mod flapping;
-mod repeats;
+mod response_integrity;
+mod retries;
 mod statuses;
 
 use plimsoll_core::health::{CheckSchedule, HealthSpec, ProbeKind};

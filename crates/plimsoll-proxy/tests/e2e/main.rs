@@ -1,23 +1,23 @@
 //! What the proxy does on the wire: raw bytes in, raw bytes out, between a client and destinations of the tests.
 
+mod access_log;
 mod balancing;
-mod checks;
-mod decisions;
-mod detect;
+mod connection_lifetime;
+mod decision_log;
 mod failover;
 mod framing;
+mod health_checks;
 mod hedging;
 mod http2;
 mod kit;
-mod life;
 mod limits;
-mod log;
 mod mqtt;
 mod orca;
 mod pool_limits;
+mod protocol_detection;
 mod proxy_protocol;
+mod reload_and_drain;
 mod semantics;
 mod tcp;
-mod terms;
 mod tls;
 mod udp;

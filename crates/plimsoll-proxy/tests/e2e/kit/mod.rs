@@ -4,9 +4,9 @@
 mod balancer;
 mod client;
 mod destination;
+mod endpoint;
 pub(crate) mod http;
 pub(crate) mod http2;
-mod socket;
 mod tls;
 
 use std::time::Duration;
@@ -16,8 +16,8 @@ use plimsoll_proxy::Clock;
 pub(crate) use self::balancer::{Balancer, Setup, edits, route};
 pub(crate) use self::client::{Client, Fault, Kind};
 pub(crate) use self::destination::{BlackHole, Destination, Gate, Visit, answers, hello, ok};
+pub(crate) use self::endpoint::{Place, Temporary, raise_descriptor_limit};
 pub(crate) use self::http::{Answer, Framing, Request};
-pub(crate) use self::socket::{Place, Temporary, raise_descriptor_limit};
 pub(crate) use self::tls::{Authority, believes, serves};
 
 /// Nothing in a test takes longer; what does, hangs.

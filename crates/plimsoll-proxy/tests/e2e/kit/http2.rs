@@ -12,7 +12,7 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use tokio::runtime::Runtime;
 
-use super::socket::Place;
+use super::endpoint::Place;
 use super::{Balancer, PATIENCE};
 
 /// A connection of HTTP/2. Nothing moves on it but while one of its methods runs.

@@ -2,7 +2,7 @@
 
 mod clients;
 mod destinations;
-mod doors;
+mod listeners;
 
 use crate::kit::{Authority, Balancer, Destination, Setup, serves};
 

@@ -22,8 +22,8 @@ use tokio::sync::oneshot;
 
 use super::client::Client;
 use super::destination::Destination;
+use super::endpoint::Place;
 use super::http::Answer;
-use super::socket::Place;
 use super::{PATIENCE, Watch, ms, secs};
 
 /// A configuration in the making: one listener and one pool to begin with.

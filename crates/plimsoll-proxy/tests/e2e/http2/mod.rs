@@ -1,9 +1,9 @@
 //! HTTP/2 clients: what crosses to HTTP/1 and back.
 
-mod again;
-mod checks;
-mod choice;
-mod crossing;
+mod alpn;
 mod destinations;
-mod web;
+mod grpc_health;
+mod grpc_retries;
+mod grpc_web;
+mod translation;
 mod websocket;

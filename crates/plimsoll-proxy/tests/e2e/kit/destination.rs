@@ -13,8 +13,8 @@ use rustls::ServerConfig;
 use socket2::Socket;
 
 use super::PATIENCE;
+use super::endpoint::{Place, Temporary};
 use super::http::{self, Request, clip};
-use super::socket::{Place, Temporary};
 use super::tls::Wire;
 
 type Script = Arc<dyn Fn(&mut Visit) + Send + Sync>;

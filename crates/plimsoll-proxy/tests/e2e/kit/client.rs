@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection};
 
+use super::endpoint::Place;
 use super::http::{Answer, Body, answer_head, clip};
-use super::socket::Place;
 use super::tls::Wire;
 use super::{PATIENCE, Watch, get, ms};
 
