@@ -1,8 +1,8 @@
-//! Whether a destination that has just come back takes this message, or lets it pass by.
+//! Slow start: a destination that came back receives a growing share of its messages.
 //!
-//! Its chance grows with time, from a tenth to one. A message that is not let in goes where the picker would send
-//! it without that destination: so every algorithm warms alike, those that know no weights too, and nobody has to
-//! build anew while it lasts.
+//! The probability of admission grows with time, from a tenth to one. A message that is not admitted goes to the
+//! destination that the picker would choose without this one. This works with every algorithm, also with those that
+//! ignore weights, and no picker has to be rebuilt meanwhile.
 
 use std::time::Duration;
 
@@ -10,32 +10,32 @@ use crate::hash::mix;
 use crate::rng::Rng;
 use crate::time::Tick;
 
-/// The least chance (Envoy's `min_weight_percent`): a destination that takes nothing would never get warm.
-const LEAST: f64 = 0.1;
+/// Minimum probability (Envoy's `min_weight_percent`): without messages a destination would never warm up.
+const MIN_CHANCE: f64 = 0.1;
 
-/// A destination is warming: since when, and for how long.
+/// Slow start of one destination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct SlowStart {
-    /// It has served again since.
+    /// Time at which the destination began to serve again.
     pub since: Tick,
-    /// It is warm then.
+    /// Duration of the slow start.
     pub window: Duration,
 }
 
 impl SlowStart {
-    /// When it is over.
+    /// Returns the end of the slow start.
     pub fn until(&self) -> Tick {
         self.since + self.window
     }
 
-    /// The chance at `now`, from 0.1 to 1, growing evenly.
+    /// Returns the probability of admission at `now`: linear, from 0.1 to 1.
     pub fn chance(&self, now: Tick) -> f64 {
         let passed = now.since(self.since).as_secs_f64() / self.window.as_secs_f64().max(1e-9);
-        passed.clamp(LEAST, 1.0)
+        passed.clamp(MIN_CHANCE, 1.0)
     }
 
-    /// Whether it takes a message. Of messages with a key some keys come home early and the others later, and
-    /// none of them goes back and forth.
+    /// Returns whether the destination takes a message. Each key returns to the destination at a fixed probability and
+    /// then stays there.
     pub fn admit(&self, key: Option<u64>, now: Tick, rng: &mut Rng) -> bool {
         let drawn = match key {
             Some(key) => (mix(!key) >> 11) as f64 / (1_u64 << 53) as f64,
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chance_grows_evenly_from_a_tenth() {
+    fn probability_grows_linearly_from_a_tenth() {
         let slow_start = SlowStart { since: at(50), window: WINDOW };
         for (seconds, chance) in [(50, 0.1), (60, 0.1), (75, 0.25), (100, 0.5), (150, 1.0), (900, 1.0)] {
             assert!((slow_start.chance(at(seconds)) - chance).abs() < 1e-9, "{seconds}");
@@ -65,12 +65,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_home_one_after_the_other_and_stay() {
+    fn keys_return_one_by_one_and_stay() {
         let (slow_start, mut rng) = (SlowStart { since: at(0), window: WINDOW }, Rng::new(1));
         for key in 0..1000 {
-            let home: Vec<bool> =
+            let admitted: Vec<bool> =
                 (0..100).map(|s| slow_start.admit(Some(mix(key)), at(s), &mut rng)).collect();
-            assert!(home.is_sorted(), "{key}");
+            assert!(admitted.is_sorted(), "{key}");
         }
         let half = (0..1000).filter(|&key| slow_start.admit(Some(mix(key)), at(50), &mut rng)).count();
         assert!((440..560).contains(&half), "{half}");

@@ -1,58 +1,58 @@
-//! Which part of a pool a route's messages are for: the destinations with certain labels.
+//! Subsets of a pool: the destinations with certain labels, which routes select.
 
 use crate::destination::{Destination, Name};
 use crate::hash::{hash, mix};
 
-/// Where a message goes that nobody of its subset takes.
+/// Behaviour if no destination of a subset may serve.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum Fallback {
-    /// Nowhere: who asked for version 2 is not given version 1.
+    /// The message is not sent: a request for version 2 never reaches version 1.
     #[default]
     None,
-    /// To anybody of the pool.
+    /// The message is sent to any destination of the pool.
     Any,
 }
 
-/// The destinations of a pool that have all of these labels.
+/// Destinations of a pool that have all of these labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subset {
-    /// The same for the same labels, in every process: a snapshot built for one configuration is asked by routes of
-    /// another while a reload runs.
+    /// Hash of the labels, equal in every process: during a reload, routes of the new configuration use snapshots of
+    /// the old one.
     id: u64,
     labels: Box<[(Name, Name)]>,
-    /// Where a message goes that nobody of it takes.
+    /// Behaviour if no destination of the subset may serve.
     pub fallback: Fallback,
 }
 
 impl Subset {
-    /// A pool is divided into so many subsets at most; each has pickers of its own.
+    /// Maximum number of subsets of a pool; each has its own pickers.
     pub const MAX: usize = 64;
 
-    /// Those with all of `labels`, in whatever order they are given.
+    /// Creates the subset of destinations with all of `labels`; their order does not matter.
     pub fn new(mut labels: Vec<(Name, Name)>, fallback: Fallback) -> Self {
         labels.sort();
-        let told = |id, (key, value): &(Name, Name)| {
+        let add = |id, (key, value): &(Name, Name)| {
             mix(mix(id ^ hash(key.as_bytes())).wrapping_add(hash(value.as_bytes())))
         };
-        Self { id: labels.iter().fold(0, told), labels: labels.into(), fallback }
+        Self { id: labels.iter().fold(0, add), labels: labels.into(), fallback }
     }
 
-    /// Its number, alike for the same labels.
+    /// Returns the subset's number, which is equal for equal labels.
     pub const fn id(&self) -> u64 {
         self.id
     }
 
-    /// Is the destination one of them?
+    /// Returns whether the destination belongs to the subset.
     pub fn has(&self, destination: &Destination) -> bool {
         self.covers(&destination.labels)
     }
 
-    /// Is one with these labels?
+    /// Returns whether a destination with these labels belongs to the subset.
     pub fn covers(&self, labels: &[(Name, Name)]) -> bool {
         self.labels.iter().all(|label| labels.contains(label))
     }
 
-    /// `version=2, tier=gold`, sorted.
+    /// Returns the labels as text, sorted: `tier=gold, version=2`.
     pub fn text(&self) -> String {
         let pairs: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         pairs.join(", ")
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn its_number_says_which_labels_and_not_in_which_order() {
+    fn number_depends_on_labels_and_not_on_their_order() {
         let id = |pairs: &[(&str, &str)]| Subset::new(labels(pairs), Fallback::Any).id();
         assert_eq!(id(&[("a", "1"), ("b", "2")]), id(&[("b", "2"), ("a", "1")]));
         assert_ne!(id(&[("a", "1"), ("b", "2")]), id(&[("a", "2"), ("b", "1")]));

@@ -193,7 +193,7 @@ impl ConsistentHashPicker {
         key: u64,
         tried: Option<&AttemptedSet>,
     ) -> usize {
-        let any = || rendezvous::highest(&self.slots, key, |_| true).unwrap_or(0);
+        let any = || rendezvous::pick_index(&self.slots, key, |_| true).unwrap_or(0);
         let home = decisions.of(worker, key, any);
         let untried = tried.is_none_or(|tried| !tried.contains(self.slots[home].id));
         let fits = |bounds: &Bounds| bounds.has_room(home, bounds.quota());
@@ -204,9 +204,9 @@ impl ConsistentHashPicker {
         let untried = |slot: usize| tried.is_none_or(|tried| !tried.contains(self.slots[slot].id));
         let bounded = self.bounds.as_ref().and_then(|bounds| {
             let quota = bounds.quota();
-            rendezvous::highest(&self.slots, key, |slot| untried(slot) && bounds.has_room(slot, quota))
+            rendezvous::pick_index(&self.slots, key, |slot| untried(slot) && bounds.has_room(slot, quota))
         });
-        bounded.or_else(|| rendezvous::highest(&self.slots, key, untried)).unwrap_or(0)
+        bounded.or_else(|| rendezvous::pick_index(&self.slots, key, untried)).unwrap_or(0)
     }
 }
 

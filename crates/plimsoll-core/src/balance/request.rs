@@ -1,9 +1,9 @@
-//! What a message asks of the choice: where it has been, what it keeps its destination by; and why nobody takes it.
+//! Input of a pick: what a message needs from its destination, and which destinations it was sent to before.
 
 use crate::destination::DestinationId;
 use crate::subset::Subset;
 
-/// The destinations one message has tried already; a bounded list on the stack.
+/// Destinations that one message was sent to already, as a bounded list on the stack.
 #[derive(Copy, Clone, Debug)]
 pub struct AttemptedSet {
     ids: [DestinationId; Self::MAX],
@@ -17,10 +17,10 @@ impl Default for AttemptedSet {
 }
 
 impl AttemptedSet {
-    /// More tries than this are never made for one message (`retry.attempts` is held below it).
+    /// Maximum number of attempts of one message; `retry.attempts` is not above it.
     pub const MAX: usize = 10;
 
-    /// Remembers one more; the oldest knowledge is kept when full.
+    /// Adds a destination. A full set ignores further ones.
     pub fn add(&mut self, id: DestinationId) {
         if !self.contains(id)
             && let Some(free) = self.ids.get_mut(usize::from(self.len))
@@ -30,45 +30,45 @@ impl AttemptedSet {
         }
     }
 
-    /// Was it tried?
+    /// Returns whether the destination was tried.
     pub fn contains(&self, id: DestinationId) -> bool {
         self.ids[..usize::from(self.len)].contains(&id)
     }
 
-    /// No more tries are made.
+    /// Returns whether the message has no attempt left.
     pub fn is_full(&self) -> bool {
         usize::from(self.len) == Self::MAX
     }
 
-    /// Nobody was tried yet.
+    /// Returns whether no destination was tried yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 }
 
-/// What one message wants of the choice.
+/// What one message asks of the pick.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct PickRequest<'a> {
-    /// The worker that asks: rotations go on per worker.
+    /// Number of the worker that sends the message; rotations are kept per worker.
     pub worker: usize,
-    /// Whom it has tried.
+    /// Destinations that were tried before.
     pub tried: Option<&'a AttemptedSet>,
-    /// It may be repeated elsewhere if it fails: fit to be the trial of an ejected destination.
+    /// Whether the message may be sent again if it fails, which makes it fit for the trial of an ejected destination.
     pub repeatable: bool,
-    /// The hash of what it keeps its destination by whatever the pool's algorithm is: the same for the same client
-    /// ([`Snapshot::home`](super::Snapshot::home)). No picker is asked then.
+    /// Hash of the session the message belongs to. With one, no picker is asked: the message goes to the session's
+    /// preferred destination ([`Snapshot::preferred_destination`](crate::Snapshot::preferred_destination)).
     pub affinity_key: Option<u64>,
-    /// The hash of what policies that need a key choose by ([`Needs::Key`](crate::balance::Needs::Key)); the others do not look at it.
+    /// Hash of the key for policies that need one ([`Needs::Key`](crate::balance::Needs::Key)); others ignore it.
     pub key: Option<u64>,
-    /// It has waited in the line, and is the next of its worker's. Others do not pass the line.
+    /// Whether the message was queued and is now the first of its worker's queue. Other messages wait behind the queue.
     pub dequeued: bool,
-    /// The part of the pool it is for.
+    /// Subset of the pool that the message is for.
     pub subset: Option<&'a Subset>,
 }
 
 impl PickRequest<'_> {
-    /// The message was tried elsewhere before. Its second try takes nobody's turn: were a rotation to go on
-    /// with each retry, then of two destinations the dead one would be first for every message.
+    /// Returns whether another destination was tried before. A retry does not advance a rotation: otherwise, of two
+    /// destinations, the failing one would be first for every message.
     pub fn is_retry(&self) -> bool {
         self.tried.is_some_and(|tried| !tried.is_empty())
     }

@@ -1,4 +1,4 @@
-//! Which checks run now and which wait: how many may be out at once, and whose answer still counts.
+//! Queue of health checks: limits the number of concurrent checks and knows which results still count.
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -6,14 +6,14 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use crate::destination::DestinationId;
 use crate::time::Tick;
 
-/// A check that was sent out.
+/// Health check under way.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
-    /// When.
+    /// Start of the check.
     pub at: Tick,
-    /// An answer that is not here by then is not coming.
+    /// Time at which the result is taken for lost.
     pub until: Tick,
-    /// Its answer no longer counts: what it asks about has changed.
+    /// Whether the result no longer counts, because what it is about has changed.
     pub stale: bool,
 }
 
@@ -23,8 +23,7 @@ enum Check {
     Sent(Sent),
 }
 
-/// The checks of a pool under way. A lane is taken until the answer comes, even if nobody wants it any
-/// more: what was asked for runs.
+/// Queued and running checks of a pool. A running check counts until its result arrives, even if the result is stale.
 #[derive(Debug, Default)]
 pub struct CheckQueue {
     checks: BTreeMap<DestinationId, Check>,
@@ -33,17 +32,18 @@ pub struct CheckQueue {
 }
 
 impl CheckQueue {
-    /// Queues a check, unless one waits or runs already.
-    pub fn ask(&mut self, id: DestinationId) {
+    /// Queues a check, unless one is queued or running already.
+    pub fn enqueue(&mut self, id: DestinationId) {
         if let Entry::Vacant(free) = self.checks.entry(id) {
             free.insert(Check::Waiting);
             self.queue.push_back(id);
         }
     }
 
-    /// The next check to send if fewer than `width` are out; whoever gets it says [`sent`](Self::sent).
-    pub fn next(&mut self, width: usize) -> Option<DestinationId> {
-        if self.sent >= width {
+    /// Returns the next check if fewer than `max_concurrent` are running. The caller reports it with
+    /// [`sent`](Self::sent).
+    pub fn next(&mut self, max_concurrent: usize) -> Option<DestinationId> {
+        if self.sent >= max_concurrent {
             return None;
         }
         let id = self.queue.pop_front()?;
@@ -51,7 +51,7 @@ impl CheckQueue {
         Some(id)
     }
 
-    /// A check went out at `at`; its lane is free again at `until` at the latest.
+    /// Records that a check was sent at `at`; it counts as running until `until` at the latest.
     pub fn sent(&mut self, id: DestinationId, at: Tick, until: Tick) {
         if !matches!(
             self.checks.insert(id, Check::Sent(Sent { at, until, stale: false })),
@@ -61,28 +61,28 @@ impl CheckQueue {
         }
     }
 
-    /// The check of `id` that is out, if any.
-    pub fn out(&self, id: DestinationId) -> Option<Sent> {
+    /// Returns the running check of `id`, if any.
+    pub fn running(&self, id: DestinationId) -> Option<Sent> {
         match self.checks.get(&id) {
             Some(Check::Sent(sent)) => Some(*sent),
             _ => None,
         }
     }
 
-    /// A check of `id` waits for a lane.
-    pub fn waits(&self, id: DestinationId) -> bool {
+    /// Returns whether a check of `id` is queued.
+    pub fn is_queued(&self, id: DestinationId) -> bool {
         matches!(self.checks.get(&id), Some(Check::Waiting))
     }
 
-    /// The answer is here or is not coming: frees the lane. `None` if nothing was asked.
-    pub fn answered(&mut self, id: DestinationId) -> Option<Sent> {
-        let sent = self.out(id)?;
+    /// Ends the running check of `id` and returns it; `None` if there is none.
+    pub fn finish(&mut self, id: DestinationId) -> Option<Sent> {
+        let sent = self.running(id)?;
         self.checks.remove(&id);
         self.sent -= 1;
         Some(sent)
     }
 
-    /// What a check of `id` would say no longer counts: one that waits is dropped, one that is out goes on.
+    /// Discards a queued check of `id` and marks a running one as stale.
     pub fn invalidate(&mut self, id: DestinationId) {
         match self.checks.get_mut(&id) {
             Some(Check::Sent(sent)) => sent.stale = true,
@@ -105,9 +105,9 @@ mod tests {
         DestinationId(n)
     }
 
-    fn send_all(check_queue: &mut CheckQueue, width: usize) -> Vec<u32> {
+    fn send_all(check_queue: &mut CheckQueue, max_concurrent: usize) -> Vec<u32> {
         std::iter::from_fn(|| {
-            let next = check_queue.next(width)?;
+            let next = check_queue.next(max_concurrent)?;
             check_queue.sent(next, Tick::ZERO, SOON);
             Some(next.0)
         })
@@ -115,48 +115,48 @@ mod tests {
     }
 
     #[test]
-    fn one_lane_serves_in_the_order_of_asking() {
+    fn single_concurrent_check_keeps_the_order_of_the_queue() {
         let mut check_queue = CheckQueue::default();
-        [3, 1, 2, 1].into_iter().for_each(|n| check_queue.ask(id(n)));
+        [3, 1, 2, 1].into_iter().for_each(|n| check_queue.enqueue(id(n)));
         assert_eq!(send_all(&mut check_queue, 1), [3]);
-        check_queue.ask(id(3));
-        assert!(check_queue.answered(id(3)).is_some());
-        check_queue.ask(id(3));
+        check_queue.enqueue(id(3));
+        assert!(check_queue.finish(id(3)).is_some());
+        check_queue.enqueue(id(3));
         assert_eq!(send_all(&mut check_queue, 1), [1]);
-        check_queue.answered(id(1));
+        check_queue.finish(id(1));
         assert_eq!(send_all(&mut check_queue, 3), [2, 3]);
     }
 
     #[test]
-    fn an_answer_nobody_asked_for_is_none() {
+    fn result_without_a_running_check_is_ignored() {
         let mut check_queue = CheckQueue::default();
-        check_queue.ask(id(1));
-        assert_eq!(check_queue.answered(id(1)), None, "it only waits");
+        check_queue.enqueue(id(1));
+        assert_eq!(check_queue.finish(id(1)), None, "the check is only queued");
         send_all(&mut check_queue, 1);
-        assert!(check_queue.answered(id(1)).is_some());
-        assert_eq!(check_queue.answered(id(1)), None, "a second answer");
+        assert!(check_queue.finish(id(1)).is_some());
+        assert_eq!(check_queue.finish(id(1)), None, "second result");
     }
 
     #[test]
-    fn a_disowned_check_keeps_its_lane_until_it_ends() {
+    fn invalidated_check_counts_as_running_until_it_ends() {
         let mut check_queue = CheckQueue::default();
-        [1, 2, 3].into_iter().for_each(|n| check_queue.ask(id(n)));
+        [1, 2, 3].into_iter().for_each(|n| check_queue.enqueue(id(n)));
         send_all(&mut check_queue, 1);
         check_queue.invalidate(id(1));
         check_queue.invalidate(id(2));
-        assert_eq!(send_all(&mut check_queue, 1), []);
-        assert!(check_queue.answered(id(1)).is_some_and(|sent| sent.stale));
+        assert!(send_all(&mut check_queue, 1).is_empty());
+        assert!(check_queue.finish(id(1)).is_some_and(|sent| sent.stale));
         assert_eq!(send_all(&mut check_queue, 1), [3], "2 was dropped from the queue");
     }
 
     #[test]
-    fn a_check_sent_again_takes_no_second_lane() {
+    fn check_sent_again_counts_once() {
         let mut check_queue = CheckQueue::default();
-        check_queue.ask(id(1));
+        check_queue.enqueue(id(1));
         send_all(&mut check_queue, 1);
         check_queue.sent(id(1), SOON, SOON);
-        check_queue.answered(id(1));
-        check_queue.ask(id(2));
+        check_queue.finish(id(1));
+        check_queue.enqueue(id(2));
         assert_eq!(send_all(&mut check_queue, 1), [2]);
     }
 }

@@ -1,4 +1,4 @@
-//! What active checks say of one destination, and when to ask again.
+//! Health checks of one destination: its health, and the time of its next check.
 
 use std::time::Duration;
 
@@ -8,52 +8,52 @@ use crate::health::{HealthSpec, ProbeKind, ProbeResult};
 use crate::rng::Rng;
 use crate::time::Tick;
 
-/// Bytes kept of what a failed check saw.
-const DETAIL_MAX: usize = 200;
+/// Maximum length of a failed check's detail, in bytes.
+const MAX_DETAIL: usize = 200;
 
-/// The last answer of a destination to a check.
+/// Result of a destination's last check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastCheck {
-    /// When it came.
+    /// Time of the result.
     pub at: Tick,
-    /// As expected.
+    /// Whether the check passed.
     pub ok: bool,
-    /// How long it took; `None` when it failed.
+    /// Duration of the check; `None` if it failed.
     pub latency: Option<Duration>,
-    /// What was seen; empty when it passed.
+    /// Cause of a failure; empty if the check passed.
     pub detail: String,
 }
 
-/// What traffic showed of a destination since its last check.
+/// Outcomes of a destination's messages since its last check.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrafficSince {
-    /// Messages answered well.
+    /// Number of messages with a good response.
     pub good: u64,
-    /// Messages that speak against it.
+    /// Number of messages with a bad outcome.
     pub bad: u64,
 }
 
-/// One destination's checks: HAProxy's rise and fall with its `init-state` `up` or `down`. The very
-/// first answer counts alone; after that `failure_threshold` failures in a row take a destination out and
-/// `recovery_threshold` passes in a row bring it back, an opposite answer starting the count again.
+/// State of one destination's checks: HAProxy's rise and fall with its `init-state` `up` or `down`. The first result
+/// decides alone. After that `failure_threshold` consecutive failures take a destination out, and `recovery_threshold`
+/// consecutive passes bring it back.
 #[derive(Clone, Debug)]
 pub struct Checker {
     health: Health,
-    /// It has been asked, and what it said counts.
+    /// Whether a check has finished.
     known: bool,
     failures: u32,
     passes: u32,
     due: Tick,
     last: Option<LastCheck>,
-    /// Messages wait for it in vain: a connection alone proves nothing until it has answered.
-    gray: bool,
-    /// Checks in a row that were not made because traffic showed enough.
-    spared: u32,
+    /// Whether messages wait without a response; until a check passes, an open connection alone proves nothing.
+    unresponsive: bool,
+    /// Number of consecutive checks that traffic replaced.
+    skipped: u32,
     check_latency: CheckLatency,
 }
 
 impl Checker {
-    /// Nothing is known yet; the first check is due at `due`.
+    /// Creates the state before any check; the first one is due at `due`.
     pub fn new(due: Tick, start: Start) -> Self {
         let health = match start {
             Start::Serving => Health::Unknown,
@@ -66,84 +66,84 @@ impl Checker {
             passes: 0,
             due,
             last: None,
-            gray: false,
-            spared: 0,
+            unresponsive: false,
+            skipped: 0,
             check_latency: CheckLatency::default(),
         }
     }
 
-    /// What checks say.
+    /// Returns the destination's health according to its checks.
     pub const fn health(&self) -> Health {
         self.health
     }
 
-    /// A check has asked it.
+    /// Returns whether a check has finished.
     pub const fn is_known(&self) -> bool {
         self.known
     }
 
-    /// When to ask next.
+    /// Returns the time of the next check.
     pub const fn due(&self) -> Tick {
         self.due
     }
 
-    /// Asks no later than `at`.
-    pub fn hurry(&mut self, at: Tick) {
+    /// Brings the next check forward to `at`, unless it is earlier already.
+    pub fn check_by(&mut self, at: Tick) {
         self.due = self.due.min(at);
     }
 
-    /// Traffic speaks against it: asks at once, but not within the fast interval of the last answer. `silent`:
-    /// messages wait for it in vain, so the next checks ask for an answer.
-    pub fn expedite(&mut self, now: Tick, spec: &HealthSpec, silent: bool) {
-        self.gray |= silent;
+    /// Brings the next check forward because traffic fails: to now, but not within the fast interval after the last
+    /// result. If the destination is `unresponsive`, the next checks require a response.
+    pub fn expedite(&mut self, now: Tick, spec: &HealthSpec, unresponsive: bool) {
+        self.unresponsive |= unresponsive;
         let fast = spec.schedule.fast.unwrap_or(spec.check_interval);
-        self.hurry(self.last.as_ref().map_or(now, |last| now.max(last.at + fast)));
+        self.check_by(self.last.as_ref().map_or(now, |last| now.max(last.at + fast)));
     }
 
-    /// Failures in a row.
+    /// Returns the number of consecutive failures.
     pub const fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Passes in a row.
+    /// Returns the number of consecutive passes.
     pub const fn passes(&self) -> u32 {
         self.passes
     }
 
-    /// The last answer.
+    /// Returns the last result.
     pub const fn last(&self) -> Option<&LastCheck> {
         self.last.as_ref()
     }
 
-    /// How the next check asks.
+    /// Returns the kind of the next check.
     pub fn probe<'s>(&self, spec: &'s HealthSpec) -> &'s ProbeKind {
-        spec.probe_if_unresponsive.as_ref().filter(|_| self.gray).unwrap_or(&spec.probe)
+        spec.probe_if_unresponsive.as_ref().filter(|_| self.unresponsive).unwrap_or(&spec.probe)
     }
 
-    /// How long the next check may take. What was learned of its answers makes that shorter only while nothing
-    /// is against it, and only where more than one failure takes it out: a verdict never rests on a guess.
+    /// Returns the timeout of the next check. It adapts only while the destination is healthy and only if more than one
+    /// failure takes it out, so that an estimate never decides alone.
     pub fn probe_timeout(&self, spec: &HealthSpec) -> Duration {
-        let calm = self.failures == 0 && !self.gray && self.health == Health::Up;
-        match spec.schedule.adaptive && calm && spec.failure_threshold > 1 {
+        let healthy = self.failures == 0 && !self.unresponsive && self.health == Health::Up;
+        match spec.schedule.adaptive && healthy && spec.failure_threshold > 1 {
             true => self.check_latency.probe_timeout(spec.timeout),
             false => spec.timeout,
         }
     }
 
-    /// A check is due: puts it off by an interval if traffic has `shown` all it would. Says whether it did.
-    pub fn skip_check(&mut self, now: Tick, spec: &HealthSpec, shown: TrafficSince, rng: &mut Rng) -> bool {
-        let calm = self.health == Health::Up && self.failures == 0 && !self.gray;
-        let proved = shown.good >= MIN_EVIDENCE && shown.bad == 0;
-        let spares = spec.schedule.adaptive && calm && proved && self.spared < MAX_SKIPPED;
-        if spares {
-            self.spared += 1;
+    /// Postpones a check that is due by an interval if `traffic` replaces it. Returns whether it did.
+    pub fn skip_check(&mut self, now: Tick, spec: &HealthSpec, traffic: TrafficSince, rng: &mut Rng) -> bool {
+        let healthy = self.health == Health::Up && self.failures == 0 && !self.unresponsive;
+        let proven = traffic.good >= MIN_EVIDENCE && traffic.bad == 0;
+        let skips = spec.schedule.adaptive && healthy && proven && self.skipped < MAX_SKIPPED;
+        if skips {
+            self.skipped += 1;
             self.due = now + spec.schedule.jittered(spec.check_interval, rng);
         }
-        spares
+        skips
     }
 
-    /// Takes an answer in; says whether the destination went down or came up by it. (From unknown to up is
-    /// neither: it served before.)
+    /// Records a result. Returns whether the destination went down or came back by it; a change from unknown to up is
+    /// neither, because the destination served before.
     pub fn record(&mut self, now: Tick, spec: &HealthSpec, result: ProbeResult, rng: &mut Rng) -> bool {
         let before = self.health;
         let first = !self.known;
@@ -153,7 +153,7 @@ impl Checker {
                 return false;
             }
             ProbeResult::Passed { latency } => {
-                (self.passes, self.failures, self.gray) = (self.passes.saturating_add(1), 0, false);
+                (self.passes, self.failures, self.unresponsive) = (self.passes.saturating_add(1), 0, false);
                 self.check_latency.record(latency);
                 if first || self.passes >= spec.recovery_threshold {
                     self.health = Health::Up;
@@ -168,13 +168,13 @@ impl Checker {
                 LastCheck { at: now, ok: false, latency: None, detail: one_line(detail) }
             }
         };
-        (self.last, self.known, self.spared) = (Some(last), true, 0);
-        self.due = now + spec.schedule.jittered(self.span(spec), rng);
+        (self.last, self.known, self.skipped) = (Some(last), true, 0);
+        self.due = now + spec.schedule.jittered(self.interval(spec), rng);
         (before == Health::Down) != (self.health == Health::Down)
     }
 
-    /// To the next check, as things are.
-    fn span(&self, spec: &HealthSpec) -> Duration {
+    /// Returns the interval to the next check.
+    fn interval(&self, spec: &HealthSpec) -> Duration {
         match (self.health == Health::Down, self.failures > 0) {
             (false, true) | (true, false) => spec.schedule.fast.unwrap_or(spec.check_interval),
             (true, true) => {
@@ -185,12 +185,12 @@ impl Checker {
     }
 }
 
-/// Fit for a log line: short, and without control characters, whatever the destination sent.
+/// Makes a detail fit for a log line: short and without control characters.
 fn one_line(detail: String) -> String {
-    if detail.len() <= DETAIL_MAX && !detail.contains(char::is_control) {
+    if detail.len() <= MAX_DETAIL && !detail.contains(char::is_control) {
         return detail;
     }
-    let end = detail.floor_char_boundary(DETAIL_MAX);
+    let end = detail.floor_char_boundary(MAX_DETAIL);
     detail[..end].replace(char::is_control, " ")
 }
 
@@ -212,15 +212,15 @@ mod tests {
         }
     }
 
-    /// Plays answers (`+` passed, `-` failed, `.` not made) and writes the health after each (`?`, `U`, `D`).
-    fn check(fall: u32, rise: u32, answers: &str, expected: &str) {
+    /// Records results (`+` passed, `-` failed, `.` not made) and compares the health after each (`?`, `U`, `D`).
+    fn check(fall: u32, rise: u32, results: &str, expected: &str) {
         let (spec, mut rng, mut checker) =
             (spec(fall, rise), Rng::new(1), Checker::new(Tick::ZERO, Start::Serving));
-        let seen: String = answers
+        let seen: String = results
             .chars()
-            .map(|answer| {
+            .map(|result| {
                 let before = checker.health();
-                let result = match answer {
+                let result = match result {
                     '+' => ProbeResult::Passed { latency: Duration::from_millis(1) },
                     '.' => ProbeResult::NotMade,
                     _ => ProbeResult::Failed { detail: "refused".into() },
@@ -235,18 +235,18 @@ mod tests {
                 }
             })
             .collect();
-        assert_eq!(seen, expected, "fall {fall}, rise {rise}, answers {answers}");
+        assert_eq!(seen, expected, "fall {fall}, rise {rise}, results {results}");
     }
 
     #[test]
-    fn the_first_answer_counts_alone() {
+    fn first_result_decides_alone() {
         check(3, 2, "-", "D");
         check(3, 2, "+", "U");
         check(3, 2, "+--", "UUU");
     }
 
     #[test]
-    fn only_answers_in_a_row_count() {
+    fn only_consecutive_results_count() {
         check(3, 2, "+---", "UUUD");
         check(3, 2, "+--+--+---", "UUUUUUUUUD");
         check(3, 2, "-+-+-++", "DDDDDDU");
@@ -254,19 +254,19 @@ mod tests {
     }
 
     #[test]
-    fn a_check_that_was_not_made_says_nothing() {
+    fn check_that_was_not_made_changes_nothing() {
         check(2, 2, "...", "???");
         check(2, 2, ".-.+.+", "?DDDDU");
         check(2, 2, "+-.-.", "UUUDD");
     }
 
     #[test]
-    fn a_threshold_of_zero_means_one() {
+    fn threshold_of_zero_counts_as_one() {
         check(0, 0, "+-+-", "UDUD");
     }
 
     #[test]
-    fn checks_do_not_run_in_step_and_never_far_from_their_interval() {
+    fn intervals_are_jittered_within_bounds() {
         for seed in 0..200 {
             let (spec, mut rng, mut checker) =
                 (spec(3, 2), Rng::new(seed), Checker::new(Tick::ZERO, Start::Serving));
@@ -280,23 +280,23 @@ mod tests {
             assert!(gaps.iter().all(|gap| (low..=high).contains(gap)), "seed {seed}: {gaps:?}");
             gaps.sort();
             gaps.dedup();
-            assert!(gaps.len() > 40, "seed {seed}: in step");
+            assert!(gaps.len() > 40, "seed {seed}: not jittered");
         }
     }
 
     #[test]
-    fn what_a_destination_sent_cannot_break_the_log() {
+    fn detail_from_a_destination_cannot_break_the_log() {
         let mut checker = Checker::new(Tick::ZERO, Start::Serving);
         let detail = format!("status 500\r\nforged line {}", "é".repeat(500));
         checker.record(Tick::ZERO, &spec(1, 1), ProbeResult::Failed { detail }, &mut Rng::new(1));
         let kept = &checker.last().expect("just recorded").detail;
-        assert!(kept.len() <= DETAIL_MAX && kept.starts_with("status 500  forged line é"), "{kept}");
+        assert!(kept.len() <= MAX_DETAIL && kept.starts_with("status 500  forged line é"), "{kept}");
     }
 
     const SEC: Duration = Duration::from_secs(1);
 
-    /// Without jitter, fast at one second, and 60 seconds for those that stay down.
-    fn paced() -> HealthSpec {
+    /// Returns a schedule without jitter, with a fast interval of 1 s and at most 60 s while down.
+    fn without_jitter() -> HealthSpec {
         let schedule =
             CheckSchedule { fast: Some(SEC), down: Some(SEC * 60), jitter: 0.0, ..CheckSchedule::default() };
         HealthSpec { schedule, ..spec(3, 2) }
@@ -311,14 +311,14 @@ mod tests {
     }
 
     #[test]
-    fn checks_are_quick_while_a_change_is_pending_and_rare_while_none_comes() {
-        let (spec, mut rng) = (paced(), Rng::new(1));
+    fn checks_are_frequent_while_a_change_is_pending_and_rare_while_down() {
+        let (spec, mut rng) = (without_jitter(), Rng::new(1));
         let mut checker = Checker::new(Tick::ZERO, Start::Serving);
         let spans: Vec<u64> = "+--+------++-"
             .chars()
-            .map(|answer| {
+            .map(|result| {
                 let now = checker.due();
-                checker.record(now, &spec, if answer == '+' { passed() } else { failed() }, &mut rng);
+                checker.record(now, &spec, if result == '+' { passed() } else { failed() }, &mut rng);
                 checker.due().since(now).as_secs()
             })
             .collect();
@@ -326,8 +326,8 @@ mod tests {
     }
 
     #[test]
-    fn who_starts_down_comes_in_with_its_first_pass() {
-        let (spec, mut rng) = (paced(), Rng::new(1));
+    fn destination_that_starts_down_comes_up_with_its_first_pass() {
+        let (spec, mut rng) = (without_jitter(), Rng::new(1));
         let mut checker = Checker::new(Tick::ZERO, Start::Down);
         assert_eq!((checker.health(), checker.is_known()), (Health::Down, false));
         assert!(!checker.record(Tick::ZERO, &spec, ProbeResult::NotMade, &mut rng));
@@ -335,12 +335,12 @@ mod tests {
         assert_eq!(checker.health(), Health::Up);
         let mut other = Checker::new(Tick::ZERO, Start::Down);
         assert!(!other.record(Tick::ZERO, &spec, failed(), &mut rng));
-        assert!(!other.record(Tick::ZERO, &spec, passed(), &mut rng), "now it takes two");
+        assert!(!other.record(Tick::ZERO, &spec, passed(), &mut rng), "two passes are required now");
     }
 
     #[test]
-    fn a_doubt_brings_the_next_check_forward_but_not_within_the_fast_interval() {
-        let (spec, mut rng) = (paced(), Rng::new(1));
+    fn failing_traffic_brings_the_next_check_forward_but_not_within_the_fast_interval() {
+        let (spec, mut rng) = (without_jitter(), Rng::new(1));
         let mut checker = Checker::new(Tick::ZERO, Start::Serving);
         let at = |seconds| Tick::ZERO + SEC * seconds;
         checker.record(at(10), &spec, passed(), &mut rng);
@@ -354,16 +354,16 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_no_message_must_answer_a_check() {
+    fn unresponsive_destination_must_respond_to_a_check() {
         let deep = ProbeKind::Udp { send: [1].into(), expect: None };
-        let spec = HealthSpec { probe_if_unresponsive: Some(deep.clone()), ..paced() };
+        let spec = HealthSpec { probe_if_unresponsive: Some(deep.clone()), ..without_jitter() };
         let (mut rng, mut checker) = (Rng::new(1), Checker::new(Tick::ZERO, Start::Serving));
         checker.record(Tick::ZERO, &spec, passed(), &mut rng);
         checker.expedite(Tick::ZERO, &spec, false);
         assert_eq!(checker.probe(&spec), &ProbeKind::Tcp);
         checker.expedite(Tick::ZERO, &spec, true);
         for _ in 0..5 {
-            assert_eq!(checker.probe(&spec), &deep, "until it answers");
+            assert_eq!(checker.probe(&spec), &deep, "until it responds");
             checker.record(Tick::ZERO, &spec, failed(), &mut rng);
         }
         checker.record(Tick::ZERO, &spec, passed(), &mut rng);
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn good_traffic_spares_checks_but_never_five_in_a_row() {
-        let mut spec = paced();
+        let mut spec = without_jitter();
         let (mut rng, mut checker) = (Rng::new(1), Checker::new(Tick::ZERO, Start::Serving));
         let good = TrafficSince { good: MIN_EVIDENCE, bad: 0 };
         checker.record(Tick::ZERO, &spec, passed(), &mut rng);
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn time_limits_that_were_learned_never_take_a_destination_down_alone() {
-        let mut spec = paced();
+        let mut spec = without_jitter();
         spec.schedule.adaptive = true;
         let (mut rng, mut checker) = (Rng::new(1), Checker::new(Tick::ZERO, Start::Serving));
         (0..20).for_each(|_| assert!(!checker.record(Tick::ZERO, &spec, passed(), &mut rng)));

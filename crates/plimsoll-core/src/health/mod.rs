@@ -1,4 +1,4 @@
-//! What active checks ask and what real traffic may show before a destination is set aside.
+//! Health checks (active) and outlier detection (passive).
 
 pub mod baseline;
 pub mod check_queue;
@@ -22,55 +22,55 @@ pub use outlier::{EjectionCapacity, Outlier, OutlierDecision};
 pub use overload::{LoadSpec, OverloadSpec};
 pub use schedule::{CheckSchedule, Start};
 
-/// How one active check asks.
+/// Kind of a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeKind {
-    /// A TCP connection opens.
+    /// Opens a TCP connection.
     Tcp,
-    /// An HTTP/1.1 request answers with an expected status.
+    /// Sends an HTTP/1.1 request and expects a status.
     Http {
-        /// `GET`, `HEAD`, …
+        /// Request method, such as `GET` or `HEAD`.
         method: Arc<str>,
-        /// Origin form, starting with `/`.
+        /// Request target in origin form, starting with `/`.
         path: Arc<str>,
-        /// The `Host` header; `None` = the destination's address.
+        /// Value of the `Host` header; `None` = the destination's address.
         host: Option<Arc<str>>,
-        /// Inclusive ranges of good statuses.
+        /// Inclusive ranges of expected statuses.
         expect: Arc<[(u16, u16)]>,
-        /// Further lines of the request: names in lower case, and valid values.
+        /// Additional header fields, with names in lower case and valid values.
         headers: Arc<[(Arc<str>, Arc<str>)]>,
-        /// What the beginning of the body must contain; `None` = whatever.
+        /// Bytes that the beginning of the body must contain; `None` = any body.
         body: Option<Arc<[u8]>>,
     },
-    /// `grpc.health.v1.Health/Check` answers SERVING.
+    /// Calls `grpc.health.v1.Health/Check` and expects SERVING.
     Grpc {
-        /// Whom it is about; empty = the whole server.
+        /// Name of the gRPC service; empty = the whole server.
         service: Arc<str>,
-        /// The `:authority`; `None` = the destination's address.
+        /// Value of `:authority`; `None` = the destination's address.
         host: Option<Arc<str>>,
     },
-    /// A datagram is sent. A refusal (ICMP) fails; so does silence, if an answer is expected.
+    /// Sends a datagram. An ICMP error fails the check, and so does a missing response if one is expected.
     Udp {
-        /// What it carries; may be empty.
+        /// Payload of the datagram; may be empty.
         send: Arc<[u8]>,
-        /// What the answer must contain; `None` = silence until the time limit is good.
+        /// Bytes that the response must contain; `None` = no response until the timeout is a pass.
         expect: Option<Arc<[u8]>>,
     },
-    /// A connection of MQTT 3.1.1 is accepted.
+    /// Opens an MQTT 3.1.1 session.
     Mqtt {
-        /// Who we are; `None` = nobody, and then a broker that wants to know is good, too.
+        /// Credentials; `None` = none, and then a broker that requires credentials passes, too.
         login: Option<Login>,
     },
-    /// What the embedding program calls so.
+    /// Custom check of this name, implemented by the embedding program.
     Other(&'static str),
 }
 
-/// A name and its password.
+/// Credentials of an MQTT session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
-    /// Whose.
+    /// User name.
     pub username: Arc<str>,
-    /// Empty = none is sent.
+    /// Password; empty = none is sent.
     pub password: Arc<str>,
 }
 
@@ -94,76 +94,74 @@ impl ProbeKind {
     }
 }
 
-/// The active checks of a pool: every key of the seed's `health_monitoring`.
+/// Health checks of a pool, with the keys of the specification's `health_monitoring`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HealthSpec {
-    /// From the end of one check to the start of the next, before jitter.
+    /// Time from the end of one check to the start of the next, before jitter.
     pub check_interval: Duration,
-    /// A check without an answer by then has failed.
+    /// Time after which a check without a response fails.
     pub timeout: Duration,
-    /// Failures in a row that take a destination out (the first check of all: one is enough).
+    /// Number of consecutive failures that take a destination out; for the first check of all, one suffices.
     pub failure_threshold: u32,
-    /// Passes in a row that bring it back.
+    /// Number of consecutive passes that bring a destination back.
     pub recovery_threshold: u32,
-    /// How a check asks.
+    /// Kind of the checks.
     pub probe: ProbeKind,
-    /// How it asks a destination that takes messages and answers none, where a connection proves nothing;
-    /// `None` = as ever.
+    /// Kind of the checks of an unresponsive destination, for which an open connection proves nothing; `None` = `probe`.
     pub probe_if_unresponsive: Option<ProbeKind>,
-    /// Another port than the one that serves.
+    /// Port of the checks; `None` = the port that serves.
     pub port: Option<u16>,
-    /// When checks are made.
+    /// Times of the checks.
     pub schedule: CheckSchedule,
 }
 
-/// One check to be made. Whoever takes the order answers it, with a time-out as a failure.
+/// Health check to be made. The driver makes it and reports a result in any case; a timeout is a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeRequest {
-    /// Whom the answer is about.
+    /// Number of the destination.
     pub id: DestinationId,
-    /// Its name.
+    /// Name of the destination.
     pub name: Name,
-    /// Where to ask; the `port` of the health checks, if they have one, is in it.
+    /// Address of the check, with the `port` of the health checks if there is one.
     pub address: Address,
-    /// No answer by then is a failure.
+    /// Time after which the check fails.
     pub timeout: Duration,
-    /// How to ask.
+    /// Kind of the check.
     pub kind: ProbeKind,
 }
 
-/// The answer to a [`ProbeRequest`].
+/// Result of a [`ProbeRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// As expected.
+    /// The check passed.
     Passed {
-        /// From the start of the check to its end.
+        /// Duration of the check.
         latency: Duration,
     },
-    /// Not as expected.
+    /// The check failed.
     Failed {
-        /// What was seen, for people: `connection refused`.
+        /// Human-readable cause, such as `connection refused`.
         detail: String,
     },
-    /// We lacked what a check takes: it says nothing about the destination.
+    /// The balancer lacked a resource for the check, which says nothing about the destination.
     NotMade,
 }
 
-/// When real traffic sets a destination aside.
+/// Outlier detection: when traffic ejects a destination.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct OutlierSpec {
-    /// Bad outcomes in a row; 0 = never ejects.
+    /// Number of consecutive bad outcomes that eject a destination; 0 = no ejections.
     pub consecutive_failures: u32,
-    /// First ejection; the n-th in a row lasts n times as long, up to `max_ejection`.
+    /// Duration of the first ejection; the n-th consecutive one lasts n times as long, up to `max_ejection`.
     pub base_ejection: Duration,
-    /// Longest ejection.
+    /// Maximum duration of an ejection.
     pub max_ejection: Duration,
-    /// Destinations are compared with each other so often; `None` = they are not.
+    /// Interval at which destinations are compared with their peers; `None` = no comparison.
     pub interval: Option<Duration>,
-    /// Messages that wait for so long, and for many times longer than they and its peers' usually do, make a
-    /// destination signal before their own time limit does; `None` = they do not.
+    /// Time without any response after which waiting messages make a destination suspect; `None` = no such detection.
     pub unresponsive_after: Option<Duration>,
-    /// Each is judged by what is usual of it, too (`quality.learning`), at every comparison.
+    /// Whether each destination is also compared with its own baseline (`quality.learning`).
     pub learning: bool,
-    /// At most this share of the pool is ejected at once (one always may be, if others serve), 0.0 to 1.0.
+    /// Maximum share of the pool that is ejected at once, 0.0 to 1.0; one ejection is always permitted if others serve.
     pub max_ejected: f64,
 }

@@ -1,4 +1,4 @@
-//! Whether real traffic sets one destination aside, and when it may come back.
+//! Outlier detection of one destination: ejection by consecutive failures, and its end.
 
 use std::time::Duration;
 
@@ -7,93 +7,93 @@ use crate::health::OutlierSpec;
 use crate::stats::FailureSignal;
 use crate::time::Tick;
 
-/// A spared destination is told of at most this often, however often it fails.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// Minimum interval between two reports of a skipped ejection.
+const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much ejecting a pool can bear.
+/// Capacity of a pool for further ejections.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct EjectionCapacity {
-    /// Destinations of the pool.
+    /// Number of destinations of the pool.
     pub members: usize,
-    /// Of these ejected, those on trial included.
+    /// Number of ejected destinations, including those on trial.
     pub ejected: usize,
-    /// Another destination takes new messages.
+    /// Whether another destination takes new messages.
     pub others_serve: bool,
-    /// The others that do are as many as must be left.
+    /// Whether the other serving destinations reach the panic threshold.
     pub others_suffice: bool,
 }
 
 impl EjectionCapacity {
-    /// How many of `members` destinations may be ejected at once: `max_ejected` of them, and one in any case.
-    pub fn most(members: usize, spec: &OutlierSpec) -> usize {
-        // A hair more, so that 0.29 of 100 is 29.
+    /// Returns how many of `members` destinations may be ejected at once: `max_ejected` of them, at least one.
+    pub fn max_ejected(members: usize, spec: &OutlierSpec) -> usize {
+        // The epsilon makes 0.29 of 100 be 29.
         ((members as f64 * spec.max_ejected + 1e-9) as usize).max(1)
     }
 
-    /// One more may go: never the last one that serves.
-    fn allows(self, spec: &OutlierSpec) -> bool {
-        self.others_serve && self.others_suffice && self.ejected < Self::most(self.members, spec)
+    /// Returns whether one more may be ejected; the last one that serves never is.
+    fn permits(self, spec: &OutlierSpec) -> bool {
+        self.others_serve && self.others_suffice && self.ejected < Self::max_ejected(self.members, spec)
     }
 }
 
-/// What came of a word about a destination.
+/// Decision about a destination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum OutlierDecision {
-    /// Nothing.
-    Nothing,
-    /// It deserved ejection, and the pool cannot spare it.
-    Spared,
-    /// It is set aside for so long.
+    /// Nothing changes.
+    Unchanged,
+    /// The ejection is skipped because the pool has no capacity for it.
+    Skipped,
+    /// The destination is ejected for this time.
     Ejected(Duration),
-    /// It failed its trial and is set aside again for so long.
+    /// The trial failed, and the destination is ejected again for this time.
     TrialFailed(Duration),
-    /// It is back.
+    /// The trial passed, and the ejection ended.
     TrialPassed,
 }
 
-/// What traffic showed of one destination: Envoy's consecutive-failure ejection with linkerd's way back,
-/// exactly one trial message after the time is over.
+/// Ejection state of one destination: Envoy's ejection by consecutive failures, ended as in linkerd by exactly one trial
+/// message after the ejection time.
 #[derive(Clone, Debug, Default)]
 pub struct Outlier {
     ejection: Ejection,
-    /// When the ejection under way began.
+    /// Start of the current ejection.
     began: Tick,
-    /// Failing to connect was all there was against it.
+    /// Whether all bad outcomes that led to the ejection were failures to connect.
     connects_only: bool,
-    /// Ejections in a row: the length of the next one, in units of `base_ejection`.
-    in_a_row: u32,
-    /// Since when it has stayed well.
-    well_since: Tick,
-    /// Ejections in all.
+    /// Number of consecutive ejections, which multiplies `base_ejection`.
+    multiplier: u32,
+    /// Time of the last end of an ejection.
+    healthy_since: Tick,
+    /// Total number of ejections.
     ejections: u32,
-    told_spared: Option<Tick>,
+    skip_reported: Option<Tick>,
 }
 
 impl Outlier {
-    /// Its state.
+    /// Returns the ejection state.
     pub const fn ejection(&self) -> Ejection {
         self.ejection
     }
 
-    /// Set aside, on trial or not.
-    pub fn is_out(&self) -> bool {
+    /// Returns whether the destination is ejected, on trial or not.
+    pub fn is_ejected(&self) -> bool {
         self.ejection != Ejection::None
     }
 
-    /// How often it was ejected so far, failed trials included.
+    /// Returns the number of ejections so far, including failed trials.
     pub const fn ejections(&self) -> u32 {
         self.ejections
     }
 
-    /// Takes a word about the destination in. `connects_only` says that every bad outcome in the row was a
-    /// failure to connect. Late words about one that is set aside already change nothing.
-    pub fn judge(
+    /// Evaluates a signal about the destination. `connects_only`: all consecutive bad outcomes were failures to connect.
+    /// Late signals about an ejected destination change nothing.
+    pub fn evaluate(
         &mut self,
         now: Tick,
         spec: &OutlierSpec,
         signal: &FailureSignal,
         connects_only: bool,
-        room: EjectionCapacity,
+        capacity: EjectionCapacity,
     ) -> OutlierDecision {
         let bad = signal.outcome.blames_destination();
         let enough = spec.consecutive_failures > 0 && signal.streak >= spec.consecutive_failures;
@@ -105,35 +105,40 @@ impl Outlier {
                 self.uneject(now);
                 OutlierDecision::TrialPassed
             }
-            Ejection::None if bad && enough && room.allows(spec) => {
+            Ejection::None if bad && enough && capacity.permits(spec) => {
                 self.decay_multiplier(now, spec.base_ejection);
                 OutlierDecision::Ejected(self.eject(now, spec, connects_only))
             }
-            Ejection::None if bad && enough => self.spare(now, spec),
-            _ => OutlierDecision::Nothing,
+            Ejection::None if bad && enough => self.skip(now, spec),
+            _ => OutlierDecision::Unchanged,
         }
     }
 
-    /// Its interval was worse than the others': sets it aside if the pool can spare it.
-    pub fn set_aside(&mut self, now: Tick, spec: &OutlierSpec, room: EjectionCapacity) -> OutlierDecision {
+    /// Ejects a destination that was worse than its peers, if the pool has the capacity.
+    pub fn eject_outlier(
+        &mut self,
+        now: Tick,
+        spec: &OutlierSpec,
+        capacity: EjectionCapacity,
+    ) -> OutlierDecision {
         match self.ejection {
-            Ejection::None if room.allows(spec) => {
+            Ejection::None if capacity.permits(spec) => {
                 self.decay_multiplier(now, spec.base_ejection);
                 OutlierDecision::Ejected(self.eject(now, spec, false))
             }
-            Ejection::None => self.spare(now, spec),
-            _ => OutlierDecision::Nothing,
+            Ejection::None => self.skip(now, spec),
+            _ => OutlierDecision::Unchanged,
         }
     }
 
-    /// Exactly one message is to show whether it serves again. One that is set aside already waits for its time.
+    /// Plans a trial of exactly one message. A destination that is ejected already keeps its ejection time.
     pub fn plan_trial(&mut self) {
         if self.ejection == Ejection::None {
             (self.ejection, self.connects_only) = (Ejection::Probation, false);
         }
     }
 
-    /// Its time may be over; says whether a trial is due by that.
+    /// Ends the ejection time if it is over. Returns whether a trial is due.
     pub fn handle_timeout(&mut self, now: Tick) -> bool {
         let over = matches!(self.ejection, Ejection::Until(until) if until <= now);
         if over {
@@ -142,46 +147,45 @@ impl Outlier {
         over
     }
 
-    /// A check passed that was sent at `sent`. It ends an ejection for failed connects, if it was sent after
-    /// them; of anything else a check knows nothing. Says whether it did.
+    /// Handles a passed check that was sent at `sent`. It ends an ejection for failed connects that it was sent after;
+    /// other ejections are not ended by checks. Returns whether it ended one.
     pub fn check_passed(&mut self, now: Tick, sent: Tick) -> bool {
         self.connects_only && sent >= self.began && self.uneject(now)
     }
 
-    /// Ends an ejection; what came before goes on counting for the length of the next. Says whether there
-    /// was one.
+    /// Ends an ejection; the number of consecutive ejections stays. Returns whether there was an ejection.
     pub fn uneject(&mut self, now: Tick) -> bool {
-        let was_out = self.is_out();
-        if was_out {
+        let was_ejected = self.is_ejected();
+        if was_ejected {
             self.ejection = Ejection::None;
-            self.well_since = now;
+            self.healthy_since = now;
         }
-        was_out
+        was_ejected
     }
 
     fn eject(&mut self, now: Tick, spec: &OutlierSpec, connects_only: bool) -> Duration {
-        let longer = spec.base_ejection.saturating_mul(self.in_a_row) < spec.max_ejection;
-        self.in_a_row = self.in_a_row.saturating_add(longer.into()).max(1);
-        let span = spec.base_ejection.saturating_mul(self.in_a_row).min(spec.max_ejection);
+        let grows = spec.base_ejection.saturating_mul(self.multiplier) < spec.max_ejection;
+        self.multiplier = self.multiplier.saturating_add(grows.into()).max(1);
+        let span = spec.base_ejection.saturating_mul(self.multiplier).min(spec.max_ejection);
         self.ejection = Ejection::Until(now + span);
-        (self.began, self.connects_only, self.told_spared) = (now, connects_only, None);
+        (self.began, self.connects_only, self.skip_reported) = (now, connects_only, None);
         self.ejections = self.ejections.saturating_add(1);
         span
     }
 
-    /// Each `base_ejection` of staying well takes one off the row.
+    /// Decrements the multiplier for each `base_ejection` since the last ejection ended.
     fn decay_multiplier(&mut self, now: Tick, base: Duration) {
-        let periods = now.since(self.well_since).as_nanos() / base.as_nanos().max(1);
-        self.in_a_row = self.in_a_row.saturating_sub(u32::try_from(periods).unwrap_or(u32::MAX));
+        let periods = now.since(self.healthy_since).as_nanos() / base.as_nanos().max(1);
+        self.multiplier = self.multiplier.saturating_sub(u32::try_from(periods).unwrap_or(u32::MAX));
     }
 
-    fn spare(&mut self, now: Tick, spec: &OutlierSpec) -> OutlierDecision {
-        let quiet = spec.base_ejection.max(TELL_EVERY);
-        if self.told_spared.is_some_and(|told| now.since(told) < quiet) {
-            return OutlierDecision::Nothing;
+    fn skip(&mut self, now: Tick, spec: &OutlierSpec) -> OutlierDecision {
+        let interval = spec.base_ejection.max(MIN_REPORT_INTERVAL);
+        if self.skip_reported.is_some_and(|at| now.since(at) < interval) {
+            return OutlierDecision::Unchanged;
         }
-        self.told_spared = Some(now);
-        OutlierDecision::Spared
+        self.skip_reported = Some(now);
+        OutlierDecision::Skipped
     }
 }
 
@@ -200,7 +204,7 @@ mod tests {
         unresponsive_after: None,
         learning: false,
     };
-    const ROOM: EjectionCapacity =
+    const CAPACITY: EjectionCapacity =
         EjectionCapacity { members: 4, ejected: 0, others_serve: true, others_suffice: true };
     const BAD: Outcome = Outcome::Failed(Failure::Reset);
     const GOOD: Outcome = Outcome::Answered { status: 200, first_byte: Duration::ZERO };
@@ -209,17 +213,17 @@ mod tests {
         Tick::ZERO + Duration::from_secs(seconds)
     }
 
-    fn word(outcome: Outcome, streak: u32, trial: bool) -> FailureSignal {
+    fn signal(outcome: Outcome, streak: u32, trial: bool) -> FailureSignal {
         FailureSignal { id: DestinationId(0), outcome, streak, trial }
     }
 
     fn fail(outlier: &mut Outlier, seconds: u64) -> OutlierDecision {
-        outlier.judge(at(seconds), &SPEC, &word(BAD, 5, false), false, ROOM)
+        outlier.evaluate(at(seconds), &SPEC, &signal(BAD, 5, false), false, CAPACITY)
     }
 
     fn trial(outlier: &mut Outlier, seconds: u64, outcome: Outcome) -> OutlierDecision {
         outlier.handle_timeout(at(seconds));
-        outlier.judge(at(seconds), &SPEC, &word(outcome, 6, true), false, ROOM)
+        outlier.evaluate(at(seconds), &SPEC, &signal(outcome, 6, true), false, CAPACITY)
     }
 
     fn secs(seconds: u64) -> Duration {
@@ -227,10 +231,10 @@ mod tests {
     }
 
     #[test]
-    fn enough_in_a_row_eject_and_one_good_trial_brings_back() {
+    fn consecutive_failures_eject_and_one_good_trial_ends_the_ejection() {
         let mut outlier = Outlier::default();
-        let four = word(BAD, 4, false);
-        assert_eq!(outlier.judge(at(0), &SPEC, &four, false, ROOM), OutlierDecision::Nothing);
+        let four = signal(BAD, 4, false);
+        assert_eq!(outlier.evaluate(at(0), &SPEC, &four, false, CAPACITY), OutlierDecision::Unchanged);
         assert_eq!(fail(&mut outlier, 0), OutlierDecision::Ejected(secs(30)));
         assert!(!outlier.handle_timeout(at(29)));
         assert!(outlier.handle_timeout(at(30)));
@@ -240,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn each_ejection_in_a_row_is_longer_up_to_the_limit() {
+    fn consecutive_ejections_are_longer_up_to_the_limit() {
         let mut outlier = Outlier::default();
         assert_eq!(fail(&mut outlier, 0), OutlierDecision::Ejected(secs(30)));
         for (seconds, span) in [(30, 60), (90, 90), (180, 100), (280, 100), (380, 100)] {
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn staying_well_shortens_the_next_one() {
+    fn time_without_ejection_shortens_the_next_one() {
         let mut outlier = Outlier::default();
         fail(&mut outlier, 0);
         trial(&mut outlier, 30, BAD);
@@ -259,65 +263,69 @@ mod tests {
         assert_eq!(
             fail(&mut outlier, 210),
             OutlierDecision::Ejected(secs(90)),
-            "one period well takes one of three"
+            "one healthy period decrements the multiplier"
         );
         trial(&mut outlier, 300, GOOD);
         assert_eq!(fail(&mut outlier, 10_000), OutlierDecision::Ejected(secs(30)));
     }
 
     #[test]
-    fn late_words_about_an_ejected_one_change_nothing() {
+    fn late_signals_about_an_ejected_destination_change_nothing() {
         let mut outlier = Outlier::default();
         fail(&mut outlier, 0);
         let before = outlier.ejection();
-        assert_eq!(fail(&mut outlier, 20), OutlierDecision::Nothing);
-        assert_eq!(trial(&mut outlier, 20, GOOD), OutlierDecision::Nothing, "no trial is open");
+        assert_eq!(fail(&mut outlier, 20), OutlierDecision::Unchanged);
+        assert_eq!(trial(&mut outlier, 20, GOOD), OutlierDecision::Unchanged, "no trial is open");
         assert_eq!(outlier.ejection(), before);
         outlier.handle_timeout(at(30));
-        assert_eq!(fail(&mut outlier, 31), OutlierDecision::Nothing, "only the trial decides in probation");
+        assert_eq!(fail(&mut outlier, 31), OutlierDecision::Unchanged, "only the trial decides in probation");
         assert_eq!(outlier.ejection(), Ejection::Probation);
     }
 
     #[test]
-    fn the_pool_is_never_emptied() {
-        let verdict = |members, ejected, others_serve, max_ejected| {
+    fn last_serving_destination_is_never_ejected() {
+        let decide = |members, ejected, others_serve, max_ejected| {
             let spec = OutlierSpec { max_ejected, ..SPEC };
-            let room = EjectionCapacity { members, ejected, others_serve, others_suffice: true };
-            Outlier::default().judge(at(0), &spec, &word(BAD, 5, false), false, room)
+            let capacity = EjectionCapacity { members, ejected, others_serve, others_suffice: true };
+            Outlier::default().evaluate(at(0), &spec, &signal(BAD, 5, false), false, capacity)
         };
-        assert_eq!(verdict(4, 1, true, 0.5), OutlierDecision::Ejected(secs(30)));
-        assert_eq!(verdict(4, 2, true, 0.5), OutlierDecision::Spared);
-        assert_eq!(verdict(3, 0, true, 0.1), OutlierDecision::Ejected(secs(30)), "one always may go");
-        assert_eq!(verdict(3, 0, true, 0.0), OutlierDecision::Ejected(secs(30)));
-        assert_eq!(verdict(3, 1, true, 0.1), OutlierDecision::Spared);
-        assert_eq!(verdict(2, 1, false, 1.0), OutlierDecision::Spared, "but never the last that serves");
-        assert_eq!(verdict(1, 0, false, 1.0), OutlierDecision::Spared);
-        assert_eq!(verdict(100, 28, true, 0.29), OutlierDecision::Ejected(secs(30)));
-        assert_eq!(verdict(100, 29, true, 0.29), OutlierDecision::Spared);
-    }
-
-    #[test]
-    fn a_spared_one_is_told_of_once_per_base_ejection() {
-        let mut outlier = Outlier::default();
-        let full = EjectionCapacity { ejected: 2, ..ROOM };
-        let mut told = |seconds| outlier.judge(at(seconds), &SPEC, &word(BAD, 9, false), false, full);
+        assert_eq!(decide(4, 1, true, 0.5), OutlierDecision::Ejected(secs(30)));
+        assert_eq!(decide(4, 2, true, 0.5), OutlierDecision::Skipped);
         assert_eq!(
-            [told(0), told(1), told(29)],
-            [OutlierDecision::Spared, OutlierDecision::Nothing, OutlierDecision::Nothing]
+            decide(3, 0, true, 0.1),
+            OutlierDecision::Ejected(secs(30)),
+            "one ejection is always permitted"
         );
-        assert_eq!(told(30), OutlierDecision::Spared);
+        assert_eq!(decide(3, 0, true, 0.0), OutlierDecision::Ejected(secs(30)));
+        assert_eq!(decide(3, 1, true, 0.1), OutlierDecision::Skipped);
+        assert_eq!(decide(2, 1, false, 1.0), OutlierDecision::Skipped, "never the last that serves");
+        assert_eq!(decide(1, 0, false, 1.0), OutlierDecision::Skipped);
+        assert_eq!(decide(100, 28, true, 0.29), OutlierDecision::Ejected(secs(30)));
+        assert_eq!(decide(100, 29, true, 0.29), OutlierDecision::Skipped);
     }
 
     #[test]
-    fn a_check_ends_only_what_failed_connects_began() {
+    fn skipped_ejection_is_reported_once_per_base_ejection() {
+        let mut outlier = Outlier::default();
+        let full = EjectionCapacity { ejected: 2, ..CAPACITY };
+        let mut decide = |seconds| outlier.evaluate(at(seconds), &SPEC, &signal(BAD, 9, false), false, full);
+        assert_eq!(
+            [decide(0), decide(1), decide(29)],
+            [OutlierDecision::Skipped, OutlierDecision::Unchanged, OutlierDecision::Unchanged]
+        );
+        assert_eq!(decide(30), OutlierDecision::Skipped);
+    }
+
+    #[test]
+    fn passed_check_ends_only_ejections_for_failed_connects() {
         let ejected = |connects_only| {
             let mut outlier = Outlier::default();
-            outlier.judge(at(10), &SPEC, &word(BAD, 5, false), connects_only, ROOM);
+            outlier.evaluate(at(10), &SPEC, &signal(BAD, 5, false), connects_only, CAPACITY);
             outlier
         };
         assert!(!ejected(false).check_passed(at(12), at(11)));
         assert!(ejected(true).check_passed(at(12), at(11)));
-        assert!(!ejected(true).check_passed(at(12), at(9)), "it was asked before the connects failed");
+        assert!(!ejected(true).check_passed(at(12), at(9)), "the check was sent before the connects failed");
         assert!(!Outlier::default().check_passed(at(1), at(1)), "nothing to end");
         let mut on_trial = ejected(true);
         on_trial.handle_timeout(at(40));
@@ -325,10 +333,11 @@ mod tests {
     }
 
     #[test]
-    fn switched_off_it_never_ejects() {
+    fn disabled_detection_never_ejects() {
         let off = OutlierSpec { consecutive_failures: 0, ..SPEC };
-        let verdict = Outlier::default().judge(at(0), &off, &word(BAD, u32::MAX, false), true, ROOM);
-        assert_eq!(verdict, OutlierDecision::Nothing);
+        let decision =
+            Outlier::default().evaluate(at(0), &off, &signal(BAD, u32::MAX, false), true, CAPACITY);
+        assert_eq!(decision, OutlierDecision::Unchanged);
     }
 
     #[test]
@@ -341,10 +350,10 @@ mod tests {
         ] {
             let spec = OutlierSpec { base_ejection: base, max_ejection: max, ..SPEC };
             let mut outlier = Outlier::default();
-            let first = outlier.judge(at(1), &spec, &word(BAD, 5, false), false, ROOM);
+            let first = outlier.evaluate(at(1), &spec, &signal(BAD, 5, false), false, CAPACITY);
             assert_eq!(first, OutlierDecision::Ejected(base.min(max)));
             outlier.handle_timeout(Tick::NEVER);
-            outlier.judge(Tick::NEVER, &spec, &word(BAD, 5, true), false, ROOM);
+            outlier.evaluate(Tick::NEVER, &spec, &signal(BAD, 5, true), false, CAPACITY);
         }
     }
 }

@@ -1,29 +1,29 @@
-//! When a destination has said that it has too much to do, and how many may be set aside for that.
+//! Overload: limits of reported load, and of the destinations that are set aside for it.
 
 use std::time::Duration;
 
-/// When a destination counts as overloaded.
+/// Conditions under which a destination counts as overloaded.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct OverloadSpec {
-    /// From this load score on.
+    /// Load score from which a destination is overloaded.
     pub threshold: f64,
-    /// And until it is below this one.
+    /// Load score below which an overloaded destination serves again.
     pub recover: f64,
-    /// At most so large a share of the pool at once, and one in any case.
+    /// Maximum share of the pool that is overloaded at once; one destination is always permitted.
     pub max_overloaded: f64,
 }
 
-/// What a pool makes of what destinations say of their load.
+/// Use of the load that destinations report.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub struct LoadSpec {
-    /// What was said longer ago counts for nothing.
+    /// Maximum age of a report; older ones are ignored.
     pub max_age: Duration,
-    /// Who has too much to do is set aside; `None` = nobody is.
+    /// Conditions of an overload; `None` = no destination is set aside for load.
     pub overload: Option<OverloadSpec>,
 }
 
 impl LoadSpec {
-    /// Heartbeats come every 15 s at least.
+    /// Default maximum age: heartbeats are expected every 15 s.
     pub const MAX_AGE: Duration = Duration::from_secs(15);
 }
 
@@ -34,9 +34,9 @@ impl Default for LoadSpec {
 }
 
 impl OverloadSpec {
-    /// Of `members` destinations so many may be set aside at once.
-    pub(crate) fn most(&self, members: usize) -> usize {
-        // A hair more, so that 0.29 of 100 is 29.
+    /// Returns how many of `members` destinations may be set aside at once.
+    pub(crate) fn max_overloaded(&self, members: usize) -> usize {
+        // The epsilon makes 0.29 of 100 be 29.
         ((members as f64 * self.max_overloaded + 1e-9) as usize).max(1)
     }
 }

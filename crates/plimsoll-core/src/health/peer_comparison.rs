@@ -1,77 +1,77 @@
-//! Who does worse than its peers: what a row of failures does not show.
+//! Comparison of destinations with their peers, which finds outliers without consecutive failures.
 //!
-//! A destination that fails every third message never has a row, and one that is merely slow does not fail at all.
-//! So what each did within an interval is compared with what the others did in the same one: what they all share
-//! (a bad deploy, a slow database) sets nobody aside.
+//! A destination that fails every third message never has five consecutive failures, and a slow one does not fail at all.
+//! So the outcomes of each within an interval are compared with those of the others. A shared problem (a bad deploy, a
+//! slow database) ejects no destination.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::stats::Counts;
 
-/// Messages within an interval below which a destination shows nothing (Envoy's `success_rate_request_volume`).
-pub(crate) const VOLUME: u64 = 100;
-/// The same where its share of failures is high by itself (Envoy's `failure_percentage_request_volume`).
-const FAILURE_VOLUME: u64 = 50;
-/// Destinations with that volume that make a mean and a deviation (Envoy's `success_rate_minimum_hosts`).
-const PEERS: usize = 5;
-/// Deviations below the mean that are too many (Envoy's `success_rate_stdev_factor`).
+/// Minimum number of messages within an interval (Envoy's `success_rate_request_volume`).
+pub(crate) const MIN_VOLUME: u64 = 100;
+/// Minimum number of messages for a high share of failures (Envoy's `failure_percentage_request_volume`).
+const MIN_FAILURE_VOLUME: u64 = 50;
+/// Minimum number of destinations for a mean and a deviation (Envoy's `success_rate_minimum_hosts`).
+const MIN_HOSTS: usize = 5;
+/// Standard deviations below the mean success rate that make an outlier (Envoy's `success_rate_stdev_factor`).
 const DEVIATIONS: f64 = 1.9;
-/// A share of failures that is too high, where the others' is less than half of it. Envoy's 85 % lets two of three
-/// messages fail; half is what no client would call serving.
-const FAILURE_SHARE: f64 = 0.5;
-/// A mean time to the first byte of so many times the others' median is too long …
-const SLOWER: f64 = 5.0;
-/// … if it is longer by so much at least: what is slower by less is seen by nobody.
+/// Share of failures that makes an outlier if the peers' is less than half of it. Envoy's 85 % lets two of three messages
+/// fail.
+const MAX_FAILURE_SHARE: f64 = 0.5;
+/// Multiple of the peers' median of mean times to the first byte that makes an outlier.
+const SLOWER_FACTOR: f64 = 5.0;
+/// Minimum difference from the peers' median: a smaller one is hardly noticed.
 const SLOWER_BY: Duration = Duration::from_millis(100);
-/// The others whose median it takes to say so.
-const SLOWER_PEERS: usize = 2;
+/// Minimum number of peers for the median.
+const MIN_PEERS: usize = 2;
 
-/// What one destination did within an interval.
+/// Outcomes of one destination within an interval.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
 pub struct Window {
-    /// Messages that ended.
+    /// Number of messages that ended.
     pub volume: u64,
-    /// Of these, those that speak against it.
+    /// Number of messages with a bad outcome.
     pub bad: u64,
-    /// Mean time to the first byte of those answered.
+    /// Mean time to the first byte of responses.
     pub first_byte: Duration,
 }
 
-/// In what a destination does worse.
+/// Kind of an outlier.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub enum OutlierKind {
-    /// Its share of good answers is too far below the others'.
+    /// The success rate is too far below the peers'.
     SuccessRate {
-        /// Its share, 0 to 1.
+        /// Success rate, 0 to 1.
         share: f64,
-        /// The least that would have done.
+        /// Minimum that is no outlier.
         least: f64,
     },
-    /// Too many of its messages fail, and fewer of the others'.
+    /// The share of failures is too high, and the peers' is lower.
     FailureShare {
-        /// Its share, 0 to 1.
+        /// Share of failures, 0 to 1.
         share: f64,
     },
-    /// It takes too long to begin an answer, and the others do not.
+    /// Responses begin too late, and the peers' do not.
     Latency {
-        /// Its mean time to the first byte.
+        /// Mean time to the first byte.
         mean: Duration,
-        /// The others' median.
+        /// Median of the peers' means.
         others: Duration,
     },
-    /// It takes far longer to begin an answer than it used to, and the others do not.
+    /// Responses begin far later than usual, and the peers' do not.
     SlowerThanUsual {
-        /// Its mean time to the first byte.
+        /// Mean time to the first byte.
         mean: Duration,
-        /// What it used to be.
+        /// Usual value according to the baseline.
         usual: Duration,
     },
-    /// Far more of its messages fail than used to, and not of the others'.
+    /// The share of failures is far above the usual one, and the peers' is not.
     FailsMoreThanUsual {
-        /// Its share, 0 to 1.
+        /// Share of failures, 0 to 1.
         share: f64,
-        /// What it used to be.
+        /// Usual value according to the baseline.
         usual: f64,
     },
 }
@@ -94,32 +94,32 @@ impl fmt::Display for OutlierKind {
         match self {
             Self::SuccessRate { share, least } => write!(
                 f,
-                "{:.1} % of its messages went well, and its peers' make {:.1} % the least",
+                "success rate {:.1} %, below the minimum of {:.1} % derived from its peers",
                 share * 100.0,
                 least * 100.0
             ),
             Self::FailureShare { share } => {
                 write!(
                     f,
-                    "{:.1} % of its messages failed, and less than half as many of its peers'",
+                    "{:.1} % of its messages failed, more than twice the share of its peers",
                     share * 100.0
                 )
             }
             Self::Latency { mean, others } => write!(
                 f,
-                "its answers begin after {} ms, its peers' after {} ms",
+                "mean time to the first byte {} ms, {} ms at its peers",
                 mean.as_millis(),
                 others.as_millis()
             ),
             Self::SlowerThanUsual { mean, usual } => write!(
                 f,
-                "its answers begin after {} ms, and used to after {} ms, while its peers' are as ever",
+                "mean time to the first byte {} ms, usually {} ms, while its peers are unchanged",
                 mean.as_millis(),
                 usual.as_millis()
             ),
             Self::FailsMoreThanUsual { share, usual } => write!(
                 f,
-                "{:.1} % of its messages failed, and {:.1} % used to, while its peers' are as ever",
+                "{:.1} % of its messages failed, usually {:.1} %, while its peers are unchanged",
                 share * 100.0,
                 usual * 100.0
             ),
@@ -128,7 +128,7 @@ impl fmt::Display for OutlierKind {
 }
 
 impl Window {
-    /// What was counted between two moments.
+    /// Returns the difference between two counts.
     pub fn between(before: &Counts, now: &Counts) -> Self {
         let answered = now.answered().saturating_sub(before.answered());
         let failed = now.failed().saturating_sub(before.failed());
@@ -145,7 +145,7 @@ impl Window {
     }
 }
 
-/// Those of `windows` that do worse than the others, by index, the worst first of each kind.
+/// Returns the windows that are worse than the others, by index, the worst of each kind first.
 pub fn outliers(windows: &[Window]) -> Vec<(usize, OutlierKind)> {
     let mut found = by_success_rate(windows);
     for index in 0..windows.len() {
@@ -158,13 +158,13 @@ pub fn outliers(windows: &[Window]) -> Vec<(usize, OutlierKind)> {
     found
 }
 
-/// Envoy's success-rate detection: strictly below the mean less 1.9 deviations (of the population).
+/// Finds outliers by Envoy's success-rate detection: below the mean minus 1.9 standard deviations of the population.
 fn by_success_rate(windows: &[Window]) -> Vec<(usize, OutlierKind)> {
     let rates: Vec<(usize, f64)> = (windows.iter().enumerate())
-        .filter(|(_, window)| window.volume >= VOLUME)
+        .filter(|(_, window)| window.volume >= MIN_VOLUME)
         .map(|(index, window)| (index, 1.0 - window.failure_share()))
         .collect();
-    if rates.len() < PEERS {
+    if rates.len() < MIN_HOSTS {
         return Vec::new();
     }
     let count = rates.len() as f64;
@@ -178,24 +178,24 @@ fn by_success_rate(windows: &[Window]) -> Vec<(usize, OutlierKind)> {
 
 fn by_failure_share(windows: &[Window], index: usize) -> Option<OutlierKind> {
     let share = windows[index].failure_share();
-    let others = others(windows, index, FAILURE_VOLUME).map(Window::failure_share);
-    let fails = windows[index].volume >= FAILURE_VOLUME && share >= FAILURE_SHARE;
+    let others = others(windows, index, MIN_FAILURE_VOLUME).map(Window::failure_share);
+    let fails = windows[index].volume >= MIN_FAILURE_VOLUME && share >= MAX_FAILURE_SHARE;
     (fails && median(others)? < share / 2.0).then_some(OutlierKind::FailureShare { share })
 }
 
 fn by_latency(windows: &[Window], index: usize) -> Option<OutlierKind> {
     let mean = windows[index].first_byte;
     let means: Vec<f64> =
-        others(windows, index, VOLUME).map(|other| other.first_byte.as_secs_f64()).collect();
-    let enough = windows[index].volume >= VOLUME && means.len() >= SLOWER_PEERS;
+        others(windows, index, MIN_VOLUME).map(|other| other.first_byte.as_secs_f64()).collect();
+    let enough = windows[index].volume >= MIN_VOLUME && means.len() >= MIN_PEERS;
     let others = Duration::from_secs_f64(median(means.into_iter())?);
-    let slower = mean > others.mul_f64(SLOWER) && mean > others + SLOWER_BY;
+    let slower = mean > others.mul_f64(SLOWER_FACTOR) && mean > others + SLOWER_BY;
     (enough && slower).then_some(OutlierKind::Latency { mean, others })
 }
 
 fn others(windows: &[Window], index: usize, volume: u64) -> impl Iterator<Item = &Window> {
-    let apart = windows.iter().enumerate().filter(move |(at, _)| *at != index);
-    apart.map(|(_, window)| window).filter(move |window| window.volume >= volume)
+    let peers = windows.iter().enumerate().filter(move |(at, _)| *at != index);
+    peers.map(|(_, window)| window).filter(move |window| window.volume >= volume)
 }
 
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -213,47 +213,47 @@ mod tests {
     }
 
     fn found(windows: &[Window]) -> Vec<(usize, &'static str)> {
-        let word = |worse| match worse {
+        let name = |worse| match worse {
             OutlierKind::SuccessRate { .. } => "rate",
             OutlierKind::FailureShare { .. } => "failures",
             OutlierKind::Latency { .. } => "latency",
             _ => "by itself",
         };
-        outliers(windows).into_iter().map(|(index, worse)| (index, word(worse))).collect()
+        outliers(windows).into_iter().map(|(index, worse)| (index, name(worse))).collect()
     }
 
     #[test]
-    fn who_fails_a_tenth_among_ten_that_do_not_stands_out() {
+    fn failing_tenth_is_an_outlier_among_ten() {
         let mut windows = vec![window(1000, 2, 10); 10];
         windows[4] = window(1000, 100, 10);
         assert_eq!(found(&windows), [(4, "rate")]);
         windows.truncate(4);
         windows[3] = window(1000, 100, 10);
-        assert!(found(&windows).is_empty(), "four make no deviation");
+        assert!(found(&windows).is_empty(), "four are too few for a deviation");
         let shared = vec![window(1000, 300, 10); 10];
-        assert!(found(&shared).is_empty(), "they all share it");
+        assert!(found(&shared).is_empty(), "all share it");
     }
 
     #[test]
-    fn who_fails_half_stands_out_also_among_two() {
+    fn failing_half_is_an_outlier_of_two() {
         assert_eq!(found(&[window(60, 30, 10), window(60, 3, 10)]), [(0, "failures")]);
         assert!(found(&[window(60, 30, 10), window(60, 20, 10)]).is_empty());
-        assert!(found(&[window(40, 40, 10), window(60, 3, 10)]).is_empty(), "too few to say");
-        assert!(found(&[window(600, 600, 10)]).is_empty(), "there is nobody to compare it with");
+        assert!(found(&[window(40, 40, 10), window(60, 3, 10)]).is_empty(), "too few messages");
+        assert!(found(&[window(600, 600, 10)]).is_empty(), "no peers");
     }
 
     #[test]
-    fn who_is_far_slower_than_two_others_stands_out() {
+    fn far_slower_than_two_peers_is_an_outlier() {
         let usual = window(200, 0, 20);
         assert_eq!(found(&[usual, usual, window(200, 0, 130)]), [(2, "latency")]);
         assert!(found(&[usual, usual, window(200, 0, 90)]).is_empty(), "not five times as slow");
         let quick = window(200, 0, 2);
-        assert!(found(&[quick, quick, window(200, 0, 50)]).is_empty(), "slower by what nobody sees");
-        assert!(found(&[usual, window(200, 0, 900)]).is_empty(), "of two, either may be the odd one");
+        assert!(found(&[quick, quick, window(200, 0, 50)]).is_empty(), "too small a difference");
+        assert!(found(&[usual, window(200, 0, 900)]).is_empty(), "of two, either may be the outlier");
     }
 
     #[test]
-    fn an_interval_is_the_difference_of_two_counts() {
+    fn window_is_the_difference_of_two_counts() {
         let mut before = Counts::default();
         (before.classes[2], before.first_byte_nanos) = (10, 1_000);
         let mut now = before.clone();

@@ -1,23 +1,21 @@
-//! How well a destination does, as one number from 0 to 1.
+//! Health score of a destination, from 0 to 1.
 
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
-/// One is never scored below this: a destination that is back is noticed by the messages it still gets, a
-/// twentieth of its share.
-pub const FLOOR: f64 = 0.05;
+/// Minimum score: a destination keeps a twentieth of its share, so that its recovery is noticed.
+pub const MIN_SCORE: f64 = 0.05;
 
-/// The score of a destination, in a pool whose median average time to the first byte is `median` (nanoseconds).
-/// The product of three parts, each 1 when all is well:
+/// Returns the health score of a destination in a pool whose median of average times to the first byte is `median`
+/// (nanoseconds). It is the product of three factors, each 1 if all is well:
 ///
-/// - **errors**: `1 − e`, with `e` the share of outcomes that count against it among the last twenty or so
-///   (a moving average, halved after each 10 s without an outcome; what counts is what counts as slow, see
-///   [`crate::measure`]);
+/// - **errors**: `1 − e`, with `e` the share of bad outcomes among about the last twenty (a moving average, halved after
+///   each 10 s without an outcome; see [`crate::measure`] for what counts);
 /// - **latency**: 1 up to the median, then `2 / (1 + r)` with `r` the average over the median: half at three times
 ///   the median, a fifth at nine times;
-/// - **failures in a row**: `2^−k`, which speaks at once where averages need time, and ends with one good answer.
+/// - **consecutive failures**: `2^−k`, which reacts at once and ends with one good response.
 ///
-/// Whoever was not measured yet scores 1.
+/// A destination without measurements scores 1.
 pub fn score(stats: &DestinationStats, median: Option<f32>, now: Tick) -> f64 {
     let measured = stats.measured();
     let errors = measured.errors.read(now).map_or(0.0, f64::from);
@@ -26,12 +24,12 @@ pub fn score(stats: &DestinationStats, median: Option<f32>, now: Tick) -> f64 {
         _ => 1.0,
     };
     let latency = if slowness > 1.0 { 2.0 / (1.0 + slowness) } else { 1.0 };
-    let row = halved(stats.streak());
-    ((1.0 - errors) * latency * row).clamp(FLOOR, 1.0)
+    let streak = power_of_half(stats.streak());
+    ((1.0 - errors) * latency * streak).clamp(MIN_SCORE, 1.0)
 }
 
-/// 2 to the power of `-n`, by its bits: this is asked for with each message. What is below the floor is all the same.
-fn halved(n: u32) -> f64 {
+/// Returns 2 to the power of `-n`, computed by bits because it runs for each message.
+fn power_of_half(n: u32) -> f64 {
     f64::from_bits((1023 - u64::from(n.min(64))) << 52)
 }
 
@@ -62,22 +60,22 @@ mod tests {
     }
 
     #[test]
-    fn each_part_counts() {
+    fn each_factor_counts() {
         check(&[], 10.0, 1.0);
         check(&[(200, 10)], 10.0, 1.0);
         check(&[(200, 2)], 10.0, 1.0);
         check(&[(200, 30)], 10.0, 0.5);
         check(&[(200, 90)], 10.0, 0.2);
         check(&[(404, 10)], 10.0, 1.0);
-        // A failure is a slow answer, too: leave that part out by a median as slow.
+        // A failure counts as a slow response, too; the high median excludes that factor.
         check(&[(200, 10), (503, 0)], 5_000.0, 0.95 / 2.0);
         check(&[(200, 10), (503, 0), (503, 0)], 5_000.0, 0.95 * 0.95 / 4.0);
         check(&[(200, 10), (503, 0), (200, 10)], 5_000.0, 1.0 - 0.05 * 0.95);
-        check(&[(503, 0); 40], 10.0, FLOOR);
+        check(&[(503, 0); 40], 10.0, MIN_SCORE);
     }
 
     #[test]
-    fn silence_forgives_errors_and_not_the_row() {
+    fn time_without_traffic_decays_errors_but_not_the_streak() {
         let later = Tick::ZERO + Duration::from_secs(100);
         assert!(score(&stats(&[(503, 0), (503, 0), (200, 1)]), None, later) > 0.999);
         assert!(score(&stats(&[(503, 0), (503, 0)]), None, later) <= 0.25);

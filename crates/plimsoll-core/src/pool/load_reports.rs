@@ -1,4 +1,4 @@
-//! What destinations say of their load, and who is set aside for it before it fails.
+//! Load reports of members, and the members that are set aside for overload.
 
 use std::mem;
 use std::time::Duration;
@@ -8,88 +8,93 @@ use crate::event::Reason;
 use crate::health::OverloadSpec;
 use crate::measure::LoadReport;
 use crate::pool::Pool;
+use crate::pool::member_state::MemberState;
 use crate::time::Tick;
 
-/// So often it is looked what answers have told meanwhile; a report by another way is looked at when it comes.
-const LOOK_EACH: Duration = Duration::from_millis(500);
+/// Interval at which reports in responses are evaluated; others are evaluated when they arrive.
+const EVALUATION_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Pool {
-    /// A destination has said how loaded it is.
+    /// Records a load report.
     pub(super) fn load_report(&mut self, now: Tick, name: &str, report: &LoadReport) {
-        let Some(entry) = self.entries.iter().find(|entry| &*entry.destination.name == name) else { return };
-        entry.stats.reported().record(now, report);
+        let Some(member) = self.members.iter().find(|member| &*member.destination.name == name) else {
+            return;
+        };
+        member.stats.reported().record(now, report);
         if self.spec.load.overload.is_some() {
             self.evaluate_load_at = now;
         }
     }
 
-    /// Other rules than before: what was said counts by the new ones.
+    /// Replaces the settings of load reports.
     pub(super) fn replace_load(&mut self, now: Tick) {
-        for entry in &mut self.entries {
-            entry.stats.reported().set_max_age(self.spec.load.max_age);
-            if self.spec.load.overload.is_none() && mem::take(&mut entry.overloaded) {
-                entry.clear_reason = Some(Reason::LoadRecovered { percent: None });
+        for member in &mut self.members {
+            member.stats.reported().set_max_age(self.spec.load.max_age);
+            if self.spec.load.overload.is_none() && mem::take(&mut member.overloaded) {
+                member.clear_reason = Some(Reason::LoadRecovered { percent: None });
             }
         }
         self.touched = true;
         self.evaluate_load_at = if self.spec.load.overload.is_some() { now } else { Tick::NEVER };
     }
 
-    /// Sets aside who has too much to do, the fullest first, and takes back who has less again.
+    /// Sets overloaded members aside, those with the highest load first, and restores recovered ones.
     pub(super) fn evaluate_load(&mut self, now: Tick) {
         let Some(spec) = self.spec.load.overload else { return };
-        self.evaluate_load_at = now + LOOK_EACH;
+        self.evaluate_load_at = now + EVALUATION_INTERVAL;
         let mut full = Vec::new();
-        for (rank, entry) in self.entries.iter_mut().enumerate() {
-            let score = entry.stats.reported().report(now).score();
-            if entry.overloaded && score.is_none_or(|score| score < spec.recover as f32) {
-                entry.overloaded = false;
-                entry.clear_reason = Some(Reason::LoadRecovered { percent: score.map(percent) });
+        for (rank, member) in self.members.iter_mut().enumerate() {
+            let score = member.stats.reported().report(now).score();
+            if member.overloaded && score.is_none_or(|score| score < spec.recover as f32) {
+                member.overloaded = false;
+                member.clear_reason = Some(Reason::LoadRecovered { percent: score.map(percent) });
                 self.touched = true;
             }
-            let serves = entry.status.serves() && entry.admin == AdminState::Ready;
+            let serves = member.status.serves() && member.admin == AdminState::Ready;
             full.extend(
                 score.filter(|&score| serves && score >= spec.threshold as f32).map(|score| (rank, score)),
             );
         }
-        // Before anybody is judged: who is back may make room for another.
-        self.settle(now);
+        // A restored member may add capacity for setting others aside.
+        self.update_statuses(now);
         full.sort_by(|(_, a), (_, b)| b.total_cmp(a));
         for (rank, score) in full {
-            if !self.bears_without(rank, &spec) {
+            if !self.can_set_aside(rank, &spec) {
                 break;
             }
-            let entry = &mut self.entries[rank];
-            entry.overloaded = true;
-            entry.overload_reason = Some(Reason::Overloaded { percent: percent(score) });
+            let member = &mut self.members[rank];
+            member.overloaded = true;
+            member.overload_reason = Some(Reason::Overloaded { percent: percent(score) });
             self.touched = true;
-            self.settle(now);
+            self.update_statuses(now);
         }
     }
 
-    /// May the pool do without the destination at `rank`?
-    fn bears_without(&self, rank: usize, spec: &OverloadSpec) -> bool {
-        let overloaded = self.entries.iter().filter(|entry| entry.overloaded).count();
-        let room = self.room(rank);
-        overloaded < spec.most(self.entries.len()) && room.others_serve && room.others_suffice
+    /// Returns whether the pool has the capacity to set the member at `rank` aside.
+    fn can_set_aside(&self, rank: usize, spec: &OverloadSpec) -> bool {
+        let overloaded = self.members.iter().filter(|member| member.overloaded).count();
+        let capacity = self.ejection_capacity(rank);
+        overloaded < spec.max_overloaded(self.members.len())
+            && capacity.others_serve
+            && capacity.others_suffice
     }
 
-    /// Takes overloaded destinations back that the pool cannot do without any more, the least loaded first: one
-    /// that has too much to do serves better than none, and than one that failed.
+    /// Restores overloaded members while too few others serve, the least loaded first: an overloaded member is better
+    /// than none.
     pub(super) fn restore_overloaded(&mut self, now: Tick) {
-        let (backup, lone) = (self.spec.tiers.backup_tiers, self.entries.len() == 1);
-        while self.entries.iter().any(|entry| entry.overloaded) {
-            let fit =
-                self.entries.iter().filter(|e| e.destination.weight.get() > 0 && e.tier_is_used(backup));
-            let wanted = fit.count() as f64 * self.spec.panic_threshold - 1e-9;
-            let serving = self.entries.iter().filter(|e| e.takes(e.stands(lone), backup)).count();
-            if serving > 0 && serving as f64 >= wanted {
+        let (backup, only_member) = (self.spec.tiers.backup_tiers, self.members.len() == 1);
+        while self.members.iter().any(|member| member.overloaded) {
+            let serves = |member: &&MemberState| member.takes(member.computed_status(only_member), backup);
+            let serving = self.members.iter().filter(serves).count();
+            if serving > 0 && self.meets_panic_threshold(serving) {
                 return;
             }
-            let helps = |e: &&mut super::MemberState| e.overloaded && e.takes(e.stands_if_unloaded(), backup);
-            let score = |e: &super::MemberState| e.stats.reported().report(now).score().unwrap_or(0.0);
-            let of_use = self.entries.iter_mut().filter(helps);
-            let Some(least) = of_use.min_by(|a, b| score(a).total_cmp(&score(b))) else { return };
+            let helps = |member: &&mut MemberState| {
+                member.overloaded && member.takes(member.status_if_unloaded(), backup)
+            };
+            let score = |member: &MemberState| member.stats.reported().report(now).score().unwrap_or(0.0);
+            let candidates = self.members.iter_mut().filter(helps);
+            let Some(least) = candidates.min_by(|a, b| score(a).total_cmp(&score(b))) else { return };
             least.overloaded = false;
             least.clear_reason = Some(Reason::PanicThreshold);
         }

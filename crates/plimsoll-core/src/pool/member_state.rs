@@ -1,4 +1,4 @@
-//! What the slow loop knows of one destination: the three signals, how it stands by them and why.
+//! State of one member of a pool: its three signals, and the status that follows from them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,23 +17,22 @@ use crate::slow_start::SlowStart;
 use crate::stats::{Counts, DestinationStats};
 use crate::time::Tick;
 
-/// For so long the trial of an ejected destination waits for a message that may be repeated elsewhere if it
-/// fails; then any message may be it.
+/// Time for which a trial is reserved for messages that may be sent again if they fail; then any message may be it.
 const TRIAL_RESERVED: Duration = Duration::from_secs(1);
 
-/// A trial without a word for so long is opened once more: its message may hang, its word may be lost.
-const TRIAL_LOST: Duration = Duration::from_secs(300);
+/// Time without a result after which a trial is opened again: its message may hang, or its signal may be lost.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The trial of an ejected destination is open.
+/// Open trial of an ejected destination.
 #[derive(Copy, Clone)]
 pub(super) struct Trial {
-    /// From then on any message may be it.
+    /// Time from which any message may be the trial.
     pub(super) for_all: Tick,
-    /// Opened once more then.
-    pub(super) again: Tick,
+    /// Time at which the trial is opened again.
+    pub(super) reopen_at: Tick,
 }
 
-/// One destination of a pool.
+/// State of one member.
 pub(super) struct MemberState {
     pub(super) id: DestinationId,
     pub(super) destination: Destination,
@@ -41,32 +40,34 @@ pub(super) struct MemberState {
     pub(super) admin: AdminState,
     pub(super) checker: Checker,
     pub(super) outlier: Outlier,
-    /// As last settled.
+    /// Status as last computed.
     pub(super) status: Status,
     pub(super) since: Tick,
-    /// Why it stands so; `None` for one that has served since it joined.
+    /// Reason of the status; `None` if the member has served since it was added.
     pub(super) reason: Option<Reason>,
     pub(super) trial: Option<Trial>,
-    /// What was counted when it was last compared with the others.
-    pub(super) counted: Counts,
-    /// What was counted at its last check, where traffic may spare it one.
+    /// Counts at the last comparison with peers.
+    pub(super) compared: Counts,
+    /// Counts at the last check, if traffic may replace checks.
     checked: Counts,
-    /// What it had answered at its last check.
+    /// Number of responses at the last check.
     answered: u64,
     pub(super) contradictions: Contradictions,
-    /// What is usual of it.
+    /// Usual performance.
     pub(super) baseline: Baseline,
-    /// For how long it has answered nothing.
+    /// Detection of missing responses.
     pub(super) unresponsive: UnresponsiveDetector,
-    /// It came back a short time ago.
+    /// Slow start after a return.
     pub(super) slow_start: Option<SlowStart>,
-    /// What the next change to serving will be put down to.
+    /// Reason for the next change to a serving status.
     pub(super) clear_reason: Option<Reason>,
-    /// What took it down, and what had it ejected: told when the status changes by that, maybe later.
+    /// Reason for the next change to down.
     pub(super) down_reason: Option<Reason>,
+    /// Reason for the next change to ejected.
     pub(super) ejected_reason: Option<Reason>,
-    /// It says that it has too much to do, and others can do its work.
+    /// Whether the member reports too much load and others can take its messages.
     pub(super) overloaded: bool,
+    /// Reason for the next change to overloaded.
     pub(super) overload_reason: Option<Reason>,
 }
 
@@ -90,7 +91,7 @@ impl MemberState {
             since: now,
             reason: None,
             trial: None,
-            counted: Counts::default(),
+            compared: Counts::default(),
             checked: Counts::default(),
             answered: 0,
             contradictions: Contradictions::default(),
@@ -104,46 +105,51 @@ impl MemberState {
         }
     }
 
-    /// How it stands by its signals, settled or not.
-    pub(super) fn stands(&self, lone: bool) -> Status {
+    /// Computes the status from the signals.
+    pub(super) fn computed_status(&self, only_member: bool) -> Status {
         let (health, ejection) = (self.checker.health(), self.outlier.ejection());
         let (overloaded, warming) = (self.overloaded, self.slow_start.is_some());
-        status(HealthInputs { admin: self.admin, health, ejection, only_member: lone, overloaded, warming })
+        status(HealthInputs { admin: self.admin, health, ejection, only_member, overloaded, warming })
     }
 
-    /// How it would stand without its ejection, among others.
+    /// Computes the status that the member would have without its ejection.
     pub(super) fn status_if_unejected(&self) -> Status {
         let health = self.checker.health();
         let (overloaded, warming) = (self.overloaded, self.slow_start.is_some());
-        let (admin, ejection, lone) = (self.admin, Ejection::None, false);
-        status(HealthInputs { admin, health, ejection, only_member: lone, overloaded, warming })
+        let (admin, ejection, only_member) = (self.admin, Ejection::None, false);
+        status(HealthInputs { admin, health, ejection, only_member, overloaded, warming })
     }
 
-    /// How it would stand if it had less to do, among others.
-    pub(super) fn stands_if_unloaded(&self) -> Status {
+    /// Computes the status that the member would have with less load.
+    pub(super) fn status_if_unloaded(&self) -> Status {
         let (health, ejection) = (self.checker.health(), self.outlier.ejection());
         let (admin, warming) = (self.admin, self.slow_start.is_some());
         status(HealthInputs { admin, health, ejection, only_member: false, overloaded: false, warming })
     }
 
-    /// Its priority may be used.
+    /// Returns whether the member's weight is above 0.
+    pub(super) const fn has_weight(&self) -> bool {
+        self.destination.weight.get() > 0
+    }
+
+    /// Returns whether the member's priority is used.
     pub(super) const fn tier_is_used(&self, backup_tiers: bool) -> bool {
         backup_tiers || self.destination.priority == 0
     }
 
-    /// Status so, it takes new messages.
+    /// Returns whether the member would take new messages with this status.
     pub(super) fn takes(&self, status: Status, backup_tiers: bool) -> bool {
-        status.serves() && self.destination.weight.get() > 0 && self.tier_is_used(backup_tiers)
+        status.serves() && self.has_weight() && self.tier_is_used(backup_tiers)
     }
 
-    /// Nothing that was seen of it counts any more; its first check is due at `due`.
-    pub(super) fn forget(&mut self, due: Tick, start: Start) {
+    /// Discards all observations; the first check is due at `due`.
+    pub(super) fn reset(&mut self, due: Tick, start: Start) {
         self.checker = Checker::new(due, start);
         if self.checker.health() == Health::Down {
             self.down_reason = Some(Reason::NotChecked);
         }
         self.baseline = Baseline::default();
-        self.unresponsive.forget();
+        self.unresponsive.reset();
         self.stats.notify_next_failure();
         self.outlier = Outlier::default();
         self.stats.reset_streak();
@@ -152,8 +158,8 @@ impl MemberState {
         self.overloaded = false;
     }
 
-    /// What traffic showed since this was last asked.
-    pub(super) fn shown(&mut self) -> TrafficSince {
+    /// Returns the outcomes of messages since the last call.
+    pub(super) fn traffic_since_check(&mut self) -> TrafficSince {
         let now = self.stats.counts();
         let before = std::mem::replace(&mut self.checked, now.clone());
         let bad = |counts: &Counts| counts.failed() + counts.classes[5];
@@ -161,21 +167,21 @@ impl MemberState {
         TrafficSince { good: now.answered().saturating_sub(before.answered()).saturating_sub(bad), bad }
     }
 
-    /// A check was answered; says whether messages went well since the one before and none went badly.
-    pub(super) fn went_well(&mut self) -> bool {
+    /// Returns whether messages since the last check succeeded and none failed.
+    pub(super) fn take_succeeded(&mut self) -> bool {
         let answered = self.stats.progress().0.answered;
         std::mem::replace(&mut self.answered, answered) < answered && self.stats.streak() == 0
     }
 
-    /// Traffic sets it aside: checks that pass say otherwise.
-    pub(super) fn ejected(&mut self, reason: Reason) {
+    /// Records the reason of an ejection, and a contradiction if checks pass.
+    pub(super) fn set_ejected(&mut self, reason: Reason) {
         self.ejected_reason = Some(reason);
         if self.checker.health() == Health::Up {
             self.contradictions.passed += 1;
         }
     }
 
-    /// It takes a growing share for `window`.
+    /// Begins a slow start of `window`, if any.
     pub(super) fn begin_slow_start(&mut self, now: Tick, window: Option<Duration>) {
         self.slow_start = window.map(|window| SlowStart { since: now, window });
         if self.slow_start.is_some() && self.status == Status::Serving {
@@ -183,8 +189,8 @@ impl MemberState {
         }
     }
 
-    /// Checks took it down or brought it back; with `recovery` one message must show that it serves.
-    pub(super) fn health_flipped(&mut self, recovery: bool) {
+    /// Handles a change of health by checks; with `recovery` a passed trial is required before the member serves.
+    pub(super) fn on_health_change(&mut self, recovery: bool) {
         if self.checker.health() == Health::Down {
             let detail = self.checker.last().map(|last| last.detail.clone()).unwrap_or_default();
             self.down_reason = Some(Reason::ChecksFailed { count: self.checker.failures(), detail });
@@ -201,46 +207,50 @@ impl MemberState {
         }
     }
 
-    /// When it has something to settle next, whatever checks and traffic say.
-    pub(super) fn next(&self) -> Tick {
+    /// Returns the time of the next change that needs no input.
+    pub(super) fn poll_timeout(&self) -> Tick {
         let warm = self.slow_start.map_or(Tick::NEVER, |slow_start| slow_start.until());
         match (self.outlier.ejection(), self.trial) {
             (Ejection::Until(until), _) => until,
-            (_, Some(trial)) => trial.again,
+            (_, Some(trial)) => trial.reopen_at,
             _ => warm,
         }
     }
 
-    /// Its moment may have come; says whether it has something to settle.
+    /// Handles the timer. Returns whether the status must be computed anew.
     pub(super) fn handle_timeout(&mut self, now: Tick) -> bool {
         let warm = self.slow_start.is_some_and(|slow_start| slow_start.until() <= now);
         if warm {
             self.slow_start = None;
             self.clear_reason.get_or_insert(Reason::WarmedUp);
         }
-        self.outlier.handle_timeout(now) || self.next() <= now || warm
+        self.outlier.handle_timeout(now) || self.poll_timeout() <= now || warm
     }
 
-    /// Brings status, trial and counters in line with the signals. Says what changed in the status, if
-    /// anything did, and whether a snapshot shows it differently now.
-    pub(super) fn settle(&mut self, now: Tick, lone: bool, spec: &PoolSpec) -> (Option<Change>, bool) {
-        let (from, mut to) = (self.status, self.stands(lone));
+    /// Updates status, trial and counters. Returns the change of the status, if any, and whether a new snapshot is needed.
+    pub(super) fn update_status(
+        &mut self,
+        now: Tick,
+        only_member: bool,
+        spec: &PoolSpec,
+    ) -> (Option<Change>, bool) {
+        let (from, mut to) = (self.status, self.computed_status(only_member));
         match (from, to) {
-            // Who is needed at once has no time to warm up.
+            // A member that is needed at once has no slow start.
             (
                 Status::Down | Status::Ejected { .. } | Status::Overloaded | Status::Maintenance,
                 Status::Serving,
-            ) if !lone && self.clear_reason != Some(Reason::PanicThreshold) => {
-                self.slow_start = spec.window().map(|window| SlowStart { since: now, window });
-                to = self.stands(lone);
+            ) if !only_member && self.clear_reason != Some(Reason::PanicThreshold) => {
+                self.slow_start = spec.slow_start_window().map(|window| SlowStart { since: now, window });
+                to = self.computed_status(only_member);
             }
             (_, Status::Serving | Status::Warming) => {}
-            // What comes back comes back cold, however far it had got.
+            // The next return begins a new slow start.
             _ => self.slow_start = None,
         }
         let clear_reason = self.clear_reason.take();
         let change = (from != to).then(|| {
-            let reason = self.explain(from, to, lone, clear_reason);
+            let reason = self.reason_of(from, to, only_member, clear_reason);
             if from.as_str() != to.as_str() {
                 self.since = now;
             }
@@ -250,26 +260,26 @@ impl MemberState {
             (self.status, self.reason) = (to, Some(reason.clone()));
             Change { from, to, reason }
         });
-        let trial_moved = self.settle_trial(now, spec.tiers.backup_tiers);
-        let differs = change.is_some() || trial_moved;
+        let trial_changed = self.update_trial(now, spec.tiers.backup_tiers);
+        let differs = change.is_some() || trial_changed;
         (change, differs)
     }
 
-    /// A trial is open exactly while nothing but its ejection keeps the destination out, and that is over.
-    fn settle_trial(&mut self, now: Tick, backup_tiers: bool) -> bool {
+    /// Opens or closes the trial: it is open while only an ejection whose time is over keeps the member out.
+    fn update_trial(&mut self, now: Tick, backup_tiers: bool) -> bool {
         let fit = matches!(self.status, Status::Ejected { .. })
             && self.outlier.ejection() == Ejection::Probation
-            && self.destination.weight.get() > 0
+            && self.has_weight()
             && self.tier_is_used(backup_tiers);
         match (fit, self.trial) {
             (true, None) => {
                 self.stats.open_trial();
-                self.trial = Some(Trial { for_all: now + TRIAL_RESERVED, again: now + TRIAL_LOST });
+                self.trial = Some(Trial { for_all: now + TRIAL_RESERVED, reopen_at: now + TRIAL_TIMEOUT });
                 true
             }
-            (true, Some(trial)) if trial.again <= now => {
+            (true, Some(trial)) if trial.reopen_at <= now => {
                 self.stats.open_trial();
-                self.trial = Some(Trial { again: now + TRIAL_LOST, ..trial });
+                self.trial = Some(Trial { reopen_at: now + TRIAL_TIMEOUT, ..trial });
                 true
             }
             (false, Some(_)) => {
@@ -280,13 +290,13 @@ impl MemberState {
         }
     }
 
-    /// Nobody takes the trial any more.
+    /// Closes the trial.
     pub(super) fn close_trial(&mut self) {
         self.stats.close_trial();
         self.trial = None;
     }
 
-    fn explain(&self, from: Status, to: Status, lone: bool, clear_reason: Option<Reason>) -> Reason {
+    fn reason_of(&self, from: Status, to: Status, only_member: bool, clear_reason: Option<Reason>) -> Reason {
         let known = match to {
             Status::Draining | Status::Maintenance => None,
             Status::Down => self.down_reason.clone(),
@@ -302,7 +312,7 @@ impl MemberState {
             Status::Overloaded => self.overload_reason.clone(),
             Status::Serving | Status::Warming => match from {
                 Status::Draining | Status::Maintenance => None,
-                Status::Down | Status::Ejected { .. } | Status::Overloaded if lone => {
+                Status::Down | Status::Ejected { .. } | Status::Overloaded if only_member => {
                     Some(Reason::OnlyMember)
                 }
                 _ => clear_reason,
@@ -311,7 +321,7 @@ impl MemberState {
         known.unwrap_or(Reason::Operator)
     }
 
-    /// What views show of it.
+    /// Returns the report for views.
     pub(super) fn report(&self) -> DestinationReport {
         DestinationReport {
             id: self.id,

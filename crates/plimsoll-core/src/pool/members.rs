@@ -1,4 +1,4 @@
-//! What is ordered of a pool: other members, other rules, a destination taken out or weighed anew.
+//! Changes by the configuration and the operator: members, settings, administrative states and weights.
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
@@ -14,77 +14,77 @@ use crate::time::Tick;
 
 impl Pool {
     pub(super) fn replace_members(&mut self, now: Tick, members: Vec<Destination>) {
-        let order: Vec<DestinationId> = self.entries.iter().map(|entry| entry.id).collect();
+        let order: Vec<DestinationId> = self.members.iter().map(|member| member.id).collect();
         let mut left: HashMap<Name, MemberState> =
-            self.entries.drain(..).map(|entry| (entry.destination.name.clone(), entry)).collect();
-        let (mut seen, mut joined) = (HashSet::new(), 0);
+            self.members.drain(..).map(|member| (member.destination.name.clone(), member)).collect();
+        let (mut seen, mut added) = (HashSet::new(), 0);
         for destination in members {
             if !seen.insert(destination.name.clone()) {
                 continue;
             }
-            let entry = match left.remove(&destination.name) {
-                Some(entry) => self.keep(now, entry, destination),
+            let member = match left.remove(&destination.name) {
+                Some(member) => self.keep_member(now, member, destination),
                 None => {
-                    joined += 1;
-                    self.join(now, destination, joined - 1)
+                    added += 1;
+                    self.add_member(now, destination, added - 1)
                 }
             };
-            self.entries.push(entry);
+            self.members.push(member);
         }
-        self.index = self.entries.iter().enumerate().map(|(rank, entry)| (entry.id, rank)).collect();
+        self.index = self.members.iter().enumerate().map(|(rank, member)| (member.id, rank)).collect();
         let mut left: Vec<MemberState> = left.into_values().collect();
-        left.sort_by_key(|entry| entry.id);
-        left.into_iter().for_each(|entry| self.leave(entry));
-        self.dirty |= !self.entries.iter().map(|entry| entry.id).eq(order);
+        left.sort_by_key(|member| member.id);
+        left.into_iter().for_each(|member| self.remove_member(member));
+        self.dirty |= !self.members.iter().map(|member| member.id).eq(order);
         self.touched = true;
-        self.plan_look(now);
+        self.plan_detection(now);
         self.plan_all();
     }
 
-    /// Before a destination's first check.
-    fn start(&self) -> Start {
+    /// Returns the assumed health before a destination's first check.
+    fn start_health(&self) -> Start {
         self.spec.health.as_ref().map_or(Start::Serving, |health| health.schedule.start)
     }
 
-    fn keep(&mut self, now: Tick, mut entry: MemberState, destination: Destination) -> MemberState {
-        if entry.destination != destination {
+    fn keep_member(&mut self, now: Tick, mut member: MemberState, destination: Destination) -> MemberState {
+        if member.destination != destination {
             self.dirty = true;
-            if entry.destination.address != destination.address {
-                self.invalidate(entry.id);
-                entry.forget(now, self.start());
-                entry.clear_reason = Some(Reason::AddressChanged);
+            if member.destination.address != destination.address {
+                self.invalidate_check(member.id);
+                member.reset(now, self.start_health());
+                member.clear_reason = Some(Reason::AddressChanged);
             }
-            entry.destination = destination;
-            entry.stats.set_limits(entry.destination.limits);
+            member.destination = destination;
+            member.stats.set_limits(member.destination.limits);
         }
-        entry
+        member
     }
 
-    fn join(&mut self, now: Tick, destination: Destination, nth: usize) -> MemberState {
+    fn add_member(&mut self, now: Tick, destination: Destination, nth: usize) -> MemberState {
         let id = DestinationId(self.next_id);
-        // 4 billion joins: a thousand a second for seven weeks without a break.
+        // 4 billion additions: a thousand per second for seven weeks.
         self.next_id = self.next_id.wrapping_add(1);
         let stats = DestinationStats::new(self.workers);
         stats.set_signal_threshold(signal_threshold(&self.spec.outlier));
         stats.reported().set_max_age(self.spec.load.max_age);
         stats.notify_next_failure();
         stats.set_limits(destination.limits);
-        let checker = Checker::new(self.first_check(now, nth), self.start());
-        let mut entry = MemberState::new(id, destination, stats, now, checker);
-        if self.runs {
-            entry.begin_slow_start(now, self.spec.window());
+        let checker = Checker::new(self.first_check(now, nth), self.start_health());
+        let mut member = MemberState::new(id, destination, stats, now, checker);
+        if self.started {
+            member.begin_slow_start(now, self.spec.slow_start_window());
         }
-        let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
-        self.emit(Event::MemberAdded { pool, destination, status: entry.status });
-        entry
+        let (pool, destination) = (self.name.clone(), member.destination.name.clone());
+        self.emit(Event::MemberAdded { pool, destination, status: member.status });
+        member
     }
 
-    fn leave(&mut self, mut entry: MemberState) {
-        self.invalidate(entry.id);
-        entry.close_trial();
-        self.plan(entry.id);
-        let (pool, destination) = (self.name.clone(), entry.destination.name);
-        self.emit(Event::MemberRemoved { pool, destination, status: entry.status });
+    fn remove_member(&mut self, mut member: MemberState) {
+        self.invalidate_check(member.id);
+        member.close_trial();
+        self.plan(member.id);
+        let (pool, destination) = (self.name.clone(), member.destination.name);
+        self.emit(Event::MemberRemoved { pool, destination, status: member.status });
     }
 
     pub(super) fn replace_spec(&mut self, now: Tick, spec: PoolSpec) {
@@ -96,7 +96,7 @@ impl Pool {
         let named =
             |settings: &AlgorithmSettings| settings.formula.as_ref().map(|formula| formula.named().to_vec());
         if named(&old.settings) != named(&self.spec.settings) {
-            self.entries.iter().for_each(|entry| entry.stats.reported().forget_named());
+            self.members.iter().for_each(|member| member.stats.reported().forget_named());
         }
         self.dirty |= old.tiers != self.spec.tiers;
         if old.limits != self.spec.limits {
@@ -104,10 +104,10 @@ impl Pool {
             self.dirty = true;
         }
         self.touched = true;
-        for entry in &mut self.entries {
-            entry.stats.set_signal_threshold(signal_threshold(&self.spec.outlier));
-            if self.spec.outlier.consecutive_failures == 0 && entry.outlier.uneject(now) {
-                entry.clear_reason = Some(Reason::DetectionOff);
+        for member in &mut self.members {
+            member.stats.set_signal_threshold(signal_threshold(&self.spec.outlier));
+            if self.spec.outlier.consecutive_failures == 0 && member.outlier.uneject(now) {
+                member.clear_reason = Some(Reason::DetectionOff);
             }
         }
         if old.health != self.spec.health {
@@ -118,31 +118,31 @@ impl Pool {
         }
         if old.outlier != self.spec.outlier {
             self.plan_comparison(now);
-            self.plan_look(now);
+            self.plan_detection(now);
         }
         self.plan_all();
     }
 
     pub(super) fn set_admin(&mut self, now: Tick, name: &str, state: AdminState) {
-        let start = self.start();
-        let Some(entry) = self.entries.iter_mut().find(|entry| &*entry.destination.name == name) else {
+        let start = self.start_health();
+        let Some(member) = self.members.iter_mut().find(|member| &*member.destination.name == name) else {
             return;
         };
-        let id = entry.id;
-        if mem::replace(&mut entry.admin, state) == AdminState::Maintenance {
-            // As in HAProxy: it starts well and is checked at once.
-            entry.forget(now, start);
+        let id = member.id;
+        if mem::replace(&mut member.admin, state) == AdminState::Maintenance {
+            // As in HAProxy: the destination starts healthy and is checked at once.
+            member.reset(now, start);
         }
         if state == AdminState::Maintenance {
-            self.invalidate(id);
+            self.invalidate_check(id);
         }
         self.touched = true;
         self.plan(id);
     }
 
     pub(super) fn set_weight(&mut self, name: &str, weight: Weight) {
-        if let Some(entry) = self.entries.iter_mut().find(|entry| &*entry.destination.name == name)
-            && mem::replace(&mut entry.destination.weight, weight) != weight
+        if let Some(member) = self.members.iter_mut().find(|member| &*member.destination.name == name)
+            && mem::replace(&mut member.destination.weight, weight) != weight
         {
             (self.dirty, self.touched) = (true, true);
         }

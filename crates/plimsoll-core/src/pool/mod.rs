@@ -1,9 +1,8 @@
-//! What the slow loop does next: the state machine of one pool.
+//! State machine of one pool, which is the slow loop.
 //!
-//! It decides nothing itself: whether a destination may serve is decided in [`crate::destination`], what
-//! checks and traffic say of it in [`crate::health`], who takes a message in [`crate::balance`]. It carries
-//! their words from one to the other, and publishes a snapshot when the picture has changed. One driver
-//! owns it, feeds it inputs, wakes it at [`Pool::poll_timeout`] and carries out its actions.
+//! It connects the modules that decide: [`crate::destination`] (whether a destination may serve), [`crate::health`]
+//! (checks and outliers) and [`crate::balance`] (which destination takes a message). It publishes a snapshot after each
+//! change. A driver owns the pool, passes inputs to it, calls it at [`Pool::poll_timeout`] and carries out its actions.
 
 mod checks;
 mod load_reports;
@@ -28,8 +27,7 @@ use crate::limit::{DestinationLimits, PoolLimits};
 use crate::limiter::PoolLimiter;
 use crate::measure::LoadReport;
 use crate::rng::Rng;
-use crate::snapshot::Snapshot;
-use crate::snapshot::TierSpec;
+use crate::snapshot::{Snapshot, TierSpec};
 use crate::stats::FailureSignal;
 use crate::time::Tick;
 
@@ -39,135 +37,136 @@ use self::timers::Timers;
 pub use self::member_state::{Contradictions, DestinationReport};
 pub use crate::health::{LastCheck, ProbeKind, ProbeRequest, ProbeResult};
 
-/// Events kept for a driver that does not fetch them; past it the oldest are lost.
-pub const EVENTS_MAX: usize = 16_384;
+/// Maximum number of events that wait for the driver; beyond it the oldest are dropped.
+pub const MAX_EVENTS: usize = 16_384;
 
-/// How a pool is run.
+/// Settings of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolSpec {
-    /// Who takes a message.
+    /// Balancing algorithm.
     pub algorithm: Algorithm,
-    /// What that is told.
+    /// Settings of the algorithm.
     pub settings: AlgorithmSettings,
-    /// Active checks; `None` = off.
+    /// Health checks; `None` = off.
     pub health: Option<HealthSpec>,
-    /// Checks run side by side, as many as their schedule allows; off: one at a time.
+    /// Whether checks run concurrently, up to their schedule's limit; otherwise one at a time.
     pub parallel_checks: bool,
-    /// What real traffic may show.
+    /// Outlier detection.
     pub outlier: OutlierSpec,
-    /// Where messages may go.
+    /// Priorities, zones and subsets.
     pub tiers: TierSpec,
-    /// Who comes back takes a growing share for so long; `None` = all of it at once.
+    /// Duration of the slow start after a return; `None` = the full share at once.
     pub slow_start: Option<Duration>,
-    /// Ejections may not leave fewer than this share of the destinations; 0 = they may.
+    /// Minimum share of destinations that ejections leave serving, 0.0 to 1.0; 0 = no minimum.
     pub panic_threshold: f64,
-    /// Who passes its checks again serves one message first, and then takes a growing share.
+    /// Whether a recovered destination serves one trial message first, followed by a slow start.
     pub recovery: bool,
-    /// What becomes of what destinations say of their load.
+    /// Use of reported load.
     pub load: LoadSpec,
-    /// The pool's only destination is never taken out for failing: failing over to nothing helps nobody.
+    /// Whether the only destination of the pool stays in service when it fails, because there is no other.
     pub keep_only_member: bool,
-    /// What it may have at once, over all destinations.
+    /// Limits over all destinations of the pool.
     pub limits: PoolLimits,
 }
 
 impl PoolSpec {
-    /// A recovery that is managed is never without a ramp.
-    const RAMP: Duration = Duration::from_secs(10);
+    /// Default slow start of a managed recovery.
+    const RECOVERY_SLOW_START: Duration = Duration::from_secs(10);
 
-    fn window(&self) -> Option<Duration> {
-        self.slow_start.or(self.recovery.then_some(Self::RAMP))
+    /// Returns the duration of a slow start.
+    fn slow_start_window(&self) -> Option<Duration> {
+        self.slow_start.or(self.recovery.then_some(Self::RECOVERY_SLOW_START))
     }
 }
 
-/// What a pool is told.
-#[expect(clippy::large_enum_variant, reason = "where inputs wait they are boxed")]
+/// Input of a pool.
+#[expect(clippy::large_enum_variant, reason = "queued inputs are boxed")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// These are the destinations now, all of them. Whose name stays keeps everything known of it, but for
-    /// one at a new address: nothing is known against that. Of a name given twice the first counts.
+    /// Replaces the list of destinations. A destination whose name stays keeps its state, unless its address changes. Of
+    /// two destinations with one name the first counts.
     Members(Vec<Destination>),
-    /// It is run so from now on.
+    /// Replaces the settings.
     Spec(PoolSpec),
-    /// The operator wants a destination so.
+    /// Sets a destination's administrative state.
     Admin {
-        /// Which; an unknown name changes nothing.
+        /// Name of the destination; an unknown one changes nothing.
         name: Name,
-        /// What.
+        /// New administrative state.
         state: AdminState,
     },
-    /// A destination has another base weight, until the next [`Input::Members`] says otherwise.
+    /// Sets a destination's base weight until the next [`Input::Members`].
     Weight {
-        /// Which; an unknown name changes nothing.
+        /// Name of the destination; an unknown one changes nothing.
         name: Name,
-        /// How much.
+        /// New base weight.
         weight: Weight,
     },
-    /// The answer to a [`ProbeRequest`].
+    /// Result of a [`ProbeRequest`].
     Probed {
-        /// From the order.
+        /// Number from the request.
         id: DestinationId,
-        /// What was seen.
+        /// Result of the check.
         result: ProbeResult,
     },
-    /// An assignment's word about a destination.
+    /// Signal from a finished assignment.
     FailureSignal(FailureSignal),
-    /// What a destination says of its load.
+    /// Load report of a destination.
     LoadReport {
-        /// Which; an unknown name changes nothing.
+        /// Name of the destination; an unknown one changes nothing.
         name: Name,
-        /// What.
+        /// Reported load.
         report: Box<LoadReport>,
     },
 }
 
-/// What a pool wants done.
+/// Action for the pool's driver.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Make this check and answer with [`Input::Probed`].
+    /// Make a health check and report it with [`Input::Probed`].
     Probe(ProbeRequest),
-    /// This is the picture now; it replaces all earlier ones.
+    /// Publish a snapshot that replaces all earlier ones.
     Publish(Arc<Snapshot>),
-    /// Tell whoever listens.
+    /// Emit an event.
     Emit(Event),
 }
 
-/// One pool's slow loop.
+/// State machine of one pool.
 pub struct Pool {
     name: Name,
     spec: PoolSpec,
     workers: usize,
     rng: Rng,
     policy: Box<dyn Policy>,
-    /// In configured order.
-    entries: Vec<MemberState>,
+    /// Members in configured order.
+    members: Vec<MemberState>,
     index: HashMap<DestinationId, usize>,
     next_id: u32,
     timers: Timers,
     check_queue: CheckQueue,
     limiter: Arc<PoolLimiter>,
     snapshot: Arc<Snapshot>,
-    /// A witness may have changed: statuses must be settled.
+    /// Whether statuses must be computed anew.
     touched: bool,
-    /// The picture has changed.
+    /// Whether a new snapshot is needed.
     dirty: bool,
     unpublished: bool,
-    orders: VecDeque<ProbeRequest>,
+    probe_requests: VecDeque<ProbeRequest>,
     events: VecDeque<Event>,
-    /// It has begun: who joins from now on comes cold.
-    runs: bool,
-    /// When destinations are next compared with each other.
+    /// Whether the pool has started: members added later begin with a slow start.
+    started: bool,
+    /// Time of the next comparison with peers.
     compare_at: Tick,
-    /// When their loads are next looked at.
+    /// Time of the next evaluation of reported load.
     evaluate_load_at: Tick,
-    /// A destination that deserved ejection was kept a short time ago; over then.
-    panics_until: Tick,
-    /// When it is next looked for who has fallen silent.
-    look_at: Tick,
+    /// End of the panic mode.
+    panic_until: Tick,
+    /// Time of the next detection of unresponsive members.
+    detect_unresponsive_at: Tick,
 }
 
 impl Pool {
-    /// A pool of these destinations, all serving; its first snapshot and its first checks are to be fetched.
+    /// Creates a pool of these destinations, all serving. Its first actions are to be fetched at once.
     pub fn new(
         name: Name,
         spec: PoolSpec,
@@ -177,14 +176,14 @@ impl Pool {
         now: Tick,
     ) -> Self {
         let policy = spec.algorithm.policy_with(workers, &spec.settings);
-        let snapshot = Arc::new(snapshot_builder::picture(&name, 0, &spec, &*policy, &[]));
+        let snapshot = Arc::new(snapshot_builder::build_snapshot(&name, 0, &spec, &*policy, &[]));
         let mut pool = Self {
             name,
             spec,
             workers,
             rng,
             policy,
-            entries: Vec::new(),
+            members: Vec::new(),
             index: HashMap::new(),
             next_id: 0,
             timers: Timers::default(),
@@ -194,42 +193,42 @@ impl Pool {
             touched: true,
             dirty: true,
             unpublished: false,
-            orders: VecDeque::new(),
+            probe_requests: VecDeque::new(),
             events: VecDeque::new(),
-            runs: false,
+            started: false,
             compare_at: Tick::NEVER,
             evaluate_load_at: Tick::NEVER,
-            panics_until: Tick::ZERO,
-            look_at: Tick::NEVER,
+            panic_until: Tick::ZERO,
+            detect_unresponsive_at: Tick::NEVER,
         };
         pool.limiter.set_limits(&pool.spec.limits);
         pool.plan_comparison(now);
         pool.replace_load(now);
         pool.replace_members(now, members);
         pool.events.clear();
-        pool.runs = true;
+        pool.started = true;
         pool.handle_timeout(now);
         pool
     }
 
-    /// Takes one input in. At most one snapshot comes of it, and it is there to be fetched at once.
+    /// Handles an input. It leads to at most one snapshot, which is to be fetched at once.
     pub fn handle(&mut self, now: Tick, input: Input) {
         match input {
             Input::Members(members) => self.replace_members(now, members),
             Input::Spec(spec) => self.replace_spec(now, spec),
             Input::Admin { name, state } => self.set_admin(now, &name, state),
             Input::Weight { name, weight } => self.set_weight(&name, weight),
-            Input::Probed { id, result } => self.probed(now, id, result),
-            Input::FailureSignal(signal) => self.signal(now, &signal),
+            Input::Probed { id, result } => self.on_probe_result(now, id, result),
+            Input::FailureSignal(signal) => self.on_failure_signal(now, &signal),
             Input::LoadReport { name, report } => self.load_report(now, &name, &report),
         }
         self.handle_timeout(now);
     }
 
-    /// Does what is due by now.
+    /// Handles the timers that are due.
     pub fn handle_timeout(&mut self, now: Tick) {
         for id in self.timers.take_due(now) {
-            self.wake(now, id);
+            self.on_timer(now, id);
         }
         self.send_checks(now);
         if self.compare_at <= now {
@@ -239,30 +238,30 @@ impl Pool {
         if self.evaluate_load_at <= now {
             self.evaluate_load(now);
         }
-        if self.look_at <= now {
-            self.look(now);
-            self.plan_look(now);
+        if self.detect_unresponsive_at <= now {
+            self.detect_unresponsive(now);
+            self.plan_detection(now);
         }
-        self.settle(now);
+        self.update_statuses(now);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
+    /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Tick> {
-        let traffic = Some(self.compare_at.min(self.look_at).min(self.evaluate_load_at))
+        let traffic = Some(self.compare_at.min(self.detect_unresponsive_at).min(self.evaluate_load_at))
             .filter(|&at| at != Tick::NEVER);
         self.timers.next().into_iter().chain(traffic).min()
     }
 
-    /// The next thing to do; a snapshot always comes first. Fetch until `None`.
+    /// Returns the next action, snapshots first. To be called until it returns `None`.
     pub fn poll_action(&mut self) -> Option<Action> {
         if mem::take(&mut self.unpublished) {
             return Some(Action::Publish(self.snapshot.clone()));
         }
-        let order = self.orders.pop_front().map(Action::Probe);
-        order.or_else(|| self.events.pop_front().map(Action::Emit))
+        let probe = self.probe_requests.pop_front().map(Action::Probe);
+        probe.or_else(|| self.events.pop_front().map(Action::Emit))
     }
 
-    /// The last snapshot published.
+    /// Returns the last snapshot.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
     }
@@ -272,124 +271,127 @@ impl Pool {
         &self.limiter
     }
 
-    /// How it is run.
+    /// Returns the settings.
     pub fn spec(&self) -> &PoolSpec {
         &self.spec
     }
 
-    /// What is known of each destination, in configured order.
+    /// Returns the state of each destination, in configured order.
     pub fn reports(&self) -> Vec<DestinationReport> {
-        self.entries.iter().map(MemberState::report).collect()
+        self.members.iter().map(MemberState::report).collect()
     }
 
-    /// Destinations that deserve ejection are kept, or were taken back, because too few others would be left.
-    /// Nobody tells when that is over, so it is when nothing of the kind has been seen for as long as two first
-    /// ejections: of one that fails on it is told once in the time of one.
+    /// Returns whether the pool is in panic mode: ejections are skipped or ended because too few other destinations serve.
+    /// The mode ends after twice `base_ejection` without such an event; events repeat once per `base_ejection`.
     pub fn is_in_panic(&self, now: Tick) -> bool {
-        now < self.panics_until
+        now < self.panic_until
     }
 
-    fn panic(&mut self, now: Tick) {
-        self.panics_until = now + self.spec.outlier.base_ejection.saturating_mul(2);
+    fn enter_panic(&mut self, now: Tick) {
+        self.panic_until = now + self.spec.outlier.base_ejection.saturating_mul(2);
     }
 
-    /// What ejecting the destination at `rank` would cost the pool.
-    fn room(&self, rank: usize) -> EjectionCapacity {
-        let (before, after) = (&self.entries[..rank], &self.entries[rank + 1..]);
+    /// Returns the pool's capacity for an ejection of the member at `rank`.
+    fn ejection_capacity(&self, rank: usize) -> EjectionCapacity {
+        let backup = self.spec.tiers.backup_tiers;
+        let others = self.members.iter().enumerate().filter(|&(other, _)| other != rank);
+        let serving = others.filter(|(_, member)| member.takes(member.status, backup)).count();
         EjectionCapacity {
-            members: self.entries.len(),
-            ejected: self.entries.iter().filter(|entry| entry.outlier.is_out()).count(),
-            others_serve: before.iter().chain(after).any(|e| e.takes(e.status, self.spec.tiers.backup_tiers)),
-            others_suffice: self.suffices(before.iter().chain(after)),
+            members: self.members.len(),
+            ejected: self.members.iter().filter(|member| member.outlier.is_ejected()).count(),
+            others_serve: serving > 0,
+            others_suffice: self.meets_panic_threshold(serving),
         }
     }
 
-    /// Those of `entries` that serve are as many of the whole pool as must be left.
-    fn suffices<'e>(&self, entries: impl Iterator<Item = &'e MemberState>) -> bool {
+    /// Returns whether `serving` members are at least the panic threshold's share of the members that could serve.
+    fn meets_panic_threshold(&self, serving: usize) -> bool {
         let backup = self.spec.tiers.backup_tiers;
-        let fit = |entry: &&MemberState| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
-        let all = self.entries.iter().filter(fit).count();
-        let serving = entries.filter(|entry| entry.takes(entry.status, backup)).count();
-        serving as f64 >= all as f64 * self.spec.panic_threshold - 1e-9
+        let usable = |member: &&MemberState| member.has_weight() && member.tier_is_used(backup);
+        let total = self.members.iter().filter(usable).count();
+        serving as f64 >= total as f64 * self.spec.panic_threshold - 1e-9
     }
 
-    /// Brings statuses in line with the signals, tells what changed, and publishes if the picture did.
-    fn settle(&mut self, now: Tick) {
+    /// Computes all statuses anew, emits the changes, and builds a snapshot if anything differs.
+    fn update_statuses(&mut self, now: Tick) {
         if mem::take(&mut self.touched) {
             self.restore_overloaded(now);
             self.uneject_for_capacity(now);
-            let lone = self.spares_lone();
-            for rank in 0..self.entries.len() {
-                let (change, differs) = self.entries[rank].settle(now, lone, &self.spec);
+            let only_member = self.keeps_only_member();
+            for rank in 0..self.members.len() {
+                let (change, differs) = self.members[rank].update_status(now, only_member, &self.spec);
                 if differs {
                     self.dirty = true;
-                    self.plan(self.entries[rank].id);
+                    self.plan(self.members[rank].id);
                 }
                 if let Some(Change { from, to, reason }) = change {
                     let (pool, destination) =
-                        (self.name.clone(), self.entries[rank].destination.name.clone());
+                        (self.name.clone(), self.members[rank].destination.name.clone());
                     self.emit(Event::StatusChanged { pool, destination, from, to, reason });
                 }
             }
         }
         if mem::take(&mut self.dirty) {
             let generation = self.snapshot.generation + 1;
-            let mut picture =
-                snapshot_builder::picture(&self.name, generation, &self.spec, &*self.policy, &self.entries);
-            picture.limiter = self.limiter_if_limited();
-            (self.snapshot, self.unpublished) = (Arc::new(picture), true);
+            let mut snapshot = snapshot_builder::build_snapshot(
+                &self.name,
+                generation,
+                &self.spec,
+                &*self.policy,
+                &self.members,
+            );
+            snapshot.limiter = self.limiter_if_limited();
+            (self.snapshot, self.unpublished) = (Arc::new(snapshot), true);
         }
     }
 
     /// the limiter, if anything of the pool has a limit; then all its messages tell it when they end.
     fn limiter_if_limited(&self) -> Option<Arc<PoolLimiter>> {
-        let none = |entry: &MemberState| entry.destination.limits == DestinationLimits::default();
+        let none = |member: &MemberState| member.destination.limits == DestinationLimits::default();
         let pool = PoolLimits { pending: 0, ..self.spec.limits };
-        if pool == PoolLimits::default() && self.entries.iter().all(none) {
+        if pool == PoolLimits::default() && self.members.iter().all(none) {
             return None;
         }
-        self.entries.iter().for_each(|entry| entry.stats.set_limiter(&self.limiter));
+        self.members.iter().for_each(|member| member.stats.set_limiter(&self.limiter));
         Some(self.limiter.clone())
     }
 
-    /// Takes ejections back that the pool can no longer bear, the one that ends first before the others: when
-    /// the pool has shrunk below them, and when too few would serve for nothing but ejections.
+    /// Ends ejections that the pool has no capacity for, those that end first before the others: if the pool has shrunk,
+    /// or if fewer members serve than the panic threshold because of ejections.
     fn uneject_for_capacity(&mut self, now: Tick) {
-        let (count, backup) = (self.entries.len(), self.spec.tiers.backup_tiers);
-        let lone = self.spares_lone();
-        let most = if lone { 0 } else { EjectionCapacity::most(count, &self.spec.outlier) };
-        let mut out = self.entries.iter().filter(|entry| entry.outlier.is_out()).count();
-        while out > 0 {
-            let stand = |entry: &&MemberState| entry.takes(entry.stands(lone), backup);
-            let serving = self.entries.iter().filter(stand).count();
-            let fit = |entry: &&MemberState| entry.destination.weight.get() > 0 && entry.tier_is_used(backup);
-            let wanted = self.entries.iter().filter(fit).count() as f64 * self.spec.panic_threshold - 1e-9;
-            let served = serving > 0 && serving as f64 >= wanted;
-            let fit = |entry: &&mut MemberState| {
-                entry.outlier.is_out()
-                    && (out > most || !served && entry.takes(entry.status_if_unejected(), backup))
+        let (count, backup) = (self.members.len(), self.spec.tiers.backup_tiers);
+        let keeps_only = self.keeps_only_member();
+        let max = if keeps_only { 0 } else { EjectionCapacity::max_ejected(count, &self.spec.outlier) };
+        let mut ejected = self.members.iter().filter(|member| member.outlier.is_ejected()).count();
+        while ejected > 0 {
+            let serves = |member: &&MemberState| member.takes(member.computed_status(keeps_only), backup);
+            let serving = self.members.iter().filter(serves).count();
+            let suffices = serving > 0 && self.meets_panic_threshold(serving);
+            let helps = |member: &&mut MemberState| {
+                member.outlier.is_ejected()
+                    && (ejected > max || !suffices && member.takes(member.status_if_unejected(), backup))
             };
             let first =
-                self.entries.iter_mut().filter(fit).min_by_key(|entry| match entry.outlier.ejection() {
+                self.members.iter_mut().filter(helps).min_by_key(|member| match member.outlier.ejection() {
                     Ejection::Until(until) => until,
                     Ejection::None | Ejection::Probation => Tick::ZERO,
                 });
-            let Some(entry) = first else { break };
-            entry.outlier.uneject(now);
-            entry.clear_reason.get_or_insert(Reason::PanicThreshold);
-            out -= 1;
-            let id = entry.id;
+            let Some(member) = first else { break };
+            member.outlier.uneject(now);
+            member.clear_reason.get_or_insert(Reason::PanicThreshold);
+            ejected -= 1;
+            let id = member.id;
             self.plan(id);
-            self.panic(now);
+            self.enter_panic(now);
         }
     }
 
-    fn spares_lone(&self) -> bool {
-        self.entries.len() == 1 && self.spec.keep_only_member
+    fn keeps_only_member(&self) -> bool {
+        self.members.len() == 1 && self.spec.keep_only_member
     }
 
     fn emit(&mut self, event: Event) {
-        if self.events.len() == EVENTS_MAX {
+        if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
         }
         self.events.push_back(event);

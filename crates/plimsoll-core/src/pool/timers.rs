@@ -1,11 +1,11 @@
-//! When the slow loop has something to do next, and for whom.
+//! Timers of a pool: the next time at which each destination is due.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::destination::DestinationId;
 use crate::time::Tick;
 
-/// At most one moment per destination, found by time.
+/// Timers ordered by time, at most one per destination.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     by_time: BTreeSet<(Tick, DestinationId)>,
@@ -13,7 +13,7 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Replaces the moment of `id`; [`Tick::NEVER`] strikes it.
+    /// Sets the timer of `id`; [`Tick::NEVER`] removes it.
     pub(super) fn set(&mut self, id: DestinationId, at: Tick) {
         let before = if at == Tick::NEVER { self.by_id.remove(&id) } else { self.by_id.insert(id, at) };
         if before == Some(at) {
@@ -27,12 +27,12 @@ impl Timers {
         }
     }
 
-    /// The next moment.
+    /// Returns the time of the next timer.
     pub(super) fn next(&self) -> Option<Tick> {
         self.by_time.first().map(|&(at, _)| at)
     }
 
-    /// Strikes and returns everyone whose moment has come, in order of time.
+    /// Removes and returns the destinations that are due, in order of time.
     pub(super) fn take_due(&mut self, now: Tick) -> Vec<DestinationId> {
         let mut due = Vec::new();
         while let Some(&(at, id)) = self.by_time.first()
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_word_counts_and_time_decides_the_order() {
+    fn last_time_set_counts_and_due_timers_come_in_order_of_time() {
         let (mut timers, at, id) = (Timers::default(), Tick::from_nanos, DestinationId);
         for (n, nanos) in [(1, 30), (2, 10), (3, 20), (1, 5), (3, 40), (4, 7)] {
             timers.set(id(n), at(nanos));

@@ -1,5 +1,4 @@
-//! What traffic shows of destinations, and what that changes: a word of an assignment, a comparison with peers, a
-//! silence.
+//! Outlier detection of a pool: failure signals, comparison with peers, and unresponsive members.
 
 use std::mem;
 use std::time::Duration;
@@ -16,45 +15,45 @@ use crate::pool::member_state::MemberState;
 use crate::stats::{FailureSignal, Progress};
 use crate::time::Tick;
 
-/// Looks for silence are this far apart at least.
-const LOOK_AT_LEAST: Duration = Duration::from_millis(10);
+/// Minimum interval of the detection of unresponsive members.
+const MIN_DETECTION_INTERVAL: Duration = Duration::from_millis(10);
 
 impl Pool {
-    pub(super) fn signal(&mut self, now: Tick, signal: &FailureSignal) {
+    pub(super) fn on_failure_signal(&mut self, now: Tick, signal: &FailureSignal) {
         let Some(&rank) = self.index.get(&signal.id) else { return };
-        let entry = &self.entries[rank];
-        // What goes wrong while it drains or is down anyway is no news.
-        if entry.admin != AdminState::Ready || entry.checker.health() == Health::Down {
+        let member = &self.members[rank];
+        // Failures of a draining or down member are expected.
+        if member.admin != AdminState::Ready || member.checker.health() == Health::Down {
             return;
         }
-        let silent = signal.outcome == Outcome::Failed(Failure::Timeout);
+        let unresponsive = signal.outcome == Outcome::Failed(Failure::Timeout);
         if signal.outcome.blames_destination() {
-            self.expedite_check(now, rank, silent);
+            self.expedite_check(now, rank, unresponsive);
         }
-        let room = self.room(rank);
-        let entry = &mut self.entries[rank];
-        // A row that a good answer or a return has ended since the assignment spoke is no row.
-        let signal = FailureSignal { streak: signal.streak.min(entry.stats.streak()), ..*signal };
-        let connects_only = entry.stats.only_connects_failed();
-        let verdict = entry.outlier.judge(now, &self.spec.outlier, &signal, connects_only, room);
+        let capacity = self.ejection_capacity(rank);
+        let member = &mut self.members[rank];
+        // A good response or a return since the signal has reset the streak.
+        let signal = FailureSignal { streak: signal.streak.min(member.stats.streak()), ..*signal };
+        let connects_only = member.stats.only_connects_failed();
+        let decision = member.outlier.evaluate(now, &self.spec.outlier, &signal, connects_only, capacity);
         let last = match signal.outcome {
             Outcome::Failed(failure) => Some(failure),
             Outcome::Answered { .. } => None,
         };
-        match verdict {
-            OutlierDecision::Nothing => return,
-            OutlierDecision::Spared => {
-                let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
-                self.panic(now);
+        match decision {
+            OutlierDecision::Unchanged => return,
+            OutlierDecision::Skipped => {
+                let (pool, destination) = (self.name.clone(), member.destination.name.clone());
+                self.enter_panic(now);
                 return self.emit(Event::EjectionSkipped { pool, destination, streak: signal.streak });
             }
             OutlierDecision::Ejected(span) => {
-                entry.ejected(Reason::TrafficFailed { streak: signal.streak, last, span });
+                member.set_ejected(Reason::TrafficFailed { streak: signal.streak, last, span });
             }
             OutlierDecision::TrialFailed(span) => {
-                entry.ejected_reason = Some(Reason::TrialFailed { last, span })
+                member.ejected_reason = Some(Reason::TrialFailed { last, span })
             }
-            OutlierDecision::TrialPassed => entry.clear_reason = Some(Reason::TrialPassed),
+            OutlierDecision::TrialPassed => member.clear_reason = Some(Reason::TrialPassed),
         }
         self.touched = true;
         self.plan(signal.id);
@@ -66,27 +65,26 @@ impl Pool {
         self.compare_at = interval.map_or(Tick::NEVER, |interval| now + interval);
     }
 
-    /// Compares what destinations did since the last time, and sets aside who did worse than the others.
+    /// Compares the outcomes since the last comparison, and ejects outliers.
     pub(super) fn compare(&mut self, now: Tick) {
-        let serving = |entry: &MemberState| entry.status.serves() && entry.admin == AdminState::Ready;
-        let window = |entry: &mut MemberState| {
-            let (counts, fit) = (entry.stats.counts(), serving(entry));
-            let window = Window::between(&mem::replace(&mut entry.counted, counts.clone()), &counts);
-            // Who did not serve all the while has shown nothing.
+        let serving = |member: &MemberState| member.status.serves() && member.admin == AdminState::Ready;
+        let window = |member: &mut MemberState| {
+            let (counts, fit) = (member.stats.counts(), serving(member));
+            let window = Window::between(&mem::replace(&mut member.compared, counts.clone()), &counts);
+            // A member that did not serve has no outcomes to compare.
             if fit { window } else { Window::default() }
         };
-        let windows: Vec<Window> = self.entries.iter_mut().map(window).collect();
-        for (rank, worse) in self.worse(&windows) {
-            self.set_aside(now, rank, |span| Reason::WorseThanPeers { worse, span });
+        let windows: Vec<Window> = self.members.iter_mut().map(window).collect();
+        for (rank, worse) in self.find_outliers(&windows) {
+            self.eject(now, rank, |span| Reason::WorseThanPeers { worse, span });
         }
     }
 
-    /// Who did worse than the others; where each is known by its own past, also who did worse than it used to,
-    /// and not who is slower than the others as ever.
-    fn worse(&mut self, windows: &[Window]) -> Vec<(usize, OutlierKind)> {
+    /// Finds outliers among peers and, with learning, by baselines: members that are as slow as usual are no outliers.
+    fn find_outliers(&mut self, windows: &[Window]) -> Vec<(usize, OutlierKind)> {
         let mut found = peer_comparison::outliers(windows);
         if self.spec.outlier.learning {
-            let baselines: Vec<Baseline> = self.entries.iter().map(|entry| entry.baseline).collect();
+            let baselines: Vec<Baseline> = self.members.iter().map(|member| member.baseline).collect();
             let slow = |worse: &OutlierKind| matches!(worse, OutlierKind::Latency { .. });
             found.retain(|(rank, worse)| {
                 !(slow(worse) && baselines[*rank].is_within_baseline(&windows[*rank]))
@@ -96,70 +94,72 @@ impl Pool {
                     found.push((rank, worse));
                 }
             }
-            self.entries.iter_mut().zip(windows).for_each(|(entry, window)| entry.baseline.learn(window));
+            self.members.iter_mut().zip(windows).for_each(|(member, window)| member.baseline.learn(window));
         }
         found
     }
 
-    /// Sets the destination at `rank` aside for what `reason` says, if the pool can spare it.
-    fn set_aside(&mut self, now: Tick, rank: usize, reason: impl FnOnce(Duration) -> Reason) {
-        let room = self.room(rank);
-        let entry = &mut self.entries[rank];
-        match entry.outlier.set_aside(now, &self.spec.outlier, room) {
+    /// Ejects the member at `rank` for `reason`, if the pool has the capacity.
+    fn eject(&mut self, now: Tick, rank: usize, reason: impl FnOnce(Duration) -> Reason) {
+        let capacity = self.ejection_capacity(rank);
+        let member = &mut self.members[rank];
+        match member.outlier.eject_outlier(now, &self.spec.outlier, capacity) {
             OutlierDecision::Ejected(span) => {
-                entry.ejected(reason(span));
+                member.set_ejected(reason(span));
                 self.touched = true;
-                // Before the next is judged: what this one leaves must do.
-                self.settle(now);
+                // The next ejection depends on the capacity that this one leaves.
+                self.update_statuses(now);
             }
-            OutlierDecision::Spared => {
-                let (pool, destination) = (self.name.clone(), entry.destination.name.clone());
-                let streak = entry.stats.streak();
-                self.panic(now);
+            OutlierDecision::Skipped => {
+                let (pool, destination) = (self.name.clone(), member.destination.name.clone());
+                let streak = member.stats.streak();
+                self.enter_panic(now);
                 self.emit(Event::EjectionSkipped { pool, destination, streak });
             }
             _ => {}
         }
     }
 
-    pub(super) fn plan_look(&mut self, now: Tick) {
-        let heard = self.spec.outlier.consecutive_failures > 0 || self.spec.health.is_some();
-        // The only destination serves whatever it is like.
-        let silence = self.spec.outlier.unresponsive_after.filter(|_| heard && self.entries.len() > 1);
-        self.look_at = match silence {
+    pub(super) fn plan_detection(&mut self, now: Tick) {
+        let is_used = self.spec.outlier.consecutive_failures > 0 || self.spec.health.is_some();
+        // The only member serves in any case.
+        let silence = self.spec.outlier.unresponsive_after.filter(|_| is_used && self.members.len() > 1);
+        self.detect_unresponsive_at = match silence {
             None => Tick::NEVER,
-            // Who comes and goes often must not put it off for ever.
-            Some(_) if now < self.look_at && self.look_at != Tick::NEVER => self.look_at,
-            Some(silence) => now + (silence / 2).max(LOOK_AT_LEAST),
+            // Frequent changes of members must not postpone the detection for ever.
+            Some(_) if now < self.detect_unresponsive_at && self.detect_unresponsive_at != Tick::NEVER => {
+                self.detect_unresponsive_at
+            }
+            Some(silence) => now + (silence / 2).max(MIN_DETECTION_INTERVAL),
         };
     }
 
-    /// Looks for destinations that take messages and answer none.
-    pub(super) fn look(&mut self, now: Tick) {
-        let Some(least) = self.spec.outlier.unresponsive_after else { return };
-        if self.entries.iter().all(|entry| entry.stats.in_flight() == 0) {
-            return self.entries.iter_mut().for_each(|entry| entry.unresponsive.forget());
+    /// Finds members that accept messages and respond to none.
+    pub(super) fn detect_unresponsive(&mut self, now: Tick) {
+        let Some(min_wait) = self.spec.outlier.unresponsive_after else { return };
+        if self.members.iter().all(|member| member.stats.in_flight() == 0) {
+            return self.members.iter_mut().for_each(|member| member.unresponsive.reset());
         }
         let progress: Vec<(Progress, u32)> =
-            self.entries.iter().map(|entry| entry.stats.progress()).collect();
+            self.members.iter().map(|member| member.stats.progress()).collect();
         let mut all = Progress::default();
         progress.iter().for_each(|&(own, _)| all += own);
         for (rank, (own, waiting)) in progress.into_iter().enumerate() {
-            let row = self.spec.outlier.consecutive_failures;
-            let entry = &mut self.entries[rank];
-            match entry.unresponsive.look(now, &own, &all.since(&own), waiting, least, row) {
-                _ if entry.admin != AdminState::Ready || entry.checker.health() == Health::Down => {}
-                ResponseState::Fine => {}
-                ResponseState::Doubtful => self.expedite_check(now, rank, true),
-                ResponseState::Unresponsive(observation) if entry.status.serves() => {
-                    self.set_aside(now, rank, |span| Reason::Unresponsive { observation, span });
+            let min_messages = self.spec.outlier.consecutive_failures;
+            let member = &mut self.members[rank];
+            match member.unresponsive.evaluate(now, &own, &all.since(&own), waiting, min_wait, min_messages) {
+                _ if member.admin != AdminState::Ready || member.checker.health() == Health::Down => {}
+                ResponseState::Responsive => {}
+                ResponseState::Suspect => self.expedite_check(now, rank, true),
+                ResponseState::Unresponsive(observation) if member.status.serves() => {
+                    self.eject(now, rank, |span| Reason::Unresponsive { observation, span });
                 }
                 ResponseState::Unresponsive(_) => {}
             }
         }
-        // A check may be due by that.
+        // Checks may be due now.
         for id in self.timers.take_due(now) {
-            self.wake(now, id);
+            self.on_timer(now, id);
         }
         self.send_checks(now);
     }

@@ -1,4 +1,8 @@
-//! Which destination takes this message.
+//! Choice of the destination for one message.
+//!
+//! Each layer adds one thing to the layer below: the pool's limits ([`balance_load`]), trials and subsets
+//! ([`pick_with_trials`]), the order of tiers ([`TierSet::pick_in_tiers`]), limits of destinations
+//! ([`pick_with_capacity`]), slow start ([`pick_warm`]), and the session's key or the picker ([`pick_in_tier`]).
 
 use super::priority_and_locality::TierSet;
 use super::{NoDestination, Snapshot, Tier};
@@ -8,43 +12,53 @@ use crate::stats::Assignment;
 use crate::subset::Fallback;
 use crate::time::Tick;
 
-/// Chooses a destination and gives an assignment for it: an open trial first, then the picker of the first tier,
-/// then, for a message that has tried the picked one, the next untried; other tiers only when all of the
-/// first were tried or are full. Which tier is the first for a message is drawn where several take a share. A message
-/// with a home asks no picker: it goes there, and if that was tried, to the next. Who has as much as it may have at
-/// once is passed over like one that was tried, and never given more, whoever asks at the same time.
+/// Chooses a destination for a message, within the limits of the pool.
+///
+/// - An open trial is taken first.
+/// - Else the first tier's picker chooses; where several tiers have a share, the first tier is drawn.
+/// - A message that tried the picked destination before goes to the next untried one.
+/// - Other tiers are used only if all destinations of the first were tried or are at their limits.
+/// - A message with a session goes to the session's preferred destination without a picker.
+///
+/// Limits are never exceeded, also not by concurrent calls.
 ///
 /// # Errors
-/// [`NoDestination`] says why nobody takes the message.
+/// [`NoDestination`] is the reason for which there is none.
 pub fn balance_load(
     snapshot: &Snapshot,
-    want: &PickRequest<'_>,
+    request: &PickRequest<'_>,
     now: Tick,
     rng: &mut Rng,
 ) -> Result<Assignment, NoDestination> {
+    let failed = || no_destination_reason(snapshot, request);
     let Some(limiter) = &snapshot.limiter else {
-        return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
+        return pick_with_trials(snapshot, request, now, rng).ok_or_else(failed);
     };
-    if limiter.has_waiters() && !want.dequeued {
-        return Err(nobody(snapshot, want));
+    if limiter.has_waiters() && !request.dequeued {
+        return Err(failed());
     }
     if limiter.requests.max().is_none() {
-        return find(snapshot, want, now, rng).ok_or_else(|| nobody(snapshot, want));
+        return pick_with_trials(snapshot, request, now, rng).ok_or_else(failed);
     }
-    limiter.requests.try_acquire().ok_or_else(|| nobody(snapshot, want))?;
-    let found = find(snapshot, want, now, rng).map(Assignment::counted);
-    found.ok_or_else(|| {
+    limiter.requests.try_acquire().ok_or_else(failed)?;
+    let picked = pick_with_trials(snapshot, request, now, rng).map(Assignment::counted);
+    picked.ok_or_else(|| {
         limiter.requests.release();
-        nobody(snapshot, want)
+        failed()
     })
 }
 
-/// The choice among those who have room.
-fn find(snapshot: &Snapshot, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> Option<Assignment> {
-    let take = |slot: &Slot| Assignment::take(slot.id, slot.rank as usize, want.worker, &slot.stats, now);
-    if !snapshot.trials.is_empty() && (want.repeatable || now >= snapshot.trials_for_all) {
-        let meant = |slot: &&Slot| !want.has_tried(slot.id) && snapshot.is_meant(slot, want);
-        for slot in snapshot.trials.iter().filter(meant) {
+/// Takes an open trial, else picks in the request's subset, else in the pool.
+fn pick_with_trials(
+    snapshot: &Snapshot,
+    request: &PickRequest<'_>,
+    now: Tick,
+    rng: &mut Rng,
+) -> Option<Assignment> {
+    let take = |slot: &Slot| Assignment::take(slot.id, slot.rank as usize, request.worker, &slot.stats, now);
+    if !snapshot.trials.is_empty() && (request.repeatable || now >= snapshot.trials_for_all) {
+        let fits = |slot: &&Slot| !request.has_tried(slot.id) && snapshot.is_in_subset(slot, request);
+        for slot in snapshot.trials.iter().filter(fits) {
             let Some(trial) = slot.stats.take_trial() else { continue };
             match take(slot) {
                 Some(assignment) => return Some(assignment.on_trial(trial)),
@@ -52,144 +66,143 @@ fn find(snapshot: &Snapshot, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -
             }
         }
     }
-    if let Some(subset) = want.subset {
-        let found = match snapshot.part(subset) {
-            Some(part) => part.place(want, now, rng, take),
-            None => snapshot.search(subset, want, rng).and_then(|slot| take(&slot)),
+    if let Some(subset) = request.subset {
+        let picked = match snapshot.subset_tiers(subset) {
+            Some(tiers) => tiers.pick_in_tiers(request, now, rng, take),
+            None => snapshot.search_subset(subset, request, rng).and_then(|slot| take(&slot)),
         };
-        if found.is_some() || subset.fallback == Fallback::None {
-            return found;
+        if picked.is_some() || subset.fallback == Fallback::None {
+            return picked;
         }
     }
-    snapshot.pool_tiers.place(want, now, rng, take)
+    snapshot.pool_tiers.pick_in_tiers(request, now, rng, take)
 }
 
-/// Why nobody takes it.
 #[cold]
-fn nobody(snapshot: &Snapshot, want: &PickRequest<'_>) -> NoDestination {
-    let strict = want.subset.filter(|subset| subset.fallback == Fallback::None);
-    let reach = strict.map_or(Some(&snapshot.pool_tiers), |subset| snapshot.part(subset));
-    let untried = |tier: &Tier| tier.slots.iter().any(|slot| !want.has_tried(slot.id));
-    match (snapshot.members.is_empty(), reach.filter(|reach| !reach.tiers.is_empty())) {
+fn no_destination_reason(snapshot: &Snapshot, request: &PickRequest<'_>) -> NoDestination {
+    let strict = request.subset.filter(|subset| subset.fallback == Fallback::None);
+    let tiers = strict.map_or(Some(&snapshot.pool_tiers), |subset| snapshot.subset_tiers(subset));
+    let untried = |tier: &Tier| tier.slots.iter().any(|slot| !request.has_tried(slot.id));
+    match (snapshot.members.is_empty(), tiers.filter(|set| !set.tiers.is_empty())) {
         (true, _) => NoDestination::Empty,
         (_, None) => NoDestination::NoneServing,
-        (_, Some(reach)) if reach.tiers.iter().any(untried) => NoDestination::Full,
+        (_, Some(set)) if set.tiers.iter().any(untried) => NoDestination::Full,
         _ => NoDestination::AllTried,
     }
 }
 
 impl TierSet {
-    /// Which tier the message meets first.
-    pub(super) fn first_for(&self, want: &PickRequest<'_>, rng: &mut Rng) -> usize {
-        self.first.as_ref().map_or(0, |first| first.draw(want, rng))
+    /// Returns the index of the tier that the message tries first.
+    pub(super) fn select_first(&self, request: &PickRequest<'_>, rng: &mut Rng) -> usize {
+        self.selector.as_ref().map_or(0, |selector| selector.draw(request, rng))
     }
 
-    /// What `take` gives of the first one met who has room, then of the others in order.
-    fn place<T>(
+    /// Picks in the selected tier, else in the others in order. `take` acquires a slot, or returns `None` at its limit.
+    fn pick_in_tiers<T>(
         &self,
-        want: &PickRequest<'_>,
+        request: &PickRequest<'_>,
         now: Tick,
         rng: &mut Rng,
         take: impl Fn(&Slot) -> Option<T> + Copy,
     ) -> Option<T> {
-        let first = self.first_for(want, rng);
-        if let Some(taken) = self.tiers.get(first).and_then(|tier| place(tier, want, now, rng, take)) {
-            return Some(taken);
+        let first = self.select_first(request, rng);
+        let picked = self.tiers.get(first).and_then(|tier| pick_with_capacity(tier, request, now, rng, take));
+        if picked.is_some() {
+            return picked;
         }
         let others = self.tiers.iter().enumerate().filter(|&(nth, _)| nth != first);
-        others.map(|(_, tier)| tier).find_map(|tier| place(tier, want, now, rng, take))
+        others.map(|(_, tier)| tier).find_map(|tier| pick_with_capacity(tier, request, now, rng, take))
     }
 }
 
-/// What `take` gives of the one who is chosen, or if it is full of the next who has room.
-fn place<T>(
+/// Picks a destination of a tier that is below its limit.
+fn pick_with_capacity<T>(
     tier: &Tier,
-    want: &PickRequest<'_>,
+    request: &PickRequest<'_>,
     now: Tick,
     rng: &mut Rng,
     take: impl Fn(&Slot) -> Option<T>,
 ) -> Option<T> {
-    /// Choices before the next in the list will do.
-    const CHOICES: usize = 3;
-    let first = choose(tier, want, now, rng)?;
+    /// Maximum number of picks; after that the slots are searched in order.
+    const MAX_PICKS: usize = 3;
+    let first = pick_warm(tier, request, now, rng)?;
     if let Some(taken) = take(first) {
         return Some(taken);
     }
-    let mut tried = want.tried.copied().unwrap_or_default();
+    let mut tried = request.tried.copied().unwrap_or_default();
     tried.add(first.id);
-    for _ in 1..CHOICES {
-        let next = choose(tier, &PickRequest { tried: Some(&tried), ..*want }, now, rng)?;
+    for _ in 1..MAX_PICKS {
+        let next = pick_warm(tier, &PickRequest { tried: Some(&tried), ..*request }, now, rng)?;
         if let Some(taken) = take(next) {
             return Some(taken);
         }
         tried.add(next.id);
     }
-    let slots = tier.slots_for(want);
+    let slots = tier.slots_for(request);
     let after = slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
-    let list = slots[after..].iter().chain(&slots[..after]);
-    list.filter(|slot| !want.has_tried(slot.id)).find_map(take)
+    let in_order = slots[after..].iter().chain(&slots[..after]);
+    in_order.filter(|slot| !request.has_tried(slot.id)).find_map(take)
 }
 
-/// Who of a tier takes the message. A warming destination lets some pass by, to whom the picker chooses next;
-/// where all others were tried or pass it by too, the first choice stands.
-fn choose<'s>(tier: &'s Tier, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
-    /// Picks before the next in the list will do.
-    const PICKS: usize = 3;
-    // One candidate needs no algorithm.
-    if let [lone] = tier.slots_for(want) {
-        return Some(lone).filter(|lone| !want.has_tried(lone.id));
+/// Picks a destination of a tier that is not in slow start, or whose slow start admits the message. If there is no
+/// other, the first pick stands.
+fn pick_warm<'s>(tier: &'s Tier, request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
+    /// Maximum number of picks; after that the slots are searched in order.
+    const MAX_PICKS: usize = 3;
+    // A single candidate needs no algorithm.
+    if let [only] = tier.slots_for(request) {
+        return Some(only).filter(|only| !request.has_tried(only.id));
     }
-    let first = pick(tier, want, now, rng)?;
-    let key = want.affinity_key.or(want.key);
-    let lets_by = |slot: &Slot, rng: &mut Rng| {
-        slot.slow_start.is_some_and(|slow_start| !slow_start.admit(key, now, rng))
-    };
-    if !lets_by(first, rng) {
+    let first = pick_in_tier(tier, request, now, rng)?;
+    let key = request.affinity_key.or(request.key);
+    let rejects =
+        |slot: &Slot, rng: &mut Rng| slot.slow_start.is_some_and(|start| !start.admit(key, now, rng));
+    if !rejects(first, rng) {
         return Some(first);
     }
-    // What a key leads to next is asked as by a message that was there already; a rotation just goes on.
-    let mut tried = want.tried.copied().unwrap_or_default();
+    // A key leads to the same destination again unless that counts as tried; a rotation just advances.
+    let mut tried = request.tried.copied().unwrap_or_default();
     tried.add(first.id);
-    let next = if key.is_some() { PickRequest { tried: Some(&tried), ..*want } } else { *want };
-    for _ in 1..PICKS {
-        if let Some(slot) = pick(tier, &next, now, rng).filter(|slot| !lets_by(slot, rng)) {
+    let next = if key.is_some() { PickRequest { tried: Some(&tried), ..*request } } else { *request };
+    for _ in 1..MAX_PICKS {
+        if let Some(slot) = pick_in_tier(tier, &next, now, rng).filter(|slot| !rejects(slot, rng)) {
             return Some(slot);
         }
     }
-    let slots = tier.slots_for(want);
+    let slots = tier.slots_for(request);
     let after = slots.iter().position(|slot| slot.id == first.id).unwrap_or(0);
-    let warm = |slot: &&Slot| slot.slow_start.is_none() && !want.has_tried(slot.id);
+    let warm = |slot: &&Slot| slot.slow_start.is_none() && !request.has_tried(slot.id);
     slots[after..].iter().chain(&slots[..after]).find(warm).or(Some(first))
 }
 
-/// What the message's home or the picker says.
-fn pick<'s>(tier: &'s Tier, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
-    match want.affinity_key {
-        Some(home) => rendezvous::home(&tier.all_members, home, |slot| !want.has_tried(slot.id)),
-        None => next_untried(&tier.slots, tier.picker.pick(want, now, rng), want),
+/// Picks by the session's key, or asks the tier's picker.
+fn pick_in_tier<'s>(tier: &'s Tier, request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
+    match request.affinity_key {
+        Some(key) => rendezvous::pick(&tier.all_members, key, |slot| !request.has_tried(slot.id)),
+        None => next_untried(&tier.slots, tier.picker.pick(request, now, rng), request),
     }
 }
 
-/// The same choice without an assignment for it, and without a trial: an index of members.
+/// Picks as [`balance_load`] does, without an assignment and without trials. Returns an index of members.
 pub(crate) fn balance_load_dry(
     snapshot: &Snapshot,
-    want: &PickRequest<'_>,
+    request: &PickRequest<'_>,
     now: Tick,
     rng: &mut Rng,
 ) -> Option<usize> {
     let rank = |slot: &Slot| (!slot.stats.is_full()).then_some(slot.rank);
-    let part = want.subset.and_then(|subset| snapshot.part(subset));
-    let mut found = part.and_then(|part| part.place(want, now, rng, rank));
-    if found.is_none() && want.subset.is_none_or(|subset| subset.fallback != Fallback::None) {
-        found = snapshot.pool_tiers.place(want, now, rng, rank);
+    let subset = request.subset.and_then(|subset| snapshot.subset_tiers(subset));
+    let mut picked = subset.and_then(|tiers| tiers.pick_in_tiers(request, now, rng, rank));
+    if picked.is_none() && request.subset.is_none_or(|subset| subset.fallback != Fallback::None) {
+        picked = snapshot.pool_tiers.pick_in_tiers(request, now, rng, rank);
     }
-    found.map(|rank| rank as usize)
+    picked.map(|rank| rank as usize)
 }
 
-fn next_untried<'s>(slots: &'s [Slot], picked: usize, want: &PickRequest<'_>) -> Option<&'s Slot> {
+fn next_untried<'s>(slots: &'s [Slot], picked: usize, request: &PickRequest<'_>) -> Option<&'s Slot> {
     let first = &slots[picked];
-    if !want.has_tried(first.id) {
+    if !request.has_tried(first.id) {
         return Some(first);
     }
-    slots[picked + 1..].iter().chain(&slots[..picked]).find(|slot| !want.has_tried(slot.id))
+    slots[picked + 1..].iter().chain(&slots[..picked]).find(|slot| !request.has_tried(slot.id))
 }

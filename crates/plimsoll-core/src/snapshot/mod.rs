@@ -1,4 +1,4 @@
-//! One immutable picture of a pool: who belongs to it, who may serve, and who is met first.
+//! Snapshot of a pool: its members, their statuses, and the tiers that messages are balanced over.
 
 mod choice;
 mod no_destination;
@@ -25,27 +25,27 @@ pub use self::no_destination::NoDestination;
 use self::priority_and_locality::build_tiers;
 pub use self::priority_and_locality::{TierSet, TierSpec, ZoneSpec};
 
-/// A destination of the pool, serving or not, as the snapshot froze it.
+/// Destination of a pool, serving or not, as of the snapshot.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Its number.
+    /// Unique number of the destination.
     pub id: DestinationId,
-    /// As configured.
+    /// Configuration of the destination.
     pub destination: Destination,
-    /// May it serve, and if not why.
+    /// Status of the destination.
     pub status: Status,
-    /// Since when it stands so.
+    /// Time of the last change of the status.
     pub since: Tick,
-    /// Effective weight, 256ths.
+    /// Effective weight in 256ths.
     pub weight: u32,
-    /// It is warming, for so long.
+    /// Slow start, if the destination is warming.
     pub slow_start: Option<SlowStart>,
-    /// Its counters.
+    /// Counters that all workers share.
     pub stats: Arc<DestinationStats>,
 }
 
 impl Member {
-    /// What a picker sees of it; `rank` is its index among the members.
+    /// Returns the pickers' view of the member; `rank` is its index among the members.
     pub fn slot(&self, rank: usize) -> Slot {
         Slot {
             id: self.id,
@@ -63,40 +63,40 @@ impl Member {
     }
 }
 
-/// Destinations that may serve and are preferred alike, and the picker built over them.
+/// Destinations that are preferred equally, with a picker over those that may serve.
 pub struct Tier {
-    /// 0 is first.
+    /// Priority of the destinations; 0 is the first.
     pub priority: u8,
-    /// It is one of several of its priority: the own zone's, or another's.
+    /// Whether the tier is the local zone's; `None` if the priority is not divided by zones.
     pub local_zone: Option<bool>,
-    /// Never empty, in configured order.
+    /// Destinations that the picker chooses from: never empty, in configured order.
     pub slots: Arc<[Slot]>,
-    /// Everybody of its priority, in configured order: homes are where they are from whatever zone a message comes.
+    /// All serving destinations of the priority, in configured order: sessions do not depend on zones.
     pub all_members: Arc<[Slot]>,
-    /// Chooses among `slots`.
+    /// Picker over `slots`.
     pub picker: Box<dyn Picker>,
 }
 
 impl Tier {
-    /// A tier of `slots`, rotated over as `part` of the pool.
-    pub(crate) fn new(policy: &dyn Policy, priority: u8, part: Partition, slots: Arc<[Slot]>) -> Self {
-        let picker = policy.build_partition(slots.clone(), part);
+    /// Creates a tier of `slots`, whose rotation belongs to `partition` of the pool.
+    pub(crate) fn new(policy: &dyn Policy, priority: u8, partition: Partition, slots: Arc<[Slot]>) -> Self {
+        let picker = policy.build_partition(slots.clone(), partition);
         Self { priority, local_zone: None, all_members: slots.clone(), slots, picker }
     }
 
-    /// Whom a message chooses from.
-    fn slots_for(&self, want: &PickRequest<'_>) -> &[Slot] {
-        if want.affinity_key.is_some() { &self.all_members } else { &self.slots }
+    /// Returns the destinations that a message may be sent to.
+    fn slots_for(&self, request: &PickRequest<'_>) -> &[Slot] {
+        if request.affinity_key.is_some() { &self.all_members } else { &self.slots }
     }
 }
 
-/// How the destinations of a pool stand, all together: counted once, when the picture is made, and read by everybody
-/// who asks. It is as true as the picture: each change of a status makes another one.
+/// Numbers of destinations of a pool by health, counted when the snapshot is built. Each change of a status makes a new
+/// snapshot.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthSummary {
-    /// May serve.
+    /// Number of destinations that may serve.
     pub serving: usize,
-    /// There are.
+    /// Number of destinations.
     pub total: usize,
 }
 
@@ -106,7 +106,7 @@ impl HealthSummary {
         Self { serving, total: members.len() }
     }
 
-    /// `healthy`, `degraded` or `down`, the seed's three words.
+    /// Returns `healthy`, `degraded` or `down`, as the specification names them.
     pub const fn state(self) -> &'static str {
         match self.serving {
             0 => "down",
@@ -116,42 +116,40 @@ impl HealthSummary {
     }
 }
 
-/// One immutable picture of a pool: who is there, who may serve, in which order of tiers.
+/// Immutable state of a pool that messages are balanced with.
 pub struct Snapshot {
-    /// The pool.
+    /// Name of the pool.
     pub pool: Name,
-    /// Grows with every publication.
+    /// Number that grows with every publication.
     pub generation: u64,
-    /// The algorithm's name.
+    /// Name of the algorithm.
     pub algorithm: &'static str,
-    /// How they stand, all together.
+    /// Numbers of destinations by health.
     pub health: HealthSummary,
-    /// How often its policy found a decision made before, if it remembers any.
+    /// Hits and misses of the policy's key cache, if it has one.
     pub key_cache: Option<Arc<KeyCacheStats>>,
-    /// Everyone, in configured order; a slot's `rank` is its index here.
+    /// All members, in configured order; a slot's `rank` is an index of this list.
     pub members: Box<[Member]>,
-    /// Tiers that may serve, best first, and which of them a message meets first.
+    /// Tiers of the whole pool.
     pub pool_tiers: TierSet,
-    /// The same of the parts that routes ask for, by their numbers.
+    /// Tiers of the subsets that routes select, by the subset's number.
     pub subsets: Box<[(u64, TierSet)]>,
-    /// Ejected destinations whose time is over: the next repeatable message may try one.
+    /// Ejected destinations whose ejection time is over; the next repeatable message is the trial of one.
     pub trials: Box<[Slot]>,
-    /// From then on any message may be the trial, repeatable or not.
+    /// Time from which any message may be a trial, repeatable or not.
     pub trials_for_all: Tick,
-    /// What the pool has at once; `None` where nothing of it has a limit.
+    /// Limits of the pool; `None` if nothing in the pool has a limit.
     pub limiter: Option<Arc<PoolLimiter>>,
 }
 
 impl Snapshot {
-    /// A picture of `members` (in configured order): those that serve and whose weight is above 0, grouped
-    /// into tiers by priority, each with a picker of `policy`. Everybody's answers are measured if that asks for
-    /// it. Trials, and whatever else a pool wants to be
-    /// different, are its own to add. Off the request path: building may be slow.
+    /// Builds a snapshot of `members` (in configured order) with one tier per priority. Building may be slow, so it
+    /// does not belong on the request path. Trials and limits are added by the pool.
     pub fn build(pool: Name, generation: u64, policy: &dyn Policy, members: Vec<Member>) -> Self {
         Self::build_with(pool, generation, policy, &TierSpec::default(), members)
     }
 
-    /// The same, with tiers as `spec` wants them.
+    /// Builds a snapshot whose tiers follow `spec`.
     pub fn build_with(
         pool: Name,
         generation: u64,
@@ -166,14 +164,15 @@ impl Snapshot {
                 member.stats.measured().enable_latency_by_load();
             }
         }
-        let part = |subset: &Arc<Subset>| (subset.id(), build_tiers(policy, &members, spec, Some(subset)));
+        let tiers_of =
+            |subset: &Arc<Subset>| (subset.id(), build_tiers(policy, &members, spec, Some(subset)));
         Self {
             pool,
             generation,
             algorithm: policy.name(),
             health: HealthSummary::of(&members),
             key_cache: policy.key_cache(),
-            subsets: spec.subsets.iter().map(part).collect(),
+            subsets: spec.subsets.iter().map(tiers_of).collect(),
             pool_tiers: build_tiers(policy, &members, spec, None),
             members: members.into(),
             trials: Box::default(),
@@ -195,53 +194,53 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    /// The destination `key` belongs to, as of now.
+    /// Returns the preferred destination of the session with this key.
     pub fn preferred_destination(&self, key: u64, subset: Option<&Subset>) -> Option<&Member> {
-        let want = PickRequest { affinity_key: Some(key), subset, ..PickRequest::default() };
-        let reach = self.tiers_for(&want);
-        // Nothing is drawn for who has a home.
-        let tier = reach.first_for(&want, &mut Rng::new(0));
-        let slot = rendezvous::home(&reach.tiers.get(tier)?.all_members, key, |_| true)?;
+        let request = PickRequest { affinity_key: Some(key), subset, ..PickRequest::default() };
+        let set = self.tiers_for(&request);
+        // With a key the selection uses no random numbers.
+        let tier = set.select_first(&request, &mut Rng::new(0));
+        let slot = rendezvous::pick(&set.tiers.get(tier)?.all_members, key, |_| true)?;
         self.members.get(slot.rank as usize)
     }
 
-    /// The part of the pool a message is for; `None` where no table of it was built yet.
-    pub(crate) fn part(&self, subset: &Subset) -> Option<&TierSet> {
-        self.subsets.iter().find(|(id, _)| *id == subset.id()).map(|(_, reach)| reach)
+    /// Returns the tiers of a subset; `None` if the snapshot is older than the route that selects the subset.
+    pub(crate) fn subset_tiers(&self, subset: &Subset) -> Option<&TierSet> {
+        self.subsets.iter().find(|(id, _)| *id == subset.id()).map(|(_, tiers)| tiers)
     }
 
-    /// The tiers a message chooses from: of its part, or, where nobody serves there and that may be, of the whole.
-    pub fn tiers_for(&self, want: &PickRequest<'_>) -> &TierSet {
-        match want.subset.and_then(|subset| Some((subset, self.part(subset)?))) {
-            Some((subset, part)) if !part.tiers.is_empty() || subset.fallback == Fallback::None => part,
+    /// Returns the tiers for a message: those of its subset, or of the pool if none of the subset serves and the
+    /// subset's fallback permits it.
+    pub fn tiers_for(&self, request: &PickRequest<'_>) -> &TierSet {
+        match request.subset.and_then(|subset| Some((subset, self.subset_tiers(subset)?))) {
+            Some((subset, set)) if !set.tiers.is_empty() || subset.fallback == Fallback::None => set,
             _ => &self.pool_tiers,
         }
     }
 
-    /// Is there a destination for such a message that may serve, has room and was not tried?
-    pub fn has_untried(&self, want: &PickRequest<'_>) -> bool {
-        let strict = want.subset.is_some_and(|subset| subset.fallback == Fallback::None);
-        let reach = if strict { self.tiers_for(want) } else { &self.pool_tiers };
-        reach
-            .tiers
+    /// Returns whether a destination may serve, is below its limits and was not tried.
+    pub fn has_untried(&self, request: &PickRequest<'_>) -> bool {
+        let strict = request.subset.is_some_and(|subset| subset.fallback == Fallback::None);
+        let set = if strict { self.tiers_for(request) } else { &self.pool_tiers };
+        set.tiers
             .iter()
             .flat_map(|tier| tier.slots.iter())
-            .any(|slot| !want.has_tried(slot.id) && !slot.stats.is_full())
+            .any(|slot| !request.has_tried(slot.id) && !slot.stats.is_full())
     }
 
-    /// Is the destination of this slot one the message may go to at first?
-    fn is_meant(&self, slot: &Slot, want: &PickRequest<'_>) -> bool {
-        want.subset.is_none_or(|subset| subset.has(&self.members[slot.rank as usize].destination))
+    /// Returns whether the slot's destination belongs to the message's subset.
+    fn is_in_subset(&self, slot: &Slot, request: &PickRequest<'_>) -> bool {
+        request.subset.is_none_or(|subset| subset.has(&self.members[slot.rank as usize].destination))
     }
 
-    /// Somebody of a subset this snapshot knows nothing of, because it is older than the route that asks: for the
-    /// moments between a reload and the next snapshot. Looks at all.
-    fn search(&self, subset: &Subset, want: &PickRequest<'_>, rng: &mut Rng) -> Option<Slot> {
+    /// Searches all members for one of a subset that this snapshot has no tiers for, which happens between a reload and
+    /// the next snapshot.
+    fn search_subset(&self, subset: &Subset, request: &PickRequest<'_>, rng: &mut Rng) -> Option<Slot> {
         let start = rng.index(self.members.len());
         let fit = |rank: &usize| {
             let member = &self.members[*rank];
             let serves = member.status.serves() && member.weight > 0;
-            let fits = serves && subset.has(&member.destination) && !want.has_tried(member.id);
+            let fits = serves && subset.has(&member.destination) && !request.has_tried(member.id);
             fits && !member.stats.is_full()
         };
         let rank = (start..self.members.len()).chain(0..start).find(fit)?;

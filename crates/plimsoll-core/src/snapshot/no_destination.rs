@@ -1,17 +1,17 @@
-//! Reason that a snapshot has no destination for a message.
+//! Reason for which a snapshot has no destination for a message.
 
 use std::fmt;
 
-/// Why no destination takes the message.
+/// Reason for which no destination was picked.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum NoDestination {
-    /// The pool has no destinations at all.
+    /// The pool has no destinations.
     Empty,
-    /// It has some, and none may serve.
+    /// No destination of the pool may serve.
     NoneServing,
-    /// This message has tried all that may serve.
+    /// The message has tried all destinations that may serve.
     AllTried,
-    /// Those that may serve have as much as they may have at once, or others wait for them already.
+    /// All destinations that may serve are at their limits, or other messages are queued for them.
     Full,
 }
 

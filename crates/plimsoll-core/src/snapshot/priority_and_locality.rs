@@ -1,7 +1,7 @@
-//! Which tier a message meets first: priorities that overflow, and the own zone before the others.
+//! Priority levels and locality: the tiers of a pool, and which of them a message tries first.
 //!
-//! A tier is a list of destinations with a picker of its own. What is decided here is decided when a snapshot is
-//! built; a message draws one number, and only where there is something to draw.
+//! A tier is a list of destinations with a picker. The shares of tiers are computed when a snapshot is built; a message
+//! draws one number, and only if several tiers have a share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use crate::rng::Rng;
 use crate::snapshot::{Member, Tier};
 use crate::subset::Subset;
 
-/// Where a pool's messages may go, as configured.
+/// How a pool's destinations are grouped into tiers, as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TierSpec {
-    /// Priorities above 0 may take over.
+    /// Whether priorities above 0 are used.
     pub backup_tiers: bool,
-    /// Envoy's overprovisioning factor: a priority takes its whole share while (serving / all) times this is at least
-    /// 1, and what it misses of that overflows to the next. `None`: a later priority takes nothing before the earlier
-    /// one is gone, as backups of HAProxy and nginx do.
+    /// Envoy's overprovisioning factor: a priority keeps its whole share while (serving / all) times the factor is at
+    /// least 1; what is missing overflows to the next. `None`: a later priority is used only if no destination of the
+    /// earlier ones serves, as with backups of HAProxy and nginx.
     pub overprovision: Option<f64>,
-    /// The own zone is preferred.
+    /// Preference of the local zone; `None` without one.
     pub zone: Option<ZoneSpec>,
-    /// PartitionRotations that routes ask for, at most [`Subset::MAX`]; no two have one number.
+    /// Subsets that routes select: at most [`Subset::MAX`], each once.
     pub subsets: Vec<Arc<Subset>>,
 }
 
@@ -36,55 +36,55 @@ impl Default for TierSpec {
     }
 }
 
-/// How the own zone is preferred.
+/// Preference of the local zone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZoneSpec {
-    /// Where this balancer stands.
+    /// Zone of this balancer.
     pub own: Name,
-    /// So much in flight for each destination of the own zone (of weight 1) is enough: above it messages begin to
-    /// spill over, and at twice that they are spread over all zones. `None`: they are never too spill_over_at.
+    /// Messages in flight per destination of the local zone (of weight 1) at which messages begin to spill over to other
+    /// zones; at twice this number all zones share by weight. `None`: no spill-over.
     pub spill_over_at: Option<u32>,
-    /// Keys are spread like other messages; else a key's destination is the same whatever zone it comes from.
+    /// Whether keys prefer the local zone, too. Otherwise a key has one destination in all zones.
     pub zone_local_keys: bool,
 }
 
-/// Zones told apart; destinations of any further ones count as having none.
-const ZONES: usize = 32;
+/// Maximum number of zones that are distinguished; destinations of further zones count as having none.
+const MAX_ZONES: usize = 32;
 
-/// Tiers, best first, and which of them a message meets first.
+/// Tiers of a pool or of a subset, with the selection of the first one to try.
 #[derive(Default)]
 pub struct TierSet {
-    /// A message that the first one met cannot take goes on with the others in this order.
+    /// Tiers by preference. A message that fails in the selected tier tries the others in this order.
     pub tiers: Box<[Tier]>,
-    /// `None`: the first takes everything it can.
-    pub(crate) first: Option<TierSelector>,
+    /// Selection of the first tier; `None` if it is always index 0.
+    pub(crate) selector: Option<TierSelector>,
 }
 
-/// How the first tier is drawn.
+/// Weighted selection of the tier that a message tries first.
 pub(crate) struct TierSelector {
     levels: Box<[PriorityLevel]>,
-    /// What is expected of each tier as the first one met, spill_over_at or not.
+    /// Expected share of messages that try each tier first, without spill-over.
     shares: Box<[f64]>,
 }
 
-/// One priority.
+/// Range of draws that select one priority.
 struct PriorityLevel {
-    /// Draws below this, and not below that of the level before, meet it first.
+    /// End of the range; it starts at the end of the level before.
     end: u64,
     tier: usize,
     zones: Option<Zones>,
 }
 
-/// The tiers of one priority, one for each zone.
+/// Tiers of one priority, one for each zone.
 struct Zones {
-    /// The first is the own zone's, if that has any: as much as it is to carry, and what others have to spare.
+    /// Draw that prefers the local zone: its tier, if any, is the first.
     preferred: WeightedDraw,
-    /// All by weight.
+    /// Draw by weight over all zones.
     even: WeightedDraw,
-    spill_over_at: Option<Busy>,
+    local_load: Option<LocalLoad>,
 }
 
-/// Tiers, and up to where draws of 32 bits fall to each.
+/// Weighted draw of a tier: tiers with the end of their range of 32 bits.
 struct WeightedDraw(Box<[(u64, usize)]>);
 
 impl WeightedDraw {
@@ -95,7 +95,7 @@ impl WeightedDraw {
             (threshold(sum), tier)
         });
         let mut ends: Vec<(u64, usize)> = ends.collect();
-        // Whatever rounding leaves falls to the last that has a share at all.
+        // The remainder of rounding goes to the last tier that has a share.
         let last = (0..ends.len()).rev().find(|&n| ends[n].0 > n.checked_sub(1).map_or(0, |n| ends[n].0));
         ends.iter_mut().skip(last.unwrap_or(0)).for_each(|end| end.0 = 1 << 32);
         Self(ends.into())
@@ -111,61 +111,62 @@ fn threshold(share: f64) -> u64 {
 }
 
 impl TierSet {
-    /// The share of messages that meet each tier first, in the order of tiers.
+    /// Returns the share of messages that try each tier first, in the order of tiers.
     pub fn shares(&self) -> Vec<f64> {
-        match &self.first {
-            Some(first) => first.shares.to_vec(),
+        match &self.selector {
+            Some(selector) => selector.shares.to_vec(),
             None => (0..self.tiers.len()).map(|nth| if nth == 0 { 1.0 } else { 0.0 }).collect(),
         }
     }
 }
 
 impl TierSelector {
-    /// The index of the tier this message meets first. The same key meets the same one while the shares stay.
-    pub(crate) fn draw(&self, want: &PickRequest<'_>, rng: &mut Rng) -> usize {
+    /// Returns the index of the tier that a message tries first. Equal keys try the same tier while the shares stay.
+    pub(crate) fn draw(&self, request: &PickRequest<'_>, rng: &mut Rng) -> usize {
         const SALT: u64 = 0x7a6f_6e65_2074_6965;
-        let drawn = want.affinity_key.or(want.key).map_or_else(|| rng.next_u64(), |key| mix(key ^ SALT));
+        let drawn =
+            request.affinity_key.or(request.key).map_or_else(|| rng.next_u64(), |key| mix(key ^ SALT));
         let Some(level) = self.levels.iter().find(|level| drawn >> 32 < level.end) else { return 0 };
         let Some(zones) = &level.zones else { return level.tier };
-        let lots = match &zones.spill_over_at {
-            Some(spill_over_at) if spill_over_at.spills(want.worker, rng) => &zones.even,
+        let draw = match &zones.local_load {
+            Some(load) if load.spills_over(request.worker, rng) => &zones.even,
             _ => &zones.preferred,
         };
-        lots.draw(drawn & u64::from(u32::MAX))
+        draw.draw(drawn & u64::from(u32::MAX))
     }
 }
 
-/// How much the own zone has in flight, as each worker has sampled it.
-struct Busy {
-    from: f32,
+/// Messages in flight in the local zone, as each worker has sampled them.
+struct LocalLoad {
+    spill_over_at: f32,
     own: Arc<[Slot]>,
     cells: Box<[Cell]>,
 }
 
-/// The bits of a moving average, on a line of its own.
+/// Bits of a moving average, on a cache line of its own.
 #[repr(align(128))]
 struct Cell(AtomicU32);
 
-impl Busy {
-    /// What one sample counts: about as many as a pool has destinations make the average.
-    const NEWEST: f32 = 1.0 / 32.0;
+impl LocalLoad {
+    /// Weight of one sample: about the last 32 make the average.
+    const SAMPLE_WEIGHT: f32 = 1.0 / 32.0;
 
-    fn new(from: u32, own: Arc<[Slot]>) -> Self {
+    fn new(spill_over_at: u32, own: Arc<[Slot]>) -> Self {
         let load: f32 = own.iter().map(load).sum::<f32>() / own.len() as f32;
         let workers = own.first().map_or(1, |slot| slot.stats.workers());
         let cells = (0..workers).map(|_| Cell(AtomicU32::new(load.to_bits()))).collect();
-        Self { from: from as f32, own, cells }
+        Self { spill_over_at: spill_over_at as f32, own, cells }
     }
 
-    /// Looks at one of them, and says whether this message is one of those that are too many: none up to `from` in
-    /// flight each, all of them from twice that on, and in between the more the more there is.
-    fn spills(&self, worker: usize, rng: &mut Rng) -> bool {
+    /// Samples one destination and returns whether this message spills over: never up to `spill_over_at`, always from
+    /// twice that on, and with growing probability in between.
+    fn spills_over(&self, worker: usize, rng: &mut Rng) -> bool {
         let cell = &self.cells[worker % self.cells.len()].0;
         let before = f32::from_bits(cell.load(Relaxed));
-        let seen = load(&self.own[rng.index(self.own.len())]);
-        let now = before + Self::NEWEST * (seen - before);
+        let sample = load(&self.own[rng.index(self.own.len())]);
+        let now = before + Self::SAMPLE_WEIGHT * (sample - before);
         cell.store(now.to_bits(), Relaxed);
-        now > self.from && rng.share() < f64::from(now / self.from - 1.0)
+        now > self.spill_over_at && rng.share() < f64::from(now / self.spill_over_at - 1.0)
     }
 }
 
@@ -173,18 +174,19 @@ fn load(slot: &Slot) -> f32 {
     slot.stats.in_flight() as f32 * 256.0 / slot.weight as f32
 }
 
-/// What a snapshot's members are for one priority.
+/// Members of one priority.
 #[derive(Default)]
-struct Found {
-    /// Weights of all, serving or not.
+struct Group {
+    /// Sum of the weights of all members, serving or not.
     all: u64,
+    /// Sum of the weights of the serving members.
     serving: u64,
-    /// Zones that have any, serving or not.
+    /// Zones of all members, serving or not.
     zones: BTreeSet<Name>,
     slots: Vec<Slot>,
 }
 
-/// The tiers `members` make, of `subset` only if there is one.
+/// Builds the tiers of `members`, or of those in `subset`.
 pub(crate) fn build_tiers(
     policy: &dyn Policy,
     members: &[Member],
@@ -192,16 +194,17 @@ pub(crate) fn build_tiers(
     subset: Option<&Subset>,
 ) -> TierSet {
     let zone = spec.zone.as_ref().filter(|zone| zone.zone_local_keys || policy.needs() != Needs::Key);
-    let part = subset.map_or(0, Subset::id);
+    let partition = subset.map_or(0, Subset::id);
     let (mut tiers, mut levels, mut shares) = (Vec::new(), Vec::new(), Vec::new());
-    let found: Vec<(u8, Found)> = find(members, spec, subset).into_iter().collect();
-    let mut ends = overflow(&found, spec.overprovision).into_iter();
+    let found: Vec<(u8, Group)> = group_by_priority(members, spec, subset).into_iter().collect();
+    let mut ends = priority_ranges(&found, spec.overprovision).into_iter();
     for (priority, found) in found.into_iter().filter(|(_, found)| !found.slots.is_empty()) {
         let (tier, (start, end)) = (tiers.len(), ends.next().unwrap_or((1.0, 1.0)));
-        let zones = zone.and_then(|zone| by_zone(policy, members, zone, priority, part, &found, &mut tiers));
+        let zones =
+            zone.and_then(|zone| by_zone(policy, members, zone, priority, partition, &found, &mut tiers));
         if zones.is_none() {
             let slots: Arc<[Slot]> = found.slots.into();
-            tiers.push(Tier::new(policy, priority, Partition::new(priority, part), slots));
+            tiers.push(Tier::new(policy, priority, Partition::new(priority, partition), slots));
         }
         shares.resize(tiers.len(), 0.0);
         match &zones {
@@ -217,12 +220,12 @@ pub(crate) fn build_tiers(
         levels.push(PriorityLevel { end: threshold(end), tier, zones });
     }
     let strict = levels.first().is_none_or(|level| level.end == 1 << 32 && level.zones.is_none());
-    let first = (!strict).then(|| TierSelector { levels: levels.into(), shares: shares.into() });
-    TierSet { tiers: tiers.into(), first }
+    let selector = (!strict).then(|| TierSelector { levels: levels.into(), shares: shares.into() });
+    TierSet { tiers: tiers.into(), selector }
 }
 
-fn find(members: &[Member], spec: &TierSpec, subset: Option<&Subset>) -> BTreeMap<u8, Found> {
-    let mut by_priority: BTreeMap<u8, Found> = BTreeMap::new();
+fn group_by_priority(members: &[Member], spec: &TierSpec, subset: Option<&Subset>) -> BTreeMap<u8, Group> {
+    let mut by_priority: BTreeMap<u8, Group> = BTreeMap::new();
     for (rank, member) in members.iter().enumerate() {
         let destination = &member.destination;
         let used = spec.backup_tiers || destination.priority == 0;
@@ -240,15 +243,15 @@ fn find(members: &[Member], spec: &TierSpec, subset: Option<&Subset>) -> BTreeMa
     by_priority
 }
 
-/// From where to where the draws reach that fall to each priority which has anybody, as shares of all (Envoy,
-/// "priority levels"): health is min(1, factor × serving / all), by weight; each takes its health of what is left,
-/// and where all of them together fall short, each its part of that.
-fn overflow(found: &[(u8, Found)], factor: Option<f64>) -> Vec<(f64, f64)> {
+/// Returns the start and the end of the range of each priority with serving members, as shares of all messages (Envoy,
+/// "priority levels"). A priority's health is min(1, factor × serving / all), by weight. Each takes its health of what
+/// is left; if the sum of all is below 1, the shares are scaled up.
+fn priority_ranges(found: &[(u8, Group)], factor: Option<f64>) -> Vec<(f64, f64)> {
     let some = found.iter().filter(|(_, found)| !found.slots.is_empty());
     let Some(factor) = factor else {
         return some.enumerate().map(|(nth, _)| if nth == 0 { (0.0, 1.0) } else { (1.0, 1.0) }).collect();
     };
-    let health = |found: &Found| (factor * found.serving as f64 / found.all as f64).min(1.0);
+    let health = |found: &Group| (factor * found.serving as f64 / found.all as f64).min(1.0);
     let sum: f64 = some.clone().map(|(_, found)| health(found)).sum();
     let mut end = 0.0_f64;
     let mut ends: Vec<(f64, f64)> = some
@@ -264,24 +267,28 @@ fn overflow(found: &[(u8, Found)], factor: Option<f64>) -> Vec<(f64, f64)> {
     ends
 }
 
-/// The tiers of one priority, one for each zone, the own first; `None` where there is nothing to tell apart.
+/// Builds the tiers of one priority, one for each zone, the local zone first. `None` if there is only one zone.
 ///
-/// Each zone that has destinations is taken to send an equal part of all messages, for a balancer cannot see what
-/// those of other zones do (Kubernetes' topology aware routing and Envoy's zone aware routing reckon alike). So a zone
-/// with its equal part of the capacity keeps all it sends; one with less keeps as much as its destinations can carry
-/// with everybody else's load, and sends the rest to zones that have more than their part, by how much more. Where
-/// the assumption holds, each destination has the same load for its weight, whatever zones lose.
+/// A balancer does not see what those of other zones send, so each zone with destinations is assumed to send an equal
+/// share of all messages (as in Kubernetes' topology aware routing and Envoy's zone aware routing).
+///
+/// - A zone with at least its equal share of the capacity keeps all its messages.
+/// - A zone with less keeps what its destinations can carry at the pool's average load, and sends the rest to zones that
+///   have more than their share, in proportion to the excess.
+///
+/// Where the assumption holds, each destination has the same load per weight, whatever zones lose.
 fn by_zone(
     policy: &dyn Policy,
     members: &[Member],
     zone: &ZoneSpec,
     priority: u8,
-    part: u64,
-    found: &Found,
+    partition: u64,
+    found: &Group,
     tiers: &mut Vec<Tier>,
 ) -> Option<Zones> {
-    let known: BTreeSet<&Name> = found.zones.iter().filter(|name| **name != zone.own).take(ZONES).collect();
-    // Of three groups the own zone is the first, other zones follow by name, and who has none is last.
+    let known: BTreeSet<&Name> =
+        found.zones.iter().filter(|name| **name != zone.own).take(MAX_ZONES).collect();
+    // The local zone is the first, other zones follow by name, destinations without a zone are the last.
     let group = |slot: &Slot| match &members[slot.rank as usize].destination.zone {
         Some(name) if *name == zone.own => (0, None),
         Some(name) if known.contains(name) => (1, Some(name.clone())),
@@ -294,7 +301,7 @@ fn by_zone(
     }
     let all_members: Arc<[Slot]> = found.slots.clone().into();
     let demand = 1.0 / (known.len() + 1) as f64;
-    let (mut keep, mut weights, mut spare, mut spill_over_at) = (0.0, Vec::new(), Vec::new(), None);
+    let (mut keep, mut weights, mut spare, mut local_load) = (0.0, Vec::new(), Vec::new(), None);
     for ((kind, name), slots) in groups {
         let weight =
             slots.iter().map(|slot| u64::from(slot.weight)).sum::<u64>() as f64 / found.serving as f64;
@@ -302,7 +309,7 @@ fn by_zone(
         match kind {
             0 => {
                 keep = (weight / demand).min(1.0);
-                spill_over_at = zone.spill_over_at.map(|from| Busy::new(from, slots.clone()));
+                local_load = zone.spill_over_at.map(|at| LocalLoad::new(at, slots.clone()));
             }
             1 => spare.push((tier, (weight - demand).max(0.0))),
             _ => spare.push((tier, weight)),
@@ -310,20 +317,16 @@ fn by_zone(
         weights.push((tier, weight));
         let named = name.map_or(u64::from(kind), |name| hash(name.as_bytes()));
         let mut tier =
-            Tier::new(policy, priority, Partition::new(priority, mix(part ^ mix(named + 1))), slots);
+            Tier::new(policy, priority, Partition::new(priority, mix(partition ^ mix(named + 1))), slots);
         tier.all_members = all_members.clone();
         tier.local_zone = Some(kind == 0);
         tiers.push(tier);
     }
-    Some(Zones {
-        preferred: preferred(keep, &weights, &spare),
-        even: WeightedDraw::new(weights),
-        spill_over_at,
-    })
+    Some(Zones { preferred: preferred(keep, &weights, &spare), even: WeightedDraw::new(weights), local_load })
 }
 
-/// What the own zone keeps, and the others by what they have to spare; by weight where none has, which only rounding
-/// can bring about.
+/// Builds the draw that prefers the local zone: it keeps its share, and the others share the rest by their spare
+/// capacity, or by weight if rounding left none.
 fn preferred(keep: f64, weights: &[(usize, f64)], spare: &[(usize, f64)]) -> WeightedDraw {
     let own = weights.len() > spare.len();
     let kept = weights.first().filter(|_| own).map(|&(tier, _)| (tier, keep));

@@ -149,7 +149,7 @@ fn a_destination_that_answers_nobody_is_found_long_before_the_time_limit() {
         std::thread::sleep(ms(5));
     }
     let reason = balancer.destination(0).report.and_then(|report| report.reason).expect("a reason");
-    assert_eq!(reason.as_str(), "silent", "{reason}");
+    assert_eq!(reason.as_str(), "unresponsive", "{reason}");
     for _ in 0..20 {
         assert_eq!(balancer.ask(get("/")).status, 200);
     }

@@ -162,7 +162,7 @@ fn who_does_worse_than_its_peers_is_set_aside_without_a_row_of_failures() {
     bench.advance(SEC * 10);
     assert_eq!(bench.report("a").reason.map(|reason| reason.as_str()), Some("slow"));
     assert_eq!(
-        bench.lines.last().map(|line| line.contains("its answers begin after 995 ms, its peers' after 0 ms")),
+        bench.lines.last().map(|line| line.contains("mean time to the first byte 995 ms, 0 ms at its peers")),
         Some(true),
         "{:?}",
         bench.lines.last()
