@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use plimsoll_core::measure::LoadMetric;
-use plimsoll_proxy::{Ask, Handle, NotReported, ReloadError, Unanswerable};
+use plimsoll_proxy::{ExplainError, ExplainQuery, Handle, LoadReportError, ReloadError};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -129,14 +129,14 @@ async fn report_load(
     };
     let unprocessable = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
     Err(match why {
-        NotReported::NoSuchPool | NotReported::NoSuchDestination => {
+        LoadReportError::UnknownPool | LoadReportError::UnknownDestination => {
             let pool = find_pool(&handle, &pool).await?;
             unknown_destination(&pool, &destination)
         }
-        NotReported::NoLoad(metric) => {
+        LoadReportError::InvalidValue(metric) => {
             unprocessable(format!("`{metric}`: expected a number from 0 to 1e15 (`score`: to 1)"))
         }
-        NotReported::Nothing => {
+        LoadReportError::NoKnownMetric => {
             let known = LoadMetric::KNOWN.map(|(name, _)| name).join(", ");
             unprocessable(format!(
                 "unknown metrics: expected at least one of {known} or of those the pool's formula reads"
@@ -174,8 +174,8 @@ async fn explain(
         None => Err(bad_request(&format!("headers: expected `name: value`, found `{line}`"))),
     };
     let headers = headers.iter().map(header).collect::<Result<_, _>>()?;
-    let explained = handle.explain(&Ask { method, url, headers, from }).await;
-    let explained = explained.map_err(|Unanswerable(why)| bad_request(&why))?;
+    let explained = handle.explain(&ExplainQuery { method, url, headers, from }).await;
+    let explained = explained.map_err(|ExplainError(why)| bad_request(&why))?;
     Ok(Json(Explanation::new(&explained)))
 }
 

@@ -11,7 +11,7 @@ use plimsoll_core::{Failure, Status};
 use plimsoll_functions::pool_views::{destination_health, health_status, load_distribution, millis, weight};
 use plimsoll_functions::{HealthStatus, LastCheck, LoadDistribution};
 use plimsoll_proxy::{
-    CLASSES, CandidateView, Clock, DestinationView, Explained, Handle, LimitView, LimitsView, PoolView,
+    CLASSES, CandidateView, Clock, DestinationView, ExplanationView, Handle, LimitView, LimitsView, PoolView,
 };
 use serde::Serialize;
 
@@ -361,7 +361,7 @@ struct Refused {
 }
 
 impl Explanation {
-    pub(crate) fn new(explained: &Explained) -> Self {
+    pub(crate) fn new(explained: &ExplanationView) -> Self {
         let candidate = |c: &CandidateView| Candidate {
             id: c.name.to_string(),
             address: c.address.clone(),

@@ -73,7 +73,7 @@ pub fn health(pool: &PoolView, clock: Clock) -> HealthMonitoringResult {
         destinations: pool.destinations.iter().filter_map(|d| destination_health(d, clock)).collect(),
         alerts: alerts(pool, clock).collect(),
         recommendations: recommendations(pool).collect(),
-        errors: partial_errors(&pool.watch.relapsed, &reports, pool.watch.alerts_lost),
+        errors: partial_errors(&pool.observed.relapsed, &reports, pool.observed.alerts_lost),
     }
 }
 
@@ -89,12 +89,12 @@ pub fn alert(pool: &str, alert: &plimsoll_core::alert::Alert, clock: Clock) -> A
 
 /// Returns the alerts of a pool, active ones first.
 pub fn alerts(pool: &PoolView, clock: Clock) -> impl Iterator<Item = Alert> {
-    pool.watch.alerts.iter().map(move |alert| Alert::new(&pool.name, alert, clock))
+    pool.observed.alerts.iter().map(move |alert| Alert::new(&pool.name, alert, clock))
 }
 
 /// Returns the recommendations for a pool.
 pub fn recommendations(pool: &PoolView) -> impl Iterator<Item = Recommendation> {
-    pool.watch.advice.iter().map(Recommendation::from)
+    pool.observed.advice.iter().map(Recommendation::from)
 }
 
 /// Returns the performance of a pool since the start of the process.

@@ -9,7 +9,7 @@
 use plimsoll_config::{Extensions, load_with};
 use plimsoll_core::hash::hash;
 use plimsoll_proxy::adapter::{Adapter, Adapters, Connection, Detection, Fault, UpstreamFault};
-use plimsoll_proxy::{Proxy, Source};
+use plimsoll_proxy::{ConfigSource, Proxy};
 
 const HELLO: &[u8] = b"METER ";
 /// A first line may be so long.
@@ -20,7 +20,7 @@ const SORRY: &[u8] = b"BUSY\n";
 struct Meters;
 
 impl Adapter for Meters {
-    fn word(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "meters"
     }
 
@@ -35,7 +35,7 @@ impl Adapter for Meters {
 }
 
 async fn serve(mut connection: Connection) {
-    let limit = connection.limit(connection.patience());
+    let limit = connection.limit(connection.timeout());
     let line = match limit.within(read_line(&mut connection)).await {
         Some(Ok(line)) => line,
         Some(Err(fault)) => return connection.refuse(fault),
@@ -88,15 +88,15 @@ async fn read_line(connection: &mut Connection) -> Result<Vec<u8>, Fault> {
 /// A balancer that speaks one protocol more.
 async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
     let adapters = Adapters::built_in().with(Meters);
-    let extensions = Extensions { protocols: adapters.words(), ..Extensions::default() };
+    let extensions = Extensions { protocols: adapters.names(), ..Extensions::default() };
     let read = move || {
         let env = |name: &str| std::env::var(name).ok();
         let loaded = load_with(&file, "meters.yaml", ".".as_ref(), &env, &extensions);
         let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
         loaded.config.ok_or_else(|| text.as_str().into())
     };
-    let config = read().map_err(|invalid: plimsoll_proxy::Invalid| invalid.text)?;
-    let source: Source = Box::new(read);
+    let config = read().map_err(|invalid: plimsoll_proxy::InvalidConfig| invalid.text)?;
+    let source: ConfigSource = Box::new(read);
     Ok(Proxy::start(config, source, adapters).await?)
 }
 

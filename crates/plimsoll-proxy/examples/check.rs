@@ -8,8 +8,8 @@
 use std::pin::Pin;
 
 use plimsoll_config::{Extensions, load_with};
-use plimsoll_proxy::adapter::{Adapters, Asked, Check};
-use plimsoll_proxy::{Proxy, Source};
+use plimsoll_proxy::adapter::{Adapters, Check, CheckContext};
+use plimsoll_proxy::{ConfigSource, Proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// An answer's beginning that tells the role.
@@ -19,13 +19,13 @@ const MOST: usize = 64;
 struct Writable;
 
 impl Check for Writable {
-    fn word(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "writable"
     }
 
-    fn ask(&self, asked: Asked) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+    fn check(&self, context: CheckContext) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
         Box::pin(async move {
-            let mut store = asked.connect().await.map_err(|error| error.to_string())?;
+            let mut store = context.connect().await.map_err(|error| error.to_string())?;
             store.write_all(b"ROLE\r\n").await.map_err(|error| error.to_string())?;
             let mut answer = Vec::new();
             while answer.iter().filter(|&&byte| byte == b'\n').count() < 3 && answer.len() < MOST {
@@ -43,15 +43,15 @@ impl Check for Writable {
 /// A balancer that checks in one way more.
 async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
     let adapters = Adapters::built_in().with_check(Writable);
-    let extensions = Extensions { checks: adapters.check_words(), ..Extensions::default() };
+    let extensions = Extensions { checks: adapters.check_names(), ..Extensions::default() };
     let read = move || {
         let env = |name: &str| std::env::var(name).ok();
         let loaded = load_with(&file, "stores.yaml", ".".as_ref(), &env, &extensions);
         let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
         loaded.config.ok_or_else(|| text.as_str().into())
     };
-    let config = read().map_err(|invalid: plimsoll_proxy::Invalid| invalid.text)?;
-    let source: Source = Box::new(read);
+    let config = read().map_err(|invalid: plimsoll_proxy::InvalidConfig| invalid.text)?;
+    let source: ConfigSource = Box::new(read);
     Ok(Proxy::start(config, source, adapters).await?)
 }
 
@@ -89,8 +89,8 @@ mod tests {
             for stream in listener.incoming() {
                 std::thread::spawn(move || {
                     let mut stream = stream.unwrap();
-                    let mut asked = [0; 6];
-                    if stream.read_exact(&mut asked).is_ok() && &asked == b"ROLE\r\n" {
+                    let mut received = [0; 6];
+                    if stream.read_exact(&mut received).is_ok() && &received == b"ROLE\r\n" {
                         let _gone = write!(stream, "*3\r\n${}\r\n{role}\r\n:0\r\n", role.len());
                     }
                 });

@@ -10,7 +10,7 @@ use plimsoll_config::{Extensions, load_with};
 use plimsoll_core::balance::{Algorithm, Needs, Picker, Policy, PolicyRegistry, Slot};
 use plimsoll_core::{PickRequest, Rng, Tick};
 use plimsoll_proxy::adapter::Adapters;
-use plimsoll_proxy::{Proxy, Source};
+use plimsoll_proxy::{ConfigSource, Proxy};
 
 /// So much may a near one have in flight for each unit of its weight before others are asked.
 const ENOUGH: u32 = 8;
@@ -80,8 +80,8 @@ async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
         let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources);
         loaded.config.ok_or_else(|| text.as_str().into())
     };
-    let config = read().map_err(|invalid: plimsoll_proxy::Invalid| invalid.text)?;
-    let source: Source = Box::new(read);
+    let config = read().map_err(|invalid: plimsoll_proxy::InvalidConfig| invalid.text)?;
+    let source: ConfigSource = Box::new(read);
     Ok(Proxy::start(config, source, Adapters::built_in()).await?)
 }
 

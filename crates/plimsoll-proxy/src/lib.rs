@@ -20,7 +20,7 @@ mod upstream;
 /// Protocols of your own: the [`Adapter`](adapter::Adapter) trait, the registry, and custom health checks.
 pub mod adapter {
     pub use crate::forward::connection::{Destination, Unavailable, UpstreamFault, UpstreamSession};
-    pub use crate::health::probe::custom::{Asked, Check};
+    pub use crate::health::probe::custom::{Check, CheckContext};
     pub use crate::listener::accepted_connection::{Connection, Fault, TimeLimit};
     pub use crate::listener::adapter::{Adapter, Datagrams};
     pub use crate::run::registry::Adapters;
@@ -31,15 +31,15 @@ pub use crate::net::tls;
 pub use crate::base::clock::Clock;
 pub use crate::base::counters::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts,
-    METHODS, ORCA_RESULTS, OVERFLOWS, PoolCounts, RETRY_REASONS, RuleCounts, TLS_VERSIONS, reasons,
+    METHODS, ORCA_RESULTS, OVERFLOWS, PoolCounts, RETRY_REASONS, RouteCounts, TLS_VERSIONS, reasons,
 };
 pub use crate::control::views::{
-    DestinationView, LimitView, LimitsView, ListenerView, PoolView, ReloadsView, RuleView, TrafficView,
+    DestinationView, LimitView, LimitsView, ListenerView, PoolView, ReloadsView, RouteView, TrafficView,
 };
 pub use crate::control::{
-    Ask, CandidateView, Explained, Handle, Invalid, NotReported, Proxy, ReloadError, Source, StartError,
-    Unanswerable,
+    CandidateView, ConfigSource, ExplainError, ExplainQuery, ExplanationView, Handle, InvalidConfig,
+    LoadReportError, Proxy, ReloadError, StartError,
 };
-pub use crate::health::driver::{CheckCounts, OUTAGES_MS, Spans, Watched};
+pub use crate::health::driver::{CheckCounts, CheckStats, DurationHistogram, OUTAGES_MS};
 pub use crate::health::monitor::{Monitor, MonitorView};
-pub use crate::health::observer::WatchView;
+pub use crate::health::observer::ObserverView;

@@ -210,7 +210,7 @@ fn alerts(text: &mut Text<'_>, pools: &[PoolView]) {
         "1 while the pool is in panic mode: ejections are suspended because too few destinations are left.",
     );
     for pool in pools {
-        family.sample(&[("pool", &pool.name)], u8::from(pool.watch.panics));
+        family.sample(&[("pool", &pool.name)], u8::from(pool.observed.panics));
     }
     for (name, help, raised) in [
         ("plimsoll_alerts_total", "Alerts raised, by kind and severity.", true),
@@ -219,7 +219,7 @@ fn alerts(text: &mut Text<'_>, pools: &[PoolView]) {
         let kind = if raised { Kind::Counter } else { Kind::Gauge };
         let mut family = text.family(kind, name, help);
         for pool in pools {
-            let counts = if raised { &pool.watch.alerts_raised } else { &pool.watch.alerts_active };
+            let counts = if raised { &pool.observed.alerts_raised } else { &pool.observed.alerts_active };
             for (kind, &count) in alert::AlertKind::ALL.iter().zip(counts) {
                 if count > 0 || *kind == alert::AlertKind::DestinationDown {
                     let severity = ("severity", kind.severity().as_str());
@@ -231,13 +231,13 @@ fn alerts(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family =
         text.counter("plimsoll_alerts_lost_total", "Alerts not raised because too many were active.");
     for pool in pools {
-        family.sample(&[("pool", &pool.name)], pool.watch.alerts_lost);
+        family.sample(&[("pool", &pool.name)], pool.observed.alerts_lost);
     }
     accuracy(text, pools);
 }
 
 fn accuracy(text: &mut Text<'_>, pools: &[PoolView]) {
-    let measured = || pools.iter().filter_map(|pool| Some((&*pool.name, pool.watch.accuracy?)));
+    let measured = || pools.iter().filter_map(|pool| Some((&*pool.name, pool.observed.accuracy?)));
     let mut family = text.gauge(
         "plimsoll_balance_deviation_ratio",
         "Total variation distance between the intended and the actual traffic shares of the last full ten seconds (0 = exact).",
@@ -274,7 +274,7 @@ fn health_checks(text: &mut Text<'_>, pools: &[PoolView]) {
     );
     for pool in pools {
         let Some(kind) = pool.check_type else { continue };
-        for (result, spans) in [("passed", &pool.watched.passed), ("failed", &pool.watched.failed)] {
+        for (result, spans) in [("passed", &pool.check_stats.passed), ("failed", &pool.check_stats.failed)] {
             let labels = [("pool", &*pool.name), ("type", kind), ("result", result)];
             family.histogram(&labels, &spans.buckets, spans.sum.as_secs_f64());
         }
@@ -306,7 +306,9 @@ fn recoveries(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family =
         text.counter("plimsoll_recoveries_total", "Recovery attempts of failed destinations, by result.");
     for pool in pools {
-        for (result, count) in [("succeeded", pool.watched.recovered), ("failed", pool.watched.relapsed)] {
+        for (result, count) in
+            [("succeeded", pool.check_stats.recovered), ("failed", pool.check_stats.relapsed)]
+        {
             family.sample(&[("pool", &pool.name), ("result", result)], count);
         }
     }
@@ -316,7 +318,7 @@ fn recoveries(text: &mut Text<'_>, pools: &[PoolView]) {
         "Time a failed destination was out of service until it served again, in seconds.",
     );
     for pool in pools {
-        let outages = &pool.watched.outages;
+        let outages = &pool.check_stats.outages;
         let sum = outages.sum.as_secs_f64();
         family.histogram_of(
             OUTAGES_MS.map(|ms| ms as f64 / 1e3),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use plimsoll_proxy::{
-    CLASSES, DIRECTIONS, HANDSHAKES, ListenerView, METHODS, RuleView, TLS_VERSIONS, TrafficView, reasons,
+    CLASSES, DIRECTIONS, HANDSHAKES, ListenerView, METHODS, RouteView, TLS_VERSIONS, TrafficView, reasons,
 };
 
 use super::text::{Kind, Text};
@@ -16,8 +16,8 @@ const CONNECTION_LIMIT: &str = "connection_limit";
 pub(crate) fn write(text: &mut Text<'_>, view: &TrafficView) {
     // Routes of one listener and pool with the same name share their counts.
     let mut seen = HashSet::new();
-    let rules: Vec<&RuleView> =
-        view.rules.iter().filter(|r| seen.insert((&r.listener, &r.route, &r.pool))).collect();
+    let rules: Vec<&RouteView> =
+        view.routes.iter().filter(|r| seen.insert((&r.listener, &r.route, &r.pool))).collect();
     requests(text, &rules);
     bytes(text, &rules);
     connections(text, &view.listeners);
@@ -27,11 +27,11 @@ pub(crate) fn write(text: &mut Text<'_>, view: &TrafficView) {
 }
 
 /// Returns the labels of all series of a rule.
-fn rule_labels(rule: &RuleView) -> [(&'static str, &str); 3] {
+fn rule_labels(rule: &RouteView) -> [(&'static str, &str); 3] {
     [("listener", &rule.listener), ("route", &rule.route), ("pool", &rule.pool)]
 }
 
-fn requests(text: &mut Text<'_>, rules: &[&RuleView]) {
+fn requests(text: &mut Text<'_>, rules: &[&RouteView]) {
     let mut family = text.counter(
         "plimsoll_requests_total",
         "Requests, by status class and method; for TCP connections and UDP flows, 2xx if a destination was reached.",
@@ -72,7 +72,7 @@ fn requests(text: &mut Text<'_>, rules: &[&RuleView]) {
     }
 }
 
-fn bytes(text: &mut Text<'_>, rules: &[&RuleView]) {
+fn bytes(text: &mut Text<'_>, rules: &[&RouteView]) {
     let mut family =
         text.counter("plimsoll_request_bytes_total", "Bytes received from clients, heads included.");
     for rule in rules {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use plimsoll_proxy::adapter::Adapters;
-use plimsoll_proxy::{Handle, Invalid, Proxy};
+use plimsoll_proxy::{Handle, InvalidConfig, Proxy};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -92,7 +92,7 @@ impl TestProxy {
             move || {
                 let text = text.lock().unwrap().clone();
                 let loaded = plimsoll_config::load(&text, "test.yaml", Path::new("/"), &|_| None);
-                loaded.config.ok_or_else(|| Invalid {
+                loaded.config.ok_or_else(|| InvalidConfig {
                     text: plimsoll_config::render_text(&loaded.problems, &loaded.sources),
                     problems: loaded.problems,
                 })

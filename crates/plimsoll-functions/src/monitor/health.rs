@@ -185,9 +185,9 @@ pub(super) fn monitoring_result(
             since: clock.unix_millis(view.state_since),
         },
         destinations: view.destinations.iter().map(health).collect(),
-        alerts: view.watch.alerts.iter().map(|alert| Alert::new(pool, alert, clock)).collect(),
-        recommendations: view.watch.advice.iter().map(Recommendation::from).collect(),
-        errors: partial_errors(&view.watch.relapsed, &view.destinations, view.watch.alerts_lost),
+        alerts: view.observed.alerts.iter().map(|alert| Alert::new(pool, alert, clock)).collect(),
+        recommendations: view.observed.advice.iter().map(Recommendation::from).collect(),
+        errors: partial_errors(&view.observed.relapsed, &view.destinations, view.observed.alerts_lost),
     })
 }
 
@@ -214,7 +214,7 @@ mod tests {
     use plimsoll_core::destination::{AdminState, Ejection, Health};
     use plimsoll_core::health::LastCheck as CoreCheck;
     use plimsoll_core::{Address, DestinationId, Tick, Weight};
-    use plimsoll_proxy::WatchView;
+    use plimsoll_proxy::ObserverView;
 
     use super::*;
 
@@ -242,8 +242,8 @@ mod tests {
     }
 
     fn view(destinations: Vec<DestinationReport>) -> MonitorView {
-        let (checks, watch) = (HashMap::new(), WatchView::default());
-        MonitorView { state: "healthy", state_since: Tick::ZERO, destinations, checks, watch }
+        let (checks, observed) = (HashMap::new(), ObserverView::default());
+        MonitorView { state: "healthy", state_since: Tick::ZERO, destinations, checks, observed }
     }
 
     fn result(view: &MonitorView) -> Result<HealthMonitoringResult, HealthMonitoringError> {
@@ -272,8 +272,8 @@ mod tests {
     fn lost_alerts_and_failed_recoveries_are_reported_with_the_result() {
         let mut view = view(vec![report("a", Status::Down, true), report("b", Status::Serving, true)]);
         assert_eq!(result(&view).expect("checked").errors, []);
-        view.watch.alerts_lost = 2;
-        view.watch.relapsed = vec!["a".into(), "b".into()];
+        view.observed.alerts_lost = 2;
+        view.observed.relapsed = vec!["a".into(), "b".into()];
         let errors = result(&view).expect("checked").errors;
         let failed = HealthMonitoringError::RecoveryFailed { destinations: vec!["a".to_owned()] };
         assert_eq!(errors, [failed, HealthMonitoringError::AlertsLost { lost: 2 }], "b serves again");

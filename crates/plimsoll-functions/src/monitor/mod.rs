@@ -156,7 +156,7 @@ fn handle_request(request: MonitoringRequest, sets: &mut DestinationSetCache<Mon
         sets.insert(&destinations, MonitoredSet { monitor, last_call: clock.now(), interval, requested });
     }
     let Some(known) = sets.get(&destinations) else { return };
-    let checked = known.monitor.seen(time_limit);
+    let checked = known.monitor.report(time_limit);
     tokio::spawn(async move {
         let result = match checked.await {
             Some(view) => health::monitoring_result(SET_NAME, &in_call_order(view, &destinations), clock),

@@ -15,7 +15,7 @@ const MAX_CAPACITY: usize = 16 * 1024;
 pub(crate) struct Buffers(RefCell<Vec<Vec<u8>>>);
 
 impl Buffers {
-    /// Returns an empty buffer, a used one if there is one.
+    /// Returns an empty buffer, reused if one is free.
     pub(crate) fn take(&self) -> Vec<u8> {
         self.0.borrow_mut().pop().unwrap_or_default()
     }

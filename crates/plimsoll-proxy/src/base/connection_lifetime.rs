@@ -1,46 +1,47 @@
-//! When a client's connection has served enough: what comes next finds its way anew, and so to other workers and
-//! other balancers.
+//! Limits of a client connection's age and requests.
+//!
+//! Clients that reconnect are spread anew over workers and balancers.
 
 use std::cell::Cell;
 
 use plimsoll_config::model::Listener;
 use plimsoll_core::{Rng, Tick};
 
-/// Connections that were opened together end apart: each up to this part of its time early.
-const APART: u64 = 10;
+/// Connections close up to one tenth of their maximum age early, so those opened together do not close together.
+const JITTER_DIVISOR: u64 = 10;
 
-/// What one connection may serve.
+/// Maximum age and number of requests of one connection.
 #[derive(Debug)]
-pub(crate) struct Term {
-    until: Tick,
-    /// 0 = no limit.
-    most: usize,
+pub(crate) struct ConnectionLifetime {
+    deadline: Tick,
+    /// Maximum number of requests; 0 = no limit.
+    max_requests: usize,
     served: Cell<usize>,
 }
 
-impl Term {
-    /// Begins with a connection.
-    pub(crate) fn begin(config: &Listener, now: Tick, rng: &mut Rng) -> Self {
-        let until = config.timeouts.connection.map_or(Tick::NEVER, |age| {
-            let early = rng.below(age.as_nanos() as u64 / APART + 1);
+impl ConnectionLifetime {
+    /// Starts with a connection, with random jitter on its maximum age.
+    pub(crate) fn start(config: &Listener, now: Tick, rng: &mut Rng) -> Self {
+        let deadline = config.timeouts.connection.map_or(Tick::NEVER, |age| {
+            let early = rng.below(age.as_nanos() as u64 / JITTER_DIVISOR + 1);
             now + (age - std::time::Duration::from_nanos(early))
         });
-        Self { until, most: config.limits.requests, served: Cell::new(0) }
+        Self { deadline, max_requests: config.limits.requests, served: Cell::new(0) }
     }
 
-    /// When it ends, whatever was served.
-    pub(crate) fn until(&self) -> Tick {
-        self.until
+    /// Returns the time at which the connection reaches its maximum age.
+    pub(crate) fn deadline(&self) -> Tick {
+        self.deadline
     }
 
-    /// Takes note of a request.
-    pub(crate) fn serve(&self) {
+    /// Counts a request.
+    pub(crate) fn count_request(&self) {
         self.served.set(self.served.get() + 1);
     }
 
-    /// Is the request that was served last to be the last of all?
-    pub(crate) fn is_over(&self, now: Tick) -> bool {
-        now >= self.until || (self.most > 0 && self.served.get() >= self.most)
+    /// Reports whether the latest request is the last one of the connection.
+    pub(crate) fn should_close(&self, now: Tick) -> bool {
+        now >= self.deadline || (self.max_requests > 0 && self.served.get() >= self.max_requests)
     }
 }
 
@@ -73,21 +74,23 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_begin_together_end_apart_and_none_late() {
-        let (age, begun) = (Duration::from_secs(600), Tick::from_nanos(7));
+    fn deadlines_are_jittered_and_never_after_the_maximum_age() {
+        let (age, started) = (Duration::from_secs(600), Tick::from_nanos(7));
         let mut rng = Rng::new(5);
-        let terms = std::iter::repeat_with(|| Term::begin(&config(Some(age), 0), begun, &mut rng));
-        let mut ages: Vec<_> = terms.take(1_000).map(|term| term.until().since(begun).as_secs()).collect();
+        let lifetimes =
+            std::iter::repeat_with(|| ConnectionLifetime::start(&config(Some(age), 0), started, &mut rng));
+        let mut ages: Vec<_> =
+            lifetimes.take(1_000).map(|lifetime| lifetime.deadline().since(started).as_secs()).collect();
         ages.sort_unstable();
         assert!(ages[0] >= 540 && ages[999] <= 600, "{} to {}", ages[0], ages[999]);
         ages.dedup();
-        assert!(ages.len() > 55, "they fill the minute: {} seconds of it", ages.len());
+        assert!(ages.len() > 55, "the jitter covers only {} of 60 seconds", ages.len());
     }
 
     #[test]
-    fn without_limits_nothing_ends() {
-        let term = Term::begin(&config(None, 0), Tick::ZERO, &mut Rng::new(1));
-        (0..10_000).for_each(|_| term.serve());
-        assert!(!term.is_over(Tick::from_nanos(u64::MAX - 1)) && term.until() == Tick::NEVER);
+    fn a_connection_without_limits_is_never_closed() {
+        let lifetime = ConnectionLifetime::start(&config(None, 0), Tick::ZERO, &mut Rng::new(1));
+        (0..10_000).for_each(|_| lifetime.count_request());
+        assert!(!lifetime.should_close(Tick::from_nanos(u64::MAX - 1)) && lifetime.deadline() == Tick::NEVER);
     }
 }

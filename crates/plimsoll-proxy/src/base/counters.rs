@@ -1,6 +1,6 @@
-//! What is counted, per worker, and how it is summed when somebody asks.
+//! Counters of routes, listeners and pools, one row per worker, summed on demand.
 //!
-//! Each worker owns its row of every table, so counting is a plain load and store on a line no other core
+//! Each worker writes only its own row, so counting is a plain load and store on a cache line that no other core
 //! writes.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,12 +18,12 @@ pub const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Methods as metrics label them.
 pub const METHODS: [&str; Method::NAMES.len()] = Method::NAMES;
 
-/// Why the proxy answered itself or ended a connection, as metrics label it.
+/// Returns the reasons for local replies and closed connections, as metrics label them.
 pub fn reasons() -> impl Iterator<Item = &'static str> {
-    Reason::ALL.into_iter().map(Reason::word)
+    Reason::ALL.into_iter().map(Reason::as_str)
 }
 
-/// A number only its worker writes.
+/// A counter that only one worker writes.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -37,7 +37,7 @@ impl Counter {
     }
 }
 
-/// One row a worker, on lines of its own.
+/// One row per worker, each on cache lines of its own.
 #[derive(Debug)]
 pub(crate) struct PerWorker<T>(Box<[Row<T>]>);
 
@@ -59,9 +59,9 @@ impl<T: Default> PerWorker<T> {
     }
 }
 
-/// Counts of one rule: a route of a listener and the pool it leads to.
+/// Counters of one route of a listener and its pool.
 #[derive(Debug, Default)]
-pub(crate) struct RuleTally {
+pub(crate) struct RouteCounters {
     requests: [[Counter; CLASSES.len()]; METHODS.len()],
     durations: [[Counter; BUCKETS_MS.len() + 1]; CLASSES.len()],
     duration_nanos: [Counter; CLASSES.len()],
@@ -71,8 +71,8 @@ pub(crate) struct RuleTally {
     pub(crate) response_bytes: Counter,
 }
 
-impl RuleTally {
-    /// A request ended with `status` (0 = with none) after `span`.
+impl RouteCounters {
+    /// Counts a request that ended with `status` (0 = none) after `span`.
     pub(crate) fn request(&self, method: Method, status: u16, span: Duration) {
         let class = usize::from(status / 100).min(5);
         self.requests[method as usize][class].add(1);
@@ -81,28 +81,28 @@ impl RuleTally {
     }
 }
 
-/// How a handshake of TLS ended.
+/// Result of a TLS handshake.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Handshake {
-    /// From nothing.
+    /// New session.
     Full,
-    /// Taking up an earlier session.
+    /// Resumed session.
     Resumed,
-    /// It came to nothing.
+    /// Failed handshake.
     Failed,
 }
 
-/// How handshakes end, as metrics label it.
+/// Handshake results as metrics label them.
 pub const HANDSHAKES: [&str; 3] = ["full", "resumed", "failed"];
 
-/// Versions of TLS, as metrics label them; the first is for handshakes that ended before one was agreed on.
+/// TLS versions as metrics label them; `none` is for handshakes that failed before a version was negotiated.
 pub const TLS_VERSIONS: [&str; 3] = ["none", "1.2", "1.3"];
 
-/// Which way datagrams went, as metrics label it. What came from one side and did not go to the other was
+/// Directions of datagrams as metrics label them. Datagrams received from one side and not sent to the other were
 /// dropped.
 pub const DIRECTIONS: [&str; 4] = ["from_clients", "to_destinations", "from_destinations", "to_clients"];
 
-/// A counter for each reason.
+/// One counter for each reason.
 #[derive(Debug)]
 pub(crate) struct ByReason([Counter; Reason::ALL.len()]);
 
@@ -112,9 +112,9 @@ impl Default for ByReason {
     }
 }
 
-/// Counts of one listener.
+/// Counters of one listener.
 #[derive(Debug, Default)]
-pub(crate) struct ListenerTally {
+pub(crate) struct ListenerCounters {
     pub(crate) opened: Counter,
     pub(crate) closed: Counter,
     pub(crate) refused: ByReason,
@@ -126,47 +126,47 @@ pub(crate) struct ListenerTally {
     pub(crate) evicted: Counter,
 }
 
-impl ListenerTally {
-    /// The proxy answered itself, or ended a connection, for this reason.
+impl ListenerCounters {
+    /// Counts a local reply or a closed connection by its reason.
     pub(crate) fn refuse(&self, reason: Reason) {
         self.refused.0[reason as usize].add(1);
     }
 
-    /// A handshake ended so after `span`.
-    pub(crate) fn handshake(&self, version: &str, how: Handshake, span: Duration) {
+    /// Counts a handshake that took `span`.
+    pub(crate) fn handshake(&self, version: &str, result: Handshake, span: Duration) {
         let version = TLS_VERSIONS.iter().position(|&known| known == version).unwrap_or(0);
-        self.handshakes[version][how as usize].add(1);
+        self.handshakes[version][result as usize].add(1);
         self.handshake_buckets[bucket_of(span)].add(1);
         self.handshake_nanos.add(span.as_nanos() as u64);
     }
 }
 
-/// A histogram as it is exported: counts by bucket (not cumulative), their sum in seconds.
+/// A histogram for export: counts by bucket (not cumulative) and the sum in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    /// One more than [`BUCKETS_MS`] has; the last holds what is above all of them.
+    /// Count of each bucket of [`BUCKETS_MS`], and of the values above all of them.
     pub buckets: Vec<u64>,
-    /// Seconds.
+    /// Sum of all values, in seconds.
     pub sum: f64,
 }
 
-/// A rule's counts, summed over workers.
+/// Counts of a route, summed over all workers.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RuleCounts {
-    /// Requests by method ([`METHODS`]) and class ([`CLASSES`]).
+pub struct RouteCounts {
+    /// Requests by method ([`METHODS`]) and status class ([`CLASSES`]).
     pub requests: Vec<Vec<u64>>,
-    /// Durations by class.
+    /// Durations by status class ([`CLASSES`]).
     pub durations: Vec<Histogram>,
-    /// Being served now.
+    /// Number of requests in progress.
     pub in_flight: u64,
-    /// Body and head bytes received from clients.
+    /// Head and body bytes received from clients.
     pub request_bytes: u64,
     /// Bytes sent to clients.
     pub response_bytes: u64,
 }
 
-impl PerWorker<RuleTally> {
-    pub(crate) fn counts(&self) -> RuleCounts {
+impl PerWorker<RouteCounters> {
+    pub(crate) fn counts(&self) -> RouteCounts {
         let requests = (0..METHODS.len())
             .map(|m| (0..CLASSES.len()).map(|c| self.sum(|t| t.requests[m][c].get())).collect())
             .collect();
@@ -176,7 +176,7 @@ impl PerWorker<RuleTally> {
                 sum: self.sum(|t| t.duration_nanos[c].get()) as f64 / 1e9,
             })
             .collect();
-        RuleCounts {
+        RouteCounts {
             requests,
             durations,
             in_flight: self.sum(|t| t.started.get()).saturating_sub(self.sum(|t| t.ended.get())),
@@ -186,37 +186,37 @@ impl PerWorker<RuleTally> {
     }
 }
 
-/// How a choice of a destination can end, as metrics label it; the first is for those that found one.
+/// Results of balancing decisions as metrics label them; `assigned` is the only success.
 pub const DECISIONS: [&str; 5] = ["assigned", "empty", "none_serving", "all_tried", "full"];
 
-/// Upper bounds, in nanoseconds, of the buckets for how long choices take: tens of nanoseconds for a rotation,
-/// microseconds for a look at many destinations.
+/// Upper bounds of the decision time buckets, in nanoseconds: a rotation takes tens of nanoseconds, a comparison of
+/// many destinations microseconds.
 pub const DECISION_BUCKETS_NS: [u64; 10] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 100_000, 1_000_000];
 
-/// How a try that another one follows had ended, as metrics label it: [`Failure::ALL`], and a listed status.
+/// Causes of retries as metrics label them: [`Failure::ALL`], and `status` for a listed response status.
 pub const RETRY_REASONS: [&str; Failure::ALL.len() + 1] = {
-    let mut words = ["status"; Failure::ALL.len() + 1];
+    let mut names = ["status"; Failure::ALL.len() + 1];
     let mut at = 0;
     while at < Failure::ALL.len() {
-        words[at] = Failure::ALL[at].as_str();
+        names[at] = Failure::ALL[at].as_str();
         at += 1;
     }
-    words
+    names
 };
 
-/// How the try before had ended.
+/// Result of the attempt before a retry.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Before {
-    /// It failed.
+pub(crate) enum PreviousAttempt {
+    /// The attempt failed.
     Failed(Failure),
-    /// It answered with a status another destination may do better than.
+    /// The response had a status that is retried.
     Rejected,
 }
 
-impl Before {
-    /// Its place in [`RETRY_REASONS`].
-    const fn place(self) -> usize {
+impl PreviousAttempt {
+    /// Returns its index in [`RETRY_REASONS`].
+    const fn index(self) -> usize {
         match self {
             Self::Failed(failure) => failure as usize,
             Self::Rejected => Failure::ALL.len(),
@@ -224,57 +224,57 @@ impl Before {
     }
 }
 
-/// What a limit of a pool kept a message from.
+/// Limit of a pool that rejected or delayed a request.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Overflow {
-    /// To wait: too many did.
+    /// The queue was full.
     Queue,
-    /// To wait any longer.
+    /// The request waited in the queue for too long.
     Wait,
-    /// To be tried again: too many were.
+    /// The maximum number of concurrent retries was reached.
     Retries,
-    /// A connection: there were as many as there may be, and none could be closed for it.
+    /// The maximum number of connections was reached, and no idle one could be closed.
     Connections,
 }
 
-/// What a limit of a pool kept messages from, as metrics label it.
+/// Limits that rejected or delayed requests, as metrics label them.
 pub const OVERFLOWS: [&str; 4] = ["queue", "wait", "retries", "connections"];
 
-/// How a copy of a message that waited long ended, or why there was none, as metrics label it.
-pub const HEDGES: [&str; 5] = ["won", "lost", "failed", "no_budget", "nobody"];
+/// Results of hedged requests as metrics label them.
+pub const HEDGES: [&str; 5] = ["won", "lost", "failed", "no_budget", "no_destination"];
 
-/// The same.
+/// Result of a hedged request.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Hedged {
-    /// Its answer was the first.
+pub(crate) enum HedgeResult {
+    /// The hedge responded first.
     Won,
-    /// Another answer was, or the client went away.
+    /// Another attempt responded first, or the client disconnected.
     Lost,
-    /// It had none.
+    /// The hedge failed.
     Failed,
-    /// There was none: the retry budget was spent.
+    /// No hedge was sent: the retry budget was spent.
     NoBudget,
-    /// There was none: no other destination may serve.
-    Nobody,
+    /// No hedge was sent: no other destination may serve.
+    NoDestination,
 }
 
-/// What a report of load in an answer was worth, as metrics label it.
+/// Results of load reports in responses, as metrics label them.
 pub const ORCA_RESULTS: [&str; 3] = ["taken", "unused", "malformed"];
 
-/// The same.
+/// Result of a load report in a response.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// It was taken.
-    Load,
-    /// It tells nothing that has a meaning here.
-    Nothing,
-    /// It is none; it changed nothing.
-    Nonsense,
+pub(crate) enum LoadReportResult {
+    /// The report was recorded.
+    Accepted,
+    /// The report has no metric that is used.
+    Unused,
+    /// The report cannot be parsed.
+    Malformed,
 }
 
-/// Counts of one pool, kept while the pool lives, whichever rules come and go.
+/// Counters of one pool. They outlive changes of its routes.
 #[derive(Debug, Default)]
-pub(crate) struct PoolTally {
+pub(crate) struct PoolCounters {
     decisions: [Counter; DECISIONS.len()],
     retries: [Counter; RETRY_REASONS.len()],
     failovers: [Counter; RETRY_REASONS.len()],
@@ -287,75 +287,75 @@ pub(crate) struct PoolTally {
     timed_nanos: Counter,
 }
 
-impl PoolTally {
-    /// A choice took so long: one of those that are timed.
-    pub(crate) fn took(&self, span: Duration) {
+impl PoolCounters {
+    /// Records the duration of a decision that was timed.
+    pub(crate) fn decision_took(&self, span: Duration) {
         let nanos = span.as_nanos() as u64;
         let above = DECISION_BUCKETS_NS.iter().position(|&bound| nanos <= bound);
         self.timed[above.unwrap_or(DECISION_BUCKETS_NS.len())].add(1);
         self.timed_nanos.add(nanos);
     }
 
-    /// A destination was chosen, or was not; `before` says how the message's try before this one ended.
-    pub(crate) fn decided(&self, missed: Option<NoDestination>, before: Option<Before>) {
+    /// Counts a decision; `before` is the result of the attempt before this one.
+    pub(crate) fn decided(&self, missed: Option<NoDestination>, before: Option<PreviousAttempt>) {
         self.decisions[missed.map_or(0, |why| why as usize + 1)].add(1);
         if let (None, Some(before)) = (missed, before) {
-            self.retries[before.place()].add(1);
-            self.failovers[before.place()].add(1);
+            self.retries[before.index()].add(1);
+            self.failovers[before.index()].add(1);
         }
     }
 
-    /// A message that would have waited was refused, or has waited for too long.
+    /// Counts a request that a limit rejected or delayed.
     pub(crate) fn overflowed(&self, why: Overflow) {
         self.overflows[why as usize].add(1);
     }
 
-    /// A message has waited for so long, whatever came of it.
+    /// Records how long a request was queued, whatever the result.
     pub(crate) fn waited(&self, span: Duration) {
         self.wait_buckets[bucket_of(span)].add(1);
         self.wait_nanos.add(span.as_nanos() as u64);
     }
 
-    /// A copy of a message ended so, or was not made.
-    pub(crate) fn hedged(&self, how: Hedged) {
-        self.hedges[how as usize].add(1);
+    /// Counts a hedge by its result.
+    pub(crate) fn hedged(&self, result: HedgeResult) {
+        self.hedges[result as usize].add(1);
     }
 
-    /// An answer told of its destination's load.
-    pub(crate) fn load_told(&self, what: Told) {
-        self.orca[what as usize].add(1);
+    /// Counts a load report by its result.
+    pub(crate) fn load_reported(&self, result: LoadReportResult) {
+        self.orca[result as usize].add(1);
     }
 
-    /// A message is repeated on a fresh connection to the same destination.
+    /// Counts a request that is repeated on a new connection to the same destination.
     pub(crate) fn repeated(&self, after: Failure) {
         self.retries[after as usize].add(1);
     }
 }
 
-/// A pool's counts, summed over workers.
+/// Counts of a pool, summed over all workers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolCounts {
-    /// Choices of a destination by how they ended, in the order of [`DECISIONS`].
+    /// Decisions by result, in the order of [`DECISIONS`].
     pub decisions: [u64; DECISIONS.len()],
-    /// Tries after a message's first, by how the one before ended, in the order of [`RETRY_REASONS`].
+    /// Retries by the failure that caused them, in the order of [`RETRY_REASONS`].
     pub retries: [u64; RETRY_REASONS.len()],
-    /// Of these the ones at another destination.
+    /// Retries that were sent to a different destination, in the order of [`RETRY_REASONS`].
     pub failovers: [u64; RETRY_REASONS.len()],
-    /// Messages that a limit kept from something, in the order of [`OVERFLOWS`].
+    /// Requests rejected or delayed because a limit was reached, in the order of [`OVERFLOWS`].
     pub overflows: [u64; OVERFLOWS.len()],
-    /// How long messages have waited for a place, those that got none included.
+    /// Time in the queue, including requests that were not served.
     pub waits: Histogram,
-    /// Copies of messages that waited long, in the order of [`HEDGES`].
+    /// HedgeResult requests by result, in the order of [`HEDGES`].
     pub hedges: [u64; HEDGES.len()],
-    /// Reports of load in answers, in the order of [`ORCA_RESULTS`].
+    /// Load reports by result, in the order of [`ORCA_RESULTS`].
     pub orca: [u64; ORCA_RESULTS.len()],
-    /// Choices that were timed, by how long they took; see [`DECISION_BUCKETS_NS`].
+    /// Durations of the decisions that were timed, by bucket of [`DECISION_BUCKETS_NS`].
     pub timed: [u64; DECISION_BUCKETS_NS.len() + 1],
-    /// Their sum, nanoseconds.
+    /// Sum of the timed decisions, in nanoseconds.
     pub timed_nanos: u64,
 }
 
-impl PerWorker<PoolTally> {
+impl PerWorker<PoolCounters> {
     pub(crate) fn counts(&self) -> PoolCounts {
         PoolCounts {
             decisions: std::array::from_fn(|d| self.sum(|t| t.decisions[d].get())),
@@ -374,28 +374,28 @@ impl PerWorker<PoolTally> {
     }
 }
 
-/// A listener's counts, summed over workers.
+/// Counts of a listener, summed over all workers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ListenerCounts {
-    /// Connections open now.
+    /// Number of open connections.
     pub active: u64,
-    /// Connections accepted.
+    /// Number of accepted connections.
     pub total: u64,
-    /// By reason, in the order of [`reasons`].
+    /// Local replies and closed connections by reason, in the order of [`reasons`].
     pub refused: Vec<u64>,
-    /// `accept` failed, most often for want of file descriptors.
+    /// Failed `accept` calls, most often because no file descriptor was left.
     pub accept_errors: u64,
-    /// Handshakes of TLS by version ([`TLS_VERSIONS`]) and end ([`HANDSHAKES`]).
+    /// TLS handshakes by version ([`TLS_VERSIONS`]) and result ([`HANDSHAKES`]).
     pub handshakes: Vec<Vec<u64>>,
-    /// How long they took.
+    /// Durations of TLS handshakes.
     pub handshake_durations: Histogram,
-    /// Datagrams, in the order of [`DIRECTIONS`].
+    /// Datagrams by direction, in the order of [`DIRECTIONS`].
     pub datagrams: [u64; DIRECTIONS.len()],
-    /// Flows of datagrams that ended early to make room.
+    /// UDP flows that were evicted because the maximum number was reached.
     pub evicted: u64,
 }
 
-impl PerWorker<ListenerTally> {
+impl PerWorker<ListenerCounters> {
     pub(crate) fn counts(&self) -> ListenerCounts {
         let total = self.sum(|t| t.opened.get());
         ListenerCounts {

@@ -1,4 +1,4 @@
-//! Where the lines of a log go: through a bounded queue to a writer of their own, never in a message's way.
+//! Log writers: a bounded queue and a thread for each log, so that a slow disk never delays requests.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -11,60 +11,63 @@ use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::AccessLog;
 
-/// What a log shares with the rest: its switch to reopen and its count of losses.
+/// State shared with a log's writer.
 #[derive(Debug, Default)]
 pub(crate) struct LogState {
+    /// Number of records dropped because the queue was full or a write failed.
     pub(crate) dropped: AtomicU64,
+    /// Request to reopen the file, for log rotation.
     pub(crate) reopen: AtomicBool,
 }
 
-/// A worker's end of the queue.
+/// Sender side of a log's queue.
 #[derive(Debug)]
-pub(crate) struct Lines<T> {
+pub(crate) struct LogQueue<T> {
     queue: SyncSender<T>,
     state: Arc<LogState>,
 }
 
-impl<T> Clone for Lines<T> {
+impl<T> Clone for LogQueue<T> {
     fn clone(&self) -> Self {
         Self { queue: self.queue.clone(), state: self.state.clone() }
     }
 }
 
-impl<T> Lines<T> {
-    /// Takes the line, or counts it as dropped where there is no room.
-    pub(crate) fn push(&self, line: T) {
-        if self.queue.try_send(line).is_err() {
+impl<T> LogQueue<T> {
+    /// Queues a record, or counts it as dropped if the queue is full.
+    pub(crate) fn push(&self, record: T) {
+        if self.queue.try_send(record).is_err() {
             self.state.dropped.fetch_add(1, Relaxed);
         }
     }
 }
 
-/// A log: what it is called, what may wait, and how a line is written.
+/// Name, queue size and format of a log.
 pub(crate) struct Log<T> {
+    /// Name of the log and of its thread.
     pub(crate) name: &'static str,
-    /// Lines that may wait for the disk; what comes on top is dropped and counted.
+    /// Maximum number of queued records; further ones are dropped and counted.
     pub(crate) queue: usize,
-    /// Without its end of line.
+    /// Formats a record, without the line end.
     pub(crate) text: fn(&T) -> String,
 }
 
-/// Starts the writer; it ends when every sender is gone, with everything written.
+/// Starts the writer thread. It writes everything that is queued and ends once all senders are dropped.
 ///
 /// # Errors
-/// The file cannot be opened or the thread not started.
+/// The file cannot be opened, or the thread cannot be started.
 pub(crate) fn start<T: Send + 'static>(
     log: Log<T>,
     target: &AccessLog,
     state: Arc<LogState>,
-) -> io::Result<(Lines<T>, JoinHandle<()>)> {
-    let (queue, lines) = sync_channel(log.queue);
+) -> io::Result<(LogQueue<T>, JoinHandle<()>)> {
+    let (queue, records) = sync_channel(log.queue);
     let mut sink = Sink::open(target)?;
     let shared = state.clone();
     let thread = std::thread::Builder::new()
         .name(log.name.into())
-        .spawn(move || write(&log, &lines, &mut sink, &shared))?;
-    Ok((Lines { queue, state }, thread))
+        .spawn(move || write(&log, &records, &mut sink, &shared))?;
+    Ok((LogQueue { queue, state }, thread))
 }
 
 /// A line of the access log, formatted on the writer's thread.
@@ -75,14 +78,14 @@ pub(crate) trait LogRecord: std::fmt::Debug + Send {
 
 /// A worker's sender of access log records.
 #[derive(Clone, Debug)]
-pub(crate) struct LogSender(Lines<Box<dyn LogRecord>>);
+pub(crate) struct LogSender(LogQueue<Box<dyn LogRecord>>);
 
 impl LogSender {
-    pub(crate) fn new(queue: Lines<Box<dyn LogRecord>>) -> Self {
+    pub(crate) fn new(queue: LogQueue<Box<dyn LogRecord>>) -> Self {
         Self(queue)
     }
 
-    /// Queues the record, or counts it as dropped where the queue is full.
+    /// Queues a record, or counts it as dropped if the queue is full.
     pub(crate) fn send(&self, record: impl LogRecord + 'static) {
         self.0.push(Box::new(record));
     }
@@ -133,10 +136,10 @@ fn write<T>(log: &Log<T>, queue: &Receiver<T>, sink: &mut Sink, state: &LogState
         if state.reopen.swap(false, Relaxed)
             && let Err(error) = sink.reopen()
         {
-            tracing::error!(%error, log = log.name, "the log cannot be reopened; the old file is kept");
+            tracing::error!(%error, log = log.name, "cannot reopen the log; writing to the old file");
         }
         let written = match queue.recv_timeout(Duration::from_millis(200)) {
-            Ok(line) => sink.write(&format!("{}\n", (log.text)(&line))),
+            Ok(record) => sink.write(&format!("{}\n", (log.text)(&record))),
             Err(RecvTimeoutError::Timeout) => sink.flush(),
             Err(RecvTimeoutError::Disconnected) => break,
         };
@@ -144,10 +147,10 @@ fn write<T>(log: &Log<T>, queue: &Receiver<T>, sink: &mut Sink, state: &LogState
             state.dropped.fetch_add(1, Relaxed);
         }
     }
-    let _nothing_left_to_tell = sink.flush();
+    let _writer_ends_anyway = sink.flush();
 }
 
-/// RFC 3339 in UTC, milliseconds.
+/// Formats a time by RFC 3339, in UTC with milliseconds.
 pub(crate) fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);

@@ -1,4 +1,4 @@
-//! What everything else stands on: clock, timers, buffers, counters, and what every connection borrows from its worker.
+//! Clock, timers, buffers, counters, log writers, and the context that connections borrow from their worker.
 
 pub(crate) mod buffers;
 pub(crate) mod clock;

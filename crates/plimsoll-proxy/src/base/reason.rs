@@ -82,7 +82,7 @@ impl Reason {
         Self::Shutdown,
     ];
 
-    pub(crate) const fn word(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
             Self::UriTooLong => "uri_too_long",
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn reasons_stand_at_their_own_index() {
         for (place, reason) in Reason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, place, "{}", reason.word());
+            assert_eq!(reason as usize, place, "{}", reason.as_str());
         }
     }
 }

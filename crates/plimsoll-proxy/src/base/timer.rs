@@ -1,7 +1,7 @@
-//! When a waiting connection has waited too long: coarse timers on one shared wheel per worker.
+//! Coarse timers of connections, on one timer wheel per worker.
 //!
-//! Setting an timer is a store: each timer is looked at about once a second anyway, and only a deadline
-//! nearer than its next look costs an entry in the wheel. No timer is armed per request.
+//! Setting a timer is a store: the wheel visits each timer about once a second anyway, and only a deadline before
+//! its next visit costs an entry in the wheel. No timer is armed per request.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -14,32 +14,32 @@ use std::time::Duration;
 use plimsoll_core::Tick;
 use tokio::sync::Notify;
 
-/// How late an timer may ring.
+/// Resolution of the wheel: the maximum delay of a timer.
 pub(crate) const RESOLUTION: Duration = Duration::from_millis(16);
 const SLOTS: usize = 64;
-/// Alarms kept for the next ones who need one.
+/// Maximum number of timers kept for reuse.
 const SPARES: usize = 4096;
 
-/// One connection's timer.
+/// Timer of one connection.
 #[derive(Debug)]
 pub(crate) struct Timer {
     deadline: Cell<Tick>,
-    /// The slot's moment at which the wheel looks at this timer next; other entries for it are stale.
-    look: Cell<u64>,
+    /// Slot time of the next visit by the wheel; other entries for this timer are stale.
+    visit: Cell<u64>,
     fired: Cell<bool>,
-    /// The connection rests between messages: a drain may end it.
-    resting: Cell<bool>,
+    /// Whether the connection is idle between messages, so that a drain may close it.
+    idle: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-/// A worker's wheel of timers.
+/// Timer wheel of a worker.
 #[derive(Debug)]
 pub(crate) struct Timers {
     slots: Box<[RefCell<Vec<Rc<Timer>>>]>,
-    /// The last slot moment that was turned, in units of [`RESOLUTION`].
-    turned: Cell<u64>,
+    /// Latest slot time that was processed, in units of [`RESOLUTION`].
+    current: Cell<u64>,
     drain_idle_requested: Cell<bool>,
-    /// Alarms nobody has: they stay in the wheel, so the next one to have them costs nothing there.
+    /// Unused timers. They stay in the wheel, so reusing one needs no new entry.
     spare: RefCell<Vec<Rc<Timer>>>,
 }
 
@@ -47,13 +47,13 @@ fn slot_of(tick: Tick) -> u64 {
     tick.as_nanos() / RESOLUTION.as_nanos() as u64
 }
 
-/// Tells the workers that it is time to turn their wheels, each [`RESOLUTION`], until all of them are gone.
+/// Starts the thread that notifies all workers at each [`RESOLUTION`], until all of them have ended.
 ///
-/// A thread of its own, so that a worker sleeps in the kernel with no timer armed: arming and disarming one
-/// at each sleep costs more than being woken now and then (docs/benchmarks.md).
+/// With a separate thread a worker sleeps in the kernel without an armed timer: arming and disarming one at each
+/// sleep costs more than the notifications (docs/benchmarks.md).
 ///
 /// # Errors
-/// The system's, when it gives no thread.
+/// The thread cannot be started.
 pub(crate) fn start_ticker(ticks: Vec<Weak<Notify>>) -> io::Result<()> {
     let tick = move || {
         while ticks.iter().filter_map(Weak::upgrade).map(|tick: Arc<Notify>| tick.notify_one()).count() > 0 {
@@ -67,13 +67,13 @@ impl Timers {
     pub(crate) fn new(now: Tick) -> Self {
         Self {
             slots: (0..SLOTS).map(|_| RefCell::default()).collect(),
-            turned: Cell::new(slot_of(now)),
+            current: Cell::new(slot_of(now)),
             drain_idle_requested: Cell::new(false),
             spare: RefCell::default(),
         }
     }
 
-    /// An timer at `deadline`.
+    /// Returns a timer that fires at `deadline`.
     pub(crate) fn timer(&self, deadline: Tick) -> Rc<Timer> {
         if let Some(timer) = self.spare.borrow_mut().pop() {
             self.set(&timer, deadline);
@@ -81,84 +81,84 @@ impl Timers {
         }
         let timer = Rc::new(Timer {
             deadline: Cell::new(deadline),
-            look: Cell::new(0),
+            visit: Cell::new(0),
             fired: Cell::new(false),
-            resting: Cell::new(false),
+            idle: Cell::new(false),
             waker: RefCell::new(None),
         });
-        self.place(&timer);
+        self.insert(&timer);
         timer
     }
 
-    /// Takes back an timer that nobody will hear or set any more.
+    /// Keeps a timer for reuse. The caller must not use it any more.
     pub(crate) fn give_back(&self, timer: &Rc<Timer>) {
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARES {
             timer.waker.take();
-            timer.resting.set(false);
+            timer.idle.set(false);
             timer.fired.set(false);
             timer.deadline.set(Tick::NEVER);
             spare.push(timer.clone());
         }
     }
 
-    /// Moves an timer's deadline; a past ring is forgotten.
+    /// Sets a timer's deadline, and clears its fired state.
     pub(crate) fn set(&self, timer: &Rc<Timer>, deadline: Tick) {
         timer.deadline.set(deadline);
         timer.fired.set(false);
-        if slot_of(deadline) + 1 < timer.look.get() {
-            self.place(timer);
+        if slot_of(deadline) + 1 < timer.visit.get() {
+            self.insert(timer);
         }
     }
 
-    /// Now, as of the wheel's last turn: behind by [`RESOLUTION`] or less, without reading a clock.
+    /// Returns the time of the latest tick, at most [`RESOLUTION`] ago, without reading a clock.
     pub(crate) fn about_now(&self) -> Tick {
-        Tick::from_nanos(self.turned.get() * RESOLUTION.as_nanos() as u64)
+        Tick::from_nanos(self.current.get() * RESOLUTION.as_nanos() as u64)
     }
 
-    /// Connections that rest are to end: every resting timer rings at its next look, within about a second.
+    /// Requests a drain of idle connections: the timer of each fires at its next visit, within about a second.
     pub(crate) fn drain_idle(&self) {
         self.drain_idle_requested.set(true);
     }
 
-    /// Rings what is due.
+    /// Fires the timers that are due.
     pub(crate) fn advance(&self, now: Tick) {
         let until = slot_of(now);
-        let from = self.turned.get().max(until.saturating_sub(SLOTS as u64));
-        for moment in from + 1..=until {
-            self.turned.set(moment);
-            let due = self.slots[moment as usize % SLOTS].take();
+        let from = self.current.get().max(until.saturating_sub(SLOTS as u64));
+        for slot in from + 1..=until {
+            self.current.set(slot);
+            let due = self.slots[slot as usize % SLOTS].take();
             for timer in due {
-                if timer.look.get() <= moment && Rc::strong_count(&timer) > 1 {
-                    self.look_at(&timer, now);
+                if timer.visit.get() <= slot && Rc::strong_count(&timer) > 1 {
+                    self.visit(&timer, now);
                 }
             }
         }
     }
 
-    fn look_at(&self, timer: &Rc<Timer>, now: Tick) {
-        if timer.deadline.get() <= now || (timer.resting.get() && self.drain_idle_requested.get()) {
+    fn visit(&self, timer: &Rc<Timer>, now: Tick) {
+        if timer.deadline.get() <= now || (timer.idle.get() && self.drain_idle_requested.get()) {
             timer.fired.set(true);
             if let Some(waker) = timer.waker.borrow().as_ref() {
                 waker.wake_by_ref();
             }
         }
-        self.place(timer);
+        self.insert(timer);
     }
 
-    fn place(&self, timer: &Rc<Timer>) {
-        let soonest = self.turned.get() + 1;
-        let look = match timer.fired.get() {
-            true => soonest + SLOTS as u64 - 1,
-            false => (slot_of(timer.deadline.get()) + 1).clamp(soonest, soonest + SLOTS as u64 - 1),
+    fn insert(&self, timer: &Rc<Timer>) {
+        let earliest = self.current.get() + 1;
+        let visit = match timer.fired.get() {
+            true => earliest + SLOTS as u64 - 1,
+            false => (slot_of(timer.deadline.get()) + 1).clamp(earliest, earliest + SLOTS as u64 - 1),
         };
-        timer.look.set(look);
-        self.slots[look as usize % SLOTS].borrow_mut().push(timer.clone());
+        timer.visit.set(visit);
+        self.slots[visit as usize % SLOTS].borrow_mut().push(timer.clone());
     }
 }
 
 impl Timer {
-    /// Ready when the deadline has passed. Cheap: a flag and a comparison of wakers.
+    /// Becomes ready at the deadline. A poll costs a flag and a comparison of wakers.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.fired.get() {
             return Poll::Ready(());
@@ -170,7 +170,7 @@ impl Timer {
         Poll::Pending
     }
 
-    /// What `work` comes to, unless the deadline passes first.
+    /// Runs `work` until the deadline; `None` if the deadline passes first.
     pub(crate) async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = std::pin::pin!(work);
         std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
@@ -180,9 +180,9 @@ impl Timer {
         .await
     }
 
-    /// Marks whether the connection rests between messages.
-    pub(crate) fn set_resting(&self, resting: bool) {
-        self.resting.set(resting);
+    /// Marks whether the connection is idle between messages.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.set(idle);
     }
 }
 
@@ -199,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn rings_after_its_deadline_and_never_before() {
+    fn a_timer_fires_after_its_deadline_and_never_before() {
         for deadline in [1, 15, 16, 17, 500, 1023, 1024, 5000, 60_000] {
             let timers = Timers::new(at(3));
             let timer = timers.timer(at(deadline));
             for now in (3..70_000).step_by(7) {
                 timers.advance(at(now));
                 if fired(&timer) {
-                    assert!((deadline..deadline + 48).contains(&now), "{deadline} rang at {now}");
+                    assert!((deadline..deadline + 48).contains(&now), "{deadline} fired at {now}");
                     break;
                 }
                 assert!(now < deadline + 48, "{deadline} has not fired at {now}");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_moved_nearer_rings_nearer_and_moved_away_does_not_ring() {
+    fn a_timer_follows_a_deadline_that_is_moved() {
         let timers = Timers::new(at(0));
         let timer = timers.timer(at(60_000));
         timers.advance(at(100));
@@ -230,19 +230,19 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_ends_those_who_rest_and_nobody_else() {
+    fn a_drain_fires_the_timers_of_idle_connections_only() {
         let timers = Timers::new(at(0));
-        let (resting, busy) = (timers.timer(at(60_000)), timers.timer(at(60_000)));
-        resting.set_resting(true);
+        let (idle, busy) = (timers.timer(at(60_000)), timers.timer(at(60_000)));
+        idle.set_idle(true);
         timers.drain_idle();
         for now in (0..1_200).step_by(16) {
             timers.advance(at(now));
         }
-        assert!(fired(&resting) && !fired(&busy));
+        assert!(fired(&idle) && !fired(&busy));
     }
 
     #[test]
-    fn an_alarm_given_back_rings_for_the_next_one_as_a_new_one_would() {
+    fn a_reused_timer_fires_like_a_new_one() {
         for deadline in [40, 500, 900, 5_000] {
             let timers = Timers::new(at(0));
             let first = timers.timer(at(30));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wheel_forgets_those_who_are_gone() {
+    fn the_wheel_releases_dropped_timers() {
         let timers = Timers::new(at(0));
         let timer = timers.timer(at(10));
         let weak = Rc::downgrade(&timer);

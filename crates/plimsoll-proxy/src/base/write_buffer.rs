@@ -1,36 +1,38 @@
-//! Bytes a socket would not take yet, and how much is read while that is so.
+//! Bytes that a socket has not taken yet, and how much is read meanwhile.
 
 use std::io;
 use std::task::Poll;
 
 use crate::base::buffers::SCRATCH;
 
-/// The first read, and every read after a socket was full: what waits is copied and kept, so this bounds
-/// what somebody who reads slowly holds. Reads grow while everything is taken.
+/// Size of the first read, and of each read after a socket was full.
+///
+/// Bytes that a socket does not take are copied, so this bounds the memory for a slow reader. Reads grow while all
+/// bytes are taken.
 const SMALL_READ: usize = 64 * 1024;
 
-/// What one direction of a connection still owes its target.
+/// Unsent bytes of one direction of a connection.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(crate) struct WriteBuffer {
     bytes: Vec<u8>,
     at: usize,
     read_size: usize,
 }
 
-impl Default for Pending {
+impl Default for WriteBuffer {
     fn default() -> Self {
         Self { bytes: Vec::new(), at: 0, read_size: SMALL_READ }
     }
 }
 
-impl From<Vec<u8>> for Pending {
+impl From<Vec<u8>> for WriteBuffer {
     fn from(bytes: Vec<u8>) -> Self {
         Self { bytes, ..Self::default() }
     }
 }
 
-impl Pending {
-    /// What has not left yet.
+impl WriteBuffer {
+    /// Returns the bytes that are not sent yet.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
@@ -39,30 +41,35 @@ impl Pending {
         self.at == self.bytes.len()
     }
 
-    /// More to send, behind everything else.
+    /// Returns the buffer, to append bytes to send.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Bytes worth reading at once from whoever fills this.
+    /// Returns how many bytes to read at once from the source.
     pub(crate) fn read_size(&self) -> usize {
         self.read_size
     }
 
-    /// The first `by` bytes of the rest have left.
+    /// Removes the first `by` unsent bytes: they were sent.
     pub(crate) fn advance(&mut self, by: usize) {
         self.at += by;
         if self.is_empty() {
-            // A burst's buffer is not kept for the next message.
+            // The memory of a burst is released.
             (self.bytes, self.at) = (Vec::new(), 0);
         }
     }
 
-    /// Takes note of a write of `parts`, and keeps what it left of them. Answers the bytes that left.
+    /// Records the result of a write of `parts`, and keeps the bytes that were not written. Returns the number of
+    /// written bytes.
     ///
     /// # Errors
-    /// The write's.
-    pub(crate) fn wrote(&mut self, polled: Poll<io::Result<usize>>, parts: [&[u8]; 3]) -> io::Result<usize> {
+    /// The error of the write.
+    pub(crate) fn on_write(
+        &mut self,
+        polled: Poll<io::Result<usize>>,
+        parts: [&[u8]; 3],
+    ) -> io::Result<usize> {
         let written = match polled {
             Poll::Ready(written) => written?,
             Poll::Pending => 0,
@@ -88,27 +95,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_write_left_is_kept_in_order_whatever_the_cut() {
+    fn unwritten_bytes_are_kept_in_order_after_any_partial_write() {
         let parts: [&[u8]; 3] = [b"head", b"body", b"tail"];
         for written in 0..=12 {
-            let mut pending = Pending::default();
-            let left = pending.wrote(Poll::Ready(Ok(written)), parts).expect("written");
-            assert_eq!((left, pending.rest()), (written, &b"headbodytail"[written..]));
+            let mut buffer = WriteBuffer::default();
+            let left = buffer.on_write(Poll::Ready(Ok(written)), parts).expect("written");
+            assert_eq!((left, buffer.rest()), (written, &b"headbodytail"[written..]));
         }
     }
 
     #[test]
-    fn reads_grow_while_all_is_taken_and_shrink_when_a_socket_is_full() {
-        let mut pending = Pending::default();
+    fn reads_grow_while_all_is_written_and_shrink_when_the_socket_is_full() {
+        let mut buffer = WriteBuffer::default();
         for expected in [SMALL_READ, 2 * SMALL_READ, SCRATCH, SCRATCH] {
-            assert_eq!(pending.read_size(), expected);
-            pending.wrote(Poll::Ready(Ok(1)), [b"x", b"", b""]).expect("written");
+            assert_eq!(buffer.read_size(), expected);
+            buffer.on_write(Poll::Ready(Ok(1)), [b"x", b"", b""]).expect("written");
         }
-        pending.wrote(Poll::Pending, [b"xyz", b"", b""]).expect("nothing went wrong");
-        assert_eq!((pending.read_size(), pending.rest()), (SMALL_READ, &b"xyz"[..]));
-        pending.advance(2);
-        assert_eq!(pending.rest(), b"z");
-        pending.advance(1);
-        assert!(pending.is_empty() && pending.buffer().capacity() == 0);
+        buffer.on_write(Poll::Pending, [b"xyz", b"", b""]).expect("no error");
+        assert_eq!((buffer.read_size(), buffer.rest()), (SMALL_READ, &b"xyz"[..]));
+        buffer.advance(2);
+        assert_eq!(buffer.rest(), b"z");
+        buffer.advance(1);
+        assert!(buffer.is_empty() && buffer.buffer().capacity() == 0);
     }
 }

@@ -12,11 +12,11 @@ impl Handle {
     /// nobody tells what became of the message.
     pub fn balance_load(&self, pool: &str, key: Option<&[u8]>) -> Option<Result<Name, NoDestination>> {
         let table = self.state().pools.get(pool)?.table.clone();
-        let (snapshot, now) = (table.feed.latest(), self.clock().now());
+        let (snapshot, now) = (table.snapshots.latest(), self.clock().now());
         let worker = self.0.workers;
         let want = PickRequest { worker, key: key.map(hash), ..PickRequest::default() };
         let chosen = balance_load(&snapshot, &want, now, &mut Rng::new(now.as_nanos()));
-        table.tallies.of(worker).decided(chosen.as_ref().err().copied(), None);
+        table.counters.of(worker).decided(chosen.as_ref().err().copied(), None);
         Some(chosen.map(|assignment| snapshot.members[assignment.member()].destination.name.clone()))
     }
 }

@@ -12,18 +12,18 @@ use plimsoll_core::{Destination, Name, PoolLimits, Rng};
 use tokio::sync::mpsc;
 
 use crate::base::counters::PerWorker;
-use crate::control::prepare::{NewSockets, Resolved, Secrets, requests_at_once, show};
+use crate::control::prepare::{NewSockets, Resolved, TlsConfigs, requests_at_once, show};
 use crate::control::{BoundAddress, Handle, ListenerState, PoolState, State};
-use crate::health::driver::{Driver, MAX_SIGNALS, Order};
-use crate::health::observer::{Wants, Watch};
-use crate::health::probe::Speaks;
+use crate::health::driver::{Driver, DriverCommand, SIGNAL_QUEUE};
+use crate::health::observer::{PoolObserver, ReportingOptions};
+use crate::health::probe::ProbeTransport;
 use crate::http::header_edits::fold_edits;
 use crate::listener::accept::Socket;
 use crate::listener::tables::{ListenerShared, ListenerTable, RouteTable};
 use crate::run::worker::{Command, ListenerUpdate};
 use crate::serve::tcp::Tcp;
-use crate::upstream::table::Feed;
 use crate::upstream::table::PoolTable;
+use crate::upstream::table::SnapshotCell;
 use plimsoll_wire::http1::HeaderEdits;
 
 impl Handle {
@@ -31,12 +31,12 @@ impl Handle {
     pub(super) fn commit(
         &self,
         config: Config,
-        secrets: Secrets,
+        tls: TlsConfigs,
         resolved: Resolved,
         mut sockets: NewSockets,
     ) {
         let mut state = self.state();
-        state.secrets = secrets;
+        state.tls = tls;
         let pools: Vec<_> = config
             .pools
             .iter()
@@ -44,93 +44,93 @@ impl Handle {
             .map(|(pool, members)| self.pool(&mut state, pool, members))
             .collect();
         state.pools.retain(|name, _| config.pools.iter().any(|pool| pool.name == *name));
-        let mut orders: Vec<Vec<ListenerUpdate>> = (0..self.0.workers).map(|_| Vec::new()).collect();
+        let mut commands: Vec<Vec<ListenerUpdate>> = (0..self.0.workers).map(|_| Vec::new()).collect();
         let mut tables = Vec::new();
         for l in &config.listeners {
             let table = self.table(&mut state, l, &pools);
-            self.doors(&mut state, l, &table, &mut sockets, &mut orders);
+            self.listener_updates(&mut state, l, &table, &mut sockets, &mut commands);
             tables.push(table);
         }
         state.listeners.retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
-        let used: Vec<_> = tables.iter().flat_map(|t| t.routes.iter().map(|r| r.tallies.clone())).collect();
-        state.tallies.retain(|_, tally| used.iter().any(|u| Arc::ptr_eq(u, tally)));
+        let used: Vec<_> = tables.iter().flat_map(|t| t.routes.iter().map(|r| r.counters.clone())).collect();
+        state.counters.retain(|_, counters| used.iter().any(|u| Arc::ptr_eq(u, counters)));
         state.tables = tables;
         state.config = Arc::new(config);
-        for (worker, orders) in self.0.commands.iter().zip(orders) {
-            let _worker_has_ended = worker.send(Command::Listeners(orders));
+        for (worker, commands) in self.0.commands.iter().zip(commands) {
+            let _worker_has_ended = worker.send(Command::Listeners(commands));
         }
     }
 
     /// The pool of that name, told of its new configuration, or a new one with a driver of its own.
     fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
         let spec = spec_of(config);
-        let wants = Wants { alerting: config.alerting, quality: config.quality_metrics };
-        let trust = state.secrets.trusts.get(&config.name).cloned();
+        let options = ReportingOptions { alerting: config.alerting, quality: config.quality_metrics };
+        let client_tls = state.tls.pools.get(&config.name).cloned();
         let check = match config.health.as_ref().map(|health| &health.probe) {
             Some(ProbeKind::Other(word)) => self.0.adapters.check(word),
             _ => None,
         };
-        let speaks = Speaks {
-            trust: trust.clone(),
+        let transport = ProbeTransport {
+            client_tls: client_tls.clone(),
             protocol: config.protocol,
             proxy_protocol: config.proxy_protocol,
             check,
         };
         if let Some(known) = state.pools.get_mut(&config.name) {
             known.table.budget.set_share(config.retry.budget);
-            let _driver_has_ended = known.orders.send(Order::Speaks(speaks.clone()));
-            let _driver_has_ended = known.orders.send(Order::Wants(wants));
+            let _driver_has_ended = known.commands.send(DriverCommand::Transport(transport.clone()));
+            let _driver_has_ended = known.commands.send(DriverCommand::Reporting(options));
             for input in [Input::Spec(spec), Input::Members(members)] {
-                let _driver_has_ended = known.orders.send(Order::Input(Box::new(input)));
+                let _driver_has_ended = known.commands.send(DriverCommand::Input(Box::new(input)));
             }
             let old = &known.table;
             known.table = Arc::new(PoolTable {
                 number: old.number,
                 config: config.clone(),
-                trust,
-                feed: old.feed.clone(),
+                client_tls,
+                snapshots: old.snapshots.clone(),
                 budget: old.budget.clone(),
                 limiter: old.limiter.clone(),
                 signals: old.signals.clone(),
-                tallies: old.tallies.clone(),
+                counters: old.counters.clone(),
             });
             return known.table.clone();
         }
         state.next += 1;
-        let (orders, from_control) = mpsc::unbounded_channel();
-        let (signals, from_workers) = mpsc::channel(MAX_SIGNALS);
+        let (commands, from_control) = mpsc::unbounded_channel();
+        let (signals, from_workers) = mpsc::channel(SIGNAL_QUEUE);
         let clock = self.0.clock;
         let rng = Rng::new(state.next ^ clock.now().as_nanos());
         // One place more than workers: for choices of the API.
         let places = self.0.workers + 1;
         let pool = Pool::new(config.name.clone(), spec, members, places, rng, clock.now());
         let limiter = pool.limiter().clone();
-        limiter.set_wakers(self.0.bells.clone());
-        let feed = Arc::new(Feed::new(pool.snapshot().clone()));
+        limiter.set_wakers(self.0.wakers.clone());
+        let snapshots = Arc::new(SnapshotCell::new(pool.snapshot().clone()));
         let budget = Arc::new(RetryBudget::new(config.retry.budget, self.0.workers));
         let table = Arc::new(PoolTable {
             number: state.next,
             config: config.clone(),
-            trust,
-            feed: feed.clone(),
+            client_tls,
+            snapshots: snapshots.clone(),
             budget: budget.clone(),
             limiter,
             signals,
-            tallies: Arc::new(PerWorker::new(places)),
+            counters: Arc::new(PerWorker::new(places)),
         });
         let driver = Driver {
             pool,
-            orders: from_control,
+            commands: from_control,
             signals: from_workers,
-            speaks,
-            feed,
+            transport,
+            snapshots,
             budget,
             clock,
-            watch: Watch::new(config.name.clone(), wants, clock),
-            lacks: false,
+            observer: PoolObserver::new(config.name.clone(), options, clock),
+            resource_starved: false,
         };
         tokio::spawn(driver.run());
-        state.pools.insert(config.name.clone(), PoolState { table: table.clone(), orders });
+        state.pools.insert(config.name.clone(), PoolState { table: table.clone(), commands });
         table
     }
 
@@ -143,8 +143,8 @@ impl Handle {
         let mut rule = |name: &Name, matches, pool: usize, subset, edits: [HeaderEdits; 2]| {
             let pool = pools[pool].clone();
             let key = [config.name.clone(), name.clone(), pool.config.name.clone()];
-            let tallies =
-                state.tallies.entry(key).or_insert_with(|| Arc::new(PerWorker::new(self.0.workers))).clone();
+            let counters =
+                state.counters.entry(key).or_insert_with(|| Arc::new(PerWorker::new(self.0.workers))).clone();
             let [request_edits, response_edits] = edits;
             Arc::new(RouteTable {
                 name: name.clone(),
@@ -153,7 +153,7 @@ impl Handle {
                 subset,
                 request_edits,
                 response_edits,
-                tallies,
+                counters,
             })
         };
         let mut rules: Vec<_> = config
@@ -174,34 +174,34 @@ impl Handle {
         let shared =
             state.listeners.get(&config.name).map(|known| known.shared.clone()).unwrap_or_else(|| {
                 Arc::new(ListenerShared {
-                    tallies: PerWorker::new(self.0.workers),
+                    counters: PerWorker::new(self.0.workers),
                     open: AtomicUsize::new(0),
                     handshakes: AtomicUsize::new(0),
                 })
             });
-        let voucher = state.secrets.vouchers.get(&config.name).cloned();
+        let server_tls = state.tls.listeners.get(&config.name).cloned();
         // Looked for before: see `find_adapters`.
         let adapter = self.0.adapters.of(config.protocol).unwrap_or_else(|| Arc::new(Tcp));
         let told = |rule: &Arc<RouteTable>| rule.pool.config.proxy_protocol != ProxyProtocol::None;
-        let tells_origin = rules.iter().any(told);
+        let needs_origin = rules.iter().any(told);
         Arc::new(ListenerTable {
             config: config.clone(),
             routes: rules,
             adapter,
-            voucher,
-            tells_origin,
+            server_tls,
+            needs_origin,
             shared,
         })
     }
 
     /// Which sockets of a listener open and close at each worker.
-    fn doors(
+    fn listener_updates(
         &self,
         state: &mut State,
         config: &Arc<Listener>,
         table: &Arc<ListenerTable>,
         sockets: &mut NewSockets,
-        orders: &mut [Vec<ListenerUpdate>],
+        commands: &mut [Vec<ListenerUpdate>],
     ) {
         let known = state
             .listeners
@@ -211,7 +211,7 @@ impl Handle {
             known.sockets.drain(..).partition(|bound| config.addresses.contains(&bound.wanted));
         known.sockets = keep;
         let close: Vec<u64> = gone.iter().map(|bound| bound.number).collect();
-        let mut open: Vec<Vec<Socket>> = (0..orders.len()).map(|_| Vec::new()).collect();
+        let mut open: Vec<Vec<Socket>> = (0..commands.len()).map(|_| Vec::new()).collect();
         for wanted in &config.addresses {
             let Some((actual, bound)) = sockets.remove(&(config.name.clone(), wanted.clone())) else {
                 continue;
@@ -223,8 +223,8 @@ impl Handle {
                 open.push(Socket { number: state.next, inner });
             }
         }
-        for (orders, open) in orders.iter_mut().zip(open) {
-            orders.push(ListenerUpdate { table: table.clone(), open, close: close.clone() });
+        for (commands, open) in commands.iter_mut().zip(open) {
+            commands.push(ListenerUpdate { table: table.clone(), open, close: close.clone() });
         }
     }
 }

@@ -10,14 +10,14 @@ use crate::net::tls::TlsError;
 
 /// Why there is no configuration to put to work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Invalid {
+pub struct InvalidConfig {
     /// For people: the words of `plimsoll check`.
     pub text: String,
     /// For programs; empty when nothing could be read at all.
     pub problems: Vec<Problem>,
 }
 
-impl From<&str> for Invalid {
+impl From<&str> for InvalidConfig {
     fn from(text: &str) -> Self {
         Self { text: text.to_owned(), problems: Vec::new() }
     }
@@ -85,7 +85,7 @@ impl fmt::Display for StartError {
             }
             Self::Tls { place, error } => write!(f, "{place}: {error}"),
             Self::Protocol { listener, word } => {
-                write!(f, "listener {listener}: nobody here speaks the protocol `{word}`")
+                write!(f, "listener {listener}: nobody here transport the protocol `{word}`")
             }
             Self::Check { pool, word } => write!(f, "pool {pool}: nobody here checks by `{word}`"),
             Self::System { what, error } => write!(f, "cannot {what}: {error}"),
@@ -99,7 +99,7 @@ impl std::error::Error for StartError {}
 #[derive(Debug)]
 pub enum ReloadError {
     /// The file is not valid, in the words of `plimsoll check`.
-    Invalid(Invalid),
+    Invalid(InvalidConfig),
     /// It is, and cannot be put to work here.
     Start(StartError),
     /// The proxy is shutting down.

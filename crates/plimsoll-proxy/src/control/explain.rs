@@ -19,7 +19,7 @@ use plimsoll_wire::http1::target::Method;
 
 /// A request as somebody would send it.
 #[derive(Clone, Debug, Default)]
-pub struct Ask {
+pub struct ExplainQuery {
     /// `GET`, …
     pub method: String,
     /// `http://host:port/path?query`.
@@ -32,11 +32,11 @@ pub struct Ask {
 
 /// Why a question cannot be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unanswerable(pub String);
+pub struct ExplainError(pub String);
 
 /// What would become of it.
 #[derive(Clone, Debug)]
-pub struct Explained {
+pub struct ExplanationView {
     /// The listener that would take it.
     pub listener: Name,
     /// The route; `None` when none matches or the request is refused before.
@@ -88,12 +88,12 @@ impl Handle {
     /// Runs the stages of a request's way without sending it.
     ///
     /// # Errors
-    /// [`Unanswerable`]: the question makes no sense, or nobody listens where it goes.
-    pub async fn explain(&self, ask: &Ask) -> Result<Explained, Unanswerable> {
+    /// [`ExplainError`]: the question makes no sense, or nobody listens where it goes.
+    pub async fn explain(&self, ask: &ExplainQuery) -> Result<ExplanationView, ExplainError> {
         let (secure, authority, path) = split(&ask.url)?;
         let table = self.listener_for(secure, authority)?;
         let head = head(ask, authority, path)?;
-        let mut explained = Explained {
+        let mut explained = ExplanationView {
             listener: table.config.name.clone(),
             route: None,
             pool: None,
@@ -111,9 +111,15 @@ impl Handle {
     }
 
     /// Who takes it, and why.
-    async fn choose(&self, rule: &RouteTable, ask: &Ask, key: Option<u64>, explained: &mut Explained) {
+    async fn choose(
+        &self,
+        rule: &RouteTable,
+        ask: &ExplainQuery,
+        key: Option<u64>,
+        explained: &mut ExplanationView,
+    ) {
         let pool = &rule.pool;
-        let snapshot = pool.feed.latest();
+        let snapshot = pool.snapshots.latest();
         explained.route = Some(rule.name.clone());
         explained.pool = Some(pool.config.name.clone());
         explained.algorithm = Some(snapshot.algorithm);
@@ -151,7 +157,7 @@ impl Handle {
         self.tell_stages(rule, told.waits, explained);
     }
 
-    fn tell_stages(&self, rule: &RouteTable, waits: bool, explained: &mut Explained) {
+    fn tell_stages(&self, rule: &RouteTable, waits: bool, explained: &mut ExplanationView) {
         let fit = explained.candidates.iter().filter(|c| c.set_aside.is_none()).count();
         let out = explained.candidates.len() - fit;
         let mut tell = |stage, text| explained.stages.push((stage, text));
@@ -161,7 +167,7 @@ impl Handle {
         }
         let Some(winner) = explained.order.first().cloned() else {
             let refusal = Refusal::NO_DESTINATION;
-            explained.refused = Some((refusal.status, refusal.reason.word(), refusal.detail));
+            explained.refused = Some((refusal.status, refusal.reason.as_str(), refusal.detail));
             explained.stages.push(("assignment", "nobody: answered 503 at once".to_owned()));
             return;
         };
@@ -191,7 +197,7 @@ impl Handle {
         &self,
         secure: bool,
         authority: &str,
-    ) -> Result<std::sync::Arc<ListenerTable>, Unanswerable> {
+    ) -> Result<std::sync::Arc<ListenerTable>, ExplainError> {
         let port = match authority.rsplit_once(':').map(|(_, port)| port.parse::<u16>()) {
             Some(Ok(port)) => port,
             _ if secure => 443,
@@ -211,7 +217,7 @@ impl Handle {
         let found = tables.iter().filter(requests).find(listens).cloned();
         found.ok_or_else(|| {
             let known: Vec<String> = listeners.iter().flat_map(|l| l.addresses.clone()).collect();
-            Unanswerable(format!(
+            ExplainError(format!(
                 "no listener for requests has port {port}; plimsoll listens on {}",
                 known.join(", ")
             ))
@@ -220,12 +226,12 @@ impl Handle {
 }
 
 /// Nobody has room for it now.
-fn tell_wait(rule: &RouteTable, explained: &mut Explained) {
+fn tell_wait(rule: &RouteTable, explained: &mut ExplanationView) {
     let (line, wait) = (rule.pool.limiter.waiting(), rule.pool.config.wait);
     let (now, most) = (line.current(), line.max().unwrap_or(u32::MAX));
     if line.is_full() {
         let refusal = Refusal::OVERFLOW;
-        explained.refused = Some((refusal.status, refusal.reason.word(), refusal.detail));
+        explained.refused = Some((refusal.status, refusal.reason.as_str(), refusal.detail));
         explained
             .stages
             .push(("queue", format!("{now} wait, and no more than {most} may: answered 503 at once")));
@@ -240,11 +246,11 @@ fn route(
     table: &ListenerTable,
     head: &str,
     from: Option<IpAddr>,
-    explained: &mut Explained,
+    explained: &mut ExplanationView,
 ) -> Option<(usize, Option<u64>)> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
-    let refuse = |explained: &mut Explained, refusal: Refusal| {
-        explained.refused = Some((refusal.status, refusal.reason.word(), refusal.detail));
+    let refuse = |explained: &mut ExplanationView, refusal: Refusal| {
+        explained.refused = Some((refusal.status, refusal.reason.as_str(), refusal.detail));
         explained.stages.push(("route", format!("refused with {}: {}", refusal.status, refusal.detail)));
     };
     let (parsed, headers) =
@@ -286,8 +292,8 @@ fn route(
 }
 
 /// Scheme, authority and the rest of a URL.
-fn split(url: &str) -> Result<(bool, &str, &str), Unanswerable> {
-    let wrong = || Unanswerable(format!("`{url}` is not like http://host:port/path"));
+fn split(url: &str) -> Result<(bool, &str, &str), ExplainError> {
+    let wrong = || ExplainError(format!("`{url}` is not like http://host:port/path"));
     let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
     let secure = match scheme {
         "http" => false,
@@ -302,14 +308,14 @@ fn split(url: &str) -> Result<(bool, &str, &str), Unanswerable> {
 }
 
 /// The head as it would come.
-fn head(ask: &Ask, authority: &str, path: &str) -> Result<String, Unanswerable> {
+fn head(ask: &ExplainQuery, authority: &str, path: &str) -> Result<String, ExplainError> {
     let lines: String = ask.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let own = ask.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
     let host = if own { String::new() } else { format!("host: {authority}\r\n") };
     let broken = |text: &str| text.contains(['\r', '\n', '\0']);
     let parts = ask.headers.iter().flat_map(|(name, value)| [name, value]);
     if parts.chain([&ask.method, &ask.url]).any(|text| broken(text)) {
-        return Err(Unanswerable("a line of a request cannot hold a line break".to_owned()));
+        return Err(ExplainError("a line of a request cannot hold a line break".to_owned()));
     }
     Ok(format!("{} {path} HTTP/1.1\r\n{host}{lines}\r\n", ask.method))
 }

@@ -14,23 +14,23 @@ use tokio::sync::oneshot;
 use crate::control::Handle;
 use crate::control::prepare::show;
 use crate::control::views::{
-    DestinationView, LimitView, LimitsView, ListenerView, PoolView, RuleView, TrafficView,
+    DestinationView, LimitView, LimitsView, ListenerView, PoolView, RouteView, TrafficView,
 };
-use crate::health::driver::{Order, PoolReport};
+use crate::health::driver::{DriverCommand, PoolReport};
 use crate::listener::tables::ListenerTable;
 use crate::upstream::table::PoolTable;
 
 /// Why a report of load was not handed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotReported {
+pub enum LoadReportError {
     /// There is no such pool.
-    NoSuchPool,
+    UnknownPool,
     /// The pool has no such destination.
-    NoSuchDestination,
+    UnknownDestination,
     /// This metric cannot show that.
-    NoLoad(String),
+    InvalidValue(String),
     /// It tells nothing.
-    Nothing,
+    NoKnownMetric,
 }
 
 impl Handle {
@@ -48,12 +48,12 @@ impl Handle {
         let pools: Vec<_> = {
             let state = self.state();
             let known = state.config.pools.iter().filter_map(|config| state.pools.get(&config.name));
-            known.map(|pool| (pool.table.clone(), pool.orders.clone())).collect()
+            known.map(|pool| (pool.table.clone(), pool.commands.clone())).collect()
         };
         let mut views = Vec::new();
-        for (table, orders) in pools {
+        for (table, commands) in pools {
             let (ask, answer) = oneshot::channel();
-            let _driver_has_ended = orders.send(Order::Report(ask));
+            let _driver_has_ended = commands.send(DriverCommand::Report(ask));
             views.push(view_of(&table, answer.await.unwrap_or_default(), self.0.clock.now()));
         }
         views
@@ -63,46 +63,46 @@ impl Handle {
     /// have a meaning everywhere nor are read by the pool's formula are left out.
     ///
     /// # Errors
-    /// [`NotReported`] says why nothing was handed on.
+    /// [`LoadReportError`] says why nothing was handed on.
     pub fn report_load(
         &self,
         pool: &str,
         destination: &str,
         gauges: &[(&str, f64)],
-    ) -> Result<(), NotReported> {
+    ) -> Result<(), LoadReportError> {
         let state = self.state();
-        let pool = state.pools.get(pool).ok_or(NotReported::NoSuchPool)?;
-        let members = pool.table.feed.latest();
+        let pool = state.pools.get(pool).ok_or(LoadReportError::UnknownPool)?;
+        let members = pool.table.snapshots.latest();
         let member = members.members.iter().find(|member| *member.destination.name == *destination);
-        let name = member.ok_or(NotReported::NoSuchDestination)?.destination.name.clone();
+        let name = member.ok_or(LoadReportError::UnknownDestination)?.destination.name.clone();
         let named = pool.table.config.formula.as_ref().map_or(&[][..], |formula| formula.named());
         let mut report = LoadReport::default();
         for &(metric, value) in gauges {
             let known = LoadMetric::from_name(metric, named);
             if known.is_some_and(|known| !report.set(known, value)) {
-                return Err(NotReported::NoLoad(metric.to_owned()));
+                return Err(LoadReportError::InvalidValue(metric.to_owned()));
             }
         }
         if report.is_empty() {
-            return Err(NotReported::Nothing);
+            return Err(LoadReportError::NoKnownMetric);
         }
         let input = Input::LoadReport { name, report: Box::new(report) };
-        let _driver_has_ended = pool.orders.send(Order::Input(Box::new(input)));
+        let _driver_has_ended = pool.commands.send(DriverCommand::Input(Box::new(input)));
         Ok(())
     }
 
     /// Notes that `by` knows of the alert `id` of `pool`; `None` where there is no such alert.
     pub async fn acknowledge(&self, pool: &str, id: u64, by: &str) -> Option<Alert> {
-        let orders = self.state().pools.get(pool)?.orders.clone();
+        let commands = self.state().pools.get(pool)?.commands.clone();
         let (answer, told) = oneshot::channel();
-        let _driver_has_ended = orders.send(Order::Acknowledge { id, by: by.to_owned(), answer });
+        let _driver_has_ended = commands.send(DriverCommand::Acknowledge { id, by: by.to_owned(), answer });
         told.await.ok()?
     }
 
     /// Everything counted outside pools.
     pub fn traffic(&self) -> TrafficView {
         let state = self.state();
-        let protocol = |table: &ListenerTable| match (table.config.protocol, &table.voucher) {
+        let protocol = |table: &ListenerTable| match (table.config.protocol, &table.server_tls) {
             (Protocol::Http, None) => "http",
             (Protocol::Http, Some(_)) => "https",
             (Protocol::Tcp, None) => "tcp",
@@ -112,25 +112,25 @@ impl Handle {
         let listeners = state.tables.iter().map(|table| ListenerView {
             name: table.config.name.clone(),
             protocol: protocol(table),
-            certificates: table.voucher.as_ref().map_or(Vec::new(), |voucher| voucher.expiries()),
+            certificates: table.server_tls.as_ref().map_or(Vec::new(), |server_tls| server_tls.expiries()),
             addresses: state
                 .listeners
                 .get(&table.config.name)
                 .map_or(Vec::new(), |l| l.sockets.iter().map(|bound| show(&bound.actual)).collect()),
-            counts: table.shared.tallies.counts(),
+            counts: table.shared.counters.counts(),
         });
-        let rules = state.tables.iter().flat_map(|table| {
-            table.routes.iter().map(move |rule| RuleView {
+        let routes = state.tables.iter().flat_map(|table| {
+            table.routes.iter().map(move |rule| RouteView {
                 listener: table.config.name.clone(),
                 route: rule.name.clone(),
                 pool: rule.pool.config.name.clone(),
                 protocol: protocol(table),
-                counts: rule.tallies.counts(),
+                counts: rule.counters.counts(),
             })
         });
         TrafficView {
             listeners: listeners.collect(),
-            rules: rules.collect(),
+            routes: routes.collect(),
             log_dropped: self.0.log.dropped.load(Relaxed),
             decisions_dropped: self.0.decision_log.dropped.load(Relaxed),
             reloads: state.reloads,
@@ -139,7 +139,7 @@ impl Handle {
 }
 
 fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
-    let snapshot = table.feed.latest();
+    let snapshot = table.snapshots.latest();
     let intended = intended_shares(&snapshot, table.config.algorithm.heeds_weights());
     let mut reports: HashMap<Name, _> =
         report.destinations.into_iter().map(|r| (r.name.clone(), r)).collect();
@@ -180,11 +180,11 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
         hedges: table.config.hedge.is_some(),
         orca: table.config.orca,
         state_since: report.state_since,
-        counts: table.tallies.counts(),
-        watched: report.watched,
-        decision_cache: snapshot.key_cache.as_ref().map(|tally| tally.sums()),
+        counts: table.counters.counts(),
+        check_stats: report.check_stats,
+        decision_cache: snapshot.key_cache.as_ref().map(|counters| counters.sums()),
         ejections: report.ejections,
-        watch: report.watch,
+        observed: report.observed,
         limits: limits_view(table, &snapshot),
     }
 }

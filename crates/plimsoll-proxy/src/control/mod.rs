@@ -22,25 +22,25 @@ use plimsoll_core::Name;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::base::clock::Clock;
-use crate::base::counters::{PerWorker, RuleTally};
+use crate::base::counters::{PerWorker, RouteCounters};
 use crate::base::log_writer::LogState;
 use crate::base::timer::start_ticker;
-pub use crate::control::error::{Invalid, ReloadError, StartError};
-pub use crate::control::explain::{Ask, CandidateView, Explained, Unanswerable};
-pub use crate::control::look::NotReported;
-use crate::control::prepare::{Secrets, bind, find_adapters, resolve, unseal};
+pub use crate::control::error::{InvalidConfig, ReloadError, StartError};
+pub use crate::control::explain::{CandidateView, ExplainError, ExplainQuery, ExplanationView};
+pub use crate::control::look::LoadReportError;
+use crate::control::prepare::{TlsConfigs, bind, find_adapters, load_tls, resolve};
 use crate::control::views::ReloadsView;
-use crate::health::driver::Order;
+use crate::health::driver::DriverCommand;
 use crate::listener::tables::{ListenerShared, ListenerTable};
 use crate::log::access_log;
 use crate::log::decision_log;
 use crate::run::registry::Adapters;
 use crate::run::worker::{self, Command};
-use crate::upstream::queue::Bell;
+use crate::upstream::queue::WorkerWaker;
 use crate::upstream::table::PoolTable;
 
 /// Reads the configuration anew.
-pub type Source = Box<dyn Fn() -> Result<Config, Invalid> + Send + Sync>;
+pub type ConfigSource = Box<dyn Fn() -> Result<Config, InvalidConfig> + Send + Sync>;
 
 /// A running data plane and its control plane.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ struct Shared {
     clock: Clock,
     workers: usize,
     commands: Vec<mpsc::UnboundedSender<Command>>,
-    source: Source,
+    source: ConfigSource,
     adapters: Adapters,
     state: Mutex<State>,
     /// One reload at a time.
@@ -68,7 +68,7 @@ struct Shared {
     decision_log: Arc<LogState>,
     draining: AtomicBool,
     /// Each worker's, for who waits there.
-    bells: Box<[Waker]>,
+    wakers: Box<[Waker]>,
 }
 
 impl fmt::Debug for Shared {
@@ -81,13 +81,13 @@ struct State {
     config: Arc<Config>,
     listeners: HashMap<Name, ListenerState>,
     pools: HashMap<Name, PoolState>,
-    tallies: HashMap<[Name; 3], Arc<PerWorker<RuleTally>>>,
+    counters: HashMap<[Name; 3], Arc<PerWorker<RouteCounters>>>,
     tables: Vec<Arc<ListenerTable>>,
     reloads: ReloadsView,
     /// The next number for a socket or a pool.
     next: u64,
     /// The TLS in force.
-    secrets: Secrets,
+    tls: TlsConfigs,
 }
 
 struct ListenerState {
@@ -104,7 +104,7 @@ struct BoundAddress {
 
 struct PoolState {
     table: Arc<PoolTable>,
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<DriverCommand>,
 }
 
 impl Proxy {
@@ -114,7 +114,7 @@ impl Proxy {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind.
-    pub async fn start(config: Config, source: Source, adapters: Adapters) -> Result<Self, StartError> {
+    pub async fn start(config: Config, source: ConfigSource, adapters: Adapters) -> Result<Self, StartError> {
         let clock = Clock::start();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.map_or(cpus, usize::from);
@@ -135,7 +135,7 @@ impl Proxy {
             log_threads.push(thread);
         }
         find_adapters(&config, &adapters)?;
-        let secrets = unseal(&config, &adapters, &Secrets::default())?;
+        let tls = load_tls(&config, &adapters, &TlsConfigs::default())?;
         let resolved = resolve(&config).await?;
         let sockets = bind(&config, &HashMap::new(), workers)?;
         let (ended_to, ended) = mpsc::unbounded_channel();
@@ -162,15 +162,15 @@ impl Proxy {
             let thread = spawn_worker(start, workers == cpus, ended_to.clone());
             threads.push(thread.map_err(|error| StartError::System { what: "start a worker", error })?);
         }
-        let bells = ticks.iter().cloned().map(|tick| Waker::from(Arc::new(Bell(tick)))).collect();
-        start_ticker(ticks).map_err(|error| StartError::System { what: "start the metronome", error })?;
+        let wakers = ticks.iter().cloned().map(|tick| Waker::from(Arc::new(WorkerWaker(tick)))).collect();
+        start_ticker(ticks).map_err(|error| StartError::System { what: "start the ticker", error })?;
         let state = State {
             config: Arc::new(config.clone()),
             listeners: HashMap::new(),
             pools: HashMap::new(),
-            tallies: HashMap::new(),
+            counters: HashMap::new(),
             tables: Vec::new(),
-            secrets: Secrets::default(),
+            tls: TlsConfigs::default(),
             reloads: ReloadsView { last_succeeded: true, last_success_at: epoch_now(), ..Default::default() },
             next: 0,
         };
@@ -185,9 +185,9 @@ impl Proxy {
             log: log_state,
             decision_log: decisions_state,
             draining: AtomicBool::new(false),
-            bells,
+            wakers,
         }));
-        handle.commit(config, secrets, resolved, sockets);
+        handle.commit(config, tls, resolved, sockets);
         Ok(Self { handle, threads, log_threads, ended })
     }
 
@@ -281,7 +281,7 @@ impl Handle {
         }
         let config = (self.0.source)().map_err(ReloadError::Invalid)?;
         find_adapters(&config, &self.0.adapters).map_err(ReloadError::Start)?;
-        let secrets = unseal(&config, &self.0.adapters, &self.state().secrets).map_err(ReloadError::Start)?;
+        let tls = load_tls(&config, &self.0.adapters, &self.state().tls).map_err(ReloadError::Start)?;
         let resolved = resolve(&config).await.map_err(ReloadError::Start)?;
         let (old, current) = {
             let state = self.state();
@@ -291,7 +291,7 @@ impl Handle {
         };
         let sockets = bind(&config, &current, self.0.workers).map_err(ReloadError::Start)?;
         let summary = summary(&old, &config);
-        self.commit(config, secrets, resolved, sockets);
+        self.commit(config, tls, resolved, sockets);
         self.settled().await;
         Ok(summary)
     }
@@ -299,10 +299,10 @@ impl Handle {
     /// Waits until every driver has published and every worker has taken over what was committed: what was
     /// told as applied is what the next request meets.
     async fn settled(&self) {
-        let drivers: Vec<_> = self.state().pools.values().map(|pool| pool.orders.clone()).collect();
-        for orders in drivers {
+        let drivers: Vec<_> = self.state().pools.values().map(|pool| pool.commands.clone()).collect();
+        for commands in drivers {
             let (ask, answer) = oneshot::channel();
-            let _driver_has_ended = orders.send(Order::Report(ask));
+            let _driver_has_ended = commands.send(DriverCommand::Report(ask));
             let _driver_has_ended = answer.await;
         }
         for worker in &self.0.commands {
@@ -322,7 +322,7 @@ impl Handle {
     }
 
     /// Ends what a drain still waits for: connections are closed as they are. Nothing before a drain.
-    pub fn cut(&self) {
+    pub fn abort(&self) {
         for worker in &self.0.commands {
             let _worker_has_ended = worker.send(Command::Abort);
         }

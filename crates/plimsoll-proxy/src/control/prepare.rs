@@ -10,8 +10,8 @@ use plimsoll_core::{Address, Destination, DestinationLimits, Name};
 
 use crate::control::StartError;
 use crate::listener::accept;
-use crate::net::tls::client_config::Trust;
-use crate::net::tls::server_config::Voucher;
+use crate::net::tls::client_config::ClientTlsConfig;
+use crate::net::tls::server_config::ServerTlsConfig;
 use crate::run::registry::Adapters;
 
 /// Sockets bound for a configuration that is not in force yet.
@@ -67,12 +67,12 @@ pub(super) fn requests_at_once(protocol: PoolProtocol, requests: u32, connection
 
 /// The TLS of a configuration, read from its files: by listener and by pool.
 #[derive(Default)]
-pub(super) struct Secrets {
-    pub(super) vouchers: HashMap<Name, Arc<Voucher>>,
-    pub(super) trusts: HashMap<Name, Arc<Trust>>,
+pub(super) struct TlsConfigs {
+    pub(super) listeners: HashMap<Name, Arc<ServerTlsConfig>>,
+    pub(super) pools: HashMap<Name, Arc<ClientTlsConfig>>,
 }
 
-/// Tells of a protocol that nobody here speaks, and of a check that nobody here makes.
+/// Tells of a protocol that nobody here transport, and of a check that nobody here makes.
 pub(super) fn find_adapters(config: &Config, adapters: &Adapters) -> Result<(), StartError> {
     let other = |pool: &Pool| match pool.health.as_ref()?.probe {
         ProbeKind::Other(word) if adapters.check(word).is_none() => Some((pool.name.clone(), word)),
@@ -89,14 +89,18 @@ pub(super) fn find_adapters(config: &Config, adapters: &Adapters) -> Result<(), 
 
 /// Reads all certificates, keys and authorities. What is the same as `before` stays as it is, and with it
 /// the sessions and connections that depend on it.
-pub(super) fn unseal(config: &Config, adapters: &Adapters, before: &Secrets) -> Result<Secrets, StartError> {
-    let mut secrets = Secrets::default();
+pub(super) fn load_tls(
+    config: &Config,
+    adapters: &Adapters,
+    before: &TlsConfigs,
+) -> Result<TlsConfigs, StartError> {
+    let mut configs = TlsConfigs::default();
     for l in &config.listeners {
         let Some(tls) = &l.tls else { continue };
         let at = |error| StartError::Tls { place: format!("listener {}", l.name), error };
         let alpn = adapters.of(l.protocol).map_or(Vec::new(), |adapter| adapter.alpn());
-        let voucher = Voucher::renewed(tls, &alpn, before.vouchers.get(&l.name)).map_err(at)?;
-        secrets.vouchers.insert(l.name.clone(), voucher);
+        let server_tls = ServerTlsConfig::renewed(tls, &alpn, before.listeners.get(&l.name)).map_err(at)?;
+        configs.listeners.insert(l.name.clone(), server_tls);
     }
     for pool in &config.pools {
         let Some(tls) = &pool.tls else { continue };
@@ -106,10 +110,11 @@ pub(super) fn unseal(config: &Config, adapters: &Adapters, before: &Secrets) -> 
             PoolProtocol::Http2 => &[b"h2"],
             PoolProtocol::Auto => &[b"h2", b"http/1.1"],
         };
-        let trust = Trust::renewed(tls, alpn, &pool.destinations, before.trusts.get(&pool.name));
-        secrets.trusts.insert(pool.name.clone(), trust.map_err(at)?);
+        let client_tls =
+            ClientTlsConfig::renewed(tls, alpn, &pool.destinations, before.pools.get(&pool.name));
+        configs.pools.insert(pool.name.clone(), client_tls.map_err(at)?);
     }
-    Ok(secrets)
+    Ok(configs)
 }
 
 /// Binds every address no listener of `current` has yet.

@@ -13,9 +13,9 @@ use plimsoll_core::snapshot::HealthSummary;
 use plimsoll_core::stats::Counts;
 use plimsoll_core::{Name, Status, Tick};
 
-use crate::base::counters::{ListenerCounts, PoolCounts, RuleCounts};
-use crate::health::driver::{CheckCounts, Watched};
-use crate::health::observer::WatchView;
+use crate::base::counters::{ListenerCounts, PoolCounts, RouteCounts};
+use crate::health::driver::{CheckCounts, CheckStats};
+use crate::health::observer::ObserverView;
 use crate::net::tls::Expiry;
 
 /// A pool, as of now.
@@ -44,13 +44,13 @@ pub struct PoolView {
     /// Decisions and further tries since the start.
     pub counts: PoolCounts,
     /// How its checks and its recoveries went since the start.
-    pub watched: Watched,
+    pub check_stats: CheckStats,
     /// How often a decision was found made before, and how often not, where decisions are remembered.
     pub decision_cache: Option<(u64, u64)>,
     /// Ejections since the start, by their reason.
     pub ejections: BTreeMap<&'static str, u64>,
     /// Alerts, advice, and how well messages are spread.
-    pub watch: WatchView,
+    pub observed: ObserverView,
     /// Usage and limits of the pool.
     pub limits: LimitsView,
 }
@@ -189,7 +189,7 @@ pub struct ListenerView {
 
 /// A rule: a route of a listener and the pool it leads to.
 #[derive(Clone, Debug)]
-pub struct RuleView {
+pub struct RouteView {
     /// The listener.
     pub listener: Name,
     /// The route, or `default`.
@@ -199,7 +199,7 @@ pub struct RuleView {
     /// `http`, `https`, `tcp` or `tls`.
     pub protocol: &'static str,
     /// Counts since the start.
-    pub counts: RuleCounts,
+    pub counts: RouteCounts,
 }
 
 /// How reloads went.
@@ -221,7 +221,7 @@ pub struct TrafficView {
     /// Listeners.
     pub listeners: Vec<ListenerView>,
     /// Rules.
-    pub rules: Vec<RuleView>,
+    pub routes: Vec<RouteView>,
     /// Access-log lines that found no room.
     pub log_dropped: u64,
     /// Lines of the decision log that found no room.

@@ -16,13 +16,13 @@ use plimsoll_core::{
 };
 
 use crate::base::context::WorkerContext;
-use crate::base::counters::{Before, Overflow};
+use crate::base::counters::{Overflow, PreviousAttempt};
 use crate::base::reason::Reason;
 use crate::base::timer::Timer;
 use crate::listener::worker_listener::WorkerRoute;
-use crate::net::stream::is_for_want_of_means;
+use crate::net::stream::is_resource_exhausted;
 use crate::upstream::pool::Chosen;
-use crate::upstream::queue::{self, Unplaced};
+use crate::upstream::queue::{self, QueueError};
 use crate::upstream::table::PoolTable;
 
 /// Where a message may go, and until when.
@@ -77,7 +77,7 @@ pub(crate) struct Attempts {
     tried: AttemptedSet,
     count: u8,
     /// How the previous attempt ended, for the counters of decisions.
-    previous: Option<Before>,
+    previous: Option<PreviousAttempt>,
     last_failure: Option<Failure>,
     /// Counts the message among the pool's concurrent retries.
     retry_permit: Option<RetryPermit>,
@@ -144,7 +144,7 @@ impl Attempts {
     pub(crate) fn next_hedged(&mut self, target: &Target<'_>, now: Tick) -> Option<Chosen> {
         let picked = self.pick(target, now);
         let missed = picked.as_ref().err().copied();
-        target.route.pool.table.borrow().tallies.of(target.worker.number).decided(missed, None);
+        target.route.pool.table.borrow().counters.of(target.worker.number).decided(missed, None);
         let chosen = picked.ok()?;
         self.tried.add(chosen.assignment.id());
         self.count = self.count.saturating_add(1);
@@ -171,14 +171,14 @@ impl Attempts {
         *self.queued.get_or_insert_default() += worker.now().since(began);
         let error = match placed {
             Ok(chosen) => return Ok(Ok(chosen)),
-            Err(Unplaced::Nobody(why)) => return Ok(Err(why)),
-            Err(Unplaced::Gone) => AttemptError::ClientGone,
+            Err(QueueError::NoDestination(why)) => return Ok(Err(why)),
+            Err(QueueError::ClientClosed) => AttemptError::ClientGone,
             Err(_) if worker.now() >= deadline => AttemptError::TotalTimeout,
-            Err(Unplaced::TimedOut) => AttemptError::QueueTimeout,
-            Err(Unplaced::Overflow) => AttemptError::Overflow,
+            Err(QueueError::TimedOut) => AttemptError::QueueTimeout,
+            Err(QueueError::Overflow) => AttemptError::Overflow,
         };
         let pool = route.pool.table.borrow();
-        pool.tallies.of(worker.number).decided(Some(NoDestination::Full), self.previous);
+        pool.counters.of(worker.number).decided(Some(NoDestination::Full), self.previous);
         Err(error)
     }
 
@@ -188,7 +188,7 @@ impl Attempts {
         picked: Result<Chosen, NoDestination>,
     ) -> Result<Chosen, AttemptError> {
         let pool = target.route.pool.table.borrow();
-        pool.tallies.of(target.worker.number).decided(picked.as_ref().err().copied(), self.previous);
+        pool.counters.of(target.worker.number).decided(picked.as_ref().err().copied(), self.previous);
         let chosen = picked.map_err(|error| match (error, self.last_failure) {
             (NoDestination::AllTried, Some(failure)) => AttemptError::Failed(failure),
             (NoDestination::Full, _) => AttemptError::Overflow,
@@ -232,7 +232,7 @@ impl Attempts {
         match retry::decide(&pool.config.retry, attempt, &pool.budget, now) {
             Decision::Stop(_) => Err(AttemptError::Failed(attempt.failure)),
             Decision::Retry | Decision::RepeatFresh => {
-                self.previous = Some(Before::Failed(attempt.failure));
+                self.previous = Some(PreviousAttempt::Failed(attempt.failure));
                 Ok(())
             }
         }
@@ -244,7 +244,7 @@ impl Attempts {
     /// The time for all attempts together is over.
     pub(crate) fn discarded(&mut self, target: &Target<'_>, now: Tick) -> Result<(), AttemptError> {
         self.check_deadline(target, now)?;
-        self.previous = Some(Before::Rejected);
+        self.previous = Some(PreviousAttempt::Rejected);
         Ok(())
     }
 
@@ -258,7 +258,7 @@ impl Attempts {
             self.retry_permit = pool.limiter.acquire_retry();
         }
         if self.retry_permit.is_none() {
-            pool.tallies.of(worker).overflowed(Overflow::Retries);
+            pool.counters.of(worker).overflowed(Overflow::Retries);
         }
         self.retry_permit.is_some()
     }
@@ -311,5 +311,5 @@ pub(crate) async fn connect_within<T>(
 
 /// Classifies the error of a failed connect.
 pub(crate) fn connect_failure(error: &io::Error) -> Failure {
-    if is_for_want_of_means(error) { Failure::NoResources } else { Failure::Connect }
+    if is_resource_exhausted(error) { Failure::NoResources } else { Failure::Connect }
 }

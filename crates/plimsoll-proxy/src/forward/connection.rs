@@ -20,9 +20,9 @@ use crate::listener::accepted_connection::TimeLimit;
 use crate::listener::worker_listener::ListenerRoutes;
 use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::ConnectionLine;
-use crate::net::proxy_protocol::{Origin, Wary};
+use crate::net::proxy_protocol::{HeaderGuard, Origin};
 use crate::net::stream::{Peer, Stream};
-use crate::net::tunnel::{Mouth, Moved, tunnel};
+use crate::net::tunnel::{BytesCopied, TunnelEnd, tunnel};
 use crate::upstream::pool::Chosen;
 use plimsoll_wire::http1::target::Method;
 
@@ -46,7 +46,7 @@ pub struct UpstreamSession {
     attempts: Attempts,
     destination: Option<DestinationId>,
     reason: Option<Reason>,
-    moved: Moved,
+    copied: BytesCopied,
 }
 
 impl Connection {
@@ -80,13 +80,13 @@ pub struct Unavailable(Reason);
 
 impl fmt::Debug for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Unavailable").field(&self.0.word()).finish()
+        f.debug_tuple("Unavailable").field(&self.0.as_str()).finish()
     }
 }
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.word())
+        f.write_str(self.0.as_str())
     }
 }
 
@@ -115,7 +115,7 @@ impl UpstreamSession {
             connection.count(Reason::NoRoute);
             return None;
         };
-        route.table.tallies.of(worker.number).started.add(1);
+        route.table.counters.of(worker.number).started.add(1);
         let pool = route.pool.table.borrow().clone();
         pool.budget.earn(worker.number);
         let started = worker.now();
@@ -135,7 +135,7 @@ impl UpstreamSession {
             attempts: Attempts::default(),
             destination: None,
             reason: None,
-            moved: Moved::default(),
+            copied: BytesCopied::default(),
         })
     }
 
@@ -196,7 +196,7 @@ impl UpstreamSession {
 
     /// Counts why we ended it, and leaves that for the log line.
     pub(crate) fn ended(&mut self, reason: Reason) {
-        self.view.table.shared.tallies.of(self.worker.number).refuse(reason);
+        self.view.table.shared.counters.of(self.worker.number).refuse(reason);
         self.reason = Some(reason);
     }
 
@@ -252,10 +252,10 @@ impl UpstreamSession {
         idle: Duration,
     ) {
         let early = std::mem::take(&mut connection.early);
-        let mut client = Wary::new(&mut connection.stream, connection.wary, &early);
+        let mut client = HeaderGuard::new(&mut connection.stream, connection.rejects_proxy_header, &early);
         if !client.refused {
             let unsent = std::mem::take(&mut destination.early);
-            let ends: [&mut dyn Mouth; 2] = [&mut client, &mut destination.stream];
+            let ends: [&mut dyn TunnelEnd; 2] = [&mut client, &mut destination.stream];
             self.carry(ends, &destination.assignment, early, unsent, idle).await;
         }
         if client.refused {
@@ -266,7 +266,7 @@ impl UpstreamSession {
     /// Runs bytes between these ends, the client's first.
     pub(crate) async fn carry(
         &mut self,
-        ends: [&mut dyn Mouth; 2],
+        ends: [&mut dyn TunnelEnd; 2],
         assignment: &Assignment,
         early: Vec<u8>,
         unsent: Vec<u8>,
@@ -275,17 +275,17 @@ impl UpstreamSession {
         self.destination = Some(assignment.id());
         let pool_idle = self.route.pool.table.borrow().config.timeouts.idle;
         let idle = idle.max(self.view.table.config.timeouts.idle).max(pool_idle);
-        self.moved = tunnel(&self.worker, &self.timer, ends, early, unsent, idle).await;
+        self.copied = tunnel(&self.worker, &self.timer, ends, early, unsent, idle).await;
     }
 }
 
 impl Drop for UpstreamSession {
     fn drop(&mut self) {
         let total = self.worker.now().since(self.started);
-        let counts = self.route.table.tallies.of(self.worker.number);
+        let counts = self.route.table.counters.of(self.worker.number);
         counts.ended.add(1);
-        counts.request_bytes.add(self.moved.to_destination);
-        counts.response_bytes.add(self.moved.to_client);
+        counts.request_bytes.add(self.copied.to_destination);
+        counts.response_bytes.add(self.copied.to_client);
         counts.request(Method::Other, if self.reason.is_none() { 200 } else { 0 }, total);
         if let (Some(log), Some(time)) = (&self.worker.log, self.time) {
             log.send(ConnectionLine {
@@ -296,7 +296,7 @@ impl Drop for UpstreamSession {
                 pool: self.route.table.pool.config.name.clone(),
                 destination: self.destination.and_then(|id| self.route.pool.name_of(id)),
                 reason: self.reason,
-                moved: self.moved,
+                copied: self.copied,
                 queued: self.attempts.queued(),
                 total,
             });

@@ -76,7 +76,7 @@ pub(crate) trait Downstream {
     fn is_gone(&mut self, cx: &mut Context<'_>, request_complete: bool) -> bool;
 
     /// The answer cannot be finished: the client must see that.
-    fn break_off(&mut self);
+    fn reset(&mut self);
 
     /// What becomes of the connection after an answer, `closes` as its head told.
     fn after(&self, closes: bool, request: &RequestContext) -> AfterResponse;

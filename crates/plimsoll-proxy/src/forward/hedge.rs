@@ -1,4 +1,4 @@
-//! Hedged requests: a request that waits long for its response is sent to a second destination as well, and the
+//! HedgeResult requests: a request that waits long for its response is sent to a second destination as well, and the
 //! first response wins.
 //!
 //! Only in pools that hedge. Until a response starts, all attempts are polled. Then the others are cancelled (their
@@ -12,12 +12,12 @@ use plimsoll_core::retry::FailedAttempt;
 use plimsoll_core::{Address, Failure, Tick};
 use tokio::time::{Sleep, sleep};
 
-use crate::base::counters::Hedged;
+use crate::base::counters::HedgeResult;
 use crate::forward::attempts::{Target, connect_failure, record_failure, report};
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{Exchange, ExchangeEnd, upstream_for};
 use crate::forward::request_context::RequestContext;
-use crate::upstream::h2_connections::Opened;
+use crate::upstream::h2_connections::NewUpstream;
 use crate::upstream::hedge_delay::HedgeDelay;
 use crate::upstream::pool::Chosen;
 use crate::upstream::upstream_stream::Upstream;
@@ -99,7 +99,7 @@ struct Running {
 struct Opening {
     chosen: Chosen,
     deadline: Tick,
-    connecting: Pin<Box<dyn Future<Output = io::Result<Opened>>>>,
+    connecting: Pin<Box<dyn Future<Output = io::Result<NewUpstream>>>>,
 }
 
 struct HedgedRequest<'r> {
@@ -223,7 +223,7 @@ impl<'r> HedgedRequest<'r> {
     fn fail_to_connect(&mut self, mut chosen: Chosen, failure: Failure, request: &RequestContext) {
         let now = self.target.worker.now();
         record_failure(self.target.route, &mut chosen.assignment, failure, now);
-        self.count(Hedged::Failed);
+        self.count(HedgeResult::Failed);
         self.last_failed = Some(request.unsent_attempt(failure));
     }
 
@@ -253,9 +253,9 @@ impl<'r> HedgedRequest<'r> {
             return true;
         }
         let deadline = (now + request.pool_timeouts.connect).min(request.total_deadline);
-        let wanted = pool.wanted(id, &chosen.address, &needs);
+        let request = pool.connect_request(id, &chosen.address, &needs);
         let pool = pool.clone();
-        let connecting = Box::pin(async move { pool.open(&wanted).await });
+        let connecting = Box::pin(async move { pool.open(&request).await });
         self.opening = Some(Opening { chosen, deadline, connecting });
         true
     }
@@ -264,23 +264,23 @@ impl<'r> HedgedRequest<'r> {
     fn pick(&mut self, request: &mut RequestContext) -> Option<Chosen> {
         let now = self.target.worker.now();
         if !request.attempts.has_untried(self.target.route) {
-            self.count(Hedged::Nobody);
+            self.count(HedgeResult::NoDestination);
             return None;
         }
         if !self.target.route.pool.table.borrow().budget.withdraw(now) {
-            self.count(Hedged::NoBudget);
+            self.count(HedgeResult::NoBudget);
             return None;
         }
         let chosen = request.attempts.next_hedged(self.target, now);
         if chosen.is_none() {
-            self.count(Hedged::Nobody);
+            self.count(HedgeResult::NoDestination);
         }
         chosen
     }
 
-    fn count(&self, outcome: Hedged) {
+    fn count(&self, outcome: HedgeResult) {
         let pool = self.target.route.pool.table.borrow();
-        pool.tallies.of(self.target.worker.number).hedged(outcome);
+        pool.counters.of(self.target.worker.number).hedged(outcome);
     }
 
     /// Returns the earliest deadline of all attempts.
@@ -321,7 +321,7 @@ impl<'r> HedgedRequest<'r> {
             record_failure(self.target.route, &mut attempt.exchange.assignment, failure, now);
         }
         if is_hedge {
-            self.count(Hedged::Failed);
+            self.count(HedgeResult::Failed);
         }
         self.last_failed = Some(failed);
     }
@@ -331,7 +331,7 @@ impl<'r> HedgedRequest<'r> {
         let Running { mut attempt, is_hedge, .. } = self.running.remove(at);
         report(self.target.route, attempt.exchange.signal.take());
         if is_hedge {
-            self.count(Hedged::Failed);
+            self.count(HedgeResult::Failed);
         }
     }
 
@@ -341,7 +341,7 @@ impl<'r> HedgedRequest<'r> {
         let now = selected.exchange.ended_at(self.target.worker);
         let responded = selected.exchange.response_started();
         if is_hedge {
-            self.count(if responded { Hedged::Won } else { Hedged::Failed });
+            self.count(if responded { HedgeResult::Won } else { HedgeResult::Failed });
         }
         if responded && let Some(delay) = &mut *self.target.route.pool.hedge_delay.borrow_mut() {
             delay.answered(now.since(self.started));
@@ -361,12 +361,12 @@ impl<'r> HedgedRequest<'r> {
     fn cancel_others(&mut self, now: Tick) {
         for Running { attempt, is_hedge, .. } in std::mem::take(&mut self.running) {
             if is_hedge {
-                self.count(Hedged::Lost);
+                self.count(HedgeResult::Lost);
             }
             attempt.exchange.assignment.cancelled_by_hedge(now);
         }
         if self.opening.take().is_some() {
-            self.count(Hedged::Lost);
+            self.count(HedgeResult::Lost);
         }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) async fn forward<D: Downstream>(client: &mut D, request: &mut Request
         log(request, &worker, None, worker.now());
         return after;
     };
-    let counters = route.table.tallies.of(worker.number);
+    let counters = route.table.counters.of(worker.number);
     counters.started.add(1);
     let (after, now) = match run_attempts(client, request, &worker, &route).await {
         RequestEnd::Delivered(after, now) => (after, now),
@@ -209,9 +209,9 @@ async fn connect<D: Downstream>(
     let now = if may_reuse { now } else { target.worker.now() };
     let deadline = (now + request.pool_timeouts.connect).min(request.total_deadline);
     target.worker.timers.set(client.timer(), deadline);
-    let wanted = pool.wanted(id, address, &request.connection_needs());
+    let needed = pool.connect_request(id, address, &request.connection_needs());
     // Boxed because it is rare, and as large as the rest of the future together.
-    let opened = connect_within(client.timer(), Box::pin(pool.open(&wanted))).await?;
+    let opened = connect_within(client.timer(), Box::pin(pool.open(&needed))).await?;
     Ok((upstream_for(opened, request), false))
 }
 
@@ -264,7 +264,7 @@ fn may_be_repeated_fresh(target: &Target<'_>, failed: &FailedAttempt) -> bool {
     let now = target.worker.now();
     let fresh = retry::decide(&pool.config.retry, failed, &pool.budget, now) == Decision::RepeatFresh;
     if fresh {
-        pool.tallies.of(target.worker.number).repeated(failed.failure);
+        pool.counters.of(target.worker.number).repeated(failed.failure);
     }
     fresh
 }
@@ -284,9 +284,9 @@ fn delivered<D: Downstream>(
     let Exchange { upstream, assignment, .. } = exchange;
     match (upstream, reusable, body_withheld) {
         (Upstream::Http1(stream), true, false) => {
-            pool.give(assignment.id(), address, stream, request.origin.as_ref(), now);
+            pool.put_idle(assignment.id(), address, stream, request.origin.as_ref(), now);
         }
-        (Upstream::Http1(stream), true, true) => pool.give_to_rest(assignment.id(), address, stream, now),
+        (Upstream::Http1(stream), true, true) => pool.put_resting(assignment.id(), address, stream, now),
         (Upstream::Http2(_), ..) | (_, false, _) => {}
     }
     RequestEnd::Delivered(client.after(closes, request), now)
@@ -315,7 +315,7 @@ fn truncated<D: Downstream>(exchange: &Exchange, client: &mut D, failure: Failur
 
 /// Ends the client's side so that the client cannot take the response for a complete one.
 fn cut_off<D: Downstream>(client: &mut D, reason: Reason) -> RequestEnd {
-    client.break_off();
+    client.reset();
     RequestEnd::Aborted(reason)
 }
 
@@ -333,7 +333,7 @@ async fn reply<D: Downstream>(
 
 /// Counts why a request ended without a destination's response, and adds it to the log line.
 fn count_reason(request: &mut RequestContext, worker: &WorkerContext, reason: Reason) {
-    request.view.table.shared.tallies.of(worker.number).refuse(reason);
+    request.view.table.shared.counters.of(worker.number).refuse(reason);
     if let Some(log) = &mut request.log {
         log.reason = Some(reason);
     }

@@ -17,7 +17,7 @@ use crate::forward::hash_key;
 use crate::http::local_reply::{Form, Refusal};
 use crate::http::request_facts::RequestFacts;
 use crate::http::request_limits;
-use crate::listener::tls_accept::Introduction;
+use crate::listener::tls_accept::ClientTlsInfo;
 use crate::listener::worker_listener::ListenerRoutes;
 use crate::log::access_log::LogDraft;
 use crate::net::proxy_protocol::Origin;
@@ -209,7 +209,7 @@ impl RequestContext {
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct ClientInfo<'c> {
     pub(crate) peer: Peer,
-    pub(crate) introduction: Option<&'c Introduction>,
+    pub(crate) tls_info: Option<&'c ClientTlsInfo>,
     pub(crate) origin: Option<&'c Rc<Origin>>,
 }
 
@@ -229,11 +229,11 @@ pub(crate) fn parse_and_route(
     let parsed = request::parse(bytes, &mut slots, &request_limits(&config.limits))
         .map_err(|error| (error.into(), Form::Text))?;
     let Some((mut head, headers)) = parsed else { return Ok(None) };
-    if head.target.secure.is_some_and(|secure| secure != client.introduction.is_some()) {
+    if head.target.secure.is_some_and(|secure| secure != client.tls_info.is_some()) {
         return Err((Refusal::WRONG_SCHEME, form(None, head.accepts_json)));
     }
-    let sni = client.introduction.and_then(|introduction| introduction.sni.as_deref());
-    let certificate = client.introduction.and_then(|introduction| introduction.certificate.as_deref());
+    let sni = client.tls_info.and_then(|tls_info| tls_info.sni.as_deref());
+    let certificate = client.tls_info.and_then(|tls_info| tls_info.certificate.as_deref());
     let trusted = view.table.trusts(client.peer.ip());
     let (path, method) = (head.target.path(), head.method_name);
     let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
@@ -266,7 +266,7 @@ pub(crate) fn parse_and_route(
     if let Some(rule) = view.routes.get(rule) {
         let forwarding = Forwarding {
             client: client.peer.ip(),
-            scheme: if client.introduction.is_some() { "https" } else { "http" },
+            scheme: if client.tls_info.is_some() { "https" } else { "http" },
             certificate,
             trusted,
             via: config.via,
@@ -303,7 +303,7 @@ fn is_for(view: &ListenerRoutes, asked: &str, host: &[u8]) -> bool {
     host.is_empty()
         || host.eq_ignore_ascii_case(asked)
         || host.parse::<IpAddr>().is_ok()
-        || view.table.voucher.as_ref().is_some_and(|voucher| voucher.covers(asked, host))
+        || view.table.server_tls.as_ref().is_some_and(|server_tls| server_tls.cert_covers_host(asked, host))
 }
 
 fn new_context(

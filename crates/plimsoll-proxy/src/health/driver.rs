@@ -13,12 +13,12 @@ use plimsoll_core::{DestinationId, FailureSignal, Name, Snapshot, Status, Tick};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::Clock;
-use crate::health::observer::{Wants, Watch, WatchView};
-use crate::health::probe::{self, Speaks};
-use crate::upstream::table::Feed;
+use crate::health::observer::{ObserverView, PoolObserver, ReportingOptions};
+use crate::health::probe::{self, ProbeTransport};
+use crate::upstream::table::SnapshotCell;
 
 /// Words from workers that may wait; the next bad outcome repeats a lost one.
-pub(crate) const MAX_SIGNALS: usize = 1024;
+pub(crate) const SIGNAL_QUEUE: usize = 1024;
 
 /// Counts of a destination's active checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,20 +51,20 @@ impl CheckCounts {
 
 /// How long something took, how often: spans by upper bound, and their sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spans<const N: usize> {
+pub struct DurationHistogram<const N: usize> {
     /// By bound; the last for what is above all of them.
     pub buckets: [u64; N],
     /// All of them together.
     pub sum: Duration,
 }
 
-impl<const N: usize> Default for Spans<N> {
+impl<const N: usize> Default for DurationHistogram<N> {
     fn default() -> Self {
         Self { buckets: [0; N], sum: Duration::ZERO }
     }
 }
 
-impl<const N: usize> Spans<N> {
+impl<const N: usize> DurationHistogram<N> {
     fn record(&mut self, span: Duration, bounds_ms: &[u64]) {
         let ms = span.as_nanos().div_ceil(1_000_000);
         let bucket = bounds_ms.iter().position(|&bound| ms <= u128::from(bound)).unwrap_or(bounds_ms.len());
@@ -79,13 +79,13 @@ pub const OUTAGES_MS: [u64; 11] =
 
 /// How the checks of a pool and its recoveries went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Watched {
+pub struct CheckStats {
     /// Durations of checks that passed.
-    pub passed: Spans<{ BUCKETS_MS.len() + 1 }>,
+    pub passed: DurationHistogram<{ BUCKETS_MS.len() + 1 }>,
     /// Durations of checks that failed.
-    pub failed: Spans<{ BUCKETS_MS.len() + 1 }>,
+    pub failed: DurationHistogram<{ BUCKETS_MS.len() + 1 }>,
     /// From the moment a destination was taken out for failing until it served again.
-    pub outages: Spans<{ OUTAGES_MS.len() + 1 }>,
+    pub outages: DurationHistogram<{ OUTAGES_MS.len() + 1 }>,
     /// Destinations that showed that they serve again and came back.
     pub recovered: u64,
     /// Trials that failed.
@@ -100,7 +100,7 @@ pub(crate) struct PoolReport {
     /// Changes of status, by destination and the words of both.
     pub(crate) transitions: HashMap<Name, BTreeMap<(&'static str, &'static str), u64>>,
     /// How its checks and its recoveries went, of those who left too.
-    pub(crate) watched: Watched,
+    pub(crate) check_stats: CheckStats,
     /// Since when a destination does not serve because it failed.
     failed_at: HashMap<Name, Tick>,
     /// By their reason, of those who left too.
@@ -108,14 +108,14 @@ pub(crate) struct PoolReport {
     /// The pool in one word, and since when.
     pub(crate) state: &'static str,
     pub(crate) state_since: Tick,
-    pub(crate) watch: WatchView,
+    pub(crate) observed: ObserverView,
 }
 
 /// What the control plane tells a driver.
-pub(crate) enum Order {
+pub(crate) enum DriverCommand {
     Input(Box<Input>),
-    Speaks(Speaks),
-    Wants(Wants),
+    Transport(ProbeTransport),
+    Reporting(ReportingOptions),
     Report(oneshot::Sender<PoolReport>),
     /// Say when every destination has been checked.
     Checked(oneshot::Sender<()>),
@@ -130,16 +130,16 @@ pub(crate) enum Order {
 /// The parts a driver runs on.
 pub(crate) struct Driver {
     pub(crate) pool: Pool,
-    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) commands: mpsc::UnboundedReceiver<DriverCommand>,
     pub(crate) signals: mpsc::Receiver<FailureSignal>,
     /// How checks speak to destinations.
-    pub(crate) speaks: Speaks,
-    pub(crate) feed: Arc<Feed>,
+    pub(crate) transport: ProbeTransport,
+    pub(crate) snapshots: Arc<SnapshotCell>,
     pub(crate) budget: Arc<RetryBudget>,
     pub(crate) clock: Clock,
-    pub(crate) watch: Watch,
+    pub(crate) observer: PoolObserver,
     /// The last check was not made, because we lacked something.
-    pub(crate) lacks: bool,
+    pub(crate) resource_starved: bool,
 }
 
 struct Probed {
@@ -150,35 +150,35 @@ struct Probed {
 }
 
 impl Driver {
-    /// Runs until nobody gives orders any more.
+    /// Runs until nobody gives commands any more.
     pub(crate) async fn run(mut self) {
         let (probed, mut results) = mpsc::unbounded_channel::<Probed>();
         let mut report = PoolReport::default();
         let mut unchecked: Vec<oneshot::Sender<()>> = Vec::new();
-        self.note_state(&self.feed.latest(), &mut report);
+        self.note_state(&self.snapshots.latest(), &mut report);
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.act(&probed, &mut report);
+            self.run_actions(&probed, &mut report);
             if !unchecked.is_empty() && self.all_checked(&report) {
-                for asker in unchecked.drain(..) {
-                    let _asker_left = asker.send(());
+                for receiver in unchecked.drain(..) {
+                    let _receiver_dropped = receiver.send(());
                 }
             }
             let wait = self.pool.poll_timeout().map(|at| at.since(self.clock.now()));
             tokio::select! {
-                order = self.orders.recv() => match order {
-                    Some(Order::Input(input)) => self.pool.handle(self.clock.now(), *input),
-                    Some(Order::Speaks(speaks)) => self.speaks = speaks,
-                    Some(Order::Checked(answer)) => unchecked.push(answer),
-                    Some(Order::Wants(wants)) => self.watch.want(self.clock.now(), wants),
-                    Some(Order::Acknowledge { id, by, answer }) => {
-                        let _asker_left = answer.send(self.watch.acknowledge(id, &by));
+                order = self.commands.recv() => match order {
+                    Some(DriverCommand::Input(input)) => self.pool.handle(self.clock.now(), *input),
+                    Some(DriverCommand::Transport(transport)) => self.transport = transport,
+                    Some(DriverCommand::Checked(answer)) => unchecked.push(answer),
+                    Some(DriverCommand::Reporting(options)) => self.observer.set_options(self.clock.now(), options),
+                    Some(DriverCommand::Acknowledge { id, by, answer }) => {
+                        let _receiver_dropped = answer.send(self.observer.acknowledge(id, &by));
                     }
-                    Some(Order::Report(answer)) => {
+                    Some(DriverCommand::Report(answer)) => {
                         report.destinations = self.pool.reports();
-                        report.watch = self.watch.report(self.clock.now(), &self.pool, &report.destinations);
-                        let _asker_left = answer.send(report.clone());
+                        report.observed = self.observer.report(self.clock.now(), &self.pool, &report.destinations);
+                        let _receiver_dropped = answer.send(report.clone());
                     }
                     None => return,
                 },
@@ -187,9 +187,9 @@ impl Driver {
                 }
                 Some(probed) = results.recv() => {
                     // Whatever else has come by now is one turn: what follows is done once for all of it.
-                    self.take(probed, &mut report);
+                    self.on_probe_result(probed, &mut report);
                     while let Ok(probed) = results.try_recv() {
-                        self.take(probed, &mut report);
+                        self.on_probe_result(probed, &mut report);
                     }
                 }
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
@@ -197,14 +197,14 @@ impl Driver {
                 }
                 _ = second.tick() => {
                     self.budget.roll(self.clock.now());
-                    self.watch.look(self.clock.now(), &self.pool);
+                    self.observer.evaluate(self.clock.now(), &self.pool);
                 }
             }
         }
     }
 
     fn all_checked(&self, report: &PoolReport) -> bool {
-        let members = &self.feed.latest().members;
+        let members = &self.snapshots.latest().members;
         members.iter().all(|member| report.checks.contains_key(&member.destination.name))
     }
 
@@ -215,52 +215,52 @@ impl Driver {
         }
     }
 
-    fn take(&mut self, probed: Probed, report: &mut PoolReport) {
+    fn on_probe_result(&mut self, probed: Probed, report: &mut PoolReport) {
         let counts = report.checks.entry(probed.name).or_default();
         match &probed.result {
             ProbeResult::Passed { latency } => {
                 counts.passed += 1;
                 counts.passed_time += *latency;
                 counts.note(true);
-                report.watched.passed.record(*latency, &BUCKETS_MS);
+                report.check_stats.passed.record(*latency, &BUCKETS_MS);
             }
             ProbeResult::Failed { .. } => {
                 counts.failed += 1;
                 counts.note(false);
-                report.watched.failed.record(probed.took, &BUCKETS_MS);
+                report.check_stats.failed.record(probed.took, &BUCKETS_MS);
             }
             ProbeResult::NotMade => counts.not_made += 1,
         }
-        // Told once, until a check was made again.
-        let lacks = matches!(probed.result, ProbeResult::NotMade);
-        if lacks && !self.lacks {
+        // Logged once, until a check was made again.
+        let resource_starved = matches!(probed.result, ProbeResult::NotMade);
+        if resource_starved && !self.resource_starved {
             tracing::warn!(
                 event = "checks_not_made",
                 "no descriptors or memory are left for health checks: destinations stay as they are"
             );
         }
-        self.lacks = lacks;
+        self.resource_starved = resource_starved;
         self.pool.handle(self.clock.now(), Input::Probed { id: probed.id, result: probed.result });
     }
 
-    fn act(&mut self, probed: &mpsc::UnboundedSender<Probed>, report: &mut PoolReport) {
-        let mut heard = false;
+    fn run_actions(&mut self, probed: &mpsc::UnboundedSender<Probed>, report: &mut PoolReport) {
+        let mut has_events = false;
         while let Some(action) = self.pool.poll_action() {
             match action {
                 Action::Publish(snapshot) => {
                     self.note_state(&snapshot, report);
-                    self.feed.publish(snapshot);
+                    self.snapshots.publish(snapshot);
                 }
                 Action::Emit(event) => {
-                    heard = true;
-                    self.watch.hear(self.clock.now(), &event, &self.pool);
-                    tell(&event, self.clock.now(), report);
+                    has_events = true;
+                    self.observer.on_event(self.clock.now(), &event, &self.pool);
+                    on_event(&event, self.clock.now(), report);
                 }
                 Action::Probe(order) => {
-                    let (probed, clock, speaks) = (probed.clone(), self.clock, self.speaks.clone());
+                    let (probed, clock, transport) = (probed.clone(), self.clock, self.transport.clone());
                     tokio::spawn(async move {
                         let sent = clock.now();
-                        let result = probe::probe(&order, &speaks, clock).await;
+                        let result = probe::probe(&order, &transport, clock).await;
                         let took = clock.now().since(sent);
                         let _driver_left =
                             probed.send(Probed { id: order.id, name: order.name, result, took });
@@ -268,10 +268,10 @@ impl Driver {
                 }
             }
         }
-        if heard {
-            self.watch.look(self.clock.now(), &self.pool);
+        if has_events {
+            self.observer.evaluate(self.clock.now(), &self.pool);
         }
-        let members = &self.feed.latest().members;
+        let members = &self.snapshots.latest().members;
         if report.checks.len() > members.len() {
             report.checks.retain(|name, _| members.iter().any(|m| m.destination.name == *name));
         }
@@ -279,24 +279,24 @@ impl Driver {
 }
 
 /// Counts how long a destination that failed is out of service, and whether it comes back.
-fn watch(event: &Event, now: Tick, report: &mut PoolReport) {
+fn record_outage(event: &Event, now: Tick, report: &mut PoolReport) {
     let Event::StatusChanged { destination, from, to, reason, .. } = event else { return };
-    let watched = &mut report.watched;
+    let stats = &mut report.check_stats;
     if from.serves() && matches!(to, Status::Down | Status::Ejected { .. }) {
         report.failed_at.insert(destination.clone(), now);
     } else if to.serves()
         && let Some(since) = report.failed_at.remove(destination)
     {
-        watched.outages.record(now.since(since), &OUTAGES_MS);
-        watched.recovered += u64::from(reason.recovers());
+        stats.outages.record(now.since(since), &OUTAGES_MS);
+        stats.recovered += u64::from(reason.recovers());
     } else if matches!(to, Status::Maintenance | Status::Draining) {
         report.failed_at.remove(destination);
     }
-    watched.relapsed += u64::from(matches!(reason, Reason::TrialFailed { .. }));
+    stats.relapsed += u64::from(matches!(reason, Reason::TrialFailed { .. }));
 }
 
-fn tell(event: &Event, now: Tick, report: &mut PoolReport) {
-    watch(event, now, report);
+fn on_event(event: &Event, now: Tick, report: &mut PoolReport) {
+    record_outage(event, now, report);
     match event {
         Event::StatusChanged { pool, destination, from, to, reason } => {
             // One that was down meanwhile is not ejected anew when it comes up before its time is over.

@@ -1,4 +1,4 @@
-//! A pool that is watched and serves nobody: the slow loop and its checks, without a data plane.
+//! A pool that is stats and serves nobody: the slow loop and its checks, without a data plane.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use plimsoll_core::{Destination, FailureSignal, Name, Rng, Tick};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::Clock;
-use crate::health::driver::{CheckCounts, Driver, Order};
-use crate::health::observer::{Wants, Watch, WatchView};
-use crate::health::probe::Speaks;
-use crate::upstream::table::Feed;
+use crate::health::driver::{CheckCounts, Driver, DriverCommand};
+use crate::health::observer::{ObserverView, PoolObserver, ReportingOptions};
+use crate::health::probe::ProbeTransport;
+use crate::upstream::table::SnapshotCell;
 
 /// A set of destinations whose health is monitored for as long as this lives.
 #[derive(Debug)]
 pub struct Monitor {
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<DriverCommand>,
     /// Nobody sends messages here, and the driver need not wonder why nobody can.
     _signals: mpsc::Sender<FailureSignal>,
 }
@@ -38,57 +38,57 @@ pub struct MonitorView {
     /// Counts of checks, by destination.
     pub checks: HashMap<Name, CheckCounts>,
     /// Alerts and advice.
-    pub watch: WatchView,
+    pub observed: ObserverView,
 }
 
 impl Monitor {
     /// Begins to check `members` as `health` says. Needs a tokio runtime, on which it runs.
     pub fn start(name: &str, health: HealthSpec, members: Vec<Destination>, clock: Clock, seed: u64) -> Self {
         let name: Name = name.into();
-        let (orders, from_outside) = mpsc::unbounded_channel();
+        let (commands, from_outside) = mpsc::unbounded_channel();
         let (signals, from_nobody) = mpsc::channel(1);
         let pool = Pool::new(name.clone(), spec_of(health), members, 1, Rng::new(seed), clock.now());
-        let feed = Arc::new(Feed::new(pool.snapshot().clone()));
-        let wants = Wants { alerting: true, quality: false };
+        let snapshots = Arc::new(SnapshotCell::new(pool.snapshot().clone()));
+        let options = ReportingOptions { alerting: true, quality: false };
         let driver = Driver {
             pool,
-            orders: from_outside,
+            commands: from_outside,
             signals: from_nobody,
-            speaks: Speaks::default(),
-            feed,
+            transport: ProbeTransport::default(),
+            snapshots,
             budget: Arc::new(RetryBudget::new(0.0, 1)),
             clock,
-            watch: Watch::new(name, wants, clock),
-            lacks: false,
+            observer: PoolObserver::new(name, options, clock),
+            resource_starved: false,
         };
         tokio::spawn(driver.run());
-        Self { orders, _signals: signals }
+        Self { commands, _signals: signals }
     }
 
     /// Monitors these from now on, so; whoever stays keeps what is known of it.
     pub fn update(&self, health: HealthSpec, members: Vec<Destination>) {
         for input in [Input::Spec(spec_of(health)), Input::Members(members)] {
-            let _driver_has_ended = self.orders.send(Order::Input(Box::new(input)));
+            let _driver_has_ended = self.commands.send(DriverCommand::Input(Box::new(input)));
         }
     }
 
-    /// What was seen, once every destination has been checked or `patience` is over; `None` where the monitor
+    /// What was seen, once every destination has been checked or `timeout` is over; `None` where the monitor
     /// has ended. The future holds no monitor: it may be waited for after this one is gone.
-    pub fn seen(&self, patience: Duration) -> impl Future<Output = Option<MonitorView>> + Send + 'static {
-        let orders = self.orders.downgrade();
+    pub fn report(&self, timeout: Duration) -> impl Future<Output = Option<MonitorView>> + Send + 'static {
+        let commands = self.commands.downgrade();
         let (ask, checked) = oneshot::channel();
-        let _driver_has_ended = self.orders.send(Order::Checked(ask));
+        let _driver_has_ended = self.commands.send(DriverCommand::Checked(ask));
         async move {
-            let _told_as_unchecked = tokio::time::timeout(patience, checked).await;
+            let _told_as_unchecked = tokio::time::timeout(timeout, checked).await;
             let (ask, answer) = oneshot::channel();
-            orders.upgrade()?.send(Order::Report(ask)).ok()?;
+            commands.upgrade()?.send(DriverCommand::Report(ask)).ok()?;
             let report = answer.await.ok()?;
             Some(MonitorView {
                 state: report.state,
                 state_since: report.state_since,
                 destinations: report.destinations,
                 checks: report.checks,
-                watch: report.watch,
+                observed: report.observed,
             })
         }
     }

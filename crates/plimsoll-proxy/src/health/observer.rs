@@ -12,18 +12,18 @@ use plimsoll_core::{Name, Tick};
 
 use crate::base::clock::Clock;
 
-/// What is watched of a pool beside its statuses.
+/// What is stats of a pool beside its statuses.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wants {
+pub(crate) struct ReportingOptions {
     /// Alerts are raised (`health_monitoring.alerting`).
     pub(crate) alerting: bool,
     /// The quality of balancing is measured (`quality.quality_metrics`).
     pub(crate) quality: bool,
 }
 
-/// What was watched, as of now.
+/// What was stats, as of now.
 #[derive(Clone, Debug, Default)]
-pub struct WatchView {
+pub struct ObserverView {
     /// Alerts that stand, the gravest first, then those that are over, the latest first.
     pub alerts: Vec<Alert>,
     /// Raised since the start, by kind in the order of [`AlertKind::ALL`].
@@ -42,56 +42,61 @@ pub struct WatchView {
     pub accuracy: Option<Accuracy>,
 }
 
-/// One pool, watched.
+/// One pool, stats.
 #[derive(Debug)]
-pub(crate) struct Watch {
-    wants: Wants,
+pub(crate) struct PoolObserver {
+    options: ReportingOptions,
     alerts: Alerts,
     flaps: FlapDetector,
     quality: Option<Quality>,
 }
 
-impl Watch {
+impl PoolObserver {
     /// Numbers of alerts go on from the wall's milliseconds, so those of another start are others.
-    pub(crate) fn new(pool: Name, wants: Wants, clock: Clock) -> Self {
+    pub(crate) fn new(pool: Name, options: ReportingOptions, clock: Clock) -> Self {
         let alerts = Alerts::new(pool, clock.unix_millis(clock.now()));
-        Self { wants, alerts, flaps: FlapDetector::default(), quality: wants.quality.then(Quality::default) }
+        Self {
+            options,
+            alerts,
+            flaps: FlapDetector::default(),
+            quality: options.quality.then(Quality::default),
+        }
     }
 
-    /// Watches other things from now on; what is watched no longer is forgotten.
-    pub(crate) fn want(&mut self, now: Tick, wants: Wants) {
-        if !wants.alerting {
+    /// Watches other things from now on; what is stats no longer is forgotten.
+    pub(crate) fn set_options(&mut self, now: Tick, options: ReportingOptions) {
+        if !options.alerting {
             self.alerts.clear_all(now);
         }
-        if !wants.quality {
+        if !options.quality {
             self.quality = None;
         } else if self.quality.is_none() {
             self.quality = Some(Quality::default());
         }
-        self.wants = wants;
-        self.tell();
+        self.options = options;
+        self.log_changes();
     }
 
-    pub(crate) fn hear(&mut self, now: Tick, event: &Event, pool: &Pool) {
+    pub(crate) fn on_event(&mut self, now: Tick, event: &Event, pool: &Pool) {
         self.flaps.on_event(now, event);
-        if self.wants.alerting {
+        if self.options.alerting {
             self.alerts.on_event(now, event, pool.spec());
         }
     }
 
     /// Looks at the pool as it is, after a round of events and each second.
-    pub(crate) fn look(&mut self, now: Tick, pool: &Pool) {
+    pub(crate) fn evaluate(&mut self, now: Tick, pool: &Pool) {
         if let Some(quality) = &mut self.quality {
             quality.handle_timeout(now, pool.snapshot(), pool.spec().algorithm.heeds_weights());
         }
-        if self.wants.alerting {
+        if self.options.alerting {
             self.alerts.evaluate(now, pool.snapshot(), pool.spec(), pool.is_in_panic(now), &self.flaps);
-            self.tell();
+            self.log_changes();
         }
     }
 
     /// Every alert that was raised or cleared, as a line of the log.
-    fn tell(&mut self) {
+    fn log_changes(&mut self) {
         while let Some(alert) = self.alerts.poll_change() {
             let (kind, severity) = (alert.kind.as_str(), alert.kind.severity().as_str());
             let (id, subject, message) = (alert.id, &alert.subject, &alert.message);
@@ -110,8 +115,8 @@ impl Watch {
         Some(known)
     }
 
-    pub(crate) fn report(&self, now: Tick, pool: &Pool, reports: &[DestinationReport]) -> WatchView {
-        WatchView {
+    pub(crate) fn report(&self, now: Tick, pool: &Pool, reports: &[DestinationReport]) -> ObserverView {
+        ObserverView {
             alerts: self.alerts.all().cloned().collect(),
             alerts_raised: *self.alerts.raised(),
             alerts_active: self.alerts.active(),

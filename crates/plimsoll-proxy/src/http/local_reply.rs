@@ -203,7 +203,7 @@ fn write_web(out: &mut Vec<u8>, refusal: Refusal, content_type: &[u8], keep_aliv
 /// What a refusal says, and in which form: for people, or for programs (RFC 9457).
 pub(crate) fn body(refusal: Refusal, json: bool) -> (&'static str, String) {
     let Refusal { status, reason, detail } = refusal;
-    let (word, title) = (reason.word(), phrase(status));
+    let (word, title) = (reason.as_str(), phrase(status));
     if json {
         let body = format!(
             "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"reason\":\"{word}\",\"detail\":\"{detail}\"}}\n"
@@ -218,7 +218,7 @@ pub(crate) fn write_at_once(stream: &mut Stream, refusal: Refusal) {
     let mut out = Vec::with_capacity(256);
     write(&mut out, refusal, &Form::Text, false, false);
     let _as_far_as_it_goes = stream.poll_write(&mut Context::from_waker(Waker::noop()), &out);
-    stream.shut_write();
+    stream.shutdown_write();
 }
 
 impl From<Failure> for Refusal {

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::base::context::WorkerContext;
 use crate::listener::adapter::Datagrams;
-use crate::listener::admission::admit;
+use crate::listener::admission::accept_connection;
 use crate::listener::worker_listener::WorkerListener;
 use crate::net::socket_options;
 use crate::net::stream::{self, Peer, Stream};
@@ -233,7 +233,9 @@ pub(crate) fn accept_on(
                     () = accept(&worker, &listener, &acceptor) => {}
                 }
                 // For their clients these are connections already: closing now would reset them.
-                acceptor.waiting().for_each(|(stream, peer)| admit(&worker, &listener, stream, peer));
+                acceptor
+                    .waiting()
+                    .for_each(|(stream, peer)| accept_connection(&worker, &listener, stream, peer));
             }
             Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
         }
@@ -247,14 +249,14 @@ async fn accept(worker: &Rc<WorkerContext>, listener: &Rc<WorkerListener>, accep
         match acceptor.accept().await {
             Ok((stream, peer)) => {
                 complained = false;
-                admit(worker, listener, stream, peer);
+                accept_connection(worker, listener, stream, peer);
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                let view = listener.routes();
-                view.table.shared.tallies.of(worker.number).accept_errors.add(1);
+                let routes = listener.routes();
+                routes.table.shared.counters.of(worker.number).accept_errors.add(1);
                 if !std::mem::replace(&mut complained, true) {
-                    tracing::warn!(listener = %view.table.config.name, %error, "cannot accept; trying again");
+                    tracing::warn!(listener = %routes.table.config.name, %error, "cannot accept; trying again");
                 }
                 tokio::time::sleep(ACCEPT_REST).await;
             }

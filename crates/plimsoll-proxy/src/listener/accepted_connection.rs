@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
-use crate::listener::tls_accept::Introduction;
+use crate::listener::tls_accept::ClientTlsInfo;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::{Peer, Stream};
@@ -24,11 +24,11 @@ pub struct Connection {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
     /// What its handshake of TLS told, if there was one.
-    pub(crate) introduction: Option<Box<Introduction>>,
+    pub(crate) tls_info: Option<Box<ClientTlsInfo>>,
     /// Whose connection it is, where a destination is to be told.
     pub(crate) origin: Option<Rc<Origin>>,
     /// Its client is not one of those who may send a PROXY header here, and others may.
-    pub(crate) wary: bool,
+    pub(crate) rejects_proxy_header: bool,
     /// Bytes that were read of it and belong to what comes next.
     pub(crate) early: Vec<u8>,
 }
@@ -56,7 +56,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason().word())
+        f.write_str(self.reason().as_str())
     }
 }
 
@@ -80,16 +80,16 @@ impl Connection {
 
     /// The name it asked for in its handshake of TLS, lower case.
     pub fn server_name(&self) -> Option<&str> {
-        self.introduction.as_deref()?.sni.as_deref()
+        self.tls_info.as_deref()?.sni.as_deref()
     }
 
     /// How long a client may take to say what it wants (`timeouts: {header}` of the listener).
-    pub fn patience(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.guard.listener.routes().table.config.timeouts.header
     }
 
     /// How many bytes that may have (`limits: {header_bytes}` of the listener).
-    pub fn most_bytes(&self) -> usize {
+    pub fn max_bytes(&self) -> usize {
         self.guard.listener.routes().table.config.limits.header_bytes
     }
 
@@ -134,12 +134,12 @@ impl Connection {
     }
 
     pub(crate) fn count(&self, reason: Reason) {
-        self.guard.listener.routes().table.shared.tallies.of(self.worker().number).refuse(reason);
+        self.guard.listener.routes().table.shared.counters.of(self.worker().number).refuse(reason);
     }
 
     /// Says "no more from me".
     pub fn end(&mut self) {
-        self.stream.shut_write();
+        self.stream.shutdown_write();
     }
 
     /// Ends the connection so that the client cannot take it for a proper end.

@@ -22,7 +22,7 @@ use crate::listener::worker_listener::WorkerListener;
 /// be safe to share. A method is called on the thread of the worker whose connection it is about.
 pub trait Adapter: fmt::Debug + Send + Sync {
     /// What a listener's `protocol` calls it: lower case.
-    fn word(&self) -> &'static str;
+    fn name(&self) -> &'static str;
 
     /// The names it has within TLS (ALPN), best first; `http/1.1` for HTTP/1.
     fn alpn(&self) -> Vec<&'static [u8]> {
@@ -49,7 +49,7 @@ pub trait Adapter: fmt::Debug + Send + Sync {
 
     /// The listener is full and `connection` will not be served: the place for a word of farewell that fits
     /// into one write and waits for nobody.
-    fn turn_away(&self, connection: &mut Connection) {
+    fn reject(&self, connection: &mut Connection) {
         let _says_nothing_by_default = connection;
     }
 }

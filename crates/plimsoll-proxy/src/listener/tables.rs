@@ -10,9 +10,9 @@ use plimsoll_core::route::{self, RouteInput};
 use plimsoll_core::subset::Subset;
 use plimsoll_wire::http1::HeaderEdits;
 
-use crate::base::counters::{ListenerTally, PerWorker, RuleTally};
+use crate::base::counters::{ListenerCounters, PerWorker, RouteCounters};
 use crate::listener::adapter::Adapter;
-use crate::net::tls::server_config::Voucher;
+use crate::net::tls::server_config::ServerTlsConfig;
 use crate::upstream::table::PoolTable;
 
 /// Where a request goes, and what happens to it on the way.
@@ -26,7 +26,7 @@ pub(crate) struct RouteTable {
     pub(crate) subset: Option<Arc<Subset>>,
     pub(crate) request_edits: HeaderEdits,
     pub(crate) response_edits: HeaderEdits,
-    pub(crate) tallies: Arc<PerWorker<RuleTally>>,
+    pub(crate) counters: Arc<PerWorker<RouteCounters>>,
 }
 
 /// A listener as workers see it.
@@ -38,16 +38,16 @@ pub(crate) struct ListenerTable {
     /// Who serves what comes in.
     pub(crate) adapter: Arc<dyn Adapter>,
     /// How TLS ends here, if it does.
-    pub(crate) voucher: Option<Arc<Voucher>>,
+    pub(crate) server_tls: Option<Arc<ServerTlsConfig>>,
     /// A pool of this listener wants to know whose connections it is given.
-    pub(crate) tells_origin: bool,
+    pub(crate) needs_origin: bool,
     pub(crate) shared: Arc<ListenerShared>,
 }
 
 /// What a listener keeps over reloads.
 #[derive(Debug)]
 pub(crate) struct ListenerShared {
-    pub(crate) tallies: PerWorker<ListenerTally>,
+    pub(crate) counters: PerWorker<ListenerCounters>,
     /// Open connections over all workers, for the limit.
     pub(crate) open: AtomicUsize,
     /// Handshakes of TLS that run, over all workers, for the limit.

@@ -15,7 +15,7 @@ use crate::net::tls::tls_stream::TlsStream;
 
 /// What a handshake told about a client.
 #[derive(Debug, Default)]
-pub(crate) struct Introduction {
+pub(crate) struct ClientTlsInfo {
     /// The name it asked for, lower case.
     pub(crate) sni: Option<Box<str>>,
     /// The certificate it proved to have, as RFC 9440 writes it: DER in Base64, between colons.
@@ -23,56 +23,56 @@ pub(crate) struct Introduction {
 }
 
 /// Runs the handshake of a new connection; `false` when it came to nothing, which is counted.
-pub(crate) async fn enter(connection: &mut Connection) -> bool {
+pub(crate) async fn accept_tls(connection: &mut Connection) -> bool {
     let worker = connection.worker().clone();
-    let view = connection.guard.listener.routes();
-    let table = &view.table;
-    let Some(voucher) = &table.voucher else { return false };
-    let tally = table.shared.tallies.of(worker.number);
-    let _counted = Counted::enter(table);
+    let routes = connection.guard.listener.routes();
+    let table = &routes.table;
+    let Some(server_tls) = &table.server_tls else { return false };
+    let counters = table.shared.counters.of(worker.number);
+    let _guard = HandshakeGuard::open(table);
     if table.shared.handshakes.load(Relaxed) > table.config.limits.handshakes {
-        tally.refuse(Reason::HandshakeLimit);
+        counters.refuse(Reason::HandshakeLimit);
         return false;
     }
     let started = worker.now();
     let timer = worker.timer(started + table.config.timeouts.handshake);
-    let inner = std::mem::replace(&mut connection.stream, Stream::Gone);
+    let inner = std::mem::replace(&mut connection.stream, Stream::Closed);
     let early = std::mem::take(&mut connection.early);
-    let Ok(mut stream) = TlsStream::server(inner, early, voucher.config.clone()) else { return false };
+    let Ok(mut stream) = TlsStream::server(inner, early, server_tls.config.clone()) else { return false };
     // Boxed, so that what a handshake needs is given back when it is over.
-    let shaken = timer.within(Box::pin(shake_hands(&worker, &mut stream))).await;
+    let shaken = timer.within(Box::pin(handshake(&worker, &mut stream))).await;
     match shaken {
         Some(Ok(sni)) => {
             let kind = if stream.is_resumed() { Handshake::Resumed } else { Handshake::Full };
-            tally.handshake(stream.version(), kind, worker.now().since(started));
+            counters.handshake(stream.version(), kind, worker.now().since(started));
             let certificate = stream.peer_certificate().map(|der| in_base64(der).into());
-            let introduction = Introduction { sni: sni.map(String::into_boxed_str), certificate };
+            let tls_info = ClientTlsInfo { sni: sni.map(String::into_boxed_str), certificate };
             connection.stream = Stream::Tls(Box::new(stream));
-            connection.introduction = Some(Box::new(introduction));
+            connection.tls_info = Some(Box::new(tls_info));
             true
         }
         Some(Err(error)) => {
-            tally.handshake(stream.version(), Handshake::Failed, worker.now().since(started));
-            tally.refuse(Reason::HandshakeFailed);
+            counters.handshake(stream.version(), Handshake::Failed, worker.now().since(started));
+            counters.refuse(Reason::HandshakeFailed);
             tracing::debug!(listener = %table.config.name, %error, "a handshake failed");
             false
         }
         None => {
-            tally.refuse(Reason::HandshakeTimeout);
+            counters.refuse(Reason::HandshakeTimeout);
             false
         }
     }
 }
 
 /// Answers the name the client asked for.
-async fn shake_hands(worker: &WorkerContext, stream: &mut TlsStream) -> std::io::Result<Option<String>> {
+async fn handshake(worker: &WorkerContext, stream: &mut TlsStream) -> std::io::Result<Option<String>> {
     std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await?;
     // Until the hello was answered nothing dear has been done; from then on the rest is cheap.
     worker.handshakes.wait().await;
     let mut asked = None;
     std::future::poll_fn(|cx| {
         let polled = stream.poll_handshake(cx);
-        asked = asked.take().or_else(server_config::take_asked);
+        asked = asked.take().or_else(server_config::take_sni);
         polled
     })
     .await?;
@@ -80,16 +80,16 @@ async fn shake_hands(worker: &WorkerContext, stream: &mut TlsStream) -> std::io:
 }
 
 /// A handshake's presence, for the limit.
-struct Counted<'t>(&'t ListenerTable);
+struct HandshakeGuard<'t>(&'t ListenerTable);
 
-impl<'t> Counted<'t> {
-    fn enter(table: &'t ListenerTable) -> Self {
+impl<'t> HandshakeGuard<'t> {
+    fn open(table: &'t ListenerTable) -> Self {
         table.shared.handshakes.fetch_add(1, Relaxed);
         Self(table)
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for HandshakeGuard<'_> {
     fn drop(&mut self) {
         self.0.shared.handshakes.fetch_sub(1, Relaxed);
     }

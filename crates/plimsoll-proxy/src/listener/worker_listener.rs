@@ -79,7 +79,7 @@ impl ConnectionGuard {
     pub(crate) fn open(worker: &Rc<WorkerContext>, listener: &Rc<WorkerListener>) -> Self {
         let routes = listener.routes();
         routes.table.shared.open.fetch_add(1, Relaxed);
-        routes.table.shared.tallies.of(worker.number).opened.add(1);
+        routes.table.shared.counters.of(worker.number).opened.add(1);
         worker.connections.set(worker.connections.get() + 1);
         Self { worker: worker.clone(), listener: listener.clone() }
     }
@@ -89,7 +89,7 @@ impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         let routes = self.listener.routes();
         routes.table.shared.open.fetch_sub(1, Relaxed);
-        routes.table.shared.tallies.of(self.worker.number).closed.add(1);
+        routes.table.shared.counters.of(self.worker.number).closed.add(1);
         self.worker.connections.set(self.worker.connections.get() - 1);
     }
 }

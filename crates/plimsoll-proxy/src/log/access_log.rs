@@ -14,7 +14,7 @@ use crate::base::log_writer::{self, Log, LogRecord, LogSender, LogState, timesta
 use crate::base::reason::Reason;
 use crate::http::local_reply::Refusal;
 use crate::net::stream::Peer;
-use crate::net::tunnel::Moved;
+use crate::net::tunnel::BytesCopied;
 use plimsoll_wire::http1::request::RequestHead;
 
 /// Lines that may wait for the disk; what comes on top is dropped and counted.
@@ -51,7 +51,7 @@ pub(crate) struct ConnectionLine {
     pub(crate) destination: Option<Name>,
     /// Why nobody served it.
     pub(crate) reason: Option<Reason>,
-    pub(crate) moved: Moved,
+    pub(crate) copied: BytesCopied,
     /// It has waited for a place for so long.
     pub(crate) queued: Option<Duration>,
     pub(crate) total: Duration,
@@ -124,7 +124,7 @@ impl LogRecord for RejectedLine {
             "client": client(self.peer),
             "listener": &*self.listener,
             "status": self.reply.status,
-            "reason": self.reply.reason.word(),
+            "reason": self.reply.reason.as_str(),
             "detail": self.reply.detail,
         })
         .to_string()
@@ -140,9 +140,9 @@ impl LogRecord for ConnectionLine {
             "listener": &*self.listener,
             "pool": &*self.pool,
             "destination": self.destination.as_deref(),
-            "reason": self.reason.map(Reason::word),
-            "request_bytes": self.moved.to_destination,
-            "response_bytes": self.moved.to_client,
+            "reason": self.reason.map(Reason::as_str),
+            "request_bytes": self.copied.to_destination,
+            "response_bytes": self.copied.to_client,
             "queue_ms": self.queued.map(milliseconds),
             "total_ms": milliseconds(self.total),
         })
@@ -164,7 +164,7 @@ impl LogRecord for RequestLine {
             "pool": self.pool.as_deref(),
             "destination": self.destination.as_deref(),
             "status": self.status,
-            "reason": self.draft.reason.map(Reason::word),
+            "reason": self.draft.reason.map(Reason::as_str),
             "request_bytes": self.request_bytes,
             "response_bytes": self.response_bytes,
             "queue_ms": self.queued.map(milliseconds),

@@ -17,8 +17,8 @@ use plimsoll_core::{
 use serde_json::{Value, json};
 
 use crate::base::clock::Clock;
-use crate::base::counters::PoolTally;
-use crate::base::log_writer::{self, Lines, Log, LogState, timestamp};
+use crate::base::counters::PoolCounters;
+use crate::base::log_writer::{self, Log, LogQueue, LogState, timestamp};
 
 /// Two looks at the clock cost as much as some choices, so not every choice is timed.
 const TIMED_EVERY: u32 = 1024;
@@ -39,7 +39,7 @@ pub(crate) struct DecisionSampler {
 /// A worker's end of the decision log.
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionSender {
-    lines: Lines<Line>,
+    lines: LogQueue<Line>,
     sample: f64,
 }
 
@@ -81,7 +81,7 @@ impl DecisionSampler {
         want: &PickRequest<'_>,
         now: Tick,
         rng: &mut Rng,
-        tally: impl FnOnce(&dyn Fn(&PoolTally)),
+        counters: impl FnOnce(&dyn Fn(&PoolCounters)),
     ) -> Result<Assignment, NoDestination> {
         let told = self.log.as_ref().filter(|log| rng.share() < log.sample);
         let untimed = self.untimed.get();
@@ -94,7 +94,7 @@ impl DecisionSampler {
         let before = self.clock.now();
         let chosen = balance_load(snapshot, want, now, rng);
         let took = self.clock.now().since(before);
-        tally(&|tally| tally.took(took));
+        counters(&|counters| counters.decision_took(took));
         if let Some((log, candidates, cached)) = explained {
             let on_trial = chosen.as_ref().is_ok_and(Assignment::is_trial);
             log.lines.push(Line {
@@ -114,7 +114,7 @@ impl DecisionSampler {
 
 /// Decisions that this worker found made before, and that it did not.
 fn remembered(snapshot: &Snapshot, want: &PickRequest<'_>) -> Option<(u64, u64)> {
-    snapshot.key_cache.as_ref().map(|tally| tally.of(want.worker))
+    snapshot.key_cache.as_ref().map(|counters| counters.of(want.worker))
 }
 
 /// What the choice between two counts found.

@@ -12,20 +12,20 @@ use crate::net::stream::Stream;
 
 /// A stream, and bytes of it that were read before anybody knew whose they were.
 #[derive(Debug)]
-pub(crate) struct Wire {
-    bare: Bare,
+pub(crate) struct H2Io {
+    bare: StreamIo,
     early: Vec<u8>,
     early_at: usize,
     flood: Rc<FloodDetector>,
 }
 
-impl Wire {
+impl H2Io {
     pub(crate) fn new(stream: Stream, early: Vec<u8>, flood: Rc<FloodDetector>) -> Self {
-        Self { bare: Bare(stream), early, early_at: 0, flood }
+        Self { bare: StreamIo(stream), early, early_at: 0, flood }
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for H2Io {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -56,7 +56,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for H2Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.bare).poll_write(cx, bytes)
     }
@@ -86,9 +86,9 @@ impl AsyncWrite for Wire {
 
 /// A stream as tokio's traits have it, and nothing else.
 #[derive(Debug)]
-pub(crate) struct Bare(pub(crate) Stream);
+pub(crate) struct StreamIo(pub(crate) Stream);
 
-impl AsyncRead for Bare {
+impl AsyncRead for StreamIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -100,7 +100,7 @@ impl AsyncRead for Bare {
     }
 }
 
-impl AsyncWrite for Bare {
+impl AsyncWrite for StreamIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.0.poll_write(cx, bytes)
     }
@@ -123,7 +123,7 @@ impl AsyncWrite for Bare {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.shut_write();
+        self.0.shutdown_write();
         Poll::Ready(Ok(()))
     }
 }

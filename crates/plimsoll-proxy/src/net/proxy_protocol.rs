@@ -11,26 +11,26 @@ use plimsoll_wire::Detection;
 use plimsoll_wire::proxy_protocol::{Header, SIGNATURE_LEN, Version, detect};
 
 use crate::net::stream::{Peer, Stream};
-use crate::net::tunnel::Mouth;
+use crate::net::tunnel::TunnelEnd;
 
 /// Idle connections kept for one client: as many as it uses at once, within reason.
 const KEPT: usize = 16;
 
 /// A client that may not send a header, before a destination that may believe one: it breaks off when one
 /// comes. By then a part of the signature may have passed, which is nothing yet.
-pub(crate) struct Wary<'s> {
+pub(crate) struct HeaderGuard<'s> {
     stream: &'s mut Stream,
     /// What it began with, while that may be a signature.
     begun: Option<Vec<u8>>,
     pub(crate) refused: bool,
 }
 
-impl<'s> Wary<'s> {
+impl<'s> HeaderGuard<'s> {
     /// `early` was read of it already.
     pub(crate) fn new(stream: &'s mut Stream, is_wary: bool, early: &[u8]) -> Self {
-        let mut wary = Self { stream, begun: is_wary.then(Vec::new), refused: false };
-        wary.see(early);
-        wary
+        let mut rejects_proxy_header = Self { stream, begun: is_wary.then(Vec::new), refused: false };
+        rejects_proxy_header.see(early);
+        rejects_proxy_header
     }
 
     fn see(&mut self, bytes: &[u8]) {
@@ -46,7 +46,7 @@ impl<'s> Wary<'s> {
     }
 }
 
-impl Mouth for Wary<'_> {
+impl TunnelEnd for HeaderGuard<'_> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = ready!(self.stream.poll_read(cx, buffer))?;
         self.see(&buffer[..read]);
@@ -60,15 +60,15 @@ impl Mouth for Wary<'_> {
         self.stream.poll_write(cx, bytes)
     }
 
-    fn shut_write(&mut self) {
-        self.stream.shut_write();
+    fn shutdown_write(&mut self) {
+        self.stream.shutdown_write();
     }
 
-    fn break_off(&mut self) {
+    fn reset(&mut self) {
         self.stream.reset_on_close();
     }
 
-    fn is_broken_off(&mut self, _cx: &mut Context<'_>) -> bool {
+    fn is_reset(&mut self, _cx: &mut Context<'_>) -> bool {
         self.refused
     }
 }
@@ -106,7 +106,7 @@ impl Origin {
         let mut kept = self.kept.borrow_mut();
         while let Some(at) = kept.iter().position(|k| (k.pool, k.id) == (pool, id)) {
             let mut candidate = kept.swap_remove(at);
-            if candidate.address == *address && candidate.stream.is_quiet() {
+            if candidate.address == *address && candidate.stream.is_idle() {
                 return Some(candidate.stream);
             }
         }

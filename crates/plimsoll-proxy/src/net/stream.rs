@@ -28,7 +28,7 @@ pub(crate) enum Stream {
     /// One whose number is limited.
     Limited(Box<Limited>),
     /// The event loop could not watch it any longer: ended, for reading and writing.
-    Gone,
+    Closed,
 }
 
 /// Who is at the other end of an accepted connection.
@@ -92,7 +92,7 @@ impl Stream {
             Self::Accepted(fd) => poll_read_accepted(fd, cx, buffer),
             Self::Tls(s) => s.poll_read(cx, buffer),
             Self::Limited(m) => m.stream.poll_read(cx, buffer),
-            Self::Gone => Poll::Ready(Ok(0)),
+            Self::Closed => Poll::Ready(Ok(0)),
         }
     }
 
@@ -111,7 +111,7 @@ impl Stream {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
-            let accepted = std::mem::replace(self, Self::Gone);
+            let accepted = std::mem::replace(self, Self::Closed);
             *self = accepted.watch_writing()?;
             // Whoever waited to read from it waits at a watch that is gone.
             cx.waker().wake_by_ref();
@@ -123,7 +123,7 @@ impl Stream {
             (Self::Unix(s), parts) => Pin::new(s).poll_write_vectored(cx, &parts.map(IoSlice::new)),
             (Self::Tls(s), parts) => s.poll_write_parts(cx, parts),
             (Self::Limited(m), parts) => m.stream.poll_write_parts(cx, parts),
-            (Self::Accepted(_) | Self::Gone, _) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            (Self::Accepted(_) | Self::Closed, _) => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 
@@ -146,19 +146,19 @@ impl Stream {
             Self::Accepted(fd) => fd.poll_read_ready(cx).map_ok(|_guard| ()),
             Self::Tls(s) => s.poll_read_ready(cx),
             Self::Limited(m) => m.stream.poll_read_ready(cx),
-            Self::Gone => Poll::Ready(Ok(())),
+            Self::Closed => Poll::Ready(Ok(())),
         }
     }
 
     /// Is this pooled connection still silent and open? Costs a system call only when something happened.
-    pub(crate) fn is_quiet(&mut self) -> bool {
+    pub(crate) fn is_idle(&mut self) -> bool {
         let mut byte = [0_u8; 1];
         let read = match self {
             Self::Tcp(s) => s.try_read(&mut byte),
             Self::Unix(s) => s.try_read(&mut byte),
-            Self::Tls(s) => return s.is_quiet(),
-            Self::Limited(m) => return m.stream.is_quiet(),
-            Self::Accepted(_) | Self::Gone => return false,
+            Self::Tls(s) => return s.is_idle(),
+            Self::Limited(m) => return m.stream.is_idle(),
+            Self::Accepted(_) | Self::Closed => return false,
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -173,9 +173,9 @@ impl Stream {
     }
 
     /// Says "no more from me".
-    pub(crate) fn shut_write(&mut self) {
+    pub(crate) fn shutdown_write(&mut self) {
         if let Self::Tls(s) = self {
-            return s.shut_write();
+            return s.shutdown_write();
         }
         let _gone_already = self.socket().map(|socket| socket.shutdown(std::net::Shutdown::Write));
     }
@@ -200,7 +200,7 @@ impl Stream {
             Self::Accepted(fd) => Some(SockRef::from(fd.get_ref())),
             Self::Tls(s) => s.inner().socket(),
             Self::Limited(m) => m.stream.socket(),
-            Self::Gone => None,
+            Self::Closed => None,
         }
     }
 }
@@ -209,21 +209,21 @@ impl Stream {
 #[derive(Debug)]
 pub(crate) struct Limited {
     stream: Stream,
-    _berth: ConnectionPermit,
+    _permit: ConnectionPermit,
 }
 
 impl Stream {
     /// The same, and it counts until it is closed.
-    pub(crate) fn limited(self, berth: Option<ConnectionPermit>) -> Self {
-        match berth {
-            Some(berth) => Self::Limited(Box::new(Limited { stream: self, _berth: berth })),
+    pub(crate) fn limited(self, permit: Option<ConnectionPermit>) -> Self {
+        match permit {
+            Some(permit) => Self::Limited(Box::new(Limited { stream: self, _permit: permit })),
             None => self,
         }
     }
 }
 
 /// Did a system call fail because this process or machine had none left of what it needs?
-pub(crate) fn is_for_want_of_means(error: &io::Error) -> bool {
+pub(crate) fn is_resource_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let wants = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     // As many as may be are ours to say.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::context::WorkerContext;
 use crate::base::timer::{RESOLUTION, Timer};
-use crate::base::write_buffer::Pending;
+use crate::base::write_buffer::WriteBuffer;
 use crate::net::stream::Stream;
 
 /// Reads of one direction before other connections get their turn.
@@ -15,13 +15,13 @@ const TURNS: usize = 16;
 
 /// Bytes a tunnel moved.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Moved {
+pub(crate) struct BytesCopied {
     pub(crate) to_destination: u64,
     pub(crate) to_client: u64,
 }
 
 /// One end of a tunnel.
-pub(crate) trait Mouth {
+pub(crate) trait TunnelEnd {
     /// Reads at least one byte into `buffer`, or tells of the end with 0.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
@@ -29,16 +29,16 @@ pub(crate) trait Mouth {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
 
     /// Says "no more from me".
-    fn shut_write(&mut self);
+    fn shutdown_write(&mut self);
 
     /// Makes its close look like what it is: not an end, but a break.
-    fn break_off(&mut self);
+    fn reset(&mut self);
 
     /// It broke while nobody was reading from it.
-    fn is_broken_off(&mut self, cx: &mut Context<'_>) -> bool;
+    fn is_reset(&mut self, cx: &mut Context<'_>) -> bool;
 }
 
-impl Mouth for Stream {
+impl TunnelEnd for Stream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.poll_read(cx, buffer)
     }
@@ -47,16 +47,16 @@ impl Mouth for Stream {
         self.poll_write(cx, bytes)
     }
 
-    fn shut_write(&mut self) {
-        self.shut_write();
+    fn shutdown_write(&mut self) {
+        self.shutdown_write();
     }
 
-    fn break_off(&mut self) {
+    fn reset(&mut self) {
         self.reset_on_close();
     }
 
     /// Found out by the next write: a question would cost a system call.
-    fn is_broken_off(&mut self, _cx: &mut Context<'_>) -> bool {
+    fn is_reset(&mut self, _cx: &mut Context<'_>) -> bool {
         false
     }
 }
@@ -64,7 +64,7 @@ impl Mouth for Stream {
 /// One direction of a tunnel.
 #[derive(Debug)]
 struct Flow {
-    pending: Pending,
+    pending: WriteBuffer,
     ended: bool,
     told: bool,
     moved: u64,
@@ -88,8 +88,8 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-        from: &mut dyn Mouth,
-        to: &mut dyn Mouth,
+        from: &mut dyn TunnelEnd,
+        to: &mut dyn TunnelEnd,
     ) -> Step {
         let mut moved = false;
         for _ in 0..TURNS {
@@ -107,7 +107,7 @@ impl Flow {
             }
             if self.ended {
                 if !std::mem::replace(&mut self.told, true) {
-                    to.shut_write();
+                    to.shutdown_write();
                 }
                 return Step::Waits(moved);
             }
@@ -116,7 +116,7 @@ impl Flow {
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(n)) => {
                     let polled = to.poll_write(cx, &scratch[..n]);
-                    let Ok(written) = self.pending.wrote(polled, [&scratch[..n], b"", b""]) else {
+                    let Ok(written) = self.pending.on_write(polled, [&scratch[..n], b"", b""]) else {
                         return Step::Broken;
                     };
                     self.moved += written as u64;
@@ -141,11 +141,11 @@ impl Flow {
 pub(crate) async fn tunnel(
     worker: &Rc<WorkerContext>,
     timer: &Rc<Timer>,
-    [client, upstream]: [&mut dyn Mouth; 2],
+    [client, upstream]: [&mut dyn TunnelEnd; 2],
     early: Vec<u8>,
     unsent: Vec<u8>,
     idle: Duration,
-) -> Moved {
+) -> BytesCopied {
     let (mut up, mut down) = (Flow::new(early), Flow::new(unsent));
     worker.timers.set(timer, worker.now() + idle);
     std::future::poll_fn(|cx| {
@@ -153,7 +153,7 @@ pub(crate) async fn tunnel(
         let steps =
             [up.poll(cx, &mut scratch, client, upstream), down.poll(cx, &mut scratch, upstream, client)];
         let mut moved = false;
-        let mut broken = client.is_broken_off(cx) || upstream.is_broken_off(cx);
+        let mut broken = client.is_reset(cx) || upstream.is_reset(cx);
         for step in steps {
             match step {
                 Step::Waits(some) => moved |= some,
@@ -164,8 +164,8 @@ pub(crate) async fn tunnel(
             return Poll::Ready(());
         }
         if broken {
-            client.break_off();
-            upstream.break_off();
+            client.reset();
+            upstream.reset();
             return Poll::Ready(());
         }
         if moved {
@@ -174,5 +174,5 @@ pub(crate) async fn tunnel(
         timer.poll(cx)
     })
     .await;
-    Moved { to_destination: up.moved, to_client: down.moved }
+    BytesCopied { to_destination: up.moved, to_client: down.moved }
 }

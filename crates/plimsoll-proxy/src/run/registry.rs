@@ -44,18 +44,18 @@ impl Adapters {
     }
 
     /// Those a configuration may name beside the built-in ones: for [`plimsoll_config::Extensions`].
-    pub fn words(&self) -> Vec<&'static str> {
-        self.adapters.iter().map(|adapter| adapter.word()).collect()
+    pub fn names(&self) -> Vec<&'static str> {
+        self.adapters.iter().map(|adapter| adapter.name()).collect()
     }
 
     /// What its checks may speak beside the built-in ones: for [`plimsoll_config::Extensions`].
-    pub fn check_words(&self) -> Vec<&'static str> {
-        self.checks.iter().map(|check| check.word()).collect()
+    pub fn check_names(&self) -> Vec<&'static str> {
+        self.checks.iter().map(|check| check.name()).collect()
     }
 
     /// Who checks by this word, if somebody here does.
     pub(crate) fn check(&self, word: &str) -> Option<Arc<dyn Check>> {
-        self.checks.iter().find(|check| check.word() == word).cloned()
+        self.checks.iter().find(|check| check.name() == word).cloned()
     }
 
     /// Who serves a listener of this protocol, if somebody here does.
@@ -63,6 +63,6 @@ impl Adapters {
         if protocol == Protocol::Auto {
             return Some(Arc::new(Detect(self.adapters.clone())));
         }
-        self.adapters.iter().find(|adapter| adapter.word() == protocol.as_str()).cloned()
+        self.adapters.iter().find(|adapter| adapter.name() == protocol.as_str()).cloned()
     }
 }

@@ -90,9 +90,9 @@ impl Pools {
     /// Serves queued requests where there is capacity, and closes idle connections that other workers wait for.
     fn serve_queues(&self, worker: &WorkerContext, now: Tick) {
         let pools = self.by_number.borrow();
-        pools.values().for_each(|pool| pool.moor_others());
-        for pool in pools.values().filter(|pool| !pool.line.is_empty()) {
-            pool.serve_line(worker.number, now, &mut worker.rng.borrow_mut());
+        pools.values().for_each(|pool| pool.evict_idle_for_waiters());
+        for pool in pools.values().filter(|pool| !pool.queue.is_empty()) {
+            pool.serve_queue(worker.number, now, &mut worker.rng.borrow_mut());
         }
     }
 
@@ -175,7 +175,7 @@ fn apply_listeners(
         }
     }
     // Requests that are queued for a removed pool are still served.
-    pools.by_number.borrow_mut().retain(|number, pool| used.contains(number) || !pool.line.is_empty());
+    pools.by_number.borrow_mut().retain(|number, pool| used.contains(number) || !pool.queue.is_empty());
 }
 
 /// Closes the sockets of a listener. Each returned task ends when its socket is closed.

@@ -15,7 +15,7 @@ use plimsoll_wire::Detection;
 pub(crate) struct Detect(pub(crate) Vec<Arc<dyn Adapter>>);
 
 impl Adapter for Detect {
-    fn word(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "auto"
     }
 
@@ -33,7 +33,7 @@ impl Adapter for Detect {
 }
 
 async fn detect(adapters: Vec<Arc<dyn Adapter>>, mut connection: Connection) {
-    let limit = connection.limit(connection.patience());
+    let limit = connection.limit(connection.timeout());
     match limit.within(look(&adapters, &mut connection)).await {
         Some(Some(adapter)) => adapter.serve(connection),
         Some(None) => {}
@@ -46,7 +46,7 @@ async fn look(adapters: &[Arc<dyn Adapter>], connection: &mut Connection) -> Opt
     loop {
         let first = &connection.early;
         // Not ended here: passed on as it is, to whom its hello asks for.
-        if is_tls_handshake(first) && connection.introduction.is_none() {
+        if is_tls_handshake(first) && connection.tls_info.is_none() {
             return Some(Arc::new(Tcp));
         }
         let mut undecided = first.is_empty();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::base::buffers::SCRATCH;
 use crate::base::clock::Clock;
-use crate::base::connection_lifetime::Term;
+use crate::base::connection_lifetime::ConnectionLifetime;
 use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
@@ -24,13 +24,13 @@ use crate::forward::request;
 use crate::forward::request_context::{self, ClientInfo, RequestContext};
 use crate::http::local_reply::{self, Form, Refusal};
 use crate::listener::accepted_connection::Connection;
-use crate::listener::tls_accept::Introduction;
+use crate::listener::tls_accept::ClientTlsInfo;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::listener::worker_listener::ListenerRoutes;
 use crate::log::access_log::RejectedLine;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::{Peer, Stream};
-use crate::net::tunnel::{Mouth, tunnel};
+use crate::net::tunnel::{TunnelEnd, tunnel};
 use crate::serve::h2;
 use plimsoll_wire::http1::response::{self, ResponseHead, ResponseRewrite};
 use plimsoll_wire::http1::target::Method;
@@ -50,12 +50,12 @@ pub(crate) struct Client {
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
     /// What its handshake of TLS told, if there was one.
-    introduction: Option<Box<Introduction>>,
+    tls_info: Option<Box<ClientTlsInfo>>,
     origin: Option<Rc<Origin>>,
     pub(crate) timer: TimerGuard,
     /// Bytes that arrived and belong to what comes next.
     pub(crate) inbox: Vec<u8>,
-    term: Term,
+    lifetime: ConnectionLifetime,
     /// It has sent a whole request before.
     greeted: bool,
     /// It was asked whether it is still there.
@@ -85,23 +85,23 @@ enum NoRequest {
 
 /// Serves one connection from its first byte to its last.
 pub(crate) async fn serve(connection: Connection) {
-    let Connection { guard, stream, peer, introduction, origin, early, .. } = connection;
+    let Connection { guard, stream, peer, tls_info, origin, early, .. } = connection;
     let worker = guard.worker.clone();
-    let (timer, term) = {
+    let (timer, lifetime) = {
         let (now, view) = (worker.now(), guard.listener.routes());
         let config = &view.table.config;
-        let term = Term::begin(config, now, &mut worker.rng.borrow_mut());
-        (worker.timer(now + config.timeouts.header), term)
+        let lifetime = ConnectionLifetime::start(config, now, &mut worker.rng.borrow_mut());
+        (worker.timer(now + config.timeouts.header), lifetime)
     };
     let mut client = Client {
         guard,
         stream,
         peer,
-        introduction,
+        tls_info,
         origin,
         timer,
         inbox: early,
-        term,
+        lifetime,
         greeted: false,
         watched: false,
         speaks_http2: false,
@@ -115,8 +115,9 @@ pub(crate) async fn serve(connection: Connection) {
         worker.timers.set(&client.timer, worker.timers.about_now() + idle);
     }
     if client.speaks_http2 {
-        let Client { guard, stream, peer, introduction, origin, inbox: early, .. } = client;
-        let connection = Connection { guard, stream, peer, introduction, origin, wary: false, early };
+        let Client { guard, stream, peer, tls_info, origin, inbox: early, .. } = client;
+        let connection =
+            Connection { guard, stream, peer, tls_info, origin, rejects_proxy_header: false, early };
         Box::pin(h2::serve(connection)).await;
     }
 }
@@ -132,7 +133,7 @@ async fn rest(client: &mut Client, worker: &WorkerContext) -> bool {
         return true;
     }
     client.inbox = Vec::new();
-    client.timer.set_resting(true);
+    client.timer.set_idle(true);
     let readable = std::future::poll_fn(|cx| {
         if client.stream.poll_read_ready(cx).is_ready() {
             return Poll::Ready(true);
@@ -140,9 +141,9 @@ async fn rest(client: &mut Client, worker: &WorkerContext) -> bool {
         client.timer.poll(cx).map(|()| false)
     })
     .await;
-    client.timer.set_resting(false);
+    client.timer.set_idle(false);
     if !readable && !client.greeted && !worker.draining.get() {
-        client.guard.listener.routes().table.shared.tallies.of(worker.number).refuse(Reason::HeaderTimeout);
+        client.guard.listener.routes().table.shared.counters.of(worker.number).refuse(Reason::HeaderTimeout);
     }
     readable
 }
@@ -205,7 +206,7 @@ async fn next_request(
             }
             look_at = end * 2;
             scratch[..have].copy_from_slice(&client.inbox);
-            if !client.greeted && client.introduction.is_none() && http2::may_begin(&scratch[..end]) {
+            if !client.greeted && client.tls_info.is_none() && http2::may_begin(&scratch[..end]) {
                 client.inbox.extend_from_slice(&scratch[have..end]);
                 client.speaks_http2 = end >= http2::PREFACE.len();
                 if client.speaks_http2 {
@@ -246,14 +247,14 @@ fn take_request(
 ) -> Result<Option<Box<RequestContext>>, (Refusal, Form)> {
     let client_info = ClientInfo {
         peer: client.peer,
-        introduction: client.introduction.as_deref(),
+        tls_info: client.tls_info.as_deref(),
         origin: client.origin.as_ref(),
     };
     let Some(mut request) = request_context::parse_and_route(client_info, worker, view, bytes)? else {
         return Ok(None);
     };
     client.inbox.clear();
-    client.term.serve();
+    client.lifetime.count_request();
     client.watched = false;
     let rest = &mut bytes[request.request_bytes as usize..];
     let data = request.take_body(&mut client.inbox, rest).map_err(|refusal| (refusal, request.form()))?;
@@ -318,19 +319,19 @@ impl Downstream for Client {
     }
 
     fn retires(&self, request: &RequestContext) -> bool {
-        self.term.is_over(request.started)
+        self.lifetime.should_close(request.started)
     }
 
     fn is_gone(&mut self, cx: &mut Context<'_>, request_complete: bool) -> bool {
         if self.watched || !request_complete || self.stream.poll_read_ready(cx).is_pending() {
             return false;
         }
-        // Asked once: what else it says is the next request, or the end of its side.
+        // CheckContext once: what else it says is the next request, or the end of its side.
         self.watched = true;
         self.stream.is_broken()
     }
 
-    fn break_off(&mut self) {
+    fn reset(&mut self) {
         self.stream.reset_on_close();
     }
 
@@ -367,17 +368,17 @@ impl Downstream for Client {
         let unsent = exchange.unsent().to_vec();
         let Exchange { mut upstream, assignment, .. } = exchange;
         let idle = request.client_timeouts.idle.max(request.pool_timeouts.idle);
-        let ends: [&mut dyn Mouth; 2] = [&mut self.stream, &mut upstream];
-        let moved = tunnel(worker, &self.timer, ends, early, unsent, idle).await;
-        request.request_bytes += moved.to_destination;
-        request.response_bytes += moved.to_client;
+        let ends: [&mut dyn TunnelEnd; 2] = [&mut self.stream, &mut upstream];
+        let copied = tunnel(worker, &self.timer, ends, early, unsent, idle).await;
+        request.request_bytes += copied.to_destination;
+        request.response_bytes += copied.to_client;
         drop(assignment);
     }
 }
 
 /// Answers something that did not become a request, and ends the connection.
 async fn refuse_unread(client: &mut Client, worker: &Rc<WorkerContext>, refusal: Refusal, form: Form) {
-    client.guard.listener.routes().table.shared.tallies.of(worker.number).refuse(refusal.reason);
+    client.guard.listener.routes().table.shared.counters.of(worker.number).refuse(refusal.reason);
     if let Some(log) = &worker.log {
         log.send(RejectedLine {
             time: Clock::wall(),
@@ -413,7 +414,7 @@ pub(crate) async fn write_all(client: &mut Client, worker: &WorkerContext, bytes
 
 /// Says "no more from me" and reads away what is still coming, so that the last answer arrives.
 async fn linger(client: &mut Client, worker: &Rc<WorkerContext>) {
-    client.stream.shut_write();
+    client.stream.shutdown_write();
     worker.timers.set(&client.timer, worker.now() + LINGER);
     let mut left = LINGER_BYTES;
     std::future::poll_fn(|cx| {

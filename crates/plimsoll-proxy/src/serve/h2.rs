@@ -10,15 +10,15 @@ use h2::server::{Builder, Connection as Frames};
 use plimsoll_config::model::Limits;
 use plimsoll_core::Tick;
 
-use crate::base::connection_lifetime::Term;
+use crate::base::connection_lifetime::ConnectionLifetime;
 use crate::base::reason::Reason;
 use crate::base::timer::{RESOLUTION, Timer};
 use crate::forward::request_context::ClientInfo;
 use crate::listener::accepted_connection;
-use crate::listener::tls_accept::Introduction;
+use crate::listener::tls_accept::ClientTlsInfo;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::flood_detector::FloodDetector;
-use crate::net::h2_io::Wire;
+use crate::net::h2_io::H2Io;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::Peer;
 use crate::serve::h2_server_stream;
@@ -44,11 +44,11 @@ const GOODBYE: Duration = Duration::from_secs(2);
 pub(crate) struct Connection {
     pub(crate) guard: ConnectionGuard,
     peer: Peer,
-    introduction: Option<Box<Introduction>>,
+    tls_info: Option<Box<ClientTlsInfo>>,
     origin: Option<Rc<Origin>>,
     timer: Rc<Timer>,
-    term: Term,
-    /// When the term is over; never, once that was said.
+    lifetime: ConnectionLifetime,
+    /// When the lifetime is over; never, once that was said.
     until: Cell<Tick>,
     /// Streams being served.
     active: Cell<usize>,
@@ -57,11 +57,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn client_info(&self) -> ClientInfo<'_> {
-        ClientInfo {
-            peer: self.peer,
-            introduction: self.introduction.as_deref(),
-            origin: self.origin.as_ref(),
-        }
+        ClientInfo { peer: self.peer, tls_info: self.tls_info.as_deref(), origin: self.origin.as_ref() }
     }
 }
 
@@ -90,25 +86,25 @@ impl Drop for Presence {
 
 /// Serves one connection from its preface to its last stream.
 pub(crate) async fn serve(connection: accepted_connection::Connection) {
-    let accepted_connection::Connection { guard, stream, peer, introduction, origin, early, .. } = connection;
+    let accepted_connection::Connection { guard, stream, peer, tls_info, origin, early, .. } = connection;
     let worker = guard.worker.clone();
     let view = guard.listener.routes();
     let (now, config) = (worker.now(), &view.table.config);
     let timer = worker.timers.timer(now + config.timeouts.header);
-    let term = Term::begin(config, now, &mut worker.rng.borrow_mut());
-    let tally = view.table.shared.tallies.of(worker.number);
+    let lifetime = ConnectionLifetime::start(config, now, &mut worker.rng.borrow_mut());
+    let counters = view.table.shared.counters.of(worker.number);
     let flood = Rc::new(FloodDetector::default());
     flood.turn();
-    let wire = Wire::new(stream, early, flood.clone());
+    let wire = H2Io::new(stream, early, flood.clone());
     let handshake = settings(&config.limits).handshake(wire);
     let mut frames = match timer.within(handshake).await {
         Some(Ok(frames)) => frames,
-        Some(Err(_)) => return tally.refuse(Reason::BadRequest),
-        None => return tally.refuse(Reason::HeaderTimeout),
+        Some(Err(_)) => return counters.refuse(Reason::BadRequest),
+        None => return counters.refuse(Reason::HeaderTimeout),
     };
-    timer.set_resting(true);
-    let (until, active) = (Cell::new(term.until()), Cell::new(0));
-    let connection = Connection { guard, peer, introduction, origin, timer, term, until, active, flood };
+    timer.set_idle(true);
+    let (until, active) = (Cell::new(lifetime.deadline()), Cell::new(0));
+    let connection = Connection { guard, peer, tls_info, origin, timer, lifetime, until, active, flood };
     let connection = Rc::new(connection);
     if converse(&mut frames, &connection).await == Ended::InAnger {
         // An timer of its own: streams that end meanwhile set the connection's.
@@ -141,8 +137,8 @@ fn settings(limits: &Limits) -> Builder {
 }
 
 /// Moves frames and starts streams until the connection ends.
-async fn converse(frames: &mut Frames<Wire, Bytes>, connection: &Rc<Connection>) -> Ended {
-    let Connection { guard, timer, term, until, active, flood, .. } = &**connection;
+async fn converse(frames: &mut Frames<H2Io, Bytes>, connection: &Rc<Connection>) -> Ended {
+    let Connection { guard, timer, lifetime, until, active, flood, .. } = &**connection;
     let worker = &guard.worker;
     let mut said_goodbye = false;
     let mut counted = worker.timers.about_now();
@@ -156,7 +152,7 @@ async fn converse(frames: &mut Frames<Wire, Bytes>, connection: &Rc<Connection>)
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let presence = Presence::enter(connection);
                     worker.timers.set(timer, until.get());
-                    term.serve();
+                    lifetime.count_request();
                     h2_server_stream::start(presence, request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -165,7 +161,7 @@ async fn converse(frames: &mut Frames<Wire, Bytes>, connection: &Rc<Connection>)
                     }
                     if error.is_library() {
                         let table = &guard.listener.routes().table;
-                        table.shared.tallies.of(worker.number).refuse(Reason::BadRequest);
+                        table.shared.counters.of(worker.number).refuse(Reason::BadRequest);
                         return Poll::Ready(Ended::InAnger);
                     }
                     return Poll::Ready(Ended::InPeace);
@@ -175,11 +171,11 @@ async fn converse(frames: &mut Frames<Wire, Bytes>, connection: &Rc<Connection>)
             }
         }
         if flood.is_flooded() {
-            guard.listener.routes().table.shared.tallies.of(worker.number).refuse(Reason::Flood);
+            guard.listener.routes().table.shared.counters.of(worker.number).refuse(Reason::Flood);
             return Poll::Ready(Ended::InAnger);
         }
         let ends = worker.draining.get() || guard.listener.is_closing();
-        let retires = term.is_over(worker.timers.about_now() + RESOLUTION);
+        let retires = lifetime.should_close(worker.timers.about_now() + RESOLUTION);
         let rang = timer.poll(cx).is_ready();
         match (said_goodbye, rang, active.get()) {
             // It was silent too long or served enough, or nobody should come in: what runs is finished.

@@ -28,7 +28,7 @@ use crate::http::h2_head;
 use crate::http::local_reply::{self, Form, Refusal};
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::log::access_log::RejectedLine;
-use crate::net::tunnel::{Mouth, tunnel};
+use crate::net::tunnel::{TunnelEnd, tunnel};
 use crate::serve::h2::Presence;
 use plimsoll_wire::http1::body::BodyReader;
 use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
@@ -78,7 +78,7 @@ pub(crate) fn start(presence: Presence, request: Request<RecvStream>, respond: S
         Ok(request) => drop(tokio::task::spawn_local(run(worker, stream, request))),
         Err((refusal, form)) => {
             let table = &stream.presence.0.guard.listener.routes().table;
-            table.shared.tallies.of(worker.number).refuse(refusal.reason);
+            table.shared.counters.of(worker.number).refuse(refusal.reason);
             if let Some(log) = &worker.log {
                 log.send(RejectedLine {
                     time: Clock::wall(),
@@ -278,7 +278,7 @@ impl Downstream for Stream {
         }
     }
 
-    fn break_off(&mut self) {
+    fn reset(&mut self) {
         match &mut self.answer {
             None => self.respond.send_reset(Code::INTERNAL_ERROR),
             Some(answer) => answer.send_reset(Code::INTERNAL_ERROR),
@@ -307,14 +307,14 @@ impl Downstream for Stream {
         let Exchange { mut upstream, assignment, .. } = exchange;
         let idle = request.client_timeouts.idle.max(request.pool_timeouts.idle);
         let timer = self.timer.clone();
-        let moved = tunnel(worker, &timer, [self, &mut upstream], Vec::new(), unsent, idle).await;
-        request.request_bytes += moved.to_destination;
-        request.response_bytes += moved.to_client;
+        let copied = tunnel(worker, &timer, [self, &mut upstream], Vec::new(), unsent, idle).await;
+        request.request_bytes += copied.to_destination;
+        request.response_bytes += copied.to_client;
         drop(assignment);
     }
 }
 
-impl Mouth for Stream {
+impl TunnelEnd for Stream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.poll_data(cx, buffer).map_err(|_| io::ErrorKind::ConnectionReset.into())
     }
@@ -323,18 +323,18 @@ impl Mouth for Stream {
         self.poll_write_parts(cx, [bytes, b"", b""], false)
     }
 
-    fn shut_write(&mut self) {
+    fn shutdown_write(&mut self) {
         let _seen_where_it_is_read = self.finish(b"");
     }
 
     /// A reset of TCP is `CANCEL` (RFC 8441 section 5).
-    fn break_off(&mut self) {
+    fn reset(&mut self) {
         if let Some(answer) = &mut self.answer {
             answer.send_reset(Code::CANCEL);
         }
     }
 
-    fn is_broken_off(&mut self, cx: &mut Context<'_>) -> bool {
+    fn is_reset(&mut self, cx: &mut Context<'_>) -> bool {
         self.answer.as_mut().is_some_and(|answer| answer.poll_reset(cx).is_ready())
     }
 }

@@ -14,7 +14,7 @@ const MAX_METHOD: usize = 24;
 pub(crate) struct Http;
 
 impl Adapter for Http {
-    fn word(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "http"
     }
 
@@ -40,7 +40,7 @@ impl Adapter for Http {
         }
     }
 
-    fn turn_away(&self, connection: &mut Connection) {
+    fn reject(&self, connection: &mut Connection) {
         write_at_once(&mut connection.stream, Refusal::CONNECTION_LIMIT);
     }
 }

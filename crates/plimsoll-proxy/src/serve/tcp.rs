@@ -12,7 +12,7 @@ use crate::listener::adapter::Adapter;
 pub(crate) struct Tcp;
 
 impl Adapter for Tcp {
-    fn word(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "tcp"
     }
 
@@ -24,7 +24,7 @@ impl Adapter for Tcp {
 async fn serve(mut connection: Connection) {
     let view = connection.guard.listener.routes();
     let mut asked = None;
-    if connection.introduction.is_none() && view.table.asks_for_sni() {
+    if connection.tls_info.is_none() && view.table.asks_for_sni() {
         let limit = connection.limit(view.table.config.timeouts.handshake);
         match limit.within(read_hello(&mut connection)).await {
             Some(Some(name)) => asked = name,

@@ -19,39 +19,39 @@ impl WorkerPool {
     /// # Errors
     /// The connection's, and [`io::ErrorKind::QuotaExceeded`] when there is no room for half the time it may take to
     /// connect: nobody else's fault.
-    pub(crate) async fn moor(&self, id: DestinationId, address: &Address) -> io::Result<Stream> {
+    pub(crate) async fn connect_limited(&self, id: DestinationId, address: &Address) -> io::Result<Stream> {
         let limited = self.table.borrow().config.limits_connections();
-        let berth = if limited { Some(self.berth(id).await?) } else { None };
-        Stream::connect(address).await.map(|stream| stream.limited(berth))
+        let permit = if limited { Some(self.acquire_permit(id).await?) } else { None };
+        Stream::connect(address).await.map(|stream| stream.limited(permit))
     }
 
-    async fn berth(&self, id: DestinationId) -> io::Result<ConnectionPermit> {
+    async fn acquire_permit(&self, id: DestinationId) -> io::Result<ConnectionPermit> {
         let stats = self.stats(id).ok_or(io::ErrorKind::NotFound)?;
         let limiter = self.table.borrow().limiter.clone();
-        if let Some(berth) = limiter.acquire_connection(&stats) {
-            return Ok(berth);
+        if let Some(permit) = limiter.acquire_connection(&stats) {
+            return Ok(permit);
         }
-        let patience = self.table.borrow().config.timeouts.connect / 2;
-        let _wish = limiter.want_connection(&stats);
+        let timeout = self.table.borrow().config.timeouts.connect / 2;
+        let _waiting = limiter.want_connection(&stats);
         let found = async {
             loop {
-                self.make_room();
-                let freed = self.berth_freed.notified();
-                if let Some(berth) = limiter.acquire_connection(&stats) {
-                    return berth;
+                self.evict_idle();
+                let freed = self.connection_freed.notified();
+                if let Some(permit) = limiter.acquire_connection(&stats) {
+                    return permit;
                 }
                 freed.await;
             }
         };
-        tokio::time::timeout(patience, found).await.map_err(|_| {
-            self.table.borrow().tallies.of(self.worker).overflowed(Overflow::Connections);
+        tokio::time::timeout(timeout, found).await.map_err(|_| {
+            self.table.borrow().counters.of(self.worker).overflowed(Overflow::Connections);
             io::ErrorKind::QuotaExceeded.into()
         })
     }
 
     /// Closes idle connections that take up room somebody wants: one of each destination that is full, or the coldest
     /// of all where the pool is.
-    fn make_room(&self) {
+    fn evict_idle(&self) {
         let limiter = self.table.borrow().limiter.clone();
         for (id, stats) in self.destination_stats() {
             if stats.has_connection_waiters() && stats.connections().is_full() {
@@ -64,15 +64,15 @@ impl WorkerPool {
     }
 
     /// Makes room where somebody wants it, and lets those who wait here look again.
-    pub(crate) fn moor_others(&self) {
+    pub(crate) fn evict_idle_for_waiters(&self) {
         if self.table.borrow().limiter.has_connection_waiters() {
-            self.make_room();
-            self.berth_freed.notify_waiters();
+            self.evict_idle();
+            self.connection_freed.notify_waiters();
         }
     }
 
     /// Is a connection that has just served better closed, because somebody wants its room?
-    pub(crate) fn is_wanted(&self, id: DestinationId) -> bool {
+    pub(crate) fn should_close_for_waiters(&self, id: DestinationId) -> bool {
         let table = self.table.borrow();
         table.limiter.has_connection_waiters()
             && (table.limiter.connections.is_full()

@@ -14,12 +14,12 @@ use http::HeaderMap;
 use crate::http::h2_frames;
 use crate::http::h2_head;
 use crate::http::local_reply::Refusal;
-use crate::upstream::h2_connections::{Link, Place};
+use crate::upstream::h2_connections::{H2Connection, StreamPermit};
 
 /// A request on a link.
 #[derive(Debug)]
-pub(crate) struct Call {
-    place: Place,
+pub(crate) struct H2Stream {
+    place: StreamPermit,
     /// Bytes of the head at the front of what is written.
     head_len: usize,
     /// No body follows the head.
@@ -49,11 +49,11 @@ enum Answer {
     Lost,
 }
 
-impl Call {
+impl H2Stream {
     /// A request whose head has `head_len` bytes; `ends` says that no body follows it.
-    pub(crate) fn new(link: &Rc<Link>, head_len: usize, ends: bool) -> Self {
+    pub(crate) fn new(link: &Rc<H2Connection>, head_len: usize, ends: bool) -> Self {
         Self {
-            place: Place::take(link),
+            place: StreamPermit::take(link),
             head_len,
             ends,
             method_is_head: false,
@@ -158,7 +158,7 @@ impl Call {
                         Some(accept) if parts.status().is_success() => h2_head::write_switch(&parts, &accept),
                         refused => {
                             if refused.is_some() {
-                                self.shut_write();
+                                self.shutdown_write();
                             }
                             h2_head::write_answer(&parts, ends, self.method_is_head)
                         }
@@ -186,21 +186,21 @@ impl Call {
     }
 
     /// Says "no more from me" into a tunnel.
-    pub(crate) fn shut_write(&mut self) {
+    pub(crate) fn shutdown_write(&mut self) {
         if let Some(body) = &mut self.body {
             let _seen_where_it_is_read = body.send_data(Bytes::new(), true);
         }
     }
 
     /// Breaks a tunnel: a reset of TCP is `CANCEL` (RFC 8441 section 5).
-    pub(crate) fn break_off(&mut self) {
+    pub(crate) fn reset(&mut self) {
         if let Some(body) = &mut self.body {
             body.send_reset(Reason::CANCEL);
         }
     }
 
     /// The destination broke the tunnel.
-    pub(crate) fn is_broken_off(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(crate) fn is_reset(&mut self, cx: &mut Context<'_>) -> bool {
         self.body.as_mut().is_some_and(|body| body.poll_reset(cx).is_ready())
     }
 

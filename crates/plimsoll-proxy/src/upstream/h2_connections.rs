@@ -13,7 +13,7 @@ use plimsoll_core::{Address, DestinationId};
 use tokio::sync::Notify;
 
 use crate::net::flood_detector::FloodDetector;
-use crate::net::h2_io::Wire;
+use crate::net::h2_io::H2Io;
 use crate::net::stream::Stream;
 
 /// Requests at once on one connection, however many its destination would take: more would wait for each other.
@@ -29,7 +29,7 @@ const HEADER_LIST: u32 = 64 * 1024;
 
 /// One connection.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct H2Connection {
     requests: RefCell<SendRequest<Bytes>>,
     address: Address,
     secure: bool,
@@ -47,7 +47,7 @@ struct Settings {
     waiting: RefCell<Vec<Waker>>,
 }
 
-impl Link {
+impl H2Connection {
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.get()
     }
@@ -85,19 +85,19 @@ impl Link {
 
 /// A request's place on a link.
 #[derive(Debug)]
-pub(crate) struct Place {
-    link: Rc<Link>,
+pub(crate) struct StreamPermit {
+    link: Rc<H2Connection>,
     requests: SendRequest<Bytes>,
 }
 
-impl Place {
-    pub(crate) fn take(link: &Rc<Link>) -> Self {
+impl StreamPermit {
+    pub(crate) fn take(link: &Rc<H2Connection>) -> Self {
         link.active.set(link.active.get() + 1);
         let requests = link.requests.borrow().clone();
         Self { link: link.clone(), requests }
     }
 
-    pub(crate) fn link(&self) -> &Rc<Link> {
+    pub(crate) fn link(&self) -> &Rc<H2Connection> {
         &self.link
     }
 
@@ -106,7 +106,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.link.active.set(self.link.active.get() - 1);
     }
@@ -114,13 +114,13 @@ impl Drop for Place {
 
 /// The links of one pool at one worker.
 #[derive(Debug, Default)]
-pub(crate) struct Links {
-    by_destination: RefCell<HashMap<DestinationId, Rc<Group>>>,
+pub(crate) struct H2ConnectionPool {
+    by_destination: RefCell<HashMap<DestinationId, Rc<DestinationConnections>>>,
 }
 
 #[derive(Debug, Default)]
-struct Group {
-    links: RefCell<Vec<Rc<Link>>>,
+struct DestinationConnections {
+    links: RefCell<Vec<Rc<H2Connection>>>,
     /// The destination has chosen HTTP/1, the last time it was asked.
     chose_http1: Cell<bool>,
     /// Somebody opens a link; who comes meanwhile waits for it.
@@ -130,15 +130,15 @@ struct Group {
 
 /// What came of opening a connection.
 #[derive(Debug)]
-pub(crate) enum Opened {
+pub(crate) enum NewUpstream {
     /// It is for many.
-    Link(Rc<Link>),
+    Http2(Rc<H2Connection>),
     /// The destination has chosen HTTP/1: it is for one.
     Http1(Stream),
 }
 
 /// Ends the waiting whatever becomes of the opening.
-struct Opening<'g>(&'g Group);
+struct Opening<'g>(&'g DestinationConnections);
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
@@ -147,9 +147,9 @@ impl Drop for Opening<'_> {
     }
 }
 
-impl Links {
+impl H2ConnectionPool {
     /// A link with room, if there is one.
-    pub(crate) fn take(&self, id: DestinationId, address: &Address) -> Option<Rc<Link>> {
+    pub(crate) fn take(&self, id: DestinationId, address: &Address) -> Option<Rc<H2Connection>> {
         let group = self.group(id);
         let mut links = group.links.borrow_mut();
         links.retain(|link| !link.closed.get() && link.address == *address);
@@ -167,7 +167,7 @@ impl Links {
         address: &Address,
         connect: impl Future<Output = io::Result<Stream>>,
         either: bool,
-    ) -> io::Result<Opened> {
+    ) -> io::Result<NewUpstream> {
         let group = self.group(id);
         let mut turn = None;
         while turn.is_none() && !(either && group.chose_http1.get()) {
@@ -177,22 +177,27 @@ impl Links {
             }
             group.opened.notified().await;
             if let Some(link) = self.take(id, address) {
-                return Ok(Opened::Link(link));
+                return Ok(NewUpstream::Http2(link));
             }
         }
         let stream = connect.await?;
         let chose_http2 = stream.alpn() == Some(b"h2");
         group.chose_http1.set(!chose_http2);
         match (chose_http2, matches!(stream, Stream::Tls(_))) {
-            (false, _) if either => Ok(Opened::Http1(stream)),
+            (false, _) if either => Ok(NewUpstream::Http1(stream)),
             (false, true) => Err(io::ErrorKind::Unsupported.into()),
-            (_, secure) => Self::link(&group, stream, address, secure).await.map(Opened::Link),
+            (_, secure) => Self::link(&group, stream, address, secure).await.map(NewUpstream::Http2),
         }
     }
 
     /// Begins HTTP/2 on a new connection, for everybody.
-    async fn link(group: &Group, stream: Stream, address: &Address, secure: bool) -> io::Result<Rc<Link>> {
-        let wire = Wire::new(stream, Vec::new(), Rc::new(FloodDetector::unlimited()));
+    async fn link(
+        group: &DestinationConnections,
+        stream: Stream,
+        address: &Address,
+        secure: bool,
+    ) -> io::Result<Rc<H2Connection>> {
+        let wire = H2Io::new(stream, Vec::new(), Rc::new(FloodDetector::unlimited()));
         let mut builder = Builder::new();
         builder
             .enable_push(false)
@@ -213,12 +218,13 @@ impl Links {
             gone.set(true);
         });
         let (requests, active) = (RefCell::new(requests), Cell::new(0));
-        let link = Rc::new(Link { requests, address: address.clone(), secure, active, closed, settings });
+        let link =
+            Rc::new(H2Connection { requests, address: address.clone(), secure, active, closed, settings });
         group.links.borrow_mut().push(link.clone());
         Ok(link)
     }
 
-    fn group(&self, id: DestinationId) -> Rc<Group> {
+    fn group(&self, id: DestinationId) -> Rc<DestinationConnections> {
         self.by_destination.borrow_mut().entry(id).or_default().clone()
     }
 
@@ -235,7 +241,7 @@ impl Links {
     pub(crate) fn close_idle(&self, of: Option<DestinationId>) {
         for (id, group) in &*self.by_destination.borrow() {
             let mut links = group.links.borrow_mut();
-            let rests = |link: &Rc<Link>| link.active.get() == 0 && Rc::strong_count(link) == 1;
+            let rests = |link: &Rc<H2Connection>| link.active.get() == 0 && Rc::strong_count(link) == 1;
             if of.is_none_or(|of| of == *id)
                 && let Some(at) = links.iter().position(rests)
             {

@@ -19,10 +19,10 @@ use tokio::sync::Notify;
 use crate::log::decision_log::DecisionSampler;
 use crate::net::proxy_protocol::{self, Origin};
 use crate::net::stream::Stream;
-use crate::net::tls::client_config::Offer;
-use crate::upstream::h2_connections::{Links, Opened};
+use crate::net::tls::client_config::AlpnOffer;
+use crate::upstream::h2_connections::{H2ConnectionPool, NewUpstream};
 use crate::upstream::hedge_delay::HedgeDelay;
-use crate::upstream::queue::Line;
+use crate::upstream::queue::WaitQueue;
 use crate::upstream::table::PoolTable;
 
 /// Idle connections kept per destination and worker. More than a worker needs at once are never idle;
@@ -30,7 +30,7 @@ use crate::upstream::table::PoolTable;
 const MAX_IDLE: usize = 1024;
 
 /// How long a connection rests on which bytes may still come that nobody wants.
-const REST: Duration = Duration::from_millis(100);
+const REST_TIME: Duration = Duration::from_millis(100);
 
 /// One worker's side of a pool: its copy of the snapshot and its idle connections.
 #[derive(Debug)]
@@ -40,12 +40,12 @@ pub(crate) struct WorkerPool {
     generation: Cell<u64>,
     snapshot: RefCell<Arc<Snapshot>>,
     idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
-    links: Links,
+    h2: H2ConnectionPool,
     pub(crate) worker: usize,
     /// There may be room for a connection again.
-    pub(crate) berth_freed: Notify,
+    pub(crate) connection_freed: Notify,
     /// Who waits here for a place.
-    pub(crate) line: Line,
+    pub(crate) queue: WaitQueue,
     /// How long messages wait before a copy of them is sent, in a pool that hedges.
     pub(crate) hedge_delay: RefCell<Option<HedgeDelay>>,
 }
@@ -61,7 +61,7 @@ pub(crate) struct ConnectionNeeds<'r> {
 
 /// A connection that a request wants: to whom, speaking what, and on whose behalf.
 #[derive(Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct ConnectRequest {
     id: DestinationId,
     address: Address,
     protocol: PoolProtocol,
@@ -102,12 +102,12 @@ struct Idle {
     since: Tick,
     /// It is not to be used before this moment. (Not `since`: a message that was chosen for earlier than the
     /// connection became idle may well have it.)
-    rests_until: Tick,
+    resting_until: Tick,
 }
 
 impl WorkerPool {
     pub(crate) fn new(table: Arc<PoolTable>, worker: usize, sampler: Rc<DecisionSampler>) -> Self {
-        let snapshot = table.feed.latest();
+        let snapshot = table.snapshots.latest();
         Self {
             generation: Cell::new(snapshot.generation),
             snapshot: RefCell::new(snapshot),
@@ -115,10 +115,10 @@ impl WorkerPool {
             table: RefCell::new(table),
             sampler,
             idle: RefCell::default(),
-            links: Links::default(),
-            line: Line::default(),
+            h2: H2ConnectionPool::default(),
+            queue: WaitQueue::default(),
             worker,
-            berth_freed: Notify::new(),
+            connection_freed: Notify::new(),
         }
     }
 
@@ -134,7 +134,7 @@ impl WorkerPool {
         if !goes_on {
             self.hedge_delay.replace(hedge.map(HedgeDelay::new));
         }
-        let same = match (&before.trust, &table.trust) {
+        let same = match (&before.client_tls, &table.client_tls) {
             (Some(before), Some(now)) => Arc::ptr_eq(before, now),
             (None, None) => true,
             _ => false,
@@ -143,15 +143,15 @@ impl WorkerPool {
         let counts = table.config.limits_connections() && !before.config.limits_connections();
         if !same || counts {
             self.idle.borrow_mut().clear();
-            self.links.clear();
+            self.h2.clear();
         }
     }
 
     /// Takes over a newer snapshot if one was published: one atomic load when not.
     fn refresh(&self) {
         let table = self.table.borrow();
-        if table.feed.generation() != self.generation.get() {
-            let latest = table.feed.latest();
+        if table.snapshots.generation() != self.generation.get() {
+            let latest = table.snapshots.latest();
             self.generation.set(latest.generation);
             *self.snapshot.borrow_mut() = latest;
         }
@@ -167,7 +167,7 @@ impl WorkerPool {
         self.refresh();
         let snapshot = self.snapshot.borrow();
         let assignment = self.sampler.balance_load(&snapshot, want, now, rng, |note| {
-            note(self.table.borrow().tallies.of(want.worker));
+            note(self.table.borrow().counters.of(want.worker));
         })?;
         let member = &snapshot.members[assignment.member()].destination;
         Ok(Chosen { assignment, address: member.address.clone() })
@@ -180,11 +180,11 @@ impl WorkerPool {
 
     /// The number of the pool's latest snapshot.
     pub(crate) fn generation(&self) -> u64 {
-        self.table.borrow().feed.generation()
+        self.table.borrow().snapshots.generation()
     }
 
     /// May a destination finish what it has begun, and is it still where it was?
-    pub(crate) fn keeps(&self, id: DestinationId, address: &Address) -> bool {
+    pub(crate) fn allows_existing(&self, id: DestinationId, address: &Address) -> bool {
         self.refresh();
         let snapshot = self.snapshot.borrow();
         let member = snapshot.members.iter().find(|member| member.id == id);
@@ -196,7 +196,11 @@ impl WorkerPool {
     }
 
     /// Where `key` belongs, and since when it stands as it does.
-    pub(crate) fn home(&self, key: u64, subset: Option<&Subset>) -> Option<(DestinationId, Tick)> {
+    pub(crate) fn preferred_destination(
+        &self,
+        key: u64,
+        subset: Option<&Subset>,
+    ) -> Option<(DestinationId, Tick)> {
         self.refresh();
         let snapshot = self.snapshot.borrow();
         snapshot.preferred_destination(key, subset).map(|member| (member.id, member.since))
@@ -216,7 +220,7 @@ impl WorkerPool {
         origin: Option<&Origin>,
     ) -> io::Result<Stream> {
         // Nobody knows what is said on it; a choice of the destination would be of no use to anybody.
-        self.connect_for(id, address, origin, Offer::Http1).await
+        self.connect_for(id, address, origin, AlpnOffer::Http1).await
     }
 
     async fn connect_for(
@@ -224,24 +228,24 @@ impl WorkerPool {
         id: DestinationId,
         address: &Address,
         origin: Option<&Origin>,
-        offer: Offer,
+        offer: AlpnOffer,
     ) -> io::Result<Stream> {
-        let mut stream = self.moor(id, address).await?;
+        let mut stream = self.connect_limited(id, address).await?;
         let header = proxy_protocol::header(self.proxy_protocol(), origin);
         stream.write_all(&header).await?;
-        let trust = self.table.borrow().trust.clone();
-        match trust {
+        let client_tls = self.table.borrow().client_tls.clone();
+        match client_tls {
             None => Ok(stream),
-            Some(trust) => {
+            Some(client_tls) => {
                 let name = self.name_of(id).ok_or(io::ErrorKind::NotFound)?;
-                let shaken = trust.shake_hands(stream, &name, offer).await;
-                shaken.inspect_err(|error| self.tell_of_handshake(&name, error))
+                let secured = client_tls.handshake(stream, &name, offer).await;
+                secured.inspect_err(|error| self.log_handshake_failure(&name, error))
             }
         }
     }
 
     /// Clients are only told that there is no connection. What rustls says names certificates, and no secrets.
-    fn tell_of_handshake(&self, destination: &Name, error: &io::Error) {
+    fn log_handshake_failure(&self, destination: &Name, error: &io::Error) {
         let pool = &self.table.borrow().config.name;
         tracing::debug!(event = "no_handshake", %pool, %destination, %error, "a handshake with a destination failed");
     }
@@ -253,39 +257,44 @@ impl WorkerPool {
         address: &Address,
         needs: &ConnectionNeeds<'_>,
         now: Tick,
-    ) -> Option<Opened> {
+    ) -> Option<NewUpstream> {
         let protocol = self.protocol_for(needs);
         if protocol != PoolProtocol::Http1
-            && let Some(link) = self.links.take(id, address)
+            && let Some(link) = self.h2.take(id, address)
         {
-            return Some(Opened::Link(link));
+            return Some(NewUpstream::Http2(link));
         }
         let idle = match protocol {
             PoolProtocol::Http2 => None,
-            _ if self.is_private() => needs.origin?.take(self.number(), id, address),
-            _ => self.take(id, address, now),
+            _ if self.is_per_client() => needs.origin?.take(self.number(), id, address),
+            _ => self.take_idle(id, address, now),
         }?;
-        Some(Opened::Http1(idle))
+        Some(NewUpstream::Http1(idle))
     }
 
     /// What it wants when there is nothing at once.
-    pub(crate) fn wanted(&self, id: DestinationId, address: &Address, needs: &ConnectionNeeds<'_>) -> Wanted {
+    pub(crate) fn connect_request(
+        &self,
+        id: DestinationId,
+        address: &Address,
+        needs: &ConnectionNeeds<'_>,
+    ) -> ConnectRequest {
         let (protocol, origin) = (self.protocol_for(needs), needs.origin.cloned());
-        Wanted { id, address: address.clone(), protocol, origin }
+        ConnectRequest { id, address: address.clone(), protocol, origin }
     }
 
     /// A new connection, or room on a new link.
     ///
     /// # Errors
     /// It could not be opened.
-    pub(crate) async fn open(&self, wanted: &Wanted) -> io::Result<Opened> {
-        let Wanted { id, address, protocol, origin } = wanted;
-        let offer = if *protocol == PoolProtocol::Http1 { Offer::Http1 } else { Offer::Pool };
+    pub(crate) async fn open(&self, request: &ConnectRequest) -> io::Result<NewUpstream> {
+        let ConnectRequest { id, address, protocol, origin } = request;
+        let offer = if *protocol == PoolProtocol::Http1 { AlpnOffer::Http1 } else { AlpnOffer::Pool };
         let connect = self.connect_for(*id, address, origin.as_deref(), offer);
         match protocol {
-            PoolProtocol::Http1 => connect.await.map(Opened::Http1),
-            PoolProtocol::Http2 => self.links.open(*id, address, connect, false).await,
-            PoolProtocol::Auto => self.links.open(*id, address, connect, true).await,
+            PoolProtocol::Http1 => connect.await.map(NewUpstream::Http1),
+            PoolProtocol::Http2 => self.h2.open(*id, address, connect, false).await,
+            PoolProtocol::Auto => self.h2.open(*id, address, connect, true).await,
         }
     }
 
@@ -298,7 +307,7 @@ impl WorkerPool {
     }
 
     /// A connection to a destination is for one client only: it began with that one's header.
-    fn is_private(&self) -> bool {
+    fn is_per_client(&self) -> bool {
         self.proxy_protocol() != ProxyProtocol::None
     }
 
@@ -317,15 +326,15 @@ impl WorkerPool {
     }
 
     /// The most recently used idle connection that is still quiet; warm ones are the likeliest to live.
-    pub(crate) fn take(&self, id: DestinationId, address: &Address, now: Tick) -> Option<Stream> {
+    pub(crate) fn take_idle(&self, id: DestinationId, address: &Address, now: Tick) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&id)?;
         while let Some(mut candidate) = list.pop_back() {
-            if now < candidate.rests_until {
+            if now < candidate.resting_until {
                 list.push_back(candidate);
                 return None;
             }
-            if candidate.address == *address && candidate.stream.is_quiet() {
+            if candidate.address == *address && candidate.stream.is_idle() {
                 return Some(candidate.stream);
             }
         }
@@ -333,7 +342,7 @@ impl WorkerPool {
     }
 
     /// Keeps a connection whose last answer was read to its very end.
-    pub(crate) fn give(
+    pub(crate) fn put_idle(
         &self,
         id: DestinationId,
         address: Address,
@@ -341,10 +350,10 @@ impl WorkerPool {
         origin: Option<&Rc<Origin>>,
         now: Tick,
     ) {
-        if self.is_wanted(id) {
+        if self.should_close_for_waiters(id) {
             return;
         }
-        if self.is_private() {
+        if self.is_per_client() {
             // What is kept for one client cannot be closed for another.
             let kept = origin.filter(|_| !self.table.borrow().config.limits_connections());
             if let Some(origin) = kept {
@@ -352,16 +361,18 @@ impl WorkerPool {
             }
             return;
         }
-        self.keep(id, |list| list.push_back(Idle { stream, address, since: now, rests_until: Tick::ZERO }));
+        self.keep(id, |list| list.push_back(Idle { stream, address, since: now, resting_until: Tick::ZERO }));
     }
 
     /// Keeps a connection whose last answer told of a body it must not have: a destination that sends one
     /// all the same would have it taken for the next answer. Used again after a rest, if it was silent.
-    pub(crate) fn give_to_rest(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
-        if self.is_private() || self.is_wanted(id) {
+    pub(crate) fn put_resting(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
+        if self.is_per_client() || self.should_close_for_waiters(id) {
             return;
         }
-        self.keep(id, |list| list.push_front(Idle { stream, address, since: now, rests_until: now + REST }));
+        self.keep(id, |list| {
+            list.push_front(Idle { stream, address, since: now, resting_until: now + REST_TIME })
+        });
     }
 
     fn keep(&self, id: DestinationId, add: impl FnOnce(&mut VecDeque<Idle>)) {
@@ -389,7 +400,7 @@ impl WorkerPool {
         let coldest = lists.min_by_key(|(_, list)| list.front().map(|idle| idle.since));
         match coldest.and_then(|(_, list)| list.pop_front()) {
             Some(closed) => drop(closed),
-            None => self.links.close_idle(of),
+            None => self.h2.close_idle(of),
         }
     }
 
@@ -398,10 +409,10 @@ impl WorkerPool {
         let limit: Duration = self.table.borrow().config.timeouts.idle;
         self.refresh();
         let snapshot = self.snapshot.borrow();
-        self.links.sweep(|id| snapshot.members.iter().any(|m| m.id == id));
+        self.h2.sweep(|id| snapshot.members.iter().any(|m| m.id == id));
         self.idle.borrow_mut().retain(|id, list| {
             let member = snapshot.members.iter().any(|m| m.id == *id);
-            list.retain_mut(|idle| member && now.since(idle.since) < limit && idle.stream.is_quiet());
+            list.retain_mut(|idle| member && now.since(idle.since) < limit && idle.stream.is_idle());
             !list.is_empty()
         });
     }

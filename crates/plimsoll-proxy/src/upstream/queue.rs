@@ -26,9 +26,9 @@ use crate::base::timer::Timer;
 use crate::upstream::pool::{Chosen, WorkerPool};
 
 /// The worker looks at its lines.
-pub(crate) struct Bell(pub(crate) Weak<Notify>);
+pub(crate) struct WorkerWaker(pub(crate) Weak<Notify>);
 
-impl Wake for Bell {
+impl Wake for WorkerWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -42,11 +42,11 @@ impl Wake for Bell {
 
 /// One worker's line for a pool, in order of arrival.
 #[derive(Debug, Default)]
-pub(crate) struct Line(RefCell<VecDeque<Rc<Waiter>>>);
+pub(crate) struct WaitQueue(RefCell<VecDeque<Rc<QueuedRequest>>>);
 
 /// One message that waits.
 #[derive(Debug)]
-struct Waiter {
+struct QueuedRequest {
     /// In the order of arrival over all workers.
     number: u64,
     tried: AttemptedSet,
@@ -59,57 +59,57 @@ struct Waiter {
     waker: RefCell<Option<Waker>>,
 }
 
-/// A message's turn in the line: it ends with this.
+/// A message's entry in the line: it ends with this.
 #[derive(Debug)]
-struct Turn {
+struct QueueEntry {
     pool: Rc<WorkerPool>,
     worker: usize,
-    waiter: Rc<Waiter>,
+    request: Rc<QueuedRequest>,
 }
 
 /// Why a message that had to wait has no destination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Unplaced {
+pub(crate) enum QueueError {
     /// Nobody is left who could take it.
-    Nobody(NoDestination),
+    NoDestination(NoDestination),
     /// Too many wait already.
     Overflow,
     /// It has waited for as long as it may.
     TimedOut,
     /// Its client left.
-    Gone,
+    ClientClosed,
 }
 
-impl Line {
+impl WaitQueue {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
 
     /// The number of the first who would go anywhere.
-    fn front(&self) -> Option<u64> {
-        self.0.borrow().iter().find(|waiter| waiter.goes_anywhere()).map(|waiter| waiter.number)
+    fn head(&self) -> Option<u64> {
+        self.0.borrow().iter().find(|request| request.is_unconstrained()).map(|request| request.number)
     }
 
-    fn nth(&self, at: usize) -> Option<Rc<Waiter>> {
+    fn nth(&self, at: usize) -> Option<Rc<QueuedRequest>> {
         self.0.borrow().get(at).cloned()
     }
 
     /// Takes one out, if it is still in.
-    fn remove(&self, number: u64) -> Option<Rc<Waiter>> {
-        let mut line = self.0.borrow_mut();
-        let at = line.binary_search_by_key(&number, |waiter| waiter.number).ok()?;
-        line.remove(at)
+    fn remove(&self, number: u64) -> Option<Rc<QueuedRequest>> {
+        let mut queue = self.0.borrow_mut();
+        let at = queue.binary_search_by_key(&number, |request| request.number).ok()?;
+        queue.remove(at)
     }
 }
 
-impl Waiter {
+impl QueuedRequest {
     /// Whoever has room will do.
-    fn goes_anywhere(&self) -> bool {
-        self.tried.is_empty() && self.part().is_none()
+    fn is_unconstrained(&self) -> bool {
+        self.tried.is_empty() && self.subset_id().is_none()
     }
 
     /// The part of the pool it is for and nothing else.
-    fn part(&self) -> Option<u64> {
+    fn subset_id(&self) -> Option<u64> {
         self.subset.as_ref().filter(|subset| subset.fallback == Fallback::None).map(Subset::id)
     }
 
@@ -134,24 +134,24 @@ pub(crate) async fn wait(
     want: &PickRequest<'_>,
     (timer, total): (&Rc<Timer>, Tick),
     mut gone: impl FnMut(&mut Context<'_>) -> bool,
-) -> Result<Chosen, Unplaced> {
+) -> Result<Chosen, QueueError> {
     let table = pool.table.borrow().clone();
-    let tally = table.tallies.of(worker.number);
+    let counters = table.counters.of(worker.number);
     let began = worker.now();
-    let Some(turn) = pool.line_up(worker, want, began) else {
-        tally.overflowed(Overflow::Queue);
-        return Err(Unplaced::Overflow);
+    let Some(entry) = pool.enqueue(worker, want, began) else {
+        counters.overflowed(Overflow::Queue);
+        return Err(QueueError::Overflow);
     };
     worker.timers.set(timer, (began + table.config.wait).min(total));
-    let found = std::future::poll_fn(|cx| match turn.poll(cx) {
-        Poll::Ready(found) => Poll::Ready(found.map_err(Unplaced::Nobody)),
-        Poll::Pending if gone(cx) => Poll::Ready(Err(Unplaced::Gone)),
-        Poll::Pending => timer.poll(cx).map(|()| Err(Unplaced::TimedOut)),
+    let found = std::future::poll_fn(|cx| match entry.poll(cx) {
+        Poll::Ready(found) => Poll::Ready(found.map_err(QueueError::NoDestination)),
+        Poll::Pending if gone(cx) => Poll::Ready(Err(QueueError::ClientClosed)),
+        Poll::Pending => timer.poll(cx).map(|()| Err(QueueError::TimedOut)),
     })
     .await;
-    tally.waited(worker.now().since(began));
-    if let Err(Unplaced::TimedOut) = found {
-        tally.overflowed(Overflow::Wait);
+    counters.waited(worker.now().since(began));
+    if let Err(QueueError::TimedOut) = found {
+        counters.overflowed(Overflow::Wait);
     }
     found
 }
@@ -159,8 +159,13 @@ pub(crate) async fn wait(
 impl WorkerPool {
     /// Puts a message at the end of the line; `None`: too many wait already. It may be served at once, if there was
     /// room after all.
-    fn line_up(self: &Rc<Self>, worker: &WorkerContext, want: &PickRequest<'_>, now: Tick) -> Option<Turn> {
-        let mut waiter = Waiter {
+    fn enqueue(
+        self: &Rc<Self>,
+        worker: &WorkerContext,
+        want: &PickRequest<'_>,
+        now: Tick,
+    ) -> Option<QueueEntry> {
+        let mut request = QueuedRequest {
             number: 0,
             tried: want.tried.copied().unwrap_or_default(),
             repeatable: want.repeatable,
@@ -170,44 +175,44 @@ impl WorkerPool {
             found: RefCell::default(),
             waker: RefCell::default(),
         };
-        waiter.number = self.table.borrow().limiter.try_enqueue(!waiter.goes_anywhere())?;
-        let waiter = Rc::new(waiter);
-        self.line.0.borrow_mut().push_back(waiter.clone());
-        self.tell_front(worker.number);
-        self.serve_line(worker.number, now, &mut worker.rng.borrow_mut());
-        Some(Turn { pool: self.clone(), worker: worker.number, waiter })
+        request.number = self.table.borrow().limiter.try_enqueue(!request.is_unconstrained())?;
+        let request = Rc::new(request);
+        self.queue.0.borrow_mut().push_back(request.clone());
+        self.publish_head(worker.number);
+        self.serve_queue(worker.number, now, &mut worker.rng.borrow_mut());
+        Some(QueueEntry { pool: self.clone(), worker: worker.number, request })
     }
 
-    fn tell_front(&self, worker: usize) {
-        self.table.borrow().limiter.set_queue_head(worker, self.line.front());
+    fn publish_head(&self, worker: usize) {
+        self.table.borrow().limiter.set_queue_head(worker, self.queue.head());
     }
 
     /// Gives a place to everybody in the line who can have one now.
-    pub(crate) fn serve_line(&self, worker: usize, now: Tick, rng: &mut Rng) {
+    pub(crate) fn serve_queue(&self, worker: usize, now: Tick, rng: &mut Rng) {
         let limiter = self.table.borrow().limiter.clone();
-        let (mut at, mut full_parts) = (0, Vec::new());
-        while let Some(waiter) = self.line.nth(at) {
-            if waiter.goes_anywhere() && !limiter.is_oldest(waiter.number) {
+        let (mut at, mut full_subsets) = (0, Vec::new());
+        while let Some(request) = self.queue.nth(at) {
+            if request.is_unconstrained() && !limiter.is_oldest(request.number) {
                 return limiter.wake_oldest();
             }
-            if waiter.part().is_some_and(|part| full_parts.contains(&part)) {
+            if request.subset_id().is_some_and(|part| full_subsets.contains(&part)) {
                 at += 1;
                 continue;
             }
-            match self.balance_load(&waiter.want(worker), now, rng) {
+            match self.balance_load(&request.want(worker), now, rng) {
                 // There is room for nobody.
-                Err(NoDestination::Full) if waiter.goes_anywhere() => return,
+                Err(NoDestination::Full) if request.is_unconstrained() => return,
                 Err(NoDestination::Full) => {
                     at += 1;
                     // Nor for anybody else who asks for the same.
-                    full_parts.extend(waiter.part().filter(|_| waiter.tried.is_empty()));
+                    full_subsets.extend(request.subset_id().filter(|_| request.tried.is_empty()));
                 }
                 found => {
-                    self.line.remove(waiter.number);
-                    limiter.leave_queue(!waiter.goes_anywhere());
-                    self.tell_front(worker);
-                    *waiter.found.borrow_mut() = Some(found);
-                    if let Some(waker) = waiter.waker.take() {
+                    self.queue.remove(request.number);
+                    limiter.leave_queue(!request.is_unconstrained());
+                    self.publish_head(worker);
+                    *request.found.borrow_mut() = Some(found);
+                    if let Some(waker) = request.waker.take() {
                         waker.wake();
                     }
                 }
@@ -220,22 +225,22 @@ impl WorkerPool {
     }
 }
 
-impl Turn {
+impl QueueEntry {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Chosen, NoDestination>> {
-        if let Some(found) = self.waiter.found.take() {
+        if let Some(found) = self.request.found.take() {
             return Poll::Ready(found);
         }
-        *self.waiter.waker.borrow_mut() = Some(cx.waker().clone());
+        *self.request.waker.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
     }
 }
 
-impl Drop for Turn {
+impl Drop for QueueEntry {
     fn drop(&mut self) {
-        if self.pool.line.remove(self.waiter.number).is_some() {
+        if self.pool.queue.remove(self.request.number).is_some() {
             let limiter = self.pool.table.borrow().limiter.clone();
-            limiter.leave_queue(!self.waiter.goes_anywhere());
-            self.pool.tell_front(self.worker);
+            limiter.leave_queue(!self.request.is_unconstrained());
+            self.pool.publish_head(self.worker);
         }
     }
 }

@@ -7,17 +7,17 @@ use plimsoll_config::model;
 use plimsoll_core::retry::RetryBudget;
 use plimsoll_core::{FailureSignal, PoolLimiter, Snapshot};
 
-use crate::base::counters::{PerWorker, PoolTally};
-use crate::net::tls::client_config::Trust;
+use crate::base::counters::{PerWorker, PoolCounters};
+use crate::net::tls::client_config::ClientTlsConfig;
 
 /// The latest snapshot of a pool: written by its driver, read by workers that compare a number first.
 #[derive(Debug)]
-pub(crate) struct Feed {
+pub(crate) struct SnapshotCell {
     generation: AtomicU64,
     snapshot: Mutex<Arc<Snapshot>>,
 }
 
-impl Feed {
+impl SnapshotCell {
     pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
         Self { generation: AtomicU64::new(snapshot.generation), snapshot: Mutex::new(snapshot) }
     }
@@ -45,11 +45,11 @@ pub(crate) struct PoolTable {
     pub(crate) number: u64,
     pub(crate) config: Arc<model::Pool>,
     /// How TLS is spoken to its destinations, if it is.
-    pub(crate) trust: Option<Arc<Trust>>,
-    pub(crate) feed: Arc<Feed>,
+    pub(crate) client_tls: Option<Arc<ClientTlsConfig>>,
+    pub(crate) snapshots: Arc<SnapshotCell>,
     pub(crate) budget: Arc<RetryBudget>,
     /// What it has at once, and who waits for it.
     pub(crate) limiter: Arc<PoolLimiter>,
     pub(crate) signals: tokio::sync::mpsc::Sender<FailureSignal>,
-    pub(crate) tallies: Arc<PerWorker<PoolTally>>,
+    pub(crate) counters: Arc<PerWorker<PoolCounters>>,
 }

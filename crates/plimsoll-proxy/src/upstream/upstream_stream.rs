@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use crate::http::local_reply::Refusal;
 use crate::net::stream::Stream;
-use crate::net::tunnel::Mouth;
-use crate::upstream::h2_client_stream::Call;
+use crate::net::tunnel::TunnelEnd;
+use crate::upstream::h2_client_stream::H2Stream;
 
 /// What a try runs on. Heads cross it as HTTP/1 has them, whichever it is.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(crate) enum Upstream {
     /// It is the try's alone as long as that lasts.
     Http1(Stream),
     /// It frames bodies itself: they cross it without chunks.
-    Http2(Box<Call>),
+    Http2(Box<H2Stream>),
 }
 
 impl Upstream {
@@ -70,7 +70,7 @@ impl Upstream {
     }
 }
 
-impl Mouth for Upstream {
+impl TunnelEnd for Upstream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         self.poll_read(cx, buffer)
     }
@@ -79,24 +79,24 @@ impl Mouth for Upstream {
         self.poll_write(cx, bytes)
     }
 
-    fn shut_write(&mut self) {
+    fn shutdown_write(&mut self) {
         match self {
-            Self::Http1(stream) => stream.shut_write(),
-            Self::Http2(call) => call.shut_write(),
+            Self::Http1(stream) => stream.shutdown_write(),
+            Self::Http2(call) => call.shutdown_write(),
         }
     }
 
-    fn break_off(&mut self) {
+    fn reset(&mut self) {
         match self {
             Self::Http1(stream) => stream.reset_on_close(),
-            Self::Http2(call) => call.break_off(),
+            Self::Http2(call) => call.reset(),
         }
     }
 
-    fn is_broken_off(&mut self, cx: &mut Context<'_>) -> bool {
+    fn is_reset(&mut self, cx: &mut Context<'_>) -> bool {
         match self {
-            Self::Http1(stream) => Mouth::is_broken_off(stream, cx),
-            Self::Http2(call) => call.is_broken_off(cx),
+            Self::Http1(stream) => TunnelEnd::is_reset(stream, cx),
+            Self::Http2(call) => call.is_reset(cx),
         }
     }
 }

@@ -129,7 +129,7 @@ fn with_nobody_else_to_ask_the_message_waits_on() {
     let balancer = hedging(&[&only], SOON).start();
     let mut client = balancer.connect();
     client.send(get("/"));
-    until("a copy was due", || hedges(&balancer, "nobody") == 1);
+    until("a copy was due", || hedges(&balancer, "no_destination") == 1);
     gate.open();
     assert_eq!(client.answer().text(), "only");
 }

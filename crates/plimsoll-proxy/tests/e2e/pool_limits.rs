@@ -277,7 +277,7 @@ fn a_drain_serves_who_waits_and_a_cut_ends_the_waiting() {
     let mut waits = asks(&balancer, "/", 1);
     balancer.handle.drain();
     until("the door is shut", || Client::try_connect(balancer.place()).is_err());
-    balancer.handle.cut();
+    balancer.handle.abort();
     assert!(served.try_answer("GET").is_err() && waits.try_answer("GET").is_err());
     closed.open();
     std::mem::forget(balancer);

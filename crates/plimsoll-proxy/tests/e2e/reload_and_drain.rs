@@ -96,7 +96,7 @@ fn a_reload_keeps_connections_counters_and_the_rotation() {
     assert_eq!(connections, [1, 1, 1], "pooled connections are kept");
     assert_eq!(balancer.destination(0).counts.answered(), 3);
     until("requests went on being counted", || {
-        let rule = &balancer.handle.traffic().rules[0].counts;
+        let rule = &balancer.handle.traffic().routes[0].counts;
         rule.requests.iter().flatten().sum::<u64>() == 7
     });
     assert_eq!(balancer.handle.traffic().listeners[0].counts.total, 1, "and the client stayed");
@@ -316,7 +316,7 @@ fn every_hold_on_a_destination_is_given_back() {
             }
         }
         until("all is given back", || {
-            let rules = &balancer.handle.traffic().rules[0].counts;
+            let rules = &balancer.handle.traffic().routes[0].counts;
             balancer.destination(0).in_flight == 0 && balancer.active() == 0 && rules.in_flight == 0
         });
         assert_eq!(balancer.ask(get("/")).text(), "fine", "round {round}");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use plimsoll_config::{Config, Problem, Severity};
-use plimsoll_proxy::{Invalid, Source};
+use plimsoll_proxy::{ConfigSource, InvalidConfig};
 
 /// Read when neither `-c` nor PLIMSOLL_CONFIG is given.
 const DEFAULT_PATH: &str = "/etc/plimsoll/config.yaml";
@@ -23,17 +23,17 @@ pub(crate) fn find(given: Option<PathBuf>) -> Result<PathBuf, String> {
 }
 
 /// Loads a configuration for a running process; warnings are logged.
-pub(crate) fn load(path: &Path) -> Result<Config, Invalid> {
+pub(crate) fn load(path: &Path) -> Result<Config, InvalidConfig> {
     let loaded =
-        plimsoll_config::load_path(path, &env).map_err(|error| Invalid::from(&*error.to_string()))?;
+        plimsoll_config::load_path(path, &env).map_err(|error| InvalidConfig::from(&*error.to_string()))?;
     let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources).trim_end().to_owned();
-    let config = loaded.config.ok_or_else(|| Invalid { text, problems: loaded.problems.clone() })?;
+    let config = loaded.config.ok_or_else(|| InvalidConfig { text, problems: loaded.problems.clone() })?;
     loaded.problems.iter().filter(|problem| problem.severity == Severity::Warning).for_each(log_warning);
     Ok(config)
 }
 
 /// Returns the function that loads `path` again at every reload.
-pub(crate) fn source(path: PathBuf) -> Source {
+pub(crate) fn source(path: PathBuf) -> ConfigSource {
     Box::new(move || load(&path))
 }
 

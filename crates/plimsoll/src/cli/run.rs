@@ -9,7 +9,7 @@ use plimsoll_admin::AdminListener;
 use plimsoll_config::Config;
 use plimsoll_config::model::Admin;
 use plimsoll_proxy::adapter::Adapters;
-use plimsoll_proxy::{Handle, Proxy, Source};
+use plimsoll_proxy::{ConfigSource, Handle, Proxy};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -45,7 +45,7 @@ pub(crate) fn run(given: Option<PathBuf>) -> u8 {
 }
 
 /// Serves `config` until a signal stops the process. Logging must be set up.
-pub(crate) fn serve(config: Config, source: Source) -> u8 {
+pub(crate) fn serve(config: Config, source: ConfigSource) -> u8 {
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = match runtime {
@@ -72,7 +72,7 @@ fn raise_file_limit() {
     }
 }
 
-async fn run_async(config: Config, source: Source) -> Result<(), String> {
+async fn run_async(config: Config, source: ConfigSource) -> Result<(), String> {
     // Before anything listens, so that an early signal does not kill the process.
     let mut signals = Signals::new().map_err(|error| format!("cannot install signal handlers: {error}"))?;
     let admin = config.admin.as_ref().map(bind_admin).transpose()?.flatten();
@@ -231,7 +231,7 @@ async fn shut_down(proxy: &mut Proxy, signals: &mut Signals, first: SignalAction
         }
     };
     let closed = active_connections(&handle);
-    handle.cut();
+    handle.abort();
     // A connection that does not end in time ends with the process.
     let _still_open = tokio::time::timeout(CLOSE_TIMEOUT, ended).await;
     tracing::warn!(event = "stopped", closed, "{reason}: closed {closed} connections");

@@ -245,7 +245,7 @@ impl Exchange {
             return Ok(());
         }
         let polled = client.poll_write_parts(cx, parts, self.nothing_follows());
-        self.download.wrote(polled, parts).map(drop).map_err(|_| ExchangeEnd::ClientGone)
+        self.download.on_write(polled, parts).map(drop).map_err(|_| ExchangeEnd::ClientGone)
     }
 
     /// The response ends with what is sent now.

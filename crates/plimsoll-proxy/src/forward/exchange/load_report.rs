@@ -4,7 +4,7 @@ use plimsoll_core::Tick;
 use plimsoll_wire::orca::{MalformedReport, is_load_report};
 
 use crate::base::context::WorkerContext;
-use crate::base::counters::Told;
+use crate::base::counters::LoadReportResult;
 use crate::forward::exchange::Exchange;
 use crate::forward::request_context::RequestContext;
 use crate::http::orca;
@@ -53,15 +53,15 @@ impl Exchange {
         let pool = &request.view.routes[request.route].table.pool;
         let named = pool.config.formula.as_ref().map_or(&[][..], |formula| formula.named());
         let Some(read) = orca::read(reports, named) else { return };
-        let told = match read {
-            Ok(report) if report.is_empty() => Told::Nothing,
+        let result = match read {
+            Ok(report) if report.is_empty() => LoadReportResult::Unused,
             Ok(report) => {
                 self.assignment.reported().record(now, &report);
-                Told::Load
+                LoadReportResult::Accepted
             }
-            Err(MalformedReport) => Told::Nonsense,
+            Err(MalformedReport) => LoadReportResult::Malformed,
         };
-        pool.tallies.of(worker.number).load_told(told);
+        pool.counters.of(worker.number).load_reported(result);
     }
 }
 

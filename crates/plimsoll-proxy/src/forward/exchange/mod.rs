@@ -17,29 +17,29 @@ use std::time::Duration;
 use plimsoll_core::{Assignment, Failure, FailureSignal, Outcome, Tick};
 
 use crate::base::context::WorkerContext;
-use crate::base::write_buffer::Pending;
+use crate::base::write_buffer::WriteBuffer;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::download::Response;
 use crate::forward::request_context::RequestContext;
 use crate::http::local_reply::Refusal;
-use crate::upstream::h2_client_stream::Call;
-use crate::upstream::h2_connections::Opened;
+use crate::upstream::h2_client_stream::H2Stream;
+use crate::upstream::h2_connections::NewUpstream;
 use crate::upstream::upstream_stream::Upstream;
 
 /// Turns of one direction before other connections get theirs.
 const MAX_ITERATIONS: usize = 16;
 
 /// Frames the request for the protocol of its connection, and returns the destination's side of the exchange.
-pub(crate) fn upstream_for(opened: Opened, request: &mut RequestContext) -> Upstream {
+pub(crate) fn upstream_for(opened: NewUpstream, request: &mut RequestContext) -> Upstream {
     match opened {
-        Opened::Http1(stream) => {
+        NewUpstream::Http1(stream) => {
             request.frame(true);
             Upstream::Http1(stream)
         }
-        Opened::Link(link) => {
+        NewUpstream::Http2(link) => {
             request.frame(false);
             let ends = request.body.is_done() && request.encoded.len() == request.head_len;
-            Upstream::Http2(Box::new(Call::new(&link, request.head_len, ends)))
+            Upstream::Http2(Box::new(H2Stream::new(&link, request.head_len, ends)))
         }
     }
 }
@@ -74,14 +74,14 @@ pub(crate) struct Exchange {
     pub(crate) signal: Option<FailureSignal>,
     /// Bytes of the request's wire image that were sent.
     sent: usize,
-    upload: Pending,
+    upload: WriteBuffer,
     /// The destination reads no more; it may have answered all the same.
     upload_broken: bool,
     /// An incomplete head of the response.
     partial: Vec<u8>,
     informational: u8,
     response: Option<Response>,
-    download: Pending,
+    download: WriteBuffer,
     now: Option<Tick>,
     made_progress: bool,
 }
@@ -94,12 +94,12 @@ impl Exchange {
             assignment,
             signal: None,
             sent: 0,
-            upload: Pending::default(),
+            upload: WriteBuffer::default(),
             upload_broken: false,
             partial: Vec::new(),
             informational: 0,
             response: None,
-            download: Pending::default(),
+            download: WriteBuffer::default(),
             now: Some(now),
             made_progress: true,
         }

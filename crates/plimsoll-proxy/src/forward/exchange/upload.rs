@@ -75,7 +75,7 @@ impl Exchange {
             return Ok(true);
         }
         let polled = self.upstream.poll_write(cx, &scratch[data.clone()]);
-        self.upload_broken = self.upload.wrote(polled, [&scratch[data], b"", b""]).is_err();
+        self.upload_broken = self.upload.on_write(polled, [&scratch[data], b"", b""]).is_err();
         Ok(!self.upload_broken)
     }
 }

@@ -140,7 +140,7 @@ fn framing(headers: &[httparse::Header<'_>]) -> Framing {
     length.map_or(Framing::UntilClose, Framing::Length)
 }
 
-/// Asks as the pool's requests do: a destination that speaks HTTP/2 alone would not understand anything else.
+/// Asks as the pool's requests do: a destination that transport HTTP/2 alone would not understand anything else.
 pub(crate) async fn ask_by_http2(
     stream: Stream,
     question: &Question<'_>,

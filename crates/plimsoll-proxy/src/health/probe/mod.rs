@@ -23,21 +23,21 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use crate::base::clock::Clock;
 use crate::health::probe::custom::Check;
-use crate::net::h2_io::Bare;
+use crate::net::h2_io::StreamIo;
 use crate::net::proxy_protocol;
-use crate::net::stream::{Stream, is_for_want_of_means};
-use crate::net::tls::client_config::{Offer, Trust};
+use crate::net::stream::{Stream, is_resource_exhausted};
+use crate::net::tls::client_config::{AlpnOffer, ClientTlsConfig};
 
 /// How checks call themselves.
 const AGENT: &str = "plimsoll-health";
 /// The head of a check's answer may be so long; its body is not read.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// How a pool speaks to its destinations; checks do as requests do.
+/// How a pool transport to its destinations; checks do as requests do.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Speaks {
+pub(crate) struct ProbeTransport {
     /// TLS, if it does.
-    pub(crate) trust: Option<Arc<Trust>>,
+    pub(crate) client_tls: Option<Arc<ClientTlsConfig>>,
     pub(crate) protocol: PoolProtocol,
     /// The PROXY header it begins with: a destination that expects one refuses everybody else.
     pub(crate) proxy_protocol: ProxyProtocol,
@@ -46,12 +46,12 @@ pub(crate) struct Speaks {
 }
 
 /// Runs the check to its verdict; never longer than the order's time limit.
-pub(crate) async fn probe(order: &ProbeRequest, speaks: &Speaks, clock: Clock) -> ProbeResult {
+pub(crate) async fn probe(order: &ProbeRequest, transport: &ProbeTransport, clock: Clock) -> ProbeResult {
     let started = clock.now();
-    match tokio::time::timeout(order.timeout, ask(order, speaks)).await {
+    match tokio::time::timeout(order.timeout, ask(order, transport)).await {
         Ok(Ok(())) => ProbeResult::Passed { latency: clock.now().since(started) },
-        Ok(Err(Miss::Means)) => ProbeResult::NotMade,
-        Ok(Err(Miss::Seen(detail))) => ProbeResult::Failed { detail },
+        Ok(Err(ProbeError::Means)) => ProbeResult::NotMade,
+        Ok(Err(ProbeError::Seen(detail))) => ProbeResult::Failed { detail },
         // Silence is all that was asked for.
         Err(_) if matches!(order.kind, ProbeKind::Udp { expect: None, .. }) => {
             ProbeResult::Passed { latency: clock.now().since(started) }
@@ -61,24 +61,24 @@ pub(crate) async fn probe(order: &ProbeRequest, speaks: &Speaks, clock: Clock) -
 }
 
 /// Why a check did not pass.
-enum Miss {
+enum ProbeError {
     /// What was seen of the destination, for people.
     Seen(String),
     /// We lack what it takes to ask.
     Means,
 }
 
-impl Miss {
+impl ProbeError {
     /// Of an error of opening or sending, and what that kept us from.
     fn of(error: &io::Error, what: &str) -> Self {
-        match is_for_want_of_means(error) {
+        match is_resource_exhausted(error) {
             true => Self::Means,
             false => Self::Seen(format!("{what}: {error}")),
         }
     }
 }
 
-impl From<String> for Miss {
+impl From<String> for ProbeError {
     fn from(seen: String) -> Self {
         Self::Seen(seen)
     }
@@ -88,58 +88,65 @@ fn millis(span: Duration) -> String {
     format!("{} ms", span.as_millis())
 }
 
-async fn ask(order: &ProbeRequest, speaks: &Speaks) -> Result<(), Miss> {
+async fn ask(order: &ProbeRequest, transport: &ProbeTransport) -> Result<(), ProbeError> {
     if let ProbeKind::Udp { send, expect } = &order.kind {
         return ask_by_datagram(&order.address, send, expect.as_deref()).await;
     }
     if let ProbeKind::Other(word) = order.kind {
-        return Ok(custom::ask(word, order, speaks).await?);
+        return Ok(custom::ask(word, order, transport).await?);
     }
-    if let (true, Address::Socket(address)) = (is_bare(order, speaks), &order.address) {
-        return Ok(converse(order, open_bare(*address).await?, speaks).await?);
+    if let (true, Address::Socket(address)) = (is_bare(order, transport), &order.address) {
+        return Ok(converse(order, open_bare(*address).await?, transport).await?);
     }
-    let offer = if matches!(order.kind, ProbeKind::Grpc { .. }) { Offer::Http2 } else { Offer::Pool };
-    let stream = connect(&order.address, &order.name, speaks, offer).await?;
-    Ok(converse(order, stream, speaks).await?)
+    let offer = if matches!(order.kind, ProbeKind::Grpc { .. }) { AlpnOffer::Http2 } else { AlpnOffer::Pool };
+    let stream = connect(&order.address, &order.name, transport, offer).await?;
+    Ok(converse(order, stream, transport).await?)
 }
 
 /// Nothing is said but one request, if that, and nothing goodbye is said by: no bytes of ours can be lost with the
 /// connection.
-fn is_bare(order: &ProbeRequest, speaks: &Speaks) -> bool {
+fn is_bare(order: &ProbeRequest, transport: &ProbeTransport) -> bool {
     let asks_once = match order.kind {
         ProbeKind::Tcp => true,
-        ProbeKind::Http { .. } => speaks.protocol != PoolProtocol::Http2,
+        ProbeKind::Http { .. } => transport.protocol != PoolProtocol::Http2,
         _ => false,
     };
-    asks_once && speaks.trust.is_none() && proxy_protocol::header(speaks.proxy_protocol, None).is_empty()
+    asks_once
+        && transport.client_tls.is_none()
+        && proxy_protocol::header(transport.proxy_protocol, None).is_empty()
 }
 
 /// A connection that ends with a reset, as HAProxy's checks do. Closed in order, whoever closes first keeps the port
 /// for a minute: at a thousand checks a second that is sixty thousand here. (It takes no less processor time.)
 /// There is no second write that could wait for the first, so it is not told to send at once.
-async fn open_bare(address: SocketAddr) -> Result<Stream, Miss> {
-    let stream = TcpStream::connect(address).await.map_err(|e| Miss::of(&e, "cannot connect"))?;
+async fn open_bare(address: SocketAddr) -> Result<Stream, ProbeError> {
+    let stream = TcpStream::connect(address).await.map_err(|e| ProbeError::of(&e, "cannot connect"))?;
     let ends_with_reset = stream.set_zero_linger();
-    ends_with_reset.map_err(|e| Miss::of(&e, "cannot connect"))?;
+    ends_with_reset.map_err(|e| ProbeError::of(&e, "cannot connect"))?;
     Ok(Stream::Tcp(stream))
 }
 
 /// Opens a connection as the pool's messages do: with its PROXY header, and within its TLS.
-async fn connect(address: &Address, name: &Name, speaks: &Speaks, offer: Offer) -> Result<Stream, Miss> {
-    let mut stream = Stream::connect(address).await.map_err(|e| Miss::of(&e, "cannot connect"))?;
-    let header = proxy_protocol::header(speaks.proxy_protocol, None);
+async fn connect(
+    address: &Address,
+    name: &Name,
+    transport: &ProbeTransport,
+    offer: AlpnOffer,
+) -> Result<Stream, ProbeError> {
+    let mut stream = Stream::connect(address).await.map_err(|e| ProbeError::of(&e, "cannot connect"))?;
+    let header = proxy_protocol::header(transport.proxy_protocol, None);
     if !header.is_empty() {
-        stream.write_all(&header).await.map_err(|e| Miss::of(&e, "cannot send"))?;
+        stream.write_all(&header).await.map_err(|e| ProbeError::of(&e, "cannot send"))?;
     }
-    if let Some(trust) = &speaks.trust {
-        let shaken = trust.shake_hands(stream, name, offer).await;
+    if let Some(client_tls) = &transport.client_tls {
+        let shaken = client_tls.handshake(stream, name, offer).await;
         stream = shaken.map_err(|e| format!("no handshake of TLS: {e}"))?;
     }
     Ok(stream)
 }
 
-async fn converse(order: &ProbeRequest, stream: Stream, speaks: &Speaks) -> Result<(), String> {
-    let secure = speaks.trust.is_some();
+async fn converse(order: &ProbeRequest, stream: Stream, transport: &ProbeTransport) -> Result<(), String> {
+    let secure = transport.client_tls.is_some();
     match &order.kind {
         ProbeKind::Tcp | ProbeKind::Udp { .. } => Ok(()),
         ProbeKind::Grpc { service, host } => {
@@ -152,7 +159,7 @@ async fn converse(order: &ProbeRequest, stream: Stream, speaks: &Speaks) -> Resu
         ProbeKind::Http { method, path, host, expect, headers, body } => {
             let host = authority(host.as_deref(), &order.address);
             let question = http::Question { method, path, host: &host, headers, body: body.as_deref() };
-            let http2 = match speaks.protocol {
+            let http2 = match transport.protocol {
                 PoolProtocol::Http1 => false,
                 PoolProtocol::Http2 => true,
                 PoolProtocol::Auto => stream.alpn() == Some(b"h2"),
@@ -163,7 +170,7 @@ async fn converse(order: &ProbeRequest, stream: Stream, speaks: &Speaks) -> Resu
             }
         }
         ProbeKind::Mqtt { login } => mqtt::ask(stream, &mqtt::client_id(order), login.as_ref()).await,
-        // Asked before there was a connection.
+        // Handled before there was a connection.
         ProbeKind::Other(_) => Ok(()),
     }
 }
@@ -188,7 +195,7 @@ async fn by_http2<T>(
 ) -> Result<T, String> {
     let mut builder = Builder::new();
     builder.enable_push(false).max_header_list_size(MAX_HEAD as u32);
-    let (requests, mut connection) = builder.handshake(Bare(stream)).await.map_err(no_answer)?;
+    let (requests, mut connection) = builder.handshake(StreamIo(stream)).await.map_err(no_answer)?;
     let mut ask = pin!(ask(requests));
     let answer = tokio::select! {
         answer = &mut ask => answer,
@@ -205,7 +212,7 @@ async fn by_http2<T>(
 
 /// Sends one datagram. Without an expected answer its silence is awaited, but for a while: an ICMP error comes
 /// within a round trip.
-async fn ask_by_datagram(address: &Address, bytes: &[u8], expect: Option<&[u8]>) -> Result<(), Miss> {
+async fn ask_by_datagram(address: &Address, bytes: &[u8], expect: Option<&[u8]>) -> Result<(), ProbeError> {
     let Address::Socket(address) = address else {
         return Err("a Unix socket takes no datagrams".to_owned().into());
     };
@@ -213,9 +220,9 @@ async fn ask_by_datagram(address: &Address, bytes: &[u8], expect: Option<&[u8]>)
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let socket = UdpSocket::bind(any).await.map_err(|e| Miss::of(&e, "cannot open a socket"))?;
-    socket.connect(address).await.map_err(|e| Miss::of(&e, "cannot connect"))?;
-    socket.send(bytes).await.map_err(|e| Miss::of(&e, "cannot send"))?;
+    let socket = UdpSocket::bind(any).await.map_err(|e| ProbeError::of(&e, "cannot open a socket"))?;
+    socket.connect(address).await.map_err(|e| ProbeError::of(&e, "cannot connect"))?;
+    socket.send(bytes).await.map_err(|e| ProbeError::of(&e, "cannot send"))?;
     let mut answer = vec![0; 65_536];
     loop {
         let received = socket.recv(&mut answer).await.map_err(|e| format!("refused: {e}"))?;

@@ -13,7 +13,7 @@ use crate::net::stream::Stream;
 const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
 const DISCONNECT: [u8; 2] = [0xe0, 0];
-/// Protocol level 4 is 3.1.1, which every broker speaks.
+/// Protocol level 4 is 3.1.1, which every broker transport.
 const NAME_AND_LEVEL: [u8; 7] = [0, 4, b'M', b'Q', b'T', b'T', 4];
 /// Nothing is kept of the session.
 const CLEAN: u8 = 0x02;

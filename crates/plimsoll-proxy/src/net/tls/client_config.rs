@@ -17,23 +17,23 @@ use crate::net::stream::Stream;
 use crate::net::tls::load::{self, TlsError};
 use crate::net::tls::tls_stream::TlsStream;
 
-/// Sessions kept for taking up again, for a whole pool.
+/// Sessions kept for taking up again, for a fingerprint pool.
 const SESSIONS: usize = 1024;
 
 /// A pool's side of TLS, as of one configuration.
 #[derive(Debug)]
-pub(crate) struct Trust {
+pub(crate) struct ClientTlsConfig {
     pub(crate) config: Arc<ClientConfig>,
     /// The same, where only HTTP/1.1 will do.
     http1: Arc<ClientConfig>,
     names: HashMap<Name, ServerName<'static>>,
     /// Tells whether anything it was made of has changed.
-    whole: u64,
+    fingerprint: u64,
 }
 
 /// What a destination may choose to have spoken within TLS.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Offer {
+pub(crate) enum AlpnOffer {
     /// What the pool speaks.
     Pool,
     /// HTTP/1.1 where there is a choice.
@@ -42,7 +42,7 @@ pub(crate) enum Offer {
     Http2,
 }
 
-impl Trust {
+impl ClientTlsConfig {
     /// Reads what `tls` names; `before` goes on as it is when nothing has changed.
     ///
     /// # Errors
@@ -55,8 +55,9 @@ impl Trust {
     ) -> Result<Arc<Self>, TlsError> {
         let identity = tls.identity.iter().flat_map(|pair| [pair.cert.as_path(), pair.key.as_path()]);
         let addresses: Vec<_> = destinations.iter().map(|d| (&d.name, &d.address)).collect();
-        let whole = load::mark(&(tls, alpn, addresses), tls.ca.as_deref().into_iter().chain(identity))?;
-        if let Some(before) = before.filter(|before| before.whole == whole) {
+        let fingerprint =
+            load::fingerprint(&(tls, alpn, addresses), tls.ca.as_deref().into_iter().chain(identity))?;
+        if let Some(before) = before.filter(|before| before.fingerprint == fingerprint) {
             return Ok(before.clone());
         }
         let config = Arc::new(Self::config(tls, alpn)?);
@@ -69,7 +70,7 @@ impl Trust {
             _ => config.clone(),
         };
         let name_of = |d: &Destination| (d.name.clone(), server_name(tls, &d.address));
-        Ok(Arc::new(Self { config, http1, names: destinations.iter().map(name_of).collect(), whole }))
+        Ok(Arc::new(Self { config, http1, names: destinations.iter().map(name_of).collect(), fingerprint }))
     }
 
     fn http2(&self) -> Arc<ClientConfig> {
@@ -84,9 +85,11 @@ impl Trust {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
-            .map_err(|error| load::wrong(std::path::Path::new("tls"), error))?;
+            .map_err(|error| load::tls_error(std::path::Path::new("tls"), error))?;
         let builder = match (&tls.ca, tls.verify) {
-            (_, false) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+            (_, false) => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider)))
+            }
             (Some(ca), true) => builder.with_root_certificates(load::authorities(ca)?),
             (None, true) => builder.with_root_certificates(system_authorities()?),
         };
@@ -103,25 +106,25 @@ impl Trust {
         Ok(config)
     }
 
-    /// Speaks TLS to `destination` on a connection that was just opened.
+    /// Performs the TLS handshake with `destination` on a connection that was just opened.
     ///
     /// # Errors
     /// It could not prove to be who it must be, or broke off.
-    pub(crate) async fn shake_hands(
+    pub(crate) async fn handshake(
         &self,
         stream: Stream,
         destination: &Name,
-        offer: Offer,
+        offer: AlpnOffer,
     ) -> io::Result<Stream> {
         let config = match offer {
-            Offer::Pool => self.config.clone(),
-            Offer::Http1 => self.http1.clone(),
-            Offer::Http2 => self.http2(),
+            AlpnOffer::Pool => self.config.clone(),
+            AlpnOffer::Http1 => self.http1.clone(),
+            AlpnOffer::Http2 => self.http2(),
         };
         let name = self.names.get(destination).cloned().ok_or(io::ErrorKind::NotFound)?;
         let mut secured = Box::new(TlsStream::client(stream, config, name)?);
         std::future::poll_fn(|cx| secured.poll_handshake(cx)).await?;
-        if offer == Offer::Http2 && secured.alpn() != Some(b"h2") {
+        if offer == AlpnOffer::Http2 && secured.alpn() != Some(b"h2") {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "HTTP/2 is not spoken there"));
         }
         Ok(Stream::Tls(secured))
@@ -146,7 +149,7 @@ fn system_authorities() -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     match roots.is_empty() {
-        true => Err(load::wrong(
+        true => Err(load::tls_error(
             std::path::Path::new("the system's authorities"),
             "there are none; name a `ca`, or install ca-certificates",
         )),
@@ -156,9 +159,9 @@ fn system_authorities() -> Result<RootCertStore, TlsError> {
 
 /// Believes everybody (`verify: false`): what is sent can be read and changed by whoever is in between.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

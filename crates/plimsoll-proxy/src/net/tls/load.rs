@@ -27,19 +27,20 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-pub(crate) fn wrong(file: &Path, what: impl fmt::Display) -> TlsError {
+pub(crate) fn tls_error(file: &Path, what: impl fmt::Display) -> TlsError {
     TlsError { file: file.to_owned(), what: what.to_string() }
 }
 
 /// A number that changes with what `words` say and with what is in `files`.
-pub(crate) fn mark<'f>(
+pub(crate) fn fingerprint<'f>(
     words: &impl fmt::Debug,
     files: impl IntoIterator<Item = &'f Path>,
 ) -> Result<u64, TlsError> {
     let mut hasher = std::hash::DefaultHasher::new();
     format!("{words:?}").hash(&mut hasher);
     for file in files {
-        let bytes = std::fs::read(file).map_err(|error| wrong(file, format!("cannot be read: {error}")))?;
+        let bytes =
+            std::fs::read(file).map_err(|error| tls_error(file, format!("cannot be read: {error}")))?;
         bytes.hash(&mut hasher);
     }
     Ok(hasher.finish())
@@ -59,12 +60,12 @@ pub(crate) struct Identity {
 pub(crate) fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
     let chain = certificates(cert)?;
     let (names, not_after) = describe(cert, &chain[0])?;
-    let secret =
-        PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, unreadable(&error, "a private key")))?;
+    let secret = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| tls_error(key, unreadable(&error, "a private key")))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let key = sign::CertifiedKey::from_der(chain, secret, &provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => wrong(key, format!("is not the key of {}", cert.display())),
-        other => wrong(key, other),
+        rustls::Error::InconsistentKeys(_) => tls_error(key, format!("is not the key of {}", cert.display())),
+        other => tls_error(key, other),
     })?;
     Ok(Identity { key: std::sync::Arc::new(key), names, not_after })
 }
@@ -72,11 +73,12 @@ pub(crate) fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
 /// The certificates in a file, at least one.
 pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = CertificateDer::pem_file_iter(file)
-        .map_err(|error| wrong(file, unreadable(&error, "a certificate")))?;
-    let chain: Vec<_> =
-        read.collect::<Result<_, _>>().map_err(|error| wrong(file, unreadable(&error, "a certificate")))?;
+        .map_err(|error| tls_error(file, unreadable(&error, "a certificate")))?;
+    let chain: Vec<_> = read
+        .collect::<Result<_, _>>()
+        .map_err(|error| tls_error(file, unreadable(&error, "a certificate")))?;
     match chain.is_empty() {
-        true => Err(wrong(file, "holds no certificate in PEM form")),
+        true => Err(tls_error(file, "holds no certificate in PEM form")),
         false => Ok(chain),
     }
 }
@@ -86,7 +88,7 @@ pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
 pub(crate) fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {
-        roots.add(certificate).map_err(|error| wrong(file, error))?;
+        roots.add(certificate).map_err(|error| tls_error(file, error))?;
     }
     Ok(roots)
 }
@@ -102,9 +104,9 @@ fn unreadable(error: &rustls::pki_types::pem::Error, what: &str) -> String {
 }
 
 fn describe(file: &Path, der: &CertificateDer<'_>) -> Result<(Vec<String>, i64), TlsError> {
-    let (_, parsed) = X509Certificate::from_der(der).map_err(|error| wrong(file, error))?;
+    let (_, parsed) = X509Certificate::from_der(der).map_err(|error| tls_error(file, error))?;
     let not_after = parsed.validity().not_after.timestamp();
-    let names = parsed.subject_alternative_name().map_err(|error| wrong(file, error))?;
+    let names = parsed.subject_alternative_name().map_err(|error| tls_error(file, error))?;
     let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
         _ => None,

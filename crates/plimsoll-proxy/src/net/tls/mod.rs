@@ -17,13 +17,17 @@ pub use crate::net::tls::server_config::Expiry;
 pub fn check(config: &Config) -> Vec<(String, TlsError)> {
     let mut wrong = Vec::new();
     for l in &config.listeners {
-        if let Some(Err(error)) = l.tls.as_ref().map(|tls| server_config::Voucher::renewed(tls, &[], None)) {
+        if let Some(Err(error)) =
+            l.tls.as_ref().map(|tls| server_config::ServerTlsConfig::renewed(tls, &[], None))
+        {
             wrong.push((format!("listeners.{}.tls", l.name), error));
         }
     }
     for pool in &config.pools {
-        let trust =
-            pool.tls.as_ref().map(|tls| client_config::Trust::renewed(tls, &[], &pool.destinations, None));
+        let trust = pool
+            .tls
+            .as_ref()
+            .map(|tls| client_config::ClientTlsConfig::renewed(tls, &[], &pool.destinations, None));
         if let Some(Err(error)) = trust {
             wrong.push((format!("pools.{}.tls", pool.name), error));
         }

@@ -19,13 +19,13 @@ const TICKETS: usize = 1;
 /// A listener's side of TLS, as of one configuration. Shared by all workers, so that a ticket one of them
 /// gave is taken by every other.
 #[derive(Debug)]
-pub(crate) struct Voucher {
+pub(crate) struct ServerTlsConfig {
     pub(crate) config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
     /// Tells whether anything it was made of has changed.
-    whole: u64,
+    fingerprint: u64,
     /// The same of whom it lets in.
-    admission: u64,
+    client_auth_fingerprint: u64,
 }
 
 /// When a certificate ends, for whoever watches over that.
@@ -37,7 +37,7 @@ pub struct Expiry {
     pub not_after: i64,
 }
 
-impl Voucher {
+impl ServerTlsConfig {
     /// Reads what `tls` names; `before` goes on as it is when nothing has changed. Its tickets are good as
     /// long as those who are let in are the same.
     ///
@@ -49,30 +49,31 @@ impl Voucher {
         before: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, TlsError> {
         let (ClientAuth::Optional(ca) | ClientAuth::Required(ca)) = &tls.client_auth else {
-            return Self::with_marks(tls, alpn, before, load::mark(&tls.client_auth, [])?);
+            return Self::with_marks(tls, alpn, before, load::fingerprint(&tls.client_auth, [])?);
         };
-        let admission = load::mark(&tls.client_auth, [ca.as_path()])?;
-        Self::with_marks(tls, alpn, before, admission)
+        let client_auth_fingerprint = load::fingerprint(&tls.client_auth, [ca.as_path()])?;
+        Self::with_marks(tls, alpn, before, client_auth_fingerprint)
     }
 
     fn with_marks(
         tls: &ServerTls,
         alpn: &[&[u8]],
         before: Option<&Arc<Self>>,
-        admission: u64,
+        client_auth_fingerprint: u64,
     ) -> Result<Arc<Self>, TlsError> {
         let files = tls.certificates.iter().flat_map(|pair| [pair.cert.as_path(), pair.key.as_path()]);
-        let whole = load::mark(&(admission, alpn, tls), files)?;
-        if let Some(before) = before.filter(|before| before.whole == whole) {
+        let fingerprint = load::fingerprint(&(client_auth_fingerprint, alpn, tls), files)?;
+        if let Some(before) = before.filter(|before| before.fingerprint == fingerprint) {
             return Ok(before.clone());
         }
-        let tickets = match before.filter(|before| before.admission == admission) {
+        let tickets = match before.filter(|before| before.client_auth_fingerprint == client_auth_fingerprint)
+        {
             Some(before) => before.config.ticketer.clone(),
             None => rustls::crypto::aws_lc_rs::Ticketer::new()
-                .map_err(|error| load::wrong(&tls.certificates[0].key, error))?,
+                .map_err(|error| load::tls_error(&tls.certificates[0].key, error))?,
         };
         let (config, certificates) = Self::config(tls, alpn, tickets)?;
-        Ok(Arc::new(Self { config: Arc::new(config), certificates, whole, admission }))
+        Ok(Arc::new(Self { config: Arc::new(config), certificates, fingerprint, client_auth_fingerprint }))
     }
 
     fn config(
@@ -89,7 +90,7 @@ impl Voucher {
         let first = &tls.certificates[0].cert;
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions)
-            .map_err(|error| load::wrong(first, error))?;
+            .map_err(|error| load::tls_error(first, error))?;
         let builder = match &tls.client_auth {
             ClientAuth::None => builder.with_no_client_auth(),
             ClientAuth::Optional(ca) | ClientAuth::Required(ca) => {
@@ -99,7 +100,8 @@ impl Voucher {
                     ClientAuth::Optional(_) => verifier.allow_unauthenticated(),
                     _ => verifier,
                 };
-                builder.with_client_cert_verifier(verifier.build().map_err(|error| load::wrong(ca, error))?)
+                builder
+                    .with_client_cert_verifier(verifier.build().map_err(|error| load::tls_error(ca, error))?)
             }
         };
         let mut config = builder.with_cert_resolver(certificates.clone());
@@ -113,7 +115,7 @@ impl Voucher {
 
     /// Whether the certificate served for `asked` is good for `host` too, so that a client may send requests
     /// for both on one connection (RFC 9110 section 7.4).
-    pub(crate) fn covers(&self, asked: &str, host: &str) -> bool {
+    pub(crate) fn cert_covers_host(&self, asked: &str, host: &str) -> bool {
         let served = self.certificates.of(Some(asked));
         served.names.iter().any(|name| match name.strip_prefix('*') {
             Some(suffix) => {
@@ -196,18 +198,18 @@ impl Certificates {
 thread_local! {
     /// The name of the hello read last on this thread. rustls tells it to nobody else when it is used without
     /// buffers; it is taken right after the call that set it.
-    static ASKED: RefCell<Option<String>> = const { RefCell::new(None) };
+    static LAST_SNI: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// The name the client asked for in the hello that was just read on this thread.
-pub(crate) fn take_asked() -> Option<String> {
-    ASKED.take()
+pub(crate) fn take_sni() -> Option<String> {
+    LAST_SNI.take()
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name();
-        ASKED.replace(name.map(str::to_owned));
+        LAST_SNI.replace(name.map(str::to_owned));
         let served = self.of(name);
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let strong = |key: &&Arc<CertifiedKey>| key.key.algorithm() != rustls::SignatureAlgorithm::RSA;

@@ -370,21 +370,21 @@ impl TlsStream {
     }
 
     /// Still silent and open? Tickets and other messages of TLS itself are no breach of silence.
-    pub(crate) fn is_quiet(&mut self) -> bool {
+    pub(crate) fn is_idle(&mut self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
         let mut byte = [0_u8; 1];
         self.unsent.is_empty() && self.poll_read(&mut nobody, &mut byte).is_pending()
     }
 
     /// Says "no more from me", so that nobody can cut the connection and pass that off as the end.
-    pub(crate) fn shut_write(&mut self) {
+    pub(crate) fn shutdown_write(&mut self) {
         let mut notice = Outgoing::default();
         if self.put_out(None, &mut notice).is_ok() {
             self.unsent.extend_from_slice(notice.filled());
             let mut nobody = Context::from_waker(Waker::noop());
             let _best_effort = self.poll_flush(&mut nobody);
         }
-        self.inner.shut_write();
+        self.inner.shutdown_write();
     }
 
     /// Makes the coming close a reset of the connection beneath, without an end that TLS announces.
@@ -398,7 +398,7 @@ impl Drop for TlsStream {
     fn drop(&mut self) {
         // A peer that was not told the end would have to take it for a cut.
         if !self.state().is_handshaking() && !self.resets {
-            self.shut_write();
+            self.shutdown_write();
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::base::reason::Reason;
 use crate::forward::connection::{Destination, UpstreamFault, UpstreamSession};
 use crate::listener::accepted_connection::{Connection, Fault};
 use crate::listener::adapter::Adapter;
-use crate::net::tunnel::Mouth;
+use crate::net::tunnel::TunnelEnd;
 use crate::serve::mqtt::packet_boundary::{ClientEnd, DestinationEnd, Lines};
 use crate::serve::mqtt::rebalancer::Homing;
 use plimsoll_wire::Detection;
@@ -35,7 +35,7 @@ const SILENCE: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Mqtt;
 
 impl Adapter for Mqtt {
-    fn word(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "mqtt"
     }
 
@@ -61,7 +61,7 @@ struct Wish {
 }
 
 async fn serve(mut connection: Connection) {
-    let limit = connection.limit(connection.patience());
+    let limit = connection.limit(connection.timeout());
     let Some(read) = limit.within(read_connect(&mut connection)).await else {
         return connection.refuse(Fault::TooSlow);
     };
@@ -84,7 +84,7 @@ async fn serve(mut connection: Connection) {
 
 /// Reads the CONNECT and takes it from the buffer. Who leaves is given no answer.
 async fn read_connect(connection: &mut Connection) -> Result<Wish, Option<(Fault, &'static [u8])>> {
-    let most = connection.most_bytes();
+    let most = connection.max_bytes();
     loop {
         let parsed = connect::parse(connection.buffer(), most).map(|connect| {
             // Without an id the destination is to give the client one.
@@ -170,7 +170,7 @@ async fn relay(
     let mut destination_end = DestinationEnd { stream: &mut destination.stream, lines };
     let early = std::mem::take(&mut connection.early);
     let unsent = std::mem::take(&mut destination.early);
-    let ends: [&mut dyn Mouth; 2] = [&mut client_end, &mut destination_end];
+    let ends: [&mut dyn TunnelEnd; 2] = [&mut client_end, &mut destination_end];
     session.carry(ends, &destination.assignment, early, unsent, idle).await;
     if client_end.recalled {
         session.ended(Reason::Rebalanced);

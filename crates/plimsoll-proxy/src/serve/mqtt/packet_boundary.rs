@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use plimsoll_wire::mqtt::PacketBoundary;
 
 use crate::net::stream::Stream;
-use crate::net::tunnel::Mouth;
+use crate::net::tunnel::TunnelEnd;
 use crate::serve::mqtt::rebalancer::Resident;
 
 /// One direction: what was read of one end, and what the other end took of it.
@@ -59,7 +59,7 @@ pub(crate) struct ClientEnd<'s> {
     pub(crate) recalled: bool,
 }
 
-impl Mouth for ClientEnd<'_> {
+impl TunnelEnd for ClientEnd<'_> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let n = ready!(self.stream.poll_read(cx, buffer))?;
         self.lines.up.read.set(self.lines.up.read.get() + n as u64);
@@ -72,22 +72,22 @@ impl Mouth for ClientEnd<'_> {
         Poll::Ready(Ok(n))
     }
 
-    fn shut_write(&mut self) {
-        self.stream.shut_write();
+    fn shutdown_write(&mut self) {
+        self.stream.shutdown_write();
     }
 
     /// Without a DISCONNECT to a client that is to come again, though version 5 has one (section 3.14): clients
     /// of libmosquitto (2.0.11) end for good when they are told, and connect anew when they are not. Brokers of
     /// that make say nothing either when they stop.
-    fn break_off(&mut self) {
+    fn reset(&mut self) {
         match self.recalled {
-            true => self.stream.shut_write(),
+            true => self.stream.shutdown_write(),
             false => self.stream.reset_on_close(),
         }
     }
 
     /// It is not broken, but it is to end.
-    fn is_broken_off(&mut self, cx: &mut Context<'_>) -> bool {
+    fn is_reset(&mut self, cx: &mut Context<'_>) -> bool {
         let is_whole = self.lines.up.is_whole() && self.lines.down.is_whole();
         self.recalled = self.resident.poll_recall(cx) && is_whole;
         self.recalled
@@ -100,7 +100,7 @@ pub(crate) struct DestinationEnd<'s> {
     pub(crate) lines: Rc<Lines>,
 }
 
-impl Mouth for DestinationEnd<'_> {
+impl TunnelEnd for DestinationEnd<'_> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let n = ready!(self.stream.poll_read(cx, buffer))?;
         self.lines.down.read.set(self.lines.down.read.get() + n as u64);
@@ -113,16 +113,16 @@ impl Mouth for DestinationEnd<'_> {
         Poll::Ready(Ok(n))
     }
 
-    fn shut_write(&mut self) {
-        self.stream.shut_write();
+    fn shutdown_write(&mut self) {
+        self.stream.shutdown_write();
     }
 
     /// No DISCONNECT: the client did not send one, so its will is the destination's to carry out.
-    fn break_off(&mut self) {
-        self.stream.shut_write();
+    fn reset(&mut self) {
+        self.stream.shutdown_write();
     }
 
-    fn is_broken_off(&mut self, _cx: &mut Context<'_>) -> bool {
+    fn is_reset(&mut self, _cx: &mut Context<'_>) -> bool {
         false
     }
 }

@@ -59,7 +59,7 @@ impl Resident {
     }
 
     fn is_away(&self, worker: &WorkerContext) -> bool {
-        let home = self.pool.home(self.key, self.subset.as_deref());
+        let home = self.pool.preferred_destination(self.key, self.subset.as_deref());
         home.is_some_and(|(id, since)| {
             id != self.destination && worker.timers.about_now().since(since) >= SETTLED
         })

@@ -32,7 +32,7 @@ impl Desk {
     pub(crate) fn deliver_run(&mut self, run: &Run<'_>, now: Tick) -> u64 {
         let (worker, table) = (self.worker.number, self.view.table.clone());
         let refuse = |datagrams: usize, reason: Reason| {
-            (0..datagrams).for_each(|_| table.shared.tallies.of(worker).refuse(reason));
+            (0..datagrams).for_each(|_| table.shared.counters.of(worker).refuse(reason));
         };
         let (head, load) = (run.head, run.load());
         let datagrams = head.datagrams();
@@ -137,7 +137,7 @@ impl Desk {
 
     /// A new flow, without a destination yet.
     fn enter(&mut self, key: Key, now: Tick) -> u32 {
-        self.make_room(now);
+        self.evict_idle(now);
         self.next += 1;
         let guard = ConnectionGuard::open(&self.worker, &self.listener);
         self.flows.insert(key, Flow::new(self.next, guard, &self.rule, now))
@@ -152,7 +152,7 @@ impl Desk {
             && path.generation != generation
         {
             path.generation = generation;
-            if !path.is_trial() && !self.rule.pool.keeps(path.destination, &path.address) {
+            if !path.is_trial() && !self.rule.pool.allows_existing(path.destination, &path.address) {
                 flow.path = None;
             }
         }
@@ -217,7 +217,7 @@ impl Desk {
         self.sends += 1;
         let Some((_, flow)) = self.flows.get_mut(slot) else { return Err(Fault::Means) };
         flow.path.as_mut().ok_or(Fault::Means)?.send(load)?;
-        flow.moved.to_destination += load.len as u64;
+        flow.copied.to_destination += load.len as u64;
         Ok(())
     }
 

@@ -51,7 +51,7 @@ impl Desk {
     }
 
     /// Makes room for one more flow, if there is none: the one idle longest goes.
-    pub(crate) fn make_room(&mut self, now: Tick) {
+    pub(crate) fn evict_idle(&mut self, now: Tick) {
         let shared = self.view.table.shared.clone();
         let most = self.config().max_flows.min(self.room.flows);
         while shared.open.load(Relaxed) >= most && self.evict(now) {}
@@ -60,7 +60,7 @@ impl Desk {
     /// Ends the flow idle longest before its time. `false`: there is none.
     pub(crate) fn evict(&mut self, now: Tick) -> bool {
         let Some((slot, _)) = self.flows.oldest() else { return false };
-        self.view.table.shared.tallies.of(self.worker.number).evicted.add(1);
+        self.view.table.shared.counters.of(self.worker.number).evicted.add(1);
         self.end(slot, now);
         true
     }

@@ -15,8 +15,8 @@ use crate::forward::attempts::report;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::ConnectionLine;
-use crate::net::stream::{Peer, is_for_want_of_means};
-use crate::net::tunnel::Moved;
+use crate::net::stream::{Peer, is_resource_exhausted};
+use crate::net::tunnel::BytesCopied;
 use crate::serve::udp::batch::{Batch, Head, Load};
 use crate::serve::udp::fd_budget::Room;
 use crate::serve::udp::flows::Key;
@@ -34,7 +34,7 @@ pub(crate) struct Flow {
     pub(crate) avoid: Option<DestinationId>,
     /// When the client sent last.
     pub(crate) last: Tick,
-    pub(crate) moved: Moved,
+    pub(crate) copied: BytesCopied,
     /// A destination has replied.
     answered: bool,
     opened: Tick,
@@ -89,7 +89,7 @@ impl Fault {
             WouldBlock | Interrupted => Self::NotNow,
             ConnectionRefused | HostUnreachable | NetworkDown | NetworkUnreachable => Self::Refused,
             AddrNotAvailable => Self::Means,
-            _ if is_for_want_of_means(error) => Self::Means,
+            _ if is_resource_exhausted(error) => Self::Means,
             _ => Self::Datagram,
         }
     }
@@ -217,14 +217,14 @@ fn connect(address: &Address, epoll: &OwnedFd, slot: u32, room: Room) -> io::Res
 
 impl Flow {
     pub(crate) fn new(number: u64, guard: ConnectionGuard, rule: &WorkerRoute, now: Tick) -> Self {
-        rule.table.tallies.of(guard.worker.number).started.add(1);
+        rule.table.counters.of(guard.worker.number).started.add(1);
         let time = guard.worker.log.as_ref().map(|_| Clock::wall());
         Self {
             number,
             path: None,
             avoid: None,
             last: now,
-            moved: Moved::default(),
+            copied: BytesCopied::default(),
             answered: false,
             opened: now,
             time,
@@ -243,7 +243,7 @@ impl Flow {
     /// Counts and logs a flow that is over.
     pub(crate) fn end(self, key: &Key, rule: &WorkerRoute, now: Tick) {
         let worker = &self.guard.worker;
-        let counts = rule.table.tallies.of(worker.number);
+        let counts = rule.table.counters.of(worker.number);
         let total = now.since(self.opened);
         counts.ended.add(1);
         counts.request(Method::Other, if self.answered { 200 } else { 0 }, total);
@@ -257,7 +257,7 @@ impl Flow {
             pool: rule.table.pool.config.name.clone(),
             destination: self.path.as_ref().and_then(|path| rule.pool.name_of(path.destination)),
             reason: None,
-            moved: self.moved,
+            copied: self.copied,
             total,
         });
     }

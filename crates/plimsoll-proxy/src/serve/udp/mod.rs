@@ -63,7 +63,7 @@ const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 pub(crate) struct Udp;
 
 impl Adapter for Udp {
-    fn word(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "udp"
     }
 
@@ -174,7 +174,7 @@ impl Desk {
     }
 
     fn count(&self, way: Way, datagrams: u64) {
-        self.view.table.shared.tallies.of(self.worker.number).datagrams[way as usize].add(datagrams);
+        self.view.table.shared.counters.of(self.worker.number).datagrams[way as usize].add(datagrams);
     }
 
     /// Ready when there may be more to do than one turn allows.
@@ -247,7 +247,7 @@ impl Desk {
         }
         self.count(Way::FromClients, taken);
         self.count(Way::ToDestinations, passed);
-        self.rule.table.tallies.of(self.worker.number).request_bytes.add(bytes);
+        self.rule.table.counters.of(self.worker.number).request_bytes.add(bytes);
         if was_empty || !self.trials.is_empty() {
             self.set_timer(now);
         }
@@ -277,7 +277,7 @@ impl Desk {
         let (datagrams, bytes) = self.gate.send(batch, replies);
         self.count(Way::FromDestinations, received);
         self.count(Way::ToClients, datagrams);
-        self.rule.table.tallies.of(self.worker.number).response_bytes.add(bytes);
+        self.rule.table.counters.of(self.worker.number).response_bytes.add(bytes);
         count
     }
 
@@ -304,7 +304,7 @@ impl Desk {
             return Ok((datagrams, 0));
         }
         flow.replied(&self.rule, keeps_assignment, now);
-        flow.moved.to_client += bytes;
+        flow.copied.to_client += bytes;
         Ok((datagrams, pieces))
     }
 

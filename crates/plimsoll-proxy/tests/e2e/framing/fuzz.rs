@@ -138,9 +138,9 @@ fn both_sides_read_the_same_whatever_comes() {
         answered += text.matches("HTTP/1.1 200 ").count();
         assert!(!text.contains(" 502 ") && !text.contains(" 504 "), "seed {seed}: {text}");
     }
-    until("all are counted", || balancer.handle.traffic().rules[0].counts.in_flight == 0);
+    until("all are counted", || balancer.handle.traffic().routes[0].counts.in_flight == 0);
     let requests = destination.requests().len();
-    let counts = &balancer.handle.traffic().rules[0].counts;
+    let counts = &balancer.handle.traffic().routes[0].counts;
     let succeeded: u64 = counts.requests.iter().map(|classes| classes[2]).sum();
     assert_eq!((requests, answered), (succeeded as usize, succeeded as usize), "a request nobody sent");
     assert!(requests > SEEDS as usize / 10, "only {requests} good ones: the mixture is too wild");

@@ -196,6 +196,6 @@ fn websocket_goes_by_http_1_wherever_there_is_a_choice() {
     client.hear(&mut tunnel, b"welcome");
     client.say(&mut tunnel, b"hello", false);
     client.hear(&mut tunnel, b"hello");
-    let rule = &inner.handle.traffic().rules[0];
+    let rule = &inner.handle.traffic().routes[0];
     assert_eq!(rule.counts.in_flight, 1);
 }

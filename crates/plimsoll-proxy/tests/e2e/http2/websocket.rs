@@ -79,7 +79,7 @@ fn a_tunnel_over_http_2_reaches_a_destination_of_http_1() {
     assert!(head.starts_with("GET /chat?x=1 HTTP/1.1\r\nHost: test\r\n"), "{head}");
     assert!(head.contains("\r\nConnection: Upgrade\r\nUpgrade: websocket"), "{head}");
     assert!(head.contains("sec-websocket-version: 13\r\n") && !head.contains("Transfer-Encoding"), "{head}");
-    let rule = &balancer.handle.traffic().rules[0];
+    let rule = &balancer.handle.traffic().routes[0];
     assert!(rule.counts.request_bytes > 1_008 && rule.counts.response_bytes >= 1_022, "{rule:?}");
     assert_eq!(client.open("/").0.status(), 200, "the connection goes on");
 }

@@ -17,7 +17,9 @@ use plimsoll_core::retry::{RetrySpec, RetryWhen};
 use plimsoll_core::route::Match;
 use plimsoll_core::{DestinationLimits, PoolLimits, Weight};
 use plimsoll_proxy::adapter::Adapters;
-use plimsoll_proxy::{DestinationView, Handle, Invalid, PoolView, Proxy, ReloadError, StartError, reasons};
+use plimsoll_proxy::{
+    DestinationView, Handle, InvalidConfig, PoolView, Proxy, ReloadError, StartError, reasons,
+};
 use tokio::sync::oneshot;
 
 use super::client::Client;
@@ -254,7 +256,7 @@ impl Balancer {
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let source = Box::new(move || {
                 let wanted = source.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                wanted.map_err(|text| Invalid::from(&*text))
+                wanted.map_err(|text| InvalidConfig::from(&*text))
             });
             runtime.block_on(async {
                 let mut proxy = match Proxy::start(config, source, Adapters::built_in()).await {
@@ -343,7 +345,7 @@ impl Balancer {
     fn leftovers(&self) -> Option<String> {
         let traffic = self.handle.traffic();
         let open = traffic.listeners.iter().find(|l| l.counts.active > 0);
-        let running = traffic.rules.iter().find(|r| r.counts.in_flight > 0);
+        let running = traffic.routes.iter().find(|r| r.counts.in_flight > 0);
         match (open, running) {
             (Some(l), _) => Some(format!("{} connections of {} are open", l.counts.active, l.name)),
             (_, Some(r)) => Some(format!("{} messages of {} are in flight", r.counts.in_flight, r.route)),

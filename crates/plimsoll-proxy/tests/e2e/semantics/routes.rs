@@ -120,7 +120,7 @@ fn each_rule_counts_its_own() {
     }
     let counted = |name: &str| {
         let traffic = balancer.handle.traffic();
-        let rule = traffic.rules.iter().find(|r| &*r.route == name).expect("a rule");
+        let rule = traffic.routes.iter().find(|r| &*r.route == name).expect("a rule");
         rule.counts.requests.iter().flatten().sum::<u64>()
     };
     // Counted when the answer is out, maybe after it has arrived.

@@ -207,7 +207,7 @@ fn any_length_passes_whole() {
     }
     let all = 1 + 64 + 512 + 1472 + 1473 + 9000 + 65_507;
     until("every byte is counted", || {
-        let rule = &balancer.handle.traffic().rules[0].counts;
+        let rule = &balancer.handle.traffic().routes[0].counts;
         (rule.request_bytes, rule.response_bytes) == (all, all)
     });
 }

@@ -102,7 +102,7 @@ fn a_train_is_datagrams_to_who_takes_no_trains() {
     until_counted(&balancer, [62; 4]);
     assert_eq!(counts(&balancer).active, 1);
     until("each byte is counted once", || {
-        let rule = &balancer.handle.traffic().rules[0].counts;
+        let rule = &balancer.handle.traffic().routes[0].counts;
         (rule.request_bytes, rule.response_bytes) == (59 * 1200 + 2100, 59 * 1200 + 2100)
     });
 }

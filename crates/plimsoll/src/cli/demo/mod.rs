@@ -105,7 +105,7 @@ async fn run_demo(seconds: Option<u64>) -> Result<(), String> {
     handle.drain();
     if timeout(DRAIN_TIMEOUT, proxy.ended()).await.is_err() {
         // A request of the user's own, from the URL in the headline.
-        handle.cut();
+        handle.abort();
     }
     Ok(())
 }
