@@ -95,6 +95,7 @@ impl Destination {
 
 /// State that the operator requested.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AdminState {
     /// The destination serves.
     #[default]
@@ -107,6 +108,7 @@ pub enum AdminState {
 
 /// Result of active health checks.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Health {
     /// Not checked yet: the destination serves.
     #[default]
@@ -119,6 +121,7 @@ pub enum Health {
 
 /// Result of outlier detection on real traffic.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ejection {
     /// Not ejected.
     #[default]
@@ -182,6 +185,7 @@ pub struct HealthInputs {
 
 /// Status of a destination: whether it may serve now, and if not, why.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Status {
     /// Receives its full share.
     Serving,

@@ -58,6 +58,7 @@ pub enum Event {
 
 /// Reason of a destination's status.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Reason {
     /// Request of the operator.
     Operator,

@@ -59,6 +59,7 @@ pub struct Candidate {
 
 /// What decided a pick.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DecidedBy {
     /// An ejected destination has an open trial, and the message takes it.
     Trial,

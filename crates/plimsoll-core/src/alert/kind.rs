@@ -2,6 +2,7 @@
 
 /// Severity of an alert.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Severity {
     /// For information.
     Info,
@@ -24,6 +25,7 @@ impl Severity {
 
 /// Kind of an alert.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum AlertKind {
     /// A destination failed its health checks.
     DestinationDown,

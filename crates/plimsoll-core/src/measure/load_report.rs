@@ -9,6 +9,7 @@ use crate::time::Tick;
 
 /// Metric of a load report.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LoadMetric {
     /// Processor utilization, as a share; may exceed 1.
     Cpu,

@@ -38,6 +38,7 @@ pub const GRPC_STATUSES: [(&str, u8); 5] = [
 
 /// Status of a response that may be discarded and retried.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ResponseStatus {
     /// HTTP status.
     Http(u16),
@@ -128,6 +129,7 @@ pub enum Decision {
 
 /// Why a message is not retried.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StopReason {
     /// The request is not idempotent and may have been executed.
     NotSafe,

@@ -13,10 +13,11 @@ pub use self::assignment::{Assignment, FailureSignal};
 pub use self::connection::{ConnectionPermit, ConnectionWait};
 pub(crate) use self::counts::bump;
 pub use self::counts::{BUCKETS_MS, Counts, Progress, WorkerCounts, bucket_of};
+#[cfg(not(loom))]
 pub(crate) use self::trial::Trial;
 #[cfg(not(loom))]
 use self::trial::TrialSlot;
-/// Visible for the loom test only.
+// Public for the loom test.
 #[cfg(loom)]
 pub use self::trial::{Trial, TrialSlot};
 use crate::limit::{DestinationLimits, Limit};
