@@ -73,6 +73,33 @@ impl PoolSpec {
     /// Default slow start of a managed recovery.
     const RECOVERY_SLOW_START: Duration = Duration::from_secs(10);
 
+    /// Creates a spec without health checks, limits and slow start. Outlier detection ejects a destination for 30 s after
+    /// 5 consecutive failures, and at most half of the pool.
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self {
+            algorithm,
+            settings: AlgorithmSettings::default(),
+            health: None,
+            parallel_checks: true,
+            outlier: OutlierSpec {
+                consecutive_failures: 5,
+                base_ejection: Duration::from_secs(30),
+                max_ejection: Duration::from_secs(300),
+                interval: None,
+                unresponsive_after: None,
+                learning: false,
+                max_ejected: 0.5,
+            },
+            tiers: TierSpec::default(),
+            slow_start: None,
+            panic_threshold: 0.0,
+            recovery: false,
+            load: LoadSpec::default(),
+            keep_only_member: true,
+            limits: PoolLimits::default(),
+        }
+    }
+
     /// Returns the duration of a slow start.
     fn slow_start_window(&self) -> Option<Duration> {
         self.slow_start.or(self.recovery.then_some(Self::RECOVERY_SLOW_START))

@@ -6,6 +6,7 @@ use crate::sync::{AtomicU32, Ordering::Relaxed};
 
 /// State of a trial: the low two bits.
 const STATE_BITS: u32 = 0b11;
+/// Also what clearing the state bits leaves.
 const CLOSED: u32 = 0;
 const OPEN: u32 = 1;
 const TAKEN: u32 = 2;
@@ -30,8 +31,8 @@ impl Default for TrialSlot {
 impl TrialSlot {
     /// Opens a new trial. Assignments of earlier trials no longer affect it.
     pub fn open(&self) {
-        let number = (self.0.load(Relaxed) & !STATE_BITS).wrapping_add(STATE_BITS + 1);
-        self.0.store(number | OPEN, Relaxed);
+        let next = |seen: u32| (seen & !STATE_BITS).wrapping_add(STATE_BITS + 1) | OPEN;
+        let _always_succeeds = self.0.fetch_update(Relaxed, Relaxed, |seen| Some(next(seen)));
     }
 
     /// Returns whether the trial can be taken.
@@ -41,7 +42,8 @@ impl TrialSlot {
 
     /// Closes the trial: it can no longer be taken, and an assignment that took it no longer decides it.
     pub fn close(&self) {
-        self.0.store(self.0.load(Relaxed) & !STATE_BITS | CLOSED, Relaxed);
+        // One read-modify-write, so that no concurrent `give_back` can be ordered after it.
+        self.0.fetch_and(!STATE_BITS, Relaxed);
     }
 
     /// Takes the trial. Exactly one caller succeeds for each opened trial.
