@@ -2,7 +2,7 @@
 //!
 //! This crate has no sockets, no threads and no clock. Time, randomness and the results of I/O are arguments and
 //! decisions are return values, so the code that serves traffic also runs in tests and in a simulator, where a day of
-//! traffic takes seconds. Embedders who want a proxy use `plimsoll-proxy`; use this crate to balance something else:
+//! traffic takes seconds. To embed a whole proxy, use `plimsoll-proxy`; use this crate to balance something else:
 //! queries, jobs, messages of a broker.
 //!
 //! # Two loops

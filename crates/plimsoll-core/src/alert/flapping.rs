@@ -1,4 +1,4 @@
-//! Who goes out again and again.
+//! Detection of destinations that fail and recover repeatedly.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -7,27 +7,27 @@ use crate::destination::Name;
 use crate::event::Event;
 use crate::time::Tick;
 
-/// So many times within [`FlapDetector::WINDOW`] is flapping: once is an accident, twice a repetition of it.
+/// Number of failures within [`FlapDetector::WINDOW`] that count as flapping.
 pub const FLAPPING_AT: usize = 3;
 
-/// When destinations last went out, by what checks or traffic said of them.
+/// Times of the recent failures of each destination, by health checks or traffic.
 #[derive(Clone, Debug, Default)]
 pub struct FlapDetector(HashMap<Name, VecDeque<Tick>>);
 
 impl FlapDetector {
-    /// How far back this looks.
+    /// Period in which failures count.
     pub const WINDOW: Duration = Duration::from_secs(300);
-    /// Moments kept of each.
-    const KEPT: usize = 16;
+    /// Maximum number of failures kept per destination.
+    const MAX_KEPT: usize = 16;
 
-    /// Takes in what happened in the pool.
+    /// Updates the failures by an event of the pool.
     pub fn on_event(&mut self, now: Tick, event: &Event) {
         match event {
             Event::StatusChanged { destination, from, to, .. }
                 if from.serves() && (to.as_str() == "down" || to.as_str() == "ejected") =>
             {
                 let times = self.0.entry(destination.clone()).or_default();
-                if times.len() == Self::KEPT {
+                if times.len() == Self::MAX_KEPT {
                     times.pop_front();
                 }
                 times.push_back(now);
@@ -39,18 +39,18 @@ impl FlapDetector {
         }
     }
 
-    /// How often `name` went out within the window, as far as is kept.
+    /// Returns the number of failures of a destination within the window.
     pub fn recent(&self, name: &str, now: Tick) -> usize {
         self.0.get(name).map_or(0, |times| recent(times, now))
     }
 
-    /// Whoever went out more than once.
+    /// Returns the destinations that failed more than once within the window.
     pub fn repeated_failures(&self, now: Tick) -> impl Iterator<Item = Name> {
         let twice = move |(_, times): &(&Name, &VecDeque<Tick>)| recent(times, now) > 1;
         self.0.iter().filter(twice).map(|(name, _)| name.clone())
     }
 
-    /// Whoever flaps, and how often it went out.
+    /// Returns the flapping destinations with their number of failures.
     pub fn flapping(&self, now: Tick) -> impl Iterator<Item = (Name, usize)> {
         let counts = self.0.iter().map(move |(name, times)| (name.clone(), recent(times, now)));
         counts.filter(|&(_, count)| count >= FLAPPING_AT)

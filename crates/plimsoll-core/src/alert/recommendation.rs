@@ -1,4 +1,4 @@
-//! What could be better about the health of a pool, each with what was seen.
+//! Recommendations about the health of a pool, each with its evidence.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,58 +8,58 @@ use crate::destination::{Address, Name, Status};
 use crate::health::{HealthSpec, LastCheck, ProbeKind};
 use crate::time::Tick;
 
-/// A destination that is out for so long is not coming back by itself.
-const OUT_FOR_GOOD: Duration = Duration::from_secs(600);
-/// Answers that make a share of good ones worth anything.
-const ANSWERS: u64 = 20;
-/// A destination that answers this share of its messages well is a good one.
+/// Time out of service after which a destination is not expected to recover by itself.
+const OUT_OF_SERVICE_FOR: Duration = Duration::from_secs(600);
+/// Minimum number of responses for a share of good ones.
+const MIN_RESPONSES: u64 = 20;
+/// Share of good responses from which a destination counts as working.
 const GOOD_SHARE: f64 = 0.95;
-/// Checks that take more than this share of their time limit are nearly late.
+/// Share of the time limit above which a health check is nearly late.
 const NEARLY_LATE: f64 = 0.5;
 
-/// Something to do, and why.
+/// A recommendation to the operator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recommendation {
-    /// Same matter, same id.
+    /// Identifier, the same for the same matter.
     pub id: String,
-    /// What it is.
+    /// Kind of the recommendation.
     pub kind: &'static str,
-    /// Whom or what it is about.
+    /// Name of what the recommendation is about.
     pub subject: Name,
-    /// What to do.
+    /// Recommended action.
     pub message: String,
-    /// What was seen.
+    /// Observations that led to it.
     pub evidence: Vec<String>,
-    /// What doing it would bring.
+    /// Expected effect of the action.
     pub expected_effect: String,
-    /// How sure, 0 to 1.
+    /// Confidence, 0 to 1.
     pub confidence: f64,
-    /// A command that does it, or shows it.
+    /// Command that applies or shows it.
     pub command: Option<String>,
 }
 
-/// A destination, as advice needs it.
+/// State of a destination, as recommendations need it.
 #[derive(Clone, Debug)]
 pub struct DestinationSummary {
-    /// Its name.
+    /// Name of the destination.
     pub name: Name,
-    /// Where it listens.
+    /// Address of the destination.
     pub address: Address,
-    /// Where it stands.
+    /// Zone of the destination.
     pub zone: Option<Name>,
-    /// 0 is first.
+    /// Priority; 0 is the first tier.
     pub priority: u8,
-    /// Base weight.
+    /// Configured base weight.
     pub weight: u16,
-    /// May it serve.
+    /// Current status.
     pub status: Status,
-    /// Since when it stands so.
+    /// Time of the last change of status.
     pub since: Tick,
-    /// The last answer to a check.
+    /// Result of the last health check.
     pub last_check: Option<LastCheck>,
-    /// Failed checks in a row.
+    /// Number of consecutive failed checks.
     pub failed_checks: u32,
-    /// Answers to real traffic, and how many of them were good (no 5xx); failures are no good answers.
+    /// Number of outcomes of real traffic, and of the good ones among them (responses without 5xx).
     pub traffic: (u64, u64),
 }
 
@@ -70,11 +70,11 @@ impl DestinationSummary {
 
     fn good_share(&self) -> Option<f64> {
         let (all, good) = self.traffic;
-        (all >= ANSWERS).then(|| good as f64 / all as f64)
+        (all >= MIN_RESPONSES).then(|| good as f64 / all as f64)
     }
 }
 
-/// What could be done about a pool of `subjects` that is checked as `health` says.
+/// Returns the recommendations for a pool of `subjects` with these health checks.
 pub fn recommend(
     now: Tick,
     subjects: &[DestinationSummary],
@@ -98,7 +98,7 @@ pub fn recommend(
     found
 }
 
-/// All fail their checks with one and the same answer: it is the question.
+/// Recommends to correct the check if all destinations fail it with the same response.
 fn check_is_wrong(subjects: &[DestinationSummary], health: &HealthSpec) -> Option<Recommendation> {
     let ProbeKind::Http { path, .. } = &health.probe else { return None };
     let detail = |subject: &DestinationSummary| {
@@ -106,8 +106,8 @@ fn check_is_wrong(subjects: &[DestinationSummary], health: &HealthSpec) -> Optio
         last.detail.starts_with("answered 4").then(|| last.detail.clone())
     };
     let first = subjects.first()?;
-    let said = detail(first)?;
-    if !subjects.iter().all(|subject| detail(subject).as_ref() == Some(&said)) {
+    let detail_of_all = detail(first)?;
+    if !subjects.iter().all(|subject| detail(subject).as_ref() == Some(&detail_of_all)) {
         return None;
     }
     let count = subjects.len();
@@ -117,9 +117,9 @@ fn check_is_wrong(subjects: &[DestinationSummary], health: &HealthSpec) -> Optio
         subject: "health_monitoring".into(),
         message: "Correct `path` or `expect_status` of the checks.".into(),
         evidence: vec![format!(
-            "all {count} {said} to a check of {path}: they run and are asked for the wrong thing"
+            "all {count} destinations {detail_of_all} to a check of {path}: they run, but the check expects something else"
         )],
-        expected_effect: "destinations that work serve".into(),
+        expected_effect: "working destinations serve again".into(),
         confidence: succession(count as u64, count as u64),
         command: match &first.address {
             Address::Socket(address) => Some(format!("curl -i http://{address}{path}")),
@@ -130,7 +130,7 @@ fn check_is_wrong(subjects: &[DestinationSummary], health: &HealthSpec) -> Optio
     })
 }
 
-/// Its checks fail and its messages do not.
+/// Recommends to look at the check of a destination whose messages succeed.
 fn check_disagrees(subject: &DestinationSummary) -> Option<Recommendation> {
     let last = subject.last_check.as_ref().filter(|last| !last.ok)?;
     let good = subject.good_share().filter(|share| *share >= GOOD_SHARE)?;
@@ -139,18 +139,18 @@ fn check_disagrees(subject: &DestinationSummary) -> Option<Recommendation> {
         id: format!("check_disagrees:{name}"),
         kind: "check_disagrees",
         subject: name.clone(),
-        message: format!("Look at what the checks of `{name}` ask: its messages were answered well."),
+        message: format!("Check what the health checks of `{name}` request: its messages succeed."),
         evidence: vec![
             format!("{} checks failed in a row, last: {}", subject.failed_checks, last.detail),
-            format!("{:.1} % of {} messages were answered well", good * 100.0, subject.traffic.0),
+            format!("{:.1} % of {} messages succeeded", good * 100.0, subject.traffic.0),
         ],
-        expected_effect: "a destination that works is not taken out".into(),
+        expected_effect: "a working destination is not taken out of service".into(),
         confidence: 0.6,
         command: None,
     })
 }
 
-/// It comes back too soon.
+/// Recommends a higher recovery threshold for a flapping destination.
 fn flapping(
     now: Tick,
     subject: &DestinationSummary,
@@ -171,18 +171,18 @@ fn flapping(
             "Raise `recovery_threshold` from {have} to {want}, or find out what fails at `{name}`."
         ),
         evidence: vec![format!(
-            "it went out {count} times or more within {} minutes, and came back each time after {have} good checks",
+            "at least {count} failures within {} minutes, each followed by a recovery after {have} passed checks",
             FlapDetector::WINDOW.as_secs() / 60
         )],
         expected_effect: format!(
-            "it serves only after {want} good checks in a row: fewer messages meet it while it fails"
+            "it serves only after {want} consecutive passed checks, so fewer messages are sent to it while it fails"
         ),
         confidence: succession(count as u64, count as u64 + 1),
         command: None,
     })
 }
 
-/// Its checks pass, and only just.
+/// Recommends a longer time limit for checks that barely pass.
 fn check_nearly_late(subject: &DestinationSummary, health: &HealthSpec) -> Option<Recommendation> {
     let latency = subject.last_check.as_ref()?.latency?;
     if latency.as_secs_f64() < health.timeout.as_secs_f64() * NEARLY_LATE {
@@ -193,22 +193,22 @@ fn check_nearly_late(subject: &DestinationSummary, health: &HealthSpec) -> Optio
         id: format!("check_nearly_late:{name}"),
         kind: "check_nearly_late",
         subject: name.clone(),
-        message: "Raise `health_monitoring.timeout`, or let checks ask for something cheaper.".into(),
+        message: "Raise `health_monitoring.timeout`, or let the checks request something cheaper.".into(),
         evidence: vec![format!("its last check took {} ms of {limit} ms", latency.as_millis())],
-        expected_effect: "a slow moment is not taken for a failure".into(),
+        expected_effect: "a temporarily slow destination is not taken for a failed one".into(),
         confidence: 0.5,
         command: None,
     })
 }
 
-/// It is out for good, and its weight is in the configuration all the same.
+/// Recommends to repair or remove a destination that is out of service for long.
 fn dead_weight(
     now: Tick,
     subject: &DestinationSummary,
     all: &[DestinationSummary],
 ) -> Option<Recommendation> {
     let out_for = now.since(subject.since);
-    if !subject.is_out() || subject.weight == 0 || out_for < OUT_FOR_GOOD {
+    if !subject.is_out() || subject.weight == 0 || out_for < OUT_OF_SERVICE_FOR {
         return None;
     }
     let tier = || all.iter().filter(|other| other.priority == subject.priority);
@@ -218,20 +218,18 @@ fn dead_weight(
         id: format!("dead_weight:{name}"),
         kind: "dead_weight",
         subject: name.clone(),
-        message: format!("Repair `{name}`, or take it out of the configuration."),
+        message: format!("Repair `{name}`, or remove it from the configuration."),
         evidence: vec![
-            format!("it is {} for {} minutes", subject.status.as_str(), out_for.as_secs() / 60),
-            format!(
-                "{weight} of the {whole} parts of its tier's weight are on it, and the others carry them"
-            ),
+            format!("{} for {} minutes", subject.status.as_str(), out_for.as_secs() / 60),
+            format!("its weight is {weight} of {whole} in its tier, and the other destinations carry it"),
         ],
-        expected_effect: "what the pool can bear is what its configuration says".into(),
+        expected_effect: "the capacity of the pool is the configured one".into(),
         confidence: 0.9,
         command: None,
     })
 }
 
-/// Everybody of a zone is out and others are not: it is the zone.
+/// Recommends to look at a zone of which all destinations, and only those, are out of service.
 fn zones_out(subjects: &[DestinationSummary]) -> Vec<Recommendation> {
     let mut zones: BTreeMap<&Name, (u64, u64)> = BTreeMap::new();
     for subject in subjects {
@@ -250,35 +248,35 @@ fn zones_out(subjects: &[DestinationSummary]) -> Vec<Recommendation> {
             kind: "zone_out",
             subject: zone.clone(),
             message: format!(
-                "Look at what the destinations of zone `{zone}` share: network, power, a deployment."
+                "Check what the destinations of zone `{zone}` share: network, power, a deployment."
             ),
             evidence: vec![format!(
-                "all {all} destinations of the zone are out, and those of other zones are not"
+                "all {all} destinations of the zone are out of service, and those of other zones are not"
             )],
-            expected_effect: "one repair brings all of them back".into(),
+            expected_effect: "one repair restores all of them".into(),
             confidence: succession(out, all),
             command: None,
         })
         .collect()
 }
 
-/// There is one, and nobody behind it.
+/// Recommends a second destination where there is only one.
 fn no_redundancy(subjects: &[DestinationSummary]) -> Option<Recommendation> {
-    let mut takers = subjects.iter().filter(|subject| subject.weight > 0);
-    let name = takers.next()?.name.clone();
-    takers.next().is_none().then(|| Recommendation {
+    let mut usable = subjects.iter().filter(|subject| subject.weight > 0);
+    let name = usable.next()?.name.clone();
+    usable.next().is_none().then(|| Recommendation {
         id: format!("no_redundancy:{name}"),
         kind: "no_redundancy",
         subject: name.clone(),
         message: "Add a second destination, if only as a backup tier (priority 1).".into(),
-        evidence: vec![format!("`{name}` is the only destination that takes messages")],
-        expected_effect: "its failure is no longer the failure of the pool".into(),
+        evidence: vec![format!("`{name}` is the only destination that receives messages")],
+        expected_effect: "the failure of one destination is no longer that of the pool".into(),
         confidence: 1.0,
         command: None,
     })
 }
 
-/// Laplace's rule of succession: how likely the next is as `seen` of `all` were.
+/// Returns the probability by Laplace's rule of succession, after `seen` of `all` cases.
 fn succession(seen: u64, all: u64) -> f64 {
     (seen + 1) as f64 / (all + 2) as f64
 }
@@ -343,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_healthy_pool_needs_nothing_and_a_lone_destination_company() {
+    fn a_healthy_pool_has_no_recommendations_and_a_single_destination_one() {
         let (a, b) = (subject("a", "x", Status::Serving), subject("b", "y", Status::Serving));
         check(Tick::ZERO, &[a.clone(), b], &FlapDetector::default(), &[]);
         check(Tick::ZERO, &[a], &FlapDetector::default(), &["no_redundancy:a"]);
@@ -351,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_that_is_out_is_told_as_one_and_only_beside_others() {
+    fn a_failed_zone_is_one_recommendation_if_others_serve() {
         let out = |name| subject(name, "x", Status::Down);
         let (b, c) = (subject("b", "y", Status::Serving), subject("c", "y", Status::Down));
         check(
@@ -365,29 +363,29 @@ mod tests {
     }
 
     #[test]
-    fn checks_that_say_other_than_traffic_and_questions_that_are_wrong() {
-        let said = |name: &str, detail: &str, traffic| DestinationSummary {
+    fn checks_that_disagree_with_traffic_and_wrong_checks_are_found() {
+        let failing = |name: &str, detail: &str, traffic| DestinationSummary {
             last_check: failed(detail),
             failed_checks: 4,
             traffic,
             ..subject(name, "x", Status::Down)
         };
         let well = subject("w", "y", Status::Serving);
-        let good = said("a", "answered 503", (100, 99));
+        let good = failing("a", "answered 503", (100, 99));
         check(Tick::ZERO, &[good, well.clone()], &FlapDetector::default(), &["check_disagrees:a"]);
-        let bad = said("a", "answered 503", (100, 90));
+        let bad = failing("a", "answered 503", (100, 90));
         check(Tick::ZERO, &[bad, well.clone()], &FlapDetector::default(), &[]);
-        let few = said("a", "answered 503", (19, 19));
+        let few = failing("a", "answered 503", (19, 19));
         check(Tick::ZERO, &[few, well], &FlapDetector::default(), &[]);
-        let alike = [said("a", "answered 404", (0, 0)), said("b", "answered 404", (0, 0))];
-        let told = check(Tick::ZERO, &alike, &FlapDetector::default(), &["check_wrong:health_monitoring"]);
-        assert_eq!(told[0].command.as_deref(), Some("curl -i http://10.0.0.1:80/healthz"));
-        let apart = [said("a", "answered 404", (0, 0)), said("b", "answered 403", (0, 0))];
+        let alike = [failing("a", "answered 404", (0, 0)), failing("b", "answered 404", (0, 0))];
+        let found = check(Tick::ZERO, &alike, &FlapDetector::default(), &["check_wrong:health_monitoring"]);
+        assert_eq!(found[0].command.as_deref(), Some("curl -i http://10.0.0.1:80/healthz"));
+        let apart = [failing("a", "answered 404", (0, 0)), failing("b", "answered 403", (0, 0))];
         check(Tick::ZERO, &apart, &FlapDetector::default(), &[]);
     }
 
     #[test]
-    fn what_is_out_for_ten_minutes_is_dead_weight() {
+    fn a_destination_out_of_service_for_ten_minutes_is_dead_weight() {
         let (down, up) = (subject("a", "x", Status::Down), subject("b", "y", Status::Serving));
         let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
         check(at(599), &[down.clone(), up.clone()], &FlapDetector::default(), &[]);
@@ -395,9 +393,9 @@ mod tests {
     }
 
     #[test]
-    fn three_falls_in_five_minutes_are_flapping_and_a_slow_check_is_nearly_late() {
+    fn three_failures_in_five_minutes_are_flapping_and_a_slow_check_is_nearly_late() {
         let mut flaps = FlapDetector::default();
-        let fall = Event::StatusChanged {
+        let failure = Event::StatusChanged {
             pool: "p".into(),
             destination: "a".into(),
             from: Status::Serving,
@@ -416,10 +414,10 @@ mod tests {
             DestinationSummary { last_check: Some(slow), ..subject("b", "y", Status::Serving) },
         ];
         for seconds in [0, 100, 200] {
-            flaps.on_event(at(seconds), &fall);
+            flaps.on_event(at(seconds), &failure);
         }
-        let told = check(at(299), &both, &flaps, &["flapping:a", "check_nearly_late:b"]);
-        assert!(told[0].message.contains("from 2 to 4"), "{}", told[0].message);
+        let found = check(at(299), &both, &flaps, &["flapping:a", "check_nearly_late:b"]);
+        assert!(found[0].message.contains("from 2 to 4"), "{}", found[0].message);
         check(at(300), &both, &flaps, &["check_nearly_late:b"]);
     }
 }
