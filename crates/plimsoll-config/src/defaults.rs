@@ -16,9 +16,9 @@ use crate::model::{ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, P
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 /// Maximum time that running messages get to finish after TERM.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
-/// Algorithm of a pool whose destinations have equal weights.
+/// Algorithm of a pool with destinations of equal weights.
 pub const ALGORITHM: Algorithm = Algorithm::ResponseTime;
-/// Algorithm of a pool whose destinations have different weights. Only a rotation keeps the shares at any load.
+/// Algorithm of a pool with destinations of different weights. Only a rotation keeps the shares at any load.
 pub const WEIGHTED_ALGORITHM: Algorithm = Algorithm::WeightedRoundRobin;
 /// Table and bound of consistent hashing.
 pub const HASH: HashSpec = HashSpec { table: HashTable::Maglev, bound: None };

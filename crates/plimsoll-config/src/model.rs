@@ -190,7 +190,7 @@ pub struct Listener {
     pub tls: Option<ServerTls>,
     /// Whether connections of trusted proxies must begin with a PROXY header.
     pub accepts_proxy_protocol: bool,
-    /// Networks whose `X-Forwarded-*` and PROXY headers are trusted.
+    /// Networks from which `X-Forwarded-*` and PROXY headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Timeouts of client connections.
     pub timeouts: ClientTimeouts,

@@ -61,7 +61,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reports a listener without HTTP requests whose pool uses a part of them as its hash key.
+    /// Reports a listener without HTTP requests where the pool uses a part of them as its hash key.
     pub(crate) fn check_hash_key_visible(
         &mut self,
         node: &ConfigNode<'_>,

@@ -332,7 +332,7 @@ impl Reader<'_> {
         set_if_given(&mut mqtt.rebalance, rebalance);
     }
 
-    /// Reports a UDP listener whose pool cannot receive datagrams.
+    /// Reports a UDP listener with a pool that cannot receive datagrams.
     pub(crate) fn check_datagram_pool(&mut self, node: &ConfigNode<'_>, listener: &Listener, pools: &[Pool]) {
         let Some(pool) = listener.pool.and_then(|index| pools.get(index)) else { return };
         if listener.protocol != Protocol::Udp {

@@ -50,7 +50,7 @@ impl ProtocolTraits {
         matches!(self.protocol, Protocol::Http | Protocol::Auto)
     }
 
-    /// Returns whether clients begin with a header, whose size and time are limited.
+    /// Returns whether clients begin with a header of limited size and time.
     pub(crate) fn reads_header(self) -> bool {
         !matches!(self.protocol, Protocol::Tcp | Protocol::Udp)
     }

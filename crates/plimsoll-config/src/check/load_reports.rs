@@ -22,7 +22,7 @@ impl Reader<'_> {
         );
     }
 
-    /// Reports a listener without HTTP responses whose pool reads load reports in them.
+    /// Reports a listener without HTTP responses where the pool reads load reports in them.
     pub(crate) fn check_reports_visible(
         &mut self,
         node: &ConfigNode<'_>,

@@ -231,7 +231,7 @@ fn adapt_checks<'p>(listeners: &[Listener], pools: impl Iterator<Item = (usize, 
 /// Adds an HTTP check for suspected unresponsive destinations, which accept connections but do not respond.
 ///
 /// `OPTIONS *` is a ping of HTTP (RFC 9110, section 9.3.7), and any response passes. It is left out if checks use
-/// another port, whose protocol is not known.
+/// another port, with a protocol that is not known.
 fn expect_responses(pool: &mut Pool) {
     if let Some(health) = &mut pool.health
         && health.probe == ProbeKind::Tcp

@@ -30,7 +30,7 @@ pub(super) struct Listener {
     /// PROXY protocol on accepted connections: `none`, or `accept` to require a PROXY header from `trusted_proxies`.
     #[schemars(extend("default" = if defaults::ACCEPTS_PROXY_PROTOCOL { "accept" } else { "none" }))]
     proxy_protocol: Option<AcceptProxyProtocol>,
-    /// Networks whose `X-Forwarded-*` headers and PROXY headers are trusted, such as `10.0.0.0/8`.
+    /// Networks from which `X-Forwarded-*` headers and PROXY headers are trusted, such as `10.0.0.0/8`.
     #[schemars(extend("default" = []))]
     trusted_proxies: Option<Vec<Text>>,
     /// Timeouts of client connections.
