@@ -19,7 +19,7 @@ use crate::{clock, host, process};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Path of the plimsoll binary
-    #[arg(long, default_value = "target/release/plimsoll")]
+    #[arg(long, default_value = "target/dist/plimsoll")]
     plimsoll: PathBuf,
     /// Number of destinations, each with its own listening socket
     #[arg(long, default_value_t = 1000)]

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "plimsoll")]
     subject: Proxy,
     /// Path of the plimsoll binary
-    #[arg(long, default_value = "target/release/plimsoll")]
+    #[arg(long, default_value = "target/dist/plimsoll")]
     plimsoll: PathBuf,
     /// Seconds to measure each proxy in each block
     #[arg(long, default_value = "20", value_parser = clock::seconds)]

@@ -21,7 +21,7 @@ use attacks::{ATTACKS, Attack};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Path of the plimsoll binary
-    #[arg(long, default_value = "target/release/plimsoll")]
+    #[arg(long, default_value = "target/dist/plimsoll")]
     plimsoll: PathBuf,
     /// Messages per second of the other clients, at planned times
     #[arg(long, default_value_t = 500.0, value_parser = load_mode::rate)]

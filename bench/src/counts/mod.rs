@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "h1-keepalive-64")]
     scenario: String,
     /// Path of the plimsoll binary
-    #[arg(long, default_value = "target/release/plimsoll")]
+    #[arg(long, default_value = "target/dist/plimsoll")]
     plimsoll: PathBuf,
     /// Keep-alive connections; with one every request meets the same state and the counts are exact
     #[arg(long, default_value_t = 1)]

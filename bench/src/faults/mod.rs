@@ -48,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1)]
     workers: usize,
     /// Path of the plimsoll binary
-    #[arg(long, default_value = "target/release/plimsoll")]
+    #[arg(long, default_value = "target/dist/plimsoll")]
     plimsoll: PathBuf,
     /// CPU of the proxy, and CPU of client and destinations
     #[arg(long, value_delimiter = ',', num_args = 1, default_value = "0,1")]
