@@ -8,7 +8,7 @@ use plimsoll_core::{Name, PickRequest, Rng, Status};
 
 use crate::control::Handle;
 use crate::forward::hash_key;
-use crate::http::local_reply::Refusal;
+use crate::http::local_reply::LocalReply;
 use crate::http::request_facts::RequestFacts;
 use crate::http::request_limits;
 use crate::listener::tables::{ListenerTable, RouteTable};
@@ -166,8 +166,8 @@ impl Handle {
             return tell_wait(rule, explained);
         }
         let Some(winner) = explained.order.first().cloned() else {
-            let refusal = Refusal::NO_DESTINATION;
-            explained.refused = Some((refusal.status, refusal.reason.as_str(), refusal.detail));
+            let reply = LocalReply::NO_DESTINATION;
+            explained.refused = Some((reply.status, reply.reason.as_str(), reply.detail));
             explained.stages.push(("assignment", "nobody: answered 503 at once".to_owned()));
             return;
         };
@@ -230,8 +230,8 @@ fn tell_wait(rule: &RouteTable, explained: &mut ExplanationView) {
     let (line, wait) = (rule.pool.limiter.waiting(), rule.pool.config.wait);
     let (now, most) = (line.current(), line.max().unwrap_or(u32::MAX));
     if line.is_full() {
-        let refusal = Refusal::OVERFLOW;
-        explained.refused = Some((refusal.status, refusal.reason.as_str(), refusal.detail));
+        let reply = LocalReply::OVERFLOW;
+        explained.refused = Some((reply.status, reply.reason.as_str(), reply.detail));
         explained
             .stages
             .push(("queue", format!("{now} wait, and no more than {most} may: answered 503 at once")));
@@ -249,15 +249,15 @@ fn route(
     explained: &mut ExplanationView,
 ) -> Option<(usize, Option<u64>)> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
-    let refuse = |explained: &mut ExplanationView, refusal: Refusal| {
-        explained.refused = Some((refusal.status, refusal.reason.as_str(), refusal.detail));
-        explained.stages.push(("route", format!("refused with {}: {}", refusal.status, refusal.detail)));
+    let refuse = |explained: &mut ExplanationView, reply: LocalReply| {
+        explained.refused = Some((reply.status, reply.reason.as_str(), reply.detail));
+        explained.stages.push(("route", format!("refused with {}: {}", reply.status, reply.detail)));
     };
     let (parsed, headers) =
         match request::parse(head.as_bytes(), &mut slots, &request_limits(&table.config.limits)) {
             Ok(Some(parsed)) => parsed,
             Ok(None) => {
-                refuse(explained, Refusal::BAD_REQUEST_LINE);
+                refuse(explained, LocalReply::BAD_REQUEST_LINE);
                 return None;
             }
             Err(error) => {
@@ -275,7 +275,7 @@ fn route(
         trusted: table.trusts(from),
     };
     let Some(rule) = table.route(&facts) else {
-        refuse(explained, Refusal::NO_ROUTE);
+        refuse(explained, LocalReply::NO_ROUTE);
         return None;
     };
     let RouteTable { name, pool, .. } = &*table.routes[rule];
@@ -287,7 +287,7 @@ fn route(
     explained.stages.push(("admission", format!("{open} of {most} connections are open")));
     let peer = from.map_or(Peer::Unix, |ip| Peer::Socket(SocketAddr::new(ip, 0)));
     let by = pool.config.hash_key();
-    let key = by.and_then(|by| hash_key::of_request(by, parsed.target.path_and_query, headers, peer));
+    let key = by.and_then(|by| hash_key::request_key(by, parsed.target.path_and_query, headers, peer));
     Some((rule, key))
 }
 

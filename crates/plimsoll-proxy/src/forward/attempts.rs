@@ -33,7 +33,7 @@ pub(crate) struct Target<'m> {
     /// Hash key, where the pool's algorithm needs one.
     pub(crate) key: Option<u64>,
     /// Key of the preferred destination, whatever the algorithm.
-    pub(crate) home: Option<u64>,
+    pub(crate) affinity_key: Option<u64>,
     /// The message may be sent more than once.
     pub(crate) repeatable: bool,
     /// End of the time for all attempts together.
@@ -275,7 +275,7 @@ fn request_of<'t>(target: &Target<'t>, tried: &'t AttemptedSet) -> PickRequest<'
         tried: Some(tried),
         repeatable: target.repeatable,
         key: target.key,
-        affinity_key: target.home,
+        affinity_key: target.affinity_key,
         subset: target.route.table.subset.as_deref(),
         dequeued: false,
     }

@@ -1,4 +1,4 @@
-//! How one connection finds its destination and is carried there: routed, counted, retried, logged.
+//! The life of a TCP or MQTT connection: routing, attempts, relay, counters and log line.
 
 use std::fmt;
 use std::io;
@@ -26,22 +26,22 @@ use crate::net::tunnel::{BytesCopied, TunnelEnd, tunnel};
 use crate::upstream::pool::Chosen;
 use plimsoll_wire::http1::target::Method;
 
-/// Bytes read at once of a destination before its bytes are passed on as they are.
-const READ: usize = 16 * 1024;
+/// Bytes read at once from a destination before the relay starts.
+const READ_SIZE: usize = 16 * 1024;
 
-/// One connection on its way to a destination. When it is dropped, it has ended: that is counted and logged.
+/// The upstream side of a client's connection. Dropping it counts and logs the end of the connection.
 pub struct UpstreamSession {
     worker: Rc<WorkerContext>,
-    view: Rc<ListenerRoutes>,
+    routes: Rc<ListenerRoutes>,
     route: WorkerRoute,
     timer: TimerGuard,
     protocol: &'static str,
     peer: Peer,
-    /// What its pool's algorithm hashes by, if it does.
-    key: Option<u64>,
+    /// Hash key, if the pool's algorithm needs one.
+    hash_key: Option<u64>,
     origin: Option<Rc<Origin>>,
     started: Tick,
-    /// The time of its log line, if there is to be one.
+    /// Time for the log line, where the access log is on.
     time: Option<SystemTime>,
     attempts: Attempts,
     destination: Option<DestinationId>,
@@ -50,14 +50,14 @@ pub struct UpstreamSession {
 }
 
 impl Connection {
-    /// Finds the route for this connection, by the name in its handshake, and begins its way to a destination.
-    /// `None`: there is no route, which is counted. The access log calls it `protocol`.
+    /// Routes this connection by the server name of its TLS handshake and starts its upstream session.
+    /// Returns `None` if no route matches, which is counted. `protocol` is the name in the access log.
     pub fn route(&self, protocol: &'static str) -> Option<UpstreamSession> {
         UpstreamSession::begin(self, protocol, self.server_name())
     }
 }
 
-/// A connection to a destination, and the hold on it.
+/// A connection to a destination, with its assignment.
 #[derive(Debug)]
 pub struct Destination {
     pub(crate) stream: Stream,
@@ -65,16 +65,16 @@ pub struct Destination {
     pub(crate) early: Vec<u8>,
 }
 
-/// How a destination that was connected to did not serve.
+/// Fault of a destination after the connection to it was established.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamFault {
-    /// It ended the connection, or said that it cannot serve now.
+    /// The destination closed the connection or reported that it cannot serve.
     Refused,
-    /// It did not say anything in time.
+    /// The destination did not respond in time.
     TimedOut,
 }
 
-/// Why no destination serves a connection.
+/// Error of a connection that no destination serves, with the reason.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub struct Unavailable(Reason);
 
@@ -102,15 +102,17 @@ impl fmt::Debug for UpstreamSession {
 }
 
 impl UpstreamSession {
-    /// The way of a connection that asks for `server_name`, and is called `protocol` in the log.
+    /// Routes a connection by `server_name` and starts its upstream session. `protocol` is the name in the
+    /// access log.
     pub(crate) fn begin(
         connection: &Connection,
         protocol: &'static str,
         server_name: Option<&str>,
     ) -> Option<Self> {
         let worker = connection.worker().clone();
-        let view = connection.guard.listener.routes();
-        let Some(route) = view.table.route(&Asked(server_name)).map(|route| view.routes[route].clone())
+        let routes = connection.guard.listener.routes();
+        let Some(route) =
+            routes.table.route(&ConnectionFacts(server_name)).map(|route| routes.routes[route].clone())
         else {
             connection.count(Reason::NoRoute);
             return None;
@@ -123,12 +125,12 @@ impl UpstreamSession {
         let timer = worker.timer(started + pool.config.timeouts.connect);
         Some(Self {
             worker,
-            view,
+            routes,
             route,
             timer,
             protocol,
             peer: connection.peer,
-            key: pool.config.hash_key().and_then(|_| hash_key::source(connection.peer)),
+            hash_key: pool.config.hash_key().and_then(|_| hash_key::source_key(connection.peer)),
             origin: connection.origin.clone(),
             started,
             time,
@@ -139,16 +141,18 @@ impl UpstreamSession {
         })
     }
 
-    /// Connects to a destination that was not tried yet. Connections with the same `home` go to the same destination
-    /// while it serves; without it, the pool's algorithm decides. While all destinations are at their limits, the
-    /// connection waits in the pool's queue; a client that disconnects meanwhile is noticed afterwards, because
-    /// noticing it takes a read, and what is read belongs to the destination.
+    /// Connects to a destination that was not tried yet.
+    ///
+    /// Connections with the same `affinity_key` use the same destination while it serves; without a key, the
+    /// pool's algorithm decides. While all destinations are at their limits, the connection waits in the
+    /// pool's queue. A client that disconnects while queued is noticed afterwards: noticing it takes a read,
+    /// and those bytes belong to the destination.
     ///
     /// # Errors
-    /// No destination may serve, or none could be connected to.
-    pub async fn next(&mut self, home: Option<u64>) -> Result<Destination, Unavailable> {
+    /// No destination may serve, or none accepted a connection.
+    pub async fn next(&mut self, affinity_key: Option<u64>) -> Result<Destination, Unavailable> {
         let (worker, route) = (self.worker.clone(), self.route.clone());
-        let target = self.target(&worker, &route, home);
+        let target = self.target(&worker, &route, affinity_key);
         loop {
             let now = worker.now();
             let chosen = self.attempts.next(&target, &self.timer, |_| false, now).await;
@@ -167,11 +171,11 @@ impl UpstreamSession {
         &self,
         worker: &'m Rc<WorkerContext>,
         route: &'m WorkerRoute,
-        home: Option<u64>,
+        affinity_key: Option<u64>,
     ) -> Target<'m> {
         let total = route.table.pool.config.timeouts.total;
         let deadline = total.map_or(Tick::NEVER, |total| self.started + total);
-        Target { worker, route, key: self.key, home, repeatable: true, deadline }
+        Target { worker, route, key: self.hash_key, affinity_key, repeatable: true, deadline }
     }
 
     /// Records a failed attempt, and decides whether another follows.
@@ -190,21 +194,21 @@ impl UpstreamSession {
     }
 
     fn unavailable(&mut self, reason: Reason) -> Unavailable {
-        self.ended(reason);
+        self.record_end(reason);
         Unavailable(reason)
     }
 
-    /// Counts why we ended it, and leaves that for the log line.
-    pub(crate) fn ended(&mut self, reason: Reason) {
-        self.view.table.shared.counters.of(self.worker.number).refuse(reason);
+    /// Counts the reason for the end of the connection, and keeps it for the log line.
+    pub(crate) fn record_end(&mut self, reason: Reason) {
+        self.routes.table.shared.counters.of(self.worker.number).refuse(reason);
         self.reason = Some(reason);
     }
 
-    /// The destination connected and then did not serve: it ended, or it said that it cannot. Nothing of the
-    /// client's is lost if another is tried with the same bytes.
+    /// Records that a connected destination did not serve. Another one can be tried with the same bytes, so
+    /// nothing of the client's is lost.
     ///
     /// # Errors
-    /// No other may be tried.
+    /// No other destination may be tried.
     pub fn failed(&mut self, destination: Destination, how: UpstreamFault) -> Result<(), Unavailable> {
         let failure = match how {
             UpstreamFault::Refused => Failure::EmptyResponse,
@@ -213,7 +217,7 @@ impl UpstreamSession {
         self.failed_attempt(destination.assignment, failure, true)
     }
 
-    /// Bounds what follows in time, as [`Connection::limit`] does.
+    /// Starts a time limit, as [`Connection::limit`] does.
     pub fn limit(&self, time: Duration) -> TimeLimit {
         TimeLimit(self.worker.timer(self.worker.now() + time))
     }
@@ -222,7 +226,7 @@ impl UpstreamSession {
         &self.route
     }
 
-    /// The destination serves: its time to do so counts as its latency.
+    /// Records that the destination serves. The time since the pick counts as its latency.
     pub fn served(&mut self, destination: &mut Destination) {
         self.attempts.finish();
         let now = self.worker.now();
@@ -233,18 +237,18 @@ impl UpstreamSession {
         );
     }
 
-    /// How long a destination may take to answer (`timeouts: {response}` of the pool).
+    /// Returns the response timeout of the pool (`timeouts: {response}`).
     pub fn response_timeout(&self) -> Duration {
         self.route.pool.table.borrow().config.timeouts.response
     }
 
-    /// Runs bytes both ways until both ends are done, one breaks, or nothing moves for as long as the listener
-    /// and the pool allow. What both have in their buffers goes first.
+    /// Copies bytes both ways until both ends are done, one fails, or nothing moves for the idle timeout of
+    /// the listener or pool, whichever is longer. Buffered bytes are sent first.
     pub async fn relay(self, connection: Connection, destination: Destination) {
         self.relay_for(connection, destination, Duration::ZERO).await;
     }
 
-    /// The same for connections that may be silent for longer: for `idle` at least.
+    /// Copies bytes both ways as [`relay`](Self::relay) does, with an idle timeout of at least `idle`.
     pub async fn relay_for(
         mut self,
         mut connection: Connection,
@@ -256,15 +260,15 @@ impl UpstreamSession {
         if !client.refused {
             let unsent = std::mem::take(&mut destination.early);
             let ends: [&mut dyn TunnelEnd; 2] = [&mut client, &mut destination.stream];
-            self.carry(ends, &destination.assignment, early, unsent, idle).await;
+            self.copy_both_ways(ends, &destination.assignment, early, unsent, idle).await;
         }
         if client.refused {
             self.unavailable(Reason::BadProxyHeader);
         }
     }
 
-    /// Runs bytes between these ends, the client's first.
-    pub(crate) async fn carry(
+    /// Copies bytes between two ends, the client's first.
+    pub(crate) async fn copy_both_ways(
         &mut self,
         ends: [&mut dyn TunnelEnd; 2],
         assignment: &Assignment,
@@ -274,7 +278,7 @@ impl UpstreamSession {
     ) {
         self.destination = Some(assignment.id());
         let pool_idle = self.route.pool.table.borrow().config.timeouts.idle;
-        let idle = idle.max(self.view.table.config.timeouts.idle).max(pool_idle);
+        let idle = idle.max(self.routes.table.config.timeouts.idle).max(pool_idle);
         self.copied = tunnel(&self.worker, &self.timer, ends, early, unsent, idle).await;
     }
 }
@@ -292,7 +296,7 @@ impl Drop for UpstreamSession {
                 protocol: self.protocol,
                 time,
                 peer: self.peer,
-                listener: self.view.table.config.name.clone(),
+                listener: self.routes.table.config.name.clone(),
                 pool: self.route.table.pool.config.name.clone(),
                 destination: self.destination.and_then(|id| self.route.pool.name_of(id)),
                 reason: self.reason,
@@ -309,37 +313,38 @@ impl Destination {
         self.assignment.id()
     }
 
-    /// What was read of it and not taken yet. What an adapter leaves there goes to the client first.
+    /// Returns the bytes that were read and not consumed yet. Bytes that an adapter leaves there go to the
+    /// client first.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.early
     }
 
-    /// Reads more into the buffer: at most 16 KiB. 0 is its end.
+    /// Reads up to 16 KiB more into the buffer, and returns their number; 0 at the end of the stream.
     ///
     /// # Errors
-    /// The connection's.
+    /// The connection failed.
     pub async fn read(&mut self) -> io::Result<usize> {
-        let at = self.early.len();
-        self.early.resize(at + READ, 0);
+        let start = self.early.len();
+        self.early.resize(start + READ_SIZE, 0);
         let Self { stream, early, .. } = self;
-        let read = std::future::poll_fn(|cx| stream.poll_read(cx, &mut early[at..])).await;
-        self.early.truncate(at + *read.as_ref().unwrap_or(&0));
+        let read = std::future::poll_fn(|cx| stream.poll_read(cx, &mut early[start..])).await;
+        self.early.truncate(start + *read.as_ref().unwrap_or(&0));
         read
     }
 
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// The connection's.
+    /// The connection failed.
     pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
     }
 }
 
-/// What routing may ask of a connection: the name in its hello.
-struct Asked<'a>(Option<&'a str>);
+/// Properties of a connection that routes match on: its server name.
+struct ConnectionFacts<'a>(Option<&'a str>);
 
-impl RouteInput for Asked<'_> {
+impl RouteInput for ConnectionFacts<'_> {
     fn host(&self) -> &[u8] {
         b""
     }

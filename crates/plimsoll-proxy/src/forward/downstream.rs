@@ -1,4 +1,4 @@
-//! What carrying a message asks of the client's side, whichever protocol it speaks.
+//! The client's side of a message, independent of the protocol.
 
 use std::io;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use crate::base::context::WorkerContext;
 use crate::base::timer::Timer;
 use crate::forward::exchange::{Exchange, ExchangeEnd};
 use crate::forward::request_context::RequestContext;
-use crate::http::local_reply::Refusal;
+use crate::http::local_reply::LocalReply;
 use crate::listener::worker_listener::ConnectionGuard;
 use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
 
@@ -27,37 +27,37 @@ pub(crate) enum AfterResponse {
 
 /// The client's side of one message.
 pub(crate) trait Downstream {
-    /// The protocol frames bodies itself: they go out as they are, without chunks.
+    /// The protocol has its own body framing, so bodies are sent without chunks.
     const FRAMES_BODIES: bool;
 
-    /// The presence that this message is part of.
+    /// Returns the guard of the connection that the message belongs to.
     fn guard(&self) -> &ConnectionGuard;
 
-    /// What rings when the message has waited too long.
+    /// Returns the timer of the message.
     fn timer(&self) -> &Rc<Timer>;
 
-    /// Reads more of the request's body into `room`. Answers where it lies; when it has ended,
-    /// `request.body` is done.
+    /// Reads more of the request body into `buffer` and returns the range that holds it. At the end of the
+    /// body, `request.body` is done.
     fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
         request: &mut RequestContext,
-        room: &mut [u8],
+        buffer: &mut [u8],
     ) -> Poll<Result<Range<usize>, ExchangeEnd>>;
 
-    /// Passes a head of an answer on, or writes it to `out`, which leaves with what follows. `ends` says that
-    /// no body follows.
-    fn pass_head(
+    /// Sends a response head, or writes it to `out`, which is sent with the bytes that follow. `end_stream`
+    /// says that no body follows.
+    fn send_head(
         &mut self,
         out: &mut Vec<u8>,
         bytes: &[u8],
         head: &ResponseHead<'_>,
         headers: &[httparse::Header<'_>],
-        hop: ResponseRewrite<'_>,
-        ends: bool,
+        rewrite: ResponseRewrite<'_>,
+        end_stream: bool,
     ) -> Result<(), ExchangeEnd>;
 
-    /// Writes the parts as one piece; the answer counts bytes over all of them. `last` says that nothing
+    /// Writes the parts in one call and returns the number of bytes written. `last` says that nothing
     /// follows, not even trailers.
     fn poll_write_parts(
         &mut self,
@@ -66,29 +66,30 @@ pub(crate) trait Downstream {
         last: bool,
     ) -> Poll<io::Result<usize>>;
 
-    /// The answer is out to its end, but for these trailer lines where bodies are not in chunks.
+    /// Ends the response. `trailers` are the lines still to be sent where bodies are not chunked.
     fn finish(&mut self, trailers: &[u8]) -> Result<(), ExchangeEnd>;
 
-    /// Its connection has served enough: this answer says that it ends, where answers say so.
-    fn retires(&self, request: &RequestContext) -> bool;
+    /// Reports whether the connection has reached its maximum age or number of requests, so this response
+    /// closes it.
+    fn should_close(&self, request: &RequestContext) -> bool;
 
-    /// The client left while it was waiting.
-    fn is_gone(&mut self, cx: &mut Context<'_>, request_complete: bool) -> bool;
+    /// Reports whether the client disconnected while it waited.
+    fn is_disconnected(&mut self, cx: &mut Context<'_>, request_complete: bool) -> bool;
 
-    /// The answer cannot be finished: the client must see that.
+    /// Aborts the response so that the client cannot take it for complete.
     fn reset(&mut self);
 
-    /// What becomes of the connection after an answer, `closes` as its head told.
-    fn after(&self, closes: bool, request: &RequestContext) -> AfterResponse;
+    /// Returns what follows on the connection after a response; `closes` is what its head announced.
+    fn after_response(&self, closes: bool, request: &RequestContext) -> AfterResponse;
 
-    /// Answers the client ourselves.
-    async fn refuse(
+    /// Sends a local reply to the client.
+    async fn local_reply(
         &mut self,
         request: &mut RequestContext,
         worker: &Rc<WorkerContext>,
-        refusal: Refusal,
+        reply: LocalReply,
     ) -> AfterResponse;
 
-    /// The destination switched protocols: bytes run both ways from here on.
+    /// Copies bytes both ways after the destination switched protocols.
     async fn tunnel(&mut self, request: &mut RequestContext, worker: &Rc<WorkerContext>, exchange: Exchange);
 }

@@ -156,7 +156,7 @@ impl<'r> HedgedRequest<'r> {
                     self.last_failed.take().unwrap_or_else(|| request.unsent_attempt(Failure::Connect));
                 return Poll::Ready(Decided::Over(HedgeOutcome::AllFailed(failed)));
             }
-            if client.is_gone(cx, request.body.is_done()) {
+            if client.is_disconnected(cx, request.body.is_done()) {
                 return Poll::Ready(self.abort(ExchangeEnd::ClientGone));
             }
             let deadline = self.deadline(request);
@@ -253,9 +253,9 @@ impl<'r> HedgedRequest<'r> {
             return true;
         }
         let deadline = (now + request.pool_timeouts.connect).min(request.total_deadline);
-        let request = pool.connect_request(id, &chosen.address, &needs);
+        let to_connect = pool.connect_request(id, &chosen.address, &needs);
         let pool = pool.clone();
-        let connecting = Box::pin(async move { pool.open(&request).await });
+        let connecting = Box::pin(async move { pool.open(&to_connect).await });
         self.opening = Some(Opening { chosen, deadline, connecting });
         true
     }

@@ -16,7 +16,7 @@ use crate::forward::downstream::{AfterResponse, Downstream};
 use crate::forward::exchange::{Exchange, ExchangeEnd, upstream_for};
 use crate::forward::hedge::{Attempt, HedgeOutcome, may_be_hedged, run_hedged};
 use crate::forward::request_context::RequestContext;
-use crate::http::local_reply::Refusal;
+use crate::http::local_reply::LocalReply;
 use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::RequestLine;
 use crate::upstream::pool::Chosen;
@@ -27,7 +27,7 @@ enum RequestEnd {
     /// The response was delivered; its last byte was sent at this time.
     Delivered(AfterResponse, Tick),
     /// The client gets a local reply.
-    LocalReply(Refusal),
+    LocalReply(LocalReply),
     /// The client cannot get a reply any more.
     Aborted(Reason),
 }
@@ -45,8 +45,8 @@ enum AttemptEnd {
 /// Carries a request to a destination and the response back.
 pub(crate) async fn forward<D: Downstream>(client: &mut D, request: &mut RequestContext) -> AfterResponse {
     let worker = client.guard().worker.clone();
-    let Some(route) = request.view.routes.get(request.route).cloned() else {
-        let after = reply(client, request, &worker, Refusal::NO_ROUTE).await;
+    let Some(route) = request.routes.routes.get(request.route).cloned() else {
+        let after = send_local_reply(client, request, &worker, LocalReply::NO_ROUTE).await;
         log(request, &worker, None, worker.now());
         return after;
     };
@@ -54,7 +54,9 @@ pub(crate) async fn forward<D: Downstream>(client: &mut D, request: &mut Request
     counters.started.add(1);
     let (after, now) = match run_attempts(client, request, &worker, &route).await {
         RequestEnd::Delivered(after, now) => (after, now),
-        RequestEnd::LocalReply(refusal) => (reply(client, request, &worker, refusal).await, worker.now()),
+        RequestEnd::LocalReply(reply) => {
+            (send_local_reply(client, request, &worker, reply).await, worker.now())
+        }
         RequestEnd::Aborted(reason) => {
             count_reason(request, &worker, reason);
             (AfterResponse::Close, worker.now())
@@ -74,7 +76,7 @@ fn log(request: &mut RequestContext, worker: &WorkerContext, route: Option<&Work
     let destination = route.zip(draft.destination).and_then(|(route, id)| route.pool.name_of(id));
     log.send(RequestLine {
         draft: *draft,
-        listener: request.view.table.config.name.clone(),
+        listener: request.routes.table.config.name.clone(),
         route: route.map(|route| route.table.name.clone()),
         pool: route.map(|route| route.table.pool.config.name.clone()),
         destination,
@@ -96,8 +98,8 @@ async fn run_attempts<D: Downstream>(
     let target = Target {
         worker,
         route,
-        key: request.key,
-        home: None,
+        key: request.hash_key,
+        affinity_key: None,
         repeatable: request.method.is_idempotent(),
         deadline: request.total_deadline,
     };
@@ -105,7 +107,7 @@ async fn run_attempts<D: Downstream>(
     let mut now = request.started;
     loop {
         let (timer, complete) = (client.timer().clone(), request.body.is_done());
-        let is_gone = |cx: &mut std::task::Context<'_>| client.is_gone(cx, complete);
+        let is_gone = |cx: &mut std::task::Context<'_>| client.is_disconnected(cx, complete);
         let chosen = match request.attempts.next(&target, &timer, is_gone, now).await {
             Ok(chosen) => chosen,
             Err(error) => return attempts_over(error),
@@ -127,11 +129,11 @@ async fn run_attempts<D: Downstream>(
 /// Returns the reply that reports why no attempt follows.
 fn attempts_over(error: AttemptError) -> RequestEnd {
     RequestEnd::LocalReply(match error {
-        AttemptError::NoDestination => Refusal::NO_DESTINATION,
+        AttemptError::NoDestination => LocalReply::NO_DESTINATION,
         AttemptError::Failed(failure) => failure.into(),
-        AttemptError::Overflow => Refusal::OVERFLOW,
-        AttemptError::QueueTimeout => Refusal::QUEUE_TIMEOUT,
-        AttemptError::TotalTimeout => Refusal::TOTAL_TIMEOUT,
+        AttemptError::Overflow => LocalReply::OVERFLOW,
+        AttemptError::QueueTimeout => LocalReply::QUEUE_TIMEOUT,
+        AttemptError::TotalTimeout => LocalReply::TOTAL_TIMEOUT,
         AttemptError::ClientGone => return RequestEnd::Aborted(error.reason()),
     })
 }
@@ -248,7 +250,7 @@ async fn finish_attempt<D: Downstream>(
     if stale && may_be_repeated_fresh(target, &failed) {
         return Next::RepeatFresh(Box::new((attempt.exchange.assignment, attempt.address)));
     }
-    // A stale connection says nothing about its destination, also where the request may not be repeated.
+    // A stale connection is no evidence against its destination, also where the request may not be repeated.
     if !stale {
         record_failure(route, &mut attempt.exchange.assignment, failure, worker.now());
     }
@@ -289,15 +291,15 @@ fn delivered<D: Downstream>(
         (Upstream::Http1(stream), true, true) => pool.put_resting(assignment.id(), address, stream, now),
         (Upstream::Http2(_), ..) | (_, false, _) => {}
     }
-    RequestEnd::Delivered(client.after(closes, request), now)
+    RequestEnd::Delivered(client.after_response(closes, request), now)
 }
 
 /// Ends a request whose exchange ended for a reason that is not the destination's.
 fn aborted<D: Downstream>(client: &mut D, unanswered: bool, end: ExchangeEnd) -> RequestEnd {
     match end {
-        ExchangeEnd::Refused(refusal) if unanswered => RequestEnd::LocalReply(refusal),
-        ExchangeEnd::Refused(refusal) => cut_off(client, refusal.reason),
-        ExchangeEnd::TotalTimeout if unanswered => RequestEnd::LocalReply(Refusal::TOTAL_TIMEOUT),
+        ExchangeEnd::LocalReply(reply) if unanswered => RequestEnd::LocalReply(reply),
+        ExchangeEnd::LocalReply(reply) => cut_off(client, reply.reason),
+        ExchangeEnd::TotalTimeout if unanswered => RequestEnd::LocalReply(LocalReply::TOTAL_TIMEOUT),
         ExchangeEnd::TotalTimeout => cut_off(client, Reason::TotalTimeout),
         ExchangeEnd::ClientStalled => cut_off(client, Reason::ClientTimeout),
         _ => RequestEnd::Aborted(Reason::ClientClosed),
@@ -320,20 +322,20 @@ fn cut_off<D: Downstream>(client: &mut D, reason: Reason) -> RequestEnd {
 }
 
 /// Sends a local reply to the client.
-async fn reply<D: Downstream>(
+async fn send_local_reply<D: Downstream>(
     client: &mut D,
     request: &mut RequestContext,
     worker: &Rc<WorkerContext>,
-    refusal: Refusal,
+    reply: LocalReply,
 ) -> AfterResponse {
-    count_reason(request, worker, refusal.reason);
-    request.status = refusal.status;
-    client.refuse(request, worker, refusal).await
+    count_reason(request, worker, reply.reason);
+    request.status = reply.status;
+    client.local_reply(request, worker, reply).await
 }
 
 /// Counts why a request ended without a destination's response, and adds it to the log line.
 fn count_reason(request: &mut RequestContext, worker: &WorkerContext, reason: Reason) {
-    request.view.table.shared.counters.of(worker.number).refuse(reason);
+    request.routes.table.shared.counters.of(worker.number).refuse(reason);
     if let Some(log) = &mut request.log {
         log.reason = Some(reason);
     }

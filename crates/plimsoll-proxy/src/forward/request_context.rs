@@ -1,4 +1,4 @@
-//! One request on its way to a destination, as every try needs it.
+//! A request with its routing and everything that an attempt needs.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use plimsoll_wire::grpc_web::Translator;
 use crate::base::context::WorkerContext;
 use crate::forward::attempts::Attempts;
 use crate::forward::hash_key;
-use crate::http::local_reply::{Form, Refusal};
+use crate::http::local_reply::{LocalReply, ReplyFormat};
 use crate::http::request_facts::RequestFacts;
 use crate::http::request_limits;
 use crate::listener::tls_accept::ClientTlsInfo;
@@ -28,53 +28,53 @@ use plimsoll_wire::http1::body::{BodyReader, Framing, write_chunk_head, write_la
 use plimsoll_wire::http1::request::{self, Forwarding, RequestHead};
 use plimsoll_wire::http1::target::Method;
 
-/// So much of a body is kept for another try: messages of gRPC are seldom longer, nor are forms.
-const KEPT_BODY: usize = 64 * 1024;
+/// Bytes of a request body that are retained for another attempt. gRPC messages and forms are seldom longer.
+const MAX_RETAINED_BODY: usize = 64 * 1024;
 
-/// One request on its way, with everything a second try needs.
+/// A request with its routing, encoded for its destinations.
 #[derive(Debug)]
 pub(crate) struct RequestContext {
-    pub(crate) view: Rc<ListenerRoutes>,
-    /// Index into the view's rules.
+    pub(crate) routes: Rc<ListenerRoutes>,
+    /// Index of the route in `routes`.
     pub(crate) route: usize,
-    /// What its pool's algorithm hashes by, if it does.
-    pub(crate) key: Option<u64>,
+    /// Hash key, if the pool's algorithm needs one.
+    pub(crate) hash_key: Option<u64>,
     pub(crate) method: Method,
     pub(crate) http10: bool,
     pub(crate) keep_alive: bool,
     pub(crate) expects_continue: bool,
-    /// The client offered to switch protocols; the destination did.
+    /// The client offers to switch protocols.
     pub(crate) upgrade: bool,
     pub(crate) upgraded: bool,
     pub(crate) accepts_json: bool,
-    /// Head and first body bytes as every try sends them.
+    /// Head and first body bytes as every attempt sends them.
     pub(crate) encoded: Vec<u8>,
-    /// Bytes of the head.
+    /// Length of the encoded head.
     pub(crate) head_len: usize,
-    /// The rest of the body, still with the client.
+    /// Decoder of the body bytes that the client has yet to send.
     pub(crate) body: BodyReader,
-    /// The body goes out in chunks.
+    /// The body is sent to the destination in chunks.
     pub(crate) chunked: bool,
-    /// Whether it does is not known before a destination has chosen what it speaks.
+    /// The framing depends on the protocol that the destination selects by ALPN.
     framing_undecided: bool,
-    /// What `encoded` has of the body, while that stands there in chunks that may have to go again.
+    /// Body bytes in `encoded` without chunk framing, while the framing may still change.
     raw_body: Vec<u8>,
     /// Body bytes beyond `encoded` were read: they cannot be sent again.
     pub(crate) streamed: bool,
-    /// Its body is kept for another try, while it is short.
-    keeps_body: bool,
+    /// Body bytes are retained for another attempt, up to [`MAX_RETAINED_BODY`].
+    retains_body: bool,
     pub(crate) attempts: Attempts,
     /// Number of hedged attempts so far.
     pub(crate) hedges: u8,
-    /// A destination that may serve has not been tried yet.
+    /// A destination may serve that was not tried yet.
     pub(crate) untried_left: bool,
-    /// Somebody else was asked as well and may still answer.
+    /// Another attempt is running and may still respond.
     pub(crate) is_hedged: bool,
-    /// It is a call of gRPC.
+    /// The request is a gRPC call.
     pub(crate) is_grpc: bool,
-    /// It is a call of gRPC-Web.
-    pub(crate) web: Option<Box<Translator>>,
-    /// Body bytes so far, as they are after decoding.
+    /// Translator of a gRPC-Web call.
+    pub(crate) grpc_web: Option<Box<Translator>>,
+    /// Decoded body bytes so far.
     body_bytes: u64,
     pub(crate) client_timeouts: ClientTimeouts,
     pub(crate) pool_timeouts: DestinationTimeouts,
@@ -82,10 +82,10 @@ pub(crate) struct RequestContext {
     pub(crate) started: Tick,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
-    /// What the client was answered; 0 = nothing yet.
+    /// Status of the response; 0 before there is one.
     pub(crate) status: u16,
     pub(crate) log: Option<Box<LogDraft>>,
-    /// Whose connection it came by, where a destination is to be told.
+    /// Origin of the client's connection, for destinations that receive a PROXY header.
     pub(crate) origin: Option<Rc<Origin>>,
 }
 
@@ -100,45 +100,47 @@ impl RequestContext {
         ConnectionNeeds { upgrade: self.upgrade, origin: self.origin.as_ref() }
     }
 
-    /// Takes what belongs to the body from `bytes` and leaves the rest in `inbox`.
-    pub(crate) fn take_body(
+    /// Decodes body bytes in place and returns their range. Bytes behind the body are appended to `inbox`.
+    pub(crate) fn decode_body(
         &mut self,
         inbox: &mut Vec<u8>,
         bytes: &mut [u8],
-    ) -> Result<Range<usize>, Refusal> {
-        let decoded = self.body.decode(bytes).map_err(|_| Refusal::BAD_BODY)?;
+    ) -> Result<Range<usize>, LocalReply> {
+        let decoded = self.body.decode(bytes).map_err(|_| LocalReply::BAD_BODY)?;
         inbox.extend_from_slice(&bytes[decoded.consumed..]);
         self.request_bytes += decoded.consumed as u64;
         self.body_bytes += decoded.data.len() as u64;
-        let limit = self.view.table.config.limits.body_bytes;
+        let limit = self.routes.table.config.limits.body_bytes;
         if limit > 0 && self.body_bytes > limit {
-            return Err(Refusal::BODY_TOO_LARGE);
+            return Err(LocalReply::BODY_TOO_LARGE);
         }
-        let Some(web) = &mut self.web else { return Ok(decoded.data) };
+        let Some(translator) = &mut self.grpc_web else { return Ok(decoded.data) };
         let Range { start, end } = decoded.data;
-        let len = web.decode_request(&mut bytes[start..end]).ok_or(Refusal::BAD_BASE64)?;
-        self.body_is_sound()?;
+        let len = translator.decode_request(&mut bytes[start..end]).ok_or(LocalReply::BAD_BASE64)?;
+        self.check_body_end()?;
         Ok(start..start + len)
     }
 
-    /// The body may end where it does, if it has.
-    pub(crate) fn body_is_sound(&self) -> Result<(), Refusal> {
-        match &self.web {
-            Some(web) if self.body.is_done() && !web.is_request_complete() => Err(Refusal::BAD_BASE64),
+    /// Checks that a body that has ended is complete.
+    pub(crate) fn check_body_end(&self) -> Result<(), LocalReply> {
+        match &self.grpc_web {
+            Some(translator) if self.body.is_done() && !translator.is_request_complete() => {
+                Err(LocalReply::BAD_BASE64)
+            }
             _ => Ok(()),
         }
     }
 
-    /// The call of gRPC-Web whose answer is translated.
-    pub(crate) fn translated(&mut self) -> Option<&mut Translator> {
-        self.web.as_deref_mut().filter(|web| web.translated)
+    /// Returns the translator of a gRPC-Web call whose response is translated.
+    pub(crate) fn grpc_web_translator(&mut self) -> Option<&mut Translator> {
+        self.grpc_web.as_deref_mut().filter(|translator| translator.translated)
     }
 
-    /// Keeps body bytes for another try, as far as there may be one and there is room: then they leave
-    /// with the encoded image. Whoever comes by HTTP/2 sends no body along with the head.
-    pub(crate) fn keep(&mut self, data: &[u8]) -> bool {
+    /// Retains body bytes in `encoded`, where another attempt may need them and the limit allows it. Returns
+    /// whether it did.
+    pub(crate) fn retain_body(&mut self, data: &[u8]) -> bool {
         let kept = self.encoded.len() - self.head_len;
-        if self.streamed || !self.keeps_body || kept + data.len() > KEPT_BODY {
+        if self.streamed || !self.retains_body || kept + data.len() > MAX_RETAINED_BODY {
             return false;
         }
         let mut encoded = std::mem::take(&mut self.encoded);
@@ -153,7 +155,7 @@ impl RequestContext {
         true
     }
 
-    /// Writes body bytes in a chunk of our own, and the end of the body if this is it.
+    /// Writes body bytes as one chunk, and the last chunk if the body ends here.
     pub(crate) fn write_chunk(&self, out: &mut Vec<u8>, data: &[u8]) {
         if !data.is_empty() {
             write_chunk_head(out, data.len());
@@ -161,12 +163,12 @@ impl RequestContext {
             out.extend_from_slice(b"\r\n");
         }
         if self.body.is_done() {
-            write_last_chunk(out, self.body.trailers(), &self.view.routes[self.route].table.request_edits);
+            write_last_chunk(out, self.body.trailers(), &self.routes.routes[self.route].table.request_edits);
         }
     }
 
-    /// The destination of the next try has chosen what it speaks: frames the body for it.
-    pub(crate) fn frame(&mut self, chunked: bool) {
+    /// Sets the body framing for the protocol that the next destination selected.
+    pub(crate) fn set_framing(&mut self, chunked: bool) {
         if !self.framing_undecided || self.chunked == chunked {
             return;
         }
@@ -182,30 +184,30 @@ impl RequestContext {
         self.encoded = encoded;
     }
 
-    /// The protocol it came by frames bodies itself: a body in chunks comes as plain bytes, up to its end.
-    pub(crate) fn unchunk(&mut self) {
+    /// Reads the body as plain bytes up to its end: the client's protocol has its own framing.
+    pub(crate) fn clear_chunked_framing(&mut self) {
         if self.body.is_chunked() {
             self.body = BodyReader::new(Framing::UntilClose);
         }
     }
 
-    /// All of it is in the encoded image, framed as any destination may have it.
+    /// Reports whether the request is complete in `encoded`, framed alike for every destination.
     pub(crate) fn is_buffered(&self) -> bool {
         !self.streamed && !self.framing_undecided && self.body.is_done()
     }
 
-    /// How a refusal is put.
-    pub(crate) fn form(&self) -> Form {
-        form(self.web.as_deref(), self.accepts_json)
+    /// Returns the format of local replies to this request.
+    pub(crate) fn reply_format(&self) -> ReplyFormat {
+        reply_format(self.grpc_web.as_deref(), self.accepts_json)
     }
 
-    /// What is done to the lines of its answer.
+    /// Returns the header edits of the response.
     pub(crate) fn response_edits(&self) -> &HeaderEdits {
-        &self.view.routes[self.route].table.response_edits
+        &self.routes.routes[self.route].table.response_edits
     }
 }
 
-/// Who asks, as far as the request on its way must know.
+/// Client of a request: its address, TLS handshake and origin.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct ClientInfo<'c> {
     pub(crate) peer: Peer,
@@ -213,57 +215,56 @@ pub(crate) struct ClientInfo<'c> {
     pub(crate) origin: Option<&'c Rc<Origin>>,
 }
 
-/// Makes a request of the request head at the front of `bytes`: checked, routed and written anew. `None` when the
-/// head is incomplete. The bytes behind it are the caller's.
+/// Parses the request head at the front of `bytes`, routes it, and encodes it for the destination. Returns
+/// `None` if the head is incomplete. Bytes behind the head are left to the caller.
 ///
 /// # Errors
-/// What it is refused with, and in which form.
+/// The local reply to an invalid request, and its format.
 pub(crate) fn parse_and_route(
     client: ClientInfo<'_>,
     worker: &Rc<WorkerContext>,
-    view: &Rc<ListenerRoutes>,
+    routes: &Rc<ListenerRoutes>,
     bytes: &[u8],
-) -> Result<Option<Box<RequestContext>>, (Refusal, Form)> {
+) -> Result<Option<Box<RequestContext>>, (LocalReply, ReplyFormat)> {
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; plimsoll_wire::http1::MAX_HEADERS];
-    let config = &view.table.config;
+    let config = &routes.table.config;
     let parsed = request::parse(bytes, &mut slots, &request_limits(&config.limits))
-        .map_err(|error| (error.into(), Form::Text))?;
+        .map_err(|error| (error.into(), ReplyFormat::Text))?;
     let Some((mut head, headers)) = parsed else { return Ok(None) };
     if head.target.secure.is_some_and(|secure| secure != client.tls_info.is_some()) {
-        return Err((Refusal::WRONG_SCHEME, form(None, head.accepts_json)));
+        return Err((LocalReply::WRONG_SCHEME, reply_format(None, head.accepts_json)));
     }
     let sni = client.tls_info.and_then(|tls_info| tls_info.sni.as_deref());
     let certificate = client.tls_info.and_then(|tls_info| tls_info.certificate.as_deref());
-    let trusted = view.table.trusts(client.peer.ip());
+    let trusted = routes.table.trusts(client.peer.ip());
     let (path, method) = (head.target.path(), head.method_name);
     let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
     let started = worker.now();
-    let refused = |refusal| {
-        let web = head.grpc_web.map(|asked| Translator::new(&asked, accept_of(headers), false));
-        Err((refusal, form(web.as_ref(), head.accepts_json)))
+    let reject = |reply| {
+        let translator =
+            head.grpc_web.map(|content_type| Translator::new(&content_type, accept_header(headers), false));
+        Err((reply, reply_format(translator.as_ref(), head.accepts_json)))
     };
     if let Framing::Length(length) = head.framing
         && config.limits.body_bytes > 0
         && length > config.limits.body_bytes
     {
-        return refused(Refusal::BODY_TOO_LARGE);
+        return reject(LocalReply::BODY_TOO_LARGE);
     }
-    if let Some(asked) = sni
-        && !is_for(view, asked, head.host)
+    if let Some(server_name) = sni
+        && !is_authoritative(routes, server_name, head.host)
     {
-        return refused(Refusal::MISDIRECTED);
+        return reject(LocalReply::MISDIRECTED);
     }
-    let rule = view.table.route(&facts).unwrap_or(usize::MAX);
-    let web = head.grpc_web.map(|asked| {
-        let translated = view
-            .routes
-            .get(rule)
-            .is_some_and(|rule| rule.table.pool.config.translates_grpc_web(head.method_name));
+    let index = routes.table.route(&facts).unwrap_or(usize::MAX);
+    let route = routes.routes.get(index).map(|route| &route.table);
+    let grpc_web = head.grpc_web.map(|content_type| {
+        let translated = route.is_some_and(|route| route.pool.config.translates_grpc_web(head.method_name));
         head.is_grpc |= translated;
-        Box::new(Translator::new(&asked, accept_of(headers), translated))
+        Box::new(Translator::new(&content_type, accept_header(headers), translated))
     });
     let mut out = worker.buffers.take();
-    if let Some(rule) = view.routes.get(rule) {
+    if let Some(route) = route {
         let forwarding = Forwarding {
             client: client.peer.ip(),
             scheme: if client.tls_info.is_some() { "https" } else { "http" },
@@ -271,56 +272,60 @@ pub(crate) fn parse_and_route(
             trusted,
             via: config.via,
         };
-        let pool = &rule.table.pool.config.name;
-        request::write_head(&mut out, bytes, &head, headers, forwarding, &rule.table.request_edits, pool);
+        let pool = &route.pool.config.name;
+        request::write_head(&mut out, bytes, &head, headers, forwarding, &route.request_edits, pool);
     }
     let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(client.peer, &head, headers)));
-    let mut request = new_context(view, rule, started, &head, out, log);
+    let mut request = new_context(routes, index, started, &head, out, log);
     request.origin = client.origin.cloned();
-    let hash_key = view.routes.get(rule).and_then(|rule| rule.table.pool.config.hash_key());
-    request.key =
-        hash_key.and_then(|by| hash_key::of_request(by, head.target.path_and_query, headers, client.peer));
-    request.web = web;
+    let key = route.and_then(|route| route.pool.config.hash_key());
+    request.hash_key =
+        key.and_then(|key| hash_key::request_key(key, head.target.path_and_query, headers, client.peer));
+    request.grpc_web = grpc_web;
     Ok(Some(request))
 }
 
-fn accept_of<'b>(headers: &[httparse::Header<'b>]) -> Option<&'b [u8]> {
+fn accept_header<'b>(headers: &[httparse::Header<'b>]) -> Option<&'b [u8]> {
     headers.iter().find(|h| h.name.eq_ignore_ascii_case("accept")).map(|h| h.value)
 }
 
-fn form(web: Option<&Translator>, json: bool) -> Form {
-    match web {
-        Some(web) => Form::Web(web.response_type.clone()),
-        None if json => Form::Json,
-        None => Form::Text,
+fn reply_format(grpc_web: Option<&Translator>, json: bool) -> ReplyFormat {
+    match grpc_web {
+        Some(translator) => ReplyFormat::GrpcWeb(translator.response_type.clone()),
+        None if json => ReplyFormat::Json,
+        None => ReplyFormat::Text,
     }
 }
 
-/// May a connection that was opened for `asked` carry a request for `host`? Where the certificate that was
-/// served is good for both, the client may well think so.
-fn is_for(view: &ListenerRoutes, asked: &str, host: &[u8]) -> bool {
+/// Reports whether a TLS connection for `server_name` may carry a request for `host`. If the served
+/// certificate covers both names, a client may reuse the connection for both (RFC 9113 section 9.1.1).
+fn is_authoritative(routes: &ListenerRoutes, server_name: &str, host: &[u8]) -> bool {
     let host = str::from_utf8(host_name(host)).unwrap_or_default();
     host.is_empty()
-        || host.eq_ignore_ascii_case(asked)
+        || host.eq_ignore_ascii_case(server_name)
         || host.parse::<IpAddr>().is_ok()
-        || view.table.server_tls.as_ref().is_some_and(|server_tls| server_tls.cert_covers_host(asked, host))
+        || routes
+            .table
+            .server_tls
+            .as_ref()
+            .is_some_and(|server_tls| server_tls.cert_covers_host(server_name, host))
 }
 
 fn new_context(
-    view: &Rc<ListenerRoutes>,
+    routes: &Rc<ListenerRoutes>,
     route: usize,
     started: Tick,
     head: &RequestHead<'_>,
     encoded: Vec<u8>,
     log: Option<Box<LogDraft>>,
 ) -> Box<RequestContext> {
-    let config = &view.table.config;
-    let pool = view.routes.get(route).map(|route| &route.table.pool.config);
+    let config = &routes.table.config;
+    let pool = routes.routes.get(route).map(|route| &route.table.pool.config);
     let mut pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
     let mut client_timeouts = config.timeouts;
     let mut total_deadline = pool_timeouts.total.map_or(Tick::NEVER, |total| started + total);
     if head.is_grpc {
-        // Both sides of a call may be silent for as long as they like: only that nobody says anything counts.
+        // Either side of a gRPC call may be idle for long; only an idle call as a whole counts.
         pool_timeouts.response = pool_timeouts.response.max(pool_timeouts.idle);
         client_timeouts.body = client_timeouts.body.max(client_timeouts.idle);
         total_deadline = total_deadline.min(head.grpc_timeout.map_or(Tick::NEVER, |wait| started + wait));
@@ -328,9 +333,9 @@ fn new_context(
     let is_chunked = head.framing == Framing::Chunked;
     let protocol = pool.map_or(PoolProtocol::Http1, |pool| pool.protocol);
     Box::new(RequestContext {
-        view: view.clone(),
+        routes: routes.clone(),
         route,
-        key: None,
+        hash_key: None,
         method: head.method,
         http10: head.is_http10,
         keep_alive: head.keep_alive,
@@ -345,7 +350,7 @@ fn new_context(
         framing_undecided: is_chunked && protocol == PoolProtocol::Auto,
         raw_body: Vec::new(),
         streamed: false,
-        keeps_body: pool.is_some_and(|pool| keeps_body(pool, head)),
+        retains_body: pool.is_some_and(|pool| retains_body(pool, head)),
         attempts: Attempts::default(),
         hedges: 0,
         untried_left: false,
@@ -359,21 +364,22 @@ fn new_context(
         request_bytes: head.len as u64,
         response_bytes: 0,
         status: 0,
-        web: None,
+        grpc_web: None,
         log,
         origin: None,
     })
 }
 
-/// May another try need a body that was read already? Destinations of HTTP/2 refuse streams that have not run,
-/// whatever was sent on them. One that is told to be too long is not begun with.
-fn keeps_body(pool: &Pool, head: &RequestHead<'_>) -> bool {
-    let fits = !matches!(head.framing, Framing::Length(length) if length > KEPT_BODY as u64);
-    let repeats_calls = head.is_grpc && !pool.retry.when.grpc_statuses.is_empty();
-    fits && (repeats_calls || (pool.protocol != PoolProtocol::Http1 && pool.retry.error_recovery))
+/// Reports whether another attempt may need body bytes that were already read. HTTP/2 destinations may reject
+/// a stream unprocessed after any part of it was sent. A body with a longer content length is not retained at
+/// all.
+fn retains_body(pool: &Pool, head: &RequestHead<'_>) -> bool {
+    let fits = !matches!(head.framing, Framing::Length(length) if length > MAX_RETAINED_BODY as u64);
+    let retries_grpc = head.is_grpc && !pool.retry.when.grpc_statuses.is_empty();
+    fits && (retries_grpc || (pool.protocol != PoolProtocol::Http1 && pool.retry.error_recovery))
 }
 
-/// Stands where no pool was found; the request ends before any of it is used.
+/// Timeouts without a pool; the request ends before they are used.
 const NO_POOL: DestinationTimeouts = DestinationTimeouts {
     connect: Duration::ZERO,
     response: Duration::ZERO,

@@ -1,4 +1,4 @@
-//! How body bytes become frames, as far as the other side's window and our own buffer allow.
+//! Sending of body bytes as HTTP/2 DATA frames, within the flow-control window and the send buffer.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -6,30 +6,30 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use h2::SendStream;
 
-/// Sends what fits of the parts. Answers the bytes taken; with all of them, and if the stream `ends` there,
-/// the last frame says so.
+/// Sends as many bytes of `parts` as the window allows, and returns their number. If that is all of them and
+/// `end_stream` is set, the last frame ends the stream.
 pub(crate) fn poll_send(
-    to: &mut SendStream<Bytes>,
+    stream: &mut SendStream<Bytes>,
     cx: &mut Context<'_>,
     parts: [&[u8]; 3],
-    ends: bool,
+    end_stream: bool,
 ) -> Poll<io::Result<usize>> {
     let total: usize = parts.iter().map(|part| part.len()).sum();
-    to.reserve_capacity(total);
-    let mut room = to.capacity();
-    while room == 0 {
-        room = match ready!(to.poll_capacity(cx)) {
-            Some(Ok(room)) => room,
+    stream.reserve_capacity(total);
+    let mut window = stream.capacity();
+    while window == 0 {
+        window = match ready!(stream.poll_capacity(cx)) {
+            Some(Ok(window)) => window,
             _ => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         };
     }
-    let taken = total.min(room);
-    let mut data = BytesMut::with_capacity(taken);
+    let sent = total.min(window);
+    let mut data = BytesMut::with_capacity(sent);
     for part in parts {
-        let fits = part.len().min(taken - data.len());
+        let fits = part.len().min(sent - data.len());
         data.extend_from_slice(&part[..fits]);
     }
-    let last = ends && taken == total;
-    to.send_data(data.freeze(), last).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-    Poll::Ready(Ok(taken))
+    let last = end_stream && sent == total;
+    stream.send_data(data.freeze(), last).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+    Poll::Ready(Ok(sent))
 }

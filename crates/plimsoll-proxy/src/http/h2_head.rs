@@ -1,7 +1,7 @@
-//! How heads cross between HTTP/2 and HTTP/1.
+//! Translation of request and response heads between HTTP/2 and HTTP/1.
 //!
-//! A request head is written as HTTP/1 and then read by the same strict reader as any other: there is one
-//! place that decides what is unambiguous, and nothing gets around it.
+//! A request head from HTTP/2 is written as HTTP/1 text and then parsed by the HTTP/1 parser. One parser
+//! decides which requests are unambiguous, for both protocols.
 
 use std::mem::MaybeUninit;
 
@@ -13,42 +13,42 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request};
 use plimsoll_wire::grpc;
 use plimsoll_wire::websocket::{ACCEPT, KEY, WEBSOCKET, accept_value};
 
-use crate::http::local_reply::Refusal;
+use crate::http::local_reply::LocalReply;
 use plimsoll_wire::http1::MAX_HEADERS;
 use plimsoll_wire::http1::fields::{Field, classify_field, write_field};
 use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
 
-/// Does it ask for a tunnel of WebSocket (RFC 8441)?
+/// Reports whether a request opens a WebSocket tunnel by extended CONNECT (RFC 8441).
 ///
 /// # Errors
-/// What other tunnels are refused with.
-pub(crate) fn asks_for_websocket(head: &request::Parts) -> Result<bool, Refusal> {
+/// The local reply to any other CONNECT request.
+pub(crate) fn requests_websocket(head: &request::Parts) -> Result<bool, LocalReply> {
     match (head.method == Method::CONNECT, head.extensions.get::<Protocol>()) {
         (false, _) => Ok(false),
-        (true, None) => Err(Refusal::METHOD_NOT_ALLOWED),
-        (true, Some(asked)) if !asked.as_str().eq_ignore_ascii_case(WEBSOCKET) => {
-            Err(Refusal::UNKNOWN_PROTOCOL)
+        (true, None) => Err(LocalReply::METHOD_NOT_ALLOWED),
+        (true, Some(protocol)) if !protocol.as_str().eq_ignore_ascii_case(WEBSOCKET) => {
+            Err(LocalReply::UNKNOWN_PROTOCOL)
         }
-        // A tunnel has no length.
-        (true, Some(_)) if head.headers.contains_key(CONTENT_LENGTH) => Err(Refusal::BAD_LENGTH),
+        // A tunnel has no content length.
+        (true, Some(_)) if head.headers.contains_key(CONTENT_LENGTH) => Err(LocalReply::BAD_LENGTH),
         (true, Some(_)) => Ok(true),
     }
 }
 
-/// Writes a request head as HTTP/1 would have it. `ends` says that no body follows; with a `key` it asks to
-/// switch to WebSocket.
+/// Writes a request head as HTTP/1 text. `end_stream` says that no body follows; a `key` makes it a WebSocket
+/// upgrade.
 ///
 /// # Errors
-/// What the request is refused with when it has no such form.
+/// The local reply to a request that cannot be expressed in HTTP/1.
 pub(crate) fn write_request(
     out: &mut Vec<u8>,
     head: &request::Parts,
-    ends: bool,
+    end_stream: bool,
     key: Option<&str>,
-) -> Result<(), Refusal> {
+) -> Result<(), LocalReply> {
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     if target.is_empty() {
-        return Err(Refusal::BAD_TARGET);
+        return Err(LocalReply::BAD_TARGET);
     }
     out.extend_from_slice(key.map_or(head.method.as_str(), |_| "GET").as_bytes());
     out.push(b' ');
@@ -56,20 +56,20 @@ pub(crate) fn write_request(
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (head.uri.authority(), hosts.next(), hosts.next()) {
-        (_, _, Some(_)) | (None, None, _) => return Err(Refusal::BAD_HOST),
+        (_, _, Some(_)) | (None, None, _) => return Err(LocalReply::BAD_HOST),
         (Some(authority), None, None) => authority.as_str().as_bytes(),
         (None, Some(host), None) => host.as_bytes(),
         (Some(authority), Some(host), None) => {
-            // Two names for one host would let two readers see two hosts (RFC 9113 section 8.3.1).
+            // With two names, two recipients could see two hosts (RFC 9113 section 8.3.1).
             if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) {
-                return Err(Refusal::BAD_HOST);
+                return Err(LocalReply::BAD_HOST);
             }
             host.as_bytes()
         }
     };
     write_field(out, b"Host", host);
     for (name, value) in &head.headers {
-        // The side of HTTP/2 has no key of its own, whatever it says (RFC 8441 section 5).
+        // HTTP/2 has no WebSocket key; one that the client sent is dropped (RFC 8441 section 5).
         if name != HOST && name != COOKIE && !(key.is_some() && name == KEY) {
             write_field(out, name.as_str().as_bytes(), value.as_bytes());
         }
@@ -79,14 +79,14 @@ pub(crate) fn write_request(
         out.extend_from_slice(b"Connection: Upgrade\r\n");
         write_field(out, b"Upgrade", WEBSOCKET.as_bytes());
         write_field(out, b"Sec-WebSocket-Key", key.as_bytes());
-    } else if !ends && !head.headers.contains_key(CONTENT_LENGTH) {
+    } else if !end_stream && !head.headers.contains_key(CONTENT_LENGTH) {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
 
-/// HTTP/2 may cut a `Cookie` into crumbs; HTTP/1 wants one line (RFC 9113 section 8.2.3).
+/// Joins the `Cookie` fields: HTTP/2 may split them, HTTP/1 requires one line (RFC 9113 section 8.2.3).
 fn write_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
     let mut crumbs = headers.get_all(COOKIE).iter().peekable();
     if crumbs.peek().is_none() {
@@ -102,9 +102,9 @@ fn write_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A request head that was written for a destination, as HTTP/2 has it. One that asks to switch to WebSocket
-/// becomes an extended CONNECT, and beside it stands what its key is to be answered with. `None` when a line has
-/// no such form.
+/// Parses the HTTP/1 text of a request for a destination that uses HTTP/2. A WebSocket upgrade becomes an
+/// extended CONNECT, returned with the `Sec-WebSocket-Accept` value that its key requires. Returns `None` if
+/// a field cannot be expressed in HTTP/2.
 pub(crate) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Option<String>)> {
     let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut []);
@@ -115,11 +115,11 @@ pub(crate) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Op
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
     uri.path_and_query = Some(target.parse().ok()?);
-    let is_switch = |h: &&httparse::Header<'_>| {
+    let is_websocket = |h: &&httparse::Header<'_>| {
         classify_field(h.name) == Field::Upgrade && h.value.eq_ignore_ascii_case(WEBSOCKET.as_bytes())
     };
-    let switches = method == "GET" && parsed.headers.iter().any(|header| is_switch(&header));
-    let key = parsed.headers.iter().find(|header| switches && header.name.eq_ignore_ascii_case(KEY));
+    let upgrades = method == "GET" && parsed.headers.iter().any(|header| is_websocket(&header));
+    let key = parsed.headers.iter().find(|header| upgrades && header.name.eq_ignore_ascii_case(KEY));
     let accept = key.map(|key| accept_value(key.value));
     let map = request.headers_mut();
     for header in parsed.headers.iter() {
@@ -130,7 +130,7 @@ pub(crate) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Op
             _ => append(map, header.name.as_bytes(), header.value)?,
         }
     }
-    // The field is for the next hop, so it is ours to say; servers of gRPC want it said.
+    // `TE` is hop-by-hop, so the client's was dropped. gRPC servers require it.
     if map.get(CONTENT_TYPE).is_some_and(|value| grpc::is_grpc_content_type(value.as_bytes())) {
         map.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -142,8 +142,8 @@ pub(crate) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Op
     Some((request, accept))
 }
 
-/// Writes the head of an answer that opens a tunnel of WebSocket as HTTP/1 would have it.
-pub(crate) fn write_switch(head: &Response<()>, accept: &str) -> Bytes {
+/// Writes the response that opens a WebSocket tunnel as HTTP/1 text, with status 101.
+pub(crate) fn write_upgrade_response(head: &Response<()>, accept: &str) -> Bytes {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n");
     write_field(&mut out, b"Upgrade", WEBSOCKET.as_bytes());
@@ -157,9 +157,9 @@ pub(crate) fn write_switch(head: &Response<()>, accept: &str) -> Bytes {
     out.into()
 }
 
-/// Writes the head of an answer as HTTP/1 would have it, for the one reader of such heads. `ends` says that no
-/// body follows; what a HEAD is told of a body stays.
-pub(crate) fn write_answer(head: &Response<()>, ends: bool, to_head: bool) -> Bytes {
+/// Writes a response head as HTTP/1 text for the HTTP/1 parser. `end_stream` says that no body follows. The
+/// content length in a response to HEAD is kept.
+pub(crate) fn write_response(head: &Response<()>, end_stream: bool, to_head_request: bool) -> Bytes {
     let mut out = Vec::with_capacity(512);
     let status = head.status();
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -170,59 +170,60 @@ pub(crate) fn write_answer(head: &Response<()>, ends: bool, to_head: bool) -> By
     for (name, value) in head.headers() {
         write_field(&mut out, name.as_str().as_bytes(), value.as_bytes());
     }
-    let has_body = !status.is_informational() && !matches!(status.as_u16(), 204 | 304) && !to_head;
+    let has_body = !status.is_informational() && !matches!(status.as_u16(), 204 | 304) && !to_head_request;
     if has_body && !head.headers().contains_key(CONTENT_LENGTH) {
-        let framing: &[u8] = if ends { b"Content-Length: 0\r\n" } else { b"Transfer-Encoding: chunked\r\n" };
+        let framing: &[u8] =
+            if end_stream { b"Content-Length: 0\r\n" } else { b"Transfer-Encoding: chunked\r\n" };
         out.extend_from_slice(framing);
     }
     out.extend_from_slice(b"\r\n");
     out.into()
 }
 
-/// The head of an answer that switches to WebSocket, as HTTP/2 has it. `None` when it does not, or has not answered
-/// the key as it should.
-pub(crate) fn switch(
+/// Translates a response that switches to WebSocket into the HTTP/2 response to an extended CONNECT. Returns
+/// `None` if it switches to another protocol, or its `Sec-WebSocket-Accept` is wrong.
+pub(crate) fn websocket_response(
     head: &ResponseHead<'_>,
     headers: &[httparse::Header<'_>],
-    hop: ResponseRewrite<'_>,
+    rewrite: ResponseRewrite<'_>,
     accept: &str,
 ) -> Option<Response<()>> {
-    let answers = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(ACCEPT));
-    let is_right = answers.map(|header| header.value).eq([accept.as_bytes()]);
+    let accepts = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(ACCEPT));
+    let is_valid = accepts.map(|header| header.value).eq([accept.as_bytes()]);
     let to_websocket = head.upgrade.is_some_and(|to| to.eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
-    let mut response = answer(head, headers, hop, false).filter(|_| is_right && to_websocket)?;
+    let mut response = response(head, headers, rewrite, false).filter(|_| is_valid && to_websocket)?;
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().remove(ACCEPT);
     Some(response)
 }
 
-/// The head of an answer as HTTP/2 has it: lines that belong to the connection stay behind, and the edits
-/// are applied. `None` when a line has no such form.
-pub(crate) fn answer(
+/// Translates a response head to HTTP/2: drops hop-by-hop fields and applies the header edits. Returns `None`
+/// if a field cannot be expressed in HTTP/2.
+pub(crate) fn response(
     head: &ResponseHead<'_>,
     headers: &[httparse::Header<'_>],
-    hop: ResponseRewrite<'_>,
-    ends: bool,
+    rewrite: ResponseRewrite<'_>,
+    end_stream: bool,
 ) -> Option<Response<()>> {
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(head.status).ok()?;
     let map = response.headers_mut();
     for header in headers {
-        if hop.passes(head, header.name) && classify_field(header.name) != Field::Upgrade {
+        if rewrite.passes(head, header.name) && classify_field(header.name) != Field::Upgrade {
             append(map, header.name.as_bytes(), header.value)?;
         }
     }
-    if let Some(content_type) = hop.replaced_content_type() {
+    if let Some(content_type) = rewrite.replaced_content_type() {
         append(map, b"content-type", content_type)?;
     }
-    // An answer that ends with its head needs no length to say so.
-    if let Some(length) = head.content_length().filter(|&length| length > 0 || !ends) {
+    // END_STREAM is equivalent to a content length of 0.
+    if let Some(length) = head.content_length().filter(|&length| length > 0 || !end_stream) {
         map.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    if hop.via {
+    if rewrite.via {
         append(map, b"via", b"1.1 plimsoll")?;
     }
-    for (name, value) in lines(&hop.edits.appended) {
+    for (name, value) in field_lines(&rewrite.edits.appended) {
         append(map, name, value)?;
     }
     Some(response)
@@ -234,24 +235,24 @@ fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// The names and values of whole lines.
-fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+/// Splits field lines into names and values.
+fn field_lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     text.split(|&byte| byte == b'\n').filter_map(|line| {
         let colon = line.iter().position(|&byte| byte == b':')?;
         Some((&line[..colon], line[colon + 1..].trim_ascii()))
     })
 }
 
-/// Trailer lines as a map; what has no such form is left out.
+/// Parses trailer lines into a map. Fields that HTTP/2 cannot express are dropped.
 pub(crate) fn trailers(text: &[u8]) -> HeaderMap {
     let mut map = HeaderMap::new();
-    for (name, value) in lines(text) {
-        let _left_out = append(&mut map, name, value);
+    for (name, value) in field_lines(text) {
+        let _dropped = append(&mut map, name, value);
     }
     map
 }
 
-/// Trailers as lines, without fields that never are one (RFC 9110 section 6.5.1).
+/// Writes trailers as lines, without the fields that are not allowed there (RFC 9110 section 6.5.1).
 pub(crate) fn trailer_lines(map: &HeaderMap) -> Vec<u8> {
     let mut text = Vec::new();
     for (name, value) in map {
@@ -266,10 +267,10 @@ pub(crate) fn trailer_lines(map: &HeaderMap) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn written(request: http::request::Builder, ends: bool) -> Result<String, Refusal> {
+    fn written(request: http::request::Builder, end_stream: bool) -> Result<String, LocalReply> {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let mut out = Vec::new();
-        write_request(&mut out, &head, ends, None).map(|()| String::from_utf8(out).expect("text"))
+        write_request(&mut out, &head, end_stream, None).map(|()| String::from_utf8(out).expect("text"))
     }
 
     fn get() -> http::request::Builder {
@@ -277,26 +278,29 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_written_as_http_1() {
+    fn a_request_head_is_written_as_http_1() {
         let request = get().header("accept", "*/*").header("cookie", "a=1").header("cookie", "b=2");
         let text = "GET /x?y=1 HTTP/1.1\r\nHost: a.test\r\naccept: */*\r\nCookie: a=1; b=2\r\n\r\n";
         assert_eq!(written(request, true), Ok(text.to_owned()));
         assert!(written(get(), false).expect("fine").contains("\r\nTransfer-Encoding: chunked\r\n"));
-        let told = written(get().header("content-length", "5"), false).expect("fine");
-        assert!(told.contains("content-length: 5\r\n") && !told.contains("chunked"), "{told}");
+        let written_head = written(get().header("content-length", "5"), false).expect("fine");
+        assert!(
+            written_head.contains("content-length: 5\r\n") && !written_head.contains("chunked"),
+            "{written_head}"
+        );
     }
 
     #[test]
-    fn one_host_and_no_other() {
-        assert!(written(get().header("host", "A.TEST"), true).is_ok(), "the same, in other letters");
-        assert_eq!(written(get().header("host", "b.test"), true), Err(Refusal::BAD_HOST));
+    fn differing_or_missing_hosts_are_rejected() {
+        assert!(written(get().header("host", "A.TEST"), true).is_ok(), "host names are case-insensitive");
+        assert_eq!(written(get().header("host", "b.test"), true), Err(LocalReply::BAD_HOST));
         let twice = get().header("host", "a.test").header("host", "a.test");
-        assert_eq!(written(twice, true), Err(Refusal::BAD_HOST));
-        assert_eq!(written(http::Request::get("/x"), true), Err(Refusal::BAD_HOST));
+        assert_eq!(written(twice, true), Err(LocalReply::BAD_HOST));
+        assert_eq!(written(http::Request::get("/x"), true), Err(LocalReply::BAD_HOST));
     }
 
     #[test]
-    fn trailers_cross_without_what_is_none() {
+    fn trailers_are_translated_without_forbidden_fields() {
         let map = trailers(b"grpc-status: 0\r\nX-Sum: a: b\r\n");
         assert_eq!(map["grpc-status"], "0");
         assert_eq!(trailer_lines(&map), b"grpc-status: 0\r\nx-sum: a: b\r\n");

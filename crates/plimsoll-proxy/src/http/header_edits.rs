@@ -1,9 +1,9 @@
-//! Header edits of a configuration, folded into what is dropped and what is appended.
+//! Header edits of listeners and routes, combined into one list of names to drop and one of lines to append.
 
 use plimsoll_config::model;
 use plimsoll_wire::http1::HeaderEdits;
 
-/// Folds the edits of `stages`, applied one after the other, into one: what to drop, then what to append.
+/// Combines the edits of `stages`, which apply one after the other.
 pub(crate) fn fold_edits(stages: &[&model::HeaderEdits]) -> HeaderEdits {
     let mut dropped: Vec<String> = Vec::new();
     let mut lines: Vec<(&str, &str)> = Vec::new();
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_edits_after_its_listener() {
+    fn edits_of_a_route_apply_after_those_of_its_listener() {
         let listener = edits(&[("x-a", "1"), ("x-b", "1")], &[("x-c", "1")], &[]);
         let route = edits(&[("x-a", "2")], &[("x-c", "2")], &["x-b"]);
         let folded = fold_edits(&[&listener, &route]);

@@ -1,4 +1,4 @@
-//! What the proxy answers itself, and how it says why.
+//! Local replies: responses that the proxy sends itself, with the reason for metrics and logs.
 
 use std::task::{Context, Waker};
 
@@ -10,100 +10,99 @@ use crate::base::reason::Reason;
 use crate::net::stream::Stream;
 use plimsoll_wire::http1::fields::{write_decimal, write_field};
 
-/// An answer of our own: its status, the word for logs and metrics, and a sentence for people.
+/// A local reply: its status, the reason for logs and metrics, and a sentence for the body.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct LocalReply {
     pub(crate) status: u16,
     pub(crate) reason: Reason,
     pub(crate) detail: &'static str,
 }
 
-const fn refusal(status: u16, reason: Reason, detail: &'static str) -> Refusal {
-    Refusal { status, reason, detail }
+const fn reply(status: u16, reason: Reason, detail: &'static str) -> LocalReply {
+    LocalReply { status, reason, detail }
 }
 
-impl Refusal {
-    pub(crate) const BAD_REQUEST_LINE: Self =
-        refusal(400, Reason::BadRequest, "the request line is malformed");
-    pub(crate) const BAD_TARGET: Self = refusal(400, Reason::BadRequest, "the request target is malformed");
+impl LocalReply {
+    pub(crate) const BAD_REQUEST_LINE: Self = reply(400, Reason::BadRequest, "the request line is malformed");
+    pub(crate) const BAD_TARGET: Self = reply(400, Reason::BadRequest, "the request target is malformed");
     pub(crate) const WRONG_SCHEME: Self =
-        refusal(400, Reason::BadRequest, "the scheme of the request target is not what is spoken here");
-    pub(crate) const NO_HTTP2_FORM: Self =
-        refusal(400, Reason::BadRequest, "the request has no form in HTTP/2, which its destination speaks");
-    pub(crate) const BAD_HEADER: Self = refusal(400, Reason::BadRequest, "a header line is malformed");
-    pub(crate) const BAD_HOST: Self =
-        refusal(400, Reason::BadRequest, "exactly one valid Host header is needed");
-    pub(crate) const BAD_LENGTH: Self =
-        refusal(400, Reason::BadRequest, "Content-Length is malformed or differs");
-    pub(crate) const BAD_TRANSFER_ENCODING: Self = refusal(
+        reply(400, Reason::BadRequest, "the scheme of the request target does not match the listener");
+    pub(crate) const NOT_EXPRESSIBLE_IN_HTTP2: Self = reply(
         400,
         Reason::BadRequest,
-        "Transfer-Encoding is ambiguous: only a single `chunked` is accepted",
+        "the request cannot be expressed in HTTP/2, which the destination requires",
     );
-    /// RFC 9112, section 6.1: such a request may be smuggled.
+    pub(crate) const BAD_HEADER: Self = reply(400, Reason::BadRequest, "a header line is malformed");
+    pub(crate) const BAD_HOST: Self =
+        reply(400, Reason::BadRequest, "exactly one valid Host header is required");
+    pub(crate) const BAD_LENGTH: Self =
+        reply(400, Reason::BadRequest, "Content-Length is malformed or has different values");
+    pub(crate) const BAD_TRANSFER_ENCODING: Self =
+        reply(400, Reason::BadRequest, "Transfer-Encoding is ambiguous: only a single `chunked` is accepted");
+    /// Such a request may be an attempt at request smuggling (RFC 9112 section 6.1).
     pub(crate) const LENGTH_AND_TRANSFER_ENCODING: Self =
-        refusal(400, Reason::BadRequest, "Content-Length and Transfer-Encoding must not be sent together");
-    pub(crate) const BAD_BODY: Self = refusal(400, Reason::BadRequest, "the chunked body is malformed");
-    pub(crate) const BAD_BASE64: Self = refusal(400, Reason::BadRequest, "the body is not base64");
+        reply(400, Reason::BadRequest, "Content-Length and Transfer-Encoding must not be sent together");
+    pub(crate) const BAD_BODY: Self = reply(400, Reason::BadRequest, "the chunked body is malformed");
+    pub(crate) const BAD_BASE64: Self = reply(400, Reason::BadRequest, "the body is not valid Base64");
     pub(crate) const UNKNOWN_CODING: Self =
-        refusal(501, Reason::UnknownCoding, "this transfer coding is not supported");
+        reply(501, Reason::UnknownCoding, "this transfer coding is not supported");
     pub(crate) const UNKNOWN_PROTOCOL: Self =
-        refusal(501, Reason::ProtocolNotSupported, "of extended CONNECT only `websocket` is supported");
+        reply(501, Reason::ProtocolNotSupported, "extended CONNECT supports only `websocket`");
     pub(crate) const NO_WEBSOCKET: Self =
-        refusal(502, Reason::ProtocolNotSupported, "the destination takes no WebSocket over HTTP/2");
-    pub(crate) const URI_TOO_LONG: Self = refusal(414, Reason::UriTooLong, "the request target is too long");
+        reply(502, Reason::ProtocolNotSupported, "the destination does not support WebSocket over HTTP/2");
+    pub(crate) const URI_TOO_LONG: Self = reply(414, Reason::UriTooLong, "the request target is too long");
     pub(crate) const HEAD_TOO_LARGE: Self =
-        refusal(431, Reason::HeadersTooLarge, "the request has too many or too long headers");
+        reply(431, Reason::HeadersTooLarge, "the request has too many or too long header fields");
     pub(crate) const VERSION_NOT_SUPPORTED: Self =
-        refusal(505, Reason::VersionNotSupported, "this HTTP version is not supported here");
+        reply(505, Reason::VersionNotSupported, "this HTTP version is not supported");
     pub(crate) const METHOD_NOT_ALLOWED: Self =
-        refusal(405, Reason::MethodNotAllowed, "CONNECT and TRACE are not allowed here");
+        reply(405, Reason::MethodNotAllowed, "CONNECT and TRACE are not allowed");
     pub(crate) const EXPECTATION_FAILED: Self =
-        refusal(417, Reason::ExpectationFailed, "only Expect: 100-continue is understood");
+        reply(417, Reason::ExpectationFailed, "only `Expect: 100-continue` is supported");
     pub(crate) const BODY_TOO_LARGE: Self =
-        refusal(413, Reason::BodyTooLarge, "the request body is too large");
+        reply(413, Reason::BodyTooLarge, "the request body exceeds the limit");
     pub(crate) const HEADER_TIMEOUT: Self =
-        refusal(408, Reason::HeaderTimeout, "the request head did not arrive in time");
+        reply(408, Reason::HeaderTimeout, "the request head did not arrive in time");
     pub(crate) const BODY_TIMEOUT: Self =
-        refusal(408, Reason::BodyTimeout, "the request body stopped arriving");
+        reply(408, Reason::BodyTimeout, "the request body did not arrive in time");
     pub(crate) const MISDIRECTED: Self =
-        refusal(421, Reason::Misdirected, "this connection is not for that host: open another one");
-    pub(crate) const NO_ROUTE: Self = refusal(404, Reason::NoRoute, "no route matches this request");
+        reply(421, Reason::Misdirected, "this connection is not authoritative for the host: open a new one");
+    pub(crate) const NO_ROUTE: Self = reply(404, Reason::NoRoute, "no route matches this request");
     pub(crate) const NO_DESTINATION: Self =
-        refusal(503, Reason::NoHealthyDestination, "no destination may serve now");
+        reply(503, Reason::NoHealthyDestination, "no healthy destination is available");
     pub(crate) const CONNECT_FAILED: Self =
-        refusal(503, Reason::ConnectFailed, "no connection to a destination could be made");
-    pub(crate) const NO_RESOURCES: Self = refusal(
+        reply(503, Reason::ConnectFailed, "no destination accepted a connection");
+    pub(crate) const NO_RESOURCES: Self = reply(
         503,
         Reason::NoResources,
-        "the balancer has no descriptor, port, memory or room for a connection",
+        "the balancer has no file descriptor, port, memory or connection left",
     );
     pub(crate) const OVERFLOW: Self =
-        refusal(503, Reason::Overflow, "the destinations have all they may have, and too many wait already");
+        reply(503, Reason::Overflow, "all destinations are at their limits and the queue is full");
     pub(crate) const QUEUE_TIMEOUT: Self =
-        refusal(503, Reason::QueueTimeout, "the destinations had all they may have for too long");
+        reply(503, Reason::QueueTimeout, "all destinations stayed at their limits until the queue timeout");
     pub(crate) const RESET: Self =
-        refusal(502, Reason::Reset, "the destination broke the connection before answering");
+        reply(502, Reason::Reset, "the destination reset the connection before it responded");
     pub(crate) const EMPTY_RESPONSE: Self =
-        refusal(502, Reason::EmptyResponse, "the destination closed without answering");
+        reply(502, Reason::EmptyResponse, "the destination closed the connection without a response");
     pub(crate) const BAD_RESPONSE: Self =
-        refusal(502, Reason::BadResponse, "the destination's answer was malformed");
+        reply(502, Reason::BadResponse, "the response of the destination is malformed");
     pub(crate) const RESPONSE_TIMEOUT: Self =
-        refusal(504, Reason::ResponseTimeout, "the destination did not answer in time");
+        reply(504, Reason::ResponseTimeout, "the destination did not respond in time");
     pub(crate) const TOTAL_TIMEOUT: Self =
-        refusal(504, Reason::TotalTimeout, "the message was not served within its total time");
+        reply(504, Reason::TotalTimeout, "the request was not served within its total timeout");
     pub(crate) const CONNECTION_LIMIT: Self =
-        refusal(503, Reason::ConnectionLimit, "the listener has too many connections");
+        reply(503, Reason::ConnectionLimit, "the listener has reached its connection limit");
 
-    /// May the connection go on after this answer, if its request was wholly read? Not after anything
-    /// that leaves doubt about where the next request begins.
-    pub(crate) const fn keeps_connection(self) -> bool {
+    /// Reports whether the connection stays open after this reply, provided that the request was read to its
+    /// end. It does not if it is in doubt where the next request begins.
+    pub(crate) const fn allows_keep_alive(self) -> bool {
         matches!(self.reason, Reason::NoRoute)
             || (self.status >= 502 && self.status <= 504 && !matches!(self.reason, Reason::ConnectionLimit))
     }
 }
 
-impl From<RequestError> for Refusal {
+impl From<RequestError> for LocalReply {
     fn from(error: RequestError) -> Self {
         match error {
             RequestError::RequestLine => Self::BAD_REQUEST_LINE,
@@ -123,8 +122,8 @@ impl From<RequestError> for Refusal {
     }
 }
 
-/// The phrase of each status we answer with.
-const fn phrase(status: u16) -> &'static str {
+/// Returns the reason phrase of a status.
+const fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         404 => "Not Found",
@@ -144,29 +143,35 @@ const fn phrase(status: u16) -> &'static str {
     }
 }
 
-/// How a refusal is put, as its client will understand it.
+/// Format of a local reply, as the client expects it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// A line of text.
+pub(crate) enum ReplyFormat {
+    /// One line of plain text.
     Text,
-    /// Problem details (RFC 9457).
+    /// A JSON object with problem details (RFC 9457).
     Json,
-    /// A status of gRPC, in an answer of this type.
-    Web(Vec<u8>),
+    /// A gRPC status in a gRPC-Web response of this content type.
+    GrpcWeb(Vec<u8>),
 }
 
-/// Writes the whole answer.
-pub(crate) fn write(out: &mut Vec<u8>, refusal: Refusal, form: &Form, head_only: bool, keep_alive: bool) {
-    let json = match form {
-        Form::Web(content_type) => return write_web(out, refusal, content_type, keep_alive),
-        form => *form == Form::Json,
+/// Writes the reply as a complete HTTP/1 response.
+pub(crate) fn write(
+    out: &mut Vec<u8>,
+    reply: LocalReply,
+    format: &ReplyFormat,
+    head_only: bool,
+    keep_alive: bool,
+) {
+    let json = match format {
+        ReplyFormat::GrpcWeb(content_type) => return write_grpc_web(out, reply, content_type, keep_alive),
+        format => *format == ReplyFormat::Json,
     };
-    let status = refusal.status;
-    let (content_type, body) = body(refusal, json);
+    let status = reply.status;
+    let (content_type, body) = body(reply, json);
     out.extend_from_slice(b"HTTP/1.1 ");
     write_decimal(out, u64::from(status));
     out.push(b' ');
-    out.extend_from_slice(phrase(status).as_bytes());
+    out.extend_from_slice(reason_phrase(status).as_bytes());
     out.extend_from_slice(b"\r\nContent-Type: ");
     out.extend_from_slice(content_type.as_bytes());
     out.extend_from_slice(b"\r\nContent-Length: ");
@@ -187,12 +192,12 @@ pub(crate) fn write(out: &mut Vec<u8>, refusal: Refusal, form: &Form, head_only:
     }
 }
 
-/// The answer to a call of gRPC-Web: its clients look for a status of gRPC in the head.
-fn write_web(out: &mut Vec<u8>, refusal: Refusal, content_type: &[u8], keep_alive: bool) {
+/// Writes the reply to a gRPC-Web call: its clients read the gRPC status from the head.
+fn write_grpc_web(out: &mut Vec<u8>, reply: LocalReply, content_type: &[u8], keep_alive: bool) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     write_field(out, b"Content-Type", content_type);
-    write_field(out, b"grpc-status", grpc::from_http_status(refusal.status).as_bytes());
-    write_field(out, b"grpc-message", refusal.detail.as_bytes());
+    write_field(out, b"grpc-status", grpc::from_http_status(reply.status).as_bytes());
+    write_field(out, b"grpc-message", reply.detail.as_bytes());
     out.extend_from_slice(b"Content-Length: 0\r\n");
     if !keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");
@@ -200,28 +205,28 @@ fn write_web(out: &mut Vec<u8>, refusal: Refusal, content_type: &[u8], keep_aliv
     out.extend_from_slice(b"\r\n");
 }
 
-/// What a refusal says, and in which form: for people, or for programs (RFC 9457).
-pub(crate) fn body(refusal: Refusal, json: bool) -> (&'static str, String) {
-    let Refusal { status, reason, detail } = refusal;
-    let (word, title) = (reason.as_str(), phrase(status));
+/// Returns the content type and the body of a reply, as plain text or as problem details (RFC 9457).
+pub(crate) fn body(reply: LocalReply, json: bool) -> (&'static str, String) {
+    let LocalReply { status, reason, detail } = reply;
+    let (name, title) = (reason.as_str(), reason_phrase(status));
     if json {
         let body = format!(
-            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"reason\":\"{word}\",\"detail\":\"{detail}\"}}\n"
+            "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"reason\":\"{name}\",\"detail\":\"{detail}\"}}\n"
         );
         return ("application/problem+json", body);
     }
-    ("text/plain; charset=utf-8", format!("{status} {title}: {word}: {detail}\n"))
+    ("text/plain; charset=utf-8", format!("{status} {title}: {name}: {detail}\n"))
 }
 
-/// Answers a connection that will not be served, as far as one write goes.
-pub(crate) fn write_at_once(stream: &mut Stream, refusal: Refusal) {
+/// Sends a reply on a connection that will not be served, as far as one write allows.
+pub(crate) fn try_write(stream: &mut Stream, reply: LocalReply) {
     let mut out = Vec::with_capacity(256);
-    write(&mut out, refusal, &Form::Text, false, false);
-    let _as_far_as_it_goes = stream.poll_write(&mut Context::from_waker(Waker::noop()), &out);
+    write(&mut out, reply, &ReplyFormat::Text, false, false);
+    let _best_effort = stream.poll_write(&mut Context::from_waker(Waker::noop()), &out);
     stream.shutdown_write();
 }
 
-impl From<Failure> for Refusal {
+impl From<Failure> for LocalReply {
     /// Returns the reply that reports the failure of the last attempt.
     fn from(failure: Failure) -> Self {
         match failure {
@@ -243,21 +248,21 @@ mod tests {
     #[test]
     fn a_reply_to_a_failure_has_the_reason_of_the_failure() {
         for failure in Failure::ALL {
-            assert_eq!(Refusal::from(failure).reason, Reason::from(failure), "{failure:?}");
+            assert_eq!(LocalReply::from(failure).reason, Reason::from(failure), "{failure:?}");
         }
     }
 
     #[test]
-    fn an_answer_tells_its_reason_in_both_forms() {
+    fn a_reply_names_its_reason_in_every_format() {
         let mut text = Vec::new();
-        write(&mut text, Refusal::NO_DESTINATION, &Form::Text, false, true);
+        write(&mut text, LocalReply::NO_DESTINATION, &ReplyFormat::Text, false, true);
         let text = String::from_utf8(text).expect("ascii");
         assert!(
             text.starts_with("HTTP/1.1 503 Service Unavailable\r\n") && text.contains("Retry-After: 1\r\n")
         );
-        assert!(text.ends_with("no_healthy_destination: no destination may serve now\n"), "{text}");
+        assert!(text.ends_with("no_healthy_destination: no healthy destination is available\n"), "{text}");
         let mut json = Vec::new();
-        write(&mut json, Refusal::NO_ROUTE, &Form::Json, false, true);
+        write(&mut json, LocalReply::NO_ROUTE, &ReplyFormat::Json, false, true);
         let json = String::from_utf8(json).expect("ascii");
         let body = json.split("\r\n\r\n").nth(1).expect("body");
         let body: serde_json::Value = serde_json::from_str(body).expect("valid JSON");

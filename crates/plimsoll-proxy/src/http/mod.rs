@@ -1,4 +1,5 @@
-//! What joins the HTTP parsers of `plimsoll-wire` and the sockets: local replies, header edits, translations.
+//! HTTP parts that the parsers of `plimsoll-wire` and the sockets need: local replies, header edits,
+//! translations.
 
 pub(crate) mod h2_frames;
 pub(crate) mod h2_head;

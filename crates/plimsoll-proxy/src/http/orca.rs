@@ -4,14 +4,14 @@ use plimsoll_core::Name;
 use plimsoll_core::measure::{LoadMetric, LoadReport};
 use plimsoll_wire::orca::{self, Entry, MalformedReport, Metric};
 
-/// Reads the load report in `fields`, which hold nothing else; `None` where there is none. `named` are the names
-/// that the pool's formula uses.
+/// Parses the ORCA load report in `fields`, which must contain nothing else; `None` if they are empty.
+/// `named` are the metric names that the pool's formula uses.
 pub(crate) fn read<'r>(
     fields: impl Iterator<Item = (&'r str, &'r [u8])>,
     named: &[Name],
 ) -> Option<Result<LoadReport, MalformedReport>> {
     let mut report = LoadReport::default();
-    let accept = |entry: Entry<'_>| match gauge_of(entry.metric, named) {
+    let accept = |entry: Entry<'_>| match load_metric_of(entry.metric, named) {
         Some(metric) if entry.unique && report.of(metric).is_some() => false,
         Some(metric) => report.set(metric, entry.value),
         None => true,
@@ -20,14 +20,14 @@ pub(crate) fn read<'r>(
     Some(parsed.map(|()| report))
 }
 
-fn gauge_of(metric: Metric<'_>, named: &[Name]) -> Option<LoadMetric> {
+fn load_metric_of(metric: Metric<'_>, named: &[Name]) -> Option<LoadMetric> {
     match metric {
         Metric::Cpu => Some(LoadMetric::Cpu),
         Metric::Memory => Some(LoadMetric::Memory),
         Metric::Rps => Some(LoadMetric::Rps),
         Metric::Eps => Some(LoadMetric::Eps),
         Metric::Application => Some(LoadMetric::Application),
-        // A metric with a field of its own is not read from a map.
+        // Standard metrics are not read from a map.
         Metric::Utilization(name) | Metric::Named(name) => {
             LoadMetric::from_name(name, named).filter(|metric| {
                 !matches!(
@@ -59,7 +59,7 @@ mod tests {
     }
 
     fn read_one(name: &str, value: &[u8]) -> Result<LoadReport, MalformedReport> {
-        read(std::iter::once((name, value)), &names()).expect("there is one")
+        read(std::iter::once((name, value)), &names()).expect("a load report")
     }
 
     fn report(values: &[(LoadMetric, f64)]) -> LoadReport {

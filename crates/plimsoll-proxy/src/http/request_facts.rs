@@ -1,16 +1,16 @@
-//! Facts about a request that routes match.
+//! Request properties that routes match on.
 
-/// What routing may ask of a request.
+/// Properties of a request that routes match on.
 pub(crate) struct RequestFacts<'b, 'h> {
     pub(crate) host: &'b [u8],
     pub(crate) path: &'b str,
     pub(crate) method: &'b str,
     pub(crate) headers: &'h [httparse::Header<'b>],
-    /// The name asked for in the hello of TLS.
+    /// Server name that the client requested in its TLS handshake.
     pub(crate) sni: Option<&'h str>,
-    /// The certificate the client proved to have; `Client-Cert` means this and not what it says itself.
+    /// Client certificate from the TLS handshake. It replaces a `Client-Cert` header of the client.
     pub(crate) certificate: Option<&'h str>,
-    /// What it says itself is believed.
+    /// The client is a trusted proxy, so its `Client-Cert` header is accepted.
     pub(crate) trusted: bool,
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::base::clock::Clock;
 use crate::base::log_writer::{self, Log, LogRecord, LogSender, LogState, timestamp};
 use crate::base::reason::Reason;
-use crate::http::local_reply::Refusal;
+use crate::http::local_reply::LocalReply;
 use crate::net::stream::Peer;
 use crate::net::tunnel::BytesCopied;
 use plimsoll_wire::http1::request::RequestHead;
@@ -80,7 +80,7 @@ pub(crate) struct RejectedLine {
     pub(crate) time: SystemTime,
     pub(crate) peer: Peer,
     pub(crate) listener: Name,
-    pub(crate) reply: Refusal,
+    pub(crate) reply: LocalReply,
 }
 
 impl LogDraft {

@@ -1,4 +1,4 @@
-//! Which protocol a connection speaks, told by its first bytes: `protocol: auto`.
+//! Protocol detection by the first bytes of a connection, for `protocol: auto`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::listener::adapter::Adapter;
 use crate::serve::tcp::Tcp;
 use plimsoll_wire::Detection;
 
-/// Gives each connection to the adapter that recognises it.
+/// Passes each connection to the adapter that recognizes its protocol.
 #[derive(Debug)]
 pub(crate) struct Detect(pub(crate) Vec<Arc<dyn Adapter>>);
 
@@ -24,8 +24,8 @@ impl Adapter for Detect {
     }
 
     fn serve(&self, connection: Connection) {
-        let agreed = connection.stream.alpn();
-        match self.0.iter().find(|adapter| agreed.is_some_and(|name| adapter.alpn().contains(&name))) {
+        let alpn = connection.stream.alpn();
+        match self.0.iter().find(|adapter| alpn.is_some_and(|name| adapter.alpn().contains(&name))) {
             Some(adapter) => adapter.serve(connection),
             None => Connection::spawn(detect(self.0.clone(), connection)),
         }
@@ -34,18 +34,18 @@ impl Adapter for Detect {
 
 async fn detect(adapters: Vec<Arc<dyn Adapter>>, mut connection: Connection) {
     let limit = connection.limit(connection.timeout());
-    match limit.within(look(&adapters, &mut connection)).await {
+    match limit.within(recognize(&adapters, &mut connection)).await {
         Some(Some(adapter)) => adapter.serve(connection),
         Some(None) => {}
         None => connection.count(Reason::HeaderTimeout),
     }
 }
 
-/// Reads until somebody recognises the connection. `None`: the client left, or nobody will.
-async fn look(adapters: &[Arc<dyn Adapter>], connection: &mut Connection) -> Option<Arc<dyn Adapter>> {
+/// Reads until an adapter recognizes the protocol. Returns `None` if none does or the client disconnects.
+async fn recognize(adapters: &[Arc<dyn Adapter>], connection: &mut Connection) -> Option<Arc<dyn Adapter>> {
     loop {
         let first = &connection.early;
-        // Not ended here: passed on as it is, to whom its hello asks for.
+        // TLS that is not terminated here is passed through, routed by SNI.
         if is_tls_handshake(first) && connection.tls_info.is_none() {
             return Some(Arc::new(Tcp));
         }

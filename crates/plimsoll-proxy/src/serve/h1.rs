@@ -1,7 +1,7 @@
-//! The life of one client connection: rest, a burst of requests, rest again.
+//! HTTP/1 connections of clients: waiting, pipelined requests, waiting again.
 //!
-//! A resting connection is a socket, an timer and a small task. What a request needs is boxed when bytes
-//! arrive and given back as soon as none are left.
+//! An idle connection is a socket, a timer and a small task. When it becomes readable, the per-request state
+//! is allocated, and freed when the connection is idle again.
 
 use std::io;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{Exchange, ExchangeEnd};
 use crate::forward::request;
 use crate::forward::request_context::{self, ClientInfo, RequestContext};
-use crate::http::local_reply::{self, Form, Refusal};
+use crate::http::local_reply::{self, LocalReply, ReplyFormat};
 use crate::listener::accepted_connection::Connection;
 use crate::listener::tls_accept::ClientTlsInfo;
 use crate::listener::worker_listener::ConnectionGuard;
@@ -36,51 +36,52 @@ use plimsoll_wire::http1::response::{self, ResponseHead, ResponseRewrite};
 use plimsoll_wire::http1::target::Method;
 use plimsoll_wire::http2;
 
-/// Bytes read at once while a head is awaited: a pipeline is taken in pieces.
+/// Bytes read at once while a request head is awaited.
 const READ_HEAD: usize = 64 * 1024;
-/// After a last answer the rest of what the client sends is read and thrown away for so long …
+/// Time after the last response during which the client's bytes are read and discarded. Closing with unread
+/// bytes would reset the connection, and the client could lose the response.
 const LINGER: Duration = Duration::from_secs(2);
-/// … and up to so many bytes, so that a reset does not destroy the answer on its way.
+/// Bytes read and discarded after the last response.
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// The client's side of a connection.
+/// The client's side of an HTTP/1 connection.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) guard: ConnectionGuard,
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
-    /// What its handshake of TLS told, if there was one.
+    /// Result of the TLS handshake, if there was one.
     tls_info: Option<Box<ClientTlsInfo>>,
     origin: Option<Rc<Origin>>,
     pub(crate) timer: TimerGuard,
-    /// Bytes that arrived and belong to what comes next.
+    /// Bytes that were read and belong to the next request.
     pub(crate) inbox: Vec<u8>,
     lifetime: ConnectionLifetime,
-    /// It has sent a whole request before.
-    greeted: bool,
-    /// It was asked whether it is still there.
-    watched: bool,
-    /// It speaks HTTP/2, as its first bytes in the inbox say.
-    speaks_http2: bool,
+    /// A complete request has arrived before.
+    had_request: bool,
+    /// The end of the stream was checked while the current request waits.
+    eof_checked: bool,
+    /// The first bytes in the inbox are the HTTP/2 preface.
+    is_http2: bool,
 }
 
 impl Client {
-    /// It has said more than was asked of it.
-    pub(crate) fn has_more(&self) -> bool {
-        let mut nobody = Context::from_waker(Waker::noop());
-        !self.inbox.is_empty() || self.stream.poll_read_ready(&mut nobody).is_ready()
+    /// Reports whether the client sent bytes that were not read.
+    pub(crate) fn has_unread(&self) -> bool {
+        let mut noop = Context::from_waker(Waker::noop());
+        !self.inbox.is_empty() || self.stream.poll_read_ready(&mut noop).is_ready()
     }
 }
 
 /// Why the wait for a request ended without one.
 #[derive(Debug)]
 enum NoRequest {
-    /// Silence: rest again.
-    Silent,
-    /// The client closed, or its connection may end.
+    /// No bytes are left: the connection is idle again.
+    Idle,
+    /// The client closed the connection, or it continues as HTTP/2.
     Closed,
-    /// A request that is none, or came too late.
-    Refused(Refusal, Form),
+    /// The request is invalid or late.
+    Rejected(LocalReply, ReplyFormat),
 }
 
 /// Serves one connection from its first byte to its last.
@@ -88,8 +89,8 @@ pub(crate) async fn serve(connection: Connection) {
     let Connection { guard, stream, peer, tls_info, origin, early, .. } = connection;
     let worker = guard.worker.clone();
     let (timer, lifetime) = {
-        let (now, view) = (worker.now(), guard.listener.routes());
-        let config = &view.table.config;
+        let (now, routes) = (worker.now(), guard.listener.routes());
+        let config = &routes.table.config;
         let lifetime = ConnectionLifetime::start(config, now, &mut worker.rng.borrow_mut());
         (worker.timer(now + config.timeouts.header), lifetime)
     };
@@ -102,19 +103,19 @@ pub(crate) async fn serve(connection: Connection) {
         timer,
         inbox: early,
         lifetime,
-        greeted: false,
-        watched: false,
-        speaks_http2: false,
+        had_request: false,
+        eof_checked: false,
+        is_http2: false,
     };
-    while rest(&mut client, &worker).await && busy(&mut client).await {
-        if !client.greeted {
-            // A wake-up without a byte prolongs nothing.
+    while wait_readable(&mut client, &worker).await && serve_boxed(&mut client).await {
+        if !client.had_request {
+            // A wake-up without bytes does not extend the deadline.
             continue;
         }
         let idle = client.guard.listener.routes().table.config.timeouts.idle;
         worker.timers.set(&client.timer, worker.timers.about_now() + idle);
     }
-    if client.speaks_http2 {
+    if client.is_http2 {
         let Client { guard, stream, peer, tls_info, origin, inbox: early, .. } = client;
         let connection =
             Connection { guard, stream, peer, tls_info, origin, rejects_proxy_header: false, early };
@@ -122,13 +123,13 @@ pub(crate) async fn serve(connection: Connection) {
     }
 }
 
-/// A burst in a box of its own, so that a resting connection does not carry its size.
-fn busy(client: &mut Client) -> Pin<Box<impl Future<Output = bool>>> {
-    Box::pin(burst(client))
+/// Boxes the pipelined requests, so that an idle connection does not hold their state.
+fn serve_boxed(client: &mut Client) -> Pin<Box<impl Future<Output = bool>>> {
+    Box::pin(serve_pipelined(client))
 }
 
-/// Waits for a byte with nothing but the socket; `false` when the connection is to end.
-async fn rest(client: &mut Client, worker: &WorkerContext) -> bool {
+/// Waits until the socket is readable; `false` when the connection has to close.
+async fn wait_readable(client: &mut Client, worker: &WorkerContext) -> bool {
     if !client.inbox.is_empty() {
         return true;
     }
@@ -142,22 +143,22 @@ async fn rest(client: &mut Client, worker: &WorkerContext) -> bool {
     })
     .await;
     client.timer.set_idle(false);
-    if !readable && !client.greeted && !worker.draining.get() {
+    if !readable && !client.had_request && !worker.draining.get() {
         client.guard.listener.routes().table.shared.counters.of(worker.number).refuse(Reason::HeaderTimeout);
     }
     readable
 }
 
-/// Serves requests until the connection falls silent (`true`) or ends (`false`).
-async fn burst(client: &mut Client) -> bool {
+/// Serves requests until the connection is idle (`true`) or ends (`false`).
+async fn serve_pipelined(client: &mut Client) -> bool {
     let worker = client.guard.worker.clone();
     loop {
         let mut request = match next_request(client, &worker).await {
             Ok(request) => request,
-            Err(NoRequest::Silent) => return true,
+            Err(NoRequest::Idle) => return true,
             Err(NoRequest::Closed) => return false,
-            Err(NoRequest::Refused(refusal, form)) => {
-                refuse_unread(client, &worker, refusal, form).await;
+            Err(NoRequest::Rejected(reply, format)) => {
+                reject_request(client, &worker, reply, format).await;
                 return false;
             }
         };
@@ -173,63 +174,66 @@ async fn burst(client: &mut Client) -> bool {
     }
 }
 
-/// Reads up to the end of a request head and makes a request of it.
+/// Reads until a request head is complete, and returns the routed request.
 async fn next_request(
     client: &mut Client,
     worker: &Rc<WorkerContext>,
 ) -> Result<Box<RequestContext>, NoRequest> {
-    let view = client.guard.listener.routes();
-    let mut fresh = !client.inbox.is_empty();
-    let mut begun = false;
-    // A head that comes in drops is looked at when a line has ended, or when it has doubled.
-    let mut look_at = 0;
+    let routes = client.guard.listener.routes();
+    let mut buffered = !client.inbox.is_empty();
+    let mut started = false;
+    // A head that arrives in small pieces is parsed when a line has ended or its length has doubled.
+    let mut parse_at = 0;
     std::future::poll_fn(|cx| {
         loop {
             let mut scratch = worker.scratch.borrow_mut();
             let have = client.inbox.len();
             let mut end = have;
-            if !std::mem::take(&mut fresh) {
-                let room = have..(have + READ_HEAD).min(SCRATCH);
-                match client.stream.poll_read(cx, &mut scratch[room]) {
+            if !std::mem::take(&mut buffered) {
+                let buffer = have..(have + READ_HEAD).min(SCRATCH);
+                match client.stream.poll_read(cx, &mut scratch[buffer]) {
                     Poll::Ready(Ok(n @ 1..)) => end += n,
                     Poll::Ready(_) => return Poll::Ready(Err(NoRequest::Closed)),
-                    Poll::Pending if !begun => return Poll::Ready(Err(NoRequest::Silent)),
+                    Poll::Pending if !started => return Poll::Ready(Err(NoRequest::Idle)),
                     Poll::Pending if client.timer.poll(cx).is_ready() => {
-                        return Poll::Ready(Err(NoRequest::Refused(Refusal::HEADER_TIMEOUT, Form::Text)));
+                        return Poll::Ready(Err(NoRequest::Rejected(
+                            LocalReply::HEADER_TIMEOUT,
+                            ReplyFormat::Text,
+                        )));
                     }
                     Poll::Pending => return Poll::Pending,
                 }
             }
-            if end < look_at && !scratch[have..end].contains(&b'\n') {
+            if end < parse_at && !scratch[have..end].contains(&b'\n') {
                 client.inbox.extend_from_slice(&scratch[have..end]);
                 continue;
             }
-            look_at = end * 2;
+            parse_at = end * 2;
             scratch[..have].copy_from_slice(&client.inbox);
-            if !client.greeted && client.tls_info.is_none() && http2::may_begin(&scratch[..end]) {
+            if !client.had_request && client.tls_info.is_none() && http2::may_begin(&scratch[..end]) {
                 client.inbox.extend_from_slice(&scratch[have..end]);
-                client.speaks_http2 = end >= http2::PREFACE.len();
-                if client.speaks_http2 {
+                client.is_http2 = end >= http2::PREFACE.len();
+                if client.is_http2 {
                     return Poll::Ready(Err(NoRequest::Closed));
                 }
-                begun = true;
+                started = true;
                 continue;
             }
-            match take_request(client, worker, &view, &mut scratch[..end]) {
+            match take_request(client, worker, &routes, &mut scratch[..end]) {
                 Ok(Some(request)) => {
-                    client.greeted = true;
+                    client.had_request = true;
                     return Poll::Ready(Ok(request));
                 }
                 Ok(None) => {
                     client.inbox.extend_from_slice(&scratch[have..end]);
-                    // The first head's time began with the connection.
-                    if !std::mem::replace(&mut begun, true) && client.greeted {
-                        worker.timers.set(&client.timer, worker.now() + view.table.config.timeouts.header);
+                    // The deadline of the first head counts from the accept.
+                    if !std::mem::replace(&mut started, true) && client.had_request {
+                        worker.timers.set(&client.timer, worker.now() + routes.table.config.timeouts.header);
                     }
                 }
-                Err((refusal, form)) => {
+                Err((reply, format)) => {
                     client.inbox.clear();
-                    return Poll::Ready(Err(NoRequest::Refused(refusal, form)));
+                    return Poll::Ready(Err(NoRequest::Rejected(reply, format)));
                 }
             }
         }
@@ -237,31 +241,32 @@ async fn next_request(
     .await
 }
 
-/// Makes a request of the request at the front of `bytes`, with what came of its body; `None` when its head is
+/// Parses the request at the front of `bytes`, with the body bytes that have arrived; `None` if the head is
 /// incomplete.
 fn take_request(
     client: &mut Client,
     worker: &Rc<WorkerContext>,
-    view: &Rc<ListenerRoutes>,
+    routes: &Rc<ListenerRoutes>,
     bytes: &mut [u8],
-) -> Result<Option<Box<RequestContext>>, (Refusal, Form)> {
+) -> Result<Option<Box<RequestContext>>, (LocalReply, ReplyFormat)> {
     let client_info = ClientInfo {
         peer: client.peer,
         tls_info: client.tls_info.as_deref(),
         origin: client.origin.as_ref(),
     };
-    let Some(mut request) = request_context::parse_and_route(client_info, worker, view, bytes)? else {
+    let Some(mut request) = request_context::parse_and_route(client_info, worker, routes, bytes)? else {
         return Ok(None);
     };
     client.inbox.clear();
     client.lifetime.count_request();
-    client.watched = false;
-    let rest = &mut bytes[request.request_bytes as usize..];
-    let data = request.take_body(&mut client.inbox, rest).map_err(|refusal| (refusal, request.form()))?;
+    client.eof_checked = false;
+    let body = &mut bytes[request.request_bytes as usize..];
+    let data =
+        request.decode_body(&mut client.inbox, body).map_err(|reply| (reply, request.reply_format()))?;
     let mut out = std::mem::take(&mut request.encoded);
     match request.chunked {
-        true => request.write_chunk(&mut out, &rest[data]),
-        false => out.extend_from_slice(&rest[data]),
+        true => request.write_chunk(&mut out, &body[data]),
+        false => out.extend_from_slice(&body[data]),
     }
     request.encoded = out;
     Ok(Some(request))
@@ -282,26 +287,26 @@ impl Downstream for Client {
         &mut self,
         cx: &mut Context<'_>,
         request: &mut RequestContext,
-        room: &mut [u8],
+        buffer: &mut [u8],
     ) -> Poll<Result<Range<usize>, ExchangeEnd>> {
-        let n = match self.stream.poll_read(cx, room) {
+        let n = match self.stream.poll_read(cx, buffer) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(n @ 1..)) => n,
             Poll::Ready(_) => return Poll::Ready(Err(ExchangeEnd::ClientGone)),
         };
-        Poll::Ready(request.take_body(&mut self.inbox, &mut room[..n]).map_err(ExchangeEnd::Refused))
+        Poll::Ready(request.decode_body(&mut self.inbox, &mut buffer[..n]).map_err(ExchangeEnd::LocalReply))
     }
 
-    fn pass_head(
+    fn send_head(
         &mut self,
         out: &mut Vec<u8>,
         bytes: &[u8],
         head: &ResponseHead<'_>,
         headers: &[httparse::Header<'_>],
-        hop: ResponseRewrite<'_>,
-        _ends: bool,
+        rewrite: ResponseRewrite<'_>,
+        _end_stream: bool,
     ) -> Result<(), ExchangeEnd> {
-        response::write_head(out, bytes, head, headers, hop);
+        response::write_head(out, bytes, head, headers, rewrite);
         Ok(())
     }
 
@@ -318,16 +323,16 @@ impl Downstream for Client {
         Ok(())
     }
 
-    fn retires(&self, request: &RequestContext) -> bool {
+    fn should_close(&self, request: &RequestContext) -> bool {
         self.lifetime.should_close(request.started)
     }
 
-    fn is_gone(&mut self, cx: &mut Context<'_>, request_complete: bool) -> bool {
-        if self.watched || !request_complete || self.stream.poll_read_ready(cx).is_pending() {
+    fn is_disconnected(&mut self, cx: &mut Context<'_>, request_complete: bool) -> bool {
+        if self.eof_checked || !request_complete || self.stream.poll_read_ready(cx).is_pending() {
             return false;
         }
-        // CheckContext once: what else it says is the next request, or the end of its side.
-        self.watched = true;
+        // Checked once: other bytes are the next request or the end of the client's stream.
+        self.eof_checked = true;
         self.stream.is_broken()
     }
 
@@ -335,30 +340,30 @@ impl Downstream for Client {
         self.stream.reset_on_close();
     }
 
-    fn after(&self, closes: bool, request: &RequestContext) -> AfterResponse {
+    fn after_response(&self, closes: bool, request: &RequestContext) -> AfterResponse {
         match closes {
             false => AfterResponse::KeepAlive,
-            true if request.body.is_done() && !self.has_more() => AfterResponse::Close,
+            true if request.body.is_done() && !self.has_unread() => AfterResponse::Close,
             true => AfterResponse::Linger,
         }
     }
 
-    async fn refuse(
+    async fn local_reply(
         &mut self,
         request: &mut RequestContext,
         worker: &Rc<WorkerContext>,
-        refusal: Refusal,
+        reply: LocalReply,
     ) -> AfterResponse {
-        let whole = request.body.is_done();
-        let ends = worker.draining.get() || self.guard.listener.is_closing() || self.retires(request);
-        let keep = refusal.keeps_connection() && request.keep_alive && !request.http10 && whole && !ends;
+        let complete = request.body.is_done();
+        let closing = worker.draining.get() || self.guard.listener.is_closing() || self.should_close(request);
+        let keep = reply.allows_keep_alive() && request.keep_alive && !request.http10 && complete && !closing;
         let mut out = Vec::with_capacity(512);
-        local_reply::write(&mut out, refusal, &request.form(), request.method == Method::Head, keep);
+        local_reply::write(&mut out, reply, &request.reply_format(), request.method == Method::Head, keep);
         request.response_bytes += out.len() as u64;
         match (write_all(self, worker, &out).await, keep) {
             (false, _) => AfterResponse::Close,
             (true, true) => AfterResponse::KeepAlive,
-            (true, false) if whole && !self.has_more() => AfterResponse::Close,
+            (true, false) if complete && !self.has_unread() => AfterResponse::Close,
             (true, false) => AfterResponse::Linger,
         }
     }
@@ -376,28 +381,33 @@ impl Downstream for Client {
     }
 }
 
-/// Answers something that did not become a request, and ends the connection.
-async fn refuse_unread(client: &mut Client, worker: &Rc<WorkerContext>, refusal: Refusal, form: Form) {
-    client.guard.listener.routes().table.shared.counters.of(worker.number).refuse(refusal.reason);
+/// Sends a local reply to bytes that are not a valid request, and ends the connection.
+async fn reject_request(
+    client: &mut Client,
+    worker: &Rc<WorkerContext>,
+    reply: LocalReply,
+    format: ReplyFormat,
+) {
+    client.guard.listener.routes().table.shared.counters.of(worker.number).refuse(reply.reason);
     if let Some(log) = &worker.log {
         log.send(RejectedLine {
             time: Clock::wall(),
             peer: client.peer,
             listener: client.guard.listener.routes().table.config.name.clone(),
-            reply: refusal,
+            reply,
         });
     }
     let mut out = Vec::with_capacity(256);
-    local_reply::write(&mut out, refusal, &form, false, false);
+    local_reply::write(&mut out, reply, &format, false, false);
     if write_all(client, worker, &out).await {
         linger(client, worker).await;
     }
 }
 
-/// Writes to the client until everything is out; `false` when it stopped taking.
+/// Writes all bytes to the client; `false` if it stopped reading.
 pub(crate) async fn write_all(client: &mut Client, worker: &WorkerContext, bytes: &[u8]) -> bool {
-    let patience = client.guard.listener.routes().table.config.timeouts.idle;
-    worker.timers.set(&client.timer, worker.now() + patience);
+    let timeout = client.guard.listener.routes().table.config.timeouts.idle;
+    worker.timers.set(&client.timer, worker.now() + timeout);
     let mut at = 0;
     std::future::poll_fn(|cx| {
         while at < bytes.len() {
@@ -412,7 +422,7 @@ pub(crate) async fn write_all(client: &mut Client, worker: &WorkerContext, bytes
     .await
 }
 
-/// Says "no more from me" and reads away what is still coming, so that the last answer arrives.
+/// Shuts down the sending side, and discards the client's bytes so that the last response arrives.
 async fn linger(client: &mut Client, worker: &Rc<WorkerContext>) {
     client.stream.shutdown_write();
     worker.timers.set(&client.timer, worker.now() + LINGER);

@@ -1,4 +1,4 @@
-//! The life of one HTTP/2 connection of a client: its settings, its streams, its end.
+//! HTTP/2 connections of clients: settings, streams, shutdown.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -23,103 +23,104 @@ use crate::net::proxy_protocol::Origin;
 use crate::net::stream::Peer;
 use crate::serve::h2_server_stream;
 
-/// Bytes a client may send on one stream before anybody has taken them.
+/// Flow-control window of a stream, in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// And on all streams of a connection together.
+/// Flow-control window of a connection, in bytes.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes of an answer that wait to be framed, for each stream.
+/// Response bytes buffered for framing, per stream.
 const SEND_BUFFER: usize = 128 * 1024;
-/// Streams a client may reset before we have looked at them; beyond that it is an attack (CVE-2023-44487).
-const RESETS: usize = 32;
-/// Streams that we had to reset because of what the client sent (CVE-2025-8671).
-const FAULTS: usize = 128;
-/// A connection that ended in anger is closed so much later, and nothing is done for it meanwhile: whoever comes
-/// back at once, to do it again, comes ten times a second and not ten thousand.
-const PENANCE: Duration = Duration::from_millis(100);
-/// After a goodbye, so long until the connection is closed whatever the client does.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// Streams that a client may reset before they are accepted; more is an attack (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 32;
+/// Streams that may be reset locally because of invalid frames (CVE-2025-8671).
+const MAX_LOCAL_RESETS: usize = 128;
+/// Delay before a connection with a protocol violation is closed. It limits a client that reconnects at once
+/// to ten connections a second.
+const ABUSE_CLOSE_DELAY: Duration = Duration::from_millis(100);
+/// Time after GOAWAY until the connection is closed, whatever the client does.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What all streams of a connection share.
+/// State shared by all streams of a connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct H2ServerConnection {
     pub(crate) guard: ConnectionGuard,
     peer: Peer,
     tls_info: Option<Box<ClientTlsInfo>>,
     origin: Option<Rc<Origin>>,
     timer: Rc<Timer>,
     lifetime: ConnectionLifetime,
-    /// When the lifetime is over; never, once that was said.
-    until: Cell<Tick>,
-    /// Streams being served.
+    /// End of the lifetime; [`Tick::NEVER`] after GOAWAY was sent.
+    deadline: Cell<Tick>,
+    /// Number of streams being served.
     active: Cell<usize>,
     pub(crate) flood: Rc<FloodDetector>,
 }
 
-impl Connection {
+impl H2ServerConnection {
     pub(crate) fn client_info(&self) -> ClientInfo<'_> {
         ClientInfo { peer: self.peer, tls_info: self.tls_info.as_deref(), origin: self.origin.as_ref() }
     }
 }
 
-/// A stream's presence on its connection.
+/// Counts a stream of its connection until dropped.
 #[derive(Debug)]
-pub(crate) struct Presence(pub(crate) Rc<Connection>);
+pub(crate) struct StreamGuard(pub(crate) Rc<H2ServerConnection>);
 
-impl Presence {
-    fn enter(connection: &Rc<Connection>) -> Self {
+impl StreamGuard {
+    fn open(connection: &Rc<H2ServerConnection>) -> Self {
         connection.active.set(connection.active.get() + 1);
         Self(connection.clone())
     }
 }
 
-impl Drop for Presence {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let Connection { guard, timer, active, until, .. } = &*self.0;
+        let H2ServerConnection { guard, timer, active, deadline, .. } = &*self.0;
         active.set(active.get() - 1);
         if active.get() == 0 {
             let idle = guard.listener.routes().table.config.timeouts.idle;
-            let rests_until = guard.worker.timers.about_now() + idle;
-            guard.worker.timers.set(timer, rests_until.min(until.get()));
+            let idle_until = guard.worker.timers.about_now() + idle;
+            guard.worker.timers.set(timer, idle_until.min(deadline.get()));
         }
     }
 }
 
-/// Serves one connection from its preface to its last stream.
+/// Serves a connection from its preface to its last stream.
 pub(crate) async fn serve(connection: accepted_connection::Connection) {
     let accepted_connection::Connection { guard, stream, peer, tls_info, origin, early, .. } = connection;
     let worker = guard.worker.clone();
-    let view = guard.listener.routes();
-    let (now, config) = (worker.now(), &view.table.config);
+    let routes = guard.listener.routes();
+    let (now, config) = (worker.now(), &routes.table.config);
     let timer = worker.timers.timer(now + config.timeouts.header);
     let lifetime = ConnectionLifetime::start(config, now, &mut worker.rng.borrow_mut());
-    let counters = view.table.shared.counters.of(worker.number);
+    let counters = routes.table.shared.counters.of(worker.number);
     let flood = Rc::new(FloodDetector::default());
     flood.turn();
-    let wire = H2Io::new(stream, early, flood.clone());
-    let handshake = settings(&config.limits).handshake(wire);
+    let io = H2Io::new(stream, early, flood.clone());
+    let handshake = settings(&config.limits).handshake(io);
     let mut frames = match timer.within(handshake).await {
         Some(Ok(frames)) => frames,
         Some(Err(_)) => return counters.refuse(Reason::BadRequest),
         None => return counters.refuse(Reason::HeaderTimeout),
     };
     timer.set_idle(true);
-    let (until, active) = (Cell::new(lifetime.deadline()), Cell::new(0));
-    let connection = Connection { guard, peer, tls_info, origin, timer, lifetime, until, active, flood };
+    let (deadline, active) = (Cell::new(lifetime.deadline()), Cell::new(0));
+    let connection =
+        H2ServerConnection { guard, peer, tls_info, origin, timer, lifetime, deadline, active, flood };
     let connection = Rc::new(connection);
-    if converse(&mut frames, &connection).await == Ended::InAnger {
-        // An timer of its own: streams that end meanwhile set the connection's.
-        let over = worker.timer(worker.now() + PENANCE);
+    if drive(&mut frames, &connection).await == CloseReason::ProtocolViolation {
+        // A separate timer: streams that end meanwhile set the connection's.
+        let over = worker.timer(worker.now() + ABUSE_CLOSE_DELAY);
         std::future::poll_fn(|cx| over.poll(cx)).await;
     }
 }
 
-/// How a conversation ended.
+/// Why a connection was closed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Ended {
-    /// As connections end.
-    InPeace,
-    /// By what the client did: a flood, or what is no HTTP/2.
-    InAnger,
+enum CloseReason {
+    /// The connection ended regularly.
+    Normal,
+    /// The client flooded the connection or violated HTTP/2.
+    ProtocolViolation,
 }
 
 fn settings(limits: &Limits) -> Builder {
@@ -130,30 +131,30 @@ fn settings(limits: &Limits) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(Some(FAULTS))
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
         .enable_connect_protocol();
     builder
 }
 
-/// Moves frames and starts streams until the connection ends.
-async fn converse(frames: &mut Frames<H2Io, Bytes>, connection: &Rc<Connection>) -> Ended {
-    let Connection { guard, timer, lifetime, until, active, flood, .. } = &**connection;
+/// Reads and writes frames, and starts streams, until the connection ends.
+async fn drive(frames: &mut Frames<H2Io, Bytes>, connection: &Rc<H2ServerConnection>) -> CloseReason {
+    let H2ServerConnection { guard, timer, lifetime, deadline, active, flood, .. } = &**connection;
     let worker = &guard.worker;
-    let mut said_goodbye = false;
-    let mut counted = worker.timers.about_now();
+    let mut goaway_sent = false;
+    let mut credited_until = worker.timers.about_now();
     std::future::poll_fn(|cx| {
         flood.turn();
-        let seconds = worker.timers.about_now().since(counted).as_secs();
+        let seconds = worker.timers.about_now().since(credited_until).as_secs();
         flood.waited(seconds);
-        counted += Duration::from_secs(seconds);
+        credited_until += Duration::from_secs(seconds);
         loop {
             match frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    let presence = Presence::enter(connection);
-                    worker.timers.set(timer, until.get());
+                    let stream = StreamGuard::open(connection);
+                    worker.timers.set(timer, deadline.get());
                     lifetime.count_request();
-                    h2_server_stream::start(presence, request, respond);
+                    h2_server_stream::start(stream, request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
                     if flood.is_flooded() {
@@ -162,44 +163,45 @@ async fn converse(frames: &mut Frames<H2Io, Bytes>, connection: &Rc<Connection>)
                     if error.is_library() {
                         let table = &guard.listener.routes().table;
                         table.shared.counters.of(worker.number).refuse(Reason::BadRequest);
-                        return Poll::Ready(Ended::InAnger);
+                        return Poll::Ready(CloseReason::ProtocolViolation);
                     }
-                    return Poll::Ready(Ended::InPeace);
+                    return Poll::Ready(CloseReason::Normal);
                 }
-                Poll::Ready(None) => return Poll::Ready(Ended::InPeace),
+                Poll::Ready(None) => return Poll::Ready(CloseReason::Normal),
                 Poll::Pending => break,
             }
         }
         if flood.is_flooded() {
             guard.listener.routes().table.shared.counters.of(worker.number).refuse(Reason::Flood);
-            return Poll::Ready(Ended::InAnger);
+            return Poll::Ready(CloseReason::ProtocolViolation);
         }
-        let ends = worker.draining.get() || guard.listener.is_closing();
-        let retires = lifetime.should_close(worker.timers.about_now() + RESOLUTION);
-        let rang = timer.poll(cx).is_ready();
-        match (said_goodbye, rang, active.get()) {
-            // It was silent too long or served enough, or nobody should come in: what runs is finished.
+        let closing = worker.draining.get() || guard.listener.is_closing();
+        let expired = lifetime.should_close(worker.timers.about_now() + RESOLUTION);
+        let timer_fired = timer.poll(cx).is_ready();
+        match (goaway_sent, timer_fired, active.get()) {
+            // The connection was idle for too long, has reached its lifetime, or is draining: active streams
+            // are finished.
             (false, true, 0) => {}
-            (false, ..) if ends || retires => {}
-            (true, true, 0) => return Poll::Ready(Ended::InPeace),
-            // A drain rings for everybody who rests; who is busy goes on.
+            (false, ..) if closing || expired => {}
+            (true, true, 0) => return Poll::Ready(CloseReason::Normal),
+            // A drain fires the timer of idle connections only; active ones continue.
             (_, true, _) => {
-                worker.timers.set(timer, until.get());
-                return timer.poll(cx).map(|()| Ended::InPeace);
+                worker.timers.set(timer, deadline.get());
+                return timer.poll(cx).map(|()| CloseReason::Normal);
             }
             _ => return Poll::Pending,
         }
-        said_goodbye = true;
-        until.set(Tick::NEVER);
+        goaway_sent = true;
+        deadline.set(Tick::NEVER);
         frames.graceful_shutdown();
-        let patience = match retires && !ends {
-            // It did nothing wrong, and may be taking its last answer still.
+        let timeout = match expired && !closing {
+            // The client may still be reading its last response.
             true => guard.listener.routes().table.config.timeouts.idle,
-            false => GOODBYE,
+            false => GOAWAY_TIMEOUT,
         };
-        let over = if active.get() == 0 { worker.now() + patience } else { Tick::NEVER };
+        let over = if active.get() == 0 { worker.now() + timeout } else { Tick::NEVER };
         worker.timers.set(timer, over);
-        // The goodbye is to leave now, and the timer to be heard.
+        // GOAWAY has to be sent now, and the timer polled.
         cx.waker().wake_by_ref();
         Poll::Pending
     })

@@ -1,4 +1,4 @@
-//! How one stream of an HTTP/2 client becomes a request on its way, and its answer frames.
+//! Streams of HTTP/2 clients: a request becomes a [`RequestContext`], a response becomes frames.
 
 use std::io;
 use std::ops::Range;
@@ -25,31 +25,32 @@ use crate::forward::request;
 use crate::forward::request_context::{self, RequestContext};
 use crate::http::h2_frames;
 use crate::http::h2_head;
-use crate::http::local_reply::{self, Form, Refusal};
+use crate::http::local_reply::{self, LocalReply, ReplyFormat};
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::log::access_log::RejectedLine;
 use crate::net::tunnel::{TunnelEnd, tunnel};
-use crate::serve::h2::Presence;
+use crate::serve::h2::StreamGuard;
 use plimsoll_wire::http1::body::BodyReader;
 use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
 use plimsoll_wire::http1::target::Method;
 
 /// The client's side of one stream.
 struct Stream {
-    presence: Presence,
+    guard: StreamGuard,
     timer: TimerGuard,
     body: RecvStream,
-    /// Bytes of a frame for which there was no room.
-    rest: Bytes,
+    /// Bytes of a DATA frame that did not fit into the last read.
+    unread: Bytes,
     respond: SendResponse<Bytes>,
-    /// The answer, from its head on.
-    answer: Option<SendStream<Bytes>>,
-    /// The answer is out to its end.
-    ended: bool,
-    /// It is a call, and answers of our own are of this type.
-    call_type: Option<HeaderValue>,
-    /// It asks for a tunnel of WebSocket; the destination is to answer with this.
-    accept: Option<String>,
+    /// Sender of the response body, once the head was sent.
+    response: Option<SendStream<Bytes>>,
+    /// The response was sent to its end.
+    response_ended: bool,
+    /// Content type of local replies, if the request is a gRPC or gRPC-Web call.
+    grpc_content_type: Option<HeaderValue>,
+    /// `Sec-WebSocket-Accept` value that the destination has to send, if the request opens a WebSocket
+    /// tunnel.
+    websocket_accept: Option<String>,
 }
 
 /// Generates a random WebSocket key for the HTTP/1 side of a tunnel.
@@ -58,36 +59,36 @@ fn websocket_key(rng: &mut Rng) -> String {
     websocket::encode_key((high << 64 | low).to_le_bytes())
 }
 
-/// Starts a stream. Its head is read here and now, so that the task it runs in does not carry it.
-pub(crate) fn start(presence: Presence, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-    let worker = presence.0.guard.worker.clone();
+/// Starts a stream. The head is parsed before the task is spawned, so that the task does not hold it.
+pub(crate) fn start(guard: StreamGuard, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let worker = guard.0.guard.worker.clone();
     let (head, body) = request.into_parts();
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let mut stream = Box::new(Stream {
         timer: worker.timer(plimsoll_core::Tick::NEVER),
-        rest: Bytes::new(),
+        unread: Bytes::new(),
         respond,
-        answer: None,
-        ended: false,
-        call_type: call_type(content_type, head.headers.get(ACCEPT)),
-        accept: None,
+        response: None,
+        response_ended: false,
+        grpc_content_type: grpc_content_type(content_type, head.headers.get(ACCEPT)),
+        websocket_accept: None,
         body,
-        presence,
+        guard,
     });
-    match prepare(&mut stream, &worker, &head) {
+    match parse_request(&mut stream, &worker, &head) {
         Ok(request) => drop(tokio::task::spawn_local(run(worker, stream, request))),
-        Err((refusal, form)) => {
-            let table = &stream.presence.0.guard.listener.routes().table;
-            table.shared.counters.of(worker.number).refuse(refusal.reason);
+        Err((reply, format)) => {
+            let table = &stream.guard.0.guard.listener.routes().table;
+            table.shared.counters.of(worker.number).refuse(reply.reason);
             if let Some(log) = &worker.log {
                 log.send(RejectedLine {
                     time: Clock::wall(),
-                    peer: stream.presence.0.client_info().peer,
+                    peer: stream.guard.0.client_info().peer,
                     listener: table.config.name.clone(),
-                    reply: refusal,
+                    reply,
                 });
             }
-            stream.answer_ourselves(refusal, form == Form::Json, false);
+            stream.send_local_reply(reply, format == ReplyFormat::Json, false);
         }
     }
 }
@@ -97,92 +98,95 @@ async fn run(worker: Rc<WorkerContext>, mut stream: Box<Stream>, mut request: Bo
     worker.buffers.give_back(std::mem::take(&mut request.encoded));
 }
 
-/// Makes a request of the head: by way of HTTP/1, so that one reader decides what is sound.
-fn prepare(
+/// Parses and routes the request. The head is written as HTTP/1 text, so that one parser decides what is
+/// valid.
+fn parse_request(
     stream: &mut Stream,
     worker: &Rc<WorkerContext>,
     head: &http::request::Parts,
-) -> Result<Box<RequestContext>, (Refusal, Form)> {
-    let switches = h2_head::asks_for_websocket(head).map_err(|refusal| (refusal, Form::Text))?;
+) -> Result<Box<RequestContext>, (LocalReply, ReplyFormat)> {
+    let switches = h2_head::requests_websocket(head).map_err(|reply| (reply, ReplyFormat::Text))?;
     let key = switches.then(|| websocket_key(&mut worker.rng.borrow_mut()));
-    stream.accept = key.as_ref().map(|key| websocket::accept_value(key.as_bytes()));
-    let connection = &stream.presence.0;
-    let view = connection.guard.listener.routes();
+    stream.websocket_accept = key.as_ref().map(|key| websocket::accept_value(key.as_bytes()));
+    let connection = &stream.guard.0;
+    let routes = connection.guard.listener.routes();
     let mut text = worker.buffers.take();
     let written = h2_head::write_request(&mut text, head, stream.body.is_end_stream(), key.as_deref());
-    let prepared = written
-        .map_err(|refusal| (refusal, Form::Text))
-        .and_then(|()| request_context::parse_and_route(connection.client_info(), worker, &view, &text));
+    let parsed = written
+        .map_err(|reply| (reply, ReplyFormat::Text))
+        .and_then(|()| request_context::parse_and_route(connection.client_info(), worker, &routes, &text));
     connection.flood.used(text.len());
     worker.buffers.give_back(text);
-    let mut request = prepared?.ok_or((Refusal::BAD_HEADER, Form::Text))?;
-    request.unchunk();
+    let mut request = parsed?.ok_or((LocalReply::BAD_HEADER, ReplyFormat::Text))?;
+    request.clear_chunked_framing();
     Ok(request)
 }
 
 impl Stream {
-    /// Reads what came of the body; 0 is its end.
-    fn poll_data(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<Result<usize, h2::Error>> {
-        while self.rest.is_empty() {
+    /// Reads body bytes; 0 at the end.
+    fn poll_data(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, h2::Error>> {
+        while self.unread.is_empty() {
             match ready!(self.body.poll_data(cx)) {
-                Some(data) => self.rest = data?,
+                Some(data) => self.unread = data?,
                 None => return Poll::Ready(Ok(0)),
             }
         }
-        let n = self.rest.len().min(room.len());
-        self.presence.0.flood.used(n);
-        self.rest.copy_to_slice(&mut room[..n]);
-        // More may come as soon as this has found its place: nobody reads on before it has.
-        let _ended_already = self.body.flow_control().release_capacity(n);
+        let n = self.unread.len().min(buffer.len());
+        self.guard.0.flood.used(n);
+        self.unread.copy_to_slice(&mut buffer[..n]);
+        // The window is extended when bytes are consumed, so a client cannot send faster than they are
+        // forwarded.
+        let _already_ended = self.body.flow_control().release_capacity(n);
         Poll::Ready(Ok(n))
     }
 
-    /// An answer of our own, as far as the client lets us.
-    fn answer_ourselves(&mut self, refusal: Refusal, json: bool, head_only: bool) -> u64 {
-        let (response, body) = match self.call_type.take() {
-            Some(call_type) => (grpc_answer(refusal, call_type), Bytes::new()),
-            None => plain_answer(refusal, json),
+    /// Sends a local reply, as far as the window allows.
+    fn send_local_reply(&mut self, reply: LocalReply, json: bool, head_only: bool) -> u64 {
+        let (response, body) = match self.grpc_content_type.take() {
+            Some(grpc_content_type) => (grpc_reply(reply, grpc_content_type), Bytes::new()),
+            None => plain_reply(reply, json),
         };
-        let ends = head_only || body.is_empty();
+        let end_stream = head_only || body.is_empty();
         let len = body.len() as u64;
-        if let Ok(mut answer) = self.respond.send_response(response, ends)
-            && !ends
+        if let Ok(mut response) = self.respond.send_response(response, end_stream)
+            && !end_stream
         {
-            let _gone_already = answer.send_data(body, true);
+            let _already_reset = response.send_data(body, true);
         }
-        self.ended = true;
+        self.response_ended = true;
         len
     }
 }
 
-fn plain_answer(refusal: Refusal, json: bool) -> (Response<()>, Bytes) {
-    let (content_type, body) = local_reply::body(refusal, json);
+fn plain_reply(reply: LocalReply, json: bool) -> (Response<()>, Bytes) {
+    let (content_type, body) = local_reply::body(reply, json);
     let mut response = Response::new(());
-    *response.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::BAD_GATEWAY);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    if refusal.status == 503 {
+    if reply.status == 503 {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     (response, Bytes::from(body))
 }
 
-fn call_type(content_type: &[u8], accept: Option<&HeaderValue>) -> Option<HeaderValue> {
+fn grpc_content_type(content_type: &[u8], accept: Option<&HeaderValue>) -> Option<HeaderValue> {
     if grpc::is_grpc_content_type(content_type) {
         return Some(HeaderValue::from_static("application/grpc"));
     }
-    let web = Translator::new(&ContentType::parse(content_type)?, accept.map(HeaderValue::as_bytes), false);
-    HeaderValue::from_bytes(&web.response_type).ok()
+    let translator =
+        Translator::new(&ContentType::parse(content_type)?, accept.map(HeaderValue::as_bytes), false);
+    HeaderValue::from_bytes(&translator.response_type).ok()
 }
 
-/// A client of gRPC looks for its status and no page.
-fn grpc_answer(refusal: Refusal, call_type: HeaderValue) -> Response<()> {
+/// Returns a reply with a gRPC status: gRPC clients ignore the body.
+fn grpc_reply(reply: LocalReply, grpc_content_type: HeaderValue) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, call_type);
-    headers.insert("grpc-status", HeaderValue::from_static(grpc::from_http_status(refusal.status)));
-    headers.insert("grpc-message", HeaderValue::from_static(refusal.detail));
+    headers.insert(CONTENT_TYPE, grpc_content_type);
+    headers.insert("grpc-status", HeaderValue::from_static(grpc::from_http_status(reply.status)));
+    headers.insert("grpc-message", HeaderValue::from_static(reply.detail));
     response
 }
 
@@ -190,7 +194,7 @@ impl Downstream for Stream {
     const FRAMES_BODIES: bool = true;
 
     fn guard(&self) -> &ConnectionGuard {
-        &self.presence.0.guard
+        &self.guard.0.guard
     }
 
     fn timer(&self) -> &Rc<Timer> {
@@ -201,39 +205,40 @@ impl Downstream for Stream {
         &mut self,
         cx: &mut Context<'_>,
         request: &mut RequestContext,
-        room: &mut [u8],
+        buffer: &mut [u8],
     ) -> Poll<Result<Range<usize>, ExchangeEnd>> {
-        let n = ready!(self.poll_data(cx, room)).map_err(|_| ExchangeEnd::ClientGone)?;
+        let n = ready!(self.poll_data(cx, buffer)).map_err(|_| ExchangeEnd::ClientGone)?;
         if n == 0 {
             let trailers = ready!(self.body.poll_trailers(cx)).map_err(|_| ExchangeEnd::ClientGone)?;
             let lines = trailers.map(|map| h2_head::trailer_lines(&map)).unwrap_or_default();
             request.body = BodyReader::ended(lines);
-            return Poll::Ready(request.body_is_sound().map(|()| 0..0).map_err(ExchangeEnd::Refused));
+            return Poll::Ready(request.check_body_end().map(|()| 0..0).map_err(ExchangeEnd::LocalReply));
         }
-        Poll::Ready(request.take_body(&mut Vec::new(), &mut room[..n]).map_err(ExchangeEnd::Refused))
+        Poll::Ready(request.decode_body(&mut Vec::new(), &mut buffer[..n]).map_err(ExchangeEnd::LocalReply))
     }
 
-    fn pass_head(
+    fn send_head(
         &mut self,
         _out: &mut Vec<u8>,
         _bytes: &[u8],
         head: &ResponseHead<'_>,
         headers: &[httparse::Header<'_>],
-        hop: ResponseRewrite<'_>,
-        ends: bool,
+        rewrite: ResponseRewrite<'_>,
+        end_stream: bool,
     ) -> Result<(), ExchangeEnd> {
         let garbage = ExchangeEnd::Failed(plimsoll_core::Failure::Garbage);
-        let response = match &self.accept {
-            Some(accept) if head.status == 101 => h2_head::switch(head, headers, hop, accept),
-            _ => h2_head::answer(head, headers, hop, ends),
+        let response = match &self.websocket_accept {
+            Some(accept) if head.status == 101 => h2_head::websocket_response(head, headers, rewrite, accept),
+            _ => h2_head::response(head, headers, rewrite, end_stream),
         };
         let response = response.ok_or(garbage)?;
         if response.status().is_informational() {
             return self.respond.send_informational(response).map_err(|_| ExchangeEnd::ClientGone);
         }
-        let answer = self.respond.send_response(response, ends).map_err(|_| ExchangeEnd::ClientGone)?;
-        self.answer = Some(answer);
-        self.ended = ends;
+        let response =
+            self.respond.send_response(response, end_stream).map_err(|_| ExchangeEnd::ClientGone)?;
+        self.response = Some(response);
+        self.response_ended = end_stream;
         Ok(())
     }
 
@@ -244,64 +249,64 @@ impl Downstream for Stream {
         last: bool,
     ) -> Poll<io::Result<usize>> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
-        let Some(answer) = &mut self.answer else {
+        let Some(response) = &mut self.response else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
-        let taken = ready!(h2_frames::poll_send(answer, cx, parts, last))?;
-        self.ended |= last && taken == total;
-        match taken == total {
-            true => self.presence.0.flood.answered(taken),
-            false => self.presence.0.flood.dribbled(taken),
+        let sent = ready!(h2_frames::poll_send(response, cx, parts, last))?;
+        self.response_ended |= last && sent == total;
+        match sent == total {
+            true => self.guard.0.flood.answered(sent),
+            false => self.guard.0.flood.dribbled(sent),
         }
-        Poll::Ready(Ok(taken))
+        Poll::Ready(Ok(sent))
     }
 
     fn finish(&mut self, trailers: &[u8]) -> Result<(), ExchangeEnd> {
-        let Some(answer) = self.answer.as_mut().filter(|_| !self.ended) else { return Ok(()) };
-        self.ended = true;
+        let Some(response) = self.response.as_mut().filter(|_| !self.response_ended) else { return Ok(()) };
+        self.response_ended = true;
         let sent = match trailers {
-            [] => answer.send_data(Bytes::new(), true),
-            lines => answer.send_trailers(h2_head::trailers(lines)),
+            [] => response.send_data(Bytes::new(), true),
+            lines => response.send_trailers(h2_head::trailers(lines)),
         };
         sent.map_err(|_| ExchangeEnd::ClientGone)
     }
 
-    /// Said by a goodbye to the whole connection.
-    fn retires(&self, _job: &RequestContext) -> bool {
+    /// HTTP/2 announces the end of a connection by GOAWAY instead.
+    fn should_close(&self, _request: &RequestContext) -> bool {
         false
     }
 
-    fn is_gone(&mut self, cx: &mut Context<'_>, _request_complete: bool) -> bool {
-        match &mut self.answer {
+    fn is_disconnected(&mut self, cx: &mut Context<'_>, _request_complete: bool) -> bool {
+        match &mut self.response {
             None => self.respond.poll_reset(cx).is_ready(),
-            Some(answer) => !self.ended && answer.poll_reset(cx).is_ready(),
+            Some(response) => !self.response_ended && response.poll_reset(cx).is_ready(),
         }
     }
 
     fn reset(&mut self) {
-        match &mut self.answer {
+        match &mut self.response {
             None => self.respond.send_reset(Code::INTERNAL_ERROR),
-            Some(answer) => answer.send_reset(Code::INTERNAL_ERROR),
+            Some(response) => response.send_reset(Code::INTERNAL_ERROR),
         }
     }
 
-    fn after(&self, _closes: bool, _job: &RequestContext) -> AfterResponse {
+    fn after_response(&self, _closes: bool, _request: &RequestContext) -> AfterResponse {
         AfterResponse::KeepAlive
     }
 
-    async fn refuse(
+    async fn local_reply(
         &mut self,
         request: &mut RequestContext,
         _worker: &Rc<WorkerContext>,
-        refusal: Refusal,
+        reply: LocalReply,
     ) -> AfterResponse {
         let head_only = request.method == Method::Head;
-        request.response_bytes += self.answer_ourselves(refusal, request.accepts_json, head_only);
+        request.response_bytes += self.send_local_reply(reply, request.accepts_json, head_only);
         AfterResponse::KeepAlive
     }
 
     async fn tunnel(&mut self, request: &mut RequestContext, worker: &Rc<WorkerContext>, exchange: Exchange) {
-        // What the client was told, where the destination said 101.
+        // The client received 200 where the destination sent 101.
         request.status = 200;
         let unsent = exchange.unsent().to_vec();
         let Exchange { mut upstream, assignment, .. } = exchange;
@@ -324,17 +329,17 @@ impl TunnelEnd for Stream {
     }
 
     fn shutdown_write(&mut self) {
-        let _seen_where_it_is_read = self.finish(b"");
+        let _reported_by_the_next_read = self.finish(b"");
     }
 
-    /// A reset of TCP is `CANCEL` (RFC 8441 section 5).
+    /// Sends `CANCEL`, which stands for a TCP reset (RFC 8441 section 5).
     fn reset(&mut self) {
-        if let Some(answer) = &mut self.answer {
-            answer.send_reset(Code::CANCEL);
+        if let Some(response) = &mut self.response {
+            response.send_reset(Code::CANCEL);
         }
     }
 
     fn is_reset(&mut self, cx: &mut Context<'_>) -> bool {
-        self.answer.as_mut().is_some_and(|answer| answer.poll_reset(cx).is_ready())
+        self.response.as_mut().is_some_and(|response| response.poll_reset(cx).is_ready())
     }
 }

@@ -1,15 +1,15 @@
-//! How HTTP enters: HTTP/1.1 and HTTP/2 on one port, told apart by TLS or by their first bytes.
+//! The adapter for HTTP: HTTP/1.1 and HTTP/2 on one port, distinguished by ALPN or the first bytes.
 
-use crate::http::local_reply::{Refusal, write_at_once};
+use crate::http::local_reply::{LocalReply, try_write};
 use crate::listener::accepted_connection::Connection;
 use crate::listener::adapter::Adapter;
 use crate::serve::{h1, h2};
 use plimsoll_wire::Detection;
 
-/// Methods are short words; what has none within so many bytes is no request.
+/// Maximum length of a method; longer ones are not HTTP.
 const MAX_METHOD: usize = 24;
 
-/// HTTP/1.1 and HTTP/2, with WebSocket and gRPC on them.
+/// Adapter for HTTP/1.1 and HTTP/2, with WebSocket and gRPC.
 #[derive(Debug)]
 pub(crate) struct Http;
 
@@ -22,8 +22,7 @@ impl Adapter for Http {
         vec![b"h2", b"http/1.1"]
     }
 
-    /// A word in capitals and a blank: no method in use is written otherwise. The preface of HTTP/2 begins so
-    /// too.
+    /// Detects an upper-case word and a space. All methods in use and the HTTP/2 preface match.
     fn detect(&self, first: &[u8]) -> Detection {
         let method = first.iter().take_while(|c| c.is_ascii_uppercase() || **c == b'-').count();
         match first.get(method) {
@@ -41,6 +40,6 @@ impl Adapter for Http {
     }
 
     fn reject(&self, connection: &mut Connection) {
-        write_at_once(&mut connection.stream, Refusal::CONNECTION_LIMIT);
+        try_write(&mut connection.stream, LocalReply::CONNECTION_LIMIT);
     }
 }

@@ -1,4 +1,4 @@
-//! Protocols on the client's side.
+//! Protocols of the client's side.
 
 pub(crate) mod detect;
 pub(crate) mod h1;

@@ -1,4 +1,4 @@
-//! How a TCP connection finds its destination.
+//! The adapter for TCP: connects to a destination and copies bytes both ways.
 
 use plimsoll_wire::client_hello;
 
@@ -7,7 +7,7 @@ use crate::forward::connection::UpstreamSession;
 use crate::listener::accepted_connection::Connection;
 use crate::listener::adapter::Adapter;
 
-/// TCP: a destination that can be connected to, then a tunnel.
+/// Adapter for TCP, and for TLS passthrough with SNI routing.
 #[derive(Debug)]
 pub(crate) struct Tcp;
 
@@ -22,18 +22,18 @@ impl Adapter for Tcp {
 }
 
 async fn serve(mut connection: Connection) {
-    let view = connection.guard.listener.routes();
-    let mut asked = None;
-    if connection.tls_info.is_none() && view.table.asks_for_sni() {
-        let limit = connection.limit(view.table.config.timeouts.handshake);
-        match limit.within(read_hello(&mut connection)).await {
-            Some(Some(name)) => asked = name,
+    let routes = connection.guard.listener.routes();
+    let mut server_name = None;
+    if connection.tls_info.is_none() && routes.table.asks_for_sni() {
+        let limit = connection.limit(routes.table.config.timeouts.handshake);
+        match limit.within(read_client_hello(&mut connection)).await {
+            Some(Some(name)) => server_name = name,
             Some(None) => return,
             None => return connection.count(Reason::HandshakeTimeout),
         }
     }
-    let asked = asked.as_deref().or(connection.server_name());
-    let Some(mut session) = UpstreamSession::begin(&connection, "TCP", asked) else {
+    let server_name = server_name.as_deref().or(connection.server_name());
+    let Some(mut session) = UpstreamSession::begin(&connection, "TCP", server_name) else {
         return connection.reset();
     };
     match session.next(None).await {
@@ -41,14 +41,14 @@ async fn serve(mut connection: Connection) {
             session.served(&mut destination);
             session.relay(connection, destination).await;
         }
-        // A reset tells the client that nobody served it; an end of data would look like an empty answer.
-        Err(_counted) => connection.reset(),
+        // A reset reports the failure to the client; a regular close would look like an empty response.
+        Err(_already_counted) => connection.reset(),
     }
 }
 
-/// Reads the hello of TLS and leaves it, with all that came along, in the buffer. Answers the name it asks
-/// for; who speaks something else asks for none. `None`: the client left.
-async fn read_hello(connection: &mut Connection) -> Option<Option<String>> {
+/// Reads the TLS ClientHello, leaves it in the buffer, and returns its server name. Other protocols have no
+/// name. Returns `None` if the client disconnects.
+async fn read_client_hello(connection: &mut Connection) -> Option<Option<String>> {
     loop {
         match client_hello::parse(connection.buffer()) {
             Ok(None) => {}

@@ -13,7 +13,7 @@ use http::HeaderMap;
 
 use crate::http::h2_frames;
 use crate::http::h2_head;
-use crate::http::local_reply::Refusal;
+use crate::http::local_reply::LocalReply;
 use crate::upstream::h2_connections::{H2Connection, StreamPermit};
 
 /// A request on a link.
@@ -35,7 +35,7 @@ pub(crate) struct H2Stream {
     /// It asks for a tunnel of WebSocket; the client's key is to be answered with this.
     accept: Option<String>,
     /// Why it was not asked, where that is not the destination's fault.
-    refusal: Option<Refusal>,
+    reply: Option<LocalReply>,
 }
 
 #[derive(Debug)]
@@ -64,13 +64,13 @@ impl H2Stream {
             trailers: None,
             never_ran: true,
             accept: None,
-            refusal: None,
+            reply: None,
         }
     }
 
     /// Why it was not asked, where that is not for the destination to answer for.
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
-        self.refusal
+    pub(crate) fn local_reply(&self) -> Option<LocalReply> {
+        self.reply
     }
 
     /// The destination said, or nobody asked it, so that it has seen nothing of this request.
@@ -100,13 +100,13 @@ impl H2Stream {
         let link = self.place.link().clone();
         ready!(self.place.requests().poll_ready(cx)).map_err(broken)?;
         let Some((request, accept)) = h2_head::read_request(&bytes[..self.head_len], link.is_secure()) else {
-            self.refusal = Some(Refusal::NO_HTTP2_FORM);
+            self.reply = Some(LocalReply::NOT_EXPRESSIBLE_IN_HTTP2);
             return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
         };
         if accept.is_some() && !self.place.requests().is_extended_connect_protocol_enabled() {
             ready!(link.poll_settings(cx));
             if !self.place.requests().is_extended_connect_protocol_enabled() {
-                self.refusal = (!link.is_closed()).then_some(Refusal::NO_WEBSOCKET);
+                self.reply = (!link.is_closed()).then_some(LocalReply::NO_WEBSOCKET);
                 return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
             }
         }
@@ -147,7 +147,7 @@ impl H2Stream {
                 Answer::Lost => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
                 Answer::Awaited(answer) => {
                     if let Poll::Ready(Some(Ok(early))) = answer.poll_informational(cx) {
-                        self.rest = h2_head::write_answer(&early, true, true);
+                        self.rest = h2_head::write_response(&early, true, true);
                         continue;
                     }
                     let polled = ready!(Pin::new(answer).poll(cx));
@@ -155,12 +155,14 @@ impl H2Stream {
                     let ends = body.is_end_stream();
                     let parts = http::Response::from_parts(parts, ());
                     self.rest = match self.accept.take() {
-                        Some(accept) if parts.status().is_success() => h2_head::write_switch(&parts, &accept),
+                        Some(accept) if parts.status().is_success() => {
+                            h2_head::write_upgrade_response(&parts, &accept)
+                        }
                         refused => {
                             if refused.is_some() {
                                 self.shutdown_write();
                             }
-                            h2_head::write_answer(&parts, ends, self.method_is_head)
+                            h2_head::write_response(&parts, ends, self.method_is_head)
                         }
                     };
                     self.answer = Answer::Body(body);

@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use crate::http::local_reply::Refusal;
+use crate::http::local_reply::LocalReply;
 use crate::net::stream::Stream;
 use crate::net::tunnel::TunnelEnd;
 use crate::upstream::h2_client_stream::H2Stream;
@@ -57,10 +57,10 @@ impl Upstream {
     }
 
     /// Why the request was not sent, where that is not for the destination to answer for.
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
+    pub(crate) fn local_reply(&self) -> Option<LocalReply> {
         match self {
             Self::Http1(_) => None,
-            Self::Http2(call) => call.refusal(),
+            Self::Http2(call) => call.local_reply(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The other direction: the response, from the destination to the client.
+//! The response direction of an exchange: from the destination to the client.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,11 +16,11 @@ use plimsoll_wire::http1::MAX_HEADERS;
 use plimsoll_wire::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
 use plimsoll_wire::http1::response::{self, Delivery, Persistence, ResponseHead, ResponseRewrite};
 
-/// Informational responses before the final one; more is a flood.
+/// Maximum number of informational responses before the final one.
 const MAX_INFORMATIONAL: u8 = 16;
-/// A head of an response may be so long; nginx and HAProxy give it a buffer of 4 to 16 KiB.
+/// Maximum length of a response head. nginx and HAProxy use buffers of 4 to 16 KiB.
 const MAX_HEAD: usize = 64 * 1024;
-/// Body bytes copied behind their head into one buffer; more leave by a gathering write instead.
+/// Body bytes below this number are copied behind their head; more are sent by a vectored write.
 const COPY_BELOW: usize = 16 * 1024;
 
 /// The final response, from its head on.
@@ -28,11 +28,11 @@ const COPY_BELOW: usize = 16 * 1024;
 pub(crate) struct Response {
     body: BodyReader,
     delivery: Delivery,
-    /// The upstream connection can serve again once the body ended.
+    /// The upstream connection can be reused after the body.
     pub(crate) reusable: bool,
-    /// It told of a body that this kind of response never has (HEAD, 204, 304).
+    /// The head announced a body that this kind of response never has (HEAD, 204, 304).
     pub(crate) body_withheld: bool,
-    /// The client was told that the connection ends.
+    /// The head sent to the client announced that the connection closes.
     pub(crate) closes: bool,
     finished: bool,
 }
@@ -42,7 +42,7 @@ fn has_no_body(head: &ResponseHead<'_>) -> bool {
 }
 
 impl Exchange {
-    /// Destination to client.
+    /// Copies response bytes to the client until a socket would block.
     pub(crate) fn poll_download<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
@@ -67,8 +67,8 @@ impl Exchange {
             let mut scratch = worker.scratch.borrow_mut();
             let have = self.partial.len();
             scratch[..have].copy_from_slice(&self.partial);
-            let room = have..(have + self.download.read_size()).min(SCRATCH);
-            let end = match self.upstream.poll_read(cx, &mut scratch[room]) {
+            let free = have..(have + self.download.read_size()).min(SCRATCH);
+            let end = match self.upstream.poll_read(cx, &mut scratch[free]) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(n @ 1..)) => have + n,
                 Poll::Ready(ended) => {
@@ -83,7 +83,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// The destination closed. Only an response that ends with its connection is whole then.
+    /// Handles the end of the upstream stream. Only a response that ends with its connection is complete
+    /// then.
     fn upstream_ended(
         &mut self,
         worker: &WorkerContext,
@@ -91,8 +92,8 @@ impl Exchange {
         cleanly: bool,
     ) -> Result<(), ExchangeEnd> {
         let now = self.ended_at(worker);
-        if let Some(refusal) = self.upstream.refusal() {
-            return Err(ExchangeEnd::Refused(refusal));
+        if let Some(reply) = self.upstream.local_reply() {
+            return Err(ExchangeEnd::LocalReply(reply));
         }
         let Some(response) = &mut self.response else {
             return Err(ExchangeEnd::Failed(
@@ -109,20 +110,20 @@ impl Exchange {
         response.finished = true;
         let mut trailers = self.upstream.trailer_lines();
         if request.is_grpc
-            && let Some(status) = grpc_call::status_among(&trailers).map(grpc::to_http_status)
+            && let Some(status) = grpc_call::trailer_status(&trailers).map(grpc::to_http_status)
         {
             let first_byte = Duration::ZERO;
             self.signal =
                 self.assignment.record(now, Outcome::Answered { status, first_byte }).or(self.signal);
         }
-        if load_report::asked_for(request) {
-            self.learn_load(worker, request, now, load_report::in_lines(&trailers));
-            load_report::hide(&mut trailers);
+        if load_report::is_enabled(request) {
+            self.record_load(worker, request, now, load_report::from_trailers(&trailers));
+            load_report::strip(&mut trailers);
         }
         let Some(response) = &mut self.response else { return Ok(()) };
         let out = self.download.buffer();
-        if request.web.is_some() {
-            grpc_call::write_web_end(out, response.delivery, request, &mut trailers);
+        if request.grpc_web.is_some() {
+            grpc_call::write_trailer_frame(out, response.delivery, request, &mut trailers);
         }
         response.body = BodyReader::ended(trailers);
         if response.delivery == Delivery::Chunked {
@@ -131,7 +132,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Bytes of an response: heads first, then body.
+    /// Handles bytes from the destination: heads first, then the body.
     fn on_response_bytes<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
@@ -145,7 +146,7 @@ impl Exchange {
         let mut at = 0;
         let nothing_passed_on = self.response.is_none();
         while self.response.is_none() {
-            match self.take_head(worker, client, request, &bytes[at..], &mut out)? {
+            match self.forward_head(worker, client, request, &bytes[at..], &mut out)? {
                 0 => {
                     self.partial.clear();
                     self.partial.extend_from_slice(&bytes[at..]);
@@ -170,30 +171,32 @@ impl Exchange {
         };
         let data = decoded.data.start + at..decoded.data.end + at;
         if response.body.is_done() && D::FRAMES_BODIES && self.upstream.goes_on() {
-            // Trailers may follow; HTTP/2 itself sees to the length.
+            // Trailers may follow; HTTP/2 checks the length itself.
             response.body = BodyReader::new(Framing::UntilClose);
         } else if response.body.is_done() {
             response.finished = true;
-            // Bytes behind an response belong to nobody; the connection they came on is not used again.
+            // Bytes behind a response belong to no request; the connection is not reused.
             response.reusable &= at + decoded.consumed == bytes.len();
             self.trailers_ended(worker, request);
         }
-        let text = request.translated().and_then(|web| web.encode_response(&bytes[data.clone()]));
+        let text = request
+            .grpc_web_translator()
+            .and_then(|translator| translator.encode_response(&bytes[data.clone()]));
         self.deliver_body(cx, client, request, &mut out, text.as_deref().unwrap_or(&bytes[data]))
     }
 
-    /// The response has ended, with the trailers that came behind its last chunk, if any did.
+    /// Reads the load report in the trailers behind the last chunk.
     fn trailers_ended(&mut self, worker: &WorkerContext, request: &RequestContext) {
         let Some(response) = self.response.as_mut().filter(|response| !response.body.trailers().is_empty())
         else {
             return;
         };
-        if load_report::asked_for(request) {
+        if load_report::is_enabled(request) {
             let mut trailers = response.body.trailers().to_vec();
-            load_report::hide(&mut trailers);
-            let told = std::mem::replace(&mut response.body, BodyReader::ended(trailers));
+            load_report::strip(&mut trailers);
+            let body = std::mem::replace(&mut response.body, BodyReader::ended(trailers));
             let now = self.now(worker);
-            self.learn_load(worker, request, now, load_report::in_lines(told.trailers()));
+            self.record_load(worker, request, now, load_report::from_trailers(body.trailers()));
         }
     }
 
@@ -231,7 +234,7 @@ impl Exchange {
         self.deliver(cx, client, request, [out, data, &tail])
     }
 
-    /// Sends to the client, keeping what its socket does not take.
+    /// Sends to the client, and buffers the bytes that its socket does not accept.
     fn deliver<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
@@ -248,16 +251,16 @@ impl Exchange {
         self.download.on_write(polled, parts).map(drop).map_err(|_| ExchangeEnd::ClientGone)
     }
 
-    /// The response ends with what is sent now.
+    /// Reports whether the response ends with the bytes sent now.
     fn nothing_follows(&self) -> bool {
         self.response
             .as_ref()
             .is_some_and(|response| response.finished && response.body.trailers().is_empty())
     }
 
-    /// Reads one head from the front of `bytes` and writes it for the client. Answers its length, or 0 when
-    /// it is incomplete.
-    fn take_head<D: Downstream>(
+    /// Parses one head from the front of `bytes` and sends it to the client. Returns its length, or 0 if it
+    /// is incomplete.
+    fn forward_head<D: Downstream>(
         &mut self,
         worker: &WorkerContext,
         client: &mut D,
@@ -272,31 +275,31 @@ impl Exchange {
             Ok(None) if bytes.len() < MAX_HEAD => return Ok(0),
             _ => return Err(garbage),
         };
-        let call = grpc_call::status_in(request, headers);
-        let status = call.map_or(head.status, |told| head.status.max(grpc::to_http_status(told)));
-        let told = match call {
+        let call = grpc_call::header_status(request, headers);
+        let status = call.map_or(head.status, |code| head.status.max(grpc::to_http_status(code)));
+        let failed = match call {
             Some(call) if head.status == 200 && has_no_body(&head) => {
                 grpc::parse_status(call).map(ResponseStatus::Grpc)
             }
             _ => (head.status >= 400).then_some(ResponseStatus::Http(head.status)),
         };
         let now = self.now(worker);
-        let reads_load = load_report::asked_for(request);
+        let reads_load = load_report::is_enabled(request);
         if reads_load && (head.status >= 200 || head.status == 101) {
-            self.learn_load(worker, request, now, load_report::in_head(headers));
+            self.record_load(worker, request, now, load_report::from_head(headers));
         }
         let first_byte = now.since(self.assignment.started());
         let outcome = Outcome::Answered { status, first_byte };
-        if self.is_outrun(request, outcome)
-            || told.is_some_and(|told| self.is_rejected(worker, request, told))
+        if self.is_superseded(request, outcome)
+            || failed.is_some_and(|status| self.should_retry_response(worker, request, status))
         {
             self.signal = self.assignment.record(now, outcome);
             return Err(ExchangeEnd::Rejected);
         }
-        let content_type = grpc_call::answer_type(request, &mut head, headers, call.is_some());
-        let view = request.view.clone();
-        let rule = &view.routes[request.route].table;
-        let via = request.view.table.config.via;
+        let content_type = grpc_call::grpc_web_content_type(request, &mut head, headers, call.is_some());
+        let routes = request.routes.clone();
+        let route = &routes.routes[request.route].table;
+        let via = routes.table.config.via;
         let (delivery, persistence) = match head.status {
             101 if request.upgrade && head.upgrade.is_some() => (Delivery::Plain, Persistence::Upgrade),
             101 => return Err(garbage),
@@ -310,7 +313,7 @@ impl Exchange {
                 }
                 (Delivery::Plain, Persistence::Implicit)
             }
-            _ => self.final_head(worker, client, request, &head),
+            _ => self.start_response(worker, client, request, &head),
         };
         if head.status >= 200 || head.status == 101 {
             self.signal = self.assignment.record(now, outcome);
@@ -319,27 +322,29 @@ impl Exchange {
                 log.first_byte = Some(first_byte);
             }
         }
-        let (edits, content_type) = (&rule.response_edits, content_type.as_deref());
-        let hop = ResponseRewrite { delivery, persistence, edits, via, content_type, hides_load: reads_load };
-        let ends = self.response.as_ref().is_some_and(|response| response.finished);
-        client.pass_head(out, bytes, &head, headers, hop, ends)?;
+        let (edits, content_type) = (&route.response_edits, content_type.as_deref());
+        let rewrite =
+            ResponseRewrite { delivery, persistence, edits, via, content_type, hides_load: reads_load };
+        let end_stream = self.response.as_ref().is_some_and(|response| response.finished);
+        client.send_head(out, bytes, &head, headers, rewrite, end_stream)?;
         request.upgraded = head.status == 101;
         Ok(head.len)
     }
 
-    /// Does this response speak against its destination, while another was asked that may do better?
-    fn is_outrun(&self, request: &RequestContext, outcome: Outcome) -> bool {
+    /// Reports whether this response is a failure of its destination while another attempt may still succeed.
+    fn is_superseded(&self, request: &RequestContext, outcome: Outcome) -> bool {
         request.is_hedged && self.informational == 0 && outcome.blames_destination()
     }
 
-    /// Is this response better thrown away, because `retry.when` lists it and somebody else is left?
-    fn is_rejected(
+    /// Reports whether this response is discarded for a retry: `retry.when` lists it and an untried
+    /// destination is left.
+    fn should_retry_response(
         &mut self,
         worker: &WorkerContext,
         request: &mut RequestContext,
         response: ResponseStatus,
     ) -> bool {
-        let pool = request.view.routes[request.route].table.pool.clone();
+        let pool = request.routes.routes[request.route].table.pool.clone();
         let spec = &pool.config.retry;
         if !request.untried_left || self.informational > 0 || !spec.when.lists_response(response) {
             return false;
@@ -360,7 +365,7 @@ impl Exchange {
         ) == Decision::Retry
     }
 
-    fn final_head<D: Downstream>(
+    fn start_response<D: Downstream>(
         &mut self,
         worker: &WorkerContext,
         client: &mut D,
@@ -372,13 +377,14 @@ impl Exchange {
             false => response::delivery(head.framing, request.http10),
         };
         let body_read = request.body.is_done();
-        let ends = worker.draining.get() || client.guard().listener.is_closing() || client.retires(request);
-        let closes = !request.keep_alive || !body_read || ends || delivery == Delivery::UntilClose;
+        let closing =
+            worker.draining.get() || client.guard().listener.is_closing() || client.should_close(request);
+        let closes = !request.keep_alive || !body_read || closing || delivery == Delivery::UntilClose;
         let framing = match head.framing {
             Framing::Chunked if self.upstream.frames_bodies() => Framing::UntilClose,
-            // Its trailers come behind the last byte, and HTTP/2 itself sees to the length.
+            // Trailers follow the last byte, and HTTP/2 checks the length itself.
             Framing::Length(1..)
-                if self.upstream.frames_bodies() && (request.is_grpc || load_report::asked_for(request)) =>
+                if self.upstream.frames_bodies() && (request.is_grpc || load_report::is_enabled(request)) =>
             {
                 Framing::UntilClose
             }

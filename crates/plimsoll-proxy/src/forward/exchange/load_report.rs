@@ -1,4 +1,4 @@
-//! What an response says of its destination's load, where its pool asks for that (ORCA).
+//! ORCA load reports in responses, for pools that use them.
 
 use plimsoll_core::Tick;
 use plimsoll_wire::orca::{MalformedReport, is_load_report};
@@ -9,26 +9,26 @@ use crate::forward::exchange::Exchange;
 use crate::forward::request_context::RequestContext;
 use crate::http::orca;
 
-/// Does the pool of this message read what responses say of load?
-pub(crate) fn asked_for(request: &RequestContext) -> bool {
-    request.view.routes[request.route].table.pool.config.orca
+/// Reports whether the pool of this request reads load reports.
+pub(crate) fn is_enabled(request: &RequestContext) -> bool {
+    request.routes.routes[request.route].table.pool.config.orca
 }
 
-/// The reports in a head.
-pub(crate) fn in_head<'h>(
+/// Returns the load reports in a response head.
+pub(crate) fn from_head<'h>(
     headers: &'h [httparse::Header<'h>],
 ) -> impl Iterator<Item = (&'h str, &'h [u8])> + Clone {
     headers.iter().filter(|h| is_load_report(h.name)).map(|h| (h.name, h.value))
 }
 
-/// The reports among trailer lines.
-pub(crate) fn in_lines(lines: &[u8]) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+/// Returns the load reports among trailer lines.
+pub(crate) fn from_trailers(lines: &[u8]) -> impl Iterator<Item = (&str, &[u8])> + Clone {
     lines.split(|&byte| byte == b'\n').filter_map(report_in)
 }
 
-/// Takes the reports out of trailer lines.
-pub(crate) fn hide(lines: &mut Vec<u8>) {
-    if in_lines(lines).next().is_none() {
+/// Removes the load reports from trailer lines.
+pub(crate) fn strip(lines: &mut Vec<u8>) {
+    if from_trailers(lines).next().is_none() {
         return;
     }
     let kept = lines.split_inclusive(|&byte| byte == b'\n').filter(|line| report_in(line).is_none());
@@ -42,15 +42,15 @@ fn report_in(line: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 impl Exchange {
-    /// Hands on what an response says of its destination's load, and counts what it is worth.
-    pub(crate) fn learn_load<'r>(
+    /// Records the load report of a response for its destination, and counts it.
+    pub(crate) fn record_load<'r>(
         &self,
         worker: &WorkerContext,
         request: &RequestContext,
         now: Tick,
         reports: impl Iterator<Item = (&'r str, &'r [u8])>,
     ) {
-        let pool = &request.view.routes[request.route].table.pool;
+        let pool = &request.routes.routes[request.route].table.pool;
         let named = pool.config.formula.as_ref().map_or(&[][..], |formula| formula.named());
         let Some(read) = orca::read(reports, named) else { return };
         let result = match read {
@@ -70,12 +70,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn trailers_lose_reports_and_nothing_else() {
+    fn strip_removes_only_load_reports() {
         let text = "a: 1\r\nEndpoint-Load-Metrics: TEXT eps=1\r\nendpoint-load-metrics-bin:AA\r\nb: 2\r\n";
-        let found: Vec<_> = in_lines(text.as_bytes()).map(|(name, value)| (name.len(), value)).collect();
+        let found: Vec<_> = from_trailers(text.as_bytes()).map(|(name, value)| (name.len(), value)).collect();
         assert_eq!(found, [(21, &b"TEXT eps=1"[..]), (25, &b"AA"[..])]);
         let mut lines = text.into();
-        hide(&mut lines);
+        strip(&mut lines);
         assert_eq!(lines, b"a: 1\r\nb: 2\r\n");
     }
 }

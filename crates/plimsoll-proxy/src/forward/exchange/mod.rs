@@ -1,8 +1,8 @@
-//! How one try of a request runs on one connection: both directions at once, nothing kept that need not be.
+//! One attempt of a request on one connection, in both directions at once.
 //!
-//! The whole exchange is one poll function. Each direction moves what it can until a socket says "later";
-//! neither waits for the other, so an early response, a slow upload and an echo all work. Bytes live in the
-//! worker's scratch buffer; only what a socket would not take is copied.
+//! The exchange is one poll function. Each direction copies bytes until a socket would block, and neither
+//! waits for the other, so early responses, slow uploads and echoes work. Bytes pass through the worker's
+//! scratch buffer; only those that a socket does not accept are copied.
 
 pub(crate) mod grpc_call;
 pub(crate) mod load_report;
@@ -21,63 +21,63 @@ use crate::base::write_buffer::WriteBuffer;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::download::Response;
 use crate::forward::request_context::RequestContext;
-use crate::http::local_reply::Refusal;
+use crate::http::local_reply::LocalReply;
 use crate::upstream::h2_client_stream::H2Stream;
 use crate::upstream::h2_connections::NewUpstream;
 use crate::upstream::upstream_stream::Upstream;
 
-/// Turns of one direction before other connections get theirs.
+/// Iterations of one direction before other connections are served.
 const MAX_ITERATIONS: usize = 16;
 
 /// Frames the request for the protocol of its connection, and returns the destination's side of the exchange.
 pub(crate) fn upstream_for(opened: NewUpstream, request: &mut RequestContext) -> Upstream {
     match opened {
         NewUpstream::Http1(stream) => {
-            request.frame(true);
+            request.set_framing(true);
             Upstream::Http1(stream)
         }
-        NewUpstream::Http2(link) => {
-            request.frame(false);
-            let ends = request.body.is_done() && request.encoded.len() == request.head_len;
-            Upstream::Http2(Box::new(H2Stream::new(&link, request.head_len, ends)))
+        NewUpstream::Http2(connection) => {
+            request.set_framing(false);
+            let end_stream = request.body.is_done() && request.encoded.len() == request.head_len;
+            Upstream::Http2(Box::new(H2Stream::new(&connection, request.head_len, end_stream)))
         }
     }
 }
 
-/// How a try ended.
+/// How an exchange ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ExchangeEnd {
     /// The response was delivered to its end.
     Delivered,
-    /// The destination switched protocols; what follows is a tunnel.
+    /// The destination switched protocols; a tunnel follows.
     Upgraded,
     /// The destination failed.
     Failed(Failure),
-    /// It answered with a status that another destination may do better than; nothing was passed on.
+    /// The response was discarded for a retry, and nothing of it was sent to the client.
     Rejected,
-    /// The client's fault; an response may still be possible if none has begun.
-    Refused(Refusal),
-    /// The client went away.
+    /// The client is at fault; this local reply is sent if no response has started.
+    LocalReply(LocalReply),
+    /// The client disconnected.
     ClientGone,
     /// The client stopped reading.
     ClientStalled,
-    /// The message's total time is over.
+    /// The total time of the message is over.
     TotalTimeout,
 }
 
-/// One try.
+/// One attempt: a request and its response on one upstream connection.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) upstream: Upstream,
     pub(crate) assignment: Assignment,
-    /// A word for the slow loop, if the outcome deserves one.
+    /// Failure signal for the driver of the pool, if the outcome requires one.
     pub(crate) signal: Option<FailureSignal>,
-    /// Bytes of the request's wire image that were sent.
+    /// Bytes of the encoded request that were sent.
     sent: usize,
     upload: WriteBuffer,
-    /// The destination reads no more; it may have answered all the same.
+    /// The destination stopped reading; it may respond all the same.
     upload_broken: bool,
-    /// An incomplete head of the response.
+    /// An incomplete response head.
     partial: Vec<u8>,
     informational: u8,
     response: Option<Response>,
@@ -87,7 +87,7 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// A try on `upstream`; `now` is the moment its destination was chosen.
+    /// Creates an exchange on `upstream`; `now` is the time of the pick.
     pub(crate) fn new(upstream: Upstream, assignment: Assignment, now: Tick) -> Self {
         Self {
             upstream,
@@ -105,41 +105,41 @@ impl Exchange {
         }
     }
 
-    /// Anything of the request may have left on this connection.
+    /// Reports whether the destination may have processed a part of the request.
     pub(crate) fn has_sent(&self) -> bool {
         self.sent > 0 && !self.upstream.never_ran()
     }
 
-    /// The final response, if its head arrived.
+    /// Returns the final response, once its head arrived.
     pub(crate) fn response(&self) -> Option<&Response> {
         self.response.as_ref()
     }
 
-    /// The client got bytes of an response (an informational one counts).
+    /// Reports whether the client received bytes of a response, an informational one included.
     pub(crate) fn response_started(&self) -> bool {
         self.response.is_some() || self.informational > 0
     }
 
-    /// Bytes for the client that a switch of protocols left unsent.
+    /// Returns the bytes for the client that were not sent before the protocol switch.
     pub(crate) fn unsent(&self) -> &[u8] {
         self.download.rest()
     }
 
-    /// After [`ExchangeEnd::Delivered`]: may the upstream connection serve again?
+    /// Reports whether the upstream connection can be reused after [`ExchangeEnd::Delivered`].
     pub(crate) fn reusable(&self, request: &RequestContext) -> bool {
-        self.response.as_ref().is_some_and(|a| a.reusable)
+        self.response.as_ref().is_some_and(|response| response.reusable)
             && !self.upload_broken
             && self.sent == request.encoded.len()
             && self.upload.is_empty()
             && request.body.is_done()
     }
 
-    /// When it ended: read once per turn, not once per question.
+    /// Returns the time of the current poll. The clock is read once per poll.
     pub(crate) fn ended_at(&self, worker: &WorkerContext) -> Tick {
         self.now.unwrap_or_else(|| worker.now())
     }
 
-    /// Runs to the end.
+    /// Runs the exchange to its end.
     pub(crate) async fn run<D: Downstream>(
         &mut self,
         client: &mut D,
@@ -153,7 +153,7 @@ impl Exchange {
         .await
     }
 
-    /// Moves what can be moved. `Ok` means "later", `Err` tells how it ended.
+    /// Copies bytes in both directions and checks the deadlines. `Err` is the end of the exchange.
     fn poll<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
@@ -162,7 +162,7 @@ impl Exchange {
         request: &mut RequestContext,
     ) -> Result<(), ExchangeEnd> {
         self.poll_io(cx, worker, client, request)?;
-        if client.is_gone(cx, request.body.is_done()) {
+        if client.is_disconnected(cx, request.body.is_done()) {
             return Err(ExchangeEnd::ClientGone);
         }
         if let Some(deadline) = self.next_deadline(worker, request) {
@@ -174,7 +174,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Moves what can be moved, in both directions.
+    /// Copies bytes in both directions until the sockets would block.
     pub(crate) fn poll_io<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
@@ -186,7 +186,7 @@ impl Exchange {
         self.poll_download(cx, worker, client, request)
     }
 
-    /// Until when the next byte must have moved, if that is new. Called when a turn is over.
+    /// Returns the deadline of the next byte if it has changed, and ends the current poll.
     pub(crate) fn next_deadline(&mut self, worker: &WorkerContext, request: &RequestContext) -> Option<Tick> {
         let deadline = std::mem::take(&mut self.made_progress).then(|| self.deadline(worker, request));
         self.now = None;
@@ -197,41 +197,40 @@ impl Exchange {
         *self.now.get_or_insert_with(|| worker.now())
     }
 
-    /// Until when the next byte must have moved, given who is to move it.
+    /// Returns the deadline of the next byte, by the side that has to send it.
     fn deadline(&mut self, worker: &WorkerContext, request: &RequestContext) -> Tick {
-        let (ours, theirs) = (&request.pool_timeouts, &request.client_timeouts);
+        let (pool, client) = (&request.pool_timeouts, &request.client_timeouts);
         let wait: Duration = match () {
-            () if !self.download.is_empty() => theirs.idle,
-            // Once an response has begun either side may be the one to go on.
-            () if self.waits_for_client_body(request) && self.response.is_some() => {
-                theirs.body.max(ours.response)
+            () if !self.download.is_empty() => client.idle,
+            // After the response has started, either side may continue.
+            () if self.awaits_client_body(request) && self.response.is_some() => {
+                client.body.max(pool.response)
             }
-            () if self.waits_for_client_body(request) => theirs.body,
-            () => ours.response,
+            () if self.awaits_client_body(request) => client.body,
+            () => pool.response,
         };
         (self.now(worker) + wait).min(request.total_deadline)
     }
 
-    fn waits_for_client_body(&self, request: &RequestContext) -> bool {
+    fn awaits_client_body(&self, request: &RequestContext) -> bool {
         !request.body.is_done()
             && self.sent == request.encoded.len()
             && self.upload.is_empty()
             && !self.upload_broken
     }
 
-    /// Its timer has fired: whose fault that is.
+    /// Returns how the exchange ends after a timeout, by the side at fault.
     pub(crate) fn timed_out(&mut self, worker: &WorkerContext, request: &RequestContext) -> ExchangeEnd {
         match () {
             () if self.now(worker) >= request.total_deadline => {
                 let now = self.now(worker);
-                if self.response.is_none() && self.download.is_empty() && !self.waits_for_client_body(request)
-                {
+                if self.response.is_none() && self.download.is_empty() && !self.awaits_client_body(request) {
                     self.signal = self.assignment.record(now, Outcome::Failed(Failure::Timeout));
                 }
                 ExchangeEnd::TotalTimeout
             }
             () if !self.download.is_empty() => ExchangeEnd::ClientStalled,
-            () if self.waits_for_client_body(request) => ExchangeEnd::Refused(Refusal::BODY_TIMEOUT),
+            () if self.awaits_client_body(request) => ExchangeEnd::LocalReply(LocalReply::BODY_TIMEOUT),
             () => ExchangeEnd::Failed(Failure::Timeout),
         }
     }

@@ -1,4 +1,4 @@
-//! One direction of a try: the request, from the client to the destination.
+//! The request direction of an exchange: from the client to the destination.
 
 use std::task::{Context, Poll};
 
@@ -8,7 +8,7 @@ use crate::forward::exchange::{Exchange, ExchangeEnd, MAX_ITERATIONS};
 use crate::forward::request_context::RequestContext;
 
 impl Exchange {
-    /// Client to destination.
+    /// Copies request bytes to the destination until a socket would block.
     pub(crate) fn poll_upload<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
@@ -22,7 +22,7 @@ impl Exchange {
             }
             let unsent = match &request.encoded[self.sent..] {
                 [] => self.upload.rest(),
-                wire => wire,
+                encoded => encoded,
             };
             if unsent.is_empty() {
                 if request.body.is_done() {
@@ -49,7 +49,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Reads more of the request body and sends it on; `false` when the client has none yet.
+    /// Reads more of the request body and sends it. Returns `false` if the client has sent no more yet.
     fn read_body<D: Downstream>(
         &mut self,
         cx: &mut Context<'_>,
@@ -63,7 +63,7 @@ impl Exchange {
             Poll::Ready(data) => data?,
         };
         self.made_progress = true;
-        if self.response.is_none() && request.keep(&scratch[data.clone()]) {
+        if self.response.is_none() && request.retain_body(&scratch[data.clone()]) {
             return Ok(true);
         }
         request.streamed = true;

@@ -1,4 +1,4 @@
-//! When a connection of MQTT may be ended without cutting a packet in two, and how.
+//! Tracking of packet boundaries, so that an MQTT connection is never closed within a packet.
 
 use std::cell::Cell;
 use std::io;
@@ -9,17 +9,17 @@ use plimsoll_wire::mqtt::PacketBoundary;
 
 use crate::net::stream::Stream;
 use crate::net::tunnel::TunnelEnd;
-use crate::serve::mqtt::rebalancer::Resident;
+use crate::serve::mqtt::rebalancer::RebalancedConnection;
 
-/// One direction: what was read of one end, and what the other end took of it.
+/// Byte counts of one direction, and the packet boundary of the bytes written.
 #[derive(Debug, Default)]
-struct Line {
+struct Direction {
     read: Cell<u64>,
     written: Cell<u64>,
     boundary: Cell<PacketBoundary>,
 }
 
-impl Line {
+impl Direction {
     fn wrote(&self, bytes: &[u8]) {
         let mut boundary = self.boundary.get();
         boundary.advance(bytes);
@@ -27,48 +27,48 @@ impl Line {
         self.written.set(self.written.get() + bytes.len() as u64);
     }
 
-    /// Whole packets have passed, and nothing waits.
-    fn is_whole(&self) -> bool {
+    /// Reports whether only complete packets were written and no bytes are buffered.
+    fn is_at_boundary_and_drained(&self) -> bool {
         self.boundary.get().is_at_boundary() && self.read.get() == self.written.get()
     }
 }
 
 /// Both directions of a connection.
 #[derive(Debug, Default)]
-pub(crate) struct Lines {
-    up: Line,
-    down: Line,
+pub(crate) struct Directions {
+    up: Direction,
+    down: Direction,
 }
 
-impl Lines {
-    /// Of a connection of which so many bytes were read before it ran both ways.
+impl Directions {
+    /// Creates the counters of a connection with these numbers of bytes read before the relay.
     pub(crate) fn new(from_client: usize, from_destination: usize) -> Rc<Self> {
-        let lines = Self::default();
-        lines.up.read.set(from_client as u64);
-        lines.down.read.set(from_destination as u64);
-        Rc::new(lines)
+        let directions = Self::default();
+        directions.up.read.set(from_client as u64);
+        directions.down.read.set(from_destination as u64);
+        Rc::new(directions)
     }
 }
 
-/// The client's end.
+/// The client's end of the tunnel.
 pub(crate) struct ClientEnd<'s> {
     pub(crate) stream: &'s mut Stream,
-    pub(crate) lines: Rc<Lines>,
-    pub(crate) resident: Rc<Resident>,
-    /// It was asked to go, between two packets.
-    pub(crate) recalled: bool,
+    pub(crate) directions: Rc<Directions>,
+    pub(crate) registered: Rc<RebalancedConnection>,
+    /// The connection is closed by the rebalancer, between two packets.
+    pub(crate) disconnecting: bool,
 }
 
 impl TunnelEnd for ClientEnd<'_> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let n = ready!(self.stream.poll_read(cx, buffer))?;
-        self.lines.up.read.set(self.lines.up.read.get() + n as u64);
+        self.directions.up.read.set(self.directions.up.read.get() + n as u64);
         Poll::Ready(Ok(n))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let n = ready!(self.stream.poll_write(cx, bytes))?;
-        self.lines.down.wrote(&bytes[..n]);
+        self.directions.down.wrote(&bytes[..n]);
         Poll::Ready(Ok(n))
     }
 
@@ -76,40 +76,41 @@ impl TunnelEnd for ClientEnd<'_> {
         self.stream.shutdown_write();
     }
 
-    /// Without a DISCONNECT to a client that is to come again, though version 5 has one (section 3.14): clients
-    /// of libmosquitto (2.0.11) end for good when they are told, and connect anew when they are not. Brokers of
-    /// that make say nothing either when they stop.
+    /// Closes without a DISCONNECT, though MQTT 5 has one for servers (section 3.14). Clients of libmosquitto
+    /// 2.0.11 do not reconnect after a DISCONNECT, and do after a plain close. That broker sends none either
+    /// when it stops.
     fn reset(&mut self) {
-        match self.recalled {
+        match self.disconnecting {
             true => self.stream.shutdown_write(),
             false => self.stream.reset_on_close(),
         }
     }
 
-    /// It is not broken, but it is to end.
+    /// Reports whether the rebalancer closes the connection and no packet is incomplete.
     fn is_reset(&mut self, cx: &mut Context<'_>) -> bool {
-        let is_whole = self.lines.up.is_whole() && self.lines.down.is_whole();
-        self.recalled = self.resident.poll_recall(cx) && is_whole;
-        self.recalled
+        let is_at_boundary_and_drained = self.directions.up.is_at_boundary_and_drained()
+            && self.directions.down.is_at_boundary_and_drained();
+        self.disconnecting = self.registered.poll_disconnect(cx) && is_at_boundary_and_drained;
+        self.disconnecting
     }
 }
 
-/// The destination's end.
+/// The destination's end of the tunnel.
 pub(crate) struct DestinationEnd<'s> {
     pub(crate) stream: &'s mut Stream,
-    pub(crate) lines: Rc<Lines>,
+    pub(crate) directions: Rc<Directions>,
 }
 
 impl TunnelEnd for DestinationEnd<'_> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let n = ready!(self.stream.poll_read(cx, buffer))?;
-        self.lines.down.read.set(self.lines.down.read.get() + n as u64);
+        self.directions.down.read.set(self.directions.down.read.get() + n as u64);
         Poll::Ready(Ok(n))
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let n = ready!(self.stream.poll_write(cx, bytes))?;
-        self.lines.up.wrote(&bytes[..n]);
+        self.directions.up.wrote(&bytes[..n]);
         Poll::Ready(Ok(n))
     }
 
@@ -117,7 +118,7 @@ impl TunnelEnd for DestinationEnd<'_> {
         self.stream.shutdown_write();
     }
 
-    /// No DISCONNECT: the client did not send one, so its will is the destination's to carry out.
+    /// Closes without a DISCONNECT: the client sent none, so the destination has to publish its will.
     fn reset(&mut self) {
         self.stream.shutdown_write();
     }

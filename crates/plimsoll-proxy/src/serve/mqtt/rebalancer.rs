@@ -1,8 +1,8 @@
-//! Which connections are moved to the destination they belong to, and how fast.
+//! Rebalancing of MQTT connections to their preferred destinations, at a limited rate.
 //!
-//! A device keeps its connection for days, so a destination that comes back would stay empty and the others
-//! overfull. Those who belong to it are ended, a few each second and each between two packets: they connect
-//! again and come home. Ended all at once they would be a storm.
+//! Devices keep a connection for days, so a destination that returns would stay empty while the others are
+//! overloaded. Misplaced connections are therefore closed, a few each second and each between two packets.
+//! The clients reconnect to their preferred destination. Closing all at once would cause a reconnect storm.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -18,139 +18,148 @@ use crate::listener::worker_listener::WorkerListener;
 use crate::listener::worker_listener::WorkerRoute;
 use crate::upstream::pool::WorkerPool;
 
-/// Who belongs elsewhere is looked for so often.
-const TURN: Duration = Duration::from_secs(1);
-/// At so many connections a turn: that is microseconds, whatever there is in all.
-const LOOKS: usize = 1024;
-/// A destination must have served for so long before anybody is moved to it: one that comes and goes is no home.
-const SETTLED: Duration = Duration::from_secs(10);
-/// When the process shuts down, all are asked to go within so many turns.
-const DRAIN_TURNS: usize = 5;
+/// Interval between two scans for misplaced connections.
+const SCAN_INTERVAL: Duration = Duration::from_secs(1);
+/// Connections examined per scan, which takes microseconds whatever the total.
+const SCAN_BATCH: usize = 1024;
+/// Time for which a destination must have served before connections are moved to it, so that a flapping one
+/// gets none.
+const MIN_UPTIME: Duration = Duration::from_secs(10);
+/// Scans within which all connections are closed when the process shuts down.
+const DRAIN_SCANS: usize = 5;
 
-/// One connection that has a home.
+/// A connection with a preferred destination.
 #[derive(Debug)]
-pub(crate) struct Resident {
+pub(crate) struct RebalancedConnection {
     key: u64,
     pool: Rc<WorkerPool>,
     subset: Option<Arc<Subset>>,
     destination: DestinationId,
-    among: Rc<Homing>,
-    /// Its place in the list of its listener.
+    rebalancer: Rc<Rebalancer>,
+    /// Index in the rebalancer's list.
     at: Cell<usize>,
-    recalled: Cell<bool>,
+    disconnecting: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl Resident {
-    /// Is it to go?
-    pub(crate) fn poll_recall(&self, cx: &mut Context<'_>) -> bool {
+impl RebalancedConnection {
+    /// Reports whether the connection has to be closed, and registers the waker.
+    pub(crate) fn poll_disconnect(&self, cx: &mut Context<'_>) -> bool {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
-        self.recalled.get()
+        self.disconnecting.get()
     }
 
-    fn recall(&self) {
-        self.recalled.set(true);
+    fn disconnect(&self) {
+        self.disconnecting.set(true);
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
     }
 
-    fn is_away(&self, worker: &WorkerContext) -> bool {
-        let home = self.pool.preferred_destination(self.key, self.subset.as_deref());
-        home.is_some_and(|(id, since)| {
-            id != self.destination && worker.timers.about_now().since(since) >= SETTLED
+    fn is_misplaced(&self, worker: &WorkerContext) -> bool {
+        let preferred = self.pool.preferred_destination(self.key, self.subset.as_deref());
+        preferred.is_some_and(|(id, since)| {
+            id != self.destination && worker.timers.about_now().since(since) >= MIN_UPTIME
         })
     }
 }
 
-impl Drop for Resident {
+impl Drop for RebalancedConnection {
     fn drop(&mut self) {
-        let mut residents = self.among.residents.borrow_mut();
+        let mut connections = self.rebalancer.connections.borrow_mut();
         let at = self.at.get();
-        residents.swap_remove(at);
-        if let Some(moved) = residents.get(at).and_then(Weak::upgrade) {
+        connections.swap_remove(at);
+        if let Some(moved) = connections.get(at).and_then(Weak::upgrade) {
             moved.at.set(at);
         }
     }
 }
 
-/// The connections of one listener at one worker.
+/// Connections of one listener on one worker.
 #[derive(Debug, Default)]
-pub(crate) struct Homing {
-    residents: RefCell<Vec<Weak<Resident>>>,
-    runs: Cell<bool>,
+pub(crate) struct Rebalancer {
+    connections: RefCell<Vec<Weak<RebalancedConnection>>>,
+    running: Cell<bool>,
 }
 
-impl Homing {
-    /// A connection of `key` that runs to `destination`.
-    pub(crate) fn enter(
+impl Rebalancer {
+    /// Registers a connection of `key` to a destination.
+    pub(crate) fn register(
         worker: &Rc<WorkerContext>,
         listener: &Rc<WorkerListener>,
         key: u64,
-        (rule, destination): (&WorkerRoute, DestinationId),
-    ) -> Rc<Resident> {
-        let homing = listener.local.get::<Homing>();
-        let mut residents = homing.residents.borrow_mut();
-        let (at, recalled, waker) = (Cell::new(residents.len()), Cell::new(false), RefCell::new(None));
-        let (pool, subset) = (rule.pool.clone(), rule.table.subset.clone());
-        let among = homing.clone();
-        let resident = Rc::new(Resident { key, pool, subset, destination, among, at, recalled, waker });
-        residents.push(Rc::downgrade(&resident));
-        if !homing.runs.replace(true) {
+        (route, destination): (&WorkerRoute, DestinationId),
+    ) -> Rc<RebalancedConnection> {
+        let rebalancer = listener.local.get::<Rebalancer>();
+        let mut connections = rebalancer.connections.borrow_mut();
+        let (at, disconnecting, waker) = (Cell::new(connections.len()), Cell::new(false), RefCell::new(None));
+        let (pool, subset) = (route.pool.clone(), route.table.subset.clone());
+        let connection = Rc::new(RebalancedConnection {
+            key,
+            pool,
+            subset,
+            destination,
+            rebalancer: rebalancer.clone(),
+            at,
+            disconnecting,
+            waker,
+        });
+        connections.push(Rc::downgrade(&connection));
+        if !rebalancer.running.replace(true) {
             tokio::task::spawn_local(run(worker.clone(), listener.clone()));
         }
-        resident
+        connection
     }
 
-    /// Looks at a part of all, in turn, and asks up to `most` to go. Answers how many were.
-    fn turn(&self, worker: &WorkerContext, at: &mut usize, most: usize) -> usize {
-        let residents = self.residents.borrow();
-        let mut moved = 0;
-        for _ in 0..LOOKS.min(residents.len()) {
-            if moved == most {
+    /// Examines the next part of the connections, and disconnects up to `max` of them. Returns how many.
+    fn scan(&self, worker: &WorkerContext, at: &mut usize, max: usize) -> usize {
+        let connections = self.connections.borrow();
+        let mut disconnected = 0;
+        for _ in 0..SCAN_BATCH.min(connections.len()) {
+            if disconnected == max {
                 break;
             }
-            *at = (*at + 1) % residents.len();
-            let Some(resident) = residents[*at].upgrade() else { continue };
-            if !resident.recalled.get() && resident.is_away(worker) {
-                resident.recall();
-                moved += 1;
+            *at = (*at + 1) % connections.len();
+            let Some(connection) = connections[*at].upgrade() else { continue };
+            if !connection.disconnecting.get() && connection.is_misplaced(worker) {
+                connection.disconnect();
+                disconnected += 1;
             }
         }
-        moved
+        disconnected
     }
 
-    /// Asks a part of all to go, so that all are gone in `turns`.
-    fn leave(&self, turns: usize) {
-        let residents: Vec<_> = self.residents.borrow().iter().filter_map(Weak::upgrade).collect();
-        let staying = residents.iter().filter(|resident| !resident.recalled.get());
-        let part = staying.clone().count().div_ceil(turns.max(1));
-        staying.take(part).for_each(|resident| resident.recall());
+    /// Disconnects a part of the connections, so that none is left after `scans`.
+    fn disconnect_part(&self, scans: usize) {
+        let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
+        let staying = connections.iter().filter(|connection| !connection.disconnecting.get());
+        let part = staying.clone().count().div_ceil(scans.max(1));
+        staying.take(part).for_each(|connection| connection.disconnect());
     }
 }
 
-/// Runs for as long as a listener has connections with a home.
+/// Runs while the listener has connections with a preferred destination.
 async fn run(worker: Rc<WorkerContext>, listener: Rc<WorkerListener>) {
-    let homing = listener.local.get::<Homing>();
-    let (mut at, mut allowance, mut turns) = (0, 0.0, DRAIN_TURNS);
+    let rebalancer = listener.local.get::<Rebalancer>();
+    let (mut at, mut allowance, mut scans) = (0, 0.0, DRAIN_SCANS);
     loop {
-        let timer = worker.timer(worker.now() + TURN);
+        let timer = worker.timer(worker.now() + SCAN_INTERVAL);
         std::future::poll_fn(|cx| timer.poll(cx)).await;
         if worker.draining.get() || listener.is_closing() {
-            homing.leave(turns);
-            turns = turns.saturating_sub(1);
+            rebalancer.disconnect_part(scans);
+            scans = scans.saturating_sub(1);
         } else {
-            let view = listener.routes();
-            let rate = view.table.config.mqtt.rebalance as f64 / worker.workers as f64;
-            // What a second does not use is not saved up, but for the part of one that is less than a whole.
+            let routes = listener.routes();
+            let rate = routes.table.config.mqtt.rebalance as f64 / worker.workers as f64;
+            // Unused allowance is not saved up, except for a fraction below one connection.
             allowance = f64::min(allowance + rate, rate.max(1.0));
-            allowance -= homing.turn(&worker, &mut at, allowance as usize) as f64;
+            allowance -= rebalancer.scan(&worker, &mut at, allowance as usize) as f64;
         }
-        if homing.residents.borrow().is_empty() {
-            return homing.runs.set(false);
+        if rebalancer.connections.borrow().is_empty() {
+            return rebalancer.running.set(false);
         }
     }
 }

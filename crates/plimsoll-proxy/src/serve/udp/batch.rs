@@ -1,123 +1,125 @@
-//! What came with one system call, and which of it can leave with one.
+//! Batches of datagrams: received with one system call, and grouped into segment batches for sending.
 //!
-//! A *train* is a run of datagrams of one length, but for the last, which may be shorter: what the kernel makes
-//! of datagrams that came close together (GRO), and takes apart again for us (GSO).
+//! A segment batch is a run of datagrams of equal length; only the last may be shorter. The kernel joins
+//! received datagrams into one (GRO) and splits one when sending (GSO).
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::serve::udp::flows::Key;
+use crate::serve::udp::flow_table::FlowKey;
 
-/// Pieces one system call takes in: datagrams, or trains of them.
+/// Messages received with one system call. Each is a datagram or a segment batch.
 pub(crate) const BATCH: usize = 32;
-/// Datagrams in one train: more than that no kernel before Linux 6.9 takes apart (`UDP_MAX_SEGMENTS`).
-const MOST: usize = 64;
-/// Bytes in one train, over IPv4 and IPv6: to the kernel it is one datagram until the last moment.
-const LONGEST: usize = 65_535 - 40 - 8;
+/// Maximum number of datagrams in a segment batch (`UDP_MAX_SEGMENTS` before Linux 6.9).
+const MAX_SEGMENTS: usize = 64;
+/// Maximum length of a segment batch, over IPv4 and IPv6: the kernel handles it as one datagram until it is
+/// sent.
+const MAX_SEGMENTED_BYTES: usize = 65_535 - 40 - 8;
 
-/// Room for one datagram: the longest there can be (65,527 bytes, over IPv6), and a few lines more, so that
-/// the beginnings of 32 buffers do not compete for the same lines of the cache. A train is not longer either.
-const ROOM: usize = 65_536 + 576;
+/// Size of a receive buffer: the longest datagram (65,527 bytes, over IPv6) or segment batch, and some cache
+/// lines more, so that the starts of 32 buffers do not compete for the same lines.
+const BUFFER_SIZE: usize = 65_536 + 576;
 
-/// Buffers for one batch, used by all doors of a worker in turn. Pages no datagram ever reached cost nothing.
+/// Buffers for one batch, shared by all datagram listeners of a worker. Pages that no datagram reached use no
+/// memory.
 #[derive(Debug)]
 pub(crate) struct Batch {
     bytes: Box<[u8]>,
-    heads: [Head; BATCH],
+    metas: [RecvMeta; BATCH],
 }
 
-/// What is known of a piece beside its bytes.
+/// Properties of a received message beside its bytes.
 #[derive(Copy, Clone, Debug)]
-pub(crate) struct Head {
+pub(crate) struct RecvMeta {
     pub(crate) len: usize,
-    /// The length of each datagram in it but the last; at least `len` where there is one only.
+    /// Length of each datagram but the last; at least `len` if there is only one.
     pub(crate) stride: usize,
     pub(crate) client: SocketAddr,
     pub(crate) local: Option<IpAddr>,
 }
 
-impl Head {
-    pub(crate) const NOBODY: Self = Self {
+impl RecvMeta {
+    pub(crate) const EMPTY: Self = Self {
         len: 0,
         stride: 0,
         client: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
         local: None,
     };
 
-    /// How many datagrams that is.
+    /// Returns the number of datagrams.
     pub(crate) fn datagrams(&self) -> usize {
         self.len.div_ceil(self.stride.max(1)).max(1)
     }
 
-    /// What it has in common with others of its flow.
-    pub(crate) fn key(&self) -> Key {
-        Key { client: self.client, local: self.local, destination: None }
+    /// Returns the key of its flow.
+    pub(crate) fn key(&self) -> FlowKey {
+        FlowKey { client: self.client, local: self.local, destination: None }
     }
 
-    fn is_between_same(&self, other: &Self) -> bool {
+    fn has_same_addresses(&self, other: &Self) -> bool {
         self.client == other.client && self.local == other.local
     }
 }
 
 impl Batch {
     pub(crate) fn new() -> Self {
-        Self { bytes: vec![0; BATCH * ROOM].into(), heads: [Head::NOBODY; BATCH] }
+        Self { bytes: vec![0; BATCH * BUFFER_SIZE].into(), metas: [RecvMeta::EMPTY; BATCH] }
     }
 
-    /// The `n`-th piece.
-    fn piece(&self, n: usize) -> (Head, &[u8]) {
-        let head = self.heads[n];
-        (head, &self.bytes[n * ROOM..][..head.len])
+    /// Returns the `n`-th message.
+    fn message(&self, n: usize) -> (RecvMeta, &[u8]) {
+        let meta = self.metas[n];
+        (meta, &self.bytes[n * BUFFER_SIZE..][..meta.len])
     }
 
-    /// Room for the `n`-th piece.
-    pub(crate) fn room(&mut self, n: usize) -> &mut [u8] {
-        &mut self.bytes[n * ROOM..][..ROOM]
+    /// Returns the `n`-th buffer.
+    pub(crate) fn buffer(&mut self, n: usize) -> &mut [u8] {
+        &mut self.bytes[n * BUFFER_SIZE..][..BUFFER_SIZE]
     }
 
-    /// Room for the `n`-th piece and all after it, and for what is to be known of them.
-    pub(crate) fn rooms(&mut self, n: usize) -> (impl Iterator<Item = &mut [u8]>, &mut [Head]) {
-        (self.bytes[n * ROOM..].chunks_exact_mut(ROOM), &mut self.heads[n..])
+    /// Returns the buffers from the `n`-th on, and their properties.
+    pub(crate) fn buffers(&mut self, n: usize) -> (impl Iterator<Item = &mut [u8]>, &mut [RecvMeta]) {
+        (self.bytes[n * BUFFER_SIZE..].chunks_exact_mut(BUFFER_SIZE), &mut self.metas[n..])
     }
 
-    /// Says what is in the `n`-th room.
-    pub(crate) fn label(&mut self, n: usize, head: Head) {
-        self.heads[n] = head;
+    /// Sets the properties of the `n`-th message.
+    pub(crate) fn set_meta(&mut self, n: usize, meta: RecvMeta) {
+        self.metas[n] = meta;
     }
 
-    /// The first `count` pieces, those that can leave together taken together. Datagrams between the same two
-    /// stay in their order.
+    /// Groups the first `count` messages into runs that can be sent together. Datagrams between the same
+    /// addresses keep their order.
     pub(crate) fn runs(&self, count: usize) -> Runs<'_> {
         Runs { batch: self, left: (1_u64 << count.min(BATCH)) - 1 }
     }
 }
 
-/// What is left of a batch, a bit for each piece.
+/// The messages of a batch that are left, one bit each.
 pub(crate) struct Runs<'a> {
     batch: &'a Batch,
     left: u64,
 }
 
 impl<'a> Iterator for Runs<'a> {
-    type Item = Run<'a>;
+    type Item = DatagramRun<'a>;
 
-    fn next(&mut self) -> Option<Run<'a>> {
+    fn next(&mut self) -> Option<DatagramRun<'a>> {
         let first = self.left.trailing_zeros() as usize;
         if first >= BATCH {
             return None;
         }
-        let (head, bytes) = self.batch.piece(first);
-        let mut run = Run::of(head, bytes);
+        let (meta, bytes) = self.batch.message(first);
+        let mut run = DatagramRun::of(meta, bytes);
         self.left &= !(1 << first);
         let mut rest = self.left;
         while rest != 0 {
             let n = rest.trailing_zeros() as usize;
             rest &= !(1 << n);
-            let (head, bytes) = self.batch.piece(n);
-            if !head.is_between_same(&run.head) {
+            let (meta, bytes) = self.batch.message(n);
+            if !meta.has_same_addresses(&run.meta) {
                 continue;
             }
-            if !run.extend(head, bytes) {
+            if !run.try_extend(meta, bytes) {
                 break;
             }
             self.left &= !(1 << n);
@@ -126,86 +128,91 @@ impl<'a> Iterator for Runs<'a> {
     }
 }
 
-/// One datagram, or several between the same two that make a train.
-pub(crate) struct Run<'a> {
-    /// Of all of it.
-    pub(crate) head: Head,
-    pieces: [&'a [u8]; BATCH],
+/// One datagram, or several between the same addresses that form a segment batch.
+pub(crate) struct DatagramRun<'a> {
+    /// Properties of the whole run.
+    pub(crate) meta: RecvMeta,
+    messages: [&'a [u8]; BATCH],
     count: usize,
 }
 
-impl<'a> Run<'a> {
-    fn of(head: Head, bytes: &'a [u8]) -> Self {
-        let mut pieces: [&[u8]; BATCH] = [&[]; BATCH];
-        pieces[0] = bytes;
-        Self { head, pieces, count: 1 }
+impl<'a> DatagramRun<'a> {
+    fn of(meta: RecvMeta, bytes: &'a [u8]) -> Self {
+        let mut messages: [&[u8]; BATCH] = [&[]; BATCH];
+        messages[0] = bytes;
+        Self { meta, messages, count: 1 }
     }
 
-    /// Takes a piece that came later along, if all of it is a train then.
-    fn extend(&mut self, head: Head, bytes: &'a [u8]) -> bool {
-        let stride = self.head.stride;
-        let is_whole = stride > 0 && self.head.len.is_multiple_of(stride);
-        let fits = head.stride == stride || (head.datagrams() == 1 && head.len < stride);
-        let len = self.head.len + head.len;
-        if !is_whole || !fits || head.len == 0 || len > LONGEST || len.div_ceil(stride) > MOST {
+    /// Appends a later message if the result is a valid segment batch.
+    fn try_extend(&mut self, meta: RecvMeta, bytes: &'a [u8]) -> bool {
+        let stride = self.meta.stride;
+        let is_whole = stride > 0 && self.meta.len.is_multiple_of(stride);
+        let fits = meta.stride == stride || (meta.datagrams() == 1 && meta.len < stride);
+        let len = self.meta.len + meta.len;
+        if !is_whole
+            || !fits
+            || meta.len == 0
+            || len > MAX_SEGMENTED_BYTES
+            || len.div_ceil(stride) > MAX_SEGMENTS
+        {
             return false;
         }
-        self.head.len = len;
-        self.pieces[self.count] = bytes;
+        self.meta.len = len;
+        self.messages[self.count] = bytes;
         self.count += 1;
         true
     }
 
-    pub(crate) fn load(&self) -> Load<'_> {
-        Load { pieces: &self.pieces[..self.count], len: self.head.len, stride: self.head.stride }
+    pub(crate) fn segments(&self) -> SegmentBatch<'_> {
+        SegmentBatch { messages: &self.messages[..self.count], len: self.meta.len, stride: self.meta.stride }
     }
 
-    /// Each for itself.
-    pub(crate) fn apart(&self) -> impl Iterator<Item = (Head, &'a [u8])> {
-        let (head, stride) = (self.head, self.head.stride.max(1));
-        self.pieces[..self.count]
+    /// Returns the datagrams one by one.
+    pub(crate) fn split(&self) -> impl Iterator<Item = (RecvMeta, &'a [u8])> {
+        let (meta, stride) = (self.meta, self.meta.stride.max(1));
+        self.messages[..self.count]
             .iter()
-            .flat_map(move |&piece| {
-                // A datagram may be empty; a train has none that is.
-                let empty = piece.is_empty().then_some(piece);
-                empty.into_iter().chain(piece.chunks(stride))
+            .flat_map(move |&message| {
+                // A datagram may be empty; one in a segment batch may not.
+                let empty = message.is_empty().then_some(message);
+                empty.into_iter().chain(message.chunks(stride))
             })
-            .map(move |datagram| (Head { len: datagram.len(), stride: datagram.len(), ..head }, datagram))
+            .map(move |datagram| (RecvMeta { len: datagram.len(), stride: datagram.len(), ..meta }, datagram))
     }
 }
 
-/// What is to be sent to one address: a datagram, or a train.
+/// Bytes to send to one address: a datagram, or several of equal length.
 #[derive(Copy, Clone)]
-pub(crate) struct Load<'a> {
-    pieces: &'a [&'a [u8]],
+pub(crate) struct SegmentBatch<'a> {
+    messages: &'a [&'a [u8]],
     pub(crate) len: usize,
     pub(crate) stride: usize,
 }
 
-impl<'a> Load<'a> {
-    pub(crate) fn one(datagram: &'a &'a [u8]) -> Self {
-        Self { pieces: std::slice::from_ref(datagram), len: datagram.len(), stride: datagram.len() }
+impl<'a> SegmentBatch<'a> {
+    pub(crate) fn single(datagram: &'a &'a [u8]) -> Self {
+        Self { messages: std::slice::from_ref(datagram), len: datagram.len(), stride: datagram.len() }
     }
 
     #[cfg(test)]
-    pub(crate) fn train(pieces: &'a [&'a [u8]]) -> Self {
-        let len = pieces.iter().map(|piece| piece.len()).sum();
-        Self { pieces, len, stride: pieces[0].len() }
+    pub(crate) fn of(messages: &'a [&'a [u8]]) -> Self {
+        let len = messages.iter().map(|message| message.len()).sum();
+        Self { messages, len, stride: messages[0].len() }
     }
 
-    /// The datagram, if it is one.
-    pub(crate) fn alone(&self) -> Option<&'a [u8]> {
-        (self.len <= self.stride).then(|| self.pieces[0])
+    /// Returns the datagram, if there is only one.
+    pub(crate) fn as_single(&self) -> Option<&'a [u8]> {
+        (self.len <= self.stride).then(|| self.messages[0])
     }
 
-    /// Can it leave as a train at all?
-    pub(crate) fn is_train(&self) -> bool {
-        self.len <= LONGEST && self.stride <= usize::from(u16::MAX)
+    /// Reports whether it is short enough to be sent with GSO.
+    pub(crate) fn fits_gso(&self) -> bool {
+        self.len <= MAX_SEGMENTED_BYTES && self.stride <= usize::from(u16::MAX)
     }
 
     pub(crate) fn slices(&self) -> ([IoSlice<'a>; BATCH], usize) {
-        let slices = std::array::from_fn(|n| IoSlice::new(self.pieces.get(n).copied().unwrap_or_default()));
-        (slices, self.pieces.len())
+        let slices = std::array::from_fn(|n| IoSlice::new(self.messages.get(n).copied().unwrap_or_default()));
+        (slices, self.messages.len())
     }
 }
 
@@ -213,33 +220,34 @@ impl<'a> Load<'a> {
 mod tests {
     use super::*;
 
-    /// Pieces as `client:length` or `client:length/stride`; runs as clients and lengths of their datagrams.
+    /// Takes messages as `client:length` or `client:length/stride`, and runs as clients and lengths of their
+    /// datagrams.
     #[track_caller]
-    fn check(pieces: &str, runs: &[&str]) {
+    fn check(messages: &str, runs: &[&str]) {
         let mut batch = Batch::new();
         let mut count = 0;
-        for piece in pieces.split_whitespace() {
-            let (client, size) = piece.split_once(':').expect("a colon");
+        for message in messages.split_whitespace() {
+            let (client, size) = message.split_once(':').expect("a colon");
             let (len, stride) = size.split_once('/').unwrap_or((size, size));
             let client = SocketAddr::new([127, 0, 0, 1].into(), client.parse().expect("a number"));
             let (len, stride) = (len.parse().expect("a number"), stride.parse().expect("a number"));
-            batch.room(count)[..len].fill(count as u8);
-            batch.label(count, Head { len, stride, client, local: None });
+            batch.buffer(count)[..len].fill(count as u8);
+            batch.set_meta(count, RecvMeta { len, stride, client, local: None });
             count += 1;
         }
-        let made: Vec<String> = batch
+        let grouped: Vec<String> = batch
             .runs(count)
             .map(|run| {
-                let lengths: Vec<_> = run.apart().map(|(head, _)| head.len.to_string()).collect();
-                assert_eq!(lengths.len(), run.head.datagrams());
-                format!("{}: {}", run.head.client.port(), lengths.join(" "))
+                let lengths: Vec<_> = run.split().map(|(meta, _)| meta.len.to_string()).collect();
+                assert_eq!(lengths.len(), run.meta.datagrams());
+                format!("{}: {}", run.meta.client.port(), lengths.join(" "))
             })
             .collect();
-        assert_eq!(made, runs, "{pieces}");
+        assert_eq!(grouped, runs, "{messages}");
     }
 
     #[test]
-    fn datagrams_of_one_length_are_taken_together() {
+    fn datagrams_of_one_length_form_a_run() {
         check("", &[]);
         check("1:5", &["1: 5"]);
         check("1:5 1:5 1:5", &["1: 5 5 5"]);
@@ -247,20 +255,20 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_one_is_the_last() {
+    fn a_shorter_datagram_ends_its_run() {
         check("1:5 1:3 1:5 1:5", &["1: 5 3", "1: 5 5"]);
         check("1:5 1:3 1:3", &["1: 5 3", "1: 3"]);
         check("1:3 1:5 2:1", &["1: 3", "1: 5", "2: 1"]);
     }
 
     #[test]
-    fn empty_ones_travel_alone() {
+    fn empty_datagrams_are_sent_alone() {
         check("1:0 1:0", &["1: 0", "1: 0"]);
         check("1:5 1:0 1:5", &["1: 5", "1: 0", "1: 5"]);
     }
 
     #[test]
-    fn trains_join_where_they_fit() {
+    fn segment_batches_join_where_they_fit() {
         check("1:12/5", &["1: 5 5 2"]);
         check("1:10/5 1:12/5 1:5", &["1: 5 5 5 5 2", "1: 5"]);
         check("1:5 1:10/5 1:6/3", &["1: 5 5 5", "1: 3 3"]);
@@ -268,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_train_is_bounded() {
+    fn a_run_is_bounded_in_bytes_and_datagrams() {
         check("1:30000 1:30000 1:30000", &["1: 30000 30000", "1: 30000"]);
         let ones = |n: usize| vec!["1"; n].join(" ");
         check("1:60/1 1:4/1 1:1", &[&format!("1: {}", ones(64)), "1: 1"]);

@@ -1,4 +1,4 @@
-//! What is kept about one client while it talks: its destination, and what passed both ways.
+//! The state of one client's flow: its destination, and the bytes of both directions.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,181 +17,184 @@ use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::ConnectionLine;
 use crate::net::stream::{Peer, is_resource_exhausted};
 use crate::net::tunnel::BytesCopied;
-use crate::serve::udp::batch::{Batch, Head, Load};
-use crate::serve::udp::fd_budget::Room;
-use crate::serve::udp::flows::Key;
-use crate::serve::udp::gso::{self, Trains};
+use crate::serve::udp::batch::{Batch, RecvMeta, SegmentBatch};
+use crate::serve::udp::fd_budget::FdBudget;
+use crate::serve::udp::flow_table::FlowKey;
+use crate::serve::udp::gso::{self, GsoSupport};
 use plimsoll_wire::http1::target::Method;
 
-/// One flow. It holds its place among the listener's guests until it is dropped.
+/// A flow. It counts as a connection of its listener until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Flow {
-    /// Tells it from a later one in the same slot.
+    /// Distinguishes it from a later flow in the same slot.
     pub(crate) number: u64,
-    /// Towards a destination; `None` when that was lost, until the client's next datagram.
-    pub(crate) path: Option<Path>,
-    /// The destination that was lost: the next is to be another, if there is one.
+    /// Path to the destination; `None` after the destination was lost, until the client's next datagram.
+    pub(crate) path: Option<UpstreamPath>,
+    /// Lost destination, which the next pick excludes.
     pub(crate) avoid: Option<DestinationId>,
-    /// When the client sent last.
+    /// Time of the client's latest datagram.
     pub(crate) last: Tick,
     pub(crate) copied: BytesCopied,
-    /// A destination has replied.
-    answered: bool,
+    /// A reply has arrived.
+    has_reply: bool,
     opened: Tick,
-    /// For the log line; not asked for without a log.
+    /// Time for the log line, where the access log is on.
     time: Option<SystemTime>,
     guard: ConnectionGuard,
 }
 
-/// A flow's way to its destination.
+/// A flow's path to its destination.
 #[derive(Debug)]
-pub(crate) struct Path {
-    /// Connected, so the kernel lets in what that destination sends and nothing else, and tells when it
-    /// refuses.
+pub(crate) struct UpstreamPath {
+    /// Connected, so the kernel accepts datagrams of that destination only, and reports when it refuses.
     pub(crate) socket: Socket,
-    /// Held for the life of the flow, or until the reply where a destination is chosen for each datagram.
+    /// Held for the life of the flow, or until the reply if each datagram gets its own destination.
     pub(crate) assignment: Option<Assignment>,
     pub(crate) destination: DestinationId,
     pub(crate) address: Address,
-    /// The snapshot that was looked at last.
+    /// Generation of the snapshot checked last.
     pub(crate) generation: u64,
-    /// Towards the destination; none until it is said what the kernel can.
-    pub(crate) trains: Trains,
-    /// Replies come several at a time, so they are taken in that way.
-    pub(crate) gushes: bool,
-    /// The round its socket was read in last.
-    pub(crate) read: u64,
-    heard: bool,
+    /// GSO towards the destination.
+    pub(crate) gso: GsoSupport,
+    /// Replies arrive several at a time, so they are received in batches.
+    pub(crate) batched: bool,
+    /// Round in which the socket was read last.
+    pub(crate) last_read: u64,
+    replied_once: bool,
 }
 
-/// What to make of a failed system call on a path.
+/// Class of a failed system call on a socket.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// Nothing is there; another time there may be.
-    NotNow,
-    /// The destination, or the way to it, refused.
+pub(crate) enum SocketFault {
+    /// The call would block.
+    WouldBlock,
+    /// The destination, or the route to it, refused.
     Refused,
-    /// We lack something.
-    Means,
+    /// A resource of this process or machine is exhausted.
+    NoResources,
     /// This datagram cannot be sent; others can.
-    Datagram,
-    /// Datagrams cannot be sent together; each for itself they may.
-    Train,
+    BadDatagram,
+    /// The datagrams cannot be sent as segments; one by one they may.
+    SegmentsRefused,
 }
 
-impl Fault {
+impl SocketFault {
     pub(crate) fn of(error: &io::Error) -> Self {
         use io::ErrorKind::{
             AddrNotAvailable, ConnectionRefused, HostUnreachable, Interrupted, NetworkDown,
             NetworkUnreachable, WouldBlock,
         };
         match error.kind() {
-            WouldBlock | Interrupted => Self::NotNow,
+            WouldBlock | Interrupted => Self::WouldBlock,
             ConnectionRefused | HostUnreachable | NetworkDown | NetworkUnreachable => Self::Refused,
-            AddrNotAvailable => Self::Means,
-            _ if is_resource_exhausted(error) => Self::Means,
-            _ => Self::Datagram,
+            AddrNotAvailable => Self::NoResources,
+            _ if is_resource_exhausted(error) => Self::NoResources,
+            _ => Self::BadDatagram,
         }
     }
 }
 
-impl Path {
-    /// A way to `address`, watched by `epoll` under the number of the flow's slot.
+impl UpstreamPath {
+    /// Opens a path to `address` and registers it with `epoll` under the slot of its flow.
     ///
     /// # Errors
-    /// Whose fault it is that there is none.
+    /// The failure, and the assignment back.
     pub(crate) fn open(
         assignment: Assignment,
         address: Address,
         generation: u64,
         epoll: &OwnedFd,
         slot: u32,
-        room: Room,
+        budget: FdBudget,
     ) -> Result<Self, (Failure, Assignment)> {
-        match connect(&address, epoll, slot, room) {
+        match connect(&address, epoll, slot, budget) {
             Ok(socket) => {
                 let destination = assignment.id();
                 Ok(Self {
-                    trains: Trains::default(),
+                    gso: GsoSupport::default(),
                     socket,
                     assignment: Some(assignment),
                     destination,
                     address,
                     generation,
-                    gushes: false,
-                    read: 0,
-                    heard: false,
+                    batched: false,
+                    last_read: 0,
+                    replied_once: false,
                 })
             }
-            Err(error) => match Fault::of(&error) {
-                // No free port is "would block" too (`EAGAIN`).
-                Fault::Means | Fault::NotNow => Err((Failure::NoResources, assignment)),
-                Fault::Refused | Fault::Datagram | Fault::Train => Err((Failure::Connect, assignment)),
+            Err(error) => match SocketFault::of(&error) {
+                // `EAGAIN` also means that no port is free.
+                SocketFault::NoResources | SocketFault::WouldBlock => Err((Failure::NoResources, assignment)),
+                SocketFault::Refused | SocketFault::BadDatagram | SocketFault::SegmentsRefused => {
+                    Err((Failure::Connect, assignment))
+                }
             },
         }
     }
 
-    /// Sends one datagram, or a train where that can be.
+    /// Sends one datagram, or a segment batch where possible.
     ///
     /// # Errors
-    /// What to make of it that none of it has left.
-    pub(crate) fn send(&mut self, load: &Load<'_>) -> Result<(), Fault> {
-        if let Some(datagram) = load.alone() {
+    /// The class of the error; nothing was sent.
+    pub(crate) fn send(&mut self, segments: &SegmentBatch<'_>) -> Result<(), SocketFault> {
+        if let Some(datagram) = segments.as_single() {
             let sent = rustix::net::send(&self.socket, datagram, SendFlags::NOSIGNAL);
-            return sent.map(drop).map_err(|error| Fault::of(&error.into()));
+            return sent.map(drop).map_err(|error| SocketFault::of(&error.into()));
         }
-        if !self.trains.may_leave(load) {
-            return Err(Fault::Train);
+        if !self.gso.allows(segments) {
+            return Err(SocketFault::SegmentsRefused);
         }
-        gso::send(&self.socket, load, None, None).map_err(|error| match self.trains.refused(load, &error) {
-            true => Fault::Train,
-            false => Fault::of(&error),
+        gso::send(&self.socket, segments, None, None).map_err(|error| {
+            match self.gso.on_send_error(segments, &error) {
+                true => SocketFault::SegmentsRefused,
+                false => SocketFault::of(&error),
+            }
         })
     }
 
-    /// Takes in replies, each piece of them into a room of its own, up to `until`.
+    /// Receives replies into the buffers from `from` to before `until`, and returns how many messages.
     ///
     /// # Errors
-    /// What to make of it that there are none.
+    /// The class of the error; nothing was received.
     pub(crate) fn receive(
         &mut self,
         batch: &mut Batch,
         from: usize,
         until: usize,
         round: u64,
-    ) -> Result<usize, Fault> {
-        // Whoever was read just before and has more is read by many from now on. Not before: a call for many
-        // costs more than one for one, and most flows have one reply at a time.
-        let again = std::mem::replace(&mut self.read, round) + 1 == round;
-        if again && !std::mem::replace(&mut self.gushes, true) {
-            gso::ask_for_trains(&self.socket);
+    ) -> Result<usize, SocketFault> {
+        // A socket that has more in the next round is read in batches from now on. A batch call costs more
+        // than a single one, and most flows have one reply at a time.
+        let consecutive = std::mem::replace(&mut self.last_read, round) + 1 == round;
+        if consecutive && !std::mem::replace(&mut self.batched, true) {
+            gso::enable_gro(&self.socket);
         }
-        if self.gushes {
-            return gso::receive(&self.socket, batch, from, until).map_err(|error| Fault::of(&error));
+        if self.batched {
+            return gso::receive(&self.socket, batch, from, until).map_err(|error| SocketFault::of(&error));
         }
-        let received = rustix::net::recv(&self.socket, batch.room(from), RecvFlags::empty());
-        let (_, len) = received.map_err(|error| Fault::of(&error.into()))?;
-        batch.label(from, Head { len, stride: len, ..Head::NOBODY });
+        let received = rustix::net::recv(&self.socket, batch.buffer(from), RecvFlags::empty());
+        let (_, len) = received.map_err(|error| SocketFault::of(&error.into()))?;
+        batch.set_meta(from, RecvMeta { len, stride: len, ..RecvMeta::EMPTY });
         Ok(1)
     }
 
-    /// The destination has replied.
-    pub(crate) fn replied(&mut self, rule: &WorkerRoute, keeps_assignment: bool, now: Tick) {
-        if keeps_assignment && std::mem::replace(&mut self.heard, true) {
+    /// Records a reply of the destination.
+    pub(crate) fn replied(&mut self, route: &WorkerRoute, keeps_assignment: bool, now: Tick) {
+        if keeps_assignment && std::mem::replace(&mut self.replied_once, true) {
             return;
         }
         let Some(mut assignment) = self.assignment.take() else { return };
         let first_byte = now.since(assignment.started());
-        report(rule, assignment.record(now, Outcome::Answered { status: 200, first_byte }));
+        report(route, assignment.record(now, Outcome::Answered { status: 200, first_byte }));
         if keeps_assignment {
             self.assignment = Some(assignment);
         }
     }
 
-    /// The destination refused.
-    pub(crate) fn failed(self, rule: &WorkerRoute, now: Tick) -> DestinationId {
+    /// Records that the destination refused.
+    pub(crate) fn failed(self, route: &WorkerRoute, now: Tick) -> DestinationId {
         report(
-            rule,
+            route,
             self.assignment.and_then(|assignment| assignment.finish(now, Outcome::Failed(Failure::Connect))),
         );
         self.destination
@@ -202,22 +205,22 @@ impl Path {
     }
 }
 
-fn connect(address: &Address, epoll: &OwnedFd, slot: u32, room: Room) -> io::Result<Socket> {
+fn connect(address: &Address, epoll: &OwnedFd, slot: u32, budget: FdBudget) -> io::Result<Socket> {
     let Address::Socket(address) = address else { return Err(io::ErrorKind::Unsupported.into()) };
     let socket = Socket::new(Domain::for_address(*address), Type::DGRAM.nonblocking().cloexec(), None)?;
-    if socket.as_raw_fd() > room.descriptor {
+    if socket.as_raw_fd() > budget.max_fd {
         return Err(rustix::io::Errno::MFILE.into());
     }
     socket.connect(&SocketAddr::into(*address))?;
-    // Level-triggered: whoever has more than one reply waiting is told of again, which is cheaper than
-    // asking every socket until it says that it is empty.
+    // Level-triggered: a socket with more replies is reported again, which is cheaper than reading every
+    // socket until it would block.
     epoll::add(epoll, &socket, epoll::EventData::new_u64(slot.into()), epoll::EventFlags::IN)?;
     Ok(socket)
 }
 
 impl Flow {
-    pub(crate) fn new(number: u64, guard: ConnectionGuard, rule: &WorkerRoute, now: Tick) -> Self {
-        rule.table.counters.of(guard.worker.number).started.add(1);
+    pub(crate) fn new(number: u64, guard: ConnectionGuard, route: &WorkerRoute, now: Tick) -> Self {
+        route.table.counters.of(guard.worker.number).started.add(1);
         let time = guard.worker.log.as_ref().map(|_| Clock::wall());
         Self {
             number,
@@ -225,28 +228,28 @@ impl Flow {
             avoid: None,
             last: now,
             copied: BytesCopied::default(),
-            answered: false,
+            has_reply: false,
             opened: now,
             time,
             guard,
         }
     }
 
-    /// A reply has come from the destination.
-    pub(crate) fn replied(&mut self, rule: &WorkerRoute, keeps_assignment: bool, now: Tick) {
-        self.answered = true;
+    /// Records a reply of the destination.
+    pub(crate) fn replied(&mut self, route: &WorkerRoute, keeps_assignment: bool, now: Tick) {
+        self.has_reply = true;
         if let Some(path) = &mut self.path {
-            path.replied(rule, keeps_assignment, now);
+            path.replied(route, keeps_assignment, now);
         }
     }
 
-    /// Counts and logs a flow that is over.
-    pub(crate) fn end(self, key: &Key, rule: &WorkerRoute, now: Tick) {
+    /// Counts and logs the end of the flow.
+    pub(crate) fn end(self, key: &FlowKey, route: &WorkerRoute, now: Tick) {
         let worker = &self.guard.worker;
-        let counts = rule.table.counters.of(worker.number);
+        let counts = route.table.counters.of(worker.number);
         let total = now.since(self.opened);
         counts.ended.add(1);
-        counts.request(Method::Other, if self.answered { 200 } else { 0 }, total);
+        counts.request(Method::Other, if self.has_reply { 200 } else { 0 }, total);
         let (Some(log), Some(time)) = (&worker.log, self.time) else { return };
         log.send(ConnectionLine {
             queued: None,
@@ -254,8 +257,8 @@ impl Flow {
             time,
             peer: Peer::Socket(key.client),
             listener: self.guard.listener.routes().table.config.name.clone(),
-            pool: rule.table.pool.config.name.clone(),
-            destination: self.path.as_ref().and_then(|path| rule.pool.name_of(path.destination)),
+            pool: route.table.pool.config.name.clone(),
+            destination: self.path.as_ref().and_then(|path| route.pool.name_of(path.destination)),
             reason: None,
             copied: self.copied,
             total,

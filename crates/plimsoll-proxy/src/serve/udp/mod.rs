@@ -1,10 +1,10 @@
-//! How datagrams go from clients to destinations and replies to the clients they are for.
+//! The adapter for UDP: datagrams to destinations, and replies to their clients.
 //!
-//! A listener's socket at one worker is served by one task. It takes in what has arrived, many datagrams with one
-//! system call, and passes each on over the socket of its flow, which is connected to the flow's destination:
-//! so a reply is known by the socket it comes to, nobody but the destination can send one, and a destination
-//! that refuses (ICMP) is known too. The sockets of flows are watched by an epoll of the task's own, and only
-//! that is watched by the worker's: waking costs the same for one reply and for a batch of them.
+//! - One task serves a listener's socket on a worker. It receives many datagrams with one system call.
+//! - Each flow has a socket that is connected to its destination. A reply is assigned to its flow by that
+//!   socket, only the destination can send one, and a refusal (ICMP) is reported there.
+//! - The sockets of flows are watched by an epoll of the task, and the worker watches only that: waking up
+//!   costs the same for one reply and for a batch.
 
 pub(crate) mod fd_budget;
 pub(crate) mod gso;
@@ -12,9 +12,9 @@ pub(crate) mod socket_io;
 
 mod batch;
 mod deliver;
-mod ending;
+mod expiry;
 mod flow;
-mod flows;
+mod flow_table;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -42,23 +42,22 @@ use crate::listener::worker_listener::WorkerRoute;
 use crate::net::stream::watch_reading;
 use crate::serve::udp::batch::BATCH;
 use crate::serve::udp::batch::Batch;
-use crate::serve::udp::fd_budget::Room;
-use crate::serve::udp::flow::{Fault, Flow};
-use crate::serve::udp::flows::Flows;
-use crate::serve::udp::socket_io::Gate;
+use crate::serve::udp::fd_budget::FdBudget;
+use crate::serve::udp::flow::{Flow, SocketFault};
+use crate::serve::udp::flow_table::FlowTable;
+use crate::serve::udp::socket_io::UdpSocketIo;
 
-/// Batches of each direction before others of the worker get their turn: a millisecond at most, or a few where
-/// a batch of trains is taken apart.
-const TURNS: usize = 4;
-/// So many sends towards destinations end a turn early: trains taken apart make more of a batch than its pieces.
-const SENDS: usize = TURNS * BATCH;
-/// Batches that are still passed on when a listener closes.
-const LAST: usize = 64;
-/// A destination on trial that has not refused for so long has passed: many never reply.
-const TRIAL: Duration = Duration::from_secs(1);
-const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// Batches of each direction per poll: up to a millisecond, or a few where segment batches are split.
+const MAX_ITERATIONS: usize = 4;
+/// Sends towards destinations that end a poll early: split segment batches need more than one each.
+const MAX_SENDS: usize = MAX_ITERATIONS * BATCH;
+/// Batches that are still delivered when a listener closes.
+const CLOSING_BATCHES: usize = 64;
+/// A destination on trial passes if it does not refuse for this long: many never reply.
+const TRIAL_PERIOD: Duration = Duration::from_secs(1);
+const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-/// Datagrams, each client's to one destination or each to its own.
+/// Adapter for UDP.
 #[derive(Debug)]
 pub(crate) struct Udp;
 
@@ -67,7 +66,7 @@ impl Adapter for Udp {
         "udp"
     }
 
-    /// A listener that has just become one for datagrams: its connections are over.
+    /// Drops a connection that was accepted before the listener became one for datagrams.
     fn serve(&self, connection: Connection) {
         drop(connection);
     }
@@ -77,21 +76,20 @@ impl Adapter for Udp {
     }
 }
 
-/// Serves one socket of a listener until it is to stop; flows end with it.
 /// Receive buffers of a worker, allocated when its first datagram listener runs.
 type BatchBuffer = RefCell<Option<Box<Batch>>>;
 
 async fn serve(datagrams: Datagrams) {
     let Datagrams { worker, listener, socket, stopped } = datagrams;
-    let mut desk = match Desk::new(&worker, &listener, socket) {
-        Ok(Some(desk)) => desk,
+    let mut task = match UdpListenerTask::new(&worker, &listener, socket) {
+        Ok(Some(task)) => task,
         Ok(None) => return,
-        Err(error) => return tracing::error!(%error, "a socket for datagrams cannot be used"),
+        Err(error) => return tracing::error!(%error, "cannot use a datagram socket"),
     };
     let work = async {
         loop {
-            std::future::poll_fn(|cx| desk.poll(cx)).await;
-            // Not just a wake: everybody else's sockets are looked at too before the next turn.
+            std::future::poll_fn(|cx| task.poll(cx)).await;
+            // Yields, so that other sockets of the worker are polled before the next batch.
             tokio::task::yield_now().await;
         }
     };
@@ -100,62 +98,62 @@ async fn serve(datagrams: Datagrams) {
         _ = stopped => {}
         () = work => {}
     }
-    desk.close();
+    task.close();
 }
 
-/// All of one socket's flows and what they share.
-struct Desk {
+/// The task of a listener's socket on one worker, with its flows.
+struct UdpListenerTask {
     worker: Rc<WorkerContext>,
     /// Receive buffers, shared by the datagram listeners of the worker. Borrowed only between two awaits.
     batch: Rc<BatchBuffer>,
     listener: Rc<WorkerListener>,
-    view: Rc<ListenerRoutes>,
-    /// The only one: what can be asked of a datagram is not known before its flow.
-    rule: WorkerRoute,
-    gate: Gate,
+    routes: Rc<ListenerRoutes>,
+    /// The last route: a datagram has no properties that routes match on.
+    route: WorkerRoute,
+    socket_io: UdpSocketIo,
     /// Watches the sockets of all flows, by the number of their slot.
     epoll: Rc<AsyncFd<OwnedFd>>,
-    flows: Flows<Flow>,
-    room: Room,
-    /// Rings when the flow idle longest is to end, or sooner.
+    flows: FlowTable<Flow>,
+    fd_budget: FdBudget,
+    /// Fires when a flow expires or a trial has passed.
     timer: Rc<Timer>,
-    /// Flows that carry a trial: slot, number, and when it is passed.
+    /// Flows on trial: slot, number, and end of the trial.
     trials: VecDeque<(u32, u64, Tick)>,
-    /// The number of the next flow.
+    /// Number of the latest flow.
     next: u64,
-    /// Sends towards destinations in this turn.
+    /// Sends towards destinations in this poll.
     sends: usize,
-    /// Counts how often replies were looked for; between two turns one is left out.
+    /// Counts the reads of replies; one number is skipped between two polls.
     round: u64,
 }
 
-/// Which way a datagram went, in the order of [`crate::DIRECTIONS`].
+/// Direction of a datagram, in the order of [`crate::DIRECTIONS`].
 #[derive(Copy, Clone)]
-enum Way {
+enum Direction {
     FromClients,
     ToDestinations,
     FromDestinations,
     ToClients,
 }
 
-impl Desk {
+impl UdpListenerTask {
     fn new(
         worker: &Rc<WorkerContext>,
         listener: &Rc<WorkerListener>,
         socket: socket2::Socket,
     ) -> io::Result<Option<Self>> {
-        let view = listener.routes();
-        let Some(rule) = view.routes.last().cloned() else { return Ok(None) };
+        let routes = listener.routes();
+        let Some(route) = routes.routes.last().cloned() else { return Ok(None) };
         Ok(Some(Self {
             worker: worker.clone(),
             batch: worker.local.get(),
             listener: listener.clone(),
-            view,
-            rule,
-            gate: Gate::new(socket)?,
+            routes,
+            route,
+            socket_io: UdpSocketIo::new(socket)?,
             epoll: Rc::new(watch_reading(epoll::create(epoll::CreateFlags::CLOEXEC)?)?),
-            flows: Flows::new(),
-            room: Room::of_system(),
+            flows: FlowTable::new(),
+            fd_budget: FdBudget::from_system(),
             timer: worker.timers.timer(Tick::NEVER),
             trials: VecDeque::new(),
             next: 0,
@@ -165,166 +163,171 @@ impl Desk {
     }
 
     fn config(&self) -> model::Udp {
-        self.view.table.config.udp
+        self.routes.table.config.udp
     }
 
-    /// A flow has one destination for as long as it lives.
+    /// Reports whether a flow keeps one destination for its life.
     fn keeps_assignment(&self) -> bool {
         self.config().flow == UdpFlow::Source
     }
 
-    fn count(&self, way: Way, datagrams: u64) {
-        self.view.table.shared.counters.of(self.worker.number).datagrams[way as usize].add(datagrams);
+    fn count(&self, direction: Direction, datagrams: u64) {
+        self.routes.table.shared.counters.of(self.worker.number).datagrams[direction as usize].add(datagrams);
     }
 
-    /// Ready when there may be more to do than one turn allows.
+    /// Transfers datagrams; ready when more may be left than one poll allows.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let worker = self.worker.clone();
         let buffer = self.batch.clone();
         let mut batch = buffer.borrow_mut();
         let batch = batch.get_or_insert_with(|| Box::new(Batch::new()));
         let now = worker.now();
-        self.adopt(now);
+        self.apply_config(now);
         self.round += 1;
         self.sends = 0;
-        let (gate, epoll) = (self.gate.socket.clone(), self.epoll.clone());
-        for _ in 0..TURNS {
+        let (socket, epoll) = (self.socket_io.socket.clone(), self.epoll.clone());
+        for _ in 0..MAX_ITERATIONS {
             let mut moved = false;
-            if let Poll::Ready(Ok(mut ready)) = gate.poll_read_ready(cx) {
+            if let Poll::Ready(Ok(mut ready)) = socket.poll_read_ready(cx) {
                 moved = true;
-                if self.take_from_clients(batch, now) < BATCH {
+                if self.receive_from_clients(batch, now) < BATCH {
                     ready.clear_ready();
                 }
             }
             if let Poll::Ready(Ok(mut ready)) = epoll.poll_read_ready(cx) {
                 moved = true;
-                if self.take_from_destinations(batch, now) == 0 {
+                if self.receive_from_destinations(batch, now) == 0 {
                     ready.clear_ready();
                 }
             }
             if self.timer.poll(cx).is_ready() {
                 moved = true;
-                self.expire(now);
+                self.expire_flows(now);
             }
             if !moved {
                 return Poll::Pending;
             }
-            if self.sends > SENDS {
+            if self.sends > MAX_SENDS {
                 break;
             }
         }
         Poll::Ready(())
     }
 
-    /// Takes over a newer configuration. Flows stay while they lead to the same pool.
-    fn adopt(&mut self, now: Tick) {
-        let view = self.listener.routes();
-        if Rc::ptr_eq(&view, &self.view) || view.table.config.protocol != Protocol::Udp {
+    /// Applies a new configuration. Flows stay if they lead to the same pool.
+    fn apply_config(&mut self, now: Tick) {
+        let routes = self.listener.routes();
+        if Rc::ptr_eq(&routes, &self.routes) || routes.table.config.protocol != Protocol::Udp {
             return;
         }
-        let Some(rule) = view.routes.last().cloned() else { return };
-        if !Rc::ptr_eq(&rule.pool, &self.rule.pool) {
+        let Some(route) = routes.routes.last().cloned() else { return };
+        if !Rc::ptr_eq(&route.pool, &self.route.pool) {
             self.end_all(now);
         }
-        (self.view, self.rule) = (view, rule);
+        (self.routes, self.route) = (routes, route);
         self.set_timer(now);
     }
 
-    /// One batch from clients; the answer says how many it was.
-    fn take_from_clients(&mut self, batch: &mut Batch, now: Tick) -> usize {
-        let count = match self.gate.receive(batch) {
+    /// Receives and delivers one batch of clients' datagrams; returns the number of messages.
+    fn receive_from_clients(&mut self, batch: &mut Batch, now: Tick) -> usize {
+        let count = match self.socket_io.receive(batch) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            // An error that was waiting is taken by telling it; what is behind it is to be received.
-            Err(_) => self.gate.receive(batch).unwrap_or(0),
+            // A pending socket error is cleared by returning it; the datagrams behind it are received now.
+            Err(_) => self.socket_io.receive(batch).unwrap_or(0),
         };
         let was_empty = self.flows.oldest().is_none();
         let (mut taken, mut passed, mut bytes) = (0, 0, 0);
         for run in batch.runs(count) {
-            taken += run.head.datagrams() as u64;
-            bytes += run.head.len as u64;
+            taken += run.meta.datagrams() as u64;
+            bytes += run.meta.len as u64;
             passed += self.deliver_run(&run, now);
         }
-        self.count(Way::FromClients, taken);
-        self.count(Way::ToDestinations, passed);
-        self.rule.table.counters.of(self.worker.number).request_bytes.add(bytes);
+        self.count(Direction::FromClients, taken);
+        self.count(Direction::ToDestinations, passed);
+        self.route.table.counters.of(self.worker.number).request_bytes.add(bytes);
         if was_empty || !self.trials.is_empty() {
             self.set_timer(now);
         }
         count
     }
 
-    /// One batch of replies; the answer says how many sockets had something to tell.
-    fn take_from_destinations(&mut self, batch: &mut Batch, now: Tick) -> usize {
+    /// Receives and forwards one batch of replies; returns the number of ready sockets.
+    fn receive_from_destinations(&mut self, batch: &mut Batch, now: Tick) -> usize {
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
-        let Ok(count) = epoll::wait(self.epoll.get_ref(), &mut events, Some(&AT_ONCE)) else { return 0 };
+        let Ok(count) = epoll::wait(self.epoll.get_ref(), &mut events, Some(&NO_WAIT)) else { return 0 };
         self.round += 1;
         let (mut received, mut replies) = (0, 0);
         for (n, event) in events[..count].iter().enumerate() {
             let slot = event.data.u64() as u32;
-            // Everybody after this one finds room too.
+            // Leaves a buffer for each socket after this one.
             let until = BATCH + n + 1 - count;
-            match self.take_replies(slot, batch, replies..until, now) {
-                Ok((datagrams, pieces)) => {
+            match self.receive_replies(slot, batch, replies..until, now) {
+                Ok((datagrams, messages)) => {
                     received += datagrams;
-                    replies += pieces;
+                    replies += messages;
                 }
-                Err(Fault::Refused) => self.lose(slot, now),
-                Err(Fault::NotNow | Fault::Means | Fault::Datagram | Fault::Train) => {}
+                Err(SocketFault::Refused) => self.lose_destination(slot, now),
+                Err(
+                    SocketFault::WouldBlock
+                    | SocketFault::NoResources
+                    | SocketFault::BadDatagram
+                    | SocketFault::SegmentsRefused,
+                ) => {}
             }
         }
-        let (datagrams, bytes) = self.gate.send(batch, replies);
-        self.count(Way::FromDestinations, received);
-        self.count(Way::ToClients, datagrams);
-        self.rule.table.counters.of(self.worker.number).response_bytes.add(bytes);
+        let (datagrams, bytes) = self.socket_io.send(batch, replies);
+        self.count(Direction::FromDestinations, received);
+        self.count(Direction::ToClients, datagrams);
+        self.route.table.counters.of(self.worker.number).response_bytes.add(bytes);
         count
     }
 
-    /// Receives replies of a flow into those rooms: how many datagrams, and how many rooms they take. None, if
-    /// its client has been silent for too long to get them.
-    fn take_replies(
+    /// Receives replies of a flow into the given buffers. Returns the number of datagrams and of buffers
+    /// used, which is 0 if the flow has expired.
+    fn receive_replies(
         &mut self,
         slot: u32,
         batch: &mut Batch,
-        rooms: Range<usize>,
+        buffers: Range<usize>,
         now: Tick,
-    ) -> Result<(u64, usize), Fault> {
+    ) -> Result<(u64, usize), SocketFault> {
         let (idle, keeps_assignment, round) = (self.config().idle, self.keeps_assignment(), self.round);
-        let Some((key, flow)) = self.flows.get_mut(slot) else { return Err(Fault::NotNow) };
-        let Some(path) = &mut flow.path else { return Err(Fault::NotNow) };
-        let pieces = path.receive(batch, rooms.start, rooms.end, round)?;
+        let Some((key, flow)) = self.flows.get_mut(slot) else { return Err(SocketFault::WouldBlock) };
+        let Some(path) = &mut flow.path else { return Err(SocketFault::WouldBlock) };
+        let messages = path.receive(batch, buffers.start, buffers.end, round)?;
         let (mut datagrams, mut bytes) = (0, 0);
-        for head in batch.rooms(rooms.start).1.iter_mut().take(pieces) {
-            (head.client, head.local) = (key.client, key.local);
-            datagrams += head.datagrams() as u64;
-            bytes += head.len as u64;
+        for meta in batch.buffers(buffers.start).1.iter_mut().take(messages) {
+            (meta.client, meta.local) = (key.client, key.local);
+            datagrams += meta.datagrams() as u64;
+            bytes += meta.len as u64;
         }
         if now.since(flow.last) >= idle {
             return Ok((datagrams, 0));
         }
-        flow.replied(&self.rule, keeps_assignment, now);
+        flow.replied(&self.route, keeps_assignment, now);
         flow.copied.to_client += bytes;
-        Ok((datagrams, pieces))
+        Ok((datagrams, messages))
     }
 
-    /// A destination refused: the flow goes elsewhere with its client's next datagram.
-    fn lose(&mut self, slot: u32, now: Tick) {
+    /// Handles a refusal: the next datagram of the client goes to another destination.
+    fn lose_destination(&mut self, slot: u32, now: Tick) {
         let keeps = self.keeps_assignment();
         let Some((_, flow)) = self.flows.get_mut(slot) else { return };
-        flow.avoid = flow.path.take().map(|path| path.failed(&self.rule, now));
+        flow.avoid = flow.path.take().map(|path| path.failed(&self.route, now));
         if !keeps {
             self.end(slot, now);
         }
     }
 
-    /// Passes on what has come already, then ends all flows.
+    /// Delivers the datagrams that have arrived, then ends all flows.
     fn close(mut self) {
         let worker = self.worker.clone();
         let now = worker.now();
         if let Some(batch) = self.batch.clone().borrow_mut().as_mut() {
-            for _ in 0..LAST {
-                if self.take_from_clients(batch, now) < BATCH {
+            for _ in 0..CLOSING_BATCHES {
+                if self.receive_from_clients(batch, now) < BATCH {
                     break;
                 }
             }
@@ -333,11 +336,11 @@ impl Desk {
     }
 }
 
-/// The reason a datagram was dropped for, from what its last try came to.
-fn reason_of(fault: Fault) -> Reason {
+/// Returns the reason a datagram was dropped, from the fault of its last attempt.
+fn reason_of(fault: SocketFault) -> Reason {
     match fault {
-        Fault::NotNow | Fault::Means => Reason::NoResources,
-        Fault::Refused => Reason::ConnectFailed,
-        Fault::Datagram | Fault::Train => Reason::BadRequest,
+        SocketFault::WouldBlock | SocketFault::NoResources => Reason::NoResources,
+        SocketFault::Refused => Reason::ConnectFailed,
+        SocketFault::BadDatagram | SocketFault::SegmentsRefused => Reason::BadRequest,
     }
 }

@@ -1,4 +1,4 @@
-//! How datagrams pass a listener's socket: each with the address of ours it came to.
+//! Reading and writing of a listener's datagram socket.
 
 use std::cell::Cell;
 use std::io;
@@ -9,44 +9,46 @@ use rustix::net::SendFlags;
 use tokio::io::unix::AsyncFd;
 
 use crate::net::stream::watch_reading;
-use crate::serve::udp::batch::{BATCH, Batch, Head, Load, Run};
-use crate::serve::udp::gso::{self, Trains};
+use crate::serve::udp::batch::{BATCH, Batch, DatagramRun, RecvMeta, SegmentBatch};
+use crate::serve::udp::gso::{self, GsoSupport};
 
-/// A listener's socket at one worker.
-pub(crate) struct Gate {
+/// A listener's socket on one worker.
+pub(crate) struct UdpSocketIo {
     pub(crate) socket: Rc<AsyncFd<socket2::Socket>>,
     bound: SocketAddr,
-    /// What the kernel can.
-    pub(crate) can: Trains,
-    /// Towards clients.
-    trains: Cell<Trains>,
+    /// GSO support of the kernel.
+    pub(crate) kernel_gso: GsoSupport,
+    /// GSO support towards clients.
+    gso: Cell<GsoSupport>,
 }
 
-impl Gate {
+impl UdpSocketIo {
+    /// Registers the socket with the worker.
+    ///
     /// # Errors
-    /// The system's.
+    /// The socket cannot be used.
     pub(crate) fn new(socket: socket2::Socket) -> io::Result<Self> {
         let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-        let can = Trains::of(&socket);
-        gso::ask_for_trains(&socket);
-        Ok(Self { socket: Rc::new(watch_reading(socket)?), bound, can, trains: Cell::new(can) })
+        let kernel_gso = GsoSupport::probe(&socket);
+        gso::enable_gro(&socket);
+        Ok(Self { socket: Rc::new(watch_reading(socket)?), bound, kernel_gso, gso: Cell::new(kernel_gso) })
     }
 
-    /// Takes in what has arrived, up to a batch of it; fewer pieces mean that nothing is left.
+    /// Receives up to one batch. Fewer messages mean that none is left.
     pub(crate) fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
         gso::receive(self.socket.get_ref(), batch, 0, BATCH)
     }
 
-    /// Did a datagram come from where it came to? Only a forged one does, and its reply would come back here,
-    /// and so on without end.
-    pub(crate) fn is_own(&self, head: &Head) -> bool {
-        let local = head.local.unwrap_or(self.bound.ip());
-        head.client.port() == self.bound.port() && head.client.ip() == local
+    /// Reports whether source and destination of a datagram are the same. It is forged, and its reply would
+    /// return here without end.
+    pub(crate) fn is_from_itself(&self, meta: &RecvMeta) -> bool {
+        let local = meta.local.unwrap_or(self.bound.ip());
+        meta.client.port() == self.bound.port() && meta.client.ip() == local
     }
 
-    /// Sends the first `count` pieces of the batch to their clients, and says how many datagrams have left and
-    /// how many bytes that was. One that cannot be sent does not hold up the others; when the socket takes no
-    /// more, the rest is dropped.
+    /// Sends the first `count` messages to their clients, and returns the numbers of datagrams and bytes
+    /// sent. A datagram that cannot be sent does not hold up the others; when the socket would block, the
+    /// rest is dropped.
     pub(crate) fn send(&self, batch: &Batch, count: usize) -> (u64, u64) {
         let (mut datagrams, mut bytes) = (0, 0);
         for run in batch.runs(count) {
@@ -58,27 +60,27 @@ impl Gate {
         (datagrams, bytes)
     }
 
-    /// Sends a train at once, or one by one where that cannot be.
-    fn send_run(&self, run: &Run<'_>, datagrams: &mut u64, bytes: &mut u64) -> io::Result<()> {
-        let mut count = |load: &Load<'_>, n: usize| {
+    /// Sends a run as segments, or one by one where that is not possible.
+    fn send_run(&self, run: &DatagramRun<'_>, datagrams: &mut u64, bytes: &mut u64) -> io::Result<()> {
+        let mut count = |segments: &SegmentBatch<'_>, n: usize| {
             *datagrams += n as u64;
-            *bytes += load.len as u64;
+            *bytes += segments.len as u64;
         };
-        let load = run.load();
-        let mut trains = self.trains.get();
-        if load.alone().is_none() && trains.may_leave(&load) {
-            let sent = gso::send(self.socket.get_ref(), &load, Some(&run.head.client), run.head.local);
-            let refused = sent.as_ref().is_err_and(|error| trains.refused(&load, error));
-            self.trains.set(trains);
+        let segments = run.segments();
+        let mut gso = self.gso.get();
+        if segments.as_single().is_none() && gso.allows(&segments) {
+            let sent = gso::send(self.socket.get_ref(), &segments, Some(&run.meta.client), run.meta.local);
+            let refused = sent.as_ref().is_err_and(|error| gso.on_send_error(&segments, error));
+            self.gso.set(gso);
             if !refused {
-                return sent.map(|()| count(&load, run.head.datagrams()));
+                return sent.map(|()| count(&segments, run.meta.datagrams()));
             }
         } else {
-            self.trains.set(trains);
+            self.gso.set(gso);
         }
-        for (head, datagram) in run.apart() {
-            match self.send_one(head, datagram) {
-                Ok(()) => count(&Load::one(&datagram), 1),
+        for (meta, datagram) in run.split() {
+            match self.send_one(meta, datagram) {
+                Ok(()) => count(&SegmentBatch::single(&datagram), 1),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 Err(_) => {}
             }
@@ -86,11 +88,11 @@ impl Gate {
         Ok(())
     }
 
-    fn send_one(&self, head: Head, datagram: &[u8]) -> io::Result<()> {
+    fn send_one(&self, meta: RecvMeta, datagram: &[u8]) -> io::Result<()> {
         let socket = self.socket.get_ref();
-        match head.local {
-            None => Ok(rustix::net::sendto(socket, datagram, SendFlags::NOSIGNAL, &head.client).map(drop)?),
-            local => gso::send(socket, &Load::one(&datagram), Some(&head.client), local),
+        match meta.local {
+            None => Ok(rustix::net::sendto(socket, datagram, SendFlags::NOSIGNAL, &meta.client).map(drop)?),
+            local => gso::send(socket, &SegmentBatch::single(&datagram), Some(&meta.client), local),
         }
     }
 }

@@ -1,19 +1,19 @@
-//! When a flow ends: after its client's silence, to make room, or with its pool.
+//! The end of flows: after the idle timeout, by eviction, or with their pool.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_core::Tick;
 
-use crate::serve::udp::Desk;
+use crate::serve::udp::UdpListenerTask;
 
-/// Idle flows ended at once: each is a socket to close.
-const EXPIRED: usize = 256;
+/// Flows ended per call: each has a socket to close.
+const MAX_EXPIRED: usize = 256;
 
-impl Desk {
-    /// Ends flows whose client has been silent for too long, and trials that were not refused.
-    pub(crate) fn expire(&mut self, now: Tick) {
+impl UdpListenerTask {
+    /// Ends flows whose client was idle for too long, and passes trials that were not refused.
+    pub(crate) fn expire_flows(&mut self, now: Tick) {
         let idle = self.config().idle;
-        for _ in 0..EXPIRED {
+        for _ in 0..MAX_EXPIRED {
             match self.flows.oldest() {
                 Some((slot, flow)) if now.since(flow.last) >= idle => self.end(slot, now),
                 _ => break,
@@ -25,13 +25,14 @@ impl Desk {
                 && flow.number == number
                 && let Some(path) = flow.path.as_mut().filter(|path| path.is_trial())
             {
-                path.replied(&self.rule, keeps_assignment, now);
+                path.replied(&self.route, keeps_assignment, now);
             }
         }
         self.set_timer(now);
     }
 
-    /// The timer rings for the flow idle longest; that others are touched meanwhile only makes it ring in vain.
+    /// Sets the timer for the flow that was idle longest. If others are used meanwhile, it fires once without
+    /// effect.
     pub(crate) fn set_timer(&self, now: Tick) {
         let oldest = self.flows.oldest().map_or(Tick::NEVER, |(_, flow)| flow.last + self.config().idle);
         let trial = self.trials.front().map_or(Tick::NEVER, |(_, _, due)| *due);
@@ -40,7 +41,7 @@ impl Desk {
 
     pub(crate) fn end(&mut self, slot: u32, now: Tick) {
         if let Some((key, flow)) = self.flows.remove(slot) {
-            flow.end(&key, &self.rule, now);
+            flow.end(&key, &self.route, now);
         }
     }
 
@@ -50,17 +51,17 @@ impl Desk {
         }
     }
 
-    /// Makes room for one more flow, if there is none: the one idle longest goes.
+    /// Ends the flows that were idle longest until one more is within the limit.
     pub(crate) fn evict_idle(&mut self, now: Tick) {
-        let shared = self.view.table.shared.clone();
-        let most = self.config().max_flows.min(self.room.flows);
-        while shared.open.load(Relaxed) >= most && self.evict(now) {}
+        let shared = self.routes.table.shared.clone();
+        let max = self.config().max_flows.min(self.fd_budget.max_flows);
+        while shared.open.load(Relaxed) >= max && self.evict(now) {}
     }
 
-    /// Ends the flow idle longest before its time. `false`: there is none.
+    /// Ends the flow that was idle longest; `false` if there is none.
     pub(crate) fn evict(&mut self, now: Tick) -> bool {
         let Some((slot, _)) = self.flows.oldest() else { return false };
-        self.view.table.shared.counters.of(self.worker.number).evicted.add(1);
+        self.routes.table.shared.counters.of(self.worker.number).evicted.add(1);
         self.end(slot, now);
         true
     }
