@@ -1,0 +1,5 @@
+//! Fuzz target: see `plimsoll_fuzz::wire::mqtt_connack`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| plimsoll_fuzz::wire::mqtt_connack(data));
