@@ -4,6 +4,8 @@
 mod language;
 #[path = "tidy/layers.rs"]
 mod layers;
+#[path = "tidy/map.rs"]
+mod map;
 #[path = "tidy/source.rs"]
 mod source;
 
