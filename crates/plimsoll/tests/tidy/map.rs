@@ -8,7 +8,7 @@ use crate::{read, root};
 
 const PAGE: &str = "docs/ARCHITECTURE.md";
 
-/// Crates whose modules the map lists, each with the depth of the modules: the proxy's lie within its layers.
+/// Crates of the map, each with the depth of its modules: those of the proxy lie within its layers.
 const CRATES: [(&str, usize); 8] = [
     ("wire", 1),
     ("core", 1),
