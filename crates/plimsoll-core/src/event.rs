@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::destination::{Name, Status};
+use crate::health::check_failure::CheckFailure;
 use crate::health::peer_comparison::OutlierKind;
 use crate::health::unresponsive::Unresponsive;
 use crate::outcome::Failure;
@@ -66,8 +67,8 @@ pub enum Reason {
     ChecksFailed {
         /// Number of consecutive checks.
         count: u32,
-        /// Error of the last check.
-        detail: String,
+        /// Failure of the last check; `None` if it is unknown.
+        failure: Option<CheckFailure>,
     },
     /// Consecutive health checks passed.
     ChecksPassed {
@@ -189,9 +190,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Operator => f.write_str("requested by the operator"),
-            Self::ChecksFailed { count: 0 | 1, detail } => write!(f, "a check failed: {detail}"),
-            Self::ChecksFailed { count, detail } => {
-                write!(f, "{count} checks failed in a row, last: {detail}")
+            Self::ChecksFailed { count, failure } => {
+                let detail = failure.as_ref().map_or("unknown cause", |failure| &failure.detail);
+                match count {
+                    0 | 1 => write!(f, "a check failed: {detail}"),
+                    count => write!(f, "{count} checks failed in a row, last: {detail}"),
+                }
             }
             Self::ChecksPassed { count: 0 | 1 } => f.write_str("a check passed"),
             Self::ChecksPassed { count } => write!(f, "{count} checks passed in a row"),
@@ -303,7 +307,7 @@ mod tests {
             line(
                 Status::Serving,
                 Status::Down,
-                Reason::ChecksFailed { count: 3, detail: "connection refused".into() }
+                Reason::ChecksFailed { count: 3, failure: Some("connection refused".into()) }
             ),
             "pool api: destination a is down (was serving): 3 checks failed in a row, last: connection refused"
         );
@@ -311,7 +315,7 @@ mod tests {
             line(
                 Status::Serving,
                 Status::Down,
-                Reason::ChecksFailed { count: 1, detail: "status 500".into() }
+                Reason::ChecksFailed { count: 1, failure: Some("status 500".into()) }
             ),
             "pool api: destination a is down (was serving): a check failed: status 500"
         );

@@ -136,7 +136,7 @@ impl World {
             15..35 => self.answer(),
             35..38 => {
                 let id = DestinationId(self.rng.below(40) as u32);
-                self.handle(Input::Probed { id, result: ProbeResult::Failed { detail: "stray\r\n".into() } });
+                self.handle(Input::Probed { id, result: ProbeResult::Failed("stray\r\n".into()) });
             }
             38..75 => self.message(),
             75..88 => {
@@ -155,7 +155,7 @@ impl World {
         let at = self.rng.index(self.orders.len());
         let order = self.orders.swap_remove(at);
         let result = if self.sick.contains(&order.name) {
-            ProbeResult::Failed { detail: "refused".into() }
+            ProbeResult::Failed("refused".into())
         } else {
             ProbeResult::Passed { latency: Duration::from_millis(1) }
         };

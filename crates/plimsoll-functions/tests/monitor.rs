@@ -109,7 +109,8 @@ async fn path_makes_an_http_check() {
     let mut config = config();
     config.path = Some("/up".into());
     let result = monitor_health(&[Destination::new("a", address.to_string())], &config).await.expect("valid");
-    assert_eq!(result.destinations[0].last_check.as_ref().map(|check| &*check.detail), Some("answered 404"));
+    let check = result.destinations[0].last_check.as_ref().expect("checked");
+    assert_eq!((&*check.detail, check.layer, check.kind), ("responded 404", Some(7), Some("bad_status")));
     let wrong = result.recommendations.iter().find(|found| found.kind == "check_wrong").expect("reported");
     assert_eq!(wrong.command, Some(format!("curl -i http://{address}/up")));
 }

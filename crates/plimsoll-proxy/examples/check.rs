@@ -8,7 +8,7 @@
 use std::pin::Pin;
 
 use plimsoll_config::{Extensions, load_with};
-use plimsoll_proxy::adapter::{Adapters, Check, CheckContext};
+use plimsoll_proxy::adapter::{Adapters, Check, CheckContext, CheckFailure};
 use plimsoll_proxy::{ConfigSource, Proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -23,19 +23,19 @@ impl Check for Writable {
         "writable"
     }
 
-    fn check(&self, context: CheckContext) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> {
+    fn check(&self, context: CheckContext) -> Pin<Box<dyn Future<Output = Result<(), CheckFailure>> + Send>> {
         Box::pin(async move {
-            let mut store = context.connect().await.map_err(|error| error.to_string())?;
+            let mut store = context.connect().await?;
             store.write_all(b"ROLE\r\n").await.map_err(|error| error.to_string())?;
             let mut answer = Vec::new();
             while answer.iter().filter(|&&byte| byte == b'\n').count() < 3 && answer.len() < MOST {
                 match store.read_buf(&mut answer).await.map_err(|error| error.to_string())? {
-                    0 => return Err("closed before answering".to_owned()),
+                    0 => return Err("closed before the response".into()),
                     _more => {}
                 }
             }
             let line = String::from_utf8_lossy(&answer).lines().nth(2).unwrap_or_default().to_owned();
-            if line == "master" { Ok(()) } else { Err(format!("its role is `{line}`")) }
+            if line == "master" { Ok(()) } else { Err(format!("its role is `{line}`").into()) }
         })
     }
 }
@@ -119,10 +119,7 @@ mod tests {
                 if replica.checks.failed > 0 && master.checks.passed > 1 {
                     assert!(master.status.serves() && replica.status.as_str() == "down");
                     let told = replica.report.as_ref().and_then(|r| r.last_check.clone()).unwrap();
-                    assert_eq!(
-                        (told.detail.as_str(), pool.check_type),
-                        ("its role is `slave`", Some("writable"))
-                    );
+                    assert_eq!((told.detail(), pool.check_type), ("its role is `slave`", Some("writable")));
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(25)).await;

@@ -24,6 +24,7 @@ pub mod adapter {
     pub use crate::listener::accepted_connection::{Connection, Fault, TimeLimit};
     pub use crate::listener::adapter::{Adapter, Datagrams};
     pub use crate::run::registry::Adapters;
+    pub use plimsoll_core::health::{CheckFailure, CheckFailureKind, CheckLayer};
     pub use plimsoll_wire::Detection;
 }
 pub use crate::net::tls;

@@ -267,6 +267,17 @@ fn health_checks(text: &mut Text<'_>, pools: &[PoolView]) {
             family.sample(&[pool, destination, ("type", kind), ("result", result)], count);
         }
     });
+    let mut family = text.counter(
+        "plimsoll_health_check_failures_total",
+        "Failed health checks, by type, layer (4 = connect, 6 = TLS, 7 = response) and kind.",
+    );
+    for_each_destination(pools, |[pool, destination], view, d| {
+        let Some(check) = view.check_type else { return };
+        for (&(layer, kind), &count) in &d.checks.failures {
+            let labels = [("type", check), ("layer", layer.as_str()), ("kind", kind.as_str())];
+            family.sample(&[pool, destination, labels[0], labels[1], labels[2]], count);
+        }
+    });
     let mut family = text.family(
         Kind::Histogram,
         "plimsoll_health_check_duration_seconds",

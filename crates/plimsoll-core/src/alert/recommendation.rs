@@ -103,7 +103,7 @@ fn check_is_wrong(subjects: &[DestinationSummary], health: &HealthSpec) -> Optio
     let ProbeKind::Http { path, .. } = &health.probe else { return None };
     let detail = |subject: &DestinationSummary| {
         let last = subject.last_check.as_ref().filter(|last| !last.ok)?;
-        last.detail.starts_with("answered 4").then(|| last.detail.clone())
+        last.detail().starts_with("responded 4").then(|| last.detail().to_owned())
     };
     let first = subjects.first()?;
     let detail_of_all = detail(first)?;
@@ -141,7 +141,7 @@ fn check_disagrees(subject: &DestinationSummary) -> Option<Recommendation> {
         subject: name.clone(),
         message: format!("Check what the health checks of `{name}` request: its messages succeed."),
         evidence: vec![
-            format!("{} checks failed in a row, last: {}", subject.failed_checks, last.detail),
+            format!("{} checks failed in a row, last: {}", subject.failed_checks, last.detail()),
             format!("{:.1} % of {} messages succeeded", good * 100.0, subject.traffic.0),
         ],
         expected_effect: "a working destination is not taken out of service".into(),
@@ -324,7 +324,7 @@ mod tests {
     }
 
     fn failed(detail: &str) -> Option<LastCheck> {
-        Some(LastCheck { at: Tick::ZERO, ok: false, latency: None, detail: detail.into() })
+        Some(LastCheck { at: Tick::ZERO, ok: false, latency: None, failure: Some(detail.into()) })
     }
 
     fn check(
@@ -371,16 +371,16 @@ mod tests {
             ..subject(name, "x", Status::Down)
         };
         let well = subject("w", "y", Status::Serving);
-        let good = failing("a", "answered 503", (100, 99));
+        let good = failing("a", "responded 503", (100, 99));
         check(Tick::ZERO, &[good, well.clone()], &FlapDetector::default(), &["check_disagrees:a"]);
-        let bad = failing("a", "answered 503", (100, 90));
+        let bad = failing("a", "responded 503", (100, 90));
         check(Tick::ZERO, &[bad, well.clone()], &FlapDetector::default(), &[]);
-        let few = failing("a", "answered 503", (19, 19));
+        let few = failing("a", "responded 503", (19, 19));
         check(Tick::ZERO, &[few, well], &FlapDetector::default(), &[]);
-        let alike = [failing("a", "answered 404", (0, 0)), failing("b", "answered 404", (0, 0))];
+        let alike = [failing("a", "responded 404", (0, 0)), failing("b", "responded 404", (0, 0))];
         let found = check(Tick::ZERO, &alike, &FlapDetector::default(), &["check_wrong:health_monitoring"]);
         assert_eq!(found[0].command.as_deref(), Some("curl -i http://10.0.0.1:80/healthz"));
-        let apart = [failing("a", "answered 404", (0, 0)), failing("b", "answered 403", (0, 0))];
+        let apart = [failing("a", "responded 404", (0, 0)), failing("b", "responded 403", (0, 0))];
         check(Tick::ZERO, &apart, &FlapDetector::default(), &[]);
     }
 
@@ -400,15 +400,11 @@ mod tests {
             destination: "a".into(),
             from: Status::Serving,
             to: Status::Down,
-            reason: Reason::ChecksFailed { count: 3, detail: String::new() },
+            reason: Reason::ChecksFailed { count: 3, failure: None },
         };
         let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
-        let slow = LastCheck {
-            at: Tick::ZERO,
-            ok: true,
-            latency: Some(Duration::from_millis(500)),
-            detail: String::new(),
-        };
+        let slow =
+            LastCheck { at: Tick::ZERO, ok: true, latency: Some(Duration::from_millis(500)), failure: None };
         let both = [
             subject("a", "x", Status::Serving),
             DestinationSummary { last_check: Some(slow), ..subject("b", "y", Status::Serving) },

@@ -87,7 +87,7 @@ impl World {
                     let n: usize = order.name[1..].parse().expect("a number");
                     let result = match self.up[n] {
                         true => ProbeResult::Passed { latency: Duration::from_millis(1) },
-                        false => ProbeResult::Failed { detail: "refused".into() },
+                        false => ProbeResult::Failed("refused".into()),
                     };
                     self.pool.handle(self.now, Input::Probed { id: order.id, result });
                 }
@@ -281,7 +281,7 @@ fn alerts_are_bounded_and_those_about_the_pool_always_raised() {
         destination: format!("d{n}").into(),
         from: Status::Serving,
         to,
-        reason: Reason::ChecksFailed { count: 3, detail: String::new() },
+        reason: Reason::ChecksFailed { count: 3, failure: None },
     };
     for n in 0..ACTIVE_MAX + 10 {
         alerts.on_event(Tick::ZERO, &change(n, Status::Down), &spec);

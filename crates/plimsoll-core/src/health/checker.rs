@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use crate::destination::Health;
 use crate::health::schedule::{CheckLatency, MAX_SKIPPED, MIN_EVIDENCE, Start};
-use crate::health::{HealthSpec, ProbeKind, ProbeResult};
+use crate::health::{CheckFailure, HealthSpec, ProbeKind, ProbeResult};
 use crate::rng::Rng;
 use crate::time::Tick;
-
-/// Maximum length of a failed check's detail, in bytes.
-const MAX_DETAIL: usize = 200;
 
 /// Result of a destination's last check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +17,15 @@ pub struct LastCheck {
     pub ok: bool,
     /// Duration of the check; `None` if it failed.
     pub latency: Option<Duration>,
-    /// Cause of a failure; empty if the check passed.
-    pub detail: String,
+    /// Cause of a failure; `None` if the check passed.
+    pub failure: Option<CheckFailure>,
+}
+
+impl LastCheck {
+    /// Returns the detail of a failure; empty if the check passed.
+    pub fn detail(&self) -> &str {
+        self.failure.as_ref().map_or("", |failure| &failure.detail)
+    }
 }
 
 /// Outcomes of a destination's messages since its last check.
@@ -158,14 +162,14 @@ impl Checker {
                 if first || self.passes >= spec.recovery_threshold {
                     self.health = Health::Up;
                 }
-                LastCheck { at: now, ok: true, latency: Some(latency), detail: String::new() }
+                LastCheck { at: now, ok: true, latency: Some(latency), failure: None }
             }
-            ProbeResult::Failed { detail } => {
+            ProbeResult::Failed(failure) => {
                 (self.failures, self.passes) = (self.failures.saturating_add(1), 0);
                 if first || self.failures >= spec.failure_threshold {
                     self.health = Health::Down;
                 }
-                LastCheck { at: now, ok: false, latency: None, detail: one_line(detail) }
+                LastCheck { at: now, ok: false, latency: None, failure: Some(failure.in_one_line()) }
             }
         };
         (self.last, self.known, self.skipped) = (Some(last), true, 0);
@@ -185,18 +189,10 @@ impl Checker {
     }
 }
 
-/// Makes a detail fit for a log line: short and without control characters.
-fn one_line(detail: String) -> String {
-    if detail.len() <= MAX_DETAIL && !detail.contains(char::is_control) {
-        return detail;
-    }
-    let end = detail.floor_char_boundary(MAX_DETAIL);
-    detail[..end].replace(char::is_control, " ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::check_failure::MAX_DETAIL;
     use crate::health::schedule::CheckSchedule;
 
     fn spec(failure_threshold: u32, recovery_threshold: u32) -> HealthSpec {
@@ -223,7 +219,7 @@ mod tests {
                 let result = match result {
                     '+' => ProbeResult::Passed { latency: Duration::from_millis(1) },
                     '.' => ProbeResult::NotMade,
-                    _ => ProbeResult::Failed { detail: "refused".into() },
+                    _ => ProbeResult::Failed("refused".into()),
                 };
                 let flipped = checker.record(Tick::ZERO, &spec, result, &mut rng);
                 let after = checker.health();
@@ -288,8 +284,8 @@ mod tests {
     fn detail_from_a_destination_cannot_break_the_log() {
         let mut checker = Checker::new(Tick::ZERO, Start::Serving);
         let detail = format!("status 500\r\nforged line {}", "é".repeat(500));
-        checker.record(Tick::ZERO, &spec(1, 1), ProbeResult::Failed { detail }, &mut Rng::new(1));
-        let kept = &checker.last().expect("just recorded").detail;
+        checker.record(Tick::ZERO, &spec(1, 1), ProbeResult::Failed(detail.into()), &mut Rng::new(1));
+        let kept = checker.last().expect("just recorded").detail();
         assert!(kept.len() <= MAX_DETAIL && kept.starts_with("status 500  forged line é"), "{kept}");
     }
 
@@ -307,7 +303,7 @@ mod tests {
     }
 
     fn failed() -> ProbeResult {
-        ProbeResult::Failed { detail: "refused".into() }
+        ProbeResult::Failed("refused".into())
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Health checks (active) and outlier detection (passive).
 
 pub mod baseline;
+pub mod check_failure;
 pub mod check_queue;
 pub mod checker;
 pub mod outlier;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use crate::destination::{Address, DestinationId, Name};
 
+pub use check_failure::{CheckFailure, CheckFailureKind, CheckLayer};
 pub use check_queue::CheckQueue;
 pub use checker::{Checker, LastCheck};
 pub use outlier::{EjectionCapacity, Outlier, OutlierDecision};
@@ -139,10 +141,7 @@ pub enum ProbeResult {
         latency: Duration,
     },
     /// The check failed.
-    Failed {
-        /// Human-readable cause, such as `connection refused`.
-        detail: String,
-    },
+    Failed(CheckFailure),
     /// The balancer lacked a resource for the check, which says nothing about the destination.
     NotMade,
 }

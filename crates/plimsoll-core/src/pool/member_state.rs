@@ -192,8 +192,8 @@ impl MemberState {
     /// Handles a change of health by checks; with `recovery` a passed trial is required before the member serves.
     pub(super) fn on_health_change(&mut self, recovery: bool) {
         if self.checker.health() == Health::Down {
-            let detail = self.checker.last().map(|last| last.detail.clone()).unwrap_or_default();
-            self.down_reason = Some(Reason::ChecksFailed { count: self.checker.failures(), detail });
+            let failure = self.checker.last().and_then(|last| last.failure.clone());
+            self.down_reason = Some(Reason::ChecksFailed { count: self.checker.failures(), failure });
         } else {
             let count = self.checker.passes();
             self.stats.reset_streak();

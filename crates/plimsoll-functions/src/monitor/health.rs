@@ -66,6 +66,10 @@ pub struct LastCheck {
     pub latency_ms: Option<f64>,
     /// Cause of the failure; empty if it passed.
     pub detail: String,
+    /// Layer at which it failed: 4 (connect), 6 (TLS) or 7 (response); `None` if it passed.
+    pub layer: Option<u8>,
+    /// Kind of the failure, such as `connection_refused`; `None` if it passed.
+    pub kind: Option<&'static str>,
 }
 
 /// A condition that needs attention, from its start to its end.
@@ -148,7 +152,9 @@ impl DestinationHealth {
                 at: clock.unix_millis(check.at),
                 ok: check.ok,
                 latency_ms: check.latency.map(|latency| latency.as_nanos() as f64 / 1e6),
-                detail: check.detail.clone(),
+                detail: check.detail().to_owned(),
+                layer: check.failure.as_ref().map(|failure| failure.layer.number()),
+                kind: check.failure.as_ref().map(|failure| failure.kind.as_str()),
             }),
         }
     }
@@ -219,7 +225,7 @@ mod tests {
     use super::*;
 
     fn report(name: &str, status: Status, checked: bool) -> DestinationReport {
-        let last = CoreCheck { at: Tick::ZERO, ok: true, latency: None, detail: String::new() };
+        let last = CoreCheck { at: Tick::ZERO, ok: true, latency: None, failure: None };
         DestinationReport {
             id: DestinationId(0),
             name: name.into(),

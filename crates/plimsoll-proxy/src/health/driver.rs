@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use plimsoll_core::alert::Alert;
 use plimsoll_core::event::{Event, Reason};
+use plimsoll_core::health::{CheckFailure, CheckFailureKind, CheckLayer};
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
 use plimsoll_core::retry::RetryBudget;
 use plimsoll_core::stats::BUCKETS_MS;
@@ -25,8 +26,10 @@ pub(crate) const SIGNAL_QUEUE: usize = 1024;
 pub struct CheckCounts {
     /// Checks that passed.
     pub passed: u64,
-    /// Checks that failed.
+    /// Number of failed checks.
     pub failed: u64,
+    /// Failed checks by layer and kind.
+    pub failures: BTreeMap<(CheckLayer, CheckFailureKind), u64>,
     /// Checks that were not made, because this process or machine lacked what they take.
     pub not_made: u64,
     /// Time spent in those that passed.
@@ -216,7 +219,8 @@ impl Driver {
     }
 
     fn on_probe_result(&mut self, probed: Probed, report: &mut PoolReport) {
-        let counts = report.checks.entry(probed.name).or_default();
+        let name = probed.name;
+        let counts = report.checks.entry(name.clone()).or_default();
         match &probed.result {
             ProbeResult::Passed { latency } => {
                 counts.passed += 1;
@@ -224,8 +228,10 @@ impl Driver {
                 counts.note(true);
                 report.check_stats.passed.record(*latency, &BUCKETS_MS);
             }
-            ProbeResult::Failed { .. } => {
+            ProbeResult::Failed(failure) => {
                 counts.failed += 1;
+                *counts.failures.entry((failure.layer, failure.kind)).or_default() += 1;
+                log_failed_check(&self.pool.snapshot().pool, &name, failure);
                 counts.note(false);
                 report.check_stats.failed.record(probed.took, &BUCKETS_MS);
             }
@@ -309,7 +315,13 @@ fn on_event(event: &Event, now: Tick, report: &mut PoolReport) {
                 let changes = report.transitions.entry(destination.clone()).or_default();
                 *changes.entry((from, to)).or_default() += 1;
             }
-            tracing::info!(event = "status_changed", %pool, %destination, from, to, "{event}");
+            match reason {
+                Reason::ChecksFailed { failure: Some(CheckFailure { layer, kind, .. }), .. } => {
+                    let (layer, kind) = (layer.number(), kind.as_str());
+                    tracing::info!(event = "status_changed", %pool, %destination, from, to, layer, kind, "{event}");
+                }
+                _ => tracing::info!(event = "status_changed", %pool, %destination, from, to, "{event}"),
+            }
         }
         Event::EjectionSkipped { pool, destination, .. } => {
             tracing::warn!(event = "ejection_skipped", %pool, %destination, "{event}");
@@ -323,4 +335,10 @@ fn on_event(event: &Event, now: Tick, report: &mut PoolReport) {
             tracing::info!(event = "member_removed", %pool, %destination, "{event}");
         }
     }
+}
+
+/// Logs a failed check, for the search for causes.
+fn log_failed_check(pool: &Name, destination: &Name, failure: &CheckFailure) {
+    let (layer, kind) = (failure.layer.number(), failure.kind.as_str());
+    tracing::debug!(event = "check_failed", %pool, %destination, layer, kind, "a check failed: {failure}");
 }

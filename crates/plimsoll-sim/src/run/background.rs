@@ -45,7 +45,7 @@ impl Run<'_> {
 
     pub(super) fn on_check_result(&mut self, balancer: usize, id: DestinationId, latency: Option<Duration>) {
         let result = latency.map_or_else(
-            || ProbeResult::Failed { detail: "no successful response".to_owned() },
+            || ProbeResult::Failed("no successful response".into()),
             |latency| ProbeResult::Passed { latency },
         );
         self.balancers[balancer].handle(self.now, Input::Probed { id, result });

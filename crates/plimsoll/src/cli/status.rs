@@ -178,7 +178,7 @@ mod tests {
                 {"id": "a", "address": "127.0.0.1:1", "status": "serving", "weight": 1, "inFlight": 2, "reason": "x",
                  "counts": {"requests": 5, "errors": {"reset": 1, "timeout": 2}, "meanResponseMs": 1.25}},
                 {"id": "b", "address": "127.0.0.1:2", "status": "down", "weight": 1, "inFlight": 0,
-                 "reason": "a check failed: answered 500",
+                 "reason": "a check failed: responded 500",
                  "counts": {"requests": 0, "errors": {}, "meanResponseMs": null}},
             ],
         });
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(rows[1][4..], ["25.0%", "5", "2", "1.2", "3", ""].map(str::to_owned));
         assert_eq!(
             rows[2][4..],
-            ["-", "0", "0", "-", "0", "a check failed: answered 500"].map(str::to_owned)
+            ["-", "0", "0", "-", "0", "a check failed: responded 500"].map(str::to_owned)
         );
         assert!(
             format_status(&json!({}), &json!([pool]))

@@ -40,7 +40,7 @@ fn one_failure_at_the_first_check_takes_out_and_later_three_do() {
     );
     let report = bench.report("a");
     assert_eq!((report.health, report.consecutive_failures), (Health::Down, 3));
-    assert!(report.last_check.is_some_and(|check| !check.ok && check.detail == "connection refused"));
+    assert!(report.last_check.is_some_and(|check| !check.ok && check.detail() == "connection refused"));
 }
 
 #[test]

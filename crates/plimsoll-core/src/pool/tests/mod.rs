@@ -138,7 +138,7 @@ impl Bench {
         let result = if ok {
             ProbeResult::Passed { latency: Duration::from_millis(3) }
         } else {
-            ProbeResult::Failed { detail: "connection refused".into() }
+            ProbeResult::Failed("connection refused".into())
         };
         self.handle(Input::Probed { id: order.id, result });
     }

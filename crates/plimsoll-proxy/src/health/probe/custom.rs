@@ -1,73 +1,91 @@
-//! How the embedding program checks destinations in its own way.
+//! Checks of the embedding program.
 
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_core::health::{CheckFailure, CheckFailureKind, CheckLayer};
 use plimsoll_core::pool::ProbeRequest;
 use plimsoll_core::{Address, Name};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
-use crate::health::probe::{ProbeError, ProbeTransport, connect};
+use crate::health::probe::failure::{ProbeError, ProbeStage};
+use crate::health::probe::transport::ProbeTransport;
 use crate::net::h2_io::StreamIo;
 use crate::net::tls::client_config::AlpnOffer;
 
-/// A check of a protocol that nobody else knows: registered with
-/// [`Adapters::with_check`](crate::listener::adapter::Adapters::with_check), and named in `health_monitoring.protocol`.
+/// A health check of the embedding program, registered with
+/// [`Adapters::with_check`](crate::adapter::Adapters::with_check) and selected by `health_monitoring.protocol`.
 ///
-/// One value serves all destinations of all pools. When it is asked, how often, and what its answers change is
-/// the balancer's affair, as with its own checks.
+/// One value serves all destinations of all pools. The balancer decides when it runs and what its results change, as
+/// with the built-in checks.
 pub trait Check: fmt::Debug + Send + Sync {
-    /// What `protocol` calls it: lower case.
+    /// Returns the name in `protocol`, in lower case.
     fn name(&self) -> &'static str;
 
-    /// Asks one destination. `Err` says in a few words what was seen instead of a good answer. What takes longer
-    /// than [`CheckContext::timeout`] is dropped and has failed, and so has what panics.
-    fn check(&self, context: CheckContext) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+    /// Checks one destination.
+    ///
+    /// A check that exceeds [`CheckContext::timeout`] is dropped and has failed; one that panics has failed.
+    /// A text converts into a [`CheckFailure`] (layer 7, `check_failed`).
+    fn check(&self, context: CheckContext) -> Pin<Box<dyn Future<Output = Result<(), CheckFailure>> + Send>>;
 }
 
-/// Whom a check asks.
+/// Destination and limits of one check.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CheckContext {
-    /// The destination's name.
+    /// Name of the destination.
     pub destination: Name,
-    /// Where it listens; the `port` of the health checks, if they have one, is in it.
+    /// Address of the check, with the `port` of the health checks if there is one.
     pub address: Address,
-    /// An answer has so much time.
+    /// Time limit of the check.
     pub timeout: Duration,
     transport: ProbeTransport,
+    stage: ProbeStage,
 }
 
 impl CheckContext {
-    /// A connection as the pool's messages have it: with its PROXY header, and within its TLS.
+    /// Opens a connection as the pool's requests do: with its PROXY header and its TLS.
     ///
     /// # Errors
-    /// When the destination takes none.
-    pub async fn connect(&self) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>> {
-        match connect(&self.address, &self.destination, &self.transport, AlpnOffer::Pool).await {
-            Ok(stream) => Ok(StreamIo(stream)),
-            Err(ProbeError::Seen(seen)) => Err(io::Error::other(seen)),
-            Err(ProbeError::Means) => Err(io::Error::other("no descriptor, port or memory for a connection")),
-        }
+    /// The connection cannot be opened (layer 4 or 6).
+    pub async fn connect(&self) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, CheckFailure> {
+        let stream = self.transport.connect(&self.address, &self.destination, AlpnOffer::Pool, &self.stage);
+        stream.await.map(StreamIo).map_err(|error| match error {
+            ProbeError::Failed(failure) => failure,
+            ProbeError::NoResources => CheckFailure::new(
+                CheckLayer::Connect,
+                CheckFailureKind::ConnectFailed,
+                "cannot connect: no file descriptor, port or memory left",
+            ),
+        })
     }
 }
 
-pub(crate) async fn ask(word: &str, order: &ProbeRequest, transport: &ProbeTransport) -> Result<(), String> {
-    let Some(check) = transport.check.clone() else { return Err(format!("nobody here checks by `{word}`")) };
-    let context = CheckContext {
-        destination: order.name.clone(),
-        address: order.address.clone(),
-        timeout: order.timeout,
-        transport: ProbeTransport { check: None, ..transport.clone() },
+/// Runs the check that is registered as `name`.
+pub(super) async fn check(
+    name: &str,
+    probe: &ProbeRequest,
+    transport: &ProbeTransport,
+    stage: &ProbeStage,
+) -> Result<(), CheckFailure> {
+    let Some(check) = transport.check.clone() else {
+        return Err(format!("unknown health check `{name}`").into());
     };
-    // On a task of its own, which is dropped with this one: a panic there is a failure and not our end.
+    let context = CheckContext {
+        destination: probe.name.clone(),
+        address: probe.address.clone(),
+        timeout: probe.timeout,
+        transport: ProbeTransport { check: None, ..transport.clone() },
+        stage: stage.clone(),
+    };
+    // In a task of its own, which is dropped with this future: a panic fails the check and not the driver.
     let mut task = JoinSet::new();
     task.spawn(async move { Arc::clone(&check).check(context).await });
     match task.join_next().await {
-        Some(Ok(answer)) => answer,
-        _ => Err("the check panicked".to_owned()),
+        Some(Ok(result)) => result,
+        _ => Err("the check panicked".into()),
     }
 }

@@ -1,136 +1,152 @@
-//! Whether a destination answers a request as expected: its status, and what its body begins with.
+//! HTTP checks: the status of a response, and the start of its body.
 
 use std::sync::Arc;
 
-use crate::health::probe::{AGENT, MAX_HEAD, by_http2, contains, no_answer};
-use crate::net::stream::Stream;
+use plimsoll_core::health::{CheckFailure, CheckFailureKind};
 use plimsoll_wire::http1::body::{BodyReader, Framing};
 
-/// So much of a body is looked at; what is expected stands near its beginning, or not at all.
-const BODY: usize = 64 * 1024;
+use crate::health::probe::http2::{no_response, with_connection};
+use crate::health::probe::{bad_response, closed, contains};
+use crate::net::stream::Stream;
 
-/// What a check asks.
-pub(crate) struct Question<'q> {
-    pub(crate) method: &'q str,
-    pub(crate) path: &'q str,
-    pub(crate) host: &'q str,
-    pub(crate) headers: &'q [(Arc<str>, Arc<str>)],
-    /// What the body must contain.
-    pub(crate) body: Option<&'q [u8]>,
+/// Value of the `User-Agent` header of checks.
+pub(super) const AGENT: &str = "plimsoll-health";
+/// Maximum size of a response head.
+pub(super) const MAX_HEAD: usize = 16 * 1024;
+/// Maximum number of body bytes that are searched for the expected content.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Request of a check.
+pub(super) struct CheckRequest<'q> {
+    pub(super) method: &'q str,
+    pub(super) path: &'q str,
+    pub(super) host: &'q str,
+    pub(super) headers: &'q [(Arc<str>, Arc<str>)],
+    /// Content that the response body must contain.
+    pub(super) body: Option<&'q [u8]>,
 }
 
-impl Question<'_> {
-    /// The lines after `Host`, ours first where nobody set another.
-    fn lines(&self) -> impl Iterator<Item = (&str, &str)> {
-        let ours = [("user-agent", AGENT), ("accept", "*/*")];
+impl CheckRequest<'_> {
+    /// Returns the header fields after `Host`: the defaults that are not configured otherwise, then the configured ones.
+    fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        let defaults = [("user-agent", AGENT), ("accept", "*/*")];
         let set = |name: &str| self.headers.iter().any(|(set, _)| **set == *name);
-        let ours = ours.into_iter().filter(move |(name, _)| !set(name));
-        ours.chain(self.headers.iter().map(|(name, value)| (&**name, &**value)))
+        let defaults = defaults.into_iter().filter(move |(name, _)| !set(name));
+        defaults.chain(self.headers.iter().map(|(name, value)| (&**name, &**value)))
     }
 }
 
-fn judge(status: u16, expect: &[(u16, u16)]) -> Result<(), String> {
+fn check_status(status: u16, expect: &[(u16, u16)]) -> Result<(), CheckFailure> {
     match expect.iter().any(|&(from, to)| (from..=to).contains(&status)) {
         true => Ok(()),
-        false => Err(format!("answered {status}")),
+        false => Err(CheckFailure::protocol(CheckFailureKind::BadStatus, format!("responded {status}"))),
     }
 }
 
-pub(crate) async fn ask_by_http1(
+fn body_mismatch() -> CheckFailure {
+    CheckFailure::protocol(CheckFailureKind::BodyMismatch, "the response body lacks the expected content")
+}
+
+/// Checks a destination with a request over HTTP/1.1.
+pub(super) async fn check_http1(
     mut stream: Stream,
-    question: &Question<'_>,
+    request: &CheckRequest<'_>,
     expect: &[(u16, u16)],
-) -> Result<(), String> {
-    let Question { method, path, host, .. } = question;
-    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n");
-    for (name, value) in question.lines() {
-        request.extend([name, ": ", value, "\r\n"]);
+) -> Result<(), CheckFailure> {
+    let CheckRequest { method, path, host, .. } = request;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n");
+    for (name, value) in request.fields() {
+        head.extend([name, ": ", value, "\r\n"]);
     }
-    request.push_str("connection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|e| format!("cannot send: {e}"))?;
-    let mut answer = Answer::default();
-    let (status, framing, body_at) = answer.read_head(&mut stream).await?;
-    judge(status, expect)?;
-    match question.body {
+    head.push_str("connection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.map_err(|error| closed("cannot send", &error))?;
+    let mut response = Response::default();
+    let (status, framing, body_at) = response.read_head(&mut stream).await?;
+    check_status(status, expect)?;
+    match request.body {
         None => Ok(()),
-        Some(wanted) => answer.look_for(&mut stream, framing, body_at, wanted).await,
+        Some(expected) => response.find_in_body(&mut stream, framing, body_at, expected).await,
     }
 }
 
-/// What has come of an answer.
+/// Received bytes of a response.
 #[derive(Default)]
-struct Answer {
+struct Response {
     bytes: Vec<u8>,
 }
 
-impl Answer {
-    /// Takes in what comes next; how much that was.
-    async fn receive(&mut self, stream: &mut Stream) -> Result<usize, String> {
+impl Response {
+    /// Reads more bytes, and returns how many.
+    async fn receive(&mut self, stream: &mut Stream) -> Result<usize, CheckFailure> {
         let mut piece = [0; 4096];
         let read = std::future::poll_fn(|cx| stream.poll_read(cx, &mut piece)).await;
-        let n = read.map_err(|e| format!("cannot receive: {e}"))?;
+        let n = read.map_err(|error| closed("cannot receive", &error))?;
         self.bytes.extend_from_slice(&piece[..n]);
         Ok(n)
     }
 
-    /// The final status, how the body is framed, and where it begins.
-    async fn read_head(&mut self, stream: &mut Stream) -> Result<(u16, Framing, usize), String> {
+    /// Reads the final status, the framing of the body, and the position of the body.
+    async fn read_head(&mut self, stream: &mut Stream) -> Result<(u16, Framing, usize), CheckFailure> {
         let mut from = 0;
         loop {
             let n = self.receive(stream).await?;
             let mut slots = [httparse::EMPTY_HEADER; 128];
             let mut response = httparse::Response::new(&mut slots);
             match response.parse(&self.bytes[from..]) {
-                // What comes before the answer (100, 103) is none; a switch of protocols was not asked for.
+                // Interim responses (100, 103) come before the final one; a protocol switch was not requested.
                 Ok(httparse::Status::Complete(len)) if matches!(response.code, Some(100 | 102..=199)) => {
                     from += len;
                 }
                 Ok(httparse::Status::Complete(len)) => {
-                    let status = response.code.ok_or("answered without a status")?;
+                    let status = response.code.ok_or_else(|| bad_response("the response has no status"))?;
                     return Ok((status, framing(response.headers), from + len));
                 }
                 Ok(httparse::Status::Partial) if n > 0 && self.bytes.len() < MAX_HEAD => {}
-                Ok(httparse::Status::Partial) if n == 0 => return Err("closed before answering".to_owned()),
-                _ => return Err("answered with something that is not HTTP/1".to_owned()),
+                Ok(httparse::Status::Partial) if n == 0 => {
+                    let detail = "connection closed before the response";
+                    return Err(CheckFailure::protocol(CheckFailureKind::Closed, detail));
+                }
+                _ => return Err(bad_response("the response is not HTTP/1")),
             }
         }
     }
 
-    async fn look_for(
+    async fn find_in_body(
         &mut self,
         stream: &mut Stream,
         framing: Framing,
         body_at: usize,
-        wanted: &[u8],
-    ) -> Result<(), String> {
+        expected: &[u8],
+    ) -> Result<(), CheckFailure> {
         let mut reader = BodyReader::new(framing);
         let mut raw = self.bytes.split_off(body_at);
         let mut body = Vec::new();
         loop {
             while !raw.is_empty() && !reader.is_done() {
-                let decoded =
-                    reader.decode(&mut raw).map_err(|error| format!("its body is malformed: {error}"))?;
+                let decoded = reader
+                    .decode(&mut raw)
+                    .map_err(|error| bad_response(format!("the response body is malformed: {error}")))?;
                 body.extend_from_slice(&raw[decoded.data]);
                 raw.drain(..decoded.consumed);
                 if decoded.consumed == 0 {
                     break;
                 }
             }
-            body.truncate(BODY);
-            if contains(&body, wanted) {
+            body.truncate(MAX_BODY);
+            if contains(&body, expected) {
                 return Ok(());
             }
             self.bytes.clear();
-            if body.len() == BODY || reader.is_done() || self.receive(stream).await? == 0 {
-                return Err("answered with another body than expected".to_owned());
+            if body.len() == MAX_BODY || reader.is_done() || self.receive(stream).await? == 0 {
+                return Err(body_mismatch());
             }
             raw.append(&mut self.bytes);
         }
     }
 }
 
-/// How a body is framed, as far as a check that reads its beginning needs to know: what is ambiguous is read as
-/// chunks, and then is none.
+/// Returns the framing of a body, as far as a check that reads its start needs it: ambiguous framing is read as
+/// chunked, and then fails as malformed.
 fn framing(headers: &[httparse::Header<'_>]) -> Framing {
     let named = |name| headers.iter().rfind(move |header| header.name.eq_ignore_ascii_case(name));
     if named("transfer-encoding").is_some() {
@@ -140,42 +156,42 @@ fn framing(headers: &[httparse::Header<'_>]) -> Framing {
     length.map_or(Framing::UntilClose, Framing::Length)
 }
 
-/// Asks as the pool's requests do: a destination that transport HTTP/2 alone would not understand anything else.
-pub(crate) async fn ask_by_http2(
+/// Checks a destination with a request over HTTP/2, for destinations that support nothing else.
+pub(super) async fn check_http2(
     stream: Stream,
-    question: &Question<'_>,
+    request: &CheckRequest<'_>,
     expect: &[(u16, u16)],
     secure: bool,
-) -> Result<(), String> {
+) -> Result<(), CheckFailure> {
     let scheme = if secure { "https" } else { "http" };
-    // The client of HTTP/2 takes no asterisk for a path; the root is the next best.
-    let path = if question.path == "*" { "/" } else { question.path };
-    let uri = format!("{scheme}://{}{path}", question.host);
-    let mut request = http::Request::builder().method(question.method).uri(uri);
-    for (name, value) in question.lines() {
-        request = request.header(name, value);
+    // `h2` accepts no asterisk as a path; the root is closest.
+    let path = if request.path == "*" { "/" } else { request.path };
+    let uri = format!("{scheme}://{}{path}", request.host);
+    let mut head = http::Request::builder().method(request.method).uri(uri);
+    for (name, value) in request.fields() {
+        head = head.header(name, value);
     }
-    let request = request.body(()).map_err(|e| format!("cannot ask that way: {e}"))?;
-    by_http2(stream, async |mut requests| {
-        std::future::poll_fn(|cx| requests.poll_ready(cx)).await.map_err(no_answer)?;
-        let (answer, _no_body) = requests.send_request(request, true).map_err(no_answer)?;
-        let answer = answer.await.map_err(no_answer)?;
-        judge(answer.status().as_u16(), expect)?;
-        let Some(wanted) = question.body else { return Ok(()) };
-        let (mut from, mut body) = (answer.into_body(), Vec::new());
-        while let Some(piece) = from.data().await {
-            let piece = piece.map_err(no_answer)?;
+    let head = head.body(()).map_err(|error| format!("cannot express the request in HTTP/2: {error}"))?;
+    with_connection(stream, async |mut requests| {
+        std::future::poll_fn(|cx| requests.poll_ready(cx)).await.map_err(no_response)?;
+        let (response, _no_body) = requests.send_request(head, true).map_err(no_response)?;
+        let response = response.await.map_err(no_response)?;
+        check_status(response.status().as_u16(), expect)?;
+        let Some(expected) = request.body else { return Ok(()) };
+        let (mut stream, mut body) = (response.into_body(), Vec::new());
+        while let Some(piece) = stream.data().await {
+            let piece = piece.map_err(no_response)?;
             body.extend_from_slice(&piece);
-            body.truncate(BODY);
-            if contains(&body, wanted) {
+            body.truncate(MAX_BODY);
+            if contains(&body, expected) {
                 return Ok(());
             }
-            if body.len() == BODY {
+            if body.len() == MAX_BODY {
                 break;
             }
-            let _stream_has_ended = from.flow_control().release_capacity(piece.len());
+            let _stream_has_ended = stream.flow_control().release_capacity(piece.len());
         }
-        Err("answered with another body than expected".to_owned())
+        Err(body_mismatch())
     })
     .await
 }

@@ -125,5 +125,5 @@ fn failing_checks_take_a_destination_out_before_a_client_meets_it() {
         assert_eq!(balancer.ask(get("/")).text(), "well");
     }
     let report = balancer.destination(0).report.expect("a report");
-    assert!(report.last_check.is_some_and(|check| !check.ok && check.detail.contains("503")));
+    assert!(report.last_check.is_some_and(|check| !check.ok && check.detail().contains("503")));
 }
