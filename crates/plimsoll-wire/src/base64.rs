@@ -94,7 +94,7 @@ impl Decoder {
     }
 }
 
-/// Base64 encoder.
+/// Encoder of base64 text.
 #[derive(Debug, Default)]
 pub struct Encoder {
     carried: [u8; 2],

@@ -4,7 +4,7 @@
 //! type, the trailers (the last frame of the body), and base64 in the body where the type ends in `-text`.
 
 use crate::base64::{Decoder, Encoder};
-use crate::http1::HeaderEdits;
+use crate::header_edits::HeaderEdits;
 
 /// First byte of the frame that holds the trailers.
 const TRAILERS: u8 = 0x80;
@@ -61,7 +61,7 @@ pub struct Translator {
 }
 
 impl Translator {
-    /// Builds a translator for a request of type `requested`, whose client accepts `accept`.
+    /// Builds a translator for a request of type `requested` with this `Accept` field.
     pub fn new(requested: &ContentType<'_>, accept: Option<&[u8]>, translated: bool) -> Self {
         let (response_type, text) = requested.for_response(accept);
         Self {

@@ -56,6 +56,7 @@ pub mod client_hello;
 mod detection;
 pub mod grpc;
 pub mod grpc_web;
+mod header_edits;
 pub mod http1;
 pub mod http2;
 pub mod mqtt;

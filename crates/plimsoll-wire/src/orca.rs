@@ -140,7 +140,7 @@ struct Parser<F> {
 }
 
 impl<F: FnMut(Entry<'_>) -> bool> Parser<F> {
-    /// Parses a report whose encoding is named by its first word.
+    /// Parses a report with the name of its encoding in front.
     fn any(&mut self, value: &[u8]) -> Result<(), MalformedReport> {
         let (word, rest) = value.split_at(value.iter().position(|&b| b == b' ').unwrap_or(value.len()));
         match word {

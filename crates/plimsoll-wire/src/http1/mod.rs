@@ -1,7 +1,6 @@
 //! HTTP/1.1 (RFC 9112).
 
 pub mod body;
-mod edits;
 pub mod fields;
 #[cfg(test)]
 mod properties;
@@ -12,10 +11,10 @@ pub mod target;
 pub use httparse::Header;
 
 pub use self::body::{BodyReader, Framing, MalformedBody};
-pub use self::edits::HeaderEdits;
 pub use self::request::{RequestError, RequestHead, RequestLimits};
 pub use self::response::{MalformedResponse, ResponseHead};
 pub use self::target::{Method, Target};
+pub use crate::header_edits::HeaderEdits;
 
 /// Most header lines that are parsed in one head.
 pub const MAX_HEADERS: usize = 256;

@@ -88,7 +88,7 @@ pub struct RequestHead<'b> {
     pub method: Method,
     /// Method name as it was received.
     pub method_name: &'b str,
-    /// Request target.
+    /// Target of the request.
     pub target: Target<'b>,
     /// Authority of the request; empty for an HTTP/1.0 request without one.
     pub host: &'b [u8],

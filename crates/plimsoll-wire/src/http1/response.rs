@@ -125,7 +125,7 @@ impl ResponseHead<'_> {
         keep && !self.options.nominates(name) && !edits.drops(name)
     }
 
-    /// Removes the length, for a body whose length changes.
+    /// Removes the length, because the length of the body will change.
     pub fn clear_length(&mut self) {
         if let Framing::Length(1..) = self.framing {
             (self.framing, self.length) = (Framing::Chunked, None);

@@ -18,7 +18,7 @@ const MAX_LENGTH_BYTES: usize = 4;
 pub enum Version {
     /// MQTT 3.1 and 3.1.1.
     V3,
-    /// MQTT 5.0.
+    /// MQTT version 5.0.
     V5,
 }
 

@@ -3,7 +3,7 @@
 /// Edits of a header section or a trailer section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
-    /// Names of the fields whose received lines are dropped, in lower case.
+    /// Names, in lower case, of fields to drop when they are received.
     pub dropped: Vec<String>,
     /// Complete lines to append to a header section, each with its CR LF.
     pub appended: Vec<u8>,
