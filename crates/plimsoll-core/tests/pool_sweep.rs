@@ -407,7 +407,7 @@ fn random_members(rng: &mut Rng) -> Vec<Destination> {
 }
 
 #[test]
-fn whatever_happens_in_whatever_order_the_promises_hold() {
+fn invariants_hold_for_random_inputs() {
     for seed in 0..SEEDS {
         let mut world = World::new(seed);
         world.check(0);
@@ -423,7 +423,7 @@ fn whatever_happens_in_whatever_order_the_promises_hold() {
 }
 
 #[test]
-fn a_driver_that_fetches_nothing_costs_a_bounded_queue() {
+fn unfetched_actions_are_bounded() {
     let mut world = World::new(1);
     for _ in 0..20_000 {
         world.step();

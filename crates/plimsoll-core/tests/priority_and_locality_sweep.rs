@@ -61,7 +61,7 @@ fn send(snapshot: &Snapshot, count: usize, want: &PickRequest<'_>, rng: &mut Rng
 }
 
 #[test]
-fn every_destination_has_the_same_load_for_its_weight_whatever_zones_lose() {
+fn load_per_weight_is_equal_for_all_zone_failures() {
     const ZONES: [&str; 4] = ["a", "b", "c", "d"];
     for seed in 0..500 {
         let mut rng = Rng::new(seed);
@@ -96,7 +96,7 @@ fn every_destination_has_the_same_load_for_its_weight_whatever_zones_lose() {
 }
 
 #[test]
-fn the_own_zone_carries_what_it_can_and_no_step_is_a_cliff() {
+fn local_zone_share_changes_continuously() {
     let mut before = 1.0;
     for lost in 0..=6 {
         let members: Vec<Member> =
@@ -114,7 +114,7 @@ fn the_own_zone_carries_what_it_can_and_no_step_is_a_cliff() {
 }
 
 #[test]
-fn a_busy_zone_spills_over_little_by_little() {
+fn loaded_zone_spills_over_gradually() {
     let members: Vec<Member> =
         (0..8).map(|n| member(n, Some(if n < 4 { "a" } else { "b" }), 0, 1, true)).collect();
     let share = |in_flight: usize| {
@@ -133,7 +133,7 @@ fn a_busy_zone_spills_over_little_by_little() {
 }
 
 #[test]
-fn what_a_zone_cannot_take_another_does() {
+fn failed_zone_is_replaced_by_others() {
     for algorithm in Algorithm::ALL {
         let members: Vec<Member> =
             (0..6).map(|n| member(n, Some(if n < 3 { "a" } else { "b" }), 0, 1, true)).collect();
@@ -157,7 +157,7 @@ fn what_a_zone_cannot_take_another_does() {
 }
 
 #[test]
-fn keys_and_homes_are_where_they_are_from_whatever_zone_a_message_comes() {
+fn keys_and_sessions_do_not_depend_on_the_zone() {
     let members: Vec<Member> =
         (0..9).map(|n| member(n, Some(["a", "b", "c"][n as usize % 3]), 0, 1, true)).collect();
     let to = |snapshot: &Snapshot, want: &PickRequest<'_>| {
@@ -212,7 +212,7 @@ fn overflow(serving: [u32; 3], factor: Option<f64>) -> String {
 }
 
 #[test]
-fn a_priority_overflows_when_it_has_lost_more_than_its_spare() {
+fn priority_overflows_beyond_its_overprovision() {
     let envoy = Some(1.4);
     for (serving, expected) in [
         ([10, 10, 5], "100 0 0"),
@@ -248,7 +248,7 @@ fn version(text: &str, fallback: Fallback) -> Arc<Subset> {
 }
 
 #[test]
-fn a_message_for_a_subset_goes_nowhere_else_unless_it_may() {
+fn subset_message_leaves_the_subset_only_with_a_fallback() {
     let mut members = versions();
     let (two, any, none) =
         (version("2", Fallback::None), version("2", Fallback::Any), version("3", Fallback::None));
@@ -291,7 +291,7 @@ fn a_message_for_a_subset_goes_nowhere_else_unless_it_may() {
 }
 
 #[test]
-fn zones_priorities_and_subsets_compose() {
+fn zones_priorities_and_subsets_combine() {
     let mut members = Vec::new();
     for n in 0..16_u32 {
         let plain = member(n, Some(if n % 2 == 0 { "a" } else { "b" }), u8::from(n >= 8), 1, n != 0);

@@ -1,29 +1,29 @@
-//! How to draw by weight in constant time.
+//! Alias table: weighted draws in constant time.
 
 use std::hint::select_unpredictable;
 
 use crate::rng::Rng;
 
-/// One column of the table: itself below the threshold, `other` from there on.
+/// One column of the table: its own index below the threshold, `other` from there on.
 #[derive(Copy, Clone, Debug)]
 struct Column {
     threshold: u32,
     other: u32,
 }
 
-/// Walker's alias table, built as Vose describes ("A linear algorithm for generating random numbers with a
-/// given distribution", 1991), but with whole numbers: a chance is off by at most 2^-32, and the same weights
-/// make the same table everywhere.
+/// Walker's alias table, built as in Vose ("A linear algorithm for generating random numbers with a given
+/// distribution", 1991) with integers: a probability is off by at most 2^-32, and equal weights make equal tables
+/// everywhere.
 #[derive(Debug)]
 pub(super) struct AliasTable(Box<[Column]>);
 
 impl AliasTable {
-    /// A table for these weights: not empty, not all 0.
+    /// Creates a table for these weights: not empty, not all 0.
     pub(super) fn new(weights: &[u32]) -> Self {
         let count = weights.len() as u64;
         let total: u64 = weights.iter().map(|&w| u64::from(w)).sum();
-        // Each column holds `total`; each slot brings `weight * count`. Who brings less is filled up by one
-        // who brings more.
+        // Each column holds `total`; each slot brings `weight * count`. A slot that brings less is filled up by one
+        // that brings more.
         let mut left: Vec<u64> = weights.iter().map(|&w| u64::from(w) * count).collect();
         let (mut short, mut long): (Vec<usize>, Vec<usize>) =
             (0..weights.len()).partition(|&index| left[index] < total);
@@ -41,19 +41,18 @@ impl AliasTable {
         Self(columns.into())
     }
 
-    /// How many weights it was built for.
+    /// Returns the number of weights.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// An index, as likely as its weight is heavy. One draw of the generator: its high bits choose the
-    /// column, the rest of them the side.
+    /// Draws an index by weight, with one random number: its high bits select the column, the others the side.
     pub(super) fn draw(&self, rng: &mut Rng) -> usize {
         let product = u128::from(rng.next_u64()) * self.0.len() as u128;
         let index = (product >> 64) as usize;
         let side = (product as u64 >> 32) as u32;
         let column = self.0[index];
-        // A coin no branch predictor guesses.
+        // The branch is unpredictable.
         select_unpredictable(side < column.threshold, index, column.other as usize)
     }
 }
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn every_table_holds_the_weights() {
+    fn table_holds_the_weights() {
         for seed in 0..300 {
             let mut rng = Rng::new(seed);
             let top = [2, 10, 1000, u64::from(u32::MAX)][rng.index(4)];
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn weight_0_is_never_drawn_and_a_single_one_always() {
+    fn weight_0_is_never_drawn_and_a_single_weight_always() {
         let table = AliasTable::new(&[0, 3, 0, 1]);
         let mut rng = Rng::new(1);
         assert!((0..10_000).all(|_| [1, 3].contains(&table.draw(&mut rng))));
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_follow_the_weights() {
+    fn draws_are_proportional_to_weights() {
         let (table, mut rng, mut seen) = (AliasTable::new(&[5, 1, 4]), Rng::new(2), [0_u32; 3]);
         for _ in 0..100_000 {
             seen[table.draw(&mut rng)] += 1;

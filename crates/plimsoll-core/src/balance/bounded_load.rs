@@ -1,4 +1,4 @@
-//! How much a slot may have in flight beside the others, so that one popular key does not bury it.
+//! Consistent hashing with bounded loads: a popular key does not overload one destination.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -7,15 +7,14 @@ use super::Slot;
 use super::least_loaded::EXACT_UP_TO;
 use crate::stats::DestinationStats;
 
-/// Slots counted again by each pick, where there are too many to count all of them.
+/// Number of slots that each pick counts again, if there are too many to count all.
 const STRIDE: usize = 16;
 
-/// Consistent hashing with bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2018), by HAProxy's rule: with this
-/// message `total` are in flight, a slot may have `ceil(total × factor)` of them times its share of the weights, at
-/// least one.
+/// Bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2018) by HAProxy's rule: with `total` messages in flight, this
+/// one included, a slot may have `ceil(total × factor)` multiplied by its share of the weights, at least one.
 ///
-/// What is in flight everywhere is summed up by each pick for up to 64 slots. Of more, a pick counts 16 of them
-/// anew and the others as they were when it was their turn: 625 picks ago at most, with 10,000.
+/// Each pick sums up the messages in flight of up to 64 slots. Of more, a pick counts 16 slots again and uses the last
+/// counts of the others, which are at most 625 picks old with 10,000 slots.
 #[derive(Debug)]
 pub(super) struct Bounds {
     factor: f64,
@@ -32,7 +31,7 @@ struct Bounded {
 }
 
 impl Bounds {
-    /// Bounds for these slots; `percent` is above 100.
+    /// Creates bounds for these slots; `percent` is above 100.
     pub(super) fn new(slots: &[Slot], percent: u16) -> Self {
         let weight: f64 = slots.iter().map(|slot| f64::from(slot.weight)).sum();
         let bounded =
@@ -49,7 +48,7 @@ impl Bounds {
         bounds
     }
 
-    /// What all may have together, this message included: the quota each slot is given its share of.
+    /// Returns the quota of all slots together, this message included; each slot has its share of it.
     pub(super) fn quota(&self) -> f64 {
         let total = if self.parts.is_empty() {
             in_flight(&self.slots)
@@ -60,26 +59,26 @@ impl Bounds {
         ((total as f64 + 1.0) * self.factor).ceil()
     }
 
-    /// May it take one more of `quota`?
+    /// Returns whether the slot is below its bound with this quota.
     pub(super) fn has_room(&self, slot: usize, quota: f64) -> bool {
         let Bounded { stats, share } = &self.slots[slot];
         f64::from(stats.in_flight()) < (quota * share).ceil().max(1.0)
     }
 
-    /// How full it is, beside others.
+    /// Returns the load of the slot relative to its share.
     pub(super) fn fullness(&self, slot: usize) -> f64 {
         let Bounded { stats, share } = &self.slots[slot];
         f64::from(stats.in_flight()) / share
     }
 
-    /// Counts the part whose turn it is. The difference is added, so the sum of parts is the total whoever counts
-    /// at the same time.
+    /// Counts the next part of the slots. The difference is added, so the sum of parts is the total also with
+    /// concurrent calls.
     fn recount(&self) {
         let turn = self.turn.fetch_add(1, Relaxed) % self.parts.len();
         let part = &self.slots[turn * STRIDE..((turn + 1) * STRIDE).min(self.slots.len())];
         let now = in_flight(part);
         let before = self.parts[turn].swap(now as u32, Relaxed);
-        // Wraps around where it falls: the sum of all differences is what counts.
+        // Wraps around if the count falls: only the sum of all differences counts.
         self.total.fetch_add(now.wrapping_sub(u64::from(before)), Relaxed);
     }
 }
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_may_have_its_share_of_all_and_a_part_more() {
+    fn bound_is_the_share_times_the_factor() {
         let slots = named(0.., &[1, 1, 2]);
         let bounds = Bounds::new(&slots, 125);
         assert_eq!(bounds.quota(), 2.0);
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_the_total_is_right_after_one_round() {
+    fn total_of_many_slots_is_right_after_one_round() {
         let slots = named(0.., &[1; 100]);
         let held: Vec<_> = slots.iter().flat_map(|slot| hold(slot, 3)).collect();
         let bounds = Bounds::new(&slots, 200);

@@ -1,4 +1,4 @@
-//! Whose a message is by its key, and who is next where that one is full or was tried.
+//! Consistent hashing: the destination of a key, and the next one if that is at its bound or was tried.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,92 +14,93 @@ use crate::hash::mix;
 use crate::rng::Rng;
 use crate::time::Tick;
 
-/// How keys find their slots.
+/// Table that maps keys to destinations.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum HashTable {
-    /// A ring of points: only the keys of who left move; shares within a few percent of the weights.
+    /// Ring of points. Only the keys of a removed destination move; shares are within a few percent of the weights.
     Ring,
-    /// Maglev's table: even shares, found at once; a few other keys move, too.
+    /// Maglev's table. Shares are even and a look-up is fast; a few other keys move, too.
     #[default]
     Maglev,
-    /// The highest of a number for each: only the keys of who left move, shares follow weights; looks at all.
+    /// Rendezvous hashing. Only the keys of a removed destination move, and shares follow weights; all destinations are
+    /// compared.
     Rendezvous,
 }
 
-/// How a hashing policy is configured. Which key a message has is said elsewhere: here it is a number.
+/// Settings of a hashing policy.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct HashSpec {
-    /// How keys find their slots.
+    /// Table that maps keys to destinations.
     pub table: HashTable,
-    /// What a slot may have in flight, in percent of its share of all; above 100. `None`: no bound.
+    /// Maximum messages in flight of a destination, in percent of its share of all, above 100. `None`: no bound.
     pub bound: Option<u16>,
 }
 
-/// A key's sequence is followed for so long. Where all it met are at their bounds, nearly all work has one key, and
-/// keeping that together is of no use any more: so many are drawn by weight, and the first with room takes the
-/// message, or of all seen the one with the most room.
+/// Number of steps of a key's sequence that are tried. If all are at their bounds, nearly all messages have one key;
+/// then [`DRAWS`] slots are drawn by weight, and the first below its bound, or the least loaded of all tried, takes the
+/// message.
 const STEPS: u64 = 64;
+/// Number of slots that are drawn after [`STEPS`] steps.
 const DRAWS: u64 = 8;
 
-/// `source_hash` and `hash`: the same key, the same destination, in every process that has the same destinations.
-/// A retry goes to the next of the key's sequence, and so does a message whose destination is at its bound.
+/// `source_hash` and `hash`: equal keys go to one destination, in every process with the same destinations. A retry, or
+/// a message whose destination is at its bound, goes to the next destination of the key's sequence.
 ///
-/// A message without a key is drawn by weight.
+/// A message without a key is sent to a random destination by weight.
 #[derive(Debug)]
 pub struct ConsistentHash {
     name: &'static str,
     spec: HashSpec,
-    /// The tables built last, the newest at the end: most publications change nothing that a table depends on.
+    /// Tables built last, the newest at the end: most snapshots change nothing that a table depends on.
     built: Mutex<Vec<(u64, Arc<LookupTable>)>>,
-    /// KeyCache are remembered, and this is how often that was of use.
-    tally: Option<Arc<KeyCacheStats>>,
+    /// Hits and misses of the key cache, if there is one.
+    stats: Option<Arc<KeyCacheStats>>,
 }
 
-/// Tables kept: one for each tier of a pool and of its subsets, as far as anybody has so many. A table is a quarter
-/// of a megabyte at most.
+/// Maximum number of tables kept, one for each tier of a pool and of its subsets. A table has a quarter of a megabyte
+/// at most.
 const MAX_TABLES: usize = 32;
 
 impl ConsistentHash {
-    /// `source_hash`.
+    /// Creates the policy `source_hash`.
     pub const fn by_source(spec: HashSpec) -> Self {
         Self::new("source_hash", spec)
     }
 
-    /// `hash`.
+    /// Creates the policy `hash`.
     pub const fn by_key(spec: HashSpec) -> Self {
         Self::new("hash", spec)
     }
 
     const fn new(name: &'static str, spec: HashSpec) -> Self {
-        Self { name, spec, built: Mutex::new(Vec::new()), tally: None }
+        Self { name, spec, built: Mutex::new(Vec::new()), stats: None }
     }
 
-    /// The same, remembering what each of `workers` workers decided, where the table is one that takes longer to
-    /// ask: rendezvous looks at all, while a ring and Maglev's table answer at once.
-    pub fn remembering(self, workers: usize) -> Self {
-        let dear = self.spec.table == HashTable::Rendezvous;
-        Self { tally: dear.then(|| Arc::new(KeyCacheStats::new(workers))), ..self }
+    /// Adds a key cache for `workers` workers if the table's look-up is expensive: rendezvous hashing compares all
+    /// slots.
+    pub fn with_cache(self, workers: usize) -> Self {
+        let expensive = self.spec.table == HashTable::Rendezvous;
+        Self { stats: expensive.then(|| Arc::new(KeyCacheStats::new(workers))), ..self }
     }
 
-    /// The table over these slots, built anew if it is not known. It depends on nothing but seeds and weights, in
-    /// this order.
-    fn order(&self, slots: &[Slot]) -> Arc<LookupTable> {
-        let print =
-            slots.iter().fold(0, |print, slot| mix(mix(print ^ slot.name_hash) ^ u64::from(slot.weight)));
+    /// Returns the table for these slots, built if it is not known. It depends on names and weights in this order only.
+    fn lookup_table(&self, slots: &[Slot]) -> Arc<LookupTable> {
+        let fingerprint =
+            slots.iter().fold(0, |hash, slot| mix(mix(hash ^ slot.name_hash) ^ u64::from(slot.weight)));
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        let order = match built.iter().position(|(known, _)| *known == print) {
+        let table = match built.iter().position(|(known, _)| *known == fingerprint) {
             Some(place) => built.remove(place).1,
             None => Arc::new(match self.spec.table {
                 HashTable::Ring => LookupTable::Ring(HashRing::new(slots)),
                 HashTable::Maglev => LookupTable::Maglev(Maglev::new(slots)),
-                HashTable::Rendezvous => LookupTable::Rendezvous(self.tally.clone().map(KeyCache::new)),
+                HashTable::Rendezvous => LookupTable::Rendezvous(self.stats.clone().map(KeyCache::new)),
             }),
         };
         if built.len() == MAX_TABLES {
             built.remove(0);
         }
-        built.push((print, order.clone()));
-        order
+        built.push((fingerprint, table.clone()));
+        table
     }
 }
 
@@ -113,13 +114,13 @@ impl Policy for ConsistentHash {
     }
 
     fn key_cache(&self) -> Option<Arc<KeyCacheStats>> {
-        self.tally.clone()
+        self.stats.clone()
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        let order = self.order(&slots);
+        let table = self.lookup_table(&slots);
         let bounds = self.spec.bound.map(|percent| Bounds::new(&slots, percent));
-        Box::new(ConsistentHashPicker { order, bounds, sampler: WeightedSampler::by_weight(&slots), slots })
+        Box::new(ConsistentHashPicker { table, bounds, sampler: WeightedSampler::by_weight(&slots), slots })
     }
 }
 
@@ -131,25 +132,27 @@ enum LookupTable {
 }
 
 struct ConsistentHashPicker {
-    order: Arc<LookupTable>,
+    table: Arc<LookupTable>,
     bounds: Option<Bounds>,
     sampler: WeightedSampler,
     slots: Arc<[Slot]>,
 }
 
 impl Picker for ConsistentHashPicker {
-    fn pick(&self, want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
-        let Some(key) = want.key else { return self.sampler.one(rng) };
-        let tried = want.tried.filter(|tried| !tried.is_empty());
-        match &*self.order {
-            LookupTable::Rendezvous(None) => self.highest(key, tried),
-            LookupTable::Rendezvous(Some(decisions)) => self.remembered(decisions, want.worker, key, tried),
-            // Numbers in a row would be neighbours on the ring.
+    fn pick(&self, request: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
+        let Some(key) = request.key else { return self.sampler.one(rng) };
+        let tried = request.tried.filter(|tried| !tried.is_empty());
+        match &*self.table {
+            LookupTable::Rendezvous(None) => self.pick_highest(key, tried),
+            LookupTable::Rendezvous(Some(decisions)) => {
+                self.pick_cached(decisions, request.worker, key, tried)
+            }
+            // Consecutive numbers as keys would be neighbors on the ring.
             LookupTable::Ring(ring) => {
                 let place = ring.place(mix(key));
                 self.follow(tried, rng, |step| ring.slot(place, step as usize))
             }
-            // Envoy hashes a retry's key anew, too: neighbours in the table are strangers to each other.
+            // A retry's key is hashed again, as in Envoy: neighbors in the table are unrelated.
             LookupTable::Maglev(table) => {
                 self.follow(tried, rng, |step| table.slot(mix(key ^ step.wrapping_mul(STRIDE))))
             }
@@ -157,11 +160,11 @@ impl Picker for ConsistentHashPicker {
     }
 }
 
-/// Odd, so that no two steps of a key's sequence are the same; the golden ratio of 2^64.
+/// Odd, so that no two steps of a key's sequence are equal: the golden ratio of 2^64.
 const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl ConsistentHashPicker {
-    /// The first of the key's sequence that was not tried and is below its bound.
+    /// Returns the first slot of the key's sequence that was not tried and is below its bound.
     fn follow(&self, tried: Option<&AttemptedSet>, rng: &mut Rng, sequence: impl Fn(u64) -> usize) -> usize {
         let first = sequence(0);
         let quota = self.bounds.as_ref().map(|bounds| (bounds, bounds.quota()));
@@ -176,17 +179,18 @@ impl ConsistentHashPicker {
                 return slot;
             }
             let fullness = bounds.fullness(slot);
-            // Of equals the last: were it the first, the key's own would take all that nobody has room for.
+            // Of equals the last: with the first, the key's own destination would take everything beyond the bounds.
             if roomiest.is_none_or(|(_, least)| fullness <= least) {
                 roomiest = Some((slot, fullness));
             }
         }
-        // All it met were tried: the snapshot goes on from the first.
+        // If all were tried, the snapshot continues from the first.
         roomiest.map_or(first, |(slot, _)| slot)
     }
 
-    /// The same as [`highest`](Self::highest). What is remembered is who that is when nobody is full or was tried.
-    fn remembered(
+    /// Picks as [`pick_highest`](Self::pick_highest) does. The cache holds the pick without regard to bounds and tried
+    /// destinations.
+    fn pick_cached(
         &self,
         decisions: &KeyCache,
         worker: usize,
@@ -194,13 +198,13 @@ impl ConsistentHashPicker {
         tried: Option<&AttemptedSet>,
     ) -> usize {
         let any = || rendezvous::pick_index(&self.slots, key, |_| true).unwrap_or(0);
-        let home = decisions.of(worker, key, any);
-        let untried = tried.is_none_or(|tried| !tried.contains(self.slots[home].id));
-        let fits = |bounds: &Bounds| bounds.has_room(home, bounds.quota());
-        if untried && self.bounds.as_ref().is_none_or(fits) { home } else { self.highest(key, tried) }
+        let cached = decisions.of(worker, key, any);
+        let untried = tried.is_none_or(|tried| !tried.contains(self.slots[cached].id));
+        let fits = |bounds: &Bounds| bounds.has_room(cached, bounds.quota());
+        if untried && self.bounds.as_ref().is_none_or(fits) { cached } else { self.pick_highest(key, tried) }
     }
 
-    fn highest(&self, key: u64, tried: Option<&AttemptedSet>) -> usize {
+    fn pick_highest(&self, key: u64, tried: Option<&AttemptedSet>) -> usize {
         let untried = |slot: usize| tried.is_none_or(|tried| !tried.contains(self.slots[slot].id));
         let bounded = self.bounds.as_ref().and_then(|bounds| {
             let quota = bounds.quota();
@@ -234,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_follow_the_weights() {
+    fn keys_are_proportional_to_weights() {
         for table in TABLES {
             let slots = named(0.., &[256, 512, 1024, 2048]);
             let owners = owners(&*picker(table, None, &slots), 20_000);
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_key_has_the_same_destination_whatever_order_they_are_configured_in() {
+    fn key_does_not_depend_on_the_configured_order() {
         for table in TABLES {
             for seed in 0..20 {
                 let mut rng = Rng::new(seed);
@@ -268,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn when_one_leaves_few_others_move_and_when_it_returns_all_is_as_before() {
+    fn removal_moves_few_other_keys_and_return_restores_all() {
         for (table, most) in [(HashTable::Ring, 0.0), (HashTable::Maglev, 0.06), (HashTable::Rendezvous, 0.0)]
         {
             let slots = named(0.., &[256; 12]);
@@ -283,21 +287,21 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_built_once_for_the_same_slots_and_weights() {
+    fn table_is_built_once_for_equal_slots_and_weights() {
         let policy = ConsistentHash::by_key(HashSpec::default());
         let (slots, heavier) = (named(0.., &[256; 3]), named(0.., &[256, 256, 512]));
-        let first = policy.order(&slots);
-        assert!(Arc::ptr_eq(&first, &policy.order(&named(0.., &[256; 3]))));
-        assert!(!Arc::ptr_eq(&first, &policy.order(&heavier)));
-        assert!(!Arc::ptr_eq(&first, &policy.order(&slots[..2])));
-        assert!(Arc::ptr_eq(&first, &policy.order(&slots)));
-        (3..3 + MAX_TABLES as u32).for_each(|from| drop(policy.order(&named(from.., &[256; 2]))));
+        let first = policy.lookup_table(&slots);
+        assert!(Arc::ptr_eq(&first, &policy.lookup_table(&named(0.., &[256; 3]))));
+        assert!(!Arc::ptr_eq(&first, &policy.lookup_table(&heavier)));
+        assert!(!Arc::ptr_eq(&first, &policy.lookup_table(&slots[..2])));
+        assert!(Arc::ptr_eq(&first, &policy.lookup_table(&slots)));
+        (3..3 + MAX_TABLES as u32).for_each(|from| drop(policy.lookup_table(&named(from.., &[256; 2]))));
         assert_eq!(policy.built.lock().expect("no panic").len(), MAX_TABLES);
-        assert!(!Arc::ptr_eq(&first, &policy.order(&slots)), "not for ever");
+        assert!(!Arc::ptr_eq(&first, &policy.lookup_table(&slots)), "not for ever");
     }
 
     #[test]
-    fn a_retry_follows_the_sequence_of_its_key_alike_everywhere() {
+    fn retry_follows_the_sequence_of_its_key() {
         for table in TABLES {
             let slots = named(0.., &[256; 8]);
             let (one, other) = (picker(table, None, &slots), picker(table, None, &slots));
@@ -324,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_popular_key_goes_on_to_the_next_where_its_destination_is_at_its_bound() {
+    fn popular_key_overflows_to_the_next_destination_at_its_bound() {
         for table in TABLES {
             for count in [8_u32, 100] {
                 let slots = named(0.., &vec![256; count as usize]);
@@ -338,18 +342,18 @@ mod tests {
                 let most = slots.iter().map(|slot| slot.stats.in_flight()).max().expect("slots");
                 assert!(most <= 6, "{table:?} of {count}: {most} where 4 is the mean");
                 held.clear();
-                let home = owners(&*picker, 500);
-                assert_eq!(home, owners(&*picker, 500), "{table:?}: idle, everybody is at home");
+                let cached = owners(&*picker, 500);
+                assert_eq!(cached, owners(&*picker, 500), "{table:?}: idle, everybody is at home");
             }
         }
     }
 
     #[test]
-    fn what_is_remembered_is_what_would_be_decided() {
+    fn cached_picks_equal_computed_picks() {
         for bound in [None, Some(125)] {
             let slots = named(0.., &[256; 20]);
             let spec = HashSpec { table: HashTable::Rendezvous, bound };
-            let policy = ConsistentHash::by_key(spec).remembering(1);
+            let policy = ConsistentHash::by_key(spec).with_cache(1);
             let (remembers, decides) =
                 (policy.build(slots.clone().into()), picker(spec.table, bound, &slots));
             let (mut held, mut rng) = (Vec::new(), Rng::new(2));
@@ -366,18 +370,18 @@ mod tests {
             let (hits, misses) = policy.key_cache().expect("it remembers").sums();
             assert_eq!((hits, misses), (4_960, 40), "{bound:?}");
             // Another table has decisions of its own, and the same one the same.
-            let before = policy.order(&slots);
-            assert!(Arc::ptr_eq(&before, &policy.order(&slots)));
-            assert!(!Arc::ptr_eq(&before, &policy.order(&slots[1..])));
+            let before = policy.lookup_table(&slots);
+            assert!(Arc::ptr_eq(&before, &policy.lookup_table(&slots)));
+            assert!(!Arc::ptr_eq(&before, &policy.lookup_table(&slots[1..])));
         }
         assert!(
-            ConsistentHash::by_key(HashSpec::default()).remembering(1).key_cache().is_none(),
+            ConsistentHash::by_key(HashSpec::default()).with_cache(1).key_cache().is_none(),
             "Maglev is quicker"
         );
     }
 
     #[test]
-    fn a_message_without_a_key_is_drawn_by_weight() {
+    fn message_without_a_key_is_random_by_weight() {
         let slots = named(0.., &[256, 768]);
         let (picker, mut rng) = (picker(HashTable::Maglev, None, &slots), Rng::new(3));
         let picked =

@@ -1,4 +1,4 @@
-//! Who has the lowest score by a formula of the configuration.
+//! Balancing by a formula of the configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +15,18 @@ use crate::rng::Rng;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
-/// What `custom` scores by where nobody says: as `weighted_least_connections`.
+/// Default formula, which is `weighted_least_connections`.
 pub const DEFAULT: &str = "(in_flight + 1) / weight";
 
-/// Means over the pool are so old at most: what they are of moves slowly.
-const MEAN_FOR: Duration = Duration::from_millis(100);
+/// Maximum age of a mean over the pool.
+const MAX_MEAN_AGE: Duration = Duration::from_millis(100);
 
-/// `custom`: a [`Formula`] gives each destination a score, and the lowest takes the message; of up to 16 all are
-/// scored, of more five drawn by weight, and those that tie take turns.
+/// `custom`: a [`Formula`] computes a score for each destination, and the lowest is picked. Up to 16 destinations are
+/// all scored, of more five are drawn by weight, and equal scores take turns.
 ///
-/// What is not known of a destination (it has not answered yet, it reports no load, or its last report is too old)
-/// counts as the mean of those of which it is known, and as 0 where it is known of nobody: so whoever is silent is
-/// neither flooded nor starved (as in gRPC's weighted round robin, A58). Where a score is no number, that destination
-/// counts as the worst, and it is counted.
+/// An unknown value of a destination (no response yet, no load report, or a report that is too old) is replaced by the
+/// mean of the known values, or 0 if all are unknown. A destination without reports is neither flooded nor starved (as
+/// in gRPC's weighted round robin, A58). A destination whose score is NaN is picked last, and is counted.
 #[derive(Debug)]
 pub struct Custom {
     formula: Arc<Formula>,
@@ -35,7 +34,7 @@ pub struct Custom {
 }
 
 impl Custom {
-    /// `custom` by `formula`, or by [`DEFAULT`], for `workers` workers.
+    /// Creates `custom` with `formula`, or [`DEFAULT`], for `workers` workers.
     pub fn new(workers: usize, formula: Option<Arc<Formula>>) -> Self {
         let formula = formula.or_else(|| Formula::parse(DEFAULT).ok().map(Arc::new));
         let formula = formula.expect("a test reads the default");
@@ -61,7 +60,8 @@ impl Policy for Custom {
     }
 
     fn build_partition(&self, slots: Arc<[Slot]>, part: Partition) -> Box<dyn Picker> {
-        let programs = slots.iter().map(|slot| (slot.stats.clone(), self.formula.program(slot))).collect();
+        let programs =
+            slots.iter().map(|slot| (slot.stats.clone(), self.formula.program(&slot.attributes()))).collect();
         let scores = Scores { programs, pool: PoolMeans::default(), slots: slots.clone() };
         lowest(scores, &slots, self.turns.of(part))
     }
@@ -74,7 +74,7 @@ struct Scores {
 }
 
 impl Score for Scores {
-    /// What a formula reads is known only when it runs.
+    /// The formula reads its values when it is evaluated.
     fn look(&self, _slot: usize) -> Seen {
         Seen::default()
     }
@@ -90,7 +90,7 @@ impl Score for Scores {
     }
 }
 
-/// What is not known of a destination is the mean of what is known of the others: looked up now and then.
+/// Means over the pool that replace unknown values.
 #[derive(Debug, Default)]
 struct PoolMeans {
     latency: TimestampedValue,
@@ -117,7 +117,7 @@ impl Source for Reader<'_> {
             }
             Reading::ErrorRate => self.known(|stats| stats.measured().errors.read(now), &pool.errors),
             Reading::Health => {
-                // Chance decides only whom of a large pool the median is of.
+                // The random numbers only select which destinations of a large pool are sampled.
                 let median = pool.median.read(&scores.slots, now, &mut Rng::new(now.as_nanos()));
                 score(stats, median, now)
             }
@@ -137,7 +137,7 @@ impl Reader<'_> {
     #[cold]
     fn mean(&self, read: impl Fn(&DestinationStats) -> Option<f32>, mean: &TimestampedValue) -> f32 {
         if let Some(known) = mean.load(self.now)
-            && known.elapsed < const { in_units(MEAN_FOR) }
+            && known.elapsed < const { in_units(MAX_MEAN_AGE) }
         {
             return known.value;
         }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_score_takes_it_and_ties_take_turns() {
+    fn lowest_score_is_picked_and_equal_scores_take_turns() {
         let slots = named(0.., &[256, 512, 256]);
         let by_load = picker("(in_flight + 1) / weight", &slots);
         assert_eq!(ranks(&*by_load, &slots, 2), "1 1");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_and_zones_decide_where_a_formula_says_so() {
+    fn formula_reads_labels_and_zones() {
         let mut slots = named(0.., &[256; 3]);
         slots[2].labels = Arc::new([("disk".into(), "ssd".into())]);
         slots[1].zone = Some("eu".into());
@@ -198,21 +198,21 @@ mod tests {
     }
 
     #[test]
-    fn answers_count_and_newcomers_count_as_the_mean() {
+    fn response_times_count_and_unknown_ones_are_the_mean() {
         let slots = named(0.., &[256; 3]);
         answer(&slots[0], Tick::ZERO, 200, 10 * MS);
         answer(&slots[1], Tick::ZERO, 200, 50 * MS);
         let by_time = picker("latency_ms * (in_flight + 1)", &slots);
         assert_eq!(ranks(&*by_time, &slots, 1), "0");
         let _four = hold(&slots[0], 3);
-        assert_eq!(ranks(&*by_time, &slots, 1), "2", "the newcomer counts as 30 ms");
+        assert_eq!(ranks(&*by_time, &slots, 1), "2", "the unknown one counts as 30 ms");
         let by_health = picker("1 - health", &slots);
         answer(&slots[0], Tick::ZERO, 503, MS);
         assert!(!ranks(&*by_health, &slots, 4).contains('0'));
     }
 
     #[test]
-    fn reported_load_counts_while_it_is_young_and_the_silent_count_as_the_mean() {
+    fn reported_load_counts_until_its_maximum_age_and_unknown_load_is_the_mean() {
         let slots = named(0.., &[256; 3]);
         let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
         report(&slots[0], at(100), &[(LoadMetric::Cpu, 0.9), (LoadMetric::Named(0), 4.0)]);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_number_is_the_worst_and_is_counted() {
+    fn score_of_nan_is_last_and_is_counted() {
         let mut slots = named(0.., &[256; 3]);
         slots[1].labels = Arc::new([("cost".into(), "cheap".into())]);
         slots[2].labels = Arc::new([("cost".into(), "7".into())]);
@@ -241,11 +241,11 @@ mod tests {
         let score_errors: Vec<u32> = slots.iter().map(|slot| slot.stats.score_errors()).collect();
         assert_eq!(score_errors, [3, 3, 0]);
         let by_nothing = picker("0 / 0", &slots);
-        assert_eq!(ranks(&*by_nothing, &slots, 6), "0 1 2 0 1 2", "where nobody has one, all take turns");
+        assert_eq!(ranks(&*by_nothing, &slots, 6), "0 1 2 0 1 2", "without any score, all take turns");
     }
 
     #[test]
-    fn of_a_large_pool_a_sample_is_scored() {
+    fn large_pool_is_sampled() {
         let slots = named(0.., &[256; 100]);
         let first_half = picker("(id.startsWith('destination-1') ? 0 : 1) + load.cpu", &slots);
         let mut rng = Rng::new(3);

@@ -1,14 +1,14 @@
-//! Which policies of the embedding program there are beside the built-in ones.
+//! Registry of policies that the embedding program adds to the built-in ones.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use super::{Algorithm, Policy};
 
-/// What makes a policy for so many workers.
+/// Constructor of a policy for a number of workers.
 type Make = dyn Fn(usize) -> Box<dyn Policy> + Send + Sync;
 
-/// A policy of the embedding program, under the name by which configurations call it.
+/// A policy of the embedding program, with the name that configurations use.
 #[derive(Copy, Clone)]
 pub struct RegisteredPolicy {
     name: &'static str,
@@ -16,7 +16,7 @@ pub struct RegisteredPolicy {
 }
 
 impl RegisteredPolicy {
-    /// What configurations call it.
+    /// Returns the name in configurations.
     pub const fn name(self) -> &'static str {
         self.name
     }
@@ -32,7 +32,7 @@ impl fmt::Debug for RegisteredPolicy {
     }
 }
 
-/// A name stands for one policy: a registry takes no second one of it.
+/// Policies are equal if their names are: a registry has one policy of each name.
 impl PartialEq for RegisteredPolicy {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
@@ -47,23 +47,22 @@ impl Hash for RegisteredPolicy {
     }
 }
 
-/// The policies of the embedding program: given to what reads its configuration, whose `algorithm` may then name
-/// them. Made once, when the program starts; what is registered is never given back.
+/// Policies of the embedding program, which `algorithm` may name in a configuration. Created at the start of the
+/// program; registered policies live as long as the program.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyRegistry(Vec<RegisteredPolicy>);
 
 impl PolicyRegistry {
-    /// None beside the built-in ones.
+    /// Creates a registry with the built-in algorithms only.
     pub const fn built_in() -> Self {
         Self(Vec::new())
     }
 
-    /// One more: `make` makes it for so many workers, once for each pool that names it, and anew when a reload gives
-    /// a pool another algorithm. It goes by its [`Policy::name`].
+    /// Adds a policy under its [`Policy::name`]. `make` creates it for a number of workers: once for each pool that
+    /// names it, and again after the pool's algorithm changed.
     ///
     /// # Panics
-    /// If that name is taken, or is not lower-case letters, digits and `_` that begin with a letter: a program whose
-    /// own names are wrong should not start.
+    /// Panics if the name is taken, or is not lower-case letters, digits and `_` beginning with a letter.
     #[must_use]
     pub fn with<F>(mut self, make: F) -> Self
     where
@@ -72,7 +71,7 @@ impl PolicyRegistry {
         let name = make(1).name();
         let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         let word = name.starts_with(|c: char| c.is_ascii_lowercase()) && name.bytes().all(good);
-        assert!(word, "`{name}` is no name for a policy: lower-case letters, digits and `_`");
+        assert!(word, "`{name}` is not a valid policy name: use lower-case letters, digits and `_`");
         let taken = Algorithm::from_name(name).is_some() || self.of(name).is_some();
         assert!(!taken, "there is a policy `{name}` already");
         self.0.push(RegisteredPolicy { name, make: Box::leak(Box::new(make)) });
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registered_policy_answers_to_its_name() {
+    fn registered_policy_is_found_by_name() {
         let policies = with(PolicyRegistry::built_in(), "sampler");
         let sampler = policies.of("sampler").expect("registered");
         assert_eq!((sampler.name(), sampler.policy(1).name()), ("sampler", "sampler"));
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_taken_or_is_none_is_refused() {
+    fn duplicate_or_invalid_name_is_rejected() {
         for wrong in ["random", "sampler", "WeightedSampler", "", "my-own", "1st", "two words"] {
             let again = || with(with(PolicyRegistry::built_in(), "sampler"), wrong);
             assert!(catch_unwind(again).is_err(), "{wrong}");

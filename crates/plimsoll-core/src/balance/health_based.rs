@@ -1,4 +1,4 @@
-//! Who takes a message when each is as likely as it is heavy and well.
+//! Random balancing by weight and health score.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::rng::Rng;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
-/// Draws of one message. Where the mean score is a third, one in 600 messages needs more; it goes to the best seen.
+/// Maximum number of draws per message. With a mean score of a third, one in 600 messages needs more; it goes to the
+/// best drawn.
 const DRAWS: usize = 16;
 
-/// `health_based`: the chance of a destination is its weight times its [`score`], so it
-/// loses work by degrees while it does worse than the others, and gets it back the same way. Nobody is left out:
-/// the lowest score is a twentieth.
+/// `health_based`: the probability of a destination is its weight multiplied by its [`score`], so a destination that
+/// degrades loses messages gradually. The minimum score is a twentieth, so none is left out.
 ///
-/// Drawn by weight and taken with the score as its chance, else drawn again: that is exact without knowing all
-/// scores, and costs one or two looks where most are well.
+/// A slot is drawn by weight and accepted with its score as the probability, else drawn again: this is exact without
+/// computing all scores.
 #[derive(Debug, Default)]
 pub struct HealthBased;
 
@@ -46,18 +46,18 @@ impl Policy for HealthBased {
 struct HealthPicker {
     sampler: WeightedSampler,
     median: Median,
-    /// Side by side: a slot is three lines of memory, and all that is asked of it is this.
+    /// Counters side by side: a slot is three cache lines, and only its counters are needed.
     stats: Box<[Arc<DestinationStats>]>,
     slots: Arc<[Slot]>,
 }
 
 impl Picker for HealthPicker {
-    fn pick(&self, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         let median = self.median.read(&self.slots, now, rng);
-        let (mut best, mut most, retries) = (None, 0.0, want.is_retry());
+        let (mut best, mut most, retries) = (None, 0.0, request.is_retry());
         for _ in 0..DRAWS {
             let drawn = self.sampler.one(rng);
-            if retries && want.has_tried(self.slots[drawn].id) {
+            if retries && request.has_tried(self.slots[drawn].id) {
                 continue;
             }
             let score = score(&self.stats[drawn], median, now);
@@ -95,18 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn chance_is_weight_times_score() {
+    fn probability_is_weight_times_score() {
         let slots = named(0.., &[256, 512, 256]);
         check(&slots, Tick::ZERO, &[0.25, 0.5, 0.25]);
         slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, 10 * MS));
         check(&slots, Tick::ZERO, &[0.25, 0.5, 0.25]);
-        // The second one's average rises from 10 to 29.6 ms: its score is 0.505.
+        // The average of the second rises from 10 to 29.6 ms: its score is 0.505.
         (0..20).for_each(|_| answer(&slots[1], Tick::ZERO, 200, 40 * MS));
         check(&slots, Tick::ZERO, &[0.332, 0.336, 0.332]);
     }
 
     #[test]
-    fn a_failing_one_keeps_a_twentieth_of_its_share_and_comes_back_by_degrees() {
+    fn failing_destination_keeps_a_twentieth_of_its_share_and_recovers_gradually() {
         let slots = named(0.., &[256; 2]);
         slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, 10 * MS));
         (0..30).for_each(|_| answer(&slots[0], Tick::ZERO, 503, MS));

@@ -1,4 +1,4 @@
-//! What was decided of a key before: whose it is, where to decide it again costs more than to look it up.
+//! Cache of picks by key, for tables whose pick costs more than a look-up.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -6,13 +6,13 @@ use std::sync::{Arc, OnceLock};
 use crate::hash::mix;
 use crate::stats::bump;
 
-/// Keys a worker remembers of one table: 32 KiB, which stay in its cache beside everything else.
+/// Number of keys that a worker caches per table: 32 KiB, which fit the CPU cache.
 const KEYS: usize = 2048;
-/// Places a key may be in: those of one line of memory. With one place each, of a hundred popular keys five would
-/// turn each other out for ever.
+/// Number of entries that a key may be in: those of one cache line. With one entry each, five of a hundred popular keys
+/// would evict each other.
 const WAYS: usize = 4;
 
-/// How often workers found a key decided, and how often not. Lives as long as its policy.
+/// Hits and misses of the key cache, which live as long as the policy.
 #[derive(Debug)]
 pub struct KeyCacheStats(Box<[Counts]>);
 
@@ -28,34 +28,34 @@ impl KeyCacheStats {
         Self((0..workers.max(1)).map(|_| Counts::default()).collect())
     }
 
-    /// Found and not found, by one worker.
+    /// Returns hits and misses of one worker.
     pub fn of(&self, worker: usize) -> (u64, u64) {
         let counts = &self.0[worker % self.0.len()];
         (counts.hits.load(Relaxed), counts.misses.load(Relaxed))
     }
 
-    /// Found and not found, over all workers.
+    /// Returns hits and misses of all workers.
     pub fn sums(&self) -> (u64, u64) {
         let sum = |of: fn(&Counts) -> &AtomicU64| self.0.iter().map(|counts| of(counts).load(Relaxed)).sum();
         (sum(|counts| &counts.hits), sum(|counts| &counts.misses))
     }
 }
 
-/// The decisions of one table. It belongs to that table, and a change of who serves or of weights makes another one:
-/// what it holds is never stale, and nothing is ever cleared.
+/// Cached picks of one table. Each change of destinations or weights makes a new table with a new cache, so entries are
+/// never stale and never cleared.
 #[derive(Debug)]
 pub(super) struct KeyCache {
-    desks: Box<[OnceLock<Box<[Line]>>]>,
+    workers: Box<[OnceLock<Box<[Line]>>]>,
     tally: Arc<KeyCacheStats>,
 }
 
-/// Keys that may be in each other's way.
+/// Entries of keys with equal hash bits.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Line([Entry; WAYS]);
 
-/// A key, and its owner beside a check of the key: threads that share a worker may each write one of the two, and
-/// then neither finds anything.
+/// A key, and its slot with a check of the key. Threads that share a worker may each write one of the two; the check
+/// then fails for both.
 #[derive(Debug, Default)]
 struct Entry {
     key: AtomicU64,
@@ -64,17 +64,17 @@ struct Entry {
 
 impl KeyCache {
     pub(super) fn new(tally: Arc<KeyCacheStats>) -> Self {
-        Self { desks: tally.0.iter().map(|_| OnceLock::new()).collect(), tally }
+        Self { workers: tally.0.iter().map(|_| OnceLock::new()).collect(), tally }
     }
 
-    /// Whose `key` is: as `decide` said when it was asked last, or says now. A worker's first question makes room.
+    /// Returns the cached pick of `key`, or the result of `decide`. The first call of a worker allocates its cache.
     pub(super) fn of(&self, worker: usize, key: u64, decide: impl FnOnce() -> usize) -> usize {
-        let worker = if worker < self.desks.len() { worker } else { worker % self.desks.len() };
-        let lines = self.desks[worker].get_or_init(|| (0..KEYS / WAYS).map(|_| Line::default()).collect());
+        let worker = if worker < self.workers.len() { worker } else { worker % self.workers.len() };
+        let lines = self.workers[worker].get_or_init(|| (0..KEYS / WAYS).map(|_| Line::default()).collect());
         let counts = &self.tally.0[worker];
         let mixed = mix(key);
         let Line(entries) = &lines[mixed as usize % (KEYS / WAYS)];
-        // Never 0, so that nothing is found where nothing was written.
+        // The lowest bit is set, so that an empty entry never matches.
         let check = mixed >> 32 | 1;
         for entry in entries {
             let owner = entry.owner.load(Relaxed);
@@ -84,7 +84,7 @@ impl KeyCache {
             }
         }
         let slot = decide();
-        // Any of them makes room: it costs nothing to choose, and no order of keys can make it choose badly for long.
+        // Any entry may be evicted: cyclic eviction costs nothing, and no order of keys defeats it for long.
         let entry = &entries[counts.misses.load(Relaxed) as usize % WAYS];
         bump(&counts.misses, 1);
         entry.key.store(key, Relaxed);
@@ -99,12 +99,12 @@ mod tests {
     use crate::rng::Rng;
 
     #[test]
-    fn it_says_what_was_decided_and_nothing_else() {
+    fn cached_picks_equal_computed_ones() {
         let tally = Arc::new(KeyCacheStats::new(2));
         let decisions = KeyCache::new(tally.clone());
         let owner = |key: u64| (mix(key ^ 7) % 1_000) as usize;
         let mut rng = Rng::new(1);
-        // Ten times as many keys as there is room for, 0 and its neighbours among them.
+        // Ten times as many keys as entries, including 0 and its neighbours.
         for n in 0..200_000 {
             let key = if n % 2 == 0 { rng.below(50) } else { mix(rng.below(20_000)) };
             assert_eq!(decisions.of(n % 3, key, || owner(key)), owner(key));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_share_a_worker_find_no_strangers_owner() {
+    fn threads_that_share_a_worker_never_find_the_slot_of_another_key() {
         let decisions = KeyCache::new(Arc::new(KeyCacheStats::new(1)));
         std::thread::scope(|scope| {
             for seed in 0..4 {

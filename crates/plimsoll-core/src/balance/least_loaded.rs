@@ -1,4 +1,4 @@
-//! Who has the least to do.
+//! Least-connections balancing.
 
 use std::hint::select_unpredictable;
 use std::sync::Arc;
@@ -13,25 +13,23 @@ use crate::rng::Rng;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
-/// Up to this many destinations every one is looked at; 64 counters are 64 cache lines, and more would take
-/// longer than the 50 ns a pick may cost.
+/// Maximum number of destinations that are all compared: 64 counters are 64 cache lines, and more would take longer
+/// than the 50 ns a pick may cost.
 pub const EXACT_UP_TO: usize = 64;
 
-/// Beyond that, so many different ones are drawn and the best of them is taken. With two the fullest of n
-/// destinations is already within ln ln n of the mean (Mitzenmacher 1996); five reads still overlap in the
-/// memory system.
+/// Number of destinations that are sampled of larger pools. With two, the fullest of n destinations is within ln ln n
+/// of the mean already (Mitzenmacher 1996); five reads still overlap in the memory system.
 pub const SAMPLE: usize = 5;
 
-/// Least connections: fewest messages in flight, those still connecting included, over all workers; or, of
-/// `weighted`, the lowest (in flight + 1) / weight.
+/// Least connections: fewest messages in flight over all workers, including those still connecting; or, if weighted,
+/// the lowest (in flight + 1) / weight.
 ///
-/// Up to 64 destinations the choice is exact, and those that tie take turns per worker, in configured order,
-/// as in [`RoundRobin`](super::rotation::RoundRobin). Beyond 64 it is the best of five different
-/// destinations, drawn evenly or, weighted, by weight (two at least, where few hold nearly all weight); of
-/// equals the first drawn.
+/// Up to 64 destinations the pick is exact, and equal ones take turns per worker, in configured order, as in
+/// [`RoundRobin`](super::rotation::RoundRobin). Of more, it is the best of five different destinations, drawn evenly or
+/// by weight (at least two, if few have nearly all weight); of equals the first drawn.
 ///
-/// Weighted and idle, (0 + 1) / weight is lowest for the heaviest alone: it takes everything until it has
-/// enough to do. That is the definition, and what HAProxy avoids by calling all idle servers equal.
+/// If weighted and idle, (0 + 1) / weight is lowest for the heaviest: it receives all messages until its load grows.
+/// That is the definition; HAProxy avoids it by treating all idle servers as equal.
 #[derive(Debug)]
 pub struct LeastConnections {
     weighted: bool,
@@ -39,12 +37,12 @@ pub struct LeastConnections {
 }
 
 impl LeastConnections {
-    /// `least_connections` for `workers` workers.
+    /// Creates `least_connections` for `workers` workers.
     pub fn unweighted(workers: usize) -> Self {
         Self { weighted: false, cursors: PartitionRotations::new(workers) }
     }
 
-    /// `weighted_least_connections` for `workers` workers.
+    /// Creates `weighted_least_connections` for `workers` workers.
     pub fn weighted(workers: usize) -> Self {
         Self { weighted: true, cursors: PartitionRotations::new(workers) }
     }
@@ -86,7 +84,7 @@ impl Policy for LeastConnections {
     }
 }
 
-/// What a picker keeps of a slot to weigh its load: 16 bytes beside each other, not a slot's 80.
+/// Data of a slot that its load is computed from: 16 contiguous bytes instead of a slot's 80.
 #[derive(Debug)]
 pub(super) struct Load {
     stats: Arc<DestinationStats>,
@@ -104,7 +102,7 @@ impl Load {
     }
 }
 
-/// The load of one destination at one moment.
+/// Load of one destination at one moment.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Reading {
     in_flight: u32,
@@ -112,14 +110,14 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Is this (n + 1) / weight lower than the other one? Multiplied crosswise: 2^32 times 32 bits fits.
+    /// Returns whether (n + 1) / weight is lower than the other. The cross products fit: 2^32 times 32 bits.
     pub(super) fn is_below(self, other: Self) -> bool {
         let ours = (u64::from(self.in_flight) + 1) * u64::from(other.weight);
         let theirs = (u64::from(other.in_flight) + 1) * u64::from(self.weight);
         ours < theirs
     }
 
-    /// (n + 1) / weight, for people.
+    /// Returns (n + 1) / weight for display.
     pub(super) fn as_number(self) -> f64 {
         (f64::from(self.in_flight) + 1.0) * 256.0 / f64::from(self.weight)
     }
@@ -133,8 +131,8 @@ struct BestOfAll {
 }
 
 impl BestOfAll {
-    /// The first of the lowest, looking from `start` on and around; an idle one of the heaviest weight ends
-    /// the search, because nobody can be lower.
+    /// Returns the first of the lowest from `start` on and around. An idle slot of the highest weight ends the search,
+    /// because none can be lower.
     fn least_from(&self, start: usize) -> usize {
         let (before, after) = self.loads.split_at(start);
         let (mut best, mut least) = (start, Reading { in_flight: u32::MAX, weight: 1 });
@@ -154,16 +152,16 @@ impl BestOfAll {
 }
 
 impl Picker for BestOfAll {
-    fn pick(&self, want: &PickRequest<'_>, _now: Tick, _rng: &mut Rng) -> usize {
-        // The scan begins after the last one picked and keeps the first of equals, so whoever ties takes
-        // turns. (Beginning at a counter instead would favour the one behind a run of busy ones.)
-        let cursor = self.cursors.of(want.worker);
+    fn pick(&self, request: &PickRequest<'_>, _now: Tick, _rng: &mut Rng) -> usize {
+        // The search begins after the last pick and keeps the first of equals, so equal slots take turns. (A counter as
+        // the start would prefer the slot behind a run of loaded ones.)
+        let cursor = self.cursors.of(request.worker);
         let start = self.ring.at(cursor.load(Relaxed)).slot as usize;
         let best = self.least_from(start);
-        if want.is_retry() {
+        if request.is_retry() {
             return best;
         }
-        // Plain store: threads that share a worker may give a tie to the same one, and its load then tells.
+        // A plain store: threads that share a worker may pick the same slot of equals, whose load then differs.
         cursor.store(u64::from(self.loads[best].after), Relaxed);
         best
     }
@@ -179,7 +177,7 @@ struct BestOfSample {
 }
 
 impl Picker for BestOfSample {
-    fn pick(&self, _want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _request: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
         let (drawn, count) = self.sampler.some::<SAMPLE>(rng);
         let first = (drawn[0], self.loads[drawn[0]].reading());
         let lower = |best: (usize, Reading), &index: &usize| {
@@ -207,7 +205,7 @@ mod tests {
         (0..count).map(assignment).collect()
     }
 
-    /// The picks of an idle worker (nothing it picks stays in flight) at these loads.
+    /// Compares the picks of a worker at these loads; no pick stays in flight.
     fn check(policy: &LeastConnections, weights_and_loads: &[(u32, u32)], expected: &str) {
         let slots = slots((0..).zip(weights_and_loads.iter().map(|&(weight, _)| weight)));
         let held: Vec<_> = slots.iter().zip(weights_and_loads).map(|(slot, &(_, n))| load(slot, n)).collect();
@@ -217,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn the_one_with_the_fewest_takes_it() {
+    fn lowest_load_is_picked() {
         check(&LeastConnections::unweighted(1), &[(9, 2), (1, 1), (1, 3)], "b b b");
         check(&LeastConnections::weighted(1), &[(3, 2), (1, 1), (1, 3)], "a a a");
     }
 
     #[test]
-    fn those_that_tie_take_turns_however_many_busy_ones_stand_between() {
+    fn equal_loads_take_turns_regardless_of_loaded_ones_between() {
         let unweighted = LeastConnections::unweighted(1);
         check(&unweighted, &[(1, 0), (1, 9), (1, 9), (1, 0), (1, 9)], "a d a d a d");
         check(&unweighted, &[(1, 1), (1, 1), (1, 1)], "a b c a");
@@ -231,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn comparing_crosswise_holds_at_the_largest_numbers() {
+    fn cross_products_do_not_overflow() {
         let most = Reading { in_flight: u32::MAX, weight: u32::MAX };
         assert!(!most.is_below(most));
         assert!(most.is_below(Reading { weight: u32::MAX - 1, ..most }));
@@ -239,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_pool_gives_the_best_of_a_sample() {
+    fn best_of_a_sample_is_picked_in_a_large_pool() {
         for policy in [LeastConnections::unweighted(1), LeastConnections::weighted(1)] {
             let slots = slots((0..1000).map(|rank| (rank, 1 + rank % 3)));
             let busy: Vec<_> = slots.iter().step_by(2).map(|slot| load(slot, 50)).collect();

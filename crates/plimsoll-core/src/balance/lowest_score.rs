@@ -1,4 +1,4 @@
-//! Who has the lowest score, whatever it is made of.
+//! Pick of the lowest score, whatever it is computed from.
 
 use std::hint::select_unpredictable;
 use std::sync::Arc;
@@ -12,38 +12,38 @@ use crate::balance::PickRequest;
 use crate::rng::Rng;
 use crate::time::Tick;
 
-/// Up to this many slots every one is looked at. A score costs several times what a counter alone does, so the
-/// 50 ns a pick may cost are used up sooner than with [`EXACT_UP_TO`](super::least_loaded::EXACT_UP_TO).
+/// Maximum number of slots that are all scored. A score costs several times as much as a counter, so the limit is below
+/// [`EXACT_UP_TO`](super::least_loaded::EXACT_UP_TO).
 pub(super) const SCORED_UP_TO: usize = 16;
 
-/// What slots are compared by.
+/// Score that slots are compared by.
 pub(super) trait Score: Send + Sync {
     /// Factor from the compared score to the reported one, which is per unit of weight: 256 where a score divides
     /// by a weight in 256ths.
     const REPORTED_UNIT: f64 = 1.0;
 
-    /// Looks up what all are compared with, once for each message.
+    /// Computes what all slots are compared with, once per message.
     fn prepare(&self, _now: Tick, _rng: &mut Rng) {}
 
-    /// Reads what a score needs to know of a slot that others write. All that are compared are looked at before
-    /// anything is made of it, so that their lines come together.
+    /// Reads the shared data of a slot. All slots are read before scores are computed, so that cache lines load in
+    /// parallel.
     fn look(&self, slot: usize) -> Seen;
 
-    /// The lower the better; never NaN.
+    /// Returns the score, lower is better and never NaN.
     fn of(&self, slot: usize, seen: Seen, now: Tick) -> f64;
 }
 
-/// What was seen of a slot.
+/// Shared data read from a slot.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Seen {
     pub(super) in_flight: u32,
-    /// A measurement, as it is kept.
+    /// Measurement as it is stored.
     pub(super) word: u64,
 }
 
-/// A picker of the lowest score. Up to 16 slots the choice is exact, and those that tie take turns per worker, in
-/// configured order, as with [`LeastConnections`](super::least_loaded::LeastConnections); beyond that it is the best of
-/// five different ones drawn by weight, of equals the first drawn.
+/// Creates a picker of the lowest score. Up to 16 slots are all compared, and equal ones take turns per worker, as with
+/// [`LeastConnections`](super::least_loaded::LeastConnections). Of more slots, five different ones are drawn by weight,
+/// and the first of the lowest is picked.
 pub(super) fn lowest(
     score: impl Score + 'static,
     slots: &[Slot],
@@ -65,9 +65,9 @@ struct LowestOfAll<S> {
 }
 
 impl<S: Score> Picker for LowestOfAll<S> {
-    fn pick(&self, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         self.score.prepare(now, rng);
-        let cursor = self.cursors.of(want.worker);
+        let cursor = self.cursors.of(request.worker);
         let start = self.ring.at(cursor.load(Relaxed)).slot as usize;
         let count = self.after.len().min(SCORED_UP_TO);
         let mut scores = [f64::INFINITY; SCORED_UP_TO];
@@ -75,7 +75,7 @@ impl<S: Score> Picker for LowestOfAll<S> {
             *score = self.score.of(slot, self.score.look(slot), now);
         }
         let best = first_lowest(&scores[..count], start);
-        if !want.is_retry() {
+        if !request.is_retry() {
             cursor.store(u64::from(self.after[best]), Relaxed);
         }
         best
@@ -86,13 +86,13 @@ impl<S: Score> Picker for LowestOfAll<S> {
     }
 }
 
-/// The first of the lowest from `start` on and around.
+/// Returns the first of the lowest from `start` on and around.
 fn first_lowest(scores: &[f64], start: usize) -> usize {
     let lower = |best: (usize, f64), (index, &score): (usize, &f64)| {
         select_unpredictable(score < best.1, (index, score), best)
     };
-    let nobody = (start, f64::INFINITY);
-    let behind = scores.iter().enumerate().skip(start).fold(nobody, lower);
+    let none = (start, f64::INFINITY);
+    let behind = scores.iter().enumerate().skip(start).fold(none, lower);
     scores[..start].iter().enumerate().fold(behind, lower).0
 }
 
@@ -102,10 +102,10 @@ struct LowestOfSample<S> {
 }
 
 impl<S: Score> Picker for LowestOfSample<S> {
-    fn pick(&self, _want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         self.score.prepare(now, rng);
         let (drawn, count) = self.sampler.some::<SAMPLE>(rng);
-        // Where fewer were drawn the others are the first slot, which costs a look at it.
+        // If fewer were drawn, the others are the first slot.
         let seen = drawn.map(|slot| self.score.look(slot));
         let score = |nth: usize| (drawn[nth], self.score.of(drawn[nth], seen[nth], now));
         let lower = |best: (usize, f64), nth: usize| {
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_equals_the_first_from_where_the_turn_is() {
+    fn first_of_equal_scores_from_the_start_is_picked() {
         let scores = [3.0, 1.0, 2.0, 1.0];
         let from = |start| first_lowest(&scores, start);
         assert_eq!([from(0), from(1), from(2), from(3)], [1, 1, 3, 3]);

@@ -1,23 +1,23 @@
-//! A table that gives keys to slots: Maglev's, filled by turns.
+//! Maglev's look-up table, which maps keys to slots.
 
 use super::Slot;
 use crate::hash::mix;
 
-/// Sizes of tables: primes, so that every skip visits every place. Maglev asks for at least 100 places for each
-/// destination; at 64 equal destinations still differ by 2 % at most, and 10,000 fit a table that is filled in
-/// well under 100 ms. The first is the paper's and Envoy's default; beyond the last one, shares are coarser.
+/// Table sizes: primes, so that every skip visits every place. Maglev asks for at least 100 places per destination;
+/// with 64, equal destinations still differ by at most 2 %, and a table for 10,000 is filled in well under 100 ms. The
+/// first size is the default of the paper and of Envoy; beyond the last, shares are coarser.
 const SIZES: [u32; 3] = [65_537, 655_373, 5_000_011];
-const PLACES_EACH: usize = 64;
+const PLACES_PER_SLOT: usize = 64;
 
 const FREE: u32 = u32::MAX;
 
-/// Maglev's lookup table (Eisenbud et al., NSDI 2016, section 3.4), with weights as in Envoy's `maglev_lb.cc`: in
-/// round `i` a slot takes its next free place only if `i × weight` has reached its target, which then moves on by
-/// the greatest weight. So the heaviest takes one each round.
+/// Maglev's look-up table (Eisenbud et al., NSDI 2016, section 3.4) with weights as in Envoy's `maglev_lb.cc`: in round
+/// `i` a slot takes its next free place if `i × weight` has reached its target, which then grows by the highest weight.
+/// So the heaviest slot takes a place in each round.
 #[derive(Debug)]
 pub(super) struct Maglev(Box<[u32]>);
 
-/// Slots of one weight act in the same rounds, so a round asks each weight once and not each slot.
+/// Slots of one weight, which act in the same rounds.
 struct Group {
     weight: u64,
     target: u64,
@@ -31,10 +31,10 @@ struct Turn {
 }
 
 impl Maglev {
-    /// A table over these slots, which are not empty. Slots act in the order of their seeds, so the same ones
-    /// make the same table in whatever order they are configured.
+    /// Creates a table over these slots, which are not empty. Slots act in the order of their name hashes, so their
+    /// configured order does not matter.
     pub(super) fn new(slots: &[Slot]) -> Self {
-        let enough = |size: &&u32| **size as usize >= PLACES_EACH * slots.len();
+        let enough = |size: &&u32| **size as usize >= PLACES_PER_SLOT * slots.len();
         Self::of_size(slots, *SIZES.iter().find(enough).unwrap_or(&SIZES[SIZES.len() - 1]))
     }
 
@@ -63,9 +63,9 @@ impl Maglev {
         Self(table.into())
     }
 
-    /// Whose place a hash falls on.
+    /// Returns the slot of a hash.
     pub(super) fn slot(&self, hash: u64) -> usize {
-        // Multiplied, not divided: the high bits choose, and cost a tenth.
+        // A multiplication selects by the high bits, at a tenth of the cost of a division.
         let place = (u128::from(hash) * self.0.len() as u128) >> 64;
         self.0[place as usize] as usize
     }
@@ -86,7 +86,7 @@ impl Turn {
     }
 }
 
-/// The slots by weight, lightest first, and by seed within a weight.
+/// Groups slots by weight, lightest first, and by name hash within a weight.
 fn groups(slots: &[Slot], size: u32) -> Vec<Group> {
     let mut order: Vec<usize> = (0..slots.len()).collect();
     order.sort_unstable_by_key(|&index| (slots[index].weight, slots[index].name_hash, slots[index].rank));
@@ -103,8 +103,7 @@ fn groups(slots: &[Slot], size: u32) -> Vec<Group> {
             None => groups.push(Group { weight: slot.weight.into(), target: 0, members: vec![turn] }),
         }
     }
-    // Everybody's first turn is in the round its weight has earned: with a target of 0 all, however light, would
-    // act in the first.
+    // With a target of 0 all slots, however light, would act in the first round.
     let greatest = groups.last().map_or(1, |group| group.weight);
     groups.iter_mut().for_each(|group| group.target = greatest);
     groups
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn places_follow_the_weights() {
+    fn places_are_proportional_to_weights() {
         for weights in [&[1, 1, 1][..], &[1, 2, 3, 4], &[100, 1], &[7; 50], &[256, 65_535 * 256, 512]] {
             let slots = named(0.., weights);
             let places = places(&Maglev::new(&slots), slots.len());
@@ -138,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_slots_make_the_same_table_in_any_order() {
+    fn table_does_not_depend_on_the_order_of_slots() {
         let slots = named(0.., &[1, 2, 3, 1, 1]);
         let backwards: Vec<Slot> = slots.iter().rev().cloned().collect();
         let (one, other) = (Maglev::new(&slots), Maglev::new(&backwards));
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn few_keys_of_those_that_stay_move() {
+    fn few_keys_of_remaining_slots_move() {
         let slots = named(0.., &[1; 20]);
         let without: Vec<Slot> = slots.iter().filter(|slot| slot.rank != 7).cloned().collect();
         let (before, after) = (Maglev::new(&slots), Maglev::new(&without));
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_have_even_shares() {
+    fn ten_thousand_slots_have_even_shares() {
         let slots = named(0.., &[1; 10_000]);
         let places = places(&Maglev::new(&slots), slots.len());
         assert!(places.iter().all(|&places| (65..=66).contains(&places)));

@@ -1,4 +1,4 @@
-//! The seam every algorithm enters by: a policy as configured, a picker as built for one snapshot.
+//! Balancing algorithms: a policy is an algorithm as configured, a picker is the algorithm built for one snapshot.
 
 mod alias_table;
 mod bounded_load;
@@ -27,7 +27,7 @@ mod smooth_sequence;
 use std::sync::Arc;
 
 use crate::destination::{Address, DestinationId, Name};
-use crate::formula::Formula;
+use crate::formula::{Attributes, Formula};
 use crate::hash::mix;
 use crate::rng::Rng;
 use crate::stats::DestinationStats;
@@ -39,83 +39,94 @@ pub use self::key_cache::KeyCacheStats;
 pub use self::request::{AttemptedSet, PickRequest};
 use crate::slow_start::SlowStart;
 
-/// One destination that may serve, as a picker sees it.
+/// A destination that may serve, as pickers see it.
 #[derive(Clone, Debug)]
 pub struct Slot {
-    /// Never used again for another destination.
+    /// Unique number, never reused for another destination.
     pub id: DestinationId,
-    /// Unique in the pool.
+    /// Name of the destination, unique in the pool.
     pub name: Name,
-    /// The hash of its name: where keys find it, in every process alike.
+    /// Hash of the name, equal in every process; keys are mapped by it.
     pub name_hash: u64,
-    /// Where it listens.
+    /// Address of the destination.
     pub address: Address,
     /// Effective weight in 256ths, above 0.
     pub weight: u32,
-    /// Place in the configured order of the pool, an index in its list of members; grows along the list of
-    /// slots.
+    /// Index in the pool's list of members; ascending in a list of slots.
     pub rank: u32,
-    /// The number of its tier.
+    /// Priority of the destination's tier.
     pub priority: u8,
-    /// Where it stands.
+    /// Zone of the destination.
     pub zone: Option<Name>,
-    /// Free labels.
+    /// Labels of the destination.
     pub labels: Arc<[(Name, Name)]>,
-    /// It is warming: some messages pass it by.
+    /// Slow start, while the destination is warming.
     pub slow_start: Option<SlowStart>,
-    /// What all workers share about it.
+    /// Counters that all workers share.
     pub stats: Arc<DestinationStats>,
 }
 
-/// What a policy needs to know of a message to choose well.
+impl Slot {
+    /// Returns the constant attributes that a formula can read.
+    pub(crate) fn attributes(&self) -> Attributes<'_> {
+        Attributes {
+            name: &self.name,
+            zone: self.zone.as_ref(),
+            labels: &self.labels,
+            weight: self.weight,
+            priority: self.priority,
+        }
+    }
+}
+
+/// What a policy needs to know for a pick.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// Nothing: rotations and dice.
+    /// Needs nothing: rotations and random picks.
     Nothing,
-    /// What it is to keep its destination by ([`PickRequest::key`]).
+    /// Needs the message's key ([`PickRequest::key`]).
     Key,
-    /// The messages in flight at each destination.
+    /// Needs the messages in flight at each destination.
     Load,
-    /// That, and how each destination answers: it is measured only where a policy says so.
+    /// Needs the load and response times, which are measured only for such policies.
     ResponseTimes,
-    /// That, and how soon it answers by how much there is to do.
+    /// Needs the load, response times, and response times by load.
     Probes,
 }
 
-/// An algorithm as configured: one per pool, outlives its pickers, so a republish does not restart it.
+/// An algorithm as configured. A pool has one, which outlives its pickers, so rotations continue over snapshots.
 pub trait Policy: Send + Sync {
-    /// The name in the configuration.
+    /// Returns the name in the configuration.
     fn name(&self) -> &'static str;
 
-    /// What it wants to know of each message.
+    /// Returns what the policy needs to know.
     fn needs(&self) -> Needs;
 
-    /// A picker over `slots`, which are never empty and in configured order. Off the request path: may be
-    /// slow.
+    /// Builds a picker over `slots`, which are in configured order and never empty. It may be slow.
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker>;
 
-    /// The same for a part of the pool that takes messages beside other parts: a rotation over it goes on by
-    /// itself. PolicyRegistry that do not rotate have nothing to tell apart.
+    /// Builds a picker for a part of the pool whose rotation is separate. Policies without rotations ignore the
+    /// partition.
     fn build_partition(&self, slots: Arc<[Slot]>, part: Partition) -> Box<dyn Picker> {
         let _ = part;
         self.build(slots)
     }
 
-    /// How often it found a message's destination decided before, if it remembers such things.
+    /// Returns hits and misses of the key cache, if the policy has one.
     fn key_cache(&self) -> Option<Arc<KeyCacheStats>> {
         None
     }
 }
 
-/// A part of a pool, the same over republishing: its rotations stand where they stood.
+/// A part of a pool, equal over snapshots, so that its rotation continues.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(u64);
 
 impl Partition {
-    /// What a pool is without parts.
+    /// The whole pool.
     pub const WHOLE: Self = Self(0);
 
-    /// Destinations of this priority that have something else in common; 0: nothing.
+    /// Creates the partition of a priority and of another common property; 0 means no such property.
     pub const fn new(priority: u8, common: u64) -> Self {
         match (priority, common) {
             (0, 0) => Self::WHOLE,
@@ -124,59 +135,59 @@ impl Partition {
     }
 }
 
-/// An algorithm built for one snapshot. It sees only destinations that may serve and never decides who may.
+/// An algorithm built for one snapshot. It sees only destinations that may serve and never decides which may.
 pub trait Picker: Send + Sync {
-    /// The index of the slot that takes this message. No lock, no allocation.
-    fn pick(&self, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize;
+    /// Returns the index of the slot for a message, without locks and allocations.
+    fn pick(&self, request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize;
 
-    /// What it would compare that slot by now, the lower the better; `None` where nothing is compared, or not
-    /// by one number. For people: no choice asks for it.
+    /// Returns the score of a slot, lower is better; `None` if the algorithm compares no single number. It is for
+    /// display only.
     fn score(&self, _slot: usize, _now: Tick) -> Option<f64> {
         None
     }
 }
 
-/// The algorithms a configuration can name today.
+/// Balancing algorithms that a configuration can name.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Algorithm {
-    /// Each in turn.
+    /// Rotation in configured order.
     RoundRobin,
-    /// nginx's smooth sequence.
+    /// Rotation by nginx's smooth weighted sequence.
     WeightedRoundRobin,
-    /// Fewest in flight.
+    /// Fewest messages in flight.
     LeastConnections,
-    /// Lowest (in flight + 1) / weight.
+    /// Lowest (messages in flight + 1) / weight.
     WeightedLeastConnections,
-    /// By weight, without looking.
+    /// Random by weight.
     Random,
-    /// The better of two drawn by weight.
+    /// The less loaded of two drawn by weight (power of two choices).
     P2c,
-    /// Lowest time to the first byte times what is in flight.
+    /// Lowest load multiplied by relative slowness.
     ResponseTime,
-    /// The same with a cost that follows peaks at once.
+    /// Lowest latency cost, which rises at once and decays slowly, multiplied by load.
     PeakEwma,
-    /// The same client address, the same destination.
+    /// Hash of the client address.
     SourceHash,
-    /// The same key, the same destination.
+    /// Hash of a configured key.
     Hash,
-    /// By weight times how well each does.
+    /// Random by weight multiplied by health score.
     HealthBased,
-    /// Of those without much to do the fastest.
+    /// The fastest of the lightly loaded among probed destinations.
     Prequal,
     /// Lowest score by a formula.
     Custom,
-    /// One of the embedding program.
+    /// Policy of the embedding program.
     Registered(RegisteredPolicy),
 }
 
-/// What algorithms are told beside their names; each heeds its own part.
+/// Settings of algorithms; each uses its own part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlgorithmSettings {
-    /// For `source_hash` and `hash`.
+    /// Settings of `source_hash` and `hash`.
     pub hash: HashSpec,
-    /// For `custom`; without one it is [`custom::DEFAULT`].
+    /// Formula of `custom`; [`custom::DEFAULT`] without one.
     pub formula: Option<Arc<Formula>>,
-    /// KeyCache are remembered where that is cheaper than to decide again.
+    /// Whether picks by key are cached if that is cheaper than computing them.
     pub caching: bool,
 }
 
@@ -187,7 +198,7 @@ impl Default for AlgorithmSettings {
 }
 
 impl Algorithm {
-    /// All that are built in.
+    /// All built-in algorithms.
     pub const ALL: [Self; 13] = [
         Self::RoundRobin,
         Self::WeightedRoundRobin,
@@ -204,7 +215,7 @@ impl Algorithm {
         Self::Custom,
     ];
 
-    /// The name in configuration, API and metrics.
+    /// Returns the name in configuration, API and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::RoundRobin => "round_robin",
@@ -224,25 +235,25 @@ impl Algorithm {
         }
     }
 
-    /// Do weights change how often a destination is chosen? (Weight 0 is left out by every algorithm.)
+    /// Returns whether weights change the shares. Every algorithm leaves out destinations of weight 0.
     pub const fn heeds_weights(self) -> bool {
         !matches!(self, Self::RoundRobin | Self::LeastConnections)
     }
 
-    /// The built-in algorithm of that name.
+    /// Returns the built-in algorithm of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|a| a.name() == name)
     }
 
-    /// A policy for a pool served by `workers` workers, with everything else as it is by default.
+    /// Creates a policy with default settings for `workers` workers.
     pub fn policy(self, workers: usize) -> Box<dyn Policy> {
         self.policy_with(workers, &AlgorithmSettings::default())
     }
 
-    /// The same, as configured.
+    /// Creates a policy for `workers` workers.
     pub fn policy_with(self, workers: usize, settings: &AlgorithmSettings) -> Box<dyn Policy> {
         let hashed = |policy: consistent_hash::ConsistentHash| -> Box<dyn Policy> {
-            Box::new(if settings.caching { policy.remembering(workers) } else { policy })
+            Box::new(if settings.caching { policy.with_cache(workers) } else { policy })
         };
         match self {
             Self::RoundRobin => Box::new(rotation::RoundRobin::new(workers)),
@@ -271,7 +282,7 @@ pub(crate) mod tests {
     use crate::outcome::Outcome;
     use crate::stats::Assignment;
 
-    /// Slots named a, b, c … with these ranks and weights.
+    /// Returns slots named a, b, c … with these ranks and weights.
     pub(crate) fn slots(ranks_and_weights: impl IntoIterator<Item = (u32, u32)>) -> Arc<[Slot]> {
         let slot = |(rank, weight): (u32, u32)| Slot {
             id: DestinationId(rank),
@@ -294,7 +305,7 @@ pub(crate) mod tests {
         ranks_and_weights.into_iter().map(slot).collect()
     }
 
-    /// Slots of these weights with the seeds of their names, which are all different.
+    /// Returns slots of these weights with different names and hashes.
     pub(crate) fn named(ranks: impl IntoIterator<Item = u32>, weights: &[u32]) -> Vec<Slot> {
         let slots = slots(ranks.into_iter().zip(weights.iter().copied()));
         let named = |slot: &Slot| {
@@ -304,18 +315,18 @@ pub(crate) mod tests {
         slots.iter().map(named).collect()
     }
 
-    /// So many messages in flight at `slot`.
+    /// Puts messages in flight at `slot`.
     pub(crate) fn hold(slot: &Slot, count: u32) -> Vec<Assignment> {
         let assignment = |_| Assignment::take(slot.id, 0, 0, &slot.stats, Tick::ZERO).expect("no limit");
         (0..count).map(assignment).collect()
     }
 
-    /// One answer of `slot`, so long after it was chosen.
+    /// Records a response of `slot`.
     pub(crate) fn answer(slot: &Slot, now: Tick, status: u16, first_byte: Duration) {
         hold(slot, 1).pop().expect("one").finish(now, Outcome::Answered { status, first_byte });
     }
 
-    /// The names of the next `count` picks of `worker`, with a space between.
+    /// Returns the names of the next `count` picks of `worker`, separated by spaces.
     pub(crate) fn picks(picker: &dyn Picker, slots: &[Slot], worker: usize, count: usize) -> String {
         let (want, mut rng) = (PickRequest { worker, ..PickRequest::default() }, Rng::new(1));
         let names: Vec<&str> =
@@ -324,7 +335,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_algorithm_answers_to_its_name() {
+    fn algorithms_are_found_by_name() {
         for algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
             assert_eq!(algorithm.policy(1).name(), algorithm.name());

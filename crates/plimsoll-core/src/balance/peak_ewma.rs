@@ -1,4 +1,4 @@
-//! Who costs least, where a slow answer counts at once and what is in flight multiplies it.
+//! Peak EWMA balancing: a cost that rises at once with a slow response, multiplied by the load.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use super::{Needs, Partition, Picker, Policy, Slot};
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
-/// Peak EWMA, as Finagle and linkerd have it: a destination's [cost](crate::measure::PeakCost) times (in flight + 1),
-/// here over its weight; the lowest takes the message. Failures cost 5 s at least.
+/// Peak EWMA as in Finagle and linkerd: a destination's [cost](crate::measure::PeakCost) multiplied by (in flight + 1),
+/// divided by its weight; the lowest is picked. Failures cost at least 5 s.
 ///
-/// Finagle and linkerd compare two drawn at random; here all are compared up to 16 destinations, and beyond that
-/// five drawn by weight.
+/// Finagle and linkerd compare two random destinations; here up to 16 are all compared, and of more five are drawn by
+/// weight.
 #[derive(Debug)]
 pub struct PeakEwma(PartitionRotations);
 
 impl PeakEwma {
-    /// `peak_ewma` for `workers` workers.
+    /// Creates `peak_ewma` for `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self(PartitionRotations::new(workers))
     }
@@ -42,7 +42,7 @@ impl Policy for PeakEwma {
     }
 }
 
-/// Counters, and one over the weight.
+/// Counters, and the reciprocal of the weight.
 struct Costs(Box<[(Arc<DestinationStats>, f32)]>);
 
 impl Score for Costs {
@@ -73,7 +73,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn cost_times_what_is_in_flight_decides() {
+    fn lowest_cost_times_load_is_picked() {
         let slots = slots([(0, 1), (1, 1)]);
         answer(&slots[0], Tick::ZERO, 200, 10 * MS);
         answer(&slots[1], Tick::ZERO, 200, 35 * MS);
@@ -84,17 +84,17 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_gets_some_and_not_all() {
+    fn new_destination_receives_some_messages_and_not_all() {
         let slots = slots([(0, 1), (1, 1)]);
         answer(&slots[0], Tick::ZERO, 200, 10 * MS);
         let picker = PeakEwma::new(1).build(slots.clone());
-        assert_eq!(picks(&*picker, &slots, 0, 2), "a a", "30 ms are assumed of who never answered");
+        assert_eq!(picks(&*picker, &slots, 0, 2), "a a", "30 ms are assumed without a response");
         let _held = hold(&slots[0], 3);
         assert_eq!(picks(&*picker, &slots, 0, 2), "b b");
     }
 
     #[test]
-    fn a_failure_costs_five_seconds_and_is_forgiven_with_time() {
+    fn failure_costs_five_seconds_and_decays() {
         let slots = slots([(0, 1), (1, 1)]);
         let at = |seconds| Tick::ZERO + Duration::from_secs(seconds);
         answer(&slots[0], at(100), 503, Duration::ZERO);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_divide_the_cost() {
+    fn cost_is_divided_by_weight() {
         let slots = slots([(0, 1), (1, 4)]);
         slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, 10 * MS));
         let picker = PeakEwma::new(1).build(slots.clone());

@@ -1,9 +1,9 @@
-//! Who takes a message by Prequal's rule: of those without much to do the fastest, else the one with the least.
+//! Prequal balancing: the fastest of the lightly loaded destinations, else the least loaded.
 
 use std::array;
 use std::sync::Arc;
 
-use super::probe_pool::{POOL, Probe, ProbePool};
+use super::probe_pool::{CAPACITY, Probe, ProbePool};
 use super::sampling::WeightedSampler;
 use super::{Needs, Picker, Policy, Slot};
 use crate::balance::PickRequest;
@@ -11,28 +11,31 @@ use crate::rng::Rng;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
-/// Probes made for each message.
+/// Number of probes per message.
 const PROBES: usize = 3;
-/// Uses of one probe at most; the paper's formula asks for more only where the pool of probes holds nearly everybody.
-const USES_AT_MOST: f64 = 16.0;
+/// Maximum uses of a probe; the paper's formula asks for more only if the probe pool covers nearly all destinations.
+const MAX_USES: f64 = 16.0;
 
-/// `prequal`: "Load is not what you should balance" (Wydrowski et al., NSDI 2024). Each worker keeps up to 16 probes
-/// of destinations; each message adds three, uses one, and removes one, the oldest and the worst in turns. A probe
-/// says what is in flight and the median of recent times at about that load. Of the cold ones, whose load is at
-/// most the 84 % quantile of loads seen, the fastest takes the message; where all are hot, the least loaded.
+/// `prequal`: "Load is not what you should balance" (Wydrowski et al., NSDI 2024). Each worker keeps up to 16 probes of
+/// destinations; each message adds three, uses one, and removes one, the oldest and the worst in turns. A probe
+/// contains the messages in flight and the median of recent latencies at about that load. Of cold destinations, whose
+/// load is at most the 84 % quantile of recent loads, the fastest is picked; if all are hot, the least loaded.
 ///
-/// What differs from the paper: a probe is a look at counters all workers of this process share, so it is free,
-/// cannot be late, and knows nothing of what other balancers send there; the time is measured here, to the first
-/// byte, and not at the destination. Loads are in flight over weight, and probes are drawn by weight. Of a
-/// destination there is one probe at a time, the latest. One that was not measured at such a load in the last second
-/// counts as fastest. Failures count as slow (the paper leaves "sinkholing" to others).
+/// Differences from the paper:
+/// - A probe reads counters of this process, so it costs no request and is never late, and it does not see the messages
+///   of other balancers.
+/// - Latency is measured here, to the first byte, not at the destination.
+/// - Loads are divided by weight, and probes are drawn by weight.
+/// - A destination has at most one probe, the latest.
+/// - A destination without a measurement at such a load in the last second counts as the fastest.
+/// - Failures count as slow responses.
 #[derive(Debug)]
 pub struct Prequal {
     workers: usize,
 }
 
 impl Prequal {
-    /// `prequal` for `workers` workers.
+    /// Creates `prequal` for `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self { workers: workers.max(1) }
     }
@@ -48,18 +51,18 @@ impl Policy for Prequal {
     }
 
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
-        let desks = (0..self.workers).map(|_| ProbePool::default()).collect();
+        let probe_pools = (0..self.workers).map(|_| ProbePool::default()).collect();
         let loads = slots.iter().map(|slot| (slot.stats.clone(), 256.0 / slot.weight as f32)).collect();
         let sampler = WeightedSampler::by_weight(&slots);
-        Box::new(PrequalPicker { sampler, uses: Uses::of(slots.len()), desks, loads, slots })
+        Box::new(PrequalPicker { sampler, uses: Uses::of(slots.len()), probe_pools, loads, slots })
     }
 }
 
-/// How often a probe is used: so often, and with a chance once more.
+/// Number of uses of a probe: a whole number, and the probability of one more.
 #[derive(Copy, Clone, Debug)]
 struct Uses {
     whole: u32,
-    /// In 2^-32ths.
+    /// Probability of one more use in 2^-32ths.
     once_more: u32,
 }
 
@@ -74,42 +77,45 @@ impl Uses {
     }
 }
 
-/// The paper's `b_reuse`, with δ = 1: how often a probe is used before there are too few.
+/// Returns the paper's `b_reuse` with δ = 1.
 fn uses(destinations: usize) -> f64 {
-    let missing = 1.0 - POOL as f64 / destinations as f64;
+    let missing = 1.0 - CAPACITY as f64 / destinations as f64;
     let left = missing * PROBES as f64 - 1.0;
-    if left > 0.0 { (2.0 / left).clamp(1.0, USES_AT_MOST) } else { USES_AT_MOST }
+    if left > 0.0 { (2.0 / left).clamp(1.0, MAX_USES) } else { MAX_USES }
 }
 
 struct PrequalPicker {
     sampler: WeightedSampler,
     uses: Uses,
-    desks: Box<[ProbePool]>,
-    /// Counters, and what one message weighs.
+    probe_pools: Box<[ProbePool]>,
+    /// Counters, and the load of one message.
     loads: Box<[(Arc<DestinationStats>, f32)]>,
     slots: Arc<[Slot]>,
 }
 
 impl Picker for PrequalPicker {
-    fn pick(&self, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
-        let desk = self.desks.get(want.worker).unwrap_or_else(|| &self.desks[want.worker % self.desks.len()]);
-        desk.expire(now);
+    fn pick(&self, request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
+        let probe_pool = self
+            .probe_pools
+            .get(request.worker)
+            .unwrap_or_else(|| &self.probe_pools[request.worker % self.probe_pools.len()]);
+        probe_pool.expire(now);
         let slots: [usize; PROBES] = array::from_fn(|_| self.sampler.one(rng));
         let uses = self.uses.draw(rng);
-        // All are looked at before anything is made of them, so that what they read comes together.
+        // All slots are read before any is evaluated, so that cache lines load in parallel.
         let probes = slots.map(|slot| self.probe(slot, uses, now));
-        desk.note_load(probes[0].load);
-        probes.into_iter().for_each(|probe| desk.add(probe));
-        let choice = match want.is_retry() {
-            false => desk.best(),
-            true => desk.best_of(|slot| !want.has_tried(self.slots[slot].id)),
+        probe_pool.note_load(probes[0].load);
+        probes.into_iter().for_each(|probe| probe_pool.add(probe));
+        let choice = match request.is_retry() {
+            false => probe_pool.best(),
+            true => probe_pool.best_of(|slot| !request.has_tried(self.slots[slot].id)),
         };
-        let Some(place) = choice.filter(|_| desk.len() > 1 || self.slots.len() == 1) else {
+        let Some(place) = choice.filter(|_| probe_pool.len() > 1 || self.slots.len() == 1) else {
             return self.sampler.one(rng);
         };
-        let slot = desk.slot(place);
-        desk.note_use(place, self.loads[slot].1);
-        desk.thin();
+        let slot = probe_pool.slot(place);
+        probe_pool.note_use(place, self.loads[slot].1);
+        probe_pool.thin();
         slot
     }
 }
@@ -145,13 +151,13 @@ mod tests {
     }
 
     #[test]
-    fn probes_are_used_as_often_as_the_paper_says() {
+    fn reuse_follows_the_paper() {
         assert!((uses(100) - 1.316).abs() < 0.001, "{}", uses(100));
-        assert_eq!((uses(3), uses(24)), (USES_AT_MOST, USES_AT_MOST));
+        assert_eq!((uses(3), uses(24)), (MAX_USES, MAX_USES));
     }
 
     #[test]
-    fn the_fast_take_most_and_the_hot_next_to_nothing() {
+    fn fast_destinations_take_most_and_hot_ones_almost_nothing() {
         let slots = named(0.., &[256; 10]);
         for (n, slot) in slots.iter().enumerate() {
             (0..4).for_each(|_| answer(slot, Tick::ZERO, 200, if n < 5 { 5 * MS } else { 50 * MS }));
@@ -163,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_fast_is_not_fast() {
+    fn fast_failures_do_not_count_as_fast() {
         let slots = named(0.., &[256; 4]);
         slots.iter().for_each(|slot| (0..4).for_each(|_| answer(slot, Tick::ZERO, 200, 20 * MS)));
         (0..8).for_each(|_| answer(&slots[2], Tick::ZERO, 503, MS));

@@ -1,4 +1,4 @@
-//! Who takes a message when chance decides, alone or with one look at the load.
+//! Random balancing, also with two choices.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::balance::PickRequest;
 use crate::rng::Rng;
 use crate::time::Tick;
 
-/// By weight, without looking: each message is drawn on its own.
+/// Random by weight, independently for each message.
 #[derive(Debug, Default)]
 pub struct Random;
 
@@ -30,13 +30,13 @@ impl Policy for Random {
 struct RandomPicker(WeightedSampler);
 
 impl Picker for RandomPicker {
-    fn pick(&self, _want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _request: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
         self.0.one(rng)
     }
 }
 
-/// The power of two choices (Mitzenmacher 1996): two different destinations drawn by weight, and of these the
-/// one with the lower (in flight + 1) / weight; of equals the first drawn.
+/// Power of two choices (Mitzenmacher 1996): two different destinations are drawn by weight, and the one with the lower
+/// (in flight + 1) / weight is picked; of equals the first drawn.
 #[derive(Debug, Default)]
 pub struct P2c;
 
@@ -61,7 +61,7 @@ struct P2cPicker {
 }
 
 impl Picker for P2cPicker {
-    fn pick(&self, _want: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, _request: &PickRequest<'_>, _now: Tick, rng: &mut Rng) -> usize {
         let (first, second) = self.sampler.two(rng);
         if self.loads[second].reading().is_below(self.loads[first].reading()) { second } else { first }
     }
@@ -79,7 +79,7 @@ mod tests {
     use crate::stats::Assignment;
 
     #[test]
-    fn the_lower_of_two_takes_it() {
+    fn less_loaded_of_two_is_picked() {
         let slots = slots([(0, 1), (1, 1)]);
         let picker = P2c.build(slots.clone());
         let _held = Assignment::take(DestinationId(0), 0, 0, &slots[0].stats, Tick::ZERO);
@@ -87,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn of_equals_the_first_drawn_so_both_get_some() {
+    fn first_drawn_of_equals_is_picked() {
         let slots = slots([(0, 1), (1, 1)]);
         let seen = picks(&*P2c.build(slots.clone()), &slots, 0, 1000);
         assert!((450..550).contains(&seen.matches('a').count()), "{seen}");
     }
 
     #[test]
-    fn without_looking_loads_change_nothing() {
+    fn random_ignores_load() {
         let slots = slots([(0, 3), (1, 1)]);
         let _held = Assignment::take(DestinationId(0), 0, 0, &slots[0].stats, Tick::ZERO);
         let seen = picks(&*Random.build(slots.clone()), &slots, 0, 4000);

@@ -1,4 +1,4 @@
-//! Who has the least to do, where those who are clearly slower have more to do by that.
+//! Response-time balancing: least loaded, where slower destinations count as more loaded.
 
 use std::hint::select_unpredictable;
 use std::sync::Arc;
@@ -12,29 +12,28 @@ use crate::rng::Rng;
 use crate::stats::DestinationStats;
 use crate::time::Tick;
 
-/// Times up to one and a half times the pool's (this is the logarithm of 1.5) are alike. Without that the fastest by a
-/// hair would take everything, and chance would make differences where there are none (nginx rounds up to 20 ms for
-/// it, whatever is usual).
+/// Differences up to a factor of 1.5 (this is its logarithm) count as equal. Otherwise the fastest by a small margin
+/// would receive everything, and chance would make differences. (nginx rounds up to 20 ms for this reason.)
 const ALIKE: f32 = 0.405_465_1;
-/// Times up to a millisecond (this is the logarithm of its nanoseconds) are alike, as linkerd has it: they tell more of
-/// the way there, or of how long a connection takes to stand, than of who has much to do.
+/// Latencies up to a millisecond (this is the logarithm of its nanoseconds) count as equal, as in linkerd: they depend
+/// on the network more than on load.
 const QUICK: f32 = 13.815_511;
-/// Slower than so many times is all the same: after some silence such a one is asked again.
+/// Maximum factor of slowness: after some time without messages a slower destination is tried again.
 const SLOWEST: f32 = 100.0;
 
-/// Response time, as nginx's `least_time` of the first byte and Traefik's `leasttime` weigh it: (in flight + 1) over
-/// the weight, times how much slower a destination usually is than the pool; the lowest takes the message, and
-/// those that tie take turns in configured order.
+/// Response time as weighed by nginx's `least_time` (first byte) and Traefik's `leasttime`: (in flight + 1) divided by
+/// weight, multiplied by the factor by which a destination is usually slower than the pool. The lowest is picked, and
+/// equal ones take turns in configured order.
 ///
-/// Slower: its usual time ([`LogMean`]) over that of the pool's faster quarter, where that is
-/// more than one and a half times. Less than a millisecond counts as one. So it is the same with services of a few
-/// milliseconds and of a second, heavy tails set nobody apart, single errors not for long, and where all are alike
-/// the one with the fewest in flight has it. One that was not measured yet is not slower.
+/// The factor is the destination's usual latency ([`LogMean`]) divided by that of the pool's faster quartile, if above
+/// 1.5; latencies below a millisecond count as one. So services of a few milliseconds and of a second are treated
+/// alike, heavy tails change little, and single errors are soon forgotten. A destination without measurements has the
+/// factor 1.
 #[derive(Debug)]
 pub struct ResponseTime(PartitionRotations);
 
 impl ResponseTime {
-    /// `response_time` for `workers` workers.
+    /// Creates `response_time` for `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self(PartitionRotations::new(workers))
     }
@@ -61,7 +60,7 @@ impl Policy for ResponseTime {
 
 struct Times {
     loads: Box<[(Arc<DestinationStats>, u32)]>,
-    /// What is usual among the faster ones.
+    /// Usual latency of the faster quartile.
     pool: LatencyQuantile,
 }
 
@@ -83,19 +82,19 @@ impl Score for Times {
             (Some(own), Some(pool)) => slowness(own.max(QUICK) - pool.max(QUICK)),
             _ => 1.0,
         };
-        // Where nobody is slower these are whole numbers over a whole number: what ties, ties.
+        // If no destination is slower, the scores are quotients of whole numbers, so equal loads are exactly equal.
         f64::from(slowness) * (f64::from(seen.in_flight) + 1.0) / f64::from(self.loads[slot].1)
     }
 }
 
-/// What a difference of logarithms makes.
+/// Returns the factor for a difference of logarithms.
 fn slowness(difference: f32) -> f32 {
-    // A coin no branch predictor guesses, five times a message.
+    // The branch is unpredictable and runs five times per message.
     select_unpredictable(difference > ALIKE, power(difference).min(SLOWEST), 1.0)
 }
 
-/// e to the power of `x` from 0 on, within a thousandth and never falling, in a quarter of the time of the exact one;
-/// what it is of was measured to some per cent.
+/// Returns e to the power of `x` for `x` from 0 on: monotonic, within a thousandth, in a quarter of the time of the
+/// exact function.
 fn power(x: f32) -> f32 {
     let twos = x.clamp(0.0, 8.0) * std::f32::consts::LOG2_E;
     let whole = twos as u32;
@@ -112,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_quick_power_is_the_power() {
+    fn approximate_power_is_close() {
         let mut before = 0.0;
         for x in (0..5_000).map(|n| n as f32 / 1_000.0) {
             let (have, due) = (power(x), x.exp());
@@ -130,7 +129,7 @@ mod tests {
         assert_eq!(scores, [Some(1.0), Some(1.5)]);
     }
 
-    /// The picks of an idle worker at these weights, loads and average times.
+    /// Compares the picks of an idle worker at these weights, loads and average latencies.
     fn check(seen: &[(u32, u32, u64)], expected: &str) {
         let slots = slots((0..).zip(seen.iter().map(|&(weight, ..)| weight)));
         let mut held = Vec::new();
@@ -145,25 +144,25 @@ mod tests {
     }
 
     #[test]
-    fn the_fastest_takes_it_until_it_has_more_to_do() {
+    fn fastest_is_picked_until_its_load_grows() {
         check(&[(1, 0, 90), (1, 0, 30), (1, 0, 50)], "b b b");
         check(&[(1, 0, 90), (1, 2, 30), (1, 0, 50)], "c c c");
         check(&[(5, 0, 90), (1, 0, 30), (1, 0, 50)], "a a a");
     }
 
     #[test]
-    fn what_is_about_as_fast_takes_turns() {
+    fn about_equally_fast_destinations_take_turns() {
         check(&[(1, 0, 20), (1, 0, 29), (1, 0, 700)], "a b a b");
         check(&[(1, 0, 2), (1, 0, 4), (1, 0, 2)], "a c a c");
         check(&[(1, 0, 1), (1, 0, 2), (1, 0, 1)], "a c a c");
         check(&[(2, 1, 15), (1, 0, 15), (4, 3, 15)], "a b c a");
-        // Whoever was not measured yet is not slower.
+        // A destination without measurements is not slower.
         check(&[(1, 0, 90), (1, 0, 30), (1, 0, 0)], "b c b c");
         check(&[(1, 0, 0), (1, 0, 0)], "a b a b");
     }
 
     #[test]
-    fn less_than_a_millisecond_is_no_difference() {
+    fn latencies_below_a_millisecond_are_equal() {
         let slots = slots([(0, 1), (1, 1)]);
         answer(&slots[0], Tick::ZERO, 200, Duration::from_micros(40));
         answer(&slots[1], Tick::ZERO, 200, Duration::from_micros(900));
@@ -171,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_usual_among_the_faster_quarter_is_the_measure() {
+    fn faster_quartile_is_the_reference() {
         check(&[(1, 0, 10), (1, 0, 20), (1, 0, 20), (1, 0, 20)], "a a a");
         check(&[(1, 0, 10), (1, 0, 20), (1, 0, 20), (1, 0, 20), (1, 0, 20)], "a b c d e a");
     }
 
     #[test]
-    fn long_ones_set_nobody_apart_and_single_errors_not_for_long() {
+    fn long_responses_change_little_and_single_errors_are_soon_forgotten() {
         let slots = slots([(0, 1), (1, 1)]);
         let ms = Duration::from_millis;
         let well = |count: u32| {
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_that_fails_fast_is_passed_over_until_it_is_old_news() {
+    fn fast_failures_are_avoided_until_they_decay() {
         let slots = slots([(0, 1), (1, 1)]);
         answer(&slots[0], Tick::ZERO, 503, Duration::ZERO);
         answer(&slots[1], Tick::ZERO, 200, Duration::from_millis(90));

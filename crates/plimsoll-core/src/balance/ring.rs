@@ -1,33 +1,34 @@
-//! A ring of points that gives keys to slots: a key belongs to the next point on it.
+//! Ring of points that maps keys to slots: a key belongs to the next point.
 
 use super::Slot;
 use crate::hash::mix;
 
-/// Points at least, all together. With Envoy's default of 1,024 ten destinations differ by a tenth; memory is cheap,
-/// and so many bring that below 3 %.
-const POINTS_AT_LEAST: f64 = 16_384.0;
-/// Points of the lightest at least, as far as the ring may grow. (nginx gives 160 for each weight, HAProxy 16.)
-const POINTS_EACH: f64 = 64.0;
-/// Points at most, or twice that for the lightest of equals, if that is more: 2 MiB, and 20 MiB for 10,000. Envoy
-/// allows 8 million.
-const POINTS_AT_MOST: f64 = 131_072.0;
+/// Minimum number of points in total. With Envoy's default of 1,024 the shares of ten destinations differ by a tenth;
+/// this number brings that below 3 %.
+const MIN_POINTS: f64 = 16_384.0;
+/// Minimum number of points of the lightest slot, if the ring may grow that far. (nginx has 160 per weight, HAProxy
+/// 16.)
+const MIN_POINTS_PER_SLOT: f64 = 64.0;
+/// Maximum number of points, or twice [`MIN_POINTS_PER_SLOT`] per slot if that is more: 2 MiB, and 20 MiB for 10,000
+/// slots. Envoy allows 8 million.
+const MAX_POINTS: f64 = 131_072.0;
 
-/// A ring: each slot has points in proportion to its weight, at the hashes of its name and their numbers.
+/// Ring in which each slot has points in proportion to its weight, at the hashes of its name and of their numbers.
 ///
-/// Envoy's `ring_hash_lb.cc` makes the sum of points exact, so each destination's number of points depends on who
-/// else is there, and keys move between those that stay when one leaves. Here points for each weight are a power
-/// of two, which changes only when the pool grows or shrinks by half, and then the old points stay among the new.
+/// Envoy's `ring_hash_lb.cc` makes the sum of points exact, so a destination's points depend on the others, and keys
+/// move between those that stay. Here the points per weight are a power of two, which changes only when the pool grows
+/// or shrinks by half; the old points then stay among the new.
 #[derive(Debug)]
 pub(super) struct HashRing {
-    /// Sorted by hash.
+    /// Points sorted by hash.
     points: Box<[(u64, u32)]>,
-    /// For each of a power of two parts of the circle: the first point that lies in it or behind it. A search
-    /// begins there, and ends a point or two later.
+    /// First point in or behind each of a power of two parts of the circle. A search begins there and ends after one or
+    /// two points.
     starts: Box<[u32]>,
 }
 
 impl HashRing {
-    /// A ring over these slots, which are not empty.
+    /// Creates a ring over these slots, which are not empty.
     pub(super) fn new(slots: &[Slot]) -> Self {
         let scale = scale(slots);
         let mut points = Vec::new();
@@ -39,7 +40,7 @@ impl HashRing {
         Self { starts: starts(&points), points: points.into() }
     }
 
-    /// Where a hash falls: the index of the first point at or behind it, the first of all behind the last.
+    /// Returns the index of the first point at or behind a hash; behind the last, the first of all.
     pub(super) fn place(&self, hash: u64) -> usize {
         let mut at = self.starts[part(hash, self.starts.len())] as usize;
         while self.points.get(at).is_some_and(|&(point, _)| point < hash) {
@@ -48,22 +49,22 @@ impl HashRing {
         if at == self.points.len() { 0 } else { at }
     }
 
-    /// Whose point it is, counted on from `place`.
+    /// Returns the slot of the point `on` points after `place`.
     pub(super) fn slot(&self, place: usize, on: usize) -> usize {
         self.points[(place + on) % self.points.len()].1 as usize
     }
 }
 
-/// Points for each 256th of weight.
+/// Returns the points per 256th of weight.
 fn scale(slots: &[Slot]) -> f64 {
     let weights = slots.iter().map(|slot| f64::from(slot.weight));
     let (total, least) = (weights.clone().sum::<f64>(), weights.fold(f64::INFINITY, f64::min));
-    let wanted = (POINTS_AT_LEAST / total).max(POINTS_EACH / least).log2().ceil();
-    let most = (POINTS_AT_MOST.max(2.0 * POINTS_EACH * slots.len() as f64) / total).log2().floor();
+    let wanted = (MIN_POINTS / total).max(MIN_POINTS_PER_SLOT / least).log2().ceil();
+    let most = (MAX_POINTS.max(2.0 * MIN_POINTS_PER_SLOT * slots.len() as f64) / total).log2().floor();
     wanted.min(most).exp2()
 }
 
-/// Which of so many equal parts of the circle (a power of two) a hash lies in.
+/// Returns the part of the circle that a hash lies in; `parts` is a power of two.
 fn part(hash: u64, parts: usize) -> usize {
     ((u128::from(hash) * parts as u128) >> 64) as usize
 }
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_finds_the_next_point() {
+    fn search_finds_the_next_point() {
         let ring = HashRing::new(&named(0.., &[1, 2, 3]));
         for hash in (0..20_000).map(mix).chain([0, u64::MAX, ring.points[5].0, ring.points[5].0 + 1]) {
             let place = ring.points.partition_point(|&(point, _)| point < hash) % ring.points.len();
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn points_follow_the_weights_and_so_do_keys() {
+    fn points_and_keys_are_proportional_to_weights() {
         for weights in [&[1, 1, 1][..], &[1, 2, 3, 4], &[100, 1], &[7; 50]] {
             let slots = named(0.., weights);
             let ring = HashRing::new(&slots);
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_keys_of_who_left_move_in_any_order() {
+    fn only_keys_of_a_removed_destination_move_in_any_order() {
         let slots = named(0.., &[2; 20]);
         let without: Vec<Slot> = slots.iter().rev().filter(|slot| slot.rank != 7).cloned().collect();
         let (before, after) = (HashRing::new(&slots), HashRing::new(&without));
@@ -131,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn however_uneven_weights_are_the_ring_is_bounded() {
+    fn ring_is_bounded_for_uneven_weights() {
         let slots = named(0.., &[1, 65_535 * 256]);
         let ring = HashRing::new(&slots);
-        assert!(ring.points.len() <= POINTS_AT_MOST as usize + slots.len(), "{}", ring.points.len());
+        assert!(ring.points.len() <= MAX_POINTS as usize + slots.len(), "{}", ring.points.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Whose turn it is: rotations, exact per worker and unbroken over republish.
+//! Rotations: round robin, exact per worker and continuous over snapshots.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,20 +10,19 @@ use crate::balance::PickRequest;
 use crate::rng::Rng;
 use crate::time::Tick;
 
-/// Each destination in turn, in configured order, whatever its weight (weight 0 is never among the slots).
+/// Round robin in configured order, regardless of weights. (Weight 0 is never among the slots.)
 ///
-/// Every worker rotates for itself, exact from its first pick: worker 0 begins at the first destination,
-/// worker 1 at the second, and so on, so W workers together differ by at most W. A worker remembers its place
-/// as a rank in the pool, so a destination that leaves and comes back costs nobody a turn and gives nobody
-/// two. A retry takes the turn at hand and leaves it to the next message. (A change of the configured list itself moves the ranks behind it, once by as many turns as were put
-/// in or taken out.)
+/// Every worker has its own rotation, exact from its first pick. Worker 0 begins at the first destination, worker 1 at
+/// the second, and so on, so W workers differ by at most W. The place is a rank in the pool, so a destination that
+/// leaves and returns shifts no turn. A retry uses the current turn without advancing. (A change of the configured list
+/// moves the ranks behind it.)
 #[derive(Debug)]
 pub struct RoundRobin {
     cursors: PartitionRotations,
 }
 
 impl RoundRobin {
-    /// A rotation for each of `workers` workers.
+    /// Creates a rotation for each of `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self { cursors: PartitionRotations::new(workers) }
     }
@@ -55,16 +54,15 @@ struct RoundRobinPicker {
 }
 
 impl Picker for RoundRobinPicker {
-    fn pick(&self, want: &PickRequest<'_>, _now: Tick, _rng: &mut Rng) -> usize {
-        let cursor = self.cursors.of(want.worker);
+    fn pick(&self, request: &PickRequest<'_>, _now: Tick, _rng: &mut Rng) -> usize {
+        let cursor = self.cursors.of(request.worker);
         let mut rank = cursor.load(Relaxed);
         loop {
             let turn = self.ring.at(rank);
-            if want.is_retry() {
+            if request.is_retry() {
                 return turn.slot as usize;
             }
-            // A worker is alone here and succeeds at once; threads that share worker 0 each get a turn of
-            // their own.
+            // A worker's own thread succeeds at once; threads that share a worker each take a turn of their own.
             match cursor.compare_exchange_weak(rank, u64::from(turn.after), Relaxed, Relaxed) {
                 Ok(_) => return turn.slot as usize,
                 Err(moved) => rank = moved,
@@ -73,24 +71,22 @@ impl Picker for RoundRobinPicker {
     }
 }
 
-/// nginx's smooth weighted round robin (`ngx_http_upstream_round_robin.c`): weights 5, 1, 1 give
-/// a a b a c a a.
+/// nginx's smooth weighted round robin (`ngx_http_upstream_round_robin.c`): weights 5, 1, 1 give a a b a c a a.
 ///
-/// The sequence is computed when the picker is built, so a pick is one addition and one look-up. It is exact
-/// while the sum of weights over their greatest common divisor is at most 65,536. Beyond that the weights are
-/// scaled to 65,536 turns: each destination gets its due number of turns rounded up or down, and at least
-/// one, taken from the heavier ones (more than 65,536 destinations get one turn each).
+/// The sequence is computed when the picker is built, so a pick is one addition and one look-up. It is exact while the
+/// sum of weights over their greatest common divisor is at most 65,536. Beyond that the weights are scaled to 65,536
+/// turns: each destination has its turns rounded up or down, and at least one (of more than 65,536 destinations, each
+/// has one).
 ///
-/// A worker remembers its place as a share of the cycle. The same sequence published again goes on where it
-/// was; a changed one goes on at the same share of the cycle. Worker 0 begins at the first turn, worker 1 at
-/// the second, and so on.
+/// A worker's place is a share of the cycle. An unchanged sequence continues at its turn, a changed one at the same
+/// share of the cycle. Worker 0 begins at the first turn, worker 1 at the second, and so on.
 #[derive(Debug)]
 pub struct WeightedRoundRobin {
     cursors: PartitionRotations,
 }
 
 impl WeightedRoundRobin {
-    /// A rotation for each of `workers` workers.
+    /// Creates a rotation for each of `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self { cursors: PartitionRotations::new(workers) }
     }
@@ -120,10 +116,10 @@ impl Policy for WeightedRoundRobin {
     }
 }
 
-/// One turn as a share of the cycle, in 2^-64ths, rounded up: a cursor is such a share, and wraps by itself.
+/// Returns one turn as a share of the cycle in 2^-64ths, rounded up: a place is such a share and wraps by itself.
 ///
-/// Rounding costs one turn in at least 2^48 picks (a million picks a second for nine years). In return a
-/// changed cycle needs no conversion: any share is a place in any cycle.
+/// Rounding costs one turn in at least 2^48 picks (a million picks per second for nine years). In return, any share is
+/// a place in any cycle.
 const fn step(turns: u64) -> u64 {
     (u64::MAX / turns).wrapping_add(1)
 }
@@ -136,9 +132,9 @@ struct SequencePicker {
 }
 
 impl Picker for SequencePicker {
-    fn pick(&self, want: &PickRequest<'_>, _now: Tick, _rng: &mut Rng) -> usize {
-        let step = if want.is_retry() { 0 } else { self.step };
-        let share = self.cursors.of(want.worker).fetch_add(step, Relaxed);
+    fn pick(&self, request: &PickRequest<'_>, _now: Tick, _rng: &mut Rng) -> usize {
+        let step = if request.is_retry() { 0 } else { self.step };
+        let share = self.cursors.of(request.worker).fetch_add(step, Relaxed);
         let place = (u128::from(share) * u128::from(self.turns)) >> 64;
         self.sequence.at(place as usize)
     }
@@ -157,20 +153,20 @@ mod tests {
     }
 
     #[test]
-    fn each_in_turn_whatever_the_weight() {
+    fn round_robin_ignores_weights() {
         check(&RoundRobin::new(1), &[5, 1, 1], 0, "a b c a b c a");
         check(&RoundRobin::new(1), &[1], 0, "a a a");
     }
 
     #[test]
-    fn weights_make_the_smooth_sequence() {
+    fn weighted_round_robin_follows_the_smooth_sequence() {
         check(&WeightedRoundRobin::new(1), &[5, 1, 1], 0, "a a b a c a a a a b a c a a");
         check(&WeightedRoundRobin::new(1), &[2, 2, 2], 0, "a b c a b c");
         check(&WeightedRoundRobin::new(1), &[9], 0, "a a a");
     }
 
     #[test]
-    fn workers_begin_one_after_the_other() {
+    fn workers_begin_at_consecutive_destinations() {
         let (plain, weighted) = (RoundRobin::new(3), WeightedRoundRobin::new(3));
         for (worker, expected) in [(0, "a b a b"), (1, "b a b a"), (2, "a b a b")] {
             check(&plain, &[1, 1], worker, expected);
@@ -182,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_destination_that_returns_finds_its_turn_where_it_was() {
+    fn returning_destination_keeps_its_turn() {
         for seed in 0..200 {
             let (mut rng, policy) = (Rng::new(seed), RoundRobin::new(1));
             let count = 1 + rng.index(12) as u32;
@@ -206,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_takes_nobodys_turn() {
+    fn retry_does_not_advance_the_rotation() {
         for policy in [&RoundRobin::new(1) as &dyn Policy, &WeightedRoundRobin::new(1)] {
             let slots = slots([(0, 1), (1, 1), (2, 1)]);
             let picker = policy.build(slots.clone());
@@ -222,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_weighted_rotation_goes_on_over_republish() {
+    fn weighted_rotation_continues_over_snapshots() {
         let (policy, slots) = (WeightedRoundRobin::new(1), slots([(0, 5), (1, 1), (2, 1)]));
         assert_eq!(picks(&*policy.build(slots.clone()), &slots, 0, 3), "a a b");
         assert_eq!(picks(&*policy.build(slots.clone()), &slots, 0, 4), "a c a a");
@@ -230,16 +226,16 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_sequence_goes_on_at_the_same_share_of_the_cycle() {
+    fn changed_sequence_continues_at_the_same_share_of_the_cycle() {
         let (policy, before) = (WeightedRoundRobin::new(1), slots([(0, 1), (1, 1), (2, 1), (3, 1)]));
         assert_eq!(picks(&*policy.build(before.clone()), &before, 0, 2), "a b");
         let after = slots((0..6).map(|rank| (rank, 1)));
         assert_eq!(
             picks(&*policy.build(after.clone()), &after, 0, 4),
             "d e f a",
-            "half of the cycle is done"
+            "half of the cycle is over"
         );
-        // One pick of one destination is a whole cycle: the others lose nothing by it.
+        // One pick of a single destination is a whole cycle, which shifts no turn.
         let (policy, pair) = (WeightedRoundRobin::new(1), slots([(0, 1), (1, 1)]));
         for expected in ["a", "b", "a", "b"] {
             assert_eq!(picks(&*policy.build(pair.clone()), &pair, 0, 1), expected);
@@ -248,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cycle_gives_every_turn() {
+    fn every_cycle_contains_every_turn() {
         for seed in 0..50 {
             let mut rng = Rng::new(seed);
             let weights: Vec<u32> = (0..=rng.index(30)).map(|_| 1 + rng.below(200) as u32).collect();

@@ -1,4 +1,4 @@
-//! Where each worker's rotation stands, and which slot is next from there.
+//! State of rotations: the place of each worker, and the slot that is next.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use super::{Partition, Slot};
 
-/// One worker's place. It has its line (and the neighbour the prefetcher drags along) for itself.
+/// Place of one worker, on a cache line of its own (and the neighbour that the prefetcher loads).
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Cursor(AtomicU64);
 
-/// The places of all workers. Belongs to the policy, so it outlives every picker.
+/// Places of all workers. They belong to the policy and outlive its pickers.
 #[derive(Debug)]
 pub(super) struct RotationStates {
     cells: Box<[Cursor]>,
@@ -19,13 +19,13 @@ pub(super) struct RotationStates {
 }
 
 impl RotationStates {
-    /// Places for `workers` workers (at least one).
+    /// Creates the places of `workers` workers, at least one.
     pub(super) fn new(workers: usize) -> Self {
         Self { cells: (0..workers.max(1)).map(|_| Cursor::default()).collect(), started: Once::new() }
     }
 
-    /// Sets every worker to its first place, once in the life of the policy: when the first picker is
-    /// built, because only then it is known what there is to rotate over.
+    /// Sets every worker to its first place, once in the life of the policy: when the first picker is built and the
+    /// slots are known.
     pub(super) fn start(&self, place_of: impl Fn(usize) -> u64) {
         self.started.call_once(|| {
             for (worker, cell) in self.cells.iter().enumerate() {
@@ -34,15 +34,15 @@ impl RotationStates {
         });
     }
 
-    /// The place of `worker`; a worker beyond the promised number shares one.
+    /// Returns the place of `worker`; workers beyond the expected number share one.
     pub(super) fn of(&self, worker: usize) -> &AtomicU64 {
-        // Not `worker % len` at once: the division would cost more than the rest of a pick.
+        // Without the branch, the division of `%` would cost more than the rest of a pick.
         let cell = self.cells.get(worker).unwrap_or_else(|| &self.cells[worker % self.cells.len()]);
         &cell.0
     }
 }
 
-/// The places in each part of a pool. Only building a picker looks here.
+/// Places in each partition of a pool, used only when a picker is built.
 #[derive(Debug)]
 pub(super) struct PartitionRotations {
     workers: usize,
@@ -50,40 +50,40 @@ pub(super) struct PartitionRotations {
 }
 
 impl PartitionRotations {
-    /// So many places are kept: 64 subsets in four zones with two priorities each. Past that all begin anew.
-    const KEPT: usize = 512;
+    /// Maximum number of partitions: 64 subsets in four zones with two priorities each. Beyond it all places are reset.
+    const MAX_PARTITIONS: usize = 512;
 
-    /// Places for `workers` workers in each part.
+    /// Creates places for `workers` workers in each partition.
     pub(super) fn new(workers: usize) -> Self {
         Self { workers, cursors: Mutex::default() }
     }
 
-    /// The places in one part.
-    pub(super) fn of(&self, part: Partition) -> Arc<RotationStates> {
+    /// Returns the places in one partition.
+    pub(super) fn of(&self, partition: Partition) -> Arc<RotationStates> {
         let mut cursors = self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
-        if cursors.len() >= Self::KEPT && !cursors.contains_key(&part) {
+        if cursors.len() >= Self::MAX_PARTITIONS && !cursors.contains_key(&partition) {
             cursors.clear();
         }
-        cursors.entry(part).or_insert_with(|| Arc::new(RotationStates::new(self.workers))).clone()
+        cursors.entry(partition).or_insert_with(|| Arc::new(RotationStates::new(self.workers))).clone()
     }
 }
 
-/// A slot, and the rank where the rotation goes on after it.
+/// A slot, and the rank at which the rotation continues after it.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Turn {
     pub(super) slot: u32,
     pub(super) after: u32,
 }
 
-/// The slots as a ring over the ranks of the whole pool. A cursor holds a rank, not an index, so a rotation
-/// over some of the pool goes on exactly where a rotation over others of it stopped.
+/// Slots as a ring over the ranks of the pool. A place is a rank, not an index, so a rotation over some members
+/// continues where a rotation over others stopped.
 ///
-/// A rank is an index in the pool's list of members, so the table is never longer than that list.
+/// A rank is an index of the pool's members, so the table is never longer than that list.
 #[derive(Debug)]
 pub(super) struct Ring(Box<[Turn]>);
 
 impl Ring {
-    /// A ring over `slots`, which are sorted by rank and not empty.
+    /// Creates a ring over `slots`, which are sorted by rank and not empty.
     pub(super) fn new(slots: &[Slot]) -> Self {
         debug_assert!(slots.is_sorted_by(|a, b| a.rank < b.rank), "slots come in the order of the pool");
         let mut turns = Vec::with_capacity(slots.last().map_or(0, |last| last.rank as usize + 1));
@@ -93,13 +93,13 @@ impl Ring {
         Self(turns.into())
     }
 
-    /// The first slot whose rank is at least `rank`; past the last one, the first of all.
+    /// Returns the first slot with at least this rank, or the first of all.
     pub(super) fn at(&self, rank: u64) -> Turn {
         usize::try_from(rank).ok().and_then(|rank| self.0.get(rank)).copied().unwrap_or(self.0[0])
     }
 
-    /// The rank where `worker` begins: worker 0 at the first slot, each next one a slot further, so that
-    /// many workers do not all send their first message to the same destination.
+    /// Returns the first rank of `worker`: each worker begins one slot further, so that the first messages of many
+    /// workers go to different destinations.
     pub(super) fn start_of(slots: &[Slot], worker: usize) -> u64 {
         u64::from(slots[worker % slots.len()].rank)
     }

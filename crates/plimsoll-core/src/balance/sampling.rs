@@ -1,34 +1,34 @@
-//! Which slots chance offers: one, two different ones, or a handful of different ones.
+//! Random sampling of slots: one, two different, or several different ones.
 
 use super::Slot;
 use super::alias_table::AliasTable;
 use crate::rng::Rng;
 
-/// A second or later draw that repeats an earlier one is drawn again this often. What may repeat has at most
-/// half the weight, so all of them repeat once in 2^32 times; then the next in the list is taken.
+/// Maximum number of repeated draws for a different slot. A slot that may repeat has at most half the weight, so all of
+/// them repeat once in 2^32 times; then the next in the list is taken.
 const REDRAWS: usize = 32;
 
-/// WeightedSampler over the slots of one snapshot.
+/// Sampler over the slots of one snapshot.
 #[derive(Debug)]
 pub(super) enum WeightedSampler {
-    /// All alike.
+    /// All slots with equal probability.
     Even(usize),
-    /// By weight.
-    Loaded {
-        /// Over all slots.
+    /// Slots by weight.
+    Weighted {
+        /// Table over all slots.
         all: AliasTable,
-        /// Where one slot has more than half of all weight: that slot, and dice over the others.
+        /// The slot with more than half of the weight, if any, and a table over the others.
         others: Option<(usize, AliasTable)>,
     },
 }
 
 impl WeightedSampler {
-    /// WeightedSampler that ignore weights.
+    /// Creates a sampler that ignores weights.
     pub(super) fn even(slots: &[Slot]) -> Self {
         Self::Even(slots.len())
     }
 
-    /// WeightedSampler by weight; equal weights need no table.
+    /// Creates a sampler by weight; equal weights need no table.
     pub(super) fn by_weight(slots: &[Slot]) -> Self {
         if slots.iter().all(|slot| slot.weight == slots[0].weight) {
             return Self::even(slots);
@@ -41,25 +41,25 @@ impl WeightedSampler {
             weights[heavy] = 0;
             (heavy, AliasTable::new(&weights))
         });
-        Self::Loaded { all, others }
+        Self::Weighted { all, others }
     }
 
     fn len(&self) -> usize {
         match self {
             Self::Even(len) => *len,
-            Self::Loaded { all, .. } => all.len(),
+            Self::Weighted { all, .. } => all.len(),
         }
     }
 
-    /// One slot.
+    /// Draws one slot.
     pub(super) fn one(&self, rng: &mut Rng) -> usize {
         match self {
             Self::Even(len) => rng.index(*len),
-            Self::Loaded { all, .. } => all.draw(rng),
+            Self::Weighted { all, .. } => all.draw(rng),
         }
     }
 
-    /// Two different slots (of one slot, twice that), the second drawn as if the first were not there.
+    /// Draws two different slots, the second as if the first did not exist. With one slot, returns it twice.
     pub(super) fn two(&self, rng: &mut Rng) -> (usize, usize) {
         let first = self.one(rng);
         let second = match self {
@@ -67,8 +67,8 @@ impl WeightedSampler {
                 let other = rng.index(len - 1);
                 (other + usize::from(other >= first)) % len
             }
-            Self::Loaded { others: Some((heavy, others)), .. } if *heavy == first => others.draw(rng),
-            Self::Loaded { all, .. } => (0..REDRAWS)
+            Self::Weighted { others: Some((heavy, others)), .. } if *heavy == first => others.draw(rng),
+            Self::Weighted { all, .. } => (0..REDRAWS)
                 .map(|_| all.draw(rng))
                 .find(|&drawn| drawn != first)
                 .unwrap_or((first + 1) % self.len()),
@@ -76,9 +76,9 @@ impl WeightedSampler {
         (first, second)
     }
 
-    /// Up to `N` different slots, of more than `N`. Even dice give exactly `N`, each set alike; loaded dice
-    /// give two different ones at least, and at most `N` further draws go to find the others: where a few
-    /// slots hold nearly all weight, the rest is drawn too seldom to be waited for.
+    /// Draws up to `N` different slots of more than `N`. Without weights the result has exactly `N`, each set with
+    /// equal probability. With weights it has at least two; at most `N` more draws find the others, because the rest is
+    /// drawn too rarely where a few slots hold nearly all weight.
     pub(super) fn some<const N: usize>(&self, rng: &mut Rng) -> ([usize; N], usize) {
         let (mut drawn, mut count) = ([0; N], 0);
         match self {
@@ -91,7 +91,7 @@ impl WeightedSampler {
                     count += 1;
                 }
             }
-            Self::Loaded { all, .. } => {
+            Self::Weighted { all, .. } => {
                 (drawn[0], drawn[1]) = self.two(rng);
                 count = 2;
                 for _ in 0..N {
@@ -117,7 +117,7 @@ mod tests {
         WeightedSampler::by_weight(&slots((0..).zip(weights.iter().copied())))
     }
 
-    /// How often each ordered pair comes, and how often it should: the second drawn from what is left.
+    /// Compares the frequency of each ordered pair with its probability.
     fn check_pairs(weights: &[u32]) {
         let (sampler, mut rng, draws) = (sampler(weights), Rng::new(9), 200_000);
         let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn two_differ_and_follow_the_weights() {
+    fn two_slots_differ_and_follow_the_weights() {
         check_pairs(&[1, 1]);
         check_pairs(&[1, 1, 1, 1]);
         check_pairs(&[3, 1]);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handful_never_repeats() {
+    fn sample_has_no_repeated_slot() {
         let mut weights = vec![1; 65];
         for heavy in [1, 2, 1_000_000] {
             weights[7] = heavy;

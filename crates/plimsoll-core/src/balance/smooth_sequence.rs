@@ -1,22 +1,22 @@
-//! In which order a weighted rotation takes its turns.
+//! Sequence of turns of a weighted rotation.
 
 use std::collections::BTreeMap;
 
-/// Up to this many turns in a cycle (sum of weights over their greatest common divisor) the sequence is
-/// exact; beyond it the weights are scaled down to this many. 65,536 turns fit a 16-bit index and 128 KiB.
+/// Maximum number of turns in an exact cycle (sum of weights over their greatest common divisor); beyond it the weights
+/// are scaled down. 65,536 turns fit a 16-bit index and 128 KiB.
 pub(super) const EXACT_TURNS: u64 = 65_536;
 
 /// One cycle of nginx's smooth weighted round robin, as indexes of slots.
 #[derive(Debug)]
 pub(super) enum Sequence {
-    /// Up to 65,536 slots.
+    /// Cycle of up to 65,536 slots.
     Short(Box<[u16]>),
-    /// More.
+    /// Cycle of more slots.
     Long(Box<[u32]>),
 }
 
 impl Sequence {
-    /// The cycle for these weights, all above 0.
+    /// Creates the cycle for these weights, all above 0.
     pub(super) fn new(weights: &[u32]) -> Self {
         let shares = shares(weights);
         if weights.len() <= usize::from(u16::MAX) + 1 {
@@ -26,7 +26,7 @@ impl Sequence {
         }
     }
 
-    /// Turns in one cycle.
+    /// Returns the number of turns in one cycle.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Short(turns) => turns.len(),
@@ -34,7 +34,7 @@ impl Sequence {
         }
     }
 
-    /// Whose turn it is at `place`, below [`len`](Self::len).
+    /// Returns the slot at `place`, which is below [`len`](Self::len).
     pub(super) fn at(&self, place: usize) -> usize {
         match self {
             Self::Short(turns) => usize::from(turns[place]),
@@ -43,9 +43,8 @@ impl Sequence {
     }
 }
 
-/// Turns of each slot in one cycle: the weights over their common divisor or, where that is too long, the
-/// nearest whole numbers of at least 1 that sum to the longest cycle (one each, where there are more slots
-/// than turns).
+/// Returns the turns of each slot in one cycle: the weights over their common divisor or, if that is too long, the
+/// nearest whole numbers of at least 1 that sum to the longest cycle (one each, if there are more slots than turns).
 fn shares(weights: &[u32]) -> Vec<u32> {
     let divisor = weights.iter().copied().fold(0, common_divisor).max(1);
     let sum: u64 = weights.iter().map(|&w| u64::from(w / divisor)).sum();
@@ -65,7 +64,7 @@ fn apportion(weights: &[u32], seats: u64) -> Vec<u32> {
     by_weight.sort_by_key(|&i| weights[i]);
     let (mut seats, mut sum) = (u128::from(seats), weights.iter().map(|&w| u128::from(w)).sum::<u128>());
     let mut shares = vec![1_u32; weights.len()];
-    // The lightest first: who deserves less than one seat takes one, and the others share what is left.
+    // The lightest first: a slot with a claim below one seat takes one, and the others share the rest.
     let light = by_weight.iter().take_while(|&&i| {
         let deserves_less = u128::from(weights[i]) * seats < sum;
         if deserves_less {
@@ -88,9 +87,8 @@ fn apportion(weights: &[u32], seats: u64) -> Vec<u32> {
     shares
 }
 
-/// Slots of one weight. The smooth algorithm always prefers the one of them that was chosen least often, the
-/// first in the list among equals, so inside a group it is a plain round robin and only the next in turn can
-/// win.
+/// Slots of one weight. The smooth algorithm always prefers the one of them that was chosen least often, the first in
+/// the list among equals. So a group is a plain round robin, and only its next slot can be chosen.
 struct Group {
     weight: i64,
     members: Vec<u32>,
@@ -183,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_cycle_of_many_weights_equals_nginx() {
+    fn long_cycle_of_many_weights_equals_nginx() {
         let weights: Vec<u32> = (1..=361).collect();
         let ours = cycle(&weights);
         assert_eq!(ours.len(), 65_341);
@@ -191,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn too_long_a_cycle_is_scaled_within_one_turn() {
+    fn long_cycle_is_scaled_within_one_turn() {
         for seed in 0..100 {
             let mut rng = Rng::new(seed);
             let weights: Vec<u32> =
@@ -210,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lightest_keep_one_turn_each() {
+    fn lightest_slots_keep_one_turn_each() {
         let mut weights = vec![1; 1000];
         weights.push(16_776_960);
         let shares = shares(&weights);

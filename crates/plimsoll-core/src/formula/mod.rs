@@ -1,28 +1,28 @@
-//! What a formula says about a destination: an expression as configured, read once, checked, and made a program.
+//! Formulas: an expression of the configuration that gives a destination a score.
 //!
-//! The language is a part of CEL, the Common Expression Language: arithmetic, comparison, logic, the conditional,
-//! and nothing that loops, so what it costs is known when it is read. All numbers are doubles, whole ones too: in
-//! CEL `in_flight / 2` would be an error or a whole number, and nobody who writes that wants either. The reader is
-//! our own, because the crate `cel` brings twelve packages and overflows the stack at a hundred brackets.
+//! The language is a subset of CEL, the Common Expression Language: arithmetic, comparison, logic and the conditional.
+//! It has no loops, so the cost of a formula is known when it is parsed. All numbers are doubles, because CEL's
+//! `in_flight / 2` would be an error or an integer. The parser is our own: the crate `cel` brings twelve packages and
+//! overflows the stack at a hundred brackets.
 
 mod parse;
 mod program;
 mod token;
 
 use crate::Name;
-use crate::balance::Slot;
 use crate::measure::LoadMetric;
 
 pub(crate) use self::program::{Program, Source};
 
-/// Bytes of a formula; a screenful.
+/// Maximum length of a formula in bytes.
 pub const LENGTH_MAX: usize = 1024;
-/// Brackets, conditions and signs within each other.
+/// Maximum nesting of brackets, conditions and signs.
 pub const DEPTH_MAX: usize = 24;
-/// Operations of one evaluation: at a nanosecond or two each, 64 destinations cost some microseconds at worst.
+/// Maximum number of operations of one evaluation: at a nanosecond or two each, 64 destinations cost some microseconds
+/// at worst.
 pub const OPERATIONS_MAX: usize = 128;
 
-/// A formula that gives a number for a destination.
+/// A formula that computes a number for a destination.
 #[derive(Clone, Debug)]
 pub struct Formula {
     text: Name,
@@ -36,56 +36,71 @@ impl PartialEq for Formula {
     }
 }
 
-/// Why a text is no formula.
+/// Constant attributes of a destination that a formula can read.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Attributes<'a> {
+    /// Unique name.
+    pub(crate) name: &'a Name,
+    /// Zone of the destination.
+    pub(crate) zone: Option<&'a Name>,
+    /// Labels of the destination.
+    pub(crate) labels: &'a [(Name, Name)],
+    /// Effective weight in 256ths.
+    pub(crate) weight: u32,
+    /// Priority of the destination.
+    pub(crate) priority: u8,
+}
+
+/// Error of a text that is not a valid formula.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormulaError {
-    /// The byte it is about; the length of the text for its end.
+    /// Offset of the error in bytes; the length of the text for its end.
     pub offset: usize,
-    /// What is wrong: a sentence without a full stop.
+    /// Description of the error, without a full stop.
     pub message: String,
-    /// What may be meant.
+    /// Suggested correction.
     pub help: Option<String>,
 }
 
 impl Formula {
-    /// The formula that `text` is.
+    /// Parses a formula.
     ///
     /// # Errors
-    /// [`FormulaError`] says what is wrong and where.
+    /// [`FormulaError`] contains the error and its offset.
     pub fn parse(text: &str) -> Result<Self, FormulaError> {
         let (term, named) = parse::parse(text)?;
         Ok(Self { text: text.into(), term, named: named.into() })
     }
 
-    /// As it was written.
+    /// Returns the formula's text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What it reads as `load.NAME` beside the metrics that have names everywhere, in the order of
+    /// Returns the names that the formula reads as `load.NAME` beside the standard metrics, in the order of
     /// [`LoadMetric::Named`].
     pub fn named(&self) -> &[Name] {
         &self.named
     }
 
-    /// It reads how destinations answer.
+    /// Returns whether the formula reads response times or errors.
     pub(crate) fn reads_answers(&self) -> bool {
         self.term
             .reads(&|reading| matches!(reading, Reading::LatencyMs | Reading::ErrorRate | Reading::Health))
     }
 
-    /// It reads what is in flight, or what destinations say of their load.
+    /// Returns whether the formula reads messages in flight or reported load.
     pub(crate) fn reads_load(&self) -> bool {
         self.term.reads(&|_| true)
     }
 
-    /// The program for one destination: what never changes about that is worked out already.
-    pub(crate) fn program(&self, slot: &Slot) -> Program {
-        Program::of(&self.term.bound_to(slot))
+    /// Returns the program for one destination, with its constant parts evaluated.
+    pub(crate) fn program(&self, destination: &Attributes<'_>) -> Program {
+        Program::of(&self.term.bound_to(destination))
     }
 }
 
-/// What is read of a destination when its score is wanted.
+/// Value that is read of a destination when its score is computed.
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(crate) enum Reading {
     InFlight,
@@ -93,7 +108,7 @@ pub(crate) enum Reading {
     ErrorRate,
     Health,
     Load(LoadMetric),
-    /// 1 if it has reported that lately, else 0.
+    /// Reads 1 if the destination has reported the metric recently, else 0.
     Reports(LoadMetric),
 }
 
@@ -107,22 +122,22 @@ enum Words {
 }
 
 impl Words {
-    /// What is not there is empty.
-    fn of(&self, slot: &Slot) -> Name {
+    /// Returns the text; missing values are empty.
+    fn of(&self, destination: &Attributes<'_>) -> Name {
         match self {
             Self::These(words) => words.clone(),
-            Self::Id => slot.name.clone(),
-            Self::Zone => slot.zone.clone().unwrap_or_default(),
-            Self::Label(key) => label(slot, key).cloned().unwrap_or_default(),
+            Self::Id => destination.name.clone(),
+            Self::Zone => destination.zone.cloned().unwrap_or_default(),
+            Self::Label(key) => label(destination, key).cloned().unwrap_or_default(),
         }
     }
 }
 
-fn label<'s>(slot: &'s Slot, key: &str) -> Option<&'s Name> {
-    slot.labels.iter().find(|(known, _)| **known == *key).map(|(_, value)| value)
+fn label<'d>(destination: &Attributes<'d>, key: &str) -> Option<&'d Name> {
+    destination.labels.iter().find(|(known, _)| **known == *key).map(|(_, value)| value)
 }
 
-/// A part of a formula, checked: what is true is 1, what is false is 0.
+/// A checked part of a formula: true is 1, false is 0.
 #[derive(Clone, Debug, PartialEq)]
 enum Term {
     Number(f64),
@@ -132,16 +147,16 @@ enum Term {
     Same(Words, Words),
     StartsWith(Words, Words),
     HasLabel(Name),
-    /// The number a text is; none for other texts.
+    /// Number in a text; NaN for other texts.
     NumberIn(Words),
     Not(Box<Term>),
     Negated(Box<Term>),
     Both(Operator, Box<[Term; 2]>),
-    /// The second where the first is true, else the third.
+    /// The second term if the first is true, else the third.
     Choice(Box<[Term; 3]>),
 }
 
-/// What two terms are joined by.
+/// Operator between two terms.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operator {
     Add,
@@ -168,7 +183,7 @@ impl Operator {
             Self::Multiply => a * b,
             Self::Divide => a / b,
             Self::Rest => a % b,
-            // Not `f64::min`: what is no number must not vanish.
+            // `f64::min` would drop NaN.
             Self::Least => {
                 if a.is_nan() || a < b {
                     a
@@ -204,35 +219,41 @@ impl Term {
         }
     }
 
-    /// The same about one destination, with everything worked out that is fixed about it.
-    fn bound_to(&self, slot: &Slot) -> Self {
+    /// Binds the term to a destination, with its constant parts evaluated.
+    fn bound_to(&self, destination: &Attributes<'_>) -> Self {
         let truth = |is: bool| Self::Number(f64::from(u8::from(is)));
         match self {
             Self::Number(_) | Self::Read(_) => self.clone(),
-            Self::Weight => Self::Number(f64::from(slot.weight) / 256.0),
-            Self::Priority => Self::Number(f64::from(slot.priority)),
-            Self::Same(a, b) => truth(a.of(slot) == b.of(slot)),
-            Self::StartsWith(a, b) => truth(a.of(slot).starts_with(&*b.of(slot))),
-            Self::HasLabel(key) => truth(label(slot, key).is_some()),
+            Self::Weight => Self::Number(f64::from(destination.weight) / 256.0),
+            Self::Priority => Self::Number(f64::from(destination.priority)),
+            Self::Same(a, b) => truth(a.of(destination) == b.of(destination)),
+            Self::StartsWith(a, b) => truth(a.of(destination).starts_with(&*b.of(destination))),
+            Self::HasLabel(key) => truth(label(destination, key).is_some()),
             Self::NumberIn(words) => Self::Number(
-                words.of(slot).trim().parse().ok().filter(|n: &f64| n.is_finite()).unwrap_or(f64::NAN),
+                words.of(destination).trim().parse().ok().filter(|n: &f64| n.is_finite()).unwrap_or(f64::NAN),
             ),
-            Self::Not(term) => match term.bound_to(slot) {
+            Self::Not(term) => match term.bound_to(destination) {
                 Self::Number(number) => truth(number == 0.0),
                 term => Self::Not(Box::new(term)),
             },
-            Self::Negated(term) => match term.bound_to(slot) {
+            Self::Negated(term) => match term.bound_to(destination) {
                 Self::Number(number) => Self::Number(-number),
                 term => Self::Negated(Box::new(term)),
             },
-            Self::Both(operator, terms) => match (terms[0].bound_to(slot), terms[1].bound_to(slot)) {
-                (Self::Number(a), Self::Number(b)) => Self::Number(operator.apply(a, b)),
-                (a, b) => Self::Both(*operator, Box::new([a, b])),
-            },
-            Self::Choice(terms) => match terms[0].bound_to(slot) {
-                Self::Number(0.0) => terms[2].bound_to(slot),
-                Self::Number(_) => terms[1].bound_to(slot),
-                open => Self::Choice(Box::new([open, terms[1].bound_to(slot), terms[2].bound_to(slot)])),
+            Self::Both(operator, terms) => {
+                match (terms[0].bound_to(destination), terms[1].bound_to(destination)) {
+                    (Self::Number(a), Self::Number(b)) => Self::Number(operator.apply(a, b)),
+                    (a, b) => Self::Both(*operator, Box::new([a, b])),
+                }
+            }
+            Self::Choice(terms) => match terms[0].bound_to(destination) {
+                Self::Number(0.0) => terms[2].bound_to(destination),
+                Self::Number(_) => terms[1].bound_to(destination),
+                open => Self::Choice(Box::new([
+                    open,
+                    terms[1].bound_to(destination),
+                    terms[2].bound_to(destination),
+                ])),
             },
         }
     }

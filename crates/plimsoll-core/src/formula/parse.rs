@@ -6,7 +6,7 @@ use crate::Name;
 use crate::measure::{LoadMetric, NAMED_MAX};
 
 /// What a part of a formula is.
-enum Partition {
+enum Operand {
     Number(Term),
     Truth(Term),
     Text(Words),
@@ -16,7 +16,7 @@ enum Partition {
     Load,
 }
 
-impl Partition {
+impl Operand {
     const fn kind(&self) -> &'static str {
         match self {
             Self::Number(_) => "a number",
@@ -45,10 +45,10 @@ pub(super) fn parse(text: &str) -> Result<(Term, Vec<Name>), FormulaError> {
         return Err(misread(token.at, format!("{} was not expected here", token.kind.shown()), None));
     }
     match part {
-        Partition::Number(term) => Ok((term, parser.named)),
+        Operand::Number(term) => Ok((term, parser.named)),
         other => {
             let help = match other {
-                Partition::Truth(_) => "write it like `condition ? 0 : 1`: the lowest number wins",
+                Operand::Truth(_) => "write it like `condition ? 0 : 1`: the lowest number wins",
                 _ => "the lowest number wins, so it must give one",
             };
             Err(misread(0, format!("it gives {}, not a number", other.kind()), Some(help.to_owned())))
@@ -109,14 +109,14 @@ impl Parser {
         read
     }
 
-    fn expression(&mut self) -> Result<Partition, FormulaError> {
+    fn expression(&mut self) -> Result<Operand, FormulaError> {
         self.deeper(|parser| {
             let at = parser.here().at;
             let first = parser.joined(0)?;
             if !parser.takes("?") {
                 return Ok(first);
             }
-            let Partition::Truth(test) = first else {
+            let Operand::Truth(test) = first else {
                 let what = format!("a condition stands before `?`, and this is {}", first.kind());
                 return Err(misread(at, what, Some("compare it: `in_flight > 0 ? … : …`".to_owned())));
             };
@@ -126,11 +126,11 @@ impl Parser {
             let no = parser.expression()?;
             parser.count(colon)?;
             match (yes, no) {
-                (Partition::Number(a), Partition::Number(b)) => {
-                    Ok(Partition::Number(Term::Choice(Box::new([test, a, b]))))
+                (Operand::Number(a), Operand::Number(b)) => {
+                    Ok(Operand::Number(Term::Choice(Box::new([test, a, b]))))
                 }
-                (Partition::Truth(a), Partition::Truth(b)) => {
-                    Ok(Partition::Truth(Term::Choice(Box::new([test, a, b]))))
+                (Operand::Truth(a), Operand::Truth(b)) => {
+                    Ok(Operand::Truth(Term::Choice(Box::new([test, a, b]))))
                 }
                 (a, b) => {
                     let what = format!(
@@ -145,7 +145,7 @@ impl Parser {
     }
 
     /// Operators of `level` and of those that bind more tightly.
-    fn joined(&mut self, level: usize) -> Result<Partition, FormulaError> {
+    fn joined(&mut self, level: usize) -> Result<Operand, FormulaError> {
         let Some(signs) = LEVELS.get(level) else { return self.signed() };
         let mut left = self.joined(level + 1)?;
         loop {
@@ -169,7 +169,7 @@ impl Parser {
         }
     }
 
-    fn signed(&mut self) -> Result<Partition, FormulaError> {
+    fn signed(&mut self) -> Result<Operand, FormulaError> {
         let at = self.here().at;
         let (not, minus) = (self.takes("!"), self.takes("-"));
         if !not && !minus {
@@ -181,8 +181,8 @@ impl Parser {
         self.count(at)?;
         let part = self.deeper(Self::signed)?;
         match (part, not) {
-            (Partition::Truth(term), true) => Ok(Partition::Truth(Term::Not(Box::new(term)))),
-            (Partition::Number(term), false) => Ok(Partition::Number(Term::Negated(Box::new(term)))),
+            (Operand::Truth(term), true) => Ok(Operand::Truth(Term::Not(Box::new(term)))),
+            (Operand::Number(term), false) => Ok(Operand::Number(Term::Negated(Box::new(term)))),
             (part, _) => {
                 let (sign, wants) = if not { ("!", "a condition") } else { ("-", "a number") };
                 Err(misread(at, format!("`{sign}` wants {wants}, and this is {}", part.kind()), None))
@@ -191,7 +191,7 @@ impl Parser {
     }
 
     /// A value, with what is picked from it.
-    fn member(&mut self) -> Result<Partition, FormulaError> {
+    fn member(&mut self) -> Result<Operand, FormulaError> {
         let mut part = self.value()?;
         loop {
             let at = self.here().at;
@@ -207,14 +207,14 @@ impl Parser {
             } else if self.takes(".") {
                 let (name, name_at) = self.name()?;
                 part = match (part, &*name) {
-                    (Partition::Text(words), "startsWith") => {
+                    (Operand::Text(words), "startsWith") => {
                         self.expect("(")?;
                         let prefix = self.expression()?;
                         self.expect(")")?;
-                        let Partition::Text(prefix) = prefix else {
+                        let Operand::Text(prefix) = prefix else {
                             return Err(misread(name_at, "`startsWith` wants a text".to_owned(), None));
                         };
-                        Partition::Truth(Term::StartsWith(words, prefix))
+                        Operand::Truth(Term::StartsWith(words, prefix))
                     }
                     (part, _) => self.pick(part, &name, name_at)?,
                 };
@@ -225,10 +225,10 @@ impl Parser {
         }
     }
 
-    fn pick(&mut self, from: Partition, name: &str, at: usize) -> Result<Partition, FormulaError> {
+    fn pick(&mut self, from: Operand, name: &str, at: usize) -> Result<Operand, FormulaError> {
         match from {
-            Partition::Labels => Ok(Partition::Text(Words::Label(name.into()))),
-            Partition::Load => Ok(Partition::Number(Term::Read(Reading::Load(self.metric(name, at)?)))),
+            Operand::Labels => Ok(Operand::Text(Words::Label(name.into()))),
+            Operand::Load => Ok(Operand::Number(Term::Read(Reading::Load(self.metric(name, at)?)))),
             other => {
                 let what = format!("there is no `{name}` in {}", other.kind());
                 Err(misread(at, what, Some("only `labels` and `load` have parts".to_owned())))
@@ -260,12 +260,12 @@ impl Parser {
         }
     }
 
-    fn value(&mut self) -> Result<Partition, FormulaError> {
+    fn value(&mut self) -> Result<Operand, FormulaError> {
         let Token { kind, at } = self.take();
         self.count(at)?;
         match kind {
-            Kind::Number(number) => Ok(Partition::Number(Term::Number(number))),
-            Kind::Text(text) => Ok(Partition::Text(Words::These(text.into()))),
+            Kind::Number(number) => Ok(Operand::Number(Term::Number(number))),
+            Kind::Text(text) => Ok(Operand::Text(Words::These(text.into()))),
             Kind::Sign("(") => {
                 let inner = self.expression()?;
                 self.expect(")")?;
@@ -279,7 +279,7 @@ impl Parser {
         }
     }
 
-    fn call(&mut self, name: &str, at: usize) -> Result<Partition, FormulaError> {
+    fn call(&mut self, name: &str, at: usize) -> Result<Operand, FormulaError> {
         self.expect("(")?;
         if name == "has" {
             return self.has(at);
@@ -299,24 +299,24 @@ impl Parser {
             _ => return Err(unknown("function", name, &FUNCTIONS, at)),
         };
         let mut numbers = arguments.into_iter().map(|part| match part {
-            Partition::Number(term) => Ok(term),
+            Operand::Number(term) => Ok(term),
             other => Err(misread(at, format!("`{name}` wants numbers, and one is {}", other.kind()), None)),
         });
         let first =
             numbers.next().unwrap_or_else(|| Err(misread(at, format!("`{name}` wants numbers"), None)))?;
         let all = numbers.try_fold(first, |a, b| Ok(Term::Both(operator, Box::new([a, b?]))))?;
-        Ok(Partition::Number(all))
+        Ok(Operand::Number(all))
     }
 
     /// Is there a label, or has a load been reported?
-    fn has(&mut self, at: usize) -> Result<Partition, FormulaError> {
+    fn has(&mut self, at: usize) -> Result<Operand, FormulaError> {
         let part = self.member()?;
         self.expect(")")?;
         match part {
-            Partition::Text(Words::Label(key)) => Ok(Partition::Truth(Term::HasLabel(key))),
-            Partition::Number(Term::Read(Reading::Load(metric))) => {
+            Operand::Text(Words::Label(key)) => Ok(Operand::Truth(Term::HasLabel(key))),
+            Operand::Number(Term::Read(Reading::Load(metric))) => {
                 let reports = Term::Read(Reading::Reports(metric));
-                Ok(Partition::Truth(Term::Both(Operator::Unequal, Box::new([reports, Term::Number(0.0)]))))
+                Ok(Operand::Truth(Term::Both(Operator::Unequal, Box::new([reports, Term::Number(0.0)]))))
             }
             _ => {
                 let help = Some("write it like `has(labels.tier)` or `has(load.cpu)`".to_owned());
@@ -336,60 +336,58 @@ impl Parser {
     }
 }
 
-fn variable(name: &str, at: usize) -> Result<Partition, FormulaError> {
-    let read = |reading| Ok(Partition::Number(Term::Read(reading)));
+fn variable(name: &str, at: usize) -> Result<Operand, FormulaError> {
+    let read = |reading| Ok(Operand::Number(Term::Read(reading)));
     match name {
         "in_flight" => read(Reading::InFlight),
         "latency_ms" => read(Reading::LatencyMs),
         "error_rate" => read(Reading::ErrorRate),
         "health" => read(Reading::Health),
-        "weight" => Ok(Partition::Number(Term::Weight)),
-        "priority" => Ok(Partition::Number(Term::Priority)),
-        "id" => Ok(Partition::Text(Words::Id)),
-        "zone" => Ok(Partition::Text(Words::Zone)),
-        "labels" => Ok(Partition::Labels),
-        "load" => Ok(Partition::Load),
-        "true" => Ok(Partition::Truth(Term::Number(1.0))),
-        "false" => Ok(Partition::Truth(Term::Number(0.0))),
+        "weight" => Ok(Operand::Number(Term::Weight)),
+        "priority" => Ok(Operand::Number(Term::Priority)),
+        "id" => Ok(Operand::Text(Words::Id)),
+        "zone" => Ok(Operand::Text(Words::Zone)),
+        "labels" => Ok(Operand::Labels),
+        "load" => Ok(Operand::Load),
+        "true" => Ok(Operand::Truth(Term::Number(1.0))),
+        "false" => Ok(Operand::Truth(Term::Number(0.0))),
         _ => Err(unknown("variable", name, &VARIABLES, at)),
     }
 }
 
-fn number_in(arguments: Vec<Partition>, at: usize) -> Result<Partition, FormulaError> {
-    match <[Partition; 1]>::try_from(arguments) {
-        Ok([Partition::Text(words)]) => Ok(Partition::Number(Term::NumberIn(words))),
-        Ok([Partition::Number(term)]) => Ok(Partition::Number(term)),
+fn number_in(arguments: Vec<Operand>, at: usize) -> Result<Operand, FormulaError> {
+    match <[Operand; 1]>::try_from(arguments) {
+        Ok([Operand::Text(words)]) => Ok(Operand::Number(Term::NumberIn(words))),
+        Ok([Operand::Number(term)]) => Ok(Operand::Number(term)),
         _ => Err(misread(at, "`double` wants one text, the number in which it gives".to_owned(), None)),
     }
 }
 
-fn join(sign: &'static str, left: Partition, right: Partition, at: usize) -> Result<Partition, FormulaError> {
+fn join(sign: &'static str, left: Operand, right: Operand, at: usize) -> Result<Operand, FormulaError> {
     use Operator::{Add, And, AtMost, Divide, Equal, Less, Multiply, Or, Rest, Subtract, Unequal};
     let both = |operator, a, b| Term::Both(operator, Box::new([a, b]));
     let (left_kind, right_kind) = (left.kind(), right.kind());
     Ok(match (sign, left, right) {
-        ("+", Partition::Number(a), Partition::Number(b)) => Partition::Number(both(Add, a, b)),
-        ("-", Partition::Number(a), Partition::Number(b)) => Partition::Number(both(Subtract, a, b)),
-        ("*", Partition::Number(a), Partition::Number(b)) => Partition::Number(both(Multiply, a, b)),
-        ("/", Partition::Number(a), Partition::Number(b)) => Partition::Number(both(Divide, a, b)),
-        ("%", Partition::Number(a), Partition::Number(b)) => Partition::Number(both(Rest, a, b)),
-        ("<", Partition::Number(a), Partition::Number(b)) => Partition::Truth(both(Less, a, b)),
-        ("<=", Partition::Number(a), Partition::Number(b)) => Partition::Truth(both(AtMost, a, b)),
-        (">", Partition::Number(a), Partition::Number(b)) => Partition::Truth(both(Less, b, a)),
-        (">=", Partition::Number(a), Partition::Number(b)) => Partition::Truth(both(AtMost, b, a)),
-        ("==", Partition::Number(a), Partition::Number(b))
-        | ("==", Partition::Truth(a), Partition::Truth(b)) => Partition::Truth(both(Equal, a, b)),
-        ("!=", Partition::Number(a), Partition::Number(b))
-        | ("!=", Partition::Truth(a), Partition::Truth(b)) => Partition::Truth(both(Unequal, a, b)),
-        ("==", Partition::Text(a), Partition::Text(b)) => Partition::Truth(Term::Same(a, b)),
-        ("!=", Partition::Text(a), Partition::Text(b)) => {
-            Partition::Truth(Term::Not(Box::new(Term::Same(a, b))))
+        ("+", Operand::Number(a), Operand::Number(b)) => Operand::Number(both(Add, a, b)),
+        ("-", Operand::Number(a), Operand::Number(b)) => Operand::Number(both(Subtract, a, b)),
+        ("*", Operand::Number(a), Operand::Number(b)) => Operand::Number(both(Multiply, a, b)),
+        ("/", Operand::Number(a), Operand::Number(b)) => Operand::Number(both(Divide, a, b)),
+        ("%", Operand::Number(a), Operand::Number(b)) => Operand::Number(both(Rest, a, b)),
+        ("<", Operand::Number(a), Operand::Number(b)) => Operand::Truth(both(Less, a, b)),
+        ("<=", Operand::Number(a), Operand::Number(b)) => Operand::Truth(both(AtMost, a, b)),
+        (">", Operand::Number(a), Operand::Number(b)) => Operand::Truth(both(Less, b, a)),
+        (">=", Operand::Number(a), Operand::Number(b)) => Operand::Truth(both(AtMost, b, a)),
+        ("==", Operand::Number(a), Operand::Number(b)) | ("==", Operand::Truth(a), Operand::Truth(b)) => {
+            Operand::Truth(both(Equal, a, b))
         }
-        ("&&", Partition::Truth(a), Partition::Truth(b)) => Partition::Truth(both(And, a, b)),
-        ("||", Partition::Truth(a), Partition::Truth(b)) => Partition::Truth(both(Or, a, b)),
-        ("in", Partition::Text(Words::These(key)), Partition::Labels) => {
-            Partition::Truth(Term::HasLabel(key))
+        ("!=", Operand::Number(a), Operand::Number(b)) | ("!=", Operand::Truth(a), Operand::Truth(b)) => {
+            Operand::Truth(both(Unequal, a, b))
         }
+        ("==", Operand::Text(a), Operand::Text(b)) => Operand::Truth(Term::Same(a, b)),
+        ("!=", Operand::Text(a), Operand::Text(b)) => Operand::Truth(Term::Not(Box::new(Term::Same(a, b)))),
+        ("&&", Operand::Truth(a), Operand::Truth(b)) => Operand::Truth(both(And, a, b)),
+        ("||", Operand::Truth(a), Operand::Truth(b)) => Operand::Truth(both(Or, a, b)),
+        ("in", Operand::Text(Words::These(key)), Operand::Labels) => Operand::Truth(Term::HasLabel(key)),
         ("in", ..) => {
             let help = Some("write it like `\"tier\" in labels`".to_owned());
             return Err(misread(at, "`in` asks whether there is a label".to_owned(), help));

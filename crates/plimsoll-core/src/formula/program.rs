@@ -1,10 +1,10 @@
-//! What a formula comes to for one destination: a row of operations on a few numbers.
+//! Compiled formula of one destination: a sequence of operations on a stack of numbers.
 
 use super::{OPERATIONS_MAX, Operator, Reading, Term};
 
-/// Where the numbers come from that change.
+/// Source of the values that change.
 pub(crate) trait Source {
-    /// What is read of its destination now.
+    /// Returns the current value of a reading.
     fn read(&self, reading: Reading) -> f64;
 }
 
@@ -18,25 +18,25 @@ enum Operation {
     Choose,
 }
 
-/// Numbers an evaluation holds at once: no more than operations.
+/// Maximum size of the stack: never more than the number of operations.
 const STACK: usize = OPERATIONS_MAX;
 
-/// Both sides of a condition are worked out and one is taken: what they cost is nothing beside a wrong guess, and
-/// nothing can go wrong in the other.
+/// Compiled formula. Both branches of a condition are evaluated, which is cheaper than a mispredicted jump and cannot
+/// fail.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Program(Box<[Operation]>);
 
 impl Program {
-    /// `term` is bound to a destination.
+    /// Compiles a term that is bound to a destination.
     pub(super) fn of(term: &Term) -> Self {
         let mut operations = Vec::new();
         push(term, &mut operations);
         Self(operations.into())
     }
 
-    /// What it gives; not a number where it has none.
+    /// Evaluates the program; NaN if it has no number.
     pub(crate) fn run(&self, source: &impl Source) -> f64 {
-        // The usual formula is this long or shorter; clearing a kilobyte would cost more than running it.
+        // Typical formulas are at most this long; clearing a kilobyte would cost more than the evaluation.
         match self.0.len() {
             0..=16 => self.run_on(&mut [0.0; 16], source),
             _ => self.run_on(&mut [0.0; STACK], source),
@@ -54,8 +54,7 @@ impl Program {
                 Operation::Join(operator) => (2, operator.apply(stack[top - 2], stack[top - 1])),
                 Operation::Choose => (3, stack[top - if stack[top - 3] == 0.0 { 1 } else { 2 }]),
             };
-            // A program of a checked term takes nothing that is not there, and never holds more than it has
-            // operations.
+            // A program of a checked term never underflows the stack and never holds more values than operations.
             top -= used;
             stack[top] = value;
             top += 1;

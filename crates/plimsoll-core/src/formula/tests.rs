@@ -26,10 +26,10 @@ impl Source for Fixed {
 }
 
 /// Weight 2, in zone eu-1, with two labels.
-fn slot() -> Slot {
+fn slot() -> crate::balance::Slot {
     let labels = [("cost", "2.5"), ("tier", "gold")].map(|(key, value)| (key.into(), value.into()));
     let zone = Some("eu-1".into());
-    Slot { labels: Arc::new(labels), zone, priority: 3, ..slots([(0, 512)])[0].clone() }
+    crate::balance::Slot { labels: Arc::new(labels), zone, priority: 3, ..slots([(0, 512)])[0].clone() }
 }
 
 fn value(text: &str) -> f64 {
@@ -44,11 +44,11 @@ fn value(text: &str) -> f64 {
         ("has_load", 0.0),
     ]));
     let formula = Formula::parse(text).unwrap_or_else(|misread| panic!("{text}: {misread:?}"));
-    formula.program(&slot()).run(&source)
+    formula.program(&slot().attributes()).run(&source)
 }
 
 #[test]
-fn formulas_mean_what_they_say() {
+fn formulas_compute_expected_values() {
     for (text, expected) in [
         ("in_flight / weight", 3.0),
         ("1 + 2 * 3 - 4 / 8", 6.5),
@@ -84,15 +84,16 @@ fn formulas_mean_what_they_say() {
 }
 
 #[test]
-fn what_is_fixed_about_a_destination_is_worked_out_beforehand() {
-    let program = |text: &str| format!("{:?}", Formula::parse(text).expect("good").program(&slot()));
+fn constant_parts_are_evaluated_in_advance() {
+    let program =
+        |text: &str| format!("{:?}", Formula::parse(text).expect("good").program(&slot().attributes()));
     assert_eq!(program("in_flight / weight"), "Program([Read(InFlight), Push(2.0), Join(Divide)])");
     assert_eq!(program("labels.tier == \"gold\" ? priority * 2 : latency_ms"), "Program([Push(6.0)])");
     assert_eq!(program("labels.tier == \"iron\" ? 1 : in_flight"), "Program([Read(InFlight)])");
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_place() {
+fn errors_contain_their_offset() {
     for (text, at, what, help) in [
         ("", 0, "a value was expected here, and there is the end", ""),
         ("in_flight /", 11, "there is the end", ""),
@@ -130,7 +131,7 @@ fn what_is_wrong_is_told_with_its_place() {
 }
 
 #[test]
-fn what_it_may_cost_is_bounded() {
+fn cost_is_bounded() {
     let refused = |text: String| Formula::parse(&text).expect_err("too much").message;
     for deep in ["(", "-", "true?1:", "!", "min(", "true?true?"] {
         let told = refused(deep.repeat(1000 / deep.len()));
@@ -145,7 +146,7 @@ fn what_it_may_cost_is_bounded() {
 }
 
 #[test]
-fn no_text_makes_it_panic() {
+fn parser_never_panics() {
     const PIECES: [&str; 24] = [
         "in_flight",
         "weight",

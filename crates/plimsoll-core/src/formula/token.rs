@@ -1,8 +1,8 @@
-//! Where a word of a formula begins and ends, and of which kind it is.
+//! Lexer of formulas.
 
 use super::{FormulaError, LENGTH_MAX};
 
-/// One word of a formula.
+/// Kind of a token.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Kind {
     Number(f64),
@@ -13,7 +13,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// As messages show it.
+    /// Returns the token as error messages show it.
     pub(super) fn shown(&self) -> String {
         match self {
             Self::Number(number) => format!("`{number}`"),
@@ -25,20 +25,20 @@ impl Kind {
     }
 }
 
-/// A word and the byte it begins at.
+/// A token with its offset in bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Token {
     pub(super) kind: Kind,
     pub(super) at: usize,
 }
 
-/// Longer ones first.
+/// Operators and brackets, longer ones first.
 const SIGNS: [&str; 22] = [
     "&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "+", "-", "*", "/", "%", "?", ":", "(", ")", "[", "]",
     ",", ".",
 ];
 
-/// The words of a formula, the end included.
+/// Splits a formula into tokens, the end included.
 pub(super) fn tokens(text: &str) -> Result<Vec<Token>, FormulaError> {
     if text.len() > LENGTH_MAX {
         let what = format!("it has {} bytes, and at most {LENGTH_MAX} are read", text.len());

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_pool_starts_serving_and_checks_at_once() {
+fn pool_starts_serving_and_checks_at_once() {
     let bench = Bench::new("a b c", spec());
     assert_eq!(bench.published.len(), 1);
     assert_eq!(bench.tiers(), "a b c");
@@ -14,7 +14,7 @@ fn a_pool_starts_serving_and_checks_at_once() {
 }
 
 #[test]
-fn one_failure_at_the_first_check_takes_out_and_later_three_do() {
+fn first_check_takes_out_by_one_failure_and_later_ones_by_three() {
     let mut bench = Bench::new("a b", spec());
     let order = bench.orders.remove(0);
     bench.answer(&order, false);
@@ -44,7 +44,7 @@ fn one_failure_at_the_first_check_takes_out_and_later_three_do() {
 }
 
 #[test]
-fn when_checks_took_everyone_out_the_answer_is_quick() {
+fn no_serving_destination_is_reported_at_once() {
     let mut bench = Bench::new("a b", spec());
     bench.answer_all(false);
     assert_eq!(bench.tiers(), "");
@@ -53,7 +53,7 @@ fn when_checks_took_everyone_out_the_answer_is_quick() {
 }
 
 #[test]
-fn a_lone_destination_serves_whatever_is_seen_and_what_was_seen_counts_when_company_comes() {
+fn only_member_always_serves_until_another_is_added() {
     let mut bench = Bench::new("a", spec());
     bench.answer_all(false);
     bench.traffic("a", RESET, 20);
@@ -70,7 +70,7 @@ fn a_lone_destination_serves_whatever_is_seen_and_what_was_seen_counts_when_comp
 }
 
 #[test]
-fn draining_is_still_checked_and_maintenance_is_not() {
+fn draining_member_is_checked_and_one_in_maintenance_is_not() {
     let mut bench = Bench::up("a b c", spec());
     bench.admin("a", AdminState::Drain);
     bench.admin("b", AdminState::Maintenance);
@@ -87,7 +87,7 @@ fn draining_is_still_checked_and_maintenance_is_not() {
 }
 
 #[test]
-fn checks_switched_off_forget_and_switched_on_begin_anew() {
+fn disabled_checks_discard_results_and_enabled_ones_start_again() {
     let mut bench = Bench::new("a b", spec());
     bench.answer_all(false);
     bench.advance(SEC * 11);
@@ -103,7 +103,7 @@ fn checks_switched_off_forget_and_switched_on_begin_anew() {
 }
 
 #[test]
-fn changed_checks_are_asked_at_once_and_what_is_known_stays() {
+fn changed_checks_run_at_once_and_keep_the_health() {
     let mut bench = Bench::new("a b", spec());
     bench.answer_all(false);
     let health = Some(HealthSpec { port: Some(9000), ..checks() });
@@ -114,7 +114,7 @@ fn changed_checks_are_asked_at_once_and_what_is_known_stays() {
 }
 
 #[test]
-fn one_at_a_time_means_one_check_under_way() {
+fn sequential_checks_run_one_at_a_time() {
     let mut bench = Bench::new("a b c", PoolSpec { parallel_checks: false, ..spec() });
     let mut asked = Vec::new();
     for _ in 0..6 {
@@ -131,7 +131,7 @@ fn one_at_a_time_means_one_check_under_way() {
 }
 
 #[test]
-fn a_check_nobody_answers_is_asked_again_and_blocks_nobody_for_ever() {
+fn lost_check_is_sent_again_and_blocks_no_other() {
     let mut bench = Bench::new("a b", PoolSpec { parallel_checks: false, ..spec() });
     let lost = bench.orders.remove(0);
     bench.advance(SEC * 10);
@@ -143,7 +143,7 @@ fn a_check_nobody_answers_is_asked_again_and_blocks_nobody_for_ever() {
 }
 
 #[test]
-fn a_crowd_is_checked_at_once_but_not_in_one_moment() {
+fn first_checks_of_many_members_are_spread() {
     let now = Tick::ZERO;
     let crowd =
         (0..5000).map(|n: u16| Destination::new(&n.to_string(), Address::Socket(([127, 0, 0, 1], n).into())));
@@ -159,7 +159,7 @@ fn a_crowd_is_checked_at_once_but_not_in_one_moment() {
 }
 
 #[test]
-fn an_order_not_fetched_is_taken_back_when_its_subject_goes() {
+fn unfetched_request_is_withdrawn_when_its_member_is_removed() {
     let now = Tick::ZERO;
     let mut pool = Pool::new("api".into(), spec(), destinations("a b"), 1, Rng::new(1), now);
     pool.handle(now, Input::Members(destinations("b:81")));

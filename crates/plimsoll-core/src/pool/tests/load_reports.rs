@@ -29,7 +29,7 @@ impl Bench {
 }
 
 #[test]
-fn an_overloaded_destination_is_set_aside_until_it_has_less_to_do() {
+fn overloaded_member_is_set_aside_until_its_load_falls() {
     let mut bench = Bench::new("a b c", weighing(0.5, 0.5));
     bench.load("b", 0.89);
     assert_eq!(bench.overloaded(), "");
@@ -49,7 +49,7 @@ fn an_overloaded_destination_is_set_aside_until_it_has_less_to_do() {
 }
 
 #[test]
-fn who_says_nothing_any_more_comes_back() {
+fn member_without_recent_reports_is_restored() {
     let mut bench = Bench::new("a b c", weighing(0.5, 0.5));
     bench.load("b", 1.0);
     bench.advance(SEC * 9);
@@ -60,7 +60,7 @@ fn who_says_nothing_any_more_comes_back() {
 }
 
 #[test]
-fn what_answers_told_is_looked_at_now_and_then() {
+fn reports_in_responses_are_evaluated_periodically() {
     let mut bench = Bench::new("a b", weighing(0.0, 0.5));
     let mut report = LoadReport::default();
     report.set(LoadMetric::Cpu, 0.95);
@@ -70,7 +70,7 @@ fn what_answers_told_is_looked_at_now_and_then() {
 }
 
 #[test]
-fn the_fullest_go_first_and_never_more_than_the_pool_can_bear() {
+fn most_loaded_are_set_aside_first_within_capacity() {
     let mut bench = Bench::new("a b c d", weighing(0.5, 1.0));
     for (name, score) in [("a", 0.91), ("b", 0.99), ("c", 0.95), ("d", 0.97)] {
         let mut report = LoadReport::default();
@@ -92,7 +92,7 @@ fn the_fullest_go_first_and_never_more_than_the_pool_can_bear() {
 }
 
 #[test]
-fn an_overloaded_destination_serves_better_than_none() {
+fn overloaded_member_is_restored_if_no_other_serves() {
     let mut bench = Bench::new("a b c", weighing(0.0, 1.0));
     bench.load("a", 0.92);
     bench.load("b", 0.99);
@@ -103,7 +103,7 @@ fn an_overloaded_destination_serves_better_than_none() {
 }
 
 #[test]
-fn rules_that_are_gone_hold_nobody_back() {
+fn removed_overload_settings_restore_members() {
     let mut bench = Bench::new("a b c", weighing(0.5, 0.5));
     bench.load("b", 1.0);
     assert_eq!(bench.overloaded(), "b");

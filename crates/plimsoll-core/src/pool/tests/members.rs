@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn whose_name_stays_keeps_everything() {
+fn member_with_the_same_name_keeps_its_state() {
     let mut bench = Bench::up("a b c", spec());
     (0..3).for_each(|_| bench.round("a"));
     bench.traffic("b", RESET, 5);
@@ -28,7 +28,7 @@ fn whose_name_stays_keeps_everything() {
 }
 
 #[test]
-fn a_new_address_is_a_new_endpoint() {
+fn changed_address_resets_the_state() {
     let mut bench = Bench::up("a b", spec());
     bench.traffic("a", RESET, 5);
     let id = bench.report("a").id;
@@ -46,7 +46,7 @@ fn a_new_address_is_a_new_endpoint() {
 }
 
 #[test]
-fn a_departure_is_published_at_once_and_its_number_is_never_used_again() {
+fn removal_is_published_at_once_and_its_id_is_never_reused() {
     let mut bench = Bench::up("a b", spec());
     let (id, assignment) = (bench.report("a").id, bench.assignment("a"));
     bench.advance(SEC * 11);
@@ -67,7 +67,7 @@ fn a_departure_is_published_at_once_and_its_number_is_never_used_again() {
 }
 
 #[test]
-fn weight_zero_takes_nothing_new_and_stands_as_it_did() {
+fn weight_zero_stops_new_messages_and_keeps_the_status() {
     let mut bench = Bench::unchecked("a b");
     bench.handle(Input::Weight { name: "a".into(), weight: Weight::new(0) });
     assert_eq!((bench.word("a"), &*bench.tiers()), ("serving", "b"));
@@ -78,7 +78,7 @@ fn weight_zero_takes_nothing_new_and_stands_as_it_did() {
 }
 
 #[test]
-fn tiers_follow_priority_and_the_switch() {
+fn tiers_follow_priority_and_backup_setting() {
     let mut bench = Bench::up("a!2 b c!1 d", spec());
     assert_eq!(bench.tiers(), "b d | c | a");
     (0..3).for_each(|_| bench.round("bd"));
@@ -90,7 +90,7 @@ fn tiers_follow_priority_and_the_switch() {
 }
 
 #[test]
-fn the_same_algorithm_keeps_its_policy_and_another_brings_its_own() {
+fn unchanged_algorithm_keeps_its_policy() {
     let mut bench = Bench::unchecked("a b");
     let policy = |bench: &Bench| std::ptr::from_ref(&*bench.pool.policy).cast::<()>();
     let before = policy(&bench);
@@ -102,7 +102,7 @@ fn the_same_algorithm_keeps_its_policy_and_another_brings_its_own() {
 }
 
 #[test]
-fn one_input_makes_one_snapshot_and_it_comes_first() {
+fn one_input_makes_at_most_one_snapshot_which_comes_first() {
     let now = Tick::ZERO;
     let mut pool = Pool::new("api".into(), spec(), destinations("a b"), 1, Rng::new(1), now);
     pool.handle(now, Input::Members(destinations("c d e!1")));
@@ -113,7 +113,7 @@ fn one_input_makes_one_snapshot_and_it_comes_first() {
 }
 
 #[test]
-fn a_name_given_twice_counts_once() {
+fn duplicate_name_counts_once() {
     let mut bench = Bench::unchecked("a b");
     bench.members("a a*9 b");
     assert_eq!(bench.tiers(), "a b");

@@ -19,7 +19,7 @@ fn taken(bench: &Bench, name: &str) -> usize {
 }
 
 #[test]
-fn who_comes_back_takes_a_growing_share_and_never_more_than_its_own() {
+fn returning_member_receives_a_growing_share_up_to_its_weight() {
     for algorithm in Algorithm::ALL {
         let mut bench = Bench::up("a b c d", PoolSpec { algorithm, ..slow() });
         (0..3).for_each(|_| bench.round("a"));
@@ -42,7 +42,7 @@ fn who_comes_back_takes_a_growing_share_and_never_more_than_its_own() {
 }
 
 #[test]
-fn it_begins_with_a_tenth_and_ends_in_words() {
+fn slow_start_begins_with_a_tenth_and_its_end_is_logged() {
     let mut bench = Bench::up("a b", slow());
     (0..3).for_each(|_| bench.round("a"));
     (0..2).for_each(|_| bench.round(""));
@@ -56,7 +56,7 @@ fn it_begins_with_a_tenth_and_ends_in_words() {
 }
 
 #[test]
-fn who_joins_a_running_pool_is_cold_and_who_was_there_at_the_start_is_not() {
+fn member_added_later_has_a_slow_start_and_initial_ones_do_not() {
     let mut bench = Bench::up("a b", slow());
     assert_eq!((bench.word("a"), bench.word("b")), ("serving", "serving"));
     bench.members("a b c");
@@ -70,7 +70,7 @@ fn who_joins_a_running_pool_is_cold_and_who_was_there_at_the_start_is_not() {
 }
 
 #[test]
-fn a_key_stays_where_it_is_until_its_home_is_warm_enough_and_moves_once() {
+fn key_moves_once_when_its_destination_is_warm_enough() {
     let mut bench = Bench::up("a b c", slow());
     (0..3).for_each(|_| bench.round("a"));
     (0..2).for_each(|_| bench.round(""));
@@ -91,7 +91,7 @@ fn a_key_stays_where_it_is_until_its_home_is_warm_enough_and_moves_once() {
 }
 
 #[test]
-fn below_the_threshold_nobody_more_is_ejected_and_who_was_is_taken_back() {
+fn panic_threshold_stops_and_ends_ejections() {
     let spec = PoolSpec { panic_threshold: 0.5, ..spec() };
     let mut bench = Bench::up("a b c d", spec.clone());
     (0..3).for_each(|_| bench.round("a"));
@@ -110,7 +110,7 @@ fn below_the_threshold_nobody_more_is_ejected_and_who_was_is_taken_back() {
 }
 
 #[test]
-fn a_managed_recovery_is_planned_tried_validated_and_ramped() {
+fn managed_recovery_has_a_plan_a_trial_validation_and_a_ramp() {
     let mut bench = Bench::up("a b", PoolSpec { recovery: true, ..spec() });
     (0..3).for_each(|_| bench.round("a"));
     (0..2).for_each(|_| bench.round(""));
@@ -135,7 +135,7 @@ fn a_managed_recovery_is_planned_tried_validated_and_ramped() {
 }
 
 #[test]
-fn who_does_worse_than_its_peers_is_set_aside_without_a_row_of_failures() {
+fn outlier_among_peers_is_ejected_without_consecutive_failures() {
     let outlier = OutlierSpec { interval: Some(SEC * 10), ..spec().outlier };
     let mut bench = Bench::new("a b c", PoolSpec { health: None, outlier, ..spec() });
     for _ in 0..40 {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn enough_bad_outcomes_eject_and_one_good_trial_brings_back() {
+fn consecutive_failures_eject_and_a_good_trial_restores() {
     let mut bench = Bench::unchecked("a b");
     bench.traffic("a", RESET, 4);
     bench.traffic("a", OK, 1);
@@ -30,7 +30,7 @@ fn enough_bad_outcomes_eject_and_one_good_trial_brings_back() {
 }
 
 #[test]
-fn exactly_one_message_is_the_trial_and_for_a_second_only_a_repeatable_one() {
+fn exactly_one_message_is_the_trial_and_only_a_repeatable_one_at_first() {
     let mut bench = Bench::unchecked("a b");
     bench.traffic("a", RESET, 5);
     bench.advance(SEC * 30);
@@ -51,7 +51,7 @@ fn exactly_one_message_is_the_trial_and_for_a_second_only_a_repeatable_one() {
 }
 
 #[test]
-fn a_trial_whose_word_is_lost_is_opened_once_more() {
+fn lost_trial_is_opened_again() {
     let mut bench = Bench::unchecked("a b");
     bench.traffic("a", RESET, 5);
     bench.advance(SEC * 30);
@@ -65,7 +65,7 @@ fn a_trial_whose_word_is_lost_is_opened_once_more() {
 }
 
 #[test]
-fn late_results_of_old_snapshots_neither_extend_nor_repeat_an_ejection() {
+fn late_results_of_old_snapshots_do_not_change_an_ejection() {
     let mut bench = Bench::unchecked("a b");
     let late: Vec<Assignment> = (0..10).map(|_| bench.assignment("a")).collect();
     bench.traffic("a", RESET, 5);
@@ -83,7 +83,7 @@ fn late_results_of_old_snapshots_neither_extend_nor_repeat_an_ejection() {
 }
 
 #[test]
-fn a_passing_check_ends_an_ejection_for_failed_connects_only() {
+fn passed_check_ends_only_ejections_for_failed_connects() {
     for (outcomes, word) in
         [(&[REFUSED; 5], "serving"), (&[RESET, REFUSED, REFUSED, REFUSED, REFUSED], "ejected")]
     {
@@ -96,7 +96,7 @@ fn a_passing_check_ends_an_ejection_for_failed_connects_only() {
 }
 
 #[test]
-fn a_check_asked_before_the_failures_proves_nothing() {
+fn check_sent_before_the_failures_ends_no_ejection() {
     let mut bench = Bench::up("a b", spec());
     bench.advance(SEC * 11);
     bench.now += SEC;
@@ -108,7 +108,7 @@ fn a_check_asked_before_the_failures_proves_nothing() {
 }
 
 #[test]
-fn what_checks_bring_back_may_still_be_ejected() {
+fn member_restored_by_checks_may_still_be_ejected() {
     let mut bench = Bench::up("a b", spec());
     bench.traffic("a", RESET, 5);
     let story = ["a", "a", "a", "", ""].map(|bad| {
@@ -121,7 +121,7 @@ fn what_checks_bring_back_may_still_be_ejected() {
 }
 
 #[test]
-fn traffic_results_do_not_matter_while_checks_fail_or_the_operator_has_it_out() {
+fn outcomes_are_ignored_while_down_or_in_maintenance() {
     let mut bench = Bench::up("a b c", spec());
     (0..3).for_each(|_| bench.round("a"));
     bench.traffic("a", RESET, 9);
@@ -136,7 +136,7 @@ fn traffic_results_do_not_matter_while_checks_fail_or_the_operator_has_it_out() 
 }
 
 #[test]
-fn ejections_stop_where_the_pool_cannot_bear_them() {
+fn ejections_stop_at_the_capacity_of_the_pool() {
     let mut bench = Bench::unchecked("a b c d");
     for name in ["a", "b", "c", "d"] {
         bench.traffic(name, RESET, 8);
@@ -150,7 +150,7 @@ fn ejections_stop_where_the_pool_cannot_bear_them() {
 }
 
 #[test]
-fn traffic_alone_never_leaves_a_pool_without_a_destination() {
+fn traffic_alone_never_ejects_the_last_serving_member() {
     let mut bench = Bench::up("a b", spec());
     (0..3).for_each(|_| bench.round("a"));
     bench.traffic("b", RESET, 20);
@@ -164,7 +164,7 @@ fn traffic_alone_never_leaves_a_pool_without_a_destination() {
 }
 
 #[test]
-fn detection_switched_off_never_ejects_and_forgives() {
+fn disabled_detection_ends_ejections() {
     let mut bench = Bench::unchecked("a b c d");
     bench.traffic("a", RESET, 5);
     let mut off = PoolSpec { health: None, ..spec() };
@@ -176,7 +176,7 @@ fn detection_switched_off_never_ejects_and_forgives() {
 }
 
 #[test]
-fn ejected_and_on_trial_is_one_standing_since_one_moment() {
+fn ejection_and_trial_are_one_status_since_one_time() {
     let mut bench = Bench::unchecked("a b");
     bench.traffic("a", RESET, 5);
     let since = bench.report("a").since;
@@ -187,7 +187,7 @@ fn ejected_and_on_trial_is_one_standing_since_one_moment() {
 }
 
 #[test]
-fn with_learning_each_is_judged_by_its_own_past() {
+fn learning_compares_each_member_with_its_own_past() {
     let outlier = OutlierSpec { interval: Some(SEC * 10), learning: true, ..spec().outlier };
     let mut bench = Bench::new("a b c", PoolSpec { health: None, outlier, ..spec() });
     let answer = |ms| Outcome::Answered { status: 200, first_byte: Duration::from_millis(ms) };

@@ -5,7 +5,7 @@ use super::*;
 const DEEP: ProbeKind = ProbeKind::Other("deep");
 
 /// Checks every 10 s and every second at doubt; a second of silence is unusual.
-fn watchful() -> PoolSpec {
+fn detecting() -> PoolSpec {
     let schedule = CheckSchedule { fast: Some(SEC), jitter: 0.0, ..CheckSchedule::default() };
     let health = HealthSpec { schedule, probe_if_unresponsive: Some(DEEP), ..checks() };
     let outlier = OutlierSpec { unresponsive_after: Some(SEC), ..spec().outlier };
@@ -22,8 +22,8 @@ fn wait(bench: &mut Bench, half_seconds: u32) {
 }
 
 #[test]
-fn the_first_bad_outcome_brings_a_check_forward_and_many_bring_no_more() {
-    let mut bench = Bench::up("a b", watchful());
+fn first_bad_outcome_brings_the_check_forward_once() {
+    let mut bench = Bench::up("a b", detecting());
     bench.advance(SEC * 5);
     assert!(bench.orders.is_empty());
     bench.traffic("a", RESET, 1);
@@ -39,8 +39,8 @@ fn the_first_bad_outcome_brings_a_check_forward_and_many_bring_no_more() {
 }
 
 #[test]
-fn a_message_that_timed_out_has_the_next_checks_ask_for_an_answer() {
-    let mut bench = Bench::up("a b", watchful());
+fn timeout_makes_the_next_checks_require_a_response() {
+    let mut bench = Bench::up("a b", detecting());
     bench.advance(SEC * 5);
     bench.traffic("a", Outcome::Failed(Failure::Timeout), 1);
     for _ in 0..3 {
@@ -60,8 +60,8 @@ fn a_message_that_timed_out_has_the_next_checks_ask_for_an_answer() {
 }
 
 #[test]
-fn one_message_that_waits_unusually_long_has_its_destination_checked() {
-    let mut bench = Bench::up("a b", watchful());
+fn unusually_long_wait_triggers_a_check() {
+    let mut bench = Bench::up("a b", detecting());
     wait(&mut bench, 2);
     let _held = hold(&bench, "a", 1);
     wait(&mut bench, 2);
@@ -73,8 +73,8 @@ fn one_message_that_waits_unusually_long_has_its_destination_checked() {
 }
 
 #[test]
-fn a_destination_that_answers_nobody_while_its_peers_do_is_set_aside_within_seconds() {
-    let mut bench = Bench::new("a b c", PoolSpec { health: None, ..watchful() });
+fn unresponsive_member_is_ejected_within_seconds() {
+    let mut bench = Bench::new("a b c", PoolSpec { health: None, ..detecting() });
     let mut held = Vec::new();
     for half_seconds in 0.. {
         held.extend(hold(&bench, "a", 5));
@@ -94,17 +94,17 @@ fn a_destination_that_answers_nobody_while_its_peers_do_is_set_aside_within_seco
 }
 
 #[test]
-fn where_nobody_answers_nobody_is_set_aside() {
-    let mut bench = Bench::new("a b c", PoolSpec { health: None, ..watchful() });
+fn no_member_is_ejected_if_none_responds() {
+    let mut bench = Bench::new("a b c", PoolSpec { health: None, ..detecting() });
     let _held: Vec<_> = ["a", "b", "c"].map(|name| hold(&bench, name, 50)).into();
     wait(&mut bench, 200);
     assert_eq!(bench.tiers(), "a b c");
 }
 
 #[test]
-fn who_is_as_slow_as_ever_is_not_silent() {
+fn usually_slow_member_is_not_unresponsive() {
     let slow = Outcome::Answered { status: 200, first_byte: SEC * 30 };
-    let mut bench = Bench::new("a b", PoolSpec { health: None, ..watchful() });
+    let mut bench = Bench::new("a b", PoolSpec { health: None, ..detecting() });
     bench.traffic("a", slow, 10);
     let _held = hold(&bench, "a", 10);
     for _ in 0..100 {
@@ -115,8 +115,8 @@ fn who_is_as_slow_as_ever_is_not_silent() {
 }
 
 #[test]
-fn a_client_that_gave_up_is_no_message_that_waits() {
-    let mut bench = Bench::new("a b", PoolSpec { health: None, ..watchful() });
+fn cancelled_message_does_not_wait() {
+    let mut bench = Bench::new("a b", PoolSpec { health: None, ..detecting() });
     for _ in 0..100 {
         drop(hold(&bench, "a", 10));
         bench.traffic("b", OK, 10);
@@ -126,8 +126,8 @@ fn a_client_that_gave_up_is_no_message_that_waits() {
 }
 
 #[test]
-fn good_traffic_spares_checks_and_a_doubt_asks_at_once() {
-    let mut spec = watchful();
+fn good_traffic_replaces_checks_and_a_failure_checks_at_once() {
+    let mut spec = detecting();
     spec.health.as_mut().expect("checks").schedule.adaptive = true;
     let mut bench = Bench::up("a b", spec);
     let mut asked = Vec::new();
@@ -154,7 +154,7 @@ fn sorted_as(asked: &[String]) -> impl Fn(&'static str) -> String + '_ {
 }
 
 #[test]
-fn who_starts_down_serves_when_its_first_check_passes() {
+fn member_that_starts_down_serves_after_its_first_passed_check() {
     let mut spec = spec();
     spec.health.as_mut().expect("checks").schedule.start = crate::health::Start::Down;
     let mut bench = Bench::new("a b c", spec);
@@ -170,7 +170,7 @@ fn who_starts_down_serves_when_its_first_check_passes() {
 }
 
 #[test]
-fn two_pools_with_one_address_share_nothing() {
+fn pools_with_one_address_are_independent() {
     let (mut one, mut other) = (Bench::up("a b c", spec()), Bench::up("a b c", spec()));
     one.traffic("a", RESET, 5);
     one.round("b");
@@ -184,7 +184,7 @@ fn two_pools_with_one_address_share_nothing() {
 }
 
 #[test]
-fn it_is_counted_how_often_checks_and_traffic_say_the_opposite() {
+fn contradictions_of_checks_and_traffic_are_counted() {
     let mut bench = Bench::up("a b c", spec());
     bench.traffic("a", RESET, 5);
     for _ in 0..3 {
