@@ -21,7 +21,6 @@ use plimsoll_core::{DestinationLimits, Name, PoolLimits, Weight};
 
 /// Checked configuration of the whole process.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Config {
     /// Number of data-plane threads; `None` = number of CPUs that this process may use.
     pub workers: Option<NonZeroUsize>,
@@ -61,7 +60,6 @@ pub enum AccessLog {
 
 /// Settings of the decision log.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct DecisionLog {
     /// Output of the lines.
     pub target: AccessLog,
@@ -216,7 +214,6 @@ pub struct Listener {
 
 /// PEM files of a certificate chain and its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct CertificateFiles {
     /// Certificate chain, the own certificate first.
     pub cert: PathBuf,
@@ -261,7 +258,6 @@ impl TlsVersion {
 
 /// TLS termination of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct ServerTls {
     /// Certificates, at least one. They are selected by server name; the first is used if no name matches.
     pub certificates: Vec<CertificateFiles>,
@@ -273,7 +269,6 @@ pub struct ServerTls {
 
 /// TLS to the destinations of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct ClientTls {
     /// Certificate authorities of the destinations; `None` = those of the system.
     pub ca: Option<PathBuf>,
@@ -335,7 +330,6 @@ pub struct HeaderEdits {
 
 /// Route of a listener: match conditions and the pool for matching messages.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Route {
     /// Name in metrics and logs: the `name` of the file, or `LISTENER/INDEX`.
     pub name: Name,
@@ -430,7 +424,6 @@ impl fmt::Display for HashKey {
 
 /// Pool of destinations that are balanced together.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub struct Pool {
     /// Name, unique among pools.
     pub name: Name,
