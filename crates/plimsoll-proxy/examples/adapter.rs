@@ -1,9 +1,9 @@
-//! A protocol of one's own: meters that say their number in the first line, and stay at their collector.
+//! A custom protocol: meters send their number in the first line and stay at their collector.
 //!
 //! ```text
 //! meter:     METER 4711\n
-//! collector: OK\n          (or BUSY\n: another one is asked)
-//! then bytes both ways
+//! collector: OK\n          (or BUSY\n: the next collector is tried)
+//! then bytes in both directions
 //! ```
 
 use plimsoll_config::{Extensions, load_with};
@@ -11,10 +11,10 @@ use plimsoll_core::hash::hash;
 use plimsoll_proxy::adapter::{Adapter, Adapters, Connection, Detection, Fault, UpstreamFault};
 use plimsoll_proxy::{ConfigSource, Proxy};
 
-const HELLO: &[u8] = b"METER ";
-/// A first line may be so long.
-const MOST: usize = 64;
-const SORRY: &[u8] = b"BUSY\n";
+const PREFIX: &[u8] = b"METER ";
+/// Maximum length of the first line.
+const MAX_LINE: usize = 64;
+const BUSY: &[u8] = b"BUSY\n";
 
 #[derive(Debug)]
 struct Meters;
@@ -24,9 +24,9 @@ impl Adapter for Meters {
         "meters"
     }
 
-    // For listeners of `protocol: auto`.
+    // Used by listeners with `protocol: auto`.
     fn detect(&self, first: &[u8]) -> Detection {
-        Detection::by_prefix(first, HELLO)
+        Detection::by_prefix(first, PREFIX)
     }
 
     fn serve(&self, connection: Connection) {
@@ -43,17 +43,17 @@ async fn serve(mut connection: Connection) {
     };
     let Some(mut session) = connection.route("METERS") else { return };
     let number = hash(line.trim_ascii());
-    // Each try is another collector; who cannot be reached is passed over by `next` itself.
+    // Each attempt uses another collector; `next` itself skips unreachable ones.
     while let Ok(mut collector) = session.next(Some(number)).await {
         let limit = session.limit(session.response_timeout());
-        let asked = async {
+        let greeting = async {
             collector.write_all(&line).await.ok()?;
             while !collector.buffer().contains(&b'\n') {
                 collector.read().await.ok().filter(|&n| n > 0)?;
             }
             Some(collector.buffer().starts_with(b"OK"))
         };
-        let failing = match limit.within(asked).await {
+        let upstream_fault = match limit.within(greeting).await {
             Some(Some(true)) => {
                 session.served(&mut collector);
                 return session.relay(connection, collector).await;
@@ -61,22 +61,22 @@ async fn serve(mut connection: Connection) {
             Some(_) => UpstreamFault::Refused,
             None => UpstreamFault::TimedOut,
         };
-        if session.failed(collector, failing).is_err() {
+        if session.failed(collector, upstream_fault).is_err() {
             break;
         }
     }
-    let _best_effort = connection.write_all(SORRY).await;
+    let _best_effort = connection.write_all(BUSY).await;
 }
 
-/// Takes the first line from the connection's buffer; what follows stays there.
+/// Reads the first line; bytes after it stay in the connection's buffer.
 async fn read_line(connection: &mut Connection) -> Result<Vec<u8>, Fault> {
     loop {
         let buffer = connection.buffer();
         if let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
-            return if line.starts_with(HELLO) { Ok(line) } else { Err(Fault::Malformed) };
+            return if line.starts_with(PREFIX) { Ok(line) } else { Err(Fault::Malformed) };
         }
-        if buffer.len() > MOST {
+        if buffer.len() > MAX_LINE {
             return Err(Fault::TooLarge);
         }
         if !matches!(connection.read().await, Ok(1..)) {
@@ -85,7 +85,7 @@ async fn read_line(connection: &mut Connection) -> Result<Vec<u8>, Fault> {
     }
 }
 
-/// A balancer that speaks one protocol more.
+/// Starts a proxy that supports the protocol `meters`.
 async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
     let adapters = Adapters::built_in().with(Meters);
     let extensions = Extensions { protocols: adapters.names(), ..Extensions::default() };
@@ -111,7 +111,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let _proxy = start(FILE.to_owned()).await?;
-        println!("meters may call 127.0.0.1:4711; Ctrl-C ends it");
+        println!("listening for meters on 127.0.0.1:4711; stop with Ctrl-C");
         Ok(tokio::signal::ctrl_c().await?)
     })
 }
@@ -123,8 +123,8 @@ mod tests {
 
     use super::*;
 
-    /// A collector that answers the first line with `answer`, and every other with its name.
-    fn collector(name: &'static str, answer: &'static str) -> String {
+    /// Starts a collector that sends `greeting` for the first line, and its name for every other.
+    fn collector(name: &'static str, greeting: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         std::thread::spawn(move || {
@@ -133,8 +133,8 @@ mod tests {
                     let mut stream = stream.unwrap();
                     let lines = BufReader::new(stream.try_clone().unwrap()).lines();
                     for (n, line) in lines.map_while(Result::ok).enumerate() {
-                        let said = if n == 0 { answer.to_owned() } else { format!("{name} got {line}\n") };
-                        if stream.write_all(said.as_bytes()).is_err() {
+                        let reply = if n == 0 { greeting.to_owned() } else { format!("{name} got {line}\n") };
+                        if stream.write_all(reply.as_bytes()).is_err() {
                             break;
                         }
                     }
@@ -144,15 +144,15 @@ mod tests {
         address
     }
 
-    /// What a meter hears, line by line, when it says this.
-    fn call(port: u16, said: &str) -> Vec<String> {
+    /// Sends `text` as a meter and returns the lines it receives.
+    fn call(port: u16, text: &str) -> Vec<String> {
         let mut meter = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        meter.write_all(said.as_bytes()).unwrap();
+        meter.write_all(text.as_bytes()).unwrap();
         meter.shutdown(std::net::Shutdown::Write).unwrap();
         BufReader::new(meter).lines().map_while(Result::ok).collect()
     }
 
-    /// Calls a balancer in front of these collectors, on a thread beside it.
+    /// Runs `work` with the port of a proxy in front of these collectors.
     fn with_balancer(collectors: &[String], work: impl FnOnce(u16) + Send + 'static) {
         let file = format!(
             "admin: false\nlisteners: [{{name: m, address: \"127.0.0.1:0\", protocol: meters, pool: p}}]\n\
@@ -168,16 +168,16 @@ mod tests {
     }
 
     #[test]
-    fn a_meter_stays_at_its_collector_and_meters_spread() {
+    fn meters_stay_at_their_collector_and_are_spread() {
         let collectors = [collector("a", "OK\n"), collector("b", "OK\n")];
         with_balancer(&collectors, |port| {
-            let place = |meter: u32| {
-                let heard = call(port, &format!("METER {meter}\nreading\n"));
-                assert_eq!(heard[0], "OK");
-                heard[1].clone()
+            let collector_of = |meter: u32| {
+                let lines = call(port, &format!("METER {meter}\nreading\n"));
+                assert_eq!(lines[0], "OK");
+                lines[1].clone()
             };
-            let first: Vec<String> = (0..20).map(place).collect();
-            assert_eq!((0..20).map(place).collect::<Vec<_>>(), first);
+            let first: Vec<String> = (0..20).map(collector_of).collect();
+            assert_eq!((0..20).map(collector_of).collect::<Vec<_>>(), first);
             assert!(
                 first.contains(&"a got reading".to_owned()) && first.contains(&"b got reading".to_owned())
             );
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_collector_is_passed_over_and_when_all_are_the_meter_is_told() {
+    fn busy_collectors_are_skipped_and_reported_if_all_are_busy() {
         with_balancer(&[collector("busy", "BUSY\n"), collector("free", "OK\n")], |port| {
             for meter in 0..5 {
                 assert_eq!(call(port, &format!("METER {meter}\nx\n")), ["OK", "free got x"]);

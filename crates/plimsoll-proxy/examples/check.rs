@@ -1,8 +1,8 @@
-//! A check of one's own: stores of the Redis kind serve only while they can be written to.
+//! A custom health check: Redis-like stores serve only while they accept writes.
 //!
 //! ```text
 //! balancer: ROLE\r\n
-//! store:    *3\r\n$6\r\nmaster\r\n…     (a replica says `slave`)
+//! store:    *3\r\n$6\r\nmaster\r\n…     (a replica sends `slave`)
 //! ```
 
 use std::pin::Pin;
@@ -12,8 +12,8 @@ use plimsoll_proxy::adapter::{Adapters, Check, CheckContext, CheckFailure};
 use plimsoll_proxy::{ConfigSource, Proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// An answer's beginning that tells the role.
-const MOST: usize = 64;
+/// Number of bytes of a response that contain the role.
+const ROLE_BYTES: usize = 64;
 
 #[derive(Debug)]
 struct Writable;
@@ -27,20 +27,20 @@ impl Check for Writable {
         Box::pin(async move {
             let mut store = context.connect().await?;
             store.write_all(b"ROLE\r\n").await.map_err(|error| error.to_string())?;
-            let mut answer = Vec::new();
-            while answer.iter().filter(|&&byte| byte == b'\n').count() < 3 && answer.len() < MOST {
-                match store.read_buf(&mut answer).await.map_err(|error| error.to_string())? {
+            let mut response = Vec::new();
+            while response.iter().filter(|&&byte| byte == b'\n').count() < 3 && response.len() < ROLE_BYTES {
+                match store.read_buf(&mut response).await.map_err(|error| error.to_string())? {
                     0 => return Err("closed before the response".into()),
                     _more => {}
                 }
             }
-            let line = String::from_utf8_lossy(&answer).lines().nth(2).unwrap_or_default().to_owned();
+            let line = String::from_utf8_lossy(&response).lines().nth(2).unwrap_or_default().to_owned();
             if line == "master" { Ok(()) } else { Err(format!("its role is `{line}`").into()) }
         })
     }
 }
 
-/// A balancer that checks in one way more.
+/// Starts a proxy that supports the check `writable`.
 async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
     let adapters = Adapters::built_in().with_check(Writable);
     let extensions = Extensions { checks: adapters.check_names(), ..Extensions::default() };
@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let _proxy = start(FILE.to_owned()).await?;
-        println!("127.0.0.1:6379 leads to the store that can be written to; Ctrl-C ends it");
+        println!("forwarding 127.0.0.1:6379 to the writable store; stop with Ctrl-C");
         Ok(tokio::signal::ctrl_c().await?)
     })
 }
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// A store that tells its role to whoever asks.
+    /// Starts a store that sends its role in response to ROLE.
     fn store(role: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_store_that_can_be_written_to_serves() {
+    fn only_the_writable_store_serves() {
         let stores = [store("master"), store("slave")];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -118,18 +118,18 @@ mod tests {
                 let [master, replica] = &pool.destinations[..] else { panic!("two") };
                 if replica.checks.failed > 0 && master.checks.passed > 1 {
                     assert!(master.status.serves() && replica.status.as_str() == "down");
-                    let told = replica.report.as_ref().and_then(|r| r.last_check.clone()).unwrap();
-                    assert_eq!((told.detail(), pool.check_type), ("its role is `slave`", Some("writable")));
+                    let check = replica.report.as_ref().and_then(|r| r.last_check.clone()).unwrap();
+                    assert_eq!((check.detail(), pool.check_type), ("its role is `slave`", Some("writable")));
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(25)).await;
             }
-            panic!("it is not found");
+            panic!("no check of the replica failed");
         });
     }
 
     #[test]
-    fn a_word_that_nobody_registered_is_refused() {
+    fn unregistered_check_is_refused() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let refused = runtime.block_on(start(file("readable", &[store("master")]))).unwrap_err();
         assert!(refused.to_string().contains("readable"), "{refused}");

@@ -1,8 +1,8 @@
-//! A policy of one's own: work goes to destinations near us, and elsewhere only when those have enough to do.
+//! A custom policy: requests go to destinations in the own zone, and elsewhere only when those are busy.
 //!
-//! A `Policy` is what the configuration names and outlives every change of the pool; a `Picker` is built from it
-//! each time the list of those that may serve changes, and chooses for each message. What it may look at stands in
-//! a `Slot`: weight, zone, labels, and the counters all workers share.
+//! A `Policy` is named in the configuration and outlives every change of the pool. A `Picker` is built from it
+//! each time the list of serving destinations changes, and picks one for each message. It decides by the fields of
+//! a `Slot`: weight, zone, labels, and counters shared by all workers.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use plimsoll_core::{PickRequest, Rng, Tick};
 use plimsoll_proxy::adapter::Adapters;
 use plimsoll_proxy::{ConfigSource, Proxy};
 
-/// So much may a near one have in flight for each unit of its weight before others are asked.
-const ENOUGH: u32 = 8;
+/// Maximum requests in flight of a near destination, per unit of its weight, before others are used.
+const MAX_NEAR: u32 = 8;
 
-/// `nearest`: whoever has the least to do among the near, while one of those has room; else among all.
+/// `nearest`: least loaded destination of the own zone while it is below the limit, else of all.
 struct Nearest {
     zone: &'static str,
-    /// PolicyRegistry may be made of others: this one chooses among those it is given.
-    fair: Box<dyn Policy>,
+    /// Built-in policy that picks within the own zone and among all.
+    base: Box<dyn Policy>,
 }
 
 impl Nearest {
     fn new(zone: &'static str, workers: usize) -> Self {
-        Self { zone, fair: Algorithm::WeightedLeastConnections.policy(workers) }
+        Self { zone, base: Algorithm::WeightedLeastConnections.policy(workers) }
     }
 }
 
@@ -37,40 +37,40 @@ impl Policy for Nearest {
         Needs::Load
     }
 
-    // Off the request path: here is the time to sort, to count and to allocate.
+    // Not on the request path: sorting, counting and allocating belong here.
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker> {
         let is_near = |slot: &&Slot| slot.zone.as_deref() == Some(self.zone);
         let near: Arc<[Slot]> = slots.iter().filter(is_near).cloned().collect();
-        let places = (0..slots.len()).filter(|&place| is_near(&&slots[place])).collect();
-        let nearest = (!near.is_empty()).then(|| self.fair.build(near));
-        Box::new(NearestPicker { nearest, places, all: self.fair.build(slots.clone()), slots })
+        let indexes = (0..slots.len()).filter(|&index| is_near(&&slots[index])).collect();
+        let nearest = (!near.is_empty()).then(|| self.base.build(near));
+        Box::new(NearestPicker { nearest, indexes, all: self.base.build(slots.clone()), slots })
     }
 }
 
 struct NearestPicker {
     nearest: Option<Box<dyn Picker>>,
-    /// Where the near ones stand among all.
-    places: Box<[usize]>,
+    /// Indexes of the near slots among all.
+    indexes: Box<[usize]>,
     all: Box<dyn Picker>,
     slots: Arc<[Slot]>,
 }
 
 impl Picker for NearestPicker {
-    // On the request path: no lock, no allocation. The answer is an index among all slots.
-    fn pick(&self, want: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
+    // On the request path: no lock, no allocation. Returns an index among all slots.
+    fn pick(&self, request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         if let Some(nearest) = &self.nearest {
-            let place = self.places[nearest.pick(want, now, rng)];
-            let Slot { weight, stats, .. } = &self.slots[place];
+            let index = self.indexes[nearest.pick(request, now, rng)];
+            let Slot { weight, stats, .. } = &self.slots[index];
             // Weights are in 256ths.
-            if u64::from(stats.in_flight()) * 256 < u64::from(ENOUGH) * u64::from(*weight) {
-                return place;
+            if u64::from(stats.in_flight()) * 256 < u64::from(MAX_NEAR) * u64::from(*weight) {
+                return index;
             }
         }
-        self.all.pick(want, now, rng)
+        self.all.pick(request, now, rng)
     }
 }
 
-/// A balancer that knows one policy more.
+/// Starts a proxy that supports the policy `nearest`.
 async fn start(file: String) -> Result<Proxy, Box<dyn std::error::Error>> {
     let policies = PolicyRegistry::built_in().with(|workers| Box::new(Nearest::new("eu-1", workers)));
     let extensions = Extensions { policies, ..Extensions::default() };
@@ -97,7 +97,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let _proxy = start(FILE.to_owned()).await?;
-        println!("http://127.0.0.1:8080 leads to what is near; Ctrl-C ends it");
+        println!("listening on http://127.0.0.1:8080; stop with Ctrl-C");
         Ok(tokio::signal::ctrl_c().await?)
     })
 }
@@ -109,16 +109,16 @@ mod tests {
 
     use super::*;
 
-    /// A destination that answers every request with its name.
+    /// Starts a destination that responds to every request with its name.
     fn destination(name: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         std::thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
                 std::thread::spawn(move || {
-                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+                    let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
                     while matches!(stream.read(&mut [0; 1024]), Ok(1..)) {
-                        stream.write_all(answer.as_bytes()).unwrap();
+                        stream.write_all(response.as_bytes()).unwrap();
                     }
                 });
             }
@@ -126,16 +126,16 @@ mod tests {
         address
     }
 
-    fn ask(port: u16) -> String {
+    fn fetch(port: u16) -> String {
         let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).unwrap();
-        answer.rsplit("\r\n").next().unwrap().to_owned()
+        let mut response = String::new();
+        client.read_to_string(&mut response).unwrap();
+        response.rsplit("\r\n").next().unwrap().to_owned()
     }
 
     #[test]
-    fn a_configuration_names_it_and_messages_stay_near() {
+    fn configured_policy_keeps_requests_in_the_own_zone() {
         let (near, far) = (destination("near"), destination("far"));
         let file = format!(
             "admin: false\nlisten: \"127.0.0.1:0\"\nload_balancer: {{algorithm: nearest}}\n\
@@ -146,14 +146,14 @@ mod tests {
             let proxy = start(file).await.unwrap();
             let address = proxy.handle().traffic().listeners[0].addresses[0].clone();
             let port = address.rsplit(':').next().unwrap().parse().unwrap();
-            let answers = move || (0..10).map(|_| ask(port)).collect::<Vec<_>>();
-            let answers = tokio::task::spawn_blocking(answers).await.unwrap();
-            assert!(answers.iter().all(|answer| answer == "near"), "{answers:?}");
+            let responses = move || (0..10).map(|_| fetch(port)).collect::<Vec<_>>();
+            let responses = tokio::task::spawn_blocking(responses).await.unwrap();
+            assert!(responses.iter().all(|response| response == "near"), "{responses:?}");
         });
     }
 
     #[test]
-    fn who_is_near_and_full_is_passed_over() {
+    fn busy_near_destination_is_skipped() {
         use plimsoll_core::snapshot::Member;
         use plimsoll_core::{
             Address, Destination, DestinationId, DestinationStats, Snapshot, Status, balance_load,
@@ -173,9 +173,9 @@ mod tests {
         let members = [(0, "us-1"), (1, "eu-1")].map(member).into();
         let snapshot = Snapshot::build("p".into(), 1, &Nearest::new("eu-1", 1), members);
         let mut rng = Rng::new(1);
-        let mut take = || balance_load(&snapshot, &PickRequest::default(), Tick::ZERO, &mut rng).unwrap();
-        let held: Vec<_> = (0..20).map(|_| take()).collect();
+        let mut pick = || balance_load(&snapshot, &PickRequest::default(), Tick::ZERO, &mut rng).unwrap();
+        let held: Vec<_> = (0..20).map(|_| pick()).collect();
         let near = held.iter().filter(|assignment| assignment.member() == 1).count();
-        assert_eq!((near, held.len()), (10, 20), "eight at once, and the rest shared");
+        assert_eq!((near, held.len()), (10, 20), "eight in flight, the others shared");
     }
 }
