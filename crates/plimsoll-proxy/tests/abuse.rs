@@ -1,6 +1,6 @@
-//! Clients of HTTP/2 that mean harm: the connection ends, and others notice nothing.
+//! Hostile HTTP/2 clients: the proxy closes the connection, and other clients are not affected.
 //!
-//! A program of its own, because it measures the memory of the whole process.
+//! A test binary of its own, because it measures the memory of the whole process.
 
 #[path = "e2e/kit/mod.rs"]
 #[allow(dead_code, unused_imports)] // The tests of `e2e` use all of it.
@@ -9,28 +9,28 @@ mod kit;
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::http2::{Http2Client, accept};
-use kit::{Balancer, Destination, PATIENCE, Place, Setup, Watch, hello, ms, ok, secs, until};
+use kit::http2::{Http2Client, websocket_accept};
+use kit::{Balancer, Destination, Endpoint, Setup, Stopwatch, TIMEOUT, ms, ok, respond_ok, secs, wait_until};
 
-/// Single frames on a raw socket.
+/// Sends and reads single frames on a raw socket.
 struct Frames {
     socket: std::net::TcpStream,
 }
 
 impl Frames {
-    /// The preface and empty settings, and nothing more.
+    /// Connects; sends the preface and empty SETTINGS.
     fn connect(balancer: &Balancer) -> Self {
-        let Place::Tcp(address) = balancer.place() else { panic!("a TCP listener") };
-        let mut socket = std::net::TcpStream::connect(address).expect("the proxy takes connections");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        let Endpoint::Tcp(address) = balancer.endpoint() else { panic!("a TCP listener") };
+        let mut socket = std::net::TcpStream::connect(address).expect("the proxy accepts connections");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        socket.set_write_timeout(Some(TIMEOUT)).expect("a timeout");
         socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").expect("room");
         let mut frames = Self { socket };
         assert!(frames.send(4, 0, 0, b""));
         frames
     }
 
-    /// A frame as it stands on the wire.
+    /// Encodes a frame.
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let len = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
         let mut frame = vec![len[1], len[2], len[3], kind, flags];
@@ -39,7 +39,7 @@ impl Frames {
         frame
     }
 
-    /// `false` when the proxy takes no more.
+    /// Sends a frame; returns `false` if the proxy has closed the connection.
     fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
         self.send_raw(&Self::frame(kind, flags, stream, payload))
     }
@@ -48,7 +48,7 @@ impl Frames {
         self.socket.write_all(bytes).is_ok()
     }
 
-    /// The next frame: kind, flags, stream and payload. `None` at the end.
+    /// Reads the next frame: type, flags, stream and payload. `None` at the end.
     fn next(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         self.socket.read_exact(&mut head).ok()?;
@@ -59,8 +59,8 @@ impl Frames {
         Some((head[3], head[4], stream, payload))
     }
 
-    /// The code of the goodbye that ends this connection.
-    fn goodbye(&mut self) -> Option<u32> {
+    /// Reads to the end; returns the error code of the last GOAWAY.
+    fn read_goaway_code(&mut self) -> Option<u32> {
         let mut code = None;
         while let Some((kind, _, _, payload)) = self.next() {
             if kind == 7 {
@@ -82,41 +82,41 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// `GET / HTTP/2` of `test`, as HPACK has it without a table.
+/// `GET /` for the authority `test`, in HPACK without the dynamic table.
 const GET: &[u8] = b"\x82\x86\x84\x41\x04test";
 
-/// The same of `/large`.
+/// `GET /large` for the authority `test`, in HPACK without the dynamic table.
 const GET_LARGE: &[u8] = b"\x82\x86\x44\x06/large\x41\x04test";
 const LARGE_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 8388608\r\n\r\n";
 static LARGE: [u8; 8 << 20] = [b'x'; 8 << 20];
 
-/// Resident bytes of this process.
+/// Returns the resident memory of this process in bytes.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("a Linux system");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") * 1024
 }
 
-/// Each abuser comes so often.
+/// Number of connections of each attack.
 const CONNECTIONS: usize = 12;
 
-/// Two at once would be measured together.
+/// Serializes the tests, which measure the memory of one process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Lets `abuse` do its worst for a while, again and again, while somebody else asks for an answer.
-fn survives(what: &str, abuse: impl Fn(&mut Frames) + Send + 'static) {
+/// Runs `attack` on several connections while another client keeps sending requests.
+fn check_survives(what: &str, attack: impl Fn(&mut Frames) + Send + 'static) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let destination = Destination::start(|visit| {
-        while let Some(request) = visit.request() {
+    let destination = Destination::start(|conn| {
+        while let Some(request) = conn.request() {
             if let Some(key) = request.fields.one("sec-websocket-key") {
                 let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket";
-                visit.send(format!("{head}\r\nSec-WebSocket-Accept: {}\r\n\r\n", accept(key)));
-                while visit.send(LARGE.as_slice()) {}
+                conn.send(format!("{head}\r\nSec-WebSocket-Accept: {}\r\n\r\n", websocket_accept(key)));
+                while conn.send(LARGE.as_slice()) {}
                 return;
             }
             match request.target.as_str() {
-                "/large" => visit.send(LARGE_HEAD) && visit.send(LARGE.as_slice()),
-                _ => visit.send(ok("ok")),
+                "/large" => conn.send(LARGE_HEAD) && conn.send(LARGE.as_slice()),
+                _ => conn.send(ok("ok")),
             };
         }
     });
@@ -124,32 +124,32 @@ fn survives(what: &str, abuse: impl Fn(&mut Frames) + Send + 'static) {
     let mut client = Http2Client::connect(&balancer);
     assert_eq!(client.get("/").text(), "ok");
     let before = resident();
-    let place = Arc::new(balancer);
-    let victim = place.clone();
-    let abuser = std::thread::spawn(move || {
-        (0..CONNECTIONS).for_each(|_| abuse(&mut Frames::connect(&victim)));
+    let balancer = Arc::new(balancer);
+    let target = balancer.clone();
+    let attacker = std::thread::spawn(move || {
+        (0..CONNECTIONS).for_each(|_| attack(&mut Frames::connect(&target)));
     });
-    let (mut asked, mut slowest) = (0, ms(0));
-    while !abuser.is_finished() || asked < 10 {
-        let watch = Watch::start();
+    let (mut requests, mut slowest) = (0, ms(0));
+    while !attacker.is_finished() || requests < 10 {
+        let stopwatch = Stopwatch::start();
         assert_eq!(client.get("/").text(), "ok", "{what}");
-        slowest = slowest.max(watch.elapsed());
-        asked += 1;
+        slowest = slowest.max(stopwatch.elapsed());
+        requests += 1;
     }
-    // Generous: what is refused is starvation, not a busy machine.
-    assert!(slowest < secs(15), "{what}: somebody else waited for {slowest:?}");
-    abuser.join().expect("the abuser does not panic");
+    // Generous: the test detects starvation, not a busy machine.
+    assert!(slowest < secs(15), "{what}: another client waited for {slowest:?}");
+    attacker.join().expect("the attacker does not panic");
     let grown = resident().saturating_sub(before);
     assert!(grown < 64 << 20, "{what}: {grown} bytes more");
-    until("abusers are gone", || {
-        client.idle(ms(10));
-        place.active() <= 1
+    wait_until("the attackers' connections are closed", || {
+        client.drive_for(ms(10));
+        balancer.active() <= 1
     });
 }
 
 #[test]
-fn rapid_resets() {
-    survives("rapid resets", |frames| {
+fn rapid_resets_are_survived() {
+    check_survives("rapid resets", |frames| {
         for n in 0..2_000 {
             let stream = 1 + 2 * n;
             let mut both = Frames::frame(HEADERS, END_STREAM | END_HEADERS, stream, GET);
@@ -162,8 +162,8 @@ fn rapid_resets() {
 }
 
 #[test]
-fn resets_that_we_are_made_to_send() {
-    survives("made resets", |frames| {
+fn provoked_resets_are_survived() {
+    check_survives("made resets", |frames| {
         for n in 0..2_000 {
             let stream = 1 + 2 * n;
             let mut both = Frames::frame(HEADERS, END_STREAM | END_HEADERS, stream, GET);
@@ -176,8 +176,8 @@ fn resets_that_we_are_made_to_send() {
 }
 
 #[test]
-fn heads_without_end() {
-    survives("continuations", |frames| {
+fn endless_heads_are_survived() {
+    check_survives("continuations", |frames| {
         frames.send(HEADERS, 0, 1, GET);
         for _ in 0..20_000 {
             if !frames.send(CONTINUATION, 0, 1, b"\x00\x01a\x01b") {
@@ -185,7 +185,7 @@ fn heads_without_end() {
             }
         }
     });
-    survives("empty continuations", |frames| {
+    check_survives("empty continuations", |frames| {
         frames.send(HEADERS, 0, 1, GET);
         for _ in 0..20_000 {
             if !frames.send(CONTINUATION, 0, 1, b"") {
@@ -196,13 +196,13 @@ fn heads_without_end() {
 }
 
 #[test]
-fn floods_of_small_frames() {
+fn floods_of_small_frames_are_survived() {
     for (what, kind, flags, payload) in [
         ("settings", SETTINGS, 0, &b"\x00\x03\x00\x00\x00\x64"[..]),
         ("pings", PING, 0, b"12345678"),
         ("window updates", WINDOW_UPDATE, 0, b"\x00\x00\x00\x01"),
     ] {
-        survives(what, move |frames| {
+        check_survives(what, move |frames| {
             let many: Vec<u8> = (0..200).flat_map(|_| Frames::frame(kind, flags, 0, payload)).collect();
             for _ in 0..100 {
                 if !frames.send_raw(&many) {
@@ -211,14 +211,14 @@ fn floods_of_small_frames() {
             }
         });
     }
-    survives("priorities", |frames| {
+    check_survives("priorities", |frames| {
         for n in 0..20_000_u32 {
             if !frames.send(PRIORITY, 0, 1 + 2 * n, b"\x00\x00\x00\x00\x10") {
                 return;
             }
         }
     });
-    survives("empty data", |frames| {
+    check_survives("empty data", |frames| {
         frames.send(HEADERS, END_HEADERS, 1, b"\x83\x86\x84\x41\x04test");
         for _ in 0..20_000 {
             if !frames.send(DATA, 0, 1, b"") {
@@ -229,9 +229,9 @@ fn floods_of_small_frames() {
 }
 
 #[test]
-fn a_bomb_of_headers() {
-    survives("HPACK bomb", |frames| {
-        // One long field into the table, and then a reference to it, thousands of times.
+fn hpack_bomb_is_survived() {
+    check_survives("HPACK bomb", |frames| {
+        // One long field enters the dynamic table; thousands of references to it follow.
         let mut block = GET.to_vec();
         block.extend_from_slice(b"\x40\x01x\x7f\xe1\x1e");
         block.extend_from_slice(&[b'y'; 4000]);
@@ -244,8 +244,8 @@ fn a_bomb_of_headers() {
     });
 }
 
-/// Asks for large answers on a hundred streams, with a window of so many bytes.
-fn ask_for_much(frames: &mut Frames, window: u32) {
+/// Requests large responses on a hundred streams, with an initial window of `window` bytes.
+fn request_large_responses(frames: &mut Frames, window: u32) {
     let settings = [&[0, 4][..], &window.to_be_bytes()].concat();
     assert!(frames.send(SETTINGS, 0, 0, &settings));
     for n in 0..100 {
@@ -254,19 +254,19 @@ fn ask_for_much(frames: &mut Frames, window: u32) {
 }
 
 #[test]
-fn windows_that_stay_shut() {
+fn closed_windows_are_survived() {
     for (what, window) in [("no window", 0), ("a window for the first bytes", 20_000)] {
-        survives(what, move |frames| {
-            ask_for_much(frames, window);
+        check_survives(what, move |frames| {
+            request_large_responses(frames, window);
             std::thread::sleep(ms(100));
         });
     }
 }
 
 #[test]
-fn windows_that_are_opened_byte_by_byte() {
-    survives("dribbled windows", |frames| {
-        ask_for_much(frames, 0);
+fn windows_opened_byte_by_byte_are_survived() {
+    check_survives("dribbled windows", |frames| {
+        request_large_responses(frames, 0);
         let updates = (0..100).flat_map(|n| Frames::frame(WINDOW_UPDATE, 0, 1 + 2 * n, b"\0\0\0\x01"));
         let updates: Vec<u8> = updates.collect();
         for _ in 0..200 {
@@ -274,23 +274,23 @@ fn windows_that_are_opened_byte_by_byte() {
                 return;
             }
         }
-        let watch = Watch::start();
+        let stopwatch = Stopwatch::start();
         while frames.next().is_some() {}
-        assert!(watch.elapsed() < secs(5), "20,000 updates for as many bytes are a flood");
+        assert!(stopwatch.elapsed() < secs(5), "20,000 updates for as many bytes are detected as a flood");
     });
 }
 
 #[test]
-fn tunnels_that_nobody_reads() {
-    survives("stalled tunnels", |frames| {
+fn unread_tunnels_are_survived() {
+    check_survives("stalled tunnels", |frames| {
         let connect = b"\x02\x07CONNECT\x00\x09:protocol\x09websocket\x86\x84\x41\x04test";
         for n in 0..100 {
             assert!(frames.send(HEADERS, END_HEADERS, 1 + 2 * n, connect));
             assert!(frames.send(DATA, 0, 1 + 2 * n, &[b'x'; 10_000]));
         }
-        // The head of an answer, and the first of what fits the window.
+        // Until the response head and the first data within the window.
         loop {
-            match frames.next().expect("it goes on") {
+            match frames.next().expect("more data") {
                 (DATA, ..) => break,
                 (HEADERS, _, _, head) => assert_eq!(head[0], 0x88, "HPACK's `:status: 200`"),
                 _ => {}
@@ -300,35 +300,35 @@ fn tunnels_that_nobody_reads() {
     });
 }
 
-fn ended_with(balancer: &Balancer, send: impl Fn(&mut Frames)) -> Option<u32> {
+fn goaway_code_after(balancer: &Balancer, send: impl Fn(&mut Frames)) -> Option<u32> {
     let mut frames = Frames::connect(balancer);
     send(&mut frames);
-    frames.goodbye()
+    frames.read_goaway_code()
 }
 
 #[test]
-fn what_breaks_the_protocol_ends_the_connection_with_its_code() {
+fn protocol_violation_closes_the_connection_with_its_error_code() {
     const PROTOCOL_ERROR: u32 = 1;
-    let destination = Destination::start(hello("ok"));
+    let destination = Destination::start(respond_ok("ok"));
     let balancer = Setup::http(&[&destination]).start();
     let data_on_nothing = |frames: &mut Frames| assert!(frames.send(DATA, 0, 1, b"x"));
-    assert_eq!(ended_with(&balancer, data_on_nothing), Some(PROTOCOL_ERROR));
+    assert_eq!(goaway_code_after(&balancer, data_on_nothing), Some(PROTOCOL_ERROR));
     let even_stream = |frames: &mut Frames| assert!(frames.send(HEADERS, END_STREAM | END_HEADERS, 2, GET));
-    assert_eq!(ended_with(&balancer, even_stream), Some(PROTOCOL_ERROR));
+    assert_eq!(goaway_code_after(&balancer, even_stream), Some(PROTOCOL_ERROR));
     let short_ping = |frames: &mut Frames| assert!(frames.send(PING, 0, 0, b"1"));
-    assert!(ended_with(&balancer, short_ping).is_some());
+    assert!(goaway_code_after(&balancer, short_ping).is_some());
     assert_eq!(destination.connections(), 0);
 }
 
 #[test]
-fn a_preface_that_stops_is_not_waited_for_long() {
-    let destination = Destination::start(hello("ok"));
+fn incomplete_preface_has_a_timeout() {
+    let destination = Destination::start(respond_ok("ok"));
     let balancer = Setup::http(&[&destination]).with(|s| s.listeners[0].timeouts.header = ms(200)).start();
     for begun in ["PRI * HTTP/2.0\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let mut client = balancer.connect();
         client.send(begun);
-        let watch = Watch::start();
-        let _whatever_was_said = client.rest();
-        assert!(watch.elapsed() < secs(4), "{begun:?}");
+        let stopwatch = Stopwatch::start();
+        let _whatever_was_said = client.read_to_end();
+        assert!(stopwatch.elapsed() < secs(4), "{begun:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The access log: one line of JSON for each request and each refusal, whatever a client put into it.
+//! The access log: one line of JSON for each request and each refusal, whatever the client sent.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use plimsoll_config::model::AccessLog;
 use plimsoll_core::route::Match;
 use serde_json::Value;
 
-use crate::kit::{Balancer, Destination, Setup, Temporary, get, hello, post, route, until};
+use crate::kit::{Balancer, Destination, Setup, TempPath, get, post, respond_ok, route, wait_until};
 
-/// A proxy that logs to a file of its own, and only has a route for paths under `/known`.
-fn logging(destination: &Destination) -> (Balancer, Temporary) {
-    let file = Temporary::new("access.log");
+/// Starts a proxy with an access log and a route for paths under `/known`.
+fn start_logging(destination: &Destination) -> (Balancer, TempPath) {
+    let file = TempPath::new("access.log");
     let balancer = Setup::http(&[destination])
         .with(|s| {
             s.access_log = Some(AccessLog::File(file.path().to_owned()));
@@ -22,10 +22,10 @@ fn logging(destination: &Destination) -> (Balancer, Temporary) {
     (balancer, file)
 }
 
-/// Waits for `count` lines; each must be JSON.
+/// Waits for `count` lines and parses them as JSON.
 fn lines(file: &Path, count: usize) -> Vec<Value> {
     let read = || std::fs::read_to_string(file).unwrap_or_default();
-    until("the lines are written", || read().lines().count() >= count && read().ends_with('\n'));
+    wait_until("the lines are written", || read().lines().count() >= count && read().ends_with('\n'));
     let lines: Vec<Value> = read()
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
@@ -35,14 +35,14 @@ fn lines(file: &Path, count: usize) -> Vec<Value> {
 }
 
 #[test]
-fn each_request_is_a_line_that_tells_its_life() {
-    let destination = Destination::start(hello("twelve bytes"));
-    let (balancer, file) = logging(&destination);
+fn each_request_is_logged_with_its_fields() {
+    let destination = Destination::start(respond_ok("twelve bytes"));
+    let (balancer, file) = start_logging(&destination);
     let mut client = balancer.connect();
     client.send(
         "POST /known?q=1 HTTP/1.1\r\nHost: a.test\r\nUser-Agent: ua/1\r\nX-Request-Id: id-7\r\nContent-Length: 4\r\n\r\nbody",
     );
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.read_response().status, 200);
     let line = lines(file.path(), 1).remove(0);
     for (key, value) in [
         ("method", "POST"),
@@ -68,12 +68,12 @@ fn each_request_is_a_line_that_tells_its_life() {
 }
 
 #[test]
-fn what_we_answer_ourselves_is_logged_with_its_reason() {
-    let destination = Destination::start(|visit| {
-        visit.request();
-        visit.send("garbage\r\n\r\n");
+fn local_replies_are_logged_with_their_reason() {
+    let destination = Destination::start(|conn| {
+        conn.request();
+        conn.send("garbage\r\n\r\n");
     });
-    let (balancer, file) = logging(&destination);
+    let (balancer, file) = start_logging(&destination);
     for (request, status, reason) in [
         (get("/known"), 502, "bad_response"),
         (get("/unknown"), 404, "no_route"),
@@ -81,8 +81,8 @@ fn what_we_answer_ourselves_is_logged_with_its_reason() {
         ("nonsense\r\n\r\n".into(), 400, "bad_request"),
         ("GET / HTTP/3.0\r\n\r\n".into(), 505, "version_not_supported"),
     ] {
-        assert_eq!(balancer.ask(request.as_bytes()).status, status);
-        until("it is logged", || {
+        assert_eq!(balancer.fetch(request.as_bytes()).status, status);
+        wait_until("it is logged", || {
             let text = std::fs::read_to_string(file.path()).unwrap_or_default();
             text.lines().last().is_some_and(|line| {
                 serde_json::from_str::<Value>(line)
@@ -94,15 +94,15 @@ fn what_we_answer_ourselves_is_logged_with_its_reason() {
 }
 
 #[test]
-fn no_client_can_forge_a_line_or_break_one() {
-    let destination = Destination::start(hello("ok"));
-    let (balancer, file) = logging(&destination);
+fn client_input_cannot_forge_log_lines() {
+    let destination = Destination::start(respond_ok("ok"));
+    let (balancer, file) = start_logging(&destination);
     let agent = b"\",\"status\":999,\\\"x\\u0000\t\x80\xff\xe2\x80\xa8";
     let request =
         [b"GET /known\"%0a\\ HTTP/1.1\r\nHost: t\r\nUser-Agent: " as &[u8], agent, b"\r\n\r\n"].concat();
-    assert_eq!(balancer.ask(request).status, 200);
+    assert_eq!(balancer.fetch(request).status, 200);
     let long = format!("GET /known HTTP/1.1\r\nHost: t\r\nUser-Agent: {}\r\n\r\n", "y".repeat(50_000));
-    assert_eq!(balancer.ask(long).status, 200);
+    assert_eq!(balancer.fetch(long).status, 200);
     let lines = lines(file.path(), 2);
     assert_eq!((&lines[0]["status"], &lines[0]["target"]), (&200.into(), &"/known\"%0a\\".into()));
     assert!(lines[0]["user_agent"].as_str().is_some_and(|agent| agent.starts_with("\",\"status\":999")));
@@ -113,36 +113,36 @@ fn no_client_can_forge_a_line_or_break_one() {
 }
 
 #[test]
-fn a_reopened_log_goes_on_in_a_new_file() {
-    let destination = Destination::start(hello("ok"));
-    let (balancer, file) = logging(&destination);
-    balancer.ask(get("/known/1"));
+fn reopened_log_continues_in_a_new_file() {
+    let destination = Destination::start(respond_ok("ok"));
+    let (balancer, file) = start_logging(&destination);
+    balancer.fetch(get("/known/1"));
     lines(file.path(), 1);
-    let rotated = Temporary::new("rotated.log");
+    let rotated = TempPath::new("rotated.log");
     std::fs::rename(file.path(), rotated.path()).expect("the same folder");
     balancer.handle.reopen_logs();
-    until("the new file is there", || file.path().exists());
-    balancer.ask(get("/known/2"));
+    wait_until("the new file is there", || file.path().exists());
+    balancer.fetch(get("/known/2"));
     assert_eq!(lines(file.path(), 1)[0]["target"], "/known/2");
     assert_eq!(lines(rotated.path(), 1)[0]["target"], "/known/1");
     assert_eq!(balancer.handle.traffic().log_dropped, 0);
 }
 
 #[test]
-fn a_tcp_connection_is_a_line_when_it_ends() {
-    let destination = Destination::start(|visit| {
-        visit.send("hello");
-        visit.end();
-        visit.read_to_end();
+fn tcp_connection_is_logged_at_its_end() {
+    let destination = Destination::start(|conn| {
+        conn.send("hello");
+        conn.shutdown_write();
+        conn.read_to_end();
     });
-    let file = Temporary::new("access.log");
+    let file = TempPath::new("access.log");
     let balancer = Setup::tcp(&[&destination])
         .with(|s| s.access_log = Some(AccessLog::File(file.path().to_owned())))
         .start();
     let mut client = balancer.connect();
     client.send("ok");
-    client.end();
-    assert_eq!(client.rest().received, b"hello");
+    client.shutdown_write();
+    assert_eq!(client.read_to_end().received, b"hello");
     let served = lines(file.path(), 1).remove(0);
     assert_eq!((&served["protocol"], &served["pool"]), (&"TCP".into(), &"main".into()), "{served}");
     assert_eq!((&served["destination"], &served["reason"]), (&"main-0".into(), &Value::Null), "{served}");

@@ -1,4 +1,4 @@
-//! Whether algorithms that look at messages and answers are given what they look at.
+//! Algorithms that depend on requests and responses get the data they need.
 
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use plimsoll_core::route::Match;
 use plimsoll_core::snapshot::ZoneSpec;
 use plimsoll_core::subset::{Fallback, Subset};
 
-use crate::kit::{Balancer, Destination, Place, Setup, get, ms, route};
+use crate::kit::{Balancer, Destination, Endpoint, Setup, get, ms, route};
 
-/// A destination that answers with its name, so late.
-fn named(name: &'static str, millis: u64) -> Destination {
-    Destination::start(move |visit| {
-        while visit.request().is_some() {
+/// Starts a destination that responds with its name after a delay.
+fn start_named(name: &'static str, millis: u64) -> Destination {
+    Destination::start(move |conn| {
+        while conn.request().is_some() {
             std::thread::sleep(ms(millis));
-            visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()));
+            conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len()));
         }
     })
 }
@@ -28,24 +28,24 @@ fn hashing(destinations: &[&Destination], by: HashKey) -> Setup {
     })
 }
 
-fn three() -> [Destination; 3] {
-    [named("a", 0), named("b", 0), named("c", 0)]
+fn start_three() -> [Destination; 3] {
+    [start_named("a", 0), start_named("b", 0), start_named("c", 0)]
 }
 
-/// Who answers a request with this line in its head, each time on a connection of its own.
-fn who(balancer: &Balancer, target: &str, line: &str) -> String {
-    balancer.ask(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{line}\r\n")).text()
+/// Returns the name of the destination that serves a request with this target and field line.
+fn responder(balancer: &Balancer, target: &str, line: &str) -> String {
+    balancer.fetch(format!("GET {target} HTTP/1.1\r\nHost: x\r\n{line}\r\n")).text()
 }
 
-/// Holds that requests made by `request` are alike for one key, and differ between keys.
-fn check(by: HashKey, request: impl Fn(u32) -> (String, String)) {
-    let destinations = three();
+/// Checks that requests of one key go to one destination, and that keys are spread.
+fn check_affinity(by: HashKey, request: impl Fn(u32) -> (String, String)) {
+    let destinations = start_three();
     let balancer = hashing(&destinations.each_ref(), by.clone()).start();
     let mut seen = Vec::new();
     for n in 0..24 {
         let (target, line) = request(n);
-        let first = who(&balancer, &target, &line);
-        assert_eq!(who(&balancer, &target, &line), first, "{by:?} {n}");
+        let first = responder(&balancer, &target, &line);
+        assert_eq!(responder(&balancer, &target, &line), first, "{by:?} {n}");
         seen.push(first);
     }
     seen.sort();
@@ -54,29 +54,31 @@ fn check(by: HashKey, request: impl Fn(u32) -> (String, String)) {
 }
 
 #[test]
-fn the_same_key_meets_the_same_destination() {
-    check(HashKey::Header("x-tenant".into()), |n| ("/".into(), format!("X-Tenant: t{n}\r\n")));
-    check(HashKey::Cookie("sid".into()), |n| (format!("/{n}"), format!("Cookie: a=b; sid=s{n}\r\n")));
-    check(HashKey::Path, |n| (format!("/page/{n}?x"), String::new()));
-    check(HashKey::Query("user".into()), |n| (format!("/?a=1&user=u{n}"), String::new()));
+fn same_key_selects_the_same_destination() {
+    check_affinity(HashKey::Header("x-tenant".into()), |n| ("/".into(), format!("X-Tenant: t{n}\r\n")));
+    check_affinity(HashKey::Cookie("sid".into()), |n| {
+        (format!("/{n}"), format!("Cookie: a=b; sid=s{n}\r\n"))
+    });
+    check_affinity(HashKey::Path, |n| (format!("/page/{n}?x"), String::new()));
+    check_affinity(HashKey::Query("user".into()), |n| (format!("/?a=1&user=u{n}"), String::new()));
 }
 
 #[test]
-fn a_request_without_the_key_goes_where_its_source_does() {
-    let destinations = three();
+fn request_without_the_key_is_hashed_by_its_source() {
+    let destinations = start_three();
     let by_cookie = hashing(&destinations.each_ref(), HashKey::Cookie("sid".into())).start();
     let by_source =
         Setup::http(&destinations.each_ref()).with(|s| s.pools[0].algorithm = Algorithm::SourceHash).start();
-    let home = who(&by_source, "/", "");
+    let owner = responder(&by_source, "/", "");
     for n in 0..6 {
-        assert_eq!(who(&by_cookie, &format!("/{n}"), "Cookie: other=1\r\n"), home);
-        assert_eq!(who(&by_source, &format!("/{n}"), &format!("X-Tenant: {n}\r\n")), home);
+        assert_eq!(responder(&by_cookie, &format!("/{n}"), "Cookie: other=1\r\n"), owner);
+        assert_eq!(responder(&by_source, &format!("/{n}"), &format!("X-Tenant: {n}\r\n")), owner);
     }
 }
 
 #[test]
-fn the_source_is_the_one_a_trusted_peer_tells() {
-    let destinations = three();
+fn source_hash_uses_the_address_in_a_trusted_proxy_header() {
+    let destinations = start_three();
     let setup = Setup::http(&destinations.each_ref()).with(|s| {
         s.pools[0].algorithm = Algorithm::SourceHash;
         s.listeners[0].accepts_proxy_protocol = true;
@@ -86,22 +88,22 @@ fn the_source_is_the_one_a_trusted_peer_tells() {
     let from = |n: u32, port: u32| {
         let mut client = balancer.connect();
         client.send(format!("PROXY TCP4 192.0.2.{n} 198.51.100.1 {port} 80\r\n{}", get("/")));
-        client.answer().text()
+        client.read_response().text()
     };
     let mut seen: Vec<String> = (0..24).map(|n| from(n, 1000)).collect();
-    assert_eq!((0..24).map(|n| from(n, 2000)).collect::<Vec<_>>(), seen, "ports do not count");
+    assert_eq!((0..24).map(|n| from(n, 2000)).collect::<Vec<_>>(), seen, "the port is not part of the key");
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), 3);
 }
 
 #[test]
-fn connections_and_datagrams_are_hashed_by_their_source() {
+fn connections_and_datagrams_are_hashed_by_source() {
     let destinations: Vec<Destination> = ["a", "b", "c"]
         .map(|name| {
-            Destination::start(move |visit| {
-                visit.send(name);
-                visit.end();
+            Destination::start(move |conn| {
+                conn.send(name);
+                conn.shutdown_write();
             })
         })
         .into();
@@ -109,86 +111,86 @@ fn connections_and_datagrams_are_hashed_by_their_source() {
     let balancer = Setup::tcp(&all).with(|s| s.pools[0].algorithm = Algorithm::SourceHash).start();
     for _ in 0..9 {
         let mut client = balancer.connect();
-        client.end();
-        client.rest();
+        client.shutdown_write();
+        client.read_to_end();
     }
-    let busy = destinations.iter().filter(|d| d.connections() > 0).count();
-    assert_eq!(busy, 1, "one source, one destination");
+    let used = destinations.iter().filter(|d| d.connections() > 0).count();
+    assert_eq!(used, 1, "one source uses one destination");
 
     let sockets = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
     let addresses = sockets.each_ref().map(|s| s.local_addr().expect("an address"));
     let balancer = Setup::udp(&addresses).with(|s| s.pools[0].algorithm = Algorithm::SourceHash).start();
-    let Place::Tcp(to) = balancer.place() else { panic!("a port") };
+    let Endpoint::Tcp(to) = balancer.endpoint() else { panic!("a port") };
     for _ in 0..9 {
         let client = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         client.send_to(b"x", to).expect("sent");
     }
-    let mut busy = Vec::new();
+    let mut used = Vec::new();
     for socket in &sockets {
         socket.set_nonblocking(true).expect("a socket");
     }
-    crate::kit::until("all nine have come", || {
+    crate::kit::wait_until("all nine datagrams have arrived", || {
         for (n, socket) in sockets.iter().enumerate() {
             while socket.recv(&mut [0; 8]).is_ok() {
-                busy.push(n);
+                used.push(n);
             }
         }
-        busy.len() == 9
+        used.len() == 9
     });
-    assert!(busy.iter().all(|n| *n == busy[0]), "{busy:?}");
+    assert!(used.iter().all(|n| *n == used[0]), "{used:?}");
 }
 
 #[test]
-fn a_retry_follows_the_key_and_all_keys_of_a_dead_destination_are_spread() {
-    let destinations = three();
+fn keys_of_a_stopped_destination_are_spread_over_the_others() {
+    let destinations = start_three();
     let balancer = hashing(&destinations.each_ref(), HashKey::Path).start();
-    let homes: Vec<String> = (0..40).map(|n| who(&balancer, &format!("/{n}"), "")).collect();
+    let owners: Vec<String> = (0..40).map(|n| responder(&balancer, &format!("/{n}"), "")).collect();
     destinations[0].kill();
-    let after: Vec<String> = (0..40).map(|n| who(&balancer, &format!("/{n}"), "")).collect();
+    let after: Vec<String> = (0..40).map(|n| responder(&balancer, &format!("/{n}"), "")).collect();
     let moved: Vec<&String> =
-        homes.iter().zip(&after).filter(|(home, _)| *home == "a").map(|(_, now)| now).collect();
-    assert!(homes.iter().zip(&after).all(|(home, now)| home == now || home == "a"));
+        owners.iter().zip(&after).filter(|(owner, _)| *owner == "a").map(|(_, now)| now).collect();
+    assert!(owners.iter().zip(&after).all(|(owner, now)| owner == now || owner == "a"));
     assert!(moved.iter().any(|now| *now == "b") && moved.iter().any(|now| *now == "c"), "{moved:?}");
 }
 
-/// A destination that is done at once and never well.
+/// Starts a destination that responds 503 at once.
 fn failing() -> Destination {
-    Destination::start(|visit| {
-        while visit.request().is_some() {
-            visit.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
+    Destination::start(|conn| {
+        while conn.request().is_some() {
+            conn.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
         }
     })
 }
 
-/// Who answers so many requests, one after the other: `[of the first, of the second, …]`.
+/// Returns the number of requests each destination gets of `requests` sequential ones.
 fn shares(algorithm: Algorithm, destinations: &[&Destination], requests: usize) -> Vec<usize> {
     let balancer = Setup::http(destinations).with(|s| s.pools[0].algorithm = algorithm).start();
     let mut client = balancer.connect();
     for _ in 0..requests {
         client.send(get("/"));
-        client.answer();
+        client.read_response();
     }
     destinations.iter().map(|destination| destination.requests().len()).collect()
 }
 
 #[test]
-fn measured_answers_steer_around_slow_and_around_fast_failing_destinations() {
-    // With nothing in flight everybody is tried once or twice, and then only the fast one.
+fn measured_responses_avoid_slow_and_fast_failing_destinations() {
+    // With nothing in flight each is tried once or twice, and then only the fast one is used.
     for algorithm in [Algorithm::ResponseTime, Algorithm::PeakEwma] {
-        let all = [named("slow", 120), failing(), named("fast", 0)];
+        let all = [start_named("slow", 120), failing(), start_named("fast", 0)];
         let seen = shares(algorithm, &all.each_ref(), 40);
         assert!(seen[0] <= 2 && seen[1] <= 2 && seen[2] >= 36, "{algorithm:?}: {seen:?}");
     }
-    // Four answers are asked of everybody before they say anything.
-    let all = [named("slow", 40), failing(), named("fast", 0)];
+    // Prequal needs four responses of each destination before it compares them.
+    let all = [start_named("slow", 40), failing(), start_named("fast", 0)];
     let seen = shares(Algorithm::Prequal, &all.each_ref(), 100);
     assert!(seen[0] >= 4 && seen[1] >= 4 && seen[2] >= 70, "prequal: {seen:?}");
 }
 
 #[test]
-fn who_is_ill_keeps_a_small_part_and_nobody_is_left_out() {
-    for ill in [named("slow", 30), failing()] {
-        let all = [ill, named("b", 0), named("c", 0)];
+fn degraded_destination_keeps_a_small_share() {
+    for degraded in [start_named("slow", 30), failing()] {
+        let all = [degraded, start_named("b", 0), start_named("c", 0)];
         let seen = shares(Algorithm::HealthBased, &all.each_ref(), 300);
         assert!((1..=60).contains(&seen[0]) && seen[1] > 60 && seen[2] > 60, "{seen:?}");
     }
@@ -207,32 +209,32 @@ fn versions(destinations: &[Destination; 3], fallback: Fallback) -> Setup {
 }
 
 #[test]
-fn a_route_for_a_subset_meets_nobody_else() {
-    let destinations = three();
+fn route_with_a_subset_uses_only_its_destinations() {
+    let destinations = start_three();
     let balancer = versions(&destinations, Fallback::None).start();
-    let mut seen: Vec<String> = (0..20).map(|_| who(&balancer, "/new", "")).collect();
+    let mut seen: Vec<String> = (0..20).map(|_| responder(&balancer, "/new", "")).collect();
     seen.sort();
     seen.dedup();
     assert_eq!(seen, ["b", "c"]);
-    let others: Vec<String> = (0..6).map(|_| who(&balancer, "/", "")).collect();
-    assert!(others.contains(&"a".to_owned()), "the other route has all: {others:?}");
+    let others: Vec<String> = (0..6).map(|_| responder(&balancer, "/", "")).collect();
+    assert!(others.contains(&"a".to_owned()), "the other route uses all destinations: {others:?}");
     destinations[1..].iter().for_each(Destination::kill);
-    assert!(balancer.ask(get("/new")).status >= 502, "and nobody else when they are gone");
-    assert_eq!(who(&balancer, "/", ""), "a");
+    assert!(balancer.fetch(get("/new")).status >= 502, "no destination outside the subset serves");
+    assert_eq!(responder(&balancer, "/", ""), "a");
 }
 
 #[test]
-fn where_a_subset_falls_back_anybody_takes_what_it_cannot() {
-    let destinations = three();
+fn subset_with_fallback_uses_the_whole_pool_if_none_serves() {
+    let destinations = start_three();
     let balancer = versions(&destinations, Fallback::Any).start();
-    assert_ne!(who(&balancer, "/new", ""), "a");
+    assert_ne!(responder(&balancer, "/new", ""), "a");
     destinations[1..].iter().for_each(Destination::kill);
-    assert_eq!(who(&balancer, "/new", ""), "a");
+    assert_eq!(responder(&balancer, "/new", ""), "a");
 }
 
 #[test]
-fn the_own_zone_is_preferred_until_it_is_gone() {
-    let destinations = three();
+fn own_zone_is_preferred_while_it_serves() {
+    let destinations = start_three();
     let balancer = Setup::http(&destinations.each_ref())
         .with(|s| {
             for (n, destination) in s.pools[0].destinations.iter_mut().enumerate() {
@@ -242,7 +244,7 @@ fn the_own_zone_is_preferred_until_it_is_gone() {
                 Some(ZoneSpec { own: "here".into(), spill_over_at: None, zone_local_keys: false });
         })
         .start();
-    assert!((0..20).all(|_| who(&balancer, "/", "") != "c"));
+    assert!((0..20).all(|_| responder(&balancer, "/", "") != "c"));
     destinations[..2].iter().for_each(Destination::kill);
-    assert_eq!(who(&balancer, "/", ""), "c");
+    assert_eq!(responder(&balancer, "/", ""), "c");
 }

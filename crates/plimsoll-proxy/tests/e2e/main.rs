@@ -1,4 +1,4 @@
-//! What the proxy does on the wire: raw bytes in, raw bytes out, between a client and destinations of the tests.
+//! End-to-end tests of the proxy: a raw client, the proxy, and destinations that record every byte.
 
 mod access_log;
 mod balancing;

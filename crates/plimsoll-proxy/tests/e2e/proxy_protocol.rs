@@ -1,16 +1,17 @@
-//! The PROXY protocol: who may say whose connection it is, and what destinations are told.
+//! The PROXY protocol: accepted from trusted peers only, and sent to destinations.
 
 use plimsoll_config::model::ProxyProtocol;
 use plimsoll_core::health::{HealthSpec, ProbeKind};
 
 use crate::kit::{
-    Authority, Client, Destination, Kind, Place, Setup, believes, get, hello, ms, ok, secs, serves, until,
+    Client, Destination, EndKind, Endpoint, Setup, TestCa, client_tls, get, ms, ok, respond_ok, secs,
+    server_tls, wait_until,
 };
 
 const V1: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// A header of version 2 for that client, with these TLVs.
+/// Encodes a version 2 header for client 192.0.2.7 with these TLVs.
 fn v2(tlvs: &[u8]) -> Vec<u8> {
     let mut header = SIGNATURE.to_vec();
     header.extend([0x21, 0x11]);
@@ -22,7 +23,7 @@ fn v2(tlvs: &[u8]) -> Vec<u8> {
     header
 }
 
-/// The listener takes headers from everybody on this machine.
+/// Makes the listener accept headers from all local addresses.
 fn accepting(setup: Setup) -> Setup {
     accepting_from(setup, "127.0.0.0/8")
 }
@@ -35,26 +36,26 @@ fn accepting_from(setup: Setup, net: &str) -> Setup {
     })
 }
 
-/// The destinations of the first pool are told.
-fn telling(setup: Setup, version: ProxyProtocol) -> Setup {
+/// Makes the first pool send headers of this version.
+fn sending_proxy_header(setup: Setup, version: ProxyProtocol) -> Setup {
     setup.with(|s| s.pools[0].proxy_protocol = version)
 }
 
 #[test]
-fn a_trusted_peer_says_who_the_client_is() {
-    let destination = Destination::start(hello("hi"));
+fn header_of_a_trusted_peer_sets_the_client_address() {
+    let destination = Destination::start(respond_ok("hi"));
     let balancer = accepting(Setup::http(&[&destination])).start();
     let headers = [V1.as_bytes().to_vec(), v2(b""), v2(&[4, 0, 3, 0, 0, 0])];
     for (n, header) in headers.iter().enumerate() {
         let mut at_once = balancer.connect();
         at_once.send([header, get("/").as_bytes()].concat());
-        assert_eq!(at_once.answer().status, 200, "{n}");
+        assert_eq!(at_once.read_response().status, 200, "{n}");
         at_once.send(get("/again"));
-        assert_eq!(at_once.answer().status, 200, "{n}");
-        let mut in_drops = balancer.connect();
-        in_drops.send_in_steps(header, 5, ms(1));
-        in_drops.send(get("/"));
-        assert_eq!(in_drops.answer().status, 200, "{n}");
+        assert_eq!(at_once.read_response().status, 200, "{n}");
+        let mut in_pieces = balancer.connect();
+        in_pieces.send_in_steps(header, 5, ms(1));
+        in_pieces.send(get("/"));
+        assert_eq!(in_pieces.read_response().status, 200, "{n}");
     }
     for request in destination.requests() {
         assert_eq!(request.fields.one("x-forwarded-for"), Some("192.0.2.7"), "{request:?}");
@@ -63,14 +64,14 @@ fn a_trusted_peer_says_who_the_client_is() {
 }
 
 #[test]
-fn a_peer_that_speaks_for_itself_keeps_its_address() {
-    let destination = Destination::start(hello("hi"));
+fn local_and_unknown_headers_keep_the_peer_address() {
+    let destination = Destination::start(respond_ok("hi"));
     let balancer = accepting(Setup::http(&[&destination])).start();
     let local = [SIGNATURE, &[0x20, 0, 0, 0]].concat();
     for header in [&b"PROXY UNKNOWN\r\n"[..], &local] {
         let mut client = balancer.connect();
         client.send([header, get("/").as_bytes()].concat());
-        assert_eq!(client.answer().status, 200);
+        assert_eq!(client.read_response().status, 200);
     }
     for request in destination.requests() {
         assert_eq!(request.fields.one("x-forwarded-for"), Some("127.0.0.1"));
@@ -78,8 +79,8 @@ fn a_peer_that_speaks_for_itself_keeps_its_address() {
 }
 
 #[test]
-fn a_trusted_peer_must_say_it_and_in_time() {
-    let destination = Destination::start(hello("hi"));
+fn trusted_peer_must_send_a_valid_header_in_time() {
+    let destination = Destination::start(respond_ok("hi"));
     let balancer = accepting(Setup::http(&[&destination])).start();
     let forged = v2(&[3, 0, 4, 1, 2, 3, 4]);
     let bad: [&[u8]; 4] = [get("/").as_bytes(), b"PROXY TCP4 1.2.3.4 5.6.7.8 x 1\r\n", &forged, &[0; 64]]
@@ -87,91 +88,92 @@ fn a_trusted_peer_must_say_it_and_in_time() {
     for bytes in bad {
         let mut client = balancer.connect();
         client.send(bytes);
-        assert_eq!(client.rest().kind, Kind::Reset, "{bytes:?}");
+        assert_eq!(client.read_to_end().kind, EndKind::Reset, "{bytes:?}");
     }
-    assert_eq!(balancer.refused("bad_proxy_header"), 4);
+    assert_eq!(balancer.refusals("bad_proxy_header"), 4);
     let mut slow = balancer.connect();
     slow.send("PROXY TCP4 ");
-    slow.expect_end();
-    assert_eq!(balancer.refused("header_timeout"), 1);
+    slow.expect_closed();
+    assert_eq!(balancer.refusals("header_timeout"), 1);
     assert_eq!(destination.connections(), 0);
-    until("nobody is left", || balancer.active() == 0);
+    wait_until("nothing is in progress", || balancer.active() == 0);
 }
 
 #[test]
-fn nobody_else_may_say_it() {
-    let destination = Destination::start(hello("hi"));
+fn header_of_an_untrusted_peer_is_refused() {
+    let destination = Destination::start(respond_ok("hi"));
     let balancer = accepting_from(Setup::http(&[&destination]), "192.0.2.0/24").start();
-    assert_eq!(balancer.ask(get("/")).status, 200);
+    assert_eq!(balancer.fetch(get("/")).status, 200);
     assert_eq!(destination.only_request().fields.one("x-forwarded-for"), Some("127.0.0.1"));
     for header in [V1.as_bytes().to_vec(), v2(b"")] {
-        let mut liar = balancer.connect();
-        liar.send([&header[..], get("/").as_bytes()].concat());
-        assert!(matches!(liar.answer().status, 400 | 505), "no request of HTTP/1.1");
+        let mut untrusted = balancer.connect();
+        untrusted.send([&header[..], get("/").as_bytes()].concat());
+        assert!(matches!(untrusted.read_response().status, 400 | 505), "not a request");
     }
     assert_eq!(destination.requests().len(), 1);
 }
 
 #[test]
-fn a_forged_header_never_gets_whole_to_a_destination_of_tcp() {
-    let destination = Destination::start(|visit| {
-        visit.send("220 ready\r\n");
-        visit.read_to_end();
+fn forged_header_never_reaches_a_tcp_destination_complete() {
+    let destination = Destination::start(|conn| {
+        conn.send("220 ready\r\n");
+        conn.read_to_end();
     });
     let balancer = accepting_from(Setup::tcp(&[&destination]), "192.0.2.0/24").start();
-    let mut honest = balancer.connect();
-    honest.expect("220 ready\r\n");
-    honest.send("PROBE\r\n");
-    honest.end();
-    until("it arrived", || destination.records() == [b"PROBE\r\n"]);
+    let mut plain = balancer.connect();
+    plain.expect("220 ready\r\n");
+    plain.send("PROBE\r\n");
+    plain.shutdown_write();
+    wait_until("it arrived", || destination.records() == [b"PROBE\r\n"]);
     for (n, header) in [V1.as_bytes().to_vec(), v2(b"")].iter().enumerate() {
         let mut at_once = balancer.connect();
         at_once.send(header);
-        let _perhaps_the_banner = at_once.rest();
-        let mut in_drops = balancer.connect();
+        let _perhaps_the_banner = at_once.read_to_end();
+        let mut in_pieces = balancer.connect();
         for byte in header {
-            if in_drops.try_send([*byte]).is_err() {
+            if in_pieces.try_send([*byte]).is_err() {
                 break;
             }
             std::thread::sleep(ms(1));
         }
-        // A write that met the reset takes its news away from the next read.
-        assert!(matches!(in_drops.rest().kind, Kind::Reset | Kind::Closed));
-        until("both are refused", || balancer.refused("bad_proxy_header") == 2 * (n as u64 + 1));
+        // A write that hit the reset consumes its error, so that the next read sees an end.
+        assert!(matches!(in_pieces.read_to_end().kind, EndKind::Reset | EndKind::Closed));
+        wait_until("both are refused", || balancer.refusals("bad_proxy_header") == 2 * (n as u64 + 1));
     }
-    until("nobody is left", || destination.open() == 0);
+    wait_until("nothing is in progress", || destination.open() == 0);
     for record in &destination.records()[1..] {
         assert!(record.len() < SIGNATURE.len(), "{record:?}");
     }
 }
 
 #[test]
-fn the_header_comes_before_tls() {
-    let authority = Authority::new("one");
-    let destination = Destination::start(hello("hi"));
+fn header_precedes_the_tls_handshake() {
+    let ca = TestCa::new("one");
+    let destination = Destination::start(respond_ok("hi"));
     let balancer = accepting(Setup::http(&[&destination]))
-        .with(|s| s.listeners[0].tls = Some(serves(&[&authority.issue(&["a.test"])])))
+        .with(|s| s.listeners[0].tls = Some(server_tls(&[&ca.issue(&["a.test"])])))
         .start();
-    let secure = |first: &[u8], client: Client| client.secure(first, authority.client(None), "a.test");
+    let secure = |first: &[u8], client: Client| client.start_tls(first, ca.client(None), "a.test");
     let mut at_once = secure(&v2(b""), balancer.connect()).expect("a handshake");
     at_once.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    assert_eq!(at_once.answer().status, 200);
-    let mut apart = balancer.connect();
-    apart.send(V1);
-    let mut apart = secure(b"", apart).expect("a handshake");
-    apart.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    assert_eq!(apart.answer().status, 200);
+    assert_eq!(at_once.read_response().status, 200);
+    let mut separate = balancer.connect();
+    separate.send(V1);
+    let mut separate = secure(b"", separate).expect("a handshake");
+    separate.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert_eq!(separate.read_response().status, 200);
     for request in destination.requests() {
         assert_eq!(request.fields.one("x-forwarded-for"), Some("192.0.2.7"));
         assert_eq!(request.fields.one("x-forwarded-proto"), Some("https"));
     }
-    assert!(secure(b"", balancer.connect()).is_err(), "a hello alone is no header");
+    assert!(secure(b"", balancer.connect()).is_err(), "a ClientHello without a header is refused");
 }
 
 #[test]
-fn destinations_of_tcp_are_told_as_they_ask() {
-    let destination = Destination::start(|visit| visit.read_to_end());
-    let tell = |version| telling(accepting(Setup::tcp(&[&destination])), version).start();
+fn header_is_sent_in_the_configured_version() {
+    let destination = Destination::start(|conn| conn.read_to_end());
+    let start_sending =
+        |version| sending_proxy_header(accepting(Setup::tcp(&[&destination])), version).start();
     let tlvs = [&[0xe0, 0, 3][..], b"own", &[2, 0, 6], b"a.test"].concat();
     for (version, expected) in [
         (ProxyProtocol::V1, V1.as_bytes().to_vec()),
@@ -179,27 +181,27 @@ fn destinations_of_tcp_are_told_as_they_ask() {
         (ProxyProtocol::None, Vec::new()),
     ] {
         let known = destination.connections();
-        let balancer = tell(version);
+        let balancer = start_sending(version);
         let mut client = balancer.connect();
         client.send([&v2(&[&tlvs[..], &[4, 0, 1, 0]].concat())[..], b"the rest"].concat());
-        client.end();
+        client.shutdown_write();
         let whole = [&expected[..], b"the rest"].concat();
-        until("it arrived", || destination.records().get(known).is_some_and(|r| r.len() >= whole.len()));
+        wait_until("it arrived", || destination.records().get(known).is_some_and(|r| r.len() >= whole.len()));
         assert_eq!(destination.records()[known], whole, "{version:?}");
     }
 }
 
 #[test]
-fn a_client_of_our_own_is_told_with_both_its_ends() {
-    let destination = Destination::start(|visit| visit.read_to_end());
-    let balancer = telling(Setup::tcp(&[&destination]), ProxyProtocol::V1).start();
+fn header_of_a_direct_client_has_both_its_addresses() {
+    let destination = Destination::start(|conn| conn.read_to_end());
+    let balancer = sending_proxy_header(Setup::tcp(&[&destination]), ProxyProtocol::V1).start();
     let mut client = balancer.connect();
     client.send("x");
-    client.end();
-    until("it arrived", || destination.records().first().is_some_and(|r| r.ends_with(b"x")));
+    client.shutdown_write();
+    wait_until("it arrived", || destination.records().first().is_some_and(|r| r.ends_with(b"x")));
     let record = String::from_utf8(destination.records()[0].clone()).expect("text");
-    let Place::Tcp(place) = balancer.place() else { panic!("an address") };
-    let port = place.port();
+    let Endpoint::Tcp(address) = balancer.endpoint() else { panic!("an address") };
+    let port = address.port();
     let line = record.strip_suffix("\r\nx").expect("a line");
     assert!(
         line.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 ") && line.ends_with(&format!(" {port}")),
@@ -207,28 +209,28 @@ fn a_client_of_our_own_is_told_with_both_its_ends() {
     );
 }
 
-/// Answers requests behind a header of version 1, and says which connection it is.
-fn reads_headers(visit: &mut crate::kit::Visit) {
-    while !visit.buffer.windows(2).any(|two| two == b"\r\n") {
-        if !visit.read() {
+/// Reads a version 1 header, then responds to each request with the header's client address.
+fn respond_proxy_client(conn: &mut crate::kit::Connection) {
+    while !conn.buffer.windows(2).any(|two| two == b"\r\n") {
+        if !conn.read() {
             return;
         }
     }
-    let end = visit.buffer.windows(2).position(|two| two == b"\r\n").expect("just seen") + 2;
-    let header = String::from_utf8(visit.buffer.drain(..end).collect()).expect("text");
+    let end = conn.buffer.windows(2).position(|two| two == b"\r\n").expect("just seen") + 2;
+    let header = String::from_utf8(conn.buffer.drain(..end).collect()).expect("text");
     let words: Vec<&str> = header.split(' ').collect();
     let client = format!("{}:{}", words[2], words[4]);
-    while visit.request().is_some() {
-        if !visit.send(ok(&client)) {
+    while conn.request().is_some() {
+        if !conn.send(ok(&client)) {
             return;
         }
     }
 }
 
 #[test]
-fn a_connection_that_began_with_a_client_is_for_nobody_else() {
-    let destination = Destination::start(reads_headers);
-    let balancer = telling(accepting(Setup::http(&[&destination])), ProxyProtocol::V1).start();
+fn connection_with_a_header_is_reused_for_its_client_only() {
+    let destination = Destination::start(respond_proxy_client);
+    let balancer = sending_proxy_header(accepting(Setup::http(&[&destination])), ProxyProtocol::V1).start();
     let mut clients: Vec<Client> = (1..=3)
         .map(|n| {
             let mut client = balancer.connect();
@@ -239,34 +241,34 @@ fn a_connection_that_began_with_a_client_is_for_nobody_else() {
     for round in 0..4 {
         for (n, client) in (1..).zip(&mut clients) {
             client.send(get("/"));
-            let answer = client.answer();
-            assert_eq!(answer.body, format!("192.0.2.{n}:{n}000").into_bytes(), "round {round}");
+            let response = client.read_response();
+            assert_eq!(response.body, format!("192.0.2.{n}:{n}000").into_bytes(), "round {round}");
         }
     }
-    assert_eq!(destination.connections(), 3, "one for each client, kept between its requests");
+    assert_eq!(destination.connections(), 3, "one per client, kept between its requests");
     drop(clients);
-    until("they end with their clients", || destination.open() == 0);
+    wait_until("they close with their clients", || destination.open() == 0);
 }
 
 #[test]
-fn the_header_goes_before_the_handshake_with_a_destination() {
-    let authority = Authority::new("one");
-    let certificate = authority.issue(&["d.test"]);
-    let destination = Destination::start(move |visit| {
+fn header_precedes_the_tls_handshake_with_a_destination() {
+    let ca = TestCa::new("one");
+    let certificate = ca.issue(&["d.test"]);
+    let destination = Destination::start(move |conn| {
         let line = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
-        while visit.buffer.len() < line.len() + 1 {
-            if !visit.read() {
+        while conn.buffer.len() < line.len() + 1 {
+            if !conn.read() {
                 return;
             }
         }
     });
     let _certificate = certificate;
-    let balancer = telling(accepting(Setup::tcp(&[&destination])), ProxyProtocol::V1)
-        .with(|s| s.pools[0].tls = Some(believes(&authority, "d.test")))
+    let balancer = sending_proxy_header(accepting(Setup::tcp(&[&destination])), ProxyProtocol::V1)
+        .with(|s| s.pools[0].tls = Some(client_tls(&ca, "d.test")))
         .start();
     let mut client = balancer.connect();
     client.send(V1);
-    until("a hello follows the header", || {
+    wait_until("a ClientHello follows the header", || {
         destination
             .records()
             .iter()
@@ -275,16 +277,16 @@ fn the_header_goes_before_the_handshake_with_a_destination() {
 }
 
 #[test]
-fn checks_speak_for_themselves() {
-    let destination = Destination::start(|visit| {
-        visit.read_to_end();
+fn checks_send_a_local_header() {
+    let destination = Destination::start(|conn| {
+        conn.read_to_end();
     });
-    let balancer = telling(Setup::tcp(&[&destination]), ProxyProtocol::V2)
+    let balancer = sending_proxy_header(Setup::tcp(&[&destination]), ProxyProtocol::V2)
         .with(|s| {
             s.pools[0].health = Some(HealthSpec { probe: ProbeKind::Tcp, ..crate::failover::http_checks() });
         })
         .start();
     let local = [SIGNATURE, &[0x20, 0, 0, 0]].concat();
-    until("a check came", || destination.records().contains(&local));
+    wait_until("a check was recorded", || destination.records().contains(&local));
     drop(balancer);
 }

@@ -1,19 +1,22 @@
-//! What traffic shows of a destination: out after so many failures, back by exactly one trial.
+//! Outlier detection: ejection after consecutive failures, and return after exactly one successful trial.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use super::{http_checks, resets};
-use crate::kit::{Balancer, Destination, Gate, Setup, Visit, Watch, get, hello, ms, ok, post, secs, until};
+use super::{http_checks, reset_after_request};
+use crate::kit::{
+    Balancer, Connection, Destination, Gate, Setup, Stopwatch, get, ms, ok, post, respond_ok, secs,
+    wait_until,
+};
 
-/// A destination that behaves badly while `ill`, and how many requests it got.
-fn patient(ill: &Gate, bad: fn(&mut Visit)) -> Destination {
-    let well = ill.clone();
-    Destination::start(move |visit| if well.is_open() { hello("patient")(visit) } else { bad(visit) })
+/// A destination that behaves as `bad` until `recovery` is open.
+fn recovering(recovery: &Gate, bad: fn(&mut Connection)) -> Destination {
+    let recovery = recovery.clone();
+    Destination::start(move |conn| if recovery.is_open() { respond_ok("recovered")(conn) } else { bad(conn) })
 }
 
-fn pool(sick: &Destination, good: &Destination, failures: u32, ejection: u64) -> Balancer {
-    Setup::http(&[sick, good])
+fn pool(failing: &Destination, good: &Destination, failures: u32, ejection: u64) -> Balancer {
+    Setup::http(&[failing, good])
         .with(|s| {
             let outlier = &mut s.pools[0].outlier;
             (outlier.consecutive_failures, outlier.base_ejection) = (failures, ms(ejection));
@@ -23,60 +26,60 @@ fn pool(sick: &Destination, good: &Destination, failures: u32, ejection: u64) ->
 }
 
 #[test]
-fn so_many_failures_in_a_row_eject_and_one_trial_at_a_time_brings_back() {
-    let well = Gate::default();
-    let sick = patient(&well, resets);
-    let good = Destination::start(hello("good"));
-    let balancer = pool(&sick, &good, 3, 400);
-    let ask = || balancer.ask(get("/"));
-    until("it is ejected", || {
-        assert_eq!(ask().status, 200, "the other one takes over");
+fn consecutive_failures_eject_and_one_successful_trial_restores() {
+    let recovery = Gate::default();
+    let failing = recovering(&recovery, reset_after_request);
+    let good = Destination::start(respond_ok("good"));
+    let balancer = pool(&failing, &good, 3, 400);
+    let fetch = || balancer.fetch(get("/"));
+    wait_until("the destination is ejected", || {
+        assert_eq!(fetch().status, 200, "the other destination serves the retry");
         balancer.destination(0).status.as_str() == "ejected"
     });
-    let at_ejection = sick.requests().len();
-    assert!((3..=6).contains(&at_ejection), "{at_ejection} failures, 3 are enough");
-    // Before its time is over it gets nothing, and then one request, whatever comes.
-    let watch = Watch::start();
-    let mut most = at_ejection;
-    while watch.elapsed() < ms(300) {
-        assert_eq!(ask().text(), "good");
-        assert_eq!(sick.requests().len(), at_ejection);
+    let at_ejection = failing.requests().len();
+    assert!((3..=6).contains(&at_ejection), "{at_ejection} failures; 3 eject");
+    // Until the ejection time is over it receives nothing, and then one request only.
+    let stopwatch = Stopwatch::start();
+    let mut reached = at_ejection;
+    while stopwatch.elapsed() < ms(300) {
+        assert_eq!(fetch().text(), "good");
+        assert_eq!(failing.requests().len(), at_ejection);
     }
-    until("the trial", || {
-        assert_eq!(ask().status, 200, "a trial that fails is repeated elsewhere");
-        most = sick.requests().len();
-        most > at_ejection
+    wait_until("a trial was made", || {
+        assert_eq!(fetch().status, 200, "a failed trial is retried elsewhere");
+        reached = failing.requests().len();
+        reached > at_ejection
     });
-    let trial = Watch::start();
+    let trial = Stopwatch::start();
     while trial.elapsed() < ms(300) {
-        assert_eq!(ask().text(), "good");
+        assert_eq!(fetch().text(), "good");
     }
-    assert_eq!(sick.requests().len(), at_ejection + 1, "exactly one, and it failed");
+    assert_eq!(failing.requests().len(), at_ejection + 1, "exactly one trial, which failed");
     let ejections: u64 = balancer.pools()[0].ejections.values().sum();
     let changes: u64 = balancer.destination(0).transitions.values().sum();
-    assert_eq!((ejections, changes), (2, 1), "once, and once more; it stood so all the time");
-    well.open();
-    until("it passes its trial", || ask().text() == "patient");
-    until("it is back", || balancer.destination(0).status.as_str() == "serving");
+    assert_eq!((ejections, changes), (2, 1), "ejected twice, without a change of status in between");
+    recovery.open();
+    wait_until("the trial succeeds", || fetch().text() == "recovered");
+    wait_until("the destination serves again", || balancer.destination(0).status.as_str() == "serving");
 }
 
 #[test]
-fn many_clients_at_once_are_one_trial_all_the_same() {
-    let well = Gate::default();
-    let sick = patient(&well, |visit| {
-        if visit.request().is_some() {
-            // Long enough for every other client to come by.
+fn concurrent_clients_cause_a_single_trial() {
+    let recovery = Gate::default();
+    let failing = recovering(&recovery, |conn| {
+        if conn.request().is_some() {
+            // Long enough for every other client to send a request.
             std::thread::sleep(ms(100));
-            visit.reset();
+            conn.reset();
         }
     });
-    let good = Destination::start(hello("good"));
-    let balancer = pool(&sick, &good, 1, 500);
-    until("it is ejected", || {
-        assert_eq!(balancer.ask(get("/")).status, 200);
+    let good = Destination::start(respond_ok("good"));
+    let balancer = pool(&failing, &good, 1, 500);
+    wait_until("the destination is ejected", || {
+        assert_eq!(balancer.fetch(get("/")).status, 200);
         balancer.destination(0).status.as_str() == "ejected"
     });
-    let before = sick.requests().len();
+    let before = failing.requests().len();
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8)
         .map(|_| {
@@ -84,79 +87,79 @@ fn many_clients_at_once_are_one_trial_all_the_same() {
             std::thread::spawn(move || {
                 while !stop.load(SeqCst) {
                     client.send(get("/"));
-                    assert_eq!(client.answer().status, 200);
+                    assert_eq!(client.read_response().status, 200);
                 }
             })
         })
         .collect();
-    until("the trial", || sick.requests().len() > before);
+    wait_until("a trial was made", || failing.requests().len() > before);
     std::thread::sleep(ms(50));
-    assert_eq!(sick.requests().len(), before + 1);
+    assert_eq!(failing.requests().len(), before + 1);
     stop.store(true, SeqCst);
     clients.into_iter().for_each(|client| client.join().expect("no errors"));
 }
 
 #[test]
-fn a_post_is_no_trial_while_others_may_be() {
-    let well = Gate::default();
-    let sick = patient(&well, resets);
-    let good = Destination::start(hello("good"));
-    let balancer = pool(&sick, &good, 1, 100);
-    until("it is ejected", || {
-        assert_eq!(balancer.ask(get("/")).status, 200);
+fn post_is_not_used_as_a_trial_while_other_destinations_serve() {
+    let recovery = Gate::default();
+    let failing = recovering(&recovery, reset_after_request);
+    let good = Destination::start(respond_ok("good"));
+    let balancer = pool(&failing, &good, 1, 100);
+    wait_until("the destination is ejected", || {
+        assert_eq!(balancer.fetch(get("/")).status, 200);
         balancer.destination(0).status.as_str() == "ejected"
     });
-    let (before, watch) = (sick.requests().len(), Watch::start());
-    while watch.elapsed() < ms(700) {
-        assert_eq!(balancer.ask(post("/", "x")).status, 200, "after {:?}", watch.elapsed());
+    let (before, stopwatch) = (failing.requests().len(), Stopwatch::start());
+    while stopwatch.elapsed() < ms(700) {
+        assert_eq!(balancer.fetch(post("/", "x")).status, 200, "after {:?}", stopwatch.elapsed());
     }
-    assert_eq!(sick.requests().len(), before);
-    assert_eq!(balancer.ask(get("/")).status, 200);
-    assert_eq!(sick.requests().len(), before + 1, "the GET was the trial");
+    assert_eq!(failing.requests().len(), before);
+    assert_eq!(balancer.fetch(get("/")).status, 200);
+    assert_eq!(failing.requests().len(), before + 1, "GET is used as a trial");
 }
 
 #[test]
-fn a_destination_that_answers_503_is_ejected() {
-    let bad = Destination::start(|visit| {
-        while visit.request().is_some() {
-            visit.send(ok("overloaded").replace("200 OK", "503 Busy"));
+fn destination_that_responds_503_is_ejected() {
+    let bad = Destination::start(|conn| {
+        while conn.request().is_some() {
+            conn.send(ok("overloaded").replace("200 OK", "503 Busy"));
         }
     });
-    let good = Destination::start(hello("good"));
+    let good = Destination::start(respond_ok("good"));
     let balancer = pool(&bad, &good, 5, 30_000);
     let mut seen = 0;
-    until("it is ejected", || {
-        seen += usize::from(balancer.ask(get("/")).status == 503);
+    wait_until("the destination is ejected", || {
+        seen += usize::from(balancer.fetch(get("/")).status == 503);
         balancer.destination(0).status.as_str() == "ejected"
     });
-    assert!((5..=20).contains(&seen), "{seen} clients got a 503; 5 in a row are enough");
-    assert!((0..50).all(|_| balancer.ask(get("/")).text() == "good"));
+    assert!((5..=20).contains(&seen), "{seen} clients got a 503; 5 in a row eject");
+    assert!((0..50).all(|_| balancer.fetch(get("/")).text() == "good"));
     let spared = balancer.destination(1);
     assert!(spared.status.serves() && spared.streak == 0);
 }
 
 #[test]
-fn the_last_one_is_not_ejected_however_bad() {
-    let bad = [Destination::start(resets), Destination::start(resets)];
+fn last_serving_destination_is_never_ejected() {
+    let bad = [Destination::start(reset_after_request), Destination::start(reset_after_request)];
     let balancer = pool(&bad[0], &bad[1], 2, 30_000);
     for _ in 0..40 {
-        assert_eq!(balancer.ask(get("/")).status, 502);
+        assert_eq!(balancer.fetch(get("/")).status, 502);
     }
     let ejected = balancer.pools()[0].destinations.iter().filter(|d| !d.status.serves()).count();
     assert_eq!(ejected, 1);
 }
 
-/// Takes connections and says nothing, as a stopped process does.
-fn silent(visit: &mut Visit) {
-    visit.read_to_end();
+/// Accepts connections and never responds, as a stopped process does.
+fn unresponsive(conn: &mut Connection) {
+    conn.read_to_end();
 }
 
 #[test]
-fn a_silent_destination_costs_a_client_one_timeout_at_most() {
+fn unresponsive_destination_costs_a_client_one_timeout_at_most() {
     for by_checks in [true, false] {
-        let well = Gate::default();
-        let stopped = patient(&well, silent);
-        let good = Destination::start(hello("good"));
+        let recovery = Gate::default();
+        let stopped = recovering(&recovery, unresponsive);
+        let good = Destination::start(respond_ok("good"));
         let balancer = Setup::http(&[&stopped, &good])
             .with(|s| {
                 s.pools[0].timeouts.response = ms(400);
@@ -176,9 +179,9 @@ fn a_silent_destination_costs_a_client_one_timeout_at_most() {
                     let (mut client, mut timeouts) = (balancer.connect(), 0);
                     for _ in 0..100 {
                         client.send(get("/"));
-                        if client.answer().status == 504 {
+                        if client.read_response().status == 504 {
                             timeouts += 1;
-                            until("it is out", || !balancer.destination(0).status.serves());
+                            wait_until("the destination is out", || !balancer.destination(0).status.serves());
                         }
                     }
                     assert!(timeouts <= 1, "by checks: {by_checks}; one client had {timeouts} timeouts");
@@ -190,61 +193,68 @@ fn a_silent_destination_costs_a_client_one_timeout_at_most() {
 }
 
 #[test]
-fn failed_connects_alone_are_forgiven_by_a_passing_check() {
-    let dead = Destination::absent(hello("back"));
-    let good = Destination::start(hello("good"));
-    let balancer = Setup::http(&[&dead, &good])
+fn passing_check_ends_an_ejection_for_connect_failures() {
+    let stopped = Destination::absent(respond_ok("back"));
+    let good = Destination::start(respond_ok("good"));
+    let balancer = Setup::http(&[&stopped, &good])
         .with(|s| {
             s.pools[0].outlier.consecutive_failures = 2;
             s.pools[0].health = Some(http_checks());
         })
         .start();
     for _ in 0..10 {
-        assert_eq!(balancer.ask(get("/")).text(), "good");
+        assert_eq!(balancer.fetch(get("/")).text(), "good");
     }
-    let watch = Watch::start();
-    dead.restart();
-    until("it is back", || balancer.ask(get("/")).text() == "back");
-    assert!(watch.elapsed() < secs(2), "long before its 30 s are over: {:?}", watch.elapsed());
+    let stopwatch = Stopwatch::start();
+    stopped.restart();
+    wait_until("the destination serves again", || balancer.fetch(get("/")).text() == "back");
+    assert!(
+        stopwatch.elapsed() < secs(2),
+        "well before the 30 s of the ejection are over: {:?}",
+        stopwatch.elapsed()
+    );
 }
 
 #[test]
-fn a_silent_destination_is_ejected_by_the_total_time_too() {
-    let (stopped, good) = (Destination::start(silent), Destination::start(hello("good")));
+fn total_timeouts_eject_an_unresponsive_destination() {
+    let (stopped, good) = (Destination::start(unresponsive), Destination::start(respond_ok("good")));
     let short_total = |s: &mut Setup| {
         s.pools[0].outlier.consecutive_failures = 2;
         s.pools[0].timeouts.total = Some(ms(150));
     };
     let balancer = Setup::http(&[&stopped, &good]).with(short_total).start();
-    let late = (0..12).filter(|_| balancer.ask(get("/")).status == 504).count();
-    assert!((2..=3).contains(&late), "{late} of 12 were late; 2 in a row are enough");
+    let late = (0..12).filter(|_| balancer.fetch(get("/")).status == 504).count();
+    assert!((2..=3).contains(&late), "{late} of 12 timed out; 2 in a row eject");
     assert_eq!(balancer.destination(0).status.as_str(), "ejected");
-    // A body that comes too slowly is the client's doing.
+    // A body that arrives too slowly is the client's fault.
     let balancer = Setup::http(&[&good]).with(short_total).start();
-    let answer = balancer.ask("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf");
-    assert_eq!((answer.status, balancer.destination(0).counts.failed()), (504, 0));
+    let response = balancer.fetch("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nhalf");
+    assert_eq!((response.status, balancer.destination(0).counts.failed()), (504, 0));
 }
 
 #[test]
-fn posts_on_connections_gone_stale_eject_nobody() {
+fn failed_posts_on_stale_connections_do_not_eject() {
     let gate = Gate::default();
     let wait = gate.clone();
-    let hasty = Destination::start(move |visit| {
-        if visit.request().is_some() {
-            wait.pass();
-            visit.send(ok("fresh"));
-            visit.request();
+    let closing = Destination::start(move |conn| {
+        if conn.request().is_some() {
+            wait.wait();
+            conn.send(ok("fresh"));
+            conn.request();
         }
     });
-    let good = Destination::start(hello("good"));
+    let good = Destination::start(respond_ok("good"));
     let balancer =
-        Setup::http(&[&hasty, &good]).with(|s| s.pools[0].outlier.consecutive_failures = 2).start();
+        Setup::http(&[&closing, &good]).with(|s| s.pools[0].outlier.consecutive_failures = 2).start();
     let mut clients: Vec<_> = (0..16).map(|_| balancer.connect()).collect();
     clients.iter_mut().for_each(|client| client.send(get("/warm")));
-    until("connections are opened side by side", || hasty.requests().len() == 8);
+    wait_until("connections are opened in parallel", || closing.requests().len() == 8);
     gate.open();
-    clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
-    let broken = (0..16).filter(|_| balancer.ask(post("/", "x")).status == 502).count();
-    assert_eq!(broken, 8, "a POST that may have been carried out is not repeated");
-    assert!(balancer.destination(0).status.serves(), "an old connection says nothing of the destination");
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_response().status, 200));
+    let broken = (0..16).filter(|_| balancer.fetch(post("/", "x")).status == 502).count();
+    assert_eq!(broken, 8, "a POST that may have been processed is not retried");
+    assert!(
+        balancer.destination(0).status.serves(),
+        "stale connections do not count against the destination"
+    );
 }

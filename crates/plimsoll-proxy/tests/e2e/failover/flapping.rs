@@ -1,4 +1,4 @@
-//! Destinations that die and come back under load cost no client an idempotent request.
+//! Destinations that stop and restart under load: no idempotent request fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -7,45 +7,45 @@ use std::thread::JoinHandle;
 use plimsoll_core::health::ProbeKind;
 
 use super::checks;
-use crate::kit::{Balancer, Destination, Place, Setup, Watch, get, hello, ms, secs, until};
+use crate::kit::{Balancer, Destination, Endpoint, Setup, Stopwatch, get, ms, respond_ok, secs, wait_until};
 
-/// Clients that ask one after the other until they are told to stop.
+/// Clients that send requests sequentially until they are stopped.
 struct Load {
     stop: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
+    succeeded: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Load {
-    fn start(place: &Place, clients: usize) -> Self {
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    fn start(endpoint: &Endpoint, clients: usize) -> Self {
+        let (stop, succeeded) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let client = |_| {
-            let (stop, answered, place) = (stop.clone(), answered.clone(), place.clone());
-            std::thread::spawn(move || ask_until(&stop, &answered, &place))
+            let (stop, succeeded, endpoint) = (stop.clone(), succeeded.clone(), endpoint.clone());
+            std::thread::spawn(move || fetch_until(&stop, &succeeded, &endpoint))
         };
-        Self { clients: (0..clients).map(client).collect(), stop: stop.clone(), answered: answered.clone() }
+        Self { clients: (0..clients).map(client).collect(), stop: stop.clone(), succeeded: succeeded.clone() }
     }
 
-    /// What went wrong for clients, and how many requests went well.
+    /// Stops the load; returns the clients' errors and the number of successful requests.
     fn stop(self) -> (Vec<String>, usize) {
         self.stop.store(true, SeqCst);
         let errors = self.clients.into_iter().flat_map(|client| client.join().expect("no panic")).collect();
-        (errors, self.answered.load(SeqCst))
+        (errors, self.succeeded.load(SeqCst))
     }
 }
 
-fn ask_until(stop: &AtomicBool, answered: &AtomicUsize, place: &Place) -> Vec<String> {
+fn fetch_until(stop: &AtomicBool, succeeded: &AtomicUsize, endpoint: &Endpoint) -> Vec<String> {
     let mut errors = Vec::new();
-    let mut client = crate::kit::Client::connect(place.clone());
+    let mut client = crate::kit::Client::connect(endpoint.clone());
     while !stop.load(SeqCst) && errors.len() < 5 {
         let sent = client.try_send(get("/"));
-        match client.try_answer("GET") {
-            Ok(answer) if answer.status == 200 => {
-                answered.fetch_add(1, SeqCst);
+        match client.try_read_response("GET") {
+            Ok(response) if response.status == 200 => {
+                succeeded.fetch_add(1, SeqCst);
             }
             other => {
                 errors.push(format!("{other:?}, sent {sent:?}"));
-                client = crate::kit::Client::connect(place.clone());
+                client = crate::kit::Client::connect(endpoint.clone());
             }
         }
     }
@@ -53,83 +53,85 @@ fn ask_until(stop: &AtomicBool, answered: &AtomicUsize, place: &Place) -> Vec<St
 }
 
 fn flapping(change: impl FnOnce(&mut Setup)) -> (Balancer, [Destination; 2], usize) {
-    let destinations = [Destination::start(hello("a")), Destination::start(hello("b"))];
+    let destinations = [Destination::start(respond_ok("a")), Destination::start(respond_ok("b"))];
     let [flapping, steady] = &destinations;
     let balancer = Setup::http(&[flapping, steady]).with(change).start();
-    let load = Load::start(&balancer.place(), 4);
-    let watch = Watch::start();
+    let load = Load::start(&balancer.endpoint(), 4);
+    let stopwatch = Stopwatch::start();
     let mut flaps = 0;
-    while watch.elapsed() < secs(3) {
+    while stopwatch.elapsed() < secs(3) {
         std::thread::sleep(ms(150));
         flapping.kill();
         std::thread::sleep(ms(100));
         flapping.restart();
         flaps += 1;
     }
-    let (errors, answered) = load.stop();
-    assert_eq!(errors, Vec::<String>::new(), "{answered} went well");
-    assert!(answered > 2000 && flaps > 5, "{answered} answers, {flaps} flaps");
-    (balancer, destinations, answered)
+    let (errors, succeeded) = load.stop();
+    assert_eq!(errors, Vec::<String>::new(), "{succeeded} requests succeeded");
+    assert!(succeeded > 2000 && flaps > 5, "{succeeded} responses, {flaps} restarts");
+    (balancer, destinations, succeeded)
 }
 
 #[test]
-fn a_destination_killed_again_and_again_costs_nobody_anything() {
-    let (balancer, destinations, answered) = flapping(|_| {});
+fn restarting_destination_causes_no_client_errors() {
+    let (balancer, destinations, succeeded) = flapping(|_| {});
     let reached: usize = destinations.iter().map(|d| d.requests().len()).sum();
-    assert!(reached >= answered && reached < answered * 12 / 10 + 200, "{reached} for {answered}");
+    assert!(reached >= succeeded && reached < succeeded * 12 / 10 + 200, "{reached} for {succeeded}");
     assert!(balancer.retries() > 0);
-    assert!(destinations[0].requests().len() > 100, "it serves whenever it is there");
+    assert!(destinations[0].requests().len() > 100, "it serves whenever it runs");
 }
 
 #[test]
-fn nor_with_checks_and_ejections_about() {
+fn restarting_destination_causes_no_client_errors_with_checks_and_ejections() {
     let (balancer, destinations, _) = flapping(|s| {
         s.pools[0].health = Some(checks(ProbeKind::Tcp));
         s.pools[0].outlier.consecutive_failures = 3;
         s.pools[0].outlier.base_ejection = ms(100);
         s.workers = 2;
     });
-    until("it is back in the end", || balancer.pools()[0].serving() == 2);
-    assert!(destinations[0].requests().len() > 100, "it serves whenever it is there");
+    wait_until("both destinations serve again", || balancer.pools()[0].serving() == 2);
+    assert!(destinations[0].requests().len() > 100, "it serves whenever it runs");
 }
 
 #[test]
-fn a_destination_that_ends_connections_at_random_costs_nobody_anything() {
+fn randomly_closed_connections_cause_no_client_errors() {
     let seed = 7;
     println!("seed {seed}");
-    let dice = Arc::new(std::sync::Mutex::new(plimsoll_core::Rng::new(seed)));
-    let moody = Destination::start(move |visit| {
-        let roll = |sides| dice.lock().expect("no panic").below(sides);
-        while visit.request().is_some() {
-            match roll(20) {
-                0 => return visit.reset(),
+    let rng = Arc::new(std::sync::Mutex::new(plimsoll_core::Rng::new(seed)));
+    let unreliable = Destination::start(move |conn| {
+        let draw = |sides| rng.lock().expect("no panic").below(sides);
+        while conn.request().is_some() {
+            match draw(20) {
+                0 => return conn.reset(),
                 1 => return,
                 2 => {
-                    visit.send(crate::kit::ok("last"));
+                    conn.send(crate::kit::ok("last"));
                     return;
                 }
-                _ => visit.send(crate::kit::ok("more")),
+                _ => conn.send(crate::kit::ok("more")),
             };
         }
     });
-    let steady = Destination::start(hello("steady"));
-    let balancer = Setup::http(&[&moody, &steady]).start();
-    let load = Load::start(&balancer.place(), 4);
-    let watch = Watch::start();
-    until("enough was asked", || load.answered.load(SeqCst) > 4000 || watch.elapsed() > secs(10));
-    let (errors, answered) = load.stop();
-    assert_eq!(errors, Vec::<String>::new(), "{answered} went well, seed {seed}");
+    let steady = Destination::start(respond_ok("steady"));
+    let balancer = Setup::http(&[&unreliable, &steady]).start();
+    let load = Load::start(&balancer.endpoint(), 4);
+    let stopwatch = Stopwatch::start();
+    wait_until("enough requests have succeeded", || {
+        load.succeeded.load(SeqCst) > 4000 || stopwatch.elapsed() > secs(10)
+    });
+    let (errors, succeeded) = load.stop();
+    assert_eq!(errors, Vec::<String>::new(), "{succeeded} requests succeeded, seed {seed}");
 }
 
 #[test]
-fn all_down_is_a_quick_503_and_the_first_return_is_noticed_within_a_second() {
-    for told in ["no checks", "checks", "ejections"] {
-        let destinations = [Destination::absent(hello("a")), Destination::absent(hello("b"))];
+fn all_destinations_down_give_a_quick_503_and_recovery_within_a_second() {
+    for context in ["no checks", "checks", "ejections"] {
+        let destinations = [Destination::absent(respond_ok("a")), Destination::absent(respond_ok("b"))];
         let balancer = Setup::http(&[&destinations[0], &destinations[1]])
             .with(|s| {
-                if told == "checks" {
+                if context == "checks" {
                     s.pools[0].health = Some(checks(ProbeKind::Tcp));
-                } else if told == "ejections" {
+                } else if context == "ejections" {
                     s.pools[0].outlier.consecutive_failures = 2;
                     s.pools[0].outlier.base_ejection = ms(300);
                 }
@@ -137,24 +139,24 @@ fn all_down_is_a_quick_503_and_the_first_return_is_noticed_within_a_second() {
             .start();
         let mut client = balancer.connect();
         for _ in 0..50 {
-            let watch = Watch::start();
+            let stopwatch = Stopwatch::start();
             client.send(get("/"));
-            let answer = client.answer();
-            let text = answer.text();
-            assert_eq!(answer.status, 503, "{told}");
+            let response = client.read_response();
+            let text = response.text();
+            assert_eq!(response.status, 503, "{context}");
             assert!(
                 text.contains("connect_failed") || text.contains("no_healthy_destination"),
-                "{told}: {text}"
+                "{context}: {text}"
             );
-            assert!(watch.elapsed() < ms(500), "{told}: {:?}", watch.elapsed());
+            assert!(stopwatch.elapsed() < ms(500), "{context}: {:?}", stopwatch.elapsed());
             std::thread::sleep(ms(2));
         }
-        let watch = Watch::start();
+        let stopwatch = Stopwatch::start();
         destinations[1].restart();
-        until("service is back", || {
+        wait_until("requests succeed again", || {
             client.send(get("/"));
-            client.answer().status == 200
+            client.read_response().status == 200
         });
-        assert!(watch.elapsed() < secs(1), "{told}: back after {:?}", watch.elapsed());
+        assert!(stopwatch.elapsed() < secs(1), "{context}: back after {:?}", stopwatch.elapsed());
     }
 }

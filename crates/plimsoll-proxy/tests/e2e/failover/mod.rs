@@ -1,4 +1,4 @@
-//! What clients notice of failing destinations: as little as is safe.
+//! Failing destinations: clients see as few errors as is safe.
 
 mod ejection;
 mod flapping;
@@ -8,21 +8,21 @@ mod statuses;
 
 use plimsoll_core::health::{CheckSchedule, HealthSpec, ProbeKind};
 
-use crate::kit::{Visit, ms};
+use crate::kit::{Connection, ms};
 
-/// Reads a request and breaks the connection.
-fn resets(visit: &mut Visit) {
-    if visit.request().is_some() {
-        visit.reset();
+/// Reads a request and resets the connection.
+fn reset_after_request(conn: &mut Connection) {
+    if conn.request().is_some() {
+        conn.reset();
     }
 }
 
-/// Reads a request and closes without a word.
-fn closes(visit: &mut Visit) {
-    visit.request();
+/// Reads a request and closes without a response.
+fn close_after_request(conn: &mut Connection) {
+    conn.request();
 }
 
-/// Quick checks of `kind`.
+/// Returns a health check of this kind with short intervals.
 pub(crate) fn checks(kind: ProbeKind) -> HealthSpec {
     HealthSpec {
         check_interval: ms(50),

@@ -1,13 +1,13 @@
-//! Which destinations take messages at all: tiers, weights, the last one, and what checks say of them.
+//! Eligibility of destinations: tiers, weights, the only destination, and failing health checks.
 
 use plimsoll_core::Weight;
 use plimsoll_core::health::ProbeKind;
 
-use super::{checks, http_checks, resets};
-use crate::kit::{Balancer, Destination, Gate, Setup, get, hello, ok, until};
+use super::{checks, http_checks, reset_after_request};
+use crate::kit::{Balancer, Destination, Gate, Setup, get, ok, respond_ok, wait_until};
 
 fn tiers(change: impl FnOnce(&mut Setup)) -> ([Destination; 3], Balancer) {
-    let destinations = ["first", "also first", "backup"].map(|name| Destination::start(hello(name)));
+    let destinations = ["first", "also first", "backup"].map(|name| Destination::start(respond_ok(name)));
     let [a, b, c] = &destinations;
     let balancer = Setup::http(&[a, b, c])
         .with(|s| {
@@ -20,76 +20,78 @@ fn tiers(change: impl FnOnce(&mut Setup)) -> ([Destination; 3], Balancer) {
 }
 
 #[test]
-fn the_backup_tier_takes_over_when_the_first_is_gone_and_gives_back() {
+fn backup_tier_serves_only_while_the_first_tier_is_down() {
     let ([a, b, backup], balancer) = tiers(|_| {});
-    let ask = || balancer.ask(get("/")).text();
+    let fetch = || balancer.fetch(get("/")).text();
     for _ in 0..20 {
-        assert!(ask().contains("first"));
+        assert!(fetch().contains("first"));
     }
     a.kill();
     for _ in 0..20 {
-        assert_eq!(ask(), "also first", "one of the first tier is enough");
+        assert_eq!(fetch(), "also first", "one destination of the first tier is enough");
     }
     assert_eq!(backup.requests().len(), 0);
     b.kill();
     for _ in 0..20 {
-        assert_eq!(ask(), "backup", "not one request is lost on the way over");
+        assert_eq!(fetch(), "backup", "no request fails during the failover");
     }
     a.restart();
-    until("the first tier is back", || ask() == "first");
-    until("checks have seen it", || balancer.destination(0).status.serves());
+    wait_until("the first tier is back", || fetch() == "first");
+    wait_until("a check has passed", || balancer.destination(0).status.serves());
     let before = backup.requests().len();
     for _ in 0..20 {
-        assert_eq!(ask(), "first");
+        assert_eq!(fetch(), "first");
     }
     assert_eq!(backup.requests().len(), before);
 }
 
 #[test]
-fn backup_tiers_may_be_switched_off() {
+fn backup_tiers_can_be_disabled() {
     let ([a, b, backup], balancer) = tiers(|s| s.pools[0].tiers.backup_tiers = false);
     a.kill();
     b.kill();
     for _ in 0..20 {
-        assert_eq!(balancer.ask(get("/")).status, 503);
+        assert_eq!(balancer.fetch(get("/")).status, 503);
     }
     assert_eq!(backup.requests().len(), 0);
 }
 
 #[test]
-fn weight_0_takes_nothing_even_when_nobody_else_is_left() {
-    let (live, resting) = (Destination::start(hello("live")), Destination::start(hello("resting")));
-    let balancer =
-        Setup::http(&[&live, &resting]).with(|s| s.pools[0].destinations[1].weight = Weight::new(0)).start();
+fn weight_0_receives_nothing_even_as_the_only_destination() {
+    let (running, disabled) =
+        (Destination::start(respond_ok("live")), Destination::start(respond_ok("resting")));
+    let balancer = Setup::http(&[&running, &disabled])
+        .with(|s| s.pools[0].destinations[1].weight = Weight::new(0))
+        .start();
     for _ in 0..20 {
-        assert_eq!(balancer.ask(get("/")).text(), "live");
+        assert_eq!(balancer.fetch(get("/")).text(), "live");
     }
-    live.kill();
-    let answer = balancer.ask(get("/"));
-    assert_eq!(answer.status, 503);
-    assert_eq!(resting.connections(), 0);
-    live.restart();
-    assert_eq!(balancer.ask(get("/")).text(), "live");
+    running.kill();
+    let response = balancer.fetch(get("/"));
+    assert_eq!(response.status, 503);
+    assert_eq!(disabled.connections(), 0);
+    running.restart();
+    assert_eq!(balancer.fetch(get("/")).text(), "live");
 }
 
 #[test]
-fn nobody_of_any_weight_is_a_503_that_says_so() {
-    let destination = Destination::start(hello("resting"));
+fn pool_without_weights_responds_503_with_its_reason() {
+    let destination = Destination::start(respond_ok("resting"));
     let balancer =
         Setup::http(&[&destination]).with(|s| s.pools[0].destinations[0].weight = Weight::new(0)).start();
-    let answer = balancer.ask(get("/"));
-    assert_eq!(answer.status, 503);
-    assert!(answer.text().contains("no_healthy_destination"), "{answer:?}");
-    assert_eq!(balancer.refused("no_healthy_destination"), 1);
+    let response = balancer.fetch(get("/"));
+    assert_eq!(response.status, 503);
+    assert!(response.text().contains("no_healthy_destination"), "{response:?}");
+    assert_eq!(balancer.refusals("no_healthy_destination"), 1);
 }
 
 #[test]
-fn a_lone_destination_is_never_taken_out() {
-    let well = Gate::default();
-    let now = well.clone();
-    let destination = Destination::start(move |visit| match now.is_open() {
-        true => hello("well")(visit),
-        false => resets(visit),
+fn only_destination_is_never_taken_out() {
+    let recovery = Gate::default();
+    let recovered = recovery.clone();
+    let destination = Destination::start(move |conn| match recovered.is_open() {
+        true => respond_ok("well")(conn),
+        false => reset_after_request(conn),
     });
     let balancer = Setup::http(&[&destination])
         .with(|s| {
@@ -97,32 +99,33 @@ fn a_lone_destination_is_never_taken_out() {
             s.pools[0].outlier.consecutive_failures = 2;
         })
         .start();
-    until("checks have failed", || balancer.destination(0).checks.failed > 2);
+    wait_until("checks have failed", || balancer.destination(0).checks.failed > 2);
     for _ in 0..20 {
-        assert_eq!(balancer.ask(get("/")).status, 502, "it is asked all the same");
+        assert_eq!(balancer.fetch(get("/")).status, 502, "the only destination is tried nevertheless");
     }
     assert!(balancer.destination(0).status.serves());
-    well.open();
-    assert_eq!(balancer.ask(get("/")).text(), "well", "and serves the moment it is well");
+    recovery.open();
+    assert_eq!(balancer.fetch(get("/")).text(), "well", "it serves as soon as it has recovered");
 }
 
 #[test]
-fn failing_checks_take_a_destination_out_before_a_client_meets_it() {
-    let ill = Gate::default();
-    let now = ill.clone();
-    let sick = Destination::start(move |visit| {
-        while let Some(request) = visit.request() {
-            let bad = now.is_open() && request.target == "/health";
-            visit.send(if bad { ok("x").replace("200", "503") } else { ok("sick") });
+fn failing_check_takes_a_destination_out_before_clients_reach_it() {
+    let failure = Gate::default();
+    let failed = failure.clone();
+    let failing = Destination::start(move |conn| {
+        while let Some(request) = conn.request() {
+            let bad = failed.is_open() && request.target == "/health";
+            conn.send(if bad { ok("x").replace("200", "503") } else { ok("sick") });
         }
     });
-    let well = Destination::start(hello("well"));
-    let balancer = Setup::http(&[&sick, &well]).with(|s| s.pools[0].health = Some(http_checks())).start();
-    until("the first check passes", || balancer.destination(0).checks.passed > 0);
-    ill.open();
-    until("it is down", || balancer.destination(0).status.as_str() == "down");
+    let healthy = Destination::start(respond_ok("well"));
+    let balancer =
+        Setup::http(&[&failing, &healthy]).with(|s| s.pools[0].health = Some(http_checks())).start();
+    wait_until("the first check passes", || balancer.destination(0).checks.passed > 0);
+    failure.open();
+    wait_until("it is down", || balancer.destination(0).status.as_str() == "down");
     for _ in 0..20 {
-        assert_eq!(balancer.ask(get("/")).text(), "well");
+        assert_eq!(balancer.fetch(get("/")).text(), "well");
     }
     let report = balancer.destination(0).report.expect("a report");
     assert!(report.last_check.is_some_and(|check| !check.ok && check.detail().contains("503")));

@@ -1,11 +1,11 @@
-//! Chunked request bodies: defects end the connection, extensions and forbidden trailers end at the proxy.
+//! Chunked request bodies: malformed ones are refused; extensions and forbidden trailers are not forwarded.
 
-use crate::kit::{Destination, Setup, get, hello, until};
+use crate::kit::{Destination, Setup, get, respond_ok, wait_until};
 
 const HEAD: &str = "POST /a HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn defects_are_refused_wherever_they_arrive() {
+fn malformed_chunks_are_refused_wherever_they_arrive() {
     let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(9000));
     let many = format!("0\r\n{}\r\n", "X-Trailer: 12345678\r\n".repeat(500));
     let rows = [
@@ -60,7 +60,7 @@ fn defects_are_refused_wherever_they_arrive() {
 }
 
 fn check_defect(row: &str, with_the_head: bool, step: usize) {
-    let destination = Destination::start(hello("ok"));
+    let destination = Destination::start(respond_ok("ok"));
     let balancer = Setup::http(&[&destination]).start();
     let mut client = balancer.connect();
     let tail = get("/smuggled");
@@ -68,26 +68,27 @@ fn check_defect(row: &str, with_the_head: bool, step: usize) {
         client.send(format!("{HEAD}{row}{tail}"));
     } else {
         client.send(HEAD);
-        until("the head reaches the destination", || !destination.records().concat().is_empty());
+        wait_until("the head reaches the destination", || !destination.records().concat().is_empty());
         for piece in row.as_bytes().chunks(step).chain([tail.as_bytes()]) {
             if client.try_send(piece).is_err() {
                 break;
             }
         }
     }
-    let told = format!("{:?}, with the head: {with_the_head}, in steps of {step}", &row[..row.len().min(80)]);
-    let answer = client.try_answer("POST").unwrap_or_else(|fault| panic!("{told}: {fault:?}"));
-    assert_eq!((answer.status, answer.closes()), (400, true), "{told}");
-    assert_eq!(client.rest().received, b"", "{told}");
+    let context =
+        format!("{:?}, with the head: {with_the_head}, in steps of {step}", &row[..row.len().min(80)]);
+    let response = client.try_read_response("POST").unwrap_or_else(|end| panic!("{context}: {end:?}"));
+    assert_eq!((response.status, response.closes()), (400, true), "{context}");
+    assert_eq!(client.read_to_end().received, b"", "{context}");
     drop(client);
     drop(balancer);
-    let seen = destination.seen();
-    assert!(seen.iter().all(|seen| seen.requests.is_empty()), "{told}: {seen:?}");
-    assert!(!with_the_head || seen.is_empty(), "{told}: {seen:?}");
+    let seen = destination.recorded();
+    assert!(seen.iter().all(|seen| seen.requests.is_empty()), "{context}: {seen:?}");
+    assert!(!with_the_head || seen.is_empty(), "{context}: {seen:?}");
 }
 
 #[test]
-fn sound_chunks_arrive_whatever_their_dress() {
+fn valid_chunks_are_forwarded_in_any_notation() {
     let rows = [
         ("5\r\nhello\r\n0\r\n\r\n", "hello", ""),
         ("0\r\n\r\n", "", ""),
@@ -105,13 +106,13 @@ fn sound_chunks_arrive_whatever_their_dress() {
     ];
     for (row, body, trailers) in rows {
         for step in [row.len(), 1, 3] {
-            let destination = Destination::start(hello("ok"));
+            let destination = Destination::start(respond_ok("ok"));
             let balancer = Setup::http(&[&destination]).start();
             let mut client = balancer.connect();
             client.send(HEAD);
             client.send_in_steps(row, step, std::time::Duration::ZERO);
             client.send(get("/b"));
-            assert_eq!((client.answer().status, client.answer().status), (200, 200), "{row:?}");
+            assert_eq!((client.read_response().status, client.read_response().status), (200, 200), "{row:?}");
             let requests = destination.requests();
             let targets: Vec<_> = requests.iter().map(|r| r.target.as_str()).collect();
             assert_eq!(targets, ["/a", "/b"], "{row:?}");
@@ -123,23 +124,23 @@ fn sound_chunks_arrive_whatever_their_dress() {
 }
 
 #[test]
-fn a_body_that_never_ends_never_becomes_a_request() {
+fn incomplete_body_never_becomes_a_request() {
     for row in ["5\r\nhel", "5\r\nhello\r\n", "5\r\nhello\r\n0\r\n", "5\r\nhello\r\n0\r\nX: y\r\n", "5"] {
         for abort in [true, false] {
-            let destination = Destination::start(hello("ok"));
+            let destination = Destination::start(respond_ok("ok"));
             let balancer = Setup::http(&[&destination]).start();
             let mut client = balancer.connect();
             client.send(format!("{HEAD}{row}"));
-            until("the head reaches the destination", || destination.open() == 1);
+            wait_until("the head reaches the destination", || destination.open() == 1);
             if abort {
                 client.abort();
             } else {
                 drop(client);
             }
-            until("the destination is told by an end", || destination.open() == 0);
-            let seen = destination.seen();
+            wait_until("the destination is context by an end", || destination.open() == 0);
+            let seen = destination.recorded();
             assert!(seen.iter().all(|seen| seen.requests.is_empty()), "{row:?}: {seen:?}");
-            until("it is counted", || balancer.refused("client_closed") == 1);
+            wait_until("it is counted", || balancer.refusals("client_closed") == 1);
         }
     }
 }

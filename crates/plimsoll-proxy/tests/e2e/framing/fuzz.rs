@@ -1,12 +1,13 @@
-//! Random requests made of everything that has ever confused a parser: whatever the proxy makes of them, the
-//! destination reads the same.
+//! Random messages composed of known parser confusions: the proxy and the destination must read them alike.
 
 use plimsoll_core::Rng;
 
-use crate::kit::{Balancer, Client, Destination, Kind, Setup, Visit, get, hello, ms, ok, until};
+use crate::kit::{
+    Balancer, Client, Connection, Destination, EndKind, Setup, get, ms, ok, respond_ok, wait_until,
+};
 
 const SEEDS: u64 = 3000;
-const ANSWERS: u64 = 1200;
+const RESPONSES: u64 = 1200;
 
 const STARTS: [&str; 14] = [
     "GET / HTTP/1.1\r\n",
@@ -86,26 +87,26 @@ const BODIES: [&str; 16] = [
     "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n",
 ];
 
-fn any<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
+fn pick_any<'a>(rng: &mut Rng, of: &[&'a str]) -> &'a str {
     of[rng.index(of.len())]
 }
 
-fn message(rng: &mut Rng) -> String {
+fn random_message(rng: &mut Rng) -> String {
     let starts = if rng.below(3) > 0 { 4 } else { STARTS.len() };
     let ends = if rng.below(4) > 0 { 1 } else { ENDS.len() };
-    let mut message = any(rng, &STARTS[..starts]).to_owned();
+    let mut message = pick_any(rng, &STARTS[..starts]).to_owned();
     if rng.below(8) > 0 {
         message.push_str("Host: t\r\n");
     }
     for _ in 0..rng.below(4) {
-        message.push_str(any(rng, &LINES));
+        message.push_str(pick_any(rng, &LINES));
     }
-    message.push_str(any(rng, &ENDS[..ends]));
-    message.push_str(any(rng, &BODIES));
+    message.push_str(pick_any(rng, &ENDS[..ends]));
+    message.push_str(pick_any(rng, &BODIES));
     message
 }
 
-/// Changes, drops or doubles a byte now and then.
+/// Changes, removes or duplicates up to two bytes.
 fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
     for _ in 0..rng.below(3) {
         let at = rng.index(bytes.len());
@@ -119,31 +120,36 @@ fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
 }
 
 #[test]
-fn both_sides_read_the_same_whatever_comes() {
-    let destination = Destination::start(hello("ok"));
+fn proxy_and_destination_read_random_requests_alike() {
+    let destination = Destination::start(respond_ok("ok"));
     let balancer = Setup::http(&[&destination]).start();
     println!("seeds 0..{SEEDS}");
-    let mut answered = 0;
+    let mut ok_responses = 0;
     for seed in 0..SEEDS {
         let mut rng = Rng::new(seed);
-        let mut bytes = (0..1 + rng.below(3)).map(|_| message(&mut rng)).collect::<String>().into_bytes();
+        let mut bytes =
+            (0..1 + rng.below(3)).map(|_| random_message(&mut rng)).collect::<String>().into_bytes();
         damage(&mut rng, &mut bytes);
         let mut client = balancer.connect();
         let _refused_meanwhile = client.try_send(&bytes);
-        client.end();
-        // No body of an answer looks like a head, so a HEAD's answer can be told by the bytes themselves.
-        let rest = client.rest();
-        assert!(rest.kind != Kind::Silent, "seed {seed}: {rest:?}");
+        client.shutdown_write();
+        // No response body looks like a head, so responses can be counted without knowing the methods.
+        let rest = client.read_to_end();
+        assert!(rest.kind != EndKind::TimedOut, "seed {seed}: {rest:?}");
         let text = String::from_utf8_lossy(&rest.received).into_owned();
-        answered += text.matches("HTTP/1.1 200 ").count();
+        ok_responses += text.matches("HTTP/1.1 200 ").count();
         assert!(!text.contains(" 502 ") && !text.contains(" 504 "), "seed {seed}: {text}");
     }
-    until("all are counted", || balancer.handle.traffic().routes[0].counts.in_flight == 0);
+    wait_until("all are counted", || balancer.handle.traffic().routes[0].counts.in_flight == 0);
     let requests = destination.requests().len();
     let counts = &balancer.handle.traffic().routes[0].counts;
     let succeeded: u64 = counts.requests.iter().map(|classes| classes[2]).sum();
-    assert_eq!((requests, answered), (succeeded as usize, succeeded as usize), "a request nobody sent");
-    assert!(requests > SEEDS as usize / 10, "only {requests} good ones: the mixture is too wild");
+    assert_eq!(
+        (requests, ok_responses),
+        (succeeded as usize, succeeded as usize),
+        "a request that was not sent"
+    );
+    assert!(requests > SEEDS as usize / 10, "only {requests} valid requests: the input is too random");
 }
 
 const STATUS_LINES: [&str; 14] = [
@@ -163,84 +169,87 @@ const STATUS_LINES: [&str; 14] = [
     "",
 ];
 
-fn answer(rng: &mut Rng) -> Vec<u8> {
+fn random_response(rng: &mut Rng) -> Vec<u8> {
     let lines = if rng.below(3) > 0 { 1 } else { STATUS_LINES.len() };
-    let mut answer = any(rng, &STATUS_LINES[..lines]).to_owned();
+    let mut response = pick_any(rng, &STATUS_LINES[..lines]).to_owned();
     for _ in 0..rng.below(4) {
-        answer.push_str(any(rng, &LINES));
+        response.push_str(pick_any(rng, &LINES));
     }
-    answer.push_str(if rng.below(8) > 0 { "\r\n" } else { "\n" });
-    answer.push_str(any(rng, &BODIES));
-    let mut bytes = answer.into_bytes();
+    response.push_str(if rng.below(8) > 0 { "\r\n" } else { "\n" });
+    response.push_str(pick_any(rng, &BODIES));
+    let mut bytes = response.into_bytes();
     damage(rng, &mut bytes);
     bytes
 }
 
-/// An answer nobody asked for.
+/// A response without a request.
 const STRAY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
 
-/// Answers `/hostile/SEED` with whatever comes of the seed and everything else with its own path.
-fn hostile(visit: &mut Visit) {
-    while let Some(request) = visit.request() {
+/// Responds to `/hostile/SEED` with bytes generated from the seed, and to other requests with their path.
+fn hostile(conn: &mut Connection) {
+    while let Some(request) = conn.request() {
         match request.target.strip_prefix("/hostile/").and_then(|seed| seed.parse().ok()) {
             Some(seed) => {
                 let mut rng = Rng::new(seed);
-                let mut bytes = answer(&mut rng);
+                let mut bytes = random_response(&mut rng);
                 if rng.below(3) == 0 {
-                    // What is too much comes in pieces, and late.
-                    visit.send_in_steps(bytes, 1 + rng.index(60), std::time::Duration::ZERO);
+                    // The extra bytes arrive in pieces, and late.
+                    conn.send_in_steps(bytes, 1 + rng.index(60), std::time::Duration::ZERO);
                 } else {
                     bytes.extend_from_slice(if rng.below(3) == 0 { b"" } else { STRAY });
-                    visit.send(bytes);
+                    conn.send(bytes);
                 }
                 if rng.below(3) == 0 {
                     return;
                 }
             }
-            None => drop(visit.send(ok(&request.target))),
+            None => drop(conn.send(ok(&request.target))),
         }
     }
 }
 
-fn provoke(balancer: &Balancer, seeds: std::ops::Range<u64>) {
+fn check_hostile_range(balancer: &Balancer, seeds: std::ops::Range<u64>) {
     let (mut connection, mut failed): (Option<Client>, u64) = (None, 0);
-    let most = (seeds.end - seeds.start) / 10;
+    let max = (seeds.end - seeds.start) / 10;
     for seed in seeds {
         let mut client = connection.take().unwrap_or_else(|| balancer.connect());
         let method = if seed % 5 == 0 { "HEAD" } else { "GET" };
         client.send(format!("{method} /hostile/{seed} HTTP/1.1\r\nHost: t\r\n\r\n"));
-        let goes_on = match client.try_answer(method) {
-            // Whatever it says: without a length it is all of what came.
-            Ok(answer) => !answer.closes(),
-            Err(fault) => {
-                assert!(matches!(fault.kind, Kind::Closed | Kind::Reset), "seed {seed}: {fault:?}");
+        let keeps_connection = match client.try_read_response(method) {
+            // A response without a length includes all bytes received.
+            Ok(response) => !response.closes(),
+            Err(end) => {
+                assert!(matches!(end.kind, EndKind::Closed | EndKind::Reset), "seed {seed}: {end:?}");
                 false
             }
         };
-        if !goes_on {
+        if !keeps_connection {
             client = balancer.connect();
         }
         client.send(get(&format!("/plain/{seed}")));
-        let answer = client.try_answer("GET").unwrap_or_else(|fault| panic!("seed {seed}: {fault:?}"));
-        // What comes late behind an answer may spoil the connection for the next request, as long as nothing
-        // of it passes for the answer to that.
-        let spoilt = matches!(answer.status, 502 | 504);
-        assert!(answer.text() == format!("/plain/{seed}") || spoilt, "seed {seed}: {answer:?}");
-        failed += u64::from(spoilt);
+        let response = client.try_read_response("GET").unwrap_or_else(|end| panic!("seed {seed}: {end:?}"));
+        // Bytes that arrive late after a response may fail the next request on that connection, but must
+        // never be taken for its response.
+        let failed_by_leftovers = matches!(response.status, 502 | 504);
+        assert!(
+            response.text() == format!("/plain/{seed}") || failed_by_leftovers,
+            "seed {seed}: {response:?}"
+        );
+        failed += u64::from(failed_by_leftovers);
         connection = Some(client);
     }
-    assert!(failed < most, "{failed} requests were spoilt by the answer before them");
+    assert!(failed < max, "{failed} requests failed because of leftovers of the previous response");
 }
 
 #[test]
-fn no_answer_reaches_the_wrong_request_or_breaks_the_clients_framing() {
+fn random_responses_never_reach_another_request() {
     let destination = Destination::start(hostile);
     let balancer = Setup::http(&[&destination]).with(|s| s.pools[0].timeouts.response = ms(100)).start();
-    println!("seeds 0..{ANSWERS}");
+    println!("seeds 0..{RESPONSES}");
     std::thread::scope(|scope| {
         for part in 0..4 {
-            let (balancer, each) = (&balancer, ANSWERS / 4);
-            scope.spawn(move || provoke(balancer, part * each..(part + 1) * each));
+            let (balancer, each) = (&balancer, RESPONSES / 4);
+            scope.spawn(move || check_hostile_range(balancer, part * each..(part + 1) * each));
         }
     });
     destination.requests();

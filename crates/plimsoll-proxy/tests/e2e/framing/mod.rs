@@ -1,4 +1,4 @@
-//! Where messages begin and end, however hostile: every row of the HTTP/1 framing table.
+//! HTTP/1 message framing with hostile input: every row of the framing table.
 
 mod chunks;
 mod fuzz;

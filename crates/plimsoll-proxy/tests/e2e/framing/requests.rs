@@ -1,20 +1,20 @@
-//! Requests whose head is ambiguous are refused; one reading, normalised, is forwarded of all others.
+//! Ambiguous request heads are refused; all others are forwarded normalised, with exactly one reading.
 
-use crate::kit::{Destination, Kind, Request, Setup, hello};
+use crate::kit::{Destination, EndKind, Request, Setup, respond_ok};
 
-/// What must come of some bytes.
-enum Must {
-    /// One of these statuses, the connection ends, the destination sees nothing.
+/// The expected outcome for some bytes.
+enum Expected {
+    /// The status is one of these, the connection is closed, and the destination receives nothing.
     Refuse(&'static [u16]),
-    /// Exactly these requests reach the destination, as [`show`] writes them.
+    /// The destination receives exactly these requests, as [`format_requests`] writes them.
     Forward(&'static str),
 }
-use Must::{Forward, Refuse};
+use Expected::{Forward, Refuse};
 
-const BAD: Must = Refuse(&[400]);
+const BAD: Expected = Refuse(&[400]);
 
-/// `METHOD target host [body]`, in a row.
-fn show(requests: &[Request]) -> String {
+/// Formats requests as `METHOD target host [body]`, separated by semicolons.
+fn format_requests(requests: &[Request]) -> String {
     let one = |r: &Request| {
         let host = r.fields.one("host").unwrap_or_default();
         format!("{} {} {host} [{}]", r.method, r.target, String::from_utf8_lossy(&r.body))
@@ -22,51 +22,53 @@ fn show(requests: &[Request]) -> String {
     requests.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-/// Sends the row to a proxy of its own, all at once and byte by byte, and looks at both sides.
-fn check(row: &[u8], must: &Must) {
+/// Sends the row to a new proxy, at once and byte by byte, and checks both sides.
+fn check(row: &[u8], expected: &Expected) {
     for step in [row.len(), 1] {
-        let destination = Destination::start(hello("ok"));
+        let destination = Destination::start(respond_ok("ok"));
         let balancer = Setup::http(&[&destination]).start();
         let mut client = balancer.connect();
         for piece in row.chunks(step) {
-            // A refusal may come before the last byte.
+            // The refusal may arrive before the last byte is sent.
             if client.try_send(piece).is_err() {
                 break;
             }
         }
-        let told = format!("{:?} in steps of {step}", String::from_utf8_lossy(row));
-        match *must {
+        let context = format!("{:?} in steps of {step}", String::from_utf8_lossy(row));
+        match *expected {
             Refuse(statuses) => {
-                let answer = client.try_answer("GET").unwrap_or_else(|fault| panic!("{told}: {fault:?}"));
-                assert!(statuses.contains(&answer.status), "{told}: {answer:?}");
-                assert!(answer.closes(), "{told}: {answer:?}");
-                let rest = client.rest();
-                assert!(rest.received.is_empty() && rest.kind != Kind::Silent, "{told}: {rest:?}");
-                assert_eq!(destination.records().concat(), b"", "{told}");
+                let response =
+                    client.try_read_response("GET").unwrap_or_else(|end| panic!("{context}: {end:?}"));
+                assert!(statuses.contains(&response.status), "{context}: {response:?}");
+                assert!(response.closes(), "{context}: {response:?}");
+                let rest = client.read_to_end();
+                assert!(rest.received.is_empty() && rest.kind != EndKind::TimedOut, "{context}: {rest:?}");
+                assert_eq!(destination.records().concat(), b"", "{context}");
             }
             Forward(expected) => {
                 for _ in expected.split("; ") {
-                    let answer = client.try_answer("GET").unwrap_or_else(|fault| panic!("{told}: {fault:?}"));
-                    assert_eq!(answer.status, 200, "{told}");
+                    let response =
+                        client.try_read_response("GET").unwrap_or_else(|end| panic!("{context}: {end:?}"));
+                    assert_eq!(response.status, 200, "{context}");
                 }
-                client.end();
-                assert_eq!(client.rest().received, b"", "{told}");
-                assert_eq!(show(&destination.requests()), expected, "{told}");
+                client.shutdown_write();
+                assert_eq!(client.read_to_end().received, b"", "{context}");
+                assert_eq!(format_requests(&destination.requests()), expected, "{context}");
             }
         }
     }
 }
 
-fn check_all<'r>(rows: impl IntoIterator<Item = (&'r str, Must)>, around: impl Fn(&str) -> String) {
-    for (row, must) in rows {
-        check(around(row).as_bytes(), &must);
+fn check_all<'r>(rows: impl IntoIterator<Item = (&'r str, Expected)>, around: impl Fn(&str) -> String) {
+    for (row, expected) in rows {
+        check(around(row).as_bytes(), &expected);
     }
 }
 
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n";
 
 #[test]
-fn a_length_beside_a_coding_is_refused() {
+fn content_length_with_transfer_encoding_is_refused() {
     let rows = [
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 0",
@@ -77,20 +79,20 @@ fn a_length_beside_a_coding_is_refused() {
 }
 
 #[test]
-fn the_refusal_of_a_length_beside_a_coding_names_both() {
-    let destination = Destination::start(hello("ok"));
+fn refusal_of_content_length_with_transfer_encoding_names_both() {
+    let destination = Destination::start(respond_ok("ok"));
     let balancer = Setup::http(&[&destination]).start();
     let mut client = balancer.connect();
     client.send(
         "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     );
-    let response = client.try_answer("POST").expect("a response");
+    let response = client.try_read_response("POST").expect("a response");
     let body = String::from_utf8_lossy(&response.body);
     assert!(body.contains("Content-Length and Transfer-Encoding must not be sent together"), "{body}");
 }
 
 #[test]
-fn codings_in_disguise_are_refused() {
+fn malformed_transfer_encodings_are_refused() {
     let unknown = || Refuse(&[400, 501]);
     let rows = [
         "Transfer-Encoding: xchunked",
@@ -134,7 +136,7 @@ fn codings_in_disguise_are_refused() {
 }
 
 #[test]
-fn one_coding_in_another_dress_is_normalised() {
+fn valid_transfer_encodings_are_normalised() {
     let rows = [
         "Transfer-Encoding: chunked",
         "TRANSFER-ENCODING: CHUNKED",
@@ -152,7 +154,7 @@ fn one_coding_in_another_dress_is_normalised() {
 }
 
 #[test]
-fn names_that_only_look_like_framing_frame_nothing() {
+fn fields_similar_to_framing_fields_are_ignored() {
     let rows = [
         "Transfer_Encoding: chunked",
         "Content-Encoding: chunked",
@@ -166,14 +168,14 @@ fn names_that_only_look_like_framing_frame_nothing() {
 }
 
 #[test]
-fn a_coding_in_http_1_0_is_faulty_framing() {
+fn transfer_encoding_in_http_1_0_is_refused() {
     check_all([("Transfer-Encoding: chunked", BAD), ("transfer-encoding: identity", BAD)], |row| {
         format!("POST / HTTP/1.0\r\nHost: test\r\nConnection: keep-alive\r\n{row}\r\n\r\n0\r\n\r\n{SMUGGLED}")
     });
 }
 
 #[test]
-fn a_length_is_digits_told_once() {
+fn content_length_is_a_single_decimal_number() {
     let rows = [
         ("Content-Length: 5", Forward("POST / test [hello]")),
         ("content-length:\t 5 \t", Forward("POST / test [hello]")),
@@ -203,7 +205,7 @@ fn a_length_is_digits_told_once() {
 }
 
 #[test]
-fn lines_end_as_the_rfc_allows_and_fields_are_fields() {
+fn line_endings_and_fields_follow_the_rfc() {
     let fine = || Forward("GET /a test []");
     let rows = [
         ("GET /a HTTP/1.1\r\nHost: test\r\n\r\n", fine()),
@@ -234,8 +236,8 @@ fn lines_end_as_the_rfc_allows_and_fields_are_fields() {
 }
 
 #[test]
-fn request_lines_have_one_reading() {
-    const NO: Must = Refuse(&[400, 405, 505]);
+fn ambiguous_request_lines_are_refused() {
+    const NO: Expected = Refuse(&[400, 405, 505]);
     let rows = [
         ("GET /a", NO),
         ("GET /a HTTP/0.9", NO),
@@ -282,7 +284,7 @@ fn request_lines_have_one_reading() {
 }
 
 #[test]
-fn exactly_one_valid_host() {
+fn request_needs_exactly_one_valid_host() {
     let rows = [
         ("GET / HTTP/1.1\r\nHost: a.b:80\r\n\r\n", Forward("GET / a.b:80 []")),
         ("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", Forward("GET / [::1]:80 []")),
@@ -315,13 +317,13 @@ fn exactly_one_valid_host() {
 }
 
 #[test]
-fn a_refused_request_ends_the_pipeline_behind_the_good_ones() {
-    let destination = Destination::start(hello("ok"));
+fn refused_request_ends_the_pipeline_after_the_valid_ones() {
+    let destination = Destination::start(respond_ok("ok"));
     let balancer = Setup::http(&[&destination]).start();
     let mut client = balancer.connect();
     client.send(format!("GET /a HTTP/1.1\r\nHost: t\r\n\r\nGET /b HTTP/1.1\r\nHost : t\r\n\r\n{SMUGGLED}"));
-    assert_eq!((client.answer().status, client.answer().status), (200, 400));
-    client.expect_end();
-    assert_eq!(show(&destination.requests()), "GET /a t []");
-    assert_eq!(balancer.refused("bad_request"), 1);
+    assert_eq!((client.read_response().status, client.read_response().status), (200, 400));
+    client.expect_closed();
+    assert_eq!(format_requests(&destination.requests()), "GET /a t []");
+    assert_eq!(balancer.refusals("bad_request"), 1);
 }

@@ -1,73 +1,76 @@
-//! Answers that are none become a 502, and nothing of one answer ever reaches the next request.
+//! Malformed responses become a 502, and no byte of a response ever reaches the next request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::kit::{
-    Answer, Balancer, Client, Destination, Fault, Gate, Setup, Visit, get, hello, ms, ok, until,
+    Balancer, Client, Connection, Destination, Gate, ReadEnd, Response, Setup, get, ms, ok, respond_ok,
+    wait_until,
 };
 
-/// A destination whose very first answer is these bytes; every other one is a plain 200 `next`.
-fn first_answers(bytes: impl Into<Vec<u8>>, then: fn(&mut Visit)) -> Destination {
+/// Starts a destination that sends these bytes first, and a 200 with `next` to every other request.
+fn start_with_first_response(bytes: impl Into<Vec<u8>>, then: fn(&mut Connection)) -> Destination {
     let (bytes, first) = (bytes.into(), Arc::new(AtomicBool::new(true)));
-    Destination::start(move |visit| {
-        while visit.request().is_some() {
+    Destination::start(move |conn| {
+        while conn.request().is_some() {
             let hostile = first.swap(false, SeqCst);
-            let answer = if hostile { bytes.clone() } else { ok("next").into_bytes() };
-            if !visit.send(answer) {
+            let response = if hostile { bytes.clone() } else { ok("next").into_bytes() };
+            if !conn.send(response) {
                 break;
             }
             if hostile {
-                then(visit);
+                then(conn);
             }
         }
     })
 }
 
-fn stays(_: &mut Visit) {}
+fn keep_open(_: &mut Connection) {}
 
-/// The answer to a request of `method` that the destination answers with `bytes`. Whatever it is, requests
-/// after it get their own answers, on the same connection while it lasts and on others.
-fn answer_made_of(method: &str, bytes: &[u8], told: &str) -> Result<Answer, Fault> {
-    let destination = first_answers(bytes, stays);
+/// Sends a request that the destination answers with `bytes`, and returns the response. Later requests must get
+/// their own responses, on the same connection while it stays open and on others.
+fn fetch_hostile(method: &str, bytes: &[u8], context: &str) -> Result<Response, ReadEnd> {
+    let destination = start_with_first_response(bytes, keep_open);
     let balancer = Setup::http(&[&destination]).start();
     let mut client = balancer.connect();
     client.send(format!("{method} /first HTTP/1.1\r\nHost: test\r\n\r\n"));
-    let answer = client.try_answer(method);
-    if answer.as_ref().is_ok_and(|a| !a.closes()) {
-        not_poisoned(&mut client, told);
+    let response = client.try_read_response(method);
+    if response.as_ref().is_ok_and(|a| !a.closes()) {
+        check_next_response(&mut client, context);
     }
     for _ in 0..3 {
-        not_poisoned(&mut balancer.connect(), told);
+        check_next_response(&mut balancer.connect(), context);
     }
-    assert!(destination.requests().iter().all(|r| r.target == "/first" || r.target == "/after"), "{told}");
-    answer
+    assert!(destination.requests().iter().all(|r| r.target == "/first" || r.target == "/after"), "{context}");
+    response
 }
 
 #[track_caller]
-fn not_poisoned(client: &mut Client, told: &str) {
+fn check_next_response(client: &mut Client, context: &str) {
     client.send(get("/after"));
-    let after = client.try_answer("GET").unwrap_or_else(|fault| panic!("{told}: the next answer: {fault:?}"));
-    assert_eq!((after.status, after.text().as_str()), (200, "next"), "{told}: the next answer");
+    let after =
+        client.try_read_response("GET").unwrap_or_else(|end| panic!("{context}: the next response: {end:?}"));
+    assert_eq!((after.status, after.text().as_str()), (200, "next"), "{context}: the next response");
 }
 
-fn are_502s(rows: impl IntoIterator<Item = String>) {
+fn check_502s(rows: impl IntoIterator<Item = String>) {
     for row in rows {
-        let told = format!("{:?}", &row[..row.len().min(100)]);
-        let answer = answer_made_of("GET", row.as_bytes(), &told).unwrap_or_else(|f| panic!("{told}: {f:?}"));
-        assert_eq!(answer.status, 502, "{told}: {answer:?}");
-        assert!(answer.text().contains("bad_response"), "{told}: {answer:?}");
+        let context = format!("{:?}", &row[..row.len().min(100)]);
+        let response =
+            fetch_hostile("GET", row.as_bytes(), &context).unwrap_or_else(|f| panic!("{context}: {f:?}"));
+        assert_eq!(response.status, 502, "{context}: {response:?}");
+        assert!(response.text().contains("bad_response"), "{context}: {response:?}");
     }
 }
 
 #[test]
-fn what_is_not_an_answer_is_a_502() {
+fn malformed_status_line_is_a_502() {
     let line = |line: &str| format!("{line}\r\nContent-Length: 0\r\n\r\n");
-    are_502s(["0.9", "1.2", "2", "2.0", "11"].map(|version| line(&format!("HTTP/{version} 200 OK"))));
+    check_502s(["0.9", "1.2", "2", "2.0", "11"].map(|version| line(&format!("HTTP/{version} 200 OK"))));
     let statuses = "99 099 000 1000 2000 600 999 -20 20 2 2x0 0x1 +20 2.0 20\t0 200OK".split(' ');
-    are_502s(statuses.chain(["", "20 0"]).map(|status| line(&format!("HTTP/1.1 {status} OK"))));
+    check_502s(statuses.chain(["", "20 0"]).map(|status| line(&format!("HTTP/1.1 {status} OK"))));
     let lines = [
-        "<html>an answer of HTTP/0.9</html>",
+        "<html>a response of HTTP/0.9</html>",
         "SSH-2.0-OpenSSH_9.9",
         "\0\0\0\0\0\0",
         "200 OK",
@@ -78,13 +81,15 @@ fn what_is_not_an_answer_is_a_502() {
         "HTTP/1.1 200 O\0K",
         "HTTP/1.1 200 OK\rX: y",
     ];
-    are_502s(lines.map(line));
-    are_502s(["HTTP/1.1 200 OK\rContent-Length: 0\r\r", "HTTP/1.1 200 OK\r\nX: y\r\n\rx"].map(String::from));
-    are_502s([line(&format!("HTTP/1.1 200 {}", "O".repeat(70_000)))]);
+    check_502s(lines.map(line));
+    check_502s(
+        ["HTTP/1.1 200 OK\rContent-Length: 0\r\r", "HTTP/1.1 200 OK\r\nX: y\r\n\rx"].map(String::from),
+    );
+    check_502s([line(&format!("HTTP/1.1 200 {}", "O".repeat(70_000)))]);
 }
 
 #[test]
-fn an_answer_of_faulty_fields_is_a_502() {
+fn malformed_response_fields_are_a_502() {
     let head = |lines: &str| format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\nhello");
     let lengths = [
         "+5",
@@ -100,7 +105,7 @@ fn an_answer_of_faulty_fields_is_a_502() {
         "5\u{b}",
         "5\0",
     ];
-    are_502s(lengths.map(|length| head(&format!("Content-Length: {length}"))));
+    check_502s(lengths.map(|length| head(&format!("Content-Length: {length}"))));
     let codings = [
         "identity",
         "gzip",
@@ -111,7 +116,7 @@ fn an_answer_of_faulty_fields_is_a_502() {
         "xchunked",
         "chunked, chunked",
     ];
-    are_502s(codings.map(|coding| head(&format!("Transfer-Encoding: {coding}"))));
+    check_502s(codings.map(|coding| head(&format!("Transfer-Encoding: {coding}"))));
     let lines = [
         "Content-Length: 5\r\nContent-Length: 6",
         "Content-Length : 5",
@@ -127,13 +132,13 @@ fn an_answer_of_faulty_fields_is_a_502() {
         "X(: a",
         "X: \u{7f}",
     ];
-    are_502s(lines.map(head));
-    are_502s(["HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_owned()]);
-    are_502s([head(&"X: y\r\n".repeat(300)), head(&format!("X: {}", "y".repeat(70_000)))]);
+    check_502s(lines.map(head));
+    check_502s(["HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_owned()]);
+    check_502s([head(&"X: y\r\n".repeat(300)), head(&format!("X: {}", "y".repeat(70_000)))]);
 }
 
 #[test]
-fn one_reading_is_passed_on_normalised() {
+fn valid_responses_are_forwarded_normalised() {
     let rows = [
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "OK [hello]"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\ncontent-length: 5\r\n\r\nhello", "OK [hello]"),
@@ -154,13 +159,13 @@ fn one_reading_is_passed_on_normalised() {
         ),
     ];
     for (row, expected) in rows {
-        let answer = answer_made_of("GET", row.as_bytes(), row).unwrap_or_else(|f| panic!("{row:?}: {f:?}"));
-        assert_eq!(format!("{} [{}]", answer.reason, answer.text()), expected, "{row:?}");
+        let response = fetch_hostile("GET", row.as_bytes(), row).unwrap_or_else(|f| panic!("{row:?}: {f:?}"));
+        assert_eq!(format!("{} [{}]", response.reason, response.text()), expected, "{row:?}");
     }
 }
 
 #[test]
-fn a_body_where_none_may_be_does_not_poison_the_next_answer() {
+fn forbidden_body_does_not_reach_the_next_response() {
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     let body = |framing: &str| format!("{framing}\r\n\r\n{poison}");
     let length = format!("Content-Length: {}", poison.len());
@@ -186,17 +191,17 @@ fn a_body_where_none_may_be_does_not_poison_the_next_answer() {
         ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n\r\n".into()),
     ];
     for (method, row) in rows {
-        let answer =
-            answer_made_of(method, row.as_bytes(), &row).unwrap_or_else(|f| panic!("{row:?}: {f:?}"));
+        let response =
+            fetch_hostile(method, row.as_bytes(), &row).unwrap_or_else(|f| panic!("{row:?}: {f:?}"));
         assert!(
-            matches!(answer.status, 200 | 204 | 304 | 404) && !answer.text().contains("poison"),
-            "{row:?}: {answer:?}"
+            matches!(response.status, 200 | 204 | 304 | 404) && !response.text().contains("poison"),
+            "{row:?}: {response:?}"
         );
     }
 }
 
 #[test]
-fn a_body_that_follows_late_on_a_pooled_connection_does_not_poison_either() {
+fn late_forbidden_body_on_a_pooled_connection_does_not_reach_the_next_response() {
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     for (method, head) in [
         ("HEAD", format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", poison.len())),
@@ -204,75 +209,75 @@ fn a_body_that_follows_late_on_a_pooled_connection_does_not_poison_either() {
         ("GET", "HTTP/1.1 204 No Content\r\n\r\n".to_owned()),
         ("GET", ok("fine")),
     ] {
-        let (answered, poisoned) = (Gate::default(), Gate::default());
-        let (after_answer, done, first) = (answered.clone(), poisoned.clone(), AtomicBool::new(true));
+        let (responded, poisoned) = (Gate::default(), Gate::default());
+        let (send_late, done, first) = (responded.clone(), poisoned.clone(), AtomicBool::new(true));
         let bytes = head.clone();
-        let destination = Destination::start(move |visit| {
-            while visit.request().is_some() {
+        let destination = Destination::start(move |conn| {
+            while conn.request().is_some() {
                 if first.swap(false, SeqCst) {
-                    visit.send(&bytes);
-                    after_answer.pass();
-                    visit.send(poison);
+                    conn.send(&bytes);
+                    send_late.wait();
+                    conn.send(poison);
                     done.open();
                 } else {
-                    visit.send(ok("next"));
+                    conn.send(ok("next"));
                 }
             }
         });
         let balancer = Setup::http(&[&destination]).start();
         let mut client = balancer.connect();
         client.send(format!("{method} /first HTTP/1.1\r\nHost: test\r\n\r\n"));
-        let answer = client.answer_to(method);
-        assert!(!answer.closes(), "{head}");
-        answered.open();
-        poisoned.pass();
-        not_poisoned(&mut client, &head);
-        not_poisoned(&mut balancer.connect(), &head);
-        assert_eq!(destination.connections(), 2, "{head}: the spoilt connection serves no more");
+        let response = client.read_response_to(method);
+        assert!(!response.closes(), "{head}");
+        responded.open();
+        poisoned.wait();
+        check_next_response(&mut client, &head);
+        check_next_response(&mut balancer.connect(), &head);
+        assert_eq!(destination.connections(), 2, "{head}: the connection is not reused");
     }
 }
 
 #[test]
-fn a_body_that_follows_while_the_next_request_runs_is_nobodys_answer() {
+fn forbidden_body_during_the_next_request_is_not_its_response() {
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified"), ("GET", "204 No Content")] {
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", poison.len());
-        let told = head.clone();
+        let context = head.clone();
         let first = AtomicBool::new(true);
-        let asked_again = Gate::default();
-        let (next, late) = (asked_again.clone(), asked_again);
-        let destination = Destination::start(move |visit| {
-            while visit.request().is_some() {
+        let second_request = Gate::default();
+        let (next, late) = (second_request.clone(), second_request);
+        let destination = Destination::start(move |conn| {
+            while conn.request().is_some() {
                 if first.swap(false, SeqCst) {
-                    visit.send(&head);
-                    late.pass();
-                    visit.send(poison);
+                    conn.send(&head);
+                    late.wait();
+                    conn.send(poison);
                 } else {
                     next.open();
                     std::thread::sleep(ms(50));
-                    visit.send(ok("next"));
+                    conn.send(ok("next"));
                 }
             }
         });
         let balancer = Setup::http(&[&destination]).start();
         let mut client = balancer.connect();
         client.send(format!("{method} /first HTTP/1.1\r\nHost: test\r\n\r\n"));
-        assert!(!client.answer_to(method).closes(), "{told}");
-        not_poisoned(&mut client, &told);
-        not_poisoned(&mut balancer.connect(), &told);
+        assert!(!client.read_response_to(method).closes(), "{context}");
+        check_next_response(&mut client, &context);
+        check_next_response(&mut balancer.connect(), &context);
     }
 }
 
-/// Asks once, offering an upgrade or not; the destination answers with these bytes.
-fn asked(request: &str, bytes: &str, then: fn(&mut Visit)) -> (Answer, Balancer, Destination) {
-    let destination = first_answers(bytes, then);
+/// Sends one request to a destination that responds with these bytes.
+fn fetch_from(request: &str, bytes: &str, then: fn(&mut Connection)) -> (Response, Balancer, Destination) {
+    let destination = start_with_first_response(bytes, then);
     let balancer = Setup::http(&[&destination]).start();
-    let answer = balancer.ask(request);
-    (answer, balancer, destination)
+    let response = balancer.fetch(request);
+    (response, balancer, destination)
 }
 
 #[test]
-fn a_switch_of_protocols_nobody_offered_is_a_502() {
+fn upgrade_without_an_offer_is_a_502() {
     let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nraw";
     let bare = "HTTP/1.1 101 Switching Protocols\r\n\r\nraw";
     let offer = |lines: &str| format!("GET / HTTP/1.1\r\nHost: test\r\n{lines}\r\n\r\n");
@@ -287,10 +292,10 @@ fn a_switch_of_protocols_nobody_offered_is_a_502() {
         ("GET / HTTP/1.0\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".into(), switch),
     ];
     for (request, bytes) in rows {
-        let (answer, balancer, destination) = asked(&request, bytes, Visit::read_to_end);
-        assert_eq!(answer.status, 502, "{request:?} {bytes:?}");
-        assert!(!answer.text().contains("raw"));
-        not_poisoned(&mut balancer.connect(), &request);
+        let (response, balancer, destination) = fetch_from(&request, bytes, Connection::read_to_end);
+        assert_eq!(response.status, 502, "{request:?} {bytes:?}");
+        assert!(!response.text().contains("raw"));
+        check_next_response(&mut balancer.connect(), &request);
         let first = &destination.requests()[0];
         assert!(
             !first.fields.has("http2-settings") && first.fields.all("upgrade").join(",") != "h2c",
@@ -300,64 +305,64 @@ fn a_switch_of_protocols_nobody_offered_is_a_502() {
 }
 
 #[test]
-fn a_flood_of_informational_answers_ends_in_the_final_one_or_a_502() {
+fn informational_responses_are_limited() {
     for (status, count, expected) in
         [(103, 3, 200), (100, 3, 200), (102, 16, 200), (103, 100_000, 502), (100, 100_000, 502)]
     {
         let flood = format!("HTTP/1.1 {status} X\r\nA: b\r\n\r\n").repeat(count) + &ok("next");
-        let (answer, balancer, _destination) = asked(&get("/"), &flood, stays);
-        assert_eq!(answer.status, expected, "{count} times {status}");
-        assert!(answer.informational.len() <= 16, "{} were passed on", answer.informational.len());
-        assert!(status != 100 || answer.informational.is_empty(), "nobody expected a 100");
-        not_poisoned(&mut balancer.connect(), "after a flood");
+        let (response, balancer, _destination) = fetch_from(&get("/"), &flood, keep_open);
+        assert_eq!(response.status, expected, "{count} times {status}");
+        assert!(response.informational.len() <= 16, "{} were passed on", response.informational.len());
+        assert!(status != 100 || response.informational.is_empty(), "a 100 without Expect is not forwarded");
+        check_next_response(&mut balancer.connect(), "after a flood");
     }
 }
 
 #[test]
-fn an_endless_head_is_a_502_in_bounded_time_and_memory() {
-    let destination = Destination::start(|visit| {
-        if visit.request().is_some() && visit.send("HTTP/1.1 200 OK\r\n") {
-            while visit
+fn endless_response_head_is_a_502() {
+    let destination = Destination::start(|conn| {
+        if conn.request().is_some() && conn.send("HTTP/1.1 200 OK\r\n") {
+            while conn
                 .send("X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n")
             {
             }
         }
     });
     let balancer = Setup::http(&[&destination]).start();
-    assert_eq!(balancer.ask(get("/")).status, 502);
-    until("the proxy hangs up on it", || destination.open() == 0);
+    assert_eq!(balancer.fetch(get("/")).status, 502);
+    wait_until("the proxy closes the connection", || destination.open() == 0);
 }
 
 #[test]
-fn an_answer_in_single_bytes_is_an_answer() {
-    let destination = Destination::start(|visit| {
-        while visit.request().is_some() {
-            let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;e=x\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
-            visit.send_in_steps(answer, 1, std::time::Duration::ZERO);
+fn response_in_single_bytes_is_forwarded() {
+    let destination = Destination::start(|conn| {
+        while conn.request().is_some() {
+            let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;e=x\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
+            conn.send_in_steps(response, 1, std::time::Duration::ZERO);
         }
     });
     let balancer = Setup::http(&[&destination]).start();
     let mut client = balancer.connect();
     for _ in 0..3 {
         client.send(get("/"));
-        let answer = client.answer();
-        assert_eq!((answer.text().as_str(), answer.trailers.one("x-sum")), ("hello", Some("1")));
+        let response = client.read_response();
+        assert_eq!((response.text().as_str(), response.trailers.one("x-sum")), ("hello", Some("1")));
     }
     assert_eq!(destination.connections(), 1);
 }
 
 #[test]
-fn bytes_before_any_request_are_nobodys_answer() {
-    let destination = Destination::start(|visit| {
-        if visit.number == 0 {
-            visit.send(ok("poison"));
+fn bytes_before_a_request_are_not_a_later_response() {
+    let destination = Destination::start(|conn| {
+        if conn.number == 0 {
+            conn.send(ok("poison"));
         }
-        hello("next")(visit);
+        respond_ok("next")(conn);
     });
     let balancer = Setup::http(&[&destination]).start();
-    // The very first request is answered by whatever came first on its connection; nobody after it is.
-    let _whatever = balancer.ask(get("/first"));
+    // The first request gets the bytes that were sent first on its connection; no later request does.
+    let _whatever = balancer.fetch(get("/first"));
     for _ in 0..5 {
-        not_poisoned(&mut balancer.connect(), "after an early answer");
+        check_next_response(&mut balancer.connect(), "after an early response");
     }
 }

@@ -1,30 +1,32 @@
-//! An answer that breaks off is seen to break off: no made-up end, no clean close that could pass for one.
+//! Truncated responses: the client sees the truncation, never a complete message or an orderly close.
 
-use crate::kit::{Balancer, Destination, Fault, Framing, Kind, Setup, answers, get, hello, until};
+use crate::kit::{
+    Balancer, Destination, EndKind, Framing, ReadEnd, Setup, get, respond_ok, respond_with, wait_until,
+};
 
 #[derive(Copy, Clone, Debug, PartialEq)]
-enum How {
+enum BreakKind {
     End,
     Reset,
-    /// Bytes that are no chunk.
+    /// Bytes that are not a chunk.
     Garbage,
 }
 
-fn breaks_off(head: &'static str, body: &'static str, how: How) -> (Destination, Balancer) {
-    let destination = Destination::start(move |visit| {
-        if visit.number > 0 {
-            return hello("next")(visit);
+fn start_breaking(head: &'static str, body: &'static str, kind: BreakKind) -> (Destination, Balancer) {
+    let destination = Destination::start(move |conn| {
+        if conn.number > 0 {
+            return respond_ok("next")(conn);
         }
-        if visit.request().is_some() {
-            visit.send(head);
-            visit.send(body);
-            match how {
-                How::End => {}
-                // Data before a reset may be lost on its way; what matters is the end.
-                How::Reset => visit.reset(),
-                How::Garbage => {
-                    visit.send("\0\0\r\n");
-                    visit.read_to_end();
+        if conn.request().is_some() {
+            conn.send(head);
+            conn.send(body);
+            match kind {
+                BreakKind::End => {}
+                // A reset may discard data in flight; only the way of ending matters here.
+                BreakKind::Reset => conn.reset(),
+                BreakKind::Garbage => {
+                    conn.send("\0\0\r\n");
+                    conn.read_to_end();
                 }
             }
         }
@@ -37,124 +39,124 @@ const LENGTH: &str = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 const TO_END: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
 
-/// `Err` is the visible truncation, `Ok` the status of an answer that says so instead.
-fn ask(balancer: &Balancer, version: &str) -> Result<u16, Fault> {
+/// Returns the visible truncation as `Err`, or the status of an error response as `Ok`.
+fn fetch(balancer: &Balancer, version: &str) -> Result<u16, ReadEnd> {
     let mut client = balancer.connect();
     client.send(format!("GET /first HTTP/{version}\r\nHost: test\r\n\r\n"));
-    let answer = client.try_answer("GET");
-    answer.map(|answer| answer.status)
+    let response = client.try_read_response("GET");
+    response.map(|response| response.status)
 }
 
 #[test]
-fn a_client_of_http_1_1_sees_the_break() {
-    for (head, body, how) in [
-        (LENGTH, "half", How::End),
-        (LENGTH, "half", How::Reset),
-        (LENGTH, "", How::End),
-        (CHUNKED, "4\r\nhalf\r\n", How::End),
-        (CHUNKED, "4\r\nhalf\r\n", How::Reset),
-        (CHUNKED, "4\r\nhalf\r\n", How::Garbage),
-        (CHUNKED, "10\r\nhalf", How::End),
-        (CHUNKED, "4\r\nhalf\r\n0\r\n", How::End),
-        (CHUNKED, "4\r\nhalf\r\n0\r\nX: y\r\n", How::End),
-        (CHUNKED, "4\r\nhalfX", How::Garbage),
-        (TO_END, "half", How::Reset),
+fn http_1_1_client_sees_the_truncation() {
+    for (head, body, kind) in [
+        (LENGTH, "half", BreakKind::End),
+        (LENGTH, "half", BreakKind::Reset),
+        (LENGTH, "", BreakKind::End),
+        (CHUNKED, "4\r\nhalf\r\n", BreakKind::End),
+        (CHUNKED, "4\r\nhalf\r\n", BreakKind::Reset),
+        (CHUNKED, "4\r\nhalf\r\n", BreakKind::Garbage),
+        (CHUNKED, "10\r\nhalf", BreakKind::End),
+        (CHUNKED, "4\r\nhalf\r\n0\r\n", BreakKind::End),
+        (CHUNKED, "4\r\nhalf\r\n0\r\nX: y\r\n", BreakKind::End),
+        (CHUNKED, "4\r\nhalfX", BreakKind::Garbage),
+        (TO_END, "half", BreakKind::Reset),
     ] {
-        let (_destination, balancer) = breaks_off(head, body, how);
-        let seen = ask(&balancer, "1.1");
+        let (_destination, balancer) = start_breaking(head, body, kind);
+        let seen = fetch(&balancer, "1.1");
         let broken = seen.as_ref().is_ok_and(|&status| status == 502)
-            || seen.as_ref().is_err_and(|f| matches!(f.kind, Kind::Closed | Kind::Reset));
-        assert!(broken, "{head:?} {body:?} {how:?}: {seen:?}");
-        // Wrong chunks that came with the head are told by a 502: nothing had been passed on.
-        let counted = balancer.refused("truncated") + balancer.refused("bad_response");
-        assert_eq!(counted, 1, "{head:?} {body:?} {how:?}");
-        assert_eq!(balancer.ask(get("/next")).text(), "next");
+            || seen.as_ref().is_err_and(|f| matches!(f.kind, EndKind::Closed | EndKind::Reset));
+        assert!(broken, "{head:?} {body:?} {kind:?}: {seen:?}");
+        // Malformed chunks that arrived with the head give a 502: nothing was forwarded before.
+        let counted = balancer.refusals("truncated") + balancer.refusals("bad_response");
+        assert_eq!(counted, 1, "{head:?} {body:?} {kind:?}");
+        assert_eq!(balancer.fetch(get("/next")).text(), "next");
     }
 }
 
 #[test]
-fn a_client_of_http_1_0_sees_a_reset_where_a_close_would_mean_the_end() {
-    for (head, body, how) in [
-        (CHUNKED, "4\r\nhalf\r\n", How::End),
-        (CHUNKED, "4\r\nhalf\r\n", How::Garbage),
-        (CHUNKED, "10\r\nhalf", How::Reset),
-        (TO_END, "half", How::Reset),
-        (LENGTH, "half", How::End),
+fn http_1_0_client_sees_a_reset_where_a_close_would_end_the_body() {
+    for (head, body, kind) in [
+        (CHUNKED, "4\r\nhalf\r\n", BreakKind::End),
+        (CHUNKED, "4\r\nhalf\r\n", BreakKind::Garbage),
+        (CHUNKED, "10\r\nhalf", BreakKind::Reset),
+        (TO_END, "half", BreakKind::Reset),
+        (LENGTH, "half", BreakKind::End),
     ] {
-        let (_destination, balancer) = breaks_off(head, body, how);
-        let seen = ask(&balancer, "1.0");
+        let (_destination, balancer) = start_breaking(head, body, kind);
+        let seen = fetch(&balancer, "1.0");
         let broken = seen.as_ref().is_ok_and(|&status| status == 502)
             || seen
                 .as_ref()
-                .is_err_and(|f| f.kind == Kind::Reset || (head == LENGTH && f.kind == Kind::Closed));
-        assert!(broken, "{head:?} {body:?} {how:?}: {seen:?}");
+                .is_err_and(|f| f.kind == EndKind::Reset || (head == LENGTH && f.kind == EndKind::Closed));
+        assert!(broken, "{head:?} {body:?} {kind:?}: {seen:?}");
     }
 }
 
 #[test]
-fn an_answer_up_to_the_close_is_whole_when_its_destination_closes_cleanly() {
-    let (_destination, balancer) = breaks_off(TO_END, "whole", How::End);
-    let answer = balancer.ask(get("/"));
-    assert_eq!((answer.text().as_str(), answer.framing), ("whole", Framing::Chunked));
-    let (_destination, balancer) = breaks_off(TO_END, "whole", How::End);
-    let answer = balancer.ask("GET / HTTP/1.0\r\n\r\n");
-    assert_eq!((answer.text().as_str(), answer.framing), ("whole", Framing::ToEnd));
+fn response_until_close_is_complete_after_an_orderly_close() {
+    let (_destination, balancer) = start_breaking(TO_END, "whole", BreakKind::End);
+    let response = balancer.fetch(get("/"));
+    assert_eq!((response.text().as_str(), response.framing), ("whole", Framing::Chunked));
+    let (_destination, balancer) = start_breaking(TO_END, "whole", BreakKind::End);
+    let response = balancer.fetch("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!((response.text().as_str(), response.framing), ("whole", Framing::ToEnd));
 }
 
 #[test]
-fn a_head_that_breaks_off_is_a_502() {
-    for (head, how) in [
-        ("HTTP/1.1 200 OK\r\nContent-", How::End),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", How::End),
-        ("HTTP/1.1 200 OK\r\n", How::Reset),
-        ("HTTP/1.1 100 Continue\r\n\r\n", How::End),
-        ("HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 2", How::End),
-        ("H", How::End),
+fn truncated_response_head_is_a_502() {
+    for (head, kind) in [
+        ("HTTP/1.1 200 OK\r\nContent-", BreakKind::End),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", BreakKind::End),
+        ("HTTP/1.1 200 OK\r\n", BreakKind::Reset),
+        ("HTTP/1.1 100 Continue\r\n\r\n", BreakKind::End),
+        ("HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 2", BreakKind::End),
+        ("H", BreakKind::End),
     ] {
-        let (destination, balancer) = breaks_off(head, "", how);
-        let seen = ask(&balancer, "1.1");
-        // A reset may overtake the bytes before it: then nothing came, and the request is tried again.
-        let repeated = how == How::Reset && destination.requests().len() == 2;
-        assert!(repeated || seen.as_ref().is_ok_and(|&status| status == 502), "{head:?} {how:?}: {seen:?}");
-        assert_eq!(balancer.ask(get("/next")).text(), "next");
+        let (destination, balancer) = start_breaking(head, "", kind);
+        let seen = fetch(&balancer, "1.1");
+        // A reset may overtake the bytes before it: then the response is empty, and the request is retried.
+        let repeated = kind == BreakKind::Reset && destination.requests().len() == 2;
+        assert!(repeated || seen.as_ref().is_ok_and(|&status| status == 502), "{head:?} {kind:?}: {seen:?}");
+        assert_eq!(balancer.fetch(get("/next")).text(), "next");
     }
 }
 
 #[test]
-fn a_body_that_is_wrong_before_anything_was_passed_on_is_a_502() {
-    let destination = Destination::start(answers(format!("{CHUNKED}no chunk\r\n")));
+fn malformed_body_before_anything_was_forwarded_is_a_502() {
+    let destination = Destination::start(respond_with(format!("{CHUNKED}no chunk\r\n")));
     let balancer = Setup::http(&[&destination]).start();
-    let answer = balancer.ask(get("/"));
-    assert_eq!(answer.status, 502, "{answer:?}");
+    let response = balancer.fetch(get("/"));
+    assert_eq!(response.status, 502, "{response:?}");
 }
 
 #[test]
-fn a_destination_that_breaks_off_every_answer_is_ejected() {
-    let breaks = Destination::start(|visit| {
-        if visit.request().is_some() {
-            visit.send(LENGTH);
+fn destination_that_truncates_every_response_is_ejected() {
+    let breaks = Destination::start(|conn| {
+        if conn.request().is_some() {
+            conn.send(LENGTH);
         }
     });
-    let good = Destination::start(hello("good"));
+    let good = Destination::start(respond_ok("good"));
     let balancer =
         Setup::http(&[&breaks, &good]).with(|s| s.pools[0].outlier.consecutive_failures = 3).start();
-    until("it is ejected", || {
+    wait_until("the destination is ejected", || {
         let mut client = balancer.connect();
         client.send(get("/"));
-        let _broken_or_whole = client.try_answer("GET");
+        let _broken_or_whole = client.try_read_response("GET");
         balancer.destination(0).status.as_str() == "ejected"
     });
 }
 
 #[test]
-fn a_broken_answer_is_counted_against_its_destination_once() {
-    let (_destination, balancer) = breaks_off(LENGTH, "half", How::End);
-    let _broken = ask(&balancer, "1.1");
+fn truncated_response_counts_as_one_failure() {
+    let (_destination, balancer) = start_breaking(LENGTH, "half", BreakKind::End);
+    let _broken = fetch(&balancer, "1.1");
     let counts = balancer.destination(0).counts;
     assert_eq!(
         (counts.answered(), counts.failed()),
         (1, 1),
-        "the head was an answer, the end of it a failure"
+        "the head counts as a response, the truncation as a failure"
     );
     assert_eq!(balancer.destination(0).in_flight, 0);
 }

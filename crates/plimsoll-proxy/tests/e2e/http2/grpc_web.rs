@@ -1,19 +1,22 @@
-//! Calls of gRPC-Web at destinations of gRPC.
+//! gRPC-Web clients with gRPC destinations.
 
 use http::Request;
 use plimsoll_config::model::{GrpcWeb, PoolProtocol};
 
-use crate::kit::http2::{Http2Client, Http2Destination, Played, send_all};
-use crate::kit::{Balancer, Client, Destination, Framing, Kind, Setup, edits, get, hello, ms, noise, until};
+use crate::kit::http2::{Http2Client, Http2Destination, ScriptedResponse, send_all};
+use crate::kit::{
+    Balancer, Client, Destination, EndKind, Framing, Setup, edits, get, ms, random_bytes, respond_ok,
+    wait_until,
+};
 
 const MESSAGE: &[u8] = b"\0\0\0\0\x05hello";
 const TRAILERS: &[u8] = b"\x80\0\0\0\x1bgrpc-status: 0\r\nx-sum: 10\r\n";
 
-fn grpc() -> Played {
-    Played::answer(200).header("content-type", "application/grpc+proto")
+fn grpc() -> ScriptedResponse {
+    ScriptedResponse::new(200).header("content-type", "application/grpc+proto")
 }
 
-/// Sends back what it gets, and says in a trailer how much that was.
+/// Starts a destination that echoes the body and sends its length in a trailer.
 fn echo() -> Http2Destination {
     Http2Destination::start(|request| {
         let sum = request.body.len().to_string();
@@ -21,15 +24,15 @@ fn echo() -> Http2Destination {
     })
 }
 
-fn before(destinations: &[&Http2Destination]) -> Setup {
+fn in_front_of(destinations: &[&Http2Destination]) -> Setup {
     Setup::http(&[]).with(|s| {
         s.pools[0].protocol = PoolProtocol::Http2;
         s.pools[0].destinations = destinations.iter().enumerate().map(|(n, d)| d.as_member(n)).collect();
     })
 }
 
-/// A call over HTTP/1.1, of this type.
-fn call(kind: &str, body: &[u8]) -> Vec<u8> {
+/// Encodes an HTTP/1.1 call of this content type.
+fn http1_call(kind: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST /s/m HTTP/1.1\r\nHost: test\r\nContent-Type: application/{kind}\r\nX-Grpc-Web: 1\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -37,12 +40,12 @@ fn call(kind: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-fn call2(kind: &str) -> Request<()> {
+fn http2_call(kind: &str) -> Request<()> {
     let request = Request::post("http://test/s/m").header("content-type", format!("application/{kind}"));
     request.body(()).expect("a request")
 }
 
-/// Base64, written apart from the proxy's own on purpose.
+/// Encodes base64 without code of the proxy, on purpose.
 fn base64(bytes: &[u8]) -> Vec<u8> {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let group = |group: &[u8]| {
@@ -55,7 +58,7 @@ fn base64(bytes: &[u8]) -> Vec<u8> {
     bytes.chunks(3).flat_map(group).collect()
 }
 
-/// What base64 stands for, group by group, whatever is padded.
+/// Decodes base64 group by group; any group may be padded.
 fn unbase64(text: &[u8]) -> Vec<u8> {
     let value = |letter: u8| match letter {
         b'A'..=b'Z' => letter - b'A',
@@ -74,31 +77,36 @@ fn unbase64(text: &[u8]) -> Vec<u8> {
     text.chunks(4).flat_map(group).collect()
 }
 
-/// The status in the head of an answer without a body.
+/// Sends a call that gets a trailers-only response; returns its status.
 #[track_caller]
-fn status_alone(balancer: &Balancer, kind: &str) -> String {
-    let answer = balancer.ask(call(kind, b""));
-    assert_eq!((answer.status, answer.text().as_str(), answer.trailers.0.len()), (200, "", 0), "{answer:?}");
-    assert_eq!(answer.fields.one("content-type"), Some(&*format!("application/{kind}")));
-    answer.fields.one("grpc-status").expect("a status").to_owned()
+fn fetch_trailers_only(balancer: &Balancer, kind: &str) -> String {
+    let response = balancer.fetch(http1_call(kind, b""));
+    assert_eq!(
+        (response.status, response.text().as_str(), response.trailers.0.len()),
+        (200, "", 0),
+        "{response:?}"
+    );
+    assert_eq!(response.fields.one("content-type"), Some(&*format!("application/{kind}")));
+    response.fields.one("grpc-status").expect("a status").to_owned()
 }
 
 #[test]
-fn a_call_reaches_its_destination_as_grpc_and_its_trailers_come_in_the_body() {
+fn call_is_translated_to_grpc_and_trailers_to_the_body() {
     let destination = echo();
-    let balancer = before(&[&destination]).start();
+    let balancer = in_front_of(&[&destination]).start();
     let whole = [MESSAGE, TRAILERS].concat();
     let mut client = balancer.connect();
     for _ in 0..2 {
-        client.send(call("grpc-web+proto", MESSAGE));
-        let answer = client.answer();
-        assert_eq!((answer.status, &answer.body), (200, &whole));
-        assert_eq!(answer.fields.one("content-type"), Some("application/grpc-web+proto"));
-        assert!(answer.trailers.0.is_empty() && !answer.fields.has("grpc-status"), "{answer:?}");
+        client.send(http1_call("grpc-web+proto", MESSAGE));
+        let response = client.read_response();
+        assert_eq!((response.status, &response.body), (200, &whole));
+        assert_eq!(response.fields.one("content-type"), Some("application/grpc-web+proto"));
+        assert!(response.trailers.0.is_empty() && !response.fields.has("grpc-status"), "{response:?}");
     }
-    let answer = Http2Client::connect(&balancer).ask(call2("grpc-web"), MESSAGE).expect("an answer");
-    assert_eq!((answer.body, answer.trailers.len()), (whole, 0));
-    assert_eq!(answer.head.headers()["content-type"], "application/grpc-web");
+    let response =
+        Http2Client::connect(&balancer).fetch(http2_call("grpc-web"), MESSAGE).expect("a response");
+    assert_eq!((response.body, response.trailers.len()), (whole, 0));
+    assert_eq!(response.head.headers()["content-type"], "application/grpc-web");
     let seen = destination.requests();
     let types: Vec<_> = seen.iter().map(|request| &request.head.headers()["content-type"]).collect();
     assert_eq!(types, ["application/grpc+proto", "application/grpc+proto", "application/grpc"]);
@@ -107,102 +115,106 @@ fn a_call_reaches_its_destination_as_grpc_and_its_trailers_come_in_the_body() {
 }
 
 #[test]
-fn text_is_decoded_and_encoded_on_the_way() {
+fn text_format_is_decoded_and_encoded() {
     let destination = echo();
-    let balancer = before(&[&destination]).start();
+    let balancer = in_front_of(&[&destination]).start();
     let whole = [MESSAGE, TRAILERS].concat();
-    // Padded pieces one after another, as a client may flush them.
+    // Concatenated padded pieces, as a client may flush them.
     let text = [base64(&MESSAGE[..5]), base64(&MESSAGE[5..])].concat();
-    let answer = balancer.ask(call("grpc-web-text", &text));
-    assert_eq!(answer.fields.one("content-type"), Some("application/grpc-web-text"));
-    assert_eq!(unbase64(&answer.body), whole);
-    let answer = Http2Client::connect(&balancer).ask(call2("grpc-web-text+proto"), &text).expect("an answer");
-    assert_eq!(answer.head.headers()["content-type"], "application/grpc-web-text+proto");
-    assert_eq!(unbase64(&answer.body), whole);
-    // Byte by byte, and in chunks that cut groups.
+    let response = balancer.fetch(http1_call("grpc-web-text", &text));
+    assert_eq!(response.fields.one("content-type"), Some("application/grpc-web-text"));
+    assert_eq!(unbase64(&response.body), whole);
+    let response =
+        Http2Client::connect(&balancer).fetch(http2_call("grpc-web-text+proto"), &text).expect("a response");
+    assert_eq!(response.head.headers()["content-type"], "application/grpc-web-text+proto");
+    assert_eq!(unbase64(&response.body), whole);
+    // Byte by byte, and in chunks that split base64 groups.
     let mut client = balancer.connect();
-    client.send_in_steps(call("grpc-web-text", &text), 1, ms(0));
-    assert_eq!(unbase64(&client.answer().body), whole);
+    client.send_in_steps(http1_call("grpc-web-text", &text), 1, ms(0));
+    assert_eq!(unbase64(&client.read_response().body), whole);
     let chunks: Vec<u8> =
         text.iter().flat_map(|letter| [b"1\r\n", &[*letter][..], b"\r\n"].concat()).collect();
     let head = "POST /s/m HTTP/1.1\r\nHost: test\r\nContent-Type: application/grpc-web-text\r\nTransfer-Encoding: chunked\r\n\r\n";
     client.send([head.as_bytes(), &chunks, b"0\r\n\r\n"].concat());
-    assert_eq!(unbase64(&client.answer().body), whole);
+    assert_eq!(unbase64(&client.read_response().body), whole);
     let seen = destination.requests();
     assert!(seen.len() == 4 && seen.iter().all(|request| request.body == MESSAGE), "{seen:?}");
     assert!(seen.iter().all(|request| !request.head.headers().contains_key("content-length")));
-    // The client may have it otherwise.
-    let other = String::from_utf8(call("grpc-web-text", &text)).expect("text");
+    // The client may accept the binary format instead.
+    let other = String::from_utf8(http1_call("grpc-web-text", &text)).expect("text");
     let other = other.replace("X-Grpc-Web: 1", "Accept: application/grpc-web+proto");
-    assert_eq!(balancer.ask(other).body, whole);
+    assert_eq!(balancer.fetch(other).body, whole);
 }
 
 #[test]
-fn large_messages_arrive_as_they_left() {
+fn large_messages_arrive_unchanged() {
     let destination = echo();
-    let balancer = before(&[&destination]).start();
-    let message = noise(9, 1_000_001);
+    let balancer = in_front_of(&[&destination]).start();
+    let message = random_bytes(9, 1_000_001);
     let message = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
     for text in [false, true] {
         let (kind, body) = match text {
             true => ("grpc-web-text", base64(&message)),
             false => ("grpc-web", message.clone()),
         };
-        let answer = balancer.ask(call(kind, &body));
-        let got = if text { unbase64(&answer.body) } else { answer.body };
+        let response = balancer.fetch(http1_call(kind, &body));
+        let got = if text { unbase64(&response.body) } else { response.body };
         assert!(got.starts_with(&message), "text: {text}");
         assert!(got[message.len()..].starts_with(b"\x80\0\0\0"), "text: {text}");
-        let answer = Http2Client::connect(&balancer).ask(call2(kind), &body).expect("an answer");
-        let got = if text { unbase64(&answer.body) } else { answer.body };
+        let response = Http2Client::connect(&balancer).fetch(http2_call(kind), &body).expect("a response");
+        let got = if text { unbase64(&response.body) } else { response.body };
         assert!(got.starts_with(&message), "text: {text}");
     }
     assert!(destination.requests().iter().all(|request| request.body == message));
 }
 
 #[test]
-fn an_answer_of_told_length_grows_by_its_last_frame() {
-    let told = Http2Destination::start(|_| {
-        let answer = grpc().header("content-length", "10").body(MESSAGE.to_vec());
-        answer.trailer("grpc-status", "0").trailer("x-sum", "10")
+fn content_length_of_the_response_is_dropped() {
+    let sized = Http2Destination::start(|_| {
+        let response = grpc().header("content-length", "10").body(MESSAGE.to_vec());
+        response.trailer("grpc-status", "0").trailer("x-sum", "10")
     });
-    let balancer = before(&[&told]).start();
+    let balancer = in_front_of(&[&sized]).start();
     let whole = [MESSAGE, TRAILERS].concat();
-    let answer = balancer.ask(call("grpc-web", MESSAGE));
-    assert_eq!((answer.framing, answer.body), (Framing::Chunked, whole.clone()));
-    let answer = Http2Client::connect(&balancer).ask(call2("grpc-web-text"), b"").expect("an answer");
-    assert_eq!(unbase64(&answer.body), whole);
-    assert!(!answer.head.headers().contains_key("content-length"));
+    let response = balancer.fetch(http1_call("grpc-web", MESSAGE));
+    assert_eq!((response.framing, response.body), (Framing::Chunked, whole.clone()));
+    let response =
+        Http2Client::connect(&balancer).fetch(http2_call("grpc-web-text"), b"").expect("a response");
+    assert_eq!(unbase64(&response.body), whole);
+    assert!(!response.head.headers().contains_key("content-length"));
 }
 
 #[test]
-fn a_client_of_http_1_0_has_all_up_to_the_close() {
+fn http_1_0_client_gets_the_response_until_close() {
     let destination = echo();
-    let balancer = before(&[&destination]).start();
-    let old = String::from_utf8(call("grpc-web", MESSAGE)).expect("text").replace("HTTP/1.1", "HTTP/1.0");
-    let answer = balancer.ask(old);
-    assert_eq!((answer.framing, answer.body), (Framing::ToEnd, [MESSAGE, TRAILERS].concat()));
+    let balancer = in_front_of(&[&destination]).start();
+    let old =
+        String::from_utf8(http1_call("grpc-web", MESSAGE)).expect("text").replace("HTTP/1.1", "HTTP/1.0");
+    let response = balancer.fetch(old);
+    assert_eq!((response.framing, response.body), (Framing::ToEnd, [MESSAGE, TRAILERS].concat()));
 }
 
 #[test]
-fn both_sides_of_a_stream_run_at_once() {
+fn stream_runs_in_both_directions_at_once() {
     let destination = Http2Destination::start_streaming();
-    let balancer = before(&[&destination]).start();
+    let balancer = in_front_of(&[&destination]).start();
     let mut client = Http2Client::connect(&balancer);
-    let mut stream = client.begin(call2("grpc-web-text"), false).expect("room");
+    let mut stream = client.start_request(http2_call("grpc-web-text"), false).expect("room");
     client.run(async {
-        let mut answer = (&mut stream.answer).await.expect("a head before the body has ended").into_body();
+        let mut response =
+            (&mut stream.response).await.expect("a head before the body has ended").into_body();
         for n in 0..5_u8 {
             let message = [&b"\0\0\0\0\x03"[..], &[n; 3]].concat();
             send_all(&mut stream.body, base64(&message).into(), n == 4).await.expect("room");
             let mut got = Vec::new();
             while got.len() < 12 {
-                let data = std::future::poll_fn(|cx| answer.poll_data(cx)).await.expect("an echo");
+                let data = std::future::poll_fn(|cx| response.poll_data(cx)).await.expect("an echo");
                 got.extend_from_slice(&data.expect("no error"));
             }
-            assert_eq!(unbase64(&got), message, "nothing of a message waits");
+            assert_eq!(unbase64(&got), message, "messages are forwarded without delay");
         }
         let mut rest = Vec::new();
-        while let Some(data) = std::future::poll_fn(|cx| answer.poll_data(cx)).await {
+        while let Some(data) = std::future::poll_fn(|cx| response.poll_data(cx)).await {
             rest.extend_from_slice(&data.expect("no error"));
         }
         let rest = unbase64(&rest);
@@ -211,137 +223,145 @@ fn both_sides_of_a_stream_run_at_once() {
 }
 
 #[test]
-fn a_call_that_ends_before_it_begins_tells_its_status_in_the_head() {
+fn trailers_only_response_has_its_status_in_the_head() {
     let none = Http2Destination::start(|_| grpc().header("grpc-status", "5").header("grpc-message", "none"));
-    let balancer = before(&[&none]).start();
-    assert_eq!(status_alone(&balancer, "grpc-web+proto"), "5");
-    assert_eq!(status_alone(&balancer, "grpc-web-text"), "5");
-    let answer = Http2Client::connect(&balancer).ask(call2("grpc-web"), MESSAGE).expect("an answer");
-    assert_eq!((answer.head.headers()["grpc-status"].as_bytes(), answer.body.len()), (&b"5"[..], 0));
+    let balancer = in_front_of(&[&none]).start();
+    assert_eq!(fetch_trailers_only(&balancer, "grpc-web+proto"), "5");
+    assert_eq!(fetch_trailers_only(&balancer, "grpc-web-text"), "5");
+    let response =
+        Http2Client::connect(&balancer).fetch(http2_call("grpc-web"), MESSAGE).expect("a response");
+    assert_eq!((response.head.headers()["grpc-status"].as_bytes(), response.body.len()), (&b"5"[..], 0));
 }
 
 #[test]
-fn answers_of_our_own_are_statuses_too() {
+fn local_replies_are_grpc_statuses() {
     let slow = Http2Destination::start(|_| grpc().after(ms(5_000)));
-    let balancer = before(&[&slow]).start();
-    let late = String::from_utf8(call("grpc-web-text", b"")).expect("text");
+    let balancer = in_front_of(&[&slow]).start();
+    let late = String::from_utf8(http1_call("grpc-web-text", b"")).expect("text");
     let late = late.replace("X-Grpc-Web: 1", "Grpc-Timeout: 100m");
     let mut client = balancer.connect();
     for _ in 0..2 {
         client.send(&late);
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.fields.one("grpc-status")), (200, Some("4")), "{answer:?}");
-        assert_eq!(answer.fields.one("content-type"), Some("application/grpc-web-text"));
+        let response = client.read_response();
+        assert_eq!((response.status, response.fields.one("grpc-status")), (200, Some("4")), "{response:?}");
+        assert_eq!(response.fields.one("content-type"), Some("application/grpc-web-text"));
     }
-    let absent = Destination::absent(hello("never"));
+    let absent = Destination::absent(respond_ok("never"));
     for protocol in [PoolProtocol::Http1, PoolProtocol::Http2] {
         let balancer = Setup::http(&[&absent]).with(|s| s.pools[0].protocol = protocol).start();
-        assert_eq!(status_alone(&balancer, "grpc-web+proto"), "14");
-        let answer = Http2Client::connect(&balancer).ask(call2("grpc-web-text"), b"").expect("an answer");
-        assert_eq!(answer.head.headers()["grpc-status"], "14");
-        assert_eq!(answer.head.headers()["content-type"], "application/grpc-web-text");
-        assert!(balancer.ask(get("/")).text().contains("connect_failed"), "a page for everybody else");
+        assert_eq!(fetch_trailers_only(&balancer, "grpc-web+proto"), "14");
+        let response =
+            Http2Client::connect(&balancer).fetch(http2_call("grpc-web-text"), b"").expect("a response");
+        assert_eq!(response.head.headers()["grpc-status"], "14");
+        assert_eq!(response.head.headers()["content-type"], "application/grpc-web-text");
+        assert!(
+            balancer.fetch(get("/")).text().contains("connect_failed"),
+            "clients without gRPC get a plain response"
+        );
     }
-    let nowhere = before(&[&slow]).with(|s| s.listeners[0].pool = None).start();
-    assert_eq!(status_alone(&nowhere, "grpc-web"), "12");
+    let nowhere = in_front_of(&[&slow]).with(|s| s.listeners[0].pool = None).start();
+    assert_eq!(fetch_trailers_only(&nowhere, "grpc-web"), "12");
 }
 
 #[test]
-fn what_is_not_base64_is_refused() {
+fn invalid_base64_is_refused() {
     let destination = echo();
-    let balancer = before(&[&destination]).start();
+    let balancer = in_front_of(&[&destination]).start();
     for bad in [&b"AAAA*AAA"[..], b"AAAAA", b"AAA", b"A===", b"AAAA\r\n"] {
-        let at_once = balancer.ask(call("grpc-web-text", bad));
+        let at_once = balancer.fetch(http1_call("grpc-web-text", bad));
         assert_eq!((at_once.status, at_once.fields.one("grpc-status")), (200, Some("13")), "{at_once:?}");
         let mut client = balancer.connect();
-        let request = call("grpc-web-text", bad);
+        let request = http1_call("grpc-web-text", bad);
         let (head, body) = request.split_at(request.len() - bad.len());
         client.send(head);
-        until("it is on its way", || balancer.destination(0).in_flight == 1);
+        wait_until("the call is in flight", || balancer.destination(0).in_flight == 1);
         client.send(body);
-        assert_eq!(client.answer().fields.one("grpc-status"), Some("13"), "{}", bad.escape_ascii());
+        assert_eq!(client.read_response().fields.one("grpc-status"), Some("13"), "{}", bad.escape_ascii());
         let mut client = Http2Client::connect(&balancer);
-        let answer = client.ask(call2("grpc-web-text"), bad).expect("an answer");
-        assert_eq!(answer.head.headers()["grpc-status"], "13", "{}", bad.escape_ascii());
+        let response = client.fetch(http2_call("grpc-web-text"), bad).expect("a response");
+        assert_eq!(response.head.headers()["grpc-status"], "13", "{}", bad.escape_ascii());
     }
-    assert_eq!(balancer.ask(call("grpc-web-text", b"AAAA")).status, 200);
-    until("what was refused has ended", || balancer.destination(0).in_flight == 0);
+    assert_eq!(balancer.fetch(http1_call("grpc-web-text", b"AAAA")).status, 200);
+    wait_until("refused calls have ended", || balancer.destination(0).in_flight == 0);
 }
 
 #[test]
-fn destinations_that_speak_it_themselves_get_it_as_it_is() {
+fn grpc_web_passes_unchanged_where_configured_or_to_http_1() {
     let web = Http2Destination::start(|request| {
-        Played::answer(200).header("content-type", "application/grpc-web-text").body(request.body.clone())
+        ScriptedResponse::new(200)
+            .header("content-type", "application/grpc-web-text")
+            .body(request.body.clone())
     });
-    let passes = before(&[&web]).with(|s| s.pools[0].grpc_web = GrpcWeb::Pass).start();
-    let answer = passes.ask(call("grpc-web-text", b"whatever"));
-    assert_eq!((answer.text().as_str(), answer.fields.one("grpc-status")), ("whatever", None));
+    let passes = in_front_of(&[&web]).with(|s| s.pools[0].grpc_web = GrpcWeb::Pass).start();
+    let response = passes.fetch(http1_call("grpc-web-text", b"whatever"));
+    assert_eq!((response.text().as_str(), response.fields.one("grpc-status")), ("whatever", None));
     assert_eq!(web.requests()[0].head.headers()["content-type"], "application/grpc-web-text");
-    let http1 = Destination::start(hello("as it is"));
+    let http1 = Destination::start(respond_ok("as it is"));
     let balancer = Setup::http(&[&http1]).start();
-    assert_eq!(balancer.ask(call("grpc-web-text", b"whatever")).text(), "as it is");
+    assert_eq!(balancer.fetch(http1_call("grpc-web-text", b"whatever")).text(), "as it is");
     assert_eq!(http1.only_request().body, b"whatever");
 }
 
 #[test]
-fn what_is_no_call_or_no_answer_of_grpc_passes_as_it_is() {
+fn other_requests_and_responses_pass_unchanged() {
     let other = Http2Destination::start(|request| match request.head.method().as_str() {
-        "OPTIONS" => Played::answer(204).header("access-control-allow-origin", "*"),
-        _ => Played::answer(503)
+        "OPTIONS" => ScriptedResponse::new(204).header("access-control-allow-origin", "*"),
+        _ => ScriptedResponse::new(503)
             .header("content-type", "text/html")
             .body(b"<html>".to_vec())
             .trailer("x-a", "1"),
     });
-    let balancer = before(&[&other]).start();
+    let balancer = in_front_of(&[&other]).start();
     let preflight = "OPTIONS /s/m HTTP/1.1\r\nHost: test\r\nOrigin: https://a.test\r\nAccess-Control-Request-Method: POST\r\n\r\n";
-    let answer = balancer.ask(preflight);
-    assert_eq!((answer.status, answer.fields.one("access-control-allow-origin")), (204, Some("*")));
-    let answer = balancer.ask(call("grpc-web-text", b"AAAA"));
-    assert_eq!((answer.status, answer.text().as_str()), (503, "<html>"));
-    assert_eq!(answer.fields.one("content-type"), Some("text/html"));
-    assert_eq!(answer.trailers.one("x-a"), Some("1"));
-    let put = String::from_utf8(call("grpc-web-text", b"*")).expect("text").replace("POST", "PUT");
-    assert_eq!(balancer.ask(put).status, 503);
+    let response = balancer.fetch(preflight);
+    assert_eq!((response.status, response.fields.one("access-control-allow-origin")), (204, Some("*")));
+    let response = balancer.fetch(http1_call("grpc-web-text", b"AAAA"));
+    assert_eq!((response.status, response.text().as_str()), (503, "<html>"));
+    assert_eq!(response.fields.one("content-type"), Some("text/html"));
+    assert_eq!(response.trailers.one("x-a"), Some("1"));
+    let put = String::from_utf8(http1_call("grpc-web-text", b"*")).expect("text").replace("POST", "PUT");
+    assert_eq!(balancer.fetch(put).status, 503);
     assert_eq!(other.requests()[2].head.headers()["content-type"], "application/grpc-web-text");
 }
 
 #[test]
-fn edits_hold_for_the_last_frame_and_statuses_count() {
+fn header_edits_apply_to_the_trailer_frame_and_statuses_count() {
     let secret = Http2Destination::start(|_| {
         grpc().body(MESSAGE.to_vec()).trailer("grpc-status", "14").trailer("x-secret", "1")
     });
-    let balancer = before(&[&secret, &echo()])
+    let balancer = in_front_of(&[&secret, &echo()])
         .with(|s| {
             s.listeners[0].response_headers = edits(&[], &[], &["x-secret"]);
             s.pools[0].outlier.consecutive_failures = 2;
         })
         .start();
     let mut bodies = Vec::new();
-    until("it is ejected", || {
-        bodies.push(balancer.ask(call("grpc-web", MESSAGE)).text());
+    wait_until("the destination is ejected", || {
+        bodies.push(balancer.fetch(http1_call("grpc-web", MESSAGE)).text());
         balancer.destination(0).status.as_str() == "ejected"
     });
     assert!(bodies.iter().any(|body| body.ends_with("grpc-status: 14\r\n")), "{bodies:?}");
 }
 
 #[test]
-fn a_call_that_was_not_taken_up_is_made_again_elsewhere() {
+fn declined_call_is_retried_elsewhere() {
     let busy = Http2Destination::start(|_| grpc().header("grpc-status", "14"));
     let good = echo();
-    let balancer = before(&[&busy, &good]).with(|s| s.pools[0].retry.when.grpc_statuses = vec![14]).start();
+    let balancer =
+        in_front_of(&[&busy, &good]).with(|s| s.pools[0].retry.when.grpc_statuses = vec![14]).start();
     let whole = [MESSAGE, TRAILERS].concat();
     for _ in 0..4 {
-        let answer = Http2Client::connect(&balancer).ask(call2("grpc-web-text"), &base64(MESSAGE));
-        assert_eq!(unbase64(&answer.expect("an answer").body), whole);
+        let response = Http2Client::connect(&balancer).fetch(http2_call("grpc-web-text"), &base64(MESSAGE));
+        assert_eq!(unbase64(&response.expect("a response").body), whole);
     }
     assert_eq!((busy.requests().len(), good.requests().len()), (2, 4));
 }
 
 #[test]
-fn an_answer_that_breaks_off_has_no_last_frame() {
-    let breaks = Destination::start(|visit| {
-        visit.read();
-        // Settings, a head (`:status: 200`, `content-type: application/grpc`), half a message, and a reset.
+fn truncated_response_has_no_trailer_frame() {
+    let breaks = Destination::start(|conn| {
+        conn.read();
+        // SETTINGS, a head (`:status: 200`, `content-type: application/grpc`), half a message, and RST_STREAM.
         let head = [&b"\x88\x0f\x10\x10"[..], b"application/grpc"].concat();
         let frame = |kind: u8, payload: &[u8]| {
             let stream = if kind == 4 { 0 } else { 1 };
@@ -349,14 +369,14 @@ fn an_answer_that_breaks_off_has_no_last_frame() {
             [&[0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream][..], payload].concat()
         };
         let frames = [frame(4, b""), frame(1, &head), frame(0, b"\0\0\0\0\x05he"), frame(3, &[0, 0, 0, 2])];
-        visit.send(frames.concat());
-        visit.read_to_end();
+        conn.send(frames.concat());
+        conn.read_to_end();
     });
     let balancer = Setup::http(&[&breaks]).with(|s| s.pools[0].protocol = PoolProtocol::Http2).start();
     let mut client: Client = balancer.connect();
-    client.send(call("grpc-web", MESSAGE));
-    let fault = client.try_answer("POST").expect_err("it cannot be finished");
-    assert!(matches!(fault.kind, Kind::Reset | Kind::Closed), "{fault:?}");
-    let received = String::from_utf8_lossy(&fault.received);
-    assert!(received.contains("application/grpc-web") && !received.contains("grpc-status"), "{fault:?}");
+    client.send(http1_call("grpc-web", MESSAGE));
+    let end = client.try_read_response("POST").expect_err("a truncated response");
+    assert!(matches!(end.kind, EndKind::Reset | EndKind::Closed), "{end:?}");
+    let received = String::from_utf8_lossy(&end.received);
+    assert!(received.contains("application/grpc-web") && !received.contains("grpc-status"), "{end:?}");
 }

@@ -1,4 +1,4 @@
-//! HTTP/2 clients: what crosses to HTTP/1 and back.
+//! HTTP/2 on either side, and translation between HTTP/2 and HTTP/1.
 
 mod alpn;
 mod destinations;

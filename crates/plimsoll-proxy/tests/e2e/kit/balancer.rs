@@ -1,4 +1,4 @@
-//! The proxy under test: in this process, on ports of its own, checked for leftovers when it goes.
+//! The proxy under test: runs in this process on free ports, and must leave nothing open at its end.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -24,11 +24,11 @@ use tokio::sync::oneshot;
 
 use super::client::Client;
 use super::destination::Destination;
-use super::endpoint::Place;
-use super::http::Answer;
-use super::{PATIENCE, Watch, ms, secs};
+use super::endpoint::Endpoint;
+use super::http::Response;
+use super::{Stopwatch, TIMEOUT, ms, secs};
 
-/// A configuration in the making: one listener and one pool to begin with.
+/// A configuration to start from: one listener and one pool.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) listeners: Vec<Listener>,
@@ -39,7 +39,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// An HTTP listener before these destinations.
+    /// Returns an HTTP listener with a pool of these destinations.
     pub(crate) fn http(destinations: &[&Destination]) -> Self {
         Self {
             listeners: vec![listener("web")],
@@ -50,12 +50,12 @@ impl Setup {
         }
     }
 
-    /// A TCP listener before these destinations.
+    /// Returns a TCP listener with a pool of these destinations.
     pub(crate) fn tcp(destinations: &[&Destination]) -> Self {
         Self::http(destinations).with(|s| s.listeners[0].protocol = Protocol::Tcp)
     }
 
-    /// A UDP listener before destinations at these addresses.
+    /// Returns a UDP listener with a pool of destinations at these addresses.
     pub(crate) fn udp(destinations: &[SocketAddr]) -> Self {
         let mut setup = Self::http(&[]);
         setup.listeners[0].protocol = Protocol::Udp;
@@ -73,7 +73,7 @@ impl Setup {
         self
     }
 
-    /// Another pool of these destinations.
+    /// Adds a pool of these destinations.
     pub(crate) fn and_pool(mut self, name: &str, destinations: &[&Destination]) -> Self {
         self.pools.push(pool(name, destinations));
         self
@@ -147,7 +147,7 @@ fn member(pool: &str, n: usize, address: DestinationAddress) -> DestinationConfi
     }
 }
 
-/// Never ejects and never checks, unless a test says so; retries as by default.
+/// Returns a pool without ejection and health checks, and with the default retries.
 fn pool(name: &str, destinations: &[&Destination]) -> Pool {
     let when = RetryWhen {
         connect_failure: true,
@@ -195,12 +195,12 @@ fn pool(name: &str, destinations: &[&Destination]) -> Pool {
         destinations: destinations
             .iter()
             .enumerate()
-            .map(|(n, destination)| member(name, n, destination.place.as_destination()))
+            .map(|(n, destination)| member(name, n, destination.endpoint.as_destination()))
             .collect(),
     }
 }
 
-/// A route with a match and the pool it leads to.
+/// Returns a route with a match and its pool.
 pub(crate) fn route(name: &str, pool: usize, matches: Match) -> Route {
     Route {
         name: name.into(),
@@ -212,7 +212,7 @@ pub(crate) fn route(name: &str, pool: usize, matches: Match) -> Route {
     }
 }
 
-/// Header edits.
+/// Returns header edits.
 pub(crate) fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderEdits {
     let pairs = |list: &[(&str, &str)]| list.iter().map(|&(n, v)| (n.into(), v.into())).collect();
     HeaderEdits { set: pairs(set), add: pairs(add), remove: remove.iter().map(|&n| n.into()).collect() }
@@ -220,7 +220,7 @@ pub(crate) fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str])
 
 type Wanted = Arc<Mutex<Result<Config, String>>>;
 
-/// A running proxy.
+/// A running proxy in this process.
 #[derive(Debug)]
 pub(crate) struct Balancer {
     pub(crate) handle: Handle,
@@ -231,7 +231,7 @@ pub(crate) struct Balancer {
 
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
-/// A panic in a task of a worker ends that task and nothing else; here it fails a test.
+/// Counts panics of workers. A panic ends only its own task, so a test would not notice it.
 fn count_panics_of_workers() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -272,44 +272,44 @@ impl Balancer {
         Ok(Self { handle, wanted, runtime, thread: Some(thread) })
     }
 
-    /// Where the first listener listens.
-    pub(crate) fn place(&self) -> Place {
-        Place::of(&self.handle.addresses()[0].1[0])
+    /// Returns the address of the first listener.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::of(&self.handle.addresses()[0].1[0])
     }
 
-    /// Where the listener of that name listens.
-    pub(crate) fn place_of(&self, listener: &str) -> Place {
+    /// Returns the address of the listener of that name.
+    pub(crate) fn endpoint_of(&self, listener: &str) -> Endpoint {
         let addresses = self.handle.addresses();
         let (_, places) = addresses.iter().find(|(name, _)| &**name == listener).expect("a listener");
-        Place::of(&places[0])
+        Endpoint::of(&places[0])
     }
 
     pub(crate) fn connect(&self) -> Client {
-        Client::connect(self.place())
+        Client::connect(self.endpoint())
     }
 
-    /// A connection with TLS.
+    /// Opens a TLS connection.
     #[track_caller]
     pub(crate) fn connect_tls(&self, config: &Arc<rustls::ClientConfig>, name: &str) -> Client {
-        Client::try_connect_tls(self.place(), config.clone(), name).expect("a handshake")
+        Client::try_connect_tls(self.endpoint(), config.clone(), name).expect("a handshake")
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a connection of its own and returns the response.
     #[track_caller]
-    pub(crate) fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
+    pub(crate) fn fetch(&self, request: impl AsRef<[u8]>) -> Response {
         let method = if request.as_ref().starts_with(b"HEAD ") { "HEAD" } else { "GET" };
         let mut client = self.connect();
         client.send(request);
-        client.answer_to(method)
+        client.read_response_to(method)
     }
 
-    /// How often the first listener refused for this reason.
-    pub(crate) fn refused(&self, reason: &str) -> u64 {
-        let place = reasons().position(|known| known == reason).expect("a known reason");
-        self.handle.traffic().listeners[0].counts.refused[place]
+    /// Number of requests or connections that the first listener refused for this reason.
+    pub(crate) fn refusals(&self, reason: &str) -> u64 {
+        let index = reasons().position(|known| known == reason).expect("a known reason");
+        self.handle.traffic().listeners[0].counts.refused[index]
     }
 
-    /// Connections of the first listener open now.
+    /// Number of open connections of the first listener.
     pub(crate) fn active(&self) -> u64 {
         self.handle.traffic().listeners[0].counts.active
     }
@@ -322,12 +322,12 @@ impl Balancer {
         self.runtime.block_on(self.handle.pools())
     }
 
-    /// The `n`-th destination of the first pool.
+    /// Returns the `n`-th destination of the first pool.
     pub(crate) fn destination(&self, n: usize) -> DestinationView {
         self.pools().remove(0).destinations.remove(n)
     }
 
-    /// Puts another configuration to work.
+    /// Applies another configuration.
     pub(crate) fn reload(&self, setup: &Setup) -> Result<String, ReloadError> {
         self.reload_to(Ok(setup.config()))
     }
@@ -337,7 +337,7 @@ impl Balancer {
         self.runtime.block_on(self.handle.reload())
     }
 
-    /// Has a drain come to its end?
+    /// Reports whether a drain has finished.
     pub(crate) fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -355,15 +355,15 @@ impl Balancer {
 }
 
 impl Drop for Balancer {
-    /// Drains, and looks whether anything was left behind.
+    /// Drains, and fails the test if anything is left open.
     fn drop(&mut self) {
         self.handle.drain();
         if std::thread::panicking() {
             return;
         }
-        let watch = Watch::start();
+        let stopwatch = Stopwatch::start();
         while !self.has_ended() {
-            assert!(watch.elapsed() < PATIENCE, "the drain does not end: {:?}", self.leftovers());
+            assert!(stopwatch.elapsed() < TIMEOUT, "the drain does not end: {:?}", self.leftovers());
             std::thread::sleep(ms(2));
         }
         if let Some(thread) = self.thread.take() {

@@ -1,4 +1,4 @@
-//! A client on a raw socket: sends exactly these bytes, takes answers strictly or not at all.
+//! A client on a raw socket: sends exactly the given bytes and parses responses strictly.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -8,105 +8,108 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection};
 
-use super::endpoint::Place;
-use super::http::{Answer, Body, answer_head, clip};
-use super::tls::Wire;
-use super::{PATIENCE, Watch, get, ms};
+use super::endpoint::Endpoint;
+use super::http::{Body, Response, clip, response_head};
+use super::tls::MaybeTlsSocket;
+use super::{Stopwatch, TIMEOUT, get, ms};
 
-/// A connection to the proxy.
+/// A client's connection to the proxy.
 #[derive(Debug)]
 pub(crate) struct Client {
-    socket: Wire,
-    /// Bytes received and not taken yet.
+    socket: MaybeTlsSocket,
+    /// Bytes received and not consumed yet.
     pub(crate) unread: Vec<u8>,
 }
 
-/// How a wait for an answer ended without one.
+/// How reading ended without a complete response.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
-    pub(crate) kind: Kind,
-    /// What came of the message that did not become one.
+pub(crate) struct ReadEnd {
+    pub(crate) kind: EndKind,
+    /// Bytes received and not consumed before the end.
     pub(crate) received: Vec<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A clean end of data.
+pub(crate) enum EndKind {
+    /// The peer closed its sending side in order.
     Closed,
     Reset,
-    /// Nothing more for [`PATIENCE`].
-    Silent,
-    /// Not a strict message.
+    /// No data arrived for [`TIMEOUT`].
+    TimedOut,
+    /// The bytes are not a strict HTTP message.
     Malformed(String),
 }
 
-impl fmt::Debug for Fault {
+impl fmt::Debug for ReadEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} after {:?}", self.kind, clip(&self.received))
     }
 }
 
 impl Client {
-    pub(crate) fn connect(place: impl Into<Place>) -> Self {
-        Self::try_connect(place).expect("the proxy takes connections")
+    pub(crate) fn connect(endpoint: impl Into<Endpoint>) -> Self {
+        Self::try_connect(endpoint).expect("the proxy accepts connections")
     }
 
-    pub(crate) fn try_connect(place: impl Into<Place>) -> io::Result<Self> {
-        let socket = place.into().connect()?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { socket: Wire::Plain(socket), unread: Vec::new() })
+    pub(crate) fn try_connect(endpoint: impl Into<Endpoint>) -> io::Result<Self> {
+        let socket = endpoint.into().connect()?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.set_write_timeout(Some(TIMEOUT))?;
+        Ok(Self { socket: MaybeTlsSocket::Plain(socket), unread: Vec::new() })
     }
 
-    /// A connection with TLS, to the server of that name.
+    /// Opens a TLS connection to the server of that name.
     pub(crate) fn try_connect_tls(
-        place: impl Into<Place>,
+        endpoint: impl Into<Endpoint>,
         config: Arc<ClientConfig>,
         name: &str,
     ) -> io::Result<Self> {
-        let mut client = Self::try_connect(place)?;
-        let Wire::Plain(socket) = client.socket else { unreachable!("just made") };
-        client.socket = Wire::client(socket, config, name);
-        client.socket.shake_hands()?;
+        let mut client = Self::try_connect(endpoint)?;
+        let MaybeTlsSocket::Plain(socket) = client.socket else { unreachable!("just made") };
+        client.socket = MaybeTlsSocket::client(socket, config, name);
+        client.socket.handshake()?;
         Ok(client)
     }
 
-    /// The handshake of TLS on a connection in the clear; `first` goes before its hello, in one write with it.
-    pub(crate) fn secure(self, first: &[u8], config: Arc<ClientConfig>, name: &str) -> io::Result<Self> {
-        let Wire::Plain(mut socket) = self.socket else { unreachable!("in the clear") };
-        let mut wire = Wire::client(socket.try_clone()?, config, name);
-        let Wire::Client(tls) = &mut wire else { unreachable!("just made") };
+    /// Makes the TLS handshake on a plain connection; `first` and the ClientHello leave in one write.
+    pub(crate) fn start_tls(self, first: &[u8], config: Arc<ClientConfig>, name: &str) -> io::Result<Self> {
+        let MaybeTlsSocket::Plain(mut socket) = self.socket else { unreachable!("in the clear") };
+        let mut wire = MaybeTlsSocket::client(socket.try_clone()?, config, name);
+        let MaybeTlsSocket::Client(tls) = &mut wire else { unreachable!("just made") };
         let mut hello = first.to_vec();
         tls.conn.write_tls(&mut hello)?;
         socket.write_all(&hello)?;
-        wire.shake_hands()?;
+        wire.handshake()?;
         Ok(Self { socket: wire, unread: self.unread })
     }
 
-    /// What TLS came to on this connection.
+    /// Returns the TLS state of this connection.
     pub(crate) fn tls(&self) -> &ClientConnection {
         match &self.socket {
-            Wire::Client(tls) => &tls.conn,
+            MaybeTlsSocket::Client(tls) => &tls.conn,
             _ => panic!("a connection without TLS"),
         }
     }
 
-    /// The same connection once more, to send while the other one reads.
-    pub(crate) fn twin(&self) -> Self {
-        Self { socket: Wire::Plain(self.socket.try_clone().expect("a descriptor")), unread: Vec::new() }
+    /// Returns a second handle on the connection, to send while the first one reads.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self {
+            socket: MaybeTlsSocket::Plain(self.socket.try_clone().expect("a descriptor")),
+            unread: Vec::new(),
+        }
     }
 
-    /// Sends all of it.
+    /// Sends all bytes.
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.try_send(bytes).expect("the proxy takes bytes");
+        self.try_send(bytes).expect("the proxy accepts bytes");
     }
 
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.socket.write_all(bytes.as_ref())
     }
 
-    /// Sends it in pieces of `step` bytes, each a segment of its own.
+    /// Sends the bytes in pieces of `step` bytes, each a segment of its own.
     pub(crate) fn send_in_steps(&mut self, bytes: impl AsRef<[u8]>, step: usize, pause: Duration) {
         for piece in bytes.as_ref().chunks(step) {
             self.send(piece);
@@ -114,53 +117,53 @@ impl Client {
         }
     }
 
-    /// Sends `piece` again and again, up to `most` bytes, until there is no room for `patience`. Answers how
-    /// much was taken.
-    pub(crate) fn send_until_full(&mut self, piece: &[u8], most: usize, patience: Duration) -> usize {
-        send_until_full(&mut self.socket, piece, most, patience)
+    /// Sends `piece` repeatedly, up to `most` bytes, until no byte is accepted for `timeout`. Returns the number
+    /// of bytes accepted.
+    pub(crate) fn send_until_blocked(&mut self, piece: &[u8], most: usize, timeout: Duration) -> usize {
+        send_until_blocked(&mut self.socket, piece, most, timeout)
     }
 
-    /// "No more from me", and reads on.
-    pub(crate) fn end(&mut self) {
-        self.socket.announce_end();
+    /// Closes the sending side and keeps reading.
+    pub(crate) fn shutdown_write(&mut self) {
+        self.socket.send_close_notify();
         self.socket.shutdown(Shutdown::Write).expect("open");
     }
 
-    /// Ends the connection beneath TLS without a word of it.
-    pub(crate) fn cut(&self) {
+    /// Closes the sending side of the TCP connection without a TLS close_notify.
+    pub(crate) fn truncate(&self) {
         self.socket.shutdown(Shutdown::Write).expect("open");
     }
 
-    /// Tears the connection down.
+    /// Resets the connection.
     pub(crate) fn abort(self) {
         self.socket.set_linger(Some(Duration::ZERO)).expect("a socket");
     }
 
-    /// Keeps little unread in the kernel, so that a slow reader is felt soon. Less than twice the segment of
-    /// the loopback device (64 KiB) would make the transfer crawl.
-    pub(crate) fn receive_little(&self) {
+    /// Keeps the receive buffer small, so that a slow reader blocks its sender soon. Less than twice the segment
+    /// of the loopback device (64 KiB) would make the transfer crawl.
+    pub(crate) fn shrink_receive_buffer(&self) {
         self.socket.set_recv_buffer_size(128 * 1024).expect("a buffer size");
     }
 
-    /// Takes much again: a window of a few KiB on a loopback with segments of 64 KiB moves by timers only.
-    pub(crate) fn receive_much(&self) {
+    /// Enlarges the receive buffer: with a window of a few KiB, loopback segments of 64 KiB move by timers only.
+    pub(crate) fn grow_receive_buffer(&self) {
         self.socket.set_recv_buffer_size(4 << 20).expect("a buffer size");
     }
 
-    /// Bytes, the end (`Ok(0)`) or what broke; waits for them.
-    pub(crate) fn read_some(&mut self) -> Result<usize, Kind> {
+    /// Waits for data. Returns the number of bytes, 0 at the end, or how the connection failed.
+    pub(crate) fn read_some(&mut self) -> Result<usize, EndKind> {
         let mut buffer = [0; 64 * 1024];
         match self.socket.read(&mut buffer) {
             Ok(n) => {
                 self.unread.extend_from_slice(&buffer[..n]);
                 Ok(n)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Kind::Silent),
-            Err(_) => Err(Kind::Reset),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(EndKind::TimedOut),
+            Err(_) => Err(EndKind::Reset),
         }
     }
 
-    /// Are there bytes, or an end, to be read?
+    /// Reports whether data or an end is ready to be read.
     pub(crate) fn has_bytes(&self) -> bool {
         self.socket.set_nonblocking(true).expect("a socket");
         let peeked = self.socket.peek(&mut [std::mem::MaybeUninit::uninit(); 1]);
@@ -168,7 +171,7 @@ impl Client {
         !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Waits until exactly these bytes have come.
+    /// Reads until exactly these bytes have arrived.
     #[track_caller]
     pub(crate) fn expect(&mut self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
@@ -181,107 +184,112 @@ impl Client {
         self.unread = rest;
     }
 
-    /// The answer to a request that is not HEAD.
+    /// Reads the response to a request that is not HEAD.
     #[track_caller]
-    pub(crate) fn answer(&mut self) -> Answer {
-        self.answer_to("GET")
+    pub(crate) fn read_response(&mut self) -> Response {
+        self.read_response_to("GET")
     }
 
     #[track_caller]
-    pub(crate) fn answer_to(&mut self, method: &str) -> Answer {
-        self.try_answer(method).unwrap_or_else(|fault| panic!("no answer to {method}: {fault:?}"))
+    pub(crate) fn read_response_to(&mut self, method: &str) -> Response {
+        self.try_read_response(method).unwrap_or_else(|end| panic!("no response to {method}: {end:?}"))
     }
 
-    /// The next final answer, strictly read; informational ones are noted in it.
-    pub(crate) fn try_answer(&mut self, method: &str) -> Result<Answer, Fault> {
+    /// Reads the next final response strictly; notes the statuses of informational ones.
+    pub(crate) fn try_read_response(&mut self, method: &str) -> Result<Response, ReadEnd> {
         let mut informational = Vec::new();
         loop {
-            let answer = self.try_one(method)?;
-            if answer.status >= 200 || answer.status == 101 {
-                return Ok(Answer { informational, ..answer });
+            let response = self.try_read_one(method)?;
+            if response.status >= 200 || response.status == 101 {
+                return Ok(Response { informational, ..response });
             }
-            informational.push(answer.status);
+            informational.push(response.status);
         }
     }
 
-    fn try_one(&mut self, method: &str) -> Result<Answer, Fault> {
-        let (mut answer, mut used) = loop {
-            match answer_head(&self.unread, method) {
+    fn try_read_one(&mut self, method: &str) -> Result<Response, ReadEnd> {
+        let (mut response, mut used) = loop {
+            match response_head(&self.unread, method) {
                 Ok(Some(found)) => break found,
                 Ok(None) => self.more()?,
-                Err(why) => return Err(self.fault(Kind::Malformed(why))),
+                Err(why) => return Err(self.read_end(EndKind::Malformed(why))),
             }
         };
-        let mut body = Body::new(answer.framing);
+        let mut body = Body::new(response.framing);
         loop {
             match body.read(&self.unread[used..]) {
                 Ok(n) => used += n,
-                Err(why) => return Err(self.fault(Kind::Malformed(why))),
+                Err(why) => return Err(self.read_end(EndKind::Malformed(why))),
             }
             if body.done {
                 break;
             }
-            if let Err(fault) = self.more() {
-                if fault.kind == Kind::Closed && body.end() {
+            if let Err(end) = self.more() {
+                if end.kind == EndKind::Closed && body.end_of_data() {
                     break;
                 }
-                return Err(fault);
+                return Err(end);
             }
         }
         self.unread.drain(..used);
-        (answer.body, answer.trailers) = (body.data, body.trailers);
-        Ok(answer)
+        (response.body, response.trailers) = (body.data, body.trailers);
+        Ok(response)
     }
 
-    fn more(&mut self) -> Result<(), Fault> {
+    fn more(&mut self) -> Result<(), ReadEnd> {
         match self.read_some() {
-            Ok(0) => Err(self.fault(Kind::Closed)),
+            Ok(0) => Err(self.read_end(EndKind::Closed)),
             Ok(_) => Ok(()),
-            Err(kind) => Err(self.fault(kind)),
+            Err(kind) => Err(self.read_end(kind)),
         }
     }
 
-    fn fault(&self, kind: Kind) -> Fault {
-        Fault { kind, received: self.unread.clone() }
+    fn read_end(&self, kind: EndKind) -> ReadEnd {
+        ReadEnd { kind, received: self.unread.clone() }
     }
 
-    /// Reads to the end of the connection and tells how it ended, with everything that came.
-    pub(crate) fn rest(&mut self) -> Fault {
+    /// Reads to the end of the connection. Returns how it ended and all bytes received.
+    pub(crate) fn read_to_end(&mut self) -> ReadEnd {
         loop {
-            if let Err(fault) = self.more() {
-                return fault;
+            if let Err(end) = self.more() {
+                return end;
             }
         }
     }
 
-    /// The connection is over and nothing more came.
+    /// Expects the end of the connection without further data.
     #[track_caller]
-    pub(crate) fn expect_end(&mut self) {
-        let fault = self.rest();
-        assert!(matches!(fault.kind, Kind::Closed | Kind::Reset), "still open: {fault:?}");
-        assert!(fault.received.is_empty(), "bytes nobody asked for: {fault:?}");
+    pub(crate) fn expect_closed(&mut self) {
+        let end = self.read_to_end();
+        assert!(matches!(end.kind, EndKind::Closed | EndKind::Reset), "still open: {end:?}");
+        assert!(end.received.is_empty(), "unexpected bytes: {end:?}");
     }
 
-    /// The connection is open and silent: shown by another request that is answered on it.
+    /// Expects the connection to be open and to serve another request.
     #[track_caller]
     pub(crate) fn expect_open(&mut self) {
         self.send(get("/still-open"));
-        let _answered = self.answer();
+        let _answered = self.read_response();
     }
 
-    /// Nothing comes for `span`.
+    /// Expects no data for `span`.
     #[track_caller]
-    pub(crate) fn expect_silence(&mut self, span: Duration) {
+    pub(crate) fn expect_no_data(&mut self, span: Duration) {
         self.socket.set_read_timeout(Some(span)).expect("a timeout");
-        let (watch, read) = (Watch::start(), self.read_some());
-        assert_eq!(read, Err(Kind::Silent), "after {:?}: {:?}", watch.elapsed(), clip(&self.unread));
-        self.socket.set_read_timeout(Some(PATIENCE.max(ms(1)))).expect("a timeout");
+        let (stopwatch, read) = (Stopwatch::start(), self.read_some());
+        assert_eq!(read, Err(EndKind::TimedOut), "after {:?}: {:?}", stopwatch.elapsed(), clip(&self.unread));
+        self.socket.set_read_timeout(Some(TIMEOUT.max(ms(1)))).expect("a timeout");
     }
 }
 
-/// See [`Client::send_until_full`].
-pub(crate) fn send_until_full(socket: &mut Wire, piece: &[u8], most: usize, patience: Duration) -> usize {
-    socket.set_write_timeout(Some(patience)).expect("a timeout");
+/// Implements `send_until_blocked` of both sides.
+pub(crate) fn send_until_blocked(
+    socket: &mut MaybeTlsSocket,
+    piece: &[u8],
+    most: usize,
+    timeout: Duration,
+) -> usize {
+    socket.set_write_timeout(Some(timeout)).expect("a timeout");
     let mut sent = 0;
     while sent < most {
         match socket.write(&piece[sent % piece.len()..]) {
@@ -289,6 +297,6 @@ pub(crate) fn send_until_full(socket: &mut Wire, piece: &[u8], most: usize, pati
             _ => break,
         }
     }
-    socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.set_write_timeout(Some(TIMEOUT)).expect("a timeout");
     sent
 }

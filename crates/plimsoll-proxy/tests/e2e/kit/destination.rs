@@ -1,4 +1,4 @@
-//! A destination on raw sockets: behaves by a script, remembers every byte of every connection.
+//! A destination on raw sockets: runs a script for each connection and records every byte it receives.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,19 +12,19 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use socket2::Socket;
 
-use super::PATIENCE;
-use super::endpoint::{Place, Temporary};
+use super::TIMEOUT;
+use super::endpoint::{Endpoint, TempPath};
 use super::http::{self, Request, clip};
-use super::tls::Wire;
+use super::tls::MaybeTlsSocket;
 
-type Script = Arc<dyn Fn(&mut Visit) + Send + Sync>;
+type Script = Arc<dyn Fn(&mut Connection) + Send + Sync>;
 
-/// A server that can be killed and started again on the same address.
+/// A server that can be killed and restarted on the same address.
 pub(crate) struct Destination {
-    pub(crate) place: Place,
+    pub(crate) endpoint: Endpoint,
     shared: Arc<Shared>,
     listening: Mutex<Option<(Socket, JoinHandle<()>)>>,
-    /// Keeps the port ours while nothing listens on it.
+    /// Reserves the port while the destination does not listen.
     _reserved: Option<Socket>,
 }
 
@@ -38,7 +38,7 @@ struct Shared {
 
 impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Destination").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("Destination").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
@@ -46,48 +46,51 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What one connection brought, strictly read.
+/// Requests recorded on one connection, parsed strictly.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct Recorded {
     pub(crate) requests: Vec<Request>,
-    /// The beginning of a request that never became whole.
-    pub(crate) rest: Vec<u8>,
+    /// The beginning of a request that was not completed.
+    pub(crate) incomplete: Vec<u8>,
 }
 
 impl Destination {
-    /// Listens on a port of its own; every connection is served by `script` on a thread of its own.
-    pub(crate) fn start(script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
-        let reserved = Place::Tcp(([127, 0, 0, 1], 0).into()).reserve().expect("a free port");
+    /// Listens on a free port; runs `script` for each connection on a thread of its own.
+    pub(crate) fn start(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
+        let reserved = Endpoint::Tcp(([127, 0, 0, 1], 0).into()).reserve().expect("a free port");
         let address = reserved.local_addr().expect("bound").as_socket().expect("TCP");
-        Self::new(Place::Tcp(address), Some(reserved), None, script)
+        Self::new(Endpoint::Tcp(address), Some(reserved), None, script)
     }
 
-    /// The same with TLS.
+    /// Starts a destination with TLS.
     pub(crate) fn start_tls(
         config: Arc<ServerConfig>,
-        script: impl Fn(&mut Visit) + Send + Sync + 'static,
+        script: impl Fn(&mut Connection) + Send + Sync + 'static,
     ) -> Self {
-        let reserved = Place::Tcp(([127, 0, 0, 1], 0).into()).reserve().expect("a free port");
+        let reserved = Endpoint::Tcp(([127, 0, 0, 1], 0).into()).reserve().expect("a free port");
         let address = reserved.local_addr().expect("bound").as_socket().expect("TCP");
-        Self::new(Place::Tcp(address), Some(reserved), Some(config), script)
+        Self::new(Endpoint::Tcp(address), Some(reserved), Some(config), script)
     }
 
-    pub(crate) fn start_unix(path: &Temporary, script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
-        Self::new(path.place(), None, None, script)
+    pub(crate) fn start_unix(
+        path: &TempPath,
+        script: impl Fn(&mut Connection) + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(path.endpoint(), None, None, script)
     }
 
-    /// A place where nothing listens, until [`restart`](Self::restart).
-    pub(crate) fn absent(script: impl Fn(&mut Visit) + Send + Sync + 'static) -> Self {
+    /// Returns a destination that does not listen until [`restart`](Self::restart).
+    pub(crate) fn absent(script: impl Fn(&mut Connection) + Send + Sync + 'static) -> Self {
         let destination = Self::start(script);
         destination.kill();
         destination
     }
 
     fn new(
-        place: Place,
+        endpoint: Endpoint,
         reserved: Option<Socket>,
         tls: Option<Arc<ServerConfig>>,
-        script: impl Fn(&mut Visit) + Send + Sync + 'static,
+        script: impl Fn(&mut Connection) + Send + Sync + 'static,
     ) -> Self {
         let shared = Arc::new(Shared {
             script: Arc::new(script),
@@ -96,17 +99,17 @@ impl Destination {
             open: Mutex::default(),
             running: AtomicUsize::new(0),
         });
-        let destination = Self { place, shared, listening: Mutex::new(None), _reserved: reserved };
+        let destination = Self { endpoint, shared, listening: Mutex::new(None), _reserved: reserved };
         destination.restart();
         destination
     }
 
-    /// Listens (again).
+    /// Starts listening, the first time or again.
     pub(crate) fn restart(&self) {
-        if let Place::Unix(path) = &self.place {
+        if let Endpoint::Unix(path) = &self.endpoint {
             let _was_not_there = std::fs::remove_file(path);
         }
-        let socket = self.place.listen().expect("the address is ours");
+        let socket = self.endpoint.listen().expect("the address is free");
         let (accepting, shared) = (socket.try_clone().expect("a descriptor"), self.shared.clone());
         let thread = std::thread::spawn(move || {
             while let Ok((socket, _)) = accepting.accept() {
@@ -116,59 +119,61 @@ impl Destination {
         *lock(&self.listening) = Some((socket, thread));
     }
 
-    /// Dies: stops listening and tears every connection down. Returns when nothing is left of it.
+    /// Stops listening and resets all connections. Returns when all scripts have ended.
     pub(crate) fn kill(&self) {
         self.stop_listening();
         for socket in lock(&self.shared.open).values() {
             let _gone_already = socket.set_linger(Some(Duration::ZERO));
             let _gone_already = socket.shutdown(Shutdown::Both);
         }
-        super::until("a killed destination is gone", || self.shared.running.load(SeqCst) == 0);
+        super::wait_until("the scripts of a killed destination have ended", || {
+            self.shared.running.load(SeqCst) == 0
+        });
     }
 
-    /// Takes no more connections; open ones go on.
+    /// Stops listening; open connections continue.
     pub(crate) fn stop_listening(&self) {
         if let Some((socket, thread)) = lock(&self.listening).take() {
-            // Ends the accept; what is in the backlog is reset.
+            // Ends the accept; connections in the backlog are reset.
             let _gone_already = socket.shutdown(Shutdown::Both);
             drop(socket);
             thread.join().expect("accepting does not panic");
         }
     }
 
-    /// Connections accepted so far.
+    /// Number of connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         lock(&self.shared.records).len()
     }
 
-    /// Connections open now.
+    /// Number of open connections.
     pub(crate) fn open(&self) -> usize {
         lock(&self.shared.open).len()
     }
 
-    /// The bytes of every connection so far.
+    /// Returns the bytes received so far on each connection.
     pub(crate) fn records(&self) -> Vec<Vec<u8>> {
         lock(&self.shared.records).iter().map(|record| lock(record).clone()).collect()
     }
 
-    /// How many bytes the first connection brought so far.
-    pub(crate) fn received(&self) -> usize {
+    /// Number of bytes received so far on the first connection.
+    pub(crate) fn received_bytes(&self) -> usize {
         lock(&self.shared.records).first().map_or(0, |record| lock(record).len())
     }
 
-    /// The requests of every connection, strictly read; ambiguous ones fail the test.
+    /// Returns the requests of each connection, parsed strictly; ambiguous ones fail the test.
     #[track_caller]
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn recorded(&self) -> Vec<Recorded> {
         self.records().iter().map(|record| read_strictly(record)).collect()
     }
 
-    /// All whole requests of all connections.
+    /// Returns all complete requests of all connections.
     #[track_caller]
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.seen().into_iter().flat_map(|seen| seen.requests).collect()
+        self.recorded().into_iter().flat_map(|seen| seen.requests).collect()
     }
 
-    /// The one request that ever came.
+    /// Returns the only request; fails if there was none or more than one.
     #[track_caller]
     pub(crate) fn only_request(&self) -> Request {
         let mut requests = self.requests();
@@ -178,8 +183,8 @@ impl Destination {
 }
 
 #[track_caller]
-fn read_strictly(record: &[u8]) -> Seen {
-    let mut seen = Seen::default();
+fn read_strictly(record: &[u8]) -> Recorded {
+    let mut seen = Recorded::default();
     let mut at = 0;
     loop {
         match http::request(&record[at..]) {
@@ -188,10 +193,12 @@ fn read_strictly(record: &[u8]) -> Seen {
                 at += used;
             }
             Ok(None) => break,
-            Err(why) => panic!("the destination saw something ambiguous: {why} in {:?}", clip(&record[at..])),
+            Err(why) => {
+                panic!("the destination received an ambiguous request: {why} in {:?}", clip(&record[at..]))
+            }
         }
     }
-    seen.rest = record[at..].to_vec();
+    seen.incomplete = record[at..].to_vec();
     seen
 }
 
@@ -213,48 +220,48 @@ impl Shared {
             records.len() - 1
         };
         let _unix_has_none = socket.set_tcp_nodelay(true);
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+        socket.set_write_timeout(Some(TIMEOUT)).expect("a timeout");
         lock(&shared.open).insert(number, socket.try_clone().expect("a descriptor"));
         shared.running.fetch_add(1, SeqCst);
         let shared = shared.clone();
         std::thread::spawn(move || {
             let mut socket = match &shared.tls {
-                None => Wire::Plain(socket),
-                Some(config) => Wire::server(socket, config.clone()),
+                None => MaybeTlsSocket::Plain(socket),
+                Some(config) => MaybeTlsSocket::server(socket, config.clone()),
             };
-            let shaken = socket.shake_hands();
-            let mut visit = Visit { number, socket, record, buffer: Vec::new() };
+            let shaken = socket.handshake();
+            let mut conn = Connection { number, socket, record, buffer: Vec::new() };
             if shaken.is_ok() {
-                (shared.script)(&mut visit);
-                visit.socket.announce_end();
+                (shared.script)(&mut conn);
+                conn.socket.send_close_notify();
             }
-            // The registered copy goes first, so that dropping the visit is what closes the connection.
+            // The registered descriptor is dropped first, so that dropping `conn` closes the connection.
             lock(&shared.open).remove(&number);
-            drop(visit);
+            drop(conn);
             shared.running.fetch_sub(1, SeqCst);
         });
     }
 }
 
-/// One connection, as its script sees it.
-pub(crate) struct Visit {
-    /// 0 is the first connection of this destination.
+/// One accepted connection, as its script uses it.
+pub(crate) struct Connection {
+    /// Position among the connections of this destination; the first is 0.
     pub(crate) number: usize,
-    socket: Wire,
+    socket: MaybeTlsSocket,
     record: Arc<Mutex<Vec<u8>>>,
-    /// Bytes read and not taken yet.
+    /// Bytes read and not consumed yet.
     pub(crate) buffer: Vec<u8>,
 }
 
-impl Visit {
-    /// The same connection once more, to read while the other one sends.
-    pub(crate) fn twin(&self) -> Self {
-        let socket = Wire::Plain(self.socket.try_clone().expect("a descriptor"));
+impl Connection {
+    /// Returns a second handle on the connection, to read while the first one sends.
+    pub(crate) fn duplicate(&self) -> Self {
+        let socket = MaybeTlsSocket::Plain(self.socket.try_clone().expect("a descriptor"));
         Self { socket, record: self.record.clone(), buffer: Vec::new(), ..*self }
     }
 
-    /// Reads what is there, or waits for it; `false` at the end.
+    /// Reads what is available, or waits for data; returns `false` at the end.
     pub(crate) fn read(&mut self) -> bool {
         let mut bytes = [0; 64 * 1024];
         let Ok(n @ 1..) = self.socket.read(&mut bytes) else { return false };
@@ -263,12 +270,12 @@ impl Visit {
         true
     }
 
-    /// The next whole request; `None` at the end, or if what came is not strictly one.
+    /// Reads the next complete request; `None` at the end, or if the bytes are not a strict request.
     pub(crate) fn request(&mut self) -> Option<Request> {
         self.next(http::request)
     }
 
-    /// The next head; its body is still to be read.
+    /// Reads the next request head and leaves the body unread.
     pub(crate) fn head(&mut self) -> Option<Request> {
         self.next(http::request_head)
     }
@@ -283,7 +290,7 @@ impl Visit {
                 Ok(None) if self.read() => {}
                 Ok(None) => return None,
                 Err(_) => {
-                    // Nothing is answered; all of it is recorded, and the test will find it.
+                    // Sends no response: all bytes are recorded, and the test finds the malformed request.
                     self.read_to_end();
                     return None;
                 }
@@ -291,7 +298,7 @@ impl Visit {
         }
     }
 
-    /// Reads on. Was the end a clean one, and no reset?
+    /// Reads to the end; reports whether it was an orderly close and not a reset.
     pub(crate) fn ends_cleanly(&mut self) -> bool {
         let mut bytes = [0; 4096];
         loop {
@@ -307,12 +314,12 @@ impl Visit {
         while self.read() {}
     }
 
-    /// Sends all of it; `false` when the other side is gone.
+    /// Sends all bytes; returns `false` if the peer is gone.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.socket.write_all(bytes.as_ref()).is_ok()
     }
 
-    /// Sends it in pieces of `step` bytes.
+    /// Sends the bytes in pieces of `step` bytes.
     pub(crate) fn send_in_steps(&mut self, bytes: impl AsRef<[u8]>, step: usize, pause: Duration) -> bool {
         bytes.as_ref().chunks(step).all(|piece| {
             std::thread::sleep(pause);
@@ -320,42 +327,42 @@ impl Visit {
         })
     }
 
-    /// Sends `piece` again and again until there is no room for `patience`; see [`Client::send_until_full`].
+    /// Sends `piece` repeatedly until no byte is accepted for `timeout`; see [`Client::send_until_blocked`].
     ///
-    /// [`Client::send_until_full`]: super::Client::send_until_full
-    pub(crate) fn send_until_full(&mut self, piece: &[u8], most: usize, patience: Duration) -> usize {
-        super::client::send_until_full(&mut self.socket, piece, most, patience)
+    /// [`Client::send_until_blocked`]: super::Client::send_until_blocked
+    pub(crate) fn send_until_blocked(&mut self, piece: &[u8], most: usize, timeout: Duration) -> usize {
+        super::client::send_until_blocked(&mut self.socket, piece, most, timeout)
     }
 
-    /// "No more from me."
-    pub(crate) fn end(&mut self) {
-        self.socket.announce_end();
+    /// Closes the sending side.
+    pub(crate) fn shutdown_write(&mut self) {
+        self.socket.send_close_notify();
         let _gone_already = self.socket.shutdown(Shutdown::Write);
     }
 
-    /// Ends the connection beneath TLS without a word of it.
-    pub(crate) fn cut(&mut self) {
+    /// Closes the TCP connection without a TLS close_notify.
+    pub(crate) fn truncate(&mut self) {
         let _gone_already = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// The connection ends with a reset when the script ends.
+    /// Makes the connection end with a reset when the script ends.
     pub(crate) fn reset(&self) {
         let _gone_already = self.socket.set_linger(Some(Duration::ZERO));
     }
 
-    /// Keeps little unread in the kernel, so that a slow reader is felt soon. Less than twice the segment of
-    /// the loopback device (64 KiB) would make the transfer crawl.
-    pub(crate) fn receive_little(&self) {
+    /// Keeps the receive buffer small, so that a slow reader blocks its sender soon. Less than twice the segment
+    /// of the loopback device (64 KiB) would make the transfer crawl.
+    pub(crate) fn shrink_receive_buffer(&self) {
         self.socket.set_recv_buffer_size(128 * 1024).expect("a buffer size");
     }
 
-    /// Takes much again: a window of a few KiB on a loopback with segments of 64 KiB moves by timers only.
-    pub(crate) fn receive_much(&self) {
+    /// Enlarges the receive buffer: with a window of a few KiB, loopback segments of 64 KiB move by timers only.
+    pub(crate) fn grow_receive_buffer(&self) {
         self.socket.set_recv_buffer_size(4 << 20).expect("a buffer size");
     }
 }
 
-/// A listening socket whose queue is full: connecting to it neither works nor fails.
+/// A listening socket with a full accept queue: connecting neither succeeds nor fails.
 pub(crate) struct BlackHole {
     pub(crate) destination: Destination,
     _sockets: Vec<Socket>,
@@ -378,12 +385,12 @@ impl BlackHole {
             }
         }
         let mut destination = Destination::absent(|_| {});
-        destination.place = address.as_socket().expect("TCP").into();
+        destination.endpoint = address.as_socket().expect("TCP").into();
         Self { destination, _sockets: sockets }
     }
 }
 
-/// A door in a script that a test opens.
+/// Blocks scripts until a test opens it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -393,10 +400,10 @@ impl Gate {
         self.0.1.notify_all();
     }
 
-    /// Waits until it is open.
-    pub(crate) fn pass(&self) {
-        let waited = self.0.1.wait_timeout_while(lock(&self.0.0), PATIENCE, |open| !*open);
-        assert!(waited.is_ok_and(|(open, _)| *open), "nobody opened the gate");
+    /// Waits until the gate is open.
+    pub(crate) fn wait(&self) {
+        let waited = self.0.1.wait_timeout_while(lock(&self.0.0), TIMEOUT, |open| !*open);
+        assert!(waited.is_ok_and(|(open, _)| *open), "the gate was not opened in time");
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -404,29 +411,31 @@ impl Gate {
     }
 }
 
-/// A 200 with this body and its length.
+/// Returns a 200 response with this body and its length.
 pub(crate) fn ok(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A script that answers every request with the same bytes and keeps the connection.
-pub(crate) fn answers(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> impl Fn(&mut Visit) + Send + Sync {
-    move |visit| {
-        while visit.request().is_some() {
-            if !visit.send(&bytes) {
+/// Returns a script that sends the same bytes for every request and keeps the connection.
+pub(crate) fn respond_with(
+    bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+) -> impl Fn(&mut Connection) + Send + Sync {
+    move |conn| {
+        while conn.request().is_some() {
+            if !conn.send(&bytes) {
                 break;
             }
         }
     }
 }
 
-/// A script that answers every request with 200 and `body`; HEAD gets the head alone.
-pub(crate) fn hello(body: &'static str) -> impl Fn(&mut Visit) + Send + Sync {
-    move |visit| {
-        while let Some(request) = visit.request() {
-            let answer = ok(body);
-            let len = if request.method == "HEAD" { answer.len() - body.len() } else { answer.len() };
-            if !visit.send(&answer[..len]) {
+/// Returns a script that responds 200 with `body`; without the body to HEAD.
+pub(crate) fn respond_ok(body: &'static str) -> impl Fn(&mut Connection) + Send + Sync {
+    move |conn| {
+        while let Some(request) = conn.request() {
+            let response = ok(body);
+            let len = if request.method == "HEAD" { response.len() - body.len() } else { response.len() };
+            if !conn.send(&response[..len]) {
                 break;
             }
         }

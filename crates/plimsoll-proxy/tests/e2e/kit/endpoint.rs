@@ -1,4 +1,4 @@
-//! Where a test's socket is, TCP or Unix, in one type.
+//! Addresses of the tests' sockets, TCP or Unix, in one type.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use plimsoll_config::model::{DestinationAddress, ListenAddress};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// A place to connect to.
+/// An address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Endpoint {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
-impl Place {
+impl Endpoint {
     fn address(&self) -> SockAddr {
         match self {
             Self::Tcp(address) => (*address).into(),
@@ -40,7 +40,7 @@ impl Place {
         Ok(socket)
     }
 
-    /// A bound socket that does not listen. As long as it lives, the port is given to nobody else.
+    /// Binds a socket without listening. While it lives, the system gives the port to no other socket.
     pub(crate) fn reserve(&self) -> io::Result<Socket> {
         let socket = self.socket()?;
         socket.set_reuse_address(true)?;
@@ -76,13 +76,13 @@ impl Place {
     }
 }
 
-impl From<SocketAddr> for Place {
+impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
         Self::Tcp(address)
     }
 }
 
-/// Thousands of connections need thousands of descriptors: as many as this process may have.
+/// Raises the limit of file descriptors to the maximum: thousands of connections need thousands of them.
 pub(crate) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -90,11 +90,11 @@ pub(crate) fn raise_descriptor_limit() {
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// A short path nobody else uses, for a socket or a file, which goes with it.
+/// A short, unique path for a socket or a file, which is removed on drop.
 #[derive(Debug)]
-pub(crate) struct Temporary(PathBuf);
+pub(crate) struct TempPath(PathBuf);
 
-impl Temporary {
+impl TempPath {
     pub(crate) fn new(name: &str) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let (process, number) = (std::process::id(), NEXT.fetch_add(1, Relaxed));
@@ -105,19 +105,19 @@ impl Temporary {
         &self.0
     }
 
-    /// The path; whatever is put there stays.
+    /// Returns the path without removing its file on drop.
     pub(crate) fn keep(self) -> PathBuf {
         let path = self.0.clone();
         std::mem::forget(self);
         path
     }
 
-    pub(crate) fn place(&self) -> Place {
-        Place::Unix(self.0.clone())
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::Unix(self.0.clone())
     }
 }
 
-impl Drop for Temporary {
+impl Drop for TempPath {
     fn drop(&mut self) {
         let _was_not_there = std::fs::remove_file(&self.0);
     }

@@ -1,20 +1,20 @@
-//! What counts as one unambiguous HTTP/1.1 message: a strict reader, far stricter than the RFC.
+//! A strict HTTP/1.1 parser, far stricter than the RFC: accepts only messages with exactly one reading.
 //!
-//! It is written apart from the proxy's own parser on purpose: what it takes, every recipient takes alike.
+//! It shares no code with the proxy's parser on purpose: every recipient reads what it accepts in the same way.
 
 use std::fmt;
 
-/// Header lines in their order.
+/// Header fields in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fields(pub(crate) Vec<(String, String)>);
 
 impl Fields {
-    /// Every value of `name`, in order.
+    /// Returns all values of `name`, in order.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         self.0.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str()).collect()
     }
 
-    /// The only value of `name`; two are a fault of the test's subject.
+    /// Returns the only value of `name`; fails the test if there are two.
     pub(crate) fn one(&self, name: &str) -> Option<&str> {
         let all = self.all(name);
         assert!(all.len() < 2, "{name} twice: {all:?}");
@@ -26,7 +26,7 @@ impl Fields {
     }
 }
 
-/// How a body is delimited.
+/// Delimitation of a body.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
     None,
@@ -35,7 +35,7 @@ pub(crate) enum Framing {
     ToEnd,
 }
 
-/// A request as a destination got it.
+/// A request as a destination received it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -46,20 +46,20 @@ pub(crate) struct Request {
     pub(crate) trailers: Fields,
 }
 
-/// An answer as a client got it.
+/// A response as a client received it.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) reason: String,
     pub(crate) fields: Fields,
     pub(crate) framing: Framing,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Fields,
-    /// Statuses of informational answers before it.
+    /// Statuses of the informational responses before it.
     pub(crate) informational: Vec<u16>,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -69,7 +69,7 @@ impl Answer {
     }
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.text();
         let clipped: String = text.chars().take(200).collect();
@@ -77,17 +77,17 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// `Ok(None)`: incomplete. `Err`: not a strict message, and why.
+/// `Ok(None)`: incomplete. `Err`: the reason why the bytes are not a strict message.
 pub(crate) type Strict<T> = Result<Option<(T, usize)>, String>;
 
-/// A start line and fields, up to and with the empty line.
+/// Parses a start line and fields, including the empty line.
 fn head(bytes: &[u8]) -> Strict<(String, Fields)> {
     if bytes.is_empty() {
         return Ok(None);
     }
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n");
     let seen = &bytes[..end.map_or(bytes.len(), |end| end + 2)];
-    // Every byte a character (ISO 8859-1): values may hold bytes beyond ASCII.
+    // Every byte is a character (ISO 8859-1): values may contain bytes beyond ASCII.
     let text: String = seen.iter().map(|&byte| char::from(byte)).collect();
     let mut lines = text.split("\r\n").peekable();
     let start = lines.next().unwrap_or_default().to_owned();
@@ -132,7 +132,7 @@ fn framing(fields: &Fields, otherwise: Framing) -> Result<Framing, String> {
     }
 }
 
-/// The head of one request at the front of `bytes`.
+/// Parses a request head at the start of `bytes`.
 pub(crate) fn request_head(bytes: &[u8]) -> Strict<Request> {
     let Some(((start, fields), len)) = head(bytes)? else { return Ok(None) };
     let words: Vec<&str> = start.split(' ').collect();
@@ -150,7 +150,7 @@ pub(crate) fn request_head(bytes: &[u8]) -> Strict<Request> {
     Ok(Some((Request { method, target, fields, framing, body, trailers }, len)))
 }
 
-/// One whole request at the front of `bytes`.
+/// Parses a complete request at the start of `bytes`.
 pub(crate) fn request(bytes: &[u8]) -> Strict<Request> {
     let Some((mut request, len)) = request_head(bytes)? else { return Ok(None) };
     let mut body = Body::new(request.framing);
@@ -162,8 +162,8 @@ pub(crate) fn request(bytes: &[u8]) -> Strict<Request> {
     Ok(Some((request, len + used)))
 }
 
-/// The head of one answer to `method` at the front of `bytes`.
-pub(crate) fn answer_head(bytes: &[u8], method: &str) -> Strict<Answer> {
+/// Parses the head of a response to `method` at the start of `bytes`.
+pub(crate) fn response_head(bytes: &[u8], method: &str) -> Strict<Response> {
     let Some(((start, fields), len)) = head(bytes)? else { return Ok(None) };
     let status = start.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split_once(' '));
     let Some((digits, reason)) = status else { return Err(format!("status line: {start:?}")) };
@@ -172,17 +172,17 @@ pub(crate) fn answer_head(bytes: &[u8], method: &str) -> Strict<Answer> {
         _ => return Err(format!("status: {start:?}")),
     };
     // Checked even where there is no body: two readings of a length are never right.
-    let told = framing(&fields, Framing::ToEnd)?;
+    let declared = framing(&fields, Framing::ToEnd)?;
     let bodiless = status < 200 || status == 204;
-    if bodiless && told != Framing::ToEnd {
-        return Err(format!("{status} with {told:?}"));
+    if bodiless && declared != Framing::ToEnd {
+        return Err(format!("{status} with {declared:?}"));
     }
-    let framing = if bodiless || status == 304 || method == "HEAD" { Framing::None } else { told };
+    let framing = if bodiless || status == 304 || method == "HEAD" { Framing::None } else { declared };
     let (reason, body, trailers) = (reason.to_owned(), Vec::new(), Fields::default());
-    Ok(Some((Answer { status, reason, fields, framing, body, trailers, informational: Vec::new() }, len)))
+    Ok(Some((Response { status, reason, fields, framing, body, trailers, informational: Vec::new() }, len)))
 }
 
-/// A body read piece by piece.
+/// A body parsed piece by piece.
 #[derive(Debug)]
 pub(crate) struct Body {
     framing: Framing,
@@ -198,13 +198,13 @@ impl Body {
         Self { framing, data: Vec::new(), trailers: Fields::default(), done, in_trailers: false }
     }
 
-    /// The connection ended: whole only for a body that ends so.
-    pub(crate) fn end(&mut self) -> bool {
+    /// Handles the end of the connection; reports whether the body is complete.
+    pub(crate) fn end_of_data(&mut self) -> bool {
         self.done |= self.framing == Framing::ToEnd;
         self.done
     }
 
-    /// Takes what it can from the front of `bytes`; answers how much that was.
+    /// Consumes bytes of the body from the start of `bytes`; returns their number.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<usize, String> {
         if self.done {
             return Ok(0);
@@ -234,7 +234,7 @@ impl Body {
         }
     }
 
-    /// One whole chunk, or one whole line of trailers. 0: incomplete.
+    /// Consumes one complete chunk, or one complete line of trailers. Returns 0 if it is incomplete.
     fn read_chunk(&mut self, bytes: &[u8]) -> Result<usize, String> {
         let Some(line_end) = bytes.iter().position(|&b| b == b'\n') else {
             return if bytes.len() > 8192 { Err("endless line".into()) } else { Ok(0) };
@@ -268,14 +268,14 @@ impl Body {
     }
 }
 
-/// Bytes for a message to people.
+/// Renders bytes for a failure message.
 pub(crate) fn clip(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(600)]);
     if bytes.len() > 600 { format!("{text}… ({} bytes)", bytes.len()) } else { text.into_owned() }
 }
 
 #[test]
-fn the_strict_reader_takes_one_form_only() {
+fn strict_parser_accepts_one_form_only() {
     let good =
         "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX: y\r\n\r\n";
     let (request, used) = request(good.as_bytes()).expect("strict").expect("whole");
@@ -301,6 +301,6 @@ fn the_strict_reader_takes_one_form_only() {
     for bad in
         ["HTTP/1.1 099 x\r\n\r\n", "HTTP/1.1 204 x\r\nContent-Length: 1\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"]
     {
-        assert!(answer_head(bad.as_bytes(), "GET").is_err(), "{bad:?}");
+        assert!(response_head(bad.as_bytes(), "GET").is_err(), "{bad:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! A client of HTTP/2, and one of single frames for what no library sends.
+//! An HTTP/2 client and scripted HTTP/2 destinations, based on the h2 crate.
 
 use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -12,24 +12,24 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use tokio::runtime::Runtime;
 
-use super::endpoint::Place;
-use super::{Balancer, PATIENCE};
+use super::endpoint::Endpoint;
+use super::{Balancer, TIMEOUT};
 
-/// A connection of HTTP/2. Nothing moves on it but while one of its methods runs.
+/// An HTTP/2 connection. It makes progress only while one of its methods runs.
 pub(crate) struct Http2Client {
     runtime: Runtime,
     requests: SendRequest<Bytes>,
 }
 
-/// An answer, whole.
+/// A complete response.
 #[derive(Debug)]
-pub(crate) struct Http2Answer {
+pub(crate) struct Http2Response {
     pub(crate) head: Response<()>,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: HeaderMap,
 }
 
-impl Http2Answer {
+impl Http2Response {
     pub(crate) fn status(&self) -> u16 {
         self.head.status().as_u16()
     }
@@ -39,20 +39,21 @@ impl Http2Answer {
     }
 }
 
-/// A request on its way.
+/// A request in progress.
 pub(crate) struct Stream {
-    pub(crate) answer: ResponseFuture,
+    pub(crate) response: ResponseFuture,
     pub(crate) body: SendStream<Bytes>,
 }
 
 impl Http2Client {
     pub(crate) fn connect(balancer: &Balancer) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let Place::Tcp(address) = balancer.place() else { panic!("a TCP listener") };
+        let Endpoint::Tcp(address) = balancer.endpoint() else { panic!("a TCP listener") };
         let requests = runtime.block_on(async {
-            let socket = tokio::net::TcpStream::connect(address).await.expect("the proxy takes connections");
+            let socket =
+                tokio::net::TcpStream::connect(address).await.expect("the proxy accepts connections");
             socket.set_nodelay(true).expect("a socket");
-            // A stream that nobody reads holds up itself and not the whole connection.
+            // A stream that is not read blocks only itself, not the whole connection.
             let mut builder = h2::client::Builder::new();
             let builder = builder.initial_window_size(65_535).initial_connection_window_size(4 << 20);
             let (requests, connection) = builder.handshake(socket).await.expect("a handshake");
@@ -62,25 +63,27 @@ impl Http2Client {
         Self { runtime, requests }
     }
 
-    /// Runs `work`, and with it the connection.
+    /// Runs `work` and drives the connection meanwhile.
     #[track_caller]
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
-        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await }).expect("it does not hang")
+        self.runtime
+            .block_on(async { tokio::time::timeout(TIMEOUT, work).await })
+            .expect("progress within the time limit")
     }
 
-    /// Begins a request; its body is still to be sent unless it `ends`.
-    pub(crate) fn begin(&mut self, request: Request<()>, ends: bool) -> Result<Stream, h2::Error> {
+    /// Sends a request head; the body is still to be sent unless it `ends`.
+    pub(crate) fn start_request(&mut self, request: Request<()>, ends: bool) -> Result<Stream, h2::Error> {
         let requests = self.requests.clone();
-        let (answer, body) = self.run(async {
+        let (response, body) = self.run(async {
             let mut ready = requests.ready().await?;
             ready.send_request(request, ends)
         })?;
-        Ok(Stream { answer, body })
+        Ok(Stream { response, body })
     }
 
-    /// A whole request and its whole answer.
-    pub(crate) fn ask(&mut self, request: Request<()>, body: &[u8]) -> Result<Http2Answer, h2::Error> {
-        let mut stream = self.begin(request, body.is_empty())?;
+    /// Sends a complete request and reads the complete response.
+    pub(crate) fn fetch(&mut self, request: Request<()>, body: &[u8]) -> Result<Http2Response, h2::Error> {
+        let mut stream = self.start_request(request, body.is_empty())?;
         let body = body.to_vec();
         self.run(async move {
             let send = async {
@@ -89,23 +92,23 @@ impl Http2Client {
                 }
                 Ok(())
             };
-            let (sent, answer) = tokio::join!(send, whole(stream.answer));
+            let (sent, response) = tokio::join!(send, read_response(stream.response));
             let _an_early_answer_ends_the_sending: Result<(), h2::Error> = sent;
-            answer
+            response
         })
     }
 
-    pub(crate) fn get(&mut self, path: &str) -> Http2Answer {
-        self.ask(get(path), b"").expect("an answer")
+    pub(crate) fn get(&mut self, path: &str) -> Http2Response {
+        self.fetch(get(path), b"").expect("a response")
     }
 
-    /// The answer to a request that was begun.
-    pub(crate) fn finish(&mut self, stream: Stream) -> Result<Http2Answer, h2::Error> {
-        self.run(whole(stream.answer))
+    /// Reads the response to a request in progress.
+    pub(crate) fn read_response(&mut self, stream: Stream) -> Result<Http2Response, h2::Error> {
+        self.run(read_response(stream.response))
     }
 
-    /// Lets the connection do what it does by itself.
-    pub(crate) fn idle(&self, span: Duration) {
+    /// Drives the connection for `span`.
+    pub(crate) fn drive_for(&self, span: Duration) {
         self.run(async { tokio::time::sleep(span).await });
     }
 }
@@ -114,7 +117,7 @@ pub(crate) fn get(path: &str) -> Request<()> {
     Request::get(format!("http://test{path}")).body(()).expect("a request")
 }
 
-/// Sends a body as the window allows.
+/// Sends a body as flow control allows.
 pub(crate) async fn send_all(
     to: &mut SendStream<Bytes>,
     mut bytes: Bytes,
@@ -122,18 +125,18 @@ pub(crate) async fn send_all(
 ) -> Result<(), h2::Error> {
     while !bytes.is_empty() {
         to.reserve_capacity(bytes.len());
-        let room = match to.capacity() {
+        let capacity = match to.capacity() {
             0 => poll_fn(|cx| to.poll_capacity(cx)).await.expect("the stream is open")?,
-            room => room,
+            capacity => capacity,
         };
-        let piece = bytes.split_to(room.min(bytes.len()));
+        let piece = bytes.split_to(capacity.min(bytes.len()));
         to.send_data(piece, ends && bytes.is_empty())?;
     }
     Ok(())
 }
 
-pub(crate) async fn whole(answer: ResponseFuture) -> Result<Http2Answer, h2::Error> {
-    let (head, mut stream) = answer.await?.into_parts();
+pub(crate) async fn read_response(response: ResponseFuture) -> Result<Http2Response, h2::Error> {
+    let (head, mut stream) = response.await?.into_parts();
     let mut body = Vec::new();
     while let Some(data) = poll_fn(|cx| stream.poll_data(cx)).await {
         let data = data?;
@@ -141,14 +144,14 @@ pub(crate) async fn whole(answer: ResponseFuture) -> Result<Http2Answer, h2::Err
         body.extend_from_slice(&data);
     }
     let trailers = poll_fn(|cx| stream.poll_trailers(cx)).await?.unwrap_or_default();
-    Ok(Http2Answer { head: Response::from_parts(head, ()), body, trailers })
+    Ok(Http2Response { head: Response::from_parts(head, ()), body, trailers })
 }
 
 pub(crate) fn release(stream: &mut RecvStream, len: usize) {
     let _ended_already = stream.flow_control().release_capacity(len);
 }
 
-/// A request as a destination of HTTP/2 got it, whole.
+/// A complete request as an HTTP/2 destination received it.
 #[derive(Clone, Debug)]
 pub(crate) struct Http2Request {
     pub(crate) head: Request<()>,
@@ -156,9 +159,9 @@ pub(crate) struct Http2Request {
     pub(crate) trailers: HeaderMap,
 }
 
-/// What it does with one.
+/// The reaction to a request.
 #[derive(Debug)]
-pub(crate) struct Played {
+pub(crate) struct ScriptedResponse {
     head: Response<()>,
     body: Vec<u8>,
     trailers: HeaderMap,
@@ -166,15 +169,15 @@ pub(crate) struct Played {
     reset: Option<h2::Reason>,
 }
 
-impl Played {
-    pub(crate) fn answer(status: u16) -> Self {
+impl ScriptedResponse {
+    pub(crate) fn new(status: u16) -> Self {
         let head = Response::builder().status(status).body(()).expect("a head");
         let (body, trailers) = (Vec::new(), HeaderMap::new());
         Self { head, body, trailers, wait: Duration::ZERO, reset: None }
     }
 
     pub(crate) fn reset(reason: h2::Reason) -> Self {
-        Self { reset: Some(reason), ..Self::answer(200) }
+        Self { reset: Some(reason), ..Self::new(200) }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
@@ -197,59 +200,61 @@ impl Played {
     }
 }
 
-type Plays = dyn Fn(&Http2Request) -> Played + Send + Sync;
+type ResponseScript = dyn Fn(&Http2Request) -> ScriptedResponse + Send + Sync;
 
-/// What a destination does with streams.
+/// How a destination handles streams.
 #[derive(Clone)]
-enum Manner {
-    /// Answers when the request is whole.
-    Whole(Arc<Plays>),
-    /// Answers at its head.
-    Early(Arc<Plays>),
-    /// Piece by piece.
+enum Behaviour {
+    /// Responds when the request is complete.
+    Whole(Arc<ResponseScript>),
+    /// Responds to the request head.
+    Early(Arc<ResponseScript>),
+    /// Echoes the body piece by piece.
     Streaming,
     Tunnels,
 }
 
-/// A destination of HTTP/2, on a thread of its own.
+/// An HTTP/2 destination on a thread of its own.
 pub(crate) struct Http2Destination {
     address: std::net::SocketAddr,
     requests: Arc<Mutex<Vec<Http2Request>>>,
     connections: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
-    goodbyes: tokio::sync::watch::Sender<usize>,
+    goaways: tokio::sync::watch::Sender<usize>,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
 impl Http2Destination {
-    pub(crate) fn start(plays: impl Fn(&Http2Request) -> Played + Send + Sync + 'static) -> Self {
-        Self::run(Manner::Whole(Arc::new(plays)))
+    pub(crate) fn start(script: impl Fn(&Http2Request) -> ScriptedResponse + Send + Sync + 'static) -> Self {
+        Self::run(Behaviour::Whole(Arc::new(script)))
     }
 
-    /// Answers a request at its head, and reads none of its body.
-    pub(crate) fn start_early(plays: impl Fn(&Http2Request) -> Played + Send + Sync + 'static) -> Self {
-        Self::run(Manner::Early(Arc::new(plays)))
+    /// Starts a destination that responds to the request head and never reads the body.
+    pub(crate) fn start_early(
+        script: impl Fn(&Http2Request) -> ScriptedResponse + Send + Sync + 'static,
+    ) -> Self {
+        Self::run(Behaviour::Early(Arc::new(script)))
     }
 
-    /// Answers at once, and then each piece of a body with the same piece.
+    /// Starts a destination that responds at once and echoes the body piece by piece.
     pub(crate) fn start_streaming() -> Self {
-        Self::run(Manner::Streaming)
+        Self::run(Behaviour::Streaming)
     }
 
-    /// Opens tunnels of WebSocket (RFC 8441) in which everything comes back, and a goodbye at the end. To `/no` it
-    /// opens none, and in `/break` it breaks off at the first word.
+    /// Starts a destination that echoes WebSocket tunnels (RFC 8441) and ends them with "goodbye". It declines
+    /// tunnels to `/no`, and resets tunnels to `/break` at the first data.
     pub(crate) fn start_tunnels() -> Self {
-        Self::run(Manner::Tunnels)
+        Self::run(Behaviour::Tunnels)
     }
 
-    fn run(manner: Manner) -> Self {
+    fn run(behaviour: Behaviour) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket");
         let address = listener.local_addr().expect("bound");
         let (requests, connections) = (Arc::<Mutex<Vec<_>>>::default(), Arc::new(AtomicUsize::new(0)));
-        let (goodbyes, said) = tokio::sync::watch::channel(0);
+        let (goaways, goaway) = tokio::sync::watch::channel(0);
         let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (seen, counted) = (requests.clone(), connections.clone());
+        let (recorded, counted) = (requests.clone(), connections.clone());
         let open = Arc::new(AtomicUsize::new(0));
         let opened = open.clone();
         std::thread::spawn(move || {
@@ -261,7 +266,7 @@ impl Http2Destination {
                     while let Ok((socket, _)) = listener.accept().await {
                         counted.fetch_add(1, SeqCst);
                         socket.set_nodelay(true).expect("a socket");
-                        let serving = serve(socket, manner.clone(), seen.clone(), said.clone());
+                        let serving = serve(socket, behaviour.clone(), recorded.clone(), goaway.clone());
                         let open = opened.clone();
                         tokio::spawn(async move {
                             open.fetch_add(1, SeqCst);
@@ -276,7 +281,7 @@ impl Http2Destination {
                 }
             });
         });
-        Self { address, requests, connections, open, goodbyes, _stop: stop }
+        Self { address, requests, connections, open, goaways, _stop: stop }
     }
 
     pub(crate) fn as_member(&self, number: usize) -> plimsoll_config::model::Destination {
@@ -299,7 +304,7 @@ impl Http2Destination {
         self.connections.load(SeqCst)
     }
 
-    /// Connections that have not ended.
+    /// Number of open connections.
     pub(crate) fn open(&self) -> usize {
         self.open.load(SeqCst)
     }
@@ -308,50 +313,50 @@ impl Http2Destination {
         self.address.port()
     }
 
-    /// Lets every connection go that is open now.
-    pub(crate) fn say_goodbye(&self) {
-        self.goodbyes.send_modify(|times| *times += 1);
+    /// Sends GOAWAY on every open connection.
+    pub(crate) fn send_goaway(&self) {
+        self.goaways.send_modify(|times| *times += 1);
     }
 }
 
 async fn serve(
     socket: tokio::net::TcpStream,
-    manner: Manner,
-    seen: Arc<Mutex<Vec<Http2Request>>>,
-    mut said: tokio::sync::watch::Receiver<usize>,
+    behaviour: Behaviour,
+    requests: Arc<Mutex<Vec<Http2Request>>>,
+    mut goaway: tokio::sync::watch::Receiver<usize>,
 ) {
-    said.mark_unchanged();
+    goaway.mark_unchanged();
     let mut builder = h2::server::Builder::new();
-    if matches!(manner, Manner::Tunnels) {
+    if matches!(behaviour, Behaviour::Tunnels) {
         builder.enable_connect_protocol();
     }
     let Ok(mut connection) = builder.handshake(socket).await else { return };
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
-                Some(Ok((request, respond))) => match manner.clone() {
-                    Manner::Streaming => drop(tokio::spawn(stream_back(request, respond))),
-                    Manner::Whole(plays) => drop(tokio::spawn(play(request, respond, plays, true, seen.clone()))),
-                    Manner::Early(plays) => drop(tokio::spawn(play(request, respond, plays, false, seen.clone()))),
-                    Manner::Tunnels => drop(tokio::spawn(tunnel(request, respond, seen.clone()))),
+                Some(Ok((request, respond))) => match behaviour.clone() {
+                    Behaviour::Streaming => drop(tokio::spawn(echo_stream(request, respond))),
+                    Behaviour::Whole(script) => drop(tokio::spawn(respond_scripted(request, respond, script, true, requests.clone()))),
+                    Behaviour::Early(script) => drop(tokio::spawn(respond_scripted(request, respond, script, false, requests.clone()))),
+                    Behaviour::Tunnels => drop(tokio::spawn(serve_tunnel(request, respond, requests.clone()))),
                 },
                 _ => return,
             },
-            Ok(()) = said.changed() => connection.graceful_shutdown(),
+            Ok(()) = goaway.changed() => connection.graceful_shutdown(),
         }
     }
 }
 
-async fn play(
+async fn respond_scripted(
     request: Request<RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
-    plays: Arc<Plays>,
-    reads: bool,
-    seen: Arc<Mutex<Vec<Http2Request>>>,
+    script: Arc<ResponseScript>,
+    read_body: bool,
+    requests: Arc<Mutex<Vec<Http2Request>>>,
 ) {
     let (head, mut stream) = request.into_parts();
     let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
-    if reads {
+    if read_body {
         while let Some(Ok(data)) = poll_fn(|cx| stream.poll_data(cx)).await {
             release(&mut stream, data.len());
             body.extend_from_slice(&data);
@@ -359,46 +364,46 @@ async fn play(
         trailers = poll_fn(|cx| stream.poll_trailers(cx)).await.ok().flatten().unwrap_or_default();
     }
     let request = Http2Request { head: Request::from_parts(head, ()), body, trailers };
-    let played = plays(&request);
-    seen.lock().unwrap_or_else(PoisonError::into_inner).push(request);
-    tokio::time::sleep(played.wait).await;
-    if let Some(reason) = played.reset {
+    let scripted = script(&request);
+    requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+    tokio::time::sleep(scripted.wait).await;
+    if let Some(reason) = scripted.reset {
         return respond.send_reset(reason);
     }
-    let bare = played.body.is_empty() && played.trailers.is_empty();
-    let Ok(mut answer) = respond.send_response(played.head, bare) else { return };
-    if !bare {
-        let ends = played.trailers.is_empty();
-        let _gone = send_all(&mut answer, played.body.into(), ends).await;
+    let head_only = scripted.body.is_empty() && scripted.trailers.is_empty();
+    let Ok(mut response) = respond.send_response(scripted.head, head_only) else { return };
+    if !head_only {
+        let ends = scripted.trailers.is_empty();
+        let _gone = send_all(&mut response, scripted.body.into(), ends).await;
         if !ends {
-            let _gone = answer.send_trailers(played.trailers);
+            let _gone = response.send_trailers(scripted.trailers);
         }
     }
 }
 
-async fn stream_back(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
+async fn echo_stream(request: Request<RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
     let mut body = request.into_body();
     let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
-    let Ok(mut answer) = respond.send_response(head, false) else { return };
+    let Ok(mut response) = respond.send_response(head, false) else { return };
     while let Some(Ok(data)) = poll_fn(|cx| body.poll_data(cx)).await {
         release(&mut body, data.len());
-        if send_all(&mut answer, data, false).await.is_err() {
+        if send_all(&mut response, data, false).await.is_err() {
             return;
         }
     }
-    let _gone = answer.send_data(Bytes::new(), true);
+    let _gone = response.send_data(Bytes::new(), true);
 }
 
-async fn tunnel(
+async fn serve_tunnel(
     request: Request<RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
-    seen: Arc<Mutex<Vec<Http2Request>>>,
+    requests: Arc<Mutex<Vec<Http2Request>>>,
 ) {
     let (head, mut from) = request.into_parts();
     let path = head.uri.path().to_owned();
     let head = Request::from_parts(head, ());
-    let seen_now = Http2Request { head, body: Vec::new(), trailers: HeaderMap::new() };
-    seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen_now);
+    let request = Http2Request { head, body: Vec::new(), trailers: HeaderMap::new() };
+    requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
     let opens = path != "/no";
     let head = Response::builder().status(if opens { 200 } else { 403 });
     let head = head.header("sec-websocket-protocol", "chat").body(()).expect("a head");
@@ -415,8 +420,8 @@ async fn tunnel(
     let _gone = send_all(&mut to, "goodbye".into(), true).await;
 }
 
-/// Asks for a tunnel of WebSocket, or of something else (RFC 8441).
-pub(crate) fn connect(protocol: &'static str, path: &str) -> Request<()> {
+/// Returns an extended CONNECT request for a WebSocket or another protocol (RFC 8441).
+pub(crate) fn extended_connect(protocol: &'static str, path: &str) -> Request<()> {
     let request = Request::connect(format!("http://test{path}"))
         .extension(h2::ext::Protocol::from_static(protocol))
         .header("sec-websocket-version", "13")
@@ -424,8 +429,8 @@ pub(crate) fn connect(protocol: &'static str, path: &str) -> Request<()> {
     request.body(()).expect("a request")
 }
 
-/// The right answer to a key (RFC 6455 section 4.2.2), put together without the proxy's help.
-pub(crate) fn accept(key: &str) -> String {
+/// Computes Sec-WebSocket-Accept of a key (RFC 6455 section 4.2.2), without code of the proxy.
+pub(crate) fn websocket_accept(key: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let hash =
         digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
@@ -437,50 +442,50 @@ pub(crate) fn accept(key: &str) -> String {
     bits.as_bytes().chunks(6).map(digit).collect::<String>() + "="
 }
 
-/// A tunnel, as far as its bytes go.
+/// Both directions of a tunnel.
 pub(crate) struct Tunnel {
     pub(crate) to: SendStream<Bytes>,
     pub(crate) from: RecvStream,
-    have: Vec<u8>,
+    received: Vec<u8>,
 }
 
 impl Http2Client {
-    /// So many requests for `path` that leave together, before anything is heard.
-    pub(crate) fn burst(&mut self, path: &str, many: usize) -> Vec<Stream> {
+    /// Sends `count` requests for `path` at once, before reading anything.
+    pub(crate) fn send_burst(&mut self, path: &str, count: usize) -> Vec<Stream> {
         let requests = self.requests.clone();
         self.run(async {
             let (mut requests, mut streams) = (requests, Vec::new());
-            for _ in 0..many {
-                requests = requests.ready().await.expect("room");
-                let (answer, body) = requests.send_request(get(path), true).expect("room");
-                streams.push(Stream { answer, body });
+            for _ in 0..count {
+                requests = requests.ready().await.expect("a free stream");
+                let (response, body) = requests.send_request(get(path), true).expect("a free stream");
+                streams.push(Stream { response, body });
             }
             streams
         })
     }
 
-    /// Streams the server takes at once, as it said.
-    pub(crate) fn streams_at_once(&self) -> usize {
+    /// Returns the server's SETTINGS_MAX_CONCURRENT_STREAMS.
+    pub(crate) fn max_concurrent_streams(&self) -> usize {
         self.requests.current_max_send_streams()
     }
 
-    /// The server has said that it opens tunnels.
-    pub(crate) fn may_connect(&self) -> bool {
+    /// Reports whether the server announced SETTINGS_ENABLE_CONNECT_PROTOCOL.
+    pub(crate) fn supports_extended_connect(&self) -> bool {
         self.requests.is_extended_connect_protocol_enabled()
     }
 
-    /// The answer's head, and the tunnel if there is one.
-    pub(crate) fn open(&mut self, path: &str) -> (Response<()>, Tunnel) {
-        let stream = self.begin(connect("websocket", path), false).expect("room");
-        self.opened(stream)
+    /// Opens a WebSocket tunnel; returns the response head and the tunnel.
+    pub(crate) fn open_tunnel(&mut self, path: &str) -> (Response<()>, Tunnel) {
+        let stream = self.start_request(extended_connect("websocket", path), false).expect("a free stream");
+        self.finish_opening(stream)
     }
 
-    pub(crate) fn opened(&mut self, stream: Stream) -> (Response<()>, Tunnel) {
-        let (head, from) = self.run(stream.answer).expect("a head").into_parts();
-        (Response::from_parts(head, ()), Tunnel { to: stream.body, from, have: Vec::new() })
+    pub(crate) fn finish_opening(&mut self, stream: Stream) -> (Response<()>, Tunnel) {
+        let (head, from) = self.run(stream.response).expect("a head").into_parts();
+        (Response::from_parts(head, ()), Tunnel { to: stream.body, from, received: Vec::new() })
     }
 
-    pub(crate) fn say(&self, tunnel: &mut Tunnel, bytes: &[u8], ends: bool) {
+    pub(crate) fn send_to_tunnel(&self, tunnel: &mut Tunnel, bytes: &[u8], ends: bool) {
         if bytes.is_empty() {
             return tunnel.to.send_data(Bytes::new(), ends).expect("it is open");
         }
@@ -488,27 +493,27 @@ impl Http2Client {
         self.run(send_all(&mut tunnel.to, bytes, ends)).expect("it is open");
     }
 
-    /// Reads until these bytes are there, and not one more.
+    /// Reads from the tunnel until exactly these bytes have arrived.
     #[track_caller]
-    pub(crate) fn hear(&self, tunnel: &mut Tunnel, bytes: &[u8]) {
-        while tunnel.have.len() < bytes.len() {
+    pub(crate) fn expect_from_tunnel(&self, tunnel: &mut Tunnel, bytes: &[u8]) {
+        while tunnel.received.len() < bytes.len() {
             let piece = self.run(poll_fn(|cx| tunnel.from.poll_data(cx)));
-            let piece = piece.expect("it goes on").expect("it is whole");
+            let piece = piece.expect("more data").expect("no error");
             release(&mut tunnel.from, piece.len());
-            tunnel.have.extend_from_slice(&piece);
+            tunnel.received.extend_from_slice(&piece);
         }
-        assert!(tunnel.have == bytes, "{:?}", super::http::clip(&tunnel.have));
-        tunnel.have.clear();
+        assert!(tunnel.received == bytes, "{:?}", super::http::clip(&tunnel.received));
+        tunnel.received.clear();
     }
 
-    /// How it ended, with nothing more in it.
-    pub(crate) fn end_of(&self, tunnel: &mut Tunnel) -> Result<(), h2::Error> {
+    /// Reads to the end of the tunnel, which must bring no further data.
+    pub(crate) fn read_tunnel_end(&self, tunnel: &mut Tunnel) -> Result<(), h2::Error> {
         match self.run(poll_fn(|cx| tunnel.from.poll_data(cx))) {
             None => Ok(()),
             Some(Err(error)) => Err(error),
             Some(Ok(data)) => {
                 assert!(data.is_empty(), "{:?}", super::http::clip(&data));
-                self.end_of(tunnel)
+                self.read_tunnel_end(tunnel)
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What the wire tests are made of: a destination that remembers every byte, a client that forgives nothing,
-//! a proxy in this process.
+//! Tools of the end-to-end tests: a destination that records every byte, a client that parses strictly, and a
+//! proxy in this process.
 
 mod balancer;
 mod client;
@@ -14,14 +14,14 @@ use std::time::Duration;
 use plimsoll_proxy::Clock;
 
 pub(crate) use self::balancer::{Balancer, Setup, edits, route};
-pub(crate) use self::client::{Client, Fault, Kind};
-pub(crate) use self::destination::{BlackHole, Destination, Gate, Visit, answers, hello, ok};
-pub(crate) use self::endpoint::{Place, Temporary, raise_descriptor_limit};
-pub(crate) use self::http::{Answer, Framing, Request};
-pub(crate) use self::tls::{Authority, believes, serves};
+pub(crate) use self::client::{Client, EndKind, ReadEnd};
+pub(crate) use self::destination::{BlackHole, Connection, Destination, Gate, ok, respond_ok, respond_with};
+pub(crate) use self::endpoint::{Endpoint, TempPath, raise_descriptor_limit};
+pub(crate) use self::http::{Framing, Request, Response};
+pub(crate) use self::tls::{TestCa, client_tls, server_tls};
 
-/// Nothing in a test takes longer; what does, hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit of every wait: a test that needs longer hangs.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -31,11 +31,11 @@ pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Time since it was started.
+/// Measures the time since its start.
 #[derive(Copy, Clone, Debug)]
-pub(crate) struct Watch(Clock);
+pub(crate) struct Stopwatch(Clock);
 
-impl Watch {
+impl Stopwatch {
     pub(crate) fn start() -> Self {
         Self(Clock::start())
     }
@@ -45,34 +45,34 @@ impl Watch {
     }
 }
 
-/// Asks again and again until it holds, and no longer than [`PATIENCE`].
+/// Polls the condition until it holds, for at most [`TIMEOUT`].
 #[track_caller]
-pub(crate) fn until(what: &str, holds: impl FnMut() -> bool) {
-    until_within(what, PATIENCE, holds);
+pub(crate) fn wait_until(what: &str, holds: impl FnMut() -> bool) {
+    wait_until_within(what, TIMEOUT, holds);
 }
 
-/// Asks again and again until it holds, and no longer than `limit`.
+/// Polls the condition until it holds, for at most `limit`.
 #[track_caller]
-pub(crate) fn until_within(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let watch = Watch::start();
+pub(crate) fn wait_until_within(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let stopwatch = Stopwatch::start();
     while !holds() {
-        assert!(watch.elapsed() < limit, "not within {limit:?}: {what}");
+        assert!(stopwatch.elapsed() < limit, "timed out after {limit:?}: {what}");
         std::thread::sleep(ms(2));
     }
 }
 
-/// A GET of `path`, as a plain client sends it.
+/// Returns a GET request for `path`.
 pub(crate) fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")
 }
 
-/// A POST of `body` to `path`.
+/// Returns a POST request with `body` to `path`.
 pub(crate) fn post(path: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Bytes that repeat nowhere near, the same for the same seed.
-pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+/// Returns pseudo-random bytes that depend on the seed only.
+pub(crate) fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut rng = plimsoll_core::Rng::new(seed);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
@@ -82,7 +82,7 @@ pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// FNV-1a: enough to tell whether bulk arrived as it left.
+/// Computes FNV-1a, which detects changed or lost bytes of large bodies.
 pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }

@@ -1,4 +1,4 @@
-//! TLS for tests: authorities that vouch for whomever a test wants, and a socket with TLS on it.
+//! TLS for tests: certificate authorities, configurations, and a socket with or without TLS.
 
 use std::io::{self, Read, Write};
 use std::ops::Deref;
@@ -15,17 +15,17 @@ use rustls::{
 };
 use socket2::Socket;
 
-use super::Temporary;
+use super::TempPath;
 
-/// A socket, with TLS on it or without.
+/// A socket with or without TLS.
 #[derive(Debug)]
-pub(crate) enum Wire {
+pub(crate) enum MaybeTlsSocket {
     Plain(Socket),
     Client(Box<StreamOwned<ClientConnection, Socket>>),
     Server(Box<StreamOwned<ServerConnection, Socket>>),
 }
 
-impl Wire {
+impl MaybeTlsSocket {
     pub(crate) fn client(socket: Socket, config: Arc<ClientConfig>, name: &str) -> Self {
         let name = ServerName::try_from(name.to_owned()).expect("a host name");
         let connection = ClientConnection::new(config, name).expect("a client");
@@ -37,8 +37,8 @@ impl Wire {
         Self::Server(Box::new(StreamOwned::new(connection, socket)))
     }
 
-    /// The handshake, to its end.
-    pub(crate) fn shake_hands(&mut self) -> io::Result<()> {
+    /// Completes the handshake.
+    pub(crate) fn handshake(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
             Self::Client(tls) => tls.conn.complete_io(&mut tls.sock).map(drop),
@@ -46,8 +46,8 @@ impl Wire {
         }
     }
 
-    /// Announces the end, where TLS wants that.
-    pub(crate) fn announce_end(&mut self) {
+    /// Sends close_notify if the socket has TLS.
+    pub(crate) fn send_close_notify(&mut self) {
         match self {
             Self::Plain(_) => {}
             Self::Client(tls) => {
@@ -62,7 +62,7 @@ impl Wire {
     }
 }
 
-impl Deref for Wire {
+impl Deref for MaybeTlsSocket {
     type Target = Socket;
 
     fn deref(&self) -> &Socket {
@@ -74,7 +74,7 @@ impl Deref for Wire {
     }
 }
 
-impl Read for Wire {
+impl Read for MaybeTlsSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.read(buffer),
@@ -84,7 +84,7 @@ impl Read for Wire {
     }
 }
 
-impl Write for Wire {
+impl Write for MaybeTlsSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
@@ -102,14 +102,14 @@ impl Write for Wire {
     }
 }
 
-/// Who vouches for certificates of a test. Its files go when it does.
-pub(crate) struct Authority {
+/// A certificate authority of a test.
+pub(crate) struct TestCa {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     name: String,
 }
 
-impl Authority {
+impl TestCa {
     pub(crate) fn new(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
@@ -119,17 +119,17 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem, name: name.into() }
     }
 
-    /// The file of its own certificate.
+    /// Writes its certificate to a file and returns the path.
     pub(crate) fn file(&self) -> PathBuf {
         write(&format!("{}-ca.pem", self.name), &self.pem)
     }
 
-    /// A certificate for these names, in files of its own.
+    /// Issues a certificate for these names and writes it to files.
     pub(crate) fn issue(&self, names: &[&str]) -> CertificateFiles {
         self.issue_for(names, KeyPair::generate().expect("a key"))
     }
 
-    /// The same with an RSA key.
+    /// Issues a certificate with an RSA key.
     pub(crate) fn issue_rsa(&self, names: &[&str]) -> CertificateFiles {
         self.issue_for(names, KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).expect("a key"))
     }
@@ -137,7 +137,7 @@ impl Authority {
     fn issue_for(&self, names: &[&str], key: KeyPair) -> CertificateFiles {
         let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("good names");
-        params.distinguished_name.push(rcgen::DnType::CommonName, names.first().map_or("nobody", |n| n));
+        params.distinguished_name.push(rcgen::DnType::CommonName, names.first().map_or("unnamed", |n| n));
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         CertificateFiles {
             cert: write(&format!("{}-cert.pem", self.name), &certificate.pem()),
@@ -151,12 +151,12 @@ impl Authority {
         roots
     }
 
-    /// A client that believes this authority, and shows `identity` if it is asked.
+    /// Returns a client configuration that trusts this authority and presents `identity` on request.
     pub(crate) fn client(&self, identity: Option<&CertificateFiles>) -> Arc<ClientConfig> {
         self.client_of(rustls::DEFAULT_VERSIONS, identity)
     }
 
-    /// The same, of these versions only.
+    /// Returns a client configuration for these TLS versions only.
     pub(crate) fn client_of(
         &self,
         versions: &[&'static SupportedProtocolVersion],
@@ -176,7 +176,7 @@ impl Authority {
         })
     }
 
-    /// A client of TLS 1.2 that knows of RSA alone.
+    /// Returns a TLS 1.2 client configuration with RSA cipher suites only.
     pub(crate) fn client_of_rsa(&self) -> Arc<ClientConfig> {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains("ECDHE_RSA"));
@@ -186,16 +186,16 @@ impl Authority {
         Arc::new(builder.with_root_certificates(self.roots()).with_no_client_auth())
     }
 
-    /// A server of `files`; it takes only clients of `clients`, if that is given.
-    pub(crate) fn server(files: &CertificateFiles, clients: Option<&Authority>) -> Arc<ServerConfig> {
+    /// Returns a server configuration; with `clients`, it requires certificates of that authority.
+    pub(crate) fn server(files: &CertificateFiles, clients: Option<&TestCa>) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .expect("versions");
         let builder = match clients {
             None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let roots = Arc::new(authority.roots());
+            Some(ca) => {
+                let roots = Arc::new(ca.roots());
                 let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider);
                 builder.with_client_cert_verifier(verifier.build().expect("roots"))
             }
@@ -210,15 +210,15 @@ fn read(files: &CertificateFiles) -> (Vec<CertificateDer<'static>>, PrivateKeyDe
     (chain, PrivateKeyDer::from_pem_file(&files.key).expect("PEM"))
 }
 
-/// A file that lies in the system's folder for such files; a test's process is short-lived.
+/// Writes a file to the system's temporary directory.
 fn write(name: &str, text: &str) -> PathBuf {
-    let path = Temporary::new(name).keep();
-    std::fs::write(&path, text).expect("room for a file");
+    let path = TempPath::new(name).keep();
+    std::fs::write(&path, text).expect("a writable directory");
     path
 }
 
-/// A listener's TLS with these certificates.
-pub(crate) fn serves(certificates: &[&CertificateFiles]) -> ServerTls {
+/// Returns a listener's TLS configuration with these certificates.
+pub(crate) fn server_tls(certificates: &[&CertificateFiles]) -> ServerTls {
     ServerTls {
         certificates: certificates.iter().map(|&files| files.clone()).collect(),
         client_auth: ClientAuth::None,
@@ -226,12 +226,7 @@ pub(crate) fn serves(certificates: &[&CertificateFiles]) -> ServerTls {
     }
 }
 
-/// A pool's TLS that believes `authority`.
-pub(crate) fn believes(authority: &Authority, server_name: &str) -> ClientTls {
-    ClientTls {
-        ca: Some(authority.file()),
-        server_name: Some(server_name.into()),
-        identity: None,
-        verify: true,
-    }
+/// Returns a pool's TLS configuration that trusts `ca`.
+pub(crate) fn client_tls(ca: &TestCa, server_name: &str) -> ClientTls {
+    ClientTls { ca: Some(ca.file()), server_name: Some(server_name.into()), identity: None, verify: true }
 }

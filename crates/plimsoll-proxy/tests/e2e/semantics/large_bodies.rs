@@ -1,11 +1,11 @@
-//! Large bodies arrive as they left, and a slow reader holds up its sender instead of filling the proxy.
+//! Large bodies arrive unchanged, and a slow reader blocks its sender instead of filling the proxy's memory.
 
-use crate::kit::{Client, Destination, Gate, Setup, Visit, checksum, get, ms, noise, ok};
+use crate::kit::{Client, Connection, Destination, Gate, Setup, checksum, get, ms, ok, random_bytes};
 
 const SIZE: usize = 8 << 20;
-/// What may be under way to a reader that does not read: the buffers of four sockets, which the kernel lets
-/// grow to 4 MiB when sending, and little of the proxy's own.
-const UNDER_WAY: usize = 24 << 20;
+/// Maximum of bytes in flight to a reader that reads nothing: the buffers of four sockets, which the kernel grows
+/// to 4 MiB when sending, and little in the proxy.
+const MAX_BUFFERED: usize = 24 << 20;
 
 fn chunked(body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + body.len() / 100);
@@ -16,55 +16,55 @@ fn chunked(body: &[u8]) -> Vec<u8> {
         out.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
         out.extend_from_slice(chunk);
         out.extend_from_slice(b"\r\n");
-        // Every size from a byte to far beyond any buffer.
+        // Sizes from one byte to far beyond any buffer.
         (size, rest) = (if size > 600_000 { 1 } else { size * 3 + 1 }, after);
     }
     out.extend_from_slice(b"0\r\n\r\n");
     out
 }
 
-/// Answers with the body's length and checksum.
-fn weigh(visit: &mut Visit) {
-    while let Some(request) = visit.request() {
-        visit.send(ok(&format!("{} {:x}", request.body.len(), checksum(&request.body))));
+/// Responds with the body's length and checksum.
+fn respond_checksum(conn: &mut Connection) {
+    while let Some(request) = conn.request() {
+        conn.send(ok(&format!("{} {:x}", request.body.len(), checksum(&request.body))));
     }
 }
 
 #[test]
-fn a_large_request_arrives_as_it_left() {
-    let destination = Destination::start(weigh);
+fn large_request_body_arrives_unchanged() {
+    let destination = Destination::start(respond_checksum);
     let balancer = Setup::http(&[&destination]).start();
     let mut client = balancer.connect();
-    let body = noise(1, SIZE);
-    let weight = format!("{} {:x}", body.len(), checksum(&body));
+    let body = random_bytes(1, SIZE);
+    let expected = format!("{} {:x}", body.len(), checksum(&body));
     client.send(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {SIZE}\r\n\r\n"));
     client.send(&body);
-    assert_eq!(client.answer().text(), weight);
+    assert_eq!(client.read_response().text(), expected);
     client.send("POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.send(chunked(&body));
-    assert_eq!(client.answer().text(), weight);
+    assert_eq!(client.read_response().text(), expected);
     client.send(get("/"));
-    assert!(client.answer().text().starts_with("0 "));
+    assert!(client.read_response().text().starts_with("0 "));
     assert_eq!(destination.connections(), 1);
 }
 
-/// A destination whose answer is `body` in the framing the path names.
-fn serves(body: Vec<u8>) -> Destination {
+/// Starts a destination that responds with `body` in the framing named by the path.
+fn start_serving(body: Vec<u8>) -> Destination {
     let in_chunks = chunked(&body);
-    Destination::start(move |visit| {
-        while let Some(request) = visit.request() {
+    Destination::start(move |conn| {
+        while let Some(request) = conn.request() {
             match request.target.as_str() {
                 "/length" => {
-                    visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()));
-                    visit.send(&body);
+                    conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()));
+                    conn.send(&body);
                 }
                 "/chunked" => {
-                    visit.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-                    visit.send(&in_chunks);
+                    conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+                    conn.send(&in_chunks);
                 }
                 _ => {
-                    visit.send("HTTP/1.1 200 OK\r\n\r\n");
-                    visit.send(&body);
+                    conn.send("HTTP/1.1 200 OK\r\n\r\n");
+                    conn.send(&body);
                     return;
                 }
             }
@@ -73,37 +73,37 @@ fn serves(body: Vec<u8>) -> Destination {
 }
 
 #[test]
-fn a_large_answer_arrives_as_it_left() {
-    let body = noise(2, SIZE);
+fn large_response_body_arrives_unchanged() {
+    let body = random_bytes(2, SIZE);
     let sum = checksum(&body);
-    let destination = serves(body);
+    let destination = start_serving(body);
     let balancer = Setup::http(&[&destination]).start();
     for version in ["1.1", "1.0"] {
         for path in ["/length", "/chunked", "/to-end"] {
-            let answer = balancer.ask(format!("GET {path} HTTP/{version}\r\nHost: test\r\n\r\n"));
-            assert_eq!((answer.body.len(), checksum(&answer.body)), (SIZE, sum), "{path} {version}");
+            let response = balancer.fetch(format!("GET {path} HTTP/{version}\r\nHost: test\r\n\r\n"));
+            assert_eq!((response.body.len(), checksum(&response.body)), (SIZE, sum), "{path} {version}");
         }
     }
 }
 
-/// Reads a whole answer a little at a time.
+/// Reads a complete response slowly.
 fn read_slowly(client: &mut Client) -> Vec<u8> {
     while client.unread.len() < 100_000 {
         assert!(matches!(client.read_some(), Ok(1..)));
         std::thread::sleep(ms(1));
     }
-    client.answer().body
+    client.read_response().body
 }
 
 #[test]
-fn a_large_answer_survives_a_slow_reader() {
-    let body = noise(3, SIZE);
+fn large_response_arrives_at_a_slow_reader() {
+    let body = random_bytes(3, SIZE);
     let sum = checksum(&body);
-    let destination = serves(body);
+    let destination = start_serving(body);
     let balancer = Setup::http(&[&destination]).start();
     for path in ["/length", "/chunked", "/to-end"] {
         let mut client = balancer.connect();
-        client.receive_little();
+        client.shrink_receive_buffer();
         client.send(get(path));
         let read = read_slowly(&mut client);
         assert_eq!((read.len(), checksum(&read)), (SIZE, sum), "{path}");
@@ -111,28 +111,30 @@ fn a_large_answer_survives_a_slow_reader() {
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_its_destination_up() {
+fn client_that_does_not_read_blocks_its_destination() {
     for framing in ["Content-Length: 1000000000", "Transfer-Encoding: chunked"] {
         let (full, release) = (Gate::default(), Gate::default());
-        let (told, wait) = (full.clone(), release.clone());
+        let (blocked, wait) = (full.clone(), release.clone());
         let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = sent.clone();
-        let destination = Destination::start(move |visit| {
-            visit.request();
-            visit.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n"));
+        let destination = Destination::start(move |conn| {
+            conn.request();
+            conn.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n"));
             let chunk = if framing.starts_with('T') { chunk_of(64 * 1024) } else { vec![b'x'; 64 * 1024] };
-            count
-                .store(visit.send_until_full(&chunk, 64 << 20, ms(300)), std::sync::atomic::Ordering::SeqCst);
-            told.open();
-            wait.pass();
+            count.store(
+                conn.send_until_blocked(&chunk, 64 << 20, ms(300)),
+                std::sync::atomic::Ordering::SeqCst,
+            );
+            blocked.open();
+            wait.wait();
         });
         let balancer = Setup::http(&[&destination]).start();
         let mut client = balancer.connect();
-        client.receive_little();
+        client.shrink_receive_buffer();
         client.send(get("/"));
-        full.pass();
+        full.wait();
         let sent = sent.load(std::sync::atomic::Ordering::SeqCst);
-        assert!(sent < UNDER_WAY, "{framing}: {sent} bytes were taken for a client that reads nothing");
+        assert!(sent < MAX_BUFFERED, "{framing}: {sent} bytes were read for a client that reads nothing");
         release.open();
         client.abort();
     }
@@ -146,33 +148,36 @@ fn chunk_of(size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_destination_that_does_not_read_holds_its_client_up() {
+fn destination_that_does_not_read_blocks_its_client() {
     for framing in ["Content-Length: 1000000000", "Transfer-Encoding: chunked"] {
         let release = Gate::default();
         let wait = release.clone();
-        let destination = Destination::start(move |visit| {
-            visit.receive_little();
-            wait.pass();
+        let destination = Destination::start(move |conn| {
+            conn.shrink_receive_buffer();
+            wait.wait();
         });
         let balancer = Setup::http(&[&destination]).start();
         let mut client = balancer.connect();
         client.send(format!("POST / HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n"));
         let chunk = if framing.starts_with('T') { chunk_of(64 * 1024) } else { vec![b'x'; 64 * 1024] };
-        let sent = client.send_until_full(&chunk, 64 << 20, ms(300));
-        assert!(sent < UNDER_WAY, "{framing}: {sent} bytes were taken for a destination that reads nothing");
+        let sent = client.send_until_blocked(&chunk, 64 << 20, ms(300));
+        assert!(
+            sent < MAX_BUFFERED,
+            "{framing}: {sent} bytes were read for a destination that reads nothing"
+        );
         release.open();
         client.abort();
     }
 }
 
 #[test]
-fn bulk_both_ways_at_once() {
-    let destination = Destination::start(|visit| {
-        if visit.head().is_some() {
-            visit.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
+fn bulk_data_flows_in_both_directions_at_once() {
+    let destination = Destination::start(|conn| {
+        if conn.head().is_some() {
+            conn.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
             loop {
-                let bytes = std::mem::take(&mut visit.buffer);
-                if !visit.send(bytes) || !visit.read() {
+                let bytes = std::mem::take(&mut conn.buffer);
+                if !conn.send(bytes) || !conn.read() {
                     return;
                 }
             }
@@ -180,12 +185,12 @@ fn bulk_both_ways_at_once() {
     });
     let balancer = Setup::http(&[&destination]).start();
     let mut client = balancer.connect();
-    let body = noise(4, SIZE);
+    let body = random_bytes(4, SIZE);
     let sum = checksum(&body);
     client.send(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {SIZE}\r\n\r\n"));
-    let mut sender = client.twin();
+    let mut sender = client.duplicate();
     let sending = std::thread::spawn(move || sender.send(&body));
-    let answer = client.answer();
-    assert_eq!((answer.body.len(), checksum(&answer.body)), (SIZE, sum));
-    sending.join().expect("all was taken");
+    let response = client.read_response();
+    assert_eq!((response.body.len(), checksum(&response.body)), (SIZE, sum));
+    sending.join().expect("all bytes were accepted");
 }

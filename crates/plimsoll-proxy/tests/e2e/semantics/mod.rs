@@ -1,4 +1,4 @@
-//! What messages mean on their way through: fields, routes, methods, versions, order, both directions at once.
+//! HTTP semantics: fields, routes, methods, versions, order, and both directions at once.
 
 mod client_variants;
 mod connection_close;

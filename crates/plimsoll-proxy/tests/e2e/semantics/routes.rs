@@ -1,8 +1,8 @@
-//! Which requests go to which pool, and that nothing is matched in another form than it is forwarded in.
+//! Routing: requests are matched in the form in which they are forwarded.
 
 use plimsoll_core::route::{HostPattern, Match};
 
-use crate::kit::{Balancer, Destination, Setup, edits, get, hello, route, until};
+use crate::kit::{Balancer, Destination, Setup, edits, get, respond_ok, route, wait_until};
 
 fn by_host(pattern: HostPattern) -> Match {
     Match { host: Some(pattern), ..Match::default() }
@@ -12,10 +12,10 @@ fn by_path(prefix: &str) -> Match {
     Match { path_prefix: Some(prefix.into()), ..Match::default() }
 }
 
-/// Five pools, each of which answers with its name, and rules of every kind.
-fn routed() -> (Vec<Destination>, Balancer) {
+/// Starts five pools, which respond with their names, and a route of every kind.
+fn start_with_routes() -> (Vec<Destination>, Balancer) {
     let destinations: Vec<_> =
-        ["main", "host", "suffix", "path", "other"].map(|name| Destination::start(hello(name))).into();
+        ["main", "host", "suffix", "path", "other"].map(|name| Destination::start(respond_ok(name))).into();
     let [main, host, suffix, path, other] = &destinations[..] else { unreachable!("five") };
     let setup = Setup::http(&[main])
         .and_pool("host", &[host])
@@ -38,10 +38,10 @@ fn routed() -> (Vec<Destination>, Balancer) {
 }
 
 #[test]
-fn the_first_rule_that_matches_takes_the_request() {
-    let (_destinations, balancer) = routed();
-    let ask = |line: &str, host: &str, more: &str| {
-        balancer.ask(format!("{line} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n")).text()
+fn first_matching_route_is_used() {
+    let (_destinations, balancer) = start_with_routes();
+    let fetch = |line: &str, host: &str, more: &str| {
+        balancer.fetch(format!("{line} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n")).text()
     };
     for (line, host, more, pool) in [
         ("GET /", "test", "", "main"),
@@ -67,13 +67,13 @@ fn the_first_rule_that_matches_takes_the_request() {
         ("GET http://test/v1/", "api.example.com", "", "path"),
         ("GET http://test?/v1/", "test", "", "main"),
     ] {
-        assert_eq!(ask(line, host, more), pool, "{line} for {host} with {more:?}");
+        assert_eq!(fetch(line, host, more), pool, "{line} for {host} with {more:?}");
     }
 }
 
 #[test]
-fn a_target_without_a_path_is_matched_as_it_is_forwarded() {
-    let destination = Destination::start(hello("ok"));
+fn target_without_a_path_is_matched_as_forwarded() {
+    let destination = Destination::start(respond_ok("ok"));
     let balancer = Setup::http(&[&destination])
         .with(|s| {
             s.listeners[0].pool = None;
@@ -81,16 +81,16 @@ fn a_target_without_a_path_is_matched_as_it_is_forwarded() {
         })
         .start();
     for target in ["http://test", "http://test?q", "http://test/?q"] {
-        let answer = balancer.ask(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
-        assert_eq!(answer.status, 200, "{target}");
+        let response = balancer.fetch(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        assert_eq!(response.status, 200, "{target}");
     }
     let targets: Vec<_> = destination.requests().into_iter().map(|r| r.target).collect();
     assert_eq!(targets, ["/", "/?q", "/?q"]);
 }
 
 #[test]
-fn a_route_edits_after_its_listener() {
-    let destination = Destination::start(hello("ok"));
+fn edits_of_a_route_follow_those_of_its_listener() {
+    let destination = Destination::start(respond_ok("ok"));
     let balancer = Setup::http(&[&destination])
         .with(|s| {
             let mut routed = route("r", 0, by_path("/r"));
@@ -102,7 +102,7 @@ fn a_route_edits_after_its_listener() {
             s.listeners[0].routes = vec![routed];
         })
         .start();
-    let (routed, plain) = (balancer.ask(get("/r")), balancer.ask(get("/")));
+    let (routed, plain) = (balancer.fetch(get("/r")), balancer.fetch(get("/")));
     assert_eq!((routed.fields.one("x-a"), routed.fields.one("x-b")), (Some("route"), Some("listener")));
     assert_eq!((plain.fields.one("x-a"), plain.fields.one("x-b")), (Some("listener"), Some("listener")));
     let requests = destination.requests();
@@ -113,16 +113,16 @@ fn a_route_edits_after_its_listener() {
 }
 
 #[test]
-fn each_rule_counts_its_own() {
-    let (_destinations, balancer) = routed();
+fn requests_are_counted_per_route() {
+    let (_destinations, balancer) = start_with_routes();
     for path in ["/v1/a", "/v1/b", "/"] {
-        balancer.ask(get(path));
+        balancer.fetch(get(path));
     }
     let counted = |name: &str| {
         let traffic = balancer.handle.traffic();
         let rule = traffic.routes.iter().find(|r| &*r.route == name).expect("a rule");
         rule.counts.requests.iter().flatten().sum::<u64>()
     };
-    // Counted when the answer is out, maybe after it has arrived.
-    until("all are counted", || (counted("path"), counted("default"), counted("host")) == (2, 1, 0));
+    // A request is counted after its response was sent, maybe after it has arrived.
+    wait_until("all are counted", || (counted("path"), counted("default"), counted("host")) == (2, 1, 0));
 }

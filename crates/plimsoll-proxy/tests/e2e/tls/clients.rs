@@ -1,58 +1,57 @@
-//! Clients that must prove who they are.
+//! Client certificates at TLS listeners.
 
 use plimsoll_config::model::{CertificateFiles, ClientAuth};
 use plimsoll_core::route::Match;
 use rustls::version::{TLS12, TLS13};
 
-use super::secured;
-use crate::kit::{Authority, Balancer, Client, Destination, Setup, hello, route};
+use super::with_tls;
+use crate::kit::{Balancer, Client, Destination, Setup, TestCa, respond_ok, route};
 
-fn guarded(destination: &Destination, authority: &Authority, auth: ClientAuth) -> Balancer {
-    secured(Setup::http(&[destination]), authority)
+fn start_with_client_auth(destination: &Destination, ca: &TestCa, auth: ClientAuth) -> Balancer {
+    with_tls(Setup::http(&[destination]), ca)
         .with(|s| s.listeners[0].tls.as_mut().expect("set").client_auth = auth)
         .start()
 }
 
-/// The status of a request by a client with that certificate, or `None` when it was not let in.
-fn ask(balancer: &Balancer, ca: &Authority, identity: Option<&CertificateFiles>, lines: &str) -> Option<u16> {
+/// Returns the status of a request with that certificate, or `None` if the connection was refused.
+fn fetch(balancer: &Balancer, ca: &TestCa, identity: Option<&CertificateFiles>, lines: &str) -> Option<u16> {
     let mut statuses = Vec::new();
     for version in [&TLS12, &TLS13] {
         let config = ca.client_of(&[version], identity);
-        let answer =
-            Client::try_connect_tls(balancer.place(), config, "a.test").ok().and_then(|mut client| {
+        let response =
+            Client::try_connect_tls(balancer.endpoint(), config, "a.test").ok().and_then(|mut client| {
                 client.try_send(format!("GET / HTTP/1.1\r\nHost: a.test\r\n{lines}\r\n")).ok()?;
-                // In 1.3 a client learns only here that it was refused.
-                client.try_answer("GET").ok()
+                // In TLS 1.3 the client learns of the refusal only here.
+                client.try_read_response("GET").ok()
             });
-        statuses.push(answer.map(|answer| answer.status));
+        statuses.push(response.map(|response| response.status));
     }
-    assert_eq!(statuses[0], statuses[1], "both versions are alike");
+    assert_eq!(statuses[0], statuses[1], "both versions give the same result");
     statuses[0]
 }
 
 #[test]
-fn nobody_comes_in_without_the_right_certificate() {
-    let (ca, clients, strangers) =
-        (Authority::new("ca"), Authority::new("clients"), Authority::new("others"));
-    let destination = Destination::start(hello("ok"));
-    let balancer = guarded(&destination, &ca, ClientAuth::Required(clients.file()));
-    let (right, wrong) = (clients.issue(&["device-7"]), strangers.issue(&["device-7"]));
-    assert_eq!(ask(&balancer, &ca, None, ""), None);
-    assert_eq!(ask(&balancer, &ca, Some(&wrong), ""), None);
+fn required_certificate_must_be_trusted() {
+    let (ca, clients, other_ca) = (TestCa::new("ca"), TestCa::new("clients"), TestCa::new("others"));
+    let destination = Destination::start(respond_ok("ok"));
+    let balancer = start_with_client_auth(&destination, &ca, ClientAuth::Required(clients.file()));
+    let (right, wrong) = (clients.issue(&["device-7"]), other_ca.issue(&["device-7"]));
+    assert_eq!(fetch(&balancer, &ca, None, ""), None);
+    assert_eq!(fetch(&balancer, &ca, Some(&wrong), ""), None);
     assert_eq!(destination.connections(), 0);
-    assert_eq!(ask(&balancer, &ca, Some(&right), ""), Some(200));
-    assert_eq!(balancer.refused("handshake_failed"), 4);
+    assert_eq!(fetch(&balancer, &ca, Some(&right), ""), Some(200));
+    assert_eq!(balancer.refusals("handshake_failed"), 4);
 }
 
 #[test]
-fn an_optional_certificate_is_forwarded_and_nobody_can_forge_it() {
-    let (ca, clients) = (Authority::new("ca"), Authority::new("clients"));
-    let destination = Destination::start(hello("ok"));
-    let balancer = guarded(&destination, &ca, ClientAuth::Optional(clients.file()));
+fn optional_certificate_is_forwarded_and_cannot_be_forged() {
+    let (ca, clients) = (TestCa::new("ca"), TestCa::new("clients"));
+    let destination = Destination::start(respond_ok("ok"));
+    let balancer = start_with_client_auth(&destination, &ca, ClientAuth::Optional(clients.file()));
     let device = clients.issue(&["device-7"]);
     let forged = "Client-Cert: :AAAA:\r\nClient-Cert-Chain: :AAAA:\r\n";
-    assert_eq!(ask(&balancer, &ca, None, forged), Some(200));
-    assert_eq!(ask(&balancer, &ca, Some(&device), forged), Some(200));
+    assert_eq!(fetch(&balancer, &ca, None, forged), Some(200));
+    assert_eq!(fetch(&balancer, &ca, Some(&device), forged), Some(200));
     let seen = destination.requests();
     assert!(seen[..2].iter().all(|r| !r.fields.has("client-cert") && !r.fields.has("client-cert-chain")));
     for request in &seen[2..] {
@@ -64,45 +63,46 @@ fn an_optional_certificate_is_forwarded_and_nobody_can_forge_it() {
 }
 
 #[test]
-fn a_route_sees_the_certificate_that_was_proven_and_not_the_one_that_was_claimed() {
-    let (ca, clients) = (Authority::new("ca"), Authority::new("clients"));
-    let (known, everybody) = (Destination::start(hello("known")), Destination::start(hello("everybody")));
+fn route_matches_the_verified_certificate_not_a_claimed_one() {
+    let (ca, clients) = (TestCa::new("ca"), TestCa::new("clients"));
+    let (known, fallback) =
+        (Destination::start(respond_ok("known")), Destination::start(respond_ok("everybody")));
     let device = clients.issue(&["device-7"]);
-    let probe = guarded(&everybody, &ca, ClientAuth::Optional(clients.file()));
-    assert_eq!(ask(&probe, &ca, Some(&device), ""), Some(200));
-    let value = everybody.requests()[0].fields.one("client-cert").expect("forwarded").to_owned();
-    let balancer = secured(Setup::http(&[&everybody]).and_pool("known", &[&known]), &ca)
+    let probe = start_with_client_auth(&fallback, &ca, ClientAuth::Optional(clients.file()));
+    assert_eq!(fetch(&probe, &ca, Some(&device), ""), Some(200));
+    let value = fallback.requests()[0].fields.one("client-cert").expect("forwarded").to_owned();
+    let balancer = with_tls(Setup::http(&[&fallback]).and_pool("known", &[&known]), &ca)
         .with(|s| {
             s.listeners[0].tls.as_mut().expect("set").client_auth = ClientAuth::Optional(clients.file());
             let headers = vec![("client-cert".to_owned(), value.clone())];
             s.listeners[0].routes = vec![route("known", 1, Match { headers, ..Match::default() })];
         })
         .start();
-    assert_eq!(ask(&balancer, &ca, None, &format!("Client-Cert: {value}\r\n")), Some(200));
-    assert_eq!(known.requests().len(), 0, "a claim is no proof");
-    assert_eq!(ask(&balancer, &ca, Some(&device), ""), Some(200));
+    assert_eq!(fetch(&balancer, &ca, None, &format!("Client-Cert: {value}\r\n")), Some(200));
+    assert_eq!(known.requests().len(), 0, "a forged header does not match");
+    assert_eq!(fetch(&balancer, &ca, Some(&device), ""), Some(200));
     assert_eq!(known.requests().len(), 2);
 }
 
 #[test]
-fn an_authority_that_cannot_be_read_lets_nobody_in() {
-    let (ca, clients) = (Authority::new("ca"), Authority::new("clients"));
-    let destination = Destination::start(hello("ok"));
+fn unreadable_client_ca_fails_start_and_reload() {
+    let (ca, clients) = (TestCa::new("ca"), TestCa::new("clients"));
+    let destination = Destination::start(respond_ok("ok"));
     let file = clients.file();
-    let setup = secured(Setup::http(&[&destination]), &ca)
+    let setup = with_tls(Setup::http(&[&destination]), &ca)
         .with(|s| s.listeners[0].tls.as_mut().expect("set").client_auth = ClientAuth::Required(file.clone()));
     let balancer = setup.start();
     std::fs::remove_file(&file).expect("it was there");
-    assert!(balancer.reload(&setup).is_err(), "the old authorities stay in force");
-    assert_eq!(ask(&balancer, &ca, None, ""), None);
-    assert!(setup.try_start().is_err(), "and nothing starts without them");
+    assert!(balancer.reload(&setup).is_err(), "the old CAs stay in use");
+    assert_eq!(fetch(&balancer, &ca, None, ""), None);
+    assert!(setup.try_start().is_err(), "a start without them fails");
 }
 
 #[test]
-fn a_session_of_one_listener_is_not_good_at_another_that_asks_for_more() {
-    let (ca, clients) = (Authority::new("ca"), Authority::new("clients"));
-    let destination = Destination::start(hello("ok"));
-    let balancer = secured(Setup::http(&[&destination]), &ca)
+fn session_ticket_is_not_valid_at_a_listener_with_client_auth() {
+    let (ca, clients) = (TestCa::new("ca"), TestCa::new("clients"));
+    let destination = Destination::start(respond_ok("ok"));
+    let balancer = with_tls(Setup::http(&[&destination]), &ca)
         .with(|s| {
             let mut guarded = s.listeners[0].clone();
             guarded.name = "guarded".into();
@@ -115,13 +115,13 @@ fn a_session_of_one_listener_is_not_good_at_another_that_asks_for_more() {
         for _ in 0..2 {
             let mut client = balancer.connect_tls(&config, "a.test");
             client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-            assert_eq!(client.answer().status, 200);
+            assert_eq!(client.read_response().status, 200);
         }
-        let inside = Client::try_connect_tls(balancer.place_of("guarded"), config, "a.test");
-        let answer = inside.ok().and_then(|mut client| {
+        let inside = Client::try_connect_tls(balancer.endpoint_of("guarded"), config, "a.test");
+        let response = inside.ok().and_then(|mut client| {
             client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").ok()?;
-            client.try_answer("GET").ok()
+            client.try_read_response("GET").ok()
         });
-        assert!(answer.is_none(), "{answer:?}");
+        assert!(response.is_none(), "{response:?}");
     }
 }

@@ -1,98 +1,94 @@
-//! What a listener shows of itself, and how its handshakes are bounded.
+//! TLS of listeners: certificates, limits of handshakes, and routing by SNI.
 
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
-use super::{https, secured};
+use super::{https, with_tls};
 use crate::kit::{
-    Authority, Client, Destination, Gate, Setup, Watch, answers, get, hello, ms, noise, post, route, secs,
-    serves, until,
+    Client, Destination, Gate, Setup, Stopwatch, TestCa, get, ms, post, random_bytes, respond_ok,
+    respond_with, route, secs, server_tls, wait_until,
 };
 use plimsoll_config::model::TlsVersion;
 use plimsoll_core::route::{HostPattern, Match};
 
 #[test]
-fn requests_run_within_both_versions() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let balancer = https(&destination, &authority);
+fn requests_are_served_over_tls_1_2_and_1_3() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let balancer = https(&destination, &ca);
     for version in [&TLS12, &TLS13] {
-        let mut client = balancer.connect_tls(&authority.client_of(&[version], None), "a.test");
+        let mut client = balancer.connect_tls(&ca.client_of(&[version], None), "a.test");
         assert_eq!(client.tls().protocol_version(), Some(version.version));
         for _ in 0..3 {
             client.send(get("/").replace("test", "a.test"));
-            assert_eq!(client.answer().text(), "ok");
+            assert_eq!(client.read_response().text(), "ok");
         }
     }
     let seen = destination.requests();
     assert!(seen.iter().all(|r| r.fields.one("x-forwarded-proto") == Some("https")), "{seen:?}");
-    assert_eq!(destination.connections(), 1, "what is behind is pooled as ever");
+    assert_eq!(destination.connections(), 1, "connections to the destination are pooled");
     let counts = &balancer.handle.traffic().listeners[0].counts;
     assert_eq!((counts.handshakes[1][0], counts.handshakes[2][0]), (1, 1));
 }
 
 #[test]
-fn an_old_version_is_refused_where_a_newer_one_is_the_least() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let balancer = secured(Setup::http(&[&destination]), &authority)
+fn minimum_version_is_enforced() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let balancer = with_tls(Setup::http(&[&destination]), &ca)
         .with(|s| s.listeners[0].tls.as_mut().expect("set").min_version = TlsVersion::V1_3)
         .start();
-    let old = authority.client_of(&[&TLS12], None);
-    assert!(Client::try_connect_tls(balancer.place(), old, "a.test").is_err());
-    balancer.connect_tls(&authority.client(None), "a.test").expect_open();
-    assert_eq!(balancer.refused("handshake_failed"), 1);
+    let old = ca.client_of(&[&TLS12], None);
+    assert!(Client::try_connect_tls(balancer.endpoint(), old, "a.test").is_err());
+    balancer.connect_tls(&ca.client(None), "a.test").expect_open();
+    assert_eq!(balancer.refusals("handshake_failed"), 1);
 }
 
 #[test]
-fn large_bodies_arrive_as_they_left() {
-    let authority = Authority::new("ca");
-    let body = noise(7, 3 << 20);
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
-    let destination = Destination::start(answers([answer, body.clone()].concat()));
-    let balancer = https(&destination, &authority);
+fn large_bodies_arrive_unchanged() {
+    let ca = TestCa::new("ca");
+    let body = random_bytes(7, 3 << 20);
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    let destination = Destination::start(respond_with([response, body.clone()].concat()));
+    let balancer = https(&destination, &ca);
     for version in [&TLS12, &TLS13] {
-        let mut client = balancer.connect_tls(&authority.client_of(&[version], None), "a.test");
+        let mut client = balancer.connect_tls(&ca.client_of(&[version], None), "a.test");
         let text = String::from_utf8(vec![b'x'; 1 << 20]).expect("ascii");
         client.send(post("/", &text).replace("test", "a.test"));
-        let answer = client.answer();
-        assert!(answer.body == body, "{:?}", version.version);
+        let response = client.read_response();
+        assert!(response.body == body, "{:?}", version.version);
     }
     assert!(destination.requests().iter().all(|request| request.body.len() == 1 << 20));
 }
 
 #[test]
-fn a_slow_reader_gets_all_of_it() {
-    let authority = Authority::new("ca");
-    let body = noise(9, 2 << 20);
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
-    let destination = Destination::start(answers([answer, body.clone()].concat()));
-    let balancer = https(&destination, &authority);
-    let mut client = balancer.connect_tls(&authority.client(None), "a.test");
-    client.receive_little();
+fn slow_reader_gets_the_whole_response() {
+    let ca = TestCa::new("ca");
+    let body = random_bytes(9, 2 << 20);
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    let destination = Destination::start(respond_with([response, body.clone()].concat()));
+    let balancer = https(&destination, &ca);
+    let mut client = balancer.connect_tls(&ca.client(None), "a.test");
+    client.shrink_receive_buffer();
     client.send(get("/").replace("test", "a.test"));
     std::thread::sleep(ms(300));
-    client.receive_much();
-    assert!(client.answer().body == body);
+    client.grow_receive_buffer();
+    assert!(client.read_response().body == body);
 }
 
 #[test]
-fn the_name_asked_for_chooses_the_certificate_and_the_first_is_for_everybody_else() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let files = [
-        authority.issue(&["first.test"]),
-        authority.issue(&["a.test", "b.test"]),
-        authority.issue(&["*.wild.test"]),
-    ];
+fn sni_selects_the_certificate_and_the_first_is_the_default() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let files = [ca.issue(&["first.test"]), ca.issue(&["a.test", "b.test"]), ca.issue(&["*.wild.test"])];
     let balancer = Setup::http(&[&destination])
-        .with(|s| s.listeners[0].tls = Some(serves(&[&files[0], &files[1], &files[2]])))
+        .with(|s| s.listeners[0].tls = Some(server_tls(&[&files[0], &files[1], &files[2]])))
         .start();
-    let config = authority.client(None);
+    let config = ca.client(None);
     for name in ["first.test", "a.test", "b.test", "x.wild.test", "A.TEST"] {
         balancer.connect_tls(&config, name).expect_open();
     }
     for name in ["unknown.test", "wild.test", "x.y.wild.test"] {
-        let error = Client::try_connect_tls(balancer.place(), config.clone(), name).expect_err(name);
+        let error = Client::try_connect_tls(balancer.endpoint(), config.clone(), name).expect_err(name);
         let text = error.to_string();
-        assert!(text.contains("first.test"), "{name}: it is shown the first one: {text}");
+        assert!(text.contains("first.test"), "{name}: the first certificate is presented: {text}");
     }
     let certificates = &balancer.handle.traffic().listeners[0].certificates;
     assert_eq!(certificates.len(), 3);
@@ -100,164 +96,164 @@ fn the_name_asked_for_chooses_the_certificate_and_the_first_is_for_everybody_els
 }
 
 #[test]
-fn an_rsa_certificate_stands_beside_an_ecdsa_one() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let (rsa, ecdsa) = (authority.issue_rsa(&["a.test"]), authority.issue(&["a.test"]));
+fn rsa_and_ecdsa_certificates_can_be_combined() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let (rsa, ecdsa) = (ca.issue_rsa(&["a.test"]), ca.issue(&["a.test"]));
     let balancer =
-        Setup::http(&[&destination]).with(|s| s.listeners[0].tls = Some(serves(&[&rsa, &ecdsa]))).start();
+        Setup::http(&[&destination]).with(|s| s.listeners[0].tls = Some(server_tls(&[&rsa, &ecdsa]))).start();
     let suite = |config: &std::sync::Arc<rustls::ClientConfig>| {
         let client = balancer.connect_tls(config, "a.test");
         format!("{:?}", client.tls().negotiated_cipher_suite().expect("agreed").suite())
     };
-    assert!(suite(&authority.client_of(&[&TLS12], None)).contains("ECDSA"), "the cheaper one is preferred");
-    assert!(suite(&authority.client_of_rsa()).contains("RSA"), "who knows no other is served too");
+    assert!(suite(&ca.client_of(&[&TLS12], None)).contains("ECDSA"), "ECDSA is preferred");
+    assert!(suite(&ca.client_of_rsa()).contains("RSA"), "a client with RSA only is served");
 }
 
 #[test]
-fn sessions_are_taken_up_again_at_any_worker() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let balancer = secured(Setup::http(&[&destination]), &authority).with(|s| s.workers = 2).start();
+fn sessions_are_resumed_at_any_worker() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let balancer = with_tls(Setup::http(&[&destination]), &ca).with(|s| s.workers = 2).start();
     for version in [&TLS12, &TLS13] {
-        let config = authority.client_of(&[version], None);
+        let config = ca.client_of(&[version], None);
         let mut resumed = 0;
         for _ in 0..24 {
             let mut client = balancer.connect_tls(&config, "a.test");
             client.send(get("/").replace("test", "a.test"));
-            assert_eq!(client.answer().text(), "ok");
+            assert_eq!(client.read_response().text(), "ok");
             resumed += usize::from(client.tls().handshake_kind() == Some(HandshakeKind::Resumed));
         }
-        // The kernel spreads 24 connections over both workers; a ticket of one is good at the other.
+        // The kernel spreads 24 connections over both workers; a ticket of one is valid at the other.
         assert_eq!(resumed, 23, "{:?}", version.version);
     }
 }
 
 #[test]
-fn what_is_not_tls_is_told_so_and_costs_nobody_else_anything() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let balancer = https(&destination, &authority);
+fn plain_text_gets_a_tls_alert() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let balancer = https(&destination, &ca);
     let mut plain = balancer.connect();
     plain.send(get("/"));
-    let rest = plain.rest().received;
+    let rest = plain.read_to_end().received;
     assert!(rest.starts_with(&[21, 3]), "an alert: {rest:?}");
-    until("it is counted", || balancer.refused("handshake_failed") == 1);
-    balancer.connect_tls(&authority.client(None), "a.test").expect_open();
+    wait_until("it is counted", || balancer.refusals("handshake_failed") == 1);
+    balancer.connect_tls(&ca.client(None), "a.test").expect_open();
 }
 
 #[test]
-fn handshakes_take_no_longer_than_they_may() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let balancer = secured(Setup::http(&[&destination]), &authority)
+fn handshakes_have_a_timeout() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let balancer = with_tls(Setup::http(&[&destination]), &ca)
         .with(|s| s.listeners[0].timeouts.handshake = ms(300))
         .start();
-    let watch = Watch::start();
+    let stopwatch = Stopwatch::start();
     let (mut silent, mut begun) = (balancer.connect(), balancer.connect());
     begun.send([22, 3, 1, 0, 200, 1]);
     for client in [&mut silent, &mut begun] {
-        client.expect_end();
+        client.expect_closed();
     }
-    assert!((ms(250)..secs(3)).contains(&watch.elapsed()), "{:?}", watch.elapsed());
-    assert_eq!(balancer.refused("handshake_timeout"), 2);
-    until("they are counted out", || balancer.active() == 0);
+    assert!((ms(250)..secs(3)).contains(&stopwatch.elapsed()), "{:?}", stopwatch.elapsed());
+    assert_eq!(balancer.refusals("handshake_timeout"), 2);
+    wait_until("they are counted out", || balancer.active() == 0);
 }
 
 #[test]
-fn more_handshakes_at_once_than_allowed_are_closed_and_clients_inside_go_on() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let balancer = secured(Setup::http(&[&destination]), &authority)
-        .with(|s| s.listeners[0].limits.handshakes = 10)
-        .start();
-    let mut inside = balancer.connect_tls(&authority.client(None), "a.test");
-    let waiting: Vec<_> = (0..10).map(|_| balancer.connect()).collect();
-    until("all of them are in", || balancer.active() == 11);
-    let mut one_more = balancer.connect();
-    one_more.expect_end();
-    assert_eq!(balancer.refused("handshake_limit"), 1);
-    inside.send(get("/").replace("test", "a.test"));
-    assert_eq!(inside.answer().text(), "ok");
-    drop(waiting);
-    until("there is room again", || balancer.active() == 1);
-    balancer.connect_tls(&authority.client(None), "a.test").expect_open();
-}
-
-#[test]
-fn a_connection_for_one_host_is_not_for_another_unless_its_certificate_is() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let (both, other) = (authority.issue(&["a.test", "b.test"]), authority.issue(&["c.test"]));
+fn concurrent_handshakes_are_limited() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
     let balancer =
-        Setup::http(&[&destination]).with(|s| s.listeners[0].tls = Some(serves(&[&both, &other]))).start();
-    let ask = |host: &str| {
-        let mut client = balancer.connect_tls(&authority.client(None), "a.test");
+        with_tls(Setup::http(&[&destination]), &ca).with(|s| s.listeners[0].limits.handshakes = 10).start();
+    let mut established = balancer.connect_tls(&ca.client(None), "a.test");
+    let waiting: Vec<_> = (0..10).map(|_| balancer.connect()).collect();
+    wait_until("all of them are in", || balancer.active() == 11);
+    let mut one_more = balancer.connect();
+    one_more.expect_closed();
+    assert_eq!(balancer.refusals("handshake_limit"), 1);
+    established.send(get("/").replace("test", "a.test"));
+    assert_eq!(established.read_response().text(), "ok");
+    drop(waiting);
+    wait_until("connections are accepted again", || balancer.active() == 1);
+    balancer.connect_tls(&ca.client(None), "a.test").expect_open();
+}
+
+#[test]
+fn host_outside_the_certificate_is_misdirected() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let (both, other) = (ca.issue(&["a.test", "b.test"]), ca.issue(&["c.test"]));
+    let balancer = Setup::http(&[&destination])
+        .with(|s| s.listeners[0].tls = Some(server_tls(&[&both, &other])))
+        .start();
+    let fetch = |host: &str| {
+        let mut client = balancer.connect_tls(&ca.client(None), "a.test");
         client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-        client.answer().status
+        client.read_response().status
     };
     for (host, status) in
         [("a.test", 200), ("A.test:8443", 200), ("b.test", 200), ("127.0.0.1", 200), ("c.test", 421)]
     {
-        assert_eq!(ask(host), status, "{host}");
+        assert_eq!(fetch(host), status, "{host}");
     }
-    assert_eq!(balancer.refused("misdirected"), 1);
+    assert_eq!(balancer.refusals("misdirected"), 1);
 }
 
 #[test]
-fn a_whole_url_may_be_asked_for_if_it_says_what_is_spoken() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let files = authority.issue(&["a.test"]);
+fn absolute_target_must_have_the_scheme_https() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let files = ca.issue(&["a.test"]);
     let balancer =
-        Setup::http(&[&destination]).with(|s| s.listeners[0].tls = Some(serves(&[&files]))).start();
+        Setup::http(&[&destination]).with(|s| s.listeners[0].tls = Some(server_tls(&[&files]))).start();
     for (url, status) in [
         ("https://a.test/x?y=1", 200),
         ("HTTPS://A.TEST:8443", 200),
         ("http://a.test/x", 400),
         ("https://b.test/x", 421),
     ] {
-        let mut client = balancer.connect_tls(&authority.client(None), "a.test");
+        let mut client = balancer.connect_tls(&ca.client(None), "a.test");
         client.send(format!("GET {url} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
-        assert_eq!(client.answer().status, status, "{url}");
+        assert_eq!(client.read_response().status, status, "{url}");
     }
     let seen: Vec<_> = destination.requests();
     assert_eq!((seen[0].target.as_str(), seen[0].fields.one("host")), ("/x?y=1", Some("a.test")));
     assert_eq!((seen[1].target.as_str(), seen[1].fields.one("host")), ("/", Some("A.TEST:8443")));
-    assert_eq!((seen.len(), balancer.refused("bad_request")), (2, 1));
+    assert_eq!((seen.len(), balancer.refusals("bad_request")), (2, 1));
 }
 
 #[test]
-fn new_certificates_come_into_force_and_bad_ones_change_nothing() {
-    let (authority, destination) = (Authority::new("ca"), Destination::start(hello("ok")));
-    let files = authority.issue(&["a.test"]);
-    let setup = Setup::http(&[&destination]).with(|s| s.listeners[0].tls = Some(serves(&[&files])));
+fn reload_replaces_certificates_and_refuses_invalid_ones() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let files = ca.issue(&["a.test"]);
+    let setup = Setup::http(&[&destination]).with(|s| s.listeners[0].tls = Some(server_tls(&[&files])));
     let balancer = setup.start();
-    let config = authority.client(None);
+    let config = ca.client(None);
     let serial = || {
         let client = balancer.connect_tls(&config, "a.test");
         client.tls().peer_certificates().expect("shown")[0].to_vec()
     };
-    let mut inside = balancer.connect_tls(&config, "a.test");
+    let mut established = balancer.connect_tls(&config, "a.test");
     let before = serial();
-    let renewed = authority.issue(&["a.test"]);
+    let renewed = ca.issue(&["a.test"]);
     std::fs::write(&files.key, "no key").expect("a file");
-    let error = balancer.reload(&setup).expect_err("that key is none").to_string();
+    let error = balancer.reload(&setup).expect_err("the key file is malformed").to_string();
     assert!(error.contains("PEM") && !error.contains("no key"), "{error}");
     std::fs::copy(&renewed.key, &files.key).expect("a file");
-    let error = balancer.reload(&setup).expect_err("that key is another one's").to_string();
+    let error = balancer.reload(&setup).expect_err("the key belongs to another certificate").to_string();
     assert!(error.contains("is not the key of"), "{error}");
-    assert_eq!(serial(), before, "the old pair is still served");
+    assert_eq!(serial(), before, "the old pair stays in use");
     std::fs::copy(&renewed.cert, &files.cert).expect("a file");
-    balancer.reload(&setup).expect("a pair again");
-    until("the new one is served", || serial() != before);
-    inside.send(get("/").replace("test", "a.test"));
-    assert_eq!(inside.answer().text(), "ok", "who was inside noticed nothing");
+    balancer.reload(&setup).expect("a matching pair");
+    wait_until("the new certificate is presented", || serial() != before);
+    established.send(get("/").replace("test", "a.test"));
+    assert_eq!(established.read_response().text(), "ok", "open connections are kept");
 }
 
 #[test]
-fn connections_are_routed_by_the_name_in_their_hello_without_being_opened() {
-    let authority = Authority::new("ca");
+fn tls_passthrough_is_routed_by_sni() {
+    let ca = TestCa::new("ca");
     let named = |name: &'static str| {
-        Destination::start_tls(Authority::server(&authority.issue(&[name]), None), hello(name))
+        Destination::start_tls(TestCa::server(&ca.issue(&[name]), None), respond_ok(name))
     };
     let (a, b) = (named("a.test"), named("b.test"));
-    let plain = Destination::start(|visit| {
-        while visit.read() {
-            visit.send("plain");
+    let plain = Destination::start(|conn| {
+        while conn.read() {
+            conn.send("plain");
         }
     });
     let sni = |pattern: HostPattern| Match { sni: Some(pattern), ..Match::default() };
@@ -273,63 +269,63 @@ fn connections_are_routed_by_the_name_in_their_hello_without_being_opened() {
         })
         .start();
     for name in ["a.test", "b.test"] {
-        let mut client = balancer.connect_tls(&authority.client(None), name);
+        let mut client = balancer.connect_tls(&ca.client(None), name);
         client.send(get("/"));
-        assert_eq!(client.answer().text(), name, "from end to end");
+        assert_eq!(client.read_response().text(), name, "TLS ends at the destination");
     }
     let mut other = balancer.connect();
     other.send("hello");
     other.expect("plain");
     let mut slow = balancer.connect();
     slow.send([22, 3, 1]);
-    slow.expect_end();
-    assert_eq!(balancer.refused("handshake_timeout"), 1);
+    slow.expect_closed();
+    assert_eq!(balancer.refusals("handshake_timeout"), 1);
 }
 
 #[test]
-fn bytes_run_both_ways_within_tls() {
-    let authority = Authority::new("ca");
-    let destination = Destination::start(|visit| {
-        while visit.read() {
-            let bytes = std::mem::take(&mut visit.buffer);
-            visit.send(bytes);
+fn bytes_pass_in_both_directions_over_tls() {
+    let ca = TestCa::new("ca");
+    let destination = Destination::start(|conn| {
+        while conn.read() {
+            let bytes = std::mem::take(&mut conn.buffer);
+            conn.send(bytes);
         }
     });
-    let balancer = secured(Setup::tcp(&[&destination]), &authority).start();
+    let balancer = with_tls(Setup::tcp(&[&destination]), &ca).start();
     assert_eq!(balancer.handle.traffic().listeners[0].protocol, "tls");
-    let mut client = balancer.connect_tls(&authority.client(None), "a.test");
-    let bytes = noise(3, 200_000);
+    let mut client = balancer.connect_tls(&ca.client(None), "a.test");
+    let bytes = random_bytes(3, 200_000);
     for piece in bytes.chunks(50_000) {
         client.send(piece);
         client.expect(piece);
     }
-    client.end();
-    client.expect_end();
+    client.shutdown_write();
+    client.expect_closed();
     assert!(destination.records().concat() == bytes);
 }
 
 #[test]
-fn a_cut_connection_does_not_pass_for_an_end() {
-    let authority = Authority::new("ca");
+fn close_without_close_notify_is_not_an_orderly_end() {
+    let ca = TestCa::new("ca");
     for cut in [true, false] {
-        let (ended, clean) = (Gate::default(), Gate::default());
-        let (tell, well) = (ended.clone(), clean.clone());
-        let destination = Destination::start(move |visit| {
-            if visit.ends_cleanly() {
-                well.open();
+        let (finished, clean) = (Gate::default(), Gate::default());
+        let (finish, closed_cleanly) = (finished.clone(), clean.clone());
+        let destination = Destination::start(move |conn| {
+            if conn.ends_cleanly() {
+                closed_cleanly.open();
             }
-            tell.open();
+            finish.open();
         });
-        let balancer = secured(Setup::tcp(&[&destination]), &authority).start();
-        let mut client = balancer.connect_tls(&authority.client(None), "a.test");
+        let balancer = with_tls(Setup::tcp(&[&destination]), &ca).start();
+        let mut client = balancer.connect_tls(&ca.client(None), "a.test");
         client.send("half");
-        until("it has arrived", || destination.records().concat() == b"half");
+        wait_until("it has arrived", || destination.records().concat() == b"half");
         match cut {
-            // The connection beneath ends, and TLS has not said so.
-            true => client.cut(),
-            false => client.end(),
+            // The TCP connection is closed without close_notify.
+            true => client.truncate(),
+            false => client.shutdown_write(),
         }
-        ended.pass();
+        finished.wait();
         assert_eq!(clean.is_open(), !cut);
     }
 }

@@ -1,16 +1,16 @@
-//! TLS on both sides: who is let in, who is believed, and what a broken connection looks like.
+//! TLS on both sides: verification of clients and destinations, and truncated connections.
 
 mod clients;
 mod destinations;
 mod listeners;
 
-use crate::kit::{Authority, Balancer, Destination, Setup, serves};
+use crate::kit::{Balancer, Destination, Setup, TestCa, server_tls};
 
-/// A listener that ends TLS for `a.test`.
-fn secured(setup: Setup, authority: &Authority) -> Setup {
-    setup.with(|s| s.listeners[0].tls = Some(serves(&[&authority.issue(&["a.test"])])))
+/// Makes the listener terminate TLS for `a.test`.
+fn with_tls(setup: Setup, ca: &TestCa) -> Setup {
+    setup.with(|s| s.listeners[0].tls = Some(server_tls(&[&ca.issue(&["a.test"])])))
 }
 
-fn https(destination: &Destination, authority: &Authority) -> Balancer {
-    secured(Setup::http(&[destination]), authority).start()
+fn https(destination: &Destination, ca: &TestCa) -> Balancer {
+    with_tls(Setup::http(&[destination]), ca).start()
 }

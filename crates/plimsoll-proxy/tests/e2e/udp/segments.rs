@@ -1,54 +1,54 @@
-//! Many datagrams at once: trains stay together where the kernel takes them so, and each datagram stays itself.
+//! UDP segmentation offload: batches stay together where the kernel supports it, and datagrams keep their bounds.
 
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::*;
 
-/// What the kernel makes `count` datagrams of, the last of them shorter, when they are sent with one call.
-const STRIDE: usize = 1200;
+/// Length of the datagrams that the kernel makes of one send call; the last one is shorter.
+const SEGMENT: usize = 1200;
 
-fn train(count: usize) -> Vec<u8> {
-    noise(count as u64, (count - 1) * STRIDE + 700)
+fn segments(count: usize) -> Vec<u8> {
+    random_bytes(count as u64, (count - 1) * SEGMENT + 700)
 }
 
-/// Has the kernel take what is sent apart into datagrams of that length; 0 ends that. `false`: it cannot.
-fn sends_trains(socket: &UdpSocket, stride: usize) -> bool {
-    setsockopt(socket, sockopt::UdpGsoSegment, &(stride as i32)).is_ok()
+/// Enables GSO with segments of this length; 0 disables it. Returns `false` if it is not supported.
+fn enable_gso(socket: &UdpSocket, segment: usize) -> bool {
+    setsockopt(socket, sockopt::UdpGsoSegment, &(segment as i32)).is_ok()
 }
 
-/// Has the kernel leave trains together.
-fn takes_trains(socket: &UdpSocket) -> bool {
+/// Enables GRO. Returns `false` if it is not supported.
+fn enable_gro(socket: &UdpSocket) -> bool {
     setsockopt(socket, sockopt::UdpGroSegment, &true).is_ok()
 }
 
-/// A destination's socket that takes and sends trains, where there is such a thing.
-fn station(address: &str) -> Option<UdpSocket> {
+/// Returns a destination's socket with GSO and GRO, where they are supported.
+fn bind_with_offload(address: &str) -> Option<UdpSocket> {
     let socket = UdpSocket::bind(address).ok()?;
-    socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    (takes_trains(&socket) && sends_trains(&socket, STRIDE)).then_some(socket)
+    socket.set_read_timeout(Some(TIMEOUT)).expect("a socket");
+    (enable_gro(&socket) && enable_gso(&socket, SEGMENT)).then_some(socket)
 }
 
-fn take(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+fn read_datagram(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = vec![0; 66_000];
     let (length, from) = socket.recv_from(&mut buffer).expect("a datagram");
     buffer.truncate(length);
     (buffer, from)
 }
 
-/// What a client hears until it has all of that many bytes, and the lengths it came in.
+/// Reads replies until `bytes` bytes have arrived; returns them and the lengths of the reads.
 #[track_caller]
-fn hears(client: &Device, bytes: usize) -> (Vec<u8>, Vec<usize>) {
+fn read_replies(client: &Client, bytes: usize) -> (Vec<u8>, Vec<usize>) {
     let (mut all, mut lengths) = (Vec::new(), Vec::new());
     while all.len() < bytes {
-        let heard = client.hears_within(PATIENCE).expect("the rest");
-        lengths.push(heard.len());
-        all.extend(heard);
+        let replies = client.read_reply_within(TIMEOUT).expect("the rest");
+        lengths.push(replies.len());
+        all.extend(replies);
     }
     (all, lengths)
 }
 
 #[test]
-fn a_train_arrives_as_a_train_and_its_replies_do() {
+fn batch_stays_a_batch_in_both_directions() {
     for (listen, client_to, destination) in [
         ("127.0.0.1:0", "127.0.0.1", "127.0.0.1:0"),
         ("0.0.0.0:0", "127.0.0.2", "127.0.0.1:0"),
@@ -56,164 +56,174 @@ fn a_train_arrives_as_a_train_and_its_replies_do() {
         ("[::]:0", "::1", "[::1]:0"),
         ("[::1]:0", "::1", "127.0.0.1:0"),
     ] {
-        let Some(station) = station(destination) else { continue };
+        let Some(destination) = bind_with_offload(destination) else { continue };
         let listen: SocketAddr = listen.parse().expect("an address");
-        let setup = Setup::udp(&[station.local_addr().expect("bound")]);
+        let setup = Setup::udp(&[destination.local_addr().expect("bound")]);
         let setup = setup.with(|s| s.listeners[0].addresses = vec![ListenAddress::Udp(listen)]);
         let balancer = setup.start();
         let client =
-            Device::to((client_to.parse::<IpAddr>().expect("an address"), address(&balancer).port()).into());
-        // The first reply shows who is there, the second that more come, and from then on trains are taken.
+            Client::to((client_to.parse::<IpAddr>().expect("an address"), address(&balancer).port()).into());
+        // The first reply shows the client, the second that more follow; from then on the proxy uses GRO.
         client.send("hello");
-        let (_, flow) = take(&station);
+        let (_, flow) = read_datagram(&destination);
         for _ in 0..2 {
-            station.send_to(&train(3), flow).expect("sent");
+            destination.send_to(&segments(3), flow).expect("sent");
         }
-        hears(&client, 2 * train(3).len());
-        assert!(takes_trains(&client.0) && sends_trains(&client.0, STRIDE));
-        let bytes = train(20);
+        read_replies(&client, 2 * segments(3).len());
+        assert!(enable_gro(&client.0) && enable_gso(&client.0, SEGMENT));
+        let bytes = segments(20);
         client.send(&bytes);
-        let (arrived, from) = take(&station);
-        assert_eq!((arrived.len(), from), (bytes.len(), flow), "{listen}: it left with one system call");
+        let (arrived, from) = read_datagram(&destination);
+        assert_eq!(
+            (arrived.len(), from),
+            (bytes.len(), flow),
+            "{listen}: the batch was sent with one system call"
+        );
         assert_eq!(arrived, bytes);
-        station.send_to(&bytes, flow).expect("sent");
-        let (heard, lengths) = hears(&client, bytes.len());
-        assert_eq!(heard, bytes);
-        assert_eq!(lengths, [bytes.len()], "{listen}: so did the replies");
-        until_counted(&balancer, [21, 21, 26, 26]);
+        destination.send_to(&bytes, flow).expect("sent");
+        let (replies, lengths) = read_replies(&client, bytes.len());
+        assert_eq!(replies, bytes);
+        assert_eq!(lengths, [bytes.len()], "{listen}: the replies stayed a batch");
+        wait_until_counted(&balancer, [21, 21, 26, 26]);
     }
 }
 
 #[test]
-fn a_train_is_datagrams_to_who_takes_no_trains() {
+fn batch_is_split_for_a_receiver_without_gro() {
     let echo = Echo::start("");
-    let balancer = before(&[&echo]).start();
-    let client = Device::of(&balancer);
-    if !sends_trains(&client.0, STRIDE) {
+    let balancer = in_front_of(&[&echo]).start();
+    let client = Client::of(&balancer);
+    if !enable_gso(&client.0, SEGMENT) {
         return;
     }
     for count in [2, 10, 50] {
-        let bytes = train(count);
+        let bytes = segments(count);
         client.send(&bytes);
-        let mut expected = vec![STRIDE; count - 1];
+        let mut expected = vec![SEGMENT; count - 1];
         expected.push(700);
-        assert_eq!(hears(&client, bytes.len()), (bytes, expected));
+        assert_eq!(read_replies(&client, bytes.len()), (bytes, expected));
     }
-    until_counted(&balancer, [62; 4]);
+    wait_until_counted(&balancer, [62; 4]);
     assert_eq!(counts(&balancer).active, 1);
-    until("each byte is counted once", || {
+    wait_until("each byte is counted once", || {
         let rule = &balancer.handle.traffic().routes[0].counts;
         (rule.request_bytes, rule.response_bytes) == (59 * 1200 + 2100, 59 * 1200 + 2100)
     });
 }
 
-/// One more byte than leaves as a train over IPv6, and so over any: it is sent one by one, both ways.
+/// One byte more than one GSO batch over IPv6 may have: sent as single datagrams in both directions.
 #[test]
-fn what_cannot_leave_as_a_train_leaves_one_by_one() {
-    let Some(station) = station("127.0.0.1:0") else { return };
-    let balancer = Setup::udp(&[station.local_addr().expect("bound")]).start();
-    let client = Device::of(&balancer);
-    sends_trains(&client.0, STRIDE);
-    let bytes = noise(7, 65_507);
-    let datagrams = bytes.len().div_ceil(STRIDE);
+fn batch_above_the_gso_limit_is_sent_as_single_datagrams() {
+    let Some(destination) = bind_with_offload("127.0.0.1:0") else { return };
+    let balancer = Setup::udp(&[destination.local_addr().expect("bound")]).start();
+    let client = Client::of(&balancer);
+    enable_gso(&client.0, SEGMENT);
+    let bytes = random_bytes(7, 65_507);
+    let datagrams = bytes.len().div_ceil(SEGMENT);
     for round in 1..=3 {
         client.send(&bytes);
         let mut arrived = Vec::new();
         let mut flow = None;
         while arrived.len() < bytes.len() {
-            let (piece, from) = take(&station);
+            let (piece, from) = read_datagram(&destination);
             arrived.extend(piece);
             flow = Some(from);
         }
         assert_eq!(arrived, bytes);
-        station.send_to(&bytes, flow.expect("a flow")).expect("sent");
-        let (heard, lengths) = hears(&client, bytes.len());
-        assert_eq!((heard.as_slice(), lengths.len()), (bytes.as_slice(), datagrams));
-        until_counted(&balancer, [round * datagrams as u64; 4]);
+        destination.send_to(&bytes, flow.expect("a flow")).expect("sent");
+        let (replies, lengths) = read_replies(&client, bytes.len());
+        assert_eq!((replies.as_slice(), lengths.len()), (bytes.as_slice(), datagrams));
+        wait_until_counted(&balancer, [round * datagrams as u64; 4]);
     }
 }
 
 #[test]
-fn by_datagram_a_train_is_taken_apart() {
+fn batch_is_split_if_datagrams_are_balanced_separately() {
     let [a, b, c] = ["a", "b", "c"].map(Echo::start);
-    let balancer = before(&[&a, &b, &c]).with(by_datagram).start();
-    let client = Device::of(&balancer);
-    if !sends_trains(&client.0, 100) {
+    let balancer = in_front_of(&[&a, &b, &c]).with(balance_each_datagram).start();
+    let client = Client::of(&balancer);
+    if !enable_gso(&client.0, 100) {
         return;
     }
-    client.send(noise(1, 3_000));
+    client.send(random_bytes(1, 3_000));
     for _ in 0..30 {
-        assert_eq!(client.hears_within(PATIENCE).expect("a reply").len(), 101);
+        assert_eq!(client.read_reply_within(TIMEOUT).expect("a reply").len(), 101);
     }
     assert_eq!([&a, &b, &c].map(|echo| echo.sources().len()), [10, 10, 10]);
-    until_counted(&balancer, [30; 4]);
+    wait_until_counted(&balancer, [30; 4]);
 }
 
-/// Whatever of it comes together: each client's datagrams stay in order, whole and its own.
+/// Each client's datagrams stay in order and unchanged, whatever the proxy batches.
 #[test]
-fn bursts_of_many_lengths_from_many_clients_stay_in_order() {
+fn bursts_of_mixed_lengths_stay_in_order() {
     let [a, b] = ["", ""].map(Echo::start);
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let Ok(listen) = address.parse::<SocketAddr>() else { panic!("{address}") };
         if UdpSocket::bind(listen).is_err() {
             continue; // a machine without IPv6
         }
-        let setup = before(&[&a, &b]).with(|s| s.listeners[0].addresses = vec![ListenAddress::Udp(listen)]);
+        let setup =
+            in_front_of(&[&a, &b]).with(|s| s.listeners[0].addresses = vec![ListenAddress::Udp(listen)]);
         let balancer = setup.start();
-        let clients: Vec<Device> = (0..8).map(|_| Device::to(super::address(&balancer))).collect();
+        let clients: Vec<Client> = (0..8).map(|_| Client::to(super::address(&balancer))).collect();
         let lengths =
             [8, 8, 8, 5, 100, 100, 1200, 1200, 1200, 1, 0, 0, 8, 9, 8, 1472, 1473, 9000, 1200, 1200, 64];
         for round in 0..5_u64 {
-            let bytes =
-                |client: usize, n: usize| noise(round * 1000 + client as u64 * 100 + n as u64, lengths[n]);
+            let bytes = |client: usize, n: usize| {
+                random_bytes(round * 1000 + client as u64 * 100 + n as u64, lengths[n])
+            };
             for n in 0..lengths.len() {
-                // One, all, one, all: some alone, some in a row.
+                // Alternately one client and all clients: single datagrams and runs.
                 for (number, client) in clients.iter().enumerate() {
                     client.send(bytes(number, n));
                 }
             }
             for (number, client) in clients.iter().enumerate() {
                 for n in 0..lengths.len() {
-                    assert_eq!(client.hears_within(PATIENCE), Some(bytes(number, n)), "client {number}, {n}");
+                    assert_eq!(
+                        client.read_reply_within(TIMEOUT),
+                        Some(bytes(number, n)),
+                        "client {number}, {n}"
+                    );
                 }
             }
         }
-        until_counted(&balancer, [5 * 8 * lengths.len() as u64; 4]);
+        wait_until_counted(&balancer, [5 * 8 * lengths.len() as u64; 4]);
     }
 }
 
-/// The longest there is, one after the other: rooms are for trains too, but these are none.
+/// Longest datagrams in a row: they fit the GRO buffers but must not be merged.
 #[test]
-fn big_datagrams_in_a_row_stay_apart() {
+fn large_datagrams_in_a_row_are_not_merged() {
     let echo = Echo::start("");
-    let balancer = before(&[&echo]).start();
-    let client = Device::of(&balancer);
+    let balancer = in_front_of(&[&echo]).start();
+    let client = Client::of(&balancer);
     for round in 0..20 {
-        let all = [65_507, 65_507, 30_000].map(|length| noise(round, length));
+        let all = [65_507, 65_507, 30_000].map(|length| random_bytes(round, length));
         for bytes in &all[1..] {
             client.send(bytes);
         }
         for bytes in &all[1..] {
-            assert_eq!(client.hears_within(PATIENCE).as_ref(), Some(bytes));
+            assert_eq!(client.read_reply_within(TIMEOUT).as_ref(), Some(bytes));
         }
     }
 }
 
 #[test]
-fn a_refusal_takes_a_whole_train_elsewhere() {
+fn refusal_moves_a_whole_batch() {
     let [mut a, b] = ["a", "b"].map(Echo::start);
-    let balancer = before(&[&a, &b]).start();
-    let client = Device::of(&balancer);
-    assert_eq!(client.ask(""), "a");
+    let balancer = in_front_of(&[&a, &b]).start();
+    let client = Client::of(&balancer);
+    assert_eq!(client.request(""), "a");
     a.kill();
     client.send("lost");
-    until("the refusal is known", || balancer.destination(0).counts.failed() > 0);
-    if !sends_trains(&client.0, 100) {
+    wait_until("the refusal is counted", || balancer.destination(0).counts.failed() > 0);
+    if !enable_gso(&client.0, 100) {
         return;
     }
-    client.send(noise(3, 1_000));
+    client.send(random_bytes(3, 1_000));
     for _ in 0..10 {
-        assert_eq!(client.hears_within(PATIENCE).expect("a reply").len(), 101);
+        assert_eq!(client.read_reply_within(TIMEOUT).expect("a reply").len(), 101);
     }
     assert_eq!(b.sources().len(), 10);
 }
