@@ -23,7 +23,7 @@ fn start_logging(destination: &Destination) -> (Balancer, TempPath) {
 }
 
 /// Waits for `count` lines and parses them as JSON.
-fn lines(file: &Path, count: usize) -> Vec<Value> {
+pub(crate) fn lines(file: &Path, count: usize) -> Vec<Value> {
     let read = || std::fs::read_to_string(file).unwrap_or_default();
     wait_until("the lines are written", || read().lines().count() >= count && read().ends_with('\n'));
     let lines: Vec<Value> = read()

@@ -1,6 +1,7 @@
 //! End-to-end tests of the proxy: a raw client, the proxy, and destinations that record every byte.
 
 mod access_log;
+mod attempts;
 mod balancing;
 mod connection_lifetime;
 mod decision_log;
