@@ -22,7 +22,7 @@ pub mod adapter {
     pub use crate::forward::connection::{Destination, Unavailable, UpstreamFault, UpstreamSession};
     pub use crate::health::probe::custom::{Check, CheckContext};
     pub use crate::listener::accepted_connection::{Connection, Fault, TimeLimit};
-    pub use crate::listener::adapter::{Adapter, Datagrams};
+    pub use crate::listener::adapter::Adapter;
     pub use crate::run::registry::Adapters;
     pub use plimsoll_core::health::{CheckFailure, CheckFailureKind, CheckLayer};
     pub use plimsoll_wire::Detection;

@@ -16,9 +16,10 @@ use crate::control::prepare::{NewSockets, Resolved, TlsConfigs, requests_at_once
 use crate::control::{BoundAddress, Handle, ListenerState, PoolState, State};
 use crate::health::driver::{Driver, DriverCommand, SIGNAL_QUEUE};
 use crate::health::observer::{PoolObserver, ReportingOptions};
-use crate::health::probe::ProbeTransport;
+use crate::health::probe::{ProbeConfig, ProbeTransport};
 use crate::http::header_edits::fold_edits;
 use crate::listener::accept::Socket;
+use crate::listener::adapter::SocketHandler;
 use crate::listener::tables::{ListenerShared, ListenerTable, RouteTable};
 use crate::run::worker::{Command, ListenerUpdate};
 use crate::serve::tcp::Tcp;
@@ -74,11 +75,11 @@ impl Handle {
             client_tls: client_tls.clone(),
             protocol: config.protocol,
             proxy_protocol: config.proxy_protocol,
-            check,
         };
+        let probes = ProbeConfig { transport, check };
         if let Some(known) = state.pools.get_mut(&config.name) {
             known.table.budget.set_share(config.retry.budget);
-            let _driver_has_ended = known.commands.send(DriverCommand::Transport(transport.clone()));
+            let _driver_has_ended = known.commands.send(DriverCommand::Probes(probes.clone()));
             let _driver_has_ended = known.commands.send(DriverCommand::Reporting(options));
             for input in [Input::Spec(spec), Input::Members(members)] {
                 let _driver_has_ended = known.commands.send(DriverCommand::Input(Box::new(input)));
@@ -122,7 +123,7 @@ impl Handle {
             pool,
             commands: from_control,
             signals: from_workers,
-            transport,
+            probes,
             snapshots,
             budget,
             clock,
@@ -180,18 +181,9 @@ impl Handle {
                 })
             });
         let server_tls = state.tls.listeners.get(&config.name).cloned();
-        // Looked for before: see `find_adapters`.
-        let adapter = self.0.adapters.of(config.protocol).unwrap_or_else(|| Arc::new(Tcp));
         let told = |rule: &Arc<RouteTable>| rule.pool.config.proxy_protocol != ProxyProtocol::None;
         let needs_origin = rules.iter().any(told);
-        Arc::new(ListenerTable {
-            config: config.clone(),
-            routes: rules,
-            adapter,
-            server_tls,
-            needs_origin,
-            shared,
-        })
+        Arc::new(ListenerTable { config: config.clone(), routes: rules, server_tls, needs_origin, shared })
     }
 
     /// Which sockets of a listener open and close at each worker.
@@ -210,6 +202,9 @@ impl Handle {
         let (keep, gone): (Vec<_>, Vec<_>) =
             known.sockets.drain(..).partition(|bound| config.addresses.contains(&bound.wanted));
         known.sockets = keep;
+        // `find_adapters` has verified that there is one.
+        let handler = self.0.adapters.of(config.protocol);
+        let handler = handler.unwrap_or_else(|| SocketHandler::Streams(Arc::new(Tcp)));
         let close: Vec<u64> = gone.iter().map(|bound| bound.number).collect();
         let mut open: Vec<Vec<Socket>> = (0..commands.len()).map(|_| Vec::new()).collect();
         for wanted in &config.addresses {
@@ -224,7 +219,8 @@ impl Handle {
             }
         }
         for (commands, open) in commands.iter_mut().zip(open) {
-            commands.push(ListenerUpdate { table: table.clone(), open, close: close.clone() });
+            let (table, handler) = (table.clone(), handler.clone());
+            commands.push(ListenerUpdate { table, handler, open, close: close.clone() });
         }
     }
 }

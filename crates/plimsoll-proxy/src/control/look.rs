@@ -94,9 +94,9 @@ impl Handle {
     /// Notes that `by` knows of the alert `id` of `pool`; `None` where there is no such alert.
     pub async fn acknowledge(&self, pool: &str, id: u64, by: &str) -> Option<Alert> {
         let commands = self.state().pools.get(pool)?.commands.clone();
-        let (answer, told) = oneshot::channel();
-        let _driver_has_ended = commands.send(DriverCommand::Acknowledge { id, by: by.to_owned(), answer });
-        told.await.ok()?
+        let (reply, alert) = oneshot::channel();
+        let _driver_has_ended = commands.send(DriverCommand::Acknowledge { id, by: by.to_owned(), reply });
+        alert.await.ok()?
     }
 
     /// Everything counted outside pools.

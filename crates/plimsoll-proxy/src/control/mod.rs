@@ -36,8 +36,8 @@ use crate::log::access_log;
 use crate::log::decision_log;
 use crate::run::registry::Adapters;
 use crate::run::worker::{self, Command};
-use crate::upstream::queue::WorkerWaker;
 use crate::upstream::table::PoolTable;
+use crate::upstream::wait_queue::WorkerWaker;
 
 /// Reads the configuration anew.
 pub type ConfigSource = Box<dyn Fn() -> Result<Config, InvalidConfig> + Send + Sync>;

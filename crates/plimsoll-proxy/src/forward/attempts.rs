@@ -21,7 +21,7 @@ use crate::base::reason::Reason;
 use crate::base::timer::Timer;
 use crate::listener::worker_listener::WorkerRoute;
 use crate::net::stream::is_resource_exhausted;
-use crate::upstream::pool::Chosen;
+use crate::upstream::chosen::Chosen;
 use crate::upstream::queue::{self, QueueError};
 use crate::upstream::table::PoolTable;
 

@@ -23,7 +23,7 @@ use crate::log::access_log::ConnectionLine;
 use crate::net::proxy_protocol::{HeaderGuard, Origin};
 use crate::net::stream::{Peer, Stream};
 use crate::net::tunnel::{BytesCopied, TunnelEnd, tunnel};
-use crate::upstream::pool::Chosen;
+use crate::upstream::chosen::Chosen;
 use plimsoll_wire::http1::target::Method;
 
 /// Bytes read at once from a destination before the relay starts.

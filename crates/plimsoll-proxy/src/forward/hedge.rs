@@ -17,9 +17,9 @@ use crate::forward::attempts::{Target, connect_failure, record_failure, report};
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{Exchange, ExchangeEnd, upstream_for};
 use crate::forward::request_context::RequestContext;
+use crate::upstream::chosen::Chosen;
 use crate::upstream::h2_connections::NewUpstream;
 use crate::upstream::hedge_delay::HedgeDelay;
-use crate::upstream::pool::Chosen;
 use crate::upstream::upstream_stream::Upstream;
 
 /// One attempt: an exchange with a destination.
@@ -134,7 +134,7 @@ impl<'r> HedgedRequest<'r> {
 
     /// Schedules the next hedged attempt, one delay from now.
     fn schedule_next(&mut self) {
-        let delay = self.target.route.pool.hedge_delay.borrow().as_ref().and_then(HedgeDelay::wait);
+        let delay = self.target.route.pool.hedge_delay.borrow().as_ref().and_then(HedgeDelay::delay);
         self.due = delay.filter(|_| self.hedges_left > 0).map(|delay| Box::pin(sleep(delay)));
     }
 
@@ -344,7 +344,7 @@ impl<'r> HedgedRequest<'r> {
             self.count(if responded { HedgeResult::Won } else { HedgeResult::Failed });
         }
         if responded && let Some(delay) = &mut *self.target.route.pool.hedge_delay.borrow_mut() {
-            delay.answered(now.since(self.started));
+            delay.record(now.since(self.started));
         }
         if let Some(log) = &mut request.log {
             log.destination = Some(selected.exchange.assignment.id());

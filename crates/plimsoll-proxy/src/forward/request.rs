@@ -19,7 +19,7 @@ use crate::forward::request_context::RequestContext;
 use crate::http::local_reply::LocalReply;
 use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::RequestLine;
-use crate::upstream::pool::Chosen;
+use crate::upstream::chosen::Chosen;
 use crate::upstream::upstream_stream::Upstream;
 
 /// How all attempts together ended.
@@ -288,7 +288,7 @@ fn delivered<D: Downstream>(
         (Upstream::Http1(stream), true, false) => {
             pool.put_idle(assignment.id(), address, stream, request.origin.as_ref(), now);
         }
-        (Upstream::Http1(stream), true, true) => pool.put_resting(assignment.id(), address, stream, now),
+        (Upstream::Http1(stream), true, true) => pool.put_quarantined(assignment.id(), address, stream, now),
         (Upstream::Http2(_), ..) | (_, false, _) => {}
     }
     RequestEnd::Delivered(client.after_response(closes, request), now)

@@ -1,4 +1,4 @@
-//! The slow loop of one pool: feeds its state machine, runs its checks, publishes its snapshots.
+//! The slow loop of one pool: drives its state machine, runs its checks and publishes its snapshots.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,49 +15,49 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::Clock;
 use crate::health::observer::{ObserverView, PoolObserver, ReportingOptions};
-use crate::health::probe::{self, ProbeTransport};
+use crate::health::probe::{self, ProbeConfig};
 use crate::upstream::table::SnapshotCell;
 
-/// Words from workers that may wait; the next bad outcome repeats a lost one.
+/// Queue size of failure signals from workers. The next bad outcome repeats a lost signal.
 pub(crate) const SIGNAL_QUEUE: usize = 1024;
 
 /// Counts of a destination's active checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckCounts {
-    /// Checks that passed.
+    /// Number of passed checks.
     pub passed: u64,
     /// Number of failed checks.
     pub failed: u64,
     /// Failed checks by layer and kind.
     pub failures: BTreeMap<(CheckLayer, CheckFailureKind), u64>,
-    /// Checks that were not made, because this process or machine lacked what they take.
+    /// Number of checks that were not made because this process or machine lacked resources.
     pub not_made: u64,
-    /// Time spent in those that passed.
+    /// Total duration of passed checks.
     pub passed_time: Duration,
-    /// The latest, a bit each, 1 = passed; as many as `recent_count` says.
+    /// Latest `recent_count` results, one bit each, 1 = passed.
     recent: u32,
     recent_count: u32,
 }
 
 impl CheckCounts {
-    /// The share of the last 32 checks that passed, 0 to 1; `None` before the first.
+    /// Returns the share of the last 32 checks that passed, 0 to 1; `None` before the first check.
     pub fn score(&self) -> Option<f64> {
         let passed = f64::from(self.recent.count_ones());
         (self.recent_count > 0).then(|| passed / f64::from(self.recent_count))
     }
 
-    fn note(&mut self, passed: bool) {
+    fn record(&mut self, passed: bool) {
         self.recent = self.recent << 1 | u32::from(passed);
         self.recent_count = (self.recent_count + 1).min(u32::BITS);
     }
 }
 
-/// How long something took, how often: spans by upper bound, and their sum.
+/// Histogram of durations: counts by upper bound, and the sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DurationHistogram<const N: usize> {
-    /// By bound; the last for what is above all of them.
+    /// Count of each bucket; the last one is for durations above all bounds.
     pub buckets: [u64; N],
-    /// All of them together.
+    /// Sum of all durations.
     pub sum: Duration,
 }
 
@@ -76,72 +76,72 @@ impl<const N: usize> DurationHistogram<N> {
     }
 }
 
-/// Upper bounds, in milliseconds, of how long destinations are out of service: from a blink to hours.
+/// Upper bounds of the outage duration buckets, in milliseconds.
 pub const OUTAGES_MS: [u64; 11] =
     [1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 120_000, 300_000, 600_000, 1_800_000, 3_600_000];
 
-/// How the checks of a pool and its recoveries went.
+/// Statistics of a pool's checks and recoveries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckStats {
     /// Durations of checks that passed.
     pub passed: DurationHistogram<{ BUCKETS_MS.len() + 1 }>,
     /// Durations of checks that failed.
     pub failed: DurationHistogram<{ BUCKETS_MS.len() + 1 }>,
-    /// From the moment a destination was taken out for failing until it served again.
+    /// Durations of outages: from the failure of a destination until it served again.
     pub outages: DurationHistogram<{ OUTAGES_MS.len() + 1 }>,
-    /// Destinations that showed that they serve again and came back.
+    /// Number of destinations that recovered.
     pub recovered: u64,
-    /// Trials that failed.
+    /// Number of failed trials.
     pub relapsed: u64,
 }
 
-/// What a driver can tell beside its snapshot.
+/// State and statistics of a pool, beside its snapshot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PoolReport {
     pub(crate) destinations: Vec<DestinationReport>,
     pub(crate) checks: HashMap<Name, CheckCounts>,
-    /// Changes of status, by destination and the words of both.
+    /// Status changes of each destination, by the names of both statuses.
     pub(crate) transitions: HashMap<Name, BTreeMap<(&'static str, &'static str), u64>>,
-    /// How its checks and its recoveries went, of those who left too.
+    /// Statistics of checks and recoveries, including removed destinations.
     pub(crate) check_stats: CheckStats,
-    /// Since when a destination does not serve because it failed.
+    /// Start of the current outage of each failed destination.
     failed_at: HashMap<Name, Tick>,
-    /// By their reason, of those who left too.
+    /// Ejections by reason, including removed destinations.
     pub(crate) ejections: BTreeMap<&'static str, u64>,
-    /// The pool in one word, and since when.
+    /// State of the pool: `healthy`, `degraded` or `down`.
     pub(crate) state: &'static str,
     pub(crate) state_since: Tick,
     pub(crate) observed: ObserverView,
 }
 
-/// What the control plane tells a driver.
+/// Command of the control plane to a driver.
 pub(crate) enum DriverCommand {
     Input(Box<Input>),
-    Transport(ProbeTransport),
+    Probes(ProbeConfig),
     Reporting(ReportingOptions),
     Report(oneshot::Sender<PoolReport>),
-    /// Say when every destination has been checked.
+    /// Replies when every destination was checked.
     Checked(oneshot::Sender<()>),
-    /// Somebody knows of an alert.
+    /// Acknowledges an alert.
     Acknowledge {
         id: u64,
         by: String,
-        answer: oneshot::Sender<Option<Alert>>,
+        reply: oneshot::Sender<Option<Alert>>,
     },
 }
 
-/// The parts a driver runs on.
+/// Slow loop of one pool.
 pub(crate) struct Driver {
     pub(crate) pool: Pool,
     pub(crate) commands: mpsc::UnboundedReceiver<DriverCommand>,
     pub(crate) signals: mpsc::Receiver<FailureSignal>,
-    /// How checks speak to destinations.
-    pub(crate) transport: ProbeTransport,
+    /// Transport and check of the active checks.
+    pub(crate) probes: ProbeConfig,
     pub(crate) snapshots: Arc<SnapshotCell>,
     pub(crate) budget: Arc<RetryBudget>,
     pub(crate) clock: Clock,
     pub(crate) observer: PoolObserver,
-    /// The last check was not made, because we lacked something.
+    /// Whether the latest check was not made because a resource was exhausted.
     pub(crate) resource_starved: bool,
 }
 
@@ -157,31 +157,31 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let (probed, mut results) = mpsc::unbounded_channel::<Probed>();
         let mut report = PoolReport::default();
-        let mut unchecked: Vec<oneshot::Sender<()>> = Vec::new();
-        self.note_state(&self.snapshots.latest(), &mut report);
+        let mut check_waiters: Vec<oneshot::Sender<()>> = Vec::new();
+        self.update_state(&self.snapshots.latest(), &mut report);
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             self.run_actions(&probed, &mut report);
-            if !unchecked.is_empty() && self.all_checked(&report) {
-                for receiver in unchecked.drain(..) {
+            if !check_waiters.is_empty() && self.all_checked(&report) {
+                for receiver in check_waiters.drain(..) {
                     let _receiver_dropped = receiver.send(());
                 }
             }
             let wait = self.pool.poll_timeout().map(|at| at.since(self.clock.now()));
             tokio::select! {
-                order = self.commands.recv() => match order {
+                command = self.commands.recv() => match command {
                     Some(DriverCommand::Input(input)) => self.pool.handle(self.clock.now(), *input),
-                    Some(DriverCommand::Transport(transport)) => self.transport = transport,
-                    Some(DriverCommand::Checked(answer)) => unchecked.push(answer),
+                    Some(DriverCommand::Probes(probes)) => self.probes = probes,
+                    Some(DriverCommand::Checked(reply)) => check_waiters.push(reply),
                     Some(DriverCommand::Reporting(options)) => self.observer.set_options(self.clock.now(), options),
-                    Some(DriverCommand::Acknowledge { id, by, answer }) => {
-                        let _receiver_dropped = answer.send(self.observer.acknowledge(id, &by));
+                    Some(DriverCommand::Acknowledge { id, by, reply }) => {
+                        let _receiver_dropped = reply.send(self.observer.acknowledge(id, &by));
                     }
-                    Some(DriverCommand::Report(answer)) => {
+                    Some(DriverCommand::Report(reply)) => {
                         report.destinations = self.pool.reports();
                         report.observed = self.observer.report(self.clock.now(), &self.pool, &report.destinations);
-                        let _receiver_dropped = answer.send(report.clone());
+                        let _receiver_dropped = reply.send(report.clone());
                     }
                     None => return,
                 },
@@ -189,7 +189,7 @@ impl Driver {
                     self.pool.handle(self.clock.now(), Input::FailureSignal(signal));
                 }
                 Some(probed) = results.recv() => {
-                    // Whatever else has come by now is one turn: what follows is done once for all of it.
+                    // All available results are one batch: their actions run once for all of them.
                     self.on_probe_result(probed, &mut report);
                     while let Ok(probed) = results.try_recv() {
                         self.on_probe_result(probed, &mut report);
@@ -211,7 +211,7 @@ impl Driver {
         members.iter().all(|member| report.checks.contains_key(&member.destination.name))
     }
 
-    fn note_state(&self, snapshot: &Snapshot, report: &mut PoolReport) {
+    fn update_state(&self, snapshot: &Snapshot, report: &mut PoolReport) {
         let state = snapshot.health.state();
         if state != report.state {
             (report.state, report.state_since) = (state, self.clock.now());
@@ -225,24 +225,24 @@ impl Driver {
             ProbeResult::Passed { latency } => {
                 counts.passed += 1;
                 counts.passed_time += *latency;
-                counts.note(true);
+                counts.record(true);
                 report.check_stats.passed.record(*latency, &BUCKETS_MS);
             }
             ProbeResult::Failed(failure) => {
                 counts.failed += 1;
                 *counts.failures.entry((failure.layer, failure.kind)).or_default() += 1;
                 log_failed_check(&self.pool.snapshot().pool, &name, failure);
-                counts.note(false);
+                counts.record(false);
                 report.check_stats.failed.record(probed.took, &BUCKETS_MS);
             }
             ProbeResult::NotMade => counts.not_made += 1,
         }
-        // Logged once, until a check was made again.
+        // Logged once, until a check is made again.
         let resource_starved = matches!(probed.result, ProbeResult::NotMade);
         if resource_starved && !self.resource_starved {
             tracing::warn!(
                 event = "checks_not_made",
-                "no descriptors or memory are left for health checks: destinations stay as they are"
+                "no file descriptors or memory left for health checks: the status of destinations is kept"
             );
         }
         self.resource_starved = resource_starved;
@@ -254,7 +254,7 @@ impl Driver {
         while let Some(action) = self.pool.poll_action() {
             match action {
                 Action::Publish(snapshot) => {
-                    self.note_state(&snapshot, report);
+                    self.update_state(&snapshot, report);
                     self.snapshots.publish(snapshot);
                 }
                 Action::Emit(event) => {
@@ -262,14 +262,14 @@ impl Driver {
                     self.observer.on_event(self.clock.now(), &event, &self.pool);
                     on_event(&event, self.clock.now(), report);
                 }
-                Action::Probe(order) => {
-                    let (probed, clock, transport) = (probed.clone(), self.clock, self.transport.clone());
+                Action::Probe(request) => {
+                    let (probed, clock, probes) = (probed.clone(), self.clock, self.probes.clone());
                     tokio::spawn(async move {
                         let sent = clock.now();
-                        let result = probe::probe(&order, &transport, clock).await;
+                        let result = probe::probe(&request, &probes, clock).await;
                         let took = clock.now().since(sent);
-                        let _driver_left =
-                            probed.send(Probed { id: order.id, name: order.name, result, took });
+                        let _driver_has_ended =
+                            probed.send(Probed { id: request.id, name: request.name, result, took });
                     });
                 }
             }
@@ -284,7 +284,7 @@ impl Driver {
     }
 }
 
-/// Counts how long a destination that failed is out of service, and whether it comes back.
+/// Records the outage of a destination that failed, and its recovery.
 fn record_outage(event: &Event, now: Tick, report: &mut PoolReport) {
     let Event::StatusChanged { destination, from, to, reason, .. } = event else { return };
     let stats = &mut report.check_stats;
@@ -301,16 +301,17 @@ fn record_outage(event: &Event, now: Tick, report: &mut PoolReport) {
     stats.relapsed += u64::from(matches!(reason, Reason::TrialFailed { .. }));
 }
 
+/// Counts and logs an event.
 fn on_event(event: &Event, now: Tick, report: &mut PoolReport) {
     record_outage(event, now, report);
     match event {
         Event::StatusChanged { pool, destination, from, to, reason } => {
-            // One that was down meanwhile is not ejected anew when it comes up before its time is over.
+            // A destination that was down during its ejection is not ejected anew when it comes up again.
             if reason.ejects() && (from.serves() || matches!(from, Status::Ejected { .. })) {
                 *report.ejections.entry(reason.as_str()).or_default() += 1;
             }
             let (from, to) = (from.as_str(), to.as_str());
-            // The steps of an ejection are one status.
+            // The steps of an ejection have the same status.
             if from != to {
                 let changes = report.transitions.entry(destination.clone()).or_default();
                 *changes.entry((from, to)).or_default() += 1;
@@ -337,7 +338,7 @@ fn on_event(event: &Event, now: Tick, report: &mut PoolReport) {
     }
 }
 
-/// Logs a failed check, for the search for causes.
+/// Logs a failed check, for diagnosis.
 fn log_failed_check(pool: &Name, destination: &Name, failure: &CheckFailure) {
     let (layer, kind) = (failure.layer.number(), failure.kind.as_str());
     tracing::debug!(event = "check_failed", %pool, %destination, layer, kind, "a check failed: {failure}");

@@ -1,4 +1,4 @@
-//! The slow loop around a pool, and active health checks.
+//! The slow loop of each pool: health checks, events, alerts and snapshots.
 
 pub(crate) mod driver;
 pub(crate) mod monitor;

@@ -15,46 +15,46 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::clock::Clock;
 use crate::health::driver::{CheckCounts, Driver, DriverCommand};
 use crate::health::observer::{ObserverView, PoolObserver, ReportingOptions};
-use crate::health::probe::ProbeTransport;
+use crate::health::probe::ProbeConfig;
 use crate::upstream::table::SnapshotCell;
 
-/// A set of destinations whose health is monitored for as long as this lives.
+/// Monitors the health of a set of destinations until it is dropped.
 #[derive(Debug)]
 pub struct Monitor {
     commands: mpsc::UnboundedSender<DriverCommand>,
-    /// Nobody sends messages here, and the driver need not wonder why nobody can.
+    /// Keeps the driver's signal channel open; nothing is sent to it.
     _signals: mpsc::Sender<FailureSignal>,
 }
 
-/// What a monitor has seen.
+/// State of a monitored set of destinations.
 #[derive(Clone, Debug)]
 pub struct MonitorView {
-    /// `healthy`, `degraded` or `down`.
+    /// State of the set: `healthy`, `degraded` or `down`.
     pub state: &'static str,
-    /// Since when.
+    /// Time of the latest change of `state`.
     pub state_since: Tick,
-    /// In the order given.
+    /// Reports of the destinations, in the given order.
     pub destinations: Vec<DestinationReport>,
-    /// Counts of checks, by destination.
+    /// Check counts by destination.
     pub checks: HashMap<Name, CheckCounts>,
-    /// Alerts and advice.
+    /// Alerts and recommendations.
     pub observed: ObserverView,
 }
 
 impl Monitor {
-    /// Begins to check `members` as `health` says. Needs a tokio runtime, on which it runs.
+    /// Starts to check `members`, on the current tokio runtime.
     pub fn start(name: &str, health: HealthSpec, members: Vec<Destination>, clock: Clock, seed: u64) -> Self {
         let name: Name = name.into();
-        let (commands, from_outside) = mpsc::unbounded_channel();
-        let (signals, from_nobody) = mpsc::channel(1);
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let (signals, no_signals) = mpsc::channel(1);
         let pool = Pool::new(name.clone(), spec_of(health), members, 1, Rng::new(seed), clock.now());
         let snapshots = Arc::new(SnapshotCell::new(pool.snapshot().clone()));
         let options = ReportingOptions { alerting: true, quality: false };
         let driver = Driver {
             pool,
-            commands: from_outside,
-            signals: from_nobody,
-            transport: ProbeTransport::default(),
+            commands: receiver,
+            signals: no_signals,
+            probes: ProbeConfig::default(),
             snapshots,
             budget: Arc::new(RetryBudget::new(0.0, 1)),
             clock,
@@ -65,24 +65,25 @@ impl Monitor {
         Self { commands, _signals: signals }
     }
 
-    /// Monitors these from now on, so; whoever stays keeps what is known of it.
+    /// Replaces the checks and the destinations. Destinations that stay keep their state.
     pub fn update(&self, health: HealthSpec, members: Vec<Destination>) {
         for input in [Input::Spec(spec_of(health)), Input::Members(members)] {
             let _driver_has_ended = self.commands.send(DriverCommand::Input(Box::new(input)));
         }
     }
 
-    /// What was seen, once every destination has been checked or `timeout` is over; `None` where the monitor
-    /// has ended. The future holds no monitor: it may be waited for after this one is gone.
+    /// Reports the state once every destination was checked or `timeout` has passed; `None` if the monitor has ended.
+    ///
+    /// The future does not borrow the monitor, so it can be awaited after the monitor was dropped.
     pub fn report(&self, timeout: Duration) -> impl Future<Output = Option<MonitorView>> + Send + 'static {
         let commands = self.commands.downgrade();
-        let (ask, checked) = oneshot::channel();
-        let _driver_has_ended = self.commands.send(DriverCommand::Checked(ask));
+        let (reply, checked) = oneshot::channel();
+        let _driver_has_ended = self.commands.send(DriverCommand::Checked(reply));
         async move {
-            let _told_as_unchecked = tokio::time::timeout(timeout, checked).await;
-            let (ask, answer) = oneshot::channel();
-            commands.upgrade()?.send(DriverCommand::Report(ask)).ok()?;
-            let report = answer.await.ok()?;
+            let _reported_as_unchecked = tokio::time::timeout(timeout, checked).await;
+            let (reply, report) = oneshot::channel();
+            commands.upgrade()?.send(DriverCommand::Report(reply)).ok()?;
+            let report = report.await.ok()?;
             Some(MonitorView {
                 state: report.state,
                 state_since: report.state_since,
@@ -94,7 +95,7 @@ impl Monitor {
     }
 }
 
-/// Checks alone decide, and whom nobody else could stand in for is told like any other: nothing is sent to it.
+/// Returns a specification by which health checks alone decide, without panic threshold and outlier detection.
 fn spec_of(health: HealthSpec) -> PoolSpec {
     PoolSpec {
         algorithm: Algorithm::RoundRobin,

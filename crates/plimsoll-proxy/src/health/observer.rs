@@ -1,4 +1,4 @@
-//! What a driver tells people of its pool: alerts, advice, and how well messages are spread.
+//! Alerts, recommendations and balancing quality of a pool.
 
 use std::collections::HashMap;
 
@@ -12,37 +12,37 @@ use plimsoll_core::{Name, Tick};
 
 use crate::base::clock::Clock;
 
-/// What is stats of a pool beside its statuses.
+/// What is reported of a pool beside its status.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReportingOptions {
-    /// Alerts are raised (`health_monitoring.alerting`).
+    /// Whether alerts are raised (`health_monitoring.alerting`).
     pub(crate) alerting: bool,
-    /// The quality of balancing is measured (`quality.quality_metrics`).
+    /// Whether the quality of balancing is measured (`quality.quality_metrics`).
     pub(crate) quality: bool,
 }
 
-/// What was stats, as of now.
+/// Alerts, recommendations and balancing quality of a pool, as of now.
 #[derive(Clone, Debug, Default)]
 pub struct ObserverView {
-    /// Alerts that stand, the gravest first, then those that are over, the latest first.
+    /// Active alerts, the most severe first, then cleared ones, the latest first.
     pub alerts: Vec<Alert>,
-    /// Raised since the start, by kind in the order of [`AlertKind::ALL`].
+    /// Alerts raised since the start, by kind in the order of [`AlertKind::ALL`].
     pub alerts_raised: [u64; AlertKind::ALL.len()],
-    /// Active now, by kind in the order of [`AlertKind::ALL`].
+    /// Active alerts, by kind in the order of [`AlertKind::ALL`].
     pub alerts_active: [u64; AlertKind::ALL.len()],
-    /// Alerts that were not raised, because too many stood.
+    /// Alerts that were not raised because too many were active.
     pub alerts_lost: u64,
-    /// Destinations that deserve ejection are kept, because too few others would be left.
+    /// Whether the pool is in panic mode: ejections are suspended because too few destinations are left.
     pub panics: bool,
-    /// Who went out more than once lately: whose recovery did not last.
+    /// Destinations that recently failed again after a recovery.
     pub relapsed: Vec<Name>,
-    /// What could be better about the pool's health.
+    /// Recommendations about the pool's health.
     pub advice: Vec<Recommendation>,
-    /// How well messages were spread; `None` where that is not measured, or nothing was sent.
+    /// Balancing quality; `None` if it is not measured or no request was sent.
     pub accuracy: Option<Accuracy>,
 }
 
-/// One pool, stats.
+/// Observer of one pool's events.
 #[derive(Debug)]
 pub(crate) struct PoolObserver {
     options: ReportingOptions,
@@ -52,7 +52,7 @@ pub(crate) struct PoolObserver {
 }
 
 impl PoolObserver {
-    /// Numbers of alerts go on from the wall's milliseconds, so those of another start are others.
+    /// Creates an observer. Alert ids start at the wall clock's milliseconds, so they are unique over restarts.
     pub(crate) fn new(pool: Name, options: ReportingOptions, clock: Clock) -> Self {
         let alerts = Alerts::new(pool, clock.unix_millis(clock.now()));
         Self {
@@ -63,7 +63,7 @@ impl PoolObserver {
         }
     }
 
-    /// Watches other things from now on; what is stats no longer is forgotten.
+    /// Changes what is reported. State of what is no longer reported is dropped.
     pub(crate) fn set_options(&mut self, now: Tick, options: ReportingOptions) {
         if !options.alerting {
             self.alerts.clear_all(now);
@@ -77,6 +77,7 @@ impl PoolObserver {
         self.log_changes();
     }
 
+    /// Handles an event of the pool.
     pub(crate) fn on_event(&mut self, now: Tick, event: &Event, pool: &Pool) {
         self.flaps.on_event(now, event);
         if self.options.alerting {
@@ -84,7 +85,7 @@ impl PoolObserver {
         }
     }
 
-    /// Looks at the pool as it is, after a round of events and each second.
+    /// Evaluates the state of the pool, after each batch of events and once per second.
     pub(crate) fn evaluate(&mut self, now: Tick, pool: &Pool) {
         if let Some(quality) = &mut self.quality {
             quality.handle_timeout(now, pool.snapshot(), pool.spec().algorithm.heeds_weights());
@@ -95,7 +96,7 @@ impl PoolObserver {
         }
     }
 
-    /// Every alert that was raised or cleared, as a line of the log.
+    /// Logs each alert that was raised or cleared.
     fn log_changes(&mut self) {
         while let Some(alert) = self.alerts.poll_change() {
             let (kind, severity) = (alert.kind.as_str(), alert.kind.severity().as_str());
@@ -103,18 +104,20 @@ impl PoolObserver {
             match alert.cleared_at {
                 None => tracing::warn!(event = "alert_raised", id, kind, severity, %subject, "{message}"),
                 Some(_) => {
-                    tracing::info!(event = "alert_cleared", id, kind, severity, %subject, "over: {message}")
+                    tracing::info!(event = "alert_cleared", id, kind, severity, %subject, "cleared: {message}")
                 }
             }
         }
     }
 
+    /// Acknowledges an alert; `None` if it is unknown.
     pub(crate) fn acknowledge(&mut self, id: u64, by: &str) -> Option<Alert> {
         let known = self.alerts.acknowledge(id, by).cloned()?;
         tracing::info!(event = "alert_acknowledged", id, by, kind = known.kind.as_str(), "{}", known.message);
         Some(known)
     }
 
+    /// Returns the current report.
     pub(crate) fn report(&self, now: Tick, pool: &Pool, reports: &[DestinationReport]) -> ObserverView {
         ObserverView {
             alerts: self.alerts.all().cloned().collect(),

@@ -1,5 +1,6 @@
-//! How a listener is opened: its sockets, and how connections are taken from them.
+//! Listening sockets: how they are bound, and how connections are accepted from them.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -17,38 +18,38 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::base::context::WorkerContext;
-use crate::listener::adapter::Datagrams;
+use crate::listener::adapter::{Datagrams, SocketHandler};
 use crate::listener::admission::accept_connection;
 use crate::listener::worker_listener::WorkerListener;
 use crate::net::socket_options;
-use crate::net::stream::{self, Peer, Stream};
+use crate::net::stream::{self, Peer, SocketStream, Stream};
 
-/// Connections the kernel may hold for us; it caps the number itself (`net.core.somaxconn`).
+/// Backlog of a listening socket; the kernel caps it (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
-/// Bytes of datagrams the kernel may hold for one worker; it caps the number itself (`net.core.rmem_max`).
+/// Receive buffer of a datagram socket, in bytes; the kernel caps it (`net.core.rmem_max`).
 const RECEIVE_BUFFER: usize = 4 << 20;
-/// How an accepted socket is to be.
+/// Flags of accepted sockets.
 const ACCEPTED: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
-/// Rest after a failed accept: long enough for descriptors to come free, short enough not to be noticed.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// Pause after a failed accept: long enough for file descriptors to become free, too short to be noticed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A bound, listening socket. Its number is never used again.
+/// A bound, listening socket with a unique number.
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) number: u64,
     pub(crate) inner: socket2::Socket,
 }
 
-/// Binds one socket for each of `workers` workers on `address`; all or none.
+/// Binds one socket for each of `workers` workers on `address`, all or none.
 ///
-/// Several sockets share a port by `SO_REUSEPORT`, so the kernel spreads connections without a lock. That
-/// option also lets a second process in by accident; so the first socket is bound without it, which refuses
-/// a busy port, and gets it afterwards, holding the port all the while.
+/// The sockets share a port by `SO_REUSEPORT`, so the kernel spreads connections without a lock. That option would also
+/// let a second process bind the port. So the first socket is bound without it, which fails if the port is in use, and
+/// gets the option afterwards while it holds the port.
+///
+/// `taken_over` means that a listener of this process holds the address and is about to close it.
 ///
 /// # Errors
-/// The system's, most often that the address is in use or not ours.
-///
-/// `taken_over` says that the address is held already, by a listener of ours that is about to close it.
+/// The address cannot be bound, most often because it is in use or not local.
 pub(crate) fn bind(
     address: &ListenAddress,
     workers: usize,
@@ -92,13 +93,13 @@ fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // Accepted connections inherit it: one system call less for each.
+    // Accepted connections inherit it, which saves a system call for each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-/// No `SO_REUSEADDR`: over UDP it would let anybody in.
+/// Binds a UDP socket, without `SO_REUSEADDR`: it would let any process share the port.
 fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
     let socket =
         socket2::Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), None)?;
@@ -109,7 +110,7 @@ fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
         socket.set_only_v6(false)?;
     }
     socket_options::ask_for_address(&socket, address)?;
-    let _as_much_as_the_system_gives = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    let _as_large_as_the_kernel_permits = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -128,17 +129,17 @@ fn bind_unix(path: &Path) -> io::Result<socket2::Socket> {
     Ok(socket)
 }
 
-/// Binds beside the old socket's file and moves the new one over it: at no moment there is none.
+/// Binds a temporary file and renames it over the old socket's file, so that there is always one.
 fn replace_unix(path: &Path) -> io::Result<socket2::Socket> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = Path::new(&beside);
-    let socket = bind_unix(beside)?;
-    fs::rename(beside, path)?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = Path::new(&temporary);
+    let socket = bind_unix(temporary)?;
+    fs::rename(temporary, path)?;
     Ok(socket)
 }
 
-/// A socket file nobody listens on any more, as a killed process leaves it.
+/// Reports whether a socket file has no listener any more, as after a killed process.
 fn is_abandoned(path: &Path, address: &SockAddr) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
     is_socket
@@ -165,36 +166,37 @@ impl Acceptor {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.async_io(Interest::READABLE, accept_tcp).await?;
-                Ok((Stream::accepted(stream)?, peer))
+                Ok((SocketStream::accepted(stream)?.into(), peer))
             }
-            Self::Unix(l) => l.accept().await.map(|(s, _)| (Stream::Unix(s), Peer::Unix)),
+            Self::Unix(l) => l.accept().await.map(|(s, _)| (SocketStream::Unix(s).into(), Peer::Unix)),
         }
     }
 
-    /// Who waits in the kernel's queue now.
-    fn waiting(&self) -> impl Iterator<Item = (Stream, Peer)> {
+    /// Accepts the connections that are in the kernel's queue now.
+    fn pending(&self) -> impl Iterator<Item = (Stream, Peer)> {
         let next = move || match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = accept_tcp(listener.get_ref()).ok()?;
-                Some((Stream::accepted(stream).ok()?, peer))
+                Some((SocketStream::accepted(stream).ok()?.into(), peer))
             }
             Self::Unix(listener) => {
                 let stream = rustix::net::accept_with(listener, ACCEPTED).ok()?;
-                Some((Stream::Unix(tokio::net::UnixStream::from_std(stream.into()).ok()?), Peer::Unix))
+                let stream = tokio::net::UnixStream::from_std(stream.into()).ok()?;
+                Some((SocketStream::Unix(stream).into(), Peer::Unix))
             }
         };
         std::iter::from_fn(next).take(BACKLOG as usize)
     }
 }
 
-/// One system call: `accept4` with everything asked for at once.
+/// Accepts a connection in one system call, with its flags and its address.
 fn accept_tcp(listener: &socket2::Socket) -> io::Result<(std::net::TcpStream, Peer)> {
     let (stream, peer) = rustix::net::acceptfrom_with(listener, ACCEPTED)?;
     let peer = peer.and_then(|address| SocketAddr::try_from(address).ok());
     Ok((stream.into(), peer.map_or(Peer::Unix, Peer::Socket)))
 }
 
-/// A socket somebody accepts on.
+/// Task that accepts on a socket.
 #[derive(Debug)]
 pub(crate) struct AcceptTask {
     stop: oneshot::Sender<()>,
@@ -202,26 +204,51 @@ pub(crate) struct AcceptTask {
 }
 
 impl AcceptTask {
-    /// Takes in who has knocked already, then closes the socket. Done once this is awaited, or soon without.
+    /// Accepts the queued connections and closes the socket. The returned task ends with that.
     pub(crate) fn close(self) -> JoinHandle<()> {
         let _ended_already = self.stop.send(());
         self.task
     }
 }
 
-/// Starts accept_tasks on one more socket of a listener.
+/// A listener on one worker, with the handler of its sockets.
+#[derive(Debug)]
+pub(crate) struct AcceptingListener {
+    pub(crate) listener: Rc<WorkerListener>,
+    handler: RefCell<SocketHandler>,
+}
+
+impl AcceptingListener {
+    pub(crate) fn new(listener: Rc<WorkerListener>, handler: SocketHandler) -> Rc<Self> {
+        Rc::new(Self { listener, handler: RefCell::new(handler) })
+    }
+
+    /// Sets the handler of a newer configuration, for connections that are accepted from now on.
+    pub(crate) fn set_handler(&self, handler: SocketHandler) {
+        self.handler.replace(handler);
+    }
+
+    fn handler(&self) -> SocketHandler {
+        self.handler.borrow().clone()
+    }
+}
+
+/// Starts to accept on another socket of a listener.
 pub(crate) fn accept_on(
     worker: &Rc<WorkerContext>,
-    listener: &Rc<WorkerListener>,
+    accepting: &Rc<AcceptingListener>,
     socket: Socket,
 ) -> (u64, AcceptTask) {
-    let (worker, listener) = (worker.clone(), listener.clone());
+    let (worker, accepting) = (worker.clone(), accepting.clone());
     let number = socket.number;
     let (stop, stopped) = oneshot::channel();
     if socket.inner.r#type().is_ok_and(|kind| kind == Type::DGRAM) {
-        let adapter = listener.routes().table.adapter.clone();
+        let listener = accepting.listener.clone();
         let datagrams = Datagrams { worker, listener, socket: socket.inner, stopped };
-        let task = tokio::task::spawn_local(adapter.serve_datagrams(datagrams));
+        let task = match accepting.handler() {
+            SocketHandler::Datagrams(handler) => tokio::task::spawn_local(handler.serve_datagrams(datagrams)),
+            SocketHandler::Streams(_) => tokio::task::spawn_local(async { drop(datagrams) }),
+        };
         return (number, AcceptTask { stop, task });
     }
     let task = tokio::task::spawn_local(async move {
@@ -230,41 +257,46 @@ pub(crate) fn accept_on(
                 tokio::select! {
                     biased;
                     _ = stopped => {}
-                    () = accept(&worker, &listener, &acceptor) => {}
+                    () = accept(&worker, &accepting, &acceptor) => {}
                 }
-                // For their clients these are connections already: closing now would reset them.
-                acceptor
-                    .waiting()
-                    .for_each(|(stream, peer)| accept_connection(&worker, &listener, stream, peer));
+                // Clients see these connections as established: closing the socket now would reset them.
+                acceptor.pending().for_each(|(stream, peer)| hand_over(&worker, &accepting, stream, peer));
             }
-            Err(error) => tracing::error!(%error, "a listening socket cannot be used"),
+            Err(error) => tracing::error!(%error, "cannot use a listening socket"),
         }
     });
     (number, AcceptTask { stop, task })
 }
 
-async fn accept(worker: &Rc<WorkerContext>, listener: &Rc<WorkerListener>, acceptor: &Acceptor) {
-    let mut complained = false;
+/// Passes a connection to the listener's protocol.
+fn hand_over(worker: &Rc<WorkerContext>, accepting: &AcceptingListener, stream: Stream, peer: Peer) {
+    if let SocketHandler::Streams(adapter) = accepting.handler() {
+        accept_connection(worker, &accepting.listener, &adapter, stream, peer);
+    }
+}
+
+async fn accept(worker: &Rc<WorkerContext>, accepting: &AcceptingListener, acceptor: &Acceptor) {
+    let mut is_logged = false;
     loop {
         match acceptor.accept().await {
             Ok((stream, peer)) => {
-                complained = false;
-                accept_connection(worker, listener, stream, peer);
+                is_logged = false;
+                hand_over(worker, accepting, stream, peer);
             }
             Err(error) if is_about_one_connection(&error) => {}
             Err(error) => {
-                let routes = listener.routes();
+                let routes = accepting.listener.routes();
                 routes.table.shared.counters.of(worker.number).accept_errors.add(1);
-                if !std::mem::replace(&mut complained, true) {
-                    tracing::warn!(listener = %routes.table.config.name, %error, "cannot accept; trying again");
+                if !std::mem::replace(&mut is_logged, true) {
+                    tracing::warn!(listener = %routes.table.config.name, %error, "cannot accept connections; retrying");
                 }
-                tokio::time::sleep(ACCEPT_REST).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-/// The connection went away before it was accepted; the next one is as good as ever.
+/// Reports whether an error concerns only one connection, which ended before it was accepted.
 fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -277,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_share_a_port_and_nobody_else_gets_it() {
+    fn workers_share_a_port_that_no_other_process_can_bind() {
         let any = ListenAddress::Socket(([127, 0, 0, 1], 0).into());
         let (actual, sockets) = bind(&any, 4, false).unwrap();
         let ListenAddress::Socket(address) = actual else { panic!("{actual:?}") };
@@ -286,7 +318,7 @@ mod tests {
             let again = bind(&ListenAddress::Socket(address), workers, false);
             assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         }
-        // The kernel spreads by a hash of both ends: of 400 connections each of four gets some.
+        // The kernel spreads connections by a hash of both addresses: each of four sockets gets some of 400.
         let clients: Vec<_> = (0..400).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
         let mut taken = 0;
         for socket in &sockets {
@@ -298,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_share_a_port_for_datagrams_and_nobody_else_gets_it() {
+    fn workers_share_a_udp_port_that_no_other_process_can_bind() {
         let any = ListenAddress::Udp(([127, 0, 0, 1], 0).into());
         let (actual, sockets) = bind(&any, 4, false).unwrap();
         let ListenAddress::Udp(address) = actual else { panic!("{actual:?}") };
@@ -310,17 +342,17 @@ mod tests {
         for client in clients.iter().chain(&clients) {
             client.send_to(b"x", address).unwrap();
         }
-        let mut homes = std::collections::HashMap::new();
+        let mut workers_of = std::collections::HashMap::new();
         for (place, socket) in sockets.iter().enumerate() {
             let mut buffer = [std::mem::MaybeUninit::uninit(); 8];
             let mut mine = 0;
             while let Ok((_, from)) = socket.recv_from(&mut buffer) {
                 mine += 1;
-                let home = homes.entry(from.as_socket()).or_insert(place);
-                assert_eq!(*home, place, "a client's datagrams come to one worker");
+                let worker = workers_of.entry(from.as_socket()).or_insert(place);
+                assert_eq!(*worker, place, "a client's datagrams arrive at one worker");
             }
             assert!(mine > 40, "{mine} of 800");
         }
-        assert_eq!(homes.len(), clients.len());
+        assert_eq!(workers_of.len(), clients.len());
     }
 }

@@ -1,4 +1,4 @@
-//! What an adapter can do with a client's connection.
+//! Accepted connections, as protocol adapters use them.
 
 use std::fmt;
 use std::io;
@@ -9,38 +9,39 @@ use std::time::Duration;
 use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
-use crate::listener::tls_accept::ClientTlsInfo;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::{Peer, Stream};
+use crate::net::tls::server_config::ClientTlsInfo;
 
-/// Bytes read at once while a protocol is still finding out what a client wants.
+/// Maximum number of bytes per read of [`Connection::read`].
 const READ: usize = 16 * 1024;
 
-/// A client's connection that was let in.
+/// An accepted client connection.
 #[derive(Debug)]
 pub struct Connection {
     pub(crate) guard: ConnectionGuard,
     pub(crate) stream: Stream,
     pub(crate) peer: Peer,
-    /// What its handshake of TLS told, if there was one.
+    /// Properties of its TLS connection, if it uses TLS.
     pub(crate) tls_info: Option<Box<ClientTlsInfo>>,
-    /// Whose connection it is, where a destination is to be told.
+    /// Client for the PROXY header, if a pool sends one.
     pub(crate) origin: Option<Rc<Origin>>,
-    /// Its client is not one of those who may send a PROXY header here, and others may.
+    /// Whether a PROXY header of this client is rejected: it is not a trusted proxy of a listener that accepts headers.
     pub(crate) rejects_proxy_header: bool,
-    /// Bytes that were read of it and belong to what comes next.
+    /// Bytes that were read and belong to the protocol that follows.
     pub(crate) early: Vec<u8>,
 }
 
-/// What is wrong with what a client sent; counted, and said in the access log.
+/// Fault in what a client sent, for counters and the access log.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
-    /// It is not what the protocol says.
+    /// Violates the protocol.
     Malformed,
-    /// It is more than the listener takes.
+    /// Exceeds a limit of the listener.
     TooLarge,
-    /// It did not come in time.
+    /// Exceeded a time limit.
     TooSlow,
 }
 
@@ -70,7 +71,7 @@ impl Connection {
         tokio::task::spawn_local(task);
     }
 
-    /// Who is at the other end, as far as trusted proxies tell; `None` on a Unix socket.
+    /// Returns the client's address, as reported by trusted proxies; `None` on a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         match self.peer {
             Peer::Socket(address) => Some(address),
@@ -78,35 +79,35 @@ impl Connection {
         }
     }
 
-    /// The name it asked for in its handshake of TLS, lower case.
+    /// Returns the requested server name (SNI), in lower case.
     pub fn server_name(&self) -> Option<&str> {
         self.tls_info.as_deref()?.sni.as_deref()
     }
 
-    /// How long a client may take to say what it wants (`timeouts: {header}` of the listener).
+    /// Returns the time limit of the first message (`timeouts: {header}` of the listener).
     pub fn timeout(&self) -> Duration {
         self.guard.listener.routes().table.config.timeouts.header
     }
 
-    /// How many bytes that may have (`limits: {header_bytes}` of the listener).
+    /// Returns the size limit of the first message (`limits: {header_bytes}` of the listener).
     pub fn max_bytes(&self) -> usize {
         self.guard.listener.routes().table.config.limits.header_bytes
     }
 
-    /// Bounds what follows in time; the limit is kept to about 16 ms.
+    /// Starts a time limit, with a resolution of about 16 ms.
     pub fn limit(&self, time: Duration) -> TimeLimit {
         TimeLimit(self.worker().timer(self.worker().now() + time))
     }
 
-    /// What was read and not taken yet. What an adapter leaves there goes to the destination first.
+    /// Returns the bytes that were read and not consumed. What an adapter leaves is sent to the destination first.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.early
     }
 
-    /// Reads more into the buffer: at most 16 KiB. 0 is the client's end.
+    /// Reads up to 16 KiB into the buffer; 0 is the end of the client's data.
     ///
     /// # Errors
-    /// The connection's.
+    /// The connection failed.
     pub async fn read(&mut self) -> io::Result<usize> {
         let Self { guard, stream, early, .. } = self;
         std::future::poll_fn(|cx| {
@@ -123,12 +124,12 @@ impl Connection {
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// The connection's.
+    /// The connection failed.
     pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
     }
 
-    /// Counts that the client is refused for what it sent.
+    /// Counts that the connection is rejected for a fault of the client.
     pub fn refuse(&self, fault: Fault) {
         self.count(fault.reason());
     }
@@ -137,23 +138,23 @@ impl Connection {
         self.guard.listener.routes().table.shared.counters.of(self.worker().number).refuse(reason);
     }
 
-    /// Says "no more from me".
+    /// Shuts the write side down.
     pub fn end(&mut self) {
         self.stream.shutdown_write();
     }
 
-    /// Ends the connection so that the client cannot take it for a proper end.
+    /// Resets the connection, so that the client does not take it for an orderly end.
     pub fn reset(mut self) {
         self.stream.reset_on_close();
     }
 }
 
-/// A bound in time for whatever is awaited within it.
+/// Time limit for futures.
 #[derive(Debug)]
 pub struct TimeLimit(pub(crate) TimerGuard);
 
 impl TimeLimit {
-    /// What `work` comes to; `None` when the time is up first.
+    /// Runs `work`; `None` if the time limit passes first.
     pub async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         self.0.within(work).await
     }

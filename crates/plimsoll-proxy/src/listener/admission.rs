@@ -1,6 +1,7 @@
-//! What a connection passes between the listener and its protocol: the limit, the PROXY header, TLS.
+//! Setup of accepted connections before their protocol: connection limit, PROXY header, TLS.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_config::model::Protocol;
@@ -10,16 +11,18 @@ use plimsoll_wire::proxy_protocol::Header;
 use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
 use crate::listener::accepted_connection::Connection;
+use crate::listener::adapter::Adapter;
 use crate::listener::tables::ListenerTable;
 use crate::listener::tls_accept::accept_tls;
 use crate::listener::worker_listener::{ConnectionGuard, WorkerListener};
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::{Peer, Stream};
 
-/// Lets a connection in, or turns it away when the listener is full.
+/// Accepts a connection, or rejects it if the listener is at its limit.
 pub(crate) fn accept_connection(
     worker: &Rc<WorkerContext>,
     listener: &Rc<WorkerListener>,
+    adapter: &Arc<dyn Adapter>,
     stream: Stream,
     peer: Peer,
 ) {
@@ -38,19 +41,19 @@ pub(crate) fn accept_connection(
     if table.shared.open.load(Relaxed) > table.config.limits.connections {
         connection.count(Reason::ConnectionLimit);
         if table.server_tls.is_none() {
-            table.adapter.reject(&mut connection);
+            adapter.reject(&mut connection);
         }
         return;
     }
     if table.server_tls.is_none() && !table.config.accepts_proxy_protocol {
-        find_origin(&mut connection, table, None);
-        return table.adapter.serve(connection);
+        set_origin(&mut connection, table, None);
+        return adapter.serve(connection);
     }
-    tokio::task::spawn_local(prepare_connection(connection));
+    tokio::task::spawn_local(prepare_connection(connection, adapter.clone()));
 }
 
-/// The way of a connection of which something is asked before its protocol begins.
-async fn prepare_connection(mut connection: Connection) {
+/// Reads the PROXY header and runs the TLS handshake of a connection, and passes it to its protocol.
+async fn prepare_connection(mut connection: Connection, adapter: Arc<dyn Adapter>) {
     let routes = connection.guard.listener.routes();
     let table = &routes.table;
     let mut header = None;
@@ -67,16 +70,17 @@ async fn prepare_connection(mut connection: Connection) {
     if let Some(source) = header.as_ref().and_then(Header::source) {
         connection.peer = Peer::Socket(source);
     }
-    find_origin(&mut connection, table, header);
-    match wants_tls(&mut connection).await {
+    set_origin(&mut connection, table, header);
+    match starts_tls(&mut connection).await {
         Some(true) if !accept_tls(&mut connection).await => {}
-        Some(_) => table.adapter.serve(connection),
+        Some(_) => adapter.serve(connection),
         None => {}
     }
 }
 
-/// Does TLS end here? Where the protocol is to be detected, the client's first byte says. `None`: none came.
-async fn wants_tls(connection: &mut Connection) -> Option<bool> {
+/// Reports whether the connection starts with TLS; with `protocol: auto` by the client's first byte. `None` if no byte
+/// arrived.
+async fn starts_tls(connection: &mut Connection) -> Option<bool> {
     let routes = connection.guard.listener.routes();
     let table = &routes.table;
     if table.server_tls.is_none() || table.config.protocol != Protocol::Auto {
@@ -96,14 +100,14 @@ async fn wants_tls(connection: &mut Connection) -> Option<bool> {
     Some(is_tls_handshake(&connection.early))
 }
 
-/// Remembers whose connection it is, where a destination wants to be header.
-fn find_origin(connection: &mut Connection, table: &ListenerTable, header: Option<Header>) {
+/// Sets the client for the PROXY header, if a pool sends one.
+fn set_origin(connection: &mut Connection, table: &ListenerTable, header: Option<Header>) {
     if table.needs_origin {
         connection.origin = Some(Origin::new(header, connection.peer, &connection.stream));
     }
 }
 
-/// Reads the PROXY header a connection begins with, and leaves what follows in the buffer.
+/// Reads the PROXY header at the start of a connection, and leaves the bytes that follow in the buffer.
 async fn read_header(connection: &mut Connection) -> Result<Header, ()> {
     loop {
         match Header::parse(&connection.early) {

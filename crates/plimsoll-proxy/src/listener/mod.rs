@@ -1,4 +1,4 @@
-//! How connections are accepted and made ready for their protocol.
+//! Listening sockets, accepted connections, and the setup before their protocol.
 
 pub(crate) mod accept;
 pub(crate) mod accepted_connection;

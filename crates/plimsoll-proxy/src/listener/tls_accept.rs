@@ -1,4 +1,4 @@
-//! How a client comes in through TLS: its handshake, within limits, and what that told about it.
+//! TLS handshakes of accepted connections, within their limits.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -9,20 +9,11 @@ use crate::base::counters::Handshake;
 use crate::base::reason::Reason;
 use crate::listener::accepted_connection::Connection;
 use crate::listener::tables::ListenerTable;
-use crate::net::stream::Stream;
-use crate::net::tls::server_config;
+use crate::net::stream::{SocketStream, Stream};
+use crate::net::tls::server_config::{self, ClientTlsInfo};
 use crate::net::tls::tls_stream::TlsStream;
 
-/// What a handshake told about a client.
-#[derive(Debug, Default)]
-pub(crate) struct ClientTlsInfo {
-    /// The name it asked for, lower case.
-    pub(crate) sni: Option<Box<str>>,
-    /// The certificate it proved to have, as RFC 9440 writes it: DER in Base64, between colons.
-    pub(crate) certificate: Option<Box<str>>,
-}
-
-/// Runs the handshake of a new connection; `false` when it came to nothing, which is counted.
+/// Runs the handshake of an accepted connection. Returns `false` if it failed, which is counted.
 pub(crate) async fn accept_tls(connection: &mut Connection) -> bool {
     let worker = connection.worker().clone();
     let routes = connection.guard.listener.routes();
@@ -36,12 +27,13 @@ pub(crate) async fn accept_tls(connection: &mut Connection) -> bool {
     }
     let started = worker.now();
     let timer = worker.timer(started + table.config.timeouts.handshake);
-    let inner = std::mem::replace(&mut connection.stream, Stream::Closed);
+    let closed = Stream::Socket(SocketStream::Closed);
+    let Stream::Socket(inner) = std::mem::replace(&mut connection.stream, closed) else { return false };
     let early = std::mem::take(&mut connection.early);
     let Ok(mut stream) = TlsStream::server(inner, early, server_tls.config.clone()) else { return false };
-    // Boxed, so that what a handshake needs is given back when it is over.
-    let shaken = timer.within(Box::pin(handshake(&worker, &mut stream))).await;
-    match shaken {
+    // Boxed, so that the state of the handshake is freed with its end.
+    let result = timer.within(Box::pin(handshake(&worker, &mut stream))).await;
+    match result {
         Some(Ok(sni)) => {
             let kind = if stream.is_resumed() { Handshake::Resumed } else { Handshake::Full };
             counters.handshake(stream.version(), kind, worker.now().since(started));
@@ -54,7 +46,7 @@ pub(crate) async fn accept_tls(connection: &mut Connection) -> bool {
         Some(Err(error)) => {
             counters.handshake(stream.version(), Handshake::Failed, worker.now().since(started));
             counters.refuse(Reason::HandshakeFailed);
-            tracing::debug!(listener = %table.config.name, %error, "a handshake failed");
+            tracing::debug!(listener = %table.config.name, %error, "TLS handshake failed");
             false
         }
         None => {
@@ -64,22 +56,22 @@ pub(crate) async fn accept_tls(connection: &mut Connection) -> bool {
     }
 }
 
-/// Answers the name the client asked for.
+/// Runs the handshake and returns the client's SNI.
 async fn handshake(worker: &WorkerContext, stream: &mut TlsStream) -> std::io::Result<Option<String>> {
     std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await?;
-    // Until the hello was answered nothing dear has been done; from then on the rest is cheap.
+    // The response to the ClientHello is the expensive step of the handshake.
     worker.handshakes.wait().await;
-    let mut asked = None;
+    let mut sni = None;
     std::future::poll_fn(|cx| {
         let polled = stream.poll_handshake(cx);
-        asked = asked.take().or_else(server_config::take_sni);
+        sni = sni.take().or_else(server_config::take_sni);
         polled
     })
     .await?;
-    Ok(asked)
+    Ok(sni)
 }
 
-/// A handshake's presence, for the limit.
+/// Counts a running handshake for the limit.
 struct HandshakeGuard<'t>(&'t ListenerTable);
 
 impl<'t> HandshakeGuard<'t> {
@@ -95,7 +87,7 @@ impl Drop for HandshakeGuard<'_> {
     }
 }
 
-/// A byte sequence of a structured field (RFC 8941 section 3.3.5).
+/// Encodes a byte sequence of a structured field (RFC 8941 section 3.3.5).
 fn in_base64(bytes: &[u8]) -> String {
     format!(":{}:", base64::encode(bytes))
 }
@@ -105,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_as_in_rfc_4648() {
+    fn byte_sequences_are_base64_between_colons() {
         for (plain, coded) in [
             ("", "::"),
             ("f", ":Zg==:"),

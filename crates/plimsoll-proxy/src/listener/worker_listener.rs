@@ -52,6 +52,7 @@ impl WorkerListener {
         self.routes.borrow().clone()
     }
 
+    /// Sets the routes of a newer configuration.
     pub(crate) fn set_routes(&self, routes: Rc<ListenerRoutes>) {
         *self.routes.borrow_mut() = routes;
     }

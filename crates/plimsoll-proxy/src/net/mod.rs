@@ -4,6 +4,7 @@ pub(crate) mod flood_detector;
 pub(crate) mod h2_io;
 pub(crate) mod proxy_protocol;
 pub(crate) mod socket_options;
+pub(crate) mod socket_stream;
 pub(crate) mod stream;
 pub mod tls;
 pub(crate) mod tunnel;

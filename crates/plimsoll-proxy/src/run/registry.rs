@@ -1,19 +1,18 @@
-//! The protocols that listeners can speak, and the health checks of the embedding program.
+//! Registry of protocol adapters, and of health checks of the embedding program.
 
 use std::sync::Arc;
 
 use plimsoll_config::model::Protocol;
 
 use crate::health::probe::custom::Check;
-use crate::listener::adapter::Adapter;
+use crate::listener::adapter::{Adapter, SocketHandler};
 use crate::serve::detect::Detect;
 use crate::serve::http::Http;
 use crate::serve::mqtt::Mqtt;
 use crate::serve::tcp::Tcp;
 use crate::serve::udp::Udp;
 
-/// The protocols there are: a list, in the order they are asked when one is to be detected; and the embedding
-/// program's own ways to check destinations.
+/// Protocol adapters, in the order of their detection, and health checks of the embedding program.
 #[derive(Clone, Debug)]
 pub struct Adapters {
     adapters: Vec<Arc<dyn Adapter>>,
@@ -21,48 +20,47 @@ pub struct Adapters {
 }
 
 impl Adapters {
-    /// HTTP, MQTT, TCP and UDP.
+    /// Returns the built-in protocols: HTTP, MQTT, TCP and UDP.
     pub fn built_in() -> Self {
-        Self {
-            adapters: vec![Arc::new(Http), Arc::new(Mqtt), Arc::new(Tcp), Arc::new(Udp)],
-            checks: Vec::new(),
-        }
+        Self { adapters: vec![Arc::new(Http), Arc::new(Mqtt), Arc::new(Tcp)], checks: Vec::new() }
     }
 
-    /// One more, asked before all others; of two with one word the later one serves.
+    /// Adds an adapter before all others; the latest of several with one name is used.
     #[must_use]
     pub fn with(mut self, adapter: impl Adapter + 'static) -> Self {
         self.adapters.insert(0, Arc::new(adapter));
         self
     }
 
-    /// One more way to check destinations; of two with one word the later one is asked.
+    /// Adds a health check; the latest of several with one name is used.
     #[must_use]
     pub fn with_check(mut self, check: impl Check + 'static) -> Self {
         self.checks.insert(0, Arc::new(check));
         self
     }
 
-    /// Those a configuration may name beside the built-in ones: for [`plimsoll_config::Extensions`].
+    /// Returns the names of all adapters, for [`plimsoll_config::Extensions`].
     pub fn names(&self) -> Vec<&'static str> {
         self.adapters.iter().map(|adapter| adapter.name()).collect()
     }
 
-    /// What its checks may speak beside the built-in ones: for [`plimsoll_config::Extensions`].
+    /// Returns the names of all added checks, for [`plimsoll_config::Extensions`].
     pub fn check_names(&self) -> Vec<&'static str> {
         self.checks.iter().map(|check| check.name()).collect()
     }
 
-    /// Who checks by this word, if somebody here does.
-    pub(crate) fn check(&self, word: &str) -> Option<Arc<dyn Check>> {
-        self.checks.iter().find(|check| check.name() == word).cloned()
+    /// Returns the check of this name.
+    pub(crate) fn check(&self, name: &str) -> Option<Arc<dyn Check>> {
+        self.checks.iter().find(|check| check.name() == name).cloned()
     }
 
-    /// Who serves a listener of this protocol, if somebody here does.
-    pub(crate) fn of(&self, protocol: Protocol) -> Option<Arc<dyn Adapter>> {
-        if protocol == Protocol::Auto {
-            return Some(Arc::new(Detect(self.adapters.clone())));
-        }
-        self.adapters.iter().find(|adapter| adapter.name() == protocol.as_str()).cloned()
+    /// Returns the handler of a listener's protocol.
+    pub(crate) fn of(&self, protocol: Protocol) -> Option<SocketHandler> {
+        let adapter = match protocol {
+            Protocol::Udp => return Some(SocketHandler::Datagrams(Arc::new(Udp))),
+            Protocol::Auto => Some(Arc::new(Detect(self.adapters.clone())) as Arc<dyn Adapter>),
+            _ => self.adapters.iter().find(|adapter| adapter.name() == protocol.as_str()).cloned(),
+        };
+        adapter.map(SocketHandler::Streams)
     }
 }

@@ -14,7 +14,8 @@ use crate::base::clock::Clock;
 use crate::base::context::WorkerContext;
 use crate::base::log_writer::LogSender;
 use crate::base::timer::RESOLUTION;
-use crate::listener::accept::{self, AcceptTask, Socket};
+use crate::listener::accept::{self, AcceptTask, AcceptingListener, Socket};
+use crate::listener::adapter::SocketHandler;
 use crate::listener::tables::{ListenerTable, RouteTable};
 use crate::listener::worker_listener::{ListenerRoutes, WorkerListener, WorkerRoute};
 use crate::log::decision_log::{DecisionSampler, DecisionSender};
@@ -27,7 +28,7 @@ pub(crate) enum Command {
     Listeners(Vec<ListenerUpdate>),
     /// Reports when all earlier commands are in force.
     Sync(oneshot::Sender<()>),
-    /// Stops accept_tasks, closes idle connections and finishes the active ones.
+    /// Stops accepting, closes idle connections and finishes the active ones.
     Drain,
     /// Closes the connections that a drain still waits for.
     Abort,
@@ -37,6 +38,8 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct ListenerUpdate {
     pub(crate) table: Arc<ListenerTable>,
+    /// Handler of the listener's sockets.
+    pub(crate) handler: SocketHandler,
     /// Sockets to accept on, beside those that the listener already has.
     pub(crate) open: Vec<Socket>,
     /// Numbers of the sockets to close.
@@ -45,7 +48,7 @@ pub(crate) struct ListenerUpdate {
 
 /// A listener with its open sockets, by socket number.
 struct BoundListener {
-    listener: Rc<WorkerListener>,
+    accepting: Rc<AcceptingListener>,
     accept_tasks: HashMap<u64, AcceptTask>,
 }
 
@@ -162,16 +165,20 @@ fn apply_listeners(
         let name = update.table.config.name.clone();
         let routes = pools.routes(update.table);
         let bound = listeners.entry(name).or_insert_with(|| BoundListener {
-            listener: Rc::new(WorkerListener::new(routes.clone())),
+            accepting: AcceptingListener::new(
+                Rc::new(WorkerListener::new(routes.clone())),
+                update.handler.clone(),
+            ),
             accept_tasks: HashMap::new(),
         });
-        bound.listener.set_routes(routes);
+        bound.accepting.listener.set_routes(routes);
+        bound.accepting.set_handler(update.handler);
         for number in update.close {
             bound.accept_tasks.remove(&number).map(AcceptTask::close);
         }
         for socket in update.open {
-            let (number, accept_tasks) = accept::accept_on(worker, &bound.listener, socket);
-            bound.accept_tasks.insert(number, accept_tasks);
+            let (number, task) = accept::accept_on(worker, &bound.accepting, socket);
+            bound.accept_tasks.insert(number, task);
         }
     }
     // Requests that are queued for a removed pool are still served.
@@ -180,7 +187,7 @@ fn apply_listeners(
 
 /// Closes the sockets of a listener. Each returned task ends when its socket is closed.
 fn close(bound: BoundListener) -> Vec<JoinHandle<()>> {
-    bound.listener.close();
+    bound.accepting.listener.close();
     bound.accept_tasks.into_values().map(AcceptTask::close).collect()
 }
 

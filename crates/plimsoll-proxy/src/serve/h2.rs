@@ -15,12 +15,12 @@ use crate::base::reason::Reason;
 use crate::base::timer::{RESOLUTION, Timer};
 use crate::forward::request_context::ClientInfo;
 use crate::listener::accepted_connection;
-use crate::listener::tls_accept::ClientTlsInfo;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::flood_detector::FloodDetector;
 use crate::net::h2_io::H2Io;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::Peer;
+use crate::net::tls::server_config::ClientTlsInfo;
 use crate::serve::h2_server_stream;
 
 /// Flow-control window of a stream, in bytes.

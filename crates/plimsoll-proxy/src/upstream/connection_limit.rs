@@ -1,7 +1,8 @@
-//! Where a new connection finds room among those a pool and its destinations may have.
+//! Connection limits of a pool and its destinations.
 //!
-//! Idle connections count, and may lie at other workers. Whoever finds no room says so; then the workers that have an
-//! idle one where it is full close the coldest, and one that has just served is not kept.
+//! Idle connections count, and may belong to other workers. A request that finds the limit reached registers as a
+//! waiter. Then each worker closes its coldest idle connection where the limit is reached, and does not keep a
+//! connection that was just used.
 
 use std::io;
 use std::sync::Arc;
@@ -10,19 +11,23 @@ use plimsoll_core::stats::ConnectionPermit;
 use plimsoll_core::{Address, DestinationId, DestinationStats};
 
 use crate::base::counters::Overflow;
-use crate::net::stream::Stream;
+use crate::net::socket_stream::SocketStream;
 use crate::upstream::pool::WorkerPool;
 
 impl WorkerPool {
-    /// Opens a connection, once there is room for one more where its number is limited.
+    /// Opens a connection, within the limit of connections if there is one.
     ///
     /// # Errors
-    /// The connection's, and [`io::ErrorKind::QuotaExceeded`] when there is no room for half the time it may take to
-    /// connect: nobody else's fault.
-    pub(crate) async fn connect_limited(&self, id: DestinationId, address: &Address) -> io::Result<Stream> {
+    /// The connection cannot be opened, or the limit was reached for half the connect timeout
+    /// ([`io::ErrorKind::QuotaExceeded`]), which is not the destination's fault.
+    pub(crate) async fn connect_limited(
+        &self,
+        id: DestinationId,
+        address: &Address,
+    ) -> io::Result<SocketStream> {
         let limited = self.table.borrow().config.limits_connections();
         let permit = if limited { Some(self.acquire_permit(id).await?) } else { None };
-        Stream::connect(address).await.map(|stream| stream.limited(permit))
+        SocketStream::connect(address).await.map(|socket| socket.limited(permit))
     }
 
     async fn acquire_permit(&self, id: DestinationId) -> io::Result<ConnectionPermit> {
@@ -33,7 +38,7 @@ impl WorkerPool {
         }
         let timeout = self.table.borrow().config.timeouts.connect / 2;
         let _waiting = limiter.want_connection(&stats);
-        let found = async {
+        let acquired = async {
             loop {
                 self.evict_idle();
                 let freed = self.connection_freed.notified();
@@ -43,14 +48,14 @@ impl WorkerPool {
                 freed.await;
             }
         };
-        tokio::time::timeout(timeout, found).await.map_err(|_| {
+        tokio::time::timeout(timeout, acquired).await.map_err(|_| {
             self.table.borrow().counters.of(self.worker).overflowed(Overflow::Connections);
             io::ErrorKind::QuotaExceeded.into()
         })
     }
 
-    /// Closes idle connections that take up room somebody wants: one of each destination that is full, or the coldest
-    /// of all where the pool is.
+    /// Closes idle connections for waiters: one of each destination at its limit, or the coldest of all if the pool is
+    /// at its limit.
     fn evict_idle(&self) {
         let limiter = self.table.borrow().limiter.clone();
         for (id, stats) in self.destination_stats() {
@@ -63,7 +68,7 @@ impl WorkerPool {
         }
     }
 
-    /// Makes room where somebody wants it, and lets those who wait here look again.
+    /// Closes idle connections for waiters of all workers, and wakes the waiters of this worker.
     pub(crate) fn evict_idle_for_waiters(&self) {
         if self.table.borrow().limiter.has_connection_waiters() {
             self.evict_idle();
@@ -71,7 +76,7 @@ impl WorkerPool {
         }
     }
 
-    /// Is a connection that has just served better closed, because somebody wants its room?
+    /// Reports whether a connection that was just used should be closed because a waiter needs its permit.
     pub(crate) fn should_close_for_waiters(&self, id: DestinationId) -> bool {
         let table = self.table.borrow();
         table.limiter.has_connection_waiters()

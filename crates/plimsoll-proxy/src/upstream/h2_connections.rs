@@ -1,4 +1,4 @@
-//! A worker's connections to destinations that speak HTTP/2: few, shared by many requests at once.
+//! HTTP/2 connections of a worker: few per destination, each shared by many concurrent requests.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,18 +16,19 @@ use crate::net::flood_detector::FloodDetector;
 use crate::net::h2_io::H2Io;
 use crate::net::stream::Stream;
 
-/// Requests at once on one connection, however many its destination would take: more would wait for each other.
+/// Maximum number of concurrent requests on one connection, whatever its destination permits: more would delay each
+/// other.
 const STREAMS: usize = 100;
-/// Bytes a destination may send on one stream before anybody has taken them.
+/// Receive window of a stream, in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
-/// And on all streams of a connection together.
+/// Receive window of a connection, in bytes.
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-/// Bytes of a request that wait to be framed, for each stream.
+/// Send buffer of each stream, in bytes.
 const SEND_BUFFER: usize = 128 * 1024;
-/// A head of an answer may be so long, as with HTTP/1.
+/// Maximum size of a response head, the same as over HTTP/1.
 const HEADER_LIST: u32 = 64 * 1024;
 
-/// One connection.
+/// HTTP/2 connection to a destination.
 #[derive(Debug)]
 pub(crate) struct H2Connection {
     requests: RefCell<SendRequest<Bytes>>,
@@ -38,11 +39,12 @@ pub(crate) struct H2Connection {
     settings: Rc<Settings>,
 }
 
-/// Whether the destination's settings have come: nobody may ask for a tunnel before (RFC 8441 section 3). They are
-/// the first it sends, so they stand before the answer to a ping.
+/// State of the destination's SETTINGS frame, which must be received before a tunnel is requested (RFC 8441 section 3).
+///
+/// It is the first frame a destination sends, so it comes before the response to a PING.
 #[derive(Debug)]
 struct Settings {
-    came: Cell<bool>,
+    received: Cell<bool>,
     ping: RefCell<Option<PingPong>>,
     waiting: RefCell<Vec<Waker>>,
 }
@@ -52,9 +54,9 @@ impl H2Connection {
         self.closed.get()
     }
 
-    /// Ready when the destination's settings are known, or never will be.
+    /// Becomes ready when the destination's settings are known or the connection has ended.
     pub(crate) fn poll_settings(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.settings.came.get() {
+        if self.settings.received.get() {
             return Poll::Ready(());
         }
         let mut waiting = self.settings.waiting.borrow_mut();
@@ -64,41 +66,41 @@ impl H2Connection {
         if let Some(mut ping) = self.settings.ping.take() {
             let settings = self.settings.clone();
             tokio::task::spawn_local(async move {
-                let _came_or_closed = ping.ping(Ping::opaque()).await;
-                settings.came.set(true);
+                let _received_or_closed = ping.ping(Ping::opaque()).await;
+                settings.received.set(true);
                 settings.waiting.take().into_iter().for_each(Waker::wake);
             });
         }
         Poll::Pending
     }
 
-    /// Within TLS?
+    /// Reports whether the connection uses TLS.
     pub(crate) fn is_secure(&self) -> bool {
         self.secure
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         let theirs = self.requests.borrow().current_max_send_streams();
         !self.closed.get() && self.active.get() < theirs.min(STREAMS)
     }
 }
 
-/// A request's place on a link.
+/// A stream slot on a connection, released when dropped.
 #[derive(Debug)]
 pub(crate) struct StreamPermit {
-    link: Rc<H2Connection>,
+    connection: Rc<H2Connection>,
     requests: SendRequest<Bytes>,
 }
 
 impl StreamPermit {
-    pub(crate) fn take(link: &Rc<H2Connection>) -> Self {
-        link.active.set(link.active.get() + 1);
-        let requests = link.requests.borrow().clone();
-        Self { link: link.clone(), requests }
+    pub(crate) fn take(connection: &Rc<H2Connection>) -> Self {
+        connection.active.set(connection.active.get() + 1);
+        let requests = connection.requests.borrow().clone();
+        Self { connection: connection.clone(), requests }
     }
 
-    pub(crate) fn link(&self) -> &Rc<H2Connection> {
-        &self.link
+    pub(crate) fn connection(&self) -> &Rc<H2Connection> {
+        &self.connection
     }
 
     pub(crate) fn requests(&mut self) -> &mut SendRequest<Bytes> {
@@ -108,11 +110,11 @@ impl StreamPermit {
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        self.link.active.set(self.link.active.get() - 1);
+        self.connection.active.set(self.connection.active.get() - 1);
     }
 }
 
-/// The links of one pool at one worker.
+/// HTTP/2 connections of one pool on one worker.
 #[derive(Debug, Default)]
 pub(crate) struct H2ConnectionPool {
     by_destination: RefCell<HashMap<DestinationId, Rc<DestinationConnections>>>,
@@ -120,24 +122,24 @@ pub(crate) struct H2ConnectionPool {
 
 #[derive(Debug, Default)]
 struct DestinationConnections {
-    links: RefCell<Vec<Rc<H2Connection>>>,
-    /// The destination has chosen HTTP/1, the last time it was asked.
+    connections: RefCell<Vec<Rc<H2Connection>>>,
+    /// Whether the destination selected HTTP/1 at the latest negotiation.
     chose_http1: Cell<bool>,
-    /// Somebody opens a link; who comes meanwhile waits for it.
+    /// Whether a connection is being opened; further requests wait for it.
     opening: Cell<bool>,
     opened: Notify,
 }
 
-/// What came of opening a connection.
+/// A newly opened upstream connection.
 #[derive(Debug)]
 pub(crate) enum NewUpstream {
-    /// It is for many.
+    /// Connection for many concurrent requests.
     Http2(Rc<H2Connection>),
-    /// The destination has chosen HTTP/1: it is for one.
+    /// HTTP/1 connection, for one request at a time.
     Http1(Stream),
 }
 
-/// Ends the waiting whatever becomes of the opening.
+/// Wakes waiting requests when a connection attempt ends, whatever its result.
 struct Opening<'g>(&'g DestinationConnections);
 
 impl Drop for Opening<'_> {
@@ -148,19 +150,21 @@ impl Drop for Opening<'_> {
 }
 
 impl H2ConnectionPool {
-    /// A link with room, if there is one.
+    /// Returns a connection with a free stream slot.
     pub(crate) fn take(&self, id: DestinationId, address: &Address) -> Option<Rc<H2Connection>> {
         let group = self.group(id);
-        let mut links = group.links.borrow_mut();
-        links.retain(|link| !link.closed.get() && link.address == *address);
-        links.iter().find(|link| link.has_room()).cloned()
+        let mut connections = group.connections.borrow_mut();
+        connections.retain(|connection| !connection.closed.get() && connection.address == *address);
+        connections.iter().find(|connection| connection.has_capacity()).cloned()
     }
 
-    /// A link with room, opened with `connect` if there is none. Of many who come at once, one opens it. With
-    /// `either` the destination may choose HTTP/1 instead; as long as it does, nobody waits for anybody.
+    /// Returns a connection with a free stream slot, opened with `connect` if there is none.
+    ///
+    /// Of concurrent requests one opens the connection and the others wait. With `either` the destination may select
+    /// HTTP/1 instead; while it does, requests open connections concurrently.
     ///
     /// # Errors
-    /// `connect`'s, or the destination does not speak HTTP/2 and must.
+    /// `connect` failed, or the destination does not support HTTP/2 although it is required.
     pub(crate) async fn open(
         &self,
         id: DestinationId,
@@ -169,15 +173,15 @@ impl H2ConnectionPool {
         either: bool,
     ) -> io::Result<NewUpstream> {
         let group = self.group(id);
-        let mut turn = None;
-        while turn.is_none() && !(either && group.chose_http1.get()) {
+        let mut opening = None;
+        while opening.is_none() && !(either && group.chose_http1.get()) {
             if !group.opening.replace(true) {
-                turn = Some(Opening(&group));
+                opening = Some(Opening(&group));
                 continue;
             }
             group.opened.notified().await;
-            if let Some(link) = self.take(id, address) {
-                return Ok(NewUpstream::Http2(link));
+            if let Some(connection) = self.take(id, address) {
+                return Ok(NewUpstream::Http2(connection));
             }
         }
         let stream = connect.await?;
@@ -186,18 +190,18 @@ impl H2ConnectionPool {
         match (chose_http2, matches!(stream, Stream::Tls(_))) {
             (false, _) if either => Ok(NewUpstream::Http1(stream)),
             (false, true) => Err(io::ErrorKind::Unsupported.into()),
-            (_, secure) => Self::link(&group, stream, address, secure).await.map(NewUpstream::Http2),
+            (_, secure) => Self::start(&group, stream, address, secure).await.map(NewUpstream::Http2),
         }
     }
 
-    /// Begins HTTP/2 on a new connection, for everybody.
-    async fn link(
+    /// Starts HTTP/2 on a new connection, and adds it to the pool.
+    async fn start(
         group: &DestinationConnections,
         stream: Stream,
         address: &Address,
         secure: bool,
     ) -> io::Result<Rc<H2Connection>> {
-        let wire = H2Io::new(stream, Vec::new(), Rc::new(FloodDetector::unlimited()));
+        let io = H2Io::new(stream, Vec::new(), Rc::new(FloodDetector::unlimited()));
         let mut builder = Builder::new();
         builder
             .enable_push(false)
@@ -205,53 +209,58 @@ impl H2ConnectionPool {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_LIST)
             .max_send_buffer_size(SEND_BUFFER);
-        let (requests, mut connection) = builder.handshake(wire).await.map_err(io::Error::other)?;
+        let (requests, mut driver) = builder.handshake(io).await.map_err(io::Error::other)?;
         let settings = Rc::new(Settings {
-            came: Cell::new(false),
-            ping: RefCell::new(connection.ping_pong()),
+            received: Cell::new(false),
+            ping: RefCell::new(driver.ping_pong()),
             waiting: RefCell::default(),
         });
         let closed = Rc::new(Cell::new(false));
         let gone = closed.clone();
         tokio::task::spawn_local(async move {
-            let _told_to_each_request = connection.await;
+            let _seen_by_each_stream = driver.await;
             gone.set(true);
         });
         let (requests, active) = (RefCell::new(requests), Cell::new(0));
-        let link =
+        let connection =
             Rc::new(H2Connection { requests, address: address.clone(), secure, active, closed, settings });
-        group.links.borrow_mut().push(link.clone());
-        Ok(link)
+        group.connections.borrow_mut().push(connection.clone());
+        Ok(connection)
     }
 
     fn group(&self, id: DestinationId) -> Rc<DestinationConnections> {
         self.by_destination.borrow_mut().entry(id).or_default().clone()
     }
 
-    /// Forgets links nobody uses, as `keep` says of their destinations. A link that is dropped says goodbye.
+    /// Drops unused connections of destinations that `keep` rejects. A dropped connection sends GOAWAY.
     pub(crate) fn sweep(&self, keep: impl Fn(DestinationId) -> bool) {
         self.by_destination.borrow_mut().retain(|&id, group| {
             let kept = keep(id);
-            group.links.borrow_mut().retain(|link| !link.closed.get() && (kept || link.active.get() > 0));
-            kept || !group.links.borrow().is_empty() || group.opening.get()
+            group
+                .connections
+                .borrow_mut()
+                .retain(|connection| !connection.closed.get() && (kept || connection.active.get() > 0));
+            kept || !group.connections.borrow().is_empty() || group.opening.get()
         });
     }
 
-    /// Says goodbye on one link that carries nothing.
+    /// Closes one idle connection with GOAWAY.
     pub(crate) fn close_idle(&self, of: Option<DestinationId>) {
         for (id, group) in &*self.by_destination.borrow() {
-            let mut links = group.links.borrow_mut();
-            let rests = |link: &Rc<H2Connection>| link.active.get() == 0 && Rc::strong_count(link) == 1;
+            let mut connections = group.connections.borrow_mut();
+            let is_idle = |connection: &Rc<H2Connection>| {
+                connection.active.get() == 0 && Rc::strong_count(connection) == 1
+            };
             if of.is_none_or(|of| of == *id)
-                && let Some(at) = links.iter().position(rests)
+                && let Some(at) = connections.iter().position(is_idle)
             {
-                links.swap_remove(at);
+                connections.swap_remove(at);
                 return;
             }
         }
     }
 
-    /// Takes no link again.
+    /// Drops all connections from the pool.
     pub(crate) fn clear(&self) {
         self.by_destination.borrow_mut().clear();
     }

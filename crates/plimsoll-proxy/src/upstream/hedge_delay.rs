@@ -1,11 +1,11 @@
-//! How long a request waits before it is sent to a second destination as well.
+//! Delay before a request is hedged: sent to a second destination as well.
 
 use std::time::Duration;
 
 use plimsoll_core::measure::Quantile;
 use plimsoll_core::retry::HedgeSpec;
 
-/// How long a message waits alone, as the pool's answers of late say; one per worker.
+/// Hedge delay of a pool on one worker, from the latest response times.
 #[derive(Debug)]
 pub(crate) struct HedgeDelay {
     pub(crate) spec: HedgeSpec,
@@ -17,16 +17,18 @@ impl HedgeDelay {
         Self { spec, times: spec.quantile().map(Quantile::new) }
     }
 
-    /// It was made for this.
-    pub(crate) fn follows(&self, spec: HedgeSpec) -> bool {
+    /// Reports whether it was created for this specification.
+    pub(crate) fn is_for(&self, spec: HedgeSpec) -> bool {
         self.spec == spec
     }
 
-    pub(crate) fn wait(&self) -> Option<Duration> {
+    /// Returns the current delay; `None` while too few response times are known.
+    pub(crate) fn delay(&self) -> Option<Duration> {
         self.spec.delay(self.times.as_ref().and_then(Quantile::value))
     }
 
-    pub(crate) fn answered(&mut self, span: Duration) {
+    /// Records a response time.
+    pub(crate) fn record(&mut self, span: Duration) {
         if let Some(times) = &mut self.times {
             times.record(span);
         }

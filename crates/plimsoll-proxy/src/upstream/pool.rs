@@ -1,4 +1,4 @@
-//! Where a connection to a destination comes from: the warmest idle one, or a new one.
+//! A worker's side of a pool: decisions by its snapshot, and its connections, idle or new.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -11,8 +11,7 @@ use std::time::Duration;
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{
-    Address, Assignment, DestinationId, DestinationStats, Name, NoDestination, PickRequest, Rng, Snapshot,
-    Status, Tick,
+    Address, DestinationId, DestinationStats, Name, NoDestination, PickRequest, Rng, Snapshot, Status, Tick,
 };
 use tokio::sync::Notify;
 
@@ -20,17 +19,19 @@ use crate::log::decision_log::DecisionSampler;
 use crate::net::proxy_protocol::{self, Origin};
 use crate::net::stream::Stream;
 use crate::net::tls::client_config::AlpnOffer;
+use crate::upstream::chosen::Chosen;
 use crate::upstream::h2_connections::{H2ConnectionPool, NewUpstream};
 use crate::upstream::hedge_delay::HedgeDelay;
-use crate::upstream::queue::WaitQueue;
-use crate::upstream::table::PoolTable;
 
-/// Idle connections kept per destination and worker. More than a worker needs at once are never idle;
-/// the number bounds what a burst leaves behind.
+use crate::upstream::table::PoolTable;
+use crate::upstream::wait_queue::WaitQueue;
+
+/// Maximum number of idle connections per destination and worker. A worker never has more idle connections than it
+/// used concurrently; this bounds what remains of a burst.
 const MAX_IDLE: usize = 1024;
 
-/// How long a connection rests on which bytes may still come that nobody wants.
-const REST_TIME: Duration = Duration::from_millis(100);
+/// Time for which a connection is not reused because unexpected bytes may still arrive on it.
+const QUARANTINE: Duration = Duration::from_millis(100);
 
 /// One worker's side of a pool: its copy of the snapshot and its idle connections.
 #[derive(Debug)]
@@ -42,24 +43,24 @@ pub(crate) struct WorkerPool {
     idle: RefCell<HashMap<DestinationId, VecDeque<Idle>, BuildHasherDefault<IdHasher>>>,
     h2: H2ConnectionPool,
     pub(crate) worker: usize,
-    /// There may be room for a connection again.
+    /// Notified when a connection permit may be free again.
     pub(crate) connection_freed: Notify,
-    /// Who waits here for a place.
+    /// Requests of this worker that wait for a destination.
     pub(crate) queue: WaitQueue,
-    /// How long messages wait before a copy of them is sent, in a pool that hedges.
+    /// Delay before a request is hedged, if the pool hedges.
     pub(crate) hedge_delay: RefCell<Option<HedgeDelay>>,
 }
 
-/// What a request needs of a connection.
+/// Requirements of a request on its connection.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct ConnectionNeeds<'r> {
-    /// The client asks to switch protocols.
+    /// Whether the client requests a protocol switch.
     pub(crate) upgrade: bool,
-    /// Client's connection that the request came by, where the destination is told.
+    /// Client connection of the request, if the pool sends a PROXY header.
     pub(crate) origin: Option<&'r Rc<Origin>>,
 }
 
-/// A connection that a request wants: to whom, speaking what, and on whose behalf.
+/// A connection to open: its destination, protocol and client.
 #[derive(Debug)]
 pub(crate) struct ConnectRequest {
     id: DestinationId,
@@ -68,14 +69,7 @@ pub(crate) struct ConnectRequest {
     origin: Option<Rc<Origin>>,
 }
 
-/// A destination that takes a message, and where it listens.
-#[derive(Debug)]
-pub(crate) struct Chosen {
-    pub(crate) assignment: Assignment,
-    pub(crate) address: Address,
-}
-
-/// Destination numbers are small and dense; one multiplication spreads them.
+/// Hasher for destination ids: they are small and dense, so one multiplication spreads them.
 #[derive(Debug, Default)]
 struct IdHasher(u64);
 
@@ -100,9 +94,9 @@ struct Idle {
     stream: Stream,
     address: Address,
     since: Tick,
-    /// It is not to be used before this moment. (Not `since`: a message that was chosen for earlier than the
-    /// connection became idle may well have it.)
-    resting_until: Tick,
+    /// Earliest time of its reuse. (Not `since`: a request that was assigned before the connection became idle may
+    /// use it.)
+    unused_until: Tick,
 }
 
 impl WorkerPool {
@@ -122,16 +116,16 @@ impl WorkerPool {
         }
     }
 
-    /// Takes over a newer configuration. Idle connections stay, unless what proves their other end is new.
+    /// Adopts a newer configuration. Idle connections are kept unless their TLS configuration changed.
     pub(crate) fn adopt(&self, table: &Arc<PoolTable>) {
         let before = self.table.replace(table.clone());
         let hedge = table.config.hedge;
-        let goes_on = self
+        let same_hedging = self
             .hedge_delay
             .borrow()
             .as_ref()
-            .is_some_and(|hedge_delay| hedge.is_some_and(|spec| hedge_delay.follows(spec)));
-        if !goes_on {
+            .is_some_and(|hedge_delay| hedge.is_some_and(|spec| hedge_delay.is_for(spec)));
+        if !same_hedging {
             self.hedge_delay.replace(hedge.map(HedgeDelay::new));
         }
         let same = match (&before.client_tls, &table.client_tls) {
@@ -139,7 +133,7 @@ impl WorkerPool {
             (None, None) => true,
             _ => false,
         };
-        // Only those opened from now on are counted.
+        // Connections that were opened without a limit are not counted.
         let counts = table.config.limits_connections() && !before.config.limits_connections();
         if !same || counts {
             self.idle.borrow_mut().clear();
@@ -147,7 +141,7 @@ impl WorkerPool {
         }
     }
 
-    /// Takes over a newer snapshot if one was published: one atomic load when not.
+    /// Adopts a newer snapshot if one was published. Otherwise it costs one atomic load.
     fn refresh(&self) {
         let table = self.table.borrow();
         if table.snapshots.generation() != self.generation.get() {
@@ -157,7 +151,7 @@ impl WorkerPool {
         }
     }
 
-    /// Chooses a destination for one message from the latest snapshot.
+    /// Chooses a destination for a request by the latest snapshot.
     pub(crate) fn balance_load(
         &self,
         want: &PickRequest<'_>,
@@ -173,17 +167,17 @@ impl WorkerPool {
         Ok(Chosen { assignment, address: member.address.clone() })
     }
 
-    /// Messages that wait long are sent to a second destination as well.
+    /// Reports whether slow requests are hedged.
     pub(crate) fn hedges(&self) -> bool {
         self.hedge_delay.borrow().is_some()
     }
 
-    /// The number of the pool's latest snapshot.
+    /// Returns the generation of the latest snapshot.
     pub(crate) fn generation(&self) -> u64 {
         self.table.borrow().snapshots.generation()
     }
 
-    /// May a destination finish what it has begun, and is it still where it was?
+    /// Reports whether a destination may finish existing work and still has this address.
     pub(crate) fn allows_existing(&self, id: DestinationId, address: &Address) -> bool {
         self.refresh();
         let snapshot = self.snapshot.borrow();
@@ -195,7 +189,7 @@ impl WorkerPool {
         })
     }
 
-    /// Where `key` belongs, and since when it stands as it does.
+    /// Returns the preferred destination of `key`, and the time of its last status change.
     pub(crate) fn preferred_destination(
         &self,
         key: u64,
@@ -206,20 +200,19 @@ impl WorkerPool {
         snapshot.preferred_destination(key, subset).map(|member| (member.id, member.since))
     }
 
-    /// Is there a destination for such a message that may serve, has room and was not tried?
+    /// Reports whether a destination may serve the request, has capacity and was not tried yet.
     pub(crate) fn has_untried(&self, want: &PickRequest<'_>) -> bool {
         self.snapshot.borrow().has_untried(want)
     }
 
-    /// Opens a connection to a destination, which is told whose it is where the pool wants that, with TLS on
-    /// it where the pool speaks that.
+    /// Opens a connection to a destination, with the pool's PROXY header and TLS.
     pub(crate) async fn connect(
         &self,
         id: DestinationId,
         address: &Address,
         origin: Option<&Origin>,
     ) -> io::Result<Stream> {
-        // Nobody knows what is said on it; a choice of the destination would be of no use to anybody.
+        // The content is opaque, so ALPN must not select HTTP/2.
         self.connect_for(id, address, origin, AlpnOffer::Http1).await
     }
 
@@ -230,27 +223,22 @@ impl WorkerPool {
         origin: Option<&Origin>,
         offer: AlpnOffer,
     ) -> io::Result<Stream> {
-        let mut stream = self.connect_limited(id, address).await?;
-        let header = proxy_protocol::header(self.proxy_protocol(), origin);
-        stream.write_all(&header).await?;
+        let mut socket = self.connect_limited(id, address).await?;
+        socket.write_all(&proxy_protocol::header(self.proxy_protocol(), origin)).await?;
         let client_tls = self.table.borrow().client_tls.clone();
-        match client_tls {
-            None => Ok(stream),
-            Some(client_tls) => {
-                let name = self.name_of(id).ok_or(io::ErrorKind::NotFound)?;
-                let secured = client_tls.handshake(stream, &name, offer).await;
-                secured.inspect_err(|error| self.log_handshake_failure(&name, error))
-            }
-        }
+        let Some(client_tls) = client_tls else { return Ok(socket.into()) };
+        let name = self.name_of(id).ok_or(io::ErrorKind::NotFound)?;
+        let secured = client_tls.handshake(socket, &name, offer).await;
+        secured.map(Stream::Tls).inspect_err(|error| self.log_handshake_failure(&name, error))
     }
 
-    /// Clients are only told that there is no connection. What rustls says names certificates, and no secrets.
+    /// Logs the error of rustls, which names certificates and no secrets. Clients only see a failed connection.
     fn log_handshake_failure(&self, destination: &Name, error: &io::Error) {
         let pool = &self.table.borrow().config.name;
-        tracing::debug!(event = "no_handshake", %pool, %destination, %error, "a handshake with a destination failed");
+        tracing::debug!(event = "upstream_handshake_failed", %pool, %destination, %error, "TLS handshake with a destination failed");
     }
 
-    /// What a request can have at once: an idle connection, or room on a link.
+    /// Returns a connection that is ready: an idle one, or an HTTP/2 connection with a free stream slot.
     pub(crate) fn ready_upstream(
         &self,
         id: DestinationId,
@@ -260,9 +248,9 @@ impl WorkerPool {
     ) -> Option<NewUpstream> {
         let protocol = self.protocol_for(needs);
         if protocol != PoolProtocol::Http1
-            && let Some(link) = self.h2.take(id, address)
+            && let Some(connection) = self.h2.take(id, address)
         {
-            return Some(NewUpstream::Http2(link));
+            return Some(NewUpstream::Http2(connection));
         }
         let idle = match protocol {
             PoolProtocol::Http2 => None,
@@ -272,7 +260,7 @@ impl WorkerPool {
         Some(NewUpstream::Http1(idle))
     }
 
-    /// What it wants when there is nothing at once.
+    /// Describes the connection to open if none is ready.
     pub(crate) fn connect_request(
         &self,
         id: DestinationId,
@@ -283,10 +271,10 @@ impl WorkerPool {
         ConnectRequest { id, address: address.clone(), protocol, origin }
     }
 
-    /// A new connection, or room on a new link.
+    /// Opens a connection, or waits for a new HTTP/2 connection.
     ///
     /// # Errors
-    /// It could not be opened.
+    /// The connection cannot be opened.
     pub(crate) async fn open(&self, request: &ConnectRequest) -> io::Result<NewUpstream> {
         let ConnectRequest { id, address, protocol, origin } = request;
         let offer = if *protocol == PoolProtocol::Http1 { AlpnOffer::Http1 } else { AlpnOffer::Pool };
@@ -306,13 +294,13 @@ impl WorkerPool {
         self.table.borrow().config.proxy_protocol
     }
 
-    /// A connection to a destination is for one client only: it began with that one's header.
+    /// Reports whether each connection serves one client only, because it began with that client's PROXY header.
     fn is_per_client(&self) -> bool {
         self.proxy_protocol() != ProxyProtocol::None
     }
 
-    /// What is spoken for this request. Where there is a choice, a switch of protocols goes by HTTP/1: every
-    /// destination that speaks both can be asked for it there, and few over HTTP/2.
+    /// Returns the protocol for a request. Protocol switches use HTTP/1 if there is a choice, because few destinations
+    /// support them over HTTP/2.
     fn protocol_for(&self, needs: &ConnectionNeeds<'_>) -> PoolProtocol {
         match self.table.borrow().config.protocol {
             PoolProtocol::Auto if needs.upgrade => PoolProtocol::Http1,
@@ -320,17 +308,17 @@ impl WorkerPool {
         }
     }
 
-    /// The destination's name, for a log line.
+    /// Returns a destination's name, for log lines.
     pub(crate) fn name_of(&self, id: DestinationId) -> Option<Name> {
         self.snapshot.borrow().members.iter().find(|m| m.id == id).map(|m| m.destination.name.clone())
     }
 
-    /// The most recently used idle connection that is still quiet; warm ones are the likeliest to live.
+    /// Returns the most recently used idle connection that is still open, because it most likely stays open.
     pub(crate) fn take_idle(&self, id: DestinationId, address: &Address, now: Tick) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&id)?;
         while let Some(mut candidate) = list.pop_back() {
-            if now < candidate.resting_until {
+            if now < candidate.unused_until {
                 list.push_back(candidate);
                 return None;
             }
@@ -341,7 +329,7 @@ impl WorkerPool {
         None
     }
 
-    /// Keeps a connection whose last answer was read to its very end.
+    /// Keeps a connection whose last response was read completely.
     pub(crate) fn put_idle(
         &self,
         id: DestinationId,
@@ -354,24 +342,26 @@ impl WorkerPool {
             return;
         }
         if self.is_per_client() {
-            // What is kept for one client cannot be closed for another.
+            // A connection kept for one client cannot be closed for another.
             let kept = origin.filter(|_| !self.table.borrow().config.limits_connections());
             if let Some(origin) = kept {
                 origin.keep(self.number(), id, address, stream);
             }
             return;
         }
-        self.keep(id, |list| list.push_back(Idle { stream, address, since: now, resting_until: Tick::ZERO }));
+        self.keep(id, |list| list.push_back(Idle { stream, address, since: now, unused_until: Tick::ZERO }));
     }
 
-    /// Keeps a connection whose last answer told of a body it must not have: a destination that sends one
-    /// all the same would have it taken for the next answer. Used again after a rest, if it was silent.
-    pub(crate) fn put_resting(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
+    /// Keeps a connection whose last response announced a body that it must not have.
+    ///
+    /// If the destination sends that body, it would be read as the next response. So the connection is reused only
+    /// if nothing arrives on it for a while.
+    pub(crate) fn put_quarantined(&self, id: DestinationId, address: Address, stream: Stream, now: Tick) {
         if self.is_per_client() || self.should_close_for_waiters(id) {
             return;
         }
         self.keep(id, |list| {
-            list.push_front(Idle { stream, address, since: now, resting_until: now + REST_TIME })
+            list.push_front(Idle { stream, address, since: now, unused_until: now + QUARANTINE })
         });
     }
 
@@ -393,7 +383,7 @@ impl WorkerPool {
         (0..snapshot.members.len()).map(move |n| (snapshot.members[n].id, snapshot.members[n].stats.clone()))
     }
 
-    /// Closes what was idle for longest: of one destination, or of all.
+    /// Closes the connection that was idle for longest, of one destination or of all.
     pub(crate) fn close_coldest(&self, of: Option<DestinationId>) {
         let mut idle = self.idle.borrow_mut();
         let lists = idle.iter_mut().filter(|(id, list)| !list.is_empty() && of.is_none_or(|of| of == **id));
@@ -404,7 +394,7 @@ impl WorkerPool {
         }
     }
 
-    /// Closes what was idle too long, what the destination closed, and what belongs to nobody any more.
+    /// Closes connections that were idle too long, were closed by the destination, or belong to removed members.
     pub(crate) fn sweep(&self, now: Tick) {
         let limit: Duration = self.table.borrow().config.timeouts.idle;
         self.refresh();

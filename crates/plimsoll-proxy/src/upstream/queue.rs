@@ -1,65 +1,29 @@
-//! Who waits for a place at a destination, and who is next.
+//! Queueing of requests while all destinations are at their limits.
 //!
-//! Each worker keeps a line of its own for each pool. What they share is in [`plimsoll_core::PoolLimiter`]: how many wait
-//! in all, and the number of the first of each line. A message that ends where others wait rings at the worker whose
-//! first has waited longest; that worker then serves its line in order, for as long as nobody older waits elsewhere.
-//! A worker looks at its lines with each tick of the metronome too, so that whatever else makes room (a destination
-//! that comes back, a limit that was raised) is found within its resolution.
+//! - Each worker keeps a queue of its own for each pool. The workers share, in [`plimsoll_core::PoolLimiter`], the
+//!   number of queued requests and the number of the head of each queue.
+//! - A request that ends wakes the worker whose head has waited longest. That worker serves its queue in order while
+//!   no older request waits elsewhere.
+//! - A worker also serves its queues at each tick, so that other new capacity (a destination that recovers, a raised
+//!   limit) is used within the timer's resolution.
 //!
-//! The order is that of arrival over all workers, but for messages that arrive or are served at the same moment at
-//! two of them, and for those that would not go anywhere (because they have tried a destination, or are for a part
-//! of the pool): they keep nobody behind them, and while there are such, whoever ends a message rings everywhere.
+//! The order is that of arrival over all workers, except for requests that arrive or are served at the same moment on
+//! two workers, and for constrained requests (which have tried a destination, or are for a subset): they never block
+//! others, and while there are any, a request that ends wakes all workers.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 
-use plimsoll_core::subset::{Fallback, Subset};
-use plimsoll_core::{AttemptedSet, NoDestination, PickRequest, Rng, Tick};
-use tokio::sync::Notify;
+use plimsoll_core::{NoDestination, PickRequest, Rng, Tick};
 
 use crate::base::context::WorkerContext;
 use crate::base::counters::Overflow;
 use crate::base::timer::Timer;
-use crate::upstream::pool::{Chosen, WorkerPool};
+use crate::upstream::chosen::Chosen;
+use crate::upstream::pool::WorkerPool;
+use crate::upstream::wait_queue::QueuedRequest;
 
-/// The worker looks at its lines.
-pub(crate) struct WorkerWaker(pub(crate) Weak<Notify>);
-
-impl Wake for WorkerWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(tick) = self.0.upgrade() {
-            tick.notify_one();
-        }
-    }
-}
-
-/// One worker's line for a pool, in order of arrival.
-#[derive(Debug, Default)]
-pub(crate) struct WaitQueue(RefCell<VecDeque<Rc<QueuedRequest>>>);
-
-/// One message that waits.
-#[derive(Debug)]
-struct QueuedRequest {
-    /// In the order of arrival over all workers.
-    number: u64,
-    tried: AttemptedSet,
-    repeatable: bool,
-    home: Option<u64>,
-    key: Option<u64>,
-    subset: Option<Subset>,
-    /// What its wait came to, until it looks.
-    found: RefCell<Option<Result<Chosen, NoDestination>>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-/// A message's entry in the line: it ends with this.
+/// A request's entry in the queue, removed when dropped.
 #[derive(Debug)]
 struct QueueEntry {
     pool: Rc<WorkerPool>,
@@ -67,67 +31,21 @@ struct QueueEntry {
     request: Rc<QueuedRequest>,
 }
 
-/// Why a message that had to wait has no destination.
+/// Why a queued request got no destination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum QueueError {
-    /// Nobody is left who could take it.
+    /// No destination is left that may serve it.
     NoDestination(NoDestination),
-    /// Too many wait already.
+    /// The queue is full.
     Overflow,
-    /// It has waited for as long as it may.
+    /// The time limit of the queue passed.
     TimedOut,
-    /// Its client left.
+    /// The client disconnected.
     ClientClosed,
 }
 
-impl WaitQueue {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
-    }
-
-    /// The number of the first who would go anywhere.
-    fn head(&self) -> Option<u64> {
-        self.0.borrow().iter().find(|request| request.is_unconstrained()).map(|request| request.number)
-    }
-
-    fn nth(&self, at: usize) -> Option<Rc<QueuedRequest>> {
-        self.0.borrow().get(at).cloned()
-    }
-
-    /// Takes one out, if it is still in.
-    fn remove(&self, number: u64) -> Option<Rc<QueuedRequest>> {
-        let mut queue = self.0.borrow_mut();
-        let at = queue.binary_search_by_key(&number, |request| request.number).ok()?;
-        queue.remove(at)
-    }
-}
-
-impl QueuedRequest {
-    /// Whoever has room will do.
-    fn is_unconstrained(&self) -> bool {
-        self.tried.is_empty() && self.subset_id().is_none()
-    }
-
-    /// The part of the pool it is for and nothing else.
-    fn subset_id(&self) -> Option<u64> {
-        self.subset.as_ref().filter(|subset| subset.fallback == Fallback::None).map(Subset::id)
-    }
-
-    fn want(&self, worker: usize) -> PickRequest<'_> {
-        PickRequest {
-            worker,
-            tried: Some(&self.tried),
-            repeatable: self.repeatable,
-            affinity_key: self.home,
-            key: self.key,
-            subset: self.subset.as_ref(),
-            dequeued: true,
-        }
-    }
-}
-
-/// A destination for a message that found none with room, once there is one: within the pool's `wait` and until
-/// `total`, and only while its client is there.
+/// Waits until a destination has capacity for a request: within the pool's `wait`, until `total`, and while its client
+/// is connected.
 pub(crate) async fn wait(
     worker: &Rc<WorkerContext>,
     pool: &Rc<WorkerPool>,
@@ -157,8 +75,7 @@ pub(crate) async fn wait(
 }
 
 impl WorkerPool {
-    /// Puts a message at the end of the line; `None`: too many wait already. It may be served at once, if there was
-    /// room after all.
+    /// Appends a request to the queue; `None` if the queue is full. It may be served at once, if there is capacity now.
     fn enqueue(
         self: &Rc<Self>,
         worker: &WorkerContext,
@@ -172,53 +89,54 @@ impl WorkerPool {
             home: want.affinity_key,
             key: want.key,
             subset: want.subset.cloned(),
-            found: RefCell::default(),
-            waker: RefCell::default(),
+            result: Default::default(),
+            waker: Default::default(),
         };
         request.number = self.table.borrow().limiter.try_enqueue(!request.is_unconstrained())?;
         let request = Rc::new(request);
-        self.queue.0.borrow_mut().push_back(request.clone());
+        self.queue.push(request.clone());
         self.publish_head(worker.number);
         self.serve_queue(worker.number, now, &mut worker.rng.borrow_mut());
         Some(QueueEntry { pool: self.clone(), worker: worker.number, request })
     }
 
+    /// Publishes the number of the queue's head to the other workers.
     fn publish_head(&self, worker: usize) {
         self.table.borrow().limiter.set_queue_head(worker, self.queue.head());
     }
 
-    /// Gives a place to everybody in the line who can have one now.
+    /// Serves all queued requests for which a destination has capacity.
     pub(crate) fn serve_queue(&self, worker: usize, now: Tick, rng: &mut Rng) {
         let limiter = self.table.borrow().limiter.clone();
         let (mut at, mut full_subsets) = (0, Vec::new());
-        while let Some(request) = self.queue.nth(at) {
+        while let Some(request) = self.queue.get(at) {
             if request.is_unconstrained() && !limiter.is_oldest(request.number) {
                 return limiter.wake_oldest();
             }
-            if request.subset_id().is_some_and(|part| full_subsets.contains(&part)) {
+            if request.subset_id().is_some_and(|subset| full_subsets.contains(&subset)) {
                 at += 1;
                 continue;
             }
-            match self.balance_load(&request.want(worker), now, rng) {
-                // There is room for nobody.
+            match self.balance_load(&request.pick_request(worker), now, rng) {
+                // No destination has capacity.
                 Err(NoDestination::Full) if request.is_unconstrained() => return,
                 Err(NoDestination::Full) => {
                     at += 1;
-                    // Nor for anybody else who asks for the same.
+                    // The same holds for other requests of this subset.
                     full_subsets.extend(request.subset_id().filter(|_| request.tried.is_empty()));
                 }
                 found => {
                     self.queue.remove(request.number);
                     limiter.leave_queue(!request.is_unconstrained());
                     self.publish_head(worker);
-                    *request.found.borrow_mut() = Some(found);
+                    *request.result.borrow_mut() = Some(found);
                     if let Some(waker) = request.waker.take() {
                         waker.wake();
                     }
                 }
             }
         }
-        // What is left over is for who waits elsewhere.
+        // Remaining capacity is for requests on other workers.
         if at == 0 {
             limiter.wake_waiters();
         }
@@ -227,7 +145,7 @@ impl WorkerPool {
 
 impl QueueEntry {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Chosen, NoDestination>> {
-        if let Some(found) = self.request.found.take() {
+        if let Some(found) = self.request.result.take() {
             return Poll::Ready(found);
         }
         *self.request.waker.borrow_mut() = Some(cx.waker().clone());

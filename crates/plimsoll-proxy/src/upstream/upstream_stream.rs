@@ -1,4 +1,4 @@
-//! The destination's side of a try: a connection of HTTP/1, or one request on a link of HTTP/2.
+//! Upstream side of an attempt: an HTTP/1 connection or an HTTP/2 stream.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -8,12 +8,12 @@ use crate::net::stream::Stream;
 use crate::net::tunnel::TunnelEnd;
 use crate::upstream::h2_client_stream::H2Stream;
 
-/// What a try runs on. Heads cross it as HTTP/1 has them, whichever it is.
+/// Connection or stream of an attempt. Heads have the form of HTTP/1 on both.
 #[derive(Debug)]
 pub(crate) enum Upstream {
-    /// It is the try's alone as long as that lasts.
+    /// Connection that the attempt uses alone.
     Http1(Stream),
-    /// It frames bodies itself: they cross it without chunks.
+    /// Stream that frames bodies itself, so they cross it without chunks.
     Http2(Box<H2Stream>),
 }
 
@@ -21,52 +21,53 @@ impl Upstream {
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Http1(stream) => stream.poll_write(cx, bytes),
-            Self::Http2(call) => call.poll_write(cx, bytes),
+            Self::Http2(stream) => stream.poll_write(cx, bytes),
         }
     }
 
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Http1(stream) => stream.poll_read(cx, buffer),
-            Self::Http2(call) => call.poll_read(cx, buffer),
+            Self::Http2(stream) => stream.poll_read(cx, buffer),
         }
     }
 
-    /// The request is out to its end, but for these trailer lines where bodies are not in chunks.
+    /// Ends the request, with these trailer lines if bodies are not chunked.
     pub(crate) fn finish(&mut self, trailers: &[u8]) {
-        if let Self::Http2(call) = self {
-            call.finish(trailers);
+        if let Self::Http2(stream) = self {
+            stream.finish(trailers);
         }
     }
 
+    /// Reports whether the protocol frames bodies itself.
     pub(crate) fn frames_bodies(&self) -> bool {
         matches!(self, Self::Http2(_))
     }
 
-    /// The answer has not ended with the bytes read last, as far as is known.
-    pub(crate) fn goes_on(&self) -> bool {
-        matches!(self, Self::Http2(call) if call.goes_on())
+    /// Reports whether more of the response is known to follow.
+    pub(crate) fn has_more(&self) -> bool {
+        matches!(self, Self::Http2(stream) if stream.has_more())
     }
 
-    /// Trailer lines of an answer that has ended, where they do not come with its last chunk.
+    /// Returns the trailer lines of a response that has ended, if they are not part of its last chunk.
     pub(crate) fn trailer_lines(&self) -> Vec<u8> {
         match self {
             Self::Http1(_) => Vec::new(),
-            Self::Http2(call) => call.trailer_lines(),
+            Self::Http2(stream) => stream.trailer_lines(),
         }
     }
 
-    /// Why the request was not sent, where that is not for the destination to answer for.
+    /// Returns the local reply if the request was not sent for a reason other than the destination.
     pub(crate) fn local_reply(&self) -> Option<LocalReply> {
         match self {
             Self::Http1(_) => None,
-            Self::Http2(call) => call.local_reply(),
+            Self::Http2(stream) => stream.local_reply(),
         }
     }
 
-    /// The destination has seen nothing of the request, whatever was sent.
-    pub(crate) fn never_ran(&self) -> bool {
-        matches!(self, Self::Http2(call) if call.never_ran())
+    /// Reports whether the destination has certainly not processed the request.
+    pub(crate) fn never_processed(&self) -> bool {
+        matches!(self, Self::Http2(stream) if stream.never_processed())
     }
 }
 
@@ -82,21 +83,21 @@ impl TunnelEnd for Upstream {
     fn shutdown_write(&mut self) {
         match self {
             Self::Http1(stream) => stream.shutdown_write(),
-            Self::Http2(call) => call.shutdown_write(),
+            Self::Http2(stream) => stream.shutdown_write(),
         }
     }
 
     fn reset(&mut self) {
         match self {
             Self::Http1(stream) => stream.reset_on_close(),
-            Self::Http2(call) => call.reset(),
+            Self::Http2(stream) => stream.reset(),
         }
     }
 
     fn is_reset(&mut self, cx: &mut Context<'_>) -> bool {
         match self {
             Self::Http1(stream) => TunnelEnd::is_reset(stream, cx),
-            Self::Http2(call) => call.is_reset(cx),
+            Self::Http2(stream) => stream.is_reset(cx),
         }
     }
 }

@@ -170,7 +170,7 @@ impl Exchange {
             return Err(ExchangeEnd::Failed(Failure::Truncated));
         };
         let data = decoded.data.start + at..decoded.data.end + at;
-        if response.body.is_done() && D::FRAMES_BODIES && self.upstream.goes_on() {
+        if response.body.is_done() && D::FRAMES_BODIES && self.upstream.has_more() {
             // Trailers may follow; HTTP/2 checks the length itself.
             response.body = BodyReader::new(Framing::UntilClose);
         } else if response.body.is_done() {

@@ -107,7 +107,7 @@ impl Exchange {
 
     /// Reports whether the destination may have processed a part of the request.
     pub(crate) fn has_sent(&self) -> bool {
-        self.sent > 0 && !self.upstream.never_ran()
+        self.sent > 0 && !self.upstream.never_processed()
     }
 
     /// Returns the final response, once its head arrived.

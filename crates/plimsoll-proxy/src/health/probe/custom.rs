@@ -68,17 +68,18 @@ impl CheckContext {
 pub(super) async fn check(
     name: &str,
     probe: &ProbeRequest,
+    check: Option<Arc<dyn Check>>,
     transport: &ProbeTransport,
     stage: &ProbeStage,
 ) -> Result<(), CheckFailure> {
-    let Some(check) = transport.check.clone() else {
+    let Some(check) = check else {
         return Err(format!("unknown health check `{name}`").into());
     };
     let context = CheckContext {
         destination: probe.name.clone(),
         address: probe.address.clone(),
         timeout: probe.timeout,
-        transport: ProbeTransport { check: None, ..transport.clone() },
+        transport: transport.clone(),
         stage: stage.clone(),
     };
     // In a task of its own, which is dropped with this future: a panic fails the check and not the driver.

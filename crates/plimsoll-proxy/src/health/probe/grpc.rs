@@ -12,9 +12,8 @@ use http::{HeaderMap, Request};
 use plimsoll_core::health::{CheckFailure, CheckFailureKind};
 use plimsoll_wire::{grpc, protobuf};
 
-use crate::health::probe::bad_response;
-use crate::health::probe::http::AGENT;
 use crate::health::probe::http2::no_response;
+use crate::health::probe::{AGENT, bad_response};
 
 /// Maximum size of the response message. Two bytes are enough, but a server may send unknown fields.
 const MAX_MESSAGE: usize = 4096;

@@ -6,13 +6,9 @@ use plimsoll_core::health::{CheckFailure, CheckFailureKind};
 use plimsoll_wire::http1::body::{BodyReader, Framing};
 
 use crate::health::probe::http2::{no_response, with_connection};
-use crate::health::probe::{bad_response, closed, contains};
+use crate::health::probe::{AGENT, MAX_HEAD, bad_response, closed, contains};
 use crate::net::stream::Stream;
 
-/// Value of the `User-Agent` header of checks.
-pub(super) const AGENT: &str = "plimsoll-health";
-/// Maximum size of a response head.
-pub(super) const MAX_HEAD: usize = 16 * 1024;
 /// Maximum number of body bytes that are searched for the expected content.
 const MAX_BODY: usize = 64 * 1024;
 

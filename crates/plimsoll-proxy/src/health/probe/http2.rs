@@ -7,7 +7,7 @@ use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use plimsoll_core::health::{CheckFailure, CheckFailureKind};
 
-use crate::health::probe::http::MAX_HEAD;
+use crate::health::probe::MAX_HEAD;
 use crate::net::h2_io::StreamIo;
 use crate::net::stream::Stream;
 

@@ -10,6 +10,7 @@ mod transport;
 mod udp;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use plimsoll_config::model::PoolProtocol;
 use plimsoll_core::Address;
@@ -23,10 +24,23 @@ use crate::net::tls::client_config::AlpnOffer;
 
 pub(crate) use crate::health::probe::transport::ProbeTransport;
 
+/// Value of the `User-Agent` header of checks.
+const AGENT: &str = "plimsoll-health";
+/// Maximum size of a response head.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Transport of a pool's checks, and its check if the embedding program has one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ProbeConfig {
+    pub(crate) transport: ProbeTransport,
+    /// Check of the embedding program, if the pool uses one.
+    pub(crate) check: Option<Arc<dyn custom::Check>>,
+}
+
 /// Runs a check until its result, for at most its timeout.
-pub(crate) async fn probe(probe: &ProbeRequest, transport: &ProbeTransport, clock: Clock) -> ProbeResult {
+pub(crate) async fn probe(probe: &ProbeRequest, config: &ProbeConfig, clock: Clock) -> ProbeResult {
     let (started, stage) = (clock.now(), ProbeStage::default());
-    match tokio::time::timeout(probe.timeout, run(probe, transport, &stage)).await {
+    match tokio::time::timeout(probe.timeout, run(probe, config, &stage)).await {
         Ok(Ok(())) => ProbeResult::Passed { latency: clock.now().since(started) },
         Ok(Err(ProbeError::NoResources)) => ProbeResult::NotMade,
         Ok(Err(ProbeError::Failed(failure))) => ProbeResult::Failed(failure),
@@ -38,12 +52,13 @@ pub(crate) async fn probe(probe: &ProbeRequest, transport: &ProbeTransport, cloc
     }
 }
 
-async fn run(probe: &ProbeRequest, transport: &ProbeTransport, stage: &ProbeStage) -> Result<(), ProbeError> {
+async fn run(probe: &ProbeRequest, config: &ProbeConfig, stage: &ProbeStage) -> Result<(), ProbeError> {
+    let transport = &config.transport;
     if let ProbeKind::Udp { send, expect } = &probe.kind {
         return udp::check(&probe.address, send, expect.as_deref(), stage).await;
     }
     if let ProbeKind::Other(name) = probe.kind {
-        return Ok(custom::check(name, probe, transport, stage).await?);
+        return Ok(custom::check(name, probe, config.check.clone(), transport, stage).await?);
     }
     if let (true, Address::Socket(address)) = (closes_with_reset(probe, transport), &probe.address) {
         let stream = transport::connect_with_reset(*address).await?;

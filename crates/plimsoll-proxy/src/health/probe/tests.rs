@@ -39,7 +39,7 @@ fn destination(response: Option<&'static [u8]>) -> SocketAddr {
     address
 }
 
-fn with_tls(address: SocketAddr) -> ProbeTransport {
+fn with_tls(address: SocketAddr) -> ProbeConfig {
     let tls = ClientTls { ca: None, server_name: None, identity: None, verify: false };
     let destination = Destination {
         name: "a".into(),
@@ -51,13 +51,14 @@ fn with_tls(address: SocketAddr) -> ProbeTransport {
         limits: Default::default(),
     };
     let config = ClientTlsConfig::renewed(&tls, &[], &[destination], None).expect("a TLS configuration");
-    ProbeTransport { client_tls: Some(config), ..ProbeTransport::default() }
+    let transport = ProbeTransport { client_tls: Some(config), ..ProbeTransport::default() };
+    ProbeConfig { transport, check: None }
 }
 
 async fn failure(
     kind: ProbeKind,
     address: SocketAddr,
-    transport: &ProbeTransport,
+    config: &ProbeConfig,
 ) -> (CheckLayer, CheckFailureKind) {
     let request = ProbeRequest {
         id: DestinationId(0),
@@ -66,7 +67,7 @@ async fn failure(
         timeout: Duration::from_millis(200),
         kind,
     };
-    match probe(&request, transport, Clock::start()).await {
+    match probe(&request, config, Clock::start()).await {
         ProbeResult::Failed(failure) => (failure.layer, failure.kind),
         other => panic!("{other:?}"),
     }
@@ -78,7 +79,7 @@ async fn a_refused_port_fails_at_layer_4() {
     let address = listener.local_addr().expect("an address");
     drop(listener);
     for kind in [ProbeKind::Tcp, http()] {
-        let found = failure(kind, address, &ProbeTransport::default()).await;
+        let found = failure(kind, address, &ProbeConfig::default()).await;
         assert_eq!(found, (Connect, CheckFailureKind::ConnectionRefused));
     }
 }
@@ -93,7 +94,7 @@ async fn an_address_that_drops_connections_times_out_at_layer_4() {
     let _queue: Vec<_> = (0..2)
         .filter_map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok())
         .collect();
-    let found = failure(ProbeKind::Tcp, address, &ProbeTransport::default()).await;
+    let found = failure(ProbeKind::Tcp, address, &ProbeConfig::default()).await;
     assert_eq!(found, (Connect, CheckFailureKind::Timeout));
 }
 
@@ -120,7 +121,7 @@ async fn responses_fail_at_layer_7_by_their_kind() {
         (None, CheckFailureKind::Timeout),
     ];
     for (response, kind) in rows {
-        let found = failure(http(), destination(response), &ProbeTransport::default()).await;
+        let found = failure(http(), destination(response), &ProbeConfig::default()).await;
         assert_eq!(found, (Protocol, kind));
     }
 }

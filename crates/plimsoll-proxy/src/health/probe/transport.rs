@@ -8,10 +8,9 @@ use plimsoll_core::health::{CheckFailure, CheckFailureKind, CheckLayer};
 use plimsoll_core::{Address, Name};
 use tokio::net::TcpStream;
 
-use crate::health::probe::custom::Check;
 use crate::health::probe::failure::{ProbeError, ProbeStage};
 use crate::net::proxy_protocol;
-use crate::net::stream::Stream;
+use crate::net::stream::{SocketStream, Stream};
 use crate::net::tls::client_config::{AlpnOffer, ClientTlsConfig};
 
 /// Transport of a pool's checks: the one of its requests.
@@ -23,8 +22,6 @@ pub(crate) struct ProbeTransport {
     pub(crate) protocol: PoolProtocol,
     /// PROXY header that destinations expect at the start of a connection.
     pub(crate) proxy_protocol: ProxyProtocol,
-    /// Check of the embedding program, if the pool uses one.
-    pub(crate) check: Option<Arc<dyn Check>>,
 }
 
 impl ProbeTransport {
@@ -41,20 +38,24 @@ impl ProbeTransport {
         offer: AlpnOffer,
         stage: &ProbeStage,
     ) -> Result<Stream, ProbeError> {
-        let connected = Stream::connect(address).await;
-        let mut stream = connected.map_err(|error| ProbeError::connect("cannot connect", &error))?;
+        let connected = SocketStream::connect(address).await;
+        let mut socket = connected.map_err(|error| ProbeError::connect("cannot connect", &error))?;
         let header = self.proxy_header();
         if !header.is_empty() {
-            let sent = stream.write_all(&header).await;
+            let sent = socket.write_all(&header).await;
             sent.map_err(|error| ProbeError::connect("cannot send the PROXY header", &error))?;
         }
-        if let Some(client_tls) = &self.client_tls {
-            stage.tls_handshake();
-            stream = client_tls.handshake(stream, name, offer).await.map_err(|error| {
-                let detail = format!("TLS handshake failed: {error}");
-                CheckFailure::new(CheckLayer::Tls, CheckFailureKind::TlsHandshake, detail)
-            })?;
-        }
+        let stream = match &self.client_tls {
+            None => socket.into(),
+            Some(client_tls) => {
+                stage.tls_handshake();
+                let secured = client_tls.handshake(socket, name, offer).await.map_err(|error| {
+                    let detail = format!("TLS handshake failed: {error}");
+                    CheckFailure::new(CheckLayer::Tls, CheckFailureKind::TlsHandshake, detail)
+                })?;
+                Stream::Tls(secured)
+            }
+        };
         stage.connected();
         Ok(stream)
     }
@@ -68,5 +69,5 @@ pub(super) async fn connect_with_reset(address: SocketAddr) -> Result<Stream, Pr
     let failed = |error| ProbeError::connect("cannot connect", &error);
     let stream = TcpStream::connect(address).await.map_err(failed)?;
     stream.set_zero_linger().map_err(failed)?;
-    Ok(Stream::Tcp(stream))
+    Ok(SocketStream::Tcp(stream).into())
 }

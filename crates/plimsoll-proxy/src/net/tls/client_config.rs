@@ -13,7 +13,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::net::stream::Stream;
+use crate::net::socket_stream::SocketStream;
 use crate::net::tls::load::{self, TlsError};
 use crate::net::tls::tls_stream::TlsStream;
 
@@ -112,22 +112,22 @@ impl ClientTlsConfig {
     /// It could not prove to be who it must be, or broke off.
     pub(crate) async fn handshake(
         &self,
-        stream: Stream,
+        socket: SocketStream,
         destination: &Name,
         offer: AlpnOffer,
-    ) -> io::Result<Stream> {
+    ) -> io::Result<Box<TlsStream>> {
         let config = match offer {
             AlpnOffer::Pool => self.config.clone(),
             AlpnOffer::Http1 => self.http1.clone(),
             AlpnOffer::Http2 => self.http2(),
         };
         let name = self.names.get(destination).cloned().ok_or(io::ErrorKind::NotFound)?;
-        let mut secured = Box::new(TlsStream::client(stream, config, name)?);
+        let mut secured = Box::new(TlsStream::client(socket, config, name)?);
         std::future::poll_fn(|cx| secured.poll_handshake(cx)).await?;
         if offer == AlpnOffer::Http2 && secured.alpn() != Some(b"h2") {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "HTTP/2 is not spoken there"));
         }
-        Ok(Stream::Tls(secured))
+        Ok(secured)
     }
 }
 

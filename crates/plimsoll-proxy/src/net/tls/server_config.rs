@@ -1,4 +1,4 @@
-//! How a listener proves who it is, and whom it lets in: certificates by name, client certificates, tickets.
+//! Server-side TLS configuration of a listener: certificates by name, client authentication and session tickets.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,49 +13,49 @@ use rustls::sign::CertifiedKey;
 
 use crate::net::tls::load::{self, TlsError};
 
-/// Tickets a TLS 1.3 client gets for a handshake: each costs time, and hardly a client uses two.
+/// Number of session tickets per TLS 1.3 handshake. Each costs time, and clients rarely use two.
 const TICKETS: usize = 1;
 
-/// A listener's side of TLS, as of one configuration. Shared by all workers, so that a ticket one of them
-/// gave is taken by every other.
+/// TLS configuration of a listener, shared by all workers, so that each accepts the tickets of the others.
 #[derive(Debug)]
 pub(crate) struct ServerTlsConfig {
     pub(crate) config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
-    /// Tells whether anything it was made of has changed.
+    /// Fingerprint of the configuration and all its files.
     fingerprint: u64,
-    /// The same of whom it lets in.
+    /// Fingerprint of the client authentication.
     client_auth_fingerprint: u64,
 }
 
-/// When a certificate ends, for whoever watches over that.
+/// Expiry of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiry {
-    /// The first name it is for, or its file.
+    /// First DNS name of the certificate, or its file.
     pub name: String,
-    /// Seconds since 1970.
+    /// End of its validity, in seconds since 1970.
     pub not_after: i64,
 }
 
 impl ServerTlsConfig {
-    /// Reads what `tls` names; `before` goes on as it is when nothing has changed. Its tickets are good as
-    /// long as those who are let in are the same.
+    /// Loads the files of `tls`; returns `before` if nothing has changed.
+    ///
+    /// Session tickets stay valid while the client authentication is unchanged.
     ///
     /// # Errors
-    /// The first file that cannot be used. Nothing is ever served with less than was configured.
+    /// A file cannot be used. A listener never serves with less than was configured.
     pub(crate) fn renewed(
         tls: &ServerTls,
         alpn: &[&[u8]],
         before: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, TlsError> {
         let (ClientAuth::Optional(ca) | ClientAuth::Required(ca)) = &tls.client_auth else {
-            return Self::with_marks(tls, alpn, before, load::fingerprint(&tls.client_auth, [])?);
+            return Self::with_fingerprints(tls, alpn, before, load::fingerprint(&tls.client_auth, [])?);
         };
         let client_auth_fingerprint = load::fingerprint(&tls.client_auth, [ca.as_path()])?;
-        Self::with_marks(tls, alpn, before, client_auth_fingerprint)
+        Self::with_fingerprints(tls, alpn, before, client_auth_fingerprint)
     }
 
-    fn with_marks(
+    fn with_fingerprints(
         tls: &ServerTls,
         alpn: &[&[u8]],
         before: Option<&Arc<Self>>,
@@ -108,15 +108,15 @@ impl ServerTlsConfig {
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.ticketer = tickets;
         config.send_tls13_tickets = TICKETS;
-        // Sessions live in tickets: a cache would be a lock that all workers share.
+        // Sessions are kept in tickets only: a cache would need a lock shared by all workers.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok((config, certificates))
     }
 
-    /// Whether the certificate served for `asked` is good for `host` too, so that a client may send requests
-    /// for both on one connection (RFC 9110 section 7.4).
-    pub(crate) fn cert_covers_host(&self, asked: &str, host: &str) -> bool {
-        let served = self.certificates.of(Some(asked));
+    /// Reports whether the certificate served for `sni` covers `host`, too, so that a client may send requests for both
+    /// on one connection (RFC 9110 section 7.4).
+    pub(crate) fn cert_covers_host(&self, sni: &str, host: &str) -> bool {
+        let served = self.certificates.of(Some(sni));
         served.names.iter().any(|name| match name.strip_prefix('*') {
             Some(suffix) => {
                 host.split_once('.').is_some_and(|(_, rest)| suffix[1..].eq_ignore_ascii_case(rest))
@@ -125,6 +125,7 @@ impl ServerTlsConfig {
         })
     }
 
+    /// Returns the expiry of each certificate.
     pub(crate) fn expiries(&self) -> Vec<Expiry> {
         self.certificates
             .all
@@ -134,6 +135,16 @@ impl ServerTlsConfig {
     }
 }
 
+/// Properties of a client's TLS connection.
+#[derive(Debug, Default)]
+pub(crate) struct ClientTlsInfo {
+    /// Requested server name (SNI), in lower case.
+    pub(crate) sni: Option<Box<str>>,
+    /// Verified client certificate in the form of RFC 9440: DER in Base64, between colons.
+    pub(crate) certificate: Option<Box<str>>,
+}
+
+/// Certificates for one set of names.
 #[derive(Debug)]
 struct Served {
     keys: Vec<Arc<CertifiedKey>>,
@@ -142,12 +153,12 @@ struct Served {
     not_after: i64,
 }
 
-/// The certificates of a listener by the names they are for. The first is for everybody else.
+/// Certificates of a listener by DNS name. The first one is the default.
 #[derive(Debug)]
 struct Certificates {
     all: Vec<Served>,
     exact: HashMap<String, usize>,
-    /// By what follows the `*.`.
+    /// Index by the domain after `*.`.
     wildcard: HashMap<String, usize>,
 }
 
@@ -156,7 +167,7 @@ impl Certificates {
         let mut all: Vec<Served> = Vec::new();
         for pair in &tls.certificates {
             let identity = load::identity(&pair.cert, &pair.key)?;
-            // An ECDSA and an RSA certificate for the same names stand side by side.
+            // Certificates of different key types for the same names are alternatives.
             match all.iter_mut().find(|served| served.names == identity.names && !served.names.is_empty()) {
                 Some(served) => {
                     served.keys.push(identity.key);
@@ -196,12 +207,12 @@ impl Certificates {
 }
 
 thread_local! {
-    /// The name of the hello read last on this thread. rustls tells it to nobody else when it is used without
-    /// buffers; it is taken right after the call that set it.
+    /// SNI of the ClientHello that was read last on this thread. The unbuffered API of rustls provides it only to the
+    /// resolver; it is taken right after the call that set it.
     static LAST_SNI: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// The name the client asked for in the hello that was just read on this thread.
+/// Returns the SNI of the ClientHello that was just read on this thread.
 pub(crate) fn take_sni() -> Option<String> {
     LAST_SNI.take()
 }

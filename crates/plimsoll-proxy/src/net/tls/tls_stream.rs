@@ -15,7 +15,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, CommonState, ServerConfig};
 
 use crate::base::buffers::SCRATCH;
-use crate::net::stream::Stream;
+use crate::net::socket_stream::SocketStream;
 use crate::net::tls::records::{Outgoing, RECORD, RECORD_OVERHEAD, Room, put_out, take_in};
 
 /// Ciphertext read at once at most, and at least: a whole record.
@@ -49,7 +49,7 @@ enum Side {
 
 /// A byte stream with TLS on it.
 pub(crate) struct TlsStream {
-    inner: Stream,
+    inner: SocketStream,
     side: Side,
     /// A piece of a record, or of a message of the handshake, that has not ended yet.
     partial: Vec<u8>,
@@ -85,7 +85,7 @@ impl TlsStream {
     ///
     /// # Errors
     /// rustls', when `config` cannot serve anybody.
-    pub(crate) fn server(inner: Stream, early: Vec<u8>, config: Arc<ServerConfig>) -> io::Result<Self> {
+    pub(crate) fn server(inner: SocketStream, early: Vec<u8>, config: Arc<ServerConfig>) -> io::Result<Self> {
         let side = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
         let mut stream = Self::new(inner, Side::Server(side));
         stream.unseen = !early.is_empty();
@@ -98,7 +98,7 @@ impl TlsStream {
     /// # Errors
     /// rustls', when `config` fits no server.
     pub(crate) fn client(
-        inner: Stream,
+        inner: SocketStream,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> io::Result<Self> {
@@ -106,7 +106,7 @@ impl TlsStream {
         Ok(Self::new(inner, Side::Client(side)))
     }
 
-    fn new(inner: Stream, side: Side) -> Self {
+    fn new(inner: SocketStream, side: Side) -> Self {
         Self {
             inner,
             side,
@@ -131,7 +131,7 @@ impl TlsStream {
     }
 
     /// The stream beneath.
-    pub(crate) fn inner(&self) -> &Stream {
+    pub(crate) fn inner(&self) -> &SocketStream {
         &self.inner
     }
 

@@ -11,7 +11,7 @@ use crate::serve::udp::batch::{DatagramRun, SegmentBatch};
 use crate::serve::udp::flow::{Flow, SocketFault, UpstreamPath};
 use crate::serve::udp::flow_table::FlowKey;
 use crate::serve::udp::{TRIAL_PERIOD, UdpListenerTask, reason_of};
-use crate::upstream::pool::Chosen;
+use crate::upstream::chosen::Chosen;
 
 /// Why datagrams were not delivered.
 enum Undelivered {

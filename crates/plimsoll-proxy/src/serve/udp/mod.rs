@@ -34,8 +34,7 @@ use tokio::io::unix::AsyncFd;
 use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
 use crate::base::timer::Timer;
-use crate::listener::accepted_connection::Connection;
-use crate::listener::adapter::{Adapter, Datagrams};
+use crate::listener::adapter::{DatagramHandler, Datagrams};
 use crate::listener::worker_listener::ListenerRoutes;
 use crate::listener::worker_listener::WorkerListener;
 use crate::listener::worker_listener::WorkerRoute;
@@ -61,16 +60,7 @@ const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 #[derive(Debug)]
 pub(crate) struct Udp;
 
-impl Adapter for Udp {
-    fn name(&self) -> &'static str {
-        "udp"
-    }
-
-    /// Drops a connection that was accepted before the listener became one for datagrams.
-    fn serve(&self, connection: Connection) {
-        drop(connection);
-    }
-
+impl DatagramHandler for Udp {
     fn serve_datagrams(&self, datagrams: Datagrams) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(serve(datagrams))
     }
