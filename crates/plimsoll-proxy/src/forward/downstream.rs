@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 
 use crate::base::context::WorkerContext;
 use crate::base::timer::Timer;
-use crate::forward::exchange::{Exchange, ExchangeEnd};
+use crate::forward::exchange_end::ExchangeEnd;
 use crate::forward::request_context::RequestContext;
 use crate::http::local_reply::LocalReply;
 use crate::listener::worker_listener::ConnectionGuard;
+use crate::upstream::upstream_stream::Upstream;
 use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
 
 /// What follows on the client's connection after a response.
@@ -90,6 +91,12 @@ pub(crate) trait Downstream {
         reply: LocalReply,
     ) -> AfterResponse;
 
-    /// Copies bytes both ways after the destination switched protocols.
-    async fn tunnel(&mut self, request: &mut RequestContext, worker: &Rc<WorkerContext>, exchange: Exchange);
+    /// Copies bytes both ways after the destination switched protocols. `unsent` are bytes for the client.
+    async fn tunnel(
+        &mut self,
+        request: &mut RequestContext,
+        worker: &Rc<WorkerContext>,
+        upstream: Upstream,
+        unsent: Vec<u8>,
+    );
 }

@@ -4,6 +4,7 @@ pub(crate) mod attempts;
 pub(crate) mod connection;
 pub(crate) mod downstream;
 pub(crate) mod exchange;
+pub(crate) mod exchange_end;
 pub(crate) mod hash_key;
 pub(crate) mod hedge;
 pub(crate) mod request;

@@ -13,7 +13,8 @@ use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
 use crate::forward::attempts::{AttemptError, Target, connect_within, record_failure, report};
 use crate::forward::downstream::{AfterResponse, Downstream};
-use crate::forward::exchange::{Exchange, ExchangeEnd, upstream_for};
+use crate::forward::exchange::{Exchange, upstream_for};
+use crate::forward::exchange_end::ExchangeEnd;
 use crate::forward::hedge::{Attempt, HedgeOutcome, may_be_hedged, run_hedged};
 use crate::forward::request_context::RequestContext;
 use crate::http::local_reply::LocalReply;
@@ -233,7 +234,10 @@ async fn finish_attempt<D: Downstream>(
         ExchangeEnd::Failed(failure) => failure,
         ExchangeEnd::Rejected => return Next::End(AttemptEnd::Discarded),
         ExchangeEnd::Upgraded => {
-            Box::pin(client.tunnel(request, worker, attempt.exchange)).await;
+            let unsent = attempt.exchange.unsent().to_vec();
+            let Exchange { upstream, assignment, .. } = attempt.exchange;
+            Box::pin(client.tunnel(request, worker, upstream, unsent)).await;
+            drop(assignment);
             let end = RequestEnd::Delivered(AfterResponse::Close, worker.now());
             return Next::End(AttemptEnd::Ended(end));
         }

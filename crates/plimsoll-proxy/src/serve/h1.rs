@@ -19,7 +19,7 @@ use crate::base::reason::Reason;
 use crate::base::timer::Timer;
 use crate::forward::downstream::AfterResponse;
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{Exchange, ExchangeEnd};
+use crate::forward::exchange_end::ExchangeEnd;
 use crate::forward::request;
 use crate::forward::request_context::{self, ClientInfo, RequestContext};
 use crate::http::local_reply::{self, LocalReply, ReplyFormat};
@@ -32,6 +32,7 @@ use crate::net::stream::{Peer, Stream};
 use crate::net::tls::server_config::ClientTlsInfo;
 use crate::net::tunnel::{TunnelEnd, tunnel};
 use crate::serve::h2;
+use crate::upstream::upstream_stream::Upstream;
 use plimsoll_wire::http1::response::{self, ResponseHead, ResponseRewrite};
 use plimsoll_wire::http1::target::Method;
 use plimsoll_wire::http2;
@@ -368,16 +369,19 @@ impl Downstream for Client {
         }
     }
 
-    async fn tunnel(&mut self, request: &mut RequestContext, worker: &Rc<WorkerContext>, exchange: Exchange) {
+    async fn tunnel(
+        &mut self,
+        request: &mut RequestContext,
+        worker: &Rc<WorkerContext>,
+        mut upstream: Upstream,
+        unsent: Vec<u8>,
+    ) {
         let early = std::mem::take(&mut self.inbox);
-        let unsent = exchange.unsent().to_vec();
-        let Exchange { mut upstream, assignment, .. } = exchange;
         let idle = request.client_timeouts.idle.max(request.pool_timeouts.idle);
         let ends: [&mut dyn TunnelEnd; 2] = [&mut self.stream, &mut upstream];
         let copied = tunnel(worker, &self.timer, ends, early, unsent, idle).await;
         request.request_bytes += copied.to_destination;
         request.response_bytes += copied.to_client;
-        drop(assignment);
     }
 }
 

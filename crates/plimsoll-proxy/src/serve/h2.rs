@@ -12,15 +12,11 @@ use plimsoll_core::Tick;
 
 use crate::base::connection_lifetime::ConnectionLifetime;
 use crate::base::reason::Reason;
-use crate::base::timer::{RESOLUTION, Timer};
-use crate::forward::request_context::ClientInfo;
+use crate::base::timer::RESOLUTION;
 use crate::listener::accepted_connection;
-use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::flood_detector::FloodDetector;
 use crate::net::h2_io::H2Io;
-use crate::net::proxy_protocol::Origin;
-use crate::net::stream::Peer;
-use crate::net::tls::server_config::ClientTlsInfo;
+use crate::serve::h2_connection::{H2ServerConnection, StreamGuard};
 use crate::serve::h2_server_stream;
 
 /// Flow-control window of a stream, in bytes.
@@ -38,51 +34,6 @@ const MAX_LOCAL_RESETS: usize = 128;
 const ABUSE_CLOSE_DELAY: Duration = Duration::from_millis(100);
 /// Time after GOAWAY until the connection is closed, whatever the client does.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// State shared by all streams of a connection.
-#[derive(Debug)]
-pub(crate) struct H2ServerConnection {
-    pub(crate) guard: ConnectionGuard,
-    peer: Peer,
-    tls_info: Option<Box<ClientTlsInfo>>,
-    origin: Option<Rc<Origin>>,
-    timer: Rc<Timer>,
-    lifetime: ConnectionLifetime,
-    /// End of the lifetime; [`Tick::NEVER`] after GOAWAY was sent.
-    deadline: Cell<Tick>,
-    /// Number of streams being served.
-    active: Cell<usize>,
-    pub(crate) flood: Rc<FloodDetector>,
-}
-
-impl H2ServerConnection {
-    pub(crate) fn client_info(&self) -> ClientInfo<'_> {
-        ClientInfo { peer: self.peer, tls_info: self.tls_info.as_deref(), origin: self.origin.as_ref() }
-    }
-}
-
-/// Counts a stream of its connection until dropped.
-#[derive(Debug)]
-pub(crate) struct StreamGuard(pub(crate) Rc<H2ServerConnection>);
-
-impl StreamGuard {
-    fn open(connection: &Rc<H2ServerConnection>) -> Self {
-        connection.active.set(connection.active.get() + 1);
-        Self(connection.clone())
-    }
-}
-
-impl Drop for StreamGuard {
-    fn drop(&mut self) {
-        let H2ServerConnection { guard, timer, active, deadline, .. } = &*self.0;
-        active.set(active.get() - 1);
-        if active.get() == 0 {
-            let idle = guard.listener.routes().table.config.timeouts.idle;
-            let idle_until = guard.worker.timers.about_now() + idle;
-            guard.worker.timers.set(timer, idle_until.min(deadline.get()));
-        }
-    }
-}
 
 /// Serves a connection from its preface to its last stream.
 pub(crate) async fn serve(connection: accepted_connection::Connection) {

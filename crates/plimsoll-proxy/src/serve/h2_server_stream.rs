@@ -20,7 +20,7 @@ use crate::base::context::WorkerContext;
 use crate::base::timer::Timer;
 use crate::forward::downstream::AfterResponse;
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{Exchange, ExchangeEnd};
+use crate::forward::exchange_end::ExchangeEnd;
 use crate::forward::request;
 use crate::forward::request_context::{self, RequestContext};
 use crate::http::h2_frames;
@@ -29,7 +29,8 @@ use crate::http::local_reply::{self, LocalReply, ReplyFormat};
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::log::access_log::RejectedLine;
 use crate::net::tunnel::{TunnelEnd, tunnel};
-use crate::serve::h2::StreamGuard;
+use crate::serve::h2_connection::StreamGuard;
+use crate::upstream::upstream_stream::Upstream;
 use plimsoll_wire::http1::body::BodyReader;
 use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
 use plimsoll_wire::http1::target::Method;
@@ -305,17 +306,20 @@ impl Downstream for Stream {
         AfterResponse::KeepAlive
     }
 
-    async fn tunnel(&mut self, request: &mut RequestContext, worker: &Rc<WorkerContext>, exchange: Exchange) {
+    async fn tunnel(
+        &mut self,
+        request: &mut RequestContext,
+        worker: &Rc<WorkerContext>,
+        mut upstream: Upstream,
+        unsent: Vec<u8>,
+    ) {
         // The client received 200 where the destination sent 101.
         request.status = 200;
-        let unsent = exchange.unsent().to_vec();
-        let Exchange { mut upstream, assignment, .. } = exchange;
         let idle = request.client_timeouts.idle.max(request.pool_timeouts.idle);
         let timer = self.timer.clone();
         let copied = tunnel(worker, &timer, [self, &mut upstream], Vec::new(), unsent, idle).await;
         request.request_bytes += copied.to_destination;
         request.response_bytes += copied.to_client;
-        drop(assignment);
     }
 }
 

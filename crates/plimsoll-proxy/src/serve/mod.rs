@@ -3,6 +3,7 @@
 pub(crate) mod detect;
 pub(crate) mod h1;
 pub(crate) mod h2;
+pub(crate) mod h2_connection;
 pub(crate) mod h2_server_stream;
 pub(crate) mod http;
 pub(crate) mod mqtt;

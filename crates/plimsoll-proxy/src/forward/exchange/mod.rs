@@ -20,6 +20,7 @@ use crate::base::context::WorkerContext;
 use crate::base::write_buffer::WriteBuffer;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::download::Response;
+use crate::forward::exchange_end::ExchangeEnd;
 use crate::forward::request_context::RequestContext;
 use crate::http::local_reply::LocalReply;
 use crate::upstream::h2_client_stream::H2Stream;
@@ -42,27 +43,6 @@ pub(crate) fn upstream_for(opened: NewUpstream, request: &mut RequestContext) ->
             Upstream::Http2(Box::new(H2Stream::new(&connection, request.head_len, end_stream)))
         }
     }
-}
-
-/// How an exchange ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ExchangeEnd {
-    /// The response was delivered to its end.
-    Delivered,
-    /// The destination switched protocols; a tunnel follows.
-    Upgraded,
-    /// The destination failed.
-    Failed(Failure),
-    /// The response was discarded for a retry, and nothing of it was sent to the client.
-    Rejected,
-    /// The client is at fault; this local reply is sent if no response has started.
-    LocalReply(LocalReply),
-    /// The client disconnected.
-    ClientGone,
-    /// The client stopped reading.
-    ClientStalled,
-    /// The total time of the message is over.
-    TotalTimeout,
 }
 
 /// One attempt: a request and its response on one upstream connection.

@@ -4,7 +4,8 @@ use std::task::{Context, Poll};
 
 use crate::base::context::WorkerContext;
 use crate::forward::downstream::Downstream;
-use crate::forward::exchange::{Exchange, ExchangeEnd, MAX_ITERATIONS};
+use crate::forward::exchange::{Exchange, MAX_ITERATIONS};
+use crate::forward::exchange_end::ExchangeEnd;
 use crate::forward::request_context::RequestContext;
 
 impl Exchange {
