@@ -142,6 +142,7 @@ async fn report_load(
                 "unknown metrics: expected at least one of {known} or of those the pool's formula reads"
             ))
         }
+        other => unprocessable(other.to_string()),
     })
 }
 
@@ -196,8 +197,6 @@ async fn reload(State(handle): State<Handle>) -> Response {
             let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
             problem.with_problems(&invalid.problems).into_response()
         }
-        ReloadError::Start(_) | ReloadError::Draining => {
-            Problem::new(StatusCode::CONFLICT, detail).into_response()
-        }
+        _ => Problem::new(StatusCode::CONFLICT, detail).into_response(),
     }
 }

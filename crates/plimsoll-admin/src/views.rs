@@ -49,7 +49,7 @@ struct Limits {
 }
 
 impl From<LimitView> for Usage {
-    fn from(LimitView { current, max }: LimitView) -> Self {
+    fn from(LimitView { current, max, .. }: LimitView) -> Self {
         Self { now: current, limit: max }
     }
 }

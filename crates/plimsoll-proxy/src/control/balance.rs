@@ -1,4 +1,4 @@
-//! Who takes a message that somebody else carries: a choice made for the API.
+//! Balancing decisions for the API.
 
 use plimsoll_core::hash::hash;
 use plimsoll_core::{Name, NoDestination, PickRequest, Rng, balance_load};
@@ -6,10 +6,11 @@ use plimsoll_core::{Name, NoDestination, PickRequest, Rng, balance_load};
 use crate::control::Handle;
 
 impl Handle {
-    /// Chooses a destination of `pool` as a worker would, and tells its name; `None` where there is no such pool.
-    /// `key` is what pools that hash choose by. The choice counts as a decision and goes on with the API's own
-    /// rotation (pools keep one for each worker and one for this); it holds no place, and teaches nothing, because
-    /// nobody tells what became of the message.
+    /// Chooses a destination of `pool` as a worker would, and returns its name; `None` if the pool is unknown.
+    ///
+    /// `key` is the key for pools that hash. The decision is counted and advances the API's own rotation (a pool has one
+    /// rotation per worker and one for the API). It holds no assignment and teaches nothing, because the outcome of the
+    /// request is not reported.
     pub fn balance_load(&self, pool: &str, key: Option<&[u8]>) -> Option<Result<Name, NoDestination>> {
         let table = self.state().pools.get(pool)?.table.clone();
         let (snapshot, now) = (table.snapshots.latest(), self.clock().now());

@@ -1,4 +1,4 @@
-//! How a prepared configuration comes into force: what stays, what is new, what goes. Nothing here can fail.
+//! Commit of a prepared configuration: which state is kept, created or removed. No step can fail.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -12,7 +12,7 @@ use plimsoll_core::{Destination, Name, PoolLimits, Rng};
 use tokio::sync::mpsc;
 
 use crate::base::counters::PerWorker;
-use crate::control::prepare::{NewSockets, Resolved, TlsConfigs, requests_at_once, show};
+use crate::control::prepare::{NewSockets, Resolved, TlsConfigs, format_address, max_concurrent_requests};
 use crate::control::{BoundAddress, Handle, ListenerState, PoolState, State};
 use crate::health::driver::{Driver, DriverCommand, SIGNAL_QUEUE};
 use crate::health::observer::{PoolObserver, ReportingOptions};
@@ -21,6 +21,7 @@ use crate::http::header_edits::fold_edits;
 use crate::listener::accept::Socket;
 use crate::listener::adapter::SocketHandler;
 use crate::listener::tables::{ListenerShared, ListenerTable, RouteTable};
+use crate::net::tls::client_config::ClientTlsConfig;
 use crate::run::worker::{Command, ListenerUpdate};
 use crate::serve::tcp::Tcp;
 use crate::upstream::table::PoolTable;
@@ -28,7 +29,7 @@ use crate::upstream::table::SnapshotCell;
 use plimsoll_wire::http1::HeaderEdits;
 
 impl Handle {
-    /// Takes a prepared configuration into force. Nothing here can fail.
+    /// Applies a prepared configuration.
     pub(super) fn commit(
         &self,
         config: Config,
@@ -62,49 +63,43 @@ impl Handle {
         }
     }
 
-    /// The pool of that name, told of its new configuration, or a new one with a driver of its own.
+    /// Returns the table of a pool: updates the running pool of that name, or starts a new one.
     fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
-        let spec = spec_of(config);
-        let options = ReportingOptions { alerting: config.alerting, quality: config.quality_metrics };
         let client_tls = state.tls.pools.get(&config.name).cloned();
+        let probes = self.probes(config, client_tls.clone());
+        match state.pools.get_mut(&config.name) {
+            Some(known) => known.update(config, members, probes, client_tls),
+            None => self.start_pool(state, config, members, probes, client_tls),
+        }
+    }
+
+    /// Returns the transport and the check of a pool's health checks.
+    fn probes(&self, config: &PoolConfig, client_tls: Option<Arc<ClientTlsConfig>>) -> ProbeConfig {
         let check = match config.health.as_ref().map(|health| &health.probe) {
-            Some(ProbeKind::Other(word)) => self.0.adapters.check(word),
+            Some(ProbeKind::Other(name)) => self.0.adapters.check(name),
             _ => None,
         };
-        let transport = ProbeTransport {
-            client_tls: client_tls.clone(),
-            protocol: config.protocol,
-            proxy_protocol: config.proxy_protocol,
-        };
-        let probes = ProbeConfig { transport, check };
-        if let Some(known) = state.pools.get_mut(&config.name) {
-            known.table.budget.set_share(config.retry.budget);
-            let _driver_has_ended = known.commands.send(DriverCommand::Probes(probes.clone()));
-            let _driver_has_ended = known.commands.send(DriverCommand::Reporting(options));
-            for input in [Input::Spec(spec), Input::Members(members)] {
-                let _driver_has_ended = known.commands.send(DriverCommand::Input(Box::new(input)));
-            }
-            let old = &known.table;
-            known.table = Arc::new(PoolTable {
-                number: old.number,
-                config: config.clone(),
-                client_tls,
-                snapshots: old.snapshots.clone(),
-                budget: old.budget.clone(),
-                limiter: old.limiter.clone(),
-                signals: old.signals.clone(),
-                counters: old.counters.clone(),
-            });
-            return known.table.clone();
-        }
+        let (protocol, proxy_protocol) = (config.protocol, config.proxy_protocol);
+        ProbeConfig { transport: ProbeTransport { client_tls, protocol, proxy_protocol }, check }
+    }
+
+    /// Starts a new pool with its driver.
+    fn start_pool(
+        &self,
+        state: &mut State,
+        config: &Arc<PoolConfig>,
+        members: Vec<Destination>,
+        probes: ProbeConfig,
+        client_tls: Option<Arc<ClientTlsConfig>>,
+    ) -> Arc<PoolTable> {
         state.next += 1;
         let (commands, from_control) = mpsc::unbounded_channel();
         let (signals, from_workers) = mpsc::channel(SIGNAL_QUEUE);
         let clock = self.0.clock;
         let rng = Rng::new(state.next ^ clock.now().as_nanos());
-        // One place more than workers: for choices of the API.
-        let places = self.0.workers + 1;
-        let pool = Pool::new(config.name.clone(), spec, members, places, rng, clock.now());
+        // One rotation and counter row more than workers, for decisions of the API.
+        let rows = self.0.workers + 1;
+        let pool = Pool::new(config.name.clone(), spec_of(config), members, rows, rng, clock.now());
         let limiter = pool.limiter().clone();
         limiter.set_wakers(self.0.wakers.clone());
         let snapshots = Arc::new(SnapshotCell::new(pool.snapshot().clone()));
@@ -117,7 +112,7 @@ impl Handle {
             budget: budget.clone(),
             limiter,
             signals,
-            counters: Arc::new(PerWorker::new(places)),
+            counters: Arc::new(PerWorker::new(rows)),
         });
         let driver = Driver {
             pool,
@@ -127,7 +122,7 @@ impl Handle {
             snapshots,
             budget,
             clock,
-            observer: PoolObserver::new(config.name.clone(), options, clock),
+            observer: PoolObserver::new(config.name.clone(), reporting_options(config), clock),
             resource_starved: false,
         };
         tokio::spawn(driver.run());
@@ -135,13 +130,14 @@ impl Handle {
         table
     }
 
+    /// Builds the table of a listener.
     fn table(
         &self,
         state: &mut State,
         config: &Arc<Listener>,
         pools: &[Arc<PoolTable>],
     ) -> Arc<ListenerTable> {
-        let mut rule = |name: &Name, matches, pool: usize, subset, edits: [HeaderEdits; 2]| {
+        let mut route = |name: &Name, matches, pool: usize, subset, edits: [HeaderEdits; 2]| {
             let pool = pools[pool].clone();
             let key = [config.name.clone(), name.clone(), pool.config.name.clone()];
             let counters =
@@ -157,7 +153,7 @@ impl Handle {
                 counters,
             })
         };
-        let mut rules: Vec<_> = config
+        let mut routes: Vec<_> = config
             .routes
             .iter()
             .map(|r| {
@@ -165,12 +161,12 @@ impl Handle {
                     fold_edits(&[&config.request_headers, &r.request_headers]),
                     fold_edits(&[&config.response_headers, &r.response_headers]),
                 ];
-                rule(&r.name, Some(r.matches.clone()), r.pool, r.subset.clone(), edits)
+                route(&r.name, Some(r.matches.clone()), r.pool, r.subset.clone(), edits)
             })
             .collect();
         if let Some(pool) = config.pool {
             let edits = [fold_edits(&[&config.request_headers]), fold_edits(&[&config.response_headers])];
-            rules.push(rule(&"default".into(), None, pool, None, edits));
+            routes.push(route(&"default".into(), None, pool, None, edits));
         }
         let shared =
             state.listeners.get(&config.name).map(|known| known.shared.clone()).unwrap_or_else(|| {
@@ -181,12 +177,12 @@ impl Handle {
                 })
             });
         let server_tls = state.tls.listeners.get(&config.name).cloned();
-        let told = |rule: &Arc<RouteTable>| rule.pool.config.proxy_protocol != ProxyProtocol::None;
-        let needs_origin = rules.iter().any(told);
-        Arc::new(ListenerTable { config: config.clone(), routes: rules, server_tls, needs_origin, shared })
+        let sends_header = |route: &Arc<RouteTable>| route.pool.config.proxy_protocol != ProxyProtocol::None;
+        let needs_origin = routes.iter().any(sends_header);
+        Arc::new(ListenerTable { config: config.clone(), routes, server_tls, needs_origin, shared })
     }
 
-    /// Which sockets of a listener open and close at each worker.
+    /// Adds the update of a listener to the commands of each worker: its table, and sockets to open and close.
     fn listener_updates(
         &self,
         state: &mut State,
@@ -212,7 +208,7 @@ impl Handle {
                 continue;
             };
             state.next += 1;
-            tracing::info!(listener = %config.name, address = show(&actual), "listening");
+            tracing::info!(listener = %config.name, address = format_address(&actual), "listening");
             known.sockets.push(BoundAddress { wanted: wanted.clone(), actual, number: state.next });
             for (open, inner) in open.iter_mut().zip(bound) {
                 open.push(Socket { number: state.next, inner });
@@ -223,6 +219,41 @@ impl Handle {
             commands.push(ListenerUpdate { table, handler, open, close: close.clone() });
         }
     }
+}
+
+impl PoolState {
+    /// Sends the new configuration to the driver, and returns the new table, which keeps the pool's state.
+    fn update(
+        &mut self,
+        config: &Arc<PoolConfig>,
+        members: Vec<Destination>,
+        probes: ProbeConfig,
+        client_tls: Option<Arc<ClientTlsConfig>>,
+    ) -> Arc<PoolTable> {
+        self.table.budget.set_share(config.retry.budget);
+        let inputs = [Input::Spec(spec_of(config)), Input::Members(members)];
+        let inputs = inputs.into_iter().map(|input| DriverCommand::Input(Box::new(input)));
+        let options = DriverCommand::Reporting(reporting_options(config));
+        for command in [DriverCommand::Probes(probes), options].into_iter().chain(inputs) {
+            let _driver_has_ended = self.commands.send(command);
+        }
+        let old = &self.table;
+        self.table = Arc::new(PoolTable {
+            number: old.number,
+            config: config.clone(),
+            client_tls,
+            snapshots: old.snapshots.clone(),
+            budget: old.budget.clone(),
+            limiter: old.limiter.clone(),
+            signals: old.signals.clone(),
+            counters: old.counters.clone(),
+        });
+        self.table.clone()
+    }
+}
+
+fn reporting_options(config: &PoolConfig) -> ReportingOptions {
+    ReportingOptions { alerting: config.alerting, quality: config.quality_metrics }
 }
 
 fn spec_of(pool: &PoolConfig) -> PoolSpec {
@@ -239,7 +270,7 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
         load: pool.load,
         keep_only_member: true,
         limits: PoolLimits {
-            requests: requests_at_once(pool.protocol, pool.limits.requests, pool.limits.connections),
+            requests: max_concurrent_requests(pool.protocol, pool.limits.requests, pool.limits.connections),
             ..pool.limits
         },
     }

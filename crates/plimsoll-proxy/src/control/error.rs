@@ -1,5 +1,6 @@
-//! Why a configuration was not put to work.
+//! Errors of starting and reloading a configuration.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 
@@ -8,12 +9,12 @@ use plimsoll_core::Name;
 
 use crate::net::tls::TlsError;
 
-/// Why there is no configuration to put to work.
+/// A configuration that cannot be read or is not valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InvalidConfig {
-    /// For people: the words of `plimsoll check`.
+    /// Human-readable problems, as `plimsoll check` reports them.
     pub text: String,
-    /// For programs; empty when nothing could be read at all.
+    /// Machine-readable problems; empty if the configuration could not be read.
     pub problems: Vec<Problem>,
 }
 
@@ -23,53 +24,68 @@ impl From<&str> for InvalidConfig {
     }
 }
 
-/// Why a configuration could not be put to work. Nothing of it was.
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for InvalidConfig {}
+
+/// Why a configuration could not be applied. No part of it is in force.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum StartError {
-    /// A destination's name did not resolve.
+    /// The host name of a destination did not resolve.
+    #[non_exhaustive]
     Resolve {
-        /// The pool.
+        /// Name of the pool.
         pool: Name,
-        /// The destination.
+        /// Name of the destination.
         destination: Name,
-        /// What the resolver said.
+        /// Error of the resolver.
         error: io::Error,
     },
-    /// A listener's address could not be bound.
+    /// The address of a listener could not be bound.
+    #[non_exhaustive]
     Bind {
-        /// The listener.
+        /// Name of the listener.
         listener: Name,
-        /// The address.
+        /// Address of the listener.
         address: String,
-        /// What the system said.
+        /// Error of the operating system.
         error: io::Error,
     },
-    /// A certificate, a key or an authority cannot be used.
+    /// A certificate, key or authority cannot be used.
+    #[non_exhaustive]
     Tls {
-        /// The listener or the pool.
+        /// Listener or pool that uses it.
         place: String,
-        /// What is wrong with which file.
+        /// Problem with the file.
         error: TlsError,
     },
-    /// A protocol that is not among the adapters.
-    Protocol {
-        /// The listener.
+    /// The protocol of a listener is not registered.
+    #[non_exhaustive]
+    UnknownProtocol {
+        /// Name of the listener.
         listener: Name,
-        /// What it was to speak.
-        word: String,
+        /// Name of the protocol.
+        protocol: String,
     },
-    /// A check that is not among the program's own.
-    Check {
-        /// The pool.
+    /// The health check of a pool is not registered.
+    #[non_exhaustive]
+    UnknownCheck {
+        /// Name of the pool.
         pool: Name,
-        /// What its checks were to speak.
-        word: String,
+        /// Name of the check.
+        check: String,
     },
-    /// A thread or a file of our own.
+    /// A thread or a log could not be started.
+    #[non_exhaustive]
     System {
-        /// What was tried.
+        /// Operation that failed.
         what: &'static str,
-        /// What the system said.
+        /// Error of the operating system.
         error: io::Error,
     },
 }
@@ -78,42 +94,61 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Resolve { pool, destination, error } => {
-                write!(f, "pool {pool}: destination {destination} cannot be resolved: {error}")
+                write!(f, "pool {pool}: cannot resolve destination {destination}: {error}")
             }
             Self::Bind { listener, address, error } => {
                 write!(f, "listener {listener}: cannot listen on {address}: {error}")
             }
             Self::Tls { place, error } => write!(f, "{place}: {error}"),
-            Self::Protocol { listener, word } => {
-                write!(f, "listener {listener}: nobody here transport the protocol `{word}`")
+            Self::UnknownProtocol { listener, protocol } => {
+                write!(f, "listener {listener}: unknown protocol `{protocol}`")
             }
-            Self::Check { pool, word } => write!(f, "pool {pool}: nobody here checks by `{word}`"),
+            Self::UnknownCheck { pool, check } => write!(f, "pool {pool}: unknown health check `{check}`"),
             Self::System { what, error } => write!(f, "cannot {what}: {error}"),
         }
     }
 }
 
-impl std::error::Error for StartError {}
+impl Error for StartError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Resolve { error, .. } | Self::Bind { error, .. } | Self::System { error, .. } => {
+                Some(error)
+            }
+            Self::Tls { error, .. } => Some(error),
+            Self::UnknownProtocol { .. } | Self::UnknownCheck { .. } => None,
+        }
+    }
+}
 
-/// Why a reload was refused; the old configuration goes on.
+/// Why a reload was rejected. The old configuration stays in force.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ReloadError {
-    /// The file is not valid, in the words of `plimsoll check`.
+    /// The configuration is not valid.
     Invalid(InvalidConfig),
-    /// It is, and cannot be put to work here.
+    /// The configuration is valid and cannot be applied.
     Start(StartError),
-    /// The proxy is shutting down.
+    /// The proxy is draining.
     Draining,
 }
 
 impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid(invalid) => f.write_str(&invalid.text),
+            Self::Invalid(invalid) => invalid.fmt(f),
             Self::Start(error) => error.fmt(f),
             Self::Draining => f.write_str("the proxy is shutting down"),
         }
     }
 }
 
-impl std::error::Error for ReloadError {}
+impl Error for ReloadError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Invalid(invalid) => Some(invalid),
+            Self::Start(error) => Some(error),
+            Self::Draining => None,
+        }
+    }
+}

@@ -1,5 +1,6 @@
-//! What would become of a request, told without sending it.
+//! Explains how a request would be handled, without sending it.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use plimsoll_config::model::Protocol;
@@ -17,82 +18,92 @@ use plimsoll_wire::http1::MAX_HEADERS;
 use plimsoll_wire::http1::request;
 use plimsoll_wire::http1::target::Method;
 
-/// A request as somebody would send it.
+/// A request to explain.
 #[derive(Clone, Debug, Default)]
 pub struct ExplainQuery {
-    /// `GET`, …
+    /// Request method, such as `GET`.
     pub method: String,
-    /// `http://host:port/path?query`.
+    /// URL, such as `http://host:port/path?query`.
     pub url: String,
-    /// Beside `Host`, in order.
+    /// Header fields beside `Host`, in order.
     pub headers: Vec<(String, String)>,
-    /// Whose request it is; nobody's in particular without one.
+    /// Client IP address to assume; `None` = no particular client.
     pub from: Option<IpAddr>,
 }
 
-/// Why a question cannot be answered.
+/// Why a request cannot be explained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExplainError(pub String);
 
-/// What would become of it.
+impl fmt::Display for ExplainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ExplainError {}
+
+/// How a request would be handled.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ExplanationView {
-    /// The listener that would take it.
+    /// Name of the listener that would accept it.
     pub listener: Name,
-    /// The route; `None` when none matches or the request is refused before.
+    /// Name of the route; `None` if none matches or the request is rejected before.
     pub route: Option<Name>,
-    /// The pool the route leads to.
+    /// Name of the route's pool.
     pub pool: Option<Name>,
-    /// Its algorithm.
+    /// Algorithm of the pool.
     pub algorithm: Option<&'static str>,
-    /// What it would be answered by the balancer itself: status, reason, a sentence.
+    /// Local reply, if the request would get one: status, reason and detail.
     pub refused: Option<(u16, &'static str, &'static str)>,
-    /// In configured order.
+    /// Destinations in configured order.
     pub candidates: Vec<CandidateView>,
-    /// Names, the winner first, then who would be tried next where that is safe.
+    /// Names of the chosen destination and of those a retry would use, in order.
     pub order: Vec<Name>,
-    /// What decided: `trial`, `key`, `only_candidate` or `algorithm`.
+    /// Basis of the decision: `trial`, `key`, `only_candidate` or `algorithm`.
     pub decided: Option<&'static str>,
-    /// Each stage with what it came to, in order.
+    /// Name and result of each stage, in order.
     pub stages: Vec<(&'static str, String)>,
 }
 
-/// A destination, as the choice would see it.
+/// A destination as a candidate of the decision.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CandidateView {
-    /// Its name.
+    /// Name of the destination.
     pub name: Name,
-    /// Where it listens.
+    /// Address of the destination.
     pub address: String,
-    /// Tier.
+    /// Priority tier; 0 is first.
     pub priority: u8,
     /// Base weight.
     pub weight: u16,
-    /// How it stands.
+    /// Status of the destination.
     pub status: Status,
-    /// Why it is out of the question, in a word; `None` for a candidate.
+    /// Name of the reason why it was set aside; `None` for a candidate.
     pub set_aside: Option<&'static str>,
-    /// And in a sentence.
+    /// Reason why it was set aside, as a sentence.
     pub because: Option<String>,
-    /// Messages in flight.
+    /// Number of requests in flight.
     pub in_flight: u32,
-    /// (in flight + 1) / weight.
+    /// Load: (requests in flight + 1) / weight.
     pub load: f64,
     /// Share of its messages it gets during slow start, 0 to 1; otherwise 1.
     pub slow_start: f64,
-    /// What the algorithm compares it by, the lower the better; `None` where it compares nothing.
+    /// Score that the algorithm compares, lower is better; `None` if it compares none.
     pub score: Option<f64>,
 }
 
 impl Handle {
-    /// Runs the stages of a request's way without sending it.
+    /// Runs the stages of a request without sending it.
     ///
     /// # Errors
-    /// [`ExplainError`]: the question makes no sense, or nobody listens where it goes.
-    pub async fn explain(&self, ask: &ExplainQuery) -> Result<ExplanationView, ExplainError> {
-        let (secure, authority, path) = split(&ask.url)?;
+    /// The request is not valid, or no listener would accept it.
+    pub async fn explain(&self, query: &ExplainQuery) -> Result<ExplanationView, ExplainError> {
+        let (secure, authority, path) = split(&query.url)?;
         let table = self.listener_for(secure, authority)?;
-        let head = head(ask, authority, path)?;
+        let head = head(query, authority, path)?;
         let mut explained = ExplanationView {
             listener: table.config.name.clone(),
             route: None,
@@ -104,17 +115,17 @@ impl Handle {
             decided: None,
             stages: Vec::new(),
         };
-        if let Some((rule, key)) = route(&table, &head, ask.from, &mut explained) {
-            self.choose(&table.routes[rule], ask, key, &mut explained).await;
+        if let Some((rule, key)) = route(&table, &head, query.from, &mut explained) {
+            self.explain_choice(&table.routes[rule], query, key, &mut explained).await;
         }
         Ok(explained)
     }
 
-    /// Who takes it, and why.
-    async fn choose(
+    /// Explains the choice of a destination.
+    async fn explain_choice(
         &self,
         rule: &RouteTable,
-        ask: &ExplainQuery,
+        query: &ExplainQuery,
         key: Option<u64>,
         explained: &mut ExplanationView,
     ) {
@@ -124,13 +135,13 @@ impl Handle {
         explained.pool = Some(pool.config.name.clone());
         explained.algorithm = Some(snapshot.algorithm);
         let subset = rule.subset.as_deref();
-        let repeatable = Method::parse(&ask.method).is_idempotent();
+        let repeatable = Method::parse(&query.method).is_idempotent();
         let want = PickRequest { repeatable, key, subset, ..PickRequest::default() };
         let now = self.clock().now();
-        let told = explain(&snapshot, &want, now, &mut Rng::new(now.as_nanos()));
+        let found = explain(&snapshot, &want, now, &mut Rng::new(now.as_nanos()));
         let views = self.pools().await;
         let reports = views.iter().find(|view| view.name == pool.config.name);
-        for candidate in &told.candidates {
+        for candidate in &found.candidates {
             let member = &snapshot.members[candidate.member];
             let destination = &member.destination;
             let report = reports
@@ -152,47 +163,50 @@ impl Handle {
             });
         }
         let name = |&member: &usize| snapshot.members[member].destination.name.clone();
-        explained.order = told.order.iter().map(name).collect();
-        explained.decided = told.decided.map(DecidedBy::as_str);
-        self.tell_stages(rule, told.waits, explained);
+        explained.order = found.order.iter().map(name).collect();
+        explained.decided = found.decided.map(DecidedBy::as_str);
+        self.add_stages(rule, found.waits, explained);
     }
 
-    fn tell_stages(&self, rule: &RouteTable, waits: bool, explained: &mut ExplanationView) {
+    /// Adds the stages after the route.
+    fn add_stages(&self, rule: &RouteTable, waits: bool, explained: &mut ExplanationView) {
         let fit = explained.candidates.iter().filter(|c| c.set_aside.is_none()).count();
         let out = explained.candidates.len() - fit;
-        let mut tell = |stage, text| explained.stages.push((stage, text));
-        tell("health", format!("{fit} of {} destinations are candidates, {out} set aside", fit + out));
+        let mut add = |stage, text| explained.stages.push((stage, text));
+        add("health", format!("{fit} of {} destinations are candidates, {out} set aside", fit + out));
         if waits {
-            return tell_wait(rule, explained);
+            return add_queue_stage(rule, explained);
         }
         let Some(winner) = explained.order.first().cloned() else {
             let reply = LocalReply::NO_DESTINATION;
             explained.refused = Some((reply.status, reply.reason.as_str(), reply.detail));
-            explained.stages.push(("assignment", "nobody: answered 503 at once".to_owned()));
+            explained.stages.push(("assignment", "none: responds 503 at once".to_owned()));
             return;
         };
         let load = explained.candidates.iter().find(|c| c.name == winner).map_or(0, |c| c.in_flight);
-        tell("load assessment", format!("{winner} has {load} in flight"));
+        add("load assessment", format!("{winner} has {load} in flight"));
         let by = match explained.decided {
-            Some("trial") => "an ejected destination is on trial, and this message may be it".to_owned(),
-            Some("only_candidate") => "there is only one candidate: no algorithm was asked".to_owned(),
-            Some("key") => "what the message keeps its destination by".to_owned(),
+            Some("trial") => {
+                "an ejected destination is on trial, and this request may be the trial".to_owned()
+            }
+            Some("only_candidate") => "only one candidate: no algorithm is needed".to_owned(),
+            Some("key") => "the key by which the request keeps its destination".to_owned(),
             _ => format!("{} over {fit} candidates", explained.algorithm.unwrap_or_default()),
         };
-        tell("algorithm", by);
-        tell("assignment", winner.to_string());
+        add("algorithm", by);
+        add("assignment", winner.to_string());
         let retry = &rule.pool.config.retry;
         let next: Vec<&str> =
             explained.order[1..].iter().take(usize::from(retry.attempts) - 1).map(|n| &**n).collect();
         let text = match (retry.failover, next.is_empty()) {
-            (false, _) => "off: the first failure is the client's answer".to_owned(),
-            (true, true) => "nobody else to try".to_owned(),
-            (true, false) => format!("then {}, where that is safe", next.join(", ")),
+            (false, _) => "off: the first failure is returned to the client".to_owned(),
+            (true, true) => "no other destination to try".to_owned(),
+            (true, false) => format!("then {}, if a retry is safe", next.join(", ")),
         };
         explained.stages.push(("failover", text));
     }
 
-    /// The listener whose address has that port.
+    /// Returns the HTTP listener that has the port of `authority`.
     fn listener_for(
         &self,
         secure: bool,
@@ -218,30 +232,32 @@ impl Handle {
         found.ok_or_else(|| {
             let known: Vec<String> = listeners.iter().flat_map(|l| l.addresses.clone()).collect();
             ExplainError(format!(
-                "no listener for requests has port {port}; plimsoll listens on {}",
+                "no HTTP listener has port {port}; plimsoll listens on {}",
                 known.join(", ")
             ))
         })
     }
 }
 
-/// Nobody has room for it now.
-fn tell_wait(rule: &RouteTable, explained: &mut ExplanationView) {
+/// Adds the stage of a request that no destination has capacity for.
+fn add_queue_stage(rule: &RouteTable, explained: &mut ExplanationView) {
     let (line, wait) = (rule.pool.limiter.waiting(), rule.pool.config.wait);
     let (now, most) = (line.current(), line.max().unwrap_or(u32::MAX));
     if line.is_full() {
         let reply = LocalReply::OVERFLOW;
         explained.refused = Some((reply.status, reply.reason.as_str(), reply.detail));
-        explained
-            .stages
-            .push(("queue", format!("{now} wait, and no more than {most} may: answered 503 at once")));
+        explained.stages.push((
+            "queue",
+            format!("{now} requests are queued, the maximum is {most}: responds 503 at once"),
+        ));
         return;
     }
-    let text = format!("it would wait behind {now} others, for {wait:?} at most, until one of them has room");
+    let text =
+        format!("queued behind {now} requests, for {wait:?} at most, until a destination has capacity");
     explained.stages.push(("queue", text));
 }
 
-/// Reads the head as the data plane would, and finds its route.
+/// Parses the head as the data plane does, and finds its route.
 fn route(
     table: &ListenerTable,
     head: &str,
@@ -251,7 +267,7 @@ fn route(
     let mut slots = [const { std::mem::MaybeUninit::uninit() }; MAX_HEADERS];
     let refuse = |explained: &mut ExplanationView, reply: LocalReply| {
         explained.refused = Some((reply.status, reply.reason.as_str(), reply.detail));
-        explained.stages.push(("route", format!("refused with {}: {}", reply.status, reply.detail)));
+        explained.stages.push(("route", format!("rejected with {}: {}", reply.status, reply.detail)));
     };
     let (parsed, headers) =
         match request::parse(head.as_bytes(), &mut slots, &request_limits(&table.config.limits)) {
@@ -291,33 +307,33 @@ fn route(
     Some((rule, key))
 }
 
-/// Scheme, authority and the rest of a URL.
+/// Splits a URL: whether its scheme is `https`, its authority, and its path with query.
 fn split(url: &str) -> Result<(bool, &str, &str), ExplainError> {
-    let wrong = || ExplainError(format!("`{url}` is not like http://host:port/path"));
-    let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+    let invalid = || ExplainError(format!("`{url}`: expected a URL such as http://host:port/path"));
+    let (scheme, rest) = url.split_once("://").ok_or_else(invalid)?;
     let secure = match scheme {
         "http" => false,
         "https" => true,
-        _ => return Err(wrong()),
+        _ => return Err(invalid()),
     };
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     if authority.is_empty() {
-        return Err(wrong());
+        return Err(invalid());
     }
     Ok((secure, authority, if path.is_empty() { "/" } else { path }))
 }
 
-/// The head as it would come.
-fn head(ask: &ExplainQuery, authority: &str, path: &str) -> Result<String, ExplainError> {
-    let lines: String = ask.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let own = ask.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+/// Formats the request head.
+fn head(query: &ExplainQuery, authority: &str, path: &str) -> Result<String, ExplainError> {
+    let lines: String = query.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let own = query.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
     let host = if own { String::new() } else { format!("host: {authority}\r\n") };
     let broken = |text: &str| text.contains(['\r', '\n', '\0']);
-    let parts = ask.headers.iter().flat_map(|(name, value)| [name, value]);
-    if parts.chain([&ask.method, &ask.url]).any(|text| broken(text)) {
-        return Err(ExplainError("a line of a request cannot hold a line break".to_owned()));
+    let parts = query.headers.iter().flat_map(|(name, value)| [name, value]);
+    if parts.chain([&query.method, &query.url]).any(|text| broken(text)) {
+        return Err(ExplainError("method, URL and header fields cannot contain line breaks".to_owned()));
     }
-    Ok(format!("{} {path} HTTP/1.1\r\n{host}{lines}\r\n", ask.method))
+    Ok(format!("{} {path} HTTP/1.1\r\n{host}{lines}\r\n", query.method))
 }
 
 fn sentence(why: SetAside, reason: Option<String>) -> String {
@@ -326,10 +342,10 @@ fn sentence(why: SetAside, reason: Option<String>) -> String {
             Some(reason) => format!("{}: {reason}", status.as_str()),
             None => status.as_str().to_owned(),
         },
-        SetAside::NoWeight => "its weight is 0: it takes no new work".to_owned(),
-        SetAside::Subset => "it has not the labels that the route asks for".to_owned(),
-        SetAside::Backup => "it is of a backup tier, and the first one serves".to_owned(),
-        SetAside::Full => "it has as many messages as it may have at once".to_owned(),
-        SetAside::Zone => "it is of another zone, and the own one carries everything".to_owned(),
+        SetAside::NoWeight => "its weight is 0, so it gets no new requests".to_owned(),
+        SetAside::Subset => "it lacks the labels that the route requires".to_owned(),
+        SetAside::Backup => "it is in a backup tier, and an earlier tier serves".to_owned(),
+        SetAside::Full => "it is at its limit".to_owned(),
+        SetAside::Zone => "it is in another zone, and the local zone has enough capacity".to_owned(),
     }
 }

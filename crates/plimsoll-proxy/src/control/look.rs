@@ -1,6 +1,7 @@
-//! What a running proxy tells of itself.
+//! Queries to a running proxy, load reports and acknowledgements of alerts.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use plimsoll_config::model::{ListenAddress, Protocol};
@@ -12,7 +13,7 @@ use plimsoll_core::{Name, Snapshot, Tick};
 use tokio::sync::oneshot;
 
 use crate::control::Handle;
-use crate::control::prepare::show;
+use crate::control::prepare::format_address;
 use crate::control::views::{
     DestinationView, LimitView, LimitsView, ListenerView, PoolView, RouteView, TrafficView,
 };
@@ -20,21 +21,35 @@ use crate::health::driver::{DriverCommand, PoolReport};
 use crate::listener::tables::ListenerTable;
 use crate::upstream::table::PoolTable;
 
-/// Why a report of load was not handed on.
+/// Why a load report was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LoadReportError {
-    /// There is no such pool.
+    /// The pool is unknown.
     UnknownPool,
-    /// The pool has no such destination.
+    /// The destination is unknown.
     UnknownDestination,
-    /// This metric cannot show that.
+    /// The value of this metric is out of range.
     InvalidValue(String),
-    /// It tells nothing.
+    /// The report has no metric that the pool uses.
     NoKnownMetric,
 }
 
+impl fmt::Display for LoadReportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownPool => f.write_str("unknown pool"),
+            Self::UnknownDestination => f.write_str("unknown destination"),
+            Self::InvalidValue(metric) => write!(f, "`{metric}`: value out of range"),
+            Self::NoKnownMetric => f.write_str("no metric that the pool uses"),
+        }
+    }
+}
+
+impl std::error::Error for LoadReportError {}
+
 impl Handle {
-    /// Where listeners really listen, by listener, port 0 resolved.
+    /// Returns the bound addresses of each listener, with port 0 resolved.
     pub fn addresses(&self) -> Vec<(Name, Vec<ListenAddress>)> {
         let state = self.state();
         let actual = |name: &Name| {
@@ -43,7 +58,7 @@ impl Handle {
         state.config.listeners.iter().map(|l| (l.name.clone(), actual(&l.name).unwrap_or_default())).collect()
     }
 
-    /// Every pool, in configured order.
+    /// Returns the state of all pools, in configured order.
     pub async fn pools(&self) -> Vec<PoolView> {
         let pools: Vec<_> = {
             let state = self.state();
@@ -52,18 +67,18 @@ impl Handle {
         };
         let mut views = Vec::new();
         for (table, commands) in pools {
-            let (ask, answer) = oneshot::channel();
-            let _driver_has_ended = commands.send(DriverCommand::Report(ask));
-            views.push(view_of(&table, answer.await.unwrap_or_default(), self.0.clock.now()));
+            let (reply, report) = oneshot::channel();
+            let _driver_has_ended = commands.send(DriverCommand::Report(reply));
+            views.push(view_of(&table, report.await.unwrap_or_default(), self.0.clock.now()));
         }
         views
     }
 
-    /// Hands on what a destination says of its load, metric by metric, as its next of kin tells it: names that neither
-    /// have a meaning everywhere nor are read by the pool's formula are left out.
+    /// Records a load report of a destination, metric by metric. Metrics are ignored that have no general meaning and that
+    /// the pool's formula does not use.
     ///
     /// # Errors
-    /// [`LoadReportError`] says why nothing was handed on.
+    /// The report was rejected: see [`LoadReportError`].
     pub fn report_load(
         &self,
         pool: &str,
@@ -91,15 +106,15 @@ impl Handle {
         Ok(())
     }
 
-    /// Notes that `by` knows of the alert `id` of `pool`; `None` where there is no such alert.
+    /// Acknowledges the alert `id` of `pool` in the name of `by`; `None` if it is unknown.
     pub async fn acknowledge(&self, pool: &str, id: u64, by: &str) -> Option<Alert> {
         let commands = self.state().pools.get(pool)?.commands.clone();
-        let (reply, alert) = oneshot::channel();
+        let (reply, acknowledged) = oneshot::channel();
         let _driver_has_ended = commands.send(DriverCommand::Acknowledge { id, by: by.to_owned(), reply });
-        alert.await.ok()?
+        acknowledged.await.ok()?
     }
 
-    /// Everything counted outside pools.
+    /// Returns the counters outside pools.
     pub fn traffic(&self) -> TrafficView {
         let state = self.state();
         let protocol = |table: &ListenerTable| match (table.config.protocol, &table.server_tls) {
@@ -113,19 +128,18 @@ impl Handle {
             name: table.config.name.clone(),
             protocol: protocol(table),
             certificates: table.server_tls.as_ref().map_or(Vec::new(), |server_tls| server_tls.expiries()),
-            addresses: state
-                .listeners
-                .get(&table.config.name)
-                .map_or(Vec::new(), |l| l.sockets.iter().map(|bound| show(&bound.actual)).collect()),
+            addresses: state.listeners.get(&table.config.name).map_or(Vec::new(), |l| {
+                l.sockets.iter().map(|bound| format_address(&bound.actual)).collect()
+            }),
             counts: table.shared.counters.counts(),
         });
         let routes = state.tables.iter().flat_map(|table| {
-            table.routes.iter().map(move |rule| RouteView {
+            table.routes.iter().map(move |route| RouteView {
                 listener: table.config.name.clone(),
-                route: rule.name.clone(),
-                pool: rule.pool.config.name.clone(),
+                route: route.name.clone(),
+                pool: route.pool.config.name.clone(),
                 protocol: protocol(table),
-                counts: rule.counters.counts(),
+                counts: route.counters.counts(),
             })
         });
         TrafficView {
@@ -191,7 +205,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
 
 fn limits_view(table: &PoolTable, snapshot: &Snapshot) -> LimitsView {
     let limiter = &table.limiter;
-    // The limiter counts them only while the pool has a limit.
+    // The limiter counts requests only while the pool has a limit.
     let in_flight = snapshot.members.iter().map(|member| member.stats.in_flight()).sum();
     let limited = snapshot.limiter.is_some();
     let pending =

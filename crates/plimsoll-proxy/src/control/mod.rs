@@ -1,4 +1,4 @@
-//! How a configuration is put to work: all of it or nothing, and what it keeps of the one before.
+//! The control plane: applies configurations, all or nothing, and answers queries.
 
 pub(crate) mod views;
 
@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::base::clock::Clock;
 use crate::base::counters::{PerWorker, RouteCounters};
-use crate::base::log_writer::LogState;
+use crate::base::log_writer::{LogSender, LogState};
 use crate::base::timer::start_ticker;
 pub use crate::control::error::{InvalidConfig, ReloadError, StartError};
 pub use crate::control::explain::{CandidateView, ExplainError, ExplainQuery, ExplanationView};
@@ -33,13 +33,13 @@ use crate::control::views::ReloadsView;
 use crate::health::driver::DriverCommand;
 use crate::listener::tables::{ListenerShared, ListenerTable};
 use crate::log::access_log;
-use crate::log::decision_log;
+use crate::log::decision_log::{self, DecisionSender};
 use crate::run::registry::Adapters;
 use crate::run::worker::{self, Command};
 use crate::upstream::table::PoolTable;
 use crate::upstream::wait_queue::WorkerWaker;
 
-/// Reads the configuration anew.
+/// Reads the configuration for a reload.
 pub type ConfigSource = Box<dyn Fn() -> Result<Config, InvalidConfig> + Send + Sync>;
 
 /// A running data plane and its control plane.
@@ -51,7 +51,7 @@ pub struct Proxy {
     ended: mpsc::UnboundedReceiver<usize>,
 }
 
-/// A hold on a running proxy: looks at it, reloads it, drains it. Cheap to clone.
+/// Handle of a running proxy: queries, reload and drain. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Shared>);
 
@@ -62,12 +62,12 @@ struct Shared {
     source: ConfigSource,
     adapters: Adapters,
     state: Mutex<State>,
-    /// One reload at a time.
+    /// Held by the running reload.
     reloading: tokio::sync::Mutex<()>,
     log: Arc<LogState>,
     decision_log: Arc<LogState>,
     draining: AtomicBool,
-    /// Each worker's, for who waits there.
+    /// Wakers of the workers, for queued requests.
     wakers: Box<[Waker]>,
 }
 
@@ -84,9 +84,9 @@ struct State {
     counters: HashMap<[Name; 3], Arc<PerWorker<RouteCounters>>>,
     tables: Vec<Arc<ListenerTable>>,
     reloads: ReloadsView,
-    /// The next number for a socket or a pool.
+    /// Latest number of a socket or a pool.
     next: u64,
-    /// The TLS in force.
+    /// TLS configurations in force.
     tls: TlsConfigs,
 }
 
@@ -108,32 +108,18 @@ struct PoolState {
 }
 
 impl Proxy {
-    /// Puts `config` to work: binds its listeners, starts its workers and drivers. Needs a tokio runtime,
-    /// which becomes the control plane. `source` is asked at every reload. `adapters` are the protocols that
-    /// listeners can speak.
+    /// Applies `config`: binds its listeners, and starts its workers and drivers.
+    ///
+    /// Needs a tokio runtime, which runs the control plane. `source` is called at each reload. `adapters` are the
+    /// protocols and the additional health checks.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left behind.
+    /// The configuration cannot be applied: see [`StartError`]. Nothing is left running.
     pub async fn start(config: Config, source: ConfigSource, adapters: Adapters) -> Result<Self, StartError> {
         let clock = Clock::start();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.map_or(cpus, usize::from);
-        let log_state = Arc::new(LogState::default());
-        let decisions_state = Arc::new(LogState::default());
-        let mut log_threads = Vec::new();
-        let (mut log, mut decisions) = (None, None);
-        if let Some(target) = &config.access_log {
-            let (sender, thread) = access_log::start(target, log_state.clone())
-                .map_err(|error| StartError::System { what: "open the access log", error })?;
-            log = Some(sender);
-            log_threads.push(thread);
-        }
-        if let Some(config) = &config.decision_log {
-            let (sender, thread) = decision_log::start(config, decisions_state.clone())
-                .map_err(|error| StartError::System { what: "open the decision log", error })?;
-            decisions = Some(sender);
-            log_threads.push(thread);
-        }
+        let logs = Logs::start(&config)?;
         find_adapters(&config, &adapters)?;
         let tls = load_tls(&config, &adapters, &TlsConfigs::default())?;
         let resolved = resolve(&config).await?;
@@ -154,8 +140,8 @@ impl Proxy {
                 workers,
                 clock,
                 seed,
-                log: log.clone(),
-                decisions: decisions.clone(),
+                log: logs.access.clone(),
+                decisions: logs.decisions.clone(),
                 tick,
                 commands: from,
             };
@@ -164,39 +150,29 @@ impl Proxy {
         }
         let wakers = ticks.iter().cloned().map(|tick| Waker::from(Arc::new(WorkerWaker(tick)))).collect();
         start_ticker(ticks).map_err(|error| StartError::System { what: "start the ticker", error })?;
-        let state = State {
-            config: Arc::new(config.clone()),
-            listeners: HashMap::new(),
-            pools: HashMap::new(),
-            counters: HashMap::new(),
-            tables: Vec::new(),
-            tls: TlsConfigs::default(),
-            reloads: ReloadsView { last_succeeded: true, last_success_at: epoch_now(), ..Default::default() },
-            next: 0,
-        };
         let handle = Handle(Arc::new(Shared {
             clock,
             workers,
             commands,
             source,
             adapters,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(config.clone())),
             reloading: tokio::sync::Mutex::default(),
-            log: log_state,
-            decision_log: decisions_state,
+            log: logs.access_state,
+            decision_log: logs.decisions_state,
             draining: AtomicBool::new(false),
             wakers,
         }));
         handle.commit(config, tls, resolved, sockets);
-        Ok(Self { handle, threads, log_threads, ended })
+        Ok(Self { handle, threads, log_threads: logs.threads, ended })
     }
 
-    /// A hold on it for whoever looks or commands.
+    /// Returns a handle for queries and commands.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Waits until every worker has ended its drain. Call [`Handle::drain`] first.
+    /// Waits until all workers have ended their drain. Call [`Handle::drain`] first.
     pub async fn ended(&mut self) {
         for _ in 0..self.threads.len() {
             if self.ended.recv().await.is_none() {
@@ -204,11 +180,57 @@ impl Proxy {
             }
         }
         for thread in self.threads.drain(..) {
-            let _panicked_and_said_so = thread.join();
+            let _panic_was_logged = thread.join();
         }
         for thread in self.log_threads.drain(..) {
-            let _panicked_and_said_so = thread.join();
+            let _panic_was_logged = thread.join();
         }
+    }
+}
+
+impl State {
+    /// Returns the state before the first commit.
+    fn new(config: Config) -> Self {
+        Self {
+            config: Arc::new(config),
+            listeners: HashMap::new(),
+            pools: HashMap::new(),
+            counters: HashMap::new(),
+            tables: Vec::new(),
+            tls: TlsConfigs::default(),
+            reloads: ReloadsView { last_succeeded: true, last_success_at: epoch_now(), ..Default::default() },
+            next: 0,
+        }
+    }
+}
+
+/// Log writers of a proxy.
+#[derive(Default)]
+struct Logs {
+    access: Option<LogSender>,
+    access_state: Arc<LogState>,
+    decisions: Option<DecisionSender>,
+    decisions_state: Arc<LogState>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Logs {
+    /// Starts the configured log writers.
+    fn start(config: &Config) -> Result<Self, StartError> {
+        let mut logs = Self::default();
+        if let Some(target) = &config.access_log {
+            let (sender, thread) = access_log::start(target, logs.access_state.clone())
+                .map_err(|error| StartError::System { what: "open the access log", error })?;
+            logs.access = Some(sender);
+            logs.threads.push(thread);
+        }
+        if let Some(config) = &config.decision_log {
+            let (sender, thread) = decision_log::start(config, logs.decisions_state.clone())
+                .map_err(|error| StartError::System { what: "open the decision log", error })?;
+            logs.decisions = Some(sender);
+            logs.threads.push(thread);
+        }
+        Ok(logs)
     }
 }
 
@@ -224,14 +246,14 @@ fn spawn_worker(
         }
         match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
             Ok(runtime) => runtime.block_on(worker::run(start)),
-            Err(error) => tracing::error!(%error, "a worker cannot start"),
+            Err(error) => tracing::error!(%error, "cannot start the runtime of a worker"),
         }
-        let _nobody_waits = ended.send(number);
+        let _proxy_dropped = ended.send(number);
     })
 }
 
-/// Keeps this thread on the `number`-th CPU it may use. Only done when there is one worker for each, so two
-/// programs with fewer workers do not end up on the same CPU.
+/// Pins this thread to the `number`-th CPU it may use. Only done with one worker per CPU, so that two programs with fewer
+/// workers do not share a CPU.
 fn pin_to(number: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     let Ok(allowed) = sched_getaffinity(None) else { return };
@@ -251,11 +273,11 @@ impl Handle {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the configuration again and puts it to work: all or nothing. Pools keep their connections,
-    /// health, counters and rotation; listeners keep their sockets.
+    /// Reads the configuration again and applies it, all or nothing. Pools keep their connections, health, counters and
+    /// rotation; listeners keep their sockets.
     ///
     /// # Errors
-    /// [`ReloadError`]; the old configuration goes on untouched.
+    /// The reload was rejected: see [`ReloadError`]. The old configuration stays in force.
     pub async fn reload(&self) -> Result<String, ReloadError> {
         let _one_at_a_time = self.0.reloading.lock().await;
         let result = self.try_reload().await;
@@ -268,7 +290,10 @@ impl Handle {
             }
             Err(error) => {
                 state.reloads.failed += 1;
-                tracing::error!(event = "reload_refused", "the old configuration goes on: {error}");
+                tracing::error!(
+                    event = "reload_rejected",
+                    "reload rejected, the old configuration stays in force: {error}"
+                );
             }
         }
         state.reloads.last_succeeded = result.is_ok();
@@ -292,27 +317,27 @@ impl Handle {
         let sockets = bind(&config, &current, self.0.workers).map_err(ReloadError::Start)?;
         let summary = summary(&old, &config);
         self.commit(config, tls, resolved, sockets);
-        self.settled().await;
+        self.wait_until_adopted().await;
         Ok(summary)
     }
 
-    /// Waits until every driver has published and every worker has taken over what was committed: what was
-    /// told as applied is what the next request meets.
-    async fn settled(&self) {
+    /// Waits until all drivers have published and all workers have adopted the commit, so that the next request meets the
+    /// configuration that is reported as applied.
+    async fn wait_until_adopted(&self) {
         let drivers: Vec<_> = self.state().pools.values().map(|pool| pool.commands.clone()).collect();
         for commands in drivers {
-            let (ask, answer) = oneshot::channel();
-            let _driver_has_ended = commands.send(DriverCommand::Report(ask));
-            let _driver_has_ended = answer.await;
+            let (reply, done) = oneshot::channel();
+            let _driver_has_ended = commands.send(DriverCommand::Report(reply));
+            let _driver_has_ended = done.await;
         }
         for worker in &self.0.commands {
-            let (ask, answer) = oneshot::channel();
-            let _worker_has_ended = worker.send(Command::Sync(ask));
-            let _worker_has_ended = answer.await;
+            let (reply, done) = oneshot::channel();
+            let _worker_has_ended = worker.send(Command::Sync(reply));
+            let _worker_has_ended = done.await;
         }
     }
 
-    /// Takes nothing new, finishes what runs. [`Proxy::ended`] tells when.
+    /// Stops accepting and finishes active requests. [`Proxy::ended`] waits for the end.
     pub fn drain(&self) {
         if !self.0.draining.swap(true, Relaxed) {
             for worker in &self.0.commands {
@@ -321,41 +346,41 @@ impl Handle {
         }
     }
 
-    /// Ends what a drain still waits for: connections are closed as they are. Nothing before a drain.
+    /// Closes the connections that a drain still waits for. Does nothing before a drain.
     pub fn abort(&self) {
         for worker in &self.0.commands {
             let _worker_has_ended = worker.send(Command::Abort);
         }
     }
 
-    /// A drain has begun.
+    /// Returns whether a drain has begun.
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Relaxed)
     }
 
-    /// The files of the logs are opened anew, for log rotation.
+    /// Reopens the log files, for log rotation.
     pub fn reopen_logs(&self) {
         self.0.log.reopen.store(true, Relaxed);
         self.0.decision_log.reopen.store(true, Relaxed);
     }
 
-    /// How long a drain may take.
+    /// Returns the time limit of a drain.
     pub fn shutdown_grace(&self) -> Duration {
         self.state().config.shutdown_grace
     }
 
-    /// The clock all moments in views are of. It started with the proxy.
+    /// Returns the clock of all times in views. It started with the proxy.
     pub fn clock(&self) -> Clock {
         self.0.clock
     }
 
-    /// Data-plane threads.
+    /// Returns the number of data-plane threads.
     pub fn workers(&self) -> usize {
         self.0.workers
     }
 }
 
-/// One line on what a reload changes.
+/// Summarizes the changes of a reload in one line.
 fn summary(old: &Config, new: &Config) -> String {
     let mut parts = Vec::new();
     let names = |config: &Config| config.pools.iter().map(|p| p.name.clone()).collect::<Vec<_>>();

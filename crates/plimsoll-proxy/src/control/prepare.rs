@@ -1,4 +1,4 @@
-//! What can go wrong in putting a configuration to work, done before anything of it is in force.
+//! Preparation of a configuration: all steps that can fail, before any part of it is in force.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,7 +18,7 @@ use crate::run::registry::Adapters;
 pub(super) type NewSockets = HashMap<(Name, ListenAddress), (ListenAddress, Vec<socket2::Socket>)>;
 pub(super) type Resolved = Vec<Vec<Destination>>;
 
-/// Every destination of every pool with its address looked up.
+/// Resolves the addresses of all destinations.
 pub(super) async fn resolve(config: &Config) -> Result<Resolved, StartError> {
     let mut pools = Vec::new();
     for pool in &config.pools {
@@ -45,7 +45,7 @@ pub(super) async fn resolve(config: &Config) -> Result<Resolved, StartError> {
                 zone: d.zone.clone(),
                 labels: d.labels.clone(),
                 limits: DestinationLimits {
-                    requests: requests_at_once(pool.protocol, d.limits.requests, d.limits.connections),
+                    requests: max_concurrent_requests(pool.protocol, d.limits.requests, d.limits.connections),
                     ..d.limits
                 },
             });
@@ -55,40 +55,43 @@ pub(super) async fn resolve(config: &Config) -> Result<Resolved, StartError> {
     Ok(pools)
 }
 
-/// So many messages at once, where so many connections are allowed. Each needs one of its own but over HTTP/2: who
-/// finds no room for a connection waits for it like everybody who waits, and in order.
-pub(super) fn requests_at_once(protocol: PoolProtocol, requests: u32, connections: u32) -> u32 {
+/// Returns the limit of concurrent requests: at most the limit of connections, because each request needs a connection
+/// of its own, except over HTTP/2. So a request without a connection waits in the queue, in order.
+pub(super) fn max_concurrent_requests(protocol: PoolProtocol, requests: u32, connections: u32) -> u32 {
     match (protocol, requests, connections) {
-        (PoolProtocol::Http1, 0, most) => most,
+        (PoolProtocol::Http1, 0, max) => max,
         (PoolProtocol::Http1, requests, 1..) => requests.min(connections),
         (_, requests, _) => requests,
     }
 }
 
-/// The TLS of a configuration, read from its files: by listener and by pool.
+/// TLS configurations by listener and by pool, loaded from their files.
 #[derive(Default)]
 pub(super) struct TlsConfigs {
     pub(super) listeners: HashMap<Name, Arc<ServerTlsConfig>>,
     pub(super) pools: HashMap<Name, Arc<ClientTlsConfig>>,
 }
 
-/// Tells of a protocol that nobody here transport, and of a check that nobody here makes.
+/// Verifies that all protocols and health checks are registered.
 pub(super) fn find_adapters(config: &Config, adapters: &Adapters) -> Result<(), StartError> {
     let other = |pool: &Pool| match pool.health.as_ref()?.probe {
-        ProbeKind::Other(word) if adapters.check(word).is_none() => Some((pool.name.clone(), word)),
+        ProbeKind::Other(name) if adapters.check(name).is_none() => Some((pool.name.clone(), name)),
         _ => None,
     };
-    if let Some((pool, word)) = config.pools.iter().find_map(|pool| other(pool)) {
-        return Err(StartError::Check { pool, word: word.to_owned() });
+    if let Some((pool, name)) = config.pools.iter().find_map(|pool| other(pool)) {
+        return Err(StartError::UnknownCheck { pool, check: name.to_owned() });
     }
     let unknown = config.listeners.iter().find(|l| adapters.of(l.protocol).is_none());
     unknown.map_or(Ok(()), |l| {
-        Err(StartError::Protocol { listener: l.name.clone(), word: l.protocol.as_str().to_owned() })
+        Err(StartError::UnknownProtocol {
+            listener: l.name.clone(),
+            protocol: l.protocol.as_str().to_owned(),
+        })
     })
 }
 
-/// Reads all certificates, keys and authorities. What is the same as `before` stays as it is, and with it
-/// the sessions and connections that depend on it.
+/// Loads all certificates, keys and authorities. Configurations that are unchanged since `before` are kept, with their
+/// sessions and connections.
 pub(super) fn load_tls(
     config: &Config,
     adapters: &Adapters,
@@ -117,7 +120,7 @@ pub(super) fn load_tls(
     Ok(configs)
 }
 
-/// Binds every address no listener of `current` has yet.
+/// Binds all addresses that no listener of `current` has.
 pub(super) fn bind(
     config: &Config,
     current: &HashMap<Name, Vec<ListenAddress>>,
@@ -133,7 +136,7 @@ pub(super) fn bind(
             let taken_over = current.values().any(|held| held.contains(address));
             let bound = accept::bind(address, workers, taken_over).map_err(|error| StartError::Bind {
                 listener: l.name.clone(),
-                address: show(address),
+                address: format_address(address),
                 error,
             })?;
             sockets.insert(key, bound);
@@ -142,7 +145,8 @@ pub(super) fn bind(
     Ok(sockets)
 }
 
-pub(super) fn show(address: &ListenAddress) -> String {
+/// Formats an address.
+pub(super) fn format_address(address: &ListenAddress) -> String {
     match address {
         ListenAddress::Socket(address) | ListenAddress::Udp(address) => address.to_string(),
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),

@@ -1,4 +1,4 @@
-//! What the outside may see of a running proxy: plain values, copied when asked for.
+//! Views of a running proxy: plain values, copied on demand.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,49 +18,51 @@ use crate::health::driver::{CheckCounts, CheckStats};
 use crate::health::observer::ObserverView;
 use crate::net::tls::Expiry;
 
-/// A pool, as of now.
+/// State of a pool.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PoolView {
     /// Its name.
     pub name: Name,
     /// The algorithm's name.
     pub algorithm: &'static str,
-    /// Number of the snapshot workers use.
+    /// Generation of the snapshot that workers use.
     pub generation: u64,
-    /// How its destinations stand, all together.
+    /// Number of destinations by health.
     pub health: HealthSummary,
-    /// In configured order.
+    /// Destinations in configured order.
     pub destinations: Vec<DestinationView>,
-    /// How its checks ask: `tcp`, `http`, `grpc`, `udp`, `mqtt` or a word of the embedding program; `None` = active checks are off.
+    /// Kind of its checks: `tcp`, `http`, `grpc`, `udp`, `mqtt` or a name of the embedding program; `None` = checks are off.
     pub check_type: Option<&'static str>,
-    /// When traffic sets a destination aside.
+    /// Outlier detection.
     pub outlier: OutlierSpec,
-    /// Messages that wait long are sent to a second destination as well.
+    /// Whether slow requests are hedged.
     pub hedges: bool,
-    /// Reports of load in answers are read.
+    /// Whether load reports in responses are read.
     pub orca: bool,
-    /// Since when [`state`](Self::state) is as it is.
+    /// Time of the latest change of [`state`](Self::state).
     pub state_since: Tick,
-    /// Decisions and further tries since the start.
+    /// Decisions, retries and hedges since the start.
     pub counts: PoolCounts,
-    /// How its checks and its recoveries went since the start.
+    /// Statistics of checks and recoveries since the start.
     pub check_stats: CheckStats,
-    /// How often a decision was found made before, and how often not, where decisions are remembered.
+    /// Hits and misses of the decision cache, if the pool has one.
     pub decision_cache: Option<(u64, u64)>,
-    /// Ejections since the start, by their reason.
+    /// Ejections since the start, by reason.
     pub ejections: BTreeMap<&'static str, u64>,
-    /// Alerts, advice, and how well messages are spread.
+    /// Alerts, recommendations and balancing quality.
     pub observed: ObserverView,
     /// Usage and limits of the pool.
     pub limits: LimitsView,
 }
 
-/// Usage of something limited.
+/// Usage of a limited resource.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LimitView {
-    /// Number in use now.
+    /// Current number in use.
     pub current: u32,
-    /// Limit; `None` = no limit.
+    /// Maximum number; `None` = no limit.
     pub max: Option<u32>,
 }
 
@@ -79,153 +81,159 @@ impl From<&Limit> for LimitView {
 
 /// Usage and limits of a pool, over all destinations and workers.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LimitsView {
-    /// Messages that hold an assignment.
+    /// Requests in flight.
     pub requests: LimitView,
-    /// Connections, where they are counted: where the pool or a destination has a limit of them.
+    /// Connections; counted only if the pool or a destination limits them.
     pub connections: LimitView,
-    /// Messages that wait for a place. They have a limit only where something of the pool does.
+    /// Queued requests; limited only if the pool has any limit.
     pub pending: LimitView,
-    /// Messages that are being tried again.
+    /// Retries in progress.
     pub retries: LimitView,
-    /// How long a message waits at most.
+    /// Maximum time in the queue.
     pub wait: Duration,
 }
 
 impl LimitsView {
-    /// Returns whether anything of the pool has a limit, so that a message may have to wait.
+    /// Returns whether the pool has any limit, so that requests may be queued.
     pub fn is_limited(&self) -> bool {
         self.pending.max.is_some()
     }
 }
 
-/// A destination, as of now.
+/// State of a destination.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct DestinationView {
     /// Its name.
     pub name: Name,
-    /// Where it listens.
+    /// Address of the destination.
     pub address: String,
-    /// Where it stands.
+    /// Zone of the destination.
     pub zone: Option<Name>,
-    /// Free labels, in the order given.
+    /// Labels in configured order.
     pub labels: Arc<[(Name, Name)]>,
     /// Base weight.
     pub weight: u16,
-    /// Effective weight, 256ths.
+    /// Effective weight, in 256ths.
     pub effective_weight: u32,
-    /// The share of the pool's messages it should get now, 0 to 1: of the first tier that serves, by weight
-    /// where the algorithm heeds weights, else all alike.
+    /// Intended share of the pool's requests, 0 to 1: of the first tier that serves, by weight if the algorithm uses
+    /// weights, else equal.
     pub intended_share: f64,
-    /// Tier; 0 is first.
+    /// Priority tier; 0 is first.
     pub priority: u8,
-    /// May it serve, and if not why.
+    /// Status, which decides whether it may serve.
     pub status: Status,
-    /// Since when it stands so.
+    /// Time of the latest change of its status.
     pub since: Tick,
-    /// Messages that hold an assignment.
+    /// Number of requests in flight.
     pub in_flight: u32,
-    /// The same, and how many may.
+    /// Requests in flight, with their limit.
     pub requests: LimitView,
-    /// Connections, where they are counted: where it or its pool has a limit of them.
+    /// Connections; counted only if the destination or its pool limits them.
     pub connections: LimitView,
-    /// Bad outcomes of real traffic in a row.
+    /// Consecutive bad outcomes of traffic.
     pub streak: u32,
-    /// How often a formula had no number for it.
+    /// Number of times a formula had no value for it.
     pub score_errors: u32,
-    /// What it says of its own load, as far as that still counts.
+    /// Load that it reported, as far as it is still valid.
     pub load: LoadReport,
-    /// How long ago it last said anything of it.
+    /// Age of its latest load report.
     pub load_age: Option<Duration>,
     /// Counts since the start.
     pub counts: Counts,
-    /// What its checks and its ejections came to.
+    /// Report of its checks and ejections.
     pub report: Option<DestinationReport>,
     /// Counts of its checks.
     pub checks: CheckCounts,
-    /// Changes of its status, by the words of both.
+    /// Status changes, by the names of both statuses.
     pub transitions: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl PoolView {
-    /// Destinations that take new work.
+    /// Returns the number of destinations that may serve.
     pub fn serving(&self) -> usize {
         self.health.serving
     }
 
-    /// `healthy`, `degraded` or `down`, the seed's three words.
+    /// Returns the state: `healthy`, `degraded` or `down`.
     pub fn state(&self) -> &'static str {
         self.health.state()
     }
 
-    /// The share of the pool's messages a destination was chosen for since the start, 0 to 1; `None` before
-    /// the first.
+    /// Returns the share of the pool's requests that were assigned to a destination since the start, 0 to 1; `None`
+    /// before the first request.
     pub fn share(&self, destination: &DestinationView) -> Option<f64> {
         let all: u64 = self.destinations.iter().map(|d| d.counts.started).sum();
         (all > 0).then(|| destination.counts.started as f64 / all as f64)
     }
 
-    /// How far the shares are from the intended ones: half the sum of the differences, 0 to 1; `None` before
-    /// the first message.
+    /// Returns the total variation distance between the intended and the actual shares, 0 to 1; `None` before the first
+    /// request.
     pub fn deviation(&self) -> Option<f64> {
         deviation(self.destinations.iter().map(|d| (d.counts.started, d.intended_share)))
     }
 }
 
-/// A listener, as of now.
+/// State of a listener.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ListenerView {
     /// Its name.
     pub name: Name,
-    /// `http`, `https`, `tcp` or `tls`.
+    /// Protocol of the listener: `http`, `https`, `tcp`, `tls` or another name.
     pub protocol: &'static str,
-    /// When its certificates end; empty where it ends no TLS.
+    /// Expiry of its certificates; empty if it does not terminate TLS.
     pub certificates: Vec<Expiry>,
-    /// Where it really listens, port 0 resolved.
+    /// Bound addresses, with port 0 resolved.
     pub addresses: Vec<String>,
     /// Counts since the start.
     pub counts: ListenerCounts,
 }
 
-/// A rule: a route of a listener and the pool it leads to.
+/// A route of a listener, with its pool.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RouteView {
-    /// The listener.
+    /// Name of the listener.
     pub listener: Name,
-    /// The route, or `default`.
+    /// Name of the route, or `default`.
     pub route: Name,
-    /// The pool.
+    /// Name of the pool.
     pub pool: Name,
-    /// `http`, `https`, `tcp` or `tls`.
+    /// Protocol of the listener: `http`, `https`, `tcp`, `tls` or another name.
     pub protocol: &'static str,
     /// Counts since the start.
     pub counts: RouteCounts,
 }
 
-/// How reloads went.
+/// Results of reloads.
 #[derive(Copy, Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct ReloadsView {
-    /// Applied.
+    /// Number of applied reloads.
     pub succeeded: u64,
-    /// Refused; the old configuration went on.
+    /// Number of rejected reloads.
     pub failed: u64,
-    /// The last one was applied (true before the first).
+    /// Whether the latest reload was applied; true before the first.
     pub last_succeeded: bool,
-    /// Seconds since the Unix epoch of the last one that was applied; the start counts.
+    /// Time of the latest applied reload or of the start, in seconds since 1970.
     pub last_success_at: f64,
 }
 
-/// Everything counted outside pools.
+/// Counters outside pools.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TrafficView {
-    /// Listeners.
+    /// State of the listeners.
     pub listeners: Vec<ListenerView>,
-    /// Rules.
+    /// State of the routes.
     pub routes: Vec<RouteView>,
-    /// Access-log lines that found no room.
+    /// Access log records dropped because the queue was full.
     pub log_dropped: u64,
-    /// Lines of the decision log that found no room.
+    /// Decision log records dropped because the queue was full.
     pub decisions_dropped: u64,
-    /// How reloads went.
+    /// Results of reloads.
     pub reloads: ReloadsView,
 }

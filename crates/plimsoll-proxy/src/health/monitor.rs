@@ -1,4 +1,4 @@
-//! A pool that is stats and serves nobody: the slow loop and its checks, without a data plane.
+//! Health monitoring without a data plane: the slow loop of a pool that serves no requests.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -109,7 +109,7 @@ fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    socket_options::ask_for_address(&socket, address)?;
+    socket_options::request_local_addresses(&socket, address)?;
     let _as_large_as_the_kernel_permits = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&address.into())?;
     Ok(socket)

@@ -1,4 +1,4 @@
-//! What the access log tells of a request, a connection or a flow.
+//! The access log: one JSON line per request, connection or UDP flow.
 
 use std::io;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::net::stream::Peer;
 use crate::net::tunnel::BytesCopied;
 use plimsoll_wire::http1::request::RequestHead;
 
-/// Lines that may wait for the disk; what comes on top is dropped and counted.
+/// Queue size in records; further ones are dropped and counted.
 const QUEUE: usize = 65_536;
-/// Longest kept text of a field a client chose.
+/// Maximum length of a text that a client sent, in bytes.
 const MAX_TEXT: usize = 2048;
 
-/// The parts of a line known when the head was read.
+/// Fields of a record that are known when the request head was read.
 #[derive(Clone, Debug)]
 pub(crate) struct LogDraft {
     time: SystemTime,
@@ -35,7 +35,7 @@ pub(crate) struct LogDraft {
     request_id: Option<String>,
     forwarded_for: Option<String>,
     pub(crate) destination: Option<DestinationId>,
-    /// From the choice of the destination to the first byte of its answer.
+    /// Time from the assignment to the first byte of the response.
     pub(crate) first_byte: Option<Duration>,
     pub(crate) reason: Option<Reason>,
 }
@@ -49,10 +49,10 @@ pub(crate) struct ConnectionLine {
     pub(crate) listener: Name,
     pub(crate) pool: Name,
     pub(crate) destination: Option<Name>,
-    /// Why nobody served it.
+    /// Reason why no destination served it.
     pub(crate) reason: Option<Reason>,
     pub(crate) copied: BytesCopied,
-    /// It has waited for a place for so long.
+    /// Time in the queue.
     pub(crate) queued: Option<Duration>,
     pub(crate) total: Duration,
 }
@@ -105,17 +105,17 @@ impl LogDraft {
     }
 }
 
-/// Starts the writer. It ends when every sender was dropped, with everything written.
+/// Starts the writer thread. It ends when all senders are dropped and everything is written.
 ///
 /// # Errors
-/// The file cannot be opened or the thread not started.
+/// The file cannot be opened, or the thread cannot be started.
 pub(crate) fn start(target: &AccessLog, state: Arc<LogState>) -> io::Result<(LogSender, JoinHandle<()>)> {
     let log: Log<Box<dyn LogRecord>> = Log { name: "access-log", queue: QUEUE, text: |record| record.text() };
-    let (lines, thread) = log_writer::start(log, target, state)?;
-    Ok((LogSender::new(lines), thread))
+    let (queue, thread) = log_writer::start(log, target, state)?;
+    Ok((LogSender::new(queue), thread))
 }
 
-// One line of JSON each. `serde_json` escapes quotes and control characters, so no client can forge a line.
+// Each record is one line of JSON. `serde_json` escapes control characters, so no client can forge a line.
 
 impl LogRecord for RejectedLine {
     fn text(&self) -> String {

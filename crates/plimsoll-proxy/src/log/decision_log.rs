@@ -1,7 +1,7 @@
-//! Which choices of a destination are looked at, and what is told of them.
+//! The decision log and the timing of decisions.
 //!
-//! Off the path but for a countdown and a branch: one choice in [`TIMED_EVERY`] is timed for the metrics, and where
-//! there is a decision log a share of them, by the worker's own dice, is told with every candidate.
+//! The request path pays a countdown and a branch: one decision in [`TIMED_EVERY`] is timed for metrics, and a random
+//! share is logged with all candidates if there is a decision log.
 
 use std::cell::Cell;
 use std::io;
@@ -20,53 +20,53 @@ use crate::base::clock::Clock;
 use crate::base::counters::PoolCounters;
 use crate::base::log_writer::{self, Log, LogQueue, LogState, timestamp};
 
-/// Two looks at the clock cost as much as some choices, so not every choice is timed.
+/// One decision in this many is timed, because two clock reads cost as much as some decisions.
 const TIMED_EVERY: u32 = 1024;
-/// Lines that may wait: fewer than of the access log, because each holds all candidates.
+/// Queue size in records: less than for the access log, because each record holds all candidates.
 const QUEUE: usize = 4096;
-/// Candidates told of one choice; the chosen one is always among them.
+/// Maximum number of candidates in a record; the chosen one is always included.
 const CANDIDATES: usize = 64;
 
-/// One worker's look at its choices.
+/// Samples the decisions of one worker.
 #[derive(Debug)]
 pub(crate) struct DecisionSampler {
     clock: Clock,
-    /// Choices until the next is timed.
+    /// Number of decisions until the next one is timed.
     untimed: Cell<u32>,
     log: Option<DecisionSender>,
 }
 
-/// A worker's end of the decision log.
+/// Sender of decision log records.
 #[derive(Clone, Debug)]
 pub(crate) struct DecisionSender {
-    lines: LogQueue<Line>,
+    queue: LogQueue<DecisionRecord>,
     sample: f64,
 }
 
 #[derive(Debug)]
-struct Line {
+struct DecisionRecord {
     time: SystemTime,
     snapshot: Arc<Snapshot>,
     candidates: Vec<Candidate>,
     chosen: Result<usize, NoDestination>,
     decided: DecidedBy,
-    /// `hit` or `miss` where decisions are remembered and this one asked.
+    /// `hit` or `miss` if the pool caches decisions and this one used the cache.
     cache: Option<&'static str>,
     tried: AttemptedSet,
     took: Duration,
 }
 
-/// Starts the writer; it ends when every sender is gone, with everything written.
+/// Starts the writer thread. It ends when all senders are dropped and everything is written.
 ///
 /// # Errors
-/// The file cannot be opened or the thread not started.
+/// The file cannot be opened, or the thread cannot be started.
 pub(crate) fn start(
     config: &DecisionLog,
     state: Arc<LogState>,
 ) -> io::Result<(DecisionSender, JoinHandle<()>)> {
     let log = Log { name: "decision-log", queue: QUEUE, text };
-    let (lines, thread) = log_writer::start(log, &config.target, state)?;
-    Ok((DecisionSender { lines, sample: config.sample }, thread))
+    let (queue, thread) = log_writer::start(log, &config.target, state)?;
+    Ok((DecisionSender { queue, sample: config.sample }, thread))
 }
 
 impl DecisionSampler {
@@ -74,7 +74,7 @@ impl DecisionSampler {
         Self { clock, untimed: Cell::new(0), log }
     }
 
-    /// Makes the choice, and looks at it if it is its turn.
+    /// Makes a decision, and times or logs it if it is sampled.
     pub(crate) fn balance_load(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -83,25 +83,26 @@ impl DecisionSampler {
         rng: &mut Rng,
         counters: impl FnOnce(&dyn Fn(&PoolCounters)),
     ) -> Result<Assignment, NoDestination> {
-        let told = self.log.as_ref().filter(|log| rng.share() < log.sample);
+        let sampled = self.log.as_ref().filter(|log| rng.share() < log.sample);
         let untimed = self.untimed.get();
-        if untimed > 0 && told.is_none() {
+        if untimed > 0 && sampled.is_none() {
             self.untimed.set(untimed - 1);
             return balance_load(snapshot, want, now, rng);
         }
         self.untimed.set(TIMED_EVERY - 1);
-        let explained = told.map(|log| (log, candidates(snapshot, want, now), remembered(snapshot, want)));
+        let explained =
+            sampled.map(|log| (log, candidates(snapshot, want, now), cache_counts(snapshot, want)));
         let before = self.clock.now();
         let chosen = balance_load(snapshot, want, now, rng);
         let took = self.clock.now().since(before);
         counters(&|counters| counters.decision_took(took));
         if let Some((log, candidates, cached)) = explained {
             let on_trial = chosen.as_ref().is_ok_and(Assignment::is_trial);
-            log.lines.push(Line {
+            log.queue.push(DecisionRecord {
                 time: Clock::wall(),
                 snapshot: snapshot.clone(),
                 decided: if on_trial { DecidedBy::Trial } else { decided(want, &candidates) },
-                cache: cache(cached, remembered(snapshot, want)),
+                cache: cache(cached, cache_counts(snapshot, want)),
                 candidates: bounded(candidates, chosen.as_ref().ok().map(Assignment::member)),
                 chosen: chosen.as_ref().map(Assignment::member).map_err(|why| *why),
                 tried: want.tried.copied().unwrap_or_default(),
@@ -112,12 +113,12 @@ impl DecisionSampler {
     }
 }
 
-/// Decisions that this worker found made before, and that it did not.
-fn remembered(snapshot: &Snapshot, want: &PickRequest<'_>) -> Option<(u64, u64)> {
+/// Returns the cache hits and misses of this worker.
+fn cache_counts(snapshot: &Snapshot, want: &PickRequest<'_>) -> Option<(u64, u64)> {
     snapshot.key_cache.as_ref().map(|counters| counters.of(want.worker))
 }
 
-/// What the choice between two counts found.
+/// Returns the cache result of a decision, from the counts before and after it.
 fn cache(before: Option<(u64, u64)>, after: Option<(u64, u64)>) -> Option<&'static str> {
     let ((hits_before, misses_before), (hits, misses)) = (before?, after?);
     match (hits > hits_before, misses > misses_before) {
@@ -127,7 +128,7 @@ fn cache(before: Option<(u64, u64)>, after: Option<(u64, u64)>) -> Option<&'stat
     }
 }
 
-/// The first of them and whoever was chosen.
+/// Limits the candidates, and keeps the chosen one.
 fn bounded(mut candidates: Vec<Candidate>, chosen: Option<usize>) -> Vec<Candidate> {
     let chosen = chosen.and_then(|member| candidates.get(member).cloned());
     candidates.truncate(CANDIDATES);
@@ -141,16 +142,17 @@ fn bounded(mut candidates: Vec<Candidate>, chosen: Option<usize>) -> Vec<Candida
     candidates
 }
 
-/// One line of JSON: the fields of the topic `lb.decisions`, and what else explains the choice.
-fn text(line: &Line) -> String {
-    let name = |member: usize| -> &Name { &line.snapshot.members[member].destination.name };
-    let tried = line.snapshot.members.iter().filter(|member| line.tried.contains(member.id));
+/// Formats a record as a line of JSON: the fields of the topic `lb.decisions`, and further ones that explain the
+/// decision.
+fn text(record: &DecisionRecord) -> String {
+    let name = |member: usize| -> &Name { &record.snapshot.members[member].destination.name };
+    let tried = record.snapshot.members.iter().filter(|member| record.tried.contains(member.id));
     let tried: Vec<&str> = tried.map(|member| &*member.destination.name).collect();
-    let candidates: Vec<Value> = line
+    let candidates: Vec<Value> = record
         .candidates
         .iter()
         .map(|candidate| {
-            let member = &line.snapshot.members[candidate.member];
+            let member = &record.snapshot.members[candidate.member];
             json!({
                 "id": &*member.destination.name,
                 "status": member.status.as_str(),
@@ -162,25 +164,25 @@ fn text(line: &Line) -> String {
             })
         })
         .collect();
-    let reason = match line.chosen {
-        Ok(_) => line.decided.as_str(),
+    let reason = match record.chosen {
+        Ok(_) => record.decided.as_str(),
         Err(NoDestination::Empty) => "empty",
         Err(NoDestination::NoneServing) => "none_serving",
         Err(NoDestination::AllTried) => "all_tried",
         Err(NoDestination::Full) => "full",
     };
     json!({
-        "time": timestamp(line.time),
-        "pool": &*line.snapshot.pool,
-        "algorithm": line.snapshot.algorithm,
+        "time": timestamp(record.time),
+        "pool": &*record.snapshot.pool,
+        "algorithm": record.snapshot.algorithm,
         "candidates": candidates,
-        "candidates_total": line.snapshot.members.len(),
-        "chosen": line.chosen.ok().map(|member| &**name(member)),
+        "candidates_total": record.snapshot.members.len(),
+        "chosen": record.chosen.ok().map(|member| &**name(member)),
         "reason": reason,
-        "cache": line.cache,
+        "cache": record.cache,
         "tried": tried,
-        "took_us": line.took.as_nanos() as f64 / 1e3,
-        "generation": line.snapshot.generation,
+        "took_us": record.took.as_nanos() as f64 / 1e3,
+        "generation": record.snapshot.generation,
     })
     .to_string()
 }

@@ -1,4 +1,4 @@
-//! How `h2` reads and writes a stream of ours.
+//! Adapters of streams to the I/O traits that `h2` uses.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::net::flood_detector::FloodDetector;
 use crate::net::stream::Stream;
 
-/// A stream, and bytes of it that were read before anybody knew whose they were.
+/// A stream, with bytes that were read before its protocol was known.
 #[derive(Debug)]
 pub(crate) struct H2Io {
-    bare: StreamIo,
+    io: StreamIo,
     early: Vec<u8>,
     early_at: usize,
     flood: Rc<FloodDetector>,
@@ -21,7 +21,7 @@ pub(crate) struct H2Io {
 
 impl H2Io {
     pub(crate) fn new(stream: Stream, early: Vec<u8>, flood: Rc<FloodDetector>) -> Self {
-        Self { bare: StreamIo(stream), early, early_at: 0, flood }
+        Self { io: StreamIo(stream), early, early_at: 0, flood }
     }
 }
 
@@ -47,10 +47,10 @@ impl AsyncRead for H2Io {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let room = buffer.initialize_unfilled();
-        let most = room.len().min(left);
-        let n = ready!(self.bare.0.poll_read(cx, &mut room[..most]))?;
-        self.flood.read(&room[..n])?;
+        let space = buffer.initialize_unfilled();
+        let max = space.len().min(left);
+        let n = ready!(self.io.0.poll_read(cx, &mut space[..max]))?;
+        self.flood.read(&space[..n])?;
         buffer.advance(n);
         Poll::Ready(Ok(()))
     }
@@ -58,7 +58,7 @@ impl AsyncRead for H2Io {
 
 impl AsyncWrite for H2Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.bare).poll_write(cx, bytes)
+        Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -66,7 +66,7 @@ impl AsyncWrite for H2Io {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.bare).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -77,14 +77,14 @@ impl AsyncWrite for H2Io {
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing: the connection is closed when it is dropped. `h2` shuts down at once what broke the protocol, and
-    /// its client would be back in the same moment.
+    /// Does nothing: the connection is closed when it is dropped. `h2` shuts a connection down at once after a protocol
+    /// violation, and its client would reconnect immediately.
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
 
-/// A stream as tokio's traits have it, and nothing else.
+/// Implements the I/O traits of tokio for a stream.
 #[derive(Debug)]
 pub(crate) struct StreamIo(pub(crate) Stream);
 

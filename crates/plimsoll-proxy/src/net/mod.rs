@@ -1,4 +1,4 @@
-//! Byte streams: sockets, TLS, tunnels.
+//! Byte streams of connections: sockets, TLS, tunnels, and their adapters for HTTP/2.
 
 pub(crate) mod flood_detector;
 pub(crate) mod h2_io;

@@ -1,4 +1,4 @@
-//! The PROXY protocol: which client a connection belongs to, for destinations that want to be told.
+//! The PROXY protocol towards destinations, and the rejection of headers from untrusted clients.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,34 +13,34 @@ use plimsoll_wire::proxy_protocol::{Header, SIGNATURE_LEN, Version, detect};
 use crate::net::stream::{Peer, Stream};
 use crate::net::tunnel::TunnelEnd;
 
-/// Idle connections kept for one client: as many as it uses at once, within reason.
-const KEPT: usize = 16;
+/// Maximum number of idle connections kept for one client.
+const MAX_KEPT: usize = 16;
 
-/// A client that may not send a header, before a destination that may believe one: it breaks off when one
-/// comes. By then a part of the signature may have passed, which is nothing yet.
+/// A client stream that fails if it starts with a PROXY header, for untrusted clients of destinations that may trust
+/// headers. A part of the signature may have passed by then, which is not a header.
 pub(crate) struct HeaderGuard<'s> {
     stream: &'s mut Stream,
-    /// What it began with, while that may be a signature.
-    begun: Option<Vec<u8>>,
+    /// First bytes, while they may be a signature.
+    start: Option<Vec<u8>>,
     pub(crate) refused: bool,
 }
 
 impl<'s> HeaderGuard<'s> {
-    /// `early` was read of it already.
-    pub(crate) fn new(stream: &'s mut Stream, is_wary: bool, early: &[u8]) -> Self {
-        let mut rejects_proxy_header = Self { stream, begun: is_wary.then(Vec::new), refused: false };
-        rejects_proxy_header.see(early);
-        rejects_proxy_header
+    /// Wraps `stream`, of which `early` was read already.
+    pub(crate) fn new(stream: &'s mut Stream, is_active: bool, early: &[u8]) -> Self {
+        let mut guard = Self { stream, start: is_active.then(Vec::new), refused: false };
+        guard.inspect(early);
+        guard
     }
 
-    fn see(&mut self, bytes: &[u8]) {
-        let Some(begun) = &mut self.begun else { return };
-        begun.extend_from_slice(&bytes[..bytes.len().min(SIGNATURE_LEN)]);
-        match detect(begun) {
+    fn inspect(&mut self, bytes: &[u8]) {
+        let Some(start) = &mut self.start else { return };
+        start.extend_from_slice(&bytes[..bytes.len().min(SIGNATURE_LEN)]);
+        match detect(start) {
             Detection::Perhaps => {}
             detection => {
                 self.refused = detection == Detection::Yes;
-                self.begun = None;
+                self.start = None;
             }
         }
     }
@@ -49,7 +49,7 @@ impl<'s> HeaderGuard<'s> {
 impl TunnelEnd for HeaderGuard<'_> {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = ready!(self.stream.poll_read(cx, buffer))?;
-        self.see(&buffer[..read]);
+        self.inspect(&buffer[..read]);
         match self.refused {
             true => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
             false => Poll::Ready(Ok(read)),
@@ -73,8 +73,7 @@ impl TunnelEnd for HeaderGuard<'_> {
     }
 }
 
-/// Whose connection it is, for destinations that want to be told; and the connections to them that are for
-/// nobody else.
+/// Client of a connection for PROXY headers, and the idle upstream connections that began with its header.
 #[derive(Debug)]
 pub(crate) struct Origin {
     header: Header,
@@ -90,18 +89,18 @@ struct Kept {
 }
 
 impl Origin {
-    /// Of a client's connection, as a header told or as it is.
+    /// Creates the origin of a client connection, by its PROXY header or its addresses.
     pub(crate) fn new(header: Option<Header>, peer: Peer, stream: &Stream) -> Rc<Self> {
-        let own = match peer {
+        let addresses = match peer {
             Peer::Socket(peer) => stream.local_address().map(|local| (peer, local)),
             Peer::Unix => None,
         };
         let mut header = header.unwrap_or_default();
-        header.addresses = header.addresses.or(own);
+        header.addresses = header.addresses.or(addresses);
         Rc::new(Self { header, kept: RefCell::default() })
     }
 
-    /// An idle connection to that destination that was this client's before.
+    /// Returns an idle connection of this client to a destination.
     pub(crate) fn take(&self, pool: u64, id: DestinationId, address: &Address) -> Option<Stream> {
         let mut kept = self.kept.borrow_mut();
         while let Some(at) = kept.iter().position(|k| (k.pool, k.id) == (pool, id)) {
@@ -113,18 +112,18 @@ impl Origin {
         None
     }
 
-    /// Keeps a connection for this client's next message.
+    /// Keeps a connection for this client's next request.
     pub(crate) fn keep(&self, pool: u64, id: DestinationId, address: Address, stream: Stream) {
         let mut kept = self.kept.borrow_mut();
-        if kept.len() == KEPT {
+        if kept.len() == MAX_KEPT {
             kept.remove(0);
         }
         kept.push(Kept { pool, id, address, stream });
     }
 }
 
-/// Encodes the header for a destination; empty where the pool sends none. Without an origin the connection is the
-/// proxy's own, as that of a health check.
+/// Encodes the header for a destination; empty if the pool sends none. Without an origin the connection is the proxy's
+/// own, such as a health check.
 pub(crate) fn header(version: ProxyProtocol, origin: Option<&Origin>) -> Vec<u8> {
     let version = match version {
         ProxyProtocol::None => return Vec::new(),

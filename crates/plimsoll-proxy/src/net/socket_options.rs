@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-/// Asks, for a socket that is to be bound to all addresses of the machine, to which of them each datagram
-/// comes. Before it is bound: what comes earlier would not say.
+/// Requests the local address of each received datagram, for a socket that is to be bound to the unspecified address.
+///
+/// Must be called before the socket is bound: earlier datagrams would lack the address.
 ///
 /// # Errors
-/// The system's.
-pub(crate) fn ask_for_address(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
+/// The option cannot be set.
+pub(crate) fn request_local_addresses(socket: &socket2::Socket, address: SocketAddr) -> io::Result<()> {
     match (address.ip().is_unspecified(), address) {
         (false, _) => Ok(()),
         (true, SocketAddr::V4(_)) => Ok(setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?),

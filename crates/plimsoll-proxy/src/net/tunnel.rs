@@ -1,4 +1,4 @@
-//! How bytes run both ways between two ends, whatever these are.
+//! Tunnels: bytes copied in both directions between two ends.
 
 use std::io;
 use std::rc::Rc;
@@ -10,10 +10,10 @@ use crate::base::timer::{RESOLUTION, Timer};
 use crate::base::write_buffer::WriteBuffer;
 use crate::net::stream::Stream;
 
-/// Reads of one direction before other connections get their turn.
-const TURNS: usize = 16;
+/// Maximum number of reads of one direction before other connections run.
+const MAX_ITERATIONS: usize = 16;
 
-/// Bytes a tunnel moved.
+/// Bytes that a tunnel copied.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BytesCopied {
     pub(crate) to_destination: u64,
@@ -22,19 +22,19 @@ pub(crate) struct BytesCopied {
 
 /// One end of a tunnel.
 pub(crate) trait TunnelEnd {
-    /// Reads at least one byte into `buffer`, or tells of the end with 0.
+    /// Reads at least one byte into `buffer`; 0 is the end.
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
 
     /// Writes some of the bytes.
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
 
-    /// Says "no more from me".
+    /// Shuts the write side down.
     fn shutdown_write(&mut self);
 
-    /// Makes its close look like what it is: not an end, but a break.
+    /// Makes the coming close a reset, not an orderly end.
     fn reset(&mut self);
 
-    /// It broke while nobody was reading from it.
+    /// Reports whether the end was reset while it was not read.
     fn is_reset(&mut self, cx: &mut Context<'_>) -> bool;
 }
 
@@ -55,7 +55,7 @@ impl TunnelEnd for Stream {
         self.reset_on_close();
     }
 
-    /// Found out by the next write: a question would cost a system call.
+    /// Returns `false`: the next write finds a reset, and a query would cost a system call.
     fn is_reset(&mut self, _cx: &mut Context<'_>) -> bool {
         false
     }
@@ -66,24 +66,24 @@ impl TunnelEnd for Stream {
 struct Flow {
     pending: WriteBuffer,
     ended: bool,
-    told: bool,
-    moved: u64,
+    end_sent: bool,
+    copied: u64,
 }
 
-/// What one poll of a flow came to.
+/// Result of one poll of a flow.
 enum Step {
-    /// Nothing more can be moved now; `true` if something was.
-    Waits(bool),
-    /// A stream broke.
+    /// Nothing more can be copied now; `true` if something was copied.
+    Pending(bool),
+    /// A stream failed.
     Broken,
 }
 
 impl Flow {
     fn new(kept: Vec<u8>) -> Self {
-        Self { pending: kept.into(), ended: false, told: false, moved: 0 }
+        Self { pending: kept.into(), ended: false, end_sent: false, copied: 0 }
     }
 
-    /// Moves bytes until a socket says "later". The source's end is passed on as one, once all is out.
+    /// Copies bytes until a socket is not ready. The source's end is passed on once all bytes are written.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -91,53 +91,53 @@ impl Flow {
         from: &mut dyn TunnelEnd,
         to: &mut dyn TunnelEnd,
     ) -> Step {
-        let mut moved = false;
-        for _ in 0..TURNS {
+        let mut copied = false;
+        for _ in 0..MAX_ITERATIONS {
             if !self.pending.is_empty() {
                 match to.poll_write(cx, self.pending.rest()) {
-                    Poll::Pending => return Step::Waits(moved),
+                    Poll::Pending => return Step::Pending(copied),
                     Poll::Ready(Ok(n @ 1..)) => {
                         self.pending.advance(n);
-                        self.moved += n as u64;
+                        self.copied += n as u64;
                     }
                     Poll::Ready(_) => return Step::Broken,
                 }
-                moved = true;
+                copied = true;
                 continue;
             }
             if self.ended {
-                if !std::mem::replace(&mut self.told, true) {
+                if !std::mem::replace(&mut self.end_sent, true) {
                     to.shutdown_write();
                 }
-                return Step::Waits(moved);
+                return Step::Pending(copied);
             }
             match from.poll_read(cx, &mut scratch[..self.pending.read_size()]) {
-                Poll::Pending => return Step::Waits(moved),
+                Poll::Pending => return Step::Pending(copied),
                 Poll::Ready(Ok(0)) => self.ended = true,
                 Poll::Ready(Ok(n)) => {
                     let polled = to.poll_write(cx, &scratch[..n]);
                     let Ok(written) = self.pending.on_write(polled, [&scratch[..n], b"", b""]) else {
                         return Step::Broken;
                     };
-                    self.moved += written as u64;
+                    self.copied += written as u64;
                 }
                 Poll::Ready(Err(_)) => return Step::Broken,
             }
-            moved = true;
+            copied = true;
         }
         cx.waker().wake_by_ref();
-        Step::Waits(moved)
+        Step::Pending(copied)
     }
 
     fn is_over(&self) -> bool {
-        self.ended && self.told
+        self.ended && self.end_sent
     }
 }
 
-/// Runs bytes both ways between the client and the destination until both are done, one breaks, or nothing moves
-/// for `idle`.
+/// Copies bytes in both directions between the client and the destination until both have ended, one fails, or nothing
+/// is copied for `idle`.
 ///
-/// `early` came from the client before the tunnel stood, `unsent` from the destination.
+/// `early` was received from the client before the tunnel, `unsent` from the destination.
 pub(crate) async fn tunnel(
     worker: &Rc<WorkerContext>,
     timer: &Rc<Timer>,
@@ -152,11 +152,11 @@ pub(crate) async fn tunnel(
         let mut scratch = worker.scratch.borrow_mut();
         let steps =
             [up.poll(cx, &mut scratch, client, upstream), down.poll(cx, &mut scratch, upstream, client)];
-        let mut moved = false;
+        let mut copied = false;
         let mut broken = client.is_reset(cx) || upstream.is_reset(cx);
         for step in steps {
             match step {
-                Step::Waits(some) => moved |= some,
+                Step::Pending(some) => copied |= some,
                 Step::Broken => broken = true,
             }
         }
@@ -168,11 +168,11 @@ pub(crate) async fn tunnel(
             upstream.reset();
             return Poll::Ready(());
         }
-        if moved {
+        if copied {
             worker.timers.set(timer, worker.timers.about_now() + idle + RESOLUTION);
         }
         timer.poll(cx)
     })
     .await;
-    BytesCopied { to_destination: up.moved, to_client: down.moved }
+    BytesCopied { to_destination: up.copied, to_client: down.copied }
 }

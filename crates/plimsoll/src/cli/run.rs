@@ -193,7 +193,7 @@ fn run_action(action: SignalAction, handle: &Handle) {
         }
         SignalAction::Upgrade => tracing::warn!(event = "no_upgrade", "binary upgrade is not supported yet"),
         SignalAction::Reload => {
-            tracing::warn!(event = "reload_refused", "reload rejected: the process is shutting down")
+            tracing::warn!(event = "reload_rejected", "reload rejected: the process is shutting down")
         }
         SignalAction::Stop | SignalAction::DrainFully => {}
     }

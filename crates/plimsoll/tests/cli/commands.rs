@@ -153,7 +153,7 @@ fn explain_reports_the_destination_and_why_others_are_set_aside() {
         (0, &a.address.to_string().into(), &"only_candidate".into())
     );
     let (code, _, err) = run_to_end(&["explain", "GET", "http://127.0.0.1:1/", "--admin", &running.admin]);
-    assert!(code == 2 && err.contains("no listener for requests has port 1"), "{code} {err}");
+    assert!(code == 2 && err.contains("no HTTP listener has port 1"), "{code} {err}");
     let unreachable = unused_address().to_string();
     assert_eq!(run_to_end(&["explain", "GET", &url, "--admin", &unreachable]).0, 4);
 }

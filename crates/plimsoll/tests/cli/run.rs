@@ -43,7 +43,7 @@ fn hup_applies_valid_and_rejects_invalid_configurations() {
 
     directory.write(&config(&[a.address], "laod_balancer: {}"));
     running.signal(Signal::HUP);
-    let refused = running.wait_for_log("reload_refused");
+    let refused = running.wait_for_log("reload_rejected");
     assert!(refused["message"].as_str().unwrap().contains("laod_balancer"), "{refused}");
     assert_eq!(get(running.address, "/").body, "b");
     let metrics = running.admin("/metrics").body;
@@ -140,7 +140,7 @@ fn certificate_errors_of_a_destination_are_logged() {
     command.args(["run", "-c"]).arg(asks.config()).env("PLIMSOLL_LOG", "debug");
     let mut running = Running::start_with(&mut command);
     assert_eq!(get(running.address, "/").status, 503);
-    let line = running.wait_for_log("no_handshake");
+    let line = running.wait_for_log("upstream_handshake_failed");
     assert_eq!((&line["level"], &line["pool"]), (&"DEBUG".into(), &"p".into()));
     assert_eq!(line["destination"], secured.address.to_string());
     let error = line["error"].as_str().unwrap();

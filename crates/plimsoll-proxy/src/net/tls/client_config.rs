@@ -1,4 +1,4 @@
-//! Whom a pool believes: how destinations must prove who they are, and how we prove it to them.
+//! Client-side TLS configuration of a pool: verification of destinations, and the client certificate.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,36 +17,36 @@ use crate::net::socket_stream::SocketStream;
 use crate::net::tls::load::{self, TlsError};
 use crate::net::tls::tls_stream::TlsStream;
 
-/// Sessions kept for taking up again, for a fingerprint pool.
+/// Number of sessions kept for resumption, per pool.
 const SESSIONS: usize = 1024;
 
-/// A pool's side of TLS, as of one configuration.
+/// TLS configuration of a pool.
 #[derive(Debug)]
 pub(crate) struct ClientTlsConfig {
     pub(crate) config: Arc<ClientConfig>,
-    /// The same, where only HTTP/1.1 will do.
+    /// Configuration that offers HTTP/1.1 only.
     http1: Arc<ClientConfig>,
     names: HashMap<Name, ServerName<'static>>,
-    /// Tells whether anything it was made of has changed.
+    /// Fingerprint of the configuration and all its files.
     fingerprint: u64,
 }
 
-/// What a destination may choose to have spoken within TLS.
+/// Protocols offered to a destination by ALPN.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AlpnOffer {
-    /// What the pool speaks.
+    /// Protocols of the pool.
     Pool,
-    /// HTTP/1.1 where there is a choice.
+    /// HTTP/1.1, if the pool supports both.
     Http1,
-    /// HTTP/2, whatever the pool speaks: a check may ask by another protocol than requests do.
+    /// HTTP/2 only, for checks that use another protocol than the pool's requests.
     Http2,
 }
 
 impl ClientTlsConfig {
-    /// Reads what `tls` names; `before` goes on as it is when nothing has changed.
+    /// Loads the files of `tls`; returns `before` if nothing has changed.
     ///
     /// # Errors
-    /// The first file that cannot be used. A pool never believes more than was configured.
+    /// A file cannot be used. A pool never trusts more than was configured.
     pub(crate) fn renewed(
         tls: &ClientTls,
         alpn: &[&[u8]],
@@ -106,10 +106,10 @@ impl ClientTlsConfig {
         Ok(config)
     }
 
-    /// Performs the TLS handshake with `destination` on a connection that was just opened.
+    /// Performs the TLS handshake with `destination` on a new connection.
     ///
     /// # Errors
-    /// It could not prove to be who it must be, or broke off.
+    /// The destination could not be verified, or the handshake failed.
     pub(crate) async fn handshake(
         &self,
         socket: SocketStream,
@@ -125,39 +125,42 @@ impl ClientTlsConfig {
         let mut secured = Box::new(TlsStream::client(socket, config, name)?);
         std::future::poll_fn(|cx| secured.poll_handshake(cx)).await?;
         if offer == AlpnOffer::Http2 && secured.alpn() != Some(b"h2") {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "HTTP/2 is not spoken there"));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the destination does not support HTTP/2",
+            ));
         }
         Ok(secured)
     }
 }
 
-/// `server_name`, else the host of the address; a Unix socket is `localhost`.
+/// Returns the configured `server_name`, else the host of the address; a Unix socket is `localhost`.
 fn server_name(tls: &ClientTls, address: &DestinationAddress) -> ServerName<'static> {
     let from_text = |text: &str| ServerName::try_from(text.to_owned()).ok();
     let named = tls.server_name.as_deref().and_then(from_text);
-    let own = || match address {
+    let from_address = || match address {
         DestinationAddress::Socket(address) => Some(ServerName::from(address.ip())),
         DestinationAddress::Name(host, _) => from_text(host),
         DestinationAddress::Unix(_) => from_text("localhost"),
     };
-    named.or_else(own).unwrap_or_else(|| ServerName::from(IpAddr::from([0, 0, 0, 0])))
+    named.or_else(from_address).unwrap_or_else(|| ServerName::from(IpAddr::from([0, 0, 0, 0])))
 }
 
-/// The authorities this machine believes; with none of them nobody would ever be believed.
+/// Returns the authorities of the operating system. None is an error, because no destination could be verified.
 fn system_authorities() -> Result<RootCertStore, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     match roots.is_empty() {
         true => Err(load::tls_error(
-            std::path::Path::new("the system's authorities"),
-            "there are none; name a `ca`, or install ca-certificates",
+            std::path::Path::new("certificate authorities of the system"),
+            "none found; set `ca` or install ca-certificates",
         )),
         false => Ok(roots),
     }
 }
 
-/// Believes everybody (`verify: false`): what is sent can be read and changed by whoever is in between.
+/// Accepts any certificate (`verify: false`), so connections are not protected against interception.
 #[derive(Debug)]
 struct AcceptAnyCertificate(Arc<CryptoProvider>);
 

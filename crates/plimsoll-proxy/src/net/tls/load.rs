@@ -1,4 +1,4 @@
-//! How certificates, keys and authorities are read from files, and what is wrong when they cannot be.
+//! Certificates, keys and authorities loaded from PEM files.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -10,12 +10,13 @@ use rustls::{RootCertStore, sign};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Why a file of TLS cannot be used.
+/// A TLS file that cannot be used.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct TlsError {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// Problem with the file.
     pub what: String,
 }
 
@@ -27,17 +28,18 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
+/// Creates an error of a file.
 pub(crate) fn tls_error(file: &Path, what: impl fmt::Display) -> TlsError {
     TlsError { file: file.to_owned(), what: what.to_string() }
 }
 
-/// A number that changes with what `words` say and with what is in `files`.
+/// Returns a hash of a configuration and the contents of its files.
 pub(crate) fn fingerprint<'f>(
-    words: &impl fmt::Debug,
+    config: &impl fmt::Debug,
     files: impl IntoIterator<Item = &'f Path>,
 ) -> Result<u64, TlsError> {
     let mut hasher = std::hash::DefaultHasher::new();
-    format!("{words:?}").hash(&mut hasher);
+    format!("{config:?}").hash(&mut hasher);
     for file in files {
         let bytes =
             std::fs::read(file).map_err(|error| tls_error(file, format!("cannot be read: {error}")))?;
@@ -46,17 +48,17 @@ pub(crate) fn fingerprint<'f>(
     Ok(hasher.finish())
 }
 
-/// A certificate with its chain and its key, and what stands in it.
+/// A certificate chain with its key, names and expiry.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) key: std::sync::Arc<sign::CertifiedKey>,
-    /// DNS names it is for, lower case; a wildcard as `*.example.com`.
+    /// DNS names of the certificate, in lower case; a wildcard as `*.example.com`.
     pub(crate) names: Vec<String>,
-    /// Seconds since 1970 from which on it is no longer valid.
+    /// End of its validity, in seconds since 1970.
     pub(crate) not_after: i64,
 }
 
-/// Reads a certificate chain and its key, and makes sure that they belong together.
+/// Loads a certificate chain and its key, and verifies that they match.
 pub(crate) fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
     let chain = certificates(cert)?;
     let (names, not_after) = describe(cert, &chain[0])?;
@@ -64,13 +66,15 @@ pub(crate) fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
         .map_err(|error| tls_error(key, unreadable(&error, "a private key")))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let key = sign::CertifiedKey::from_der(chain, secret, &provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => tls_error(key, format!("is not the key of {}", cert.display())),
+        rustls::Error::InconsistentKeys(_) => {
+            tls_error(key, format!("does not match the certificate {}", cert.display()))
+        }
         other => tls_error(key, other),
     })?;
     Ok(Identity { key: std::sync::Arc::new(key), names, not_after })
 }
 
-/// The certificates in a file, at least one.
+/// Loads the certificates of a file, at least one.
 pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = CertificateDer::pem_file_iter(file)
         .map_err(|error| tls_error(file, unreadable(&error, "a certificate")))?;
@@ -83,8 +87,8 @@ pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-/// The authorities in a file: every one of them must be usable, because one that is skipped is one whose
-/// clients or servers are refused for no reason anybody can see.
+/// Loads the authorities of a file. Each must be usable: if one were skipped, its clients or servers would be rejected
+/// without a visible reason.
 pub(crate) fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {
@@ -93,7 +97,7 @@ pub(crate) fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// Never shows a byte of the file: it may be a key.
+/// Describes a PEM error without content of the file, which may be a key.
 fn unreadable(error: &rustls::pki_types::pem::Error, what: &str) -> String {
     use rustls::pki_types::pem::Error;
     match error {

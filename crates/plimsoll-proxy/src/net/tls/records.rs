@@ -1,4 +1,4 @@
-//! What rustls makes of records: ciphertext in, plaintext out, and the other way.
+//! TLS records through rustls: decryption and encryption in buffers of the caller.
 
 use std::io;
 
@@ -10,14 +10,14 @@ use rustls::unbuffered::{
     UnbufferedStatus,
 };
 
-/// Plaintext of one record at most (RFC 8446 section 5.1).
+/// Maximum plaintext of a record (RFC 8446 section 5.1).
 pub(crate) const RECORD: usize = 16 * 1024;
-/// What a record's head, padding and tag add at most (RFC 8446 section 5.2).
+/// Maximum overhead of a record: header, padding and tag (RFC 8446 section 5.2).
 pub(crate) const RECORD_OVERHEAD: usize = 256 + 5;
-/// Most messages of a handshake are no longer; one that is tells its size.
+/// Buffer size for a handshake message; a longer one reports its size.
 const MESSAGE: usize = 2048;
 
-/// Ciphertext on its way out. What was there before is overwritten and not zeroed first.
+/// Buffer of outgoing ciphertext, reused without being zeroed.
 #[derive(Default)]
 pub(crate) struct Outgoing {
     bytes: Vec<u8>,
@@ -34,20 +34,19 @@ impl Outgoing {
     }
 
     pub(crate) fn extend_from_slice(&mut self, bytes: &[u8]) {
-        self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.space(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.len += bytes.len();
     }
 
-    /// At least `size` bytes to write into.
-    fn room(&mut self, size: usize) -> &mut [u8] {
+    /// Returns at least `size` bytes to write into.
+    fn space(&mut self, size: usize) -> &mut [u8] {
         if self.bytes.len() < self.len + size {
             self.bytes.resize(self.len + size, 0);
         }
         &mut self.bytes[self.len..]
     }
 
-    /// Appends what `write` puts into the room it is given, which is larger when that was too small. `false`
-    /// when it failed for good.
+    /// Appends the output of `write`, which is retried with a larger buffer if needed. Returns `false` if it failed.
     fn append(
         &mut self,
         likely: usize,
@@ -55,7 +54,7 @@ impl Outgoing {
     ) -> bool {
         let mut size = likely;
         loop {
-            match write(self.room(size)) {
+            match write(self.space(size)) {
                 Ok(written) => {
                     self.len += written;
                     return true;
@@ -67,14 +66,14 @@ impl Outgoing {
     }
 }
 
-/// Where plaintext goes: to the reader's buffer, and what has no room there aside.
-pub(crate) struct Room<'b> {
+/// Destination of plaintext: the reader's buffer, and a spill buffer for the rest.
+pub(crate) struct PlaintextBuffer<'b> {
     pub(crate) buffer: &'b mut [u8],
     pub(crate) filled: usize,
     pub(crate) spill: &'b mut Vec<u8>,
 }
 
-impl Room<'_> {
+impl PlaintextBuffer<'_> {
     fn put(&mut self, plain: &[u8]) {
         let n = plain.len().min(self.buffer.len() - self.filled);
         self.buffer[self.filled..self.filled + n].copy_from_slice(&plain[..n]);
@@ -83,7 +82,7 @@ impl Room<'_> {
     }
 }
 
-/// What rustls has twice, once for each side, and not as a trait.
+/// Operations that both unbuffered connection types of rustls have, without a common trait.
 pub(crate) trait Records {
     type Data;
 
@@ -115,61 +114,61 @@ impl Records for UnbufferedClientConnection {
     }
 }
 
-pub(crate) struct TakenIn {
+pub(crate) struct Decrypted {
     pub(crate) used: usize,
     pub(crate) ended: bool,
 }
 
-/// Feeds ciphertext to one side until it wants more.
+/// Decrypts ciphertext until more is needed.
 ///
-/// rustls must see whatever it did not discard again, at the front, in every call: it may hold places in it.
-pub(crate) fn take_in<S: Records>(
+/// rustls must get all bytes that it did not discard again, at the front, in each call: it may keep offsets into them.
+pub(crate) fn decrypt<S: Records>(
     side: &mut S,
     incoming: &mut [u8],
-    room: &mut Room<'_>,
+    plaintext: &mut PlaintextBuffer<'_>,
     unsent: &mut Outgoing,
-) -> Result<TakenIn, rustls::Error> {
-    let mut taken = TakenIn { used: 0, ended: false };
+) -> Result<Decrypted, rustls::Error> {
+    let mut decrypted = Decrypted { used: 0, ended: false };
     loop {
-        let UnbufferedStatus { mut discard, state, .. } = side.process(&mut incoming[taken.used..]);
-        let mut wants_more = false;
-        let mut wrong = None;
+        let UnbufferedStatus { mut discard, state, .. } = side.process(&mut incoming[decrypted.used..]);
+        let mut needs_more = false;
+        let mut failure = None;
         match state {
             Ok(ConnectionState::ReadTraffic(mut records)) => {
                 while let Some(record) = records.next_record() {
                     let AppDataRecord { discard: more, payload } = record?;
                     discard += more;
-                    room.put(payload);
+                    plaintext.put(payload);
                 }
             }
             Ok(ConnectionState::EncodeTlsData(message)) => encode(message, unsent),
-            // It is in `unsent`, which leaves before anything else.
+            // The message is in `unsent`, which is sent before anything else.
             Ok(ConnectionState::TransmitTlsData(message)) => message.done(),
-            Ok(ConnectionState::PeerClosed) => taken.ended = true,
-            Ok(ConnectionState::Closed) => (taken.ended, wants_more) = (true, true),
-            Ok(_) => wants_more = true,
-            Err(error) => wrong = Some(error),
+            Ok(ConnectionState::PeerClosed) => decrypted.ended = true,
+            Ok(ConnectionState::Closed) => (decrypted.ended, needs_more) = (true, true),
+            Ok(_) => needs_more = true,
+            Err(error) => failure = Some(error),
         }
-        taken.used += discard;
-        if let Some(error) = wrong {
-            // Once more for the alert that tells the peer. After that this side must not be asked again.
+        decrypted.used += discard;
+        if let Some(error) = failure {
+            // One more call for the alert to the peer. After that this side must not be used again.
             if side.wants_write()
                 && let Ok(ConnectionState::EncodeTlsData(alert)) =
-                    side.process(&mut incoming[taken.used..]).state
+                    side.process(&mut incoming[decrypted.used..]).state
             {
                 encode(alert, unsent);
             }
             return Err(error);
         }
-        if wants_more {
-            return Ok(taken);
+        if needs_more {
+            return Ok(decrypted);
         }
     }
 }
 
-/// Puts plaintext into records, or with `None` the notice that there is no more. `partial` is what came in
-/// and was not used up; answers how much of it was now.
-pub(crate) fn put_out<S: Records>(
+/// Encrypts plaintext into records, or a close_notify alert for `None`. `partial` holds received bytes that were not
+/// used; returns how many of them were used now.
+pub(crate) fn encrypt<S: Records>(
     side: &mut S,
     plain: Option<&[u8]>,
     partial: &mut [u8],
@@ -204,7 +203,7 @@ pub(crate) fn put_out<S: Records>(
     }
 }
 
-/// A message of TLS itself goes out.
+/// Appends a TLS message.
 fn encode<D>(mut message: EncodeTlsData<'_, D>, to: &mut Outgoing) {
     to.append(MESSAGE, |to| match message.encode(to) {
         Err(EncodeError::InsufficientSize(size)) => Err(Some(size)),

@@ -1,8 +1,8 @@
-//! How one TLS connection runs over a byte stream: records in, records out, nothing kept while it rests.
+//! TLS over a socket, without buffers while the connection is idle.
 //!
-//! rustls is used without its own buffers (`rustls::unbuffered`): ciphertext is read into a buffer of the
-//! thread, decrypted there, and what is written is encrypted into another one and leaves in one system call.
-//! A connection keeps only what a socket would not take and the piece of a record that has not ended yet.
+//! rustls is used without its own buffers (`rustls::unbuffered`): ciphertext is read into a buffer of the thread and
+//! decrypted there; plaintext is encrypted into another one and sent in one system call. A connection keeps only
+//! unsent bytes and an incomplete record.
 
 use std::cell::RefCell;
 use std::io;
@@ -16,17 +16,17 @@ use rustls::{ClientConfig, CommonState, ServerConfig};
 
 use crate::base::buffers::SCRATCH;
 use crate::net::socket_stream::SocketStream;
-use crate::net::tls::records::{Outgoing, RECORD, RECORD_OVERHEAD, Room, put_out, take_in};
+use crate::net::tls::records::{Outgoing, PlaintextBuffer, RECORD, RECORD_OVERHEAD, decrypt, encrypt};
 
-/// Ciphertext read at once at most, and at least: a whole record.
+/// Bounds of a ciphertext read, in bytes: at least a whole record.
 const READ: std::ops::RangeInclusive<usize> = RECORD + RECORD_OVERHEAD..=256 * 1024;
-/// Plaintext encrypted at once: as much as is read at once, and its head, because less would
-/// look like a full socket.
+/// Maximum plaintext encrypted at once: as much as is read at once plus a head, because a partial write would look like
+/// a full socket.
 const WRITE: usize = SCRATCH + RECORD;
-/// A message of a handshake may be so long (rustls' own limit), beside a record behind it.
-const KEPT: usize = 64 * 1024 + RECORD + RECORD_OVERHEAD;
+/// Maximum size of an incomplete handshake message (the limit of rustls) with the next record.
+const MAX_PARTIAL: usize = 64 * 1024 + RECORD + RECORD_OVERHEAD;
 
-/// Buffers of a thread. Borrowed only within one call.
+/// Buffers of a thread. Borrpending_plaintext only within one call.
 struct Scratch {
     incoming: Box<[u8]>,
     outgoing: Outgoing,
@@ -34,9 +34,9 @@ struct Scratch {
 }
 
 thread_local! {
-    // Of the thread and not of a worker, because health checks of the control plane run here too.
+    // Per thread and not per worker, because health checks of the control plane use them, too.
     static BUFFERS: RefCell<Scratch> = RefCell::new(Scratch {
-        incoming: vec![0; KEPT + READ.end()].into_boxed_slice(),
+        incoming: vec![0; MAX_PARTIAL + READ.end()].into_boxed_slice(),
         outgoing: Outgoing::default(),
         gathered: Vec::new(),
     });
@@ -47,27 +47,27 @@ enum Side {
     Client(UnbufferedClientConnection),
 }
 
-/// A byte stream with TLS on it.
+/// TLS over a socket.
 pub(crate) struct TlsStream {
     inner: SocketStream,
     side: Side,
-    /// A piece of a record, or of a message of the handshake, that has not ended yet.
+    /// Incomplete record or handshake message.
     partial: Vec<u8>,
-    /// Nobody has looked at `partial` yet.
-    unseen: bool,
-    /// Decrypted, and nobody had room for it.
+    /// Whether `partial` was not processed yet.
+    unprocessed: bool,
+    /// Decrypted bytes that did not fit the reader's buffer.
     plain: Vec<u8>,
     plain_at: usize,
-    /// Encrypted, and the socket would not take it.
+    /// Encrypted bytes that the socket did not take.
     unsent: Vec<u8>,
     unsent_at: usize,
-    /// So much plaintext of the write at hand is in `unsent`: it counts as written when that has left.
-    owed: usize,
-    /// The peer said that it will send no more.
+    /// Plaintext bytes of the current write that are in `unsent`; they count as written when it is sent.
+    pending_plaintext: usize,
+    /// Whether the peer sent close_notify.
     ended: bool,
-    /// rustls gave up on it, and must not be asked again.
+    /// Whether rustls failed and must not be used again.
     failed: bool,
-    /// It is to end in a reset.
+    /// Whether the connection ends with a reset.
     resets: bool,
 }
 
@@ -81,22 +81,22 @@ impl std::fmt::Debug for TlsStream {
 }
 
 impl TlsStream {
-    /// The server's side of a connection, before its handshake; `early` was read of it already.
+    /// Creates the server side of a connection, before its handshake; `early` was read already.
     ///
     /// # Errors
-    /// rustls', when `config` cannot serve anybody.
+    /// rustls rejects `config`.
     pub(crate) fn server(inner: SocketStream, early: Vec<u8>, config: Arc<ServerConfig>) -> io::Result<Self> {
         let side = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
         let mut stream = Self::new(inner, Side::Server(side));
-        stream.unseen = !early.is_empty();
+        stream.unprocessed = !early.is_empty();
         stream.partial = early;
         Ok(stream)
     }
 
-    /// The client's side of a connection, before its handshake.
+    /// Creates the client side of a connection, before its handshake.
     ///
     /// # Errors
-    /// rustls', when `config` fits no server.
+    /// rustls rejects `config`.
     pub(crate) fn client(
         inner: SocketStream,
         config: Arc<ClientConfig>,
@@ -111,12 +111,12 @@ impl TlsStream {
             inner,
             side,
             partial: Vec::new(),
-            unseen: false,
+            unprocessed: false,
             plain: Vec::new(),
             plain_at: 0,
             unsent: Vec::new(),
             unsent_at: 0,
-            owed: 0,
+            pending_plaintext: 0,
             ended: false,
             failed: false,
             resets: false,
@@ -130,17 +130,17 @@ impl TlsStream {
         }
     }
 
-    /// The stream beneath.
+    /// Returns the socket.
     pub(crate) fn inner(&self) -> &SocketStream {
         &self.inner
     }
 
-    /// The protocol both sides agreed on, if they did.
+    /// Returns the protocol negotiated by ALPN.
     pub(crate) fn alpn(&self) -> Option<&[u8]> {
         self.state().alpn_protocol()
     }
 
-    /// The version both sides agreed on, as metrics label it.
+    /// Returns the negotiated TLS version as metrics label it.
     pub(crate) fn version(&self) -> &'static str {
         match self.state().protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
@@ -149,26 +149,25 @@ impl TlsStream {
         }
     }
 
-    /// The handshake took up an earlier session.
+    /// Reports whether the handshake resumed a session.
     pub(crate) fn is_resumed(&self) -> bool {
         self.state().handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }
 
-    /// The certificate the peer proved to have, verified.
+    /// Returns the verified certificate of the peer.
     pub(crate) fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.state().peer_certificates()?.first()
     }
 
-    /// Runs the handshake as far as bytes allow. Ready when application data may flow; what is still to be
-    /// sent then leaves with it.
+    /// Runs the handshake. Becomes ready when application data may be sent; unsent handshake bytes are sent with it.
     ///
     /// # Errors
-    /// The socket's, or what was wrong with the peer's messages; the peer is told as TLS wants it.
+    /// The socket failed, or a message of the peer is invalid, for which an alert was sent.
     pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if matches!(self.side, Side::Client(_)) && self.partial.is_empty() {
             self.decrypt(&mut [], &mut [])?;
         }
-        if std::mem::take(&mut self.unseen) {
+        if std::mem::take(&mut self.unprocessed) {
             let mut early = std::mem::take(&mut self.partial);
             let (used, _no_room) = self.decrypt(&mut early, &mut [])?;
             self.partial = early.split_off(used);
@@ -179,15 +178,15 @@ impl TlsStream {
             }
         }
         match self.state().protocol_version() {
-            // All that waits is a ticket, or the end of our side, which leaves with what is written first.
+            // Only a ticket or our Finished message is unsent, which the first write includes.
             Some(rustls::ProtocolVersion::TLSv1_3) => Poll::Ready(Ok(())),
-            // The peer waits for the end of our side.
+            // The peer waits for our Finished message.
             _ => self.poll_flush(cx),
         }
     }
 
-    /// Reads at least one byte into `buffer`, or tells of the end with 0. An end that TLS did not announce is
-    /// an error: somebody may have cut the connection.
+    /// Reads at least one byte into `buffer`; 0 is the end. An end without close_notify is an error, because the
+    /// connection may have been truncated.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             if self.plain_at < self.plain.len() {
@@ -211,16 +210,16 @@ impl TlsStream {
         }
     }
 
-    /// One read of ciphertext. Answers the bytes decrypted into `buffer`; `None` at the end of the stream.
+    /// Reads ciphertext once. Returns the number of bytes decrypted into `buffer`; `None` at the end of the stream.
     fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<Option<usize>>> {
         BUFFERS.with_borrow_mut(|scratch| {
             let have = self.partial.len();
             let room = have + buffer.len().clamp(*READ.start(), *READ.end());
             let incoming = scratch.incoming.get_mut(..room).ok_or(io::ErrorKind::InvalidData)?;
             let Poll::Ready(read) = self.inner.poll_read(cx, &mut incoming[have..]) else {
-                // Nobody is about to write, so what waits to be sent leaves now.
-                if !self.unsent.is_empty() && self.owed == 0 {
-                    let _seen_by_the_next_write = self.poll_flush(cx);
+                // No write follows at once, so unsent bytes are sent now.
+                if !self.unsent.is_empty() && self.pending_plaintext == 0 {
+                    let _reported_by_the_next_write = self.poll_flush(cx);
                 }
                 return Poll::Pending;
             };
@@ -241,46 +240,46 @@ impl TlsStream {
         })
     }
 
-    /// Takes in ciphertext. Answers how much of it was used up, and how much plaintext is in `buffer`.
+    /// Decrypts ciphertext. Returns how much of it was used, and how much plaintext is in `buffer`.
     fn decrypt(&mut self, incoming: &mut [u8], buffer: &mut [u8]) -> io::Result<(usize, usize)> {
         if self.failed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let mut room = Room { buffer, filled: 0, spill: &mut self.plain };
-        let mut said = Outgoing::default();
-        let taken = match &mut self.side {
-            Side::Server(side) => take_in(side, incoming, &mut room, &mut said),
-            Side::Client(side) => take_in(side, incoming, &mut room, &mut said),
+        let mut plaintext = PlaintextBuffer { buffer, filled: 0, spill: &mut self.plain };
+        let mut outgoing = Outgoing::default();
+        let decrypted = match &mut self.side {
+            Side::Server(side) => decrypt(side, incoming, &mut plaintext, &mut outgoing),
+            Side::Client(side) => decrypt(side, incoming, &mut plaintext, &mut outgoing),
         };
-        let filled = room.filled;
-        self.unsent.extend_from_slice(said.filled());
-        match taken {
-            Ok(taken) => {
-                self.ended |= taken.ended;
-                Ok((taken.used, filled))
+        let filled = plaintext.filled;
+        self.unsent.extend_from_slice(outgoing.filled());
+        match decrypted {
+            Ok(decrypted) => {
+                self.ended |= decrypted.ended;
+                Ok((decrypted.used, filled))
             }
             Err(error) => {
                 self.failed = true;
-                // The alert that tells the peer why; whether it arrives changes nothing.
-                let mut nobody = Context::from_waker(Waker::noop());
-                let _best_effort = self.poll_flush(&mut nobody);
+                // Sends the alert for the peer, if the socket takes it.
+                let mut no_waker = Context::from_waker(Waker::noop());
+                let _best_effort = self.poll_flush(&mut no_waker);
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
         }
     }
 
-    /// Writes the parts as one message; the answer counts bytes over all of them.
+    /// Writes the parts as one message, and returns the number of written bytes over all of them.
     ///
-    /// After `Pending` the same bytes must be offered again, as they are in records already: they count as
-    /// written once those have left.
+    /// After `Pending` the same bytes must be passed again: they are encrypted already, and count as written once they
+    /// are sent.
     pub(crate) fn poll_write_parts(
         &mut self,
         cx: &mut Context<'_>,
         parts: [&[u8]; 3],
     ) -> Poll<io::Result<usize>> {
-        if self.owed > 0 {
+        if self.pending_plaintext > 0 {
             ready!(self.poll_flush(cx))?;
-            return Poll::Ready(Ok(std::mem::take(&mut self.owed)));
+            return Poll::Ready(Ok(std::mem::take(&mut self.pending_plaintext)));
         }
         BUFFERS.with_borrow_mut(|scratch| {
             let Scratch { outgoing, gathered, .. } = scratch;
@@ -296,7 +295,7 @@ impl TlsStream {
                     Poll::Ready(written) => at += written?,
                     Poll::Pending => {
                         self.unsent.extend_from_slice(&outgoing[at..]);
-                        self.owed = taken;
+                        self.pending_plaintext = taken;
                         return Poll::Pending;
                     }
                 }
@@ -305,7 +304,7 @@ impl TlsStream {
         })
     }
 
-    /// Puts plaintext into records. Few bytes in several parts become one record, many become full ones.
+    /// Encrypts plaintext. Small parts are combined into one record, large ones fill several.
     fn encrypt(
         &mut self,
         parts: [&[u8]; 3],
@@ -316,40 +315,40 @@ impl TlsStream {
         if total <= RECORD && parts[1..].iter().any(|part| !part.is_empty()) {
             gathered.clear();
             parts.iter().for_each(|part| gathered.extend_from_slice(part));
-            self.encrypt_one(gathered, outgoing)?;
+            self.encrypt_part(gathered, outgoing)?;
             return Ok(total);
         }
         let mut taken = 0;
         for part in parts {
             let part = &part[..part.len().min(WRITE - taken)];
-            self.encrypt_one(part, outgoing)?;
+            self.encrypt_part(part, outgoing)?;
             taken += part.len();
         }
         Ok(taken)
     }
 
-    fn encrypt_one(&mut self, plain: &[u8], outgoing: &mut Outgoing) -> io::Result<()> {
+    fn encrypt_part(&mut self, plain: &[u8], outgoing: &mut Outgoing) -> io::Result<()> {
         match plain {
             [] => Ok(()),
-            _ => self.put_out(Some(plain), outgoing),
+            _ => self.encrypt_record(Some(plain), outgoing),
         }
     }
 
-    fn put_out(&mut self, plain: Option<&[u8]>, outgoing: &mut Outgoing) -> io::Result<()> {
+    fn encrypt_record(&mut self, plain: Option<&[u8]>, outgoing: &mut Outgoing) -> io::Result<()> {
         if self.failed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let Self { side, partial, ended, .. } = self;
         let used = match side {
-            Side::Server(side) => put_out(side, plain, partial, outgoing, ended),
-            Side::Client(side) => put_out(side, plain, partial, outgoing, ended),
+            Side::Server(side) => encrypt(side, plain, partial, outgoing, ended),
+            Side::Client(side) => encrypt(side, plain, partial, outgoing, ended),
         };
         self.failed = used.is_err();
         self.partial.drain(..used?);
         Ok(())
     }
 
-    /// Sends what is encrypted and has not left.
+    /// Sends the unsent ciphertext.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unsent_at < self.unsent.len() {
             match ready!(self.inner.poll_write(cx, &self.unsent[self.unsent_at..]))? {
@@ -361,33 +360,33 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when there may be something to read.
+    /// Becomes ready when there may be bytes to read.
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.ended || self.unseen || self.plain_at < self.plain.len() {
+        match self.ended || self.unprocessed || self.plain_at < self.plain.len() {
             true => Poll::Ready(Ok(())),
             false => self.inner.poll_read_ready(cx),
         }
     }
 
-    /// Still silent and open? Tickets and other messages of TLS itself are no breach of silence.
+    /// Reports whether the connection is open and has no application data. Tickets and other TLS messages are ignored.
     pub(crate) fn is_idle(&mut self) -> bool {
-        let mut nobody = Context::from_waker(Waker::noop());
+        let mut no_waker = Context::from_waker(Waker::noop());
         let mut byte = [0_u8; 1];
-        self.unsent.is_empty() && self.poll_read(&mut nobody, &mut byte).is_pending()
+        self.unsent.is_empty() && self.poll_read(&mut no_waker, &mut byte).is_pending()
     }
 
-    /// Says "no more from me", so that nobody can cut the connection and pass that off as the end.
+    /// Sends close_notify, which proves to the peer that the data is complete, and shuts the write side down.
     pub(crate) fn shutdown_write(&mut self) {
         let mut notice = Outgoing::default();
-        if self.put_out(None, &mut notice).is_ok() {
+        if self.encrypt_record(None, &mut notice).is_ok() {
             self.unsent.extend_from_slice(notice.filled());
-            let mut nobody = Context::from_waker(Waker::noop());
-            let _best_effort = self.poll_flush(&mut nobody);
+            let mut no_waker = Context::from_waker(Waker::noop());
+            let _best_effort = self.poll_flush(&mut no_waker);
         }
         self.inner.shutdown_write();
     }
 
-    /// Makes the coming close a reset of the connection beneath, without an end that TLS announces.
+    /// Makes the coming close a reset of the socket, without close_notify.
     pub(crate) fn reset_on_close(&mut self) {
         self.resets = true;
         self.inner.reset_on_close();
@@ -396,7 +395,7 @@ impl TlsStream {
 
 impl Drop for TlsStream {
     fn drop(&mut self) {
-        // A peer that was not told the end would have to take it for a cut.
+        // Without close_notify the peer would treat the end as a truncation.
         if !self.state().is_handshaking() && !self.resets {
             self.shutdown_write();
         }
