@@ -1,4 +1,4 @@
-//! What a pool promises whatever happens in whatever order: thousands of random inputs over many seeds.
+//! Random tests of a pool: invariants under thousands of inputs over many seeds.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -25,13 +25,13 @@ struct World {
     rng: Rng,
     now: Tick,
     pool: Pool,
-    /// What was last told, as the pool must show it.
+    /// Last inputs, as the pool must report them.
     members: Vec<Destination>,
     sick: HashSet<Name>,
-    /// The last few snapshots fetched: workers may hold on to old ones.
+    /// Recent snapshots: workers may still use old ones.
     snapshots: VecDeque<Arc<Snapshot>>,
     orders: Vec<ProbeRequest>,
-    /// Checks ran side by side at some time since the last fetch.
+    /// Whether checks ran concurrently since the last fetch.
     parallel: bool,
     held: Vec<Assignment>,
     signals: VecDeque<FailureSignal>,
@@ -89,7 +89,7 @@ impl World {
         while self.snapshots.len() > 4 {
             self.snapshots.pop_front();
         }
-        // A driver that loses answers, and no unbounded list in this test either.
+        // The driver loses some results, which also bounds the list of this test.
         if self.orders.len() > 64 {
             self.orders.drain(..32);
         }
@@ -133,7 +133,7 @@ impl World {
                     self.sick.insert(name);
                 }
             }
-            15..35 => self.answer(),
+            15..35 => self.report_result(),
             35..38 => {
                 let id = DestinationId(self.rng.below(40) as u32);
                 self.handle(Input::Probed { id, result: ProbeResult::Failed("stray\r\n".into()) });
@@ -148,7 +148,7 @@ impl World {
         }
     }
 
-    fn answer(&mut self) {
+    fn report_result(&mut self) {
         if self.orders.is_empty() {
             return;
         }
@@ -216,25 +216,25 @@ impl World {
 
     fn check(&mut self, step: u32) {
         let (snapshot, reports) = (self.pool.snapshot().clone(), self.pool.reports());
-        let told = |what: &str| format!("seed {}, step {step}: {what}\n{snapshot:#?}", self.seed);
-        assert!(snapshot.members.iter().map(|m| &m.destination).eq(&self.members), "{}", told("members"));
+        let context = |what: &str| format!("seed {}, step {step}: {what}\n{snapshot:#?}", self.seed);
+        assert!(snapshot.members.iter().map(|m| &m.destination).eq(&self.members), "{}", context("members"));
         for (member, report) in snapshot.members.iter().zip(&reports) {
             let same = (member.id, member.status, member.since) == (report.id, report.status, report.since);
-            assert!(same, "{}", told("reports and snapshot differ"));
+            assert!(same, "{}", context("reports and snapshot differ"));
         }
-        check_tiers(&snapshot, self.pool.spec(), &told);
-        check_signals(&reports, self.pool.spec(), &snapshot, &told);
+        check_tiers(&snapshot, self.pool.spec(), &context);
+        check_signals(&reports, self.pool.spec(), &snapshot, &context);
         let most = self.ids.keys().max().copied();
         for report in &reports {
             if let Some(name) = self.ids.insert(report.id, report.name.clone()) {
-                assert_eq!(name, report.name, "{}", told("an id was given to another"));
+                assert_eq!(name, report.name, "{}", context("an id was given to another"));
             } else {
-                assert!(Some(report.id) > most, "{}", told("an id was used again"));
+                assert!(Some(report.id) > most, "{}", context("an id was used again"));
             }
         }
     }
 
-    /// Once everything is well for long enough, everyone serves.
+    /// Checks that all members serve after enough time without failures.
     fn recover(&mut self) {
         self.sick.clear();
         let mut spec = random_spec(&mut self.rng);
@@ -273,51 +273,56 @@ impl World {
     }
 }
 
-/// Exactly those that may serve have a slot, in tiers by priority; exactly those in probation are on trial.
-fn check_tiers(snapshot: &Snapshot, spec: &PoolSpec, told: &dyn Fn(&str) -> String) {
+/// Checks that exactly the serving members have slots, in tiers by priority, and those in probation are trials.
+fn check_tiers(snapshot: &Snapshot, spec: &PoolSpec, context: &dyn Fn(&str) -> String) {
     let used = |priority| spec.tiers.backup_tiers || priority == 0;
     let mut slots = HashSet::new();
     let mut above = None;
     for tier in &snapshot.pool_tiers.tiers {
-        assert!(above < Some(tier.priority) && used(tier.priority), "{}", told("order of tiers"));
+        assert!(above < Some(tier.priority) && used(tier.priority), "{}", context("order of tiers"));
         above = Some(tier.priority);
-        assert!(!tier.slots.is_empty(), "{}", told("an empty tier"));
-        assert!(tier.slots.is_sorted_by(|a, b| a.rank < b.rank), "{}", told("order of slots"));
+        assert!(!tier.slots.is_empty(), "{}", context("an empty tier"));
+        assert!(tier.slots.is_sorted_by(|a, b| a.rank < b.rank), "{}", context("order of slots"));
         for slot in tier.slots.iter() {
             let member = &snapshot.members[slot.rank as usize];
             assert_eq!((slot.id, &slot.address), (member.id, &member.destination.address));
             assert_eq!(tier.priority, member.destination.priority);
-            assert!(member.status.serves() && slot.weight > 0, "{}", told("a slot that may not serve"));
-            assert!(slots.insert(slot.id), "{}", told("two slots"));
+            assert!(member.status.serves() && slot.weight > 0, "{}", context("a slot that may not serve"));
+            assert!(slots.insert(slot.id), "{}", context("two slots"));
         }
     }
     for member in &snapshot.members {
         let fit = member.weight > 0 && used(member.destination.priority);
-        assert_eq!(slots.contains(&member.id), fit && member.status.serves(), "{}", told("no slot"));
+        assert_eq!(slots.contains(&member.id), fit && member.status.serves(), "{}", context("no slot"));
         let trial = snapshot.trials.iter().any(|slot| slot.id == member.id);
         let probation = member.status == Status::Ejected { until: Tick::ZERO };
-        assert_eq!(trial, probation && fit, "{}", told("trials"));
+        assert_eq!(trial, probation && fit, "{}", context("trials"));
     }
-    assert_eq!(snapshot.trials.is_empty(), snapshot.trials_for_all == Tick::NEVER, "{}", told("trial time"));
+    assert_eq!(
+        snapshot.trials.is_empty(),
+        snapshot.trials_for_all == Tick::NEVER,
+        "{}",
+        context("trial time")
+    );
 }
 
 fn check_signals(
     reports: &[DestinationReport],
     spec: &PoolSpec,
     snapshot: &Snapshot,
-    told: &dyn Fn(&str) -> String,
+    context: &dyn Fn(&str) -> String,
 ) {
     let out = reports.iter().filter(|report| report.ejection != Ejection::None).count();
     let most = ((reports.len() as f64 * spec.outlier.max_ejected) as usize).max(1);
-    assert!(out <= most, "{}", told("too many ejected"));
+    assert!(out <= most, "{}", context("too many ejected"));
     assert!(
         out == 0 || spec.recovery || spec.outlier.consecutive_failures > 0,
         "{}",
-        told("ejected while off")
+        context("ejected while off")
     );
-    if let [lone] = reports {
-        let serves = lone.status.serves() || lone.admin != AdminState::Ready;
-        assert!(serves && out == 0, "{}", told("the only destination was taken out"));
+    if let [only] = reports {
+        let serves = only.status.serves() || only.admin != AdminState::Ready;
+        assert!(serves && out == 0, "{}", context("the only destination was taken out"));
     }
     let may_serve = |report: &&DestinationReport| {
         report.admin == AdminState::Ready
@@ -326,9 +331,9 @@ fn check_signals(
             && (spec.tiers.backup_tiers || report.priority == 0)
     };
     let some = reports.iter().any(|report| may_serve(&report));
-    assert!(!some || !snapshot.pool_tiers.tiers.is_empty(), "{}", told("traffic alone emptied the pool"));
+    assert!(!some || !snapshot.pool_tiers.tiers.is_empty(), "{}", context("traffic alone emptied the pool"));
     let unknown = reports.iter().all(|report| report.health == Health::Unknown);
-    assert!(spec.health.is_some() || unknown, "{}", told("health without checks"));
+    assert!(spec.health.is_some() || unknown, "{}", context("health without checks"));
 }
 
 fn health(failure_threshold: u32, seconds: u64) -> HealthSpec {
@@ -359,7 +364,7 @@ fn random_rhythm(rng: &mut Rng) -> CheckSchedule {
 fn random_spec(rng: &mut Rng) -> PoolSpec {
     PoolSpec {
         algorithm: Algorithm::ALL[rng.index(Algorithm::ALL.len())],
-        // The one table that takes no time to build.
+        // The only table that is built in no time.
         settings: AlgorithmSettings {
             hash: HashSpec { table: HashTable::Rendezvous, bound: None },
             ..AlgorithmSettings::default()

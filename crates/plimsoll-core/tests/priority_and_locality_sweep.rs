@@ -1,4 +1,4 @@
-//! Whether messages are spread as promised: over zones evenly, over priorities by what each can bear, within subsets.
+//! Random tests of priorities, zones and subsets: shares of messages by tier.
 
 use std::sync::Arc;
 
@@ -33,15 +33,15 @@ fn zone(own: &str) -> ZoneSpec {
     ZoneSpec { own: own.into(), spill_over_at: None, zone_local_keys: false }
 }
 
-fn picture(algorithm: Algorithm, spec: &TierSpec, members: &[Member]) -> Snapshot {
+fn snapshot_of(algorithm: Algorithm, spec: &TierSpec, members: &[Member]) -> Snapshot {
     Snapshot::build_with("p".into(), 1, &*algorithm.policy(1), spec, members.to_vec())
 }
 
 fn zoned(algorithm: Algorithm, zone: ZoneSpec, members: &[Member]) -> Snapshot {
-    picture(algorithm, &TierSpec { zone: Some(zone), ..TierSpec::default() }, members)
+    snapshot_of(algorithm, &TierSpec { zone: Some(zone), ..TierSpec::default() }, members)
 }
 
-/// The share of messages each member is to get, by the shares of tiers and weights within.
+/// Returns the expected share of messages of each member.
 fn due(snapshot: &Snapshot, members: usize) -> Vec<f64> {
     let mut due = vec![0.0; members];
     for (tier, share) in snapshot.pool_tiers.tiers.iter().zip(snapshot.pool_tiers.shares()) {
@@ -51,11 +51,11 @@ fn due(snapshot: &Snapshot, members: usize) -> Vec<f64> {
     due
 }
 
-/// How many of `count` messages each member gets; nothing stays in flight.
-fn send(snapshot: &Snapshot, count: usize, want: &PickRequest<'_>, rng: &mut Rng) -> Vec<usize> {
+/// Sends `count` messages and returns the number per member; none stays in flight.
+fn send(snapshot: &Snapshot, count: usize, request: &PickRequest<'_>, rng: &mut Rng) -> Vec<usize> {
     let mut got = vec![0; snapshot.members.len()];
     for _ in 0..count {
-        got[balance_load(snapshot, want, Tick::ZERO, rng).expect("somebody serves").member()] += 1;
+        got[balance_load(snapshot, request, Tick::ZERO, rng).expect("a member serves").member()] += 1;
     }
     got
 }
@@ -68,7 +68,7 @@ fn load_per_weight_is_equal_for_all_zone_failures() {
         let zones = 2 + rng.index(3);
         let mut members: Vec<Member> = Vec::new();
         for &name in &ZONES[..zones] {
-            // A zone may have lost all of its destinations, half of them, or none; it sends messages all the same.
+            // A zone may have lost all of its destinations, half of them, or none; it sends the same messages in each case.
             let left = rng.index(3);
             for nth in 0..2 + rng.index(8) {
                 let serves = left == 2 || left == 1 && nth % 2 == 0;
@@ -118,7 +118,7 @@ fn loaded_zone_spills_over_gradually() {
     let members: Vec<Member> =
         (0..8).map(|n| member(n, Some(if n < 4 { "a" } else { "b" }), 0, 1, true)).collect();
     let share = |in_flight: usize| {
-        let all = picture(Algorithm::RoundRobin, &TierSpec::default(), &members[..4]);
+        let all = snapshot_of(Algorithm::RoundRobin, &TierSpec::default(), &members[..4]);
         let mut rng = Rng::new(5);
         let hold = |_| balance_load(&all, &PickRequest::default(), Tick::ZERO, &mut rng).expect("all serve");
         let _held: Vec<Assignment> = (0..4 * in_flight).map(hold).collect();
@@ -160,8 +160,8 @@ fn failed_zone_is_replaced_by_others() {
 fn keys_and_sessions_do_not_depend_on_the_zone() {
     let members: Vec<Member> =
         (0..9).map(|n| member(n, Some(["a", "b", "c"][n as usize % 3]), 0, 1, true)).collect();
-    let to = |snapshot: &Snapshot, want: &PickRequest<'_>| {
-        balance_load(snapshot, want, Tick::ZERO, &mut Rng::new(3)).expect("all serve").member()
+    let to = |snapshot: &Snapshot, request: &PickRequest<'_>| {
+        balance_load(snapshot, request, Tick::ZERO, &mut Rng::new(3)).expect("all serve").member()
     };
     let [a, b] = ["a", "b"].map(|own| zoned(Algorithm::Hash, zone(own), &members));
     let [p, q] = ["a", "b"].map(|own| zoned(Algorithm::P2c, zone(own), &members));
@@ -180,7 +180,7 @@ fn keys_and_sessions_do_not_depend_on_the_zone() {
     }
 }
 
-/// Shares of three priorities of 10, 10 and 5, of which so many serve.
+/// Compares the shares of three priorities of 10, 10 and 5 members with these numbers serving.
 fn overflow(serving: [u32; 3], factor: Option<f64>) -> String {
     let counts = [10, 10, 5];
     let mut members = Vec::new();
@@ -190,7 +190,7 @@ fn overflow(serving: [u32; 3], factor: Option<f64>) -> String {
         });
     }
     let spec = TierSpec { overprovision: factor, ..TierSpec::default() };
-    let snapshot = picture(Algorithm::RoundRobin, &spec, &members);
+    let snapshot = snapshot_of(Algorithm::RoundRobin, &spec, &members);
     let mut shares = [0.0; 3];
     for (tier, share) in snapshot.pool_tiers.tiers.iter().zip(snapshot.pool_tiers.shares()) {
         shares[usize::from(tier.priority)] += share;
@@ -201,7 +201,7 @@ fn overflow(serving: [u32; 3], factor: Option<f64>) -> String {
         for (sum, share) in sums.iter().zip(shares) {
             assert!((*sum as f64 / 10_000.0 - share).abs() < 0.02, "{sums:?} for {shares:?}");
         }
-        // A rotation goes on by itself, however often other tiers are met in between.
+        // Each tier has its own rotation, regardless of picks in other tiers.
         for (part, serving) in [&got[..10], &got[10..20], &got[20..]].iter().zip(serving) {
             let (least, most) =
                 part[..serving as usize].iter().fold((usize::MAX, 0), |(l, m), &n| (l.min(n), m.max(n)));
@@ -254,9 +254,9 @@ fn subset_message_leaves_the_subset_only_with_a_fallback() {
         (version("2", Fallback::None), version("2", Fallback::Any), version("3", Fallback::None));
     let spec = |subsets| TierSpec { subsets, ..TierSpec::default() };
     for algorithm in Algorithm::ALL {
-        // Also where the snapshot is older than the route.
+        // The same holds if the snapshot is older than the route.
         for subsets in [vec![two.clone(), none.clone()], vec![]] {
-            let snapshot = picture(algorithm, &spec(subsets), &members);
+            let snapshot = snapshot_of(algorithm, &spec(subsets), &members);
             let got = send(
                 &snapshot,
                 100,
@@ -264,29 +264,29 @@ fn subset_message_leaves_the_subset_only_with_a_fallback() {
                 &mut Rng::new(1),
             );
             assert_eq!((got[0] + got[1], got[2] + got[3]), (0, 100), "{algorithm:?}");
-            let nobody = balance_load(
+            let none = balance_load(
                 &snapshot,
                 &PickRequest { subset: Some(&none), ..PickRequest::default() },
                 Tick::ZERO,
                 &mut Rng::new(1),
             );
-            assert_eq!(nobody.err(), Some(NoDestination::NoneServing));
+            assert_eq!(none.err(), Some(NoDestination::NoneServing));
         }
     }
-    let told = |snapshot: &Snapshot, subset: &Subset| {
-        let want = PickRequest { subset: Some(subset), ..PickRequest::default() };
-        explain(snapshot, &want, Tick::ZERO, &mut Rng::new(1))
+    let explained = |snapshot: &Snapshot, subset: &Subset| {
+        let request = PickRequest { subset: Some(subset), ..PickRequest::default() };
+        explain(snapshot, &request, Tick::ZERO, &mut Rng::new(1))
     };
-    let snapshot = picture(Algorithm::RoundRobin, &spec(vec![two.clone()]), &members);
-    let why: Vec<_> = told(&snapshot, &two).candidates.iter().map(|c| c.set_aside).collect();
+    let snapshot = snapshot_of(Algorithm::RoundRobin, &spec(vec![two.clone()]), &members);
+    let why: Vec<_> = explained(&snapshot, &two).candidates.iter().map(|c| c.set_aside).collect();
     assert_eq!(why, [Some(SetAside::Subset), Some(SetAside::Subset), None, None]);
-    assert_eq!(told(&snapshot, &two).order, [2, 3]);
+    assert_eq!(explained(&snapshot, &two).order, [2, 3]);
     members.iter_mut().skip(2).for_each(|member| member.status = Status::Down);
-    let snapshot = picture(Algorithm::RoundRobin, &spec(vec![two.clone()]), &members);
-    assert!(told(&snapshot, &two).order.is_empty());
-    assert_eq!(told(&snapshot, &any).order, [0, 1], "the fallback is the route's");
-    let want = PickRequest { subset: Some(&any), ..PickRequest::default() };
-    let got = send(&snapshot, 100, &want, &mut Rng::new(1));
+    let snapshot = snapshot_of(Algorithm::RoundRobin, &spec(vec![two.clone()]), &members);
+    assert!(explained(&snapshot, &two).order.is_empty());
+    assert_eq!(explained(&snapshot, &any).order, [0, 1], "the fallback is the route's");
+    let request = PickRequest { subset: Some(&any), ..PickRequest::default() };
+    let got = send(&snapshot, 100, &request, &mut Rng::new(1));
     assert_eq!(got, [50, 50, 0, 0]);
 }
 
@@ -308,9 +308,9 @@ fn zones_priorities_and_subsets_combine() {
         subsets: vec![half.clone()],
         ..TierSpec::default()
     };
-    let snapshot = picture(Algorithm::P2c, &spec, &members);
-    let want = PickRequest { subset: Some(&half), ..PickRequest::default() };
-    let got = send(&snapshot, 40_000, &want, &mut Rng::new(7));
+    let snapshot = snapshot_of(Algorithm::P2c, &spec, &members);
+    let request = PickRequest { subset: Some(&half), ..PickRequest::default() };
+    let got = send(&snapshot, 40_000, &request, &mut Rng::new(7));
     let share = |ranks: &[usize]| ranks.iter().map(|&rank| got[rank]).sum::<usize>() as f64 / 40_000.0;
     // Three of four serve: 75 % stay in the first priority. There zone a has one of three left and keeps two thirds.
     for (ranks, due) in [([2].as_slice(), 0.5), (&[1, 3], 0.25), (&[8, 10], 0.25), (&[9, 11], 0.0)] {

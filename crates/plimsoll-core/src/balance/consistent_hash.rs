@@ -44,7 +44,7 @@ const STEPS: u64 = 64;
 const DRAWS: u64 = 8;
 
 /// `source_hash` and `hash`: equal keys go to one destination, in every process with the same destinations. A retry, or
-/// a message whose destination is at its bound, goes to the next destination of the key's sequence.
+/// a message with a destination at its bound, goes to the next destination of the key's sequence.
 ///
 /// A message without a key is sent to a random destination by weight.
 #[derive(Debug)]
@@ -232,7 +232,7 @@ mod tests {
         picker.pick(&want, Tick::ZERO, &mut Rng::new(key))
     }
 
-    /// Who has each of these keys.
+    /// Returns the slot of each key.
     fn owners(picker: &dyn Picker, keys: u64) -> Vec<usize> {
         (0..keys).map(|key| pick(picker, key, &AttemptedSet::default())).collect()
     }
@@ -343,7 +343,7 @@ mod tests {
                 assert!(most <= 6, "{table:?} of {count}: {most} where 4 is the mean");
                 held.clear();
                 let cached = owners(&*picker, 500);
-                assert_eq!(cached, owners(&*picker, 500), "{table:?}: idle, everybody is at home");
+                assert_eq!(cached, owners(&*picker, 500), "{table:?}: idle, all keys are at their own slot");
             }
         }
     }

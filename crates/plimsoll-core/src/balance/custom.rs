@@ -26,7 +26,7 @@ const MAX_MEAN_AGE: Duration = Duration::from_millis(100);
 ///
 /// An unknown value of a destination (no response yet, no load report, or a report that is too old) is replaced by the
 /// mean of the known values, or 0 if all are unknown. A destination without reports is neither flooded nor starved (as
-/// in gRPC's weighted round robin, A58). A destination whose score is NaN is picked last, and is counted.
+/// in gRPC's weighted round robin, A58). A destination with a score of NaN is picked last, and is counted.
 #[derive(Debug)]
 pub struct Custom {
     formula: Arc<Formula>,

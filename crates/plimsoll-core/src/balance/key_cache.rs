@@ -1,4 +1,4 @@
-//! Cache of picks by key, for tables whose pick costs more than a look-up.
+//! Cache of picks by key, for tables that are expensive to look up.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};

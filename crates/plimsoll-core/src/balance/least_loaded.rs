@@ -1,4 +1,4 @@
-//! Least-connections balancing.
+//! Least-connections balancing, with and without weights.
 
 use std::hint::select_unpredictable;
 use std::sync::Arc;
@@ -161,7 +161,7 @@ impl Picker for BestOfAll {
         if request.is_retry() {
             return best;
         }
-        // A plain store: threads that share a worker may pick the same slot of equals, whose load then differs.
+        // A plain store: threads that share a worker may pick the same slot of equals, and its load then differs.
         cursor.store(u64::from(self.loads[best].after), Relaxed);
         best
     }

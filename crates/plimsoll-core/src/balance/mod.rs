@@ -105,7 +105,7 @@ pub trait Policy: Send + Sync {
     /// Builds a picker over `slots`, which are in configured order and never empty. It may be slow.
     fn build(&self, slots: Arc<[Slot]>) -> Box<dyn Picker>;
 
-    /// Builds a picker for a part of the pool whose rotation is separate. Policies without rotations ignore the
+    /// Builds a picker for a part of the pool with a rotation of its own. Policies without rotations ignore the
     /// partition.
     fn build_partition(&self, slots: Arc<[Slot]>, part: Partition) -> Box<dyn Picker> {
         let _ = part;

@@ -18,8 +18,8 @@ const MAX_USES: f64 = 16.0;
 
 /// `prequal`: "Load is not what you should balance" (Wydrowski et al., NSDI 2024). Each worker keeps up to 16 probes of
 /// destinations; each message adds three, uses one, and removes one, the oldest and the worst in turns. A probe
-/// contains the messages in flight and the median of recent latencies at about that load. Of cold destinations, whose
-/// load is at most the 84 % quantile of recent loads, the fastest is picked; if all are hot, the least loaded.
+/// contains the messages in flight and the median of recent latencies at about that load. Of cold destinations, with a
+/// load of at most the 84 % quantile of recent loads, the fastest is picked; if all are hot, the least loaded.
 ///
 /// Differences from the paper:
 /// - A probe reads counters of this process, so it costs no request and is never late, and it does not see the messages

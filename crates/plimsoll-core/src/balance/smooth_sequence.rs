@@ -99,7 +99,7 @@ struct Group {
 
 /// One cycle of the smooth algorithm: each step every current weight grows by its weight, the greatest wins
 /// (the lowest index among equals) and pays the total. One comparison per distinct weight and step, and a
-/// cycle of 65,536 turns has room for at most 361 distinct weights: 18 ms at worst, off the request path.
+/// cycle of 65,536 turns holds at most 361 distinct weights: 18 ms at worst, off the request path.
 fn turns(shares: &[u32]) -> impl Iterator<Item = u32> {
     let mut by_share: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (index, &share) in shares.iter().enumerate() {

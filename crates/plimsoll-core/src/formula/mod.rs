@@ -39,7 +39,7 @@ impl PartialEq for Formula {
 /// Constant attributes of a destination that a formula can read.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Attributes<'a> {
-    /// Unique name.
+    /// Unique name of the destination.
     pub(crate) name: &'a Name,
     /// Zone of the destination.
     pub(crate) zone: Option<&'a Name>,
@@ -58,7 +58,7 @@ pub struct FormulaError {
     pub offset: usize,
     /// Description of the error, without a full stop.
     pub message: String,
-    /// Suggested correction.
+    /// Suggested correction of the formula.
     pub help: Option<String>,
 }
 

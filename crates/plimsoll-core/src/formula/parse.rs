@@ -1,4 +1,4 @@
-//! What a formula means: its grammar, its words, and which kinds of values go together.
+//! Parser of formulas: grammar, names, and the types of operands.
 
 use super::token::{Kind, Token, tokens};
 use super::{DEPTH_MAX, FormulaError, OPERATIONS_MAX, Operator, Reading, Term, Words};
@@ -66,7 +66,7 @@ struct Parser {
 
 impl Parser {
     fn here(&self) -> &Token {
-        // The last one is the end, and nobody goes beyond it.
+        // The last token is the end, and the parser never reads beyond it.
         &self.tokens[self.next.min(self.tokens.len() - 1)]
     }
 

@@ -70,7 +70,7 @@ pub enum ProbeKind {
 /// Credentials of an MQTT session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
-    /// User name.
+    /// Name of the user.
     pub username: Arc<str>,
     /// Password; empty = none is sent.
     pub password: Arc<str>,

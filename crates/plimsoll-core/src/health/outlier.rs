@@ -39,7 +39,7 @@ impl EjectionCapacity {
 /// Decision about a destination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum OutlierDecision {
-    /// Nothing changes.
+    /// The state does not change.
     Unchanged,
     /// The ejection is skipped because the pool has no capacity for it.
     Skipped,

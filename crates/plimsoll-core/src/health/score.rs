@@ -6,8 +6,8 @@ use crate::time::Tick;
 /// Minimum score: a destination keeps a twentieth of its share, so that its recovery is noticed.
 pub const MIN_SCORE: f64 = 0.05;
 
-/// Returns the health score of a destination in a pool whose median of average times to the first byte is `median`
-/// (nanoseconds). It is the product of three factors, each 1 if all is well:
+/// Returns the health score of a destination in a pool with `median` (nanoseconds) as the median of average times
+/// to the first byte. It is the product of three factors, each 1 if all is well:
 ///
 /// - **errors**: `1 − e`, with `e` the share of bad outcomes among about the last twenty (a moving average, halved after
 ///   each 10 s without an outcome; see [`crate::measure`] for what counts);

@@ -41,7 +41,7 @@ impl Pool {
         now + Duration::from_millis((nth / FIRST_CHECKS_PER_MS) as u64).min(interval)
     }
 
-    /// Handles the timer of `id`: a due check, an ejection whose time is over, or a lost result.
+    /// Handles the timer of `id`: a due check, the end of an ejection time, or a lost result.
     pub(super) fn on_timer(&mut self, now: Tick, id: DestinationId) {
         if self.check_queue.running(id).is_some_and(|sent| sent.until <= now) {
             self.check_queue.finish(id);

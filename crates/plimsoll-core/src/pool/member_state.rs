@@ -53,7 +53,7 @@ pub(super) struct MemberState {
     /// Number of responses at the last check.
     answered: u64,
     pub(super) contradictions: Contradictions,
-    /// Usual performance.
+    /// Usual performance of the member.
     pub(super) baseline: Baseline,
     /// Detection of missing responses.
     pub(super) unresponsive: UnresponsiveDetector,
@@ -265,7 +265,7 @@ impl MemberState {
         (change, differs)
     }
 
-    /// Opens or closes the trial: it is open while only an ejection whose time is over keeps the member out.
+    /// Opens or closes the trial: it is open while only an ejection past its time keeps the member out.
     fn update_trial(&mut self, now: Tick, backup_tiers: bool) -> bool {
         let fit = matches!(self.status, Status::Ejected { .. })
             && self.outlier.ejection() == Ejection::Probation
@@ -345,7 +345,7 @@ impl MemberState {
     }
 }
 
-/// A destination stands differently now.
+/// Change of a status.
 pub(super) struct Change {
     pub(super) from: Status,
     pub(super) to: Status,
@@ -355,47 +355,47 @@ pub(super) struct Change {
 /// What the slow loop knows of one destination, for views.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DestinationReport {
-    /// Its number.
+    /// Number of the destination.
     pub id: DestinationId,
-    /// Its name.
+    /// Name of the destination.
     pub name: Name,
-    /// Where it listens.
+    /// Address of the destination.
     pub address: Address,
-    /// Base weight.
+    /// Base weight of the destination.
     pub weight: Weight,
-    /// 0 is first.
+    /// Priority; 0 is the first.
     pub priority: u8,
-    /// What the operator wants.
+    /// Signal of the operator.
     pub admin: AdminState,
-    /// What checks saw.
+    /// Signal of the health checks.
     pub health: Health,
-    /// What traffic showed.
+    /// Signal of the traffic.
     pub ejection: Ejection,
-    /// How it stands by these.
+    /// Status that follows from the signals.
     pub status: Status,
-    /// Since when; the steps of an ejection are one status.
+    /// Time of the last change; an ejection and its trial are one status.
     pub since: Tick,
-    /// Why; `None` for one that has served since it joined.
+    /// Reason of the status; `None` if the destination has served since it was added.
     pub reason: Option<Reason>,
-    /// Its last answer to a check; `None` before the first.
+    /// Result of the last check; `None` before the first.
     pub last_check: Option<LastCheck>,
-    /// Failed checks in a row.
+    /// Number of consecutive failed checks.
     pub consecutive_failures: u32,
-    /// Passed checks in a row.
+    /// Number of consecutive passed checks.
     pub consecutive_passes: u32,
-    /// Ejections since it joined, failed trials included.
+    /// Number of ejections since the destination was added, including failed trials.
     pub ejections: u32,
-    /// Bad outcomes of its messages in a row.
+    /// Number of consecutive bad outcomes of messages.
     pub streak: u32,
-    /// How often checks and traffic said the opposite.
+    /// Number of contradictions between checks and traffic.
     pub contradictions: Contradictions,
 }
 
-/// Verdicts of checks that traffic contradicted: how accurate they are.
+/// Number of times that traffic contradicted checks, which shows the accuracy of the checks.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contradictions {
-    /// Traffic set the destination aside, and its checks passed.
+    /// Number of ejections while checks passed.
     pub passed: u64,
-    /// Checks took the destination out, and its messages went well.
+    /// Number of times that checks took the destination out while its messages succeeded.
     pub failed: u64,
 }

@@ -43,7 +43,7 @@ pub const MAX_EVENTS: usize = 16_384;
 /// Settings of a pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolSpec {
-    /// Balancing algorithm.
+    /// Balancing algorithm of the pool.
     pub algorithm: Algorithm,
     /// Settings of the algorithm.
     pub settings: AlgorithmSettings,
@@ -51,7 +51,7 @@ pub struct PoolSpec {
     pub health: Option<HealthSpec>,
     /// Whether checks run concurrently, up to their schedule's limit; otherwise one at a time.
     pub parallel_checks: bool,
-    /// Outlier detection.
+    /// Settings of outlier detection.
     pub outlier: OutlierSpec,
     /// Priorities, zones and subsets.
     pub tiers: TierSpec,
@@ -110,7 +110,7 @@ impl PoolSpec {
 #[expect(clippy::large_enum_variant, reason = "queued inputs are boxed")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// Replaces the list of destinations. A destination whose name stays keeps its state, unless its address changes. Of
+    /// Replaces the list of destinations. A destination with an unchanged name keeps its state, unless its address changes. Of
     /// two destinations with one name the first counts.
     Members(Vec<Destination>),
     /// Replaces the settings.
@@ -142,7 +142,7 @@ pub enum Input {
     LoadReport {
         /// Name of the destination; an unknown one changes nothing.
         name: Name,
-        /// Reported load.
+        /// Load reported by the destination.
         report: Box<LoadReport>,
     },
 }
@@ -293,7 +293,7 @@ impl Pool {
         &self.snapshot
     }
 
-    /// What it has at once, and who waits for it.
+    /// Returns the pool's limits and queue.
     pub fn limiter(&self) -> &Arc<PoolLimiter> {
         &self.limiter
     }
@@ -372,7 +372,7 @@ impl Pool {
         }
     }
 
-    /// the limiter, if anything of the pool has a limit; then all its messages tell it when they end.
+    /// Returns the limiter if anything in the pool has a limit; all messages then report their end to it.
     fn limiter_if_limited(&self) -> Option<Arc<PoolLimiter>> {
         let none = |member: &MemberState| member.destination.limits == DestinationLimits::default();
         let pool = PoolLimits { pending: 0, ..self.spec.limits };

@@ -144,7 +144,7 @@ fn pick_with_capacity<T>(
     in_order.filter(|slot| !request.has_tried(slot.id)).find_map(take)
 }
 
-/// Picks a destination of a tier that is not in slow start, or whose slow start admits the message. If there is no
+/// Picks a destination of a tier that is not in slow start, or that admits the message. If there is no
 /// other, the first pick stands.
 fn pick_warm<'s>(tier: &'s Tier, request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> Option<&'s Slot> {
     /// Maximum number of picks; after that the slots are searched in order.

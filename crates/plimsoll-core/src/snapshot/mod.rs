@@ -78,7 +78,7 @@ pub struct Tier {
 }
 
 impl Tier {
-    /// Creates a tier of `slots`, whose rotation belongs to `partition` of the pool.
+    /// Creates a tier of `slots`, with a rotation for `partition` of the pool.
     pub(crate) fn new(policy: &dyn Policy, priority: u8, partition: Partition, slots: Arc<[Slot]>) -> Self {
         let picker = policy.build_partition(slots.clone(), partition);
         Self { priority, local_zone: None, all_members: slots.clone(), slots, picker }
@@ -134,7 +134,7 @@ pub struct Snapshot {
     pub pool_tiers: TierSet,
     /// Tiers of the subsets that routes select, by the subset's number.
     pub subsets: Box<[(u64, TierSet)]>,
-    /// Ejected destinations whose ejection time is over; the next repeatable message is the trial of one.
+    /// Ejected destinations past their ejection time; the next repeatable message is the trial of one.
     pub trials: Box<[Slot]>,
     /// Time from which any message may be a trial, repeatable or not.
     pub trials_for_all: Tick,
@@ -149,7 +149,7 @@ impl Snapshot {
         Self::build_with(pool, generation, policy, &TierSpec::default(), members)
     }
 
-    /// Builds a snapshot whose tiers follow `spec`.
+    /// Builds a snapshot with tiers as in `spec`.
     pub fn build_with(
         pool: Name,
         generation: u64,

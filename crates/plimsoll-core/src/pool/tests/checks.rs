@@ -1,4 +1,4 @@
-//! What checks change in a pool, and when they are asked.
+//! Tests of health checks in a pool: effects and times.
 
 use super::*;
 
@@ -48,8 +48,8 @@ fn no_serving_destination_is_reported_at_once() {
     let mut bench = Bench::new("a b", spec());
     bench.answer_all(false);
     assert_eq!(bench.tiers(), "");
-    let answer = balance_load(bench.pool.snapshot(), &PickRequest::default(), bench.now, &mut Rng::new(1));
-    assert_eq!(answer.err(), Some(NoDestination::NoneServing));
+    let picked = balance_load(bench.pool.snapshot(), &PickRequest::default(), bench.now, &mut Rng::new(1));
+    assert_eq!(picked.err(), Some(NoDestination::NoneServing));
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn only_member_always_serves_until_another_is_added() {
     bench.members("a");
     assert_eq!((bench.word("a"), &*bench.tiers()), ("serving", "a"));
     assert_eq!(
-        bench.lines.last().expect("told"),
+        bench.lines.last().expect("a line was logged"),
         "pool api: destination a is serving (was down): it is the only destination of the pool"
     );
 }

@@ -1,4 +1,4 @@
-//! What a pool makes of what destinations say of their load.
+//! Tests of load reports and overload in a pool.
 
 use super::*;
 use crate::health::OverloadSpec;
@@ -36,7 +36,7 @@ fn overloaded_member_is_set_aside_until_its_load_falls() {
     bench.load("b", 0.9);
     assert_eq!(bench.overloaded(), "b");
     assert_eq!(
-        bench.lines.last().expect("told"),
+        bench.lines.last().expect("a line was logged"),
         "pool api: destination b is overloaded (was serving): reported load is 90 %"
     );
     let snapshot = bench.published.last().expect("published");
@@ -45,7 +45,13 @@ fn overloaded_member_is_set_aside_until_its_load_falls() {
     assert_eq!(bench.overloaded(), "b", "not before it is below the lower threshold");
     bench.load("b", 0.69);
     assert_eq!(bench.overloaded(), "");
-    assert!(bench.lines.last().expect("told").ends_with("serving (was overloaded): reported load is 69 %"));
+    assert!(
+        bench
+            .lines
+            .last()
+            .expect("a line was logged")
+            .ends_with("serving (was overloaded): reported load is 69 %")
+    );
 }
 
 #[test]
@@ -56,7 +62,13 @@ fn member_without_recent_reports_is_restored() {
     assert_eq!(bench.overloaded(), "b");
     bench.advance(SEC * 2);
     assert_eq!(bench.overloaded(), "");
-    assert!(bench.lines.last().expect("told").ends_with("load reports are too old or no longer used"));
+    assert!(
+        bench
+            .lines
+            .last()
+            .expect("a line was logged")
+            .ends_with("load reports are too old or no longer used")
+    );
 }
 
 #[test]
@@ -86,9 +98,9 @@ fn most_loaded_are_set_aside_first_within_capacity() {
     let mut bench = Bench::new("a b", weighing(0.0, 1.0));
     ["a", "b"].into_iter().for_each(|name| bench.load(name, 1.0));
     assert_eq!(bench.overloaded(), "a", "never the last one");
-    let mut lone = Bench::new("a", weighing(0.0, 1.0));
-    lone.load("a", 1.0);
-    assert_eq!(lone.overloaded(), "");
+    let mut single = Bench::new("a", weighing(0.0, 1.0));
+    single.load("a", 1.0);
+    assert_eq!(single.overloaded(), "");
 }
 
 #[test]

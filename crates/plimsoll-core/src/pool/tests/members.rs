@@ -1,4 +1,4 @@
-//! What the operator and the configuration change in a pool.
+//! Tests of changes by the operator and the configuration.
 
 use super::*;
 
@@ -38,7 +38,7 @@ fn changed_address_resets_the_state() {
     bench.members("a:81 b");
     assert_eq!((bench.word("a"), bench.report("a").id), ("serving", id));
     bench.answer(&old, false);
-    assert_eq!(bench.word("a"), "serving", "the answer was about the old address");
+    assert_eq!(bench.word("a"), "serving", "the result was about the old address");
     let new = bench.orders.remove(0);
     assert_eq!(new.address.to_string(), "127.0.0.97:81");
     bench.answer(&new, false);
@@ -62,8 +62,8 @@ fn removal_is_published_at_once_and_its_id_is_never_reused() {
         .into_iter()
         .for_each(|signal| bench.handle(Input::FailureSignal(signal)));
     assert_eq!(bench.tiers(), "a b");
-    let told = ["pool api: destination a removed, was serving", "pool api: destination a added, serving"];
-    assert_eq!(bench.lines, told);
+    let expected = ["pool api: destination a removed, was serving", "pool api: destination a added, serving"];
+    assert_eq!(bench.lines, expected);
 }
 
 #[test]

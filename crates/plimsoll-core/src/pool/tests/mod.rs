@@ -1,4 +1,4 @@
-//! What a pool promises, in virtual time: the bench its promises are tried on.
+//! Tests of a pool in virtual time, with their test bench.
 
 mod checks;
 mod load_reports;
@@ -61,7 +61,7 @@ fn spec() -> PoolSpec {
     }
 }
 
-/// `a b*0 c!1`: names, weights after `*`, priorities after `!`, ports after `:`.
+/// Parses `a b*0 c!1`: names, weights after `*`, priorities after `!`, ports after `:`.
 fn destinations(text: &str) -> Vec<Destination> {
     let one = |word: &str| {
         let after = |mark| word.split(mark).nth(1).map(|n| n.parse::<u16>().expect("a number"));
@@ -75,7 +75,7 @@ fn destinations(text: &str) -> Vec<Destination> {
     text.split_whitespace().map(one).collect()
 }
 
-/// A pool and everything that came out of it.
+/// A pool with all actions that it returned.
 struct Bench {
     pool: Pool,
     now: Tick,
@@ -93,12 +93,12 @@ impl Bench {
         bench
     }
 
-    /// Without checks, for promises about traffic.
+    /// Creates a pool without checks, for tests of traffic.
     fn unchecked(members: &str) -> Self {
         Self::new(members, PoolSpec { health: None, ..spec() })
     }
 
-    /// With every first check passed.
+    /// Creates a pool with every first check passed.
     fn up(members: &str, spec: PoolSpec) -> Self {
         let mut bench = Self::new(members, spec);
         bench.answer_all(true);
@@ -149,7 +149,7 @@ impl Bench {
         }
     }
 
-    /// Waits for the next checks and answers them: those of `bad` fail.
+    /// Waits for the next checks and reports results: those of `bad` fail.
     fn round(&mut self, bad: &str) {
         self.advance(SEC * 11);
         for order in mem::take(&mut self.orders) {
@@ -165,7 +165,7 @@ impl Bench {
         self.report(name).status.as_str()
     }
 
-    /// The last snapshot's tiers, `a b | c`.
+    /// Returns the tiers of the last snapshot as `a b | c`.
     fn tiers(&self) -> String {
         let tier = |slots: &[crate::balance::Slot]| {
             slots.iter().map(|slot| &*slot.name).collect::<Vec<_>>().join(" ")
@@ -180,7 +180,7 @@ impl Bench {
         Assignment::take(members[rank].id, rank, 0, &members[rank].stats, self.now).expect("no limit")
     }
 
-    /// So many messages of `name` end so.
+    /// Ends `count` messages of `name` with `outcome`.
     fn traffic(&mut self, name: &str, outcome: Outcome, count: usize) {
         for _ in 0..count {
             if let Some(signal) = self.assignment(name).finish(self.now, outcome) {

@@ -1,4 +1,4 @@
-//! How a destination that was out comes back, and when it need not go.
+//! Tests of recovery, slow start and the panic threshold.
 
 use super::*;
 
@@ -6,13 +6,13 @@ fn slow() -> PoolSpec {
     PoolSpec { slow_start: Some(SEC * 100), ..spec() }
 }
 
-/// Of a thousand messages now, those that `name` takes.
+/// Sends a thousand messages and returns the number that `name` receives.
 fn taken(bench: &Bench, name: &str) -> usize {
     let mut rng = Rng::new(9);
     let assignments = (0..1000).map(|_| {
         let snapshot = bench.pool.snapshot();
         let assignment =
-            balance_load(snapshot, &PickRequest::default(), bench.now, &mut rng).expect("somebody serves");
+            balance_load(snapshot, &PickRequest::default(), bench.now, &mut rng).expect("a member serves");
         snapshot.members[assignment.member()].destination.name.clone()
     });
     assignments.filter(|taker| &**taker == name).count()
@@ -26,7 +26,7 @@ fn returning_member_receives_a_growing_share_up_to_its_weight() {
         assert_eq!(bench.word("a"), "down");
         (0..2).for_each(|_| bench.round(""));
         assert_eq!((bench.word("a"), &*bench.tiers()), ("warming", "a b c d"));
-        // Assignments are dropped at once, so load says nothing: least connections rotates.
+        // Assignments are dropped at once, so loads are equal: least connections rotates.
         let mut last = 0;
         for _ in 0..5 {
             let now = taken(&bench, "a");
@@ -36,7 +36,7 @@ fn returning_member_receives_a_growing_share_up_to_its_weight() {
         }
         assert_eq!(bench.word("a"), "serving");
         let warm = taken(&bench, "a");
-        // Nobody was measured, so who goes by measures may lean a little.
+        // No member has measurements, so algorithms that use them may deviate a little.
         assert!((150..400).contains(&warm), "{algorithm:?}: {warm}");
     }
 }
@@ -63,7 +63,7 @@ fn member_added_later_has_a_slow_start_and_initial_ones_do_not() {
     assert_eq!((bench.word("a"), bench.word("c")), ("serving", "warming"));
     bench.admin("b", AdminState::Drain);
     bench.admin("b", AdminState::Ready);
-    assert_eq!(bench.word("b"), "serving", "who only drained is warm");
+    assert_eq!(bench.word("b"), "serving", "a drained member is warm");
     bench.admin("b", AdminState::Maintenance);
     bench.admin("b", AdminState::Ready);
     assert_eq!(bench.word("b"), "warming");

@@ -1,4 +1,4 @@
-//! What real traffic changes in a pool.
+//! Tests of outlier detection by traffic.
 
 use super::*;
 
@@ -142,9 +142,9 @@ fn ejections_stop_at_the_capacity_of_the_pool() {
         bench.traffic(name, RESET, 8);
     }
     assert_eq!(bench.tiers(), "c d");
-    let spared =
+    let skipped =
         "pool api: destination c failed 5 messages in a row and is not ejected: too few others would be left";
-    assert_eq!(bench.lines.iter().filter(|line| *line == spared).count(), 1, "{:?}", bench.lines);
+    assert_eq!(bench.lines.iter().filter(|line| *line == skipped).count(), 1, "{:?}", bench.lines);
     bench.members("a b d");
     assert_eq!(bench.tiers(), "a d", "a pool of three bears one");
 }
@@ -190,14 +190,14 @@ fn ejection_and_trial_are_one_status_since_one_time() {
 fn learning_compares_each_member_with_its_own_past() {
     let outlier = OutlierSpec { interval: Some(SEC * 10), learning: true, ..spec().outlier };
     let mut bench = Bench::new("a b c", PoolSpec { health: None, outlier, ..spec() });
-    let answer = |ms| Outcome::Answered { status: 200, first_byte: Duration::from_millis(ms) };
+    let response = |ms| Outcome::Answered { status: 200, first_byte: Duration::from_millis(ms) };
     let interval = |bench: &mut Bench, a, b, c| {
         for (name, ms) in [("a", a), ("b", b), ("c", c)] {
-            bench.traffic(name, answer(ms), 200);
+            bench.traffic(name, response(ms), 200);
         }
         bench.advance(SEC * 10);
     };
-    // c is far away, by less than what its peers would have set it aside for at first.
+    // Destination c is remote, but not slow enough to be an outlier among its peers at first.
     (0..8).for_each(|_| interval(&mut bench, 40, 40, 190));
     interval(&mut bench, 20, 20, 200);
     assert_eq!(bench.tiers(), "a b c", "slower than the others as ever");

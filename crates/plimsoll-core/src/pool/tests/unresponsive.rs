@@ -1,10 +1,10 @@
-//! What a destination comes to that takes messages and answers none, and what doubt does to checks.
+//! Tests of unresponsive members, and of the effect of failing traffic on checks.
 
 use super::*;
 
 const DEEP: ProbeKind = ProbeKind::Other("deep");
 
-/// Checks every 10 s and every second at doubt; a second of silence is unusual.
+/// Returns a pool with checks every 10 s, every second after failures, and detection after a second without response.
 fn detecting() -> PoolSpec {
     let schedule = CheckSchedule { fast: Some(SEC), jitter: 0.0, ..CheckSchedule::default() };
     let health = HealthSpec { schedule, probe_if_unresponsive: Some(DEEP), ..checks() };
@@ -12,7 +12,7 @@ fn detecting() -> PoolSpec {
     PoolSpec { health: Some(health), outlier, ..spec() }
 }
 
-/// `count` messages that nobody answers, and as long as they are kept.
+/// Returns `count` messages without a response, which end when they are dropped.
 fn hold(bench: &Bench, name: &str, count: usize) -> Vec<Assignment> {
     (0..count).map(|_| bench.assignment(name)).collect()
 }
@@ -88,7 +88,7 @@ fn unresponsive_member_is_ejected_within_seconds() {
         assert!(half_seconds < 60, "never");
     }
     assert_eq!(bench.tiers(), "b c");
-    let line = bench.lines.last().expect("told");
+    let line = bench.lines.last().expect("a line was logged");
     assert!(line.contains("messages wait, with no response for"), "{line}");
     assert_eq!(bench.report("a").reason.expect("one").as_str(), "unresponsive");
 }
@@ -145,7 +145,7 @@ fn good_traffic_replaces_checks_and_a_failure_checks_at_once() {
     assert_eq!(bench.orders.len(), 1);
 }
 
-/// Who is asked in one moment is asked in any order.
+/// Returns names in the order of checks that were sent at one time.
 fn sorted_as(asked: &[String]) -> impl Fn(&'static str) -> String + '_ {
     |names| match names {
         "a b" if asked.iter().any(|both| both == "b a") => "b a".to_owned(),
