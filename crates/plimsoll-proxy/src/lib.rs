@@ -1,4 +1,3 @@
-<<<<<<< ours
 //! The data plane of the Plimsoll load balancer: sockets, threads, and the life of every message.
 //!
 //! A [`Proxy`] runs a configuration. It binds the listeners, serves HTTP/1.1, HTTP/2, WebSocket, gRPC, MQTT, TCP, TLS
@@ -85,12 +84,6 @@
 //! | `http` | local replies, header edits, translation between HTTP/1 and HTTP/2 |
 //! | `net` | streams, tunnels, socket options, TLS |
 //! | `base` | clock, timers, buffers, counters |
-=======
-//! The data plane and its control plane: sockets, a clock, and everything between them.
-//!
-//! One pinned thread per core runs a worker; workers share only the counters of destinations. The control plane runs one
-//! driver per pool, which publishes snapshots. Embedding programs use [`Proxy`] and its [`Handle`].
->>>>>>> theirs
 
 pub(crate) mod base;
 pub(crate) mod health;

@@ -45,7 +45,7 @@ pub(crate) async fn serve(connection: accepted_connection::Connection) {
     let lifetime = ConnectionLifetime::start(config, now, &mut worker.rng.borrow_mut());
     let counters = routes.table.shared.counters.of(worker.number);
     let flood = Rc::new(FloodDetector::default());
-    flood.turn();
+    flood.begin_read();
     let io = H2Io::new(stream, early, flood.clone());
     let handshake = settings(&config.limits).handshake(io);
     let mut frames = match timer.within(handshake).await {
@@ -95,9 +95,9 @@ async fn drive(frames: &mut Frames<H2Io, Bytes>, connection: &Rc<H2ServerConnect
     let mut goaway_sent = false;
     let mut credited_until = worker.timers.about_now();
     std::future::poll_fn(|cx| {
-        flood.turn();
+        flood.begin_read();
         let seconds = worker.timers.about_now().since(credited_until).as_secs();
-        flood.waited(seconds);
+        flood.credit_time(seconds);
         credited_until += Duration::from_secs(seconds);
         loop {
             match frames.poll_accept(cx) {

@@ -8,7 +8,7 @@ use plimsoll_core::Tick;
 use crate::base::connection_lifetime::ConnectionLifetime;
 use crate::base::timer::Timer;
 use crate::forward::request_context::ClientInfo;
-use crate::listener::tls_accept::ClientTlsInfo;
+use crate::net::tls::server_config::ClientTlsInfo;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::flood_detector::FloodDetector;
 use crate::net::proxy_protocol::Origin;

@@ -116,7 +116,7 @@ fn parse_request(
     let parsed = written
         .map_err(|reply| (reply, ReplyFormat::Text))
         .and_then(|()| request_context::parse_and_route(connection.client_info(), worker, &routes, &text));
-    connection.flood.used(text.len());
+    connection.flood.credit(text.len());
     worker.buffers.give_back(text);
     let mut request = parsed?.ok_or((LocalReply::BAD_HEADER, ReplyFormat::Text))?;
     request.clear_chunked_framing();
@@ -133,7 +133,7 @@ impl Stream {
             }
         }
         let n = self.unread.len().min(buffer.len());
-        self.guard.0.flood.used(n);
+        self.guard.0.flood.credit(n);
         self.unread.copy_to_slice(&mut buffer[..n]);
         // The window is extended when bytes are consumed, so a client cannot send faster than they are
         // forwarded.
@@ -256,8 +256,8 @@ impl Downstream for Stream {
         let sent = ready!(h2_frames::poll_send(response, cx, parts, last))?;
         self.response_ended |= last && sent == total;
         match sent == total {
-            true => self.guard.0.flood.answered(sent),
-            false => self.guard.0.flood.dribbled(sent),
+            true => self.guard.0.flood.credit_write(sent),
+            false => self.guard.0.flood.credit_partial_write(sent),
         }
         Poll::Ready(Ok(sent))
     }
