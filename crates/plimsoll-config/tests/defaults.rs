@@ -201,7 +201,7 @@ const CONTEXTS: &[Context] = &[
     ),
 ];
 
-/// Keys that change nothing yet, or whose other value cannot be written in a file without other changes.
+/// Keys that change nothing yet, or that cannot have another value in a file without other changes.
 const WITHOUT_EFFECT: &[&str] = &[
     "load_balancer.dynamic_adjustment",
     "load_balancer.dynamic_adjustment.enabled",

@@ -39,7 +39,7 @@ impl fmt::Display for Address {
 pub struct Weight(u16);
 
 impl Weight {
-    /// Default weight.
+    /// Default weight of a destination.
     pub const ONE: Self = Self(1);
 
     /// Creates a weight; every value is valid.
@@ -113,9 +113,9 @@ pub enum Health {
     /// Not checked yet: the destination serves.
     #[default]
     Unknown,
-    /// Checks pass.
+    /// Checks of the destination pass.
     Up,
-    /// Checks fail.
+    /// Checks of the destination fail.
     Down,
 }
 
@@ -123,7 +123,7 @@ pub enum Health {
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ejection {
-    /// Not ejected.
+    /// The destination is not ejected.
     #[default]
     None,
     /// Ejected until this time.

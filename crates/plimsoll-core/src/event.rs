@@ -19,7 +19,7 @@ pub enum Event {
         pool: Name,
         /// Name of the destination.
         destination: Name,
-        /// Initial status.
+        /// Initial status of the destination.
         status: Status,
     },
     /// A destination was removed from its pool.
@@ -28,7 +28,7 @@ pub enum Event {
         pool: Name,
         /// Name of the destination.
         destination: Name,
-        /// Last status.
+        /// Last status of the destination.
         status: Status,
     },
     /// The status of a destination changed. Also emitted when an ejected one comes up for its trial (`to` is `Ejected`
@@ -38,9 +38,9 @@ pub enum Event {
         pool: Name,
         /// Name of the destination.
         destination: Name,
-        /// Status before.
+        /// Status before the change.
         from: Status,
-        /// Status after.
+        /// Status after the change.
         to: Status,
         /// Reason of the change.
         reason: Reason,

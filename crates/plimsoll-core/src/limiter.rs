@@ -152,7 +152,7 @@ impl PoolLimiter {
         self.wakers.get().into_iter().flatten().for_each(Waker::wake_by_ref);
     }
 
-    /// Wakes the worker whose queue head has waited longest.
+    /// Wakes the worker with the queue head that has waited longest.
     pub fn wake_oldest(&self) {
         let heads = self.queue_heads.iter().map(|head| head.0.load(SeqCst)).enumerate();
         let oldest = heads.filter(|&(_, number)| number != EMPTY).min_by_key(|&(_, number)| number);

@@ -89,7 +89,7 @@ fn conflicting_keys_are_rejected() {
     check_policy("  health_monitoring: {protocol: tcp, path: ▸/x}", &["conflict health_monitoring.path"]);
 }
 
-/// A readable file in place of a certificate, whose content is not checked here.
+/// A readable file in place of a certificate; its content is not checked here.
 const FILE: &str = "/etc/passwd";
 
 #[test]

@@ -4,7 +4,7 @@
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Severity {
-    /// For information.
+    /// For information only.
     Info,
     /// To be checked within a day: messages are still served.
     Warning,

@@ -26,7 +26,7 @@ pub struct Recommendation {
     pub kind: &'static str,
     /// Name of what the recommendation is about.
     pub subject: Name,
-    /// Recommended action.
+    /// Description of the recommended action.
     pub message: String,
     /// Observations that led to it.
     pub evidence: Vec<String>,
@@ -51,7 +51,7 @@ pub struct DestinationSummary {
     pub priority: u8,
     /// Configured base weight.
     pub weight: u16,
-    /// Current status.
+    /// Current status of the destination.
     pub status: Status,
     /// Time of the last change of status.
     pub since: Tick,
@@ -130,7 +130,7 @@ fn check_is_wrong(subjects: &[DestinationSummary], health: &HealthSpec) -> Optio
     })
 }
 
-/// Recommends to look at the check of a destination whose messages succeed.
+/// Recommends to look at the check of a destination that fails it while its messages succeed.
 fn check_disagrees(subject: &DestinationSummary) -> Option<Recommendation> {
     let last = subject.last_check.as_ref().filter(|last| !last.ok)?;
     let good = subject.good_share().filter(|share| *share >= GOOD_SHARE)?;

@@ -10,9 +10,9 @@ enum Operand {
     Number(Term),
     Truth(Term),
     Text(Words),
-    /// `labels` itself.
+    /// The attribute `labels` itself.
     Labels,
-    /// `load` itself.
+    /// The attribute `load` itself.
     Load,
 }
 

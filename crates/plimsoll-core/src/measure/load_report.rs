@@ -23,7 +23,7 @@ pub enum LoadMetric {
     Score,
     /// Number of connections.
     Connections,
-    /// Queue length.
+    /// Length of the destination's queue.
     Queue,
     /// Requests per second.
     Rps,

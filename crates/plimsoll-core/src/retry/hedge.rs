@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum HedgeAfter {
     /// Quantile (0.5 to 0.999) of the pool's recent latencies.
     Quantile(f64),
-    /// Fixed delay.
+    /// Fixed delay before the hedged attempt.
     Fixed(Duration),
 }
 

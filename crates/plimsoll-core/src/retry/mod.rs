@@ -40,7 +40,7 @@ pub const GRPC_STATUSES: [(&str, u8); 5] = [
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResponseStatus {
-    /// HTTP status.
+    /// Status of an HTTP response.
     Http(u16),
     /// gRPC status of a call that ended without a message.
     Grpc(u8),
@@ -255,7 +255,7 @@ mod tests {
         failover: true,
         error_recovery: true,
     };
-    /// An idempotent request whose connection broke at the first attempt.
+    /// An idempotent request that lost its connection at the first attempt.
     const RESET: FailedAttempt = FailedAttempt {
         failure: Failure::Reset,
         attempts: 1,

@@ -13,7 +13,7 @@ use crate::time::Tick;
 /// Signal to the slow loop that an outcome may change a destination's status.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct FailureSignal {
-    /// The destination.
+    /// Number of the destination.
     pub id: DestinationId,
     /// Outcome of its last message.
     pub outcome: Outcome,
@@ -83,7 +83,7 @@ impl Assignment {
         self
     }
 
-    /// The destination.
+    /// Returns the number of the destination.
     pub fn id(&self) -> DestinationId {
         self.id
     }

@@ -20,7 +20,7 @@ pub fn bucket_of(span: Duration) -> usize {
 #[repr(align(128))]
 pub struct WorkerCounts {
     pub(crate) started: AtomicU64,
-    /// Assignments whose outcome is known, or that were cancelled.
+    /// Assignments with a known outcome, and cancelled ones.
     pub(crate) ended: AtomicU64,
     pub(crate) classes: [AtomicU64; 6],
     pub(crate) failures: [AtomicU64; Failure::ALL.len()],

@@ -16,7 +16,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Starts a clock whose [`Tick::ZERO`] is now.
+    /// Starts a clock with the current time as [`Tick::ZERO`].
     pub fn start() -> Self {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self { start: Instant::now(), unix_millis: wall.as_millis() as u64 }

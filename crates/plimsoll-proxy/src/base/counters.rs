@@ -84,11 +84,11 @@ impl RouteCounters {
 /// Result of a TLS handshake.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Handshake {
-    /// New session.
+    /// Handshake with a new session.
     Full,
-    /// Resumed session.
+    /// Handshake that resumed a session.
     Resumed,
-    /// Failed handshake.
+    /// Handshake that failed.
     Failed,
 }
 

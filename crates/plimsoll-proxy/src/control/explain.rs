@@ -77,7 +77,7 @@ pub struct CandidateView {
     pub address: String,
     /// Priority tier; 0 is first.
     pub priority: u8,
-    /// Base weight.
+    /// Base weight of the destination.
     pub weight: u16,
     /// Status of the destination.
     pub status: Status,

@@ -22,7 +22,7 @@ use crate::net::tls::Expiry;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolView {
-    /// Its name.
+    /// Name of the pool.
     pub name: Name,
     /// The algorithm's name.
     pub algorithm: &'static str,
@@ -34,7 +34,7 @@ pub struct PoolView {
     pub destinations: Vec<DestinationView>,
     /// Kind of its checks: `tcp`, `http`, `grpc`, `udp`, `mqtt` or a name of the embedding program; `None` = checks are off.
     pub check_type: Option<&'static str>,
-    /// Outlier detection.
+    /// Outlier detection of the pool.
     pub outlier: OutlierSpec,
     /// Whether slow requests are hedged.
     pub hedges: bool,
@@ -106,7 +106,7 @@ impl LimitsView {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DestinationView {
-    /// Its name.
+    /// Name of the destination.
     pub name: Name,
     /// Address of the destination.
     pub address: String,
@@ -114,7 +114,7 @@ pub struct DestinationView {
     pub zone: Option<Name>,
     /// Labels in configured order.
     pub labels: Arc<[(Name, Name)]>,
-    /// Base weight.
+    /// Base weight of the destination.
     pub weight: u16,
     /// Effective weight, in 256ths.
     pub effective_weight: u32,
@@ -180,7 +180,7 @@ impl PoolView {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenerView {
-    /// Its name.
+    /// Name of the listener.
     pub name: Name,
     /// Protocol of the listener: `http`, `https`, `tcp`, `tls` or another name.
     pub protocol: &'static str,

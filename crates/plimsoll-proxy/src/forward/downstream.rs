@@ -14,7 +14,7 @@ use crate::listener::worker_listener::ConnectionGuard;
 use crate::upstream::upstream_stream::Upstream;
 use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
 
-/// What follows on the client's connection after a response.
+/// Further use of the client's connection after a response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum AfterResponse {
     /// The connection stays open for another request.
@@ -46,8 +46,8 @@ pub(crate) trait Downstream {
         buffer: &mut [u8],
     ) -> Poll<Result<Range<usize>, ExchangeEnd>>;
 
-    /// Sends a response head, or writes it to `out`, which is sent with the bytes that follow. `end_stream`
-    /// says that no body follows.
+    /// Sends a response head, or writes it to `out`, which is sent with the bytes that follow. `end_stream` means that
+    /// no body follows.
     fn send_head(
         &mut self,
         out: &mut Vec<u8>,
@@ -58,8 +58,8 @@ pub(crate) trait Downstream {
         end_stream: bool,
     ) -> Result<(), ExchangeEnd>;
 
-    /// Writes the parts in one call and returns the number of bytes written. `last` says that nothing
-    /// follows, not even trailers.
+    /// Writes the parts in one call and returns the number of bytes written. `last` means that nothing follows, not
+    /// even trailers.
     fn poll_write_parts(
         &mut self,
         cx: &mut Context<'_>,

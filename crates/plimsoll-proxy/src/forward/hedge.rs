@@ -290,7 +290,7 @@ impl<'r> HedgedRequest<'r> {
         self.running.iter().map(|running| running.due).chain(opening).fold(request.total_deadline, Tick::min)
     }
 
-    /// Fails the attempts whose deadline has passed.
+    /// Fails the attempts with a deadline that has passed.
     fn timed_out(&mut self, request: &mut RequestContext) -> Option<Decided> {
         let now = self.target.worker.now();
         if now >= request.total_deadline {
@@ -327,7 +327,7 @@ impl<'r> HedgedRequest<'r> {
         self.last_failed = Some(failed);
     }
 
-    /// Drops an attempt whose response is better replaced by that of another attempt, which is running already.
+    /// Drops an attempt with a response that is better replaced by that of another attempt, which is already running.
     fn drop_rejected(&mut self, at: usize) {
         let Running { mut attempt, is_hedge, .. } = self.running.remove(at);
         report(self.target.route, attempt.exchange.signal.take());

@@ -189,7 +189,7 @@ async fn run_attempt<D: Downstream>(
     }
 }
 
-/// What follows an exchange with a destination.
+/// Next step after an exchange with a destination.
 enum Next {
     End(AttemptEnd),
     /// The idle connection was stale: the request is repeated on a fresh one.
@@ -218,7 +218,7 @@ async fn connect<D: Downstream>(
     Ok((upstream_for(opened, request), false))
 }
 
-/// Settles an attempt whose exchange has ended.
+/// Settles an attempt after its exchange has ended.
 async fn finish_attempt<D: Downstream>(
     client: &mut D,
     request: &mut RequestContext,
@@ -264,7 +264,7 @@ async fn finish_attempt<D: Downstream>(
     })
 }
 
-/// Reports whether a request whose idle connection was stale may be repeated on a fresh one.
+/// Reports whether a request that failed on a stale idle connection may be repeated on a fresh one.
 fn may_be_repeated_fresh(target: &Target<'_>, failed: &FailedAttempt) -> bool {
     let pool = target.route.pool.table.borrow();
     let now = target.worker.now();
@@ -275,7 +275,7 @@ fn may_be_repeated_fresh(target: &Target<'_>, failed: &FailedAttempt) -> bool {
     fresh
 }
 
-/// Ends a request whose response was sent to the client in full, and keeps the connection for the next one.
+/// Ends a request after its response was sent to the client in full, and keeps the connection for the next one.
 fn delivered<D: Downstream>(
     client: &D,
     request: &RequestContext,
@@ -298,7 +298,7 @@ fn delivered<D: Downstream>(
     RequestEnd::Delivered(client.after_response(closes, request), now)
 }
 
-/// Ends a request whose exchange ended for a reason that is not the destination's.
+/// Ends a request after its exchange ended for a reason that is not the destination's.
 fn aborted<D: Downstream>(client: &mut D, unanswered: bool, end: ExchangeEnd) -> RequestEnd {
     match end {
         ExchangeEnd::LocalReply(reply) if unanswered => RequestEnd::LocalReply(reply),
@@ -310,7 +310,7 @@ fn aborted<D: Downstream>(client: &mut D, unanswered: bool, end: ExchangeEnd) ->
     }
 }
 
-/// Ends a request whose response had started and cannot be finished.
+/// Ends a request with a response that had started and cannot be finished.
 fn truncated<D: Downstream>(exchange: &Exchange, client: &mut D, failure: Failure) -> RequestEnd {
     if exchange.response().is_none() {
         // Only an informational response was sent: a final one is still possible.

@@ -131,7 +131,7 @@ impl RequestContext {
         }
     }
 
-    /// Returns the translator of a gRPC-Web call whose response is translated.
+    /// Returns the translator of a gRPC-Web call, if the response is translated.
     pub(crate) fn grpc_web_translator(&mut self) -> Option<&mut Translator> {
         self.grpc_web.as_deref_mut().filter(|translator| translator.translated)
     }

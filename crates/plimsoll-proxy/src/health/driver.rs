@@ -153,7 +153,7 @@ struct Probed {
 }
 
 impl Driver {
-    /// Runs until nobody gives commands any more.
+    /// Runs until the command channel is closed.
     pub(crate) async fn run(mut self) {
         let (probed, mut results) = mpsc::unbounded_channel::<Probed>();
         let mut report = PoolReport::default();
@@ -189,7 +189,7 @@ impl Driver {
                     self.pool.handle(self.clock.now(), Input::FailureSignal(signal));
                 }
                 Some(probed) = results.recv() => {
-                    // All available results are one batch: their actions run once for all of them.
+                    // All available results form one batch, and their actions run once.
                     self.on_probe_result(probed, &mut report);
                     while let Ok(probed) = results.try_recv() {
                         self.on_probe_result(probed, &mut report);
@@ -237,7 +237,7 @@ impl Driver {
             }
             ProbeResult::NotMade => counts.not_made += 1,
         }
-        // Logged once, until a check is made again.
+        // The shortage is logged once, until a check is made again.
         let resource_starved = matches!(probed.result, ProbeResult::NotMade);
         if resource_starved && !self.resource_starved {
             tracing::warn!(

@@ -12,7 +12,7 @@ use plimsoll_core::{Name, Tick};
 
 use crate::base::clock::Clock;
 
-/// What is reported of a pool beside its status.
+/// Options of what is reported about a pool beside its status.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReportingOptions {
     /// Whether alerts are raised (`health_monitoring.alerting`).
@@ -63,7 +63,7 @@ impl PoolObserver {
         }
     }
 
-    /// Changes what is reported. State of what is no longer reported is dropped.
+    /// Changes what is reported and drops the state of what is no longer reported.
     pub(crate) fn set_options(&mut self, now: Tick, options: ReportingOptions) {
         if !options.alerting {
             self.alerts.clear_all(now);

@@ -35,7 +35,7 @@ pub(crate) fn requests_websocket(head: &request::Parts) -> Result<bool, LocalRep
     }
 }
 
-/// Writes a request head as HTTP/1 text. `end_stream` says that no body follows; a `key` makes it a WebSocket
+/// Writes a request head as HTTP/1 text. `end_stream` means that no body follows; a `key` makes it a WebSocket
 /// upgrade.
 ///
 /// # Errors
@@ -157,7 +157,7 @@ pub(crate) fn write_upgrade_response(head: &Response<()>, accept: &str) -> Bytes
     out.into()
 }
 
-/// Writes a response head as HTTP/1 text for the HTTP/1 parser. `end_stream` says that no body follows. The
+/// Writes a response head as HTTP/1 text for the HTTP/1 parser. `end_stream` means that no body follows. The
 /// content length in a response to HEAD is kept.
 pub(crate) fn write_response(head: &Response<()>, end_stream: bool, to_head_request: bool) -> Bytes {
     let mut out = Vec::with_capacity(512);

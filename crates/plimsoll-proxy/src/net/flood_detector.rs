@@ -10,7 +10,7 @@ use std::io;
 const READ_QUANTUM: usize = 16 * 1024;
 /// Size of the client connection preface (RFC 9113 section 3.4), which is not a frame.
 const PREFACE: usize = 24;
-/// Initial credit.
+/// Initial credit of a connection.
 const BURST: u64 = 1024;
 /// Credit for each kibibyte of a request or response.
 const PER_KIB: u64 = 64;

@@ -8,11 +8,11 @@ use plimsoll_core::Tick;
 use crate::base::connection_lifetime::ConnectionLifetime;
 use crate::base::timer::Timer;
 use crate::forward::request_context::ClientInfo;
-use crate::net::tls::server_config::ClientTlsInfo;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::flood_detector::FloodDetector;
 use crate::net::proxy_protocol::Origin;
 use crate::net::stream::Peer;
+use crate::net::tls::server_config::ClientTlsInfo;
 
 /// State shared by all streams of a connection.
 #[derive(Debug)]

@@ -50,7 +50,7 @@ enum ResponseState {
 }
 
 impl H2Stream {
-    /// Creates a request whose head has `head_len` bytes; `ends` means that it has no body.
+    /// Creates a request with a head of `head_len` bytes; `ends` means that it has no body.
     pub(crate) fn new(connection: &Rc<H2Connection>, head_len: usize, ends: bool) -> Self {
         Self {
             permit: StreamPermit::take(connection),

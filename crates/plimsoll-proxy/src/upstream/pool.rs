@@ -329,7 +329,7 @@ impl WorkerPool {
         None
     }
 
-    /// Keeps a connection whose last response was read completely.
+    /// Keeps a connection after its last response was read completely.
     pub(crate) fn put_idle(
         &self,
         id: DestinationId,
@@ -352,7 +352,7 @@ impl WorkerPool {
         self.keep(id, |list| list.push_back(Idle { stream, address, since: now, unused_until: Tick::ZERO }));
     }
 
-    /// Keeps a connection whose last response announced a body that it must not have.
+    /// Keeps a connection after its last response announced a body that it must not have.
     ///
     /// If the destination sends that body, it would be read as the next response. So the connection is reused only
     /// if nothing arrives on it for a while.

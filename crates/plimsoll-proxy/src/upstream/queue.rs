@@ -2,8 +2,8 @@
 //!
 //! - Each worker keeps a queue of its own for each pool. The workers share, in [`plimsoll_core::PoolLimiter`], the
 //!   number of queued requests and the number of the head of each queue.
-//! - A request that ends wakes the worker whose head has waited longest. That worker serves its queue in order while
-//!   no older request waits elsewhere.
+//! - A request that ends wakes the worker with the head that has waited longest. That worker serves its queue in order
+//!   while no older request waits elsewhere.
 //! - A worker also serves its queues at each tick, so that other new capacity (a destination that recovers, a raised
 //!   limit) is used within the timer's resolution.
 //!

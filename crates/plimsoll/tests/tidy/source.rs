@@ -42,7 +42,7 @@ impl Source {
             let (_, last, paragraphs) = blocks.last_mut().expect("just pushed");
             *last = *line;
             in_code ^= text.starts_with("```");
-            if in_code || text.starts_with(['#', '`', '|']) {
+            if in_code || text.starts_with("```") || text.starts_with(['#', '|']) {
                 continue;
             }
             if text.is_empty() || text.starts_with(['-', '*']) {
@@ -97,7 +97,7 @@ fn follows_identifier(code: &str) -> bool {
     code.ends_with(|c: char| c.is_alphanumeric() || c == '_')
 }
 
-/// Length up to the end of a string whose opening quote was read.
+/// Length up to the end of a string, without its opening quote.
 fn string_end(rest: &str) -> usize {
     let mut escaped = false;
     for (at, c) in rest.char_indices() {

@@ -42,7 +42,7 @@ impl From<CheckFailure> for ProbeError {
     }
 }
 
-/// Stage a running check has reached, which tells at which layer a timeout happened.
+/// Stage that a running check has reached, used to report the layer of a timeout.
 #[derive(Clone, Debug)]
 pub(super) struct ProbeStage(Arc<AtomicU8>);
 
@@ -63,7 +63,7 @@ impl ProbeStage {
         self.0.store(CheckLayer::Protocol.number(), Relaxed);
     }
 
-    /// Creates the failure of a check whose time limit passed at this stage.
+    /// Creates the failure of a check that reached its time limit at this stage.
     pub(super) fn timeout(&self, limit: Duration) -> CheckFailure {
         let (layer, what) = match self.0.load(Relaxed) {
             4 => (CheckLayer::Connect, "no connection"),

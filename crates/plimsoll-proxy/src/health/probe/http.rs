@@ -23,7 +23,7 @@ pub(super) struct CheckRequest<'q> {
 }
 
 impl CheckRequest<'_> {
-    /// Returns the header fields after `Host`: the defaults that are not configured otherwise, then the configured ones.
+    /// Returns the header fields after `Host`: the defaults that are not overridden, then the configured ones.
     fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let defaults = [("user-agent", AGENT), ("accept", "*/*")];
         let set = |name: &str| self.headers.iter().any(|(set, _)| **set == *name);

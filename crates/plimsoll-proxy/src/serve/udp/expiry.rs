@@ -10,7 +10,7 @@ use crate::serve::udp::UdpListenerTask;
 const MAX_EXPIRED: usize = 256;
 
 impl UdpListenerTask {
-    /// Ends flows whose client was idle for too long, and passes trials that were not refused.
+    /// Ends flows of clients that were idle for too long, and passes trials that were not refused.
     pub(crate) fn expire_flows(&mut self, now: Tick) {
         let idle = self.config().idle;
         for _ in 0..MAX_EXPIRED {

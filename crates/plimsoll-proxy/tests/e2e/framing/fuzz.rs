@@ -185,7 +185,7 @@ fn random_response(rng: &mut Rng) -> Vec<u8> {
 /// A response without a request.
 const STRAY: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
 
-/// Responds to `/hostile/SEED` with bytes generated from the seed, and to other requests with their path.
+/// Responds to `/hostile/SEED` with random bytes generated from `SEED`, and to other requests with their path.
 fn hostile(conn: &mut Connection) {
     while let Some(request) = conn.request() {
         match request.target.strip_prefix("/hostile/").and_then(|seed| seed.parse().ok()) {
