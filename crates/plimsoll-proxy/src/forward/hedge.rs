@@ -32,15 +32,18 @@ pub(crate) struct Attempt {
     pub(crate) reused: bool,
 }
 
-impl Attempt {
-    /// Describes the failure of this attempt for the retry rules.
-    pub(crate) fn failed(&self, request: &RequestContext, failure: Failure) -> FailedAttempt {
-        FailedAttempt {
-            sent: self.exchange.has_sent(),
-            reused_connection: self.reused,
-            response_started: self.exchange.response_started(),
-            ..request.unsent_attempt(failure)
-        }
+/// Describes the failure of an exchange for the retry rules. `reused` reports that its connection was idle before.
+pub(crate) fn failed_attempt(
+    exchange: &Exchange,
+    reused: bool,
+    request: &RequestContext,
+    failure: Failure,
+) -> FailedAttempt {
+    FailedAttempt {
+        sent: exchange.has_sent(),
+        reused_connection: reused,
+        response_started: exchange.response_started(),
+        ..request.unsent_attempt(failure)
     }
 }
 
@@ -316,7 +319,7 @@ impl<'r> HedgedRequest<'r> {
     /// Records the failure of an attempt while others may still respond.
     fn fail(&mut self, at: usize, failure: Failure, request: &RequestContext) {
         let Running { mut attempt, is_hedge, .. } = self.running.remove(at);
-        let failed = attempt.failed(request, failure);
+        let failed = failed_attempt(&attempt.exchange, attempt.reused, request, failure);
         if !failed.is_stale() {
             let now = self.target.worker.now();
             record_failure(self.target.route, &mut attempt.exchange.assignment, failure, now);

@@ -15,7 +15,7 @@ use crate::forward::attempts::{AttemptError, Target, connect_within, record_fail
 use crate::forward::downstream::{AfterResponse, Downstream};
 use crate::forward::exchange::{Exchange, upstream_for};
 use crate::forward::exchange_end::ExchangeEnd;
-use crate::forward::hedge::{Attempt, HedgeOutcome, may_be_hedged, run_hedged};
+use crate::forward::hedge::{Attempt, HedgeOutcome, failed_attempt, may_be_hedged, run_hedged};
 use crate::forward::request_context::RequestContext;
 use crate::http::local_reply::LocalReply;
 use crate::listener::worker_listener::WorkerRoute;
@@ -148,120 +148,123 @@ async fn run_attempt<D: Downstream>(
     chosen: Chosen,
 ) -> AttemptEnd {
     let Chosen { mut assignment, mut address } = chosen;
+    let pool = &target.route.pool;
     let mut now = assignment.started();
     let mut fresh_repeat_used = false;
     if let Some(log) = &mut request.log {
         log.destination = Some(assignment.id());
     }
     loop {
-        let connected = connect(client, request, target, &assignment, &address, !fresh_repeat_used).await;
-        let (upstream, reused) = match connected {
-            Ok(connected) => connected,
-            Err(failure) => {
-                record_failure(target.route, &mut assignment, failure, target.worker.now());
-                let unsent = request.unsent_attempt(failure);
-                return AttemptEnd::Failed(FailedAttempt { fresh_repeat_used, ..unsent });
-            }
+        let ready = match fresh_repeat_used {
+            false => pool.ready_upstream(assignment.id(), &address, &request.connection_needs(), now),
+            true => None,
         };
-        if !reused {
-            now = target.worker.now();
-        }
-        let mut attempt = Attempt { exchange: Exchange::new(upstream, assignment, now), address, reused };
-        let end = match target.route.pool.hedges() && may_be_hedged(request) {
-            false => attempt.exchange.run(client, request).await,
-            true => match Box::pin(run_hedged(attempt, client, request, target)).await {
-                HedgeOutcome::Ended(end, selected) => {
-                    attempt = *selected;
-                    end
+        let mut reused = ready.is_some();
+        let upstream = match ready {
+            Some(ready) => upstream_for(ready, request),
+            None => match connect(client, request, target, (&assignment, &address), now).await {
+                Ok(upstream) => {
+                    now = target.worker.now();
+                    upstream
                 }
-                HedgeOutcome::Aborted(end) => return AttemptEnd::Ended(aborted(client, true, end)),
-                HedgeOutcome::AllFailed(failed) => return AttemptEnd::Failed(failed),
+                Err(failure) => {
+                    record_failure(target.route, &mut assignment, failure, target.worker.now());
+                    let unsent = request.unsent_attempt(failure);
+                    return AttemptEnd::Failed(FailedAttempt { fresh_repeat_used, ..unsent });
+                }
             },
         };
-        match finish_attempt(client, request, target, attempt, end, fresh_repeat_used).await {
-            Next::End(end) => return end,
-            Next::RepeatFresh(repeated) => {
-                (assignment, address) = *repeated;
-                fresh_repeat_used = true;
-                now = target.worker.now();
+        // The exchange is large: it stays where it is until its end.
+        let mut exchange = Exchange::new(upstream, assignment, now);
+        let end = match pool.hedges() && may_be_hedged(request) {
+            false => exchange.run(client, request).await,
+            true => {
+                let first = Attempt { exchange, address, reused };
+                match Box::pin(run_hedged(first, client, request, target)).await {
+                    HedgeOutcome::Ended(end, selected) => {
+                        Attempt { exchange, address, reused } = *selected;
+                        end
+                    }
+                    HedgeOutcome::Aborted(end) => return AttemptEnd::Ended(aborted(client, true, end)),
+                    HedgeOutcome::AllFailed(failed) => return AttemptEnd::Failed(failed),
+                }
             }
+        };
+        report(target.route, exchange.signal.take());
+        let failure = match end {
+            ExchangeEnd::Delivered => {
+                return AttemptEnd::Ended(delivered(client, request, target, address, exchange));
+            }
+            ExchangeEnd::Failed(failure) => failure,
+            ExchangeEnd::Rejected => return AttemptEnd::Discarded,
+            other => {
+                return AttemptEnd::Ended(
+                    Box::pin(unfinished(client, request, target, exchange, other)).await,
+                );
+            }
+        };
+        let failed =
+            FailedAttempt { fresh_repeat_used, ..failed_attempt(&exchange, reused, request, failure) };
+        if failed.is_stale() && may_be_repeated_fresh(target, &failed) {
+            fresh_repeat_used = true;
+            assignment = exchange.assignment;
+            now = target.worker.now();
+            continue;
         }
+        return settle_failure(client, target, exchange, failed);
     }
 }
 
-/// Next step after an exchange with a destination.
-enum Next {
-    End(AttemptEnd),
-    /// The idle connection was stale: the request is repeated on a fresh one.
-    RepeatFresh(Box<(Assignment, Address)>),
-}
-
-/// Obtains a connection for an attempt: an idle one if `may_reuse`, else a new one. Also returns whether it was idle.
+/// Opens a connection for an attempt. `now` is when the attempt began.
 async fn connect<D: Downstream>(
     client: &D,
     request: &mut RequestContext,
     target: &Target<'_>,
-    assignment: &Assignment,
-    address: &Address,
-    may_reuse: bool,
-) -> Result<(Upstream, bool), Failure> {
-    let (pool, id, now) = (&target.route.pool, assignment.id(), assignment.started());
-    if may_reuse && let Some(ready) = pool.ready_upstream(id, address, &request.connection_needs(), now) {
-        return Ok((upstream_for(ready, request), true));
-    }
-    let now = if may_reuse { now } else { target.worker.now() };
+    (assignment, address): (&Assignment, &Address),
+    now: Tick,
+) -> Result<Upstream, Failure> {
+    let pool = &target.route.pool;
     let deadline = (now + request.pool_timeouts.connect).min(request.total_deadline);
     target.worker.timers.set(client.timer(), deadline);
-    let needed = pool.connect_request(id, address, &request.connection_needs());
+    let needed = pool.connect_request(assignment.id(), address, &request.connection_needs());
     // Boxed because it is rare, and as large as the rest of the future together.
     let opened = connect_within(client.timer(), Box::pin(pool.open(&needed))).await?;
-    Ok((upstream_for(opened, request), false))
+    Ok(upstream_for(opened, request))
 }
 
-/// Settles an attempt after its exchange has ended.
-async fn finish_attempt<D: Downstream>(
+/// Ends a request after an exchange that neither delivered a response nor failed.
+async fn unfinished<D: Downstream>(
     client: &mut D,
     request: &mut RequestContext,
     target: &Target<'_>,
-    attempt: Attempt,
+    exchange: Exchange,
     end: ExchangeEnd,
-    fresh_repeat_used: bool,
-) -> Next {
-    let Target { worker, route, .. } = *target;
-    let mut attempt = attempt;
-    report(route, attempt.exchange.signal.take());
-    let failure = match end {
-        ExchangeEnd::Failed(failure) => failure,
-        ExchangeEnd::Rejected => return Next::End(AttemptEnd::Discarded),
-        ExchangeEnd::Upgraded => {
-            let unsent = attempt.exchange.unsent().to_vec();
-            let Exchange { upstream, assignment, .. } = attempt.exchange;
-            Box::pin(client.tunnel(request, worker, upstream, unsent)).await;
-            drop(assignment);
-            let end = RequestEnd::Delivered(AfterResponse::Close, worker.now());
-            return Next::End(AttemptEnd::Ended(end));
-        }
-        ExchangeEnd::Delivered => {
-            return Next::End(AttemptEnd::Ended(delivered(client, request, target, attempt)));
-        }
-        other => {
-            let unanswered = attempt.exchange.response().is_none();
-            return Next::End(AttemptEnd::Ended(aborted(client, unanswered, other)));
-        }
-    };
-    let failed = FailedAttempt { fresh_repeat_used, ..attempt.failed(request, failure) };
-    let stale = failed.is_stale();
-    if stale && may_be_repeated_fresh(target, &failed) {
-        return Next::RepeatFresh(Box::new((attempt.exchange.assignment, attempt.address)));
+) -> RequestEnd {
+    if end != ExchangeEnd::Upgraded {
+        return aborted(client, exchange.response().is_none(), end);
     }
+    let unsent = exchange.unsent().to_vec();
+    let Exchange { upstream, assignment, .. } = exchange;
+    client.tunnel(request, target.worker, upstream, unsent).await;
+    drop(assignment);
+    RequestEnd::Delivered(AfterResponse::Close, target.worker.now())
+}
+
+/// Records a failed attempt that is not repeated on a fresh connection.
+fn settle_failure<D: Downstream>(
+    client: &mut D,
+    target: &Target<'_>,
+    mut exchange: Exchange,
+    failed: FailedAttempt,
+) -> AttemptEnd {
     // A stale connection is no evidence against its destination, also where the request may not be repeated.
-    if !stale {
-        record_failure(route, &mut attempt.exchange.assignment, failure, worker.now());
+    if !failed.is_stale() {
+        record_failure(target.route, &mut exchange.assignment, failed.failure, target.worker.now());
     }
-    Next::End(match attempt.exchange.response_started() {
-        true => AttemptEnd::Ended(truncated(&attempt.exchange, client, failure)),
+    match exchange.response_started() {
+        true => AttemptEnd::Ended(truncated(&exchange, client, failed.failure)),
         false => AttemptEnd::Failed(failed),
-    })
+    }
 }
 
 /// Reports whether a request that failed on a stale idle connection may be repeated on a fresh one.
@@ -280,9 +283,9 @@ fn delivered<D: Downstream>(
     client: &D,
     request: &RequestContext,
     target: &Target<'_>,
-    attempt: Attempt,
+    address: Address,
+    exchange: Exchange,
 ) -> RequestEnd {
-    let Attempt { exchange, address, .. } = attempt;
     let (pool, now) = (&target.route.pool, exchange.ended_at(target.worker));
     let reusable = exchange.reusable(request);
     let closes = exchange.response().is_none_or(|response| response.closes);
