@@ -14,6 +14,8 @@ use crate::Detection;
 const V1: &[u8] = b"PROXY ";
 /// First bytes of a header of version 2.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Longest header of version 1 (section 2.1 of the specification).
+const MAX_V1_LEN: usize = 107;
 /// Bytes after which [`detect`] always decides.
 pub const SIGNATURE_LEN: usize = V2.len();
 
@@ -62,6 +64,8 @@ impl Header {
         match ProxyHeader::parse(bytes, ParseConfig::default()) {
             Err(Error::BufferTooShort) => Ok(None),
             Err(_) => Err(MalformedHeader),
+            // Longer lines are rejected while they are incomplete, so they are rejected in one piece too.
+            Ok((_, len)) if bytes.starts_with(V1) && len > MAX_V1_LEN => Err(MalformedHeader),
             Ok((header, len)) => {
                 let header = Self::validated(&header, &bytes[..len]).ok_or(MalformedHeader)?;
                 Ok(Some((header, len)))
@@ -196,6 +200,14 @@ mod tests {
         }
         let endless = [b"PROXY TCP4 ", &[b'1'; 200][..]].concat();
         assert!(is_malformed(&endless));
+    }
+
+    #[test]
+    fn a_line_over_107_bytes_is_rejected_however_it_arrives() {
+        let line = |padding: usize| format!("PROXY UNKNOWN {}\r\n", "x".repeat(padding));
+        assert_eq!(complete(line(91).as_bytes()).1, 107);
+        let long = line(92);
+        assert!(is_malformed(long.as_bytes()) && is_malformed(&long.as_bytes()[..107]));
     }
 
     #[test]
