@@ -60,7 +60,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 
 /// Returns the texts between backticks that name an item in a file, as (path, item).
 fn items(text: &str) -> Vec<(&str, &str)> {
-    quoted(text).filter_map(|text| text.split_once(".rs:").map(|(path, item)| (path, item))).collect()
+    quoted(text).filter_map(|text| text.split_once(".rs:")).collect()
 }
 
 /// Returns whether a file defines a function, a constant or a type of this name.

@@ -171,7 +171,7 @@ fn checks_over_tls_verify_like_the_pool_and_negotiate_http_2() {
     wait_until("the destination was checked", || balancer.destination(1).checks.passed > 0);
     assert_eq!(health.requests()[0].head.headers()["x-forwarded-proto"], "https");
     let seen = last_check_detail(&balancer, 0);
-    assert!(seen.contains("HTTP/2 is not spoken there"), "{seen}");
+    assert!(seen.contains("does not support HTTP/2"), "{seen}");
     let balancer = start_trusting(&other_ca);
     let seen = last_check_detail(&balancer, 1);
     assert!(seen.contains("TLS handshake failed"), "{seen}");
