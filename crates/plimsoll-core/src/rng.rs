@@ -2,7 +2,7 @@
 
 /// A pseudo-random generator: wyrand (Wang Yi, `wyhash` project), 64 bits of state, about a nanosecond per number.
 ///
-/// The same seed gives the same numbers on every machine. Not for secrets.
+/// Equal seeds give equal numbers on every machine. Not for secrets.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 

@@ -13,7 +13,7 @@ const FREE: u32 = u32::MAX;
 
 /// Maglev's look-up table (Eisenbud et al., NSDI 2016, section 3.4) with weights as in Envoy's `maglev_lb.cc`: in round
 /// `i` a slot takes its next free place if `i × weight` has reached its target, which then grows by the highest weight.
-/// So the heaviest slot takes a place in each round.
+/// The heaviest slot takes a place in each round.
 #[derive(Debug)]
 pub(super) struct Maglev(Box<[u32]>);
 
