@@ -95,13 +95,9 @@ pub const CHECK_DATAGRAM: &str = "";
 
 /// Ejection of destinations that fail real traffic.
 pub const OUTLIER: OutlierSpec = OutlierSpec {
-    consecutive_failures: 5,
-    base_ejection: Duration::from_secs(30),
-    max_ejection: Duration::from_secs(300),
-    max_ejected: 0.5,
     interval: Some(Duration::from_secs(10)),
     unresponsive_after: Some(Duration::from_secs(1)),
-    learning: false,
+    ..OutlierSpec::CONSECUTIVE_FAILURES
 };
 
 /// Overload protection of a pool with `overload: true`.

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plimsoll_config::model::{
-    AccessLog, Config, DecisionLog, DestinationAddress, HeaderEdits, ListenAddress, Pool, Protocol, Udp,
-    UdpFlow,
+    AccessLog, Config, DecisionLog, DestinationAddress, HeaderEdits, ListenAddress, Pool, Protocol, UdpFlow,
 };
 use plimsoll_config::{Severity, defaults, load};
 use plimsoll_core::balance::Algorithm;
@@ -164,10 +163,10 @@ fn process_keys_are_read() {
     assert_eq!(with("access_log: false").access_log, None);
     let decision_log = |text: &str| with(text).decision_log;
     assert_eq!(decision_log("decision_log: false"), None);
-    let one_in_a_hundred = Some(DecisionLog { target: AccessLog::Stdout, sample: 0.01 });
+    let one_in_a_hundred = Some(DecisionLog::new(AccessLog::Stdout, 0.01));
     assert_eq!(decision_log("decision_log: true"), one_in_a_hundred);
     let file = AccessLog::File(PathBuf::from("/etc/plimsoll/d.log"));
-    let all = Some(DecisionLog { target: file, sample: 1.0 });
+    let all = Some(DecisionLog::new(file, 1.0));
     assert_eq!(decision_log("decision_log: {path: d.log, sample: 1}"), all);
 }
 
@@ -205,11 +204,7 @@ pools:
     assert_eq!((web.limits.connections, web.limits.header_bytes, web.limits.uri_bytes), (5, 4096, 4096));
     assert_eq!((web.limits.body_bytes, web.via, web.pool), (10_000_000, true, Some(0)));
     let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
-    let edits = HeaderEdits {
-        set: pair("x-mark", "1"),
-        add: pair("x-seen", "by us"),
-        remove: vec!["x-secret".into()],
-    };
+    let edits = HeaderEdits::new(pair("x-mark", "1"), pair("x-seen", "by us"), vec!["x-secret".into()]);
     assert_eq!(web.request_headers, edits);
 
     let [gold, rest] = web.routes.as_slice() else { panic!("two routes") };
@@ -252,8 +247,9 @@ pools:
     let [dns, logs] = [&config.listeners[0], &config.listeners[1]];
     let address = "0.0.0.0:53".parse().unwrap();
     assert_eq!((dns.protocol, &*dns.addresses), (Protocol::Udp, &[ListenAddress::Udp(address)][..]));
-    let five = Udp { flow: UdpFlow::Datagram, idle: Duration::from_secs(5), max_flows: 65_536 };
-    assert_eq!((dns.udp, logs.udp.flow), (five, UdpFlow::Source));
+    let five = (UdpFlow::Datagram, Duration::from_secs(5), 65_536);
+    assert_eq!((dns.udp.flow, dns.udp.idle, dns.udp.max_flows), five);
+    assert_eq!(logs.udp.flow, UdpFlow::Source);
     let probe = |pool: usize| config.pools[pool].health.clone().unwrap().probe;
     let asks = ProbeKind::Udp { send: b"\x124".as_slice().into(), expect: Some(b"\x12".as_slice().into()) };
     assert_eq!(probe(0), asks);

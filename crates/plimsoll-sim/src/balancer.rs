@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use plimsoll_core::balance::Policy;
+use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::pool::{Action, Input, Pool, PoolSpec, ProbeRequest};
 use plimsoll_core::retry::RetryBudget;
 use plimsoll_core::{
@@ -11,7 +12,7 @@ use plimsoll_core::{
 };
 
 use crate::candidates::{CandidatePolicy, PolicyFeedback};
-use crate::scenario::{NO_OUTLIER_DETECTION, Scenario};
+use crate::scenario::Scenario;
 
 /// One balancer; it shares no state with other balancers.
 pub struct SimBalancer {
@@ -39,7 +40,7 @@ impl SimBalancer {
             algorithm: candidate.algorithm(),
             health: scenario.health.clone().filter(|_| !without_health),
             parallel_checks: true,
-            outlier: if without_health { NO_OUTLIER_DETECTION } else { scenario.outlier },
+            outlier: if without_health { OutlierSpec::OFF } else { scenario.outlier },
             tiers: Default::default(),
             settings: candidate.settings(),
             slow_start: scenario.slow_start,

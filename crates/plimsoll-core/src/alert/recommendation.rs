@@ -101,13 +101,13 @@ pub fn recommend(
 /// Recommends to correct the check if all destinations fail it with the same response.
 fn check_is_wrong(subjects: &[DestinationSummary], health: &HealthSpec) -> Option<Recommendation> {
     let ProbeKind::Http { path, .. } = &health.probe else { return None };
-    let detail = |subject: &DestinationSummary| {
-        let last = subject.last_check.as_ref().filter(|last| !last.ok)?;
-        last.detail().starts_with("responded 4").then(|| last.detail().to_owned())
+    let refusal = |subject: &DestinationSummary| {
+        let status = subject.last_check.as_ref()?.failure.as_ref()?.status?;
+        (400..500).contains(&status).then_some(status)
     };
     let first = subjects.first()?;
-    let detail_of_all = detail(first)?;
-    if !subjects.iter().all(|subject| detail(subject).as_ref() == Some(&detail_of_all)) {
+    let status = refusal(first)?;
+    if !subjects.iter().all(|subject| refusal(subject) == Some(status)) {
         return None;
     }
     let count = subjects.len();
@@ -117,7 +117,7 @@ fn check_is_wrong(subjects: &[DestinationSummary], health: &HealthSpec) -> Optio
         subject: "health_monitoring".into(),
         message: "Correct `path` or `expect_status` of the checks.".into(),
         evidence: vec![format!(
-            "all {count} destinations {detail_of_all} to a check of {path}: they run, but the check expects something else"
+            "all {count} destinations respond {status} to a check of {path}: they run, but the check expects something else"
         )],
         expected_effect: "working destinations serve again".into(),
         confidence: succession(count as u64, count as u64),
@@ -287,6 +287,7 @@ mod tests {
 
     use super::*;
     use crate::event::{Event, Reason};
+    use crate::health::CheckFailure;
 
     fn subject(name: &str, zone: &str, status: Status) -> DestinationSummary {
         DestinationSummary {
@@ -323,8 +324,9 @@ mod tests {
         }
     }
 
-    fn failed(detail: &str) -> Option<LastCheck> {
-        Some(LastCheck { at: Tick::ZERO, ok: false, latency: None, failure: Some(detail.into()) })
+    fn failed(status: u16) -> Option<LastCheck> {
+        let failure = Some(CheckFailure::http_status(status));
+        Some(LastCheck { at: Tick::ZERO, ok: false, latency: None, failure })
     }
 
     fn check(
@@ -364,23 +366,23 @@ mod tests {
 
     #[test]
     fn checks_that_disagree_with_traffic_and_wrong_checks_are_found() {
-        let failing = |name: &str, detail: &str, traffic| DestinationSummary {
-            last_check: failed(detail),
+        let failing = |name: &str, status, traffic| DestinationSummary {
+            last_check: failed(status),
             failed_checks: 4,
             traffic,
             ..subject(name, "x", Status::Down)
         };
         let well = subject("w", "y", Status::Serving);
-        let good = failing("a", "responded 503", (100, 99));
+        let good = failing("a", 503, (100, 99));
         check(Tick::ZERO, &[good, well.clone()], &FlapDetector::default(), &["check_disagrees:a"]);
-        let bad = failing("a", "responded 503", (100, 90));
+        let bad = failing("a", 503, (100, 90));
         check(Tick::ZERO, &[bad, well.clone()], &FlapDetector::default(), &[]);
-        let few = failing("a", "responded 503", (19, 19));
+        let few = failing("a", 503, (19, 19));
         check(Tick::ZERO, &[few, well], &FlapDetector::default(), &[]);
-        let alike = [failing("a", "responded 404", (0, 0)), failing("b", "responded 404", (0, 0))];
+        let alike = [failing("a", 404, (0, 0)), failing("b", 404, (0, 0))];
         let found = check(Tick::ZERO, &alike, &FlapDetector::default(), &["check_wrong:health_monitoring"]);
         assert_eq!(found[0].command.as_deref(), Some("curl -i http://10.0.0.1:80/healthz"));
-        let apart = [failing("a", "responded 404", (0, 0)), failing("b", "responded 403", (0, 0))];
+        let apart = [failing("a", 404, (0, 0)), failing("b", 403, (0, 0))];
         check(Tick::ZERO, &apart, &FlapDetector::default(), &[]);
     }
 

@@ -3,22 +3,19 @@
 use std::time::Duration;
 
 use super::*;
+use crate::balance::Algorithm;
 use crate::balance::PickRequest;
-use crate::balance::{Algorithm, AlgorithmSettings};
 use crate::destination::{Address, AdminState, Destination};
 use crate::health::{HealthSpec, OutlierSpec, ProbeKind, ProbeResult};
 use crate::outcome::{Failure, Outcome};
 use crate::pool::{Action, Input, Pool};
 use crate::rng::Rng;
-use crate::snapshot::TierSpec;
 use crate::snapshot::balance_load;
 
 const SEC: Duration = Duration::from_secs(1);
 
 fn spec() -> PoolSpec {
     PoolSpec {
-        algorithm: Algorithm::RoundRobin,
-        settings: AlgorithmSettings::default(),
         health: Some(HealthSpec {
             check_interval: SEC * 10,
             timeout: SEC,
@@ -29,23 +26,12 @@ fn spec() -> PoolSpec {
             port: None,
             schedule: Default::default(),
         }),
-        parallel_checks: true,
         outlier: OutlierSpec {
             consecutive_failures: 2,
-            base_ejection: SEC * 30,
-            max_ejection: SEC * 300,
             max_ejected: 1.0,
-            interval: None,
-            unresponsive_after: None,
-            learning: false,
+            ..OutlierSpec::CONSECUTIVE_FAILURES
         },
-        tiers: TierSpec::default(),
-        slow_start: None,
-        panic_threshold: 0.0,
-        recovery: false,
-        keep_only_member: true,
-        load: Default::default(),
-        limits: Default::default(),
+        ..PoolSpec::new(Algorithm::RoundRobin)
     }
 }
 

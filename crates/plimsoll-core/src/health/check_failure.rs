@@ -92,6 +92,8 @@ pub struct CheckFailure {
     pub layer: CheckLayer,
     /// Kind of the failure.
     pub kind: CheckFailureKind,
+    /// Status code of an HTTP response with an unexpected status.
+    pub status: Option<u16>,
     /// Human-readable cause, such as `cannot connect: connection refused`.
     pub detail: String,
 }
@@ -99,7 +101,13 @@ pub struct CheckFailure {
 impl CheckFailure {
     /// Creates a failure; `detail` says what was found.
     pub fn new(layer: CheckLayer, kind: CheckFailureKind, detail: impl Into<String>) -> Self {
-        Self { layer, kind, detail: detail.into() }
+        Self { layer, kind, status: None, detail: detail.into() }
+    }
+
+    /// Creates a failure of an HTTP response with an unexpected `status` (layer 7, `bad_status`).
+    pub fn http_status(status: u16) -> Self {
+        let failure = Self::protocol(CheckFailureKind::BadStatus, format!("responded {status}"));
+        Self { status: Some(status), ..failure }
     }
 
     /// Creates a failure of the protocol's response (layer 7).

@@ -164,3 +164,19 @@ pub struct OutlierSpec {
     /// Maximum share of the pool that is ejected at once, 0.0 to 1.0; one ejection is always permitted if others serve.
     pub max_ejected: f64,
 }
+
+impl OutlierSpec {
+    /// Ejection by consecutive failures alone.
+    pub const CONSECUTIVE_FAILURES: Self = Self {
+        consecutive_failures: 5,
+        base_ejection: Duration::from_secs(30),
+        max_ejection: Duration::from_secs(300),
+        interval: None,
+        unresponsive_after: None,
+        learning: false,
+        max_ejected: 0.5,
+    };
+
+    /// No ejections.
+    pub const OFF: Self = Self { consecutive_failures: 0, ..Self::CONSECUTIVE_FAILURES };
+}

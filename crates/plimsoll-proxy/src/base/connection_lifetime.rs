@@ -49,28 +49,15 @@ impl ConnectionLifetime {
 mod tests {
     use std::time::Duration;
 
-    use plimsoll_config::{defaults, model};
+    use plimsoll_config::model::Protocol;
 
     use super::*;
 
     fn config(connection: Option<Duration>, requests: usize) -> Listener {
-        Listener {
-            name: "web".into(),
-            addresses: Vec::new(),
-            protocol: model::Protocol::Http,
-            tls: None,
-            accepts_proxy_protocol: false,
-            mqtt: plimsoll_config::defaults::MQTT,
-            trusted_proxies: Vec::new(),
-            timeouts: model::ClientTimeouts { connection, ..defaults::CLIENT_TIMEOUTS },
-            limits: model::Limits { requests, ..defaults::LIMITS },
-            udp: defaults::UDP,
-            via: false,
-            request_headers: Default::default(),
-            response_headers: Default::default(),
-            routes: Vec::new(),
-            pool: None,
-        }
+        let mut listener = Listener::new("web", Vec::new(), Protocol::Http);
+        listener.timeouts.connection = connection;
+        listener.limits.requests = requests;
+        listener
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::Duration;
 
+use plimsoll_config::defaults;
 use plimsoll_config::model::{ClientTimeouts, DestinationTimeouts, Pool, PoolProtocol};
 use plimsoll_core::retry::FailedAttempt;
 use plimsoll_core::route::host_name;
@@ -380,9 +380,4 @@ fn retains_body(pool: &Pool, head: &RequestHead<'_>) -> bool {
 }
 
 /// Timeouts without a pool; the request ends before they are used.
-const NO_POOL: DestinationTimeouts = DestinationTimeouts {
-    connect: Duration::ZERO,
-    response: Duration::ZERO,
-    idle: Duration::ZERO,
-    total: None,
-};
+const NO_POOL: DestinationTimeouts = defaults::DESTINATION_TIMEOUTS;

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_core::balance::{Algorithm, AlgorithmSettings};
+use plimsoll_core::balance::Algorithm;
 use plimsoll_core::health::{HealthSpec, OutlierSpec};
 use plimsoll_core::pool::{DestinationReport, Input, Pool, PoolSpec};
 use plimsoll_core::retry::RetryBudget;
-use plimsoll_core::snapshot::TierSpec;
 use plimsoll_core::{Destination, FailureSignal, Name, Rng, Tick};
 use tokio::sync::{mpsc, oneshot};
 
@@ -98,25 +97,9 @@ impl Monitor {
 /// Returns a specification by which health checks alone decide, without panic threshold and outlier detection.
 fn spec_of(health: HealthSpec) -> PoolSpec {
     PoolSpec {
-        algorithm: Algorithm::RoundRobin,
-        settings: AlgorithmSettings::default(),
         health: Some(health),
-        parallel_checks: true,
-        outlier: OutlierSpec {
-            consecutive_failures: 0,
-            base_ejection: Duration::ZERO,
-            max_ejection: Duration::ZERO,
-            interval: None,
-            unresponsive_after: None,
-            learning: false,
-            max_ejected: 0.0,
-        },
-        tiers: TierSpec::default(),
-        slow_start: None,
-        panic_threshold: 0.0,
-        recovery: false,
+        outlier: OutlierSpec::OFF,
         keep_only_member: false,
-        load: Default::default(),
-        limits: Default::default(),
+        ..PoolSpec::new(Algorithm::RoundRobin)
     }
 }

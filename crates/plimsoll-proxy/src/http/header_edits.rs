@@ -25,11 +25,7 @@ mod tests {
 
     fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> model::HeaderEdits {
         let pairs = |list: &[(&str, &str)]| list.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
-        model::HeaderEdits {
-            set: pairs(set),
-            add: pairs(add),
-            remove: remove.iter().map(|n| (*n).into()).collect(),
-        }
+        model::HeaderEdits::new(pairs(set), pairs(add), remove.iter().map(|n| (*n).into()).collect())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::sync::Arc;
 
-use plimsoll_config::model::{HashKey, Route};
+use plimsoll_config::model::HashKey;
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::route::Match;
 use plimsoll_core::snapshot::ZoneSpec;
@@ -204,7 +204,9 @@ fn versions(destinations: &[Destination; 3], fallback: Fallback) -> Setup {
         }
         s.pools[0].tiers.subsets = vec![subset.clone()];
         let matches = Match { path_prefix: Some("/new".into()), ..Match::default() };
-        s.listeners[0].routes = vec![Route { subset: Some(subset), ..route("new", 0, matches) }];
+        let mut new = route("new", 0, matches);
+        new.subset = Some(subset);
+        s.listeners[0].routes = vec![new];
     })
 }
 

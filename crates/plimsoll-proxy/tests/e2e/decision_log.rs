@@ -15,7 +15,7 @@ fn start_logging(destinations: &[&Destination], sample: f64, algorithm: Algorith
         .with(|s| {
             s.workers = 1;
             s.pools[0].algorithm = algorithm;
-            s.decision_log = Some(DecisionLog { target, sample });
+            s.decision_log = Some(DecisionLog::new(target, sample));
         })
         .start();
     (balancer, file)

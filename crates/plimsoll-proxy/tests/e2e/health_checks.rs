@@ -211,13 +211,8 @@ fn end_of_check_connection(health: HealthSpec, response: &str) -> io::Result<usi
     let healthy_peer = Destination::start(respond_ok("healthy_peer"));
     let _balancer = Setup::http(&[&healthy_peer])
         .with(|s| {
-            let one = s.pools[0].destinations[0].clone();
             let address = DestinationAddress::Socket(address);
-            s.pools[0].destinations.push(plimsoll_config::model::Destination {
-                name: "watched".into(),
-                address,
-                ..one
-            });
+            s.pools[0].destinations.push(plimsoll_config::model::Destination::new("watched", address));
             s.pools[0].health = Some(health);
         })
         .start();
@@ -270,11 +265,10 @@ fn checks_of_a_thousand_destinations_overlap() {
     let healthy_peer = Destination::start(respond_ok("healthy_peer"));
     let balancer = Setup::http(&[&healthy_peer])
         .with(|s| {
-            let one = s.pools[0].destinations[0].clone();
             s.pools[0].destinations = (0..CHECKS)
                 .map(|n| {
-                    let (name, address) = (format!("d{n}").into(), DestinationAddress::Socket(address));
-                    plimsoll_config::model::Destination { name, address, ..one.clone() }
+                    let address = DestinationAddress::Socket(address);
+                    plimsoll_config::model::Destination::new(format!("d{n}"), address)
                 })
                 .collect();
             s.pools[0].health =

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_core::balance::Algorithm;
+use plimsoll_core::health::OutlierSpec;
 use plimsoll_core::retry::RetryWhen;
 
 use crate::access_log::ParsedLog;
 use crate::arrivals::{Arrivals, LoggedMessage};
 use crate::distributions::WorkDistribution;
 use crate::fault::{FaultKind, SimFault};
-use crate::scenario::{NO_OUTLIER_DETECTION, NO_RETRIES, OfferedLoad, Scenario};
+use crate::scenario::{NO_RETRIES, OfferedLoad, Scenario};
 use crate::sim_destination::{DestinationSpec, ServiceModel};
 
 /// Minimum messages of a trace; with fewer a p99 means nothing.
@@ -136,11 +137,8 @@ impl Trace {
             let most = Duration::from_secs_f64(MAX_RUN_MESSAGES as f64 / self.rate);
             scenario.duration = enough.min(most).min(WINDOW);
         }
-        scenario.outlier = plimsoll_core::health::OutlierSpec {
-            consecutive_failures: 5,
-            interval: Some(Duration::from_secs(10)),
-            ..NO_OUTLIER_DETECTION
-        };
+        scenario.outlier =
+            OutlierSpec { interval: Some(Duration::from_secs(10)), ..OutlierSpec::CONSECUTIVE_FAILURES };
         scenario.retry.attempts = 3;
         scenario.retry.when =
             RetryWhen { connect_failure: true, reset: true, empty_response: true, ..NO_RETRIES.when };

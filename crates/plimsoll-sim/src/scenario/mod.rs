@@ -108,7 +108,7 @@ impl Scenario {
             jitter: Duration::from_micros(50),
             warm_up: Duration::ZERO,
             duration: Duration::from_secs(60),
-            outlier: NO_OUTLIER_DETECTION,
+            outlier: OutlierSpec::OFF,
             health: None,
             slow_start: None,
             panic_threshold: 0.5,
@@ -118,17 +118,6 @@ impl Scenario {
         }
     }
 }
-
-/// Outlier detection that ejects no destination.
-pub const NO_OUTLIER_DETECTION: OutlierSpec = OutlierSpec {
-    consecutive_failures: 0,
-    base_ejection: Duration::from_secs(30),
-    max_ejection: Duration::from_secs(300),
-    max_ejected: 0.5,
-    interval: None,
-    unresponsive_after: None,
-    learning: false,
-};
 
 /// Retry rules that allow no retry.
 pub const NO_RETRIES: RetrySpec = RetrySpec {

@@ -8,7 +8,7 @@ use plimsoll_core::health::{CheckSchedule, HealthSpec, OutlierSpec, ProbeKind};
 use plimsoll_core::retry::{HedgeAfter, HedgeSpec, RetrySpec, RetryWhen};
 
 use super::schema::{self, ScenarioFile};
-use super::{NO_OUTLIER_DETECTION, NO_RETRIES, OfferedLoad, Scenario};
+use super::{NO_RETRIES, OfferedLoad, Scenario};
 use crate::antagonist::{NeighbourSpec, SharedHost};
 use crate::arrivals::Arrivals;
 use crate::distributions::WorkDistribution;
@@ -242,12 +242,13 @@ fn work(given: &schema::Work) -> Result<WorkDistribution, String> {
 }
 
 fn outlier(given: &schema::OutlierDetection) -> OutlierSpec {
-    let base_ejection = given.base_ejection.map_or(NO_OUTLIER_DETECTION.base_ejection, |span| span.0);
+    let default = OutlierSpec::CONSECUTIVE_FAILURES;
+    let base_ejection = given.base_ejection.map_or(default.base_ejection, |span| span.0);
     OutlierSpec {
-        consecutive_failures: given.consecutive_failures.unwrap_or(5),
+        consecutive_failures: given.consecutive_failures.unwrap_or(default.consecutive_failures),
         base_ejection,
-        max_ejection: NO_OUTLIER_DETECTION.max_ejection.max(base_ejection),
-        max_ejected: given.max_ejected.map_or(NO_OUTLIER_DETECTION.max_ejected, |share| share.0),
+        max_ejection: default.max_ejection.max(base_ejection),
+        max_ejected: given.max_ejected.map_or(default.max_ejected, |share| share.0),
         interval: Some(given.interval.map_or(INTERVAL, |span| span.0)).filter(|span| !span.is_zero()),
         unresponsive_after: given.unresponsive_after.map(|span| span.0),
         learning: given.learning.unwrap_or(false),

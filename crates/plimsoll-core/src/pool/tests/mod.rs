@@ -36,29 +36,7 @@ fn checks() -> HealthSpec {
 }
 
 fn spec() -> PoolSpec {
-    let outlier = OutlierSpec {
-        consecutive_failures: 5,
-        base_ejection: SEC * 30,
-        max_ejection: SEC * 300,
-        max_ejected: 0.5,
-        interval: None,
-        unresponsive_after: None,
-        learning: false,
-    };
-    PoolSpec {
-        algorithm: Algorithm::RoundRobin,
-        settings: AlgorithmSettings::default(),
-        health: Some(checks()),
-        parallel_checks: true,
-        outlier,
-        tiers: TierSpec::default(),
-        slow_start: None,
-        panic_threshold: 0.0,
-        recovery: false,
-        load: LoadSpec::default(),
-        keep_only_member: true,
-        limits: Default::default(),
-    }
+    PoolSpec { health: Some(checks()), ..PoolSpec::new(Algorithm::RoundRobin) }
 }
 
 /// Parses `a b*0 c!1`: names, weights after `*`, priorities after `!`, ports after `:`.

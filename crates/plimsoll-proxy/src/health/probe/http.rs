@@ -35,7 +35,7 @@ impl CheckRequest<'_> {
 fn check_status(status: u16, expect: &[(u16, u16)]) -> Result<(), CheckFailure> {
     match expect.iter().any(|&(from, to)| (from..=to).contains(&status)) {
         true => Ok(()),
-        false => Err(CheckFailure::protocol(CheckFailureKind::BadStatus, format!("responded {status}"))),
+        false => Err(CheckFailure::http_status(status)),
     }
 }
 

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use plimsoll_config::model::{ClientTls, Destination, DestinationAddress};
+use plimsoll_core::DestinationId;
 use plimsoll_core::health::CheckLayer::{Connect, Protocol, Tls};
 use plimsoll_core::health::{CheckFailureKind, CheckLayer};
-use plimsoll_core::{DestinationId, Weight};
 
 use super::*;
 use crate::net::tls::client_config::ClientTlsConfig;
@@ -40,16 +40,9 @@ fn destination(response: Option<&'static [u8]>) -> SocketAddr {
 }
 
 fn with_tls(address: SocketAddr) -> ProbeConfig {
-    let tls = ClientTls { ca: None, server_name: None, identity: None, verify: false };
-    let destination = Destination {
-        name: "a".into(),
-        address: DestinationAddress::Socket(address),
-        weight: Weight::ONE,
-        priority: 0,
-        zone: None,
-        labels: [].into(),
-        limits: Default::default(),
-    };
+    let mut tls = ClientTls::default();
+    tls.verify = false;
+    let destination = Destination::new("a", DestinationAddress::Socket(address));
     let config = ClientTlsConfig::renewed(&tls, &[], &[destination], None).expect("a TLS configuration");
     let transport = ProbeTransport { client_tls: Some(config), ..ProbeTransport::default() };
     ProbeConfig { transport, check: None }

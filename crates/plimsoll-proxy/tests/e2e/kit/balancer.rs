@@ -7,15 +7,11 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
-    AccessLog, ClientTimeouts, Config, DecisionLog, Destination as DestinationConfig, DestinationAddress,
-    DestinationTimeouts, GrpcWeb, HashKey, HeaderEdits, Limits, ListenAddress, Listener, Mqtt, Pool,
-    PoolProtocol, Protocol, Route, Udp, UdpFlow,
+    AccessLog, Config, DecisionLog, Destination as DestinationConfig, DestinationAddress, HeaderEdits,
+    ListenAddress, Listener, Pool, Protocol, Route,
 };
-use plimsoll_core::balance::{Algorithm, HashSpec};
-use plimsoll_core::health::OutlierSpec;
-use plimsoll_core::retry::{RetrySpec, RetryWhen};
+use plimsoll_core::balance::Algorithm;
 use plimsoll_core::route::Match;
-use plimsoll_core::{DestinationLimits, PoolLimits, Weight};
 use plimsoll_proxy::adapter::Adapters;
 use plimsoll_proxy::{
     DestinationView, Handle, InvalidConfig, PoolView, Proxy, ReloadError, StartError, reasons,
@@ -80,15 +76,12 @@ impl Setup {
     }
 
     pub(crate) fn config(&self) -> Config {
-        Config {
-            workers: NonZeroUsize::new(self.workers),
-            shutdown_grace: secs(5),
-            listeners: self.listeners.iter().cloned().map(Arc::new).collect(),
-            pools: self.pools.iter().cloned().map(Arc::new).collect(),
-            admin: None,
-            access_log: self.access_log.clone(),
-            decision_log: self.decision_log.clone(),
-        }
+        let mut config = Config::new(self.listeners.clone(), self.pools.clone());
+        config.workers = NonZeroUsize::new(self.workers);
+        config.shutdown_grace = secs(5);
+        config.access_log = self.access_log.clone();
+        config.decision_log = self.decision_log.clone();
+        config
     }
 
     pub(crate) fn start(&self) -> Balancer {
@@ -101,121 +94,46 @@ impl Setup {
 }
 
 fn listener(name: &str) -> Listener {
-    Listener {
-        name: name.into(),
-        addresses: vec![ListenAddress::Socket(([127, 0, 0, 1], 0).into())],
-        protocol: Protocol::Http,
-        tls: None,
-        accepts_proxy_protocol: false,
-        trusted_proxies: Vec::new(),
-        timeouts: ClientTimeouts {
-            handshake: secs(10),
-            header: secs(10),
-            body: secs(10),
-            idle: secs(10),
-            connection: None,
-        },
-        limits: Limits {
-            requests: 0,
-            streams: 128,
-            connections: 20_000,
-            handshakes: 2_000,
-            header_bytes: 65_536,
-            headers: 100,
-            uri_bytes: 8192,
-            body_bytes: 0,
-        },
-        udp: Udp { flow: UdpFlow::Source, idle: secs(10), max_flows: 65_536 },
-        mqtt: Mqtt { rebalance: 10 },
-        via: false,
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        routes: Vec::new(),
-        pool: Some(0),
-    }
+    let loopback = ListenAddress::Socket(([127, 0, 0, 1], 0).into());
+    let mut listener = Listener::new(name, vec![loopback], Protocol::Http);
+    listener.timeouts.body = secs(10);
+    listener.timeouts.idle = secs(10);
+    listener.udp.idle = secs(10);
+    listener
 }
 
 fn member(pool: &str, n: usize, address: DestinationAddress) -> DestinationConfig {
-    DestinationConfig {
-        name: format!("{pool}-{n}").into(),
-        address,
-        weight: Weight::ONE,
-        priority: 0,
-        zone: None,
-        labels: Default::default(),
-        limits: DestinationLimits::default(),
-    }
+    DestinationConfig::new(format!("{pool}-{n}"), address)
 }
 
 /// Returns a pool without ejection and health checks, and with the default retries.
 fn pool(name: &str, destinations: &[&Destination]) -> Pool {
-    let when = RetryWhen {
-        connect_failure: true,
-        reset: true,
-        empty_response: true,
-        timeout: false,
-        statuses: Vec::new(),
-        grpc_statuses: Vec::new(),
-    };
-    Pool {
-        name: name.into(),
-        algorithm: Algorithm::RoundRobin,
-        hash: HashSpec::default(),
-        hash_key: HashKey::Source,
-        formula: None,
-        caching: true,
-        health: None,
-        parallel_checks: true,
-        outlier: OutlierSpec {
-            consecutive_failures: 0,
-            base_ejection: secs(30),
-            max_ejection: secs(300),
-            max_ejected: 0.5,
-            interval: None,
-            unresponsive_after: None,
-            learning: false,
-        },
-        retry: RetrySpec { attempts: 3, when, budget: 0.2, failover: true, error_recovery: true },
-        tiers: Default::default(),
-        hedge: None,
-        slow_start: None,
-        panic_threshold: 0.0,
-        recovery: false,
-        load: Default::default(),
-        alerting: false,
-        quality_metrics: false,
-        protocol: PoolProtocol::Http1,
-        proxy_protocol: Default::default(),
-        grpc_web: GrpcWeb::Translate,
-        orca: false,
-        tls: None,
-        limits: PoolLimits { pending: 1024, ..PoolLimits::default() },
-        wait: secs(5),
-        timeouts: DestinationTimeouts { connect: secs(5), response: secs(10), idle: secs(10), total: None },
-        destinations: destinations
-            .iter()
-            .enumerate()
-            .map(|(n, destination)| member(name, n, destination.endpoint.as_destination()))
-            .collect(),
-    }
+    let destinations = destinations
+        .iter()
+        .enumerate()
+        .map(|(n, destination)| member(name, n, destination.endpoint.as_destination()))
+        .collect();
+    let mut pool = Pool::new(name, Algorithm::RoundRobin, destinations);
+    pool.outlier.consecutive_failures = 0;
+    pool.outlier.interval = None;
+    pool.outlier.unresponsive_after = None;
+    pool.panic_threshold = 0.0;
+    pool.wait = secs(5);
+    pool.timeouts.connect = secs(5);
+    pool.timeouts.response = secs(10);
+    pool.timeouts.idle = secs(10);
+    pool
 }
 
 /// Returns a route with a match and its pool.
 pub(crate) fn route(name: &str, pool: usize, matches: Match) -> Route {
-    Route {
-        name: name.into(),
-        matches,
-        pool,
-        subset: None,
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-    }
+    Route::new(name, matches, pool)
 }
 
 /// Returns header edits.
 pub(crate) fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderEdits {
     let pairs = |list: &[(&str, &str)]| list.iter().map(|&(n, v)| (n.into(), v.into())).collect();
-    HeaderEdits { set: pairs(set), add: pairs(add), remove: remove.iter().map(|&n| n.into()).collect() }
+    HeaderEdits::new(pairs(set), pairs(add), remove.iter().map(|&n| n.into()).collect())
 }
 
 type Wanted = Arc<Mutex<Result<Config, String>>>;

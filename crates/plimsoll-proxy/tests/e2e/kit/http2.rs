@@ -285,15 +285,8 @@ impl Http2Destination {
     }
 
     pub(crate) fn as_member(&self, number: usize) -> plimsoll_config::model::Destination {
-        plimsoll_config::model::Destination {
-            name: format!("h2-{number}").into(),
-            address: plimsoll_config::model::DestinationAddress::Socket(self.address),
-            weight: plimsoll_core::Weight::ONE,
-            priority: 0,
-            zone: None,
-            labels: Default::default(),
-            limits: Default::default(),
-        }
+        let address = plimsoll_config::model::DestinationAddress::Socket(self.address);
+        plimsoll_config::model::Destination::new(format!("h2-{number}"), address)
     }
 
     pub(crate) fn requests(&self) -> Vec<Http2Request> {

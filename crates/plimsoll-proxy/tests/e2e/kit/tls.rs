@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use plimsoll_config::model::{CertificateFiles, ClientAuth, ClientTls, ServerTls, TlsVersion};
+use plimsoll_config::model::{CertificateFiles, ClientTls, ServerTls};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -139,10 +139,8 @@ impl TestCa {
         let mut params = CertificateParams::new(names.clone()).expect("good names");
         params.distinguished_name.push(rcgen::DnType::CommonName, names.first().map_or("unnamed", |n| n));
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        CertificateFiles {
-            cert: write(&format!("{}-cert.pem", self.name), &certificate.pem()),
-            key: write(&format!("{}-key.pem", self.name), &key.serialize_pem()),
-        }
+        let cert = write(&format!("{}-cert.pem", self.name), &certificate.pem());
+        CertificateFiles::new(cert, write(&format!("{}-key.pem", self.name), &key.serialize_pem()))
     }
 
     fn roots(&self) -> RootCertStore {
@@ -219,14 +217,13 @@ fn write(name: &str, text: &str) -> PathBuf {
 
 /// Returns a listener's TLS configuration with these certificates.
 pub(crate) fn server_tls(certificates: &[&CertificateFiles]) -> ServerTls {
-    ServerTls {
-        certificates: certificates.iter().map(|&files| files.clone()).collect(),
-        client_auth: ClientAuth::None,
-        min_version: TlsVersion::V1_2,
-    }
+    ServerTls::new(certificates.iter().map(|&files| files.clone()).collect())
 }
 
 /// Returns a pool's TLS configuration that trusts `ca`.
 pub(crate) fn client_tls(ca: &TestCa, server_name: &str) -> ClientTls {
-    ClientTls { ca: Some(ca.file()), server_name: Some(server_name.into()), identity: None, verify: true }
+    let mut tls = ClientTls::default();
+    tls.ca = Some(ca.file());
+    tls.server_name = Some(server_name.into());
+    tls
 }

@@ -42,10 +42,12 @@ fn unverified_destination_is_refused_unless_verification_is_off() {
         assert!(response.status == 503 && response.text().contains("connect_failed"), "{response:?}");
         assert!(destination.requests().is_empty());
         // Unless verification is switched off.
-        let anybody = ClientTls { ca: None, server_name: None, identity: None, verify: false };
+        let mut anybody = ClientTls::default();
+        anybody.verify = false;
         assert_eq!(start_with_client_tls(&destination, anybody).fetch(get("/")).text(), "never");
     }
-    let own = ClientTls { ca: None, ..client_tls(&ca, "inside.test") };
+    let mut own = client_tls(&ca, "inside.test");
+    own.ca = None;
     let destination = Destination::start_tls(TestCa::server(&good, None), respond_ok("never"));
     assert_eq!(
         start_with_client_tls(&destination, own).fetch(get("/")).status,
@@ -61,8 +63,9 @@ fn client_certificate_is_presented_to_a_destination() {
     let destination = Destination::start_tls(server, respond_ok("ok"));
     let without = start_with_client_tls(&destination, client_tls(&ca, "inside.test"));
     assert!((502..=503).contains(&without.fetch(get("/")).status));
-    let identity = Some(balancers.issue(&["plimsoll"]));
-    let with = start_with_client_tls(&destination, ClientTls { identity, ..client_tls(&ca, "inside.test") });
+    let mut identified = client_tls(&ca, "inside.test");
+    identified.identity = Some(balancers.issue(&["plimsoll"]));
+    let with = start_with_client_tls(&destination, identified);
     assert_eq!(with.fetch(get("/")).text(), "ok");
 }
 
