@@ -56,6 +56,7 @@
 //!   [`load_path_with`].
 
 mod check;
+mod constructors;
 pub mod defaults;
 mod expand;
 mod extensions;

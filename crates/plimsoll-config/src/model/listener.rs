@@ -8,8 +8,6 @@ use ipnet::IpNet;
 use plimsoll_core::Name;
 
 use super::{HeaderEdits, Route, ServerTls};
-use crate::defaults;
-
 /// Address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
@@ -130,29 +128,6 @@ pub struct Listener {
     pub routes: Vec<Route>,
     /// Pool for messages that no route matches, as an index into [`Config::pools`].
     pub pool: Option<usize>,
-}
-
-impl Listener {
-    /// Creates a listener with default timeouts and limits that sends every message to the first pool.
-    pub fn new(name: impl Into<Name>, addresses: Vec<ListenAddress>, protocol: Protocol) -> Self {
-        Self {
-            name: name.into(),
-            addresses,
-            protocol,
-            tls: None,
-            accepts_proxy_protocol: defaults::ACCEPTS_PROXY_PROTOCOL,
-            trusted_proxies: Vec::new(),
-            timeouts: defaults::CLIENT_TIMEOUTS,
-            limits: defaults::LIMITS,
-            udp: defaults::UDP,
-            mqtt: defaults::MQTT,
-            via: defaults::VIA,
-            request_headers: HeaderEdits::default(),
-            response_headers: HeaderEdits::default(),
-            routes: Vec::new(),
-            pool: Some(0),
-        }
-    }
 }
 
 /// Timeouts of client connections.

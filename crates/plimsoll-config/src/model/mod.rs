@@ -21,8 +21,6 @@ pub use pool::{
 pub use route::{HeaderEdits, Route};
 pub use tls::{CertificateFiles, ClientAuth, ClientTls, ServerTls, TlsVersion};
 
-use crate::defaults;
-
 /// Checked configuration of the whole process.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -41,21 +39,6 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// Decision log; `None` = off.
     pub decision_log: Option<DecisionLog>,
-}
-
-impl Config {
-    /// Creates a configuration without admin plane and logs.
-    pub fn new(listeners: Vec<Listener>, pools: Vec<Pool>) -> Self {
-        Self {
-            workers: None,
-            shutdown_grace: defaults::SHUTDOWN_GRACE,
-            listeners: listeners.into_iter().map(Arc::new).collect(),
-            pools: pools.into_iter().map(Arc::new).collect(),
-            admin: None,
-            access_log: None,
-            decision_log: None,
-        }
-    }
 }
 
 /// Settings of the admin plane.

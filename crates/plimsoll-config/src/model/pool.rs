@@ -14,8 +14,6 @@ use plimsoll_core::snapshot::TierSpec;
 use plimsoll_core::{DestinationLimits, Name, PoolLimits, Weight};
 
 use super::ClientTls;
-use crate::defaults;
-
 /// Version of the PROXY header sent to destinations.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum ProxyProtocol {
@@ -181,39 +179,6 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Creates a pool with the defaults of the configuration, but without health checks and alerts.
-    pub fn new(name: impl Into<Name>, algorithm: Algorithm, destinations: Vec<Destination>) -> Self {
-        Self {
-            name: name.into(),
-            algorithm,
-            hash: defaults::HASH,
-            hash_key: defaults::HASH_KEY,
-            formula: None,
-            load: LoadSpec::default(),
-            orca: defaults::ORCA,
-            caching: defaults::CACHING,
-            health: None,
-            parallel_checks: defaults::PARALLEL_CHECKS,
-            outlier: defaults::OUTLIER,
-            retry: defaults::retry(),
-            tiers: TierSpec::default(),
-            hedge: None,
-            slow_start: None,
-            panic_threshold: defaults::PANIC_THRESHOLD,
-            recovery: defaults::RECOVERY_MANAGEMENT,
-            alerting: defaults::ALERTING,
-            quality_metrics: defaults::QUALITY_METRICS,
-            protocol: PoolProtocol::default(),
-            proxy_protocol: ProxyProtocol::default(),
-            grpc_web: GrpcWeb::default(),
-            tls: None,
-            timeouts: defaults::DESTINATION_TIMEOUTS,
-            limits: defaults::POOL_LIMITS,
-            wait: defaults::WAIT,
-            destinations,
-        }
-    }
-
     /// Returns the hash key, if the algorithm uses one.
     pub const fn hash_key(&self) -> Option<&HashKey> {
         match self.algorithm {
@@ -277,19 +242,4 @@ pub struct Destination {
     pub labels: Arc<[(Name, Name)]>,
     /// Concurrency limits over all workers.
     pub limits: DestinationLimits,
-}
-
-impl Destination {
-    /// Creates a destination of weight 1 in the first tier.
-    pub fn new(name: impl Into<Name>, address: DestinationAddress) -> Self {
-        Self {
-            name: name.into(),
-            address,
-            weight: defaults::WEIGHT,
-            priority: defaults::PRIORITY,
-            zone: None,
-            labels: Default::default(),
-            limits: defaults::DESTINATION_LIMITS,
-        }
-    }
 }

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::defaults;
-
 /// PEM files of a certificate chain and its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -87,11 +85,4 @@ pub struct ClientTls {
     pub identity: Option<CertificateFiles>,
     /// Whether the certificates of destinations are verified.
     pub verify: bool,
-}
-
-/// The system's authorities, the host of the address, no client certificate.
-impl Default for ClientTls {
-    fn default() -> Self {
-        Self { ca: None, server_name: None, identity: None, verify: defaults::VERIFY_DESTINATIONS }
-    }
 }

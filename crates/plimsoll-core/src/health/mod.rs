@@ -177,6 +177,6 @@ impl OutlierSpec {
         max_ejected: 0.5,
     };
 
-    /// No ejections.
+    /// Outlier detection that ejects no destination.
     pub const OFF: Self = Self { consecutive_failures: 0, ..Self::CONSECUTIVE_FAILURES };
 }
