@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{RootCertStore, sign};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::net::tls::certificate::CertificateInfo;
 
 /// A TLS file that cannot be used.
 #[derive(Debug)]
@@ -61,7 +61,8 @@ pub(crate) struct Identity {
 /// Loads a certificate chain and its key, and verifies that they match.
 pub(crate) fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
     let chain = certificates(cert)?;
-    let (names, not_after) = describe(cert, &chain[0])?;
+    let CertificateInfo { names, not_after } = CertificateInfo::parse(&chain[0])
+        .map_err(|error| tls_error(cert, format!("cannot be read as X.509: {error}")))?;
     let secret = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| tls_error(key, unreadable(&error, "a private key")))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -105,15 +106,4 @@ fn unreadable(error: &rustls::pki_types::pem::Error, what: &str) -> String {
         Error::NoItemsFound => format!("holds no {} in PEM form", what.trim_start_matches("a ")),
         _ => format!("does not hold {what} in PEM form"),
     }
-}
-
-fn describe(file: &Path, der: &CertificateDer<'_>) -> Result<(Vec<String>, i64), TlsError> {
-    let (_, parsed) = X509Certificate::from_der(der).map_err(|error| tls_error(file, error))?;
-    let not_after = parsed.validity().not_after.timestamp();
-    let names = parsed.subject_alternative_name().map_err(|error| tls_error(file, error))?;
-    let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        _ => None,
-    });
-    Ok((names.collect(), not_after))
 }

@@ -4,6 +4,7 @@ pub(crate) mod client_config;
 pub(crate) mod server_config;
 pub(crate) mod tls_stream;
 
+mod certificate;
 mod load;
 mod records;
 
