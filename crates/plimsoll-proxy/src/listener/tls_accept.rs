@@ -46,7 +46,7 @@ pub(crate) async fn accept_tls(connection: &mut Connection) -> bool {
         Some(Err(error)) => {
             counters.handshake(stream.version(), Handshake::Failed, worker.now().since(started));
             counters.refuse(Reason::HandshakeFailed);
-            tracing::debug!(listener = %table.config.name, %error, "TLS handshake failed");
+            tracing::debug!(listener = %table.config.name, client = %connection.peer, %error, "TLS handshake failed");
             false
         }
         None => {

@@ -1,5 +1,6 @@
 //! Connected TCP and Unix sockets as byte streams.
 
+use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -42,6 +43,15 @@ impl Peer {
         match self {
             Self::Socket(address) => Some(address.ip().to_canonical()),
             Self::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
         }
     }
 }

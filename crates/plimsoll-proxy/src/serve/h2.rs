@@ -9,6 +9,7 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection as Frames};
 use plimsoll_config::model::Limits;
 use plimsoll_core::Tick;
+use tracing::Instrument;
 
 use crate::base::connection_lifetime::ConnectionLifetime;
 use crate::base::reason::Reason;
@@ -58,7 +59,12 @@ pub(crate) async fn serve(connection: accepted_connection::Connection) {
     let connection =
         H2ServerConnection { guard, peer, tls_info, origin, timer, lifetime, deadline, active, flood };
     let connection = Rc::new(connection);
-    if drive(&mut frames, &connection).await == CloseReason::ProtocolViolation {
+    // Lines of the HTTP/2 library have the client's address through this span.
+    let span = tracing::debug_span!("client", address = %connection.peer);
+    if drive(&mut frames, &connection).instrument(span).await == CloseReason::ProtocolViolation {
+        let listener = &connection.guard.listener.routes().table.config.name;
+        let client = &connection.peer;
+        tracing::debug!(event = "http2_closed", %listener, %client, "the client violated HTTP/2 or flooded the connection");
         // A separate timer: streams that end meanwhile set the connection's.
         let over = worker.timer(worker.now() + ABUSE_CLOSE_DELAY);
         std::future::poll_fn(|cx| over.poll(cx)).await;

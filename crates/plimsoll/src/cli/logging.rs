@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::log_filter;
 
 /// Maximum number of queued lines.
 const QUEUE_LENGTH: usize = 4096;
@@ -34,14 +37,16 @@ impl Drop for LogGuard {
 
 /// Starts logging to standard error.
 ///
-/// PLIMSOLL_LOG overrides `level`. PLIMSOLL_LOG_FORMAT sets the format; without it text is written to a
-/// terminal and JSON elsewhere.
+/// PLIMSOLL_LOG overrides `level` (see [`log_filter`]). PLIMSOLL_LOG_FORMAT sets the format; without it text is
+/// written to a terminal and JSON elsewhere.
 pub(crate) fn start(level: &str) -> LogGuard {
     let terminal = io::stderr().is_terminal();
-    let json = match std::env::var("PLIMSOLL_LOG_FORMAT").as_deref() {
-        Ok("json") => true,
-        Ok("text") => false,
-        _ => !terminal,
+    let format = std::env::var("PLIMSOLL_LOG_FORMAT").unwrap_or_default();
+    let (json, unknown_format) = match &*format {
+        "json" => (true, None),
+        "text" => (false, None),
+        "" => (!terminal, None),
+        unknown => (!terminal, Some(unknown)),
     };
     let (queue, items) = sync_channel(QUEUE_LENGTH);
     let dropped = Arc::new(AtomicU64::new(0));
@@ -49,20 +54,28 @@ pub(crate) fn start(level: &str) -> LogGuard {
     // Without the thread nothing is logged; the program works all the same.
     let _thread =
         std::thread::Builder::new().name("log".into()).spawn(move || write_items(&items, &dropped, json));
-    let given = std::env::var("PLIMSOLL_LOG").ok().filter(|given| !given.is_empty());
-    let filter = given.as_deref().map(EnvFilter::try_new);
-    let invalid = matches!(filter, Some(Err(_)));
-    let filter = filter.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
-    let started = if json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
-    } else {
-        let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        builder.with_ansi(colours).try_init()
+    let given = std::env::var("PLIMSOLL_LOG").unwrap_or_default();
+    let (filter, invalid) = match log_filter::parse(&given, level) {
+        Ok(filter) => (filter, None),
+        Err(problem) => (log_filter::of_level(level), Some(problem)),
+    };
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(writer);
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match json {
+        true => registry.with(layer.json().flatten_event(true).with_current_span(false)).try_init(),
+        false => registry.with(layer.with_ansi(colours)).try_init(),
     };
     debug_assert!(started.is_ok(), "logging is started once");
-    if invalid {
-        tracing::warn!("PLIMSOLL_LOG: expected error, warn, info, debug or trace; using {level}");
+    if let Some(problem) = invalid {
+        tracing::warn!(event = "log_filter_invalid", "PLIMSOLL_LOG: {problem}; using {level}");
+    }
+    if let Some(format) = unknown_format {
+        let used = if json { "json" } else { "text" };
+        tracing::warn!(
+            event = "log_format_invalid",
+            "PLIMSOLL_LOG_FORMAT: expected text or json, found `{format}`; using {used}"
+        );
     }
     LogGuard { queue }
 }

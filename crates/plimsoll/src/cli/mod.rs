@@ -6,6 +6,7 @@ mod config_file;
 mod demo;
 mod exit_code;
 mod explain;
+mod log_filter;
 mod logging;
 mod options;
 mod proxy_cmd;
@@ -76,8 +77,9 @@ const RUN_HELP: &str = "Signals:
   QUIT       drain without a deadline, then exit
   USR1       reopen log files
 
-The log goes to stderr. PLIMSOLL_LOG sets its level (error, warn, info, debug or trace; default: info),
-PLIMSOLL_LOG_FORMAT its format (text or json; default: text on a terminal, else json).
+The log goes to stderr. PLIMSOLL_LOG sets its level (error, warn, info, debug or trace; default: info), also of
+parts (info,plimsoll_proxy=debug) and libraries (info,h2=debug), which log only errors otherwise.
+PLIMSOLL_LOG_FORMAT sets its format (text or json; default: text on a terminal, else json).
 
 Exit codes: 0 stopped cleanly; 1 cannot start; 2 usage error";
 const CHECK_HELP: &str = "Problems are printed to stderr (text) or stdout (json).

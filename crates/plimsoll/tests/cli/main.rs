@@ -3,6 +3,7 @@
 
 mod commands;
 mod demo;
+mod logging;
 mod process;
 mod recommend;
 mod run;

@@ -84,6 +84,11 @@ impl Running {
         }
     }
 
+    /// Returns all log lines until the process ends.
+    pub(crate) fn rest_of_log(&mut self) -> Vec<Value> {
+        std::iter::from_fn(|| self.log.recv_timeout(TIMEOUT).ok()).collect()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
