@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, ProxyProtocol};
+use plimsoll_config::model::{Config, DestinationAddress, Listener, Pool as PoolConfig, ProxyProtocol};
 use plimsoll_core::balance::AlgorithmSettings;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
@@ -80,7 +80,12 @@ impl Handle {
             _ => None,
         };
         let (protocol, proxy_protocol) = (config.protocol, config.proxy_protocol);
-        ProbeConfig { transport: ProbeTransport { client_tls, protocol, proxy_protocol }, check }
+        let hosts = config.destinations.iter().filter_map(|d| match &d.address {
+            DestinationAddress::Name(host, _) => Some((d.name.clone(), host.as_str().into())),
+            DestinationAddress::Socket(_) | DestinationAddress::Unix(_) => None,
+        });
+        let transport = ProbeTransport { client_tls, protocol, proxy_protocol };
+        ProbeConfig { transport, check, hosts: hosts.collect() }
     }
 
     /// Starts a new pool with its driver.

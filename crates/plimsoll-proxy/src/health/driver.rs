@@ -14,6 +14,7 @@ use plimsoll_core::{DestinationId, FailureSignal, Name, Snapshot, Status, Tick};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::base::clock::Clock;
+use crate::health::check_thread;
 use crate::health::observer::{ObserverView, PoolObserver, ReportingOptions};
 use crate::health::probe::{self, ProbeConfig};
 use crate::upstream::table::SnapshotCell;
@@ -264,7 +265,7 @@ impl Driver {
                 }
                 Action::Probe(request) => {
                     let (probed, clock, probes) = (probed.clone(), self.clock, self.probes.clone());
-                    tokio::spawn(async move {
+                    check_thread::spawn(async move {
                         let sent = clock.now();
                         let result = probe::probe(&request, &probes, clock).await;
                         let took = clock.now().since(sent);

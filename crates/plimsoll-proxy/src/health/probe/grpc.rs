@@ -12,7 +12,7 @@ use http::{HeaderMap, Request};
 use plimsoll_core::health::{CheckFailure, CheckFailureKind};
 use plimsoll_wire::{grpc, protobuf};
 
-use crate::health::probe::http2::no_response;
+use crate::health::probe::http2::{final_response, no_response};
 use crate::health::probe::{AGENT, bad_response};
 
 /// Maximum size of the response message. Two bytes are enough, but a server may send unknown fields.
@@ -38,7 +38,7 @@ pub(super) async fn check(
     let (response, mut body) = requests.send_request(request, false).map_err(no_response)?;
     // A few bytes fit the initial window of a destination, or wait until it opens.
     body.send_data(message(service), true).map_err(no_response)?;
-    let (head, body) = response.await.map_err(no_response)?.into_parts();
+    let (head, body) = final_response(response).await?.into_parts();
     if head.status != http::StatusCode::OK {
         let detail = format!("responded {}", head.status.as_u16());
         return Err(CheckFailure::protocol(CheckFailureKind::BadStatus, detail));

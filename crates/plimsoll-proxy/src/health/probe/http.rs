@@ -5,8 +5,10 @@ use std::sync::Arc;
 use plimsoll_core::health::{CheckFailure, CheckFailureKind};
 use plimsoll_wire::http1::body::{BodyReader, Framing};
 
-use crate::health::probe::http2::{no_response, with_connection};
-use crate::health::probe::{AGENT, MAX_HEAD, bad_response, closed, contains};
+use crate::health::probe::http2::{final_response, no_response, with_connection};
+use crate::health::probe::{
+    AGENT, MAX_HEAD, MAX_INFORMATIONAL, MAX_RECEIVED, bad_response, closed, contains, too_many_informational,
+};
 use crate::net::stream::Stream;
 
 /// Maximum number of body bytes that are searched for the expected content.
@@ -83,26 +85,33 @@ impl Response {
 
     /// Reads the final status, the framing of the body, and the position of the body.
     async fn read_head(&mut self, stream: &mut Stream) -> Result<(u16, Framing, usize), CheckFailure> {
-        let mut from = 0;
+        let (mut from, mut informational) = (0, 0);
         loop {
-            let n = self.receive(stream).await?;
             let mut slots = [httparse::EMPTY_HEADER; 128];
             let mut response = httparse::Response::new(&mut slots);
             match response.parse(&self.bytes[from..]) {
-                // Interim responses (100, 103) come before the final one; a protocol switch was not requested.
+                // Several may be in one segment. A protocol switch (101) was not requested.
                 Ok(httparse::Status::Complete(len)) if matches!(response.code, Some(100 | 102..=199)) => {
                     from += len;
+                    informational += 1;
+                    if informational > MAX_INFORMATIONAL {
+                        return Err(too_many_informational());
+                    }
                 }
                 Ok(httparse::Status::Complete(len)) => {
                     let status = response.code.ok_or_else(|| bad_response("the response has no status"))?;
                     return Ok((status, framing(response.headers), from + len));
                 }
-                Ok(httparse::Status::Partial) if n > 0 && self.bytes.len() < MAX_HEAD => {}
-                Ok(httparse::Status::Partial) if n == 0 => {
-                    let detail = "connection closed before the response";
-                    return Err(CheckFailure::protocol(CheckFailureKind::Closed, detail));
+                Ok(httparse::Status::Partial) if self.bytes.len() >= MAX_HEAD => {
+                    return Err(bad_response(format!("the response head is larger than {MAX_HEAD} bytes")));
                 }
-                _ => return Err(bad_response("the response is not HTTP/1")),
+                Ok(httparse::Status::Partial) => {
+                    if self.receive(stream).await? == 0 {
+                        let detail = "connection closed before the response";
+                        return Err(CheckFailure::protocol(CheckFailureKind::Closed, detail));
+                    }
+                }
+                Err(_) => return Err(bad_response("the response is not HTTP/1")),
             }
         }
     }
@@ -116,7 +125,7 @@ impl Response {
     ) -> Result<(), CheckFailure> {
         let mut reader = BodyReader::new(framing);
         let mut raw = self.bytes.split_off(body_at);
-        let mut body = Vec::new();
+        let (mut body, mut received) = (Vec::new(), raw.len());
         loop {
             while !raw.is_empty() && !reader.is_done() {
                 let decoded = reader
@@ -133,8 +142,13 @@ impl Response {
                 return Ok(());
             }
             self.bytes.clear();
-            if body.len() == MAX_BODY || reader.is_done() || self.receive(stream).await? == 0 {
+            // Framing can be many times larger than the content.
+            if body.len() == MAX_BODY || received >= MAX_RECEIVED || reader.is_done() {
                 return Err(body_mismatch());
+            }
+            match self.receive(stream).await? {
+                0 => return Err(body_mismatch()),
+                n => received += n,
             }
             raw.append(&mut self.bytes);
         }
@@ -171,7 +185,7 @@ pub(super) async fn check_http2(
     with_connection(stream, async |mut requests| {
         std::future::poll_fn(|cx| requests.poll_ready(cx)).await.map_err(no_response)?;
         let (response, _no_body) = requests.send_request(head, true).map_err(no_response)?;
-        let response = response.await.map_err(no_response)?;
+        let response = final_response(response).await?;
         check_status(response.status().as_u16(), expect)?;
         let Some(expected) = request.body else { return Ok(()) };
         let (mut stream, mut body) = (response.into_body(), Vec::new());

@@ -10,12 +10,13 @@ mod transport;
 mod udp;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use plimsoll_config::model::PoolProtocol;
-use plimsoll_core::Address;
 use plimsoll_core::health::{CheckFailure, CheckFailureKind, ProbeKind};
 use plimsoll_core::pool::{ProbeRequest, ProbeResult};
+use plimsoll_core::{Address, Name};
 
 use crate::base::clock::Clock;
 use crate::health::probe::failure::{ProbeError, ProbeStage};
@@ -28,6 +29,10 @@ pub(crate) use crate::health::probe::transport::ProbeTransport;
 const AGENT: &str = "plimsoll-health";
 /// Maximum size of a response head.
 const MAX_HEAD: usize = 16 * 1024;
+/// Maximum number of informational responses before the final one.
+const MAX_INFORMATIONAL: usize = 16;
+/// Maximum number of bytes received in one check: content, framing and informational responses.
+const MAX_RECEIVED: usize = 256 * 1024;
 
 /// Transport of a pool's checks, and its check if the embedding program has one.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +40,26 @@ pub(crate) struct ProbeConfig {
     pub(crate) transport: ProbeTransport,
     /// Check of the embedding program, if the pool uses one.
     pub(crate) check: Option<Arc<dyn custom::Check>>,
+    /// Configured host names of destinations, for the `Host` field.
+    pub(crate) hosts: HashMap<Name, Arc<str>>,
+}
+
+impl ProbeConfig {
+    /// Returns the authority of a check's request: the configured one, else the name or the address of the destination.
+    fn authority<'a>(&'a self, host: Option<&'a str>, probe: &'a ProbeRequest) -> Cow<'a, str> {
+        match (host, &probe.address) {
+            (Some(host), _) => host.into(),
+            (None, Address::Unix(_)) => "localhost".into(),
+            (None, Address::Socket(address)) => {
+                let default_port = if self.transport.client_tls.is_some() { 443 } else { 80 };
+                match self.hosts.get(&probe.name) {
+                    Some(name) if address.port() == default_port => (&**name).into(),
+                    Some(name) => format!("{name}:{}", address.port()).into(),
+                    None => address.to_string().into(),
+                }
+            }
+        }
+    }
 }
 
 /// Runs a check until its result, for at most its timeout.
@@ -63,14 +88,14 @@ async fn run(probe: &ProbeRequest, config: &ProbeConfig, stage: &ProbeStage) -> 
     if let (true, Address::Socket(address)) = (closes_with_reset(probe, transport), &probe.address) {
         let stream = transport::connect_with_reset(*address).await?;
         stage.connected();
-        return Ok(exchange(probe, stream, transport).await?);
+        return Ok(exchange(probe, stream, config).await?);
     }
     let offer = match probe.kind {
         ProbeKind::Grpc { .. } => AlpnOffer::Http2,
         _ => AlpnOffer::Pool,
     };
     let stream = transport.connect(&probe.address, &probe.name, offer, stage).await?;
-    Ok(exchange(probe, stream, transport).await?)
+    Ok(exchange(probe, stream, config).await?)
 }
 
 /// Reports whether the check may end with a reset: it sends at most one request, so no bytes can be lost by it.
@@ -84,22 +109,19 @@ fn closes_with_reset(probe: &ProbeRequest, transport: &ProbeTransport) -> bool {
 }
 
 /// Sends the check's request and judges the response.
-async fn exchange(
-    probe: &ProbeRequest,
-    stream: Stream,
-    transport: &ProbeTransport,
-) -> Result<(), CheckFailure> {
+async fn exchange(probe: &ProbeRequest, stream: Stream, config: &ProbeConfig) -> Result<(), CheckFailure> {
+    let transport = &config.transport;
     let secure = transport.client_tls.is_some();
     match &probe.kind {
         ProbeKind::Grpc { service, host } => {
-            let authority = authority(host.as_deref(), &probe.address);
+            let authority = config.authority(host.as_deref(), probe);
             http2::with_connection(stream, async |requests| {
                 grpc::check(requests, &authority, secure, service, probe.timeout).await
             })
             .await
         }
         ProbeKind::Http { method, path, host, expect, headers, body } => {
-            let host = authority(host.as_deref(), &probe.address);
+            let host = config.authority(host.as_deref(), probe);
             let request = http::CheckRequest { method, path, host: &host, headers, body: body.as_deref() };
             let http2 = match transport.protocol {
                 PoolProtocol::Http1 => false,
@@ -117,15 +139,6 @@ async fn exchange(
     }
 }
 
-/// Returns the authority of a check's request.
-fn authority<'a>(host: Option<&'a str>, address: &Address) -> Cow<'a, str> {
-    match (host, address) {
-        (Some(host), _) => host.into(),
-        (None, Address::Socket(address)) => address.to_string().into(),
-        (None, Address::Unix(_)) => "localhost".into(),
-    }
-}
-
 /// Reports whether `bytes` contain `expected`.
 fn contains(bytes: &[u8], expected: &[u8]) -> bool {
     expected.is_empty() || bytes.windows(expected.len()).any(|window| window == expected)
@@ -139,6 +152,11 @@ fn closed(what: &str, error: &std::io::Error) -> CheckFailure {
 /// Creates a failure of a response that cannot be parsed.
 fn bad_response(detail: impl Into<String>) -> CheckFailure {
     CheckFailure::protocol(CheckFailureKind::BadResponse, detail)
+}
+
+/// Creates the failure of a response that does not come to its end.
+fn too_many_informational() -> CheckFailure {
+    bad_response(format!("more than {MAX_INFORMATIONAL} informational responses"))
 }
 
 #[cfg(test)]

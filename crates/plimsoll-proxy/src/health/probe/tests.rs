@@ -45,7 +45,7 @@ fn with_tls(address: SocketAddr) -> ProbeConfig {
     let destination = Destination::new("a", DestinationAddress::Socket(address));
     let config = ClientTlsConfig::renewed(&tls, &[], &[destination], None).expect("a TLS configuration");
     let transport = ProbeTransport { client_tls: Some(config), ..ProbeTransport::default() };
-    ProbeConfig { transport, check: None }
+    ProbeConfig { transport, ..ProbeConfig::default() }
 }
 
 async fn failure(
@@ -117,4 +117,108 @@ async fn responses_fail_at_layer_7_by_their_kind() {
         let found = failure(http(), destination(response), &ProbeConfig::default()).await;
         assert_eq!(found, (Protocol, kind));
     }
+}
+
+/// Starts a destination that sends `start` once and then `endless` until the connection is closed.
+fn endless_destination(start: &'static [u8], endless: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut sent = stream.write_all(start);
+        while sent.is_ok() {
+            sent = stream.write_all(endless);
+        }
+    });
+    address
+}
+
+/// Runs a check with a time limit that none of these tests reaches.
+async fn result(kind: ProbeKind, address: SocketAddr, config: &ProbeConfig) -> ProbeResult {
+    let (id, timeout) = (DestinationId(0), Duration::from_secs(60));
+    let request = ProbeRequest { id, name: "a".into(), address: Address::Socket(address), timeout, kind };
+    probe(&request, config, Clock::start()).await
+}
+
+fn http_with_body() -> ProbeKind {
+    let ProbeKind::Http { method, path, host, expect, headers, .. } = http() else { unreachable!() };
+    ProbeKind::Http { method, path, host, expect, headers, body: Some((*b"never").into()) }
+}
+
+fn over_http2() -> ProbeConfig {
+    let transport = ProbeTransport { protocol: PoolProtocol::Http2, ..ProbeTransport::default() };
+    ProbeConfig { transport, ..ProbeConfig::default() }
+}
+
+#[tokio::test]
+async fn informational_responses_come_before_the_final_one_in_any_segments() {
+    for response in [
+        &b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"[..],
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+    ] {
+        let passed = result(http(), destination(Some(response)), &ProbeConfig::default()).await;
+        assert!(matches!(passed, ProbeResult::Passed { .. }), "{passed:?}");
+    }
+}
+
+#[tokio::test]
+async fn endless_responses_end_the_check() {
+    let http1 = ProbeConfig::default();
+    let settings = b"\0\0\0\x04\0\0\0\0\0";
+    for (kind, start, endless, config) in [
+        (http(), &b""[..], &b"HTTP/1.1 102 Processing\r\n\r\n"[..], &http1),
+        (http(), b"HTTP/1.1 200 OK\r\n", b"name: value\r\n", &http1),
+        (http(), b"HTTP/1.1 200 OK\r\nname: ", b"value", &http1),
+        (http_with_body(), b"HTTP/1.1 200 OK\r\n\r\n", b"content", &http1),
+        (http_with_body(), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n", &http1),
+        (http_with_body(), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;", b"extension", &http1),
+        // Responses with the status 102 on stream 1, PINGs, and frames of an unknown type.
+        (http(), settings, b"\0\0\x05\x01\x04\0\0\0\x01\x08\x03102", &over_http2()),
+        (http(), settings, b"\0\0\x08\x06\x01\0\0\0\0question", &over_http2()),
+        (http(), settings, b"\0\0\x04\xee\0\0\0\0\0data", &over_http2()),
+    ] {
+        let found = result(kind, endless_destination(start, endless), config).await;
+        assert!(matches!(found, ProbeResult::Failed(_)), "{:?}: {found:?}", String::from_utf8_lossy(endless));
+    }
+}
+
+#[tokio::test]
+async fn the_host_of_a_check_is_the_configured_name() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let requests = thread::spawn(move || {
+        let hosts = (0..2).map(|_| {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = [0; 4096];
+            let n = stream.read(&mut request).expect("a request");
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("a client");
+            let text = String::from_utf8_lossy(&request[..n]).into_owned();
+            text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default().to_owned()
+        });
+        hosts.collect::<Vec<_>>()
+    });
+    let mut config = ProbeConfig::default();
+    result(http(), address, &config).await;
+    config.hosts.insert("a".into(), "api.example.com".into());
+    result(http(), address, &config).await;
+    let named = format!("api.example.com:{}", address.port());
+    assert_eq!(requests.join().expect("two requests"), [address.to_string(), named]);
+}
+
+#[test]
+fn a_default_port_is_omitted_from_the_host_of_a_check() {
+    let mut config = ProbeConfig::default();
+    config.hosts.insert("a".into(), "api.example.com".into());
+    let authority = |port: u16, host: Option<&str>, config: &ProbeConfig| {
+        let address = Address::Socket(SocketAddr::from(([127, 0, 0, 1], port)));
+        let (id, timeout) = (DestinationId(0), Duration::from_secs(1));
+        let request = ProbeRequest { id, name: "a".into(), address, timeout, kind: http() };
+        config.authority(host, &request).into_owned()
+    };
+    assert_eq!(authority(80, None, &config), "api.example.com");
+    assert_eq!(authority(443, None, &config), "api.example.com:443");
+    assert_eq!(authority(80, Some("other:8080"), &config), "other:8080");
+    let secured = with_tls(SocketAddr::from(([127, 0, 0, 1], 443)));
+    let secured = ProbeConfig { hosts: config.hosts, ..secured };
+    assert_eq!(authority(443, None, &secured), "api.example.com");
 }

@@ -6,8 +6,11 @@ use plimsoll_core::Address;
 use plimsoll_core::health::{CheckFailure, CheckFailureKind, CheckLayer};
 use tokio::net::UdpSocket;
 
-use crate::health::probe::contains;
 use crate::health::probe::failure::{ProbeError, ProbeStage};
+use crate::health::probe::{bad_response, contains};
+
+/// Maximum number of datagrams that are compared with the expected response.
+const MAX_DATAGRAMS: usize = 64;
 
 /// Sends one datagram and waits for the `expected` response.
 ///
@@ -32,7 +35,7 @@ pub(super) async fn check(
     socket.send(bytes).await.map_err(failed("cannot send"))?;
     stage.connected();
     let mut response = vec![0; 65_536];
-    loop {
+    for _ in 0..MAX_DATAGRAMS {
         let received = socket.recv(&mut response).await.map_err(failed("refused"))?;
         match expected {
             None => return Ok(()),
@@ -41,4 +44,5 @@ pub(super) async fn check(
             Some(_) => {}
         }
     }
+    Err(bad_response(format!("{MAX_DATAGRAMS} datagrams lack the expected content")).into())
 }
