@@ -16,6 +16,8 @@ const V1: &[u8] = b"PROXY ";
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Longest header of version 1 (section 2.1 of the specification).
 const MAX_V1_LEN: usize = 107;
+/// Maximum number of extensions of a header. The specification defines 14 kinds, and clouds add a few.
+const MAX_TLVS: usize = 64;
 /// Bytes after which [`detect`] always decides.
 pub const SIGNATURE_LEN: usize = V2.len();
 
@@ -77,12 +79,20 @@ impl Header {
         if bytes.starts_with(V1) && header.proxied_address().is_some() && !has_decimal_ports(bytes) {
             return None;
         }
-        let mut tlvs = Vec::new();
-        for tlv in header.tlvs() {
+        let (mut tlvs, mut has_checksum) = (Vec::new(), false);
+        for (number, tlv) in header.tlvs().enumerate() {
+            if number == MAX_TLVS {
+                return None;
+            }
             match tlv.ok()? {
-                // The checksum covers the received header and not the one that is written.
-                Tlv::Crc32c(sum) if sum != checksum(bytes)? => return None,
-                Tlv::Crc32c(_) | Tlv::Noop(_) => {}
+                // The checksum covers the received header and not the one that is written. A second one would cover the
+                // first, and each costs a pass over the header.
+                Tlv::Crc32c(sum) => {
+                    if std::mem::replace(&mut has_checksum, true) || sum != checksum(bytes)? {
+                        return None;
+                    }
+                }
+                Tlv::Noop(_) => {}
                 tlv => tlvs.push(tlv.into_owned()),
             }
         }
@@ -117,9 +127,24 @@ fn has_decimal_ports(line: &[u8]) -> bool {
     words.all(|port| port == b"0" || (port.iter().all(u8::is_ascii_digit) && !port.starts_with(b"0")))
 }
 
+/// CRC-32C of each byte, without the inversions at both ends.
+const CRC_OF_BYTE: [u32; 256] = {
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let (mut table, mut byte) = ([0; 256], 0);
+    while byte < 256 {
+        let (mut crc, mut bit) = (byte as u32, 0);
+        while bit < 8 {
+            crc = (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg());
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
 /// Computes the CRC-32C (RFC 4960 appendix B) of a version 2 header with its checksum field set to zero.
 fn checksum(header: &[u8]) -> Option<u32> {
-    const POLYNOMIAL: u32 = 0x82f6_3b78;
     let addresses = match header.get(13)? >> 4 {
         1 => 12,
         2 => 36,
@@ -131,9 +156,7 @@ fn checksum(header: &[u8]) -> Option<u32> {
         at += 3 + usize::from(u16::from_be_bytes([*header.get(at + 1)?, *header.get(at + 2)?]));
     }
     let field = at + 3..at + 7;
-    let step = |crc: u32, byte: u8| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg()))
-    };
+    let step = |crc: u32, byte: u8| (crc >> 8) ^ CRC_OF_BYTE[usize::from(crc as u8 ^ byte)];
     let bytes = header.iter().enumerate().map(|(at, &byte)| if field.contains(&at) { 0 } else { byte });
     Some(!bytes.fold(u32::MAX, step))
 }
@@ -238,6 +261,25 @@ mod tests {
         let mut bad = good.to_vec();
         bad[19] ^= 1;
         assert!(is_malformed(&bad));
+    }
+
+    #[test]
+    fn the_number_of_extensions_and_checksums_is_bounded() {
+        let header = |tlvs: &[u8]| {
+            let len = (tlvs.len() as u16).to_be_bytes();
+            [V2, &[0x20, 0], &len, tlvs].concat()
+        };
+        let own = |n: usize| header(&[0xe0, 0, 1, b'x'].repeat(n));
+        assert_eq!(complete(&own(MAX_TLVS)).0.tlvs.len(), MAX_TLVS);
+        assert!(is_malformed(&own(MAX_TLVS + 1)));
+        assert!(is_malformed(&header(&[4, 0, 0].repeat(MAX_TLVS + 1))), "padding counts");
+        let summed = |n: usize| {
+            let bytes = header(&[3, 0, 4, 0, 0, 0, 0].repeat(n));
+            let sum = checksum(&bytes).unwrap().to_be_bytes();
+            header(&[&[3, 0, 4][..], &sum].concat().repeat(n))
+        };
+        assert!(complete(&summed(1)).0.tlvs.is_empty());
+        assert!(is_malformed(&summed(2)) && is_malformed(&summed(9000)));
     }
 
     #[test]
