@@ -9,8 +9,8 @@ use plimsoll_core::snapshot::TierSpec;
 
 use crate::defaults;
 use crate::model::{
-    ClientTls, Config, Destination, DestinationAddress, GrpcWeb, HeaderEdits, ListenAddress, Listener, Pool,
-    PoolProtocol, Protocol, ProxyProtocol,
+    CertificateFiles, ClientAuth, ClientTls, Config, Destination, DestinationAddress, GrpcWeb, HeaderEdits,
+    ListenAddress, Listener, Pool, PoolProtocol, Protocol, ProxyProtocol, ServerTls, TlsVersion,
 };
 
 impl Config {
@@ -104,6 +104,19 @@ impl Destination {
             zone: None,
             labels: Default::default(),
             limits: defaults::DESTINATION_LIMITS,
+        }
+    }
+}
+
+impl ServerTls {
+    /// Creates a TLS termination with these certificates, for clients without certificates.
+    pub fn new(certificates: Vec<CertificateFiles>) -> Self {
+        Self {
+            certificates,
+            client_auth: ClientAuth::None,
+            client_crl: None,
+            min_version: TlsVersion::default(),
+            strict_host: defaults::STRICT_HOST,
         }
     }
 }

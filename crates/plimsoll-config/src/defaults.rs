@@ -30,6 +30,9 @@ pub const HASH_KEY: HashKey = HashKey::Source;
 /// Whether `Via` is added to requests and responses.
 pub const VIA: bool = false;
 
+/// Whether requests for hosts that the served certificate does not cover are rejected.
+pub const STRICT_HOST: bool = false;
+
 /// Timeouts of client connections.
 pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
     handshake: Duration::from_secs(10),

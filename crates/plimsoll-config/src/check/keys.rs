@@ -75,8 +75,10 @@ pub(crate) const LISTENER: Keys = Keys {
 };
 pub(crate) const CLIENT_TIMEOUTS: Keys =
     Keys::new("listeners[].timeouts", &["handshake", "header", "body", "idle", "connection"]);
-pub(crate) const SERVER_TLS: Keys =
-    Keys::new("listeners[].tls", &["certificates", "client_ca", "client_auth", "min_version"]);
+pub(crate) const SERVER_TLS: Keys = Keys::new(
+    "listeners[].tls",
+    &["certificates", "client_ca", "client_auth", "client_crl", "min_version", "strict_host"],
+);
 pub(crate) const CERTIFICATE: Keys = Keys::new("listeners[].tls.certificates[]", &["cert", "key"]);
 pub(crate) const LIMITS: Keys = Keys::new(
     "listeners[].limits",

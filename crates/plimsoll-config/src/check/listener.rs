@@ -71,7 +71,13 @@ impl Reader<'_> {
         let terminates_tls = listener.tls.is_some() || traits.tls == Tls::Always;
         let sees_client_hello = traits.sees_client_hello(terminates_tls, mapping.get("routes").is_some());
         if let Some(node) = mapping.get("timeouts").filter(|_| has_connections) {
-            self.client_timeouts(node, traits, sees_client_hello, &mut listener.timeouts);
+            let accepts_proxy_protocol = listener.accepts_proxy_protocol;
+            self.client_timeouts(
+                node,
+                traits,
+                [sees_client_hello, accepts_proxy_protocol],
+                &mut listener.timeouts,
+            );
         }
         if let Some(node) = mapping.get("limits").filter(|_| has_connections) {
             self.limits(node, traits, sees_client_hello, &mut listener.limits);
@@ -220,17 +226,17 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the timeouts of client connections.
+    /// Reads the timeouts of client connections. `header` bounds each wait for what a client sends first.
     fn client_timeouts(
         &mut self,
         node: &ConfigNode<'_>,
         traits: ProtocolTraits,
-        sees_client_hello: bool,
+        [sees_client_hello, accepts_proxy_protocol]: [bool; 2],
         timeouts: &mut ClientTimeouts,
     ) {
         let Some(mapping) = self.mapping(node, &keys::CLIENT_TIMEOUTS) else { return };
-        if !traits.reads_header() {
-            self.reject_request_keys(&mapping, &["header"], traits);
+        if !(traits.reads_header() || sees_client_hello || accepts_proxy_protocol) {
+            self.reject_header_timeout(&mapping, traits);
         }
         if !traits.carries_requests() {
             self.reject_request_keys(&mapping, &["body", "connection"], traits);

@@ -115,6 +115,19 @@ impl Reader<'_> {
         }
     }
 
+    /// Reports `header` where the proxy waits for nothing that a client sends first.
+    pub(crate) fn reject_header_timeout(&mut self, mapping: &Mapping<'_>, traits: ProtocolTraits) {
+        let Some(node) = mapping.get("header") else { return };
+        let at = node.key.unwrap_or(node.tree.span);
+        let message = format!(
+            "`header` limits a wait for the client, which this `{}` listener does not have",
+            traits.name
+        );
+        self.problems
+            .add(Code::Conflict, at, node.path.text(), message)
+            .help("remove it; it applies with `proxy_protocol: accept`, TLS, routes by `sni`, or requests");
+    }
+
     /// Reports a key that applies to TLS only.
     pub(crate) fn reject_tls_key(&mut self, mapping: &Mapping<'_>, key: &str) {
         let Some(node) = mapping.get(key) else { return };

@@ -33,10 +33,21 @@ impl Reader<'_> {
         let min_version = mapping
             .get("min_version")
             .and_then(|p| self.keyword(p, &TlsVersion::ALL.map(|version| (version.as_str(), version)), &[]));
+        let client_auth = self.client_auth(&mapping, ca);
+        let client_crl = mapping.get("client_crl").and_then(|p| self.file(p));
+        if let Some(node) = mapping.get("client_crl")
+            && client_auth == ClientAuth::None
+        {
+            self.problem(node, Code::Conflict, "`client_crl` has no effect without client certificates")
+                .help("add their authorities: `client_ca: ca.pem`");
+        }
+        let strict_host = mapping.get("strict_host").and_then(|p| self.boolean(p));
         Some(ServerTls {
             certificates,
-            client_auth: self.client_auth(&mapping, ca),
+            client_auth,
+            client_crl,
             min_version: min_version.unwrap_or_default(),
+            strict_host: strict_host.unwrap_or(defaults::STRICT_HOST),
         })
     }
 

@@ -136,8 +136,8 @@ pub struct Listener {
 pub struct ClientTimeouts {
     /// Maximum duration of the TLS handshake, counted from the accepted connection.
     pub handshake: Duration,
-    /// Maximum time to receive a whole request head, counted from the accepted connection or from the first byte of a
-    /// later request.
+    /// Maximum time to receive what a client sends first, each as a whole: PROXY header, TLS ClientHello, MQTT CONNECT,
+    /// request head. For a later request it counts from its first byte.
     pub header: Duration,
     /// Maximum gap between two bytes of a request body.
     pub body: Duration,
@@ -153,7 +153,7 @@ pub struct ClientTimeouts {
 pub struct Limits {
     /// Maximum number of open connections over all workers.
     pub connections: usize,
-    /// Maximum number of concurrent TLS handshakes over all workers.
+    /// Maximum number of concurrent TLS handshakes over all workers, each counted from its whole ClientHello.
     pub handshakes: usize,
     /// Maximum number of requests per connection; 0 = no limit.
     pub requests: usize,

@@ -62,15 +62,12 @@ pub struct ServerTls {
     pub certificates: Vec<CertificateFiles>,
     /// Requirement of client certificates.
     pub client_auth: ClientAuth,
+    /// Certificate revocation lists of the clients' authorities; `None` = revocation is not checked.
+    pub client_crl: Option<PathBuf>,
     /// Minimum TLS version.
     pub min_version: TlsVersion,
-}
-
-impl ServerTls {
-    /// Creates a TLS termination with these certificates, for clients without certificates.
-    pub fn new(certificates: Vec<CertificateFiles>) -> Self {
-        Self { certificates, client_auth: ClientAuth::None, min_version: TlsVersion::default() }
-    }
+    /// Whether requests for hosts that neither the server name (SNI) nor the served certificate covers are rejected.
+    pub strict_host: bool,
 }
 
 /// TLS to the destinations of a pool.

@@ -65,9 +65,14 @@ struct ServerTls {
     client_ca: Option<Text>,
     /// Client certificates: `none`, `optional` or `required`. `required` if `client_ca` is given, otherwise `none`.
     client_auth: Option<ClientAuth>,
+    /// PEM file of certificate revocation lists, one of each authority of client certificates. Not checked by default.
+    client_crl: Option<Text>,
     /// Minimum TLS version: `1.2` or `1.3`.
     #[schemars(extend("default" = model::TlsVersion::default().as_str()))]
     min_version: Option<TlsVersion>,
+    /// Whether requests for a host that neither the server name (SNI) nor the certificate covers get status 421.
+    #[schemars(extend("default" = defaults::STRICT_HOST))]
+    strict_host: Option<bool>,
 }
 
 /// Certificate chain with its private key.
@@ -87,8 +92,8 @@ struct ClientTimeouts {
     /// Maximum duration of the TLS handshake, counted from the accepted connection.
     #[schemars(extend("default" = duration(defaults::CLIENT_TIMEOUTS.handshake)))]
     handshake: Option<ConfigDuration>,
-    /// Maximum time to receive a whole request head, counted from the accepted connection or from the first byte of
-    /// a later request.
+    /// Maximum time to receive what a client sends first, each as a whole: PROXY header, TLS ClientHello, MQTT CONNECT,
+    /// request head. For a later request it counts from its first byte.
     #[schemars(extend("default" = duration(defaults::CLIENT_TIMEOUTS.header)))]
     header: Option<ConfigDuration>,
     /// Maximum gap between two bytes of a request body.
@@ -108,7 +113,8 @@ struct Limits {
     /// Maximum number of open connections of this listener, over all workers.
     #[schemars(extend("default" = defaults::LIMITS.connections))]
     connections: Option<Integer<1, 1_048_576>>,
-    /// Maximum number of concurrent TLS handshakes of this listener, over all workers.
+    /// Maximum number of concurrent TLS handshakes of this listener, over all workers, each counted from its whole
+    /// ClientHello. At the limit the handshake that waits longest for its client is closed.
     #[schemars(extend("default" = defaults::LIMITS.handshakes))]
     handshakes: Option<Integer<1, 1_048_576>>,
     /// Maximum number of requests per connection; 0 = no limit.

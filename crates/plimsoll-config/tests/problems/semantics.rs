@@ -83,6 +83,14 @@ fn conflicting_keys_are_rejected() {
         "protocol: tcp, timeouts: {▸connection: 1h}, limits: {▸requests: 9, ▸streams: 9}",
         &["conflict timeouts.connection", "conflict limits.requests", "conflict limits.streams"],
     );
+    for awaits in [
+        "protocol: tcp, proxy_protocol: accept, trusted_proxies: [10.0.0.0/8]",
+        "protocol: tcp, routes: [{match: {sni: a.b}, pool: api}]",
+        "protocol: mqtt",
+        "protocol: auto",
+    ] {
+        check_listener(&format!("{awaits}, timeouts: {{header: 1s}}"), &[]);
+    }
     check_listener("limits: {header_bytes: 4KiB, uri_bytes: ▸8KiB}", &["conflict limits.uri_bytes"]);
     check_listener("limits: {header_bytes: 4KiB}", &[]);
     check_listener("request_headers: {set: {a: b}, remove: [▸A]}", &["conflict request_headers.remove[0]"]);
@@ -97,9 +105,13 @@ fn tls_keys_of_listeners_are_checked() {
     let tls = |more: &str| format!("tls: {{certificates: [{{cert: {FILE}, key: {FILE}}}]{more}}}");
     check_listener(&format!("protocol: https, {}", tls("")), &[]);
     check_listener(
-        &format!("protocol: tls, {}, timeouts: {{handshake: 1s}}", tls(", min_version: \"1.3\"")),
+        &format!("protocol: tls, {}, timeouts: {{handshake: 1s, header: 1s}}", tls(", min_version: \"1.3\"")),
         &[],
     );
+    let with_crl = tls(&format!(", client_ca: {FILE}, client_crl: {FILE}, strict_host: true"));
+    check_listener(&format!("protocol: https, {with_crl}"), &[]);
+    let without_ca = tls(&format!(", client_crl: ▸{FILE}"));
+    check_listener(&format!("protocol: https, {without_ca}"), &["conflict tls.client_crl"]);
     check_listener(
         &format!("protocol: https, {}", tls(&format!(", client_ca: {FILE}, client_auth: optional"))),
         &[],

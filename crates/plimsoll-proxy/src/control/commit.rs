@@ -21,6 +21,7 @@ use crate::http::header_edits::fold_edits;
 use crate::listener::accept::Socket;
 use crate::listener::adapter::SocketHandler;
 use crate::listener::tables::{ListenerShared, ListenerTable, RouteTable};
+use crate::listener::waiting_connections::WaitingConnections;
 use crate::net::tls::client_config::ClientTlsConfig;
 use crate::run::worker::{Command, ListenerUpdate};
 use crate::serve::tcp::Tcp;
@@ -178,7 +179,9 @@ impl Handle {
                 Arc::new(ListenerShared {
                     counters: PerWorker::new(self.0.workers),
                     open: AtomicUsize::new(0),
+                    silent: WaitingConnections::default(),
                     handshakes: AtomicUsize::new(0),
+                    handshaking: WaitingConnections::default(),
                 })
             });
         let server_tls = state.tls.listeners.get(&config.name).cloned();

@@ -297,11 +297,14 @@ fn reply_format(grpc_web: Option<&Translator>, json: bool) -> ReplyFormat {
     }
 }
 
-/// Reports whether a TLS connection for `server_name` may carry a request for `host`. If the served
-/// certificate covers both names, a client may reuse the connection for both (RFC 9113 section 9.1.1).
+/// Reports whether a TLS connection for `server_name` may carry a request for `host`. By default each may: all hosts of
+/// a listener have the same TLS settings, so the connection gives no access that another one would refuse. With
+/// `strict_host`, the served certificate must cover both names (RFC 9113 section 9.1.1).
 fn is_authoritative(routes: &ListenerRoutes, server_name: &str, host: &[u8]) -> bool {
     let host = str::from_utf8(host_name(host)).unwrap_or_default();
-    host.is_empty()
+    let is_strict = routes.table.config.tls.as_ref().is_some_and(|tls| tls.strict_host);
+    !is_strict
+        || host.is_empty()
         || host.eq_ignore_ascii_case(server_name)
         || host.parse::<IpAddr>().is_ok()
         || routes

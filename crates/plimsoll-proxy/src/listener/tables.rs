@@ -11,6 +11,7 @@ use plimsoll_core::subset::Subset;
 use plimsoll_wire::http1::HeaderEdits;
 
 use crate::base::counters::{ListenerCounters, PerWorker, RouteCounters};
+use crate::listener::waiting_connections::WaitingConnections;
 use crate::net::tls::server_config::ServerTlsConfig;
 use crate::upstream::table::PoolTable;
 
@@ -47,8 +48,12 @@ pub(crate) struct ListenerShared {
     pub(crate) counters: PerWorker<ListenerCounters>,
     /// Number of open connections over all workers, for the limit.
     pub(crate) open: AtomicUsize,
-    /// Number of running TLS handshakes over all workers, for the limit.
+    /// Connections that have not sent a whole PROXY header or ClientHello yet.
+    pub(crate) silent: WaitingConnections,
+    /// Number of running TLS handshakes over all workers, for the limit; each counts from its whole ClientHello on.
     pub(crate) handshakes: AtomicUsize,
+    /// Running TLS handshakes that wait for their client.
+    pub(crate) handshaking: WaitingConnections,
 }
 
 impl ListenerTable {

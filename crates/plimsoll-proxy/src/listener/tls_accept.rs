@@ -1,7 +1,11 @@
 //! TLS handshakes of accepted connections, within their limits.
 
+use std::future::poll_fn;
+use std::io;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 
+use plimsoll_core::Tick;
 use plimsoll_wire::base64;
 
 use crate::base::context::WorkerContext;
@@ -13,35 +17,46 @@ use crate::net::stream::{SocketStream, Stream};
 use crate::net::tls::server_config::{self, ClientTlsInfo};
 use crate::net::tls::tls_stream::TlsStream;
 
-/// Runs the handshake of an accepted connection. Returns `false` if it failed, which is counted.
-pub(crate) async fn accept_tls(connection: &mut Connection) -> bool {
+/// Runs the handshake of a connection that has sent a whole ClientHello. Returns `false` if it failed, which is counted.
+pub(crate) async fn accept_tls(connection: &mut Connection, started: Tick) -> bool {
     let worker = connection.worker().clone();
     let routes = connection.guard.listener.routes();
     let table = &routes.table;
     let Some(server_tls) = &table.server_tls else { return false };
     let counters = table.shared.counters.of(worker.number);
     let _guard = HandshakeGuard::open(table);
-    if table.shared.handshakes.load(Relaxed) > table.config.limits.handshakes {
+    // A handshake that waits for its client makes room.
+    let is_full = table.shared.handshakes.load(Relaxed) > table.config.limits.handshakes;
+    if is_full && !table.shared.handshaking.evict_oldest() {
         counters.refuse(Reason::HandshakeLimit);
         return false;
     }
-    let started = worker.now();
     let timer = worker.timer(started + table.config.timeouts.handshake);
     let closed = Stream::Socket(SocketStream::Closed);
     let Stream::Socket(inner) = std::mem::replace(&mut connection.stream, closed) else { return false };
     let early = std::mem::take(&mut connection.early);
     let Ok(mut stream) = TlsStream::server(inner, early, server_tls.config.clone()) else { return false };
     // Boxed, so that the state of the handshake is freed with its end.
-    let result = timer.within(Box::pin(handshake(&worker, &mut stream))).await;
+    let mut result = timer.within(Box::pin(handshake(&worker, table, &mut stream))).await;
+    if let Some(Ok(Some(_))) = result
+        && stream.is_resumed()
+        && let Err(error) = server_tls.verify_resumed(stream.peer_certificates())
+    {
+        result = Some(Err(io::Error::new(io::ErrorKind::PermissionDenied, error)));
+    }
     match result {
-        Some(Ok(sni)) => {
+        Some(Ok(Some(sni))) => {
             let kind = if stream.is_resumed() { Handshake::Resumed } else { Handshake::Full };
             counters.handshake(stream.version(), kind, worker.now().since(started));
-            let certificate = stream.peer_certificate().map(|der| in_base64(der).into());
+            let certificate = stream.peer_certificates().first().map(|der| in_base64(der).into());
             let tls_info = ClientTlsInfo { sni: sni.map(String::into_boxed_str), certificate };
             connection.stream = Stream::Tls(Box::new(stream));
             connection.tls_info = Some(Box::new(tls_info));
             true
+        }
+        Some(Ok(None)) => {
+            counters.refuse(Reason::HandshakeLimit);
+            false
         }
         Some(Err(error)) => {
             counters.handshake(stream.version(), Handshake::Failed, worker.now().since(started));
@@ -56,19 +71,28 @@ pub(crate) async fn accept_tls(connection: &mut Connection) -> bool {
     }
 }
 
-/// Runs the handshake and returns the client's SNI.
-async fn handshake(worker: &WorkerContext, stream: &mut TlsStream) -> std::io::Result<Option<String>> {
-    std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await?;
-    // The response to the ClientHello is the expensive step of the handshake.
-    worker.handshakes.wait().await;
+/// Runs the handshake and returns the client's SNI; `None` if the handshake was evicted while it waited for its client.
+async fn handshake(
+    worker: &WorkerContext,
+    table: &ListenerTable,
+    stream: &mut TlsStream,
+) -> io::Result<Option<Option<String>>> {
     let mut sni = None;
-    std::future::poll_fn(|cx| {
-        let polled = stream.poll_handshake(cx);
-        sni = sni.take().or_else(server_config::take_sni);
-        polled
-    })
-    .await?;
-    Ok(sni)
+    loop {
+        // Each flight of the client may take an expensive step, not just the ClientHello: a second one (RFC 8446 section
+        // 4.1.4), a key exchange of TLS 1.2, or a certificate.
+        worker.handshakes.wait().await;
+        let polled = poll_fn(|cx| Poll::Ready(stream.poll_handshake(cx))).await;
+        sni = sni.or_else(server_config::take_sni);
+        if let Poll::Ready(done) = polled {
+            return done.map(|()| Some(sni));
+        }
+        let client = poll_fn(|cx| stream.poll_handshake_ready(cx));
+        match table.shared.handshaking.evictable(client).await {
+            Some(ready) => ready?,
+            None => return Ok(None),
+        }
+    }
 }
 
 /// Counts a running handshake for the limit.

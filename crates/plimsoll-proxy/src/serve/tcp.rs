@@ -1,11 +1,10 @@
 //! The adapter for TCP: connects to a destination and copies bytes both ways.
 
-use plimsoll_wire::client_hello;
-
 use crate::base::reason::Reason;
 use crate::forward::connection::UpstreamSession;
 use crate::listener::accepted_connection::Connection;
 use crate::listener::adapter::Adapter;
+use crate::listener::client_hello::read_client_hello;
 
 /// Adapter for TCP, and for TLS passthrough with SNI routing.
 #[derive(Debug)]
@@ -25,11 +24,11 @@ async fn serve(mut connection: Connection) {
     let routes = connection.guard.listener.routes();
     let mut server_name = None;
     if connection.tls_info.is_none() && routes.table.asks_for_sni() {
-        let limit = connection.limit(routes.table.config.timeouts.handshake);
-        match limit.within(read_client_hello(&mut connection)).await {
-            Some(Some(name)) => server_name = name,
-            Some(None) => return,
-            None => return connection.count(Reason::HandshakeTimeout),
+        match read_client_hello(&mut connection).await {
+            // Other protocols, and clients that ask for no name, take the routes without one.
+            Ok(hello) => server_name = hello.and_then(|hello| hello.server_name),
+            Err(Reason::ClientClosed) => return,
+            Err(reason) => return connection.count(reason),
         }
     }
     let server_name = server_name.as_deref().or(connection.server_name());
@@ -43,20 +42,5 @@ async fn serve(mut connection: Connection) {
         }
         // A reset reports the failure to the client; a regular close would look like an empty response.
         Err(_already_counted) => connection.reset(),
-    }
-}
-
-/// Reads the TLS ClientHello, leaves it in the buffer, and returns its server name. Other protocols have no
-/// name. Returns `None` if the client disconnects.
-async fn read_client_hello(connection: &mut Connection) -> Option<Option<String>> {
-    loop {
-        match client_hello::parse(connection.buffer()) {
-            Ok(None) => {}
-            Ok(Some(hello)) => return Some(hello.server_name),
-            Err(_not_tls) => return Some(None),
-        }
-        if !matches!(connection.read().await, Ok(1..)) {
-            return None;
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::{RootCertStore, sign};
 
 use crate::net::tls::certificate::CertificateInfo;
@@ -63,7 +63,7 @@ pub(crate) fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
     let chain = certificates(cert)?;
     let CertificateInfo { names, not_after } = CertificateInfo::parse(&chain[0])
         .map_err(|error| tls_error(cert, format!("cannot be read as X.509: {error}")))?;
-    let secret = PrivateKeyDer::from_pem_file(key)
+    let secret = PrivateKeyDer::from_pem_slice(&read_pem(key)?)
         .map_err(|error| tls_error(key, unreadable(&error, "a private key")))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let key = sign::CertifiedKey::from_der(chain, secret, &provider).map_err(|error| match error {
@@ -77,9 +77,7 @@ pub(crate) fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
 
 /// Loads the certificates of a file, at least one.
 pub(crate) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = CertificateDer::pem_file_iter(file)
-        .map_err(|error| tls_error(file, unreadable(&error, "a certificate")))?;
-    let chain: Vec<_> = read
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read_pem(file)?)
         .collect::<Result<_, _>>()
         .map_err(|error| tls_error(file, unreadable(&error, "a certificate")))?;
     match chain.is_empty() {
@@ -96,6 +94,30 @@ pub(crate) fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
         roots.add(certificate).map_err(|error| tls_error(file, error))?;
     }
     Ok(roots)
+}
+
+/// Loads the certificate revocation lists of a file, at least one.
+pub(crate) fn revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    const WHAT: &str = "a certificate revocation list";
+    let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&read_pem(file)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| tls_error(file, unreadable(&error, WHAT)))?;
+    match lists.is_empty() {
+        true => Err(tls_error(file, "holds no certificate revocation list in PEM form")),
+        false => Ok(lists),
+    }
+}
+
+/// Reads a PEM file without its byte-order marks. Some editors write one at the start, and files that are put together
+/// have them in the middle, where the next certificate would be skipped without a word.
+fn read_pem(file: &Path) -> Result<Vec<u8>, TlsError> {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut bytes =
+        std::fs::read(file).map_err(|error| tls_error(file, format!("cannot be read: {error}")))?;
+    while let Some(at) = bytes.windows(BYTE_ORDER_MARK.len()).position(|part| part == BYTE_ORDER_MARK) {
+        bytes.drain(at..at + BYTE_ORDER_MARK.len());
+    }
+    Ok(bytes)
 }
 
 /// Describes a PEM error without content of the file, which may be a key.

@@ -5,6 +5,7 @@ pub(crate) mod server_config;
 pub(crate) mod tls_stream;
 
 mod certificate;
+mod client_verifier;
 mod load;
 mod records;
 

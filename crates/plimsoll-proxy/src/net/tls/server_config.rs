@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use plimsoll_config::model::{ClientAuth, ServerTls, TlsVersion};
 use rustls::ServerConfig;
-use rustls::server::{
-    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
-};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::net::tls::client_verifier::ClientVerifier;
 use crate::net::tls::load::{self, TlsError};
 
 /// Number of session tickets per TLS 1.3 handshake. Each costs time, and clients rarely use two.
@@ -21,6 +22,8 @@ const TICKETS: usize = 1;
 pub(crate) struct ServerTlsConfig {
     pub(crate) config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
+    /// Verifier of client certificates, if they are requested.
+    client_verifier: Option<Arc<ClientVerifier>>,
     /// Fingerprint of the configuration and all its files.
     fingerprint: u64,
     /// Fingerprint of the client authentication.
@@ -51,7 +54,8 @@ impl ServerTlsConfig {
         let (ClientAuth::Optional(ca) | ClientAuth::Required(ca)) = &tls.client_auth else {
             return Self::with_fingerprints(tls, alpn, before, load::fingerprint(&tls.client_auth, [])?);
         };
-        let client_auth_fingerprint = load::fingerprint(&tls.client_auth, [ca.as_path()])?;
+        let files = [ca.as_path()].into_iter().chain(tls.client_crl.as_deref());
+        let client_auth_fingerprint = load::fingerprint(&tls.client_auth, files)?;
         Self::with_fingerprints(tls, alpn, before, client_auth_fingerprint)
     }
 
@@ -72,55 +76,62 @@ impl ServerTlsConfig {
             None => rustls::crypto::aws_lc_rs::Ticketer::new()
                 .map_err(|error| load::tls_error(&tls.certificates[0].key, error))?,
         };
-        let (config, certificates) = Self::config(tls, alpn, tickets)?;
-        Ok(Arc::new(Self { config: Arc::new(config), certificates, fingerprint, client_auth_fingerprint }))
+        let certificates = Arc::new(Certificates::load(tls)?);
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client_verifier = ClientVerifier::load(tls, provider.clone())?;
+        let mut config = Self::config(tls, alpn, provider, client_verifier.clone(), certificates.clone())?;
+        config.ticketer = tickets;
+        Ok(Arc::new(Self {
+            config: Arc::new(config),
+            certificates,
+            client_verifier,
+            fingerprint,
+            client_auth_fingerprint,
+        }))
     }
 
     fn config(
         tls: &ServerTls,
         alpn: &[&[u8]],
-        tickets: Arc<dyn ProducesTickets>,
-    ) -> Result<(ServerConfig, Arc<Certificates>), TlsError> {
-        let certificates = Arc::new(Certificates::load(tls)?);
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        provider: Arc<CryptoProvider>,
+        client_verifier: Option<Arc<ClientVerifier>>,
+        certificates: Arc<Certificates>,
+    ) -> Result<ServerConfig, TlsError> {
         let versions: &[_] = match tls.min_version {
             TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::V1_3 => &[&rustls::version::TLS13],
         };
         let first = &tls.certificates[0].cert;
-        let builder = ServerConfig::builder_with_provider(provider.clone())
+        let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .map_err(|error| load::tls_error(first, error))?;
-        let builder = match &tls.client_auth {
-            ClientAuth::None => builder.with_no_client_auth(),
-            ClientAuth::Optional(ca) | ClientAuth::Required(ca) => {
-                let roots = Arc::new(load::authorities(ca)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-                let verifier = match tls.client_auth {
-                    ClientAuth::Optional(_) => verifier.allow_unauthenticated(),
-                    _ => verifier,
-                };
-                builder
-                    .with_client_cert_verifier(verifier.build().map_err(|error| load::tls_error(ca, error))?)
-            }
+        let builder = match client_verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
         };
-        let mut config = builder.with_cert_resolver(certificates.clone());
+        let mut config = builder.with_cert_resolver(certificates);
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        config.ticketer = tickets;
         config.send_tls13_tickets = TICKETS;
         // Sessions are kept in tickets only: a cache would need a lock shared by all workers.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok((config, certificates))
+        Ok(config)
+    }
+
+    /// Verifies the certificates of a client that resumed a session.
+    ///
+    /// # Errors
+    /// They are not valid any more.
+    pub(crate) fn verify_resumed(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let Some(verifier) = &self.client_verifier else { return Ok(()) };
+        verifier.verify_resumed(chain, UnixTime::now())
     }
 
     /// Reports whether the certificate served for `sni` covers `host`, too, so that a client may send requests for both
     /// on one connection (RFC 9110 section 7.4).
     pub(crate) fn cert_covers_host(&self, sni: &str, host: &str) -> bool {
         let served = self.certificates.of(Some(sni));
-        served.names.iter().any(|name| match name.strip_prefix('*') {
-            Some(suffix) => {
-                host.split_once('.').is_some_and(|(_, rest)| suffix[1..].eq_ignore_ascii_case(rest))
-            }
+        served.names.iter().any(|name| match name.strip_prefix("*.") {
+            Some(domain) => host.split_once('.').is_some_and(|(_, rest)| domain.eq_ignore_ascii_case(rest)),
             None => name.eq_ignore_ascii_case(host),
         })
     }

@@ -154,9 +154,9 @@ impl TlsStream {
         self.state().handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }
 
-    /// Returns the verified certificate of the peer.
-    pub(crate) fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.state().peer_certificates()?.first()
+    /// Returns the certificates of the peer, its own first; they were verified at the full handshake.
+    pub(crate) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.state().peer_certificates().unwrap_or_default()
     }
 
     /// Runs the handshake. Becomes ready when application data may be sent; unsent handshake bytes are sent with it.
@@ -182,6 +182,19 @@ impl TlsStream {
             Some(rustls::ProtocolVersion::TLSv1_3) => Poll::Ready(Ok(())),
             // The peer waits for our Finished message.
             _ => self.poll_flush(cx),
+        }
+    }
+
+    /// Becomes ready when [`Self::poll_handshake`] may make progress. Unsent handshake bytes are sent meanwhile.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub(crate) fn poll_handshake_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = self.poll_flush(cx)?;
+        match self.state().is_handshaking() {
+            true => self.poll_read_ready(cx),
+            // Only the flush is left.
+            false => sent.map(Ok),
         }
     }
 

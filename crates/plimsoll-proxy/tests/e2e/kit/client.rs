@@ -73,12 +73,28 @@ impl Client {
 
     /// Makes the TLS handshake on a plain connection; `first` and the ClientHello leave in one write.
     pub(crate) fn start_tls(self, first: &[u8], config: Arc<ClientConfig>, name: &str) -> io::Result<Self> {
+        self.start_tls_in_pieces(first, usize::MAX, config, name)
+    }
+
+    /// Makes the TLS handshake; `first` and the ClientHello leave in two segments, of which the first has `cut` bytes.
+    pub(crate) fn start_tls_in_pieces(
+        self,
+        first: &[u8],
+        cut: usize,
+        config: Arc<ClientConfig>,
+        name: &str,
+    ) -> io::Result<Self> {
         let MaybeTlsSocket::Plain(mut socket) = self.socket else { unreachable!("in the clear") };
         let mut wire = MaybeTlsSocket::client(socket.try_clone()?, config, name);
         let MaybeTlsSocket::Client(tls) = &mut wire else { unreachable!("just made") };
         let mut hello = first.to_vec();
         tls.conn.write_tls(&mut hello)?;
-        socket.write_all(&hello)?;
+        let (begin, rest) = hello.split_at(cut.min(hello.len()));
+        socket.write_all(begin)?;
+        if !rest.is_empty() {
+            std::thread::sleep(ms(20));
+            socket.write_all(rest)?;
+        }
         wire.handshake()?;
         Ok(Self { socket: wire, unread: self.unread })
     }
@@ -254,6 +270,14 @@ impl Client {
             if let Err(end) = self.more() {
                 return end;
             }
+        }
+    }
+
+    /// Reads until there are unread bytes.
+    #[track_caller]
+    pub(crate) fn wait_for_bytes(&mut self) {
+        while self.unread.is_empty() {
+            self.more().expect("bytes");
         }
     }
 

@@ -18,7 +18,7 @@ pub(crate) use self::client::{Client, EndKind, ReadEnd};
 pub(crate) use self::destination::{BlackHole, Connection, Destination, Gate, ok, respond_ok, respond_with};
 pub(crate) use self::endpoint::{Endpoint, TempPath, raise_descriptor_limit};
 pub(crate) use self::http::{Framing, Request, Response};
-pub(crate) use self::tls::{TestCa, client_tls, server_tls};
+pub(crate) use self::tls::{TestCa, client_tls, server_tls, unix_seconds};
 
 /// Time limit of every wait: a test that needs longer hangs.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);

@@ -4,9 +4,13 @@ use std::io::{self, Read, Write};
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use plimsoll_config::model::{CertificateFiles, ClientTls, ServerTls};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
+    PKCS_RSA_SHA256, RevokedCertParams, RsaKeySize,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
@@ -16,6 +20,7 @@ use rustls::{
 use socket2::Socket;
 
 use super::TempPath;
+use plimsoll_proxy::Clock;
 
 /// A socket with or without TLS.
 #[derive(Debug)]
@@ -112,9 +117,7 @@ pub(crate) struct TestCa {
 impl TestCa {
     pub(crate) fn new(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let params = authority(name);
         let pem = params.self_signed(&key).expect("a certificate").pem();
         Self { issuer: Issuer::new(params, key), pem, name: name.into() }
     }
@@ -135,9 +138,76 @@ impl TestCa {
     }
 
     fn issue_for(&self, names: &[&str], key: KeyPair) -> CertificateFiles {
+        self.issue_with(names, key, |_| {})
+    }
+
+    /// Issues a certificate that expires at this time, in seconds since 1970.
+    pub(crate) fn issue_until(&self, names: &[&str], not_after: u64) -> CertificateFiles {
+        self.issue_with(names, KeyPair::generate().expect("a key"), |params| {
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(not_after);
+        })
+    }
+
+    /// Issues a certificate with this serial number.
+    pub(crate) fn issue_numbered(&self, names: &[&str], serial: u64) -> CertificateFiles {
+        self.issue_with(names, KeyPair::generate().expect("a key"), |params| {
+            params.serial_number = Some(serial.into());
+        })
+    }
+
+    /// Issues a certificate under `depth` intermediate authorities, all of them in its file.
+    pub(crate) fn issue_below(&self, names: &[&str], depth: usize) -> CertificateFiles {
+        let Some(above) = depth.checked_sub(1) else { return self.issue(names) };
+        let mut issuers = vec![TestCa::new("intermediate-0")];
+        let mut chain = vec![issuers[0].signed_by(self)];
+        for n in 0..above {
+            let next = TestCa::new(&format!("intermediate-{}", n + 1));
+            chain.push(next.signed_by(&issuers[n]));
+            issuers.push(next);
+        }
+        let files = issuers[above].issue(names);
+        let own = std::fs::read_to_string(&files.cert).expect("just written");
+        chain.reverse();
+        std::fs::write(&files.cert, own + &chain.concat()).expect("a file");
+        files
+    }
+
+    /// Returns the certificate of this authority as issued by another, in PEM form.
+    fn signed_by(&self, issuer: &TestCa) -> String {
+        authority(&self.name).signed_by(self.issuer.key(), &issuer.issuer).expect("a certificate").pem()
+    }
+
+    /// Writes a revocation list of these serial numbers to a file and returns the path.
+    pub(crate) fn revocation_list(&self, serials: &[u64]) -> PathBuf {
+        let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(unix_seconds());
+        let revoked = |&serial: &u64| RevokedCertParams {
+            serial_number: serial.into(),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now - Duration::from_secs(60),
+            next_update: now + Duration::from_secs(3600),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("a list").pem().expect("PEM");
+        write(&format!("{}-crl.pem", self.name), &list)
+    }
+
+    fn issue_with(
+        &self,
+        names: &[&str],
+        key: KeyPair,
+        edit: impl FnOnce(&mut CertificateParams),
+    ) -> CertificateFiles {
         let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("good names");
         params.distinguished_name.push(rcgen::DnType::CommonName, names.first().map_or("unnamed", |n| n));
+        edit(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let cert = write(&format!("{}-cert.pem", self.name), &certificate.pem());
         CertificateFiles::new(cert, write(&format!("{}-key.pem", self.name), &key.serialize_pem()))
@@ -201,6 +271,19 @@ impl TestCa {
         let (chain, key) = read(files);
         Arc::new(builder.with_single_cert(chain, key).expect("a pair"))
     }
+}
+
+/// Returns the parameters of an authority's certificate.
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params
+}
+
+/// Returns the wall clock in seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    Clock::wall().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
 fn read(files: &CertificateFiles) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {

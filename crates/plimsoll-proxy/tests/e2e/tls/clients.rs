@@ -1,11 +1,16 @@
 //! Client certificates at TLS listeners.
 
+use std::sync::Arc;
+
 use plimsoll_config::model::{CertificateFiles, ClientAuth};
 use plimsoll_core::route::Match;
+use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
 use super::with_tls;
-use crate::kit::{Balancer, Client, Destination, Setup, TestCa, respond_ok, route};
+use crate::kit::{
+    Balancer, Client, Destination, Setup, TestCa, ms, respond_ok, route, unix_seconds, wait_until,
+};
 
 fn start_with_client_auth(destination: &Destination, ca: &TestCa, auth: ClientAuth) -> Balancer {
     with_tls(Setup::http(&[destination]), ca)
@@ -124,4 +129,76 @@ fn session_ticket_is_not_valid_at_a_listener_with_client_auth() {
         });
         assert!(response.is_none(), "{response:?}");
     }
+}
+
+#[test]
+fn chains_longer_than_ten_certificates_are_refused() {
+    let (ca, clients) = (TestCa::new("ca"), TestCa::new("clients"));
+    let destination = Destination::start(respond_ok("ok"));
+    let balancer = start_with_client_auth(&destination, &ca, ClientAuth::Required(clients.file()));
+    let status = |files: &CertificateFiles| fetch(&balancer, &ca, Some(files), "");
+    assert_eq!(status(&clients.issue_below(&["device-7"], 3)), Some(200));
+    let files = clients.issue_below(&["device-7"], 3);
+    let chain = std::fs::read_to_string(&files.cert).expect("just written");
+    let other = std::fs::read_to_string(&clients.issue(&["other"]).cert).expect("just written");
+    for (more, expected) in [(6, Some(200)), (7, None), (40, None)] {
+        std::fs::write(&files.cert, chain.clone() + &other.repeat(more)).expect("a file");
+        assert_eq!(status(&files), expected, "{} certificates", 4 + more);
+    }
+}
+
+#[test]
+fn revoked_certificate_is_refused_also_after_a_reload() {
+    let (ca, clients) = (TestCa::new("ca"), TestCa::new("clients"));
+    let destination = Destination::start(respond_ok("ok"));
+    let list = clients.revocation_list(&[7]);
+    let setup = with_tls(Setup::http(&[&destination]), &ca).with(|s| {
+        let tls = s.listeners[0].tls.as_mut().expect("set");
+        tls.client_auth = ClientAuth::Required(clients.file());
+        tls.client_crl = Some(list.clone());
+    });
+    let balancer = setup.start();
+    let (revoked, valid) =
+        (clients.issue_numbered(&["device-7"], 7), clients.issue_numbered(&["device-8"], 8));
+    assert_eq!(fetch(&balancer, &ca, Some(&revoked), ""), None);
+    assert_eq!(fetch(&balancer, &ca, Some(&valid), ""), Some(200));
+    let resumable = [&TLS12, &TLS13].map(|version| ca.client_of(&[version], Some(&valid)));
+    let get = |config| {
+        let mut client = Client::try_connect_tls(balancer.endpoint(), Arc::clone(config), "a.test").ok()?;
+        client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").ok()?;
+        client.try_read_response("GET").ok().map(|response| response.status)
+    };
+    assert_eq!(resumable.each_ref().map(get), [Some(200); 2]);
+    std::fs::copy(clients.revocation_list(&[7, 8]), &list).expect("a file");
+    balancer.reload(&setup).expect("a good list");
+    assert_eq!(resumable.each_ref().map(get), [None; 2], "a session of a revoked certificate is not resumed");
+    std::fs::copy(TestCa::new("clients").revocation_list(&[]), &list).expect("a file");
+    balancer.reload(&setup).expect("a good list");
+    assert_eq!(fetch(&balancer, &ca, Some(&valid), ""), None, "the list of another authority proves nothing");
+    std::fs::write(&list, "no list").expect("a file");
+    let error = balancer.reload(&setup).expect_err("no list").to_string();
+    assert!(error.contains("certificate revocation list"), "{error}");
+}
+
+#[test]
+fn expired_certificate_is_refused_on_resumption() {
+    let (ca, clients) = (TestCa::new("ca"), TestCa::new("clients"));
+    let destination = Destination::start(respond_ok("ok"));
+    let balancer = start_with_client_auth(&destination, &ca, ClientAuth::Required(clients.file()));
+    let not_after = unix_seconds() + 3;
+    let files = clients.issue_until(&["device-7"], not_after);
+    let configs = [&TLS12, &TLS13].map(|version| ca.client_of(&[version], Some(&files)));
+    let get = |config| {
+        let mut client = Client::try_connect_tls(balancer.endpoint(), Arc::clone(config), "a.test").ok()?;
+        client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").ok()?;
+        let status = client.try_read_response("GET").ok()?.status;
+        Some((status, client.tls().handshake_kind() == Some(HandshakeKind::Resumed)))
+    };
+    assert_eq!(configs.each_ref().map(get), [Some((200, false)); 2]);
+    assert_eq!(configs.each_ref().map(get), [Some((200, true)); 2]);
+    while unix_seconds() <= not_after {
+        std::thread::sleep(ms(50));
+    }
+    assert_eq!(configs.each_ref().map(get), [None; 2]);
+    wait_until("it is counted", || balancer.refusals("handshake_failed") > 0);
 }
