@@ -5,13 +5,18 @@ use std::sync::{Mutex, PoisonError};
 use crate::balancer::{LoadBalancer, LoadBalancingResult};
 use crate::config::LoadBalancingConfig;
 use crate::destination::Destination;
-use crate::destination_set_cache::DestinationSetCache;
+use crate::destination_set_cache::{CacheCapacity, DestinationSetCache};
 use crate::error::LoadBalancingError;
 
 /// Maximum number of sets of destinations that [`balance_load`] keeps state for.
 ///
 /// A program has a handful; one that makes up a new set for every call must not grow without bound.
 pub const MAX_DESTINATION_SETS: usize = 256;
+
+/// Maximum memory of these states in bytes, as estimated from the number and the texts of their destinations.
+///
+/// It holds 30,000 destinations in all. The set of the latest call is kept in any case.
+pub const MAX_CACHED_BYTES: usize = 64 * 1024 * 1024;
 
 /// The balancers by set of destinations.
 #[derive(Debug)]
@@ -27,7 +32,8 @@ static INSTANCES: Mutex<Option<InstanceCache>> = Mutex::new(None);
 /// held assignments count as load and reported outcomes are learned. A changed weight, priority or algorithm
 /// changes only that.
 ///
-/// The process keeps the state of [`MAX_DESTINATION_SETS`] sets and evicts the least recently used one. A
+/// The process keeps the state of [`MAX_DESTINATION_SETS`] sets, of at most [`MAX_CACHED_BYTES`] together, and
+/// evicts the least recently used one. A
 /// [`LoadBalancer`] keeps its own state, costs less per message, and its list can change.
 ///
 /// The future is ready at once.
@@ -72,7 +78,7 @@ fn cached_instance(
 
 impl InstanceCache {
     fn new() -> Self {
-        Self(DestinationSetCache::new(MAX_DESTINATION_SETS))
+        Self(DestinationSetCache::new(CacheCapacity { sets: MAX_DESTINATION_SETS, bytes: MAX_CACHED_BYTES }))
     }
 
     fn get_or_create(
@@ -94,6 +100,7 @@ impl InstanceCache {
 mod tests {
     use super::*;
     use crate::Algorithm;
+    use crate::destination_set_cache::size_of_set;
 
     fn set(port: usize) -> [Destination; 2] {
         let address = |ip| format!("127.0.0.{ip}:{port}");
@@ -131,6 +138,29 @@ mod tests {
         assert_eq!(cache.0.len(), MAX_DESTINATION_SETS);
         assert_eq!(next(&mut cache, &set(1), &config), "a");
         assert_eq!(next(&mut cache, &set(2), &config), "a", "evicted, so it starts again");
+    }
+
+    #[test]
+    fn memory_of_all_sets_is_bounded() {
+        let (mut cache, config) = (InstanceCache::new(), LoadBalancingConfig::default());
+        let large = |n: usize| -> Vec<Destination> {
+            let address = |port: usize| format!("127.0.{}.{n}:{}", port / 60_000, port % 60_000 + 1);
+            (0..12_000).map(|port| Destination::new(port.to_string(), address(port))).collect()
+        };
+        for n in 1..=5 {
+            next(&mut cache, &large(n), &config);
+            let bytes = cache.0.len() * size_of_set(&large(n));
+            assert!(bytes <= MAX_CACHED_BYTES, "{bytes}");
+        }
+        assert_eq!(cache.0.len(), 2);
+        assert_eq!(next(&mut cache, &large(5), &config), "1", "the latest one goes on");
+        let long = "x".repeat(MAX_CACHED_BYTES);
+        let labelled = Destination {
+            labels: [("label".to_owned(), long)].into(),
+            ..Destination::new("a", "127.0.0.1:1")
+        };
+        next(&mut cache, &[labelled], &config);
+        assert_eq!(cache.0.len(), 1, "a set that is too large is the only one");
     }
 
     #[test]

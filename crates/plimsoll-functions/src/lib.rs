@@ -92,7 +92,7 @@ pub use balancer::{Assignment, LoadBalancer, LoadBalancingResult};
 pub use config::LoadBalancingConfig;
 pub use destination::{Destination, MAX_DESTINATIONS};
 pub use error::LoadBalancingError;
-pub use instance_cache::{MAX_DESTINATION_SETS, balance_load};
+pub use instance_cache::{MAX_CACHED_BYTES, MAX_DESTINATION_SETS, balance_load};
 pub use monitor::{
     Alert, DestinationHealth, HealthMonitoringConfig, HealthMonitoringError, HealthMonitoringResult,
     LastCheck, MAX_MONITORED_DESTINATIONS, MAX_MONITORED_SETS, monitor_health,

@@ -71,6 +71,7 @@ pub use plimsoll_functions::{
     Alert, Algorithm, Assignment, Destination, DestinationHealth, DestinationPerformance, DestinationShare,
     Failure, HealthMonitoringConfig, HealthMonitoringError, HealthMonitoringResult, HealthState,
     HealthStatus, LastCheck, LoadBalancer, LoadBalancingConfig, LoadBalancingError, LoadBalancingResult,
-    LoadDistribution, MAX_DESTINATION_SETS, MAX_DESTINATIONS, MAX_MONITORED_DESTINATIONS, MAX_MONITORED_SETS,
-    Outcome, PerformanceMetrics, Recommendation, ResponseTime, balance_load, monitor_health,
+    LoadDistribution, MAX_CACHED_BYTES, MAX_DESTINATION_SETS, MAX_DESTINATIONS, MAX_MONITORED_DESTINATIONS,
+    MAX_MONITORED_SETS, Outcome, PerformanceMetrics, Recommendation, ResponseTime, balance_load,
+    monitor_health,
 };

@@ -20,12 +20,14 @@ pub(crate) use self::health::partial_errors;
 pub use self::health::{Alert, DestinationHealth, HealthMonitoringResult, LastCheck};
 pub use self::limits::{MAX_MONITORED_DESTINATIONS, MAX_MONITORED_SETS};
 use crate::destination::{self, Destination};
-use crate::destination_set_cache::DestinationSetCache;
+use crate::destination_set_cache::{CacheCapacity, DestinationSetCache};
 use crate::entropy::random_seed;
 use crate::error::LoadBalancingError;
 
 /// A set without calls for this time, or ten check intervals if that is longer, is no longer checked.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Limits of the monitored sets. Their number bounds their memory.
+const CACHE: CacheCapacity = CacheCapacity { sets: MAX_MONITORED_SETS, bytes: usize::MAX };
 /// Added to the time limit of a check, for starting a thousand of them on a busy machine.
 const START_ALLOWANCE: Duration = Duration::from_secs(2);
 /// Name of a set in its alerts.
@@ -121,7 +123,7 @@ fn send_request(request: MonitoringRequest) -> Result<(), HealthMonitoringError>
 
 /// Runs the monitoring thread.
 async fn serve(mut requests: mpsc::UnboundedReceiver<MonitoringRequest>) {
-    let (clock, mut sets) = (Clock::start(), DestinationSetCache::new(MAX_MONITORED_SETS));
+    let (clock, mut sets) = (Clock::start(), DestinationSetCache::new(CACHE));
     let mut sweep = interval(Duration::from_secs(30));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
