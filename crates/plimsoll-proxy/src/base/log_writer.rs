@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -104,8 +105,15 @@ impl Sink {
         })
     }
 
+    /// Opens or creates a file for its owner and group only: lines have addresses and URLs of clients.
     fn open_file(path: &Path) -> io::Result<BufWriter<File>> {
-        OpenOptions::new().create(true).append(true).open(path).map(BufWriter::new)
+        let mut options = OpenOptions::new();
+        // A pipe without a reader would block the open until there is one, unless it is opened for reading, too.
+        match std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+            true => options.read(true).write(true),
+            false => options.create(true).append(true).mode(0o640),
+        };
+        options.open(path).map(BufWriter::new)
     }
 
     fn write(&mut self, line: &str) -> io::Result<()> {
@@ -139,7 +147,7 @@ fn write<T>(log: &Log<T>, queue: &Receiver<T>, sink: &mut Sink, state: &LogState
             tracing::error!(%error, log = log.name, "cannot reopen the log; writing to the old file");
         }
         let written = match queue.recv_timeout(Duration::from_millis(200)) {
-            Ok(record) => sink.write(&format!("{}\n", (log.text)(&record))),
+            Ok(record) => sink.write(&format!("{}\n", escape((log.text)(&record)))),
             Err(RecvTimeoutError::Timeout) => sink.flush(),
             Err(RecvTimeoutError::Disconnected) => break,
         };
@@ -148,6 +156,27 @@ fn write<T>(log: &Log<T>, queue: &Receiver<T>, sink: &mut Sink, state: &LogState
         }
     }
     let _writer_ends_anyway = sink.flush();
+}
+
+/// Escapes the characters of a JSON text that a terminal or a viewer would interpret: control characters (C1, DEL), line
+/// separators, and characters that change the direction of text. `serde_json` escapes only U+0000 to U+001F.
+fn escape(json: String) -> String {
+    if !json.chars().any(is_interpreted) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 32);
+    for c in json.chars() {
+        match is_interpreted(c) {
+            // They are all in the basic plane, and occur only inside of strings.
+            true => escaped += &format!("\\u{:04x}", u32::from(c)),
+            false => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+fn is_interpreted(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Formats a time by RFC 3339, in UTC with milliseconds.
@@ -170,6 +199,33 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn characters_that_a_viewer_interprets_are_escaped() {
+        let text = "a\u{85}b\u{9b}31mc\u{2028}d\u{202e}e\u{7f}f\u{2066}g\u{200f}h é 漢 \u{1f600}\n\u{1b}";
+        let line = escape(serde_json::json!({ "target": text }).to_string());
+        assert_eq!(
+            line,
+            r#"{"target":"a\u0085b\u009b31mc\u2028d\u202ee\u007ff\u2066g\u200fh é 漢 😀\n\u001b"}"#
+        );
+        let read: serde_json::Value = serde_json::from_str(&line).expect("still JSON");
+        assert_eq!(read["target"], text);
+        assert!(!line.chars().any(|c| c.is_control() || is_interpreted(c)), "{line}");
+    }
+
+    #[test]
+    fn log_files_are_not_readable_by_others_and_pipes_do_not_block() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("access.log");
+        drop(Sink::open_file(&file).expect("a file"));
+        let mode = std::fs::metadata(&file).expect("the file").permissions().mode();
+        assert_eq!(mode & 0o137, 0, "{mode:o}");
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        assert!(Sink::open_file(&pipe).is_ok());
+    }
 
     #[test]
     fn timestamps_are_rfc_3339() {

@@ -1,12 +1,12 @@
 //! `plimsoll check`: validates a configuration and reports all problems.
 
 use clap::Args;
-use plimsoll_config::{Code, Location, Problem, Severity, load_path, render_json, render_text};
+use plimsoll_config::{Code, Config, Location, Problem, Severity, load_path, render_json, render_text};
 
 use super::config_file;
 use super::exit_code::{FAILED, OK, USAGE};
 use super::options::{ConfigOption, TextFormat};
-use super::terminal::{error_line, print};
+use super::terminal::{error_line, print, print_error};
 
 /// Flags of `plimsoll check`.
 #[derive(Args, Debug)]
@@ -36,18 +36,17 @@ impl CheckArgs {
                 return USAGE;
             }
         };
-        let tls_problems = loaded.config.as_ref().map(plimsoll_proxy::tls::check).unwrap_or_default();
-        let tls_problems: Vec<Problem> = tls_problems.into_iter().map(file_problem).collect();
-        let problems = [&loaded.problems[..], &tls_problems].concat();
+        let file_problems = loaded.config.as_ref().map(file_problems).unwrap_or_default();
+        let problems = [&loaded.problems[..], &file_problems].concat();
         let counts = ProblemCounts::of(&problems);
-        let valid =
-            loaded.config.is_some() && tls_problems.is_empty() && !(self.strict && counts.warnings > 0);
+        let valid = loaded.config.is_some() && counts.errors == 0 && !(self.strict && counts.warnings > 0);
         match self.output {
             TextFormat::Json => print(&format!("{}\n", render_json(&problems))),
             TextFormat::Text => {
-                eprint!("{}", render_text(&loaded.problems, &loaded.sources));
-                for problem in &tls_problems {
-                    eprintln!("error[{}]: {}\n  = path: {}\n", problem.code, problem.message, problem.path);
+                print_error(&render_text(&loaded.problems, &loaded.sources));
+                for Problem { severity, code, message, path, .. } in &file_problems {
+                    let severity = if *severity == Severity::Error { "error" } else { "warning" };
+                    print_error(&format!("{severity}[{code}]: {message}\n  = path: {path}\n\n"));
                 }
                 let result = if valid { "valid" } else { "not valid" };
                 print(&format!("{}: {result}{}\n", path.display(), counts.describe()));
@@ -57,13 +56,24 @@ impl CheckArgs {
     }
 }
 
-/// Makes a problem of an error in a file that the configuration names.
-fn file_problem((path, error): (String, plimsoll_proxy::tls::TlsError)) -> Problem {
-    let message = error.to_string();
-    let file = error.file.display().to_string();
+/// Returns the problems of files that the configuration names.
+fn file_problems(config: &Config) -> Vec<Problem> {
+    let errors = plimsoll_proxy::tls::check(config).into_iter().map(|(path, error)| {
+        let (file, message) = (error.file.display().to_string(), error.to_string());
+        file_problem(Severity::Error, Code::BadCertificate, path, file, message)
+    });
+    let exposed = plimsoll_proxy::tls::exposed_keys(config).into_iter().map(|(path, file)| {
+        let file = file.display().to_string();
+        let message = config_file::exposed_key_warning(&file);
+        file_problem(Severity::Warning, Code::Insecure, path, file, message)
+    });
+    errors.chain(exposed).collect()
+}
+
+fn file_problem(severity: Severity, code: Code, path: String, file: String, message: String) -> Problem {
     Problem {
-        severity: Severity::Error,
-        code: Code::BadCertificate,
+        severity,
+        code,
         at: Location { file, line: 1, column: 1, source: 0, bytes: 0..0 },
         path,
         message,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use plimsoll_config::{Config, Problem, Severity};
+use plimsoll_config::{Code, Config, Problem, Severity};
 use plimsoll_proxy::{ConfigSource, InvalidConfig};
 
 /// Read when neither `-c` nor PLIMSOLL_CONFIG is given.
@@ -29,6 +29,10 @@ pub(crate) fn load(path: &Path) -> Result<Config, InvalidConfig> {
     let text = plimsoll_config::render_text(&loaded.problems, &loaded.sources).trim_end().to_owned();
     let config = loaded.config.ok_or_else(|| InvalidConfig { text, problems: loaded.problems.clone() })?;
     loaded.problems.iter().filter(|problem| problem.severity == Severity::Warning).for_each(log_warning);
+    for (path, file) in plimsoll_proxy::tls::exposed_keys(&config) {
+        let message = exposed_key_warning(&file.display().to_string());
+        tracing::warn!(event = "config_warning", code = %Code::Insecure, path, "{message}");
+    }
     Ok(config)
 }
 
@@ -40,6 +44,11 @@ pub(crate) fn source(path: PathBuf) -> ConfigSource {
 /// Returns the value of an environment variable.
 pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// Returns the warning of a file with a private key that every user of the machine can read.
+pub(crate) fn exposed_key_warning(file: &str) -> String {
+    format!("{file}: every user of this machine can read this private key; `chmod o-rwx` it")
 }
 
 fn log_warning(problem: &Problem) {

@@ -2,7 +2,7 @@
 
 use super::admin_client::{error_detail, request};
 use super::exit_code::{DOWN, FAILED, OK};
-use super::terminal::{error_line, print};
+use super::terminal::{error_line, print, print_error};
 
 /// Asks the instance at `admin` to reload and prints the result.
 pub(crate) fn run(admin: &str) -> u8 {
@@ -17,7 +17,7 @@ pub(crate) fn run(admin: &str) -> u8 {
         print(&format!("applied: {}\n", response.body["summary"].as_str().unwrap_or("done")));
         return OK;
     }
-    eprintln!("{}\n", error_detail(&response.body));
+    print_error(&format!("{}\n\n", error_detail(&response.body)));
     error_line("the new configuration was rejected; the running configuration is unchanged");
     FAILED
 }

@@ -8,6 +8,11 @@ pub(crate) fn print(text: &str) {
     let _pipe_closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Writes to standard error. A closed standard error is not an error.
+pub(crate) fn print_error(text: &str) {
+    let _pipe_closed = io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Writes an error message to standard error.
 pub(crate) fn error_line(text: &str) {
     let _pipe_closed = writeln!(io::stderr().lock(), "plimsoll: {}", text.trim_end());
@@ -16,7 +21,7 @@ pub(crate) fn error_line(text: &str) {
 /// Reports progress of a long computation, on a terminal only.
 pub(crate) fn progress(what: &str) {
     if io::stderr().is_terminal() {
-        eprintln!("… {what}");
+        print_error(&format!("… {what}\n"));
     }
 }
 

@@ -32,6 +32,42 @@ fn check_reports_valid_or_all_problems() {
 }
 
 #[test]
+fn check_works_without_a_standard_error() {
+    let directory = Directory::with("listen: \":0\"\ndestinations: [\"127.0.0.1\"]\n");
+    for output in ["text", "json"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = plimsoll();
+        command.args(["check", "-o", output, "-c"]).arg(directory.config()).stderr(writer);
+        assert_eq!(command.output().unwrap().status.code(), Some(1));
+    }
+}
+
+#[test]
+fn private_keys_that_others_can_read_are_reported() {
+    use std::os::unix::fs::PermissionsExt;
+    let certs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/certs");
+    let directory = Directory::with(&format!(
+        "listeners: [{{name: web, address: \"127.0.0.1:0\", protocol: https, pool: p, \
+         tls: {{certificates: [{{cert: {certs}/example.pem, key: own.key}}]}}}}]\n\
+         pools: {{p: {{destinations: [\"127.0.0.1:1\"]}}}}\n"
+    ));
+    let (config, key) = (directory.config(), directory.path("own.key"));
+    std::fs::copy(format!("{certs}/example.key"), &key).unwrap();
+    for (mode, warns) in [(0o604, true), (0o600, false), (0o640, false)] {
+        std::fs::set_permissions(&key, PermissionsExt::from_mode(mode)).unwrap();
+        let (code, out, err) = run_to_end(&["check", "-c", config.to_str().unwrap()]);
+        assert_eq!(code, 0, "{err}");
+        assert_eq!(
+            err.contains("every user of this machine can read this private key"),
+            warns,
+            "{mode:o} {err}"
+        );
+        assert_eq!(out.contains("1 warning"), warns, "{out}");
+    }
+}
+
+#[test]
 fn warnings_are_errors_only_with_strict() {
     let path = example("specification-advanced.yaml");
     let (code, out, err) = run_to_end(&["check", "-c", &path]);
