@@ -189,15 +189,26 @@ fn yaml_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(dir).map_err(with_name)? {
         let path = entry.map_err(with_name)?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == "yaml") && path.is_file() {
+        let is_yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if hidden || !is_yaml {
+            continue;
+        }
+        // A link to a file that is gone must not drop a part of the configuration without a word.
+        let found = std::fs::metadata(&path);
+        let found = found.map_err(|error| {
+            read_error(format!("cannot read the configuration {}", path.display()), error)
+        })?;
+        if !found.is_dir() {
             files.push(path);
         }
         if files.len() > MAX_FILES {
-            return Err(io::Error::other(format!("the folder {shown} has more than 1,024 *.yaml files")));
+            return Err(io::Error::other(format!(
+                "the folder {shown} has more than 1,024 *.yaml and *.yml files"
+            )));
         }
     }
     if files.is_empty() {
-        let message = format!("the configuration folder {shown} has no *.yaml file");
+        let message = format!("the configuration folder {shown} has no *.yaml or *.yml file");
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     }
     files.sort();

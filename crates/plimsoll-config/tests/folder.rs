@@ -33,7 +33,7 @@ fn lists_and_blocks_are_joined_in_the_order_of_names() {
     let (dir, loaded) = folder(&[
         ("10-web.yaml", LISTENER),
         ("20-a.yaml", "pools: {a: {destinations: [\"a:1\"]}}\nload_balancer: {algorithm: p2c}"),
-        ("30-b.yaml", "pools: {b: {destinations: [\"unix:b.sock\"]}}\nload_balancer: {failover: false}"),
+        ("30-b.yml", "pools: {b: {destinations: [\"unix:b.sock\"]}}\nload_balancer: {failover: false}"),
         ("40-b.yaml", "listeners: [{name: other, address: \":81\", pool: b}]\nworkers: 2"),
         ("50-empty.yaml", "# nothing yet\n"),
         ("README.txt", "not: [yaml"),
@@ -105,7 +105,7 @@ fn unreadable_files_are_reported_with_a_reason() {
     let error = |path: &Path| load_path(path, &|_| None).unwrap_err().to_string();
     let gone = dir.path().join("gone.yaml");
     assert!(error(&gone).starts_with(&format!("cannot read the configuration {}: ", gone.display())));
-    assert!(error(dir.path()).ends_with("has no *.yaml file"));
+    assert!(error(dir.path()).ends_with("has no *.yaml or *.yml file"));
 
     let bad = dir.path().join("bad.yaml");
     std::fs::write(&bad, b"listen: \"\xff\"").unwrap();
@@ -114,4 +114,15 @@ fn unreadable_files_are_reported_with_a_reason() {
     assert_eq!((loaded.problems[0].at.line, loaded.problems[0].at.column), (1, 10));
     std::fs::write(&bad, vec![b'#'; (4 << 20) + 1]).unwrap();
     assert_eq!(load_path(&bad, &|_| None).unwrap().problems[0].message, "the file is larger than 4 MiB");
+}
+
+#[test]
+fn a_link_to_a_file_that_is_gone_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.yaml"), LISTENER).unwrap();
+    std::fs::create_dir(dir.path().join("folder.yaml")).unwrap();
+    assert!(load_path(dir.path(), &|_| None).is_ok());
+    std::os::unix::fs::symlink("gone", dir.path().join("b.yml")).unwrap();
+    let error = load_path(dir.path(), &|_| None).unwrap_err().to_string();
+    assert!(error.contains("b.yml") && error.contains("No such file"), "{error}");
 }

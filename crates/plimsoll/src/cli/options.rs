@@ -9,7 +9,7 @@ use super::admin_client;
 /// The configuration to read.
 #[derive(Args, Debug)]
 pub(crate) struct ConfigOption {
-    /// Configuration file, or a directory of *.yaml files to merge
+    /// Configuration file, or a directory of *.yaml and *.yml files to merge
     /// [default: /etc/plimsoll/config.yaml, if it exists]
     #[arg(short = 'c', long = "config", value_name = "FILE|DIR", env = "PLIMSOLL_CONFIG")]
     pub(crate) path: Option<PathBuf>,
