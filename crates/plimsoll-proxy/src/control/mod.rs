@@ -18,7 +18,7 @@ use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::{Config, ListenAddress};
-use plimsoll_core::Name;
+use plimsoll_core::{Name, Tick};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::base::clock::Clock;
@@ -38,6 +38,11 @@ use crate::run::registry::Adapters;
 use crate::run::worker::{self, Command};
 use crate::upstream::table::PoolTable;
 use crate::upstream::wait_queue::WorkerWaker;
+
+/// Time limit of reading the files of a configuration.
+const FILES_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit of writing the last lines of the access log and the decision log.
+const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads the configuration for a reload.
 pub type ConfigSource = Box<dyn Fn() -> Result<Config, InvalidConfig> + Send + Sync>;
@@ -119,9 +124,14 @@ impl Proxy {
         let clock = Clock::start();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.map_or(cpus, usize::from);
+        let pin = workers == cpus && workers == allowed_cpus();
         let logs = Logs::start(&config)?;
-        find_adapters(&config, &adapters)?;
-        let tls = load_tls(&config, &adapters, &TlsConfigs::default())?;
+        let (config, adapters, tls) = read_files("TLS files", move || {
+            find_adapters(&config, &adapters)?;
+            let tls = load_tls(&config, &adapters, &TlsConfigs::default())?;
+            Ok((config, adapters, tls))
+        })
+        .await??;
         let resolved = resolve(&config).await?;
         let sockets = bind(&config, &HashMap::new(), workers)?;
         let (ended_to, ended) = mpsc::unbounded_channel();
@@ -145,7 +155,7 @@ impl Proxy {
                 tick,
                 commands: from,
             };
-            let thread = spawn_worker(start, workers == cpus, ended_to.clone());
+            let thread = spawn_worker(start, pin, ended_to.clone());
             threads.push(thread.map_err(|error| StartError::System { what: "start a worker", error })?);
         }
         let wakers = ticks.iter().cloned().map(|tick| Waker::from(Arc::new(WorkerWaker(tick)))).collect();
@@ -182,10 +192,36 @@ impl Proxy {
         for thread in self.threads.drain(..) {
             let _panic_was_logged = thread.join();
         }
-        for thread in self.log_threads.drain(..) {
-            let _panic_was_logged = thread.join();
+        // A log that does not take its lines must not hold up the end.
+        let written = Clock::start();
+        while self.log_threads.iter().any(|thread| !thread.is_finished())
+            && written.now().since(Tick::ZERO) < LOG_FLUSH_TIMEOUT
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.log_threads.clear();
     }
+}
+
+/// Reads files on a thread of its own, because a pipe or a dead mount may never deliver them.
+///
+/// # Errors
+/// The files were not read in time. The thread goes on waiting; its result is dropped.
+async fn read_files<T: Send + 'static>(
+    what: &'static str,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartError> {
+    let failed = |error| StartError::System { what: "read files", error };
+    let (reply, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("files".into());
+    let read = move || drop(reply.send(read()));
+    thread.spawn(read).map_err(failed)?;
+    let late = || {
+        let seconds = FILES_TIMEOUT.as_secs();
+        failed(io::Error::new(io::ErrorKind::TimedOut, format!("{what}: not read within {seconds} s")))
+    };
+    let result = tokio::time::timeout(FILES_TIMEOUT, result).await.map_err(|_| late())?;
+    result.map_err(|_| failed(io::Error::other("the thread ended unexpectedly")))
 }
 
 impl State {
@@ -252,8 +288,13 @@ fn spawn_worker(
     })
 }
 
-/// Pins this thread to the `number`-th CPU it may use. Only done with one worker per CPU, so that two programs with fewer
-/// workers do not share a CPU.
+/// Returns the number of CPUs that this process may run on. A quota of CPU time may allow fewer threads.
+fn allowed_cpus() -> usize {
+    rustix::thread::sched_getaffinity(None).map_or(0, |allowed| allowed.count() as usize)
+}
+
+/// Pins this thread to the `number`-th CPU it may use. Only done with one worker on each of them: programs with fewer
+/// workers, such as those with a quota of CPU time, would all be on the first CPUs.
 fn pin_to(number: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     let Ok(allowed) = sched_getaffinity(None) else { return };
@@ -304,9 +345,15 @@ impl Handle {
         if self.is_draining() {
             return Err(ReloadError::Draining);
         }
-        let config = (self.0.source)().map_err(ReloadError::Invalid)?;
-        find_adapters(&config, &self.0.adapters).map_err(ReloadError::Start)?;
-        let tls = load_tls(&config, &self.0.adapters, &self.state().tls).map_err(ReloadError::Start)?;
+        let handle = self.clone();
+        let read = read_files("configuration", move || {
+            let config = (handle.0.source)().map_err(ReloadError::Invalid)?;
+            find_adapters(&config, &handle.0.adapters).map_err(ReloadError::Start)?;
+            let before = handle.state().tls.clone();
+            let tls = load_tls(&config, &handle.0.adapters, &before).map_err(ReloadError::Start)?;
+            Ok((config, tls))
+        });
+        let (config, tls) = read.await.map_err(ReloadError::Start)??;
         let resolved = resolve(&config).await.map_err(ReloadError::Start)?;
         let (old, current) = {
             let state = self.state();

@@ -66,7 +66,7 @@ pub(super) fn max_concurrent_requests(protocol: PoolProtocol, requests: u32, con
 }
 
 /// TLS configurations by listener and by pool, loaded from their files.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct TlsConfigs {
     pub(super) listeners: HashMap<Name, Arc<ServerTlsConfig>>,
     pub(super) pools: HashMap<Name, Arc<ClientTlsConfig>>,

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::exit_code::{FAILED, OK, USAGE};
-use super::terminal::error_line;
+use super::terminal::{error_line, print_error};
 use super::{config_file, logging};
 
 /// Time for closed connections to end before the process exits.
@@ -37,7 +37,7 @@ pub(crate) fn run(given: Option<PathBuf>) -> u8 {
     match config_file::load(&path) {
         Ok(config) => serve(config, config_file::source(path)),
         Err(invalid) => {
-            eprintln!("{}\n", invalid.text);
+            print_error(&format!("{}\n\n", invalid.text));
             error_line(&format!("{} is not valid; nothing was started", path.display()));
             FAILED
         }
@@ -49,7 +49,12 @@ pub(crate) fn serve(config: Config, source: ConfigSource) -> u8 {
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = match runtime {
-        Ok(runtime) => runtime.block_on(run_async(config, source)),
+        Ok(runtime) => {
+            let served = runtime.block_on(run_async(config, source));
+            // Without waiting for look-ups of names that hang.
+            runtime.shutdown_background();
+            served
+        }
         Err(error) => Err(format!("cannot start the control plane: {error}")),
     };
     match served {
@@ -76,8 +81,9 @@ async fn run_async(config: Config, source: ConfigSource) -> Result<(), String> {
     // Before anything listens, so that an early signal does not kill the process.
     let mut signals = Signals::new().map_err(|error| format!("cannot install signal handlers: {error}"))?;
     let admin = config.admin.as_ref().map(bind_admin).transpose()?.flatten();
-    let mut proxy =
-        Proxy::start(config, source, Adapters::built_in()).await.map_err(|error| error.to_string())?;
+    let start = Proxy::start(config, source, Adapters::built_in());
+    let Some(started) = run_until_stop(&mut signals, start).await else { return Ok(()) };
+    let mut proxy = started.map_err(|error| error.to_string())?;
     let handle = proxy.handle();
     let admin_address = admin.as_ref().map_or("off".to_owned(), |admin| admin.address().to_string());
     if let Some(admin) = admin {
@@ -157,6 +163,21 @@ impl Signals {
             std::task::Poll::Pending
         })
         .await
+    }
+}
+
+/// Awaits a step of the start, or returns `None` at a signal that stops the process: a step may wait for files and
+/// names that do not come.
+async fn run_until_stop<T>(signals: &mut Signals, step: impl Future<Output = T>) -> Option<T> {
+    let mut step = pin!(step);
+    loop {
+        tokio::select! {
+            done = &mut step => return Some(done),
+            action = signals.next() => if matches!(action, SignalAction::Stop | SignalAction::DrainFully) {
+                tracing::info!(event = "stopped", "stopped before the start was complete");
+                return None;
+            },
+        }
     }
 }
 
