@@ -4,6 +4,8 @@
 //! is recognized by `Host`, a page of another site by `Origin` and `Sec-Fetch-Site`.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -12,13 +14,16 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use crate::connections::OpenConnection;
 use crate::problem::Problem;
 
 /// Maximum bytes of a request body.
 const MAX_BODY: usize = 1024 * 1024;
+/// Time limit of a request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Passes a request on, or rejects it with 403 or 413.
+/// Passes a request on, or rejects it with 403, 408 or 413.
 pub(crate) async fn guard(request: Request, next: Next) -> Response {
     let mut response = match check_origin(&request) {
         Ok(()) => forward(request, next).await,
@@ -32,11 +37,20 @@ pub(crate) async fn guard(request: Request, next: Next) -> Response {
 
 async fn forward(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    match to_bytes(body, MAX_BODY).await {
-        Ok(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
-        Err(_) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the request body is larger than 1 MiB")
-            .into_response(),
-    }
+    let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(body)) => Body::from(body),
+        Ok(Err(_)) => {
+            let detail = "the request body is larger than 1 MiB";
+            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response();
+        }
+        Err(_) => {
+            let detail = "the request body did not arrive within 10 s";
+            return Problem::new(StatusCode::REQUEST_TIMEOUT, detail).into_response();
+        }
+    };
+    // From here on the client is not awaited.
+    let _busy = parts.extensions.get::<Arc<OpenConnection>>().map(OpenConnection::handle_request);
+    next.run(Request::from_parts(parts, body)).await
 }
 
 fn check_origin(request: &Request) -> Result<(), &'static str> {

@@ -204,3 +204,18 @@ async fn request_is_explained_without_being_sent() {
         problem(&explain(wrong).await, 400);
     }
 }
+
+#[tokio::test]
+async fn idle_and_slow_clients_never_keep_others_out() {
+    let proxy = TestProxy::start().await;
+    let mut idle = Vec::new();
+    for start in
+        ["", "GET / HT", "POST /v1/explain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"]
+    {
+        for _ in 0..200 {
+            idle.push(proxy.open_admin(start).await);
+        }
+        assert_eq!(proxy.get("/healthz").await.status, 200, "{start:?}");
+        assert_eq!(proxy.get("/v1/pools").await.status, 200, "{start:?}");
+    }
+}

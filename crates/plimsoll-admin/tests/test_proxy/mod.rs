@@ -123,6 +123,13 @@ impl TestProxy {
         exchange(self.address, request).await
     }
 
+    /// Opens a connection to the admin API and sends `start`.
+    pub(crate) async fn open_admin(&self, start: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        stream.write_all(start.as_bytes()).await.unwrap();
+        stream
+    }
+
     /// Sends a GET request to the admin API.
     pub(crate) async fn get(&self, path: &str) -> Response {
         self.request("GET", path, "", "").await

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod connection_lifetime;
 pub(crate) mod context;
 pub(crate) mod counters;
+pub(crate) mod fd_reserve;
 pub(crate) mod handshake_queue;
 pub(crate) mod log_writer;
 pub(crate) mod reason;

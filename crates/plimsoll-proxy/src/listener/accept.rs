@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::base::context::WorkerContext;
+use crate::base::fd_reserve;
 use crate::listener::adapter::{Datagrams, SocketHandler};
 use crate::listener::admission::accept_connection;
 use crate::listener::worker_listener::WorkerListener;
@@ -168,7 +169,11 @@ impl Acceptor {
                 let (stream, peer) = listener.async_io(Interest::READABLE, accept_tcp).await?;
                 Ok((SocketStream::accepted(stream)?.into(), peer))
             }
-            Self::Unix(l) => l.accept().await.map(|(s, _)| (SocketStream::Unix(s).into(), Peer::Unix)),
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                fd_reserve::check(&stream)?;
+                Ok((SocketStream::Unix(stream).into(), Peer::Unix))
+            }
         }
     }
 
@@ -192,6 +197,7 @@ impl Acceptor {
 /// Accepts a connection in one system call, with its flags and its address.
 fn accept_tcp(listener: &socket2::Socket) -> io::Result<(std::net::TcpStream, Peer)> {
     let (stream, peer) = rustix::net::acceptfrom_with(listener, ACCEPTED)?;
+    fd_reserve::check(&stream)?;
     let peer = peer.and_then(|address| SocketAddr::try_from(address).ok());
     Ok((stream.into(), peer.map_or(Peer::Unix, Peer::Socket)))
 }

@@ -185,7 +185,7 @@ impl SocketStream {
         self.socket()?.local_addr().ok()?.as_socket()
     }
 
-    fn socket(&self) -> Option<SockRef<'_>> {
+    pub(crate) fn socket(&self) -> Option<SockRef<'_>> {
         match self {
             Self::Tcp(s) => Some(SockRef::from(s)),
             Self::Unix(s) => Some(SockRef::from(s)),

@@ -11,6 +11,7 @@ use plimsoll_core::stats::ConnectionPermit;
 use plimsoll_core::{Address, DestinationId, DestinationStats};
 
 use crate::base::counters::Overflow;
+use crate::base::fd_reserve;
 use crate::net::socket_stream::SocketStream;
 use crate::upstream::pool::WorkerPool;
 
@@ -27,7 +28,11 @@ impl WorkerPool {
     ) -> io::Result<SocketStream> {
         let limited = self.table.borrow().config.limits_connections();
         let permit = if limited { Some(self.acquire_permit(id).await?) } else { None };
-        SocketStream::connect(address).await.map(|socket| socket.limited(permit))
+        let socket = SocketStream::connect(address).await?;
+        if let Some(socket) = socket.socket() {
+            fd_reserve::check(&*socket)?;
+        }
+        Ok(socket.limited(permit))
     }
 
     async fn acquire_permit(&self, id: DestinationId) -> io::Result<ConnectionPermit> {

@@ -12,10 +12,10 @@ use serde_json::Value;
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:9900";
 /// Time limit of a connection attempt and of sending the request; loopback needs microseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time limit between bytes of the response; a reload resolves host names first.
+/// Time limit of the whole response; a reload reads files and resolves host names first.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum bytes of a response; the status of 10,000 destinations is about 6 MiB.
-const MAX_RESPONSE: u64 = 64 * 1024 * 1024;
+const MAX_RESPONSE: usize = 64 * 1024 * 1024;
 
 /// A response with a JSON body.
 #[derive(Debug)]
@@ -107,7 +107,6 @@ pub(crate) fn request_with_body(
 
 fn exchange(authority: &str, method: &str, path: &str, body: &str) -> io::Result<Vec<u8>> {
     let mut stream = connect(authority)?;
-    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
     let content_type = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
     let request = format!(
@@ -117,9 +116,26 @@ fn exchange(authority: &str, method: &str, path: &str, body: &str) -> io::Result
         body.len()
     );
     stream.write_all(request.as_bytes())?;
-    let mut response = Vec::new();
-    stream.take(MAX_RESPONSE).read_to_end(&mut response)?;
-    Ok(response)
+    read_within(stream, RESPONSE_TIMEOUT)
+}
+
+/// Reads until the end of the stream, for `limit` in all, however the bytes are spread.
+fn read_within(mut stream: TcpStream, limit: Duration) -> io::Result<Vec<u8>> {
+    let (mut response, mut piece) = (Vec::new(), vec![0; 64 * 1024]);
+    let started = plimsoll_proxy::Clock::start();
+    loop {
+        let left = limit.saturating_sub(started.now().since(plimsoll_core::Tick::ZERO));
+        if left.is_zero() || response.len() > MAX_RESPONSE {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece) {
+            Ok(0) => return Ok(response),
+            Ok(n) => response.extend_from_slice(&piece[..n]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn connect(authority: &str) -> io::Result<TcpStream> {
@@ -160,6 +176,20 @@ mod tests {
         ] {
             assert_eq!(authority(given), expected);
         }
+    }
+
+    #[test]
+    fn a_response_that_drips_ends_at_the_time_limit() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        std::thread::spawn(move || {
+            while server.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let error = read_within(stream, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(short(&error), "timed out");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod commands;
 mod demo;
 mod logging;
+mod outside;
 mod process;
 mod recommend;
 mod run;

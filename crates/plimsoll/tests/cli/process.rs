@@ -51,7 +51,12 @@ impl Running {
 
     /// Starts a command and waits until it is ready.
     pub(crate) fn start_with(command: &mut Command) -> Self {
-        let command = command.env("PLIMSOLL_LOG_FORMAT", "json").stderr(Stdio::piped()).stdout(Stdio::null());
+        Self::start_with_output(command, Stdio::null())
+    }
+
+    /// Starts a command with this standard output and waits until it is ready.
+    pub(crate) fn start_with_output(command: &mut Command, output: Stdio) -> Self {
+        let command = command.env("PLIMSOLL_LOG_FORMAT", "json").stderr(Stdio::piped()).stdout(output);
         let mut child = command.spawn().unwrap();
         let (to, log) = channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
