@@ -60,7 +60,9 @@ pub const WAIT: Duration = Duration::from_secs(1);
 /// Size and count limits of a listener.
 pub const LIMITS: Limits = Limits {
     connections: 20_000,
+    connections_per_source: 10_000,
     handshakes: 2_000,
+    handshakes_per_source: 1_000,
     requests: 0,
     streams: 128,
     header_bytes: 64 << 10,

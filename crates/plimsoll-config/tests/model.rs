@@ -202,6 +202,7 @@ pools:
     );
     assert_eq!((web.timeouts.header, web.timeouts.body), (Duration::from_secs(1), Duration::from_secs(30)));
     assert_eq!((web.limits.connections, web.limits.header_bytes, web.limits.uri_bytes), (5, 4096, 4096));
+    assert_eq!((web.limits.connections_per_source, web.limits.handshakes_per_source), (3, 1000));
     assert_eq!((web.limits.body_bytes, web.via, web.pool), (10_000_000, true, Some(0)));
     let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
     let edits = HeaderEdits::new(pair("x-mark", "1"), pair("x-seen", "by us"), vec!["x-secret".into()]);

@@ -54,7 +54,7 @@ pub fn is_tls_handshake(first: &[u8]) -> bool {
 
 /// Parses the ClientHello at the front of `bytes`. `Ok(None)`: more bytes are needed.
 ///
-/// A message whose content is malformed is a ClientHello without a server name: the server rejects it.
+/// A message with malformed content is a ClientHello without a server name: the server rejects it.
 ///
 /// # Errors
 /// [`NotClientHello`] if no further bytes can make it one.

@@ -84,7 +84,9 @@ pub(crate) const LIMITS: Keys = Keys::new(
     "listeners[].limits",
     &[
         "connections",
+        "connections_per_source",
         "handshakes",
+        "handshakes_per_source",
         "requests",
         "streams",
         "header_bytes",

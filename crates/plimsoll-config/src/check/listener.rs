@@ -263,11 +263,15 @@ impl Reader<'_> {
         let Some(mapping) = self.mapping(node, &keys::LIMITS) else { return };
         if !sees_client_hello {
             self.reject_tls_key(&mapping, "handshakes");
+            self.reject_tls_key(&mapping, "handshakes_per_source");
         }
-        set_if_given(
-            &mut limits.handshakes,
-            mapping.get("handshakes").and_then(|p| self.count(p, defaults::CONNECTIONS)),
+        self.source_limit(
+            &mapping,
+            "connections",
+            &mut limits.connections,
+            &mut limits.connections_per_source,
         );
+        self.source_limit(&mapping, "handshakes", &mut limits.handshakes, &mut limits.handshakes_per_source);
         if !traits.reads_header() {
             self.reject_request_keys(&mapping, &["header_bytes"], traits);
         }
@@ -275,10 +279,6 @@ impl Reader<'_> {
             let keys = ["requests", "streams", "headers", "uri_bytes", "body_bytes"];
             self.reject_request_keys(&mapping, &keys, traits);
         }
-        set_if_given(
-            &mut limits.connections,
-            mapping.get("connections").and_then(|p| self.count(p, defaults::CONNECTIONS)),
-        );
         set_if_given(
             &mut limits.requests,
             mapping.get("requests").and_then(|p| self.integer(p, defaults::REQUESTS)),
@@ -306,6 +306,22 @@ impl Reader<'_> {
         if let (Some(node), true) = (mapping.get("uri_bytes"), limits.uri_bytes > limits.header_bytes) {
             self.problem(node, Code::Conflict, "`uri_bytes` is larger than `header_bytes`");
         }
+    }
+
+    /// Reads a limit and its part per source, by default at most a half, so that one source cannot use up the limit.
+    fn source_limit(
+        &mut self,
+        mapping: &Mapping<'_>,
+        key: &'static str,
+        limit: &mut usize,
+        per_source: &mut usize,
+    ) {
+        let read = |reader: &mut Self, key: &str| {
+            mapping.get(key).and_then(|p| reader.count(p, defaults::CONNECTIONS))
+        };
+        set_if_given(limit, read(self, key));
+        let given = read(self, &format!("{key}_per_source"));
+        *per_source = given.unwrap_or((*per_source).min(limit.div_ceil(2)));
     }
 
     /// Reads a limit, for which 0 is not valid.

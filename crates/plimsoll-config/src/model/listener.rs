@@ -153,8 +153,13 @@ pub struct ClientTimeouts {
 pub struct Limits {
     /// Maximum number of open connections over all workers.
     pub connections: usize,
+    /// Maximum number of open connections per source: an IPv4 address, or a /64 network of IPv6. Loopback and trusted
+    /// proxies are exempt.
+    pub connections_per_source: usize,
     /// Maximum number of concurrent TLS handshakes over all workers, each counted from its whole ClientHello.
     pub handshakes: usize,
+    /// Maximum number of concurrent TLS handshakes per source.
+    pub handshakes_per_source: usize,
     /// Maximum number of requests per connection; 0 = no limit.
     pub requests: usize,
     /// Maximum number of concurrent streams per HTTP/2 connection.

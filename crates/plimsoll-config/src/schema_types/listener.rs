@@ -113,10 +113,17 @@ struct Limits {
     /// Maximum number of open connections of this listener, over all workers.
     #[schemars(extend("default" = defaults::LIMITS.connections))]
     connections: Option<Integer<1, 1_048_576>>,
+    /// Maximum number of open connections per source: an IPv4 address, or a /64 network of IPv6. Half of `connections`
+    /// if only that is given. Loopback and `trusted_proxies` are exempt.
+    #[schemars(extend("default" = defaults::LIMITS.connections_per_source))]
+    connections_per_source: Option<Integer<1, 1_048_576>>,
     /// Maximum number of concurrent TLS handshakes of this listener, over all workers, each counted from its whole
     /// ClientHello. At the limit the handshake that waits longest for its client is closed.
     #[schemars(extend("default" = defaults::LIMITS.handshakes))]
     handshakes: Option<Integer<1, 1_048_576>>,
+    /// Maximum number of concurrent TLS handshakes per source. Half of `handshakes` if only that is given.
+    #[schemars(extend("default" = defaults::LIMITS.handshakes_per_source))]
+    handshakes_per_source: Option<Integer<1, 1_048_576>>,
     /// Maximum number of requests per connection; 0 = no limit.
     #[schemars(extend("default" = defaults::LIMITS.requests))]
     requests: Option<Integer<0, 1_000_000_000>>,

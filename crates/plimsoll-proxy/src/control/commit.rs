@@ -179,6 +179,7 @@ impl Handle {
                 Arc::new(ListenerShared {
                     counters: PerWorker::new(self.0.workers),
                     open: AtomicUsize::new(0),
+                    sources: Arc::default(),
                     silent: WaitingConnections::default(),
                     handshakes: AtomicUsize::new(0),
                     handshaking: WaitingConnections::default(),

@@ -14,6 +14,7 @@ use crate::base::reason::Reason;
 use crate::listener::accepted_connection::Connection;
 use crate::listener::adapter::Adapter;
 use crate::listener::client_hello::read_client_hello;
+use crate::listener::source_limits::Counted;
 use crate::listener::tables::ListenerTable;
 use crate::listener::tls_accept::accept_tls;
 use crate::listener::worker_listener::{ConnectionGuard, WorkerListener};
@@ -42,7 +43,7 @@ pub(crate) fn accept_connection(
     };
     // A client that has sent nothing yet makes room.
     let is_full = table.shared.open.load(Relaxed) > table.config.limits.connections;
-    if is_full && !table.shared.silent.evict_oldest() {
+    if !count_source(&mut connection, table) || (is_full && !table.shared.silent.evict_oldest()) {
         connection.count(Reason::ConnectionLimit);
         if table.server_tls.is_none() {
             adapter.reject(&mut connection);
@@ -64,9 +65,22 @@ async fn prepare_connection(mut connection: Connection, adapter: Arc<dyn Adapter
         Some(Ok(Some(started))) if !accept_tls(&mut connection, started).await => {}
         Some(Ok(_)) => adapter.serve(connection),
         Some(Err(Reason::ClientClosed)) => {}
-        Some(Err(reason)) => connection.count(reason),
+        Some(Err(reason)) => {
+            connection.count(reason);
+            if reason == Reason::ConnectionLimit && routes.table.server_tls.is_none() {
+                adapter.reject(&mut connection);
+            }
+        }
         None => connection.count(Reason::ConnectionLimit),
     }
+}
+
+/// Counts a connection for its source. Returns `false` if the source is at its limit.
+fn count_source(connection: &mut Connection, table: &ListenerTable) -> bool {
+    let Some(source) = table.limited_source(connection.peer.ip()) else { return true };
+    let max = table.config.limits.connections_per_source;
+    connection.guard.source = table.shared.sources.try_acquire(source, Counted::Connections, max);
+    connection.guard.source.is_some()
 }
 
 /// Reads the PROXY header and the ClientHello of a connection. Returns the start of the TLS handshake, if TLS is
@@ -84,6 +98,9 @@ async fn read_first_bytes(connection: &mut Connection) -> Result<Option<Tick>, R
     }
     if let Some(source) = header.as_ref().and_then(Header::source) {
         connection.peer = Peer::Socket(source);
+        if !count_source(connection, table) {
+            return Err(Reason::ConnectionLimit);
+        }
     }
     set_origin(connection, table, header);
     let started = connection.worker().now();

@@ -11,6 +11,7 @@ use plimsoll_core::subset::Subset;
 use plimsoll_wire::http1::HeaderEdits;
 
 use crate::base::counters::{ListenerCounters, PerWorker, RouteCounters};
+use crate::listener::source_limits::{Source, SourceLimits};
 use crate::listener::waiting_connections::WaitingConnections;
 use crate::net::tls::server_config::ServerTlsConfig;
 use crate::upstream::table::PoolTable;
@@ -48,6 +49,8 @@ pub(crate) struct ListenerShared {
     pub(crate) counters: PerWorker<ListenerCounters>,
     /// Number of open connections over all workers, for the limit.
     pub(crate) open: AtomicUsize,
+    /// Connections and TLS handshakes per source.
+    pub(crate) sources: Arc<SourceLimits>,
     /// Connections that have not sent a whole PROXY header or ClientHello yet.
     pub(crate) silent: WaitingConnections,
     /// Number of running TLS handshakes over all workers, for the limit; each counts from its whole ClientHello on.
@@ -65,6 +68,13 @@ impl ListenerTable {
     /// Reports whether routing needs the SNI of a connection.
     pub(crate) fn asks_for_sni(&self) -> bool {
         self.routes.iter().any(|route| route.matches.as_ref().is_some_and(|m| m.sni.is_some()))
+    }
+
+    /// Returns the source of a connection, if its number of connections is limited: not this machine and trusted proxies,
+    /// which pass on the connections of many clients.
+    pub(crate) fn limited_source(&self, ip: Option<std::net::IpAddr>) -> Option<Source> {
+        let limited = ip.filter(|ip| !ip.to_canonical().is_loopback() && !self.trusts(Some(*ip)));
+        limited.map(Source::of)
     }
 
     /// Reports whether `ip` is a trusted proxy.

@@ -12,6 +12,7 @@ use crate::base::context::WorkerContext;
 use crate::base::counters::Handshake;
 use crate::base::reason::Reason;
 use crate::listener::accepted_connection::Connection;
+use crate::listener::source_limits::Counted;
 use crate::listener::tables::ListenerTable;
 use crate::net::stream::{SocketStream, Stream};
 use crate::net::tls::server_config::{self, ClientTlsInfo};
@@ -24,9 +25,18 @@ pub(crate) async fn accept_tls(connection: &mut Connection, started: Tick) -> bo
     let table = &routes.table;
     let Some(server_tls) = &table.server_tls else { return false };
     let counters = table.shared.counters.of(worker.number);
+    let limits = &table.config.limits;
+    let source = table.limited_source(connection.peer.ip());
+    let permit = source.map(|source| {
+        table.shared.sources.try_acquire(source, Counted::Handshakes, limits.handshakes_per_source)
+    });
+    if let Some(None) = permit {
+        counters.refuse(Reason::HandshakeLimit);
+        return false;
+    }
     let _guard = HandshakeGuard::open(table);
     // A handshake that waits for its client makes room.
-    let is_full = table.shared.handshakes.load(Relaxed) > table.config.limits.handshakes;
+    let is_full = table.shared.handshakes.load(Relaxed) > limits.handshakes;
     if is_full && !table.shared.handshaking.evict_oldest() {
         counters.refuse(Reason::HandshakeLimit);
         return false;

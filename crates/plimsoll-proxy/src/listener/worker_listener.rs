@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use plimsoll_core::{AttemptedSet, PickRequest};
 
 use crate::base::context::{LocalState, WorkerContext};
+use crate::listener::source_limits::SourcePermit;
 use crate::listener::tables::{ListenerTable, RouteTable};
 use crate::upstream::pool::WorkerPool;
 
@@ -73,6 +74,8 @@ impl WorkerListener {
 pub(crate) struct ConnectionGuard {
     pub(crate) worker: Rc<WorkerContext>,
     pub(crate) listener: Rc<WorkerListener>,
+    /// Count of its source, if that is limited.
+    pub(crate) source: Option<SourcePermit>,
 }
 
 impl ConnectionGuard {
@@ -82,7 +85,7 @@ impl ConnectionGuard {
         routes.table.shared.open.fetch_add(1, Relaxed);
         routes.table.shared.counters.of(worker.number).opened.add(1);
         worker.connections.set(worker.connections.get() + 1);
-        Self { worker: worker.clone(), listener: listener.clone() }
+        Self { worker: worker.clone(), listener: listener.clone(), source: None }
     }
 }
 

@@ -290,3 +290,58 @@ fn checks_send_a_local_header() {
     wait_until("a check was recorded", || destination.records().contains(&local));
     drop(balancer);
 }
+
+/// Returns the line of a client behind the trusted peer.
+fn v1_of(client: &str) -> String {
+    let family = if client.contains(':') { "TCP6" } else { "TCP4" };
+    let local = if client.contains(':') { "2001:db8::1" } else { "198.51.100.1" };
+    format!("PROXY {family} {client} {local} 56324 443\r\n")
+}
+
+#[test]
+fn connections_per_source_are_limited() {
+    let destination = Destination::start(respond_ok("hi"));
+    let balancer = accepting(Setup::http(&[&destination]))
+        .with(|s| s.listeners[0].limits.connections_per_source = 2)
+        .start();
+    let connect = |client: &str| {
+        let mut connection = balancer.connect();
+        connection.send(v1_of(client) + &get("/"));
+        let status = connection.read_response().status;
+        (status, connection)
+    };
+    for (one, other) in [("192.0.2.1", "192.0.2.2"), ("2001:db8::1:7", "2001:db8:0:1::7")] {
+        let kept = [connect(one), connect(one)];
+        assert_eq!(kept.each_ref().map(|(status, _)| *status), [200; 2]);
+        assert_eq!(connect(one).0, 503, "{one}");
+        assert_eq!(connect(other).0, 200, "{other}");
+        drop(kept);
+        wait_until("they are closed", || balancer.active() == 0);
+        assert_eq!(connect(one).0, 200, "{one}");
+    }
+    assert_eq!(balancer.refusals("connection_limit"), 2);
+    let own = [(); 5].map(|()| connect("127.0.0.9"));
+    assert!(own.iter().all(|(status, _)| *status == 200), "this machine and trusted proxies are exempt");
+}
+
+#[test]
+fn handshakes_per_source_are_limited() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("hi")));
+    let files = ca.issue(&["a.test"]);
+    let balancer = accepting(Setup::http(&[&destination]))
+        .with(|s| {
+            s.listeners[0].tls = Some(server_tls(&[&files]));
+            s.listeners[0].limits.handshakes_per_source = 1;
+        })
+        .start();
+    let handshake =
+        |client: &str| balancer.connect().start_tls(v1_of(client).as_bytes(), ca.client(None), "a.test");
+    let mut silent = balancer.connect();
+    silent.send([v1_of("192.0.2.1").into_bytes(), ca.client_hello("a.test")].concat());
+    silent.wait_for_bytes();
+    assert!(handshake("192.0.2.1").is_err());
+    assert!(handshake("192.0.2.2").is_ok());
+    drop(silent);
+    wait_until("its handshake has ended", || handshake("192.0.2.1").is_ok());
+    assert!(balancer.refusals("handshake_limit") > 0);
+}

@@ -244,6 +244,15 @@ impl TestCa {
         })
     }
 
+    /// Returns the bytes of a ClientHello for `name`.
+    pub(crate) fn client_hello(&self, name: &str) -> Vec<u8> {
+        let name = ServerName::try_from(name.to_owned()).expect("a host name");
+        let mut connection = ClientConnection::new(self.client(None), name).expect("a client");
+        let mut hello = Vec::new();
+        connection.write_tls(&mut hello).expect("memory");
+        hello
+    }
+
     /// Returns a TLS 1.2 client configuration with RSA cipher suites only.
     pub(crate) fn client_of_rsa(&self) -> Arc<ClientConfig> {
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();

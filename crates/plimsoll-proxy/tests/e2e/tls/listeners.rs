@@ -156,21 +156,12 @@ fn handshakes_have_a_timeout() {
     wait_until("they are counted out", || balancer.active() == 0);
 }
 
-/// Returns the bytes of a ClientHello.
-fn client_hello(ca: &TestCa) -> Vec<u8> {
-    let name = rustls::pki_types::ServerName::try_from("a.test").expect("a name");
-    let mut tls = rustls::ClientConnection::new(ca.client(None), name).expect("a client");
-    let mut hello = Vec::new();
-    tls.write_tls(&mut hello).expect("memory");
-    hello
-}
-
 #[test]
 fn silent_connections_do_not_block_handshakes() {
     let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
     let balancer =
         with_tls(Setup::http(&[&destination]), &ca).with(|s| s.listeners[0].limits.handshakes = 10).start();
-    let hello = client_hello(&ca);
+    let hello = ca.client_hello("a.test");
     let mut waiting: Vec<_> = (0..20).map(|_| balancer.connect()).collect();
     waiting[..10].iter_mut().for_each(|client| client.send(&hello[..hello.len() - 1]));
     wait_until("all of them are in", || balancer.active() == 20);
@@ -184,7 +175,7 @@ fn at_the_limit_the_handshake_that_waited_longest_is_closed() {
     let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
     let balancer =
         with_tls(Setup::http(&[&destination]), &ca).with(|s| s.listeners[0].limits.handshakes = 3).start();
-    let hello = client_hello(&ca);
+    let hello = ca.client_hello("a.test");
     let mut begun: Vec<_> = (0..3).map(|_| balancer.connect()).collect();
     for client in &mut begun {
         client.send(&hello);
@@ -254,7 +245,7 @@ fn odd_names_in_a_certificate_are_harmless() {
             s.listeners[0].tls = Some(tls);
         })
         .start();
-    for host in ["d.test", "xb.test", "test", "*", "x.y.c.test"] {
+    for host in ["d.test", "xb.test", "test", "x.y.c.test"] {
         let mut client = balancer.connect_tls(&ca.client(None), "a.test");
         client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         let status = client.read_response().status;
