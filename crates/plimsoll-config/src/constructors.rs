@@ -81,6 +81,7 @@ impl Pool {
             timeouts: defaults::DESTINATION_TIMEOUTS,
             limits: defaults::POOL_LIMITS,
             wait: defaults::WAIT,
+            resolve_every: defaults::RESOLVE_EVERY,
             destinations,
         }
     }

@@ -50,6 +50,9 @@ pub const DESTINATION_TIMEOUTS: DestinationTimeouts = DestinationTimeouts {
     total: None,
 };
 
+/// Time between two lookups of the host names of destinations.
+pub const RESOLVE_EVERY: Duration = Duration::from_secs(10);
+
 /// Concurrency limits of a pool.
 pub const POOL_LIMITS: PoolLimits = PoolLimits { requests: 0, connections: 0, pending: 1024, retries: 0 };
 /// Concurrency limits of a destination.
@@ -191,6 +194,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 /// Range of check intervals. More frequent checks would be load.
 pub(crate) const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY;
+/// Range of the time between lookups. More frequent ones would be load on the name servers.
+pub(crate) const RESOLVE: RangeInclusive<Duration> = Duration::from_millis(100)..=DAY;
 /// Range of the shutdown grace. With zero, TERM ends the process at once.
 pub(crate) const GRACE: RangeInclusive<Duration> = Duration::ZERO..=DAY;
 /// Range of the number of data-plane threads.

@@ -98,6 +98,11 @@ const CONTEXTS: &[Context] = &[
         "{listeners: [{name: l, address: ':80', pool: p}], pools: {p: {destinations: ['a:1'], tls: {@}}}}",
     ),
     context(
+        "pools.*.resolve",
+        &[],
+        "{listeners: [{name: l, address: ':80', pool: p}], pools: {p: {destinations: ['a:1'], resolve: {@}}}}",
+    ),
+    context(
         "pools.*.timeouts",
         &[],
         "{listeners: [{name: l, address: ':80', pool: p}], pools: {p: {destinations: ['a:1'], timeouts: {@}}}}",

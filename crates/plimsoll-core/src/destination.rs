@@ -23,6 +23,20 @@ pub enum Address {
     Socket(SocketAddr),
     /// A Unix stream socket.
     Unix(Arc<Path>),
+    /// A host name that has no known address. Its destination is down.
+    Unresolved {
+        /// Host name and port.
+        name: Name,
+        /// Cause of the failed lookup.
+        cause: Name,
+    },
+}
+
+impl Address {
+    /// Returns whether the address is a host name that has no known address.
+    pub const fn is_unresolved(&self) -> bool {
+        matches!(self, Self::Unresolved { .. })
+    }
 }
 
 impl fmt::Display for Address {
@@ -30,6 +44,7 @@ impl fmt::Display for Address {
         match self {
             Self::Socket(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unresolved { name, .. } => f.write_str(name),
         }
     }
 }
@@ -66,6 +81,8 @@ pub struct Destination {
     pub name: Name,
     /// Address to connect to.
     pub address: Address,
+    /// Configured host name, if the address comes from a lookup.
+    pub host: Option<Name>,
     /// Configured base weight.
     pub weight: Weight,
     /// Priority: 0 is the first tier, higher numbers are backup tiers.
@@ -84,6 +101,7 @@ impl Destination {
         Self {
             name: name.into(),
             address,
+            host: None,
             weight: Weight::ONE,
             priority: 0,
             zone: None,
@@ -177,6 +195,8 @@ pub struct HealthInputs {
     pub ejection: Ejection,
     /// The destination is the only one of its pool: never taken out for failing.
     pub only_member: bool,
+    /// The host name of the destination has no known address.
+    pub unresolved: bool,
     /// The destination reports a load above the threshold.
     pub overloaded: bool,
     /// The slow start is not over yet.
@@ -232,10 +252,12 @@ impl Status {
 
 /// Returns the status of a destination: the one eligibility rule. The operator comes first, then health checks, then
 /// traffic, then reported load. A pool's only destination follows the operator alone: there is no failover target.
+/// Without an address no destination serves.
 pub const fn status(inputs: HealthInputs) -> Status {
     match (inputs.admin, inputs.only_member, inputs.health, inputs.ejection) {
         (AdminState::Maintenance, ..) => Status::Maintenance,
         (AdminState::Drain, ..) => Status::Draining,
+        _ if inputs.unresolved => Status::Down,
         (_, true, ..) => Status::Serving,
         (_, _, Health::Down, _) => Status::Down,
         (_, _, _, Ejection::Until(until)) => Status::Ejected { until },
@@ -261,6 +283,8 @@ mod tests {
         assert_eq!(status(HealthInputs { admin: AdminState::Drain, ..bad }), Status::Draining);
         assert_eq!(status(HealthInputs { admin: AdminState::Maintenance, ..bad }), Status::Maintenance);
         assert_eq!(status(HealthInputs { only_member: true, overloaded: true, ..bad }), Status::Serving);
+        let unresolved = HealthInputs { only_member: true, unresolved: true, ..Default::default() };
+        assert_eq!(status(unresolved), Status::Down);
         assert_eq!(status(HealthInputs { overloaded: true, ..bad }), Status::Down);
         let full = HealthInputs { overloaded: true, warming: true, ..Default::default() };
         assert_eq!(status(full), Status::Overloaded);

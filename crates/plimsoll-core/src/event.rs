@@ -100,6 +100,11 @@ pub enum Reason {
         /// Duration of the ejection.
         span: Duration,
     },
+    /// The host name of the destination has no known address.
+    Unresolved {
+        /// Cause of the failed lookup.
+        cause: Name,
+    },
     /// No health check has finished yet, and the destination does not serve before.
     NotChecked,
     /// The ejection time is over: one message, the trial, may be sent.
@@ -169,6 +174,7 @@ impl Reason {
             Self::TrafficFailed { .. } => "traffic_failed",
             Self::WorseThanPeers { worse, .. } => worse.as_str(),
             Self::Unresponsive { .. } => "unresponsive",
+            Self::Unresolved { .. } => "unresolved",
             Self::NotChecked => "not_checked",
             Self::TrialOpened => "trial_opened",
             Self::TrialPassed => "trial_passed",
@@ -215,6 +221,7 @@ impl fmt::Display for Reason {
                 seconds(*silence),
                 seconds(*span)
             ),
+            Self::Unresolved { cause } => write!(f, "its host name has no known address: {cause}"),
             Self::NotChecked => {
                 f.write_str("the pool starts destinations down, and no health check has passed yet")
             }

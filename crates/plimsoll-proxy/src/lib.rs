@@ -104,6 +104,7 @@ pub mod adapter {
     pub use crate::health::probe::custom::{Check, CheckContext};
     pub use crate::listener::accepted_connection::{Connection, Fault, TimeLimit};
     pub use crate::listener::adapter::Adapter;
+    pub use crate::net::name_lookup::NameLookup;
     pub use crate::run::registry::Adapters;
     pub use plimsoll_core::health::{CheckFailure, CheckFailureKind, CheckLayer};
     pub use plimsoll_wire::Detection;
@@ -115,6 +116,7 @@ pub use crate::base::counters::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts,
     METHODS, ORCA_RESULTS, OVERFLOWS, PoolCounts, RETRY_REASONS, RouteCounts, TLS_VERSIONS, reasons,
 };
+pub use crate::control::resolver::LookupCounts;
 pub use crate::control::views::{
     DestinationView, LimitView, LimitsView, ListenerView, PoolView, ReloadsView, RouteView, TrafficView,
 };

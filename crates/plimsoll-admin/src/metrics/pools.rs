@@ -17,6 +17,7 @@ pub(crate) fn write(text: &mut Text<'_>, pools: &[PoolView]) {
     statuses(text, pools);
     load_reports(text, pools);
     decisions(text, pools);
+    lookups(text, pools);
     limits::write(text, pools);
     health_checks(text, pools);
     recoveries(text, pools);
@@ -32,6 +33,20 @@ fn for_each_destination<'p>(
         for d in &pool.destinations {
             write([("pool", &pool.name), ("destination", &d.name)], pool, d);
         }
+    }
+}
+
+fn lookups(text: &mut Text<'_>, pools: &[PoolView]) {
+    if pools.iter().all(|pool| pool.lookups.is_none()) {
+        return;
+    }
+    let mut family = text.counter(
+        "plimsoll_resolve_lookups_total",
+        "Background lookups of the host names of destinations, by result.",
+    );
+    for (pool, counts) in pools.iter().filter_map(|pool| Some((pool, pool.lookups?))) {
+        family.sample(&[("pool", &pool.name), ("result", "succeeded")], counts.succeeded);
+        family.sample(&[("pool", &pool.name), ("result", "failed")], counts.failed);
     }
 }
 

@@ -112,8 +112,19 @@ pub(crate) const MATCH: Keys = Keys {
 
 pub(crate) const POOL: Keys = Keys::new(
     "pools.*",
-    &["protocol", "grpc_web", "proxy_protocol", "tls", "load_balancer", "timeouts", "limits", "destinations"],
+    &[
+        "protocol",
+        "grpc_web",
+        "proxy_protocol",
+        "tls",
+        "load_balancer",
+        "timeouts",
+        "limits",
+        "resolve",
+        "destinations",
+    ],
 );
+pub(crate) const RESOLVE: Keys = Keys::new("pools.*.resolve", &["every"]);
 pub(crate) const POOL_LIMITS: Keys = Keys::new(
     "pools.*.limits",
     &["requests", "connections", "pending", "wait", "retries", "per_destination"],

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll_core::snapshot::TierSpec;
 use plimsoll_core::{DestinationLimits, Name, Weight};
@@ -107,10 +108,18 @@ impl Reader<'_> {
         if let Some(node) = mapping.get("limits") {
             self.check_queue_used(node, &limits, &destinations);
         }
+        let resolve_every = self.resolve_every(&mapping);
         let PoolLimitSettings { limits, wait, .. } = limits;
         let rest = build(key, &settings, timeouts, destinations);
-        let pool = Pool { protocol, proxy_protocol, grpc_web, tls, limits, wait, ..rest };
+        let pool = Pool { protocol, proxy_protocol, grpc_web, tls, limits, wait, resolve_every, ..rest };
         (pool, settings.health.protocol_is_default())
+    }
+
+    /// Reads the time between two lookups of host names.
+    fn resolve_every(&mut self, mapping: &Mapping<'_>) -> Duration {
+        let block = mapping.get("resolve").and_then(|node| self.mapping(node, &keys::RESOLVE));
+        let every = block.as_ref().and_then(|block| block.get("every"));
+        every.and_then(|node| self.duration(node, &defaults::RESOLVE)).unwrap_or(defaults::RESOLVE_EVERY)
     }
 
     /// Reads the HTTP version to destinations.
@@ -292,12 +301,11 @@ fn build(
     timeouts: DestinationTimeouts,
     destinations: Vec<Destination>,
 ) -> Pool {
+    let algorithm = match settings.algorithm_given || equal_weights(&destinations) {
+        true => settings.algorithm,
+        false => defaults::WEIGHTED_ALGORITHM,
+    };
     Pool {
-        name: Arc::from(name),
-        algorithm: match settings.algorithm_given || equal_weights(&destinations) {
-            true => settings.algorithm,
-            false => defaults::WEIGHTED_ALGORITHM,
-        },
         hash: settings.hash,
         hash_key: settings.hash_key.clone(),
         formula: settings.formula.formula(),
@@ -315,14 +323,8 @@ fn build(
         recovery: settings.health_checking && settings.health.recovery(),
         alerting: settings.health.alerting(),
         quality_metrics: settings.quality_metrics,
-        protocol: PoolProtocol::default(),
-        proxy_protocol: ProxyProtocol::default(),
-        grpc_web: GrpcWeb::default(),
-        tls: None,
-        limits: defaults::POOL_LIMITS,
-        wait: defaults::WAIT,
         timeouts: DestinationTimeouts { total: settings.total, ..timeouts },
-        destinations,
+        ..Pool::new(name, algorithm, destinations)
     }
 }
 

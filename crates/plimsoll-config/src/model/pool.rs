@@ -174,6 +174,8 @@ pub struct Pool {
     pub limits: PoolLimits,
     /// Maximum time that a message waits in the queue.
     pub wait: Duration,
+    /// Time between two lookups of the destinations' host names.
+    pub resolve_every: Duration,
     /// Destinations with unique names.
     pub destinations: Vec<Destination>,
 }

@@ -33,7 +33,10 @@ pub(super) struct Pool {
     timeouts: Option<DestinationTimeouts>,
     /// Concurrency limits of this pool.
     limits: Option<PoolLimits>,
-    /// Destinations of this pool: addresses, or blocks with an address.
+    /// Lookups of the host names of destinations.
+    resolve: Option<Resolve>,
+    /// Destinations of this pool: addresses, or blocks with an address. Each address of a host name is a destination
+    /// of its own, named `NAME/ADDRESS`.
     destinations: Vec<DestinationForm>,
 }
 
@@ -52,6 +55,15 @@ struct ClientTls {
     /// Whether the certificates of destinations are verified. `false` is insecure.
     #[schemars(extend("default" = defaults::VERIFY_DESTINATIONS))]
     verify: Option<Bool>,
+}
+
+/// Lookups of the host names of destinations.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Resolve {
+    /// Time between two lookups; 100ms to 24h. If a lookup fails, the addresses found before stay.
+    #[schemars(extend("default" = duration(defaults::RESOLVE_EVERY)))]
+    every: Option<ConfigDuration>,
 }
 
 /// Timeouts of connections to destinations, 1ms to 24h each.

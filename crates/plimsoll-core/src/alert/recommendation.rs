@@ -126,6 +126,7 @@ fn check_is_wrong(subjects: &[DestinationSummary], health: &HealthSpec) -> Optio
             Address::Unix(socket) => {
                 Some(format!("curl -i --unix-socket {} http://localhost{path}", socket.display()))
             }
+            Address::Unresolved { .. } => None,
         },
     })
 }

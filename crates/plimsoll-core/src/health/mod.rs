@@ -126,6 +126,8 @@ pub struct ProbeRequest {
     pub name: Name,
     /// Address of the check, with the `port` of the health checks if there is one.
     pub address: Address,
+    /// Configured host name of the destination, if its address comes from a lookup.
+    pub host: Option<Name>,
     /// Time after which the check fails.
     pub timeout: Duration,
     /// Kind of the check.

@@ -82,6 +82,7 @@ impl Pool {
                 id,
                 name: destination.name.clone(),
                 address: at_port(&destination.address, health.port),
+                host: destination.host.clone(),
                 timeout: checker.probe_timeout(health),
                 kind: checker.probe(health).clone(),
             });
@@ -157,7 +158,10 @@ impl Pool {
     }
 
     fn is_checked(&self, rank: usize) -> bool {
-        self.spec.health.is_some() && self.members[rank].admin != AdminState::Maintenance
+        let member = &self.members[rank];
+        let can_be_checked =
+            member.admin != AdminState::Maintenance && !member.destination.address.is_unresolved();
+        self.spec.health.is_some() && can_be_checked
     }
 }
 

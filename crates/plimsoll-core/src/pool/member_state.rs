@@ -107,24 +107,30 @@ impl MemberState {
 
     /// Computes the status from the signals.
     pub(super) fn computed_status(&self, only_member: bool) -> Status {
-        let (health, ejection) = (self.checker.health(), self.outlier.ejection());
-        let (overloaded, warming) = (self.overloaded, self.slow_start.is_some());
-        status(HealthInputs { admin: self.admin, health, ejection, only_member, overloaded, warming })
+        status(HealthInputs { only_member, ..self.inputs() })
     }
 
     /// Computes the status that the member would have without its ejection.
     pub(super) fn status_if_unejected(&self) -> Status {
-        let health = self.checker.health();
-        let (overloaded, warming) = (self.overloaded, self.slow_start.is_some());
-        let (admin, ejection, only_member) = (self.admin, Ejection::None, false);
-        status(HealthInputs { admin, health, ejection, only_member, overloaded, warming })
+        status(HealthInputs { ejection: Ejection::None, ..self.inputs() })
     }
 
     /// Computes the status that the member would have with less load.
     pub(super) fn status_if_unloaded(&self) -> Status {
-        let (health, ejection) = (self.checker.health(), self.outlier.ejection());
-        let (admin, warming) = (self.admin, self.slow_start.is_some());
-        status(HealthInputs { admin, health, ejection, only_member: false, overloaded: false, warming })
+        status(HealthInputs { overloaded: false, ..self.inputs() })
+    }
+
+    /// Returns the signals of a member that is not the only one.
+    fn inputs(&self) -> HealthInputs {
+        HealthInputs {
+            admin: self.admin,
+            health: self.checker.health(),
+            ejection: self.outlier.ejection(),
+            only_member: false,
+            unresolved: self.destination.address.is_unresolved(),
+            overloaded: self.overloaded,
+            warming: self.slow_start.is_some(),
+        }
     }
 
     /// Returns whether the member's weight is above 0.
@@ -299,7 +305,10 @@ impl MemberState {
     fn reason_of(&self, from: Status, to: Status, only_member: bool, clear_reason: Option<Reason>) -> Reason {
         let known = match to {
             Status::Draining | Status::Maintenance => None,
-            Status::Down => self.down_reason.clone(),
+            Status::Down => match &self.destination.address {
+                Address::Unresolved { cause, .. } => Some(Reason::Unresolved { cause: cause.clone() }),
+                _ => self.down_reason.clone(),
+            },
             Status::Ejected { .. } if self.outlier.ejection() == Ejection::Probation => {
                 match &self.ejected_reason {
                     Some(planned @ Reason::RecoveryPlanned { .. }) if from == Status::Down => {

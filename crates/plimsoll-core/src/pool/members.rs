@@ -41,6 +41,16 @@ impl Pool {
         self.plan_all();
     }
 
+    /// Replaces the members after a lookup; those that stay keep their weight, which the operator may have set.
+    pub(super) fn replace_looked_up(&mut self, now: Tick, mut members: Vec<Destination>) {
+        let weights: HashMap<&Name, Weight> =
+            self.members.iter().map(|m| (&m.destination.name, m.destination.weight)).collect();
+        for member in &mut members {
+            member.weight = weights.get(&member.name).copied().unwrap_or(member.weight);
+        }
+        self.replace_members(now, members);
+    }
+
     /// Returns the assumed health before a destination's first check.
     fn start_health(&self) -> Start {
         self.spec.health.as_ref().map_or(Start::Serving, |health| health.schedule.start)

@@ -105,6 +105,9 @@ pub enum Input {
     /// Replaces the list of destinations. A destination with an unchanged name keeps its state, unless its address changes. Of
     /// two destinations with one name the first counts.
     Members(Vec<Destination>),
+    /// Replaces the list of destinations after a lookup of their host names. As [`Input::Members`], but destinations that
+    /// stay keep their weight.
+    Lookup(Vec<Destination>),
     /// Replaces the settings.
     Spec(PoolSpec),
     /// Sets a destination's administrative state.
@@ -234,6 +237,7 @@ impl Pool {
     pub fn handle(&mut self, now: Tick, input: Input) {
         match input {
             Input::Members(members) => self.replace_members(now, members),
+            Input::Lookup(members) => self.replace_looked_up(now, members),
             Input::Spec(spec) => self.replace_spec(now, spec),
             Input::Admin { name, state } => self.set_admin(now, &name, state),
             Input::Weight { name, weight } => self.set_weight(&name, weight),

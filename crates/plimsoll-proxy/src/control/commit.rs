@@ -1,18 +1,20 @@
 //! Commit of a prepared configuration: which state is kept, created or removed. No step can fail.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use plimsoll_config::model::{Config, DestinationAddress, Listener, Pool as PoolConfig, ProxyProtocol};
+use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, ProxyProtocol};
 use plimsoll_core::balance::AlgorithmSettings;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
 use plimsoll_core::retry::RetryBudget;
-use plimsoll_core::{Destination, Name, PoolLimits, Rng};
+use plimsoll_core::{Name, PoolLimits, Rng};
 use tokio::sync::mpsc;
 
 use crate::base::counters::PerWorker;
-use crate::control::prepare::{NewSockets, Resolved, TlsConfigs, format_address, max_concurrent_requests};
+use crate::control::prepare::{NewSockets, TlsConfigs, format_address, max_concurrent_requests};
+use crate::control::resolver::{LookupCounts, ResolvedNames, keep_resolved};
 use crate::control::{BoundAddress, Handle, ListenerState, PoolState, State};
 use crate::health::driver::{Driver, DriverCommand, SIGNAL_QUEUE};
 use crate::health::observer::{PoolObserver, ReportingOptions};
@@ -35,7 +37,7 @@ impl Handle {
         &self,
         config: Config,
         tls: TlsConfigs,
-        resolved: Resolved,
+        mut names: BTreeMap<Name, ResolvedNames>,
         mut sockets: NewSockets,
     ) {
         let mut state = self.state();
@@ -43,8 +45,7 @@ impl Handle {
         let pools: Vec<_> = config
             .pools
             .iter()
-            .zip(resolved)
-            .map(|(pool, members)| self.pool(&mut state, pool, members))
+            .map(|pool| self.pool(&mut state, pool, names.remove(&pool.name).unwrap_or_default()))
             .collect();
         state.pools.retain(|name, _| config.pools.iter().any(|pool| pool.name == *name));
         let mut commands: Vec<Vec<ListenerUpdate>> = (0..self.0.workers).map(|_| Vec::new()).collect();
@@ -65,12 +66,13 @@ impl Handle {
     }
 
     /// Returns the table of a pool: updates the running pool of that name, or starts a new one.
-    fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, members: Vec<Destination>) -> Arc<PoolTable> {
+    fn pool(&self, state: &mut State, config: &Arc<PoolConfig>, names: ResolvedNames) -> Arc<PoolTable> {
         let client_tls = state.tls.pools.get(&config.name).cloned();
         let probes = self.probes(config, client_tls.clone());
+        keep_resolved(&self.0, config.clone(), names.clone());
         match state.pools.get_mut(&config.name) {
-            Some(known) => known.update(config, members, probes, client_tls),
-            None => self.start_pool(state, config, members, probes, client_tls),
+            Some(known) => known.update(config, names, probes, client_tls),
+            None => self.start_pool(state, config, names, probes, client_tls),
         }
     }
 
@@ -81,12 +83,8 @@ impl Handle {
             _ => None,
         };
         let (protocol, proxy_protocol) = (config.protocol, config.proxy_protocol);
-        let hosts = config.destinations.iter().filter_map(|d| match &d.address {
-            DestinationAddress::Name(host, _) => Some((d.name.clone(), host.as_str().into())),
-            DestinationAddress::Socket(_) | DestinationAddress::Unix(_) => None,
-        });
         let transport = ProbeTransport { client_tls, protocol, proxy_protocol };
-        ProbeConfig { transport, check, hosts: hosts.collect() }
+        ProbeConfig { transport, check }
     }
 
     /// Starts a new pool with its driver.
@@ -94,7 +92,7 @@ impl Handle {
         &self,
         state: &mut State,
         config: &Arc<PoolConfig>,
-        members: Vec<Destination>,
+        names: ResolvedNames,
         probes: ProbeConfig,
         client_tls: Option<Arc<ClientTlsConfig>>,
     ) -> Arc<PoolTable> {
@@ -105,6 +103,7 @@ impl Handle {
         let rng = Rng::new(state.next ^ clock.now().as_nanos());
         // One rotation and counter row more than workers, for decisions of the API.
         let rows = self.0.workers + 1;
+        let members = names.destinations(config);
         let pool = Pool::new(config.name.clone(), spec_of(config), members, rows, rng, clock.now());
         let limiter = pool.limiter().clone();
         limiter.set_wakers(self.0.wakers.clone());
@@ -132,7 +131,10 @@ impl Handle {
             resource_starved: false,
         };
         tokio::spawn(driver.run());
-        state.pools.insert(config.name.clone(), PoolState { table: table.clone(), commands });
+        state.pools.insert(
+            config.name.clone(),
+            PoolState { table: table.clone(), commands, names, lookups: LookupCounts::default() },
+        );
         table
     }
 
@@ -231,21 +233,27 @@ impl Handle {
 }
 
 impl PoolState {
+    /// Returns the counts of lookups, if the pool has host names.
+    pub(super) fn lookups(&self) -> Option<LookupCounts> {
+        (!self.names.is_empty()).then_some(self.lookups)
+    }
+
     /// Sends the new configuration to the driver, and returns the new table, which keeps the pool's state.
     fn update(
         &mut self,
         config: &Arc<PoolConfig>,
-        members: Vec<Destination>,
+        names: ResolvedNames,
         probes: ProbeConfig,
         client_tls: Option<Arc<ClientTlsConfig>>,
     ) -> Arc<PoolTable> {
         self.table.budget.set_share(config.retry.budget);
-        let inputs = [Input::Spec(spec_of(config)), Input::Members(members)];
+        let inputs = [Input::Spec(spec_of(config)), Input::Members(names.destinations(config))];
         let inputs = inputs.into_iter().map(|input| DriverCommand::Input(Box::new(input)));
         let options = DriverCommand::Reporting(reporting_options(config));
         for command in [DriverCommand::Probes(probes), options].into_iter().chain(inputs) {
             let _driver_has_ended = self.commands.send(command);
         }
+        self.names = names;
         let old = &self.table;
         self.table = Arc::new(PoolTable {
             number: old.number,

@@ -36,16 +36,6 @@ impl Error for InvalidConfig {}
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The host name of a destination did not resolve.
-    #[non_exhaustive]
-    Resolve {
-        /// Name of the pool.
-        pool: Name,
-        /// Name of the destination.
-        destination: Name,
-        /// Error of the resolver.
-        error: io::Error,
-    },
     /// The address of a listener could not be bound.
     #[non_exhaustive]
     Bind {
@@ -93,9 +83,6 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resolve { pool, destination, error } => {
-                write!(f, "pool {pool}: cannot resolve destination {destination}: {error}")
-            }
             Self::Bind { listener, address, error } => {
                 write!(f, "listener {listener}: cannot listen on {address}: {error}")
             }
@@ -112,9 +99,7 @@ impl fmt::Display for StartError {
 impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Resolve { error, .. } | Self::Bind { error, .. } | Self::System { error, .. } => {
-                Some(error)
-            }
+            Self::Bind { error, .. } | Self::System { error, .. } => Some(error),
             Self::Tls { error, .. } => Some(error),
             Self::UnknownProtocol { .. } | Self::UnknownCheck { .. } => None,
         }

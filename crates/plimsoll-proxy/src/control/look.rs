@@ -63,13 +63,14 @@ impl Handle {
         let pools: Vec<_> = {
             let state = self.state();
             let known = state.config.pools.iter().filter_map(|config| state.pools.get(&config.name));
-            known.map(|pool| (pool.table.clone(), pool.commands.clone())).collect()
+            known.map(|pool| (pool.table.clone(), pool.commands.clone(), pool.lookups())).collect()
         };
         let mut views = Vec::new();
-        for (table, commands) in pools {
+        for (table, commands, lookups) in pools {
             let (reply, report) = oneshot::channel();
             let _driver_has_ended = commands.send(DriverCommand::Report(reply));
-            views.push(view_of(&table, report.await.unwrap_or_default(), self.0.clock.now()));
+            let view = view_of(&table, report.await.unwrap_or_default(), self.0.clock.now());
+            views.push(PoolView { lookups, ..view });
         }
         views
     }
@@ -200,6 +201,7 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
         ejections: report.ejections,
         observed: report.observed,
         limits: limits_view(table, &snapshot),
+        lookups: None,
     }
 }
 

@@ -8,8 +8,9 @@ mod error;
 mod explain;
 mod look;
 mod prepare;
+pub(crate) mod resolver;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -28,7 +29,8 @@ use crate::base::timer::start_ticker;
 pub use crate::control::error::{InvalidConfig, ReloadError, StartError};
 pub use crate::control::explain::{CandidateView, ExplainError, ExplainQuery, ExplanationView};
 pub use crate::control::look::LoadReportError;
-use crate::control::prepare::{TlsConfigs, bind, find_adapters, load_tls, resolve};
+use crate::control::prepare::{TlsConfigs, bind, find_adapters, load_tls};
+use crate::control::resolver::{LookupCounts, ResolvedNames, resolve};
 use crate::control::views::ReloadsView;
 use crate::health::driver::DriverCommand;
 use crate::listener::tables::{ListenerShared, ListenerTable};
@@ -110,6 +112,9 @@ struct BoundAddress {
 struct PoolState {
     table: Arc<PoolTable>,
     commands: mpsc::UnboundedSender<DriverCommand>,
+    /// Addresses of the host names, in force.
+    names: ResolvedNames,
+    lookups: LookupCounts,
 }
 
 impl Proxy {
@@ -132,7 +137,7 @@ impl Proxy {
             Ok((config, adapters, tls))
         })
         .await??;
-        let resolved = resolve(&config).await?;
+        let names = resolve(&config, &adapters.lookup(), &BTreeMap::new()).await;
         let sockets = bind(&config, &HashMap::new(), workers)?;
         let (ended_to, ended) = mpsc::unbounded_channel();
         let mut commands = Vec::new();
@@ -173,7 +178,7 @@ impl Proxy {
             draining: AtomicBool::new(false),
             wakers,
         }));
-        handle.commit(config, tls, resolved, sockets);
+        handle.commit(config, tls, names, sockets);
         Ok(Self { handle, threads, log_threads: logs.threads, ended })
     }
 
@@ -354,7 +359,9 @@ impl Handle {
             Ok((config, tls))
         });
         let (config, tls) = read.await.map_err(ReloadError::Start)??;
-        let resolved = resolve(&config).await.map_err(ReloadError::Start)?;
+        let known =
+            self.state().pools.iter().map(|(name, pool)| (name.clone(), pool.names.clone())).collect();
+        let names = resolve(&config, &self.0.adapters.lookup(), &known).await;
         let (old, current) = {
             let state = self.state();
             let wanted = |l: &ListenerState| l.sockets.iter().map(|b| b.wanted.clone()).collect::<Vec<_>>();
@@ -363,7 +370,7 @@ impl Handle {
         };
         let sockets = bind(&config, &current, self.0.workers).map_err(ReloadError::Start)?;
         let summary = summary(&old, &config);
-        self.commit(config, tls, resolved, sockets);
+        self.commit(config, tls, names, sockets);
         self.wait_until_adopted().await;
         Ok(summary)
     }

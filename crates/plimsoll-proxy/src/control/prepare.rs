@@ -1,12 +1,11 @@
 //! Preparation of a configuration: all steps that can fail, before any part of it is in force.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
-use plimsoll_config::model::{Config, DestinationAddress, ListenAddress, Pool, PoolProtocol};
+use plimsoll_config::model::{Config, ListenAddress, Pool, PoolProtocol};
+use plimsoll_core::Name;
 use plimsoll_core::health::ProbeKind;
-use plimsoll_core::{Address, Destination, DestinationLimits, Name};
 
 use crate::control::StartError;
 use crate::listener::accept;
@@ -16,44 +15,6 @@ use crate::run::registry::Adapters;
 
 /// Sockets bound for a configuration that is not in force yet.
 pub(super) type NewSockets = HashMap<(Name, ListenAddress), (ListenAddress, Vec<socket2::Socket>)>;
-pub(super) type Resolved = Vec<Vec<Destination>>;
-
-/// Resolves the addresses of all destinations.
-pub(super) async fn resolve(config: &Config) -> Result<Resolved, StartError> {
-    let mut pools = Vec::new();
-    for pool in &config.pools {
-        let mut members = Vec::new();
-        for d in &pool.destinations {
-            let address = match &d.address {
-                DestinationAddress::Socket(address) => Address::Socket(*address),
-                DestinationAddress::Unix(path) => Address::Unix(path.as_path().into()),
-                DestinationAddress::Name(host, port) => {
-                    let failed = |error| StartError::Resolve {
-                        pool: pool.name.clone(),
-                        destination: d.name.clone(),
-                        error,
-                    };
-                    let mut found = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(failed)?;
-                    Address::Socket(found.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?)
-                }
-            };
-            members.push(Destination {
-                name: d.name.clone(),
-                address,
-                weight: d.weight,
-                priority: d.priority,
-                zone: d.zone.clone(),
-                labels: d.labels.clone(),
-                limits: DestinationLimits {
-                    requests: max_concurrent_requests(pool.protocol, d.limits.requests, d.limits.connections),
-                    ..d.limits
-                },
-            });
-        }
-        pools.push(members);
-    }
-    Ok(pools)
-}
 
 /// Returns the limit of concurrent requests: at most the limit of connections, because each request needs a connection
 /// of its own, except over HTTP/2. So a request without a connection waits in the queue, in order.

@@ -14,6 +14,7 @@ use plimsoll_core::stats::Counts;
 use plimsoll_core::{Name, Status, Tick};
 
 use crate::base::counters::{ListenerCounts, PoolCounts, RouteCounts};
+use crate::control::resolver::LookupCounts;
 use crate::health::driver::{CheckCounts, CheckStats};
 use crate::health::observer::ObserverView;
 use crate::net::tls::Expiry;
@@ -54,6 +55,8 @@ pub struct PoolView {
     pub observed: ObserverView,
     /// Usage and limits of the pool.
     pub limits: LimitsView,
+    /// Lookups of the host names of its destinations; `None` if it has none.
+    pub lookups: Option<LookupCounts>,
 }
 
 /// Usage of a limited resource.

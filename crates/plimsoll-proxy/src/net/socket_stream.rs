@@ -82,6 +82,7 @@ impl SocketStream {
                 Ok(Self::Tcp(stream))
             }
             Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
+            Address::Unresolved { cause, .. } => Err(io::Error::new(io::ErrorKind::NotFound, &**cause)),
         }
     }
 

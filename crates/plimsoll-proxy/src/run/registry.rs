@@ -6,6 +6,7 @@ use plimsoll_config::model::Protocol;
 
 use crate::health::probe::custom::Check;
 use crate::listener::adapter::{Adapter, SocketHandler};
+use crate::net::name_lookup::{NameLookup, SystemLookup};
 use crate::serve::detect::Detect;
 use crate::serve::http::Http;
 use crate::serve::mqtt::Mqtt;
@@ -17,12 +18,14 @@ use crate::serve::udp::Udp;
 pub struct Adapters {
     adapters: Vec<Arc<dyn Adapter>>,
     checks: Vec<Arc<dyn Check>>,
+    lookup: Arc<dyn NameLookup>,
 }
 
 impl Adapters {
     /// Returns the built-in protocols: HTTP, MQTT, TCP and UDP.
     pub fn built_in() -> Self {
-        Self { adapters: vec![Arc::new(Http), Arc::new(Mqtt), Arc::new(Tcp)], checks: Vec::new() }
+        let adapters: Vec<Arc<dyn Adapter>> = vec![Arc::new(Http), Arc::new(Mqtt), Arc::new(Tcp)];
+        Self { adapters, checks: Vec::new(), lookup: Arc::new(SystemLookup) }
     }
 
     /// Adds an adapter before all others; the latest of several with one name is used.
@@ -37,6 +40,18 @@ impl Adapters {
     pub fn with_check(mut self, check: impl Check + 'static) -> Self {
         self.checks.insert(0, Arc::new(check));
         self
+    }
+
+    /// Replaces the lookup of host names.
+    #[must_use]
+    pub fn with_lookup(mut self, lookup: impl NameLookup + 'static) -> Self {
+        self.lookup = Arc::new(lookup);
+        self
+    }
+
+    /// Returns the lookup of host names.
+    pub(crate) fn lookup(&self) -> Arc<dyn NameLookup> {
+        self.lookup.clone()
     }
 
     /// Returns the names of all adapters, for [`plimsoll_config::Extensions`].

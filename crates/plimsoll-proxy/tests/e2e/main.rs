@@ -9,6 +9,7 @@ mod failover;
 mod framing;
 mod health_checks;
 mod hedging;
+mod host_names;
 mod http2;
 mod kit;
 mod limits;

@@ -3,6 +3,34 @@
 use super::*;
 
 #[test]
+fn destination_without_a_known_address_is_down_and_is_not_checked() {
+    let mut bench = Bench::up("a b", spec());
+    let mut unresolved = destinations("a b");
+    let cause = "no such name".into();
+    unresolved[0].address = Address::Unresolved { name: "a.test:80".into(), cause };
+    bench.handle(Input::Lookup(unresolved));
+    assert_eq!(bench.word("a"), "down");
+    assert!(bench.lines.last().expect("an event").contains("no known address: no such name"));
+    bench.orders.clear();
+    (0..3).for_each(|_| bench.round(""));
+    assert_eq!(bench.report("a").last_check, None, "there is no address to check");
+    bench.handle(Input::Lookup(destinations("a b")));
+    assert_eq!(bench.word("a"), "serving");
+    bench.round("");
+    assert!(bench.report("a").last_check.is_some());
+}
+
+#[test]
+fn lookup_keeps_the_weight_that_the_operator_has_set() {
+    let mut bench = Bench::up("a b", spec());
+    bench.handle(Input::Weight { name: "a".into(), weight: Weight::new(7) });
+    bench.handle(Input::Lookup(destinations("a c*3")));
+    assert_eq!((bench.report("a").weight.get(), bench.report("c").weight.get()), (7, 3));
+    bench.members("a c*3");
+    assert_eq!(bench.report("a").weight.get(), 1, "a reload sets the configured weight");
+}
+
+#[test]
 fn member_with_the_same_name_keeps_its_state() {
     let mut bench = Bench::up("a b c", spec());
     (0..3).for_each(|_| bench.round("a"));

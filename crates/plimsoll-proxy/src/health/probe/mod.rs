@@ -10,13 +10,12 @@ mod transport;
 mod udp;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use plimsoll_config::model::PoolProtocol;
+use plimsoll_core::Address;
 use plimsoll_core::health::{CheckFailure, CheckFailureKind, ProbeKind};
 use plimsoll_core::pool::{ProbeRequest, ProbeResult};
-use plimsoll_core::{Address, Name};
 
 use crate::base::clock::Clock;
 use crate::health::probe::failure::{ProbeError, ProbeStage};
@@ -40,24 +39,22 @@ pub(crate) struct ProbeConfig {
     pub(crate) transport: ProbeTransport,
     /// Check of the embedding program, if the pool uses one.
     pub(crate) check: Option<Arc<dyn custom::Check>>,
-    /// Configured host names of destinations, for the `Host` field.
-    pub(crate) hosts: HashMap<Name, Arc<str>>,
 }
 
 impl ProbeConfig {
     /// Returns the authority of a check's request: the configured one, else the name or the address of the destination.
-    fn authority<'a>(&'a self, host: Option<&'a str>, probe: &'a ProbeRequest) -> Cow<'a, str> {
-        match (host, &probe.address) {
-            (Some(host), _) => host.into(),
-            (None, Address::Unix(_)) => "localhost".into(),
-            (None, Address::Socket(address)) => {
+    fn authority<'a>(&self, host: Option<&'a str>, probe: &'a ProbeRequest) -> Cow<'a, str> {
+        match (host, &probe.address, &probe.host) {
+            (Some(host), ..) => host.into(),
+            (None, Address::Unix(_), _) => "localhost".into(),
+            (None, Address::Socket(address), Some(name)) => {
                 let default_port = if self.transport.client_tls.is_some() { 443 } else { 80 };
-                match self.hosts.get(&probe.name) {
-                    Some(name) if address.port() == default_port => (&**name).into(),
-                    Some(name) => format!("{name}:{}", address.port()).into(),
-                    None => address.to_string().into(),
+                match address.port() == default_port {
+                    true => (&**name).into(),
+                    false => format!("{name}:{}", address.port()).into(),
                 }
             }
+            (None, address, _) => address.to_string().into(),
         }
     }
 }

@@ -57,6 +57,7 @@ async fn failure(
         id: DestinationId(0),
         name: "a".into(),
         address: Address::Socket(address),
+        host: None,
         timeout: Duration::from_millis(200),
         kind,
     };
@@ -136,7 +137,8 @@ fn endless_destination(start: &'static [u8], endless: &'static [u8]) -> SocketAd
 /// Runs a check with a time limit that none of these tests reaches.
 async fn result(kind: ProbeKind, address: SocketAddr, config: &ProbeConfig) -> ProbeResult {
     let (id, timeout) = (DestinationId(0), Duration::from_secs(60));
-    let request = ProbeRequest { id, name: "a".into(), address: Address::Socket(address), timeout, kind };
+    let (name, address) = ("a".into(), Address::Socket(address));
+    let request = ProbeRequest { id, name, address, host: None, timeout, kind };
     probe(&request, config, Clock::start()).await
 }
 
@@ -182,43 +184,19 @@ async fn endless_responses_end_the_check() {
     }
 }
 
-#[tokio::test]
-async fn the_host_of_a_check_is_the_configured_name() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let requests = thread::spawn(move || {
-        let hosts = (0..2).map(|_| {
-            let (mut stream, _) = listener.accept().expect("a connection");
-            let mut request = [0; 4096];
-            let n = stream.read(&mut request).expect("a request");
-            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("a client");
-            let text = String::from_utf8_lossy(&request[..n]).into_owned();
-            text.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default().to_owned()
-        });
-        hosts.collect::<Vec<_>>()
-    });
-    let mut config = ProbeConfig::default();
-    result(http(), address, &config).await;
-    config.hosts.insert("a".into(), "api.example.com".into());
-    result(http(), address, &config).await;
-    let named = format!("api.example.com:{}", address.port());
-    assert_eq!(requests.join().expect("two requests"), [address.to_string(), named]);
-}
-
 #[test]
 fn a_default_port_is_omitted_from_the_host_of_a_check() {
-    let mut config = ProbeConfig::default();
-    config.hosts.insert("a".into(), "api.example.com".into());
+    let config = ProbeConfig::default();
     let authority = |port: u16, host: Option<&str>, config: &ProbeConfig| {
         let address = Address::Socket(SocketAddr::from(([127, 0, 0, 1], port)));
         let (id, timeout) = (DestinationId(0), Duration::from_secs(1));
-        let request = ProbeRequest { id, name: "a".into(), address, timeout, kind: http() };
+        let (name, configured) = ("a".into(), Some("api.example.com".into()));
+        let request = ProbeRequest { id, name, address, host: configured, timeout, kind: http() };
         config.authority(host, &request).into_owned()
     };
     assert_eq!(authority(80, None, &config), "api.example.com");
     assert_eq!(authority(443, None, &config), "api.example.com:443");
     assert_eq!(authority(80, Some("other:8080"), &config), "other:8080");
     let secured = with_tls(SocketAddr::from(([127, 0, 0, 1], 443)));
-    let secured = ProbeConfig { hosts: config.hosts, ..secured };
     assert_eq!(authority(443, None, &secured), "api.example.com");
 }

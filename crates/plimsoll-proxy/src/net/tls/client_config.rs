@@ -106,6 +106,12 @@ impl ClientTlsConfig {
         Ok(config)
     }
 
+    /// Returns the server name of a destination. One that comes from a lookup is named `NAME/ADDRESS`.
+    fn server_name_of(&self, destination: &str) -> Option<ServerName<'static>> {
+        let looked_up = || self.names.get(destination.rsplit_once('/')?.0);
+        self.names.get(destination).or_else(looked_up).cloned()
+    }
+
     /// Performs the TLS handshake with `destination` on a new connection.
     ///
     /// # Errors
@@ -121,7 +127,7 @@ impl ClientTlsConfig {
             AlpnOffer::Http1 => self.http1.clone(),
             AlpnOffer::Http2 => self.http2(),
         };
-        let name = self.names.get(destination).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let name = self.server_name_of(destination).ok_or(io::ErrorKind::NotFound)?;
         let mut secured = Box::new(TlsStream::client(socket, config, name)?);
         std::future::poll_fn(|cx| secured.poll_handshake(cx)).await?;
         if offer == AlpnOffer::Http2 && secured.alpn() != Some(b"h2") {

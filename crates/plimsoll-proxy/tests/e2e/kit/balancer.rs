@@ -1,6 +1,8 @@
 //! The proxy under test: runs in this process on free ports, and must leave nothing open at its end.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, Once, PoisonError};
@@ -12,7 +14,7 @@ use plimsoll_config::model::{
 };
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::route::Match;
-use plimsoll_proxy::adapter::Adapters;
+use plimsoll_proxy::adapter::{Adapters, NameLookup};
 use plimsoll_proxy::{
     DestinationView, Handle, InvalidConfig, PoolView, Proxy, ReloadError, StartError, reasons,
 };
@@ -32,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) workers: usize,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) decision_log: Option<DecisionLog>,
+    /// Addresses of host names; `None` = the system's resolver.
+    pub(crate) names: Option<Names>,
 }
 
 impl Setup {
@@ -43,6 +47,7 @@ impl Setup {
             workers: 1,
             access_log: None,
             decision_log: None,
+            names: None,
         }
     }
 
@@ -89,7 +94,14 @@ impl Setup {
     }
 
     pub(crate) fn try_start(&self) -> Result<Balancer, StartError> {
-        Balancer::start(self.config())
+        let adapters = Adapters::built_in();
+        Balancer::start(
+            self.config(),
+            match self.names.clone() {
+                Some(names) => adapters.with_lookup(names),
+                None => adapters,
+            },
+        )
     }
 }
 
@@ -136,6 +148,29 @@ pub(crate) fn edits(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str])
     HeaderEdits::new(pairs(set), pairs(add), remove.iter().map(|&n| n.into()).collect())
 }
 
+/// Host names with their addresses, which tests change.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Names(Arc<Mutex<HashMap<String, Vec<IpAddr>>>>);
+
+impl Names {
+    pub(crate) fn set(&self, host: &str, addresses: &[[u8; 4]]) {
+        let addresses = addresses.iter().map(|&address| address.into()).collect();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host.into(), addresses);
+    }
+
+    pub(crate) fn remove(&self, host: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(host);
+    }
+}
+
+impl NameLookup for Names {
+    fn look_up(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = names.get(host).ok_or_else(|| io::Error::other("no such name"))?;
+        Ok(found.iter().map(|&address| SocketAddr::new(address, port)).collect())
+    }
+}
+
 type Wanted = Arc<Mutex<Result<Config, String>>>;
 
 /// A running proxy in this process.
@@ -164,7 +199,7 @@ fn count_panics_of_workers() {
 }
 
 impl Balancer {
-    fn start(config: Config) -> Result<Self, StartError> {
+    fn start(config: Config, adapters: Adapters) -> Result<Self, StartError> {
         count_panics_of_workers();
         let wanted: Wanted = Arc::new(Mutex::new(Ok(config.clone())));
         let source = wanted.clone();
@@ -177,7 +212,7 @@ impl Balancer {
                 wanted.map_err(|text| InvalidConfig::from(&*text))
             });
             runtime.block_on(async {
-                let mut proxy = match Proxy::start(config, source, Adapters::built_in()).await {
+                let mut proxy = match Proxy::start(config, source, adapters).await {
                     Ok(proxy) => proxy,
                     Err(error) => return drop(started.send(Err(error))),
                 };

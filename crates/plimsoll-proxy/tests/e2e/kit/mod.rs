@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use plimsoll_proxy::Clock;
 
-pub(crate) use self::balancer::{Balancer, Setup, edits, route};
+pub(crate) use self::balancer::{Balancer, Names, Setup, edits, route};
 pub(crate) use self::client::{Client, EndKind, ReadEnd};
 pub(crate) use self::destination::{BlackHole, Connection, Destination, Gate, ok, respond_ok, respond_with};
 pub(crate) use self::endpoint::{Endpoint, TempPath, raise_descriptor_limit};
