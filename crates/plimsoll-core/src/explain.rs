@@ -47,7 +47,7 @@ pub struct Candidate {
     pub set_aside: Option<SetAside>,
     /// Number of messages in flight.
     pub in_flight: u32,
-    /// (in flight + 1) / weight, the load that algorithms compare.
+    /// In flight / weight, the load that algorithms compare.
     pub load: f64,
     /// Probability that the destination accepts a pick; below 1 during slow start.
     pub slow_start: f64,
@@ -147,7 +147,7 @@ pub fn candidates(snapshot: &Snapshot, want: &PickRequest<'_>, now: Tick) -> Vec
             _ => Some(SetAside::Backup),
         };
         let in_flight = m.stats.in_flight();
-        let load = f64::from(in_flight + 1) / (f64::from(m.weight.max(1)) / 256.0);
+        let load = f64::from(in_flight) / (f64::from(m.weight.max(1)) / 256.0);
         let slow_start = m.slow_start.map_or(1.0, |ramp| ramp.chance(now));
         Candidate { member, set_aside, in_flight, load, slow_start, share, score: scores[member] }
     };
@@ -300,6 +300,6 @@ mod tests {
             balance_load(&snapshot, &PickRequest::default(), Tick::ZERO, &mut Rng::new(1)).expect("serves");
         let explained = explain(&snapshot, &PickRequest::default(), Tick::ZERO, &mut Rng::new(1));
         let scores: Vec<_> = explained.candidates.iter().map(|candidate| candidate.score).collect();
-        assert_eq!(scores, [Some(1.0), Some(0.5)], "the heavier one has one in flight");
+        assert_eq!(scores, [Some(0.0), Some(0.25)], "the heavier one has one in flight");
     }
 }

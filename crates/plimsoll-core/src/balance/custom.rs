@@ -7,6 +7,7 @@ use super::latency_quantile::Median;
 use super::least_loaded::EXACT_UP_TO;
 use super::lowest_score::{Score, Seen, lowest};
 use super::rotation_state::PartitionRotations;
+use super::slow_destinations::SlowDestinations;
 use super::{Needs, Partition, Picker, Policy, Slot};
 use crate::formula::{Formula, Program, Reading, Source};
 use crate::health::score::score;
@@ -16,15 +17,16 @@ use crate::stats::DestinationStats;
 use crate::time::Tick;
 
 /// Default formula, which is `weighted_least_connections`.
-pub const DEFAULT: &str = "(in_flight + 1) / weight";
+pub const DEFAULT: &str = "in_flight / weight";
 
 /// Maximum age of a mean over the pool.
 const MAX_MEAN_AGE: Duration = Duration::from_millis(100);
 
 /// `custom`: a [`Formula`] computes a score for each destination, and the lowest is picked. Up to 16 destinations are
-/// all scored, of more five are drawn by weight, and equal scores take turns.
+/// all scored, of more five are drawn by weight, and equal scores take turns by weight. If the formula reads latencies
+/// or errors, a destination that gets no messages is measured again every few seconds.
 ///
-/// An unknown value of a destination (no response yet, no load report, or a report that is too old) is replaced by the
+/// An unknown value of a destination (a latency before 20 responses, no load report, or a report that is too old) is replaced by the
 /// mean of the known values, or 0 if all are unknown. A destination without reports is neither flooded nor starved (as
 /// in gRPC's weighted round robin, A58). A destination with a score of NaN is picked last, and is counted.
 #[derive(Debug)]
@@ -63,7 +65,8 @@ impl Policy for Custom {
         let programs =
             slots.iter().map(|slot| (slot.stats.clone(), self.formula.program(&slot.attributes()))).collect();
         let scores = Scores { programs, pool: PoolMeans::default(), slots: slots.clone() };
-        lowest(scores, &slots, self.turns.of(part))
+        let slow = self.formula.reads_answers().then(|| SlowDestinations::new(&slots));
+        lowest(scores, &slots, self.turns.of(part), slow)
     }
 }
 
@@ -74,6 +77,9 @@ struct Scores {
 }
 
 impl Score for Scores {
+    /// A formula keeps messages from a destination by a great number, such as `zone == 'eu' ? 1e9 : 0`.
+    const EXPLORED_UP_TO: f64 = 1e6;
+
     /// The formula reads its values when it is evaluated.
     fn look(&self, _slot: usize) -> Seen {
         Seen::default()
@@ -112,7 +118,7 @@ impl Source for Reader<'_> {
         match reading {
             Reading::InFlight => f64::from(stats.in_flight()),
             Reading::LatencyMs => {
-                let read = |stats: &DestinationStats| stats.measured().first_byte.read(now);
+                let read = |stats: &DestinationStats| stats.measured().known_first_byte(now);
                 self.known(read, &pool.latency) / 1e6
             }
             Reading::ErrorRate => self.known(|stats| stats.measured().errors.read(now), &pool.errors),
@@ -183,7 +189,7 @@ mod tests {
         let by_load = picker("(in_flight + 1) / weight", &slots);
         assert_eq!(ranks(&*by_load, &slots, 2), "1 1");
         let _held = hold(&slots[1], 1);
-        assert_eq!(ranks(&*by_load, &slots, 4), "2 0 1 2");
+        assert_eq!(ranks(&*by_load, &slots, 4), "1 0 2 1");
     }
 
     #[test]
@@ -200,8 +206,10 @@ mod tests {
     #[test]
     fn response_times_count_and_unknown_ones_are_the_mean() {
         let slots = named(0.., &[256; 3]);
-        answer(&slots[0], Tick::ZERO, 200, 10 * MS);
-        answer(&slots[1], Tick::ZERO, 200, 50 * MS);
+        for _ in 0..20 {
+            answer(&slots[0], Tick::ZERO, 200, 10 * MS);
+            answer(&slots[1], Tick::ZERO, 200, 50 * MS);
+        }
         let by_time = picker("latency_ms * (in_flight + 1)", &slots);
         assert_eq!(ranks(&*by_time, &slots, 1), "0");
         let _four = hold(&slots[0], 3);

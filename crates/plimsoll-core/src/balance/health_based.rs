@@ -98,7 +98,9 @@ mod tests {
     fn probability_is_weight_times_score() {
         let slots = named(0.., &[256, 512, 256]);
         check(&slots, Tick::ZERO, &[0.25, 0.5, 0.25]);
-        slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, 10 * MS));
+        for _ in 0..20 {
+            slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, 10 * MS));
+        }
         check(&slots, Tick::ZERO, &[0.25, 0.5, 0.25]);
         // The average of the second rises from 10 to 29.6 ms: its score is 0.505.
         (0..20).for_each(|_| answer(&slots[1], Tick::ZERO, 200, 40 * MS));
@@ -106,9 +108,19 @@ mod tests {
     }
 
     #[test]
+    fn first_response_alone_changes_nothing() {
+        let slots = named(0.., &[256; 2]);
+        answer(&slots[0], Tick::ZERO, 200, 300 * MS);
+        answer(&slots[1], Tick::ZERO, 200, 5 * MS);
+        check(&slots, Tick::ZERO, &[0.5, 0.5]);
+    }
+
+    #[test]
     fn failing_destination_keeps_a_twentieth_of_its_share_and_recovers_gradually() {
         let slots = named(0.., &[256; 2]);
-        slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, 10 * MS));
+        for _ in 0..20 {
+            slots.iter().for_each(|slot| answer(slot, Tick::ZERO, 200, 10 * MS));
+        }
         (0..30).for_each(|_| answer(&slots[0], Tick::ZERO, 503, MS));
         check(&slots, Tick::ZERO, &[0.05 / 1.05, 1.0 / 1.05]);
         let mut before = 0.05;

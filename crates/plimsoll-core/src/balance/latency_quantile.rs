@@ -60,7 +60,7 @@ pub(super) struct Median(LatencyQuantile);
 impl Median {
     /// Returns nanoseconds; `None` while no slot has measurements.
     pub(super) fn read(&self, slots: &[Slot], now: Tick, rng: &mut Rng) -> Option<f32> {
-        let time = |slot: usize| slots[slot].stats.measured().first_byte.read(now);
+        let time = |slot: usize| slots[slot].stats.measured().known_first_byte(now);
         // The lower median, so that the slower one of two destinations is compared with the faster.
         self.0.read(slots.len(), now, rng, time, |count| (count - 1) / 2)
     }

@@ -2,10 +2,10 @@
 
 use std::hint::select_unpredictable;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use super::rotation_state::{PartitionRotations, Ring, RotationStates};
+use super::rotation_state::PartitionRotations;
 use super::sampling::WeightedSampler;
+use super::turns::{EvenTurns, Turns};
 use super::{Needs, Partition, Picker, Policy, Slot};
 use crate::balance::PickRequest;
 use crate::destination::Weight;
@@ -22,14 +22,12 @@ pub const EXACT_UP_TO: usize = 64;
 pub const SAMPLE: usize = 5;
 
 /// Least connections: fewest messages in flight over all workers, including those still connecting; or, if weighted,
-/// the lowest (in flight + 1) / weight.
+/// the lowest in flight / weight, as in nginx.
 ///
-/// Up to 64 destinations the pick is exact, and equal ones take turns per worker, in configured order, as in
-/// [`RoundRobin`](super::rotation::RoundRobin). Of more, it is the best of five different destinations, drawn evenly or
-/// by weight (at least two, if few have nearly all weight); of equals the first drawn.
-///
-/// If weighted and idle, (0 + 1) / weight is lowest for the heaviest: it receives all messages until its load grows.
-/// That is the definition; HAProxy avoids it by treating all idle servers as equal.
+/// Up to 64 destinations the pick is exact, and equal ones take turns per worker: in configured order, as in
+/// [`RoundRobin`](super::rotation::RoundRobin), or by nginx's smooth weighted sequence. So idle traffic is shared by
+/// weight. Of more, it is the best of five different destinations, drawn evenly or by weight (at least two, if few have
+/// nearly all weight); of equals the first drawn.
 #[derive(Debug)]
 pub struct LeastConnections {
     weighted: bool,
@@ -73,14 +71,7 @@ impl Policy for LeastConnections {
             };
             return Box::new(BestOfSample { sampler, loads });
         }
-        let cursors = self.cursors.of(part);
-        cursors.start(|worker| Ring::start_of(&slots, worker));
-        Box::new(BestOfAll {
-            heaviest: loads.iter().map(|load| load.weight).max().unwrap_or(1),
-            cursors,
-            ring: Ring::new(&slots),
-            loads,
-        })
+        Box::new(BestOfAll { turns: Turns::new(&slots, self.cursors.of(part), self.weighted), loads })
     }
 }
 
@@ -89,12 +80,11 @@ impl Policy for LeastConnections {
 pub(super) struct Load {
     stats: Arc<DestinationStats>,
     weight: u32,
-    after: u32,
 }
 
 impl Load {
     pub(super) fn new(slot: &Slot, weight: u32) -> Self {
-        Self { stats: slot.stats.clone(), weight, after: slot.rank + 1 }
+        Self { stats: slot.stats.clone(), weight }
     }
 
     pub(super) fn reading(&self) -> Reading {
@@ -110,38 +100,36 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// Returns whether (n + 1) / weight is lower than the other. The cross products fit: 2^32 times 32 bits.
+    /// Returns whether n / weight is lower than the other. The cross products fit: 2^32 times 32 bits.
     pub(super) fn is_below(self, other: Self) -> bool {
-        let ours = (u64::from(self.in_flight) + 1) * u64::from(other.weight);
-        let theirs = (u64::from(other.in_flight) + 1) * u64::from(self.weight);
+        let ours = u64::from(self.in_flight) * u64::from(other.weight);
+        let theirs = u64::from(other.in_flight) * u64::from(self.weight);
         ours < theirs
     }
 
-    /// Returns (n + 1) / weight for display.
+    /// Returns n / weight for display.
     pub(super) fn as_number(self) -> f64 {
-        (f64::from(self.in_flight) + 1.0) * 256.0 / f64::from(self.weight)
+        f64::from(self.in_flight) * 256.0 / f64::from(self.weight)
     }
 }
 
 struct BestOfAll {
-    heaviest: u32,
-    cursors: Arc<RotationStates>,
-    ring: Ring,
+    turns: Turns,
     loads: Box<[Load]>,
 }
 
 impl BestOfAll {
-    /// Returns the first of the lowest from `start` on and around. An idle slot of the highest weight ends the search,
-    /// because none can be lower.
+    /// Returns the first of the lowest from `start` on and around, if all weights are equal. An idle slot ends the
+    /// search, because none can be lower.
     fn least_from(&self, start: usize) -> usize {
         let (before, after) = self.loads.split_at(start);
-        let (mut best, mut least) = (start, Reading { in_flight: u32::MAX, weight: 1 });
+        let (mut best, mut least) = (start, u32::MAX);
         for (offset, part) in [(start, after), (0, before)] {
             for (index, load) in part.iter().enumerate() {
-                let reading = load.reading();
-                if reading.is_below(least) {
-                    (best, least) = (offset + index, reading);
-                    if reading.in_flight == 0 && reading.weight == self.heaviest {
+                let in_flight = load.stats.in_flight();
+                if in_flight < least {
+                    (best, least) = (offset + index, in_flight);
+                    if in_flight == 0 {
                         return best;
                     }
                 }
@@ -149,21 +137,38 @@ impl BestOfAll {
         }
         best
     }
+
+    /// Returns the slots of the lowest load as a mask.
+    fn least(&self) -> u64 {
+        let (mut tied, mut least) = (0, Reading { in_flight: u32::MAX, weight: 1 });
+        for (index, load) in self.loads.iter().enumerate() {
+            let reading = load.reading();
+            if reading.is_below(least) {
+                (tied, least) = (1 << index, reading);
+            } else if !least.is_below(reading) {
+                tied |= 1 << index;
+            }
+        }
+        tied
+    }
+
+    fn pick_in_order(&self, turns: &EvenTurns, request: &PickRequest<'_>) -> usize {
+        // The search begins after the last pick and keeps the first of equals, so equal slots take turns. (A counter as
+        // the start would prefer the slot behind a run of loaded ones.)
+        let best = self.least_from(turns.start(request.worker));
+        turns.take(best, request.worker, request.is_retry());
+        best
+    }
 }
 
 impl Picker for BestOfAll {
     fn pick(&self, request: &PickRequest<'_>, _now: Tick, _rng: &mut Rng) -> usize {
-        // The search begins after the last pick and keeps the first of equals, so equal slots take turns. (A counter as
-        // the start would prefer the slot behind a run of loaded ones.)
-        let cursor = self.cursors.of(request.worker);
-        let start = self.ring.at(cursor.load(Relaxed)).slot as usize;
-        let best = self.least_from(start);
-        if request.is_retry() {
-            return best;
+        match &self.turns {
+            Turns::Even(turns) => self.pick_in_order(turns, request),
+            by_weight @ Turns::Weighted(_) => {
+                by_weight.next(self.least(), request.worker, request.is_retry())
+            }
         }
-        // A plain store: threads that share a worker may pick the same slot of equals, and its load then differs.
-        cursor.store(u64::from(self.loads[best].after), Relaxed);
-        best
     }
 
     fn score(&self, slot: usize, _now: Tick) -> Option<f64> {
@@ -225,7 +230,13 @@ mod tests {
         let unweighted = LeastConnections::unweighted(1);
         check(&unweighted, &[(1, 0), (1, 9), (1, 9), (1, 0), (1, 9)], "a d a d a d");
         check(&unweighted, &[(1, 1), (1, 1), (1, 1)], "a b c a");
-        check(&LeastConnections::weighted(1), &[(2, 1), (1, 0), (4, 3)], "a b c a b c");
+        check(&LeastConnections::weighted(1), &[(2, 2), (1, 1), (4, 4)], "c a c b c a c c a c b c a c");
+    }
+
+    #[test]
+    fn idle_traffic_is_shared_by_weight_in_the_smooth_sequence() {
+        check(&LeastConnections::weighted(1), &[(5, 0), (1, 0), (1, 0)], "a a b a c a a a a b a c a a");
+        check(&LeastConnections::weighted(1), &[(5, 1), (1, 0), (1, 0)], "b c b c");
     }
 
     #[test]
@@ -233,7 +244,8 @@ mod tests {
         let most = Reading { in_flight: u32::MAX, weight: u32::MAX };
         assert!(!most.is_below(most));
         assert!(most.is_below(Reading { weight: u32::MAX - 1, ..most }));
-        assert!(Reading { in_flight: 0, weight: 2 }.is_below(Reading { in_flight: 0, weight: 1 }));
+        assert!(!Reading { in_flight: 0, weight: 2 }.is_below(Reading { in_flight: 0, weight: 1 }));
+        assert!(Reading { in_flight: 1, weight: 2 }.is_below(Reading { in_flight: 1, weight: 1 }));
     }
 
     #[test]

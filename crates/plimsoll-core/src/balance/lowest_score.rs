@@ -2,11 +2,12 @@
 
 use std::hint::select_unpredictable;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::least_loaded::SAMPLE;
-use super::rotation_state::{Ring, RotationStates};
+use super::rotation_state::RotationStates;
 use super::sampling::WeightedSampler;
+use super::slow_destinations::SlowDestinations;
+use super::turns::{EvenTurns, Turns};
 use super::{Picker, Slot};
 use crate::balance::PickRequest;
 use crate::rng::Rng;
@@ -21,6 +22,13 @@ pub(super) trait Score: Send + Sync {
     /// Factor from the compared score to the reported one, which is per unit of weight: 256 where a score divides
     /// by a weight in 256ths.
     const REPORTED_UNIT: f64 = 1.0;
+
+    /// Whether slots without messages in flight are equally good unless one is proven to be slow. Scores that are
+    /// computed from latencies differ by chance, and without load nothing else would correct them.
+    const IDLE_ALIKE: bool = false;
+
+    /// Maximum difference from the lowest score at which a slot is still measured again. Greater ones are intended.
+    const EXPLORED_UP_TO: f64 = f64::INFINITY;
 
     /// Computes what all slots are compared with, once per message.
     fn prepare(&self, _now: Tick, _rng: &mut Rng) {}
@@ -41,48 +49,101 @@ pub(super) struct Seen {
     pub(super) word: u64,
 }
 
-/// Creates a picker of the lowest score. Up to 16 slots are all compared, and equal ones take turns per worker, as with
-/// [`LeastConnections`](super::least_loaded::LeastConnections). Of more slots, five different ones are drawn by weight,
-/// and the first of the lowest is picked.
+/// Creates a picker of the lowest score. Up to 16 slots are all compared, and equal ones take turns per worker, by
+/// weight, as with [`LeastConnections`](super::least_loaded::LeastConnections). Of more slots, five different ones are
+/// drawn by weight, and the first of the lowest is picked.
+///
+/// With `slow`, for scores that are computed from latencies, a slot that gets no messages is measured again.
 pub(super) fn lowest(
     score: impl Score + 'static,
     slots: &[Slot],
-    cursors: Arc<RotationStates>,
+    states: Arc<RotationStates>,
+    slow: Option<SlowDestinations>,
 ) -> Box<dyn Picker> {
     if slots.len() > SCORED_UP_TO {
-        return Box::new(LowestOfSample { sampler: WeightedSampler::by_weight(slots), score });
+        return Box::new(LowestOfSample { sampler: WeightedSampler::by_weight(slots), score, slow });
     }
-    cursors.start(|worker| Ring::start_of(slots, worker));
-    let after = slots.iter().map(|slot| slot.rank + 1).collect();
-    Box::new(LowestOfAll { cursors, ring: Ring::new(slots), after, score })
+    Box::new(LowestOfAll { turns: Turns::new(slots, states, true), count: slots.len(), score, slow })
+}
+
+/// Scores of all slots, and the slots that have no messages in flight and are not slow.
+struct Scores {
+    scores: [f64; SCORED_UP_TO],
+    idle: u64,
 }
 
 struct LowestOfAll<S> {
-    cursors: Arc<RotationStates>,
-    ring: Ring,
-    after: Box<[u32]>,
+    turns: Turns,
+    count: usize,
     score: S,
+    slow: Option<SlowDestinations>,
+}
+
+impl<S: Score> LowestOfAll<S> {
+    fn scores(&self, now: Tick) -> Scores {
+        let mut found = Scores { scores: [f64::INFINITY; SCORED_UP_TO], idle: 0 };
+        for (slot, score) in found.scores[..self.count.min(SCORED_UP_TO)].iter_mut().enumerate() {
+            let seen = self.score.look(slot);
+            *score = self.score.of(slot, seen, now);
+            if S::IDLE_ALIKE {
+                found.idle |= u64::from(seen.in_flight == 0 && !self.is_slow(slot)) << slot;
+            }
+        }
+        found
+    }
+
+    fn is_slow(&self, slot: usize) -> bool {
+        self.slow.as_ref().is_some_and(|slow| slow.is_slow(slot))
+    }
+
+    /// Returns a slot to measure again, if one is due and the difference of its score is not intended.
+    fn due(&self, scores: &[f64], request: &PickRequest<'_>) -> Option<usize> {
+        let slot = self.slow.as_ref().filter(|_| !request.is_retry())?.take_due()?;
+        let least = scores.iter().copied().fold(f64::INFINITY, f64::min);
+        (scores[slot] - least <= S::EXPLORED_UP_TO).then_some(slot)
+    }
+
+    fn lowest_in_order(&self, scores: &[f64], turns: &EvenTurns, request: &PickRequest<'_>) -> usize {
+        let best = first_lowest(scores, turns.start(request.worker));
+        turns.take(best, request.worker, request.is_retry());
+        best
+    }
 }
 
 impl<S: Score> Picker for LowestOfAll<S> {
     fn pick(&self, request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         self.score.prepare(now, rng);
-        let cursor = self.cursors.of(request.worker);
-        let start = self.ring.at(cursor.load(Relaxed)).slot as usize;
-        let count = self.after.len().min(SCORED_UP_TO);
-        let mut scores = [f64::INFINITY; SCORED_UP_TO];
-        for (slot, score) in scores[..count].iter_mut().enumerate() {
-            *score = self.score.of(slot, self.score.look(slot), now);
+        if let Some(slow) = &self.slow {
+            slow.update(now, rng);
         }
-        let best = first_lowest(&scores[..count], start);
-        if !request.is_retry() {
-            cursor.store(u64::from(self.after[best]), Relaxed);
+        let Scores { scores, idle } = self.scores(now);
+        let scores = &scores[..self.count.min(SCORED_UP_TO)];
+        if let Some(due) = self.due(scores, request) {
+            return due;
         }
-        best
+        let lowest = first_lowest(scores, 0);
+        if idle & (1 << lowest) != 0 || (idle != 0 && self.is_idle(lowest)) {
+            return self.turns.next(idle, request.worker, request.is_retry());
+        }
+        match &self.turns {
+            Turns::Even(turns) => self.lowest_in_order(scores, turns, request),
+            by_weight @ Turns::Weighted(_) => {
+                let tied = scores.iter().enumerate().filter(|&(_, score)| *score <= scores[lowest]);
+                let tied = tied.fold(1 << lowest, |tied, (slot, _)| tied | 1 << slot);
+                by_weight.next(tied, request.worker, request.is_retry())
+            }
+        }
     }
 
     fn score(&self, slot: usize, now: Tick) -> Option<f64> {
         Some(self.score.of(slot, self.score.look(slot), now) * S::REPORTED_UNIT)
+    }
+}
+
+impl<S: Score> LowestOfAll<S> {
+    /// Returns whether the slot has no messages in flight.
+    fn is_idle(&self, slot: usize) -> bool {
+        self.score.look(slot).in_flight == 0
     }
 }
 
@@ -99,11 +160,25 @@ fn first_lowest(scores: &[f64], start: usize) -> usize {
 struct LowestOfSample<S> {
     sampler: WeightedSampler,
     score: S,
+    slow: Option<SlowDestinations>,
+}
+
+impl<S: Score> LowestOfSample<S> {
+    /// Returns a slot to measure again, if one is due and the difference of its score from that of `best` is not
+    /// intended.
+    fn due(&self, best: f64, request: &PickRequest<'_>, now: Tick) -> Option<usize> {
+        let slot = self.slow.as_ref().filter(|_| !request.is_retry())?.take_due()?;
+        let score = self.score.of(slot, self.score.look(slot), now);
+        (score - best <= S::EXPLORED_UP_TO).then_some(slot)
+    }
 }
 
 impl<S: Score> Picker for LowestOfSample<S> {
-    fn pick(&self, _request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
+    fn pick(&self, request: &PickRequest<'_>, now: Tick, rng: &mut Rng) -> usize {
         self.score.prepare(now, rng);
+        if let Some(slow) = &self.slow {
+            slow.update(now, rng);
+        }
         let (drawn, count) = self.sampler.some::<SAMPLE>(rng);
         // If fewer were drawn, the others are the first slot.
         let seen = drawn.map(|slot| self.score.look(slot));
@@ -112,7 +187,18 @@ impl<S: Score> Picker for LowestOfSample<S> {
             let other = score(nth);
             select_unpredictable(other.1 < best.1, other, best)
         };
-        (1..count).fold(score(0), lower).0
+        let best = (1..count).fold(score(0), lower);
+        if let Some(due) = self.due(best.1, request, now) {
+            return due;
+        }
+        let is_alike = |nth: &usize| {
+            seen[*nth].in_flight == 0 && self.slow.as_ref().is_some_and(|slow| !slow.is_slow(drawn[*nth]))
+        };
+        let is_idle = || (0..count).any(|nth| drawn[nth] == best.0 && seen[nth].in_flight == 0);
+        if S::IDLE_ALIKE && is_idle() {
+            return (0..count).find(is_alike).map_or(best.0, |nth| drawn[nth]);
+        }
+        best.0
     }
 
     fn score(&self, slot: usize, now: Tick) -> Option<f64> {

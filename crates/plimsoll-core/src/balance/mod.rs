@@ -22,7 +22,9 @@ mod ring;
 pub mod rotation;
 mod rotation_state;
 mod sampling;
+mod slow_destinations;
 mod smooth_sequence;
+mod turns;
 
 use std::sync::Arc;
 
@@ -156,7 +158,7 @@ pub enum Algorithm {
     WeightedRoundRobin,
     /// Fewest messages in flight.
     LeastConnections,
-    /// Lowest (messages in flight + 1) / weight.
+    /// Lowest messages in flight / weight.
     WeightedLeastConnections,
     /// Random by weight.
     Random,

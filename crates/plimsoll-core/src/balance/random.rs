@@ -36,7 +36,7 @@ impl Picker for RandomPicker {
 }
 
 /// Power of two choices (Mitzenmacher 1996): two different destinations are drawn by weight, and the one with the lower
-/// (in flight + 1) / weight is picked; of equals the first drawn.
+/// in flight / weight is picked; of equals the first drawn.
 #[derive(Debug, Default)]
 pub struct P2c;
 

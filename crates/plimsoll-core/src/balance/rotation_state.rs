@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
+use super::turns::CurrentWeights;
 use super::{Partition, Slot};
 
 /// Place of one worker, on a cache line of its own (and the neighbour that the prefetcher loads).
@@ -16,12 +17,18 @@ struct Cursor(AtomicU64);
 pub(super) struct RotationStates {
     cells: Box<[Cursor]>,
     started: Once,
+    /// State of turns by weight, used only when a picker is built.
+    current_weights: Mutex<Arc<CurrentWeights>>,
 }
 
 impl RotationStates {
     /// Creates the places of `workers` workers, at least one.
     pub(super) fn new(workers: usize) -> Self {
-        Self { cells: (0..workers.max(1)).map(|_| Cursor::default()).collect(), started: Once::new() }
+        Self {
+            cells: (0..workers.max(1)).map(|_| Cursor::default()).collect(),
+            started: Once::new(),
+            current_weights: Mutex::default(),
+        }
     }
 
     /// Sets every worker to its first place, once in the life of the policy: when the first picker is built and the
@@ -32,6 +39,21 @@ impl RotationStates {
                 cell.0.store(place_of(worker), Relaxed);
             }
         });
+    }
+
+    /// Returns the number of workers.
+    pub(super) fn workers(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Returns the state of turns by weight; empty before the first picker.
+    pub(super) fn current_weights(&self) -> Arc<CurrentWeights> {
+        self.current_weights.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the state of turns by weight.
+    pub(super) fn set_current_weights(&self, current: Arc<CurrentWeights>) {
+        *self.current_weights.lock().unwrap_or_else(PoisonError::into_inner) = current;
     }
 
     /// Returns the place of `worker`; workers beyond the expected number share one.

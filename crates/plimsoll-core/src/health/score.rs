@@ -12,14 +12,14 @@ pub const MIN_SCORE: f64 = 0.05;
 /// - **errors**: `1 − e`, with `e` the share of bad outcomes among about the last twenty (a moving average, halved after
 ///   each 10 s without an outcome; see [`crate::measure`] for what counts);
 /// - **latency**: 1 up to the median, then `2 / (1 + r)` with `r` the average over the median: half at three times
-///   the median, a fifth at nine times;
+///   the median, a fifth at nine times; it needs 20 responses;
 /// - **consecutive failures**: `2^−k`, which reacts at once and ends with one good response.
 ///
 /// A destination without measurements scores 1.
 pub fn score(stats: &DestinationStats, median: Option<f32>, now: Tick) -> f64 {
     let measured = stats.measured();
     let errors = measured.errors.read(now).map_or(0.0, f64::from);
-    let slowness = match (measured.first_byte.read(now), median) {
+    let slowness = match (measured.known_first_byte(now), median) {
         (Some(average), Some(median)) if median > 0.0 => f64::from(average) / f64::from(median),
         _ => 1.0,
     };
@@ -46,7 +46,9 @@ mod tests {
     fn stats(outcomes: &[(u16, u64)]) -> Arc<DestinationStats> {
         let stats = Arc::new(DestinationStats::new(1));
         stats.set_latency_tracking(true);
-        for &(status, millis) in outcomes {
+        // The latency counts from 20 responses on: those before it have the same mean as the first.
+        let first = outcomes.first().into_iter().cycle().take(if outcomes.is_empty() { 0 } else { 20 });
+        for &(status, millis) in first.filter(|&&(status, _)| status == 200).chain(outcomes) {
             let assignment = Assignment::take(DestinationId(0), 0, 0, &stats, Tick::ZERO).expect("no limit");
             assignment
                 .finish(Tick::ZERO, Outcome::Answered { status, first_byte: Duration::from_millis(millis) });

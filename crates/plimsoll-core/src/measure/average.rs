@@ -29,6 +29,12 @@ impl Average {
         self.record_onto(now, sample, sample);
     }
 
+    /// Adds one of the first samples, which count equally: `weight` is the reciprocal of their number.
+    pub(crate) fn record_weighted(&self, now: Tick, sample: f32, weight: f32) {
+        let before = self.read(now).unwrap_or(sample);
+        self.0.store(now, before + weight * (sample - before));
+    }
+
     /// Adds a sample to the average, or to `initial` if there is none yet.
     pub(crate) fn record_onto(&self, now: Tick, sample: f32, initial: f32) {
         let before = self.read(now).unwrap_or(initial);

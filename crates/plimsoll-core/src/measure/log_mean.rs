@@ -11,6 +11,11 @@ use crate::time::Tick;
 /// is gone after some twenty responses.
 const FAILURE_WEIGHT: f32 = 3.0 * SAMPLE_WEIGHT;
 
+/// Number of samples that prove a mean. Fewer count equally, so that the first one counts no more than the others.
+const PROVEN: u32 = 20;
+/// Low bits of the value that hold the number of samples, up to [`PROVEN`]. The others have a precision of 0.006 %.
+const COUNT_BITS: u32 = 0x1f;
+
 /// A moving average of logarithms; empty until the first sample. Heavy-tailed work moves it as little as other work:
 /// half a second among latencies of 5 ms raises it by a quarter, and an [`Average`](super::Average) sixfold.
 #[derive(Debug, Default)]
@@ -31,7 +36,19 @@ impl LogMean {
     /// Decodes a mean.
     pub(crate) fn decode(bits: u64, now: Tick) -> Option<f32> {
         let aged = TimestampedValue::decode(bits, now)?;
-        Some(aged.value - LN_2 * (aged.elapsed / const { in_units(HALVING_PERIOD) }) as f32)
+        let value = f32::from_bits(aged.value.to_bits() & !COUNT_BITS);
+        Some(value - LN_2 * (aged.elapsed / const { in_units(HALVING_PERIOD) }) as f32)
+    }
+
+    /// Returns the number of samples in an encoded mean as a share of those that prove it.
+    pub(crate) fn proof(bits: u64) -> f32 {
+        count(bits) as f32 * const { 1.0 / PROVEN as f32 }
+    }
+
+    /// Returns the mean, if enough samples prove it.
+    pub(crate) fn read_proven(&self, now: Tick) -> Option<f32> {
+        let bits = self.bits();
+        Self::decode(bits, now).filter(|_| count(bits) >= PROVEN)
     }
 
     /// Adds the latency of a response.
@@ -45,9 +62,11 @@ impl LogMean {
     }
 
     fn add(&self, now: Tick, span: Duration, weight: f32) {
-        let sample = logarithm(span);
-        let before = self.read(now).unwrap_or(sample);
-        self.0.store(now, before + weight * (sample - before));
+        let (sample, bits) = (logarithm(span), self.bits());
+        let before = Self::decode(bits, now).unwrap_or(sample);
+        let count = (count(bits) + 1).min(PROVEN);
+        let mean = before + weight.max(1.0 / count as f32) * (sample - before);
+        self.0.store(now, f32::from_bits(mean.to_bits() & !COUNT_BITS | count));
     }
 
     /// Adds a lower bound of a latency, if it is above the mean.
@@ -60,6 +79,11 @@ impl LogMean {
     pub(crate) fn forget(&self) {
         self.0.forget();
     }
+}
+
+/// Returns the number of samples in an encoded mean.
+fn count(bits: u64) -> u32 {
+    bits as u32 & COUNT_BITS
 }
 
 /// Natural logarithm of a latency in nanoseconds, at least 0.
@@ -82,10 +106,24 @@ mod tests {
     }
 
     #[test]
-    fn the_first_sample_is_the_mean_and_long_ones_count_by_their_logarithm() {
+    fn the_first_samples_count_equally() {
+        let mean = LogMean::default();
+        mean.record(at(0), 300 * MS);
+        for _ in 1..20 {
+            assert!(mean.read_proven(at(0)).is_none() && LogMean::proof(mean.bits()) < 0.99);
+            mean.record(at(0), 5 * MS);
+        }
+        assert!((millis(&mean, at(0)) - 5.0 * 60_f32.powf(0.05)).abs() < 0.02);
+        assert!(mean.read_proven(at(0)).is_some() && LogMean::proof(mean.bits()) > 0.999);
+        (0..50).for_each(|_| mean.record(at(0), 5 * MS));
+        assert!(LogMean::proof(mean.bits()) < 1.001);
+    }
+
+    #[test]
+    fn long_samples_count_by_their_logarithm() {
         let mean = LogMean::default();
         assert_eq!(mean.read(at(0)), None);
-        mean.record(at(0), 5 * MS);
+        (0..20).for_each(|_| mean.record(at(0), 5 * MS));
         assert!((millis(&mean, at(0)) - 5.0).abs() < 0.01);
         mean.record(at(0), 500 * MS);
         assert!((millis(&mean, at(0)) - 5.0 * 100_f32.powf(0.05)).abs() < 0.01);

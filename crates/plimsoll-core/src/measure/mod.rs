@@ -6,6 +6,7 @@
 
 mod average;
 mod latency_by_load;
+mod latency_evidence;
 mod load_report;
 mod log_mean;
 mod peak_cost;
@@ -15,8 +16,11 @@ mod timestamped;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use self::average::SAMPLE_WEIGHT;
 pub use self::average::{Average, HALVING_PERIOD};
 pub use self::latency_by_load::LatencyByLoad;
+pub(crate) use self::latency_evidence::Evidence;
+pub use self::latency_evidence::{LatencyEvidence, MIN_RESPONSES};
 pub use self::load_report::{LoadMetric, LoadReport, LoadReportState, NAMED_MAX};
 pub use self::log_mean::LogMean;
 pub use self::peak_cost::{DECAY, DEFAULT_RTT, MIN_RTT, PeakCost};
@@ -38,6 +42,8 @@ pub struct Measurements {
     pub first_byte: Average,
     /// Logarithmic mean of the time to the first byte.
     pub log_mean: LogMean,
+    /// Long logarithmic mean of the time to the first byte, and the number of responses that prove it.
+    pub evidence: LatencyEvidence,
     /// Time to the first byte as a cost that follows peaks at once.
     pub peak_cost: PeakCost,
     /// Share of the outcomes that count against the destination.
@@ -65,7 +71,9 @@ impl Measurements {
             Outcome::Answered { first_byte, .. } => (first_byte.max(PENALTY), true),
             Outcome::Failed(_) => (took.max(PENALTY), true),
         };
-        self.first_byte.record(now, span.as_nanos() as f32);
+        let weight = self.evidence.next_weight(now, SAMPLE_WEIGHT);
+        self.first_byte.record_weighted(now, span.as_nanos() as f32, weight);
+        self.evidence.record(now, span);
         match bad {
             true => self.log_mean.record_failure(now, span),
             false => self.log_mean.record(now, span),
@@ -85,6 +93,7 @@ impl Measurements {
             self.first_byte.record(now, nanos);
         }
         self.log_mean.record_at_least(now, span);
+        self.evidence.record_at_least(now, span);
         if nanos > self.peak_cost.read(now) {
             self.peak_cost.record(now, span);
         }
@@ -95,10 +104,16 @@ impl Measurements {
         }
     }
 
+    /// Returns the mean time to the first byte in nanoseconds, if enough responses prove it.
+    pub(crate) fn known_first_byte(&self, now: Tick) -> Option<f32> {
+        self.first_byte.read(now).filter(|_| self.evidence.is_known(now))
+    }
+
     /// Resets all measurements.
     pub(crate) fn forget(&self) {
         self.first_byte.forget();
         self.log_mean.forget();
+        self.evidence.forget();
         self.peak_cost.forget();
         self.errors.forget();
         if let Some(by_load) = self.latency_by_load() {
