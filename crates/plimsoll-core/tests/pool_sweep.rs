@@ -380,6 +380,7 @@ fn random_spec(rng: &mut Rng) -> PoolSpec {
             max_ejection: Duration::from_secs(1 + rng.below(100)),
             max_ejected: [0.0, 0.1, 0.5, 1.0][rng.index(4)],
             interval: (rng.below(2) == 0).then(|| Duration::from_secs(1 + rng.below(20))),
+            latency: rng.below(2) == 0,
             learning: rng.below(2) == 0,
             unresponsive_after: (rng.below(2) == 0).then(|| Duration::from_millis(1 + rng.below(5000))),
         },

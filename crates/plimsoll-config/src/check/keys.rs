@@ -204,7 +204,7 @@ pub(crate) const HEALTH_MONITORING: Keys = Keys::new(
 );
 pub(crate) const OUTLIER_DETECTION: Keys = Keys::new(
     "load_balancer.outlier_detection",
-    &["consecutive_failures", "interval", "unresponsive_after", "base_ejection", "max_ejected"],
+    &["consecutive_failures", "interval", "latency", "unresponsive_after", "base_ejection", "max_ejected"],
 );
 pub(crate) const RETRY: Keys = Keys::new("load_balancer.retry", &["attempts", "when", "budget"]);
 pub(crate) const HEDGE: Keys = Keys::new("load_balancer.hedge", &["after", "max"]);

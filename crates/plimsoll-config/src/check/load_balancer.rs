@@ -102,6 +102,7 @@ impl Reader<'_> {
             }
             outlier.unresponsive_after = after;
         }
+        set_if_given(&mut outlier.latency, mapping.get("latency").and_then(|p| self.boolean(p)));
         set_if_given(&mut outlier.max_ejected, mapping.get("max_ejected").and_then(|p| self.share(p)));
     }
 

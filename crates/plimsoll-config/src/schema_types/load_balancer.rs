@@ -240,6 +240,10 @@ struct OutlierDetection {
     /// Interval at which the destinations in service are compared with each other; 10ms to 24h.
     #[schemars(extend("default" = duration_or_none(defaults::OUTLIER.interval)))]
     interval: Option<ConfigDuration>,
+    /// Whether destinations that are much slower than their peers are ejected. Otherwise they get less, as the algorithm
+    /// decides.
+    #[schemars(extend("default" = defaults::OUTLIER.latency))]
+    latency: Option<bool>,
     /// Time without a response after which a destination is suspected to be unresponsive, if that is also many times
     /// longer than usual; 10ms to 24h, or `none`.
     #[schemars(extend("default" = duration_or_none(defaults::OUTLIER.unresponsive_after)))]

@@ -60,6 +60,10 @@ pub struct PickRequest<'a> {
     pub affinity_key: Option<u64>,
     /// Hash of the key for policies that need one ([`Needs::Key`](crate::balance::Needs::Key)); others ignore it.
     pub key: Option<u64>,
+    /// Whether the message is sent later, which is reported by
+    /// [`Assignment::request_sent`](crate::Assignment::request_sent). Otherwise its time at the destination begins with
+    /// the pick.
+    pub sent_later: bool,
     /// Whether the message was queued and is now the first of its worker's queue. Other messages wait behind the queue.
     pub dequeued: bool,
     /// Subset of the pool that the message is for.

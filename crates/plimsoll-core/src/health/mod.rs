@@ -117,6 +117,21 @@ pub struct HealthSpec {
     pub schedule: CheckSchedule,
 }
 
+impl HealthSpec {
+    /// Returns whether the checks of an unresponsive destination need its response, so that they confirm or refute the
+    /// suspicion.
+    pub fn needs_response(&self) -> bool {
+        match self.probe_if_unresponsive.as_ref().unwrap_or(&self.probe) {
+            ProbeKind::Tcp | ProbeKind::Udp { expect: None, .. } => false,
+            ProbeKind::Http { .. }
+            | ProbeKind::Grpc { .. }
+            | ProbeKind::Mqtt { .. }
+            | ProbeKind::Udp { .. } => true,
+            ProbeKind::Other(_) => true,
+        }
+    }
+}
+
 /// Health check to be made. The driver makes it and reports a result in any case; a timeout is a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeRequest {
@@ -161,6 +176,9 @@ pub struct OutlierSpec {
     pub interval: Option<Duration>,
     /// Time without any response after which waiting messages make a destination suspect; `None` = no such detection.
     pub unresponsive_after: Option<Duration>,
+    /// Whether a destination that is much slower than its peers, or than its baseline, is ejected. Never where keys
+    /// select destinations, because these do different work.
+    pub latency: bool,
     /// Whether each destination is also compared with its own baseline (`quality.learning`).
     pub learning: bool,
     /// Maximum share of the pool that is ejected at once, 0.0 to 1.0; one ejection is always permitted if others serve.
@@ -175,6 +193,7 @@ impl OutlierSpec {
         max_ejection: Duration::from_secs(300),
         interval: None,
         unresponsive_after: None,
+        latency: false,
         learning: false,
         max_ejected: 0.5,
     };

@@ -202,6 +202,7 @@ mod tests {
         max_ejected: 0.5,
         interval: None,
         unresponsive_after: None,
+        latency: false,
         learning: false,
     };
     const CAPACITY: EjectionCapacity =

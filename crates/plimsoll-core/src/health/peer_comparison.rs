@@ -77,6 +77,11 @@ pub enum OutlierKind {
 }
 
 impl OutlierKind {
+    /// Returns whether the destination is only slow.
+    pub const fn is_latency(&self) -> bool {
+        matches!(self, Self::Latency { .. } | Self::SlowerThanUsual { .. })
+    }
+
     /// The word used in API and metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {

@@ -3,6 +3,10 @@
 //! A process that is stopped or stuck still accepts connections, because the kernel does. A check that only connects
 //! passes, and messages wait for their timeout, a minute by default. The time that a response may take is estimated from
 //! the destination's past and from its peers' present.
+//!
+//! A long wait alone proves nothing: long polls and streams wait rightly. It needs a confirmation: a check that needs a
+//! response fails, or messages that were sent after the suspicion stay unanswered, too, so many that it is no chance
+//! given how many messages wait that long at the peers.
 
 use std::time::Duration;
 
@@ -12,6 +16,10 @@ use crate::time::Tick;
 /// Multiple of the mean time to the first byte, its own and its peers', from which a wait is unusual. Of exponentially
 /// distributed waits, one in 20,000 is longer.
 const UNUSUAL_FACTOR: u32 = 10;
+/// Maximum probability that the later messages all wait that long by chance.
+const CHANCE: f64 = 1e-4;
+/// Minimum and maximum assumed share of messages that wait that long by themselves.
+const SLOW_SHARE: (f64, f64) = (0.01, 0.9);
 
 /// Assessment of a destination's responses.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -20,7 +28,10 @@ pub enum ResponseState {
     Responsive,
     /// Messages wait unusually long, which is worth a check.
     Suspect,
-    /// Enough messages for an ejection have waited unusually long, while the peers responded.
+    /// Enough messages for an ejection have waited unusually long, while the peers responded. A failed check would
+    /// confirm it.
+    Overdue(Unresponsive),
+    /// Later messages have waited unusually long, too.
     Unresponsive(Unresponsive),
 }
 
@@ -31,6 +42,30 @@ pub struct Unresponsive {
     pub waiting: u32,
     /// Time since the last response.
     pub span: Duration,
+}
+
+/// What the detection knows of a destination and its peers at one time.
+#[derive(Copy, Clone, Debug)]
+pub struct Observation {
+    /// Progress of the destination.
+    pub own: Progress,
+    /// Number of messages that wait for a response of the destination.
+    pub waiting: u32,
+    /// Progress of all others together.
+    pub peers: Progress,
+    /// Number of messages that wait for a response of the others.
+    pub peers_waiting: u32,
+}
+
+/// Limits of the detection.
+#[derive(Copy, Clone, Debug)]
+pub struct DetectionLimits {
+    /// Minimum wait that is unusual.
+    pub min_wait: Duration,
+    /// Minimum number of overdue messages of an unresponsive destination; 0 = none is.
+    pub min_messages: u32,
+    /// Minimum number of later messages that confirm it.
+    pub min_later: u64,
 }
 
 /// State of the detection for one destination.
@@ -47,6 +82,10 @@ pub struct UnresponsiveDetector {
     report_after: Duration,
     /// Time of the first suspicion.
     suspected: Option<Tick>,
+    /// Number of messages that were sent before the suspicion.
+    sent_before: u64,
+    /// Time from which enough later messages have waited.
+    later_since: Option<Tick>,
 }
 
 impl Default for UnresponsiveDetector {
@@ -60,56 +99,68 @@ impl Default for UnresponsiveDetector {
             overdue: 0,
             report_after: Duration::ZERO,
             suspected: None,
+            sent_before: 0,
+            later_since: None,
         }
     }
 }
 
 impl UnresponsiveDetector {
-    /// Evaluates a destination with the progress `own`, its peers' progress `peers` and `waiting` messages. Waits below
-    /// `min_wait` are never unusual; `min_messages` overdue messages lead to an ejection, 0 never.
-    pub fn evaluate(
-        &mut self,
-        now: Tick,
-        own: &Progress,
-        peers: &Progress,
-        waiting: u32,
-        min_wait: Duration,
-        min_messages: u32,
-    ) -> ResponseState {
+    /// Evaluates a destination.
+    pub fn evaluate(&mut self, now: Tick, seen: &Observation, limits: &DetectionLimits) -> ResponseState {
+        let Observation { own, waiting, peers, .. } = *seen;
         if waiting == 0 || own.ended != self.ended {
-            *self = Self { ended: own.ended, since: now, peers: *peers, ..Self::default() };
+            *self = Self { ended: own.ended, since: now, peers, ..Self::default() };
             return ResponseState::Responsive;
         }
         let span = now.since(self.since);
         let meanwhile = peers.since(&self.peers);
         let usual = own.mean_first_byte().max(meanwhile.mean_first_byte());
-        let unusual = min_wait.max(usual.saturating_mul(UNUSUAL_FACTOR));
+        let unusual = limits.min_wait.max(usual.saturating_mul(UNUSUAL_FACTOR));
         if span < unusual {
             return ResponseState::Responsive;
         }
         let suspected = *self.suspected.get_or_insert_with(|| {
-            self.overdue = waiting;
+            (self.overdue, self.sent_before) = (waiting, own.awaited);
             now
         });
         self.overdue = self.overdue.min(waiting);
-        let enough = min_messages > 0
-            && self.overdue >= min_messages
-            && meanwhile.answered >= u64::from(self.overdue.max(min_messages));
-        if enough && now.since(suspected) >= unusual {
-            return ResponseState::Unresponsive(Unresponsive { waiting, span });
+        let enough = limits.min_messages > 0
+            && self.overdue >= limits.min_messages
+            && meanwhile.answered >= u64::from(self.overdue.max(limits.min_messages))
+            && now.since(suspected) >= unusual;
+        let later = own.awaited.saturating_sub(self.sent_before);
+        if later >= confirming(meanwhile.answered, seen.peers_waiting).max(limits.min_later) {
+            let since = *self.later_since.get_or_insert(now);
+            if enough && now.since(since) >= unusual {
+                return ResponseState::Unresponsive(Unresponsive { waiting, span });
+            }
         }
         if span < self.report_after {
-            return ResponseState::Responsive;
+            let overdue = ResponseState::Overdue(Unresponsive { waiting, span });
+            return if enough { overdue } else { ResponseState::Responsive };
         }
         // A wait that passed checks contradict is reported less and less often.
         self.report_after = span.saturating_mul(2);
         ResponseState::Suspect
     }
 
+    /// Returns the time of the suspicion, if there is one.
+    pub fn suspected(&self) -> Option<Tick> {
+        self.suspected
+    }
+
     /// Discards the observation.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
+}
+
+/// Returns the number of later messages that all wait by chance with a probability of at most [`CHANCE`], if as many of
+/// them as at the peers wait long by themselves.
+fn confirming(answered: u64, waiting: u32) -> u64 {
+    let share = f64::from(waiting) / (f64::from(waiting) + answered as f64).max(1.0);
+    (CHANCE.ln() / share.clamp(SLOW_SHARE.0, SLOW_SHARE.1).ln()).ceil() as u64
 }
 
 #[cfg(test)]
@@ -120,68 +171,101 @@ mod tests {
     const MIN_WAIT: Duration = Duration::from_secs(1);
 
     fn progress(answered: u64, mean: Duration) -> Progress {
-        Progress { answered, ended: answered, first_byte: mean * answered as u32 }
+        Progress { answered, awaited: answered, ended: answered, first_byte: mean * answered as u32 }
     }
 
-    /// Checks one letter per evaluation, given the waiting messages and the peers' responses between evaluations.
-    fn check(waiting: &[u32], peers_respond: u64, mean_ms: u64, expected: &str) {
-        let (mut detector, mut peers) = (UnresponsiveDetector::default(), 0);
-        let mean = Duration::from_millis(mean_ms);
-        let own = progress(100, mean);
+    /// What happens at the peers of a destination.
+    #[derive(Copy, Clone)]
+    struct Peers {
+        /// Responses between two evaluations.
+        respond: u64,
+        waiting: u32,
+        mean_ms: u64,
+    }
+
+    const QUICK: Peers = Peers { respond: 10, waiting: 0, mean_ms: 5 };
+
+    /// Checks one letter per evaluation, given the waiting messages at each.
+    fn check(waiting: &[u32], at_peers: Peers, expected: &str) {
+        let (mut detector, mut answered) = (UnresponsiveDetector::default(), 0);
+        let mean = Duration::from_millis(at_peers.mean_ms);
+        let limits = DetectionLimits { min_wait: MIN_WAIT, min_messages: 5, min_later: 0 };
+        let mut evaluate = |now, waiting: u32, answered| {
+            let own = Progress { awaited: 100 + u64::from(waiting), ..progress(100, mean) };
+            let (peers, peers_waiting) = (progress(answered, mean), at_peers.waiting);
+            detector.evaluate(now, &Observation { own, waiting, peers, peers_waiting }, &limits)
+        };
         let mut now = Tick::ZERO;
-        detector.evaluate(now, &own, &progress(0, mean), 1, MIN_WAIT, 5);
+        evaluate(now, 1, 0);
         let seen: String = waiting
             .iter()
             .map(|&waiting| {
                 now += INTERVAL;
-                peers += peers_respond;
-                match detector.evaluate(now, &own, &progress(peers, mean), waiting, MIN_WAIT, 5) {
+                answered += at_peers.respond;
+                match evaluate(now, waiting, answered) {
                     ResponseState::Responsive => '.',
                     ResponseState::Suspect => '?',
+                    ResponseState::Overdue(_) => 'o',
                     ResponseState::Unresponsive(_) => '!',
                 }
             })
             .collect();
-        assert_eq!(seen, expected, "{waiting:?}, peers {peers_respond}, mean {mean_ms} ms");
+        assert_eq!(seen, expected, "{waiting:?}, mean {} ms", at_peers.mean_ms);
     }
 
     #[test]
-    fn unresponsive_destination_is_suspected_first_and_reported_when_peers_respond() {
-        check(&[9, 9, 9, 9, 9], 10, 5, ".?.!!");
-        check(&[9, 9, 9, 9, 9], 0, 5, ".?.?.");
-        check(&[1, 1, 1, 1, 1, 1, 1, 1, 1], 10, 5, ".?.?...?.");
+    fn unresponsive_destination_is_suspected_first_and_confirmed_by_later_messages() {
+        check(&[9, 9, 11, 13, 13, 13], QUICK, ".?.?!!");
+        check(&[9, 9, 11, 13, 13, 13], Peers { respond: 0, ..QUICK }, ".?.?..");
+        check(&[1, 1, 1, 1, 1, 1, 1, 1, 1], QUICK, ".?.?...?.");
+    }
+
+    #[test]
+    fn long_waits_without_later_messages_are_not_confirmed() {
+        check(&[7; 9], QUICK, ".?.?ooo?o");
+        check(&[7, 7, 7, 7, 7, 7, 8, 8, 8, 8, 8], QUICK, ".?.?ooo?ooo");
+    }
+
+    #[test]
+    fn messages_that_often_wait_long_at_the_peers_confirm_less() {
+        assert_eq!(confirming(1000, 0), 2);
+        assert_eq!(confirming(900, 100), 4);
+        assert_eq!(confirming(50, 50), 14);
+        check(&[7, 7, 9, 11, 12, 13, 14, 15, 16], Peers { waiting: 200, ..QUICK }, ".?.?ooo?o");
     }
 
     #[test]
     fn recent_messages_are_no_evidence() {
-        check(&[1, 1, 500, 500], 10, 5, ".?.?");
+        check(&[1, 1, 500, 500], QUICK, ".?.?");
     }
 
     #[test]
     fn slow_peers_or_a_slow_past_make_a_long_wait_usual() {
-        check(&[9; 9], 10, 300, ".....?...");
-        check(&[9; 13], 10, 300, ".....?.....!!");
-        check(&[9; 9], 10, 60_000, ".........");
+        check(&[9; 9], Peers { mean_ms: 300, ..QUICK }, ".....?...");
+        check(
+            &[9, 9, 9, 9, 9, 9, 19, 19, 19, 19, 19, 19, 19],
+            Peers { mean_ms: 300, ..QUICK },
+            ".....?.....?!",
+        );
+        check(&[9; 9], Peers { mean_ms: 60_000, ..QUICK }, ".........");
     }
 
     #[test]
     fn response_or_no_waiting_message_restarts_the_observation() {
         let mut detector = UnresponsiveDetector::default();
-        let mean = Duration::from_millis(5);
+        let (mean, limits) =
+            (Duration::from_millis(5), DetectionLimits { min_wait: MIN_WAIT, min_messages: 5, min_later: 0 });
+        let mut evaluate = |now, own, peers, waiting| {
+            let (own, peers) = (progress(own, mean), progress(peers, mean));
+            detector.evaluate(now, &Observation { own, waiting, peers, peers_waiting: 0 }, &limits)
+        };
         let mut now = Tick::ZERO;
         for n in 0..100 {
             now += MIN_WAIT;
-            let state = detector.evaluate(now, &progress(n, mean), &progress(n * 10, mean), 50, MIN_WAIT, 5);
-            assert_eq!(state, ResponseState::Responsive);
+            assert_eq!(evaluate(now, n, n * 10, 50), ResponseState::Responsive);
         }
         now += MIN_WAIT * 100;
-        assert_eq!(
-            detector.evaluate(now, &progress(99, mean), &progress(0, mean), 0, MIN_WAIT, 5),
-            ResponseState::Responsive
-        );
-        assert_eq!(
-            detector.evaluate(now, &progress(99, mean), &progress(0, mean), 9, MIN_WAIT, 5),
-            ResponseState::Responsive
-        );
+        assert_eq!(evaluate(now, 99, 0, 0), ResponseState::Responsive);
+        assert_eq!(evaluate(now, 99, 0, 9), ResponseState::Responsive);
     }
 }

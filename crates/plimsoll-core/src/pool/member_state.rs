@@ -179,6 +179,21 @@ impl MemberState {
         std::mem::replace(&mut self.answered, answered) < answered && self.stats.streak() == 0
     }
 
+    /// Returns whether a check failed after the member was suspected to be unresponsive.
+    pub(super) fn suspicion_failed_check(&self) -> bool {
+        self.checked_since_suspicion().is_some_and(|ok| !ok)
+    }
+
+    /// Returns whether a check passed after the member was suspected to be unresponsive.
+    pub(super) fn suspicion_passed_check(&self) -> bool {
+        self.checked_since_suspicion().is_some_and(|ok| ok)
+    }
+
+    fn checked_since_suspicion(&self) -> Option<bool> {
+        let (suspected, last) = (self.unresponsive.suspected()?, self.checker.last()?);
+        (last.at > suspected).then_some(last.ok)
+    }
+
     /// Records the reason of an ejection, and a contradiction if checks pass.
     pub(super) fn set_ejected(&mut self, reason: Reason) {
         self.ejected_reason = Some(reason);

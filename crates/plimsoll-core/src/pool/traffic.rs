@@ -3,12 +3,13 @@
 use std::mem;
 use std::time::Duration;
 
+use crate::balance::Needs;
 use crate::destination::{AdminState, Health};
 use crate::event::{Event, Reason};
-use crate::health::OutlierDecision;
 use crate::health::baseline::{self, Baseline};
 use crate::health::peer_comparison::{self, OutlierKind, Window};
-use crate::health::unresponsive::ResponseState;
+use crate::health::unresponsive::{DetectionLimits, Observation, ResponseState};
+use crate::health::{HealthSpec, OutlierDecision};
 use crate::outcome::{Failure, Outcome};
 use crate::pool::Pool;
 use crate::pool::member_state::MemberState;
@@ -83,6 +84,7 @@ impl Pool {
     /// Finds outliers among peers and, with learning, by baselines: members that are as slow as usual are no outliers.
     fn find_outliers(&mut self, windows: &[Window]) -> Vec<(usize, OutlierKind)> {
         let mut found = peer_comparison::outliers(windows);
+        let by_latency = self.spec.outlier.latency && self.policy.needs() != Needs::Key;
         if self.spec.outlier.learning {
             let baselines: Vec<Baseline> = self.members.iter().map(|member| member.baseline).collect();
             let slow = |worse: &OutlierKind| matches!(worse, OutlierKind::Latency { .. });
@@ -96,6 +98,7 @@ impl Pool {
             }
             self.members.iter_mut().zip(windows).for_each(|(member, window)| member.baseline.learn(window));
         }
+        found.retain(|(_, worse)| by_latency || !worse.is_latency());
         found
     }
 
@@ -134,6 +137,16 @@ impl Pool {
         };
     }
 
+    /// Returns the limits of the detection for the member at `rank`. Messages must confirm more where a check contradicts
+    /// them, or where keys select destinations.
+    fn detection_limits(&self, rank: usize, min_wait: Duration) -> DetectionLimits {
+        let min_messages = self.spec.outlier.consecutive_failures;
+        let needs_response = self.spec.health.as_ref().is_some_and(HealthSpec::needs_response);
+        let contradicted = needs_response && self.members[rank].suspicion_passed_check();
+        let strict = contradicted || self.policy.needs() == Needs::Key;
+        DetectionLimits { min_wait, min_messages, min_later: if strict { min_messages.into() } else { 0 } }
+    }
+
     /// Finds members that accept messages and respond to none.
     pub(super) fn detect_unresponsive(&mut self, now: Tick) {
         let Some(min_wait) = self.spec.outlier.unresponsive_after else { return };
@@ -142,19 +155,32 @@ impl Pool {
         }
         let progress: Vec<(Progress, u32)> =
             self.members.iter().map(|member| member.stats.progress()).collect();
-        let mut all = Progress::default();
-        progress.iter().for_each(|&(own, _)| all += own);
+        let (mut all, mut all_waiting) = (Progress::default(), 0_u32);
+        for &(own, waiting) in &progress {
+            all += own;
+            all_waiting = all_waiting.saturating_add(waiting);
+        }
         for (rank, (own, waiting)) in progress.into_iter().enumerate() {
-            let min_messages = self.spec.outlier.consecutive_failures;
+            let limits = self.detection_limits(rank, min_wait);
+            let (peers, peers_waiting) = (all.since(&own), all_waiting.saturating_sub(waiting));
+            let seen = Observation { own, waiting, peers, peers_waiting };
             let member = &mut self.members[rank];
-            match member.unresponsive.evaluate(now, &own, &all.since(&own), waiting, min_wait, min_messages) {
-                _ if member.admin != AdminState::Ready || member.checker.health() == Health::Down => {}
-                ResponseState::Responsive => {}
-                ResponseState::Suspect => self.expedite_check(now, rank, true),
-                ResponseState::Unresponsive(observation) if member.status.serves() => {
-                    self.eject(now, rank, |span| Reason::Unresponsive { observation, span });
+            let state = member.unresponsive.evaluate(now, &seen, &limits);
+            if member.admin != AdminState::Ready || member.checker.health() == Health::Down {
+                continue;
+            }
+            let observation = match state {
+                ResponseState::Responsive => continue,
+                ResponseState::Suspect => {
+                    self.expedite_check(now, rank, true);
+                    continue;
                 }
-                ResponseState::Unresponsive(_) => {}
+                ResponseState::Overdue(observation) if member.suspicion_failed_check() => observation,
+                ResponseState::Overdue(_) => continue,
+                ResponseState::Unresponsive(observation) => observation,
+            };
+            if member.status.serves() {
+                self.eject(now, rank, |span| Reason::Unresponsive { observation, span });
             }
         }
         // Checks may be due now.

@@ -55,7 +55,13 @@ fn pick_with_trials(
     now: Tick,
     rng: &mut Rng,
 ) -> Option<Assignment> {
-    let take = |slot: &Slot| Assignment::take(slot.id, slot.rank as usize, request.worker, &slot.stats, now);
+    let take = |slot: &Slot| {
+        let (id, rank, worker) = (slot.id, slot.rank as usize, request.worker);
+        match request.sent_later {
+            true => Assignment::take_unsent(id, rank, worker, &slot.stats, now),
+            false => Assignment::take(id, rank, worker, &slot.stats, now),
+        }
+    };
     if !snapshot.trials.is_empty() && (request.repeatable || now >= snapshot.trials_for_all) {
         let fits = |slot: &&Slot| !request.has_tried(slot.id) && snapshot.is_in_subset(slot, request);
         for slot in snapshot.trials.iter().filter(fits) {

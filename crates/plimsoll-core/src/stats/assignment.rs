@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::counts::{bucket_of, bump};
 use super::{DestinationStats, Trial};
@@ -42,12 +43,29 @@ pub struct Assignment {
     in_flight_before: u32,
     stats: Arc<DestinationStats>,
     started: Tick,
+    /// Time at which the destination had received the whole message; `Tick::NEVER` before.
+    sent: Tick,
 }
 
 impl Assignment {
-    /// Takes a place at a destination; `None` if its limit is reached.
+    /// Takes a place at a destination for a message that is sent at once; `None` if its limit is reached.
     #[inline]
     pub(crate) fn take(
+        id: DestinationId,
+        member: usize,
+        worker: usize,
+        stats: &Arc<DestinationStats>,
+        now: Tick,
+    ) -> Option<Self> {
+        let mut taken = Self::take_unsent(id, member, worker, stats, now)?;
+        taken.request_sent(now);
+        Some(taken)
+    }
+
+    /// Takes a place at a destination for a message that is sent later, which is reported by
+    /// [`request_sent`](Self::request_sent); `None` if the limit of the destination is reached.
+    #[inline]
+    pub(crate) fn take_unsent(
         id: DestinationId,
         member: usize,
         worker: usize,
@@ -68,6 +86,7 @@ impl Assignment {
             in_flight_before,
             stats,
             started: now,
+            sent: Tick::NEVER,
         })
     }
 
@@ -103,6 +122,29 @@ impl Assignment {
         self.started
     }
 
+    /// Notes that the destination has received the whole message: from now on the message waits for it, and not for its
+    /// client or a connection.
+    #[inline]
+    pub fn request_sent(&mut self, now: Tick) {
+        if self.sent == Tick::NEVER && !self.recorded {
+            self.sent = now;
+            bump(&self.stats.counts_of(self.worker).awaited, 1);
+        }
+    }
+
+    /// Notes that the message is sent again, on another connection to the same destination.
+    pub fn request_repeated(&mut self) {
+        if self.sent != Tick::NEVER && !self.recorded {
+            self.sent = Tick::NEVER;
+            bump(&self.stats.counts_of(self.worker).ended, 1);
+        }
+    }
+
+    /// Returns the time for which the destination has had the whole message; zero before.
+    pub fn waited(&self, now: Tick) -> Duration {
+        if self.sent == Tick::NEVER { Duration::ZERO } else { now.since(self.sent) }
+    }
+
     /// Returns whether the message carries the trial of an ejected destination.
     pub fn is_trial(&self) -> bool {
         self.trial.is_some()
@@ -120,6 +162,10 @@ impl Assignment {
         }
         self.measure(now, outcome);
         let counts = self.stats.counts_of(self.worker);
+        if self.sent == Tick::NEVER {
+            // An early response is progress, too.
+            bump(&counts.awaited, 1);
+        }
         bump(&counts.ended, 1);
         match outcome {
             Outcome::Answered { status, first_byte } => {
@@ -146,19 +192,21 @@ impl Assignment {
         self.evaluate(outcome)
     }
 
-    /// Measures the latency. Cancelled messages never get here: how long their clients waited says as much about the
+    /// Measures the latency, unless the response is good and came before the whole message was sent: how long that took
+    /// says nothing. Cancelled messages never get here: how long their clients waited says as much about the
     /// clients as about the destination.
     fn measure(&self, now: Tick, outcome: Outcome) {
-        if self.stats.latency_tracking.load(Relaxed) {
-            self.stats.measured.record(now, outcome, now.since(self.started), self.in_flight_before);
+        let proves = self.sent != Tick::NEVER || slows(outcome);
+        if proves && self.stats.latency_tracking.load(Relaxed) {
+            self.stats.measured.record(now, outcome, self.waited(now), self.in_flight_before);
         }
     }
 
     /// Ends the assignment because another destination responded to the hedged message first. It counts as
     /// cancelled, but the time it took is measured as a lower bound.
     pub fn cancelled_by_hedge(self, now: Tick) {
-        if !self.recorded && self.stats.latency_tracking.load(Relaxed) {
-            self.stats.measured.record_at_least(now, now.since(self.started), self.in_flight_before);
+        if !self.recorded && self.sent != Tick::NEVER && self.stats.latency_tracking.load(Relaxed) {
+            self.stats.measured.record_at_least(now, self.waited(now), self.in_flight_before);
         }
     }
 
@@ -199,7 +247,7 @@ impl Assignment {
 impl Drop for Assignment {
     fn drop(&mut self) {
         self.stats.in_flight.release();
-        if !self.recorded {
+        if !self.recorded && self.sent != Tick::NEVER {
             bump(&self.stats.counts_of(self.worker).ended, 1);
         }
         if let Some(trial) = self.trial {

@@ -20,7 +20,9 @@ pub fn bucket_of(span: Duration) -> usize {
 #[repr(align(128))]
 pub struct WorkerCounts {
     pub(crate) started: AtomicU64,
-    /// Assignments with a known outcome, and cancelled ones.
+    /// Messages that their destination has received as a whole, and early responses.
+    pub(crate) awaited: AtomicU64,
+    /// Awaited messages that got a response or ended.
     pub(crate) ended: AtomicU64,
     pub(crate) classes: [AtomicU64; 6],
     pub(crate) failures: [AtomicU64; Failure::ALL.len()],
@@ -65,7 +67,9 @@ impl Counts {
 pub struct Progress {
     /// Number of responses, of any status.
     pub answered: u64,
-    /// Number of messages that ended or got a response.
+    /// Number of messages that the destination has received as a whole, and of early responses.
+    pub awaited: u64,
+    /// Number of awaited messages that ended or got a response.
     pub ended: u64,
     /// Sum of the times to the first byte.
     pub first_byte: Duration,
@@ -76,6 +80,7 @@ impl Progress {
     pub fn since(&self, before: &Self) -> Self {
         Self {
             answered: self.answered.saturating_sub(before.answered),
+            awaited: self.awaited.saturating_sub(before.awaited),
             ended: self.ended.saturating_sub(before.ended),
             first_byte: self.first_byte.saturating_sub(before.first_byte),
         }
@@ -90,6 +95,7 @@ impl Progress {
 impl std::ops::AddAssign for Progress {
     fn add_assign(&mut self, other: Self) {
         self.answered += other.answered;
+        self.awaited += other.awaited;
         self.ended += other.ended;
         self.first_byte += other.first_byte;
     }

@@ -159,19 +159,20 @@ impl DestinationStats {
         self.notify_next_failure.load(Relaxed) && self.notify_next_failure.swap(false, Relaxed)
     }
 
-    /// Returns the progress of all workers, and the number of messages that wait for a response.
+    /// Returns the progress of all workers, and the number of messages that wait for a response. A message of which the
+    /// destination has not received the end does not wait.
     pub fn progress(&self) -> (Progress, u32) {
-        let (mut progress, mut started) = (Progress::default(), 0);
+        let mut progress = Progress::default();
         for counts in &self.workers {
-            started += counts.started.load(Relaxed);
             progress += Progress {
                 answered: counts.classes.iter().map(|class| class.load(Relaxed)).sum(),
+                awaited: counts.awaited.load(Relaxed),
                 ended: counts.ended.load(Relaxed),
                 first_byte: Duration::from_nanos(counts.first_byte_nanos.load(Relaxed)),
             };
         }
         // A program that shares worker 0 may lose a count: in-flight is exact, and no more messages can wait.
-        let waiting = u32::try_from(started.saturating_sub(progress.ended)).unwrap_or(u32::MAX);
+        let waiting = u32::try_from(progress.awaited.saturating_sub(progress.ended)).unwrap_or(u32::MAX);
         (progress, waiting.min(self.in_flight()))
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Target<'m> {
     pub(crate) affinity_key: Option<u64>,
     /// The message may be sent more than once.
     pub(crate) repeatable: bool,
+    /// The attempt reports when the destination has the whole message.
+    pub(crate) sent_later: bool,
     /// End of the time for all attempts together.
     pub(crate) deadline: Tick,
 }
@@ -274,6 +276,7 @@ fn request_of<'t>(target: &Target<'t>, tried: &'t AttemptedSet) -> PickRequest<'
         worker: target.worker.number,
         tried: Some(tried),
         repeatable: target.repeatable,
+        sent_later: target.sent_later,
         key: target.key,
         affinity_key: target.affinity_key,
         subset: target.route.table.subset.as_deref(),

@@ -175,7 +175,15 @@ impl UpstreamSession {
     ) -> Target<'m> {
         let total = route.table.pool.config.timeouts.total;
         let deadline = total.map_or(Tick::NEVER, |total| self.started + total);
-        Target { worker, route, key: self.hash_key, affinity_key, repeatable: true, deadline }
+        Target {
+            worker,
+            route,
+            key: self.hash_key,
+            affinity_key,
+            repeatable: true,
+            sent_later: false,
+            deadline,
+        }
     }
 
     /// Records a failed attempt, and decides whether another follows.

@@ -102,6 +102,7 @@ async fn run_attempts<D: Downstream>(
         key: request.hash_key,
         affinity_key: None,
         repeatable: request.method.is_idempotent(),
+        sent_later: true,
         deadline: request.total_deadline,
     };
     route.table.pool.budget.earn(worker.number);
@@ -208,6 +209,7 @@ async fn run_attempt<D: Downstream>(
         if failed.is_stale() && may_be_repeated_fresh(target, &failed) {
             fresh_repeat_used = true;
             assignment = exchange.assignment;
+            assignment.request_repeated();
             now = target.worker.now();
             continue;
         }

@@ -79,6 +79,8 @@ pub(crate) struct RequestContext {
     pub(crate) client_timeouts: ClientTimeouts,
     pub(crate) pool_timeouts: DestinationTimeouts,
     pub(crate) total_deadline: Tick,
+    /// The client asked for this deadline, which says nothing about the destination.
+    pub(crate) is_client_deadline: bool,
     pub(crate) started: Tick,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
@@ -327,11 +329,14 @@ fn new_context(
     let mut pool_timeouts = pool.map_or(NO_POOL, |pool| pool.timeouts);
     let mut client_timeouts = config.timeouts;
     let mut total_deadline = pool_timeouts.total.map_or(Tick::NEVER, |total| started + total);
+    let mut is_client_deadline = false;
     if head.is_grpc {
         // Either side of a gRPC call may be idle for long; only an idle call as a whole counts.
         pool_timeouts.response = pool_timeouts.response.max(pool_timeouts.idle);
         client_timeouts.body = client_timeouts.body.max(client_timeouts.idle);
-        total_deadline = total_deadline.min(head.grpc_timeout.map_or(Tick::NEVER, |wait| started + wait));
+        let own = head.grpc_timeout.map_or(Tick::NEVER, |wait| started + wait);
+        is_client_deadline = own < total_deadline;
+        total_deadline = total_deadline.min(own);
     }
     let is_chunked = head.framing == Framing::Chunked;
     let protocol = pool.map_or(PoolProtocol::Http1, |pool| pool.protocol);
@@ -363,6 +368,7 @@ fn new_context(
         client_timeouts,
         pool_timeouts,
         total_deadline,
+        is_client_deadline,
         started,
         request_bytes: head.len as u64,
         response_bytes: 0,

@@ -86,6 +86,7 @@ impl WorkerPool {
             number: 0,
             tried: want.tried.copied().unwrap_or_default(),
             repeatable: want.repeatable,
+            sent_later: want.sent_later,
             home: want.affinity_key,
             key: want.key,
             subset: want.subset.cloned(),

@@ -251,6 +251,7 @@ fn outlier(given: &schema::OutlierDetection) -> OutlierSpec {
         max_ejected: given.max_ejected.map_or(default.max_ejected, |share| share.0),
         interval: Some(given.interval.map_or(INTERVAL, |span| span.0)).filter(|span| !span.is_zero()),
         unresponsive_after: given.unresponsive_after.map(|span| span.0),
+        latency: given.latency.unwrap_or(false),
         learning: given.learning.unwrap_or(false),
     }
 }

@@ -173,6 +173,8 @@ pub(super) struct OutlierDetection {
     pub(super) max_ejected: Option<Part>,
     /// Same key as `outlier_detection.unresponsive_after` of the configuration; off by default.
     pub(super) unresponsive_after: Option<Span>,
+    /// Same key as `outlier_detection.latency` of the configuration.
+    pub(super) latency: Option<bool>,
     /// Same switch as `quality.learning` of the configuration.
     pub(super) learning: Option<bool>,
     pub(super) interval: Option<Span>,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::properties::{self, is_topic_name};
 use super::{Malformed, Version, variable_length};
 use crate::Detection;
 
@@ -122,15 +123,17 @@ fn payload<'b>(rest: &mut Rest<'b>, version: Version) -> Result<(&'b [u8], u16),
     if flags & 1 != 0 || !will_is_valid || (version == Version::V3 && has_password && !has_user_name) {
         return Err(Malformed);
     }
-    let skip_properties = |rest: &mut Rest<'b>| match version {
+    let check_properties = |rest: &mut Rest<'b>, of_will| match version {
         Version::V3 => Ok(()),
-        Version::V5 => rest.properties().map(drop),
+        Version::V5 => properties::check(rest, of_will),
     };
-    skip_properties(rest)?;
+    check_properties(rest, false)?;
     let client_id = rest.text()?;
     if has_will {
-        skip_properties(rest)?;
-        rest.text()?;
+        check_properties(rest, true)?;
+        if !is_topic_name(rest.text()?) {
+            return Err(Malformed);
+        }
         rest.binary()?;
     }
     if has_user_name {
@@ -143,42 +146,40 @@ fn payload<'b>(rest: &mut Rest<'b>, version: Version) -> Result<(&'b [u8], u16),
 }
 
 /// Unparsed bytes of a packet.
-struct Rest<'b>(&'b [u8]);
+pub(super) struct Rest<'b>(pub(super) &'b [u8]);
 
 impl<'b> Rest<'b> {
-    fn take(&mut self, n: usize) -> Result<&'b [u8], Malformed> {
+    pub(super) fn take(&mut self, n: usize) -> Result<&'b [u8], Malformed> {
         let (taken, rest) = self.0.split_at_checked(n).ok_or(Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn byte(&mut self) -> Result<u8, Malformed> {
+    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
         self.take(1).map(|byte| byte[0])
     }
 
-    fn u16(&mut self) -> Result<u16, Malformed> {
+    pub(super) fn u16(&mut self) -> Result<u16, Malformed> {
         self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
     /// Parses binary data behind its length (section 1.5.6).
-    fn binary(&mut self) -> Result<&'b [u8], Malformed> {
+    pub(super) fn binary(&mut self) -> Result<&'b [u8], Malformed> {
         let len = self.u16()?;
         self.take(usize::from(len))
     }
 
-    /// Parses a UTF-8 string without NUL (section 1.5.4).
-    fn text(&mut self) -> Result<&'b [u8], Malformed> {
+    /// Parses a UTF-8 string without control characters and non-characters, which a receiver may treat as malformed
+    /// (section 1.5.4), and which brokers do.
+    pub(super) fn text(&mut self) -> Result<&'b [u8], Malformed> {
         let bytes = self.binary()?;
+        let is_plain = |c: char| {
+            !c.is_control() && !matches!(u32::from(c), 0xfdd0..=0xfdef) && u32::from(c) & 0xfffe != 0xfffe
+        };
         match str::from_utf8(bytes) {
-            Ok(text) if !text.contains('\0') => Ok(bytes),
+            Ok(text) if text.chars().all(is_plain) => Ok(bytes),
             _ => Err(Malformed),
         }
-    }
-
-    fn properties(&mut self) -> Result<&'b [u8], Malformed> {
-        let (len, taken) = variable_length(self.0)?.ok_or(Malformed)?;
-        self.take(taken)?;
-        self.take(len)
     }
 }
 
@@ -242,6 +243,10 @@ mod tests {
             (0x1e, b"\0\x01t\0\0"),
             (0x22, b""),
             (0x42, b"\0\x01p"),
+            (0x06, b"\0\x03a/+\0\0"),
+            (0x06, b"\0\x01#\0\0"),
+            (0x06, b"\0\0\0\0"),
+            (0x82, b"\0\x02u\x07"),
         ] {
             let malformed = Err(ConnectError::Malformed(Some(Version::V3)));
             assert_eq!(parse(&with(flags, tail), 1000), malformed, "{flags:x}");
@@ -258,6 +263,16 @@ mod tests {
         assert_eq!(parse(&long[..20], 1000), Err(ConnectError::TooLarge(Some(Version::V5))));
         let not_utf8 = packet(Version::V3, b"\xff");
         assert_eq!(parse(&not_utf8, 1000), Err(ConnectError::Malformed(Some(Version::V3))));
+        for id in ["\u{1}", "a\tb", "\u{7f}", "\u{85}", "\u{fdd0}", "\u{ffff}"] {
+            for version in [Version::V3, Version::V5] {
+                let malformed = Err(ConnectError::Malformed(Some(version)));
+                assert_eq!(parse(&packet(version, id.as_bytes()), 1000), malformed, "{id:?}");
+            }
+        }
+        let mut zero = packet(Version::V5, b"d");
+        zero.splice(12..13, *b"\x03\x21\0\0");
+        zero[1] += 3;
+        assert_eq!(parse(&zero, 1000), Err(ConnectError::Malformed(Some(Version::V5))), "receive maximum 0");
         let bridge = framed(b"\0\x04MQTT\x84\x02\0\0\0\0");
         assert!(matches!(parse(&bridge, 1000), Ok(Some(_))));
     }

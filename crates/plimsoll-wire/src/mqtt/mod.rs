@@ -5,6 +5,7 @@
 pub mod connack;
 pub mod connect;
 mod packet_boundary;
+mod properties;
 
 pub use self::connack::{Connack, Rejection};
 pub use self::connect::{Connect, ConnectError, detect};

@@ -136,7 +136,7 @@ fn managed_recovery_has_a_plan_a_trial_validation_and_a_ramp() {
 
 #[test]
 fn outlier_among_peers_is_ejected_without_consecutive_failures() {
-    let outlier = OutlierSpec { interval: Some(SEC * 10), ..spec().outlier };
+    let outlier = OutlierSpec { interval: Some(SEC * 10), latency: true, ..spec().outlier };
     let mut bench = Bench::new("a b c", PoolSpec { health: None, outlier, ..spec() });
     for _ in 0..40 {
         bench.traffic("a", RESET, 3);
@@ -167,4 +167,33 @@ fn outlier_among_peers_is_ejected_without_consecutive_failures() {
         "{:?}",
         bench.lines.last()
     );
+}
+
+#[test]
+fn latency_alone_ejects_no_destination_by_default_and_none_that_keys_select() {
+    for (algorithm, latency, expected) in [
+        (Algorithm::RoundRobin, false, "a b c"),
+        (Algorithm::RoundRobin, true, "b c"),
+        (Algorithm::Hash, true, "a b c"),
+    ] {
+        for learning in [false, true] {
+            let outlier = OutlierSpec { interval: Some(SEC * 10), latency, learning, ..spec().outlier };
+            let mut bench =
+                Bench::new("a b c", PoolSpec { health: None, outlier, ..PoolSpec::new(algorithm) });
+            for interval in 0..12 {
+                let slow = if interval < 8 { Duration::from_millis(20) } else { SEC };
+                bench.traffic("a", Outcome::Answered { status: 200, first_byte: slow }, 200);
+                bench.traffic("b", OK, 200);
+                bench.traffic("c", OK, 200);
+                bench.advance(SEC * 10);
+                if interval == 8 {
+                    assert_eq!(
+                        bench.tiers(),
+                        expected,
+                        "{algorithm:?}, latency {latency}, learning {learning}"
+                    );
+                }
+            }
+        }
+    }
 }

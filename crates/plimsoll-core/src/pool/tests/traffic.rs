@@ -188,7 +188,7 @@ fn ejection_and_trial_are_one_status_since_one_time() {
 
 #[test]
 fn learning_compares_each_member_with_its_own_past() {
-    let outlier = OutlierSpec { interval: Some(SEC * 10), learning: true, ..spec().outlier };
+    let outlier = OutlierSpec { interval: Some(SEC * 10), latency: true, learning: true, ..spec().outlier };
     let mut bench = Bench::new("a b c", PoolSpec { health: None, outlier, ..spec() });
     let response = |ms| Outcome::Answered { status: 200, first_byte: Duration::from_millis(ms) };
     let interval = |bench: &mut Bench, a, b, c| {

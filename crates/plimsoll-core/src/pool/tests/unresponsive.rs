@@ -94,6 +94,69 @@ fn unresponsive_member_is_ejected_within_seconds() {
 }
 
 #[test]
+fn long_polls_eject_no_member() {
+    for health in [None, detecting().health] {
+        let mut bench = Bench::up("a b c", PoolSpec { health, ..detecting() });
+        let polls = hold(&bench, "a", 7);
+        for _ in 0..60 {
+            bench.traffic("b", OK, 20);
+            bench.traffic("c", OK, 20);
+            bench.answer_all(true);
+            wait(&mut bench, 1);
+            assert_eq!(bench.tiers(), "a b c");
+        }
+        for poll in polls {
+            poll.finish(bench.now, Outcome::Answered { status: 200, first_byte: SEC * 30 });
+        }
+        assert_eq!(bench.tiers(), "a b c");
+    }
+}
+
+#[test]
+fn failed_check_that_needs_a_response_confirms_long_waits() {
+    let mut bench = Bench::up("a b c", detecting());
+    let _waiting = hold(&bench, "a", 7);
+    for half_seconds in 0..20 {
+        bench.traffic("b", OK, 20);
+        bench.traffic("c", OK, 20);
+        for order in mem::take(&mut bench.orders) {
+            let ok = order.kind != DEEP;
+            bench.answer(&order, ok);
+        }
+        wait(&mut bench, 1);
+        if bench.word("a") == "ejected" {
+            assert!(half_seconds < 8, "after {half_seconds} half seconds");
+            return;
+        }
+    }
+    panic!("never");
+}
+
+#[test]
+fn message_without_its_end_does_not_wait() {
+    let mut bench = Bench::new("a b c", PoolSpec { health: None, ..detecting() });
+    let want = PickRequest { sent_later: true, ..PickRequest::default() };
+    let snapshot = bench.pool.snapshot().clone();
+    let mut uploads: Vec<Assignment> = (0..60)
+        .filter_map(|_| balance_load(&snapshot, &want, bench.now, &mut Rng::new(1)).ok())
+        .filter(|upload| upload.member() == 0)
+        .collect();
+    for _ in 0..20 {
+        bench.traffic("b", OK, 20);
+        bench.traffic("c", OK, 20);
+        wait(&mut bench, 1);
+        assert_eq!(bench.tiers(), "a b c");
+    }
+    assert_eq!(uploads.len(), 20);
+    let mut upload = uploads.pop().expect("one");
+    assert_eq!(upload.waited(bench.now), Duration::ZERO);
+    upload.request_sent(bench.now);
+    wait(&mut bench, 2);
+    assert_eq!(upload.waited(bench.now), SEC);
+    assert!(upload.finish(bench.now, OK).is_none());
+}
+
+#[test]
 fn no_member_is_ejected_if_none_responds() {
     let mut bench = Bench::new("a b c", PoolSpec { health: None, ..detecting() });
     let _held: Vec<_> = ["a", "b", "c"].map(|name| hold(&bench, name, 50)).into();

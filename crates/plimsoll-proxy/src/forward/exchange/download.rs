@@ -289,7 +289,7 @@ impl Exchange {
         if reads_load && (head.status >= 200 || head.status == 101) {
             self.record_load(worker, request, now, load_report::from_head(headers));
         }
-        let first_byte = now.since(self.assignment.started());
+        let first_byte = self.assignment.waited(now);
         let outcome = Outcome::Answered { status, first_byte };
         if self.is_superseded(request, outcome)
             || failed.is_some_and(|status| self.should_retry_response(worker, request, status))
@@ -320,7 +320,7 @@ impl Exchange {
             self.signal = self.assignment.record(now, outcome);
             request.status = head.status;
             if let Some(log) = &mut request.log {
-                log.first_byte = Some(first_byte);
+                log.first_byte = Some(now.since(self.assignment.started()));
             }
         }
         let (edits, content_type) = (&route.response_edits, content_type.as_deref());

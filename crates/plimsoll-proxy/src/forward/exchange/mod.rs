@@ -192,6 +192,13 @@ impl Exchange {
         (self.now(worker) + wait).min(request.total_deadline)
     }
 
+    /// Reports whether the destination is to blame for the end of the time for all attempts: it had the whole request for
+    /// at least half of that time, and the time is not the client's own deadline.
+    fn exceeds_its_share(&self, now: Tick, request: &RequestContext) -> bool {
+        let half = request.pool_timeouts.total.map_or(Duration::MAX, |total| total / 2);
+        !request.is_client_deadline && self.assignment.waited(now) >= half
+    }
+
     fn awaits_client_body(&self, request: &RequestContext) -> bool {
         !request.body.is_done()
             && self.sent == request.encoded.len()
@@ -204,7 +211,8 @@ impl Exchange {
         match () {
             () if self.now(worker) >= request.total_deadline => {
                 let now = self.now(worker);
-                if self.response.is_none() && self.download.is_empty() && !self.awaits_client_body(request) {
+                if self.response.is_none() && self.download.is_empty() && self.exceeds_its_share(now, request)
+                {
                     self.signal = self.assignment.record(now, Outcome::Failed(Failure::Timeout));
                 }
                 ExchangeEnd::TotalTimeout

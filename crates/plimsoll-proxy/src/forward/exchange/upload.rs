@@ -28,8 +28,11 @@ impl Exchange {
             if unsent.is_empty() {
                 if request.body.is_done() {
                     self.upstream.finish(request.body.trailers());
+                    let now = self.now(worker);
+                    self.assignment.request_sent(now);
+                    return Ok(());
                 }
-                if request.body.is_done() || !self.read_body(cx, worker, client, request)? {
+                if !self.read_body(cx, worker, client, request)? {
                     return Ok(());
                 }
                 continue;

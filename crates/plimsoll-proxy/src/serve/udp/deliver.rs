@@ -175,7 +175,15 @@ impl UdpListenerTask {
     /// Returns the target of a datagram. Datagrams are never queued: late ones are worth less than none.
     fn target(&self, key: Option<u64>) -> Target<'_> {
         let (worker, route) = (&self.worker, &self.route);
-        Target { worker, route, key, affinity_key: None, repeatable: true, deadline: Tick::NEVER }
+        Target {
+            worker,
+            route,
+            key,
+            affinity_key: None,
+            repeatable: true,
+            sent_later: false,
+            deadline: Tick::NEVER,
+        }
     }
 
     fn pick(&self, key: FlowKey, attempts: &mut Attempts, now: Tick) -> Result<Chosen, Reason> {
