@@ -138,7 +138,8 @@ pub fn candidates(snapshot: &Snapshot, want: &PickRequest<'_>, now: Tick) -> Vec
             || want.subset.is_none_or(|subset| subset.has(&m.destination));
         let (share, other_zone) = shares[member];
         let set_aside = match (m.status.serves(), m.weight) {
-            (false, _) => Some(SetAside::Status(m.status)),
+            // The last destination of a subset takes its messages whatever its status.
+            (false, _) if share == 0.0 => Some(SetAside::Status(m.status)),
             (true, 0) => Some(SetAside::NoWeight),
             _ if !in_subset => Some(SetAside::Subset),
             _ if m.stats.is_full() => Some(SetAside::Full),

@@ -129,5 +129,5 @@ pub use limiter::PoolLimiter;
 pub use outcome::{Failure, Outcome};
 pub use rng::Rng;
 pub use snapshot::{NoDestination, Snapshot, balance_load};
-pub use stats::{Assignment, DestinationStats, FailureSignal};
+pub use stats::{Assignment, DestinationStats, FailureSignal, UnsettledFailures};
 pub use time::Tick;

@@ -34,10 +34,11 @@ impl Subset {
         let add = |id, (key, value): &(Name, Name)| {
             mix(mix(id ^ hash(key.as_bytes())).wrapping_add(hash(value.as_bytes())))
         };
-        Self { id: labels.iter().fold(0, add), labels: labels.into(), fallback }
+        let seed = u64::from(fallback == Fallback::Any);
+        Self { id: labels.iter().fold(seed, add), labels: labels.into(), fallback }
     }
 
-    /// Returns the subset's number, which is equal for equal labels.
+    /// Returns the subset's number, which is equal for equal labels and fallbacks.
     pub const fn id(&self) -> u64 {
         self.id
     }
@@ -88,5 +89,6 @@ mod tests {
         assert_eq!(id(&[("a", "1"), ("b", "2")]), id(&[("b", "2"), ("a", "1")]));
         assert_ne!(id(&[("a", "1"), ("b", "2")]), id(&[("a", "2"), ("b", "1")]));
         assert_ne!(id(&[("a", "b")]), id(&[("b", "a")]));
+        assert_ne!(id(&[("a", "1")]), Subset::new(labels(&[("a", "1")]), Fallback::None).id());
     }
 }

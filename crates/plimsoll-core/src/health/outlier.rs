@@ -67,6 +67,8 @@ pub struct Outlier {
     /// Total number of ejections.
     ejections: u32,
     skip_reported: Option<Tick>,
+    /// End of the ejection time of which an early trial is made.
+    early: Option<Tick>,
 }
 
 impl Outlier {
@@ -99,7 +101,11 @@ impl Outlier {
         let enough = spec.consecutive_failures > 0 && signal.streak >= spec.consecutive_failures;
         match self.ejection {
             Ejection::Probation if signal.trial && bad => {
-                OutlierDecision::TrialFailed(self.eject(now, spec, connects_only))
+                let rest = self.early.take().map(|until| until.since(now)).filter(|rest| !rest.is_zero());
+                OutlierDecision::TrialFailed(match rest {
+                    Some(rest) => self.resume(now, rest),
+                    None => self.eject(now, spec, connects_only),
+                })
             }
             Ejection::Probation if signal.trial => {
                 self.uneject(now);
@@ -138,6 +144,19 @@ impl Outlier {
         }
     }
 
+    /// Begins the trial before the ejection time is over, if it is running. A failure does not prolong that time. Returns
+    /// whether the trial has begun.
+    pub fn begin_early_trial(&mut self) -> bool {
+        let Ejection::Until(until) = self.ejection else { return false };
+        (self.ejection, self.early) = (Ejection::Probation, Some(until));
+        true
+    }
+
+    fn resume(&mut self, now: Tick, rest: Duration) -> Duration {
+        self.ejection = Ejection::Until(now + rest);
+        rest
+    }
+
     /// Ends the ejection time if it is over. Returns whether a trial is due.
     pub fn handle_timeout(&mut self, now: Tick) -> bool {
         let over = matches!(self.ejection, Ejection::Until(until) if until <= now);
@@ -157,7 +176,7 @@ impl Outlier {
     pub fn uneject(&mut self, now: Tick) -> bool {
         let was_ejected = self.is_ejected();
         if was_ejected {
-            self.ejection = Ejection::None;
+            (self.ejection, self.early) = (Ejection::None, None);
             self.healthy_since = now;
         }
         was_ejected
@@ -168,7 +187,7 @@ impl Outlier {
         self.multiplier = self.multiplier.saturating_add(grows.into()).max(1);
         let span = spec.base_ejection.saturating_mul(self.multiplier).min(spec.max_ejection);
         self.ejection = Ejection::Until(now + span);
-        (self.began, self.connects_only, self.skip_reported) = (now, connects_only, None);
+        (self.began, self.connects_only, self.skip_reported, self.early) = (now, connects_only, None, None);
         self.ejections = self.ejections.saturating_add(1);
         span
     }

@@ -138,9 +138,11 @@ impl Window {
         let answered = now.answered().saturating_sub(before.answered());
         let failed = now.failed().saturating_sub(before.failed());
         let nanos = now.first_byte_nanos.saturating_sub(before.first_byte_nanos);
+        let excused = now.excused.saturating_sub(before.excused);
+        let bad = failed + now.classes[5].saturating_sub(before.classes[5]);
         Self {
-            volume: answered + failed,
-            bad: failed + now.classes[5].saturating_sub(before.classes[5]),
+            volume: (answered + failed).saturating_sub(excused),
+            bad: bad.saturating_sub(excused),
             first_byte: Duration::from_nanos(nanos.checked_div(answered).unwrap_or(0)),
         }
     }

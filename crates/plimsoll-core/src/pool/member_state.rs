@@ -20,8 +20,9 @@ use crate::time::Tick;
 /// Time for which a trial is reserved for messages that may be sent again if they fail; then any message may be it.
 const TRIAL_RESERVED: Duration = Duration::from_secs(1);
 
-/// Time without a result after which a trial is opened again: its message may hang, or its signal may be lost.
-const TRIAL_TIMEOUT: Duration = Duration::from_secs(300);
+/// Time without a result after which another message may be the trial: the first one may be a long poll or a slow upload,
+/// or hang. Each of them decides.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Open trial of an ejected destination.
 #[derive(Copy, Clone)]
@@ -168,7 +169,7 @@ impl MemberState {
     pub(super) fn traffic_since_check(&mut self) -> TrafficSince {
         let now = self.stats.counts();
         let before = std::mem::replace(&mut self.checked, now.clone());
-        let bad = |counts: &Counts| counts.failed() + counts.classes[5];
+        let bad = |counts: &Counts| (counts.failed() + counts.classes[5]).saturating_sub(counts.excused);
         let bad = bad(&now).saturating_sub(bad(&before)) + u64::from(self.stats.streak());
         TrafficSince { good: now.answered().saturating_sub(before.answered()).saturating_sub(bad), bad }
     }
@@ -299,7 +300,7 @@ impl MemberState {
                 true
             }
             (true, Some(trial)) if trial.reopen_at <= now => {
-                self.stats.open_trial();
+                self.stats.reopen_trial();
                 self.trial = Some(Trial { reopen_at: now + TRIAL_TIMEOUT, ..trial });
                 true
             }

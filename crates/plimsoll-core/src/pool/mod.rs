@@ -183,6 +183,10 @@ pub struct Pool {
     evaluate_load_at: Tick,
     /// End of the panic mode.
     panic_until: Tick,
+    /// Time of the next early trial.
+    early_trial_at: Tick,
+    /// Time from that early trial to the next one.
+    early_trial_wait: Duration,
     /// Time of the next detection of unresponsive members.
     detect_unresponsive_at: Tick,
 }
@@ -221,6 +225,8 @@ impl Pool {
             compare_at: Tick::NEVER,
             evaluate_load_at: Tick::NEVER,
             panic_until: Tick::ZERO,
+            early_trial_at: Tick::NEVER,
+            early_trial_wait: Duration::ZERO,
             detect_unresponsive_at: Tick::NEVER,
         };
         pool.limiter.set_limits(&pool.spec.limits);
@@ -265,12 +271,16 @@ impl Pool {
             self.detect_unresponsive(now);
             self.plan_detection(now);
         }
+        if self.early_trial_at <= now {
+            self.begin_early_trial(now);
+        }
         self.update_statuses(now);
     }
 
     /// Returns the time of the next call of [`handle_timeout`](Self::handle_timeout).
     pub fn poll_timeout(&self) -> Option<Tick> {
         let traffic = Some(self.compare_at.min(self.detect_unresponsive_at).min(self.evaluate_load_at))
+            .map(|at| at.min(self.early_trial_at))
             .filter(|&at| at != Tick::NEVER);
         self.timers.next().into_iter().chain(traffic).min()
     }

@@ -4,7 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use crate::balance::Needs;
-use crate::destination::{AdminState, Health};
+use crate::destination::{AdminState, Ejection, Health};
 use crate::event::{Event, Reason};
 use crate::health::baseline::{self, Baseline};
 use crate::health::peer_comparison::{self, OutlierKind, Window};
@@ -15,6 +15,9 @@ use crate::pool::Pool;
 use crate::pool::member_state::MemberState;
 use crate::stats::{FailureSignal, Progress};
 use crate::time::Tick;
+
+/// Time from a skipped ejection to the first early trial.
+const FIRST_EARLY_TRIAL: Duration = Duration::from_secs(1);
 
 /// Minimum interval of the detection of unresponsive members.
 const MIN_DETECTION_INTERVAL: Duration = Duration::from_millis(10);
@@ -45,7 +48,7 @@ impl Pool {
             OutlierDecision::Unchanged => return,
             OutlierDecision::Skipped => {
                 let (pool, destination) = (self.name.clone(), member.destination.name.clone());
-                self.enter_panic(now);
+                self.skip_ejection(now);
                 return self.emit(Event::EjectionSkipped { pool, destination, streak: signal.streak });
             }
             OutlierDecision::Ejected(span) => {
@@ -58,6 +61,37 @@ impl Pool {
         }
         self.touched = true;
         self.plan(signal.id);
+    }
+
+    /// Handles an ejection that the pool has no capacity for: either the whole pool fails, or another destination is worse
+    /// by now than one that is ejected. So the ejected ones are tried early, and those that are well make room.
+    fn skip_ejection(&mut self, now: Tick) {
+        self.enter_panic(now);
+        if self.early_trial_at == Tick::NEVER && self.members.iter().any(|member| member.outlier.is_ejected())
+        {
+            (self.early_trial_at, self.early_trial_wait) = (now + FIRST_EARLY_TRIAL, FIRST_EARLY_TRIAL);
+        }
+    }
+
+    /// Begins an early trial of the ejected member whose time ends first. The waits between early trials double, until
+    /// trials at the end of ejections are as frequent.
+    pub(super) fn begin_early_trial(&mut self, now: Tick) {
+        let backup = self.spec.tiers.backup_tiers;
+        let end = |member: &MemberState| match member.outlier.ejection() {
+            Ejection::Until(until) if member.takes(member.status_if_unejected(), backup) => Some(until),
+            _ => None,
+        };
+        let first = (0..self.members.len()).filter_map(|rank| Some((end(&self.members[rank])?, rank))).min();
+        let ejected = self.members.iter().any(|member| member.outlier.is_ejected());
+        self.early_trial_wait = self.early_trial_wait.saturating_mul(2);
+        let goes_on = ejected && self.early_trial_wait < self.spec.outlier.base_ejection;
+        self.early_trial_at = if goes_on { now + self.early_trial_wait } else { Tick::NEVER };
+        if let Some((_, rank)) = first {
+            let member = &mut self.members[rank];
+            self.touched |= member.outlier.begin_early_trial();
+            let id = member.id;
+            self.plan(id);
+        }
     }
 
     pub(super) fn plan_comparison(&mut self, now: Tick) {
@@ -116,7 +150,7 @@ impl Pool {
             OutlierDecision::Skipped => {
                 let (pool, destination) = (self.name.clone(), member.destination.name.clone());
                 let streak = member.stats.streak();
-                self.enter_panic(now);
+                self.skip_ejection(now);
                 self.emit(Event::EjectionSkipped { pool, destination, streak });
             }
             _ => {}
@@ -137,14 +171,14 @@ impl Pool {
         };
     }
 
-    /// Returns the limits of the detection for the member at `rank`. Messages must confirm more where a check contradicts
-    /// them, or where keys select destinations.
+    /// Returns the limits of the detection for the member at `rank`. Where a check that needs a response has passed since
+    /// the suspicion, no message confirms it.
     fn detection_limits(&self, rank: usize, min_wait: Duration) -> DetectionLimits {
         let min_messages = self.spec.outlier.consecutive_failures;
         let needs_response = self.spec.health.as_ref().is_some_and(HealthSpec::needs_response);
         let contradicted = needs_response && self.members[rank].suspicion_passed_check();
-        let strict = contradicted || self.policy.needs() == Needs::Key;
-        DetectionLimits { min_wait, min_messages, min_later: if strict { min_messages.into() } else { 0 } }
+        let min_later = if contradicted { u64::MAX } else { min_messages.into() };
+        DetectionLimits { min_wait, min_messages, min_later }
     }
 
     /// Finds members that accept messages and respond to none.

@@ -112,12 +112,45 @@ impl TierSet {
         take: impl Fn(&Slot) -> Option<T> + Copy,
     ) -> Option<T> {
         let first = self.select_first(request, rng);
+        if let Some(warm) = self.pick_beside_warming(first, request, now, rng, take) {
+            return Some(warm);
+        }
         let picked = self.tiers.get(first).and_then(|tier| pick_with_capacity(tier, request, now, rng, take));
         if picked.is_some() {
             return picked;
         }
         let others = self.tiers.iter().enumerate().filter(|&(nth, _)| nth != first);
         others.map(|(_, tier)| tier).find_map(|tier| pick_with_capacity(tier, request, now, rng, take))
+    }
+}
+
+impl TierSet {
+    /// Picks in a later tier for a message that a tier in slow start does not admit: of a tier that has just returned as a
+    /// whole, no other destination can take it. `None` if the first tier is not warming, admits the message, or no other
+    /// tier can take it.
+    fn pick_beside_warming<T>(
+        &self,
+        first: usize,
+        request: &PickRequest<'_>,
+        now: Tick,
+        rng: &mut Rng,
+        take: impl Fn(&Slot) -> Option<T> + Copy,
+    ) -> Option<T> {
+        if self.tiers.len() < 2 || !self.tiers.get(first)?.is_warming {
+            return None;
+        }
+        let key = request.affinity_key.or(request.key);
+        let others = (0..self.tiers.len()).filter(|nth| *nth != first);
+        let mut admits = |tier: &Tier| {
+            let starts = tier.all_members.iter().filter_map(|slot| slot.slow_start);
+            let warmest = starts.min_by_key(|start| start.until());
+            !tier.is_warming || warmest.is_none_or(|start| start.admit(key, now, rng))
+        };
+        if admits(&self.tiers[first]) {
+            return None;
+        }
+        let next = others.map(|nth| &self.tiers[nth]).find(|tier| admits(tier))?;
+        pick_with_capacity(next, request, now, rng, take)
     }
 }
 

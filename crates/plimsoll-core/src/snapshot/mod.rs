@@ -75,13 +75,16 @@ pub struct Tier {
     pub all_members: Arc<[Slot]>,
     /// Picker over `slots`.
     pub picker: Box<dyn Picker>,
+    /// Whether every destination of `all_members` is in its slow start.
+    pub is_warming: bool,
 }
 
 impl Tier {
     /// Creates a tier of `slots`, with a rotation for `partition` of the pool.
     pub(crate) fn new(policy: &dyn Policy, priority: u8, partition: Partition, slots: Arc<[Slot]>) -> Self {
         let picker = policy.build_partition(slots.clone(), partition);
-        Self { priority, local_zone: None, all_members: slots.clone(), slots, picker }
+        let is_warming = slots.iter().all(|slot| slot.slow_start.is_some());
+        Self { priority, local_zone: None, all_members: slots.clone(), slots, picker, is_warming }
     }
 
     /// Returns the destinations that a message may be sent to.

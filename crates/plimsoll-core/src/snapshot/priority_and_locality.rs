@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::balance::PickRequest;
 use crate::balance::{Needs, Partition, Policy, Slot};
-use crate::destination::Name;
+use crate::destination::{Name, Status};
 use crate::hash::{hash, mix};
 use crate::rng::Rng;
 use crate::snapshot::{Member, Tier};
-use crate::subset::Subset;
+use crate::subset::{Fallback, Subset};
 
 /// How a pool's destinations are grouped into tiers, as configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,6 +177,8 @@ fn load(slot: &Slot) -> f32 {
 /// Members of one priority.
 #[derive(Default)]
 struct Group {
+    /// Number of all members, serving or not.
+    members: usize,
     /// Sum of the weights of all members, serving or not.
     all: u64,
     /// Sum of the weights of the serving members.
@@ -196,7 +198,7 @@ pub(crate) fn build_tiers(
     let zone = spec.zone.as_ref().filter(|zone| zone.zone_local_keys || policy.needs() != Needs::Key);
     let partition = subset.map_or(0, Subset::id);
     let (mut tiers, mut levels, mut shares) = (Vec::new(), Vec::new(), Vec::new());
-    let found: Vec<(u8, Group)> = group_by_priority(members, spec, subset).into_iter().collect();
+    let found: Vec<(u8, Group)> = serving_groups(members, spec, subset).into_iter().collect();
     let mut ends = priority_ranges(&found, spec.overprovision).into_iter();
     for (priority, found) in found.into_iter().filter(|(_, found)| !found.slots.is_empty()) {
         let (tier, (start, end)) = (tiers.len(), ends.next().unwrap_or((1.0, 1.0)));
@@ -224,7 +226,30 @@ pub(crate) fn build_tiers(
     TierSet { tiers: tiers.into(), selector }
 }
 
-fn group_by_priority(members: &[Member], spec: &TierSpec, subset: Option<&Subset>) -> BTreeMap<u8, Group> {
+/// Returns the serving members by priority. A subset whose messages may go nowhere else is never left without any:
+/// traffic never takes out its last destination, and its only one serves whatever checks say, as that of a pool.
+fn serving_groups(members: &[Member], spec: &TierSpec, subset: Option<&Subset>) -> BTreeMap<u8, Group> {
+    let groups = group_by_priority(members, spec, subset, Status::serves);
+    let serves = |groups: &BTreeMap<u8, Group>| groups.values().any(|group| !group.slots.is_empty());
+    if serves(&groups) || subset.is_none_or(|subset| subset.fallback != Fallback::None) {
+        return groups;
+    }
+    let failed = |status| matches!(status, Status::Ejected { .. } | Status::Overloaded);
+    let groups = group_by_priority(members, spec, subset, failed);
+    let count: usize = groups.values().map(|group| group.members).sum();
+    if serves(&groups) || count != 1 {
+        return groups;
+    }
+    let wanted = |status| !matches!(status, Status::Draining | Status::Maintenance);
+    group_by_priority(members, spec, subset, wanted)
+}
+
+fn group_by_priority(
+    members: &[Member],
+    spec: &TierSpec,
+    subset: Option<&Subset>,
+    serves: impl Fn(Status) -> bool,
+) -> BTreeMap<u8, Group> {
     let mut by_priority: BTreeMap<u8, Group> = BTreeMap::new();
     for (rank, member) in members.iter().enumerate() {
         let destination = &member.destination;
@@ -235,7 +260,8 @@ fn group_by_priority(members: &[Member], spec: &TierSpec, subset: Option<&Subset
         let found = by_priority.entry(destination.priority).or_default();
         found.all += u64::from(member.weight);
         found.zones.extend(destination.zone.clone());
-        if member.status.serves() {
+        found.members += 1;
+        if serves(member.status) {
             found.serving += u64::from(member.weight);
             found.slots.push(member.slot(rank));
         }
@@ -319,6 +345,7 @@ fn by_zone(
         let mut tier =
             Tier::new(policy, priority, Partition::new(priority, mix(partition ^ mix(named + 1))), slots);
         tier.all_members = all_members.clone();
+        tier.is_warming &= all_members.iter().all(|slot| slot.slow_start.is_some());
         tier.local_zone = Some(kind == 0);
         tiers.push(tier);
     }

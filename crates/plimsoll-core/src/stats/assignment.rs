@@ -117,6 +117,18 @@ impl Assignment {
         &self.stats.reported
     }
 
+    pub(super) fn stats(&self) -> &Arc<DestinationStats> {
+        &self.stats
+    }
+
+    pub(super) fn worker(&self) -> usize {
+        self.worker
+    }
+
+    pub(super) fn in_flight_before(&self) -> u32 {
+        self.in_flight_before
+    }
+
     /// Time of the pick.
     pub fn started(&self) -> Tick {
         self.started
@@ -145,6 +157,11 @@ impl Assignment {
         if self.sent == Tick::NEVER { Duration::ZERO } else { now.since(self.sent) }
     }
 
+    /// Returns whether an outcome was recorded.
+    pub fn is_recorded(&self) -> bool {
+        self.recorded
+    }
+
     /// Returns whether the message carries the trial of an ejected destination.
     pub fn is_trial(&self) -> bool {
         self.trial.is_some()
@@ -161,6 +178,21 @@ impl Assignment {
             return self.record_late(now, outcome);
         }
         self.measure(now, outcome);
+        self.count(outcome);
+        self.evaluate(outcome)
+    }
+
+    /// Counts an outcome that may be the fault of the message, and returns the trial that it would decide; `None` if an
+    /// outcome was recorded before.
+    pub(super) fn record_unsettled(&mut self, outcome: Outcome) -> Option<Option<Trial>> {
+        if std::mem::replace(&mut self.recorded, true) {
+            return None;
+        }
+        self.count(outcome);
+        Some(self.trial.take())
+    }
+
+    fn count(&self, outcome: Outcome) {
         let counts = self.stats.counts_of(self.worker);
         if self.sent == Tick::NEVER {
             // An early response is progress, too.
@@ -175,7 +207,6 @@ impl Assignment {
             }
             Outcome::Failed(failure) => bump(&counts.failures[failure as usize], 1),
         }
-        self.evaluate(outcome)
     }
 
     /// Records an outcome that became known after the response had begun. It can only be worse.
@@ -196,9 +227,8 @@ impl Assignment {
     /// says nothing. Cancelled messages never get here: how long their clients waited says as much about the
     /// clients as about the destination.
     fn measure(&self, now: Tick, outcome: Outcome) {
-        let proves = self.sent != Tick::NEVER || slows(outcome);
-        if proves && self.stats.latency_tracking.load(Relaxed) {
-            self.stats.measured.record(now, outcome, self.waited(now), self.in_flight_before);
+        if self.sent != Tick::NEVER || slows(outcome) {
+            measure(&self.stats, now, outcome, self.waited(now), self.in_flight_before);
         }
     }
 
@@ -224,24 +254,38 @@ impl Assignment {
             }
             return trial.then_some(FailureSignal { id: self.id, outcome, streak: 0, trial });
         }
-        if outcome != Outcome::Failed(Failure::Connect) {
-            self.stats.failed_after_connect.store(true, Relaxed);
-        }
         let more = std::mem::take(&mut self.interrupted_streak).saturating_add(1);
-        let streak = self.stats.streak.fetch_add(more, Relaxed).saturating_add(more);
-        let first = self.stats.is_first_failure();
-        (trial || first || streak >= self.stats.signal_threshold.load(Relaxed)).then_some(FailureSignal {
-            id: self.id,
-            outcome,
-            streak,
-            trial,
-        })
+        evaluate(&self.stats, self.id, outcome, more, trial)
     }
 
     /// Records the outcome and releases the place.
     pub fn finish(mut self, now: Tick, outcome: Outcome) -> Option<FailureSignal> {
         self.record(now, outcome)
     }
+}
+
+/// Measures the latency of an outcome, where the policy of the pool needs it.
+pub(super) fn measure(stats: &DestinationStats, now: Tick, outcome: Outcome, took: Duration, in_flight: u32) {
+    if stats.latency_tracking.load(Relaxed) {
+        stats.measured.record(now, outcome, took, in_flight);
+    }
+}
+
+/// Adds a bad outcome to the streak, `more` times, and returns a signal where the slow loop has to look at the destination.
+pub(super) fn evaluate(
+    stats: &DestinationStats,
+    id: DestinationId,
+    outcome: Outcome,
+    more: u32,
+    trial: bool,
+) -> Option<FailureSignal> {
+    if outcome != Outcome::Failed(Failure::Connect) {
+        stats.failed_after_connect.store(true, Relaxed);
+    }
+    let streak = stats.streak.fetch_add(more, Relaxed).saturating_add(more);
+    let first = stats.is_first_failure();
+    let signals = trial || first || streak >= stats.signal_threshold.load(Relaxed);
+    signals.then_some(FailureSignal { id, outcome, streak, trial })
 }
 
 impl Drop for Assignment {

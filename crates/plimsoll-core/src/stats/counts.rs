@@ -26,6 +26,8 @@ pub struct WorkerCounts {
     pub(crate) ended: AtomicU64,
     pub(crate) classes: [AtomicU64; 6],
     pub(crate) failures: [AtomicU64; Failure::ALL.len()],
+    /// Bad outcomes that count against no destination.
+    pub(crate) excused: AtomicU64,
     pub(crate) first_byte_nanos: AtomicU64,
     pub(crate) buckets: [AtomicU64; BUCKETS_MS.len() + 1],
 }
@@ -39,6 +41,8 @@ pub struct Counts {
     pub classes: [u64; 6],
     /// Failures, in the order of [`Failure::ALL`].
     pub failures: [u64; Failure::ALL.len()],
+    /// Failures and 5xx responses that count against no destination, because their messages failed at others, too.
+    pub excused: u64,
     /// Sum of the times to the first byte, in nanoseconds.
     pub first_byte_nanos: u64,
     /// Responses by time to the first byte; see [`BUCKETS_MS`].

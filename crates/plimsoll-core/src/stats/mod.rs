@@ -4,6 +4,7 @@ mod assignment;
 mod connection;
 mod counts;
 mod trial;
+mod unsettled;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -20,6 +21,7 @@ use self::trial::TrialSlot;
 // Public for the loom test.
 #[cfg(loom)]
 pub use self::trial::{Trial, TrialSlot};
+pub use self::unsettled::UnsettledFailures;
 use crate::limit::{DestinationLimits, Limit};
 use crate::limiter::PoolLimiter;
 use crate::measure::{LoadReportState, Measurements};
@@ -192,6 +194,7 @@ impl DestinationStats {
         let mut sum = Counts::default();
         for counts in &self.workers {
             sum.started += counts.started.load(Relaxed);
+            sum.excused += counts.excused.load(Relaxed);
             sum.first_byte_nanos += counts.first_byte_nanos.load(Relaxed);
             for (to, from) in sum.classes.iter_mut().zip(&counts.classes) {
                 *to += from.load(Relaxed);
@@ -209,6 +212,11 @@ impl DestinationStats {
     /// Opens a new trial. Called by the slow loop only.
     pub(crate) fn open_trial(&self) {
         self.trial.open();
+    }
+
+    /// Lets another message take the trial beside the one that has it. Called by the slow loop only.
+    pub(crate) fn reopen_trial(&self) {
+        self.trial.reopen();
     }
 
     /// Returns whether a message may take the trial.

@@ -35,6 +35,12 @@ impl TrialSlot {
         let _always_succeeds = self.0.fetch_update(Relaxed, Relaxed, |seen| Some(next(seen)));
     }
 
+    /// Opens the same trial for a further message: the outcome of each message that took it decides.
+    pub fn reopen(&self) {
+        let again = |seen: u32| (seen & STATE_BITS == TAKEN).then_some((seen & !STATE_BITS) | OPEN);
+        let _open_or_closed = self.0.fetch_update(Relaxed, Relaxed, again);
+    }
+
     /// Returns whether the trial can be taken.
     pub fn is_open(&self) -> bool {
         self.0.load(Relaxed) & STATE_BITS == OPEN
@@ -59,8 +65,9 @@ impl TrialSlot {
         let _closed_meanwhile = self.0.compare_exchange(number | TAKEN, number | OPEN, Relaxed, Relaxed);
     }
 
-    /// Returns whether `trial` is the one that is taken now, so its outcome decides.
+    /// Returns whether `trial` is not closed yet, so its outcome decides.
     pub fn is_current(&self, Trial(number): Trial) -> bool {
-        self.0.load(Relaxed) == number | TAKEN
+        let seen = self.0.load(Relaxed);
+        seen & !STATE_BITS == number && seen & STATE_BITS != CLOSED
     }
 }

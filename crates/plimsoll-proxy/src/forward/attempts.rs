@@ -12,7 +12,7 @@ use plimsoll_core::limiter::RetryPermit;
 use plimsoll_core::retry::{self, Decision, FailedAttempt};
 use plimsoll_core::{
     Assignment, AttemptedSet, DestinationId, Failure, FailureSignal, NoDestination, Outcome, PickRequest,
-    Tick,
+    Tick, UnsettledFailures,
 };
 
 use crate::base::context::WorkerContext;
@@ -85,6 +85,8 @@ pub(crate) struct Attempts {
     retry_permit: Option<RetryPermit>,
     /// Time spent in the queue, if it was queued.
     queued: Option<Duration>,
+    /// Failures that may be the fault of the message.
+    unsettled: UnsettledFailures,
 }
 
 impl Attempts {
@@ -112,6 +114,44 @@ impl Attempts {
     pub(crate) fn replaces(&mut self, failed: DestinationId) {
         self.exclude(failed);
         self.count = self.count.max(1);
+    }
+
+    /// Records the failure of a destination. Where it may be the fault of the message, it counts once the message has
+    /// ended: a message that fails at two destinations counts against neither.
+    pub(crate) fn record_failure(
+        &mut self,
+        route: &WorkerRoute,
+        assignment: &mut Assignment,
+        failure: Failure,
+        now: Tick,
+    ) {
+        let outcome = Outcome::Failed(failure);
+        match UnsettledFailures::may_be_of_message(outcome) && !assignment.is_recorded() {
+            true => self.unsettled.add(assignment, outcome),
+            false => report(route, assignment.record(now, outcome)),
+        }
+    }
+
+    /// Records a response that is discarded for another attempt, or passed on after others failed.
+    pub(crate) fn record_response(
+        &mut self,
+        assignment: &mut Assignment,
+        outcome: Outcome,
+        is_last: bool,
+        now: Tick,
+    ) -> Option<FailureSignal> {
+        if UnsettledFailures::may_be_of_message(outcome) && !(is_last && self.unsettled.is_empty()) {
+            self.unsettled.add(assignment, outcome);
+            return None;
+        }
+        assignment.record(now, outcome)
+    }
+
+    /// Decides the failures of earlier attempts after the message `succeeded` at a destination, or failed at last.
+    pub(crate) fn settle(&mut self, route: &WorkerRoute, succeeded: bool, now: Tick) {
+        if !self.unsettled.is_empty() {
+            self.unsettled.settle(now, succeeded, |signal| report(route, Some(signal)));
+        }
     }
 
     /// Picks the destination of the next attempt. Fails at once if all are at their limits.
@@ -282,11 +322,6 @@ fn request_of<'t>(target: &Target<'t>, tried: &'t AttemptedSet) -> PickRequest<'
         subset: target.route.table.subset.as_deref(),
         dequeued: false,
     }
-}
-
-/// Records the failure of a destination, and reports it to the pool where it may have to be ejected.
-pub(crate) fn record_failure(route: &WorkerRoute, assignment: &mut Assignment, failure: Failure, now: Tick) {
-    report(route, assignment.record(now, Outcome::Failed(failure)));
 }
 
 /// Sends a failure signal to the driver of the pool.

@@ -13,7 +13,7 @@ use crate::base::clock::Clock;
 use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
-use crate::forward::attempts::{Attempts, Target, connect_within, record_failure, report};
+use crate::forward::attempts::{Attempts, Target, connect_within, report};
 use crate::forward::hash_key;
 use crate::listener::accepted_connection::Connection;
 use crate::listener::accepted_connection::TimeLimit;
@@ -195,7 +195,7 @@ impl UpstreamSession {
     ) -> Result<(), Unavailable> {
         let (worker, route) = (self.worker.clone(), self.route.clone());
         let now = worker.now();
-        record_failure(&route, &mut assignment, failure, now);
+        self.attempts.record_failure(&route, &mut assignment, failure, now);
         let attempt = FailedAttempt { sent, ..self.attempts.unsent(failure, true, true) };
         let followed = self.attempts.failed(&self.target(&worker, &route, None), &attempt, now);
         followed.map_err(|error| self.unavailable(error.reason()))
@@ -238,6 +238,7 @@ impl UpstreamSession {
     pub fn served(&mut self, destination: &mut Destination) {
         self.attempts.finish();
         let now = self.worker.now();
+        self.attempts.settle(&self.route, true, now);
         let first_byte = now.since(destination.assignment.started());
         report(
             &self.route,
@@ -293,7 +294,9 @@ impl UpstreamSession {
 
 impl Drop for UpstreamSession {
     fn drop(&mut self) {
-        let total = self.worker.now().since(self.started);
+        let now = self.worker.now();
+        self.attempts.settle(&self.route, false, now);
+        let total = now.since(self.started);
         let counts = self.route.table.counters.of(self.worker.number);
         counts.ended.add(1);
         counts.request_bytes.add(self.copied.to_destination);

@@ -13,7 +13,7 @@ use plimsoll_core::{Address, Failure, Tick};
 use tokio::time::{Sleep, sleep};
 
 use crate::base::counters::HedgeResult;
-use crate::forward::attempts::{Target, connect_failure, record_failure, report};
+use crate::forward::attempts::{Target, connect_failure, report};
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{Exchange, upstream_for};
 use crate::forward::exchange_end::ExchangeEnd;
@@ -224,9 +224,9 @@ impl<'r> HedgedRequest<'r> {
         true
     }
 
-    fn fail_to_connect(&mut self, mut chosen: Chosen, failure: Failure, request: &RequestContext) {
+    fn fail_to_connect(&mut self, mut chosen: Chosen, failure: Failure, request: &mut RequestContext) {
         let now = self.target.worker.now();
-        record_failure(self.target.route, &mut chosen.assignment, failure, now);
+        request.attempts.record_failure(self.target.route, &mut chosen.assignment, failure, now);
         self.count(HedgeResult::Failed);
         self.last_failed = Some(request.unsent_attempt(failure));
     }
@@ -317,12 +317,13 @@ impl<'r> HedgedRequest<'r> {
     }
 
     /// Records the failure of an attempt while others may still respond.
-    fn fail(&mut self, at: usize, failure: Failure, request: &RequestContext) {
+    fn fail(&mut self, at: usize, failure: Failure, request: &mut RequestContext) {
         let Running { mut attempt, is_hedge, .. } = self.running.remove(at);
         let failed = failed_attempt(&attempt.exchange, attempt.reused, request, failure);
         if !failed.is_stale() {
             let now = self.target.worker.now();
-            record_failure(self.target.route, &mut attempt.exchange.assignment, failure, now);
+            let assignment = &mut attempt.exchange.assignment;
+            request.attempts.record_failure(self.target.route, assignment, failure, now);
         }
         if is_hedge {
             self.count(HedgeResult::Failed);

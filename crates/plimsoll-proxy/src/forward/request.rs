@@ -11,7 +11,7 @@ use plimsoll_core::{Address, Assignment, Failure, Tick};
 
 use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
-use crate::forward::attempts::{AttemptError, Target, connect_within, record_failure, report};
+use crate::forward::attempts::{AttemptError, Target, connect_within, report};
 use crate::forward::downstream::{AfterResponse, Downstream};
 use crate::forward::exchange::{Exchange, upstream_for};
 use crate::forward::exchange_end::ExchangeEnd;
@@ -63,6 +63,7 @@ pub(crate) async fn forward<D: Downstream>(client: &mut D, request: &mut Request
             (AfterResponse::Close, worker.now())
         }
     };
+    request.attempts.settle(&route, false, now);
     counters.ended.add(1);
     counters.request_bytes.add(request.request_bytes);
     counters.response_bytes.add(request.response_bytes);
@@ -169,7 +170,8 @@ async fn run_attempt<D: Downstream>(
                     upstream
                 }
                 Err(failure) => {
-                    record_failure(target.route, &mut assignment, failure, target.worker.now());
+                    let now = target.worker.now();
+                    request.attempts.record_failure(target.route, &mut assignment, failure, now);
                     let unsent = request.unsent_attempt(failure);
                     return AttemptEnd::Failed(FailedAttempt { fresh_repeat_used, ..unsent });
                 }
@@ -213,7 +215,7 @@ async fn run_attempt<D: Downstream>(
             now = target.worker.now();
             continue;
         }
-        return settle_failure(client, target, exchange, failed);
+        return settle_failure(client, request, target, exchange, failed);
     }
 }
 
@@ -255,13 +257,15 @@ async fn unfinished<D: Downstream>(
 /// Records a failed attempt that is not repeated on a fresh connection.
 fn settle_failure<D: Downstream>(
     client: &mut D,
+    request: &mut RequestContext,
     target: &Target<'_>,
     mut exchange: Exchange,
     failed: FailedAttempt,
 ) -> AttemptEnd {
     // A stale connection is no evidence against its destination, also where the request may not be repeated.
     if !failed.is_stale() {
-        record_failure(target.route, &mut exchange.assignment, failed.failure, target.worker.now());
+        let now = target.worker.now();
+        request.attempts.record_failure(target.route, &mut exchange.assignment, failed.failure, now);
     }
     match exchange.response_started() {
         true => AttemptEnd::Ended(truncated(&exchange, client, failed.failure)),

@@ -175,16 +175,57 @@ fn shares(algorithm: Algorithm, destinations: &[&Destination], requests: usize) 
 
 #[test]
 fn measured_responses_avoid_slow_and_fast_failing_destinations() {
-    // With nothing in flight each is tried once or twice, and then only the fast one is used.
+    // With nothing in flight they take turns until twenty responses prove a difference.
     for algorithm in [Algorithm::ResponseTime, Algorithm::PeakEwma] {
-        let all = [start_named("slow", 120), failing(), start_named("fast", 0)];
-        let seen = shares(algorithm, &all.each_ref(), 40);
-        assert!(seen[0] <= 2 && seen[1] <= 2 && seen[2] >= 36, "{algorithm:?}: {seen:?}");
+        let all = [start_named("slow", 60), failing(), start_named("fast", 0)];
+        let seen = shares(algorithm, &all.each_ref(), 300);
+        assert!((19..=30).contains(&seen[0]) && seen[1] <= 60 && seen[2] >= 200, "{algorithm:?}: {seen:?}");
     }
     // Prequal needs four responses of each destination before it compares them.
     let all = [start_named("slow", 40), failing(), start_named("fast", 0)];
     let seen = shares(Algorithm::Prequal, &all.each_ref(), 100);
     assert!(seen[0] >= 4 && seen[1] >= 4 && seen[2] >= 70, "prequal: {seen:?}");
+}
+
+#[test]
+fn idle_traffic_is_shared_evenly_by_the_default() {
+    // A cold start: the first response of one takes long.
+    let cold = Destination::start(|conn| {
+        let mut wait = ms(300);
+        while conn.request().is_some() {
+            std::thread::sleep(std::mem::take(&mut wait));
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let all = [cold, start_named("b", 0), start_named("c", 0)];
+    let seen = shares(Algorithm::ResponseTime, &all.each_ref(), 300);
+    assert!(seen.iter().all(|count| (95..=105).contains(count)), "{seen:?}");
+}
+
+#[test]
+fn idle_traffic_is_shared_by_weight() {
+    let all = ["a", "b", "c"].map(|name| start_named(name, 0));
+    for algorithm in [Algorithm::WeightedLeastConnections, Algorithm::ResponseTime] {
+        let before: Vec<usize> = all.iter().map(|destination| destination.requests().len()).collect();
+        let setup = Setup::http(&all.each_ref()).with(|s| {
+            s.pools[0].algorithm = algorithm;
+            for (destination, weight) in s.pools[0].destinations.iter_mut().zip([3, 2, 1]) {
+                destination.weight = plimsoll_core::Weight::new(weight);
+            }
+        });
+        let balancer = setup.start();
+        let mut client = balancer.connect();
+        for _ in 0..60 {
+            client.send(get("/"));
+            client.read_response();
+        }
+        let seen: Vec<usize> =
+            all.iter().zip(before).map(|(destination, n)| destination.requests().len() - n).collect();
+        assert!(
+            seen.iter().zip([30, 20, 10]).all(|(n, due)| n.abs_diff(due) <= 2),
+            "{algorithm:?}: {seen:?}"
+        );
+    }
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn failed_attempt_is_hidden_while_another_may_respond() {
     client.send(get("/"));
     wait_until("both destinations have received the request", || second.received_bytes() > 0);
     gate.open();
-    wait_until("the first has failed", || balancer.destination(0).streak == 1);
+    wait_until("the first has failed", || balancer.destination(0).counts.failed() == 1);
     second_gate.open();
     assert_eq!(client.read_response().text(), "second");
     assert_eq!(balancer.retries(), 0, "the hedged attempt replaced a retry");
@@ -190,7 +190,7 @@ fn server_error_does_not_win_while_another_attempt_may_respond() {
     client.send(get("/"));
     wait_until("both destinations have received the request", || second.received_bytes() > 0);
     gate.open();
-    wait_until("the first has failed", || balancer.destination(0).streak == 1);
+    wait_until("the first has failed", || balancer.destination(0).counts.classes[5] == 1);
     second_gate.open();
     assert_eq!(client.read_response().text(), "second");
     assert_eq!(balancer.retries(), 0, "the hedged attempt replaced a retry");

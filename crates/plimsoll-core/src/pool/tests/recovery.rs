@@ -1,6 +1,7 @@
 //! Tests of recovery, slow start and the panic threshold.
 
 use super::*;
+use crate::subset::{Fallback, Subset};
 
 fn slow() -> PoolSpec {
     PoolSpec { slow_start: Some(SEC * 100), ..spec() }
@@ -196,4 +197,146 @@ fn latency_alone_ejects_no_destination_by_default_and_none_that_keys_select() {
             }
         }
     }
+}
+
+#[test]
+fn returning_primaries_leave_messages_to_warm_backups_during_their_slow_start() {
+    for primaries in ["a", "a b"] {
+        let spec = PoolSpec { slow_start: Some(SEC * 10), ..spec() };
+        let mut bench = Bench::up(&format!("{primaries} x!1 y!1"), spec);
+        (0..3).for_each(|_| bench.round(primaries));
+        assert_eq!(bench.tiers(), "x y");
+        (0..2).for_each(|_| bench.round(""));
+        assert_eq!(bench.tiers(), format!("{primaries} | x y"));
+        let share = |bench: &Bench| {
+            let (snapshot, mut rng) = (bench.pool.snapshot(), Rng::new(3));
+            let pick = |rng: &mut Rng| balance_load(snapshot, &PickRequest::default(), bench.now, rng);
+            let names = (0..400).map(|_| pick(&mut rng).expect("all serve").member());
+            names.filter(|&member| member < snapshot.members.len() - 2).count() as f64 / 400.0
+        };
+        let cold = share(&bench);
+        assert!((0.05..0.16).contains(&cold), "{cold} at first");
+        bench.advance(SEC * 5);
+        let half = share(&bench);
+        assert!((0.4..0.62).contains(&half), "{half} after half of the time");
+        bench.advance(SEC * 5);
+        assert!(share(&bench) > 0.99, "all of it in the end");
+    }
+}
+
+#[test]
+fn warming_tier_takes_all_where_no_other_can() {
+    let spec = PoolSpec { slow_start: Some(SEC * 10), ..spec() };
+    let mut bench = Bench::up("a x!1", spec);
+    (0..3).for_each(|_| bench.round("a x"));
+    (0..2).for_each(|_| bench.round("x"));
+    assert_eq!(bench.tiers(), "a");
+    for seed in 0..50 {
+        let snapshot = bench.pool.snapshot();
+        assert!(balance_load(snapshot, &PickRequest::default(), bench.now, &mut Rng::new(seed)).is_ok());
+    }
+}
+
+/// Returns a bench in which destination a is labelled as the canary, with the subset of that label.
+fn with_canary(members: &str, canaries: &[&str], fallback: Fallback) -> (Bench, Subset) {
+    let subset = Subset::new(vec![("track".into(), "canary".into())], fallback);
+    let tiers = TierSpec { subsets: vec![Arc::new(subset.clone())], ..TierSpec::default() };
+    let mut bench = Bench::new(members, PoolSpec { tiers, ..spec() });
+    let mut labelled = destinations(members);
+    for destination in &mut labelled {
+        if canaries.contains(&&*destination.name) {
+            destination.labels = [("track".into(), "canary".into())].into();
+        }
+    }
+    bench.handle(Input::Members(labelled));
+    bench.answer_all(true);
+    (bench, subset)
+}
+
+fn picked_in(bench: &Bench, subset: &Subset) -> Result<usize, NoDestination> {
+    let want = PickRequest { subset: Some(subset), ..PickRequest::default() };
+    balance_load(bench.pool.snapshot(), &want, bench.now, &mut Rng::new(1)).map(|picked| picked.member())
+}
+
+#[test]
+fn last_destination_of_a_strict_subset_is_never_taken_out_for_failing() {
+    let (mut bench, subset) = with_canary("a b c", &["a"], Fallback::None);
+    bench.traffic("a", RESET, 5);
+    assert_eq!((bench.word("a"), &*bench.tiers()), ("ejected", "b c"), "other messages avoid it");
+    assert_eq!(picked_in(&bench, &subset), Ok(0));
+    (0..3).for_each(|_| bench.round("a"));
+    assert_eq!((bench.word("a"), picked_in(&bench, &subset)), ("down", Ok(0)), "as the only one of a pool");
+    bench.admin("a", AdminState::Maintenance);
+    assert_eq!(picked_in(&bench, &subset), Err(NoDestination::NoneServing), "the operator decides");
+}
+
+#[test]
+fn traffic_never_takes_out_the_last_of_several_in_a_strict_subset() {
+    let (mut bench, subset) = with_canary("a b c d e", &["a", "b"], Fallback::None);
+    bench.traffic("a", RESET, 5);
+    assert_eq!(picked_in(&bench, &subset), Ok(1));
+    (0..3).for_each(|_| bench.round("b"));
+    assert_eq!((bench.word("a"), bench.word("b")), ("ejected", "down"));
+    assert_eq!(picked_in(&bench, &subset), Ok(0), "rather one that failed than one whose checks fail");
+    (0..3).for_each(|_| bench.round("a b"));
+    assert_eq!(picked_in(&bench, &subset), Err(NoDestination::NoneServing), "checks have both");
+}
+
+#[test]
+fn subset_with_a_fallback_uses_the_pool() {
+    let (mut bench, subset) = with_canary("a b c", &["a"], Fallback::Any);
+    bench.traffic("a", RESET, 5);
+    assert!(matches!(picked_in(&bench, &subset), Ok(1 | 2)));
+}
+
+/// Sends one message per 100 ms to each serving member in turn, and takes every trial; members for which `fails` returns
+/// true reset it. Failed messages are not repeated.
+fn run_for(bench: &mut Bench, tenths: u32, fails: impl Fn(&str) -> bool) {
+    for nth in 0..tenths {
+        bench.advance(SEC / 10);
+        let mut rng = Rng::new(u64::from(nth));
+        let want = PickRequest { repeatable: true, ..PickRequest::default() };
+        for _ in 0..3 {
+            let picked = balance_load(bench.pool.snapshot(), &want, bench.now, &mut rng).expect("one serves");
+            let name = bench.pool.snapshot().members[picked.member()].destination.name.clone();
+            let signal = picked.finish(bench.now, if fails(&name) { RESET } else { OK });
+            signal.into_iter().for_each(|signal| bench.handle(Input::FailureSignal(signal)));
+        }
+    }
+}
+
+#[test]
+fn ejections_during_a_failure_of_the_whole_pool_end_when_it_recovers() {
+    let mut bench = Bench::unchecked("a b c");
+    run_for(&mut bench, 50, |_| true);
+    assert_eq!(bench.tiers().len(), 3, "one is ejected: {}", bench.tiers());
+    run_for(&mut bench, 40, |_| false);
+    assert_eq!(bench.tiers(), "a b c", "{:?}", bench.lines);
+    run_for(&mut bench, 20, |name| name == "b");
+    assert_eq!(
+        (bench.word("b"), &*bench.tiers()),
+        ("ejected", "a c"),
+        "there is room for one that really fails"
+    );
+}
+
+#[test]
+fn best_comes_back_where_the_worst_has_to_go() {
+    let mut bench = Bench::unchecked("a b c");
+    run_for(&mut bench, 10, |name| name == "a");
+    assert_eq!(bench.tiers(), "b c");
+    run_for(&mut bench, 40, |name| name == "b");
+    assert_eq!(bench.tiers(), "a c", "{:?}", bench.lines);
+}
+
+#[test]
+fn failed_early_trials_prolong_no_ejection() {
+    let mut bench = Bench::unchecked("a b c");
+    run_for(&mut bench, 10, |name| name == "a");
+    let Status::Ejected { until } = bench.report("a").status else { panic!("not ejected") };
+    run_for(&mut bench, 200, |name| name != "c");
+    let Status::Ejected { until: later } = bench.report("a").status else { panic!("not ejected") };
+    assert!(later <= until + SEC / 10, "{later:?} after {until:?}");
+    let trials = bench.lines.iter().filter(|line| line.contains("a is on trial")).count();
+    assert!((2..8).contains(&trials), "{trials} in 20 seconds");
 }

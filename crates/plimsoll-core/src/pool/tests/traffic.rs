@@ -56,12 +56,29 @@ fn lost_trial_is_opened_again() {
     bench.traffic("a", RESET, 5);
     bench.advance(SEC * 30);
     let hangs = bench.trial(true).expect("open");
-    bench.advance(SEC * 299);
+    bench.advance(SEC * 4);
     assert!(bench.trial(true).is_none());
     bench.advance(SEC);
     bench.try_out(OK);
     assert_eq!(bench.word("a"), "serving");
     assert_eq!(hangs.finish(bench.now, RESET), None, "it came too late to decide");
+}
+
+#[test]
+fn each_of_several_trial_messages_decides() {
+    for (first, word) in [(OK, "serving"), (RESET, "ejected")] {
+        let mut bench = Bench::unchecked("a b");
+        bench.traffic("a", RESET, 5);
+        bench.advance(SEC * 30);
+        let slow = bench.trial(true).expect("open");
+        bench.advance(SEC * 5);
+        let _slower = bench.trial(true).expect("open again");
+        let signal = slow.finish(bench.now, first).expect("a trial speaks");
+        assert!(signal.trial);
+        bench.handle(Input::FailureSignal(signal));
+        assert_eq!((bench.word("a"), bench.trial(true).is_none()), (word, true));
+        assert_eq!(bench.report("a").ejections, if word == "ejected" { 2 } else { 1 });
+    }
 }
 
 #[test]

@@ -294,7 +294,7 @@ impl Exchange {
         if self.is_superseded(request, outcome)
             || failed.is_some_and(|status| self.should_retry_response(worker, request, status))
         {
-            self.signal = self.assignment.record(now, outcome);
+            self.signal = request.attempts.record_response(&mut self.assignment, outcome, false, now);
             return Err(ExchangeEnd::Rejected);
         }
         let content_type = grpc_call::grpc_web_content_type(request, &mut head, headers, call.is_some());
@@ -317,7 +317,10 @@ impl Exchange {
             _ => self.start_response(worker, client, request, &head),
         };
         if head.status >= 200 || head.status == 101 {
-            self.signal = self.assignment.record(now, outcome);
+            self.signal = request.attempts.record_response(&mut self.assignment, outcome, true, now);
+            if !outcome.blames_destination() {
+                request.attempts.settle(&routes.routes[request.route], true, now);
+            }
             request.status = head.status;
             if let Some(log) = &mut request.log {
                 log.first_byte = Some(now.since(self.assignment.started()));

@@ -1,5 +1,6 @@
 //! Failing destinations: clients see as few errors as is safe.
 
+mod attribution;
 mod ejection;
 mod flapping;
 mod response_integrity;
