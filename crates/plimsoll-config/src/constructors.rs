@@ -10,7 +10,7 @@ use plimsoll_core::snapshot::TierSpec;
 use crate::defaults;
 use crate::model::{
     CertificateFiles, ClientAuth, ClientTls, Config, Destination, DestinationAddress, GrpcWeb, HeaderEdits,
-    ListenAddress, Listener, Pool, PoolProtocol, Protocol, ProxyProtocol, ServerTls, TlsVersion,
+    ListenAddress, Listener, Pool, PoolProtocol, Protocol, ProxyProtocol, ServerTls, TlsVersion, UnixFile,
 };
 
 impl Config {
@@ -35,6 +35,8 @@ impl Listener {
             name: name.into(),
             addresses,
             protocol,
+            unix: UnixFile::default(),
+            tcp: defaults::TCP,
             tls: None,
             accepts_proxy_protocol: defaults::ACCEPTS_PROXY_PROTOCOL,
             trusted_proxies: Vec::new(),
@@ -78,6 +80,7 @@ impl Pool {
             proxy_protocol: ProxyProtocol::default(),
             grpc_web: GrpcWeb::default(),
             tls: None,
+            tcp: defaults::TCP,
             timeouts: defaults::DESTINATION_TIMEOUTS,
             limits: defaults::POOL_LIMITS,
             wait: defaults::WAIT,

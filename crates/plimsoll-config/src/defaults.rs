@@ -10,7 +10,9 @@ use plimsoll_core::retry::{HedgeAfter, HedgeSpec, RetrySpec, RetryWhen};
 use plimsoll_core::subset::Fallback;
 use plimsoll_core::{DestinationLimits, PoolLimits, Weight};
 
-use crate::model::{ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, Protocol, Udp, UdpFlow};
+use crate::model::{
+    ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, Protocol, TcpOptions, Udp, UdpFlow,
+};
 
 /// Address of the admin plane.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
@@ -32,6 +34,10 @@ pub const VIA: bool = false;
 
 /// Whether requests for hosts that the served certificate does not cover are rejected.
 pub const STRICT_HOST: bool = false;
+
+/// TCP options of connections with clients and destinations.
+pub const TCP: TcpOptions =
+    TcpOptions { keepalive: Some(Duration::from_secs(60)), user_timeout: Some(Duration::from_secs(30)) };
 
 /// Timeouts of client connections.
 pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
@@ -192,6 +198,10 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Range of timeouts. A longer one is a mistake in the unit.
 pub(crate) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
+/// Range of TCP keep-alive times: the kernel takes whole seconds, up to 32,767.
+pub(crate) const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
+/// Range of TCP user timeouts. Below a second, a lost packet or two would end a connection.
+pub(crate) const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 /// Range of check intervals. More frequent checks would be load.
 pub(crate) const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=DAY;
 /// Range of the time between lookups. More frequent ones would be load on the name servers.

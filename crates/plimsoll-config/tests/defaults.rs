@@ -57,6 +57,16 @@ const CONTEXTS: &[Context] = &[
         "{listeners: [{name: l, address: ':80', protocol: https, pool: p, tls: {TLS}, limits: {@}}], pools: {p: {destinations: ['a:1']}}}",
     ),
     context(
+        "listeners[].tcp",
+        &[],
+        "{listeners: [{name: l, address: ':80', pool: p, tcp: {@}}], pools: {p: {destinations: ['a:1']}}}",
+    ),
+    context(
+        "pools.*.tcp",
+        &[],
+        "{listeners: [{name: l, address: ':80', pool: p}], pools: {p: {destinations: ['a:1'], tcp: {@}}}}",
+    ),
+    context(
         "listeners[].udp",
         &[],
         "{listeners: [{name: l, address: ':80', protocol: udp, pool: p, udp: {@}}], pools: {p: {destinations: ['a:1']}}}",
@@ -255,6 +265,7 @@ fn other_value(block: &str, key: &str, default: &Json) -> Json {
         ("bound" | "overprovision", _) => json!("150%"),
         ("flow", _) => json!("datagram"),
         ("start", _) => json!("down"),
+        ("keepalive" | "user_timeout", _) => json!("321s"),
         ("min_version", _) => json!("1.3"),
         ("grpc_web", _) => json!("pass"),
         ("subset_fallback", _) => json!("any"),

@@ -28,6 +28,11 @@ impl<K: Eq + Hash> FirstSeen<K> {
         }
     }
 
+    /// Returns the span of a value that fits.
+    pub(crate) fn find(&self, fits: impl Fn(&K) -> bool) -> Option<Span> {
+        self.0.iter().filter(|(key, _)| fits(key)).map(|(_, span)| *span).min_by_key(|span| span.start)
+    }
+
     pub(crate) fn get(&self, key: &K) -> Option<Span> {
         self.0.get(key).copied()
     }

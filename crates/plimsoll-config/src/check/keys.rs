@@ -57,6 +57,8 @@ pub(crate) const LISTENER: Keys = Keys {
         &[
             "name",
             "address",
+            "unix",
+            "tcp",
             "protocol",
             "tls",
             "proxy_protocol",
@@ -73,6 +75,8 @@ pub(crate) const LISTENER: Keys = Keys {
         ],
     )
 };
+pub(crate) const UNIX: Keys = Keys::new("listeners[].unix", &["mode", "user", "group"]);
+pub(crate) const LISTENER_TCP: Keys = Keys::new("listeners[].tcp", &["keepalive", "user_timeout"]);
 pub(crate) const CLIENT_TIMEOUTS: Keys =
     Keys::new("listeners[].timeouts", &["handshake", "header", "body", "idle", "connection"]);
 pub(crate) const SERVER_TLS: Keys = Keys::new(
@@ -118,6 +122,7 @@ pub(crate) const POOL: Keys = Keys::new(
         "proxy_protocol",
         "tls",
         "load_balancer",
+        "tcp",
         "timeouts",
         "limits",
         "resolve",
@@ -125,6 +130,7 @@ pub(crate) const POOL: Keys = Keys::new(
     ],
 );
 pub(crate) const RESOLVE: Keys = Keys::new("pools.*.resolve", &["every"]);
+pub(crate) const POOL_TCP: Keys = Keys::new("pools.*.tcp", &["keepalive", "user_timeout"]);
 pub(crate) const POOL_LIMITS: Keys = Keys::new(
     "pools.*.limits",
     &["requests", "connections", "pending", "wait", "retries", "per_destination"],
@@ -228,13 +234,15 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// All kinds of blocks, outer ones first.
-pub(crate) static ALL: [&Keys; 37] = [
+pub(crate) static ALL: [&Keys; 41] = [
     &TOP,
     &SHUTDOWN,
     &ADMIN,
     &ACCESS_LOG,
     &DECISION_LOG,
     &LISTENER,
+    &UNIX,
+    &LISTENER_TCP,
     &SERVER_TLS,
     &CERTIFICATE,
     &CLIENT_TIMEOUTS,
@@ -245,6 +253,8 @@ pub(crate) static ALL: [&Keys; 37] = [
     &ROUTE,
     &MATCH,
     &POOL,
+    &POOL_TCP,
+    &RESOLVE,
     &CLIENT_TLS,
     &DESTINATION_TIMEOUTS,
     &POOL_LIMITS,

@@ -1,6 +1,6 @@
 //! Items of `listeners`: addresses, protocol, limits and pools.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use plimsoll_core::Name;
@@ -21,7 +21,7 @@ use crate::model::{
     ServerTls, Udp, UdpFlow,
 };
 use crate::problem::Code;
-use crate::tree::Value;
+use crate::tree::{Span, Value};
 
 /// Keys that apply to requests only.
 const HTTP_ONLY: [&str; 3] = ["via", "request_headers", "response_headers"];
@@ -56,6 +56,13 @@ impl Reader<'_> {
             }
         };
         let mut listener = new_listener(name, addresses, protocol);
+        if let Some(node) = mapping.get("unix") {
+            let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
+            listener.unix = self.unix_file(node, listener.addresses.iter().any(is_unix));
+        }
+        if traits.has_connections() {
+            listener.tcp = self.tcp_options(mapping.get("tcp"), &keys::LISTENER_TCP);
+        }
         self.proxy_trust(&mapping, traits, &mut listener);
         if protocol == Protocol::Udp {
             self.reject_connection_keys(&mapping);
@@ -203,27 +210,46 @@ impl Reader<'_> {
         addresses
     }
 
-    /// Claims an address, and reports one that is in use already. Port 0 is a new port each time.
-    pub(crate) fn claim_address(
+    /// Claims an address, and reports one that is in use already. Port 0 is a new port each time, and an address within
+    /// another one, such as `127.0.0.1:80` within `:80`, gets its own connections.
+    fn claim_address(
         &mut self,
         node: &ConfigNode<'_>,
         address: &ListenAddress,
         claimed: &mut ClaimedAddresses,
     ) {
-        let port = match address {
-            ListenAddress::Socket(socket) | ListenAddress::Udp(socket) => Some(socket.port()),
-            ListenAddress::Unix(_) => None,
+        let canonical = |address: &SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let address = match address {
+            ListenAddress::Socket(address) | ListenAddress::Udp(address) if address.port() == 0 => return,
+            ListenAddress::Socket(address) => ListenAddress::Socket(canonical(address)),
+            ListenAddress::Udp(address) => ListenAddress::Udp(canonical(address)),
+            ListenAddress::Unix(path) => ListenAddress::Unix(path.clone()),
         };
-        if port == Some(0) {
-            return;
+        if let Some(first) = claimed.addresses.insert(address, node.span()) {
+            self.address_conflict(node, first);
         }
-        if let Some(first) = claimed.addresses.insert(address.clone(), node.span()) {
-            let line = self.line_of(first);
-            let message = format!("`{}` is already used by another listener, on {line}", node.shown());
-            self.problem(node, Code::AddressConflict, message)
-                .help("use different addresses or ports")
-                .related("first given here", first);
+    }
+
+    /// Reports an address of the admin plane that a listener uses. They share no port, so that no client of the one
+    /// reaches the other.
+    pub(crate) fn check_admin_address(
+        &mut self,
+        node: &ConfigNode<'_>,
+        address: SocketAddr,
+        claimed: &ClaimedAddresses,
+    ) {
+        let address = ListenAddress::Socket(address);
+        if let Some(first) = claimed.addresses.find(|other| other.overlaps(&address)) {
+            self.address_conflict(node, first);
         }
+    }
+
+    fn address_conflict(&mut self, node: &ConfigNode<'_>, first: Span) {
+        let line = self.line_of(first);
+        let message = format!("`{}` is already used by another listener, on {line}", node.shown());
+        self.problem(node, Code::AddressConflict, message)
+            .help("use different addresses or ports")
+            .related("first given here", first);
     }
 
     /// Reads the timeouts of client connections. `header` bounds each wait for what a client sends first.
@@ -411,6 +437,8 @@ fn new_listener(name: Name, addresses: Vec<ListenAddress>, protocol: Protocol) -
     Listener {
         name,
         addresses,
+        unix: Default::default(),
+        tcp: defaults::TCP,
         protocol,
         tls: None,
         accepts_proxy_protocol: defaults::ACCEPTS_PROXY_PROTOCOL,

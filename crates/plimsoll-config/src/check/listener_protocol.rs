@@ -42,7 +42,7 @@ pub(crate) const PROTOCOLS: [ProtocolTraits; 7] = [
 ];
 
 /// Keys that apply to connections, but not to datagrams.
-const NOT_FOR_DATAGRAMS: [&str; 4] = ["proxy_protocol", "timeouts", "limits", "routes"];
+const NOT_FOR_DATAGRAMS: [&str; 5] = ["proxy_protocol", "tcp", "timeouts", "limits", "routes"];
 
 impl ProtocolTraits {
     /// Returns whether the listener receives HTTP requests.

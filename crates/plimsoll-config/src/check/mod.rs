@@ -24,6 +24,7 @@ mod reader;
 mod route;
 mod set_if_given;
 mod settings;
+mod socket;
 mod tls;
 mod value_error;
 
@@ -75,7 +76,7 @@ pub(crate) fn check(
             .unwrap_or(defaults::SHUTDOWN_GRACE),
         listeners: listeners.into_iter().map(Arc::new).collect(),
         pools: pools.into_iter().map(Arc::new).collect(),
-        admin: reader.admin(mapping.get("admin"), &mut claimed),
+        admin: reader.admin(mapping.get("admin"), &claimed),
         decision_log: decision_log(&mut reader, &mapping, access_log.as_ref()),
         access_log,
     })

@@ -97,6 +97,7 @@ impl Reader<'_> {
         if let Some(node) = mapping.get("timeouts") {
             self.destination_timeouts(node, &mut timeouts);
         }
+        let tcp = self.tcp_options(mapping.get("tcp"), &keys::POOL_TCP);
         let limits = mapping.get("limits").map(|p| self.pool_limits(p)).unwrap_or_default();
         let destinations = match mapping.get("destinations") {
             Some(node) => self.destinations(node, limits.per_destination),
@@ -111,7 +112,7 @@ impl Reader<'_> {
         let resolve_every = self.resolve_every(&mapping);
         let PoolLimitSettings { limits, wait, .. } = limits;
         let rest = build(key, &settings, timeouts, destinations);
-        let pool = Pool { protocol, proxy_protocol, grpc_web, tls, limits, wait, resolve_every, ..rest };
+        let pool = Pool { protocol, proxy_protocol, grpc_web, tls, tcp, limits, wait, resolve_every, ..rest };
         (pool, settings.health.protocol_is_default())
     }
 

@@ -9,7 +9,7 @@ use crate::check::keys;
 use crate::check::listener::ClaimedAddresses;
 use crate::check::reader::Reader;
 use crate::defaults;
-use crate::model::{AccessLog, Admin, DecisionLog, ListenAddress};
+use crate::model::{AccessLog, Admin, DecisionLog};
 use crate::problem::Code;
 
 impl Reader<'_> {
@@ -32,7 +32,7 @@ impl Reader<'_> {
     pub(crate) fn admin(
         &mut self,
         node: Option<&ConfigNode<'_>>,
-        claimed: &mut ClaimedAddresses,
+        claimed: &ClaimedAddresses,
     ) -> Option<Admin> {
         let default = Admin { address: defaults::ADMIN, configured: false };
         let Some(node) = node else { return Some(default) };
@@ -52,7 +52,7 @@ impl Reader<'_> {
                 .help("the admin plane has no authentication in this version: use a loopback address");
             return None;
         }
-        self.claim_address(node, &ListenAddress::Socket(address), claimed);
+        self.check_admin_address(node, address, claimed);
         Some(Admin { address, configured: true })
     }
 

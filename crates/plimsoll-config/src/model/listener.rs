@@ -1,23 +1,11 @@
 //! Listeners, with their timeouts and limits.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use plimsoll_core::Name;
 
-use super::{HeaderEdits, Route, ServerTls};
-/// Address of a listener.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ListenAddress {
-    /// TCP address and port.
-    Socket(SocketAddr),
-    /// Path of a Unix stream socket.
-    Unix(PathBuf),
-    /// UDP address and port. It does not conflict with the TCP port of the same number.
-    Udp(SocketAddr),
-}
+use super::{HeaderEdits, ListenAddress, Route, ServerTls, TcpOptions, UnixFile};
 
 /// Protocol of a listener after TLS termination.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -102,6 +90,10 @@ pub struct Listener {
     pub name: Name,
     /// Addresses that this listener accepts on, at least one.
     pub addresses: Vec<ListenAddress>,
+    /// Mode and owner of the files of its Unix sockets.
+    pub unix: UnixFile,
+    /// TCP options of its connections.
+    pub tcp: TcpOptions,
     /// Protocol after TLS termination.
     pub protocol: Protocol,
     /// TLS termination; `None` = TLS is not terminated here.

@@ -6,6 +6,7 @@
 mod listener;
 mod pool;
 mod route;
+mod socket;
 mod tls;
 
 use std::net::SocketAddr;
@@ -14,11 +15,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use listener::{ClientTimeouts, Limits, ListenAddress, Listener, Mqtt, Protocol, Udp, UdpFlow};
+pub use listener::{ClientTimeouts, Limits, Listener, Mqtt, Protocol, Udp, UdpFlow};
 pub use pool::{
     Destination, DestinationAddress, DestinationTimeouts, GrpcWeb, HashKey, Pool, PoolProtocol, ProxyProtocol,
 };
 pub use route::{HeaderEdits, Route};
+pub use socket::{ListenAddress, TcpOptions, UnixFile};
 pub use tls::{CertificateFiles, ClientAuth, ClientTls, ServerTls, TlsVersion};
 
 /// Checked configuration of the whole process.

@@ -13,7 +13,7 @@ use plimsoll_core::retry::{HedgeSpec, RetrySpec};
 use plimsoll_core::snapshot::TierSpec;
 use plimsoll_core::{DestinationLimits, Name, PoolLimits, Weight};
 
-use super::ClientTls;
+use super::{ClientTls, TcpOptions};
 /// Version of the PROXY header sent to destinations.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub enum ProxyProtocol {
@@ -168,6 +168,8 @@ pub struct Pool {
     pub grpc_web: GrpcWeb,
     /// TLS to the destinations; `None` = plain text.
     pub tls: Option<ClientTls>,
+    /// TCP options of connections to destinations.
+    pub tcp: TcpOptions,
     /// Timeouts of connections to destinations.
     pub timeouts: DestinationTimeouts,
     /// Concurrency limits over all destinations and workers.

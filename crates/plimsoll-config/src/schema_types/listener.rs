@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use super::OneOrMany;
-use super::default_values::{duration, size};
+use super::default_values::{duration, duration_or_none, size};
 use super::scalars::{
-    AcceptProxyProtocol, Address, Bool, ClientAuth, ConfigDuration, Integer, ListenerProtocol, Size,
-    SubsetFallback, Text, TlsVersion, UdpFlow,
+    AcceptProxyProtocol, Address, Bool, ClientAuth, ConfigDuration, DurationOrNone, FileMode, Integer,
+    ListenerProtocol, Size, SubsetFallback, Text, TlsVersion, UdpFlow,
 };
 use crate::{defaults, model};
 
@@ -21,6 +21,10 @@ pub(super) struct Listener {
     /// Address, or list of addresses, on which this listener accepts: `0.0.0.0:8080`, `:8080`, `[::]:443` or
     /// `unix:/path`.
     address: OneOrMany<Address>,
+    /// Mode and owner of the files of this listener's Unix sockets.
+    unix: Option<UnixFile>,
+    /// TCP options of client connections, which end those of vanished clients.
+    tcp: Option<TcpOptions>,
     /// Protocol of the clients: `http` or `https` (requests), `tcp` or `tls` (byte streams), `udp` (datagrams),
     /// `mqtt`, or `auto` (detected from the first bytes).
     #[schemars(extend("default" = defaults::LISTENER_PROTOCOL.as_str()))]
@@ -53,6 +57,31 @@ pub(super) struct Listener {
     /// Routes in order of precedence; the first that matches is used.
     #[schemars(extend("default" = []))]
     routes: Option<Vec<Route>>,
+}
+
+/// Mode and owner of the file of a Unix socket. A client needs write permission to connect.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct UnixFile {
+    /// Permission bits in octal, such as `0660`. What the process's umask leaves, by default.
+    mode: Option<FileMode>,
+    /// Name or number of the owner. The user of the process by default.
+    user: Option<Text>,
+    /// Name or number of the group. The group of the process by default.
+    group: Option<Text>,
+}
+
+/// TCP options of connections, which end those of vanished peers.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct TcpOptions {
+    /// Idle time after which the kernel probes the peer, 1s to 9h in whole seconds; `none` = never.
+    #[schemars(extend("default" = duration_or_none(defaults::TCP.keepalive)))]
+    keepalive: Option<DurationOrNone>,
+    /// Time for which sent data and probes may stay unacknowledged before the connection is closed, 1s to 24h;
+    /// `none` = as the kernel decides.
+    #[schemars(extend("default" = duration_or_none(defaults::TCP.user_timeout)))]
+    user_timeout: Option<DurationOrNone>,
 }
 
 /// TLS termination of a listener.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 
 use super::Feature;
 use super::default_values::duration;
+use super::listener::TcpOptions;
 use super::load_balancer::LoadBalancer;
 use super::scalars::{Address, Bool, ConfigDuration, GrpcWeb, Integer, PoolProtocol, ProxyProtocol, Text};
 use crate::{defaults, model};
@@ -29,6 +30,8 @@ pub(super) struct Pool {
     tls: Option<Feature<ClientTls>>,
     /// Load balancing settings of this pool. They override the block at the top of the file key by key.
     load_balancer: Option<LoadBalancer>,
+    /// TCP options of connections to destinations, which end those of vanished destinations.
+    tcp: Option<TcpOptions>,
     /// Timeouts of connections to destinations.
     timeouts: Option<DestinationTimeouts>,
     /// Concurrency limits of this pool.

@@ -41,6 +41,8 @@ value! {
     ConfigDuration = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$");
     /// A duration with a unit, or `none`.
     DurationOrNone = pattern(r"^(\d+(\.\d+)?(ns|us|µs|ms|s|m|h|d))+$|^none$");
+    /// Permission bits of a file.
+    FileMode = pattern("^0?[0-7]{3}$");
     /// Status of a destination before its first check.
     Start = keywords(&["serving", "down"]);
     /// Events per second, minute or hour.

@@ -34,6 +34,20 @@ fn repeated_names_and_addresses_are_rejected() {
         "listen: \"127.0.0.1:80\"\ndestinations: [\"a:1\"]\nadmin: {address: ▸\"127.0.0.1:80\"}",
         &["address-conflict admin.address"],
     );
+    check(
+        "listen: \":9900\"\ndestinations: [\"a:1\"]\nadmin: {address: ▸\"127.0.0.1:9900\"}",
+        &["address-conflict admin.address"],
+    );
+    listeners(
+        "name: a, address: \"127.0.0.1:80\"",
+        "name: b, address: ▸\"[::ffff:127.0.0.1]:80\"",
+        &["address-conflict listeners[1].address"],
+    );
+    listeners(
+        "name: a, address: [\":80\", \"[::]:80\"]",
+        "name: b, address: [\"127.0.0.1:80\", \"[::1]:80\"]",
+        &[],
+    );
     check_route(
         "{name: r, pool: api, match: {host: a}}, {name: ▸r, pool: api}",
         &["duplicate-name [1].name"],
@@ -95,6 +109,33 @@ fn conflicting_keys_are_rejected() {
     check_listener("limits: {header_bytes: 4KiB}", &[]);
     check_listener("request_headers: {set: {a: b}, remove: [▸A]}", &["conflict request_headers.remove[0]"]);
     check_policy("  health_monitoring: {protocol: tcp, path: ▸/x}", &["conflict health_monitoring.path"]);
+}
+
+#[test]
+fn socket_options_are_checked() {
+    check_listener("tcp: {keepalive: none, user_timeout: 5s}", &[]);
+    check_listener("protocol: udp, ▸tcp: {}", &["conflict tcp"]);
+    check_listener(
+        "tcp: {keepalive: ▸10ms, user_timeout: ▸off}",
+        &["out-of-range tcp.keepalive", "bad-unit tcp.user_timeout"],
+    );
+    check_listener("▸unix: {mode: \"0660\"}", &["conflict unix"]);
+    let unix = |keys: &str| {
+        format!(
+            "listeners: [{{name: web, address: \"unix:x\", pool: api, unix: {{{keys}}}}}]\n\
+             pools: {{api: {{destinations: [\"a:1\"], tcp: {{user_timeout: none}}}}}}"
+        )
+    };
+    check(&unix("mode: \"0660\", user: root, group: \"0\""), &[]);
+    check(
+        &unix("mode: ▸\"0680\", user: ▸no-such-user, group: ▸12x"),
+        &[
+            "bad-value listeners[0].unix.mode",
+            "bad-value listeners[0].unix.user",
+            "bad-value listeners[0].unix.group",
+        ],
+    );
+    check(&unix("mode: ▸660"), &["wrong-type listeners[0].unix.mode"]);
 }
 
 /// A readable file in place of a certificate; its content is not checked here.

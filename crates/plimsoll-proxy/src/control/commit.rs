@@ -22,6 +22,7 @@ use crate::health::probe::{ProbeConfig, ProbeTransport};
 use crate::http::header_edits::fold_edits;
 use crate::listener::accept::Socket;
 use crate::listener::adapter::SocketHandler;
+use crate::listener::bind::{BoundSockets, SocketSettings};
 use crate::listener::tables::{ListenerShared, ListenerTable, RouteTable};
 use crate::listener::waiting_connections::WaitingConnections;
 use crate::net::tls::client_config::ClientTlsConfig;
@@ -49,10 +50,11 @@ impl Handle {
             .collect();
         state.pools.retain(|name, _| config.pools.iter().any(|pool| pool.name == *name));
         let mut commands: Vec<Vec<ListenerUpdate>> = (0..self.0.workers).map(|_| Vec::new()).collect();
-        let mut tables = Vec::new();
+        let (mut tables, mut gone) = (Vec::new(), Vec::new());
         for l in &config.listeners {
             let table = self.table(&mut state, l, &pools);
-            self.listener_updates(&mut state, l, &table, &mut sockets, &mut commands);
+            // Their files are removed at the end, when another listener may have taken the path.
+            gone.extend(self.listener_updates(&mut state, l, &table, &mut sockets, &mut commands));
             tables.push(table);
         }
         state.listeners.retain(|name, _| config.listeners.iter().any(|l| l.name == *name));
@@ -193,7 +195,8 @@ impl Handle {
         Arc::new(ListenerTable { config: config.clone(), routes, server_tls, needs_origin, shared })
     }
 
-    /// Adds the update of a listener to the commands of each worker: its table, and sockets to open and close.
+    /// Adds the update of a listener to the commands of each worker: its table, and sockets to open and close. Returns the
+    /// addresses that it does not have any more.
     fn listener_updates(
         &self,
         state: &mut State,
@@ -201,13 +204,16 @@ impl Handle {
         table: &Arc<ListenerTable>,
         sockets: &mut NewSockets,
         commands: &mut [Vec<ListenerUpdate>],
-    ) {
+    ) -> Vec<BoundAddress> {
         let known = state
             .listeners
             .entry(config.name.clone())
             .or_insert_with(|| ListenerState { shared: table.shared.clone(), sockets: Vec::new() });
-        let (keep, gone): (Vec<_>, Vec<_>) =
-            known.sockets.drain(..).partition(|bound| config.addresses.contains(&bound.wanted));
+        let settings = SocketSettings::of(config);
+        let (keep, gone): (Vec<_>, Vec<_>) = known
+            .sockets
+            .drain(..)
+            .partition(|bound| bound.settings == settings && config.addresses.contains(&bound.wanted));
         known.sockets = keep;
         // `find_adapters` has verified that there is one.
         let handler = self.0.adapters.of(config.protocol);
@@ -215,12 +221,15 @@ impl Handle {
         let close: Vec<u64> = gone.iter().map(|bound| bound.number).collect();
         let mut open: Vec<Vec<Socket>> = (0..commands.len()).map(|_| Vec::new()).collect();
         for wanted in &config.addresses {
-            let Some((actual, bound)) = sockets.remove(&(config.name.clone(), wanted.clone())) else {
-                continue;
-            };
+            let Some(bound) = sockets.remove(&(config.name.clone(), wanted.clone())) else { continue };
+            let BoundSockets { actual, sockets: bound, mut file } = bound;
+            if let Some(file) = &mut file {
+                file.install();
+            }
             state.next += 1;
             tracing::info!(listener = %config.name, address = format_address(&actual), "listening");
-            known.sockets.push(BoundAddress { wanted: wanted.clone(), actual, number: state.next });
+            let wanted = wanted.clone();
+            known.sockets.push(BoundAddress { wanted, actual, settings, number: state.next, file });
             for (open, inner) in open.iter_mut().zip(bound) {
                 open.push(Socket { number: state.next, inner });
             }
@@ -229,6 +238,7 @@ impl Handle {
             let (table, handler) = (table.clone(), handler.clone());
             commands.push(ListenerUpdate { table, handler, open, close: close.clone() });
         }
+        gone
     }
 }
 

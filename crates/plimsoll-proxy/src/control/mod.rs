@@ -29,10 +29,11 @@ use crate::base::timer::start_ticker;
 pub use crate::control::error::{InvalidConfig, ReloadError, StartError};
 pub use crate::control::explain::{CandidateView, ExplainError, ExplainQuery, ExplanationView};
 pub use crate::control::look::LoadReportError;
-use crate::control::prepare::{TlsConfigs, bind, find_adapters, load_tls};
+use crate::control::prepare::{HeldAddress, TlsConfigs, bind, find_adapters, load_tls};
 use crate::control::resolver::{LookupCounts, ResolvedNames, resolve};
 use crate::control::views::ReloadsView;
 use crate::health::driver::DriverCommand;
+use crate::listener::bind::{SocketFile, SocketSettings};
 use crate::listener::tables::{ListenerShared, ListenerTable};
 use crate::log::access_log;
 use crate::log::decision_log::{self, DecisionSender};
@@ -102,11 +103,13 @@ struct ListenerState {
     sockets: Vec<BoundAddress>,
 }
 
-#[derive(Clone)]
 struct BoundAddress {
     wanted: ListenAddress,
     actual: ListenAddress,
+    settings: SocketSettings,
     number: u64,
+    /// File of a Unix socket.
+    file: Option<SocketFile>,
 }
 
 struct PoolState {
@@ -364,8 +367,13 @@ impl Handle {
         let names = resolve(&config, &self.0.adapters.lookup(), &known).await;
         let (old, current) = {
             let state = self.state();
-            let wanted = |l: &ListenerState| l.sockets.iter().map(|b| b.wanted.clone()).collect::<Vec<_>>();
-            let current = state.listeners.iter().map(|(name, l)| (name.clone(), wanted(l))).collect();
+            let held = |b: &BoundAddress| HeldAddress {
+                wanted: b.wanted.clone(),
+                actual: b.actual.clone(),
+                settings: b.settings,
+            };
+            let held = |l: &ListenerState| l.sockets.iter().map(held).collect::<Vec<_>>();
+            let current = state.listeners.iter().map(|(name, l)| (name.clone(), held(l))).collect();
             (state.config.clone(), current)
         };
         let sockets = bind(&config, &current, self.0.workers).map_err(ReloadError::Start)?;
@@ -394,6 +402,9 @@ impl Handle {
     /// Stops accepting and finishes active requests. [`Proxy::ended`] waits for the end.
     pub fn drain(&self) {
         if !self.0.draining.swap(true, Relaxed) {
+            let state = self.state();
+            let bound = state.listeners.values().flat_map(|listener| &listener.sockets);
+            bound.filter_map(|bound| bound.file.as_ref()).for_each(SocketFile::remove);
             for worker in &self.0.commands {
                 let _worker_has_ended = worker.send(Command::Drain);
             }

@@ -8,13 +8,20 @@ use plimsoll_core::Name;
 use plimsoll_core::health::ProbeKind;
 
 use crate::control::StartError;
-use crate::listener::accept;
+use crate::listener::bind::{self, BoundSockets, SocketSettings};
 use crate::net::tls::client_config::ClientTlsConfig;
 use crate::net::tls::server_config::ServerTlsConfig;
 use crate::run::registry::Adapters;
 
 /// Sockets bound for a configuration that is not in force yet.
-pub(super) type NewSockets = HashMap<(Name, ListenAddress), (ListenAddress, Vec<socket2::Socket>)>;
+pub(super) type NewSockets = HashMap<(Name, ListenAddress), BoundSockets>;
+
+/// Address that a listener holds.
+pub(super) struct HeldAddress {
+    pub(super) wanted: ListenAddress,
+    pub(super) actual: ListenAddress,
+    pub(super) settings: SocketSettings,
+}
 
 /// Returns the limit of concurrent requests: at most the limit of connections, because each request needs a connection
 /// of its own, except over HTTP/2. So a request without a connection waits in the queue, in order.
@@ -81,27 +88,33 @@ pub(super) fn load_tls(
     Ok(configs)
 }
 
-/// Binds all addresses that no listener of `current` has.
+/// Binds all addresses that no listener of `current` has, the widest first: it finds another process that holds any
+/// address of the port.
 pub(super) fn bind(
     config: &Config,
-    current: &HashMap<Name, Vec<ListenAddress>>,
+    current: &HashMap<Name, Vec<HeldAddress>>,
     workers: usize,
 ) -> Result<NewSockets, StartError> {
+    let mut wanted: Vec<_> =
+        config.listeners.iter().flat_map(|l| l.addresses.iter().map(move |address| (l, address))).collect();
+    wanted.sort_by_key(|(_, address)| address.specificity());
+    let mut held: Vec<ListenAddress> =
+        current.values().flatten().flat_map(|held| [held.wanted.clone(), held.actual.clone()]).collect();
     let mut sockets = NewSockets::new();
-    for l in &config.listeners {
-        for address in &l.addresses {
-            let key = (l.name.clone(), address.clone());
-            if current.get(&l.name).is_some_and(|have| have.contains(address)) || sockets.contains_key(&key) {
-                continue;
-            }
-            let taken_over = current.values().any(|held| held.contains(address));
-            let bound = accept::bind(address, workers, taken_over).map_err(|error| StartError::Bind {
-                listener: l.name.clone(),
-                address: format_address(address),
-                error,
-            })?;
-            sockets.insert(key, bound);
+    for (l, address) in wanted {
+        let (key, settings) = ((l.name.clone(), address.clone()), SocketSettings::of(l));
+        let is_kept = |held: &HeldAddress| held.wanted == *address && held.settings == settings;
+        if current.get(&l.name).is_some_and(|have| have.iter().any(is_kept)) || sockets.contains_key(&key) {
+            continue;
         }
+        let shared = held.iter().any(|held| held.overlaps(address));
+        let bound = bind::bind(address, settings, workers, shared).map_err(|error| StartError::Bind {
+            listener: l.name.clone(),
+            address: format_address(address),
+            error,
+        })?;
+        held.push(bound.actual.clone());
+        sockets.insert(key, bound);
     }
     Ok(sockets)
 }

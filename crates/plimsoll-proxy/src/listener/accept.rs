@@ -1,17 +1,13 @@
-//! Listening sockets: how they are bound, and how connections are accepted from them.
+//! Accepting of connections from listening sockets.
 
 use std::cell::RefCell;
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plimsoll_config::model::ListenAddress;
 use rustix::net::SocketFlags;
-use socket2::{Domain, SockAddr, Type};
+use socket2::{Domain, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -21,14 +17,10 @@ use crate::base::context::WorkerContext;
 use crate::base::fd_reserve;
 use crate::listener::adapter::{Datagrams, SocketHandler};
 use crate::listener::admission::accept_connection;
+use crate::listener::bind::BACKLOG;
 use crate::listener::worker_listener::WorkerListener;
-use crate::net::socket_options;
 use crate::net::stream::{self, Peer, SocketStream, Stream};
 
-/// Backlog of a listening socket; the kernel caps it (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
-/// Receive buffer of a datagram socket, in bytes; the kernel caps it (`net.core.rmem_max`).
-const RECEIVE_BUFFER: usize = 4 << 20;
 /// Flags of accepted sockets.
 const ACCEPTED: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// Pause after a failed accept: long enough for file descriptors to become free, too short to be noticed.
@@ -39,114 +31,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Socket {
     pub(crate) number: u64,
     pub(crate) inner: socket2::Socket,
-}
-
-/// Binds one socket for each of `workers` workers on `address`, all or none.
-///
-/// The sockets share a port by `SO_REUSEPORT`, so the kernel spreads connections without a lock. That option would also
-/// let a second process bind the port. So the first socket is bound without it, which fails if the port is in use, and
-/// gets the option afterwards while it holds the port.
-///
-/// `taken_over` means that a listener of this process holds the address and is about to close it.
-///
-/// # Errors
-/// The address cannot be bound, most often because it is in use or not local.
-pub(crate) fn bind(
-    address: &ListenAddress,
-    workers: usize,
-    taken_over: bool,
-) -> io::Result<(ListenAddress, Vec<socket2::Socket>)> {
-    match address {
-        ListenAddress::Udp(address) => {
-            let first = bind_udp(*address, taken_over)?;
-            let actual = first.local_addr()?.as_socket().unwrap_or(*address);
-            first.set_reuse_port(true)?;
-            let others = (1..workers).map(|_| bind_udp(actual, true));
-            let sockets = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
-            Ok((ListenAddress::Udp(actual), sockets))
-        }
-        ListenAddress::Socket(address) => {
-            let first = bind_tcp(*address, taken_over)?;
-            let actual = first.local_addr()?.as_socket().unwrap_or(*address);
-            first.set_reuse_port(true)?;
-            let others = (1..workers).map(|_| bind_tcp(actual, true));
-            let sockets = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
-            for socket in &sockets {
-                socket.listen(BACKLOG)?;
-            }
-            Ok((ListenAddress::Socket(actual), sockets))
-        }
-        ListenAddress::Unix(path) => {
-            let socket = if taken_over { replace_unix(path)? } else { bind_unix(path)? };
-            let copies = (1..workers).map(|_| socket.try_clone()).collect::<io::Result<Vec<_>>>()?;
-            Ok((address.clone(), std::iter::once(socket).chain(copies).collect()))
-        }
-    }
-}
-
-fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
-    let socket =
-        socket2::Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
-    socket.set_reuse_address(true)?;
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // Accepted connections inherit it, which saves a system call for each.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-/// Binds a UDP socket, without `SO_REUSEADDR`: it would let any process share the port.
-fn bind_udp(address: SocketAddr, shared: bool) -> io::Result<socket2::Socket> {
-    let socket =
-        socket2::Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), None)?;
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket_options::request_local_addresses(&socket, address)?;
-    let _as_large_as_the_kernel_permits = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    socket.bind(&address.into())?;
-    Ok(socket)
-}
-
-fn bind_unix(path: &Path) -> io::Result<socket2::Socket> {
-    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    let address = SockAddr::unix(path)?;
-    if let Err(error) = socket.bind(&address) {
-        if error.kind() != io::ErrorKind::AddrInUse || !is_abandoned(path, &address) {
-            return Err(error);
-        }
-        fs::remove_file(path)?;
-        socket.bind(&address)?;
-    }
-    socket.listen(BACKLOG)?;
-    Ok(socket)
-}
-
-/// Binds a temporary file and renames it over the old socket's file, so that there is always one.
-fn replace_unix(path: &Path) -> io::Result<socket2::Socket> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = Path::new(&temporary);
-    let socket = bind_unix(temporary)?;
-    fs::rename(temporary, path)?;
-    Ok(socket)
-}
-
-/// Reports whether a socket file has no listener any more, as after a killed process.
-fn is_abandoned(path: &Path, address: &SockAddr) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    is_socket
-        && socket2::Socket::new(Domain::UNIX, Type::STREAM, None)
-            .and_then(|probe| probe.connect(address))
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 enum Acceptor {
@@ -308,57 +192,4 @@ fn is_about_one_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn workers_share_a_port_that_no_other_process_can_bind() {
-        let any = ListenAddress::Socket(([127, 0, 0, 1], 0).into());
-        let (actual, sockets) = bind(&any, 4, false).unwrap();
-        let ListenAddress::Socket(address) = actual else { panic!("{actual:?}") };
-        assert_eq!(sockets.len(), 4);
-        for workers in [1, 2] {
-            let again = bind(&ListenAddress::Socket(address), workers, false);
-            assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        }
-        // The kernel spreads connections by a hash of both addresses: each of four sockets gets some of 400.
-        let clients: Vec<_> = (0..400).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
-        let mut taken = 0;
-        for socket in &sockets {
-            let mine = std::iter::from_fn(|| socket.accept().ok()).count();
-            assert!(mine > 20, "{mine} of {}", clients.len());
-            taken += mine;
-        }
-        assert_eq!(taken, clients.len());
-    }
-
-    #[test]
-    fn workers_share_a_udp_port_that_no_other_process_can_bind() {
-        let any = ListenAddress::Udp(([127, 0, 0, 1], 0).into());
-        let (actual, sockets) = bind(&any, 4, false).unwrap();
-        let ListenAddress::Udp(address) = actual else { panic!("{actual:?}") };
-        for workers in [1, 2] {
-            let again = bind(&ListenAddress::Udp(address), workers, false);
-            assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        }
-        let clients: Vec<_> = (0..400).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        for client in clients.iter().chain(&clients) {
-            client.send_to(b"x", address).unwrap();
-        }
-        let mut workers_of = std::collections::HashMap::new();
-        for (place, socket) in sockets.iter().enumerate() {
-            let mut buffer = [std::mem::MaybeUninit::uninit(); 8];
-            let mut mine = 0;
-            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
-                mine += 1;
-                let worker = workers_of.entry(from.as_socket()).or_insert(place);
-                assert_eq!(*worker, place, "a client's datagrams arrive at one worker");
-            }
-            assert!(mine > 40, "{mine} of 800");
-        }
-        assert_eq!(workers_of.len(), clients.len());
-    }
 }

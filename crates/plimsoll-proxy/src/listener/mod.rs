@@ -4,6 +4,7 @@ pub(crate) mod accept;
 pub(crate) mod accepted_connection;
 pub(crate) mod adapter;
 pub(crate) mod admission;
+pub(crate) mod bind;
 pub(crate) mod client_hello;
 pub(crate) mod source_limits;
 pub(crate) mod tables;

@@ -12,6 +12,7 @@ use plimsoll_core::{Address, DestinationId, DestinationStats};
 
 use crate::base::counters::Overflow;
 use crate::base::fd_reserve;
+use crate::net::socket_options::set_tcp_options;
 use crate::net::socket_stream::SocketStream;
 use crate::upstream::pool::WorkerPool;
 
@@ -26,11 +27,17 @@ impl WorkerPool {
         id: DestinationId,
         address: &Address,
     ) -> io::Result<SocketStream> {
-        let limited = self.table.borrow().config.limits_connections();
+        let (limited, options) = {
+            let table = self.table.borrow();
+            (table.config.limits_connections(), table.config.tcp)
+        };
         let permit = if limited { Some(self.acquire_permit(id).await?) } else { None };
         let socket = SocketStream::connect(address).await?;
         if let Some(socket) = socket.socket() {
             fd_reserve::check(&*socket)?;
+            if matches!(address, Address::Socket(_)) {
+                set_tcp_options(&socket, options)?;
+            }
         }
         Ok(socket.limited(permit))
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use plimsoll_config::model::ListenAddress;
 use plimsoll_core::Weight;
 use plimsoll_proxy::{ReloadError, StartError};
 
@@ -342,4 +343,130 @@ fn listener_may_have_several_addresses() {
     Client::connect(balancer.endpoint()).expect_open();
     balancer.reload(&both).expect("the leftover socket file is replaced");
     Client::connect(path.endpoint()).expect_open();
+}
+
+/// Returns the port of the first listener, on the loopback address of IPv4.
+fn port_of(balancer: &Balancer) -> u16 {
+    match balancer.endpoint() {
+        Endpoint::Tcp(address) => address.port(),
+        Endpoint::Unix(path) => panic!("a Unix socket: {path:?}"),
+    }
+}
+
+fn listen_on(hosts: &[&str], port: u16) -> Vec<ListenAddress> {
+    hosts.iter().map(|host| ListenAddress::Socket(format!("{host}:{port}").parse().expect("valid"))).collect()
+}
+
+#[test]
+fn port_moves_between_overlapping_addresses() {
+    let destination = Destination::start(respond_ok("ok"));
+    for workers in [1, 2] {
+        let setup = Setup::http(&[&destination]).with(|s| s.workers = workers);
+        let balancer = setup.start();
+        let port = port_of(&balancer);
+        for hosts in [
+            &["0.0.0.0"][..],
+            &["127.0.0.1"],
+            &["[::]"],
+            &["0.0.0.0", "[::]"],
+            &["127.0.0.1", "0.0.0.0"],
+            &["[::1]", "[::]", "127.0.0.1"],
+            &["[::]"],
+            &["127.0.0.1"],
+        ] {
+            let next = setup.clone().with(|s| s.listeners[0].addresses = listen_on(hosts, port));
+            balancer.reload(&next).unwrap_or_else(|error| panic!("{hosts:?}: {error}"));
+            let mut reachable = vec![format!("127.0.0.1:{port}")];
+            reachable.extend(hosts.iter().any(|host| host.contains(':')).then(|| format!("[::1]:{port}")));
+            for address in reachable {
+                let address: std::net::SocketAddr = address.parse().expect("valid");
+                for _ in 0..8 {
+                    Client::connect(address).expect_open();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_most_specific_address_gets_the_connection() {
+    let (wide, own) = (Destination::start(respond_ok("wide")), Destination::start(respond_ok("own")));
+    let port = port_of(&Setup::http(&[&wide]).start());
+    let balancer = Setup::http(&[&wide])
+        .and_pool("own", &[&own])
+        .with(|s| {
+            s.workers = 2;
+            s.listeners[0].addresses = listen_on(&["[::]", "0.0.0.0"], port);
+            let mut second = s.listeners[0].clone();
+            (second.name, second.pool) = ("own".into(), Some(1));
+            second.addresses = listen_on(&["127.0.0.1"], port);
+            s.listeners.push(second);
+        })
+        .start();
+    for _ in 0..8 {
+        for (host, expected) in [("127.0.0.1", "own"), ("127.0.0.2", "wide"), ("[::1]", "wide")] {
+            let address: std::net::SocketAddr = format!("{host}:{port}").parse().expect("valid");
+            let mut client = Client::connect(address);
+            client.send(get("/"));
+            assert_eq!(client.read_response().text(), expected, "{host}");
+        }
+    }
+    let foreign = Destination::start(respond_ok("foreign"));
+    let Endpoint::Tcp(held) = foreign.endpoint.clone() else { panic!("TCP") };
+    for host in ["0.0.0.0", "[::]"] {
+        let taken =
+            Setup::http(&[&wide]).with(|s| s.listeners[0].addresses = listen_on(&[host], held.port()));
+        assert!(taken.try_start().is_err(), "{host}: the port belongs to another socket");
+    }
+    drop(balancer);
+}
+
+#[test]
+fn unix_socket_has_its_mode_and_is_removed_at_the_stop() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let destination = Destination::start(respond_ok("ok"));
+    let (path, other) = (TempPath::new("listen"), TempPath::new("other"));
+    let setup = Setup::http(&[&destination]).with(|s| {
+        s.listeners[0].addresses = vec![path.endpoint().as_listener()];
+        s.listeners[0].unix.mode = Some(0o600);
+        s.listeners[0].unix.group = std::fs::metadata("/proc/self").ok().map(|own| own.gid());
+    });
+    let mode = |path: &TempPath| {
+        std::fs::metadata(path.path()).ok().map(|metadata| metadata.permissions().mode() & 0o777)
+    };
+    let balancer = setup.start();
+    assert_eq!(mode(&path), Some(0o600));
+    let mut open = balancer.connect();
+    let looser = setup.clone().with(|s| s.listeners[0].unix.mode = Some(0o666));
+    balancer.reload(&looser).expect("another mode");
+    assert_eq!(mode(&path), Some(0o666));
+    open.expect_open();
+    balancer.connect().expect_open();
+    let moved = looser.clone().with(|s| s.listeners[0].addresses = vec![other.endpoint().as_listener()]);
+    balancer.reload(&moved).expect("another path");
+    assert_eq!((mode(&path), mode(&other)), (None, Some(0o666)));
+    std::fs::remove_file(other.path()).expect("it is there");
+    let successor = Destination::start_unix(&other, respond_ok("successor"));
+    drop(open);
+    drop(balancer);
+    assert!(Client::try_connect(successor.endpoint.clone()).is_ok(), "the file of another socket is kept");
+    drop(setup.start());
+    assert_eq!(mode(&path), None);
+}
+
+#[test]
+fn rejected_reload_keeps_the_file_of_a_unix_socket() {
+    let destination = Destination::start(respond_ok("ok"));
+    let path = TempPath::new("listen");
+    let setup =
+        Setup::http(&[&destination]).with(|s| s.listeners[0].addresses = vec![path.endpoint().as_listener()]);
+    let balancer = setup.start();
+    let bad = setup.clone().with(|s| {
+        s.listeners[0].unix.mode = Some(0o666);
+        let mut second = s.listeners[0].clone();
+        (second.name, second.addresses) = ("second".into(), vec![destination.endpoint.as_listener()]);
+        s.listeners.push(second);
+    });
+    assert!(balancer.reload(&bad).is_err(), "the second address is busy");
+    balancer.connect().expect_open();
 }
