@@ -45,6 +45,7 @@ impl Listener {
             udp: defaults::UDP,
             mqtt: defaults::MQTT,
             via: defaults::VIA,
+            half_close: defaults::HALF_CLOSE,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
             routes: Vec::new(),

@@ -31,6 +31,8 @@ pub const HEDGE: HedgeSpec = HedgeSpec { after: HedgeAfter::Quantile(0.95), max:
 pub const HASH_KEY: HashKey = HashKey::Source;
 /// Whether `Via` is added to requests and responses.
 pub const VIA: bool = false;
+/// Whether an HTTP/1 client may close its sending side and still receive its response.
+pub const HALF_CLOSE: bool = false;
 
 /// Whether requests for hosts that the served certificate does not cover are rejected.
 pub const STRICT_HOST: bool = false;

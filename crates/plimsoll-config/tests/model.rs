@@ -180,6 +180,7 @@ fn listener_and_route_keys_are_read() {
     timeouts: {header: 1s}
     limits: {connections: 5, header_bytes: 4KiB, body_bytes: 10MB}
     via: true
+    half_close: true
     request_headers: {set: {X-Mark: \"1\"}, add: {X-Seen: by us}, remove: [X-Secret]}
     routes:
       - name: gold
@@ -203,7 +204,7 @@ pools:
     assert_eq!((web.timeouts.header, web.timeouts.body), (Duration::from_secs(1), Duration::from_secs(30)));
     assert_eq!((web.limits.connections, web.limits.header_bytes, web.limits.uri_bytes), (5, 4096, 4096));
     assert_eq!((web.limits.connections_per_source, web.limits.handshakes_per_source), (3, 1000));
-    assert_eq!((web.limits.body_bytes, web.via, web.pool), (10_000_000, true, Some(0)));
+    assert_eq!((web.limits.body_bytes, web.via, web.half_close, web.pool), (10_000_000, true, true, Some(0)));
     let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
     let edits = HeaderEdits::new(pair("x-mark", "1"), pair("x-seen", "by us"), vec!["x-secret".into()]);
     assert_eq!(web.request_headers, edits);

@@ -6,8 +6,19 @@ use std::time::Duration;
 
 /// Reports whether a body of this content type carries gRPC messages.
 pub fn is_grpc_content_type(content_type: &[u8]) -> bool {
-    content_type.starts_with(b"application/grpc")
-        && content_type.get(16).is_none_or(|&next| matches!(next, b'+' | b';'))
+    strip_prefix(content_type, b"application/grpc")
+        .is_some_and(|rest| rest.first().is_none_or(|&next| ends_media_type(next)))
+}
+
+/// Removes the beginning of a media type, which is compared without case (RFC 9110 section 8.3.1).
+pub(crate) fn strip_prefix<'b>(media_type: &'b [u8], prefix: &[u8]) -> Option<&'b [u8]> {
+    let (start, rest) = media_type.split_at_checked(prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+/// Reports whether `next` ends the name of a media type: a suffix or parameters follow.
+pub(crate) const fn ends_media_type(next: u8) -> bool {
+    matches!(next, b'+' | b';' | b' ' | b'\t')
 }
 
 /// Parses a `grpc-timeout`: one to eight digits and a unit.
@@ -95,7 +106,13 @@ mod tests {
 
     #[test]
     fn grpc_is_known_by_its_content_type() {
-        for good in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+        for good in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;charset=utf-8",
+            "Application/gRPC",
+            "APPLICATION/GRPC ; x=y",
+        ] {
             assert!(is_grpc_content_type(good.as_bytes()), "{good}");
         }
         for other in ["application/grpc-web", "application/json", "application/grp", ""] {

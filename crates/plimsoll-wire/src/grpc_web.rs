@@ -4,6 +4,7 @@
 //! type, the trailers (the last frame of the body), and base64 in the body where the type ends in `-text`.
 
 use crate::base64::{Decoder, Encoder};
+use crate::grpc::{ends_media_type, strip_prefix};
 use crate::header_edits::HeaderEdits;
 
 /// First byte of the frame that holds the trailers.
@@ -23,9 +24,9 @@ pub struct ContentType<'b> {
 impl<'b> ContentType<'b> {
     /// Parses a `Content-Type`; `None` if it is not gRPC-Web.
     pub fn parse(content_type: &'b [u8]) -> Option<Self> {
-        let rest = content_type.strip_prefix(b"application/grpc-web")?;
-        let (text, suffix) = rest.strip_prefix(b"-text").map_or((false, rest), |rest| (true, rest));
-        suffix.first().is_none_or(|&next| matches!(next, b'+' | b';')).then_some(Self { text, suffix })
+        let rest = strip_prefix(content_type, b"application/grpc-web")?;
+        let (text, suffix) = strip_prefix(rest, b"-text").map_or((false, rest), |rest| (true, rest));
+        suffix.first().is_none_or(|&next| ends_media_type(next)).then_some(Self { text, suffix })
     }
 
     /// Returns the corresponding content type of gRPC.
@@ -107,7 +108,7 @@ impl Translator {
             let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
             let name = str::from_utf8(name).unwrap_or_default();
             status_sent |= name.eq_ignore_ascii_case("grpc-status");
-            if !edits.drops(name) {
+            if !edits.drops_trailer(name) {
                 frame.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
                 frame.extend_from_slice(&line[name.len()..]);
             }
@@ -169,12 +170,15 @@ mod tests {
 
     #[test]
     fn content_types_are_told_apart() {
-        let table: [(&str, Option<(bool, &str)>); 9] = [
+        let table: [(&str, Option<(bool, &str)>); 12] = [
             ("application/grpc-web", Some((false, "application/grpc"))),
             ("application/grpc-web+proto", Some((false, "application/grpc+proto"))),
             ("application/grpc-web-text", Some((true, "application/grpc"))),
             ("application/grpc-web-text+proto", Some((true, "application/grpc+proto"))),
             ("application/grpc-web;charset=utf-8", Some((false, "application/grpc;charset=utf-8"))),
+            ("Application/gRPC-Web", Some((false, "application/grpc"))),
+            ("APPLICATION/GRPC-WEB-TEXT+proto", Some((true, "application/grpc+proto"))),
+            ("application/grpc-web ; charset=utf-8", Some((false, "application/grpc ; charset=utf-8"))),
             ("application/grpc", None),
             ("application/grpc+proto", None),
             ("application/grpc-webs", None),

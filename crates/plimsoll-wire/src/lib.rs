@@ -54,6 +54,7 @@
 pub mod base64;
 pub mod client_hello;
 mod detection;
+pub mod field_names;
 pub mod grpc;
 pub mod grpc_web;
 mod header_edits;

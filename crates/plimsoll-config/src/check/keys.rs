@@ -68,6 +68,7 @@ pub(crate) const LISTENER: Keys = Keys {
             "udp",
             "mqtt",
             "via",
+            "half_close",
             "request_headers",
             "response_headers",
             "pool",

@@ -24,7 +24,7 @@ use crate::problem::Code;
 use crate::tree::{Span, Value};
 
 /// Keys that apply to requests only.
-const HTTP_ONLY: [&str; 3] = ["via", "request_headers", "response_headers"];
+const HTTP_ONLY: [&str; 4] = ["via", "half_close", "request_headers", "response_headers"];
 
 /// Names and addresses of listeners that are in use already.
 #[derive(Default)]
@@ -90,6 +90,7 @@ impl Reader<'_> {
             self.limits(node, traits, sees_client_hello, &mut listener.limits);
         }
         set_if_given(&mut listener.via, mapping.get("via").and_then(|p| self.boolean(p)));
+        set_if_given(&mut listener.half_close, mapping.get("half_close").and_then(|p| self.boolean(p)));
         listener.request_headers = self.header_edits(mapping.get("request_headers"));
         listener.response_headers = self.header_edits(mapping.get("response_headers"));
         listener.pool = mapping.get("pool").and_then(|p| pools.resolve(self, p));
@@ -448,6 +449,7 @@ fn new_listener(name: Name, addresses: Vec<ListenAddress>, protocol: Protocol) -
         udp: defaults::UDP,
         mqtt: defaults::MQTT,
         via: defaults::VIA,
+        half_close: defaults::HALF_CLOSE,
         request_headers: Default::default(),
         response_headers: Default::default(),
         routes: Vec::new(),

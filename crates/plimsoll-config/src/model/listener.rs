@@ -112,6 +112,8 @@ pub struct Listener {
     pub mqtt: Mqtt,
     /// Whether `Via: 1.1 plimsoll` is added to requests and responses.
     pub via: bool,
+    /// Whether an HTTP/1 client may close its sending side and still receive its response.
+    pub half_close: bool,
     /// Header edits of every request, applied before those of the route.
     pub request_headers: HeaderEdits,
     /// Header edits of every response, applied before those of the route.

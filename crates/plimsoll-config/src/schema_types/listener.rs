@@ -48,6 +48,10 @@ pub(super) struct Listener {
     /// Whether `Via: 1.1 plimsoll` is added to requests and responses.
     #[schemars(extend("default" = defaults::VIA))]
     via: Option<Bool>,
+    /// Whether an HTTP/1 client may close its sending side and still receive its response. By default the request of
+    /// a client that does so is cancelled.
+    #[schemars(extend("default" = defaults::HALF_CLOSE))]
+    half_close: Option<Bool>,
     /// Header edits of every request, applied before those of the route.
     request_headers: Option<HeaderEdits>,
     /// Header edits of every response, applied before those of the route.

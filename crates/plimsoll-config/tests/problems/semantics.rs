@@ -90,8 +90,14 @@ fn conflicting_keys_are_rejected() {
     );
     check_listener("routes: [{match: {▸sni: a.b}, pool: api}]", &["conflict routes[0].match.sni"]);
     check_listener(
-        "protocol: tcp, ▸via: true, ▸request_headers: {}, timeouts: {▸header: 1s, idle: 1s}, limits: {▸headers: 1}",
-        &["conflict via", "conflict request_headers", "conflict timeouts.header", "conflict limits.headers"],
+        "protocol: tcp, ▸via: true, ▸half_close: true, ▸request_headers: {}, timeouts: {▸header: 1s, idle: 1s}, limits: {▸headers: 1}",
+        &[
+            "conflict via",
+            "conflict half_close",
+            "conflict request_headers",
+            "conflict timeouts.header",
+            "conflict limits.headers",
+        ],
     );
     check_listener(
         "protocol: tcp, timeouts: {▸connection: 1h}, limits: {▸requests: 9, ▸streams: 9}",

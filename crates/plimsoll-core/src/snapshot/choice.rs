@@ -7,6 +7,7 @@
 use super::priority_and_locality::TierSet;
 use super::{NoDestination, Snapshot, Tier};
 use crate::balance::{PickRequest, Slot, rendezvous};
+use crate::destination::DestinationId;
 use crate::rng::Rng;
 use crate::stats::Assignment;
 use crate::subset::Fallback;
@@ -46,6 +47,23 @@ pub fn balance_load(
         limiter.requests.release();
         failed()
     })
+}
+
+/// Assigns a message to the destination that it has to stay at, such as one with an authenticated connection. Returns
+/// `None` if the destination is unknown or a limit is reached. Queued messages are not considered: they wait for any
+/// destination.
+pub fn assign(snapshot: &Snapshot, id: DestinationId, worker: usize, now: Tick) -> Option<Assignment> {
+    let rank = snapshot.members.iter().position(|member| member.id == id)?;
+    let take = || Assignment::take_unsent(id, rank, worker, &snapshot.members[rank].stats, now);
+    let Some(limiter) = snapshot.limiter.as_ref().filter(|limiter| limiter.requests.max().is_some()) else {
+        return take();
+    };
+    limiter.requests.try_acquire()?;
+    let taken = take().map(Assignment::counted);
+    if taken.is_none() {
+        limiter.requests.release();
+    }
+    taken
 }
 
 /// Takes an open trial, else picks in the request's subset, else in the pool.

@@ -19,8 +19,8 @@ use crate::stats::DestinationStats;
 use crate::subset::{Fallback, Subset};
 use crate::time::Tick;
 
-pub use self::choice::balance_load;
 pub(crate) use self::choice::balance_load_dry;
+pub use self::choice::{assign, balance_load};
 pub use self::no_destination::NoDestination;
 use self::priority_and_locality::build_tiers;
 pub use self::priority_and_locality::{TierSet, TierSpec, ZoneSpec};

@@ -34,6 +34,8 @@ pub(crate) struct WorkerContext {
     pub(crate) draining: Cell<bool>,
     /// Number of connections and flows being served, over all listeners.
     pub(crate) connections: Cell<usize>,
+    /// Number of connections that are read to their end after the last response.
+    pub(crate) lingering: Cell<usize>,
     pub(crate) local: LocalState,
 }
 
@@ -59,6 +61,7 @@ impl WorkerContext {
             log,
             draining: Cell::new(false),
             connections: Cell::new(0),
+            lingering: Cell::new(0),
             local: LocalState::default(),
         }
     }

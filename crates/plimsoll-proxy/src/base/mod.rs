@@ -10,4 +10,5 @@ pub(crate) mod handshake_queue;
 pub(crate) mod log_writer;
 pub(crate) mod reason;
 pub(crate) mod timer;
+pub(crate) mod turn;
 pub(crate) mod write_buffer;

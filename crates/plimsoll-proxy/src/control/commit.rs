@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use plimsoll_config::model::{Config, Listener, Pool as PoolConfig, ProxyProtocol};
+use plimsoll_config::model::{Config, HashKey, Listener, Pool as PoolConfig, ProxyProtocol};
 use plimsoll_core::balance::AlgorithmSettings;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
@@ -19,7 +19,7 @@ use crate::control::{BoundAddress, Handle, ListenerState, PoolState, State};
 use crate::health::driver::{Driver, DriverCommand, SIGNAL_QUEUE};
 use crate::health::observer::{PoolObserver, ReportingOptions};
 use crate::health::probe::{ProbeConfig, ProbeTransport};
-use crate::http::header_edits::fold_edits;
+use crate::http::header_edits::{decisive_fields, fold_edits};
 use crate::listener::accept::Socket;
 use crate::listener::adapter::SocketHandler;
 use crate::listener::bind::{BoundSockets, SocketSettings};
@@ -147,12 +147,14 @@ impl Handle {
         config: &Arc<Listener>,
         pools: &[Arc<PoolTable>],
     ) -> Arc<ListenerTable> {
+        let decisive = decisive_of(config, pools);
         let mut route = |name: &Name, matches, pool: usize, subset, edits: [HeaderEdits; 2]| {
             let pool = pools[pool].clone();
             let key = [config.name.clone(), name.clone(), pool.config.name.clone()];
             let counters =
                 state.counters.entry(key).or_insert_with(|| Arc::new(PerWorker::new(self.0.workers))).clone();
-            let [request_edits, response_edits] = edits;
+            let [mut request_edits, response_edits] = edits;
+            request_edits.decisive.clone_from(&decisive);
             Arc::new(RouteTable {
                 name: name.clone(),
                 matches,
@@ -301,4 +303,15 @@ fn spec_of(pool: &PoolConfig) -> PoolSpec {
             ..pool.limits
         },
     }
+}
+
+/// Returns the fields that decide about the requests of a listener.
+fn decisive_of(config: &Listener, pools: &[Arc<PoolTable>]) -> Vec<(String, String)> {
+    let matched = config.routes.iter().flat_map(|route| &route.matches.headers).map(|(name, _)| &**name);
+    let used = config.routes.iter().map(|route| route.pool).chain(config.pool);
+    let hashed = used.filter_map(|pool| match pools[pool].config.hash_key() {
+        Some(HashKey::Header(name)) => Some(&**name),
+        _ => None,
+    });
+    decisive_fields(matched.chain(hashed))
 }

@@ -15,7 +15,7 @@ use crate::http::request_limits;
 use crate::listener::tables::{ListenerTable, RouteTable};
 use crate::net::stream::Peer;
 use plimsoll_wire::http1::MAX_HEADERS;
-use plimsoll_wire::http1::request;
+use plimsoll_wire::http1::request::{self, Forwarding};
 use plimsoll_wire::http1::target::Method;
 
 /// A request to explain.
@@ -281,15 +281,14 @@ fn route(
                 return None;
             }
         };
-    let facts = RequestFacts {
-        host: parsed.host,
-        path: parsed.target.path(),
-        method: parsed.method_name,
-        headers,
-        sni: None,
+    let forwarding = Forwarding {
+        client: from,
+        scheme: if table.server_tls.is_some() { "https" } else { "http" },
         certificate: None,
         trusted: table.trusts(from),
+        via: table.config.via,
     };
+    let facts = RequestFacts { head: &parsed, headers, sni: None, forwarding };
     let Some(rule) = table.route(&facts) else {
         refuse(explained, LocalReply::NO_ROUTE);
         return None;
@@ -303,7 +302,7 @@ fn route(
     explained.stages.push(("admission", format!("{open} of {most} connections are open")));
     let peer = from.map_or(Peer::Unix, |ip| Peer::Socket(SocketAddr::new(ip, 0)));
     let by = pool.config.hash_key();
-    let key = by.and_then(|by| hash_key::request_key(by, parsed.target.path_and_query, headers, peer));
+    let key = by.and_then(|by| hash_key::request_key(by, &facts, peer));
     Some((rule, key))
 }
 

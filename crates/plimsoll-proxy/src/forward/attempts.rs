@@ -11,8 +11,8 @@ use std::time::Duration;
 use plimsoll_core::limiter::RetryPermit;
 use plimsoll_core::retry::{self, Decision, FailedAttempt};
 use plimsoll_core::{
-    Assignment, AttemptedSet, DestinationId, Failure, FailureSignal, NoDestination, Outcome, PickRequest,
-    Tick, UnsettledFailures,
+    Address, Assignment, AttemptedSet, DestinationId, Failure, FailureSignal, NoDestination, Outcome,
+    PickRequest, Tick, UnsettledFailures,
 };
 
 use crate::base::context::WorkerContext;
@@ -152,6 +152,17 @@ impl Attempts {
         if !self.unsettled.is_empty() {
             self.unsettled.settle(now, succeeded, |signal| report(route, Some(signal)));
         }
+    }
+
+    /// Begins the first attempt at the destination that the message has to stay at; `None` if that cannot serve it.
+    pub(crate) fn stay(
+        &mut self,
+        target: &Target<'_>,
+        (id, address): (DestinationId, Address),
+        now: Tick,
+    ) -> Option<Chosen> {
+        let chosen = target.route.pool.assign(id, address, now)?;
+        self.begin(target, Ok(chosen)).ok()
     }
 
     /// Picks the destination of the next attempt. Fails at once if all are at their limits.

@@ -11,7 +11,11 @@ use crate::forward::exchange_end::ExchangeEnd;
 use crate::forward::request_context::RequestContext;
 use crate::http::local_reply::LocalReply;
 use crate::listener::worker_listener::ConnectionGuard;
+use crate::net::stream::Stream;
+use crate::upstream::dedicated::DedicatedConnections;
 use crate::upstream::upstream_stream::Upstream;
+use plimsoll_core::{Address, DestinationId};
+use plimsoll_wire::http1::HeaderEdits;
 use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
 
 /// Further use of the client's connection after a response.
@@ -67,8 +71,15 @@ pub(crate) trait Downstream {
         last: bool,
     ) -> Poll<io::Result<usize>>;
 
-    /// Ends the response. `trailers` are the lines still to be sent where bodies are not chunked.
-    fn finish(&mut self, trailers: &[u8]) -> Result<(), ExchangeEnd>;
+    /// Returns the connections to destinations that belong to this client's connection alone.
+    fn dedicated(&mut self) -> Option<&mut DedicatedConnections>;
+
+    /// Keeps an authenticated connection to a destination for the next request of this client's connection.
+    fn dedicate(&mut self, pool: u64, id: DestinationId, address: Address, stream: Stream);
+
+    /// Ends the response. `trailers` are the lines still to be sent where bodies are not chunked, without those that
+    /// `edits` drop.
+    fn finish(&mut self, trailers: &[u8], edits: &HeaderEdits) -> Result<(), ExchangeEnd>;
 
     /// Reports whether the connection has reached its maximum age or number of requests, so this response
     /// closes it.

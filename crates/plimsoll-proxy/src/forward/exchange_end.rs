@@ -17,6 +17,8 @@ pub(crate) enum ExchangeEnd {
     Rejected,
     /// The client is at fault; this local reply is sent if no response has started.
     LocalReply(LocalReply),
+    /// The response needs a client of HTTP/1, because it authenticates the connection. The client was told so.
+    RequiresHttp1,
     /// The client disconnected.
     ClientGone,
     /// The client stopped reading.

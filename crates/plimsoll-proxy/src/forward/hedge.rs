@@ -60,7 +60,7 @@ pub(crate) enum HedgeOutcome {
 /// Reports whether a request may be sent twice: it must be idempotent, completely buffered, and framed alike for
 /// every destination.
 pub(crate) fn may_be_hedged(request: &RequestContext) -> bool {
-    request.method.is_idempotent() && request.is_buffered() && !request.upgrade
+    request.method.is_idempotent() && request.is_buffered() && !request.upgrade && !request.dedicated
 }
 
 /// Runs an attempt to its end, beside hedged attempts that start while it waits.

@@ -5,13 +5,14 @@
 //! another attempt where that is safe; otherwise the client gets a local reply.
 
 use std::rc::Rc;
+use std::task::Poll;
 
 use plimsoll_core::retry::{self, Decision, FailedAttempt};
 use plimsoll_core::{Address, Assignment, Failure, Tick};
 
 use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
-use crate::forward::attempts::{AttemptError, Target, connect_within, report};
+use crate::forward::attempts::{AttemptError, Target, connect_failure, report};
 use crate::forward::downstream::{AfterResponse, Downstream};
 use crate::forward::exchange::{Exchange, upstream_for};
 use crate::forward::exchange_end::ExchangeEnd;
@@ -21,6 +22,8 @@ use crate::http::local_reply::LocalReply;
 use crate::listener::worker_listener::WorkerRoute;
 use crate::log::access_log::RequestLine;
 use crate::upstream::chosen::Chosen;
+use crate::upstream::h2_connections::NewUpstream;
+use crate::upstream::pool::WorkerPool;
 use crate::upstream::upstream_stream::Upstream;
 
 /// How all attempts together ended.
@@ -109,11 +112,16 @@ async fn run_attempts<D: Downstream>(
     route.table.pool.budget.earn(worker.number);
     let mut now = request.started;
     loop {
-        let (timer, complete) = (client.timer().clone(), request.body.is_done());
-        let is_gone = |cx: &mut std::task::Context<'_>| client.is_disconnected(cx, complete);
-        let chosen = match request.attempts.next(&target, &timer, is_gone, now).await {
-            Ok(chosen) => chosen,
-            Err(error) => return attempts_over(error),
+        let chosen = match stay_at_dedicated(client, request, &target, now) {
+            Some(chosen) => chosen,
+            None => {
+                let (timer, complete) = (client.timer().clone(), request.body.is_done());
+                let is_gone = |cx: &mut std::task::Context<'_>| client.is_disconnected(cx, complete);
+                match request.attempts.next(&target, &timer, is_gone, now).await {
+                    Ok(chosen) => chosen,
+                    Err(error) => return attempts_over(error),
+                }
+            }
         };
         let when = &route.table.pool.config.retry.when;
         request.untried_left = when.lists_responses(request.is_grpc) && request.attempts.has_untried(route);
@@ -127,6 +135,37 @@ async fn run_attempts<D: Downstream>(
         }
         now = worker.now();
     }
+}
+
+/// Chooses the destination to which the client has an authenticated connection.
+#[inline]
+fn stay_at_dedicated<D: Downstream>(
+    client: &mut D,
+    request: &mut RequestContext,
+    target: &Target<'_>,
+    now: Tick,
+) -> Option<Chosen> {
+    let dedicated = client.dedicated().filter(|_| request.attempts.count() == 0)?;
+    let stays_at = dedicated.destination_of(target.route.pool.number())?;
+    request.attempts.stay(target, stays_at, now)
+}
+
+/// Returns a connection to the destination that is ready.
+#[inline]
+fn ready_upstream<D: Downstream>(
+    client: &mut D,
+    request: &mut RequestContext,
+    pool: &WorkerPool,
+    (assignment, address): (&Assignment, &Address),
+    now: Tick,
+) -> Option<NewUpstream> {
+    if let Some(dedicated) = client.dedicated()
+        && let Some(stream) = dedicated.take(pool.number(), assignment.id(), address)
+    {
+        request.dedicated = true;
+        return Some(NewUpstream::Http1(stream));
+    }
+    pool.ready_upstream(assignment.id(), address, &request.connection_needs(), now)
 }
 
 /// Returns the reply that reports why no attempt follows.
@@ -158,7 +197,7 @@ async fn run_attempt<D: Downstream>(
     }
     loop {
         let ready = match fresh_repeat_used {
-            false => pool.ready_upstream(assignment.id(), &address, &request.connection_needs(), now),
+            false => ready_upstream(client, request, pool, (&assignment, &address), now),
             true => None,
         };
         let mut reused = ready.is_some();
@@ -169,7 +208,8 @@ async fn run_attempt<D: Downstream>(
                     now = target.worker.now();
                     upstream
                 }
-                Err(failure) => {
+                Err(None) => return AttemptEnd::Ended(RequestEnd::Aborted(Reason::ClientClosed)),
+                Err(Some(failure)) => {
                     let now = target.worker.now();
                     request.attempts.record_failure(target.route, &mut assignment, failure, now);
                     let unsent = request.unsent_attempt(failure);
@@ -219,21 +259,31 @@ async fn run_attempt<D: Downstream>(
     }
 }
 
-/// Opens a connection for an attempt. `now` is when the attempt began.
+/// Opens a connection for an attempt. `now` is when the attempt began. `Err(None)` means that the client has left.
 async fn connect<D: Downstream>(
-    client: &D,
+    client: &mut D,
     request: &mut RequestContext,
     target: &Target<'_>,
     (assignment, address): (&Assignment, &Address),
     now: Tick,
-) -> Result<Upstream, Failure> {
+) -> Result<Upstream, Option<Failure>> {
     let pool = &target.route.pool;
     let deadline = (now + request.pool_timeouts.connect).min(request.total_deadline);
     target.worker.timers.set(client.timer(), deadline);
     let needed = pool.connect_request(assignment.id(), address, &request.connection_needs());
     // Boxed because it is rare, and as large as the rest of the future together.
-    let opened = connect_within(client.timer(), Box::pin(pool.open(&needed))).await?;
-    Ok(upstream_for(opened, request))
+    let mut opening = Box::pin(pool.open(&needed));
+    let complete = request.body.is_done();
+    let opened = std::future::poll_fn(|cx| {
+        if let Poll::Ready(opened) = opening.as_mut().poll(cx) {
+            return Poll::Ready(opened.map_err(|error| Some(connect_failure(&error))));
+        }
+        if client.is_disconnected(cx, complete) {
+            return Poll::Ready(Err(None));
+        }
+        client.timer().poll(cx).map(|()| Err(Some(Failure::Connect)))
+    });
+    Ok(upstream_for(opened.await?, request))
 }
 
 /// Ends a request after an exchange that neither delivered a response nor failed.
@@ -245,6 +295,7 @@ async fn unfinished<D: Downstream>(
     end: ExchangeEnd,
 ) -> RequestEnd {
     if end != ExchangeEnd::Upgraded {
+        keep_unsent(&exchange, request);
         return aborted(client, exchange.response().is_none(), end);
     }
     let unsent = exchange.unsent().to_vec();
@@ -267,9 +318,17 @@ fn settle_failure<D: Downstream>(
         let now = target.worker.now();
         request.attempts.record_failure(target.route, &mut exchange.assignment, failed.failure, now);
     }
+    keep_unsent(&exchange, request);
     match exchange.response_started() {
         true => AttemptEnd::Ended(truncated(&exchange, client, failed.failure)),
         false => AttemptEnd::Failed(failed),
+    }
+}
+
+/// Keeps the rest of an informational response, so that a local reply follows it and does not cut into it.
+fn keep_unsent(exchange: &Exchange, request: &mut RequestContext) {
+    if exchange.response().is_none() {
+        request.unsent = exchange.unsent().to_vec();
     }
 }
 
@@ -286,7 +345,7 @@ fn may_be_repeated_fresh(target: &Target<'_>, failed: &FailedAttempt) -> bool {
 
 /// Ends a request after its response was sent to the client in full, and keeps the connection for the next one.
 fn delivered<D: Downstream>(
-    client: &D,
+    client: &mut D,
     request: &RequestContext,
     target: &Target<'_>,
     address: Address,
@@ -298,6 +357,9 @@ fn delivered<D: Downstream>(
     let body_withheld = exchange.response().is_some_and(|response| response.body_withheld);
     let Exchange { upstream, assignment, .. } = exchange;
     match (upstream, reusable, body_withheld) {
+        (Upstream::Http1(stream), true, _) if request.dedicated => {
+            client.dedicate(pool.number(), assignment.id(), address, stream);
+        }
         (Upstream::Http1(stream), true, false) => {
             pool.put_idle(assignment.id(), address, stream, request.origin.as_ref(), now);
         }
@@ -314,6 +376,7 @@ fn aborted<D: Downstream>(client: &mut D, unanswered: bool, end: ExchangeEnd) ->
         ExchangeEnd::LocalReply(reply) => cut_off(client, reply.reason),
         ExchangeEnd::TotalTimeout if unanswered => RequestEnd::LocalReply(LocalReply::TOTAL_TIMEOUT),
         ExchangeEnd::TotalTimeout => cut_off(client, Reason::TotalTimeout),
+        ExchangeEnd::RequiresHttp1 => RequestEnd::Aborted(Reason::ProtocolNotSupported),
         ExchangeEnd::ClientStalled => cut_off(client, Reason::ClientTimeout),
         _ => RequestEnd::Aborted(Reason::ClientClosed),
     }

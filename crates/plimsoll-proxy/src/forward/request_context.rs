@@ -46,6 +46,8 @@ pub(crate) struct RequestContext {
     /// The client offers to switch protocols.
     pub(crate) upgrade: bool,
     pub(crate) upgraded: bool,
+    /// The request authenticates its connection to the destination, which belongs to the client alone from then on.
+    pub(crate) dedicated: bool,
     pub(crate) accepts_json: bool,
     /// Head and first body bytes as every attempt sends them.
     pub(crate) encoded: Vec<u8>,
@@ -84,6 +86,8 @@ pub(crate) struct RequestContext {
     pub(crate) started: Tick,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    /// Bytes of an informational response that the client has not taken yet.
+    pub(crate) unsent: Vec<u8>,
     /// Status of the response; 0 before there is one.
     pub(crate) status: u16,
     pub(crate) log: Option<Box<LogDraft>>,
@@ -99,7 +103,7 @@ impl RequestContext {
 
     /// Returns what the request needs of a connection.
     pub(crate) fn connection_needs(&self) -> ConnectionNeeds<'_> {
-        ConnectionNeeds { upgrade: self.upgrade, origin: self.origin.as_ref() }
+        ConnectionNeeds { upgrade: self.upgrade, dedicated: self.dedicated, origin: self.origin.as_ref() }
     }
 
     /// Decodes body bytes in place and returns their range. Bytes behind the body are appended to `inbox`.
@@ -165,7 +169,7 @@ impl RequestContext {
             out.extend_from_slice(b"\r\n");
         }
         if self.body.is_done() {
-            write_last_chunk(out, self.body.trailers(), &self.routes.routes[self.route].table.request_edits);
+            write_last_chunk(out, self.body.trailers(), self.request_edits());
         }
     }
 
@@ -203,6 +207,11 @@ impl RequestContext {
         reply_format(self.grpc_web.as_deref(), self.accepts_json)
     }
 
+    /// Returns the header edits of the request.
+    pub(crate) fn request_edits(&self) -> &HeaderEdits {
+        &self.routes.routes[self.route].table.request_edits
+    }
+
     /// Returns the header edits of the response.
     pub(crate) fn response_edits(&self) -> &HeaderEdits {
         &self.routes.routes[self.route].table.response_edits
@@ -215,6 +224,8 @@ pub(crate) struct ClientInfo<'c> {
     pub(crate) peer: Peer,
     pub(crate) tls_info: Option<&'c ClientTlsInfo>,
     pub(crate) origin: Option<&'c Rc<Origin>>,
+    /// The connection uses HTTP/2.
+    pub(crate) is_http2: bool,
 }
 
 /// Parses the request head at the front of `bytes`, routes it, and encodes it for the destination. Returns
@@ -237,10 +248,13 @@ pub(crate) fn parse_and_route(
         return Err((LocalReply::WRONG_SCHEME, reply_format(None, head.accepts_json)));
     }
     let sni = client.tls_info.and_then(|tls_info| tls_info.sni.as_deref());
-    let certificate = client.tls_info.and_then(|tls_info| tls_info.certificate.as_deref());
-    let trusted = routes.table.trusts(client.peer.ip());
-    let (path, method) = (head.target.path(), head.method_name);
-    let facts = RequestFacts { host: head.host, path, method, headers, sni, certificate, trusted };
+    let forwarding = Forwarding {
+        client: client.peer.ip(),
+        scheme: if client.tls_info.is_some() { "https" } else { "http" },
+        certificate: client.tls_info.and_then(|tls_info| tls_info.certificate.as_deref()),
+        trusted: routes.table.trusts(client.peer.ip()),
+        via: config.via,
+    };
     let started = worker.now();
     let reject = |reply| {
         let translator =
@@ -258,8 +272,11 @@ pub(crate) fn parse_and_route(
     {
         return reject(LocalReply::MISDIRECTED);
     }
+    let facts = RequestFacts { head: &head, headers, sni, forwarding };
     let index = routes.table.route(&facts).unwrap_or(usize::MAX);
     let route = routes.routes.get(index).map(|route| &route.table);
+    let key = route.and_then(|route| route.pool.config.hash_key());
+    let key = key.and_then(|key| hash_key::request_key(key, &facts, client.peer));
     let grpc_web = head.grpc_web.map(|content_type| {
         let translated = route.is_some_and(|route| route.pool.config.translates_grpc_web(head.method_name));
         head.is_grpc |= translated;
@@ -267,22 +284,14 @@ pub(crate) fn parse_and_route(
     });
     let mut out = worker.buffers.take();
     if let Some(route) = route {
-        let forwarding = Forwarding {
-            client: client.peer.ip(),
-            scheme: if client.tls_info.is_some() { "https" } else { "http" },
-            certificate,
-            trusted,
-            via: config.via,
-        };
         let pool = &route.pool.config.name;
         request::write_head(&mut out, bytes, &head, headers, forwarding, &route.request_edits, pool);
     }
-    let log = worker.log.as_ref().map(|_| Box::new(LogDraft::new(client.peer, &head, headers)));
+    let log =
+        worker.log.as_ref().map(|_| Box::new(LogDraft::new((client.peer, client.is_http2), &head, headers)));
     let mut request = new_context(routes, index, started, &head, out, log);
     request.origin = client.origin.cloned();
-    let key = route.and_then(|route| route.pool.config.hash_key());
-    request.hash_key =
-        key.and_then(|key| hash_key::request_key(key, head.target.path_and_query, headers, client.peer));
+    request.hash_key = key;
     request.grpc_web = grpc_web;
     Ok(Some(request))
 }
@@ -348,7 +357,8 @@ fn new_context(
         http10: head.is_http10,
         keep_alive: head.keep_alive,
         expects_continue: head.expects_continue,
-        upgrade: head.upgrade.is_some(),
+        upgrade: head.upgrade,
+        dedicated: head.authenticates_connection,
         upgraded: false,
         accepts_json: head.accepts_json,
         head_len: encoded.len(),
@@ -372,6 +382,7 @@ fn new_context(
         started,
         request_bytes: head.len as u64,
         response_bytes: 0,
+        unsent: Vec::new(),
         status: 0,
         grpc_web: None,
         log,

@@ -14,9 +14,11 @@ use plimsoll_wire::grpc;
 use plimsoll_wire::websocket::{ACCEPT, KEY, WEBSOCKET, accept_value};
 
 use crate::http::local_reply::LocalReply;
-use plimsoll_wire::http1::MAX_HEADERS;
-use plimsoll_wire::http1::fields::{Field, classify_field, write_field};
+use plimsoll_wire::http1::fields::{
+    Field, classify_field, is_allowed_in_trailers, list_members, write_field,
+};
 use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
+use plimsoll_wire::http1::{HeaderEdits, MAX_HEADERS};
 
 /// Reports whether a request opens a WebSocket tunnel by extended CONNECT (RFC 8441).
 ///
@@ -36,7 +38,7 @@ pub(crate) fn requests_websocket(head: &request::Parts) -> Result<bool, LocalRep
 }
 
 /// Writes a request head as HTTP/1 text. `end_stream` means that no body follows; a `key` makes it a WebSocket
-/// upgrade.
+/// upgrade. `expected_scheme` is that of the connection.
 ///
 /// # Errors
 /// The local reply to a request that cannot be expressed in HTTP/1.
@@ -45,7 +47,11 @@ pub(crate) fn write_request(
     head: &request::Parts,
     end_stream: bool,
     key: Option<&str>,
+    expected_scheme: &str,
 ) -> Result<(), LocalReply> {
+    if head.uri.scheme_str().is_some_and(|scheme| !scheme.eq_ignore_ascii_case(expected_scheme)) {
+        return Err(LocalReply::WRONG_SCHEME);
+    }
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     if target.is_empty() {
         return Err(LocalReply::BAD_TARGET);
@@ -79,8 +85,14 @@ pub(crate) fn write_request(
         out.extend_from_slice(b"Connection: Upgrade\r\n");
         write_field(out, b"Upgrade", WEBSOCKET.as_bytes());
         write_field(out, b"Sec-WebSocket-Key", key.as_bytes());
-    } else if !end_stream && !head.headers.contains_key(CONTENT_LENGTH) {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    } else if !head.headers.contains_key(CONTENT_LENGTH) {
+        // A method that gives a body a meaning has a content length also without one (RFC 9110 section 8.6).
+        let expects_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+        match end_stream {
+            false => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            true if expects_body => out.extend_from_slice(b"Content-Length: 0\r\n"),
+            true => {}
+        }
     }
     out.extend_from_slice(b"\r\n");
     Ok(())
@@ -116,7 +128,8 @@ pub(crate) fn read_request(text: &[u8], secure: bool) -> Option<(Request<()>, Op
     uri.scheme = Some(if secure { Scheme::HTTPS } else { Scheme::HTTP });
     uri.path_and_query = Some(target.parse().ok()?);
     let is_websocket = |h: &&httparse::Header<'_>| {
-        classify_field(h.name) == Field::Upgrade && h.value.eq_ignore_ascii_case(WEBSOCKET.as_bytes())
+        classify_field(h.name) == Field::Upgrade
+            && list_members(h.value).any(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET.as_bytes()))
     };
     let upgrades = method == "GET" && parsed.headers.iter().any(|header| is_websocket(&header));
     let key = parsed.headers.iter().find(|header| upgrades && header.name.eq_ignore_ascii_case(KEY));
@@ -243,10 +256,10 @@ fn field_lines(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Parses trailer lines into a map. Fields that HTTP/2 cannot express are dropped.
-pub(crate) fn trailers(text: &[u8]) -> HeaderMap {
+/// Parses trailer lines into a map, without those that `edits` drop. Fields that HTTP/2 cannot express are dropped.
+pub(crate) fn trailers(text: &[u8], edits: &HeaderEdits) -> HeaderMap {
     let mut map = HeaderMap::new();
-    for (name, value) in field_lines(text) {
+    for (name, value) in edits.keep_trailers(text).flat_map(field_lines) {
         let _dropped = append(&mut map, name, value);
     }
     map
@@ -256,7 +269,7 @@ pub(crate) fn trailers(text: &[u8]) -> HeaderMap {
 pub(crate) fn trailer_lines(map: &HeaderMap) -> Vec<u8> {
     let mut text = Vec::new();
     for (name, value) in map {
-        if matches!(classify_field(name.as_str()), Field::Other | Field::Via) {
+        if is_allowed_in_trailers(name.as_str()) {
             write_field(&mut text, name.as_str().as_bytes(), value.as_bytes());
         }
     }
@@ -270,7 +283,8 @@ mod tests {
     fn written(request: http::request::Builder, end_stream: bool) -> Result<String, LocalReply> {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let mut out = Vec::new();
-        write_request(&mut out, &head, end_stream, None).map(|()| String::from_utf8(out).expect("text"))
+        write_request(&mut out, &head, end_stream, None, "http")
+            .map(|()| String::from_utf8(out).expect("text"))
     }
 
     fn get() -> http::request::Builder {
@@ -301,9 +315,11 @@ mod tests {
 
     #[test]
     fn trailers_are_translated_without_forbidden_fields() {
-        let map = trailers(b"grpc-status: 0\r\nX-Sum: a: b\r\n");
+        let edits = HeaderEdits { dropped: vec!["x-gone".into()], ..HeaderEdits::default() };
+        let map = trailers(b"grpc-status: 0\r\nX-Sum: a: b\r\nX_Gone: 1\r\n", &edits);
         assert_eq!(map["grpc-status"], "0");
         assert_eq!(trailer_lines(&map), b"grpc-status: 0\r\nx-sum: a: b\r\n");
-        assert_eq!(trailer_lines(&trailers(b"host: evil\r\ncontent-length: 1\r\n")), b"");
+        let forbidden = b"host: evil\r\ncontent-length: 1\r\ncookie: a\r\nx_forwarded_for: b\r\n";
+        assert_eq!(trailer_lines(&trailers(forbidden, &edits)), b"");
     }
 }

@@ -18,6 +18,9 @@ pub(crate) struct LocalReply {
     pub(crate) detail: &'static str,
 }
 
+/// Methods in the `Allow` field of a 405 reply.
+pub(crate) const ALLOWED_METHODS: &str = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
+
 const fn reply(status: u16, reason: Reason, detail: &'static str) -> LocalReply {
     LocalReply { status, reason, detail }
 }
@@ -181,7 +184,7 @@ pub(crate) fn write(
         out.extend_from_slice(b"Retry-After: 1\r\n");
     }
     if status == 405 {
-        out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS\r\n");
+        write_field(out, b"Allow", ALLOWED_METHODS.as_bytes());
     }
     if !keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");

@@ -30,7 +30,7 @@ pub(crate) struct LogDraft {
     method: String,
     target: String,
     host: String,
-    http10: bool,
+    protocol: &'static str,
     user_agent: Option<String>,
     request_id: Option<String>,
     forwarded_for: Option<String>,
@@ -84,7 +84,11 @@ pub(crate) struct RejectedLine {
 }
 
 impl LogDraft {
-    pub(crate) fn new(peer: Peer, head: &RequestHead<'_>, headers: &[httparse::Header<'_>]) -> Self {
+    pub(crate) fn new(
+        (peer, is_http2): (Peer, bool),
+        head: &RequestHead<'_>,
+        headers: &[httparse::Header<'_>],
+    ) -> Self {
         let clip = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]).into_owned();
         let find =
             |name: &str| headers.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| clip(h.value));
@@ -94,7 +98,11 @@ impl LogDraft {
             method: clip(head.method_name.as_bytes()),
             target: clip(head.target.path_and_query.as_bytes()),
             host: clip(head.host),
-            http10: head.is_http10,
+            protocol: match (is_http2, head.is_http10) {
+                (true, _) => "HTTP/2",
+                (false, true) => "HTTP/1.0",
+                (false, false) => "HTTP/1.1",
+            },
             user_agent: find("user-agent"),
             request_id: find("x-request-id"),
             forwarded_for: find("x-forwarded-for"),
@@ -158,7 +166,7 @@ impl LogRecord for RequestLine {
             "method": self.draft.method,
             "target": self.draft.target,
             "host": self.draft.host,
-            "protocol": if self.draft.http10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            "protocol": self.draft.protocol,
             "listener": &*self.listener,
             "route": self.route.as_deref(),
             "pool": self.pool.as_deref(),

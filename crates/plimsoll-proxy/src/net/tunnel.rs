@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::base::context::WorkerContext;
 use crate::base::timer::{RESOLUTION, Timer};
+use crate::base::turn::{TURN_BYTES, yield_turn};
 use crate::base::write_buffer::WriteBuffer;
 use crate::net::stream::Stream;
 
-/// Maximum number of reads of one direction before other connections run.
+/// Maximum number of reads and writes of one direction before other connections run.
 const MAX_ITERATIONS: usize = 16;
 
 /// Bytes that a tunnel copied.
@@ -92,6 +93,7 @@ impl Flow {
         to: &mut dyn TunnelEnd,
     ) -> Step {
         let mut copied = false;
+        let mut budget = TURN_BYTES;
         for _ in 0..MAX_ITERATIONS {
             if !self.pending.is_empty() {
                 match to.poll_write(cx, self.pending.rest()) {
@@ -120,12 +122,16 @@ impl Flow {
                         return Step::Broken;
                     };
                     self.copied += written as u64;
+                    budget = budget.saturating_sub(n);
                 }
                 Poll::Ready(Err(_)) => return Step::Broken,
             }
             copied = true;
+            if budget == 0 {
+                break;
+            }
         }
-        cx.waker().wake_by_ref();
+        yield_turn(cx);
         Step::Pending(copied)
     }
 

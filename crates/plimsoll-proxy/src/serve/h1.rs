@@ -3,6 +3,7 @@
 //! An idle connection is a socket, a timer and a small task. When it becomes readable, the per-request state
 //! is allocated, and freed when the connection is idle again.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
@@ -16,7 +17,8 @@ use crate::base::connection_lifetime::ConnectionLifetime;
 use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
 use crate::base::reason::Reason;
-use crate::base::timer::Timer;
+use crate::base::timer::{RESOLUTION, Timer};
+use crate::base::turn::yield_turn;
 use crate::forward::downstream::AfterResponse;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange_end::ExchangeEnd;
@@ -32,18 +34,27 @@ use crate::net::stream::{Peer, Stream};
 use crate::net::tls::server_config::ClientTlsInfo;
 use crate::net::tunnel::{TunnelEnd, tunnel};
 use crate::serve::h2;
+use crate::upstream::dedicated::DedicatedConnections;
 use crate::upstream::upstream_stream::Upstream;
+use plimsoll_core::{Address, DestinationId};
+use plimsoll_wire::http1::HeaderEdits;
 use plimsoll_wire::http1::response::{self, ResponseHead, ResponseRewrite};
 use plimsoll_wire::http1::target::Method;
 use plimsoll_wire::http2;
 
 /// Bytes read at once while a request head is awaited.
 const READ_HEAD: usize = 64 * 1024;
+/// Bytes read ahead of the next request while the current one is served, to notice the end of the connection.
+const READ_AHEAD: usize = 16 * 1024;
 /// Time after the last response during which the client's bytes are read and discarded. Closing with unread
-/// bytes would reset the connection, and the client could lose the response.
-const LINGER: Duration = Duration::from_secs(2);
-/// Bytes read and discarded after the last response.
-const LINGER_BYTES: usize = 1024 * 1024;
+/// bytes would reset the connection, and the client could lose the response (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(30);
+/// Time for which a client is read after the last response while the proxy is shutting down.
+const LINGER_DRAINING: Duration = Duration::from_secs(2);
+/// Time without a byte after which a client has stopped sending.
+const LINGER_SILENCE: Duration = Duration::from_secs(5);
+/// Maximum number of connections of a worker that are read to their end; further ones are closed at once.
+const MAX_LINGERING: usize = 1024;
 
 /// The client's side of an HTTP/1 connection.
 #[derive(Debug)]
@@ -57,10 +68,12 @@ pub(crate) struct Client {
     pub(crate) timer: TimerGuard,
     /// Bytes that were read and belong to the next request.
     pub(crate) inbox: Vec<u8>,
+    /// Connections to destinations that this client has authenticated.
+    dedicated: Option<Box<DedicatedConnections>>,
     lifetime: ConnectionLifetime,
     /// A complete request has arrived before.
     had_request: bool,
-    /// The end of the stream was checked while the current request waits.
+    /// The end of the stream was found while the current request is served, or nothing more is read until it ends.
     eof_checked: bool,
     /// The first bytes in the inbox are the HTTP/2 preface.
     is_http2: bool,
@@ -71,6 +84,27 @@ impl Client {
     pub(crate) fn has_unread(&self) -> bool {
         let mut noop = Context::from_waker(Waker::noop());
         !self.inbox.is_empty() || self.stream.poll_read_ready(&mut noop).is_ready()
+    }
+
+    /// Reads what follows the current request, and reports whether the client has left. The end of a connection stands
+    /// behind all bytes, so bytes of the next request are read to see it.
+    #[cold]
+    fn has_left(&mut self, cx: &mut Context<'_>) -> bool {
+        let worker = self.guard.worker.clone();
+        let mut scratch = worker.scratch.borrow_mut();
+        while self.inbox.len() < READ_AHEAD {
+            match self.stream.poll_read(cx, &mut scratch[..READ_AHEAD - self.inbox.len()]) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(n @ 1..)) => self.inbox.extend_from_slice(&scratch[..n]),
+                Poll::Ready(Ok(_)) => {
+                    self.eof_checked = true;
+                    return !self.guard.listener.routes().table.config.half_close;
+                }
+                Poll::Ready(Err(_)) => return true,
+            }
+        }
+        self.eof_checked = true;
+        self.stream.is_broken()
     }
 }
 
@@ -103,6 +137,7 @@ pub(crate) async fn serve(connection: Connection) {
         origin,
         timer,
         inbox: early,
+        dedicated: None,
         lifetime,
         had_request: false,
         eof_checked: false,
@@ -254,6 +289,7 @@ fn take_request(
         peer: client.peer,
         tls_info: client.tls_info.as_deref(),
         origin: client.origin.as_ref(),
+        is_http2: false,
     };
     let Some(mut request) = request_context::parse_and_route(client_info, worker, routes, bytes)? else {
         return Ok(None);
@@ -320,7 +356,15 @@ impl Downstream for Client {
         self.stream.poll_write_parts(cx, parts)
     }
 
-    fn finish(&mut self, _trailers: &[u8]) -> Result<(), ExchangeEnd> {
+    fn dedicated(&mut self) -> Option<&mut DedicatedConnections> {
+        self.dedicated.as_deref_mut()
+    }
+
+    fn dedicate(&mut self, pool: u64, id: DestinationId, address: Address, stream: Stream) {
+        self.dedicated.get_or_insert_default().keep(pool, id, address, stream);
+    }
+
+    fn finish(&mut self, _trailers: &[u8], _edits: &HeaderEdits) -> Result<(), ExchangeEnd> {
         Ok(())
     }
 
@@ -332,9 +376,7 @@ impl Downstream for Client {
         if self.eof_checked || !request_complete || self.stream.poll_read_ready(cx).is_pending() {
             return false;
         }
-        // Checked once: other bytes are the next request or the end of the client's stream.
-        self.eof_checked = true;
-        self.stream.is_broken()
+        self.has_left(cx)
     }
 
     fn reset(&mut self) {
@@ -358,9 +400,11 @@ impl Downstream for Client {
         let complete = request.body.is_done();
         let closing = worker.draining.get() || self.guard.listener.is_closing() || self.should_close(request);
         let keep = reply.allows_keep_alive() && request.keep_alive && !request.http10 && complete && !closing;
-        let mut out = Vec::with_capacity(512);
+        let mut out = std::mem::take(&mut request.unsent);
+        let unsent = out.len();
+        out.reserve(512);
         local_reply::write(&mut out, reply, &request.reply_format(), request.method == Method::Head, keep);
-        request.response_bytes += out.len() as u64;
+        request.response_bytes += (out.len() - unsent) as u64;
         match (write_all(self, worker, &out).await, keep) {
             (false, _) => AfterResponse::Close,
             (true, true) => AfterResponse::KeepAlive,
@@ -426,19 +470,41 @@ pub(crate) async fn write_all(client: &mut Client, worker: &WorkerContext, bytes
     .await
 }
 
+/// Counts a connection that lingers, until dropped.
+struct Lingering<'w>(&'w Cell<usize>);
+
+impl<'w> Lingering<'w> {
+    /// Counts one more; `None` at the maximum.
+    fn begin(worker: &'w WorkerContext) -> Option<Self> {
+        let count = worker.lingering.get();
+        (count < MAX_LINGERING).then(|| worker.lingering.set(count + 1))?;
+        Some(Self(&worker.lingering))
+    }
+}
+
+impl Drop for Lingering<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
 /// Shuts down the sending side, and discards the client's bytes so that the last response arrives.
 async fn linger(client: &mut Client, worker: &Rc<WorkerContext>) {
+    let Some(_counted) = Lingering::begin(worker) else { return };
     client.stream.shutdown_write();
-    worker.timers.set(&client.timer, worker.now() + LINGER);
-    let mut left = LINGER_BYTES;
+    let until = worker.now() + if worker.draining.get() { LINGER_DRAINING } else { LINGER };
+    worker.timers.set(&client.timer, until.min(worker.now() + LINGER_SILENCE));
     std::future::poll_fn(|cx| {
-        loop {
-            let mut scratch = worker.scratch.borrow_mut();
-            match client.stream.poll_read(cx, &mut scratch[..64 * 1024]) {
-                Poll::Ready(Ok(n)) if n > 0 && n < left => left -= n,
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return client.timer.poll(cx),
+        let mut scratch = worker.scratch.borrow_mut();
+        match client.stream.poll_read(cx, &mut scratch[..]) {
+            Poll::Ready(Ok(1..)) if worker.timers.about_now() < until => {
+                let silent_at = worker.timers.about_now() + LINGER_SILENCE + RESOLUTION;
+                worker.timers.set(&client.timer, until.min(silent_at));
+                yield_turn(cx);
+                Poll::Pending
             }
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => client.timer.poll(cx),
         }
     })
     .await;

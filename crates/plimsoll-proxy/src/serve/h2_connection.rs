@@ -33,7 +33,12 @@ pub(crate) struct H2ServerConnection {
 impl H2ServerConnection {
     /// Returns the client of the connection, as a request needs it.
     pub(crate) fn client_info(&self) -> ClientInfo<'_> {
-        ClientInfo { peer: self.peer, tls_info: self.tls_info.as_deref(), origin: self.origin.as_ref() }
+        ClientInfo {
+            peer: self.peer,
+            tls_info: self.tls_info.as_deref(),
+            origin: self.origin.as_ref(),
+            is_http2: true,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason as Code, RecvStream, SendStream};
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
 use plimsoll_core::Rng;
 use plimsoll_wire::grpc_web::{ContentType, Translator};
@@ -17,6 +17,7 @@ use plimsoll_wire::{grpc, websocket};
 use crate::base::clock::Clock;
 use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
+use crate::base::reason::Reason;
 use crate::base::timer::Timer;
 use crate::forward::downstream::AfterResponse;
 use crate::forward::downstream::Downstream;
@@ -28,9 +29,13 @@ use crate::http::h2_head;
 use crate::http::local_reply::{self, LocalReply, ReplyFormat};
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::log::access_log::RejectedLine;
+use crate::net;
 use crate::net::tunnel::{TunnelEnd, tunnel};
 use crate::serve::h2_connection::StreamGuard;
+use crate::upstream::dedicated::DedicatedConnections;
 use crate::upstream::upstream_stream::Upstream;
+use plimsoll_core::{Address, DestinationId};
+use plimsoll_wire::http1::HeaderEdits;
 use plimsoll_wire::http1::body::BodyReader;
 use plimsoll_wire::http1::response::{ResponseHead, ResponseRewrite};
 use plimsoll_wire::http1::target::Method;
@@ -60,7 +65,8 @@ fn websocket_key(rng: &mut Rng) -> String {
     websocket::encode_key((high << 64 | low).to_le_bytes())
 }
 
-/// Starts a stream. The head is parsed before the task is spawned, so that the task does not hold it.
+/// Starts a stream. A request that may have no body waits for its first data, or the end of the stream: its head says
+/// to an HTTP/1 destination whether a body follows.
 pub(crate) fn start(guard: StreamGuard, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
     let worker = guard.0.guard.worker.clone();
     let (head, body) = request.into_parts();
@@ -76,22 +82,51 @@ pub(crate) fn start(guard: StreamGuard, request: Request<RecvStream>, respond: S
         body,
         guard,
     });
-    match parse_request(&mut stream, &worker, &head) {
-        Ok(request) => drop(tokio::task::spawn_local(run(worker, stream, request))),
-        Err((reply, format)) => {
-            let table = &stream.guard.0.guard.listener.routes().table;
-            table.shared.counters.of(worker.number).refuse(reply.reason);
-            if let Some(log) = &worker.log {
-                log.send(RejectedLine {
-                    time: Clock::wall(),
-                    peer: stream.guard.0.client_info().peer,
-                    listener: table.config.name.clone(),
-                    reply,
-                });
+    let rarely_has_body = matches!(
+        head.method,
+        http::Method::GET | http::Method::HEAD | http::Method::DELETE | http::Method::OPTIONS
+    );
+    if rarely_has_body && !stream.body.is_end_stream() && !head.headers.contains_key(CONTENT_LENGTH) {
+        tokio::task::spawn_local(async move {
+            let wait = stream.guard.0.guard.listener.routes().table.config.timeouts.body;
+            worker.timers.set(&stream.timer, worker.now() + wait);
+            match std::future::poll_fn(|cx| stream.poll_first_data(cx)).await {
+                Ok(()) => route(stream, &worker, &head),
+                Err(None) => {}
+                Err(Some(reply)) => reject(&mut stream, &worker, reply, &ReplyFormat::Text),
             }
-            stream.send_local_reply(reply, format == ReplyFormat::Json, false);
-        }
+        });
+        return;
     }
+    route(stream, &worker, &head);
+}
+
+/// Parses the head of a stream, and spawns the task that serves it. That task does not hold the head.
+fn route(mut stream: Box<Stream>, worker: &Rc<WorkerContext>, head: &http::request::Parts) {
+    match parse_request(&mut stream, worker, head) {
+        Ok(request) if request.dedicated => {
+            let table = &stream.guard.0.guard.listener.routes().table;
+            table.shared.counters.of(worker.number).refuse(Reason::ProtocolNotSupported);
+            stream.require_http1();
+        }
+        Ok(request) => drop(tokio::task::spawn_local(run(worker.clone(), stream, request))),
+        Err((reply, format)) => reject(&mut stream, worker, reply, &format),
+    }
+}
+
+/// Sends a local reply to a request that has no route yet.
+fn reject(stream: &mut Stream, worker: &Rc<WorkerContext>, reply: LocalReply, format: &ReplyFormat) {
+    let table = &stream.guard.0.guard.listener.routes().table;
+    table.shared.counters.of(worker.number).refuse(reply.reason);
+    if let Some(log) = &worker.log {
+        log.send(RejectedLine {
+            time: Clock::wall(),
+            peer: stream.guard.0.client_info().peer,
+            listener: table.config.name.clone(),
+            reply,
+        });
+    }
+    stream.send_local_reply(reply, *format == ReplyFormat::Json, false);
 }
 
 async fn run(worker: Rc<WorkerContext>, mut stream: Box<Stream>, mut request: Box<RequestContext>) {
@@ -112,7 +147,9 @@ fn parse_request(
     let connection = &stream.guard.0;
     let routes = connection.guard.listener.routes();
     let mut text = worker.buffers.take();
-    let written = h2_head::write_request(&mut text, head, stream.body.is_end_stream(), key.as_deref());
+    let scheme = if connection.tls_info.is_some() { "https" } else { "http" };
+    let end_stream = stream.body.is_end_stream() && stream.unread.is_empty();
+    let written = h2_head::write_request(&mut text, head, end_stream, key.as_deref(), scheme);
     let parsed = written
         .map_err(|reply| (reply, ReplyFormat::Text))
         .and_then(|()| request_context::parse_and_route(connection.client_info(), worker, &routes, &text));
@@ -124,6 +161,26 @@ fn parse_request(
 }
 
 impl Stream {
+    /// Resets the stream so that the client repeats the request over HTTP/1 (RFC 9113 section 7).
+    fn require_http1(&mut self) {
+        self.respond.send_reset(Code::HTTP_1_1_REQUIRED);
+        self.response_ended = true;
+    }
+
+    /// Waits for the first bytes of the body, or its end. `Err` is the local reply to a client that sends neither in
+    /// time; there is none if the client reset the stream.
+    fn poll_first_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<LocalReply>>> {
+        while self.unread.is_empty() {
+            match self.body.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => self.unread = data,
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(None)),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => return self.timer.poll(cx).map(|()| Err(Some(LocalReply::BODY_TIMEOUT))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads body bytes; 0 at the end.
     fn poll_data(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, h2::Error>> {
         while self.unread.is_empty() {
@@ -166,6 +223,9 @@ fn plain_reply(reply: LocalReply, json: bool) -> (Response<()>, Bytes) {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    if reply.status == 405 {
+        headers.insert(ALLOW, HeaderValue::from_static(local_reply::ALLOWED_METHODS));
+    }
     if reply.status == 503 {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -227,6 +287,10 @@ impl Downstream for Stream {
         rewrite: ResponseRewrite<'_>,
         end_stream: bool,
     ) -> Result<(), ExchangeEnd> {
+        if head.authenticates_connection {
+            self.require_http1();
+            return Err(ExchangeEnd::RequiresHttp1);
+        }
         let garbage = ExchangeEnd::Failed(plimsoll_core::Failure::Garbage);
         let response = match &self.websocket_accept {
             Some(accept) if head.status == 101 => h2_head::websocket_response(head, headers, rewrite, accept),
@@ -262,12 +326,20 @@ impl Downstream for Stream {
         Poll::Ready(Ok(sent))
     }
 
-    fn finish(&mut self, trailers: &[u8]) -> Result<(), ExchangeEnd> {
+    /// Returns none: such connections belong to clients of HTTP/1.
+    fn dedicated(&mut self) -> Option<&mut DedicatedConnections> {
+        None
+    }
+
+    /// Closes the connection. Requests that authenticate a connection were refused before.
+    fn dedicate(&mut self, _pool: u64, _id: DestinationId, _address: Address, _stream: net::stream::Stream) {}
+
+    fn finish(&mut self, trailers: &[u8], edits: &HeaderEdits) -> Result<(), ExchangeEnd> {
         let Some(response) = self.response.as_mut().filter(|_| !self.response_ended) else { return Ok(()) };
         self.response_ended = true;
         let sent = match trailers {
             [] => response.send_data(Bytes::new(), true),
-            lines => response.send_trailers(h2_head::trailers(lines)),
+            lines => response.send_trailers(h2_head::trailers(lines, edits)),
         };
         sent.map_err(|_| ExchangeEnd::ClientGone)
     }
@@ -333,7 +405,7 @@ impl TunnelEnd for Stream {
     }
 
     fn shutdown_write(&mut self) {
-        let _reported_by_the_next_read = self.finish(b"");
+        let _reported_by_the_next_read = self.finish(b"", &HeaderEdits::default());
     }
 
     /// Sends `CANCEL`, which stands for a TCP reset (RFC 8441 section 5).

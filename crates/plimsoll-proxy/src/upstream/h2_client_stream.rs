@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
+use plimsoll_wire::http1::HeaderEdits;
 
 use crate::http::h2_frames;
 use crate::http::h2_head;
@@ -126,15 +127,15 @@ impl H2Stream {
         matches!(&self.response, ResponseState::Body(body) if !body.is_end_stream())
     }
 
-    /// Ends the body, with these trailer lines.
-    pub(crate) fn finish(&mut self, trailers: &[u8]) {
+    /// Ends the body, with these trailer lines except those that `edits` drop.
+    pub(crate) fn finish(&mut self, trailers: &[u8], edits: &HeaderEdits) {
         if std::mem::replace(&mut self.sent_all, true) {
             return;
         }
         if let Some(body) = &mut self.body {
             let _seen_where_the_response_is_read = match trailers {
                 [] => body.send_data(Bytes::new(), true),
-                lines => body.send_trailers(h2_head::trailers(lines)),
+                lines => body.send_trailers(h2_head::trailers(lines, edits)),
             };
         }
     }

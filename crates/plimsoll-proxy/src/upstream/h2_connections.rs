@@ -190,17 +190,32 @@ impl H2ConnectionPool {
         match (chose_http2, matches!(stream, Stream::Tls(_))) {
             (false, _) if either => Ok(NewUpstream::Http1(stream)),
             (false, true) => Err(io::ErrorKind::Unsupported.into()),
-            (_, secure) => Self::start(&group, stream, address, secure).await.map(NewUpstream::Http2),
+            (_, secure) => {
+                let connection = Self::start(stream, address, secure).await?;
+                group.connections.borrow_mut().push(connection.clone());
+                Ok(NewUpstream::Http2(connection))
+            }
         }
     }
 
-    /// Starts HTTP/2 on a new connection, and adds it to the pool.
-    async fn start(
-        group: &DestinationConnections,
-        stream: Stream,
+    /// Opens a connection that is not shared: it ends with its only request.
+    ///
+    /// # Errors
+    /// `connect` failed, or the destination does not support HTTP/2.
+    pub(crate) async fn open_alone(
         address: &Address,
-        secure: bool,
-    ) -> io::Result<Rc<H2Connection>> {
+        connect: impl Future<Output = io::Result<Stream>>,
+    ) -> io::Result<NewUpstream> {
+        let stream = connect.await?;
+        let secure = matches!(stream, Stream::Tls(_));
+        if secure && stream.alpn() != Some(b"h2") {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Self::start(stream, address, secure).await.map(NewUpstream::Http2)
+    }
+
+    /// Starts HTTP/2 on a new connection.
+    async fn start(stream: Stream, address: &Address, secure: bool) -> io::Result<Rc<H2Connection>> {
         let io = H2Io::new(stream, Vec::new(), Rc::new(FloodDetector::unlimited()));
         let mut builder = Builder::new();
         builder
@@ -222,10 +237,7 @@ impl H2ConnectionPool {
             gone.set(true);
         });
         let (requests, active) = (RefCell::new(requests), Cell::new(0));
-        let connection =
-            Rc::new(H2Connection { requests, address: address.clone(), secure, active, closed, settings });
-        group.connections.borrow_mut().push(connection.clone());
-        Ok(connection)
+        Ok(Rc::new(H2Connection { requests, address: address.clone(), secure, active, closed, settings }))
     }
 
     fn group(&self, id: DestinationId) -> Rc<DestinationConnections> {

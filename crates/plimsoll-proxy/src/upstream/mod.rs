@@ -2,6 +2,7 @@
 
 pub(crate) mod chosen;
 pub(crate) mod connection_limit;
+pub(crate) mod dedicated;
 pub(crate) mod h2_client_stream;
 pub(crate) mod h2_connections;
 pub(crate) mod hedge_delay;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_config::model::{PoolProtocol, ProxyProtocol};
+use plimsoll_core::snapshot::assign;
 use plimsoll_core::subset::Subset;
 use plimsoll_core::{
     Address, DestinationId, DestinationStats, Name, NoDestination, PickRequest, Rng, Snapshot, Status, Tick,
@@ -56,6 +57,8 @@ pub(crate) struct WorkerPool {
 pub(crate) struct ConnectionNeeds<'r> {
     /// Whether the client requests a protocol switch.
     pub(crate) upgrade: bool,
+    /// Whether the request authenticates its connection, which then belongs to its client alone.
+    pub(crate) dedicated: bool,
     /// Client connection of the request, if the pool sends a PROXY header.
     pub(crate) origin: Option<&'r Rc<Origin>>,
 }
@@ -66,6 +69,7 @@ pub(crate) struct ConnectRequest {
     id: DestinationId,
     address: Address,
     protocol: PoolProtocol,
+    dedicated: bool,
     origin: Option<Rc<Origin>>,
 }
 
@@ -248,6 +252,7 @@ impl WorkerPool {
     ) -> Option<NewUpstream> {
         let protocol = self.protocol_for(needs);
         if protocol != PoolProtocol::Http1
+            && !needs.dedicated
             && let Some(connection) = self.h2.take(id, address)
         {
             return Some(NewUpstream::Http2(connection));
@@ -268,7 +273,7 @@ impl WorkerPool {
         needs: &ConnectionNeeds<'_>,
     ) -> ConnectRequest {
         let (protocol, origin) = (self.protocol_for(needs), needs.origin.cloned());
-        ConnectRequest { id, address: address.clone(), protocol, origin }
+        ConnectRequest { id, address: address.clone(), protocol, dedicated: needs.dedicated, origin }
     }
 
     /// Opens a connection, or waits for a new HTTP/2 connection.
@@ -276,17 +281,28 @@ impl WorkerPool {
     /// # Errors
     /// The connection cannot be opened.
     pub(crate) async fn open(&self, request: &ConnectRequest) -> io::Result<NewUpstream> {
-        let ConnectRequest { id, address, protocol, origin } = request;
+        let ConnectRequest { id, address, protocol, dedicated, origin } = request;
         let offer = if *protocol == PoolProtocol::Http1 { AlpnOffer::Http1 } else { AlpnOffer::Pool };
         let connect = self.connect_for(*id, address, origin.as_deref(), offer);
         match protocol {
             PoolProtocol::Http1 => connect.await.map(NewUpstream::Http1),
+            PoolProtocol::Http2 if *dedicated => H2ConnectionPool::open_alone(address, connect).await,
             PoolProtocol::Http2 => self.h2.open(*id, address, connect, false).await,
             PoolProtocol::Auto => self.h2.open(*id, address, connect, true).await,
         }
     }
 
-    fn number(&self) -> u64 {
+    /// Assigns a message to the destination that it has to stay at, if that may still finish existing work.
+    pub(crate) fn assign(&self, id: DestinationId, address: Address, now: Tick) -> Option<Chosen> {
+        if !self.allows_existing(id, &address) {
+            return None;
+        }
+        let assignment = assign(&self.snapshot.borrow(), id, self.worker, now)?;
+        Some(Chosen { assignment, address })
+    }
+
+    /// Returns the number of the pool, which is kept over reloads.
+    pub(crate) fn number(&self) -> u64 {
         self.table.borrow().number
     }
 
@@ -300,10 +316,10 @@ impl WorkerPool {
     }
 
     /// Returns the protocol for a request. Protocol switches use HTTP/1 if there is a choice, because few destinations
-    /// support them over HTTP/2.
+    /// support them over HTTP/2; authentication of a connection is impossible over HTTP/2.
     fn protocol_for(&self, needs: &ConnectionNeeds<'_>) -> PoolProtocol {
         match self.table.borrow().config.protocol {
-            PoolProtocol::Auto if needs.upgrade => PoolProtocol::Http1,
+            PoolProtocol::Auto if needs.upgrade || needs.dedicated => PoolProtocol::Http1,
             protocol => protocol,
         }
     }

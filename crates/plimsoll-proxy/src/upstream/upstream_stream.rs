@@ -32,13 +32,6 @@ impl Upstream {
         }
     }
 
-    /// Ends the request, with these trailer lines if bodies are not chunked.
-    pub(crate) fn finish(&mut self, trailers: &[u8]) {
-        if let Self::Http2(stream) = self {
-            stream.finish(trailers);
-        }
-    }
-
     /// Reports whether the protocol frames bodies itself.
     pub(crate) fn frames_bodies(&self) -> bool {
         matches!(self, Self::Http2(_))

@@ -6,6 +6,7 @@ use plimsoll_config::model::AccessLog;
 use plimsoll_core::route::Match;
 use serde_json::Value;
 
+use crate::kit::http2::Http2Client;
 use crate::kit::{Balancer, Destination, Setup, TempPath, get, post, respond_ok, route, wait_until};
 
 /// Starts a proxy with an access log and a route for paths under `/known`.
@@ -32,6 +33,17 @@ pub(crate) fn lines(file: &Path, count: usize) -> Vec<Value> {
         .collect();
     assert_eq!(lines.len(), count, "{lines:?}");
     lines
+}
+
+#[test]
+fn the_protocol_is_that_of_the_client() {
+    let destination = Destination::start(respond_ok("ok"));
+    let (balancer, file) = start_logging(&destination);
+    balancer.fetch(get("/known"));
+    balancer.fetch("GET /known HTTP/1.0\r\n\r\n");
+    Http2Client::connect(&balancer).get("/known");
+    let protocols: Vec<_> = lines(file.path(), 3).iter().map(|line| line["protocol"].clone()).collect();
+    assert_eq!(protocols, ["HTTP/1.1", "HTTP/1.0", "HTTP/2"]);
 }
 
 #[test]

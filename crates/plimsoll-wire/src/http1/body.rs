@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::HeaderEdits;
-use super::fields::{Field, classify_field};
+use super::fields::is_allowed_in_trailers;
 
 /// How the end of a body is determined (RFC 9112 section 6.3).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,7 @@ enum State {
     Length(u64),
     UntilClose,
     Size { digits: u8, value: u64 },
+    SizeSpace { value: u64 },
     Extension { value: u64 },
     SizeLf { value: u64 },
     Data(u64),
@@ -162,8 +163,16 @@ impl BodyReader {
                 let digit = char::from(b).to_digit(16).unwrap_or(0);
                 State::Size { digits: digits + 1, value: value << 4 | u64::from(digit) }
             }
-            (State::Size { digits: 1.., value }, b'\r') => State::SizeLf { value },
-            (State::Size { digits: 1.., value }, b';' | b' ' | b'\t') => State::Extension { value },
+            (State::Size { digits: 1.., value } | State::SizeSpace { value }, b'\r') => {
+                State::SizeLf { value }
+            }
+            (State::Size { digits: 1.., value } | State::SizeSpace { value }, b' ' | b'\t') => {
+                State::SizeSpace { value }
+            }
+            // An extension begins with a semicolon (RFC 9112 section 7.1.1).
+            (State::Size { digits: 1.., value } | State::SizeSpace { value }, b';') => {
+                State::Extension { value }
+            }
             (State::Extension { value }, b'\r') => State::SizeLf { value },
             (State::Extension { value }, b'\t' | b' '..=b'~' | 0x80..) => State::Extension { value },
             (State::SizeLf { value: 0 }, b'\n') => State::TrailerStart,
@@ -200,7 +209,7 @@ impl BodyReader {
         let Ok(httparse::Status::Complete((_, [header]))) = parsed else {
             return Err(MalformedBody("malformed trailer"));
         };
-        let keep = matches!(classify_field(header.name), Field::Other | Field::Via);
+        let keep = is_allowed_in_trailers(header.name);
         let len = self.trailers.len();
         self.trailers.truncate(if keep { len - 2 } else { start });
         Ok(())
@@ -220,12 +229,7 @@ pub fn write_chunk_head(out: &mut Vec<u8>, len: usize) {
 /// too.
 pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8], edits: &HeaderEdits) {
     out.extend_from_slice(b"0\r\n");
-    for line in trailers.split_inclusive(|&byte| byte == b'\n') {
-        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
-        if !str::from_utf8(name).is_ok_and(|name| edits.drops(name)) {
-            out.extend_from_slice(line);
-        }
-    }
+    edits.keep_trailers(trailers).for_each(|line| out.extend_from_slice(line));
     out.extend_from_slice(b"\r\n");
 }
 
@@ -250,7 +254,7 @@ mod tests {
 
     #[test]
     fn chunks_decode_wherever_they_are_cut() {
-        let wire = "5\r\nhello\r\n6;x=\"y\"\r\n world\r\n0\r\nX-Sum: 1\r\nHost: evil\r\n\r\nGET /";
+        let wire = "5\r\nhello\r\n6 ; x=\"y\"\r\n world\r\n0\r\nX-Sum: 1\r\nHost: evil\r\n\r\nGET /";
         for step in 1..=wire.len() {
             let (body, trailers, rest) = read(wire, step).expect("valid");
             assert_eq!((body.as_str(), trailers.as_str()), ("hello world", "X-Sum: 1\r\n"), "step {step}");
@@ -276,6 +280,9 @@ mod tests {
             "5;a\nb\r\n",
             "0\r\nA: b\rc\r\n\r\n",
             " 5\r\nhello\r\n",
+            "5 x\r\nhello\r\n",
+            "5\t x=y\r\nhello\r\n",
+            "5 5\r\nhello\r\n",
         ] {
             assert!(read(bad, 1).is_err(), "{bad:?} must be rejected");
             assert!(read(bad, 64).is_err(), "{bad:?} must be rejected");

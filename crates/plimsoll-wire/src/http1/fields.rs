@@ -1,5 +1,9 @@
 //! Header fields: classification, parsing of values, copying of lines.
 
+use std::collections::HashSet;
+
+use crate::field_names::{folds_to, folds_to_bytes};
+
 /// Header fields that an intermediary acts upon. All others are forwarded unchanged.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -31,6 +35,13 @@ pub enum Field {
     ClientCert,
     /// `Via`, the intermediaries so far.
     Via,
+    /// `Authorization`, the credentials of a client.
+    Authorization,
+    /// `Content-Type` and other fields that the proxy reads and forwards.
+    Read,
+    /// Another spelling of a field that the proxy acts upon, such as `X_Forwarded_For`. It is never forwarded: CGI,
+    /// WSGI, PHP and Rack make one variable of both spellings.
+    Alias,
     /// Fields that are forwarded unchanged.
     Other,
 }
@@ -38,33 +49,100 @@ pub enum Field {
 /// Classifies a field by its name. Length and first letter decide nearly always; one comparison confirms.
 #[inline]
 pub fn classify_field(name: &str) -> Field {
-    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    let is = |known: &str, field| if name.eq_ignore_ascii_case(known) { field } else { other(name, known) };
     let Some(first) = name.as_bytes().first() else { return Field::Other };
     match (name.len(), first | 0x20) {
-        (2, b't') if is("te") => Field::HopByHop,
-        (3, b'v') if is("via") => Field::Via,
-        (4, b'h') if is("host") => Field::Host,
-        (6, b'e') if is("expect") => Field::Expect,
-        (7, b'u') if is("upgrade") => Field::Upgrade,
-        (9, b'f') if is("forwarded") => Field::ForwardedOther,
-        (10, b'c') if is("connection") => Field::Connection,
-        (10, b'k') if is("keep-alive") => Field::HopByHop,
-        (14, b'c') if is("content-length") => Field::ContentLength,
-        (14, b'h') if is("http2-settings") => Field::HopByHop,
-        (16, b'p') if is("proxy-connection") => Field::HopByHop,
-        (17, b't') if is("transfer-encoding") => Field::TransferEncoding,
-        (18, b'p') if is("proxy-authenticate") => Field::HopByHop,
-        (19, b'p') if is("proxy-authorization") => Field::HopByHop,
-        (11, b'c') if is("client-cert") => Field::ClientCert,
-        (17, b'c') if is("client-cert-chain") => Field::ClientCert,
-        (12.., b'x') if name.as_bytes()[..12].eq_ignore_ascii_case(b"x-forwarded-") => match () {
-            () if is("x-forwarded-for") => Field::ForwardedFor,
-            () if is("x-forwarded-proto") => Field::ForwardedProto,
-            () if is("x-forwarded-host") => Field::ForwardedHost,
-            () => Field::ForwardedOther,
-        },
+        (2, b't') => is("te", Field::HopByHop),
+        (3, b'v') => is("via", Field::Via),
+        (4, b'h') => is("host", Field::Host),
+        (6, b'e') => is("expect", Field::Expect),
+        (7, b'u') => is("upgrade", Field::Upgrade),
+        (9, b'f') => is("forwarded", Field::ForwardedOther),
+        (10, b'c') => is("connection", Field::Connection),
+        (10, b'k') => is("keep-alive", Field::HopByHop),
+        (12, b'c') => is("content-type", Field::Read),
+        (12, b'g') => is("grpc-timeout", Field::Read),
+        (13, b'a') => is("authorization", Field::Authorization),
+        (14, b'c') => is("content-length", Field::ContentLength),
+        (14, b'h') => is("http2-settings", Field::HopByHop),
+        (16, b'p') => is("proxy-connection", Field::HopByHop),
+        (17, b't') => is("transfer-encoding", Field::TransferEncoding),
+        (17, b's') => is("sec-websocket-key", Field::Read),
+        (18, b'p') => is("proxy-authenticate", Field::HopByHop),
+        (19, b'p') => is("proxy-authorization", Field::HopByHop),
+        (11, b'c') => is("client-cert", Field::ClientCert),
+        (17, b'c') => is("client-cert-chain", Field::ClientCert),
+        (12.., b'x') => classify_forwarded(name),
         _ => Field::Other,
     }
+}
+
+/// Classifies a name that is not `known`, but has its length and first letter.
+#[cold]
+fn other(name: &str, known: &str) -> Field {
+    if folds_to(name, known) { Field::Alias } else { Field::Other }
+}
+
+/// Classifies the `X-Forwarded-*` fields, and their aliases.
+#[inline]
+fn classify_forwarded(name: &str) -> Field {
+    let (prefix, rest) = name.as_bytes().split_at(12);
+    if !folds_to_bytes(prefix, b"x-forwarded-") {
+        return Field::Other;
+    }
+    let is_plain = |bytes: &[u8]| bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+    match rest {
+        _ if !is_plain(prefix) || !is_plain(rest) => Field::Alias,
+        rest if rest.eq_ignore_ascii_case(b"for") => Field::ForwardedFor,
+        rest if rest.eq_ignore_ascii_case(b"proto") => Field::ForwardedProto,
+        rest if rest.eq_ignore_ascii_case(b"host") => Field::ForwardedHost,
+        _ => Field::ForwardedOther,
+    }
+}
+
+/// Fields that change how a message is framed, routed, authenticated or read. They are not allowed in trailers (RFC
+/// 9110 section 6.5.1), because a recipient may merge trailers into the header section.
+const NOT_IN_TRAILERS: [&str; 24] = [
+    "age",
+    "cache-control",
+    "content-encoding",
+    "content-location",
+    "content-range",
+    "cookie",
+    "cookie2",
+    "date",
+    "expires",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "max-forwards",
+    "pragma",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "set-cookie2",
+    "trailer",
+    "vary",
+    "www-authenticate",
+];
+
+/// Reports whether a field may stand in trailers.
+pub fn is_allowed_in_trailers(name: &str) -> bool {
+    matches!(classify_field(name), Field::Other | Field::Via)
+        && !NOT_IN_TRAILERS.iter().any(|field| folds_to(name, field))
+}
+
+/// Reports whether `value` of `Authorization` or `WWW-Authenticate` names a scheme that authenticates the connection
+/// and not the request: NTLM and Negotiate (RFC 4559 section 6), with their kin.
+pub fn authenticates_connection(value: &[u8]) -> bool {
+    list_members(value).any(|member| {
+        let scheme = member.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        let is = |name: &[u8]| scheme.eq_ignore_ascii_case(name);
+        is(b"ntlm") || is(b"negotiate") || is(b"nego2") || is(b"kerberos")
+    })
 }
 
 /// Splits a comma-separated list into its trimmed, non-empty members (RFC 9110 section 5.6.1).
@@ -87,11 +165,28 @@ pub struct ConnectionOptions<'b> {
     pub upgrade: bool,
     nominated: [&'b [u8]; MAX_NOMINATED],
     count: usize,
+    /// Further nominated fields of a response, in lower case.
+    more: Option<HashSet<Vec<u8>>>,
 }
 
 impl<'b> ConnectionOptions<'b> {
-    /// Adds the options of one `Connection` line; returns `false` if they nominate too many fields.
+    /// Adds the options of one `Connection` line of a request; returns `false` if they nominate too many fields.
     pub fn add(&mut self, value: &'b [u8]) -> bool {
+        self.add_options(value, |_| false)
+    }
+
+    /// Adds the options of one `Connection` line of a response.
+    pub fn add_any(&mut self, value: &'b [u8]) {
+        let mut more = self.more.take();
+        self.add_options(value, |option| {
+            more.get_or_insert_default().insert(option.to_ascii_lowercase());
+            true
+        });
+        self.more = more;
+    }
+
+    /// Adds options; `overflow` takes those that exceed the fixed number, and returns whether to go on.
+    fn add_options(&mut self, value: &'b [u8], mut overflow: impl FnMut(&'b [u8]) -> bool) -> bool {
         for option in list_members(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;
@@ -100,9 +195,14 @@ impl<'b> ConnectionOptions<'b> {
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrade = true;
             } else {
-                let Some(free) = self.nominated.get_mut(self.count) else { return false };
-                *free = option;
-                self.count += 1;
+                match self.nominated.get_mut(self.count) {
+                    Some(free) => {
+                        *free = option;
+                        self.count += 1;
+                    }
+                    None if overflow(option) => {}
+                    None => return false,
+                }
             }
         }
         true
@@ -111,6 +211,7 @@ impl<'b> ConnectionOptions<'b> {
     /// Reports whether the field `name` is nominated to end at this hop.
     pub fn nominates(&self, name: &str) -> bool {
         self.nominated[..self.count].iter().any(|n| n.eq_ignore_ascii_case(name.as_bytes()))
+            || self.more.as_ref().is_some_and(|more| more.contains(name.to_ascii_lowercase().as_bytes()))
     }
 
     /// Reports whether the field `name` is nominated and may be: a client cannot remove the forwarding fields.
@@ -127,13 +228,15 @@ impl<'b> ConnectionOptions<'b> {
     }
 }
 
-/// Parses a `Content-Length`: only decimal digits, without overflow.
+/// Parses a `Content-Length`: only decimal digits, and at most 2^63 - 1, which recipients with signed numbers can
+/// still represent.
 #[inline]
 pub fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    Some(value.iter().fold(0, |n, &digit| n * 10 + u64::from(digit - b'0')))
+    let length = value.iter().fold(0, |n, &digit| n * 10 + u64::from(digit - b'0'));
+    (length <= i64::MAX as u64).then_some(length)
 }
 
 /// Copies header lines, runs of adjacent lines at once. A line that does not end in CR LF right behind its value is
@@ -215,8 +318,18 @@ mod tests {
     #[test]
     fn content_length_has_digits_only() {
         assert_eq!(content_length(b"0"), Some(0));
-        assert_eq!(content_length(b"9999999999999999999"), Some(9_999_999_999_999_999_999));
-        for bad in ["", "+1", "-1", "1 ", "0x1", "1,1", "99999999999999999999"] {
+        assert_eq!(content_length(b"9223372036854775807"), Some(i64::MAX as u64));
+        for bad in [
+            "",
+            "+1",
+            "-1",
+            "1 ",
+            "0x1",
+            "1,1",
+            "9223372036854775808",
+            "9999999999999999999",
+            "99999999999999999999",
+        ] {
             assert_eq!(content_length(bad.as_bytes()), None, "{bad:?}");
         }
     }
@@ -228,6 +341,61 @@ mod tests {
         assert!(options.close && options.upgrade && options.nominates("x-secret"));
         let many = vec!["a"; 17].join(",");
         assert!(!ConnectionOptions::default().add(many.as_bytes()));
+    }
+
+    #[test]
+    fn a_response_may_nominate_any_number_of_fields() {
+        let many: Vec<String> = (0..40).map(|n| format!("X-Hop-{n}")).collect();
+        let many = many.join(", ");
+        let mut options = ConnectionOptions::default();
+        options.add_any(many.as_bytes());
+        options.add_any(b"close");
+        assert!(options.close && (0..40).all(|n| options.nominates(&format!("x-hop-{n}"))));
+        assert!(!options.nominates("x-hop-40"));
+    }
+
+    #[test]
+    fn another_spelling_of_a_known_name_is_an_alias() {
+        for alias in [
+            "X_Forwarded_For",
+            "x-forwarded_proto",
+            "X.Forwarded.Host",
+            "X-Forwarded~Port",
+            "Client_Cert",
+            "client.cert_chain",
+            "Content_Length",
+            "Transfer_Encoding",
+            "content_type",
+            "Proxy_Authorization",
+            "keep_alive",
+        ] {
+            assert_eq!(classify_field(alias), Field::Alias, "{alias}");
+        }
+        for other in ["X_Request_Id", "user_agent", "x_forwarde_", "Content_Lengths", "client-certs"] {
+            assert_eq!(classify_field(other), Field::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn trailers_carry_no_field_that_changes_the_message() {
+        for name in ["X-Sum", "grpc-status", "Etag", "Server-Timing", "Via", "digest"] {
+            assert!(is_allowed_in_trailers(name), "{name}");
+        }
+        for name in
+            ["Cookie", "authorization", "HOST", "Content-Length", "content_type", "Set_Cookie", "Range"]
+        {
+            assert!(!is_allowed_in_trailers(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn ntlm_and_negotiate_authenticate_the_connection() {
+        for value in ["NTLM", "ntlm TlRMTVNT", "Negotiate", "Basic realm=\"a, b\", NEGOTIATE", "NTLM\tx"] {
+            assert!(authenticates_connection(value.as_bytes()), "{value}");
+        }
+        for value in ["", "Basic TlRMTQ==", "Bearer ntlm", "NTLMv3", "Digest realm=\"NTLM\""] {
+            assert!(!authenticates_connection(value.as_bytes()), "{value}");
+        }
     }
 
     #[test]

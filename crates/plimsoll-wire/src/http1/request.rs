@@ -1,5 +1,6 @@
 //! Request heads: strict parsing, and serialization for a destination.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use super::body::Framing;
 use super::fields::{
-    ConnectionOptions, Field, LineCopier, classify_field, content_length, list_members, write_decimal,
-    write_field,
+    ConnectionOptions, Field, LineCopier, authenticates_connection, classify_field, content_length,
+    list_members, write_decimal, write_field,
 };
 use super::target::{Method, Target, is_valid_host};
 use super::{HeaderEdits, HeaderSlots, MAX_HEADERS};
@@ -100,8 +101,10 @@ pub struct RequestHead<'b> {
     pub keep_alive: bool,
     /// True if the client waits for `100 Continue`.
     pub expects_continue: bool,
-    /// Protocols of an `Upgrade` that may be forwarded.
-    pub upgrade: Option<&'b [u8]>,
+    /// True if `Upgrade` has protocols that may be forwarded.
+    pub upgrade: bool,
+    /// True if `Authorization` authenticates the connection, as NTLM and Negotiate do.
+    pub authenticates_connection: bool,
     /// True if `Accept` allows JSON, for problem details in local replies.
     pub accepts_json: bool,
     /// True if the request is a gRPC call.
@@ -155,7 +158,8 @@ pub fn parse<'b, 'h>(
         framing: Framing::Empty,
         keep_alive: version == 1,
         expects_continue: false,
-        upgrade: None,
+        upgrade: false,
+        authenticates_connection: false,
         accepts_json: false,
         is_grpc: false,
         grpc_web: None,
@@ -167,6 +171,36 @@ pub fn parse<'b, 'h>(
 }
 
 impl RequestHead<'_> {
+    /// Reports whether received lines of the field `name` are forwarded as they are, as far as the client decides
+    /// that: header edits and the fields of this hop are not considered.
+    pub fn forwards(&self, name: &str, forwarding: &Forwarding<'_>) -> bool {
+        let kept = match classify_field(name) {
+            Field::Alias => false,
+            Field::ForwardedFor | Field::ForwardedProto | Field::ForwardedHost | Field::ForwardedOther => {
+                forwarding.trusted
+            }
+            Field::ClientCert => forwarding.trusted && forwarding.certificate.is_none(),
+            _ => true,
+        };
+        kept && !(self.options.any_nominated() && self.options.nominates_removable(name))
+    }
+
+    /// Returns the value that the proxy itself gives the field `name` where no received line is forwarded.
+    pub fn own_value<'a>(&'a self, name: &str, forwarding: &Forwarding<'a>) -> Option<Cow<'a, [u8]>> {
+        match classify_field(name) {
+            Field::ForwardedFor => {
+                let client = forwarding.client.map_or_else(|| "unix:".to_owned(), |ip| ip.to_string());
+                Some(client.into_bytes().into())
+            }
+            Field::ForwardedProto => Some(forwarding.scheme.as_bytes().into()),
+            Field::ForwardedHost => Some(self.host.into()),
+            Field::ClientCert if name.len() == "client-cert".len() => {
+                forwarding.certificate.map(|certificate| certificate.as_bytes().into())
+            }
+            _ => None,
+        }
+    }
+
     /// Reports whether a gRPC-Web call is forwarded as gRPC.
     fn is_translated(&self) -> bool {
         self.is_grpc && self.grpc_web.is_some()
@@ -204,7 +238,7 @@ fn read_fields<'b>(
     let mut host = None;
     let mut length = None;
     let mut coding: Option<&[u8]> = None;
-    let mut upgrade = None;
+    let mut upgrade = false;
     for header in headers {
         match classify_field(header.name) {
             Field::Host if host.replace(header.value).is_some() || !is_valid_host(header.value) => {
@@ -226,17 +260,17 @@ fn read_fields<'b>(
                 }
                 head.expects_continue = !head.is_http10;
             }
-            Field::Upgrade => upgrade = Some(header.value),
+            Field::Upgrade => upgrade |= offers_upgrade(header.value),
+            Field::Authorization => head.authenticates_connection |= authenticates_connection(header.value),
             Field::Other if header.name.eq_ignore_ascii_case("accept") => {
-                head.accepts_json = header.value.windows(4).any(|w| w == b"json");
+                head.accepts_json = header.value.windows(4).any(|w| w.eq_ignore_ascii_case(b"json"));
             }
-            Field::Other if header.name.len() == "grpc-timeout".len() => {
-                if header.name.eq_ignore_ascii_case("content-type") {
-                    head.is_grpc = grpc::is_grpc_content_type(header.value);
-                    head.grpc_web = ContentType::parse(header.value);
-                } else if header.name.eq_ignore_ascii_case("grpc-timeout") {
-                    head.grpc_timeout = grpc::parse_timeout(header.value);
-                }
+            Field::Read if header.name.eq_ignore_ascii_case("content-type") => {
+                head.is_grpc = grpc::is_grpc_content_type(header.value);
+                head.grpc_web = ContentType::parse(header.value);
+            }
+            Field::Read if header.name.eq_ignore_ascii_case("grpc-timeout") => {
+                head.grpc_timeout = grpc::parse_timeout(header.value);
             }
             _ => {}
         }
@@ -248,19 +282,24 @@ fn read_fields<'b>(
         (host, None) => host.unwrap_or_default(),
     };
     head.keep_alive = !head.options.close && (!head.is_http10 || head.options.keep_alive);
-    head.upgrade = upgrade.filter(|protocols| {
-        head.options.upgrade
-            && !head.is_http10
-            && head.framing == Framing::Empty
-            && is_forwarded_upgrade(protocols)
-    });
+    head.upgrade = upgrade
+        && head.options.upgrade
+        && !head.is_http10
+        && matches!(head.framing, Framing::Empty | Framing::Length(0));
     Ok(head)
 }
 
-/// Reports whether an `Upgrade` is forwarded. A switch to HTTP/2 is not: the proxy could not inspect what follows.
-fn is_forwarded_upgrade(protocols: &[u8]) -> bool {
-    list_members(protocols).next().is_some()
-        && list_members(protocols).all(|p| !p.eq_ignore_ascii_case(b"h2c") && !p.eq_ignore_ascii_case(b"h2"))
+/// Reports whether an `Upgrade` has protocols that are forwarded.
+pub fn offers_upgrade(protocols: &[u8]) -> bool {
+    forwarded_protocols(protocols).next().is_some()
+}
+
+/// Returns the protocols of an `Upgrade` that are forwarded. HTTP/2 is not: the proxy could not inspect what follows.
+fn forwarded_protocols(protocols: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list_members(protocols).filter(|protocol| {
+        let name = protocol.split(|&byte| byte == b'/').next().unwrap_or_default();
+        !["h2c", "h2", "http"].iter().any(|http| name.eq_ignore_ascii_case(http.as_bytes()))
+    })
 }
 
 fn framing(length: Option<u64>, coding: Option<&[u8]>, is_http10: bool) -> Result<Framing, RequestError> {
@@ -321,7 +360,7 @@ pub fn write_head(
     let mut copier = LineCopier::new(&buffer[..head.len]);
     for header in headers {
         let keep = match classify_field(header.name) {
-            Field::Other => true,
+            Field::Other | Field::Read | Field::Authorization => true,
             Field::Via => !head.options.nominates("via"),
             Field::Expect => head.expects_continue,
             Field::ForwardedOther => forwarding.trusted,
@@ -351,7 +390,7 @@ pub fn write_head(
     if let (Some(web), true) = (&head.grpc_web, head.is_translated() && !edits.drops("content-type")) {
         write_field(out, b"Content-Type", &web.to_grpc());
     }
-    write_framing(out, head);
+    write_framing(out, head, headers);
     write_forwarding(out, host, forwarding, forwarded_for, seen, edits);
     out.extend_from_slice(&edits.appended);
     out.extend_from_slice(b"\r\n");
@@ -363,7 +402,7 @@ struct Seen {
     host: bool,
 }
 
-fn write_framing(out: &mut Vec<u8>, head: &RequestHead<'_>) {
+fn write_framing(out: &mut Vec<u8>, head: &RequestHead<'_>, headers: &[httparse::Header<'_>]) {
     match head.framing {
         // The decoded body has another length, which is not known yet.
         Framing::Length(_) if head.is_translated() && head.grpc_web.is_some_and(|web| web.text) => {}
@@ -375,10 +414,17 @@ fn write_framing(out: &mut Vec<u8>, head: &RequestHead<'_>) {
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         Framing::Empty | Framing::UntilClose => {}
     }
-    if let Some(protocol) = head.upgrade {
-        out.extend_from_slice(b"Connection: Upgrade\r\n");
-        write_field(out, b"Upgrade", protocol);
+    if head.upgrade {
+        write_upgrade(out, headers);
     }
+}
+
+#[cold]
+fn write_upgrade(out: &mut Vec<u8>, headers: &[httparse::Header<'_>]) {
+    let lines = headers.iter().filter(|header| classify_field(header.name) == Field::Upgrade);
+    let protocols: Vec<&[u8]> = lines.flat_map(|line| forwarded_protocols(line.value)).collect();
+    out.extend_from_slice(b"Connection: Upgrade\r\n");
+    write_field(out, b"Upgrade", &protocols.join(&b", "[..]));
 }
 
 fn write_forwarding(

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::body::Framing;
 use super::fields::{
-    ConnectionOptions, Field, LineCopier, classify_field, content_length, write_decimal, write_field,
+    ConnectionOptions, Field, LineCopier, authenticates_connection, classify_field, content_length,
+    write_decimal, write_field,
 };
 use super::target::Method;
 use super::{HeaderEdits, HeaderSlots};
@@ -13,13 +14,15 @@ use crate::orca;
 /// An unambiguous response head. It borrows the buffer it was parsed from.
 #[derive(Debug)]
 pub struct ResponseHead<'b> {
-    /// Status code, 100 to 599.
+    /// Status code, 100 to 999.
     pub status: u16,
     reason: &'b str,
     /// Framing of the body.
     pub framing: Framing,
     /// True if the destination accepts another request on this connection.
     pub keep_alive: bool,
+    /// True if the response asks for authentication of the connection, as NTLM and Negotiate do.
+    pub authenticates_connection: bool,
     /// Protocols of `Upgrade` in a 101 response.
     pub upgrade: Option<&'b [u8]>,
     /// True if the head describes a body that is not sent (HEAD, 204, 304).
@@ -61,7 +64,7 @@ pub fn parse<'b, 'h>(
         Err(_) => return Err(MalformedResponse),
     };
     let headers: &'h [httparse::Header<'b>] = response.headers;
-    let (Some(status @ 100..=599), Some(version)) = (response.code, response.version) else {
+    let (Some(status @ 100..=999), Some(version)) = (response.code, response.version) else {
         return Err(MalformedResponse);
     };
     let mut head = ResponseHead {
@@ -69,6 +72,7 @@ pub fn parse<'b, 'h>(
         reason: response.reason.unwrap_or(""),
         framing: Framing::Empty,
         keep_alive: false,
+        authenticates_connection: matches!(status, 401 | 407) && challenges_connection(headers),
         upgrade: None,
         body_omitted: false,
         length: None,
@@ -78,7 +82,7 @@ pub fn parse<'b, 'h>(
     let mut chunked = None;
     for header in headers {
         match classify_field(header.name) {
-            Field::Connection if !head.options.add(header.value) => return Err(MalformedResponse),
+            Field::Connection => head.options.add_any(header.value),
             Field::ContentLength => {
                 let this = content_length(header.value).ok_or(MalformedResponse)?;
                 if head.length.replace(this).is_some_and(|other| other != this) {
@@ -114,11 +118,20 @@ pub fn parse<'b, 'h>(
     Ok(Some((head, headers)))
 }
 
+#[cold]
+fn challenges_connection(headers: &[httparse::Header<'_>]) -> bool {
+    let is_challenge = |name: &str| {
+        name.eq_ignore_ascii_case("www-authenticate") || name.eq_ignore_ascii_case("proxy-authenticate")
+    };
+    headers.iter().any(|header| is_challenge(header.name) && authenticates_connection(header.value))
+}
+
 impl ResponseHead<'_> {
     /// Reports whether the field `name` is forwarded to the client.
     fn passes(&self, name: &str, edits: &HeaderEdits) -> bool {
         let keep = match classify_field(name) {
-            Field::Connection | Field::ContentLength | Field::TransferEncoding | Field::HopByHop => false,
+            Field::Connection | Field::ContentLength | Field::TransferEncoding => false,
+            Field::HopByHop | Field::Alias => false,
             Field::Upgrade => self.status == 426,
             _ => true,
         };

@@ -4,21 +4,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use plimsoll_core::retry::{self, Decision, ResponseStatus};
-use plimsoll_core::{Failure, Outcome};
+use plimsoll_core::{Failure, Outcome, Tick};
 use plimsoll_wire::grpc;
 
 use crate::base::buffers::SCRATCH;
 use crate::base::context::WorkerContext;
+use crate::base::turn::{TURN_BYTES, yield_turn};
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{Exchange, MAX_ITERATIONS, grpc_call, load_report};
 use crate::forward::exchange_end::ExchangeEnd;
 use crate::forward::request_context::RequestContext;
 use plimsoll_wire::http1::MAX_HEADERS;
 use plimsoll_wire::http1::body::{BodyReader, Framing, write_chunk_head, write_last_chunk};
+use plimsoll_wire::http1::request::offers_upgrade;
 use plimsoll_wire::http1::response::{self, Delivery, Persistence, ResponseHead, ResponseRewrite};
 
-/// Maximum number of informational responses before the final one.
-const MAX_INFORMATIONAL: u8 = 16;
+/// Maximum number of informational responses to one request within a second.
+const MAX_INFORMATIONAL: u32 = 256;
 /// Maximum length of a response head. nginx and HAProxy use buffers of 4 to 16 KiB.
 const MAX_HEAD: usize = 64 * 1024;
 /// Body bytes below this number are copied behind their head; more are sent by a vectored write.
@@ -51,6 +53,7 @@ impl Exchange {
         client: &mut D,
         request: &mut RequestContext,
     ) -> Result<(), ExchangeEnd> {
+        let mut budget = TURN_BYTES;
         for _ in 0..MAX_ITERATIONS {
             if !self.download.is_empty() {
                 match client.poll_write_parts(cx, [self.download.rest(), b"", b""], self.nothing_follows()) {
@@ -62,7 +65,9 @@ impl Exchange {
                 continue;
             }
             if let Some(response) = self.response.as_ref().filter(|response| response.finished) {
-                client.finish(response.body.trailers())?;
+                if D::FRAMES_BODIES {
+                    client.finish(response.body.trailers(), request.response_edits())?;
+                }
                 return Err(ExchangeEnd::Delivered);
             }
             let mut scratch = worker.scratch.borrow_mut();
@@ -79,8 +84,12 @@ impl Exchange {
             };
             self.made_progress = true;
             self.on_response_bytes(cx, worker, client, request, &mut scratch[..end])?;
+            budget = budget.saturating_sub(end - have);
+            if budget == 0 {
+                break;
+            }
         }
-        cx.waker().wake_by_ref();
+        yield_turn(cx);
         Ok(())
     }
 
@@ -277,7 +286,9 @@ impl Exchange {
             _ => return Err(garbage),
         };
         let call = grpc_call::header_status(request, headers);
-        let status = call.map_or(head.status, |code| head.status.max(grpc::to_http_status(code)));
+        // A status above 599 is a server error, too (RFC 9110 section 15).
+        let status = head.status.min(599);
+        let status = call.map_or(status, |code| status.max(grpc::to_http_status(code)));
         let failed = match call {
             Some(call) if head.status == 200 && has_no_body(&head) => {
                 grpc::parse_status(call).map(ResponseStatus::Grpc)
@@ -297,16 +308,18 @@ impl Exchange {
             self.signal = request.attempts.record_response(&mut self.assignment, outcome, false, now);
             return Err(ExchangeEnd::Rejected);
         }
+        request.dedicated |= head.authenticates_connection;
         let content_type = grpc_call::grpc_web_content_type(request, &mut head, headers, call.is_some());
         let routes = request.routes.clone();
         let route = &routes.routes[request.route].table;
         let via = routes.table.config.via;
         let (delivery, persistence) = match head.status {
-            101 if request.upgrade && head.upgrade.is_some() => (Delivery::Plain, Persistence::Upgrade),
+            101 if request.upgrade && head.upgrade.is_some_and(offers_upgrade) => {
+                (Delivery::Plain, Persistence::Upgrade)
+            }
             101 => return Err(garbage),
             100..=199 => {
-                self.informational += 1;
-                if self.informational > MAX_INFORMATIONAL {
+                if !self.count_informational(now) {
                     return Err(garbage);
                 }
                 if request.http10 || (head.status == 100 && !request.expects_continue) {
@@ -333,6 +346,16 @@ impl Exchange {
         client.send_head(out, bytes, &head, headers, rewrite, end_stream)?;
         request.upgraded = head.status == 101;
         Ok(head.len)
+    }
+
+    /// Counts an informational response; `false` if there are too many at once. Their total number is not limited,
+    /// because servers keep long requests alive with them.
+    fn count_informational(&mut self, now: Tick) -> bool {
+        if now.since(self.informational_since) >= Duration::from_secs(1) {
+            (self.informational_since, self.informational) = (now, 0);
+        }
+        self.informational += 1;
+        self.informational <= MAX_INFORMATIONAL
     }
 
     /// Reports whether this response is a failure of its destination while another attempt may still succeed.

@@ -59,7 +59,9 @@ pub(crate) struct Exchange {
     upload_broken: bool,
     /// An incomplete response head.
     partial: Vec<u8>,
-    informational: u8,
+    /// Number of informational responses in the current second; 0 before the first one.
+    informational: u32,
+    informational_since: Tick,
     response: Option<Response>,
     download: WriteBuffer,
     now: Option<Tick>,
@@ -78,6 +80,7 @@ impl Exchange {
             upload_broken: false,
             partial: Vec::new(),
             informational: 0,
+            informational_since: Tick::ZERO,
             response: None,
             download: WriteBuffer::default(),
             now: Some(now),

@@ -3,10 +3,12 @@
 use std::task::{Context, Poll};
 
 use crate::base::context::WorkerContext;
+use crate::base::turn::{TURN_BYTES, yield_turn};
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange::{Exchange, MAX_ITERATIONS};
 use crate::forward::exchange_end::ExchangeEnd;
 use crate::forward::request_context::RequestContext;
+use crate::upstream::upstream_stream::Upstream;
 
 impl Exchange {
     /// Copies request bytes to the destination until a socket would block.
@@ -17,9 +19,13 @@ impl Exchange {
         client: &mut D,
         request: &mut RequestContext,
     ) -> Result<(), ExchangeEnd> {
+        let before = request.request_bytes;
         for _ in 0..MAX_ITERATIONS {
             if self.upload_broken {
-                return Ok(());
+                return self.discard_body(cx, worker, client, request);
+            }
+            if request.request_bytes - before >= TURN_BYTES as u64 {
+                break;
             }
             let unsent = match &request.encoded[self.sent..] {
                 [] => self.upload.rest(),
@@ -27,7 +33,9 @@ impl Exchange {
             };
             if unsent.is_empty() {
                 if request.body.is_done() {
-                    self.upstream.finish(request.body.trailers());
+                    if let Upstream::Http2(stream) = &mut self.upstream {
+                        stream.finish(request.body.trailers(), request.request_edits());
+                    }
                     let now = self.now(worker);
                     self.assignment.request_sent(now);
                     return Ok(());
@@ -49,7 +57,30 @@ impl Exchange {
                 Poll::Ready(_) => self.upload_broken = true,
             }
         }
-        cx.waker().wake_by_ref();
+        yield_turn(cx);
+        Ok(())
+    }
+
+    /// Reads and discards the rest of a body that the destination does not read, so that a client that sends all of
+    /// its request first gets to read the response.
+    #[cold]
+    fn discard_body<D: Downstream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &WorkerContext,
+        client: &mut D,
+        request: &mut RequestContext,
+    ) -> Result<(), ExchangeEnd> {
+        if self.response.is_none() || request.body.is_done() {
+            return Ok(());
+        }
+        let mut scratch = worker.scratch.borrow_mut();
+        match client.poll_body(cx, request, &mut scratch[..]) {
+            Poll::Ready(Err(ExchangeEnd::ClientGone)) => return Err(ExchangeEnd::ClientGone),
+            Poll::Ready(Ok(_)) => yield_turn(cx),
+            // The response has started, so a fault of the body has no reply.
+            Poll::Ready(Err(_)) | Poll::Pending => {}
+        }
         Ok(())
     }
 

@@ -30,6 +30,8 @@ fn malformed_chunks_are_refused_wherever_they_arrive() {
         "7FFFFFFFFFFFFFFF0\r\nhello\r\n0\r\n\r\n",
         "00000000000000005\r\nhello\r\n0\r\n\r\n",
         "5;\nx\r\nhello\r\n0\r\n\r\n",
+        "5 x\r\nhello\r\n0\r\n\r\n",
+        "5 5\r\nhello\r\n0\r\n\r\n",
         "5;a\rb\r\nhello\r\n0\r\n\r\n",
         "5;a\0\r\nhello\r\n0\r\n\r\n",
         "5\r\nhello\r\n\r\n0\r\n\r\n",

@@ -122,7 +122,7 @@ fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
 #[test]
 fn proxy_and_destination_read_random_requests_alike() {
     let destination = Destination::start(respond_ok("ok"));
-    let balancer = Setup::http(&[&destination]).start();
+    let balancer = Setup::http(&[&destination]).with(|s| s.listeners[0].half_close = true).start();
     println!("seeds 0..{SEEDS}");
     let mut ok_responses = 0;
     for seed in 0..SEEDS {

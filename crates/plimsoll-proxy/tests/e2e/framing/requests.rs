@@ -195,6 +195,7 @@ fn content_length_is_a_single_decimal_number() {
         ("Content-Length:", BAD),
         ("Content-Length: \"5\"", BAD),
         ("Content-Length: 18446744073709551621", BAD),
+        ("Content-Length: 9223372036854775808", BAD),
         ("Content-Length: 99999999999999999999999999999999999995", BAD),
         ("Content-Length : 5", BAD),
         ("Content-Length: 5\0", BAD),

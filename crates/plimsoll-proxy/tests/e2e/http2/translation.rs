@@ -2,7 +2,7 @@
 
 use http::{Method, Request};
 
-use crate::kit::http2::{Http2Client, get, read_response, release, send_all};
+use crate::kit::http2::{Http2Client, Stream, get, read_response, release, send_all};
 use crate::kit::{Destination, Gate, Setup, ms, ok, random_bytes, respond_ok, respond_with, wait_until};
 
 #[test]
@@ -31,6 +31,47 @@ fn request_arrives_as_http_1_and_its_response_as_http_2() {
     assert_eq!(seen.fields.one("cookie"), Some("a=1; b=2"));
     assert_eq!(seen.fields.one("x-forwarded-for"), Some("127.0.0.1"));
     assert!(!seen.fields.has("te") && !seen.fields.has("transfer-encoding"));
+}
+
+#[test]
+fn a_request_without_a_body_is_framed_as_one() {
+    let destination = Destination::start(respond_ok("ok"));
+    let balancer = Setup::http(&[&destination]).start();
+    let mut client = Http2Client::connect(&balancer);
+    let empty_frame = [false, true];
+    for (method, ends_with_frame) in
+        ["POST", "PUT", "PATCH", "GET", "DELETE"].iter().flat_map(|m| empty_frame.map(|e| (*m, e)))
+    {
+        let request = Request::builder().method(method).uri("http://test/").body(()).expect("a request");
+        let Stream { response, mut body } = client.start_request(request, !ends_with_frame).expect("room");
+        if ends_with_frame {
+            body.send_data(bytes::Bytes::new(), true).expect("open");
+        }
+        let response = client.run(read_response(response)).expect("a response");
+        assert_eq!(response.status(), 200, "{method}");
+        let seen = destination.requests().pop().expect("a request");
+        let expects_body = matches!(method, "POST" | "PUT" | "PATCH");
+        let framing = (seen.fields.one("content-length"), seen.fields.has("transfer-encoding"));
+        match (expects_body, ends_with_frame) {
+            (true, false) => assert_eq!(framing, (Some("0"), false), "{method}"),
+            (true, true) => assert_eq!(framing, (None, true), "{method}: a body may follow the head"),
+            (false, _) => assert_eq!(framing, (None, false), "{method}"),
+        }
+    }
+    let Stream { response, mut body } = client.start_request(get("/"), false).expect("room");
+    body.send_data("late".into(), true).expect("open");
+    assert_eq!(client.run(read_response(response)).expect("a response").status(), 200);
+    assert_eq!(destination.requests().pop().expect("a request").body, b"late");
+}
+
+#[test]
+fn the_scheme_has_to_be_that_of_the_connection() {
+    let destination = Destination::start(respond_ok("ok"));
+    let balancer = Setup::http(&[&destination]).start();
+    let mut client = Http2Client::connect(&balancer);
+    let request = Request::get("https://test/").body(()).expect("a request");
+    assert_eq!(client.fetch(request, b"").expect("a response").status(), 400);
+    assert_eq!(destination.connections(), 0);
 }
 
 #[test]
@@ -207,7 +248,9 @@ fn ambiguous_requests_are_refused() {
     let other = Request::get("http://test/").header("host", "other").body(()).expect("a request");
     assert_eq!(client.fetch(other, b"").expect("a response").status(), 400);
     let connect = Request::connect("test:80").body(()).expect("a request");
-    assert_eq!(client.fetch(connect, b"").expect("a response").status(), 405);
+    let refused = client.fetch(connect, b"").expect("a response");
+    assert_eq!(refused.status(), 405);
+    assert!(refused.head.headers()["allow"].to_str().is_ok_and(|allow| allow.contains("GET")));
     let many = (0..150).fold(Request::get("http://test/"), |r, n| r.header(format!("x-{n}"), "1"));
     assert_eq!(client.fetch(many.body(()).expect("a request"), b"").expect("a response").status(), 431);
     assert_eq!(client.get("/").text(), "ok", "the connection stays usable");

@@ -168,7 +168,7 @@ pub(crate) fn response_head(bytes: &[u8], method: &str) -> Strict<Response> {
     let status = start.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split_once(' '));
     let Some((digits, reason)) = status else { return Err(format!("status line: {start:?}")) };
     let status = match (digits.len(), digits.parse()) {
-        (3, Ok(status @ 100..=599)) => status,
+        (3, Ok(status @ 100..=999)) => status,
         _ => return Err(format!("status: {start:?}")),
     };
     // Checked even where there is no body: two readings of a length are never right.

@@ -210,7 +210,7 @@ fn half_closed_client_gets_its_response() {
             conn.send(ok("still here"));
         }
     });
-    let balancer = Setup::http(&[&destination]).start();
+    let balancer = Setup::http(&[&destination]).with(|s| s.listeners[0].half_close = true).start();
     for request in [
         get("/"),
         "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n".into(),
@@ -222,6 +222,42 @@ fn half_closed_client_gets_its_response() {
         client.expect_closed();
     }
     wait_until("the connections are closed", || balancer.active() == 0);
+}
+
+#[test]
+fn client_that_leaves_cancels_its_request() {
+    let chunked = "POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    for request in [get("/"), chunked.to_owned(), format!("{}G", get("/")), get("/").repeat(3)] {
+        let destination = Destination::start(|conn| {
+            conn.request();
+            conn.read_to_end();
+        });
+        let balancer = Setup::http(&[&destination]).start();
+        let mut client = balancer.connect();
+        client.send(&request);
+        wait_until("the request is there", || destination.requests().len() == 1);
+        client.shutdown_write();
+        wait_until("the destination is freed", || destination.open() == 0 && balancer.active() == 0);
+        assert_eq!(balancer.refusals("client_closed"), 1, "{request:?}");
+        assert_eq!(balancer.destination(0).counts.failed(), 0, "{request:?}");
+        assert_eq!(client.read_to_end().received, b"", "{request:?}");
+    }
+}
+
+#[test]
+fn client_that_leaves_during_its_response_ends_it() {
+    let destination = Destination::start(|conn| {
+        conn.request();
+        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome");
+        conn.read_to_end();
+    });
+    let balancer = Setup::http(&[&destination]).start();
+    let mut client = balancer.connect();
+    client.send(get("/"));
+    assert!(matches!(client.read_some(), Ok(1..)));
+    client.shutdown_write();
+    wait_until("the destination is freed", || destination.open() == 0 && balancer.active() == 0);
+    assert_eq!(balancer.refusals("client_closed"), 1);
 }
 
 #[test]

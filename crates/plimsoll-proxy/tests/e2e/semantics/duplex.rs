@@ -60,6 +60,31 @@ fn tunnel_carries_early_data_and_half_closes() {
 }
 
 #[test]
+fn an_upgrade_passes_with_an_empty_body_and_beside_http_2() {
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (method, lines) in [
+        ("GET", "Upgrade: websocket\r\nContent-Length: 0\r\n"),
+        ("POST", "Upgrade: websocket\r\nContent-Length: 0\r\n"),
+        ("GET", "Upgrade: h2c, websocket\r\n"),
+        ("GET", "Upgrade: HTTP/2.0,websocket\r\n"),
+        ("GET", "Upgrade: websocket\r\nUpgrade: h2c\r\n"),
+    ] {
+        let gate = Gate::default();
+        gate.open();
+        let destination = Destination::start(serve_tunnel(&gate));
+        let balancer = Setup::http(&[&destination]).start();
+        let mut client = balancer.connect();
+        client.send(format!("{method} / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n{key}{lines}\r\n"));
+        assert_eq!(client.read_response().status, 101, "{method} {lines}");
+        client.expect("welcome");
+        client.send("ping");
+        client.expect("ping");
+        let record = String::from_utf8_lossy(&destination.records()[0]).into_owned();
+        assert!(record.contains("\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"), "{record}");
+    }
+}
+
+#[test]
 fn nothing_is_tunnelled_before_the_101() {
     let gate = Gate::default();
     let (destination, _balancer, mut client) = start_upgrade(&gate);

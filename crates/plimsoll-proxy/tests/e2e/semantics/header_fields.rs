@@ -1,10 +1,12 @@
 //! Header fields: forwarded, removed and added ones.
 
 use plimsoll_config::model::HeaderEdits;
+use plimsoll_core::route::Match;
 
+use crate::kit::http2::Http2Client;
 use crate::kit::{
     Balancer, Client, Destination, Endpoint, Request, Response, Setup, edits, get, ok, respond_ok,
-    respond_with,
+    respond_with, route,
 };
 
 /// Returns the fields as `name: value`, without those in `proxy_fields`.
@@ -158,6 +160,85 @@ fn forwarded_host_is_the_host_of_the_target() {
     let request = forward_request(unchanged, "GET http://meant:81/ HTTP/1.1\r\nHost: other\r\n\r\n");
     assert_eq!(request.fields.one("host"), Some("meant:81"));
     assert_eq!(request.fields.one("x-forwarded-host"), Some("meant:81"));
+}
+
+const ALIASES: &str = "X_Forwarded_For: 6.6.6.6\r\nX-Forwarded_Proto: https\r\nx.forwarded.host: evil\r\n\
+                       X-Forwarded_Port: 1\r\nClient_Cert: :forged:\r\nx_lb_mark: forged\r\nX.Gone: a\r\n\
+                       X_Tenant: b\r\nContent_Length: 5\r\nTransfer_Encoding: chunked\r\nX_Other: kept";
+
+/// Sets and removes a header, and routes by another one.
+fn with_mark_and_tenant(setup: Setup) -> Setup {
+    setup.with(|s| {
+        s.listeners[0].request_headers = edits(&[("x-lb-mark", "ours")], &[], &["x-gone"]);
+        let tenant = Match { headers: vec![("x-tenant".into(), "a".into())], ..Match::default() };
+        s.listeners[0].routes.push(route("tenant", 0, tenant));
+    })
+}
+
+#[test]
+fn aliases_of_known_names_are_dropped_from_heads_and_trailers() {
+    for trust in [unchanged, trust_localhost] {
+        let setup = |setup| trust(with_mark_and_tenant(setup));
+        let body = format!("Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n{ALIASES}\r\nX-Tenant: b\r\n");
+        let text = format!("POST / HTTP/1.1\r\nHost: test\r\nX-Tenant: a\r\n{ALIASES}\r\n{body}\r\n");
+        let request = forward_request(setup, &text);
+        let own = [&PROXY_FIELDS[..], &["transfer-encoding"]].concat();
+        assert_eq!(lines(&request.fields.0, &own), ["X-Tenant: a", "X_Other: kept", "x-lb-mark: ours"]);
+        assert_eq!(lines(&request.trailers.0, &[]), ["X_Other: kept"]);
+    }
+}
+
+#[test]
+fn aliases_of_known_names_are_dropped_over_http_2() {
+    let destination = Destination::start(respond_ok("ok"));
+    let balancer = with_mark_and_tenant(Setup::http(&[&destination])).start();
+    let mut client = Http2Client::connect(&balancer);
+    let mut request = http::Request::get("http://test/").header("x-tenant", "a");
+    for line in ALIASES.split("\r\n") {
+        let (name, value) = line.split_once(": ").expect("a line");
+        request = request.header(name.to_ascii_lowercase(), value);
+    }
+    let response = client.fetch(request.body(()).expect("valid"), b"").expect("a response");
+    assert_eq!(response.status(), 200);
+    let seen = lines(&destination.only_request().fields.0, &PROXY_FIELDS);
+    assert_eq!(seen, ["x-tenant: a", "x_other: kept", "x-lb-mark: ours"]);
+}
+
+#[test]
+fn routes_match_what_is_forwarded() {
+    let destinations = ["own", "matched"].map(|name| Destination::start(respond_ok(name)));
+    let rows = [
+        ("x-forwarded-proto", "https", "X-Forwarded-Proto: https", "own", "matched"),
+        ("x-forwarded-proto", "http", "X-Forwarded-Proto: https", "matched", "own"),
+        ("x-forwarded-for", "127.0.0.1", "X-Forwarded-For: 6.6.6.6", "matched", "own"),
+        ("x-forwarded-host", "test", "X-Forwarded-Host: evil", "matched", "own"),
+        ("forwarded", "for=6.6.6.6", "Forwarded: for=6.6.6.6", "own", "matched"),
+        ("client-cert", ":x:", "Client-Cert: :x:", "own", "matched"),
+        ("x-canary", "1", "Connection: x-canary\r\nX-Canary: 1", "own", "own"),
+        ("x-canary", "1", "X_Canary: 1", "own", "own"),
+        ("x-canary", "1", "X-Canary: 1", "matched", "matched"),
+    ];
+    for (name, value, lines, untrusted, trusted) in rows {
+        for (trust, expected) in [(unchanged as fn(Setup) -> Setup, untrusted), (trust_localhost, trusted)] {
+            let setup = Setup::http(&[&destinations[0]]).and_pool("other", &[&destinations[1]]).with(|s| {
+                let matches = Match { headers: vec![(name.into(), value.into())], ..Match::default() };
+                s.listeners[0].routes.push(route("matched", 1, matches));
+            });
+            let response = trust(setup).start().fetch(with_lines(lines));
+            assert_eq!(response.text(), expected, "{name} of {lines:?}");
+        }
+    }
+}
+
+#[test]
+fn trailers_that_change_a_message_are_dropped() {
+    let body =
+        "0\r\nCookie: a\r\nAuthorization: b\r\nHost: c\r\nX-Forwarded-For: d\r\nRange: e\r\nX-Sum: 1\r\n\r\n";
+    let request = forward_request(
+        unchanged,
+        &format!("PUT / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n{body}"),
+    );
+    assert_eq!(lines(&request.trailers.0, &[]), ["X-Sum: 1"]);
 }
 
 fn with_edits(listener: HeaderEdits) -> impl Fn(Setup) -> Setup {

@@ -1,6 +1,8 @@
 //! Large bodies arrive unchanged, and a slow reader blocks its sender instead of filling the proxy's memory.
 
-use crate::kit::{Client, Connection, Destination, Gate, Setup, checksum, get, ms, ok, random_bytes};
+use crate::kit::{
+    Client, Connection, Destination, Gate, Response, Setup, checksum, get, ms, ok, random_bytes, respond_ok,
+};
 
 const SIZE: usize = 8 << 20;
 /// Maximum of bytes in flight to a reader that reads nothing: the buffers of four sockets, which the kernel grows
@@ -167,6 +169,44 @@ fn destination_that_does_not_read_blocks_its_client() {
         );
         release.open();
         client.abort();
+    }
+}
+
+/// Sends a whole request, and reads the response only then.
+fn send_first(client: &mut Client, framing: &str) -> Response {
+    client.send(format!("PUT / HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n"));
+    let chunk = if framing.starts_with('T') { chunk_of(1 << 20) } else { vec![b'x'; 1 << 20] };
+    for _ in 0..12 {
+        client.send(&chunk);
+    }
+    let response = client.read_response();
+    client.expect_closed();
+    response
+}
+
+#[test]
+fn early_responses_reach_clients_that_send_first() {
+    let length = format!("Content-Length: {}", 12 << 20);
+    for framing in [&*length, "Transfer-Encoding: chunked"] {
+        // A local reply, at the head or in the middle of the body.
+        let destination = Destination::start(respond_ok("ok"));
+        let limited = Setup::http(&[&destination]).with(|s| s.listeners[0].limits.body_bytes = 1 << 20);
+        assert_eq!(send_first(&mut limited.start().connect(), framing).status, 413, "{framing}");
+        let none = Setup::http(&[]).start();
+        assert_eq!(send_first(&mut none.connect(), framing).status, 503, "{framing}");
+        // A short and a long response of a destination that reads no further.
+        for size in [2, 8 << 20] {
+            let destination = Destination::start(move |conn| {
+                conn.head();
+                conn.send(format!("HTTP/1.1 413 No\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"));
+                conn.send(vec![b'y'; size]);
+                conn.shutdown_write();
+                conn.read_to_end();
+            });
+            let balancer = Setup::http(&[&destination]).start();
+            let response = send_first(&mut balancer.connect(), framing);
+            assert_eq!((response.status, response.body.len()), (413, size), "{framing}");
+        }
     }
 }
 

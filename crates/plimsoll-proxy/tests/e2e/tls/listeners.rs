@@ -43,6 +43,38 @@ fn minimum_version_is_enforced() {
 }
 
 #[test]
+fn an_early_response_reaches_a_client_that_sends_first() {
+    let (ca, destination) = (TestCa::new("ca"), Destination::start(respond_ok("ok")));
+    let balancer = with_tls(Setup::http(&[&destination]), &ca)
+        .with(|s| s.listeners[0].limits.body_bytes = 1 << 20)
+        .start();
+    for version in [&TLS12, &TLS13] {
+        let mut client = balancer.connect_tls(&ca.client_of(&[version], None), "a.test");
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", 12 << 20));
+        client.send(vec![b'x'; 12 << 20]);
+        let response = client.read_response();
+        assert_eq!((response.status, response.closes()), (413, true));
+        client.expect_closed();
+    }
+}
+
+#[test]
+fn client_that_sends_close_notify_has_left() {
+    let ca = TestCa::new("ca");
+    let destination = Destination::start(|conn| {
+        conn.request();
+        conn.read_to_end();
+    });
+    let balancer = https(&destination, &ca);
+    let mut client = balancer.connect_tls(&ca.client(None), "a.test");
+    client.send(get("/").replace("test", "a.test"));
+    wait_until("the request is there", || destination.requests().len() == 1);
+    client.shutdown_write();
+    wait_until("the destination is freed", || destination.open() == 0 && balancer.active() == 0);
+    assert_eq!(balancer.refusals("client_closed"), 1);
+}
+
+#[test]
 fn large_bodies_arrive_unchanged() {
     let ca = TestCa::new("ca");
     let body = random_bytes(7, 3 << 20);
