@@ -1,7 +1,7 @@
 //! Connections of the admin API. Clients that send nothing, or slowly, never keep others out.
 //!
 //! At the limit of connections, the one that has waited longest for its client is closed in favour of a new one.
-//! Only a connection whose request is being handled is spared.
+//! Only a connection with a request that is being handled is spared.
 
 use std::io;
 use std::pin::Pin;

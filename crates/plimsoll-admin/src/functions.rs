@@ -105,7 +105,7 @@ async fn balance_pool(
         selected_destination: pool_views::destination(selected),
         load_distribution: pool_views::load_distribution(&pool),
         health_status: pool_views::health_status(&pool, clock),
-        performance: pool_views::performance(&pool, clock),
+        performance: pool_views::performance(&pool),
         recommendations: pool_views::recommendations(&pool).collect(),
     })
 }
@@ -194,9 +194,10 @@ const MAX_NAME: usize = 100;
 pub(crate) async fn acknowledge(
     State(handle): State<Handle>,
     id: Result<Path<String>, PathRejection>,
-    body: Option<Json<Acknowledgement>>,
+    body: Result<Option<Json<Acknowledgement>>, JsonRejection>,
 ) -> Result<Json<Alert>, Problem> {
     let Path(id) = id.map_err(|error| bad_request(&error))?;
+    let body = body.map_err(|error| bad_request(&error.body_text()))?;
     let by = body.and_then(|Json(body)| body.by).unwrap_or_else(|| "admin".to_owned());
     if by.is_empty() || by.len() > MAX_NAME || by.contains(char::is_control) {
         return Err(bad_request(&"`by`: expected one line of 1 to 100 bytes"));

@@ -23,6 +23,8 @@ pub(crate) struct Pool {
     algorithm: &'static str,
     state: &'static str,
     health_status: HealthStatus,
+    /// Whether destinations of a backup tier get messages.
+    backup_in_use: bool,
     load_distribution: LoadDistribution,
     limits: Limits,
     destinations: Vec<Destination>,
@@ -78,6 +80,8 @@ pub(crate) struct Destination {
     status: &'static str,
     /// Reason of the status, as a sentence; null if it has served since it was added.
     reason: Option<String>,
+    /// Name of the reason, such as `trial_passed`; null with it.
+    reason_code: Option<&'static str>,
     since: u64,
     /// End of an ejection.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,20 +105,31 @@ pub(crate) struct Destination {
 #[serde(rename_all = "camelCase")]
 struct Load {
     /// Load score, from 0 (idle) to 1 (fully loaded).
-    score: Option<f32>,
+    score: Option<f64>,
     /// Age of the last report.
     age_ms: Option<f64>,
     /// Reported metrics by name.
-    gauges: BTreeMap<&'static str, f32>,
+    gauges: BTreeMap<&'static str, f64>,
 }
 
 impl Load {
     fn new(d: &DestinationView) -> Option<Self> {
-        let gauges =
-            LoadMetric::KNOWN.into_iter().filter_map(|(name, metric)| Some((name, d.load.of(metric)?)));
-        let load = Self { score: d.load.score(), age_ms: d.load_age.map(millis), gauges: gauges.collect() };
+        let gauges = LoadMetric::KNOWN
+            .into_iter()
+            .filter_map(|(name, metric)| Some((name, decimal(d.load.of(metric)?))));
+        let load = Self {
+            score: d.load.score().map(decimal),
+            age_ms: d.load_age.map(millis),
+            gauges: gauges.collect(),
+        };
         (!d.load.is_empty()).then_some(load)
     }
+}
+
+/// Converts a reported number as it was written: 0.42, and not the 0.41999998 that is nearest in single precision.
+fn decimal(reported: f32) -> f64 {
+    let rounded = (f64::from(reported) * 1e6).round() / 1e6;
+    if rounded as f32 == reported { rounded } else { f64::from(reported) }
 }
 
 /// Signals of operator, health checks and traffic.
@@ -179,6 +194,7 @@ impl Pool {
             algorithm: pool.algorithm,
             state: pool.state(),
             health_status: health_status(pool, clock),
+            backup_in_use: pool.health.backup_in_use,
             load_distribution: load_distribution(pool),
             limits: (&pool.limits).into(),
             destinations: pool.destinations.iter().map(|d| Destination::new(d, clock)).collect(),
@@ -197,6 +213,7 @@ impl Destination {
             priority: d.priority,
             status: d.status.as_str(),
             reason: health.as_ref().and_then(|h| h.reason.clone()),
+            reason_code: d.report.as_ref().and_then(|report| Some(report.reason.as_ref()?.as_str())),
             since: clock.unix_millis(d.since),
             ejected_until: match d.status {
                 Status::Ejected { until } => Some(clock.unix_millis(until.max(d.since))),

@@ -148,6 +148,18 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Names of the reasons for which outlier detection ejects.
+    pub const EJECTIONS: [&'static str; 8] = [
+        "traffic_failed",
+        "success_rate",
+        "failure_share",
+        "slow",
+        "slower_than_usual",
+        "fails_more_than_usual",
+        "unresponsive",
+        "trial_failed",
+    ];
+
     /// Returns whether the reason is an ejection by outlier detection.
     pub const fn ejects(&self) -> bool {
         matches!(

@@ -18,6 +18,8 @@ pub enum SetAside {
     Subset,
     /// The destination is in a backup tier, and the first tier serves.
     Backup,
+    /// The destination is in a backup tier, and the pool uses none (`quality.failover_support` is off).
+    BackupOff,
     /// The limit of messages in flight is reached.
     Full,
     /// The destination is in another zone, and the local zone takes all messages.
@@ -32,6 +34,7 @@ impl SetAside {
             Self::NoWeight => "no_weight",
             Self::Subset => "subset",
             Self::Backup => "backup",
+            Self::BackupOff => "backup_off",
             Self::Full => "full",
             Self::Zone => "zone",
         }
@@ -136,7 +139,7 @@ pub fn candidates(snapshot: &Snapshot, want: &PickRequest<'_>, now: Tick) -> Vec
     let candidate = |(member, m): (usize, &Member)| {
         let in_subset = std::ptr::eq(reach, &raw const snapshot.pool_tiers)
             || want.subset.is_none_or(|subset| subset.has(&m.destination));
-        let (share, other_zone) = shares[member];
+        let MemberShare { share, other_zone, in_tier } = shares[member];
         let set_aside = match (m.status.serves(), m.weight) {
             // The last destination of a subset takes its messages whatever its status.
             (false, _) if share == 0.0 => Some(SetAside::Status(m.status)),
@@ -145,6 +148,7 @@ pub fn candidates(snapshot: &Snapshot, want: &PickRequest<'_>, now: Tick) -> Vec
             _ if m.stats.is_full() => Some(SetAside::Full),
             _ if share > 0.0 => None,
             _ if other_zone => Some(SetAside::Zone),
+            _ if !in_tier => Some(SetAside::BackupOff),
             _ => Some(SetAside::Backup),
         };
         let in_flight = m.stats.in_flight();
@@ -166,9 +170,22 @@ fn scores(reach: &TierSet, members: usize, now: Tick) -> Vec<Option<f64>> {
     scores
 }
 
-/// Returns for each member the share of messages that are picked in its tier first, and whether it is in another zone.
-fn shares_of(reach: &TierSet, want: &PickRequest<'_>, members: usize) -> Vec<(f64, bool)> {
-    let mut shares = vec![(0.0, false); members];
+/// A member in the tiers that a message may use.
+#[derive(Copy, Clone, Default)]
+struct MemberShare {
+    /// Share of messages that are picked in its tier first.
+    share: f64,
+    /// Whether it is in another zone.
+    other_zone: bool,
+    /// Whether it is in a tier at all.
+    in_tier: bool,
+}
+
+fn shares_of(reach: &TierSet, want: &PickRequest<'_>, members: usize) -> Vec<MemberShare> {
+    let mut shares = vec![MemberShare::default(); members];
+    for slot in reach.tiers.iter().flat_map(|tier| tier.all_members.iter()) {
+        shares[slot.rank as usize].in_tier = true;
+    }
     for (tier, share) in reach.tiers.iter().zip(reach.shares()) {
         // A message with a session goes to its destination from every zone.
         let (slots, share) = match want.affinity_key {
@@ -180,7 +197,8 @@ fn shares_of(reach: &TierSet, want: &PickRequest<'_>, members: usize) -> Vec<(f6
             None => (&tier.slots, share),
         };
         for slot in slots.iter() {
-            shares[slot.rank as usize] = (share, tier.local_zone == Some(false));
+            let member = &mut shares[slot.rank as usize];
+            (member.share, member.other_zone) = (share, tier.local_zone == Some(false));
         }
     }
     shares
@@ -287,6 +305,12 @@ mod tests {
         assert_eq!(why, out);
         assert_eq!((explained.order, explained.decided), (vec![2, 3], Some(DecidedBy::OnlyCandidate)));
         assert_eq!(explained.candidates[2].score, None, "a rotation has no scores");
+        let spec = crate::snapshot::TierSpec { backup_tiers: false, ..Default::default() };
+        let members = vec![member(0, 0, 1, Status::Down), member(1, 1, 1, Status::Serving)];
+        let no_backups =
+            Snapshot::build_with("p".into(), 1, &*Algorithm::RoundRobin.policy(1), &spec, members);
+        let explained = explain(&no_backups, &PickRequest::default(), Tick::ZERO, &mut Rng::new(1));
+        assert_eq!(explained.candidates[1].set_aside, Some(SetAside::BackupOff), "no other tier serves");
         let empty = Snapshot::build("p".into(), 1, &*Algorithm::RoundRobin.policy(1), Vec::new());
         let explained = explain(&empty, &PickRequest::default(), Tick::ZERO, &mut Rng::new(1));
         assert_eq!((explained.order.len(), explained.decided), (0, None));

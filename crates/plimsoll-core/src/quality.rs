@@ -4,13 +4,28 @@ use std::collections::HashMap;
 use std::mem;
 use std::time::Duration;
 
-use crate::destination::DestinationId;
-use crate::snapshot::Snapshot;
+use crate::destination::{DestinationId, Status};
+use crate::health::score::score;
+use crate::snapshot::{Member, Snapshot};
 use crate::stats::Counts;
 use crate::time::Tick;
 
 /// Minimum number of responses of a destination in a window for a mean.
 const MIN_RESPONSES: u64 = 5;
+
+/// Returns the health score of each member, as [`health_based`](crate::health::score::score) uses it; 0 for a member that
+/// failed and does not serve.
+pub fn health_scores(snapshot: &Snapshot, now: Tick) -> Vec<f64> {
+    let average = |member: &Member| member.stats.measured().first_byte.read(now);
+    let mut averages: Vec<f32> = snapshot.members.iter().filter_map(average).collect();
+    averages.sort_unstable_by(f32::total_cmp);
+    let median = averages.get(averages.len() / 2).copied();
+    let score = |member: &Member| match member.status {
+        Status::Down | Status::Ejected { .. } => 0.0,
+        _ => score(&member.stats, median, now),
+    };
+    snapshot.members.iter().map(score).collect()
+}
 
 /// Returns the share of the pool's messages that each member should receive, 0 to 1: its part of the tier's share, by
 /// weight where the algorithm uses weights, else equal.

@@ -70,6 +70,9 @@ impl LoadBalancingConfig {
         match (self.dynamic_adjustment, self.performance_monitoring) {
             (true, _) => Err(LoadBalancingError::NotImplemented { key: "dynamic_adjustment" }),
             (_, true) => Err(LoadBalancingError::NotImplemented { key: "performance_monitoring" }),
+            _ if self.algorithm == Algorithm::Custom => {
+                Err(LoadBalancingError::UnsupportedAlgorithm { name: self.algorithm.name() })
+            }
             _ => Ok(()),
         }
     }
@@ -110,6 +113,12 @@ mod tests {
         let json = serde_json::to_value(least).expect("serializable");
         assert_eq!(json["algorithm"], "p2c");
         assert_eq!(json["performanceMonitoring"], false);
+    }
+
+    #[test]
+    fn a_custom_algorithm_needs_an_expression() {
+        let error = LoadBalancingConfig::with_algorithm(Algorithm::Custom).validate();
+        assert_eq!(error, Err(LoadBalancingError::UnsupportedAlgorithm { name: "custom" }));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub const MAX_DESTINATIONS: usize = 65_536;
 
 /// An address that can serve messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Destination {
     /// Id, unique among the destinations of a call. Default: the address.

@@ -37,6 +37,11 @@ pub enum LoadBalancingError {
         /// Name of the key.
         key: &'static str,
     },
+    /// The algorithm needs something that the functions cannot express: `custom` needs the formula of a pool.
+    UnsupportedAlgorithm {
+        /// Name of the algorithm.
+        name: &'static str,
+    },
     /// No destination may serve: all have weight 0.
     NoneServing,
     /// The message was tried at every destination that may serve, or ten times.
@@ -57,6 +62,10 @@ impl fmt::Display for LoadBalancingError {
                 write!(f, "destination `{id}`: expected address IP:PORT or unix:/PATH, found `{address}`")
             }
             Self::NotImplemented { key } => write!(f, "`{key}` is not implemented yet; set it to false"),
+            Self::UnsupportedAlgorithm { name } => write!(
+                f,
+                "algorithm `{name}` needs an expression, which only the configuration of a pool has; use another one"
+            ),
             Self::NoneServing => NoDestination::NoneServing.fmt(f),
             Self::AllTried => NoDestination::AllTried.fmt(f),
             Self::FailoverOff => f.write_str("the message failed and failover is off"),

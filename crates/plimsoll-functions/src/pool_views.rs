@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use plimsoll_core::stats::{BUCKETS_MS, Counts};
+use plimsoll_core::stats::{BUCKETS_US, Counts};
 
 use plimsoll_proxy::{Clock, DestinationView, PoolView};
 
@@ -79,7 +79,7 @@ pub fn health(pool: &PoolView, clock: Clock) -> HealthMonitoringResult {
 
 /// Returns the health of one destination; `None` before its pool has reported.
 pub fn destination_health(d: &DestinationView, clock: Clock) -> Option<DestinationHealth> {
-    d.report.as_ref().map(|report| DestinationHealth::new(report, &d.checks, d.streak, clock))
+    d.report.as_ref().map(|report| DestinationHealth::new(report, &d.checks, d.traffic_score, clock))
 }
 
 /// Converts an alert of `pool`.
@@ -97,16 +97,16 @@ pub fn recommendations(pool: &PoolView) -> impl Iterator<Item = Recommendation> 
     pool.observed.advice.iter().map(Recommendation::from)
 }
 
-/// Returns the performance of a pool since the start of the process.
-pub fn performance(pool: &PoolView, clock: Clock) -> PerformanceMetrics {
-    let window = clock.now().since(plimsoll_core::Tick::ZERO);
+/// Returns the performance of a pool in the last minute (up to 15 s more), or since it was started.
+pub fn performance(pool: &PoolView) -> PerformanceMetrics {
+    let window = pool.window;
     let mut all = Counts::default();
     for d in &pool.destinations {
-        add(&mut all, &d.counts);
+        add(&mut all, &d.recent);
     }
     let whole = Sample(&all, window);
     let destinations = pool.destinations.iter().map(|d| {
-        let sample = Sample(&d.counts, window);
+        let sample = Sample(&d.recent, window);
         DestinationPerformance {
             id: d.name.to_string(),
             window_ms: millis(window),
@@ -176,13 +176,16 @@ impl Sample<'_> {
 
 /// Returns a quantile in milliseconds, interpolated within its bucket; the lower bound for the unbounded last one.
 fn quantile(buckets: &[u64], share: f64) -> f64 {
+    let bound = |at: usize| BUCKETS_US[at] as f64 / 1e3;
     let rank = buckets.iter().sum::<u64>() as f64 * share;
     let mut below = 0.0;
     for (at, &count) in buckets.iter().enumerate() {
-        let from = if at == 0 { 0.0 } else { BUCKETS_MS[at - 1] as f64 };
-        let Some(&to) = BUCKETS_MS.get(at) else { return from };
+        let from = if at == 0 { 0.0 } else { bound(at - 1) };
+        if at == BUCKETS_US.len() {
+            return from;
+        }
         if count > 0 && below + count as f64 >= rank {
-            return from + (to as f64 - from) * (rank - below) / count as f64;
+            return from + (bound(at) - from) * (rank - below) / count as f64;
         }
         below += count as f64;
     }
@@ -191,14 +194,30 @@ fn quantile(buckets: &[u64], share: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use plimsoll_core::stats::bucket_of;
+
     use super::*;
 
     #[test]
     fn quantiles_are_interpolated_within_a_bucket() {
-        let mut buckets = vec![0; BUCKETS_MS.len() + 1];
+        let mut buckets = vec![0; BUCKETS_US.len() + 1];
         (buckets[0], buckets[1]) = (50, 50);
-        assert_eq!((quantile(&buckets, 0.5), quantile(&buckets, 0.9)), (5.0, 9.0));
-        buckets[BUCKETS_MS.len()] = 100;
-        assert_eq!(quantile(&buckets, 0.99), 10_000.0);
+        assert_eq!((quantile(&buckets, 0.5), quantile(&buckets, 0.9)), (0.05, 0.07));
+        buckets[BUCKETS_US.len()] = 100;
+        assert_eq!(quantile(&buckets, 0.99), 60_000.0);
+    }
+
+    #[test]
+    fn quantiles_of_fast_responses_are_within_a_tenth() {
+        let mut buckets = vec![0; BUCKETS_US.len() + 1];
+        for us in 400..=1_000 {
+            buckets[bucket_of(Duration::from_micros(us))] += 1;
+        }
+        for (share, exact) in [(0.5, 0.7), (0.9, 0.94), (0.99, 0.994)] {
+            let found = quantile(&buckets, share);
+            assert!((found / exact - 1.0).abs() < 0.1, "{share}: {found} instead of {exact}");
+        }
     }
 }

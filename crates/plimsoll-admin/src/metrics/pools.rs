@@ -1,8 +1,9 @@
 //! Metrics of pools and their destinations.
 
 use plimsoll_core::alert;
+use plimsoll_core::event::Reason;
 use plimsoll_core::measure::LoadMetric;
-use plimsoll_core::stats::BUCKETS_MS;
+use plimsoll_core::stats::BUCKETS_US;
 use plimsoll_core::{Failure, Status};
 use plimsoll_proxy::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DestinationView, HEDGES, ORCA_RESULTS, OUTAGES_MS, PoolView,
@@ -54,10 +55,9 @@ fn responses(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family =
         text.counter("plimsoll_destination_requests_total", "Responses from destinations, by status class.");
     for_each_destination(pools, |[pool, destination], _, d| {
-        for (class, &count) in CLASSES.iter().zip(&d.counts.classes) {
-            if count > 0 || *class == "2xx" {
-                family.sample(&[pool, destination, ("code", class)], count);
-            }
+        // Index 0 is no status class.
+        for (class, &count) in CLASSES.iter().zip(&d.counts.classes).skip(1) {
+            family.sample(&[pool, destination, ("code", class)], count);
         }
     });
     let mut family = text.family(
@@ -66,26 +66,21 @@ fn responses(text: &mut Text<'_>, pools: &[PoolView]) {
         "Time from the selection of a destination to the first byte of its response, in seconds.",
     );
     for_each_destination(pools, |labels, _, d| {
-        debug_assert_eq!(d.counts.buckets.len(), BUCKETS_MS.len() + 1);
+        debug_assert_eq!(d.counts.buckets.len(), BUCKETS_US.len() + 1);
         family.histogram(&labels, &d.counts.buckets, d.counts.first_byte_nanos as f64 / 1e9);
     });
     let mut family =
         text.counter("plimsoll_destination_errors_total", "Failed attempts at a destination, by reason.");
     for_each_destination(pools, |[pool, destination], _, d| {
         for (failure, &count) in Failure::ALL.iter().zip(&d.counts.failures) {
-            family.unless_zero(&[pool, destination, ("reason", failure.as_str())], count);
+            family.sample(&[pool, destination, ("reason", failure.as_str())], count);
         }
     });
     let mut family = text.counter(
         "plimsoll_destination_score_errors_total",
         "Times the formula of a custom algorithm gave no number for a destination, which then ranks last.",
     );
-    let mut shown = false;
-    for_each_destination(pools, |labels, _, d| {
-        if d.score_errors > 0 || !std::mem::replace(&mut shown, true) {
-            family.sample(&labels, d.score_errors);
-        }
-    });
+    for_each_destination(pools, |labels, _, d| family.sample(&labels, d.score_errors));
     let mut family = text.gauge("plimsoll_destination_in_flight", "Messages in flight at a destination.");
     for_each_destination(pools, |labels, _, d| family.sample(&labels, d.in_flight));
 }
@@ -142,12 +137,10 @@ fn statuses(text: &mut Text<'_>, pools: &[PoolView]) {
     }
 }
 
-/// Writes counts by the failure of the attempt before; the most common one is always present.
+/// Writes counts by the failure of the attempt before.
 fn write_by_failure(family: &mut Family<'_>, pool: &PoolView, counts: &[u64; RETRY_REASONS.len()]) {
     for (reason, &count) in RETRY_REASONS.iter().zip(counts) {
-        if count > 0 || *reason == Failure::Connect.as_str() {
-            family.sample(&[("pool", &pool.name), ("reason", reason)], count);
-        }
+        family.sample(&[("pool", &pool.name), ("reason", reason)], count);
     }
 }
 
@@ -155,12 +148,8 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family = text.counter("plimsoll_decisions_total", "Balancing decisions, by result.");
     for pool in pools {
         for (result, &count) in DECISIONS.iter().zip(&pool.counts.decisions) {
-            if count > 0 || *result == DECISIONS[0] {
-                family.sample(
-                    &[("pool", &pool.name), ("algorithm", pool.algorithm), ("result", result)],
-                    count,
-                );
-            }
+            let labels = [("pool", &*pool.name), ("algorithm", pool.algorithm), ("result", result)];
+            family.sample(&labels, count);
         }
     }
     let mut family =
@@ -210,9 +199,9 @@ fn decisions(text: &mut Text<'_>, pools: &[PoolView]) {
     let mut family =
         text.counter("plimsoll_outlier_ejections_total", "Ejections by outlier detection, by reason.");
     for pool in pools {
-        let usual = "traffic_failed";
-        let none = (!pool.ejections.contains_key(usual)).then_some((usual, 0));
-        for (reason, count) in pool.ejections.iter().map(|(r, n)| (*r, *n)).chain(none) {
+        let others = pool.ejections.keys().filter(|reason| !Reason::EJECTIONS.contains(reason));
+        for reason in Reason::EJECTIONS.iter().chain(others) {
+            let count = pool.ejections.get(reason).copied().unwrap_or(0);
             family.sample(&[("pool", &pool.name), ("reason", reason)], count);
         }
     }
@@ -227,6 +216,20 @@ fn alerts(text: &mut Text<'_>, pools: &[PoolView]) {
     for pool in pools {
         family.sample(&[("pool", &pool.name)], u8::from(pool.observed.panics));
     }
+    let mut family = text.gauge(
+        "plimsoll_pool_backup_in_use",
+        "1 while a backup tier of the pool gets messages, because the tiers before do not suffice.",
+    );
+    for pool in pools {
+        family.sample(&[("pool", &pool.name)], u8::from(pool.health.backup_in_use));
+    }
+    let mut family = text.counter(
+        "plimsoll_pool_backup_activations_total",
+        "Times that a backup tier of the pool began to get messages.",
+    );
+    for pool in pools {
+        family.sample(&[("pool", &pool.name)], pool.backup_activations);
+    }
     for (name, help, raised) in [
         ("plimsoll_alerts_total", "Alerts raised, by kind and severity.", true),
         ("plimsoll_alerts_active", "Active alerts, by kind and severity.", false),
@@ -236,10 +239,8 @@ fn alerts(text: &mut Text<'_>, pools: &[PoolView]) {
         for pool in pools {
             let counts = if raised { &pool.observed.alerts_raised } else { &pool.observed.alerts_active };
             for (kind, &count) in alert::AlertKind::ALL.iter().zip(counts) {
-                if count > 0 || *kind == alert::AlertKind::DestinationDown {
-                    let severity = ("severity", kind.severity().as_str());
-                    family.sample(&[("pool", &pool.name), ("kind", kind.as_str()), severity], count);
-                }
+                let severity = ("severity", kind.severity().as_str());
+                family.sample(&[("pool", &pool.name), ("kind", kind.as_str()), severity], count);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use plimsoll_core::stats::BUCKETS_MS;
+use plimsoll_core::stats::{BUCKETS_US, PUBLISHED_US};
 
 /// The response to one scrape.
 #[derive(Debug)]
@@ -71,16 +71,15 @@ impl Family<'_> {
         self.line("", labels, None, value);
     }
 
-    /// Writes a sample unless it is zero.
-    pub(crate) fn unless_zero(&mut self, labels: Labels<'_>, value: u64) {
-        if value > 0 {
-            self.sample(labels, value);
-        }
-    }
-
-    /// Writes a histogram with the bounds of [`BUCKETS_MS`]; the last bucket is unbounded, the sum in seconds.
+    /// Writes a histogram of response times by [`PUBLISHED_US`], from buckets with the finer bounds of [`BUCKETS_US`];
+    /// the last bucket is unbounded, the sum in seconds.
     pub(crate) fn histogram(&mut self, labels: Labels<'_>, buckets: &[u64], sum: f64) {
-        self.histogram_of(BUCKETS_MS.map(|ms| ms as f64 / 1e3), labels, buckets, sum);
+        let mut merged = [0; PUBLISHED_US.len() + 1];
+        for (at, count) in buckets.iter().enumerate() {
+            let bound = BUCKETS_US.get(at).copied().unwrap_or(u64::MAX);
+            merged[PUBLISHED_US.partition_point(|&published| published < bound)] += count;
+        }
+        self.histogram_of(PUBLISHED_US.map(|us| us as f64 / 1e6), labels, &merged, sum);
     }
 
     /// Writes a histogram with the given bounds in seconds.
@@ -151,7 +150,7 @@ mod tests {
     #[test]
     fn help_and_type_are_written_once_and_only_with_samples() {
         let mut text = Text::new(None);
-        text.gauge("plimsoll_nothing", "Nothing.").unless_zero(&[], 0);
+        text.gauge("plimsoll_nothing", "Nothing.");
         let mut family = text.counter("plimsoll_x_total", "Some.");
         family.sample(&[], 1);
         family.sample(&[("pool", "a\"b\\c\nd"), ("code", "2xx")], 0.25);
@@ -162,19 +161,20 @@ mod tests {
 
     #[test]
     fn a_histogram_is_cumulative_and_ends_with_its_count() {
-        let mut buckets = [0; BUCKETS_MS.len() + 1];
-        (buckets[0], buckets[2], buckets[BUCKETS_MS.len()]) = (3, 2, 1);
+        let mut buckets = [0; BUCKETS_US.len() + 1];
+        (buckets[0], buckets[2], buckets[BUCKETS_US.len()]) = (3, 2, 1);
+        // A bucket below a bound that is not published counts for the next one.
+        (buckets[1], buckets[BUCKETS_US.len() - 1]) = (4, 7);
         let mut text = Text::new(None);
         text.family(Kind::Histogram, "t_seconds", "T.").histogram(&[("pool", "a")], &buckets, 12.5);
         let text = text.finish();
         for line in [
-            "t_seconds_bucket{pool=\"a\",le=\"0.005\"} 3\n",
-            "t_seconds_bucket{pool=\"a\",le=\"0.01\"} 3\n",
-            "t_seconds_bucket{pool=\"a\",le=\"0.025\"} 5\n",
-            "t_seconds_bucket{pool=\"a\",le=\"10\"} 5\n",
-            "t_seconds_bucket{pool=\"a\",le=\"+Inf\"} 6\n",
+            "t_seconds_bucket{pool=\"a\",le=\"0.00005\"} 3\n",
+            "t_seconds_bucket{pool=\"a\",le=\"0.0001\"} 9\n",
+            "t_seconds_bucket{pool=\"a\",le=\"10\"} 9\n",
+            "t_seconds_bucket{pool=\"a\",le=\"+Inf\"} 17\n",
             "t_seconds_sum{pool=\"a\"} 12.5\n",
-            "t_seconds_count{pool=\"a\"} 6\n",
+            "t_seconds_count{pool=\"a\"} 17\n",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

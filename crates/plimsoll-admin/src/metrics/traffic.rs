@@ -105,7 +105,7 @@ fn connections(text: &mut Text<'_>, listeners: &[ListenerView]) {
         let limited: u64 =
             reasons().zip(&l.counts.refused).filter(|(r, _)| *r == CONNECTION_LIMIT).map(|(_, n)| n).sum();
         family.sample(&[name, protocol, ("reason", CONNECTION_LIMIT)], limited);
-        family.unless_zero(&[name, protocol, ("reason", ACCEPT_ERROR)], l.counts.accept_errors);
+        family.sample(&[name, protocol, ("reason", ACCEPT_ERROR)], l.counts.accept_errors);
     }
 }
 
@@ -118,9 +118,7 @@ fn tls(text: &mut Text<'_>, listeners: &[ListenerView]) {
     for l in &secured {
         for (version, ends) in TLS_VERSIONS.iter().zip(&l.counts.handshakes) {
             for (result, &count) in HANDSHAKES.iter().zip(ends) {
-                if count > 0 || (*version == "1.3" && *result == "full") {
-                    family.sample(&[("listener", &l.name), ("version", version), ("result", result)], count);
-                }
+                family.sample(&[("listener", &l.name), ("version", version), ("result", result)], count);
             }
         }
     }
@@ -174,7 +172,7 @@ fn refused(text: &mut Text<'_>, listeners: &[ListenerView]) {
     for l in listeners {
         let [name, protocol] = listener_labels(l);
         for (reason, &count) in reasons().zip(&l.counts.refused) {
-            family.unless_zero(&[name, protocol, ("reason", reason)], count);
+            family.sample(&[name, protocol, ("reason", reason)], count);
         }
     }
 }

@@ -41,11 +41,13 @@ pub enum AlertKind {
     PoolDown,
     /// Failing destinations are not ejected, because too few others would be left.
     PoolPanic,
+    /// Destinations of a backup tier get messages.
+    BackupInUse,
 }
 
 impl AlertKind {
     /// All kinds, in the order of declaration.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::DestinationDown,
         Self::DestinationEjected,
         Self::RecoveryFailed,
@@ -53,6 +55,7 @@ impl AlertKind {
         Self::PoolDegraded,
         Self::PoolDown,
         Self::PoolPanic,
+        Self::BackupInUse,
     ];
 
     /// Kinds of alerts about one destination.
@@ -69,6 +72,7 @@ impl AlertKind {
             Self::PoolDegraded => "pool_degraded",
             Self::PoolDown => "pool_down",
             Self::PoolPanic => "pool_panic",
+            Self::BackupInUse => "backup_in_use",
         }
     }
 
@@ -76,9 +80,11 @@ impl AlertKind {
     pub const fn severity(self) -> Severity {
         match self {
             Self::DestinationEjected => Severity::Info,
-            Self::DestinationDown | Self::RecoveryFailed | Self::DestinationFlapping | Self::PoolDegraded => {
-                Severity::Warning
-            }
+            Self::DestinationDown
+            | Self::RecoveryFailed
+            | Self::DestinationFlapping
+            | Self::PoolDegraded
+            | Self::BackupInUse => Severity::Warning,
             Self::PoolDown | Self::PoolPanic => Severity::Critical,
         }
     }

@@ -154,6 +154,20 @@ impl Alerts {
         }
     }
 
+    /// Updates value and message of the alert about a destination that is down, while further checks fail.
+    pub fn update_failed_checks(&mut self, destination: &Name, count: u32, detail: &str) {
+        let Some(alert) = self.active.get_mut(&(AlertKind::DestinationDown, destination.clone())) else {
+            return;
+        };
+        if count > 1 && alert.value != Some(f64::from(count)) {
+            alert.value = Some(f64::from(count));
+            alert.message = format!(
+                "pool {}: destination {destination} is down: {count} checks failed in a row, last: {detail}",
+                self.pool
+            );
+        }
+    }
+
     /// Updates the alerts about the pool as a whole: the number of destinations that serve, the panic mode (`panics`) and
     /// flapping destinations. To be called after each batch of events and each second.
     pub fn evaluate(
@@ -169,18 +183,39 @@ impl Alerts {
         let by_operator = |status| matches!(status, Status::Draining | Status::Maintenance);
         let wanted = snapshot.members.iter().filter(|member| !by_operator(member.status)).count();
         let share = Some(serving as f64 / wanted.max(1) as f64).filter(|_| wanted > 0);
-        let degraded = format!("pool {pool}: {serving} of {wanted} destinations serve");
         let pool_wide = |kind, message, threshold| Cause { kind, message, value: share, threshold };
-        if serving == 0 {
+        let unserved: Vec<String> = match snapshot.health.unserved_subsets {
+            0 => Vec::new(),
+            _ => {
+                let subsets = spec.tiers.subsets.iter().filter(|subset| snapshot.is_unserved(subset));
+                subsets.map(|subset| subset.text()).collect()
+            }
+        };
+        if snapshot.health.serving == 0 {
             self.clear(now, AlertKind::PoolDegraded, &pool);
-            let message = format!("pool {pool}: no destination serves, messages are rejected");
+            let cause = match serving {
+                0 => "no destination serves",
+                _ => "no destination that serves gets messages: the weights are 0, or backup tiers are off",
+            };
+            let message = format!("pool {pool}: {cause}, messages are rejected");
             self.raise(now, &pool, pool_wide(AlertKind::PoolDown, message, None));
-        } else if serving < wanted {
+        } else if serving < wanted || !unserved.is_empty() {
             self.clear(now, AlertKind::PoolDown, &pool);
-            self.raise(now, &pool, pool_wide(AlertKind::PoolDegraded, degraded, Some(1.0)));
+            let mut message = format!("pool {pool}: {serving} of {wanted} destinations serve");
+            for subset in unserved {
+                message += &format!("; none of the subset {subset} does, its messages are rejected");
+            }
+            self.raise(now, &pool, pool_wide(AlertKind::PoolDegraded, message, Some(1.0)));
         } else {
             self.clear(now, AlertKind::PoolDown, &pool);
             self.clear(now, AlertKind::PoolDegraded, &pool);
+        }
+        if snapshot.health.backup_in_use {
+            let message =
+                format!("pool {pool}: a backup tier gets messages, because the tiers before do not suffice");
+            self.raise(now, &pool, pool_wide(AlertKind::BackupInUse, message, None));
+        } else {
+            self.clear(now, AlertKind::BackupInUse, &pool);
         }
         if panics {
             let message = format!(
@@ -265,10 +300,10 @@ impl Alerts {
     fn raise(&mut self, now: Tick, subject: &Name, cause: Cause) {
         let Cause { kind, message, value, threshold } = cause;
         if let Some(known) = self.active.get_mut(&(kind, subject.clone())) {
-            known.value = value;
+            (known.value, known.threshold, known.message) = (value, threshold, message);
             return;
         }
-        // Alerts about the pool are always raised: there are three kinds.
+        // Alerts about the pool are always raised: there are four kinds.
         if self.active.len() >= ACTIVE_MAX && AlertKind::OF_DESTINATIONS.contains(&kind) {
             self.lost += 1;
             return;

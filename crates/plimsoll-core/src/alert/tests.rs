@@ -136,7 +136,7 @@ fn an_outage_raises_one_alert_which_is_cleared_afterwards() {
     let over: Vec<_> = world.alerts.all().collect();
     assert_eq!((over.len(), over[0].kind), (2, AlertKind::PoolDegraded));
     assert!(over.iter().all(|alert| alert.cleared_at > Some(alert.raised_at)));
-    assert_eq!(world.alerts.active(), [0; 7]);
+    assert_eq!(world.alerts.active(), [0; AlertKind::ALL.len()]);
     assert_eq!(world.alerts.raised()[AlertKind::DestinationDown as usize], 1);
 }
 
@@ -287,4 +287,83 @@ fn alerts_are_bounded_and_those_about_the_pool_always_raised() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), PAST_MAX + 2, "numbers are unique");
+}
+
+#[test]
+fn value_and_message_of_an_active_alert_follow_its_cause() {
+    let mut world = World::new(3, spec());
+    world.up[0] = false;
+    world.run(SEC * 60);
+    let find =
+        |world: &World, kind| world.alerts.all().find(|alert| alert.kind == kind).expect("active").clone();
+    assert!(find(&world, AlertKind::PoolDegraded).message.contains("2 of 3"));
+    world.up[1] = false;
+    world.run(SEC * 60);
+    let degraded = find(&world, AlertKind::PoolDegraded);
+    assert!(degraded.message.contains("1 of 3"), "{}", degraded.message);
+    assert!(degraded.value < Some(0.34), "{:?}", degraded.value);
+    world.alerts.update_failed_checks(&"d0".into(), 12, "timeout");
+    let down = find(&world, AlertKind::DestinationDown);
+    assert_eq!(down.value, Some(12.0));
+    assert!(down.message.ends_with("12 checks failed in a row, last: timeout"), "{}", down.message);
+}
+
+#[test]
+fn a_pool_is_down_if_no_message_can_be_sent_whatever_the_statuses_are() {
+    let mut world = World::new(2, spec());
+    let members = |weights: [u16; 2], priorities: [u8; 2]| {
+        let member = |n: usize| Destination {
+            weight: crate::destination::Weight::new(weights[n]),
+            priority: priorities[n],
+            ..Destination::new(&format!("d{n}"), Address::Socket(([127, 0, 0, 1], 9000 + n as u16).into()))
+        };
+        Input::Members(vec![member(0), member(1)])
+    };
+    world.pool.handle(world.now, members([0, 0], [0, 0]));
+    world.run(SEC);
+    assert_eq!(world.pool.snapshot().health.state(), "down");
+    assert!(world.take_changes().contains(&"+pool_down api".to_owned()));
+    world.pool.handle(world.now, members([1, 0], [0, 0]));
+    world.run(SEC);
+    assert_eq!(world.pool.snapshot().health.state(), "healthy", "a weight of 0 is the operator's decision");
+    assert!(world.take_changes().contains(&"-pool_down api".to_owned()));
+
+    // The first tier fails: its backup takes over, or must not.
+    world.pool.handle(world.now, members([1, 1], [0, 1]));
+    world.up[0] = false;
+    world.run(SEC * 60);
+    let health = world.pool.snapshot().health;
+    assert_eq!((health.state(), health.serving, health.backup_in_use), ("degraded", 1, true));
+    assert!(world.take_changes().contains(&"+backup_in_use api".to_owned()));
+    let off =
+        PoolSpec { tiers: crate::snapshot::TierSpec { backup_tiers: false, ..Default::default() }, ..spec() };
+    world.pool.handle(world.now, Input::Spec(off));
+    world.run(SEC);
+    let health = world.pool.snapshot().health;
+    assert_eq!((health.state(), health.serving, health.backup_in_use), ("down", 0, false));
+    let changes = world.take_changes();
+    assert!(
+        changes.contains(&"+pool_down api".to_owned()) && changes.contains(&"-backup_in_use api".to_owned())
+    );
+}
+
+#[test]
+fn a_subset_without_destinations_degrades_the_pool() {
+    use crate::subset::{Fallback, Subset};
+    let labels = vec![("version".into(), "2".into())];
+    let with = |fallback| PoolSpec {
+        tiers: crate::snapshot::TierSpec {
+            subsets: vec![std::sync::Arc::new(Subset::new(labels.clone(), fallback))],
+            ..Default::default()
+        },
+        ..spec()
+    };
+    let mut world = World::new(2, with(Fallback::None));
+    assert_eq!(world.pool.snapshot().health.state(), "degraded");
+    let alert = world.alerts.all().next().expect("raised");
+    assert_eq!(alert.kind, AlertKind::PoolDegraded);
+    assert!(alert.message.contains("none of the subset version=2"), "{}", alert.message);
+    world.pool.handle(world.now, Input::Spec(with(Fallback::Any)));
+    world.run(SEC);
+    assert_eq!(world.pool.snapshot().health.state(), "healthy");
 }

@@ -6,6 +6,7 @@ mod priority_and_locality;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -93,27 +94,47 @@ impl Tier {
     }
 }
 
-/// Numbers of destinations of a pool by health, counted when the snapshot is built. Each change of a status makes a new
+/// Whether a pool can serve its messages, counted when the snapshot is built. Each change of a status makes a new
 /// snapshot.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthSummary {
-    /// Number of destinations that may serve.
+    /// Number of destinations that a message can be sent to: they may serve, have a weight, and are in a tier that is used.
     pub serving: usize,
     /// Number of destinations.
     pub total: usize,
+    /// Number of destinations with a status that does not serve.
+    pub unavailable: usize,
+    /// Number of subsets of routes without a destination for their messages.
+    pub unserved_subsets: usize,
+    /// Whether destinations of a backup tier get messages, because the tiers before do not suffice.
+    pub backup_in_use: bool,
 }
 
 impl HealthSummary {
-    fn of(members: &[Member]) -> Self {
-        let serving = members.iter().filter(|member| member.status.serves()).count();
-        Self { serving, total: members.len() }
+    fn of(members: &[Member], spec: &TierSpec, pool_tiers: &TierSet, subsets: &[(u64, TierSet)]) -> Self {
+        let ranks = pool_tiers.tiers.iter().flat_map(|tier| tier.all_members.iter().map(|slot| slot.rank));
+        let serving: BTreeSet<u32> = ranks.collect();
+        let is_unserved = |(subset, (_, tiers)): &(&Arc<Subset>, &(u64, TierSet))| {
+            tiers.tiers.is_empty() && (subset.fallback == Fallback::None || pool_tiers.tiers.is_empty())
+        };
+        let first =
+            members.iter().filter(|m| m.destination.weight.get() > 0).map(|m| m.destination.priority).min();
+        let mut shares = pool_tiers.tiers.iter().zip(pool_tiers.shares());
+        Self {
+            serving: serving.len(),
+            total: members.len(),
+            unavailable: members.iter().filter(|member| !member.status.serves()).count(),
+            unserved_subsets: spec.subsets.iter().zip(subsets).filter(is_unserved).count(),
+            backup_in_use: shares.any(|(tier, share)| share > 0.0 && Some(tier.priority) > first),
+        }
     }
 
-    /// Returns `healthy`, `degraded` or `down`, as the specification names them.
+    /// Returns `healthy`, `degraded` or `down`, as the specification names them. A pool is down if no message can be sent
+    /// to a destination, whatever the statuses are.
     pub const fn state(self) -> &'static str {
-        match self.serving {
-            0 => "down",
-            n if n == self.total => "healthy",
+        match (self.serving, self.unavailable, self.unserved_subsets) {
+            (0, ..) => "down",
+            (_, 0, 0) => "healthy",
             _ => "degraded",
         }
     }
@@ -169,14 +190,16 @@ impl Snapshot {
         }
         let tiers_of =
             |subset: &Arc<Subset>| (subset.id(), build_tiers(policy, &members, spec, Some(subset)));
+        let subsets: Box<[_]> = spec.subsets.iter().map(tiers_of).collect();
+        let pool_tiers = build_tiers(policy, &members, spec, None);
         Self {
             pool,
             generation,
             algorithm: policy.name(),
-            health: HealthSummary::of(&members),
+            health: HealthSummary::of(&members, spec, &pool_tiers, &subsets),
             key_cache: policy.key_cache(),
-            subsets: spec.subsets.iter().map(tiers_of).collect(),
-            pool_tiers: build_tiers(policy, &members, spec, None),
+            subsets,
+            pool_tiers,
             members: members.into(),
             trials: Box::default(),
             trials_for_all: Tick::NEVER,
@@ -210,6 +233,12 @@ impl Snapshot {
     /// Returns the tiers of a subset; `None` if the snapshot is older than the route that selects the subset.
     pub(crate) fn subset_tiers(&self, subset: &Subset) -> Option<&TierSet> {
         self.subsets.iter().find(|(id, _)| *id == subset.id()).map(|(_, tiers)| tiers)
+    }
+
+    /// Returns whether no message for this subset can be sent to a destination.
+    pub fn is_unserved(&self, subset: &Subset) -> bool {
+        let request = PickRequest { subset: Some(subset), ..PickRequest::default() };
+        self.tiers_for(&request).tiers.is_empty()
     }
 
     /// Returns the tiers for a message: those of its subset, or of the pool if none of the subset serves and the

@@ -5,18 +5,30 @@ use std::time::Duration;
 
 use crate::outcome::Failure;
 
-/// Upper bounds, in milliseconds, of the response-time buckets of every histogram: what the OpenTelemetry semantic
-/// conventions advise for `http.client.request.duration`.
-pub const BUCKETS_MS: [u64; 14] = [5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10_000];
+/// Upper bounds, in microseconds, of the response-time buckets of every histogram, from 50 µs to a minute. Neighbours
+/// differ by a factor of at most 1.5 up to 10 s, so an interpolated quantile is within a few percent.
+pub const BUCKETS_US: [u64; 41] = [
+    50, 75, 100, 150, 200, 250, 350, 500, 750, 1_000, 1_500, 2_000, 2_500, 3_500, 5_000, 7_500, 10_000,
+    15_000, 20_000, 25_000, 35_000, 50_000, 75_000, 100_000, 150_000, 200_000, 250_000, 350_000, 500_000,
+    750_000, 1_000_000, 1_500_000, 2_000_000, 2_500_000, 3_500_000, 5_000_000, 7_500_000, 10_000_000,
+    15_000_000, 30_000_000, 60_000_000,
+];
 
-/// Returns the index of `span` in a histogram of `BUCKETS_MS.len() + 1` buckets.
+/// Bounds of [`BUCKETS_US`] that metrics publish: those that the OpenTelemetry semantic conventions advise for
+/// `http.client.request.duration`, continued to shorter times.
+pub const PUBLISHED_US: [u64; 20] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000,
+    750_000, 1_000_000, 2_500_000, 5_000_000, 7_500_000, 10_000_000,
+];
+
+/// Returns the index of `span` in a histogram of `BUCKETS_US.len() + 1` buckets.
 pub fn bucket_of(span: Duration) -> usize {
     let nanos = span.as_nanos() as u64;
-    BUCKETS_MS.iter().position(|&ms| nanos <= ms * 1_000_000).unwrap_or(BUCKETS_MS.len())
+    BUCKETS_US.partition_point(|&us| us * 1_000 < nanos)
 }
 
 /// One worker's counts of one destination: written by that worker only, read by metrics and the slow loop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct WorkerCounts {
     pub(crate) started: AtomicU64,
@@ -29,11 +41,24 @@ pub struct WorkerCounts {
     /// Bad outcomes that count against no destination.
     pub(crate) excused: AtomicU64,
     pub(crate) first_byte_nanos: AtomicU64,
-    pub(crate) buckets: [AtomicU64; BUCKETS_MS.len() + 1],
+    pub(crate) buckets: [AtomicU64; BUCKETS_US.len() + 1],
+}
+
+impl Default for WorkerCounts {
+    fn default() -> Self {
+        Self {
+            started: AtomicU64::default(),
+            ended: AtomicU64::default(),
+            classes: Default::default(),
+            failures: Default::default(),
+            first_byte_nanos: AtomicU64::default(),
+            buckets: [const { AtomicU64::new(0) }; BUCKETS_US.len() + 1],
+        }
+    }
 }
 
 /// Counts of one destination, summed over workers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
     /// Number of assignments.
     pub started: u64,
@@ -45,8 +70,20 @@ pub struct Counts {
     pub excused: u64,
     /// Sum of the times to the first byte, in nanoseconds.
     pub first_byte_nanos: u64,
-    /// Responses by time to the first byte; see [`BUCKETS_MS`].
-    pub buckets: [u64; BUCKETS_MS.len() + 1],
+    /// Responses by time to the first byte; see [`BUCKETS_US`].
+    pub buckets: [u64; BUCKETS_US.len() + 1],
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            started: 0,
+            classes: [0; 6],
+            failures: [0; Failure::ALL.len()],
+            first_byte_nanos: 0,
+            buckets: [0; BUCKETS_US.len() + 1],
+        }
+    }
 }
 
 impl Counts {
@@ -58,6 +95,20 @@ impl Counts {
     /// Number of failed attempts.
     pub fn failed(&self) -> u64 {
         self.failures.iter().sum()
+    }
+
+    /// Returns the difference to an earlier state.
+    pub fn since(&self, before: &Self) -> Self {
+        fn minus<const N: usize>(now: &[u64; N], before: &[u64; N]) -> [u64; N] {
+            std::array::from_fn(|at| now[at].saturating_sub(before[at]))
+        }
+        Self {
+            started: self.started.saturating_sub(before.started),
+            classes: minus(&self.classes, &before.classes),
+            failures: minus(&self.failures, &before.failures),
+            first_byte_nanos: self.first_byte_nanos.saturating_sub(before.first_byte_nanos),
+            buckets: minus(&self.buckets, &before.buckets),
+        }
     }
 
     /// Mean time to the first byte; `None` before the first response.
@@ -118,8 +169,31 @@ mod tests {
 
     #[test]
     fn buckets_include_their_bound() {
-        assert_eq!(bucket_of(Duration::from_millis(5)), 0);
-        assert_eq!(bucket_of(Duration::from_millis(6)), 1);
-        assert_eq!(bucket_of(Duration::from_secs(60)), BUCKETS_MS.len());
+        assert_eq!(bucket_of(Duration::ZERO), 0);
+        assert_eq!(bucket_of(Duration::from_micros(50)), 0);
+        assert_eq!(bucket_of(Duration::from_nanos(50_001)), 1);
+        for (at, us) in BUCKETS_US.into_iter().enumerate() {
+            assert_eq!(bucket_of(Duration::from_micros(us)), at);
+            assert_eq!(bucket_of(Duration::from_nanos(us * 1_000 + 1)), at + 1);
+        }
+        assert_eq!(bucket_of(Duration::from_secs(61)), BUCKETS_US.len());
+    }
+
+    #[test]
+    fn bounds_rise_and_all_published_ones_exist() {
+        assert!(BUCKETS_US.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(PUBLISHED_US.iter().all(|us| BUCKETS_US.contains(us)));
+    }
+
+    #[test]
+    fn counts_of_a_window_are_differences() {
+        let mut counts = Counts { started: 7, first_byte_nanos: 9, ..Counts::default() };
+        let before = counts.clone();
+        (counts.started, counts.classes[2], counts.buckets[3]) = (9, 2, 2);
+        let window = counts.since(&before);
+        assert_eq!(
+            (window.started, window.classes[2], window.buckets[3], window.first_byte_nanos),
+            (2, 2, 2, 0)
+        );
     }
 }

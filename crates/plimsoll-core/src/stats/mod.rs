@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use self::assignment::{Assignment, FailureSignal};
 pub use self::connection::{ConnectionPermit, ConnectionWait};
 pub(crate) use self::counts::bump;
-pub use self::counts::{BUCKETS_MS, Counts, Progress, WorkerCounts, bucket_of};
+pub use self::counts::{BUCKETS_US, Counts, PUBLISHED_US, Progress, WorkerCounts, bucket_of};
 #[cfg(not(loom))]
 pub(crate) use self::trial::Trial;
 #[cfg(not(loom))]

@@ -42,8 +42,9 @@ pub struct DestinationHealth {
     pub reason: Option<String>,
     /// Time of the last change of the status.
     pub since: u64,
-    /// Health score, 0 to 1: the share of the last 32 checks that passed, halved per consecutive failure of real
-    /// traffic. `None` before the first check.
+    /// Health score, 0 to 1: the share of the last 32 checks that passed, multiplied by the score by which the
+    /// algorithm `health_based` balances (errors, latency and consecutive failures of real traffic). 0 if the
+    /// destination is down or ejected; `None` before the first check.
     pub score: Option<f64>,
     /// Number of consecutive failed checks.
     pub consecutive_failures: u32,
@@ -137,15 +138,16 @@ impl From<&recommendation::Recommendation> for Recommendation {
 }
 
 impl DestinationHealth {
-    /// Converts a report; `streak` is the number of consecutive failures of real traffic.
-    pub(crate) fn new(report: &DestinationReport, checks: &CheckCounts, streak: u32, clock: Clock) -> Self {
+    /// Converts a report; `traffic` is the health score of real traffic.
+    pub(crate) fn new(report: &DestinationReport, checks: &CheckCounts, traffic: f64, clock: Clock) -> Self {
+        let failed = matches!(report.status, Status::Down | Status::Ejected { .. });
         let last = report.last_check.as_ref();
         Self {
             id: report.name.to_string(),
             status: report.status.as_str(),
             reason: report.reason.as_ref().map(ToString::to_string),
             since: clock.unix_millis(report.since),
-            score: checks.score().map(|share| share * (-f64::from(streak.min(64))).exp2()),
+            score: checks.score().map(|share| if failed { 0.0 } else { share * traffic }),
             consecutive_failures: report.consecutive_failures,
             consecutive_successes: report.consecutive_passes,
             last_check: last.map(|check| LastCheck {
@@ -182,7 +184,7 @@ pub(super) fn monitoring_result(
         return Err(HealthMonitoringError::TimedOut { unchecked });
     }
     let serving = view.destinations.iter().filter(|report| report.status.serves()).count();
-    let health = |report| DestinationHealth::new(report, checks(report), 0, clock);
+    let health = |report| DestinationHealth::new(report, checks(report), 1.0, clock);
     Ok(HealthMonitoringResult {
         health_status: HealthStatus {
             state: HealthState::from_name(view.state),

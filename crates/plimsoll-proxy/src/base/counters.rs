@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use plimsoll_core::stats::{BUCKETS_MS, bucket_of};
+use plimsoll_core::stats::{BUCKETS_US, bucket_of};
 use plimsoll_core::{Failure, NoDestination};
 
 use crate::base::reason::Reason;
@@ -21,6 +21,16 @@ pub const METHODS: [&str; Method::NAMES.len()] = Method::NAMES;
 /// Returns the reasons for local replies and closed connections, as metrics label them.
 pub fn reasons() -> impl Iterator<Item = &'static str> {
     Reason::ALL.into_iter().map(Reason::as_str)
+}
+
+/// Histogram of durations that only one worker writes.
+#[derive(Debug)]
+struct Buckets([Counter; BUCKETS_US.len() + 1]);
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self([const { Counter(AtomicU64::new(0)) }; BUCKETS_US.len() + 1])
+    }
 }
 
 /// A counter that only one worker writes.
@@ -63,7 +73,7 @@ impl<T: Default> PerWorker<T> {
 #[derive(Debug, Default)]
 pub(crate) struct RouteCounters {
     requests: [[Counter; CLASSES.len()]; METHODS.len()],
-    durations: [[Counter; BUCKETS_MS.len() + 1]; CLASSES.len()],
+    durations: [Buckets; CLASSES.len()],
     duration_nanos: [Counter; CLASSES.len()],
     pub(crate) started: Counter,
     pub(crate) ended: Counter,
@@ -76,7 +86,7 @@ impl RouteCounters {
     pub(crate) fn request(&self, method: Method, status: u16, span: Duration) {
         let class = usize::from(status / 100).min(5);
         self.requests[method as usize][class].add(1);
-        self.durations[class][bucket_of(span)].add(1);
+        self.durations[class].0[bucket_of(span)].add(1);
         self.duration_nanos[class].add(span.as_nanos() as u64);
     }
 }
@@ -120,7 +130,7 @@ pub(crate) struct ListenerCounters {
     pub(crate) refused: ByReason,
     pub(crate) accept_errors: Counter,
     handshakes: [[Counter; HANDSHAKES.len()]; TLS_VERSIONS.len()],
-    handshake_buckets: [Counter; BUCKETS_MS.len() + 1],
+    handshake_buckets: Buckets,
     handshake_nanos: Counter,
     pub(crate) datagrams: [Counter; DIRECTIONS.len()],
     pub(crate) evicted: Counter,
@@ -136,7 +146,7 @@ impl ListenerCounters {
     pub(crate) fn handshake(&self, version: &str, result: Handshake, span: Duration) {
         let version = TLS_VERSIONS.iter().position(|&known| known == version).unwrap_or(0);
         self.handshakes[version][result as usize].add(1);
-        self.handshake_buckets[bucket_of(span)].add(1);
+        self.handshake_buckets.0[bucket_of(span)].add(1);
         self.handshake_nanos.add(span.as_nanos() as u64);
     }
 }
@@ -144,7 +154,7 @@ impl ListenerCounters {
 /// A histogram for export: counts by bucket (not cumulative) and the sum in seconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    /// Count of each bucket of [`BUCKETS_MS`], and of the values above all of them.
+    /// Count of each bucket of [`BUCKETS_US`], and of the values above all of them.
     pub buckets: Vec<u64>,
     /// Sum of all values, in seconds.
     pub sum: f64,
@@ -172,7 +182,7 @@ impl PerWorker<RouteCounters> {
             .collect();
         let durations = (0..CLASSES.len())
             .map(|c| Histogram {
-                buckets: (0..=BUCKETS_MS.len()).map(|b| self.sum(|t| t.durations[c][b].get())).collect(),
+                buckets: (0..=BUCKETS_US.len()).map(|b| self.sum(|t| t.durations[c].0[b].get())).collect(),
                 sum: self.sum(|t| t.duration_nanos[c].get()) as f64 / 1e9,
             })
             .collect();
@@ -279,7 +289,7 @@ pub(crate) struct PoolCounters {
     retries: [Counter; RETRY_REASONS.len()],
     failovers: [Counter; RETRY_REASONS.len()],
     overflows: [Counter; OVERFLOWS.len()],
-    wait_buckets: [Counter; BUCKETS_MS.len() + 1],
+    wait_buckets: Buckets,
     wait_nanos: Counter,
     hedges: [Counter; HEDGES.len()],
     orca: [Counter; ORCA_RESULTS.len()],
@@ -312,7 +322,7 @@ impl PoolCounters {
 
     /// Records how long a request was queued, whatever the result.
     pub(crate) fn waited(&self, span: Duration) {
-        self.wait_buckets[bucket_of(span)].add(1);
+        self.wait_buckets.0[bucket_of(span)].add(1);
         self.wait_nanos.add(span.as_nanos() as u64);
     }
 
@@ -363,7 +373,7 @@ impl PerWorker<PoolCounters> {
             failovers: std::array::from_fn(|f| self.sum(|t| t.failovers[f].get())),
             overflows: std::array::from_fn(|o| self.sum(|t| t.overflows[o].get())),
             waits: Histogram {
-                buckets: (0..=BUCKETS_MS.len()).map(|b| self.sum(|t| t.wait_buckets[b].get())).collect(),
+                buckets: (0..=BUCKETS_US.len()).map(|b| self.sum(|t| t.wait_buckets.0[b].get())).collect(),
                 sum: self.sum(|t| t.wait_nanos.get()) as f64 / 1e9,
             },
             hedges: std::array::from_fn(|h| self.sum(|t| t.hedges[h].get())),
@@ -409,7 +419,9 @@ impl PerWorker<ListenerCounters> {
                 .map(|v| (0..HANDSHAKES.len()).map(|h| self.sum(|t| t.handshakes[v][h].get())).collect())
                 .collect(),
             handshake_durations: Histogram {
-                buckets: (0..=BUCKETS_MS.len()).map(|b| self.sum(|t| t.handshake_buckets[b].get())).collect(),
+                buckets: (0..=BUCKETS_US.len())
+                    .map(|b| self.sum(|t| t.handshake_buckets.0[b].get()))
+                    .collect(),
                 sum: self.sum(|t| t.handshake_nanos.get()) as f64 / 1e9,
             },
         }

@@ -344,6 +344,10 @@ fn sentence(why: SetAside, reason: Option<String>) -> String {
         SetAside::NoWeight => "its weight is 0, so it gets no new requests".to_owned(),
         SetAside::Subset => "it lacks the labels that the route requires".to_owned(),
         SetAside::Backup => "it is in a backup tier, and an earlier tier serves".to_owned(),
+        SetAside::BackupOff => {
+            "it is in a backup tier, and `quality.failover_support` is off, so no backup tier is used"
+                .to_owned()
+        }
         SetAside::Full => "it is at its limit".to_owned(),
         SetAside::Zone => "it is in another zone, and the local zone has enough capacity".to_owned(),
     }

@@ -8,7 +8,7 @@ use plimsoll_config::model::{ListenAddress, Protocol};
 use plimsoll_core::alert::Alert;
 use plimsoll_core::measure::{LoadMetric, LoadReport};
 use plimsoll_core::pool::Input;
-use plimsoll_core::quality::intended_shares;
+use plimsoll_core::quality::{health_scores, intended_shares};
 use plimsoll_core::{Name, Snapshot, Tick};
 use tokio::sync::oneshot;
 
@@ -158,32 +158,40 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
     let intended = intended_shares(&snapshot, table.config.algorithm.heeds_weights());
     let mut reports: HashMap<Name, _> =
         report.destinations.into_iter().map(|r| (r.name.clone(), r)).collect();
-    let destinations = snapshot.members.iter().zip(intended).map(|(member, intended_share)| {
-        let d = &member.destination;
-        DestinationView {
-            name: d.name.clone(),
-            address: d.address.to_string(),
-            zone: d.zone.clone(),
-            labels: d.labels.clone(),
-            weight: d.weight.get(),
-            effective_weight: member.weight,
-            intended_share,
-            priority: d.priority,
-            status: member.status,
-            since: member.since,
-            in_flight: member.stats.in_flight(),
-            requests: LimitView { current: member.stats.in_flight(), max: member.stats.max_in_flight() },
-            connections: member.stats.connections().into(),
-            streak: member.stats.streak(),
-            score_errors: member.stats.score_errors(),
-            load: member.stats.reported().report(now),
-            load_age: member.stats.reported().age(now),
-            counts: member.stats.counts(),
-            report: reports.remove(&d.name),
-            checks: report.checks.remove(&d.name).unwrap_or_default(),
-            transitions: report.transitions.remove(&d.name).unwrap_or_default(),
-        }
-    });
+    let scores = health_scores(&snapshot, now);
+    let destinations =
+        snapshot.members.iter().zip(intended).zip(scores).map(|((member, intended_share), score)| {
+            let d = &member.destination;
+            DestinationView {
+                name: d.name.clone(),
+                address: d.address.to_string(),
+                zone: d.zone.clone(),
+                labels: d.labels.clone(),
+                weight: d.weight.get(),
+                effective_weight: member.weight,
+                intended_share,
+                priority: d.priority,
+                status: member.status,
+                since: member.since,
+                in_flight: member.stats.in_flight(),
+                requests: LimitView { current: member.stats.in_flight(), max: member.stats.max_in_flight() },
+                connections: member.stats.connections().into(),
+                streak: member.stats.streak(),
+                traffic_score: score,
+                score_errors: member.stats.score_errors(),
+                load: member.stats.reported().report(now),
+                load_age: member.stats.reported().age(now),
+                recent: match report.window.counts.get(&member.id) {
+                    Some(before) => member.stats.counts().since(before),
+                    // It was added within the window.
+                    None => member.stats.counts(),
+                },
+                counts: member.stats.counts(),
+                report: reports.remove(&d.name),
+                checks: report.checks.remove(&d.name).unwrap_or_default(),
+                transitions: report.transitions.remove(&d.name).unwrap_or_default(),
+            }
+        });
     PoolView {
         name: snapshot.pool.clone(),
         algorithm: snapshot.algorithm,
@@ -195,9 +203,11 @@ fn view_of(table: &PoolTable, mut report: PoolReport, now: Tick) -> PoolView {
         hedges: table.config.hedge.is_some(),
         orca: table.config.orca,
         state_since: report.state_since,
+        window: now.since(report.window.at),
         counts: table.counters.counts(),
         check_stats: report.check_stats,
         decision_cache: snapshot.key_cache.as_ref().map(|counters| counters.sums()),
+        backup_activations: report.backup_activations,
         ejections: report.ejections,
         observed: report.observed,
         limits: limits_view(table, &snapshot),

@@ -43,12 +43,16 @@ pub struct PoolView {
     pub orca: bool,
     /// Time of the latest change of [`state`](Self::state).
     pub state_since: Tick,
+    /// Time that [`DestinationView::recent`] covers: a minute and up to 15 s more, or the age of the pool.
+    pub window: Duration,
     /// Decisions, retries and hedges since the start.
     pub counts: PoolCounts,
     /// Statistics of checks and recoveries since the start.
     pub check_stats: CheckStats,
     /// Hits and misses of the decision cache, if the pool has one.
     pub decision_cache: Option<(u64, u64)>,
+    /// Number of times that a backup tier began to get messages.
+    pub backup_activations: u64,
     /// Ejections since the start, by reason.
     pub ejections: BTreeMap<&'static str, u64>,
     /// Alerts, recommendations and balancing quality.
@@ -138,6 +142,8 @@ pub struct DestinationView {
     pub connections: LimitView,
     /// Consecutive bad outcomes of traffic.
     pub streak: u32,
+    /// Health score of its traffic, 0 to 1; 0 if it failed and does not serve.
+    pub traffic_score: f64,
     /// Number of times a formula had no value for it.
     pub score_errors: u32,
     /// Load that it reported, as far as it is still valid.
@@ -146,6 +152,8 @@ pub struct DestinationView {
     pub load_age: Option<Duration>,
     /// Counts since the start.
     pub counts: Counts,
+    /// Counts within the window of the pool.
+    pub recent: Counts,
     /// Report of its checks and ejections.
     pub report: Option<DestinationReport>,
     /// Counts of its checks.

@@ -1,6 +1,6 @@
 //! The slow loop of one pool: drives its state machine, runs its checks and publishes its snapshots.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use plimsoll_core::event::{Event, Reason};
 use plimsoll_core::health::{CheckFailure, CheckFailureKind, CheckLayer};
 use plimsoll_core::pool::{Action, DestinationReport, Input, Pool, ProbeResult};
 use plimsoll_core::retry::RetryBudget;
-use plimsoll_core::stats::BUCKETS_MS;
+use plimsoll_core::stats::{BUCKETS_US, Counts};
 use plimsoll_core::{DestinationId, FailureSignal, Name, Snapshot, Status, Tick};
 use tokio::sync::{mpsc, oneshot};
 
@@ -69,9 +69,10 @@ impl<const N: usize> Default for DurationHistogram<N> {
 }
 
 impl<const N: usize> DurationHistogram<N> {
-    fn record(&mut self, span: Duration, bounds_ms: &[u64]) {
-        let ms = span.as_nanos().div_ceil(1_000_000);
-        let bucket = bounds_ms.iter().position(|&bound| ms <= u128::from(bound)).unwrap_or(bounds_ms.len());
+    /// Counts a duration; the bounds are in the given unit.
+    fn record(&mut self, span: Duration, bounds: &[u64], unit: Duration) {
+        let units = span.as_nanos().div_ceil(unit.as_nanos());
+        let bucket = bounds.partition_point(|&bound| u128::from(bound) < units);
         self.buckets[bucket.min(N - 1)] += 1;
         self.sum += span;
     }
@@ -85,9 +86,9 @@ pub const OUTAGES_MS: [u64; 11] =
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckStats {
     /// Durations of checks that passed.
-    pub passed: DurationHistogram<{ BUCKETS_MS.len() + 1 }>,
+    pub passed: DurationHistogram<{ BUCKETS_US.len() + 1 }>,
     /// Durations of checks that failed.
-    pub failed: DurationHistogram<{ BUCKETS_MS.len() + 1 }>,
+    pub failed: DurationHistogram<{ BUCKETS_US.len() + 1 }>,
     /// Durations of outages: from the failure of a destination until it served again.
     pub outages: DurationHistogram<{ OUTAGES_MS.len() + 1 }>,
     /// Number of destinations that recovered.
@@ -112,8 +113,49 @@ pub(crate) struct PoolReport {
     /// State of the pool: `healthy`, `degraded` or `down`.
     pub(crate) state: &'static str,
     pub(crate) state_since: Tick,
+    /// Whether destinations of a backup tier get messages.
+    backup_in_use: bool,
+    /// Number of times that a backup tier began to get messages.
+    pub(crate) backup_activations: u64,
     pub(crate) observed: ObserverView,
+    /// Counts at the start of the window of the performance metrics.
+    pub(crate) window: Arc<WindowStart>,
 }
+
+/// Counts of all destinations at one time.
+#[derive(Debug, Default)]
+pub(crate) struct WindowStart {
+    pub(crate) at: Tick,
+    pub(crate) counts: HashMap<DestinationId, Counts>,
+}
+
+/// Starts of the windows to come: one each [`WINDOW_STEP`]. The window of the performance metrics begins at the oldest.
+#[derive(Debug, Default)]
+struct Windows(VecDeque<Arc<WindowStart>>);
+
+impl Windows {
+    /// Returns the start of the window: a minute ago and at most a step longer, or the start of the pool.
+    fn start(&self) -> Arc<WindowStart> {
+        self.0.front().cloned().unwrap_or_default()
+    }
+
+    /// Keeps the present counts, if a step has passed since the latest.
+    fn advance(&mut self, now: Tick, snapshot: &Snapshot) {
+        if self.0.back().is_some_and(|latest| now.since(latest.at) < WINDOW_STEP) {
+            return;
+        }
+        let counts = snapshot.members.iter().map(|member| (member.id, member.stats.counts())).collect();
+        self.0.push_back(Arc::new(WindowStart { at: now, counts }));
+        while self.0.get(1).is_some_and(|second| now.since(second.at) >= WINDOW) {
+            self.0.pop_front();
+        }
+    }
+}
+
+/// Minimum length of the window of the performance metrics.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Time between two possible starts of the window.
+const WINDOW_STEP: Duration = Duration::from_secs(15);
 
 /// Command of the control plane to a driver.
 pub(crate) enum DriverCommand {
@@ -160,6 +202,8 @@ impl Driver {
         let mut report = PoolReport::default();
         let mut check_waiters: Vec<oneshot::Sender<()>> = Vec::new();
         self.update_state(&self.snapshots.latest(), &mut report);
+        let mut windows = Windows::default();
+        windows.advance(self.clock.now(), &self.snapshots.latest());
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -181,6 +225,7 @@ impl Driver {
                     }
                     Some(DriverCommand::Report(reply)) => {
                         report.destinations = self.pool.reports();
+                        report.window = windows.start();
                         report.observed = self.observer.report(self.clock.now(), &self.pool, &report.destinations);
                         let _receiver_dropped = reply.send(report.clone());
                     }
@@ -201,6 +246,7 @@ impl Driver {
                 }
                 _ = second.tick() => {
                     self.budget.roll(self.clock.now());
+                    windows.advance(self.clock.now(), &self.snapshots.latest());
                     self.observer.evaluate(self.clock.now(), &self.pool);
                 }
             }
@@ -213,10 +259,31 @@ impl Driver {
     }
 
     fn update_state(&self, snapshot: &Snapshot, report: &mut PoolReport) {
-        let state = snapshot.health.state();
-        if state != report.state {
-            (report.state, report.state_since) = (state, self.clock.now());
+        let (pool, state, backup) = (&snapshot.pool, snapshot.health.state(), snapshot.health.backup_in_use);
+        if backup != std::mem::replace(&mut report.backup_in_use, backup) {
+            match backup {
+                true => {
+                    report.backup_activations += 1;
+                    tracing::warn!(event = "backup_in_use", %pool, "pool {pool}: a backup tier gets messages");
+                }
+                false => {
+                    tracing::info!(event = "backup_released", %pool, "pool {pool}: no backup tier gets messages")
+                }
+            }
         }
+        if state == report.state {
+            return;
+        }
+        match (report.state, state) {
+            // A new pool starts with the statuses of its configuration.
+            ("", _) => {}
+            (_, "down") => {
+                tracing::error!(event = "pool_down", %pool, "pool {pool}: no destination serves, messages are rejected");
+            }
+            ("down", _) => tracing::info!(event = "pool_up", %pool, "pool {pool}: messages are served again"),
+            _ => {}
+        }
+        (report.state, report.state_since) = (state, self.clock.now());
     }
 
     fn on_probe_result(&mut self, probed: Probed, report: &mut PoolReport) {
@@ -227,14 +294,14 @@ impl Driver {
                 counts.passed += 1;
                 counts.passed_time += *latency;
                 counts.record(true);
-                report.check_stats.passed.record(*latency, &BUCKETS_MS);
+                report.check_stats.passed.record(*latency, &BUCKETS_US, Duration::from_micros(1));
             }
             ProbeResult::Failed(failure) => {
                 counts.failed += 1;
                 *counts.failures.entry((failure.layer, failure.kind)).or_default() += 1;
                 log_failed_check(&self.pool.snapshot().pool, &name, failure);
                 counts.record(false);
-                report.check_stats.failed.record(probed.took, &BUCKETS_MS);
+                report.check_stats.failed.record(probed.took, &BUCKETS_US, Duration::from_micros(1));
             }
             ProbeResult::NotMade => counts.not_made += 1,
         }
@@ -294,7 +361,7 @@ fn record_outage(event: &Event, now: Tick, report: &mut PoolReport) {
     } else if to.serves()
         && let Some(since) = report.failed_at.remove(destination)
     {
-        stats.outages.record(now.since(since), &OUTAGES_MS);
+        stats.outages.record(now.since(since), &OUTAGES_MS, Duration::from_millis(1));
         stats.recovered += u64::from(reason.recovers());
     } else if matches!(to, Status::Maintenance | Status::Draining) {
         report.failed_at.remove(destination);
@@ -306,24 +373,12 @@ fn record_outage(event: &Event, now: Tick, report: &mut PoolReport) {
 fn on_event(event: &Event, now: Tick, report: &mut PoolReport) {
     record_outage(event, now, report);
     match event {
-        Event::StatusChanged { pool, destination, from, to, reason } => {
+        Event::StatusChanged { from, reason, .. } => {
             // A destination that was down during its ejection is not ejected anew when it comes up again.
             if reason.ejects() && (from.serves() || matches!(from, Status::Ejected { .. })) {
                 *report.ejections.entry(reason.as_str()).or_default() += 1;
             }
-            let (from, to) = (from.as_str(), to.as_str());
-            // The steps of an ejection have the same status.
-            if from != to {
-                let changes = report.transitions.entry(destination.clone()).or_default();
-                *changes.entry((from, to)).or_default() += 1;
-            }
-            match reason {
-                Reason::ChecksFailed { failure: Some(CheckFailure { layer, kind, .. }), .. } => {
-                    let (layer, kind) = (layer.number(), kind.as_str());
-                    tracing::info!(event = "status_changed", %pool, %destination, from, to, layer, kind, "{event}");
-                }
-                _ => tracing::info!(event = "status_changed", %pool, %destination, from, to, "{event}"),
-            }
+            log_status_change(event, report);
         }
         Event::EjectionSkipped { pool, destination, .. } => {
             tracing::warn!(event = "ejection_skipped", %pool, %destination, "{event}");
@@ -335,6 +390,32 @@ fn on_event(event: &Event, now: Tick, report: &mut PoolReport) {
             report.transitions.remove(destination);
             report.failed_at.remove(destination);
             tracing::info!(event = "member_removed", %pool, %destination, "{event}");
+        }
+    }
+}
+
+/// Counts and logs a status change: as a warning if a destination stops to serve and the operator did not request it.
+fn log_status_change(event: &Event, report: &mut PoolReport) {
+    let Event::StatusChanged { pool, destination, from, to, reason } = event else { return };
+    let fails = from.serves() && matches!(to, Status::Down | Status::Ejected { .. } | Status::Overloaded);
+    let (from, to) = (from.as_str(), to.as_str());
+    // The steps of an ejection have the same status.
+    if from != to {
+        let changes = report.transitions.entry(destination.clone()).or_default();
+        *changes.entry((from, to)).or_default() += 1;
+    }
+    let failure = match reason {
+        Reason::ChecksFailed { failure, .. } => failure.as_ref(),
+        _ => None,
+    };
+    let (layer, kind) = (failure.map(|f| f.layer.number()), failure.map(|f| f.kind.as_str()));
+    let reason = reason.as_str();
+    match fails {
+        true => {
+            tracing::warn!(event = "status_changed", %pool, %destination, from, to, reason, layer, kind, "{event}");
+        }
+        false => {
+            tracing::info!(event = "status_changed", %pool, %destination, from, to, reason, layer, kind, "{event}");
         }
     }
 }

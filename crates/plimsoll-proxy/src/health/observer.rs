@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use plimsoll_core::alert::flapping::FlapDetector;
 use plimsoll_core::alert::recommendation::{DestinationSummary, Recommendation, recommend};
-use plimsoll_core::alert::{Alert, AlertKind, Alerts};
+use plimsoll_core::alert::{Alert, AlertKind, Alerts, Severity};
 use plimsoll_core::event::Event;
 use plimsoll_core::pool::{DestinationReport, Pool};
 use plimsoll_core::quality::{Accuracy, Quality};
-use plimsoll_core::{Name, Tick};
+use plimsoll_core::{Name, Status, Tick};
 
 use crate::base::clock::Clock;
 
@@ -102,6 +102,9 @@ impl PoolObserver {
             let (kind, severity) = (alert.kind.as_str(), alert.kind.severity().as_str());
             let (id, subject, message) = (alert.id, &alert.subject, &alert.message);
             match alert.cleared_at {
+                None if alert.kind.severity() == Severity::Critical => {
+                    tracing::error!(event = "alert_raised", id, kind, severity, %subject, "{message}")
+                }
                 None => tracing::warn!(event = "alert_raised", id, kind, severity, %subject, "{message}"),
                 Some(_) => {
                     tracing::info!(event = "alert_cleared", id, kind, severity, %subject, "cleared: {message}")
@@ -118,7 +121,11 @@ impl PoolObserver {
     }
 
     /// Returns the current report.
-    pub(crate) fn report(&self, now: Tick, pool: &Pool, reports: &[DestinationReport]) -> ObserverView {
+    pub(crate) fn report(&mut self, now: Tick, pool: &Pool, reports: &[DestinationReport]) -> ObserverView {
+        for report in reports.iter().filter(|report| report.status == Status::Down) {
+            let detail = report.last_check.as_ref().map_or("", |check| check.detail());
+            self.alerts.update_failed_checks(&report.name, report.consecutive_failures, detail);
+        }
         ObserverView {
             alerts: self.alerts.all().cloned().collect(),
             alerts_raised: *self.alerts.raised(),

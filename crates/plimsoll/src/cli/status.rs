@@ -105,6 +105,9 @@ fn format_status(server: &Value, pools: &Value) -> String {
             text(&health["serving"]),
             text(&health["total"]),
         );
+        if pool["backupInUse"] == true {
+            out += "a backup tier gets messages\n";
+        }
         out += &table(&destination_rows(pool));
     }
     out
@@ -115,6 +118,7 @@ fn destination_rows(pool: &Value) -> Vec<Vec<String>> {
         "DESTINATION",
         "ADDRESS",
         "STATUS",
+        "TIER",
         "WEIGHT",
         "SHARE",
         "REQUESTS",
@@ -127,13 +131,16 @@ fn destination_rows(pool: &Value) -> Vec<Vec<String>> {
     let shares = list(&pool["loadDistribution"]["destinations"]);
     for (d, share) in list(&pool["destinations"]).iter().zip(shares) {
         let counts = &d["counts"];
-        let errors: u64 =
-            counts["errors"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+        // Failed attempts, and responses that report a failure of the server.
+        let failed =
+            counts["errors"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64());
+        let errors = failed.sum::<u64>() + counts["responses"]["5xx"].as_u64().unwrap_or(0);
         let percent = share["share"].as_f64().map(|share| share * 100.0);
         rows.push(vec![
             text(&d["id"]),
             text(&d["address"]),
             text(&d["status"]),
+            text(&d["priority"]),
             text(&d["weight"]),
             percent.map_or("-".to_owned(), |percent| format!("{percent:.1}%")),
             text(&counts["requests"]),
@@ -176,16 +183,17 @@ mod tests {
             "loadDistribution": {"destinations": [{"share": 0.25}, {"share": null}]},
             "destinations": [
                 {"id": "a", "address": "127.0.0.1:1", "status": "serving", "weight": 1, "inFlight": 2, "reason": "x",
-                 "counts": {"requests": 5, "errors": {"reset": 1, "timeout": 2}, "meanResponseMs": 1.25}},
+                 "counts": {"requests": 5, "errors": {"reset": 1, "timeout": 2}, "responses": {"2xx": 1, "5xx": 4},
+                            "meanResponseMs": 1.25}},
                 {"id": "b", "address": "127.0.0.1:2", "status": "down", "weight": 1, "inFlight": 0,
                  "reason": "a check failed: responded 500",
                  "counts": {"requests": 0, "errors": {}, "meanResponseMs": null}},
             ],
         });
         let rows = destination_rows(&pool);
-        assert_eq!(rows[1][4..], ["25.0%", "5", "2", "1.2", "3", ""].map(str::to_owned));
+        assert_eq!(rows[1][5..], ["25.0%", "5", "2", "1.2", "7", ""].map(str::to_owned));
         assert_eq!(
-            rows[2][4..],
+            rows[2][5..],
             ["-", "0", "0", "-", "0", "a check failed: responded 500"].map(str::to_owned)
         );
         assert!(
