@@ -48,6 +48,8 @@ impl Default for WorkerCounts {
     fn default() -> Self {
         Self {
             started: AtomicU64::default(),
+            awaited: AtomicU64::default(),
+            excused: AtomicU64::default(),
             ended: AtomicU64::default(),
             classes: Default::default(),
             failures: Default::default(),
@@ -80,6 +82,7 @@ impl Default for Counts {
             started: 0,
             classes: [0; 6],
             failures: [0; Failure::ALL.len()],
+            excused: 0,
             first_byte_nanos: 0,
             buckets: [0; BUCKETS_US.len() + 1],
         }
@@ -106,6 +109,7 @@ impl Counts {
             started: self.started.saturating_sub(before.started),
             classes: minus(&self.classes, &before.classes),
             failures: minus(&self.failures, &before.failures),
+            excused: self.excused.saturating_sub(before.excused),
             first_byte_nanos: self.first_byte_nanos.saturating_sub(before.first_byte_nanos),
             buckets: minus(&self.buckets, &before.buckets),
         }
