@@ -15,7 +15,7 @@ use plimsoll_wire::http1::target::{Target, is_valid_host};
 use plimsoll_wire::http1::{
     BodyReader, Framing, HeaderEdits, HeaderSlots, MAX_HEADERS, Method, RequestLimits,
 };
-use plimsoll_wire::mqtt::{self, PacketBoundary, connack};
+use plimsoll_wire::mqtt::{self, Outstanding, PacketReader, connack};
 use plimsoll_wire::orca;
 use plimsoll_wire::protobuf;
 use plimsoll_wire::proxy_protocol::{self, Header, Version};
@@ -198,9 +198,9 @@ pub fn mqtt_connect(data: &[u8]) {
         assert_eq!(mqtt::connect::parse(&data[..cut], MAX_LEN), Ok(None), "cut at {cut}");
         assert_ne!(mqtt::detect(&data[..cut]), Detection::No, "cut at {cut}");
     }
-    let mut boundary = PacketBoundary::default();
-    boundary.advance(&data[..connect.len]);
-    assert!(boundary.is_at_boundary());
+    let mut packets = PacketReader::default();
+    packets.advance(&data[..connect.len], |_| {});
+    assert!(packets.is_at_boundary());
 }
 
 /// A response to CONNECT that is understood is not changed by the bytes that follow.
@@ -214,12 +214,17 @@ pub fn mqtt_connack(data: &[u8]) {
     }
 }
 
-/// Packet boundaries do not depend on how the bytes are cut.
+/// Packets do not depend on how the bytes are cut.
 pub fn mqtt_packets(data: &[u8]) {
-    let (mut whole, mut pieces) = (PacketBoundary::default(), PacketBoundary::default());
-    whole.advance(data);
-    data.iter().for_each(|byte| pieces.advance(&[*byte]));
-    assert_eq!(whole, pieces);
+    let (mut whole, mut pieces) = (PacketReader::default(), PacketReader::default());
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    whole.advance(data, |packet| first.push(packet));
+    data.iter().for_each(|byte| pieces.advance(&[*byte], |packet| second.push(packet)));
+    assert_eq!(whole.is_at_boundary(), pieces.is_at_boundary());
+    assert_eq!(first, second);
+    let mut outstanding = Outstanding::default();
+    first.iter().for_each(|packet| outstanding.on_client_packet(*packet));
+    first.iter().for_each(|packet| outstanding.on_server_packet(*packet));
 }
 
 /// Timeouts, statuses and content types of gRPC.

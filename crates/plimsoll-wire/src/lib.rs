@@ -12,7 +12,7 @@
 //! | [`websocket`] | the opening handshake | RFC 6455 |
 //! | [`client_hello`] | TLS detection and server name | RFC 8446, RFC 6066 |
 //! | [`proxy_protocol`] | headers of versions 1 and 2 | HAProxy's `proxy-protocol.txt` |
-//! | [`mqtt`] | CONNECT, CONNACK, packet boundaries | MQTT 3.1.1 and 5.0 |
+//! | [`mqtt`] | CONNECT, CONNACK, packets, outstanding responses | MQTT 3.1.1 and 5.0 |
 //! | [`grpc`], [`grpc_web`] | timeouts, statuses, translation | the gRPC project's `PROTOCOL-*.md` |
 //! | [`orca`] | load reports in response fields | `xds.data.orca.v3` |
 //! | [`protobuf`], [`base64`] | encodings that the formats above use | protobuf's "Encoding", RFC 4648 |

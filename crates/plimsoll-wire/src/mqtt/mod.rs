@@ -1,15 +1,17 @@
-//! MQTT 3.1, 3.1.1 and 5.0: CONNECT, CONNACK and the boundaries of packets.
+//! MQTT 3.1, 3.1.1 and 5.0: CONNECT, CONNACK, the boundaries of packets, and outstanding responses.
 //!
 //! Specifications: MQTT 3.1.1 (OASIS, 2014) and MQTT 5.0 (OASIS, 2019).
 
 pub mod connack;
 pub mod connect;
-mod packet_boundary;
+mod outstanding;
+mod packets;
 mod properties;
 
 pub use self::connack::{Connack, Rejection};
 pub use self::connect::{Connect, ConnectError, detect};
-pub use self::packet_boundary::PacketBoundary;
+pub use self::outstanding::Outstanding;
+pub use self::packets::{Packet, PacketReader};
 
 /// Most bytes of a variable byte integer (section 1.5.5 of version 5.0).
 const MAX_LENGTH_BYTES: usize = 4;

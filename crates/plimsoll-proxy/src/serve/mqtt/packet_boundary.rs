@@ -1,35 +1,36 @@
-//! Tracking of packet boundaries, so that an MQTT connection is never closed within a packet.
+//! Tracking of packets, so that an MQTT connection is never closed within one, and rebalanced only while nothing waits for
+//! a response.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use plimsoll_wire::mqtt::PacketBoundary;
+use plimsoll_wire::mqtt::{Outstanding, Packet, PacketReader};
 
 use crate::net::stream::Stream;
 use crate::net::tunnel::TunnelEnd;
-use crate::serve::mqtt::rebalancer::RebalancedConnection;
+use crate::serve::mqtt::rebalancer::{Disconnect, RebalancedConnection};
 
-/// Byte counts of one direction, and the packet boundary of the bytes written.
+/// Byte counts of one direction, and the packets of the bytes written.
 #[derive(Debug, Default)]
 struct Direction {
     read: Cell<u64>,
     written: Cell<u64>,
-    boundary: Cell<PacketBoundary>,
+    packets: Cell<PacketReader>,
 }
 
 impl Direction {
-    fn wrote(&self, bytes: &[u8]) {
-        let mut boundary = self.boundary.get();
-        boundary.advance(bytes);
-        self.boundary.set(boundary);
+    fn wrote(&self, bytes: &[u8], ended: impl FnMut(Packet)) {
+        let mut packets = self.packets.get();
+        packets.advance(bytes, ended);
+        self.packets.set(packets);
         self.written.set(self.written.get() + bytes.len() as u64);
     }
 
     /// Reports whether only complete packets were written and no bytes are buffered.
     fn is_at_boundary_and_drained(&self) -> bool {
-        self.boundary.get().is_at_boundary() && self.read.get() == self.written.get()
+        self.packets.get().is_at_boundary() && self.read.get() == self.written.get()
     }
 }
 
@@ -38,6 +39,7 @@ impl Direction {
 pub(crate) struct Directions {
     up: Direction,
     down: Direction,
+    outstanding: RefCell<Outstanding>,
 }
 
 impl Directions {
@@ -47,6 +49,17 @@ impl Directions {
         directions.up.read.set(from_client as u64);
         directions.down.read.set(from_destination as u64);
         Rc::new(directions)
+    }
+
+    /// Reports whether the connection may be closed now.
+    fn permit(&self, disconnect: Disconnect) -> bool {
+        let is_between_packets =
+            || self.up.is_at_boundary_and_drained() && self.down.is_at_boundary_and_drained();
+        match disconnect {
+            Disconnect::No => false,
+            Disconnect::WhenQuiet => is_between_packets() && self.outstanding.borrow().is_empty(),
+            Disconnect::BetweenPackets => is_between_packets(),
+        }
     }
 }
 
@@ -68,7 +81,8 @@ impl TunnelEnd for ClientEnd<'_> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let n = ready!(self.stream.poll_write(cx, bytes))?;
-        self.directions.down.wrote(&bytes[..n]);
+        let mut outstanding = self.directions.outstanding.borrow_mut();
+        self.directions.down.wrote(&bytes[..n], |packet| outstanding.on_server_packet(packet));
         Poll::Ready(Ok(n))
     }
 
@@ -86,11 +100,9 @@ impl TunnelEnd for ClientEnd<'_> {
         }
     }
 
-    /// Reports whether the rebalancer closes the connection and no packet is incomplete.
+    /// Reports whether the rebalancer closes the connection and its packets permit it.
     fn is_reset(&mut self, cx: &mut Context<'_>) -> bool {
-        let is_at_boundary_and_drained = self.directions.up.is_at_boundary_and_drained()
-            && self.directions.down.is_at_boundary_and_drained();
-        self.disconnecting = self.registered.poll_disconnect(cx) && is_at_boundary_and_drained;
+        self.disconnecting = self.directions.permit(self.registered.poll_disconnect(cx));
         self.disconnecting
     }
 }
@@ -110,7 +122,8 @@ impl TunnelEnd for DestinationEnd<'_> {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let n = ready!(self.stream.poll_write(cx, bytes))?;
-        self.directions.up.wrote(&bytes[..n]);
+        let mut outstanding = self.directions.outstanding.borrow_mut();
+        self.directions.up.wrote(&bytes[..n], |packet| outstanding.on_client_packet(packet));
         Poll::Ready(Ok(n))
     }
 

@@ -1,7 +1,7 @@
 //! Rebalancing of MQTT connections to their preferred destinations, at a limited rate.
 //!
 //! Devices keep a connection for days, so a destination that returns would stay empty while the others are
-//! overloaded. Misplaced connections are therefore closed, a few each second and each between two packets.
+//! overloaded. Misplaced connections are therefore closed, a few each second, and each when nothing waits for a response.
 //! The clients reconnect to their preferred destination. Closing all at once would cause a reconnect storm.
 
 use std::cell::{Cell, RefCell};
@@ -28,6 +28,17 @@ const MIN_UPTIME: Duration = Duration::from_secs(10);
 /// Scans within which all connections are closed when the process shuts down.
 const DRAIN_SCANS: usize = 5;
 
+/// When a connection is to be closed.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Disconnect {
+    #[default]
+    No,
+    /// When no packet is incomplete and nothing waits for a response.
+    WhenQuiet,
+    /// When no packet is incomplete.
+    BetweenPackets,
+}
+
 /// A connection with a preferred destination.
 #[derive(Debug)]
 pub(crate) struct RebalancedConnection {
@@ -38,22 +49,22 @@ pub(crate) struct RebalancedConnection {
     rebalancer: Rc<Rebalancer>,
     /// Index in the rebalancer's list.
     at: Cell<usize>,
-    disconnecting: Cell<bool>,
+    disconnect: Cell<Disconnect>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl RebalancedConnection {
-    /// Reports whether the connection has to be closed, and registers the waker.
-    pub(crate) fn poll_disconnect(&self, cx: &mut Context<'_>) -> bool {
+    /// Returns whether and when the connection has to be closed, and registers the waker.
+    pub(crate) fn poll_disconnect(&self, cx: &mut Context<'_>) -> Disconnect {
         let mut waker = self.waker.borrow_mut();
         if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *waker = Some(cx.waker().clone());
         }
-        self.disconnecting.get()
+        self.disconnect.get()
     }
 
-    fn disconnect(&self) {
-        self.disconnecting.set(true);
+    fn disconnect(&self, when: Disconnect) {
+        self.disconnect.set(when.max(self.disconnect.get()));
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
@@ -95,7 +106,7 @@ impl Rebalancer {
     ) -> Rc<RebalancedConnection> {
         let rebalancer = listener.local.get::<Rebalancer>();
         let mut connections = rebalancer.connections.borrow_mut();
-        let (at, disconnecting, waker) = (Cell::new(connections.len()), Cell::new(false), RefCell::new(None));
+        let (at, disconnect, waker) = (Cell::new(connections.len()), Cell::default(), RefCell::new(None));
         let (pool, subset) = (route.pool.clone(), route.table.subset.clone());
         let connection = Rc::new(RebalancedConnection {
             key,
@@ -104,7 +115,7 @@ impl Rebalancer {
             destination,
             rebalancer: rebalancer.clone(),
             at,
-            disconnecting,
+            disconnect,
             waker,
         });
         connections.push(Rc::downgrade(&connection));
@@ -124,20 +135,24 @@ impl Rebalancer {
             }
             *at = (*at + 1) % connections.len();
             let Some(connection) = connections[*at].upgrade() else { continue };
-            if !connection.disconnecting.get() && connection.is_misplaced(worker) {
-                connection.disconnect();
+            if connection.disconnect.get() == Disconnect::No && connection.is_misplaced(worker) {
+                connection.disconnect(Disconnect::WhenQuiet);
                 disconnected += 1;
             }
         }
         disconnected
     }
 
-    /// Disconnects a part of the connections, so that none is left after `scans`.
+    /// Disconnects a part of the connections, so that none is left after `scans`. Then those that still wait for a
+    /// response are closed, too.
     fn disconnect_part(&self, scans: usize) {
         let connections: Vec<_> = self.connections.borrow().iter().filter_map(Weak::upgrade).collect();
-        let staying = connections.iter().filter(|connection| !connection.disconnecting.get());
+        let staying = connections.iter().filter(|connection| connection.disconnect.get() == Disconnect::No);
         let part = staying.clone().count().div_ceil(scans.max(1));
-        staying.take(part).for_each(|connection| connection.disconnect());
+        staying.take(part).for_each(|connection| connection.disconnect(Disconnect::WhenQuiet));
+        if scans == 0 {
+            connections.iter().for_each(|connection| connection.disconnect(Disconnect::BetweenPackets));
+        }
     }
 }
 
