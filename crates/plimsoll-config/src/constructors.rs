@@ -19,6 +19,7 @@ impl Config {
         Self {
             workers: None,
             shutdown_grace: defaults::SHUTDOWN_GRACE,
+            max_buffered: defaults::MAX_BUFFERED,
             listeners: listeners.into_iter().map(Arc::new).collect(),
             pools: pools.into_iter().map(Arc::new).collect(),
             admin: None,

@@ -11,13 +11,16 @@ use plimsoll_core::subset::Fallback;
 use plimsoll_core::{DestinationLimits, PoolLimits, Weight};
 
 use crate::model::{
-    ClientTimeouts, DestinationTimeouts, HashKey, Limits, Mqtt, Protocol, TcpOptions, Udp, UdpFlow,
+    ClientTimeouts, DestinationTimeouts, HashKey, Limits, MemoryLimit, Mqtt, Protocol, TcpOptions, Udp,
+    UdpFlow,
 };
 
 /// Address of the admin plane.
 pub const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 /// Maximum time that running messages get to finish after TERM.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(30);
+/// Bytes that the process may buffer for peers that do not read.
+pub const MAX_BUFFERED: MemoryLimit = MemoryLimit::Share(0.25);
 /// Algorithm of a pool with destinations of equal weights.
 pub const ALGORITHM: Algorithm = Algorithm::ResponseTime;
 /// Algorithm of a pool with destinations of different weights. Only a rotation keeps the shares at any load.
@@ -230,6 +233,8 @@ pub(crate) const REQUESTS: RangeInclusive<i64> = 0..=1_000_000_000;
 pub(crate) const STREAMS: RangeInclusive<i64> = 1..=10_000;
 /// Range of header fields.
 pub(crate) const HEADERS: RangeInclusive<i64> = 1..=256;
+/// Range of the bytes that the process may buffer.
+pub(crate) const BUFFERED_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
 /// Range of the size of a head, which is held in memory.
 pub(crate) const HEADER_BYTES: RangeInclusive<u64> = 1024..=128 << 10;
 /// Range of the size of a request target, which is a part of the head.

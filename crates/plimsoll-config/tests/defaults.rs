@@ -31,6 +31,7 @@ const TLS_FILES: &str = "certificates: [{cert: /etc/passwd, key: /etc/passwd}]";
 const CONTEXTS: &[Context] = &[
     context("", &["zone_aware"], "{zone: z, listen: ':80', destinations: ['a:1'], @}"),
     context("", &[], SHORT),
+    context("memory", &[], "{listen: ':80', destinations: ['a:1'], memory: {@}}"),
     context("shutdown", &[], "{listen: ':80', destinations: ['a:1'], shutdown: {@}}"),
     context("admin", &[], "{listen: ':80', destinations: ['a:1'], admin: {@}}"),
     context("access_log", &[], "{listen: ':80', destinations: ['a:1'], access_log: {@}}"),

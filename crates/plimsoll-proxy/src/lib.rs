@@ -116,6 +116,7 @@ pub use crate::base::counters::{
     CLASSES, DECISION_BUCKETS_NS, DECISIONS, DIRECTIONS, HANDSHAKES, HEDGES, Histogram, ListenerCounts,
     METHODS, ORCA_RESULTS, OVERFLOWS, PoolCounts, RETRY_REASONS, RouteCounts, TLS_VERSIONS, reasons,
 };
+pub use crate::base::memory::{BufferedBytes, buffered_bytes};
 pub use crate::control::resolver::LookupCounts;
 pub use crate::control::views::{
     DestinationView, LimitView, LimitsView, ListenerView, PoolView, ReloadsView, RouteView, TrafficView,

@@ -25,6 +25,14 @@ pub(crate) fn write(text: &mut Text<'_>) {
             .sample(&[], boot as f64 + stat.start_ticks as f64 / ticks);
         }
     }
+    let buffered = plimsoll_proxy::buffered_bytes();
+    text.gauge("plimsoll_buffered_bytes", "Bytes buffered for peers that do not read.")
+        .sample(&[], buffered.current);
+    text.gauge(
+        "plimsoll_buffered_max_bytes",
+        "Buffered bytes from which new requests are refused (`memory_limit`).",
+    )
+    .sample(&[], buffered.max);
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         // One descriptor is that of the directory itself.
         text.gauge("process_open_fds", "Number of open file descriptors.")

@@ -39,6 +39,7 @@ pub(crate) const TOP: Keys = Keys {
             "pools",
             "workers",
             "shutdown",
+            "memory",
             "admin",
             "access_log",
             "decision_log",
@@ -46,6 +47,7 @@ pub(crate) const TOP: Keys = Keys {
     )
 };
 pub(crate) const SHUTDOWN: Keys = Keys::new("shutdown", &["grace"]);
+pub(crate) const MEMORY: Keys = Keys::new("memory", &["buffered_bytes"]);
 pub(crate) const ADMIN: Keys = Keys { planned: &["tokens"], ..Keys::new("admin", &["address"]) };
 pub(crate) const ACCESS_LOG: Keys = Keys::new("access_log", &["path"]);
 pub(crate) const DECISION_LOG: Keys = Keys::new("decision_log", &["path", "sample"]);
@@ -235,9 +237,10 @@ pub(crate) const DYNAMIC_ADJUSTMENT: Keys = Keys::new(
 );
 
 /// All kinds of blocks, outer ones first.
-pub(crate) static ALL: [&Keys; 41] = [
+pub(crate) static ALL: [&Keys; 43] = [
     &TOP,
     &SHUTDOWN,
+    &MEMORY,
     &ADMIN,
     &ACCESS_LOG,
     &DECISION_LOG,
@@ -258,6 +261,7 @@ pub(crate) static ALL: [&Keys; 41] = [
     &RESOLVE,
     &CLIENT_TLS,
     &DESTINATION_TIMEOUTS,
+    &RESOLVE,
     &POOL_LIMITS,
     &PER_DESTINATION,
     &DESTINATION,

@@ -74,6 +74,7 @@ pub(crate) fn check(
             .get("shutdown")
             .and_then(|p| reader.shutdown(p))
             .unwrap_or(defaults::SHUTDOWN_GRACE),
+        max_buffered: mapping.get("memory").and_then(|p| reader.memory(p)).unwrap_or(defaults::MAX_BUFFERED),
         listeners: listeners.into_iter().map(Arc::new).collect(),
         pools: pools.into_iter().map(Arc::new).collect(),
         admin: reader.admin(mapping.get("admin"), &claimed),

@@ -9,7 +9,7 @@ use crate::check::keys;
 use crate::check::listener::ClaimedAddresses;
 use crate::check::reader::Reader;
 use crate::defaults;
-use crate::model::{AccessLog, Admin, DecisionLog};
+use crate::model::{AccessLog, Admin, DecisionLog, MemoryLimit};
 use crate::problem::Code;
 
 impl Reader<'_> {
@@ -26,6 +26,22 @@ impl Reader<'_> {
     pub(crate) fn shutdown(&mut self, node: &ConfigNode<'_>) -> Option<Duration> {
         let mapping = self.mapping(node, &keys::SHUTDOWN)?;
         mapping.get("grace").and_then(|p| self.duration(p, &defaults::GRACE))
+    }
+
+    /// Reads a `memory` block.
+    pub(crate) fn memory(&mut self, node: &ConfigNode<'_>) -> Option<MemoryLimit> {
+        let mapping = self.mapping(node, &keys::MEMORY)?;
+        let node = mapping.get("buffered_bytes")?;
+        let is_share = node.is_text() && node.shown().trim_matches('"').ends_with('%');
+        if !is_share {
+            return self.size(node, defaults::BUFFERED_BYTES).map(MemoryLimit::Bytes);
+        }
+        let share = self.share(node)?;
+        if share == 0.0 {
+            self.problem(node, Code::OutOfRange, "`buffered_bytes` is out of range: expected more than 0%");
+            return None;
+        }
+        Some(MemoryLimit::Share(share))
     }
 
     /// Reads `admin`: `{address: …}`, or a boolean.

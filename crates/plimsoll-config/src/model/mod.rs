@@ -35,12 +35,23 @@ pub struct Config {
     pub listeners: Vec<Arc<Listener>>,
     /// Pools with unique names.
     pub pools: Vec<Arc<Pool>>,
+    /// Bytes that the process may buffer for peers that do not read.
+    pub max_buffered: MemoryLimit,
     /// Admin plane; `None` = off (`admin: false`).
     pub admin: Option<Admin>,
     /// Access log; `None` = off.
     pub access_log: Option<AccessLog>,
     /// Decision log; `None` = off.
     pub decision_log: Option<DecisionLog>,
+}
+
+/// Limit of memory.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum MemoryLimit {
+    /// Share of the memory that the process may use, above 0 and up to 1.
+    Share(f64),
+    /// Number of bytes.
+    Bytes(u64),
 }
 
 /// Settings of the admin plane.

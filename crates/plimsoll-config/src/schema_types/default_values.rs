@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use plimsoll_core::retry::{HedgeAfter, RetrySpec};
 
+use crate::model::MemoryLimit;
 use crate::units::{ConfigDuration, Size};
 
 /// Returns a duration with its unit, such as `30s`.
@@ -25,6 +26,14 @@ pub(super) fn percent(value: f64) -> String {
 /// Returns a number of bytes with its unit, such as `64KiB`.
 pub(super) fn size(bytes: u64) -> String {
     Size(bytes).to_string()
+}
+
+/// Returns a share in percent, or a number of bytes with its unit.
+pub(super) fn memory_limit(limit: MemoryLimit) -> String {
+    match limit {
+        MemoryLimit::Share(share) => percent(share),
+        MemoryLimit::Bytes(bytes) => size(bytes),
+    }
 }
 
 /// Returns the keyword of an enum variant, which is its name in lower case.

@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
-use self::default_values::{duration, percent};
+use self::default_values::{duration, memory_limit, percent};
 use self::listener::Listener;
 use self::load_balancer::LoadBalancer;
 use self::pool::{DestinationForm, Pool};
-use self::scalars::{Address, Bool, ConfigDuration, Share, Text, Workers};
+use self::scalars::{Address, Bool, ConfigDuration, Share, ShareOrSize, Text, Workers};
 use crate::defaults;
 
 /// Plimsoll configuration, in the short form (`listen`, `destinations`) or the full form (`listeners`, `pools`).
@@ -45,6 +45,8 @@ pub(crate) struct File {
     workers: Option<Workers>,
     /// Shutdown behaviour of the process.
     shutdown: Option<Shutdown>,
+    /// Limits on the memory of the process.
+    memory: Option<Memory>,
     /// Admin plane (API, metrics, dashboard): a block, `true` for the default address, or `false` to switch it off.
     #[schemars(extend("default" = defaults::ADMIN_ENABLED))]
     admin: Option<Feature<Admin>>,
@@ -63,6 +65,17 @@ struct Shutdown {
     /// Maximum time that running messages get to finish after TERM or INT; 0s to 24h.
     #[schemars(extend("default" = duration(defaults::SHUTDOWN_GRACE)))]
     grace: Option<ConfigDuration>,
+}
+
+/// Limits on the memory of the process.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Memory {
+    /// Bytes that may be buffered for peers that do not read: a share of the memory that the process may use (its
+    /// cgroup's, else the machine's), or a size from 1MiB on. Above it, new requests get 503 (`memory_limit`), and
+    /// little more is read for the others.
+    #[schemars(extend("default" = memory_limit(defaults::MAX_BUFFERED)))]
+    buffered_bytes: Option<ShareOrSize>,
 }
 
 /// Admin plane: API, metrics and dashboard.

@@ -51,6 +51,8 @@ value! {
     Share = or_text(json!({"type": "number", "minimum": 0, "maximum": 1}), r"^\d+(\.\d+)?%$|^[01](\.\d+)?$");
     /// A number of bytes with a unit, or 0.
     Size = or_text(json!({"const": 0}), r"^\d+(\.\d+)?(B|KB|kB|MB|GB|KiB|MiB|GiB)$|^0$");
+    /// A share in percent, or a number of bytes with a unit.
+    ShareOrSize = pattern(r"^\d+(\.\d+)?(%|B|KB|kB|MB|GB|KiB|MiB|GiB)$");
     /// A boolean value.
     Bool = or_variable(json!({"type": "boolean"}));
     /// HTTP statuses, as ranges or a list.

@@ -8,6 +8,7 @@ pub(crate) mod counters;
 pub(crate) mod fd_reserve;
 pub(crate) mod handshake_queue;
 pub(crate) mod log_writer;
+pub(crate) mod memory;
 pub(crate) mod reason;
 pub(crate) mod timer;
 pub(crate) mod turn;

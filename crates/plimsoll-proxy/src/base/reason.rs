@@ -23,6 +23,7 @@ pub(crate) enum Reason {
     ConnectFailed,
     NoResources,
     Overflow,
+    MemoryLimit,
     QueueTimeout,
     Reset,
     EmptyResponse,
@@ -44,7 +45,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 35] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::BadRequest,
         Self::UriTooLong,
         Self::HeadersTooLarge,
@@ -62,6 +63,7 @@ impl Reason {
         Self::ConnectFailed,
         Self::NoResources,
         Self::Overflow,
+        Self::MemoryLimit,
         Self::QueueTimeout,
         Self::Reset,
         Self::EmptyResponse,
@@ -101,6 +103,7 @@ impl Reason {
             Self::ConnectFailed => "connect_failed",
             Self::NoResources => "no_resources",
             Self::Overflow => "overflow",
+            Self::MemoryLimit => "memory_limit",
             Self::QueueTimeout => "queue_timeout",
             Self::BadProxyHeader => "bad_proxy_header",
             Self::HandshakeFailed => "handshake_failed",

@@ -4,12 +4,16 @@ use std::io;
 use std::task::Poll;
 
 use crate::base::buffers::SCRATCH;
+use crate::base::memory::{self, CountedBytes};
 
 /// Size of the first read, and of each read after a socket was full.
 ///
 /// Bytes that a socket does not take are copied, so this bounds the memory for a slow reader. Reads grow while all
 /// bytes are taken.
 const SMALL_READ: usize = 64 * 1024;
+/// Size of a read while the buffers of the process are full. Peers that read are served on, those that do not hold little
+/// more.
+const READ_WHEN_FULL: usize = 4 * 1024;
 
 /// Unsent bytes of one direction of a connection.
 #[derive(Debug)]
@@ -17,11 +21,12 @@ pub(crate) struct WriteBuffer {
     bytes: Vec<u8>,
     at: usize,
     read_size: usize,
+    counted: CountedBytes,
 }
 
 impl Default for WriteBuffer {
     fn default() -> Self {
-        Self { bytes: Vec::new(), at: 0, read_size: SMALL_READ }
+        Self { bytes: Vec::new(), at: 0, read_size: SMALL_READ, counted: CountedBytes::default() }
     }
 }
 
@@ -48,7 +53,7 @@ impl WriteBuffer {
 
     /// Returns how many bytes to read at once from the source.
     pub(crate) fn read_size(&self) -> usize {
-        self.read_size
+        if memory::is_full() { READ_WHEN_FULL } else { self.read_size }
     }
 
     /// Removes the first `by` unsent bytes: they were sent.
@@ -57,6 +62,7 @@ impl WriteBuffer {
         if self.is_empty() {
             // The memory of a burst is released.
             (self.bytes, self.at) = (Vec::new(), 0);
+            self.counted.set(0);
         }
     }
 
@@ -86,6 +92,7 @@ impl WriteBuffer {
             skip -= skipped;
             self.bytes.extend_from_slice(&part[skipped..]);
         }
+        self.counted.set(self.bytes.len());
         Ok(written)
     }
 }

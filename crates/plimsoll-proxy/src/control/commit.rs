@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use plimsoll_config::model::{Config, HashKey, Listener, Pool as PoolConfig, ProxyProtocol};
+use plimsoll_config::model::{Config, HashKey, Listener, MemoryLimit, Pool as PoolConfig, ProxyProtocol};
 use plimsoll_core::balance::AlgorithmSettings;
 use plimsoll_core::health::ProbeKind;
 use plimsoll_core::pool::{Input, Pool, PoolSpec};
@@ -13,6 +13,7 @@ use plimsoll_core::{Name, PoolLimits, Rng};
 use tokio::sync::mpsc;
 
 use crate::base::counters::PerWorker;
+use crate::base::memory;
 use crate::control::prepare::{NewSockets, TlsConfigs, format_address, max_concurrent_requests};
 use crate::control::resolver::{LookupCounts, ResolvedNames, keep_resolved};
 use crate::control::{BoundAddress, Handle, ListenerState, PoolState, State};
@@ -61,6 +62,7 @@ impl Handle {
         let used: Vec<_> = tables.iter().flat_map(|t| t.routes.iter().map(|r| r.counters.clone())).collect();
         state.counters.retain(|_, counters| used.iter().any(|u| Arc::ptr_eq(u, counters)));
         state.tables = tables;
+        memory::set_max_buffered(max_buffered(config.max_buffered));
         state.config = Arc::new(config);
         for (worker, commands) in self.0.commands.iter().zip(commands) {
             let _worker_has_ended = worker.send(Command::Listeners(commands));
@@ -279,6 +281,17 @@ impl PoolState {
         });
         self.table.clone()
     }
+}
+
+/// Returns a limit in bytes. A share of memory that is not known is no limit.
+fn max_buffered(limit: MemoryLimit) -> usize {
+    let bytes = match limit {
+        MemoryLimit::Bytes(bytes) => bytes,
+        MemoryLimit::Share(share) => {
+            memory::available_memory().map_or(u64::MAX, |all| (all as f64 * share) as u64)
+        }
+    };
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 fn reporting_options(config: &PoolConfig) -> ReportingOptions {

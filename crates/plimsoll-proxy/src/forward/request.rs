@@ -11,6 +11,7 @@ use plimsoll_core::retry::{self, Decision, FailedAttempt};
 use plimsoll_core::{Address, Assignment, Failure, Tick};
 
 use crate::base::context::WorkerContext;
+use crate::base::memory;
 use crate::base::reason::Reason;
 use crate::forward::attempts::{AttemptError, Target, connect_failure, report};
 use crate::forward::downstream::{AfterResponse, Downstream};
@@ -56,7 +57,11 @@ pub(crate) async fn forward<D: Downstream>(client: &mut D, request: &mut Request
     };
     let counters = route.table.counters.of(worker.number);
     counters.started.add(1);
-    let (after, now) = match run_attempts(client, request, &worker, &route).await {
+    let end = match memory::is_full() {
+        true => RequestEnd::LocalReply(LocalReply::MEMORY_LIMIT),
+        false => run_attempts(client, request, &worker, &route).await,
+    };
+    let (after, now) = match end {
         RequestEnd::Delivered(after, now) => (after, now),
         RequestEnd::LocalReply(reply) => {
             (send_local_reply(client, request, &worker, reply).await, worker.now())

@@ -82,6 +82,8 @@ impl LocalReply {
     );
     pub(crate) const OVERFLOW: Self =
         reply(503, Reason::Overflow, "all destinations are at their limits and the queue is full");
+    pub(crate) const MEMORY_LIMIT: Self =
+        reply(503, Reason::MemoryLimit, "the balancer buffers too many bytes for peers that do not read");
     pub(crate) const QUEUE_TIMEOUT: Self =
         reply(503, Reason::QueueTimeout, "all destinations stayed at their limits until the queue timeout");
     pub(crate) const RESET: Self =

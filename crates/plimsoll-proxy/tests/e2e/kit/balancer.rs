@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use plimsoll_config::model::{
     AccessLog, Config, DecisionLog, Destination as DestinationConfig, DestinationAddress, HeaderEdits,
-    ListenAddress, Listener, Pool, Protocol, Route,
+    ListenAddress, Listener, MemoryLimit, Pool, Protocol, Route,
 };
 use plimsoll_core::balance::Algorithm;
 use plimsoll_core::route::Match;
@@ -34,6 +34,7 @@ pub(crate) struct Setup {
     pub(crate) workers: usize,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) decision_log: Option<DecisionLog>,
+    pub(crate) max_buffered: MemoryLimit,
     /// Addresses of host names; `None` = the system's resolver.
     pub(crate) names: Option<Names>,
 }
@@ -47,6 +48,7 @@ impl Setup {
             workers: 1,
             access_log: None,
             decision_log: None,
+            max_buffered: MemoryLimit::Share(0.25),
             names: None,
         }
     }
@@ -84,6 +86,7 @@ impl Setup {
         let mut config = Config::new(self.listeners.clone(), self.pools.clone());
         config.workers = NonZeroUsize::new(self.workers);
         config.shutdown_grace = secs(5);
+        config.max_buffered = self.max_buffered;
         config.access_log = self.access_log.clone();
         config.decision_log = self.decision_log.clone();
         config
