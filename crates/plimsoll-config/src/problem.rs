@@ -72,11 +72,15 @@ pub enum Code {
     UnusedPool,
     /// Route or destination that no message can reach.
     Unreachable,
+    /// Setting that has no effect with the others.
+    NoEffect,
+    /// Listener with a destination that leads back to it.
+    ForwardingLoop,
 }
 
 impl Code {
     /// All codes, errors and warnings.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::YamlSyntax,
         Self::UnsupportedYaml,
         Self::TooLarge,
@@ -101,6 +105,8 @@ impl Code {
         Self::NotActiveYet,
         Self::UnusedPool,
         Self::Unreachable,
+        Self::NoEffect,
+        Self::ForwardingLoop,
     ];
 
     /// Returns the code, such as `unknown-key`.
@@ -130,13 +136,20 @@ impl Code {
             Self::NotActiveYet => "not-active-yet",
             Self::UnusedPool => "unused-pool",
             Self::Unreachable => "unreachable",
+            Self::NoEffect => "no-effect",
+            Self::ForwardingLoop => "forwarding-loop",
         }
     }
 
     /// Returns the severity, which is fixed for each code.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::NotActiveYet | Self::UnusedPool | Self::Unreachable | Self::Insecure => Severity::Warning,
+            Self::NotActiveYet
+            | Self::UnusedPool
+            | Self::Unreachable
+            | Self::Insecure
+            | Self::NoEffect
+            | Self::ForwardingLoop => Severity::Warning,
             _ => Severity::Error,
         }
     }

@@ -132,7 +132,16 @@ fn split<'a>(text: &'a str, help: &str) -> Result<(&'a str, u16), ValueError> {
         );
         return error("is a URL, not an address", &help);
     }
-    let Some((host, port)) = text.rsplit_once(':') else { return error("has no port", help) };
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return match text.parse::<u16>() {
+            Ok(port) => {
+                let help =
+                    format!("write \"127.0.0.1:{port}\", or \":{port}\" to listen on all IPv4 interfaces");
+                error("is a port without a host", &help)
+            }
+            Err(_) => error("has no port", help),
+        };
+    };
     if host.contains(':') && !host.starts_with('[') {
         return error("is an IPv6 address without brackets", "write it like \"[::1]:8080\"");
     }

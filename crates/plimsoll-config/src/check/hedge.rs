@@ -11,6 +11,7 @@ use crate::check::settings::Settings;
 use crate::check::value_error::ValueError;
 use crate::defaults;
 use crate::problem::Code;
+use crate::tree::{Kind, Scalar};
 use crate::units::ConfigDuration;
 
 const HELP: &str = "write it like \"p95\", a quantile of response times (p50 to p99.9), or \"30ms\"";
@@ -26,13 +27,34 @@ impl Reader<'_> {
     pub(crate) fn hedge(&mut self, node: &ConfigNode<'_>, settings: &mut Settings) {
         let Some(mapping) = self.mapping(node, &keys::HEDGE) else { return };
         let mut hedge = settings.hedge.unwrap_or(defaults::HEDGE);
-        if let Some(after) = mapping.get("after").and_then(|p| self.parsed(p, "a delay", parse_after)) {
+        if let Some(after) = mapping.get("after").and_then(|p| self.hedge_delay(p)) {
             hedge.after = after;
         }
         if let Some(max) = mapping.get("max").and_then(|p| self.integer(p, MAX_HEDGES)) {
             hedge.max = max;
         }
         settings.hedge = Some(hedge);
+    }
+}
+
+impl Reader<'_> {
+    /// Reads `after`. A bare number may be a quantile or a time, so both are suggested.
+    fn hedge_delay(&mut self, node: &ConfigNode<'_>) -> Option<HedgeAfter> {
+        if let Some(Scalar { kind: Kind::Integer(_) | Kind::Float(_), .. }) = node.scalar() {
+            let shown = node.shown();
+            let quantile = shown.parse().is_ok_and(|percent: f64| SHARE.contains(&percent));
+            let help = match quantile {
+                true => format!(
+                    "write \"p{shown}\" for a quantile of response times, or \"{shown}ms\" for a delay"
+                ),
+                false => {
+                    format!("write \"{shown}ms\" for a delay, or a quantile of response times like \"p95\"")
+                }
+            };
+            self.reject(node, ValueError::new(Code::BadUnit, "has no unit", help));
+            return None;
+        }
+        self.parsed(node, "a delay", parse_after)
     }
 }
 

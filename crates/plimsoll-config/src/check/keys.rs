@@ -113,7 +113,18 @@ pub(crate) const ROUTE: Keys = Keys {
     )
 };
 pub(crate) const MATCH: Keys = Keys {
-    planned: &["source"],
+    planned: &[
+        "client_certificate",
+        "cookies",
+        "grpc",
+        "path",
+        "path_regex",
+        "path_template",
+        "port",
+        "query",
+        "source",
+        "when",
+    ],
     ..Keys::new("listeners[].routes[].match", &["host", "path_prefix", "method", "headers", "sni"])
 };
 

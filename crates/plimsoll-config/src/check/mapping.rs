@@ -126,6 +126,9 @@ impl Reader<'_> {
             ("<<", _) => {
                 "merge keys are not part of YAML 1.2; `load_balancer` at the top holds defaults".to_owned()
             }
+            ("backup", Some("priority")) => {
+                "write `priority: 1`: destinations with a priority above 0 are backups".to_owned()
+            }
             (_, Some(meant)) => format!("did you mean `{meant}`?"),
             _ => match keys::blocks_with(key) {
                 nodes if nodes.is_empty() => format!("expected one of {}", keys.supported.join(", ")),

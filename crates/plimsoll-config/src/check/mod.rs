@@ -27,6 +27,7 @@ mod settings;
 mod socket;
 mod tls;
 mod value_error;
+mod warnings;
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -161,6 +162,15 @@ fn short_form(
     let listener = listen.map(|node| reader.short_form_listener(node, claimed));
     let mut pool = destinations.map(|node| reader.short_form_pool(node, settings));
     pool.iter_mut().for_each(expect_responses);
+    if !reader.problems.has_errors()
+        && let (Some(node), Some(listener), Some(pool)) = (destinations, &listener, &pool)
+    {
+        reader.warn_of_effects(
+            std::slice::from_ref(node),
+            std::slice::from_ref(listener),
+            std::slice::from_ref(pool),
+        );
+    }
     (listener.into_iter().collect(), pool.into_iter().collect())
 }
 
@@ -209,6 +219,8 @@ fn full_form(
     adapt_checks(&listeners, pools.iter_mut().zip(by_default).enumerate());
     if !reader.problems.has_errors() {
         names.warn_unused(reader);
+        let nodes: Vec<_> = entries.iter().map(|(_, node)| node.clone()).collect();
+        reader.warn_of_effects(&nodes, &listeners, &pools);
     }
     (listeners, pools)
 }

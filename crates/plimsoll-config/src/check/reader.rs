@@ -94,6 +94,16 @@ impl Reader<'_> {
         expected: &str,
         parse: impl FnOnce(&str) -> Result<T, ValueError>,
     ) -> Option<T> {
+        // A number or switch is shown in quotes only if that text would be accepted.
+        if let Some(Scalar { kind: Kind::Bool(_) | Kind::Integer(_) | Kind::Float(_), text, .. }) =
+            node.scalar()
+        {
+            match parse(text) {
+                Ok(_) => drop(self.text_for(node, expected)),
+                Err(error) => drop(self.wrong_type(node, expected).maybe_help(error.help)),
+            }
+            return None;
+        }
         let text = self.text_for(node, expected)?;
         parse(text).map_err(|error| self.reject(node, error)).ok()
     }

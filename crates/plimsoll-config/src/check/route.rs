@@ -17,6 +17,31 @@ use crate::model::Route;
 use crate::problem::Code;
 use crate::tree::{Span, Value};
 
+/// Maximum number of routes that one is compared with.
+const MAX_COMPARED: usize = 1_000;
+
+/// Returns whether every request that `narrow` matches is matched by `wide`, too.
+fn covers(wide: &Match, narrow: &Match) -> bool {
+    let host_covers = |wide: &Option<HostPattern>, narrow: &Option<HostPattern>| match (wide, narrow) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(HostPattern::Suffix(suffix)), Some(HostPattern::Exact(name) | HostPattern::Suffix(name))) => {
+            name == suffix || name.len() > suffix.len() && name.ends_with(suffix.as_str())
+        }
+        (wide, narrow) => wide == narrow,
+    };
+    let methods = wide.methods.is_empty()
+        || !narrow.methods.is_empty() && narrow.methods.iter().all(|method| wide.methods.contains(method));
+    let path = wide.path_prefix.as_ref().is_none_or(|prefix| {
+        narrow.path_prefix.as_ref().is_some_and(|longer| longer.starts_with(prefix.as_str()))
+    });
+    methods
+        && path
+        && host_covers(&wide.host, &narrow.host)
+        && host_covers(&wide.sni, &narrow.sni)
+        && wide.headers.iter().all(|header| narrow.headers.contains(header))
+}
+
 /// Kind of messages that the routes of a listener match.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RouteScope {
@@ -39,7 +64,7 @@ impl Reader<'_> {
     ) -> Vec<Route> {
         let mut names = FirstSeen::default();
         let mut catches_all: Option<Span> = None;
-        let mut routes = Vec::new();
+        let (mut routes, mut matched) = (Vec::new(), Vec::new());
         for (index, item) in self.list(node).iter().enumerate() {
             let Some(mapping) = self.mapping(item, &keys::ROUTE) else { continue };
             if let Some(first) = catches_all {
@@ -54,10 +79,33 @@ impl Reader<'_> {
             }
             let name =
                 self.route_name(&mapping, &mut names).unwrap_or_else(|| format!("{listener}/{index}").into());
-            routes.push(self.route(name, item, &mapping, pools));
+            let route = self.route(name, item, &mapping, pools);
+            if !mapping.has_planned_key() && catches_all.is_none_or(|first| first == item.span()) {
+                self.warn_of_covered_route(item, &route, &matched);
+            }
+            matched.push((route.matches.clone(), item.span(), route.name.clone()));
+            routes.push(route);
             self.check_route_scope(&mapping, scope);
         }
         routes
+    }
+
+    /// Reports a route with requests that an earlier route matches all.
+    fn warn_of_covered_route(
+        &mut self,
+        item: &ConfigNode<'_>,
+        route: &Route,
+        earlier: &[(Match, Span, Name)],
+    ) {
+        // Each route is compared with all before it; thousands are written by programs.
+        let found = earlier.iter().take(MAX_COMPARED).find(|(matches, ..)| covers(matches, &route.matches));
+        let Some((_, first, name)) = found else { return };
+        let line = self.line_of(*first);
+        let message =
+            format!("this route is never used: the route `{name}` on {line} matches each of its requests");
+        self.problem(item, Code::Unreachable, message)
+            .help("move it before that route")
+            .related("this route matches them", *first);
     }
 
     /// Reports match conditions and edits that do not apply to these messages.

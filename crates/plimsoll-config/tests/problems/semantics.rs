@@ -74,6 +74,110 @@ fn unused_pools_and_unreachable_routes_are_reported() {
 }
 
 #[test]
+fn routes_that_an_earlier_route_covers_are_reported() {
+    let never = &["unreachable [1]"];
+    for (earlier, later, problems) in [
+        ("{path_prefix: /a}", "{path_prefix: /a/b}", &never[..]),
+        ("{path_prefix: /a/b}", "{path_prefix: /a}", &[]),
+        ("{host: a.example.com}", "{host: a.example.com, path_prefix: /x}", never),
+        ("{host: \"*.example.com\"}", "{host: a.example.com}", never),
+        ("{host: \"*.example.com\"}", "{host: example.com}", &[]),
+        ("{host: a.example.com}", "{host: \"*.example.com\"}", &[]),
+        ("{method: [GET, POST]}", "{method: GET, headers: {x-tier: gold}}", never),
+        ("{method: GET}", "{method: [GET, POST]}", &[]),
+        ("{headers: {x-tier: gold}}", "{path_prefix: /a}", &[]),
+    ] {
+        let mark = if problems.is_empty() { "" } else { "▸" };
+        check_route(
+            &format!("{{pool: api, match: {earlier}}}, {mark}{{pool: api, match: {later}}}"),
+            problems,
+        );
+    }
+}
+
+#[test]
+fn ignored_weights_and_empty_zones_are_reported() {
+    let pool = |algorithm: &str, destinations: &str| {
+        format!("listen: \":80\"\nload_balancer: {{algorithm: {algorithm}}}\n{destinations}")
+    };
+    let weights = "destinations: [{address: \"a:1\", weight: 2}, \"b:1\"]";
+    check(&pool("round_robin", &format!("▸{weights}")), &["no-effect destinations"]);
+    check(&pool("weighted_round_robin", weights), &[]);
+    check(&pool("round_robin", "destinations: [{address: \"a:1\", weight: 0}, \"b:1\"]"), &[]);
+    let zones = |zone: &str, mark: &str| {
+        format!("listen: \":80\"\nzone: eu-1\n{mark}destinations: [{{address: \"a:1\"{zone}}}, \"b:1\"]")
+    };
+    check(&zones("", "▸"), &["no-effect destinations"]);
+    check(&zones(", zone: eu-2", "▸"), &["no-effect destinations"]);
+    check(&zones(", zone: eu-1", ""), &[]);
+}
+
+#[test]
+fn forwarding_loops_are_reported() {
+    let listeners = |own: &str, protocol: &str, to: &str, mark: &str| {
+        format!(
+            "listeners: [{{name: a, address: \"{own}\", protocol: {protocol}, pool: p}}]\n\
+             pools: {{{mark}p: {{destinations: [\"{to}\"]}}}}"
+        )
+    };
+    for (own, protocol, to, loops) in [
+        ("127.0.0.1:80", "http", "127.0.0.1:80", true),
+        (":80", "tcp", "127.0.0.1:80", true),
+        ("127.0.0.1:53", "udp", "127.0.0.1:53", true),
+        (":80", "http", "localhost:80", true),
+        ("[::]:80", "http", "[::1]:80", true),
+        ("127.0.0.1:80", "http", "127.0.0.1:81", false),
+        ("127.0.0.1:80", "http", "127.0.0.2:80", false),
+        (":80", "http", "10.0.0.1:80", false),
+    ] {
+        let found: &[&str] = if loops { &["forwarding-loop pools.p"] } else { &[] };
+        check(&listeners(own, protocol, to, if loops { "▸" } else { "" }), found);
+    }
+    // Two listeners in a row are no loop, unless the second leads back.
+    let chain = |last: &str| {
+        format!(
+            "listeners: [{{name: a, address: \"127.0.0.1:80\", pool: p}}, {{name: b, address: \"127.0.0.1:81\", \
+             pool: q}}]\npools: {{p: {{destinations: [\"127.0.0.1:81\"]}}, q: {{destinations: [\"{last}\"]}}}}"
+        )
+    };
+    assert!(load_text(&chain("127.0.0.1:82")).problems.is_empty());
+    assert_eq!(load_text(&chain("127.0.0.1:80")).problems.len(), 2);
+}
+
+#[test]
+fn help_does_not_suggest_what_is_refused_next() {
+    let pool = |block: &str| format!("listen: \":80\"\nload_balancer: {{{block}}}\ndestinations: [\"a:1\"]");
+    assert!(help(&pool("hedge: {after: 95}")).starts_with("write \"p95\""));
+    assert!(help(&pool("hedge: {after: 20}")).starts_with("write \"20ms\""));
+    for (algorithm, meant) in [
+        ("leastconn", "least_connections"),
+        ("least_conn", "least_connections"),
+        ("LEAST_REQUEST", "least_connections"),
+        ("ip_hash", "source_hash"),
+        ("ring_hash", "hash"),
+    ] {
+        assert_eq!(help(&pool(&format!("algorithm: {algorithm}"))), format!("did you mean `{meant}`?"));
+    }
+    let destination = |block: &str| format!("listen: \":80\"\ndestinations: [{{{block}}}]");
+    assert_eq!(help(&destination("address: \"a:1\", name: a")), "did you mean `id`?");
+    assert!(help(&destination("address: \"a:1\", backup: true")).starts_with("write `priority: 1`"));
+    assert_eq!(
+        help("listen: \":80\"\nupstreams: [\"a:1\"]\ndestinations: [\"a:1\"]"),
+        "did you mean `pools`?"
+    );
+    assert!(help("listen: \"8080\"\ndestinations: [\"a:1\"]").contains("\":8080\""));
+    let version = "listeners: [{name: a, address: \":443\", protocol: https, pool: p, tls: {min_version: \"1.1\", \
+                   certificates: [{cert: /c, key: /k}]}}]\npools: {p: {destinations: [\"a:1\"]}}";
+    let problem =
+        load_text(version).problems.into_iter().find(|p| p.path.ends_with("min_version")).expect("a problem");
+    assert_eq!(problem.help.as_deref(), Some("expected one of 1.2, 1.3"));
+    check_route(
+        "{pool: api, match: {▸path_regex: \"^/v[0-9]\"}}",
+        &["not-available-yet [0].match.path_regex"],
+    );
+}
+
+#[test]
 fn conflicting_keys_are_rejected() {
     check(
         "▸listen: \":80\"\n▸destinations: [\"a:1\"]\nlisteners: [{name: a, address: \":81\", pool: p}]\npools: \
