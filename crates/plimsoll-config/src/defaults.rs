@@ -49,9 +49,13 @@ pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
     handshake: Duration::from_secs(10),
     header: Duration::from_secs(10),
     body: Duration::from_secs(30),
+    min_rate: 240,
     idle: Duration::from_secs(60),
     connection: None,
 };
+
+/// Time that a client has for a request before its minimum rate applies.
+pub const MIN_RATE_AFTER: Duration = Duration::from_secs(10);
 
 /// Timeouts of connections to destinations.
 pub const DESTINATION_TIMEOUTS: DestinationTimeouts = DestinationTimeouts {
@@ -202,6 +206,7 @@ pub(crate) const LEARNING: bool = OUTLIER.learning;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Range of timeouts. A longer one is a mistake in the unit.
+pub(crate) const MIN_RATE: RangeInclusive<u64> = 0..=1 << 30;
 pub(crate) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
 /// Range of TCP keep-alive times: the kernel takes whole seconds, up to 32,767.
 pub(crate) const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(9 * 3600);

@@ -33,6 +33,10 @@ pub struct ConfigDuration(pub Duration);
 #[derive(Copy, Clone, Debug, PartialEq, PartialOrd)]
 pub struct Rate(pub f64);
 
+/// Bytes per second, written like `240B/s` or `1KiB/s`, or `0`.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteRate(pub u64);
+
 /// Share from 0.0 to 1.0, written like `1%`, `99.9%` or `0.01`.
 #[derive(Copy, Clone, Debug, PartialEq, PartialOrd)]
 pub struct Share(pub f64);
@@ -44,6 +48,7 @@ pub struct Size(pub u64);
 
 const DURATION_HELP: &str = "write it like \"30s\", \"100ms\" or \"1m30s\"; units are ns, us, ms, s, m, h, d";
 const RATE_HELP: &str = "write it like \"1000/s\", \"90/m\" or \"5/h\"";
+const BYTE_RATE_HELP: &str = "write it like \"240B/s\" or \"1KiB/s\"; 0 is no minimum";
 const SHARE_HELP: &str = "write it like \"1%\", \"99.9%\" or 0.01";
 const SIZE_HELP: &str = "write it like \"64KiB\", \"10MB\" or \"512B\"; 0 needs no unit";
 
@@ -132,6 +137,28 @@ impl FromStr for Rate {
         };
         let count = Decimal::parse(count).ok_or(error("is not a rate: expected a number before the `/`"))?;
         Ok(Self(count.to_f64() / seconds))
+    }
+}
+
+impl FromStr for ByteRate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let error = |reason| UnitError { reason, help: BYTE_RATE_HELP };
+        if text == "0" {
+            return Ok(Self(0));
+        }
+        let bytes = text.strip_suffix("/s").ok_or(error("is not a rate: expected `/s` at the end"))?;
+        bytes.parse::<Size>().map(|size| Self(size.0)).map_err(|size| error(size.reason))
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("0"),
+            bytes => write!(f, "{}/s", Size(bytes)),
+        }
     }
 }
 
@@ -286,6 +313,17 @@ mod tests {
         }
         for text in ["1000", "1000/", "/s", "x/s", "1000/d", "-1/s"] {
             assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn byte_rates_are_sizes_per_second() {
+        for (text, bytes) in [("240B/s", 240), ("1KiB/s", 1024), ("0", 0)] {
+            assert_eq!(text.parse(), Ok(ByteRate(bytes)), "{text}");
+            assert_eq!(ByteRate(bytes).to_string(), text);
+        }
+        for text in ["240", "240B", "240/s", "240B/m", "/s", "", "-1B/s"] {
+            assert!(text.parse::<ByteRate>().is_err(), "{text}");
         }
     }
 

@@ -279,6 +279,7 @@ fn other_value(block: &str, key: &str, default: &Json) -> Json {
         (_, Json::Bool(on)) => json!(!on),
         (_, Json::Number(number)) => json!(number.as_u64().unwrap() + 1),
         (_, Json::String(text)) if text.ends_with('%') => json!("97%"),
+        (_, Json::String(text)) if text.ends_with("B/s") => json!("3KiB/s"),
         (_, Json::String(text)) if text.ends_with('s') => json!("321ms"),
         (_, Json::String(text)) if text.ends_with("KiB") => json!("3KiB"),
         (_, Json::String(text)) if text == "0" => json!("3KiB"),

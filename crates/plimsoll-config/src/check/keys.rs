@@ -81,7 +81,7 @@ pub(crate) const LISTENER: Keys = Keys {
 pub(crate) const UNIX: Keys = Keys::new("listeners[].unix", &["mode", "user", "group"]);
 pub(crate) const LISTENER_TCP: Keys = Keys::new("listeners[].tcp", &["keepalive", "user_timeout"]);
 pub(crate) const CLIENT_TIMEOUTS: Keys =
-    Keys::new("listeners[].timeouts", &["handshake", "header", "body", "idle", "connection"]);
+    Keys::new("listeners[].timeouts", &["handshake", "header", "body", "min_rate", "idle", "connection"]);
 pub(crate) const SERVER_TLS: Keys = Keys::new(
     "listeners[].tls",
     &["certificates", "client_ca", "client_auth", "client_crl", "min_version", "strict_host"],

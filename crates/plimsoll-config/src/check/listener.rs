@@ -266,7 +266,7 @@ impl Reader<'_> {
             self.reject_header_timeout(&mapping, traits);
         }
         if !traits.carries_requests() {
-            self.reject_request_keys(&mapping, &["body", "connection"], traits);
+            self.reject_request_keys(&mapping, &["body", "min_rate", "connection"], traits);
         }
         if !sees_client_hello {
             self.reject_tls_key(&mapping, "handshake");
@@ -277,6 +277,8 @@ impl Reader<'_> {
         set_if_given(&mut timeouts.body, read("body"));
         set_if_given(&mut timeouts.idle, read("idle"));
         timeouts.connection = read("connection");
+        let min_rate = mapping.get("min_rate").and_then(|p| self.byte_rate(p, &defaults::MIN_RATE));
+        set_if_given(&mut timeouts.min_rate, min_rate);
     }
 
     /// Reads the size and count limits.

@@ -16,7 +16,7 @@ use crate::extensions::Extensions;
 use crate::problem::{Code, ProblemBuilder, Problems};
 use crate::suggest::suggest;
 use crate::tree::{Kind, Scalar, Value};
-use crate::units::{ConfigDuration, Rate, Share, Size};
+use crate::units::{ByteRate, ConfigDuration, Rate, Share, Size};
 
 /// Reads values and collects their problems.
 pub(crate) struct Reader<'r> {
@@ -213,6 +213,24 @@ impl Reader<'_> {
                 self.reject(node, ValueError::new(Code::OutOfRange, error.reason, help));
             })
             .ok()
+    }
+
+    /// Reads a number of bytes per second within a range.
+    pub(crate) fn byte_rate(&mut self, node: &ConfigNode<'_>, range: &RangeInclusive<u64>) -> Option<u64> {
+        let rate = match node.scalar() {
+            Some(Scalar { kind: Kind::Integer(0), .. }) => 0,
+            _ => self.parsed(node, "a rate like \"240B/s\"", |text| Ok(text.parse::<ByteRate>()?.0))?,
+        };
+        if !range.contains(&rate) {
+            let (low, high) = (ByteRate(*range.start()), ByteRate(*range.end()));
+            self.problem(
+                node,
+                Code::OutOfRange,
+                format!("`{}` is out of range: expected {low} to {high}", node.shown()),
+            );
+            return None;
+        }
+        Some(rate)
     }
 
     /// Reads a number of bytes within a range.

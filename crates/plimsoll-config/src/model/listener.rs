@@ -135,6 +135,8 @@ pub struct ClientTimeouts {
     pub header: Duration,
     /// Maximum gap between two bytes of a request body.
     pub body: Duration,
+    /// Minimum rate of a request's head and body in bytes per second, after the first 10 s; 0 = none.
+    pub min_rate: u64,
     /// Maximum idle time between two requests; for TCP and tunnels, without a byte in either direction.
     pub idle: Duration,
     /// Maximum age of a connection that still accepts requests, reduced by up to 10% at random; `None` = no limit.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use plimsoll_core::retry::{HedgeAfter, RetrySpec};
 
 use crate::model::MemoryLimit;
-use crate::units::{ConfigDuration, Size};
+use crate::units::{ByteRate, ConfigDuration, Size};
 
 /// Returns a duration with its unit, such as `30s`.
 pub(super) fn duration(value: Duration) -> String {
@@ -34,6 +34,11 @@ pub(super) fn memory_limit(limit: MemoryLimit) -> String {
         MemoryLimit::Share(share) => percent(share),
         MemoryLimit::Bytes(bytes) => size(bytes),
     }
+}
+
+/// Returns a rate in bytes per second, such as `240B/s`.
+pub(super) fn byte_rate(bytes: u64) -> String {
+    ByteRate(bytes).to_string()
 }
 
 /// Returns the keyword of an enum variant, which is its name in lower case.

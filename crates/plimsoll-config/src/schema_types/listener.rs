@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use super::OneOrMany;
-use super::default_values::{duration, duration_or_none, size};
+use super::default_values::{byte_rate, duration, duration_or_none, size};
 use super::scalars::{
-    AcceptProxyProtocol, Address, Bool, ClientAuth, ConfigDuration, DurationOrNone, FileMode, Integer,
-    ListenerProtocol, Size, SubsetFallback, Text, TlsVersion, UdpFlow,
+    AcceptProxyProtocol, Address, Bool, ByteRate, ClientAuth, ConfigDuration, DurationOrNone, FileMode,
+    Integer, ListenerProtocol, Size, SubsetFallback, Text, TlsVersion, UdpFlow,
 };
 use crate::{defaults, model};
 
@@ -132,6 +132,10 @@ struct ClientTimeouts {
     /// Maximum gap between two bytes of a request body.
     #[schemars(extend("default" = duration(defaults::CLIENT_TIMEOUTS.body)))]
     body: Option<ConfigDuration>,
+    /// Minimum rate of a request's head and body, after the first 10 s that its client was waited for; 0 = none.
+    /// Tunnels and gRPC calls have none.
+    #[schemars(extend("default" = byte_rate(defaults::CLIENT_TIMEOUTS.min_rate)))]
+    min_rate: Option<ByteRate>,
     /// Maximum idle time between two requests; for `tcp`, `mqtt` and tunnels, without a byte in either direction.
     #[schemars(extend("default" = duration(defaults::CLIENT_TIMEOUTS.idle)))]
     idle: Option<ConfigDuration>,

@@ -47,6 +47,8 @@ value! {
     Start = keywords(&["serving", "down"]);
     /// Events per second, minute or hour.
     Rate = pattern(r"^\d+(\.\d+)?/[smh]$");
+    /// Bytes per second, or 0.
+    ByteRate = or_text(json!({"const": 0}), r"^\d+(\.\d+)?(B|KB|kB|MB|GB|KiB|MiB|GiB)/s$|^0$");
     /// A share in percent, or a number from 0 to 1.
     Share = or_text(json!({"type": "number", "minimum": 0, "maximum": 1}), r"^\d+(\.\d+)?%$|^[01](\.\d+)?$");
     /// A number of bytes with a unit, or 0.

@@ -395,8 +395,14 @@ fn mqtt_keys_are_rejected_for_other_protocols() {
     check_listener("protocol: mqtt, mqtt: {rebalance: 0}, timeouts: {header: 5s, idle: 1h}", &[]);
     check_listener("protocol: mqtt, limits: {header_bytes: 4KiB}", &[]);
     check_listener(
-        "protocol: mqtt, ▸via: true, timeouts: {▸body: 1s}, limits: {▸headers: 9, ▸body_bytes: 1MiB}",
-        &["conflict via", "conflict timeouts.body", "conflict limits.headers", "conflict limits.body_bytes"],
+        "protocol: mqtt, ▸via: true, timeouts: {▸body: 1s, ▸min_rate: 1KiB/s}, limits: {▸headers: 9, ▸body_bytes: 1MiB}",
+        &[
+            "conflict via",
+            "conflict timeouts.body",
+            "conflict timeouts.min_rate",
+            "conflict limits.headers",
+            "conflict limits.body_bytes",
+        ],
     );
     check_listener("protocol: mqtt, timeouts: {▸handshake: 1s}", &["conflict timeouts.handshake"]);
     check_listener("protocol: mqtt, mqtt: {rebalance: ▸-1}", &["out-of-range mqtt.rebalance"]);

@@ -41,6 +41,9 @@ fn numbers_out_of_range_are_rejected() {
     check_listener("limits: {connections: ▸0}", &["out-of-range limits.connections"]);
     check_listener("limits: {header_bytes: ▸1B}", &["out-of-range limits.header_bytes"]);
     check_listener("timeouts: {idle: ▸25h}", &["out-of-range timeouts.idle"]);
+    check_listener("timeouts: {min_rate: 0}", &[]);
+    check_listener("timeouts: {min_rate: ▸2GiB/s}", &["out-of-range timeouts.min_rate"]);
+    check_listener("timeouts: {min_rate: ▸240B}", &["bad-unit timeouts.min_rate"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub(crate) mod fd_reserve;
 pub(crate) mod handshake_queue;
 pub(crate) mod log_writer;
 pub(crate) mod memory;
+pub(crate) mod min_rate;
 pub(crate) mod reason;
 pub(crate) mod timer;
 pub(crate) mod turn;

@@ -12,6 +12,7 @@ use plimsoll_core::{Failure, Tick};
 use plimsoll_wire::grpc_web::Translator;
 
 use crate::base::context::WorkerContext;
+use crate::base::min_rate::MinRate;
 use crate::forward::attempts::Attempts;
 use crate::forward::hash_key;
 use crate::http::local_reply::{LocalReply, ReplyFormat};
@@ -78,6 +79,8 @@ pub(crate) struct RequestContext {
     pub(crate) grpc_web: Option<Box<Translator>>,
     /// Decoded body bytes so far.
     body_bytes: u64,
+    /// Minimum rate of the body.
+    pub(crate) min_rate: MinRate,
     pub(crate) client_timeouts: ClientTimeouts,
     pub(crate) pool_timeouts: DestinationTimeouts,
     pub(crate) total_deadline: Tick,
@@ -375,6 +378,8 @@ fn new_context(
         is_hedged: false,
         body_bytes: 0,
         is_grpc: head.is_grpc,
+        // Either side of a gRPC call may send nothing for long.
+        min_rate: MinRate::new(if head.is_grpc { 0 } else { config.timeouts.min_rate }, head.len as u64),
         client_timeouts,
         pool_timeouts,
         total_deadline,

@@ -16,6 +16,7 @@ use crate::base::clock::Clock;
 use crate::base::connection_lifetime::ConnectionLifetime;
 use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
+use crate::base::min_rate::MinRate;
 use crate::base::reason::Reason;
 use crate::base::timer::{RESOLUTION, Timer};
 use crate::base::turn::yield_turn;
@@ -36,7 +37,7 @@ use crate::net::tunnel::{TunnelEnd, tunnel};
 use crate::serve::h2;
 use crate::upstream::dedicated::DedicatedConnections;
 use crate::upstream::upstream_stream::Upstream;
-use plimsoll_core::{Address, DestinationId};
+use plimsoll_core::{Address, DestinationId, Tick};
 use plimsoll_wire::http1::HeaderEdits;
 use plimsoll_wire::http1::response::{self, ResponseHead, ResponseRewrite};
 use plimsoll_wire::http1::target::Method;
@@ -71,6 +72,8 @@ pub(crate) struct Client {
     /// Connections to destinations that this client has authenticated.
     dedicated: Option<Box<DedicatedConnections>>,
     lifetime: ConnectionLifetime,
+    /// Deadline of the current request head.
+    head_due: Tick,
     /// A complete request has arrived before.
     had_request: bool,
     /// The end of the stream was found while the current request is served, or nothing more is read until it ends.
@@ -80,6 +83,12 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Sets the time at which an incomplete head is late or was sent too slowly.
+    fn set_head_deadline(&self, worker: &WorkerContext, rate: &mut MinRate) {
+        let slowest = rate.wait(worker.timers.about_now(), self.inbox.len() as u64);
+        worker.timers.set(&self.timer, self.head_due.min(slowest));
+    }
+
     /// Reports whether the client sent bytes that were not read.
     pub(crate) fn has_unread(&self) -> bool {
         let mut noop = Context::from_waker(Waker::noop());
@@ -123,11 +132,12 @@ enum NoRequest {
 pub(crate) async fn serve(connection: Connection) {
     let Connection { guard, stream, peer, tls_info, origin, early, .. } = connection;
     let worker = guard.worker.clone();
-    let (timer, lifetime) = {
+    let (timer, lifetime, head_due) = {
         let (now, routes) = (worker.now(), guard.listener.routes());
         let config = &routes.table.config;
         let lifetime = ConnectionLifetime::start(config, now, &mut worker.rng.borrow_mut());
-        (worker.timer(now + config.timeouts.header), lifetime)
+        let head_due = now + config.timeouts.header;
+        (worker.timer(head_due), lifetime, head_due)
     };
     let mut client = Client {
         guard,
@@ -139,6 +149,7 @@ pub(crate) async fn serve(connection: Connection) {
         inbox: early,
         dedicated: None,
         lifetime,
+        head_due,
         had_request: false,
         eof_checked: false,
         is_http2: false,
@@ -220,6 +231,7 @@ async fn next_request(
     let mut started = false;
     // A head that arrives in small pieces is parsed when a line has ended or its length has doubled.
     let mut parse_at = 0;
+    let mut rate = MinRate::new(routes.table.config.timeouts.min_rate, 0);
     std::future::poll_fn(|cx| {
         loop {
             let mut scratch = worker.scratch.borrow_mut();
@@ -242,6 +254,7 @@ async fn next_request(
             }
             if end < parse_at && !scratch[have..end].contains(&b'\n') {
                 client.inbox.extend_from_slice(&scratch[have..end]);
+                client.set_head_deadline(worker, &mut rate);
                 continue;
             }
             parse_at = end * 2;
@@ -264,8 +277,9 @@ async fn next_request(
                     client.inbox.extend_from_slice(&scratch[have..end]);
                     // The deadline of the first head counts from the accept.
                     if !std::mem::replace(&mut started, true) && client.had_request {
-                        worker.timers.set(&client.timer, worker.now() + routes.table.config.timeouts.header);
+                        client.head_due = worker.now() + routes.table.config.timeouts.header;
                     }
+                    client.set_head_deadline(worker, &mut rate);
                 }
                 Err((reply, format)) => {
                     client.inbox.clear();

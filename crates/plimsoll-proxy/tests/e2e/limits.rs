@@ -21,6 +21,48 @@ fn start_with(destination: &Destination, change: impl FnOnce(&mut Setup)) -> Bal
     Setup::http(&[destination]).with(change).start()
 }
 
+/// Sends `start` and then one byte at a time, until the proxy responds. Returns the status and the time it took.
+fn drip(balancer: &Balancer, start: &str, byte: &str) -> (u16, Duration) {
+    let (mut client, stopwatch) = (balancer.connect(), Stopwatch::start());
+    client.send(start);
+    while !client.has_bytes() && stopwatch.elapsed() < crate::kit::TIMEOUT {
+        // The proxy may respond between the two calls.
+        let _refused_meanwhile = client.try_send(byte);
+        std::thread::sleep(ms(100));
+    }
+    (client.read_response_to("POST").status, stopwatch.elapsed())
+}
+
+#[test]
+fn requests_below_the_minimum_rate_are_refused() {
+    let destination = Destination::start(|conn| {
+        conn.read_to_end();
+    });
+    let balancer = Setup::http(&[&destination]).with(|s| s.listeners[0].timeouts.header = secs(60)).start();
+    let head = "POST / HTTP/1.1\r\nHost: test\r\n";
+    let starts = [
+        (head.to_owned(), "X"),
+        (format!("{head}Content-Length: 100000\r\n\r\n"), "x"),
+        (format!("{head}Transfer-Encoding: chunked\r\n\r\n5;"), "x"),
+        (format!("{head}Transfer-Encoding: chunked\r\n\r\n0\r\n"), "x"),
+    ];
+    std::thread::scope(|scope| {
+        for (start, byte) in &starts {
+            let balancer = &balancer;
+            scope.spawn(move || {
+                let (status, took) = drip(balancer, start, byte);
+                assert_eq!(status, 408, "{start:?}");
+                assert!((secs(9)..secs(15)).contains(&took), "{start:?} took {took:?}");
+            });
+        }
+    });
+    let slow = Setup::http(&[&destination]).with(|s| {
+        s.listeners[0].timeouts.min_rate = 0;
+        s.listeners[0].timeouts.body = ms(300);
+    });
+    assert_eq!(drip(&slow.start(), "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\n", "").0, 408);
+}
+
 #[test]
 fn first_header_timeout_starts_with_the_connection() {
     let destination = Destination::start(respond_ok("ok"));

@@ -170,7 +170,11 @@ impl Exchange {
     }
 
     /// Returns the deadline of the next byte if it has changed, and ends the current poll.
-    pub(crate) fn next_deadline(&mut self, worker: &WorkerContext, request: &RequestContext) -> Option<Tick> {
+    pub(crate) fn next_deadline(
+        &mut self,
+        worker: &WorkerContext,
+        request: &mut RequestContext,
+    ) -> Option<Tick> {
         let deadline = std::mem::take(&mut self.made_progress).then(|| self.deadline(worker, request));
         self.now = None;
         deadline
@@ -181,7 +185,16 @@ impl Exchange {
     }
 
     /// Returns the deadline of the next byte, by the side that has to send it.
-    fn deadline(&mut self, worker: &WorkerContext, request: &RequestContext) -> Tick {
+    fn deadline(&mut self, worker: &WorkerContext, request: &mut RequestContext) -> Tick {
+        let now = self.now(worker);
+        let mut slowest = Tick::NEVER;
+        if !request.body.is_done() {
+            // After the response has started, the client may wait for more of it.
+            match self.response.is_none() && self.download.is_empty() && self.awaits_client_body(request) {
+                true => slowest = request.min_rate.wait(now, request.request_bytes),
+                false => request.min_rate.pause(now),
+            }
+        }
         let (pool, client) = (&request.pool_timeouts, &request.client_timeouts);
         let wait: Duration = match () {
             () if !self.download.is_empty() => client.idle,
@@ -192,7 +205,7 @@ impl Exchange {
             () if self.awaits_client_body(request) => client.body,
             () => pool.response,
         };
-        (self.now(worker) + wait).min(request.total_deadline)
+        (now + wait).min(slowest).min(request.total_deadline)
     }
 
     /// Reports whether the destination is to blame for the end of the time for all attempts: it had the whole request for
