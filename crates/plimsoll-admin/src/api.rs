@@ -35,6 +35,7 @@ pub(crate) fn router(handle: Handle) -> Router {
         .route("/v1/pools/{pool}/destinations/{destination}/load", post(report_load))
         .route("/v1/explain", post(explain))
         .route("/v1/balance", post(functions::balance))
+        .route("/v1/balance:outcomes", post(functions::outcomes))
         .route("/v1/health/monitor", post(functions::monitor))
         .route("/v1/alerts", get(functions::alerts))
         .route("/v1/alerts/{id}/ack", post(functions::acknowledge))

@@ -6,9 +6,9 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use plimsoll_functions::{
-    Alert, Destination, HealthMonitoringConfig, HealthMonitoringError, HealthMonitoringResult, HealthStatus,
-    LoadBalancingConfig, LoadBalancingError, LoadDistribution, PerformanceMetrics, Recommendation,
-    balance_load, monitor_health, pool_views,
+    Alert, Destination, DestinationOutcome, HealthMonitoringConfig, HealthMonitoringError,
+    HealthMonitoringResult, HealthStatus, LoadBalancingConfig, LoadBalancingError, LoadDistribution,
+    PerformanceMetrics, Recommendation, balance_load, monitor_health, pool_views, record_outcomes,
 };
 use plimsoll_proxy::Handle;
 use serde::{Deserialize, Serialize};
@@ -110,9 +110,20 @@ async fn balance_pool(
     })
 }
 
+/// Records outcomes of messages: their destinations were selected by `balance` from those of a call. All or none are
+/// recorded.
+pub(crate) async fn outcomes(
+    outcomes: Result<Json<Vec<DestinationOutcome>>, JsonRejection>,
+) -> Result<StatusCode, Problem> {
+    let Json(outcomes) = outcomes.map_err(|error| bad_request(&error.body_text()))?;
+    record_outcomes(&outcomes).map_err(|error| balancing_problem(&error))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 fn balancing_problem(error: &LoadBalancingError) -> Problem {
     let status = match error {
         LoadBalancingError::NoneServing | LoadBalancingError::AllTried => StatusCode::SERVICE_UNAVAILABLE,
+        LoadBalancingError::UnknownDestination { .. } => StatusCode::NOT_FOUND,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     };
     Problem::new(status, error.to_string())

@@ -35,6 +35,7 @@
 //! | `POST /v1/pools/{pool}/destinations/{destination}/load` | load report of a destination |
 //! | `POST /v1/explain` | the destination a request would get, and why |
 //! | `POST /v1/balance`, `POST /v1/health/monitor` | the specification's `balanceLoad` and `monitorHealth` |
+//! | `POST /v1/balance:outcomes` | outcomes of messages: `[{destination, ok, responseTimeMs?}]` |
 //! | `GET /v1/alerts`, `POST /v1/alerts/{id}/ack` | alerts; acknowledging one |
 //! | `GET /v1/recommendations` | recommendations |
 //! | `POST /v1/config:reload` | reloads the configuration, as a whole or not at all |

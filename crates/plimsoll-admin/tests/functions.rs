@@ -195,3 +195,77 @@ async fn recommendations_have_their_pool_and_evidence() {
     assert!(found["evidence"][0].as_str().unwrap().contains("only destination"), "{found}");
     assert!(found["expectedEffect"].is_string() && found["confidence"] == 1.0);
 }
+
+/// Selects destinations `count` times, and returns their ids.
+async fn selected(proxy: &TestProxy, call: &Value, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let body = ok(proxy, "/v1/balance", call.clone()).await;
+        ids.push(body["selectedDestination"]["id"].as_str().unwrap().to_owned());
+    }
+    ids
+}
+
+#[tokio::test]
+async fn destinations_that_checks_find_down_are_not_selected_and_backups_take_over() {
+    let proxy = TestProxy::start().await;
+    let (_held, gone) = closed();
+    let call = json!({"destinations": [
+        {"id": "flow-first", "address": gone},
+        {"id": "flow-backup", "address": proxy.address.to_string(), "priority": 1},
+    ]});
+    assert_eq!(selected(&proxy, &call, 2).await, ["flow-first"; 2], "not monitored yet");
+    let monitored = ok(&proxy, "/v1/health/monitor", call.clone()).await;
+    assert_eq!(monitored["healthStatus"]["state"], "degraded");
+    assert_eq!(selected(&proxy, &call, 4).await, ["flow-backup"; 4]);
+    let body = ok(&proxy, "/v1/balance", call.clone()).await;
+    assert_eq!(
+        (&body["healthStatus"]["state"], &body["healthStatus"]["serving"]),
+        (&"degraded".into(), &1.into())
+    );
+    let mut unchecked = call;
+    unchecked["config"] = json!({"healthChecking": false});
+    assert_eq!(selected(&proxy, &unchecked, 2).await, ["flow-first"; 2]);
+}
+
+#[tokio::test]
+async fn reported_outcomes_set_a_failing_destination_aside() {
+    let proxy = TestProxy::start().await;
+    let call = json!({"destinations": [
+        {"id": "outcome-a", "address": "10.9.7.1:80"}, {"id": "outcome-b", "address": "10.9.7.2:80"},
+    ]});
+    assert_eq!(selected(&proxy, &call, 2).await, ["outcome-a", "outcome-b"]);
+    let report = async |body: Value| post(&proxy, "/v1/balance:outcomes", &body).await.status;
+    let failed = json!({"destination": "outcome-a", "ok": false});
+    let passed = json!({"destination": "10.9.7.2:80", "ok": true, "responseTimeMs": 12.5});
+    assert_eq!(report(json!([passed, failed, failed, failed, failed, failed])).await, 204);
+    assert_eq!(selected(&proxy, &call, 4).await, ["outcome-b"; 4]);
+    let body = ok(&proxy, "/v1/balance", call.clone()).await;
+    let performance = &body["performance"]["destinations"];
+    assert_eq!((&performance[0]["samples"], &performance[0]["errorRate"]), (&5.into(), &1.0.into()));
+    assert_eq!(performance[1]["responseTimeMs"]["p50"], 12.5);
+    assert_eq!(report(json!([{"destination": "outcome-a", "ok": true}])).await, 204);
+    assert!(selected(&proxy, &call, 4).await.contains(&"outcome-a".to_owned()), "a success ends it");
+
+    for (body, status) in [
+        (json!([{"destination": "nowhere", "ok": true}]), 404),
+        (json!([{"destination": "outcome-a", "ok": true, "responseTimeMs": -1}]), 422),
+        (json!([{"destination": "outcome-a"}]), 400),
+        (json!([{"destination": "outcome-a", "ok": true, "status": 200}]), 400),
+        (json!({}), 400),
+    ] {
+        problem(&proxy, "/v1/balance:outcomes", body, status).await;
+    }
+}
+
+#[tokio::test]
+async fn unknown_keys_and_algorithms_without_their_settings_are_problems() {
+    let proxy = TestProxy::start().await;
+    let misspelt = json!({"destinations": [{"address": "127.0.0.1:1", "wieght": 2}]});
+    assert!(problem(&proxy, "/v1/balance", misspelt, 400).await.contains("wieght"));
+    let custom = json!({"destinations": [{"address": "127.0.0.1:1"}], "config": {"algorithm": "custom"}});
+    assert!(problem(&proxy, "/v1/balance", custom, 422).await.contains("expression"));
+    for body in [json!({"by": 7}), json!({"who": "me"}), json!([])] {
+        problem(&proxy, "/v1/alerts/default.1/ack", body, 400).await;
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -9,15 +10,16 @@ use plimsoll_core::balance::{Algorithm, Policy};
 use plimsoll_core::hash::hash;
 use plimsoll_core::snapshot::Member;
 use plimsoll_core::{
-    AttemptedSet, DestinationId, DestinationStats, NoDestination, Outcome, PickRequest, Rng, Snapshot,
-    Status, Tick, balance_load,
+    AttemptedSet, DestinationId, DestinationStats, Failure, NoDestination, Outcome, PickRequest, Rng,
+    Snapshot, Status, Tick, balance_load,
 };
-use plimsoll_proxy::Clock;
+use plimsoll_proxy::{Clock, MonitoredStatuses};
 
 use crate::config::LoadBalancingConfig;
 use crate::destination::{self, Destination};
 use crate::entropy::random_seed;
 use crate::error::LoadBalancingError;
+use crate::health_statuses::HealthStatuses;
 use crate::outcome_window::OutcomeWindow;
 use crate::pool_report;
 use crate::result::{HealthStatus, LoadDistribution, PerformanceMetrics, Recommendation};
@@ -66,6 +68,7 @@ struct State {
     started_before: Vec<u64>,
     window: OutcomeWindow,
     health: pool_report::HealthTracker,
+    statuses: HealthStatuses,
     /// At most one per algorithm, kept so that switching back continues a rotation.
     policies: HashMap<Algorithm, Box<dyn Policy>>,
     rng: Rng,
@@ -101,6 +104,7 @@ impl LoadBalancer {
             started_before: Vec::new(),
             window: OutcomeWindow::new(now),
             health: pool_report::HealthTracker::new(now),
+            statuses: HealthStatuses::default(),
             policies: HashMap::new(),
             rng: Rng::new(random_seed()),
             next_id: 0,
@@ -186,6 +190,26 @@ impl LoadBalancer {
         self.shared.health(&self.shared.lock())
     }
 
+    /// Sets aside the destinations that health checks found down; `None` if they are not monitored.
+    pub(crate) fn apply_checks(&self, checks: Option<&MonitoredStatuses>) {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        if state.statuses.set_checks(checks) {
+            state.update_statuses(now);
+        }
+    }
+
+    /// Returns whether a destination has this id or address.
+    pub(crate) fn has_destination(&self, name: &str) -> bool {
+        self.shared.lock().given.iter().any(|known| known.is_named(name))
+    }
+
+    /// Records the outcome of a message at the destinations with this id or address.
+    pub(crate) fn record_outcome(&self, name: &str, ok: bool, response_time: Option<Duration>) {
+        let now = self.shared.clock.now();
+        self.shared.lock().record_outcome(name, ok, response_time, now);
+    }
+
     /// Returns the performance in the last minute.
     pub fn performance(&self) -> PerformanceMetrics {
         self.shared.lock().performance(self.shared.clock.now())
@@ -211,6 +235,9 @@ impl Shared {
     ) -> Result<Assignment, LoadBalancingError> {
         let now = self.clock.now();
         let mut state = self.lock();
+        if state.statuses.is_expired(now) {
+            state.update_statuses(now);
+        }
         let State { snapshot, rng, .. } = &mut *state;
         let want = PickRequest { tried: Some(&tried), key, ..PickRequest::default() };
         let held = balance_load(snapshot, &want, now, rng)?;
@@ -240,8 +267,51 @@ impl State {
         let generation = self.snapshot.generation + 1;
         self.snapshot = Snapshot::build(self.snapshot.pool.clone(), generation, &**policy, members);
         (self.given, self.config) = (given, *config);
+        self.update_statuses(now);
         self.update_health(now);
         Ok(())
+    }
+
+    /// Publishes the statuses that follow from checks and outcomes, if they have changed.
+    fn update_statuses(&mut self, now: Tick) {
+        let checked = self.config.health_checking;
+        let wanted = self.statuses.of(&self.snapshot.members, checked, now);
+        if self.snapshot.members.iter().zip(&wanted).all(|(member, status)| member.status == *status) {
+            return;
+        }
+        let members = self.snapshot.members.iter().zip(wanted).map(|(member, status)| Member {
+            status,
+            since: if member.status == status { member.since } else { now },
+            ..member.clone()
+        });
+        let policy =
+            self.policies.entry(self.config.algorithm).or_insert_with(|| self.config.algorithm.policy(1));
+        let generation = self.snapshot.generation + 1;
+        self.snapshot = Snapshot::build(self.snapshot.pool.clone(), generation, &**policy, members.collect());
+        self.update_health(now);
+    }
+
+    fn record_outcome(&mut self, name: &str, ok: bool, response_time: Option<Duration>, now: Tick) {
+        for position in 0..self.given.len() {
+            if !self.given[position].is_named(name) {
+                continue;
+            }
+            let member = &self.snapshot.members[position];
+            // Without a time, the outcome must not change the mean.
+            let first_byte =
+                response_time.or_else(|| member.stats.counts().mean_first_byte()).unwrap_or_default();
+            let outcome = match (ok, response_time) {
+                (true, _) => Outcome::Answered { status: 200, first_byte },
+                (false, Some(_)) => Outcome::Answered { status: 500, first_byte },
+                (false, None) => Outcome::Failed(Failure::EmptyResponse),
+            };
+            let held =
+                plimsoll_core::Assignment::of_reported_message(member.id, position, &member.stats, now);
+            let Some(mut held) = held else { continue };
+            // The pick has counted the message already.
+            self.started_before[position] += 1;
+            self.record(&mut held, outcome, now);
+        }
     }
 
     /// Returns known destinations in their present order, then new ones, all with their id set.
@@ -308,7 +378,12 @@ impl State {
         let failed_before = pool_report::is_failing(member);
         held.record(now, outcome);
         let changed = pool_report::is_failing(member) != failed_before;
+        let failing = pool_report::is_failing(member);
         self.window.record(now, held.id(), outcome);
+        let ejects = failing && outcome.blames_destination();
+        if self.config.health_checking && self.statuses.set_ejected(held.id(), ejects.then_some(now)) {
+            self.update_statuses(now);
+        }
         if changed {
             self.update_health(now);
         }

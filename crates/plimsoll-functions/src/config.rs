@@ -20,8 +20,9 @@ pub struct LoadBalancingConfig {
     pub algorithm: Algorithm,
     /// Whether reported outcomes are judged as health. Default: true.
     ///
-    /// The library opens no connections, so health follows from reported outcomes alone. It is reported, but a
-    /// failing destination is not ejected yet. Off: every destination counts as healthy.
+    /// Health follows from reported outcomes, and from the checks of [`monitor_health`](crate::monitor_health) if it
+    /// monitors the same destinations. A destination that is down is not picked, nor is one for half a minute after
+    /// five failures in a row. Off: every destination counts as healthy.
     pub health_checking: bool,
     /// Whether weights follow performance. Default: false; true is not implemented yet.
     pub dynamic_adjustment: bool,

@@ -76,6 +76,11 @@ impl Destination {
         Self { address: address.into(), ..self }
     }
 
+    /// Returns whether this is the id or the address.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.id == name || self.address == name
+    }
+
     /// Returns the id, or the address if there is none.
     pub(crate) fn id_or_address(&self) -> &str {
         if self.id.is_empty() { &self.address } else { &self.id }

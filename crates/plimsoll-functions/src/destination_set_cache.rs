@@ -58,6 +58,11 @@ impl<T> DestinationSetCache<T> {
         self.entries.insert(key(destinations), CacheEntry { value, last_call: self.calls, bytes });
     }
 
+    /// Returns all values.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.entries.values().map(|entry| &entry.value)
+    }
+
     /// Removes the values for which `keep` returns false.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         self.entries.retain(|_, entry| keep(&entry.value));

@@ -42,7 +42,17 @@ pub enum LoadBalancingError {
         /// Name of the algorithm.
         name: &'static str,
     },
-    /// No destination may serve: all have weight 0.
+    /// No set of destinations has this one.
+    UnknownDestination {
+        /// Id or address as given.
+        id: String,
+    },
+    /// A reported response time is not between 0 and a day.
+    InvalidResponseTime {
+        /// Id or address of the destination.
+        id: String,
+    },
+    /// No destination may serve: all have weight 0 or are down.
     NoneServing,
     /// The message was tried at every destination that may serve, or ten times.
     AllTried,
@@ -66,6 +76,12 @@ impl fmt::Display for LoadBalancingError {
                 f,
                 "algorithm `{name}` needs an expression, which only the configuration of a pool has; use another one"
             ),
+            Self::UnknownDestination { id } => {
+                write!(f, "no balanced set of destinations has `{id}`; expected an id or address of one")
+            }
+            Self::InvalidResponseTime { id } => {
+                write!(f, "destination `{id}`: expected a response time from 0 to 86400000 ms")
+            }
             Self::NoneServing => NoDestination::NoneServing.fmt(f),
             Self::AllTried => NoDestination::AllTried.fmt(f),
             Self::FailoverOff => f.write_str("the message failed and failover is off"),

@@ -1,12 +1,16 @@
 //! The [`balance_load`] function: a cached [`LoadBalancer`] for each set of destinations.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
 
 use crate::balancer::{LoadBalancer, LoadBalancingResult};
 use crate::config::LoadBalancingConfig;
 use crate::destination::Destination;
 use crate::destination_set_cache::{CacheCapacity, DestinationSetCache};
 use crate::error::LoadBalancingError;
+use crate::monitor::monitored_statuses;
 
 /// Maximum number of sets of destinations that [`balance_load`] keeps state for.
 ///
@@ -31,6 +35,10 @@ static INSTANCES: Mutex<Option<InstanceCache>> = Mutex::new(None);
 /// Calls with the same destinations (ids and addresses, in any order) share their state: rotations continue,
 /// held assignments count as load and reported outcomes are learned. A changed weight, priority or algorithm
 /// changes only that.
+///
+/// With `health_checking`, destinations that [`monitor_health`](crate::monitor_health) found down are not picked if
+/// it monitors the same destinations, and neither is one for half a minute after five reported failures in a row, as
+/// long as another is left. Backup tiers (`priority` above 0) take over when the first tier is out.
 ///
 /// The process keeps the state of [`MAX_DESTINATION_SETS`] sets, of at most [`MAX_CACHED_BYTES`] together, and
 /// evicts the least recently used one. A
@@ -64,7 +72,79 @@ pub async fn balance_load(
     destinations: &[Destination],
     config: &LoadBalancingConfig,
 ) -> Result<LoadBalancingResult, LoadBalancingError> {
-    cached_instance(destinations, config)?.balance_load()
+    let balancer = cached_instance(destinations, config)?;
+    if config.health_checking {
+        balancer.apply_checks(monitored_statuses(destinations).as_ref());
+    }
+    balancer.balance_load()
+}
+
+/// Outcome of one message, reported by the name of its destination.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[non_exhaustive]
+pub struct DestinationOutcome {
+    /// Id or address of the destination.
+    pub destination: String,
+    /// Whether the destination served the message.
+    pub ok: bool,
+    /// Time to the first byte of the response in milliseconds, if there was one.
+    #[serde(default)]
+    pub response_time_ms: Option<f64>,
+}
+
+impl DestinationOutcome {
+    /// Creates the outcome of a message.
+    pub fn new(destination: impl Into<String>, ok: bool) -> Self {
+        Self { destination: destination.into(), ok, response_time_ms: None }
+    }
+
+    /// Sets the time to the first byte of the response.
+    #[must_use]
+    pub fn with_response_time(self, time: Duration) -> Self {
+        Self { response_time_ms: Some(time.as_secs_f64() * 1e3), ..self }
+    }
+}
+
+/// Maximum response time in milliseconds: a day.
+const MAX_RESPONSE_MS: f64 = 86_400_000.0;
+
+/// Records the outcome of a message that [`balance_load`] has assigned, without its
+/// [`Assignment`](crate::Assignment): for programs that keep only the destination, such as clients of the API.
+///
+/// It counts for all sets of destinations of [`balance_load`] that have a destination with this id or address.
+/// Report an outcome here or by the assignment, not both.
+///
+/// # Errors
+/// [`LoadBalancingError::UnknownDestination`] if no set has this destination,
+/// [`LoadBalancingError::InvalidResponseTime`] if the time is not between 0 and a day.
+pub fn record_outcome(outcome: &DestinationOutcome) -> Result<(), LoadBalancingError> {
+    record_outcomes(std::slice::from_ref(outcome))
+}
+
+/// Records outcomes as [`record_outcome`], all or none.
+///
+/// # Errors
+/// As [`record_outcome`].
+pub fn record_outcomes(outcomes: &[DestinationOutcome]) -> Result<(), LoadBalancingError> {
+    let instances = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
+    let balancers: Vec<&LoadBalancer> = instances.iter().flat_map(|cache| cache.0.values()).collect();
+    for outcome in outcomes {
+        let name = &outcome.destination;
+        if outcome.response_time_ms.is_some_and(|time| !(0.0..=MAX_RESPONSE_MS).contains(&time)) {
+            return Err(LoadBalancingError::InvalidResponseTime { id: name.clone() });
+        }
+        if !balancers.iter().any(|balancer| balancer.has_destination(name)) {
+            return Err(LoadBalancingError::UnknownDestination { id: name.clone() });
+        }
+    }
+    for outcome in outcomes {
+        let time = outcome.response_time_ms.map(|time| Duration::from_secs_f64(time / 1e3));
+        for balancer in &balancers {
+            balancer.record_outcome(&outcome.destination, outcome.ok, time);
+        }
+    }
+    Ok(())
 }
 
 /// Returns the balancer of these destinations, updated to this call.

@@ -78,6 +78,7 @@ mod destination;
 mod destination_set_cache;
 mod entropy;
 mod error;
+mod health_statuses;
 mod instance_cache;
 mod monitor;
 mod outcome_window;
@@ -92,7 +93,9 @@ pub use balancer::{Assignment, LoadBalancer, LoadBalancingResult};
 pub use config::LoadBalancingConfig;
 pub use destination::{Destination, MAX_DESTINATIONS};
 pub use error::LoadBalancingError;
-pub use instance_cache::{MAX_CACHED_BYTES, MAX_DESTINATION_SETS, balance_load};
+pub use instance_cache::{
+    DestinationOutcome, MAX_CACHED_BYTES, MAX_DESTINATION_SETS, balance_load, record_outcome, record_outcomes,
+};
 pub use monitor::{
     Alert, DestinationHealth, HealthMonitoringConfig, HealthMonitoringError, HealthMonitoringResult,
     LastCheck, MAX_MONITORED_DESTINATIONS, MAX_MONITORED_SETS, monitor_health,

@@ -25,9 +25,10 @@ fn may_serve(member: &Member) -> bool {
 
 /// Returns the number of destinations with a weight above 0, and how many of them are healthy.
 fn count_serving(snapshot: &Snapshot, config: &LoadBalancingConfig) -> (usize, usize) {
-    let candidates = || snapshot.members.iter().filter(|member| may_serve(member));
-    let healthy = candidates().filter(|member| !(config.health_checking && is_failing(member)));
-    (candidates().count(), healthy.count())
+    let candidates = snapshot.members.iter().filter(|member| member.weight > 0);
+    let healthy = snapshot.members.iter().filter(|member| may_serve(member));
+    let healthy = healthy.filter(|member| !(config.health_checking && is_failing(member)));
+    (candidates.count(), healthy.count())
 }
 
 /// Returns the health of a pool.

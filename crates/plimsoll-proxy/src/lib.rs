@@ -126,5 +126,5 @@ pub use crate::control::{
     LoadReportError, Proxy, ReloadError, StartError,
 };
 pub use crate::health::driver::{CheckCounts, CheckStats, DurationHistogram, OUTAGES_MS};
-pub use crate::health::monitor::{Monitor, MonitorView};
+pub use crate::health::monitor::{Monitor, MonitorView, MonitoredStatuses};
 pub use crate::health::observer::ObserverView;

@@ -68,10 +68,10 @@
 //! `cargo run -p plimsoll --example embed` runs a complete program.
 
 pub use plimsoll_functions::{
-    Alert, Algorithm, Assignment, Destination, DestinationHealth, DestinationPerformance, DestinationShare,
-    Failure, HealthMonitoringConfig, HealthMonitoringError, HealthMonitoringResult, HealthState,
-    HealthStatus, LastCheck, LoadBalancer, LoadBalancingConfig, LoadBalancingError, LoadBalancingResult,
-    LoadDistribution, MAX_CACHED_BYTES, MAX_DESTINATION_SETS, MAX_DESTINATIONS, MAX_MONITORED_DESTINATIONS,
-    MAX_MONITORED_SETS, Outcome, PerformanceMetrics, Recommendation, ResponseTime, balance_load,
-    monitor_health,
+    Alert, Algorithm, Assignment, Destination, DestinationHealth, DestinationOutcome, DestinationPerformance,
+    DestinationShare, Failure, HealthMonitoringConfig, HealthMonitoringError, HealthMonitoringResult,
+    HealthState, HealthStatus, LastCheck, LoadBalancer, LoadBalancingConfig, LoadBalancingError,
+    LoadBalancingResult, LoadDistribution, MAX_CACHED_BYTES, MAX_DESTINATION_SETS, MAX_DESTINATIONS,
+    MAX_MONITORED_DESTINATIONS, MAX_MONITORED_SETS, Outcome, PerformanceMetrics, Recommendation,
+    ResponseTime, balance_load, monitor_health,
 };

@@ -48,6 +48,17 @@ pub struct Assignment {
 }
 
 impl Assignment {
+    /// Takes a place for a message that was picked before and is over: only its outcome is to be recorded. `None` if the
+    /// limit of the destination is reached.
+    pub fn of_reported_message(
+        id: DestinationId,
+        member: usize,
+        stats: &Arc<DestinationStats>,
+        now: Tick,
+    ) -> Option<Self> {
+        Self::take(id, member, 0, stats, now)
+    }
+
     /// Takes a place at a destination for a message that is sent at once; `None` if its limit is reached.
     #[inline]
     pub(crate) fn take(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use plimsoll_core::Tick;
 use plimsoll_core::health::HealthSpec;
-use plimsoll_proxy::{Clock, Monitor, MonitorView};
+use plimsoll_proxy::{Clock, Monitor, MonitorView, MonitoredStatuses};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -55,11 +55,24 @@ struct MonitoredSet {
 // checks between calls.
 static THREAD: Mutex<Option<mpsc::UnboundedSender<MonitoringRequest>>> = Mutex::new(None);
 
+// Statuses of the monitored sets, for `balance_load` with the same destinations.
+static STATUSES: Mutex<Option<DestinationSetCache<MonitoredStatuses>>> = Mutex::new(None);
+
+/// Returns the statuses of these destinations, if they are monitored.
+pub(crate) fn monitored_statuses(destinations: &[Destination]) -> Option<MonitoredStatuses> {
+    let mut statuses = STATUSES.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = statuses.as_mut()?.get(destinations)?;
+    found.generation().map(|_| found.clone())
+}
+
 /// Checks destinations and returns their health: the specification's `monitorHealth`.
 ///
 /// The first call with a set of destinations (ids and addresses, in any order) checks each of them and waits for
 /// the results. Checks then continue every `check_interval`, and later calls return the latest results at once.
 /// Thresholds, statuses and alerts are those of the proxy, with the same code.
+///
+/// [`balance_load`](crate::balance_load) with `health_checking` and the same destinations does not pick those that
+/// are down here.
 ///
 /// The process monitors [`MAX_MONITORED_SETS`] sets of at most [`MAX_MONITORED_DESTINATIONS`] destinations, on one
 /// thread. The least recently requested set is evicted, and so is one without calls for ten minutes.
@@ -154,6 +167,11 @@ fn handle_request(request: MonitoringRequest, sets: &mut DestinationSetCache<Mon
     } else {
         let monitor =
             Monitor::start(SET_NAME, requested.0.clone(), requested.1.clone(), clock, random_seed());
+        let mut statuses = STATUSES.lock().unwrap_or_else(PoisonError::into_inner);
+        statuses
+            .get_or_insert_with(|| DestinationSetCache::new(CACHE))
+            .insert(&destinations, monitor.statuses());
+        drop(statuses);
         let interval = requested.0.check_interval;
         sets.insert(&destinations, MonitoredSet { monitor, last_call: clock.now(), interval, requested });
     }

@@ -21,8 +21,30 @@ use crate::upstream::table::SnapshotCell;
 #[derive(Debug)]
 pub struct Monitor {
     commands: mpsc::UnboundedSender<DriverCommand>,
+    snapshots: Arc<SnapshotCell>,
     /// Keeps the driver's signal channel open; nothing is sent to it.
     _signals: mpsc::Sender<FailureSignal>,
+}
+
+/// Present statuses of monitored destinations.
+#[derive(Clone, Debug)]
+pub struct MonitoredStatuses {
+    commands: mpsc::WeakUnboundedSender<DriverCommand>,
+    snapshots: Arc<SnapshotCell>,
+}
+
+impl MonitoredStatuses {
+    /// Returns a number that grows with each change; `None` once the monitor has ended.
+    pub fn generation(&self) -> Option<u64> {
+        self.commands.upgrade().map(|_| self.snapshots.generation())
+    }
+
+    /// Returns the names of the destinations that do not serve.
+    pub fn unavailable(&self) -> Vec<Name> {
+        let snapshot = self.snapshots.latest();
+        let members = snapshot.members.iter().filter(|member| !member.status.serves());
+        members.map(|member| member.destination.name.clone()).collect()
+    }
 }
 
 /// State of a monitored set of destinations.
@@ -54,14 +76,19 @@ impl Monitor {
             commands: receiver,
             signals: no_signals,
             probes: ProbeConfig::default(),
-            snapshots,
+            snapshots: snapshots.clone(),
             budget: Arc::new(RetryBudget::new(0.0, 1)),
             clock,
             observer: PoolObserver::new(name, options, clock),
             resource_starved: false,
         };
         tokio::spawn(driver.run());
-        Self { commands, _signals: signals }
+        Self { commands, snapshots, _signals: signals }
+    }
+
+    /// Returns access to the present statuses, which ends with the monitor.
+    pub fn statuses(&self) -> MonitoredStatuses {
+        MonitoredStatuses { commands: self.commands.downgrade(), snapshots: self.snapshots.clone() }
     }
 
     /// Replaces the checks and the destinations. Destinations that stay keep their state.
