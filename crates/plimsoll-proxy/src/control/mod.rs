@@ -86,6 +86,8 @@ impl fmt::Debug for Shared {
 }
 
 struct State {
+    /// Configuration of the start: its workers, admin API and logs stay in force.
+    started: Arc<Config>,
     config: Arc<Config>,
     listeners: HashMap<Name, ListenerState>,
     pools: HashMap<Name, PoolState>,
@@ -235,8 +237,10 @@ async fn read_files<T: Send + 'static>(
 impl State {
     /// Returns the state before the first commit.
     fn new(config: Config) -> Self {
+        let config = Arc::new(config);
         Self {
-            config: Arc::new(config),
+            started: config.clone(),
+            config,
             listeners: HashMap::new(),
             pools: HashMap::new(),
             counters: HashMap::new(),
@@ -365,7 +369,7 @@ impl Handle {
         let known =
             self.state().pools.iter().map(|(name, pool)| (name.clone(), pool.names.clone())).collect();
         let names = resolve(&config, &self.0.adapters.lookup(), &known).await;
-        let (old, current) = {
+        let (started, old, current) = {
             let state = self.state();
             let held = |b: &BoundAddress| HeldAddress {
                 wanted: b.wanted.clone(),
@@ -374,10 +378,11 @@ impl Handle {
             };
             let held = |l: &ListenerState| l.sockets.iter().map(held).collect::<Vec<_>>();
             let current = state.listeners.iter().map(|(name, l)| (name.clone(), held(l))).collect();
-            (state.config.clone(), current)
+            (state.started.clone(), state.config.clone(), current)
         };
         let sockets = bind(&config, &current, self.0.workers).map_err(ReloadError::Start)?;
-        let summary = summary(&old, &config);
+        let renewed = tls.renewed_since(&self.state().tls, &old, &config);
+        let summary = summary(&started, &old, &config, renewed);
         self.commit(config, tls, names, sockets);
         self.wait_until_adopted().await;
         Ok(summary)
@@ -445,8 +450,9 @@ impl Handle {
     }
 }
 
-/// Summarizes the changes of a reload in one line.
-fn summary(old: &Config, new: &Config) -> String {
+/// Summarizes the changes of a reload in one line. `started` is the configuration of the start, parts of which stay in
+/// force, and `renewed` the number of renewed TLS configurations.
+fn summary(started: &Config, old: &Config, new: &Config, renewed: usize) -> String {
     let mut parts = Vec::new();
     let names = |config: &Config| config.pools.iter().map(|p| p.name.clone()).collect::<Vec<_>>();
     let (before, after) = (names(old), names(new));
@@ -456,11 +462,41 @@ fn summary(old: &Config, new: &Config) -> String {
     let listeners = new.listeners.iter().filter(|l| !old.listeners.contains(l)).count();
     parts.push(format!("pools: {added} added, {removed} removed, {changed} changed"));
     parts.push(format!("listeners: {listeners} new or changed"));
-    let logs = |config: &Config| (config.access_log.clone(), config.decision_log.clone());
-    if old.workers != new.workers || old.admin != new.admin || logs(old) != logs(new) {
-        parts.push(
-            "changes of workers, admin, access_log and decision_log take effect at the next start".into(),
-        );
+    if renewed > 0 {
+        parts.push(format!("TLS files: renewed for {renewed} listeners and pools"));
+    }
+    let waiting: Vec<&str> = [
+        ("workers", started.workers != new.workers),
+        ("admin", started.admin != new.admin),
+        ("access_log", started.access_log != new.access_log),
+        ("decision_log", started.decision_log != new.decision_log),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect();
+    if !waiting.is_empty() {
+        let keys = waiting.join(", ");
+        parts.push(format!("not in force before the next start: the changed {keys}"));
     }
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_compares_with_what_is_in_force() {
+        let config = |text: &str| {
+            let text = format!("listen: '127.0.0.1:1'\ndestinations: ['127.0.0.1:2']\n{text}");
+            let loaded = plimsoll_config::load(&text, "test", std::path::Path::new("/"), &|_| None);
+            loaded.config.expect("a valid configuration")
+        };
+        let (started, other) = (config("workers: 1"), config("workers: 2"));
+        assert!(summary(&started, &started, &other, 0).ends_with("the changed workers"));
+        // The second reload of the same file: the number of workers is still that of the start.
+        assert!(summary(&started, &other, &other, 0).ends_with("the changed workers"));
+        assert!(!summary(&started, &other, &started, 0).contains("next start"));
+        assert!(summary(&started, &started, &started, 2).contains("renewed for 2 listeners and pools"));
+    }
 }

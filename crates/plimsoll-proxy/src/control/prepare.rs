@@ -40,6 +40,30 @@ pub(super) struct TlsConfigs {
     pub(super) pools: HashMap<Name, Arc<ClientTlsConfig>>,
 }
 
+impl TlsConfigs {
+    /// Counts the listeners and pools with the same settings as before and other content of their files.
+    pub(super) fn renewed_since(&self, before: &Self, old: &Config, new: &Config) -> usize {
+        let listeners = new.listeners.iter().filter(|l| {
+            old.listeners.iter().any(|o| o.name == l.name && o.tls == l.tls)
+                && matches!(
+                    (self.listeners.get(&l.name), before.listeners.get(&l.name)),
+                    (Some(now), Some(then)) if !Arc::ptr_eq(now, then)
+                )
+        });
+        let pools = new.pools.iter().filter(|pool| {
+            let same = |o: &&Arc<Pool>| {
+                o.name == pool.name && o.tls == pool.tls && o.destinations == pool.destinations
+            };
+            old.pools.iter().any(|o| same(&o))
+                && matches!(
+                    (self.pools.get(&pool.name), before.pools.get(&pool.name)),
+                    (Some(now), Some(then)) if !Arc::ptr_eq(now, then)
+                )
+        });
+        listeners.count() + pools.count()
+    }
+}
+
 /// Verifies that all protocols and health checks are registered.
 pub(super) fn find_adapters(config: &Config, adapters: &Adapters) -> Result<(), StartError> {
     let other = |pool: &Pool| match pool.health.as_ref()?.probe {

@@ -8,7 +8,7 @@ use crate::forward::hash_key;
 use crate::listener::worker_listener::ConnectionGuard;
 use crate::net::stream::Peer;
 use crate::serve::udp::batch::{DatagramRun, SegmentBatch};
-use crate::serve::udp::flow::{Flow, SocketFault, UpstreamPath};
+use crate::serve::udp::flow::{Flow, FlowLimits, SocketFault, UpstreamPath};
 use crate::serve::udp::flow_table::FlowKey;
 use crate::serve::udp::{TRIAL_PERIOD, UdpListenerTask, reason_of};
 use crate::upstream::chosen::Chosen;
@@ -211,7 +211,7 @@ impl UdpListenerTask {
                 generation,
                 self.epoll.get_ref(),
                 slot,
-                self.fd_budget,
+                FlowLimits { budget: self.fd_budget, own: self.own },
             ) {
                 Ok(mut path) => {
                     path.gso = self.socket_io.kernel_gso;

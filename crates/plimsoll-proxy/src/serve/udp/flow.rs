@@ -105,9 +105,9 @@ impl UpstreamPath {
         generation: u64,
         epoll: &OwnedFd,
         slot: u32,
-        budget: FdBudget,
+        limits: FlowLimits,
     ) -> Result<Self, (Failure, Assignment)> {
-        match connect(&address, epoll, slot, budget) {
+        match connect(&address, epoll, slot, limits) {
             Ok(socket) => {
                 let destination = assignment.id();
                 Ok(Self {
@@ -205,13 +205,37 @@ impl UpstreamPath {
     }
 }
 
-fn connect(address: &Address, epoll: &OwnedFd, slot: u32, budget: FdBudget) -> io::Result<Socket> {
+/// What the sockets of flows must not use.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct FlowLimits {
+    pub(crate) budget: FdBudget,
+    /// Address of the listener. A flow to it would come back as a new client, without end.
+    pub(crate) own: Option<SocketAddr>,
+}
+
+impl FlowLimits {
+    /// Returns whether a socket that is connected to `address` reaches the listener itself.
+    fn is_loop(&self, socket: &Socket, address: SocketAddr) -> bool {
+        let Some(own) = self.own.filter(|own| own.port() == address.port()) else { return false };
+        // On the same machine both ends have the same address, or a loopback one.
+        let is_local = || {
+            let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+            address.ip().is_loopback() || local.is_some_and(|local| local.ip() == address.ip())
+        };
+        own.ip() == address.ip() || own.ip().is_unspecified() && is_local()
+    }
+}
+
+fn connect(address: &Address, epoll: &OwnedFd, slot: u32, limits: FlowLimits) -> io::Result<Socket> {
     let Address::Socket(address) = address else { return Err(io::ErrorKind::Unsupported.into()) };
     let socket = Socket::new(Domain::for_address(*address), Type::DGRAM.nonblocking().cloexec(), None)?;
-    if socket.as_raw_fd() > budget.max_fd {
+    if socket.as_raw_fd() > limits.budget.max_fd {
         return Err(rustix::io::Errno::MFILE.into());
     }
     socket.connect(&SocketAddr::into(*address))?;
+    if limits.is_loop(&socket, *address) {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
     // Level-triggered: a socket with more replies is reported again, which is cheaper than reading every
     // socket until it would block.
     epoll::add(epoll, &socket, epoll::EventData::new_u64(slot.into()), epoll::EventFlags::IN)?;

@@ -19,6 +19,7 @@ mod flow_table;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -105,6 +106,8 @@ struct UdpListenerTask {
     epoll: Rc<AsyncFd<OwnedFd>>,
     flows: FlowTable<Flow>,
     fd_budget: FdBudget,
+    /// Address of the listening socket.
+    own: Option<SocketAddr>,
     /// Fires when a flow expires or a trial has passed.
     timer: Rc<Timer>,
     /// Flows on trial: slot, number, and end of the trial.
@@ -134,6 +137,7 @@ impl UdpListenerTask {
     ) -> io::Result<Option<Self>> {
         let routes = listener.routes();
         let Some(route) = routes.routes.last().cloned() else { return Ok(None) };
+        let own = socket.local_addr().ok().and_then(|address| address.as_socket());
         Ok(Some(Self {
             worker: worker.clone(),
             batch: worker.local.get(),
@@ -144,6 +148,7 @@ impl UdpListenerTask {
             epoll: Rc::new(watch_reading(epoll::create(epoll::CreateFlags::CLOEXEC)?)?),
             flows: FlowTable::new(),
             fd_budget: FdBudget::from_system(),
+            own,
             timer: worker.timers.timer(Tick::NEVER),
             trials: VecDeque::new(),
             next: 0,

@@ -387,6 +387,26 @@ fn datagram_without_a_destination_is_dropped_and_counted() {
 }
 
 #[test]
+fn a_listener_that_is_its_own_destination_does_not_receive_its_datagrams() {
+    let own = unused_address();
+    for listen in [own, SocketAddr::new([0, 0, 0, 0].into(), own.port())] {
+        let setup = Setup::udp(&[own]).with(|s| {
+            s.listeners[0].addresses = vec![ListenAddress::Udp(listen)];
+            s.pools[0].health = None;
+        });
+        let balancer = setup.start();
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        for _ in 0..3 {
+            client.send_to(b"again", own).expect("sent");
+        }
+        wait_until_counted(&balancer, [3, 0, 0, 0]);
+        // A loop would have counted thousands by now.
+        std::thread::sleep(ms(50));
+        assert_eq!(counts(&balancer).datagrams, [3, 0, 0, 0], "{listen}");
+    }
+}
+
+#[test]
 fn datagrams_of_third_parties_do_not_enter_a_flow() {
     let echo = Echo::start("");
     let balancer = in_front_of(&[&echo]).start();
