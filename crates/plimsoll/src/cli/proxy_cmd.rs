@@ -25,6 +25,9 @@ pub(crate) struct ProxyArgs {
     /// Load balancing algorithm
     #[arg(long, value_name = "NAME", default_value = plimsoll_config::defaults::ALGORITHM.name(), value_parser = algorithms())]
     algorithm: String,
+    /// Address of the admin API, or `off`
+    #[arg(long, value_name = "HOST:PORT|off", default_value = super::admin_client::DEFAULT_ADDRESS)]
+    admin: String,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,8 +63,17 @@ impl ProxyArgs {
         let protocol = if self.protocol == ProxyProtocol::Http { "http" } else { "tcp" };
         let listener = json!({"name": "main", "address": self.from, "protocol": protocol, "pool": "default"});
         let pool = json!({"load_balancer": {"algorithm": self.algorithm}, "destinations": destinations});
+        let mut document = json!({"listeners": [listener], "pools": {"default": pool}});
+        // The default is used as if nothing was given, so that its port may be busy.
+        match &*self.admin {
+            "off" => document["admin"] = json!(false),
+            address if address != super::admin_client::DEFAULT_ADDRESS => {
+                document["admin"] = json!({"address": address});
+            }
+            _ => {}
+        }
         // Every JSON document is a YAML document.
-        let text = json!({"listeners": [listener], "pools": {"default": pool}}).to_string();
+        let text = document.to_string();
         let Loaded { config, problems, .. } = load(&text, "flags", Path::new("."), &|_| None);
         config.ok_or_else(|| problems.iter().map(describe_by_flag).collect())
     }
@@ -72,6 +84,7 @@ fn describe_by_flag(problem: &Problem) -> String {
     let flag = match &*problem.path {
         path if path.contains("address") && path.starts_with("listeners") => "--from",
         path if path.contains("algorithm") => "--algorithm",
+        path if path.starts_with("admin") => "--admin",
         _ => "--to",
     };
     let help = problem.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
@@ -86,7 +99,20 @@ mod tests {
 
     fn proxy_args(from: &str, to: &str) -> ProxyArgs {
         let to = to.split(',').map(str::to_owned).collect();
-        ProxyArgs { from: from.to_owned(), to, protocol: ProxyProtocol::Tcp, algorithm: "p2c".to_owned() }
+        let (algorithm, admin) = ("p2c".to_owned(), "127.0.0.1:9900".to_owned());
+        ProxyArgs { from: from.to_owned(), to, protocol: ProxyProtocol::Tcp, algorithm, admin }
+    }
+
+    #[test]
+    fn the_admin_address_can_be_set_or_off() {
+        let with = |admin: &str| ProxyArgs { admin: admin.to_owned(), ..proxy_args(":8080", "127.0.0.1:1") };
+        let address = |admin: &str| {
+            with(admin).config().unwrap().admin.map(|admin| (admin.address.port(), admin.configured))
+        };
+        assert_eq!(address("127.0.0.1:9900"), Some((9900, false)));
+        assert_eq!(address("127.0.0.1:7"), Some((7, true)));
+        assert_eq!(address("off"), None);
+        assert!(with("nowhere").config().unwrap_err()[0].starts_with("--admin: "));
     }
 
     #[test]

@@ -25,17 +25,45 @@ pub(crate) fn progress(what: &str) {
     }
 }
 
-/// Formats rows as columns of equal width, two spaces apart; the first row is the header.
+/// Returns the width of the terminal in columns; `None` if standard output is none.
+pub(crate) fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// Formats rows as columns of equal width, two spaces apart; the first row is the header. Columns of numbers are aligned
+/// to the right.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let numeric: Vec<bool> = (0..columns).map(|column| is_numeric(rows, column)).collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let cells =
+            row.iter().zip(widths.iter().zip(&numeric)).map(|(cell, (&width, numeric))| match numeric {
+                true => format!("{cell:>width$}"),
+                false => format!("{cell:<width$}"),
+            });
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     rows.iter().map(line).collect()
+}
+
+/// Whether all cells of a column below its header are numbers, with a unit or without; a dash is a missing one.
+fn is_numeric(rows: &[Vec<String>], column: usize) -> bool {
+    let is_number = |cell: &str| {
+        let digits = cell.trim_start_matches(['+', '-', '<', '>', '≤', '≥', ' ']);
+        let end =
+            digits.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | ',')).unwrap_or(digits.len());
+        let (number, unit) = digits.split_at(end);
+        !number.is_empty() && matches!(unit.trim_start(), "" | "%" | "x" | "s" | "ms" | "µs" | "ns")
+    };
+    let mut cells =
+        rows.iter().skip(1).filter_map(|row| row.get(column)).filter(|cell| !cell.is_empty()).peekable();
+    cells.peek().is_some()
+        && cells.clone().any(|cell| is_number(cell))
+        && cells.all(|cell| cell == "-" || is_number(cell))
 }
 
 #[cfg(test)]
@@ -46,5 +74,12 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [vec!["a".to_owned(), "long head".to_owned()], vec!["wider".to_owned(), "x".to_owned()]];
         assert_eq!(table(&rows), "a      long head\nwider  x\n");
+    }
+
+    #[test]
+    fn numbers_are_aligned_to_the_right() {
+        let rows = [["NAME", "N", "SHARE", "AT"], ["a", "5", "2.5%", "1.2.3.4:5"], ["b", "100", "-", "x"]];
+        let rows = rows.map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "NAME    N  SHARE  AT\na       5   2.5%  1.2.3.4:5\nb     100      -  x\n");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plimsoll_proxy::{DestinationView, PoolView};
 
-use super::super::terminal::table;
+use super::super::terminal::{table, width};
 use super::client_stats::ClientStats;
 
 /// The output, with what is needed to redraw it.
@@ -45,7 +45,8 @@ impl Dashboard {
         if !self.redraws {
             return format_line(&destinations, &recent, second, recent_clients, total);
         }
-        let text = format_table(&destinations, &recent, recent_clients, total);
+        // A line that the terminal wraps would take two lines, and the table would not be redrawn in place.
+        let text = format_table(&destinations, &recent, recent_clients, total, width().unwrap_or(usize::MAX));
         // Cursor to the first line drawn last, then clear to the end of the screen.
         let clear = if self.drawn > 0 { format!("\x1b[{}F\x1b[J", self.drawn) } else { String::new() };
         self.drawn = text.lines().count();
@@ -75,11 +76,15 @@ fn client_summary(recent_clients: &ClientStats, total: &ClientStats) -> String {
     )
 }
 
+/// Columns that are left out of a narrow table, in this order.
+const OPTIONAL: [&str; 5] = ["REQUESTS", "IN FLIGHT", "MEAN MS", "REQUESTS/S", "ERRORS"];
+
 fn format_table(
     destinations: &[&DestinationView],
     recent: &[u64],
     recent_clients: &ClientStats,
     total: &ClientStats,
+    width: usize,
 ) -> String {
     let all: u64 = recent.iter().sum();
     let head = ["DESTINATION", "STATUS", "SHARE", "REQUESTS/S", "IN FLIGHT", "MEAN MS", "REQUESTS", "ERRORS"];
@@ -96,15 +101,50 @@ fn format_table(
             d.counts.failed().to_string(),
         ]);
     }
-    let lines = table(&rows);
-    let mut lines = lines.lines();
-    let mut out = format!("{}\n", lines.next().unwrap_or_default());
+    let lines = fit_columns(rows, width);
+    let mut lines = lines.iter();
+    let mut out = format!("{}\n", lines.next().map_or("", String::as_str));
     for (line, d) in lines.zip(destinations) {
         // Green: serving. Red: not serving.
         let colour = if d.status.serves() { 32 } else { 31 };
         let _never_fails = writeln!(out, "\x1b[{colour}m{line}\x1b[0m");
     }
-    out + &format!("\nclients  {}\n         ctrl-c stops the demo\n", client_summary(recent_clients, total))
+    let summary = client_summary(recent_clients, total);
+    for line in
+        wrap(&format!("clients  {summary}"), width).into_iter().chain(wrap("ctrl-c stops the demo", width))
+    {
+        let _never_fails = write!(out, "\n{line}");
+    }
+    out + "\n"
+}
+
+/// Formats a table without the columns for which there is no space, and cuts lines that are still too long.
+fn fit_columns(mut rows: Vec<Vec<String>>, width: usize) -> Vec<String> {
+    for column in OPTIONAL {
+        let lines = table(&rows);
+        if lines.lines().all(|line| line.chars().count() <= width) {
+            break;
+        }
+        let Some(at) = rows[0].iter().position(|name| name == column) else { continue };
+        rows.iter_mut().for_each(|row| drop(row.remove(at)));
+    }
+    table(&rows).lines().map(|line| line.chars().take(width).collect()).collect()
+}
+
+/// Breaks a text between words into lines of at most `width` characters; a longer word is cut.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split(' ') {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.extend(word.chars().take(width));
+    }
+    lines.push(line);
+    lines
 }
 
 fn format_line(
@@ -152,4 +192,27 @@ pub(crate) fn summary(pools: &[PoolView], total: &ClientStats) -> String {
         millis(total.quantile(0.5)),
         millis(total.quantile(0.99)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let head =
+            ["DESTINATION", "STATUS", "SHARE", "REQUESTS/S", "IN FLIGHT", "MEAN MS", "REQUESTS", "ERRORS"];
+        let row = ["steady-one", "maintenance", "100.0%", "1000", "100", "1234.5", "1000000", "1000000"];
+        for width in [10, 20, 40, 60, 74, 75, 80, 200] {
+            let rows = [head, row].map(|row| row.map(str::to_owned).to_vec()).to_vec();
+            let lines = fit_columns(rows, width);
+            assert_eq!(lines.len(), 2);
+            let summary =
+                wrap("clients  1000 requests/s, p50 1234.5 ms, p99 1234.5 ms, client errors: 10000", width);
+            for line in lines.iter().chain(&summary) {
+                assert!(line.chars().count() <= width, "{width}: {line}");
+            }
+            assert_eq!(lines[0].contains("REQUESTS/S"), width >= 60, "{width}: {}", lines[0]);
+        }
+    }
 }
