@@ -67,7 +67,7 @@ fn ends_publish(packet: Packet) -> bool {
     matches!(packet.kind(), PUBACK | PUBCOMP) || (packet.kind() == PUBREC && packet.reason >= FAILURE)
 }
 
-/// Packet identifiers.
+/// Set of packet identifiers, bounded in size.
 #[derive(Clone, Debug, Default)]
 struct Identifiers {
     kept: HashSet<u16>,
