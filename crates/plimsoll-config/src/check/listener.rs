@@ -245,6 +245,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Reports a listener on the default address of the admin plane.
+    pub(crate) fn check_default_admin_address(&mut self, claimed: &ClaimedAddresses) {
+        let address = ListenAddress::Socket(defaults::ADMIN);
+        let Some(listener) = claimed.addresses.find(|other| other.overlaps(&address)) else { return };
+        let message =
+            format!("this listener has `{}`, the default address of the admin plane", defaults::ADMIN);
+        self.problems
+            .add(Code::AddressConflict, listener, "admin.address".to_owned(), message)
+            .help("set another one, such as `admin: {address: \"127.0.0.1:9901\"}`, or `admin: false`");
+    }
+
     fn address_conflict(&mut self, node: &ConfigNode<'_>, first: Span) {
         let line = self.line_of(first);
         let message = format!("`{}` is already used by another listener, on {line}", node.shown());

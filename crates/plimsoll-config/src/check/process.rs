@@ -51,9 +51,16 @@ impl Reader<'_> {
         claimed: &ClaimedAddresses,
     ) -> Option<Admin> {
         let default = Admin { address: defaults::ADMIN, configured: false };
-        let Some(node) = node else { return Some(default) };
+        let Some(node) = node else {
+            self.check_default_admin_address(claimed);
+            return Some(default);
+        };
         if node.is_bool() {
-            return self.boolean(node)?.then_some(default);
+            let is_on = self.boolean(node)?;
+            if is_on {
+                self.check_default_admin_address(claimed);
+            }
+            return is_on.then_some(default);
         }
         if !node.is_block() {
             self.wrong_type(node, "a block or false").help("write `admin: {address: \"127.0.0.1:9900\"}`");

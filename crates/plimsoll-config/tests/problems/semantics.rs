@@ -38,6 +38,8 @@ fn repeated_names_and_addresses_are_rejected() {
         "listen: \":9900\"\ndestinations: [\"a:1\"]\nadmin: {address: ▸\"127.0.0.1:9900\"}",
         &["address-conflict admin.address"],
     );
+    check("listen: ▸\":9900\"\ndestinations: [\"a:1\"]", &["address-conflict admin.address"]);
+    check("listen: \":9900\"\ndestinations: [\"a:1\"]\nadmin: false", &[]);
     listeners(
         "name: a, address: \"127.0.0.1:80\"",
         "name: b, address: ▸\"[::ffff:127.0.0.1]:80\"",
