@@ -60,7 +60,7 @@ fn exponential(mean: Duration, rng: &mut Rng) -> Duration {
     mean.mul_f64(-(1.0 - rng.share()).ln())
 }
 
-/// Algorithms whose picks without load are not random.
+/// Algorithms that do not pick at random without load.
 const ORDERED: [Algorithm; 7] = [
     Algorithm::RoundRobin,
     Algorithm::WeightedRoundRobin,

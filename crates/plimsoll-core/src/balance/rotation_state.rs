@@ -1,10 +1,9 @@
 //! State of rotations: the place of each worker, and the slot that is next.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-use super::turns::CurrentWeights;
 use super::{Partition, Slot};
 
 /// Place of one worker, on a cache line of its own (and the neighbour that the prefetcher loads).
@@ -61,6 +60,37 @@ impl RotationStates {
         // Without the branch, the division of `%` would cost more than the rest of a pick.
         let cell = self.cells.get(worker).unwrap_or_else(|| &self.cells[worker % self.cells.len()]);
         &cell.0
+    }
+}
+
+/// `current_weight` of nginx for each slot and worker, by the slot's rank.
+#[derive(Debug, Default)]
+pub(super) struct CurrentWeights {
+    ranks: Box<[u32]>,
+    by_worker: Box<[Box<[AtomicI64]>]>,
+}
+
+impl CurrentWeights {
+    /// Creates the state of the slots with these ranks, in ascending order, with the values of each worker.
+    pub(super) fn new(ranks: Box<[u32]>, by_worker: Box<[Box<[AtomicI64]>]>) -> Self {
+        Self { ranks, by_worker }
+    }
+
+    /// Returns whether there are no slots.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranks.is_empty()
+    }
+
+    /// Returns the values of a worker; workers beyond the expected number share those of others.
+    pub(super) fn of_worker(&self, worker: usize) -> &[AtomicI64] {
+        self.by_worker.get(worker).unwrap_or_else(|| &self.by_worker[worker % self.by_worker.len()])
+    }
+
+    /// Returns the value of the slot with this rank; 0 for a new one.
+    pub(super) fn of(&self, worker: usize, rank: u32) -> i64 {
+        let index = self.ranks.binary_search(&rank).ok();
+        let current = index.and_then(|index| self.by_worker.get(worker)?.get(index));
+        current.map_or(0, |current| current.load(Relaxed))
     }
 }
 

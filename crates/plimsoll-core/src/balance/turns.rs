@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::Slot;
-use super::rotation_state::{Ring, RotationStates};
+use super::rotation_state::{CurrentWeights, Ring, RotationStates};
 
 /// Maximum number of slots: a set of them is a 64-bit mask.
 pub(super) const MAX_SLOTS: usize = 64;
@@ -30,7 +30,7 @@ impl Turns {
         Self::Even(EvenTurns { states, ring: Ring::new(slots), after })
     }
 
-    /// Returns the slot of `tied` whose turn it is; a retry does not take the turn. `tied` is not empty.
+    /// Returns the slot of `tied` that is next; a retry does not take the turn. `tied` is not empty.
     pub(super) fn next(&self, tied: u64, worker: usize, is_retry: bool) -> usize {
         match self {
             Self::Even(turns) => {
@@ -72,22 +72,6 @@ impl EvenTurns {
     }
 }
 
-/// `current_weight` of nginx for each slot and worker, by the slot's rank.
-#[derive(Debug, Default)]
-pub(super) struct CurrentWeights {
-    ranks: Box<[u32]>,
-    by_worker: Box<[Box<[AtomicI64]>]>,
-}
-
-impl CurrentWeights {
-    /// Returns the value of the slot with this rank; 0 for a new one.
-    fn of(&self, worker: usize, rank: u32) -> i64 {
-        let index = self.ranks.binary_search(&rank).ok();
-        let current = index.and_then(|index| self.by_worker.get(worker)?.get(index));
-        current.map_or(0, |current| current.load(Relaxed))
-    }
-}
-
 /// Turns by weight, as nginx's `least_conn` breaks ties: of the tied slots each grows by its weight, the greatest is
 /// picked and pays their sum. If all are tied this is the smooth weighted sequence, and if some are, their part of it.
 #[derive(Debug)]
@@ -101,12 +85,10 @@ impl WeightedTurns {
         let weights = slots.iter().map(|slot| i64::from(slot.weight)).collect();
         let (before, workers) = (states.current_weights(), states.workers());
         let values = |worker| slots.iter().map(|slot| AtomicI64::new(before.of(worker, slot.rank))).collect();
-        let current = Arc::new(CurrentWeights {
-            ranks: slots.iter().map(|slot| slot.rank).collect(),
-            by_worker: (0..workers).map(values).collect(),
-        });
+        let ranks = slots.iter().map(|slot| slot.rank).collect();
+        let current = Arc::new(CurrentWeights::new(ranks, (0..workers).map(values).collect()));
         let turns = Self { weights, current };
-        if before.ranks.is_empty() {
+        if before.is_empty() {
             // Each worker begins one turn further, so that the first messages of many workers do not all go to the
             // heaviest.
             let all = u64::MAX >> (MAX_SLOTS - slots.len());
@@ -119,8 +101,7 @@ impl WeightedTurns {
     }
 
     fn next(&self, mut tied: u64, worker: usize, is_retry: bool) -> usize {
-        let workers = &self.current.by_worker;
-        let current = workers.get(worker).unwrap_or_else(|| &workers[worker % workers.len()]);
+        let current = self.current.of_worker(worker);
         let (mut best, mut most, mut total) = (0, i64::MIN, 0);
         while tied != 0 {
             let slot = tied.trailing_zeros() as usize;

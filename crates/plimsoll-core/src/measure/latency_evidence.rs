@@ -47,27 +47,25 @@ impl LatencyEvidence {
         self.read(now).is_some_and(|known| known.responses >= MIN_RESPONSES)
     }
 
-    /// Returns the weight of the next sample in a mean over the same responses.
-    pub(crate) fn next_weight(&self, now: Tick, least: f32) -> f32 {
-        self.read(now).map_or(1.0, |known| (1.0 / (known.responses + 1) as f32).max(least))
-    }
-
-    /// Adds the latency of a response.
-    pub(crate) fn record(&self, now: Tick, span: Duration) {
-        let sample = (span.as_nanos() as f32).max(1.0).ln();
-        let Some(before) = self.read(now) else { return self.store(now, sample, 1) };
+    /// Adds the logarithm of a response's latency. Returns the number of responses.
+    pub(crate) fn record(&self, now: Tick, sample: f32) -> u32 {
+        let Some(before) = self.read(now) else {
+            self.store(now, sample, 1);
+            return 1;
+        };
         let responses = (before.responses + 1).min(MAX_RESPONSES);
         let mut weight = 1.0 / responses as f32;
         if sample < before.log_mean && before.elapsed >= const { in_units(OUTDATED_AFTER) } {
             weight = weight.max(OUTDATED_WEIGHT);
         }
         self.store(now, before.log_mean + weight * (sample - before.log_mean), responses);
+        responses
     }
 
-    /// Adds a lower bound of a latency, if it is above the mean.
-    pub(crate) fn record_at_least(&self, now: Tick, span: Duration) {
-        if self.read(now).is_some_and(|known| (span.as_nanos() as f32).max(1.0).ln() > known.log_mean) {
-            self.record(now, span);
+    /// Adds the logarithm of a lower bound of a latency, if it is above the mean.
+    pub(crate) fn record_at_least(&self, now: Tick, sample: f32) {
+        if self.read(now).is_some_and(|known| sample > known.log_mean) {
+            self.record(now, sample);
         }
     }
 
@@ -84,7 +82,10 @@ impl LatencyEvidence {
 mod tests {
     use super::*;
 
-    const MS: Duration = Duration::from_millis(1);
+    /// Returns the logarithm of a latency in milliseconds.
+    fn ms(millis: u32) -> f32 {
+        (millis as f32 * 1e6).ln()
+    }
 
     fn at(seconds: u64) -> Tick {
         Tick::from_nanos(seconds * 1_000_000_000)
@@ -98,10 +99,10 @@ mod tests {
     fn first_response_counts_no_more_than_the_others() {
         let evidence = LatencyEvidence::default();
         assert!(evidence.read(at(0)).is_none() && !evidence.is_known(at(0)));
-        evidence.record(at(0), 300 * MS);
+        evidence.record(at(0), ms(300));
         for _ in 1..MIN_RESPONSES {
             assert!(!evidence.is_known(at(0)));
-            evidence.record(at(0), 5 * MS);
+            evidence.record(at(0), ms(5));
         }
         assert!(evidence.is_known(at(0)));
         let expected = 5.0 * 60_f32.powf(1.0 / 20.0);
@@ -111,18 +112,18 @@ mod tests {
     #[test]
     fn later_responses_move_the_mean_by_a_hundredth() {
         let evidence = LatencyEvidence::default();
-        (0..500).for_each(|_| evidence.record(at(0), 5 * MS));
-        evidence.record(at(0), 5_000 * MS);
+        (0..500).for_each(|_| _ = evidence.record(at(0), ms(5)));
+        evidence.record(at(0), ms(5_000));
         assert!((millis(&evidence, at(0)) - 5.0 * 1000_f32.powf(0.01)).abs() < 0.02);
     }
 
     #[test]
     fn recovered_destination_is_known_after_a_few_rare_responses() {
         let evidence = LatencyEvidence::default();
-        (0..100).for_each(|_| evidence.record(at(0), 50 * MS));
-        (1..=4).for_each(|n| evidence.record(at(n * 8), 5 * MS));
+        (0..100).for_each(|_| _ = evidence.record(at(0), ms(50)));
+        (1..=4).for_each(|n| _ = evidence.record(at(n * 8), ms(5)));
         assert!(millis(&evidence, at(32)) < 11.0, "{}", millis(&evidence, at(32)));
-        evidence.record(at(40), 5_000 * MS);
+        evidence.record(at(40), ms(5_000));
         assert!(millis(&evidence, at(40)) < 12.0, "a rare slow one counts as any other");
     }
 }

@@ -51,28 +51,28 @@ impl LogMean {
         Self::decode(bits, now).filter(|_| count(bits) >= PROVEN)
     }
 
-    /// Adds the latency of a response.
-    pub(crate) fn record(&self, now: Tick, span: Duration) {
-        self.add(now, span, SAMPLE_WEIGHT);
+    /// Adds the logarithm of a response's latency.
+    pub(crate) fn record(&self, now: Tick, sample: f32) {
+        self.add(now, sample, SAMPLE_WEIGHT);
     }
 
-    /// Adds a failure, counted as a response with this latency.
-    pub(crate) fn record_failure(&self, now: Tick, span: Duration) {
-        self.add(now, span, FAILURE_WEIGHT);
+    /// Adds a failure, counted as a response with this logarithm of its latency.
+    pub(crate) fn record_failure(&self, now: Tick, sample: f32) {
+        self.add(now, sample, FAILURE_WEIGHT);
     }
 
-    fn add(&self, now: Tick, span: Duration, weight: f32) {
-        let (sample, bits) = (logarithm(span), self.bits());
+    fn add(&self, now: Tick, sample: f32, weight: f32) {
+        let bits = self.bits();
         let before = Self::decode(bits, now).unwrap_or(sample);
         let count = (count(bits) + 1).min(PROVEN);
         let mean = before + weight.max(1.0 / count as f32) * (sample - before);
         self.0.store(now, f32::from_bits(mean.to_bits() & !COUNT_BITS | count));
     }
 
-    /// Adds a lower bound of a latency, if it is above the mean.
-    pub(crate) fn record_at_least(&self, now: Tick, span: Duration) {
-        if self.read(now).is_some_and(|mean| logarithm(span) > mean) {
-            self.record(now, span);
+    /// Adds the logarithm of a lower bound of a latency, if it is above the mean.
+    pub(crate) fn record_at_least(&self, now: Tick, sample: f32) {
+        if self.read(now).is_some_and(|mean| sample > mean) {
+            self.record(now, sample);
         }
     }
 
@@ -87,7 +87,7 @@ fn count(bits: u64) -> u32 {
 }
 
 /// Natural logarithm of a latency in nanoseconds, at least 0.
-fn logarithm(span: Duration) -> f32 {
+pub(super) fn logarithm(span: Duration) -> f32 {
     (span.as_nanos() as f32).max(1.0).ln()
 }
 
@@ -108,14 +108,14 @@ mod tests {
     #[test]
     fn the_first_samples_count_equally() {
         let mean = LogMean::default();
-        mean.record(at(0), 300 * MS);
+        mean.record(at(0), logarithm(300 * MS));
         for _ in 1..20 {
             assert!(mean.read_proven(at(0)).is_none() && LogMean::proof(mean.bits()) < 0.99);
-            mean.record(at(0), 5 * MS);
+            mean.record(at(0), logarithm(5 * MS));
         }
         assert!((millis(&mean, at(0)) - 5.0 * 60_f32.powf(0.05)).abs() < 0.02);
         assert!(mean.read_proven(at(0)).is_some() && LogMean::proof(mean.bits()) > 0.999);
-        (0..50).for_each(|_| mean.record(at(0), 5 * MS));
+        (0..50).for_each(|_| mean.record(at(0), logarithm(5 * MS)));
         assert!(LogMean::proof(mean.bits()) < 1.001);
     }
 
@@ -123,18 +123,18 @@ mod tests {
     fn long_samples_count_by_their_logarithm() {
         let mean = LogMean::default();
         assert_eq!(mean.read(at(0)), None);
-        (0..20).for_each(|_| mean.record(at(0), 5 * MS));
+        (0..20).for_each(|_| mean.record(at(0), logarithm(5 * MS)));
         assert!((millis(&mean, at(0)) - 5.0).abs() < 0.01);
-        mean.record(at(0), 500 * MS);
+        mean.record(at(0), logarithm(500 * MS));
         assert!((millis(&mean, at(0)) - 5.0 * 100_f32.powf(0.05)).abs() < 0.01);
-        mean.record(at(0), Duration::ZERO);
+        mean.record(at(0), logarithm(Duration::ZERO));
         assert!(mean.read(at(0)).is_some_and(f32::is_finite));
     }
 
     #[test]
     fn a_period_without_samples_halves_the_mean() {
         let mean = LogMean::default();
-        mean.record(at(0), 80 * MS);
+        mean.record(at(0), logarithm(80 * MS));
         for (seconds, expected) in [(9, 80.0), (11, 40.0), (41, 5.0)] {
             assert!((millis(&mean, at(seconds)) - expected).abs() < 0.01, "after {seconds} s");
         }
@@ -143,12 +143,12 @@ mod tests {
     #[test]
     fn a_cancelled_wait_counts_if_it_is_above_the_mean() {
         let mean = LogMean::default();
-        mean.record_at_least(at(0), 80 * MS);
+        mean.record_at_least(at(0), logarithm(80 * MS));
         assert_eq!(mean.read(at(0)), None);
-        mean.record(at(0), 5 * MS);
-        mean.record_at_least(at(0), MS);
+        mean.record(at(0), logarithm(5 * MS));
+        mean.record_at_least(at(0), logarithm(MS));
         assert!((millis(&mean, at(0)) - 5.0).abs() < 0.01);
-        mean.record_at_least(at(0), 50 * MS);
+        mean.record_at_least(at(0), logarithm(50 * MS));
         assert!(millis(&mean, at(0)) > 5.5);
     }
 }

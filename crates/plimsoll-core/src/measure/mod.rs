@@ -23,6 +23,7 @@ pub(crate) use self::latency_evidence::Evidence;
 pub use self::latency_evidence::{LatencyEvidence, MIN_RESPONSES};
 pub use self::load_report::{LoadMetric, LoadReport, LoadReportState, NAMED_MAX};
 pub use self::log_mean::LogMean;
+use self::log_mean::logarithm;
 pub use self::peak_cost::{DECAY, DEFAULT_RTT, MIN_RTT, PeakCost};
 pub use self::quantile::Quantile;
 pub(crate) use self::timestamped::{TimestampedValue, in_units};
@@ -71,12 +72,13 @@ impl Measurements {
             Outcome::Answered { first_byte, .. } => (first_byte.max(PENALTY), true),
             Outcome::Failed(_) => (took.max(PENALTY), true),
         };
-        let weight = self.evidence.next_weight(now, SAMPLE_WEIGHT);
+        let log = logarithm(span);
+        let responses = self.evidence.record(now, log);
+        let weight = (1.0 / responses as f32).max(SAMPLE_WEIGHT);
         self.first_byte.record_weighted(now, span.as_nanos() as f32, weight);
-        self.evidence.record(now, span);
         match bad {
-            true => self.log_mean.record_failure(now, span),
-            false => self.log_mean.record(now, span),
+            true => self.log_mean.record_failure(now, log),
+            false => self.log_mean.record(now, log),
         }
         self.peak_cost.record(now, span);
         if let Some(by_load) = self.latency_by_load() {
@@ -92,8 +94,9 @@ impl Measurements {
         if self.first_byte.read(now).is_some_and(|mean| nanos > mean) {
             self.first_byte.record(now, nanos);
         }
-        self.log_mean.record_at_least(now, span);
-        self.evidence.record_at_least(now, span);
+        let log = logarithm(span);
+        self.log_mean.record_at_least(now, log);
+        self.evidence.record_at_least(now, log);
         if nanos > self.peak_cost.read(now) {
             self.peak_cost.record(now, span);
         }

@@ -73,7 +73,7 @@ impl Pool {
         }
     }
 
-    /// Begins an early trial of the ejected member whose time ends first. The waits between early trials double, until
+    /// Begins an early trial of the ejected member with the earliest end of its time. The waits between early trials double, until
     /// trials at the end of ejections are as frequent.
     pub(super) fn begin_early_trial(&mut self, now: Tick) {
         let backup = self.spec.tiers.backup_tiers;

@@ -226,8 +226,7 @@ pub(crate) fn build_tiers(
     TierSet { tiers: tiers.into(), selector }
 }
 
-/// Returns the serving members by priority. A subset whose messages may go nowhere else is never left without any:
-/// traffic never takes out its last destination, and its only one serves whatever checks say, as that of a pool.
+/// Returns the serving members by priority. A subset without fallback is never left without any: traffic never takes out its last destination, and its only one serves whatever checks say, as that of a pool.
 fn serving_groups(members: &[Member], spec: &TierSpec, subset: Option<&Subset>) -> BTreeMap<u8, Group> {
     let groups = group_by_priority(members, spec, subset, Status::serves);
     let serves = |groups: &BTreeMap<u8, Group>| groups.values().any(|group| !group.slots.is_empty());

@@ -3,7 +3,7 @@
 use plimsoll_core::retry::{
     Decision, FailedAttempt, ResponseStatus, RetryBudget, RetrySpec, decide, decide_on_response,
 };
-use plimsoll_core::{Assignment, AttemptedSet, Failure, Tick};
+use plimsoll_core::{Assignment, AttemptedSet, Failure, Tick, UnsettledFailures};
 
 use crate::service_queue::JobId;
 
@@ -32,6 +32,8 @@ pub(super) struct Message {
     pub(super) hedges: u8,
     /// Attempts without a response: one, or several where the message was hedged.
     open: Vec<OpenAttempt>,
+    /// Failures that may be the fault of the message.
+    pub(super) unsettled: UnsettledFailures,
 }
 
 /// Attempt without a response.
@@ -92,6 +94,7 @@ impl Messages {
             tries: 0,
             hedges: 0,
             open: Vec::new(),
+            unsettled: UnsettledFailures::default(),
         };
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);

@@ -7,7 +7,7 @@ mod weight_updater;
 
 use std::time::Duration;
 
-use plimsoll_core::{DestinationId, Failure, Outcome, Rng, Tick};
+use plimsoll_core::{Assignment, DestinationId, Failure, Outcome, Rng, Tick, UnsettledFailures};
 
 use self::hedge::HedgeDelays;
 use self::message::{AttemptId, Messages, OpenAttempt};
@@ -313,14 +313,14 @@ impl<'a> Run<'a> {
         else {
             return;
         };
-        let Some(message) = self.messages.at(id) else { return };
-        let (balancer, worker, planned) = (message.balancer, message.worker, message.planned);
         let first_byte = self.now.since(assignment.started());
-        let signal = assignment.finish(self.now, Outcome::Answered { status, first_byte });
-        self.report_failure(balancer, signal);
+        self.record(id, assignment, Outcome::Answered { status, first_byte });
         if status >= 500 {
             return self.retry_or_fail(id, message::AttemptResult::Status(status));
         }
+        self.settle(id, true);
+        let Some(message) = self.messages.at(id) else { return };
+        let (balancer, worker, planned) = (message.balancer, message.worker, message.planned);
         if let Some(weight_updater) = &mut self.weight_updater {
             weight_updater.record_success(destination);
         }
@@ -336,9 +336,7 @@ impl<'a> Run<'a> {
 
     fn on_failure(&mut self, id: AttemptId, failure: Failure) {
         let Some(OpenAttempt { assignment, .. }) = self.messages.end_attempt(id) else { return };
-        let Some(balancer) = self.messages.at(id).map(|message| message.balancer) else { return };
-        let signal = assignment.finish(self.now, Outcome::Failed(failure));
-        self.report_failure(balancer, signal);
+        self.record(id, assignment, Outcome::Failed(failure));
         self.retry_or_fail(id, message::AttemptResult::Failed(failure));
     }
 
@@ -356,7 +354,28 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Records an outcome, which is decided with the message if it may be the message's own fault.
+    fn record(&mut self, id: AttemptId, mut assignment: Assignment, outcome: Outcome) {
+        let now = self.now;
+        let Some(message) = self.messages.at_mut(id) else { return };
+        if UnsettledFailures::may_be_of_message(outcome) {
+            return message.unsettled.add(&mut assignment, outcome);
+        }
+        let (balancer, signal) = (message.balancer, assignment.finish(now, outcome));
+        self.report_failure(balancer, signal);
+    }
+
+    /// Decides the failures of a message that has ended.
+    fn settle(&mut self, id: AttemptId, succeeded: bool) {
+        let now = self.now;
+        let Some(message) = self.messages.at_mut(id) else { return };
+        let (balancer, mut signals) = (message.balancer, Vec::new());
+        message.unsettled.settle(now, succeeded, |signal| signals.push(signal));
+        signals.into_iter().for_each(|signal| self.report_failure(balancer, Some(signal)));
+    }
+
     fn fail_message(&mut self, id: AttemptId) {
+        self.settle(id, false);
         let Some(planned) = self.messages.at(id).map(|message| message.planned) else { return };
         self.stats.failed += u64::from(self.is_measured(planned));
         self.messages.remove(id);
@@ -366,6 +385,7 @@ impl<'a> Run<'a> {
     fn on_deadline(&mut self, id: AttemptId) {
         let Some(message) = self.messages.at(id) else { return };
         let (balancer, planned) = (message.balancer, message.planned);
+        self.settle(id, false);
         while let Some((id, open)) = self.messages.pop_attempt(id) {
             let signal = open.assignment.finish(self.now, Outcome::Failed(Failure::Timeout));
             self.report_failure(balancer, signal);

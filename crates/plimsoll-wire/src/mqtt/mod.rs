@@ -4,6 +4,7 @@
 
 pub mod connack;
 pub mod connect;
+mod fields;
 mod outstanding;
 mod packets;
 mod properties;

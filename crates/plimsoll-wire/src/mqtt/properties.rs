@@ -1,6 +1,6 @@
 //! Properties of MQTT 5 in a CONNECT (sections 3.1.2.11 and 3.1.3.2 of version 5.0): each known, valid, and at most once.
 
-use super::connect::Rest;
+use super::fields::Rest;
 use super::{Malformed, variable_length};
 
 /// Identifier of the property that may occur more than once.

@@ -277,7 +277,11 @@ fn traffic_never_takes_out_the_last_of_several_in_a_strict_subset() {
     assert_eq!(picked_in(&bench, &subset), Ok(1));
     (0..3).for_each(|_| bench.round("b"));
     assert_eq!((bench.word("a"), bench.word("b")), ("ejected", "down"));
-    assert_eq!(picked_in(&bench, &subset), Ok(0), "rather one that failed than one whose checks fail");
+    assert_eq!(
+        picked_in(&bench, &subset),
+        Ok(0),
+        "one that failed messages comes before one that fails checks"
+    );
     (0..3).for_each(|_| bench.round("a b"));
     assert_eq!(picked_in(&bench, &subset), Err(NoDestination::NoneServing), "checks have both");
 }
