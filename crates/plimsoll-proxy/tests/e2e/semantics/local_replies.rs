@@ -2,7 +2,7 @@
 
 use plimsoll_core::route::Match;
 
-use crate::kit::{Balancer, Destination, Setup, get, ok, post, respond_ok, route};
+use crate::kit::{Balancer, Destination, Setup, get, ms, ok, post, respond_ok, route, wait_until};
 
 fn start_routing_only(prefix: &str) -> (Destination, Balancer) {
     let destination = Destination::start(respond_ok("ok"));
@@ -111,6 +111,23 @@ fn local_reply_arrives_despite_an_unread_body() {
     client.send(&body);
     let response = client.read_response();
     assert_eq!(response.status, 503, "unread data is discarded, so that no reset destroys the response");
+}
+
+#[test]
+fn a_local_reply_follows_a_half_sent_informational_response() {
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(60_000));
+    let destination = Destination::start(move |conn| {
+        conn.request();
+        conn.send_until_blocked(hint.as_bytes(), 200 * hint.len(), ms(2000));
+    });
+    let balancer =
+        Setup::http(&[&destination]).with(|s| s.pools[0].timeouts.total = Some(ms(500))).start();
+    let mut client = balancer.connect();
+    client.shrink_receive_buffer();
+    client.send(get("/"));
+    wait_until("the total time has passed", || balancer.refusals("total_timeout") == 1);
+    let response = client.read_response();
+    assert_eq!((response.status, response.informational.first()), (504, Some(&103)));
 }
 
 #[test]
