@@ -123,6 +123,21 @@ fn pool_limit_holds_and_new_messages_do_not_overtake_the_queue() {
 }
 
 #[test]
+fn an_assignment_to_one_destination_keeps_the_limits() {
+    let snapshot = limited(1, 2, Algorithm::RoundRobin);
+    let [first, second] = [0, 1].map(|n| snapshot.members[n].id);
+    let held = assign(&snapshot, first, 0, Tick::ZERO).expect("below both limits");
+    assert_eq!((held.id(), held.member()), (first, 0));
+    assert!(assign(&snapshot, first, 0, Tick::ZERO).is_none(), "the destination is at its limit");
+    assert!(assign(&snapshot, DestinationId(7), 0, Tick::ZERO).is_none(), "no such destination");
+    let other = assign(&snapshot, second, 0, Tick::ZERO);
+    assert!(other.is_some(), "failed calls took nothing from the pool's limit");
+    assert_eq!(snapshot.limiter.as_ref().map(|limiter| limiter.requests.current()), Some(2));
+    drop((held, other));
+    assert_eq!(snapshot.limiter.as_ref().map(|limiter| limiter.requests.current()), Some(0));
+}
+
+#[test]
 fn trial_of_a_destination_at_its_limit_stays_open() {
     let mut snapshot = limited(1, 0, Algorithm::RoundRobin);
     let slot = snapshot.members[0].slot(0);

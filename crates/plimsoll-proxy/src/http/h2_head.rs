@@ -38,7 +38,7 @@ pub(crate) fn requests_websocket(head: &request::Parts) -> Result<bool, LocalRep
 }
 
 /// Writes a request head as HTTP/1 text. `end_stream` means that no body follows; a `key` makes it a WebSocket
-/// upgrade. `expected_scheme` is that of the connection.
+/// upgrade. `expected_scheme` is that of the connection; `None` accepts any.
 ///
 /// # Errors
 /// The local reply to a request that cannot be expressed in HTTP/1.
@@ -47,9 +47,11 @@ pub(crate) fn write_request(
     head: &request::Parts,
     end_stream: bool,
     key: Option<&str>,
-    expected_scheme: &str,
+    expected_scheme: Option<&str>,
 ) -> Result<(), LocalReply> {
-    if head.uri.scheme_str().is_some_and(|scheme| !scheme.eq_ignore_ascii_case(expected_scheme)) {
+    let is_wrong =
+        |scheme: &str| expected_scheme.is_some_and(|expected| !scheme.eq_ignore_ascii_case(expected));
+    if head.uri.scheme_str().is_some_and(is_wrong) {
         return Err(LocalReply::WRONG_SCHEME);
     }
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
@@ -283,7 +285,7 @@ mod tests {
     fn written(request: http::request::Builder, end_stream: bool) -> Result<String, LocalReply> {
         let (head, ()) = request.body(()).expect("a request").into_parts();
         let mut out = Vec::new();
-        write_request(&mut out, &head, end_stream, None, "http")
+        write_request(&mut out, &head, end_stream, None, Some("http"))
             .map(|()| String::from_utf8(out).expect("text"))
     }
 

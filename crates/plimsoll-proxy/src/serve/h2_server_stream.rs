@@ -147,7 +147,12 @@ fn parse_request(
     let connection = &stream.guard.0;
     let routes = connection.guard.listener.routes();
     let mut text = worker.buffers.take();
-    let scheme = if connection.tls_info.is_some() { "https" } else { "http" };
+    // A trusted proxy that terminates TLS may pass on the scheme of its client.
+    let scheme = match (connection.tls_info.is_some(), routes.table.trusts(connection.peer.ip())) {
+        (_, true) => None,
+        (true, false) => Some("https"),
+        (false, false) => Some("http"),
+    };
     let end_stream = stream.body.is_end_stream() && stream.unread.is_empty();
     let written = h2_head::write_request(&mut text, head, end_stream, key.as_deref(), scheme);
     let parsed = written

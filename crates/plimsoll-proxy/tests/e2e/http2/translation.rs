@@ -70,8 +70,14 @@ fn the_scheme_has_to_be_that_of_the_connection() {
     let balancer = Setup::http(&[&destination]).start();
     let mut client = Http2Client::connect(&balancer);
     let request = Request::get("https://test/").body(()).expect("a request");
-    assert_eq!(client.fetch(request, b"").expect("a response").status(), 400);
+    assert_eq!(client.fetch(request.clone(), b"").expect("a response").status(), 400);
     assert_eq!(destination.connections(), 0);
+    // A trusted proxy passes on the scheme of its own client.
+    let trusting = Setup::http(&[&destination])
+        .with(|s| s.listeners[0].trusted_proxies = vec!["127.0.0.0/8".parse().expect("a net")])
+        .start();
+    let response = Http2Client::connect(&trusting).fetch(request, b"").expect("a response");
+    assert_eq!(response.status(), 200);
 }
 
 #[test]

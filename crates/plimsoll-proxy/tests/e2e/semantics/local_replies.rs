@@ -120,8 +120,7 @@ fn a_local_reply_follows_a_half_sent_informational_response() {
         conn.request();
         conn.send_until_blocked(hint.as_bytes(), 200 * hint.len(), ms(2000));
     });
-    let balancer =
-        Setup::http(&[&destination]).with(|s| s.pools[0].timeouts.total = Some(ms(500))).start();
+    let balancer = Setup::http(&[&destination]).with(|s| s.pools[0].timeouts.total = Some(ms(500))).start();
     let mut client = balancer.connect();
     client.shrink_receive_buffer();
     client.send(get("/"));
