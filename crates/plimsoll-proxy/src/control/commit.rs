@@ -190,6 +190,7 @@ impl Handle {
                     sources: Arc::default(),
                     silent: WaitingConnections::default(),
                     handshakes: AtomicUsize::new(0),
+                    queued: WaitingConnections::default(),
                     handshaking: WaitingConnections::default(),
                 })
             });

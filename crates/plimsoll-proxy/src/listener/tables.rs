@@ -55,6 +55,8 @@ pub(crate) struct ListenerShared {
     pub(crate) silent: WaitingConnections,
     /// Number of running TLS handshakes over all workers, for the limit; each counts from its whole ClientHello on.
     pub(crate) handshakes: AtomicUsize,
+    /// Running TLS handshakes that wait for their worker.
+    pub(crate) queued: WaitingConnections,
     /// Running TLS handshakes that wait for their client.
     pub(crate) handshaking: WaitingConnections,
 }

@@ -35,9 +35,9 @@ pub(crate) async fn accept_tls(connection: &mut Connection, started: Tick) -> bo
         return false;
     }
     let _guard = HandshakeGuard::open(table);
-    // A handshake that waits for its client makes room.
+    // The oldest handshake that waits for its client makes room, else the oldest that waits for its worker.
     let is_full = table.shared.handshakes.load(Relaxed) > limits.handshakes;
-    if is_full && !table.shared.handshaking.evict_oldest() {
+    if is_full && !table.shared.handshaking.evict_oldest() && !table.shared.queued.evict_oldest() {
         counters.refuse(Reason::HandshakeLimit);
         return false;
     }
@@ -81,7 +81,7 @@ pub(crate) async fn accept_tls(connection: &mut Connection, started: Tick) -> bo
     }
 }
 
-/// Runs the handshake and returns the client's SNI; `None` if the handshake was evicted while it waited for its client.
+/// Runs the handshake and returns the client's SNI; `None` if the handshake was evicted while it waited.
 async fn handshake(
     worker: &WorkerContext,
     table: &ListenerTable,
@@ -91,7 +91,9 @@ async fn handshake(
     loop {
         // Each flight of the client may take an expensive step, not just the ClientHello: a second one (RFC 8446 section
         // 4.1.4), a key exchange of TLS 1.2, or a certificate.
-        worker.handshakes.wait().await;
+        if table.shared.queued.evictable(worker.handshakes.wait()).await.is_none() {
+            return Ok(None);
+        }
         let polled = poll_fn(|cx| Poll::Ready(stream.poll_handshake(cx))).await;
         sni = sni.or_else(server_config::take_sni);
         if let Poll::Ready(done) = polled {

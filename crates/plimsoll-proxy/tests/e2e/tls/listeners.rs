@@ -208,6 +208,12 @@ fn at_the_limit_the_handshake_that_waited_longest_is_closed() {
     let balancer =
         with_tls(Setup::http(&[&destination]), &ca).with(|s| s.listeners[0].limits.handshakes = 3).start();
     let hello = ca.client_hello("a.test");
+    let mut flood: Vec<_> = (0..60).map(|_| balancer.connect()).collect();
+    flood.iter_mut().for_each(|client| client.send(&hello));
+    balancer.connect_tls(&ca.client(None), "a.test").expect_open();
+    drop(flood);
+    wait_until("they are counted out", || balancer.active() == 0);
+    let refused = balancer.refusals("handshake_limit");
     let mut begun: Vec<_> = (0..3).map(|_| balancer.connect()).collect();
     for client in &mut begun {
         client.send(&hello);
@@ -218,7 +224,7 @@ fn at_the_limit_the_handshake_that_waited_longest_is_closed() {
         client.send(get("/").replace("test", "a.test"));
         assert_eq!(client.read_response().text(), "ok");
     }
-    wait_until("one is closed", || balancer.refusals("handshake_limit") == 1);
+    wait_until("one is closed", || balancer.refusals("handshake_limit") == refused + 1);
     assert!(begun.remove(0).read_to_end().kind != EndKind::TimedOut);
     drop(begun);
     wait_until("they are counted out", || balancer.active() == 0);
