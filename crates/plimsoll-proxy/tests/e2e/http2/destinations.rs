@@ -8,7 +8,7 @@ use plimsoll_config::model::PoolProtocol;
 
 use crate::failover::http_checks;
 use crate::kit::http2::{Http2Client, Http2Destination, ScriptedResponse, get as get2, send_all};
-use crate::kit::{Balancer, Setup, Stopwatch, get, ms, post, random_bytes, wait_until};
+use crate::kit::{Balancer, Setup, Stopwatch, edits, get, ms, post, random_bytes, wait_until};
 
 fn in_front_of(destinations: &[&Http2Destination]) -> Setup {
     Setup::http(&[]).with(|s| {
@@ -49,6 +49,34 @@ fn http_1_clients_are_served_on_one_connection() {
     assert_eq!(seen[0].head.headers()["x-forwarded-for"], "127.0.0.1");
     assert!(!seen[0].head.headers().contains_key("host"));
     assert_eq!(seen[2].trailers["x-t"], "1");
+}
+
+#[test]
+fn credentials_of_a_connection_never_share_one() {
+    let destination = echo();
+    let balancer = start(&destination);
+    let ntlm = "GET / HTTP/1.1\r\nHost: t\r\nAuthorization: NTLM TlRM\r\n\r\n";
+    for (request, connections) in
+        [(get("/"), 1), (ntlm.into(), 2), (get("/"), 2), (ntlm.into(), 3), (get("/"), 3)]
+    {
+        assert_eq!(balancer.fetch(&request).status, 200);
+        assert_eq!(destination.connections(), connections, "{request:?}");
+    }
+    wait_until("connections with credentials end with their request", || destination.open() == 1);
+}
+
+#[test]
+fn trailers_to_destinations_pass_the_header_edits() {
+    let destination = echo();
+    let balancer = in_front_of(&[&destination])
+        .with(|s| s.listeners[0].request_headers = edits(&[("x-mark", "ours")], &[], &["x-gone"]))
+        .start();
+    let trailers = "X_Mark: forged\r\nX-Gone: 1\r\nCookie: a\r\nX-Kept: 1\r\n";
+    let head = "PUT / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n";
+    assert_eq!(balancer.fetch(format!("{head}2\r\nhi\r\n0\r\n{trailers}\r\n")).status, 200);
+    let seen = &destination.requests()[0];
+    assert_eq!(seen.trailers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+    assert_eq!(seen.head.headers().get_all("x-mark").iter().count(), 1);
 }
 
 #[test]
