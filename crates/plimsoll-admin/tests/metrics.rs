@@ -205,7 +205,7 @@ async fn unknown_methods_share_one_label() {
     let scrape = parse(&proxy.get("/metrics?metrics=plimsoll_requests_total").await.body);
     assert_eq!(scrape.kinds.len(), 1);
     assert_eq!(scrape.sum("plimsoll_requests_total", &[("method", "other")]), 4.0);
-    assert_eq!(scrape.samples.len(), 2, "GET and other");
+    assert_eq!(scrape.samples.len(), 6, "GET by each code, and other by one");
 }
 
 #[tokio::test]
