@@ -367,8 +367,8 @@ fn zone_overflow_and_subset_keys_are_read() {
     assert_eq!(fallback(any), Some(("a=1, b=2".into(), Fallback::Any)));
     assert_eq!(
         (fallback(all), config.pools[0].tiers.subsets.len()),
-        (None, 1),
-        "equal subsets share one table"
+        (None, 2),
+        "a subset without a fallback always keeps a destination, so it is not the one with a fallback"
     );
 }
 
