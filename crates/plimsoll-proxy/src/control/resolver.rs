@@ -122,13 +122,20 @@ pub(super) async fn resolve(
     lookup: &Arc<dyn NameLookup>,
     before: &BTreeMap<Name, ResolvedNames>,
 ) -> BTreeMap<Name, ResolvedNames> {
-    let deadline = tokio::time::Instant::now() + WAIT_AT_START;
+    let mut wait = std::pin::pin!(tokio::time::sleep(WAIT_AT_START));
     let mut resolved = BTreeMap::new();
     let running = config.pools.iter().map(|pool| start_unknown(pool, lookup, before.get(&pool.name)));
     let running: Vec<_> = running.collect();
     for (pool, (mut names, mut lookups)) in config.pools.iter().zip(running) {
-        while let Ok(Some(Ok((name, result)))) = tokio::time::timeout_at(deadline, lookups.join_next()).await
-        {
+        loop {
+            let finished = match wait.is_elapsed() {
+                true => lookups.try_join_next(),
+                false => tokio::select! {
+                    finished = lookups.join_next() => finished,
+                    () = &mut wait => continue,
+                },
+            };
+            let Some(Ok((name, result))) = finished else { break };
             names.record(name, result);
         }
         for (name, lookup) in &names.0 {

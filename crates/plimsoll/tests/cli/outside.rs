@@ -6,8 +6,8 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
+use plimsoll_proxy::Clock;
 use rustix::process::Signal;
 
 use crate::process::{Destination, Directory, Running, TIMEOUT, config, get, plimsoll};
@@ -47,12 +47,13 @@ fn a_start_that_waits_for_a_certificate_ends_with_a_signal() {
     // Opening the pipe for writing succeeds once the process reads it.
     let _pipe = OpenOptions::new().write(true).open(directory.path("cert.pem")).unwrap();
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
-    let started = Instant::now();
+    let clock = Clock::start();
+    let signalled = clock.now();
     let status = child.wait().unwrap();
     // The signal ends the process by default before it is handled.
     let by_signal = std::os::unix::process::ExitStatusExt::signal(&status) == Some(Signal::TERM.as_raw());
     assert!(status.code() == Some(0) || by_signal, "{status}");
-    assert!(started.elapsed() < TIMEOUT);
+    assert!(clock.now().since(signalled) < TIMEOUT);
 }
 
 #[test]

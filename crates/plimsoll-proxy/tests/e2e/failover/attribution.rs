@@ -128,8 +128,8 @@ fn failing_canary_still_serves_the_route_that_has_no_other() {
     let balancer = with_detection(Setup::http(&[&canary, &others[0], &others[1]]))
         .with(|s| {
             s.pools[0].destinations[0].labels = [label()].into();
-            let mut only_canary = plimsoll_core::route::Match::default();
-            only_canary.path_prefix = Some("/canary".into());
+            let only_canary =
+                plimsoll_core::route::Match { path_prefix: Some("/canary".into()), ..Default::default() };
             let mut to_canary = crate::kit::route("canary", 0, only_canary);
             let subset = Arc::new(Subset::new(vec![label()], Fallback::None));
             s.pools[0].tiers.subsets = vec![subset.clone()];
