@@ -32,14 +32,6 @@
 //!     Destination::new("b", stopped.to_string()),
 //! ];
 //!
-//! // The first call checks both destinations and waits for the results.
-//! let mut monitoring = HealthMonitoringConfig::default();
-//! monitoring.timeout = Duration::from_secs(1);
-//! let health = monitor_health(&destinations, &monitoring).await?;
-//! assert_eq!(health.health_status.state, HealthState::Degraded);
-//! assert_eq!((health.destinations[0].status, health.destinations[1].status), ("serving", "down"));
-//! assert_eq!(health.alerts[0].subject, "b");
-//!
 //! // Each call assigns one message; report its outcome through the assignment.
 //! let config = LoadBalancingConfig::with_algorithm(Algorithm::LeastConnections);
 //! let first = balance_load(&destinations, &config).await?;
@@ -53,9 +45,19 @@
 //! retried.responded(200);
 //! first.assignment.responded(200);
 //!
-//! let result = balance_load(&destinations, &config).await?;
-//! assert_eq!(result.performance.samples, 3);
-//! assert_eq!(result.performance.availability, Some(2.0 / 3.0));
+//! // The first call checks both destinations and waits for the results.
+//! let mut monitoring = HealthMonitoringConfig::default();
+//! monitoring.timeout = Duration::from_secs(1);
+//! let health = monitor_health(&destinations, &monitoring).await?;
+//! assert_eq!(health.health_status.state, HealthState::Degraded);
+//! assert_eq!((health.destinations[0].status, health.destinations[1].status), ("serving", "down"));
+//! assert_eq!(health.alerts[0].subject, "b");
+//!
+//! // From then on no message is sent to `b` while its checks fail.
+//! let third = balance_load(&destinations, &config).await?;
+//! assert_eq!(third.selected_destination.id, "a");
+//! assert_eq!(third.performance.samples, 3);
+//! assert_eq!(third.performance.availability, Some(2.0 / 3.0));
 //! # Ok(())
 //! # }
 //! ```

@@ -43,7 +43,7 @@ fn each_decision_is_logged_with_candidates_choice_and_reason() {
     assert_eq!((&line["reason"], &line["candidates_total"]), (&"algorithm".into(), &2.into()), "{line}");
     let candidate = &line["candidates"][1];
     assert_eq!((&candidate["id"], &candidate["status"]), (&"main-1".into(), &"serving".into()), "{line}");
-    assert_eq!((&candidate["score"], &candidate["in_flight"]), (&1.0.into(), &0.into()), "{line}");
+    assert_eq!((&candidate["score"], &candidate["in_flight"]), (&0.0.into(), &0.into()), "{line}");
     assert!(line["took_us"].as_f64().is_some_and(|took| took > 0.0) && line["time"].is_string(), "{line}");
 }
 

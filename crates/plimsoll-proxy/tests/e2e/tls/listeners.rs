@@ -210,6 +210,7 @@ fn at_the_limit_the_handshake_that_waited_longest_is_closed() {
     let hello = ca.client_hello("a.test");
     let mut flood: Vec<_> = (0..60).map(|_| balancer.connect()).collect();
     flood.iter_mut().for_each(|client| client.send(&hello));
+    wait_until("the oldest are closed", || balancer.refusals("handshake_limit") >= 57);
     balancer.connect_tls(&ca.client(None), "a.test").expect_open();
     drop(flood);
     wait_until("they are counted out", || balancer.active() == 0);
