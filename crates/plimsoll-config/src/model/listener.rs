@@ -120,7 +120,7 @@ pub struct Listener {
     pub response_headers: HeaderEdits,
     /// Routes in order of precedence; the first that matches is used. Empty on UDP listeners.
     pub routes: Vec<Route>,
-    /// Pool for messages that no route matches, as an index into [`Config::pools`].
+    /// Pool for messages that no route matches, as an index into [`Config::pools`](crate::Config::pools).
     pub pool: Option<usize>,
 }
 

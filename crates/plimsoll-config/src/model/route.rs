@@ -33,7 +33,7 @@ pub struct Route {
     pub name: Name,
     /// Match conditions, all of which must hold.
     pub matches: Match,
-    /// Pool for matching messages, as an index into [`Config::pools`].
+    /// Pool for matching messages, as an index into [`Config::pools`](crate::Config::pools).
     pub pool: usize,
     /// Subset of the pool for matching messages; `None` = the whole pool.
     pub subset: Option<Arc<Subset>>,

@@ -26,7 +26,7 @@ const SLOWEST: f32 = 100.0;
 /// by weight, with the one to be sent as that of a destination of mean weight, multiplied by the factor by which a
 /// destination is usually slower than the pool. The lowest is picked, and equal ones take turns by weight.
 ///
-/// Destinations without messages in flight are equal, unless one is proven to be slower ([`SlowDestinations`]): where
+/// Destinations without messages in flight are equal, unless one is proven to be slower (`SlowDestinations`): where
 /// there is no load, chance would otherwise decide for a long time. A slow one is measured again every few seconds.
 ///
 /// The factor is the destination's usual latency ([`LogMean`]) divided by that of the pool's faster quartile, if above

@@ -91,7 +91,7 @@ fn lines_of_a_library_have_the_clients_address() {
 
 #[test]
 fn a_misspelt_level_is_reported_and_does_not_silence_the_log() {
-    for log in ["infos", "info,plimsoll_proxy=debgu", "plimsoll_proxy"] {
+    for log in ["infos", "info,plimsoll_proxy=loud", "plimsoll_proxy"] {
         // `start` waits for the line `ready`, at INFO.
         let (_directory, mut running) = start(log);
         running.signal(Signal::TERM);
