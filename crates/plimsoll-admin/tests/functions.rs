@@ -265,7 +265,7 @@ async fn unknown_keys_and_algorithms_without_their_settings_are_problems() {
     assert!(problem(&proxy, "/v1/balance", misspelt, 400).await.contains("wieght"));
     let custom = json!({"destinations": [{"address": "127.0.0.1:1"}], "config": {"algorithm": "custom"}});
     assert!(problem(&proxy, "/v1/balance", custom, 422).await.contains("expression"));
-    for body in [json!({"by": 7}), json!({"who": "me"}), json!([])] {
+    for body in [json!({"by": 7}), json!({"name": "me"}), json!([])] {
         problem(&proxy, "/v1/alerts/default.1/ack", body, 400).await;
     }
 }

@@ -55,7 +55,7 @@ impl Reader<'_> {
                 Vec::new()
             }
         };
-        let mut listener = new_listener(name, addresses, protocol);
+        let mut listener = Listener { pool: None, ..Listener::new(name, addresses, protocol) };
         if let Some(node) = mapping.get("unix") {
             let is_unix = |address: &ListenAddress| matches!(address, ListenAddress::Unix(_));
             listener.unix = self.unix_file(node, listener.addresses.iter().any(is_unix));
@@ -170,7 +170,7 @@ impl Reader<'_> {
         claimed: &mut ClaimedAddresses,
     ) -> Listener {
         let addresses = self.listen_addresses(address, Protocol::Http, claimed);
-        Listener { pool: Some(0), ..new_listener("default".into(), addresses, Protocol::Http) }
+        Listener::new("default", addresses, Protocol::Http)
     }
 
     fn listener_name(
@@ -443,29 +443,5 @@ impl Reader<'_> {
                 }
             }
         })
-    }
-}
-
-/// Returns a listener with all defaults.
-fn new_listener(name: Name, addresses: Vec<ListenAddress>, protocol: Protocol) -> Listener {
-    Listener {
-        name,
-        addresses,
-        unix: Default::default(),
-        tcp: defaults::TCP,
-        protocol,
-        tls: None,
-        accepts_proxy_protocol: defaults::ACCEPTS_PROXY_PROTOCOL,
-        trusted_proxies: Vec::new(),
-        timeouts: defaults::CLIENT_TIMEOUTS,
-        limits: defaults::LIMITS,
-        udp: defaults::UDP,
-        mqtt: defaults::MQTT,
-        via: defaults::VIA,
-        half_close: defaults::HALF_CLOSE,
-        request_headers: Default::default(),
-        response_headers: Default::default(),
-        routes: Vec::new(),
-        pool: None,
     }
 }

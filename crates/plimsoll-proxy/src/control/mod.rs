@@ -6,6 +6,7 @@ mod balance;
 mod commit;
 mod error;
 mod explain;
+mod logs;
 mod look;
 mod prepare;
 pub(crate) mod resolver;
@@ -19,15 +20,16 @@ use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use plimsoll_config::model::{Config, ListenAddress};
-use plimsoll_core::{Name, Tick};
+use plimsoll_core::Name;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::base::clock::Clock;
 use crate::base::counters::{PerWorker, RouteCounters};
-use crate::base::log_writer::{LogSender, LogState};
+use crate::base::log_writer::LogState;
 use crate::base::timer::start_ticker;
 pub use crate::control::error::{InvalidConfig, ReloadError, StartError};
 pub use crate::control::explain::{CandidateView, ExplainError, ExplainQuery, ExplanationView};
+use crate::control::logs::Logs;
 pub use crate::control::look::LoadReportError;
 use crate::control::prepare::{HeldAddress, TlsConfigs, bind, find_adapters, load_tls};
 use crate::control::resolver::{LookupCounts, ResolvedNames, resolve};
@@ -35,17 +37,14 @@ use crate::control::views::ReloadsView;
 use crate::health::driver::DriverCommand;
 use crate::listener::bind::{SocketFile, SocketSettings};
 use crate::listener::tables::{ListenerShared, ListenerTable};
-use crate::log::access_log;
-use crate::log::decision_log::{self, DecisionSender};
 use crate::run::registry::Adapters;
 use crate::run::worker::{self, Command};
+use crate::run::worker_thread::{allowed_cpus, spawn_worker};
 use crate::upstream::table::PoolTable;
 use crate::upstream::wait_queue::WorkerWaker;
 
 /// Time limit of reading the files of a configuration.
 const FILES_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time limit of writing the last lines of the access log and the decision log.
-const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads the configuration for a reload.
 pub type ConfigSource = Box<dyn Fn() -> Result<Config, InvalidConfig> + Send + Sync>;
@@ -202,14 +201,7 @@ impl Proxy {
         for thread in self.threads.drain(..) {
             let _panic_was_logged = thread.join();
         }
-        // A log that does not take its lines must not hold up the end.
-        let written = Clock::start();
-        while self.log_threads.iter().any(|thread| !thread.is_finished())
-            && written.now().since(Tick::ZERO) < LOG_FLUSH_TIMEOUT
-        {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        self.log_threads.clear();
+        logs::wait_until_written(std::mem::take(&mut self.log_threads)).await;
     }
 }
 
@@ -249,71 +241,6 @@ impl State {
             reloads: ReloadsView { last_succeeded: true, last_success_at: epoch_now(), ..Default::default() },
             next: 0,
         }
-    }
-}
-
-/// Log writers of a proxy.
-#[derive(Default)]
-struct Logs {
-    access: Option<LogSender>,
-    access_state: Arc<LogState>,
-    decisions: Option<DecisionSender>,
-    decisions_state: Arc<LogState>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Logs {
-    /// Starts the configured log writers.
-    fn start(config: &Config) -> Result<Self, StartError> {
-        let mut logs = Self::default();
-        if let Some(target) = &config.access_log {
-            let (sender, thread) = access_log::start(target, logs.access_state.clone())
-                .map_err(|error| StartError::System { what: "open the access log", error })?;
-            logs.access = Some(sender);
-            logs.threads.push(thread);
-        }
-        if let Some(config) = &config.decision_log {
-            let (sender, thread) = decision_log::start(config, logs.decisions_state.clone())
-                .map_err(|error| StartError::System { what: "open the decision log", error })?;
-            logs.decisions = Some(sender);
-            logs.threads.push(thread);
-        }
-        Ok(logs)
-    }
-}
-
-fn spawn_worker(
-    start: worker::Start,
-    pin: bool,
-    ended: mpsc::UnboundedSender<usize>,
-) -> io::Result<std::thread::JoinHandle<()>> {
-    let number = start.number;
-    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        if pin {
-            pin_to(number);
-        }
-        match tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
-            Ok(runtime) => runtime.block_on(worker::run(start)),
-            Err(error) => tracing::error!(%error, "cannot start the runtime of a worker"),
-        }
-        let _proxy_dropped = ended.send(number);
-    })
-}
-
-/// Returns the number of CPUs that this process may run on. A quota of CPU time may allow fewer threads.
-fn allowed_cpus() -> usize {
-    rustix::thread::sched_getaffinity(None).map_or(0, |allowed| allowed.count() as usize)
-}
-
-/// Pins this thread to the `number`-th CPU it may use. Only done with one worker on each of them: programs with fewer
-/// workers, such as those with a quota of CPU time, would all be on the first CPUs.
-fn pin_to(number: usize) {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    let Ok(allowed) = sched_getaffinity(None) else { return };
-    if let Some(cpu) = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).nth(number) {
-        let mut only = CpuSet::new();
-        only.set(cpu);
-        let _an_optimisation_only = sched_setaffinity(None, &only);
     }
 }
 

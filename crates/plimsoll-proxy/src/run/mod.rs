@@ -2,3 +2,4 @@
 
 pub(crate) mod registry;
 pub(crate) mod worker;
+pub(crate) mod worker_thread;

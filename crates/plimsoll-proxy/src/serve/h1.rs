@@ -3,13 +3,11 @@
 //! An idle connection is a socket, a timer and a small task. When it becomes readable, the per-request state
 //! is allocated, and freed when the connection is idle again.
 
-use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use crate::base::buffers::SCRATCH;
 use crate::base::clock::Clock;
@@ -18,8 +16,7 @@ use crate::base::context::TimerGuard;
 use crate::base::context::WorkerContext;
 use crate::base::min_rate::MinRate;
 use crate::base::reason::Reason;
-use crate::base::timer::{RESOLUTION, Timer};
-use crate::base::turn::yield_turn;
+use crate::base::timer::Timer;
 use crate::forward::downstream::AfterResponse;
 use crate::forward::downstream::Downstream;
 use crate::forward::exchange_end::ExchangeEnd;
@@ -35,6 +32,7 @@ use crate::net::stream::{Peer, Stream};
 use crate::net::tls::server_config::ClientTlsInfo;
 use crate::net::tunnel::{TunnelEnd, tunnel};
 use crate::serve::h2;
+use crate::serve::linger::linger;
 use crate::upstream::dedicated::DedicatedConnections;
 use crate::upstream::upstream_stream::Upstream;
 use plimsoll_core::{Address, DestinationId, Tick};
@@ -47,16 +45,6 @@ use plimsoll_wire::http2;
 const READ_HEAD: usize = 64 * 1024;
 /// Bytes read ahead of the next request while the current one is served, to notice the end of the connection.
 const READ_AHEAD: usize = 16 * 1024;
-/// Time after the last response during which the client's bytes are read and discarded. Closing with unread
-/// bytes would reset the connection, and the client could lose the response (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(30);
-/// Time for which a client is read after the last response while the proxy is shutting down.
-const LINGER_DRAINING: Duration = Duration::from_secs(2);
-/// Time without a byte after which a client has stopped sending.
-const LINGER_SILENCE: Duration = Duration::from_secs(5);
-/// Maximum number of connections of a worker that are read to their end; further ones are closed at once.
-const MAX_LINGERING: usize = 1024;
-
 /// The client's side of an HTTP/1 connection.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -213,7 +201,7 @@ async fn serve_pipelined(client: &mut Client) -> bool {
             AfterResponse::KeepAlive => {}
             AfterResponse::Close => return false,
             AfterResponse::Linger => {
-                linger(client, &worker).await;
+                linger(&mut client.stream, &client.timer, &worker).await;
                 return false;
             }
         }
@@ -462,7 +450,7 @@ async fn reject_request(
     let mut out = Vec::with_capacity(256);
     local_reply::write(&mut out, reply, &format, false, false);
     if write_all(client, worker, &out).await {
-        linger(client, worker).await;
+        linger(&mut client.stream, &client.timer, worker).await;
     }
 }
 
@@ -482,44 +470,4 @@ pub(crate) async fn write_all(client: &mut Client, worker: &WorkerContext, bytes
         Poll::Ready(true)
     })
     .await
-}
-
-/// Counts a connection that lingers, until dropped.
-struct Lingering<'w>(&'w Cell<usize>);
-
-impl<'w> Lingering<'w> {
-    /// Counts one more; `None` at the maximum.
-    fn begin(worker: &'w WorkerContext) -> Option<Self> {
-        let count = worker.lingering.get();
-        (count < MAX_LINGERING).then(|| worker.lingering.set(count + 1))?;
-        Some(Self(&worker.lingering))
-    }
-}
-
-impl Drop for Lingering<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-/// Shuts down the sending side, and discards the client's bytes so that the last response arrives.
-async fn linger(client: &mut Client, worker: &Rc<WorkerContext>) {
-    let Some(_counted) = Lingering::begin(worker) else { return };
-    client.stream.shutdown_write();
-    let until = worker.now() + if worker.draining.get() { LINGER_DRAINING } else { LINGER };
-    worker.timers.set(&client.timer, until.min(worker.now() + LINGER_SILENCE));
-    std::future::poll_fn(|cx| {
-        let mut scratch = worker.scratch.borrow_mut();
-        match client.stream.poll_read(cx, &mut scratch[..]) {
-            Poll::Ready(Ok(1..)) if worker.timers.about_now() < until => {
-                let silent_at = worker.timers.about_now() + LINGER_SILENCE + RESOLUTION;
-                worker.timers.set(&client.timer, until.min(silent_at));
-                yield_turn(cx);
-                Poll::Pending
-            }
-            Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => client.timer.poll(cx),
-        }
-    })
-    .await;
 }

@@ -6,6 +6,7 @@ pub(crate) mod h2;
 pub(crate) mod h2_connection;
 pub(crate) mod h2_server_stream;
 pub(crate) mod http;
+mod linger;
 pub(crate) mod mqtt;
 pub(crate) mod tcp;
 pub(crate) mod udp;
